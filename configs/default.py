@@ -1,0 +1,119 @@
+"""Every field of a run, once, with its unit and meaning. The other configs set only what differs.
+
+Fields that are 0 or '' by default and say "0: ..." or "'': ..." are filled in when the run starts;
+the values that a run used stand in `config.json` of its workdir.
+"""
+
+import json
+import types
+
+
+def fields():
+  """All fields as nested dicts."""
+  return dict(
+    # pretrain | finetune | evaluate.
+    job='pretrain',
+    # A checkpoint, a workdir or a folder of released weights to start from; '': fresh weights.
+    init_from='',
+    # Where compiled programs are kept between runs; '': nowhere.
+    compilation_cache='~/.cache/gptjax/compiled',
+
+    model=dict(
+      n_layer=12,                # blocks
+      n_head=12,                 # attention heads; head size is n_embd / n_head
+      n_embd=768,                # width
+      n_ctx=1024,                # longest sequence, tokens
+      n_vocab=50_257,            # tokens
+      pad_vocab_to=128,          # embedding rows are padded to a multiple of this; never visible
+      norm='before',             # before (GPT-2: each sub-layer's input, and a last one) | after (GPT-1)
+      dropout=0.0,               # rate on embeddings, attention weights and residual branches
+      init_std=0.02,             # standard deviation of fresh weights
+      wpe_init_std=0.01,         # the same for positions (released GPT-2; GPT-1: 0.02)
+      scale_residual_init=True,  # residual projections start at init_std / sqrt(2 n_layer) (GPT-2 2.3)
+      scan=True,                 # one compiled layer, scanned; False: unrolled (slower to compile)
+      remat='none',              # kept for the backward pass: none (all) | dots (matmuls) | full (nothing)
+      compute_dtype='auto',      # float32 | bfloat16 | auto: bfloat16 on accelerators, float32 on CPU
+    ),
+
+    attention=dict(
+      kernel='auto',             # auto | xla | cudnn | splash
+    ),
+
+    loss=dict(
+      chunk=128,                 # positions of each sequence whose logits exist at one time; 0: all
+    ),
+
+    data=dict(
+      corpus='',                 # folder written by gptjax.data.prepare; '': WORKDIR/corpus
+      source='',                 # what to prepare the corpus from, if the folder is not there yet
+      tokenizer='',              # what the corpus must be (or is) tokenized with; '': any
+      tfds_dir='',               # where tensorflow_datasets keeps its sets; '': its own default
+      validation_fraction=0.005, # share of the documents held out, when the corpus is prepared here
+      seq_len=0,                 # tokens a training sequence; 0: model.n_ctx
+      cross_documents=True,      # False: the first token of a document is not predicted
+      verify=True,               # hash the shards against the manifest before training
+      prefetch=4,                # batches read ahead
+    ),
+
+    train=dict(
+      steps=0,                   # updates; 0: as many as `epochs` take
+      epochs=0.0,                # passes over the corpus, where steps is 0
+      batch_size=512,            # sequences an update, over all devices
+      microbatch_size=0,         # sequences at a time, over all devices; 0: batch_size (no accumulation)
+      seed=0,                    # of weights, dropout and the order of the data
+      max_skipped=20,            # stop after this many steps in a row whose loss is not finite
+    ),
+
+    optimizer=dict(
+      name='adamw',              # adamw | muon (matrices of the blocks; the rest by adamw)
+      learning_rate=6e-4,        # peak
+      schedule='cosine',         # cosine | linear | constant | wsd (warm-up, stable, decay)
+      warmup_steps=2000,         # linear from 0
+      final_fraction=0.1,        # of the peak, at the last step
+      decay_fraction=0.2,        # wsd: share of all steps in which it falls
+      b1=0.9,                    # decay of the first moment
+      b2=0.95,                   # decay of the second moment
+      epsilon=1e-8,
+      weight_decay=0.1,          # decoupled; on matrices alone (embeddings included)
+      clip_norm=1.0,             # global gradient norm; 0: no clipping
+      muon_learning_rate=0.02,   # peak, for Muon's matrices
+      muon_momentum=0.95,
+    ),
+
+    mesh=dict(                   # devices along each axis; -1: the rest
+      replica=1,                 # copies across slices or nodes
+      data=-1,                   # copies
+      fsdp=1,                    # shards of parameters and optimizer state
+      tensor=1,                  # shards of heads, MLP and vocabulary
+    ),
+
+    checkpoint=dict(
+      every_steps=1000,          # and at the end, and when told to stop; 0: only then
+      keep=2,                    # newest ones kept
+      keep_best=1,               # more, by eval loss (those saved at a step that was evaluated)
+    ),
+
+    eval=dict(
+      every_steps=1000,          # held-out loss; and at the end; 0: only then
+      steps=0,                   # batches; 0: the whole validation split
+      batch_size=0,              # sequences a batch, over all devices; 0: train.microbatch_size
+      ngrams=False,              # compare with unigram and bigram models of the corpus at the end
+    ),
+
+    log=dict(
+      every_steps=10,            # a line in metrics.jsonl and TensorBoard
+      tensorboard=True,
+      profile_steps=(0, 0),      # profile of steps [a, b) into tensorboard/; a = b: none
+      sample_tokens=0,           # tokens of a sample from the model at the end
+      sample_prompt='',          # what it begins with; '': the end-of-text token
+    ),
+  )
+
+
+def get_config():
+  """The fields as a ConfigDict that refuses unknown keys; a plain namespace without ml_collections."""
+  try:
+    from ml_collections import ConfigDict
+  except ImportError:
+    return json.loads(json.dumps(fields()), object_hook=lambda d: types.SimpleNamespace(**d))
+  return ConfigDict(fields())

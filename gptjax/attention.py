@@ -1,0 +1,69 @@
+"""Causal self-attention. Letters: b batch, t queries, s keys, h heads, k head size."""
+
+import jax
+import jax.numpy as jnp
+
+KERNELS = ('auto', 'xla', 'cudnn', 'splash')
+AVAILABLE = ('auto', 'xla')
+
+BLOCK = 128  # queries at a time: a causal model never computes the far half of the square
+
+
+def check(kernel):
+  """Refuses by name a kernel that does not exist or is not available (ValueError)."""
+  if kernel not in KERNELS:
+    raise ValueError(f'config.attention.kernel = {kernel!r} is not one of {", ".join(KERNELS)}')
+  if kernel not in AVAILABLE:
+    raise ValueError(f'config.attention.kernel = {kernel!r} is not available in this version: '
+                     f'use one of {", ".join(AVAILABLE)}')
+
+
+def dropout(x, rate, keys):
+  """Zeroes elements with probability `rate` and scales the others up.
+
+  Args:
+    x: [b, ...].
+    rate: between 0 and 1.
+    keys: key[b], one a sequence, so that a mask depends on its sequence alone and not on how the
+      batch is cut into microbatches, devices and hosts; None: no dropout.
+  """
+  if keys is None or rate == 0:
+    return x
+  spec = jax.P(*jax.typeof(x).sharding.spec[1:])
+  draw = lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:], out_sharding=spec)
+  return jnp.where(jax.vmap(draw)(keys), x / (1 - rate), 0)
+
+
+def fold_in(keys, index):
+  """A branch of each sequence's key; None stays None."""
+  return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+
+
+def attention(q, k, v, *, kernel, rate, keys):
+  """softmax(q k^T / sqrt(head size)) v, each position seeing itself and the past.
+
+  Args:
+    q, k, v: [b, t, h, k].
+    kernel: `config.attention.kernel`.
+    rate: dropout of the attention weights.
+    keys: key[b] or None, see `dropout`.
+
+  Returns:
+    [b, t, h, k] in the dtype of v. Scores and softmax are float32.
+  """
+  check(kernel)
+  del kernel  # xla is the only one yet
+  q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+  blocks = [_rows(q, k, v, start, rate, keys) for start in range(0, q.shape[2], BLOCK)]
+  return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
+
+
+def _rows(q, k, v, start, rate, keys):
+  """The block of queries from `start` on, [b, h, BLOCK, k]; keys after its end are never touched."""
+  end = min(start + BLOCK, q.shape[2])
+  q, k, v = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
+  scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
+  past = jnp.tril(jnp.ones((end - start, end), bool), start)
+  scores = jnp.where(past, scores * q.shape[-1] ** -0.5, -jnp.inf)
+  weights = dropout(jax.nn.softmax(scores, axis=-1).astype(v.dtype), rate, fold_in(keys, start))
+  return jnp.einsum('bhts,bhsk->bhtk', weights, v)

@@ -1,0 +1,278 @@
+"""Checkpoints that can be trusted: Orbax writes the arrays, a manifest written last vouches for them.
+
+A workdir's `checkpoints/STEP/` holds
+  state/         what Orbax wrote
+  manifest.json  step, metric, and for each array its shape, dtype and digest, for each file its size
+                 and hash; written last, by an atomic rename
+  saving         there from before the first byte until after the manifest
+A folder with `saving` and no manifest was cut short and never counted. A folder with neither, or
+whose files or arrays differ from the manifest, is damaged. Both are renamed aside, never deleted.
+"""
+
+import concurrent.futures
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+STATE, MANIFEST, SAVING = 'state', 'manifest.json', 'saving'
+
+
+def digests(tree):
+  """A 64-bit digest of each array of a tree, whatever mesh it lies on: uint32[2] an array.
+
+  The sum over elements of a mix of their bits and their position: any single changed element changes
+  it for sure, any other change but for one chance in 2**64.
+  """
+  shapes = jax.tree.map(lambda _: jax.P(), tree)
+  return jax.sharding.auto_axes(lambda t: jax.tree.map(_digest, t), out_sharding=shapes)(tree)
+
+
+def _mix(x):
+  """A bijection of uint32 (xor-shifts and odd factors)."""
+  for shift, factor in ((16, 0x7feb352d), (15, 0x846ca68b)):
+    x = (x ^ (x >> shift)) * jnp.uint32(factor)
+  return x ^ (x >> 16)
+
+
+def _digest(x):
+  if x.dtype == jnp.bool_:
+    x = x.astype(jnp.uint8)
+  unsigned = jnp.dtype(f'uint{8 * x.dtype.itemsize}')
+  bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+  position = jnp.zeros(x.shape, jnp.uint32)
+  for axis, size in enumerate(x.shape):
+    position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+  mixed = _mix(bits ^ _mix(position + jnp.uint32(1)))
+  return jnp.stack([mixed.sum(dtype=jnp.uint32), _mix(mixed + jnp.uint32(0x9e3779b9)).sum(
+    dtype=jnp.uint32)])
+
+
+def described(tree, tree_digests):
+  """For the manifest: {name: [shape, dtype, digest]}."""
+  arrays, _ = jax.tree.flatten_with_path(tree)
+  values = jax.tree.leaves(tree_digests)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): [
+    list(x.shape), str(x.dtype), ''.join(f'{int(word):08x}' for word in np.asarray(digest))]
+    for (path, x), digest in zip(arrays, values, strict=True)}
+
+
+class Checkpoints:
+  """The checkpoints of a run.
+
+  Args:
+    folder: `WORKDIR/checkpoints`.
+    keep: how many of the newest to keep.
+    keep_best: how many more to keep, by smallest metric.
+    facts: dict that goes into each manifest (corpus digest, versions, ...).
+  """
+
+  def __init__(self, folder, keep, keep_best, facts):
+    self.folder = Path(folder).absolute()
+    self.keep, self.keep_best, self.facts = keep, keep_best, facts
+    self.orbax = ocp.StandardCheckpointer()
+    self.thread = concurrent.futures.ThreadPoolExecutor(1)
+    self.pending = None
+    self.digests = jax.jit(digests)
+
+  def save(self, state, step, metric=None):
+    """Starts to save; returns as soon as the state may be overwritten. One save is in flight.
+
+    Args:
+      state: tree of arrays.
+      step: names the checkpoint.
+      metric: held-out loss measured at this step, or None.
+    """
+    self.wait()
+    folder = self.folder / str(step)
+    if (folder / MANIFEST).exists():
+      return
+    try:
+      fresh = self.folder / f'{step}.new'
+      shutil.rmtree(fresh, ignore_errors=True)
+      fresh.mkdir(parents=True)
+      (fresh / SAVING).touch()
+      fresh.rename(folder)
+      state_digests = self.digests(state)
+      self.orbax.save(folder / STATE, state)
+    except Exception as error:
+      self._failed(folder, error)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    self.pending = self.thread.submit(self._finish, folder, step, metric, shapes, state_digests,
+                                      time.monotonic())
+
+  def _finish(self, folder, step, metric, shapes, state_digests, started):
+    try:
+      self.orbax.wait_until_finished()
+      manifest = {'step': step, 'metric': metric, 'facts': self.facts,
+                  'arrays': described(shapes, state_digests),
+                  'files': {str(path.relative_to(folder)): _file_digest(path)
+                            for path in sorted((folder / STATE).rglob('*')) if path.is_file()}}
+      write_json(folder / MANIFEST, _signed(manifest))
+      (folder / SAVING).unlink()
+    except Exception as error:
+      self._failed(folder, error)
+    self._prune()
+    return step, time.monotonic() - started
+
+  def _failed(self, folder, error):
+    """A save that failed leaves nothing behind; a full disk is the user's to mend."""
+    shutil.rmtree(folder, ignore_errors=True)
+    full = getattr(error, 'errno', None) == errno.ENOSPC or any(
+      words in str(error) for words in ('No space left', 'ENOSPC', 'Disk quota'))
+    if full:
+      raise ValueError(f'no space left on the disk of {self.folder} while saving: free some and '
+                       'start again; the earlier checkpoint is good') from error
+    raise error
+
+  def poll(self):
+    """(step, seconds) once after a save has ended, else None. Raises what went wrong in it."""
+    if self.pending is None or not self.pending.done():
+      return None
+    pending, self.pending = self.pending, None
+    return pending.result()
+
+  def wait(self):
+    """Waits for the save in flight; see `poll`."""
+    if self.pending is not None:
+      concurrent.futures.wait([self.pending])
+    return self.poll()
+
+  def close(self):
+    self.thread.shutdown()
+    self.orbax.close()
+
+  def _prune(self):
+    good = {step: read_manifest(self.folder / str(step)) for step in steps(self.folder)}
+    good = {step: manifest for step, manifest in good.items() if manifest}
+    newest = sorted(good)[-self.keep:]
+    measured = [step for step in good if good[step]['metric'] is not None]
+    best = sorted(measured, key=lambda step: (good[step]['metric'], step))[:self.keep_best]
+    for step in set(good) - set(newest) - set(best):
+      # Renamed first: a kill in mid-deletion must not leave what looks like a damaged checkpoint.
+      (self.folder / str(step)).rename(self.folder / f'{step}.deleting')
+    for path in self.folder.glob('*.deleting'):
+      shutil.rmtree(path)
+
+
+def steps(folder):
+  """Step numbers that have a folder, good or not, ascending."""
+  folder = Path(folder)
+  if not folder.is_dir():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def read_manifest(folder):
+  """The manifest of one checkpoint, or None if it is absent or not whole."""
+  try:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    return manifest if manifest == _signed(manifest) else None
+  except (OSError, ValueError):
+    return None
+
+
+def restore(folder, abstract_state, say):
+  """The newest checkpoint that verifies.
+
+  Args:
+    folder: `WORKDIR/checkpoints`.
+    abstract_state: tree of jax.ShapeDtypeStruct with concrete shardings, on any mesh.
+    say: called with a line about each checkpoint that is set aside.
+
+  Returns:
+    (state, manifest), or None if no checkpoint was ever completed.
+
+  Raises:
+    ValueError: there are checkpoints and none is good, or the model is another one.
+  """
+  folder = Path(folder).absolute()
+  completed = bool(list(folder.glob('*.damaged*')))
+  for step in reversed(steps(folder)):
+    path = folder / str(step)
+    cut_short = (path / SAVING).exists() and not (path / MANIFEST).exists()
+    if cut_short:
+      say(f'checkpoint {step} was cut short: set aside as {_aside(path, "partial").name}')
+      continue
+    manifest = read_manifest(path)
+    fault = _fault(path, manifest)
+    if fault is None:
+      state = load(path, manifest, abstract_state)
+      if described(state, jax.jit(digests)(state)) == manifest['arrays']:
+        return state, manifest
+      fault = 'an array differs from its digest'
+    say(f'checkpoint {step} is damaged ({fault}): set aside as {_aside(path, "damaged").name}')
+    completed = True
+  if completed:
+    raise ValueError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
+                     'start in another workdir')
+  return None
+
+
+def load(path, manifest, abstract_state):
+  """Restores one checkpoint onto the shardings of `abstract_state`.
+
+  Raises:
+    ValueError: names the first array that is missing, extra, or of another shape or dtype.
+  """
+  flat, _ = jax.tree.flatten_with_path(abstract_state)
+  want = {jax.tree_util.keystr(key, simple=True, separator='/'): [list(x.shape), str(x.dtype)]
+          for key, x in flat}
+  have = {name: entry[:2] for name, entry in manifest['arrays'].items()}
+  for name in sorted(want.keys() | have.keys()):
+    if want.get(name) != have.get(name):
+      raise ValueError(f'{path}: {name} is {have.get(name, "absent")} in the checkpoint and '
+                       f'{want.get(name, "absent")} in the config')
+  with ocp.StandardCheckpointer() as orbax:
+    return orbax.restore(path / STATE, abstract_state)
+
+
+def _fault(path, manifest):
+  """What is wrong with the files of a checkpoint, in words; None: nothing."""
+  if manifest is None:
+    return 'no readable manifest'
+  for name, (size, digest) in manifest['files'].items():
+    file = path / name
+    if not file.is_file():
+      return f'{name} is missing'
+    if [size, digest] != _file_digest(file):
+      return f'{name} differs from its hash'
+  return None
+
+
+def _aside(path, word):
+  """Renames a folder to the first free `NAME.word`, `NAME.word-2`, ..."""
+  number = 1
+  while (new := path.with_name(f'{path.name}.{word}' + (f'-{number}' if number > 1 else ''))).exists():
+    number += 1
+  return path.rename(new)
+
+
+def _file_digest(path):
+  with open(path, 'rb') as file:
+    return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
+
+
+def _signed(manifest):
+  body = {key: value for key, value in manifest.items() if key != 'signature'}
+  text = json.dumps(body, sort_keys=True)
+  return {**body, 'signature': hashlib.sha256(text.encode()).hexdigest()}
+
+
+def write_json(path, value):
+  """Writes a JSON file so that it is there whole or not at all."""
+  path = Path(path)
+  temporary = path.with_name(path.name + '.new')
+  with open(temporary, 'w') as file:
+    json.dump(value, file, indent=1, sort_keys=True)
+    file.flush()
+    os.fsync(file.fileno())
+  temporary.rename(path)

@@ -1,0 +1,136 @@
+"""From the config as written to the config as run: filled in, checked, and kept in the workdir."""
+
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+import gptjax
+from gptjax import attention, model, optimizer
+from gptjax.checkpoint import write_json
+
+JOBS = ('pretrain',)
+
+# What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
+MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'attention.kernel', 'compilation_cache', 'init_from',
+              'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
+              'eval.every_steps', 'eval.ngrams', 'data.corpus', 'data.source', 'data.tfds_dir',
+              'data.verify', 'data.prefetch', 'loss.chunk')
+
+
+def resolve(config, workdir):
+  """Fills in the fields that say "0: ..." or "'': ...", in place; `train.steps` waits for the corpus."""
+  c = config
+  if c.model.compute_dtype == 'auto':
+    c.model.compute_dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+  if c.attention.kernel == 'auto':
+    c.attention.kernel = 'xla'
+  c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
+  c.data.seq_len = c.data.seq_len or c.model.n_ctx
+  c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
+  c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
+
+
+def check(config):
+  """Refuses a config that cannot be run (ValueError with the field, its value and what to do)."""
+  c = config
+  for field, value, allowed in (
+      ('job', c.job, JOBS),
+      ('model.norm', c.model.norm, ('before', 'after')),
+      ('model.remat', c.model.remat, model.REMAT),
+      ('model.compute_dtype', c.model.compute_dtype, ('float32', 'bfloat16')),
+      ('optimizer.name', c.optimizer.name, optimizer.OPTIMIZERS),
+      ('optimizer.schedule', c.optimizer.schedule, optimizer.SCHEDULES)):
+    if value not in allowed:
+      raise ValueError(f'config.{field} = {value!r} is not one of {", ".join(allowed)}')
+  for field, value in flat(c).items():
+    if value is None:
+      raise ValueError(f'config.{field} has no value: give one')
+  for field in ('model.n_layer', 'model.n_head', 'model.n_embd', 'model.n_ctx', 'model.n_vocab',
+                'model.pad_vocab_to', 'train.batch_size', 'train.microbatch_size', 'data.seq_len',
+                'data.prefetch', 'eval.batch_size', 'log.every_steps', 'checkpoint.keep',
+                'train.max_skipped'):
+    _require(flat(c)[field] >= 1, f'config.{field} = {flat(c)[field]} must be at least 1')
+  for field in ('train.steps', 'train.epochs', 'eval.steps', 'optimizer.warmup_steps', 'loss.chunk',
+                'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens'):
+    _require(flat(c)[field] >= 0, f'config.{field} = {flat(c)[field]} must not be negative')
+  _require(0 <= c.model.dropout < 1, f'config.model.dropout = {c.model.dropout} must lie in [0, 1)')
+  _require(c.model.n_embd % c.model.n_head == 0,
+           f'config.model.n_embd = {c.model.n_embd} cannot be divided by config.model.n_head = '
+           f'{c.model.n_head}: change one of them')
+  _require(c.data.seq_len <= c.model.n_ctx, f'config.data.seq_len = {c.data.seq_len} is longer than '
+           f'config.model.n_ctx = {c.model.n_ctx}: shorten it')
+  _require(c.train.batch_size % c.train.microbatch_size == 0,
+           f'config.train.batch_size = {c.train.batch_size} cannot be divided by '
+           f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
+  _require(c.train.steps > 0 or c.train.epochs > 0,
+           'set config.train.steps or config.train.epochs: one of them must be positive')
+  attention.check(c.attention.kernel)
+
+
+def _require(holds, message):
+  if not holds:
+    raise ValueError(message)
+
+
+def flat(config):
+  """{'model.n_layer': 12, ...}; takes a ConfigDict or nested dicts."""
+  values = {}
+  for key, value in config.items():
+    if hasattr(value, 'items'):
+      values.update({f'{key}.{inner}': v for inner, v in flat(value).items()})
+    else:
+      values[key] = list(value) if isinstance(value, tuple) else value
+  return values
+
+
+def versions():
+  """{package: version} of what decides the numbers of a run."""
+  others = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  return {'gptjax': gptjax.__version__, **{name: metadata.version(name) for name in others}}
+
+
+def claim(config, workdir, corpus_digest):
+  """Writes `config.json`, or checks that the workdir holds a run of the same config.
+
+  Raises:
+    ValueError: the workdir holds another run's config, or cannot be written to.
+  """
+  path = Path(workdir) / 'config.json'
+  if path.exists():
+    _same_run(path, config, corpus_digest)
+  else:
+    write_json(path, {'config': config.to_dict(), 'corpus_digest': corpus_digest,
+                      'versions': versions(), 'devices': [jax.devices()[0].device_kind,
+                                                          jax.device_count()]})
+
+
+def _same_run(path, config, corpus_digest):
+  try:
+    stored = json.loads(path.read_text())
+    before = flat(stored['config'])
+  except (ValueError, KeyError) as error:
+    raise ValueError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
+  now = flat(config)
+  for field in sorted(before.keys() | now.keys()):
+    same = before.get(field) == now.get(field)
+    if not same and not field.startswith(MAY_CHANGE):
+      raise ValueError(
+        f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
+        f'{now.get(field)!r}: use another workdir, or the same value')
+  if stored['corpus_digest'] != corpus_digest:
+    raise ValueError(f'{path.parent} holds a run on another corpus (digest '
+                     f'{stored["corpus_digest"][:12]}, not {corpus_digest[:12]}): use another workdir')
+
+
+def make_workdir(workdir):
+  """Creates the workdir and tries to write in it (ValueError if that fails)."""
+  try:
+    os.makedirs(workdir, exist_ok=True)
+    probe = Path(workdir) / f'.probe-{os.getpid()}'
+    probe.touch()
+    probe.unlink()
+  except OSError as error:
+    raise ValueError(f'workdir {workdir} is not writable ({error.strerror}): use another') from None

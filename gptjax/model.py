@@ -1,0 +1,239 @@
+"""GPT-1 and GPT-2: one decoder-only Transformer with two settings of its norm and init.
+
+Letters: b batch, t time, n = b t tokens, d model width, h heads, k head size, f inner width of the MLP,
+v vocabulary, c the three of query, key, value. Parameters carry OpenAI's names; the blocks are
+stacked on a leading axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
+
+Modules are used as pure functions: `__init__` declares, `__call__` computes, nothing writes to
+`self` afterwards. Dropout needs a key per sequence; without keys there is none.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax import sharding
+from gptjax.attention import attention, dropout, fold_in
+
+NORM_EPSILON = 1e-5  # released code of both papers
+REMAT = ('none', 'dots', 'full')
+
+
+def weight(key, shape, axes, std):
+  """Declares a weight: N(0, std) of this shape, born sharded as its logical axes say."""
+  value = std * jax.random.normal(key, shape, out_sharding=sharding.storage(*axes))
+  return nnx.Param(value, axes=axes)
+
+
+def constant(value, shape, axes):
+  """Declares a bias or gain that starts as `value`."""
+  return nnx.Param(jnp.full(shape, value, jnp.float32, out_sharding=sharding.storage(*axes)),
+                   axes=axes)
+
+
+def gathered(param):
+  """A weight where the step computes with it (see `sharding`)."""
+  return jax.reshard(param[...], sharding.compute(*param.axes))
+
+
+def rows(x):
+  """[b, t, ...] -> [n, ...]. As [n, d] [d, f] the gradient of a weight is one matmul on every
+  backend; as [b, t, d] [d, f] XLA transposes it on a CPU, at less than half the speed."""
+  return jax.lax.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]),
+                         out_sharding=sharding.merged(x))
+
+
+def unrows(x, b, t):
+  """[n, ...] -> [b, t, ...]."""
+  return jax.lax.reshape(x, (b, t, *x.shape[1:]), out_sharding=sharding.split(x))
+
+
+class LayerNorm(nnx.Module):
+  """g (x - mean) / sqrt(variance + epsilon) + b over the last axis, in float32."""
+
+  def __init__(self, config):
+    self.g = constant(1, (config.n_embd,), (None,))
+    self.b = constant(0, (config.n_embd,), (None,))
+
+  def __call__(self, x):
+    y = x.astype(jnp.float32)
+    y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + NORM_EPSILON)
+    return (y * self.g + self.b).astype(x.dtype)
+
+
+class Projection(nnx.Module):
+  """A weight and its bias: what OpenAI's code calls a conv1d of width one."""
+
+  def __init__(self, key, shape, axes, bias_shape, bias_axes, std):
+    self.w = weight(key, shape, axes, std)
+    self.b = constant(0, bias_shape, bias_axes)
+
+
+class Attention(nnx.Module):
+  """Multi-head causal self-attention with one fused projection to query, key and value."""
+
+  def __init__(self, key, config, residual_std):
+    d, h = config.n_embd, config.n_head
+    k = d // h
+    key_in, key_out = jax.random.split(key)
+    self.c_attn = Projection(key_in, (d, 3, h, k), ('embed', None, 'heads', None),
+                             (3, h, k), (None, 'heads', None), config.init_std)
+    self.c_proj = Projection(key_out, (h, k, d), ('heads', None, 'embed'),
+                             (d,), (None,), residual_std)
+
+  def __call__(self, x, kernel, rate, keys):
+    b, t, _ = x.shape
+    qkv = jnp.einsum('nd,dchk->nchk', rows(x), gathered(self.c_attn.w)) + self.c_attn.b
+    q, k, v = (unrows(qkv[:, c], b, t) for c in range(3))
+    y = attention(q, k, v, kernel=kernel, rate=rate, keys=keys)
+    y = jnp.einsum('nhk,hkd->nd', rows(y), gathered(self.c_proj.w),
+                   out_sharding=sharding.compute('batch', None))
+    return unrows(y + self.c_proj.b, b, t)
+
+
+class MLP(nnx.Module):
+  """The position-wise feed-forward layer, four times as wide inside, with GELU in its tanh form."""
+
+  def __init__(self, key, config, residual_std):
+    d, f = config.n_embd, 4 * config.n_embd
+    key_in, key_out = jax.random.split(key)
+    self.c_fc = Projection(key_in, (d, f), ('embed', 'mlp'), (f,), ('mlp',), config.init_std)
+    self.c_proj = Projection(key_out, (f, d), ('mlp', 'embed'), (d,), (None,), residual_std)
+
+  def __call__(self, x):
+    b, t, _ = x.shape
+    y = jnp.einsum('nd,df->nf', rows(x), gathered(self.c_fc.w)) + self.c_fc.b
+    y = jax.nn.gelu(y, approximate=True)
+    y = jnp.einsum('nf,fd->nd', y, gathered(self.c_proj.w),
+                   out_sharding=sharding.compute('batch', None))
+    return unrows(y + self.c_proj.b, b, t)
+
+
+class Block(nnx.Module):
+  """One layer. GPT-2 norms the input of each sub-layer, GPT-1 the sum after it."""
+
+  def __init__(self, key, config):
+    key_attn, key_mlp = jax.random.split(key)
+    # GPT-2 2.3: residual weights scaled by 1/sqrt(N), N residual additions, two a layer.
+    scale = (2 * config.n_layer) ** -0.5 if config.scale_residual_init else 1.0
+    self.ln_1 = LayerNorm(config)
+    self.attn = Attention(key_attn, config, config.init_std * scale)
+    self.ln_2 = LayerNorm(config)
+    self.mlp = MLP(key_mlp, config, config.init_std * scale)
+
+  def __call__(self, x, norm, kernel, rate, keys):
+    keys_weights, keys_attn, keys_mlp = _split(keys, 3)
+    attn = lambda x: dropout(self.attn(x, kernel, rate, keys_weights), rate, keys_attn)
+    mlp = lambda x: dropout(self.mlp(x), rate, keys_mlp)
+    if norm == 'before':  # GPT-2
+      x = x + attn(self.ln_1(x))
+      return x + mlp(self.ln_2(x))
+    x = self.ln_1(x + attn(x))  # GPT-1
+    return self.ln_2(x + mlp(x))
+
+
+class GPT(nnx.Module):
+  """The model. `model(tokens)` gives logits, `features` what the output layer reads.
+
+  Args of the constructor (call it under `jax.set_mesh`, best inside `jax.jit`):
+    key: JAX random key from which the float32 weights are drawn.
+    config: the whole config; `model` and `attention` are read.
+  """
+
+  def __init__(self, key, config):
+    c = config.model
+    self.n_ctx, self.n_vocab, self.n_layer = c.n_ctx, c.n_vocab, c.n_layer
+    self.norm, self.dropout, self.kernel = c.norm, c.dropout, config.attention.kernel
+    self.scan, self.remat, self.dtype = c.scan, c.remat, c.compute_dtype
+    key_wte, key_wpe, key_h = jax.random.split(key, 3)
+    self.wte = weight(key_wte, (padded_vocab(c), c.n_embd), ('vocab', 'embed'), c.init_std)
+    real = jnp.arange(padded_vocab(c), out_sharding=sharding.storage('vocab')) < c.n_vocab
+    self.wte[...] = jnp.where(real[:, None], self.wte[...], 0)
+    self.wpe = weight(key_wpe, (c.n_ctx, c.n_embd), (None, 'embed'), c.wpe_init_std)
+    self.h = jax.vmap(lambda key: Block(key, c))(jax.random.split(key_h, c.n_layer))
+    if c.norm == 'before':
+      self.ln_f = LayerNorm(c)
+
+  def features(self, tokens, keys=None):
+    """Activations from which the next token is predicted.
+
+    Args:
+      tokens: int32[b, t], t at most n_ctx.
+      keys: key[b] for dropout, one a sequence; None for none.
+
+    Returns:
+      [b, t, d] in the compute dtype.
+    """
+    t = tokens.shape[1]
+    if t > self.n_ctx:
+      raise ValueError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
+    keys_embd, keys_h = _split(keys, 2)
+    x = gathered(self.wte).at[tokens].get(out_sharding=sharding.compute('batch', None, None))
+    x = dropout(x + gathered(self.wpe)[:t], self.dropout, keys_embd)
+
+    def layer(x, block_and_index):
+      block, index = block_and_index
+      return block(x, self.norm, self.kernel, self.dropout, fold_in(keys_h, index)), None
+
+    layer = rematerialized(layer, self.remat)
+    if self.scan:
+      x, _ = jax.lax.scan(layer, x, (self.h, jnp.arange(self.n_layer)))
+    else:
+      for index, block in enumerate(unstack(self.h)):
+        x, _ = layer(x, (block, index))
+    return self.ln_f(x) if self.norm == 'before' else x
+
+  def __call__(self, tokens):
+    """Logits float32[b, t, n_vocab] for int32[b, t]; entry t predicts token t + 1."""
+    model = in_dtype(self, self.dtype)
+    logits = jnp.einsum('btd,vd->btv', model.features(tokens), gathered(model.wte),
+                        preferred_element_type=jnp.float32)
+    # The padded columns are nobody's business; a cut through a sharded dimension is refused.
+    return jax.reshard(logits, sharding.compute('batch', None, None))[..., :self.n_vocab]
+
+
+def padded_vocab(model_config):
+  """Rows of the embedding matrix: n_vocab rounded up to a multiple of `pad_vocab_to`."""
+  return -(-model_config.n_vocab // model_config.pad_vocab_to) * model_config.pad_vocab_to
+
+
+def n_params(model_config):
+  """Number of parameters, padding apart: what the papers' sizes count."""
+  c = model_config
+  d = c.n_embd
+  block = 12 * d * d + 13 * d
+  norm = 2 * d if c.norm == 'before' else 0
+  return (c.n_vocab + c.n_ctx) * d + c.n_layer * block + norm
+
+
+def in_dtype(model, dtype):
+  """A copy for computing: matrices and their biases in `dtype`, norms left in float32."""
+  def cast(path, value):
+    in_norm = any(str(getattr(key, 'key', '')).startswith('ln_') for key in path)
+    return value if in_norm else value.astype(dtype)
+  return jax.tree_util.tree_map_with_path(cast, model)
+
+
+def rematerialized(layer, policy):
+  """What the backward pass keeps of a layer: all (`none`), its matmuls (`dots`), nothing (`full`)."""
+  if policy == 'none':
+    return layer
+  saved = {'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+           'full': jax.checkpoint_policies.nothing_saveable}[policy]
+  return jax.checkpoint(layer, policy=saved)
+
+
+def unstack(blocks):
+  """The layers of a stacked module one by one; its gradient is a single concatenation."""
+  leaves, tree = jax.tree.flatten(blocks)
+  columns = [jnp.unstack(leaf) for leaf in leaves]
+  return [tree.unflatten(layer) for layer in zip(*columns, strict=True)]
+
+
+def _split(keys, n):
+  """n arrays key[b] from key[b]; None stays None."""
+  if keys is None:
+    return (None,) * n
+  return jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys)
+

@@ -1,0 +1,98 @@
+"""What turns gradients into updates: schedule, clipping, AdamW or Muon, decay on matrices alone."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+SCHEDULES = ('cosine', 'linear', 'constant', 'wsd')
+OPTIMIZERS = ('adamw', 'muon')
+
+# Which dimensions of a stacked weight are summed over, and which are outputs; the others (layers,
+# and the query, key and value of c_attn) are matrices of their own.
+MUON_DIMENSIONS = {
+  ('attn', 'c_attn', 'w'): MuonDimensionNumbers(reduction_axis=(1,), output_axis=(3, 4)),
+  ('attn', 'c_proj', 'w'): MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=(3,)),
+  ('mlp', 'c_fc', 'w'): MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,)),
+  ('mlp', 'c_proj', 'w'): MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,)),
+}
+
+
+def learning_rate(config, steps, step):
+  """Rate of update `step` (from 0) of a run of `steps`: warm-up from 0, then the named schedule.
+
+  Args:
+    config: `config.optimizer`.
+    steps: updates in the whole run.
+    step: int32[] or int.
+
+  Returns:
+    float32[].
+  """
+  step = jnp.asarray(step, jnp.float32)
+  warmup, final = config.warmup_steps, config.final_fraction
+  # x: share of the way from the end of the warm-up to the end of the run.
+  x = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
+  if config.schedule == 'cosine':
+    fall = final + (1 - final) * (1 + jnp.cos(jnp.pi * x)) / 2
+  elif config.schedule == 'linear':
+    fall = 1 - (1 - final) * x
+  elif config.schedule == 'wsd':
+    decay_steps = max(config.decay_fraction * steps, 1)
+    fall = 1 - (1 - final) * jnp.clip((step - (steps - decay_steps)) / decay_steps, 0, 1)
+  else:
+    fall = 1.0
+  return config.learning_rate * jnp.where(step < warmup, step / max(warmup, 1), fall)
+
+
+def decayed(params):
+  """True for matrices (w, wte, wpe), False for biases and gains.
+
+  By name and not by rank: a bias of stacked layers has two dimensions too.
+  """
+  return jax.tree.map_with_path(lambda path, _: path[-1].key in ('w', 'wte', 'wpe'), params)
+
+
+def _dimensions(path):
+  return MUON_DIMENSIONS.get(tuple(key.key for key in path[-3:]))
+
+
+def muon_dimensions(params):
+  """Tree of MuonDimensionNumbers for the matrices of the blocks, None for all other weights."""
+  return jax.tree.map_with_path(lambda path, _: _dimensions(path), params)
+
+
+def make_optimizer(config):
+  """An Optax chain that gives updates before they are scaled by minus the learning rate.
+
+  Args:
+    config: `config.optimizer`.
+  """
+  c = config
+  adam = optax.scale_by_adam(c.b1, c.b2, c.epsilon)
+  clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm > 0 else optax.identity()
+  direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c.muon_momentum)
+  return optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decayed))
+
+
+def _muon_for_blocks(adam, momentum):
+  """Orthogonalized momentum for the matrices of the blocks, `adam` for the rest.
+
+  Muon's updates get the root mean square that AdamW's have, 0.2 (Liu et al., "Muon is scalable for
+  LLM training", 2.2), so that one learning rate and one decay serve both.
+  """
+  def labels(params):
+    known = lambda path, _: 'muon' if _dimensions(path) else 'adam'
+    return jax.tree.map_with_path(known, params)
+  orthogonalized = muon(learning_rate=-1.0, beta=momentum, consistent_rms=0.2,
+                        muon_weight_dimension_numbers=muon_dimensions)
+  return optax.partition({'adam': adam, 'muon': _partitioned_by_xla(orthogonalized)}, labels)
+
+
+def _partitioned_by_xla(transformation):
+  """Lets XLA choose shardings inside: Optax's reshapes and X X^T name none."""
+  def update(updates, state, params=None):
+    shardings = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (updates, state))
+    inside = jax.sharding.auto_axes(transformation.update, out_sharding=shardings)
+    return inside(updates, state, params)
+  return optax.GradientTransformation(transformation.init, update)

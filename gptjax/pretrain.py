@@ -1,0 +1,353 @@
+"""The pretraining job: all that happens around the step, and nothing that the step computes."""
+
+import contextlib
+import functools
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gptjax import config as configs
+from gptjax import generate, sharding, telemetry
+from gptjax.checkpoint import Checkpoints, restore
+from gptjax.data import corpus as corpora
+from gptjax.data import ngrams, pipeline, tokenizers
+from gptjax.model import in_dtype
+from gptjax.train import eval_step, graph, init_state, train_step
+
+DONE, STOPPED = 0, 75  # exit codes: finished; saved because told to stop, start me again
+
+
+class Run(NamedTuple):
+  """What does not change during a run."""
+  config: Any
+  workdir: Path
+  mesh: Any
+  graphdef: Any
+  train: Any  # corpora.Corpus
+  held_out: Any
+  steps: int
+
+
+def pretrain(config, workdir):
+  """Trains to the end, or until told to stop; goes on where the workdir's newest checkpoint is.
+
+  Args:
+    config: as written; it is resolved in place.
+    workdir: folder of the run.
+
+  Returns:
+    Exit code: 0 or 75.
+
+  Raises:
+    ValueError: bad config or input, one line.
+  """
+  configs.resolve(config, workdir)
+  configs.check(config)
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check(config, mesh)
+  if config.data.source and not (Path(config.data.corpus) / 'manifest.json').exists():
+    configs.make_workdir(workdir)
+    prepare_corpus(config)
+  train, held_out = open_corpora(config)
+  configs.make_workdir(workdir)
+  configs.claim(config, workdir, train.digest)
+  steps = config.train.steps or math.ceil(
+    config.train.epochs * corpora.n_windows(train, config.data.seq_len) / config.train.batch_size)
+  with jax.set_mesh(mesh), stop_signals() as asked:
+    run = Run(config, Path(workdir), mesh, graph(config), train, held_out, steps)
+    return _pretrain(run, asked)
+
+
+def prepare_corpus(config):
+  """Makes the corpus that the config names a source for."""
+  from gptjax.data.prepare import prepare
+  data = config.data
+  prepare([data.source], data.tokenizer, data.corpus, validation_fraction=data.validation_fraction,
+          clean='', workers=1, tfds_dir=data.tfds_dir, on_error='stop')
+
+
+def open_corpora(config):
+  """(train, held out) splits of the corpus; held out is None if there is no such split.
+
+  Raises:
+    ValueError: the corpus is absent, damaged, or made with another tokenizer than the config says.
+  """
+  data, n_vocab = config.data, config.model.n_vocab
+  train = corpora.open_corpus(data.corpus, 'train', verify=data.verify)
+  made = train.tokenizer
+  kind, _, folder = data.tokenizer.partition(':')
+  if made['n_vocab'] != n_vocab:
+    raise ValueError(f'corpus {data.corpus} was made with the tokenizer {made["name"]} of '
+                     f'{made["n_vocab"]} entries, but config.model.n_vocab = {n_vocab}: use a '
+                     'corpus made with the right one')
+  if kind not in ('', 'train-bpe', made['name']) or (
+      folder and kind == made['name'] and tokenizers.load(data.tokenizer).digest != made['digest']):
+    raise ValueError(f'corpus {data.corpus} was made with the tokenizer {made["name"]} (digest '
+                     f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
+                     'prepare it again')
+  if corpora.n_windows(train, data.seq_len) < 1:
+    raise ValueError(f'corpus {data.corpus} has {train.n_tokens} tokens, fewer than one sequence of '
+                     f'config.data.seq_len = {data.seq_len}: shorten it')
+  try:
+    held_out = corpora.open_corpus(data.corpus, 'validation', verify=data.verify)
+  except corpora.NoSplit:
+    held_out = None
+  return train, held_out
+
+
+@contextlib.contextmanager
+def stop_signals():
+  """A dict whose 'stop' turns True on SIGTERM or Ctrl-C; the second one ends the process at once."""
+  asked = {'stop': False}
+  def ask(number, frame):
+    del frame
+    if asked['stop']:
+      signal.signal(number, signal.SIG_DFL)
+      signal.raise_signal(number)
+    asked['stop'] = True
+  before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    yield asked
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def _pretrain(run, asked):
+  """Sets up what writes, runs the loop, and tells how it ended."""
+  config = run.config
+  init = functools.partial(init_state, config)
+  shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
+  folder = run.workdir / 'checkpoints'
+  restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
+  state = restored[0] if restored else jax.jit(init)()
+  start = int(state.step)
+  tell = telemetry.Telemetry(run.workdir, run.steps, start, config.log.tensorboard)
+  saves = Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
+                      {'corpus_digest': run.train.digest, 'versions': configs.versions()})
+  try:
+    greet(run, tell, state, start)
+    state, finished = loop(run, state, tell, saves, asked)
+    if finished:
+      farewell(run, tell, state)
+    else:
+      tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+    return DONE if finished else STOPPED
+  finally:
+    tell.close()
+    saves.close()
+
+
+def greet(run, tell, state, start):
+  """Says what is about to run: weights, devices, corpus, length."""
+  from clu import parameter_overview
+  config, manifest = run.config, run.train
+  n_vocab, d = config.model.n_vocab, config.model.n_embd
+  shown = {**state.params, 'wte': jax.ShapeDtypeStruct((n_vocab, d), np.float32)}
+  tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
+  devices = jax.devices()
+  tokens = config.train.batch_size * config.data.seq_len
+  held_out = f'{run.held_out.n_tokens:,} held out' if run.held_out else 'none held out'
+  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+           f'{config.model.compute_dtype}, attention {config.attention.kernel}\n'
+           f'corpus {config.data.corpus}: {manifest.n_tokens:,} tokens to train on, {held_out}\n'
+           f'{run.steps:,} steps of {tokens:,} tokens, '
+           f'{run.steps * tokens / manifest.n_tokens:.2f} epochs')
+  if start:
+    tell.say(f'going on after step {start}')
+
+
+def compile_step(run, state, batch, tell):
+  """The train step, compiled for the shapes of `state` and `batch`; the state is donated."""
+  step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
+  started = time.monotonic()
+  compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+  tell.say(f'compiled the step in {time.monotonic() - started:.1f} s')
+  return compiled
+
+
+def loop(run, state, tell, saves, asked):
+  """Trains from `state.step` to the last step, or until `asked['stop']`.
+
+  The metrics of a step are read while the next one runs, so that the device never waits.
+
+  Returns:
+    (state, whether the last step was reached).
+  """
+  config, start = run.config, int(state.step)
+  make_batch = functools.partial(train_batch, run)
+  batches = pipeline.batches(make_batch, start, run.steps, prefetch=config.data.prefetch, workers=2)
+  evaluate = Evaluation(run)
+  watch, step_fn, late = telemetry.Stopwatch(), None, None
+  side_work(run, state, start, tell, saves, asked, evaluate)
+  for step in range(start, run.steps):
+    if asked['stop']:
+      break
+    profile(run, step, state)
+    waiting = time.monotonic()
+    batch = sharding.put(next(batches), run.mesh)
+    watch.input += time.monotonic() - waiting
+    if step_fn is None:
+      step_fn = compile_step(run, state, batch, tell)
+      watch.restart()
+    state, metrics = step_fn(state, batch)
+    watch.steps += 1
+    if late:
+      report(run, tell, watch, *late)
+    late = step + 1, metrics
+    if due(run, step + 1) or asked['stop']:
+      report(run, tell, watch, *late)
+      late = None
+      aside = time.monotonic()
+      side_work(run, state, step + 1, tell, saves, asked, evaluate)
+      watch.aside += time.monotonic() - aside
+    note_save(tell, saves.poll())
+  if late:
+    report(run, tell, watch, *late)
+  step = int(state.step)
+  if asked['stop'] and step < run.steps:
+    saves.save(state, step, tell.value(step, 'eval/loss'))
+  note_save(tell, saves.wait())
+  return state, step == run.steps
+
+
+def due(run, step):
+  """Whether something other than training happens after this step."""
+  return any(_due(every, step, run.steps) for every in (
+    run.config.eval.every_steps, run.config.checkpoint.every_steps))
+
+
+def _due(every, step, last):
+  return step == last or (every > 0 and step > 0 and step % every == 0)
+
+
+def side_work(run, state, step, tell, saves, asked, evaluate):
+  """Evaluation and checkpoint, where due after `step` and not yet on record."""
+  config = run.config
+  if (run.held_out and _due(config.eval.every_steps, step, run.steps)
+      and tell.value(step, 'eval/loss') is None):
+    loss = evaluate(state.params, asked)
+    if loss is not None:
+      tell.write(step, {'eval/loss': loss, 'eval/perplexity': math.exp(min(loss, 700))})
+      tell.say(f'step {step}  held-out loss {loss:.4f}  perplexity {math.exp(min(loss, 700)):.2f}')
+  if _due(config.checkpoint.every_steps, step, run.steps):
+    note_save(tell, saves.wait())
+    saves.save(state, step, tell.value(step, 'eval/loss'))
+
+
+def note_save(tell, saved):
+  if saved:
+    step, seconds = saved
+    tell.write(step, {'checkpoint/seconds': seconds})
+
+
+def report(run, tell, watch, step, metrics):
+  """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
+  config = run.config
+  metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+  if metrics['skipped'] >= config.train.max_skipped:
+    raise ValueError(
+      f'{int(metrics["skipped"])} steps in a row up to step {step} had a loss or gradient that is not '
+      'finite: lower config.optimizer.learning_rate or look at the data (gptjax.data.inspect); '
+      'weights are those of the last finite step')
+  if step % config.log.every_steps and step != run.steps:
+    return
+  seconds, input_wait = watch.report()
+  tokens = config.train.batch_size * config.data.seq_len
+  metrics = {f'train/{name}': value for name, value in metrics.items()} | {
+    'train/tokens_per_second': tokens / seconds, 'train/input_wait_fraction': input_wait}
+  line = (f'loss {metrics["train/loss"]:.4f}  {tokens / seconds:,.0f} tokens/s')
+  peak = telemetry.peak_flops(jax.devices()[0])
+  if peak:
+    flops = telemetry.flops_per_token(config.model, config.data.seq_len)
+    per_device = tokens / seconds / jax.device_count()
+    metrics['train/mfu'] = per_device * flops['palm'] / peak
+    metrics['train/mfu_causal'] = per_device * flops['causal'] / peak
+    line += f'  MFU {metrics["train/mfu"]:.1%}'
+  tell.write(step, metrics)
+  tell.progress(step, f'{line}  {telemetry.duration((run.steps - step) * seconds)} left')
+
+
+def profile(run, step, state):
+  """Starts or ends the profile that `config.log.profile_steps` asks for."""
+  first, end = run.config.log.profile_steps
+  if first < end and step == first:
+    jax.profiler.start_trace(str(run.workdir / 'tensorboard'))
+  if first < end and step == end:
+    jax.block_until_ready(state)
+    jax.profiler.stop_trace()
+
+
+def train_batch(run, step):
+  """This host's rows of batch `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
+  c = run.config
+  return corpora.batch([run.train], [1.0], c.train.seed, step, c.train.batch_size, c.data.seq_len,
+                       c.data.cross_documents, rows=sharding.local_rows(c.train.batch_size))
+
+
+class Evaluation:
+  """Held-out loss; compiled once, called many times."""
+
+  def __init__(self, run):
+    self.run = run
+    self.step = jax.jit(functools.partial(eval_step, config=run.config, graphdef=run.graphdef))
+
+  def __call__(self, params, asked):
+    """Mean loss in nats a token, or None if told to stop on the way."""
+    run, config = self.run, self.run.config
+    rows = sharding.local_rows(config.eval.batch_size)
+    n = corpora.n_eval_batches(run.held_out, config.eval.batch_size, config.data.seq_len)
+    n = min(n, config.eval.steps) if config.eval.steps else n
+    sums = []
+    for i in range(n):
+      if asked['stop']:
+        return None
+      batch = corpora.eval_batch(run.held_out, i, config.eval.batch_size, config.data.seq_len, rows)
+      sums.append(self.step(params, sharding.put(batch, run.mesh)))
+    total, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
+    return float(total / count)
+
+
+def farewell(run, tell, state):
+  """Held-out loss beside simple models, a sample, and where everything lies."""
+  config = run.config
+  baselines = ngram_baselines(run) if config.eval.ngrams and run.held_out else {}
+  loss = tell.value(run.steps, 'eval/loss')
+  if loss is not None:
+    share = run.held_out.n_tokens / run.held_out.n_bytes / math.log(2)
+    tell.say(f'\n{"held-out text":<16}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
+    for name, value in [*baselines.items(), ('this model', loss)]:
+      tell.say(f'{name:<16}{value:>12.4f}{math.exp(value):>12.2f}{value * share:>12.3f}')
+  if config.log.sample_tokens:
+    tell.say(f'\nsample:\n{sample_text(run, state.params)}')
+  curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
+  tell.say(f'\ncurves        {curves}\nmetrics       {tell.path}\n'
+           f'checkpoints   {run.workdir / "checkpoints"}\n'
+           f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
+
+
+def ngram_baselines(run):
+  """{'unigram': loss, 'bigram': loss} of the held-out split, in nats a token."""
+  train, held_out = (split.tokens(0, split.n_tokens) for split in (run.train, run.held_out))
+  n_vocab = run.config.model.n_vocab
+  return {'unigram': ngrams.unigram_loss(train, held_out, n_vocab),
+          'bigram': ngrams.bigram_loss(train, held_out, n_vocab)}
+
+
+def sample_text(run, params):
+  """What the model writes after `config.log.sample_prompt` (top-k 40, as in the papers)."""
+  config = run.config
+  tokenizer = tokenizers.load(str(Path(config.data.corpus) / 'tokenizer'))
+  start = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+  prompt = list(tokenizer.encode(config.log.sample_prompt)) or start
+  model = in_dtype(nnx.merge(run.graphdef, params), config.model.compute_dtype)
+  n_tokens = min(config.log.sample_tokens, config.model.n_ctx - len(prompt))
+  tokens = generate.sample(model, prompt, n_tokens, jax.random.key(config.train.seed), top_k=40)
+  return tokenizer.decode(tokens[len(prompt):] if prompt == start else tokens)

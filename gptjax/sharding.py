@@ -1,0 +1,118 @@
+"""The mesh, and which of its axes each logical axis lies on. No other file names a mesh axis.
+
+Weights and activations speak of `vocab embed heads head_dim mlp` and `batch`. Two tables say where
+those lie: STORAGE for weights, gradients and optimizer moments at rest, COMPUTE for everything
+inside the step. Their difference, `embed`, is what fully sharded training means: a layer's weights
+are gathered just before they are used.
+"""
+
+import jax
+from jax import P
+from jax.sharding import AxisType
+
+MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
+BATCH_AXES = ('replica', 'data', 'fsdp')
+
+STORAGE = {'vocab': 'tensor', 'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor'}
+COMPUTE = {'vocab': 'tensor', 'batch': BATCH_AXES, 'heads': 'tensor', 'mlp': 'tensor'}
+
+
+def make_mesh(sizes, devices=None):
+  """An Explicit mesh over all devices, or over `devices`.
+
+  Args:
+    sizes: `config.mesh`: how many devices lie along each axis; one of them may be -1, "the rest".
+    devices: list of JAX devices; None for all.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  shape = {axis: getattr(sizes, axis) for axis in MESH_AXES}
+  free = [axis for axis, size in shape.items() if size == -1]
+  if len(free) > 1 or any(size < 1 and size != -1 for size in shape.values()):
+    raise ValueError(f'config.mesh {shape}: sizes are positive, and at most one is -1 (the rest)')
+  known = 1
+  for size in shape.values():
+    known *= max(size, 1)
+  if free and len(devices) % known == 0:
+    shape[free[0]] = len(devices) // known
+  elif known != len(devices):
+    raise ValueError(f'config.mesh {shape} takes {known} devices (-1: a multiple of them), '
+                     f'but there are {len(devices)}')
+  return jax.make_mesh(tuple(shape.values()), MESH_AXES, axis_types=(AxisType.Explicit,) * 4,
+                       devices=devices)
+
+
+def batch_shards(mesh):
+  """Over how many devices the rows of a batch are dealt out."""
+  sizes = mesh.shape
+  return sizes['replica'] * sizes['data'] * sizes['fsdp']
+
+
+def check(config, mesh):
+  """Refuses a model or batch that this mesh cannot divide (ValueError, one line)."""
+  fsdp, tensor, shards = mesh.shape['fsdp'], mesh.shape['tensor'], batch_shards(mesh)
+  model, train = config.model, config.train
+  for name, value, size, axis in (
+      ('model.n_embd', model.n_embd, fsdp, 'mesh.fsdp'),
+      ('model.n_head', model.n_head, tensor, 'mesh.tensor'),
+      ('model.n_embd * 4', model.n_embd * 4, tensor, 'mesh.tensor'),
+      ('model.pad_vocab_to', model.pad_vocab_to, tensor, 'mesh.tensor'),
+      ('train.batch_size', train.batch_size, shards, 'mesh.replica * mesh.data * mesh.fsdp'),
+      ('train.microbatch_size', train.microbatch_size, shards,
+       'mesh.replica * mesh.data * mesh.fsdp')):
+    if value % size:
+      raise ValueError(f'config.{name} = {value} cannot be divided by config.{axis} = {size}: '
+                       'change one of them')
+
+
+def _spec(axes, table):
+  return P(*(table.get(axis) for axis in axes))
+
+
+def storage(*axes):
+  """Where a weight with these logical axes rests: a PartitionSpec."""
+  return _spec(axes, STORAGE)
+
+
+def compute(*axes):
+  """Where an array with these logical axes lies inside the step: a PartitionSpec."""
+  return _spec(axes, COMPUTE)
+
+
+def summed_later(*axes):
+  """Like `compute`, for a sum over the batch of which each device still holds only its part."""
+  return P(*_spec(axes, COMPUTE), unreduced=set(BATCH_AXES))
+
+
+def merged(x):
+  """The spec of x with its second dimension merged into its first, which alone may be sharded."""
+  first, _, *others = jax.typeof(x).sharding.spec
+  return P(first, *others)
+
+
+def split(x):
+  """The spec of x with its first dimension split in two, the first of which keeps the sharding."""
+  first, *others = jax.typeof(x).sharding.spec
+  return P(first, None, *others)
+
+
+def put(arrays, mesh):
+  """This host's rows of a batch (a tree of NumPy arrays [rows, ...]) as arrays of the whole batch."""
+  rows = jax.NamedSharding(mesh, compute('batch'))
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), arrays)
+
+
+def concrete(abstract, mesh):
+  """The tree of `jax.eval_shape` with shardings on the real mesh, to restore or compile with."""
+  def one(x):
+    spec = x.sharding.spec if x.sharding is not None else P()
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(mesh, spec))
+  return jax.tree.map(one, abstract)
+
+
+def local_rows(batch_size):
+  """Which rows of a batch this process reads: a slice."""
+  share = batch_size // jax.process_count()
+  return slice(jax.process_index() * share, (jax.process_index() + 1) * share)

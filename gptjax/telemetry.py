@@ -1,0 +1,168 @@
+"""What a run tells: console, metrics.jsonl, TensorBoard, curves, and how fast it is."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from gptjax.data import pipeline
+from gptjax.model import n_params
+
+# Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets; by prefix of `device_kind`.
+PEAKS = {
+  'NVIDIA H100': 989e12, 'NVIDIA H200': 989e12, 'NVIDIA A100': 312e12,
+  'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5e': 197e12, 'TPU v5p': 459e12, 'TPU v5': 459e12,
+  'TPU v6 lite': 918e12, 'TPU v6e': 918e12,
+}
+
+
+def flops_per_token(model_config, seq_len):
+  """Training FLOPs a token, forward and backward, in the two usual conventions.
+
+  N counts the parameters that multiply (all but positions), L layers, C width, T tokens:
+    palm:   6 N + 12 L C T    attention over the full square (PaLM appendix B; nanoGPT)
+    causal: 6 N + 6 L C T     only the half that a causal model needs
+
+  Returns:
+    {'palm': int, 'causal': int}
+  """
+  c = model_config
+  n = n_params(c) - c.n_ctx * c.n_embd
+  square = 12 * c.n_layer * c.n_embd * seq_len
+  return {'palm': 6 * n + square, 'causal': 6 * n + square // 2}
+
+
+def peak_flops(device):
+  """Peak bfloat16 FLOP/s of a JAX device, or None where it is not known (a CPU, say)."""
+  return next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), None)
+
+
+class Telemetry:
+  """Writes the metrics of a run; only process 0 writes.
+
+  Args:
+    workdir: the run's folder.
+    steps: updates in the run, for the progress line.
+    start: the step from which it goes on; later records of an earlier life are dropped.
+    tensorboard: whether to write TensorBoard files too.
+  """
+
+  def __init__(self, workdir, steps, start, tensorboard):
+    self.path = Path(workdir) / 'metrics.jsonl'
+    self.records = [record for record in read_metrics(self.path) if record['step'] <= start]
+    self.active = jax.process_index() == 0
+    self.file = self.writer = None
+    if self.active:
+      temporary = self.path.with_suffix('.new')
+      temporary.write_text(''.join(json.dumps(record) + '\n' for record in self.records))
+      temporary.rename(self.path)
+      self.file = open(self.path, 'a', buffering=1)
+      self.writer = _tensorboard(Path(workdir) / 'tensorboard') if tensorboard else None
+    self.bar = tqdm(total=steps, initial=start, unit='step', dynamic_ncols=True, mininterval=0.5,
+                    disable=not (self.active and sys.stderr.isatty()))
+
+  def value(self, step, name):
+    """A metric of a step, from this life of the run or an earlier one; None if not on record."""
+    return next((record[name] for record in reversed(self.records)
+                 if record['step'] == step and name in record), None)
+
+  def write(self, step, metrics):
+    """Appends {'step': step, **metrics} (floats; not finite: null) to all places."""
+    record = {'step': step, **{name: value if math.isfinite(value) else None
+                               for name, value in metrics.items()}}
+    self.records.append(record)
+    if self.active:
+      self.file.write(json.dumps(record) + '\n')
+      if self.writer:
+        self.writer.write_scalars(step, metrics)
+
+  def progress(self, step, line):
+    """Moves the progress bar; without a terminal, prints a line instead."""
+    self.bar.n = step
+    self.bar.set_postfix_str(line)
+    if self.bar.disable:
+      self.say(f'step {step}/{self.bar.total}  {line}')
+
+  def say(self, line):
+    if self.active:
+      tqdm.write(line, file=sys.stderr)
+
+  def close(self):
+    self.bar.close()
+    if self.writer:
+      self.writer.close()
+    if self.file:
+      self.file.close()
+
+
+def _tensorboard(folder):
+  pipeline.tensorflow()  # clu would load it louder, and let it take the accelerators
+  from clu import metric_writers
+  return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))
+
+
+def read_metrics(path):
+  """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
+  if not Path(path).exists():
+    return []
+  lines = Path(path).read_text().split('\n')
+  return [json.loads(line) for line in lines[:-1] if line]
+
+
+class Stopwatch:
+  """Splits the time since the last report into waiting for input, side work, and training."""
+
+  def __init__(self):
+    self.restart()
+
+  def restart(self):
+    self.start, self.input, self.aside, self.steps = time.monotonic(), 0.0, 0.0, 0
+
+  def report(self):
+    """(seconds a step, share of it spent waiting for input) since the last report."""
+    seconds = max(time.monotonic() - self.start - self.aside, 1e-9)
+    result = seconds / max(self.steps, 1), self.input / seconds
+    self.restart()
+    return result
+
+
+def duration(seconds):
+  """'1:02:03' or '4:05'."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+def plot_curves(workdir, baselines):
+  """Draws loss and throughput of metrics.jsonl into `curves.png`.
+
+  Args:
+    baselines: {name: loss} drawn as horizontal lines.
+
+  Returns:
+    The picture's path.
+  """
+  import matplotlib
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+  records = read_metrics(Path(workdir) / 'metrics.jsonl')
+  figure, (loss, speed) = pyplot.subplots(1, 2, figsize=(10, 4), layout='constrained')
+  for axes, name, label in ((loss, 'train/loss', 'training'), (loss, 'eval/loss', 'held out'),
+                            (speed, 'train/tokens_per_second', None)):
+    points = [(r['step'], r[name]) for r in records if r.get(name) is not None]
+    axes.plot(*zip(*points, strict=True) if points else ([], []), label=label,
+              marker='o' if name == 'eval/loss' else None)
+  for name, value in baselines.items():
+    loss.axhline(value, linestyle='--', linewidth=1, color='gray')
+    loss.text(1, value, f' {name}', va='bottom', fontsize=8, color='gray')
+  loss.set(xlabel='step', ylabel='loss, nats a token')
+  loss.legend()
+  speed.set(xlabel='step', ylabel='tokens a second', ylim=(0, None))
+  path = Path(workdir) / 'curves.png'
+  figure.savefig(path, dpi=120)
+  pyplot.close(figure)
+  return path

@@ -1,0 +1,132 @@
+"""The training state, the step as a pure function of it, and evaluation."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from gptjax import sharding
+from gptjax.losses import next_token_loss
+from gptjax.model import GPT, gathered, in_dtype
+from gptjax.optimizer import learning_rate, make_optimizer
+
+
+class TrainState(NamedTuple):
+  """All that changes from step to step; everything else is config.
+
+  step: int32[], updates tried so far, and the number of the batch that comes next.
+  skipped: int32[], steps in a row, up to the last one, that were not finite and changed nothing.
+  params: nested dict of float32 weights under OpenAI's names.
+  opt_state: Optax's.
+  """
+  step: jax.Array
+  skipped: jax.Array
+  params: Any
+  opt_state: Any
+
+
+def init_state(config):
+  """A fresh state, drawn from `train.seed`; call it under `jax.set_mesh`, best inside `jax.jit`."""
+  params = nnx.to_pure_dict(nnx.state(GPT(jax.random.key(config.train.seed), config)))
+  zero = lambda: jnp.zeros((), jnp.int32)
+  return TrainState(zero(), zero(), params, make_optimizer(config.optimizer).init(params))
+
+
+def graph(config):
+  """The model without its weights: `nnx.merge(graph(config), params)` is a GPT."""
+  return nnx.graphdef(nnx.eval_shape(lambda: GPT(jax.random.key(0), config)))
+
+
+def dropout_keys(config, step):
+  """key[batch_size], one a sequence: from seed, step and row alone; None without dropout."""
+  if config.model.dropout == 0:
+    return None
+  rows = jnp.arange(config.train.batch_size, out_sharding=sharding.compute('batch'))
+  # Weights are drawn from the seed itself, so dropout takes a branch of its own.
+  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), 1), step)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+
+
+def microbatches(tree, n):
+  """Cuts arrays [batch, ...] into n parts [n, batch / n, ...], every device keeping its own rows."""
+  def cut(x):
+    spec = jax.typeof(x).sharding.spec
+    x = jax.lax.reshape(x, (x.shape[0] // n, n, *x.shape[1:]),
+                        out_sharding=jax.P(spec[0], None, *spec[1:]))
+    return jnp.moveaxis(x, 1, 0)
+  return jax.tree.map(cut, tree)
+
+
+def loss_and_grads(params, batch, keys, config, graphdef):
+  """Mean loss over all counted targets of the batch, and its gradient.
+
+  Args:
+    params: float32 weights.
+    batch: {'inputs': int32[b, t], 'targets': int32[b, t]}, negative targets not counted.
+    keys: key[b] for dropout, or None.
+
+  Returns:
+    (float32[] in nats a token, float32 tree like params).
+  """
+  count = jnp.maximum((batch['targets'] >= 0).sum(dtype=jnp.float32), 1)
+
+  def loss(weights, batch, keys):
+    model = nnx.merge(graphdef, weights)
+    x = model.features(batch['inputs'], keys)
+    total, _ = next_token_loss(x, gathered(model.wte), batch['targets'], model.n_vocab,
+                               config.loss.chunk)
+    return total / count
+
+  value_and_grad = jax.value_and_grad(loss)
+  weights = in_dtype(params, config.model.compute_dtype)  # one cast a step, not one a microbatch
+  n = config.train.batch_size // config.train.microbatch_size
+  if n == 1:
+    value, grads = value_and_grad(weights, batch, keys)
+    return value, jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
+
+  def accumulate(total, part):
+    value, grads = value_and_grad(weights, *part)
+    return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, (value, grads)), None
+
+  zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params)
+  return jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))[0]
+
+
+def train_step(state, batch, *, config, graphdef, steps):
+  """One update; a pure function of its arguments.
+
+  A step whose loss or gradient norm is not finite leaves weights and optimizer state bit for bit as
+  they were; it only counts.
+
+  Args:
+    state: TrainState.
+    batch: {'inputs': int32[batch_size, t], 'targets': the same}.
+    config: the resolved config.
+    graphdef: `graph(config)`.
+    steps: updates in the whole run (the schedule's length).
+
+  Returns:
+    (TrainState, {'loss', 'grad_norm', 'learning_rate', 'skipped': scalars}).
+  """
+  keys = dropout_keys(config, state.step)
+  loss, grads = loss_and_grads(state.params, batch, keys, config, graphdef)
+  norm = optax.tree.norm(grads)
+  rate = learning_rate(config.optimizer, steps, state.step)
+  updates, opt_state = make_optimizer(config.optimizer).update(grads, state.opt_state, state.params)
+  params = jax.tree.map(lambda w, u: w - rate * u, state.params, updates)
+
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+  skipped = jnp.where(finite, 0, state.skipped + 1)
+  new = TrainState(state.step + 1, skipped, keep(params, state.params),
+                   keep(opt_state, state.opt_state))
+  return new, {'loss': loss, 'grad_norm': norm, 'learning_rate': rate, 'skipped': skipped}
+
+
+def eval_step(params, batch, *, config, graphdef):
+  """Sum of losses over the counted targets of a batch, without dropout, and their number."""
+  model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
+  return next_token_loss(model.features(batch['inputs']), gathered(model.wte), batch['targets'],
+                         model.n_vocab, config.loss.chunk)

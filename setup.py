@@ -1,0 +1,55 @@
+"""Package metadata, and every dependency with its bounds."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = re.search(r"__version__ = '(.*)'", Path('gptjax/__init__.py').read_text())[1]
+
+CORE = [
+  'absl-py>=2',
+  'jax>=0.10,<0.12',
+  'flax>=0.12,<0.13',
+  'optax>=0.2.8,<0.3',
+  'orbax-checkpoint>=0.12,<0.13',
+  'numpy>=1.26,<3',
+  'ml-collections>=1.1,<2',
+  'tqdm>=4.66,<5',
+  'matplotlib>=3.8,<4',
+]
+DATA = [
+  'tensorflow-cpu>=2.18,<3; platform_system != "Darwin"',
+  'tensorflow>=2.18,<3; platform_system == "Darwin"',
+  'tensorflow-datasets>=4.9.8,<5',
+  'importlib_resources>=6',  # tensorflow-datasets imports it and does not say so
+  'tiktoken>=0.9,<1',
+  'tokenizers>=0.21,<1',
+  'sentencepiece>=0.2,<0.3',
+  'ftfy>=6.2,<7',
+]
+LOGS = [
+  'clu>=0.0.12,<0.1',
+  'tensorboard>=2.18,<3',  # clu's writers import it and do not say so
+]
+WEIGHTS = ['safetensors>=0.5,<1']
+BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
+TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'ruff>=0.9,<1']
+
+setup(
+  name='gptjax',
+  version=VERSION,
+  description='GPT-1 and GPT-2 in JAX: pretraining, fine-tuning and zero-shot evaluation',
+  long_description=Path(__file__).with_name('README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=find_packages(include=['gptjax', 'gptjax.*', 'configs']),
+  install_requires=CORE + DATA + LOGS + WEIGHTS,
+  extras_require={
+    'cuda': ['jax[cuda12]>=0.10,<0.12'],
+    'tpu': ['jax[tpu]>=0.10,<0.12'],
+    'bench': BENCH,
+    'test': TEST + BENCH,
+  },
+)

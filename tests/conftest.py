@@ -1,0 +1,64 @@
+"""Shared by all tests: eight CPU devices, strict rules for JAX, tiny configs, real data."""
+
+import contextlib
+import os
+from pathlib import Path
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from gptjax import config as configs
+from gptjax import sharding
+
+SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/gptjax/compiled'))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+@pytest.fixture
+def shared_data():
+  """The folder with real corpora and vocabularies; the test skips where it is absent."""
+  if not SHARED.is_dir():
+    pytest.skip(f'needs the data folder {SHARED}')
+  return SHARED
+
+
+def tiny_config(**changes):
+  """A resolved config of a two-layer model; changes as {'model.dropout': 0.1, ...}."""
+  config = default.get_config()
+  config.model.update(dict(n_layer=2, n_head=4, n_embd=32, n_ctx=24, n_vocab=61, pad_vocab_to=16))
+  config.train.update(dict(steps=10, batch_size=8))
+  config.optimizer.warmup_steps = 2
+  config.loss.chunk = 7
+  for name, value in changes.items():
+    section, field = name.split('.')
+    config[section][field] = value
+  configs.resolve(config, 'unused')
+  configs.check(config)
+  return config
+
+
+@contextlib.contextmanager
+def mesh_of(replica=1, data=1, fsdp=1, tensor=1):
+  """Enters a mesh of the first so many CPU devices."""
+  from types import SimpleNamespace
+  sizes = SimpleNamespace(replica=replica, data=data, fsdp=fsdp, tensor=tensor)
+  mesh = sharding.make_mesh(sizes, jax.devices()[:replica * data * fsdp * tensor])
+  with jax.set_mesh(mesh):
+    yield mesh
+
+
+def random_batch(config, seed=0, ignored=0.0):
+  """A NumPy batch of random tokens; a share of the targets is not counted."""
+  rng = np.random.default_rng(seed)
+  shape = config.train.batch_size, config.data.seq_len
+  tokens = rng.integers(0, config.model.n_vocab, (2, *shape), dtype=np.int32)
+  targets = np.where(rng.random(shape) < ignored, -1, tokens[1]).astype(np.int32)
+  return {'inputs': tokens[0], 'targets': targets}

@@ -1,0 +1,150 @@
+"""What the inspect command prints: counts, damage, lengths, and the text that a run read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus_files import write_corpus
+
+from gptjax.data import corpus as corpora
+from gptjax.data import inspect, tokenizers
+
+END = 256
+TEXTS = ['One document.\n', 'Zwei Dokumente: \u00e4\u00f6\u00fc.', '', '\u4e09 \U0001f600',
+         'x' * 300, 'An \x1b[31mescape.'] * 4
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  root = tmp_path_factory.mktemp('corpus') / 'c'
+  tokenizer = tokenizers.train_bpe(['bytes'], 257)
+  documents = [np.append(tokenizer.encode(text), END).astype(np.uint16) for text in TEXTS]
+  written = write_corpus(root, documents, validation=documents[:2], n_vocab=257, shard_tokens=500,
+                         tokenizer_digest=tokenizer.digest)
+  tokenizer.save(root / 'tokenizer')
+  return written
+
+
+@pytest.fixture
+def workdir(folder, tmp_path):
+  config = {'data': {'corpus': folder, 'seq_len': 20, 'cross_documents': False},
+            'train': {'seed': 3, 'batch_size': 4}}
+  (tmp_path / 'config.json').write_text(json.dumps({'config': config}))
+  return str(tmp_path)
+
+
+def test_counts_and_lengths(folder, capsys, tmp_path):
+  png = tmp_path / 'lengths.png'
+  inspect.main([folder, f'--png={png}'])
+  out = capsys.readouterr().out
+  corpus = corpora.open_corpus(folder, 'train', verify=True)
+  n_files = len(corpus.shards) + 1 + 2
+  assert f'{n_files} of {n_files} are as they were written' in out
+  assert corpus.digest in out and 'bpe, 257 entries, end of text 256' in out
+  table = {row[0]: row[1:] for row in map(str.split, out.splitlines()) if row}
+  lengths = [len(text.encode()) + 1 for text in TEXTS]
+  assert table['train'][:2] == [f'{sum(lengths):,}', f'{len(TEXTS)}']
+  assert table['validation'][1] == '2'
+  assert f'shortest 1, median {np.median(lengths):,.0f}, mean' in out and 'longest 301' in out
+  for low, high in [(1, 1), (8, 15), (256, 511)]:
+    span = [str(low)] if low == high else [str(low), 'to', str(high)]
+    row = next(line.split() for line in out.splitlines() if line.split()[:len(span)] == span)
+    assert int(row[len(span)]) == sum(low <= length <= high for length in lengths)
+  assert png.read_bytes().startswith(b'\x89PNG')
+
+
+def test_document(folder, capsys):
+  inspect.main([folder, '--document=7', '--tokens=100'])
+  out = capsys.readouterr().out
+  assert 'document 7 of train' in out and TEXTS[7] + '<|endoftext|>' in out
+  inspect.main([folder, '--document=5'])
+  out = capsys.readouterr().out
+  assert '\x1b' not in out and r'An \x1b[31mescape.' in out
+  inspect.main([folder, '--document=4', '--tokens=5'])
+  assert '301 in all; the first 5:' in capsys.readouterr().out
+  inspect.main([folder, '--split=validation', '--document=1'])
+  assert TEXTS[1] in capsys.readouterr().out
+
+
+def test_batch_is_what_the_run_read(folder, workdir, capsys):
+  corpus = corpora.open_corpus(folder, 'train', verify=False)
+  tokenizer = tokenizers.load(f'{folder}/tokenizer')
+  batch = corpora.batch([corpus], [1.0], 3, 70, 4, 20, False)
+  inspect.main([f'--workdir={workdir}', '--step=70'])
+  out = capsys.readouterr().out
+  assert 'batch 70 of train (its loss is logged as step 71), seed 3' in out
+  for row in range(4):
+    assert ' '.join(map(str, batch['inputs'][row])) in out
+    assert repr(tokenizer.decode(batch['inputs'][row])) in out
+  inspect.main([folder, '--step=70', '--seed=3', '--batch_size=4', '--seq_len=20', '--row=2'])
+  out = capsys.readouterr().out
+  assert 'row 2:' in out and 'row 1:' not in out
+  assert ' '.join(map(str, batch['inputs'][2])) in out
+
+
+def test_batch_tells_which_targets_are_not_counted(folder, workdir, capsys):
+  corpus = corpora.open_corpus(folder, 'train', verify=False)
+  for step in range(5):
+    inspect.main([f'--workdir={workdir}', f'--step={step}'])
+    out = capsys.readouterr().out
+    targets = corpora.batch([corpus], [1.0], 3, step, 4, 20, False)['targets']
+    lines = [line for line in out.splitlines() if line.startswith('row ')]
+    for line, row in zip(lines, targets, strict=True):
+      masked = np.flatnonzero(row == -1).tolist()
+      assert ('not predicted' in line) == bool(masked)
+      assert not masked or line.endswith(str(masked))
+  inspect.main([f'--workdir={workdir}', '--step=1', '--cross_documents=true'])
+  assert 'not predicted' not in capsys.readouterr().out
+
+
+BAD = {
+  'no corpus': ([], 'say which corpus'),
+  'no folder': (['/nowhere/at/all'], 'does not exist'),
+  'no split': (['FOLDER', '--split=test'], "no tokens in its split 'test'"),
+  'no document': (['FOLDER', '--document=24'], 'there is no document 24'),
+  'negative document': (['FOLDER', '--document=-1'], 'there is no document -1'),
+  'no batch_size': (['FOLDER', '--step=1', '--seq_len=4'], 'needs --batch_size, --seed too'),
+  'negative step': (['--workdir=WORKDIR', '--step=-1'], 'there is no step -1'),
+  'no row': (['--workdir=WORKDIR', '--step=1', '--row=4'], 'row 4 in batches of 4 x 20'),
+  'validation batch': (['--workdir=WORKDIR', '--step=1', '--split=validation'], 'leave --split'),
+  'long windows': (['--workdir=WORKDIR', '--step=1', '--seq_len=9999'], 'shorten seq_len'),
+  'no tokens': (['FOLDER', '--document=1', '--tokens=0'], '--tokens=0'),
+  'no workdir': (['--workdir=FOLDER', '--step=1'], 'config.json does not exist'),
+  'no picture': (['FOLDER', '--png=/nowhere/at/all.png'], 'cannot write /nowhere/at/all.png'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input_is_one_line(folder, workdir, name):
+  argv, message = BAD[name]
+  argv = [word.replace('FOLDER', folder).replace('WORKDIR', workdir) for word in argv]
+  with pytest.raises(ValueError) as caught:
+    inspect.main(argv)
+  assert message in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_config_that_is_none(tmp_path):
+  for text in ('{', '[]', '{"config": {"data": {}}}'):
+    (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(ValueError, match=r'is not the config\.json of a run'):
+      inspect.main([f'--workdir={tmp_path}', '--step=1'])
+
+
+def test_another_tokenizer_is_refused(folder, tmp_path):
+  tokenizers.train_bpe(['many many words'], 258).save(tmp_path / 'c' / 'tokenizer')
+  written = write_corpus(tmp_path / 'c', [[1, 2, 3, 256]], n_vocab=257)
+  with pytest.raises(ValueError, match='is not the tokenizer of the corpus'):
+    inspect.main([written, '--document=0'])
+
+
+def test_command_exits_with_2_and_one_line(folder):
+  def run(*argv):
+    return subprocess.run([sys.executable, '-m', 'gptjax.data.inspect', *argv], text=True,
+                          capture_output=True, check=False, cwd=Path(__file__).parents[2])
+  bad = run(folder, '--document=99')
+  assert (bad.returncode, bad.stdout, bad.stderr.count('\n')) == (2, '', 1)
+  good = run(folder, '--document=0')
+  assert (good.returncode, good.stderr) == (0, '') and TEXTS[0] in good.stdout

@@ -1,0 +1,131 @@
+"""Reading ahead: the same batches in the same order as the plain loop, and errors as they were."""
+
+import importlib.util
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus_files import random_documents, write_corpus
+
+from gptjax.data import corpus as corpora
+from gptjax.data import pipeline
+
+needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec('tensorflow') is None,
+                                      reason='needs TensorFlow')
+
+
+@pytest.fixture(scope='module')
+def make_batch(tmp_path_factory):
+  folder = write_corpus(tmp_path_factory.mktemp('c'), random_documents(0, 300), shard_tokens=333)
+  corpus = corpora.open_corpus(folder, 'train', verify=True)
+  return lambda step: corpora.batch([corpus, corpus], [2, 1], 0, step, 8, 16, False)
+
+
+def same(a, b):
+  return list(a) == list(b) and all(
+    a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a)
+
+
+@needs_tensorflow
+def test_pipeline_equals_the_plain_loop_to_the_token(make_batch):
+  ahead = list(pipeline.batches(make_batch, 0, 150, prefetch=3, workers=2))
+  plain = list(pipeline.plain_batches(make_batch, 0, 150))
+  assert len(ahead) == len(plain) == 150
+  assert all(same(a, b) for a, b in zip(ahead, plain, strict=True))
+
+
+@pytest.mark.parametrize('batches', [
+  pytest.param(lambda *args: pipeline.batches(*args, prefetch=2, workers=2),
+               marks=needs_tensorflow), pipeline.plain_batches])
+def test_starting_at_step_3_gives_the_fourth_batch(make_batch, batches):
+  whole = list(itertools.islice(batches(make_batch, 0, 9), 9))
+  late = list(batches(make_batch, 3, 9))
+  assert len(late) == 6 and all(same(a, b) for a, b in zip(whole[3:], late, strict=True))
+  assert same(next(batches(make_batch, 10**9, 10**9 + 5)), make_batch(10**9))
+  assert list(batches(make_batch, 5, 5)) == []
+
+
+@needs_tensorflow
+def test_order_holds_when_some_batches_take_longer():
+  def slow_when_even(step):
+    time.sleep(0.01 * (step % 2 == 0))
+    return {'step': np.array([step])}
+  steps = [int(batch['step'][0])
+           for batch in pipeline.batches(slow_when_even, 0, 40, prefetch=4, workers=4)]
+  assert steps == list(range(40))
+
+
+@needs_tensorflow
+def test_reads_ahead_of_the_caller(make_batch):
+  made = []
+  def noted(step):
+    made.append(step)
+    return make_batch(step)
+  batches = pipeline.batches(noted, 0, 1000, prefetch=4, workers=2)
+  next(batches)
+  deadline = time.monotonic() + 10
+  while len(made) < 5 and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert 5 <= len(made) <= 20  # and not all thousand of them
+
+
+@needs_tensorflow
+def test_an_error_comes_out_as_it_was_and_where_it_was(make_batch):
+  def broken(step):
+    if step == 5:
+      raise ValueError('shard 7 is gone: copy it again')
+    return make_batch(step)
+  got = []
+  with pytest.raises(ValueError, match=r'^shard 7 is gone: copy it again$'):
+    for batch in pipeline.batches(broken, 0, 100, prefetch=4, workers=2):
+      got.append(batch)
+  assert len(got) == 5
+  with pytest.raises(ValueError, match=r'^shard 7 is gone: copy it again$'):
+    next(pipeline.batches(broken, 5, 100, prefetch=4, workers=2))
+
+
+def test_plain_loop_where_tensorflow_is_missing(make_batch, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  batches = list(pipeline.batches(make_batch, 2, 5, prefetch=2, workers=2))
+  assert all(same(batch, make_batch(2 + i)) for i, batch in enumerate(batches))
+  assert len(batches) == 3
+
+
+QUIET = '''
+import sys
+import numpy as np
+from gptjax.data import corpus, pipeline
+assert 'tensorflow' not in sys.modules
+def make(step):
+  if step == 3:
+    raise ValueError('one line')
+  return {'x': np.arange(step)}
+try:
+  for batch in pipeline.batches(make, 0, 9, prefetch=2, workers=2):
+    pass
+except ValueError as error:
+  print(error, file=sys.stderr)
+  sys.exit(2)
+'''
+
+
+@needs_tensorflow
+def test_tensorflow_is_loaded_late_and_says_nothing():
+  done = subprocess.run([sys.executable, '-c', QUIET], capture_output=True, text=True, check=False,
+                        cwd=Path(__file__).parents[2])
+  assert (done.returncode, done.stderr, done.stdout) == (2, 'one line\n', '')
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_twenty_million_tokens_a_second():
+  from gptjax.data.bench_read import measure
+  speed = measure(n_tokens=50_000_000, seq_len=1024, batch_size=64, n_batches=500,
+                  cross_documents=True, prefetch=4, workers=2)
+  assert speed['pipeline'] > 20e6, speed
+  assert speed['step_1e9'] < 3 * speed['step_0'], speed

@@ -1,0 +1,84 @@
+"""The chunked loss against the plain one: value, gradients, memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import mesh_of, random_batch, tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptjax import sharding
+from gptjax.losses import next_token_loss
+from gptjax.train import graph, init_state, train_step
+
+
+def plain(x, wte, targets, n_vocab):
+  logits = jnp.einsum('btd,vd->btv', x, wte)[..., :n_vocab]
+  nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(targets, 0)[..., None], -1)
+  return jnp.where(targets >= 0, nll[..., 0], 0).sum()
+
+
+@settings(max_examples=25, deadline=None)
+@given(b=st.integers(1, 4), t=st.integers(1, 40), chunk=st.integers(0, 50), pad=st.integers(0, 9),
+       scale=st.sampled_from([0.1, 1.0, 30.0]), seed=st.integers(0, 99))
+def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, seed):
+  n_vocab, d = 37, 16
+  keys = jax.random.split(jax.random.key(seed), 3)
+  x = scale * jax.random.normal(keys[0], (b, t, d))
+  wte = jax.random.normal(keys[1], (n_vocab + pad, d)).at[n_vocab:].set(0)
+  targets = jax.random.randint(keys[2], (b, t), -4, n_vocab)
+  with mesh_of():
+    ours = lambda x, wte: next_token_loss(x, wte, targets, n_vocab, chunk)[0] / 3
+    want = lambda x, wte: plain(x, wte, targets, n_vocab) / 3
+    value, grads = jax.value_and_grad(ours, (0, 1))(x, wte)
+    want_value, want_grads = jax.value_and_grad(want, (0, 1))(x, wte)
+    only_value = ours(x, wte)
+  np.testing.assert_allclose(value, want_value, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(only_value, want_value, rtol=1e-5, atol=1e-5)
+  for got, true in zip(grads, want_grads):
+    np.testing.assert_allclose(got, true, atol=1e-5 * max(1, float(np.abs(true).max())))
+  assert not np.asarray(grads[1])[n_vocab:].any(), 'padded rows must get no gradient'
+  assert next_token_loss(x, wte, targets, n_vocab, chunk)[1] == (targets >= 0).sum()
+
+
+def test_no_target_counted_gives_zero_and_no_gradient():
+  x, wte = jnp.ones((2, 5, 4)), jnp.ones((8, 4))
+  with mesh_of():
+    f = lambda x, w: next_token_loss(x, w, jnp.full((2, 5), -1), 8, 2)[0]
+    value, grads = jax.value_and_grad(f, (0, 1))(x, wte)
+  assert value == 0 and not any(np.asarray(g).any() for g in grads)
+
+
+def test_gradients_in_bfloat16_stay_close():
+  keys = jax.random.split(jax.random.key(0), 3)
+  x, wte = jax.random.normal(keys[0], (4, 32, 64)), jax.random.normal(keys[1], (128, 64)) * 0.1
+  targets = jax.random.randint(keys[2], (4, 32), 0, 128)
+  with mesh_of():
+    low = jax.grad(lambda x, w: next_token_loss(x, w, targets, 128, 8)[0], (0, 1))(
+      x.astype(jnp.bfloat16), wte.astype(jnp.bfloat16))
+    true = jax.grad(lambda x, w: plain(x, w, targets, 128), (0, 1))(x, wte)
+  for got, want in zip(low, true):
+    error = np.linalg.norm(np.asarray(got, np.float32) - want) / np.linalg.norm(want)
+    assert error < 0.02
+
+
+def peak_bytes(config):
+  batch = random_batch(config)
+  with mesh_of() as mesh:
+    state = jax.eval_shape(functools.partial(init_state, config))
+    step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10)
+    compiled = jax.jit(step, donate_argnums=0).lower(state, sharding.put(batch, mesh)).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize('dtype', ['float32'])
+def test_the_logits_of_a_batch_are_never_alive(dtype):
+  shape = {'model.n_vocab': 8192, 'model.n_ctx': 128, 'model.compute_dtype': dtype}
+  whole = peak_bytes(tiny_config(**shape, **{'loss.chunk': 0}))
+  chunked = peak_bytes(tiny_config(**shape, **{'loss.chunk': 8}))
+  logits = 8 * 128 * 8192 * 4
+  assert whole > logits, 'the plain loss holds at least one array of batch x seq x vocab'
+  assert chunked < logits / 2, (chunked, logits)

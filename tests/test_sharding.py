@@ -1,0 +1,127 @@
+"""The mesh: the same losses and gradients on any of them, and refusals with the numbers in them."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from conftest import mesh_of, random_batch, tiny_config
+
+from gptjax import sharding
+from gptjax.train import dropout_keys, graph, init_state, loss_and_grads
+
+MESHES = [dict(), dict(data=8), dict(fsdp=8), dict(data=2, fsdp=2, tensor=2),
+          dict(replica=2, fsdp=2, tensor=2), dict(fsdp=2, tensor=4)]
+CASES = list(itertools.product(MESHES, [True, False], ['none', 'dots', 'full'], [1, 4], [0.0, 0.1]))
+
+
+def covering(cases):
+  """A subset in which every pair of values of two factors still occurs."""
+  index = lambda case: [repr(value) for value in case]
+  missing = {(i, a, j, b) for case in cases for (i, a), (j, b) in
+             itertools.combinations(enumerate(index(case)), 2)}
+  chosen = []
+  while missing:
+    gain = lambda case: len(missing & {(i, a, j, b) for (i, a), (j, b) in
+                                       itertools.combinations(enumerate(index(case)), 2)})
+    best = max(cases, key=gain)
+    chosen.append(best)
+    missing -= {(i, a, j, b) for (i, a), (j, b) in itertools.combinations(enumerate(index(best)), 2)}
+  return chosen
+
+
+def loss_and_gradients(config, mesh_sizes):
+  """(loss, gradients as NumPy arrays) of one random batch."""
+  batch = random_batch(config, ignored=0.2)
+  with mesh_of(**mesh_sizes) as mesh:
+    params = jax.jit(lambda: init_state(config).params)()
+    step = jax.jit(lambda params, batch: loss_and_grads(
+      params, batch, dropout_keys(config, 3), config, graph(config)))
+    return jax.device_get(step(params, sharding.put(batch, mesh)))
+
+
+REFERENCE = {}
+
+
+def check_case(mesh_sizes, scan, remat, parts, dropout):
+  batch = {'train.batch_size': 32, 'train.microbatch_size': 32 // parts}
+  if dropout not in REFERENCE:
+    REFERENCE[dropout] = loss_and_gradients(
+      tiny_config(**{'model.dropout': dropout, 'train.batch_size': 32}), dict())
+  want_loss, want = REFERENCE[dropout]
+  config = tiny_config(**{'model.dropout': dropout, 'model.scan': scan, 'model.remat': remat}, **batch)
+  loss, grads = loss_and_gradients(config, mesh_sizes)
+  np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
+  for got, true in zip(jax.tree.leaves(grads), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(got, true, atol=1e-5 * np.abs(true).max(), rtol=1e-4)
+
+
+@pytest.mark.parametrize('case', covering(CASES), ids=str)
+def test_mesh_scan_remat_microbatches_and_dropout_leave_the_gradient_as_it_is(case):
+  check_case(*case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_the_whole_matrix(case):
+  check_case(*case)
+
+
+def test_dropout_matters_and_follows_step_and_seed():
+  losses = []
+  for seed, step in ((0, 3), (0, 4), (1, 3)):
+    config = tiny_config(**{'model.dropout': 0.1})
+    with mesh_of() as mesh:
+      params = jax.jit(lambda config=config: init_state(config).params)()
+      config.train.seed = seed
+      batch = sharding.put(random_batch(config), mesh)
+      losses.append(float(loss_and_grads(params, batch, dropout_keys(config, step), config,
+                                         graph(config))[0]))
+  assert len(set(losses)) == 3, losses
+
+
+def test_state_is_spread_over_fsdp_and_tensor():
+  config = tiny_config()
+  whole = sum(x.nbytes for x in jax.tree.leaves(jax.eval_shape(lambda: state_of(config, dict()))))
+  for sizes, share in ((dict(fsdp=8), 8), (dict(fsdp=4, tensor=2), 8), (dict(data=8), 1)):
+    state = state_of(config, sizes)
+    held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+    # Biases and gains are whole everywhere: a few per cent at this width.
+    assert whole / share <= held <= whole / share * 1.35, (sizes, held, whole)
+
+
+def state_of(config, sizes):
+  with mesh_of(**sizes):
+    return jax.jit(lambda: init_state(config))()
+
+
+def test_fresh_weights_do_not_depend_on_the_mesh():
+  config = tiny_config()
+  reference = jax.device_get(state_of(config, dict()).params)
+  for sizes in (dict(data=8), dict(fsdp=2, tensor=4), dict(replica=2, data=2, fsdp=2)):
+    for got, want in zip(jax.tree.leaves(jax.device_get(state_of(config, sizes).params)),
+                         jax.tree.leaves(reference), strict=True):
+      np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize('sizes, message', [
+  (dict(data=3), 'takes 3 devices.*but there are 8'),
+  (dict(data=-1, fsdp=-1), 'at most one is -1'),
+  (dict(data=-1, fsdp=3), 'but there are 8'),
+  (dict(data=0), 'sizes are positive')])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
+  from types import SimpleNamespace
+  sizes = SimpleNamespace(**{'replica': 1, 'data': 1, 'fsdp': 1, 'tensor': 1, **sizes})
+  with pytest.raises(ValueError, match=message):
+    sharding.make_mesh(sizes)
+
+
+@pytest.mark.parametrize('changes, sizes, field', [
+  ({'train.batch_size': 12}, dict(data=8), 'train.batch_size = 12'),
+  ({'train.batch_size': 16, 'train.microbatch_size': 4}, dict(fsdp=8), 'train.microbatch_size = 4'),
+  ({'model.n_embd': 36}, dict(fsdp=8), 'model.n_embd = 36'),
+  ({'model.n_head': 2}, dict(tensor=8), 'model.n_head = 2')])
+def test_a_model_or_batch_that_the_mesh_cannot_divide_is_refused(changes, sizes, field):
+  config = tiny_config(**changes)
+  with mesh_of(**sizes) as mesh, pytest.raises(ValueError, match=field):
+    sharding.check(config, mesh)
