@@ -111,7 +111,7 @@ def _same_run(path, config, corpus_digest):
   try:
     stored = json.loads(path.read_text())
     before = flat(stored['config'])
-  except (ValueError, KeyError) as error:
+  except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
   now = flat(config)
   for field in sorted(before.keys() | now.keys()):

@@ -76,7 +76,12 @@ def test_batch_is_what_the_run_read(folder, workdir, capsys):
   inspect.main([f'--workdir={workdir}', '--step=70'])
   out = capsys.readouterr().out
   assert 'batch 70 of train (its loss is logged as step 71), seed 3' in out
+  windows = corpora.batch_windows([corpus], [1.0], 3, 70, 4, 20)[1]
   for row in range(4):
+    start = 20 * windows[row]
+    first, last = (sum(corpus.document_starts <= at) - 1 for at in (start, start + 19))
+    where = f'document {first}' + (f' to {last}' if last > first else '')
+    assert f'row {row}: window {windows[row]}, tokens {start:,} to {start + 20:,}, {where}' in out
     assert ' '.join(map(str, batch['inputs'][row])) in out
     assert repr(tokenizer.decode(batch['inputs'][row])) in out
   inspect.main([folder, '--step=70', '--seed=3', '--batch_size=4', '--seq_len=20', '--row=2'])

@@ -1,0 +1,261 @@
+"""Reads a corpus: its folder, its token stream, and which windows of it make up each batch.
+
+Nothing here keeps a position: batch s is a pure function of (corpora, weights, seed, s), and row r
+of it depends on nothing but these and r. See `order.py` for how a row finds its window.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gptjax.data import order
+
+VERSION = 1
+IGNORED = -1  # a target that is not counted in the loss
+CHUNK = 1 << 22  # bytes hashed at a time
+
+
+class NoSplit(ValueError):
+  """The corpus is sound but has no such split."""
+
+
+class Corpus(NamedTuple):
+  """One split of a corpus, memory-mapped."""
+  folder: str
+  split: str
+  digest: str        # of the manifest: changes with any byte of any split
+  tokenizer: dict    # name, digest, n_vocab, end_of_text
+  n_tokens: int
+  n_documents: int
+  n_bytes: int       # UTF-8 bytes of the documents
+  shards: list       # uint16 or uint32 arrays
+  borders: np.ndarray          # int64[len(shards) + 1]: where each shard begins in the token stream
+  document_starts: np.ndarray  # int64[n_documents]: where each document begins in the token stream
+
+  def tokens(self, start, stop):
+    """int32[stop - start]: tokens [start, stop) of the split's stream."""
+    assert 0 <= start <= stop <= self.n_tokens, (start, stop, self.n_tokens)
+    out = np.empty(stop - start, np.int32)
+    shard = int(np.searchsorted(self.borders, start, side='right')) - 1
+    done = 0
+    while done < len(out):
+      begin = start + done - int(self.borders[shard])
+      piece = self.shards[shard][begin:begin + len(out) - done]
+      out[done:done + len(piece)] = piece
+      done += len(piece)
+      shard += 1
+    return out
+
+
+def open_corpus(folder, split, *, verify):
+  """Opens a split of a corpus that `gptjax.data.prepare` wrote.
+
+  Args:
+    folder: path of the corpus.
+    split: 'train' or 'validation'.
+    verify: read every byte: compare hashes with the manifest and check that all ids are in the
+      vocabulary. Otherwise only the manifest and the sizes of the files are checked.
+
+  Raises:
+    NoSplit: the corpus has no such split.
+    ValueError: the folder or one of its files is absent, damaged or not a corpus.
+  """
+  root = Path(folder)
+  manifest = read_manifest(root)
+  if split not in manifest['splits'] or not manifest['splits'][split]['tokens']:
+    raise NoSplit(f'corpus {folder} has no tokens in its split {split!r}, it has '
+                  f'{sorted(manifest["splits"])}: prepare it with another validation_fraction or '
+                  'from more documents')
+  entry, dtype = manifest['splits'][split], np.dtype(manifest['dtype']).newbyteorder('<')
+  files = [(shard, dtype, shard['tokens']) for shard in entry['shards']]
+  files.append((entry['index'], np.dtype('<u8'), entry['documents']))
+  *shards, starts = (_map(root / file['file'], of, count) for file, of, count in files)
+  # As signed numbers: NumPy would compare unsigned with signed ones as floats, all of them.
+  starts = starts.view('<i8')
+  borders = np.cumsum([0, *(len(shard) for shard in shards)], dtype=np.int64)
+  assert borders[-1] == entry['tokens'], (folder, split)
+  if verify:
+    _verify(root, files, manifest['tokenizer']['n_vocab'])
+    if starts[0] != 0 or starts[-1] >= entry['tokens'] or not (starts[1:] >= starts[:-1]).all():
+      raise ValueError(f'{root / entry["index"]["file"]} is not a rising list of positions below '
+                       f'{entry["tokens"]}: prepare the corpus again')
+  return Corpus(str(folder), split, manifest['digest'], manifest['tokenizer'], entry['tokens'],
+                entry['documents'], entry['bytes'], shards, borders, starts)
+
+
+def read_manifest(folder):
+  """The manifest of the corpus in `folder`, its digest checked.
+
+  Raises:
+    ValueError: no such folder, no manifest, not JSON, wrong digest, another version.
+  """
+  path = Path(folder) / 'manifest.json'
+  if not path.parent.is_dir():
+    raise ValueError(f'corpus {folder} does not exist: make it with python -m gptjax.data.prepare')
+  try:
+    manifest = json.loads(path.read_bytes())
+  except FileNotFoundError:
+    raise ValueError(f'{path} does not exist: {folder} is not a corpus, or its preparation was cut '
+                     'short; run the same python -m gptjax.data.prepare again') from None
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON ({error}): prepare the corpus again') from None
+  if not isinstance(manifest, dict) or manifest.get('version') != VERSION:
+    raise ValueError(f'{path} is not the manifest of a corpus of version {VERSION}: prepare the '
+                     'corpus again')
+  found = manifest_digest(manifest)
+  if manifest.get('digest') != found:
+    raise ValueError(f'{path} has been changed: its digest should be {found[:12]}, it says '
+                     f'{str(manifest.get("digest"))[:12]}; prepare the corpus again')
+  return manifest
+
+
+def manifest_digest(manifest):
+  """SHA-256 (hex) of the canonical JSON of all fields but `digest`."""
+  fields = {name: value for name, value in manifest.items() if name != 'digest'}
+  text = json.dumps(fields, sort_keys=True, separators=(',', ':'))
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _map(path, dtype, count):
+  """The file as a read-only array of `count` items; ValueError if absent or of another size."""
+  size = count * dtype.itemsize
+  try:
+    found = path.stat().st_size
+  except FileNotFoundError:
+    raise ValueError(f'{path} is missing: copy it again, or prepare the corpus again') from None
+  if found != size:
+    raise ValueError(f'{path} has {found:,} bytes, its manifest says {size:,}: copy it again, or '
+                     'prepare the corpus again')
+  # A plain array over the map: slices of np.memmap itself cost ten times as much.
+  return np.asarray(np.memmap(path, dtype, 'r')) if count else np.empty(0, dtype)
+
+
+def _verify(root, files, n_vocab):
+  """ValueError for the first file whose hash differs, or that holds an id of n_vocab or more."""
+  def check(file, dtype):
+    path, seen, top = root / file['file'], hashlib.sha256(), -1
+    with open(path, 'rb') as f:
+      while chunk := f.read(CHUNK):
+        seen.update(chunk)
+        top = max(top, int(np.frombuffer(chunk, dtype).max()))
+    if seen.hexdigest() != file['sha256']:
+      raise ValueError(f'{path} is damaged: its SHA-256 is {seen.hexdigest()[:12]}, its manifest '
+                       f'says {file["sha256"][:12]}; copy it again, or prepare the corpus again')
+    if dtype != np.dtype('<u8') and top >= n_vocab:
+      raise ValueError(f'{path} holds the token {top}, its tokenizer has {n_vocab}: prepare the '
+                       'corpus again')
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    list(pool.map(lambda file: check(*file[:2]), files))
+
+
+def n_windows(corpus, seq_len):
+  """Windows in the split: window i is tokens i T to i T + T, its last one the first of the next."""
+  return max(corpus.n_tokens - 1, 0) // seq_len
+
+
+def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None)):
+  """Rows of batch `step` of a training run; a pure function that costs the same at any step.
+
+  Args:
+    corpora: list of Corpus.
+    weights: share of each corpus, positive numbers (any scale); `order.mixture` gives the law.
+    seed: integer; with a corpus's digest and the epoch it determines the order of its windows.
+    step: integer >= 0.
+    batch_size: sequences in the global batch.
+    seq_len: tokens a sequence, T.
+    cross_documents: if False, a target that is the first token of a document is -1 (it would be
+      predicted from the document before). The end-of-text token after a document is still
+      predicted, and inputs are the same either way.
+    rows: which rows of the global batch to read, a slice.
+
+  Returns:
+    {'inputs': int32[n, T], 'targets': int32[n, T]}; targets are the inputs shifted by one.
+
+  Raises:
+    ValueError: a corpus is shorter than one window; bad weights.
+  """
+  which, window = batch_windows(corpora, weights, seed, step, batch_size, seq_len, rows)
+  inputs, targets = np.empty((2, len(window), seq_len), np.int32)
+  for c, corpus in enumerate(corpora):
+    mine = np.flatnonzero(which == c)
+    starts = window[mine] * seq_len
+    _read(corpus, starts, mine, inputs, targets)
+    if not cross_documents:
+      _mask_first_tokens(corpus, starts, mine, targets)
+  return {'inputs': inputs, 'targets': targets}
+
+
+def batch_windows(corpora, weights, seed, step, batch_size, seq_len, rows=slice(None)):
+  """Where the rows of `batch` come from; same arguments and errors.
+
+  Returns:
+    (which of the corpora int64[n], which of its windows int64[n]).
+  """
+  sizes = [_at_least_one(corpus, seq_len) for corpus in corpora]
+  digests = [corpus.digest for corpus in corpora]
+  numbers = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
+  return order.windows(sizes, digests, weights, seed, numbers)
+
+
+def _at_least_one(corpus, seq_len):
+  size = n_windows(corpus, seq_len)
+  if size < 1:
+    raise ValueError(f'split {corpus.split!r} of corpus {corpus.folder} has {corpus.n_tokens} '
+                     f'tokens, a window of seq_len {seq_len} needs {seq_len + 1}: shorten seq_len '
+                     'or prepare more text')
+  return size
+
+
+def _read(corpus, starts, rows, inputs, targets):
+  """Fills the given rows with the windows that begin at the given positions."""
+  length = inputs.shape[1] + 1
+  shard = np.searchsorted(corpus.borders, starts, side='right') - 1
+  local = starts - corpus.borders[shard]
+  whole = local + length <= np.diff(corpus.borders)[shard]
+  for row, start, s, at, fits in zip(rows.tolist(), starts.tolist(), shard.tolist(), local.tolist(),
+                                     whole.tolist(), strict=True):
+    tokens = corpus.shards[s][at:at + length] if fits else corpus.tokens(start, start + length)
+    inputs[row] = tokens[:-1]
+    targets[row] = tokens[1:]
+
+
+def _mask_first_tokens(corpus, starts, rows, targets):
+  """Sets to -1 the targets, in the given rows, that are the first token of a document."""
+  first = np.searchsorted(corpus.document_starts, starts + 1)
+  counts = np.searchsorted(corpus.document_starts, starts + 1 + targets.shape[1]) - first
+  owner = np.repeat(np.arange(len(starts)), counts)
+  document = np.arange(len(owner)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+  targets[rows[owner], corpus.document_starts[document] - starts[owner] - 1] = IGNORED
+
+
+def n_eval_batches(corpus, batch_size, seq_len):
+  """Batches that `eval_batch` has; the last one may be padded."""
+  return -(-n_windows(corpus, seq_len) // batch_size)
+
+
+def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
+  """Rows of batch `step` of the split's windows in plain order.
+
+  Args:
+    corpus: the Corpus, usually of the validation split.
+    step: integer in [0, n_eval_batches).
+    batch_size, seq_len, rows: as for `batch`.
+
+  Returns:
+    {'inputs': int32[n, T], 'targets': int32[n, T]}; rows past the last window are inputs of 0 and
+    targets of -1.
+
+  Raises:
+    ValueError: the split is shorter than one window.
+  """
+  size = _at_least_one(corpus, seq_len)
+  window = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
+  inputs = np.zeros((len(window), seq_len), np.int32)
+  targets = np.full_like(inputs, IGNORED)
+  real = np.flatnonzero(window < size)
+  _read(corpus, window[real] * seq_len, real, inputs, targets)
+  return {'inputs': inputs, 'targets': targets}

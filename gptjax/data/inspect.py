@@ -1,0 +1,235 @@
+"""Shows a corpus: counts, damage, lengths of documents, and the text of a document or a batch.
+
+  python -m gptjax.data.inspect DIR                       counts, hashes checked, lengths
+  python -m gptjax.data.inspect DIR --document=3          document 3
+  python -m gptjax.data.inspect --workdir=W --step=4711   what a run read for its batch 4711
+
+Steps are batches, counted from 0; the loss of batch s stands in metrics.jsonl as step s + 1.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from gptjax.data import corpus as corpora
+
+BAR = 40  # characters of the longest bar of the histogram
+
+
+def main(argv):
+  """Prints what `argv` asks for; ValueError, one line, if it cannot."""
+  args = _parse(argv)
+  if args.workdir:
+    _take_from_workdir(args)
+  if not args.corpus:
+    raise ValueError('say which corpus: its folder, or --workdir of a run')
+  if args.tokens < 1:
+    raise ValueError(f'--tokens={args.tokens}: show one at least')
+  if args.step is not None and args.split != 'train':
+    raise ValueError('--step shows what training read, the split train: leave --split out')
+  if args.document is not None:
+    show_document(corpora.open_corpus(args.corpus, args.split, verify=False), args.document,
+                  args.tokens)
+  elif args.step is not None:
+    corpus = corpora.open_corpus(args.corpus, args.split, verify=False)
+    show_batch(corpus, args.step, args.batch_size, args.seq_len, args.seed, args.cross_documents,
+               args.row, args.tokens)
+  else:
+    show_counts(args.corpus)
+    show_lengths(corpora.open_corpus(args.corpus, args.split, verify=False), args.png)
+
+
+def _parse(argv):
+  parser = argparse.ArgumentParser(
+    prog='python -m gptjax.data.inspect', description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+  add = parser.add_argument
+  add('corpus', nargs='?', help='folder of the corpus')
+  add('--split', default='train', help='train (default) or validation')
+  add('--png', help='also draw the lengths of the documents into this file')
+  add('--document', type=int, help='show this document, counted from 0')
+  add('--step', type=int, help='show this batch, counted from 0')
+  add('--workdir', help='of a run: its config.json gives corpus, seed, batch_size and seq_len')
+  add('--batch_size', type=int, help='sequences a batch')
+  add('--seq_len', type=int, help='tokens a sequence')
+  add('--seed', type=int, help='of the order (config.train.seed)')
+  add('--cross_documents', choices=('true', 'false'),
+      help='false: mark the first tokens of documents, which are not predicted')
+  add('--row', type=int, help='show this row of the batch alone, and all of it')
+  add('--tokens', type=int, default=64, help='tokens shown of a document or a row (default 64)')
+  args = parser.parse_args(argv)
+  args.cross_documents = {None: None, 'true': True, 'false': False}[args.cross_documents]
+  return args
+
+
+def _take_from_workdir(args):
+  """Fills in what the command line leaves open from the workdir's config.json."""
+  path = Path(args.workdir) / 'config.json'
+  try:
+    config = json.loads(path.read_bytes())['config']
+    found = {'corpus': config['data']['corpus'], 'seq_len': config['data']['seq_len'],
+             'cross_documents': config['data']['cross_documents'],
+             'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
+  except FileNotFoundError:
+    raise ValueError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(f'{path} is not the config.json of a run ({error!r})') from None
+  for name, value in found.items():
+    if getattr(args, name) is None:
+      setattr(args, name, value)
+
+
+def show_counts(folder):
+  """Prints what the manifest says, after every file has been hashed and compared with it."""
+  manifest = corpora.read_manifest(folder)
+  splits = [corpora.open_corpus(folder, split, verify=True) for split in manifest['splits']]
+  made = manifest['tokenizer']
+  _load_tokenizer(folder, made)
+  n_files = sum(len(split.shards) + 1 for split in splits)
+  print(f'corpus      {folder}')
+  print(f'digest      {manifest["digest"]}')
+  print(f'files       {n_files} of {n_files} are as they were written, all ids below '
+        f'{made["n_vocab"]:,}')
+  print(f'tokenizer   {made["name"]}, {made["n_vocab"]:,} entries, end of text '
+        f'{made["end_of_text"]}, digest {made["digest"][:12]}')
+  print(f'sources     {" ".join(manifest.get("sources", []))}')
+  print(f'\n{"split":<12}{"tokens":>16}{"documents":>14}{"bytes":>18}{"bytes/token":>13}'
+        f'{"shards":>8}')
+  for split in splits:
+    print(f'{split.split:<12}{split.n_tokens:>16,}{split.n_documents:>14,}{split.n_bytes:>18,}'
+          f'{split.n_bytes / split.n_tokens:>13.3f}{len(split.shards):>8}')
+
+
+def show_lengths(corpus, png):
+  """Prints a histogram of document lengths; draws it into the file `png` too, unless None."""
+  lengths = document_lengths(corpus)
+  edges = _edges(int(lengths.min()), int(lengths.max()))
+  counts = np.histogram(lengths, edges)[0]
+  print(f'\ndocuments of {corpus.split} by length in tokens, end of text included\n'
+        f'shortest {lengths.min():,}, median {np.median(lengths):,.0f}, mean '
+        f'{lengths.mean():,.1f}, longest {lengths.max():,}')
+  for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+    span = f'{low:,} to {high - 1:,}' if high - 1 > low else f'{low:,}'
+    bar = '#' * int(np.ceil(BAR * count / counts.max()))
+    print(f'{span:>24}{count:>14,}  {bar}'.rstrip())
+  if png:
+    _draw(png, counts, edges, f'{corpus.folder}, {corpus.split}: {corpus.n_documents:,} documents')
+    print(f'\ndrawn in {png}')
+
+
+def document_lengths(corpus):
+  """int64[n_documents]: tokens of each document, its end-of-text token included."""
+  return np.diff(corpus.document_starts, append=corpus.n_tokens)
+
+
+def _edges(shortest, longest):
+  """Powers of two from at most `shortest` to beyond `longest`."""
+  return 2 ** np.arange(max(shortest, 1).bit_length() - 1, longest.bit_length() + 1)
+
+
+def _draw(path, counts, edges, title):
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+  figure = Figure(figsize=(8, 4.5), layout='constrained')
+  axes = figure.subplots()
+  axes.stairs(counts, edges, fill=True)
+  axes.set_xscale('log', base=2)
+  axes.set(xlabel='tokens a document, end of text included', ylabel='documents', title=title)
+  try:
+    FigureCanvasAgg(figure).print_png(path)
+  except OSError as error:
+    raise ValueError(f'cannot write {path}: {error.strerror}') from None
+
+
+def show_document(corpus, number, n_tokens):
+  """Prints the first tokens and the text of a document.
+
+  Args:
+    corpus: the Corpus.
+    number: which document, from 0.
+    n_tokens: how many of its tokens to show.
+  """
+  if not 0 <= number < corpus.n_documents:
+    raise ValueError(f'there is no document {number}: split {corpus.split!r} of {corpus.folder} '
+                     f'has {corpus.n_documents}, counted from 0')
+  start = int(corpus.document_starts[number])
+  length = int(document_lengths(corpus)[number])
+  tokens = corpus.tokens(start, start + min(length, n_tokens))
+  decode = _decoder(corpus)
+  print(f'document {number} of {corpus.split}: tokens {start:,} to {start + length - 1:,} of the '
+        f'split, {length:,} in all; the first {len(tokens):,}:')
+  print(' '.join(map(str, tokens)))
+  print(f'\n{_printable(decode(tokens))}')
+
+
+def show_batch(corpus, step, batch_size, seq_len, seed, cross_documents, row, n_tokens):
+  """Prints the first tokens and the text of each row of a batch, as training read them.
+
+  Args:
+    corpus, step, batch_size, seq_len, seed, cross_documents: as for `corpus.batch`.
+    row: the one row to show, whole; None: all rows.
+    n_tokens: tokens to show of each, if all rows are shown.
+  """
+  _require(batch_size=batch_size, seq_len=seq_len, seed=seed)
+  if step < 0 or min(batch_size, seq_len) < 1 or not (row is None or 0 <= row < batch_size):
+    raise ValueError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
+                     'steps and rows are counted from 0')
+  rows = slice(None) if row is None else slice(row, row + 1)
+  where = [corpus], [1.0], seed, step, batch_size, seq_len
+  window = corpora.batch_windows(*where, rows)[1]
+  batch = corpora.batch(*where, cross_documents is not False, rows)
+  decode, n_shown = _decoder(corpus), n_tokens if row is None else seq_len
+  print(f'batch {step} of {corpus.split} (its loss is logged as step {step + 1}), seed {seed}, '
+        f'{batch_size} sequences of {seq_len} tokens')
+  for i, number in enumerate(window.tolist()):
+    start = number * seq_len
+    inputs, targets = batch['inputs'][i], batch['targets'][i]
+    first, last = np.searchsorted(corpus.document_starts, [start, start + seq_len - 1], 'right') - 1
+    masked = np.flatnonzero(targets == corpora.IGNORED)
+    print(f'\nrow {i if row is None else row}: window {number:,}, tokens {start:,} to '
+          f'{start + seq_len:,}, document {first:,}'
+          + (f' to {last:,}' if last > first else '')
+          + (f', not predicted after positions {masked.tolist()}' if len(masked) else ''))
+    print(' '.join(map(str, inputs[:n_shown])))
+    text = decode(inputs[:n_shown])
+    print(repr(text) if row is None else f'\n{_printable(text)}')
+
+
+def _require(**given):
+  absent = [f'--{name}' for name, value in given.items() if value is None]
+  if absent:
+    raise ValueError(f'a batch needs {", ".join(absent)} too, or --workdir of the run that read it')
+
+
+def _decoder(corpus):
+  return _load_tokenizer(corpus.folder, corpus.tokenizer).decode
+
+
+def _load_tokenizer(folder, made):
+  """The corpus's own tokenizer; ValueError if it is not the one that the manifest names."""
+  from gptjax.data import tokenizers
+  path = Path(folder) / 'tokenizer'
+  tokenizer = tokenizers.load(str(path))
+  if tokenizer.digest != made['digest']:
+    raise ValueError(f'{path} is not the tokenizer of the corpus: its digest is '
+                     f'{tokenizer.digest[:12]}, the manifest says {made["digest"][:12]}; copy it '
+                     'again, or prepare the corpus again')
+  return tokenizer
+
+
+def _printable(text):
+  """The text with all that would upset a terminal escaped; line ends stay."""
+  return ''.join(c if c.isprintable() or c == '\n' else repr(c)[1:-1] for c in text)
+
+
+if __name__ == '__main__':
+  signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it without a traceback
+  try:
+    main(sys.argv[1:])
+  except ValueError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)

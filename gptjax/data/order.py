@@ -1,0 +1,169 @@
+"""Which window each row of each batch reads: arithmetic on sample numbers, no state, no files.
+
+Sample k of the stream (row r of step s is sample s * batch_size + r) goes to one corpus of the
+mixture and is the i-th sample of that corpus; i is window permute(i mod n) of epoch i div n. Both
+steps are closed forms, so that sample 10^12 costs what sample 0 does.
+"""
+
+import fractions
+import functools
+import hashlib
+import heapq
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+ROUNDS = 8  # of the Feistel network; four make a pseudo-random permutation, the rest is margin
+FINEST = 1_000_000  # largest common denominator of the weights of a mixture
+
+
+def windows(sizes, digests, weights, seed, numbers):
+  """Corpus and window of each sample.
+
+  Args:
+    sizes: windows in each corpus, integers >= 1.
+    digests: digest of each corpus, strings.
+    weights: share of each corpus in the stream; any positive numbers.
+    seed: integer.
+    numbers: int64[n], sample numbers >= 0.
+
+  Returns:
+    (corpus int64[n], window int64[n]).
+
+  Raises:
+    ValueError: see `mixture`.
+  """
+  mix = mixture(tuple(weights))
+  period, place = np.divmod(numbers, len(mix.corpus))
+  corpus = mix.corpus[place]
+  nth = period * mix.shares[corpus] + mix.nth[place]
+  window = np.empty_like(nth)
+  for c, (size, digest) in enumerate(zip(sizes, digests, strict=True)):
+    mine = corpus == c
+    epoch, index = np.divmod(nth[mine], size)
+    window[mine] = permute(index, size, digest, seed, epoch)
+  return corpus, window
+
+
+def permute(index, n, digest, seed, epoch):
+  """A pseudo-random permutation of [0, n) for each (digest, seed, epoch), one element at a time.
+
+  A Feistel network on pairs (a, b) of digits in base ceil(sqrt(n)), a bijection for any round
+  function; its domain is a little larger than n, and what falls outside is sent through again
+  until it is inside (cycle-walking), which is a bijection of [0, n).
+
+  Args:
+    index: int64[m] in [0, n).
+    n: size, 1 to 2^62.
+    digest: string.
+    seed: integer.
+    epoch: int64[m] or an integer.
+
+  Returns:
+    int64[m] in [0, n).
+  """
+  epochs, which = np.unique(np.broadcast_to(epoch, index.shape), return_inverse=True)
+  keys = np.array([_round_keys(digest, seed, int(e)) for e in epochs], np.uint64)
+  keys = keys.reshape(-1, ROUNDS).T[:, which]
+  base = np.uint64(math.isqrt(n - 1) + 1)
+  out = _feistel(index.astype(np.uint64), base, keys)
+  while (outside := out >= n).any():
+    out[outside] = _feistel(out[outside], base, keys[:, outside])
+  return out.astype(np.int64)
+
+
+def _feistel(x, base, keys):
+  """uint64[m] in [0, base^2) -> the same range, a bijection; keys uint64[ROUNDS, m]."""
+  a, b = np.divmod(x, base)
+  for key in keys:
+    a, b = b, (a + _scramble(b + key) % base) % base
+  return a * base + b
+
+
+def _scramble(x):
+  """The finalizer of splitmix64: each bit of the input changes half of those of the output."""
+  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xbf58476d1ce4e5b9)
+  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94d049bb133111eb)
+  return x ^ (x >> np.uint64(31))
+
+
+def _round_keys(digest, seed, epoch):
+  stream = hashlib.shake_256(f'{digest}:{seed}:{epoch}'.encode()).digest(8 * ROUNDS)
+  return np.frombuffer(stream, '<u8')
+
+
+class Mixture(NamedTuple):
+  """One period of the stream of a mixture; its length is the common denominator of the weights."""
+  corpus: np.ndarray  # int64[period], the corpus that each sample comes from
+  nth: np.ndarray     # int64[period], how many samples of that corpus come before it in the period
+  shares: np.ndarray  # int64[n], samples of each corpus in a period
+
+
+@functools.lru_cache(maxsize=16)
+def mixture(weights):
+  """The period of a mixture: of any first K samples, each corpus has K w to within less than one.
+
+  The chairman assignment problem. Tijdeman (1980): a sequence of n >= 2 kinds exists in which each
+  kind's count is never further from K w than 1 - 1 / (2n - 2), and it is found by giving each
+  sample to the corpus whose next item may come and must come first. At the end of a period all
+  counts are exact, so the law holds for every prefix of the repeated period.
+
+  Args:
+    weights: a tuple of n positive numbers; w is a weight over their sum. Weights whose common
+      denominator is at most FINEST (0.7 and 0.3; 1/3 and 2/3; 5 and 2) are taken exactly as
+      written in decimal; others are rounded to whole parts of FINEST first.
+
+  Raises:
+    ValueError: a weight is not a positive number, or rounds to nothing.
+  """
+  shares = _shares(weights)
+  n, period = len(shares), sum(shares)
+  slack = max(2 * n - 2, 1)
+  # Item i of corpus c belongs to a step k, counted from 1, with first <= k <= last.
+  def item(c, i):
+    first = -(-period * (slack * i + 1) // (slack * shares[c]))
+    last = period * (slack * i + slack - 1) // (slack * shares[c]) + 1
+    return first, last
+  coming = [(item(c, 0)[0], c, 0) for c in range(n)]
+  heapq.heapify(coming)
+  due, corpus, nth = [], np.empty(period, np.int64), np.empty(period, np.int64)
+  for k in range(1, period + 1):
+    while coming and coming[0][0] <= k:
+      _, c, i = heapq.heappop(coming)
+      heapq.heappush(due, (item(c, i)[1], c, i))
+    last, c, i = heapq.heappop(due)
+    assert last >= k, (weights, k)
+    corpus[k - 1], nth[k - 1] = c, i
+    heapq.heappush(coming, (max(item(c, i + 1)[0], k + 1), c, i + 1))
+  return Mixture(corpus, nth, np.array(shares, np.int64))
+
+
+def _shares(weights):
+  """Whole samples of each corpus in a period, without a common divisor."""
+  if not weights or not all(math.isfinite(w) and w > 0 for w in weights):
+    raise ValueError(f'weights of a mixture must be positive numbers, got {list(weights)}')
+  # By their decimal form: 0.1 means one tenth, not the nearest binary fraction.
+  exact = [fractions.Fraction(str(w)) for w in weights]
+  exact = [w / sum(exact) for w in exact]
+  # A third is written 0.3333333333333333: take the simple fraction where it is as near as a float.
+  near = [w.limit_denominator(FINEST) for w in exact]
+  if sum(near) == 1 and all(abs(a - b) < 1e-12 for a, b in zip(near, exact, strict=True)):
+    exact = near
+  period = math.lcm(*(w.denominator for w in exact))
+  if period > FINEST:
+    period, exact = FINEST, _rounded(exact)
+  shares = [int(w * period) for w in exact]
+  if min(shares) == 0:
+    raise ValueError(f'weights {list(weights)} of a mixture: none may be less than a millionth of '
+                     'their sum; leave that corpus out')
+  return shares
+
+
+def _rounded(exact):
+  """Fractions of denominator FINEST that sum to one, by largest remainder."""
+  whole = [math.floor(w * FINEST) for w in exact]
+  by_rest = sorted(range(len(exact)), key=lambda c: whole[c] - exact[c] * FINEST)
+  for c in by_rest[:FINEST - sum(whole)]:
+    whole[c] += 1
+  return [fractions.Fraction(w, FINEST) for w in whole]

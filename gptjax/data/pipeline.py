@@ -1,0 +1,73 @@
+"""Reads batches ahead of the training loop: tf.data over a pure function of the step."""
+
+import functools
+import importlib.util
+import os
+
+
+def batches(make_batch, start, stop, *, prefetch, workers):
+  """Batches [start, stop) in order, made ahead of time in the background.
+
+  Args:
+    make_batch: step -> dict of NumPy arrays, of the same names and dtypes at every step; it is
+      called from other threads.
+    start, stop: steps; starting at step 3 gives the fourth batch of a run that starts at 0.
+    prefetch: batches kept ready.
+    workers: batches in the making at a time.
+
+  Returns:
+    An iterator of dicts of NumPy arrays; the same as `plain_batches`, which takes its place where
+    TensorFlow is not installed.
+
+  Raises:
+    What make_batch raises, at the step where it did.
+  """
+  if importlib.util.find_spec('tensorflow') is None:
+    return plain_batches(make_batch, start, stop)
+  return _tf_batches(make_batch, start, stop, prefetch, workers)
+
+
+def plain_batches(make_batch, start, stop):
+  """The same batches without TensorFlow, each made when it is asked for."""
+  return map(make_batch, range(start, stop))
+
+
+def _tf_batches(make_batch, start, stop, prefetch, workers):
+  if start >= stop:
+    return
+  tf, failures = tensorflow(), {}
+  # TensorFlow must be told what the arrays are before it calls for the first one.
+  first = make_batch(start)
+  names, dtypes = list(first), [array.dtype for array in first.values()]
+
+  def make(step):
+    # Kept for the caller: through TensorFlow an error would come as a page of its own text.
+    try:
+      made = make_batch(int(step))
+      return [step, *(made[name] for name in names)]
+    except Exception as error:
+      failures[int(step)] = error
+      return [step, *(array[:0] for array in first.values())]
+
+  options = tf.data.Options()
+  options.experimental_warm_start = True  # reads ahead while the caller works on the first batch
+  data = tf.data.Dataset.range(start + 1, stop).with_options(options)
+  data = data.map(lambda step: tf.numpy_function(make, [step], [tf.int64, *dtypes], stateful=False),
+                  num_parallel_calls=workers, deterministic=True)
+  made = data.prefetch(prefetch).as_numpy_iterator()
+  yield first
+  for step, *arrays in made:
+    if int(step) in failures:
+      raise failures[int(step)]
+    yield dict(zip(names, arrays, strict=True))
+
+
+@functools.cache
+def tensorflow():
+  """The tensorflow module, loaded late, quiet, and kept away from the accelerators."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it only announces itself here
+  import tensorflow as tf
+  if tf.config.list_physical_devices('GPU'):
+    tf.config.set_visible_devices([], 'GPU')
+  return tf

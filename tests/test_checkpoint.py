@@ -1,0 +1,226 @@
+"""Checkpoints: saved and restored to the bit on any mesh; every damage found, nothing deleted."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptjax import checkpoint, sharding
+from gptjax.train import init_state
+
+FACTS = {'corpus_digest': 'abc'}
+
+
+def state_on(sizes, seed=0):
+  config = tiny_config(**{'train.seed': seed})
+  with mesh_of(**sizes):
+    return jax.jit(lambda: init_state(config))()
+
+
+def target_on(sizes):
+  config = tiny_config()
+  with mesh_of(**sizes) as mesh:
+    return sharding.concrete(jax.eval_shape(lambda: init_state(config)), mesh)
+
+
+def save(folder, *steps, sizes=None, keep=9, keep_best=0, metrics=None):
+  """Saves the state drawn from seed STEP under each step."""
+  saves = checkpoint.Checkpoints(folder, keep, keep_best, FACTS)
+  with mesh_of(**(sizes or {})):
+    for step in steps:
+      saves.save(state_on(sizes or {}, seed=step), step, (metrics or {}).get(step))
+    saves.wait()
+  saves.close()
+
+
+def restored(folder, sizes=None):
+  """(step or None, state, what was said)."""
+  said = []
+  with mesh_of(**(sizes or {})):
+    found = checkpoint.restore(folder, target_on(sizes or {}), said.append)
+  return (found[1]['step'], found[0], said) if found else (None, None, said)
+
+
+def assert_same(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize('source, target', [
+  (dict(), dict(fsdp=8)), (dict(fsdp=4, tensor=2), dict(data=2)), (dict(data=8), dict(fsdp=2, tensor=4))])
+def test_restores_to_the_bit_onto_another_mesh(tmp_path, source, target):
+  save(tmp_path, 7, sizes=source)
+  step, state, said = restored(tmp_path, target)
+  assert step == 7 and not said
+  assert_same(jax.device_get(state), jax.device_get(state_on(source, seed=7)))
+  spec = jax.typeof(state.params['h']['mlp']['c_fc']['w']).sharding.spec
+  assert spec == sharding.storage(None, 'embed', 'mlp')
+
+
+def test_an_empty_folder_restores_nothing(tmp_path):
+  assert restored(tmp_path / 'absent') == (None, None, [])
+
+
+def flip(path, offset):
+  data = bytearray(path.read_bytes())
+  data[offset % len(data)] ^= 1
+  path.write_bytes(data)
+
+
+def largest(folder):
+  return max((path for path in folder.rglob('*') if path.is_file()), key=lambda p: p.stat().st_size)
+
+
+DAMAGES = {
+  'a flipped bit': lambda folder: flip(largest(folder / 'state'), 12345),
+  'a flipped bit in the manifest': lambda folder: flip(folder / 'manifest.json', 777),
+  'truncation': lambda folder: largest(folder / 'state').write_bytes(b'short'),
+  'a missing file': lambda folder: largest(folder / 'state').unlink(),
+  'no manifest': lambda folder: (folder / 'manifest.json').unlink(),
+  'no arrays': lambda folder: shutil.rmtree(folder / 'state'),
+  'an empty folder': lambda folder: (shutil.rmtree(folder), folder.mkdir()),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, damage):
+  save(tmp_path, 5, 10)
+  DAMAGES[damage](tmp_path / '10')
+  left = sorted(p.name for p in (tmp_path / '10').rglob('*'))
+  step, state, said = restored(tmp_path)
+  assert step == 5 and len(said) == 1 and '10.damaged' in said[0]
+  assert_same(state, state_on({}, seed=5))
+  assert sorted(p.name for p in (tmp_path / '10.damaged').rglob('*')) == left, 'nothing is deleted'
+  assert not (tmp_path / '10').exists()
+
+
+@pytest.mark.slow
+def test_a_flipped_bit_anywhere_in_any_file_is_found(tmp_path):
+  save(tmp_path / 'good', 5)
+  files = [p for p in (tmp_path / 'good' / '5').rglob('*') if p.is_file() and p.stat().st_size]
+  rng = np.random.default_rng(0)
+  for file in files:
+    for offset in rng.integers(0, file.stat().st_size, 4):
+      folder = tmp_path / 'copy'
+      shutil.rmtree(folder, ignore_errors=True)
+      shutil.copytree(tmp_path / 'good', folder)
+      flip(folder / file.relative_to(tmp_path / 'good'), int(offset))
+      with pytest.raises(ValueError, match='none is good'):
+        restored(folder)
+
+
+def test_refuses_to_start_over_when_none_is_good_now_and_later(tmp_path):
+  save(tmp_path, 5)
+  DAMAGES['a flipped bit'](tmp_path / '5')
+  for _ in range(2):
+    with pytest.raises(ValueError, match='none is good'):
+      restored(tmp_path)
+
+
+def test_a_save_cut_short_is_set_aside_and_does_not_count(tmp_path):
+  (tmp_path / '5').mkdir(parents=True)
+  (tmp_path / '5' / 'saving').touch()
+  (tmp_path / '5' / 'state.orbax-checkpoint-tmp').mkdir()
+  step, _, said = restored(tmp_path)
+  assert step is None and 'cut short' in said[0] and (tmp_path / '5.partial').is_dir()
+
+
+def test_keeps_the_newest_and_the_best(tmp_path):
+  metrics = {1: 3.0, 2: 1.0, 3: 2.0, 4: 5.0, 5: None, 6: 4.0}
+  save(tmp_path, *metrics, keep=2, keep_best=1, metrics=metrics)
+  assert checkpoint.steps(tmp_path) == [2, 5, 6]
+  assert not list(tmp_path.glob('*.deleting'))
+
+
+def test_saving_a_step_twice_keeps_the_first(tmp_path):
+  save(tmp_path, 5)
+  before = (tmp_path / '5' / 'manifest.json').read_text()
+  save(tmp_path, 5)
+  assert (tmp_path / '5' / 'manifest.json').read_text() == before
+
+
+def test_another_model_is_refused_with_both_shapes(tmp_path):
+  save(tmp_path, 5)
+  config = tiny_config(**{'model.n_embd': 64})
+  with mesh_of() as mesh:
+    target = sharding.concrete(jax.eval_shape(lambda: init_state(config)), mesh)
+    with pytest.raises(ValueError, match=r'3, 4, 8\].*in the checkpoint and.*3, 4, 16\].*in the config'):
+      checkpoint.restore(tmp_path, target, print)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(['float32', 'int32', 'bfloat16', 'bool']))
+def test_any_changed_element_changes_the_digest(data, dtype):
+  shape = (3, 4)
+  x = np.asarray(jax.random.normal(jax.random.key(0), shape) * 10)
+  x = x > 0 if dtype == 'bool' else x.astype(jnp.dtype(dtype))
+  y = x.copy()
+  raw = y.view(np.uint8).reshape(-1)
+  if dtype == 'bool':
+    raw[data.draw(st.integers(0, raw.size - 1))] ^= 1
+  else:
+    raw[data.draw(st.integers(0, raw.size - 1))] ^= 1 << data.draw(st.integers(0, 7))
+  digest = lambda x: np.asarray(jax.jit(checkpoint.digests)(x))
+  with mesh_of():
+    assert (digest(jnp.asarray(x)) == digest(jnp.asarray(x))).all()
+    assert (digest(jnp.asarray(x)) != digest(jnp.asarray(y))).all()
+    assert (digest(jnp.asarray(x)) != digest(jnp.asarray(x.T.reshape(shape)))).any()
+
+
+def test_digests_do_not_depend_on_the_mesh():
+  def digests(sizes):
+    state = state_on(sizes)
+    with mesh_of(**sizes):
+      return [np.asarray(d).tolist() for d in jax.tree.leaves(jax.jit(checkpoint.digests)(state))]
+  assert digests({}) == digests(dict(fsdp=4, tensor=2)) == digests(dict(data=8))
+
+
+FULL = '''
+import sys, jax
+sys.path.insert(0, 'tests')
+import test_checkpoint as t
+try:
+  t.save(sys.argv[1], int(sys.argv[2]))
+except ValueError as error:
+  print(error)
+'''
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_made(tmp_path):
+  disk = tmp_path / 'disk'
+  disk.mkdir()
+  mount = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], capture_output=True)
+  if mount.returncode:
+    pytest.skip('needs the right to mount a small disk')
+  try:
+    save_in_a_process = lambda step: subprocess.run(
+      [sys.executable, '-c', FULL, str(disk), step], cwd=ROOT, env=ENVIRONMENT, capture_output=True,
+      text=True, check=True).stdout
+    assert not save_in_a_process('5')
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
+    (disk / 'ballast').write_bytes(b'x' * (free - 80_000))
+    said = save_in_a_process('6')
+    assert 'no space left on the disk' in said and said.count('\n') == 1
+    assert not (disk / '6').exists()
+    assert restored(disk)[0] == 5
+  finally:
+    subprocess.run(['umount', disk], check=True)
+
+
+def test_a_manifest_names_every_array_and_file(tmp_path):
+  save(tmp_path, 5)
+  manifest = json.loads((tmp_path / '5' / 'manifest.json').read_text())
+  assert manifest['arrays']['params/h/attn/c_attn/w'][:2] == [[2, 32, 3, 4, 8], 'float32']
+  files = {str(p.relative_to(tmp_path / '5')) for p in (tmp_path / '5' / 'state').rglob('*')
+           if p.is_file()}
+  assert set(manifest['files']) == files and manifest['facts'] == FACTS

@@ -1,0 +1,165 @@
+"""Real processes: killed at any moment, told to stop, run twice; the run that results is one run."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT, command, train
+
+from gptjax import checkpoint
+
+
+def losses(workdir):
+  """{step: (loss, held-out loss) as hex} of metrics.jsonl."""
+  found = {}
+  for line in (workdir / 'metrics.jsonl').read_text().splitlines():
+    record = json.loads(line)
+    for name in ('train/loss', 'train/grad_norm', 'eval/loss'):
+      if name in record:
+        found[record['step'], name] = float(record[name]).hex()
+  return found
+
+
+def arrays(workdir, step):
+  """{name: [shape, dtype, digest]}: weights, optimizer state and step, to the bit."""
+  return checkpoint.read_manifest(workdir / 'checkpoints' / str(step))['arrays']
+
+
+@pytest.fixture(scope='module')
+def undisturbed(corpus_folder, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  done = train(corpus_folder, workdir)
+  assert done.returncode == 0, done.stderr
+  return workdir
+
+
+def assert_same_run(workdir, other):
+  assert losses(workdir) == losses(other)
+  assert {key[0] for key in losses(workdir) if key[1] == 'train/loss'} == set(range(1, 31))
+  assert arrays(workdir, 30) == arrays(other, 30)
+
+
+def test_two_runs_of_a_config_are_identical(undisturbed, corpus_folder, tmp_path):
+  assert train(corpus_folder, tmp_path).returncode == 0
+  assert_same_run(tmp_path, undisturbed)
+
+
+def run_and_kill(corpus, workdir, moment):
+  """Starts the command and SIGKILLs it when `moment()` is true; None: it ended before."""
+  process = subprocess.Popen(command(corpus, workdir), cwd=ROOT, env=ENVIRONMENT,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+  while process.poll() is None:
+    if moment():
+      process.send_signal(signal.SIGKILL)
+      process.communicate()
+      return None
+    time.sleep(0.001)
+  return process.returncode, process.communicate()[1]
+
+
+def steps_logged(workdir):
+  path = workdir / 'metrics.jsonl'
+  return path.read_text().count('train/loss') if path.exists() else 0
+
+
+def saving(workdir):
+  return list((workdir / 'checkpoints').glob('*/saving'))
+
+
+def test_killed_again_and_again_it_is_still_the_same_run(undisturbed, corpus_folder, tmp_path):
+  rng = random.Random(1)
+  moments = []
+  for _ in range(2):  # at a random step
+    moments.append(lambda step=rng.randint(3, 12), seen=[]: (
+      seen or seen.append(steps_logged(tmp_path)) or True) and
+      steps_logged(tmp_path) >= seen[0] + step)
+  for _ in range(2):  # in the middle of a save
+    moments.insert(1, lambda done=[]: bool(saving(tmp_path)))
+  for moment in moments:
+    ended = run_and_kill(corpus_folder, tmp_path, moment)
+    assert ended is None or ended[0] == 0, ended
+  done = train(corpus_folder, tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills(undisturbed, corpus_folder, tmp_path):
+  rng = random.Random(2)
+  for _ in range(12):
+    end = time.monotonic() + rng.uniform(1, 14)
+    if run_and_kill(corpus_folder, tmp_path, lambda end=end: time.monotonic() > end):
+      break
+  assert train(corpus_folder, tmp_path).returncode == 0
+  assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_saves_and_asks_to_be_started_again(undisturbed, corpus_folder, tmp_path, number):
+  process = subprocess.Popen(command(corpus_folder, tmp_path), cwd=ROOT, env=ENVIRONMENT,
+                             stderr=subprocess.PIPE, text=True)
+  while steps_logged(tmp_path) < 7 and process.poll() is None:
+    time.sleep(0.001)
+  process.send_signal(number)
+  said = process.communicate(timeout=60)[1]
+  assert process.returncode == 75, said
+  assert 'Traceback' not in said and 'goes on from there' in said
+  step = checkpoint.steps(tmp_path / 'checkpoints')[-1]
+  assert 7 <= step < 30
+  done = train(corpus_folder, tmp_path)
+  assert done.returncode == 0 and f'going on after step {step}' in done.stderr
+  assert_same_run(tmp_path, undisturbed)
+
+
+def test_started_again_after_its_end_it_changes_nothing(undisturbed, corpus_folder):
+  before = losses(undisturbed), arrays(undisturbed, 30)
+  done = train(corpus_folder, undisturbed)
+  assert done.returncode == 0 and 'held-out text' in done.stderr
+  assert (losses(undisturbed), arrays(undisturbed, 30)) == before
+
+
+def test_the_newest_good_checkpoint_is_used_and_said(undisturbed, corpus_folder, tmp_path):
+  assert train(corpus_folder, tmp_path).returncode == 0
+  newest = max((tmp_path / 'checkpoints' / '30' / 'state').rglob('*'),
+               key=lambda path: path.stat().st_size)
+  data = bytearray(newest.read_bytes())
+  data[len(data) // 2] ^= 4
+  newest.write_bytes(data)
+  done = train(corpus_folder, tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert 'checkpoint 30 is damaged' in done.stderr and 'going on after step 25' in done.stderr
+  assert_same_run(tmp_path, undisturbed)
+
+
+def test_eight_devices_resume_bit_for_bit_and_on_one_within_rounding(undisturbed, corpus_folder, tmp_path):
+  eight = {'JAX_NUM_CPU_DEVICES': '8'}
+  mesh = '--config.mesh.data=2', '--config.mesh.fsdp=4', '--config.train.microbatch_size=8'
+  assert train(corpus_folder, tmp_path / 'whole', *mesh, env=eight).returncode == 0
+  process = subprocess.Popen(command(corpus_folder, tmp_path / 'parts', *mesh), cwd=ROOT,
+                             env={**ENVIRONMENT, **eight}, stderr=subprocess.DEVNULL)
+  while steps_logged(tmp_path / 'parts') < 13 and process.poll() is None:
+    time.sleep(0.001)
+  process.kill()
+  process.wait()
+  assert train(corpus_folder, tmp_path / 'parts', *mesh, env=eight).returncode == 0
+  assert_same_run(tmp_path / 'parts', tmp_path / 'whole')
+  one, many = losses(undisturbed), losses(tmp_path / 'whole')
+  for key in one:
+    np.testing.assert_allclose(float.fromhex(one[key]), float.fromhex(many[key]), rtol=1e-4)
+
+
+def test_steps_that_are_never_finite_stop_the_run_with_a_clear_error(corpus_folder, tmp_path):
+  done = train(corpus_folder, tmp_path, '--config.optimizer.learning_rate=1e38',
+               '--config.optimizer.warmup_steps=0', '--config.train.max_skipped=3')
+  assert done.returncode == 2
+  last = done.stderr.strip().splitlines()[-1]
+  assert '3 steps in a row' in last and 'learning_rate' in last and 'Traceback' not in done.stderr
+
+
+def test_this_process_sees_the_devices_it_asked_for():
+  assert jax.device_count() == 8

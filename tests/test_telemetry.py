@@ -1,0 +1,86 @@
+"""FLOPs to the integer, records that survive a restart, and curves that are there."""
+
+import importlib
+import json
+import math
+
+import pytest
+
+from gptjax import telemetry
+
+# MFLOP a token: PaLM's convention and the causal half, at the papers' context.
+FLOPS = {'gpt2_small': (855_166_464, 798_543_360), 'gpt2_medium': (2_424_637_440, 2_273_642_496),
+         'gpt2_large': (5_202_547_200, 4_919_431_680), 'gpt2_xl': (10_279_555_200, 9_807_696_000),
+         'gpt1': (753_472_512, 725_160_960)}
+
+
+@pytest.mark.parametrize('name', FLOPS)
+def test_flops_a_token_in_both_conventions(name):
+  model = importlib.import_module(f'configs.{name}').get_config().model
+  assert telemetry.flops_per_token(model, model.n_ctx) == dict(zip(('palm', 'causal'), FLOPS[name]))
+
+
+def test_flops_equal_a_count_by_hand():
+  from types import SimpleNamespace as Model
+  model = Model(n_layer=3, n_head=2, n_embd=8, n_ctx=16, n_vocab=10, norm='before')
+  matmuls = 10 * 8 + 3 * (8 * 24 + 8 * 8 + 8 * 32 + 32 * 8)
+  small = 3 * (24 + 8 + 32 + 8 + 4 * 8) + 2 * 8
+  attention = 3 * 2 * 2 * 8 * 16  # layers x (scores, sum) x multiply-add x width x tokens
+  assert telemetry.flops_per_token(model, 16)['palm'] == 6 * (matmuls + small) + 3 * attention
+
+
+def test_peaks_by_device_kind():
+  kind = lambda name: telemetry.peak_flops(type('Device', (), {'device_kind': name}))
+  assert kind('NVIDIA H100 80GB HBM3') == 989e12 and kind('TPU v5 lite') == 197e12
+  assert kind('TPU v5p') == kind('TPU v5') == 459e12 and kind('cpu') is None
+
+
+def test_a_restart_drops_what_came_after_its_checkpoint_and_a_line_cut_short(tmp_path):
+  log = telemetry.Telemetry(tmp_path, 10, 0, tensorboard=False)
+  for step in range(1, 6):
+    log.write(step, {'train/loss': step / 3})
+  log.close()
+  with open(tmp_path / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 6, "train/lo')
+  log = telemetry.Telemetry(tmp_path, 10, 3, tensorboard=False)
+  assert log.value(3, 'train/loss') == 1.0 and log.value(4, 'train/loss') is None
+  log.write(4, {'train/loss': math.nan})
+  log.close()
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line)['step'] for line in lines] == [1, 2, 3, 4]
+  assert json.loads(lines[-1])['train/loss'] is None
+  assert float(json.loads(lines[0])['train/loss']).hex() == (1 / 3).hex()
+
+
+def test_tensorboard_files_hold_the_scalars(tmp_path):
+  log = telemetry.Telemetry(tmp_path, 10, 0, tensorboard=True)
+  log.write(1, {'train/loss': 2.5})
+  log.close()
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+  events = EventAccumulator(str(tmp_path / 'tensorboard')).Reload()
+  from tensorboard.util import tensor_util
+  value = events.Tensors('train/loss')[0]
+  assert value.step == 1 and float(tensor_util.make_ndarray(value.tensor_proto)) == 2.5
+
+
+def test_stopwatch_splits_its_time(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(telemetry.time, 'monotonic', lambda: now[0])
+  watch = telemetry.Stopwatch()
+  now[0] += 20.0
+  watch.aside, watch.input, watch.steps = 10.0, 1.0, 5
+  assert watch.report() == (2.0, 0.1)
+
+
+def test_curves_are_a_picture(tmp_path):
+  with open(tmp_path / 'metrics.jsonl', 'w') as file:
+    for step in range(1, 5):
+      file.write(json.dumps({'step': step, 'train/loss': 5 / step,
+                             'train/tokens_per_second': 100.0}) + '\n')
+    file.write(json.dumps({'step': 4, 'eval/loss': 1.5}) + '\n')
+  path = telemetry.plot_curves(tmp_path, {'bigram': 2.0})
+  assert path.read_bytes()[:8] == b'\x89PNG\r\n\x1a\n'
+
+
+def test_durations():
+  assert telemetry.duration(5) == '0:05' and telemetry.duration(3723) == '1:02:03'
