@@ -27,6 +27,10 @@ DATA = [
   'tokenizers>=0.21,<1',
   'sentencepiece>=0.2,<0.3',
   'ftfy>=6.2,<7',
+  'regex>=2023.12',
+  'pyarrow>=14,<30',
+  'fsspec>=2024.2',
+  'datasketch>=2,<3',
 ]
 LOGS = [
   'clu>=0.0.12,<0.1',
@@ -49,6 +53,8 @@ setup(
   extras_require={
     'cuda': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
+    'gcs': ['gcsfs>=2024.2'],
+    's3': ['s3fs>=2024.2'],
     'bench': BENCH,
     'test': TEST + BENCH,
   },

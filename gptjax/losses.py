@@ -1,9 +1,9 @@
 """The next-token loss, computed a few positions at a time.
 
-Letters: b batch, t time (all positions), s positions of one chunk, d model width, v vocabulary.
-Logits of a whole batch are the largest array of a training step (b t v); here one chunk of them
-(b s v) is alive at a time, and the gradient is taken on the spot, so that the backward pass need not
-compute them again.
+Letters: b batch, t time (all positions), s positions of one chunk, n = b s tokens of one chunk,
+d model width, v vocabulary. Logits of a whole batch are the largest array of a training step (b t v);
+here one chunk of them (n v) is alive at a time, and the gradient is taken on the spot, so that the
+backward pass need not compute them again.
 """
 
 import functools
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import sharding
+from gptjax.sharding import rows
 
 
 def next_token_loss(x, wte, targets, n_vocab, chunk):
@@ -33,14 +34,15 @@ def next_token_loss(x, wte, targets, n_vocab, chunk):
   if short:
     x = jnp.pad(x, ((0, 0), (0, short), (0, 0)))
     targets = jnp.pad(targets, ((0, 0), (0, short)), constant_values=-1)
-  cut = lambda a: jnp.moveaxis(a.reshape(a.shape[0], -1, chunk, *a.shape[2:]), 1, 0)
+  starts = range(0, x.shape[1], chunk)
+  cut = lambda a: jnp.stack([rows(a[:, start:start + chunk]) for start in starts])
   loss = _chunked(cut(x), wte, cut(targets), n_vocab)
   return loss, (targets >= 0).sum(dtype=jnp.float32)
 
 
 def _nll(x, wte, targets, n_vocab):
   """One chunk: sum of losses, and what its gradient needs."""
-  logits = jnp.einsum('bsd,vd->bsv', x, wte, preferred_element_type=jnp.float32)
+  logits = jnp.einsum('nd,vd->nv', x, wte, preferred_element_type=jnp.float32)
   column = jnp.arange(wte.shape[0], out_sharding=sharding.compute('vocab'))
   logits = jnp.where(column < n_vocab, logits, -jnp.inf)
   normalizer = jax.nn.logsumexp(logits, axis=-1)
@@ -52,7 +54,7 @@ def _nll(x, wte, targets, n_vocab):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _chunked(x, wte, targets, n_vocab):
-  """Sum of losses over chunks: x [n, b, s, d], targets [n, b, s]."""
+  """Sum of losses over chunks: x [chunks, n, d], targets [chunks, n]."""
   def body(total, chunk):
     loss, _ = _nll(chunk[0], wte, chunk[1], n_vocab)
     return total + loss, None
@@ -69,9 +71,9 @@ def _chunked_fwd(x, wte, targets, n_vocab):
     loss, (logits, normalizer, hit, counted) = _nll(x, wte, targets, n_vocab)
     grad = jnp.where(counted[..., None], jnp.exp(logits - normalizer[..., None]) - hit, 0)
     grad = grad.astype(x.dtype)
-    grad_x = jnp.einsum('bsv,vd->bsd', grad, wte,
-                        out_sharding=sharding.compute('batch', None, None))
-    grad_wte += jnp.einsum('bsv,bsd->vd', grad, x, preferred_element_type=jnp.float32,
+    grad_x = jnp.einsum('nv,vd->nd', grad, wte,
+                        out_sharding=sharding.compute('batch', None))
+    grad_wte += jnp.einsum('nv,nd->vd', grad, x, preferred_element_type=jnp.float32,
                            out_sharding=partial_sum)
     return (total + loss, grad_wte), grad_x
 

@@ -14,6 +14,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import attention, dropout, fold_in
+from gptjax.sharding import rows, unrows
 
 NORM_EPSILON = 1e-5  # released code of both papers
 REMAT = ('none', 'dots', 'full')
@@ -34,18 +35,6 @@ def constant(value, shape, axes):
 def gathered(param):
   """A weight where the step computes with it (see `sharding`)."""
   return jax.reshard(param[...], sharding.compute(*param.axes))
-
-
-def rows(x):
-  """[b, t, ...] -> [n, ...]. As [n, d] [d, f] the gradient of a weight is one matmul on every
-  backend; as [b, t, d] [d, f] XLA transposes it on a CPU, at less than half the speed."""
-  return jax.lax.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]),
-                         out_sharding=sharding.merged(x))
-
-
-def unrows(x, b, t):
-  """[n, ...] -> [b, t, ...]."""
-  return jax.lax.reshape(x, (b, t, *x.shape[1:]), out_sharding=sharding.split(x))
 
 
 class LayerNorm(nnx.Module):

@@ -1,0 +1,84 @@
+"""Pieces of documents to token ids, and to the split that they belong to."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+SPLITS = ('train', 'validation')
+MIN_TAIL = 64  # characters: what a shorter end of a document could validate is nothing
+
+
+class Encoded(NamedTuple):
+  """What one split gets from one block of pieces."""
+  tokens: np.ndarray   # the corpus's dtype
+  starts: np.ndarray   # uint64: where in `tokens` a document begins
+  n_bytes: int         # UTF-8 bytes of the text
+
+
+def held_out(digest, fraction):
+  """Whether the document with this digest belongs to validation; `fraction` of them do."""
+  return int.from_bytes(digest[:8], 'little') < fraction * 2**64
+
+
+def make_encoder(tokenizer_folder, dtype, tail):
+  """The function that workers apply to blocks.
+
+  Args:
+    tokenizer_folder: a folder that holds the tokenizer.
+    dtype: name of the type of the ids.
+    tail: share of each document, at its end, that is validation (see `shares`); 0: whole documents.
+
+  Returns:
+    A function of a list of (text, held out, start, length) that gives (train, validation, documents
+    without a token); the first two are Encoded.
+  """
+  from gptjax.data import tokenizers
+  tokenizer = tokenizers.load(tokenizer_folder)
+  end = [] if tokenizer.end_of_text is None else [np.array([tokenizer.end_of_text], np.int32)]
+
+  def encode_block(pieces):
+    parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]
+    silent = 0
+    for text, held, start, length in pieces:
+      for which, share, first, last in shares(text, held, start, length, tail):
+        ids = tokenizer.encode_part(share, first)
+        if first and last and not len(ids):
+          silent += 1
+          continue
+        if first:
+          starts[which].append(counts[which])
+        found = [ids, *end] if last else [ids]
+        parts[which].extend(found)
+        counts[which] += sum(map(len, found))
+        n_bytes[which] += len(share.encode())
+    joined = [np.concatenate([np.empty(0, np.int32), *part]).astype(dtype) for part in parts]
+    return *(Encoded(joined[i], np.array(starts[i], np.uint64), n_bytes[i]) for i in (0, 1)), silent
+
+  return encode_block
+
+
+def shares(text, held, start, length, tail):
+  """What a piece gives to which split: [(0 train | 1 validation, text, begins, ends a document)].
+
+  Args:
+    text: characters [start, start + len(text)) of a document of `length` characters.
+    held: whether the document belongs to validation.
+    tail: 0, or the share of each document that is validation instead: its end, from the beginning
+      of a line if one begins there, or else of a word. Documents whose end is shorter than
+      MIN_TAIL characters stay whole.
+  """
+  stop = start + len(text)
+  if not tail:
+    return [(int(held), text, start == 0, stop == length)]
+  border = int(length * (1 - tail)) if length * tail >= MIN_TAIL else length
+  if border >= stop:
+    return [(0, text, start == 0, stop == border)]
+  if border <= start:
+    return [(1, text, start == border, stop == length)]
+  at = border - start
+  for seam in '\n ':
+    found = text.find(seam, at, len(text) - 1)
+    if found >= 0:
+      at = found + 1
+      break
+  return [(0, text[:at], start == 0, True), (1, text[at:], True, stop == length)]

@@ -1,0 +1,112 @@
+"""GPT-1's tokenizer: 40,000 merges over lower-case words (the released `text_utils.py`).
+
+A text does not come back from its ids: case is lost, runs of white space are one space or one line
+break, punctuation stands apart, and what `ftfy` mends stays mended. Characters that the vocabulary
+lacks are `<unk>`.
+
+There is no end-of-text token: the paper names none for pre-training, so documents follow each
+other.
+"""
+
+import itertools
+import json
+import re
+
+import numpy as np
+
+from gptjax.data import gpt1_words
+
+FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe')
+END = '</w>'      # on the last symbol of a word
+UNKNOWN = 0       # <unk>
+MAX_CACHED = 1 << 17  # words whose ids are remembered
+
+_REPLACED = str.maketrans({'—': '-', '–': '-', '―': '-', '…': '...', '´': "'"})
+# Each run of one character. The released pattern means to pad the backslash too, and does not.
+_PADDED = re.compile(f'([{re.escape(gpt1_words.PADDED)}])\\1*')
+_LINE_BREAK = re.compile(r'[^\S\n]*\n\s*')
+
+
+def standardize(text):
+  """The clean-up of the released code, after `ftfy.fix_text`, but for the strip at the end."""
+  text = _PADDED.sub(r' \g<0> ', text.translate(_REPLACED))
+  return re.sub(r'[^\S\n]+', ' ', _LINE_BREAK.sub(' \n ', text))
+
+
+class GPT1:
+  """GPT-1's BPE over words."""
+
+  name = 'gpt1'
+  end_of_text = None
+
+  def __init__(self, encoder, merges):
+    """From the contents (bytes) of `encoder_bpe_40000.json` and `vocab_40000.bpe`."""
+    from gptjax.data import tokenizers
+    self.files = dict(zip(FILES, (encoder, merges), strict=True))
+    self.digest = tokenizers.digest(encoder, merges)
+    try:
+      self._ids = json.loads(encoder)
+      pairs = [tuple(line.split()) for line in merges.decode().split('\n')[1:] if line]
+      self._symbols = {i: symbol for symbol, i in self._ids.items()}
+      sound = len(self._symbols) == len(self._ids) and all(len(pair) == 2 for pair in pairs)
+    except (ValueError, AttributeError, TypeError):
+      sound = False
+    if not sound:
+      raise ValueError(f'{" and ".join(FILES)} are not those of GPT-1')
+    self._ranks = {pair: i for i, pair in enumerate(pairs)}
+    self.n_vocab = len(self._ids)
+    self._cache = {}
+
+  def encode(self, text):
+    """int32[n] ids of the text."""
+    return self.encode_part(text, True)
+
+  def encode_part(self, text, first):
+    """int32[n] ids of a part of a document (see `files.cut`); parts give what the whole gives."""
+    import ftfy
+    text = standardize(ftfy.fix_text(text))
+    # A document begins and ends without white space. A later part may begin with a line break.
+    text = text.strip() if first else text.rstrip()
+    found = []
+    for chunk in text.split(' '):
+      if chunk:
+        found.extend(self._chunk_ids(chunk))
+    return np.array(found, np.int32)
+
+  def _chunk_ids(self, chunk):
+    """Ids of what stands between two spaces."""
+    ids = self._cache.get(chunk)
+    if ids is None:
+      words = ['\n'] if chunk == '\n' else gpt1_words.words(chunk)
+      ids = [self._ids.get(symbol, UNKNOWN) for word in words
+             for symbol in self._merge(word.lower())]
+      if len(self._cache) >= MAX_CACHED:
+        self._cache.clear()
+      self._cache[chunk] = ids
+    return ids
+
+  def _merge(self, word):
+    """The symbols of a word: the pair of lowest rank is merged, everywhere, until none is."""
+    symbols = [*word[:-1], word[-1] + END]
+    while len(symbols) > 1:
+      best = min(itertools.pairwise(symbols),
+                 key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+      if best not in self._ranks:
+        break
+      merged, i = [], 0
+      while i < len(symbols):
+        both = tuple(symbols[i:i + 2]) == best
+        merged.append(symbols[i] + symbols[i + 1] if both else symbols[i])
+        i += 1 + both
+      symbols = merged
+    return symbols
+
+  def decode(self, ids):
+    """The words of the ids, in lower case, with a space after each but before a line break."""
+    text = ''.join(self._symbols[int(i)] for i in ids).replace(END, ' ')
+    return text.replace(' \n ', '\n').removesuffix(' ')
+
+  def save(self, folder):
+    """Writes the tokenizer's files into the folder, which is made if need be."""
+    from gptjax.data import tokenizers
+    tokenizers.save_files(folder, self.files)

@@ -1,0 +1,339 @@
+"""Writes a corpus: documents from any source, tokenized, in shards with a manifest.
+
+    python -m gptjax.data.prepare --source=text:FILE --tokenizer=gpt2 --out=DIR
+
+It can be killed at any moment and started again: it goes on where it was, and the corpus is byte
+for byte that of an uninterrupted run, whatever the number of workers. A document belongs to
+validation by a hash of its text alone, so its copies do too, in whatever order they come. If
+that gives validation no document at all (a corpus of one file, or of a few), each document gives
+the end of itself instead, `validation_fraction` of it.
+"""
+
+import argparse
+import collections
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gptjax.data import (
+  blocks,
+  command,
+  corpus,
+  duplicates,
+  encode,
+  shards,
+  sources,
+  tokenizers,
+  workers,
+)
+from gptjax.data import clean as cleaning
+
+SHARD_TOKENS = 100_000_000  # 200 MB of uint16
+TRAIN_BPE = 'train-bpe:'
+SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
+
+
+class Job(NamedTuple):
+  """What is asked for, checked."""
+  reading: blocks.Reading
+  tokenizer: object     # or train-bpe:N
+  out: Path
+  validation_fraction: float
+  workers: int
+  shard_tokens: int
+  settings: dict        # all that the corpus depends on, as JSON
+  commit_seconds: float
+  progress: bool
+
+
+def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
+            document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
+            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True):
+  """Writes the corpus to the folder `out`, or goes on with it, or finds it finished.
+
+  Args:
+    source: list of sources (see `sources`).
+    tokenizer: what `tokenizers.load` takes, or `train-bpe:N`: a new byte-level BPE of N entries,
+      trained on the sources.
+    out: folder of the corpus, new, empty, or begun by the same call.
+    validation_fraction: share of validation in [0, 1).
+    clean: '' or 'webtext' (see `clean`).
+    workers: processes; the corpus does not depend on it.
+    tfds_dir: where TFDS keeps its data sets; '': its own default.
+    on_error: 'stop' or 'skip', at a document that cannot be used. Those skipped are counted in the
+      manifest and listed in `skipped.txt`.
+    document_separator: text between documents in a file of `text:`; '': a file is a document.
+    clean_without: names of filters of the recipe to leave out.
+    blocked_domains, wikipedia_titles: files for the recipe; '': none.
+    shard_tokens: tokens a shard.
+    commit_seconds: how often to commit what is done.
+    progress: show a bar on stderr.
+
+  Returns:
+    The manifest, a dict.
+
+  Raises:
+    ValueError: a source or tokenizer that is not there; a document that cannot be used, named with
+      file and line; a folder that holds something else.
+  """
+  if not 0 <= validation_fraction < 1:
+    raise ValueError(f'validation_fraction = {validation_fraction} is not in [0, 1)')
+  if workers < 1 or shard_tokens < 1 or on_error not in ('stop', 'skip'):
+    raise ValueError(f'workers = {workers} and shard_tokens = {shard_tokens} must be 1 or more, '
+                     f'on_error = {on_error!r} stop or skip')
+  if tokenizer.startswith(TRAIN_BPE) and not tokenizer[len(TRAIN_BPE):].isdecimal():
+    raise ValueError(f'tokenizer {tokenizer!r} is not train-bpe:N with a number of entries N')
+  recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
+  units = sources.units(source, tfds_dir)
+  given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
+  settings = {
+    'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
+    'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
+    'document_separator': document_separator, 'shard_tokens': shard_tokens}
+  reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
+  job = Job(reading, given or tokenizer, Path(out), validation_fraction, workers, shard_tokens,
+            settings, commit_seconds, progress)
+  with shards.locked(job.out):
+    return _finished(job) or _run(job)
+
+
+def _digest(value):
+  return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _finished(job):
+  """The manifest of a corpus that is already there; ValueError if it is another one."""
+  if not (job.out / 'manifest.json').exists():
+    return None
+  manifest = corpus.read_manifest(job.out)
+  _check_same(job, manifest.get('settings', {}))
+  _remove_work(job.out)
+  return manifest
+
+
+def _check_same(job, settings):
+  for name, value in job.settings.items():
+    if settings.get(name) != value:
+      raise ValueError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
+                       f'({str(settings.get(name))[:60]}, not {str(value)[:60]}): remove it or '
+                       'give another --out')
+
+
+def _run(job):
+  """All stages, from wherever they were left."""
+  state = shards.load_state(job.out)
+  if state is None:
+    strange = [path.name for path in job.out.iterdir()
+               if path.name != shards.LOCK and path.suffix != '.tmp']
+    if strange:
+      raise ValueError(f'{job.out} is not empty (it holds {min(strange)}): give a new folder as '
+                       '--out')
+    state = {'settings': job.settings}
+    shards.save_state(job.out, state)
+  _check_same(job, state['settings'])
+  verdicts = _judge(job, state) if job.reading.recipe.filters else np.zeros(0, np.uint8)
+  if 'tail' not in state:
+    tokenizer = _tokenizer(job, verdicts)
+    state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
+                          'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
+    state['tail'] = 0 if _any_held_out(job, verdicts) else job.validation_fraction
+    shards.save_state(job.out, state)
+  return _finish(job, state, _encode(job, state, verdicts))
+
+
+def _judge(job, state):
+  """uint8[documents]: which filter removes each document, 0 for those that stay."""
+  if 'judged' not in state:
+    state['judged'] = {'position': blocks.Position(), 'done': False}
+  judged = state['judged']
+  if not judged['done']:
+    position = blocks.Position(*judged['position'])
+    whole = (item for item in blocks.kept(job.reading, position, ()) if item[1].start == 0)
+    work = blocks.blocks(whole, position, lambda after, piece: (
+      after.documents - 1, piece.digest, piece.text, piece.fields))
+    with (contextlib.closing(duplicates.Columns(job.out, position.documents)) as columns,
+          _Progress(job, state, columns, 'judging') as progress):
+      for block, found in workers.in_order(duplicates.make_judge, [job.reading.recipe], work,
+                                           job.workers):
+        columns.add(found, block.position.documents)
+        judged['position'] = block.position
+        progress.update(found.n_bytes, block.position)
+      columns.complete()
+    duplicates.mark(job.out, job.reading.recipe, judged['position'].documents)
+    judged['done'] = True
+    shards.save_state(job.out, state)
+  return np.fromfile(job.out / duplicates.JUDGED, np.uint8)
+
+
+def _tokenizer(job, verdicts):
+  """The tokenizer, trained first if that is asked for; its files are put into the corpus."""
+  made, folder = job.tokenizer, job.out / 'tokenizer'
+  if isinstance(made, str):
+    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
+    texts = (piece.text for _, piece, why in kept if not why)
+    made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts)
+  shutil.rmtree(folder, ignore_errors=True)  # Half written by a process that was killed.
+  made.save(folder)
+  return made
+
+
+def _any_held_out(job, verdicts):
+  """Whether any document that is kept belongs to validation by its hash; stops at the first."""
+  return not job.validation_fraction or any(
+    not why and encode.held_out(piece.digest, job.validation_fraction)
+    for _, piece, why in blocks.kept(job.reading, blocks.Position(), verdicts))
+
+
+def _encode(job, state, verdicts):
+  """Writes the shards; gives {split: its entry in the manifest}."""
+  if 'position' not in state:
+    state.update(position=blocks.Position(), skipped={}, skipped_bytes=0,
+                 splits={name: shards.Split.empty() for name in encode.SPLITS})
+  position, fraction = blocks.Position(*state['position']), job.validation_fraction
+  kept = blocks.kept(job.reading, position, verdicts)
+  work = blocks.blocks(kept, position, lambda after, piece: (
+    piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
+  settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail']]
+  with (contextlib.closing(_Output(job, state)) as output,
+        _Progress(job, state, output, 'encoding') as progress):
+    for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
+                                                      job.workers):
+      output.add(block, encoded, silent)
+      progress.update(sum(part.n_bytes for part in encoded), block.position)
+    return output.complete()
+
+
+def _dtype(state):
+  return np.dtype('<u2' if state['tokenizer']['n_vocab'] <= 1 << 16 else '<u4')
+
+
+class _Output:
+  """The files of a corpus, and the part of the state that speaks of them."""
+
+  def __init__(self, job, state):
+    self._state = state
+    self._splits = [shards.Split(job.out, name, _dtype(state), job.shard_tokens,
+                                 state['splits'][name]) for name in encode.SPLITS]
+    self._skipped = shards.Appended(job.out / SKIPPED, state['skipped_bytes'])
+
+  def add(self, block, encoded, silent):
+    for split, part in zip(self._splits, encoded, strict=True):
+      split.add(*part)
+    self._skipped.write(''.join(block.messages).encode(errors='backslashreplace'))
+    counts = collections.Counter(self._state['skipped']) + block.skipped
+    counts += collections.Counter({'no tokens': silent})
+    self._state.update(position=block.position, skipped=dict(counts),
+                       skipped_bytes=self._skipped.length)
+
+  def sync(self):
+    for file in (*self._splits, self._skipped):
+      file.sync()
+
+  def close(self):
+    for file in (*self._splits, self._skipped):
+      file.close()
+
+  def complete(self):
+    self._skipped.complete()
+    made = {name: split.complete() for name, split in zip(encode.SPLITS, self._splits, strict=True)}
+    return {name: entry for name, entry in made.items() if entry}
+
+
+class _Progress:
+  """A bar, and a commit every so often."""
+
+  def __init__(self, job, state, files, name):
+    import tqdm
+    self._job, self._state, self._files = job, state, files
+    self._bar = tqdm.tqdm(desc=name, unit='B', unit_scale=True, disable=not job.progress,
+                          dynamic_ncols=True, mininterval=0.5)
+    self._committed = time.monotonic()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self._bar.close()
+
+  def update(self, n_bytes, position):
+    """After a block with so much text; commits if the last commit is long enough ago."""
+    unit = min(position.unit + 1, len(self._job.reading.units))
+    splits = self._state.get('splits', {})
+    tokens = sum(split['tokens'] for split in splits.values())
+    self._bar.set_postfix_str(f'{tokens / 1e6:.1f} M tokens, input {unit} of '
+                              f'{len(self._job.reading.units)}', refresh=False)
+    self._bar.update(n_bytes)
+    if time.monotonic() - self._committed >= self._job.commit_seconds:
+      self._files.sync()
+      shards.save_state(self._job.out, self._state)
+      self._committed = time.monotonic()
+
+
+def _finish(job, state, splits):
+  """Writes the manifest and removes what only the writing needed."""
+  if not splits:
+    raise ValueError(f'the sources {job.settings["sources"]} hold no document that is kept: '
+                     f'{state["skipped"]}')
+  manifest = {
+    'version': corpus.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
+    'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
+    'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
+    'validation': 'the end of each document' if state['tail'] else 'documents by their hash',
+    'splits': splits, 'skipped': state['skipped'], 'settings': job.settings}
+  manifest['digest'] = corpus.manifest_digest(manifest)
+  shards.replace(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
+  _remove_work(job.out)
+  return manifest
+
+
+def _remove_work(folder):
+  for name in (shards.STATE, *duplicates.FILES, duplicates.JUDGED):
+    (folder / name).unlink(missing_ok=True)
+
+
+def table(manifest, seconds):
+  """What was written, a line a split, and what was left out; `seconds` is of this process."""
+  lines = [f'{"split":<12}{"documents":>14}{"tokens":>18}{"bytes per token":>17}']
+  for name, split in sorted(manifest['splits'].items()):
+    lines.append(f'{name:<12}{split["documents"]:>14,}{split["tokens"]:>18,}'
+                 f'{split["bytes"] / max(1, split["tokens"]):>17.3f}')
+  skipped = manifest['skipped']
+  lines += [f'skipped {count:,}: {why}' for why, count in sorted(skipped.items())]
+  lines.append(f'skipped {sum(skipped.values()):,} documents; {seconds:.1f} s')
+  return '\n'.join(lines)
+
+
+def main(arguments):
+  parser = command.Parser(prog='python -m gptjax.data.prepare', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
+  parser.add_argument('--tokenizer', required=True,
+                      help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
+  parser.add_argument('--out', required=True, help='folder of the corpus')
+  parser.add_argument('--validation_fraction', type=float, default=0.005)
+  parser.add_argument('--clean', default='', help="'' or webtext")
+  parser.add_argument('--clean_without', default='', help='filters to leave out: NAME,NAME')
+  parser.add_argument('--blocked_domains', default='', help='file with a domain a line')
+  parser.add_argument('--wikipedia_titles', default='', help='file with a title a line')
+  parser.add_argument('--workers', type=int, default=1, help='processes')
+  parser.add_argument('--tfds_dir', default='', help='where tfds: finds its data sets')
+  parser.add_argument('--on_error', default='stop', help='stop or skip')
+  parser.add_argument('--document_separator', default='',
+                      help=r'between documents in a file of text: (\n and \t are understood)')
+  parser.add_argument('--shard_tokens', type=int, default=SHARD_TOKENS)
+  flags = vars(parser.parse_args(arguments))
+  separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
+  without = [name for name in flags.pop('clean_without').split(',') if name]
+  began = time.monotonic()
+  manifest = prepare(**flags, document_separator=separator, clean_without=without)
+  print(table(manifest, time.monotonic() - began))
+
+
+if __name__ == '__main__':
+  command.run(main, 'prepare')

@@ -1,0 +1,101 @@
+"""Documents from where they lie: text, JSON lines, Parquet, TFDS, Python's own documentation.
+
+A source is `KIND:WHERE`:
+
+    text:GLOB                         a file a document, or split at a separator
+    jsonl:GLOB[:FIELD]                a JSON object a line; FIELD is `text` if not given
+    parquet:GLOB[:FIELD]
+    tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` if not given
+    python:                           the documentation that ships with every Python
+
+Files may be plain, `.gz` or `.zst`, local or whatever fsspec opens (`gs://`, `s3://`, `memory://`).
+A source is a list of units (a file, a shard of a data set), in a fixed order; a unit is a sequence
+of pieces, always the same. So (unit, number of pieces) is a position that one can come back to.
+"""
+
+import platform
+import re
+from typing import NamedTuple
+
+from gptjax.data import files
+
+KINDS = ('text', 'jsonl', 'parquet', 'tfds', 'python')
+DEFAULT_FIELD, DEFAULT_SPLIT = 'text', 'train'
+
+
+class Unit(NamedTuple):
+  """What is read from its beginning: a file, a shard of a TFDS split, or Python's documentation."""
+  kind: str
+  path: str            # file, NAME[/CONFIG][:VERSION] of a data set, or version of Python
+  size: int            # bytes on disk, or examples of a data set; what shows that it changed
+  field: str = ''      # where a record holds its text
+  split: str = ''      # of a data set
+  part: int = 0        # this shard of
+  parts: int = 1       # so many
+
+
+def units(sources, tfds_dir):
+  """The units of all sources, in the order of `sources` and of the names of files.
+
+  Raises:
+    ValueError: no such kind of source; a pattern without a file; no such data set, split, field.
+  """
+  if not sources:
+    raise ValueError('no source: give at least one --source=KIND:WHERE')
+  return [unit for source in sources for unit in _units(source, tfds_dir)]
+
+
+def _units(source, tfds_dir):
+  kind, colon, where = source.partition(':')
+  if not colon or kind not in KINDS or (kind != 'python' and not where) or source == 'python':
+    raise ValueError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
+                     'parquet:GLOB[:FIELD], tfds:NAME[/CONFIG][:SPLIT][:FIELD], python:')
+  if kind == 'python':
+    return [Unit('python', platform.python_version(), 0)]
+  if kind == 'tfds':
+    from gptjax.data import tfds_source
+    return tfds_source.units(where, tfds_dir)
+  found, field = files.find(where), ''
+  if kind != 'text':
+    field = DEFAULT_FIELD
+    pattern, _, last = where.rpartition(':')
+    if not found and pattern and re.fullmatch(r'[^/*]+', last):
+      found, field = files.find(pattern), last
+  if not found:
+    raise ValueError(f'source {source!r}: no file has this name')
+  return [Unit(kind, path, size, field) for path, size in found]
+
+
+def pieces(unit, separator, tfds_dir):
+  """The pieces of a unit's documents, in a fixed order.
+
+  Args:
+    unit: a Unit.
+    separator: what stands between documents in a text file; '': a file is one document.
+    tfds_dir: where TFDS keeps its data sets; '': its own default.
+
+  Yields:
+    files.Piece; one with a `problem` in place of each document that cannot be used.
+
+  Raises:
+    ValueError: the unit cannot be read at all, for a reason that is not in its data.
+  """
+  if unit.kind == 'python':
+    from gptjax.data import python_source
+    return python_source.pieces()
+  if unit.kind == 'tfds':
+    from gptjax.data import tfds_source
+    return tfds_source.pieces(unit, tfds_dir)
+  if unit.kind == 'jsonl':
+    return files.jsonl_pieces(unit.path, unit.field)
+  if unit.kind == 'parquet':
+    return files.parquet_pieces(unit.path, unit.field)
+  return files.text_pieces(unit.path, separator)
+
+
+def sound_pieces(unit, separator, tfds_dir):
+  """The pieces of a unit; ValueError, with file and line, at the first one with a problem."""
+  for piece in pieces(unit, separator, tfds_dir):
+    if piece.problem:
+      raise ValueError(f'{piece.place}: {piece.problem}')
+    yield piece

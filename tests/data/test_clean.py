@@ -1,0 +1,183 @@
+"""Each filter removes its example and keeps the other; duplicates are those a slow judge finds."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from conftest import SHARED
+
+from gptjax.data import clean, clean_examples, duplicates, files
+from gptjax.data.prepare import prepare
+
+TEXT_FILTERS = [name for name in clean.FILTERS if name not in clean.DUPLICATES]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+  (tmp_path / 'blocked.txt').write_text('# blocked\n12345 blocked.example\nwww.other.example\n')
+  (tmp_path / 'titles.txt').write_text('River\nNew_York_City\n\n')
+  def make(without=()):
+    return clean.recipe('webtext', without, str(tmp_path / 'blocked.txt'),
+                        str(tmp_path / 'titles.txt'))
+  return make
+
+
+def judge(example, recipe):
+  verdict = clean.judge(clean.document(*example), recipe)
+  return clean.FILTERS[verdict - 1] if verdict else ''
+
+
+@pytest.mark.parametrize('name', TEXT_FILTERS)
+def test_example_of_each_filter(recipe, name):
+  removed, kept = clean_examples.EXAMPLES[name]
+  assert judge(removed, recipe()) == name
+  assert judge(kept, recipe()) == ''
+  assert judge(removed, recipe([name])) != name
+
+
+def test_every_filter_has_an_example_and_says_what_it_does(capsys):
+  assert set(clean_examples.EXAMPLES) == set(clean.FILTERS)
+  clean.main()
+  printed = capsys.readouterr().out
+  assert all(f'{name}: ' in printed for name in clean.FILTERS)
+
+
+@pytest.mark.parametrize('fields, title, removed', [
+  ({'url': 'https://de.wikipedia.org/wiki/Fluss'}, '', True),
+  ({'domain': 'en.m.wikipedia.org'}, '', True), ({'domain': 'wikipedia.org'}, '', True),
+  ({'url': 'https://notwikipedia.org/'}, '', False),
+  ({'url': 'https://example.org/River'}, 'River', False),  # its url says where it is from
+  ({'title': 'river'}, '', True), ({'title': 'River - Wikipedia'}, '', True),
+  ({'title': 'New York  City'}, '', True), ({'title': 'Rivers'}, '', False),
+  ({}, ' = River = \n', True), ({}, 'Rivers\n', False),
+  ({}, 'Stream\nFrom Wikipedia, the free encyclopedia\n', True)])
+def test_wikipedia(recipe, fields, title, removed):
+  found = judge((title + clean_examples.PROSE, fields), recipe())
+  assert found == ('wikipedia' if removed else '')
+
+
+@pytest.mark.parametrize('url, domain', [
+  ('https://User@WWW.Blocked.example:8080/x?y', 'blocked.example'),
+  ('blocked.example/x', 'blocked.example'),
+  ('http://a.b.c#d', 'a.b.c'), ('', '')])
+def test_domain_of(url, domain):
+  assert clean.domain_of({'url': url}) == domain
+  assert clean.domain_of({'url': 'http://x.example', 'domain': 'y.example'}) == 'y.example'
+
+
+def test_real_text_is_judged_as_a_reader_would(shared_data):
+  """News in English stays, its French translation goes; so with novels and Wikipedia's articles."""
+  plain = clean.recipe('webtext', (), '', '')
+  counts = {}
+  for language in 'en', 'fr':
+    lines = (SHARED / f'eval/newstest2014.{language}').read_text().split('\n')
+    documents = [' '.join(lines[i:i + 12]) for i in range(0, 3000, 12)]
+    found = [judge((text, {}), plain) for text in documents]
+    counts[language] = found.count('') / len(found)
+    if language == 'fr':
+      assert set(found) == {'not_english'}
+  assert counts['en'] > 0.98 and counts['fr'] == 0
+  wiki = (SHARED / 'text/wikitext-2/wiki.test.raw').read_text()
+  articles = [wiki[i:i + 4000] for i in range(0, len(wiki) - 4000, 4000)]
+  assert sum(judge((text, {}), plain) == '' for text in articles) > 0.98 * len(articles)
+
+
+def test_unknown_names_are_refused(tmp_path):
+  for call in [('web', (), '', ''), ('webtext', ['shorts'], '', ''), ('', ['short'], '', ''),
+               ('webtext', (), str(tmp_path / 'none.txt'), '')]:
+    with pytest.raises(ValueError, match=r'not one of|not a filter|cannot be read'):
+      clean.recipe(*call)
+
+
+def test_the_description_tells_recipes_apart(recipe):
+  plain = [clean.recipe(name, (), '', '').description for name in ('', 'webtext')]
+  assert len({recipe().description, recipe(['short']).description, *plain}) == 4
+
+
+def shingles(text):
+  words = text.lower().split()
+  return {tuple(words[i:i + duplicates.PHRASE]) for i in range(len(words) - duplicates.PHRASE + 1)}
+
+
+def near_and_far(rng):
+  """Documents, some of them copies of earlier ones with words changed; and their similarities."""
+  words = [f'w{i}' for i in range(5000)]
+  texts = [' '.join(rng.choices(words, k=300)) for _ in range(40)]
+  for share in (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) * 8:
+    copy = rng.choice(texts[:40]).split()
+    for i in rng.sample(range(len(copy)), int(share * len(copy))):
+      copy[i] = rng.choice(words)
+    texts.append(' '.join(copy))
+  return texts
+
+
+def test_near_duplicates_are_those_of_high_similarity(tmp_path):
+  texts = near_and_far(random.Random(1))
+  plain = clean.recipe('webtext', TEXT_FILTERS, '', '')
+  function = duplicates.make_judge(plain)
+  columns = duplicates.Columns(tmp_path, 0)
+  pieces = [(i, files.text_digest(text), text, {}) for i, text in enumerate(texts)]
+  for start in range(0, len(pieces), 30):
+    columns.add(function(pieces[start:start + 30]), min(start + 30, len(pieces)))
+  columns.complete()
+  duplicates.mark(tmp_path, plain, len(texts))
+  verdicts = np.fromfile(tmp_path / duplicates.JUDGED, np.uint8)
+  sets = [shingles(text) for text in texts]
+  names = ['', *clean.FILTERS]
+  kinds = set()
+  for i, verdict in enumerate(verdicts):
+    best = max((len(sets[i] & other) / len(sets[i] | other) for other in sets[:i]), default=0)
+    name = names[verdict]
+    kinds.add(name)
+    if texts[i] in texts[:i]:
+      assert name == 'exact_duplicate'
+    elif best > 0.93:
+      assert name == 'near_duplicate', best
+    elif best < 0.65:
+      assert name == '', best
+  assert kinds == {'', 'exact_duplicate', 'near_duplicate'}
+
+
+def test_signatures_do_not_depend_on_the_machine_or_the_version():
+  signature = duplicates.make_judge(clean.recipe('webtext', (), '', ''))(
+    [(0, b'12345678', clean_examples.PROSE, {})])
+  assert signature.signatures[0, :4].tolist() == GOLDEN_SIGNATURE
+  assert signature.keys[0, :3].tolist() == GOLDEN_KEYS
+
+
+GOLDEN_SIGNATURE = [87704485, 9141564, 44901705, 51511789]
+GOLDEN_KEYS = [4050765991979987505, 1939348601017321846, 10498030651717166138]
+
+
+def test_recipe_in_a_corpus(tmp_path, recipe):
+  """Counts by filter, the first of duplicates kept, the same corpus from 1 and from 2 workers."""
+  removed = [clean_examples.EXAMPLES[name][0] for name in clean.FILTERS]
+  records = [(clean_examples.PROSE, {}), *removed,
+             (clean_examples.OTHER, {'url': 'http://a.example'})]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(
+    json.dumps({'text': text, **fields}) for text, fields in records))
+  made = [prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / f'out{n}'),
+                  validation_fraction=0, clean='webtext', workers=n, tfds_dir='', on_error='stop',
+                  blocked_domains=str(tmp_path / 'blocked.txt'),
+                  wikipedia_titles=str(tmp_path / 'titles.txt'), progress=False) for n in (1, 2)]
+  assert made[0] == made[1]
+  assert made[0]['skipped'] == {f'webtext {name}': 1 for name in clean.FILTERS}
+  assert made[0]['splits']['train']['documents'] == 2
+  kept = len((clean_examples.PROSE + clean_examples.OTHER).encode())
+  assert made[0]['splits']['train']['bytes'] == kept
+  with pytest.raises(ValueError, match='another clean'):
+    prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / 'out1'),
+            validation_fraction=0, clean='', workers=1, tfds_dir='', on_error='stop',
+            progress=False)
+
+
+def test_long_documents_are_judged_by_their_first_piece(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, 'PIECE', 2000)
+  texts = [clean_examples.PROSE * 5, clean_examples.FRENCH * 5 + clean_examples.PROSE * 5]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(json.dumps({'text': text}) for text in texts))
+  made = prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / 'out'),
+                 validation_fraction=0, clean='webtext', workers=1, tfds_dir='', on_error='stop',
+                 clean_without=['repetition'], progress=False)
+  assert made['skipped'] == {'webtext not_english': 1}
+  assert made['splits']['train']['bytes'] == len(texts[0].encode())

@@ -1,0 +1,255 @@
+"""Every kind of source gives the documents that were put in, and names those it cannot give."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+
+import fsspec
+import hypothesis
+import pyarrow
+import pytest
+from conftest import SHARED
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from gptjax.data import files, python_source, sources
+
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
+TEXTS = ['First document.\nTwo lines.', 'Second, naïve café\r\n', ' third\twith tabs ']
+
+
+def read(source, separator='', tfds_dir=''):
+  return [piece for unit in sources.units([source], tfds_dir)
+          for piece in sources.pieces(unit, separator, tfds_dir)]
+
+
+def texts(pieces):
+  assert not [piece for piece in pieces if piece.problem]
+  return [piece.text for piece in pieces]
+
+
+def problems(pieces):
+  return [(piece.place, piece.problem) for piece in pieces if piece.problem]
+
+
+def compress(data, suffix):
+  if suffix == '.gz':
+    return gzip.compress(data)
+  return pyarrow.compress(data, codec='zstd', asbytes=True) if suffix == '.zst' else data
+
+
+def jsonl(field='text'):
+  return ''.join(json.dumps({field: text}) + '\n' for text in TEXTS).encode()
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+def test_text_files_are_documents_in_the_order_of_their_names(tmp_path, suffix):
+  for name, text in zip('bac', TEXTS, strict=True):
+    (tmp_path / f'{name}.txt{suffix}').write_bytes(compress(text.encode(), suffix))
+  (tmp_path / 'sub').mkdir()
+  (tmp_path / 'sub' / f'd.txt{suffix}').write_bytes(compress(b'deep', suffix))
+  assert texts(read(f'text:{tmp_path}/*.txt{suffix}')) == [TEXTS[1], TEXTS[0], TEXTS[2]]
+  assert texts(read(f'text:{tmp_path}/**/*.txt{suffix}'))[-1] == 'deep'
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+@pytest.mark.parametrize('field', ['text', 'body'])
+def test_jsonl(tmp_path, suffix, field):
+  (tmp_path / f'a.jsonl{suffix}').write_bytes(compress(jsonl(field), suffix))
+  spec = f'jsonl:{tmp_path}/a.jsonl{suffix}' + ('' if field == 'text' else f':{field}')
+  assert texts(read(spec)) == TEXTS
+
+
+def test_parquet(tmp_path):
+  urls = ['http://a.example', None, 'http://c.example']
+  table = pyarrow.table({'body': TEXTS, 'url': urls, 'n': [1, 2, 3]})
+  parquet.write_table(table, tmp_path / 'a.parquet', row_group_size=2)
+  found = read(f'parquet:{tmp_path}/*.parquet:body')
+  assert texts(found) == TEXTS
+  assert [piece.fields.get('url') for piece in found] == urls
+  (place, problem), *_ = problems(read(f'parquet:{tmp_path}/a.parquet'))
+  assert place.endswith('a.parquet:1') and problem.startswith('no such field')
+
+
+def test_fields_of_records_are_kept_for_the_cleaning(tmp_path):
+  record = {'text': 'a b', 'url': 'http://x.example/', 'title': 'T', 'n': 3, 'domain': None}
+  (tmp_path / 'a.jsonl').write_text(json.dumps(record))
+  assert read(f'jsonl:{tmp_path}/a.jsonl')[0].fields == {'url': 'http://x.example/', 'title': 'T'}
+
+
+def test_whatever_fsspec_opens():
+  system = fsspec.filesystem('memory')
+  for name, suffix in ('b', ''), ('a', '.gz'):
+    with system.open(f'/corpus/{name}.jsonl{suffix}', 'wb') as file:
+      file.write(compress(jsonl(), suffix))
+  assert texts(read('jsonl:memory://corpus/*.jsonl*')) == TEXTS * 2
+  assert texts(read('jsonl:memory://corpus/b.jsonl:text')) == TEXTS
+  with pytest.raises(ValueError, match='no file'):
+    read('jsonl:memory://nowhere/*.jsonl')
+
+
+@pytest.mark.parametrize('text, found', [
+  ('a\n--\nb\n--\nc', ['a', 'b', 'c']), ('--\na\n--\nb\n--\n', ['\na\n', '\nb\n']),
+  ('one', ['one']), ('--a', ['a'])])
+def test_document_separator(tmp_path, text, found):
+  (tmp_path / 'a.txt').write_text(text)
+  separator = '--' if text.startswith('--') else '\n--\n'
+  assert texts(read(f'text:{tmp_path}/a.txt', separator)) == found
+
+
+@hypothesis.given(st.lists(st.text('ab\n', min_size=1, max_size=30).filter(str.strip), min_size=1,
+                           max_size=20), st.integers(1, 9), st.sampled_from(['<|>', '\n\n\n', '|']))
+@hypothesis.settings(deadline=None)
+def test_separators_across_chunks(tmp_path_factory, documents, chunk, separator):
+  documents = [text.strip() for text in documents]
+  hypothesis.assume(all(separator not in text for text in documents))
+  path = tmp_path_factory.mktemp('separated') / 'a.txt'
+  path.write_text(separator.join(documents))
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(files, 'CHUNK', chunk)
+    assert texts(read(f'text:{path}', separator)) == documents
+
+
+@hypothesis.given(st.text('ab .,\n日é\U0001f600', max_size=200).filter(str.strip),
+                  st.integers(1, 40), st.integers(1, 40))
+@hypothesis.settings(deadline=None)
+def test_long_files_come_in_pieces_that_make_the_whole(tmp_path_factory, text, chunk, piece):
+  path = tmp_path_factory.mktemp('long') / 'a.txt'
+  path.write_bytes(text.encode())
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(files, 'CHUNK', chunk)
+    patch.setattr(files, 'PIECE', piece)
+    found = read(f'text:{path}')
+    assert found == [p._replace(place=f'{path}:1') for p in files.document(text, '', {})]
+  assert ''.join(texts(found)) == text
+  assert {p.length for p in found} == {len(text)} and len({p.digest for p in found}) == 1
+  lengths = [len(p.text) for p in found]
+  assert [p.start for p in found] == [sum(lengths[:i]) for i in range(len(found))]
+  assert all(0 < len(p.text) <= piece for p in found)
+
+
+BAD = b'caf\xe9'
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+def test_what_is_wrong_is_named_with_its_line(tmp_path, suffix):
+  lines = [b'{"text": "good"}', b'', b'{"text": "' + BAD + b'"}', b'{"text": "half',
+           b'{"text": ""}', b'{"text": " \\n "}', b'{"body": "x"}', b'[1]', b'{"text": 3}',
+           b'{"text": null}', b'{"text": "\\ud800"}', b'{"text": "good too"}']
+  path = tmp_path / f'a.jsonl{suffix}'
+  path.write_bytes(compress(b'\n'.join(lines), suffix))
+  found = read(f'jsonl:{path}')
+  assert [piece.text for piece in found if not piece.problem] == ['good', 'good too']
+  assert [(place, problem.split(':')[0]) for place, problem in problems(found)] == [
+    (f'{path}:3', 'not UTF-8'), (f'{path}:4', 'not JSON'), (f'{path}:5', 'empty'),
+    (f'{path}:6', 'empty'), (f'{path}:7', 'no such field'), (f'{path}:8', 'no such field'),
+    (f'{path}:9', 'not text'), (f'{path}:10', 'empty'), (f'{path}:11', 'not Unicode')]
+
+
+def test_bad_text_files_are_named_with_their_line(tmp_path):
+  (tmp_path / 'a.txt').write_bytes(b'one\ntwo\nthree ' + BAD + b'\n')
+  (tmp_path / 'b.txt').write_bytes(b'')
+  (tmp_path / 'c.txt').write_bytes(b' \n\n')
+  (tmp_path / 'd.txt').write_bytes(b'ends within a letter \xc3')
+  found = problems(read(f'text:{tmp_path}/*.txt'))
+  assert [(place.rpartition('/')[2], problem.split(':')[0]) for place, problem in found] == [
+    ('a.txt:3', 'not UTF-8'), ('b.txt:1', 'empty'), ('c.txt:1', 'empty'), ('d.txt:1', 'not UTF-8')]
+  (tmp_path / 'a.txt').write_bytes(b'one\n\n--\n\n--\ntwo\n ' + BAD + b'\n--\nfour')
+  found = read(f'text:{tmp_path}/a.txt', '--')
+  assert [piece.text for piece in found if not piece.problem] == ['one\n\n', '\nfour']
+  found = [(place.rpartition(':')[2], problem.split(':')[0]) for place, problem in problems(found)]
+  assert found == [('5', 'empty'), ('6', 'not UTF-8')]
+
+
+@pytest.mark.parametrize('suffix', ['.gz', '.zst'])
+@pytest.mark.parametrize('kind', ['text', 'jsonl'])
+@pytest.mark.parametrize('damage', ['cut', 'garbage'])
+def test_damaged_files_are_named(tmp_path, suffix, kind, damage):
+  lines = [json.dumps({'text': f'{i} {i * i:x} {i ^ 77:x} {i**3:x}'}) for i in range(9000)]
+  data = compress('\n'.join(lines).encode(), suffix)
+  path = tmp_path / f'a{suffix}'
+  path.write_bytes(data[:len(data) * 2 // 3] if damage == 'cut' else b'garbage' * 50)
+  found = read(f'{kind}:{path}')
+  (place, problem), = problems(found)
+  assert problem.startswith('damaged or cut short'), problem
+  assert place.startswith(f'{path}:')
+  if damage == 'cut' and kind == 'jsonl':
+    assert len(found) > 3000 and int(place.rpartition(':')[2]) == len(found)
+  if kind == 'text':
+    assert len(found) == 1
+
+
+def test_a_cut_parquet_file_is_named(tmp_path):
+  buffer = io.BytesIO()
+  parquet.write_table(pyarrow.table({'text': TEXTS}), buffer)
+  (tmp_path / 'a.parquet').write_bytes(buffer.getvalue()[:-9])
+  (place, problem), = problems(read(f'parquet:{tmp_path}/a.parquet'))
+  assert place.endswith('a.parquet:1') and problem.startswith('damaged')
+
+
+def test_too_long_a_line_is_passed_over(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, 'MAX_DOCUMENT', 1000)
+  monkeypatch.setattr(files, 'CHUNK', 64)
+  lines = b'{"text": "a"}\n{"text": "' + b'x' * 5000 + b'"}\n{"text": "b"}\n'
+  (tmp_path / 'a.jsonl').write_bytes(lines)
+  found = read(f'jsonl:{tmp_path}/a.jsonl')
+  assert [piece.text for piece in found] == ['a', '', 'b']
+  assert found[1].place.endswith(':2') and found[1].problem.startswith('too long')
+  (tmp_path / 'a.txt').write_bytes(b'x' * 5000)
+  assert read(f'text:{tmp_path}/a.txt', '--')[0].problem.startswith('too long')
+
+
+@pytest.mark.parametrize('source', ['', 'python', 'text', 'text:', 'csv:a', 'text:/nowhere/*.txt',
+                                    'jsonl:/nowhere/a.jsonl:text', 'parquet:/nowhere:x'])
+def test_sources_that_are_not_there(source):
+  with pytest.raises(ValueError, match=r'no file has this name|is none of') as error:
+    read(source)
+  assert '\n' not in str(error.value)
+
+
+def test_a_file_whose_name_has_a_colon(tmp_path):
+  (tmp_path / 'a:b').write_bytes(jsonl())
+  assert texts(read(f'jsonl:{tmp_path}/a:b')) == TEXTS
+  assert texts(read(f'jsonl:{tmp_path}/a:b:text')) == TEXTS
+
+
+def test_python_is_a_megabyte_of_english_always_the_same():
+  script = ('import hashlib, sys, warnings; warnings.simplefilter("error"); '
+            'from gptjax.data import python_source as p; '
+            'print(hashlib.sha256("".join(x.text for x in p.pieces()).encode()).hexdigest(), '
+            'sorted({"this", "antigravity", "turtle", "jax", "numpy"} & set(sys.modules)))')
+  done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)
+  assert not done.stderr
+  found = python_source.pieces()
+  import hashlib
+  digest = hashlib.sha256(''.join(texts(found)).encode()).hexdigest()
+  assert done.stdout.split()[0] == digest and done.stdout.strip().endswith('[]')
+  assert len(found) > 200 and sum(len(piece.text) for piece in found) > 1_000_000
+  assert not any('site-packages' in piece.place for piece in found)
+  module = next(piece.text for piece in found if piece.place == 'module textwrap')
+  assert module.startswith('textwrap\n\nText wrapping and filling.') and 'textwrap.dedent' in module
+
+
+@needs_data
+@pytest.mark.parametrize('source, count, first', [
+  ('tfds:tiny_shakespeare', 1, 'First Citizen:'), ('tfds:wsc273:test', 273, 'Fred watched TV'),
+  ('tfds:glue/cola:validation:sentence', 1043, ''), ('tfds:glue/cola:2.0.0:validation', 1043, ''),
+  ('tfds:glue/sst2:validation[:10%]:sentence', 87, '')])
+def test_tfds(source, count, first):
+  found = texts(read(source, tfds_dir=str(SHARED / 'tfds')))
+  assert found[0].startswith(first)
+  assert sum(map(bool, found)) == count
+
+
+@needs_data
+@pytest.mark.parametrize('source, message', [
+  ('tfds:tiny_shakespeare:nosplit', 'no split'),
+  ('tfds:tiny_shakespeare:train:nofield', 'no field'),
+  ('tfds:glue/rte', 'say which'), ('tfds:not_a_data_set', 'not_a_data_set'),
+  ('tfds:glue/cola:train:sentence:more', 'more than')])
+def test_tfds_that_is_not_there(source, message):
+  with pytest.raises(ValueError, match=message) as error:
+    read(source, tfds_dir=str(SHARED / 'tfds'))
+  assert '\n' not in str(error.value)

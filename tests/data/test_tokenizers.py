@@ -1,0 +1,288 @@
+"""Ids against a second implementation, the papers' golden ids, and spaCy's words for GPT-1."""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+from conftest import SHARED
+from hypothesis import strategies as st
+
+from gptjax.data import files, gpt1_text, gpt1_words, python_source, tokenizers
+
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
+ANY_TEXT = st.text(max_size=60)  # all of Unicode but lone surrogates
+AWKWARD = st.lists(st.sampled_from([
+  "'s", "'S", "'re", "'RE", '<|endoftext|>', ' ', '  ', '\n', '\n\n', '\t', '\x1c', '\x85', '\xa0',
+  '\u2028', '\u3000', '\u200b', 'a', 'é', 'e\u0301', '٣', '½', '²', '_', '日本',
+  '\U0001f600', '\u0301', '1', '0', '.', '...', '\0', '\ufeff', 'ſ',
+  'İ']), max_size=12).map(''.join)
+
+
+def by_library(tokenizer):
+  """The same BPE in the `tokenizers` library, made from the saved merges: the judge."""
+  import tokenizers as library
+  encoder, merges = tokenizer.files['encoder.json'], tokenizer.files['vocab.bpe']
+  pairs = [tuple(line.split(' ')) for line in merges.decode().split('\n')[1:] if line]
+  judge = library.Tokenizer(library.models.BPE(json.loads(encoder), pairs))
+  judge.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  return lambda text: judge.encode(text, add_special_tokens=False).ids
+
+
+def all_texts():
+  """(name, text) of every text file of the shared data, the novels cut to their first part."""
+  for path in sorted(p for folder in ('text', 'eval') for p in (SHARED / folder).rglob('*')
+                     if p.is_file()):
+    if path.suffix == '.gz':
+      with gzip.open(path) as lines:
+        for line in lines:
+          record = json.loads(line)
+          yield record['title'], record['text'][:200_000]
+    else:
+      yield path.name, path.read_text(encoding='utf-8')
+
+
+@pytest.fixture(scope='module')
+def gpt2():
+  if not SHARED.is_dir():
+    pytest.skip(f'needs the data folder {SHARED}')
+  return tokenizers.load(f'gpt2:{SHARED}/bpe/gpt2')
+
+
+@pytest.fixture(scope='module')
+def gpt1():
+  if not SHARED.is_dir():
+    pytest.skip(f'needs the data folder {SHARED}')
+  return tokenizers.load(f'gpt1:{SHARED}/bpe/gpt1')
+
+
+@pytest.fixture(scope='module')
+def trained():
+  return tokenizers.train_bpe([CORPUS], 400)
+
+
+CORPUS = ''.join(piece.text for piece in python_source.pieces()[:12]) + 'aaaa aaa aaaaaaa ' * 9
+
+
+@pytest.mark.parametrize('text, ids', [
+  ('Hello world', '15496 995'), (' the', '262'), ('TL;DR:', '14990 26 7707 25'), ('A:', '32 25'),
+  ('Q:', '48 25'), ('\n', '198'), ('\n\n', '628'), (' =', '796'),
+  ("don't DON'T", '9099 470 23917 6 51'), ('  two  spaces ', '220 734 220 9029 220'),
+  ('2019 1,000', '23344 352 11 830'),
+  ('naïve café 日本', '2616 38776 40304 10545 245 98 17312 105')])
+def test_gpt2_golden_ids(gpt2, text, ids):
+  assert gpt2.encode(text).tolist() == [int(i) for i in ids.split()]
+
+
+def test_gpt2_is_the_published_one(gpt2):
+  assert (gpt2.name, gpt2.n_vocab, gpt2.end_of_text) == ('gpt2', 50257, 50256)
+  for name, content in gpt2.files.items():
+    assert hashlib.sha256(content).hexdigest() == tokenizers.GPT2_SHA256[name]
+
+
+@hypothesis.given(st.one_of(ANY_TEXT, AWKWARD))
+@hypothesis.settings(max_examples=1500, deadline=None)
+def test_gpt2_agrees_with_the_library_on_unicode(gpt2, gpt2_judge, text):
+  ids = gpt2.encode(text)
+  assert ids.tolist() == gpt2_judge(text)
+  assert ids.dtype == np.int32 and not (ids == gpt2.end_of_text).any()
+  assert gpt2.decode(ids) == text
+  assert gpt2.decode_bytes(ids) == text.encode()
+
+
+@pytest.fixture(scope='module')
+def gpt2_judge(gpt2):
+  return by_library(gpt2)
+
+
+@needs_data
+def test_gpt2_agrees_with_the_library_on_every_file(gpt2, gpt2_judge):
+  count = 0
+  for name, text in all_texts():
+    for part in (text[i:i + 300_000] for i in range(0, min(len(text), 1_200_000), 300_000)):
+      ids = gpt2.encode(part)
+      assert ids.tolist() == gpt2_judge(part), name
+      assert gpt2.decode(ids) == part
+      count += len(ids)
+  assert count > 2_000_000
+
+
+def test_end_of_text_in_a_document_is_text(gpt2):
+  ids = gpt2.encode('a<|endoftext|>b')
+  assert gpt2.end_of_text not in ids and len(ids) == 9
+  assert gpt2.decode([gpt2.end_of_text]) == '<|endoftext|>'
+
+
+@pytest.mark.parametrize('character', ['a', ' ', '\n', '^', '漢', '\u0301'])
+def test_long_runs_do_not_crash_or_stall(gpt2, character):
+  text = character * (files.PIECE if character != '漢' else 100_000)
+  assert gpt2.decode(gpt2.encode(text)) == text
+
+
+def test_gpt2_from_the_cache_of_tiktoken(gpt2, tmp_path, monkeypatch):
+  for name, content in gpt2.files.items():
+    key = hashlib.sha1((tokenizers.GPT2_URL + name).encode()).hexdigest()
+    (tmp_path / key).write_bytes(content)
+  monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
+  assert tokenizers.load('gpt2').digest == gpt2.digest
+
+
+def test_other_files_are_not_gpt2(gpt2, trained, tmp_path):
+  trained.save(tmp_path)
+  with pytest.raises(ValueError, match='does not hold the published'):
+    tokenizers.load(f'gpt2:{tmp_path}')
+  merges = gpt2.files['vocab.bpe'].decode().split('\n')
+  merges[5], merges[900] = merges[900], merges[5]
+  (tmp_path / 'encoder.json').write_bytes(gpt2.files['encoder.json'])
+  (tmp_path / 'vocab.bpe').write_text('\n'.join(merges))
+  with pytest.raises(ValueError, match='does not fit'):
+    tokenizers.load(f'bpe:{tmp_path}')
+
+
+@pytest.mark.parametrize('spec', ['', 'gpt3', 'gpt2:', 'gpt2:/nowhere', 'bpe:/nowhere',
+                                  'gpt1:/nowhere', 'sentencepiece:/nowhere.model', '/nowhere'])
+def test_what_is_not_there_is_named(spec):
+  with pytest.raises(ValueError, match=r'nowhere|is none of') as error:
+    tokenizers.load(spec)
+  assert '\n' not in str(error.value)
+
+
+@hypothesis.given(st.one_of(ANY_TEXT, st.text('she salor', max_size=40)))
+@hypothesis.settings(max_examples=300, deadline=None)
+def test_trained_bpe_agrees_with_the_library(trained, text):
+  ids = trained.encode(text)
+  assert ids.tolist() == by_library(trained)(text)
+  assert trained.decode(ids) == text
+
+
+@needs_data
+def test_trained_bpe_agrees_with_the_library_on_real_text():
+  text = (SHARED / 'text/tinyshakespeare/input.txt').read_text()
+  made = tokenizers.train_bpe([text[:500_000]], 3000)
+  ids = made.encode(text)
+  assert ids.tolist() == by_library(made)(text)
+  assert (made.n_vocab, made.end_of_text, made.name) == (3000, 2999, 'bpe')
+  assert len(text) / len(ids) > 2.9
+
+
+def test_training_has_one_result(trained):
+  script = ('import sys; from gptjax.data import tokenizers; '
+            'print(tokenizers.train_bpe([sys.stdin.read()], 400).digest)')
+  for threads in '1', '3':
+    done = subprocess.run([sys.executable, '-c', script], input=CORPUS, capture_output=True,
+                          text=True, check=True, env={**os.environ, 'RAYON_NUM_THREADS': threads})
+    assert done.stdout.strip() == trained.digest
+
+
+def test_training_on_too_little_text_says_how_much_it_gives():
+  with pytest.raises(ValueError, match=r'it gives 25[0-9]'):
+    tokenizers.train_bpe(['ab'], 300)
+  with pytest.raises(ValueError, match='257'):
+    tokenizers.train_bpe(['ab'], 256)
+
+
+def test_every_kind_comes_back_from_its_folder(gpt2, gpt1, trained, tmp_path):
+  piece = tokenizers.train_sentencepiece([CORPUS], 420)
+  text = 'She sells the sea.'
+  for made in gpt2, gpt1, trained, piece:
+    made.save(tmp_path / made.name)
+    again = tokenizers.load(str(tmp_path / made.name))
+    assert (again.name, again.digest, again.n_vocab, again.end_of_text) == (
+      made.name, made.digest, made.n_vocab, made.end_of_text)
+    assert again.encode(text).tolist() == made.encode(text).tolist()
+  assert len({made.digest for made in (gpt2, gpt1, trained, piece)}) == 4
+
+
+@pytest.mark.parametrize('word, ids', [
+  ('the', [481]), ('very', [963]), ('positive', [6353]), ('negative', [9503]), ('hello', [3570]),
+  ('world', [1276]), ('.', [239]), ('transformer', [2973, 5353]), ('HELLO', [3570]),
+  ('xylophonist', [26702, 518, 1031, 25688]), ('a\n\n \nb', [246, 40477, 259]), ('', []),
+  (' \n', []), ('\u4e00', [0])])
+def test_gpt1_golden_ids(gpt1, word, ids):
+  assert gpt1.encode(word).tolist() == ids
+
+
+def test_gpt1_clean_up_is_the_released_one():
+  """The pattern of the released `text_utils.py`, where a backslash is not padded but a plus is."""
+  import re
+  text = ('a--b "c" (d) e\\f g+h i...j; k|l_m{n}~o! p? * q, [r]/s \u2014 t\u2026 u\u00b4s  \n \n\t '
+          'v:w.x\'y')
+  expected = text
+  for before, after in [('—', '-'), ('–', '-'), ('―', '-'), ('…', '...'), ('´', "'")]:
+    expected = expected.replace(before, after)
+  expected = re.sub(r"""(-+|~+|!+|"+|;+|\?+|\++|,+|\)+|\(+|\++|\/+|\*+|\[+|\]+|}+|{+|\|+|_+)""",
+                    r' \1 ', expected)
+  expected = re.sub(r'\s*\n\s*', ' \n ', expected)
+  expected = re.sub(r'[^\S\n]+', ' ', expected)
+  assert gpt1_text.standardize(text) == expected
+
+
+def test_gpt1_words_are_spacys():
+  """Cases from spaCy 3.8's blank English tokenizer."""
+  with open(os.path.join(os.path.dirname(__file__), 'gpt1_words.json'), encoding='utf-8') as file:
+    cases = json.load(file)
+  assert len(cases) > 1500
+  wrong = {chunk: (gpt1_words.words(chunk), words) for chunk, words in cases.items()
+           if gpt1_words.words(chunk) != words}
+  assert not wrong
+
+
+@hypothesis.given(st.text(max_size=30).map(lambda text: ''.join(text.split())))
+@hypothesis.settings(max_examples=500, deadline=None)
+def test_gpt1_words_lose_nothing(chunk):
+  words = gpt1_words.words(chunk)
+  assert ''.join(words) == chunk and all(words)
+
+
+def test_gpt1_loses_case_and_white_space_and_no_more(gpt1):
+  text = 'He said:  "I don\'t know\n\n  MR Smith"'
+  assert gpt1.decode(gpt1.encode(text)) == 'he said : " i do n\'t know\nmr smith "'
+  again = gpt1.decode(gpt1.encode(text))
+  assert gpt1.encode(again).tolist() == gpt1.encode(text).tolist()
+
+
+@pytest.mark.parametrize('kind', ['gpt2', 'gpt1', 'trained', 'sentencepiece'])
+def test_pieces_of_a_long_document_give_the_ids_of_the_whole(kind, request, monkeypatch):
+  monkeypatch.setattr(files, 'PIECE', 200)
+  made = (tokenizers.train_sentencepiece([CORPUS], 420) if kind == 'sentencepiece'
+          else request.getfixturevalue(kind))
+  odd = "She can't sell\n\n sea  shells, he said;\tthe shore's 'll  ...  \n" * 3
+  text = (odd + CORPUS[:300] + ' one two' * 90) * 4
+  pieces = list(files.document(text, '', {}))
+  assert len(pieces) > 5 and ''.join(piece.text for piece in pieces) == text
+  ids = np.concatenate([made.encode_part(piece.text, piece.start == 0) for piece in pieces])
+  assert ids.tolist() == made.encode(text).tolist()
+
+
+def test_sentencepiece_keeps_text(tmp_path):
+  made = tokenizers.train_sentencepiece([CORPUS], 420)
+  made.save(tmp_path)
+  again = tokenizers.load(f'sentencepiece:{tmp_path}/sentencepiece.model')
+  for text in 'She  sells\nsea shells', ' naïve 日本 \U0001f600', '</s>':
+    assert again.decode(again.encode(text)) == text
+    assert again.end_of_text not in again.encode(text)
+  assert again.n_vocab == 420
+  assert tokenizers.train_sentencepiece([CORPUS], 420).digest == made.digest
+  with pytest.raises(ValueError, match='5000 entries'):
+    tokenizers.train_sentencepiece([CORPUS], 5000)
+
+
+@pytest.mark.parametrize('kind', ['bpe', 'sentencepiece'])
+def test_train_command(kind, tmp_path):
+  (tmp_path / 'a.txt').write_text(CORPUS)
+  command = [sys.executable, '-m', 'gptjax.data.tokenizers', 'train', f'--kind={kind}',
+             '--vocab_size=430', f'--source=text:{tmp_path}/a.txt', f'--out={tmp_path}/made']
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  made = tokenizers.load(f'{tmp_path}/made')
+  assert made.n_vocab == 430 and made.digest in done.stdout
+  shutil.rmtree(tmp_path / 'made')
+  command[5] = '--vocab_size=90000'
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
