@@ -6,7 +6,7 @@ import jax.numpy as jnp
 KERNELS = ('auto', 'xla', 'cudnn', 'splash')
 AVAILABLE = ('auto', 'xla')
 
-BLOCK = 128  # queries at a time: a causal model never computes the far half of the square
+BLOCKS = 4  # of queries: what lies in the future of a whole block is never computed
 
 
 def check(kernel):
@@ -54,16 +54,20 @@ def attention(q, k, v, *, kernel, rate, keys):
   check(kernel)
   del kernel  # xla is the only one yet
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-  blocks = [_rows(q, k, v, start, rate, keys) for start in range(0, q.shape[2], BLOCK)]
+  size = -(-q.shape[2] // BLOCKS)
+  blocks = [_block(q, k, v, start, min(start + size, q.shape[2]), rate, keys)
+            for start in range(0, q.shape[2], size)]
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 
-def _rows(q, k, v, start, rate, keys):
-  """The block of queries from `start` on, [b, h, BLOCK, k]; keys after its end are never touched."""
-  end = min(start + BLOCK, q.shape[2])
+def _block(q, k, v, start, end, rate, keys):
+  """The queries from `start` to `end`, [b, h, end - start, k]; later keys are never touched."""
   q, k, v = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
   scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
   past = jnp.tril(jnp.ones((end - start, end), bool), start)
   scores = jnp.where(past, scores * q.shape[-1] ** -0.5, -jnp.inf)
-  weights = dropout(jax.nn.softmax(scores, axis=-1).astype(v.dtype), rate, fold_in(keys, start))
-  return jnp.einsum('bhts,bhsk->bhtk', weights, v)
+  weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+  kept = dropout(weights, rate, fold_in(keys, start)).astype(v.dtype)
+  # The softmax is normalised after the product, where there is less to divide.
+  y = jnp.einsum('bhts,bhsk->bhtk', kept, v, preferred_element_type=jnp.float32)
+  return (y / weights.sum(-1, keepdims=True)).astype(v.dtype)

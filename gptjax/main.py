@@ -12,7 +12,7 @@ from ml_collections import config_flags
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-import jax  # noqa: E402
+import jax
 
 BAD_INPUT = 2  # exit code
 

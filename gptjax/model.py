@@ -134,7 +134,7 @@ class GPT(nnx.Module):
     c = config.model
     self.n_ctx, self.n_vocab, self.n_layer = c.n_ctx, c.n_vocab, c.n_layer
     self.norm, self.dropout, self.kernel = c.norm, c.dropout, config.attention.kernel
-    self.scan, self.remat, self.dtype = c.scan, c.remat, c.compute_dtype
+    self.remat, self.dtype = c.remat, c.compute_dtype
     key_wte, key_wpe, key_h = jax.random.split(key, 3)
     self.wte = weight(key_wte, (padded_vocab(c), c.n_embd), ('vocab', 'embed'), c.init_std)
     real = jnp.arange(padded_vocab(c), out_sharding=sharding.storage('vocab')) < c.n_vocab
@@ -166,10 +166,10 @@ class GPT(nnx.Module):
       return block(x, self.norm, self.kernel, self.dropout, fold_in(keys_h, index)), None
 
     layer = rematerialized(layer, self.remat)
-    if self.scan:
+    if isinstance(self.h, Block):
       x, _ = jax.lax.scan(layer, x, (self.h, jnp.arange(self.n_layer)))
     else:
-      for index, block in enumerate(unstack(self.h)):
+      for index, block in enumerate(self.h):
         x, _ = layer(x, (block, index))
     return self.ln_f(x) if self.norm == 'before' else x
 
@@ -213,11 +213,19 @@ def rematerialized(layer, policy):
   return jax.checkpoint(layer, policy=saved)
 
 
-def unstack(blocks):
-  """The layers of a stacked module one by one; its gradient is a single concatenation."""
-  leaves, tree = jax.tree.flatten(blocks)
+def unrolled(model):
+  """The same model with a list of layers in place of stacked ones; its gradient is such a model too."""
+  leaves, tree = jax.tree.flatten(model.h)
   columns = [jnp.unstack(leaf) for leaf in leaves]
-  return [tree.unflatten(layer) for layer in zip(*columns, strict=True)]
+  model.h = nnx.List([tree.unflatten(layer) for layer in zip(*columns)])
+  return model
+
+
+def stacked(model):
+  """The inverse of `unrolled`."""
+  if not isinstance(model.h, Block):
+    model.h = jax.tree.map(lambda *layers: jnp.stack(layers), *model.h)
+  return model
 
 
 def _split(keys, n):

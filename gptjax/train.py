@@ -9,7 +9,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.losses import next_token_loss
-from gptjax.model import GPT, gathered, in_dtype
+from gptjax.model import GPT, gathered, in_dtype, stacked, unrolled
 from gptjax.optimizer import learning_rate, make_optimizer
 
 
@@ -72,26 +72,28 @@ def loss_and_grads(params, batch, keys, config, graphdef):
   """
   count = jnp.maximum((batch['targets'] >= 0).sum(dtype=jnp.float32), 1)
 
-  def loss(weights, batch, keys):
-    model = nnx.merge(graphdef, weights)
+  def loss(model, batch, keys):
     x = model.features(batch['inputs'], keys)
     total, _ = next_token_loss(x, gathered(model.wte), batch['targets'], model.n_vocab,
                                config.loss.chunk)
     return total / count
 
+  # One cast, and where layers are unrolled one cut, a step and not a microbatch.
+  model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
+  model = model if config.model.scan else unrolled(model)
   value_and_grad = jax.value_and_grad(loss)
-  weights = in_dtype(params, config.model.compute_dtype)  # one cast a step, not one a microbatch
   n = config.train.batch_size // config.train.microbatch_size
   if n == 1:
-    value, grads = value_and_grad(weights, batch, keys)
-    return value, jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
+    value, grads = value_and_grad(model, batch, keys)
+  else:
+    def accumulate(total, part):
+      result = value_and_grad(model, *part)
+      return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, result), None
 
-  def accumulate(total, part):
-    value, grads = value_and_grad(weights, *part)
-    return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, (value, grads)), None
-
-  zeros = jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, params)
-  return jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))[0]
+    zeros = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), (count, model))
+    (value, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
+  grads = nnx.to_pure_dict(nnx.state(stacked(grads)))
+  return value, jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
 
 
 def train_step(state, batch, *, config, graphdef, steps):

@@ -21,7 +21,7 @@ def plain(x, wte, targets, n_vocab):
   return jnp.where(targets >= 0, nll[..., 0], 0).sum()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)  # each shape is compiled anew
 @given(b=st.integers(1, 4), t=st.integers(1, 40), chunk=st.integers(0, 50), pad=st.integers(0, 9),
        scale=st.sampled_from([0.1, 1.0, 30.0]), seed=st.integers(0, 99))
 def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, seed):
@@ -30,24 +30,26 @@ def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, seed)
   x = scale * jax.random.normal(keys[0], (b, t, d))
   wte = jax.random.normal(keys[1], (n_vocab + pad, d)).at[n_vocab:].set(0)
   targets = jax.random.randint(keys[2], (b, t), -4, n_vocab)
+  want = lambda x, wte: plain(x, wte, targets, n_vocab) / 3
+  want_value, want_grads = jax.value_and_grad(want, (0, 1))(x, wte)
   with mesh_of():
-    ours = lambda x, wte: next_token_loss(x, wte, targets, n_vocab, chunk)[0] / 3
-    want = lambda x, wte: plain(x, wte, targets, n_vocab) / 3
+    x, counted = jax.reshard((x, targets), sharding.compute('batch'))
+    ours = lambda x, wte: next_token_loss(x, wte, counted, n_vocab, chunk)[0] / 3
     value, grads = jax.value_and_grad(ours, (0, 1))(x, wte)
-    want_value, want_grads = jax.value_and_grad(want, (0, 1))(x, wte)
-    only_value = ours(x, wte)
+    only_value, count = next_token_loss(x, wte, counted, n_vocab, chunk)
   np.testing.assert_allclose(value, want_value, rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(only_value, want_value, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(only_value / 3, want_value, rtol=1e-5, atol=1e-5)
   for got, true in zip(grads, want_grads):
     np.testing.assert_allclose(got, true, atol=1e-5 * max(1, float(np.abs(true).max())))
   assert not np.asarray(grads[1])[n_vocab:].any(), 'padded rows must get no gradient'
-  assert next_token_loss(x, wte, targets, n_vocab, chunk)[1] == (targets >= 0).sum()
+  assert count == (np.asarray(targets) >= 0).sum()
 
 
 def test_no_target_counted_gives_zero_and_no_gradient():
   x, wte = jnp.ones((2, 5, 4)), jnp.ones((8, 4))
   with mesh_of():
-    f = lambda x, w: next_token_loss(x, w, jnp.full((2, 5), -1), 8, 2)[0]
+    x, targets = jax.reshard((x, jnp.full((2, 5), -1)), sharding.compute('batch'))
+    f = lambda x, w: next_token_loss(x, w, targets, 8, 2)[0]
     value, grads = jax.value_and_grad(f, (0, 1))(x, wte)
   assert value == 0 and not any(np.asarray(g).any() for g in grads)
 
@@ -56,10 +58,11 @@ def test_gradients_in_bfloat16_stay_close():
   keys = jax.random.split(jax.random.key(0), 3)
   x, wte = jax.random.normal(keys[0], (4, 32, 64)), jax.random.normal(keys[1], (128, 64)) * 0.1
   targets = jax.random.randint(keys[2], (4, 32), 0, 128)
+  true = jax.grad(lambda x, w: plain(x, w, targets, 128), (0, 1))(x, wte)
   with mesh_of():
+    x, targets = jax.reshard((x, targets), sharding.compute('batch'))
     low = jax.grad(lambda x, w: next_token_loss(x, w, targets, 128, 8)[0], (0, 1))(
       x.astype(jnp.bfloat16), wte.astype(jnp.bfloat16))
-    true = jax.grad(lambda x, w: plain(x, w, targets, 128), (0, 1))(x, wte)
   for got, want in zip(low, true):
     error = np.linalg.norm(np.asarray(got, np.float32) - want) / np.linalg.norm(want)
     assert error < 0.02
@@ -76,9 +79,9 @@ def peak_bytes(config):
 
 @pytest.mark.parametrize('dtype', ['float32'])
 def test_the_logits_of_a_batch_are_never_alive(dtype):
-  shape = {'model.n_vocab': 8192, 'model.n_ctx': 128, 'model.compute_dtype': dtype}
+  shape = {'model.n_vocab': 8192, 'model.n_ctx': 512, 'model.compute_dtype': dtype}
   whole = peak_bytes(tiny_config(**shape, **{'loss.chunk': 0}))
   chunked = peak_bytes(tiny_config(**shape, **{'loss.chunk': 8}))
-  logits = 8 * 128 * 8192 * 4
+  logits = 8 * 512 * 8192 * 4
   assert whole > logits, 'the plain loss holds at least one array of batch x seq x vocab'
   assert chunked < logits / 2, (chunked, logits)
