@@ -21,7 +21,7 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'attention.kernel', 'compilation_c
 
 
 def resolve(config, workdir):
-  """Fills in the fields that say "0: ..." or "'': ...", in place; `train.steps` waits for the corpus."""
+  """Fills in, in place, the fields that say "0: ..." or "'': ..."; `train.steps` waits for the corpus."""
   c = config
   if c.model.compute_dtype == 'auto':
     c.model.compute_dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
@@ -67,6 +67,7 @@ def check(config):
            f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
   _require(c.train.steps > 0 or c.train.epochs > 0,
            'set config.train.steps or config.train.epochs: one of them must be positive')
+  _require(not c.init_from, f'config.init_from = {c.init_from!r} is not available in this version')
   attention.check(c.attention.kernel)
 
 

@@ -79,7 +79,7 @@ def _chunked_fwd(x, wte, targets, n_vocab):
 
   start = jnp.zeros((), jnp.float32), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
   (total, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
-  return total, (grad_x, jax.reshard(grad_wte, sharding.compute('vocab', None)).astype(wte.dtype))
+  return total, (grad_x, jax.reshard(grad_wte, jax.typeof(wte).sharding.spec).astype(wte.dtype))
 
 
 def _chunked_bwd(n_vocab, gradients, cotangent):

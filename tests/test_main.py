@@ -42,6 +42,18 @@ def test_missing_flags_are_named(given):
   assert 'is missing' in refused(done)
 
 
+def test_a_profile_of_the_steps_asked_for(corpus_folder, tmp_path):
+  done = train(corpus_folder, tmp_path, '--config.train.steps=4', '--config.log.profile_steps=(1, 3)',
+               '--config.log.tensorboard=True')
+  assert done.returncode == 0, done.stderr
+  assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
+  assert list((tmp_path / 'tensorboard').glob('events.out.tfevents.*'))
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  record = next(line for line in lines if 'train/loss' in line)
+  assert record.keys() >= {'step', 'train/loss', 'train/grad_norm', 'train/learning_rate',
+                           'train/tokens_per_second', 'train/input_wait_fraction'}
+
+
 def runnable(corpus, **changes):
   return tiny_config(**{'model.n_vocab': 290, 'data.corpus': str(corpus), 'train.steps': 2,
                         'log.tensorboard': False, 'mesh.data': 8, **changes})

@@ -65,7 +65,7 @@ class Appended:
     self._part = self.path.with_name(self.path.name + PART)
     if self.path.exists():  # Killed between its completion and the next commit.
       os.replace(self.path, self._part)
-    self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b')  # noqa: SIM115
+    self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b')
     size = self._file.seek(0, os.SEEK_END)
     if size < length:
       raise ValueError(f'{self._part} has {size:,} bytes, not the {length:,} that were written: '
