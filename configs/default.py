@@ -11,9 +11,9 @@ import types
 def fields():
   """All fields as nested dicts."""
   return dict(
-    # pretrain | finetune | evaluate.
+    # What to do; pretrain is the only job yet.
     job='pretrain',
-    # A checkpoint, a workdir or a folder of released weights to start from; '': fresh weights.
+    # Where to take the first weights from; '': fresh ones, the only choice yet.
     init_from='',
     # Where compiled programs are kept between runs; '': nowhere.
     compilation_cache='~/.cache/gptjax/compiled',
@@ -69,14 +69,13 @@ def fields():
       learning_rate=6e-4,        # peak
       schedule='cosine',         # cosine | linear | constant | wsd (warm-up, stable, decay)
       warmup_steps=2000,         # linear from 0
-      final_fraction=0.1,        # of the peak, at the last step
+      final_fraction=0.1,        # of the peak, which the rate falls to at the end
       decay_fraction=0.2,        # wsd: share of all steps in which it falls
       b1=0.9,                    # decay of the first moment
       b2=0.95,                   # decay of the second moment
       epsilon=1e-8,
       weight_decay=0.1,          # decoupled; on matrices alone (embeddings included)
       clip_norm=1.0,             # global gradient norm; 0: no clipping
-      muon_learning_rate=0.02,   # peak, for Muon's matrices
       muon_momentum=0.95,
     ),
 

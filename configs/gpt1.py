@@ -18,7 +18,7 @@ def get_config():
   config.model.update(dict(n_layer=12, n_head=12, n_embd=768, n_ctx=512, n_vocab=40_478, norm='after',
                            dropout=0.1, wpe_init_std=0.02, scale_residual_init=False))
   config.data.update(dict(corpus='corpora/books-gpt1', tokenizer='gpt1'))
-  config.train.update(dict(steps=0, epochs=100.0, batch_size=64))
+  config.train.update(dict(steps=0, epochs=100.0, batch_size=64, microbatch_size=16))
   config.optimizer.update(dict(learning_rate=2.5e-4, schedule='cosine', warmup_steps=2000,
                                final_fraction=0.0, b1=0.9, b2=0.999, weight_decay=0.01, clip_norm=1.0))
   config.checkpoint.every_steps = 2000

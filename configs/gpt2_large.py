@@ -18,5 +18,6 @@ def get_config():
   config.model.update(dict(n_layer=36, n_head=20, n_embd=1280))
   config.optimizer.learning_rate = 2.5e-4
   config.mesh.update(dict(data=1, fsdp=-1))
+  config.train.microbatch_size = 64  # divides over 8, 16, 32 or 64 devices
   config.model.remat = 'dots'
   return config

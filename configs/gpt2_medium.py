@@ -18,4 +18,5 @@ def get_config():
   config.model.update(dict(n_layer=24, n_head=16, n_embd=1024))
   config.optimizer.learning_rate = 3e-4
   config.mesh.update(dict(data=1, fsdp=-1))
+  config.train.microbatch_size = 64  # divides over 8, 16, 32 or 64 devices
   return config

@@ -151,6 +151,9 @@ def main(argv=None):
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, args.size, args.batch_size)
+  unknown = set(args.contenders.split(',')) - set(CONTENDERS)
+  if unknown:
+    parser.error(f'no such contender: {", ".join(sorted(unknown))}')
   config = make_config(args.size, args.batch_size)
   results = by_turns(args.contenders.split(','), args.size, args.batch_size, args.turns, args.steps)
   rows = table(results, config)

@@ -94,13 +94,16 @@ class Checkpoints:
     self.wait()
     folder = self.folder / str(step)
     if (folder / MANIFEST).exists():
+      saved = read_manifest(folder)
+      if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
+        write_json(folder / MANIFEST, _signed({**saved, 'metric': metric}))
       return
+    fresh = self.folder / f'{step}.new'
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    (fresh / SAVING).touch()
+    fresh.rename(folder)
     try:
-      fresh = self.folder / f'{step}.new'
-      shutil.rmtree(fresh, ignore_errors=True)
-      fresh.mkdir(parents=True)
-      (fresh / SAVING).touch()
-      fresh.rename(folder)
       state_digests = self.digests(state)
       self.orbax.save(folder / STATE, state)
     except Exception as error:
@@ -125,7 +128,10 @@ class Checkpoints:
 
   def _failed(self, folder, error):
     """A save that failed leaves nothing behind; a full disk is the user's to mend."""
-    shutil.rmtree(folder, ignore_errors=True)
+    doomed = folder.with_name(f'{folder.name}.deleting')
+    if folder.exists():
+      folder.rename(doomed)  # first: half a deletion must not look like damage
+      shutil.rmtree(doomed, ignore_errors=True)
     full = getattr(error, 'errno', None) == errno.ENOSPC or any(
       words in str(error) for words in ('No space left', 'ENOSPC', 'Disk quota'))
     if full:

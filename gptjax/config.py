@@ -16,7 +16,8 @@ JOBS = ('pretrain',)
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'attention.kernel', 'compilation_cache', 'init_from',
               'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
-              'eval.every_steps', 'eval.ngrams', 'data.corpus', 'data.source', 'data.tfds_dir',
+              'eval.every_steps', 'eval.batch_size',
+              'eval.ngrams', 'data.corpus', 'data.source', 'data.tfds_dir',
               'data.verify', 'data.prefetch', 'loss.chunk')
 
 
@@ -68,6 +69,13 @@ def check(config):
   _require(c.train.steps > 0 or c.train.epochs > 0,
            'set config.train.steps or config.train.epochs: one of them must be positive')
   _require(not c.init_from, f'config.init_from = {c.init_from!r} is not available in this version')
+  asked = c.log.profile_steps
+  _require(len(asked) == 2 and all(isinstance(n, int) and n >= 0 for n in asked),
+           f'config.log.profile_steps = {tuple(asked)} must be two steps, (first, end)')
+  kind, _, size = c.data.tokenizer.partition(':')
+  _require(kind != 'train-bpe' or size == str(c.model.n_vocab),
+           f'config.data.tokenizer = {c.data.tokenizer!r} makes another vocabulary than config.model.n_vocab '
+           f'= {c.model.n_vocab}: give both the same number')
   attention.check(c.attention.kernel)
 
 
@@ -111,8 +119,8 @@ def claim(config, workdir, corpus_digest):
 def _same_run(path, config, corpus_digest):
   try:
     stored = json.loads(path.read_text())
-    before = flat(stored['config'])
-  except (ValueError, KeyError, TypeError) as error:
+    before, digest = flat(stored['config']), stored['corpus_digest']
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
   now = flat(config)
   for field in sorted(before.keys() | now.keys()):
@@ -121,9 +129,9 @@ def _same_run(path, config, corpus_digest):
       raise ValueError(
         f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
         f'{now.get(field)!r}: use another workdir, or the same value')
-  if stored['corpus_digest'] != corpus_digest:
+  if digest != corpus_digest:
     raise ValueError(f'{path.parent} holds a run on another corpus (digest '
-                     f'{stored["corpus_digest"][:12]}, not {corpus_digest[:12]}): use another workdir')
+                     f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
 
 
 def make_workdir(workdir):

@@ -1,5 +1,6 @@
 """The command: python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
+import errno
 import os
 import sys
 import traceback
@@ -59,6 +60,12 @@ def main(argv):
     if not is_ours(error):
       raise
     print(f'gptjax: {error}', file=sys.stderr)
+    return BAD_INPUT
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    print(f'gptjax: no space left on the disk of {FLAGS.workdir}: free some and start again; the newest '
+          'checkpoint is good', file=sys.stderr)
     return BAD_INPUT
 
 

@@ -98,7 +98,11 @@ def open_corpora(config):
   try:
     held_out = corpora.open_corpus(data.corpus, 'validation', verify=data.verify)
   except corpora.NoSplit:
-    held_out = None
+    return train, None
+  if corpora.n_windows(held_out, data.seq_len) < 1:
+    raise ValueError(f'corpus {data.corpus} holds out {held_out.n_tokens} tokens, fewer than one sequence of '
+                     f'config.data.seq_len = {data.seq_len}: shorten it, or prepare the corpus with a larger '
+                     'validation_fraction')
   return train, held_out
 
 
@@ -127,6 +131,8 @@ def _pretrain(run, asked):
   shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
   folder = run.workdir / 'checkpoints'
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
+  if restored and restored[1]['facts']['corpus_digest'] != run.train.digest:
+    raise ValueError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
   state = restored[0] if restored else jax.jit(init)()
   start = int(state.step)
   tell = telemetry.Telemetry(run.workdir, run.steps, start, config.log.tensorboard)
@@ -141,8 +147,8 @@ def _pretrain(run, asked):
       tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
     return DONE if finished else STOPPED
   finally:
-    tell.close()
     saves.close()
+    tell.close()
 
 
 def greet(run, tell, state, start):
@@ -185,12 +191,12 @@ def loop(run, state, tell, saves, asked):
   make_batch = functools.partial(train_batch, run)
   batches = pipeline.batches(make_batch, start, run.steps, prefetch=config.data.prefetch, workers=2)
   evaluate = Evaluation(run)
-  watch, step_fn, late = telemetry.Stopwatch(), None, None
+  watch, step_fn, late, profiling = telemetry.Stopwatch(), None, None, False
   side_work(run, state, start, tell, saves, asked, evaluate)
   for step in range(start, run.steps):
     if asked['stop']:
       break
-    profile(run, step, state)
+    profiling = profile(run, step, state, profiling)
     waiting = time.monotonic()
     batch = sharding.put(next(batches), run.mesh)
     watch.input += time.monotonic() - waiting
@@ -198,7 +204,6 @@ def loop(run, state, tell, saves, asked):
       step_fn = compile_step(run, state, batch, tell)
       watch.restart()
     state, metrics = step_fn(state, batch)
-    watch.steps += 1
     if late:
       report(run, tell, watch, *late)
     late = step + 1, metrics
@@ -212,10 +217,11 @@ def loop(run, state, tell, saves, asked):
   if late:
     report(run, tell, watch, *late)
   step = int(state.step)
-  if asked['stop'] and step < run.steps:
+  profile(run, math.inf, state, profiling)
+  if asked['stop']:
     saves.save(state, step, tell.value(step, 'eval/loss'))
   note_save(tell, saves.wait())
-  return state, step == run.steps
+  return state, step == run.steps and not asked['stop']
 
 
 def due(run, step):
@@ -252,6 +258,7 @@ def report(run, tell, watch, step, metrics):
   """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
   config = run.config
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+  watch.steps += 1  # now it is done, and not when it was dispatched
   if metrics['skipped'] >= config.train.max_skipped:
     raise ValueError(
       f'{int(metrics["skipped"])} steps in a row up to step {step} had a loss or gradient that is not '
@@ -275,14 +282,17 @@ def report(run, tell, watch, step, metrics):
   tell.progress(step, f'{line}  {telemetry.duration((run.steps - step) * seconds)} left')
 
 
-def profile(run, step, state):
-  """Starts or ends the profile that `config.log.profile_steps` asks for."""
+def profile(run, step, state, on):
+  """Starts or ends the profile that `config.log.profile_steps` asks for; whether it is on now."""
   first, end = run.config.log.profile_steps
-  if first < end and step == first:
+  if not on and first <= step < end:
     jax.profiler.start_trace(str(run.workdir / 'tensorboard'))
-  if first < end and step == end:
+    return True
+  if on and step >= end:
     jax.block_until_ready(state)
     jax.profiler.stop_trace()
+    return False
+  return on
 
 
 def train_batch(run, step):
@@ -346,7 +356,7 @@ def sample_text(run, params):
   config = run.config
   tokenizer = tokenizers.load(str(Path(config.data.corpus) / 'tokenizer'))
   start = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
-  prompt = list(tokenizer.encode(config.log.sample_prompt)) or start
+  prompt = (list(tokenizer.encode(config.log.sample_prompt)) or start or [0])[1 - config.model.n_ctx:]
   model = in_dtype(nnx.merge(run.graphdef, params), config.model.compute_dtype)
   n_tokens = min(config.log.sample_tokens, config.model.n_ctx - len(prompt))
   tokens = generate.sample(model, prompt, n_tokens, jax.random.key(config.train.seed), top_k=40)

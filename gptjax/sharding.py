@@ -61,7 +61,8 @@ def check(config, mesh):
       ('model.pad_vocab_to', model.pad_vocab_to, tensor, 'mesh.tensor'),
       ('train.batch_size', train.batch_size, shards, 'mesh.replica * mesh.data * mesh.fsdp'),
       ('train.microbatch_size', train.microbatch_size, shards,
-       'mesh.replica * mesh.data * mesh.fsdp')):
+       'mesh.replica * mesh.data * mesh.fsdp'),
+      ('eval.batch_size', config.eval.batch_size, shards, 'mesh.replica * mesh.data * mesh.fsdp')):
     if value % size:
       raise ValueError(f'config.{name} = {value} cannot be divided by config.{axis} = {size}: '
                        'change one of them')

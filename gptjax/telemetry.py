@@ -14,6 +14,7 @@ from gptjax.model import n_params
 
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets; by prefix of `device_kind`.
 PEAKS = {
+  'NVIDIA H100 PCIe': 756e12, 'NVIDIA H100 NVL': 835e12,
   'NVIDIA H100': 989e12, 'NVIDIA H200': 989e12, 'NVIDIA A100': 312e12,
   'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5e': 197e12, 'TPU v5p': 459e12, 'TPU v5': 459e12,
   'TPU v6 lite': 918e12, 'TPU v6e': 918e12,
