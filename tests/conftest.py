@@ -88,7 +88,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def command(corpus, workdir, *flags):
   """The real command on a tiny model, dropout and accumulation on; later flags win."""
-  tiny = {'data.source': '', 'data.tokenizer': '', 'data.corpus': corpus, 'data.seq_len': 24, 'model.n_layer': 2,
+  tiny = {'data.source': '', 'data.tokenizer': '',
+          'data.corpus': corpus, 'data.seq_len': 24, 'model.n_layer': 2,
           'model.n_head': 4, 'model.n_embd': 32, 'model.n_ctx': 24, 'model.n_vocab': 290,
           'model.dropout': 0.1, 'train.steps': 30, 'train.batch_size': 8,
           'train.microbatch_size': 4, 'eval.every_steps': 10, 'checkpoint.every_steps': 5,
