@@ -38,7 +38,7 @@ LOGS = [
 ]
 WEIGHTS = ['safetensors>=0.5,<1']
 BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
-TEST = ['pytest>=8,<10', 'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'ruff>=0.9,<1']
+TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'ruff>=0.9,<1']
 
 setup(
   name='gptjax',

@@ -140,7 +140,10 @@ def _pretrain(run, asked):
                       {'corpus_digest': run.train.digest, 'versions': configs.versions()})
   try:
     greet(run, tell, state, start)
-    state, finished = loop(run, state, tell, saves, asked)
+    batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
+                               prefetch=config.data.prefetch, workers=2)
+    with contextlib.closing(batches):
+      state, finished = loop(run, state, batches, tell, saves, asked)
     if finished:
       farewell(run, tell, state)
     else:
@@ -179,7 +182,7 @@ def compile_step(run, state, batch, tell):
   return compiled
 
 
-def loop(run, state, tell, saves, asked):
+def loop(run, state, batches, tell, saves, asked):
   """Trains from `state.step` to the last step, or until `asked['stop']`.
 
   The metrics of a step are read while the next one runs, so that the device never waits.
@@ -187,10 +190,7 @@ def loop(run, state, tell, saves, asked):
   Returns:
     (state, whether the last step was reached).
   """
-  config, start = run.config, int(state.step)
-  make_batch = functools.partial(train_batch, run)
-  batches = pipeline.batches(make_batch, start, run.steps, prefetch=config.data.prefetch, workers=2)
-  evaluate = Evaluation(run)
+  start, evaluate = int(state.step), Evaluation(run)
   watch, step_fn, late, profiling = telemetry.Stopwatch(), None, None, False
   side_work(run, state, start, tell, saves, asked, evaluate)
   for step in range(start, run.steps):

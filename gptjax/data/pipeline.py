@@ -29,7 +29,7 @@ def batches(make_batch, start, stop, *, prefetch, workers):
 
 def plain_batches(make_batch, start, stop):
   """The same batches without TensorFlow, each made when it is asked for."""
-  return map(make_batch, range(start, stop))
+  yield from map(make_batch, range(start, stop))
 
 
 def _tf_batches(make_batch, start, stop, prefetch, workers):
@@ -55,11 +55,16 @@ def _tf_batches(make_batch, start, stop, prefetch, workers):
   data = data.map(lambda step: tf.numpy_function(make, [step], [tf.int64, *dtypes], stateful=False),
                   num_parallel_calls=workers, deterministic=True)
   made = data.prefetch(prefetch).as_numpy_iterator()
-  yield first
-  for step, *arrays in made:
-    if int(step) in failures:
-      raise failures[int(step)]
-    yield dict(zip(names, arrays, strict=True))
+  try:
+    yield first
+    for step, *arrays in made:
+      if int(step) in failures:
+        raise failures[int(step)]
+      yield dict(zip(names, arrays, strict=True))
+  finally:
+    # TensorFlow's threads call back into Python: they must end while there is one. Left to the end of
+    # the process, say in the frames of a traceback, they hang it.
+    del made, data
 
 
 @functools.cache
