@@ -76,7 +76,7 @@ def fields():
       epsilon=1e-8,
       weight_decay=0.1,          # decoupled; on matrices alone (embeddings included)
       clip_norm=1.0,             # global gradient norm; 0: no clipping
-      muon_momentum=0.95,
+      muon_momentum=0.95,        # of Muon's running gradient
     ),
 
     mesh=dict(                   # devices along each axis; -1: the rest

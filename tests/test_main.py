@@ -178,6 +178,7 @@ def test_the_largest_model_runs_here_when_overrides_make_it_small(tmp_path):
     [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_xl.py',
      f'--workdir={tmp_path}/run', f'--config.data.corpus={tmp_path}/corpus', '--config.train.steps=2',
      '--config.model.n_layer=2', '--config.model.n_embd=400', '--config.train.batch_size=2',
+     '--config.train.microbatch_size=2',
      '--config.data.seq_len=16',
      '--config.eval.steps=1', '--config.checkpoint.keep=1', '--config.log.tensorboard=False'],
     cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
