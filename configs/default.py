@@ -101,7 +101,7 @@ def fields():
 
     log=dict(
       every_steps=10,            # a line in metrics.jsonl and TensorBoard
-      tensorboard=True,
+      tensorboard=True,          # the same metrics into WORKDIR/tensorboard
       profile_steps=(0, 0),      # profile of steps [a, b) into tensorboard/; a = b: none
       sample_tokens=0,           # tokens of a sample from the model at the end
       sample_prompt='',          # what it begins with; '': the end-of-text token
