@@ -191,7 +191,7 @@ def test_importing_the_step_needs_neither_tensorflow_nor_clu_nor_ml_collections(
 import sys
 for name in ("tensorflow", "tensorflow_datasets", "clu", "ml_collections"):
   sys.modules[name] = None
-import gptjax.train, gptjax.sharding, gptjax.benchmark
+import gptjax.train, gptjax.sharding, gptjax.benchmark.train
 from configs import default
 config = default.get_config()
 assert config.model.n_layer == 12

@@ -1,8 +1,6 @@
-"""Training speed beside PyTorch's, by turns in one run: python -m gptjax.benchmark
+"""Training speed beside PyTorch's, by turns in one run: python -m gptjax.benchmark train
 
-Each contender is a process of its own that trains when it is told to; the parent lets them take turns,
-so that a machine whose speed drifts is the same machine for all. Needs jax, flax, optax and numpy; for
-the peers torch. No TensorFlow, no network.
+Needs jax, flax, optax and numpy; for the peers torch. No TensorFlow, no network.
 """
 
 import argparse
@@ -12,11 +10,12 @@ import importlib.metadata
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import time
 
 import numpy as np
+
+from gptjax.benchmark.turns import by_turns, serve, times_faster
 
 # Layers, heads, width, context, vocabulary, sequences a step, compute dtype.
 CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192)
@@ -80,46 +79,14 @@ def gptjax_steps(config):
 
 
 def worker(contender, size, batch_size):
-  """Answers each line 'n' on stdin with a line of JSON: the seconds of n steps."""
+  """Answers each number n with the seconds of n steps."""
   config = make_config(size, batch_size)
   if contender == 'gptjax':
     train, facts = gptjax_steps(config)
   else:
-    from gptjax.benchmark_torch import torch_steps
+    from gptjax.benchmark.train_torch import torch_steps
     train, facts = torch_steps(config, random_batch(config), compiled=contender == 'torch-compile')
-  print(json.dumps(facts), flush=True)
-  for line in sys.stdin:
-    print(json.dumps(train(int(line))), flush=True)
-
-
-def by_turns(contenders, size, batch_size, turns, steps):
-  """{contender: (facts, seconds of each step)} after one warm-up turn each."""
-  command = [sys.executable, '-m', 'gptjax.benchmark', f'--size={size}',
-             f'--batch_size={batch_size}', '--worker']
-  workers = {name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                    text=True) for name in contenders}
-  try:
-    facts = {name: _answer(name, process) for name, process in workers.items()}
-    seconds = {name: [] for name in contenders}
-    for turn in range(turns + 1):
-      for name, process in workers.items():
-        process.stdin.write(f'{steps}\n')
-        process.stdin.flush()
-        answer = _answer(name, process)
-        if turn:
-          seconds[name].append(answer)
-    return {name: (facts[name], seconds[name]) for name in contenders}
-  finally:
-    for process in workers.values():
-      process.kill()
-      process.wait()
-
-
-def _answer(name, process):
-  line = process.stdout.readline()
-  if not line:
-    raise ValueError(f'the contender {name} ended early: see its message above')
-  return json.loads(line)
+  serve(facts, train)
 
 
 def table(results, config):
@@ -131,16 +98,15 @@ def table(results, config):
   for name, (facts, turns) in results.items():
     steps = [second for turn in turns for second in turn]
     speed = tokens / statistics.median(steps)
-    # Turn by turn, so that a drifting machine cancels.
-    ratio = statistics.median(theirs / ours for theirs, ours in zip(medians[name], medians[first]))
     mfu = speed * facts['flops']['palm'] / facts['peak'] if facts.get('peak') else None
     rows.append({'contender': name, 'tokens_per_second': speed, 'mfu': mfu,
-                 'least': tokens / max(steps), 'most': tokens / min(steps), 'gptjax_is_times': ratio})
+                 'least': tokens / max(steps), 'most': tokens / min(steps),
+                 'gptjax_is_times': times_faster(medians[first], medians[name])})
   return rows
 
 
-def main(argv=None):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark', description=__doc__)
+def main(argv):
+  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark train', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--batch_size', type=int, default=0, help='sequences a step; 0: the size\'s own')
   parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
@@ -155,7 +121,9 @@ def main(argv=None):
   if unknown:
     parser.error(f'no such contender: {", ".join(sorted(unknown))}')
   config = make_config(args.size, args.batch_size)
-  results = by_turns(args.contenders.split(','), args.size, args.batch_size, args.turns, args.steps)
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'train', f'--size={args.size}',
+             f'--batch_size={args.batch_size}', '--worker']
+  results = by_turns({name: [*command, name] for name in args.contenders.split(',')}, args.steps, args.turns)
   rows = table(results, config)
   c = config.model
   print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, batch '
@@ -171,7 +139,3 @@ def main(argv=None):
       json.dump({'rows': rows, 'size': args.size, 'turns': args.turns, 'steps': args.steps,
                  'facts': {name: facts for name, (facts, _) in results.items()}}, file, indent=1)
   return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,0 +1,1 @@
+"""Speed beside what people would use instead, by turns in one run: `python -m gptjax.benchmark`."""

@@ -1,0 +1,19 @@
+"""The command: python -m gptjax.benchmark [train|...] [flags]; without a name it is `train`."""
+
+import importlib
+import sys
+
+SUBJECTS = ('train',)
+
+
+def main(argv):
+  named = bool(argv) and not argv[0].startswith('-')
+  subject, flags = (argv[0], argv[1:]) if named else ('train', argv)
+  if subject not in SUBJECTS:
+    print(f'gptjax.benchmark: {subject!r} is not one of {", ".join(SUBJECTS)}', file=sys.stderr)
+    return 2
+  return importlib.import_module(f'gptjax.benchmark.{subject}').main(flags)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
