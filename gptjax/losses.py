@@ -4,6 +4,10 @@ Letters: b batch, t time (all positions), s positions of one chunk, n = b s toke
 d model width, v vocabulary. Logits of a whole batch are the largest array of a training step (b t v);
 here one chunk of them (n v) is alive at a time, and the gradient is taken on the spot, so that the
 backward pass need not compute them again.
+
+d loss / d logits = softmax - one-hot. Neither is ever made: the products with softmax are those with the
+exponentials, divided by their sum afterwards, where there is less to divide; those with one-hot are a
+lookup and its transpose.
 """
 
 import functools
@@ -36,57 +40,89 @@ def next_token_loss(x, wte, targets, n_vocab, chunk):
     targets = jnp.pad(targets, ((0, 0), (0, short)), constant_values=-1)
   starts = range(0, x.shape[1], chunk)
   cut = lambda a: jnp.stack([rows(a[:, start:start + chunk]) for start in starts])
-  loss = _chunked(cut(x), wte, cut(targets), n_vocab)
-  return loss, (targets >= 0).sum(dtype=jnp.float32)
+  return _chunked(cut(x), wte, cut(targets), n_vocab), (targets >= 0).sum(dtype=jnp.float32)
 
 
-def _nll(x, wte, targets, n_vocab):
-  """One chunk: sum of losses, and what its gradient needs."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def lookup(table, ids, axes):
+  """Rows of a table: [v, d] at int32[...] gives [..., d].
+
+  Its gradient adds up in float32: a frequent token gets thousands of rows, and a sum in bfloat16 stops
+  growing at 256 times what is added.
+
+  Args:
+    table: [v, d].
+    ids: int32[...].
+    axes: logical axes of ids, like ('batch', None).
+  """
+  return table.at[ids].get(out_sharding=sharding.compute(*axes, None))
+
+
+def _lookup_fwd(table, ids, axes):
+  return lookup(table, ids, axes), (table, ids)
+
+
+def _lookup_bwd(axes, saved, cotangent):
+  table, ids = saved
+  place = jax.ShapeDtypeStruct(table.shape, jnp.float32, sharding=jax.typeof(table).sharding)
+  transpose = jax.linear_transpose(lambda table: lookup.fun(table, ids, axes), place)
+  return transpose(cotangent.astype(jnp.float32))[0].astype(table.dtype), None
+
+
+lookup.defvjp(_lookup_fwd, _lookup_bwd)
+
+
+def _exponentials(x, wte, targets, n_vocab):
+  """One chunk: exp(logits - max) float32[n, v], their sums [n], and the sum of the losses."""
   logits = jnp.einsum('nd,vd->nv', x, wte, preferred_element_type=jnp.float32)
-  column = jnp.arange(wte.shape[0], out_sharding=sharding.compute('vocab'))
-  logits = jnp.where(column < n_vocab, logits, -jnp.inf)
-  normalizer = jax.nn.logsumexp(logits, axis=-1)
-  hit = column == targets[..., None]
-  counted = targets >= 0
-  nll = normalizer - jnp.where(hit, logits, 0).sum(-1)
-  return jnp.where(counted, nll, 0).sum(), (logits, normalizer, hit, counted)
+  if n_vocab < wte.shape[0]:
+    column = jnp.arange(wte.shape[0], out_sharding=sharding.compute('vocab'))
+    logits = jnp.where(column < n_vocab, logits, -jnp.inf)
+  most = logits.max(-1)
+  exps = jnp.exp(logits - most[:, None])
+  sums = exps.sum(-1)
+  pick = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
+  score = jax.vmap(pick)(logits, targets)[:, 0]
+  return exps, sums, jnp.where(targets >= 0, most - score + jnp.log(sums), 0).sum()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _chunked(x, wte, targets, n_vocab):
   """Sum of losses over chunks: x [chunks, n, d], targets [chunks, n]."""
   def body(total, chunk):
-    loss, _ = _nll(chunk[0], wte, chunk[1], n_vocab)
-    return total + loss, None
+    x, targets = chunk
+    return total + _exponentials(x, wte, targets, n_vocab)[2], None
   return jax.lax.scan(body, jnp.zeros(()), (x, targets))[0]
 
 
 def _chunked_fwd(x, wte, targets, n_vocab):
-  """Loss and both gradients in one pass: d loss / d logits = softmax - one-hot."""
+  """Loss and both gradients in one pass."""
   partial_sum = sharding.summed_later('vocab', None)
 
   def body(carry, chunk):
     total, grad_wte = carry
     x, targets = chunk
-    loss, (logits, normalizer, hit, counted) = _nll(x, wte, targets, n_vocab)
-    grad = jnp.where(counted[..., None], jnp.exp(logits - normalizer[..., None]) - hit, 0)
-    grad = grad.astype(x.dtype)
-    grad_x = jnp.einsum('nv,vd->nd', grad, wte,
-                        out_sharding=sharding.compute('batch', None))
-    grad_wte += jnp.einsum('nv,nd->vd', grad, x, preferred_element_type=jnp.float32,
-                           out_sharding=partial_sum)
+    exps, sums, loss = _exponentials(x, wte, targets, n_vocab)
+    exps, share = exps.astype(x.dtype), jnp.where(targets >= 0, 1 / sums, 0)[:, None]
+    grad_x = share * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
+                                out_sharding=sharding.compute('batch', None))
+    grad_wte += jnp.einsum('nv,nd->vd', exps, (share * x).astype(x.dtype),
+                           preferred_element_type=jnp.float32, out_sharding=partial_sum)
     return (total + loss, grad_wte), grad_x
 
   start = jnp.zeros((), jnp.float32), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
   (total, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
-  return total, (grad_x, jax.reshard(grad_wte, jax.typeof(wte).sharding.spec).astype(wte.dtype))
+  wanted, back = jax.vjp(lambda table: lookup(table, jnp.maximum(targets, 0), (None, 'batch')), wte)
+  counted = (targets >= 0)[..., None]
+  grad_x -= jnp.where(counted, wanted, 0)
+  grad_wte = jax.reshard(grad_wte, jax.typeof(wte).sharding.spec) - back(jnp.where(counted, x, 0))[0]
+  return total, (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
 
 
 def _chunked_bwd(n_vocab, gradients, cotangent):
   del n_vocab
-  grad_x, grad_wte = gradients
   scale = lambda grad: (cotangent * grad).astype(grad.dtype)
-  return scale(grad_x), scale(grad_wte), None
+  return *map(scale, gradients), None
 
 
 _chunked.defvjp(_chunked_fwd, _chunked_bwd)

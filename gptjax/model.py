@@ -1,7 +1,7 @@
 """GPT-1 and GPT-2: one decoder-only Transformer with two settings of its norm and init.
 
-Letters: b batch, t time, n = b t tokens, d model width, h heads, k head size, f inner width of the MLP,
-v vocabulary, c the three of query, key, value. Parameters carry OpenAI's names; the blocks are
+Letters: b batch, t time, n = b t tokens, d model width, h heads, k head size, e = h k all heads,
+f inner width of the MLP, v vocabulary, c the three of query, key, value. Parameters carry OpenAI's names; the blocks are
 stacked on a leading axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
 
 Modules are used as pure functions: `__init__` declares, `__call__` computes, nothing writes to
@@ -14,7 +14,8 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import attention, dropout, fold_in
-from gptjax.sharding import rows, unrows
+from gptjax.losses import lookup
+from gptjax.sharding import merge, rows, split
 
 NORM_EPSILON = 1e-5  # released code of both papers
 REMAT = ('none', 'dots', 'full')
@@ -73,12 +74,13 @@ class Attention(nnx.Module):
 
   def __call__(self, x, kernel, rate, keys):
     b, t, _ = x.shape
-    qkv = jnp.einsum('nd,dchk->nchk', rows(x), gathered(self.c_attn.w)) + self.c_attn.b
-    q, k, v = (unrows(qkv[:, c], b, t) for c in range(3))
-    y = attention(q, k, v, kernel=kernel, rate=rate, keys=keys)
-    y = jnp.einsum('nhk,hkd->nd', rows(y), gathered(self.c_proj.w),
+    w_in, b_in = merge(gathered(self.c_attn.w), 2), merge(self.c_attn.b[...], 1)
+    qkv = split(jnp.einsum('nd,dce->nce', rows(x), w_in) + b_in, 0, (b, t))
+    q, k, v = (split(qkv[:, :, c], 2, self.c_attn.b.shape[1:]) for c in range(3))
+    y = merge(attention(q, k, v, kernel=kernel, rate=rate, keys=keys), 2)
+    y = jnp.einsum('ne,ed->nd', rows(y), merge(gathered(self.c_proj.w), 0),
                    out_sharding=sharding.compute('batch', None))
-    return unrows(y + self.c_proj.b, b, t)
+    return split(y + self.c_proj.b, 0, (b, t))
 
 
 class MLP(nnx.Module):
@@ -96,7 +98,7 @@ class MLP(nnx.Module):
     y = jax.nn.gelu(y, approximate=True)
     y = jnp.einsum('nf,fd->nd', y, gathered(self.c_proj.w),
                    out_sharding=sharding.compute('batch', None))
-    return unrows(y + self.c_proj.b, b, t)
+    return split(y + self.c_proj.b, 0, (b, t))
 
 
 class Block(nnx.Module):
@@ -158,7 +160,7 @@ class GPT(nnx.Module):
     if t > self.n_ctx:
       raise ValueError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = _split(keys, 2)
-    x = gathered(self.wte).at[tokens].get(out_sharding=sharding.compute('batch', None, None))
+    x = lookup(gathered(self.wte), tokens, ('batch', None))
     x = dropout(x + gathered(self.wpe)[:t], self.dropout, keys_embd)
 
     def layer(x, block_and_index):

@@ -87,21 +87,27 @@ def summed_later(*axes):
   return P(*_spec(axes, COMPUTE), unreduced=set(BATCH_AXES))
 
 
+def merge(x, axis):
+  """[..., i, j, ...] -> [..., i j, ...] at `axis`; j must be whole on each device."""
+  spec = list(jax.typeof(x).sharding.spec)
+  shape = *x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2:]
+  return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], *spec[axis + 2:]))
+
+
+def split(x, axis, sizes):
+  """The inverse of `merge`: dimension `axis` becomes two, of these sizes, the first one sharded."""
+  spec = list(jax.typeof(x).sharding.spec)
+  shape = *x.shape[:axis], *sizes, *x.shape[axis + 1:]
+  return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], None, *spec[axis + 1:]))
+
+
 def rows(x):
-  """[b, t, ...] -> [n, ...], the batch dimension alone being sharded.
+  """[b, t, ...] -> [n, ...].
 
   As [n, d] [d, f] the gradient of a weight is one matmul on every backend; as [b, t, d] [d, f] XLA
-  transposes it on a CPU, at less than half the speed.
+  transposes it on a CPU, at less than half the speed. So are heads merged before they meet a weight.
   """
-  batch, _, *others = jax.typeof(x).sharding.spec
-  shape = x.shape[0] * x.shape[1], *x.shape[2:]
-  return jax.lax.reshape(x, shape, out_sharding=P(batch, *others))
-
-
-def unrows(x, b, t):
-  """[n, ...] -> [b, t, ...]."""
-  batch, *others = jax.typeof(x).sharding.spec
-  return jax.lax.reshape(x, (b, t, *x.shape[1:]), out_sharding=P(batch, None, *others))
+  return merge(x, 0)
 
 
 def put(arrays, mesh):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax import sharding
-from gptjax.losses import next_token_loss
+from gptjax.losses import lookup, next_token_loss
 from gptjax.train import graph, init_state, train_step
 
 
@@ -34,6 +34,7 @@ def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, seed)
   want_value, want_grads = jax.value_and_grad(want, (0, 1))(x, wte)
   with mesh_of():
     x, counted = jax.reshard((x, targets), sharding.compute('batch'))
+    wte = jax.reshard(wte, sharding.compute('vocab', None))
     ours = lambda x, wte: next_token_loss(x, wte, counted, n_vocab, chunk)[0] / 3
     value, grads = jax.value_and_grad(ours, (0, 1))(x, wte)
     only_value, count = next_token_loss(x, wte, counted, n_vocab, chunk)
@@ -49,6 +50,7 @@ def test_no_target_counted_gives_zero_and_no_gradient():
   x, wte = jnp.ones((2, 5, 4)), jnp.ones((8, 4))
   with mesh_of():
     x, targets = jax.reshard((x, jnp.full((2, 5), -1)), sharding.compute('batch'))
+    wte = jax.reshard(wte, sharding.compute('vocab', None))
     f = lambda x, w: next_token_loss(x, w, targets, 8, 2)[0]
     value, grads = jax.value_and_grad(f, (0, 1))(x, wte)
   assert value == 0 and not any(np.asarray(g).any() for g in grads)
@@ -66,6 +68,14 @@ def test_gradients_in_bfloat16_stay_close():
   for got, want in zip(low, true):
     error = np.linalg.norm(np.asarray(got, np.float32) - want) / np.linalg.norm(want)
     assert error < 0.02
+
+
+def test_the_gradient_of_a_frequent_token_does_not_stop_growing_in_bfloat16():
+  with mesh_of():
+    ids = jax.reshard(jnp.zeros((4, 1024), jnp.int32), sharding.compute('batch'))
+    table = jax.reshard(jnp.zeros((8, 2), jnp.bfloat16), sharding.compute('vocab', None))
+    gradient = jax.grad(lambda table: lookup(table, ids, ('batch', None)).astype(jnp.float32).sum())(table)
+  assert gradient[0].tolist() == [4096, 4096] and not np.asarray(gradient[1:]).any()
 
 
 def peak_bytes(config):
