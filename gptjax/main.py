@@ -13,7 +13,11 @@ from ml_collections import config_flags
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-import jax
+from gptjax import host_memory
+
+host_memory.keep()
+
+import jax  # noqa: E402 (its threads are to find the memory as `keep` left it)
 
 BAD_INPUT = 2  # exit code
 

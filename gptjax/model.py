@@ -1,8 +1,8 @@
 """GPT-1 and GPT-2: one decoder-only Transformer with two settings of its norm and init.
 
 Letters: b batch, t time, n = b t tokens, d model width, h heads, k head size, e = h k all heads,
-f inner width of the MLP, v vocabulary, c the three of query, key, value. Parameters carry OpenAI's names; the blocks are
-stacked on a leading axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
+f inner width of the MLP, v vocabulary, c the three of query, key, value. Parameters carry OpenAI's
+names; the blocks are stacked on a leading axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
 
 Modules are used as pure functions: `__init__` declares, `__call__` computes, nothing writes to
 `self` afterwards. Dropout needs a key per sequence; without keys there is none.
