@@ -45,6 +45,7 @@ def fields():
 
     data=dict(
       corpus='',                 # folder written by gptjax.data.prepare; '': WORKDIR/corpus
+      mixture=(),                # in place of corpus: (folder, weight) of several to read together
       source='',                 # what to prepare the corpus from, if the folder is not there yet
       tokenizer='',              # what the corpus must be (or is) tokenized with; '': any
       tfds_dir='',               # where tensorflow_datasets keeps its sets; '': its own default

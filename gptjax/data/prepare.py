@@ -200,13 +200,14 @@ def _encode(job, state, verdicts):
   work = blocks.blocks(kept, position, lambda after, piece: (
     piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
   settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail']]
-  with (contextlib.closing(_Output(job, state)) as output,
-        _Progress(job, state, output, 'encoding') as progress):
-    for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
-                                                      job.workers):
-      output.add(block, encoded, silent)
-      progress.update(sum(part.n_bytes for part in encoded), block.position)
-    return output.complete()
+  with contextlib.closing(_Output(job, state)) as output:
+    with _Progress(job, state, output, 'encoding') as progress:
+      for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
+                                                        job.workers):
+        output.add(block, encoded, silent)
+        progress.update(sum(part.n_bytes for part in encoded), block.position)
+    with _bar(job, 'hashing') as bar:
+      return output.complete(bar.update)
 
 
 def _dtype(state):
@@ -239,20 +240,26 @@ class _Output:
     for file in (*self._splits, self._skipped):
       file.close()
 
-  def complete(self):
+  def complete(self, tell):
     self._skipped.complete()
-    made = {name: split.complete() for name, split in zip(encode.SPLITS, self._splits, strict=True)}
+    made = {name: split.complete(tell)
+            for name, split in zip(encode.SPLITS, self._splits, strict=True)}
     return {name: entry for name, entry in made.items() if entry}
+
+
+def _bar(job, name):
+  """A bar of bytes on stderr."""
+  import tqdm
+  return tqdm.tqdm(desc=name, unit='B', unit_scale=True, disable=not job.progress,
+                   dynamic_ncols=True, mininterval=0.5)
 
 
 class _Progress:
   """A bar, and a commit every so often."""
 
   def __init__(self, job, state, files, name):
-    import tqdm
     self._job, self._state, self._files = job, state, files
-    self._bar = tqdm.tqdm(desc=name, unit='B', unit_scale=True, disable=not job.progress,
-                          dynamic_ncols=True, mininterval=0.5)
+    self._bar = _bar(job, name)
     self._committed = time.monotonic()
 
   def __enter__(self):
@@ -285,7 +292,8 @@ def _finish(job, state, splits):
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
     'validation': 'the end of each document' if state['tail'] else 'documents by their hash',
-    'splits': splits, 'skipped': state['skipped'], 'settings': job.settings}
+    'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
+    'content': corpus.content_digest(state['tokenizer'], splits)}
   manifest['digest'] = corpus.manifest_digest(manifest)
   shards.replace(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
   _remove_work(job.out)

@@ -206,7 +206,7 @@ DAMAGE = {
   'not JSON': ('manifest.json', lambda path: path.write_text('{'), 'is not JSON'),
   'not UTF-8': ('manifest.json', lambda path: path.write_bytes(b'\xff{}'), 'is not JSON'),
   'no object': ('manifest.json', lambda path: path.write_text('[]'), 'not the manifest'),
-  'other version': ('manifest.json', lambda path: path.write_text('{"version": 2}'), 'version 1'),
+  'other version': ('manifest.json', lambda path: path.write_text('{"version": 1}'), 'version 2'),
   'wrong digest': ('manifest.json', _drop_digest, 'digest should be [0-9a-f]{12}, it says 0000'),
   'no shard': ('train-00001.bin', lambda path: path.unlink(), 'train-00001.bin is missing'),
   'short shard': ('train-00001.bin', _truncate, 'has 664 bytes, its manifest says 666'),
