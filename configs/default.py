@@ -58,7 +58,7 @@ def fields():
 
     train=dict(
       steps=0,                   # updates; 0: as many as `epochs` take
-      epochs=0.0,                # passes over the corpus, where steps is 0
+      epochs=0.0,                # passes over the corpus (a mixture: as long as over all), where steps is 0
       batch_size=512,            # sequences an update, over all devices
       microbatch_size=0,         # sequences at a time, over all devices; 0: batch_size (no accumulation)
       seed=0,                    # of weights, dropout and the order of the data

@@ -59,11 +59,15 @@ def pretrain(config, workdir):
   mixtures.check(mixture, config)
   configs.make_workdir(workdir)
   configs.claim(config, workdir, mixture.digest)
-  windows = sum(corpora.n_windows(corpus, config.data.seq_len) for corpus in mixture.train)
-  steps = config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
   with jax.set_mesh(mesh), stop_signals() as asked:
-    run = Run(config, Path(workdir), mesh, graph(config), mixture, steps)
+    run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture))
     return _pretrain(run, asked)
+
+
+def n_steps(config, mixture):
+  """Updates in the run; an epoch is as many sequences as all corpora together have windows."""
+  windows = sum(corpora.n_windows(corpus, config.data.seq_len) for corpus in mixture.train)
+  return config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
 
 
 def prepare_corpus(config):
@@ -318,8 +322,9 @@ def farewell(run, tell, state):
     length = mixture.held_out_mean(held_out.values())
     rows = [(name, value, length) for name, value in [*baselines.items(), ('this model', loss)]]
     if len(mixture.names) > 1:
-      rows += [(f'  of {name}', tell.value(run.steps, f'eval/loss/{name}'), length)
-               for name, length in held_out.items()]
+      parts = {name: tell.value(run.steps, f'eval/loss/{name}') for name in held_out}
+      # None: it went by another name when it was measured, before its folder was moved.
+      rows += [(f'  of {name}', part, held_out[name]) for name, part in parts.items() if part is not None]
     width = max(16, *(len(name) + 2 for name, *_ in rows))
     tell.say(f'\n{"held-out text":<{width}}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
     for name, value, length in rows:

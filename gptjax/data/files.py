@@ -60,7 +60,7 @@ def open_bytes(path):
       import fsspec
       raw = fsspec.open(path, 'rb').open()
     else:
-      raw = open(path, 'rb')
+      raw = open(path, 'rb', buffering=CHUNK)
   except OSError as error:
     raise ValueError(f'{path} cannot be opened: {error.strerror or error}') from None
   if path.endswith('.gz'):

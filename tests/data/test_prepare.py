@@ -16,7 +16,7 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 
-from gptjax.data import bench, corpus, encode, files, shards, tokenizers
+from gptjax.data import corpus, encode, files, shards, tokenizers
 from gptjax.data.prepare import prepare
 
 WORDS = ('the', 'of', 'and', 'river', 'stone', 'walk', 'light', 'house', 'morning', 'yellow')
@@ -72,6 +72,22 @@ def test_documents_come_back_in_their_order(tmp_path):
     'manifest.json', 'tokenizer/encoder.json', 'tokenizer/vocab.bpe', 'train-documents.bin',
     'validation-documents.bin', *(s['file'] for entry in manifest['splits'].values()
                                   for s in entry['shards'])}
+
+
+def test_other_shards_and_another_place_give_the_same_batches(tmp_path):
+  texts, opened = make_texts(200), []
+  for size in (700, 5000, 10**8):
+    (tmp_path / f'in{size}').mkdir()
+    source = write_jsonl(tmp_path / f'in{size}' / 'a.jsonl', texts)
+    manifest = run(source, tmp_path / f'out{size}', shard_tokens=size, workers=1 + size % 3)
+    opened.append(corpus.open_corpus(str(tmp_path / f'out{size}'), 'train', verify=True))
+    stream = b''.join((tmp_path / f'out{size}' / shard['file']).read_bytes()
+                      for shard in manifest['splits']['train']['shards'])
+    assert hashlib.sha256(stream).hexdigest() == manifest['splits']['train']['sha256']
+  assert len({c.digest for c in opened}) == 1 and len({len(c.shards) for c in opened}) == 3
+  batches = [corpus.batch([c], [1], 5, 7, 16, 33, False) for c in opened]
+  for name in ('inputs', 'targets'):
+    assert all((batch[name] == batches[0][name]).all() for batch in batches)
 
 
 def test_validation_is_by_text_alone(tmp_path):
@@ -418,12 +434,6 @@ if __name__ == '__main__':
     assert time.monotonic() < deadline, found
     time.sleep(0.05)
   parent.stdout.close()
-
-
-def test_bench_measures(tmp_path):
-  tokenizers.train_bpe(make_texts(20), 300).save(tmp_path)
-  found = bench.measure(make_texts(20), f'bpe:{tmp_path}', 0.2, [1])
-  assert found['prepare_1_over_encode_ordinary'] > 0 and found['megabytes'] >= 0.2
 
 
 MEASURED = """
