@@ -150,7 +150,8 @@ def test_a_run_goes_on_with_the_same_mixture_alone(trained, tmp_path):
 def test_an_epoch_is_as_long_as_one_over_all_corpora(pair):
   config = tiny_config(**{'model.n_vocab': 1000, 'train.steps': 0, 'train.epochs': 2.5, 'data.mixture':
                           tuple((folder, 1) for folder in pair)})
-  both, one = (mixture.open_mixture(folders, [1] * len(folders), verify=False) for folders in (pair, pair[:1]))
+  both, one = (mixture.open_mixture(folders, [1] * len(folders), verify=False)
+               for folders in (pair, pair[:1]))
   windows = [corpora.n_windows(corpus, 24) for corpus in both.train]
   assert pretrain.n_steps(config, both) == -(-5 * sum(windows) // (2 * 8))
   assert pretrain.n_steps(config, one) == -(-5 * windows[0] // (2 * 8))
