@@ -33,6 +33,7 @@ from gptjax.data import (
   workers,
 )
 from gptjax.data import clean as cleaning
+from gptjax.data import progress as progress_bar
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 TRAIN_BPE = 'train-bpe:'
@@ -158,7 +159,7 @@ def _judge(job, state):
     work = blocks.blocks(whole, position, lambda after, piece: (
       after.documents - 1, piece.digest, piece.text, piece.fields))
     with (contextlib.closing(duplicates.Columns(job.out, position.documents)) as columns,
-          _Progress(job, state, columns, 'judging') as progress):
+          _Progress(job, state, columns, 'judging', position) as progress):
       for block, found in workers.in_order(duplicates.make_judge, [job.reading.recipe], work,
                                            job.workers):
         columns.add(found, block.position.documents)
@@ -201,12 +202,14 @@ def _encode(job, state, verdicts):
     piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
   settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail']]
   with contextlib.closing(_Output(job, state)) as output:
-    with _Progress(job, state, output, 'encoding') as progress:
+    with _Progress(job, state, output, 'encoding', position) as progress:
       for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
                                                         job.workers):
         output.add(block, encoded, silent)
         progress.update(sum(part.n_bytes for part in encoded), block.position)
-    with _bar(job, 'hashing') as bar:
+    size = sum(split['tokens'] * _dtype(state).itemsize + 8 * split['documents']
+               for split in state['splits'].values())
+    with progress_bar.bar('hashing', job.progress, total=size) as bar:
       return output.complete(bar.update)
 
 
@@ -247,20 +250,17 @@ class _Output:
     return {name: entry for name, entry in made.items() if entry}
 
 
-def _bar(job, name):
-  """A bar of bytes on stderr."""
-  import tqdm
-  return tqdm.tqdm(desc=name, unit='B', unit_scale=True, disable=not job.progress,
-                   dynamic_ncols=True, mininterval=0.5)
-
-
 class _Progress:
   """A bar, and a commit every so often."""
 
-  def __init__(self, job, state, files, name):
+  def __init__(self, job, state, files, name, position):
     self._job, self._state, self._files = job, state, files
-    self._bar = _bar(job, name)
+    self._bar = progress_bar.Bar(name, [unit.size or 0 for unit in job.reading.units], position.unit,
+                                 sum(split['bytes'] for split in self._splits()), job.progress)
     self._committed = time.monotonic()
+
+  def _splits(self):
+    return self._state.get('splits', {}).values()
 
   def __enter__(self):
     return self
@@ -270,12 +270,7 @@ class _Progress:
 
   def update(self, n_bytes, position):
     """After a block with so much text; commits if the last commit is long enough ago."""
-    unit = min(position.unit + 1, len(self._job.reading.units))
-    splits = self._state.get('splits', {})
-    tokens = sum(split['tokens'] for split in splits.values())
-    self._bar.set_postfix_str(f'{tokens / 1e6:.1f} M tokens, input {unit} of '
-                              f'{len(self._job.reading.units)}', refresh=False)
-    self._bar.update(n_bytes)
+    self._bar.update(n_bytes, position.unit, sum(split['tokens'] for split in self._splits()))
     if time.monotonic() - self._committed >= self._job.commit_seconds:
       self._files.sync()
       shards.save_state(self._job.out, self._state)

@@ -22,10 +22,14 @@ def locked(folder):
   """Makes the folder and keeps other processes from writing into it.
 
   Raises:
-    ValueError: another process is at it.
+    ValueError: another process is at it, or it cannot be written to.
   """
-  folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / LOCK, 'w') as file:
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / LOCK, 'w')
+  except OSError as error:
+    raise ValueError(f'{folder} cannot be written to ({error.strerror}): give another --out') from None
+  with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
