@@ -178,7 +178,7 @@ def _tokenizer(job, verdicts):
   if isinstance(made, str):
     kept = blocks.kept(job.reading, blocks.Position(), verdicts)
     texts = (piece.text for _, piece, why in kept if not why)
-    made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts)
+    made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
   shutil.rmtree(folder, ignore_errors=True)  # Half written by a process that was killed.
   made.save(folder)
   return made
@@ -270,7 +270,9 @@ class _Progress:
 
   def update(self, n_bytes, position):
     """After a block with so much text; commits if the last commit is long enough ago."""
-    self._bar.update(n_bytes, position.unit, sum(split['tokens'] for split in self._splits()))
+    tokens = sum(split['tokens'] for split in self._splits())
+    self._bar.update(n_bytes, position.unit,
+                     f'{tokens / 1e6:.1f} M tokens' if tokens else f'{position.documents:,} documents')
     if time.monotonic() - self._committed >= self._job.commit_seconds:
       self._files.sync()
       shards.save_state(self._job.out, self._state)

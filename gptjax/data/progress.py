@@ -27,16 +27,15 @@ class Bar:
     self._unit, self._text_behind = unit, n_bytes
     self._bar = bar(name, shown, initial=n_bytes)
 
-  def update(self, n_bytes, unit, tokens):
-    """After so much more text; `unit` is being read, `tokens` is of the corpus so far."""
+  def update(self, n_bytes, unit, made):
+    """After so much more text; `unit` is being read, `made` says what has come of it all so far."""
     if unit > self._unit:
       self._unit, self._text_behind = unit, self._bar.n + n_bytes
     if self._text_behind and self._behind[self._unit]:
       whole = self._text_behind * self._behind[-1] / self._behind[self._unit]
       self._bar.total = max(whole, self._bar.n + n_bytes)
     last = len(self._behind) - 1
-    self._bar.set_postfix_str(f'{tokens / 1e6:.1f} M tokens, input {min(unit + 1, last)} of {last}',
-                              refresh=False)
+    self._bar.set_postfix_str(f'{made}, input {min(unit + 1, last)} of {last}', refresh=False)
     self._bar.update(n_bytes)
 
   def close(self):

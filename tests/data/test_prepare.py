@@ -1,5 +1,6 @@
 """A corpus is what its sources say, byte for byte, however often its making was killed."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -16,7 +17,9 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 
-from gptjax.data import corpus, encode, files, shards, tokenizers
+from gptjax.data import blocks, corpus, encode, files, progress, shards, tokenizers
+from gptjax.data import command as command_module
+from gptjax.data import prepare as prepare_module
 from gptjax.data.prepare import prepare
 
 WORDS = ('the', 'of', 'and', 'river', 'stone', 'walk', 'light', 'house', 'morning', 'yellow')
@@ -222,7 +225,6 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path, clean):
 
 def test_stopped_after_every_commit_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
   """At each commit in turn: what was written after it is lost or half there."""
-  from gptjax.data import blocks
   monkeypatch.setattr(blocks, 'BLOCK_CHARACTERS', 2000)
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(40))
   run(source, tmp_path / 'whole', shard_tokens=700, commit_seconds=0)
@@ -249,6 +251,45 @@ def test_stopped_after_every_commit_it_goes_on_to_the_same_bytes(tmp_path, monke
           file.write(b'half a token of rubbish')
   assert rounds > 5
   assert contents(tmp_path / 'killed') == expected
+
+
+def test_a_full_disk_is_said_in_one_line_and_gone_on_from(tmp_path, monkeypatch, capsys):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(400))
+  monkeypatch.setattr(blocks, 'BLOCK_CHARACTERS', 20_000)
+  flags = [f'--source={source}', '--tokenizer=train-bpe:300', '--shard_tokens=9000']
+  prepare_module.main([*flags, f'--out={tmp_path}/whole'])
+  write, left = shards.Appended.write, [30]
+  def full(self, data):
+    left[0] -= 1
+    if left[0] < 0:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write(self, data)
+  monkeypatch.setattr(shards.Appended, 'write', full)
+  monkeypatch.setattr(sys, 'argv', ['prepare', *flags, f'--out={tmp_path}/full'])
+  with pytest.raises(SystemExit) as ended:
+    command_module.run(prepare_module.main, 'prepare')
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert ended.value.code == 2 and said.startswith('prepare: no space left') and left[0] < 0
+  monkeypatch.setattr(shards.Appended, 'write', write)
+  prepare_module.main([*flags, f'--out={tmp_path}/full'])
+  assert contents(tmp_path / 'full') == contents(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('out', ['file', 'file/below', '/proc/below'])
+def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match=r'cannot be written to \([^\n]*$'):
+    run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / out)
+
+
+def test_the_bar_tells_what_is_left_by_the_inputs_behind(capsys):
+  bar = progress.Bar('encoding', [100, 100, 300], 0, 0, True)
+  bar.update(1_000_000, 0, '')
+  assert '%' not in capsys.readouterr().err
+  bar.update(1_000_000, 1, '0.5 M tokens')
+  bar.close()
+  assert '20%' in (said := capsys.readouterr().err) and '2.00M/10.0M' in said
+  assert '0.5 M tokens, input 2 of 3' in said
 
 
 def test_finished_means_nothing_to_do(tmp_path):

@@ -281,7 +281,10 @@ def test_train_command(kind, tmp_path):
   assert done.returncode == 0, done.stderr
   made = tokenizers.load(f'{tmp_path}/made')
   assert made.n_vocab == 430 and made.digest in done.stdout
+  assert made.digest == tokenizers.train(kind, 430, [CORPUS], progress=False).digest, 'in another process'
   shutil.rmtree(tmp_path / 'made')
-  command[5] = '--vocab_size=90000'
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
-  assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+  for flag in ('--vocab_size=90000', '--kind=words', '--source=text:/nowhere',
+               f'--out={tmp_path}/a.txt/made'):
+    done = subprocess.run([*command, flag], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith('tokenizers: ')
