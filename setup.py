@@ -57,5 +57,6 @@ setup(
     's3': ['s3fs>=2024.2'],
     'bench': BENCH,
     'test': TEST + BENCH,
+    'test-s3': ['moto[s3]>=5,<6', 'flask>=3,<4', 'flask-cors>=5,<7'],  # a server that speaks S3
   },
 )

@@ -45,6 +45,7 @@ def fields():
 
     data=dict(
       corpus='',                 # folder written by gptjax.data.prepare; '': WORKDIR/corpus
+      mixture=(),                # in place of corpus: (folder, weight) of several to read together
       source='',                 # what to prepare the corpus from, if the folder is not there yet
       tokenizer='',              # what the corpus must be (or is) tokenized with; '': any
       tfds_dir='',               # where tensorflow_datasets keeps its sets; '': its own default
@@ -57,7 +58,7 @@ def fields():
 
     train=dict(
       steps=0,                   # updates; 0: as many as `epochs` take
-      epochs=0.0,                # passes over the corpus, where steps is 0
+      epochs=0.0,                # passes over the corpus (a mixture: as long as over all), where steps is 0
       batch_size=512,            # sequences an update, over all devices
       microbatch_size=0,         # sequences at a time, over all devices; 0: batch_size (no accumulation)
       seed=0,                    # of weights, dropout and the order of the data

@@ -17,7 +17,7 @@ JOBS = ('pretrain',)
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'attention.kernel', 'compilation_cache', 'init_from',
               'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
               'eval.every_steps', 'eval.batch_size',
-              'eval.ngrams', 'data.corpus', 'data.source', 'data.tfds_dir',
+              'eval.ngrams', 'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir',
               'data.verify', 'data.prefetch', 'loss.chunk')
 
 
@@ -28,7 +28,8 @@ def resolve(config, workdir):
     c.model.compute_dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
   if c.attention.kernel == 'auto':
     c.attention.kernel = 'xla'
-  c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
+  if not c.data.mixture:
+    c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
@@ -76,7 +77,19 @@ def check(config):
   _require(kind != 'train-bpe' or size == str(c.model.n_vocab),
            f'config.data.tokenizer = {c.data.tokenizer!r} makes another vocabulary than config.model.n_vocab '
            f'= {c.model.n_vocab}: give both the same number')
+  _check_mixture(c.data)
   attention.check(c.attention.kernel)
+
+
+def _check_mixture(data):
+  pairs = data.mixture
+  _require(all(isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)
+               and isinstance(pair[1], int | float) for pair in pairs),
+           f'config.data.mixture = {pairs!r} must be pairs of folder and weight, '
+           "(('FOLDER', 0.7), ('FOLDER', 0.3))")
+  for field in ('corpus', 'source') if pairs else ():
+    _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} both say what '
+             f'to read: leave one out (--config.data.{field}=)')
 
 
 def _require(holds, message):
@@ -130,7 +143,7 @@ def _same_run(path, config, corpus_digest):
         f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
         f'{now.get(field)!r}: use another workdir, or the same value')
   if digest != corpus_digest:
-    raise ValueError(f'{path.parent} holds a run on another corpus (digest '
+    raise ValueError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
                      f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
 
 

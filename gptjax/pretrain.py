@@ -17,6 +17,7 @@ from gptjax import config as configs
 from gptjax import generate, sharding, telemetry
 from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
+from gptjax.data import mixture as mixtures
 from gptjax.data import ngrams, pipeline, tokenizers
 from gptjax.model import in_dtype
 from gptjax.train import eval_step, graph, init_state, train_step
@@ -30,8 +31,7 @@ class Run(NamedTuple):
   workdir: Path
   mesh: Any
   graphdef: Any
-  train: Any  # corpora.Corpus
-  held_out: Any
+  mixture: Any  # mixtures.Mixture
   steps: int
 
 
@@ -55,14 +55,19 @@ def pretrain(config, workdir):
   if config.data.source and not (Path(config.data.corpus) / 'manifest.json').exists():
     configs.make_workdir(workdir)
     prepare_corpus(config)
-  train, held_out = open_corpora(config)
+  mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
+  mixtures.check(mixture, config)
   configs.make_workdir(workdir)
-  configs.claim(config, workdir, train.digest)
-  steps = config.train.steps or math.ceil(
-    config.train.epochs * corpora.n_windows(train, config.data.seq_len) / config.train.batch_size)
+  configs.claim(config, workdir, mixture.digest)
   with jax.set_mesh(mesh), stop_signals() as asked:
-    run = Run(config, Path(workdir), mesh, graph(config), train, held_out, steps)
+    run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture))
     return _pretrain(run, asked)
+
+
+def n_steps(config, mixture):
+  """Updates in the run; an epoch is as many sequences as all corpora together have windows."""
+  windows = sum(corpora.n_windows(corpus, config.data.seq_len) for corpus in mixture.train)
+  return config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
 
 
 def prepare_corpus(config):
@@ -71,39 +76,6 @@ def prepare_corpus(config):
   data = config.data
   prepare([data.source], data.tokenizer, data.corpus, validation_fraction=data.validation_fraction,
           clean='', workers=1, tfds_dir=data.tfds_dir, on_error='stop')
-
-
-def open_corpora(config):
-  """(train, held out) splits of the corpus; held out is None if there is no such split.
-
-  Raises:
-    ValueError: the corpus is absent, damaged, or made with another tokenizer than the config says.
-  """
-  data, n_vocab = config.data, config.model.n_vocab
-  train = corpora.open_corpus(data.corpus, 'train', verify=data.verify)
-  made = train.tokenizer
-  kind, _, folder = data.tokenizer.partition(':')
-  if made['n_vocab'] != n_vocab:
-    raise ValueError(f'corpus {data.corpus} was made with the tokenizer {made["name"]} of '
-                     f'{made["n_vocab"]} entries, but config.model.n_vocab = {n_vocab}: use a '
-                     'corpus made with the right one')
-  if kind not in ('', 'train-bpe', made['name']) or (
-      folder and kind == made['name'] and tokenizers.load(data.tokenizer).digest != made['digest']):
-    raise ValueError(f'corpus {data.corpus} was made with the tokenizer {made["name"]} (digest '
-                     f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
-                     'prepare it again')
-  if corpora.n_windows(train, data.seq_len) < 1:
-    raise ValueError(f'corpus {data.corpus} has {train.n_tokens} tokens, fewer than one sequence of '
-                     f'config.data.seq_len = {data.seq_len}: shorten it')
-  try:
-    held_out = corpora.open_corpus(data.corpus, 'validation', verify=data.verify)
-  except corpora.NoSplit:
-    return train, None
-  if corpora.n_windows(held_out, data.seq_len) < 1:
-    raise ValueError(f'corpus {data.corpus} holds out {held_out.n_tokens} tokens, fewer than one sequence of '
-                     f'config.data.seq_len = {data.seq_len}: shorten it, or prepare the corpus with a larger '
-                     'validation_fraction')
-  return train, held_out
 
 
 @contextlib.contextmanager
@@ -131,17 +103,18 @@ def _pretrain(run, asked):
   shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
   folder = run.workdir / 'checkpoints'
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
-  if restored and restored[1]['facts']['corpus_digest'] != run.train.digest:
+  if restored and restored[1]['facts']['corpus_digest'] != run.mixture.digest:
     raise ValueError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
   state = restored[0] if restored else jax.jit(init)()
   start = int(state.step)
   tell = telemetry.Telemetry(run.workdir, run.steps, start, config.log.tensorboard)
   saves = Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
-                      {'corpus_digest': run.train.digest, 'versions': configs.versions()})
+                      {'corpus_digest': run.mixture.digest, 'versions': configs.versions()})
   try:
     greet(run, tell, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
+    batches = pipeline.ahead(batches, functools.partial(sharding.put, mesh=run.mesh), 2)
     with contextlib.closing(batches):
       state, finished = loop(run, state, batches, tell, saves, asked)
     if finished:
@@ -157,18 +130,21 @@ def _pretrain(run, asked):
 def greet(run, tell, state, start):
   """Says what is about to run: weights, devices, corpus, length."""
   from clu import parameter_overview
-  config, manifest = run.config, run.train
+  config, mixture = run.config, run.mixture
   n_vocab, d = config.model.n_vocab, config.model.n_embd
   shown = {**state.params, 'wte': jax.ShapeDtypeStruct((n_vocab, d), np.float32)}
   tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
   devices = jax.devices()
   tokens = config.train.batch_size * config.data.seq_len
-  held_out = f'{run.held_out.n_tokens:,} held out' if run.held_out else 'none held out'
   tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
-           f'{config.model.compute_dtype}, attention {config.attention.kernel}\n'
-           f'corpus {config.data.corpus}: {manifest.n_tokens:,} tokens to train on, {held_out}\n'
-           f'{run.steps:,} steps of {tokens:,} tokens, '
-           f'{run.steps * tokens / manifest.n_tokens:.2f} epochs')
+           f'{config.model.compute_dtype}, attention {config.attention.kernel}')
+  for weight, corpus, held_out in zip(mixture.weights, mixture.train, mixture.held_out, strict=True):
+    weight /= sum(mixture.weights)
+    share = f'{weight:.2%} of the sequences, ' if len(mixture.train) > 1 else ''
+    tell.say(f'corpus {corpus.folder}: {share}{corpus.n_tokens:,} tokens to train on '
+             f'({weight * run.steps * tokens / corpus.n_tokens:.2f} epochs), '
+             f'{held_out.n_tokens if held_out else 0:,} held out')
+  tell.say(f'{run.steps:,} steps of {tokens:,} tokens')
   if start:
     tell.say(f'going on after step {start}')
 
@@ -198,7 +174,7 @@ def loop(run, state, batches, tell, saves, asked):
       break
     profiling = profile(run, step, state, profiling)
     waiting = time.monotonic()
-    batch = sharding.put(next(batches), run.mesh)
+    batch = next(batches)
     watch.input += time.monotonic() - waiting
     if step_fn is None:
       step_fn = compile_step(run, state, batch, tell)
@@ -237,12 +213,17 @@ def _due(every, step, last):
 def side_work(run, state, step, tell, saves, asked, evaluate):
   """Evaluation and checkpoint, where due after `step` and not yet on record."""
   config = run.config
-  if (run.held_out and _due(config.eval.every_steps, step, run.steps)
+  if (any(run.mixture.held_out) and _due(config.eval.every_steps, step, run.steps)
       and tell.value(step, 'eval/loss') is None):
-    loss = evaluate(state.params, asked)
-    if loss is not None:
-      tell.write(step, {'eval/loss': loss, 'eval/perplexity': math.exp(min(loss, 700))})
-      tell.say(f'step {step}  held-out loss {loss:.4f}  perplexity {math.exp(min(loss, 700)):.2f}')
+    losses = evaluate(state.params, asked)
+    if losses:
+      loss = run.mixture.held_out_mean(losses.values())
+      perplexity = math.exp(min(loss, 700))
+      parts = losses if len(run.mixture.names) > 1 else {}
+      tell.write(step, {'eval/loss': loss, 'eval/perplexity': perplexity,
+                        **{f'eval/loss/{name}': part for name, part in parts.items()}})
+      tell.say(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
+               + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
   if _due(config.checkpoint.every_steps, step, run.steps):
     note_save(tell, saves.wait())
     saves.save(state, step, tell.value(step, 'eval/loss'))
@@ -298,8 +279,9 @@ def profile(run, step, state, on):
 def train_batch(run, step):
   """This host's rows of batch `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
   c = run.config
-  return corpora.batch([run.train], [1.0], c.train.seed, step, c.train.batch_size, c.data.seq_len,
-                       c.data.cross_documents, rows=sharding.local_rows(c.train.batch_size))
+  return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, step, c.train.batch_size,
+                       c.data.seq_len, c.data.cross_documents,
+                       rows=sharding.local_rows(c.train.batch_size))
 
 
 class Evaluation:
@@ -310,31 +292,43 @@ class Evaluation:
     self.step = jax.jit(functools.partial(eval_step, config=run.config, graphdef=run.graphdef))
 
   def __call__(self, params, asked):
-    """Mean loss in nats a token, or None if told to stop on the way."""
+    """{name of a corpus: mean loss in nats a token}; None if told to stop on the way."""
     run, config = self.run, self.run.config
     rows = sharding.local_rows(config.eval.batch_size)
-    n = corpora.n_eval_batches(run.held_out, config.eval.batch_size, config.data.seq_len)
-    n = min(n, config.eval.steps) if config.eval.steps else n
-    sums = []
-    for i in range(n):
-      if asked['stop']:
-        return None
-      batch = corpora.eval_batch(run.held_out, i, config.eval.batch_size, config.data.seq_len, rows)
-      sums.append(self.step(params, sharding.put(batch, run.mesh)))
-    total, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
-    return float(total / count)
+    losses = {}
+    for name, corpus in zip(run.mixture.names, run.mixture.held_out, strict=True):
+      if not corpus:
+        continue
+      n = corpora.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
+      sums = []
+      for i in range(min(n, config.eval.steps) if config.eval.steps else n):
+        if asked['stop']:
+          return None
+        batch = corpora.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
+        sums.append(self.step(params, sharding.put(batch, run.mesh)))
+      total, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
+      losses[name] = float(total / count)
+    return losses
 
 
 def farewell(run, tell, state):
   """Held-out loss beside simple models, a sample, and where everything lies."""
-  config = run.config
-  baselines = ngram_baselines(run) if config.eval.ngrams and run.held_out else {}
+  config, mixture = run.config, run.mixture
+  held_out = {name: corpus.n_bytes / corpus.n_tokens
+              for name, corpus in zip(mixture.names, mixture.held_out, strict=True) if corpus}
+  baselines = ngram_baselines(run) if config.eval.ngrams and held_out else {}
   loss = tell.value(run.steps, 'eval/loss')
   if loss is not None:
-    share = run.held_out.n_tokens / run.held_out.n_bytes / math.log(2)
-    tell.say(f'\n{"held-out text":<16}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
-    for name, value in [*baselines.items(), ('this model', loss)]:
-      tell.say(f'{name:<16}{value:>12.4f}{math.exp(value):>12.2f}{value * share:>12.3f}')
+    length = mixture.held_out_mean(held_out.values())
+    rows = [(name, value, length) for name, value in [*baselines.items(), ('this model', loss)]]
+    if len(mixture.names) > 1:
+      parts = {name: tell.value(run.steps, f'eval/loss/{name}') for name in held_out}
+      # None: it went by another name when it was measured, before its folder was moved.
+      rows += [(f'  of {name}', part, held_out[name]) for name, part in parts.items() if part is not None]
+    width = max(16, *(len(name) + 2 for name, *_ in rows))
+    tell.say(f'\n{"held-out text":<{width}}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
+    for name, value, length in rows:
+      tell.say(f'{name:<{width}}{value:>12.4f}{math.exp(value):>12.2f}{value / length / math.log(2):>12.3f}')
   if config.log.sample_tokens:
     tell.say(f'\nsample:\n{sample_text(run, state.params)}')
   curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
@@ -344,17 +338,21 @@ def farewell(run, tell, state):
 
 
 def ngram_baselines(run):
-  """{'unigram': loss, 'bigram': loss} of the held-out split, in nats a token."""
-  train, held_out = (split.tokens(0, split.n_tokens) for split in (run.train, run.held_out))
-  n_vocab = run.config.model.n_vocab
-  return {'unigram': ngrams.unigram_loss(train, held_out, n_vocab),
-          'bigram': ngrams.bigram_loss(train, held_out, n_vocab)}
+  """{'unigram': loss, 'bigram': loss} of held-out text, in nats a token; a model for each corpus."""
+  mixture, n_vocab, losses = run.mixture, run.config.model.n_vocab, []
+  for corpora_of in zip(mixture.train, mixture.held_out, strict=True):
+    if all(corpora_of):
+      train, held_out = (split.tokens(0, split.n_tokens) for split in corpora_of)
+      losses.append((ngrams.unigram_loss(train, held_out, n_vocab),
+                     ngrams.bigram_loss(train, held_out, n_vocab)))
+  return {name: mixture.held_out_mean(values)
+          for name, values in zip(('unigram', 'bigram'), zip(*losses, strict=True), strict=True)}
 
 
 def sample_text(run, params):
   """What the model writes after `config.log.sample_prompt` (top-k 40, as in the papers)."""
   config = run.config
-  tokenizer = tokenizers.load(str(Path(config.data.corpus) / 'tokenizer'))
+  tokenizer = tokenizers.load(str(Path(run.mixture.train[0].folder) / 'tokenizer'))
   start = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
   prompt = (list(tokenizer.encode(config.log.sample_prompt)) or start or [0])[1 - config.model.n_ctx:]
   model = in_dtype(nnx.merge(run.graphdef, params), config.model.compute_dtype)

@@ -15,10 +15,13 @@ def write_corpus(folder, documents, *, validation=(), n_vocab=1000, shard_tokens
     if len(docs):
       splits[name] = _write_split(folder, name, docs, shard_tokens, dtype)
   manifest = {
-    'version': 1, 'dtype': dtype, 'sources': ['test'], 'clean': '', 'validation_fraction': 0.0,
+    'version': 2, 'dtype': dtype, 'sources': ['test'], 'clean': '', 'validation_fraction': 0.0,
     'tokenizer': {'name': 'bpe', 'digest': tokenizer_digest, 'n_vocab': n_vocab,
                   'end_of_text': n_vocab - 1},
     'splits': splits, 'skipped': {}}
+  content = {'tokenizer': tokenizer_digest, 'splits': {
+    name: [split['sha256'], split['index']['sha256']] for name, split in splits.items()}}
+  manifest['content'] = digest_of(content)
   write_manifest(folder, manifest)
   return str(folder)
 
@@ -26,9 +29,12 @@ def write_corpus(folder, documents, *, validation=(), n_vocab=1000, shard_tokens
 def write_manifest(folder, manifest):
   """Writes manifest.json with the right digest."""
   fields = {key: value for key, value in manifest.items() if key != 'digest'}
-  text = json.dumps(fields, sort_keys=True, separators=(',', ':'))
-  fields['digest'] = hashlib.sha256(text.encode()).hexdigest()
+  fields['digest'] = digest_of(fields)
   (folder / 'manifest.json').write_text(json.dumps(fields, sort_keys=True, indent=1))
+
+
+def digest_of(value):
+  return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
 
 
 def _write_split(folder, name, documents, shard_tokens, dtype):
@@ -39,7 +45,7 @@ def _write_split(folder, name, documents, shard_tokens, dtype):
   index = _write(folder, f'{name}-documents.bin', starts)
   del index['tokens']
   return {'tokens': len(stream), 'documents': len(documents), 'bytes': 3 * len(stream),
-          'shards': shards, 'index': index}
+          'sha256': hashlib.sha256(stream.tobytes()).hexdigest(), 'shards': shards, 'index': index}
 
 
 def _write(folder, file, array):

@@ -1,9 +1,9 @@
-"""The command: python -m gptjax.benchmark [train|...] [flags]; without a name it is `train`."""
+"""The command: python -m gptjax.benchmark [train|data] [flags]; without a name it is `train`."""
 
 import importlib
 import sys
 
-SUBJECTS = ('train',)
+SUBJECTS = ('train', 'data')
 
 
 def main(argv):

@@ -1,6 +1,7 @@
 """What the commands of this package have in common: flags, and errors in one line."""
 
 import argparse
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -25,6 +26,12 @@ def run(job, name):
     if not origin.is_relative_to(Path(__file__).parent):
       raise
     print(f'{name}: {" ".join(str(error).split())}', file=sys.stderr)
+    sys.exit(BAD_INPUT)
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    print(f'{name}: no space left on the disk: free some, the same command goes on from here',
+          file=sys.stderr)
     sys.exit(BAD_INPUT)
   except KeyboardInterrupt:
     print(f'{name}: stopped; the same command goes on from here', file=sys.stderr)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from gptjax.data import order
 
-VERSION = 1
+VERSION = 2
 IGNORED = -1  # a target that is not counted in the loss
 CHUNK = 1 << 22  # bytes hashed at a time
 
@@ -27,7 +28,7 @@ class Corpus(NamedTuple):
   """One split of a corpus, memory-mapped."""
   folder: str
   split: str
-  digest: str        # of the manifest: changes with any byte of any split
+  digest: str        # of what all splits hold, see `content_digest`
   tokenizer: dict    # name, digest, n_vocab, end_of_text
   n_tokens: int
   n_documents: int
@@ -83,7 +84,7 @@ def open_corpus(folder, split, *, verify):
     if starts[0] != 0 or starts[-1] >= entry['tokens'] or not (starts[1:] >= starts[:-1]).all():
       raise ValueError(f'{root / entry["index"]["file"]} is not a rising list of positions below '
                        f'{entry["tokens"]}: prepare the corpus again')
-  return Corpus(str(folder), split, manifest['digest'], manifest['tokenizer'], entry['tokens'],
+  return Corpus(str(folder), split, manifest['content'], manifest['tokenizer'], entry['tokens'],
                 entry['documents'], entry['bytes'], shards, borders, starts)
 
 
@@ -104,8 +105,8 @@ def read_manifest(folder):
   except ValueError as error:
     raise ValueError(f'{path} is not JSON ({error}): prepare the corpus again') from None
   if not isinstance(manifest, dict) or manifest.get('version') != VERSION:
-    raise ValueError(f'{path} is not the manifest of a corpus of version {VERSION}: prepare the '
-                     'corpus again')
+    raise ValueError(f'{path} is not the manifest of a corpus of version {VERSION}: remove the '
+                     'folder and prepare the corpus again')
   found = manifest_digest(manifest)
   if manifest.get('digest') != found:
     raise ValueError(f'{path} has been changed: its digest should be {found[:12]}, it says '
@@ -115,9 +116,24 @@ def read_manifest(folder):
 
 def manifest_digest(manifest):
   """SHA-256 (hex) of the canonical JSON of all fields but `digest`."""
-  fields = {name: value for name, value in manifest.items() if name != 'digest'}
-  text = json.dumps(fields, sort_keys=True, separators=(',', ':'))
-  return hashlib.sha256(text.encode()).hexdigest()
+  return _json_digest({name: value for name, value in manifest.items() if name != 'digest'})
+
+
+def content_digest(tokenizer, splits):
+  """SHA-256 (hex) that names what a corpus holds: its tokens, its documents, its tokenizer.
+
+  It keys the order of the data, so two corpora of the same text are read alike, wherever they lie and
+  wherever their shards are cut.
+
+  Args:
+    tokenizer, splits: as in the manifest.
+  """
+  return _json_digest({'tokenizer': tokenizer['digest'], 'splits': {
+    name: [split['sha256'], split['index']['sha256']] for name, split in splits.items()}})
+
+
+def _json_digest(value):
+  return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
 
 
 def _map(path, dtype, count):
@@ -141,6 +157,7 @@ def _verify(root, files, n_vocab):
     with open(path, 'rb') as f:
       while chunk := f.read(CHUNK):
         seen.update(chunk)
+        bar.update(len(chunk))
         top = max(top, int(np.frombuffer(chunk, dtype).max()))
     if seen.hexdigest() != file['sha256']:
       raise ValueError(f'{path} is damaged: its SHA-256 is {seen.hexdigest()[:12]}, its manifest '
@@ -148,7 +165,10 @@ def _verify(root, files, n_vocab):
     if dtype != np.dtype('<u8') and top >= n_vocab:
       raise ValueError(f'{path} holds the token {top}, its tokenizer has {n_vocab}: prepare the '
                        'corpus again')
-  with concurrent.futures.ThreadPoolExecutor() as pool:
+  size = sum(of.itemsize * count for _, of, count in files)
+  with (tqdm(desc=f'verifying {root}', total=size, unit='B', unit_scale=True, dynamic_ncols=True,
+             delay=1, leave=False, disable=None) as bar,
+        concurrent.futures.ThreadPoolExecutor() as pool):
     list(pool.map(lambda file: check(*file[:2]), files))
 
 

@@ -5,6 +5,7 @@ even that: it is read twice, once to see that it is sound and once in pieces.
 """
 
 import codecs
+import contextlib
 import glob
 import gzip
 import hashlib
@@ -38,38 +39,83 @@ class _Broken(Exception):
 
 
 def find(pattern):
-  """[(path, bytes)] of files that match a glob pattern (`**` too), by name; maybe []."""
+  """[(path, bytes)] of files that match a glob pattern (`**` too), by name; maybe [].
+
+  Raises:
+    ValueError: what lies behind the pattern cannot be reached.
+  """
   if '://' in pattern:
-    import fsspec
-    system, path = fsspec.core.url_to_fs(pattern)
-    found = sorted(system.glob(path)) if glob.has_magic(path) else [path] * system.exists(path)
-    return [(system.unstrip_protocol(name), system.size(name)) for name in found
-            if not system.isdir(name)]
+    with _reaching(pattern):
+      import fsspec
+      system, path = fsspec.core.url_to_fs(pattern)
+      found = system.glob(path, detail=True) if glob.has_magic(path) else (
+        {path: system.info(path)} if system.exists(path) else {})
+      return [(system.unstrip_protocol(name), info['size'])
+              for name, info in sorted(found.items()) if info['type'] == 'file']
   found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
   return [(path, Path(path).stat().st_size) for path in found if Path(path).is_file()]
+
+
+@contextlib.contextmanager
+def _reaching(path):
+  """Makes a ValueError, in one line, of whatever keeps a file from being listed, opened or read.
+
+  What that is differs from one file system of fsspec to another: packages that are not installed,
+  credentials, the network, a disk.
+  """
+  try:
+    yield
+  except Exception as error:
+    why = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
+    raise ValueError(f'{path} cannot be read: {" ".join(str(why).split())}') from error
 
 
 def open_bytes(path):
   """A buffered reader of the file's content, decompressed if its name ends in .gz or .zst.
 
   Raises:
-    ValueError: the file cannot be opened.
+    ValueError: the file cannot be opened; later, by the reader, it cannot be read.
+    _Broken: later, by the reader: the compressed content is damaged.
   """
-  try:
+  with _reaching(path):
     if '://' in path:
       import fsspec
-      raw = fsspec.open(path, 'rb').open()
+      raw = _Raw(path, fsspec.open(path, 'rb').open())
     else:
-      raw = open(path, 'rb')
-  except OSError as error:
-    raise ValueError(f'{path} cannot be opened: {error.strerror or error}') from None
+      raw = _Raw(path, open(path, 'rb', buffering=0))
   if path.endswith('.gz'):
     return io.BufferedReader(_Decompressed(gzip.GzipFile(fileobj=raw), raw), CHUNK)
   if path.endswith('.zst'):
     import pyarrow
-    stream = pyarrow.CompressedInputStream(raw, 'zstd')
-    return io.BufferedReader(_Decompressed(stream, raw), CHUNK)
-  return raw
+    return io.BufferedReader(_Decompressed(pyarrow.CompressedInputStream(raw, 'zstd'), raw), CHUNK)
+  return io.BufferedReader(raw, CHUNK)
+
+
+class _Raw(io.RawIOBase):
+  """A file as it lies there, whose failures cannot be taken for damage of its content."""
+
+  def __init__(self, path, file):
+    self._path, self._file = path, file
+
+  def readable(self):
+    return True
+
+  def seekable(self):
+    return True
+
+  def seek(self, offset, whence=0):
+    return self._file.seek(offset, whence)
+
+  def tell(self):
+    return self._file.tell()
+
+  def readinto(self, buffer):
+    with _reaching(self._path):
+      return self._file.readinto(buffer)
+
+  def close(self):
+    self._file.close()
+    super().close()
 
 
 class _Decompressed(io.RawIOBase):
@@ -82,7 +128,10 @@ class _Decompressed(io.RawIOBase):
     return True
 
   def readinto(self, buffer):
-    data = self._source.read1(min(len(buffer), LITTLE))
+    try:
+      data = self._source.read1(min(len(buffer), LITTLE))
+    except (EOFError, OSError, zlib.error) as error:
+      raise _Broken(f'damaged or cut short: {error}') from None
     buffer[:len(data)] = data
     return len(data)
 
@@ -90,18 +139,6 @@ class _Decompressed(io.RawIOBase):
     self._source.close()
     self._raw.close()
     super().close()
-
-
-def _reading(read, *args):
-  """read(*args); damage of a compressed file becomes _Broken, a failing disk stays an OSError."""
-  try:
-    return read(*args)
-  except (EOFError, zlib.error) as error:
-    raise _Broken(f'damaged or cut short: {error}') from None
-  except OSError as error:
-    if error.errno is not None:
-      raise
-    raise _Broken(f'damaged or cut short: {error}') from None
 
 
 def text_digest(text):
@@ -191,7 +228,7 @@ def _survey(file):
   seen = hashlib.blake2b(digest_size=16)
   decoder, lines, length, blank = codecs.getincrementaldecoder('utf-8')(), 1, 0, True
   try:
-    while chunk := _reading(file.read, CHUNK):
+    while chunk := file.read(CHUNK):
       text = decoder.decode(chunk)
       seen.update(chunk)
       length += len(text)
@@ -234,7 +271,7 @@ def _separated(path, separator):
 def _split(file, separator):
   """(bytes between separators, whether these are the last)."""
   rest = b''
-  while chunk := _reading(file.read, CHUNK):
+  while chunk := file.read(CHUNK):
     *parts, rest = (rest + chunk).split(separator)
     for part in parts:
       yield part, False
@@ -274,11 +311,11 @@ def jsonl_pieces(path, field):
 
 def _line(file):
   """(the next line, True), or (its first MAX_DOCUMENT bytes, False) if it is longer."""
-  line = rest = _reading(file.readline, MAX_DOCUMENT)
+  line = rest = file.readline(MAX_DOCUMENT)
   if len(line) < MAX_DOCUMENT or line.endswith(b'\n'):
     return line, True
   while rest and not rest.endswith(b'\n'):
-    rest = _reading(file.readline, CHUNK)
+    rest = file.readline(CHUNK)
   return line, False
 
 
@@ -325,6 +362,4 @@ def parquet_pieces(path, field):
           number += 1
           yield from record_pieces(record, f'{path}:{number}', field)
     except (pyarrow.ArrowInvalid, OSError) as error:
-      if getattr(error, 'errno', None) is not None:
-        raise
       yield Piece('', f'{path}:{number + 1}', problem=f'damaged or cut short: {error}')

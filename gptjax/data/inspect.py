@@ -3,6 +3,7 @@
   python -m gptjax.data.inspect DIR                       counts, hashes checked, lengths
   python -m gptjax.data.inspect DIR --document=3          document 3
   python -m gptjax.data.inspect --workdir=W --step=4711   what a run read for its batch 4711
+  python -m gptjax.data.inspect DIR DIR --workdir=W --step=4711    the same, if its corpora have moved
 
 Steps are batches, counted from 0; the loss of batch s stands in metrics.jsonl as step s + 1.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.data import corpus as corpora
+from gptjax.data import mixture as mixtures
 
 BAR = 40  # characters of the longest bar of the histogram
 
@@ -23,24 +25,31 @@ BAR = 40  # characters of the longest bar of the histogram
 def main(argv):
   """Prints what `argv` asks for; ValueError, one line, if it cannot."""
   args = _parse(argv)
+  args.weights, args.digest = [1.0], None
   if args.workdir:
     _take_from_workdir(args)
   if not args.corpus:
     raise ValueError('say which corpus: its folder, or --workdir of a run')
+  if len(args.corpus) > 1 and (args.step is None or not args.workdir):
+    raise ValueError(f'name one of {" ".join(args.corpus)}: several are for --step, and --workdir of the run '
+                     'that read them')
   if args.tokens < 1:
     raise ValueError(f'--tokens={args.tokens}: show one at least')
   if args.step is not None and args.split != 'train':
     raise ValueError('--step shows what training read, the split train: leave --split out')
-  if args.document is not None:
-    show_document(corpora.open_corpus(args.corpus, args.split, verify=False), args.document,
-                  args.tokens)
-  elif args.step is not None:
-    corpus = corpora.open_corpus(args.corpus, args.split, verify=False)
-    show_batch(corpus, args.step, args.batch_size, args.seq_len, args.seed, args.cross_documents,
+  if args.step is not None:
+    mixture = mixtures.open_mixture(args.corpus, args.weights, verify=False)
+    if args.digest not in (None, mixture.digest):
+      raise ValueError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read (digest '
+                       f'{mixture.digest[:12]}, not {args.digest[:12]}): name the corpora that it read')
+    show_batch(mixture, args.step, args.batch_size, args.seq_len, args.seed, args.cross_documents,
                args.row, args.tokens)
+  elif args.document is not None:
+    show_document(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.document,
+                  args.tokens)
   else:
-    show_counts(args.corpus)
-    show_lengths(corpora.open_corpus(args.corpus, args.split, verify=False), args.png)
+    show_counts(args.corpus[0])
+    show_lengths(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.png)
 
 
 def _parse(argv):
@@ -48,7 +57,7 @@ def _parse(argv):
     prog='python -m gptjax.data.inspect', description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
   add = parser.add_argument
-  add('corpus', nargs='?', help='folder of the corpus')
+  add('corpus', nargs='*', help='folder of the corpus')
   add('--split', default='train', help='train (default) or validation')
   add('--png', help='also draw the lengths of the documents into this file')
   add('--document', type=int, help='show this document, counted from 0')
@@ -70,14 +79,20 @@ def _take_from_workdir(args):
   """Fills in what the command line leaves open from the workdir's config.json."""
   path = Path(args.workdir) / 'config.json'
   try:
-    config = json.loads(path.read_bytes())['config']
-    found = {'corpus': config['data']['corpus'], 'seq_len': config['data']['seq_len'],
+    stored = json.loads(path.read_bytes())
+    config, args.digest = stored['config'], stored['corpus_digest']
+    folders, args.weights = mixtures.named(config['data'])
+    found = {'seq_len': config['data']['seq_len'],
              'cross_documents': config['data']['cross_documents'],
              'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
   except FileNotFoundError:
     raise ValueError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'{path} is not the config.json of a run ({error!r})') from None
+  args.corpus = args.corpus or folders
+  if len(args.corpus) != len(folders):
+    raise ValueError(f'the run in {args.workdir} read {len(folders)} corpora, not {len(args.corpus)}: name '
+                     f'those, in the order of its config: {" ".join(folders)}')
   for name, value in found.items():
     if getattr(args, name) is None:
       setattr(args, name, value)
@@ -91,7 +106,7 @@ def show_counts(folder):
   _load_tokenizer(folder, made)
   n_files = sum(len(split.shards) + 1 for split in splits)
   print(f'corpus      {folder}')
-  print(f'digest      {manifest["digest"]}')
+  print(f'digest      {manifest["content"]}')
   print(f'files       {n_files} of {n_files} are as they were written, all ids below '
         f'{made["n_vocab"]:,}')
   print(f'tokenizer   {made["name"]}, {made["n_vocab"]:,} entries, end of text '
@@ -166,11 +181,12 @@ def show_document(corpus, number, n_tokens):
   print(f'\n{_printable(decode(tokens))}')
 
 
-def show_batch(corpus, step, batch_size, seq_len, seed, cross_documents, row, n_tokens):
+def show_batch(mixture, step, batch_size, seq_len, seed, cross_documents, row, n_tokens):
   """Prints the first tokens and the text of each row of a batch, as training read them.
 
   Args:
-    corpus, step, batch_size, seq_len, seed, cross_documents: as for `corpus.batch`.
+    mixture: mixtures.Mixture.
+    step, batch_size, seq_len, seed, cross_documents: as for `corpus.batch`.
     row: the one row to show, whole; None: all rows.
     n_tokens: tokens to show of each, if all rows are shown.
   """
@@ -179,18 +195,19 @@ def show_batch(corpus, step, batch_size, seq_len, seed, cross_documents, row, n_
     raise ValueError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
                      'steps and rows are counted from 0')
   rows = slice(None) if row is None else slice(row, row + 1)
-  where = [corpus], [1.0], seed, step, batch_size, seq_len
-  window = corpora.batch_windows(*where, rows)[1]
+  where = mixture.train, mixture.weights, seed, step, batch_size, seq_len
+  which, window = corpora.batch_windows(*where, rows)
   batch = corpora.batch(*where, cross_documents is not False, rows)
-  decode, n_shown = _decoder(corpus), n_tokens if row is None else seq_len
-  print(f'batch {step} of {corpus.split} (its loss is logged as step {step + 1}), seed {seed}, '
+  decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
+  print(f'batch {step} of train (its loss is logged as step {step + 1}), seed {seed}, '
         f'{batch_size} sequences of {seq_len} tokens')
-  for i, number in enumerate(window.tolist()):
-    start = number * seq_len
+  for i, (c, number) in enumerate(zip(which.tolist(), window.tolist(), strict=True)):
+    corpus, start = mixture.train[c], number * seq_len
+    source = f'corpus {corpus.folder}, ' if len(mixture.train) > 1 else ''
     inputs, targets = batch['inputs'][i], batch['targets'][i]
     first, last = np.searchsorted(corpus.document_starts, [start, start + seq_len - 1], 'right') - 1
     masked = np.flatnonzero(targets == corpora.IGNORED)
-    print(f'\nrow {i if row is None else row}: window {number:,}, tokens {start:,} to '
+    print(f'\nrow {i if row is None else row}: {source}window {number:,}, tokens {start:,} to '
           f'{start + seq_len:,}, document {first:,}'
           + (f' to {last:,}' if last > first else '')
           + (f', not predicted after positions {masked.tolist()}' if len(masked) else ''))

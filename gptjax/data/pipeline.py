@@ -1,8 +1,13 @@
 """Reads batches ahead of the training loop: tf.data over a pure function of the step."""
 
+import collections
+import concurrent.futures
+import contextlib
 import functools
 import importlib.util
 import os
+
+END = object()
 
 
 def batches(make_batch, start, stop, *, prefetch, workers):
@@ -65,6 +70,30 @@ def _tf_batches(make_batch, start, stop, prefetch, workers):
     # TensorFlow's threads call back into Python: they must end while there is one. Left to the end of
     # the process, say in the frames of a traceback, they hang it.
     del made, data
+
+
+def ahead(batches, place, n):
+  """`place(batch)` of each batch in order, made up to n ahead in a thread of its own.
+
+  With `place` the copy to the devices, the next batch is there before the step that runs has ended.
+
+  Args:
+    batches: generator; it is closed with this one.
+    place: function of a batch.
+    n: results kept ready, at least 1.
+
+  Raises:
+    What `batches` and `place` raise, at the batch where they did.
+  """
+  take = lambda: END if (batch := next(batches, END)) is END else place(batch)
+  with contextlib.closing(batches), concurrent.futures.ThreadPoolExecutor(1) as thread:
+    coming = collections.deque(thread.submit(take) for _ in range(n))
+    try:
+      while (placed := coming.popleft().result()) is not END:
+        coming.append(thread.submit(take))
+        yield placed
+    finally:
+      thread.shutdown(cancel_futures=True)
 
 
 @functools.cache

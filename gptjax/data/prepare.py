@@ -33,6 +33,7 @@ from gptjax.data import (
   workers,
 )
 from gptjax.data import clean as cleaning
+from gptjax.data import progress as progress_bar
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 TRAIN_BPE = 'train-bpe:'
@@ -158,7 +159,7 @@ def _judge(job, state):
     work = blocks.blocks(whole, position, lambda after, piece: (
       after.documents - 1, piece.digest, piece.text, piece.fields))
     with (contextlib.closing(duplicates.Columns(job.out, position.documents)) as columns,
-          _Progress(job, state, columns, 'judging') as progress):
+          _Progress(job, state, columns, 'judging', position) as progress):
       for block, found in workers.in_order(duplicates.make_judge, [job.reading.recipe], work,
                                            job.workers):
         columns.add(found, block.position.documents)
@@ -177,7 +178,7 @@ def _tokenizer(job, verdicts):
   if isinstance(made, str):
     kept = blocks.kept(job.reading, blocks.Position(), verdicts)
     texts = (piece.text for _, piece, why in kept if not why)
-    made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts)
+    made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
   shutil.rmtree(folder, ignore_errors=True)  # Half written by a process that was killed.
   made.save(folder)
   return made
@@ -200,13 +201,16 @@ def _encode(job, state, verdicts):
   work = blocks.blocks(kept, position, lambda after, piece: (
     piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
   settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail']]
-  with (contextlib.closing(_Output(job, state)) as output,
-        _Progress(job, state, output, 'encoding') as progress):
-    for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
-                                                      job.workers):
-      output.add(block, encoded, silent)
-      progress.update(sum(part.n_bytes for part in encoded), block.position)
-    return output.complete()
+  with contextlib.closing(_Output(job, state)) as output:
+    with _Progress(job, state, output, 'encoding', position) as progress:
+      for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
+                                                        job.workers):
+        output.add(block, encoded, silent)
+        progress.update(sum(part.n_bytes for part in encoded), block.position)
+    size = sum(split['tokens'] * _dtype(state).itemsize + 8 * split['documents']
+               for split in state['splits'].values())
+    with progress_bar.bar('hashing', job.progress, total=size) as bar:
+      return output.complete(bar.update)
 
 
 def _dtype(state):
@@ -239,21 +243,24 @@ class _Output:
     for file in (*self._splits, self._skipped):
       file.close()
 
-  def complete(self):
+  def complete(self, tell):
     self._skipped.complete()
-    made = {name: split.complete() for name, split in zip(encode.SPLITS, self._splits, strict=True)}
+    made = {name: split.complete(tell)
+            for name, split in zip(encode.SPLITS, self._splits, strict=True)}
     return {name: entry for name, entry in made.items() if entry}
 
 
 class _Progress:
   """A bar, and a commit every so often."""
 
-  def __init__(self, job, state, files, name):
-    import tqdm
+  def __init__(self, job, state, files, name, position):
     self._job, self._state, self._files = job, state, files
-    self._bar = tqdm.tqdm(desc=name, unit='B', unit_scale=True, disable=not job.progress,
-                          dynamic_ncols=True, mininterval=0.5)
+    self._bar = progress_bar.Bar(name, [unit.size or 0 for unit in job.reading.units], position.unit,
+                                 sum(split['bytes'] for split in self._splits()), job.progress)
     self._committed = time.monotonic()
+
+  def _splits(self):
+    return self._state.get('splits', {}).values()
 
   def __enter__(self):
     return self
@@ -263,12 +270,9 @@ class _Progress:
 
   def update(self, n_bytes, position):
     """After a block with so much text; commits if the last commit is long enough ago."""
-    unit = min(position.unit + 1, len(self._job.reading.units))
-    splits = self._state.get('splits', {})
-    tokens = sum(split['tokens'] for split in splits.values())
-    self._bar.set_postfix_str(f'{tokens / 1e6:.1f} M tokens, input {unit} of '
-                              f'{len(self._job.reading.units)}', refresh=False)
-    self._bar.update(n_bytes)
+    tokens = sum(split['tokens'] for split in self._splits())
+    self._bar.update(n_bytes, position.unit,
+                     f'{tokens / 1e6:.1f} M tokens' if tokens else f'{position.documents:,} documents')
     if time.monotonic() - self._committed >= self._job.commit_seconds:
       self._files.sync()
       shards.save_state(self._job.out, self._state)
@@ -285,7 +289,8 @@ def _finish(job, state, splits):
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
     'validation': 'the end of each document' if state['tail'] else 'documents by their hash',
-    'splits': splits, 'skipped': state['skipped'], 'settings': job.settings}
+    'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
+    'content': corpus.content_digest(state['tokenizer'], splits)}
   manifest['digest'] = corpus.manifest_digest(manifest)
   shards.replace(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
   _remove_work(job.out)

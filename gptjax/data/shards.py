@@ -22,10 +22,14 @@ def locked(folder):
   """Makes the folder and keeps other processes from writing into it.
 
   Raises:
-    ValueError: another process is at it.
+    ValueError: another process is at it, or it cannot be written to.
   """
-  folder.mkdir(parents=True, exist_ok=True)
-  with open(folder / LOCK, 'w') as file:
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / LOCK, 'w')
+  except OSError as error:
+    raise ValueError(f'{folder} cannot be written to ({error.strerror}): give another --out') from None
+  with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -95,13 +99,23 @@ class Appended:
       self._part.unlink()
 
 
-def sha256(path):
-  """SHA-256 (hex) of a file of any size."""
-  seen = hashlib.sha256()
-  with open(path, 'rb') as file:
-    while chunk := file.read(CHUNK):
-      seen.update(chunk)
-  return seen.hexdigest()
+def hashes(paths, tell):
+  """SHA-256 (hex) of the contents of files put together, and a list of that of each.
+
+  Args:
+    paths: files of any size.
+    tell: called with the number of bytes just read.
+  """
+  whole, each = hashlib.sha256(), []
+  for path in paths:
+    alone = hashlib.sha256()
+    with open(path, 'rb') as file:
+      while chunk := file.read(CHUNK):
+        whole.update(chunk)
+        alone.update(chunk)
+        tell(len(chunk))
+    each.append(alone.hexdigest())
+  return whole.hexdigest(), each
 
 
 class Split:
@@ -150,9 +164,7 @@ class Split:
   def _complete_shard(self):
     self._shard.complete()
     if self._tokens:
-      path = self._shard.path
-      self.state['shards'].append(
-        {'file': path.name, 'tokens': self._tokens, 'sha256': sha256(path)})
+      self.state['shards'].append({'file': self._shard.path.name, 'tokens': self._tokens})
 
   def sync(self):
     """Puts on disk what `state` says."""
@@ -164,11 +176,18 @@ class Split:
     self._shard.close()
     self._index.close()
 
-  def complete(self):
-    """Gives all files their names; the split's entry in the manifest, None if it is empty."""
+  def complete(self, tell):
+    """Gives all files their names, and hashes them; `tell` as for `hashes`.
+
+    Returns:
+      The split's entry in the manifest, None if it is empty. Its `sha256` is that of the token stream,
+      the shards put together, so it does not depend on where they are cut.
+    """
     self._complete_shard()
     self._index.complete()
     if not self.state['documents']:
       return None
-    path = self._index.path
-    return {**self.state, 'index': {'file': path.name, 'sha256': sha256(path)}}
+    shards, index = self.state['shards'], self._index.path
+    stream, each = hashes([self._folder / shard['file'] for shard in shards], tell)
+    return {**self.state, 'sha256': stream, 'index': {'file': index.name, 'sha256': hashes([index], tell)[0]},
+            'shards': [{**shard, 'sha256': found} for shard, found in zip(shards, each, strict=True)]}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.data import command
+from gptjax.data import progress as progress_bar
 
 END_OF_TEXT = '<|endoftext|>'
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
@@ -274,8 +275,12 @@ class SentencePiece:
 
 
 def save_files(folder, files):
+  """Writes {name: bytes} into the folder; ValueError if there cannot be one."""
   folder = Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(f'{folder} cannot be written to: {error.strerror}') from None
   for name, content in files.items():
     (folder / name).write_bytes(content)
 
@@ -283,7 +288,7 @@ def save_files(folder, files):
 TRAINERS = {'bpe': (train_bpe, 1 << 28), 'sentencepiece': (train_sentencepiece, 1 << 26)}
 
 
-def train(kind, n_vocab, texts):
+def train(kind, n_vocab, texts, *, progress):
   """A new tokenizer, trained on texts up to the first 268 (bpe) or 67 (sentencepiece) million
   characters, which is what bounds the memory that training takes.
 
@@ -291,18 +296,21 @@ def train(kind, n_vocab, texts):
     kind: 'bpe' or 'sentencepiece'.
     n_vocab: its number of entries.
     texts: iterable of str.
+    progress: show a bar on stderr.
   """
   if kind not in TRAINERS:
     raise ValueError(f'kind = {kind!r} is not one of {sorted(TRAINERS)}')
   trainer, limit = TRAINERS[kind]
-  return trainer(_first(texts, limit), n_vocab)
+  with progress_bar.bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
+    return trainer(_first(texts, limit, bar), n_vocab)
 
 
-def _first(texts, characters):
+def _first(texts, characters, bar):
   for text in texts:
     if characters <= 0:
       return
     characters -= len(text)
+    bar.update(len(text.encode()))
     yield text
 
 
@@ -316,9 +324,10 @@ def main(arguments):
   parser.add_argument('--out', required=True, help='folder for the tokenizer')
   parser.add_argument('--tfds_dir', default='', help='where tfds: finds its data sets')
   flags = parser.parse_args(arguments)
+  save_files(flags.out, {})  # A folder that cannot be is named before the training.
   texts = (piece.text for unit in sources.units(flags.source, flags.tfds_dir)
            for piece in sources.sound_pieces(unit, '', flags.tfds_dir))
-  made = train(flags.kind, flags.vocab_size, texts)
+  made = train(flags.kind, flags.vocab_size, texts, progress=True)
   made.save(flags.out)
   print(f'{flags.out}: {made.name}, {made.n_vocab} entries, digest {made.digest}')
 

@@ -112,6 +112,24 @@ def test_seed_and_digest_change_the_order_and_nothing_else_does(folder, corpus, 
   assert (corpora.batch([other], [1], 0, 2, 8, T, True)['inputs'] != batch).any()
 
 
+def test_the_order_is_of_what_a_corpus_holds_and_not_of_its_shards(tmp_path):
+  documents = random_documents(0, 40)
+  def written(name, documents, **changes):
+    return corpora.open_corpus(write_corpus(tmp_path / name, documents, **changes), 'train', verify=True)
+  plain = written('plain', documents)
+  again = written('again', documents, shard_tokens=77)
+  assert len(again.shards) > 3 and again.digest == plain.digest
+  for step in (0, 3, 10**9):
+    batch, other = (corpora.batch([c], [1], 0, step, 8, T, False) for c in (plain, again))
+    assert all((batch[name] == other[name]).all() for name in batch)
+  joined = [np.concatenate(documents[:2]), *documents[2:]]  # the same tokens, other documents
+  changed = [np.append(documents[0][:-1] + 1, documents[0][-1]), *documents[1:]]
+  others = [written('joined', joined), written('changed', changed),
+            written('tokenizer', documents, tokenizer_digest='e' * 64),
+            written('validation', documents, validation=documents[:1])]
+  assert len({plain.digest, *(other.digest for other in others)}) == 5
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 99), seq_len=st.integers(1, 70), step=st.integers(0, 1000),
        longest=st.integers(1, 60))
@@ -206,7 +224,7 @@ DAMAGE = {
   'not JSON': ('manifest.json', lambda path: path.write_text('{'), 'is not JSON'),
   'not UTF-8': ('manifest.json', lambda path: path.write_bytes(b'\xff{}'), 'is not JSON'),
   'no object': ('manifest.json', lambda path: path.write_text('[]'), 'not the manifest'),
-  'other version': ('manifest.json', lambda path: path.write_text('{"version": 2}'), 'version 1'),
+  'other version': ('manifest.json', lambda path: path.write_text('{"version": 1}'), 'version 2'),
   'wrong digest': ('manifest.json', _drop_digest, 'digest should be [0-9a-f]{12}, it says 0000'),
   'no shard': ('train-00001.bin', lambda path: path.unlink(), 'train-00001.bin is missing'),
   'short shard': ('train-00001.bin', _truncate, 'has 664 bytes, its manifest says 666'),

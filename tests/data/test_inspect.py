@@ -30,10 +30,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def workdir(folder, tmp_path):
-  config = {'data': {'corpus': folder, 'seq_len': 20, 'cross_documents': False},
+  return written_workdir(tmp_path, folder, corpora.read_manifest(folder)['content'])
+
+
+def written_workdir(path, corpus, digest, mixture=()):
+  config = {'data': {'corpus': corpus, 'mixture': mixture, 'seq_len': 20, 'cross_documents': False},
             'train': {'seed': 3, 'batch_size': 4}}
-  (tmp_path / 'config.json').write_text(json.dumps({'config': config}))
-  return str(tmp_path)
+  (path / 'config.json').write_text(json.dumps({'config': config, 'corpus_digest': digest}))
+  return str(path)
 
 
 def test_counts_and_lengths(folder, capsys, tmp_path):

@@ -2,17 +2,23 @@
 
 import importlib.util
 import itertools
+import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from conftest import ROOT, mesh_of
 from corpus_files import random_documents, write_corpus
 
+from gptjax import sharding
 from gptjax.data import corpus as corpora
 from gptjax.data import pipeline
+from gptjax.train import microbatches
 
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec('tensorflow') is None,
                                       reason='needs TensorFlow')
@@ -88,6 +94,67 @@ def test_an_error_comes_out_as_it_was_and_where_it_was(make_batch):
     next(pipeline.batches(broken, 5, 100, prefetch=4, workers=2))
 
 
+@pytest.mark.parametrize('n', [1, 2, 5])
+def test_ahead_places_every_batch_in_order_and_never_too_many(make_batch, n):
+  placed = []
+  def place(batch):
+    placed.append(threading.current_thread().name)
+    return batch['inputs'].sum()
+  found = []
+  for value in pipeline.ahead(pipeline.plain_batches(make_batch, 3, 40), place, n):
+    found.append(value)
+    assert len(placed) <= len(found) + n
+  assert found == [make_batch(step)['inputs'].sum() for step in range(3, 40)]
+  assert threading.current_thread().name not in placed and len(set(placed)) == 1
+
+
+def test_ahead_works_while_the_caller_does(make_batch):
+  reached = threading.Event()
+  def place(batch):
+    if batch['step'] == 2:
+      reached.set()
+    return batch['step']
+  batches = pipeline.ahead(pipeline.plain_batches(lambda step: {'step': step}, 0, 9), place, 2)
+  assert next(batches) == 0 and reached.wait(10), 'batch 2 is placed while the caller holds batch 0'
+  batches.close()
+
+
+@pytest.mark.parametrize('read', [pipeline.plain_batches, pytest.param(
+  lambda *args: pipeline.batches(*args, prefetch=2, workers=2), marks=needs_tensorflow)])
+def test_ahead_passes_errors_on_and_leaves_no_thread(make_batch, read):
+  def broken(batch):
+    if len(seen) == 3:
+      raise ValueError('no room on the device')
+    seen.append(batch)
+    return batch
+  seen, before = [], threading.active_count()
+  with pytest.raises(ValueError, match='no room'):
+    list(pipeline.ahead(read(make_batch, 0, 9), broken, 2))
+  assert len(seen) == 3
+  abandoned = pipeline.ahead(read(make_batch, 0, 10**9), lambda batch: batch, 2)
+  assert same(next(abandoned), make_batch(0))
+  abandoned.close()
+  assert threading.active_count() == before
+
+
+@pytest.mark.parametrize('devices', [1, 2, 4, 8])
+def test_devices_and_microbatches_share_one_global_batch(make_batch, devices):
+  """Rows in order over the devices; each row in exactly one microbatch, whole."""
+  batch = make_batch(5)
+  with mesh_of(data=devices) as mesh:
+    placed = sharding.put(batch, mesh)
+    for name, array in placed.items():
+      pieces = sorted(array.addressable_shards, key=lambda piece: piece.index[0].start or 0)
+      assert len(pieces) == devices
+      assert (np.concatenate([piece.data for piece in pieces]) == batch[name]).all()
+    for n in (1, 2, 4, 8):
+      if 8 // n % devices:
+        continue
+      parts = jax.jit(lambda placed, n=n: microbatches(placed, n))(placed)
+      rows = [tuple(row) for part in parts['inputs'] for row in np.asarray(part)]
+      assert sorted(rows) == sorted(map(tuple, batch['inputs']))
+
+
 def test_plain_loop_where_tensorflow_is_missing(make_batch, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
@@ -121,11 +188,16 @@ def test_tensorflow_is_loaded_late_and_says_nothing():
   assert (done.returncode, done.stderr, done.stdout) == (2, 'one line\n', '')
 
 
+
+
 @pytest.mark.slow
 @needs_tensorflow
-def test_twenty_million_tokens_a_second():
-  from gptjax.data.bench_read import measure
-  speed = measure(n_tokens=50_000_000, seq_len=1024, batch_size=64, n_batches=500,
-                  cross_documents=True, prefetch=4, workers=2)
-  assert speed['pipeline'] > 20e6, speed
-  assert speed['step_1e9'] < 3 * speed['step_0'], speed
+def test_a_run_waits_for_its_input_less_than_a_hundredth_of_the_time(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'gptjax.main', '--config=configs/quickstart.py', f'--workdir={tmp_path}',
+     '--config.train.steps=100', '--config.eval.every_steps=0', '--config.log.sample_tokens=0'],
+    cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  records = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
+  waits = [record['train/input_wait_fraction'] for record in records if 'train/loss' in record]
+  assert len(waits) == 10 and np.mean(waits) < 0.01, waits

@@ -1,5 +1,6 @@
 """A corpus is what its sources say, byte for byte, however often its making was killed."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -16,7 +17,9 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 
-from gptjax.data import bench, corpus, encode, files, shards, tokenizers
+from gptjax.data import blocks, corpus, encode, files, progress, shards, tokenizers
+from gptjax.data import command as command_module
+from gptjax.data import prepare as prepare_module
 from gptjax.data.prepare import prepare
 
 WORDS = ('the', 'of', 'and', 'river', 'stone', 'walk', 'light', 'house', 'morning', 'yellow')
@@ -72,6 +75,22 @@ def test_documents_come_back_in_their_order(tmp_path):
     'manifest.json', 'tokenizer/encoder.json', 'tokenizer/vocab.bpe', 'train-documents.bin',
     'validation-documents.bin', *(s['file'] for entry in manifest['splits'].values()
                                   for s in entry['shards'])}
+
+
+def test_other_shards_and_another_place_give_the_same_batches(tmp_path):
+  texts, opened = make_texts(200), []
+  for size in (700, 5000, 10**8):
+    (tmp_path / f'in{size}').mkdir()
+    source = write_jsonl(tmp_path / f'in{size}' / 'a.jsonl', texts)
+    manifest = run(source, tmp_path / f'out{size}', shard_tokens=size, workers=1 + size % 3)
+    opened.append(corpus.open_corpus(str(tmp_path / f'out{size}'), 'train', verify=True))
+    stream = b''.join((tmp_path / f'out{size}' / shard['file']).read_bytes()
+                      for shard in manifest['splits']['train']['shards'])
+    assert hashlib.sha256(stream).hexdigest() == manifest['splits']['train']['sha256']
+  assert len({c.digest for c in opened}) == 1 and len({len(c.shards) for c in opened}) == 3
+  batches = [corpus.batch([c], [1], 5, 7, 16, 33, False) for c in opened]
+  for name in ('inputs', 'targets'):
+    assert all((batch[name] == batches[0][name]).all() for batch in batches)
 
 
 def test_validation_is_by_text_alone(tmp_path):
@@ -206,7 +225,6 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path, clean):
 
 def test_stopped_after_every_commit_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
   """At each commit in turn: what was written after it is lost or half there."""
-  from gptjax.data import blocks
   monkeypatch.setattr(blocks, 'BLOCK_CHARACTERS', 2000)
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(40))
   run(source, tmp_path / 'whole', shard_tokens=700, commit_seconds=0)
@@ -233,6 +251,45 @@ def test_stopped_after_every_commit_it_goes_on_to_the_same_bytes(tmp_path, monke
           file.write(b'half a token of rubbish')
   assert rounds > 5
   assert contents(tmp_path / 'killed') == expected
+
+
+def test_a_full_disk_is_said_in_one_line_and_gone_on_from(tmp_path, monkeypatch, capsys):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(400))
+  monkeypatch.setattr(blocks, 'BLOCK_CHARACTERS', 20_000)
+  flags = [f'--source={source}', '--tokenizer=train-bpe:300', '--shard_tokens=9000']
+  prepare_module.main([*flags, f'--out={tmp_path}/whole'])
+  write, left = shards.Appended.write, [30]
+  def full(self, data):
+    left[0] -= 1
+    if left[0] < 0:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    write(self, data)
+  monkeypatch.setattr(shards.Appended, 'write', full)
+  monkeypatch.setattr(sys, 'argv', ['prepare', *flags, f'--out={tmp_path}/full'])
+  with pytest.raises(SystemExit) as ended:
+    command_module.run(prepare_module.main, 'prepare')
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert ended.value.code == 2 and said.startswith('prepare: no space left') and left[0] < 0
+  monkeypatch.setattr(shards.Appended, 'write', write)
+  prepare_module.main([*flags, f'--out={tmp_path}/full'])
+  assert contents(tmp_path / 'full') == contents(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('out', ['file', 'file/below', '/proc/below'])
+def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match=r'cannot be written to \([^\n]*$'):
+    run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / out)
+
+
+def test_the_bar_tells_what_is_left_by_the_inputs_behind(capsys):
+  bar = progress.Bar('encoding', [100, 100, 300], 0, 0, True)
+  bar.update(1_000_000, 0, '')
+  assert '%' not in capsys.readouterr().err
+  bar.update(1_000_000, 1, '0.5 M tokens')
+  bar.close()
+  assert '20%' in (said := capsys.readouterr().err) and '2.00M/10.0M' in said
+  assert '0.5 M tokens, input 2 of 3' in said
 
 
 def test_finished_means_nothing_to_do(tmp_path):
@@ -420,46 +477,52 @@ if __name__ == '__main__':
   parent.stdout.close()
 
 
-def test_bench_measures(tmp_path):
-  tokenizers.train_bpe(make_texts(20), 300).save(tmp_path)
-  found = bench.measure(make_texts(20), f'bpe:{tmp_path}', 0.2, [1])
-  assert found['prepare_1_over_encode_ordinary'] > 0 and found['megabytes'] >= 0.2
-
-
 MEASURED = """
 import resource, sys
 from gptjax.data import prepare
 if __name__ == '__main__':
   prepare.prepare([sys.argv[1]], sys.argv[2], sys.argv[3], validation_fraction=0.005, clean='',
-                  workers=2, tfds_dir='', on_error='stop', progress=False)
+                  workers=int(sys.argv[4]), tfds_dir='', on_error='stop', progress=False)
   print(max(resource.getrusage(who).ru_maxrss for who in (
     resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 """
+
+
+def peak_memory(tmp_path, kind, megabytes, tokenizer, workers):
+  """Bytes that each of the processes of `prepare` may have had at most, on generated text."""
+  block = ''.join(make_texts(2000, longest=300))[:1 << 20]
+  lines = [json.dumps({'text': f'NUMBER {block[j:j + 2048]}'}) + '\n'
+           for j in range(0, len(block), 2048)]
+  whole = block + ' NUMBER\n' if kind == 'text' else ''.join(lines)
+  path, out = tmp_path / f'{megabytes}', tmp_path / f'out{megabytes}'
+  with open(path, 'w') as file:
+    for i in range(megabytes):
+      file.write(whole.replace('NUMBER', str(i)))
+  (tmp_path / 'script.py').write_text(MEASURED)
+  done = subprocess.run([sys.executable, str(tmp_path / 'script.py'), f'{kind}:{path}', tokenizer, str(out),
+                         str(workers)], text=True, capture_output=True, check=True,
+                        env={**os.environ, 'PYTHONPATH': os.getcwd()})
+  assert path.stat().st_size >= megabytes << 20
+  path.unlink()
+  opened = corpus.open_corpus(str(out), 'train', verify=True)
+  held = corpus.open_corpus(str(out), 'validation', verify=True)
+  assert opened.n_bytes > 0.9 * megabytes * (1 << 20)
+  assert 0.003 < held.n_bytes / opened.n_bytes < 0.007
+  return int(done.stdout) * 1024
+
+
+@pytest.mark.parametrize('kind', ['text', 'jsonl'])
+def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
+  tokenizers.train_bpe([' '.join(WORDS)], 290).save(tmp_path / 'tokenizer')
+  small, large = (peak_memory(tmp_path, kind, megabytes, f'{tmp_path}/tokenizer', 1)
+                  for megabytes in (10, 60))
+  assert large < small + (30 << 20), (small, large)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['text', 'jsonl'])
 def test_two_gigabytes_in_less_than_one_of_memory(tmp_path, kind, shared_data):
   """One document of 2 GB, and a million lines; this process and its two workers, added up."""
-  block = ''.join(make_texts(2000, longest=300))[:1 << 20]
-  path = tmp_path / 'a'
-  lines = [json.dumps({'text': f'NUMBER {block[j:j + 2048]}'}) + '\n'
-           for j in range(0, len(block), 2048)]
-  whole = block + ' NUMBER\n' if kind == 'text' else ''.join(lines)
-  with open(path, 'w') as file:
-    for i in range(2048):
-      file.write(whole.replace('NUMBER', str(i)))
-  assert path.stat().st_size > 2e9
-  (tmp_path / 'script.py').write_text(MEASURED)
-  done = subprocess.run([sys.executable, str(tmp_path / 'script.py'), f'{kind}:{path}',
-                         f'gpt2:{shared_data}/bpe/gpt2', str(tmp_path / 'out')], text=True,
-                        capture_output=True, check=True,
-                        env={**os.environ, 'PYTHONPATH': os.getcwd()})
-  path.unlink()
-  peak = 3 * int(done.stdout) * 1024  # The largest of three processes, three times.
-  assert peak < 1e9, peak
-  opened = corpus.open_corpus(str(tmp_path / 'out'), 'train', verify=True)
-  assert opened.n_bytes > 1.9e9
-  held = corpus.open_corpus(str(tmp_path / 'out'), 'validation', verify=True)
-  assert 0.003 < held.n_bytes / opened.n_bytes < 0.007
-  assert hashlib.sha256(opened.shards[0][:1000].tobytes()).digest()
+  peak = peak_memory(tmp_path, kind, 2048, f'gpt2:{shared_data}/bpe/gpt2', 2)
+  print(f'{3 * peak / 1e6:.0f} MB in three processes at most')
+  assert 3 * peak < 1e9, peak

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import logging
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from gptjax.data import files, python_source, sources
+from gptjax.data.prepare import prepare
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
 TEXTS = ['First document.\nTwo lines.', 'Second, naïve café\r\n', ' third\twith tabs ']
@@ -88,6 +90,72 @@ def test_whatever_fsspec_opens():
   assert texts(read('jsonl:memory://corpus/b.jsonl:text')) == TEXTS
   with pytest.raises(ValueError, match='no file'):
     read('jsonl:memory://nowhere/*.jsonl')
+
+
+@pytest.fixture
+def s3(monkeypatch):
+  """A bucket `corpora` of a server on this machine that speaks S3."""
+  pytest.importorskip('s3fs', reason="needs s3fs: pip install -e '.[s3,test-s3]'")
+  server = pytest.importorskip('moto.server', reason="needs moto: pip install -e '.[s3,test-s3]'")
+  logging.getLogger('werkzeug').setLevel(logging.ERROR)
+  running = server.ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
+  running.start()
+  for name in 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY':
+    monkeypatch.setenv(name, 'x')
+  monkeypatch.setenv('AWS_DEFAULT_REGION', 'us-east-1')
+  monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://{}:{}'.format(*running.get_host_and_port()))
+  system = fsspec.filesystem('s3', skip_instance_cache=True)
+  system.mkdir('corpora')
+  yield system
+  running.stop()
+  fsspec.filesystem('s3').clear_instance_cache()
+
+
+def test_s3(s3, tmp_path):
+  """Listed, read as every kind, named when broken; the corpus is the one that local files give."""
+  table = io.BytesIO()
+  parquet.write_table(pyarrow.table({'text': TEXTS}), table)
+  contents = {f'a.jsonl{suffix}': compress(jsonl(), suffix) for suffix in ('', '.gz', '.zst')}
+  contents |= {'d.parquet': table.getvalue(), 'e.txt': TEXTS[0].encode()}
+  for name, data in contents.items():
+    (tmp_path / name).write_bytes(data)
+    s3.pipe_file(f'corpora/deep/{name}', data)
+  for source in 'jsonl:{}/*.jsonl*', 'jsonl:{}/a.jsonl:text', 'parquet:{}/*.parquet', 'text:{}/*.txt':
+    local, there = (read(source.format(root)) for root in (tmp_path, 's3://corpora/deep'))
+    assert texts(there) == texts(local) and len(there) >= 1
+  s3.pipe_file('corpora/cut.jsonl.gz', contents['a.jsonl.gz'][:-12])
+  assert problems(read('jsonl:s3://corpora/cut.jsonl.gz'))[0][0].startswith('s3://corpora/cut.jsonl.gz:')
+  for source in 'jsonl:s3://corpora/none/*', 'text:s3://elsewhere/a', 'text:s3://corpora/deep':
+    with pytest.raises(ValueError, match='no file has this name'):
+      read(source)
+  made = [prepare([f'jsonl:{root}/*.jsonl*'], 'train-bpe:260', str(tmp_path / f'out{n}'), clean='', workers=n,
+                  validation_fraction=0, tfds_dir='', on_error='stop', progress=False)
+          for n, root in ((1, tmp_path), (2, 's3://corpora/deep'))]
+  assert made[0]['content'] == made[1]['content']
+
+
+@pytest.mark.parametrize('name', ['a.jsonl', 'a.jsonl.gz', 'a.jsonl.zst', 'a.parquet'])
+def test_a_file_that_stops_answering_is_no_damage_to_be_skipped(name, monkeypatch):
+  """TimeoutError is an OSError without a number, as damage of a compressed file is."""
+  table, suffix = io.BytesIO(), '.' + name.rpartition('.')[2]
+  parquet.write_table(pyarrow.table({'text': TEXTS}), table)
+  data = table.getvalue() if suffix == '.parquet' else compress(jsonl(), suffix)
+  with fsspec.filesystem('memory').open(f'/remote/{name}', 'wb') as file:
+    file.write(data)
+  def fails(self, buffer):
+    raise TimeoutError('no answer\nfor 30 seconds')
+  monkeypatch.setattr('fsspec.implementations.memory.MemoryFile.readinto', fails)
+  kind = 'parquet' if suffix == '.parquet' else 'jsonl'
+  with pytest.raises(ValueError, match=rf'^memory://.*{name} cannot be read: TimeoutError no answer for'):
+    read(f'{kind}:memory://remote/{name}')
+
+
+@pytest.mark.parametrize('source, says', [
+  ('text:nosuchthing://a/b', 'Protocol not known'), ('text:git://a/*', 'cannot be read')])
+def test_file_systems_that_are_not_there(source, says):
+  with pytest.raises(ValueError, match=says) as error:
+    read(source)
+  assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('text, found', [

@@ -1,0 +1,94 @@
+"""What a run reads: the corpora that its config names, opened, checked, and shared out by weight."""
+
+import hashlib
+import json
+import os
+from typing import NamedTuple
+
+from gptjax.data import corpus as corpora
+from gptjax.data import order, tokenizers
+
+
+class Mixture(NamedTuple):
+  """One corpus or several; in each list an entry for each."""
+  names: list     # what tells the folders apart, for messages and metrics
+  weights: list   # shares in the batches, whole numbers without a common divisor
+  train: list     # corpora.Corpus
+  held_out: list  # corpora.Corpus of the validation split; None where there is none
+  digest: str     # of what is read: the digests of the corpora and their weights
+
+  def held_out_mean(self, values):
+    """The mean, by the weights, of one number for each corpus that holds text out, in their order."""
+    weights = [w for w, corpus in zip(self.weights, self.held_out, strict=True) if corpus]
+    return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+
+
+def named(data):
+  """([folder], [weight]) of what `config.data` (or its JSON) names."""
+  pairs = data['mixture'] or [(data['corpus'], 1.0)]
+  return [folder for folder, _ in pairs], [weight for _, weight in pairs]
+
+
+def open_mixture(folders, weights, *, verify):
+  """Opens both splits of corpora that are to be read together.
+
+  Args:
+    folders: of the corpora.
+    weights: share of each in the batches, positive numbers (any scale).
+    verify: as for `corpus.open_corpus`.
+
+  Raises:
+    ValueError: a corpus is absent or damaged, one is named twice, they were not made with the same
+      tokenizer, or a weight is no share (see `order.mixture`).
+  """
+  shares = order.mixture(tuple(weights)).shares.tolist()
+  places = [os.path.abspath(folder) for folder in folders]
+  if len(set(places)) < len(places):
+    raise ValueError(f'a corpus is named twice in {list(folders)}: name it once, with all its weight')
+  manifests = [corpora.read_manifest(folder) for folder in folders]
+  made = [manifest['tokenizer'] for manifest in manifests]
+  for folder, other in zip(folders, made, strict=True):
+    if other['digest'] != made[0]['digest']:
+      raise ValueError(
+        f'corpus {folder} was made with the tokenizer {other["name"]} (digest {other["digest"][:12]}), '
+        f'corpus {folders[0]} with {made[0]["name"]} (digest {made[0]["digest"][:12]}): corpora that are '
+        'read together need the same one, prepare one of them again')
+  parent = os.path.commonpath([os.path.dirname(place) for place in places])
+  digests = [manifest['content'] for manifest in manifests]
+  digest = digests[0] if len(digests) == 1 else hashlib.sha256(
+    json.dumps([digests, shares]).encode()).hexdigest()
+  return Mixture([os.path.relpath(place, parent) for place in places], shares,
+                 [corpora.open_corpus(folder, 'train', verify=verify) for folder in folders],
+                 [_held_out(folder, verify) for folder in folders], digest)
+
+
+def _held_out(folder, verify):
+  try:
+    return corpora.open_corpus(folder, 'validation', verify=verify)
+  except corpora.NoSplit:
+    return None
+
+
+def check(mixture, config):
+  """Refuses corpora that the config cannot be run on.
+
+  Raises:
+    ValueError: another tokenizer than the config says, or a split shorter than one sequence.
+  """
+  data, made = config.data, mixture.train[0].tokenizer
+  kind, _, folder = data.tokenizer.partition(':')
+  if made['n_vocab'] != config.model.n_vocab:
+    raise ValueError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} of '
+                     f'{made["n_vocab"]} entries, but config.model.n_vocab = {config.model.n_vocab}: use a '
+                     'corpus made with the right one')
+  if kind not in ('', 'train-bpe', made['name']) or (
+      folder and kind == made['name'] and tokenizers.load(data.tokenizer).digest != made['digest']):
+    raise ValueError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} (digest '
+                     f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
+                     'prepare it again')
+  for corpus in filter(None, mixture.train + mixture.held_out):
+    if corpora.n_windows(corpus, data.seq_len) < 1:
+      has, more = (('has', '') if corpus.split == 'train' else
+                   ('holds out', ', or prepare the corpus with a larger validation_fraction'))
+      raise ValueError(f'corpus {corpus.folder} {has} {corpus.n_tokens} tokens, fewer than one sequence of '
+                       f'config.data.seq_len = {data.seq_len}: shorten it{more}')
