@@ -19,7 +19,8 @@ from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import ngrams, pipeline, tokenizers
 from gptjax.model import in_dtype
-from gptjax.train import eval_step, graph, init_state, train_step
+from gptjax.pretrained import run as weights
+from gptjax.train import eval_step, first_state, graph, init_state, train_step
 
 DONE, STOPPED = 0, 75  # exit codes: finished; saved because told to stop, start me again
 
@@ -56,13 +57,17 @@ def pretrain(config, workdir):
     configs.make_workdir(workdir)
     prepare_corpus(config)
   train, held_out = open_corpora(config)
+  with jax.set_mesh(mesh):
+    source = weights.first(config, workdir, train.tokenizer['digest'])
+    export = weights.exporter(config, workdir)
   configs.make_workdir(workdir)
   configs.claim(config, workdir, train.digest)
+  weights.keep_tokenizer(config, workdir)
   steps = config.train.steps or math.ceil(
     config.train.epochs * corpora.n_windows(train, config.data.seq_len) / config.train.batch_size)
   with jax.set_mesh(mesh), stop_signals() as asked:
     run = Run(config, Path(workdir), mesh, graph(config), train, held_out, steps)
-    return _pretrain(run, asked)
+    return _pretrain(run, asked, source, export)
 
 
 def prepare_corpus(config):
@@ -124,7 +129,7 @@ def stop_signals():
       signal.signal(number, handler)
 
 
-def _pretrain(run, asked):
+def _pretrain(run, asked, source, export):
   """Sets up what writes, runs the loop, and tells how it ended."""
   config = run.config
   init = functools.partial(init_state, config)
@@ -133,13 +138,20 @@ def _pretrain(run, asked):
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   if restored and restored[1]['facts']['corpus_digest'] != run.train.digest:
     raise ValueError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
-  state = restored[0] if restored else jax.jit(init)()
+  if restored:
+    state = restored[0]
+  elif source:
+    state = jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
+  else:
+    state = jax.jit(init)()
   start = int(state.step)
   tell = telemetry.Telemetry(run.workdir, run.steps, start, config.log.tensorboard)
   saves = Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
-                      {'corpus_digest': run.train.digest, 'versions': configs.versions()})
+                      {'corpus_digest': run.train.digest, 'versions': configs.versions()}, export)
   try:
     greet(run, tell, state, start)
+    if source:
+      tell.say(f'first weights from {source.place}')
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
     with contextlib.closing(batches):
@@ -159,7 +171,8 @@ def greet(run, tell, state, start):
   from clu import parameter_overview
   config, manifest = run.config, run.train
   n_vocab, d = config.model.n_vocab, config.model.n_embd
-  shown = {**state.params, 'wte': jax.ShapeDtypeStruct((n_vocab, d), np.float32)}
+  embeddings = ('wte', 'lm_head') if 'lm_head' in state.params else ('wte',)
+  shown = {**state.params, **dict.fromkeys(embeddings, jax.ShapeDtypeStruct((n_vocab, d), np.float32))}
   tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
   devices = jax.devices()
   tokens = config.train.batch_size * config.data.seq_len
