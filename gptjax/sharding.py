@@ -44,16 +44,21 @@ def make_mesh(sizes, devices=None):
                        devices=devices)
 
 
+def single_mesh():
+  """A mesh of this process's first device."""
+  return jax.make_mesh((1,) * len(MESH_AXES), MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES),
+                       devices=jax.local_devices()[:1])
+
+
 def ensure_mesh():
-  """The mesh that is set; where none is, a mesh of one device is set, for this thread and from now on.
+  """The mesh that is set; where none is, one of one device is set, for this thread and from now on.
 
   Raises:
     ValueError: the mesh that is set is not one of `make_mesh`.
   """
   mesh = jax.sharding.get_mesh()
   if mesh.empty:
-    mesh = jax.make_mesh((1,) * 4, MESH_AXES, axis_types=(AxisType.Explicit,) * 4,
-                         devices=jax.local_devices()[:1])
+    mesh = single_mesh()
     jax.set_mesh(mesh)
   if mesh.axis_names != MESH_AXES or set(mesh.axis_types) != {AxisType.Explicit}:
     raise ValueError(f'the mesh that is set has axes {mesh.axis_names}, not Explicit {MESH_AXES}: set one '

@@ -53,7 +53,7 @@ def load(path):
 
 
 def open_source(path):
-  """The layout.Source at a path, its tensors' names and shapes checked; call it under `jax.set_mesh`.
+  """The layout.Source at a path, its tensors' names and shapes checked.
 
   Raises:
     ValueError: as `load`.

@@ -80,6 +80,8 @@ def folder_files(model, tokenizer):
 def config_json(model, tokenizer):
   """What config.json says, a dict (ValueError for what the architecture in `transformers` has not got)."""
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
+  if tokenizer and tokenizer.n_vocab > model.n_vocab:
+    raise ValueError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
   names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS[kind].items())}
   n_embd, n_inner = model.wpe.shape[1], block.mlp.c_fc.w.shape[2]

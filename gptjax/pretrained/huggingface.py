@@ -102,7 +102,7 @@ def read_tensors(folder):
         raise ValueError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
       if name in found:
         raise ValueError(f'{path}: the tensor {full_name} is in {origin[name]} too')
-      found[name] = layout.Tensor(tuple(shape), functools.partial(_rows, path, full_name))
+      found[name] = layout.Tensor(tuple(shape), functools.partial(_block, path, full_name))
       origin[name] = f'{path.name} as {full_name}'
   return found
 
@@ -123,19 +123,19 @@ def _files(folder):
   return files
 
 
-def _rows(path, name, rows):
+def _block(path, name, index):
   # Opened for each tensor: a map that stays open would count all pages ever read as this process's.
   with safe_open(path, framework='np') as file:
-    return file.get_slice(name)[rows]
+    return file.get_slice(name)[index]
 
 
 def _drop_copied_head(folder, tensors, embedding):
   """Forgets an output matrix that is only a copy of the embedding."""
   head, wte = tensors['lm_head.weight'], tensors.get(embedding)
-  n = head.shape[0]
-  blocks = [slice(start, min(start + 4096, n)) for start in range(0, n, 4096)]
+  n, d = head.shape
+  blocks = [(slice(start, min(start + 4096, n)), slice(d)) for start in range(0, n, 4096)]
   if wte and head.shape == wte.shape and all(
-      np.array_equal(head.read(rows), wte.read(rows)) for rows in blocks):
+      np.array_equal(head.read(block), wte.read(block)) for block in blocks):
     del tensors['lm_head.weight']
   elif wte:
     raise ValueError(f'{folder}: lm_head.weight differs from {embedding}, but config.json ties them: set its '

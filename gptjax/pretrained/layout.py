@@ -16,15 +16,16 @@ from tqdm import tqdm
 
 from configs import default
 from gptjax import config as configs
+from gptjax import sharding
 from gptjax.model import GPT
 
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU
 
 
 class Tensor(NamedTuple):
-  """A tensor in a file: its shape, and a function that gives the rows of a slice (step 1) of it."""
+  """A tensor in a file: its shape, and a function from slices (step 1), one a dimension, to that block."""
   shape: tuple
-  read: Callable[[slice], np.ndarray]
+  read: Callable[[tuple], np.ndarray]
 
 
 class Source(NamedTuple):
@@ -94,7 +95,9 @@ def source(place, tensors, spell, fields, tokenizer):
   Raises:
     ValueError: names the first tensor that is missing, extra or misshapen, with both shapes.
   """
-  wanted = {spell(name): shape for path, leaf in named_leaves(weight_shapes(config_for(fields)))
+  with jax.set_mesh(sharding.single_mesh()):  # what the files should hold depends on no mesh
+    shapes = weight_shapes(config_for(fields))
+  wanted = {spell(name): shape for path, leaf in named_leaves(shapes)
             for name, shape in released(path, leaf.shape, fields['n_vocab'])}
   for name, shape in wanted.items():
     if name not in tensors:
@@ -165,10 +168,14 @@ def _block(tensors, shape, bounds, stacked, bar):
 
 
 def _fill(out, tensor, shape, bounds):
-  """Reads the rows of a tensor that a block touches, and no others."""
+  """Reads the rows that a block has of a tensor, and of these the columns, where those are one dimension."""
   (start, stop), *others = bounds
   unit = max(tensor.shape[0] // shape[0], 1)  # rows of the file in one of the first dimension here
-  rows = slice(start * unit, min(stop * unit, tensor.shape[0]))
-  if rows.start < rows.stop:
-    read = tensor.read(rows).reshape(-1, *shape[1:])
-    out[:len(read)] = read[(slice(None), *(slice(*bound) for bound in others))]
+  index = [slice(start * unit, min(stop * unit, tensor.shape[0])), *map(slice, tensor.shape[1:])]
+  cuts = [slice(*bound) for bound in others]
+  if len(index) == 2 and tensor.shape[1] == shape[-1]:
+    index[1], cuts[-1] = cuts[-1], slice(None)
+    shape = *shape[:-1], index[1].stop - index[1].start
+  if index[0].start < index[0].stop:
+    read = tensor.read(tuple(index)).reshape(-1, *shape[1:])
+    out[:len(read)] = read[(slice(None), *cuts)]

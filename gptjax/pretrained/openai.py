@@ -41,14 +41,14 @@ def open_gpt2(folder):
   if dtypes - {str(np.float32)}:
     raise ValueError(f'{folder}/model.ckpt: its tensors are not all float32')
 
-  def rows(name, rows):
+  def block(name, index):
     try:
       value = reader.get_tensor(name)
     except errors as error:
       raise ValueError(f'{folder}/model.ckpt: {name} is damaged or cut short: {_one_line(error)}') from None
-    return value.reshape(_matrix(value.shape))[rows]
+    return value.reshape(_matrix(value.shape))[index]
 
-  tensors = {name: layout.Tensor(_matrix(shape), functools.partial(rows, name))
+  tensors = {name: layout.Tensor(_matrix(shape), functools.partial(block, name))
              for name, shape in shapes.items()}
   tokenizer = tokenizers.load(str(folder)) if (folder / 'encoder.json').exists() else None
   return layout.source(folder, tensors, 'model/{}'.format, fields, tokenizer)
@@ -86,7 +86,7 @@ def open_gpt1(folder):
   names = [*FIRST, *(f'h{i}/{name}' for i in range(n_layer) for name in BLOCK)]
   tensors = {}
   for name, shape, start in zip(names, map(_matrix, shapes), starts):
-    tensors[name] = layout.Tensor(shape, functools.partial(_rows, pieces, int(start), shape))
+    tensors[name] = layout.Tensor(shape, functools.partial(_block, pieces, int(start), shape))
   (n_ctx, d), (n_vocab, _) = tensors['wpe'].shape, tensors['wte'].shape
   if d % GPT1_HEAD_SIZE:
     raise ValueError(f'{folder}/{GPT1_SHAPES}: width {d} is no multiple of the head size of GPT-1, '
@@ -122,12 +122,13 @@ def _piece(path):
   return piece
 
 
-def _rows(pieces, start, shape, rows):
-  """Rows of the array of this shape that begins at `start` of the vector that the pieces make up."""
+def _block(pieces, start, shape, index):
+  """A block of the array of this shape that begins at `start` of the vector that the pieces make up."""
+  rows, *columns = index
   width = math.prod(shape[1:])
   first, last = start + rows.start * width, start + rows.stop * width
   found = []
   for piece in pieces:
     found.append(piece[max(first, 0):max(last, 0)])
     first, last = first - len(piece), last - len(piece)
-  return np.concatenate(found).reshape(-1, *shape[1:])
+  return np.concatenate(found).reshape(-1, *shape[1:])[(slice(None), *columns)]
