@@ -353,6 +353,7 @@ def farewell(run, tell, state):
   curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
   tell.say(f'\ncurves        {curves}\nmetrics       {tell.path}\n'
            f'checkpoints   {run.workdir / "checkpoints"}\n'
+           + f'export        {run.workdir / "export"}\n' * config.checkpoint.export +
            f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
 
 

@@ -139,9 +139,10 @@ def write_folder(files, params, n_vocab, folder, facts):
     if made != folder:
       made.rename(folder)
   except OSError as error:
-    weights.unlink(missing_ok=True)
     if made != folder:
       shutil.rmtree(made, ignore_errors=True)
+    elif weights.is_file():
+      weights.unlink()
     raise ValueError(f'{folder} cannot be written: {error.strerror or error}') from None
 
 

@@ -31,7 +31,7 @@ def open_gpt2(folder):
   names = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab')
   fields = sizes(path, read_json(path), {name: name for name in names})
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
-  errors = _tensorflow().errors.OpError, ValueError, RuntimeError
+  errors = _tensorflow().errors.OpError, ValueError, RuntimeError, LookupError, OSError
   try:
     reader = _tensorflow().train.load_checkpoint(str(folder / 'model.ckpt'))
     shapes = reader.get_variable_to_shape_map()
