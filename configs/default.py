@@ -13,7 +13,8 @@ def fields():
   return dict(
     # What to do; pretrain is the only job yet.
     job='pretrain',
-    # Where to take the first weights from; '': fresh ones, the only choice yet.
+    # Folder of the first weights: a Hugging Face folder, OpenAI's files, a workdir or a checkpoint (see
+    # gptjax.load); '': fresh ones. A checkpoint of the run itself goes first.
     init_from='',
     # Where compiled programs are kept between runs; '': nowhere.
     compilation_cache='~/.cache/gptjax/compiled',
@@ -26,6 +27,12 @@ def fields():
       n_vocab=50_257,            # tokens
       pad_vocab_to=128,          # embedding rows are padded to a multiple of this; never visible
       norm='before',             # before (GPT-2: each sub-layer's input, and a last one) | after (GPT-1)
+      n_inner=0,                 # width of the MLP inside; 0: 4 n_embd
+      activation_function='gelu_new',  # gelu_new (tanh form, both papers' code) | gelu (exact) | relu | silu
+      layer_norm_epsilon=1e-5,   # inside the square root
+      scale_attn_weights=True,   # scores / sqrt(head size)
+      scale_attn_by_inverse_layer_idx=False,  # and / layer, the first being 1 (neither paper)
+      tie_word_embeddings=True,  # False: the output layer has a matrix of its own, lm_head
       dropout=0.0,               # rate on embeddings, attention weights and residual branches
       init_std=0.02,             # standard deviation of fresh weights
       wpe_init_std=0.01,         # the same for positions (released GPT-2; GPT-1: 0.02)
@@ -91,6 +98,7 @@ def fields():
       every_steps=1000,          # and at the end, and when told to stop; 0: only then
       keep=2,                    # newest ones kept
       keep_best=1,               # more, by eval loss (those saved at a step that was evaluated)
+      export=False,              # WORKDIR/export: the newest good one, as a folder for transformers
     ),
 
     eval=dict(

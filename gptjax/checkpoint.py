@@ -73,11 +73,12 @@ class Checkpoints:
     keep: how many of the newest to keep.
     keep_best: how many more to keep, by smallest metric.
     facts: dict that goes into each manifest (corpus digest, versions, ...).
+    then: called in the background with the folder of each checkpoint once that is good, or None.
   """
 
-  def __init__(self, folder, keep, keep_best, facts):
+  def __init__(self, folder, keep, keep_best, facts, then=None):
     self.folder = Path(folder).absolute()
-    self.keep, self.keep_best, self.facts = keep, keep_best, facts
+    self.keep, self.keep_best, self.facts, self.then = keep, keep_best, facts, then
     self.orbax = ocp.StandardCheckpointer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending = None
@@ -97,6 +98,8 @@ class Checkpoints:
       saved = read_manifest(folder)
       if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
         write_json(folder / MANIFEST, _signed({**saved, 'metric': metric}))
+      if self.then:  # what a kill may have kept from happening
+        self.pending = self.thread.submit(self.then, folder)
       return
     fresh = self.folder / f'{step}.new'
     shutil.rmtree(fresh, ignore_errors=True)
@@ -123,8 +126,11 @@ class Checkpoints:
       (folder / SAVING).unlink()
     except Exception as error:
       self._failed(folder, error)
+    seconds = time.monotonic() - started
     self._prune()
-    return step, time.monotonic() - started
+    if self.then:
+      self.then(folder)
+    return step, seconds
 
   def _failed(self, folder, error):
     """A save that failed leaves nothing behind; a full disk is the user's to mend."""
@@ -201,26 +207,36 @@ def restore(folder, abstract_state, say):
     ValueError: there are checkpoints and none is good, or the model is another one.
   """
   folder = Path(folder).absolute()
-  completed = bool(list(folder.glob('*.damaged*')))
+  found = completed(folder)
   for step in reversed(steps(folder)):
     path = folder / str(step)
-    cut_short = (path / SAVING).exists() and not (path / MANIFEST).exists()
-    if cut_short:
+    if cut_short(path):
       say(f'checkpoint {step} was cut short: set aside as {_aside(path, "partial").name}')
       continue
     manifest = read_manifest(path)
-    fault = _fault(path, manifest)
+    fault = fault_of(path, manifest)
     if fault is None:
       state = load(path, manifest, abstract_state)
       if described(state, jax.jit(digests)(state)) == manifest['arrays']:
         return state, manifest
       fault = 'an array differs from its digest'
     say(f'checkpoint {step} is damaged ({fault}): set aside as {_aside(path, "damaged").name}')
-    completed = True
-  if completed:
+  if found:
     raise ValueError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
                      'start in another workdir')
   return None
+
+
+def cut_short(path):
+  """Whether a checkpoint is still being saved, or never was to the end."""
+  return (path / SAVING).exists() and not (path / MANIFEST).exists()
+
+
+def completed(folder):
+  """Whether any checkpoint of a run was ever completed, be it good or damaged."""
+  folder = Path(folder)
+  return bool(list(folder.glob('*.damaged*'))) or not all(
+    cut_short(folder / str(step)) for step in steps(folder))
 
 
 def load(path, manifest, abstract_state):
@@ -229,19 +245,63 @@ def load(path, manifest, abstract_state):
   Raises:
     ValueError: names the first array that is missing, extra, or of another shape or dtype.
   """
-  flat, _ = jax.tree.flatten_with_path(abstract_state)
-  want = {jax.tree_util.keystr(key, simple=True, separator='/'): [list(x.shape), str(x.dtype)]
-          for key, x in flat}
-  have = {name: entry[:2] for name, entry in manifest['arrays'].items()}
-  for name in sorted(want.keys() | have.keys()):
-    if want.get(name) != have.get(name):
-      raise ValueError(f'{path}: {name} is {have.get(name, "absent")} in the checkpoint and '
-                       f'{want.get(name, "absent")} in the config')
+  _check_arrays(path, manifest['arrays'], abstract_state)
   with ocp.StandardCheckpointer() as orbax:
     return orbax.restore(path / STATE, abstract_state)
 
 
-def _fault(path, manifest):
+def load_weights(path, manifest, abstract_params):
+  """Restores the weights of one checkpoint, verifies their digests, and leaves the rest where it is.
+
+  Args:
+    path: folder of the checkpoint.
+    manifest: what `read_manifest` gives for it.
+    abstract_params: tree of jax.ShapeDtypeStruct with concrete shardings, on any mesh.
+
+  Raises:
+    ValueError: names the first weight that is missing, extra, misshapen or not what was saved.
+  """
+  want = {'params': abstract_params}
+  arrays = {name: entry for name, entry in manifest['arrays'].items() if name.startswith('params/')}
+  _check_arrays(path, arrays, want)
+  asked = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), want)
+  with ocp.PyTreeCheckpointer() as orbax:
+    found = _restore_part(orbax, path, want, asked)
+  for name, entry in described(found, jax.jit(digests)(found)).items():
+    if entry != arrays[name]:
+      raise ValueError(f'{path}: {name} differs from its digest: take another checkpoint')
+  return found['params']
+
+
+def read_weights(path, abstract_params):
+  """The weights of one checkpoint as NumPy arrays, for this process alone, with no device involved."""
+  want = {'params': abstract_params}
+  asked = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), want)
+  me = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
+                                             barrier_sync_key_prefix=f'weights{me}')
+  handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+  with ocp.Checkpointer(handler, multiprocessing_options=alone) as orbax:
+    return _restore_part(orbax, path, want, asked)['params']
+
+
+def _restore_part(orbax, path, want, asked):
+  return orbax.restore(Path(path).absolute() / STATE, args=ocp.args.PyTreeRestore(
+    item=want, restore_args=asked, partial_restore=True))
+
+
+def _check_arrays(path, arrays, abstract):
+  flat, _ = jax.tree.flatten_with_path(abstract)
+  want = {jax.tree_util.keystr(key, simple=True, separator='/'): [list(x.shape), str(x.dtype)]
+          for key, x in flat}
+  have = {name: entry[:2] for name, entry in arrays.items()}
+  for name in sorted(want.keys() | have.keys()):
+    if want.get(name) != have.get(name):
+      raise ValueError(f'{path}: {name} is {have.get(name, "absent")} in the checkpoint and '
+                       f'{want.get(name, "absent")} in the config')
+
+
+def fault_of(path, manifest):
   """What is wrong with the files of a checkpoint, in words; None: nothing."""
   if manifest is None:
     return 'no readable manifest'

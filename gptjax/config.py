@@ -28,6 +28,7 @@ def resolve(config, workdir):
     c.model.compute_dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
   if c.attention.kernel == 'auto':
     c.attention.kernel = 'xla'
+  c.model.n_inner = model.inner_width(c.model)
   if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
@@ -42,6 +43,7 @@ def check(config):
       ('job', c.job, JOBS),
       ('model.norm', c.model.norm, ('before', 'after')),
       ('model.remat', c.model.remat, model.REMAT),
+      ('model.activation_function', c.model.activation_function, tuple(model.ACTIVATIONS)),
       ('model.compute_dtype', c.model.compute_dtype, ('float32', 'bfloat16')),
       ('optimizer.name', c.optimizer.name, optimizer.OPTIMIZERS),
       ('optimizer.schedule', c.optimizer.schedule, optimizer.SCHEDULES)):
@@ -51,13 +53,15 @@ def check(config):
     if value is None:
       raise ValueError(f'config.{field} has no value: give one')
   for field in ('model.n_layer', 'model.n_head', 'model.n_embd', 'model.n_ctx', 'model.n_vocab',
-                'model.pad_vocab_to', 'train.batch_size', 'train.microbatch_size', 'data.seq_len',
-                'data.prefetch', 'eval.batch_size', 'log.every_steps', 'checkpoint.keep',
+                'model.n_inner', 'model.pad_vocab_to', 'train.batch_size', 'train.microbatch_size',
+                'data.seq_len', 'data.prefetch', 'eval.batch_size', 'log.every_steps', 'checkpoint.keep',
                 'train.max_skipped'):
     _require(flat(c)[field] >= 1, f'config.{field} = {flat(c)[field]} must be at least 1')
   for field in ('train.steps', 'train.epochs', 'eval.steps', 'optimizer.warmup_steps', 'loss.chunk',
                 'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens'):
     _require(flat(c)[field] >= 0, f'config.{field} = {flat(c)[field]} must not be negative')
+  _require(c.model.layer_norm_epsilon > 0,
+           f'config.model.layer_norm_epsilon = {c.model.layer_norm_epsilon} must be positive')
   _require(0 <= c.model.dropout < 1, f'config.model.dropout = {c.model.dropout} must lie in [0, 1)')
   _require(c.model.n_embd % c.model.n_head == 0,
            f'config.model.n_embd = {c.model.n_embd} cannot be divided by config.model.n_head = '
@@ -69,7 +73,6 @@ def check(config):
            f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
   _require(c.train.steps > 0 or c.train.epochs > 0,
            'set config.train.steps or config.train.epochs: one of them must be positive')
-  _require(not c.init_from, f'config.init_from = {c.init_from!r} is not available in this version')
   asked = c.log.profile_steps
   _require(len(asked) == 2 and all(isinstance(n, int) and n >= 0 for n in asked),
            f'config.log.profile_steps = {tuple(asked)} must be two steps, (first, end)')

@@ -36,7 +36,7 @@ def sample(model, prompt, n_tokens, key, top_k):
 
     def step(i, tokens):
       x = model.features(tokens)[:, i - 1]
-      logits = jnp.einsum('bd,vd->bv', x, gathered(model.wte), preferred_element_type=jnp.float32)
+      logits = jnp.einsum('bd,vd->bv', x, gathered(model.unembedding), preferred_element_type=jnp.float32)
       logits = jax.reshard(logits, sharding.compute('batch', None))[:, :model.n_vocab]
       least = jax.lax.top_k(logits, min(top_k, model.n_vocab))[0][:, -1:]
       logits = jnp.where(logits < least, -jnp.inf, logits)

@@ -8,6 +8,8 @@ Modules are used as pure functions: `__init__` declares, `__call__` computes, no
 `self` afterwards. Dropout needs a key per sequence; without keys there is none.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,8 +19,9 @@ from gptjax.attention import attention, dropout, fold_in
 from gptjax.losses import lookup
 from gptjax.sharding import merge, rows, split
 
-NORM_EPSILON = 1e-5  # released code of both papers
 REMAT = ('none', 'dots', 'full')
+ACTIVATIONS = {'gelu_new': jax.nn.gelu, 'gelu': functools.partial(jax.nn.gelu, approximate=False),
+               'relu': jax.nn.relu, 'silu': jax.nn.silu}
 
 
 def weight(key, shape, axes, std):
@@ -42,13 +45,14 @@ class LayerNorm(nnx.Module):
   """g (x - mean) / sqrt(variance + epsilon) + b over the last axis, in float32."""
 
   def __init__(self, config):
+    self.epsilon = config.layer_norm_epsilon
     self.g = constant(1, (config.n_embd,), (None,))
     self.b = constant(0, (config.n_embd,), (None,))
 
   def __call__(self, x):
     y = x.astype(jnp.float32)
     y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + NORM_EPSILON)
+    y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
     return (y * self.g + self.b).astype(x.dtype)
 
 
@@ -71,12 +75,17 @@ class Attention(nnx.Module):
                              (3, h, k), (None, 'heads', None), config.init_std)
     self.c_proj = Projection(key_out, (h, k, d), ('heads', None, 'embed'),
                              (d,), (None,), residual_std)
+    self.scaled, self.scaled_by_layer = config.scale_attn_weights, config.scale_attn_by_inverse_layer_idx
 
-  def __call__(self, x, kernel, rate, keys):
+  def __call__(self, x, kernel, rate, keys, index):
     b, t, _ = x.shape
     w_in, b_in = merge(gathered(self.c_attn.w), 2), merge(self.c_attn.b[...], 1)
     qkv = split(jnp.einsum('nd,dce->nce', rows(x), w_in) + b_in, 0, (b, t))
     q, k, v = (split(qkv[:, :, c], 2, self.c_attn.b.shape[1:]) for c in range(3))
+    if not self.scaled:  # every kernel scales by 1 / sqrt(k)
+      q = q * q.shape[-1] ** 0.5
+    if self.scaled_by_layer:
+      q = (q / (index + 1)).astype(q.dtype)
     y = merge(attention(q, k, v, kernel=kernel, rate=rate, keys=keys), 2)
     y = jnp.einsum('ne,ed->nd', rows(y), merge(gathered(self.c_proj.w), 0),
                    out_sharding=sharding.compute('batch', None))
@@ -84,10 +93,11 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-  """The position-wise feed-forward layer, four times as wide inside, with GELU in its tanh form."""
+  """The position-wise feed-forward layer; in both papers four times as wide inside, with tanh GELU."""
 
   def __init__(self, key, config, residual_std):
-    d, f = config.n_embd, 4 * config.n_embd
+    d, f = config.n_embd, inner_width(config)
+    self.activation = config.activation_function
     key_in, key_out = jax.random.split(key)
     self.c_fc = Projection(key_in, (d, f), ('embed', 'mlp'), (f,), ('mlp',), config.init_std)
     self.c_proj = Projection(key_out, (f, d), ('mlp', 'embed'), (d,), (None,), residual_std)
@@ -95,7 +105,7 @@ class MLP(nnx.Module):
   def __call__(self, x):
     b, t, _ = x.shape
     y = jnp.einsum('nd,df->nf', rows(x), gathered(self.c_fc.w)) + self.c_fc.b
-    y = jax.nn.gelu(y, approximate=True)
+    y = ACTIVATIONS[self.activation](y)
     y = jnp.einsum('nf,fd->nd', y, gathered(self.c_proj.w),
                    out_sharding=sharding.compute('batch', None))
     return split(y + self.c_proj.b, 0, (b, t))
@@ -113,9 +123,9 @@ class Block(nnx.Module):
     self.ln_2 = LayerNorm(config)
     self.mlp = MLP(key_mlp, config, config.init_std * scale)
 
-  def __call__(self, x, norm, kernel, rate, keys):
+  def __call__(self, x, norm, kernel, rate, keys, index):
     keys_weights, keys_attn, keys_mlp = _split(keys, 3)
-    attn = lambda x: dropout(self.attn(x, kernel, rate, keys_weights), rate, keys_attn)
+    attn = lambda x: dropout(self.attn(x, kernel, rate, keys_weights, index), rate, keys_attn)
     mlp = lambda x: dropout(self.mlp(x), rate, keys_mlp)
     if norm == 'before':  # GPT-2
       x = x + attn(self.ln_1(x))
@@ -138,13 +148,19 @@ class GPT(nnx.Module):
     self.norm, self.dropout, self.kernel = c.norm, c.dropout, config.attention.kernel
     self.remat, self.dtype = c.remat, c.compute_dtype
     key_wte, key_wpe, key_h = jax.random.split(key, 3)
-    self.wte = weight(key_wte, (padded_vocab(c), c.n_embd), ('vocab', 'embed'), c.init_std)
-    real = jnp.arange(padded_vocab(c), out_sharding=sharding.storage('vocab')) < c.n_vocab
-    self.wte[...] = jnp.where(real[:, None], self.wte[...], 0)
+    self.wte = embedding(key_wte, c)
     self.wpe = weight(key_wpe, (c.n_ctx, c.n_embd), (None, 'embed'), c.wpe_init_std)
     self.h = jax.vmap(lambda key: Block(key, c))(jax.random.split(key_h, c.n_layer))
     if c.norm == 'before':
       self.ln_f = LayerNorm(c)
+    self.tied = c.tie_word_embeddings
+    if not self.tied:
+      self.lm_head = embedding(jax.random.fold_in(key, 1), c)
+
+  @property
+  def unembedding(self):
+    """The matrix [v, d] that features are compared with: the embedding, unless it is not tied."""
+    return self.wte if self.tied else self.lm_head
 
   def features(self, tokens, keys=None):
     """Activations from which the next token is predicted.
@@ -165,7 +181,7 @@ class GPT(nnx.Module):
 
     def layer(x, block_and_index):
       block, index = block_and_index
-      return block(x, self.norm, self.kernel, self.dropout, fold_in(keys_h, index)), None
+      return block(x, self.norm, self.kernel, self.dropout, fold_in(keys_h, index), index), None
 
     layer = rematerialized(layer, self.remat)
     if isinstance(self.h, Block):
@@ -177,11 +193,29 @@ class GPT(nnx.Module):
 
   def __call__(self, tokens):
     """Logits float32[b, t, n_vocab] for int32[b, t]; entry t predicts token t + 1."""
-    model = in_dtype(self, self.dtype)
-    logits = jnp.einsum('btd,vd->btv', model.features(tokens), gathered(model.wte),
-                        preferred_element_type=jnp.float32)
-    # The padded columns are nobody's business; a cut through a sharded dimension is refused.
-    return jax.reshard(logits, sharding.compute('batch', None, None))[..., :self.n_vocab]
+    return _logits(self, tokens)
+
+
+@jax.jit  # without it, each call from outside a jit would compile the scan over layers again
+def _logits(model, tokens):
+  model = in_dtype(model, model.dtype)
+  logits = jnp.einsum('btd,vd->btv', model.features(tokens), gathered(model.unembedding),
+                      preferred_element_type=jnp.float32)
+  # The padded columns are nobody's business; a cut through a sharded dimension is refused.
+  return jax.reshard(logits, sharding.compute('batch', None, None))[..., :model.n_vocab]
+
+
+def embedding(key, config):
+  """Declares a weight [v, d] with a row a token; the rows that pad the vocabulary are 0."""
+  made = weight(key, (padded_vocab(config), config.n_embd), ('vocab', 'embed'), config.init_std)
+  real = jnp.arange(padded_vocab(config), out_sharding=sharding.storage('vocab')) < config.n_vocab
+  made[...] = jnp.where(real[:, None], made[...], 0)
+  return made
+
+
+def inner_width(model_config):
+  """Width of the MLP inside."""
+  return model_config.n_inner or 4 * model_config.n_embd
 
 
 def padded_vocab(model_config):
@@ -192,10 +226,11 @@ def padded_vocab(model_config):
 def n_params(model_config):
   """Number of parameters, padding apart: what the papers' sizes count."""
   c = model_config
-  d = c.n_embd
-  block = 12 * d * d + 13 * d
+  d, f = c.n_embd, inner_width(c)
+  block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
   norm = 2 * d if c.norm == 'before' else 0
-  return (c.n_vocab + c.n_ctx) * d + c.n_layer * block + norm
+  vocabularies = 1 if c.tie_word_embeddings else 2
+  return (vocabularies * c.n_vocab + c.n_ctx) * d + c.n_layer * block + norm
 
 
 def in_dtype(model, dtype):

@@ -46,11 +46,11 @@ def learning_rate(config, steps, step):
 
 
 def decayed(params):
-  """True for matrices (w, wte, wpe), False for biases and gains.
+  """True for matrices (w, wte, wpe, lm_head), False for biases and gains.
 
   By name and not by rank: a bias of stacked layers has two dimensions too.
   """
-  return jax.tree.map_with_path(lambda path, _: path[-1].key in ('w', 'wte', 'wpe'), params)
+  return jax.tree.map_with_path(lambda path, _: path[-1].key in ('w', 'wte', 'wpe', 'lm_head'), params)
 
 
 def _dimensions(path):

@@ -20,7 +20,8 @@ from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.data import ngrams, pipeline, tokenizers
 from gptjax.model import in_dtype
-from gptjax.train import eval_step, graph, init_state, train_step
+from gptjax.pretrained import run as weights
+from gptjax.train import eval_step, first_state, graph, init_state, train_step
 
 DONE, STOPPED = 0, 75  # exit codes: finished; saved because told to stop, start me again
 
@@ -57,11 +58,17 @@ def pretrain(config, workdir):
     prepare_corpus(config)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)
+  first_corpus = mixture.train[0]  # they share one tokenizer
+  tokenizer = Path(first_corpus.folder) / 'tokenizer'
+  with jax.set_mesh(mesh):
+    source = weights.first(config, workdir, first_corpus.tokenizer['digest'])
+    export = weights.exporter(config, workdir, tokenizer)
   configs.make_workdir(workdir)
   configs.claim(config, workdir, mixture.digest)
+  weights.keep_tokenizer(tokenizer, workdir)
   with jax.set_mesh(mesh), stop_signals() as asked:
     run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture))
-    return _pretrain(run, asked)
+    return _pretrain(run, asked, source, export)
 
 
 def n_steps(config, mixture):
@@ -96,7 +103,7 @@ def stop_signals():
       signal.signal(number, handler)
 
 
-def _pretrain(run, asked):
+def _pretrain(run, asked, source, export):
   """Sets up what writes, runs the loop, and tells how it ended."""
   config = run.config
   init = functools.partial(init_state, config)
@@ -105,13 +112,20 @@ def _pretrain(run, asked):
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   if restored and restored[1]['facts']['corpus_digest'] != run.mixture.digest:
     raise ValueError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
-  state = restored[0] if restored else jax.jit(init)()
+  if restored:
+    state = restored[0]
+  elif source:
+    state = jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
+  else:
+    state = jax.jit(init)()
   start = int(state.step)
   tell = telemetry.Telemetry(run.workdir, run.steps, start, config.log.tensorboard)
   saves = Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
-                      {'corpus_digest': run.mixture.digest, 'versions': configs.versions()})
+                      {'corpus_digest': run.mixture.digest, 'versions': configs.versions()}, export)
   try:
     greet(run, tell, state, start)
+    if source:
+      tell.say(f'first weights from {source.place}')
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.ahead(batches, functools.partial(sharding.put, mesh=run.mesh), 2)
@@ -132,7 +146,8 @@ def greet(run, tell, state, start):
   from clu import parameter_overview
   config, mixture = run.config, run.mixture
   n_vocab, d = config.model.n_vocab, config.model.n_embd
-  shown = {**state.params, 'wte': jax.ShapeDtypeStruct((n_vocab, d), np.float32)}
+  embeddings = ('wte', 'lm_head') if 'lm_head' in state.params else ('wte',)
+  shown = {**state.params, **dict.fromkeys(embeddings, jax.ShapeDtypeStruct((n_vocab, d), np.float32))}
   tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
   devices = jax.devices()
   tokens = config.train.batch_size * config.data.seq_len
@@ -334,6 +349,7 @@ def farewell(run, tell, state):
   curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
   tell.say(f'\ncurves        {curves}\nmetrics       {tell.path}\n'
            f'checkpoints   {run.workdir / "checkpoints"}\n'
+           + f'export        {run.workdir / "export"}\n' * config.checkpoint.export +
            f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
 
 

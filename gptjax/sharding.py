@@ -44,6 +44,28 @@ def make_mesh(sizes, devices=None):
                        devices=devices)
 
 
+def single_mesh():
+  """A mesh of this process's first device."""
+  return jax.make_mesh((1,) * len(MESH_AXES), MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES),
+                       devices=jax.local_devices()[:1])
+
+
+def ensure_mesh():
+  """The mesh that is set; where none is, one of one device is set, for this thread and from now on.
+
+  Raises:
+    ValueError: the mesh that is set is not one of `make_mesh`.
+  """
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    mesh = single_mesh()
+    jax.set_mesh(mesh)
+  if mesh.axis_names != MESH_AXES or set(mesh.axis_types) != {AxisType.Explicit}:
+    raise ValueError(f'the mesh that is set has axes {mesh.axis_names}, not Explicit {MESH_AXES}: set one '
+                     'made by gptjax.sharding.make_mesh')
+  return mesh
+
+
 def batch_shards(mesh):
   """Over how many devices the rows of a batch are dealt out."""
   sizes = mesh.shape
@@ -52,17 +74,27 @@ def batch_shards(mesh):
 
 def check(config, mesh):
   """Refuses a model or batch that this mesh cannot divide (ValueError, one line)."""
-  fsdp, tensor, shards = mesh.shape['fsdp'], mesh.shape['tensor'], batch_shards(mesh)
-  model, train = config.model, config.train
-  for name, value, size, axis in (
-      ('model.n_embd', model.n_embd, fsdp, 'mesh.fsdp'),
-      ('model.n_head', model.n_head, tensor, 'mesh.tensor'),
-      ('model.n_embd * 4', model.n_embd * 4, tensor, 'mesh.tensor'),
-      ('model.pad_vocab_to', model.pad_vocab_to, tensor, 'mesh.tensor'),
+  check_model(config.model, mesh)
+  train, shards = config.train, batch_shards(mesh)
+  _divide((
       ('train.batch_size', train.batch_size, shards, 'mesh.replica * mesh.data * mesh.fsdp'),
       ('train.microbatch_size', train.microbatch_size, shards,
        'mesh.replica * mesh.data * mesh.fsdp'),
-      ('eval.batch_size', config.eval.batch_size, shards, 'mesh.replica * mesh.data * mesh.fsdp')):
+      ('eval.batch_size', config.eval.batch_size, shards, 'mesh.replica * mesh.data * mesh.fsdp')))
+
+
+def check_model(model, mesh):
+  """Refuses a `config.model` that this mesh cannot divide (ValueError, one line)."""
+  fsdp, tensor = mesh.shape['fsdp'], mesh.shape['tensor']
+  _divide((
+      ('model.n_embd', model.n_embd, fsdp, 'mesh.fsdp'),
+      ('model.n_head', model.n_head, tensor, 'mesh.tensor'),
+      ('model.n_inner', model.n_inner, tensor, 'mesh.tensor'),
+      ('model.pad_vocab_to', model.pad_vocab_to, tensor, 'mesh.tensor')))
+
+
+def _divide(demands):
+  for name, value, size, axis in demands:
     if value % size:
       raise ValueError(f'config.{name} = {value} cannot be divided by config.{axis} = {size}: '
                        'change one of them')

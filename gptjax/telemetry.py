@@ -24,7 +24,7 @@ PEAKS = {
 def flops_per_token(model_config, seq_len):
   """Training FLOPs a token, forward and backward, in the two usual conventions.
 
-  N counts the parameters that multiply (all but positions), L layers, C width, T tokens:
+  N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C width, T tokens:
     palm:   6 N + 12 L C T    attention over the full square (PaLM appendix B; nanoGPT)
     causal: 6 N + 6 L C T     only the half that a causal model needs
 
@@ -32,7 +32,8 @@ def flops_per_token(model_config, seq_len):
     {'palm': int, 'causal': int}
   """
   c = model_config
-  n = n_params(c) - c.n_ctx * c.n_embd
+  looked_up = c.n_ctx + (0 if c.tie_word_embeddings else c.n_vocab)
+  n = n_params(c) - looked_up * c.n_embd
   square = 12 * c.n_layer * c.n_embd * seq_len
   return {'palm': 6 * n + square, 'causal': 6 * n + square // 2}
 

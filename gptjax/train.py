@@ -29,7 +29,11 @@ class TrainState(NamedTuple):
 
 def init_state(config):
   """A fresh state, drawn from `train.seed`; call it under `jax.set_mesh`, best inside `jax.jit`."""
-  params = nnx.to_pure_dict(nnx.state(GPT(jax.random.key(config.train.seed), config)))
+  return first_state(config, nnx.to_pure_dict(nnx.state(GPT(jax.random.key(config.train.seed), config))))
+
+
+def first_state(config, params):
+  """The state before the first step, with these weights."""
   zero = lambda: jnp.zeros((), jnp.int32)
   return TrainState(zero(), zero(), params, make_optimizer(config.optimizer).init(params))
 
@@ -74,7 +78,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
 
   def loss(model, batch, keys):
     x = model.features(batch['inputs'], keys)
-    total, _ = next_token_loss(x, gathered(model.wte), batch['targets'], model.n_vocab,
+    total, _ = next_token_loss(x, gathered(model.unembedding), batch['targets'], model.n_vocab,
                                config.loss.chunk)
     return total / count
 
@@ -130,5 +134,5 @@ def train_step(state, batch, *, config, graphdef, steps):
 def eval_step(params, batch, *, config, graphdef):
   """Sum of losses over the counted targets of a batch, without dropout, and their number."""
   model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
-  return next_token_loss(model.features(batch['inputs']), gathered(model.wte), batch['targets'],
-                         model.n_vocab, config.loss.chunk)
+  return next_token_loss(model.features(batch['inputs']), gathered(model.unembedding),
+                         batch['targets'], model.n_vocab, config.loss.chunk)

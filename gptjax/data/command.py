@@ -23,7 +23,7 @@ def run(job, name):
   except ValueError as error:
     # One that a library raised is a mistake of ours, and shows where.
     origin = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    if not origin.is_relative_to(Path(__file__).parent):
+    if not origin.is_relative_to(Path(__file__).parents[1]):
       raise
     print(f'{name}: {" ".join(str(error).split())}', file=sys.stderr)
     sys.exit(BAD_INPUT)

@@ -64,13 +64,14 @@ def _load_folder(folder):
   """The tokenizer whose files lie in the folder, told apart by their names."""
   if (folder / 'encoder_bpe_40000.json').exists():
     return _gpt1(folder)
-  if (folder / 'encoder.json').exists() or (folder / 'vocab.json').exists():
+  if (folder / 'encoder.json').exists():
     return ByteBPE.read(folder)
-  models = sorted(folder.glob('*.model'))
-  if len(models) == 1:
-    return SentencePiece(_read(models[0]))
-  raise ValueError(f'{folder} holds no tokenizer: looked for encoder.json and vocab.bpe (or '
-                   'vocab.json and merges.txt), encoder_bpe_40000.json, and one FILE.model')
+  from gptjax.data import hf_tokenizer
+  found = hf_tokenizer.load_folder(folder)
+  if found is None:
+    raise ValueError(f'{folder} holds no tokenizer: looked for encoder.json and vocab.bpe, tokenizer.json, '
+                     'vocab.json and merges.txt, encoder_bpe_40000.json, and one FILE.model')
+  return found
 
 
 def _gpt1(folder):
@@ -110,6 +111,11 @@ def _byte_symbols():
   return {b: chr(b) for b in printable} | {b: chr(256 + n) for n, b in enumerate(others)}
 
 
+def bpe_symbols(merges):
+  """The entries of a byte-level BPE in OpenAI's layout, in the order of their ids."""
+  return [*_byte_symbols().values(), *(a + b for a, b in merges), END_OF_TEXT]
+
+
 def train_bpe(texts, n_vocab):
   """A byte-level BPE with GPT-2's pre-split, trained on `texts`; the same for the same input.
 
@@ -132,7 +138,7 @@ def train_bpe(texts, n_vocab):
   merges = [tuple(pair) for pair in json.loads(model.to_str())['model']['merges']]
   if len(merges) != n_vocab - 257:
     raise ValueError(f'the text is too short for {n_vocab} entries: it gives {257 + len(merges)}')
-  symbols = alphabet + [a + b for a, b in merges] + [END_OF_TEXT]
+  symbols = bpe_symbols(merges)
   assert len(set(symbols)) == n_vocab, 'two merges with one result'
   encoder = json.dumps({symbol: i for i, symbol in enumerate(symbols)})
   lines = ['#version: 0.2', *(f'{a} {b}' for a, b in merges)]
@@ -215,7 +221,7 @@ def _ranks(encoder, merges):
   try:
     ids = json.loads(encoder)
     pairs = [line.split(' ') for line in merges.decode().split('\n')[1:] if line]
-    symbols = [*_byte_symbols().values(), *(a + b for a, b in pairs)]
+    *symbols, _ = bpe_symbols(pairs)
     byte_of = str.maketrans({symbol: chr(byte) for byte, symbol in _byte_symbols().items()})
     ranks = {symbol.translate(byte_of).encode('latin-1'): i for i, symbol in enumerate(symbols)}
   except ValueError as error:

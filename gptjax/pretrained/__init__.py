@@ -1,0 +1,88 @@
+"""Released weights in and out: Hugging Face folders, OpenAI's own files, and runs of gptjax.
+
+    model, tokenizer = gptjax.load('gpt2-xl')
+    logits = model(tokens)                                  # int32[b, t] -> float32[b, t, n_vocab]
+    gptjax.save_pretrained(model, tokenizer, 'folder')      # for transformers, vLLM, ...
+
+Nothing here unpickles or runs what it loads, and PyTorch is not needed.
+"""
+
+from pathlib import Path
+
+from flax import nnx
+
+from gptjax import sharding
+from gptjax.pretrained import layout
+from gptjax.pretrained.export import save_pretrained
+from gptjax.train import graph
+
+__all__ = ['load', 'open_source', 'save_pretrained']
+
+PICKLES = ('.bin', '.pt', '.pth', '.pkl', '.pickle')
+
+
+def load(path):
+  """A model and the tokenizer that lies with it.
+
+  The weights are float32, born on their shards of the mesh that is set (`jax.set_mesh`), tensor by tensor;
+  where none is set, a mesh of one device is, for this thread and from then on. It computes in float32 on a
+  CPU, elsewhere in bfloat16, as `config.model.compute_dtype` = auto does.
+
+  Args:
+    path: a folder, told apart by what is in it:
+      `config.json` and `model.safetensors` (or its shards): Hugging Face, GPT-2 or OpenAI-GPT;
+      `hparams.json` and `model.ckpt.index`: OpenAI's GPT-2;
+      `params_shapes.json` and `params_0.npy` ...: OpenAI's GPT-1;
+      `checkpoints/` and `config.json`: a workdir, its newest good checkpoint;
+      `manifest.json` and `state/`: one checkpoint in a workdir.
+
+  Returns:
+    (model, tokenizer): a `gptjax.model.GPT`, `model(int32[b, t])` gives float32[b, t, n_vocab]; the tokenizer
+    is None if its files are not there.
+
+  Raises:
+    ValueError: one line that says what is wrong with the folder, naming the tensor with both shapes, the
+      option of config.json, or the file; or which size the mesh cannot divide.
+  """
+  mesh = sharding.ensure_mesh()
+  source = open_source(path)
+  config = layout.config_for(source.fields)
+  sharding.check_model(config.model, mesh)
+  params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
+  return nnx.merge(graph(config), params), source.tokenizer
+
+
+def open_source(path):
+  """The layout.Source at a path, its tensors' names and shapes checked.
+
+  Raises:
+    ValueError: as `load`.
+  """
+  folder = Path(path).expanduser()
+  if folder.suffix in PICKLES and folder.is_file():
+    raise ValueError(f'{path} is a pickle, which can run code when it is read: save the model again as '
+                     'safetensors, and name its folder')
+  if not folder.is_dir():
+    raise ValueError(f'{path} is no folder: name the one that holds the weights')
+  has = lambda *names: all((folder / name).exists() for name in names)
+  if has('manifest.json', 'state'):
+    from gptjax.pretrained import workdir
+    return workdir.open_checkpoint(folder)
+  if has('config.json', 'checkpoints'):
+    from gptjax.pretrained import workdir
+    return workdir.open_workdir(folder)
+  if has('config.json') and (has('model.safetensors') or has('model.safetensors.index.json')):
+    from gptjax.pretrained import huggingface
+    return huggingface.open_folder(folder)
+  if has('hparams.json'):
+    from gptjax.pretrained import openai
+    return openai.open_gpt2(folder)
+  if has('params_shapes.json'):
+    from gptjax.pretrained import openai
+    return openai.open_gpt1(folder)
+  pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+  if pickles:
+    raise ValueError(f'{path} holds only pickles ({pickles[0]}), which can run code when they are read: save '
+                     'the model again as safetensors')
+  raise ValueError(f'{path} holds no weights: looked for config.json with model.safetensors, hparams.json '
+                   'with model.ckpt, params_shapes.json with params_0.npy, a workdir, a checkpoint')

@@ -1,0 +1,21 @@
+"""The command: python -m gptjax.pretrained export --from=runs/mine --to=mine-hf"""
+
+from gptjax.data import command
+
+
+def main(arguments):
+  parser = command.Parser(prog='python -m gptjax.pretrained')
+  parser.add_argument('action', choices=['export'])
+  parser.add_argument('--from', dest='source', required=True,
+                      help='a workdir, a checkpoint, a Hugging Face folder, or OpenAI\'s files')
+  parser.add_argument('--to', required=True, help='folder for transformers')
+  flags = parser.parse_args(arguments)
+  import gptjax
+  model, tokenizer = gptjax.load(flags.source)
+  gptjax.save_pretrained(model, tokenizer, flags.to)
+  print(f'{flags.to}: {model.n_layer} layers of width {model.wpe.shape[1]}, '
+        f'{f"tokenizer {tokenizer.name}" if tokenizer else "no tokenizer"}')
+
+
+if __name__ == '__main__':
+  command.run(main, 'pretrained')

@@ -1,0 +1,196 @@
+"""Writes a folder that `transformers` opens: GPT-2 or OpenAI-GPT, safetensors, tokenizer."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors import safe_open
+from tqdm import tqdm
+
+from gptjax import checkpoint
+from gptjax.pretrained import layout
+from gptjax.pretrained.huggingface import ACTIVATION_FIELD, ACTIVATIONS, GPT1, GPT2, PREFIX, SINGLE, spell
+from gptjax.pretrained.tokenizer_files import tokenizer_files
+
+
+def save_pretrained(model, tokenizer, folder):
+  """Writes a model and its tokenizer so that `transformers` opens them with no flag.
+
+  `AutoModelForCausalLM.from_pretrained(folder)` gives the same logits and `AutoTokenizer.from_pretrained`
+  the same ids (see `tokenizer_files` for what GPT-1's cannot be). Weights are float32, padding is cut off.
+  A folder that is new appears whole or not at all. In one that exists the weights are replaced whole; it
+  must have held the same model at another step, or nothing of this kind.
+
+  Args:
+    model: a `gptjax.model.GPT` on devices of this process; of weights in shards, one at a time is gathered.
+    tokenizer: one of gptjax's, or None.
+    folder: path.
+
+  Raises:
+    ValueError: `transformers` cannot have such a model or tokenizer, or the folder holds another one, or
+      it cannot be written.
+  """
+  params = nnx.to_pure_dict(nnx.state(model))
+  if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
+    raise ValueError('the model lies on devices of several hosts: export its checkpoint with one process, '
+                     'python -m gptjax.pretrained export')
+  write_folder(folder_files(model, tokenizer), params, model.n_vocab, folder, {})
+
+
+def checkpoint_exporter(model, tokenizer, folder):
+  """A function that exports a good checkpoint, given its folder; it needs no device.
+
+  Args:
+    model: a GPT whose weights may be jax.ShapeDtypeStruct.
+    tokenizer: one of gptjax's.
+    folder: where to; its weights' header says the step.
+
+  Raises:
+    ValueError: as `save_pretrained`, now and not at the first checkpoint.
+  """
+  files = folder_files(model, tokenizer)
+  check_folder(folder, files)
+  abstract = nnx.to_pure_dict(nnx.state(model))
+
+  def export(path):
+    if exported_step(folder) != path.name:
+      write_folder(files, checkpoint.read_weights(path, abstract), model.n_vocab, folder, {'step': path.name})
+  return export
+
+
+def exported_step(folder):
+  """The step whose weights a folder of `checkpoint_exporter` holds, a str; None if there are none."""
+  if not (folder / SINGLE).exists():
+    return None
+  with safe_open(folder / SINGLE, framework='np') as file:
+    return file.metadata().get('step')
+
+
+def folder_files(model, tokenizer):
+  """{name: bytes} of all files but the weights."""
+  config = json.dumps(config_json(model, tokenizer), indent=2, sort_keys=True)
+  files = {'config.json': f'{config}\n'.encode()}
+  return files | (tokenizer_files(tokenizer, model.n_ctx) if tokenizer else {})
+
+
+def config_json(model, tokenizer):
+  """What config.json says, a dict (ValueError for what the architecture in `transformers` has not got)."""
+  block, end = model.h, tokenizer.end_of_text if tokenizer else None
+  if tokenizer and tokenizer.n_vocab > model.n_vocab:
+    raise ValueError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
+  kind = GPT2 if model.norm == 'before' else GPT1
+  names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS[kind].items())}
+  n_embd, n_inner = model.wpe.shape[1], block.mlp.c_fc.w.shape[2]
+  if block.mlp.activation not in names:
+    raise ValueError(f'OpenAI-GPT in transformers cannot have activation_function = {block.mlp.activation!r}')
+  config = {
+    'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
+    'n_layer': model.n_layer, 'n_head': block.attn.c_attn.w.shape[3],
+    ACTIVATION_FIELD[kind]: names[block.mlp.activation], 'layer_norm_epsilon': block.ln_1.epsilon,
+    'tie_word_embeddings': model.tied, 'dtype': 'float32', 'bos_token_id': end, 'eos_token_id': end,
+    **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), model.dropout)}
+  if kind == GPT2:
+    return config | {'architectures': ['GPT2LMHeadModel'], 'scale_attn_weights': block.attn.scaled,
+                     'scale_attn_by_inverse_layer_idx': block.attn.scaled_by_layer,
+                     'n_inner': None if n_inner == 4 * n_embd else n_inner}
+  for name, value, only in (
+      ('n_inner', n_inner, 4 * n_embd), ('scale_attn_weights', block.attn.scaled, True),
+      ('scale_attn_by_inverse_layer_idx', block.attn.scaled_by_layer, False)):
+    if value != only:
+      raise ValueError(f'OpenAI-GPT in transformers cannot have {name} = {value}, only {only}')
+  return config | {'architectures': ['OpenAIGPTLMHeadModel']}
+
+
+def check_folder(folder, files):
+  """Refuses a folder in which one of these files is another one's (ValueError)."""
+  for name, content in files.items():
+    if (folder / name).exists() and (folder / name).read_bytes() != content:
+      raise ValueError(f'{folder} holds another model or tokenizer ({name} differs): export into another '
+                       'folder')
+
+
+def write_folder(files, params, n_vocab, folder, facts):
+  """Writes or renews a folder, so that it is whole at every moment.
+
+  Args:
+    files: of `folder_files`.
+    params: nested dict of weights, NumPy or JAX arrays.
+    n_vocab: real vocabulary size.
+    folder: path.
+    facts: {str: str} for the header of the weights.
+  """
+  folder = Path(folder).expanduser().absolute()
+  check_folder(folder, files)
+  made = folder if folder.exists() else folder.with_name(folder.name + '.new')
+  weights = made / (SINGLE + '.new')
+  try:
+    if made != folder:
+      shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+      (made / name).write_bytes(content)
+    kind = json.loads(files['config.json'])['model_type']
+    write_safetensors(weights, released_tensors(params, n_vocab, kind), facts)
+    weights.rename(made / SINGLE)
+    if made != folder:
+      made.rename(folder)
+  except OSError as error:
+    if made != folder:
+      shutil.rmtree(made, ignore_errors=True)
+    elif weights.is_file():
+      weights.unlink()
+    raise ValueError(f'{folder} cannot be written: {error.strerror or error}') from None
+
+
+def released_tensors(params, n_vocab, model_type):
+  """[(stacked weight, [(name in a Hugging Face file, its shape there)])], an entry of the list a layer.
+
+  Args:
+    params: nested dict of weights, or of their gradients.
+    n_vocab: real vocabulary size.
+    model_type: 'gpt2' or 'openai-gpt'.
+  """
+  def full(name):
+    name = spell(name, model_type)
+    return name if name.startswith('lm_head') else PREFIX + name
+  return [(leaf if path[0] == 'h' else leaf[None],
+           [(full(name), shape) for name, shape in layout.released(path, leaf.shape, n_vocab)])
+          for path, leaf in layout.named_leaves(params)]
+
+
+def tensors_of(stacked, named):
+  """{name: float32 array} of one entry of `released_tensors`; on one CPU device these are no copies."""
+  return {name: layer.reshape(-1, *shape[1:])[:shape[0]]  # what comes after is padding
+          for (name, shape), layer in zip(named, np.asarray(stacked, np.float32), strict=True)}
+
+
+def write_safetensors(path, entries, facts):
+  """Writes tensors one by one, in the layout of the `safetensors` library.
+
+  That library wants all of them in memory at once, where a model on many devices is not.
+
+  Args:
+    path: of the file.
+    entries: of `released_tensors`.
+    facts: {str: str} for its header.
+  """
+  header, end = {'__metadata__': {'format': 'pt', **facts}}, 0
+  for _, named in entries:
+    for name, shape in named:
+      start, end = end, end + 4 * int(np.prod(shape))
+      header[name] = {'dtype': 'F32', 'shape': list(shape), 'data_offsets': [start, end]}
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % 8)
+  with open(path, 'wb') as file, tqdm(total=end, unit='B', unit_scale=True, desc='export', leave=False,
+                                      disable=None) as bar:
+    file.write(len(text).to_bytes(8, 'little') + text)
+    for stacked, named in entries:
+      for tensor in tensors_of(stacked, named).values():
+        file.write(np.ascontiguousarray(tensor, '<f4').data)
+        bar.update(tensor.nbytes)
+    file.flush()
+    os.fsync(file.fileno())

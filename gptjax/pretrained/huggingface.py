@@ -1,0 +1,142 @@
+"""Reads a Hugging Face folder of GPT-2 or OpenAI-GPT: config.json and safetensors, with no PyTorch."""
+
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from gptjax.data import hf_tokenizer
+from gptjax.pretrained import layout
+from gptjax.pretrained.files import read_json, sizes
+
+SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+DTYPES = ('F32', 'F16', 'BF16')
+# Masks and positions that older versions of transformers kept among the weights.
+BUFFERS = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)|position_ids')
+PREFIX = 'transformer.'
+
+GPT2, GPT1 = 'gpt2', 'openai-gpt'
+# Activations by the name in config.json -> config.model.activation_function; OpenAI-GPT's gelu is tanh.
+ACTIVATIONS = {
+  GPT2: {'gelu_new': 'gelu_new', 'gelu_pytorch_tanh': 'gelu_new', 'gelu': 'gelu', 'relu': 'relu',
+         'silu': 'silu', 'swish': 'silu'},
+  GPT1: {'gelu': 'gelu_new', 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}}
+ACTIVATION_FIELD = {GPT2: 'activation_function', GPT1: 'afn'}
+# What transformers takes where config.json does not say: {field: (value, type)}.
+SILENT = {'layer_norm_epsilon': (1e-5, (float, int)), 'resid_pdrop': (0.1, (float, int)),
+          'tie_word_embeddings': (True, bool), 'n_inner': (None, (int, type(None))),
+          'scale_attn_weights': (True, bool), 'scale_attn_by_inverse_layer_idx': (False, bool)}
+
+
+def spell(name, model_type):
+  """The name in a Hugging Face file, without its prefix: `h0/mlp/c_fc/w` -> `h.0.mlp.c_fc.weight`."""
+  if model_type == GPT1:
+    name = {'wte': 'tokens_embed', 'wpe': 'positions_embed'}.get(name, name)
+  name = re.sub(r'^h(\d+)/', r'h.\1.', name).replace('/', '.')
+  return re.sub(r'\.[wg]$', '.weight', re.sub(r'\.b$', '.bias', name)) + '.weight' * ('.' not in name)
+
+
+def open_folder(folder):
+  """The Source of a Hugging Face folder.
+
+  Raises:
+    ValueError: what makes the folder unfit: not JSON, another architecture, an option that changes the
+      model and is not supported, a file cut short, tensors that do not fit.
+  """
+  values = read_json(folder / 'config.json')
+  fields = model_fields(folder / 'config.json', values)
+  tensors = read_tensors(folder)
+  if fields['tie_word_embeddings'] and 'lm_head.weight' in tensors:
+    _drop_copied_head(folder, tensors, spell('wte', values['model_type']))
+  tokenizer = hf_tokenizer.load_folder(folder)
+  return layout.source(folder, tensors, functools.partial(spell, model_type=values['model_type']), fields,
+                       tokenizer)
+
+
+def model_fields(path, values):
+  """Fields of `config.model` from what config.json says (ValueError for what cannot be honoured).
+
+  `reorder_and_upcast_attn` says in what precision scores are computed; here that is always float32.
+  """
+  kind = values.get('model_type')
+  if kind not in ACTIVATIONS:
+    raise ValueError(f'{path}: model_type {kind!r} is neither {GPT2} nor {GPT1}')
+  for name in ('add_cross_attention', 'quantization_config', 'pruned_heads'):
+    if values.get(name):
+      raise ValueError(f'{path}: {name} = {values[name]!r} is not supported')
+  activation = values.get(ACTIVATION_FIELD[kind], {GPT2: 'gelu_new', GPT1: 'gelu'}[kind])
+  if activation not in ACTIVATIONS[kind]:
+    raise ValueError(f'{path}: {ACTIVATION_FIELD[kind]} = {activation!r} is not supported: it is none of '
+                     f'{", ".join(ACTIVATIONS[kind])}')
+  read = {name: values.get(name, value) for name, (value, _) in SILENT.items()}
+  if kind == GPT1:  # its code has neither of them
+    read |= {name: SILENT[name][0] for name in SILENT if name.startswith(('n_inner', 'scale_'))}
+  for name, value in read.items():
+    if not isinstance(value, SILENT[name][1]):
+      raise ValueError(f'{path}: {name} = {value!r} is not of the right type')
+  dims = sizes(path, values, dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='n_positions',
+                                  n_vocab='vocab_size'))
+  return dims | {
+    'norm': 'before' if kind == GPT2 else 'after', 'activation_function': ACTIVATIONS[kind][activation],
+    'n_inner': read['n_inner'] or 4 * dims['n_embd'], 'dropout': read['resid_pdrop'],
+    **{name: value for name, value in read.items() if name not in ('n_inner', 'resid_pdrop')}}
+
+
+def read_tensors(folder):
+  """{name without prefix: Tensor} of model.safetensors, or of the shards that its index names."""
+  found, origin = {}, {}
+  for path in _files(folder):
+    try:
+      with safe_open(path, framework='np') as file:
+        entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
+        entries = [(name, entry.get_shape(), entry.get_dtype()) for name, entry in entries]
+    except (SafetensorError, OSError) as error:
+      raise ValueError(f'{path} is damaged or cut short: {error}') from None
+    for full_name, shape, dtype in entries:
+      name = full_name.removeprefix(PREFIX)
+      if BUFFERS.fullmatch(name):
+        continue
+      if dtype not in DTYPES:
+        raise ValueError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
+      if name in found:
+        raise ValueError(f'{path}: the tensor {full_name} is in {origin[name]} too')
+      found[name] = layout.Tensor(tuple(shape), functools.partial(_block, path, full_name))
+      origin[name] = f'{path.name} as {full_name}'
+  return found
+
+
+def _files(folder):
+  """The safetensors files of the folder; those of an index must hold what it says."""
+  if (folder / SINGLE).exists():
+    return [folder / SINGLE]
+  index = folder / INDEX
+  placed = read_json(index).get('weight_map')
+  if not isinstance(placed, dict) or not placed or not all(
+      isinstance(name, str) and name == Path(name).name for name in placed.values()):
+    raise ValueError(f'{index} has no weight_map from tensors to files beside it')
+  files = [folder / name for name in sorted(set(placed.values()))]
+  for file in files:
+    if not file.is_file():
+      raise ValueError(f'{file} is missing, but {INDEX} names it')
+  return files
+
+
+def _block(path, name, index):
+  # Opened for each tensor: a map that stays open would count all pages ever read as this process's.
+  with safe_open(path, framework='np') as file:
+    return file.get_slice(name)[index]
+
+
+def _drop_copied_head(folder, tensors, embedding):
+  """Forgets an output matrix that is only a copy of the embedding."""
+  head, wte = tensors['lm_head.weight'], tensors.get(embedding)
+  n, d = head.shape
+  blocks = [(slice(start, min(start + 4096, n)), slice(d)) for start in range(0, n, 4096)]
+  if wte and head.shape == wte.shape and all(
+      np.array_equal(head.read(block), wte.read(block)) for block in blocks):
+    del tensors['lm_head.weight']
+  elif wte:
+    raise ValueError(f'{folder}: lm_head.weight differs from {embedding}, but config.json ties them: set its '
+                     'tie_word_embeddings to false')

@@ -1,0 +1,181 @@
+"""What the released files call a tensor and how they shape it, and how stacked weights are made of them.
+
+OpenAI's names, `h0/attn/c_attn/w`, serve for all formats; a reader says how its files spell them. A tensor
+in a file is one layer's matrix [in, out] or vector; here a weight has all layers and its heads apart.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from configs import default
+from gptjax import config as configs
+from gptjax import sharding
+from gptjax.model import GPT
+
+ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU
+
+
+class Tensor(NamedTuple):
+  """A tensor in a file: its shape, and a function from slices (step 1), one a dimension, to that block."""
+  shape: tuple
+  read: Callable[[tuple], np.ndarray]
+
+
+class Source(NamedTuple):
+  """Weights that were found and described, but not read yet.
+
+  place: the folder that holds them.
+  fields: {field of `config.model`: value} that they were made for.
+  tokenizer: the tokenizer that lies with them, or None.
+  read: function of a tree of jax.ShapeDtypeStruct with shardings; gives float32 arrays, born there.
+  """
+  place: Path
+  fields: dict
+  tokenizer: Any
+  read: Callable
+
+
+def config_for(fields):
+  """A resolved config of the model with these fields of `config.model`; the others as in default.py."""
+  config = default.get_config()
+  for name, value in fields.items():
+    setattr(config.model, name, value)
+  configs.resolve(config, '')
+  return config
+
+
+def weight_shapes(config):
+  """The weights as nested dict of jax.ShapeDtypeStruct; call it under `jax.set_mesh`."""
+  return jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(GPT(jax.random.key(0), config))))
+
+
+def named_leaves(tree):
+  """[(path, leaf)] of nested dicts, a path being a tuple of names such as ('h', 'ln_1', 'g')."""
+  return [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def released(path, shape, n_vocab):
+  """[(OpenAI's name, shape in the files)] of the tensors that make up one weight.
+
+  Args:
+    path: of the weight, as in `named_leaves`.
+    shape: its shape here.
+    n_vocab: rows that an embedding has in the files, where it is not padded.
+  """
+  if path[0] != 'h':
+    rows = n_vocab if path[0] in ('wte', 'lm_head') else shape[0]
+    return [('/'.join(path), (rows, *shape[1:]))]
+  layers, *shape = shape
+  if path[-1] != 'w':
+    flat = (math.prod(shape),)
+  elif path[-2] == 'c_proj':
+    flat = math.prod(shape[:-1]), shape[-1]
+  else:
+    flat = shape[0], math.prod(shape[1:])
+  return [('/'.join((f'h{layer}', *path[1:])), flat) for layer in range(layers)]
+
+
+def source(place, tensors, spell, fields, tokenizer):
+  """The Source of released tensors, after checking that they are those of the model, all and no others.
+
+  Args:
+    place: folder, for messages.
+    tensors: {name in the files: Tensor}.
+    spell: function from OpenAI's name to the name in the files.
+    fields: see Source.
+    tokenizer: see Source.
+
+  Raises:
+    ValueError: names the first tensor that is missing, extra or misshapen, with both shapes.
+  """
+  with jax.set_mesh(sharding.single_mesh()):  # what the files should hold depends on no mesh
+    shapes = weight_shapes(config_for(fields))
+  wanted = {spell(name): shape for path, leaf in named_leaves(shapes)
+            for name, shape in released(path, leaf.shape, fields['n_vocab'])}
+  for name, shape in wanted.items():
+    if name not in tensors:
+      raise ValueError(f'{place}: the tensor {name} {list(shape)} is missing')
+    if tuple(tensors[name].shape) != shape:
+      raise ValueError(f'{place}: the tensor {name} is {list(tensors[name].shape)}, but the sizes that the '
+                       f'folder names ask for {list(shape)}')
+  for name, tensor in tensors.items():
+    if name not in wanted:
+      raise ValueError(f'{place}: the tensor {name} {list(tensor.shape)} belongs to no part of the model')
+  if tokenizer and tokenizer.n_vocab > fields['n_vocab']:
+    raise ValueError(f'{place}: the tokenizer has {tokenizer.n_vocab} entries, but the model only '
+                     f'{fields["n_vocab"]}: one of them is not the other\'s')
+
+  def parts(path, shape):
+    return [tensors[spell(name)] for name, _ in released(path, shape, fields['n_vocab'])]
+
+  return Source(place, fields, tokenizer, lambda shapes: _assemble(shapes, parts))
+
+
+def _assemble(shapes, parts):
+  """Reads tensors into arrays, shard by shard.
+
+  The largest weights come first: while they are read there is the most room.
+  """
+  shards = {path: _shards(target) for path, target in named_leaves(shapes)}
+  total = sum(_bytes(bounds) for found in shards.values() for bounds in found)
+  order = sorted(named_leaves(shapes), key=lambda leaf: -leaf[1].size)
+  arrays = {}
+  with tqdm(total=total, unit='B', unit_scale=True, desc='weights', leave=False, disable=None) as bar:
+    for path, target in order:
+      tensors, pieces = parts(path, target.shape), []
+      for bounds, devices in shards[path].items():
+        block = _block(tensors, target.shape, bounds, path[0] == 'h', bar)
+        pieces += [jax.device_put(block, device) for device in devices]
+        jax.block_until_ready(pieces)  # or the host would hold all that is still on its way
+      arrays[path] = jax.make_array_from_single_device_arrays(target.shape, target.sharding, pieces)
+  return jax.tree.map_with_path(lambda path, _: arrays[tuple(key.key for key in path)], shapes)
+
+
+def _shards(target):
+  """{((start, stop), ...): [devices of this process that hold this block of an array]}."""
+  found = {}
+  for device, index in target.sharding.addressable_devices_indices_map(target.shape).items():
+    bounds = tuple(s.indices(n)[:2] for s, n in zip(index, target.shape))
+    found.setdefault(bounds, []).append(device)
+  return found
+
+
+def _bytes(bounds):
+  return 4 * math.prod(stop - start for start, stop in bounds)
+
+
+def _block(tensors, shape, bounds, stacked, bar):
+  """The float32 block of a weight within `bounds`; rows that are in no file (padding) are 0."""
+  raw = np.zeros(_bytes(bounds) + ALIGNMENT, np.uint8)
+  start = -raw.ctypes.data % ALIGNMENT
+  block = raw[start:start + _bytes(bounds)].view(np.float32)
+  block = block.reshape([stop - start for start, stop in bounds])
+  if not stacked:
+    _fill(block, tensors[0], shape, bounds)
+    bar.update(block.nbytes)
+    return block
+  for out, layer in zip(block, range(*bounds[0]), strict=True):
+    _fill(out, tensors[layer], shape[1:], bounds[1:])
+    bar.update(out.nbytes)
+  return block
+
+
+def _fill(out, tensor, shape, bounds):
+  """Reads the rows that a block has of a tensor, and of these the columns, where those are one dimension."""
+  (start, stop), *others = bounds
+  unit = max(tensor.shape[0] // shape[0], 1)  # rows of the file in one of the first dimension here
+  index = [slice(start * unit, min(stop * unit, tensor.shape[0])), *map(slice, tensor.shape[1:])]
+  cuts = [slice(*bound) for bound in others]
+  if len(index) == 2 and tensor.shape[1] == shape[-1]:
+    index[1], cuts[-1] = cuts[-1], slice(None)
+    shape = *shape[:-1], index[1].stop - index[1].start
+  if index[0].start < index[0].stop:
+    read = tensor.read(tuple(index)).reshape(-1, *shape[1:])
+    out[:len(read)] = read[(slice(None), *cuts)]

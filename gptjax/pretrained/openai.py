@@ -1,0 +1,134 @@
+"""Reads OpenAI's own files: GPT-2's TensorFlow checkpoints and GPT-1's ten arrays."""
+
+import functools
+import math
+
+import numpy as np
+
+from gptjax.data import pipeline, tokenizers
+from gptjax.pretrained import layout
+from gptjax.pretrained.files import read_json, sizes
+
+GPT2_HPARAMS, GPT2_INDEX = 'hparams.json', 'model.ckpt.index'
+GPT1_SHAPES, GPT1_PIECES = 'params_shapes.json', 10
+GPT1_HEAD_SIZE = 64  # of the released model; its files do not say
+# What the released code fixes, as fields of config.model.
+RELEASED = dict(activation_function='gelu_new', layer_norm_epsilon=1e-5, scale_attn_weights=True,
+                scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
+# GPT-1's tensors in the order in which they were saved: these, then BLOCK for each layer.
+FIRST = ('wpe', 'wte')
+BLOCK = ('attn/c_attn/w', 'attn/c_attn/b', 'attn/c_proj/w', 'attn/c_proj/b', 'ln_1/g', 'ln_1/b',
+         'mlp/c_fc/w', 'mlp/c_fc/b', 'mlp/c_proj/w', 'mlp/c_proj/b', 'ln_2/g', 'ln_2/b')
+
+
+def open_gpt2(folder):
+  """The Source of a folder with `hparams.json` and a TensorFlow checkpoint `model.ckpt`.
+
+  Raises:
+    ValueError: a file is absent or damaged, or a tensor does not fit the sizes in hparams.json.
+  """
+  path = folder / GPT2_HPARAMS
+  names = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab')
+  fields = sizes(path, read_json(path), {name: name for name in names})
+  fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
+  errors = _tensorflow().errors.OpError, ValueError, RuntimeError, LookupError, OSError
+  try:
+    reader = _tensorflow().train.load_checkpoint(str(folder / 'model.ckpt'))
+    shapes = reader.get_variable_to_shape_map()
+    dtypes = {str(dtype.as_numpy_dtype) for dtype in reader.get_variable_to_dtype_map().values()}
+  except errors as error:
+    raise ValueError(f'{folder}/model.ckpt is not a TensorFlow checkpoint: {_one_line(error)}') from None
+  if dtypes - {str(np.float32)}:
+    raise ValueError(f'{folder}/model.ckpt: its tensors are not all float32')
+
+  def block(name, index):
+    try:
+      value = reader.get_tensor(name)
+    except errors as error:
+      raise ValueError(f'{folder}/model.ckpt: {name} is damaged or cut short: {_one_line(error)}') from None
+    return value.reshape(_matrix(value.shape))[index]
+
+  tensors = {name: layout.Tensor(_matrix(shape), functools.partial(block, name))
+             for name, shape in shapes.items()}
+  tokenizer = tokenizers.load(str(folder)) if (folder / 'encoder.json').exists() else None
+  return layout.source(folder, tensors, 'model/{}'.format, fields, tokenizer)
+
+
+def _tensorflow():
+  return pipeline.tensorflow()
+
+
+def _one_line(error):
+  return ' '.join(str(error).split())
+
+
+def _matrix(shape):
+  """OpenAI's matrices have a leading dimension of 1, the width of a convolution."""
+  return tuple(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tuple(shape)
+
+
+def open_gpt1(folder):
+  """The Source of a folder with `params_shapes.json` and `params_0.npy` to `params_9.npy`.
+
+  The arrays are one flat vector, cut into ten; the heads are of size 64, which no file says.
+
+  Raises:
+    ValueError: a file is absent or damaged, or the arrays do not fit the shapes.
+  """
+  shapes = _gpt1_shapes(folder / GPT1_SHAPES)
+  pieces = [_piece(folder / f'params_{i}.npy') for i in range(GPT1_PIECES)]
+  starts = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+  length = sum(map(len, pieces))
+  if length != starts[-1]:
+    raise ValueError(f'{folder}: params_0.npy to params_{GPT1_PIECES - 1}.npy hold {length} numbers, but '
+                     f'{GPT1_SHAPES} names {starts[-1]}')
+  n_layer = (len(shapes) - len(FIRST)) // len(BLOCK)
+  names = [*FIRST, *(f'h{i}/{name}' for i in range(n_layer) for name in BLOCK)]
+  tensors = {}
+  for name, shape, start in zip(names, map(_matrix, shapes), starts):
+    tensors[name] = layout.Tensor(shape, functools.partial(_block, pieces, int(start), shape))
+  (n_ctx, d), (n_vocab, _) = tensors['wpe'].shape, tensors['wte'].shape
+  if d % GPT1_HEAD_SIZE:
+    raise ValueError(f'{folder}/{GPT1_SHAPES}: width {d} is no multiple of the head size of GPT-1, '
+                     f'{GPT1_HEAD_SIZE}')
+  fields = RELEASED | dict(n_layer=n_layer, n_head=d // GPT1_HEAD_SIZE, n_embd=d, n_ctx=n_ctx,
+                           n_vocab=n_vocab, norm='after', n_inner=4 * d, dropout=0.1)
+  tokenizer = tokenizers.load(str(folder)) if (folder / 'encoder_bpe_40000.json').exists() else None
+  return layout.source(folder, tensors, str, fields, tokenizer)
+
+
+def _gpt1_shapes(path):
+  """The list of shapes, of which there must be two and twelve for each layer."""
+  shapes = read_json(path, list)
+  sound = all(isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
+              for shape in shapes)
+  if not sound or len(shapes) < 2 + len(BLOCK) or (len(shapes) - 2) % len(BLOCK) or not (
+      len(shapes[0]) == len(shapes[1]) == 2):
+    raise ValueError(f'{path} is not a list of the shapes of GPT-1: positions, tokens, and {len(BLOCK)} for '
+                     'each layer')
+  return shapes
+
+
+def _piece(path):
+  """A flat float32 array, mapped and not read."""
+  try:
+    piece = np.load(path, mmap_mode='r', allow_pickle=False)
+  except OSError as error:
+    raise ValueError(f'{path}: {error.strerror or error}') from None
+  except (ValueError, EOFError) as error:
+    raise ValueError(f'{path} is damaged or cut short, or no array: {_one_line(error)}') from None
+  if piece.dtype != np.float32 or piece.ndim != 1:
+    raise ValueError(f'{path} is {piece.dtype}{list(piece.shape)}, not a float32 vector')
+  return piece
+
+
+def _block(pieces, start, shape, index):
+  """A block of the array of this shape that begins at `start` of the vector that the pieces make up."""
+  rows, *columns = index
+  width = math.prod(shape[1:])
+  first, last = start + rows.start * width, start + rows.stop * width
+  found = []
+  for piece in pieces:
+    found.append(piece[max(first, 0):max(last, 0)])
+    first, last = first - len(piece), last - len(piece)
+  return np.concatenate(found).reshape(-1, *shape[1:])[(slice(None), *columns)]

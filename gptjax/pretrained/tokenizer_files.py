@@ -1,0 +1,103 @@
+"""A tokenizer as the files that `transformers.AutoTokenizer` opens."""
+
+import json
+
+from gptjax.data import hf_tokenizer, tokenizers
+from gptjax.data.gpt1_text import END
+
+SENTENCEPIECE = 'sentencepiece.model'
+UNIGRAM, USER_DEFINED = 1, 4  # sentencepiece's numbers for a kind of model and a kind of entry
+
+
+def tokenizer_files(tokenizer, n_ctx):
+  """{file name: bytes}.
+
+  Ids of a text are the same there, but for two things. `transformers` takes the name of a special token in
+  a text, `<|endoftext|>` say, for the token; gptjax never does. And GPT-1's words are cut and cleaned
+  otherwise there (BERT's rules, accents stripped, line breaks dropped), as in the released Hugging Face
+  tokenizer: the vocabulary is the same, ids of plain sentences without contractions are too.
+
+  Args:
+    tokenizer: any of gptjax's.
+    n_ctx: longest sequence of the model, tokens.
+
+  Raises:
+    ValueError: a sentencepiece model of a kind that cannot be written so.
+  """
+  if tokenizer.name in ('gpt2', 'bpe'):
+    encoder, merges = tokenizer.files['encoder.json'], tokenizer.files['vocab.bpe']
+    end = tokenizers.END_OF_TEXT
+    settings = dict(tokenizer_class='GPT2Tokenizer', add_prefix_space=False, errors='replace', bos_token=end,
+                    eos_token=end, unk_token=end)
+    made = _byte_level(encoder, merges, end)
+    originals = {hf_tokenizer.VOCAB: encoder, hf_tokenizer.MERGES: merges}
+  elif tokenizer.name == 'gpt1':
+    encoder, merges = tokenizer.files.values()
+    settings = dict(tokenizer_class='OpenAIGPTTokenizer', unk_token='<unk>')
+    made = _gpt1(encoder, merges)
+    originals = {hf_tokenizer.VOCAB: encoder, hf_tokenizer.MERGES: merges}
+  elif tokenizer.name == 'sentencepiece':
+    model = tokenizer.files['sentencepiece.model']
+    made, names = _unigram(model)
+    settings = dict(tokenizer_class='PreTrainedTokenizerFast', **names)
+    originals = {SENTENCEPIECE: model}
+  else:
+    return dict(tokenizer.files)
+  settings |= dict(model_max_length=n_ctx, clean_up_tokenization_spaces=False)
+  return originals | {hf_tokenizer.JSON: made.to_str(pretty=False).encode(),
+                      hf_tokenizer.SETTINGS: (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode()}
+
+
+def _parsed(encoder, merges):
+  pairs = [tuple(line.split(' ')) for line in merges.decode().split('\n')[1:] if line]
+  return json.loads(encoder), pairs
+
+
+def _byte_level(encoder, merges, end):
+  import tokenizers as library
+  made = library.Tokenizer(library.models.BPE(*_parsed(encoder, merges)))
+  made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  made.decoder = library.decoders.ByteLevel()
+  made.add_special_tokens([library.AddedToken(end, normalized=False, special=True)])
+  return made
+
+
+def _gpt1(encoder, merges):
+  import tokenizers as library
+  made = library.Tokenizer(library.models.BPE(*_parsed(encoder, merges), unk_token='<unk>',
+                                              end_of_word_suffix=END))
+  made.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+  made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+  made.decoder = library.decoders.BPEDecoder(suffix=END)
+  made.add_special_tokens([library.AddedToken('<unk>', normalized=False, special=True)])
+  return made
+
+
+def _unigram(content):
+  """(tokenizer, {role: special token}) of a sentencepiece model that keeps the text as it is."""
+  import tokenizers as library
+  from sentencepiece import sentencepiece_model_pb2
+  from tokenizers import decoders, normalizers
+  model = sentencepiece_model_pb2.ModelProto.FromString(content)
+  trained, cleaned = model.trainer_spec, model.normalizer_spec
+  for name, holds in (
+      ('model_type is not unigram', trained.model_type == UNIGRAM),
+      ('normalization_rule_name is not identity', not cleaned.precompiled_charsmap),
+      ('remove_extra_whitespaces is on', not cleaned.remove_extra_whitespaces),
+      ('treat_whitespace_as_suffix is on', not trained.treat_whitespace_as_suffix),
+      ('user_defined_symbols are there', all(piece.type != USER_DEFINED for piece in model.pieces))):
+    if not holds:
+      raise ValueError(f'this sentencepiece model cannot be written as {hf_tokenizer.JSON} ({name}): save '
+                       'the model without its tokenizer, None')
+  made = library.Tokenizer(library.models.Unigram(
+    [(piece.piece, piece.score) for piece in model.pieces], trained.unk_id, trained.byte_fallback))
+  prefix = [normalizers.Prepend(tokenizers.SPACE)] if cleaned.add_dummy_prefix else []
+  made.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(' ', tokenizers.SPACE)])
+  strip = [decoders.Strip(' ', 1, 0)] if cleaned.add_dummy_prefix else []
+  made.decoder = decoders.Sequence([decoders.Replace(tokenizers.SPACE, ' '), decoders.ByteFallback(),
+                                    decoders.Fuse(), *strip])
+  roles = {'unk_token': trained.unk_id, 'bos_token': trained.bos_id, 'eos_token': trained.eos_id}
+  names = {role: model.pieces[i].piece for role, i in roles.items() if i >= 0}
+  made.add_special_tokens([library.AddedToken(name, normalized=False, special=True)
+                           for name in names.values()])
+  return made, names

@@ -1,0 +1,57 @@
+"""Reads the weights of a run of gptjax: of its newest good checkpoint, or of one that is named."""
+
+import sys
+from pathlib import Path
+
+from configs import default
+from gptjax import checkpoint
+from gptjax.data import tokenizers
+from gptjax.pretrained import layout
+from gptjax.pretrained.files import read_json
+
+CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
+# Fields of config.model that say how a run went, not what its model is.
+OF_THE_RUN = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
+
+
+def open_workdir(folder):
+  """The Source of the newest checkpoint that is whole; nothing is renamed or written.
+
+  Raises:
+    ValueError: no checkpoint is good, or the folder holds no run.
+  """
+  for step in reversed(checkpoint.steps(folder / CHECKPOINTS)):
+    path = folder / CHECKPOINTS / str(step)
+    if checkpoint.cut_short(path):
+      continue
+    fault = checkpoint.fault_of(path, checkpoint.read_manifest(path))
+    if fault is None:
+      return _source(path)
+    print(f'checkpoint {step} is damaged ({fault}): not used', file=sys.stderr)
+  raise ValueError(f'{folder / CHECKPOINTS} holds no good checkpoint')
+
+
+def open_checkpoint(folder):
+  """The Source of one checkpoint, `WORKDIR/checkpoints/STEP` (ValueError if it is damaged)."""
+  fault = checkpoint.fault_of(folder, checkpoint.read_manifest(folder))
+  if fault:
+    raise ValueError(f'checkpoint {folder} is damaged ({fault}): take another')
+  return _source(folder)
+
+
+def _source(path):
+  """The Source of a checkpoint whose files are good; its workdir's config.json says what model it is."""
+  workdir = path.absolute().parents[1]
+  if not (workdir / 'config.json').exists():
+    raise ValueError(f'checkpoint {path} lies outside its run: {workdir / "config.json"}, which says what '
+                     'model it is, is missing')
+  stored = read_json(workdir / 'config.json').get('config')
+  known = default.fields()['model'].keys() - set(OF_THE_RUN)
+  if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
+    raise ValueError(f'{workdir / "config.json"} is not that of a run of gptjax')
+  fields = {name: value for name, value in stored['model'].items() if name in known}
+  folder = workdir / TOKENIZER
+  tokenizer = tokenizers.load(str(folder)) if folder.is_dir() else None
+  manifest = checkpoint.read_manifest(path)
+  return layout.Source(Path(path), fields, tokenizer,
+                       lambda shapes: checkpoint.load_weights(path, manifest, shapes))

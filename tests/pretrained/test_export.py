@@ -1,0 +1,241 @@
+"""Folders for transformers: the same tensors to the bit, the same logits and ids; whole at every moment."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of, tiny_config
+from safetensors.numpy import load_file
+from torch_models import logits_of, tensors, tokens_for, transformers, twin
+
+import gptjax
+from gptjax.data import hf_tokenizer, tokenizers
+from gptjax.model import GPT
+from gptjax.pretrained import __main__ as command
+
+
+def loaded(folder, **sizes):
+  with mesh_of(**sizes):
+    return gptjax.load(folder)
+
+
+def opened(folder):
+  return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize('sizes', [{}, dict(data=2, fsdp=2, tensor=2)], ids=['one device', 'eight'])
+@pytest.mark.parametrize('kind, changes', [
+  ('gpt2', dict(vocab_size=131)),
+  ('gpt2', dict(n_layer=1, n_inner=20, activation_function='gelu', layer_norm_epsilon=1e-3,
+                scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False)),
+  ('openai-gpt', dict(vocab_size=131)), ('openai-gpt', dict(afn='relu', tie_word_embeddings=False))])
+def test_from_hugging_face_and_back_every_bit_is_the_same(tmp_path, kind, changes, sizes):
+  theirs = twin(kind, resid_pdrop=0.25, attn_pdrop=0.25, embd_pdrop=0.25, **changes)
+  theirs.save_pretrained(tmp_path / 'in')
+  gptjax.save_pretrained(*loaded(tmp_path / 'in', **sizes), tmp_path / 'out')
+  back = opened(tmp_path / 'out')
+  assert type(back) is type(theirs)
+  want, have = tensors(theirs), tensors(back)
+  assert want.keys() == have.keys()
+  for name in want:
+    assert want[name].dtype == have[name].dtype == np.float32
+    np.testing.assert_array_equal(want[name], have[name])
+  said, wanted = (model.config.to_dict() for model in (back, theirs))
+  assert all(said[name] == wanted[name] for name in wanted if name not in ('_name_or_path', 'dtype'))
+  tokens = tokens_for(theirs)
+  np.testing.assert_array_equal(logits_of(back, tokens), logits_of(theirs, tokens))
+  assert {path.name for path in (tmp_path / 'out').iterdir()} == {'config.json', 'model.safetensors'}
+
+
+@pytest.mark.parametrize('norm', ['before', 'after'])
+def test_a_model_of_gptjax_has_the_same_logits_in_transformers_and_no_padding(tmp_path, norm):
+  config = tiny_config(**{'model.norm': norm, 'model.pad_vocab_to': 128})
+  with mesh_of():
+    model = jax.jit(lambda key: GPT(key, config))(jax.random.key(1))
+    gptjax.save_pretrained(model, None, tmp_path / 'out')
+    theirs = opened(tmp_path / 'out')
+    tokens = tokens_for(theirs)
+    np.testing.assert_allclose(model(tokens), logits_of(theirs, tokens), atol=1e-4, rtol=0)
+  sizes = {value.shape[0] for name, value in load_file(tmp_path / 'out' / 'model.safetensors').items()
+           if 'wte' in name or 'tokens_embed' in name}
+  assert sizes == {61} and model.wte.shape == (128, 32)
+
+
+TEXTS = ['hello world, this is a plain sentence.', ' two  spaces\n\nand lines\t', "I'll don't DON'T we've",
+         'naïve café 日本 \U0001f600 e\u0301', '2019 1,000', '', ' ', 'a' * 300]
+
+
+@pytest.fixture(scope='module')
+def novel():
+  if not SHARED.is_dir():
+    pytest.skip(f'needs the data folder {SHARED}')
+  return (SHARED / 'text' / 'tinyshakespeare' / 'input.txt').read_text()[:60_000]
+
+
+def as_opened(tmp_path, tokenizer, **changes):
+  """(the tokenizer as AutoTokenizer opens it, the folder)."""
+  twin('gpt2', vocab_size=tokenizer.n_vocab, n_embd=4, n_layer=1, **changes).save_pretrained(tmp_path / 'in')
+  model, _ = loaded(tmp_path / 'in')
+  gptjax.save_pretrained(model, tokenizer, tmp_path / 'out')
+  assert opened(tmp_path / 'out').config.eos_token_id == tokenizer.end_of_text
+  return transformers.AutoTokenizer.from_pretrained(tmp_path / 'out'), tmp_path / 'out'
+
+
+@pytest.mark.parametrize('kind', ['gpt2', 'bpe', 'sentencepiece'])
+def test_tokenizers_give_the_same_ids_and_text_in_transformers(tmp_path, novel, kind):
+  tokenizer = {'gpt2': lambda: tokenizers.load(f'gpt2:{SHARED}/bpe/gpt2'),
+               'bpe': lambda: tokenizers.train_bpe([novel], 400),
+               'sentencepiece': lambda: tokenizers.train_sentencepiece([novel], 600)}[kind]()
+  theirs, folder = as_opened(tmp_path, tokenizer)
+  assert theirs.eos_token_id == tokenizer.end_of_text and theirs.model_max_length == 24
+  for text in [*TEXTS, novel[:5000]]:
+    ids = tokenizer.encode(text).tolist()
+    assert theirs(text).input_ids == ids, text
+    assert theirs.decode(ids) == tokenizer.decode(ids)
+  assert loaded(folder)[1].digest == tokenizer.digest
+
+
+def test_gpt1s_vocabulary_goes_along_and_plain_sentences_have_the_same_ids(tmp_path):
+  if not SHARED.is_dir():
+    pytest.skip(f'needs the vocabulary in {SHARED}')
+  tokenizer = tokenizers.load(f'gpt1:{SHARED}/bpe/gpt1')
+  theirs, folder = as_opened(tmp_path, tokenizer)
+  assert type(theirs).__name__.startswith('OpenAIGPT') and theirs.vocab_size == 40478
+  for text in ('Hello world, this is a plain sentence.', 'the transformer ; a xylophonist ?'):
+    assert theirs(text).input_ids == tokenizer.encode(text).tolist()
+  assert theirs("don't").input_ids != tokenizer.encode("don't").tolist()  # as the docstring says
+  assert loaded(folder)[1].digest == tokenizer.digest
+
+
+def test_a_tokenizer_of_another_kind_comes_in_and_goes_out_as_it_is(tmp_path, novel):
+  import tokenizers as library
+  made = library.Tokenizer(library.models.BPE())
+  made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  made.decoder = library.decoders.ByteLevel()
+  made.train_from_iterator([novel], library.trainers.BpeTrainer(vocab_size=400, special_tokens=['<end>']))
+  theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token='<end>')
+  theirs.save_pretrained(tmp_path / 'other')
+  tokenizer = hf_tokenizer.load_folder(tmp_path / 'other')
+  assert (tokenizer.name, tokenizer.n_vocab, tokenizer.end_of_text) == ('tokenizers', 400, 0)
+  assert 0 not in tokenizer.encode('<end>'), 'nothing in a text is a special token'
+  again, folder = as_opened(tmp_path, tokenizer)
+  for text in TEXTS:
+    assert again(text).input_ids == theirs(text).input_ids == tokenizer.encode(text).tolist()
+  assert loaded(folder)[1].digest == tokenizer.digest == tokenizers.load(str(folder)).digest
+
+
+def test_a_folder_of_transformers_gives_the_digest_of_openais_files(tmp_path, novel):
+  for kind, model_class in (('gpt2', 'GPT2Tokenizer'), ('gpt1', 'OpenAIGPTTokenizer')):
+    ours = tokenizers.load(f'{kind}:{SHARED}/bpe/{kind}')
+    encoder, merges = ours.files.values()
+    folder = tmp_path / kind
+    folder.mkdir()
+    (folder / 'vocab.json').write_bytes(encoder)
+    (folder / 'merges.txt').write_bytes(merges)
+    assert hf_tokenizer.load_folder(folder).digest == ours.digest
+    getattr(transformers, model_class).from_pretrained(folder).save_pretrained(tmp_path / f'{kind}-saved')
+    assert not (tmp_path / f'{kind}-saved' / 'merges.txt').exists()
+    assert hf_tokenizer.load_folder(tmp_path / f'{kind}-saved').digest == ours.digest
+
+
+def gpt(**changes):
+  with mesh_of():
+    return jax.jit(lambda key: GPT(key, tiny_config(**changes)))(jax.random.key(0))
+
+
+@pytest.mark.parametrize('changes, says', [
+  ({'model.n_inner': 64}, 'n_inner = 64, only 128'),
+  ({'model.activation_function': 'gelu'}, "activation_function = 'gelu'"),
+  ({'model.scale_attn_weights': False}, 'scale_attn_weights = False, only True'),
+  ({'model.scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx = True, only False')])
+def test_what_openai_gpt_cannot_be_is_refused_by_name(tmp_path, changes, says):
+  with pytest.raises(ValueError, match=f'OpenAI-GPT in transformers cannot have {says}'):
+    gptjax.save_pretrained(gpt(**{'model.norm': 'after', **changes}), None, tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_must_not_be_written_are_refused_and_left_alone(tmp_path, novel):
+  gptjax.save_pretrained(gpt(), None, tmp_path / 'out')
+  gptjax.save_pretrained(gpt(), None, tmp_path / 'out')
+  with pytest.raises(ValueError, match=r'holds another model or tokenizer \(config.json differs\)'):
+    gptjax.save_pretrained(gpt(**{'model.n_layer': 1}), None, tmp_path / 'out')
+  with pytest.raises(ValueError, match='the tokenizer has 400 entries, but the model only 61'):
+    gptjax.save_pretrained(gpt(), tokenizers.train_bpe([novel], 400), tmp_path / 'new')
+  (tmp_path / 'file').touch()
+  for path in (tmp_path / 'file', tmp_path / 'file' / 'below', '/dev/full/x'):
+    with pytest.raises(ValueError, match='cannot be written'):
+      gptjax.save_pretrained(gpt(), None, path)
+  assert sorted(os.listdir(tmp_path)) == ['file', 'out']
+
+
+def test_the_kinds_of_sentencepiece_that_cannot_be_written_are_refused(tmp_path, novel):
+  import io
+
+  import sentencepiece
+  for options, says in ((dict(model_type='bpe'), 'model_type is not unigram'),
+                        (dict(normalization_rule_name='nmt_nfkc'), 'normalization_rule_name is not')):
+    content = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(novel.split('\n')), model_writer=content, vocab_size=300, minloglevel=2,
+      **{'normalization_rule_name': 'identity', **options})
+    with pytest.raises(ValueError, match=says):
+      gptjax.save_pretrained(gpt(**{'model.n_vocab': 300}), tokenizers.SentencePiece(content.getvalue()),
+                             tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path, capsys):
+  twin('gpt2').save_pretrained(tmp_path / 'in')
+  with mesh_of():
+    command.main(['export', f'--from={tmp_path}/in', f'--to={tmp_path}/out'])
+  assert '2 layers of width 32, no tokenizer' in capsys.readouterr().out
+  want, have = (load_file(tmp_path / name / 'model.safetensors') for name in ('in', 'out'))
+  assert want.keys() == have.keys() and all((want[name] == have[name]).all() for name in want)
+  done = subprocess.run([sys.executable, '-m', 'gptjax.pretrained', 'export', '--from=absent', '--to=x'],
+                        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (2, 'pretrained: absent is no folder: name the one that holds the '
+                                               'weights\n')
+
+
+RENEWING = """
+import itertools, sys
+import jax, numpy as np
+from flax import nnx
+sys.path.insert(0, 'tests')
+import test_model
+from conftest import mesh_of, tiny_config
+from gptjax.pretrained.export import folder_files, write_folder
+with mesh_of():
+  model = test_model.build(tiny_config(**{'model.n_vocab': 9000, 'model.n_layer': 4}))
+params = nnx.to_pure_dict(nnx.state(model))
+for step in itertools.count(1):
+  weights = jax.tree.map(lambda x: np.full(x.shape, step, np.float32), params)
+  write_folder(folder_files(model, None), weights, model.n_vocab, sys.argv[1], {'step': str(step)})
+"""
+
+
+def test_killed_at_any_moment_the_folder_holds_one_whole_step(tmp_path):
+  rng, folder, seen = random.Random(0), tmp_path / 'export', []
+  for _ in range(3):
+    process = subprocess.Popen([sys.executable, '-c', RENEWING, folder], cwd=ROOT, env=ENVIRONMENT)
+    path = folder / 'model.safetensors'
+    before = path.stat().st_ino if path.exists() else None
+    while process.poll() is None and (not path.exists() or path.stat().st_ino == before):
+      assert not folder.exists() or path.exists(), 'the first one, too, appears whole'
+      time.sleep(0.001)
+    for _ in range(20):  # a reader beside the writer
+      seen.append(set(map(float, {value.flat[0] for value in load_file(path).values()})))
+    time.sleep(rng.random() / 10)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    values = load_file(path)
+    assert len({float(x) for value in values.values() for x in (value.min(), value.max())}) == 1
+    assert json.loads((folder / 'config.json').read_text())['n_layer'] == 4
+  assert all(len(steps) == 1 for steps in seen) and len({*map(tuple, seen)}) > 1

@@ -1,0 +1,325 @@
+"""Hugging Face folders in: PyTorch's logits, losses and gradients; every way to spell the files; bad ones."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT, mesh_of
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+from torch_models import SMALL, logits_of, tokens_for, torch, twin
+
+import gptjax
+from gptjax.losses import next_token_loss
+from gptjax.pretrained.export import released_tensors, tensors_of
+
+ODD = [('gpt2', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
+       ('gpt2', dict(n_layer=1, n_head=1, n_embd=6, n_positions=3, vocab_size=130, n_inner=7)),
+       ('gpt2', dict(n_positions=151, n_head=2, vocab_size=128, activation_function='gelu',
+                     layer_norm_epsilon=1e-2, scale_attn_weights=False, tie_word_embeddings=False,
+                     scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True)),
+       ('gpt2', dict(activation_function='relu')),
+       ('openai-gpt', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
+       ('openai-gpt', dict(n_layer=1, n_head=1, n_embd=6, n_positions=70, layer_norm_epsilon=1e-2)),
+       ('openai-gpt', dict(afn='silu', tie_word_embeddings=False))]
+
+
+def saved(folder, kind='gpt2', **changes):
+  """(model of transformers, the folder that it wrote)."""
+  model = twin(kind, **changes)
+  model.save_pretrained(folder)
+  return model, folder
+
+
+def next_tokens(tokens, lengths):
+  """The targets of tokens of which only the first `lengths` of each row are not padding."""
+  targets = np.full_like(tokens, -1)
+  for row, length in enumerate(lengths):
+    targets[row, :length - 1] = tokens[row, 1:length]
+  return targets
+
+
+@jax.jit
+def loss_and_gradients(model, tokens, targets):
+  def loss(model):
+    x, wte = model.features(tokens), model.unembedding[...]
+    total, count = next_token_loss(x, wte, targets, model.n_vocab, 128)
+    return total / count
+  return jax.value_and_grad(loss)(model)
+
+
+def check_parity(theirs, folder, lengths):
+  """Logits to 1e-4 at full context, loss to 1e-5 and gradients to 1e-4 of the largest of their tensor."""
+  tokens = tokens_for(theirs, batch=len(lengths))
+  real = np.arange(tokens.shape[1]) < np.asarray(lengths)[:, None]
+  with mesh_of():
+    ours, _ = gptjax.load(folder)
+    difference = np.asarray(ours(tokens)) - logits_of(theirs, tokens, lengths)
+  assert np.abs(difference[real]).max() < 1e-4
+
+  tokens, real = tokens[:, :256], real[:, :256]
+  with mesh_of():
+    loss, grads = loss_and_gradients(ours, tokens, next_tokens(tokens, real.sum(1)))
+  judged = theirs(torch.tensor(tokens).long(), labels=torch.tensor(np.where(real, tokens, -100)).long()).loss
+  assert abs(float(loss) - judged.item()) < 1e-5
+  judged.backward()
+  want = {name: weight.grad.numpy() for name, weight in theirs.named_parameters()}
+  params = nnx.to_pure_dict(nnx.state(grads))
+  for entry in released_tensors(params, ours.n_vocab, theirs.config.model_type):
+    for name, grad in tensors_of(*entry).items():
+      scale = np.abs(want[name]).max()
+      np.testing.assert_allclose(grad, want.pop(name), atol=1e-4 * scale, rtol=0, err_msg=name)
+  assert not want
+
+
+@pytest.mark.parametrize('kind, changes', ODD)
+def test_logits_loss_and_gradients_are_those_of_transformers(tmp_path, kind, changes):
+  theirs, folder = saved(tmp_path, kind, **changes)
+  full = theirs.config.n_positions
+  check_parity(theirs, folder, [full, full // 2 + 1, 2])
+
+
+def test_so_they_are_at_the_real_size_of_124_million(tmp_path):
+  theirs, folder = saved(tmp_path, noise=0.02, n_layer=12, n_head=12, n_embd=768, n_positions=1024,
+                         vocab_size=50257)
+  assert sum(weight.numel() for weight in theirs.parameters()) == 124_439_808
+  check_parity(theirs, folder, [1024])
+
+
+@pytest.mark.slow
+def test_so_they_are_at_the_real_size_of_gpt1(tmp_path):
+  theirs, folder = saved(tmp_path, 'openai-gpt', noise=0.02, n_layer=12, n_head=12, n_embd=768,
+                         n_positions=512, vocab_size=40478)
+  assert sum(weight.numel() for weight in theirs.parameters()) == 116_534_784
+  check_parity(theirs, folder, [512, 100])
+
+
+def rewrite(folder, change):
+  """Passes the tensors of model.safetensors through a function of {name: array}."""
+  path = folder / 'model.safetensors'
+  save_file(change(load_file(path)), path, {'format': 'pt'})
+
+
+def settings(folder, **changes):
+  path = folder / 'config.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def loaded(folder):
+  with mesh_of():
+    return gptjax.load(folder)[0]
+
+
+def same(model, other):
+  for mine, its in zip(jax.tree.leaves(model), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(mine, its)
+
+
+MASK = np.tril(np.ones((1, 1, 24, 24), bool))
+
+
+@pytest.mark.parametrize('kind', ['gpt2', 'openai-gpt'])
+@pytest.mark.parametrize('change', [
+  lambda t: {name.removeprefix('transformer.'): value for name, value in t.items()},
+  lambda t: {**t, 'transformer.h.0.attn.bias': MASK, 'h.1.attn.bias': MASK.astype('f4'),
+             'transformer.h.1.attn.masked_bias': np.array(-1e4), 'position_ids': np.arange(24)},
+  lambda t: {**t, 'lm_head.weight': next(t[name] for name in t if 'wte' in name or 'tokens' in name)}],
+  ids=['no prefix', 'masks', 'a copy of the embedding as head'])
+def test_every_spelling_gives_the_same_model(tmp_path, kind, change):
+  _, folder = saved(tmp_path, kind)
+  plain = loaded(folder)
+  rewrite(folder, change)
+  same(plain, loaded(folder))
+
+
+def test_shards_with_an_index_give_the_same_model(tmp_path):
+  model, folder = saved(tmp_path / 'whole')
+  model.save_pretrained(tmp_path / 'parts', max_shard_size='20KB')
+  assert len(list((tmp_path / 'parts').glob('*.safetensors'))) > 3
+  same(loaded(folder), loaded(tmp_path / 'parts'))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_exactly_and_kept_in_float32(tmp_path, dtype):
+  model = twin('gpt2').to(dtype)
+  model.save_pretrained(tmp_path)
+  ours, theirs = loaded(tmp_path), model.float()
+  assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {np.dtype('float32')}
+  tokens = tokens_for(theirs)
+  with mesh_of():
+    np.testing.assert_allclose(ours(tokens), logits_of(theirs, tokens), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('sizes', [dict(fsdp=8), dict(data=2, fsdp=2, tensor=2), dict(fsdp=2, tensor=4)])
+@pytest.mark.parametrize('kind', ['gpt2', 'openai-gpt'])
+def test_on_eight_devices_the_weights_lie_as_the_mesh_says_and_the_logits_are_the_same(tmp_path, kind, sizes):
+  theirs, folder = saved(tmp_path, kind, tie_word_embeddings=False)
+  tokens = tokens_for(theirs, batch=8)
+  with mesh_of(**sizes):
+    model, _ = gptjax.load(folder)
+    np.testing.assert_allclose(model(tokens), logits_of(theirs, tokens), atol=1e-4, rtol=0)
+  shard = model.h.attn.c_attn.w[...].addressable_shards[0].data.shape
+  assert shard == (2, 32 // sizes['fsdp'], 3, 4 // sizes.get('tensor', 1), 8)
+  same(jax.device_get(model), jax.device_get(loaded(folder)))
+
+
+def test_a_mesh_that_cannot_divide_the_model_is_refused_by_name(tmp_path):
+  _, folder = saved(tmp_path, n_head=3, n_embd=24)
+  with mesh_of(tensor=2), pytest.raises(ValueError, match=r'n_head = 3 cannot be divided by .* = 2'):
+    gptjax.load(folder)
+  with jax.set_mesh(jax.make_mesh((8,), ('x',))), pytest.raises(ValueError, match='the mesh that is set'):
+    gptjax.load(folder)
+
+
+ALONE = """
+import sys
+for name in ('torch', 'transformers', 'tensorflow', 'clu'):
+  sys.modules[name] = None
+import gptjax
+assert 'jax' not in sys.modules, 'importing gptjax is light'
+import numpy as np
+model, tokenizer = gptjax.load(sys.argv[1])
+np.save(sys.argv[2], model(np.load(sys.argv[3])))
+"""
+
+
+def test_without_pytorch_and_without_a_mesh(tmp_path):
+  theirs, folder = saved(tmp_path / 'model')
+  tokens = tokens_for(theirs)
+  np.save(tmp_path / 'in.npy', tokens)
+  subprocess.run([sys.executable, '-c', ALONE, folder, tmp_path / 'out.npy', tmp_path / 'in.npy'], cwd=ROOT,
+                 env=ENVIRONMENT, check=True)
+  np.testing.assert_allclose(np.load(tmp_path / 'out.npy'), logits_of(theirs, tokens), atol=1e-4, rtol=0)
+
+
+MEMORY = """
+import sys, gptjax, jax, numpy as np
+from gptjax import pretrained, sharding
+def peak():
+  return next(1024 * int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))
+sharding.ensure_mesh()
+pretrained.layout.weight_shapes(pretrained.layout.config_for({}))
+before = peak()
+model, _ = gptjax.load(sys.argv[1])
+print(before, peak(), sum(leaf.nbytes for leaf in jax.tree.leaves(model)))
+"""
+
+
+def test_loading_takes_little_more_memory_than_the_weights(tmp_path):
+  if not sys.platform.startswith('linux'):
+    pytest.skip('reads /proc')
+  _, folder = saved(tmp_path, n_layer=16, n_head=8, n_embd=768, vocab_size=1000)
+  done = subprocess.run([sys.executable, '-c', MEMORY, folder], cwd=ROOT, env=ENVIRONMENT, check=True,
+                        capture_output=True, text=True)
+  before, peak, weights = map(int, done.stdout.split())
+  assert weights > 450e6
+  assert peak - before < 1.1 * weights
+
+
+def truncate(path, keep):
+  path.write_bytes(path.read_bytes()[:keep])
+
+
+def without(name):
+  return lambda folder: rewrite(folder, lambda t: {key: t[key] for key in t if key != name})
+
+
+def with_tensor(name, value):
+  return lambda folder: rewrite(folder, lambda t: {**t, name: value})
+
+
+def as_pickle(folder):
+  (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
+
+
+def as_shards(folder):
+  twin('gpt2').save_pretrained(folder, max_shard_size='20KB')
+  (folder / 'model.safetensors').unlink(missing_ok=True)
+  return folder / 'model.safetensors.index.json'
+
+
+def lost_shard(folder):
+  as_shards(folder)
+  next(folder.glob('model-00002*')).unlink()
+
+
+def empty_index(folder):
+  as_shards(folder).write_text('{"weight_map": {"a": "../b"}}')
+
+
+C_FC = 'transformer.h.1.mlp.c_fc.weight'
+WEIGHTS = 'model.safetensors'
+
+
+@pytest.mark.parametrize('damage, says', [
+  (without(C_FC), r'the tensor h.1.mlp.c_fc.weight [32, 128] is missing'),
+  (with_tensor(C_FC, np.zeros((128, 32), 'f4')), r'h.1.mlp.c_fc.weight is [128, 32], but .* for [32, 128]'),
+  (with_tensor('h.2.ln_1.bias', np.zeros(32, 'f4')), r'the tensor h.2.ln_1.bias [32] belongs to no part'),
+  (with_tensor('score.weight', np.zeros((2, 32), 'f4')), r'the tensor score.weight [2, 32] belongs to no'),
+  (with_tensor(C_FC, np.zeros((32, 128), 'i8')), r'c_fc.weight is of type I64'),
+  (with_tensor('h.1.mlp.c_fc.weight', np.zeros((32, 128), 'f4')), r'is in model.safetensors as .* too'),
+  (with_tensor('lm_head.weight', np.zeros((61, 32), 'f4')), r'lm_head.weight differs from wte.weight'),
+  (lambda f: truncate(f / WEIGHTS, 5000), 'model.safetensors is damaged or cut short'),
+  (lambda f: truncate(f / WEIGHTS, (f / WEIGHTS).stat().st_size - 1), 'model.safetensors is damaged or cut'),
+  (lambda f: truncate(f / WEIGHTS, 0), 'model.safetensors is damaged or cut short'),
+  (lambda f: (f / WEIGHTS).write_bytes(b'\x80\x04}q\x00.' * 99), 'model.safetensors is damaged or cut short'),
+  (lambda f: (f / 'config.json').write_text('{"model_type": '), 'config.json is not JSON'),
+  (lambda f: (f / 'config.json').write_text('[1]'), 'config.json holds a list, not a dict'),
+  (lambda f: (f / 'config.json').write_bytes(b'\xff\xfe{}'), 'config.json is not JSON'),
+  (lambda f: (f / 'config.json').unlink(), 'holds no weights'),
+  (as_pickle, r'holds only pickles (pytorch_model.bin)'),
+  (lost_shard, r'model-00002-of-.*.safetensors is missing, but model.safetensors.index.json names it'),
+  (empty_index, r'model.safetensors.index.json has no weight_map'),
+  (lambda f: settings(f, model_type='llama'), r"model_type 'llama' is neither gpt2 nor openai-gpt"),
+  (lambda f: settings(f, n_layer=0), r'n_layer is 0: it must be a positive integer'),
+  (lambda f: settings(f, n_layer='2'), r"n_layer is '2': it must be a positive integer"),
+  (lambda f: settings(f, n_head=5), r'n_embd = 32 cannot be divided by n_head = 5'),
+  (lambda f: settings(f, n_layer=3), r'the tensor h.2.attn.c_attn'),
+  (lambda f: settings(f, n_positions=25), r'wpe.weight is [24, 32], but .* for [25, 32]'),
+  (lambda f: settings(f, vocab_size=62), r'wte.weight is [61, 32], but .* for [62, 32]'),
+  (lambda f: settings(f, n_inner=64), r'c_fc.* is [128], but .* for [64]'),
+  (lambda f: settings(f, tie_word_embeddings=False), r'the tensor lm_head.weight [61, 32] is missing'),
+  (lambda f: settings(f, activation_function='quick_gelu'), r"activation_function = 'quick_gelu' is not"),
+  (lambda f: settings(f, add_cross_attention=True), r'add_cross_attention = True is not supported'),
+  (lambda f: settings(f, quantization_config={'bits': 4}), r"quantization_config = {'bits': 4} is not"),
+  (lambda f: settings(f, layer_norm_epsilon='small'), r"layer_norm_epsilon = 'small' is not of the"),
+  (lambda f: settings(f, scale_attn_weights=0), r'scale_attn_weights = 0 is not of the right type'),
+  (lambda f: (f / 'tokenizer.json').write_text('{"model": 3}'), 'the tokenizer cannot be read')])
+def test_a_bad_folder_is_refused_in_one_line_that_names_it(tmp_path, damage, says):
+  _, folder = saved(tmp_path)
+  damage(folder)
+  pattern = '.*'.join(map(re.escape, says.split('.*')))
+  with mesh_of(), pytest.raises(ValueError, match=pattern) as error:
+    gptjax.load(folder)
+  assert '\n' not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_a_missing_size_takes_no_default_but_a_missing_option_does(tmp_path):
+  _, folder = saved(tmp_path)
+  plain = loaded(folder)
+  sizes = dict(n_layer=2, n_head=4, n_embd=32, n_positions=24, vocab_size=61)
+  assert sizes == SMALL
+  for name in sizes:
+    (folder / 'config.json').write_text(json.dumps({k: v for k, v in sizes.items() if k != name}
+                                                   | {'model_type': 'gpt2'}))
+    with mesh_of(), pytest.raises(ValueError, match=f'{name} is missing'):
+      gptjax.load(folder)
+  (folder / 'config.json').write_text(json.dumps({**sizes, 'model_type': 'gpt2'}))
+  same(plain, loaded(folder))
+
+
+@pytest.mark.parametrize('name', ['model.bin', 'model.pt', 'model.pkl', 'absent', 'empty'])
+def test_what_is_no_folder_of_weights_is_refused(tmp_path, name):
+  path = tmp_path / name
+  if name == 'empty':
+    path.mkdir()
+  elif name != 'absent':
+    path.write_bytes(b'x')
+  says = {'absent': 'is no folder', 'empty': 'holds no weights'}.get(name, 'is a pickle')
+  with mesh_of(), pytest.raises(ValueError, match=says):
+    gptjax.load(path)
+

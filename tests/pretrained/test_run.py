@@ -1,0 +1,235 @@
+"""Real runs: loaded on one device, whatever mesh wrote them; exported as they go; started from others."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import mesh_of, tiny_config, train
+from flax import nnx
+from safetensors import safe_open
+from safetensors.numpy import load_file
+from torch_models import logits_of, transformers, twin
+
+import gptjax
+from gptjax import checkpoint, sharding
+from gptjax import config as configs
+from gptjax.data.corpus import open_corpus
+from gptjax.pretrained import layout
+from gptjax.pretrained import run as weights
+
+EIGHT = {'JAX_NUM_CPU_DEVICES': '8'}
+BRIEF = '--config.eval.every_steps=0', '--config.eval.ngrams=False', '--config.log.sample_tokens=0'
+
+
+@pytest.fixture(scope='module')
+def workdir(corpus_folder, tmp_path_factory):
+  """A run of ten steps on eight devices, which exported as it went."""
+  folder = tmp_path_factory.mktemp('run')
+  done = train(corpus_folder, folder, '--config.train.steps=10', '--config.checkpoint.export=True',
+               '--config.train.microbatch_size=8', '--config.mesh.data=2', '--config.mesh.fsdp=2',
+               '--config.mesh.tensor=2', *BRIEF, env=EIGHT)
+  assert done.returncode == 0, done.stderr
+  assert f'export        {folder / "export"}' in done.stderr
+  return folder
+
+
+def loaded(path, **sizes):
+  with mesh_of(**sizes):
+    return gptjax.load(path)
+
+
+def assert_same(model, other):
+  for mine, its in zip(jax.tree.leaves(model), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(mine, its)
+
+
+def test_a_run_on_eight_devices_is_loaded_on_one_and_on_another_mesh(workdir, corpus_folder):
+  model, tokenizer = loaded(workdir)
+  made = open_corpus(str(corpus_folder), 'train', verify=False).tokenizer
+  assert tokenizer.digest == made['digest']
+  tokens = tokens_for_run(8)
+  with mesh_of():
+    logits = np.asarray(model(tokens))
+  assert logits.shape == (8, 24, 290) and logits.dtype == np.float32
+  with mesh_of(data=4, tensor=2):
+    np.testing.assert_allclose(gptjax.load(workdir)[0](tokens), logits, atol=1e-5)
+
+
+def tokens_for_run(batch):
+  return np.random.default_rng(0).integers(0, 290, (batch, 24), dtype=np.int32)
+
+
+def test_a_step_is_loaded_by_its_folder_and_the_newest_by_the_workdir(workdir):
+  five, ten, newest = (loaded(path)[0] for path in (
+    workdir / 'checkpoints' / '5', workdir / 'checkpoints' / '10', workdir))
+  assert_same(ten, newest)
+  assert (np.asarray(five.wpe) != np.asarray(ten.wpe)).any()
+
+
+def test_the_export_is_the_newest_step_and_opens_in_transformers(workdir):
+  with safe_open(workdir / 'export' / 'model.safetensors', 'np') as file:
+    assert file.metadata()['step'] == '10'
+  model, tokenizer = loaded(workdir)
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(workdir / 'export').eval()
+  tokens = tokens_for_run(3)
+  with mesh_of():
+    np.testing.assert_allclose(model(tokens), logits_of(theirs, tokens), atol=1e-4, rtol=0)
+  text = 'the blue stone never sings'
+  ids = transformers.AutoTokenizer.from_pretrained(workdir / 'export')(text).input_ids
+  assert ids == tokenizer.encode(text).tolist()
+  assert_same(loaded(workdir / 'export')[0], model)
+
+
+def copied(workdir, tmp_path):
+  return shutil.copytree(workdir, tmp_path / 'copy')
+
+
+def flip(folder):
+  """Damages the largest file of a checkpoint by one bit."""
+  path = max((folder / 'state').rglob('*'), key=lambda path: path.stat().st_size)
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 4
+  path.write_bytes(data)
+
+
+def test_damage_is_seen_said_and_passed_over_but_nothing_is_moved(workdir, tmp_path, capsys):
+  folder = copied(workdir, tmp_path)
+  flip(folder / 'checkpoints' / '10')
+  model, _ = loaded(folder)
+  assert 'checkpoint 10 is damaged' in capsys.readouterr().err
+  assert_same(model, loaded(workdir / 'checkpoints' / '5')[0])
+  assert checkpoint.steps(folder / 'checkpoints') == [5, 10]
+  with pytest.raises(ValueError, match=r'checkpoint .*/10 is damaged .*take another'):
+    loaded(folder / 'checkpoints' / '10')
+  flip(folder / 'checkpoints' / '5')
+  with pytest.raises(ValueError, match='holds no good checkpoint'):
+    loaded(folder)
+
+
+def test_weights_that_differ_from_their_digest_are_refused(workdir, tmp_path):
+  folder = copied(workdir, tmp_path) / 'checkpoints' / '10'
+  manifest = checkpoint.read_manifest(folder)
+  manifest['arrays']['params/wpe'][2] = '0' * 16
+  checkpoint.write_json(folder / 'manifest.json', checkpoint._signed(manifest))
+  with pytest.raises(ValueError, match='params/wpe differs from its digest'):
+    loaded(folder)
+
+
+def test_a_save_cut_short_is_no_checkpoint_and_a_lonely_one_no_model(workdir, tmp_path):
+  folder = copied(workdir, tmp_path)
+  (folder / 'checkpoints' / '10' / 'manifest.json').unlink()
+  (folder / 'checkpoints' / '10' / 'saving').touch()
+  assert_same(loaded(folder)[0], loaded(workdir / 'checkpoints' / '5')[0])
+  (folder / 'config.json').unlink()
+  with pytest.raises(ValueError, match=r'lies outside its run: .*config\.json'):
+    loaded(folder / 'checkpoints' / '5')
+  (folder / 'config.json').write_text('{"config": []}')
+  with pytest.raises(ValueError, match=r'config\.json is not that of a run of gptjax'):
+    loaded(folder)
+
+
+def test_a_run_that_goes_on_with_export_exports_what_is_there(workdir, corpus_folder, tmp_path):
+  folder = copied(workdir, tmp_path)
+  shutil.rmtree(folder / 'export')
+  done = train(corpus_folder, folder, '--config.train.steps=10', '--config.train.microbatch_size=8',
+               '--config.checkpoint.export=True', *BRIEF)
+  assert done.returncode == 0, done.stderr
+  want = load_file(workdir / 'export' / 'model.safetensors')
+  for name, value in load_file(folder / 'export' / 'model.safetensors').items():
+    np.testing.assert_array_equal(value, want[name])
+
+
+def test_an_export_that_is_not_possible_is_refused_before_anything_runs(corpus_folder, tmp_path):
+  done = train(corpus_folder, tmp_path / 'run', '--config.checkpoint.export=True',
+               '--config.model.norm=after', '--config.model.n_inner=64')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert 'OpenAI-GPT in transformers cannot have n_inner = 64' in done.stderr
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_path):
+  twin('gpt2', vocab_size=290).save_pretrained(tmp_path / 'released')
+  done = train(corpus_folder, tmp_path / 'run', f'--config.init_from={tmp_path / "released"}',
+               '--config.train.steps=1', '--config.optimizer.learning_rate=0.0', *BRIEF)
+  assert done.returncode == 0, done.stderr
+  assert f'first weights from {tmp_path / "released"}' in done.stderr
+  assert_same(loaded(tmp_path / 'run')[0], loaded(tmp_path / 'released')[0])
+
+
+def runnable(source, **changes):
+  config = tiny_config(**{'model.n_vocab': 290, **changes})
+  config.init_from = str(source)
+  return config
+
+
+@pytest.mark.parametrize('field, mine, its', [
+  ('n_layer', 3, 2), ('n_head', 2, 4), ('n_embd', 64, 32), ('n_ctx', 25, 24), ('n_vocab', 300, 290),
+  ('n_inner', 64, 128), ('norm', 'after', 'before'), ('activation_function', 'relu', 'gelu_new'),
+  ('layer_norm_epsilon', 1e-3, 1e-5), ('scale_attn_weights', False, True),
+  ('scale_attn_by_inverse_layer_idx', True, False), ('tie_word_embeddings', False, True),
+  ('pad_vocab_to', 32, 16)])
+def test_a_config_that_does_not_fit_the_first_weights_names_the_field_and_both_values(
+    workdir, tmp_path, field, mine, its):
+  shutil.copytree(workdir, tmp_path / 'other')
+  if field == 'pad_vocab_to':
+    path = tmp_path / 'other' / 'config.json'
+    stored = json.loads(path.read_text())
+    stored['config']['model']['pad_vocab_to'] = 16
+    path.write_text(json.dumps(stored))
+  config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
+  with pytest.raises(ValueError) as error:
+    weights.first(config, tmp_path / 'run', 'digest')
+  assert str(error.value) == (
+    f'config.model.{field} = {mine!r}, but the weights of config.init_from = {config.init_from!r} have '
+    f'{field} = {its!r}: set --config.model.{field}={its}')
+
+
+def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path):
+  config = runnable(workdir, **{'model.pad_vocab_to': 128})
+  digest = loaded(workdir)[1].digest
+  assert weights.first(config, tmp_path, digest).place == workdir / 'checkpoints' / '10'
+  with pytest.raises(ValueError, match=f'has the tokenizer bpe .digest {digest[:12]}.*made with another'):
+    weights.first(config, tmp_path, 'f' * 64)
+  config.init_from = ''
+  assert weights.first(config, tmp_path, digest) is None
+
+
+def test_bad_first_weights_are_refused_before_the_workdir_is_made(corpus_folder, tmp_path):
+  done = train(corpus_folder, tmp_path / 'run', f'--config.init_from={tmp_path}/absent')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'absent is no folder' in done.stderr
+  assert not (tmp_path / 'run').exists()
+
+
+def test_first_weights_of_another_run_are_read_onto_the_mesh_of_this_one(workdir, tmp_path):
+  config = runnable(workdir, **{'model.pad_vocab_to': 128})
+  source = weights.first(config, tmp_path, loaded(workdir)[1].digest)
+  with mesh_of(fsdp=4) as mesh:
+    shapes = sharding.concrete(layout.weight_shapes(config), mesh)
+    read = source.read(shapes)
+  assert jax.tree.map(lambda x: x.sharding, read) == jax.tree.map(lambda x: x.sharding, shapes)
+  assert_same(read, nnx.to_pure_dict(nnx.state(loaded(workdir)[0])))
+
+
+def test_a_checkpoint_of_the_run_itself_goes_first(workdir):
+  """The folder of the first weights need not even be there any more."""
+  assert weights.first(runnable('absent'), workdir, 'digest') is None
+
+
+def test_a_save_that_was_cut_short_leaves_the_run_to_start_from_its_first_weights(workdir, tmp_path):
+  """A kill in the very first save must not turn a fine-tuning into a training from scratch."""
+  config = runnable(workdir, **{'model.pad_vocab_to': 128})
+  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
+  (tmp_path / 'checkpoints' / '5' / 'saving').touch()
+  assert weights.first(config, tmp_path, loaded(workdir)[1].digest) is not None
+
+
+def test_an_old_config_without_the_newer_fields_is_still_read(workdir, tmp_path):
+  folder = copied(workdir, tmp_path)
+  stored = json.loads((folder / 'config.json').read_text())
+  newer = ('n_inner', 'activation_function', 'layer_norm_epsilon', 'tie_word_embeddings')
+  stored['config']['model'] = {k: v for k, v in stored['config']['model'].items() if k not in newer}
+  (folder / 'config.json').write_text(json.dumps(stored))
+  assert_same(loaded(folder)[0], loaded(workdir)[0])
+  assert configs.flat(stored['config'])['model.n_layer'] == 2

@@ -1,0 +1,56 @@
+"""What gptjax loads is never run: no pickle, eval, exec or remote code anywhere in its syntax tree."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+MODULES = {'pickle', 'cPickle', '_pickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
+BUILTINS = {'eval', 'exec', 'compile', '__import__'}
+CALLS = {'torch.load', 'pandas.read_pickle', 'pd.read_pickle', 'yaml.load', 'yaml.unsafe_load', 'os.system',
+         'os.popen'}
+KEYWORDS = {'allow_pickle', 'trust_remote_code', 'shell'}  # may only be False
+
+
+def dangers(source):
+  """[(line, what)] of what could run something that was loaded."""
+  found = []
+  for node in ast.walk(ast.parse(source)):
+    names = []
+    if isinstance(node, ast.Import):
+      names = [alias.name.split('.')[0] for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      names = [(node.module or '').split('.')[0]]
+    found += [(node.lineno, name) for name in names if name in MODULES]
+    if isinstance(node, ast.Call):
+      called = ast.unparse(node.func)
+      unsafe = {word.arg for word in node.keywords if word.arg in KEYWORDS
+                and not (isinstance(word.value, ast.Constant) and word.value.value is False)}
+      if called in BUILTINS | CALLS or unsafe:
+        found.append((node.lineno, ast.unparse(node)))
+      if called.endswith('.load') and called.split('.')[0] in ('np', 'numpy', 'jnp') and not any(
+          word.arg == 'allow_pickle' for word in node.keywords):
+        found.append((node.lineno, f'{called} without allow_pickle=False'))
+    elif isinstance(node, ast.Name) and node.id in BUILTINS:
+      found.append((node.lineno, node.id))
+  return found
+
+
+FILES = sorted([*(ROOT / 'gptjax').rglob('*.py'), *(ROOT / 'configs').rglob('*.py')])
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_loaded_is_ever_run(path):
+  assert not dangers(path.read_text())
+
+
+@pytest.mark.parametrize('source', [
+  'import pickle', 'from pickle import loads', 'import torch\ntorch.load(f)', 'np.load(f)', 'eval(text)',
+  'f = exec', 'np.load(f, allow_pickle=True)', 'np.load(f, allow_pickle=asked)',
+  'load(x, trust_remote_code=True)', 'def f():\n  __import__(name)'])
+def test_the_test_sees_what_it_is_for(source):
+  assert dangers(source)
+
+
+def test_what_is_harmless_is_not_taken_for_it():
+  assert not dangers('np.load(f, allow_pickle=False)\nmodel.eval()\nre.compile(x)\njson.load(f)')
