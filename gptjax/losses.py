@@ -33,6 +33,7 @@ def next_token_loss(x, wte, targets, n_vocab, chunk):
     (float32[], float32[]): sum in nats (divide by the global count), and count.
   """
   t = x.shape[1]
+  targets = jax.reshard(targets, sharding.compute('batch', None))
   chunk = min(chunk, t) if chunk > 0 else t
   short = -t % chunk
   if short:
