@@ -58,7 +58,7 @@ def fields():
       tfds_dir='',               # where tensorflow_datasets keeps its sets; '': its own default
       validation_fraction=0.005, # share of the documents held out, when the corpus is prepared here
       seq_len=0,                 # tokens a training sequence; 0: model.n_ctx
-      cross_documents=True,      # False: the first token of a document is not predicted
+      cross_documents=True,      # False: a sequence is of one document, what it lacks to seq_len is padding
       verify=True,               # hash the shards against the manifest before training
       prefetch=4,                # batches read ahead
     ),

@@ -73,8 +73,13 @@ def pretrain(config, workdir):
 
 def n_steps(config, mixture):
   """Updates in the run; an epoch is as many sequences as all corpora together have windows."""
-  windows = sum(corpora.n_windows(corpus, config.data.seq_len) for corpus in mixture.train)
+  windows = sum(n_windows(config, corpus) for corpus in mixture.train)
   return config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
+
+
+def n_windows(config, corpus):
+  """Sequences in an epoch of the corpus."""
+  return corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
 
 
 def prepare_corpus(config):
@@ -157,7 +162,7 @@ def greet(run, tell, state, start):
     weight /= sum(mixture.weights)
     share = f'{weight:.2%} of the sequences, ' if len(mixture.train) > 1 else ''
     tell.say(f'corpus {corpus.folder}: {share}{corpus.n_tokens:,} tokens to train on '
-             f'({weight * run.steps * tokens / corpus.n_tokens:.2f} epochs), '
+             f'({weight * run.steps * config.train.batch_size / n_windows(config, corpus):.2f} epochs), '
              f'{held_out.n_tokens if held_out else 0:,} held out')
   tell.say(f'{run.steps:,} steps of {tokens:,} tokens')
   if start:

@@ -5,10 +5,11 @@ of it depends on nothing but these and r. See `order.py` for how a row finds its
 """
 
 import concurrent.futures
+import dataclasses
+import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +25,8 @@ class NoSplit(ValueError):
   """The corpus is sound but has no such split."""
 
 
-class Corpus(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
   """One split of a corpus, memory-mapped."""
   folder: str
   split: str
@@ -172,9 +174,42 @@ def _verify(root, files, n_vocab):
     list(pool.map(lambda file: check(*file[:2]), files))
 
 
-def n_windows(corpus, seq_len):
-  """Windows in the split: window i is tokens i T to i T + T, its last one the first of the next."""
+def n_windows(corpus, seq_len, cross_documents):
+  """Windows in the split; see `windows`."""
+  if not cross_documents:
+    return int(_windows_before(corpus, seq_len)[-1])
   return max(corpus.n_tokens - 1, 0) // seq_len
+
+
+def windows(corpus, numbers, seq_len, cross_documents):
+  """Where windows lie: a window of n targets is n + 1 tokens, its last one the first of the next.
+
+  Args:
+    corpus: Corpus.
+    numbers: int64[m], windows in [0, n_windows).
+    seq_len: T.
+    cross_documents: if True, window i begins at token i T and has T targets, whatever documents it
+      meets. If False, each document is cut into windows of its own, and the last of them is shorter.
+
+  Returns:
+    (first token int64[m], targets int64[m]).
+  """
+  if cross_documents:
+    return numbers * seq_len, np.full_like(numbers, seq_len)
+  before = _windows_before(corpus, seq_len)
+  document = np.searchsorted(before, numbers, side='right') - 1
+  starts = corpus.document_starts[document] + (numbers - before[document]) * seq_len
+  last = document == corpus.n_documents - 1
+  ends = np.where(last, corpus.n_tokens, corpus.document_starts[np.where(last, 0, document + 1)])
+  return starts, np.minimum(seq_len, ends - 1 - starts)
+
+
+@functools.lru_cache(maxsize=64)
+def _windows_before(corpus, seq_len):
+  """int64[n_documents + 1]: windows before each document, none of which crosses a border."""
+  lengths = np.diff(corpus.document_starts, append=corpus.n_tokens)
+  counts = (np.maximum(lengths - 1, 0) + seq_len - 1) // seq_len
+  return np.concatenate([[0], np.cumsum(counts)])
 
 
 def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None)):
@@ -187,9 +222,8 @@ def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, ro
     step: integer >= 0.
     batch_size: sequences in the global batch.
     seq_len: tokens a sequence, T.
-    cross_documents: if False, a target that is the first token of a document is -1 (it would be
-      predicted from the document before). The end-of-text token after a document is still
-      predicted, and inputs are the same either way.
+    cross_documents: if False, each row is of one document (see `windows`), and what it lacks to T
+      is padding: inputs of 0, targets of -1. The first token of a document is then no target.
     rows: which rows of the global batch to read, a slice.
 
   Returns:
@@ -198,31 +232,28 @@ def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, ro
   Raises:
     ValueError: a corpus is shorter than one window; bad weights.
   """
-  which, window = batch_windows(corpora, weights, seed, step, batch_size, seq_len, rows)
+  which, window = batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows)
   inputs, targets = np.empty((2, len(window), seq_len), np.int32)
   for c, corpus in enumerate(corpora):
     mine = np.flatnonzero(which == c)
-    starts = window[mine] * seq_len
-    _read(corpus, starts, mine, inputs, targets)
-    if not cross_documents:
-      _mask_first_tokens(corpus, starts, mine, targets)
+    _read(corpus, *windows(corpus, window[mine], seq_len, cross_documents), mine, inputs, targets)
   return {'inputs': inputs, 'targets': targets}
 
 
-def batch_windows(corpora, weights, seed, step, batch_size, seq_len, rows=slice(None)):
+def batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None)):
   """Where the rows of `batch` come from; same arguments and errors.
 
   Returns:
     (which of the corpora int64[n], which of its windows int64[n]).
   """
-  sizes = [_at_least_one(corpus, seq_len) for corpus in corpora]
+  sizes = [_at_least_one(corpus, seq_len, cross_documents) for corpus in corpora]
   digests = [corpus.digest for corpus in corpora]
   numbers = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
   return order.windows(sizes, digests, weights, seed, numbers)
 
 
-def _at_least_one(corpus, seq_len):
-  size = n_windows(corpus, seq_len)
+def _at_least_one(corpus, seq_len, cross_documents):
+  size = n_windows(corpus, seq_len, cross_documents)
   if size < 1:
     raise ValueError(f'split {corpus.split!r} of corpus {corpus.folder} has {corpus.n_tokens} '
                      f'tokens, a window of seq_len {seq_len} needs {seq_len + 1}: shorten seq_len '
@@ -230,35 +261,25 @@ def _at_least_one(corpus, seq_len):
   return size
 
 
-def _read(corpus, starts, rows, inputs, targets):
-  """Fills the given rows with the windows that begin at the given positions."""
-  length = inputs.shape[1] + 1
+def _read(corpus, starts, lengths, rows, inputs, targets):
+  """Fills the given rows with the windows that begin at `starts` and have `lengths` targets."""
   shard = np.searchsorted(corpus.borders, starts, side='right') - 1
   local = starts - corpus.borders[shard]
-  whole = local + length <= np.diff(corpus.borders)[shard]
-  for row, start, s, at, fits in zip(rows.tolist(), starts.tolist(), shard.tolist(), local.tolist(),
-                                     whole.tolist(), strict=True):
-    tokens = corpus.shards[s][at:at + length] if fits else corpus.tokens(start, start + length)
-    inputs[row] = tokens[:-1]
-    targets[row] = tokens[1:]
-
-
-def _mask_first_tokens(corpus, starts, rows, targets):
-  """Sets to -1 the targets, in the given rows, that are the first token of a document."""
-  first = np.searchsorted(corpus.document_starts, starts + 1)
-  counts = np.searchsorted(corpus.document_starts, starts + 1 + targets.shape[1]) - first
-  owner = np.repeat(np.arange(len(starts)), counts)
-  document = np.arange(len(owner)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
-  targets[rows[owner], corpus.document_starts[document] - starts[owner] - 1] = IGNORED
+  whole = local + lengths < np.diff(corpus.borders)[shard]
+  for row, start, n, s, at, fits in zip(rows.tolist(), starts.tolist(), lengths.tolist(), shard.tolist(),
+                                        local.tolist(), whole.tolist(), strict=True):
+    tokens = corpus.shards[s][at:at + n + 1] if fits else corpus.tokens(start, start + n + 1)
+    inputs[row, :n], inputs[row, n:] = tokens[:-1], 0
+    targets[row, :n], targets[row, n:] = tokens[1:], IGNORED
 
 
 def n_eval_batches(corpus, batch_size, seq_len):
   """Batches that `eval_batch` has; the last one may be padded."""
-  return -(-n_windows(corpus, seq_len) // batch_size)
+  return -(-n_windows(corpus, seq_len, True) // batch_size)
 
 
 def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
-  """Rows of batch `step` of the split's windows in plain order.
+  """Rows of batch `step` of the split's windows, which cross documents, in plain order.
 
   Args:
     corpus: the Corpus, usually of the validation split.
@@ -272,10 +293,10 @@ def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
   Raises:
     ValueError: the split is shorter than one window.
   """
-  size = _at_least_one(corpus, seq_len)
+  size = _at_least_one(corpus, seq_len, True)
   window = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
   inputs = np.zeros((len(window), seq_len), np.int32)
   targets = np.full_like(inputs, IGNORED)
   real = np.flatnonzero(window < size)
-  _read(corpus, window[real] * seq_len, real, inputs, targets)
+  _read(corpus, *windows(corpus, window[real], seq_len, True), real, inputs, targets)
   return {'inputs': inputs, 'targets': targets}

@@ -67,7 +67,7 @@ def _parse(argv):
   add('--seq_len', type=int, help='tokens a sequence')
   add('--seed', type=int, help='of the order (config.train.seed)')
   add('--cross_documents', choices=('true', 'false'),
-      help='false: mark the first tokens of documents, which are not predicted')
+      help='whether a sequence may be of several documents')
   add('--row', type=int, help='show this row of the batch alone, and all of it')
   add('--tokens', type=int, default=64, help='tokens shown of a document or a row (default 64)')
   args = parser.parse_args(argv)
@@ -190,29 +190,28 @@ def show_batch(mixture, step, batch_size, seq_len, seed, cross_documents, row, n
     row: the one row to show, whole; None: all rows.
     n_tokens: tokens to show of each, if all rows are shown.
   """
-  _require(batch_size=batch_size, seq_len=seq_len, seed=seed)
+  _require(batch_size=batch_size, seq_len=seq_len, seed=seed, cross_documents=cross_documents)
   if step < 0 or min(batch_size, seq_len) < 1 or not (row is None or 0 <= row < batch_size):
     raise ValueError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
                      'steps and rows are counted from 0')
   rows = slice(None) if row is None else slice(row, row + 1)
-  where = mixture.train, mixture.weights, seed, step, batch_size, seq_len
-  which, window = corpora.batch_windows(*where, rows)
-  batch = corpora.batch(*where, cross_documents is not False, rows)
+  where = mixture.train, mixture.weights, seed, step, batch_size, seq_len, cross_documents, rows
+  which, window = corpora.batch_windows(*where)
+  batch = corpora.batch(*where)
   decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
   print(f'batch {step} of train (its loss is logged as step {step + 1}), seed {seed}, '
         f'{batch_size} sequences of {seq_len} tokens')
-  for i, (c, number) in enumerate(zip(which.tolist(), window.tolist(), strict=True)):
-    corpus, start = mixture.train[c], number * seq_len
+  for i, c in enumerate(which.tolist()):
+    corpus = mixture.train[c]
+    (start,), (n,) = corpora.windows(corpus, window[i:i + 1], seq_len, cross_documents)
     source = f'corpus {corpus.folder}, ' if len(mixture.train) > 1 else ''
-    inputs, targets = batch['inputs'][i], batch['targets'][i]
-    first, last = np.searchsorted(corpus.document_starts, [start, start + seq_len - 1], 'right') - 1
-    masked = np.flatnonzero(targets == corpora.IGNORED)
-    print(f'\nrow {i if row is None else row}: {source}window {number:,}, tokens {start:,} to '
-          f'{start + seq_len:,}, document {first:,}'
-          + (f' to {last:,}' if last > first else '')
-          + (f', not predicted after positions {masked.tolist()}' if len(masked) else ''))
-    print(' '.join(map(str, inputs[:n_shown])))
-    text = decode(inputs[:n_shown])
+    first, last = np.searchsorted(corpus.document_starts, [start, start + n - 1], 'right') - 1
+    print(f'\nrow {i if row is None else row}: {source}window {window[i]:,}, tokens {start:,} to '
+          f'{start + n:,}, document {first:,}' + (f' to {last:,}' if last > first else '')
+          + (f', then {seq_len - n:,} of padding' if n < seq_len else ''))
+    inputs = batch['inputs'][i, :min(n, n_shown)]
+    print(' '.join(map(str, inputs)))
+    text = decode(inputs)
     print(repr(text) if row is None else f'\n{_printable(text)}')
 
 

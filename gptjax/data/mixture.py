@@ -87,7 +87,7 @@ def check(mixture, config):
                      f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
                      'prepare it again')
   for corpus in filter(None, mixture.train + mixture.held_out):
-    if corpora.n_windows(corpus, data.seq_len) < 1:
+    if corpora.n_windows(corpus, data.seq_len, True) < 1:
       has, more = (('has', '') if corpus.split == 'train' else
                    ('holds out', ', or prepare the corpus with a larger validation_fraction'))
       raise ValueError(f'corpus {corpus.folder} {has} {corpus.n_tokens} tokens, fewer than one sequence of '

@@ -76,11 +76,11 @@ def test_document(folder, capsys):
 def test_batch_is_what_the_run_read(folder, workdir, capsys):
   corpus = corpora.open_corpus(folder, 'train', verify=False)
   tokenizer = tokenizers.load(f'{folder}/tokenizer')
-  batch = corpora.batch([corpus], [1.0], 3, 70, 4, 20, False)
-  inspect.main([f'--workdir={workdir}', '--step=70'])
+  batch = corpora.batch([corpus], [1.0], 3, 70, 4, 20, True)
+  inspect.main([f'--workdir={workdir}', '--step=70', '--cross_documents=true'])
   out = capsys.readouterr().out
   assert 'batch 70 of train (its loss is logged as step 71), seed 3' in out
-  windows = corpora.batch_windows([corpus], [1.0], 3, 70, 4, 20)[1]
+  windows = corpora.batch_windows([corpus], [1.0], 3, 70, 4, 20, True)[1]
   for row in range(4):
     start = 20 * windows[row]
     first, last = (sum(corpus.document_starts <= at) - 1 for at in (start, start + 19))
@@ -88,25 +88,27 @@ def test_batch_is_what_the_run_read(folder, workdir, capsys):
     assert f'row {row}: window {windows[row]}, tokens {start:,} to {start + 20:,}, {where}' in out
     assert ' '.join(map(str, batch['inputs'][row])) in out
     assert repr(tokenizer.decode(batch['inputs'][row])) in out
-  inspect.main([folder, '--step=70', '--seed=3', '--batch_size=4', '--seq_len=20', '--row=2'])
+  inspect.main([folder, '--step=70', '--seed=3', '--batch_size=4', '--seq_len=20', '--row=2',
+                '--cross_documents=true'])
   out = capsys.readouterr().out
   assert 'row 2:' in out and 'row 1:' not in out
   assert ' '.join(map(str, batch['inputs'][2])) in out
 
 
-def test_batch_tells_which_targets_are_not_counted(folder, workdir, capsys):
+def test_a_batch_of_single_documents_tells_its_padding(folder, workdir, capsys):
   corpus = corpora.open_corpus(folder, 'train', verify=False)
+  tokenizer = tokenizers.load(f'{folder}/tokenizer')
   for step in range(5):
     inspect.main([f'--workdir={workdir}', f'--step={step}'])
     out = capsys.readouterr().out
-    targets = corpora.batch([corpus], [1.0], 3, step, 4, 20, False)['targets']
+    batch = corpora.batch([corpus], [1.0], 3, step, 4, 20, False)
     lines = [line for line in out.splitlines() if line.startswith('row ')]
-    for line, row in zip(lines, targets, strict=True):
-      masked = np.flatnonzero(row == -1).tolist()
-      assert ('not predicted' in line) == bool(masked)
-      assert not masked or line.endswith(str(masked))
-  inspect.main([f'--workdir={workdir}', '--step=1', '--cross_documents=true'])
-  assert 'not predicted' not in capsys.readouterr().out
+    for line, inputs, targets in zip(lines, batch['inputs'], batch['targets'], strict=True):
+      n = (targets != -1).sum()
+      assert ('of padding' in line) == (n < 20)
+      assert n == 20 or line.endswith(f', then {20 - n} of padding')
+      assert ' to ' not in line.partition('document ')[2]
+      assert f"{' '.join(map(str, inputs[:n]))}\n{tokenizer.decode(inputs[:n])!r}\n" in out
 
 
 BAD = {
@@ -115,11 +117,13 @@ BAD = {
   'no split': (['FOLDER', '--split=test'], "no tokens in its split 'test'"),
   'no document': (['FOLDER', '--document=24'], 'there is no document 24'),
   'negative document': (['FOLDER', '--document=-1'], 'there is no document -1'),
-  'no batch_size': (['FOLDER', '--step=1', '--seq_len=4'], 'needs --batch_size, --seed too'),
+  'no batch_size': (['FOLDER', '--step=1', '--seq_len=4', '--seed=0'],
+                    'needs --batch_size, --cross_documents too'),
   'negative step': (['--workdir=WORKDIR', '--step=-1'], 'there is no step -1'),
   'no row': (['--workdir=WORKDIR', '--step=1', '--row=4'], 'row 4 in batches of 4 x 20'),
   'validation batch': (['--workdir=WORKDIR', '--step=1', '--split=validation'], 'leave --split'),
-  'long windows': (['--workdir=WORKDIR', '--step=1', '--seq_len=9999'], 'shorten seq_len'),
+  'long windows': (['--workdir=WORKDIR', '--step=1', '--seq_len=9999', '--cross_documents=true'],
+                   'shorten seq_len'),
   'no tokens': (['FOLDER', '--document=1', '--tokens=0'], '--tokens=0'),
   'no workdir': (['--workdir=FOLDER', '--step=1'], 'config.json does not exist'),
   'no picture': (['FOLDER', '--png=/nowhere/at/all.png'], 'cannot write /nowhere/at/all.png'),

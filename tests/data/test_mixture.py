@@ -119,7 +119,7 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
   inspect.main([f'--workdir={workdir}', '--step=5'])
   rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith('row ')]
   opened = [corpora.open_corpus(folder, 'train', verify=False) for folder in folders]
-  which, window = corpora.batch_windows(opened, [3, 1], 0, 5, 8, 24)
+  which, window = corpora.batch_windows(opened, [3, 1], 0, 5, 8, 24, True)
   assert sorted(which) == [0] * 6 + [1] * 2 and len(rows) == 8
   for i, row in enumerate(rows):
     assert row.startswith(f'row {i}: corpus {folders[which[i]]}, window {window[i]:,}, ')
@@ -152,7 +152,7 @@ def test_an_epoch_is_as_long_as_one_over_all_corpora(pair):
                           tuple((folder, 1) for folder in pair)})
   both, one = (mixture.open_mixture(folders, [1] * len(folders), verify=False)
                for folders in (pair, pair[:1]))
-  windows = [corpora.n_windows(corpus, 24) for corpus in both.train]
+  windows = [corpora.n_windows(corpus, 24, True) for corpus in both.train]
   assert pretrain.n_steps(config, both) == -(-5 * sum(windows) // (2 * 8))
   assert pretrain.n_steps(config, one) == -(-5 * windows[0] // (2 * 8))
   config.train.steps = 3
