@@ -212,12 +212,12 @@ print(before, peak(), sum(leaf.nbytes for leaf in jax.tree.leaves(model)))
 def test_loading_takes_little_more_memory_than_the_weights(tmp_path):
   if not sys.platform.startswith('linux'):
     pytest.skip('reads /proc')
-  _, folder = saved(tmp_path, n_layer=16, n_head=8, n_embd=768, vocab_size=1000)
+  _, folder = saved(tmp_path, n_layer=8, n_head=8, n_embd=768, vocab_size=1000)
   done = subprocess.run([sys.executable, '-c', MEMORY, folder], cwd=ROOT, env=ENVIRONMENT, check=True,
                         capture_output=True, text=True)
   before, peak, weights = map(int, done.stdout.split())
-  assert weights > 450e6
-  assert peak - before < 1.1 * weights
+  assert weights > 225e6
+  assert peak - before < 1.15 * weights
 
 
 def truncate(path, keep):

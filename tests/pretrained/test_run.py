@@ -16,22 +16,27 @@ import gptjax
 from gptjax import checkpoint, sharding
 from gptjax import config as configs
 from gptjax.data.corpus import open_corpus
+from gptjax.pretrain import pretrain
 from gptjax.pretrained import layout
 from gptjax.pretrained import run as weights
 
-EIGHT = {'JAX_NUM_CPU_DEVICES': '8'}
-BRIEF = '--config.eval.every_steps=0', '--config.eval.ngrams=False', '--config.log.sample_tokens=0'
+EIGHT = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2}
+
+
+def ran(corpus, folder, init_from='', **changes):
+  """Trains a tiny model to its end in this process, without evaluation on the way."""
+  config = tiny_config(**{'data.corpus': str(corpus), 'model.n_vocab': 290, 'model.pad_vocab_to': 128,
+                          'eval.every_steps': 0, 'eval.steps': 1, 'checkpoint.every_steps': 5,
+                          'log.tensorboard': False, **changes})
+  config.init_from = init_from
+  assert pretrain(config, folder) == 0
 
 
 @pytest.fixture(scope='module')
 def workdir(corpus_folder, tmp_path_factory):
   """A run of ten steps on eight devices, which exported as it went."""
   folder = tmp_path_factory.mktemp('run')
-  done = train(corpus_folder, folder, '--config.train.steps=10', '--config.checkpoint.export=True',
-               '--config.train.microbatch_size=8', '--config.mesh.data=2', '--config.mesh.fsdp=2',
-               '--config.mesh.tensor=2', *BRIEF, env=EIGHT)
-  assert done.returncode == 0, done.stderr
-  assert f'export        {folder / "export"}' in done.stderr
+  ran(corpus_folder, folder, **EIGHT, **{'checkpoint.export': True})
   return folder
 
 
@@ -130,12 +135,11 @@ def test_a_save_cut_short_is_no_checkpoint_and_a_lonely_one_no_model(workdir, tm
     loaded(folder)
 
 
-def test_a_run_that_goes_on_with_export_exports_what_is_there(workdir, corpus_folder, tmp_path):
+def test_a_run_that_goes_on_with_export_exports_what_is_there(workdir, corpus_folder, tmp_path, capsys):
   folder = copied(workdir, tmp_path)
   shutil.rmtree(folder / 'export')
-  done = train(corpus_folder, folder, '--config.train.steps=10', '--config.train.microbatch_size=8',
-               '--config.checkpoint.export=True', *BRIEF)
-  assert done.returncode == 0, done.stderr
+  ran(corpus_folder, folder, **{'mesh.data': 8, 'checkpoint.export': True})
+  assert f'export        {folder / "export"}' in capsys.readouterr().err
   want = load_file(workdir / 'export' / 'model.safetensors')
   for name, value in load_file(folder / 'export' / 'model.safetensors').items():
     np.testing.assert_array_equal(value, want[name])
@@ -149,12 +153,11 @@ def test_an_export_that_is_not_possible_is_refused_before_anything_runs(corpus_f
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_path):
+def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_path, capsys):
   twin('gpt2', vocab_size=290).save_pretrained(tmp_path / 'released')
-  done = train(corpus_folder, tmp_path / 'run', f'--config.init_from={tmp_path / "released"}',
-               '--config.train.steps=1', '--config.optimizer.learning_rate=0.0', *BRIEF)
-  assert done.returncode == 0, done.stderr
-  assert f'first weights from {tmp_path / "released"}' in done.stderr
+  ran(corpus_folder, tmp_path / 'run', **EIGHT, init_from=str(tmp_path / 'released'),
+      **{'train.steps': 1, 'optimizer.learning_rate': 0.0})
+  assert f'first weights from {tmp_path / "released"}' in capsys.readouterr().err
   assert_same(loaded(tmp_path / 'run')[0], loaded(tmp_path / 'released')[0])
 
 
