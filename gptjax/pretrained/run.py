@@ -53,7 +53,7 @@ def exporter(config, workdir, tokenizer):
 
 
 def keep_tokenizer(tokenizer, workdir):
-  """Copies the folder of the corpus's tokenizer into the workdir, which can then be loaded without the corpus."""
+  """Copies the folder of the corpus's tokenizer into the workdir, which then loads without the corpus."""
   kept = Path(workdir) / 'tokenizer'
   if not kept.exists():
     fresh = kept.with_name('tokenizer.new')
