@@ -13,7 +13,6 @@ import concurrent.futures
 import errno
 import hashlib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+
+from gptjax import atomic
 
 STATE, MANIFEST, SAVING = 'state', 'manifest.json', 'saving'
 
@@ -97,7 +98,7 @@ class Checkpoints:
     if (folder / MANIFEST).exists():
       saved = read_manifest(folder)
       if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
-        write_json(folder / MANIFEST, _signed({**saved, 'metric': metric}))
+        write_manifest(folder, {**saved, 'metric': metric})
       if self.then:  # what a kill may have kept from happening
         self.pending = self.thread.submit(self.then, folder)
       return
@@ -122,7 +123,7 @@ class Checkpoints:
                   'arrays': described(shapes, state_digests),
                   'files': {str(path.relative_to(folder)): _file_digest(path)
                             for path in sorted((folder / STATE).rglob('*')) if path.is_file()}}
-      write_json(folder / MANIFEST, _signed(manifest))
+      write_manifest(folder, manifest)
       (folder / SAVING).unlink()
     except Exception as error:
       self._failed(folder, error)
@@ -333,12 +334,6 @@ def _signed(manifest):
   return {**body, 'signature': hashlib.sha256(text.encode()).hexdigest()}
 
 
-def write_json(path, value):
-  """Writes a JSON file so that it is there whole or not at all."""
-  path = Path(path)
-  temporary = path.with_name(path.name + '.new')
-  with open(temporary, 'w') as file:
-    json.dump(value, file, indent=1, sort_keys=True)
-    file.flush()
-    os.fsync(file.fileno())
-  temporary.rename(path)
+def write_manifest(folder, manifest):
+  """Writes the signed manifest of a checkpoint, by which it counts as one."""
+  atomic.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))

@@ -8,8 +8,7 @@ from pathlib import Path
 import jax
 
 import gptjax
-from gptjax import attention, model, optimizer
-from gptjax.checkpoint import write_json
+from gptjax import atomic, attention, model, optimizer
 
 JOBS = ('pretrain',)
 
@@ -127,9 +126,9 @@ def claim(config, workdir, corpus_digest):
   if path.exists():
     _same_run(path, config, corpus_digest)
   else:
-    write_json(path, {'config': config.to_dict(), 'corpus_digest': corpus_digest,
-                      'versions': versions(), 'devices': [jax.devices()[0].device_kind,
-                                                          jax.device_count()]})
+    run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
+           'devices': [jax.devices()[0].device_kind, jax.device_count()]}
+    atomic.write(path, json.dumps(run, indent=1, sort_keys=True))
 
 
 def _same_run(path, config, corpus_digest):

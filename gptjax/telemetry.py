@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
+from gptjax import atomic
 from gptjax.data import pipeline
 from gptjax.model import n_params
 
@@ -59,9 +60,7 @@ class Telemetry:
     self.active = jax.process_index() == 0
     self.file = self.writer = None
     if self.active:
-      temporary = self.path.with_suffix('.new')
-      temporary.write_text(''.join(json.dumps(record) + '\n' for record in self.records))
-      temporary.rename(self.path)
+      atomic.write(self.path, ''.join(json.dumps(record) + '\n' for record in self.records))
       self.file = open(self.path, 'a', buffering=1)
       self.writer = _tensorboard(Path(workdir) / 'tensorboard') if tensorboard else None
     self.bar = tqdm(total=steps, initial=start, unit='step', dynamic_ncols=True, mininterval=0.5,

@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+from conftest import tiny_config
 
 from gptjax import telemetry
 
@@ -21,8 +22,8 @@ def test_flops_a_token_in_both_conventions(name):
 
 
 def test_flops_equal_a_count_by_hand():
-  from types import SimpleNamespace as Model
-  model = Model(n_layer=3, n_head=2, n_embd=8, n_ctx=16, n_vocab=10, norm='before')
+  model = tiny_config(**{'model.n_layer': 3, 'model.n_head': 2, 'model.n_embd': 8, 'model.n_ctx': 16,
+                         'model.n_vocab': 10}).model
   matmuls = 10 * 8 + 3 * (8 * 24 + 8 * 8 + 8 * 32 + 32 * 8)
   small = 3 * (24 + 8 + 32 + 8 + 4 * 8) + 2 * 8
   attention = 3 * 2 * 2 * 8 * 16  # layers x (scores, sum) x multiply-add x width x tokens

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax import atomic
 from gptjax.data import clean, shards
 
 VERDICTS, KEYS, SIGNATURES = 'verdicts.bin', 'keys.bin', 'signatures.bin'
@@ -122,9 +123,7 @@ def mark(folder, recipe, documents):
     verdicts[standing[earliest < standing]] = 1 + clean.FILTERS.index('exact_duplicate')
   if documents and 'near_duplicate' in recipe.filters:
     _mark_near(folder, verdicts)
-  partial = folder / (JUDGED + '.tmp')
-  verdicts.tofile(partial)
-  partial.replace(folder / JUDGED)
+  atomic.write(folder / JUDGED, verdicts.tobytes())
 
 
 def _key(folder, number, documents):

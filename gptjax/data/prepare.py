@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax import atomic
 from gptjax.data import (
   blocks,
   command,
@@ -131,7 +132,7 @@ def _run(job):
   state = shards.load_state(job.out)
   if state is None:
     strange = [path.name for path in job.out.iterdir()
-               if path.name != shards.LOCK and path.suffix != '.tmp']
+               if path.name != shards.LOCK and path.suffix != '.new']
     if strange:
       raise ValueError(f'{job.out} is not empty (it holds {min(strange)}): give a new folder as '
                        '--out')
@@ -292,7 +293,7 @@ def _finish(job, state, splits):
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
     'content': corpus.content_digest(state['tokenizer'], splits)}
   manifest['digest'] = corpus.manifest_digest(manifest)
-  shards.replace(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
+  atomic.write(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
   _remove_work(job.out)
   return manifest
 

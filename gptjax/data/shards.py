@@ -11,6 +11,8 @@ import json
 import os
 from pathlib import Path
 
+from gptjax import atomic
+
 PART = '.part'      # added to a file's name until it is complete
 CHUNK = 1 << 22     # bytes hashed at a time
 STATE = 'progress.json'
@@ -39,16 +41,6 @@ def locked(folder):
   # Left behind on purpose: to remove it would let two processes lock two files of this name.
 
 
-def replace(path, text):
-  """Writes a whole text file at once: readers see the old one or the new one, after a crash too."""
-  partial = path.with_name(path.name + '.tmp')
-  with open(partial, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
-
-
 def load_state(folder):
   """What was last committed to the folder, a dict; None if nothing was."""
   path = folder / STATE
@@ -57,7 +49,7 @@ def load_state(folder):
 
 def save_state(folder, state):
   """Commits the state (JSON): call it after the files that it speaks of are on disk."""
-  replace(folder / STATE, json.dumps(state, sort_keys=True))
+  atomic.write(folder / STATE, json.dumps(state, sort_keys=True))
 
 
 class Appended:

@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors import safe_open
 from tqdm import tqdm
 
-from gptjax import checkpoint
+from gptjax import atomic, checkpoint
 from gptjax.pretrained import layout
 from gptjax.pretrained.huggingface import ACTIVATION_FIELD, ACTIVATIONS, GPT1, GPT2, PREFIX, SINGLE, spell
 from gptjax.pretrained.tokenizer_files import tokenizer_files
@@ -132,7 +132,8 @@ def write_folder(files, params, n_vocab, folder, facts):
       shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-      (made / name).write_bytes(content)
+      if not (made / name).exists():
+        atomic.write(made / name, content)
     kind = json.loads(files['config.json'])['model_type']
     write_safetensors(weights, released_tensors(params, n_vocab, kind), facts)
     weights.rename(made / SINGLE)

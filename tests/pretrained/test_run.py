@@ -117,7 +117,7 @@ def test_weights_that_differ_from_their_digest_are_refused(workdir, tmp_path):
   folder = copied(workdir, tmp_path) / 'checkpoints' / '10'
   manifest = checkpoint.read_manifest(folder)
   manifest['arrays']['params/wpe'][2] = '0' * 16
-  checkpoint.write_json(folder / 'manifest.json', checkpoint._signed(manifest))
+  checkpoint.write_manifest(folder, manifest)
   with pytest.raises(ValueError, match='params/wpe differs from its digest'):
     loaded(folder)
 
