@@ -8,6 +8,8 @@ Modules are used as pure functions: `__init__` declares, `__call__` computes, no
 `self` afterwards. Dropout needs a key per sequence; without keys there is none.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -58,6 +60,22 @@ class Projection(nnx.Module):
   def __init__(self, key, shape, axes, bias_shape, bias_axes, std):
     self.w = weight(key, shape, axes, std)
     self.b = constant(0, bias_shape, bias_axes)
+    self.turned = False  # True: the weight is the matrix [out, in], see `decode.ready`
+
+  def __call__(self, x, out_sharding=None):
+    """x [n, in] times the weight, plus the bias: [n, out...], a dimension of heads being e."""
+    bias = flat(self.b[...], self.b.axes)
+    if self.turned:
+      y = jnp.einsum('ni,oi->no', x, self.w[...])
+      place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec)
+      return jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place) + bias
+    w = flat(gathered(self.w), self.w.axes)
+    return jnp.einsum('ni,i...->n...', x, w, out_sharding=out_sharding) + bias
+
+
+def flat(x, axes):
+  """Merges the dimensions of heads and head size, if x has them; so is each product one of matrices."""
+  return merge(x, axes.index('heads')) if 'heads' in axes else x
 
 
 class Attention(nnx.Module):
@@ -72,15 +90,12 @@ class Attention(nnx.Module):
     self.c_proj = Projection(key_out, (h, k, d), ('heads', None, 'embed'),
                              (d,), (None,), residual_std)
 
-  def __call__(self, x, kernel, rate, keys):
+  def __call__(self, x, attend, rate, keys):
     b, t, _ = x.shape
-    w_in, b_in = merge(gathered(self.c_attn.w), 2), merge(self.c_attn.b[...], 1)
-    qkv = split(jnp.einsum('nd,dce->nce', rows(x), w_in) + b_in, 0, (b, t))
+    qkv = split(self.c_attn(rows(x)), 0, (b, t))
     q, k, v = (split(qkv[:, :, c], 2, self.c_attn.b.shape[1:]) for c in range(3))
-    y = merge(attention(q, k, v, kernel=kernel, rate=rate, keys=keys), 2)
-    y = jnp.einsum('ne,ed->nd', rows(y), merge(gathered(self.c_proj.w), 0),
-                   out_sharding=sharding.compute('batch', None))
-    return split(y + self.c_proj.b, 0, (b, t))
+    y = merge(attend(q, k, v, rate=rate, keys=keys), 2)
+    return split(self.c_proj(rows(y), sharding.compute('batch', None)), 0, (b, t))
 
 
 class MLP(nnx.Module):
@@ -94,11 +109,8 @@ class MLP(nnx.Module):
 
   def __call__(self, x):
     b, t, _ = x.shape
-    y = jnp.einsum('nd,df->nf', rows(x), gathered(self.c_fc.w)) + self.c_fc.b
-    y = jax.nn.gelu(y, approximate=True)
-    y = jnp.einsum('nf,fd->nd', y, gathered(self.c_proj.w),
-                   out_sharding=sharding.compute('batch', None))
-    return split(y + self.c_proj.b, 0, (b, t))
+    y = jax.nn.gelu(self.c_fc(rows(x)), approximate=True)
+    return split(self.c_proj(y, sharding.compute('batch', None)), 0, (b, t))
 
 
 class Block(nnx.Module):
@@ -113,9 +125,9 @@ class Block(nnx.Module):
     self.ln_2 = LayerNorm(config)
     self.mlp = MLP(key_mlp, config, config.init_std * scale)
 
-  def __call__(self, x, norm, kernel, rate, keys):
+  def __call__(self, x, norm, attend, rate, keys):
     keys_weights, keys_attn, keys_mlp = _split(keys, 3)
-    attn = lambda x: dropout(self.attn(x, kernel, rate, keys_weights), rate, keys_attn)
+    attn = lambda x: dropout(self.attn(x, attend, rate, keys_weights), rate, keys_attn)
     mlp = lambda x: dropout(self.mlp(x), rate, keys_mlp)
     if norm == 'before':  # GPT-2
       x = x + attn(self.ln_1(x))
@@ -146,12 +158,15 @@ class GPT(nnx.Module):
     if c.norm == 'before':
       self.ln_f = LayerNorm(c)
 
-  def features(self, tokens, keys=None):
+  def features(self, tokens, keys=None, positions=None, attends=None):
     """Activations from which the next token is predicted.
 
     Args:
       tokens: int32[b, t], t at most n_ctx.
       keys: key[b] for dropout, one a sequence; None for none.
+      positions: int32[b, t] of the tokens; None: from 0 on.
+      attends: a function like `attention` for each layer of an `unrolled` model, to keep keys and values or
+        to attend to those kept (see `decode`); None: `attention` itself.
 
     Returns:
       [b, t, d] in the compute dtype.
@@ -160,28 +175,33 @@ class GPT(nnx.Module):
     if t > self.n_ctx:
       raise ValueError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = _split(keys, 2)
-    x = lookup(gathered(self.wte), tokens, ('batch', None))
-    x = dropout(x + gathered(self.wpe)[:t], self.dropout, keys_embd)
+    x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
+    x += wpe[:t] if positions is None else lookup(wpe, positions, ('batch', None))
+    x = dropout(x, self.dropout, keys_embd)
 
-    def layer(x, block_and_index):
+    def layer(attend, x, block_and_index):
       block, index = block_and_index
-      return block(x, self.norm, self.kernel, self.dropout, fold_in(keys_h, index)), None
+      return block(x, self.norm, attend, self.dropout, fold_in(keys_h, index)), None
 
-    layer = rematerialized(layer, self.remat)
+    rematerialize = lambda attend: rematerialized(functools.partial(layer, attend), self.remat)
+    own = functools.partial(attention, kernel=self.kernel)
     if isinstance(self.h, Block):
-      x, _ = jax.lax.scan(layer, x, (self.h, jnp.arange(self.n_layer)))
+      x, _ = jax.lax.scan(rematerialize(own), x, (self.h, jnp.arange(self.n_layer)))
     else:
-      for index, block in enumerate(self.h):
-        x, _ = layer(x, (block, index))
+      for index, (block, attend) in enumerate(zip(self.h, attends or [own] * self.n_layer)):
+        x, _ = rematerialize(attend)(x, (block, index))
     return self.ln_f(x) if self.norm == 'before' else x
+
+  def logits(self, x):
+    """float32[b, t, n_vocab] for features [b, t, d]; entry t predicts token t + 1."""
+    logits = jnp.einsum('btd,vd->btv', x, gathered(self.wte), preferred_element_type=jnp.float32)
+    # The padded columns are nobody's business; a cut through a sharded dimension is refused.
+    return jax.reshard(logits, sharding.compute('batch', None, None))[..., :self.n_vocab]
 
   def __call__(self, tokens):
     """Logits float32[b, t, n_vocab] for int32[b, t]; entry t predicts token t + 1."""
     model = in_dtype(self, self.dtype)
-    logits = jnp.einsum('btd,vd->btv', model.features(tokens), gathered(model.wte),
-                        preferred_element_type=jnp.float32)
-    # The padded columns are nobody's business; a cut through a sharded dimension is refused.
-    return jax.reshard(logits, sharding.compute('batch', None, None))[..., :self.n_vocab]
+    return model.logits(model.features(tokens))
 
 
 def padded_vocab(model_config):
