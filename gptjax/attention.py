@@ -63,11 +63,30 @@ def attention(q, k, v, *, kernel, rate, keys):
 def _block(q, k, v, start, end, rate, keys):
   """The queries from `start` to `end`, [b, h, end - start, k]; later keys are never touched."""
   q, k, v = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
-  scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
   past = jnp.tril(jnp.ones((end - start, end), bool), start)
-  scores = jnp.where(past, scores * q.shape[-1] ** -0.5, -jnp.inf)
+  return _attend(q, k, v, past, rate, fold_in(keys, start))
+
+
+def attention_to(q, k, v, visible):
+  """Attention of new queries to keys and values that were kept.
+
+  Args:
+    q: [b, t, h, k].
+    k, v: [b, h, s, k].
+    visible: bool[b, s], the keys that all queries of a row see.
+
+  Returns:
+    [b, t, h, k] in the dtype of v.
+  """
+  return jnp.swapaxes(_attend(jnp.swapaxes(q, 1, 2), k, v, visible[:, None, None], 0, None), 1, 2)
+
+
+def _attend(q, k, v, visible, rate, keys):
+  """The equation: q [b, h, t, k] sees k, v [b, h, s, k] where `visible` (to broadcast to [b, h, t, s])."""
+  scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
+  scores = jnp.where(visible, scores * q.shape[-1] ** -0.5, -jnp.inf)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-  kept = dropout(weights, rate, fold_in(keys, start)).astype(v.dtype)
+  kept = dropout(weights, rate, keys).astype(v.dtype)
   # The softmax is normalised after the product, where there is less to divide.
   y = jnp.einsum('bhts,bhsk->bhtk', kept, v, preferred_element_type=jnp.float32)
   return (y / weights.sum(-1, keepdims=True)).astype(v.dtype)

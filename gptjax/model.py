@@ -62,6 +62,22 @@ class Projection(nnx.Module):
   def __init__(self, key, shape, axes, bias_shape, bias_axes, std):
     self.w = weight(key, shape, axes, std)
     self.b = constant(0, bias_shape, bias_axes)
+    self.turned = False  # True: the weight is the matrix [out, in], see `decode.ready`
+
+  def __call__(self, x, out_sharding=None):
+    """x [n, in] times the weight, plus the bias: [n, out...], a dimension of heads being e."""
+    bias = flat(self.b[...], self.b.axes)
+    if self.turned:
+      y = jnp.einsum('ni,oi->no', x, self.w[...])
+      place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec)
+      return jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place) + bias
+    w = flat(gathered(self.w), self.w.axes)
+    return jnp.einsum('ni,i...->n...', x, w, out_sharding=out_sharding) + bias
+
+
+def flat(x, axes):
+  """Merges the dimensions of heads and head size, if x has them; so is each product one of matrices."""
+  return merge(x, axes.index('heads')) if 'heads' in axes else x
 
 
 class Attention(nnx.Module):
@@ -77,19 +93,16 @@ class Attention(nnx.Module):
                              (d,), (None,), residual_std)
     self.scaled, self.scaled_by_layer = config.scale_attn_weights, config.scale_attn_by_inverse_layer_idx
 
-  def __call__(self, x, kernel, rate, keys, index):
+  def __call__(self, x, attend, rate, keys, index):
     b, t, _ = x.shape
-    w_in, b_in = merge(gathered(self.c_attn.w), 2), merge(self.c_attn.b[...], 1)
-    qkv = split(jnp.einsum('nd,dce->nce', rows(x), w_in) + b_in, 0, (b, t))
+    qkv = split(self.c_attn(rows(x)), 0, (b, t))
     q, k, v = (split(qkv[:, :, c], 2, self.c_attn.b.shape[1:]) for c in range(3))
     if not self.scaled:  # every kernel scales by 1 / sqrt(k)
       q = q * q.shape[-1] ** 0.5
     if self.scaled_by_layer:
       q = (q / (index + 1)).astype(q.dtype)
-    y = merge(attention(q, k, v, kernel=kernel, rate=rate, keys=keys), 2)
-    y = jnp.einsum('ne,ed->nd', rows(y), merge(gathered(self.c_proj.w), 0),
-                   out_sharding=sharding.compute('batch', None))
-    return split(y + self.c_proj.b, 0, (b, t))
+    y = merge(attend(q, k, v, rate=rate, keys=keys), 2)
+    return split(self.c_proj(rows(y), sharding.compute('batch', None)), 0, (b, t))
 
 
 class MLP(nnx.Module):
@@ -104,11 +117,8 @@ class MLP(nnx.Module):
 
   def __call__(self, x):
     b, t, _ = x.shape
-    y = jnp.einsum('nd,df->nf', rows(x), gathered(self.c_fc.w)) + self.c_fc.b
-    y = ACTIVATIONS[self.activation](y)
-    y = jnp.einsum('nf,fd->nd', y, gathered(self.c_proj.w),
-                   out_sharding=sharding.compute('batch', None))
-    return split(y + self.c_proj.b, 0, (b, t))
+    y = ACTIVATIONS[self.activation](self.c_fc(rows(x)))
+    return split(self.c_proj(y, sharding.compute('batch', None)), 0, (b, t))
 
 
 class Block(nnx.Module):
@@ -123,9 +133,9 @@ class Block(nnx.Module):
     self.ln_2 = LayerNorm(config)
     self.mlp = MLP(key_mlp, config, config.init_std * scale)
 
-  def __call__(self, x, norm, kernel, rate, keys, index):
+  def __call__(self, x, norm, attend, rate, keys, index):
     keys_weights, keys_attn, keys_mlp = _split(keys, 3)
-    attn = lambda x: dropout(self.attn(x, kernel, rate, keys_weights, index), rate, keys_attn)
+    attn = lambda x: dropout(self.attn(x, attend, rate, keys_weights, index), rate, keys_attn)
     mlp = lambda x: dropout(self.mlp(x), rate, keys_mlp)
     if norm == 'before':  # GPT-2
       x = x + attn(self.ln_1(x))
@@ -162,12 +172,15 @@ class GPT(nnx.Module):
     """The matrix [v, d] that features are compared with: the embedding, unless it is not tied."""
     return self.wte if self.tied else self.lm_head
 
-  def features(self, tokens, keys=None):
+  def features(self, tokens, keys=None, positions=None, attends=None):
     """Activations from which the next token is predicted.
 
     Args:
       tokens: int32[b, t], t at most n_ctx.
       keys: key[b] for dropout, one a sequence; None for none.
+      positions: int32[b, t] of the tokens; None: from 0 on.
+      attends: a function like `attention` for each layer of an `unrolled` model, to keep keys and values or
+        to attend to those kept (see `decode`); None: `attention` itself.
 
     Returns:
       [b, t, d] in the compute dtype.
@@ -176,20 +189,28 @@ class GPT(nnx.Module):
     if t > self.n_ctx:
       raise ValueError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = _split(keys, 2)
-    x = lookup(gathered(self.wte), tokens, ('batch', None))
-    x = dropout(x + gathered(self.wpe)[:t], self.dropout, keys_embd)
+    x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
+    x += wpe[:t] if positions is None else lookup(wpe, positions, ('batch', None))
+    x = dropout(x, self.dropout, keys_embd)
 
-    def layer(x, block_and_index):
+    def layer(attend, x, block_and_index):
       block, index = block_and_index
-      return block(x, self.norm, self.kernel, self.dropout, fold_in(keys_h, index), index), None
+      return block(x, self.norm, attend, self.dropout, fold_in(keys_h, index), index), None
 
-    layer = rematerialized(layer, self.remat)
+    rematerialize = lambda attend: rematerialized(functools.partial(layer, attend), self.remat)
+    own = functools.partial(attention, kernel=self.kernel)
     if isinstance(self.h, Block):
-      x, _ = jax.lax.scan(layer, x, (self.h, jnp.arange(self.n_layer)))
+      x, _ = jax.lax.scan(rematerialize(own), x, (self.h, jnp.arange(self.n_layer)))
     else:
-      for index, block in enumerate(self.h):
-        x, _ = layer(x, (block, index))
+      for index, (block, attend) in enumerate(zip(self.h, attends or [own] * self.n_layer)):
+        x, _ = rematerialize(attend)(x, (block, index))
     return self.ln_f(x) if self.norm == 'before' else x
+
+  def logits(self, x):
+    """float32[b, t, n_vocab] for features [b, t, d]; entry t predicts token t + 1."""
+    logits = jnp.einsum('btd,vd->btv', x, gathered(self.unembedding), preferred_element_type=jnp.float32)
+    # The padded columns are nobody's business; a cut through a sharded dimension is refused.
+    return jax.reshard(logits, sharding.compute('batch', None, None))[..., :self.n_vocab]
 
   def __call__(self, tokens):
     """Logits float32[b, t, n_vocab] for int32[b, t]; entry t predicts token t + 1."""
@@ -199,10 +220,7 @@ class GPT(nnx.Module):
 @jax.jit  # without it, each call from outside a jit would compile the scan over layers again
 def _logits(model, tokens):
   model = in_dtype(model, model.dtype)
-  logits = jnp.einsum('btd,vd->btv', model.features(tokens), gathered(model.unembedding),
-                      preferred_element_type=jnp.float32)
-  # The padded columns are nobody's business; a cut through a sharded dimension is refused.
-  return jax.reshard(logits, sharding.compute('batch', None, None))[..., :model.n_vocab]
+  return model.logits(model.features(tokens))
 
 
 def embedding(key, config):

@@ -1,0 +1,184 @@
+"""Reading and writing with a key-value cache: prompts in one pass, then a token at a time.
+
+Letters: b rows, t tokens of the longest prompt, s slots of the cache, h heads, k head size, v vocabulary.
+
+Prompts of different lengths are aligned on the left and padded on the right. What is written afterwards
+takes the same slot in every row, from the end of the longest prompt on; a shorter one leaves a gap that
+nobody sees, and its positions go on without one:
+
+    slot        0 1 2 3 4 5 | 6 7 8
+    long row    a b c d e f | g h i       positions 0 ... 8
+    short row   a b . . . . | c d e       positions 0 1, 2 3 4
+
+The forward pass is the model's own (`GPT.features`); only what attends to what is given from here. The
+number of slots decides how much memory a token reads, and is part of the compiled program; lengths and
+positions are not.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax import sharding
+from gptjax.attention import attention, attention_to
+from gptjax.model import Block, flat, gathered, in_dtype, unrolled
+from gptjax.sampling import draw
+
+SEGMENT = 64  # tokens that one call of `write` can write
+
+
+class Cache(NamedTuple):
+  """What was read.
+
+  keys, values: for each layer [b, h, s, k] in the compute dtype; [h, s, k] where there is but one row (XLA
+    would copy the whole of [1, h, s, k] for each token).
+  lengths: int32[b], tokens of each prompt.
+  start: int32[], the first slot after the prompts.
+  slot: int32[], the slot of the next token.
+  """
+  keys: list
+  values: list
+  lengths: jax.Array
+  start: jax.Array
+  slot: jax.Array
+
+
+def ready(model):
+  """The model as decoding wants it, still a GPT: weights cast and gathered once, layers apart.
+
+  Its layers are a list, for a slice of stacked ones would be copied for each token; and where there is one
+  CPU, matrices lie as [out, in], which it reads a tenth faster. Given such a model, the model itself.
+  """
+  if not isinstance(model.h, Block):
+    return model
+  turn = jax.default_backend() == 'cpu' and jax.sharding.get_abstract_mesh().size == 1
+  return _ready(model, turn)
+
+
+@functools.partial(jax.jit, static_argnames='turn')
+def _ready(model, turn):
+  model = unrolled(in_dtype(model, model.dtype))
+  model.remat = 'none'  # nothing to keep for a backward pass
+  for param in jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, nnx.Param)):
+    param.set_value(gathered(param))
+  for block in model.h if turn else ():
+    for projection in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
+      w = jax.reshard(flat(projection.w[...], projection.w.axes), jax.P())
+      projection.w = nnx.Param(w.reshape(w.shape[0], -1).T, axes=(None, None))
+      projection.turned = True
+  return model
+
+
+@functools.partial(jax.jit, static_argnames='slots')
+def read(model, tokens, lengths, slots):
+  """Reads prompts.
+
+  Args:
+    model: a `ready` GPT, under `jax.set_mesh`.
+    tokens: int32[b, t], aligned on the left; t at most n_ctx.
+    lengths: int32[b], tokens of each prompt, at least 1.
+    slots: size of the cache to make, at least t.
+
+  Returns:
+    (float32[b, v] logits of what follows each prompt, Cache).
+  """
+  lengths = jax.reshard(lengths, sharding.compute('batch'))
+  kept = []
+
+  def attend(q, k, v, **dropout):
+    kept.append((k, v))
+    return attention(q, k, v, kernel=model.kernel, **dropout)
+
+  x = model.features(jax.reshard(tokens, sharding.compute('batch', None)), attends=[attend] * model.n_layer)
+  last = jax.vmap(lambda row, length: row.at[length - 1].get(out_sharding=jax.P(None)))(x, lengths)
+  keys, values = ([_room(layer[i], slots) for layer in kept] for i in range(2))
+  start = lengths.max()
+  return model.logits(last[:, None])[:, 0], Cache(keys, values, lengths, start, start)
+
+
+def _room(kept, slots):
+  """Keys or values [b, t, h, k] as the cache has them, with room for more."""
+  kept = jnp.swapaxes(kept, 1, 2)
+  kept = jnp.pad(kept, ((0, 0), (0, 0), (0, slots - kept.shape[2]), (0, 0)))
+  return kept[0] if len(kept) == 1 else kept
+
+
+@functools.partial(jax.jit, static_argnames='slots')
+def widened(cache, slots):
+  """The cache with this many slots."""
+  pad = lambda kept: jnp.pad(kept, ((0, 0),) * (kept.ndim - 2) + ((0, slots - kept.shape[-2]), (0, 0)))
+  return cache._replace(keys=list(map(pad, cache.keys)), values=list(map(pad, cache.values)))
+
+
+draw_first = jax.jit(draw)
+
+
+@functools.partial(jax.jit, donate_argnames='cache')
+def write(model, cache, last, done, n, keys, counts, choice, end):
+  """Writes up to n tokens a row, in one compiled loop; ends early when all rows are done.
+
+  Args:
+    model: a `ready` GPT, under `jax.set_mesh`.
+    cache: Cache, with n free slots; it is used up.
+    last: int32[b], the newest token of each row, which has not been read yet.
+    done: bool[b], rows that need no more.
+    n: int32[], at most SEGMENT.
+    keys: key[b], one a row.
+    counts: int32[b], number of tokens in each row's text so far, the last one included; the draw of a token
+      depends on the row's key and the place of the token in the text, not on the batch or the call.
+    choice: sampling.Choice.
+    end: int32[], a row that draws this token is done; -1: none.
+
+  Returns:
+    (int32[b, SEGMENT] tokens, of which the first columns are written; int32[] how many; Cache).
+  """
+  last, done, keys, counts = (jax.reshard(x, sharding.compute('batch')) for x in (last, done, keys, counts))
+  written = jnp.zeros((len(last), SEGMENT), jnp.int32, out_sharding=sharding.compute('batch', None))
+
+  def step(state):
+    i, cache, last, done, written = state
+    logits, cache = _read_one(model, cache, last)
+    last = draw(logits, jax.vmap(jax.random.fold_in)(keys, counts + i), choice)
+    written = jax.lax.dynamic_update_slice(written, last[:, None], (0, i))
+    return i + 1, cache, last, done | (last == end), written
+
+  going = lambda state: (state[0] < n) & ~state[3].all()
+  i, cache, _, _, written = jax.lax.while_loop(going, step, (jnp.int32(0), cache, last, done, written))
+  return jax.reshard(written, jax.P()), i, cache
+
+
+def _read_one(model, cache, last):
+  """Reads one token a row: logits float32[b, v] of what follows, and the cache with it."""
+  slot = jnp.arange(cache.keys[0].shape[-2])
+  prompt, after = slot < cache.lengths[:, None], (slot >= cache.start) & (slot <= cache.slot)
+  keys, values = [], []
+
+  def attend_with(kept_k, kept_v):
+    def attend(q, k, v, **dropout):
+      del dropout  # none when decoding
+      keys.append(_put(kept_k, k, cache.slot))
+      values.append(_put(kept_v, v, cache.slot))
+      return attention_to(q, _rows(keys[-1]), _rows(values[-1]), prompt | after)
+    return attend
+
+  position = cache.lengths + cache.slot - cache.start
+  x = model.features(last[:, None], positions=jnp.minimum(position, model.n_ctx - 1)[:, None],
+                     attends=list(map(attend_with, cache.keys, cache.values)))
+  return model.logits(x)[:, 0], cache._replace(keys=keys, values=values, slot=cache.slot + 1)
+
+
+def _put(kept, new, slot):
+  """The cache of a layer with [b, 1, h, k] in a slot."""
+  new = jnp.swapaxes(new, 1, 2)
+  new = new[0] if kept.ndim == 3 else new
+  return jax.lax.dynamic_update_slice_in_dim(kept, new.astype(kept.dtype), slot, kept.ndim - 2)
+
+
+def _rows(kept):
+  """The cache of a layer as [b, h, s, k]."""
+  if kept.ndim == 4:
+    return kept
+  return jax.reshard(kept[None], sharding.compute('batch', 'heads', None, None))

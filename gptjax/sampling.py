@@ -1,0 +1,97 @@
+"""Which token comes next: temperature, top-k, top-p, and the draw.
+
+Letters: b rows, v vocabulary. The order and the rules are those of OpenAI's code: temperature, then
+top-k, where ties with the k-th likeliest stay in, then top-p, where the token that crosses p is left out.
+No sorting: a CPU takes longer to sort a vocabulary than to compute its logits.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gptjax import sharding
+
+
+class Choice(NamedTuple):
+  """How to choose. Numbers, which change no compiled program; None turns a part off, which does.
+
+  temperature: float; None: always the likeliest token.
+  top_k: int, how many of the likeliest tokens to draw from.
+  top_p: float in (0, 1): draw from those that together have at most this probability, at least one.
+  n_vocab: tokens that may be drawn: the first so many.
+  """
+  temperature: float | None
+  top_k: int | None
+  top_p: float | None
+  n_vocab: int
+
+
+def draw(logits, keys, choice):
+  """A token for each row.
+
+  Args:
+    logits: float32[b, v].
+    keys: key[b], one a row: what is drawn depends on the row's own logits and key alone.
+    choice: Choice.
+
+  Returns:
+    int32[b]; -1 where logits are NaN, which no token should hide.
+  """
+  drawn = jnp.where(jnp.arange(logits.shape[1]) < choice.n_vocab, logits, -jnp.inf)
+  if choice.temperature is not None:
+    # Gumbel's trick: the largest of logits with this noise is a draw from their softmax.
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], out_sharding=jax.P(None)))(keys)
+    drawn = truncated(drawn / choice.temperature, choice.top_k, choice.top_p) + noise
+  damaged = jnp.isnan(logits).any(-1)
+  return jnp.where(damaged, -1, jnp.argmax(drawn, -1)).astype(jnp.int32)
+
+
+def truncated(logits, top_k, top_p):
+  """The logits [b, v], those that are not to be drawn replaced by -inf; top_k or top_p None: not cut."""
+  if top_k is not None:
+    ranks = _ranks(logits)
+    kth = _largest(ranks, lambda kept: kept.sum(-1) >= top_k)
+    logits = jnp.where(ranks >= kth, logits, -jnp.inf)
+  if top_p is not None:
+    ranks, shares = _ranks(logits), jax.nn.softmax(logits, -1)
+    mass = lambda kept: jnp.where(kept, shares, 0).sum(-1)
+    # Above `crossing` lies what has at most p together. OpenAI's code counts along the sorted tokens, so of
+    # ties at the crossing all stay if the first one still fits; and the likeliest token always stays.
+    crossing = _largest(ranks, lambda kept: mass(kept) > top_p)
+    above, at = ranks > crossing, ranks == crossing
+    first_fits = mass(above) + jnp.where(at, shares, 0).max(-1) <= top_p
+    stays = first_fits | ~above.any(-1)
+    logits = jnp.where(above | at & stays[:, None], logits, -jnp.inf)
+  return logits
+
+
+def _ranks(logits):
+  """int32[b, v], ordered as the logits are, and equal where they are."""
+  bits = jax.lax.bitcast_convert_type(logits + 0.0, jnp.int32)  # + 0.0: there is one zero
+  return jnp.where(bits < 0, bits ^ 0x7fffffff, bits)
+
+
+def _largest(ranks, holds):
+  """int32[b, 1]: the largest rank for which `holds(ranks >= it)`, by bisection; the least int32 if none."""
+  def halve(_, bounds):
+    low, high = bounds
+    middle = (low >> 1) + (high >> 1) + ((low | high) & 1)  # rounded up, no overflow
+    good = holds(ranks >= middle)[:, None]
+    return jnp.where(good, middle, low), jnp.where(good, high, middle - 1)
+
+  least = jnp.full_like(ranks[:, :1], -2**31)
+  return jax.lax.fori_loop(0, 32, halve, (least, jnp.full_like(least, 2**31 - 1)))[0]
+
+
+def row_keys(seed, prompts, samples):
+  """key[b], one a row, from the seed, the prompt's checksum and the number of its sample alone.
+
+  Args:
+    seed: int.
+    prompts: uint32[b].
+    samples: int32[b].
+  """
+  of_prompt = lambda prompt: jax.random.fold_in(jax.random.key(seed), prompt)
+  fold = jax.vmap(lambda prompt, sample: jax.random.fold_in(of_prompt(prompt), sample))
+  return fold(*(jax.reshard(x, sharding.compute('batch')) for x in (prompts, samples)))
