@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from gptjax import sharding
@@ -72,6 +73,33 @@ def _ready(model, turn):
   return model
 
 
+def batch(prompts, n_tokens, n_ctx):
+  """Prompts as arrays of a few sizes, so that few programs are compiled.
+
+  Args:
+    prompts: lists of at most n_ctx tokens.
+    n_tokens: tokens that are to be written after them, the last of which is not read.
+    n_ctx: context of the model.
+
+  Returns:
+    (int32[b, t] tokens, int32[b] lengths, slots of the cache). Rows beyond the prompts are one token long.
+  """
+  longest = max(map(len, prompts))
+  shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
+  b, t = shards * _power(-(-len(prompts) // shards)), min(_power(longest, 32), n_ctx)
+  needed = longest + n_tokens - 1
+  slots = _power(needed, 128)
+  tokens, lengths = np.zeros((b, t), np.int32), np.ones(b, np.int32)
+  for row, prompt in enumerate(prompts):
+    tokens[row, :len(prompt)], lengths[row] = prompt, len(prompt)
+  return tokens, lengths, max(t, min(slots, n_ctx) if needed <= n_ctx else slots)
+
+
+def _power(least, first=1):
+  """The least power of two times `first` that is at least `least`."""
+  return first << max(0, (-(-least // first) - 1).bit_length())
+
+
 @functools.partial(jax.jit, static_argnames='slots')
 def read(model, tokens, lengths, slots):
   """Reads prompts.
@@ -106,14 +134,11 @@ def _room(kept, slots):
   return kept[0] if len(kept) == 1 else kept
 
 
-@functools.partial(jax.jit, static_argnames='slots')
-def widened(cache, slots):
-  """The cache with this many slots."""
-  pad = lambda kept: jnp.pad(kept, ((0, 0),) * (kept.ndim - 2) + ((0, slots - kept.shape[-2]), (0, 0)))
-  return cache._replace(keys=list(map(pad, cache.keys)), values=list(map(pad, cache.values)))
-
-
-draw_first = jax.jit(draw)
+@jax.jit
+def draw_first(logits, keys, counts, choice):
+  """int32[b], the token after each prompt; arguments as `read` gives them and `write` takes them."""
+  keys, counts = (jax.reshard(x, sharding.compute('batch')) for x in (keys, counts))
+  return jax.reshard(draw(logits, jax.vmap(jax.random.fold_in)(keys, counts), choice), jax.P())
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
@@ -125,7 +150,7 @@ def write(model, cache, last, done, n, keys, counts, choice, end):
     cache: Cache, with n free slots; it is used up.
     last: int32[b], the newest token of each row, which has not been read yet.
     done: bool[b], rows that need no more.
-    n: int32[], at most SEGMENT.
+    n: int32[], at most SEGMENT; the same program for each.
     keys: key[b], one a row.
     counts: int32[b], number of tokens in each row's text so far, the last one included; the draw of a token
       depends on the row's key and the place of the token in the text, not on the batch or the call.

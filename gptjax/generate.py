@@ -1,48 +1,240 @@
-"""Sampling from a model."""
+"""Text from a model: python -m gptjax.generate --from=gpt2 --prompt='Once upon a time'
 
-import jax
-import jax.numpy as jnp
+What is written for a prompt depends on the seed, the prompt, the number of the sample and the options, and
+not on what else is in the batch; but for rounding, which differs with the size of a batch.
+"""
 
-from gptjax import sharding
-from gptjax.model import gathered
+import argparse
+import inspect
+import math
+import signal
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from gptjax import decode, sharding
+from gptjax.data import command
+from gptjax.sampling import Choice, row_keys
+from gptjax.streaming import Text
+
+PAPER_TOP_K = 40  # of the samples in the GPT-2 paper's appendix
+ON_FULL = ('stop', 'slide')
+STEP = 32  # tokens between looks at the texts, where nobody reads along
 
 
-def sample(model, prompt, n_tokens, key, top_k):
-  """Draws tokens one by one from the k likeliest, reading the whole text again for each.
+def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=256, temperature=1.0,
+           top_k=None, top_p=None, seed=0, stop=None, on_full='stop', batch_size=16, listen=None):
+  """Texts that continue prompts.
 
   Args:
-    model: a GPT, under `jax.set_mesh`.
-    prompt: int32[p], at least one token.
-    n_tokens: how many to draw; p + n_tokens must not exceed the context.
-    key: JAX random key.
-    top_k: ties with the k-th likeliest stay in, as in OpenAI's code.
+    source: what `gptjax.load` takes, or the model and tokenizer that it gives.
+    prompt: str, or several. Without any a text begins after the end-of-text token, as the papers' samples do.
+    prompt_file: path of a file that holds a prompt, or several; they come after those of `prompt`.
+    num_samples: int, texts a prompt.
+    max_tokens: int, tokens a text may have at most, the prompt not counted.
+    temperature: float, what logits are divided by; 0: always the likeliest token.
+    top_k: int, draw from this many of the likeliest tokens; 0: from all. None: from all, but from 40 where
+      there is neither a prompt nor top_p.
+    top_p: float in (0, 1], draw from the fewest tokens that together have at least this probability.
+    seed: int in [0, 2^32).
+    stop: str, or several, before which a text ends.
+    on_full: what happens when the model's context is full. 'stop': the text ends. 'slide': the last half of
+      the context is read again, and the text goes on.
+    batch_size: int, texts at a time; it changes what is needed of memory and not what is written.
+    listen: function of (number of the text, its next piece, why it ended: see `streaming.Text`), called as
+      the text comes, token by token if there is only one.
 
   Returns:
-    int32[p + n_tokens].
+    list of str: for each prompt its samples, without the prompt, the end-of-text token and the stop string.
 
   Raises:
-    ValueError: prompt and sample are longer than the context.
+    ValueError: one line: an option out of its range, an empty prompt, one longer than the context, no
+      tokenizer, a model whose logits are not numbers, or what `gptjax.load` says.
   """
-  p, total = len(prompt), len(prompt) + n_tokens
-  if total > model.n_ctx:
-    raise ValueError(f'{p} prompt tokens and {n_tokens} new ones are more than the context of '
-                     f'{model.n_ctx}: ask for fewer')
-  rows = sharding.batch_shards(jax.sharding.get_abstract_mesh())  # a batch must divide
+  prompts, stop = [*_several(prompt), *map(_read, _several(prompt_file))], _several(stop)
+  check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size)
+  sharding.ensure_mesh()
+  if isinstance(source, str | Path):
+    from gptjax import pretrained
+    source = pretrained.load(source)
+  model, tokenizer = source
+  if tokenizer is None:
+    raise ValueError('no tokenizer lies with the weights: put its files beside them')
+  if top_k is None and top_p is None and not prompts:
+    top_k = PAPER_TOP_K
+  choice = Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
+                  min(model.n_vocab, tokenizer.n_vocab))
+  made = [Text(tokenizer, ids, number, max_tokens, stop)
+          for ids in encoded(prompts, tokenizer, model.n_ctx) for number in range(num_samples)]
+  write(decode.ready(model), tokenizer, made, choice, seed, on_full, batch_size, listen)
+  return [text.said for text in made]
 
-  @jax.jit
-  def draw(model, key):
-    tokens = jnp.zeros((rows, total), jnp.int32, out_sharding=sharding.compute('batch', None))
-    tokens = tokens.at[:, :p].set(jnp.asarray(prompt, jnp.int32))
 
-    def step(i, tokens):
-      x = model.features(tokens)[:, i - 1]
-      logits = jnp.einsum('bd,vd->bv', x, gathered(model.unembedding), preferred_element_type=jnp.float32)
-      logits = jax.reshard(logits, sharding.compute('batch', None))[:, :model.n_vocab]
-      least = jax.lax.top_k(logits, min(top_k, model.n_vocab))[0][:, -1:]
-      logits = jnp.where(logits < least, -jnp.inf, logits)
-      drawn = jax.random.categorical(jax.random.fold_in(key, i), logits)
-      return tokens.at[:, i].set(drawn.astype(jnp.int32))
+def check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size):
+  """Refuses options out of their range (ValueError)."""
+  for name, value in (('num_samples', num_samples), ('max_tokens', max_tokens), ('batch_size', batch_size)):
+    if value < 1:
+      raise ValueError(f'{name} = {value}: it must be at least 1')
+  if temperature and not 1e-6 <= temperature < math.inf:
+    raise ValueError(f'temperature = {temperature}: it must be 0 (the likeliest token), or from 1e-6 on')
+  if top_k is not None and top_k < 0:
+    raise ValueError(f'top_k = {top_k}: it must be positive, or 0 for all tokens')
+  if top_p is not None and not 0 < top_p <= 1:
+    raise ValueError(f'top_p = {top_p}: it must be above 0 and at most 1; for the likeliest token alone '
+                     'set temperature = 0')
+  if not 0 <= seed < 2**32:
+    raise ValueError(f'seed = {seed}: it must be from 0 to 2^32 - 1')
+  if on_full not in ON_FULL:
+    raise ValueError(f'on_full = {on_full!r} is not one of {", ".join(ON_FULL)}')
+  if '' in stop:
+    raise ValueError('a stop string is empty: leave it out')
+  if '' in prompts:
+    raise ValueError('a prompt is empty: leave it out for a text that begins after the end-of-text token')
 
-    return jax.reshard(jax.lax.fori_loop(p, total, step, tokens), jax.P())
 
-  return jax.device_get(draw(model, key))[0]
+def encoded(prompts, tokenizer, n_ctx):
+  """[int32[p] tokens of each prompt]; without any, the end-of-text token (ValueError if that cannot be)."""
+  if not prompts:
+    if tokenizer.end_of_text is None:
+      raise ValueError(f'the tokenizer {tokenizer.name} has no end-of-text token to begin with: give a '
+                       'prompt')
+    return [np.array([tokenizer.end_of_text], np.int32)]
+  found = [tokenizer.encode(prompt) for prompt in prompts]
+  for prompt, ids in zip(prompts, found):
+    if not len(ids):
+      raise ValueError(f'the prompt {prompt!r} is empty: the tokenizer {tokenizer.name} makes no '
+                       'tokens of it')
+    if len(ids) > n_ctx:
+      raise ValueError(f'a prompt of {len(ids)} tokens is longer than the context of {n_ctx}: shorten it '
+                       f'({prompt[:30]!r}...)')
+  return found
+
+
+def write(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
+  """Writes texts to their ends.
+
+  Args:
+    model: a `decode.ready` GPT; its mesh is set.
+    tokenizer: the texts'.
+    texts: list of Text, changed in place.
+    choice: sampling.Choice.
+    seed, on_full, batch_size, listen: as for `texts`.
+  """
+  end = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
+  soon = listen is not None and len(texts) == 1
+  checksums = [zlib.crc32(np.array(text.ids, '<i4').tobytes()) for text in texts]
+  with tqdm(total=sum(text.left for text in texts), unit='token', desc='generate', leave=False,
+            disable=soon or None) as bar:
+    def hear(row, tokens, ended):
+      piece = texts[row].take(tokens, ended)
+      bar.update(len(tokens) + (texts[row].left if texts[row].ended else 0))
+      if listen:
+        listen(row, piece, texts[row].ended)
+
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
+    for at in range(0, len(order), batch_size):
+      rows = order[at:at + batch_size]
+      # Those whose context is full go on in a window of their own.
+      while rows := [row for row in rows if not texts[row].ended]:
+        _write_window(model, texts, rows, checksums, choice, seed, end, on_full, 1 if soon else STEP, hear)
+
+
+def _write_window(model, texts, rows, checksums, choice, seed, end, on_full, most, hear):
+  """Reads a batch of texts, of those that are full the last halves, and writes until the context is full."""
+  n_ctx = model.n_ctx
+  half = max(n_ctx // 2, 1)
+  read = [texts[row].ids[-half:] if len(texts[row].ids) > n_ctx else texts[row].ids for row in rows]
+  room = [min(texts[row].left, n_ctx + 1 - len(ids)) for row, ids in zip(rows, read)]
+  tokens, lengths, slots = decode.batch(read, max(room), n_ctx)
+  pad = lambda values, dtype: np.resize(np.array(values, dtype), len(tokens))
+  keys = row_keys(np.uint32(seed), pad([checksums[row] for row in rows], np.uint32),
+                  pad([texts[row].sample for row in rows], np.int32))
+  counts = pad([len(texts[row].ids) for row in rows], np.int32)
+  full = '' if on_full == 'slide' else 'context'
+  logits, cache = decode.read(model, tokens, lengths, slots)
+  new = np.asarray(decode.draw_first(logits, keys, counts, choice))[:, None]
+  going, written = np.arange(len(tokens)) < len(rows), 0
+  while True:
+    for i in np.flatnonzero(going):
+      text, mine = texts[rows[i]], new[i, :room[i] - written].tolist()
+      if -1 in mine:
+        raise ValueError('the model gives logits that are not numbers: its weights are damaged')
+      last = written + len(mine) == room[i]
+      hear(rows[i], mine, '' if not last else 'length' if text.left == len(mine) else full)
+      going[i] = not (last or text.ended)
+    written += new.shape[1]
+    if not going.any():
+      return
+    n = min(most, max(room[i] for i in np.flatnonzero(going)) - written)
+    counts = counts + np.int32(new.shape[1])
+    new, n, cache = decode.write(model, cache, new[:, -1], ~going, np.int32(n), keys, counts, choice,
+                                 np.int32(end))
+    new = np.asarray(new)[:, :int(n)]
+
+
+def _several(one_or_more):
+  """A list, of nothing, one or several."""
+  if one_or_more is None or isinstance(one_or_more, str | Path):
+    return [one_or_more] if one_or_more is not None else []
+  return list(one_or_more)
+
+
+def _read(path):
+  try:
+    return Path(path).read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path}: {getattr(error, "strerror", None) or "not UTF-8 text"}') from None
+
+
+def _parser():
+  """Flags that are the arguments of `sample`, whose defaults stand there."""
+  default = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
+  parser = command.Parser(prog='python -m gptjax.generate', argument_default=argparse.SUPPRESS)
+  add = parser.add_argument
+  add('--from', dest='source', required=True, help='a workdir, a checkpoint, or a folder of released weights')
+  add('--prompt', action='append', default=[], help='repeatable; none: a text from its very beginning')
+  add('--prompt_file', action='append', default=[], help='a file that is a prompt; repeatable')
+  for name, kind, text in (
+      ('num_samples', int, 'texts a prompt'),
+      ('max_tokens', int, 'tokens a text may have, the prompt not counted'),
+      ('temperature', float, '0: always the likeliest token'),
+      ('top_k', int, 'draw from so many of the likeliest tokens, 0: from all'),
+      ('top_p', float, 'draw from the likeliest tokens that have this probability together'),
+      ('seed', int, 'of the draws'), ('batch_size', int, 'texts at a time')):
+    add(f'--{name}', type=kind, help=text if default[name] is None else f'{text} ({default[name]})')
+  add('--stop', action='append', help='a text ends before this; repeatable')
+  add('--on_full', help='when the context is full: stop, or slide: its last half is read again and the text '
+      f'goes on ({default["on_full"]})')
+  return parser
+
+
+def main(arguments):
+  flags = vars(_parser().parse_args(arguments))
+  prompts = flags['prompt'] = [*flags['prompt'], *map(_read, flags.pop('prompt_file'))]
+  each = flags.get('num_samples', 1)
+  alone, shown, full = len(prompts) <= 1 and each == 1, list(prompts), 0
+
+  def listen(number, piece, ended):
+    nonlocal full
+    full += ended == 'context'
+    if alone:
+      print(''.join(shown) + piece, end='\n' if ended else '', flush=True)
+      shown.clear()
+
+  found = sample(**flags, listen=listen)
+  for number, text in enumerate(() if alone else found):
+    of, nth = divmod(number, each)
+    print(f'=== {f"prompt {of + 1}, " if prompts else ""}sample {nth + 1} ===\n'
+          f'{prompts[of] if prompts else ""}{text}\n')
+  if full:
+    print(f'generate: {full} of {len(found)} texts ended where the context was full; --on_full=slide goes on',
+          file=sys.stderr)
+
+
+if __name__ == '__main__':
+  if hasattr(signal, 'SIGPIPE'):  # `| head` is no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+  command.run(main, 'generate')

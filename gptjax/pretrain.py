@@ -19,7 +19,6 @@ from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.data import ngrams, pipeline, tokenizers
-from gptjax.model import in_dtype
 from gptjax.pretrained import run as weights
 from gptjax.train import eval_step, first_state, graph, init_state, train_step
 
@@ -374,9 +373,11 @@ def sample_text(run, params):
   """What the model writes after `config.log.sample_prompt` (top-k 40, as in the papers)."""
   config = run.config
   tokenizer = tokenizers.load(str(Path(run.mixture.train[0].folder) / 'tokenizer'))
-  start = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
-  prompt = (list(tokenizer.encode(config.log.sample_prompt)) or start or [0])[1 - config.model.n_ctx:]
-  model = in_dtype(nnx.merge(run.graphdef, params), config.model.compute_dtype)
-  n_tokens = min(config.log.sample_tokens, config.model.n_ctx - len(prompt))
-  tokens = generate.sample(model, prompt, n_tokens, jax.random.key(config.train.seed), top_k=40)
-  return tokenizer.decode(tokens[len(prompt):] if prompt == start else tokens)
+  prompt = config.log.sample_prompt
+  try:
+    written, = generate.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
+                               max_tokens=config.log.sample_tokens, top_k=generate.PAPER_TOP_K,
+                               seed=config.train.seed)
+  except ValueError as error:  # the run is done and saved
+    return f'none, for {error}'
+  return prompt + written

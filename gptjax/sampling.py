@@ -1,8 +1,8 @@
 """Which token comes next: temperature, top-k, top-p, and the draw.
 
-Letters: b rows, v vocabulary. The order and the rules are those of OpenAI's code: temperature, then
-top-k, where ties with the k-th likeliest stay in, then top-p, where the token that crosses p is left out.
-No sorting: a CPU takes longer to sort a vocabulary than to compute its logits.
+Letters: b rows, v vocabulary. Temperature comes first, then top-k, then top-p of what is left; tokens
+that are as likely as the last one that stays, stay too, as in OpenAI's code. No sorting: a CPU takes longer
+to sort a vocabulary than to compute its logits.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,8 @@ class Choice(NamedTuple):
 
   temperature: float; None: always the likeliest token.
   top_k: int, how many of the likeliest tokens to draw from.
-  top_p: float in (0, 1): draw from those that together have at most this probability, at least one.
+  top_p: float in (0, 1): draw from the fewest likeliest tokens that together have at least this probability
+    (Holtzman et al. 2020; OpenAI's code leaves the last one of them out).
   n_vocab: tokens that may be drawn: the first so many.
   """
   temperature: float | None
@@ -42,7 +43,9 @@ def draw(logits, keys, choice):
   if choice.temperature is not None:
     # Gumbel's trick: the largest of logits with this noise is a draw from their softmax.
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], out_sharding=jax.P(None)))(keys)
-    drawn = truncated(drawn / choice.temperature, choice.top_k, choice.top_p) + noise
+    # From the largest on: a low temperature must give zeros and minus infinities, never inf - inf.
+    drawn = (drawn - drawn.max(-1, keepdims=True)) / choice.temperature
+    drawn = truncated(drawn, choice.top_k, choice.top_p) + noise
   damaged = jnp.isnan(logits).any(-1)
   return jnp.where(damaged, -1, jnp.argmax(drawn, -1)).astype(jnp.int32)
 
@@ -51,18 +54,12 @@ def truncated(logits, top_k, top_p):
   """The logits [b, v], those that are not to be drawn replaced by -inf; top_k or top_p None: not cut."""
   if top_k is not None:
     ranks = _ranks(logits)
-    kth = _largest(ranks, lambda kept: kept.sum(-1) >= top_k)
-    logits = jnp.where(ranks >= kth, logits, -jnp.inf)
+    least = _largest(ranks, lambda kept: kept.sum(-1) >= top_k)
+    logits = jnp.where(ranks >= least, logits, -jnp.inf)
   if top_p is not None:
     ranks, shares = _ranks(logits), jax.nn.softmax(logits, -1)
-    mass = lambda kept: jnp.where(kept, shares, 0).sum(-1)
-    # Above `crossing` lies what has at most p together. OpenAI's code counts along the sorted tokens, so of
-    # ties at the crossing all stay if the first one still fits; and the likeliest token always stays.
-    crossing = _largest(ranks, lambda kept: mass(kept) > top_p)
-    above, at = ranks > crossing, ranks == crossing
-    first_fits = mass(above) + jnp.where(at, shares, 0).max(-1) <= top_p
-    stays = first_fits | ~above.any(-1)
-    logits = jnp.where(above | at & stays[:, None], logits, -jnp.inf)
+    least = _largest(ranks, lambda kept: jnp.where(kept, shares, 0).sum(-1) >= top_p)
+    logits = jnp.where(ranks >= least, logits, -jnp.inf)
   return logits
 
 
@@ -84,11 +81,12 @@ def _largest(ranks, holds):
   return jax.lax.fori_loop(0, 32, halve, (least, jnp.full_like(least, 2**31 - 1)))[0]
 
 
+@jax.jit
 def row_keys(seed, prompts, samples):
   """key[b], one a row, from the seed, the prompt's checksum and the number of its sample alone.
 
   Args:
-    seed: int.
+    seed: uint32[].
     prompts: uint32[b].
     samples: int32[b].
   """
