@@ -65,7 +65,8 @@ def truncated(logits, top_k, top_p):
 
 def _ranks(logits):
   """int32[b, v], ordered as the logits are, and equal where they are."""
-  bits = jax.lax.bitcast_convert_type(logits + 0.0, jnp.int32)  # + 0.0: there is one zero
+  one_zero = jnp.where(logits == 0, 0.0, logits)
+  bits = jax.lax.bitcast_convert_type(one_zero, jnp.int32)
   return jnp.where(bits < 0, bits ^ 0x7fffffff, bits)
 
 

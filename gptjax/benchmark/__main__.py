@@ -1,9 +1,9 @@
-"""The command: python -m gptjax.benchmark [train|data] [flags]; without a name it is `train`."""
+"""The command: python -m gptjax.benchmark [train|data|generate] [flags]; without a name it is `train`."""
 
 import importlib
 import sys
 
-SUBJECTS = ('train', 'data')
+SUBJECTS = ('train', 'data', 'generate')
 
 
 def main(argv):

@@ -1,0 +1,167 @@
+"""Speed of generation beside that of transformers, by turns in one run: python -m gptjax.benchmark generate
+
+Randomly initialised models of the papers' shapes, greedy, with a key-value cache, and as many tokens written
+whatever they are. Each contender works in a process of its own, by turns; medians count.
+"""
+
+import argparse
+import functools
+import importlib
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gptjax.benchmark.machine import machine
+from gptjax.benchmark.turns import by_turns, serve, times_faster
+
+SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
+OURS, THEIRS = 'gptjax', 'transformers'
+PROMPT, NEW, LONG = 16, 64, 512  # tokens: of a prompt, written after it, of the prompt that is only read
+ONE, EIGHT, READ = 'batch 1', 'batch 8', f'prefill {LONG}'
+BATCH = {ONE: 1, EIGHT: 8}
+PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers')
+# Bytes a second that the memory of a device gives, by its makers' data sheets.
+BANDWIDTH = {'NVIDIA A100-SXM4-80GB': 2.04e12, 'NVIDIA H100 80GB HBM3': 3.35e12, 'NVIDIA H200': 4.8e12}
+
+
+def make_config(size, dtype):
+  config = importlib.import_module(f'configs.{SIZES[size]}').get_config()
+  config.model.compute_dtype, config.attention.kernel = dtype, 'xla'
+  return config
+
+
+def prompts(config, batch, length):
+  return np.random.default_rng(0).integers(0, config.model.n_vocab, (batch, length), dtype=np.int32)
+
+
+def gptjax_tasks(config):
+  """({task: function that does it}, facts)."""
+  import jax
+
+  from gptjax import decode, sharding
+  from gptjax.model import GPT
+  from gptjax.sampling import Choice, row_keys
+  jax.set_mesh(sharding.make_mesh(config.mesh))
+  model = decode.ready(jax.jit(functools.partial(GPT, config=config))(jax.random.key(0)))
+  greedy = Choice(None, None, None, model.n_vocab)
+
+  def written(batch):
+    tokens, lengths, slots = decode.batch(prompts(config, batch, PROMPT), NEW, model.n_ctx)
+    keys = row_keys(np.uint32(0), np.zeros(batch, np.uint32), np.arange(batch, dtype=np.int32))
+    logits, cache = decode.read(model, tokens, lengths, slots)
+    first = np.asarray(decode.draw_first(logits, keys, lengths, greedy))
+    more, n, _ = decode.write(model, cache, first, np.zeros(batch, bool), np.int32(NEW - 1), keys,
+                              lengths + 1, greedy, np.int32(-1))
+    return np.concatenate([first[:, None], np.asarray(more)[:, :int(n)]], 1)
+
+  def read():
+    jax.block_until_ready(decode.read(model, *decode.batch(prompts(config, 1, LONG), 1, model.n_ctx)))
+
+  device, width = jax.devices()[0], np.dtype(config.model.compute_dtype).itemsize
+  c = config.model
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - model.wpe[...].nbytes
+  cache = 2 * c.n_layer * c.n_embd * width * decode.batch([[0] * PROMPT], NEW, c.n_ctx)[2]
+  return ({task: functools.partial(written, batch) for task, batch in BATCH.items()} | {READ: read},
+          {'device': device.device_kind, 'weights': size, 'cache': cache})
+
+
+def transformers_tasks(config):
+  """The same of transformers."""
+  import torch
+  import transformers
+  transformers.utils.logging.set_verbosity_error()
+  c, device = config.model, 'cuda' if torch.cuda.is_available() else 'cpu'
+  model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+    n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd, n_positions=c.n_ctx, vocab_size=c.n_vocab,
+    bos_token_id=None, eos_token_id=None)).to(device, getattr(torch, c.compute_dtype)).eval()
+  given = lambda batch, length: torch.tensor(prompts(config, batch, length)).long().to(device)
+
+  @torch.no_grad()
+  def written(batch):
+    tokens = given(batch, PROMPT)
+    return model.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, use_cache=True,
+                          max_new_tokens=NEW, pad_token_id=0)[:, PROMPT:].cpu().numpy()
+
+  @torch.no_grad()
+  def read():
+    model(given(1, LONG), use_cache=True, logits_to_keep=1).logits.cpu()
+
+  return {task: functools.partial(written, batch) for task, batch in BATCH.items()} | {READ: read}, {}
+
+
+def worker(contender, config):
+  """Answers each list of tasks with {task: seconds}."""
+  tasks, facts = {OURS: gptjax_tasks, THEIRS: transformers_tasks}[contender](config)
+
+  def answer(names):
+    seconds = {}
+    for name in names:
+      began = time.perf_counter()
+      tasks[name]()
+      seconds[name] = time.perf_counter() - began
+    return seconds
+
+  return serve(facts, answer)
+
+
+def gates(seconds):
+  """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
+  ours, theirs = seconds[OURS], seconds[THEIRS]
+  rows = [(f'{task}, times as fast as {THEIRS}', 1, times_faster(ours[task], theirs[task]))
+          for task in (ONE, READ)]
+  rows.append(('batch 8, times the tokens/s of batch 1', 3, 8 * times_faster(ours[EIGHT], ours[ONE])))
+  return [{'what': what, 'wanted': wanted, 'found': found, 'holds': found >= wanted}
+          for what, wanted, found in rows]
+
+
+def show(seconds, checks, facts):
+  print(f'{"tokens/s":<16}{"":<14}{"median":>10}{"least":>10}{"most":>10}')
+  for task in (ONE, EIGHT, READ):
+    tokens = BATCH[task] * NEW if task in BATCH else LONG
+    for name, taken in seconds.items():
+      found = taken[task]
+      print(f'{task:<16}{name:<14}{tokens / statistics.median(found):>10,.1f}{tokens / max(found):>10,.1f}'
+            f'{tokens / min(found):>10,.1f}')
+  read = (facts['weights'] + facts['cache']) * NEW / statistics.median(seconds[OURS][ONE])
+  peak = BANDWIDTH.get(facts['device'])
+  print(f'\n{OURS} at batch 1 reads {read / 1e9:,.1f} GB/s of weights and cache'
+        + (f', {read / peak:.0%} of what the memory gives' if peak else ''))
+  for check in checks:
+    print(f'{check["what"]:<44} {check["found"]:.2f}, wanted {check["wanted"]}'
+          + ('' if check['holds'] else '   not reached'))
+
+
+def main(argv):
+  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark generate', description=__doc__)
+  parser.add_argument('--size', choices=SIZES, default='124M')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  parser.add_argument('--contenders', default=f'{OURS},{THEIRS}')
+  parser.add_argument('--turns', type=int, default=5)
+  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
+  args = parser.parse_args(argv)
+  if args.worker:
+    return worker(args.worker, make_config(args.size, args.dtype))
+  contenders = args.contenders.split(',')
+  if contenders not in ([OURS], [OURS, THEIRS]):
+    parser.error(f'--contenders is {OURS} or {OURS},{THEIRS}')
+  where = machine(PACKAGES)
+  print(f'GPT-2 {args.size}, {args.dtype}, {NEW} tokens after {PROMPT}; {where["cores"]} cores of '
+        f'{where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
+             f'--dtype={args.dtype}', '--worker']
+  results = by_turns({name: [*command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns)
+  seconds = {name: {task: [turn[task] for turn in turns] for task in (ONE, EIGHT, READ)}
+             for name, (_, turns) in results.items()}
+  facts = results[OURS][0]
+  checks = gates(seconds) if THEIRS in seconds else []
+  show(seconds, checks, facts)
+  if args.out:
+    result = {'machine': where, 'size': args.size, 'dtype': args.dtype, 'facts': facts, 'seconds': seconds,
+              'gates': checks}
+    Path(args.out).write_text(json.dumps(result, indent=1) + '\n')
+  return 0

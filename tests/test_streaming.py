@@ -1,0 +1,73 @@
+"""Texts that grow: whole characters, stop strings across borders, the same however the tokens come."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptjax.data import tokenizers
+from gptjax.streaming import Text
+
+TEXT = 'naïve façade, 日本語 and 🙂🙃 emoji; the the then thence 🙂'
+
+
+@pytest.fixture(scope='module', params=['bpe', 'sentencepiece'])
+def tokenizer(request):
+  kind = {'bpe': lambda: tokenizers.train_bpe([TEXT], 270),
+          'sentencepiece': lambda: tokenizers.train_sentencepiece([TEXT], 280)}[request.param]
+  return kind()
+
+
+def pieces(text, ids, sizes):
+  """The pieces that `take` gives, the tokens coming in groups of these sizes, again and again."""
+  at, said = 0, []
+  while at < len(ids) and not text.ended:
+    size = sizes[len(said) % len(sizes)]
+    said.append(text.take(ids[at:at + size], 'length' if at + size >= len(ids) else ''))
+    at += size
+  return said
+
+
+def test_every_piece_is_of_whole_characters(tokenizer):
+  ids = tokenizer.encode(TEXT).tolist()
+  text = Text(tokenizer, tokenizer.encode('a')[-1:], 0, 1000, [])
+  said = pieces(text, ids, [1])
+  assert '\ufffd' not in ''.join(said) and len(said) > len(ids) / 2
+  assert ''.join(said) == text.said and text.said.strip() == tokenizer.decode(ids).strip()
+
+
+parts = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+
+
+@given(data=st.data(), sizes=parts, others=parts)
+def test_how_many_tokens_come_at_once_changes_nothing(tokenizer, data, sizes, others):
+  ids = data.draw(st.lists(st.integers(3, tokenizer.n_vocab - 1), min_size=1, max_size=30))
+  whole = tokenizer.decode(ids)
+  stop = [whole[a:a + n] for a, n in data.draw(st.lists(st.tuples(
+    st.integers(0, len(whole)), st.integers(1, 4)), max_size=3)) if whole[a:a + n].strip('\ufffd')]
+  made = [Text(tokenizer, [5], 0, 1000, stop) for _ in range(2)]
+  for text, one in zip(made, (sizes, others)):
+    assert ''.join(pieces(text, ids, one)) == text.said
+    assert text.ended and not any(string in text.said for string in stop)
+  assert made[0].said == made[1].said and made[0].ended == made[1].ended
+
+
+def test_a_stop_string_across_tokens_is_cut_off_and_nothing_of_it_was_shown():
+  tokenizer = tokenizers.train_bpe([TEXT], 257)  # a token a byte
+  text = Text(tokenizer, [0], 0, 100, ['then', 'thence'])
+  said = pieces(text, tokenizer.encode('so the theatre, then on').tolist(), [1])
+  assert said[:9] == ['s', 'o', ' ', '', '', '', 'the ', '', '']  # the, and then? No, a blank
+  assert text.said == 'so the theatre, ' and text.ended == 'stop'
+  text = Text(tokenizer, [0], 0, 100, ['then'])
+  assert ''.join(pieces(text, tokenizer.encode('so the').tolist(), [1])) == 'so the'
+  text = Text(tokenizer, [0], 0, 100, ['abcd', 'bc'])  # the one that is complete first
+  assert ''.join(pieces(text, tokenizer.encode('abcd').tolist(), [4])) == 'a'
+
+
+def test_the_end_of_text_token_ends_a_text_and_is_none_of_it():
+  tokenizer = tokenizers.train_bpe([TEXT], 257)
+  text = Text(tokenizer, np.array([256]), 0, 100, [])
+  assert text.take([*tokenizer.encode('ab'), 256, *tokenizer.encode('cd')], '') == 'ab'
+  assert text.ended == 'end' and text.ids == [256, *tokenizer.encode('ab')] and text.left == 98
+  cut = Text(tokenizer, [0], 0, 100, [])
+  assert cut.take(tokenizer.encode('é')[:1].tolist(), 'length') == ''  # half a character is none
