@@ -46,8 +46,8 @@ def written(model, prompts, n, choice=GREEDY, end=-1, parts=None):
   return np.concatenate(out, 1)[:len(prompts)]
 
 
-CHANGES = [{'model.norm': 'after'}, {'model.n_inner': 48, 'model.n_layer': 3},
-           {'model.tie_word_embeddings': False, 'model.scale_attn_weights': False, 'model.n_layer': 1,
+CHANGES = [{'model.norm': 'after'},
+           {'model.n_inner': 48, 'model.tie_word_embeddings': False, 'model.scale_attn_weights': False,
             'model.scale_attn_by_inverse_layer_idx': True, 'model.activation_function': 'relu'}]
 
 
@@ -78,12 +78,11 @@ def test_rows_of_different_lengths_are_written_as_if_alone_and_in_parts_as_at_on
       np.testing.assert_array_equal(written(model, prompts[:1], 12, choice)[0], together[0])
 
 
-@pytest.mark.parametrize('sizes', [dict(data=2, tensor=2), dict(replica=2, fsdp=2, tensor=2)])
-def test_every_mesh_writes_the_same(sizes):
+def test_another_mesh_writes_the_same():
   prompts = prompts_of(2, 9, 4)
   with mesh_of():
     want = written(decode.ready(made()), prompts, 10)
-  with mesh_of(**sizes):
+  with mesh_of(replica=2, fsdp=2, tensor=2):
     np.testing.assert_array_equal(written(decode.ready(made()), prompts, 10), want)
 
 

@@ -1,0 +1,184 @@
+"""A gptjax model for lm-evaluation-harness (pip install 'gptjax[lm-eval]'), which this module alone imports.
+
+    import lm_eval
+    from gptjax.lm_eval import HarnessModel
+    lm_eval.simple_evaluate(model=HarnessModel('gpt2-xl', batch_size=16), tasks=['lambada_openai'])
+
+or on a command line, where the arguments are the harness's own:
+
+    python -m gptjax.lm_eval run --model gptjax --model_args source=gpt2-xl --tasks lambada_openai
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from lm_eval import utils
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from tqdm import tqdm
+
+import gptjax
+from gptjax import decode, generate, sharding
+from gptjax.sampling import Choice
+from gptjax.streaming import Text
+
+CHUNK = 128  # positions of which logits are alive at one time
+MAX_TOKENS = ('max_gen_toks', 'max_new_tokens', 'max_tokens', 'max_completion_tokens')  # the first one counts
+MAX_GEN_TOKS = 256  # where a task names none; the harness's number
+
+
+@jax.jit
+def score(model, tokens, targets):
+  """How likely targets are, and whether they are the likeliest.
+
+  Args:
+    model: a `decode.ready` GPT.
+    tokens: int32[b, t].
+    targets: int32[b, t], what each token is followed by; negative: not counted.
+
+  Returns:
+    (float32[b] sum of log p(target) in nats, bool[b] whether all of them are the likeliest).
+  """
+  tokens, targets = (jax.reshard(x, sharding.compute('batch', None)) for x in (tokens, targets))
+  x, total, likeliest = model.features(tokens), 0.0, True
+  for start in range(0, tokens.shape[1], CHUNK):
+    logits, wanted = model.logits(x[:, start:start + CHUNK]), targets[:, start:start + CHUNK]
+    picked = jnp.where(jnp.arange(logits.shape[-1]) == wanted[..., None], logits, 0).sum(-1)
+    total += jnp.where(wanted >= 0, picked - jax.nn.logsumexp(logits, -1), 0).sum(-1)
+    likeliest &= ((logits.argmax(-1) == wanted) | (wanted < 0)).all(-1)
+  return jax.reshard(total, jax.P()), jax.reshard(likeliest, jax.P())
+
+
+@register_model('gptjax')
+class HarnessModel(TemplateLM):
+  """What lm-evaluation-harness asks of a model.
+
+  Contexts are cut on the left and documents into windows as the harness's own Hugging Face model does; nothing
+  in a text is a special token.
+
+  Args:
+    source: what `gptjax.load` takes, or the (model, tokenizer) that it gives.
+    batch_size: requests at a time.
+    seed: of draws, where a task asks for them.
+    Others that the harness adds (device, max_batch_size) do not apply.
+
+  Raises:
+    ValueError: there is no tokenizer, or what `gptjax.load` says.
+  """
+
+  def __init__(self, source, batch_size=16, seed=0, device=None, max_batch_size=None):
+    super().__init__()
+    del device, max_batch_size
+    model, self._tokenizer = source if isinstance(source, tuple) else gptjax.load(source)
+    if self._tokenizer is None:
+      raise ValueError('no tokenizer lies with the weights: put its files beside them')
+    self._mesh = sharding.ensure_mesh()
+    self._model, self.batch_size, self._seed = decode.ready(model), int(batch_size), int(seed)
+
+  @property
+  def max_length(self):
+    return self._model.n_ctx
+
+  @property
+  def max_gen_toks(self):
+    return MAX_GEN_TOKS
+
+  @property
+  def tokenizer_name(self):
+    return f'{self._tokenizer.name}-{self._tokenizer.digest[:12]}'
+
+  @property
+  def eot_token_id(self):
+    if self._tokenizer.end_of_text is None:
+      raise ValueError(f'the tokenizer {self._tokenizer.name} has no end-of-text token, after which a text '
+                       'without a context is scored')
+    return self._tokenizer.end_of_text
+
+  def tok_encode(self, string, add_special_tokens=None, **kwargs):
+    del add_special_tokens, kwargs  # there are none
+    return self._tokenizer.encode(string).tolist()
+
+  def _loglikelihood_tokens(self, requests, disable_tqdm=False, **kwargs):
+    """[(log probability in nats, whether greedy)] of (strings, tokens before, tokens to score)."""
+    del kwargs
+    results = [None] * len(requests)
+    order = sorted(range(len(requests)), key=lambda i: -len(requests[i][1]) - len(requests[i][2]))
+    with tqdm(total=len(requests), desc='loglikelihood', disable=disable_tqdm) as bar:
+      for at in range(0, len(order), self.batch_size):
+        rows = order[at:at + self.batch_size]
+        for row, result in zip(rows, self._scored([requests[row][1:] for row in rows])):
+          results[row] = result
+          if requests[row][0] is not None:
+            self.cache_hook.add_partial('loglikelihood', requests[row][0], result)
+        bar.update(len(rows))
+    return results
+
+  def _scored(self, pairs):
+    """[(log probability, whether greedy)] of one batch of (tokens before, tokens to score)."""
+    n_ctx, read = self._model.n_ctx, []
+    for before, wanted in pairs:
+      if not 1 <= len(wanted) <= n_ctx:
+        raise ValueError(f'a continuation of {len(wanted)} tokens cannot be scored in a context of {n_ctx}')
+      read.append([*before, *wanted][-n_ctx - 1:][:-1])
+    with jax.set_mesh(self._mesh):
+      tokens, _, _ = decode.batch(read, 1, n_ctx)
+      targets = np.full_like(tokens, -1)
+      for row, ids, (_, wanted) in zip(targets, read, pairs):
+        row[len(ids) - len(wanted):len(ids)] = wanted
+      totals, likeliest = jax.device_get(score(self._model, tokens, targets))
+    return list(zip(totals[:len(pairs)].tolist(), likeliest[:len(pairs)].tolist()))
+
+  def loglikelihood_rolling(self, requests, disable_tqdm=False):
+    """[log probability in nats of a whole document]; each token is scored once."""
+    strings = [request.args[0] for request in requests]
+    windows = [(i, None, *utils.make_disjoint_window(window)) for i, string in enumerate(strings)
+               for window in utils.get_rolling_token_windows(
+                 self.tok_encode(string), self.prefix_token_id, self.max_length, 1)]
+    totals = [0.0] * len(strings)
+    scored = self._loglikelihood_tokens([window[1:] for window in windows], disable_tqdm=disable_tqdm)
+    for (i, *_), (value, _) in zip(windows, scored, strict=True):
+      totals[i] += value
+    for string, total in zip(strings, totals):
+      self.cache_hook.add_partial('loglikelihood_rolling', (string,), total)
+    return totals
+
+  def generate_until(self, requests, disable_tqdm=False):
+    """[text that follows a context, up to a stop string of the task]."""
+    del disable_tqdm  # the bar shows on a terminal alone
+    groups = {}
+    for i, request in enumerate(requests):
+      groups.setdefault(repr(sorted(request.args[1].items())), []).append(i)
+    results = [None] * len(requests)
+    for rows in groups.values():
+      stop, max_tokens, choice = self._options(dict(requests[rows[0]].args[1]))
+      texts = [Text(self._tokenizer, (self.tok_encode(requests[row].args[0]) or [self.prefix_token_id])
+                    [max_tokens - self.max_length:], 0, max_tokens, stop) for row in rows]
+      with jax.set_mesh(self._mesh):
+        generate.write(self._model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size, None)
+      for row, text in zip(rows, texts):
+        results[row] = text.said
+        self.cache_hook.add_partial('generate_until', requests[row].args, text.said)
+    return results
+
+  def _options(self, asked):
+    """(stop strings, tokens to write, sampling.Choice) for the generation_kwargs of a task."""
+    until = asked.pop('until', None) or []
+    named = [value for value in (asked.pop(name, None) for name in MAX_TOKENS) if value is not None]
+    max_tokens = int(named[0]) if named else MAX_GEN_TOKS
+    temperature, top_k, top_p = (asked.pop(name, None) for name in ('temperature', 'top_k', 'top_p'))
+    drawn = asked.pop('do_sample', bool(temperature))
+    temperature = (1.0 if temperature is None else float(temperature)) if drawn else 0.0
+    if asked:
+      raise ValueError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')
+    if not max_tokens < self.max_length:
+      raise ValueError(f'max_gen_toks = {max_tokens} leaves no room for a prompt in a context of '
+                       f'{self.max_length}: ask for fewer')
+    stop = [string for string in ([until] if isinstance(until, str) else until) if string]
+    generate.check([], 1, max_tokens, temperature, top_k, top_p, self._seed, stop, 'stop', self.batch_size)
+    return stop, max_tokens, Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
+                                    min(self._model.n_vocab, self._tokenizer.n_vocab))
+
+
+if __name__ == '__main__':
+  from lm_eval.__main__ import cli_evaluate
+  cli_evaluate()
