@@ -53,8 +53,8 @@ def score(model, tokens, targets):
 class HarnessModel(TemplateLM):
   """What lm-evaluation-harness asks of a model.
 
-  Contexts are cut on the left and documents into windows as the harness's own Hugging Face model does; nothing
-  in a text is a special token.
+  Contexts are cut on the left, and documents into windows, as for the harness's own Hugging Face model.
+  Nothing in a text is a special token.
 
   Args:
     source: what `gptjax.load` takes, or the (model, tokenizer) that it gives.
