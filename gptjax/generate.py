@@ -69,7 +69,9 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
                   min(model.n_vocab, tokenizer.n_vocab))
   made = [Text(tokenizer, ids, number, max_tokens, stop)
           for ids in encoded(prompts, tokenizer, model.n_ctx) for number in range(num_samples)]
-  write(decode.ready(model), tokenizer, made, choice, seed, on_full, batch_size, listen)
+  # The weights as they were loaded can go.
+  model, source = decode.ready(model), None
+  extend(model, tokenizer, made, choice, seed, on_full, batch_size, listen)
   return [text.said for text in made]
 
 
@@ -113,15 +115,15 @@ def encoded(prompts, tokenizer, n_ctx):
   return found
 
 
-def write(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
-  """Writes texts to their ends.
+def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
+  """Writes on until each text has ended.
 
   Args:
     model: a `decode.ready` GPT; its mesh is set.
     tokenizer: the texts'.
     texts: list of Text, changed in place.
     choice: sampling.Choice.
-    seed, on_full, batch_size, listen: as for `texts`.
+    seed, on_full, batch_size, listen: as for `sample`.
   """
   end = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
   soon = listen is not None and len(texts) == 1
@@ -139,10 +141,10 @@ def write(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
       rows = order[at:at + batch_size]
       # Those whose context is full go on in a window of their own.
       while rows := [row for row in rows if not texts[row].ended]:
-        _write_window(model, texts, rows, checksums, choice, seed, end, on_full, 1 if soon else STEP, hear)
+        _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, 1 if soon else STEP, hear)
 
 
-def _write_window(model, texts, rows, checksums, choice, seed, end, on_full, most, hear):
+def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, most, hear):
   """Reads a batch of texts, of those that are full the last halves, and writes until the context is full."""
   n_ctx = model.n_ctx
   half = max(n_ctx // 2, 1)

@@ -154,7 +154,8 @@ class HarnessModel(TemplateLM):
       texts = [Text(self._tokenizer, (self.tok_encode(requests[row].args[0]) or [self.prefix_token_id])
                     [max_tokens - self.max_length:], 0, max_tokens, stop) for row in rows]
       with jax.set_mesh(self._mesh):
-        generate.write(self._model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size, None)
+        generate.extend(self._model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size,
+                        None)
       for row, text in zip(rows, texts):
         results[row] = text.said
         self.cache_hook.add_partial('generate_until', requests[row].args, text.said)

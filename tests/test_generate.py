@@ -51,7 +51,7 @@ def ids_of(model, tokenizer, prompts, choice, max_tokens, *, samples=1, on_full=
   """Tokens written after prompts (lists of tokens)."""
   made = [Text(tokenizer, ids, i, max_tokens, []) for ids in prompts for i in range(samples)]
   with mesh_of():
-    generate.write(model, tokenizer, made, choice, 0, on_full, batch_size, None)
+    generate.extend(model, tokenizer, made, choice, 0, on_full, batch_size, None)
   return [text.ids[len(ids):] for text, ids in zip(made, [ids for ids in prompts for _ in range(samples)])]
 
 
