@@ -206,4 +206,4 @@ def _rows(kept):
   """The cache of a layer as [b, h, s, k]."""
   if kept.ndim == 4:
     return kept
-  return jax.reshard(kept[None], sharding.compute('batch', 'heads', None, None))
+  return jax.reshard(kept[None], sharding.compute('batch', sharding.head_axis(len(kept)), None, None))

@@ -74,7 +74,7 @@ lookup.defvjp(_lookup_fwd, _lookup_bwd)
 
 
 def _exponentials(x, wte, targets, n_vocab):
-  """One chunk: exp(logits - max) float32[n, v], their sums [n], and the sum of the losses."""
+  """One chunk: exp(logits - max) float32[n, v], their sums [n], and the losses [n]."""
   logits = jnp.einsum('nd,vd->nv', x, wte, preferred_element_type=jnp.float32)
   if n_vocab < wte.shape[0]:
     column = jnp.arange(wte.shape[0], out_sharding=sharding.compute('vocab'))
@@ -84,16 +84,21 @@ def _exponentials(x, wte, targets, n_vocab):
   sums = exps.sum(-1)
   pick = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
   score = jax.vmap(pick)(logits, targets)[:, 0]
-  return exps, sums, jnp.where(targets >= 0, most - score + jnp.log(sums), 0).sum()
+  return exps, sums, jnp.where(targets >= 0, most - score + jnp.log(sums), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _chunked(x, wte, targets, n_vocab):
   """Sum of losses over chunks: x [chunks, n, d], targets [chunks, n]."""
-  def body(total, chunk):
+  def body(totals, chunk):
     x, targets = chunk
-    return total + _exponentials(x, wte, targets, n_vocab)[2], None
-  return jax.lax.scan(body, jnp.zeros(()), (x, targets))[0]
+    return totals + _exponentials(x, wte, targets, n_vocab)[2], None
+  return jax.lax.scan(body, _no_losses(targets), (x, targets))[0].sum()
+
+
+def _no_losses(targets):
+  """Totals [n] to begin with, one for each place in a chunk: one sum over devices is enough for them all."""
+  return jnp.zeros(targets.shape[1:], jnp.float32, out_sharding=sharding.compute('batch'))
 
 
 def _chunked_fwd(x, wte, targets, n_vocab):
@@ -101,28 +106,30 @@ def _chunked_fwd(x, wte, targets, n_vocab):
   partial_sum = sharding.summed_later('vocab', None)
 
   def body(carry, chunk):
-    total, grad_wte = carry
+    totals, grad_wte = carry
     x, targets = chunk
-    exps, sums, loss = _exponentials(x, wte, targets, n_vocab)
+    exps, sums, losses = _exponentials(x, wte, targets, n_vocab)
     exps, share = exps.astype(x.dtype), jnp.where(targets >= 0, 1 / sums, 0)[:, None]
     grad_x = share * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
                                 out_sharding=sharding.compute('batch', None))
     grad_wte += jnp.einsum('nv,nd->vd', exps, (share * x).astype(x.dtype),
                            preferred_element_type=jnp.float32, out_sharding=partial_sum)
-    return (total + loss, grad_wte), grad_x
+    return (totals + losses, grad_wte), grad_x
 
-  start = jnp.zeros((), jnp.float32), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
-  (total, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
+  start = _no_losses(targets), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
+  (totals, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
   wanted, back = jax.vjp(lambda table: lookup(table, jnp.maximum(targets, 0), (None, 'batch')), wte)
   counted = (targets >= 0)[..., None]
   grad_x -= jnp.where(counted, wanted, 0)
-  grad_wte = jax.reshard(grad_wte, jax.typeof(wte).sharding.spec) - back(jnp.where(counted, x, 0))[0]
-  return total, (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
+  if not jax.typeof(wte).sharding.spec.reduced:
+    grad_wte = jax.reshard(grad_wte, jax.typeof(wte).sharding.spec)
+  grad_wte += back(jnp.where(counted, -x, 0))[0]
+  return totals.sum(), (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
 
 
 def _chunked_bwd(n_vocab, gradients, cotangent):
   del n_vocab
-  scale = lambda grad: (cotangent * grad).astype(grad.dtype)
+  scale = lambda grad: (sharding.factor(cotangent, grad) * grad).astype(grad.dtype)
   return *map(scale, gradients), None
 
 

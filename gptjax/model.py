@@ -17,7 +17,7 @@ from flax import nnx
 from gptjax import sharding
 from gptjax.attention import attention, dropout, fold_in
 from gptjax.losses import lookup
-from gptjax.sharding import merge, rows, split
+from gptjax.sharding import merge, rows, split, spread
 
 REMAT = ('none', 'dots', 'full')
 ACTIVATIONS = {'gelu_new': jax.nn.gelu, 'gelu': functools.partial(jax.nn.gelu, approximate=False),
@@ -38,7 +38,7 @@ def constant(value, shape, axes):
 
 def gathered(param):
   """A weight where the step computes with it (see `sharding`)."""
-  return jax.reshard(param[...], sharding.compute(*param.axes))
+  return jax.reshard(param[...], sharding.used(*param.axes))
 
 
 class LayerNorm(nnx.Module):
@@ -53,7 +53,7 @@ class LayerNorm(nnx.Module):
     y = x.astype(jnp.float32)
     y = y - y.mean(-1, keepdims=True)
     y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
-    return (y * self.g + self.b).astype(x.dtype)
+    return (y * spread(gathered(self.g), y) + spread(gathered(self.b), y)).astype(x.dtype)
 
 
 class Projection(nnx.Module):
@@ -66,18 +66,20 @@ class Projection(nnx.Module):
 
   def __call__(self, x, out_sharding=None):
     """x [n, in] times the weight, plus the bias: [n, out...], a dimension of heads being e."""
-    bias = flat(self.b[...], self.b.axes)
+    bias = flat(gathered(self.b), self.b.axes)
     if self.turned:
       y = jnp.einsum('ni,oi->no', x, self.w[...])
       place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec)
-      return jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place) + bias
-    w = flat(gathered(self.w), self.w.axes)
-    return jnp.einsum('ni,i...->n...', x, w, out_sharding=out_sharding) + bias
+      y = jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place)
+    else:
+      y = jnp.einsum('ni,i...->n...', x, flat(gathered(self.w), self.w.axes), out_sharding=out_sharding)
+    return y + spread(bias, y)
 
 
 def flat(x, axes):
   """Merges the dimensions of heads and head size, if x has them; so is each product one of matrices."""
-  return merge(x, axes.index('heads')) if 'heads' in axes else x
+  heads = [dimension for dimension, axis in enumerate(axes) if axis in ('heads', 'whole_heads')]
+  return merge(x, *heads) if heads else x
 
 
 class Attention(nnx.Module):
@@ -85,11 +87,11 @@ class Attention(nnx.Module):
 
   def __init__(self, key, config, residual_std):
     d, h = config.n_embd, config.n_head
-    k = d // h
+    k, heads = d // h, sharding.head_axis(h)
     key_in, key_out = jax.random.split(key)
-    self.c_attn = Projection(key_in, (d, 3, h, k), ('embed', None, 'heads', None),
-                             (3, h, k), (None, 'heads', None), config.init_std)
-    self.c_proj = Projection(key_out, (h, k, d), ('heads', None, 'embed'),
+    self.c_attn = Projection(key_in, (d, 3, h, k), ('embed', None, heads, None),
+                             (3, h, k), (None, heads, None), config.init_std)
+    self.c_proj = Projection(key_out, (h, k, d), (heads, None, 'embed'),
                              (d,), (None,), residual_std)
     self.scaled, self.scaled_by_layer = config.scale_attn_weights, config.scale_attn_by_inverse_layer_idx
 
@@ -190,7 +192,7 @@ class GPT(nnx.Module):
       raise ValueError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = _split(keys, 2)
     x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
-    x += wpe[:t] if positions is None else lookup(wpe, positions, ('batch', None))
+    x += spread(wpe[:t], x) if positions is None else lookup(wpe, positions, ('batch', None))
     x = dropout(x, self.dropout, keys_embd)
 
     def layer(attend, x, block_and_index):
@@ -221,6 +223,13 @@ class GPT(nnx.Module):
 def _logits(model, tokens):
   model = in_dtype(model, model.dtype)
   return model.logits(model.features(tokens))
+
+
+def gathered_once(model):
+  """The model with tables of the vocabulary gathered, so that both uses of one share its gathering."""
+  for table in (model.wte, model.unembedding):
+    table.set_value(gathered(table))
+  return model
 
 
 def embedding(key, config):

@@ -157,6 +157,8 @@ def greet(run, tell, state, start):
   tokens = config.train.batch_size * config.data.seq_len
   tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
            f'{config.model.compute_dtype}, attention {config.attention.kernel}')
+  for remark in sharding.remarks(config, run.mesh):
+    tell.say(remark)
   for weight, corpus, held_out in zip(mixture.weights, mixture.train, mixture.held_out, strict=True):
     weight /= sum(mixture.weights)
     share = f'{weight:.2%} of the sequences, ' if len(mixture.train) > 1 else ''

@@ -1,17 +1,26 @@
 """The mesh, and which of its axes each logical axis lies on. No other file names a mesh axis.
 
-Weights and activations speak of `vocab embed heads head_dim mlp` and `batch`. Two tables say where
+Weights and activations speak of `vocab embed heads whole_heads mlp` and `batch`. Two tables say where
 those lie: STORAGE for weights, gradients and optimizer moments at rest, COMPUTE for everything
 inside the step. Their difference, `embed`, is what fully sharded training means: a layer's weights
 are gathered just before they are used.
+
+Gradients are sums over a batch that lies on many devices. They are added up late: over `fsdp` where a
+weight was gathered, over `replica` and `data` once a step (JAX's types say of what a sum still is a part:
+the gradient of a `reduced` array is an `unreduced` one).
 """
 
+import functools
+
 import jax
+import jax.numpy as jnp
 from jax import P
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType
 
 MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
 BATCH_AXES = ('replica', 'data', 'fsdp')
+LATE_AXES = ('replica', 'data')  # over which gradients are summed once a step
 
 STORAGE = {'vocab': 'tensor', 'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor'}
 COMPUTE = {'vocab': 'tensor', 'batch': BATCH_AXES, 'heads': 'tensor', 'mlp': 'tensor'}
@@ -40,8 +49,17 @@ def make_mesh(sizes, devices=None):
   elif known != len(devices):
     raise ValueError(f'config.mesh {shape} takes {known} devices (-1: a multiple of them), '
                      f'but there are {len(devices)}')
-  return jax.make_mesh(tuple(shape.values()), MESH_AXES, axis_types=(AxisType.Explicit,) * 4,
-                       devices=devices)
+  slices, explicit = slice_count(devices), (AxisType.Explicit,) * len(MESH_AXES)
+  if slices > 1 and shape['replica'] % slices == 0:  # only gradients cross the network between slices
+    inside = shape | {'replica': shape['replica'] // slices}
+    arranged = create_hybrid_device_mesh(tuple(inside.values()), (slices, 1, 1, 1), devices)
+    return jax.sharding.Mesh(arranged, MESH_AXES, axis_types=explicit)
+  return jax.make_mesh(tuple(shape.values()), MESH_AXES, axis_types=explicit, devices=devices)
+
+
+def slice_count(devices):
+  """Number of groups of devices with a fast network of their own: TPU slices, NVLink domains; 1 on CPUs."""
+  return len({getattr(device, 'slice_index', 0) for device in devices})
 
 
 def single_mesh():
@@ -88,9 +106,26 @@ def check_model(model, mesh):
   fsdp, tensor = mesh.shape['fsdp'], mesh.shape['tensor']
   _divide((
       ('model.n_embd', model.n_embd, fsdp, 'mesh.fsdp'),
-      ('model.n_head', model.n_head, tensor, 'mesh.tensor'),
       ('model.n_inner', model.n_inner, tensor, 'mesh.tensor'),
       ('model.pad_vocab_to', model.pad_vocab_to, tensor, 'mesh.tensor')))
+
+
+def remarks(config, mesh):
+  """What a user should know about this mesh, a list of lines."""
+  said, n_head, tensor = [], config.model.n_head, mesh.shape['tensor']
+  slices = slice_count(mesh.devices.flat)
+  if n_head % tensor:
+    said.append(f'{n_head} heads cannot be divided by config.mesh.tensor = {tensor}: attention is whole on each of '
+                'them, the rest is split')
+  if mesh.shape['replica'] % slices:
+    said.append(f'config.mesh.replica = {mesh.shape["replica"]} is no multiple of the {slices} slices: more than '
+                'gradients crosses the network between them')
+  return said
+
+
+def head_axis(n_head):
+  """The logical axis of heads: `heads`, or `whole_heads` where the mesh cannot divide them."""
+  return 'whole_heads' if n_head % jax.sharding.get_abstract_mesh().shape['tensor'] else 'heads'
 
 
 def _divide(demands):
@@ -114,21 +149,77 @@ def compute(*axes):
   return _spec(axes, COMPUTE)
 
 
+def used(*axes):
+  """Where a weight with these logical axes lies inside the step: its gradient is then `summed_later`."""
+  return P(*_spec(axes, COMPUTE), reduced=set(BATCH_AXES))
+
+
 def summed_later(*axes):
   """Like `compute`, for a sum over the batch of which each device still holds only its part."""
   return P(*_spec(axes, COMPUTE), unreduced=set(BATCH_AXES))
 
 
+def summed_late(weights):
+  """The weights, in a form whose gradients stay parts, on each replica and data shard, until `summed`."""
+  return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x), reduced=set(LATE_AXES))), weights)
+
+
+def summed(gradients):
+  """The sums of the parts that gradients with respect to `summed_late` weights are."""
+  return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x))), gradients)
+
+
+def zeros_of_gradient(x, dtype):
+  """Zeros to which gradients with respect to x can be added."""
+  return jnp.zeros(x.shape, dtype, out_sharding=_of_gradient(x))
+
+
+def factor(scalar, x):
+  """A scalar in the form that may be multiplied with x, if that is `summed_later`."""
+  return jax.reshard(scalar, P(reduced=jax.typeof(x).sharding.spec.unreduced))
+
+
+def _of_gradient(x):
+  return P(*_place(x), unreduced=jax.typeof(x).sharding.spec.reduced)
+
+
+def _place(x):
+  """Mesh axes of each dimension of x, a tuple."""
+  return jax.typeof(x).sharding.spec.partitions
+
+
+def spread(w, x):
+  """A bias or gain w [...], or one for each position, for each row of x [n, ...]: of the shape of x."""
+  n = x.ndim - w.ndim
+  return _spread(w, x.shape[:n], P(*_place(x)[:n]))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _spread(w, sizes, spec):
+  n, place = len(sizes), _place(w)
+  return jax.lax.broadcast_in_dim(jax.reshard(w, P(*place)), (*sizes, *w.shape), range(n, n + w.ndim),
+                                  out_sharding=P(*spec, *place))
+
+
+def _spread_bwd(sizes, spec, w, gradient):
+  del spec
+  total = jax.lax.reduce_sum(gradient.astype(jnp.float32), range(len(sizes)), out_sharding=_of_gradient(w))
+  return total.astype(w.dtype),
+
+
+_spread.defvjp(lambda w, sizes, spec: (_spread(w, sizes, spec), w), _spread_bwd)
+
+
 def merge(x, axis):
   """[..., i, j, ...] -> [..., i j, ...] at `axis`; j must be whole on each device."""
-  spec = list(jax.typeof(x).sharding.spec)
+  spec, reduced = _place(x), jax.typeof(x).sharding.spec.reduced
   shape = *x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2:]
-  return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], *spec[axis + 2:]))
+  return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], *spec[axis + 2:], reduced=reduced))
 
 
 def split(x, axis, sizes):
   """The inverse of `merge`: dimension `axis` becomes two, of these sizes, the first one sharded."""
-  spec = list(jax.typeof(x).sharding.spec)
+  spec = _place(x)
   shape = *x.shape[:axis], *sizes, *x.shape[axis + 1:]
   return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], None, *spec[axis + 1:]))
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.losses import next_token_loss
-from gptjax.model import GPT, gathered, in_dtype, stacked, unrolled
+from gptjax.model import GPT, gathered, gathered_once, in_dtype, stacked, unrolled
 from gptjax.optimizer import learning_rate, make_optimizer
 
 
@@ -77,6 +77,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
   count = jnp.maximum((batch['targets'] >= 0).sum(dtype=jnp.float32), 1)
 
   def loss(model, batch, keys):
+    model = gathered_once(model)
     x = model.features(batch['inputs'], keys)
     total, _ = next_token_loss(x, gathered(model.unembedding), batch['targets'], model.n_vocab,
                                config.loss.chunk)
@@ -84,7 +85,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
 
   # One cast, and where layers are unrolled one cut, a step and not a microbatch.
   model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
-  model = model if config.model.scan else unrolled(model)
+  model = sharding.summed_late(model if config.model.scan else unrolled(model))
   value_and_grad = jax.value_and_grad(loss)
   n = config.train.batch_size // config.train.microbatch_size
   if n == 1:
@@ -94,9 +95,9 @@ def loss_and_grads(params, batch, keys, config, graphdef):
       result = value_and_grad(model, *part)
       return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, result), None
 
-    zeros = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), (count, model))
+    zeros = jax.tree.map(lambda x: sharding.zeros_of_gradient(x, jnp.float32), (count, model))
     (value, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
-  grads = nnx.to_pure_dict(nnx.state(stacked(grads)))
+  grads = nnx.to_pure_dict(nnx.state(stacked(sharding.summed(grads))))
   return value, jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
 
 
