@@ -1,0 +1,94 @@
+"""What the compiled train step sends between devices: as much as the method needs, and no more."""
+
+import functools
+
+import hlo
+import jax
+import numpy as np
+import pytest
+from conftest import mesh_of, tiny_config
+
+from gptjax import sharding, train
+
+SCALARS = 64  # bytes: norms and losses; what is below is no array of the model
+BATCH = {'train.batch_size': 32, 'train.microbatch_size': 32, 'model.n_layer': 3, 'loss.chunk': 0}
+
+
+@functools.cache
+def sent(mesh, changes):
+  """[hlo.Collective] of arrays, not scalars, in the step on this mesh; both arguments as pairs."""
+  config = tiny_config(**{**BATCH, **dict(changes)})
+  with mesh_of(**dict(mesh)) as on:
+    state = sharding.concrete(jax.eval_shape(functools.partial(train.init_state, config)), on)
+    rows = jax.NamedSharding(on, sharding.compute('batch'))
+    shape = config.train.batch_size, config.model.n_ctx
+    batch = dict.fromkeys(('inputs', 'targets'), jax.ShapeDtypeStruct(shape, np.int32, sharding=rows))
+    step = functools.partial(train.train_step, config=config, graphdef=train.graph(config), steps=10)
+    text = jax.jit(step, donate_argnums=0).lower(state, batch).compile().as_text()
+  kept = [one._replace(sizes=[size for size in one.sizes if size > SCALARS]) for one in hlo.collectives(text)]
+  return [one for one in kept if one.sizes]
+
+
+def weights(changes=()):
+  """{name: float32 bytes} of the padded model."""
+  config = tiny_config(**{**BATCH, **dict(changes)})
+  with mesh_of():
+    shapes = jax.eval_shape(functools.partial(train.init_state, config)).params
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): 4 * leaf.size
+          for path, leaf in jax.tree.flatten_with_path(shapes)[0]}
+
+
+@pytest.mark.parametrize('parts', [1, 4])
+@pytest.mark.parametrize('mesh', ['data', 'replica'])
+def test_data_parallel_sums_its_gradients_once_a_step(mesh, parts):
+  found = sent(((mesh, 8),), (('train.microbatch_size', 32 // parts),))
+  assert {one.kind for one in found} == {'all-reduce'} and all(one.depth == 0 for one in found)
+  assert sum(size for one in found for size in one.sizes) == sum(weights().values())
+
+
+@pytest.mark.parametrize('remat, gatherings', [('none', 1), ('full', 2)])
+def test_fully_sharded_gathers_a_layer_once_each_way_and_scatters_its_gradient_once(remat, gatherings):
+  found = sent((('fsdp', 8),), (('model.remat', remat),))
+  matrices = {name: size for name, size in weights().items() if name.endswith('/w')}
+  tables = sum(size for name, size in weights().items() if name in ('wte', 'wpe'))
+  gathered = [one for one in found if one.kind == 'all-gather']
+  assert sum(one.times * sum(one.sizes) for one in gathered if one.depth) == gatherings * sum(matrices.values())
+  assert sum(sum(one.sizes) for one in gathered if not one.depth) == tables
+  # On a CPU XLA writes a scatter as a sum and a cut.
+  summed = [one for one in found if one.kind in ('all-reduce', 'reduce-scatter')]
+  assert sum(one.times * sum(one.sizes) for one in summed) == sum(weights().values())
+  assert {one.kind for one in found} <= {'all-gather', 'all-reduce', 'reduce-scatter'}
+
+
+@pytest.mark.parametrize('heads, reductions', [(4, 2), (5, 1)])
+def test_tensor_parallel_has_two_reductions_a_layer_each_way(heads, reductions):
+  """With heads that the mesh cannot divide, attention is whole and only the MLP has one."""
+  changes = (('model.n_head', heads), ('model.n_embd', 8 * heads))
+  found = sent((('tensor', 4),), changes)
+  activations = 4 * 32 * 24 * 8 * heads  # float32[b, t, d]
+  assert {one.kind for one in found} == {'all-reduce'}
+  in_layers = [one for one in found if one.times == 3]
+  assert sum(one.times * len(one.sizes) for one in in_layers) == 3 * reductions * 2
+  assert all(size == activations for one in in_layers for size in one.sizes)
+
+
+def test_slow_axes_carry_gradients_alone():
+  """On replica x fsdp, gradients are summed within fsdp in the loop, and over replica once after it."""
+  found = sent((('replica', 2), ('fsdp', 4)), (('train.microbatch_size', 8),))
+  late = [one for one in found if one.kind == 'all-reduce' and not one.depth]
+  sharded = {name: size for name, size in weights().items() if name.endswith('/w') or name in ('wte', 'wpe')}
+  whole = sum(weights().values()) - sum(sharded.values())
+  assert sum(size for one in late for size in one.sizes) == sum(sharded.values()) // 4 + whole
+
+
+@pytest.mark.parametrize('sizes', [dict(fsdp=4, tensor=2), dict(data=2, fsdp=2, tensor=2),
+                                   dict(replica=2, fsdp=2, tensor=2)], ids=str)
+def test_on_products_of_axes_weights_alone_are_gathered_and_nothing_is_moved_by_accident(sizes):
+  """With 5 heads on a tensor axis of 2, as GPT-2 XL's 25 are."""
+  changes = (('model.n_head', 5), ('model.n_embd', 40))
+  found = sent(tuple(sizes.items()), changes)
+  assert {one.kind for one in found} <= {'all-gather', 'all-reduce', 'reduce-scatter'}
+  gathered = sum(one.times * sum(one.sizes) for one in found if one.kind == 'all-gather')
+  assert gathered == sum(size // (sizes['tensor'] if name == 'wte' or '/mlp/' in name else 1)
+                         for name, size in weights(changes).items()
+                         if name.endswith('/w') or name in ('wte', 'wpe'))
