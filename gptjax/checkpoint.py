@@ -105,7 +105,7 @@ class Checkpoints:
     self._check_room(state)
     fresh = self.folder / f'{step}.new'
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    fresh.mkdir()
     (fresh / SAVING).touch()
     fresh.rename(folder)
     try:
@@ -151,7 +151,8 @@ class Checkpoints:
     earlier = [manifest for step in steps(self.folder) if (manifest := read_manifest(self.folder / str(step)))]
     needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
               sum(x.nbytes for x in jax.tree.leaves(state)))
-    free = shutil.disk_usage(self.folder.parent).free
+    self.folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(self.folder).free
     if free < needed:
       raise ValueError(self._full(f' (a checkpoint takes {needed:,} bytes, {free:,} are left)'))
 
