@@ -1,4 +1,4 @@
-"""The benchmark of generation: its gates say what its figures say, and both contenders write as they should."""
+"""The benchmark of generation: its gates say what its figures say; both contenders do what they say."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from gptjax.benchmark import generate
 
 
 @pytest.mark.parametrize('one, eight, read, holds', [
-  (1.0, 2.0, 0.5, [True, True, True]), (1.1, 2.0, 0.5, [False, True, True]), (1.0, 2.0, 0.6, [True, False, True]),
-  (1.0, 2.7, 0.5, [True, True, False])])
+  (1.0, 2.0, 0.5, [True, True, True]), (1.1, 2.0, 0.5, [False, True, True]),
+  (1.0, 2.0, 0.6, [True, False, True]), (1.0, 2.7, 0.5, [True, True, False])])
 def test_gates(one, eight, read, holds):
   seconds = {generate.OURS: {generate.ONE: [one] * 3, generate.EIGHT: [eight] * 3, generate.READ: [read] * 3},
              generate.THEIRS: {generate.ONE: [1.0] * 3, generate.EIGHT: [9.0] * 3, generate.READ: [0.5] * 3}}
