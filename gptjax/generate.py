@@ -22,7 +22,6 @@ from gptjax.streaming import Text
 
 PAPER_TOP_K = 40  # of the samples in the GPT-2 paper's appendix
 ON_FULL = ('stop', 'slide')
-STEP = 32  # tokens between looks at the texts, where nobody reads along
 
 
 def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=256, temperature=1.0,
@@ -141,10 +140,10 @@ def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
       rows = order[at:at + batch_size]
       # Those whose context is full go on in a window of their own.
       while rows := [row for row in rows if not texts[row].ended]:
-        _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, 1 if soon else STEP, hear)
+        _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, soon, hear)
 
 
-def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, most, hear):
+def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, soon, hear):
   """Reads a batch of texts, of those that are full the last halves, and writes until the context is full."""
   n_ctx = model.n_ctx
   half = max(n_ctx // 2, 1)
@@ -170,6 +169,8 @@ def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, mo
     written += new.shape[1]
     if not going.any():
       return
+    # Few tokens at first: most answers to a question end soon.
+    most = 1 if soon else min(max(written, 8), decode.SEGMENT)
     n = min(most, max(room[i] for i in np.flatnonzero(going)) - written)
     counts = counts + np.int32(new.shape[1])
     new, n, cache = decode.write(model, cache, new[:, -1], ~going, np.int32(n), keys, counts, choice,

@@ -130,7 +130,7 @@ def test_scores_and_greediness_request_by_request(models):
 
 @pytest.mark.parametrize('options, says', [
   ({'num_beams': 4}, 'generation_kwargs num_beams of a task'), ({'max_gen_toks': 24}, 'leaves no room'),
-  ({'do_sample': True, 'temperature': -1.0}, 'temperature = -1.0')])
+  ({'do_sample': True, 'temperature': -1.0, 'max_gen_toks': 3}, 'temperature = -1.0')])
 def test_what_cannot_be_had_is_refused_by_name(models, options, says):
   with pytest.raises(ValueError, match=says):
     models[0].generate_until(requests(('the', options)))

@@ -45,7 +45,7 @@ def gptjax_tasks(config):
   from gptjax import decode, sharding
   from gptjax.model import GPT
   from gptjax.sampling import Choice, row_keys
-  jax.set_mesh(sharding.make_mesh(config.mesh))
+  sharding.ensure_mesh()
   model = decode.ready(jax.jit(functools.partial(GPT, config=config))(jax.random.key(0)))
   greedy = Choice(None, None, None, model.n_vocab)
 
