@@ -17,7 +17,7 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 
-from gptjax.data import blocks, corpus, encode, files, progress, shards, tokenizers
+from gptjax.data import blocks, corpus, encode, files, progress, shards, sources, tokenizers
 from gptjax.data import command as command_module
 from gptjax.data import prepare as prepare_module
 from gptjax.data.prepare import prepare
@@ -206,7 +206,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path, clean):
   began = time.monotonic()
   assert start(tmp_path / 'whole', 1, 0).wait() == 0
   seconds, rng, stages = time.monotonic() - began, random.Random(), set()
-  for _ in range(7):
+  for _ in range(5):
     process = start(tmp_path / 'killed', rng.choice([1, 1, 2]), 0.02)
     time.sleep(seconds * (0.3 + rng.random()))
     process.send_signal(signal.SIGKILL)
@@ -283,13 +283,36 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
 
 
 def test_the_bar_tells_what_is_left_by_the_inputs_behind(capsys):
-  bar = progress.Bar('encoding', [100, 100, 300], 0, 0, True)
+  bar = progress.Bar('encoding', [100, 100, 300], 0, 0, 0, True)
   bar.update(1_000_000, 0, '')
   assert '%' not in capsys.readouterr().err
   bar.update(1_000_000, 1, '0.5 M tokens')
   bar.close()
   assert '20%' in (said := capsys.readouterr().err) and '2.00M/10.0M' in said
   assert '0.5 M tokens, input 2 of 3' in said
+
+
+def test_the_bar_of_plain_files_tells_what_is_left_from_the_first_byte(tmp_path, capsys):
+  texts = make_texts(300)
+  write_jsonl(tmp_path / 'a.jsonl', texts)
+  (tmp_path / 'a.txt').write_text(''.join(texts))
+  (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(b'x'))
+  plain, packed = (sources.units([f'{kind}:{tmp_path}/{name}' for kind, name in named], '') for named in (
+    [('jsonl', 'a.jsonl'), ('text', 'a.txt')], [('text', 'a.txt.gz')]))
+  assert all(map(sources.is_plain, plain)) and not any(map(sources.is_plain, packed))
+  bar = progress.Bar('encoding', [0, 0], sum(unit.size for unit in plain), 0, 0, True)
+  bar.update(sum(map(len, texts)), 0, '')
+  bar.close()
+  assert '50%|' in capsys.readouterr().err
+
+
+def test_a_corpus_too_small_to_hold_anything_out_says_so(tmp_path, capsys):
+  source = write_jsonl(tmp_path / 'a.jsonl', ['A short one.', 'Another.'])
+  for fraction, says in ((0.001, True), (0, False)):
+    prepare_module.main([f'--source={source}', '--tokenizer=train-bpe:258', f'--out={tmp_path}/{fraction}',
+                         f'--validation_fraction={fraction}'])
+    assert ('nothing is held out: too little text for validation_fraction = 0.001' in
+            capsys.readouterr().out) == says
 
 
 def test_finished_means_nothing_to_do(tmp_path):
@@ -408,14 +431,22 @@ def test_command_shows_progress_and_a_table(tmp_path):
   (['--validation_fraction=2'], 'validation_fraction'), (['--workers=0'], 'workers'),
   (['--tokenizer=train-bpe:x'], 'train-bpe:N'), (['--unknown=1'], 'unknown'),
   (['--clean=web'], 'clean'), (['--source=jsonl:BAD'], r'a.jsonl:2: not JSON')])
-def test_errors_are_one_line_and_exit_code_2(tmp_path, flags, message):
+def test_errors_are_one_line_and_exit_code_2(tmp_path, flags, message, monkeypatch, capsys):
   (tmp_path / 'a.jsonl').write_text('{"text": "good"}\nbad\n')
   flags = [flag.replace('BAD', f'{tmp_path}/a.jsonl') for flag in flags]
-  done = subprocess.run(command('python:', tmp_path / 'out', *flags), capture_output=True,
+  monkeypatch.setattr(sys, 'argv', command('text:' + str(tmp_path / 'a.jsonl'), tmp_path / 'out', *flags)[2:])
+  with pytest.raises(SystemExit) as ended:
+    command_module.run(prepare_module.main, 'prepare')
+  last = capsys.readouterr().err.strip().splitlines()[-1]
+  assert ended.value.code == 2 and last.startswith('prepare: ') and message in last
+
+
+def test_a_refusal_of_the_command_itself_has_no_traceback(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"text": "good"}\nbad\n')
+  done = subprocess.run(command(f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'out'), capture_output=True,
                         text=True, check=False)
-  last = done.stderr.strip().splitlines()[-1]
-  assert done.returncode == 2 and message in last, done.stderr
-  assert 'Traceback' not in done.stderr
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
+  assert done.stderr.strip().splitlines()[-1].startswith(f'prepare: {tmp_path}/a.jsonl:2: not JSON')
 
 
 WORKING = """
