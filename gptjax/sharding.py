@@ -115,11 +115,11 @@ def remarks(config, mesh):
   said, n_head, tensor = [], config.model.n_head, mesh.shape['tensor']
   slices = slice_count(mesh.devices.flat)
   if n_head % tensor:
-    said.append(f'{n_head} heads cannot be divided by config.mesh.tensor = {tensor}: attention is whole on each of '
-                'them, the rest is split')
+    said.append(f'{n_head} heads cannot be divided by config.mesh.tensor = {tensor}: attention is whole on '
+                'each of them, the rest is split')
   if mesh.shape['replica'] % slices:
-    said.append(f'config.mesh.replica = {mesh.shape["replica"]} is no multiple of the {slices} slices: more than '
-                'gradients crosses the network between them')
+    said.append(f'config.mesh.replica = {mesh.shape["replica"]} is no multiple of the {slices} slices: more '
+                'than gradients crosses the network between them')
   return said
 
 
