@@ -102,9 +102,10 @@ class Checkpoints:
       if self.then:  # what a kill may have kept from happening
         self.pending = self.thread.submit(self.then, folder)
       return
+    self._check_room(state)
     fresh = self.folder / f'{step}.new'
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    fresh.mkdir()
     (fresh / SAVING).touch()
     fresh.rename(folder)
     try:
@@ -142,9 +143,22 @@ class Checkpoints:
     full = getattr(error, 'errno', None) == errno.ENOSPC or any(
       words in str(error) for words in ('No space left', 'ENOSPC', 'Disk quota'))
     if full:
-      raise ValueError(f'no space left on the disk of {self.folder} while saving: free some and '
-                       'start again; the earlier checkpoint is good') from error
+      raise ValueError(self._full('')) from error
     raise error
+
+  def _check_room(self, state):
+    """Refuses what will not fit before a byte of it is written (ValueError)."""
+    earlier = [manifest for step in steps(self.folder) if (manifest := read_manifest(self.folder / str(step)))]
+    needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
+              sum(x.nbytes for x in jax.tree.leaves(state)))
+    self.folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(self.folder).free
+    if free < needed:
+      raise ValueError(self._full(f' (a checkpoint takes {needed:,} bytes, {free:,} are left)'))
+
+  def _full(self, detail):
+    return (f'no space left on the disk of {self.folder} while saving{detail}: free some and start again; the '
+            'earlier checkpoint is good')
 
   def poll(self):
     """(step, seconds) once after a save has ended, else None. Raises what went wrong in it."""

@@ -1,5 +1,6 @@
 """From the config as written to the config as run: filled in, checked, and kept in the workdir."""
 
+import difflib
 import json
 import os
 from importlib import metadata
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 
 import gptjax
+from configs import default
 from gptjax import atomic, attention, model, optimizer
 
 JOBS = ('pretrain',)
@@ -92,6 +94,17 @@ def _check_mixture(data):
   for field in ('corpus', 'source') if pairs else ():
     _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} both say what '
              f'to read: leave one out (--config.data.{field}=)')
+
+
+def unknown_field(arguments):
+  """Names the first --config.FIELD that `configs/default.py` has not, and the nearest; '' if all are known."""
+  fields = list(flat(default.get_config()))
+  for argument in arguments:
+    name = argument.partition('=')[0].lstrip('-').removeprefix('config.')
+    if argument.lstrip('-').startswith('config.') and name not in fields:
+      nearest = difflib.get_close_matches(name, fields, 1, cutoff=0)[0]
+      return f'config.{name} is not a field: did you mean config.{nearest}?'
+  return ''
 
 
 def _require(holds, message):

@@ -31,7 +31,10 @@ def parse(argv):
   """Reads the flags (ValueError for one that does not exist or does not fit)."""
   try:
     rest = FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
+  except (AttributeError, KeyError) as error:
+    from gptjax.config import unknown_field
+    raise ValueError(unknown_field(argv) or str(error)) from None
+  except (flags.Error, TypeError, OSError) as error:
     raise ValueError(' '.join(str(error.args[0] if error.args else error).split())) from None
   if len(rest) > 1:
     raise ValueError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')

@@ -24,7 +24,8 @@ def refused(done):
 
 @pytest.mark.parametrize('flags, says', [
   (['--config.model.n_leyer=3'], 'n_layer'),
-  (['--config.modle.n_layer=3'], 'model'),
+  (['--config.modle.n_layer=3'], 'config.model.n_layer?'),
+  (['--config.checkpoint.every=3'], 'config.checkpoint.every_steps?'),
   (['--config.train.steps=many'], 'steps'),
   (['--confg=x.py'], 'confg'),
   (['stray'], 'stray'),
