@@ -55,7 +55,7 @@ metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
 def folder(tmp_path_factory):
   """A folder of transformers with a tokenizer, made by gptjax."""
   where = tmp_path_factory.mktemp('model')
-  twin('gpt2', vocab_size=300).save_pretrained(where / 'weights')
+  twin('gpt2', n_layer=1, vocab_size=300).save_pretrained(where / 'weights')
   with mesh_of():
     model, _ = gptjax.load(where / 'weights')
     gptjax.save_pretrained(model, tokenizers.train_bpe([WORDS], 300), where / 'made')
@@ -66,8 +66,8 @@ def folder(tmp_path_factory):
 def models(folder):
   from gptjax.lm_eval import HarnessModel
   with mesh_of():
-    ours = HarnessModel(str(folder), batch_size=3)
-  return ours, huggingface.HFLM(str(folder), device='cpu', dtype='float32', batch_size=3)
+    ours = HarnessModel(str(folder), batch_size=4)
+  return ours, huggingface.HFLM(str(folder), device='cpu', dtype='float32', batch_size=4)
 
 
 @pytest.fixture(scope='module')
