@@ -221,7 +221,7 @@ def fail(error, workdir):
   words = errors.in_words(error, workdir)
   first_line = str(error).strip().partition('\n')[0]
   line, code = words or (f'{type(error).__name__}: {first_line}', errors.BUG)
-  if not words and not _cause(4 * POLL):
+  if not words and not _within(2 * ROLL_LIMIT, lambda: _cause(4 * POLL)):
     # From a library: it may be that a collective failed because another process is gone.
     absent = roll_call()
     if absent:
@@ -240,14 +240,11 @@ def gone(absent):
 def roll_call():
   """The numbers of the processes that do not answer within a few seconds."""
   number = f'{jax.process_index()}-{next(_calls)}'
-  answered = []
   def call():
     _client().key_value_set(f'{NEWS}roll-{number}', number)
-    answered.append(_absent(f'{HERE}{number}/', ROLL_LIMIT))
-  caller = threading.Thread(target=call, daemon=True)
-  caller.start()
-  caller.join(2 * ROLL_LIMIT)
-  return answered[0] if answered else [0]  # who keeps the store does not answer
+    return _absent(f'{HERE}{number}/', ROLL_LIMIT)
+  absent = _within(2 * ROLL_LIMIT, call)
+  return [0] if absent is None else absent  # None: who keeps the store does not answer
 
 
 def hanging(line):
@@ -266,6 +263,15 @@ def finish():
     _ended.set()
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
     jax.distributed.shutdown()
+
+
+def _within(limit, work):
+  """`work()`, or None if that takes longer than so many seconds: a call to a store that is stuck may."""
+  done = []
+  thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
+  thread.start()
+  thread.join(limit)
+  return done[0] if done else None
 
 
 def _client():
@@ -322,14 +328,16 @@ def _news():
 def _tell_and_end(line, code, stacks=False):
   """Tells all others why, unless one of them was first; then that is the cause."""
   me = jax.process_index()
-  cause = _cause(0)
-  if not cause:
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # someone was faster
-      _client().key_value_set(f'{NEWS}cause', json.dumps([me, line, code, stacks]))
+  def tell():
     cause = _cause(0)
-  if cause[0] != me:
-    _hear(*cause)
-  _keep_store()
+    if not cause:
+      with contextlib.suppress(jax.errors.JaxRuntimeError):  # someone was faster
+        _client().key_value_set(f'{NEWS}cause', json.dumps([me, line, code, stacks]))
+      cause = _cause(0)
+    if cause[0] != me:
+      _hear(*cause)
+    _keep_store()
+  _within(2 * ROLL_LIMIT, tell)
   _end_with(line, code)
 
 
