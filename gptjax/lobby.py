@@ -31,14 +31,22 @@ def meet(address, n, me, limit):
   host, _, port = address.rpartition(':')
   if not host or not port.isdigit():
     raise ValueError(f'--coordinator={address} is not HOST:PORT')
-  try:
-    place = socket.getaddrinfo(host.strip('[]'), int(port), type=socket.SOCK_STREAM)[0]
-  except OSError as error:
-    raise ValueError(f'--coordinator={address}: {host} is not known here ({error.strerror})') from None
   deadline = time.monotonic() + limit
+  place = _find(address, host.strip('[]'), int(port), deadline)
   if me == 0:
     return _receive(address, place, n, deadline, limit)
   return _join(address, place, n, me, deadline, limit), None
+
+
+def _find(address, host, port, deadline):
+  """What getaddrinfo says of the host; a name may become known only when process 0's machine is up."""
+  while True:
+    try:
+      return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+      if time.monotonic() > deadline:
+        raise ValueError(f'--coordinator={address}: {host} is not known here ({error.strerror})') from None
+      time.sleep(0.5)
 
 
 def _receive(address, place, n, deadline, limit):
