@@ -39,7 +39,8 @@ LOGS = [
 WEIGHTS = ['safetensors>=0.5,<1']
 BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
-TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'ruff>=0.9,<1']
+TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'ruff>=0.9,<1',
+        'pyyaml>=6']
 
 setup(
   name='gptjax',
@@ -54,6 +55,7 @@ setup(
   extras_require={
     'cuda': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
+    'k8s': ['kubernetes>=29,<37'],  # by which JAX finds the other pods
     'gcs': ['gcsfs>=2024.2'],
     's3': ['s3fs>=2024.2'],
     'bench': BENCH,

@@ -101,6 +101,11 @@ def fields():
       export=False,              # WORKDIR/export: the newest good one, as a folder for transformers
     ),
 
+    watchdog=dict(               # a run that hangs for longer shows its stacks and exits with 70; 0: never
+      step_timeout=1800.0,       # seconds for a step, or a batch of an evaluation
+      compile_timeout=7200.0,    # seconds for what is compiled first, and for checkpoints
+    ),
+
     eval=dict(
       every_steps=1000,          # held-out loss; and at the end; 0: only then
       steps=0,                   # batches; 0: the whole validation split

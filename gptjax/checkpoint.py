@@ -7,6 +7,8 @@ A workdir's `checkpoints/STEP/` holds
   saving         there from before the first byte until after the manifest
 A folder with `saving` and no manifest was cut short and never counted. A folder with neither, or
 whose files or arrays differ from the manifest, is damaged. Both are renamed aside, never deleted.
+
+Of several processes each writes its shards, at the same time. Process 0 does everything else, and decides.
 """
 
 import concurrent.futures
@@ -22,9 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gptjax import atomic
+from gptjax import atomic, hosts
 
 STATE, MANIFEST, SAVING = 'state', 'manifest.json', 'saving'
+VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
 
 
 def digests(tree):
@@ -95,19 +98,8 @@ class Checkpoints:
     """
     self.wait()
     folder = self.folder / str(step)
-    if (folder / MANIFEST).exists():
-      saved = read_manifest(folder)
-      if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
-        write_manifest(folder, {**saved, 'metric': metric})
-      if self.then:  # what a kill may have kept from happening
-        self.pending = self.thread.submit(self.then, folder)
+    if hosts.told(lambda: self._have(folder, metric) or self._make_folder(folder, state)):
       return
-    self._check_room(state)
-    fresh = self.folder / f'{step}.new'
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    (fresh / SAVING).touch()
-    fresh.rename(folder)
     try:
       state_digests = self.digests(state)
       self.orbax.save(folder / STATE, state)
@@ -117,9 +109,31 @@ class Checkpoints:
     self.pending = self.thread.submit(self._finish, folder, step, metric, shapes, state_digests,
                                       time.monotonic())
 
+  def _have(self, folder, metric):
+    """Whether this checkpoint was saved before; adds what it lacks."""
+    if not (folder / MANIFEST).exists():
+      return False
+    saved = read_manifest(folder)
+    if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
+      write_manifest(folder, {**saved, 'metric': metric})
+    if self.then:  # what a kill may have kept from happening
+      self.pending = self.thread.submit(self.then, folder)
+    return True
+
+  def _make_folder(self, folder, state):
+    self._check_room(state)
+    fresh = self.folder / f'{folder.name}.new'
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    (fresh / SAVING).touch()
+    fresh.rename(folder)
+    return False
+
   def _finish(self, folder, step, metric, shapes, state_digests, started):
     try:
       self.orbax.wait_until_finished()
+      if jax.process_index() > 0:
+        return step, time.monotonic() - started
       manifest = {'step': step, 'metric': metric, 'facts': self.facts,
                   'arrays': described(shapes, state_digests),
                   'files': {str(path.relative_to(folder)): _file_digest(path)
@@ -137,7 +151,7 @@ class Checkpoints:
   def _failed(self, folder, error):
     """A save that failed leaves nothing behind; a full disk is the user's to mend."""
     doomed = folder.with_name(f'{folder.name}.deleting')
-    if folder.exists():
+    if folder.exists() and not hosts.several():  # others may still be writing there
       folder.rename(doomed)  # first: half a deletion must not look like damage
       shutil.rmtree(doomed, ignore_errors=True)
     full = getattr(error, 'errno', None) == errno.ENOSPC or any(
@@ -222,24 +236,36 @@ def restore(folder, abstract_state, say):
     ValueError: there are checkpoints and none is good, or the model is another one.
   """
   folder = Path(folder).absolute()
-  found = completed(folder)
+  found = hosts.told(lambda: completed(folder))
+  while (step := hosts.told(lambda: _newest_good(folder, say), VERIFY_LIMIT)) is not None:
+    path = folder / str(step)
+    manifest = read_manifest(path)
+    state = load(path, manifest, abstract_state)
+    if described(state, jax.jit(digests)(state)) == manifest['arrays']:
+      return state, manifest
+    hosts.told(lambda: _damaged(path, 'an array differs from its digest', say))
+  if found:
+    raise ValueError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
+                     'start in another workdir')
+  return None
+
+
+def _newest_good(folder, say):
+  """The newest step whose files verify; sets aside those above it. None: there is none."""
   for step in reversed(steps(folder)):
     path = folder / str(step)
     if cut_short(path):
       say(f'checkpoint {step} was cut short: set aside as {_aside(path, "partial").name}')
       continue
-    manifest = read_manifest(path)
-    fault = fault_of(path, manifest)
+    fault = fault_of(path, read_manifest(path))
     if fault is None:
-      state = load(path, manifest, abstract_state)
-      if described(state, jax.jit(digests)(state)) == manifest['arrays']:
-        return state, manifest
-      fault = 'an array differs from its digest'
-    say(f'checkpoint {step} is damaged ({fault}): set aside as {_aside(path, "damaged").name}')
-  if found:
-    raise ValueError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
-                     'start in another workdir')
+      return step
+    _damaged(path, fault, say)
   return None
+
+
+def _damaged(path, fault, say):
+  say(f'checkpoint {path.name} is damaged ({fault}): set aside as {_aside(path, "damaged").name}')
 
 
 def cut_short(path):

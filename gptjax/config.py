@@ -1,6 +1,7 @@
 """From the config as written to the config as run: filled in, checked, and kept in the workdir."""
 
 import difflib
+import hashlib
 import json
 import os
 from importlib import metadata
@@ -15,8 +16,8 @@ from gptjax import atomic, attention, model, optimizer
 JOBS = ('pretrain',)
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
-MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'attention.kernel', 'compilation_cache', 'init_from',
-              'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
+MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
+              'init_from', 'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
               'eval.every_steps', 'eval.batch_size',
               'eval.ngrams', 'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir',
               'data.verify', 'data.prefetch', 'loss.chunk')
@@ -59,7 +60,8 @@ def check(config):
                 'train.max_skipped'):
     _require(flat(c)[field] >= 1, f'config.{field} = {flat(c)[field]} must be at least 1')
   for field in ('train.steps', 'train.epochs', 'eval.steps', 'optimizer.warmup_steps', 'loss.chunk',
-                'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens'):
+                'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens', 'watchdog.step_timeout',
+                'watchdog.compile_timeout'):
     _require(flat(c)[field] >= 0, f'config.{field} = {flat(c)[field]} must not be negative')
   _require(c.model.layer_norm_epsilon > 0,
            f'config.model.layer_norm_epsilon = {c.model.layer_norm_epsilon} must be positive')
@@ -127,6 +129,22 @@ def versions():
   """{package: version} of what decides the numbers of a run."""
   others = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
   return {'gptjax': gptjax.__version__, **{name: metadata.version(name) for name in others}}
+
+
+def facts(config):
+  """{field: value} of what must be the same in all processes of a run, JSON values."""
+  root, code = Path(gptjax.__file__).parent, hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    code.update(f'{path.relative_to(root)} '.encode() + path.read_bytes())
+  flags = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'JAX_ENABLE_X64', 'JAX_DEFAULT_MATMUL_PRECISION',
+           'JAX_DISABLE_MOST_OPTIMIZATIONS')
+  return {
+    'code of gptjax, its digest': code.hexdigest()[:16],
+    **{f'version of {name}': version for name, version in versions().items()},
+    **{f'environment variable {name}': os.environ.get(name, '') for name in flags},
+    'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
+    'number of its devices': jax.local_device_count(),
+    **{f'config.{field}': value for field, value in flat(config).items()}}
 
 
 def claim(config, workdir, corpus_digest):

@@ -1,10 +1,7 @@
 """The command: python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
-import errno
 import os
 import sys
-import traceback
-from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -19,12 +16,16 @@ host_memory.keep()
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep` left it)
 
-BAD_INPUT = 2  # exit code
+from gptjax import errors, hosts  # noqa: E402
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
                                 lock_config=True)
 flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on.')
+flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
+                    'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
+flags.DEFINE_integer('num_processes', None, 'How many processes the run has; with --coordinator.')
+flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; with --coordinator.')
 
 
 def parse(argv):
@@ -53,27 +54,21 @@ def run(config, workdir):
   raise ValueError(f'config.job = {config.job!r} is not pretrain')
 
 
-def is_ours(error):
-  """Whether a ValueError was raised by gptjax; one from a library is a bug, and shows its trace."""
-  origin = traceback.extract_tb(error.__traceback__)[-1].filename
-  return Path(origin).is_relative_to(Path(__file__).parent)
-
-
 def main(argv):
   try:
     parse(argv)
-    return run(FLAGS.config, FLAGS.workdir)
-  except ValueError as error:
-    if not is_ours(error):
+    hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    code = run(FLAGS.config, FLAGS.workdir)
+    hosts.finish()
+    return code
+  except Exception as error:
+    hosts.fail(error, FLAGS['workdir'].value)
+    words = errors.in_words(error, FLAGS['workdir'].value)
+    if words is None:
       raise
-    print(f'gptjax: {error}', file=sys.stderr)
-    return BAD_INPUT
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-      raise
-    print(f'gptjax: no space left on the disk of {FLAGS.workdir}: free some and start again; the newest '
-          'checkpoint is good', file=sys.stderr)
-    return BAD_INPUT
+    line, code = words
+    print(f'gptjax: {line}', file=sys.stderr)
+    return code
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from gptjax import atomic
+from gptjax import atomic, hosts
 from gptjax.data import pipeline
 from gptjax.model import n_params
 
@@ -56,8 +56,11 @@ class Telemetry:
 
   def __init__(self, workdir, steps, start, tensorboard):
     self.path = Path(workdir) / 'metrics.jsonl'
-    self.records = [record for record in read_metrics(self.path) if record['step'] <= start]
     self.active = jax.process_index() == 0
+    self.records = ([record for record in read_metrics(self.path) if record['step'] <= start]
+                    if self.active else [])
+    of_start = hosts.told(lambda: [record for record in self.records if record['step'] == start])
+    self.records = self.records or of_start  # what has been measured decides what is to be measured
     self.file = self.writer = None
     if self.active:
       atomic.write(self.path, ''.join(json.dumps(record) + '\n' for record in self.records))

@@ -1,0 +1,379 @@
+"""The processes of a run as one: they start together, agree, and end together.
+
+A run of several processes has a key-value store and barriers, JAX's coordination service, which process 0
+keeps. A thread in each process reads the news there, whatever its main thread waits for: why another one
+ends, that all are to stop, or a roll call. With one process nothing here does anything.
+
+No other file knows how processes talk to each other. The client is JAX's own, behind a private import: with
+the public functions a barrier has no time limit.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+
+import jax
+from jax._src import clusters, distributed
+
+from gptjax import errors, lobby
+
+START_LIMIT = 60        # seconds for all processes to be there
+LIMIT = 600             # seconds for what takes process 0 a moment
+HEARTBEAT_LIMIT = 100   # seconds after which JAX gives up a process that is dead, and ends the others
+ROLL_LIMIT = 3          # seconds in which a process that is well answers
+POLL = 0.5              # seconds between two looks at the news
+LOST = 70               # exit code: another process is gone or hangs
+
+NEWS, HERE, HEARD, STOP = (f'gptjax/{name}/' for name in ('news', 'here', 'heard', 'stop'))
+
+_names = []             # host of each process; empty: this one is alone
+_calls = itertools.count()
+_ended = threading.Event()
+_stop = None            # the Stop of this process
+
+
+def several():
+  """Whether the run has more than one process."""
+  return bool(_names)
+
+
+def start(coordinator=None, num_processes=None, process_id=None):
+  """Joins the processes of the run; call it before anything else touches JAX.
+
+  On Cloud TPU, under Slurm, Open MPI and in a GKE JobSet nothing need be given; without any of these, and
+  with no argument, the process is alone.
+
+  Args:
+    coordinator: 'HOST:PORT' of process 0.
+    num_processes, process_id: how many there are, and which this one is.
+
+  Raises:
+    ValueError: names the processes that are missing after a minute, or what is wrong with the arguments.
+  """
+  given = coordinator, num_processes, process_id
+  if given == (None,) * 3 and not in_cluster(os.environ):
+    return
+  address, n, me, local_devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
+    *given, None, None, START_LIMIT)
+  if None in (address, n, me):
+    raise ValueError('--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together: this '
+                     'machine does not say what is missing')
+  if not 0 <= me < n:
+    raise ValueError(f'--process_id={me} must be from 0 to --num_processes - 1 = {n - 1}')
+  if n == 1:
+    return
+  names, bind = lobby.meet(address, n, me, START_LIMIT)
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM; see Stop
+  jax.distributed.initialize(
+    address, n, me, local_devices, 'deactivate', START_LIMIT, heartbeat_timeout_seconds=HEARTBEAT_LIMIT,
+    shutdown_timeout_seconds=30, coordinator_bind_address=bind)
+  _names[:] = names
+  _catch_abort()
+  threading.Thread(target=_listen, daemon=True).start()
+
+
+def in_cluster(environ):
+  """Whether the environment is one in which JAX finds the other processes by itself."""
+  number = lambda name: int(environ.get(name) or 1)
+  return (number('OMPI_COMM_WORLD_SIZE') > 1
+          or (number('SLURM_NTASKS') > 1 and 'SLURM_PROCID' in environ and 'SLURM_STEP_NODELIST' in environ)
+          or ('KUBERNETES_SERVICE_HOST' in environ and 'JOB_COMPLETION_INDEX' in environ)
+          or ',' in environ.get('TPU_WORKER_HOSTNAMES', '') or number('MEGASCALE_NUM_SLICES') > 1
+          or (jax.config.jax_platforms in (None, '', 'tpu') and clusters.cluster.running_in_cloud_tpu_vm))
+
+
+def called(i):
+  """How a message names a process."""
+  return f'process {i} of {len(_names)} ({_names[i]})'
+
+
+def told(work, limit=LIMIT):
+  """What `work()` gives on process 0, on all processes; the others wait. All call it, in the same order.
+
+  Args:
+    work: function without arguments whose result JSON can hold.
+    limit: seconds that the others wait.
+
+  Raises:
+    ValueError: it took longer.
+  """
+  if not several():
+    return work()
+  key = f'gptjax/told/{next(_calls)}'
+  if jax.process_index() == 0:
+    text = json.dumps(work())
+    _client().key_value_set(key, text)
+    return json.loads(text)
+  try:
+    return json.loads(_client().blocking_key_value_get(key, round(1000 * limit)))
+  except jax.errors.JaxRuntimeError as error:
+    if 'DEADLINE' not in str(error):
+      raise
+    raise ValueError(f'{called(0)} has not come to the same point within {limit:.0f} s') from None
+
+
+def barrier(name, limit=LIMIT):
+  """Waits until all processes have called it with this name (used once in a run).
+
+  Raises:
+    ValueError: names those that have not come within `limit` seconds.
+  """
+  if not several():
+    return
+  there, deadline = f'gptjax/at/{name}/', time.monotonic() + limit
+  _client().key_value_set(f'{there}{jax.process_index()}', '')
+  absent = _absent(there, limit)
+  if absent or time.monotonic() > deadline:
+    raise ValueError(f'{" and ".join(map(called, absent))} did not come to "{name}" within {limit:.0f} s')
+
+
+def compare(facts):
+  """Makes sure that a few facts are the same in all processes.
+
+  Args:
+    facts: {field: value}, values that JSON can hold.
+
+  Raises:
+    ValueError: names process, host, field and both values.
+  """
+  if not several():
+    return
+  first, mine = told(lambda: facts), json.loads(json.dumps(facts))
+  me = jax.process_index()
+  for field in sorted(first.keys() | mine.keys()):
+    if first.get(field) != mine.get(field):
+      raise ValueError(f'{field} is {mine.get(field)!r} in {called(me)}, but {first.get(field)!r} in '
+                       f'{called(0)}: all processes need the same')
+  barrier(f'compare {next(_calls)}', START_LIMIT)
+
+
+class Stop:
+  """Whether the run is to stop: after SIGTERM or Ctrl-C to any of its processes.
+
+  All processes call `asked` equally often, at every step and wherever else they may stop, and it turns True
+  for all of them at the same call. Nothing waits for that but a run that has been told to stop: the thread
+  that hears of it holds up the next call of `asked`, tells the others how many there have been, and takes
+  the largest number plus one. The second signal ends the process at once.
+  """
+
+  def __init__(self):
+    self.lock = threading.Lock()
+    self.calls, self.last = 0, math.inf
+    self.signalled = self.agreed = False
+
+  def asked(self):
+    with self.lock:
+      self.calls += 1
+      if self.signalled and not several():
+        self.last = min(self.last, self.calls)
+      return self.calls >= self.last
+
+  def agree(self):
+    """In the listening thread of each process, once."""
+    with self.lock:
+      _client().key_value_set(f'{STOP}{jax.process_index()}', str(self.calls))
+      absent = _absent(STOP, LIMIT)
+      if absent:
+        _end_with(f'{" and ".join(map(called, absent))} did not agree when to stop', LOST)
+      self.last = 1 + max(int(calls) for _, calls in _client().key_value_dir_get(STOP))
+      self.agreed = True
+
+
+@contextlib.contextmanager
+def stop_signals():
+  """A Stop that SIGTERM and Ctrl-C turn on."""
+  global _stop
+  stop = Stop()
+  def ask(number, frame):
+    del frame
+    if stop.signalled:
+      signal.signal(number, signal.SIG_DFL)
+      signal.raise_signal(number)
+    stop.signalled = True
+  before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+  _stop = stop
+  try:
+    yield stop
+  finally:
+    _stop = None
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def fail(error, workdir):
+  """Ends all processes because of an exception in this one; with one process it returns.
+
+  The cause is the last line that each of them writes. An exception that comes from the loss of another
+  process is not the cause: then the cause is whoever does not answer.
+  """
+  if not several():
+    return
+  words = errors.in_words(error, workdir)
+  first_line = str(error).strip().partition('\n')[0]
+  line, code = words or (f'{type(error).__name__}: {first_line}', errors.BUG)
+  if not words and not _within(2 * ROLL_LIMIT, lambda: _cause(4 * POLL)):
+    # From a library: it may be that a collective failed because another process is gone.
+    absent = roll_call()
+    if absent:
+      line, code = gone(absent), LOST
+    else:
+      traceback.print_exception(error)
+  _tell_and_end(line, code)
+
+
+def gone(absent):
+  """The message about processes that do not answer."""
+  return (f'{" and ".join(map(called, absent))} does not answer: killed, out of memory, hanging or cut off; '
+          'see its own log. Start again: the run goes on from its newest checkpoint')
+
+
+def roll_call():
+  """The numbers of the processes that do not answer within a few seconds."""
+  number = f'{jax.process_index()}-{next(_calls)}'
+  def call():
+    _client().key_value_set(f'{NEWS}roll-{number}', number)
+    return _absent(f'{HERE}{number}/', ROLL_LIMIT)
+  absent = _within(2 * ROLL_LIMIT, call)
+  return [0] if absent is None else absent  # None: who keeps the store does not answer
+
+
+def hanging(line):
+  """Ends all processes because this one has seen no progress for too long; names who does not answer."""
+  if several():
+    absent = roll_call()
+    line += f'; {gone(absent)}' if absent else '; all processes answer: the stacks above show where they wait'
+    _tell_and_end(line, LOST, stacks=True)
+  _end_with(line, LOST)
+
+
+def finish():
+  """Waits for all processes and takes leave, before a process ends with all done."""
+  if several():
+    barrier('end', limit=24 * 3600)  # process 0 may have an export to write; its death would be noticed
+    _ended.set()
+    signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    jax.distributed.shutdown()
+
+
+def _within(limit, work):
+  """`work()`, or None if that takes longer than so many seconds: a call to a store that is stuck may."""
+  done = []
+  thread = threading.Thread(target=lambda: done.append(work()), daemon=True)
+  thread.start()
+  thread.join(limit)
+  return done[0] if done else None
+
+
+def _client():
+  return distributed.global_state.client
+
+
+def _absent(folder, limit):
+  """Numbers of the processes that have set no key in a folder of the store within so many seconds."""
+  deadline = time.monotonic() + limit
+  while True:
+    there = {int(key.rpartition('/')[2]) for key, _ in _client().key_value_dir_get(folder)}
+    absent = [i for i in range(len(_names)) if i not in there]
+    if not absent or time.monotonic() > deadline:
+      return absent
+    time.sleep(0.05)
+
+
+def _listen():
+  """The thread that hears the news."""
+  me, answered = jax.process_index(), set()
+  while not _ended.wait(POLL):
+    news = _news()
+    for key, number in news.items():
+      if '/roll-' in key and key not in answered:
+        answered.add(key)
+        _client().key_value_set(f'{HERE}{number}/{me}', '')
+    cause = news.get(f'{NEWS}cause')
+    if cause and json.loads(cause)[0] != me:  # its own it tells itself
+      _hear(*json.loads(cause))
+    stop = _stop
+    if stop and stop.signalled and f'{NEWS}stop' not in news:
+      _client().key_value_set(f'{NEWS}stop', str(me), allow_overwrite=True)
+    if stop and not stop.agreed and f'{NEWS}stop' in news:
+      stop.agree()
+
+
+def _cause(limit):
+  """What was told as the cause (arguments of `_hear`) within so many seconds; None: nothing was."""
+  deadline = time.monotonic() + limit
+  while True:
+    cause = _news().get(f'{NEWS}cause')
+    if cause or time.monotonic() > deadline:
+      return cause and json.loads(cause)
+    time.sleep(0.1)
+
+
+def _news():
+  try:
+    return dict(_client().key_value_dir_get(NEWS))
+  except jax.errors.JaxRuntimeError:
+    _end_with(gone([0]), LOST)
+
+
+def _tell_and_end(line, code, stacks=False):
+  """Tells all others why, unless one of them was first; then that is the cause."""
+  me = jax.process_index()
+  def tell():
+    cause = _cause(0)
+    if not cause:
+      with contextlib.suppress(jax.errors.JaxRuntimeError):  # someone was faster
+        _client().key_value_set(f'{NEWS}cause', json.dumps([me, line, code, stacks]))
+      cause = _cause(0)
+    if cause[0] != me:
+      _hear(*cause)
+    _keep_store()
+  _within(2 * ROLL_LIMIT, tell)
+  _end_with(line, code)
+
+
+def _hear(who, line, code, stacks):
+  """Ends this process because another one told why it ends."""
+  if stacks:
+    faulthandler.dump_traceback()
+  with contextlib.suppress(jax.errors.JaxRuntimeError):  # the store may be gone by now
+    _client().key_value_set(f'{HEARD}{jax.process_index()}', '', allow_overwrite=True)
+  _keep_store()
+  _end_with(line if code == LOST else f'{called(who)} has ended all: {line}', code)
+
+
+def _keep_store():
+  """Process 0 keeps the store until the others have heard, or cannot be expected to."""
+  if jax.process_index() == 0:
+    _client().key_value_set(f'{HEARD}0', '', allow_overwrite=True)
+    _absent(HEARD, 4 * POLL + 1)
+
+
+def _end_with(line, code):
+  """The last line of this process; it does not wait for threads, which may wait for others for ever."""
+  sys.stdout.flush()
+  print(f'\ngptjax: {line}' if sys.stderr.isatty() else f'gptjax: {line}', file=sys.stderr, flush=True)
+  os._exit(code)
+
+
+def _catch_abort():
+  """Gives the abort by which JAX ends a process that has lost process 0 a last line and an exit code."""
+  @ctypes.CFUNCTYPE(None, ctypes.c_int)
+  def aborted(number):
+    del number
+    faulthandler.dump_traceback()
+    me = jax.process_index()
+    _end_with(f'{called(me)} has lost contact: {gone([0]) if me else "another process is dead"}', LOST)
+  libc = ctypes.CDLL(None)
+  libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+  libc.signal(signal.SIGABRT, ctypes.cast(aborted, ctypes.c_void_p))
+  _catch_abort.kept = aborted  # for as long as the process lives

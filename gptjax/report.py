@@ -1,0 +1,119 @@
+"""What a pretraining run says: when it begins, at its steps, and at its end."""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gptjax import generate, sharding, telemetry
+from gptjax.data import corpus as corpora
+from gptjax.data import ngrams, tokenizers
+
+
+def greet(run, tell, state, start):
+  """Says what is about to run: weights, devices, corpus, length."""
+  from clu import parameter_overview
+  config, mixture = run.config, run.mixture
+  n_vocab, d = config.model.n_vocab, config.model.n_embd
+  embeddings = ('wte', 'lm_head') if 'lm_head' in state.params else ('wte',)
+  shown = {**state.params, **dict.fromkeys(embeddings, jax.ShapeDtypeStruct((n_vocab, d), np.float32))}
+  tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
+  devices = jax.devices()
+  tokens = config.train.batch_size * config.data.seq_len
+  n_windows = lambda corpus: corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
+  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+           f'{config.model.compute_dtype}, attention {config.attention.kernel}')
+  for remark in sharding.remarks(config, run.mesh):
+    tell.say(remark)
+  for weight, corpus, held_out in zip(mixture.weights, mixture.train, mixture.held_out, strict=True):
+    weight /= sum(mixture.weights)
+    share = f'{weight:.2%} of the sequences, ' if len(mixture.train) > 1 else ''
+    tell.say(f'corpus {corpus.folder}: {share}{corpus.n_tokens:,} tokens to train on '
+             f'({weight * run.steps * config.train.batch_size / n_windows(corpus):.2f} epochs), '
+             f'{held_out.n_tokens if held_out else 0:,} held out')
+  tell.say(f'{run.steps:,} steps of {tokens:,} tokens')
+  if start:
+    tell.say(f'going on after step {start}')
+
+
+def step(run, tell, watch, number, metrics):
+  """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
+  config = run.config
+  metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+  watch.steps += 1  # now it is done, and not when it was dispatched
+  if metrics['skipped'] >= config.train.max_skipped:
+    raise ValueError(
+      f'{int(metrics["skipped"])} steps in a row up to step {number} had a loss or gradient that is not '
+      'finite: lower config.optimizer.learning_rate or look at the data (gptjax.data.inspect); '
+      'weights are those of the last finite step')
+  if number % config.log.every_steps and number != run.steps:
+    return
+  seconds, input_wait = watch.report()
+  tokens = config.train.batch_size * config.data.seq_len
+  metrics = {f'train/{name}': value for name, value in metrics.items()} | {
+    'train/tokens_per_second': tokens / seconds, 'train/input_wait_fraction': input_wait}
+  line = (f'loss {metrics["train/loss"]:.4f}  {tokens / seconds:,.0f} tokens/s')
+  peak = telemetry.peak_flops(jax.devices()[0])
+  if peak:
+    flops = telemetry.flops_per_token(config.model, config.data.seq_len)
+    per_device = tokens / seconds / jax.device_count()
+    metrics['train/mfu'] = per_device * flops['palm'] / peak
+    metrics['train/mfu_causal'] = per_device * flops['causal'] / peak
+    line += f'  MFU {metrics["train/mfu"]:.1%}'
+  tell.write(number, metrics)
+  tell.progress(number, f'{line}  {telemetry.duration((run.steps - number) * seconds)} left')
+
+
+def farewell(run, tell, state):
+  """Held-out loss beside simple models, a sample, and where everything lies."""
+  config, mixture = run.config, run.mixture
+  held_out = {name: corpus.n_bytes / corpus.n_tokens
+              for name, corpus in zip(mixture.names, mixture.held_out, strict=True) if corpus}
+  baselines = ngram_baselines(run) if config.eval.ngrams and held_out else {}
+  loss = tell.value(run.steps, 'eval/loss')
+  if loss is not None:
+    length = mixture.held_out_mean(held_out.values())
+    rows = [(name, value, length) for name, value in [*baselines.items(), ('this model', loss)]]
+    if len(mixture.names) > 1:
+      parts = {name: tell.value(run.steps, f'eval/loss/{name}') for name in held_out}
+      # None: it went by another name when it was measured, before its folder was moved.
+      rows += [(f'  of {name}', part, held_out[name]) for name, part in parts.items() if part is not None]
+    width = max(16, *(len(name) + 2 for name, *_ in rows))
+    tell.say(f'\n{"held-out text":<{width}}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
+    for name, value, length in rows:
+      tell.say(f'{name:<{width}}{value:>12.4f}{math.exp(value):>12.2f}{value / length / math.log(2):>12.3f}')
+  if config.log.sample_tokens:
+    tell.say(f'\nsample:\n{sample_text(run, state.params)}')
+  curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
+  tell.say(f'\ncurves        {curves}\nmetrics       {tell.path}\n'
+           f'checkpoints   {run.workdir / "checkpoints"}\n'
+           + f'export        {run.workdir / "export"}\n' * config.checkpoint.export +
+           f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
+
+
+def ngram_baselines(run):
+  """{'unigram': loss, 'bigram': loss} of held-out text, in nats a token; a model for each corpus."""
+  mixture, n_vocab, losses = run.mixture, run.config.model.n_vocab, []
+  for corpora_of in zip(mixture.train, mixture.held_out, strict=True):
+    if all(corpora_of):
+      train, held_out = (split.tokens(0, split.n_tokens) for split in corpora_of)
+      losses.append((ngrams.unigram_loss(train, held_out, n_vocab),
+                     ngrams.bigram_loss(train, held_out, n_vocab)))
+  return {name: mixture.held_out_mean(values)
+          for name, values in zip(('unigram', 'bigram'), zip(*losses, strict=True), strict=True)}
+
+
+def sample_text(run, params):
+  """What the model writes after `config.log.sample_prompt` (top-k 40, as in the papers)."""
+  config = run.config
+  tokenizer = tokenizers.load(str(Path(run.mixture.train[0].folder) / 'tokenizer'))
+  prompt = config.log.sample_prompt
+  try:
+    written, = generate.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
+                               max_tokens=config.log.sample_tokens, top_k=generate.PAPER_TOP_K,
+                               seed=config.train.seed)
+  except ValueError as error:  # the run is done and saved
+    return f'none, for {error}'
+  return prompt + written

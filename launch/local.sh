@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# N processes of one run on this machine:
+#   launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two
+# Each has one GPU, where there are any, else DEVICES CPU devices of its own (1 by default).
+set -euo pipefail
+
+usage() {
+  echo "usage: [DEVICES=1] [PYTHON=python] $0 N --config=FILE --workdir=FOLDER [--config.FIELD=VALUE ...]" >&2
+  exit 2
+}
+
+[[ ${1:-} =~ ^[1-9][0-9]*$ ]] || usage
+n=$1
+shift
+workdir=
+for flag in "$@"; do
+  [[ $flag == --workdir=* ]] && workdir=${flag#--workdir=}
+done
+[[ -n $workdir ]] || usage
+logs=$workdir/logs
+mkdir -p "$logs"
+python=${PYTHON:-python}
+port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+gpus=$( { nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
+if ((gpus > 0 && gpus < n)); then
+  echo "$0: $n processes, but only $gpus GPUs here" >&2
+  exit 2
+fi
+
+processes=()
+for ((i = 0; i < n; i++)); do
+  if ((gpus > 0)); then
+    device=(CUDA_VISIBLE_DEVICES="$i")
+  else
+    device=(JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${DEVICES:-1}")
+  fi
+  line=(env "${device[@]}" "$python" -m gptjax.main "$@"
+    --coordinator="127.0.0.1:$port" --num_processes="$n" --process_id="$i")
+  if ((i == 0)); then
+    "${line[@]}" &
+  else
+    "${line[@]}" >"$logs/process-$i.log" 2>&1 &
+  fi
+  processes+=($!)
+done
+
+# To stop one is to stop all: they agree on a step, save it, and end with 75.
+trap 'kill -TERM "${processes[0]}" 2>/dev/null || true' TERM
+trap : INT # Ctrl-C reaches all of them without us
+
+code=0
+for i in "${!processes[@]}"; do
+  while true; do
+    rc=0
+    wait "${processes[$i]}" || rc=$?
+    kill -0 "${processes[$i]}" 2>/dev/null || break # else a signal has ended the wait, not the process
+  done
+  if ((i == 0)); then
+    code=$rc
+  elif ((code > 128 && rc <= 128)); then # process 0 was killed: others say so
+    code=$rc
+    tail -n 1 "$logs/process-$i.log" >&2
+  fi
+done
+exit "$code"

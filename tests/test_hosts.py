@@ -1,0 +1,301 @@
+"""Real processes over gloo: they start together, survive what is done to one of them, and end together."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT, command
+from test_resume import arrays, assert_same_run, losses, saving, steps_logged
+
+from gptjax import checkpoint, hosts
+
+
+def free_port():
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    return server.getsockname()[1]
+
+
+def last_line(text):
+  return text.strip().splitlines()[-1]
+
+
+# Without a model: tests/host_process.py
+
+
+def deed(n, what, absent=(), **env):
+  """n processes of host_process.py to their end: [(exit code, stdout, stderr)]."""
+  port = free_port()
+  running = [subprocess.Popen(
+    [sys.executable, str(ROOT / 'tests' / 'host_process.py'), str(port), str(n), str(i), what], cwd=ROOT,
+    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'JAX_NUM_CPU_DEVICES': '1', **env},
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(n) if i not in absent]
+  ended = []
+  for process in running:
+    try:
+      said = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+      process.kill()  # also what was stopped by a signal
+      said = process.communicate()
+    ended.append((process.returncode, *said))
+  return ended
+
+
+def test_what_process_0_knows_all_know():
+  for code, said, error in deed(2, 'told'):
+    assert code == 0, error
+    assert "{'by': 0, 'list': [1, None]}" in said
+
+
+def test_a_difference_stops_all_and_names_host_and_field():
+  for code, _, error in deed(2, 'differ'):
+    assert code == 2
+    here = socket.gethostname()
+    assert f'config.b is [1] in process 1 of 2 ({here}), but [0] in process 0' in last_line(error)
+
+
+def test_who_has_not_come_is_named():
+  for code, _, error in deed(3, 'told', absent=[1], START_LIMIT='3'):
+    assert code == 2
+    assert 'of 3 processes these have not come within 3 s: 1; here are 0' in last_line(error)
+
+
+def test_without_process_0_the_others_say_so():
+  (code, _, error), = deed(2, 'told', absent=[0], START_LIMIT='2')
+  assert code == 2 and 'got no answer from process 0' in last_line(error)
+
+
+@pytest.mark.parametrize('who', [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_signal_to_one_stops_all_after_the_same_step(who):
+  ended = deed(2, f'term{who}')
+  assert [code for code, *_ in ended] == [0, 0], ended
+  after = [line for _, said, _ in ended for line in said.splitlines() if 'stopped after' in line]
+  assert len(after) == 2 and len(set(after)) == 1
+
+
+@pytest.mark.parametrize('n, who', [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow),
+                                    pytest.param(4, 2, marks=pytest.mark.slow)])
+def test_one_is_killed_and_the_others_name_it(n, who):
+  for i, (code, _, error) in enumerate(deed(n, f'kill{who}')):
+    if i == who:
+      assert code == -signal.SIGKILL
+    else:
+      assert code == 70, error
+      assert f'process {who} of {n} (' in last_line(error) and 'does not answer' in last_line(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('who', [0, 1])
+def test_one_hangs_and_the_other_names_it(who):
+  ended = deed(2, f'halt{who}')
+  code, _, error = ended[1 - who]
+  assert code == 70 and f'process {who} of 2' in last_line(error) and 'does not answer' in last_line(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('what, code, says', [
+  ('raise1', 2, 'no space left on the disk'), ('raise0', 2, 'no space left on the disk'),
+  ('bug1', 1, "KeyError: 'a bug'"), ('late', 2, 'did not come to "start" within 1 s')])
+def test_an_exception_in_one_is_the_last_line_of_all(what, code, says):
+  for ended, _, error in deed(2, what):
+    assert ended == code
+    assert last_line(error).startswith('gptjax: ') and says in last_line(error), error
+
+
+@pytest.mark.parametrize('environ, expected', [
+  ({}, False),
+  ({'SLURM_NTASKS': '1', 'SLURM_PROCID': '0', 'SLURM_STEP_NODELIST': 'a'}, False),
+  ({'SLURM_NTASKS': '2'}, False),  # in a batch script, outside of srun
+  ({'SLURM_NTASKS': '2', 'SLURM_PROCID': '0', 'SLURM_STEP_NODELIST': 'a'}, True),
+  ({'OMPI_COMM_WORLD_SIZE': '2'}, True),
+  ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),
+  ({'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '0'}, True),
+  ({'TPU_WORKER_HOSTNAMES': 'a'}, False),
+  ({'TPU_WORKER_HOSTNAMES': 'a,b'}, True)])
+def test_where_processes_find_each_other_by_themselves(environ, expected):
+  assert bool(hosts.in_cluster(environ)) == expected
+
+
+# Whole runs
+
+
+def start(corpus, workdir, n, *flags, devices=1, cwd=ROOT, env=None):
+  """n processes of the real command; their output goes to WORKDIR.I.err."""
+  port = free_port()
+  workdir.parent.mkdir(exist_ok=True, parents=True)
+  running = []
+  for i in range(n):
+    line = command(corpus, workdir, *flags, f'--coordinator=127.0.0.1:{port}', f'--num_processes={n}',
+                   f'--process_id={i}')
+    line[3] = f'--config={ROOT}/configs/quickstart.py'
+    with open(f'{workdir}.{i}.err', 'w') as error:
+      running.append(subprocess.Popen(
+        line, cwd=cwd if isinstance(cwd, type(ROOT)) else cwd[i], stdout=subprocess.DEVNULL, stderr=error,
+        env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': str(devices), 'PYTHONPATH': str(ROOT), **(env or {})}))
+  return running
+
+
+def end(running, workdir, limit=120):
+  """[(exit code, stderr)] once all have ended; those that do not are killed (and give -9)."""
+  deadline = time.monotonic() + limit
+  for process in running:
+    try:
+      process.wait(max(deadline - time.monotonic(), 0.1))
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.wait()
+  return [(process.returncode, open(f'{workdir}.{i}.err').read()) for i, process in enumerate(running)]
+
+
+def whole(corpus, workdir, n, *flags, **more):
+  """Runs to the end."""
+  ended = end(start(corpus, workdir, n, *flags, **more), workdir)
+  assert [code for code, _ in ended] == [0] * n, ended
+  return ended
+
+
+def when(moment, running):
+  """Waits until `moment()`, while all run."""
+  deadline = time.monotonic() + 120
+  while not moment() and all(process.poll() is None for process in running):
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+
+
+@pytest.fixture(scope='module')
+def undisturbed(corpus_folder, tmp_path_factory):
+  """The workdir of a run of two processes that nothing happened to."""
+  workdir = tmp_path_factory.mktemp('hosts') / 'undisturbed'
+  whole(corpus_folder, workdir, 2)
+  return workdir
+
+
+def test_told_to_one_of_two_all_save_the_same_step_and_go_on(undisturbed, corpus_folder, tmp_path):
+  workdir = tmp_path / 'run'
+  running = start(corpus_folder, workdir, 2)
+  when(lambda: steps_logged(workdir) >= 7, running)
+  running[1].send_signal(signal.SIGTERM)
+  ended = end(running, workdir)
+  assert [code for code, _ in ended] == [75, 75], ended
+  assert not any('Traceback' in error for _, error in ended)
+  step = checkpoint.steps(workdir / 'checkpoints')[-1]
+  assert 7 <= step < 30 and f'stopped after step {step}' in ended[0][1]
+  assert f'going on after step {step}' in whole(corpus_folder, workdir, 2)[0][1]
+  assert_same_run(workdir, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('n', [2, 4])
+def test_one_is_killed_at_any_moment_and_the_run_goes_on_bit_for_bit(corpus_folder, tmp_path, n):
+  rng = random.Random(n)
+  whole(corpus_folder, tmp_path / 'undisturbed', n)
+  workdir = tmp_path / 'run'
+  moments = [lambda: steps_logged(workdir) >= 3, lambda: saving(workdir), lambda: steps_logged(workdir) >= 17]
+  for moment in moments:
+    who = rng.randrange(n)
+    running = start(corpus_folder, workdir, n)
+    when(moment, running)
+    running[who].kill()
+    killed = time.monotonic()
+    ended = end(running, workdir, 60)
+    assert time.monotonic() - killed < 30
+    for i, (code, error) in enumerate(ended):
+      if i != who:
+        assert code == 70 and f'process {who} of {n} (' in last_line(error), (i, who, code, error)
+  whole(corpus_folder, workdir, n)
+  assert_same_run(workdir, tmp_path / 'undisturbed')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('who', [0, 1])
+def test_one_is_stuck_and_the_watchdog_of_the_other_ends_it(corpus_folder, tmp_path, who):
+  workdir = tmp_path / 'run'
+  running = start(corpus_folder, workdir, 2, '--config.watchdog.step_timeout=5', '--config.train.steps=5000',
+                  '--config.checkpoint.every_steps=0', '--config.eval.every_steps=0')
+  when(lambda: steps_logged(workdir) >= 5, running)
+  running[who].send_signal(signal.SIGSTOP)
+  stopped = time.monotonic()
+  code = running[1 - who].wait(60)
+  assert time.monotonic() - stopped < 5 + 15
+  running[who].kill()
+  error = end(running, workdir)[1 - who][1]
+  assert code == 70 and 'Thread 0x' in error and 'step_timeout = 5 s' in last_line(error), error
+  assert f'process {who} of 2' in last_line(error)
+
+
+@pytest.mark.slow
+def test_a_bad_shard_on_one_host_ends_all_with_its_name(corpus_folder, tmp_path):
+  import shutil
+  for i in range(2):
+    shutil.copytree(corpus_folder, tmp_path / f'host{i}' / 'made')
+  shard = tmp_path / 'host1' / 'made' / 'train-00000.bin'
+  data = bytearray(shard.read_bytes())
+  data[100] ^= 1
+  shard.write_bytes(data)
+  workdir = tmp_path / 'run'
+  ended = end(start('made', workdir, 2, cwd=[tmp_path / 'host0', tmp_path / 'host1']), workdir)
+  for code, error in ended:
+    assert code == 2 and 'train-00000.bin' in last_line(error) and 'Traceback' not in error, error
+
+
+@pytest.mark.slow
+def test_another_config_on_one_host_ends_all(corpus_folder, tmp_path):
+  workdir, port, running = tmp_path / 'run', free_port(), []
+  for i in range(2):
+    line = command(corpus_folder, workdir, f'--coordinator=127.0.0.1:{port}', '--num_processes=2',
+                   f'--process_id={i}', f'--config.train.seed={i}')
+    with open(f'{workdir}.{i}.err', 'w') as error:
+      running.append(subprocess.Popen(line, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+                                      stderr=error))
+  for code, error in end(running, workdir):
+    assert code == 2 and 'config.train.seed is 1 in process 1 of 2' in last_line(error), error
+  assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_one_host_cannot_write_ends_all(corpus_folder, tmp_path):
+  workdir = tmp_path / 'run'
+  limited = tmp_path / 'sitecustomize.py'
+  limited.write_text('import resource, sys\nif "--process_id=1" in " ".join(sys.orig_argv):\n'
+                     '  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n')
+  running = start(corpus_folder, workdir, 2, '--config.compilation_cache=',
+                  env={'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'})
+  ended = end(running, workdir)
+  lines = [last_line(error) for _, error in ended]
+  assert all(code not in (0, -9) for code, _ in ended) and 'process 1 of 2' in lines[0], ended
+  assert lines[1].removeprefix('gptjax: ') in lines[0]
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_and_devices_goes_on_with_the_same_run(corpus_folder, tmp_path):
+  """1 -> 2 -> 4 processes, 8 -> 4 -> 1 -> 8 devices, and other meshes."""
+  flags = '--config.train.microbatch_size=8', '--config.eval.batch_size=8'
+  whole(corpus_folder, tmp_path / 'one', 1, *flags)
+  workdir = tmp_path / 'run'
+  parts = [(1, 8, []), (2, 2, ['--config.mesh.fsdp=2']), (4, 1, []), (1, 1, []),
+           (4, 2, ['--config.mesh.fsdp=4'])]
+  for part, (n, devices, mesh) in enumerate(parts):
+    running = start(corpus_folder, workdir, n, *flags, *mesh, devices=devices)
+    if part < len(parts) - 1:
+      when(lambda part=part: steps_logged(workdir) >= 5 * (part + 1), running)
+      running[-1].send_signal(signal.SIGTERM)
+    codes = [code for code, _ in end(running, workdir)]
+    assert codes == [75 if part < len(parts) - 1 else 0] * n
+  one, many = losses(tmp_path / 'one'), losses(workdir)
+  assert one.keys() == many.keys()
+  for key in one:
+    np.testing.assert_allclose(float.fromhex(one[key]), float.fromhex(many[key]), rtol=1e-5, err_msg=str(key))
+
+
+def test_checkpoints_of_several_processes_hold_each_array_whole(undisturbed, corpus_folder):
+  import gptjax
+  assert json.loads((undisturbed / 'config.json').read_text())['devices'][1] == 2
+  model, tokenizer = gptjax.load(str(undisturbed))
+  assert model(np.zeros((1, 4), np.int32)).shape == (1, 4, 290) and tokenizer.n_vocab == 290
+  assert arrays(undisturbed, 30)
