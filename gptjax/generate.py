@@ -7,14 +7,17 @@ not on what else is in the batch; but for rounding, which differs with the size 
 import argparse
 import inspect
 import math
+import os
 import signal
 import sys
 import zlib
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
+from configs import default
 from gptjax import decode, sharding
 from gptjax.data import command
 from gptjax.sampling import Choice, row_keys
@@ -194,7 +197,7 @@ def _read(path):
 
 def _parser():
   """Flags that are the arguments of `sample`, whose defaults stand there."""
-  default = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
+  given = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
   parser = command.Parser(prog='python -m gptjax.generate', argument_default=argparse.SUPPRESS)
   add = parser.add_argument
   add('--from', dest='source', required=True, help='a workdir, a checkpoint, or a folder of released weights')
@@ -207,15 +210,16 @@ def _parser():
       ('top_k', int, 'draw from so many of the likeliest tokens, 0: from all'),
       ('top_p', float, 'draw from the likeliest tokens that have this probability together'),
       ('seed', int, 'of the draws'), ('batch_size', int, 'texts at a time')):
-    add(f'--{name}', type=kind, help=text if default[name] is None else f'{text} ({default[name]})')
+    add(f'--{name}', type=kind, help=text if given[name] is None else f'{text} ({given[name]})')
   add('--stop', action='append', help='a text ends before this; repeatable')
   add('--on_full', help='when the context is full: stop, or slide: its last half is read again and the text '
-      f'goes on ({default["on_full"]})')
+      f'goes on ({given["on_full"]})')
   return parser
 
 
 def main(arguments):
   flags = vars(_parser().parse_args(arguments))
+  jax.config.update('jax_compilation_cache_dir', os.path.expanduser(default.fields()['compilation_cache']))
   prompts = flags['prompt'] = [*flags['prompt'], *map(_read, flags.pop('prompt_file'))]
   each = flags.get('num_samples', 1)
   alone, shown, full = len(prompts) <= 1 and each == 1, list(prompts), 0

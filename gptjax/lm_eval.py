@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import gptjax
 from gptjax import decode, generate, sharding
+from gptjax.data import command
 from gptjax.sampling import Choice
 from gptjax.streaming import Text
 
@@ -182,4 +183,4 @@ class HarnessModel(TemplateLM):
 
 if __name__ == '__main__':
   from lm_eval.__main__ import cli_evaluate
-  cli_evaluate()
+  command.run(lambda _: cli_evaluate(), 'lm_eval')
