@@ -162,7 +162,8 @@ class Checkpoints:
 
   def _check_room(self, state):
     """Refuses what will not fit before a byte of it is written (ValueError)."""
-    earlier = [manifest for step in steps(self.folder) if (manifest := read_manifest(self.folder / str(step)))]
+    earlier = [read_manifest(self.folder / str(step)) for step in steps(self.folder)]
+    earlier = [manifest for manifest in earlier if manifest]
     needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
               sum(x.nbytes for x in jax.tree.leaves(state)))
     self.folder.mkdir(parents=True, exist_ok=True)
@@ -171,8 +172,8 @@ class Checkpoints:
       raise ValueError(self._full(f' (a checkpoint takes {needed:,} bytes, {free:,} are left)'))
 
   def _full(self, detail):
-    return (f'no space left on the disk of {self.folder} while saving{detail}: free some and start again; the '
-            'earlier checkpoint is good')
+    return (f'no space left on the disk of {self.folder} while saving{detail}: free some and start again; '
+            'the earlier checkpoint is good')
 
   def poll(self):
     """(step, seconds) once after a save has ended, else None. Raises what went wrong in it."""

@@ -182,9 +182,8 @@ class Stop:
     """In the listening thread of each process, once."""
     with self.lock:
       _client().key_value_set(f'{STOP}{jax.process_index()}', str(self.calls))
-      absent = _absent(STOP, LIMIT)
-      if absent:
-        _end_with(f'{" and ".join(map(called, absent))} did not agree when to stop', LOST)
+      while _absent(STOP, POLL):
+        _obey(_news())
       self.last = 1 + max(int(calls) for _, calls in _client().key_value_dir_get(STOP))
       self.agreed = True
 
@@ -291,21 +290,24 @@ def _absent(folder, limit):
 
 def _listen():
   """The thread that hears the news."""
-  me, answered = jax.process_index(), set()
   while not _ended.wait(POLL):
-    news = _news()
-    for key, number in news.items():
-      if '/roll-' in key and key not in answered:
-        answered.add(key)
-        _client().key_value_set(f'{HERE}{number}/{me}', '')
-    cause = news.get(f'{NEWS}cause')
-    if cause and json.loads(cause)[0] != me:  # its own it tells itself
-      _hear(*json.loads(cause))
-    stop = _stop
+    news, stop = _news(), _stop
+    _obey(news)
     if stop and stop.signalled and f'{NEWS}stop' not in news:
-      _client().key_value_set(f'{NEWS}stop', str(me), allow_overwrite=True)
+      _client().key_value_set(f'{NEWS}stop', '', allow_overwrite=True)
     if stop and not stop.agreed and f'{NEWS}stop' in news:
       stop.agree()
+
+
+def _obey(news):
+  """Answers roll calls, and ends where another process has told why it ends."""
+  me = jax.process_index()
+  for key, number in news.items():
+    if '/roll-' in key:
+      _client().key_value_set(f'{HERE}{number}/{me}', '', allow_overwrite=True)
+  cause = news.get(f'{NEWS}cause')
+  if cause and json.loads(cause)[0] != me:  # its own it tells itself
+    _hear(*json.loads(cause))
 
 
 def _cause(limit):

@@ -77,7 +77,9 @@ def test_open_mpi_needs_no_flags(corpus_folder, tmp_path):
   if not shutil.which('mpirun'):
     subprocess.run(['apt-get', 'install', '-qq', '-y', '--no-install-recommends', 'openmpi-bin'], check=True,
                    env={**os.environ, 'DEBIAN_FRONTEND': 'noninteractive'}, timeout=300)
+  line = command(corpus_folder, tmp_path / 'run')
   done = subprocess.run(
-    ['mpirun', '--allow-run-as-root', '--oversubscribe', '-n', '2', *command(corpus_folder, tmp_path / 'run')],
-    cwd=ROOT, env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '1'}, capture_output=True, text=True, timeout=200)
+    ['mpirun', '--allow-run-as-root', '--oversubscribe', '-n', '2', *line],
+    cwd=ROOT, env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '1'}, capture_output=True, text=True,
+    timeout=200)
   assert done.returncode == 0 and '2 x cpu' in done.stderr, done.stderr
