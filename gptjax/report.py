@@ -72,7 +72,7 @@ def farewell(run, tell, state):
   config, mixture = run.config, run.mixture
   held_out = {name: corpus.n_bytes / corpus.n_tokens
               for name, corpus in zip(mixture.names, mixture.held_out, strict=True) if corpus}
-  baselines = ngram_baselines(run) if config.eval.ngrams and held_out else {}
+  baselines = ngram_baselines(run) if config.eval.ngrams and held_out and tell.active else {}
   loss = tell.value(run.steps, 'eval/loss')
   if loss is not None:
     length = mixture.held_out_mean(held_out.values())
@@ -88,8 +88,8 @@ def farewell(run, tell, state):
   if config.log.sample_tokens:
     tell.say(f'\nsample:\n{sample_text(run, state.params)}')
   spent = tell.goodput(0.0)
-  tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went into '
-           'steps that count; starts and steps done twice are in the rest')
+  tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went '
+           'into steps that count; starts and steps done twice are in the rest')
   curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
   tell.say(f'\ncurves        {curves}\nmetrics       {tell.path}\n'
            f'checkpoints   {run.workdir / "checkpoints"}\n'
