@@ -63,8 +63,10 @@ def _receive(address, place, n, deadline, limit):
       except TimeoutError:
         break
       open_sockets.enter_context(guest)
-      guests.append(guest)
+      known = len(names)
       wrong = _take_in(guest, names, n)
+      if wrong or len(names) > known:
+        guests.append(guest)
     hosts = [names.get(i, '') for i in range(n)]
     if len(names) < n and not wrong:
       wrong = missing(hosts, limit)
