@@ -162,7 +162,8 @@ class Checkpoints:
 
   def _check_room(self, state):
     """Refuses what will not fit before a byte of it is written (ValueError)."""
-    earlier = list(filter(None, (read_manifest(self.folder / str(step)) for step in steps(self.folder))))
+    earlier = [read_manifest(self.folder / str(step)) for step in steps(self.folder)]
+    earlier = [manifest for manifest in earlier if manifest]
     needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
               sum(x.nbytes for x in jax.tree.leaves(state)))
     self.folder.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ def _check_mixture(data):
 
 
 def unknown_field(arguments):
-  """Names the first --config.FIELD that no config has, and the nearest one; '' if all are known."""
+  """Names the first --config.FIELD that `configs/default.py` has not, and the nearest; '': all are known."""
   fields = list(flat(default.get_config()))
   for argument in arguments:
     name = argument.partition('=')[0].lstrip('-').removeprefix('config.')

@@ -110,7 +110,7 @@ def told(work, limit=LIMIT):
   if not several():
     return work()
   key = f'gptjax/told/{next(_calls)}'
-  if jax.process_index() == 0:
+  if _me() == 0:
     text = json.dumps(work())
     _client().key_value_set(key, text)
     return json.loads(text)
@@ -131,7 +131,7 @@ def barrier(name, limit=LIMIT):
   if not several():
     return
   there, deadline = f'gptjax/at/{name}/', time.monotonic() + limit
-  _client().key_value_set(f'{there}{jax.process_index()}', '')
+  _client().key_value_set(f'{there}{_me()}', '')
   absent = _absent(there, limit)
   if absent or time.monotonic() > deadline:
     raise ValueError(f'{" and ".join(map(called, absent))} did not come to "{name}" within {limit:.0f} s')
@@ -149,7 +149,7 @@ def compare(facts):
   if not several():
     return
   first, mine = told(lambda: facts), json.loads(json.dumps(facts))
-  me = jax.process_index()
+  me = _me()
   for field in sorted(first.keys() | mine.keys()):
     if first.get(field) != mine.get(field):
       raise ValueError(f'{field} is {mine.get(field)!r} in {called(me)}, but {first.get(field)!r} in '
@@ -181,10 +181,9 @@ class Stop:
   def agree(self):
     """In the listening thread of each process, once."""
     with self.lock:
-      _client().key_value_set(f'{STOP}{jax.process_index()}', str(self.calls))
-      absent = _absent(STOP, LIMIT)
-      if absent:
-        _end_with(f'{" and ".join(map(called, absent))} did not agree when to stop', LOST)
+      _client().key_value_set(f'{STOP}{_me()}', str(self.calls))
+      while _absent(STOP, POLL):
+        _obey(_news())
       self.last = 1 + max(int(calls) for _, calls in _client().key_value_dir_get(STOP))
       self.agreed = True
 
@@ -239,7 +238,7 @@ def gone(absent):
 
 def roll_call():
   """The numbers of the processes that do not answer within a few seconds."""
-  number = f'{jax.process_index()}-{next(_calls)}'
+  number = f'{_me()}-{next(_calls)}'
   def call():
     _client().key_value_set(f'{NEWS}roll-{number}', number)
     return _absent(f'{HERE}{number}/', ROLL_LIMIT)
@@ -278,6 +277,11 @@ def _client():
   return distributed.global_state.client
 
 
+def _me():
+  """The number of this process; `jax.process_index` would start the devices, and with them wait for all."""
+  return distributed.global_state.process_id
+
+
 def _absent(folder, limit):
   """Numbers of the processes that have set no key in a folder of the store within so many seconds."""
   deadline = time.monotonic() + limit
@@ -291,21 +295,24 @@ def _absent(folder, limit):
 
 def _listen():
   """The thread that hears the news."""
-  me, answered = jax.process_index(), set()
   while not _ended.wait(POLL):
-    news = _news()
-    for key, number in news.items():
-      if '/roll-' in key and key not in answered:
-        answered.add(key)
-        _client().key_value_set(f'{HERE}{number}/{me}', '')
-    cause = news.get(f'{NEWS}cause')
-    if cause and json.loads(cause)[0] != me:  # its own it tells itself
-      _hear(*json.loads(cause))
-    stop = _stop
+    news, stop = _news(), _stop
+    _obey(news)
     if stop and stop.signalled and f'{NEWS}stop' not in news:
-      _client().key_value_set(f'{NEWS}stop', str(me), allow_overwrite=True)
+      _client().key_value_set(f'{NEWS}stop', '', allow_overwrite=True)
     if stop and not stop.agreed and f'{NEWS}stop' in news:
       stop.agree()
+
+
+def _obey(news):
+  """Answers roll calls, and ends where another process has told why it ends."""
+  me = _me()
+  for key, number in news.items():
+    if '/roll-' in key:
+      _client().key_value_set(f'{HERE}{number}/{me}', '', allow_overwrite=True)
+  cause = news.get(f'{NEWS}cause')
+  if cause and json.loads(cause)[0] != me:  # its own it tells itself
+    _hear(*json.loads(cause))
 
 
 def _cause(limit):
@@ -327,7 +334,7 @@ def _news():
 
 def _tell_and_end(line, code, stacks=False):
   """Tells all others why, unless one of them was first; then that is the cause."""
-  me = jax.process_index()
+  me = _me()
   def tell():
     cause = _cause(0)
     if not cause:
@@ -346,14 +353,14 @@ def _hear(who, line, code, stacks):
   if stacks:
     faulthandler.dump_traceback()
   with contextlib.suppress(jax.errors.JaxRuntimeError):  # the store may be gone by now
-    _client().key_value_set(f'{HEARD}{jax.process_index()}', '', allow_overwrite=True)
+    _client().key_value_set(f'{HEARD}{_me()}', '', allow_overwrite=True)
   _keep_store()
   _end_with(line if code == LOST else f'{called(who)} has ended all: {line}', code)
 
 
 def _keep_store():
   """Process 0 keeps the store until the others have heard, or cannot be expected to."""
-  if jax.process_index() == 0:
+  if _me() == 0:
     _client().key_value_set(f'{HEARD}0', '', allow_overwrite=True)
     _absent(HEARD, 4 * POLL + 1)
 
@@ -371,7 +378,7 @@ def _catch_abort():
   def aborted(number):
     del number
     faulthandler.dump_traceback()
-    me = jax.process_index()
+    me = _me()
     _end_with(f'{called(me)} has lost contact: {gone([0]) if me else "another process is dead"}', LOST)
   libc = ctypes.CDLL(None)
   libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]

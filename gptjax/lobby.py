@@ -51,27 +51,29 @@ def _find(address, host, port, deadline):
 
 def _receive(address, place, n, deadline, limit):
   """Process 0: takes everyone in, then sends all the list of hosts, or what went wrong."""
-  guests = {0: (socket.gethostname(), None)}
+  names, guests = {0: socket.gethostname()}, []
   with contextlib.ExitStack() as open_sockets:
     server, bind = _listen(address, place)
     open_sockets.enter_context(server)
     wrong = ''
-    while len(guests) < n and not wrong and (left := deadline - time.monotonic()) > 0:
+    while len(names) < n and not wrong and (left := deadline - time.monotonic()) > 0:
       server.settimeout(left)
       try:
         guest, _ = server.accept()
       except TimeoutError:
         break
       open_sockets.enter_context(guest)
-      wrong = _take_in(guest, guests, n)
-    hosts = [guests[i][0] if i in guests else '' for i in range(n)]
-    if len(guests) < n and not wrong:
+      known = len(names)
+      wrong = _take_in(guest, names, n)
+      if wrong or len(names) > known:
+        guests.append(guest)
+    hosts = [names.get(i, '') for i in range(n)]
+    if len(names) < n and not wrong:
       wrong = missing(hosts, limit)
     answer = json.dumps({'hosts': hosts, 'wrong': wrong}) + '\n'
-    for _, guest in guests.values():
-      if guest:
-        with contextlib.suppress(OSError):  # it has gone: JAX's start, or the others, will tell
-          guest.sendall(answer.encode())
+    for guest in guests:
+      with contextlib.suppress(OSError):  # it has gone: JAX's start, or the others, will tell
+        guest.sendall(answer.encode())
   if wrong:
     raise ValueError(wrong)
   return hosts, bind
@@ -92,7 +94,7 @@ def _listen(address, place):
                    'Take another port')
 
 
-def _take_in(guest, guests, n):
+def _take_in(guest, names, n):
   """Reads who has come; gives what is wrong with that, or ''. What does not speak like us is passed over."""
   guest.settimeout(2)
   try:
@@ -102,13 +104,13 @@ def _take_in(guest, guests, n):
     return ''
   if word != GREETING:
     return ''
-  if their_n != n or not 0 < number < n:
+  if their_n != n:
     return (f'process {number} on {host} was started as one of {their_n}, process 0 as one of {n}: start all '
             'with the same number of processes')
-  if number in guests:
-    return (f'two processes were started as number {number} (on {guests[number][0]} and {host}): give each '
+  if number in names:
+    return (f'two processes were started as number {number} (on {names[number]} and {host}): give each '
             'its own --process_id')
-  guests[number] = host, guest
+  names[number] = host
   return ''
 
 

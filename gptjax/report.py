@@ -50,10 +50,12 @@ def step(run, tell, watch, number, metrics):
       'weights are those of the last finite step')
   if number % config.log.every_steps and number != run.steps:
     return
+  steps = watch.steps
   seconds, input_wait = watch.report()
   tokens = config.train.batch_size * config.data.seq_len
   metrics = {f'train/{name}': value for name, value in metrics.items()} | {
-    'train/tokens_per_second': tokens / seconds, 'train/input_wait_fraction': input_wait}
+    'train/tokens_per_second': tokens / seconds, 'train/input_wait_fraction': input_wait,
+    **tell.goodput(steps * seconds)}
   line = (f'loss {metrics["train/loss"]:.4f}  {tokens / seconds:,.0f} tokens/s')
   peak = telemetry.peak_flops(jax.devices()[0])
   if peak:
@@ -71,7 +73,7 @@ def farewell(run, tell, state):
   config, mixture = run.config, run.mixture
   held_out = {name: corpus.n_bytes / corpus.n_tokens
               for name, corpus in zip(mixture.names, mixture.held_out, strict=True) if corpus}
-  baselines = ngram_baselines(run) if config.eval.ngrams and held_out else {}
+  baselines = ngram_baselines(run) if config.eval.ngrams and held_out and tell.active else {}
   loss = tell.value(run.steps, 'eval/loss')
   if loss is not None:
     length = mixture.held_out_mean(held_out.values())
@@ -86,6 +88,9 @@ def farewell(run, tell, state):
       tell.say(f'{name:<{width}}{value:>12.4f}{math.exp(value):>12.2f}{value / length / math.log(2):>12.3f}')
   if config.log.sample_tokens:
     tell.say(f'\nsample:\n{sample_text(run, state.params)}')
+  spent = tell.goodput(0.0)
+  tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went '
+           'into steps that count; starts and steps done twice are in the rest')
   curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
   tell.say(f'\ncurves        {curves}\nmetrics       {tell.path}\n'
            f'checkpoints   {run.workdir / "checkpoints"}\n'

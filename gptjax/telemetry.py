@@ -13,6 +13,8 @@ from gptjax import atomic, hosts
 from gptjax.data import pipeline
 from gptjax.model import n_params
 
+BEGAN = time.monotonic()  # near enough to the start of the process
+
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets; by prefix of `device_kind`.
 PEAKS = {
   'NVIDIA H100 PCIe': 756e12, 'NVIDIA H100 NVL': 835e12,
@@ -57,8 +59,11 @@ class Telemetry:
   def __init__(self, workdir, steps, start, tensorboard):
     self.path = Path(workdir) / 'metrics.jsonl'
     self.active = jax.process_index() == 0
-    self.records = ([record for record in read_metrics(self.path) if record['step'] <= start]
-                    if self.active else [])
+    earlier = read_metrics(self.path) if self.active else []
+    self.records = [record for record in earlier if record['step'] <= start]
+    # All time counts, that of steps which will be done again too; of steps, those that stand.
+    self.seconds_before = max((record.get('time/run', 0.0) for record in earlier), default=0.0)
+    self.step_seconds = max((record.get('time/steps', 0.0) for record in self.records), default=0.0)
     of_start = hosts.told(lambda: [record for record in self.records if record['step'] == start])
     self.records = self.records or of_start  # what has been measured decides what is to be measured
     self.file = self.writer = None
@@ -73,6 +78,17 @@ class Telemetry:
     """A metric of a step, from this life of the run or an earlier one; None if not on record."""
     return next((record[name] for record in reversed(self.records)
                  if record['step'] == step and name in record), None)
+
+  def goodput(self, seconds):
+    """Metrics of how the run's time was spent, now that further steps have taken so many seconds.
+
+    Returns:
+      'time/run': seconds in all lives of the run, from the start of each process (of one that was killed, up
+      to its last record); 'time/steps': those in steps that count; 'time/goodput': their ratio.
+    """
+    self.step_seconds += seconds
+    run = self.seconds_before + time.monotonic() - BEGAN
+    return {'time/run': run, 'time/steps': self.step_seconds, 'time/goodput': self.step_seconds / run}
 
   def write(self, step, metrics):
     """Appends {'step': step, **metrics} (floats; not finite: null) to all places."""

@@ -13,7 +13,7 @@ echo $$ >"${PID_FILE:-/dev/null}"
 
 for ((restart = 0; restart <= MOST_RESTARTS; restart++)); do
   ((restart == 0)) || sleep "$PAUSE"
-  "$@" &
+  setsid "$@" & # else Ctrl-C reaches it twice, and the second signal ends a run at once
   child=$!
   while true; do
     wait "$child"

@@ -37,16 +37,16 @@ for ((i = 0; i < n; i++)); do
   line=(env "${device[@]}" "$python" -m gptjax.main "$@"
     --coordinator="127.0.0.1:$port" --num_processes="$n" --process_id="$i")
   if ((i == 0)); then
-    "${line[@]}" &
+    setsid "${line[@]}" &
   else
-    "${line[@]}" >"$logs/process-$i.log" 2>&1 &
+    setsid "${line[@]}" >"$logs/process-$i.log" 2>&1 &
   fi
   processes+=($!)
 done
 
-# To stop one is to stop all: they agree on a step, save it, and end with 75.
-trap 'kill -TERM "${processes[0]}" 2>/dev/null || true' TERM
-trap : INT # Ctrl-C reaches all of them without us
+# To stop one is to stop all: they agree on a step, save it, and end with 75. Each has a session of its own, or
+# Ctrl-C would reach it as well: as the second signal, which ends it at once.
+trap 'kill -TERM "${processes[0]}" 2>/dev/null || true' TERM INT
 
 code=0
 for i in "${!processes[@]}"; do

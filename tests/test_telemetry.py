@@ -85,3 +85,19 @@ def test_curves_are_a_picture(tmp_path):
 
 def test_durations():
   assert telemetry.duration(5) == '0:05' and telemetry.duration(3723) == '1:02:03'
+
+
+def test_goodput_counts_all_time_and_only_the_steps_that_stand(tmp_path, monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(telemetry.time, 'monotonic', lambda: now[0])
+  monkeypatch.setattr(telemetry, 'BEGAN', 100.0)
+  first = telemetry.Telemetry(tmp_path, 9, 0, tensorboard=False)
+  for step in (1, 2, 3):
+    now[0] += 10
+    first.write(step, first.goodput(8.0))
+  first.close()
+  monkeypatch.setattr(telemetry, 'BEGAN', 500.0)
+  now[0] = 505.0
+  second = telemetry.Telemetry(tmp_path, 9, 2, tensorboard=False)  # step 3 is done again
+  assert second.goodput(5.0) == {'time/run': 35.0, 'time/steps': 21.0, 'time/goodput': 0.6}
+  second.close()

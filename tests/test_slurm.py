@@ -1,0 +1,85 @@
+"""The Slurm and the mpirun of this machine start real runs: `pytest -m slurm`, as root on Debian."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ENVIRONMENT, ROOT, command
+from test_hosts import whole
+from test_resume import assert_same_run, steps_logged
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture(scope='module')
+def slurm(tmp_path_factory):
+  """The environment in which sbatch speaks to a Slurm of this one machine."""
+  folder = tmp_path_factory.mktemp('slurm')
+  script = str(ROOT / 'tests' / 'slurm_machine.sh')
+  subprocess.run([script, 'start', str(folder)], check=True, timeout=300)
+  yield {**ENVIRONMENT, 'SLURM_CONF': str(folder / 'slurm.conf'), 'JAX_NUM_CPU_DEVICES': '1',
+         'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)}
+  subprocess.run([script, 'stop', str(folder)], check=True, timeout=60)
+
+
+def submit(environment, log, *flags):
+  """sbatch of launch/slurm.sbatch: the number of the job."""
+  return subprocess.run(
+    ['sbatch', '--parsable', '--overcommit', f'--output={log}', 'launch/slurm.sbatch', *flags], cwd=ROOT,
+    env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def job(environment, number, field):
+  shown = subprocess.run(['scontrol', '--json', 'show', 'job', number], env=environment, capture_output=True,
+                         text=True).stdout
+  return json.loads(shown)['jobs'][0][field]
+
+
+def wait_for(moment, limit=240):
+  deadline = time.monotonic() + limit
+  while not moment():
+    assert time.monotonic() < deadline
+    time.sleep(0.2)
+
+
+def flags_of(corpus, workdir):
+  return [f'--config={ROOT}/configs/quickstart.py', *command(corpus, workdir)[4:]]
+
+
+def test_two_tasks_run_to_the_end_and_survive_a_requeue(slurm, corpus_folder, tmp_path):
+  whole(corpus_folder, tmp_path / 'undisturbed', 2)
+  workdir, log = tmp_path / 'run', tmp_path / 'log'
+  number = submit(slurm, log, *flags_of(corpus_folder, workdir))
+  wait_for(lambda: steps_logged(workdir) >= 7)
+  subprocess.run(['scontrol', 'requeue', number], env=slurm, check=True)
+  # Slurm keeps a requeued job back for two minutes.
+  wait_for(lambda: job(slurm, number, 'job_state') in ('COMPLETED', 'FAILED', 'CANCELLED'), 280)
+  said = log.read_text()
+  assert job(slurm, number, 'job_state') == 'COMPLETED', said
+  assert 'going on after step' in said and ': done' in said, said
+  assert job(slurm, number, 'restart_cnt') == 1
+  assert_same_run(workdir, tmp_path / 'undisturbed')
+
+
+def test_wrong_input_is_not_queued_again(slurm, corpus_folder, tmp_path):
+  number = submit(slurm, tmp_path / 'log', *flags_of(corpus_folder, tmp_path / 'run'),
+                  '--config.train.batch_size=7')
+  wait_for(lambda: job(slurm, number, 'job_state') in ('COMPLETED', 'FAILED'))
+  assert job(slurm, number, 'job_state') == 'FAILED' and job(slurm, number, 'restart_cnt') == 0
+  assert 'input or the config is wrong' in (tmp_path / 'log').read_text()
+
+
+def test_open_mpi_needs_no_flags(corpus_folder, tmp_path):
+  if not shutil.which('mpirun'):
+    subprocess.run(['apt-get', 'install', '-qq', '-y', '--no-install-recommends', 'openmpi-bin'], check=True,
+                   env={**os.environ, 'DEBIAN_FRONTEND': 'noninteractive'}, timeout=300)
+  line = command(corpus_folder, tmp_path / 'run')
+  done = subprocess.run(
+    ['mpirun', '--allow-run-as-root', '--oversubscribe', '-n', '2', *line],
+    cwd=ROOT, env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '1'}, capture_output=True, text=True,
+    timeout=200)
+  assert done.returncode == 0 and '2 x cpu' in done.stderr, done.stderr
