@@ -63,9 +63,9 @@ def permute(index, n, digest, seed, epoch):
   Returns:
     int64[m] in [0, n).
   """
-  epochs, which = np.unique(np.broadcast_to(epoch, index.shape), return_inverse=True)
+  epochs, which = np.unique(epoch, return_inverse=True)
   keys = np.array([_round_keys(digest, seed, int(e)) for e in epochs], np.uint64)
-  keys = keys.reshape(-1, ROUNDS).T[:, which]
+  keys = np.broadcast_to(keys.reshape(-1, ROUNDS).T[:, which.ravel()], (ROUNDS, len(index)))
   base = np.uint64(math.isqrt(n - 1) + 1)
   out = _feistel(index.astype(np.uint64), base, keys)
   while (outside := out >= n).any():
@@ -75,10 +75,16 @@ def permute(index, n, digest, seed, epoch):
 
 def _feistel(x, base, keys):
   """uint64[m] in [0, base^2) -> the same range, a bijection; keys uint64[ROUNDS, m]."""
-  a, b = np.divmod(x, base)
+  a = x // base
+  b = x - a * base
   for key in keys:
-    a, b = b, (a + _scramble(b + key) % base) % base
+    a, b = b, _remainder(a + _remainder(_scramble(b + key), base), base)
   return a * base + b
+
+
+def _remainder(x, base):
+  """x % base; NumPy divides by a scalar in a few instructions, but takes no remainder so."""
+  return x - x // base * base
 
 
 def _scramble(x):

@@ -206,7 +206,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path, clean):
   began = time.monotonic()
   assert start(tmp_path / 'whole', 1, 0).wait() == 0
   seconds, rng, stages = time.monotonic() - began, random.Random(), set()
-  for _ in range(7):
+  for _ in range(5):
     process = start(tmp_path / 'killed', rng.choice([1, 1, 2]), 0.02)
     time.sleep(seconds * (0.3 + rng.random()))
     process.send_signal(signal.SIGKILL)
@@ -408,14 +408,22 @@ def test_command_shows_progress_and_a_table(tmp_path):
   (['--validation_fraction=2'], 'validation_fraction'), (['--workers=0'], 'workers'),
   (['--tokenizer=train-bpe:x'], 'train-bpe:N'), (['--unknown=1'], 'unknown'),
   (['--clean=web'], 'clean'), (['--source=jsonl:BAD'], r'a.jsonl:2: not JSON')])
-def test_errors_are_one_line_and_exit_code_2(tmp_path, flags, message):
+def test_errors_are_one_line_and_exit_code_2(tmp_path, flags, message, monkeypatch, capsys):
   (tmp_path / 'a.jsonl').write_text('{"text": "good"}\nbad\n')
   flags = [flag.replace('BAD', f'{tmp_path}/a.jsonl') for flag in flags]
-  done = subprocess.run(command('python:', tmp_path / 'out', *flags), capture_output=True,
+  monkeypatch.setattr(sys, 'argv', command('text:' + str(tmp_path / 'a.jsonl'), tmp_path / 'out', *flags)[2:])
+  with pytest.raises(SystemExit) as ended:
+    command_module.run(prepare_module.main, 'prepare')
+  last = capsys.readouterr().err.strip().splitlines()[-1]
+  assert ended.value.code == 2 and last.startswith('prepare: ') and message in last
+
+
+def test_a_refusal_of_the_command_itself_has_no_traceback(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"text": "good"}\nbad\n')
+  done = subprocess.run(command(f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'out'), capture_output=True,
                         text=True, check=False)
-  last = done.stderr.strip().splitlines()[-1]
-  assert done.returncode == 2 and message in last, done.stderr
-  assert 'Traceback' not in done.stderr
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
+  assert done.stderr.strip().splitlines()[-1].startswith(f'prepare: {tmp_path}/a.jsonl:2: not JSON')
 
 
 WORKING = """

@@ -14,6 +14,7 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 
+from gptjax.data import command as command_module
 from gptjax.data import files, gpt1_text, gpt1_words, python_source, tokenizers
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
@@ -99,7 +100,7 @@ def gpt2_judge(gpt2):
 
 
 @needs_data
-@pytest.mark.parametrize('limit', [300_000, pytest.param(-1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('limit', [150_000, pytest.param(-1, marks=pytest.mark.slow)])
 def test_gpt2_agrees_with_the_library_on_every_file(gpt2, gpt2_judge, limit):
   count, files_read = 0, 0
   for name, text in all_texts(limit):
@@ -109,7 +110,7 @@ def test_gpt2_agrees_with_the_library_on_every_file(gpt2, gpt2_judge, limit):
       assert ids.tolist() == gpt2_judge(part), name
       assert gpt2.decode(ids) == part
       count += len(ids)
-  assert files_read > 50 and count > (2_000_000 if limit > 0 else 12_000_000)
+  assert files_read > 50 and count > (1_000_000 if limit > 0 else 12_000_000)
 
 
 def test_end_of_text_in_a_document_is_text(gpt2):
@@ -273,7 +274,7 @@ def test_sentencepiece_keeps_text(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['bpe', 'sentencepiece'])
-def test_train_command(kind, tmp_path):
+def test_train_command(kind, tmp_path, monkeypatch, capsys):
   (tmp_path / 'a.txt').write_text(CORPUS)
   command = [sys.executable, '-m', 'gptjax.data.tokenizers', 'train', f'--kind={kind}',
              '--vocab_size=430', f'--source=text:{tmp_path}/a.txt', f'--out={tmp_path}/made']
@@ -285,6 +286,8 @@ def test_train_command(kind, tmp_path):
   shutil.rmtree(tmp_path / 'made')
   for flag in ('--vocab_size=90000', '--kind=words', '--source=text:/nowhere',
                f'--out={tmp_path}/a.txt/made'):
-    done = subprocess.run([*command, flag], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and 'Traceback' not in done.stderr, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith('tokenizers: ')
+    monkeypatch.setattr(sys, 'argv', [*command[2:], flag])
+    with pytest.raises(SystemExit) as ended:
+      command_module.run(tokenizers.main, 'tokenizers')
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith('tokenizers: ')

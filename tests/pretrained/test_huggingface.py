@@ -83,11 +83,19 @@ def test_logits_loss_and_gradients_are_those_of_transformers(tmp_path, kind, cha
   check_parity(theirs, folder, [full, full // 2 + 1, 2])
 
 
+def real_gpt2(folder, n_layer):
+  return saved(folder, noise=0.02, n_layer=n_layer, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257)
+
+
+def test_so_they_are_at_the_real_width_context_and_vocabulary(tmp_path):
+  check_parity(*real_gpt2(tmp_path, 2), [1024])
+
+
+@pytest.mark.slow
 def test_so_they_are_at_the_real_size_of_124_million(tmp_path):
-  theirs, folder = saved(tmp_path, noise=0.02, n_layer=12, n_head=12, n_embd=768, n_positions=1024,
-                         vocab_size=50257)
+  theirs, folder = real_gpt2(tmp_path, 12)
   assert sum(weight.numel() for weight in theirs.parameters()) == 124_439_808
-  check_parity(theirs, folder, [1024])
+  check_parity(theirs, folder, [1024, 700])
 
 
 @pytest.mark.slow
