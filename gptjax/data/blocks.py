@@ -40,7 +40,7 @@ def read(reading, position):
     found = sources.pieces(reading.units[number], reading.separator, reading.tfds_dir)
     for count, piece in enumerate(itertools.islice(found, skip, None), skip + 1):
       if piece.problem and reading.stop:
-        raise ValueError(f'{piece.place}: {piece.problem}; --on_error=skip would leave it out')
+        raise ValueError(f'{piece.place}: {piece.problem.rstrip(".")}; --on_error=skip would leave it out')
       documents += piece.start == 0
       yield Position(number, count, documents), piece
     skip = 0

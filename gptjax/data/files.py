@@ -20,6 +20,7 @@ PIECE = 1 << 20           # characters: a longer document is encoded in pieces o
 MAX_DOCUMENT = 1 << 26    # bytes of a line of JSON, or between two separators
 CHUNK = 1 << 20           # bytes read at a time
 LITTLE = 1 << 13          # bytes decompressed at a time
+COMPRESSED = '.gz', '.zst'  # what names of such files end in
 FIELDS = ('url', 'domain', 'title')  # of a record, beside its text: what the cleaning looks at
 
 

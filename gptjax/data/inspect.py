@@ -11,11 +11,11 @@ Steps are batches, counted from 0; the loss of batch s stands in metrics.jsonl a
 import argparse
 import json
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from gptjax.data import command
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 
@@ -53,7 +53,7 @@ def main(argv):
 
 
 def _parse(argv):
-  parser = argparse.ArgumentParser(
+  parser = command.Parser(
     prog='python -m gptjax.data.inspect', description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
   add = parser.add_argument
@@ -244,8 +244,4 @@ def _printable(text):
 
 if __name__ == '__main__':
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it without a traceback
-  try:
-    main(sys.argv[1:])
-  except ValueError as error:
-    print(error, file=sys.stderr)
-    sys.exit(2)
+  command.run(main, 'inspect')

@@ -256,7 +256,9 @@ class _Progress:
 
   def __init__(self, job, state, files, name, position):
     self._job, self._state, self._files = job, state, files
-    self._bar = progress_bar.Bar(name, [unit.size or 0 for unit in job.reading.units], position.unit,
+    units = job.reading.units
+    sizes = [unit.size or 0 for unit in units]
+    self._bar = progress_bar.Bar(name, sizes, sum(sizes) * all(map(sources.is_plain, units)), position.unit,
                                  sum(split['bytes'] for split in self._splits()), job.progress)
     self._committed = time.monotonic()
 
@@ -312,6 +314,9 @@ def table(manifest, seconds):
   skipped = manifest['skipped']
   lines += [f'skipped {count:,}: {why}' for why, count in sorted(skipped.items())]
   lines.append(f'skipped {sum(skipped.values()):,} documents; {seconds:.1f} s')
+  if manifest['validation_fraction'] and 'validation' not in manifest['splits']:
+    lines.append(f'nothing is held out: too little text for validation_fraction = '
+                 f'{manifest["validation_fraction"]:g}')
   return '\n'.join(lines)
 
 

@@ -93,6 +93,11 @@ def pieces(unit, separator, tfds_dir):
   return files.text_pieces(unit.path, separator)
 
 
+def is_plain(unit):
+  """Whether the size of a unit is about that of its text: a file that is not compressed."""
+  return unit.kind in ('text', 'jsonl') and not unit.path.endswith(files.COMPRESSED)
+
+
 def sound_pieces(unit, separator, tfds_dir):
   """The pieces of a unit; ValueError, with file and line, at the first one with a problem."""
   for piece in pieces(unit, separator, tfds_dir):

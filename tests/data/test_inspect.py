@@ -157,7 +157,8 @@ def test_command_exits_with_2_and_one_line(folder):
   def run(*argv):
     return subprocess.run([sys.executable, '-m', 'gptjax.data.inspect', *argv], text=True,
                           capture_output=True, check=False, cwd=Path(__file__).parents[2])
-  bad = run(folder, '--document=99')
-  assert (bad.returncode, bad.stdout, bad.stderr.count('\n')) == (2, '', 1)
+  for bad in run(folder, '--document=99'), run(folder, '--stpe=3'):
+    assert (bad.returncode, bad.stdout, bad.stderr.count('\n')) == (2, '', 1)
+    assert bad.stderr.startswith('inspect: ')
   good = run(folder, '--document=0')
   assert (good.returncode, good.stderr) == (0, '') and TEXTS[0] in good.stdout

@@ -17,7 +17,7 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 
-from gptjax.data import blocks, corpus, encode, files, progress, shards, tokenizers
+from gptjax.data import blocks, corpus, encode, files, progress, shards, sources, tokenizers
 from gptjax.data import command as command_module
 from gptjax.data import prepare as prepare_module
 from gptjax.data.prepare import prepare
@@ -283,13 +283,36 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
 
 
 def test_the_bar_tells_what_is_left_by_the_inputs_behind(capsys):
-  bar = progress.Bar('encoding', [100, 100, 300], 0, 0, True)
+  bar = progress.Bar('encoding', [100, 100, 300], 0, 0, 0, True)
   bar.update(1_000_000, 0, '')
   assert '%' not in capsys.readouterr().err
   bar.update(1_000_000, 1, '0.5 M tokens')
   bar.close()
   assert '20%' in (said := capsys.readouterr().err) and '2.00M/10.0M' in said
   assert '0.5 M tokens, input 2 of 3' in said
+
+
+def test_the_bar_of_plain_files_tells_what_is_left_from_the_first_byte(tmp_path, capsys):
+  texts = make_texts(300)
+  write_jsonl(tmp_path / 'a.jsonl', texts)
+  (tmp_path / 'a.txt').write_text(''.join(texts))
+  (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(b'x'))
+  plain, packed = (sources.units([f'{kind}:{tmp_path}/{name}' for kind, name in named], '') for named in (
+    [('jsonl', 'a.jsonl'), ('text', 'a.txt')], [('text', 'a.txt.gz')]))
+  assert all(map(sources.is_plain, plain)) and not any(map(sources.is_plain, packed))
+  bar = progress.Bar('encoding', [0, 0], sum(unit.size for unit in plain), 0, 0, True)
+  bar.update(sum(map(len, texts)), 0, '')
+  bar.close()
+  assert '50%|' in capsys.readouterr().err
+
+
+def test_a_corpus_too_small_to_hold_anything_out_says_so(tmp_path, capsys):
+  source = write_jsonl(tmp_path / 'a.jsonl', ['A short one.', 'Another.'])
+  for fraction, says in ((0.001, True), (0, False)):
+    prepare_module.main([f'--source={source}', '--tokenizer=train-bpe:258', f'--out={tmp_path}/{fraction}',
+                         f'--validation_fraction={fraction}'])
+    assert ('nothing is held out: too little text for validation_fraction = 0.001' in
+            capsys.readouterr().out) == says
 
 
 def test_finished_means_nothing_to_do(tmp_path):
