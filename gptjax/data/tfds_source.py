@@ -55,16 +55,19 @@ def _builder(name, tfds_dir):
 
 
 def _texts(builder):
-  """The names of the fields that hold text, sorted."""
+  """The names of the fields that hold one string, sorted."""
+  string, tensor = pipeline.tensorflow().string, _library().features.Tensor
   return sorted(name for name, kind in builder.info.features.items()
-                if isinstance(kind, _library().features.Text))
+                if isinstance(kind, tensor) and (kind.shape, kind.tf_dtype) == ((), string))
 
 
 def _text_field(builder):
-  """`text`, or the only field that holds text."""
+  """`text`, or the only field declared as text; where none is, the only one that holds a string."""
   found = _texts(builder)
   if DEFAULT_FIELD in found:
     return DEFAULT_FIELD
+  features = builder.info.features
+  found = [name for name in found if isinstance(features[name], _library().features.Text)] or found
   if len(found) != 1:
     raise ValueError(f'data set {builder.info.full_name} has {found} as text: say which, '
                      f'tfds:{builder.info.full_name}:SPLIT:FIELD')

@@ -304,7 +304,8 @@ def test_python_is_a_megabyte_of_english_always_the_same():
 @pytest.mark.parametrize('source, count, first', [
   ('tfds:tiny_shakespeare', 1, 'First Citizen:'), ('tfds:wsc273:test', 273, 'Fred watched TV'),
   ('tfds:glue/cola:validation:sentence', 1043, ''), ('tfds:glue/cola:2.0.0:validation', 1043, ''),
-  ('tfds:glue/sst2:validation[:10%]:sentence', 87, '')])
+  ('tfds:glue/sst2:validation[:10%]:sentence', 87, ''),
+  ('tfds:natural_questions_open:validation', 3610, '')])
 def test_tfds(source, count, first):
   found = texts(read(source, tfds_dir=str(SHARED / 'tfds')))
   assert found[0].startswith(first)
