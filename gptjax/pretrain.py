@@ -172,9 +172,8 @@ def loop(run, state, batches, tell, saves):
     if run.stop.asked():
       break
     profiling = profile(run, step, state, profiling)
-    waiting = time.monotonic()
-    batch = next(batches)
-    watch.input += time.monotonic() - waiting
+    batch, waited = next(batches)
+    watch.input += waited
     if step_fn is None:
       step_fn = compile_step(run, state, batch, tell)
       watch.restart()

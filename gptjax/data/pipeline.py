@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import time
 
 END = object()
 
@@ -73,9 +74,10 @@ def _tf_batches(make_batch, start, stop, prefetch, workers):
 
 
 def ahead(batches, place, n):
-  """`place(batch)` of each batch in order, made up to n ahead in a thread of its own.
+  """(`place(batch)`, seconds waited for it) of each batch in order, made up to n ahead in a thread.
 
-  With `place` the copy to the devices, the next batch is there before the step that runs has ended.
+  With `place` the copy to the devices, the next batch is there before the step that runs has ended. To wait
+  is to stand still because a batch is not there; what the threads of a step take from the caller's is not.
 
   Args:
     batches: generator; it is closed with this one.
@@ -89,9 +91,13 @@ def ahead(batches, place, n):
   with contextlib.closing(batches), concurrent.futures.ThreadPoolExecutor(1) as thread:
     coming = collections.deque(thread.submit(take) for _ in range(n))
     try:
-      while (placed := coming.popleft().result()) is not END:
+      while True:
+        began, there = time.monotonic(), coming[0].done()
+        if (placed := coming.popleft().result()) is END:
+          return
+        waited = 0.0 if there else time.monotonic() - began
         coming.append(thread.submit(take))
-        yield placed
+        yield placed, waited
     finally:
       thread.shutdown(cancel_futures=True)
 

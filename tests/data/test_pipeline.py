@@ -101,7 +101,7 @@ def test_ahead_places_every_batch_in_order_and_never_too_many(make_batch, n):
     placed.append(threading.current_thread().name)
     return batch['inputs'].sum()
   found = []
-  for value in pipeline.ahead(pipeline.plain_batches(make_batch, 3, 40), place, n):
+  for value, _ in pipeline.ahead(pipeline.plain_batches(make_batch, 3, 40), place, n):
     found.append(value)
     assert len(placed) <= len(found) + n
   assert found == [make_batch(step)['inputs'].sum() for step in range(3, 40)]
@@ -115,8 +115,21 @@ def test_ahead_works_while_the_caller_does(make_batch):
       reached.set()
     return batch['step']
   batches = pipeline.ahead(pipeline.plain_batches(lambda step: {'step': step}, 0, 9), place, 2)
-  assert next(batches) == 0 and reached.wait(10), 'batch 2 is placed while the caller holds batch 0'
+  assert next(batches)[0] == 0 and reached.wait(10), 'batch 2 is placed while the caller holds batch 0'
   batches.close()
+
+
+def test_ahead_tells_how_long_the_caller_stood_still():
+  def slow(batch):
+    time.sleep(0.2 * (batch['step'] in (1, 2)))
+    return batch['step']
+  batches = pipeline.ahead(pipeline.plain_batches(lambda step: {'step': step}, 0, 4), slow, 1)
+  waits = []
+  for step, waited in batches:
+    waits.append(waited)
+    time.sleep(0.5 * (step == 1))
+  assert waits[1] > 0.1, 'step 1 was not there when it was asked for'
+  assert waits[2] == 0, 'step 2 was made while the caller was busy'
 
 
 @pytest.mark.parametrize('read', [pipeline.plain_batches, pytest.param(
@@ -132,7 +145,7 @@ def test_ahead_passes_errors_on_and_leaves_no_thread(make_batch, read):
     list(pipeline.ahead(read(make_batch, 0, 9), broken, 2))
   assert len(seen) == 3
   abandoned = pipeline.ahead(read(make_batch, 0, 10**9), lambda batch: batch, 2)
-  assert same(next(abandoned), make_batch(0))
+  assert same(next(abandoned)[0], make_batch(0))
   abandoned.close()
   assert threading.active_count() == before
 
