@@ -36,6 +36,7 @@ LOST = 70               # exit code: another process is gone or hangs
 NEWS, HERE, HEARD, STOP = (f'gptjax/{name}/' for name in ('news', 'here', 'heard', 'stop'))
 
 _names = []             # host of each process; empty: this one is alone
+_lost = set()           # numbers of those that did not answer a roll call
 _calls = itertools.count()
 _ended = threading.Event()
 _stop = None            # the Stop of this process
@@ -243,7 +244,9 @@ def roll_call():
     _client().key_value_set(f'{NEWS}roll-{number}', number)
     return _absent(f'{HERE}{number}/', ROLL_LIMIT)
   absent = _within(2 * ROLL_LIMIT, call)
-  return [0] if absent is None else absent  # None: who keeps the store does not answer
+  absent = [0] if absent is None else absent  # None: who keeps the store does not answer
+  _lost.update(absent)
+  return absent
 
 
 def hanging(line):
@@ -287,7 +290,7 @@ def _absent(folder, limit):
   deadline = time.monotonic() + limit
   while True:
     there = {int(key.rpartition('/')[2]) for key, _ in _client().key_value_dir_get(folder)}
-    absent = [i for i in range(len(_names)) if i not in there]
+    absent = [i for i in range(len(_names)) if i not in there | _lost]
     if not absent or time.monotonic() > deadline:
       return absent
     time.sleep(0.05)

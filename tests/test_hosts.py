@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, command
-from test_resume import arrays, assert_same_run, losses, saving, steps_logged
+from test_resume import assert_same_run, losses, saving, steps_logged
 
 from gptjax import checkpoint, hosts
 
@@ -176,6 +176,7 @@ def undisturbed(corpus_folder, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_told_to_one_of_two_all_save_the_same_step_and_go_on(undisturbed, corpus_folder, tmp_path):
   workdir = tmp_path / 'run'
   running = start(corpus_folder, workdir, 2)
@@ -293,9 +294,14 @@ def test_any_number_of_processes_and_devices_goes_on_with_the_same_run(corpus_fo
     np.testing.assert_allclose(float.fromhex(one[key]), float.fromhex(many[key]), rtol=1e-5, err_msg=str(key))
 
 
-def test_checkpoints_of_several_processes_hold_each_array_whole(undisturbed, corpus_folder):
+def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path):
   import gptjax
-  assert json.loads((undisturbed / 'config.json').read_text())['devices'][1] == 2
-  model, tokenizer = gptjax.load(str(undisturbed))
+  workdir = tmp_path / 'run'
+  ended = whole(corpus_folder, workdir, 2, '--config.train.steps=4', '--config.checkpoint.every_steps=2',
+                '--config.eval.steps=1', '--config.log.sample_tokens=0')
+  assert 'step 4/4' in ended[0][1] and 'step 4/4' not in ended[1][1]
+  assert json.loads((workdir / 'config.json').read_text())['devices'][1] == 2
+  assert checkpoint.fault_of(workdir / 'checkpoints' / '4', checkpoint.read_manifest(
+    workdir / 'checkpoints' / '4')) is None
+  model, tokenizer = gptjax.load(str(workdir))
   assert model(np.zeros((1, 4), np.int32)).shape == (1, 4, 290) and tokenizer.n_vocab == 290
-  assert arrays(undisturbed, 30)
