@@ -69,7 +69,7 @@ class Projection(nnx.Module):
     bias = flat(gathered(self.b), self.b.axes)
     if self.turned:
       y = jnp.einsum('ni,oi->no', x, self.w[...])
-      place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec)
+      place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
       y = jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place)
     else:
       y = jnp.einsum('ni,i...->n...', x, flat(gathered(self.w), self.w.axes), out_sharding=out_sharding)

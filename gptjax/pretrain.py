@@ -255,7 +255,7 @@ def train_batch(run, step):
   c = run.config
   return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, step, c.train.batch_size,
                        c.data.seq_len, c.data.cross_documents,
-                       rows=sharding.local_rows(c.train.batch_size))
+                       rows=sharding.local_rows(c.train.batch_size, run.mesh))
 
 
 class Evaluation:
@@ -268,7 +268,7 @@ class Evaluation:
   def __call__(self, params):
     """{name of a corpus: mean loss in nats a token}; None if told to stop on the way."""
     run, config = self.run, self.run.config
-    rows = sharding.local_rows(config.eval.batch_size)
+    rows = sharding.local_rows(config.eval.batch_size, run.mesh)
     losses = {}
     for name, corpus in zip(run.mixture.names, run.mixture.held_out, strict=True):
       if not corpus:

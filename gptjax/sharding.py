@@ -247,7 +247,16 @@ def concrete(abstract, mesh):
   return jax.tree.map(one, abstract)
 
 
-def local_rows(batch_size):
-  """Which rows of a batch this process reads: a slice."""
-  share = batch_size // jax.process_count()
-  return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+def local_rows(batch_size, mesh):
+  """Which rows of a batch the devices of this process hold: a slice, the same for hosts that share them.
+
+  Raises:
+    ValueError: the rows do not lie together: the mesh orders the devices of this process otherwise.
+  """
+  places = jax.NamedSharding(mesh, compute('batch')).addressable_devices_indices_map((batch_size,)).values()
+  bounds = sorted({(rows.start or 0, batch_size if rows.stop is None else rows.stop) for rows, in places})
+  first, last = bounds[0][0], bounds[-1][1]
+  if sum(stop - start for start, stop in bounds) != last - first:
+    raise ValueError(f'config.mesh = {dict(mesh.shape)} gives this process rows of a batch that do not lie '
+                     'together: choose sizes that divide the devices of a host, or are multiples of them')
+  return slice(first, last)

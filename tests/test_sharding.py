@@ -67,6 +67,15 @@ def test_the_whole_matrix(case):
   check_case(*case)
 
 
+def test_heads_that_the_mesh_cannot_divide_stay_whole():
+  config = tiny_config(**{'model.n_head': 2})
+  want_loss, want = loss_and_gradients(config, {})
+  loss, grads = loss_and_gradients(config, dict(fsdp=2, tensor=4))
+  np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
+  for got, true in zip(jax.tree.leaves(grads), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(got, true, atol=1e-5 * np.abs(true).max(), rtol=1e-4)
+
+
 def test_dropout_matters_and_follows_step_and_seed():
   config = tiny_config(**{'model.dropout': 0.1})
   with mesh_of() as mesh:

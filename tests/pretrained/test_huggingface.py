@@ -176,8 +176,8 @@ def test_on_eight_devices_the_weights_lie_as_the_mesh_says_and_the_logits_are_th
 
 
 def test_a_mesh_that_cannot_divide_the_model_is_refused_by_name(tmp_path):
-  _, folder = saved(tmp_path, n_head=3, n_embd=24)
-  with mesh_of(tensor=2), pytest.raises(ValueError, match=r'n_head = 3 cannot be divided by .* = 2'):
+  _, folder = saved(tmp_path, n_head=3, n_embd=27)
+  with mesh_of(fsdp=2), pytest.raises(ValueError, match=r'n_embd = 27 cannot be divided by .* = 2'):
     gptjax.load(folder)
   with jax.set_mesh(jax.make_mesh((8,), ('x',))), pytest.raises(ValueError, match='the mesh that is set'):
     gptjax.load(folder)
