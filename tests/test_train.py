@@ -119,6 +119,7 @@ def test_evaluation_counts_each_target_once_and_drops_nothing():
     half = {name: x[:4] for name, x in batch.items()}
     rest = {name: x[4:] for name, x in batch.items()}
     parts = [evaluate(params, sharding.put(part, mesh)) for part in (half, rest)]
-  assert total == again and count == (batch['targets'] >= 0).sum()
+  total, count = float(total), float(count)
+  assert total == float(again) and count == (batch['targets'] >= 0).sum()
   np.testing.assert_allclose(total, sum(float(t) for t, _ in parts), rtol=1e-6)
-  assert jnp.allclose(total / count, np.log(61), atol=0.1), 'a fresh model knows nothing'
+  assert abs(total / count - np.log(61)) < 0.1, 'a fresh model knows nothing'
