@@ -11,6 +11,8 @@ from gptjax import generate, sharding, telemetry
 from gptjax.data import corpus as corpora
 from gptjax.data import ngrams, tokenizers
 
+SAMPLES = 4  # texts of which the longest is shown at the end
+
 
 def greet(run, tell, state, start):
   """Says what is about to run: weights, devices, corpus, length."""
@@ -87,7 +89,7 @@ def farewell(run, tell, state):
     for name, value, length in rows:
       tell.say(f'{name:<{width}}{value:>12.4f}{math.exp(value):>12.2f}{value / length / math.log(2):>12.3f}')
   if config.log.sample_tokens:
-    tell.say(f'\nsample:\n{sample_text(run, state.params)}')
+    tell.say(f'\nsample, the longest of {SAMPLES}:\n{sample_text(run, state.params)}')
   spent = tell.goodput(0.0)
   tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went '
            'into steps that count; starts and steps done twice are in the rest')
@@ -111,14 +113,14 @@ def ngram_baselines(run):
 
 
 def sample_text(run, params):
-  """What the model writes after `config.log.sample_prompt` (top-k 40, as in the papers)."""
+  """The longest text of a few, for a first token may be the end: top-k 40, as in the papers."""
   config = run.config
   tokenizer = tokenizers.load(str(Path(run.mixture.train[0].folder) / 'tokenizer'))
   prompt = config.log.sample_prompt
   try:
-    written, = generate.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
-                               max_tokens=config.log.sample_tokens, top_k=generate.PAPER_TOP_K,
-                               seed=config.train.seed)
+    written = generate.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
+                              num_samples=SAMPLES, max_tokens=config.log.sample_tokens,
+                              top_k=generate.PAPER_TOP_K, seed=config.train.seed)
   except ValueError as error:  # the run is done and saved
     return f'none, for {error}'
-  return prompt + written
+  return prompt + max(written, key=len)
