@@ -69,7 +69,12 @@ def fields():
       batch_size=512,            # sequences an update, over all devices
       microbatch_size=0,         # sequences at a time, over all devices; 0: batch_size (no accumulation)
       seed=0,                    # of weights, dropout and the order of the data
-      max_skipped=20,            # stop after this many steps in a row whose loss is not finite
+      max_skipped=20,            # steps in a row with no finite loss, after which to stop (or rewind)
+      rewind=dict(               # what to do about a loss spike: go back, and past the batches that led to it
+        threshold=0.0,           # a spike: loss so many nats above its mean of some 10 steps; 0: none is
+        steps_back=100,          # the newest checkpoint that is at least so old, in steps, is gone back to
+        skip_batches=200,        # passed over from there; at least all up to the one of the spike
+      ),
     ),
 
     optimizer=dict(

@@ -18,6 +18,7 @@ JOBS = ('pretrain',)
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
               'init_from', 'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
+              'train.rewind.',
               'eval.every_steps', 'eval.batch_size',
               'eval.ngrams', 'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir',
               'data.verify', 'data.prefetch', 'loss.chunk')
@@ -61,7 +62,8 @@ def check(config):
     _require(flat(c)[field] >= 1, f'config.{field} = {flat(c)[field]} must be at least 1')
   for field in ('train.steps', 'train.epochs', 'eval.steps', 'optimizer.warmup_steps', 'loss.chunk',
                 'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens', 'watchdog.step_timeout',
-                'watchdog.compile_timeout'):
+                'watchdog.compile_timeout', 'train.rewind.threshold', 'train.rewind.steps_back',
+                'train.rewind.skip_batches'):
     _require(flat(c)[field] >= 0, f'config.{field} = {flat(c)[field]} must not be negative')
   _require(c.model.layer_norm_epsilon > 0,
            f'config.model.layer_norm_epsilon = {c.model.layer_norm_epsilon} must be positive')
@@ -84,6 +86,7 @@ def check(config):
            f'config.data.tokenizer = {c.data.tokenizer!r} makes another vocabulary than config.model.n_vocab '
            f'= {c.model.n_vocab}: give both the same number')
   _check_mixture(c.data)
+  _check_rewind(c)
   attention.check(c.attention.kernel)
 
 
@@ -96,6 +99,15 @@ def _check_mixture(data):
   for field in ('corpus', 'source') if pairs else ():
     _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} both say what '
              f'to read: leave one out (--config.data.{field}=)')
+
+
+def _check_rewind(c):
+  if c.train.rewind.threshold > 0:
+    every, keep, back = c.checkpoint.every_steps, c.checkpoint.keep, c.train.rewind.steps_back
+    _require(every > 0, 'config.train.rewind goes back to a checkpoint: set config.checkpoint.every_steps')
+    _require((keep - 1) * every >= back,
+             f'config.train.rewind.steps_back = {back} is further than config.checkpoint.keep = {keep} '
+             f'checkpoints every {every} steps reach: keep {-(-back // every) + 1}')
 
 
 def unknown_field(arguments):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from gptjax import config as configs
-from gptjax import hosts, report, sharding, telemetry
+from gptjax import hosts, report, rewind, sharding, telemetry
 from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
@@ -36,6 +36,7 @@ class Run(NamedTuple):
   steps: int
   stop: Any      # hosts.Stop
   watchdog: Any  # Watchdog
+  rewinds: tuple = ()  # of the run so far, see gptjax.rewind
 
 
 def pretrain(config, workdir):
@@ -107,28 +108,29 @@ def lay_out(config, workdir, digest, tokenizer):
 
 
 def _pretrain(run, source, export):
+  """Trains from the newest checkpoint to the end; after a loss spike, again from an older one."""
+  tell = telemetry.Telemetry(run.workdir, run.steps, run.config.log.tensorboard)
+  with contextlib.closing(tell):
+    while True:
+      try:
+        return attempt(run, source, export, tell)
+      except rewind.Spike as spike:
+        tell.say(f'{spike}: going back')
+        hosts.told(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
+
+
+def attempt(run, source, export, tell):
   """Sets up what writes, runs the loop, and tells how it ended."""
   config = run.config
-  init = functools.partial(init_state, config)
-  shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
-  folder = run.workdir / 'checkpoints'
-  restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
-  if restored and restored[1]['facts']['corpus_digest'] != run.mixture.digest:
-    raise ValueError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
-  if restored:
-    state = restored[0]
-  elif source:
-    state = jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
-  else:
-    state = jax.jit(init)()
+  run = run._replace(rewinds=hosts.told(lambda: rewind.settle(run.workdir)))
+  state = state_to_begin_with(run, source, tell)
   start = int(state.step)
-  tell = telemetry.Telemetry(run.workdir, run.steps, start, config.log.tensorboard)
-  saves = Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
-                      {'corpus_digest': run.mixture.digest, 'versions': configs.versions()}, export)
+  tell.begin(start)
+  saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
+                      {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
+                       'rewinds': len(run.rewinds)}, export)
   try:
     report.greet(run, tell, state, start)
-    if source:
-      tell.say(f'first weights from {source.place}')
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.ahead(batches, functools.partial(sharding.put, mesh=run.mesh), 2)
@@ -141,11 +143,27 @@ def _pretrain(run, source, export):
       tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
     return DONE if finished else STOPPED
   except Exception as error:
-    hosts.fail(error, run.workdir)  # now: closing waits for a save in flight, and that for the others
+    if not isinstance(error, rewind.Spike):
+      hosts.fail(error, run.workdir)  # now: closing waits for a save in flight, and that for the others
     raise
   finally:
     saves.close()
-    tell.close()
+
+
+def state_to_begin_with(run, source, tell):
+  """That of the newest good checkpoint, else one with the weights of `source`, else a fresh one."""
+  config, folder = run.config, run.workdir / 'checkpoints'
+  init = functools.partial(init_state, config)
+  shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
+  restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
+  if restored and restored[1]['facts']['corpus_digest'] != run.mixture.digest:
+    raise ValueError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
+  if restored:
+    return restored[0]
+  if source:
+    tell.say(f'first weights from {source.place}')
+    return jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
+  return jax.jit(init)()
 
 
 def compile_step(run, state, batch, tell):
@@ -164,36 +182,40 @@ def loop(run, state, batches, tell, saves):
 
   Returns:
     (state, whether the last step was reached).
+
+  Raises:
+    rewind.Spike: the loss calls for going back.
   """
   start, evaluate = int(state.step), Evaluation(run)
-  watch, step_fn, late, profiling = telemetry.Stopwatch(), None, None, False
+  watch, step_fn, late = telemetry.Stopwatch(), None, None
   side_work(run, state, start, tell, saves, evaluate)
-  for step in range(start, run.steps):
-    if run.stop.asked():
-      break
-    profiling = profile(run, step, state, profiling)
-    batch, waited = next(batches)
-    watch.input += waited
-    if step_fn is None:
-      step_fn = compile_step(run, state, batch, tell)
-      watch.restart()
-    state, metrics = step_fn(state, batch)
+  with contextlib.closing(telemetry.Profile(run.workdir, *run.config.log.profile_steps)) as profile:
+    for step in range(start, run.steps):
+      if run.stop.asked():
+        break
+      profile.at(step, state)
+      batch, waited = next(batches)
+      watch.input += waited
+      if step_fn is None:
+        step_fn = compile_step(run, state, batch, tell)
+        watch.restart()
+      state, metrics = step_fn(state, batch)
+      if late:
+        report.step(run, tell, watch, *late)
+        run.watchdog.progress()
+      late = step + 1, metrics
+      if due(run, step + 1):
+        report.step(run, tell, watch, *late)
+        late = None
+        aside = time.monotonic()
+        side_work(run, state, step + 1, tell, saves, evaluate)
+        watch.aside += time.monotonic() - aside
+      note_save(tell, saves.poll())
     if late:
       report.step(run, tell, watch, *late)
-      run.watchdog.progress()
-    late = step + 1, metrics
-    if due(run, step + 1):
-      report.step(run, tell, watch, *late)
-      late = None
-      aside = time.monotonic()
-      side_work(run, state, step + 1, tell, saves, evaluate)
-      watch.aside += time.monotonic() - aside
-    note_save(tell, saves.poll())
-  if late:
-    report.step(run, tell, watch, *late)
-  run.watchdog.progress(slow=True)
+    run.watchdog.progress(slow=True)
+    profile.at(math.inf, state)
   step = int(state.step)
-  profile(run, math.inf, state, profiling)
   stopped = run.stop.asked()  # an evaluation after the last step may have been cut short too
   if stopped:
     saves.save(state, step, tell.value(step, 'eval/loss'))
@@ -237,23 +259,10 @@ def note_save(tell, saved):
     tell.write(step, {'checkpoint/seconds': seconds})
 
 
-def profile(run, step, state, on):
-  """Starts or ends the profile that `config.log.profile_steps` asks for; whether it is on now."""
-  first, end = run.config.log.profile_steps
-  if not on and first <= step < end:
-    jax.profiler.start_trace(str(run.workdir / 'tensorboard'))
-    return True
-  if on and step >= end:
-    jax.block_until_ready(state)
-    jax.profiler.stop_trace()
-    return False
-  return on
-
-
 def train_batch(run, step):
-  """This host's rows of batch `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
-  c = run.config
-  return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, step, c.train.batch_size,
+  """This host's rows of the batch of update `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
+  c, number = run.config, rewind.batch_number(run.rewinds, step)
+  return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
                        c.data.seq_len, c.data.cross_documents,
                        rows=sharding.local_rows(c.train.batch_size, run.mesh))
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from gptjax import generate, sharding, telemetry
+from gptjax import generate, rewind, sharding, telemetry
 from gptjax.data import corpus as corpora
 from gptjax.data import ngrams, tokenizers
 
@@ -38,13 +38,24 @@ def greet(run, tell, state, start):
   tell.say(f'{run.steps:,} steps of {tokens:,} tokens')
   if start:
     tell.say(f'going on after step {start}')
+  if run.rewinds:
+    batches = rewind.batch_number(run.rewinds, start) - start
+    tell.say(f'went back after a loss spike so far: {len(run.rewinds)} ({run.workdir / rewind.FILE}); '
+             f'batches passed over up to here: {batches:,}')
 
 
 def step(run, tell, watch, number, metrics):
-  """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
+  """Checks the metrics of a step that has been dispatched earlier, and logs them where due.
+
+  Raises:
+    rewind.Spike: the loss calls for going back.
+    ValueError: the run cannot go on.
+  """
   config = run.config
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
   watch.steps += 1  # now it is done, and not when it was dispatched
+  if rewind.is_spike(config, metrics):
+    raise rewind.Spike(number, metrics['loss'], metrics['usual_loss'])
   if metrics['skipped'] >= config.train.max_skipped:
     raise ValueError(
       f'{int(metrics["skipped"])} steps in a row up to step {number} had a loss or gradient that is not '

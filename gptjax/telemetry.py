@@ -47,32 +47,38 @@ def peak_flops(device):
 
 
 class Telemetry:
-  """Writes the metrics of a run; only process 0 writes.
+  """Writes the metrics of a run; only process 0 writes. `begin` comes first.
 
   Args:
     workdir: the run's folder.
     steps: updates in the run, for the progress line.
-    start: the step from which it goes on; later records of an earlier life are dropped.
     tensorboard: whether to write TensorBoard files too.
   """
 
-  def __init__(self, workdir, steps, start, tensorboard):
+  def __init__(self, workdir, steps, tensorboard):
     self.path = Path(workdir) / 'metrics.jsonl'
     self.active = jax.process_index() == 0
-    earlier = read_metrics(self.path) if self.active else []
-    self.records = [record for record in earlier if record['step'] <= start]
+    self.records = read_metrics(self.path) if self.active else []
     # All time counts, that of steps which will be done again too; of steps, those that stand.
-    self.seconds_before = max((record.get('time/run', 0.0) for record in earlier), default=0.0)
+    self.seconds_before = max((record.get('time/run', 0.0) for record in self.records), default=0.0)
+    self.step_seconds = 0.0
+    self.file = None
+    self.writer = _tensorboard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
+    self.bar = tqdm(total=steps, unit='step', dynamic_ncols=True, mininterval=0.5,
+                    disable=not (self.active and sys.stderr.isatty()))
+
+  def begin(self, start):
+    """Goes on after step `start`: drops the later records of an earlier life, or of before going back."""
+    self.records = [record for record in self.records if record['step'] <= start]
     self.step_seconds = max((record.get('time/steps', 0.0) for record in self.records), default=0.0)
     of_start = hosts.told(lambda: [record for record in self.records if record['step'] == start])
     self.records = self.records or of_start  # what has been measured decides what is to be measured
-    self.file = self.writer = None
     if self.active:
+      if self.file:
+        self.file.close()
       atomic.write(self.path, ''.join(json.dumps(record) + '\n' for record in self.records))
       self.file = open(self.path, 'a', buffering=1)
-      self.writer = _tensorboard(Path(workdir) / 'tensorboard') if tensorboard else None
-    self.bar = tqdm(total=steps, initial=start, unit='step', dynamic_ncols=True, mininterval=0.5,
-                    disable=not (self.active and sys.stderr.isatty()))
+    self.bar.initial = self.bar.n = start
 
   def value(self, step, name):
     """A metric of a step, from this life of the run or an earlier one; None if not on record."""
@@ -131,6 +137,28 @@ def read_metrics(path):
     return []
   lines = Path(path).read_text().split('\n')
   return [json.loads(line) for line in lines[:-1] if line]
+
+
+class Profile:
+  """The profile of the steps [first, end), for TensorBoard; there is none if first = end."""
+
+  def __init__(self, workdir, first, end):
+    self.folder, self.first, self.end = Path(workdir) / 'tensorboard', first, end
+    self.on = False
+
+  def at(self, step, state):
+    """Before update `step` of `state`: begins, goes on or ends."""
+    if not self.on and self.first <= step < self.end:
+      jax.profiler.start_trace(str(self.folder))
+      self.on = True
+    elif self.on and step >= self.end:
+      jax.block_until_ready(state)
+      self.close()
+
+  def close(self):
+    if self.on:
+      jax.profiler.stop_trace()
+      self.on = False
 
 
 class Stopwatch:

@@ -12,17 +12,21 @@ from gptjax.losses import next_token_loss
 from gptjax.model import GPT, gathered, gathered_once, in_dtype, stacked, unrolled
 from gptjax.optimizer import learning_rate, make_optimizer
 
+MEMORY = 0.9  # of the running mean of the loss, a step: it looks back some ten steps
+
 
 class TrainState(NamedTuple):
   """All that changes from step to step; everything else is config.
 
   step: int32[], updates tried so far, and the number of the batch that comes next.
   skipped: int32[], steps in a row, up to the last one, that were not finite and changed nothing.
+  usual_loss: float32[], running mean of the losses of finite steps, by which a spike is told; at first inf.
   params: nested dict of float32 weights under OpenAI's names.
   opt_state: Optax's.
   """
   step: jax.Array
   skipped: jax.Array
+  usual_loss: jax.Array
   params: Any
   opt_state: Any
 
@@ -34,8 +38,8 @@ def init_state(config):
 
 def first_state(config, params):
   """The state before the first step, with these weights."""
-  zero = lambda: jnp.zeros((), jnp.int32)
-  return TrainState(zero(), zero(), params, make_optimizer(config.optimizer).init(params))
+  zero, opt_state = (lambda: jnp.zeros((), jnp.int32)), make_optimizer(config.optimizer).init(params)
+  return TrainState(zero(), zero(), jnp.full((), jnp.inf), params, opt_state)
 
 
 def graph(config):
@@ -115,7 +119,7 @@ def train_step(state, batch, *, config, graphdef, steps):
     steps: updates in the whole run (the schedule's length).
 
   Returns:
-    (TrainState, {'loss', 'grad_norm', 'learning_rate', 'skipped': scalars}).
+    (TrainState, {'loss', 'usual_loss' (before this step), 'grad_norm', 'learning_rate', 'skipped': scalars}).
   """
   keys = dropout_keys(config, state.step)
   loss, grads = loss_and_grads(state.params, batch, keys, config, graphdef)
@@ -127,9 +131,12 @@ def train_step(state, batch, *, config, graphdef, steps):
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   skipped = jnp.where(finite, 0, state.skipped + 1)
-  new = TrainState(state.step + 1, skipped, keep(params, state.params),
+  usual = state.usual_loss
+  usual_now = jnp.where(jnp.isinf(usual), loss, MEMORY * usual + (1 - MEMORY) * loss)
+  new = TrainState(state.step + 1, skipped, keep(usual_now, usual), keep(params, state.params),
                    keep(opt_state, state.opt_state))
-  return new, {'loss': loss, 'grad_norm': norm, 'learning_rate': rate, 'skipped': skipped}
+  return new, {'loss': loss, 'usual_loss': usual, 'grad_norm': norm, 'learning_rate': rate,
+               'skipped': skipped}
 
 
 def eval_step(params, batch, *, config, graphdef):

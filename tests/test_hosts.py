@@ -264,8 +264,8 @@ def test_a_disk_that_one_host_cannot_write_ends_all(corpus_folder, tmp_path):
   workdir = tmp_path / 'run'
   limited = tmp_path / 'sitecustomize.py'
   limited.write_text('import resource, sys\nif "--process_id=1" in " ".join(sys.orig_argv):\n'
-                     '  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n')
-  running = start(corpus_folder, workdir, 2, '--config.compilation_cache=',
+                     '  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n')  # stderr is shorter
+  running = start(corpus_folder, workdir, 2, '--config.compilation_cache=', '--config.mesh.fsdp=2',
                   env={'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'})
   ended = end(running, workdir)
   lines = [last_line(error) for _, error in ended]

@@ -49,9 +49,9 @@ def test_two_runs_of_a_config_are_identical(undisturbed, corpus_folder, tmp_path
   assert_same_run(tmp_path, undisturbed)
 
 
-def run_and_kill(corpus, workdir, moment):
+def run_and_kill(corpus, workdir, moment, *flags):
   """Starts the command and SIGKILLs it when `moment()` is true; None: it ended before."""
-  process = subprocess.Popen(command(corpus, workdir), cwd=ROOT, env=ENVIRONMENT,
+  process = subprocess.Popen(command(corpus, workdir, *flags), cwd=ROOT, env=ENVIRONMENT,
                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
   while process.poll() is None:
     if moment():

@@ -37,13 +37,15 @@ def test_peaks_by_device_kind():
 
 
 def test_a_restart_drops_what_came_after_its_checkpoint_and_a_line_cut_short(tmp_path):
-  log = telemetry.Telemetry(tmp_path, 10, 0, tensorboard=False)
+  log = telemetry.Telemetry(tmp_path, 10, tensorboard=False)
+  log.begin(0)
   for step in range(1, 6):
     log.write(step, {'train/loss': step / 3})
   log.close()
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 6, "train/lo')
-  log = telemetry.Telemetry(tmp_path, 10, 3, tensorboard=False)
+  log = telemetry.Telemetry(tmp_path, 10, tensorboard=False)
+  log.begin(3)
   assert log.value(3, 'train/loss') == 1.0 and log.value(4, 'train/loss') is None
   log.write(4, {'train/loss': math.nan})
   log.close()
@@ -54,7 +56,8 @@ def test_a_restart_drops_what_came_after_its_checkpoint_and_a_line_cut_short(tmp
 
 
 def test_tensorboard_files_hold_the_scalars(tmp_path):
-  log = telemetry.Telemetry(tmp_path, 10, 0, tensorboard=True)
+  log = telemetry.Telemetry(tmp_path, 10, tensorboard=True)
+  log.begin(0)
   log.write(1, {'train/loss': 2.5})
   log.close()
   from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -91,13 +94,15 @@ def test_goodput_counts_all_time_and_only_the_steps_that_stand(tmp_path, monkeyp
   now = [100.0]
   monkeypatch.setattr(telemetry.time, 'monotonic', lambda: now[0])
   monkeypatch.setattr(telemetry, 'BEGAN', 100.0)
-  first = telemetry.Telemetry(tmp_path, 9, 0, tensorboard=False)
+  first = telemetry.Telemetry(tmp_path, 9, tensorboard=False)
+  first.begin(0)
   for step in (1, 2, 3):
     now[0] += 10
     first.write(step, first.goodput(8.0))
   first.close()
   monkeypatch.setattr(telemetry, 'BEGAN', 500.0)
   now[0] = 505.0
-  second = telemetry.Telemetry(tmp_path, 9, 2, tensorboard=False)  # step 3 is done again
+  second = telemetry.Telemetry(tmp_path, 9, tensorboard=False)
+  second.begin(2)  # step 3 is done again
   assert second.goodput(5.0) == {'time/run': 35.0, 'time/steps': 21.0, 'time/goodput': 0.6}
   second.close()

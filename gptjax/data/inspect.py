@@ -2,10 +2,10 @@
 
   python -m gptjax.data.inspect DIR                       counts, hashes checked, lengths
   python -m gptjax.data.inspect DIR --document=3          document 3
-  python -m gptjax.data.inspect --workdir=W --step=4711   what a run read for its batch 4711
+  python -m gptjax.data.inspect --workdir=W --step=4711   what a run read for its update 4711
   python -m gptjax.data.inspect DIR DIR --workdir=W --step=4711    the same, if its corpora have moved
 
-Steps are batches, counted from 0; the loss of batch s stands in metrics.jsonl as step s + 1.
+Updates are counted from 0; the loss of update s stands in metrics.jsonl as step s + 1.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gptjax import rewind
 from gptjax.data import command
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
@@ -25,7 +26,7 @@ BAR = 40  # characters of the longest bar of the histogram
 def main(argv):
   """Prints what `argv` asks for; ValueError, one line, if it cannot."""
   args = _parse(argv)
-  args.weights, args.digest = [1.0], None
+  args.weights, args.digest, args.rewinds = [1.0], None, []
   if args.workdir:
     _take_from_workdir(args)
   if not args.corpus:
@@ -42,8 +43,8 @@ def main(argv):
     if args.digest not in (None, mixture.digest):
       raise ValueError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read (digest '
                        f'{mixture.digest[:12]}, not {args.digest[:12]}): name the corpora that it read')
-    show_batch(mixture, args.step, args.batch_size, args.seq_len, args.seed, args.cross_documents,
-               args.row, args.tokens)
+    show_batch(mixture, args.step, args.rewinds, args.batch_size, args.seq_len, args.seed,
+               args.cross_documents, args.row, args.tokens)
   elif args.document is not None:
     show_document(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.document,
                   args.tokens)
@@ -61,7 +62,7 @@ def _parse(argv):
   add('--split', default='train', help='train (default) or validation')
   add('--png', help='also draw the lengths of the documents into this file')
   add('--document', type=int, help='show this document, counted from 0')
-  add('--step', type=int, help='show this batch, counted from 0')
+  add('--step', type=int, help='show the batch of this update, counted from 0')
   add('--workdir', help='of a run: its config.json gives corpus, seed, batch_size and seq_len')
   add('--batch_size', type=int, help='sequences a batch')
   add('--seq_len', type=int, help='tokens a sequence')
@@ -82,6 +83,7 @@ def _take_from_workdir(args):
     stored = json.loads(path.read_bytes())
     config, args.digest = stored['config'], stored['corpus_digest']
     folders, args.weights = mixtures.named(config['data'])
+    args.rewinds = rewind.read(args.workdir)
     found = {'seq_len': config['data']['seq_len'],
              'cross_documents': config['data']['cross_documents'],
              'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
@@ -181,12 +183,14 @@ def show_document(corpus, number, n_tokens):
   print(f'\n{_printable(decode(tokens))}')
 
 
-def show_batch(mixture, step, batch_size, seq_len, seed, cross_documents, row, n_tokens):
+def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, row, n_tokens):
   """Prints the first tokens and the text of each row of a batch, as training read them.
 
   Args:
     mixture: mixtures.Mixture.
-    step, batch_size, seq_len, seed, cross_documents: as for `corpus.batch`.
+    step: update that read the batch, counted from 0.
+    rewinds: of the run, see gptjax.rewind; [] if there were none.
+    batch_size, seq_len, seed, cross_documents: as for `corpus.batch`.
     row: the one row to show, whole; None: all rows.
     n_tokens: tokens to show of each, if all rows are shown.
   """
@@ -195,11 +199,12 @@ def show_batch(mixture, step, batch_size, seq_len, seed, cross_documents, row, n
     raise ValueError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
                      'steps and rows are counted from 0')
   rows = slice(None) if row is None else slice(row, row + 1)
-  where = mixture.train, mixture.weights, seed, step, batch_size, seq_len, cross_documents, rows
+  number = rewind.batch_number(rewinds, step)
+  where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows
   which, window = corpora.batch_windows(*where)
   batch = corpora.batch(*where)
   decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
-  print(f'batch {step} of train (its loss is logged as step {step + 1}), seed {seed}, '
+  print(f'batch {number} of train (its loss is logged as step {step + 1}), seed {seed}, '
         f'{batch_size} sequences of {seq_len} tokens')
   for i, c in enumerate(which.tolist()):
     corpus = mixture.train[c]

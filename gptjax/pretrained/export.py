@@ -57,17 +57,18 @@ def checkpoint_exporter(model, tokenizer, folder):
   abstract = nnx.to_pure_dict(nnx.state(model))
 
   def export(path):
-    if exported_step(folder) != path.name:
-      write_folder(files, checkpoint.read_weights(path, abstract), model.n_vocab, folder, {'step': path.name})
+    facts = {'step': path.name, 'arrays': checkpoint.arrays_digest(checkpoint.read_manifest(path))}
+    if not facts.items() <= exported(folder).items():
+      write_folder(files, checkpoint.read_weights(path, abstract), model.n_vocab, folder, facts)
   return export
 
 
-def exported_step(folder):
-  """The step whose weights a folder of `checkpoint_exporter` holds, a str; None if there are none."""
+def exported(folder):
+  """The facts in the header of the weights that a folder of `checkpoint_exporter` holds; {}: it is empty."""
   if not (folder / SINGLE).exists():
-    return None
+    return {}
   with safe_open(folder / SINGLE, framework='np') as file:
-    return file.metadata().get('step')
+    return file.metadata()
 
 
 def folder_files(model, tokenizer):

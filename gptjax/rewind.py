@@ -1,0 +1,97 @@
+"""Going back after a loss spike: to an older checkpoint, past the batches that led to the spike.
+
+As PaLM was trained (Chowdhery et al. 2022, section 5.1): the same batches do no harm elsewhere, so it is
+their meeting with the weights of that moment that is avoided. `WORKDIR/rewinds.json` lists, oldest first,
+  {'step': of the spike, 'loss': there, 'usual_loss': before it, 'to': step gone back to,
+   'passed': number of batches passed over}
+and is all that a run needs to repeat itself when it is started again.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from gptjax import atomic, checkpoint
+
+FILE = 'rewinds.json'
+TRIES = 3  # going back to one checkpoint so often has not helped
+
+
+class Spike(Exception):
+  """The loss of a step is a spike; `gptjax.pretrain` goes back."""
+
+  def __init__(self, step, loss, usual_loss):
+    super().__init__(f'loss {loss:.4f} at step {step}, usually {usual_loss:.4f}')
+    self.step, self.loss, self.usual_loss = step, loss, usual_loss
+
+
+def is_spike(config, metrics):
+  """Whether a step's metrics ({'loss', 'usual_loss', 'skipped': floats}) call for going back.
+
+  Either the loss is `train.rewind.threshold` nats above the usual, or `train.max_skipped` steps in a row were
+  not finite.
+  """
+  threshold = config.train.rewind.threshold
+  return threshold > 0 and (metrics['loss'] > metrics['usual_loss'] + threshold
+                            or metrics['skipped'] >= config.train.max_skipped)
+
+
+def batch_number(rewinds, step):
+  """The number of the batch that update `step` (from 0) reads."""
+  return step + sum(rewind['passed'] for rewind in standing(rewinds) if rewind['to'] <= step)
+
+
+def standing(rewinds):
+  """Those that are part of the run as it stands: not undone by going back further later."""
+  found = []
+  for rewind in rewinds:
+    found = [earlier for earlier in found if earlier['to'] <= rewind['to']] + [rewind]
+  return found
+
+
+def read(workdir):
+  """The rewinds of a run, oldest first; [] if there are none."""
+  path = Path(workdir) / FILE
+  return json.loads(path.read_text()) if path.exists() else []
+
+
+def record(config, workdir, spike):
+  """Decides where to go back to, and writes that down; from then on it has happened.
+
+  Raises:
+    ValueError: going back to the same checkpoint has not helped `TRIES` times.
+  """
+  rewinds, back = read(workdir), config.train.rewind
+  to = _checkpoint(Path(workdir) / 'checkpoints', spike.step, back.steps_back)
+  if sum(rewind['to'] == to for rewind in standing(rewinds)) >= TRIES:
+    raise ValueError(f'{spike}, and going back to step {to} has not helped {TRIES} times: raise config.train.'
+                     'rewind.skip_batches or .steps_back, or lower config.optimizer.learning_rate')
+  earlier = [rewind for rewind in standing(rewinds) if rewind['to'] <= to]
+  last_read, first_again = batch_number(rewinds, spike.step - 1), batch_number(earlier, to)
+  rewinds.append({'step': spike.step, 'loss': spike.loss, 'usual_loss': spike.usual_loss, 'to': to,
+                  'passed': max(back.skip_batches, last_read + 1 - first_again)})
+  atomic.write(Path(workdir) / FILE, json.dumps(rewinds, indent=1) + '\n')
+
+
+def _checkpoint(folder, step, steps_back):
+  """The newest good step at least `steps_back` before `step`, else the oldest good one; 0: there is none."""
+  paths = [folder / str(n) for n in checkpoint.steps(folder) if n < step]
+  good = [int(path.name) for path in paths
+          if checkpoint.fault_of(path, checkpoint.read_manifest(path)) is None]
+  return max((n for n in good if n <= step - steps_back), default=min(good, default=0))
+
+
+def settle(workdir):
+  """Removes the checkpoints that a run has gone back from; its rewinds, oldest first.
+
+  A checkpoint knows how many rewinds there had been when it was saved: this also ends what a kill cut short.
+  """
+  folder, rewinds = Path(workdir) / 'checkpoints', read(workdir)
+  for step in checkpoint.steps(folder):
+    manifest = checkpoint.read_manifest(folder / str(step))
+    since = rewinds[manifest['facts']['rewinds']:] if manifest else []
+    if any(step > rewind['to'] for rewind in since):
+      doomed = folder / f'{step}.deleting'  # renamed first: half a deletion must not look like damage
+      (folder / str(step)).rename(doomed)
+      shutil.rmtree(doomed)
+  return rewinds
