@@ -87,9 +87,13 @@ class Checkpoints:
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending = None
     self.digests = jax.jit(digests)
+    # On CPUs Orbax reads arrays where they are, and a step that overwrites them in place would wait for that:
+    # it gets a copy, in memory that is kept, for fresh pages cost more than the copying.
+    self.copy = jax.jit(lambda state, old: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
+    self.spare = None
 
   def save(self, state, step, metric=None):
-    """Starts to save; returns as soon as the state may be overwritten. One save is in flight.
+    """Starts to save; what then overwrites the state need not wait. One save is in flight.
 
     Args:
       state: tree of arrays.
@@ -101,6 +105,8 @@ class Checkpoints:
     if hosts.told(lambda: self._have(folder, metric) or self._make_folder(folder, state)):
       return
     try:
+      if jax.default_backend() == 'cpu':
+        state = self.spare = self.copy(state, self.spare or jax.tree.map(jnp.zeros_like, state))
       state_digests = self.digests(state)
       self.orbax.save(folder / STATE, state)
     except Exception as error:

@@ -224,6 +224,7 @@ def fail(error, workdir):
   if not words and not _within(2 * ROLL_LIMIT, lambda: _cause(4 * POLL)):
     # From a library: it may be that a collective failed because another process is gone.
     absent = roll_call()
+    _lost.update(absent)
     if absent:
       line, code = gone(absent), LOST
     else:
@@ -237,22 +238,22 @@ def gone(absent):
           'see its own log. Start again: the run goes on from its newest checkpoint')
 
 
-def roll_call():
-  """The numbers of the processes that do not answer within a few seconds."""
+def roll_call(limit=ROLL_LIMIT):
+  """The numbers of the processes that do not answer within so many seconds; it may take twice as long."""
+  if not several():
+    return []
   number = f'{_me()}-{next(_calls)}'
   def call():
     _client().key_value_set(f'{NEWS}roll-{number}', number)
-    return _absent(f'{HERE}{number}/', ROLL_LIMIT)
-  absent = _within(2 * ROLL_LIMIT, call)
-  absent = [0] if absent is None else absent  # None: who keeps the store does not answer
-  _lost.update(absent)
-  return absent
+    return _absent(f'{HERE}{number}/', limit)
+  absent = _within(2 * limit, call)
+  return [0] if absent is None else absent  # None: who keeps the store does not answer
 
 
-def hanging(line):
+def hanging(line, absent):
   """Ends all processes because this one has seen no progress for too long; names who does not answer."""
   if several():
-    absent = roll_call()
+    _lost.update(absent)
     line += f'; {gone(absent)}' if absent else '; all processes answer: the stacks above show where they wait'
     _tell_and_end(line, LOST, stacks=True)
   _end_with(line, LOST)
@@ -347,7 +348,8 @@ def _tell_and_end(line, code, stacks=False):
     if cause[0] != me:
       _hear(*cause)
     _keep_store()
-  _within(2 * ROLL_LIMIT, tell)
+  if 0 not in _lost:  # else there is no store to tell it to
+    _within(2 * ROLL_LIMIT, tell)
   _end_with(line, code)
 
 

@@ -29,16 +29,20 @@ class Watchdog:
       slow: what comes next may be compiled first, or waits for a disk: the longer limit.
     """
     name = 'compile_timeout' if slow else 'step_timeout'
-    limit = getattr(self.limits, name)
-    self.due = name, limit, time.monotonic() + (limit or math.inf)
+    self.due = name, getattr(self.limits, name) or math.inf, time.monotonic()
 
   def close(self):
     self.ended.set()
 
   def _watch(self):
-    while not self.ended.wait(0.2):
-      name, limit, end = self.due
-      if time.monotonic() > end:
-        print(f'no progress for {limit:g} s; the stacks of all threads:', file=sys.stderr)
+    """Towards the end of the limit: who answers? A little before it: stacks, and the end of all."""
+    absent = asked = None
+    while not self.ended.wait(0.1):
+      due = name, limit, begun = self.due
+      spent = time.monotonic() - begun
+      if spent > limit - min(10, 0.75 * limit) and asked is not due:
+        absent, asked = hosts.roll_call(min(hosts.ROLL_LIMIT, limit / 4)), due
+      elif spent > limit - min(2, 0.25 * limit):
+        print(f'no progress for {spent:.0f} s; the stacks of all threads:', file=sys.stderr)
         faulthandler.dump_traceback()
-        hosts.hanging(f'no progress for config.watchdog.{name} = {limit:g} s')
+        hosts.hanging(f'no progress within config.watchdog.{name} = {limit:g} s', absent)

@@ -74,6 +74,6 @@ if __name__ == '__main__':
   if sys.argv[4].startswith('halt'):
     def bark():
       time.sleep(6)
-      hosts.hanging('no progress')
+      hosts.hanging('no progress', hosts.roll_call())
     threading.Thread(target=bark, daemon=True).start()
   sys.exit(main(*map(int, sys.argv[1:4]), sys.argv[4]))

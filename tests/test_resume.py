@@ -88,15 +88,32 @@ def test_killed_again_and_again_it_is_still_the_same_run(undisturbed, corpus_fol
   assert_same_run(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
-def test_a_storm_of_kills(undisturbed, corpus_folder, tmp_path):
+LONG = '--config.train.steps=500', '--config.checkpoint.every_steps=10', '--config.eval.every_steps=100'
+
+
+def storm(workdir, kills=20):
+  """Moments for so many kills over a run: any time from the start of Python, some steps on, in a save."""
   rng = random.Random(2)
-  for _ in range(12):
-    end = time.monotonic() + rng.uniform(1, 14)
-    if run_and_kill(corpus_folder, tmp_path, lambda end=end: time.monotonic() > end):
-      break
-  assert train(corpus_folder, tmp_path).returncode == 0
-  assert_same_run(tmp_path, undisturbed)
+  for i in range(kills):
+    begun, before = time.monotonic(), steps_logged(workdir)
+    if i % 4 == 0:
+      yield lambda end=begun + rng.uniform(0, 8): time.monotonic() > end
+    elif i % 4 == 1:
+      yield lambda: steps_logged(workdir) > before and saving(workdir)
+    else:
+      yield lambda steps=before + rng.randint(1, 25): steps_logged(workdir) >= steps
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_storm_of_kills(corpus_folder, tmp_path):
+  assert train(corpus_folder, tmp_path / 'whole', *LONG).returncode == 0
+  workdir = tmp_path / 'run'
+  for moment in storm(workdir):
+    assert run_and_kill(corpus_folder, workdir, moment, *LONG) is None
+  assert train(corpus_folder, workdir, *LONG).returncode == 0
+  assert losses(workdir) == losses(tmp_path / 'whole')
+  assert arrays(workdir, 500) == arrays(tmp_path / 'whole', 500)
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

@@ -1,7 +1,7 @@
 """The Slurm and the mpirun of this machine start real runs: `pytest -m slurm`, as root on Debian."""
 
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,9 +34,10 @@ def submit(environment, log, *flags):
 
 
 def job(environment, number, field):
-  shown = subprocess.run(['scontrol', '--json', 'show', 'job', number], env=environment, capture_output=True,
-                         text=True).stdout
-  return json.loads(shown)['jobs'][0][field]
+  """A field of `scontrol show job`: 'JobState', 'Restarts'."""
+  shown = subprocess.run(['scontrol', '--oneliner', 'show', 'job', number], env=environment, check=True,
+                         capture_output=True, text=True).stdout
+  return re.search(rf'\b{field}=(\S+)', shown)[1]
 
 
 def wait_for(moment, limit=240):
@@ -57,19 +58,19 @@ def test_two_tasks_run_to_the_end_and_survive_a_requeue(slurm, corpus_folder, tm
   wait_for(lambda: steps_logged(workdir) >= 7)
   subprocess.run(['scontrol', 'requeue', number], env=slurm, check=True)
   # Slurm keeps a requeued job back for two minutes.
-  wait_for(lambda: job(slurm, number, 'job_state') in ('COMPLETED', 'FAILED', 'CANCELLED'), 280)
+  wait_for(lambda: job(slurm, number, 'JobState') in ('COMPLETED', 'FAILED', 'CANCELLED'), 280)
   said = log.read_text()
-  assert job(slurm, number, 'job_state') == 'COMPLETED', said
+  assert job(slurm, number, 'JobState') == 'COMPLETED', said
   assert 'going on after step' in said and ': done' in said, said
-  assert job(slurm, number, 'restart_cnt') == 1
+  assert job(slurm, number, 'Restarts') == '1'
   assert_same_run(workdir, tmp_path / 'undisturbed')
 
 
 def test_wrong_input_is_not_queued_again(slurm, corpus_folder, tmp_path):
   number = submit(slurm, tmp_path / 'log', *flags_of(corpus_folder, tmp_path / 'run'),
                   '--config.train.batch_size=7')
-  wait_for(lambda: job(slurm, number, 'job_state') in ('COMPLETED', 'FAILED'))
-  assert job(slurm, number, 'job_state') == 'FAILED' and job(slurm, number, 'restart_cnt') == 0
+  wait_for(lambda: job(slurm, number, 'JobState') in ('COMPLETED', 'FAILED'))
+  assert job(slurm, number, 'JobState') == 'FAILED' and job(slurm, number, 'Restarts') == '0'
   assert 'input or the config is wrong' in (tmp_path / 'log').read_text()
 
 
