@@ -87,10 +87,8 @@ class Checkpoints:
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending = None
     self.digests = jax.jit(digests)
-    # On CPUs Orbax reads arrays where they are, and a step that overwrites them in place would wait for that:
-    # it gets a copy, in memory that is kept, for fresh pages cost more than the copying.
-    self.copy = jax.jit(lambda state, old: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
-    self.spare = None
+    # On CPUs Orbax reads arrays where they are, and a step that overwrites them in place would wait for that.
+    self.copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
   def save(self, state, step, metric=None):
     """Starts to save; what then overwrites the state need not wait. One save is in flight.
@@ -106,7 +104,7 @@ class Checkpoints:
       return
     try:
       if jax.default_backend() == 'cpu':
-        state = self.spare = self.copy(state, self.spare or jax.tree.map(jnp.zeros_like, state))
+        state = self.copy(state)
       state_digests = self.digests(state)
       self.orbax.save(folder / STATE, state)
     except Exception as error:
