@@ -1,7 +1,7 @@
 """What the GPT-2 paper reports, and what others get from the released weights (Radford et al. 2019).
 
 Metrics have the names under which `results.json` has them. Sizes are in the paper's order; None: not printed.
-Percentages are 0 to 100. What was read by eye off a plot says so.
+Shares are per cent here, 0 to 1 there. What was read by eye off a plot says so.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ FIGURES = (
   # Table 3.
   Figure('lambada', 'perplexity', 'LAMBADA, perplexity', (35.13, 15.60, 10.87, 8.63), 99.8, lower=True,
          others=(40.06, 18.3, 13.0, 10.63), protocol='whole last word, OpenAI\'s file'),
-  Figure('lambada', 'accuracy', 'LAMBADA, accuracy', (45.99, 55.48, 60.12, 63.24), 59.23,
+  Figure('lambada', 'accuracy_last_word_filtered', 'LAMBADA, accuracy', (45.99, 55.48, 60.12, 63.24), 59.23,
          others=(32.56, 43.0, 47.7, 51.21), protocol='whole last word, no stop-word filter'),
   Figure('cbt_cn', 'accuracy', 'CBT common nouns, accuracy', (87.65, 92.35, 93.45, 93.30), 85.7,
          others=(84.35, *_LAST), protocol='validation set'),
@@ -43,9 +43,9 @@ FIGURES = (
   Figure('text8', 'bits_per_character', 'text8, bits a character', (1.17, 1.06, 1.02, 0.98), 1.08, lower=True),
   Figure('wikitext103', 'perplexity', 'WikiText-103, perplexity', (37.50, 26.37, 22.05, 17.48), 18.3, lower=True,
          others=(37.37, None, None, 17.48), protocol='de-tokenized, per original word, stride 1024'),
-  Figure('lm1b', 'perplexity', '1BW, perplexity', (75.20, 55.72, 44.575, 42.16), 21.8, lower=True),
+  Figure('1bw', 'perplexity', '1BW, perplexity', (75.20, 55.72, 44.575, 42.16), 21.8, lower=True),
   # Section 3.4 and Figure 3, by partial scoring. The others are read off the figure.
-  Figure('winograd', 'accuracy', 'Winograd schemas, accuracy', (58.0, None, None, 70.70), 63.7,
+  Figure('winograd', 'accuracy_partial', 'Winograd schemas, accuracy', (58.0, None, None, 70.70), 63.7,
          note='117M read off Figure 3'),
   # Sections 3.5 to 3.8 and Figure 1, which prints the largest size only.
   Figure('coqa', 'f1', 'CoQA, F1', (*_LAST, 55.0), 89.0,
@@ -78,7 +78,7 @@ SUMMARIES = {
 
 # Table 6: per cent of a test set's 8-grams that are also in (its own training split, WebText's).
 OVERLAP = {'ptb': (2.67, 0.88), 'wikitext2': (0.66, 1.63), 'enwik8': (7.50, 6.31), 'text8': (2.34, 3.94),
-           'wikitext103': (9.09, 2.42), 'lm1b': (13.19, 3.75)}
+           'wikitext103': (9.09, 2.42), '1bw': (13.19, 3.75)}
 
 
 def figures_of(task):
