@@ -24,7 +24,7 @@ import numpy as np
 
 from gptjax import atomic
 from gptjax.data import blocks, command, sources, tokenizers
-from gptjax.evaluate import bloom, build, buckets, eightgrams
+from gptjax.evaluate import bloom, buckets, build, eightgrams
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
 MUCH = 0.15  # of an example's 8-grams; the paper looks at those of LAMBADA above it
