@@ -13,14 +13,14 @@ import gptjax
 from configs import default
 from gptjax import atomic, attention, model, optimizer
 
-JOBS = ('pretrain',)
+JOBS = ('pretrain', 'evaluate')
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
               'init_from', 'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
-              'eval.every_steps', 'eval.batch_size',
-              'eval.ngrams', 'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir',
-              'data.verify', 'data.prefetch', 'loss.chunk')
+              'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
+              'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir', 'data.verify',
+              'data.prefetch', 'loss.chunk')
 
 
 def resolve(config, workdir):
@@ -59,9 +59,9 @@ def check(config):
                 'data.seq_len', 'data.prefetch', 'eval.batch_size', 'log.every_steps', 'checkpoint.keep',
                 'train.max_skipped'):
     _require(flat(c)[field] >= 1, f'config.{field} = {flat(c)[field]} must be at least 1')
-  for field in ('train.steps', 'train.epochs', 'eval.steps', 'optimizer.warmup_steps', 'loss.chunk',
-                'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens', 'watchdog.step_timeout',
-                'watchdog.compile_timeout'):
+  for field in ('train.steps', 'train.epochs', 'eval.steps', 'eval.limit', 'optimizer.warmup_steps',
+                'loss.chunk', 'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens',
+                'watchdog.step_timeout', 'watchdog.compile_timeout'):
     _require(flat(c)[field] >= 0, f'config.{field} = {flat(c)[field]} must not be negative')
   _require(c.model.layer_norm_epsilon > 0,
            f'config.model.layer_norm_epsilon = {c.model.layer_norm_epsilon} must be positive')
@@ -74,7 +74,7 @@ def check(config):
   _require(c.train.batch_size % c.train.microbatch_size == 0,
            f'config.train.batch_size = {c.train.batch_size} cannot be divided by '
            f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
-  _require(c.train.steps > 0 or c.train.epochs > 0,
+  _require(c.job != 'pretrain' or c.train.steps > 0 or c.train.epochs > 0,
            'set config.train.steps or config.train.epochs: one of them must be positive')
   asked = c.log.profile_steps
   _require(len(asked) == 2 and all(isinstance(n, int) and n >= 0 for n in asked),
