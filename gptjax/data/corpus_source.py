@@ -2,6 +2,7 @@
 
 import codecs
 import hashlib
+import itertools
 from pathlib import Path
 
 from gptjax.data import corpus as corpora
@@ -25,7 +26,7 @@ def pieces(unit):
   corpus = corpora.open_corpus(unit.path, unit.split, verify=False)
   tokenizer = tokenizers.load(str(Path(unit.path) / 'tokenizer'))
   starts = [*corpus.document_starts.tolist(), corpus.n_tokens]
-  for number, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+  for number, (start, stop) in enumerate(itertools.pairwise(starts)):
     ended = stop > start and corpus.tokens(stop - 1, stop)[0] == tokenizer.end_of_text
     yield from _document(corpus, tokenizer, start, stop - ended, f'{unit.path}:{unit.split}:{number}')
 

@@ -1,13 +1,15 @@
 """Bloom filters of 8-grams, in files that can be larger than the memory.
 
-A filter is cut into parts of 2^20 bits. A key's high bits choose its part, and all its hashes set bits there, so
-that a part is filled in a processor's cache and parts are filled by many processes. The keys of a part vary by
-half a per cent, for which a filter gets 2 % more bits than the formula asks. After Bloom (1970):
+A filter is cut into parts of 2^20 bits. A key's high bits choose its part, and all its hashes set bits
+there, so that a part is filled in a processor's cache and parts are filled by many processes. The number of
+keys in a part varies by half a per cent, for which a filter gets 2 % more bits than the formula asks. After
+Bloom (1970):
 
     n keys, a rate p of false positives:   hashes k = -log2 p,   bits = n k / ln 2
 
 At the paper's p = 1e-8 that is 27 hashes and 39 bits a key. A file is the bits; then, in JSON, the filter's
-shape, what it was made of, and the digests of the bits and of this JSON; then the length of that in 8 bytes.
+shape, what it was made of, and the digests of the bits and of this JSON; then the length of that in 8
+bytes.
 """
 
 import hashlib
@@ -26,6 +28,7 @@ from gptjax.evaluate import eightgrams
 
 VERSION = 1
 LENGTH = struct.Struct('<Q')
+AGAIN = 'remove it and build it again'
 PART_BITS = 1 << 20
 PART_BYTES = PART_BITS // 8
 SLACK = 1.02
@@ -50,8 +53,8 @@ class Filter(NamedTuple):
   """A filter that is on disk."""
   path: Path
   shape: Shape
-  facts: dict        # `rate` of false positives that was asked for, `expected` rate by its bits, `sources`, and
-                     # numbers: `capacity`, `documents`, `eightgrams`, `distinct` (at most) of them
+  facts: dict        # `rate` of false positives that was asked for, `expected` rate by its bits, `sources`,
+                     # and numbers: `capacity`, `documents`, `eightgrams`, `distinct` (at most) of them
   bits: np.ndarray   # uint8[parts, PART_BYTES], mapped; the lowest bit of a byte comes first
 
   def contains(self, keys):
@@ -136,12 +139,10 @@ def open_filter(path, *, progress=True):
   path = Path(path)
   facts, n_bytes = _facts(path)
   if n_bytes != facts['parts'] * PART_BYTES:
-    raise ValueError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: remove it and '
-                     'build it again')
+    raise ValueError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: {AGAIN}')
   with progress_bar.bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
     if _sha256(path, n_bytes, bar.update) != facts['sha256']:
-      raise ValueError(f'{path} is damaged, its bits have another SHA-256 than it says: remove it and build it '
-                       'again')
+      raise ValueError(f'{path} is damaged, its bits have another SHA-256 than it says: {AGAIN}')
   bits = np.memmap(path, np.uint8, 'r', 0, (facts['parts'], PART_BYTES))
   return Filter(path, Shape(facts['parts'], facts['hashes']), facts, np.asarray(bits))
 
@@ -164,9 +165,9 @@ def _facts(path):
   except ValueError:
     facts = None
   if not isinstance(facts, dict) or facts.get('version') != VERSION:
-    raise ValueError(f'{path} is not a filter of version {VERSION}, or was cut short: remove it and build it again')
+    raise ValueError(f'{path} is not a filter of version {VERSION}, or was cut short: {AGAIN}')
   if facts.get('digest') != corpus.manifest_digest(facts):
-    raise ValueError(f'{path}: what it says of itself has been changed; remove it and build it again')
+    raise ValueError(f'{path}: what it says of itself has been changed: {AGAIN}')
   return facts, n_bytes
 
 
@@ -208,8 +209,8 @@ def merge(filters, target, *, progress=True):
 def check_rate(facts):
   """ValueError if a filter is too full for its rate."""
   if facts['expected'] > facts['rate']:
-    raise ValueError(f'a filter for {facts["capacity"]:,} 8-grams, which holds {facts["distinct"]:,}, has a rate of '
-                     f'false positives of {facts["expected"]:.1e} and not {facts["rate"]:.1e}: build with '
+    raise ValueError(f'a filter for {facts["capacity"]:,} 8-grams, which holds {facts["distinct"]:,}, has a '
+                     f'rate of false positives of {facts["expected"]:.1e} and not {facts["rate"]:.1e}: build with '
                      f'--capacity={facts["distinct"]}')
 
 
@@ -219,11 +220,11 @@ class Measured(NamedTuple):
   found: int      # of them in it
   tests: int      # bits that were looked at, of each string until one was missing
   passed: int     # of these, set ones
-  rate: float     # (passed / tests) ^ hashes: what a rate comes to that is too low for counting
+  measured: float  # (passed / tests) ^ hashes: the rate, also where it is too low for counting
 
 
 def measure(one, n_strings, seed=0):
-  """Looks up 8-grams of random words of five letters in a Filter; the paper looked up a million strings."""
+  """Measured: 8-grams of random words of five letters in a Filter; the paper looked up a million strings."""
   draw, made, found, tests, passed = np.random.default_rng(seed), 0, 0, 0, 0
   while made < n_strings:
     n = min(n_strings - made, 1 << 17)

@@ -1,5 +1,6 @@
 """Scores by how much of an example was in the training corpus, so that contamination shows in the metric."""
 
+import itertools
 import json
 import math
 
@@ -40,7 +41,7 @@ def by_overlap(shares, examples, edges):
     [{'bucket': str, 'examples': int, metric: float or None}], the first for all examples.
   """
   bucket = np.searchsorted(edges, shares, side='left')
-  names = [f'{edges[0]:.0%}', *(f'{low:.0%} to {high:.0%}' for low, high in zip(edges, edges[1:], strict=False)),
+  names = [f'{edges[0]:.0%}', *(f'{low:.0%} to {high:.0%}' for low, high in itertools.pairwise(edges)),
            f'over {edges[-1]:.0%}']
   groups = {'all': examples} | {
     name: [example for example, own in zip(examples, bucket, strict=True) if own == i]
@@ -62,7 +63,8 @@ def _means(group, scores, perplexity):
 def table(name, rows):
   """The rows of `by_overlap` as text, under a title."""
   metrics = [metric for metric in rows[0] if metric not in ('bucket', 'examples')]
-  lines = [f'{name} by overlap'.ljust(24) + f'{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
+  title = f'{name} by overlap'
+  lines = [f'{title:<24}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
   for row in rows:
     values = ['-' if row[m] is None else f'{row[m]:.4g}' for m in metrics]
     lines.append(f'{row["bucket"]:<24}{row["examples"]:>10,}' + ''.join(

@@ -1,12 +1,14 @@
 """Builds a filter of all 8-grams of sources, in several processes, in memory that does not grow with them.
 
-First each 8-gram's key goes into one of some drawers, files of 8 bytes a key, by its high bits; then each drawer
-is sorted and fills its own parts of the filter. What takes time is a function of a block of text or of a drawer,
-so it is done by as many processes as there are, and after a kill the same call goes on from its last commit. The
-filter is the same bit for bit. On disk it takes 8 bytes an 8-gram beside the 5 of the filter while it is made.
+First each 8-gram's key goes into one of some drawers, files of 8 bytes a key, by its high bits; then each
+drawer is sorted and fills its own parts of the filter. What takes time is a function of a block of text or
+of a drawer, so it is done by as many processes as there are, and after a kill the same call goes on from
+its last commit. The filter is the same bit for bit. On disk this takes 8 bytes an 8-gram beside the 5 of
+the filter.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -61,7 +63,8 @@ def texts(reading, after):
     yield After(*position, held), piece._replace(text=text), why
 
 
-def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_error, separator, progress=True):
+def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_error, separator,
+              progress=True):
   """The Filter of all 8-grams of sources, built if it is not in the folder yet.
 
   Args:
@@ -69,8 +72,8 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
     source: list of sources (see `data.sources`).
     folder: where filters are kept.
     rate: of false positives, at most.
-    capacity: 8-grams that it has room for; 0: those of the sources. Filters of one capacity and rate can be
-      merged.
+    capacity: 8-grams that it has room for; 0: those of the sources. Filters of one capacity and rate can
+      be merged.
     workers: processes.
     tfds_dir, on_error, separator: as for `data.prepare`.
     progress: show bars on stderr.
@@ -102,15 +105,15 @@ def _build(job, target):
     shape = bloom.Shape.of(job.capacity or state['eightgrams'], job.rate)
     drawers = len(state['sizes'])
     # Each drawer is for a whole number of parts.
-    state['filled'] = {'parts': math.ceil(shape.parts / drawers) * drawers, 'hashes': shape.hashes, 'drawers': 0,
-                       'distinct': 0, 'rates': 0.0}
+    state['filled'] = {'parts': math.ceil(shape.parts / drawers) * drawers, 'hashes': shape.hashes,
+                       'drawers': 0, 'distinct': 0, 'rates': 0.0}
     shards.save_state(job.work, state)
   _fill(job, state)
   filled = state['filled']
   facts = {'parts': filled['parts'], 'hashes': filled['hashes'], 'rate': job.rate,
            'capacity': job.capacity or state['eightgrams'], 'expected': filled['rates'] / filled['parts'],
-           'distinct': filled['distinct'], 'eightgrams': state['eightgrams'], 'sources': job.settings['sources'],
-           'documents': state['after'][2], 'skipped': state['skipped']}
+           'distinct': filled['distinct'], 'eightgrams': state['eightgrams'], 'documents': state['after'][2],
+           'skipped': state['skipped'], 'sources': job.settings['sources']}
   bloom.check_rate(facts)
   with progress_bar.bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
     bloom.complete(job.work / BITS, target, facts, bar.update)
@@ -119,9 +122,9 @@ def _build(job, target):
 
 def n_drawers(units):
   """A power of two, so that a drawer has about DRAWER_KEYS keys."""
-  size = sum(unit.size * (TEXT_BYTES.get(unit.kind, 1) if sources.is_plain(unit) or unit.kind in TEXT_BYTES
-                          else COMPRESSED) for unit in units)
-  return min(MAX_DRAWERS, 1 << max(0, math.ceil(math.log2(max(1, size / WORD_BYTES) / DRAWER_KEYS))))
+  bytes_of = lambda unit: unit.size * (1 if sources.is_plain(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
+  wanted = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / DRAWER_KEYS
+  return min(MAX_DRAWERS, 1 << max(0, math.ceil(math.log2(wanted))))
 
 
 def _read(job, state):
@@ -133,8 +136,9 @@ def _read(job, state):
   with contextlib.ExitStack() as stack:
     drawers = [stack.enter_context(contextlib.closing(shards.Appended(_drawer(job.work, d), 8 * size)))
                for d, size in enumerate(state['sizes'])]
+    whole = sum(sizes) * all(map(sources.is_plain, units))
     bar = stack.enter_context(contextlib.closing(progress_bar.Bar(
-      'reading', sizes, sum(sizes) * all(map(sources.is_plain, units)), after.unit, state['bytes'], job.progress)))
+      'reading', sizes, whole, after.unit, state['bytes'], job.progress)))
     committed = time.monotonic()
     for block, (keys, n_bytes) in workers.in_order(make_reader, [len(drawers)], work, job.workers):
       for d, (drawer, part) in enumerate(zip(drawers, keys, strict=True)):
@@ -162,11 +166,11 @@ def _drawer(work, number):
 
 
 def make_reader(drawers):
-  """The function that workers apply to lists of texts: ([bytes of uint64 keys, a drawer each], UTF-8 bytes)."""
+  """The function that workers apply to lists of texts: ([bytes of keys of each drawer], bytes of text)."""
   def read_block(texts):
     keys = np.sort(eightgrams.keys(texts).keys)
     borders = np.searchsorted(bloom.part_of(keys, drawers), np.arange(drawers + 1))
-    return ([keys[start:stop].tobytes() for start, stop in zip(borders, borders[1:], strict=False)],
+    return ([keys[start:stop].tobytes() for start, stop in itertools.pairwise(borders)],
             sum(len(text.encode()) for text in texts))
   return read_block
 
@@ -204,7 +208,7 @@ def make_filler(work, drawers, parts, hashes):
     rates = 0.0
     with open(work / BITS, 'r+b') as file:
       file.seek(first * bloom.PART_BYTES)
-      for start, stop in zip(borders, borders[1:], strict=False):
+      for start, stop in itertools.pairwise(borders):
         bits, share = bloom.part_bits(keys[start:stop], hashes, flags)
         file.write(bits)
         rates += share ** hashes
