@@ -27,7 +27,7 @@ def pieces(unit):
   tokenizer = tokenizers.load(str(Path(unit.path) / 'tokenizer'))
   starts = [*corpus.document_starts.tolist(), corpus.n_tokens]
   for number, (start, stop) in enumerate(itertools.pairwise(starts)):
-    ended = stop > start and corpus.tokens(stop - 1, stop)[0] == tokenizer.end_of_text
+    ended = stop > start and int(corpus.tokens(stop - 1, stop)[0]) == tokenizer.end_of_text
     yield from _document(corpus, tokenizer, start, stop - ended, f'{unit.path}:{unit.split}:{number}')
 
 

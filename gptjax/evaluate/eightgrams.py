@@ -91,9 +91,9 @@ def hold_back(text):
 
   Returns:
     (what can be counted: the text without its last word, which may go on; what the next part follows: that
-    word and the seven before it).
+    word and the seven before it), both in lower case.
   """
-  size = 1 << 10
+  text, size = text.lower(), 1 << 10  # first: in lower case a word can have become two
   while True:
     starts = [len(text[:-size]) + word.start() for word in WORD.finditer(text[-size:])]
     if len(starts) > N or size >= len(text):  # the first one found may be the end of a longer word
