@@ -32,7 +32,7 @@ def read_cbt(kind, data):
   name = f'cbtest_{kind}_valid_2000ex.txt'
   path = sources.find(data, f'CBTest/data/{name}', name)
   if not path:
-    raise sources.Absent(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
+    raise sources.NotRun(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
   return data.some(parse_cbt(sources.read_text(path), path))
 
 
@@ -113,7 +113,7 @@ def read_winograd(data):
                       for one in records])
   records = sources.from_tfds(data, 'wsc273', 'test')
   if records is None:
-    raise sources.Absent(sources.where(
+    raise sources.NotRun(sources.where(
       'the Winograd Schema Challenge', 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html',
       'wsc273.jsonl', tfds='wsc273'))
   return [Schema(one['text'][:one['pronoun_start']].rstrip(), one['pronoun_text'],

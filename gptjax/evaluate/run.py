@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from gptjax import atomic, hosts, sharding
@@ -69,7 +68,8 @@ def evaluate(config, workdir):
     except Stopped:
       results.say(f'stopped in {task.name}, its answers so far are kept: the same command goes on from there')
       return STOPPED
-    results.say(f'results       {results.folder / "results.json"}\ntable         {results.folder / "results.md"}')
+    results.say(f'\nresults       {results.folder / "results.json"}\n'
+                f'table         {results.folder / "results.md"}')
   return DONE
 
 
@@ -85,9 +85,9 @@ def run_task(task, config, made, results):
   if task.name in results.found['tasks']:
     return
   try:
-    examples = task.read(sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit))
-  except sources.Absent as absent:
-    results.skip(task, str(absent))
+    examples = task.read(data_of(config))
+  except sources.NotRun as why:
+    results.skip(task, str(why))
     return
   hosts.compare({f'digest of the examples of {task.name}':
                  hashlib.sha256(json.dumps(examples).encode()).hexdigest()})
@@ -99,10 +99,18 @@ def run_task(task, config, made, results):
   began = time.monotonic()
   try:
     found = task.evaluate(made._replace(kept=journal.part), examples)
+  except sources.NotRun as why:
+    results.skip(task, str(why))
+  else:
+    results.add(task, found, time.monotonic() - began)
+    journal.discard()
   finally:
     journal.close()
-  results.add(task, found, time.monotonic() - began)
-  journal.discard()
+
+
+def data_of(config):
+  """Where the config says that examples lie, a sources.Data."""
+  return sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit)
 
 
 class Results:
@@ -125,8 +133,8 @@ class Results:
     fresh = {'tasks': {}, 'not_run': {}, 'grids': {}, 'rows': {}, 'protocols': {}, 'seconds': {}}
     self.found = json.loads(earlier) if earlier else fresh
     if earlier and self.found['weights'] != weights:
-      raise ValueError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, not '
-                       f'{weights[:12]}): use another workdir')
+      raise ValueError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
+                       f'not {weights[:12]}): use another workdir')
     model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
     self.found |= {'weights': weights, 'model': model, 'limit': config.eval.limit,
                    'versions': configs.versions(),

@@ -53,7 +53,7 @@ class Score(NamedTuple):
   allowed: bool
 
 
-def scores(model, requests, batch_size, *, barred=None, done=(), keep=lambda i, score: None,
+def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep=lambda i, score: None,
            pulse=lambda: None, name='score', show=False):
   """[Score of each request].
 
@@ -62,6 +62,8 @@ def scores(model, requests, batch_size, *, barred=None, done=(), keep=lambda i, 
     requests: list of Request.
     batch_size: rows of n_ctx tokens at a time, over all devices.
     barred: bool[n_vocab], tokens that `Score.allowed` does not count as rivals; None: none.
+    made: function of (float32[n] log p of the scored tokens, bool[n] whether the likeliest, bool[n] whether
+      the likeliest of those that are not barred) that makes the answer; None: of a Score.
     done: {number of a request: Score} that are known already.
     keep: function called with the number and Score of each request as they come.
     pulse: function called after each batch.
@@ -74,7 +76,7 @@ def scores(model, requests, batch_size, *, barred=None, done=(), keep=lambda i, 
     if not 1 <= request.start < len(request.ids) <= model.n_ctx + 1:
       raise ValueError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
                        f'a context of {model.n_ctx}')
-  found = dict(done)
+  found, made = dict(done), made or _score
   left = sorted((i for i in range(len(requests)) if i not in found),
                 key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
@@ -84,7 +86,7 @@ def scores(model, requests, batch_size, *, barred=None, done=(), keep=lambda i, 
     def finish():
       mine, wanted, results = under_way.pop(0)
       for i, counted, *values in zip(mine, wanted >= 0, *jax.device_get(results)):
-        found[i] = _score(*(value[counted] for value in values))
+        found[i] = made(*(value[counted] for value in values))
         keep(i, found[i])
       bar.update(len(mine))
       pulse()

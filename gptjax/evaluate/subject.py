@@ -10,6 +10,7 @@ import numpy as np
 from gptjax.evaluate import scoring
 from gptjax.evaluate.journal import forgetful
 from gptjax.evaluate.scoring import Request, Score
+from gptjax.evaluate.sources import NotRun
 from gptjax.model import in_dtype
 
 
@@ -52,8 +53,8 @@ class Task(NamedTuple):
   name: as in `config.eval.tasks`.
   title: as in the table.
   read: function of `sources.Data` that gives a list of examples (what they are is the task's own business);
-    raises `sources.Absent` where they are not there, ValueError where they are damaged.
-  evaluate: function of (Subject, examples) that gives a Found.
+    raises NotRun where they are not there, ValueError where they are damaged.
+  evaluate: function of (Subject, examples) that gives a Found; raises NotRun for a model that it does not suit.
   """
   name: str
   title: str
@@ -103,8 +104,8 @@ def fitted(request, n_ctx):
   """The request without what is too long ago for the context."""
   over = max(0, len(request.ids) - n_ctx - 1)
   if request.start <= over:
-    raise ValueError(f'{len(request.ids) - request.start} tokens to score do not fit into a context of '
-                     f'{n_ctx}: this task needs a model with a longer one')
+    raise NotRun(f'{len(request.ids) - request.start} tokens to score do not fit into a context of {n_ctx}: '
+                 'this task needs a model with a longer one')
   return Request(request.ids[over:], request.start - over)
 
 

@@ -2,11 +2,11 @@
 
 import difflib
 
-from gptjax.evaluate import cloze, lambada, language_modelling, question_answering, summarization, translation
+from gptjax.evaluate import cloze, gpt1, lambada, language_modelling, question_answering, summarization, translation
 
 TASKS = {task.name: task for task in (
   *lambada.TASKS, *cloze.TASKS, *language_modelling.TASKS, *question_answering.TASKS, *translation.TASKS,
-  *summarization.TASKS)}
+  *summarization.TASKS, *gpt1.TASKS)}
 
 
 def chosen(names):

@@ -24,7 +24,7 @@ def read(data):
   records = (sources.read_jsonl(path, ['article', 'highlights']) if path else
              sources.from_tfds(data, 'cnn_dailymail', 'test'))
   if records is None:
-    raise sources.Absent(sources.where('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
+    raise sources.NotRun(sources.where('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
   return data.some([(record['article'], record['highlights']) for record in records])
 
 

@@ -35,16 +35,16 @@ def read(source, target, data):
     return data.some(list(zip(*texts)))
   records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test')
   if records is None:
-    raise sources.Absent(sources.where('WMT-14', URL, 'newstest2014.en and .fr',
+    raise sources.NotRun(sources.where('WMT-14', URL, 'newstest2014.en and .fr',
                                        tfds='wmt14_translate/fr-en'))
   return [(record[source], record[target]) for record in records]
 
 
 def need(package):
-  """Raises Absent where a package of the extra `eval` is not installed."""
+  """Raises NotRun where a package of the extra `eval` is not installed."""
   import importlib.util
   if importlib.util.find_spec(package) is None:
-    raise sources.Absent(f"the package {package} is not installed: pip install 'gptjax[eval]'")
+    raise sources.NotRun(f"the package {package} is not installed: pip install 'gptjax[eval]'")
 
 
 def context(source):

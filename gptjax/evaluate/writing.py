@@ -4,6 +4,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax import decode, generate
+from gptjax.evaluate.sources import NotRun
 from gptjax.evaluate.subject import digest
 from gptjax.sampling import Choice
 from gptjax.streaming import Text
@@ -44,7 +45,7 @@ def prompt(subject, text, max_tokens):
   """int32[n]: the tokens of a prompt, cut on the left so that there is room to write.
 
   Raises:
-    ValueError: the context is too short for this task.
+    NotRun: the context is too short for this task.
   """
   return np.asarray(subject.tokenizer.encode(text), np.int32)[-room(subject, max_tokens):]
 
@@ -53,8 +54,8 @@ def room(subject, max_tokens):
   """Tokens that a prompt may have."""
   n_ctx = subject.model.n_ctx
   if n_ctx <= max_tokens:
-    raise ValueError(f'{max_tokens} tokens to write leave no room for a prompt in a context of {n_ctx}: this '
-                     'task needs a model with a longer one')
+    raise NotRun(f'{max_tokens} tokens to write leave no room for a prompt in a context of {n_ctx}: this task '
+                 'needs a model with a longer one')
   return n_ctx - max_tokens
 
 

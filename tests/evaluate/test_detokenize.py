@@ -60,4 +60,4 @@ def test_openais_lambada_needs_none_and_books_come_back(shared_data):
 
 def test_a_mark_is_on_the_smallest_stretch_that_needs_it():
   natural = detokenize(' one , two,three , four \n', WIKITEXT)
-  assert natural == f'one, {MARK}two,three{MARK}, four\n'
+  assert natural == f'one, {MARK}two,three{MARK} , four\n'
