@@ -1,4 +1,4 @@
-"""The command: python -m gptjax.benchmark [train|data|generate|evaluate] [flags]; without a name it is `train`."""
+"""The command: python -m gptjax.benchmark [train|data|generate|evaluate] [flags]; no name means `train`."""
 
 import importlib
 import sys

@@ -1,8 +1,8 @@
 """Zero-shot scoring beside lm-evaluation-harness, by turns in one run: python -m gptjax.benchmark evaluate
 
 The same random weights of GPT-2's 124M shape in both, the harness with its own Hugging Face model at the
-fastest of a few batch sizes; passages of LAMBADA (their last words) and the beginning of WikiText-2's raw test
-set (all of its tokens). What both find must agree.
+fastest of a few batch sizes; passages of LAMBADA (their last words) and the beginning of WikiText-2's raw
+test set (all of its tokens). What both find must agree.
 """
 
 import argparse
@@ -59,9 +59,9 @@ def theirs(folder, pairs, text):
   models |= {size: HFLM(models[1].model, tokenizer=folder, device='cpu', batch_size=size)
              for size in BATCHES[1:]}
   asked = [SimpleNamespace(args=pair) for pair in pairs]
-  work = {
-    LAMBADA: lambda model: sum(value for value, _ in model.loglikelihood(asked, disable_tqdm=True)),
-    WIKITEXT: lambda model: sum(model.loglikelihood_rolling([SimpleNamespace(args=(text,))], disable_tqdm=True))}
+  whole = [SimpleNamespace(args=(text,))]
+  work = {LAMBADA: lambda model: sum(value for value, _ in model.loglikelihood(asked, disable_tqdm=True)),
+          WIKITEXT: lambda model: sum(model.loglikelihood_rolling(whole, disable_tqdm=True))}
   fastest = {}
   for task, do in work.items():
     seconds = {size: _timed(functools.partial(do, model))[0] for size, model in models.items()}
@@ -95,8 +95,8 @@ def save_model(folder, size, tokenizer):
   gptjax.save_pretrained(model, tokenizers.load(tokenizer), folder)
 
 
-def compare(results, facts):
-  """[{'what', 'wanted', 'found', 'holds'}] and the largest relative difference of what both find."""
+def compare(results):
+  """([{'what', 'wanted', 'found', 'holds'}], the largest relative difference of what both find)."""
   gates = []
   for task in (LAMBADA, WIKITEXT):
     seconds = [[turn[task][0] for turn in results[name]] for name in (OURS, THEIRS)]
@@ -120,7 +120,7 @@ def show(results, facts):
 def main(argv):
   parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark evaluate', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='124M')
-  parser.add_argument('--data_dir', required=True, help='with lambada_test.jsonl and wikitext-2/wiki.test.raw')
+  parser.add_argument('--data_dir', required=True, help='lambada_test.jsonl and wikitext-2/wiki.test.raw')
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
   parser.add_argument('--passages', type=int, default=40)
   parser.add_argument('--characters', type=int, default=18_000, help='of WikiText-2')
@@ -138,7 +138,7 @@ def main(argv):
     found = by_turns({name: [*command, name] for name in (OURS, THEIRS)}, [LAMBADA, WIKITEXT], args.turns)
   facts = found[OURS][0] | found[THEIRS][0]
   results = {name: turns for name, (_, turns) in found.items()}
-  gates, off = compare(results, facts)
+  gates, off = compare(results)
   print(f'GPT-2 {args.size}, float32; {where["cores"]} cores of {where["processor"]}, {where["date"]}; '
         f'{args.turns} turns; the harness at its fastest batch sizes, {facts["batch size"]}\n')
   show(results, facts)
@@ -147,6 +147,6 @@ def main(argv):
           + ('' if gate['holds'] else '   not reached'))
   print(f'log probabilities differ by {off:.1e} at most')
   if args.out:
-    Path(args.out).write_text(json.dumps({'machine': where, 'facts': facts, 'results': results, 'gates': gates,
-                                          'difference': off}, indent=1) + '\n')
+    kept = {'machine': where, 'facts': facts, 'results': results, 'gates': gates, 'difference': off}
+    Path(args.out).write_text(json.dumps(kept, indent=1) + '\n')
   return 0

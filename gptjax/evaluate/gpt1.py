@@ -9,11 +9,17 @@ from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.sources import NotRun
 from gptjax.evaluate.subject import Found, Task
 
+COLA = 'Mean token log-probability of the sentence above a threshold: the best one for the training set.'
+SST2 = 'The token "very" after the sentence; whether " positive" or " negative" is likelier then.'
+RACE = 'The answer of the highest mean token log-probability after document and question.'
+DPRD = ('Each referent in the place of the pronoun; after the right one the rest of the sentence has the '
+        'higher mean token log-probability.')
 
-def _tfds(data, title, name, split):
+
+def _tfds(data, name, split):
   records = sources.from_tfds(data, name, split)
   if records is None:
-    raise NotRun(sources.where(title, '', tfds=name))
+    raise NotRun(sources.where(name, '', tfds=name))
   return records
 
 
@@ -28,68 +34,67 @@ def _asked(subject):
   return score, subject.tokenizer.encode, () if end is None else (end,)
 
 
-def _found(task, protocol, metrics, value, texts, right):
-  """Found, with how far from chance (0) to the then state of the art (1) the value in per cent is."""
-  return Found({**metrics, 'relative': heuristics.relative(task, 100 * value), 'examples': len(texts)}, protocol,
-               examples=tuple({'text': text, 'correct': bool(hit)} for text, hit in zip(texts, right)))
+def _found(scale, protocol, texts, right, metrics):
+  """Found; `relative` is how far from chance (0) to the then state of the art (1) the first metric is."""
+  value = 100 * next(iter(metrics.values()))
+  metrics |= {'relative': heuristics.relative(scale, value), 'examples': len(texts)}
+  return Found(metrics, protocol, examples=tuple(
+    {'text': text, 'correct': bool(hit)} for text, hit in zip(texts, right)))
 
 
 def read_cola(data):
   """{'train', 'validation'}: [(sentence, whether acceptable)]."""
-  return {split: [(one['sentence'], one['label']) for one in _tfds(data, 'CoLA', 'glue/cola', split)]
+  return {split: [(one['sentence'], one['label']) for one in _tfds(data, 'glue/cola', split)]
           for split in ('train', 'validation')}
 
 
 def evaluate_cola(subject, found):
+  """Found: Matthews correlation."""
   score, encode, start = _asked(subject)
-  values, labels = {}, {}
-  for split, examples in found.items():
-    values[split] = heuristics.acceptability(score, encode, [sentence for sentence, _ in examples], start)
-    labels[split] = np.array([label for _, label in examples])
+  values = {split: heuristics.acceptability(score, encode, [sentence for sentence, _ in examples], start)
+            for split, examples in found.items()}
+  labels = {split: np.array([label for _, label in examples]) for split, examples in found.items()}
   cut = heuristics.threshold(values['train'], labels['train'])
-  said, truth = values['validation'] > cut, labels['validation'] == 1
-  tp, tn, fp, fn = ((said & truth).sum(), (~said & ~truth).sum(), (said & ~truth).sum(), (~said & truth).sum())
-  below = float(np.sqrt(float(tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
-  matthews = float(float(tp) * tn - float(fp) * fn) / below if below else 0.0
-  return _found('acceptability', 'Mean token log-probability of the sentence above a threshold, which is the best '
-                'one for the training set.', {'matthews': matthews, 'threshold': float(cut)}, matthews,
-                [sentence for sentence, _ in found['validation']], said == truth)
+  said, truth = values['validation'] > cut, labels['validation']
+  both = said.std() * truth.std()  # Matthews' is the correlation of two lists of 0 and 1
+  matthews = ((said * truth).mean() - said.mean() * truth.mean()) / both if both else 0.0
+  return _found('acceptability', COLA, [sentence for sentence, _ in found['validation']], said == truth,
+                {'matthews': float(matthews), 'threshold': float(cut)})
 
 
 def read_sst2(data):
   """[(sentence, whether positive)]."""
-  return [(one['sentence'], one['label']) for one in _tfds(data, 'SST-2', 'glue/sst2', 'validation')]
+  return [(one['sentence'], one['label']) for one in _tfds(data, 'glue/sst2', 'validation')]
 
 
 def evaluate_sst2(subject, examples):
+  """Found: accuracy."""
+  score, encode, start = _asked(subject)
   texts = [text for text, _ in examples]
-  right = heuristics.sentiment(*_asked(subject)[:2], texts, _asked(subject)[2]) == [one for _, one in examples]
-  return _found('sentiment', 'The token "very" after the sentence; " positive" or " negative" is likelier then.',
-                {'accuracy': float(right.mean())}, right.mean(), texts, right)
+  right = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
+  return _found('sentiment', SST2, texts, right, {'accuracy': float(right.mean())})
 
 
 def read_race(data):
   """[(document, question, [answer], which one is right)] of the development sets, middle and high."""
-  return data.some([
-    (one['article'], question, options, 'ABCD'.index(answer))
-    for level in ('middle', 'high') for one in _tfds(data, 'RACE', f'race/{level}', 'dev')
-    for question, options, answer in zip(one['questions'], one['options'], one['answers'])])
+  return data.some([(one['article'], question, options, 'ABCD'.index(answer))
+                    for level in ('middle', 'high') for one in _tfds(data, f'race/{level}', 'dev')
+                    for question, options, answer in zip(one['questions'], one['options'], one['answers'])])
 
 
 def evaluate_race(subject, examples):
+  """Found: accuracy."""
   score, encode, start = _asked(subject)
-  chosen = heuristics.question_answering(score, encode, [item[:3] for item in examples], subject.model.n_ctx,
-                                         start)
-  right = chosen == [answer for *_, answer in examples]
-  return _found('question answering', 'The answer of the highest mean token log-probability after document and '
-                'question.', {'accuracy': float(right.mean())}, right.mean(),
-                [f'{document} {question}' for document, question, *_ in examples], right)
+  right = heuristics.question_answering(score, encode, [item[:3] for item in examples], subject.model.n_ctx,
+                                        start) == [answer for *_, answer in examples]
+  texts = [f'{document} {question}' for document, question, *_ in examples]
+  return _found('question answering', RACE, texts, right, {'accuracy': float(right.mean())})
 
 
 def read_dprd(data):
   """[(text before the pronoun, two referents, text after it, which one is meant)] of the test set."""
   found = []
-  for one in _tfds(data, 'definite pronoun resolution', 'definite_pronoun_resolution', 'test'):
+  for one in _tfds(data, 'definite_pronoun_resolution', 'test'):
     *_, place = re.finditer(rf'\b{re.escape(one["pronoun"])}\b', one['sentence'])
     found.append((one['sentence'][:place.start()], one['candidates'], one['sentence'][place.end():],
                   one['label']))
@@ -97,15 +102,15 @@ def read_dprd(data):
 
 
 def evaluate_dprd(subject, examples):
+  """Found: accuracy."""
   score, encode, start = _asked(subject)
   right = heuristics.winograd(score, encode, [item[:3] for item in examples], start) == [
     answer for *_, answer in examples]
-  return _found('winograd', 'Each referent in the place of the pronoun; the rest of the sentence has the higher mean '
-                'token log-probability after the one that is meant.', {'accuracy': float(right.mean())},
-                right.mean(), [before + after for before, _, after, _ in examples], right)
+  texts = [before + after for before, _, after, _ in examples]
+  return _found('winograd', DPRD, texts, right, {'accuracy': float(right.mean())})
 
 
-TASKS = (Task('cola', 'CoLA by GPT-1\'s heuristic', read_cola, evaluate_cola),
-         Task('sst2', 'SST-2 by GPT-1\'s heuristic', read_sst2, evaluate_sst2),
-         Task('race', 'RACE by GPT-1\'s heuristic', read_race, evaluate_race),
-         Task('dprd', 'Pronouns by GPT-1\'s heuristic', read_dprd, evaluate_dprd))
+TASKS = (Task('cola', "CoLA by GPT-1's heuristic", read_cola, evaluate_cola),
+         Task('sst2', "SST-2 by GPT-1's heuristic", read_sst2, evaluate_sst2),
+         Task('race', "RACE by GPT-1's heuristic", read_race, evaluate_race),
+         Task('dprd', "Definite pronouns by GPT-1's heuristic", read_dprd, evaluate_dprd))

@@ -4,12 +4,14 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from gptjax import atomic, hosts, sharding
@@ -179,10 +181,11 @@ def fingerprint(params):
   def sums(tree):
     def one(x):
       bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-      places = (2 * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) + 1 for axis in range(x.ndim))
-      for weight in places:
-        bits = bits * jax.reshard(weight, jax.typeof(bits).sharding.spec)
-      return jax.reshard(bits.sum(dtype=jnp.uint32), jax.P())
+      strides = [np.uint32(math.prod(x.shape[axis + 1:])) for axis in range(x.ndim)]
+      places = sum(jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * stride
+                   for axis, stride in enumerate(strides))
+      weights = jax.reshard(2 * places + 1, jax.typeof(bits).sharding.spec)
+      return jax.reshard((bits * weights).sum(dtype=jnp.uint32), jax.P())
     return jax.tree.map(one, tree)
   found = {jax.tree_util.keystr(path): int(value)
            for path, value in jax.tree.leaves_with_path(jax.device_get(sums(params)))}

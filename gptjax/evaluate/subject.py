@@ -54,7 +54,7 @@ class Task(NamedTuple):
   title: as in the table.
   read: function of `sources.Data` that gives a list of examples (what they are is the task's own business);
     raises NotRun where they are not there, ValueError where they are damaged.
-  evaluate: function of (Subject, examples) that gives a Found; raises NotRun for a model that it does not suit.
+  evaluate: function of (Subject, examples) that gives a Found; raises NotRun for a model that does not suit.
   """
   name: str
   title: str

@@ -64,8 +64,8 @@ def evaluate(source, target, subject, pairs):
   examples = tuple({'text': sentence, 'answer': text, 'references': [reference]}
                    for (sentence, reference), text in zip(pairs, said))
   protocol = (f'newstest2014, {NAMES[source]} to {NAMES[target]}; greedy after {len(PAIRS)} pairs, the first '
-              f'sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. The context:\n'
-              + context(source))
+              f'sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. '
+              f'The context:\n{context(source)}')
   return Found({'bleu': score.score, 'examples': len(said)}, protocol, examples=examples)
 
 

@@ -54,8 +54,8 @@ def room(subject, max_tokens):
   """Tokens that a prompt may have."""
   n_ctx = subject.model.n_ctx
   if n_ctx <= max_tokens:
-    raise NotRun(f'{max_tokens} tokens to write leave no room for a prompt in a context of {n_ctx}: this task '
-                 'needs a model with a longer one')
+    raise NotRun(f'{max_tokens} tokens to write leave no room for a prompt in a context of {n_ctx}: this '
+                 'task needs a model with a longer one')
   return n_ctx - max_tokens
 
 
