@@ -56,7 +56,10 @@ def evaluate(config, workdir):
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
-  with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
+  # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
+  precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
+  with (jax.set_mesh(mesh), precision, hosts.stop_signals() as stop,
+        contextlib.closing(Watchdog(config.watchdog)) as dog):
     params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, fingerprint(params))
     made = subject(nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size,

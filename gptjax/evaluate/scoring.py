@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax import sharding
-from gptjax.model import gathered
+from gptjax.model import gathered, in_dtype
 from gptjax.sharding import rows as as_rows
 
 CHUNK = 256         # positions of each device whose logits are alive at one time
@@ -53,12 +53,17 @@ class Score(NamedTuple):
   allowed: bool
 
 
+def ready(model):
+  """The model with its weights in the dtype that it computes in; layers stay stacked, which compiles fast."""
+  return model if model.dtype == 'float32' else jax.jit(in_dtype, static_argnums=1)(model, model.dtype)
+
+
 def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep=lambda i, score: None,
            pulse=lambda: None, name='score', show=False):
   """[Score of each request].
 
   Args:
-    model: a GPT, under `jax.set_mesh`.
+    model: a `ready` GPT, under `jax.set_mesh`.
     requests: list of Request.
     batch_size: rows of n_ctx tokens at a time, over all devices.
     barred: bool[n_vocab], tokens that `Score.allowed` does not count as rivals; None: none.
@@ -142,7 +147,7 @@ def score_rows(model, tokens, at, wanted, barred):
   """Log probabilities of tokens.
 
   Args:
-    model: a GPT, under `jax.set_mesh`.
+    model: a `ready` GPT, under `jax.set_mesh`.
     tokens: int32[b, t].
     at: int32[b], the position of each row that predicts its first wanted token.
     wanted: int32[b, k], the tokens from there on; negative: not counted.

@@ -4,14 +4,12 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from gptjax.evaluate import scoring
 from gptjax.evaluate.journal import forgetful
 from gptjax.evaluate.scoring import Request, Score
 from gptjax.evaluate.sources import NotRun
-from gptjax.model import in_dtype
 
 
 class Stopped(Exception):
@@ -21,7 +19,7 @@ class Stopped(Exception):
 class Subject(NamedTuple):
   """A model under test.
 
-  model: a GPT whose weights are in the dtype that it computes in; its mesh is set.
+  model: a `scoring.ready` GPT; its mesh is set.
   tokenizer: its own.
   batch_size: sequences of full length at a time, over all devices; of shorter ones there are more.
   grid: whether to run the protocols beside the paper's too.
@@ -43,8 +41,7 @@ class Subject(NamedTuple):
 def subject(model, tokenizer, batch_size, *, grid=False, seed=0, pulse=lambda: None, kept=forgetful,
             show=False):
   """A Subject; the model may be any GPT."""
-  return Subject(jax.jit(in_dtype, static_argnums=1)(model, model.dtype), tokenizer, batch_size, grid, seed,
-                 pulse, kept, show)
+  return Subject(scoring.ready(model), tokenizer, batch_size, grid, seed, pulse, kept, show)
 
 
 class Task(NamedTuple):

@@ -9,6 +9,8 @@ from gptjax.evaluate.subject import digest
 from gptjax.sampling import Choice
 from gptjax.streaming import Text
 
+AT_ONCE = 8  # texts, at least: reading the weights for a token takes as long for one as for a few
+
 
 def written(subject, name, prompts, max_tokens, stop=('\n',), top_k=1):
   """[(what was written, without the stop string; list of int, its tokens and maybe some after)].
@@ -29,10 +31,11 @@ def written(subject, name, prompts, max_tokens, stop=('\n',), top_k=1):
   model = decode.ready(subject.model) if left else None
   with tqdm(total=len(prompts), initial=len(found), desc=name, unit='text', leave=False,
             disable=None if subject.show else True, dynamic_ncols=True) as bar:
-    for at in range(0, len(left), subject.batch_size):
-      rows = left[at:at + subject.batch_size]
+    size = max(AT_ONCE, subject.batch_size)
+    for at in range(0, len(left), size):
+      rows = left[at:at + size]
       texts = [Text(subject.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
-      generate.extend(model, subject.tokenizer, texts, choice, subject.seed, 'stop', subject.batch_size, None)
+      generate.extend(model, subject.tokenizer, texts, choice, subject.seed, 'stop', size, None)
       for i, text in zip(rows, texts):
         found[i] = text.said, text.ids[len(prompts[i]):]
         part.keep(i, found[i])

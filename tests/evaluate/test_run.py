@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,11 +121,10 @@ def test_the_digest_of_weights_sees_each_value_and_its_place_and_no_mesh():
 
 def start(folder, workdir, *flags):
   return subprocess.Popen(
-    [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_zero_shot.py',
-     f'--config.init_from={folder}', f'--workdir={workdir}', f'--config.eval.data_dir={SHARED}',
-     '--config.eval.tasks=lambada',
-     '--config.eval.limit=400', '--config.eval.grid=False', *flags], cwd=ROOT, env=ENVIRONMENT,
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_zero_shot.py', f'--workdir={workdir}',
+     f'--config.init_from={folder}', f'--config.eval.data_dir={SHARED}', '--config.eval.tasks=lambada',
+     '--config.eval.limit=400', '--config.eval.grid=False', *flags], cwd=ROOT, text=True,
+    env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize('number, code', [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
@@ -148,3 +148,18 @@ def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, num
   cut, whole = (read(tmp_path / name)['tasks']['lambada'] for name in ('cut', 'whole'))
   assert cut == {name: value if isinstance(value, int) else pytest.approx(value, rel=1e-5)
                  for name, value in whole.items()}
+
+
+def test_two_processes_find_what_one_does(folder, tmp_path):
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  flags = '--config.eval.tasks=winograd,natural_questions,ptb', '--config.eval.limit=10'
+  running = [start(folder, tmp_path / 'two', *flags, f'--coordinator=127.0.0.1:{port}', '--num_processes=2',
+                   f'--process_id={i}') for i in range(2)]
+  for process in running:
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+  assert evaluate(config_of(folder, tasks='winograd,natural_questions', limit=10), tmp_path / 'one') == 0
+  two, one = (read(tmp_path / name)['tasks'] for name in ('two', 'one'))
+  assert two == {task: {name: pytest.approx(value, rel=1e-5) for name, value in metrics.items()}
+                 for task, metrics in one.items()}
