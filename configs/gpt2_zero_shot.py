@@ -18,7 +18,7 @@ def get_config():
   config.job = 'evaluate'
   config.model.compute_dtype = 'float32'
   config.eval.update(dict(
-    batch_size=1, grid=True,
+    grid=True,
     tasks='lambada,cbt_cn,cbt_ne,wikitext2,ptb,enwik8,text8,wikitext103,1bw,winograd,coqa,natural_questions,'
-          'wmt14_en_fr,wmt14_fr_en,cnn_dailymail'))
+          'wmt14_en_fr,wmt14_fr_en,cnn_dailymail,cola,sst2,race,dprd'))
   return config

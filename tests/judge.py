@@ -5,7 +5,7 @@ import math
 import numpy as np
 from torch_models import torch, transformers, twin
 
-N_CTX = 128
+N_CTX = 256
 
 
 def make(folder, shared):

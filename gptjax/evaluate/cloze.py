@@ -32,7 +32,7 @@ def read_cbt(kind, data):
   name = f'cbtest_{kind}_valid_2000ex.txt'
   path = sources.find(data, f'CBTest/data/{name}', name)
   if not path:
-    raise sources.Absent(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
+    raise sources.NotRun(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
   return data.some(parse_cbt(sources.read_text(path), path))
 
 
@@ -111,14 +111,15 @@ def read_winograd(data):
     records = sources.read_jsonl(path, ['pre', 'pronoun', 'post', 'answers', 'correct'])
     return data.some([Schema(one['pre'], one['pronoun'], one['post'], tuple(one['answers']), one['correct'])
                       for one in records])
-  records = sources.from_tfds(data, 'wsc273', 'test')
+  records = sources.from_tfds(data._replace(limit=0), 'wsc273', 'test')
   if records is None:
-    raise sources.Absent(sources.where(
+    raise sources.NotRun(sources.where(
       'the Winograd Schema Challenge', 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html',
       'wsc273.jsonl', tfds='wsc273'))
-  return [Schema(one['text'][:one['pronoun_start']].rstrip(), one['pronoun_text'],
-                 one['text'][one['pronoun_end']:].lstrip(), (one['option1'], one['option2']), one['label'])
-          for one in records]
+  records.sort(key=lambda one: one['idx'])  # TFDS keeps them in an order of its own
+  return data.some([Schema(one['text'][:one['pronoun_start']].rstrip(), one['pronoun_text'],
+                           one['text'][one['pronoun_end']:].lstrip(), (one['option1'], one['option2']),
+                           one['label']) for one in records])
 
 
 def substituted(schema, candidate):

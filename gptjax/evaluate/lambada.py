@@ -25,7 +25,7 @@ def read(data):
   """[{'openai': str or None, 'original': str or None}], each the passages of a file or of TFDS."""
   path, of_tfds = sources.find(data, FILE, 'lambada_test.jsonl'), sources.from_tfds(data, 'lambada', 'test')
   if not path and not of_tfds:
-    raise sources.Absent(sources.where('LAMBADA', URL, FILE, tfds='lambada'))
+    raise sources.NotRun(sources.where('LAMBADA', URL, FILE, tfds='lambada'))
   found = {}
   if path:
     found[OPENAI] = data.some([record['text'] for record in sources.read_jsonl(path, ['text'])])

@@ -73,7 +73,7 @@ def read(of, data):
   else:
     found = sources.from_tfds(data, of.tfds, 'test') if of.tfds else None
     if found is None:
-      raise sources.Absent(sources.where(of.title, of.url, of.files[0], tfds=of.tfds))
+      raise sources.NotRun(sources.where(of.title, of.url, of.files[0], tfds=of.tfds))
     lines = [record['text'] + '\n' for record in found]
   return data.some(lines)
 
@@ -148,7 +148,7 @@ def evaluate(of, subject, lines):
     for stride in strides:
       requests = [window for one in text for window in _windows_of(subject, one, stride)]
       scores = scored(subject, f'{of.name} {form}, stride {stride}', requests)
-      total = math.fsum(score.total for score in scores)
+      total = -math.fsum(score.total for score in scores)
       tokens = sum(len(ids) - start for ids, start in requests)
       cells += [{'text': form, 'stride': stride, 'unit': unit, 'value': value_of(total, unit, count),
                  'paper': paper is None and unit == of.unit}
@@ -159,7 +159,7 @@ def evaluate(of, subject, lines):
              'tokens': paper.tokens, 'words': counts[WORD], 'bytes': counts[BYTE],
              'characters': counts[CHARACTER]}
   return Found(metrics, _protocol(of, subject, paper.marks), cells=tuple(cells), examples=tuple(
-    {'text': subject.tokenizer.decode(ids[start:]), 'nats': score.total, 'tokens': len(ids) - start}
+    {'text': subject.tokenizer.decode(ids[start:]), 'nats': -score.total, 'tokens': len(ids) - start}
     for (ids, start), score in zip(paper.requests, paper.scores)))
 
 

@@ -39,7 +39,7 @@ def read_coqa(data):
   """
   path = sources.find(data, COQA)
   if not path:
-    raise sources.Absent(sources.where('CoQA', COQA_URL, COQA))
+    raise sources.NotRun(sources.where('CoQA', COQA_URL, COQA))
   try:
     return data.some([turn for story in sources.read_json(path)['data'] for turn in turns(story)])
   except (KeyError, IndexError, TypeError) as error:
@@ -69,8 +69,8 @@ def evaluate_coqa(subject, turns):
   examples = tuple({'text': before, 'answer': text, 'references': references, 'score': score}
                    for (before, references, _), text, score in zip(turns, said, scores))
   protocol = ('Development set; the document, an empty line, the conversation so far as "Q: ...", "A: ..." '
-              "with the first annotator's answers, then \"A:\"; what is too long is cut on the left; greedy, to "
-              f'the end of the line, {ANSWER_TOKENS} tokens at most. F1 against all annotators but one, '
+              "with the first annotator's answers, then \"A:\"; what is too long is cut on the left; greedy, "
+              f'to the end of the line, {ANSWER_TOKENS} tokens at most. F1 against all annotators but one, '
               'averaged.')
   return Found(metrics, protocol, examples=examples)
 
@@ -81,7 +81,7 @@ def read_nq(data):
   records = (sources.read_jsonl(path, ['question', 'answer']) if path else
              sources.from_tfds(data, 'natural_questions_open', 'validation'))
   if records is None:
-    raise sources.Absent(sources.where('Natural Questions', NQ_URL, NQ, tfds='natural_questions_open'))
+    raise sources.NotRun(sources.where('Natural Questions', NQ_URL, NQ, tfds='natural_questions_open'))
   return data.some([(record['question'], list(record['answer'])) for record in records])
 
 
@@ -112,9 +112,9 @@ def evaluate_nq(subject, questions):
   examples = tuple({'text': questions[i][0], 'answer': said[i], 'references': questions[i][1],
                     'correct': right[i], 'probability': sure[i]} for i in range(len(said)))
   protocol = (f'Development set; greedy after {len(EXAMPLES)} examples, to the end of the line, '
-              f'{SHORT_ANSWER_TOKENS} tokens at most; exact match with SQuAD\'s normalisation; how sure: the '
-              f'probability of the answer\'s tokens; the surest {CONFIDENT:.0%} are {len(surest)}. The context:\n'
-              + context())
+              f"{SHORT_ANSWER_TOKENS} tokens at most; exact match with SQuAD's normalisation; how sure: the "
+              f"probability of the answer's tokens; the surest {CONFIDENT:.0%} are {len(surest)}. "
+              f'The context:\n{context()}')
   return Found(metrics, protocol, rows=rows, examples=examples)
 
 

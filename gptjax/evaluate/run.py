@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -55,7 +56,10 @@ def evaluate(config, workdir):
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
-  with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
+  # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
+  precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
+  with (jax.set_mesh(mesh), precision, hosts.stop_signals() as stop,
+        contextlib.closing(Watchdog(config.watchdog)) as dog):
     params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, fingerprint(params))
     made = subject(nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size,
@@ -69,7 +73,8 @@ def evaluate(config, workdir):
     except Stopped:
       results.say(f'stopped in {task.name}, its answers so far are kept: the same command goes on from there')
       return STOPPED
-    results.say(f'results       {results.folder / "results.json"}\ntable         {results.folder / "results.md"}')
+    results.say(f'\nresults       {results.folder / "results.json"}\n'
+                f'table         {results.folder / "results.md"}')
   return DONE
 
 
@@ -85,9 +90,9 @@ def run_task(task, config, made, results):
   if task.name in results.found['tasks']:
     return
   try:
-    examples = task.read(sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit))
-  except sources.Absent as absent:
-    results.skip(task, str(absent))
+    examples = task.read(data_of(config))
+  except sources.NotRun as why:
+    results.skip(task, str(why))
     return
   hosts.compare({f'digest of the examples of {task.name}':
                  hashlib.sha256(json.dumps(examples).encode()).hexdigest()})
@@ -99,10 +104,18 @@ def run_task(task, config, made, results):
   began = time.monotonic()
   try:
     found = task.evaluate(made._replace(kept=journal.part), examples)
+  except sources.NotRun as why:
+    results.skip(task, str(why))
+  else:
+    results.add(task, found, time.monotonic() - began)
+    journal.discard()
   finally:
     journal.close()
-  results.add(task, found, time.monotonic() - began)
-  journal.discard()
+
+
+def data_of(config):
+  """Where the config says that examples lie, a sources.Data."""
+  return sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit)
 
 
 class Results:
@@ -125,8 +138,8 @@ class Results:
     fresh = {'tasks': {}, 'not_run': {}, 'grids': {}, 'rows': {}, 'protocols': {}, 'seconds': {}}
     self.found = json.loads(earlier) if earlier else fresh
     if earlier and self.found['weights'] != weights:
-      raise ValueError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, not '
-                       f'{weights[:12]}): use another workdir')
+      raise ValueError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
+                       f'not {weights[:12]}): use another workdir')
     model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
     self.found |= {'weights': weights, 'model': model, 'limit': config.eval.limit,
                    'versions': configs.versions(),
@@ -171,10 +184,11 @@ def fingerprint(params):
   def sums(tree):
     def one(x):
       bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-      places = (2 * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) + 1 for axis in range(x.ndim))
-      for weight in places:
-        bits = bits * jax.reshard(weight, jax.typeof(bits).sharding.spec)
-      return jax.reshard(bits.sum(dtype=jnp.uint32), jax.P())
+      strides = [np.uint32(math.prod(x.shape[axis + 1:])) for axis in range(x.ndim)]
+      places = sum(jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * stride
+                   for axis, stride in enumerate(strides))
+      weights = jax.reshard(2 * places + 1, jax.typeof(bits).sharding.spec)
+      return jax.reshard((bits * weights).sum(dtype=jnp.uint32), jax.P())
     return jax.tree.map(one, tree)
   found = {jax.tree_util.keystr(path): int(value)
            for path, value in jax.tree.leaves_with_path(jax.device_get(sums(params)))}

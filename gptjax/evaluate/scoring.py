@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax import sharding
-from gptjax.model import gathered
+from gptjax.model import gathered, in_dtype
 from gptjax.sharding import rows as as_rows
 
 CHUNK = 256         # positions of each device whose logits are alive at one time
@@ -53,15 +53,22 @@ class Score(NamedTuple):
   allowed: bool
 
 
-def scores(model, requests, batch_size, *, barred=None, done=(), keep=lambda i, score: None,
+def ready(model):
+  """The model with its weights in the dtype that it computes in; layers stay stacked, which compiles fast."""
+  return model if model.dtype == 'float32' else jax.jit(in_dtype, static_argnums=1)(model, model.dtype)
+
+
+def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep=lambda i, score: None,
            pulse=lambda: None, name='score', show=False):
   """[Score of each request].
 
   Args:
-    model: a GPT, under `jax.set_mesh`.
+    model: a `ready` GPT, under `jax.set_mesh`.
     requests: list of Request.
     batch_size: rows of n_ctx tokens at a time, over all devices.
     barred: bool[n_vocab], tokens that `Score.allowed` does not count as rivals; None: none.
+    made: function of (float32[n] log p of the scored tokens, bool[n] whether the likeliest, bool[n] whether
+      the likeliest of those that are not barred) that makes the answer; None: of a Score.
     done: {number of a request: Score} that are known already.
     keep: function called with the number and Score of each request as they come.
     pulse: function called after each batch.
@@ -74,7 +81,7 @@ def scores(model, requests, batch_size, *, barred=None, done=(), keep=lambda i, 
     if not 1 <= request.start < len(request.ids) <= model.n_ctx + 1:
       raise ValueError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
                        f'a context of {model.n_ctx}')
-  found = dict(done)
+  found, made = dict(done), made or _score
   left = sorted((i for i in range(len(requests)) if i not in found),
                 key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
@@ -84,7 +91,7 @@ def scores(model, requests, batch_size, *, barred=None, done=(), keep=lambda i, 
     def finish():
       mine, wanted, results = under_way.pop(0)
       for i, counted, *values in zip(mine, wanted >= 0, *jax.device_get(results)):
-        found[i] = _score(*(value[counted] for value in values))
+        found[i] = made(*(value[counted] for value in values))
         keep(i, found[i])
       bar.update(len(mine))
       pulse()
@@ -140,7 +147,7 @@ def score_rows(model, tokens, at, wanted, barred):
   """Log probabilities of tokens.
 
   Args:
-    model: a GPT, under `jax.set_mesh`.
+    model: a `ready` GPT, under `jax.set_mesh`.
     tokens: int32[b, t].
     at: int32[b], the position of each row that predicts its first wanted token.
     wanted: int32[b, k], the tokens from there on; negative: not counted.

@@ -4,8 +4,8 @@ import re
 
 # Full stop, question or exclamation mark, what closes with it, and then space and no small letter.
 _END = re.compile(r'(?<=[.!?])["\u201d\u2019\')\]]*(?=\s+[^\sa-z\u00df-\u00ff])')
-_ABBREVIATION = re.compile(r'(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Lt|Col|Sgt|Rev|Gov|Sen|Rep|vs|No|M|Mme))'
-                           r'\.$')
+_ABBREVIATION = re.compile(
+  r'\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Lt|Col|Sgt|Rev|Gov|Sen|Rep|vs|No|Mme)\.$')
 
 
 def sentences(text):

@@ -14,8 +14,8 @@ from gptjax.data import tfds_source
 ANYWHERE = ('', '*', '*/*')  # how deep below data_dir a file may lie
 
 
-class Absent(Exception):
-  """The examples are not there; the message says where to get them."""
+class NotRun(Exception):
+  """A task cannot be run; the message says why, and where to get what is missing."""
 
 
 class Data(NamedTuple):
@@ -104,13 +104,17 @@ def _strings(value):
     return value.decode()
   if isinstance(value, dict):
     return {name: _strings(inner) for name, inner in value.items()}
+  if hasattr(value, 'to_list'):  # a ragged tensor
+    return _strings(value.to_list())
+  if isinstance(value, list):
+    return [_strings(inner) for inner in value]
   if getattr(getattr(value, 'dtype', None), 'kind', '') == 'O':
     return [_strings(inner) for inner in value.tolist()]
   return value.tolist() if hasattr(value, 'tolist') else value
 
 
 def where(name, url, *names, tfds=''):
-  """The message of Absent: what to get, and where to put it."""
+  """The message of NotRun: what to get, and where to put it."""
   files = ' or '.join(f'DATA_DIR/{file}' for file in names)
   ways = [f'`tfds build {tfds}` (--config.data.tfds_dir)'] if tfds else []
   ways += [f'{files} from {url} (--config.eval.data_dir)'] if names else []

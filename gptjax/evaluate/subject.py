@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from gptjax.evaluate import scoring
 from gptjax.evaluate.journal import forgetful
 from gptjax.evaluate.scoring import Request, Score
-from gptjax.model import in_dtype
+from gptjax.evaluate.sources import NotRun
 
 
 class Stopped(Exception):
@@ -20,7 +19,7 @@ class Stopped(Exception):
 class Subject(NamedTuple):
   """A model under test.
 
-  model: a GPT whose weights are in the dtype that it computes in; its mesh is set.
+  model: a `scoring.ready` GPT; its mesh is set.
   tokenizer: its own.
   batch_size: sequences of full length at a time, over all devices; of shorter ones there are more.
   grid: whether to run the protocols beside the paper's too.
@@ -42,8 +41,7 @@ class Subject(NamedTuple):
 def subject(model, tokenizer, batch_size, *, grid=False, seed=0, pulse=lambda: None, kept=forgetful,
             show=False):
   """A Subject; the model may be any GPT."""
-  return Subject(jax.jit(in_dtype, static_argnums=1)(model, model.dtype), tokenizer, batch_size, grid, seed,
-                 pulse, kept, show)
+  return Subject(scoring.ready(model), tokenizer, batch_size, grid, seed, pulse, kept, show)
 
 
 class Task(NamedTuple):
@@ -52,8 +50,8 @@ class Task(NamedTuple):
   name: as in `config.eval.tasks`.
   title: as in the table.
   read: function of `sources.Data` that gives a list of examples (what they are is the task's own business);
-    raises `sources.Absent` where they are not there, ValueError where they are damaged.
-  evaluate: function of (Subject, examples) that gives a Found.
+    raises NotRun where they are not there, ValueError where they are damaged.
+  evaluate: function of (Subject, examples) that gives a Found; raises NotRun for a model that does not suit.
   """
   name: str
   title: str
@@ -103,8 +101,8 @@ def fitted(request, n_ctx):
   """The request without what is too long ago for the context."""
   over = max(0, len(request.ids) - n_ctx - 1)
   if request.start <= over:
-    raise ValueError(f'{len(request.ids) - request.start} tokens to score do not fit into a context of '
-                     f'{n_ctx}: this task needs a model with a longer one')
+    raise NotRun(f'{len(request.ids) - request.start} tokens to score do not fit into a context of {n_ctx}: '
+                 'this task needs a model with a longer one')
   return Request(request.ids[over:], request.start - over)
 
 

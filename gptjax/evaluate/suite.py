@@ -2,11 +2,19 @@
 
 import difflib
 
-from gptjax.evaluate import cloze, lambada, language_modelling, question_answering, summarization, translation
+from gptjax.evaluate import (
+  cloze,
+  gpt1,
+  lambada,
+  language_modelling,
+  question_answering,
+  summarization,
+  translation,
+)
 
 TASKS = {task.name: task for task in (
   *lambada.TASKS, *cloze.TASKS, *language_modelling.TASKS, *question_answering.TASKS, *translation.TASKS,
-  *summarization.TASKS)}
+  *summarization.TASKS, *gpt1.TASKS)}
 
 
 def chosen(names):
@@ -15,8 +23,8 @@ def chosen(names):
   for name in filter(None, (name.strip() for name in names.split(','))):
     if name not in TASKS:
       nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
-      raise ValueError(f'config.eval.tasks names {name!r}, which is no task: did you mean {nearest}? There are '
-                       + ', '.join(TASKS))
+      raise ValueError(f'config.eval.tasks names {name!r}, which is no task: did you mean {nearest}? There '
+                       f'are {", ".join(TASKS)}')
     if TASKS[name] not in found:
       found.append(TASKS[name])
   return found

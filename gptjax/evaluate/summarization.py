@@ -11,7 +11,8 @@ from gptjax.evaluate.subject import Found, Task
 from gptjax.evaluate.translation import need
 from gptjax.evaluate.writing import room, written
 
-FILE, URL = 'cnn_dailymail/test.jsonl', 'https://cs.nyu.edu/~kcho/DMQA (as objects {article, highlights}, a line each)'
+FILE = 'cnn_dailymail/test.jsonl'
+URL = 'https://cs.nyu.edu/~kcho/DMQA (made into lines of {"article": ..., "highlights": ...})'
 HINT = '\nTL;DR:'
 TOKENS, TOP_K, KEPT = 100, 2, 3  # written, drawn from, sentences of it that are the summary
 ROUGE = {'rouge1': 'rouge_1', 'rouge2': 'rouge_2', 'rougeLsum': 'rouge_l'}
@@ -24,7 +25,7 @@ def read(data):
   records = (sources.read_jsonl(path, ['article', 'highlights']) if path else
              sources.from_tfds(data, 'cnn_dailymail', 'test'))
   if records is None:
-    raise sources.Absent(sources.where('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
+    raise sources.NotRun(sources.where('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
   return data.some([(record['article'], record['highlights']) for record in records])
 
 
@@ -53,8 +54,8 @@ def evaluate(subject, articles):
     made[name] = ['\n'.join(sentences(text)[:KEPT]) for text, _ in texts]
   split, draw = [sentences(article) for article, _ in articles], random.Random(subject.seed)
   made['lead 3'] = ['\n'.join(found[:KEPT]) for found in split]
-  made['random 3'] = ['\n'.join(found[i] for i in sorted(draw.sample(range(len(found)), min(KEPT, len(found)))))
-                      for found in split]
+  drawn = [sorted(draw.sample(range(len(found)), min(KEPT, len(found)))) for found in split]
+  made['random 3'] = ['\n'.join(found[i] for i in places) for found, places in zip(split, drawn)]
   scores = {name: rouge([(highlights, text) for (_, highlights), text in zip(articles, texts)])
             for name, texts in made.items()}
   metrics = {**scores['hint'], 'examples': len(articles)}
@@ -65,8 +66,8 @@ def evaluate(subject, articles):
   examples = tuple({'text': article, 'answer': text, 'references': [highlights]}
                    for (article, highlights), text in zip(articles, made['hint']))
   protocol = (f'Test set; the article, cut on the right to leave room, then {HINT!r}; {TOKENS} tokens, each '
-              f'drawn from the {TOP_K} likeliest; the first {KEPT} sentences of them. ROUGE F1 by rouge-score, '
-              'stemmed; ROUGE-L that of whole summaries.')
+              f'drawn from the {TOP_K} likeliest; the first {KEPT} sentences of them. ROUGE F1 by '
+              'rouge-score, stemmed; ROUGE-L that of whole summaries.')
   return Found(metrics, protocol, rows=rows, examples=examples)
 
 

@@ -11,18 +11,19 @@ def markdown(results):
     results: what `results.json` holds.
   """
   size = paper.size_of(results['model'])
-  parts = [f'# Zero-shot evaluation of {results["model"]["name"]}', _about(results, size), _table(results, size)]
+  parts = [f'# Zero-shot evaluation of {results["model"]["name"]}', _about(results, size),
+           _table(results, size)]
   if results['not_run']:
     parts.append('## Not run\n\n' + '\n'.join(f'- {name}: {why}' for name, why in results['not_run'].items()))
-  parts += [_others(results, size), *_grids(results), *_rows(results), _protocols(results)]
+  parts += [_others(results), *_grids(results), *_rows(results), _protocols(results)]
   return '\n\n'.join(part for part in parts if part) + '\n'
 
 
 def _about(results, size):
   named = f', the shape of the released {size} (the paper\'s {paper.IN_PAPER[size]})' if size else ''
   limit = results['limit']
-  return (f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.'
-          + (f' Only the first {limit} examples of each task: not to be compared with the paper.' if limit else ''))
+  cut = f' Only the first {limit} examples of each task: not to be compared with the paper.' if limit else ''
+  return f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{cut}'
 
 
 def _table(results, size):
@@ -32,8 +33,8 @@ def _table(results, size):
   for name in TASKS:
     figures = [figure for figure in paper.FIGURES if figure.task == name]
     for figure in figures:
-      lines.append([figure.title, _ours(results, figure), *(_number(figure.sizes.get(one)) for one in paper.SIZES),
-                    _number(figure.sota)])
+      lines.append([figure.title, _ours(results, figure),
+                    *(_number(figure.sizes.get(one)) for one in paper.SIZES), _number(figure.sota)])
     if not figures:
       metrics = results['tasks'].get(name, {})
       lines.append([TASKS[name].title, ', '.join(f'{key} {_number(value)}' for key, value in metrics.items())
@@ -46,15 +47,16 @@ def _ours(results, figure):
   return 'not run' if found is None else _number(found[figure.metric] * figure.scale)
 
 
-def _others(results, size):
-  """What others have measured with the released weights; with ours where the shape is theirs."""
+def _others(results):
+  """What others have measured with the released weights, beside our nearest protocol."""
   lines = []
   for one in paper.REPRODUCED:
     cell = nearest(results, one.task, one.cell)
-    lines.append([TASKS[one.task].title, one.protocol, 'not run' if cell is None else _number(cell * one.scale),
+    ours = 'not run' if cell is None else _number(cell * one.scale)
+    lines.append([TASKS[one.task].title, one.protocol, ours,
                   *(_number(one.sizes.get(released)) for released in paper.SIZES), one.source])
-  return ('## What others measured with the released weights\n\nWith these weights ours should be near; where '
-          'the paper cannot be reproduced, this is what is to be expected.\n\n'
+  return ('## What others measured with the released weights\n\nWith these weights ours should be near; '
+          'where the paper cannot be reproduced, this is what is to be expected.\n\n'
           + _grid_of(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
 
 
@@ -76,8 +78,8 @@ def _grids(results):
     for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in cells):
       mine = {cell['unit']: cell for cell in cells if (cell['text'], cell['stride']) == (text, stride)}
       lines.append([text, str(stride or ''), *(_marked(mine[unit]) for unit in units)])
-    yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is known. '
-           'Bits for bytes and characters, else perplexity or a share.\n\n'
+    yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
+           'known. Bits for bytes and characters, else perplexity or a share.\n\n'
            + _grid_of(['text', 'stride', *units], lines))
 
 

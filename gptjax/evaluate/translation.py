@@ -35,16 +35,16 @@ def read(source, target, data):
     return data.some(list(zip(*texts)))
   records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test')
   if records is None:
-    raise sources.Absent(sources.where('WMT-14', URL, 'newstest2014.en and .fr',
+    raise sources.NotRun(sources.where('WMT-14', URL, 'newstest2014.en and .fr',
                                        tfds='wmt14_translate/fr-en'))
   return [(record[source], record[target]) for record in records]
 
 
 def need(package):
-  """Raises Absent where a package of the extra `eval` is not installed."""
+  """Raises NotRun where a package of the extra `eval` is not installed."""
   import importlib.util
   if importlib.util.find_spec(package) is None:
-    raise sources.Absent(f"the package {package} is not installed: pip install 'gptjax[eval]'")
+    raise sources.NotRun(f"the package {package} is not installed: pip install 'gptjax[eval]'")
 
 
 def context(source):
@@ -64,8 +64,8 @@ def evaluate(source, target, subject, pairs):
   examples = tuple({'text': sentence, 'answer': text, 'references': [reference]}
                    for (sentence, reference), text in zip(pairs, said))
   protocol = (f'newstest2014, {NAMES[source]} to {NAMES[target]}; greedy after {len(PAIRS)} pairs, the first '
-              f'sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. The context:\n'
-              + context(source))
+              f'sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. '
+              f'The context:\n{context(source)}')
   return Found({'bleu': score.score, 'examples': len(said)}, protocol, examples=examples)
 
 

@@ -4,9 +4,12 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax import decode, generate
+from gptjax.evaluate.sources import NotRun
 from gptjax.evaluate.subject import digest
 from gptjax.sampling import Choice
 from gptjax.streaming import Text
+
+AT_ONCE = 8  # texts, at least: reading the weights for a token takes as long for one as for a few
 
 
 def written(subject, name, prompts, max_tokens, stop=('\n',), top_k=1):
@@ -28,10 +31,11 @@ def written(subject, name, prompts, max_tokens, stop=('\n',), top_k=1):
   model = decode.ready(subject.model) if left else None
   with tqdm(total=len(prompts), initial=len(found), desc=name, unit='text', leave=False,
             disable=None if subject.show else True, dynamic_ncols=True) as bar:
-    for at in range(0, len(left), subject.batch_size):
-      rows = left[at:at + subject.batch_size]
+    size = max(AT_ONCE, subject.batch_size)
+    for at in range(0, len(left), size):
+      rows = left[at:at + size]
       texts = [Text(subject.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
-      generate.extend(model, subject.tokenizer, texts, choice, subject.seed, 'stop', subject.batch_size, None)
+      generate.extend(model, subject.tokenizer, texts, choice, subject.seed, 'stop', size, None)
       for i, text in zip(rows, texts):
         found[i] = text.said, text.ids[len(prompts[i]):]
         part.keep(i, found[i])
@@ -44,7 +48,7 @@ def prompt(subject, text, max_tokens):
   """int32[n]: the tokens of a prompt, cut on the left so that there is room to write.
 
   Raises:
-    ValueError: the context is too short for this task.
+    NotRun: the context is too short for this task.
   """
   return np.asarray(subject.tokenizer.encode(text), np.int32)[-room(subject, max_tokens):]
 
@@ -53,8 +57,8 @@ def room(subject, max_tokens):
   """Tokens that a prompt may have."""
   n_ctx = subject.model.n_ctx
   if n_ctx <= max_tokens:
-    raise ValueError(f'{max_tokens} tokens to write leave no room for a prompt in a context of {n_ctx}: this '
-                     'task needs a model with a longer one')
+    raise NotRun(f'{max_tokens} tokens to write leave no room for a prompt in a context of {n_ctx}: this '
+                 'task needs a model with a longer one')
   return n_ctx - max_tokens
 
 

@@ -20,7 +20,8 @@ def model_of(config):
 
 def some_requests(n=23, n_vocab=61, longest=25):
   lengths = RNG.integers(2, longest + 1, n)
-  return [scoring.Request(RNG.integers(0, n_vocab, length), int(RNG.integers(1, length))) for length in lengths]
+  return [scoring.Request(RNG.integers(0, n_vocab, length), int(RNG.integers(1, length)))
+          for length in lengths]
 
 
 REQUESTS = some_requests()
@@ -75,7 +76,8 @@ def test_what_is_barred_is_no_rival_and_is_never_right():
     model = model_of(tiny_config(**{'model.init_std': 0.3}))
     best = [int(np.argmax(model(np.resize(ids[:-1], (1, 24)).astype(np.int32))[0, len(ids) - 2]))
             for ids, _ in single]
-  likeliest = [scoring.Request(np.append(ids[:-1], token), len(ids) - 1) for (ids, _), token in zip(single, best)]
+  likeliest = [scoring.Request(np.append(ids[:-1], token), len(ids) - 1)
+               for (ids, _), token in zip(single, best)]
   assert all(score.allowed for score in found(likeliest, barred=np.zeros(61, bool)))
   only = np.zeros(61, bool)
   only[best[0]] = True
@@ -115,7 +117,7 @@ def test_few_programs_are_compiled():
   assert scoring.score_rows._cache_size() - before <= 10
 
 
-@given(n=st.integers(1, 200), start=st.integers(1, 3), n_ctx=st.integers(1, 40), stride=st.integers(1, 40))
+@given(n=st.integers(1, 200), start=st.integers(1, 3), n_ctx=st.integers(3, 40), stride=st.integers(1, 40))
 @settings(deadline=None)
 def test_windows_score_every_token_once_with_all_the_context_there_is(n, start, n_ctx, stride):
   stride, ids, seen = min(stride, n_ctx), np.arange(n + start), []
