@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def claim(config, workdir, corpus_digest):
     _same_run(path, config, corpus_digest)
   else:
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
-           'devices': [jax.devices()[0].device_kind, jax.device_count()]}
+           'devices': [jax.devices()[0].device_kind, jax.device_count()], 'command': sys.orig_argv}
     atomic.write(path, json.dumps(run, indent=1, sort_keys=True))
 
 

@@ -21,7 +21,7 @@ VERSIONS = {'gptjax': '0', 'jax': '0'}
 ODD = '<b>"a|b" & `c` *d* _e_ ünï 日本</b>'
 
 
-def write_run(folder, size, *, tasks, records=(), overlap=None, samples=()):
+def write_run(folder, size, *, tasks, records, overlap=None, samples=None):
   """A workdir of an evaluation, with invented numbers; `tasks` {name: {metric: value}}."""
   layers, width = paper.SIZES[size]
   config = tiny_config()
@@ -39,17 +39,17 @@ def write_run(folder, size, *, tasks, records=(), overlap=None, samples=()):
       'grids': {'wikitext2': [
         {'text': text, 'stride': stride, 'unit': unit, 'value': 30 + i, 'paper': i == 0}
         for i, (text, stride, unit) in enumerate([('de-tokenized', 1024, 'word'), ('raw', 32, 'token')])]}},
-    'overlap.json': overlap, 'samples.json': list(samples) or None}
+    'overlap.json': overlap, 'samples.json': samples}
   for name, content in files.items():
     if content is not None:
       (folder / name).write_text(json.dumps(content))
-  if records:
-    (folder / 'metrics.jsonl').write_text(''.join(json.dumps(record) + '\n' for record in records))
+  (folder / 'metrics.jsonl').write_text(''.join(json.dumps(record) + '\n' for record in records))
   return folder
 
 
 FILTER = {'eightgrams': 4000, 'distinct': 3999, 'bytes': 10**6, 'hashes': 27, 'found': 0, 'strings': 10**7,
-          'tests': 2 * 10**7, 'passed': 10**7, 'measured': 7.5e-9, 'expected': 6.6e-9, 'rate': 1e-8, 'sources': [ODD]}
+          'tests': 2 * 10**7, 'passed': 10**7, 'measured': 7.5e-9, 'expected': 6.6e-9, 'rate': 1e-8,
+          'sources': [ODD]}
 OVERLAP = {
   'tests': {'wikitext2': {'documents': 1, 'eightgrams': 206374, 'own': 0.0016, 'train': 0.0163,
                           'documents_with_any': 1, 'documents_with_much': 0},
@@ -74,9 +74,10 @@ def workdirs(tmp_path_factory):
     records = [{'step': step, 'train/loss': 9 * step**-(0.13 + 0.01 * i), 'train/tokens_per_second': 1e4,
                 **({'eval/loss': 9.2 * step**-(0.13 + 0.01 * i)} if step % 200 == 0 else {})}
                for step in range(20, 1001, 20)]
-    made.append(write_run(folder / size, size, tasks=tasks, records=records, overlap=OVERLAP if not i else None,
-                          samples=[{'prompt': prompt, 'text': f'{ODD} and so on. ' * 20, 'top_k': 40, 'seed': 0}
-                                   for prompt in ('', 'Once')] if not i else ()))
+    samples = [{'prompt': prompt, 'text': f'{ODD} and so on. ' * 20, 'top_k': 40, 'seed': 0}
+               for prompt in ('', 'Once')]
+    made.append(write_run(folder / size, size, tasks=tasks, records=records,
+                          **({} if i else {'overlap': OVERLAP, 'samples': samples})))
   return made
 
 
@@ -136,10 +137,10 @@ def test_text_of_users_is_text(written):
 def test_numbers_stand_beside_the_papers(written):
   text = re.sub(r'<[^>]+>', ' ', written[0].read_text())
   row = re.search(r'WikiText-2, perplexity\s+(.*?)\n', text)[1].split()
-  ours = [f'{1.02 * value:.4g}' for value in (29.41, 22.76, 19.93, 18.34)]
+  ours = [f'{1.02 * value:.2f}' for value in (29.41, 22.76, 19.93, 18.34)]
   assert row == [*ours, '29.41', '22.76', '19.93', '18.34', '39.14']
   accuracy = re.search(r'LAMBADA, accuracy \(last word, no stop words\)\s+(.*?)\n', text)[1].split()
-  assert accuracy[0] == f'{45.99 * 1.02:.4g}' and accuracy[-1] == '59.23'
+  assert accuracy[0] == f'{45.99 * 1.02:.2f}' and accuracy[-1] == '59.23'
 
 
 def test_what_was_not_run_has_no_number(written):
@@ -230,8 +231,8 @@ def test_an_evaluation_shows_the_curves_of_the_run_that_it_evaluates(workdirs, t
 
 
 def command(*flags):
-  return subprocess.run([sys.executable, '-m', 'gptjax.report', *flags], cwd=ROOT, capture_output=True, text=True,
-                        env=ENVIRONMENT, timeout=120)
+  return subprocess.run([sys.executable, '-m', 'gptjax.report', *flags], cwd=ROOT, capture_output=True,
+                        text=True, env=ENVIRONMENT, timeout=120)
 
 
 def test_the_command(workdirs, tmp_path):
@@ -240,7 +241,8 @@ def test_the_command(workdirs, tmp_path):
   assert ran.stdout.split('\n')[:2] == [f'{tmp_path}/report.html', f'{tmp_path}/report.md']
   (tmp_path / 'config.json').write_text('{')
   for flags, says in ((['--workdir=nowhere'], 'does not exist'), ([f'--workdir={ROOT}'], 'no config.json'),
-                      ([f'--workdir={workdirs[0]}'] * 2, 'named twice'), ([f'--workdir={tmp_path}'], 'not JSON')):
+                      ([f'--workdir={workdirs[0]}'] * 2, 'named twice'),
+                      ([f'--workdir={tmp_path}'], 'not JSON')):
     ran = command(*flags)
     assert ran.returncode == 2 and len(ran.stderr.strip().split('\n')) == 1 and says in ran.stderr
 
@@ -252,7 +254,8 @@ def test_a_browser_shows_it(written, tmp_path, theme):
   light or light on dark."""
   probe = '''<script>addEventListener('load', () => {
     const page = document.documentElement, svg = [...document.querySelectorAll('svg')];
-    const ink = getComputedStyle(document.body).color, text = getComputedStyle(document.querySelector('svg text'));
+    const ink = getComputedStyle(document.body).color;
+    const text = getComputedStyle(document.querySelector('svg text'));
     document.title = JSON.stringify({
       wide: page.scrollWidth > page.clientWidth, height: page.scrollHeight, ink, drawn: text.fill,
       page: getComputedStyle(document.body).backgroundColor,
@@ -260,9 +263,9 @@ def test_a_browser_shows_it(written, tmp_path, theme):
   });</script>'''
   copy = tmp_path / 'page.html'
   copy.write_text(written[0].read_text().replace('</body>', f'{probe}</body>'))
-  flags = ['--blink-settings=preferredColorScheme=' + {'dark': '0', 'light': '1'}[theme]]
-  ran = subprocess.run([BROWSER, '--headless', '--no-sandbox', '--disable-gpu', '--window-size=1100,1400', *flags,
-                        f'--user-data-dir={tmp_path}/profile', '--dump-dom', f'file://{copy}'],
+  flags = [f'--blink-settings=preferredColorScheme={["dark", "light"].index(theme)}']
+  flags += ['--headless', '--no-sandbox', '--disable-gpu', '--window-size=1100,1400', '--dump-dom']
+  ran = subprocess.run([BROWSER, *flags, f'--user-data-dir={tmp_path}/profile', f'file://{copy}'],
                        capture_output=True, text=True, timeout=60)
   seen = json.loads(html.unescape(re.search(r'<title>(.*?)</title>', ran.stdout)[1]))
   assert not seen['wide'] and seen['height'] > 3000

@@ -209,9 +209,10 @@ def merge(filters, target, *, progress=True):
 def check_rate(facts):
   """ValueError if a filter is too full for its rate."""
   if facts['expected'] > facts['rate']:
-    raise ValueError(f'a filter for {facts["capacity"]:,} 8-grams, which holds {facts["distinct"]:,}, has a '
-                     f'rate of false positives of {facts["expected"]:.1e} and not {facts["rate"]:.1e}: build with '
-                     f'--capacity={facts["distinct"]}')
+    raise ValueError(
+      f'a filter for {facts["capacity"]:,} 8-grams, which holds {facts["distinct"]:,}, has a rate of false '
+      f'positives of {facts["expected"]:.1e} and not {facts["rate"]:.1e}: build with '
+      f'--capacity={facts["distinct"]}')
 
 
 class Measured(NamedTuple):

@@ -9,8 +9,8 @@ from gptjax.report.document import Figure, Prose, Strong, Table, Verbatim
 STYLE = '''
 :root { color-scheme: light dark; --page: #ffffff; --rule: #d5d8dd; --band: #f4f5f7; LIGHT }
 @media (prefers-color-scheme: dark) { :root { --page: #15171a; --rule: #3a3f47; --band: #1e2126; DARK } }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 58rem; background: var(--page); color: var(--ink);
-  font: 16px/1.5 Charter, "Bitstream Charter", "Source Serif 4", Georgia, serif; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 58rem; background: var(--page);
+  color: var(--ink); font: 16px/1.5 Charter, "Bitstream Charter", "Source Serif 4", Georgia, serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; font-weight: 600; margin: 0 0 1.2rem; }
 h2 { font-size: 1.2rem; font-weight: 600; margin: 2.8rem 0 0.8rem; padding-top: 0.6rem;
   border-top: 1px solid var(--rule); }
@@ -21,19 +21,22 @@ figure { margin: 1.6rem 0; }
 figcaption { font-size: 0.88rem; margin-bottom: 0.5rem; } figcaption b { margin-right: 0.4em; }
 figure.drawing figcaption { margin: 0.4rem 0 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font: 0.8rem/1.35 system-ui, sans-serif; font-variant-numeric: tabular-nums;
-  border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink); }
+table { border-collapse: collapse; font: 0.8rem/1.35 system-ui, sans-serif;
+  font-variant-numeric: tabular-nums; border-top: 1.5px solid var(--ink);
+  border-bottom: 1.5px solid var(--ink); }
 th { font-weight: 600; text-align: right; vertical-align: bottom; border-bottom: 0.8px solid var(--ink); }
 th, td { padding: 0.28rem 0.6rem; } td { text-align: right; vertical-align: top; }
 th:first-child, td:first-child, .prose th, .prose td { text-align: left; }
 td:first-child { min-width: 9rem; }
 tbody tr:nth-child(even) { background: var(--band); }
-td.absent { color: var(--faint); } td strong { color: var(--series-1); }
+td.absent { color: var(--faint); white-space: nowrap; } td strong { color: var(--series-1); }
 svg { max-width: 100%; height: auto; display: block; }
-pre { font: 0.8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre-wrap; overflow-wrap: anywhere;
-  background: var(--band); border-left: 3px solid var(--rule); padding: 0.7rem 0.9rem; margin: 0.4rem 0 1.2rem; }
-.title, summary { font: 600 0.85rem/1.4 system-ui, sans-serif; margin: 1rem 0 0; } summary { cursor: pointer; }
-p { margin: 0.7rem 0; }
+pre { font: 0.8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; background: var(--band); border-left: 3px solid var(--rule);
+  padding: 0.7rem 0.9rem; margin: 0.4rem 0 1.2rem; }
+.title, summary { font: 600 0.85rem/1.4 system-ui, sans-serif; margin: 1rem 0 0; }
+summary { cursor: pointer; }
+p { margin: 0.7rem 0; font-size: 0.94rem; }
 @media print { body { max-width: none; padding: 0; } details { display: block; } }
 '''
 
@@ -55,8 +58,8 @@ def page(title, sections):
                  for i, section in enumerate(sections, 1))
   return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           '<meta name="viewport" content="width=device-width, initial-scale=1">'
-          f'<title>{html.escape(title)}</title><style>{style}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n'
-          f'<nav><ol>{links}</ol></nav>\n{body}</body></html>\n')
+          f'<title>{html.escape(title)}</title><style>{style}</style></head>\n'
+          f'<body>\n<h1>{html.escape(title)}</h1>\n<nav><ol>{links}</ol></nav>\n{body}</body></html>\n')
 
 
 def _block(block, number):
@@ -75,8 +78,8 @@ def _block(block, number):
   head = ''.join(f'<th scope="col">{html.escape(name)}</th>' for name in block.head)
   rows = ''.join('<tr>' + ''.join(map(_cell, row)) + '</tr>\n' for row in block.rows)
   kind = ' class="prose"' if block.prose else ''
-  return (f'<figure><figcaption>{caption}</figcaption><div class="wide"><table{kind}><thead><tr>{head}</tr></thead>'
-          f'<tbody>\n{rows}</tbody></table></div></figure>\n')
+  return (f'<figure><figcaption>{caption}</figcaption><div class="wide"><table{kind}>'
+          f'<thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div></figure>\n')
 
 
 def _cell(value):

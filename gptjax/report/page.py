@@ -46,16 +46,18 @@ def _sections(found):
   if evaluated:
     yield Section('Results beside the paper', [
       tables.results(found), *tables.limits(found),
-      *_drawing('tasks-over-size', plots.tasks_over_size(found), 'Tasks of the paper\'s Table 3 over the size of '
-                'the model, ours and the paper\'s.'), *_absent(evaluated)])
+      *_drawing('tasks-over-size', plots.tasks_over_size(found), 'Tasks of the paper\'s Table 3 and Winograd '
+                'schemas over the size of the model.'), *_absent(evaluated)])
     yield Section('What to expect of the released weights', [tables.expected(found)])
     yield Section('Score over size', [*_drawing(
-      'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of the '
-      'model. Of GPT-2 only what the paper prints; dotted, other systems.')])
+      'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of '
+      'the model. Of GPT-2 what the paper prints; dotted, other systems.')])
   yield from _training(found)
-  grids = [grid for run in evaluated for grid in tables.grids(run)]
+  grids = list(tables.grids(evaluated))
   if grids:
-    yield Section('Protocols', grids)
+    yield Section('Protocols', [Prose(
+      'Marked: the protocol of the paper, as far as it is known. Bits for bytes and characters, else '
+      'perplexity or a share.'), *grids])
   rows = [rows for run in evaluated for rows in tables.details(run)]
   if rows:
     yield Section('Answers', rows)
@@ -76,11 +78,11 @@ def _drawing(name, svg, caption):
 
 
 def _training(found):
-  drawings = [*_drawing('loss', plots.loss_curves(found), 'Training loss (line) and held-out loss (dashed) in nats '
-                        'a token.'),
-              *_drawing('figure-4', plots.figure_4(found), 'As the paper\'s Figure 4: training perplexity (over the '
-                        'last twentieth of what was logged) and held-out perplexity over the size of the model. '
-                        'Other text and tokens than the paper\'s: compare the shape.')]
+  drawings = [
+    *_drawing('loss', plots.loss_curves(found), 'Training loss (line) and held-out loss (dashed).'),
+    *_drawing('figure-4', plots.figure_4(found), 'As the paper\'s Figure 4: training perplexity (over the '
+              'last twentieth of what was logged) and held-out perplexity over the size of the model. Where '
+              'text and tokens are others than the paper\'s, compare the shape.')]
   if drawings:
     yield Section('Training', drawings)
 
@@ -88,8 +90,8 @@ def _training(found):
 def _absent(evaluated):
   """What was not run, and where to get it."""
   missing = {(task, why): None for run in evaluated for task, why in run.results.get('not_run', {}).items()}
-  return [Table(['not run', 'what is missing'], [[task, why] for task, why in missing],
-                'Tasks whose data was not there.', prose=True)] if missing else []
+  rows = [[task, why] for task, why in missing]
+  return [Table(['task', 'what is missing'], rows, 'Tasks that were not run.', prose=True)] if rows else []
 
 
 def _samples(run):
@@ -109,12 +111,13 @@ def _made(run):
   if protocols:
     yield Verbatim(f'{run.name}: the protocol of each task', '\n\n'.join(
       f'{task}: {text}' for task, text in protocols.items()), folded=True)
+  fields = sorted(configs.flat(run.config['config']).items())
   yield Verbatim(f'{run.name}: every field of its config', '\n'.join(
-    f'{field} = {value!r}' for field, value in sorted(configs.flat(run.config['config']).items())), folded=True)
+    f'{field} = {value!r}' for field, value in fields), folded=True)
   versions = run.results.get('versions') or run.config['versions']
   kind, number = run.results.get('devices') or run.config['devices']
-  yield Prose(f'{run.name}: {number} x {kind}; ' + ', '.join(f'{name} {version}'
-                                                             for name, version in versions.items()) + '.')
+  named = ', '.join(f'{name} {version}' for name, version in versions.items())
+  yield Prose(f'{run.name}: {number} x {kind}; {named}.')
 
 
 def _versions():
@@ -128,7 +131,7 @@ def _slug(name):
 
 
 def sample(workdir, prompts, num_samples, max_tokens, seed):
-  """Keeps samples of a workdir's model, top-k 40, in its samples.json: without a prompt, and of each prompt."""
+  """Keeps samples of a workdir's model, top-k 40, in its samples.json: without a prompt and of each one."""
   from gptjax import generate
   config = json.loads((Path(workdir) / 'config.json').read_text())['config']
   source = workdir if (Path(workdir) / 'checkpoints').is_dir() else config['init_from']
