@@ -19,6 +19,6 @@ def get_config():
   config.model.compute_dtype = 'float32'
   config.eval.update(dict(
     grid=True,
-    tasks='lambada,cbt_cn,cbt_ne,wikitext2,ptb,enwik8,text8,wikitext103,1bw,winograd,coqa,natural_questions,'
+    tasks='lambada,cbt_cn,cbt_ne,winograd,wikitext2,ptb,enwik8,text8,wikitext103,1bw,coqa,natural_questions,'
           'wmt14_en_fr,wmt14_fr_en,cnn_dailymail,cola,sst2,race,dprd'))
   return config

@@ -67,7 +67,6 @@ class Journal:
       self._file.close()
 
   def discard(self):
-    """Closes and removes the file: the task is done, its results are elsewhere."""
-    self.close()
+    """Removes the file: the task is done, its results are elsewhere."""
     if jax.process_index() == 0:
       self._path.unlink(missing_ok=True)

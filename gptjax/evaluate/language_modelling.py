@@ -49,16 +49,16 @@ SETS = (
     'wikitext-2-raw/wiki.test.raw', 'wikitext-2/wiki.test.raw', 'wikitext-2/wiki.test.tokens',
     'wikitext-2/test.txt'), 'https://www.salesforce.com/blog/the-wikitext-long-term-dependency-language-'
     'modeling-dataset', style=WIKITEXT),
-  TextSet('wikitext103', 'WikiText-103', (
-    'wikitext-103-raw/wiki.test.raw', 'wikitext-103/wiki.test.raw', 'wikitext-103/wiki.test.tokens'),
-    'https://www.salesforce.com/blog/the-wikitext-long-term-dependency-language-modeling-dataset',
-    style=WIKITEXT),
   TextSet('ptb', 'Penn Treebank', ('ptb.test.txt', 'simple-examples/data/ptb.test.txt'),
           'https://www.fit.vut.cz/person/imikolov/public/rnnlm/simple-examples.tgz', style=PTB),
   TextSet('enwik8', 'enwik8', ('enwik8', 'enwik8/enwik8'), 'http://mattmahoney.net/dc/enwik8.zip', unit=BYTE,
           part=20),
   TextSet('text8', 'text8', ('text8', 'text8/text8'), 'http://mattmahoney.net/dc/text8.zip', unit=CHARACTER,
           part=20),
+  TextSet('wikitext103', 'WikiText-103', (
+    'wikitext-103-raw/wiki.test.raw', 'wikitext-103/wiki.test.raw', 'wikitext-103/wiki.test.tokens'),
+    'https://www.salesforce.com/blog/the-wikitext-long-term-dependency-language-modeling-dataset',
+    style=WIKITEXT),
   TextSet('1bw', '1 Billion Words', (
     'news.en.heldout-00000-of-00050',
     'heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050'),

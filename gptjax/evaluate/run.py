@@ -108,9 +108,9 @@ def run_task(task, config, made, results):
     results.skip(task, str(why))
   else:
     results.add(task, found, time.monotonic() - began)
-    journal.discard()
   finally:
     journal.close()
+  journal.discard()
 
 
 def data_of(config):

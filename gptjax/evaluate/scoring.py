@@ -96,10 +96,12 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
       bar.update(len(mine))
       pulse()
 
-    while left:
-      tokens, at, wanted, n = batch([requests[i] for i in left], model.n_ctx, batch_size, shards)
-      under_way.append((left[:n], wanted, score_rows(model, tokens, at, wanted, barred)))
-      left = left[n:]
+    begin, most = 0, rows_of(SHORTEST, model.n_ctx, batch_size, shards)
+    while begin < len(left):
+      tokens, at, wanted, n = batch([requests[i] for i in left[begin:begin + most]], model.n_ctx, batch_size,
+                                    shards)
+      under_way.append((left[begin:begin + n], wanted, score_rows(model, tokens, at, wanted, barred)))
+      begin += n
       if len(under_way) > 1:  # one is computed while the one before is read
         finish()
     while under_way:
@@ -115,7 +117,7 @@ def batch(requests, n_ctx, batch_size, shards):
     none; how many requests these are). Rows beyond them score nothing.
   """
   t = length_of(len(requests[0].ids) - 1, n_ctx)
-  most = shards * max(1, batch_size * n_ctx // (t * shards))
+  most = rows_of(t, n_ctx, batch_size, shards)
   requests = requests[:most]
   b = min(most, shards << (-(-len(requests) // shards) - 1).bit_length())
   longest = max(len(request.ids) - request.start for request in requests)
@@ -128,6 +130,11 @@ def batch(requests, n_ctx, batch_size, shards):
     first = start - 1 - at[row]
     wanted[row, first:first + len(ids) - start] = ids[start:]
   return tokens, at, wanted, len(requests)
+
+
+def rows_of(t, n_ctx, batch_size, shards):
+  """How many rows of t tokens are as much work as batch_size of n_ctx, a multiple of the devices' number."""
+  return shards * max(1, batch_size * n_ctx // (t * shards))
 
 
 def length_of(n, n_ctx):

@@ -42,8 +42,9 @@ def find(data, *names):
   for name in names if data.data_dir else ():
     for folder in ANYWHERE:
       found = sorted(glob.glob(str(Path(glob.escape(str(Path(data.data_dir).expanduser()))) / folder / name)))
-      if found:
-        return Path(found[0])
+      files = [path for path in map(Path, found) if path.is_file()]
+      if files:
+        return files[0]
   return None
 
 

@@ -180,10 +180,11 @@ def test_winograd_of_tfds_is_that_of_the_file(shared_data, tmp_path):
   pytest.importorskip('tensorflow_datasets')
   found = [suite.TASKS['winograd'].read(sources.Data(str(folder), str(shared_data / 'tfds'), 0))
            for folder in (tmp_path, shared_data)]
-  # Capitals and a few spaces differ; what is scored does not.
-  asked = [[[cloze.substituted(schema, candidate) for candidate in schema.candidates] + [schema.answer]
-            for schema in schemas] for schemas in found]
-  assert len(asked[0]) == 273 and asked[0] == asked[1]
+  # Capitals, a few spaces and one misspelt word differ; what is scored does not.
+  of_tfds, of_file = ([(schema.answer, *(cloze.substituted(schema, one) for one in schema.candidates))
+                       for schema in schemas] for schemas in found)
+  assert len(of_tfds) == 273
+  assert [i for i in range(273) if of_tfds[i] != of_file[i]] == [4] and found[1][4].after == 'had recieved.'
 
 
 STORY = ("The fox and the stone .", "`` I am hungry , '' said the fox -LRB- he was always hungry -RRB- .",
@@ -270,8 +271,9 @@ def test_natural_questions(folder, judge, shared_data, tmp_path):
   assert [row[3] for row in found.rows[1:]] == sorted((row[3] for row in found.rows[1:]), reverse=True)
 
 
-def test_translation(folder, judge, shared_data):
-  """BLEU against NLTK's on the judge's own texts."""
+def test_translation(folder, judge, shared_data, monkeypatch):
+  """The judge's own texts, and BLEU against NLTK's."""
+  monkeypatch.setattr(translation, 'TOKENS', 12)
   import sacrebleu
   from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
   found = run(folder, 'wmt14_fr_en', data_of(shared_data, 3))
@@ -324,7 +326,8 @@ def test_squads_normalisation_and_coqas_f1():
   assert answers.f1_of_annotators('red fox', ['fox']) == pytest.approx(2 / 3)
 
 
-def test_coqa_with_all_annotators(folder, judge, tmp_path):
+def test_coqa_with_all_annotators(folder, judge, tmp_path, monkeypatch):
+  monkeypatch.setattr(question_answering, 'ANSWER_TOKENS', 12)
   story = {'source': 'news', 'story': 'The fox found a blue stone. It sang of rain.',
            'questions': [{'input_text': 'Who found it?'}, {'input_text': 'What did it sing of?'}]}
   asked = story['story'] + '\n\nQ: Who found it?\nA:'
@@ -345,7 +348,8 @@ def test_coqa_with_all_annotators(folder, judge, tmp_path):
     sum(example['score'] for example in found.examples) / 2)
 
 
-def test_summaries_beside_simple_ones(folder, shared_data, tmp_path):
+def test_summaries_beside_simple_ones(folder, tmp_path, monkeypatch):
+  monkeypatch.setattr(summarization, 'TOKENS', 12)
   articles = [{'article': 'A fox ran. Dr. Hill saw it. "It was blue," he said. Rain fell. ' * 12,
                'highlights': 'A fox ran .\nRain fell .'},
               {'article': 'One sentence only', 'highlights': 'One sentence .'}]
@@ -358,7 +362,7 @@ def test_summaries_beside_simple_ones(folder, shared_data, tmp_path):
     ('One sentence .', 'One sentence only')])
   assert found.rows[3][1:] == tuple(map(near, lead.values()))
   assert found.metrics['rouge_2_lead_3'] == near(lead['rouge_2'])
-  again = run(folder, 'cnn_dailymail', sources.Data(str(tmp_path), '', 0), batch_size=1, data=2)
+  again = run(folder, 'cnn_dailymail', sources.Data(str(tmp_path), '', 0), batch_size=1, fsdp=2)
   assert again.metrics == {name: near(value) for name, value in found.metrics.items()}
 
 
