@@ -72,7 +72,8 @@ def workdirs(tmp_path_factory):
       tasks.setdefault(one.task, {})[one.metric] = value / one.scale * 1.02
     tasks.pop('1bw')
     records = [{'step': step, 'train/loss': 9 * step**-(0.13 + 0.01 * i), 'train/tokens_per_second': 1e4,
-                **({'eval/loss': 9.2 * step**-(0.13 + 0.01 * i)} if step % 200 == 0 else {})}
+                **({'eval/loss': 9.2 * step**-(0.13 + 0.01 * i), 'eval/lambada/perplexity': 9e4 / step,
+                    'eval/loss/one': 1.0} if step % 200 == 0 else {})}
                for step in range(20, 1001, 20)]
     samples = [{'prompt': prompt, 'text': f'{ODD} and so on. ' * 20, 'top_k': 40, 'seed': 0}
                for prompt in ('', 'Once')]
@@ -126,7 +127,7 @@ def test_the_page_needs_nothing_but_itself(written):
   reader = read(written[0])
   assert not {'script', 'link', 'img', 'iframe', 'object'} & set(reader.tags)
   assert '@import' not in written[0].read_text() and 'http-equiv' not in written[0].read_text()
-  assert reader.tags.count('svg') == 5
+  assert reader.tags.count('svg') == 6
 
 
 def test_text_of_users_is_text(written):
@@ -217,7 +218,7 @@ def test_a_run_of_pretraining_alone(workdirs, tmp_path):
   for name in ('results', 'overlap', 'samples'):
     (tmp_path / 'run' / f'{name}.json').unlink()
   reader = read(report.write([tmp_path / 'run'], tmp_path / 'run')[0])
-  assert 'Training' in reader.text and 'Results' not in reader.text and reader.tags.count('svg') == 2
+  assert 'Training' in reader.text and 'Results' not in reader.text and reader.tags.count('svg') == 3
 
 
 def test_an_evaluation_shows_the_curves_of_the_run_that_it_evaluates(workdirs, tmp_path):
@@ -269,7 +270,7 @@ def test_a_browser_shows_it(written, tmp_path, theme):
                        capture_output=True, text=True, timeout=60)
   seen = json.loads(html.unescape(re.search(r'<title>(.*?)</title>', ran.stdout)[1]))
   assert not seen['wide'] and seen['height'] > 3000
-  assert len(seen['drawings']) == 5 and min(seen['drawings']) > 50_000
+  assert len(seen['drawings']) == 6 and min(seen['drawings']) > 50_000
   assert seen['ink'] == seen['drawn']
   colour = lambda text: '#' + ''.join(f'{int(c):02x}' for c in re.findall(r'\d+', text)[:3])
   assert contrast(colour(seen['ink']), colour(seen['page'])) > 7

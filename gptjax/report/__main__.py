@@ -1,7 +1,7 @@
 """The command: python -m gptjax.report --workdir=runs/gpt2_small [--workdir=runs/gpt2_medium ...]"""
 
 from gptjax.data import command
-from gptjax.report import page, published
+from gptjax.report import page, published, samples
 
 
 def main(arguments):
@@ -9,8 +9,8 @@ def main(arguments):
   add = parser.add_argument
   add('--workdir', action='append', required=True, help='of a run, of pretraining or evaluation; repeatable')
   add('--out', default='', help='folder for the report; default: the first workdir')
-  add('--samples', type=int, default=0, help='write this many samples of each kind with each model first '
-      '(top-k 40; kept in WORKDIR/samples.json, so once is enough)')
+  add('--samples', type=int, default=0, help='first write so many samples of each kind with each model (top-k '
+      '40; they are kept in WORKDIR/samples.json, so once is enough)')
   add('--prompt', action='append', help="of conditional samples; repeatable; default: that of the paper's "
       'Table 13')
   add('--sample_tokens', type=int, default=256, help='tokens of a sample at most (default 256)')
@@ -19,7 +19,7 @@ def main(arguments):
   if flags.samples < 0:
     raise ValueError(f'--samples={flags.samples} must not be negative')
   for workdir in flags.workdir if flags.samples else ():
-    page.sample(workdir, flags.prompt or [published.UNICORNS], flags.samples, flags.sample_tokens, flags.seed)
+    samples.write(workdir, flags.prompt or [published.UNICORNS], flags.samples, flags.sample_tokens, flags.seed)
   for path in page.write(flags.workdir, flags.out or flags.workdir[0]):
     print(path)
 

@@ -1,7 +1,6 @@
 """A report of one or several workdirs: what it consists of, and the files that hold it."""
 
 import importlib.metadata
-import json
 import platform
 import shlex
 from pathlib import Path
@@ -83,6 +82,7 @@ def _training(found):
     *_drawing('figure-4', plots.figure_4(found), 'As the paper\'s Figure 4: training perplexity (over the '
               'last twentieth of what was logged) and held-out perplexity over the size of the model. Where '
               'text and tokens are others than the paper\'s, compare the shape.')]
+  drawings += _drawing('tasks-over-steps', plots.tasks_over_steps(found), 'Tasks during pretraining.')
   if drawings:
     yield Section('Training', drawings)
 
@@ -129,16 +129,3 @@ def _versions():
 def _slug(name):
   return ''.join(c if c.isalnum() else '-' for c in name)
 
-
-def sample(workdir, prompts, num_samples, max_tokens, seed):
-  """Keeps samples of a workdir's model, top-k 40, in its samples.json: without a prompt and of each one."""
-  from gptjax import generate
-  config = json.loads((Path(workdir) / 'config.json').read_text())['config']
-  source = workdir if (Path(workdir) / 'checkpoints').is_dir() else config['init_from']
-  made = []
-  for prompt in (None, *prompts):
-    texts = generate.sample(source, prompt=prompt, num_samples=num_samples, max_tokens=max_tokens,
-                            top_k=generate.PAPER_TOP_K, seed=seed)
-    made += [{'prompt': prompt or '', 'text': text, 'top_k': generate.PAPER_TOP_K, 'seed': seed}
-             for text in texts]
-  atomic.write(Path(workdir) / 'samples.json', json.dumps(made, indent=1) + '\n')

@@ -207,6 +207,35 @@ def loss_curves(found):
   return _drawn(1, 1, (WIDTH * 0.8, 4), draw)
 
 
+def tasks_over_steps(found):
+  """A panel for each task that was run during pretraining; '' where none was."""
+  shown = {}
+  for run in found:
+    for name in {name: None for record in run.records for name in record if name.count('/') == 2}:
+      _, task, metric = name.split('/')
+      if name.startswith('eval/') and metric in _first_metrics(task):
+        shown.setdefault(name, []).append(run)
+  if not shown:
+    return ''
+  def draw(figure, axes):
+    for panel, (name, own) in zip(axes.flat, shown.items(), strict=False):
+      for i, run in enumerate(found):
+        if run in own:
+          panel.plot(*runs.curve(run, name), color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)],
+                     label=run.name)
+      panel.set_title(textwrap.fill(name.removeprefix('eval/').replace('/', ', ').replace('_', ' '), 34))
+    for panel in axes.flat[len(shown):]:
+      panel.set_axis_off()
+    _legend(figure, axes)
+    figure.supxlabel('step', fontsize=9)
+  return _panels(len(shown), draw)
+
+
+def _first_metrics(task):
+  """The metrics of a task that are drawn: those that the paper has, or an accuracy."""
+  return {one.metric for one in paper.FIGURES if one.task == task} or {'accuracy'}
+
+
 def overlap_scores(run):
   """Score by how much of an example was in the training corpus; '' where that was not looked up."""
   found = run.overlap.get('by_overlap', {})
