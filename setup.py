@@ -38,6 +38,7 @@ LOGS = [
 ]
 WEIGHTS = ['safetensors>=0.5,<1']
 BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
+EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'ruff>=0.9,<1', 'pyyaml>=6']
@@ -59,8 +60,9 @@ setup(
     'gcs': ['gcsfs>=2024.2'],
     's3': ['s3fs>=2024.2'],
     'bench': BENCH,
+    'eval': EVAL,
     'lm-eval': LM_EVAL,
-    'test': TEST + BENCH,
+    'test': TEST + BENCH + EVAL,
     'test-lm-eval': [*LM_EVAL, 'accelerate>=1,<2'],  # its own Hugging Face model is the judge
     'test-s3': ['moto[s3]>=5,<6', 'flask>=3,<4', 'flask-cors>=5,<7'],  # a server that speaks S3
   },

@@ -11,7 +11,7 @@ import types
 def fields():
   """All fields as nested dicts."""
   return dict(
-    # What to do; pretrain is the only job yet.
+    # What to do: pretrain | evaluate.
     job='pretrain',
     # Folder of the first weights: a Hugging Face folder, OpenAI's files, a workdir or a checkpoint (see
     # gptjax.load); '': fresh ones. A checkpoint of the run itself goes first.
@@ -114,8 +114,13 @@ def fields():
     eval=dict(
       every_steps=1000,          # held-out loss; and at the end; 0: only then
       steps=0,                   # batches; 0: the whole validation split
-      batch_size=0,              # sequences a batch, over all devices; 0: train.microbatch_size
+      batch_size=0,              # sequences a batch, over all devices; 0: train.microbatch_size, in the job
+                                 # evaluate 8 a device (on CPUs 1, which is fastest there)
       ngrams=False,              # compare with unigram and bigram models of the corpus at the end
+      tasks='',                  # zero-shot tasks, comma-separated; in pretraining they run every_steps too
+      data_dir='',               # folder of their published files
+      limit=0,                   # the first so many examples of each task; 0: all
+      grid=False,                # job evaluate: the protocols beside the paper's too
     ),
 
     log=dict(

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,15 +14,15 @@ import gptjax
 from configs import default
 from gptjax import atomic, attention, model, optimizer
 
-JOBS = ('pretrain',)
+JOBS = ('pretrain', 'evaluate')
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
               'init_from', 'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
               'train.rewind.',
-              'eval.every_steps', 'eval.batch_size',
-              'eval.ngrams', 'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir',
-              'data.verify', 'data.prefetch', 'loss.chunk')
+              'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
+              'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir', 'data.verify',
+              'data.prefetch', 'loss.chunk')
 
 
 def resolve(config, workdir):
@@ -36,6 +37,8 @@ def resolve(config, workdir):
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
+  if c.job == 'evaluate':
+    c.eval.batch_size = c.eval.batch_size or jax.device_count() * (1 if jax.default_backend() == 'cpu' else 8)
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
 
 
@@ -60,10 +63,10 @@ def check(config):
                 'data.seq_len', 'data.prefetch', 'eval.batch_size', 'log.every_steps', 'checkpoint.keep',
                 'train.max_skipped'):
     _require(flat(c)[field] >= 1, f'config.{field} = {flat(c)[field]} must be at least 1')
-  for field in ('train.steps', 'train.epochs', 'eval.steps', 'optimizer.warmup_steps', 'loss.chunk',
-                'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens', 'watchdog.step_timeout',
-                'watchdog.compile_timeout', 'train.rewind.threshold', 'train.rewind.steps_back',
-                'train.rewind.skip_batches'):
+  for field in ('train.steps', 'train.epochs', 'eval.steps', 'eval.limit', 'optimizer.warmup_steps',
+                'loss.chunk', 'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens',
+                'watchdog.step_timeout', 'watchdog.compile_timeout', 'train.rewind.threshold',
+                'train.rewind.steps_back', 'train.rewind.skip_batches'):
     _require(flat(c)[field] >= 0, f'config.{field} = {flat(c)[field]} must not be negative')
   _require(c.model.layer_norm_epsilon > 0,
            f'config.model.layer_norm_epsilon = {c.model.layer_norm_epsilon} must be positive')
@@ -76,7 +79,7 @@ def check(config):
   _require(c.train.batch_size % c.train.microbatch_size == 0,
            f'config.train.batch_size = {c.train.batch_size} cannot be divided by '
            f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
-  _require(c.train.steps > 0 or c.train.epochs > 0,
+  _require(c.job != 'pretrain' or c.train.steps > 0 or c.train.epochs > 0,
            'set config.train.steps or config.train.epochs: one of them must be positive')
   asked = c.log.profile_steps
   _require(len(asked) == 2 and all(isinstance(n, int) and n >= 0 for n in asked),
@@ -170,7 +173,7 @@ def claim(config, workdir, corpus_digest):
     _same_run(path, config, corpus_digest)
   else:
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
-           'devices': [jax.devices()[0].device_kind, jax.device_count()]}
+           'devices': [jax.devices()[0].device_kind, jax.device_count()], 'command': sys.orig_argv}
     atomic.write(path, json.dumps(run, indent=1, sort_keys=True))
 
 

@@ -10,44 +10,19 @@ or on a command line, where the arguments are the harness's own:
 """
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from tqdm import tqdm
 
 import gptjax
 from gptjax import decode, generate, sharding
 from gptjax.data import command
+from gptjax.evaluate import scoring
 from gptjax.sampling import Choice
 from gptjax.streaming import Text
 
-CHUNK = 128  # positions of which logits are alive at one time
 MAX_TOKENS = ('max_gen_toks', 'max_new_tokens', 'max_tokens', 'max_completion_tokens')  # the first one counts
 MAX_GEN_TOKS = 256  # where a task names none; the harness's number
-
-
-@jax.jit
-def score(model, tokens, targets):
-  """How likely targets are, and whether they are the likeliest.
-
-  Args:
-    model: a `decode.ready` GPT.
-    tokens: int32[b, t].
-    targets: int32[b, t], what each token is followed by; negative: not counted.
-
-  Returns:
-    (float32[b] sum of log p(target) in nats, bool[b] whether all of them are the likeliest).
-  """
-  tokens, targets = (jax.reshard(x, sharding.compute('batch', None)) for x in (tokens, targets))
-  x, total, likeliest = model.features(tokens), 0.0, True
-  for start in range(0, tokens.shape[1], CHUNK):
-    logits, wanted = model.logits(x[:, start:start + CHUNK]), targets[:, start:start + CHUNK]
-    picked = jnp.where(jnp.arange(logits.shape[-1]) == wanted[..., None], logits, 0).sum(-1)
-    total += jnp.where(wanted >= 0, picked - jax.nn.logsumexp(logits, -1), 0).sum(-1)
-    likeliest &= ((logits.argmax(-1) == wanted) | (wanted < 0)).all(-1)
-  return jax.reshard(total, jax.P()), jax.reshard(likeliest, jax.P())
 
 
 @register_model('gptjax')
@@ -59,7 +34,7 @@ class HarnessModel(TemplateLM):
 
   Args:
     source: what `gptjax.load` takes, or the (model, tokenizer) that it gives.
-    batch_size: requests at a time.
+    batch_size: sequences of full length at a time; of shorter ones there are more.
     seed: of draws, where a task asks for them.
     Others that the harness adds (device, max_batch_size) do not apply.
 
@@ -74,7 +49,8 @@ class HarnessModel(TemplateLM):
     if self._tokenizer is None:
       raise ValueError('no tokenizer lies with the weights: put its files beside them')
     self._mesh = sharding.ensure_mesh()
-    self._model, self.batch_size, self._seed = decode.ready(model), int(batch_size), int(seed)
+    self._model = scoring.ready(model)
+    self.batch_size, self._seed = int(batch_size), int(seed)
 
   @property
   def max_length(self):
@@ -102,32 +78,22 @@ class HarnessModel(TemplateLM):
   def _loglikelihood_tokens(self, requests, disable_tqdm=False, **kwargs):
     """[(log probability in nats, whether greedy)] of (strings, tokens before, tokens to score)."""
     del kwargs
-    results = [None] * len(requests)
-    order = sorted(range(len(requests)), key=lambda i: -len(requests[i][1]) - len(requests[i][2]))
-    with tqdm(total=len(requests), desc='loglikelihood', disable=disable_tqdm) as bar:
-      for at in range(0, len(order), self.batch_size):
-        rows = order[at:at + self.batch_size]
-        for row, result in zip(rows, self._scored([requests[row][1:] for row in rows])):
-          results[row] = result
-          if requests[row][0] is not None:
-            self.cache_hook.add_partial('loglikelihood', requests[row][0], result)
-        bar.update(len(rows))
+    asked = [self._asked(before, wanted) for _, before, wanted in requests]
+    with jax.set_mesh(self._mesh):
+      scores = scoring.scores(self._model, asked, self.batch_size, name='loglikelihood',
+                              show=not disable_tqdm)
+    results = [(score.total, score.greedy) for score in scores]
+    for (strings, *_), result in zip(requests, results):
+      if strings is not None:
+        self.cache_hook.add_partial('loglikelihood', strings, result)
     return results
 
-  def _scored(self, pairs):
-    """[(log probability, whether greedy)] of one batch of (tokens before, tokens to score)."""
-    n_ctx, read = self._model.n_ctx, []
-    for before, wanted in pairs:
-      if not 1 <= len(wanted) <= n_ctx:
-        raise ValueError(f'a continuation of {len(wanted)} tokens cannot be scored in a context of {n_ctx}')
-      read.append([*before, *wanted][-n_ctx - 1:][:-1])
-    with jax.set_mesh(self._mesh):
-      tokens, _, _ = decode.batch(read, 1, n_ctx)
-      targets = np.full_like(tokens, -1)
-      for row, ids, (_, wanted) in zip(targets, read, pairs):
-        row[len(ids) - len(wanted):len(ids)] = wanted
-      totals, likeliest = jax.device_get(score(self._model, tokens, targets))
-    return list(zip(totals[:len(pairs)].tolist(), likeliest[:len(pairs)].tolist()))
+  def _asked(self, before, wanted):
+    n_ctx = self._model.n_ctx
+    if not 1 <= len(wanted) <= n_ctx:
+      raise ValueError(f'a continuation of {len(wanted)} tokens cannot be scored in a context of {n_ctx}')
+    ids = [*before, *wanted][-n_ctx - 1:]
+    return scoring.Request(ids, len(ids) - len(wanted))
 
   def loglikelihood_rolling(self, requests, disable_tqdm=False):
     """[log probability in nats of a whole document]; each token is scored once."""
@@ -149,14 +115,15 @@ class HarnessModel(TemplateLM):
     groups = {}
     for i, request in enumerate(requests):
       groups.setdefault(repr(sorted(request.args[1].items())), []).append(i)
+    with jax.set_mesh(self._mesh):
+      model = decode.ready(self._model)
     results = [None] * len(requests)
     for rows in groups.values():
       stop, max_tokens, choice = self._options(dict(requests[rows[0]].args[1]))
       texts = [Text(self._tokenizer, (self.tok_encode(requests[row].args[0]) or [self.prefix_token_id])
                     [max_tokens - self.max_length:], 0, max_tokens, stop) for row in rows]
       with jax.set_mesh(self._mesh):
-        generate.extend(self._model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size,
-                        None)
+        generate.extend(model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size, None)
       for row, text in zip(rows, texts):
         results[row] = text.said
         self.cache_hook.add_partial('generate_until', requests[row].args, text.said)

@@ -48,10 +48,13 @@ def run(config, workdir):
   """Runs the job that the config names; gives the exit code."""
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache))
-  from gptjax.pretrain import pretrain
   if config.job == 'pretrain':
+    from gptjax.pretrain import pretrain
     return pretrain(config, workdir)
-  raise ValueError(f'config.job = {config.job!r} is not pretrain')
+  if config.job == 'evaluate':
+    from gptjax.evaluate.run import evaluate
+    return evaluate(config, workdir)
+  raise ValueError(f'config.job = {config.job!r} is not pretrain or evaluate')
 
 
 def main(argv):

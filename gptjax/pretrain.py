@@ -18,6 +18,7 @@ from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.data import pipeline
+from gptjax.evaluate.during import Tasks
 from gptjax.pretrained import run as weights
 from gptjax.train import eval_step, first_state, graph, init_state, train_step
 from gptjax.watchdog import Watchdog
@@ -186,9 +187,9 @@ def loop(run, state, batches, tell, saves):
   Raises:
     rewind.Spike: the loss calls for going back.
   """
-  start, evaluate = int(state.step), Evaluation(run)
+  start, evaluate, tasks = int(state.step), Evaluation(run), Tasks(run, tell.say)
   watch, step_fn, late = telemetry.Stopwatch(), None, None
-  side_work(run, state, start, tell, saves, evaluate)
+  side_work(run, state, start, tell, saves, evaluate, tasks)
   with contextlib.closing(telemetry.Profile(run.workdir, *run.config.log.profile_steps)) as profile:
     for step in range(start, run.steps):
       if run.stop.asked():
@@ -208,7 +209,7 @@ def loop(run, state, batches, tell, saves):
         report.step(run, tell, watch, *late)
         late = None
         aside = time.monotonic()
-        side_work(run, state, step + 1, tell, saves, evaluate)
+        side_work(run, state, step + 1, tell, saves, evaluate, tasks)
         watch.aside += time.monotonic() - aside
       note_save(tell, saves.poll())
     if late:
@@ -233,7 +234,7 @@ def _due(every, step, last):
   return step == last or (every > 0 and step > 0 and step % every == 0)
 
 
-def side_work(run, state, step, tell, saves, evaluate):
+def side_work(run, state, step, tell, saves, evaluate, tasks):
   """Evaluation and checkpoint, where due after `step` and not yet on record."""
   config = run.config
   run.watchdog.progress(slow=True)
@@ -248,6 +249,10 @@ def side_work(run, state, step, tell, saves, evaluate):
                         **{f'eval/loss/{name}': part for name, part in parts.items()}})
       tell.say(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
+  if tasks and _due(config.eval.every_steps, step, run.steps) and tell.value(step, 'eval/tasks') is None:
+    found = tasks(state.params)
+    if found is not None:
+      tell.write(step, {'eval/tasks': len(found), **found})
   if _due(config.checkpoint.every_steps, step, run.steps):
     note_save(tell, saves.wait())
     saves.save(state, step, tell.value(step, 'eval/loss'))

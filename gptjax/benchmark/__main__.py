@@ -1,9 +1,9 @@
-"""The command: python -m gptjax.benchmark [train|data|generate] [flags]; without a name it is `train`."""
+"""The command: python -m gptjax.benchmark [train|data|generate|evaluate] [flags]; no name means `train`."""
 
 import importlib
 import sys
 
-SUBJECTS = ('train', 'data', 'generate')
+SUBJECTS = ('train', 'data', 'generate', 'evaluate')
 
 
 def main(argv):

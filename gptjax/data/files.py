@@ -214,14 +214,20 @@ def _one_document(path):
   if not length:
     yield Piece('', f'{path}:1', problem='empty')
     return
-  decoder, rest, start = codecs.getincrementaldecoder('utf-8')(), '', 0
+  decoder = codecs.getincrementaldecoder('utf-8')()
   with open_bytes(path) as file:
-    while start < length:
-      while len(rest) <= PIECE and (chunk := file.read(CHUNK)):
-        rest += decoder.decode(chunk)
-      stop = cut(rest)
-      yield Piece(rest[:stop], f'{path}:1', digest, start, length, {})
-      rest, start = rest[stop:], start + stop
+    yield from cut_up(map(decoder.decode, iter(lambda: file.read(CHUNK), b'')), f'{path}:1', digest, length)
+
+
+def cut_up(texts, place, digest, length):
+  """The pieces of a document that comes as texts one after the other, of `length` characters together."""
+  texts, rest, start = iter(texts), '', 0
+  while start < length:
+    while len(rest) <= PIECE and (text := next(texts, None)) is not None:
+      rest += text
+    stop = cut(rest)
+    yield Piece(rest[:stop], place, digest, start, length, {})
+    rest, start = rest[stop:], start + stop
 
 
 def _survey(file):

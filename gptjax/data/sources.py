@@ -1,4 +1,4 @@
-"""Documents from where they lie: text, JSON lines, Parquet, TFDS, Python's own documentation.
+"""Documents from where they lie: text, JSON lines, Parquet, TFDS, corpora, Python's own documentation.
 
 A source is `KIND:WHERE`:
 
@@ -6,6 +6,7 @@ A source is `KIND:WHERE`:
     jsonl:GLOB[:FIELD]                a JSON object a line; FIELD is `text` if not given
     parquet:GLOB[:FIELD]
     tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` if not given
+    corpus:FOLDER[:SPLIT]             a prepared corpus; SPLIT is `train` if not given
     python:                           the documentation that ships with every Python
 
 Files may be plain, `.gz` or `.zst`, local or whatever fsspec opens (`gs://`, `s3://`, `memory://`).
@@ -19,17 +20,17 @@ from typing import NamedTuple
 
 from gptjax.data import files
 
-KINDS = ('text', 'jsonl', 'parquet', 'tfds', 'python')
+KINDS = ('text', 'jsonl', 'parquet', 'tfds', 'corpus', 'python')
 DEFAULT_FIELD, DEFAULT_SPLIT = 'text', 'train'
 
 
 class Unit(NamedTuple):
-  """What is read from its beginning: a file, a shard of a TFDS split, or Python's documentation."""
+  """What is read from its beginning: a file, a shard of a TFDS split, a corpus, Python's documentation."""
   kind: str
-  path: str            # file, NAME[/CONFIG][:VERSION] of a data set, or version of Python
-  size: int            # bytes on disk, or examples of a data set; what shows that it changed
-  field: str = ''      # where a record holds its text
-  split: str = ''      # of a data set
+  path: str            # file, NAME[/CONFIG][:VERSION] of a data set, folder of a corpus, or version of Python
+  size: int            # bytes on disk, examples of a data set or tokens of a corpus; shows that it changed
+  field: str = ''      # where a record holds its text; of a corpus, its content digest
+  split: str = ''      # of a data set or corpus
   part: int = 0        # this shard of
   parts: int = 1       # so many
 
@@ -49,12 +50,16 @@ def _units(source, tfds_dir):
   kind, colon, where = source.partition(':')
   if not colon or kind not in KINDS or (kind != 'python' and not where) or source == 'python':
     raise ValueError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
-                     'parquet:GLOB[:FIELD], tfds:NAME[/CONFIG][:SPLIT][:FIELD], python:')
+                     'parquet:GLOB[:FIELD], tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], '
+                     'python:')
   if kind == 'python':
     return [Unit('python', platform.python_version(), 0)]
   if kind == 'tfds':
     from gptjax.data import tfds_source
     return tfds_source.units(where, tfds_dir)
+  if kind == 'corpus':
+    from gptjax.data import corpus_source
+    return corpus_source.units(where)
   found, field = files.find(where), ''
   if kind != 'text':
     field = DEFAULT_FIELD
@@ -86,6 +91,9 @@ def pieces(unit, separator, tfds_dir):
   if unit.kind == 'tfds':
     from gptjax.data import tfds_source
     return tfds_source.pieces(unit, tfds_dir)
+  if unit.kind == 'corpus':
+    from gptjax.data import corpus_source
+    return corpus_source.pieces(unit)
   if unit.kind == 'jsonl':
     return files.jsonl_pieces(unit.path, unit.field)
   if unit.kind == 'parquet':

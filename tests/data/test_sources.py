@@ -15,7 +15,7 @@ from conftest import SHARED
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gptjax.data import files, python_source, sources
+from gptjax.data import corpus_source, files, python_source, sources, tokenizers
 from gptjax.data.prepare import prepare
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
@@ -322,3 +322,27 @@ def test_tfds_that_is_not_there(source, message):
   with pytest.raises(ValueError, match=message) as error:
     read(source, tfds_dir=str(SHARED / 'tfds'))
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('tokens', [1 << 17, 7])
+def test_a_corpus_gives_the_documents_that_went_into_it(tmp_path, monkeypatch, tokens):
+  documents = [*TEXTS, '\u65e5\u672c ' * 300]
+  (tmp_path / 'in.jsonl').write_text(''.join(json.dumps({'text': text}) + '\n' for text in documents))
+  for tokenizer in ('train-bpe:300', 'sentencepiece'):
+    folder = tmp_path / tokenizer[:5]
+    if tokenizer == 'sentencepiece':
+      made = tokenizers.train('sentencepiece', 290, documents * 3, progress=False)
+      made.save(tmp_path / 'model')
+      tokenizer = f'sentencepiece:{tmp_path}/model/sentencepiece.model'
+    prepare([f'jsonl:{tmp_path}/in.jsonl'], tokenizer, folder, validation_fraction=0, clean='', workers=1,
+            tfds_dir='', on_error='stop', progress=False)
+    monkeypatch.setattr(corpus_source, 'TOKENS', tokens)
+    found = texts(read(f'corpus:{folder}'))
+    if tokenizer.startswith('train'):
+      assert found == documents and texts(read(f'corpus:{folder}:train')) == documents
+    else:  # white space is not as it was
+      assert [text.split() for text in found] == [text.split() for text in documents]
+  with pytest.raises(ValueError, match='no tokens in its split'):
+    read(f'corpus:{folder}:validation')
+  with pytest.raises(ValueError, match='does not exist'):
+    read(f'corpus:{tmp_path}/nowhere')

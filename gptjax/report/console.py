@@ -10,6 +10,7 @@ from flax import nnx
 from gptjax import generate, rewind, sharding, telemetry
 from gptjax.data import corpus as corpora
 from gptjax.data import ngrams, tokenizers
+from gptjax.report import page, samples
 
 SAMPLES = 4  # texts of which the longest is shown at the end
 
@@ -104,8 +105,11 @@ def farewell(run, tell, state):
   spent = tell.goodput(0.0)
   tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went '
            'into steps that count; starts and steps done twice are in the rest')
-  curves = telemetry.plot_curves(run.workdir, baselines) if jax.process_index() == 0 else None
-  tell.say(f'\ncurves        {curves}\nmetrics       {tell.path}\n'
+  if jax.process_index() == 0:
+    curves = telemetry.plot_curves(run.workdir, baselines)
+    shown, _ = page.write([run.workdir], run.workdir)
+    tell.say(f'\nreport        {shown}\ncurves        {curves}')
+  tell.say(f'metrics       {tell.path}\n'
            f'checkpoints   {run.workdir / "checkpoints"}\n'
            + f'export        {run.workdir / "export"}\n' * config.checkpoint.export +
            f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
@@ -134,4 +138,6 @@ def sample_text(run, params):
                               top_k=generate.PAPER_TOP_K, seed=config.train.seed)
   except ValueError as error:  # the run is done and saved
     return f'none, for {error}'
+  if jax.process_index() == 0:
+    samples.keep(run.workdir, {prompt: written}, config.train.seed)
   return prompt + max(written, key=len)

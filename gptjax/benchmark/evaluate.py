@@ -1,0 +1,152 @@
+"""Zero-shot scoring beside lm-evaluation-harness, by turns in one run: python -m gptjax.benchmark evaluate
+
+The same random weights of GPT-2's 124M shape in both, the harness with its own Hugging Face model at the
+fastest of a few batch sizes; passages of LAMBADA (their last words) and the beginning of WikiText-2's raw
+test set (all of its tokens). What both find must agree.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from gptjax.benchmark.generate import SIZES, make_config
+from gptjax.benchmark.machine import machine
+from gptjax.benchmark.turns import by_turns, serve, times_faster
+
+OURS, THEIRS = 'gptjax', 'lm-evaluation-harness'
+LAMBADA, WIKITEXT = 'LAMBADA', 'WikiText-2'
+BATCHES = 1, 4, 16  # of the harness, of which the fastest counts
+PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers', 'lm_eval')
+WANTED = 2  # times as fast
+
+
+def texts(data_dir, passages, characters):
+  """([(text before, last word with its space)], the beginning of WikiText-2)."""
+  from gptjax.evaluate import lambada, language_modelling, sources
+  data = sources.Data(data_dir, '', passages)
+  found = lambada.read(data)[lambada.OPENAI]
+  lines = language_modelling.read(language_modelling.SETS[0], data._replace(limit=0))
+  pairs = [(before, ' ' + word) for before, _, word in (text.rpartition(' ') for text in found)]
+  return pairs, ''.join(lines)[:characters]
+
+
+def ours(folder, pairs, text):
+  """({task: function that gives the log probability of all}, facts)."""
+  import gptjax
+  from gptjax.evaluate import language_modelling
+  from gptjax.evaluate.subject import prefixed, request, scored, subject
+  tested = subject(*gptjax.load(folder), batch_size=1)
+  total = lambda requests: sum(score.total for score in scored(tested, 'benchmark', requests))
+  tokens = lambda: prefixed(tested, tested.tokenizer.encode(text), 0)
+  n_ctx = tested.model.n_ctx
+  return ({LAMBADA: lambda: total([request(tested, *pair) for pair in pairs]),
+           WIKITEXT: lambda: total(language_modelling.windows(*tokens(), n_ctx, n_ctx))},
+          {'tokens': {LAMBADA: sum(len(tested.tokenizer.encode(''.join(pair))) for pair in pairs),
+                      WIKITEXT: len(tokens().ids) - 1}, 'examples': {LAMBADA: len(pairs)}})
+
+
+def theirs(folder, pairs, text):
+  """The same of the harness, and its fastest batch size for each task."""
+  from types import SimpleNamespace
+
+  from lm_eval.models.huggingface import HFLM
+  models = {size: HFLM(folder, device='cpu', dtype='float32', batch_size=size) for size in BATCHES[:1]}
+  models |= {size: HFLM(models[1].model, tokenizer=folder, device='cpu', batch_size=size)
+             for size in BATCHES[1:]}
+  asked = [SimpleNamespace(args=pair) for pair in pairs]
+  whole = [SimpleNamespace(args=(text,))]
+  work = {LAMBADA: lambda model: sum(value for value, _ in model.loglikelihood(asked, disable_tqdm=True)),
+          WIKITEXT: lambda model: sum(model.loglikelihood_rolling(whole, disable_tqdm=True))}
+  fastest = {}
+  for task, do in work.items():
+    seconds = {size: _timed(functools.partial(do, model))[0] for size, model in models.items()}
+    fastest[task] = min(seconds, key=seconds.get)
+  return ({task: functools.partial(do, models[fastest[task]]) for task, do in work.items()},
+          {'batch size': fastest})
+
+
+def _timed(do):
+  began = time.perf_counter()
+  value = do()
+  return time.perf_counter() - began, value
+
+
+def worker(contender, folder, pairs, text):
+  tasks, facts = {OURS: ours, THEIRS: theirs}[contender](folder, pairs, text)
+  return serve(facts, lambda names: {name: _timed(tasks[name]) for name in names})
+
+
+def save_model(folder, size, tokenizer):
+  """Writes random weights of a size with GPT-2's vocabulary, for both."""
+  import jax
+
+  import gptjax
+  from gptjax import sharding
+  from gptjax.data import tokenizers
+  from gptjax.model import GPT
+  sharding.ensure_mesh()
+  config = make_config(size, 'float32')
+  model = jax.jit(functools.partial(GPT, config=config))(jax.random.key(0))
+  gptjax.save_pretrained(model, tokenizers.load(tokenizer), folder)
+
+
+def compare(results):
+  """([{'what', 'wanted', 'found', 'holds'}], the largest relative difference of what both find)."""
+  gates = []
+  for task in (LAMBADA, WIKITEXT):
+    seconds = [[turn[task][0] for turn in results[name]] for name in (OURS, THEIRS)]
+    found = times_faster(*seconds)
+    gates.append({'what': f'{task}, times as fast as {THEIRS}', 'wanted': WANTED, 'found': found,
+                  'holds': found >= WANTED})
+  off = max(abs(results[OURS][0][task][1] / results[THEIRS][0][task][1] - 1) for task in (LAMBADA, WIKITEXT))
+  return gates, off
+
+
+def show(results, facts):
+  print(f'{"":<14}{"":<24}{"median":>10}{"least":>10}{"most":>10}  tokens/s')
+  for task in (LAMBADA, WIKITEXT):
+    for name, turns in results.items():
+      speeds = sorted(facts['tokens'][task] / turn[task][0] for turn in turns)
+      print(f'{task:<14}{name:<24}{statistics.median(speeds):>10,.0f}{speeds[0]:>10,.0f}{speeds[-1]:>10,.0f}')
+    print(f'{"":<14}{facts["tokens"][task]:,} tokens'
+          + (f', {facts["examples"][task]} passages' if task in facts['examples'] else ''))
+
+
+def main(argv):
+  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark evaluate', description=__doc__)
+  parser.add_argument('--size', choices=SIZES, default='124M')
+  parser.add_argument('--data_dir', required=True, help='lambada_test.jsonl and wikitext-2/wiki.test.raw')
+  parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
+  parser.add_argument('--passages', type=int, default=40)
+  parser.add_argument('--characters', type=int, default=18_000, help='of WikiText-2')
+  parser.add_argument('--turns', type=int, default=5)
+  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
+  parser.add_argument('--folder', help=argparse.SUPPRESS)
+  args = parser.parse_args(argv)
+  if args.worker:
+    return worker(args.worker, args.folder, *texts(args.data_dir, args.passages, args.characters))
+  where = machine(PACKAGES)
+  with tempfile.TemporaryDirectory() as folder:
+    save_model(folder, args.size, args.tokenizer)
+    command = [sys.executable, '-m', 'gptjax.benchmark', 'evaluate', *argv, f'--folder={folder}', '--worker']
+    found = by_turns({name: [*command, name] for name in (OURS, THEIRS)}, [LAMBADA, WIKITEXT], args.turns)
+  facts = found[OURS][0] | found[THEIRS][0]
+  results = {name: turns for name, (_, turns) in found.items()}
+  gates, off = compare(results)
+  print(f'GPT-2 {args.size}, float32; {where["cores"]} cores of {where["processor"]}, {where["date"]}; '
+        f'{args.turns} turns; the harness at its fastest batch sizes, {facts["batch size"]}\n')
+  show(results, facts)
+  for gate in gates:
+    print(f'{gate["what"]:<52} {gate["found"]:.2f}, wanted {gate["wanted"]}'
+          + ('' if gate['holds'] else '   not reached'))
+  print(f'log probabilities differ by {off:.1e} at most')
+  if args.out:
+    kept = {'machine': where, 'facts': facts, 'results': results, 'gates': gates, 'difference': off}
+    Path(args.out).write_text(json.dumps(kept, indent=1) + '\n')
+  return 0

@@ -1,0 +1,34 @@
+"""How answers are compared: SQuAD's normalisation, exact match and F1, as its and CoQA's official scripts."""
+
+import collections
+import re
+import string
+
+_PUNCTUATION = str.maketrans('', '', string.punctuation)
+
+
+def normalized(text):
+  """Lower case, no ASCII punctuation, no articles, single spaces."""
+  return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact(answer, references):
+  """Whether an answer equals one of the references, both normalised."""
+  return normalized(answer) in map(normalized, references)
+
+
+def f1(answer, reference):
+  """Harmonic mean of the shares of words that two texts have in common, normalised."""
+  mine, its = normalized(answer).split(), normalized(reference).split()
+  if not mine or not its:
+    return float(mine == its)
+  common = sum((collections.Counter(mine) & collections.Counter(its)).values())
+  return 2 * common / (len(mine) + len(its))
+
+
+def f1_of_annotators(answer, references):
+  """CoQA's: the best F1 against all annotators but one, in the mean over who is left out; one: against it."""
+  if len(references) == 1:
+    return f1(answer, references[0])
+  scores = [f1(answer, reference) for reference in references]
+  return sum(max(scores[:i] + scores[i + 1:]) for i in range(len(scores))) / len(scores)

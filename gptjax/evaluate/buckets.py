@@ -1,0 +1,72 @@
+"""Scores by how much of an example was in the training corpus, so that contamination shows in the metric."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+
+NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
+
+
+def read(path):
+  """The examples that an evaluation has kept: [{'text': str, a score: number or bool, ...}].
+
+  Raises:
+    ValueError: no such file; a line that is not such an object.
+  """
+  try:
+    with open(path, encoding='utf-8') as file:
+      examples = [json.loads(line) for line in file if line.strip()]
+  except (OSError, ValueError) as error:
+    raise ValueError(f'examples {path} cannot be read: {error}') from None
+  for number, example in enumerate(examples, 1):
+    if not isinstance(example, dict) or not isinstance(example.get(TEXT), str):
+      raise ValueError(f'{path}:{number}: an example is an object with "text" and scores')
+  if not examples:
+    raise ValueError(f'{path} holds no example')
+  return examples
+
+
+def by_overlap(shares, examples, edges):
+  """Scores of all examples and of those in each bucket.
+
+  Args:
+    shares: float[n], of each example's 8-grams that were in the training corpus.
+    examples: list of n dicts. Numbers and booleans in them are scores, of which the mean is taken; `nats` is
+      a loss, and becomes the perplexity: exp of its sum over that of `tokens`, or over the examples.
+    edges: rising; a bucket for those up to the first one, above it up to the second, ..., above the last.
+
+  Returns:
+    [{'bucket': str, 'examples': int, metric: float or None}], the first for all examples.
+  """
+  bucket = np.searchsorted(edges, shares, side='left')
+  names = [f'{edges[0]:.0%}', *(f'{low:.0%} to {high:.0%}' for low, high in itertools.pairwise(edges)),
+           f'over {edges[-1]:.0%}']
+  groups = {'all': examples} | {
+    name: [example for example, own in zip(examples, bucket, strict=True) if own == i]
+    for i, name in enumerate(names)}
+  scores = [name for name, value in examples[0].items()
+            if isinstance(value, bool | int | float) and name not in (NATS, TOKENS)]
+  return [{'bucket': name, 'examples': len(group), **_means(group, scores, NATS in examples[0])}
+          for name, group in groups.items()]
+
+
+def _means(group, scores, perplexity):
+  means = {name: math.fsum(one[name] for one in group) / len(group) if group else None for name in scores}
+  if perplexity:
+    tokens = sum(one.get(TOKENS, 1) for one in group)
+    means['perplexity'] = math.exp(math.fsum(one[NATS] for one in group) / tokens) if tokens else None
+  return means
+
+
+def table(name, rows):
+  """The rows of `by_overlap` as text, under a title."""
+  metrics = [metric for metric in rows[0] if metric not in ('bucket', 'examples')]
+  title = f'{name} by overlap'
+  lines = [f'{title:<24}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
+  for row in rows:
+    values = ['-' if row[m] is None else f'{row[m]:.4g}' for m in metrics]
+    lines.append(f'{row["bucket"]:<24}{row["examples"]:>10,}' + ''.join(
+      f'{value:>{len(m) + 3}}' for m, value in zip(metrics, values, strict=True)))
+  return '\n'.join(lines)

@@ -1,0 +1,170 @@
+"""Choices by full scoring: the Children's Book Test and Winograd schemas (GPT-2 paper, 3.2 and 3.4)."""
+
+import functools
+import re
+from typing import NamedTuple
+
+from gptjax.evaluate import sources
+from gptjax.evaluate.detokenize import BOOKS, PLAIN, detokenize
+from gptjax.evaluate.subject import Found, Task, request, scored
+
+BLANK = 'XXXXX'
+CBT_URL = 'https://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
+POSSESSIVE = frozenset(('my', 'your', 'his', 'her', 'its', 'our', 'their'))
+# Of a candidate that begins a sentence; inside one they are not capital.
+SMALL = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its', 'Our', 'Their', 'He', 'She', 'It',
+                   'We', 'They', 'You'))
+
+
+class Cloze(NamedTuple):
+  """A question of the Children's Book Test.
+
+  story: the twenty sentences before it. question: with XXXXX. candidates: ten words. answer: one of them.
+  """
+  story: tuple
+  question: str
+  candidates: tuple
+  answer: str
+
+
+def read_cbt(kind, data):
+  """[Cloze] of the validation set, the one that the paper reports (a book of the test set is in WebText)."""
+  name = f'cbtest_{kind}_valid_2000ex.txt'
+  path = sources.find(data, f'CBTest/data/{name}', name)
+  if not path:
+    raise sources.NotRun(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
+  return data.some(parse_cbt(sources.read_text(path), path))
+
+
+def parse_cbt(text, path):
+  """[Cloze] of a published file: numbered lines, every 21st with TAB answer TAB TAB candidates."""
+  found, story = [], []
+  for number, line in enumerate(text.split('\n'), 1):
+    if not line.strip():
+      continue
+    index, _, rest = line.partition(' ')
+    question, tab, ends = rest.partition('\t')
+    if index == '1':
+      story = []
+    if not tab:
+      story.append(rest)
+      continue
+    answer, *_, candidates = ends.split('\t')
+    candidates = tuple(candidates.strip().split('|'))
+    if BLANK not in question or answer not in candidates:
+      raise ValueError(f'{path}:{number}: not a question of CBT: it needs {BLANK}, and its answer {answer!r} '
+                       f'among its candidates')
+    found.append(Cloze(tuple(story), question, candidates, answer))
+    story = []
+  return found
+
+
+def evaluate_cbt(name, subject, questions):
+  """Found: each candidate is scored with the rest of the sentence, given the story and what comes before."""
+  cells, first = [], None
+  for form, style in (('de-tokenized', BOOKS), ('raw', PLAIN))[:2 if subject.grid else 1]:
+    asked, owners = [], []
+    for i, question in enumerate(questions):
+      for before, after in completed(question, style):
+        asked.append(request(subject, before, after))
+        owners.append(i)
+    scores = scored(subject, f'{name} {form}', asked)
+    totals = [[] for _ in questions]
+    for i, score in zip(owners, scores):
+      totals[i].append(score.total)
+    examples = [{'text': ' '.join((*question.story, question.question)), 'answer': question.answer,
+                 'chosen': (chosen := question.candidates[found.index(max(found))]),
+                 'correct': chosen == question.answer} for question, found in zip(questions, totals)]
+    correct = sum(example['correct'] for example in examples)
+    cells.append({'text': form, 'stride': None, 'unit': 'accuracy', 'value': correct / len(questions),
+                  'paper': first is None})
+    first = first or ({'accuracy': correct / len(questions), 'correct': correct, 'examples': len(questions)},
+                      examples)
+  protocol = ('Validation set, de-tokenized; P(candidate and the rest of the sentence | story and the '
+              'sentence up to it), the likeliest of ten is the answer.')
+  return Found(first[0], protocol, cells=tuple(cells), examples=tuple(first[1]))
+
+
+def completed(question, style):
+  """[(text before, candidate and the rest of the sentence)] for each candidate."""
+  story = [detokenize(sentence, style) for sentence in question.story]
+  before, _, after = detokenize(question.question, style).partition(BLANK)
+  before = ' '.join([*story, before])
+  space = ' ' * before.endswith(' ')
+  return [(before.removesuffix(' '), space + detokenize(candidate, style) + after)
+          for candidate in question.candidates]
+
+
+class Schema(NamedTuple):
+  """A Winograd schema: `before` PRONOUN `after`, two candidates, and which of them is meant (0 or 1)."""
+  before: str
+  pronoun: str
+  after: str
+  candidates: tuple
+  answer: int
+
+
+def read_winograd(data):
+  """[Schema] of the 273."""
+  path = sources.find(data, 'wsc273.jsonl')
+  if path:
+    records = sources.read_jsonl(path, ['pre', 'pronoun', 'post', 'answers', 'correct'])
+    return data.some([Schema(one['pre'], one['pronoun'], one['post'], tuple(one['answers']), one['correct'])
+                      for one in records])
+  records = sources.from_tfds(data._replace(limit=0), 'wsc273', 'test')
+  if records is None:
+    raise sources.NotRun(sources.where(
+      'the Winograd Schema Challenge', 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html',
+      'wsc273.jsonl', tfds='wsc273'))
+  records.sort(key=lambda one: one['idx'])  # TFDS keeps them in an order of its own
+  return data.some([Schema(one['text'][:one['pronoun_start']].rstrip(), one['pronoun_text'],
+                           one['text'][one['pronoun_end']:].lstrip(), (one['option1'], one['option2']),
+                           one['label']) for one in records])
+
+
+def substituted(schema, candidate):
+  """(text before, the candidate as it must be written in the pronoun's place, text after)."""
+  first, _, rest = candidate.partition(' ')
+  inside = schema.before and not re.search(r'[.?!]["\u201d]?$', schema.before)
+  if inside and first in SMALL:
+    candidate = f'{first.lower()} {rest}'.rstrip()
+  elif not inside:
+    candidate = candidate[:1].upper() + candidate[1:]
+  if schema.pronoun.lower() in POSSESSIVE:
+    candidate += "'s"
+  space = '' if re.match(r"[.,;:?!']", schema.after) else ' '
+  return schema.before, candidate, space + schema.after
+
+
+def evaluate_winograd(subject, schemas):
+  """Found: which candidate makes the whole sentence (full), or the rest of it (partial), likelier."""
+  full, partial = [], []
+  for schema in schemas:
+    for candidate in schema.candidates:
+      before, word, after = substituted(schema, candidate)
+      head = f'{before} {word}'.lstrip()
+      full.append(request(subject, '', head + after))
+      partial.append(request(subject, head, after))
+  found = {}
+  for way, asked in (('full', full), ('partial', partial)):
+    totals = [score.total for score in scored(subject, f'winograd {way}', asked)]
+    found[way] = [int(totals[2 * i + 1] > totals[2 * i]) for i in range(len(schemas))]
+  right = {way: sum(a == s.answer for a, s in zip(chosen, schemas)) for way, chosen in found.items()}
+  n = len(schemas)
+  metrics = {**{f'accuracy_{way}': count / n for way, count in right.items()},
+             **{f'correct_{way}': count for way, count in right.items()}, 'examples': n}
+  examples = tuple({'text': f'{s.before} {s.pronoun} {s.after}', 'correct': found['partial'][i] == s.answer,
+                    'correct_full': found['full'][i] == s.answer} for i, s in enumerate(schemas))
+  protocol = ('Each candidate in the place of the pronoun (Trinh & Le 2018); possessive pronouns give it '
+              "'s, articles and pronouns are small inside a sentence. Full: P(sentence). Partial: P(text "
+              'after the pronoun | text up to it).')
+  return Found(metrics, protocol, examples=examples)
+
+
+def _cbt(kind, title):
+  name = f'cbt_{kind.lower()}'
+  return Task(name, title, functools.partial(read_cbt, kind), functools.partial(evaluate_cbt, name))
+
+
+TASKS = (_cbt('CN', 'CBT common nouns'), _cbt('NE', 'CBT named entities'),
+         Task('winograd', 'Winograd schemas', read_winograd, evaluate_winograd))

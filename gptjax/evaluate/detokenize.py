@@ -1,0 +1,185 @@
+"""De-tokenizers that can be undone: text as people write it, from text as data sets store it, and back.
+
+GPT-2's paper (section 3.1) removes what tokenization left in a data set ("film , television", "did n't",
+"1 @,@ 000") with invertible de-tokenizers, so that log p of the natural text is log p of the data set. Here
+that holds for every string: `undo(text, style) == original` whatever the original is.
+
+`_join` applies a style's conventions to a line, `_split` takes them back. Where the two do not meet (a
+full stop after an abbreviation, a stray quote), the smallest stretch of the line that is to blame stands as
+it was between two MARKs, a character that no text has; `marked` counts these.
+"""
+
+import functools
+import re
+from typing import NamedTuple
+
+MARK, ESCAPE = '\u2060', '\u2061'  # word joiner, function application: both invisible
+# Words that keep their full stop: not the end of a sentence.
+ABBREVIATIONS = frozenset((
+  'Mr', 'Mrs', 'Ms', 'Dr', 'St', 'Jr', 'Sr', 'No', 'Nos', 'vs', 'Lt', 'Col', 'Gen', 'Sgt', 'Capt', 'Cpl',
+  'Maj', 'Rev', 'Prof', 'Gov', 'Sen', 'Rep', 'Hon', 'Adm', 'Cmdr', 'Ft', 'Mt', 'Co', 'Corp', 'Inc', 'Ltd',
+  'Bros', 'Jan', 'Feb', 'Mar', 'Apr', 'Jun', 'Jul', 'Aug', 'Sep', 'Sept', 'Oct', 'Nov', 'Dec', 'Op', 'Art',
+  'pp', 'Vol', 'etc'))
+
+
+class Style(NamedTuple):
+  """How a data set was tokenized.
+
+  quotes: the token of an opening and of a closing double quote.
+  left: tokens without a space before them, in natural text.
+  right: tokens without a space after them.
+  inside: tokens without a space on either side.
+  clitics: endings that stand alone in the data set and belong to the word before.
+  marks: {token: character} between two letters or digits, like '@-@' of WikiText.
+  brackets: {token: character}, like '-LRB-'.
+  framed: whether each line has a space at its beginning and its end.
+  """
+  quotes: tuple = ()
+  left: str = ''
+  right: str = ''
+  inside: str = ''
+  clitics: tuple = ()
+  marks: tuple = ()
+  brackets: tuple = ()
+  framed: bool = False
+
+
+ENDINGS = "'s", "'m", "'d", "'re", "'ve", "'ll"
+PLAIN = Style()
+WIKITEXT = Style(quotes=('"', '"'), left=',.;:!?)]%', right='([$', inside='/', clitics=(*ENDINGS, "'t"),
+                 marks=(('@-@', '-'), ('@,@', ','), ('@.@', '.')), framed=True)
+PTB = Style(left='%', right='$#', clitics=(*ENDINGS, "n't"), framed=True)
+BILLION = Style(quotes=('"', '"'), left=',.;:!?)]%', right='([$', clitics=(*ENDINGS, "'t"))
+BOOKS = Style(quotes=('``', "''"), left=',.;:!?)]%', right='([$', clitics=(*ENDINGS, "n't"),
+              brackets=(('-LRB-', '('), ('-RRB-', ')'), ('-LSB-', '['), ('-RSB-', ']')))
+
+
+def detokenize(text, style):
+  """The natural form of a text (str to str)."""
+  if style == PLAIN:
+    return text
+  *lines, last = text.replace(ESCAPE, ESCAPE + 'e').replace(MARK, ESCAPE + 'm').split('\n')
+  # What comes after the last line break is a line only if there is something.
+  return '\n'.join([_line(line, style) for line in lines] + [_line(last, style, is_last=True)])
+
+
+def undo(text, style):
+  """The text of which `detokenize` made this one."""
+  if style == PLAIN:
+    return text
+  *lines, last = text.split('\n')
+  lines = [_unline(line, style) for line in lines] + [_unline(last, style) if last else '']
+  return '\n'.join(lines).replace(ESCAPE + 'm', MARK).replace(ESCAPE + 'e', ESCAPE)
+
+
+def marked(text):
+  """How many stretches of a text made by `detokenize` are as the data set has them."""
+  return text.count(MARK) // 2
+
+
+def _line(line, style, is_last=False):
+  if is_last and not line:
+    return line
+  bare = line[1:-1] if style.framed and len(line) > 1 and line[0] == line[-1] == ' ' else line
+  if style.framed and line == ' ':
+    bare = ''
+  natural = _natural(bare, style)
+  if _unline(natural, style) == line and (natural or not is_last):
+    return natural
+  # The frame is not as it is in other lines.
+  return f'{MARK}{MARK}{line}{MARK}{MARK}'
+
+
+def _unline(line, style):
+  if line.startswith(MARK * 2):
+    return line[2:-2]
+  pieces = line.split(MARK)  # every other one as it was
+  bare = ''.join(piece if i % 2 else _split(piece, style) for i, piece in enumerate(pieces))
+  if not style.framed:
+    return bare
+  return f' {bare} ' if bare else ' '
+
+
+def _natural(bare, style, open_quote=False):
+  """The natural form of a line without its frame, or of a part within quotes, marked where it has to be."""
+  natural = _join(bare, style, open_quote)
+  if _split(natural, style) == bare:
+    return natural
+  words = bare.split(' ')
+  if len(words) == 1:
+    return f'{MARK}{bare}{MARK}' if bare else bare
+  middle = len(words) // 2
+  still_open = open_quote ^ (sum(word in style.quotes for word in words[:middle]) % 2 == 1)
+  halves = [_natural(' '.join(words[:middle]), style, open_quote),
+            _natural(' '.join(words[middle:]), style, still_open)]
+  natural = ' '.join(halves).replace(f'{MARK} {MARK}', ' ')  # two marked neighbours are one
+  back = ''.join(piece if i % 2 else _split(piece, style) for i, piece in enumerate(natural.split(MARK)))
+  return natural if back == bare else f'{MARK}{bare}{MARK}'
+
+
+def _join(line, style, open_quote):
+  """The line by the style's conventions; right for nearly all lines."""
+  brackets, marks = dict(style.brackets), dict(style.marks)
+  words = [brackets.get(word, word) for word in line.split(' ')]
+  made, glued = [], True  # glued: nothing comes between this word and the next
+  for i, word in enumerate(words):
+    before = words[i - 1] if i else ''
+    if word in marks and before[-1:].isalnum() and words[i + 1:i + 2] and words[i + 1][:1].isalnum():
+      made.append(marks[word])
+      glued = True
+      continue
+    quote = word in style.quotes
+    closing = quote and (word != style.quotes[0] if len(set(style.quotes)) == 2 else open_quote)
+    attached = (glued or closing or word == style.inside != ''
+                or (len(word) == 1 and word in style.left and _takes(before, word))
+                or (word in style.clitics and before[-1:].isalpha()))
+    made.append(('' if attached else ' ') + ('"' if quote else word))
+    if quote:
+      open_quote = not closing
+    glued = (quote and not closing) or (word == style.inside != '') or (
+      len(word) == 1 and word in style.right)
+  return ''.join(made)
+
+
+def _takes(before, stop):
+  """Whether punctuation right after a word can be told from the word's own."""
+  return bool(before) and (stop != '.' or not _abbreviates(before))
+
+
+def _abbreviates(word):
+  return word[-1] == '.' or '.' in word or word in ABBREVIATIONS or (len(word) == 1 and word.isupper())
+
+
+def _split(line, style):
+  """The inverse of `_join`, for nearly all lines."""
+  for pattern, replacement in _splits(style):
+    line = pattern.sub(replacement, line)
+  return line
+
+
+@functools.cache
+def _splits(style):
+  """[(pattern, replacement)] that one after the other take natural text apart."""
+  rules, names = [], {chr(0xE000 + i): f' {token} ' for i, (token, _) in enumerate(style.marks)}
+  for private, (_, mark) in zip(names, style.marks):  # their own characters must not be taken apart again
+    side = '[0-9]' if mark in ',.' else r'[^\W_]'
+    rules.append((f'(?<={side}){re.escape(mark)}(?={side})', private))
+  if len(set(style.quotes)) == 2:
+    opening, closing = style.quotes
+    rules += [(r'(?<![^ (\[])"(?=[^ ])', opening + ' '), ('(?<=[^ ])"', ' ' + closing),
+              (f'(?<= {closing})(?=[^ ])', ' ')]
+  both = style.inside + ''.join(c for c in style.left + style.right if c not in '.$#')
+  both += '"' if len(set(style.quotes)) == 1 else ''
+  if both:
+    rules += [(f'(?<=[^ ])(?=[{re.escape(both)}])', ' '), (f'([{re.escape(both)}])(?=[^ ])', r'\1 ')]
+  signs = ''.join(c for c in style.right if c in '$#')
+  if signs:
+    rules.append((f'(?<![^ ])([{signs}])(?=[^ ])', r'\1 '))
+  rules += [(f'(?<![^ ]){re.escape(bracket)}(?![^ ])', token) for token, bracket in style.brackets]
+  if names:
+    rules.append((f'[{"".join(names)}]', lambda match: names[match[0]]))
+  if style.clitics:
+    rules.append((f"(?<=[^\\W\\d_])({'|'.join(style.clitics)})(?![^ ])", r' \1'))
+  if '.' in style.left:
+    rules.append((r'([^ ]+)\.(?![^ ])', lambda m: m[0] if _abbreviates(m[1]) else m[1] + ' .'))
+  return [(re.compile(pattern), replacement) for pattern, replacement in rules]

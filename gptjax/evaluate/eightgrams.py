@@ -1,0 +1,104 @@
+"""The 8-grams of texts as 64-bit keys (GPT-2, section 4).
+
+A text is put into lower case; its words are the longest runs of letters and digits, whatever stands between
+them. Eight words in a row of one text, with single spaces between them, are an 8-gram. Its key is a hash of
+that string, computed for a whole block of texts at once:
+
+    key = mix(sum of value(character i) B^i, mod 2^64)      i from 0 at the first character of the 8-gram
+
+of which prefix sums over the block give every 8-gram in one subtraction. Among n 8-grams another one has the
+key of any of them with a probability of about n / 2^64: 5e-10 for the ten thousand million of WebText.
+"""
+
+import functools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+N = 8
+BASE = 0x9E3779B97F4A7C15        # B, odd, so that it has an inverse mod 2^64
+INVERSE = pow(BASE, -1, 1 << 64)
+WORD = re.compile(r'[^\W_]+')      # what str.isalnum says of each character
+MAX_WORD = 1 << 20  # characters; a longer one may be cut
+BETWEEN = '\n'  # texts of a block: any character that is no letter or digit
+CHARACTERS = 0x110000
+
+
+class Keys(NamedTuple):
+  """The 8-grams of some texts, in their order; one that occurs twice stands there twice."""
+  keys: np.ndarray    # uint64[n]
+  text: np.ndarray    # int64[n]: which of the texts each is in
+
+
+def keys(texts):
+  """The Keys of a list of str."""
+  lowered = [text.lower() for text in texts]
+  block = BETWEEN.join([*lowered, ''])
+  ends = np.cumsum([len(text) + len(BETWEEN) for text in lowered], dtype=np.int64)
+  ascii_only = block.isascii()
+  characters = (np.frombuffer(block.encode(), np.uint8) if ascii_only
+                else np.frombuffer(block.encode('utf-32-le', 'surrogatepass'), np.uint32))
+  alphanumeric, values = _tables(128 if ascii_only else CHARACTERS)
+  inside = alphanumeric[characters]
+  after = np.flatnonzero(inside[:-1] & ~inside[1:]) + 1  # where each word has ended
+  inside[after] = True  # of what stands between two words, the first character stays and is a space
+  compact = characters[inside]
+  stops = np.flatnonzero(~alphanumeric[compact])
+  assert len(stops) == len(after), 'each word ends before the block does'
+  if len(after) < N:
+    return Keys(np.empty(0, np.uint64), np.empty(0, np.int64))
+
+  values = values[compact]
+  values[stops] = _tables(128)[1][ord(' ')]
+  sums = np.zeros(len(compact) + 1, np.uint64)
+  np.cumsum(values * _powers(BASE, len(compact)), out=sums[1:])
+  starts = np.append(0, stops[:-1] + 1)[:1 - N]
+  found = mixed((sums[stops[N - 1:]] - sums[starts]) * _powers(INVERSE, len(compact))[starts])
+  text = np.searchsorted(ends, after, side='right')
+  whole = text[:1 - N] == text[N - 1:]
+  return Keys(found[whole], text[N - 1:][whole])
+
+
+def mixed(x):
+  """A bijection of uint64 arrays after which each bit depends on all (the finaliser of SplitMix64)."""
+  x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+  x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+  return x ^ (x >> np.uint64(31))
+
+
+@functools.cache
+def _tables(n):
+  """(bool[n] whether a character is a letter or digit, uint64[n] its value) for the first n of Unicode."""
+  alphanumeric = np.fromiter((chr(c).isalnum() for c in range(n)), bool, n)
+  return alphanumeric, mixed(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(BASE))
+
+
+def _powers(base, n):
+  """uint64[n]: 1, base, base^2, ... mod 2^64."""
+  return _power_table(base, 1 << max(n - 1, 1).bit_length())[:n]
+
+
+@functools.lru_cache(maxsize=8)
+def _power_table(base, n):
+  powers = np.full(n, base, np.uint64)
+  powers[0] = 1
+  return np.multiply.accumulate(powers)
+
+
+def hold_back(text):
+  """Cuts a text whose next part is not there yet, so that the two give each 8-gram of the whole once.
+
+  Returns:
+    (what can be counted: the text without its last word, which may go on; what the next part follows: that
+    word and the seven before it), both in lower case.
+  """
+  text, size = text.lower(), 1 << 10  # first: in lower case a word can have become two
+  while True:
+    starts = [len(text[:-size]) + word.start() for word in WORD.finditer(text[-size:])]
+    if len(starts) > N or size >= len(text):  # the first one found may be the end of a longer word
+      break
+    size *= 8
+  if not starts or len(text) - starts[-1] > MAX_WORD:
+    return text, ''
+  return text[:starts[-1]], text[starts[-N:][0]:]

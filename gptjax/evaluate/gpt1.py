@@ -1,0 +1,116 @@
+"""GPT-1's zero-shot heuristics as tasks (GPT-1 paper, section 5 and Figure 2)."""
+
+import re
+
+import numpy as np
+
+from gptjax.evaluate import heuristics, scoring, sources
+from gptjax.evaluate.scoring import Request
+from gptjax.evaluate.sources import NotRun
+from gptjax.evaluate.subject import Found, Task
+
+COLA = 'Mean token log-probability of the sentence above a threshold: the best one for the training set.'
+SST2 = 'The token "very" after the sentence; whether " positive" or " negative" is likelier then.'
+RACE = 'The answer of the highest mean token log-probability after document and question.'
+DPRD = ('Each referent in the place of the pronoun; after the right one the rest of the sentence has the '
+        'higher mean token log-probability.')
+
+
+def _tfds(data, name, split):
+  records = sources.from_tfds(data, name, split)
+  if records is None:
+    raise NotRun(sources.where(name, '', tfds=name))
+  return records
+
+
+def _asked(subject):
+  """(score, encode, start) as `heuristics` wants them; sequences that are too long lose their beginning."""
+  n_ctx, end = subject.model.n_ctx, subject.tokenizer.end_of_text
+
+  def score(sequences):
+    requests = [Request(ids[-n_ctx - 1:], 1) for ids in sequences]
+    return scoring.scores(subject.model, requests, subject.batch_size, made=lambda log_probs, *_: log_probs,
+                          pulse=subject.pulse, name='heuristic', show=subject.show)
+  return score, subject.tokenizer.encode, () if end is None else (end,)
+
+
+def _found(scale, protocol, texts, right, metrics):
+  """Found; `relative` is how far from chance (0) to the then state of the art (1) the first metric is."""
+  value = 100 * next(iter(metrics.values()))
+  metrics |= {'relative': heuristics.relative(scale, value), 'examples': len(texts)}
+  return Found(metrics, protocol, examples=tuple(
+    {'text': text, 'correct': bool(hit)} for text, hit in zip(texts, right)))
+
+
+def read_cola(data):
+  """{'train', 'validation'}: [(sentence, whether acceptable)]."""
+  return {split: [(one['sentence'], one['label']) for one in _tfds(data, 'glue/cola', split)]
+          for split in ('train', 'validation')}
+
+
+def evaluate_cola(subject, found):
+  """Found: Matthews correlation."""
+  score, encode, start = _asked(subject)
+  values = {split: heuristics.acceptability(score, encode, [sentence for sentence, _ in examples], start)
+            for split, examples in found.items()}
+  labels = {split: np.array([label for _, label in examples]) for split, examples in found.items()}
+  cut = heuristics.threshold(values['train'], labels['train'])
+  said, truth = values['validation'] > cut, labels['validation']
+  both = said.std() * truth.std()  # Matthews' is the correlation of two lists of 0 and 1
+  matthews = ((said * truth).mean() - said.mean() * truth.mean()) / both if both else 0.0
+  return _found('acceptability', COLA, [sentence for sentence, _ in found['validation']], said == truth,
+                {'matthews': float(matthews), 'threshold': float(cut)})
+
+
+def read_sst2(data):
+  """[(sentence, whether positive)]."""
+  return [(one['sentence'], one['label']) for one in _tfds(data, 'glue/sst2', 'validation')]
+
+
+def evaluate_sst2(subject, examples):
+  """Found: accuracy."""
+  score, encode, start = _asked(subject)
+  texts = [text for text, _ in examples]
+  right = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
+  return _found('sentiment', SST2, texts, right, {'accuracy': float(right.mean())})
+
+
+def read_race(data):
+  """[(document, question, [answer], which one is right)] of the development sets, middle and high."""
+  return data.some([(one['article'], question, options, 'ABCD'.index(answer))
+                    for level in ('middle', 'high') for one in _tfds(data, f'race/{level}', 'dev')
+                    for question, options, answer in zip(one['questions'], one['options'], one['answers'])])
+
+
+def evaluate_race(subject, examples):
+  """Found: accuracy."""
+  score, encode, start = _asked(subject)
+  right = heuristics.question_answering(score, encode, [item[:3] for item in examples], subject.model.n_ctx,
+                                        start) == [answer for *_, answer in examples]
+  texts = [f'{document} {question}' for document, question, *_ in examples]
+  return _found('question answering', RACE, texts, right, {'accuracy': float(right.mean())})
+
+
+def read_dprd(data):
+  """[(text before the pronoun, two referents, text after it, which one is meant)] of the test set."""
+  found = []
+  for one in _tfds(data, 'definite_pronoun_resolution', 'test'):
+    *_, place = re.finditer(rf'\b{re.escape(one["pronoun"])}\b', one['sentence'])
+    found.append((one['sentence'][:place.start()], one['candidates'], one['sentence'][place.end():],
+                  one['label']))
+  return found
+
+
+def evaluate_dprd(subject, examples):
+  """Found: accuracy."""
+  score, encode, start = _asked(subject)
+  right = heuristics.winograd(score, encode, [item[:3] for item in examples], start) == [
+    answer for *_, answer in examples]
+  texts = [before + after for before, _, after, _ in examples]
+  return _found('winograd', DPRD, texts, right, {'accuracy': float(right.mean())})
+
+
+TASKS = (Task('cola', "CoLA by GPT-1's heuristic", read_cola, evaluate_cola),
+         Task('sst2', "SST-2 by GPT-1's heuristic", read_sst2, evaluate_sst2),
+         Task('race', "RACE by GPT-1's heuristic", read_race, evaluate_race),
+         Task('dprd', "Definite pronouns by GPT-1's heuristic", read_dprd, evaluate_dprd))

@@ -1,0 +1,195 @@
+"""The evaluation job: one task after the other, each result kept as it comes."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from gptjax import atomic, hosts, sharding
+from gptjax import config as configs
+from gptjax.evaluate import sources, suite, table
+from gptjax.evaluate.journal import Journal
+from gptjax.evaluate.subject import Stopped, subject
+from gptjax.model import n_params
+from gptjax.pretrained import layout, open_source
+from gptjax.train import graph
+from gptjax.watchdog import Watchdog
+
+DONE, STOPPED = 0, 75  # exit codes, as those of pretraining
+
+
+def evaluate(config, workdir):
+  """Runs the tasks of `config.eval.tasks` that the workdir does not hold results of yet.
+
+  Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example.
+
+  Args:
+    config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
+    workdir: folder of the run.
+
+  Returns:
+    Exit code: 0, or 75 when told to stop; the same command then goes on.
+
+  Raises:
+    ValueError: bad config or input, one line.
+  """
+  tasks = suite.chosen(config.eval.tasks)
+  if not tasks:
+    raise ValueError('config.eval.tasks names no task: give some of ' + ','.join(suite.TASKS))
+  if not config.init_from:
+    raise ValueError('config.init_from is empty: name the checkpoint or the folder of weights to evaluate')
+  source = open_source(config.init_from)
+  if source.tokenizer is None:
+    raise ValueError(f'no tokenizer lies with the weights of {config.init_from}: put its files beside them')
+  config.model.update(source.fields)
+  configs.resolve(config, workdir)
+  configs.check(config)
+  hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check_model(config.model, mesh)
+  # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
+  precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
+  with (jax.set_mesh(mesh), precision, hosts.stop_signals() as stop,
+        contextlib.closing(Watchdog(config.watchdog)) as dog):
+    params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
+    results = Results(config, workdir, fingerprint(params))
+    made = subject(nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size,
+                   grid=config.eval.grid, seed=config.train.seed, pulse=functools.partial(pulse, dog, stop),
+                   show=jax.process_index() == 0)
+    del params
+    try:
+      for task in tasks:
+        dog.progress(slow=True)
+        run_task(task, config, made, results)
+    except Stopped:
+      results.say(f'stopped in {task.name}, its answers so far are kept: the same command goes on from there')
+      return STOPPED
+    results.say(f'\nresults       {results.folder / "results.json"}\n'
+                f'table         {results.folder / "results.md"}')
+  return DONE
+
+
+def pulse(dog, stop):
+  """After each batch: all is well, or the run is to stop (Stopped)."""
+  dog.progress()
+  if stop.asked():
+    raise Stopped
+
+
+def run_task(task, config, made, results):
+  """Runs a task and keeps what it found, unless that is on record or its data is not there."""
+  if task.name in results.found['tasks']:
+    return
+  try:
+    examples = task.read(data_of(config))
+  except sources.NotRun as why:
+    results.skip(task, str(why))
+    return
+  hosts.compare({f'digest of the examples of {task.name}':
+                 hashlib.sha256(json.dumps(examples).encode()).hexdigest()})
+  journal = Journal(results.folder / 'partial' / f'{task.name}.jsonl')
+  hosts.compare({f'answers in the journal of {task.name}': journal.size})
+  journal.open()
+  if journal.size:
+    results.say(f'{task.name}: going on after {journal.size:,} answers')
+  began = time.monotonic()
+  try:
+    found = task.evaluate(made._replace(kept=journal.part), examples)
+  except sources.NotRun as why:
+    results.skip(task, str(why))
+  else:
+    results.add(task, found, time.monotonic() - began)
+  finally:
+    journal.close()
+  journal.discard()
+
+
+def data_of(config):
+  """Where the config says that examples lie, a sources.Data."""
+  return sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit)
+
+
+class Results:
+  """`results.json` and what lies beside it; process 0 writes.
+
+  Args:
+    config: the resolved config.
+    workdir: the run's folder.
+    weights: digest of the weights; results of others are not mixed with theirs.
+  """
+
+  def __init__(self, config, workdir, weights):
+    self.folder, self._path = Path(workdir), Path(workdir) / 'results.json'
+    self._active = jax.process_index() == 0
+    def lay():
+      configs.make_workdir(workdir)
+      configs.claim(config, workdir, '')
+      return self._path.read_text() if self._path.exists() else ''
+    earlier = hosts.told(lay)
+    fresh = {'tasks': {}, 'not_run': {}, 'grids': {}, 'rows': {}, 'protocols': {}, 'seconds': {}}
+    self.found = json.loads(earlier) if earlier else fresh
+    if earlier and self.found['weights'] != weights:
+      raise ValueError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
+                       f'not {weights[:12]}): use another workdir')
+    model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
+    self.found |= {'weights': weights, 'model': model, 'limit': config.eval.limit,
+                   'versions': configs.versions(),
+                   'devices': [jax.devices()[0].device_kind, jax.device_count()]}
+    self._write()
+
+  def add(self, task, found, seconds):
+    """Keeps what a task has found, and says so."""
+    if self._active:
+      path = self.folder / 'examples' / f'{task.name}.jsonl'
+      path.parent.mkdir(exist_ok=True)
+      atomic.write(path, ''.join(json.dumps(example) + '\n' for example in found.examples))
+    self.found['tasks'][task.name] = found.metrics
+    self.found['not_run'].pop(task.name, None)
+    for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol)):
+      if value:
+        self.found[kind][task.name] = value
+    self.found['seconds'][task.name] = round(seconds, 1)
+    self._write()
+    shown = '  '.join(f'{name} {value:.4f}' if isinstance(value, float) else f'{name} {value:,}'
+                      for name, value in found.metrics.items())
+    self.say(f'{task.name:<18} {seconds:>8.1f} s  {shown}')
+
+  def skip(self, task, why):
+    self.found['not_run'][task.name] = why
+    self._write()
+    self.say(f'{task.name:<18}  not run: {why}')
+
+  def say(self, line):
+    if self._active:
+      print(line, flush=True)
+
+  def _write(self):
+    if self._active:
+      atomic.write(self._path, json.dumps(self.found, indent=1))
+      atomic.write(self.folder / 'results.md', table.markdown(self.found))
+
+
+def fingerprint(params):
+  """Hex digest of weights: of their bits and places, the same on every mesh."""
+  @jax.jit
+  def sums(tree):
+    def one(x):
+      bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+      strides = [np.uint32(math.prod(x.shape[axis + 1:])) for axis in range(x.ndim)]
+      places = sum(jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * stride
+                   for axis, stride in enumerate(strides))
+      weights = jax.reshard(2 * places + 1, jax.typeof(bits).sharding.spec)
+      return jax.reshard((bits * weights).sum(dtype=jnp.uint32), jax.P())
+    return jax.tree.map(one, tree)
+  found = {jax.tree_util.keystr(path): int(value)
+           for path, value in jax.tree.leaves_with_path(jax.device_get(sums(params)))}
+  return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,199 @@
+"""How likely a model finds tokens after others: one implementation for every task that compares or sums.
+
+Letters: b rows, t tokens of the longest row, k positions that are scored, d model width, v vocabulary.
+
+A request is tokens of which the last few are scored. Requests go through the model sorted by length, in
+batches of a few shapes, so that few programs are compiled and little is padding; shorter ones come in
+larger batches. Logits exist only where something is scored, and only CHUNK positions of them at a time.
+A request sees nothing of the others in its batch, so its score does not depend on them, on the size of a
+batch, on the order, or on how many devices and hosts share the rows; sums are made on the host, in double
+precision.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from gptjax import sharding
+from gptjax.model import gathered, in_dtype
+from gptjax.sharding import rows as as_rows
+
+CHUNK = 256         # positions of each device whose logits are alive at one time
+SCORED = (8, 64)    # sizes of k below t
+SHORTEST = 32       # tokens of the shortest rows
+
+
+class Request(NamedTuple):
+  """Tokens of a text: those from `start` on are scored, given all before them.
+
+  ids: sequence of int, at most n_ctx + 1 of them.
+  start: int, at least 1 and less than their number.
+  """
+  ids: Sequence
+  start: int
+
+
+class Score(NamedTuple):
+  """What the model makes of a request.
+
+  total: sum of log p over the scored tokens, nats.
+  last: log p of the last one.
+  greedy: whether each is the likeliest after all before it.
+  last_greedy: whether the last one is.
+  allowed: whether each is the likeliest of the tokens that are not barred; `greedy` where none is.
+  """
+  total: float
+  last: float
+  greedy: bool
+  last_greedy: bool
+  allowed: bool
+
+
+def ready(model):
+  """The model with its weights in the dtype that it computes in; layers stay stacked, which compiles fast."""
+  return model if model.dtype == 'float32' else jax.jit(in_dtype, static_argnums=1)(model, model.dtype)
+
+
+def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep=lambda i, score: None,
+           pulse=lambda: None, name='score', show=False):
+  """[Score of each request].
+
+  Args:
+    model: a `ready` GPT, under `jax.set_mesh`.
+    requests: list of Request.
+    batch_size: rows of n_ctx tokens at a time, over all devices.
+    barred: bool[n_vocab], tokens that `Score.allowed` does not count as rivals; None: none.
+    made: function of (float32[n] log p of the scored tokens, bool[n] whether the likeliest, bool[n] whether
+      the likeliest of those that are not barred) that makes the answer; None: of a Score.
+    done: {number of a request: Score} that are known already.
+    keep: function called with the number and Score of each request as they come.
+    pulse: function called after each batch.
+    name, show: of the progress bar, and whether there is one.
+
+  Raises:
+    ValueError: a request is longer than the context, or has nothing to score.
+  """
+  for request in requests:
+    if not 1 <= request.start < len(request.ids) <= model.n_ctx + 1:
+      raise ValueError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
+                       f'a context of {model.n_ctx}')
+  found, made = dict(done), made or _score
+  left = sorted((i for i in range(len(requests)) if i not in found),
+                key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
+  shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
+  under_way = []
+  with tqdm(total=len(requests), initial=len(found), desc=name, unit='text', leave=False,
+            disable=None if show else True, dynamic_ncols=True) as bar:
+    def finish():
+      mine, wanted, results = under_way.pop(0)
+      for i, counted, *values in zip(mine, wanted >= 0, *jax.device_get(results)):
+        found[i] = made(*(value[counted] for value in values))
+        keep(i, found[i])
+      bar.update(len(mine))
+      pulse()
+
+    begin, most = 0, rows_of(SHORTEST, model.n_ctx, batch_size, shards)
+    while begin < len(left):
+      tokens, at, wanted, n = batch([requests[i] for i in left[begin:begin + most]], model.n_ctx, batch_size,
+                                    shards)
+      under_way.append((left[begin:begin + n], wanted, score_rows(model, tokens, at, wanted, barred)))
+      begin += n
+      if len(under_way) > 1:  # one is computed while the one before is read
+        finish()
+    while under_way:
+      finish()
+  return [found[i] for i in range(len(requests))]
+
+
+def batch(requests, n_ctx, batch_size, shards):
+  """The first few of requests sorted by length, longest first, as arrays of one of a few shapes.
+
+  Returns:
+    (int32[b, t] tokens; int32[b] position from which on is scored; int32[b, k] the tokens wanted there, -1:
+    none; how many requests these are). Rows beyond them score nothing.
+  """
+  t = length_of(len(requests[0].ids) - 1, n_ctx)
+  most = rows_of(t, n_ctx, batch_size, shards)
+  requests = requests[:most]
+  b = min(most, shards << (-(-len(requests) // shards) - 1).bit_length())
+  longest = max(len(request.ids) - request.start for request in requests)
+  k = next((size for size in SCORED if longest <= size < t), t)
+  tokens, wanted = np.zeros((b, t), np.int32), np.full((b, k), -1, np.int32)
+  at = np.zeros(b, np.int32)
+  for row, (ids, start) in enumerate(requests):
+    tokens[row, :len(ids) - 1] = ids[:-1]
+    at[row] = 0 if k == t else start - 1
+    first = start - 1 - at[row]
+    wanted[row, first:first + len(ids) - start] = ids[start:]
+  return tokens, at, wanted, len(requests)
+
+
+def rows_of(t, n_ctx, batch_size, shards):
+  """How many rows of t tokens are as much work as batch_size of n_ctx, a multiple of the devices' number."""
+  return shards * max(1, batch_size * n_ctx // (t * shards))
+
+
+def length_of(n, n_ctx):
+  """The least of a ladder of lengths, four an octave, that holds n tokens; at most n_ctx."""
+  octave = max(0, (-(-n // SHORTEST) - 1).bit_length() - 1)
+  step = max(8, (SHORTEST << octave) // 4)
+  return min(max(SHORTEST, -(-n // step) * step), n_ctx)
+
+
+def _score(log_probs, likeliest, allowed):
+  return Score(float(log_probs.sum(dtype=np.float64)), float(log_probs[-1]), bool(likeliest.all()),
+               bool(likeliest[-1]), bool(allowed.all()))
+
+
+@jax.jit
+def score_rows(model, tokens, at, wanted, barred):
+  """Log probabilities of tokens.
+
+  Args:
+    model: a `ready` GPT, under `jax.set_mesh`.
+    tokens: int32[b, t].
+    at: int32[b], the position of each row that predicts its first wanted token.
+    wanted: int32[b, k], the tokens from there on; negative: not counted.
+    barred: bool[n_vocab] or None, see `scores`.
+
+  Returns:
+    (float32[b, k] log p in nats; bool[b, k] whether the likeliest, of equals the first; bool[b, k] whether
+    the likeliest of those that are not barred, itself among them).
+  """
+  tokens, wanted = (jax.reshard(x, sharding.compute('batch', None)) for x in (tokens, wanted))
+  x, k = model.features(tokens), wanted.shape[1]
+  if k < x.shape[1]:
+    places = jnp.minimum(jax.reshard(at, sharding.compute('batch'))[:, None] + jnp.arange(k), x.shape[1] - 1)
+    x = jax.vmap(lambda row, place: row.at[place].get(out_sharding=jax.P(None, None)))(x, places)
+  size = min(k, max(1, CHUNK * sharding.batch_shards(jax.sharding.get_abstract_mesh()) // len(x)))
+  pad = lambda a, value: jnp.pad(a, ((0, 0), (0, -k % size), *((0, 0),) * (a.ndim - 2)),
+                                 constant_values=value)
+  cut = lambda a: jnp.stack(jnp.split(a, a.shape[1] // size, axis=1))
+  weights, n_vocab = gathered(model.unembedding), model.n_vocab
+  found = jax.lax.map(lambda chunk: _chunk(*chunk, weights, n_vocab, barred),
+                      (cut(pad(x, 0)), cut(pad(wanted, -1))))
+  join = lambda a: jax.reshard(jnp.concatenate(jnp.unstack(a), axis=1)[:, :k], jax.P())
+  return tuple(map(join, found))
+
+
+def _chunk(x, wanted, weights, n_vocab, barred):
+  """`score_rows` for features x [b, c, d] of a few positions."""
+  b, c = wanted.shape
+  logits = jnp.einsum('nd,vd->nv', as_rows(x), weights, preferred_element_type=jnp.float32)
+  column = jnp.arange(len(weights), out_sharding=sharding.compute('vocab'))
+  logits = jnp.where(column < n_vocab, logits, -jnp.inf)
+  target = jnp.maximum(as_rows(wanted), 0)
+  pick = lambda row, one: row.at[one[None]].get(out_sharding=jax.P(None))
+  picked = jax.vmap(pick)(logits, target)
+  # Compared with all, and no argmax: that takes a CPU longer than the exponentials.
+  rivals = (logits > picked) | ((logits == picked) & (column < target[:, None]))
+  log_probs = picked[:, 0] - jax.nn.logsumexp(logits, -1)
+  likeliest = allowed = ~rivals.any(-1)
+  if barred is not None:
+    free = ~jnp.pad(barred, (0, len(weights) - n_vocab))
+    allowed = ~(rivals & free).any(-1) & free.at[target].get(out_sharding=sharding.compute('batch'))
+  return tuple(sharding.split(a, 0, (b, c)) for a in (log_probs, likeliest, allowed))

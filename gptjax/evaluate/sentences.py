@@ -1,0 +1,21 @@
+"""Where sentences end; the papers do not say how they told."""
+
+import re
+
+# Full stop, question or exclamation mark, what closes with it, and then space and no small letter.
+_END = re.compile(r'(?<=[.!?])["\u201d\u2019\')\]]*(?=\s+[^\sa-z\u00df-\u00ff])')
+_ABBREVIATION = re.compile(
+  r'\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Lt|Col|Sgt|Rev|Gov|Sen|Rep|vs|No|Mme)\.$')
+
+
+def sentences(text):
+  """[str], the sentences of a text; line breaks end one too."""
+  found = []
+  for line in text.split('\n'):
+    begin = 0
+    for match in _END.finditer(line):
+      if not _ABBREVIATION.search(line[begin:match.start()]):
+        found.append(line[begin:match.end()])
+        begin = match.end()
+    found.append(line[begin:])
+  return [sentence.strip() for sentence in found if sentence.strip()]

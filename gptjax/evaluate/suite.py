@@ -1,0 +1,30 @@
+"""All tasks, in the order in which they run and stand in the table."""
+
+import difflib
+
+from gptjax.evaluate import (
+  cloze,
+  gpt1,
+  lambada,
+  language_modelling,
+  question_answering,
+  summarization,
+  translation,
+)
+
+TASKS = {task.name: task for task in (
+  *lambada.TASKS, *cloze.TASKS, *language_modelling.TASKS, *question_answering.TASKS, *translation.TASKS,
+  *summarization.TASKS, *gpt1.TASKS)}
+
+
+def chosen(names):
+  """[Task] that a comma-separated list names; ValueError names one that does not exist, and the nearest."""
+  found = []
+  for name in filter(None, (name.strip() for name in names.split(','))):
+    if name not in TASKS:
+      nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
+      raise ValueError(f'config.eval.tasks names {name!r}, which is no task: did you mean {nearest}? There '
+                       f'are {", ".join(TASKS)}')
+    if TASKS[name] not in found:
+      found.append(TASKS[name])
+  return found

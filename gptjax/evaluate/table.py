@@ -1,0 +1,120 @@
+"""The results as Markdown, beside the paper's numbers; a task that did not run has no number anywhere."""
+
+from gptjax.evaluate import paper
+from gptjax.evaluate.suite import TASKS
+
+
+def markdown(results):
+  """The report of one run.
+
+  Args:
+    results: what `results.json` holds.
+  """
+  size = paper.size_of(results['model'])
+  parts = [f'# Zero-shot evaluation of {results["model"]["name"]}', _about(results, size),
+           _table(results, size)]
+  if results['not_run']:
+    parts.append('## Not run\n\n' + '\n'.join(f'- {name}: {why}' for name, why in results['not_run'].items()))
+  parts += [_others(results), *_grids(results), *_rows(results), _protocols(results)]
+  return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def _about(results, size):
+  named = f', the shape of the released {size} (the paper\'s {paper.IN_PAPER[size]})' if size else ''
+  limit = results['limit']
+  cut = f' Only the first {limit} examples of each task: not to be compared with the paper.' if limit else ''
+  return f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{cut}'
+
+
+def _table(results, size):
+  head = ['', 'ours', *(f'**{name}**' if released == size else name
+                        for released, name in paper.IN_PAPER.items()), 'state of the art then']
+  lines = []
+  for name in TASKS:
+    figures = [figure for figure in paper.FIGURES if figure.task == name]
+    for figure in figures:
+      lines.append([figure.title, _ours(results, figure),
+                    *(_number(figure.sizes.get(one)) for one in paper.SIZES), _number(figure.sota)])
+    if not figures:
+      metrics = results['tasks'].get(name, {})
+      lines.append([TASKS[name].title, ', '.join(f'{key} {_number(value)}' for key, value in metrics.items())
+                    or 'not run', *[''] * 5])
+  return _grid_of(head, lines)
+
+
+def _ours(results, figure):
+  found = results['tasks'].get(figure.task)
+  return 'not run' if found is None else _number(found[figure.metric] * figure.scale)
+
+
+def _others(results):
+  """What others have measured with the released weights, beside our nearest protocol."""
+  lines = []
+  for one in paper.REPRODUCED:
+    cell = nearest(results, one.task, one.cell)
+    ours = 'not run' if cell is None else _number(cell * one.scale)
+    lines.append([TASKS[one.task].title, one.protocol, ours,
+                  *(_number(one.sizes.get(released)) for released in paper.SIZES), one.source])
+  return ('## What others measured with the released weights\n\nWith these weights ours should be near; '
+          'where the paper cannot be reproduced, this is what is to be expected.\n\n'
+          + _grid_of(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
+
+
+def nearest(results, task, cell):
+  """The value of a cell of a task's grid, named as in `paper.Reproduced`; None if it was not run."""
+  if cell is None:
+    return None
+  text, stride, unit = cell
+  n_ctx = results['model']['n_ctx']
+  stride = {'n_ctx': n_ctx, 'n_ctx / 2': n_ctx // 2}.get(stride, stride)
+  return next((one['value'] for one in results['grids'].get(task, ())
+               if (one['text'], one['stride'], one['unit']) == (text, stride, unit)), None)
+
+
+def _grids(results):
+  for name, cells in results['grids'].items():
+    units = list(dict.fromkeys(cell['unit'] for cell in cells))
+    lines = []
+    for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in cells):
+      mine = {cell['unit']: cell for cell in cells if (cell['text'], cell['stride']) == (text, stride)}
+      lines.append([text, str(stride or ''), *(_marked(mine[unit]) for unit in units)])
+    yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
+           'known. Bits for bytes and characters, else perplexity or a share.\n\n'
+           + _grid_of(['text', 'stride', *units], lines))
+
+
+def _marked(cell):
+  number = _number(cell['value'])
+  return f'**{number}**' if cell['paper'] else number
+
+
+def _rows(results):
+  for name, rows in results['rows'].items():
+    yield f'## {TASKS[name].title}\n\n' + _grid_of(rows[0], [list(map(_shown, row)) for row in rows[1:]])
+
+
+def _shown(value):
+  if isinstance(value, bool):
+    return 'yes' if value else 'no'
+  return _number(value) if isinstance(value, float) else str(value)
+
+
+def _protocols(results):
+  lines = [f'**{TASKS[name].title}.** ' + text.replace('\n', '\n    ').rstrip()
+           for name, text in results['protocols'].items()]
+  return '## How it was measured\n\n' + '\n\n'.join(lines) if lines else ''
+
+
+def _number(value):
+  if value is None:
+    return ''
+  if isinstance(value, int):
+    return f'{value:,}'
+  return f'{value:.4g}' if abs(value) < 1000 else f'{value:,.0f}' if abs(value) < 1e9 else f'{value:.3g}'
+
+
+def _grid_of(head, lines):
+  """A Markdown table."""
+  escaped = lambda cell: str(cell).replace('|', '\\|').replace('\n', ' ')
+  rows = [head, ['---'] * len(head), *lines]
+  return '\n'.join('| ' + ' | '.join(map(escaped, row)) + ' |' for row in rows)

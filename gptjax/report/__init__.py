@@ -1,0 +1,11 @@
+"""What a run says: on the console while it goes, and as a page when it is done.
+
+    python -m gptjax.report --workdir=runs/gpt2_small --workdir=runs/gpt2_medium
+
+writes report.html, which holds all that it shows, and report.md with its figures beside it.
+"""
+
+from gptjax.report.console import farewell, greet, ngram_baselines, sample_text, step
+from gptjax.report.page import write
+
+__all__ = ['farewell', 'greet', 'ngram_baselines', 'sample_text', 'step', 'write']

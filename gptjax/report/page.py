@@ -1,0 +1,131 @@
+"""A report of one or several workdirs: what it consists of, and the files that hold it."""
+
+import importlib.metadata
+import platform
+import shlex
+from pathlib import Path
+
+import gptjax
+from gptjax import atomic
+from gptjax import config as configs
+from gptjax.report import html, markdown, plots, runs, tables
+from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
+
+FIGURES = 'report-figures'
+
+
+def write(workdirs, out):
+  """Writes report.html, report.md and the figures of the latter into the folder `out`.
+
+  Args:
+    workdirs: list of folders of runs, of pretraining and of evaluation.
+    out: folder.
+
+  Returns:
+    (path of report.html, path of report.md).
+
+  Raises:
+    ValueError: a workdir that is not there or holds nothing that can be shown.
+  """
+  found, out = runs.read(workdirs), Path(out)
+  title, sections = 'Language models evaluated as in the GPT-2 paper', list(_sections(found))
+  configs.make_workdir(out)
+  (out / FIGURES).mkdir(exist_ok=True)
+  for figure in (block for section in sections for block in section.blocks if isinstance(block, Figure)):
+    atomic.write(out / FIGURES / f'{figure.name}.svg', plots.alone(figure.svg))
+  atomic.write(out / 'report.html', html.page(title, sections))
+  atomic.write(out / 'report.md', markdown.page(title, sections, FIGURES))
+  return out / 'report.html', out / 'report.md'
+
+
+def _sections(found):
+  """The sections that there is anything for."""
+  evaluated = [run for run in found if run.results]
+  yield Section('Models', [tables.models(found)])
+  if evaluated:
+    yield Section('Results beside the paper', [
+      tables.results(found), *tables.limits(found),
+      *_drawing('tasks-over-size', plots.tasks_over_size(found), 'Tasks of the paper\'s Table 3 and Winograd '
+                'schemas over the size of the model.'), *_absent(evaluated)])
+    yield Section('What to expect of the released weights', [tables.expected(found)])
+    yield Section('Score over size', [*_drawing(
+      'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of '
+      'the model. Of GPT-2 what the paper prints; dotted, other systems.')])
+  yield from _training(found)
+  grids = list(tables.grids(evaluated))
+  if grids:
+    yield Section('Protocols', [Prose(
+      'Marked: the protocol of the paper, as far as it is known. Bits for bytes and characters, else '
+      'perplexity or a share.'), *grids])
+  rows = [rows for run in evaluated for rows in tables.details(run)]
+  if rows:
+    yield Section('Answers', rows)
+  seen = [block for run in found if run.overlap for block in (
+    *tables.overlaps(run), *_drawing(f'overlap-{_slug(run.name)}', plots.overlap_scores(run),
+                                     'Score by the share of an example\'s 8-grams that was seen in training; '
+                                     'dotted, of all examples.'))]
+  if seen:
+    yield Section('Overlap of test sets with training text', seen)
+  samples = [block for run in found for block in _samples(run)]
+  if samples:
+    yield Section('Samples', samples)
+  yield Section('How it was made', [block for run in found for block in _made(run)] + [_versions()])
+
+
+def _drawing(name, svg, caption):
+  return [Figure(name, svg, caption)] if svg else []
+
+
+def _training(found):
+  drawings = [
+    *_drawing('loss', plots.loss_curves(found), 'Training loss (line) and held-out loss (dashed).'),
+    *_drawing('figure-4', plots.figure_4(found), 'As the paper\'s Figure 4: training perplexity (over the '
+              'last twentieth of what was logged) and held-out perplexity over the size of the model. Where '
+              'text and tokens are others than the paper\'s, compare the shape.')]
+  drawings += _drawing('tasks-over-steps', plots.tasks_over_steps(found), 'Tasks during pretraining.')
+  if drawings:
+    yield Section('Training', drawings)
+
+
+def _absent(evaluated):
+  """What was not run, and where to get it."""
+  missing = {(task, why): None for run in evaluated for task, why in run.results.get('not_run', {}).items()}
+  rows = [[task, why] for task, why in missing]
+  return [Table(['task', 'what is missing'], rows, 'Tasks that were not run.', prose=True)] if rows else []
+
+
+def _samples(run):
+  """The samples of a run, as the paper's appendix shows its own: not chosen."""
+  for one in run.samples:
+    kind = 'conditional' if one['prompt'] else 'unconditional'
+    title = f'{run.name}: {kind}, top-k {one["top_k"]}, seed {one["seed"]}'
+    yield Verbatim(title, one['prompt'] + '|' * bool(one['prompt']) + one['text'])
+
+
+def _made(run):
+  """The command, the config and the versions of a run."""
+  command = run.config.get('command')
+  if command:
+    yield Verbatim(f'{run.name}: the command', shlex.join(command))
+  protocols = run.results.get('protocols', {})
+  if protocols:
+    yield Verbatim(f'{run.name}: the protocol of each task', '\n\n'.join(
+      f'{task}: {text}' for task, text in protocols.items()), folded=True)
+  fields = sorted(configs.flat(run.config['config']).items())
+  yield Verbatim(f'{run.name}: every field of its config', '\n'.join(
+    f'{field} = {value!r}' for field, value in fields), folded=True)
+  versions = run.results.get('versions') or run.config['versions']
+  kind, number = run.results.get('devices') or run.config['devices']
+  named = ', '.join(f'{name} {version}' for name, version in versions.items())
+  yield Prose(f'{run.name}: {number} x {kind}; {named}.')
+
+
+def _versions():
+  found = {'gptjax': gptjax.__version__, 'Python': platform.python_version(),
+           'matplotlib': importlib.metadata.version('matplotlib')}
+  return Prose('This report: ' + ', '.join(f'{name} {version}' for name, version in found.items()) + '.')
+
+
+def _slug(name):
+  return ''.join(c if c.isalnum() else '-' for c in name)
+

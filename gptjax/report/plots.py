@@ -1,0 +1,255 @@
+"""The drawings of a report, as SVG that takes its colours from the page: readable on light and on dark.
+
+Matplotlib draws in stand-in colours, and each is replaced by a variable of CSS: INK for text and axes, FAINT
+for grids and what is not ours, SERIES for lines. `alone` gives a drawing the variables' values itself, for a
+file of its own.
+"""
+
+import io
+import math
+import re
+import textwrap
+
+from gptjax.evaluate import paper
+from gptjax.report import published, runs
+
+INK, FAINT = '#010101', '#020202'
+SERIES = tuple(f'#0303{i:02x}' for i in range(1, 7))
+VARIABLES = {INK: '--ink', FAINT: '--faint', **{SERIES[i]: f'--series-{i + 1}' for i in range(6)}}
+# Blue, vermilion, green, purple, orange, sky: of Okabe & Ito (2008), which the colour-blind can tell apart,
+# made darker for light pages and lighter for dark ones.
+LIGHT = {'--ink': '#1c1e21', '--faint': '#81868f', '--series-1': '#0063a6', '--series-2': '#c1440e',
+         '--series-3': '#00785a', '--series-4': '#a0467f', '--series-5': '#9a6700', '--series-6': '#3a86b7'}
+DARK = {'--ink': '#e4e6ea', '--faint': '#8a919c', '--series-1': '#6cb6ff', '--series-2': '#ff8f5c',
+        '--series-3': '#4fd1a5', '--series-4': '#e59acb', '--series-5': '#e6b450', '--series-6': '#9ad4f5'}
+MARKERS = 'osD^vP'
+WIDTH = 9.2  # inches; that of the page
+STYLE = {
+  'svg.fonttype': 'none', 'svg.hashsalt': 'gptjax', 'font.family': 'sans-serif', 'font.size': 9,
+  'text.color': INK, 'axes.labelcolor': INK, 'axes.edgecolor': INK, 'xtick.color': INK, 'ytick.color': INK,
+  'axes.titlecolor': INK, 'axes.titlesize': 9, 'axes.titlelocation': 'left', 'axes.spines.top': False,
+  'axes.spines.right': False, 'axes.grid': True, 'grid.color': FAINT, 'grid.alpha': 0.25,
+  'grid.linewidth': 0.6, 'axes.linewidth': 0.8, 'lines.linewidth': 1.4, 'lines.markersize': 5,
+  'legend.frameon': False,
+  'legend.fontsize': 9, 'savefig.transparent': True}
+THE_PAPERS, DOTTED = "the paper's GPT-2", {'linewidth': 0.9, 'linestyle': ':', 'color': FAINT}
+
+
+def _drawn(rows, columns, size, draw):
+  """SVG text of a figure of subplots, which `draw` fills: a function of (figure, 2-D array of axes)."""
+  import matplotlib
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+  with matplotlib.rc_context(STYLE):
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout='constrained', squeeze=False)
+    draw(figure, axes)
+    out = io.StringIO()
+    figure.savefig(out, format='svg', metadata={'Date': None, 'Creator': None})
+    pyplot.close(figure)
+  svg = out.getvalue()[out.getvalue().index('<svg'):]
+  svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r'font: \1 system-ui, sans-serif', svg)
+  return re.sub('|'.join(VARIABLES), lambda found: f'var({VARIABLES[found[0]]})', svg)
+
+
+def alone(svg):
+  """A drawing for a file of its own, with a light and a dark set of colours."""
+  rule = lambda values: 'svg { ' + ' '.join(f'{name}: {value};' for name, value in values.items()) + ' }'
+  style = f'<style>{rule(LIGHT)} @media (prefers-color-scheme: dark) {{ {rule(DARK)} }}</style>'
+  return re.sub(r'(<svg[^>]*>)', lambda found: found[1] + style, svg, count=1)
+
+
+def _over_size(axes, found):
+  """Makes the horizontal axis one of parameters, with room for our models and the paper's."""
+  from matplotlib import ticker
+  sizes = [*published.PARAMETERS.values(), *(run.model['parameters'] for run in found)]
+  axes.set_xscale('log')
+  axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
+  if min(sizes) > 5e7:
+    axes.set_xticks(list(published.PARAMETERS.values()))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+  axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short(value)))
+  axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _logarithmic(axes):
+  """Makes the vertical axis a logarithmic one, with plain numbers."""
+  from matplotlib import ticker
+  axes.set_yscale('log')
+  low, high = axes.get_ylim()
+  marks = (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=marks))
+  axes.yaxis.set_minor_locator(ticker.NullLocator())
+  axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
+
+
+def short(n):
+  """'124M' of 124,439,808."""
+  for unit, name in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
+    if n >= 0.9995 * unit:
+      return f'{n / unit:.3g}{name}'
+  return f'{n:g}'
+
+
+def _of_paper(axes, sizes, **more):
+  """Draws the paper's numbers, {size: number}."""
+  points = sorted((published.PARAMETERS[size], number) for size, number in sizes.items())
+  if points:
+    style = {'marker': 'o', 'markerfacecolor': 'none', 'linestyle': '--', 'label': THE_PAPERS} | more
+    axes.plot(*zip(*points, strict=True), color=FAINT, **style)
+
+
+def _ours(axes, points, colour, marker, name):
+  if points:
+    axes.plot(*zip(*sorted(points), strict=True), color=colour, marker=marker, label=name)
+
+
+def _legend(figure, axes, columns=4):
+  """One legend above all panels."""
+  handles = {}
+  for panel in axes.flat:
+    handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+  figure.legend(handles.values(), handles.keys(), loc='outside upper left', ncols=columns)
+
+
+def figure_1(found):
+  """Score against size for four tasks, as the paper's Figure 1; ours in colour, the paper's dashed."""
+  def draw(figure, axes):
+    for panel, (task, metric, title, systems) in zip(axes.flat, published.FIGURE_1, strict=True):
+      of = next(one for one in paper.FIGURES if (one.task, one.metric) == (task, metric))
+      for name, score in systems:
+        panel.axhline(score, **DOTTED)
+        panel.text(1.01, score, name, transform=panel.get_yaxis_transform(), va='center', fontsize=8,
+                   color=FAINT)
+      _of_paper(panel, of.sizes)
+      points = _points(found, of)
+      _ours(panel, points, SERIES[0], 'o', 'ours')
+      panel.set_title(title if points else f'{title} (not run)')
+      panel.set_ylim(0, 1.08 * max([*of.sizes.values(), *dict(systems).values(), *(y for _, y in points)]))
+      _over_size(panel, found)
+    _legend(figure, axes)
+    figure.supxlabel('parameters', fontsize=9)
+  return _drawn(2, 2, (WIDTH, 5.8), draw)
+
+
+def _points(found, one):
+  """[(parameters, number on the paper's scale)] of the runs that have this figure of the paper."""
+  values = [(run.model['parameters'], runs.value(run, one.task, one.metric)) for run in found]
+  return [(size, value * one.scale) for size, value in values if value is not None]
+
+
+def tasks_over_size(found):
+  """A panel for each number of the paper's Table 3, and Winograd's, that a run has; '' if none has one."""
+  shown = [one for one in paper.FIGURES if _points(found, one) and (
+    len(set(one.sizes.values())) == 4 or (one.task, one.metric) == ('winograd', 'accuracy_partial'))]
+  if not shown:
+    return ''
+  def draw(figure, axes):
+    for panel, one in zip(axes.flat, shown, strict=False):
+      _of_paper(panel, one.sizes)
+      if one.sota is not None:
+        panel.axhline(one.sota, label='state of the art then', **DOTTED)
+      points = _points(found, one)
+      _ours(panel, points, SERIES[0], 'o', 'ours')
+      if one.metric == 'perplexity':
+        _logarithmic(panel)
+      panel.set_title(textwrap.fill(one.title, 34))
+      _over_size(panel, found)
+    for panel in axes.flat[len(shown):]:
+      panel.set_axis_off()
+    _legend(figure, axes)
+    figure.supxlabel('parameters', fontsize=9)
+  return _panels(len(shown), draw)
+
+
+def _panels(n, draw):
+  rows, columns = math.ceil(n / 3), min(3, n)
+  return _drawn(rows, columns, (WIDTH / 3 * columns + 0.2, 2.4 * rows + 0.6), draw)
+
+
+def figure_4(found):
+  """Training and held-out perplexity over size, as the paper's Figure 4; '' where no run was trained here."""
+  points = {'train/loss': set(), 'eval/loss': set()}
+  for run in found:
+    for metric, kept in points.items():
+      values = runs.curve(run, metric)[1]
+      last = values[-max(1, len(values) // 20):] if metric == 'train/loss' else values[-1:]
+      if last:
+        kept.add((run.model['parameters'], math.exp(min(sum(last) / len(last), 50))))
+  if not any(points.values()):
+    return ''
+  def draw(figure, axes):
+    panel = axes.flat[0]
+    for (name, numbers), marker in zip(published.WEBTEXT.items(), 'os', strict=True):
+      _of_paper(panel, numbers, label=f'{THE_PAPERS} on WebText, {name} (read off)', marker=marker)
+    for (metric, values), colour, marker in zip(points.items(), SERIES, MARKERS, strict=False):
+      _ours(panel, values, colour, marker, {'train/loss': 'training', 'eval/loss': 'held out'}[metric])
+    panel.set(xlabel='parameters', ylabel='perplexity a token')
+    _logarithmic(panel)
+    _over_size(panel, found)
+    _legend(figure, axes, columns=2)
+  return _drawn(1, 1, (WIDTH * 0.8, 4.2), draw)
+
+
+def loss_curves(found):
+  """Training and held-out loss over steps; '' where no run was trained here."""
+  trained = list({str(run.records): run for run in found if runs.curve(run, 'train/loss')[0]}.values())
+  if not trained:
+    return ''
+  def draw(figure, axes):
+    panel = axes.flat[0]
+    for i, run in enumerate(trained):
+      colour = SERIES[i % len(SERIES)]
+      panel.plot(*runs.curve(run, 'train/loss'), color=colour, linewidth=0.9, alpha=0.7)
+      panel.plot(*runs.curve(run, 'eval/loss'), color=colour, marker=MARKERS[i % len(MARKERS)],
+                 linestyle='--', label=f'{run.name} ({short(run.model["parameters"])})')
+    panel.set(xlabel='step', ylabel='loss, nats a token')
+    panel.legend(title='line: training; dashed: held out', alignment='left')
+  return _drawn(1, 1, (WIDTH * 0.8, 4), draw)
+
+
+def tasks_over_steps(found):
+  """A panel for each task that was run during pretraining; '' where none was."""
+  shown = {}
+  for run in found:
+    for name in {name: None for record in run.records for name in record if name.count('/') == 2}:
+      _, task, metric = name.split('/')
+      if name.startswith('eval/') and metric in _first_metrics(task):
+        shown.setdefault(name, []).append(run)
+  if not shown:
+    return ''
+  def draw(figure, axes):
+    for panel, (name, own) in zip(axes.flat, shown.items(), strict=False):
+      for i, run in enumerate(found):
+        if run in own:
+          panel.plot(*runs.curve(run, name), color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)],
+                     label=run.name)
+      panel.set_title(textwrap.fill(name.removeprefix('eval/').replace('/', ', ').replace('_', ' '), 34))
+    for panel in axes.flat[len(shown):]:
+      panel.set_axis_off()
+    _legend(figure, axes)
+    figure.supxlabel('step', fontsize=9)
+  return _panels(len(shown), draw)
+
+
+def _first_metrics(task):
+  """The metrics of a task that are drawn: those that the paper has, or an accuracy."""
+  return {one.metric for one in paper.FIGURES if one.task == task} or {'accuracy'}
+
+
+def overlap_scores(run):
+  """Score by how much of an example was in the training corpus; '' where that was not looked up."""
+  found = run.overlap.get('by_overlap', {})
+  if not found:
+    return ''
+  def draw(figure, axes):
+    for panel, (task, rows) in zip(axes.flat, found.items(), strict=False):
+      metric = next(name for name in rows[0] if name not in ('bucket', 'examples'))
+      buckets = [row for row in rows[1:] if row[metric] is not None]
+      panel.bar([f'{row["bucket"]}\n(n = {row["examples"]:,})' for row in buckets],
+                [row[metric] for row in buckets], color=SERIES[0], width=0.6)
+      panel.axhline(rows[0][metric], **DOTTED)
+      panel.set(title=f'{task}, {metric}')
+      panel.grid(axis='x', visible=False)
+    for panel in axes.flat[len(found):]:
+      panel.set_axis_off()
+  return _panels(len(found), draw)

@@ -1,0 +1,26 @@
+"""What the figures and Table 6 of the GPT-2 paper show; its other numbers are in `gptjax.evaluate.paper`."""
+
+# Figure 1: task, metric, title, and the systems whose scores are drawn as lines.
+FIGURE_1 = (
+  ('coqa', 'f1', 'Reading comprehension\nCoQA, F1',
+   (('human', 88.8), ('DrQA + PGNet', 65.1), ('DrQA', 52.6), ('PGNet', 45.4))),
+  ('wmt14_fr_en', 'bleu', 'Translation\nWMT-14 French to English, BLEU', (('unsupervised SMT', 33.5),)),
+  ('cnn_dailymail', 'rouge_mean', 'Summarisation\nCNN/Daily Mail, mean of ROUGE-1, -2, -L',
+   (('Lead-3', 31.55), ('Seq2Seq + Attn', 23.99), ('Random-3', 20.98))),
+  ('natural_questions', 'exact_match', 'Question answering\nNatural Questions, exact match',
+   (('retrieval systems', 30.0), ('most frequent answer', 1.0))))
+
+# Figure 4: perplexity a token on WebText; read off, good to one or two points.
+WEBTEXT = {'train': {'124M': 16.0, '1558M': 9.0}, 'test': {'124M': 17.0, '1558M': 11.0}}
+
+# Table 6: per cent of a test set's 8-grams that are also in (its own training split, WebText's).
+OVERLAP = {'ptb': (2.67, 0.88), 'wikitext2': (0.66, 1.63), 'enwik8': (7.50, 6.31), 'text8': (2.34, 3.94),
+           'wikitext103': (9.09, 2.42), '1bw': (13.19, 3.75)}
+
+PARAMETERS = {'124M': 124_439_808, '355M': 354_823_168, '774M': 774_030_080, '1558M': 1_557_611_200}
+
+# Table 13's prompt.
+UNICORNS = (
+  'In a shocking finding, scientist discovered a herd of unicorns living in a remote, previously unexplored '
+  'valley, in the Andes Mountains. Even more surprising to the researchers was the fact that the unicorns '
+  'spoke perfect English.')

@@ -1,0 +1,84 @@
+"""What workdirs hold that a report shows."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from gptjax import telemetry
+
+
+class Run(NamedTuple):
+  """A workdir; what it does not hold is {}, [] or None.
+
+  name: short, different from those of the others.
+  folder: the workdir.
+  config: `config.json`: {'config', 'versions', 'devices', 'command'}.
+  model: {field: value} of its model, with `parameters` where it is known.
+  records: of metrics.jsonl, of this workdir or the one whose weights it evaluates.
+  results: `results.json`.
+  overlap: `overlap.json`.
+  samples: [{'prompt', 'text', 'top_k', 'seed'}] of `samples.json`.
+  """
+  name: str
+  folder: Path
+  config: dict
+  model: dict
+  records: list
+  results: dict
+  overlap: dict
+  samples: list
+
+
+def read(workdirs):
+  """[Run] of workdirs, the smallest model first.
+
+  Raises:
+    ValueError: a workdir that does not exist, holds nothing to report, or holds a file that is not JSON.
+  """
+  paths = [Path(workdir).resolve() for workdir in workdirs]
+  if len(set(paths)) < len(paths):
+    raise ValueError('a workdir is named twice: name each once')
+  depth = next(depth for depth in range(1, 100) if len({path.parts[-depth:] for path in paths}) == len(paths))
+  runs = [_read(Path(workdir), '/'.join(path.parts[-depth:]))
+          for workdir, path in zip(workdirs, paths, strict=True)]
+  return sorted(runs, key=lambda run: run.model['parameters'])
+
+
+def _read(folder, name):
+  if not folder.is_dir():
+    raise ValueError(f'workdir {folder} does not exist')
+  config, results, overlap = (_json(folder / f'{what}.json', {}) for what in ('config', 'results', 'overlap'))
+  if not config:
+    raise ValueError(f'{folder} is no workdir: it has no config.json')
+  fields = config['config']
+  records = telemetry.read_metrics(folder / 'metrics.jsonl')
+  if not records and fields['init_from']:
+    records = telemetry.read_metrics(Path(fields['init_from']).expanduser() / 'metrics.jsonl')
+  model = {**fields['model'], **results.get('model', {})}
+  model['parameters'] = model.get('parameters') or _parameters(fields['model'])
+  return Run(name, folder, config, model, records, results, overlap, _json(folder / 'samples.json', []))
+
+
+def _parameters(fields):
+  from types import SimpleNamespace
+
+  from gptjax.model import n_params
+  return n_params(SimpleNamespace(**fields))
+
+
+def _json(path, absent):
+  try:
+    return json.loads(path.read_text()) if path.exists() else absent
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON ({error})') from None
+
+
+def curve(run, metric):
+  """([step], [value]) of a metric in metrics.jsonl."""
+  points = [(record['step'], record[metric]) for record in run.records if record.get(metric) is not None]
+  return [step for step, _ in points], [value for _, value in points]
+
+
+def value(run, task, metric):
+  """A metric of a task in results.json; None if it was not run."""
+  return run.results.get('tasks', {}).get(task, {}).get(metric)

@@ -1,0 +1,29 @@
+"""Samples of a model, as the paper's appendix has them: top-k 40, and none of them chosen."""
+
+import json
+from pathlib import Path
+
+from gptjax import atomic, generate
+
+
+def write(workdir, prompts, num_samples, max_tokens, seed):
+  """Keeps samples of a workdir's model, or of the weights that it evaluates: without a prompt, and of each.
+
+  Raises:
+    ValueError: as `generate.sample`; no workdir of a run.
+  """
+  path = Path(workdir) / 'config.json'
+  if not path.exists():
+    raise ValueError(f'{workdir} is no workdir: it has no config.json')
+  trained = (Path(workdir) / 'checkpoints').is_dir()
+  source = workdir if trained else json.loads(path.read_text())['config']['init_from']
+  keep(workdir, {prompt: generate.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
+                                         max_tokens=max_tokens, top_k=generate.PAPER_TOP_K)
+                 for prompt in ('', *prompts)}, seed)
+
+
+def keep(workdir, texts, seed):
+  """Writes samples.json of {prompt: [text]}, which the report reads."""
+  rows = [{'prompt': prompt, 'text': text, 'top_k': generate.PAPER_TOP_K, 'seed': seed}
+          for prompt, written in texts.items() for text in written]
+  atomic.write(Path(workdir) / 'samples.json', json.dumps(rows, indent=1) + '\n')

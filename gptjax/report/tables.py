@@ -1,0 +1,147 @@
+"""The tables of a report: our numbers beside the paper's, the protocols, the overlap."""
+
+from gptjax.evaluate import overlap, paper, suite, table
+from gptjax.report import published, runs
+from gptjax.report.document import Prose, Strong, Table
+
+NOT_RUN = 'not run'
+
+
+def models(found):
+  """What was evaluated."""
+  rows = []
+  for run in found:
+    size = paper.size_of(run.model)
+    rows.append([run.name, f'{run.model["parameters"]:,}',
+                 f'{run.model["n_layer"]} x {run.model["n_embd"]} x {run.model["n_head"]}',
+                 f'{run.model["n_ctx"]:,}', f'{size} (the paper\'s {paper.IN_PAPER[size]})' if size else None,
+                 run.model.get('name') or 'trained here', (run.results.get('weights') or '')[:12] or None])
+  return Table(['workdir', 'parameters', 'layers x width x heads', 'context', 'released size of this shape',
+                'weights', 'digest'], rows, 'The models of this report.', prose=True)
+
+
+def results(found):
+  """Every number of the paper with ours, then what the tasks found for which the paper has none."""
+  ran = [run for run in found if run.results]
+  head = ['', *(run.name for run in ran), *(f'GPT-2 {name}' for name in paper.IN_PAPER.values()),
+          'state of the art then']
+  rows = []
+  for one in paper.FIGURES:
+    if one.task not in suite.TASKS:
+      continue
+    theirs = (*(one.sizes.get(size) for size in paper.SIZES), one.sota)
+    rows.append([one.title, *(_ours(run, one) for run in ran), *map(printed, theirs)])
+  in_paper = {one.task for one in paper.FIGURES}
+  for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper):
+    for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
+      values = (number(runs.value(run, task, metric)) for run in ran)
+      rows.append([f'{suite.TASKS[task].title}, {metric}', *values, *[None] * 5])
+  return Table(head, rows, 'Zero-shot results. Accuracies, F1 and exact match in per cent. The paper prints '
+               'only its largest size for some tasks. What was not run has no number.')
+
+
+def _ours(run, one):
+  value = runs.value(run, one.task, one.metric)
+  if value is None:
+    return NOT_RUN
+  limit = run.results.get('limit')
+  return Strong(number(value * one.scale) + ('*' if limit else ''))
+
+
+def limits(found):
+  """A paragraph on runs that did not take whole data sets."""
+  cut = [f'{run.name}: the first {run.results["limit"]:,}' for run in found if run.results.get('limit')]
+  return [Prose('* Of the first examples of each task only, so not to be compared with the paper ('
+                + '; '.join(cut) + ').')] if cut else []
+
+
+def expected(found):
+  """What others have measured with the released weights."""
+  ran = [run for run in found if run.results]
+  rows = []
+  for one in paper.REPRODUCED:
+    ours = [table.nearest(run.results, one.task, one.cell) for run in ran]
+    rows.append([f'{suite.TASKS[one.task].title}: {one.protocol} ({one.source})',
+                 *(NOT_RUN if value is None else Strong(number(value * one.scale)) for value in ours),
+                 *(printed(one.sizes.get(size)) for size in paper.SIZES)])
+  return Table(['', *(run.name for run in ran), *(f'released {size}' for size in paper.SIZES)], rows,
+               'What others have measured with the released weights, where the paper cannot be reproduced: '
+               'with these weights, ours should be near.')
+
+
+def grids(evaluated):
+  """A Table for each task that was measured by several protocols."""
+  tasks = dict.fromkeys(task for run in evaluated for task in run.results.get('grids', {}))
+  for task in tasks:
+    cells = {run.name: run.results['grids'].get(task, ()) for run in evaluated}
+    units = list(dict.fromkeys(cell['unit'] for found in cells.values() for cell in found))
+    rows = []
+    for name, found in cells.items():
+      at = {(cell['text'], cell['stride'], cell['unit']): cell for cell in found}
+      for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in found):
+        whose, moved = [name] * (len(evaluated) > 1), [f'stride {stride}'] * (stride is not None)
+        place = ', '.join([*whose, text, *moved])
+        rows.append([place, *(_cell(at.get((text, stride, unit))) for unit in units)])
+    yield Table(['text and stride', *units], rows, f'{suite.TASKS[task].title}.')
+
+
+def _cell(cell):
+  if cell is None:
+    return None
+  return Strong(number(cell['value'])) if cell['paper'] else number(cell['value'])
+
+
+def details(run):
+  """A Table for each task that keeps rows of its own."""
+  for task, (head, *rows) in run.results.get('rows', {}).items():
+    shown = [[_shown(value) for value in row] for row in rows]
+    yield Table(list(map(str, head)), shown, f'{suite.TASKS[task].title}, {run.name}.', prose=True)
+
+
+def _shown(value):
+  if isinstance(value, bool):
+    return 'yes' if value else 'no'
+  return number(value) if isinstance(value, int | float) else str(value)
+
+
+def overlaps(run):
+  """The paper's Table 6 with ours, what was measured of the filters, and scores by overlap."""
+  found = run.overlap
+  rows = [[_title(name), f'{row["documents"]:,}', f'{row["eightgrams"]:,}', _percent(row['own']),
+           _percent(row['train']), f'{row["documents_with_any"]:,}', f'{row["documents_with_much"]:,}',
+           *map(printed, published.OVERLAP.get(name, (None, None)))] for name, row in found['tests'].items()]
+  yield Table(['test set', 'documents', '8-grams', 'in own train, %', 'in training corpus, %',
+               'documents with any', f'with over {overlap.MUCH:.0%}', 'paper: own train', 'paper: WebText'],
+              rows, f'8-grams of test sets that are also in training text, {run.name}.')
+  for name, row in found['filters'].items():
+    yield Prose(f'Filter {name}: {row["eightgrams"]:,} 8-grams of {", ".join(row["sources"])}, '
+                f'{row["distinct"]:,} different ones, {row["bytes"] / 1e6:,.1f} MB; '
+                + overlap.false_positives(row) + '.')
+  for task, scores in found['by_overlap'].items():
+    metrics = [name for name in scores[0] if name not in ('bucket', 'examples')]
+    where = 'training corpus' if overlap.TRAIN in found['filters'] else 'own train split'
+    yield Table([f'8-grams in the {where}', 'examples', *metrics],
+                [[row['bucket'], f'{row["examples"]:,}', *(number(row[metric]) for metric in metrics)]
+                 for row in scores], f'{_title(task)} by how much of an example was seen in training.')
+
+
+def _title(name):
+  return suite.TASKS[name].title if name in suite.TASKS else name
+
+
+def _percent(share):
+  return None if share is None else f'{100 * share:.2f}'
+
+
+def number(value):
+  """A number of ours as tables show it; None for None."""
+  if value is None:
+    return None
+  if isinstance(value, int):
+    return f'{value:,}'
+  return f'{value:.3f}' if abs(value) < 2 else f'{value:,.2f}' if abs(value) < 1e6 else f'{value:.3g}'
+
+
+def printed(value):
+  """A number as the paper prints it; None for None."""
+  return None if value is None else f'{value:g}'

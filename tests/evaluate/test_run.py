@@ -1,0 +1,165 @@
+"""The job: what it writes, what it says of what is absent, and that a kill costs nothing."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
+from judge import make
+
+from configs import gpt2_zero_shot
+from gptjax.evaluate.run import evaluate, fingerprint
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  if not SHARED.is_dir():
+    pytest.skip(f'needs the data folder {SHARED}')
+  with mesh_of():
+    return make(tmp_path_factory.mktemp('model'), SHARED)
+
+
+def config_of(folder, **changes):
+  config = gpt2_zero_shot.get_config()
+  config.init_from = str(folder)
+  config.data.tfds_dir = str(SHARED / 'tfds')
+  config.eval.update(dict(tasks='winograd,ptb,lambada', data_dir=str(SHARED), limit=12, batch_size=4))
+  config.eval.update(changes)
+  return config
+
+
+def read(workdir):
+  return json.loads((workdir / 'results.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def done(folder, tmp_path_factory):
+  """A workdir after three tasks, one of which cannot run; on all eight devices."""
+  workdir = tmp_path_factory.mktemp('run')
+  assert evaluate(config_of(folder), workdir) == 0
+  return workdir
+
+
+def test_results_examples_and_table_lie_in_the_workdir(done):
+  found = read(done)
+  assert found['tasks'].keys() == {'winograd', 'lambada'}
+  values = [value for metrics in found['tasks'].values() for value in metrics.values()]
+  assert values and all(isinstance(value, int | float) for value in values)
+  assert len(found['grids']['lambada']) == 10 and found['limit'] == 12
+  lines = (done / 'examples' / 'lambada.jsonl').read_text().splitlines()
+  assert len(lines) == 12 and json.loads(lines[0]).keys() >= {'text', 'nats', 'correct'}
+  assert not list((done / 'partial').iterdir())
+  stored = json.loads((done / 'config.json').read_text())['config']
+  assert stored['model']['n_layer'] == 2 and stored['model']['compute_dtype'] == 'float32'
+
+
+def test_what_is_absent_has_no_number_and_a_line_that_says_where_to_get_it(done):
+  found, table = read(done), (done / 'results.md').read_text()
+  assert 'DATA_DIR/ptb.test.txt from https://' in found['not_run']['ptb']
+  row = next(line for line in table.splitlines() if line.startswith('| Penn Treebank'))
+  assert row == '| Penn Treebank, perplexity | not run | 65.85 | 47.33 | 40.31 | 35.76 | 46.54 |'
+  assert 'Only the first 12 examples' in table and '| LAMBADA, perplexity |' in table
+
+
+def test_a_mesh_changes_no_result(folder, done, tmp_path):
+  config = config_of(folder, tasks='winograd,lambada')
+  config.mesh.update(dict(data=2, fsdp=2, tensor=2))
+  assert evaluate(config, tmp_path) == 0
+  ours, theirs = (read(one)['tasks'] for one in (tmp_path, done))
+  for task, metrics in theirs.items():
+    for name, value in metrics.items():
+      exact = isinstance(value, int) or 'accuracy' in name
+      assert ours[task][name] == (value if exact else pytest.approx(value, rel=1e-5)), (task, name)
+
+
+def test_further_tasks_are_added_and_known_ones_not_run_again(folder, done, capfd):
+  before = read(done)
+  assert evaluate(config_of(folder, tasks='lambada,natural_questions', limit=12), done) == 0
+  said = capfd.readouterr().out
+  assert 'natural_questions' in said and 'lambada ' not in said
+  after = read(done)
+  assert after['tasks'].keys() == {'winograd', 'lambada', 'natural_questions'}
+  assert after['tasks']['lambada'] == before['tasks']['lambada']
+  assert '| question | answer | correct | probability |' in (done / 'results.md').read_text()
+
+
+@pytest.mark.parametrize('changes, says', [
+  ({'tasks': 'lambda'}, "names 'lambda', which is no task: did you mean lambada"),
+  ({'tasks': ''}, 'names no task'), ({'limit': -1}, 'limit = -1')])
+def test_what_cannot_be_evaluated_is_refused(folder, tmp_path, changes, says):
+  with pytest.raises(ValueError, match=says):
+    evaluate(config_of(folder, **changes), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_another_limit_or_other_weights_need_another_workdir(folder, done):
+  with pytest.raises(ValueError, match=r'config\.eval\.limit = 12, not 13'):
+    evaluate(config_of(folder, limit=13), done)
+  stored = read(done)
+  (done / 'results.json').write_text(json.dumps(stored | {'weights': '0' * 64}))
+  with pytest.raises(ValueError, match='results of other weights'):
+    evaluate(config_of(folder), done)
+  (done / 'results.json').write_text(json.dumps(stored))
+
+
+def test_the_digest_of_weights_sees_each_value_and_its_place_and_no_mesh():
+  import numpy as np
+  values = np.arange(64, dtype=np.float32).reshape(8, 8)
+  digests = set()
+  for change in (values, values.T.copy(), values + np.eye(8, dtype=np.float32)[::-1]):
+    for axes in ({}, {'fsdp': 4}):
+      with mesh_of(**axes):
+        params = {'a': jax.device_put(change, jax.P(None, 'fsdp'))}
+        digests.add(fingerprint(params))
+  assert len(digests) == 3
+
+
+def start(folder, workdir, *flags):
+  return subprocess.Popen(
+    [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_zero_shot.py', f'--workdir={workdir}',
+     f'--config.init_from={folder}', f'--config.eval.data_dir={SHARED}', '--config.eval.tasks=lambada',
+     '--config.eval.limit=400', '--config.eval.grid=False', *flags], cwd=ROOT, text=True,
+    env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
+def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, number, code):
+  process = start(folder, tmp_path / 'cut')
+  journal, deadline = tmp_path / 'cut' / 'partial' / 'lambada.jsonl', time.monotonic() + 100
+  while time.monotonic() < deadline and process.poll() is None:
+    if journal.exists() and journal.read_text().count('\n') > 20:
+      process.send_signal(number)
+      break
+    time.sleep(0.01)
+  out, err = process.communicate(timeout=100)
+  assert process.returncode == code, err
+  kept = journal.read_text().count('\n')
+  assert 20 < kept < 400
+  assert code == -9 or 'the same command goes on' in out
+  out, err = start(folder, tmp_path / 'cut').communicate(timeout=100)
+  assert f'going on after {kept:,} answers' in out, err
+  config = config_of(folder, tasks='lambada', limit=400, grid=False, batch_size=1)
+  assert evaluate(config, tmp_path / 'whole') == 0
+  cut, whole = (read(tmp_path / name)['tasks']['lambada'] for name in ('cut', 'whole'))
+  assert cut == {name: value if isinstance(value, int) else pytest.approx(value, rel=1e-5)
+                 for name, value in whole.items()}
+
+
+def test_two_processes_find_what_one_does(folder, tmp_path):
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    port = server.getsockname()[1]
+  flags = '--config.eval.tasks=winograd,natural_questions,ptb', '--config.eval.limit=10'
+  running = [start(folder, tmp_path / 'two', *flags, f'--coordinator=127.0.0.1:{port}', '--num_processes=2',
+                   f'--process_id={i}') for i in range(2)]
+  for process in running:
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+  assert evaluate(config_of(folder, tasks='winograd,natural_questions', limit=10), tmp_path / 'one') == 0
+  two, one = (read(tmp_path / name)['tasks'] for name in ('two', 'one'))
+  assert two == {task: {name: pytest.approx(value, rel=1e-5) for name, value in metrics.items()}
+                 for task, metrics in one.items()}

@@ -1,0 +1,130 @@
+"""Scores: the same whatever shares the batch, and every token of a text exactly once."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import mesh_of, tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptjax.evaluate import scoring
+from gptjax.evaluate.language_modelling import windows
+from gptjax.model import GPT
+
+RNG = np.random.default_rng(0)
+
+
+def model_of(config):
+  return jax.jit(lambda: GPT(jax.random.key(0), config))()
+
+
+def some_requests(n=23, n_vocab=61, longest=25):
+  lengths = RNG.integers(2, longest + 1, n)
+  return [scoring.Request(RNG.integers(0, n_vocab, length), int(RNG.integers(1, length)))
+          for length in lengths]
+
+
+REQUESTS = some_requests()
+
+
+def found(requests, batch_size=2, barred=None, **axes):
+  config = tiny_config(**{'model.init_std': 0.3})
+  with mesh_of(**axes):
+    return scoring.scores(model_of(config), requests, batch_size, barred=barred)
+
+
+@pytest.fixture(scope='module')
+def expected():
+  """Scores by the model's own logits, a request at a time."""
+  config = tiny_config(**{'model.init_std': 0.3})
+  scores = []
+  with mesh_of():
+    model = model_of(config)
+    for ids, start in REQUESTS:
+      logits = np.asarray(model(np.resize(ids[:-1], (1, 24)).astype(np.int32)), np.float64)[0, :len(ids) - 1]
+      log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+      mine = log_probs[np.arange(len(ids) - 1), ids[1:]][start - 1:]
+      hits = (logits.argmax(-1) == ids[1:])[start - 1:]
+      scores.append((mine.sum(), mine[-1], hits.all(), hits[-1]))
+  return scores
+
+
+def check(scores, expected):
+  np.testing.assert_allclose([score[:2] for score in scores], [one[:2] for one in expected], rtol=1e-5)
+  assert [score[2:4] for score in scores] == [one[2:4] for one in expected]
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 64])
+def test_scores_are_those_of_one_request_at_a_time(batch_size, expected):
+  check(found(REQUESTS, batch_size), expected)
+
+
+@pytest.mark.parametrize('axes', [dict(data=2), dict(data=2, fsdp=2, tensor=2), dict(data=8)])
+def test_scores_do_not_depend_on_the_mesh(axes, expected):
+  check(found(REQUESTS, **axes), expected)
+
+
+def test_scores_do_not_depend_on_the_order(expected):
+  order = RNG.permutation(len(REQUESTS))
+  check(found([REQUESTS[i] for i in order]), [expected[i] for i in order])
+
+
+def test_what_is_barred_is_no_rival_and_is_never_right():
+  plain = found(REQUESTS)
+  single = [scoring.Request(ids, len(ids) - 1) for ids, _ in REQUESTS]
+  with mesh_of():
+    model = model_of(tiny_config(**{'model.init_std': 0.3}))
+    best = [int(np.argmax(model(np.resize(ids[:-1], (1, 24)).astype(np.int32))[0, len(ids) - 2]))
+            for ids, _ in single]
+  likeliest = [scoring.Request(np.append(ids[:-1], token), len(ids) - 1)
+               for (ids, _), token in zip(single, best)]
+  assert all(score.allowed for score in found(likeliest, barred=np.zeros(61, bool)))
+  only = np.zeros(61, bool)
+  only[best[0]] = True
+  scores = found(likeliest, barred=only)
+  assert [score.allowed for score in scores] == [token != best[0] for token in best]
+  assert all(score.greedy for score in scores)
+  all_others = np.ones(61, bool)
+  all_others[5] = False
+  fives = [scoring.Request(np.append(ids[:-1], 5), len(ids) - 1) for ids, _ in single]
+  assert all(score.allowed for score in found(fives, barred=all_others))
+  assert [score.total for score in found(REQUESTS, barred=only)] == pytest.approx(
+    [score.total for score in plain], rel=1e-6)
+
+
+def test_what_is_known_is_not_asked_again_and_what_is_new_is_kept():
+  kept, config = {}, tiny_config(**{'model.init_std': 0.3})
+  known = {3: scoring.Score(1.0, 2.0, True, False, True)}
+  with mesh_of():
+    scores = scoring.scores(model_of(config), REQUESTS, 2, done=known, keep=kept.__setitem__)
+  assert scores[3] == known[3] and kept.keys() == set(range(len(REQUESTS))) - {3}
+  assert all(kept[i] == scores[i] for i in kept)
+
+
+@pytest.mark.parametrize('request_', [scoring.Request(list(range(26)), 3), scoring.Request([1, 2], 2),
+                                      scoring.Request([1, 2], 0)])
+def test_a_request_that_cannot_be_scored_is_refused(request_):
+  with pytest.raises(ValueError, match='cannot be scored in a context of 24'):
+    found([request_])
+
+
+def test_few_programs_are_compiled():
+  before = scoring.score_rows._cache_size()
+  lengths = RNG.permutation(np.repeat(np.arange(2, 130), 3))
+  config = tiny_config(**{'model.n_ctx': 128, 'data.seq_len': 24})
+  with mesh_of():
+    scoring.scores(model_of(config), [scoring.Request(np.zeros(n, np.int32), n - 1) for n in lengths], 2)
+  assert scoring.score_rows._cache_size() - before <= 10
+
+
+@given(n=st.integers(1, 200), start=st.integers(1, 3), n_ctx=st.integers(3, 40), stride=st.integers(1, 40))
+@settings(deadline=None)
+def test_windows_score_every_token_once_with_all_the_context_there_is(n, start, n_ctx, stride):
+  stride, ids, seen = min(stride, n_ctx), np.arange(n + start), []
+  for window, first in windows(ids, start, n_ctx, stride):
+    assert 1 <= first < len(window) <= n_ctx + 1
+    assert list(window) == list(range(window[0], window[0] + len(window)))
+    # A token of the first window has all before it, one of another at least n_ctx - stride + 1.
+    assert window[0] == 0 or first >= n_ctx - stride + 1
+    seen += list(window[first:])
+  assert seen == list(range(start, n + start))

@@ -1,0 +1,275 @@
+"""The overlap study: exact against sets of strings, its filters the same however they were made."""
+
+import itertools
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT
+from hypothesis import strategies as st
+
+from gptjax.data import files
+from gptjax.evaluate import bloom, buckets, build, eightgrams, overlap
+
+few = hypothesis.settings(deadline=None, max_examples=40)
+words = st.sampled_from(['a', 'B', 'the', 'Tree', '7', 'été', 'ΣΑΣ', 'İx', '日本', 'x_y', '½'])
+sentences = st.lists(words, max_size=60).map(' '.join)
+
+
+def brute(text):
+  """The 8-grams of a text, by the definition."""
+  found = re.findall(r'[^\W_]+', text.lower())
+  return [' '.join(found[i:i + 8]) for i in range(len(found) - 7)]
+
+
+def write(path, texts):
+  path.write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts))
+  return f'jsonl:{path}'
+
+
+def filter_of(folder, *sources, **changes):
+  settings = dict(rate=1e-8, capacity=0, workers=1, tfds_dir='', on_error='stop', separator='',
+                  progress=False)
+  return build.filter_of('some', list(sources), folder, **{**settings, **changes})
+
+
+def reading(source):
+  from gptjax.data import blocks, sources
+  return blocks.Reading(sources.units([source], ''), '', '', True, None)
+
+
+@few
+@hypothesis.given(st.lists(st.text(max_size=80) | sentences, max_size=8))
+def test_a_key_stands_for_an_8_gram_of_lower_cased_alphanumeric_words(texts):
+  found, expected = eightgrams.keys(texts), [brute(text) for text in texts]
+  assert found.text.tolist() == [i for i, grams in enumerate(expected) for _ in grams]
+  pairs = set(zip(itertools.chain(*expected), found.keys.tolist(), strict=True))
+  assert len(pairs) == len({gram for gram, _ in pairs}) == len({key for _, key in pairs})
+
+
+def test_ascii_and_other_characters_have_the_same_keys():
+  text = 'One two, three four-five SIX seven 8 nine'
+  assert eightgrams.keys([text]).keys.tolist() == eightgrams.keys([text, 'été']).keys.tolist()
+
+
+@few
+@hypothesis.given(st.lists(sentences | st.text(alphabet='ab .\n', max_size=300), min_size=1, max_size=4))
+def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(files, 'PIECE', 40)
+    found = [((0, 0, 0), piece, '') for text in texts for piece in files.document(text, '', {})
+             if not piece.problem]
+    patch.setattr(build.blocks, 'kept', lambda *_: found)
+    parts = [piece.text for _, piece, _ in build.texts(None, build.After())]
+  assert sorted(gram for part in parts for gram in brute(part)) == sorted(
+    gram for text in texts for gram in brute(text))
+
+
+@few
+@hypothesis.given(st.lists(sentences.filter(str.strip), min_size=1, max_size=6),
+                  st.lists(sentences.filter(str.strip), min_size=1, max_size=6))
+def test_what_is_found_is_what_a_set_of_strings_finds(tmp_path_factory, train, test):
+  folder = tmp_path_factory.mktemp('exact')
+  made = filter_of(folder, write(folder / 'train', train))
+  found = overlap.of_source(reading(write(folder / 'test', test)), {'train': made})
+  seen = {gram for text in train for gram in brute(text)}
+  assert found.eightgrams.tolist() == [len(brute(text)) for text in test]
+  assert found.found['train'].tolist() == [sum(gram in seen for gram in brute(text)) for text in test]
+  assert made.facts['distinct'] == len(seen)
+
+
+def test_wikitext_against_its_training_split_as_a_set_finds_it(shared_data, tmp_path):
+  folder = shared_data / 'text' / 'wikitext-2'
+  seen = set(brute((folder / 'train.txt').read_text()))
+  expected = sum(gram in seen for gram in brute((folder / 'test.txt').read_text()))
+  found = overlap.of_source(reading(f'text:{folder}/test.txt'),
+                            {'own': filter_of(tmp_path, f'text:{folder}/train.txt')})
+  assert found.found['own'].sum() == expected > 300
+
+
+def invented(seed, n_words):
+  """A text whose 8-grams are all different."""
+  draw = np.random.default_rng([seed, 1])
+  letters = draw.integers(ord('a'), ord('z') + 1, (n_words, 6), dtype=np.uint8)
+  letters[:, -1] = ord(' ')
+  return letters.tobytes().decode()
+
+
+@pytest.mark.parametrize('rate', [0.03, 1e-3])
+def test_false_positives_are_as_many_as_promised(tmp_path, rate):
+  (tmp_path / 'train').write_text(invented(1, 400_007))
+  made = filter_of(tmp_path, f'text:{tmp_path}/train', rate=rate)
+  assert made.facts['distinct'] == 400_000
+  measured = bloom.measure(made, 400_000)
+  deviation = (rate / 400_000) ** 0.5
+  assert made.facts['expected'] <= rate
+  assert abs(measured.found / measured.strings - made.facts['expected']) < 4 * deviation
+  assert measured.measured == pytest.approx(measured.found / measured.strings, rel=0.2)
+
+
+def test_at_the_papers_rate_no_made_up_8_gram_is_found(tmp_path):
+  (tmp_path / 'train').write_text(invented(1, 400_007))
+  made = filter_of(tmp_path, f'text:{tmp_path}/train')
+  measured = bloom.measure(made, 1_000_000)
+  assert made.shape.hashes == 27
+  assert made.bits.size * 8 / 400_000 < 42
+  assert measured.found == 0
+  assert 1e-9 < measured.measured <= 1.1e-8
+
+
+def content(made):
+  return made.path.name, made.path.read_bytes()
+
+
+def test_the_filter_does_not_depend_on_the_number_of_processes(tmp_path):
+  source = write(tmp_path / 'train', [invented(i, 3000) for i in range(150)])
+  one, two = (filter_of(tmp_path / str(n), source, workers=n) for n in (1, 2))
+  assert content(one) == content(two)
+
+
+def test_filters_of_parts_merge_into_the_filter_of_the_whole(tmp_path):
+  texts = [invented(i, 4000) for i in range(12)]
+  whole, *parts = (filter_of(tmp_path, write(tmp_path / f'{a}-{b}', texts[a:b]), capacity=48_000)
+                   for a, b in ((0, 12), (0, 5), (5, 12)))
+  bloom.merge(parts, tmp_path / 'merged', progress=False)
+  merged = bloom.open_filter(tmp_path / 'merged', progress=False)
+  assert np.array_equal(merged.bits, whole.bits)
+  assert merged.facts['expected'] == pytest.approx(whole.facts['expected'])
+  with pytest.raises(ValueError, match='different shapes'):
+    bloom.merge([whole, filter_of(tmp_path, write(tmp_path / 'b', texts[:1]), rate=1e-3)], tmp_path / 'no')
+
+
+def test_a_filter_that_is_too_full_is_refused(tmp_path):
+  source = write(tmp_path / 'train', [invented(0, 60_000)])
+  with pytest.raises(ValueError, match='--capacity=59993'):
+    filter_of(tmp_path, source, capacity=10_000)
+  assert not list(tmp_path.glob('*.bloom'))
+
+
+def test_a_filter_is_made_once(tmp_path):
+  source = write(tmp_path / 'train', [invented(0, 1000)])
+  first = filter_of(tmp_path, source)
+  before = first.path.stat().st_mtime_ns
+  assert filter_of(tmp_path, source).path.stat().st_mtime_ns == before
+  write(tmp_path / 'train', [invented(0, 1001)])
+  assert filter_of(tmp_path, source).path != first.path
+
+
+def test_any_damage_is_seen(tmp_path):
+  made = filter_of(tmp_path, write(tmp_path / 'train', [invented(0, 1000)]))
+  good = made.path.read_bytes()
+  draw = random.Random(0)
+  places = [0, made.bits.size, len(good) - 8, len(good) - 1, *(draw.randrange(len(good)) for _ in range(40))]
+  for place in places:
+    bad = bytearray(good)
+    bad[place] ^= 1 << draw.randrange(8)
+    made.path.write_bytes(bad)
+    with pytest.raises(ValueError, match=r'damaged|changed|cut short|bytes of bits'):
+      bloom.open_filter(made.path, progress=False)
+  for length in (0, 5, made.bits.size, len(good) - 1):
+    made.path.write_bytes(good[:length])
+    with pytest.raises(ValueError, match='cut short'):
+      bloom.open_filter(made.path, progress=False)
+
+
+KILLED = '''
+import sys
+from gptjax.evaluate import build
+build.COMMIT_SECONDS, build.DRAWER_KEYS = 0.05, 1 << 17
+if __name__ == '__main__':
+  build.filter_of('some', [sys.argv[1]], sys.argv[2], rate=1e-8, capacity=0, workers=int(sys.argv[3]),
+                  tfds_dir='', on_error='stop', separator='', progress=False)
+'''
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_killed_build_goes_on_and_gives_the_same_filter(tmp_path, monkeypatch, workers):
+  monkeypatch.setattr(build, 'DRAWER_KEYS', 1 << 17)
+  source = write(tmp_path / 'train', [invented(i, 20_000) for i in range(120)])
+  (tmp_path / 'script.py').write_text(KILLED)
+  run = [sys.executable, tmp_path / 'script.py', source, tmp_path / 'killed', str(workers)]
+  kills, stages = 0, set()
+  while True:
+    process = subprocess.Popen(run, cwd=ROOT, env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT)})
+    try:
+      assert process.wait(0.3 + 0.15 * kills) == 0
+      break
+    except subprocess.TimeoutExpired:
+      process.send_signal(signal.SIGKILL)
+      process.wait()
+    kills += 1
+    states = list((tmp_path / 'killed').glob('*.work/progress.json'))
+    stages |= {json.loads(state.read_text())['filled'] is None for state in states}
+  assert kills >= 2 and stages, (kills, stages)
+  killed = next((tmp_path / 'killed').glob('*.bloom'))
+  assert killed.read_bytes() == filter_of(tmp_path / 'whole', source).path.read_bytes()
+  assert not list((tmp_path / 'killed').glob('*.work'))
+
+
+def test_scores_by_overlap_add_up_and_show_contamination():
+  draw = np.random.default_rng(0)
+  shares = draw.choice([0.0, 0.1, 0.15, 0.2, 1.0], 500)
+  examples = [{'text': '', 'nats': draw.exponential() / (1 + share), 'tokens': int(draw.integers(1, 9)),
+               'correct': bool(share > draw.random())} for share in shares]
+  every, *rows = buckets.by_overlap(shares, examples, (0, 0.15))
+  assert [row['bucket'] for row in rows] == ['0%', '0% to 15%', 'over 15%']
+  assert [row['examples'] for row in rows] == [(shares == 0).sum(), ((shares > 0) & (shares <= 0.15)).sum(),
+                                               (shares > 0.15).sum()]
+  assert every['correct'] == pytest.approx(sum(row['correct'] * row['examples'] for row in rows) / 500)
+  mean = sum(one['nats'] for one in examples) / sum(one['tokens'] for one in examples)
+  assert every['perplexity'] == pytest.approx(np.exp(mean))
+  assert rows[0]['correct'] < rows[2]['correct'] and rows[0]['perplexity'] > rows[2]['perplexity']
+  assert buckets.by_overlap(np.zeros(500), examples, (0, 0.15))[3]['correct'] is None
+
+
+def command(*flags):
+  run = [sys.executable, '-m', 'gptjax.evaluate.overlap', '--strings=100000', '--workers=1', *flags]
+  return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+
+
+def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
+  texts = [invented(i, 300) for i in range(10)]
+  train, test = write(tmp_path / 'train', texts), write(tmp_path / 'test', [*texts[:4], invented(99, 300)])
+  scored = [{'text': text, 'correct': i < 4} for i, text in enumerate([*texts[:4], invented(99, 300)])]
+  (tmp_path / 'examples.jsonl').write_text(''.join(json.dumps(one) + '\n' for one in scored))
+  flags = [f'--train={train}', f'--train={corpus_folder}', f'--test=mine={test}', f'--own=mine={train}',
+           f'--test=held={corpus_folder}', f'--examples=scored={tmp_path}/examples.jsonl',
+           f'--workdir={tmp_path}/run']
+  ran = command(*flags)
+  assert ran.returncode == 0, ran.stderr
+  report = json.loads((tmp_path / 'run' / 'overlap.json').read_text())
+  assert report['tests']['mine'] == {
+    'documents': 5, 'eightgrams': 5 * 293, 'own': 0.8, 'train': 0.8, 'documents_with_any': 4,
+    'documents_with_much': 4}
+  assert report['tests']['held']['own'] is None and report['tests']['held']['eightgrams'] > 0
+  assert [row['correct'] for row in report['by_overlap']['scored']] == [0.8, 0, None, 1]
+  assert report['filters']['train']['measured'] <= 1e-8 and report['filters']['train']['found'] == 0
+  rows = list(map(json.loads, (tmp_path / 'run' / 'overlap' / 'mine.jsonl').read_text().splitlines()))
+  assert rows[0] == {'eightgrams': 293, 'own': 293, 'train': 293} and rows[4]['train'] == 0
+  assert '80.00%' in ran.stdout and 'scored by overlap' in ran.stdout
+  made = sorted((tmp_path / 'run' / 'overlap').glob('*.bloom'))
+  again = command(*2 * [f'--filter={made[0]}'], f'--test=mine={test}', f'--workdir={tmp_path}/other')
+  assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize('flags, says', [
+  (['--test=a=text:nowhere', '--train=text:README.md'], 'no file has this name'),
+  (['--test=text:README.md', '--train=text:README.md'], 'NAME=SOURCE'),
+  (['--test=a=text:README.md'], '--train, --filter or --own'),
+  (['--own=b=text:README.md'], 'no --test or --examples of this name'),
+  (['--filter=README.md'], 'not a filter'),
+  (['--train=text:README.md', '--rate=2'], r'must lie in \(0, 1\)'),
+  (['--train=text:gptjax/data/*.npy'], 'no file has this name'),
+  (['--train=text:README.md', '--examples=a=README.md'], 'cannot be read'),
+])
+def test_what_a_user_gets_wrong_is_said_in_one_line(tmp_path, flags, says):
+  ran = command(*flags, f'--workdir={tmp_path}')
+  assert ran.returncode == 2
+  assert len(ran.stderr.strip().split('\n')) == 1
+  assert re.search(says, ran.stderr)
