@@ -1,0 +1,97 @@
+"""GPT-1's zero-shot heuristics (section 5, Figure 2 right): what a language model can do of a task untrained.
+
+All of them need two functions:
+  score(sequences): for a list of sequences of token ids, a list of float arrays one shorter; entry t is
+    log p(token t + 1 | tokens 0 .. t) in nats.
+  encode(text): the token ids of a text.
+And `start`: ids that every sequence begins with, such as (end_of_text,); without any, the first token of a
+text has no probability and is not counted.
+"""
+
+import numpy as np
+
+# Chance and the then state of the art of a single model, in per cent (Tables 3 and 4; the paper prints no
+# end points for RACE's single models nor for its set of schemas: Dynamic Fusion Net's 51.2, and the 76.4 of
+# Peng et al. 2015 on Rahman and Ng's set).
+SCALES = {'acceptability': (0.0, 35.0), 'sentiment': (50.0, 93.2), 'question answering': (25.0, 51.2),
+          'winograd': (50.0, 76.4)}
+
+
+def relative(task, value):
+  """Where a result lies between chance (0) and the then state of the art (1); task: key of SCALES."""
+  chance, best = SCALES[task]
+  return (value - chance) / (best - chance)
+
+
+def acceptability(score, encode, sentences, start=()):
+  """CoLA: float[n], the mean token log-probability of each sentence, to be compared with a threshold."""
+  return np.array([logp.mean() for logp in score([_join(start, encode(text)) for text in sentences])])
+
+
+def threshold(values, labels):
+  """The threshold whose predictions `values > threshold` have the best Matthews correlation with labels.
+
+  The paper does not say how it sets one; take the values of training sentences here.
+
+  Args:
+    values: float[n].
+    labels: int[n], 0 or 1.
+  """
+  values, labels = np.asarray(values, np.float64), np.asarray(labels, np.float64)
+  order = np.argsort(values)
+  below, n, positive = values[order], len(labels), labels.sum()
+  # Cutting after the i lowest ones: those are predicted 0, of which so many are 0 (tn) or 1 (fn).
+  fn = np.cumsum(labels[order])[:-1]
+  tn = np.arange(1, n) - fn
+  tp, fp = positive - fn, (n - positive) - tn
+  product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+  matthews = np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(np.maximum(product, 1)), 0)
+  matthews[below[1:] == below[:-1]] = -2  # no threshold lies between equals
+  best = int(matthews.argmax())
+  return (below[best] + below[best + 1]) / 2
+
+
+def sentiment(score, encode, texts, start=(), very=' very', words=(' negative', ' positive')):
+  """SST-2: int[n], which of the words is the likelier one after the text and the token `very`."""
+  ends = [encode(word) for word in words]
+  befores = [_join(start, encode(text.rstrip()), encode(very)) for text in texts]
+  return _likeliest(score, [[(before, end) for end in ends] for before in befores], np.sum)
+
+
+def question_answering(score, encode, items, n_ctx, start=()):
+  """RACE: int[n], the answer of the highest mean token log-probability given document and question.
+
+  Args:
+    items: (document, question, [answer, ...]) of texts; a document that is too long loses its beginning.
+    n_ctx: longest sequence that can be scored.
+  """
+  pairs = []
+  for document, question, answers in items:
+    ends = [encode(' ' + answer.strip())[:n_ctx - len(start) - 1] for answer in answers]
+    room = n_ctx - len(start) - max(map(len, ends))
+    before = _join(encode(document), encode(' ' + question.strip()))[-room:]
+    pairs.append([(_join(start, before), end) for end in ends])
+  return _likeliest(score, pairs, np.mean)
+
+
+def winograd(score, encode, items, start=()):
+  """Schemas: int[n], the referent that makes the rest of the sentence likelier, by mean token log-probability.
+
+  Args:
+    items: (text before the pronoun, [referent, ...], text after it).
+  """
+  pairs = [[(_join(start, encode(before + referent)), encode(after)) for referent in referents]
+           for before, referents, after in items]
+  return _likeliest(score, pairs, np.mean)
+
+
+def _join(*parts):
+  return np.concatenate([np.asarray(part, np.int32) for part in parts])
+
+
+def _likeliest(score, pairs, total):
+  """int[n]: the pair (before, end) of each item whose end is likeliest, by `total` over its tokens."""
+  flat = [pair for item in pairs for pair in item]
+  logps = score([_join(*pair) for pair in flat])
+  values = iter([float(total(logp[len(logp) - len(end):])) for logp, (_, end) in zip(logps, flat, strict=True)])
+  return np.array([int(np.argmax([next(values) for _ in item])) for item in pairs])
