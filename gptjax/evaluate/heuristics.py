@@ -10,9 +10,8 @@ text has no probability and is not counted.
 
 import numpy as np
 
-# Chance and the then state of the art of a single model, in per cent (Tables 3 and 4; the paper prints no
-# end points for RACE's single models nor for its set of schemas: Dynamic Fusion Net's 51.2, and the 76.4 of
-# Peng et al. 2015 on Rahman and Ng's set).
+# Chance and the then state of the art, in per cent. The paper prints no end points of its scale: those of the
+# first two are its Table 4's; 51.2 is an ensemble's (Table 3 has no single model), 76.4 is for other schemas.
 SCALES = {'acceptability': (0.0, 35.0), 'sentiment': (50.0, 93.2), 'question answering': (25.0, 51.2),
           'winograd': (50.0, 76.4)}
 
@@ -75,7 +74,7 @@ def question_answering(score, encode, items, n_ctx, start=()):
 
 
 def winograd(score, encode, items, start=()):
-  """Schemas: int[n], the referent that makes the rest of the sentence likelier, by mean token log-probability.
+  """Schemas: int[n], the referent that makes the rest of the sentence likelier, by its mean token.
 
   Args:
     items: (text before the pronoun, [referent, ...], text after it).
@@ -93,5 +92,6 @@ def _likeliest(score, pairs, total):
   """int[n]: the pair (before, end) of each item whose end is likeliest, by `total` over its tokens."""
   flat = [pair for item in pairs for pair in item]
   logps = score([_join(*pair) for pair in flat])
-  values = iter([float(total(logp[len(logp) - len(end):])) for logp, (_, end) in zip(logps, flat, strict=True)])
+  values = iter([float(total(logp[len(logp) - len(end):]))
+                 for logp, (_, end) in zip(logps, flat, strict=True)])
   return np.array([int(np.argmax([next(values) for _ in item])) for item in pairs])
