@@ -13,14 +13,14 @@ import gptjax
 from configs import default
 from gptjax import atomic, attention, model, optimizer
 
-JOBS = ('pretrain',)
+JOBS = ('pretrain', 'finetune')
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
               'init_from', 'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
               'eval.every_steps', 'eval.batch_size',
               'eval.ngrams', 'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir',
-              'data.verify', 'data.prefetch', 'loss.chunk')
+              'data.verify', 'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
 
 
 def resolve(config, workdir):
@@ -31,7 +31,7 @@ def resolve(config, workdir):
   if c.attention.kernel == 'auto':
     c.attention.kernel = 'xla'
   c.model.n_inner = model.inner_width(c.model)
-  if not c.data.mixture:
+  if c.job == 'pretrain' and not c.data.mixture:
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
@@ -43,6 +43,7 @@ def check(config):
   c = config
   for field, value, allowed in (
       ('job', c.job, JOBS),
+      ('model.architecture', c.model.architecture, ('transformer', 'lstm')),
       ('model.norm', c.model.norm, ('before', 'after')),
       ('model.remat', c.model.remat, model.REMAT),
       ('model.activation_function', c.model.activation_function, tuple(model.ACTIVATIONS)),
@@ -171,7 +172,8 @@ def _same_run(path, config, corpus_digest):
   now = flat(config)
   for field in sorted(before.keys() | now.keys()):
     same = before.get(field) == now.get(field)
-    if not same and not field.startswith(MAY_CHANGE):
+    other_weights = field == 'init_from' and config.job == 'finetune'
+    if not same and (other_weights or not field.startswith(MAY_CHANGE)):
       raise ValueError(
         f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
         f'{now.get(field)!r}: use another workdir, or the same value')

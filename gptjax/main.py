@@ -22,6 +22,7 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
                                 lock_config=True)
 flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on.')
+flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
                     'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
 flags.DEFINE_integer('num_processes', None, 'How many processes the run has; with --coordinator.')
@@ -48,10 +49,14 @@ def run(config, workdir):
   """Runs the job that the config names; gives the exit code."""
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache))
-  from gptjax.pretrain import pretrain
   if config.job == 'pretrain':
+    from gptjax.pretrain import pretrain
     return pretrain(config, workdir)
-  raise ValueError(f'config.job = {config.job!r} is not pretrain')
+  if config.job == 'finetune':
+    from gptjax.finetune.job import finetune
+    config.finetune.predict |= FLAGS.predict
+    return finetune(config, workdir)
+  raise ValueError(f'config.job = {config.job!r} is not one of pretrain, finetune')
 
 
 def main(argv):

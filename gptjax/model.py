@@ -254,6 +254,8 @@ def n_params(model_config):
   """Number of parameters, padding apart: what the papers' sizes count."""
   c = model_config
   d, f = c.n_embd, inner_width(c)
+  if c.architecture == 'lstm':  # the cell's four gates, and the projection
+    return c.n_vocab * d + 4 * f * (d + f + 1) + f * d + d
   block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
   norm = 2 * d if c.norm == 'before' else 0
   vocabularies = 1 if c.tie_word_embeddings else 2
@@ -287,7 +289,7 @@ def unrolled(model):
 
 def stacked(model):
   """The inverse of `unrolled`."""
-  if not isinstance(model.h, Block):
+  if isinstance(getattr(model, 'h', None), nnx.List):
     model.h = jax.tree.map(lambda *layers: jnp.stack(layers), *model.h)
   return model
 

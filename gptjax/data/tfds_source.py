@@ -76,7 +76,7 @@ def _text_field(builder):
 
 def pieces(unit, tfds_dir):
   """The pieces of the documents of a unit, in the order in which they are stored."""
-  tfds, builder = _library(), _builder(unit.path, tfds_dir)
+  tfds, builder = _library(), open_set(unit.path, tfds_dir)
   wanted = {unit.field, *files.FIELDS} & set(_texts(builder))
   split = tfds.even_splits(unit.split, unit.parts)[unit.part]
   data = builder.as_dataset(split=split, shuffle_files=False,
