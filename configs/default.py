@@ -74,7 +74,7 @@ def fields():
     ),
 
     optimizer=dict(
-      name='adamw',              # adamw | muon (matrices of blocks; the rest by adamw) | openai_adam (GPT-1's)
+      name='adamw',              # adamw | muon (matrices of blocks; the rest by adamw) | openai_adam
       learning_rate=6e-4,        # peak
       schedule='cosine',         # cosine | linear | constant | wsd (warm-up, stable, decay) | warmup_linear
       warmup_steps=2000,         # linear from 0
@@ -131,6 +131,8 @@ def fields():
       patience=0,                # stop after so many evaluations without a better one; 0: never
       train_examples=0,          # training examples that are scored at the end too; 0: none
       predict=False,             # write WORKDIR/predictions (--predict)
+      study='',                  # ablations (Table 5) | transfer, zero_shot (Figure 2) | '': none
+      lstm_from='',              # ablations, zero_shot: workdir of a pretrained LSTM; '': without it
     ),
 
     log=dict(

@@ -6,9 +6,8 @@ snli, scitail, race, story_cloze. `--config.init_from=FOLDER` names the pretrain
 Expect          the paper's figures with the released weights: its table is printed beside the result
 Meant for       one GPU of 16 GB or more
 
-From the paper: rate 6.25e-5, batches of 32, 3 epochs, a linear fall after a warm-up over 0.2 % of the updates,
-lambda 0.5, dropout 0.1. From the released code: Adam's form, decay 0.01, clipping at 1, no fewer than all
-weights trained.
+From the paper: rate 6.25e-5, batches of 32, 3 epochs, warm-up over 0.2 % of the updates and then a linear
+fall, lambda 0.5, dropout 0.1. From the released code: the form of Adam, decay 0.01, clipping at 1.
 """
 
 from configs import default

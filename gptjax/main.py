@@ -53,9 +53,9 @@ def run(config, workdir):
     from gptjax.pretrain import pretrain
     return pretrain(config, workdir)
   if config.job == 'finetune':
-    from gptjax.finetune.job import finetune
+    from gptjax.finetune.studies import run_job
     config.finetune.predict |= FLAGS.predict
-    return finetune(config, workdir)
+    return run_job(config, workdir)
   raise ValueError(f'config.job = {config.job!r} is not one of pretrain, finetune')
 
 

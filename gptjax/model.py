@@ -281,6 +281,8 @@ def rematerialized(layer, policy):
 
 def unrolled(model):
   """The same model with a list of layers in place of stacked ones; its gradient is such a model too."""
+  if not hasattr(model, 'h'):  # an LSTM has but one layer
+    return model
   leaves, tree = jax.tree.flatten(model.h)
   columns = [jnp.unstack(leaf) for leaf in leaves]
   model.h = nnx.List([tree.unflatten(layer) for layer in zip(*columns)])

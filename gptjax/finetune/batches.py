@@ -37,12 +37,13 @@ class Encoded(NamedTuple):
     return self.lengths.max(1)
 
 
-def widths(lengths, most):
+def widths(lengths, most, worth=0.04):
   """At most so many widths that all sequences fit into and that cost the least padding.
 
   Args:
     lengths: int[n], tokens of each sequence.
     most: how many widths there may be.
+    worth: share of all padded tokens that one more width must save; each is a program to compile.
 
   Returns:
     Ascending list of multiples of ROUND.
@@ -52,8 +53,11 @@ def widths(lengths, most):
   # cost[j]: padded tokens of the j shortest sizes with the widths so far; one more width at a time.
   cost, back = np.where(behind == 0, 0.0, np.inf), []
   for _ in range(min(most, len(size))):
+    before = cost[-1]
     to = cost[:, None] + size[None] * (behind[None, 1:] - behind[:, None])
     to[np.arange(len(behind))[:, None] > np.arange(len(size))[None]] = np.inf
+    if back and to[:, -1].min() > (1 - worth) * before:
+      break
     back.append(to.argmin(0))
     cost = np.concatenate([[0.0], to.min(0)])
   chosen, j = [], len(size)
@@ -132,3 +136,9 @@ def batch(encoded, examples, width, batch_size, rows):
   lengths[:len(mine)] = encoded.lengths[mine]
   labels[:len(mine)], weights[:len(mine)] = encoded.labels[mine], 1
   return {'tokens': tokens, 'lengths': lengths, 'labels': labels, 'weights': weights}
+
+
+def first(encoded, n):
+  """The first n examples."""
+  per_example = ('starts', 'lengths', 'labels', 'index')
+  return encoded._replace(**{name: getattr(encoded, name)[:n] for name in per_example})

@@ -48,7 +48,7 @@ def read(name, task, source, config, *, labelled):
   """
   split = source.split if isinstance(source, Tfds) else source.file
   found, skipped, row = [], 0, 0
-  for record in _records(source, config, f'task {name}, split {split}'):
+  for record in records(source, config, f'task {name}, split {split}'):
     for part in task.unfold(record):
       row += 1
       try:
@@ -128,7 +128,7 @@ def _number(value, task):
   raise ValueError(f'the label {number:g} lies outside {low:g} to {high:g}')
 
 
-def _records(source, config, place):
+def records(source, config, place):
   """The records of a source, dicts of str, numbers and lists of str."""
   if isinstance(source, Tsv):
     return _tsv(Path(config.finetune.data_dir) / source.file, place)

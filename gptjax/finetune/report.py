@@ -14,16 +14,16 @@ def greet(run, tell, state):
            + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
   tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
            f'{config.model.compute_dtype}')
-  splits = {'training': data.train, **{f'validation {name}'.strip(): one for name, one in data.validation.items()},
-            **data.test}
+  validation = {f'validation {name}'.strip(): one for name, one in data.validation.items()}
+  splits = {'training': data.train, **validation, **data.test}
   for name, one in splits.items():
     cut = f', {one.cut:,} of them cut to {config.data.seq_len} tokens' if one.cut else ', none cut'
     skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
     tell.say(f'{name}: {len(one.index):,} examples{cut}{skipped}')
   longest = data.train.longest
   padded = np.array(data.widths)[np.searchsorted(data.widths, longest)].sum()
-  tell.say(f'padded to {", ".join(map(str, data.widths))} tokens: {padded / longest.sum() - 1:.0%} padding, where '
-           f'all to {config.data.seq_len} would be {config.data.seq_len * len(longest) / longest.sum() - 1:.0%}')
+  tell.say(f'widths {", ".join(map(str, data.widths))}: {padded / len(longest):.1f} tokens a sequence, of '
+           f'which {longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
   tell.say(f'{run.steps:,} steps of {config.train.batch_size} examples, {run.plan.per_epoch:,} an epoch')
   if int(state.step):
     tell.say(f'going on after step {int(state.step)}')
@@ -35,8 +35,8 @@ def step(run, tell, watch, number, metrics):
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
   watch.steps += 1
   if metrics['skipped'] >= config.train.max_skipped:
-    raise ValueError(f'{int(metrics["skipped"])} steps in a row up to step {number} of task {run.data.name} had a '
-                     'loss or gradient that is not finite: lower config.optimizer.learning_rate')
+    raise ValueError(f'{int(metrics["skipped"])} steps in a row up to step {number} of task {run.data.name} '
+                     'had a loss or gradient that is not finite: lower config.optimizer.learning_rate')
   if number % config.log.every_steps and number != run.steps:
     return
   steps = watch.steps
@@ -45,5 +45,5 @@ def step(run, tell, watch, number, metrics):
   tell.write(number, {**{f'train/{name}': value for name, value in metrics.items()},
                       'train/examples_per_second': speed, 'train/input_wait_fraction': input_wait,
                       **tell.goodput(steps * seconds)})
-  tell.progress(number, f'loss {metrics["loss"]:.4f}  task {metrics["task_loss"]:.4f}  {speed:,.0f} examples/s  '
-                f'{telemetry.duration((run.steps - number) * seconds)} left')
+  tell.progress(number, f'loss {metrics["loss"]:.4f}  task {metrics["task_loss"]:.4f}  '
+                f'{speed:,.0f} examples/s  {telemetry.duration((run.steps - number) * seconds)} left')

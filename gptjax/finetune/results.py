@@ -47,7 +47,7 @@ def labels(data, encoded):
 
 
 def write_predictions(folder, data, file, outputs):
-  """Writes FOLDER/predictions/FILE.tsv: `index`, `prediction`, in the order of the index, as GLUE wants it."""
+  """Writes FOLDER/predictions/FILE.tsv: index and prediction, in the order of the index, as GLUE has it."""
   decisions, task, encoded = decided(data, outputs), data.task, data.test[file]
   if data.numeric:
     low, high = task.scale
@@ -78,7 +78,8 @@ def collect(runs, paper):
     {'tasks': {task: {metric: mean over seeds}}, 'spread': {task: {metric: of `spread`}},
     'paper': {task: {metric: figure}}, 'runs': {task: [...]}}; all metrics on the paper's scale, 0 to 100.
   """
-  spreads = {task: {metric: spread([run['metrics'][metric] for run in found]) for metric in found[0]['metrics']}
+  over_seeds = lambda found, metric: spread([run['metrics'][metric] for run in found])
+  spreads = {task: {metric: over_seeds(found, metric) for metric in found[0]['metrics']}
              for task, found in runs.items()}
   means = {task: {metric: values['mean'] for metric, values in found.items()}
            for task, found in spreads.items()}
@@ -91,9 +92,9 @@ def table(found):
            '|---|---|---|---|---|---|---|---|']
   for task, metrics in found['spread'].items():
     for metric, s in metrics.items():
-      figure = found['paper'][task].get(metric)
-      lines.append(f'| {task} | {metric} | {len(found["runs"][task])} | {s["mean"]:.1f} | {s["median"]:.1f} | '
-                   f'{s["min"]:.1f} to {s["max"]:.1f} | {s["std"]:.1f} | {"-" if figure is None else figure} |')
+      figure = found['paper'][task].get(metric, '-')
+      lines.append(f'| {task} | {metric} | {len(found["runs"][task])} | {s["mean"]:.1f} | {s["median"]:.1f} '
+                   f'| {s["min"]:.1f} to {s["max"]:.1f} | {s["std"]:.1f} | {figure} |')
   return '\n'.join(lines)
 
 

@@ -25,8 +25,8 @@ def source_of(config):
   """
   if not config.init_from:
     if config.finetune.pretrained:
-      raise ValueError('config.init_from is missing: name a folder of pretrained weights, or begin with fresh '
-                       'ones by --config.finetune.pretrained=False')
+      raise ValueError('config.init_from is missing: name a folder of pretrained weights, or begin with '
+                       'fresh ones by --config.finetune.pretrained=False')
     return None, _own_tokenizer(config)
   source = open_source(config.init_from)
   fields = layout.config_for(source.fields).model.to_dict()

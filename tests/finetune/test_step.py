@@ -1,4 +1,4 @@
-"""The loss L3, its gradients, and the step: against plain NumPy, over meshes, microbatches, widths and modes."""
+"""The loss L3, its gradients, and the step: against NumPy, over meshes, microbatches, widths and modes."""
 
 import functools
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import mesh_of
 from flax import nnx
-from finetune.tiny import batch_of, config_of, first_state, grads_of
 
+from finetune.tiny import batch_of, config_of, first_state, grads_of
 from gptjax import sharding
 from gptjax.finetune import parts, step
 from gptjax.finetune.model import Classifier
@@ -134,21 +134,25 @@ def steps(config, n, kind='classification', outputs=3, batch=None):
   return first, state, metrics
 
 
+def predicted(config, state, batch):
+  run = functools.partial(step.predict_step, config=config, graphdef=step.graph(config, 'classification', 3))
+  return jax.device_get(jax.jit(run)(state, batch))
+
+
 @pytest.mark.parametrize('mode', MODES)
 def test_what_is_trained_and_what_is_not(mode):
   config = config_of(**MODES[mode])
   with mesh_of() as mesh:
     first, last, _ = steps(config, 2, batch=put(batch_of(config), mesh))
-    scores = lambda state: step.predict_step(state, put(batch_of(config), mesh), config=config,
-                                             graphdef=step.graph(config, 'classification', 3))
-    before, plain = scores(first), scores(first_state(config_of()))
+    before, plain = (predicted(c, state, put(batch_of(c), mesh)) for c, state in (
+      (config, first), (config_of(), first_state(config_of()))))
   names = {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in
            jax.tree.leaves_with_path(last.params)}
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), first.params, last.params)
   assert all(jax.tree.leaves(moved)), 'all that is trained moves'
   for one, other in zip(jax.tree.leaves(first.frozen), jax.tree.leaves(last.frozen), strict=True):
     np.testing.assert_array_equal(one, other)
-  assert jax.tree.structure(last.opt_state[1].mu) == jax.tree.structure(last.params), 'no moments for the rest'
+  assert jax.tree.structure(last.opt_state[1].mu) == jax.tree.structure(last.params), 'no other moments'
   np.testing.assert_allclose(before, plain, atol=1e-6, err_msg='at first the model is the same in each mode')
   wanted = {'full': {'lm/wte', 'lm/wpe', 'lm/h/attn/c_attn/w', 'clf/w', 'clf/b'},
             'last': {'marks/wte', 'lm/h/attn/c_attn/w', 'clf/w'},
