@@ -31,7 +31,7 @@ def resolve(config, workdir):
   if c.attention.kernel == 'auto':
     c.attention.kernel = 'xla'
   c.model.n_inner = model.inner_width(c.model)
-  if c.job == 'pretrain' and not c.data.mixture:
+  if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size

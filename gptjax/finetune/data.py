@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from gptjax.data import mixture as mixtures
 from gptjax.finetune import batches, examples, transforms
 
 
@@ -30,7 +31,9 @@ class Data(NamedTuple):
 
   @property
   def outputs(self):
-    """Values that the head gives for a sequence."""
+    """Values that the head gives for a sequence; 0: there is no head."""
+    if self.task.kind == transforms.TEXT:
+      return 0
     return 1 if self.numeric or self.task.kind == 'choice' else len(self.task.classes)
 
   @property
@@ -46,6 +49,9 @@ def load(name, task, tokenizer, config):
   Raises:
     ValueError: one line that names task, split and row.
   """
+  if task.kind == transforms.TEXT:
+    train, validation = windows(tokenizer, config)
+    return Data(name, task, train, {'': validation}, {}, [config.data.seq_len])
   sources = [('train', task.train, True)]
   sources += [(split, (source,), True) for split, source in task.validation.items()]
   if config.finetune.predict:
@@ -62,6 +68,26 @@ def load(name, task, tokenizer, config):
   chosen = batches.widths(np.concatenate([one.longest for one in splits]), config.finetune.buckets)
   return Data(name, task, splits[0], dict(zip(task.validation, splits[1:1 + n_validation])),
               dict(zip(task.test, splits[1 + n_validation:])), [min(w, config.data.seq_len) for w in chosen])
+
+
+def windows(tokenizer, config):
+  """Both splits of the corpus that `config.data` names as batches.Encoded, a row a window."""
+  mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
+  corpus, held_out = mixture.train[0], mixture.held_out[0]
+  if corpus.tokenizer['digest'] != tokenizer.digest:
+    raise ValueError(f'corpus {corpus.folder} was made with the tokenizer {corpus.tokenizer["name"]}, but '
+                     f'the weights have {tokenizer.name}: prepare it again with that one')
+  if held_out is None:
+    raise ValueError(f'corpus {corpus.folder} holds no text out to measure on: prepare it again with a '
+                     'larger --validation_fraction')
+  return [_windows(split, config) for split in (corpus, held_out)]
+
+
+def _windows(corpus, config):
+  starts = np.arange(0, corpus.n_tokens - 1, config.data.seq_len)[:config.finetune.limit or None, None]
+  lengths = np.minimum(config.data.seq_len, corpus.n_tokens - starts)
+  index, labels = np.arange(len(starts)), np.zeros(len(starts), np.float32)
+  return batches.Encoded(corpus.tokens(0, corpus.n_tokens), starts, lengths, labels, index)
 
 
 def encode(task, found, tokenizer, config, skipped, title):

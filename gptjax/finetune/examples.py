@@ -22,6 +22,11 @@ class Tsv(NamedTuple):
   file: str
 
 
+class Corpus(NamedTuple):
+  """A split of the corpus that `config.data` names, in windows of `data.seq_len` tokens."""
+  split: str
+
+
 class Example(NamedTuple):
   """One example: its texts, the answers to choose from, its label (None: it has none), and its name."""
   texts: tuple

@@ -1,6 +1,7 @@
 """The fine-tuning job: each task with each seed, then one table."""
 
 import contextlib
+import copy
 import math
 import os
 import shutil
@@ -15,7 +16,8 @@ from gptjax.finetune import batches, parts, results, tasks, weights
 from gptjax.finetune import data as datas
 from gptjax.finetune.run import Run, fine_tuned
 from gptjax.finetune.step import graph
-from gptjax.pretrain import DONE, STOPPED
+from gptjax.finetune.transforms import TEXT
+from gptjax.pretrain import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
 from gptjax.pretrained.run import keep_tokenizer
 from gptjax.watchdog import Watchdog
 
@@ -41,6 +43,8 @@ def finetune(config, workdir):
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
+  if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
+    hosts.told(lambda: make_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
   loaded = [datas.load(name, tasks.find(name), tokenizer, config) for name in config.finetune.tasks]
   hosts.compare({f'digest of task {data.name}': data.digest for data in loaded})
   hosts.told(lambda: lay_out(config, workdir, tokenizer, loaded))
@@ -48,7 +52,7 @@ def finetune(config, workdir):
   with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
     for data in loaded:
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):
-        result = fine_tuned(prepared(config, workdir, data, seed, mesh, stop, dog), source)
+        result = fine_tuned(prepared(config, workdir, data, tokenizer, seed, mesh, stop, dog), source)
         if result is None:
           return STOPPED
         found.setdefault(data.name, []).append(result)
@@ -100,24 +104,38 @@ def folder_of(config, workdir, name, seed):
   return folder / f'seed-{seed}' if config.finetune.n_seeds > 1 else folder
 
 
+def make_corpus(config, workdir, tokenizer):
+  """Makes the corpus that the config names a source for, with the tokenizer of the weights."""
+  configs.make_workdir(workdir)
+  save_tokenizer(tokenizer, workdir)
+  with_tokenizer = copy.deepcopy(config)
+  with_tokenizer.data.tokenizer = str(Path(workdir) / 'tokenizer')
+  prepare_corpus(with_tokenizer, workdir)
+
+
 def lay_out(config, workdir, tokenizer, loaded):
   """What process 0 writes before the runs: config.json and the tokenizer."""
   configs.make_workdir(workdir)
   configs.claim(config, workdir, '+'.join(data.digest for data in loaded))
+  save_tokenizer(tokenizer, workdir)
+
+
+def save_tokenizer(tokenizer, workdir):
+  """Writes WORKDIR/tokenizer, if it is not there yet."""
   saved = Path(workdir) / 'tokenizer.saved'
   tokenizer.save(saved)
   keep_tokenizer(saved, workdir)
   shutil.rmtree(saved)
 
 
-def prepared(config, workdir, data, seed, mesh, stop, watchdog):
+def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog):
   """The Run of a task with a seed."""
   folder, config = folder_of(config, workdir, data.name, seed), weights.with_marks(config)
   config.train.seed = seed
   plan = batches.Plan(data.train.longest, data.widths, config.train.batch_size, seed)
   steps = config.train.steps or math.ceil(config.train.epochs * plan.per_epoch)
   graphdef = graph(config, data.task.kind, data.outputs)
-  return Run(config, folder, mesh, data, plan, graphdef, steps, stop, watchdog)
+  return Run(config, folder, mesh, data, tokenizer, plan, graphdef, steps, stop, watchdog)
 
 
 def finish(config, workdir, loaded, found):

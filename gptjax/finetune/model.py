@@ -11,6 +11,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import dropout, fold_in
+from gptjax.finetune.transforms import TEXT
 from gptjax.lstm import language_model
 from gptjax.model import Projection
 from gptjax.sharding import merge, rows, split
@@ -52,7 +53,7 @@ class Classifier(nnx.Module):
     key: JAX random key.
     config: the whole config, `model.n_vocab` being three more than the tokenizer's.
     kind: of the task, see `transforms`.
-    outputs: classes; 1 for a choice and for a number.
+    outputs: classes; 1 for a choice and for a number; 0: there is no head.
   """
 
   def __init__(self, key, config, kind, outputs):
@@ -60,8 +61,9 @@ class Classifier(nnx.Module):
     self.lm = language_model(key_lm, config)
     if config.finetune.train == 'lora':
       adapt(self.lm.h, key_lora, config.finetune.lora_rank, config.model.n_layer)
-    self.clf = Projection(key_clf, (config.model.n_embd, outputs), ('embed', None), (outputs,), (None,),
-                          config.model.init_std)
+    if outputs:
+      self.clf = Projection(key_clf, (config.model.n_embd, outputs), ('embed', None), (outputs,), (None,),
+                            config.model.init_std)
     self.kind, self.head_dropout = kind, config.finetune.head_dropout
 
   def __call__(self, tokens, lengths, keys=None):
@@ -73,10 +75,13 @@ class Classifier(nnx.Module):
       keys: key[b] for dropout, one an example; None: none.
 
     Returns:
-      ([n, t, d] in the compute dtype, float32[b, c]: logits, one an answer for a choice, or a number).
+      ([n, t, d] in the compute dtype, float32[b, c]: logits, one an answer for a choice, or a number; None
+      without a head).
     """
     b, g, t = tokens.shape
     x = self.lm.features(merge(tokens, 0), self._sequence_keys(keys, g))
+    if self.kind == TEXT:
+      return x, None
     last = jnp.arange(t)[None] == merge(lengths, 0)[:, None] - 1
     h = split(jnp.einsum('nt,ntd->nd', last.astype(x.dtype), x), 0, (b, g))
     if self.kind == 'similarity':

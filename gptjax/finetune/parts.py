@@ -21,7 +21,8 @@ def separate(params, config):
   if how == 'full':
     return params, {}
   lm, hot = dict(params['lm']), _hot(config)
-  trained = {'clf': params['clf'], 'marks': {'wte': _rows_of(lm['wte'], hot)}, 'lm': {}}
+  others = {name: value for name, value in params.items() if name != 'lm'}
+  trained = {**others, 'marks': {'wte': _rows_of(lm['wte'], hot)}, 'lm': {}}
   lm['wte'] = lm['wte'] * (1 - hot.sum(1))[:, None]
   if how == 'lora':
     trained['lm']['h'], lm['h'] = _cut(lm['h'], lambda path: path[-1].key in ('lora_a', 'lora_b'))
@@ -45,7 +46,8 @@ def entered(trained, frozen, config):
   wte = frozen['lm']['wte']
   placed = jnp.einsum('vs,sd->vd', _hot(config), trained['marks']['wte'],
                       out_sharding=jax.typeof(wte).sharding.spec)
-  return _apart({'clf': trained['clf'], 'lm': {**trained['lm'], 'wte': wte + placed}}, config), still
+  others = {name: value for name, value in trained.items() if name != 'marks'}
+  return _apart({**others, 'lm': {**trained['lm'], 'wte': wte + placed}}, config), still
 
 
 def left(gradients, config):
@@ -56,7 +58,7 @@ def left(gradients, config):
   if config.finetune.train == 'full':
     return gradients
   lm = dict(gradients['lm'])
-  return {'clf': gradients['clf'], 'marks': {'wte': _rows_of(lm.pop('wte'), _hot(config))}, 'lm': lm}
+  return {**gradients, 'marks': {'wte': _rows_of(lm.pop('wte'), _hot(config))}, 'lm': lm}
 
 
 def assembled(graphdef, moving, still, config):

@@ -1,6 +1,7 @@
 """What fine-tuning gives: scores, results.json, a table beside the paper's figures, predictions."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from gptjax import atomic
 from gptjax.finetune import data as datas
 from gptjax.finetune.metrics import METRICS
+from gptjax.finetune.transforms import TEXT
 
 RESULT, RESULTS, TABLE, PREDICTIONS = 'result.json', 'results.json', 'results.md', 'predictions'
 
@@ -21,6 +23,8 @@ def scores(data, outputs, encoded):
     outputs: {name: float[n, c]} of the head.
     encoded: {name: batches.Encoded}.
   """
+  if data.task.kind == TEXT:
+    return {'perplexity': math.exp(np.divide(*outputs[''].sum(0, dtype=np.float64)))}
   predicted = {name: decided(data, values) for name, values in outputs.items()}
   true = {name: labels(data, encoded[name]) for name in outputs}
   if len(outputs) > 1:
@@ -31,8 +35,10 @@ def scores(data, outputs, encoded):
 
 
 def main_score(data, found):
-  """The score by which the best checkpoint is chosen."""
+  """The score by which the best checkpoint is chosen, the greater the better."""
   metric = data.task.metrics[0]
+  if metric == 'perplexity':
+    return -found[metric]
   return found.get(metric, found.get(f'{metric}/all'))
 
 

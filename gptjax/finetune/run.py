@@ -20,6 +20,8 @@ from gptjax import config as configs
 from gptjax.data import pipeline
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
+from gptjax.finetune.transforms import TEXT
+from gptjax.pretrained.export import save_pretrained
 
 
 class Run(NamedTuple):
@@ -28,6 +30,7 @@ class Run(NamedTuple):
   folder: Path
   mesh: Any
   data: Any       # data.Data
+  tokenizer: Any
   plan: Any       # batches.Plan
   graphdef: Any
   steps: int
@@ -218,10 +221,11 @@ def conclude(run, state, shapes, tell):
   result = {'seed': config.train.seed, 'step': step, 'steps': run.steps, 'cut': data.train.cut,
             'metrics': {name.removeprefix('eval/'): value for name, value in found.items()
                         if name.startswith('eval/') and name != 'eval/score'}}
+  exported = data.task.kind == TEXT and config.model.architecture == 'transformer' and not hosts.several()
   splits = dict(data.test)
   if config.finetune.train_examples:
     splits['train'] = batches.first(data.train, config.finetune.train_examples)
-  if splits:
+  if splits or exported:
     path = run.folder / 'checkpoints' / str(step)
     if step != int(state.step):
       state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
@@ -232,6 +236,9 @@ def conclude(run, state, shapes, tell):
       result['train_metrics'] = results.scores(data, {'': outputs.pop('train')}, {'': splits['train']})
     hosts.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
                         for file, values in outputs.items()])
+  if exported:
+    save_pretrained(weights.language_model(state, config), run.tokenizer, run.folder / 'export')
+    tell.say(f'export        {run.folder / "export"}')
   hosts.told(lambda: atomic.write(run.folder / results.RESULT, json.dumps(result, indent=1)))
   tell.say(f'best at step {step}: {_shown(result["metrics"])}')
   return result

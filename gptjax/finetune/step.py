@@ -63,15 +63,18 @@ def task_losses(scores, labels, weights, numeric):
 
 def language_losses(model, x, batch, config):
   """Sum over examples of weight times the mean loss a token, and of its mean over the example's sequences."""
-  tokens, lengths = merge(batch['tokens'], 0), merge(batch['lengths'], 0)
-  g = batch['tokens'].shape[1]
-  n_targets = jnp.maximum(lengths - 1, 1)
-  place = jnp.arange(tokens.shape[1])[None]
-  following = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
-  targets = jnp.where(place < lengths[:, None] - 1, following, -1)
+  g, targets = batch['tokens'].shape[1], following(batch)
+  n_targets = jnp.maximum((targets >= 0).sum(1), 1)
   weights = merge(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
   table = gathered(model.unembedding)
   return next_token_loss(x, table, targets, model.n_vocab, config.loss.chunk, weights)[0]
+
+
+def following(batch):
+  """int32[n, t]: the token after each one of all sequences; -1 after the last and for padding."""
+  tokens, lengths = merge(batch['tokens'], 0), merge(batch['lengths'], 0)
+  shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
+  return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 
 
 def loss_and_grads(state, batch, keys, config, graphdef, numeric):
@@ -94,6 +97,9 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
   def loss(moving, batch, keys):
     model = parts.assembled(graphdef, moving, still, config)
     x, scores = model(batch['tokens'], batch['lengths'], keys)
+    if scores is None:
+      language = language_losses(model.lm, x, batch, config) / count
+      return language, (language, jnp.zeros_like(language), language)
     task = task_losses(scores, batch['labels'], batch['weights'], numeric).sum() / count
     if config.finetune.lm_coef == 0:
       return task, (task, task, jnp.zeros_like(task))
@@ -148,7 +154,15 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
 
 
 def predict_step(state, batch, *, config, graphdef):
-  """float32[b, c], what the head says of each example, without dropout; the same on every device."""
+  """What the head says of each example, without dropout: float32[b, c], the same on every device.
+
+  Without a head, [b, 2]: an even share of the sum of losses of all tokens in the batch, and of their number.
+  """
   moving, still = in_dtype(parts.entered(state.params, state.frozen, config), config.model.compute_dtype)
   model = parts.assembled(graphdef, moving, still, config)
-  return jax.reshard(model(batch['tokens'], batch['lengths'])[1], jax.P())
+  x, scores = model(batch['tokens'], batch['lengths'])
+  if scores is None:
+    table = gathered(model.lm.unembedding)
+    sums = next_token_loss(x, table, following(batch), model.lm.n_vocab, config.loss.chunk)
+    scores = jnp.stack(sums)[None] * (batch['weights'] / batch['weights'].sum())[:, None]
+  return jax.reshard(scores, jax.P())

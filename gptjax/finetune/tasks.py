@@ -7,13 +7,15 @@ import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gptjax.finetune.examples import Tfds, Tsv
+from gptjax.finetune import transforms
+from gptjax.finetune.examples import Corpus, Tfds, Tsv
 
 
 class Task(NamedTuple):
   """What there is to know of a task.
 
-  kind: how its texts become sequences, see `transforms`: classification, entailment, similarity or choice.
+  kind: how its texts become sequences, see `transforms`: classification, entailment, similarity or choice;
+    or transforms.TEXT.
   train: sources whose examples are trained on.
   validation: {name: source} that the best checkpoint is chosen by, '' being the name of an only one.
   test: {name of a predictions file: source}, labelled or not.
@@ -111,6 +113,8 @@ TASKS = {
                       {'StoryCloze': Tfds('story_cloze/2016', 'test')},
                       ('context',), ('accuracy',), {'accuracy': 86.5},
                       classes=('1', '2'), answers=('endings',), unfold=_right_ending),
+  # Your own text, config.data.source or corpus: a language model on it, and no head.
+  'text': Task(transforms.TEXT, (Corpus('train'),), {'': Corpus('validation')}, {}, (), ('perplexity',), {}),
   # One of your own: TSV files with a line of field names, in config.finetune.data_dir.
   'reviews': Task(
     kind='classification',

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ('classification', 'entailment', 'similarity', 'choice')
+TEXT = 'language_model'  # no task but the next token: windows of a corpus, with no marks
 
 
 class Marks(NamedTuple):

@@ -8,10 +8,12 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.data import tokenizers
-from gptjax.finetune import step
+from gptjax.finetune import parts, step, transforms
 from gptjax.finetune.model import Classifier
+from gptjax.model import padded_vocab, stacked
 from gptjax.pretrained import layout, open_source
 from gptjax.pretrained.workdir import OF_THE_RUN
+from gptjax.train import graph
 
 
 def source_of(config):
@@ -97,6 +99,35 @@ def transferred(fresh, given, config):
   if 'h' in given:
     taken['h'] = _blocks(fresh['h'], given['h'], n_layer if everything else n)
   return {**fresh, **taken}
+
+
+def language_model(state, config):
+  """The language model in a State as a GPT like any other: without new tokens, its LoRAs added up."""
+  plain = copy.deepcopy(config)
+  plain.model.n_vocab -= 3
+
+  def make(state):
+    moving, still = parts.entered(state.params, state.frozen, config)
+    joined = parts.assembled(step.graph(config, transforms.TEXT, 0), moving, still, config)
+    lm = nnx.to_pure_dict(nnx.state(stacked(joined.lm)))
+    n, pad = plain.model.n_vocab, padded_vocab(plain.model) - plain.model.n_vocab
+    for name in {'wte', 'lm_head'} & lm.keys():
+      place = jax.typeof(lm[name]).sharding.spec
+      lm[name] = jax.reshard(jnp.pad(jax.reshard(lm[name], jax.P())[:n], ((0, pad), (0, 0))), place)
+    return _added_up(lm)
+
+  return nnx.merge(graph(plain), jax.jit(make)(state))
+
+
+def _added_up(tree):
+  """Weights in which each projection has what its LoRA added to it."""
+  if not isinstance(tree, dict):
+    return tree
+  if 'lora' in tree:
+    w, low = tree['base']['w'], tree['lora']
+    added = jnp.einsum('lir,lro->lio', low['lora_a'], low['lora_b']).reshape(w.shape)
+    return {**tree['base'], 'w': w + jax.reshard(added, jax.typeof(w).sharding.spec)}
+  return {name: _added_up(value) for name, value in tree.items()}
 
 
 def _rows(fresh, given, n_vocab):
