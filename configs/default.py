@@ -11,7 +11,7 @@ import types
 def fields():
   """All fields as nested dicts."""
   return dict(
-    # What to do: pretrain | evaluate.
+    # What to do: pretrain | finetune | evaluate.
     job='pretrain',
     # Folder of the first weights: a Hugging Face folder, OpenAI's files, a workdir or a checkpoint (see
     # gptjax.load); '': fresh ones. A checkpoint of the run itself goes first.
@@ -20,6 +20,7 @@ def fields():
     compilation_cache='~/.cache/gptjax/compiled',
 
     model=dict(
+      architecture='transformer', # transformer | lstm (one layer, GPT-1's ablation; n_inner: its units)
       n_layer=12,                # blocks
       n_head=12,                 # attention heads; head size is n_embd / n_head
       n_embd=768,                # width
@@ -78,10 +79,11 @@ def fields():
     ),
 
     optimizer=dict(
-      name='adamw',              # adamw | muon (matrices of the blocks; the rest by adamw)
+      name='adamw',              # adamw | muon (matrices of blocks; the rest by adamw) | openai_adam
       learning_rate=6e-4,        # peak
-      schedule='cosine',         # cosine | linear | constant | wsd (warm-up, stable, decay)
+      schedule='cosine',         # cosine | linear | constant | wsd (warm-up, stable, decay) | warmup_linear
       warmup_steps=2000,         # linear from 0
+      warmup_fraction=0.002,     # warmup_linear (GPT-1's): share of all steps, in place of warmup_steps
       final_fraction=0.1,        # of the peak, which the rate falls to at the end
       decay_fraction=0.2,        # wsd: share of all steps in which it falls
       b1=0.9,                    # decay of the first moment
@@ -121,6 +123,26 @@ def fields():
       data_dir='',               # folder of their published files
       limit=0,                   # the first so many examples of each task; 0: all
       grid=False,                # job evaluate: the protocols beside the paper's too
+    ),
+
+    finetune=dict(
+      tasks=(),                  # names in gptjax/finetune/tasks.py, fine-tuned one after the other
+      data_dir='',               # folder of the TSV files that a task names
+      limit=0,                   # examples of each split, the first ones; 0: all
+      n_seeds=1,                 # runs of each task, with train.seed, train.seed + 1, ...
+      pretrained=True,           # False: fresh weights, in the shape of init_from (GPT-1's Table 5)
+      transfer_layers=-1,        # blocks that come from init_from; -1: all; 0: embeddings alone (Figure 2)
+      train='full',              # what is trained: full | last (blocks) | lora; always head and new tokens
+      last_layers=1,             # last: how many blocks
+      lora_rank=8,               # lora: rank of what is added to each projection
+      lm_coef=0.5,               # weight of the auxiliary language-model loss (GPT-1 3.2: lambda)
+      head_dropout=0.1,          # rate on what the head reads
+      buckets=8,                 # widths that sequences are padded to, at most; 1: all to the longest
+      patience=0,                # stop after so many evaluations without a better one; 0: never
+      train_examples=0,          # training examples that are scored at the end too; 0: none
+      predict=False,             # write WORKDIR/predictions (--predict)
+      study='',                  # ablations (Table 5) | transfer, zero_shot (Figure 2) | '': none
+      lstm_from='',              # ablations, zero_shot: workdir of a pretrained LSTM; '': without it
     ),
 
     log=dict(

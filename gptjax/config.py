@@ -14,7 +14,7 @@ import gptjax
 from configs import default
 from gptjax import atomic, attention, model, optimizer
 
-JOBS = ('pretrain', 'evaluate')
+JOBS = ('pretrain', 'finetune', 'evaluate')
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
@@ -22,7 +22,7 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
               'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
               'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir', 'data.verify',
-              'data.prefetch', 'loss.chunk')
+              'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
 
 
 def resolve(config, workdir):
@@ -47,6 +47,7 @@ def check(config):
   c = config
   for field, value, allowed in (
       ('job', c.job, JOBS),
+      ('model.architecture', c.model.architecture, ('transformer', 'lstm')),
       ('model.norm', c.model.norm, ('before', 'after')),
       ('model.remat', c.model.remat, model.REMAT),
       ('model.activation_function', c.model.activation_function, tuple(model.ACTIVATIONS)),
@@ -186,7 +187,8 @@ def _same_run(path, config, corpus_digest):
   now = flat(config)
   for field in sorted(before.keys() | now.keys()):
     same = before.get(field) == now.get(field)
-    if not same and not field.startswith(MAY_CHANGE):
+    other_weights = field == 'init_from' and config.job == 'finetune'
+    if not same and (other_weights or not field.startswith(MAY_CHANGE)):
       raise ValueError(
         f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
         f'{now.get(field)!r}: use another workdir, or the same value')

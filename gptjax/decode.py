@@ -25,7 +25,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import attention, attention_to
-from gptjax.model import Block, flat, gathered, in_dtype, unrolled
+from gptjax.model import GPT, Block, flat, gathered, in_dtype, unrolled
 from gptjax.sampling import draw
 
 SEGMENT = 64  # tokens that one call of `write` can write
@@ -53,6 +53,8 @@ def ready(model):
   Its layers are a list, for a slice of stacked ones would be copied for each token; and where there is one
   CPU, matrices lie as [out, in], which it reads a tenth faster. Given such a model, the model itself.
   """
+  if not isinstance(model, GPT):
+    raise ValueError('only a Transformer can write or be scored with a cache, not an LSTM')
   if not isinstance(model.h, Block):
     return model
   turn = jax.default_backend() == 'cpu' and jax.sharding.get_abstract_mesh().size == 1

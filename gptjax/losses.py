@@ -19,7 +19,7 @@ from gptjax import sharding
 from gptjax.sharding import rows
 
 
-def next_token_loss(x, wte, targets, n_vocab, chunk):
+def next_token_loss(x, wte, targets, n_vocab, chunk, weights=None):
   """Sum over counted targets of -log softmax(x wte^T)[target], and their number.
 
   Args:
@@ -28,6 +28,7 @@ def next_token_loss(x, wte, targets, n_vocab, chunk):
     targets: int32[b, t]; negative: not counted.
     n_vocab: real vocabulary size.
     chunk: positions of each sequence whose logits are alive at one time; 0: all.
+    weights: float32[b], factor of the losses of each sequence; None: 1.
 
   Returns:
     (float32[], float32[]): sum in nats (divide by the global count), and count.
@@ -41,7 +42,9 @@ def next_token_loss(x, wte, targets, n_vocab, chunk):
     targets = jnp.pad(targets, ((0, 0), (0, short)), constant_values=-1)
   starts = range(0, x.shape[1], chunk)
   cut = lambda a: jnp.stack([rows(a[:, start:start + chunk]) for start in starts])
-  return _chunked(cut(x), wte, cut(targets), n_vocab), (targets >= 0).sum(dtype=jnp.float32)
+  if weights is not None:
+    weights = rows(weights[:, None] * jnp.ones((1, chunk)))
+  return _chunked(cut(x), wte, cut(targets), weights, n_vocab), (targets >= 0).sum(dtype=jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -87,13 +90,18 @@ def _exponentials(x, wte, targets, n_vocab):
   return exps, sums, jnp.where(targets >= 0, most - score + jnp.log(sums), 0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _chunked(x, wte, targets, n_vocab):
-  """Sum of losses over chunks: x [chunks, n, d], targets [chunks, n]."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _chunked(x, wte, targets, weights, n_vocab):
+  """Sum of losses over chunks: x [chunks, n, d], targets [chunks, n], weights [n] or None."""
   def body(totals, chunk):
     x, targets = chunk
     return totals + _exponentials(x, wte, targets, n_vocab)[2], None
-  return jax.lax.scan(body, _no_losses(targets), (x, targets))[0].sum()
+  return _weighted(jax.lax.scan(body, _no_losses(targets), (x, targets))[0], weights).sum()
+
+
+def _weighted(a, weights):
+  """a [n] or [n, 1] times weights [n], if there are any."""
+  return a if weights is None else a * (weights if a.ndim == 1 else weights[:, None])
 
 
 def _no_losses(targets):
@@ -101,7 +109,7 @@ def _no_losses(targets):
   return jnp.zeros(targets.shape[1:], jnp.float32, out_sharding=sharding.compute('batch'))
 
 
-def _chunked_fwd(x, wte, targets, n_vocab):
+def _chunked_fwd(x, wte, targets, weights, n_vocab):
   """Loss and both gradients in one pass."""
   partial_sum = sharding.summed_later('vocab', None)
 
@@ -109,7 +117,7 @@ def _chunked_fwd(x, wte, targets, n_vocab):
     totals, grad_wte = carry
     x, targets = chunk
     exps, sums, losses = _exponentials(x, wte, targets, n_vocab)
-    exps, share = exps.astype(x.dtype), jnp.where(targets >= 0, 1 / sums, 0)[:, None]
+    exps, share = exps.astype(x.dtype), _weighted(jnp.where(targets >= 0, 1 / sums, 0)[:, None], weights)
     grad_x = share * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
                                 out_sharding=sharding.compute('batch', None))
     grad_wte += jnp.einsum('nv,nd->vd', exps, (share * x).astype(x.dtype),
@@ -120,17 +128,18 @@ def _chunked_fwd(x, wte, targets, n_vocab):
   (totals, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
   wanted, back = jax.vjp(lambda table: lookup(table, jnp.maximum(targets, 0), (None, 'batch')), wte)
   counted = (targets >= 0)[..., None]
-  grad_x -= jnp.where(counted, wanted, 0)
+  one = (lambda a: a) if weights is None else lambda a: a * weights[:, None].astype(a.dtype)
+  grad_x -= jnp.where(counted, one(wanted), 0)
   if not jax.typeof(wte).sharding.spec.reduced:
     grad_wte = jax.reshard(grad_wte, jax.typeof(wte).sharding.spec)
-  grad_wte += back(jnp.where(counted, -x, 0))[0]
-  return totals.sum(), (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
+  grad_wte += back(jnp.where(counted, one(-x), 0))[0]
+  return _weighted(totals, weights).sum(), (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
 
 
 def _chunked_bwd(n_vocab, gradients, cotangent):
   del n_vocab
   scale = lambda grad: (sharding.factor(cotangent, grad) * grad).astype(grad.dtype)
-  return *map(scale, gradients), None
+  return *map(scale, gradients), None, None
 
 
 _chunked.defvjp(_chunked_fwd, _chunked_bwd)

@@ -22,6 +22,7 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
                                 lock_config=True)
 flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on.')
+flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
                     'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
 flags.DEFINE_integer('num_processes', None, 'How many processes the run has; with --coordinator.')
@@ -51,10 +52,14 @@ def run(config, workdir):
   if config.job == 'pretrain':
     from gptjax.pretrain import pretrain
     return pretrain(config, workdir)
+  if config.job == 'finetune':
+    from gptjax.finetune.studies import run_job
+    config.finetune.predict |= FLAGS.predict
+    return run_job(config, workdir)
   if config.job == 'evaluate':
     from gptjax.evaluate.run import evaluate
     return evaluate(config, workdir)
-  raise ValueError(f'config.job = {config.job!r} is not pretrain or evaluate')
+  raise ValueError(f'config.job = {config.job!r} is not one of pretrain, finetune, evaluate')
 
 
 def main(argv):

@@ -254,6 +254,8 @@ def n_params(model_config):
   """Number of parameters, padding apart: what the papers' sizes count."""
   c = model_config
   d, f = c.n_embd, inner_width(c)
+  if c.architecture == 'lstm':  # the cell's four gates, and the projection
+    return c.n_vocab * d + 4 * f * (d + f + 1) + f * d + d
   block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
   norm = 2 * d if c.norm == 'before' else 0
   vocabularies = 1 if c.tie_word_embeddings else 2
@@ -279,6 +281,8 @@ def rematerialized(layer, policy):
 
 def unrolled(model):
   """The same model with a list of layers in place of stacked ones; its gradient is such a model too."""
+  if not hasattr(model, 'h'):  # an LSTM has but one layer
+    return model
   leaves, tree = jax.tree.flatten(model.h)
   columns = [jnp.unstack(leaf) for leaf in leaves]
   model.h = nnx.List([tree.unflatten(layer) for layer in zip(*columns)])
@@ -287,7 +291,7 @@ def unrolled(model):
 
 def stacked(model):
   """The inverse of `unrolled`."""
-  if not isinstance(model.h, Block):
+  if isinstance(getattr(model, 'h', None), nnx.List):
     model.h = jax.tree.map(lambda *layers: jnp.stack(layers), *model.h)
   return model
 

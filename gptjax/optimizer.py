@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-SCHEDULES = ('cosine', 'linear', 'constant', 'wsd')
-OPTIMIZERS = ('adamw', 'muon')
+SCHEDULES = ('cosine', 'linear', 'constant', 'wsd', 'warmup_linear')
+OPTIMIZERS = ('adamw', 'muon', 'openai_adam')
 
 # Which dimensions of a stacked weight are summed over, and which are outputs; the others (layers,
 # and the query, key and value of c_attn) are matrices of their own.
@@ -30,6 +30,9 @@ def learning_rate(config, steps, step):
     float32[].
   """
   step = jnp.asarray(step, jnp.float32)
+  if config.schedule == 'warmup_linear':  # OpenAI's name and form: the fall begins with the first step
+    x, warmup = step / steps, config.warmup_fraction
+    return config.learning_rate * jnp.where(x <= warmup, x / max(warmup, 1e-9), 1) * (1 - x)
   warmup, final = config.warmup_steps, config.final_fraction
   # x: share of the way from the end of the warm-up to the end of the run.
   x = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
@@ -46,11 +49,12 @@ def learning_rate(config, steps, step):
 
 
 def decayed(params):
-  """True for matrices (w, wte, wpe, lm_head), False for biases and gains.
+  """True for matrices (w, wte, wpe, lm_head, Flax's kernel), False for biases and gains.
 
   By name and not by rank: a bias of stacked layers has two dimensions too.
   """
-  return jax.tree.map_with_path(lambda path, _: path[-1].key in ('w', 'wte', 'wpe', 'lm_head'), params)
+  matrices = ('w', 'wte', 'wpe', 'lm_head', 'kernel')
+  return jax.tree.map_with_path(lambda path, _: path[-1].key in matrices, params)
 
 
 def _dimensions(path):
@@ -71,8 +75,32 @@ def make_optimizer(config):
   c = config
   adam = optax.scale_by_adam(c.b1, c.b2, c.epsilon)
   clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm > 0 else optax.identity()
+  if c.name == 'openai_adam':
+    return optax.chain(clip, openai_adam(c.b1, c.b2, c.epsilon, c.weight_decay))
   direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c.muon_momentum)
   return optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decayed))
+
+
+def openai_adam(b1, b2, epsilon, weight_decay):
+  """Adam as in the released code of GPT-1's fine-tuning (`opt.py`).
+
+  Unlike optax.adamw it adds epsilon to the root of the second moment before that is corrected for its bias,
+  and the correction scales the decay too.
+  """
+  def init(params):
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+  def update(gradients, state, params):
+    t = state.count + 1
+    mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+    nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, gradients)
+    corrected = jnp.sqrt(1 - b2 ** t.astype(jnp.float32)) / (1 - b1 ** t.astype(jnp.float32))
+    def one(m, v, w, decays):
+      return corrected * (m / (jnp.sqrt(v) + epsilon) + (weight_decay * w if decays else 0))
+    return jax.tree.map(one, mu, nu, params, decayed(params)), optax.ScaleByAdamState(t, mu, nu)
+
+  return optax.GradientTransformation(init, update)
 
 
 def _muon_for_blocks(adam, momentum):

@@ -169,6 +169,11 @@ def summed(gradients):
   return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x))), gradients)
 
 
+def whole(tree):
+  """Weights as every device has all of them, for code that knows nothing of shardings."""
+  return jax.tree.map(lambda x: jax.reshard(x, P()), tree)
+
+
 def zeros_of_gradient(x, dtype):
   """Zeros to which gradients with respect to x can be added."""
   return jnp.zeros(x.shape, dtype, out_sharding=_of_gradient(x))

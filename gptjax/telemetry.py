@@ -35,6 +35,8 @@ def flops_per_token(model_config, seq_len):
     {'palm': int, 'causal': int}
   """
   c = model_config
+  if c.architecture == 'lstm':
+    return dict.fromkeys(('palm', 'causal'), 6 * n_params(c))
   looked_up = c.n_ctx + (0 if c.tie_word_embeddings else c.n_vocab)
   n = n_params(c) - looked_up * c.n_embd
   square = 12 * c.n_layer * c.n_embd * seq_len

@@ -9,7 +9,8 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.losses import next_token_loss
-from gptjax.model import GPT, gathered, gathered_once, in_dtype, stacked, unrolled
+from gptjax.lstm import language_model
+from gptjax.model import gathered, gathered_once, in_dtype, stacked, unrolled
 from gptjax.optimizer import learning_rate, make_optimizer
 
 MEMORY = 0.9  # of the running mean of the loss, a step: it looks back some ten steps
@@ -33,7 +34,8 @@ class TrainState(NamedTuple):
 
 def init_state(config):
   """A fresh state, drawn from `train.seed`; call it under `jax.set_mesh`, best inside `jax.jit`."""
-  return first_state(config, nnx.to_pure_dict(nnx.state(GPT(jax.random.key(config.train.seed), config))))
+  model = language_model(jax.random.key(config.train.seed), config)
+  return first_state(config, nnx.to_pure_dict(nnx.state(model)))
 
 
 def first_state(config, params):
@@ -44,13 +46,16 @@ def first_state(config, params):
 
 def graph(config):
   """The model without its weights: `nnx.merge(graph(config), params)` is a GPT."""
-  return nnx.graphdef(nnx.eval_shape(lambda: GPT(jax.random.key(0), config)))
+  return nnx.graphdef(nnx.eval_shape(lambda: language_model(jax.random.key(0), config)))
 
 
 def dropout_keys(config, step):
   """key[batch_size], one a sequence: from seed, step and row alone; None without dropout."""
-  if config.model.dropout == 0:
-    return None
+  return sequence_keys(config, step) if config.model.dropout else None
+
+
+def sequence_keys(config, step):
+  """key[batch_size], one for each place in the batch of a step."""
   rows = jnp.arange(config.train.batch_size, out_sharding=sharding.compute('batch'))
   # Weights are drawn from the seed itself, so dropout takes a branch of its own.
   key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), 1), step)

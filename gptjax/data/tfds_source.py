@@ -25,7 +25,7 @@ def units(where, tfds_dir):
   if len(rest) > 2:
     raise ValueError(f'source tfds:{where} has more than NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]')
   split, field = [*rest, *[DEFAULT_SPLIT, ''][len(rest):]]
-  builder = _builder(name, tfds_dir)
+  builder = open_set(name, tfds_dir)
   field = field or _text_field(builder)
   if field not in _texts(builder):
     raise ValueError(f'data set {name} has no field {field!r} of text, it has {_texts(builder)}')
@@ -41,7 +41,7 @@ def units(where, tfds_dir):
           for part in range(parts) if even[part]]
 
 
-def _builder(name, tfds_dir):
+def open_set(name, tfds_dir):
   """The builder of a data set that is on disk, or that could be prepared now."""
   try:
     builder = library().builder(name, data_dir=tfds_dir or None)
@@ -76,7 +76,7 @@ def _text_field(builder):
 
 def pieces(unit, tfds_dir):
   """The pieces of the documents of a unit, in the order in which they are stored."""
-  tfds, builder = library(), _builder(unit.path, tfds_dir)
+  tfds, builder = library(), open_set(unit.path, tfds_dir)
   wanted = {unit.field, *files.FIELDS} & set(_texts(builder))
   split = tfds.even_splits(unit.split, unit.parts)[unit.part]
   data = builder.as_dataset(split=split, shuffle_files=False,
@@ -89,3 +89,15 @@ def pieces(unit, tfds_dir):
                 for name, values in batch.items()}
       place = f'tfds:{unit.path}:{unit.split}:{unit.part}:{first + i}'
       yield from files.record_pieces(fields, place, unit.field)
+
+
+def records(builder, split):
+  """The records of a split in the order in which they are stored: dicts of what `as_numpy` gives."""
+  tfds = library()
+  data = builder.as_dataset(split=split, shuffle_files=False,
+                            read_config=tfds.ReadConfig(interleave_cycle_length=1))
+  if any(kind.shape != () for kind in builder.info.features.values()):  # lists of any lengths
+    yield from tfds.as_numpy(data)
+    return
+  for batch in data.batch(BATCH).as_numpy_iterator():
+    yield from (dict(zip(batch, row)) for row in zip(*batch.values(), strict=True))

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from gptjax import atomic, checkpoint
+from gptjax.model import GPT
 from gptjax.pretrained import layout
 from gptjax.pretrained.huggingface import ACTIVATION_FIELD, ACTIVATIONS, GPT1, GPT2, PREFIX, SINGLE, spell
 from gptjax.pretrained.tokenizer_files import tokenizer_files
@@ -80,6 +81,8 @@ def folder_files(model, tokenizer):
 
 def config_json(model, tokenizer):
   """What config.json says, a dict (ValueError for what the architecture in `transformers` has not got)."""
+  if not isinstance(model, GPT):
+    raise ValueError('transformers has no such LSTM: only a Transformer can be exported')
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise ValueError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from configs import default
 from gptjax import config as configs
 from gptjax import sharding
-from gptjax.model import GPT
+from gptjax.lstm import language_model
 
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU
 
@@ -53,7 +53,7 @@ def config_for(fields):
 
 def weight_shapes(config):
   """The weights as nested dict of jax.ShapeDtypeStruct; call it under `jax.set_mesh`."""
-  return jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(GPT(jax.random.key(0), config))))
+  return jax.eval_shape(lambda: nnx.to_pure_dict(nnx.state(language_model(jax.random.key(0), config))))
 
 
 def named_leaves(tree):

@@ -49,6 +49,9 @@ def _source(path):
   known = default.fields()['model'].keys() - set(OF_THE_RUN)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
     raise ValueError(f'{workdir / "config.json"} is not that of a run of gptjax')
+  if stored.get('job') == 'finetune':
+    raise ValueError(f'{workdir} holds a fine-tuned classifier, not a language model (one that was '
+                     'fine-tuned on text lies in its folder export)')
   fields = {name: value for name, value in stored['model'].items() if name in known}
   folder = workdir / TOKENIZER
   tokenizer = tokenizers.load(str(folder)) if folder.is_dir() else None

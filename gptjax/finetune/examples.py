@@ -1,0 +1,177 @@
+"""Labelled examples: from TensorFlow Datasets or TSV files to texts and labels, every one of them checked."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Tfds(NamedTuple):
+  """A split of a data set of TensorFlow Datasets, like ('glue/sst2', 'validation')."""
+  name: str
+  split: str
+
+
+class Tsv(NamedTuple):
+  """A file in `config.finetune.data_dir`: a line of field names, then an example a line, with tabs between.
+
+  Quotation marks are text, as in the files of GLUE.
+  """
+  file: str
+
+
+class Corpus(NamedTuple):
+  """A split of the corpus that `config.data` names, in windows of `data.seq_len` tokens."""
+  split: str
+
+
+class Example(NamedTuple):
+  """One example: its texts, the answers to choose from, its label (None: it has none), and its name."""
+  texts: tuple
+  answers: tuple
+  label: Any
+  index: int
+
+
+def read(name, task, source, config, *, labelled):
+  """All examples of a source, and how many were left out for want of a label.
+
+  Args:
+    name: of the task, for messages.
+    task: tasks.Task.
+    source: Tfds or Tsv.
+    config: the config; `data.tfds_dir` and `finetune.data_dir` are read.
+    labelled: whether each example must have its label; False: labels are not looked at.
+
+  Returns:
+    ([Example, ...], int).
+
+  Raises:
+    ValueError: one line that names task, split and row (from 1) and says what is wrong with it.
+  """
+  split = source.split if isinstance(source, Tfds) else source.file
+  found, skipped, row = [], 0, 0
+  for record in records(source, config, f'task {name}, split {split}'):
+    for part in task.unfold(record):
+      row += 1
+      try:
+        example = _example(task, part, row, labelled)
+      except ValueError as error:
+        raise ValueError(f'task {name}, split {split}, row {row}: {error}') from None
+      if labelled and example.label is None:
+        if not task.skip_unlabelled:
+          raise ValueError(f'task {name}, split {split}, row {row}: no label ({task.label} = '
+                           f'{part[task.label]!r}): this split cannot be trained on or measured')
+        skipped += 1
+        continue
+      found.append(example)
+  if not found:
+    raise ValueError(f'task {name}, split {split}: it has no examples')
+  return found, skipped
+
+
+def _example(task, record, row, labelled):
+  texts = tuple(_text(record, field) for field in task.texts)
+  answers = []
+  for field in task.answers:
+    value = _field(record, field)
+    several = isinstance(value, list)
+    answers += [_text({field: one}, field) for one in value] if several else [_text(record, field)]
+  if task.kind == 'choice' and len(answers) != len(task.classes):
+    raise ValueError(f'{len(answers)} answers, but the task has {len(task.classes)}')
+  label = _label(task, _field(record, task.label)) if labelled else None
+  return Example(texts, tuple(answers), label, int(record.get('idx', row - 1)))
+
+
+def _field(record, field):
+  if field not in record or record[field] is None:
+    raise ValueError(f'the field {field!r} is missing, it has {", ".join(sorted(record))}')
+  return record[field]
+
+
+def _text(record, field):
+  text = _field(record, field)
+  if not isinstance(text, str):
+    raise ValueError(f'the field {field!r} is {type(text).__name__}, not text')
+  if not text.strip():
+    raise ValueError(f'the text of {field!r} is empty')
+  return text.strip()
+
+
+def _label(task, value):
+  """The number of a class, or a number; None where there is no label."""
+  if not task.classes:
+    return _number(value, task)
+  if isinstance(value, str):
+    if value.strip() in ('', '-', '-1'):
+      return None
+    if value not in task.classes:
+      raise ValueError(f'the label {value!r} is none of {", ".join(task.classes)}')
+    return task.classes.index(value)
+  if value < 0:
+    return None
+  if value != int(value) or value >= len(task.classes):
+    raise ValueError(f'the label {value} is none of the {len(task.classes)} classes 0 to '
+                     f'{len(task.classes) - 1}')
+  return int(value)
+
+
+def _number(value, task):
+  low, high = task.scale
+  if isinstance(value, str) and not value.strip():
+    return None
+  try:
+    number = float(value)
+  except ValueError:
+    raise ValueError(f'the label {value!r} is not a number') from None
+  if low <= number <= high:
+    return number
+  if number < 0:
+    return None
+  raise ValueError(f'the label {number:g} lies outside {low:g} to {high:g}')
+
+
+def records(source, config, place):
+  """The records of a source, dicts of str, numbers and lists of str."""
+  if isinstance(source, Tsv):
+    return _tsv(Path(config.finetune.data_dir) / source.file, place)
+  from gptjax.data import tfds_source
+  return _tfds(tfds_source, source, config.data.tfds_dir, place)
+
+
+def _tsv(path, place):
+  try:
+    file = open(path, encoding='utf-8', newline='')
+  except OSError as error:
+    raise ValueError(f'{place}: {path}: {error.strerror} (config.finetune.data_dir)') from None
+  with file:
+    try:
+      yield from csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
+    except (UnicodeDecodeError, csv.Error) as error:
+      raise ValueError(f'{place}: {path} is not a TSV file in UTF-8: {error}') from None
+
+
+def _tfds(library, source, tfds_dir, place):
+  builder = library.open_set(source.name, tfds_dir)
+  try:
+    builder.info.splits[source.split]
+  except (KeyError, ValueError):
+    raise ValueError(f'{place}: data set {source.name} has no such split, it has '
+                     f'{", ".join(sorted(builder.info.splits))}') from None
+  for record in library.records(builder, source.split):
+    yield {field: _plain(value) for field, value in record.items()}
+
+
+def _plain(value):
+  """Bytes as str, arrays as lists, numbers as Python's."""
+  if isinstance(value, bytes):
+    return value.decode(errors='replace')
+  if hasattr(value, 'to_list'):  # a ragged tensor
+    value = value.to_list()
+  if isinstance(value, np.ndarray | list):
+    return [_plain(one) for one in value]
+  if isinstance(value, np.generic):
+    value = value.item()
+  return None if isinstance(value, float) and math.isnan(value) else value

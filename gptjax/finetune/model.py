@@ -1,0 +1,99 @@
+"""A language model and a linear layer on its last activation (section 3.2): GPT-1's whole second stage.
+
+Letters: b examples, g sequences of an example, n = b g sequences, t time, d width, c classes.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax import sharding
+from gptjax.attention import dropout, fold_in
+from gptjax.finetune.transforms import TEXT
+from gptjax.lstm import language_model
+from gptjax.model import Projection
+from gptjax.sharding import merge, rows, split
+
+PROJECTIONS = (('attn', 'c_attn'), ('attn', 'c_proj'), ('mlp', 'c_fc'), ('mlp', 'c_proj'))
+
+
+class Adapted(nnx.Module):
+  """A projection with Flax's LoRA beside it: x W + b + x A B."""
+
+  def __init__(self, base, lora):
+    self.base, self.lora = base, lora
+
+  @property
+  def b(self):
+    return self.base.b
+
+  def __call__(self, x, out_sharding=None):
+    y = self.base(x, out_sharding)
+    low = sharding.whole(self.lora)(x)
+    return y + jax.reshard(jnp.reshape(low, y.shape), jax.typeof(y).sharding.spec)
+
+
+def adapt(block, key, rank, n_layer):
+  """Puts a LoRA beside each projection of the stacked layers, in place; at first they change nothing."""
+  for i, (part, name) in enumerate(PROJECTIONS):
+    base = getattr(getattr(block, part), name)
+    n_out = math.prod(base.b.shape[1:])
+    n_in = math.prod(base.w.shape[1:]) // n_out
+    make = lambda key: nnx.LoRA(n_in, rank, n_out, rngs=nnx.Rngs(key))
+    lora = jax.vmap(make)(jax.random.split(jax.random.fold_in(key, i), n_layer))
+    setattr(getattr(block, part), name, Adapted(base, lora))
+
+
+class Classifier(nnx.Module):
+  """The model that is fine-tuned.
+
+  Args of the constructor (call it under `jax.set_mesh`):
+    key: JAX random key.
+    config: the whole config, `model.n_vocab` being three more than the tokenizer's.
+    kind: of the task, see `transforms`.
+    outputs: classes; 1 for a choice and for a number; 0: there is no head.
+  """
+
+  def __init__(self, key, config, kind, outputs):
+    key_lm, key_clf, key_lora = jax.random.split(key, 3)
+    self.lm = language_model(key_lm, config)
+    if config.finetune.train == 'lora':
+      adapt(self.lm.h, key_lora, config.finetune.lora_rank, config.model.n_layer)
+    if outputs:
+      self.clf = Projection(key_clf, (config.model.n_embd, outputs), ('embed', None), (outputs,), (None,),
+                            config.model.init_std)
+    self.kind, self.head_dropout = kind, config.finetune.head_dropout
+
+  def __call__(self, tokens, lengths, keys=None):
+    """Features of all sequences, and what the head says of each example.
+
+    Args:
+      tokens: int32[b, g, t].
+      lengths: int32[b, g]; the last token of each sequence is the end token.
+      keys: key[b] for dropout, one an example; None: none.
+
+    Returns:
+      ([n, t, d] in the compute dtype, float32[b, c]: logits, one an answer for a choice, or a number; None
+      without a head).
+    """
+    b, g, t = tokens.shape
+    x = self.lm.features(merge(tokens, 0), self._sequence_keys(keys, g))
+    if self.kind == TEXT:
+      return x, None
+    last = jnp.arange(t)[None] == merge(lengths, 0)[:, None] - 1
+    h = split(jnp.einsum('nt,ntd->nd', last.astype(x.dtype), x), 0, (b, g))
+    if self.kind == 'similarity':
+      h = h.sum(1, keepdims=True)
+    # One mask for all sequences of an example, as in the released code.
+    mask = dropout(jnp.ones_like(h[:, 0]), self.head_dropout, fold_in(keys, g))
+    h = h * mask[:, None]
+    scores = split(self.clf(rows(h)), 0, h.shape[:2])
+    return x, merge(scores, 1).astype(jnp.float32)
+
+  def _sequence_keys(self, keys, g):
+    """key[n], one a sequence, of key[b]."""
+    if keys is None:
+      return None
+    return merge(jnp.stack([fold_in(keys, k) for k in range(g)], axis=1), 0)

@@ -1,0 +1,49 @@
+"""What a run of fine-tuning says: when it begins, and at its steps."""
+
+import jax
+import numpy as np
+
+from gptjax import telemetry
+
+
+def greet(run, tell, state):
+  """Says what is about to run: weights, devices, examples, widths, length."""
+  config, data, n = run.config, run.data, lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+  devices = jax.devices()
+  tell.say(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
+           + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
+  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+           f'{config.model.compute_dtype}')
+  validation = {f'validation {name}'.strip(): one for name, one in data.validation.items()}
+  splits = {'training': data.train, **validation, **data.test}
+  for name, one in splits.items():
+    cut = f', {one.cut:,} of them cut to {config.data.seq_len} tokens' if one.cut else ', none cut'
+    skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
+    tell.say(f'{name}: {len(one.index):,} examples{cut}{skipped}')
+  longest = data.train.longest
+  padded = np.array(data.widths)[np.searchsorted(data.widths, longest)].sum()
+  tell.say(f'widths {", ".join(map(str, data.widths))}: {padded / len(longest):.1f} tokens a sequence, of '
+           f'which {longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
+  tell.say(f'{run.steps:,} steps of {config.train.batch_size} examples, {run.plan.per_epoch:,} an epoch')
+  if int(state.step):
+    tell.say(f'going on after step {int(state.step)}')
+
+
+def step(run, tell, watch, number, metrics):
+  """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
+  config = run.config
+  metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+  watch.steps += 1
+  if metrics['skipped'] >= config.train.max_skipped:
+    raise ValueError(f'{int(metrics["skipped"])} steps in a row up to step {number} of task {run.data.name} '
+                     'had a loss or gradient that is not finite: lower config.optimizer.learning_rate')
+  if number % config.log.every_steps and number != run.steps:
+    return
+  steps = watch.steps
+  seconds, input_wait = watch.report()
+  speed = config.train.batch_size / seconds
+  tell.write(number, {**{f'train/{name}': value for name, value in metrics.items()},
+                      'train/examples_per_second': speed, 'train/input_wait_fraction': input_wait,
+                      **tell.goodput(steps * seconds)})
+  tell.progress(number, f'loss {metrics["loss"]:.4f}  task {metrics["task_loss"]:.4f}  '
+                f'{speed:,.0f} examples/s  {telemetry.duration((run.steps - number) * seconds)} left')

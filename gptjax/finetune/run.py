@@ -1,0 +1,245 @@
+"""One task fine-tuned with one seed: the loop around the step, evaluation, the best checkpoint."""
+
+import concurrent.futures
+import contextlib
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from gptjax import atomic, hosts, sharding, telemetry
+from gptjax import checkpoint as checkpoints
+from gptjax import config as configs
+from gptjax.data import pipeline
+from gptjax.finetune import batches, report, results, weights
+from gptjax.finetune.step import predict_step, train_step
+from gptjax.finetune.transforms import TEXT
+from gptjax.pretrained.export import save_pretrained
+
+
+class Run(NamedTuple):
+  """What does not change while one task is fine-tuned with one seed."""
+  config: Any     # of the model that is fine-tuned: n_vocab counts the new tokens, train.seed is the run's
+  folder: Path
+  mesh: Any
+  data: Any       # data.Data
+  tokenizer: Any
+  plan: Any       # batches.Plan
+  graphdef: Any
+  steps: int
+  stop: Any       # hosts.Stop
+  watchdog: Any   # Watchdog
+
+
+def fine_tuned(run, source):
+  """Fine-tunes, or goes on where the folder's newest checkpoint is.
+
+  Args:
+    run: Run.
+    source: layout.Source of the pretrained weights, or None.
+
+  Returns:
+    {'seed', 'step' of the best checkpoint, 'steps', 'cut', 'metrics'}; None if told to stop.
+  """
+  config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
+  done = hosts.told(lambda: json.loads(path.read_text()) if path.exists() else None)
+  if done and not config.finetune.predict:
+    return done
+  hosts.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
+  begin = functools.partial(weights.first_state, config, run.data.task.kind, run.data.outputs)
+  shapes = sharding.concrete(jax.eval_shape(lambda: begin(None, run.mesh)), run.mesh)
+  restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
+  state = restored[0] if restored else begin(source, run.mesh)
+  tell = telemetry.Telemetry(run.folder, run.steps, config.log.tensorboard)
+  tell.begin(int(state.step))
+  saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
+                                  {'corpus_digest': run.data.digest, 'versions': configs.versions()})
+  try:
+    report.greet(run, tell, state)
+    state, finished = loop(run, state, tell, saves)
+    result = conclude(run, state, shapes, tell) if finished else None
+    if result is None:
+      tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+    return result
+  except Exception as error:
+    hosts.fail(error, run.folder)  # now: closing waits for a save in flight, and that for the others
+    raise
+  finally:
+    saves.close()
+    tell.close()
+
+
+def loop(run, state, tell, saves):
+  """Trains from `state.step` to the last step, an early stop, or until told to stop.
+
+  Returns:
+    (state, whether the run is over).
+  """
+  start, watch, late = int(state.step), telemetry.Stopwatch(), None
+  side_work(run, state, start, tell, saves)
+  at_work = start < run.steps and not run.stop.asked() and not over(run, tell)
+  step_fns = compiled(run, state, tell) if at_work else {}
+  made = pipeline.plain_batches(functools.partial(train_batch, run), start, run.steps if at_work else start)
+  with contextlib.closing(pipeline.ahead(made, functools.partial(sharding.put, mesh=run.mesh), 2)) as ahead:
+    watch.restart()
+    for step, (batch, waited) in enumerate(ahead, start):
+      watch.input += waited
+      state, metrics = step_fns[batch['tokens'].shape[2]](state, batch)
+      if late:
+        report.step(run, tell, watch, *late)
+        run.watchdog.progress()
+      late = step + 1, metrics
+      if due(run, step + 1) or _every(run.config.checkpoint.every_steps, step + 1):
+        report.step(run, tell, watch, *late)
+        late, aside = None, time.monotonic()
+        side_work(run, state, step + 1, tell, saves)
+        watch.aside += time.monotonic() - aside
+      saves.poll()
+      if run.stop.asked() or (due(run, step + 1) and over(run, tell)):
+        break
+  if late:
+    report.step(run, tell, watch, *late)
+  run.watchdog.progress(slow=True)
+  stopped = run.stop.asked()
+  if stopped:
+    saves.save(state, int(state.step), _metric(tell, int(state.step)))
+  saves.wait()
+  return state, not stopped
+
+
+def compiled(run, state, tell):
+  """{width: the train step, compiled for it}, as many at a time as there are cores; the state is donated."""
+  step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
+                                   numeric=run.data.numeric, steps=run.steps), donate_argnums=0)
+  began, nobody, jobs = time.monotonic(), np.arange(0), {}
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    for width in run.data.widths:
+      batch = sharding.put(batch_of(run, run.data.train, nobody, width), run.mesh)
+      jobs[width] = pool.submit(step.lower(state, batch).compile)
+    bar = tqdm(jobs.items(), desc='compiling', unit='width', leave=False, disable=None)
+    made = {width: job.result() for width, job in bar}
+  tell.say(f'compiled the step for {len(made)} widths in {time.monotonic() - began:.1f} s')
+  return made
+
+
+def batch_of(run, encoded, examples, width):
+  """This host's rows of a batch of these examples."""
+  size = run.config.train.batch_size
+  return batches.batch(encoded, examples, width, size, sharding.local_rows(size, run.mesh))
+
+
+def train_batch(run, step):
+  """This host's rows of batch `step`."""
+  return batch_of(run, run.data.train, *run.plan(step))
+
+
+def _every(every, step):
+  return every > 0 and step > 0 and step % every == 0
+
+
+def due(run, step):
+  """Whether the model is measured after a step: after each epoch, each eval.every_steps, and the last one."""
+  epochs, every = run.plan.per_epoch, run.config.eval.every_steps
+  return step == run.steps or _every(epochs, step) or _every(every, step)
+
+
+def side_work(run, state, step, tell, saves):
+  """Evaluation and checkpoint, where due after `step` and not yet on record."""
+  run.watchdog.progress(slow=True)
+  if due(run, step) and _metric(tell, step) is None:
+    outputs = measure(run, state, run.data.validation)
+    if outputs is None:
+      return
+    found = results.scores(run.data, outputs, run.data.validation)
+    score = results.main_score(run.data, found)
+    tell.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
+    tell.say(f'step {step}  {_shown(found)}')
+  if due(run, step) or _every(run.config.checkpoint.every_steps, step):
+    saves.wait()
+    saves.save(state, step, _metric(tell, step))
+
+
+def _shown(metrics):
+  return '  '.join(f'{name} {value:.2f}' for name, value in metrics.items())
+
+
+def _metric(tell, step):
+  """What `Checkpoints` keeps the smallest of; None where nothing was measured."""
+  score = hosts.told(lambda: tell.value(step, 'eval/score'))
+  return None if score is None else -score
+
+
+def history(tell):
+  """[[score, step], ...] of all evaluations so far, the same on all hosts."""
+  return hosts.told(lambda: [[record['eval/score'], record['step']] for record in tell.records
+                             if 'eval/score' in record])
+
+
+def over(run, tell):
+  """Whether `finetune.patience` evaluations have brought nothing better."""
+  patience = run.config.finetune.patience
+  found = [score for score, _ in history(tell)] if patience else []
+  return len(found) > patience > 0 and max(found[-patience:]) <= max(found[:-patience])
+
+
+def measure(run, state, splits):
+  """What the head says of all examples of several batches.Encoded.
+
+  Returns:
+    {name: float[n, c]}, or None if told to stop.
+  """
+  step = jax.jit(functools.partial(predict_step, config=run.config, graphdef=run.graphdef))
+  outputs = {}
+  for name, encoded in splits.items():
+    values, rows = [], []
+    made = batches.in_order(encoded.longest, run.data.widths, run.config.train.batch_size)
+    bar = tqdm(made, desc=f'measuring {name}'.strip(), unit='batch', leave=False, disable=None)
+    for examples, width in bar:
+      if run.stop.asked():
+        return None
+      batch = sharding.put(batch_of(run, encoded, examples, width), run.mesh)
+      values.append(step(state, batch)[:len(examples)])
+      rows.append(examples)
+      jax.block_until_ready(values[-2:-1])  # a few are under way, not all: else the watchdog could not tell
+      run.watchdog.progress(slow=len(values) == 1)
+    outputs[name] = np.concatenate(jax.device_get(values))[np.argsort(np.concatenate(rows))]
+  return outputs
+
+
+def conclude(run, state, shapes, tell):
+  """The result of a run: the metrics of its best checkpoint, and its predictions; None if told to stop."""
+  config, data = run.config, run.data
+  _, step = max(history(tell), key=lambda pair: (pair[0], -pair[1]))
+  found = hosts.told(lambda: next(record for record in reversed(tell.records)
+                                  if record['step'] == step and 'eval/score' in record))
+  result = {'seed': config.train.seed, 'step': step, 'steps': run.steps, 'cut': data.train.cut,
+            'metrics': {name.removeprefix('eval/'): value for name, value in found.items()
+                        if name.startswith('eval/') and name != 'eval/score'}}
+  exported = data.task.kind == TEXT and config.model.architecture == 'transformer' and not hosts.several()
+  splits = dict(data.test)
+  if config.finetune.train_examples:
+    splits['train'] = batches.first(data.train, config.finetune.train_examples)
+  if splits or exported:
+    path = run.folder / 'checkpoints' / str(step)
+    if step != int(state.step):
+      state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
+    outputs = measure(run, state, splits)
+    if outputs is None:
+      return None
+    if config.finetune.train_examples:
+      result['train_metrics'] = results.scores(data, {'': outputs.pop('train')}, {'': splits['train']})
+    hosts.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
+                        for file, values in outputs.items()])
+  if exported:
+    save_pretrained(weights.language_model(state, config), run.tokenizer, run.folder / 'export')
+    tell.say(f'export        {run.folder / "export"}')
+  hosts.told(lambda: atomic.write(run.folder / results.RESULT, json.dumps(result, indent=1)))
+  tell.say(f'best at step {step}: {_shown(result["metrics"])}')
+  return result

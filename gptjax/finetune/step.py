@@ -1,0 +1,168 @@
+"""The state of fine-tuning, its loss L3 = L2 + lambda L1 (section 3.2), and the step as a pure function."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from gptjax import sharding
+from gptjax.finetune import parts
+from gptjax.finetune.model import Classifier
+from gptjax.losses import next_token_loss
+from gptjax.model import gathered, in_dtype
+from gptjax.optimizer import learning_rate, make_optimizer
+from gptjax.sharding import merge
+from gptjax.train import microbatches, sequence_keys
+
+
+class State(NamedTuple):
+  """All that a run of fine-tuning is made of.
+
+  step: int32[], updates tried so far, and the number of the batch that comes next.
+  skipped: int32[], steps in a row, up to the last one, that were not finite and changed nothing.
+  params, frozen: trained and other weights, see `parts`.
+  opt_state: Optax's, of the trained ones.
+  """
+  step: jax.Array
+  skipped: jax.Array
+  params: Any
+  frozen: Any
+  opt_state: Any
+
+
+def graph(config, kind, outputs):
+  """The `Classifier` without its weights."""
+  return nnx.graphdef(nnx.eval_shape(lambda: Classifier(jax.random.key(0), config, kind, outputs)))
+
+
+def first_state(config, params):
+  """The state before the first step, with these weights of a `Classifier`."""
+  trained, frozen = parts.separate(params, config)
+  zero = lambda: jnp.zeros((), jnp.int32)
+  return State(zero(), zero(), trained, frozen, make_optimizer(config.optimizer).init(trained))
+
+
+def task_losses(scores, labels, weights, numeric):
+  """float32[b]: cross-entropy of each example, or half its squared error; 0 where the weight is 0.
+
+  Args:
+    scores: float32[b, c], see `Classifier`.
+    labels: float32[b]: the number of a class, or a number, scaled to [-1, 1].
+    weights: float32[b].
+    numeric: whether labels are numbers.
+  """
+  if numeric:
+    losses = (scores[:, 0] - labels) ** 2 / 2
+  else:
+    right = jnp.arange(scores.shape[1])[None] == labels[:, None].astype(jnp.int32)
+    losses = jax.nn.logsumexp(scores, -1) - jnp.where(right, scores, 0).sum(-1)
+  return jnp.where(weights > 0, losses * weights, 0)
+
+
+def language_losses(model, x, batch, config):
+  """Sum over examples of weight times the mean loss a token, and of its mean over the example's sequences."""
+  g, targets = batch['tokens'].shape[1], following(batch)
+  n_targets = jnp.maximum((targets >= 0).sum(1), 1)
+  weights = merge(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
+  table = gathered(model.unembedding)
+  return next_token_loss(x, table, targets, model.n_vocab, config.loss.chunk, weights)[0]
+
+
+def following(batch):
+  """int32[n, t]: the token after each one of all sequences; -1 after the last and for padding."""
+  tokens, lengths = merge(batch['tokens'], 0), merge(batch['lengths'], 0)
+  shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
+  return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
+
+
+def loss_and_grads(state, batch, keys, config, graphdef, numeric):
+  """L3 of a batch and its gradient with respect to the trained weights.
+
+  Args:
+    state: State.
+    batch: of `batches.batch`.
+    keys: key[b] for dropout, or None.
+    config: the resolved config.
+    graphdef: of `graph`.
+    numeric: whether labels are numbers.
+
+  Returns:
+    ((L3, L2, L1) float32[] each, tree like `state.params`).
+  """
+  count = jnp.maximum(batch['weights'].sum(), 1)
+  moving, still = in_dtype(parts.entered(state.params, state.frozen, config), config.model.compute_dtype)
+
+  def loss(moving, batch, keys):
+    model = parts.assembled(graphdef, moving, still, config)
+    x, scores = model(batch['tokens'], batch['lengths'], keys)
+    if scores is None:
+      language = language_losses(model.lm, x, batch, config) / count
+      return language, (language, jnp.zeros_like(language), language)
+    task = task_losses(scores, batch['labels'], batch['weights'], numeric).sum() / count
+    if config.finetune.lm_coef == 0:
+      return task, (task, task, jnp.zeros_like(task))
+    language = language_losses(model.lm, x, batch, config) / count
+    both = task + config.finetune.lm_coef * language
+    return both, (both, task, language)
+
+  value_and_grad = jax.value_and_grad(loss, has_aux=True)
+  moving = sharding.summed_late(moving)
+  n = config.train.batch_size // config.train.microbatch_size
+  if n == 1:
+    (_, values), grads = value_and_grad(moving, batch, keys)
+  else:
+    def accumulate(totals, part):
+      (_, values), grads = value_and_grad(moving, *part)
+      return jax.tree.map(lambda t, x: t + x.astype(t.dtype), totals, (values, grads)), None
+
+    zeros = jax.tree.map(lambda x: sharding.zeros_of_gradient(x, jnp.float32), ((count,) * 3, moving))
+    (values, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
+  grads = parts.left(jax.tree.map(lambda g: g.astype(jnp.float32), sharding.summed(grads)), config)
+  return values, grads
+
+
+def train_step(state, batch, *, config, graphdef, numeric, steps):
+  """One update; a pure function of its arguments.
+
+  A step whose loss or gradient norm is not finite changes no weight and no moment; it only counts.
+
+  Args:
+    state: State.
+    batch: of `batches.batch`.
+    steps: updates in the whole run.
+    Others as `loss_and_grads`.
+
+  Returns:
+    (State, {'loss', 'task_loss', 'lm_loss', 'grad_norm', 'learning_rate', 'skipped': scalars}).
+  """
+  dropout = config.model.dropout or config.finetune.head_dropout
+  keys = sequence_keys(config, state.step) if dropout else None
+  (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, numeric)
+  norm = optax.tree.norm(grads)
+  rate = learning_rate(config.optimizer, steps, state.step)
+  updates, opt_state = make_optimizer(config.optimizer).update(grads, state.opt_state, state.params)
+  params = jax.tree.map(lambda w, u: w - rate * u, state.params, updates)
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+  skipped = jnp.where(finite, 0, state.skipped + 1)
+  new = State(state.step + 1, skipped, keep(params, state.params), state.frozen,
+              keep(opt_state, state.opt_state))
+  return new, {'loss': loss, 'task_loss': task, 'lm_loss': language, 'grad_norm': norm,
+               'learning_rate': rate, 'skipped': skipped}
+
+
+def predict_step(state, batch, *, config, graphdef):
+  """What the head says of each example, without dropout: float32[b, c], the same on every device.
+
+  Without a head, [b, 2]: an even share of the sum of losses of all tokens in the batch, and of their number.
+  """
+  moving, still = in_dtype(parts.entered(state.params, state.frozen, config), config.model.compute_dtype)
+  model = parts.assembled(graphdef, moving, still, config)
+  x, scores = model(batch['tokens'], batch['lengths'])
+  if scores is None:
+    table = gathered(model.lm.unembedding)
+    sums = next_token_loss(x, table, following(batch), model.lm.n_vocab, config.loss.chunk)
+    scores = jnp.stack(sums)[None] * (batch['weights'] / batch['weights'].sum())[:, None]
+  return jax.reshard(scores, jax.P())

@@ -1,0 +1,145 @@
+"""The paper's studies of fine-tuning, Table 5 and Figure 2: each is several runs of the job."""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+from gptjax import atomic
+from gptjax.finetune import job, results, tasks, weights, zero_shot
+from gptjax.pretrain import DONE
+
+# Table 5 of the paper, on the test sets of GLUE.
+TABLE_5 = {
+  'aux LM': dict(cola=45.4, sst2=91.3, mrpc=82.3, stsb=82.0, qqp=70.3, mnli=81.8, qnli=88.1, rte=56.0),
+  'no pretraining': dict(cola=18.9, sst2=84.0, mrpc=79.4, stsb=30.9, qqp=65.5, mnli=75.7, qnli=71.2,
+                         rte=53.8),
+  'no aux LM': dict(cola=47.9, sst2=92.0, mrpc=84.9, stsb=83.2, qqp=69.8, mnli=81.1, qnli=86.9, rte=54.4),
+  'LSTM': dict(cola=30.3, sst2=90.5, mrpc=83.2, stsb=71.8, qqp=68.1, mnli=73.7, qnli=81.1, rte=54.6),
+}
+
+
+def run_job(config, workdir):
+  """The job `finetune`: the study that the config names, or plain fine-tuning; its exit code."""
+  jobs = {'': job.finetune, 'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
+  if config.finetune.study not in jobs:
+    raise ValueError(f'config.finetune.study = {config.finetune.study!r} is not one of '
+                     f'{", ".join(filter(None, jobs))}')
+  return jobs[config.finetune.study](config, workdir)
+
+
+def changed(config, changes):
+  """A copy of a config with {'section.field': value} set, that is no study itself."""
+  config = copy.deepcopy(config)
+  for name, value in {**changes, 'finetune.study': ''}.items():
+    section, _, field = name.rpartition('.')
+    (config[section] if section else config)[field] = value
+  return config
+
+
+def ablations(config, workdir):
+  """Table 5: with and without the auxiliary loss, without pretraining, and the LSTM.
+
+  Each variant is a workdir of its own, WORKDIR/VARIANT.
+
+  Returns:
+    Exit code: 0 or 75.
+  """
+  variants = {'aux LM': {}, 'no pretraining': {'finetune.pretrained': False},
+              'no aux LM': {'finetune.lm_coef': 0.0}}
+  if config.finetune.lstm_from:
+    variants['LSTM'] = {'init_from': config.finetune.lstm_from}
+  else:
+    print('no LSTM, for config.finetune.lstm_from is empty', file=sys.stderr)
+  found = {}
+  for name, changes in variants.items():
+    folder = Path(workdir) / name.replace(' ', '-')
+    print(f'\n{name}: {folder}', file=sys.stderr)
+    code = job.finetune(changed(config, changes), folder)
+    if code != DONE:
+      return code
+    found[name] = json.loads((folder / results.RESULTS).read_text())['tasks']
+  if jax.process_index() == 0:
+    write(workdir, found, ablation_table(found, config.finetune.tasks))
+  return DONE
+
+
+def ablation_table(found, names):
+  """Table 5 in Markdown, its own figures beside the paper's; {variant: {task: {metric: value}}}."""
+  metric = {name: main_metric(name) for name in names}
+  lines = ['| | Avg | ' + ' | '.join(f'{name} {metric[name]}' for name in names) + ' |',
+           '|---' * (len(names) + 2) + '|']
+  known = all(name in TABLE_5['aux LM'] for name in names)
+  for variant, tasks_of in found.items():
+    for who, values in ((variant, [tasks_of[name][metric[name]] for name in names]),
+                        (f'{variant}, the paper', [TABLE_5[variant].get(name) for name in names])):
+      mean = '-' if None in values else f'{sum(values) / len(values):.1f}'
+      shown = ' | '.join('-' if value is None else f'{value:.1f}' for value in values)
+      if who == variant or known:
+        lines.append(f'| {who} | {mean} | {shown} |')
+  return '\n'.join(lines)
+
+
+def main_metric(name):
+  """The key in results.json of what a task is judged by."""
+  task = tasks.find(name)
+  return task.metrics[0] + ('/all' if len(task.validation) > 1 else '')
+
+
+def transfer(config, workdir):
+  """Figure 2, left: the embeddings and the first 0 .. n blocks taken over; scores and a plot.
+
+  Returns:
+    Exit code: 0 or 75.
+  """
+  weights.source_of(shape := copy.deepcopy(config))
+  found = {}
+  for n in range(shape.model.n_layer + 1):
+    folder = Path(workdir) / f'transfer-{n}'
+    print(f'\nembeddings and {n} of {shape.model.n_layer} layers: {folder}', file=sys.stderr)
+    code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder)
+    if code != DONE:
+      return code
+    runs = json.loads((folder / results.RESULTS).read_text())['runs']
+    found[n] = {name: {'validation': results.spread([run['metrics'][main_metric(name)] for run in of_task]),
+                       'train': results.spread([run['train_metrics'][tasks.find(name).metrics[0]]
+                                                for run in of_task])} for name, of_task in runs.items()}
+  if jax.process_index() == 0:
+    lines = ['| layers taken over | ' + ' | '.join(f'{name} dev | {name} train' for name in found[0]) + ' |',
+             '|---' * (2 * len(found[0]) + 1) + '|']
+    for n, of in found.items():
+      means = [of[name][split]['mean'] for name in of for split in ('validation', 'train')]
+      lines.append(f'| {n} | ' + ' | '.join(f'{mean:.1f}' for mean in means) + ' |')
+    write(workdir, found, '\n'.join(lines))
+    print(f'plot          {plot_transfer(workdir, found)}', file=sys.stderr)
+  return DONE
+
+
+def plot_transfer(workdir, found):
+  """Scores against the number of layers: solid on the validation set, dashed on training examples."""
+  import matplotlib
+  matplotlib.use('Agg')
+  from matplotlib import pyplot
+  figure, axes = pyplot.subplots(figsize=(5, 4), layout='constrained')
+  layers = list(found)
+  for i, name in enumerate(found[0]):
+    for split, style in (('validation', '-'), ('train', '--')):
+      curve = [found[n][name][split] for n in layers]
+      mean, least, most = ([s[which] for s in curve] for which in ('mean', 'min', 'max'))
+      axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=f'{name}, {split}')
+      axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)
+  axes.set(xlabel='layers transferred', ylabel=', '.join(sorted({main_metric(name) for name in found[0]})))
+  axes.legend()
+  path = Path(workdir) / 'transfer.png'
+  figure.savefig(path, dpi=120)
+  pyplot.close(figure)
+  return path
+
+
+def write(workdir, found, table):
+  """Writes results.json and results.md of a study, and says the table."""
+  atomic.write(Path(workdir) / results.RESULTS, json.dumps({'study': found}, indent=1))
+  atomic.write(Path(workdir) / results.TABLE, table + '\n')
+  print(f'\n{table}\n\nresults       {Path(workdir) / results.RESULTS}', file=sys.stderr)

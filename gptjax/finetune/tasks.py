@@ -1,0 +1,138 @@
+"""The supervised tasks of GPT-1 (sections 4.2 and 4.3), each a declaration.
+
+A task of your own is one more entry of TASKS; `reviews` is one that reads TSV files.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gptjax.finetune import transforms
+from gptjax.finetune.examples import Corpus, Tfds, Tsv
+
+
+class Task(NamedTuple):
+  """What there is to know of a task.
+
+  kind: how its texts become sequences, see `transforms`: classification, entailment, similarity or choice;
+    or transforms.TEXT.
+  train: sources whose examples are trained on.
+  validation: {name: source} that the best checkpoint is chosen by, '' being the name of an only one.
+  test: {name of a predictions file: source}, labelled or not.
+  texts: fields of its texts: the text; premise, hypothesis; the two; or document and question, if it has one.
+  metrics: of `metrics`; the best checkpoint is the one with the best first metric.
+  paper: {metric, or metric/name of a validation source: the figure of the paper, on its test set}.
+  classes: names of the labels, in the order of their numbers; of a choice, one an answer; (): a number.
+  answers: of a choice: fields, each of one answer or of a list of them.
+  label: its field; a negative number there, or no value, means that the example has none.
+  scale: the least and the largest value of a label that is a number.
+  unfold: function from a record to the records that are in it.
+  skip_unlabelled: leave out examples for training without a label, and say how many.
+  glue: predictions are written as the GLUE benchmark takes them: 'number' or 'name' of the label.
+  """
+  kind: str
+  train: tuple
+  validation: dict
+  test: dict
+  texts: tuple
+  metrics: tuple
+  paper: dict
+  classes: tuple = ()
+  answers: tuple = ()
+  label: str = 'label'
+  scale: tuple = (0.0, 1.0)
+  unfold: Callable = lambda record: [record]
+  skip_unlabelled: bool = False
+  glue: str = ''
+
+
+def _questions(record):
+  """RACE keeps an article and all its questions in one record."""
+  return [{'article': record['article'], 'question': question, 'options': options, 'label': answer}
+          for question, options, answer in zip(record['questions'], record['options'], record['answers'],
+                                               strict=True)]
+
+
+def _right_ending(record):
+  """Story Cloze counts its two endings from 1, and has -1 where there is no label."""
+  label = record['label']
+  return [{**record, 'label': label - 1 if label > 0 else -1}]
+
+
+def _glue(name, file, *, kind='classification', glue='number', **declaration):
+  """A task of the GLUE benchmark as TFDS has it."""
+  source = lambda split: Tfds(f'glue/{name}', split)
+  return Task(**{'kind': kind, 'train': (source('train'),), 'validation': {'': source('validation')},
+                 'test': {file: source('test')}, 'glue': glue, **declaration})
+
+
+PAIR, NLI = ('sentence1', 'sentence2'), ('premise', 'hypothesis')
+
+TASKS = {
+  # Classification.
+  'sst2': _glue('sst2', 'SST-2', texts=('sentence',), classes=('negative', 'positive'),
+                metrics=('accuracy',), paper={'accuracy': 91.3}),
+  'cola': _glue('cola', 'CoLA', texts=('sentence',), classes=('unacceptable', 'acceptable'),
+                metrics=('matthews', 'accuracy'), paper={'matthews': 45.4}),
+  # Similarity.
+  'mrpc': _glue('mrpc', 'MRPC', kind='similarity', texts=PAIR, classes=('not_equivalent', 'equivalent'),
+                metrics=('f1', 'accuracy'), paper={'f1': 82.3}),
+  'qqp': _glue('qqp', 'QQP', kind='similarity', texts=('question1', 'question2'),
+               classes=('not_duplicate', 'duplicate'), metrics=('f1', 'accuracy'), paper={'f1': 70.3}),
+  'stsb': _glue('stsb', 'STS-B', kind='similarity', texts=PAIR, scale=(0.0, 5.0),
+                metrics=('pearson', 'spearman'), paper={'pearson': 82.0}),
+  # Entailment.
+  'mnli': _glue('mnli', '', kind='entailment', texts=NLI, glue='name', metrics=('accuracy',),
+                classes=('entailment', 'neutral', 'contradiction'),
+                validation={'m': Tfds('glue/mnli', 'validation_matched'),
+                            'mm': Tfds('glue/mnli', 'validation_mismatched')},
+                test={'MNLI-m': Tfds('glue/mnli', 'test_matched'),
+                      'MNLI-mm': Tfds('glue/mnli', 'test_mismatched')},
+                paper={'accuracy/m': 82.1, 'accuracy/mm': 81.4}),
+  'qnli': _glue('qnli', 'QNLI', kind='entailment', texts=('question', 'sentence'), glue='name',
+                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={'accuracy': 88.1}),
+  'rte': _glue('rte', 'RTE', kind='entailment', texts=PAIR, glue='name', metrics=('accuracy',),
+               classes=('entailment', 'not_entailment'), paper={'accuracy': 56.0}),
+  # Where SNLI's annotators did not agree there is no label; those examples are left out by everyone.
+  'snli': Task('entailment', (Tfds('snli', 'train'),), {'': Tfds('snli', 'validation')},
+               {'SNLI': Tfds('snli', 'test')}, NLI, ('accuracy',), {'accuracy': 89.9},
+               classes=('entailment', 'neutral', 'contradiction'), skip_unlabelled=True),
+  'scitail': Task('entailment', (Tfds('sci_tail', 'train'),), {'': Tfds('sci_tail', 'validation')},
+                  {'SciTail': Tfds('sci_tail', 'test')}, NLI, ('accuracy',), {'accuracy': 88.3},
+                  classes=('entails', 'neutral')),
+  # Multiple choice.
+  'race': Task('choice', (Tfds('race/middle', 'train'), Tfds('race/high', 'train')),
+               {'m': Tfds('race/middle', 'dev'), 'h': Tfds('race/high', 'dev')},
+               {'RACE-m': Tfds('race/middle', 'test'), 'RACE-h': Tfds('race/high', 'test')},
+               ('article', 'question'), ('accuracy',),
+               {'accuracy/m': 62.9, 'accuracy/h': 57.4, 'accuracy/all': 59.0},
+               classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions),
+  # As in the released code: the labelled stories of 2016, four fifths of them to train on.
+  'story_cloze': Task('choice', (Tfds('story_cloze/2016', 'validation[:80%]'),),
+                      {'': Tfds('story_cloze/2016', 'validation[80%:]')},
+                      {'StoryCloze': Tfds('story_cloze/2016', 'test')},
+                      ('context',), ('accuracy',), {'accuracy': 86.5},
+                      classes=('1', '2'), answers=('endings',), unfold=_right_ending),
+  # Your own text, config.data.source or corpus: a language model on it, and no head.
+  'text': Task(transforms.TEXT, (Corpus('train'),), {'': Corpus('validation')}, {}, (), ('perplexity',), {}),
+  # One of your own: TSV files with a line of field names, in config.finetune.data_dir.
+  'reviews': Task(
+    kind='classification',
+    train=(Tsv('train.tsv'),),
+    validation={'': Tsv('dev.tsv')},
+    test={'reviews': Tsv('test.tsv')},
+    texts=('text',),
+    label='label',
+    classes=('bad', 'good'),
+    metrics=('accuracy', 'f1'),
+    paper={}),
+}
+
+
+def find(name):
+  """The Task of this name (ValueError that names the nearest one)."""
+  if name not in TASKS:
+    nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
+    raise ValueError(f'config.finetune.tasks: {name!r} is not a task: did you mean {nearest}? There are '
+                     f'{", ".join(TASKS)}; one of your own is an entry of gptjax/finetune/tasks.py')
+  return TASKS[name]

@@ -1,0 +1,146 @@
+"""Where the weights of a fine-tuning run begin: pretrained, transferred in part, or fresh."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax import sharding
+from gptjax.data import tokenizers
+from gptjax.finetune import parts, step, transforms
+from gptjax.finetune.model import Classifier
+from gptjax.model import padded_vocab, stacked
+from gptjax.pretrained import layout, open_source
+from gptjax.pretrained.workdir import OF_THE_RUN
+from gptjax.train import graph
+
+
+def source_of(config):
+  """The layout.Source and the tokenizer that a config names; the shape of its model is that of the source.
+
+  Args:
+    config: as written; `model` is changed in place to what the weights were made for.
+
+  Raises:
+    ValueError: there is no source where one is needed, or no tokenizer, or it cannot be read.
+  """
+  if not config.init_from:
+    if config.finetune.pretrained:
+      raise ValueError('config.init_from is missing: name a folder of pretrained weights, or begin with '
+                       'fresh ones by --config.finetune.pretrained=False')
+    return None, _own_tokenizer(config)
+  source = open_source(config.init_from)
+  fields = layout.config_for(source.fields).model.to_dict()
+  for name, value in fields.items():
+    if name not in (*OF_THE_RUN, 'dropout'):  # what to drop in training is the run's own choice
+      config.model[name] = value
+  tokenizer = source.tokenizer or _own_tokenizer(config)
+  if tokenizer.n_vocab > config.model.n_vocab:
+    raise ValueError(f'the tokenizer {tokenizer.name} has {tokenizer.n_vocab} entries, but the model of '
+                     f'config.init_from = {config.init_from!r} only {config.model.n_vocab}')
+  return source, tokenizer
+
+
+def _own_tokenizer(config):
+  if not config.data.tokenizer:
+    raise ValueError('no tokenizer lies with the weights: name one, --config.data.tokenizer=gpt1:DIR say')
+  tokenizer = tokenizers.load(config.data.tokenizer)
+  if not config.init_from:
+    config.model.n_vocab = tokenizer.n_vocab
+  return tokenizer
+
+
+def with_marks(config):
+  """The config of the model that is fine-tuned: with three tokens more."""
+  config = copy.deepcopy(config)
+  config.model.n_vocab += 3
+  return config
+
+
+def first_state(config, kind, outputs, source, mesh):
+  """The step.State before the first step.
+
+  Args:
+    config: of the run, from `with_marks`.
+    kind, outputs: see `Classifier`.
+    source: layout.Source or None.
+    mesh: the mesh.
+  """
+  def make(given):
+    model = Classifier(jax.random.key(config.train.seed), config, kind, outputs)
+    params = nnx.to_pure_dict(nnx.state(model))
+    if given is not None:
+      params['lm'] = transferred(params['lm'], given, config)
+    return step.first_state(config, params)
+
+  if source is None or not config.finetune.pretrained:
+    return jax.jit(lambda: make(None))()
+  pretrained = copy.deepcopy(config)
+  pretrained.model.n_vocab -= 3
+  return jax.jit(make)(source.read(sharding.concrete(layout.weight_shapes(pretrained), mesh)))
+
+
+def transferred(fresh, given, config):
+  """Fresh weights of a language model with those that are taken over in their place (Figure 2, left).
+
+  Embeddings and positions always; of blocks the first `finetune.transfer_layers`; what comes after the
+  blocks only with all of them.
+  """
+  n, n_layer = config.finetune.transfer_layers, config.model.n_layer
+  everything = n in (-1, n_layer)
+  taken = {'wte': _rows(fresh['wte'], given['wte'], config.model.n_vocab - 3)}
+  if 'wpe' in given:
+    taken['wpe'] = given['wpe']
+  if everything:
+    taken |= {name: value for name, value in given.items() if name not in ('wte', 'wpe', 'h', 'lm_head')}
+  if 'lm_head' in given:
+    taken['lm_head'] = _rows(fresh['lm_head'], given['lm_head'], config.model.n_vocab - 3)
+  if 'h' in given:
+    taken['h'] = _blocks(fresh['h'], given['h'], n_layer if everything else n)
+  return {**fresh, **taken}
+
+
+def language_model(state, config):
+  """The language model in a State as a GPT like any other: without new tokens, its LoRAs added up."""
+  plain = copy.deepcopy(config)
+  plain.model.n_vocab -= 3
+
+  def make(state):
+    moving, still = parts.entered(state.params, state.frozen, config)
+    joined = parts.assembled(step.graph(config, transforms.TEXT, 0), moving, still, config)
+    lm = nnx.to_pure_dict(nnx.state(stacked(joined.lm)))
+    n, pad = plain.model.n_vocab, padded_vocab(plain.model) - plain.model.n_vocab
+    for name in {'wte', 'lm_head'} & lm.keys():
+      place = jax.typeof(lm[name]).sharding.spec
+      lm[name] = jax.reshard(jnp.pad(jax.reshard(lm[name], jax.P())[:n], ((0, pad), (0, 0))), place)
+    return _added_up(lm)
+
+  return nnx.merge(graph(plain), jax.jit(make)(state))
+
+
+def _added_up(tree):
+  """Weights in which each projection has what its LoRA added to it."""
+  if not isinstance(tree, dict):
+    return tree
+  if 'lora' in tree:
+    w, low = tree['base']['w'], tree['lora']
+    added = jnp.einsum('lir,lro->lio', low['lora_a'], low['lora_b']).reshape(w.shape)
+    return {**tree['base'], 'w': w + jax.reshard(added, jax.typeof(w).sharding.spec)}
+  return {name: _added_up(value) for name, value in tree.items()}
+
+
+def _rows(fresh, given, n_vocab):
+  """The embedding: the rows of the new tokens, and padding, after those that are given."""
+  place = jax.typeof(fresh).sharding.spec
+  fresh, given = (jax.reshard(table, jax.P()) for table in (fresh, given))
+  return jax.reshard(jnp.concatenate([given[:n_vocab], fresh[n_vocab:]]), place)
+
+
+def _blocks(fresh, given, n):
+  """The first n layers as given, the others fresh; a `base` is a projection that has a LoRA beside it."""
+  if not isinstance(fresh, dict):
+    return jnp.concatenate([given[:n], fresh[n:]])
+  if 'base' in fresh:
+    return {**fresh, 'base': _blocks(fresh['base'], given, n)}
+  return {name: _blocks(value, given[name], n) for name, value in fresh.items()}

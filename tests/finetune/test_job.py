@@ -1,0 +1,147 @@
+"""The job as a user runs it: real processes, real files, stopped and started again."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT
+
+from gptjax import checkpoint
+
+WORDS = ['tree', 'walks', 'under', 'a', 'the', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
+
+
+@pytest.fixture(scope='module')
+def reviews(tmp_path_factory):
+  """TSV files of the task `reviews`: good where it `sings`."""
+  folder = tmp_path_factory.mktemp('reviews')
+  rng = random.Random(0)
+  for name, n in (('train', 80), ('dev', 24), ('test', 10)):
+    lines = ['text\tlabel']
+    for _ in range(n):
+      words = rng.choices(WORDS[:8], k=rng.randint(2, 12))
+      good = rng.random() < 0.5
+      words.insert(rng.randrange(len(words)), 'sings' if good else 'rain')
+      lines.append(f'{" ".join(words)}\t{("bad", "good")[good]}')
+    (folder / f'{name}.tsv').write_text('\n'.join(lines) + '\n')
+  return folder
+
+
+def command(corpus, reviews, workdir, *flags):
+  tiny = {'finetune.data_dir': reviews, 'finetune.pretrained': False, 'data.tokenizer': f'{corpus}/tokenizer',
+          'model.n_layer': 2, 'model.n_head': 4, 'model.n_embd': 32, 'model.n_ctx': 24, 'train.epochs': 4.0,
+          'train.batch_size': 8, 'optimizer.learning_rate': 0.01, 'eval.every_steps': 15, 'loss.chunk': 0,
+          'checkpoint.every_steps': 4, 'log.every_steps': 1, 'log.tensorboard': False, 'finetune.buckets': 2}
+  return [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt1_finetune.py:reviews',
+          f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in tiny.items()), *flags]
+
+
+def run(*arguments, timeout=200):
+  return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT,
+                        timeout=timeout)
+
+
+def records(workdir):
+  """{(step, metric): value as hex} of metrics.jsonl."""
+  found = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  return {(record['step'], name): float(value).hex() for record in found for name, value in record.items()
+          if name.startswith('eval/') or name in ('train/loss', 'train/grad_norm')}
+
+
+@pytest.fixture(scope='module')
+def undisturbed(corpus_folder, reviews, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  done = run(corpus_folder, reviews, workdir, '--predict')
+  assert done.returncode == 0, done.stderr
+  assert '| reviews | accuracy | 1 |' in done.stderr and 'Traceback' not in done.stderr
+  return workdir
+
+
+def test_a_run_gives_results_a_table_and_predictions(undisturbed, reviews):
+  found = json.loads((undisturbed / 'results.json').read_text())
+  assert found['tasks']['reviews']['accuracy'] >= 90, 'a task of one word'
+  best = found['runs']['reviews'][0]
+  scores = {step: float.fromhex(value) for (step, name), value in records(undisturbed).items()
+            if name == 'eval/accuracy'}
+  assert set(scores) == {10, 15, 20, 30, 40} and best['step'] == max(scores, key=lambda s: (scores[s], -s))
+  assert best['metrics']['accuracy'] == scores[best['step']]
+  assert checkpoint.steps(undisturbed / 'checkpoints')[-1] == 40
+  assert best['step'] in checkpoint.steps(undisturbed / 'checkpoints'), 'the best one is kept'
+  lines = (undisturbed / 'predictions' / 'reviews.tsv').read_text().splitlines()
+  truth = [line.split('\t')[1] for line in (reviews / 'test.tsv').read_text().splitlines()[1:]]
+  assert lines[0] == 'index\tprediction'
+  assert [line.split('\t')[0] for line in lines[1:]] == [str(i) for i in range(10)]
+  assert np.mean([line.split('\t')[1] == label for line, label in zip(lines[1:], truth, strict=True)]) >= 0.9
+
+
+def test_stopped_and_started_again_it_is_the_same_run(undisturbed, corpus_folder, reviews, tmp_path):
+  process = subprocess.Popen(command(corpus_folder, reviews, tmp_path), cwd=ROOT, env=ENVIRONMENT,
+                             stderr=subprocess.PIPE, text=True)
+  metrics = tmp_path / 'metrics.jsonl'
+  while process.poll() is None and not (metrics.exists() and metrics.read_text().count('train/loss') > 12):
+    time.sleep(0.002)
+  process.send_signal(signal.SIGTERM)
+  said = process.communicate(timeout=100)[1]
+  assert process.returncode == 75 and 'goes on from there' in said, said
+  process = subprocess.Popen(command(corpus_folder, reviews, tmp_path), cwd=ROOT, env=ENVIRONMENT,
+                             stderr=subprocess.DEVNULL)
+  while process.poll() is None and '"step": 27, "train' not in metrics.read_text():
+    time.sleep(0.002)
+  process.kill()
+  process.wait()
+  done = run(corpus_folder, reviews, tmp_path)
+  assert done.returncode == 0 and 'going on after step' in done.stderr, done.stderr
+  assert records(tmp_path) == records(undisturbed)
+  one, other = (checkpoint.read_manifest(folder / 'checkpoints' / '40') for folder in (tmp_path, undisturbed))
+  assert one['arrays'] == other['arrays'], 'weights, moments and step, to the bit'
+
+
+BAD_ROWS = {
+  'a label': ('train.tsv', 'blue stone\tugly\n',
+              "split train.tsv, row 81: the label 'ugly' is none of bad, good"),
+  'no text': ('train.tsv', ' \tgood\n', "split train.tsv, row 81: the text of 'text' is empty"),
+  'no label': ('dev.tsv', 'blue stone\t\n', 'split dev.tsv, row 25: no label'),
+  'a short row': ('train.tsv', 'blue stone\n', "split train.tsv, row 81: the field 'label' is missing")}
+
+
+@pytest.mark.parametrize('what', BAD_ROWS)
+def test_bad_rows_are_one_line_that_names_them(corpus_folder, reviews, tmp_path, what):
+  file, row, says = BAD_ROWS[what]
+  refused(corpus_folder, reviews, tmp_path, {file: (reviews / file).read_text() + row}, says)
+
+
+def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
+  """Asserts that the job refuses a folder of TSV files with some replaced, or a config, in one line."""
+  from configs import gpt1_finetune
+  from gptjax.finetune.studies import changed, run_job
+  for file in ('train.tsv', 'dev.tsv', 'test.tsv'):
+    (tmp_path / file).write_text(files.get(file, (reviews / file).read_text()))
+  config = changed(gpt1_finetune.get_config('reviews'), {
+    'finetune.data_dir': str(tmp_path), 'finetune.pretrained': False, 'data.seq_len': 24,
+    'data.tokenizer': f'{corpus_folder}/tokenizer', **changes})
+  with pytest.raises(ValueError, match=r'^[^\n]*$') as error:
+    run_job(config, tmp_path / 'run')
+  assert says in str(error.value)
+  assert not (tmp_path / 'run').exists(), 'nothing half-made'
+
+
+@pytest.mark.parametrize('changes, says', [
+  ({'finetune.tasks': ('sst',)}, "'sst' is not a task: did you mean sst2?"),
+  ({'finetune.tasks': ()}, 'config.finetune.tasks is empty'),
+  ({'finetune.train': 'some'}, "config.finetune.train = 'some' is not one of full, last, lora"),
+  ({'finetune.train': 'last', 'finetune.last_layers': 13}, 'last_layers = 13 is more than the 12 layers'),
+  ({'finetune.transfer_layers': 13}, 'transfer_layers = 13 must be from -1'),
+  ({'finetune.buckets': 9}, 'config.finetune.buckets = 9 must be from 1 to 8'),
+  ({'finetune.pretrained': True}, 'config.init_from is missing'),
+  ({'data.tokenizer': ''}, 'no tokenizer lies with the weights'),
+  ({'init_from': 'nowhere'}, 'nowhere is no folder'),
+  ({'finetune.data_dir': 'nowhere'}, 'task reviews, split train.tsv: nowhere/train.tsv: No such file'),
+  ({'finetune.tasks': ('rte',), 'data.tfds_dir': 'nowhere'}, 'data set glue/rte is not in nowhere'),
+  ({'model.architecture': 'lstm', 'finetune.train': 'lora'}, 'needs a Transformer')])
+def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, changes, says):
+  refused(corpus_folder, reviews, tmp_path, {}, says, **changes)
