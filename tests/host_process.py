@@ -1,16 +1,18 @@
 """One of several processes, without a model: host_process.py PORT N I DEED; tests/test_hosts.py starts it."""
 
+import json
 import os
 import signal
 import sys
 import threading
 import time
+import types
 
 import jax
 
 jax.config.update('jax_platforms', 'cpu')
 
-from gptjax import errors, hosts  # noqa: E402 (before JAX looks for devices)
+from gptjax import errors, hosts, sharding  # noqa: E402 (before JAX looks for devices)
 
 
 def collective():
@@ -53,6 +55,10 @@ def main(port, n, me, deed):
       hosts.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
     elif deed == 'late':
       hosts.barrier('start', 1) if me else time.sleep(3)
+    elif deed == 'mesh':
+      for sizes in (2, 1, 1, 4), (2, 1, 4, 1), (1, 2, 2, 2), (1, 1, 2, 4):
+        mesh = sharding.make_mesh(types.SimpleNamespace(**dict(zip(sharding.MESH_AXES, sizes, strict=True))))
+        print(json.dumps([device.process_index for device in mesh.devices.flat]))
     elif deed == 'told':
       print(hosts.told(lambda: {'by': me, 'list': [1, None]}))
       hosts.compare({'same': (1, 2.5, 'x')})

@@ -53,6 +53,13 @@ def test_what_process_0_knows_all_know():
     assert "{'by': 0, 'list': [1, None]}" in said
 
 
+def test_tensor_and_what_is_inside_a_replica_stay_inside_a_host():
+  for code, said, error in deed(2, 'mesh', JAX_NUM_CPU_DEVICES='4'):
+    assert code == 0, error
+    for line in said.splitlines():  # the outermost axis goes over hosts
+      assert json.loads(line) == 4 * [0] + 4 * [1]
+
+
 def test_a_difference_stops_all_and_names_host_and_field():
   for code, _, error in deed(2, 'differ'):
     assert code == 2
