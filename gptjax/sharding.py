@@ -154,6 +154,24 @@ def used(*axes):
   return P(*_spec(axes, COMPUTE), reduced=set(BATCH_AXES))
 
 
+def gather(w, *axes):
+  """The weight w where the step computes with it (`used`); its gradient is scattered, a shard to each device.
+
+  By name, and shard by shard on a dimension of their own: what `jax.reshard` amounts to, a sum and a cut, the
+  TPU's compiler makes a scatter only where the shards are whole tiles (GPT-2 XL's are not); a sum sends twice
+  as much.
+  """
+  place = _place(w)
+  if 'fsdp' not in place or jax.sharding.get_abstract_mesh().shape['fsdp'] == 1:
+    return jax.reshard(w, used(*axes))
+  stored, cut = P(*place, reduced=set(LATE_AXES)), place.index('fsdp')
+
+  def whole(shard):
+    shards = jnp.moveaxis(jax.lax.all_gather(shard, 'fsdp', to='reduced'), 0, cut)
+    return shards.reshape(*shard.shape[:cut], -1, *shard.shape[cut + 1:])
+  return jax.shard_map(whole, in_specs=stored, out_specs=used(*axes))(jax.reshard(w, stored))
+
+
 def summed_later(*axes):
   """Like `compute`, for a sum over the batch of which each device still holds only its part."""
   return P(*_spec(axes, COMPUTE), unreduced=set(BATCH_AXES))
