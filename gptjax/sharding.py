@@ -59,7 +59,12 @@ def make_mesh(sizes, devices=None):
 
 def slice_count(devices):
   """Number of groups of devices with a fast network of their own: TPU slices, NVLink domains; 1 on CPUs."""
-  return len({getattr(device, 'slice_index', 0) for device in devices})
+  return len({island(device) for device in devices})
+
+
+def island(device):
+  """Number of the group with a fast network of its own in which a device lies, or None where all do."""
+  return getattr(device, 'slice_index', None)
 
 
 def single_mesh():

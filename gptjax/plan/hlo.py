@@ -28,6 +28,8 @@ def collectives(text):
   """
   found, seen = [], set()  # seen: of those that are dealt out
   for instruction, at in walk(text):
+    if instruction.op == 'send' and '_xla_megascale_transfer_type' in instruction.rest:
+      found.append(_between_slices(instruction, at))
     if (kind := instruction.op.removesuffix('-start')) not in KINDS:
       continue
     if 'chain_id=' in instruction.rest:
@@ -35,13 +37,22 @@ def collectives(text):
       if part in seen:
         continue
       seen.add(part)
-    groups, sizes = _groups(instruction.rest), _sizes(instruction.type)
+    groups, arrays = _groups(instruction.rest), sizes(instruction.type)
     if kind == 'all-reduce' and at.path[-1].startswith('all-reduce-scatter'):
-      kind, sizes = 'reduce-scatter', [size // groups.shape[1] for size in sizes]
+      kind, arrays = 'reduce-scatter', [size // groups.shape[1] for size in arrays]
     if instruction.op in ('all-gather-start', 'collective-permute-start'):
-      sizes = sizes[len(sizes) // 2:] if kind == 'all-gather' else sizes[1:2]
-    found.append(Collective(kind, sizes, groups, at.times, at.depth))
+      arrays = arrays[len(arrays) // 2:] if kind == 'all-gather' else arrays[1:2]
+    found.append(Collective(kind, arrays, groups, at.times, at.depth))
   return found
+
+
+def _between_slices(instruction, at):
+  """The part of a collective that crosses the network between TPU slices: there it is a message to hosts."""
+  kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)[1].lower().replace('_', '-')
+  slices, last = re.search(r'_xla_megascale_target="\{([\d,]+)\}x\{0:(\d+)\}"', instruction.rest).groups()
+  each, count = int(last) + 1, len(slices.split(','))
+  groups = np.arange(each * count).reshape(count, each).T
+  return Collective(kind, sizes(instruction.type)[:1], groups, at.times, at.depth)
 
 
 def out(one):
@@ -76,21 +87,24 @@ def totals(found, bytes_of=out):
 
 def flops(text):
   """Floating-point operations of all matrix products and convolutions a step, on one device."""
-  total = 0
-  for instruction, at in walk(text):
-    if instruction.op in ('dot', 'convolution'):
-      total += at.times * (_dot if instruction.op == 'dot' else _convolution)(instruction, at.types)
-  return total
+  return sum(at.times * products(instruction, at.types) for instruction, at in walk(text))
 
 
-Place = namedtuple('Place', 'types path body times depth')
+def products(instruction, types):
+  """Floating-point operations of one instruction, if it is a matrix product or a convolution; else 0."""
+  count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _gemm}.get(instruction.op)
+  return count(instruction, types) if count else 0
+
+
+Place = namedtuple('Place', 'types path body times depth fused computations')
 
 
 def walk(text):
   """Yields (Instruction, Place) in the order of the text, entering what is called, fused and repeated.
 
   Place: types {name: type} of the computation, path (names from the entry on), body (the innermost loop's),
-  times (runs a step), depth (loops around it).
+  times (runs a step), depth (loops around it), fused (is it a part of a kernel?), computations {name:
+  [Instruction]} of the whole text.
   """
   computations, entry = {}, None
   for line in text.splitlines():
@@ -99,21 +113,22 @@ def walk(text):
       entry = start[2] if start[1] else entry
     elif computations and (parts := re.match(r'\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$', line)):
       body.append(Instruction(*parts.groups()))
-  yield from _within(computations, (entry,), entry, 1, 0)
+  yield from _within(computations, (entry,), entry, 1, 0, False)
 
 
-def _within(computations, path, body, times, depth):
+def _within(computations, path, body, times, depth, fused):
   instructions = computations[path[-1]]
   types = {one.name: one.type for one in instructions}
   for one in instructions:
-    yield one, Place(types, path, body, times, depth)
+    yield one, Place(types, path, body, times, depth, fused, computations)
     if one.op == 'while':
       inside = re.search(r'body=%?([\w.-]+)', one.rest)[1]
       runs = times * _trips(one, instructions, computations)
-      yield from _within(computations, (*path, inside), inside, runs, depth + 1)
+      yield from _within(computations, (*path, inside), inside, runs, depth + 1, False)
     elif not one.op.endswith(('-done', '-update')):
       for called in re.findall(r'(?:to_apply|calls)=%?([\w.-]+)', one.rest):
-        yield from _within(computations, (*path, called), body, times, depth)
+        inside = fused or one.op == 'fusion' or ('to_apply' in one.rest and one.op != 'call')
+        yield from _within(computations, (*path, called), body, times, depth, inside)
 
 
 def _trips(loop, around, computations):
@@ -123,13 +138,13 @@ def _trips(loop, around, computations):
   condition = {one.name: one for one in computations[re.search(r'condition=%?([\w.-]+)', loop.rest)[1]]}
   last = list(condition.values())[-1]
   try:
-    counter, limit = (condition[name] for name in _operands(last.rest))
+    counter, limit = (condition[name] for name in operands(last.rest))
     assert last.op == 'compare' and 'direction=LT' in last.rest and counter.op == 'get-tuple-element'
     index = int(re.search(r'index=(\d+)', counter.rest)[1])
     outside = {one.name: one for one in around}
-    start = outside[_operands(outside[_operands(loop.rest)[0]].rest)[index]]
+    start = outside[operands(outside[operands(loop.rest)[0]].rest)[index]]
     while start.op in ('copy', 'bitcast'):
-      start = outside[_operands(start.rest)[0]]
+      start = outside[operands(start.rest)[0]]
     return _constant(limit) - _constant(start)
   except (AssertionError, KeyError, TypeError, ValueError):
     raise ValueError(f'a loop whose length is not known: {loop.name}') from None
@@ -139,7 +154,8 @@ def _constant(instruction):
   return int(re.match(r'(-?\d+)\)', instruction.rest)[1])
 
 
-def _operands(rest):
+def operands(rest):
+  """Names of what an instruction is given."""
   return [name.split()[-1].lstrip('%') for name in re.sub(r'/\*.*?\*/', '', rest.partition(')')[0]).split(',')
           if name.strip()]
 
@@ -149,7 +165,8 @@ def _shapes(text):
           for kind, dimensions in re.findall(r'\b([a-z]+\d*\w*)\[([\d,]*)\]', text) if kind in BITS]
 
 
-def _sizes(text):
+def sizes(text):
+  """Bytes of each array of a type."""
   return [math.prod(shape) * BITS[kind] // 8 for kind, shape in _shapes(text)]
 
 
@@ -159,9 +176,19 @@ def _shape(text):
 
 def _dot(instruction, types):
   """2 x the elements that come out x the length of the sums."""
-  left = _shape(types[_operands(instruction.rest)[0]])
+  left = _shape(types[operands(instruction.rest)[0]])
   summed = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.rest)[1]
   return 2 * math.prod(_shape(instruction.type)) * math.prod(left[int(d)] for d in summed.split(',') if d)
+
+
+def _gemm(instruction, types):
+  """A product that is left to cuBLAS; other custom calls count as nothing."""
+  if '"__cublas$' not in instruction.rest:
+    return 0
+  left = _shape(types[operands(instruction.rest)[0]])
+  summed = re.search(r'"lhs_contracting_dimensions":\[(.*?)\]', instruction.rest)[1]
+  length = math.prod(left[int(d)] for d in re.findall(r'\d+', summed))
+  return 2 * math.prod(_shape(instruction.type)) * length
 
 
 def _convolution(instruction, types):
@@ -170,7 +197,7 @@ def _convolution(instruction, types):
   A TPU has its matrix products as convolutions; their batch dimensions may be spatial ones, of a kernel as
   large as the input, strided and dilated so that each element meets its own.
   """
-  left, kernel = (_shape(types[name]) for name in _operands(instruction.rest)[:2])
+  left, kernel = (_shape(types[name]) for name in operands(instruction.rest)[:2])
   out = _shape(instruction.type)
   label = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.rest)
   window = re.search(r'window=\{(.*?)\}', instruction.rest)
