@@ -38,7 +38,7 @@ def constant(value, shape, axes):
 
 def gathered(param):
   """A weight where the step computes with it (see `sharding`)."""
-  return jax.reshard(param[...], sharding.used(*param.axes))
+  return sharding.gather(param[...], *param.axes)
 
 
 class LayerNorm(nnx.Module):

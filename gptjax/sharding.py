@@ -59,7 +59,12 @@ def make_mesh(sizes, devices=None):
 
 def slice_count(devices):
   """Number of groups of devices with a fast network of their own: TPU slices, NVLink domains; 1 on CPUs."""
-  return len({getattr(device, 'slice_index', 0) for device in devices})
+  return len({island(device) for device in devices})
+
+
+def island(device):
+  """Number of the group with a fast network of its own in which a device lies, or None where all do."""
+  return getattr(device, 'slice_index', None)
 
 
 def single_mesh():
@@ -152,6 +157,24 @@ def compute(*axes):
 def used(*axes):
   """Where a weight with these logical axes lies inside the step: its gradient is then `summed_later`."""
   return P(*_spec(axes, COMPUTE), reduced=set(BATCH_AXES))
+
+
+def gather(w, *axes):
+  """The weight w where the step computes with it (`used`); its gradient is scattered, a shard to each device.
+
+  By name, and shard by shard on a dimension of their own: what `jax.reshard` amounts to, a sum and a cut, the
+  TPU's compiler makes a scatter only where the shards are whole tiles (GPT-2 XL's are not); a sum sends twice
+  as much.
+  """
+  place = _place(w)
+  if 'fsdp' not in place or jax.sharding.get_abstract_mesh().shape['fsdp'] == 1:
+    return jax.reshard(w, used(*axes))
+  stored, cut = P(*place, reduced=set(LATE_AXES)), place.index('fsdp')
+
+  def whole(shard):
+    shards = jnp.moveaxis(jax.lax.all_gather(shard, 'fsdp', to='reduced'), 0, cut)
+    return shards.reshape(*shard.shape[:cut], -1, *shard.shape[cut + 1:])
+  return jax.shard_map(whole, in_specs=stored, out_specs=used(*axes))(jax.reshard(w, stored))
 
 
 def summed_later(*axes):

@@ -1,0 +1,78 @@
+"""The command: python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16"""
+
+import os
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # before JAX is imported
+
+import jax
+
+from gptjax import config as configs
+from gptjax import errors, sharding
+from gptjax.plan import estimate, hardware, report, topology
+from gptjax.plan.search import search
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
+                                lock_config=True)
+flags.DEFINE_string('topology', None, 'Devices: v5e:16x16, v5p:4x4x8; two slices: v5e:16x16x2; GPUs: h100:8, '
+                    'a100:8, 16 hosts of eight: h100:8x16.')
+flags.DEFINE_bool('search', False, 'Try meshes, remat and microbatches, and rank them.')
+flags.DEFINE_integer('few', 3, 'How many of the best the search compiles.', lower_bound=1)
+flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs are given.', lower_bound=0)
+
+
+def parse(argv):
+  """Reads the flags (ValueError for one that does not exist or does not fit)."""
+  try:
+    rest = FLAGS(argv)
+  except (AttributeError, KeyError) as error:
+    raise ValueError(configs.unknown_field(argv) or str(error)) from None
+  except (flags.Error, TypeError, OSError) as error:
+    raise ValueError(' '.join(str(error.args[0] if error.args else error).split())) from None
+  if len(rest) > 1:
+    raise ValueError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')
+  for name in ('config', 'topology'):
+    if not FLAGS[name].value:
+      raise ValueError(f'--{name} is missing: python -m gptjax.plan --config=configs/gpt2_xl.py '
+                       '--topology=v5e:16x16')
+
+
+def run(config, name, wide, few, price):
+  """Prints the plan, or the ranked ones; 0, or 1 if none fits."""
+  jax.config.update('jax_platforms', 'cpu')
+  device, devices = hardware.of(name), topology.describe(name)
+  if config.model.compute_dtype == 'auto':
+    config.model.compute_dtype = 'bfloat16'  # as on the devices, and not as here
+  configs.resolve(config, '')
+  config.train.steps = config.train.steps or (0 if config.train.epochs else 1)
+  configs.check(config)
+  if wide:
+    found = search(config, devices, device, few)
+    print(report.ranking(found, config, name, device, price))
+    return int(not any(plan.fits(device) for _, plan in found))
+  mesh = sharding.make_mesh(config.mesh, devices)
+  plan = estimate.plan(config, mesh, device)
+  print(report.one(plan, config, mesh, name, device, price))
+  return int(not plan.fits(device))
+
+
+def main(argv):
+  try:
+    parse(argv)
+    return run(FLAGS.config, FLAGS.topology, FLAGS.search, FLAGS.few, FLAGS.price)
+  except Exception as error:
+    words = errors.in_words(error, '')
+    if words is None:
+      raise
+    line, code = words
+    print(f'gptjax: {line}', file=sys.stderr)
+    return code
+
+
+if __name__ == '__main__':
+  logging.set_verbosity(logging.WARNING)
+  sys.exit(main(sys.argv))

@@ -1,0 +1,137 @@
+"""From a compiled step to seconds: each kernel as slow as the slower of its two ceilings, the network beside.
+
+A roofline is the best that can be: no kernel reaches its ceilings, no network is without latency. What a plan
+gives is a bound on speed to compare choices by, not a promise.
+"""
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gptjax import sharding, telemetry, train
+from gptjax.model import in_dtype
+from gptjax.plan import hlo, program, traffic
+
+SPARE = 0.08  # of the memory: for the runtime, the network's buffers and what lies scattered
+
+
+class TooLarge(ValueError):
+  """The compiler found no way to fit the step into the device's memory."""
+
+
+class Plan(NamedTuple):
+  """What a step takes on each device of a mesh.
+
+  memory: {kind: bytes}: params, optimizer, batch, gradients, activations, temporaries; peak.
+  flops: of matrix products, a step and a device; model: those without rematerialization, of the causal half.
+  sent: {(network, kind of collective): bytes a step}, network `near` or `far`.
+  seconds: {'compute', 'memory': at the two ceilings; 'kernels': each kernel at its own; 'near', 'far': the
+  networks; 'step': all beside each other; 'apart': one after the other}.
+  mfu: of the step, in the convention of the PaLM paper.
+  tokens_per_second: of all devices.
+  compile_seconds: what compiling took here.
+  """
+  memory: dict
+  flops: int
+  model_flops: float
+  sent: dict
+  seconds: dict
+  mfu: float
+  tokens_per_second: float
+  compile_seconds: float
+
+  def fits(self, device):
+    """Whether the peak leaves the device some memory to spare."""
+    return self.memory['peak'] <= (1 - SPARE) * device.memory
+
+
+def plan(config, mesh, device):
+  """Compiles the train step and says what it takes.
+
+  Args:
+    config: resolved.
+    mesh: of described devices.
+    device: `hardware.Device`, one of them.
+
+  Returns:
+    A Plan.
+
+  Raises:
+    TooLarge: a ValueError; see there.
+    ValueError: the mesh cannot divide the config.
+  """
+  try:
+    compiled, cost = program.cost(config, mesh)
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w)', str(error))
+    said = f' ({used[1]}iB of {used[2]}iB)' if used else ''
+    raise TooLarge(f'the step does not fit into the memory of a device{said}: raise config.mesh.fsdp, set '
+                   'config.model.remat=full, lower config.train.microbatch_size, or try --search') from None
+  sent = Counter()
+  for one in cost.collectives:
+    sent['far' if crosses(one, mesh) else 'near', one.kind] += hlo.sent(one)
+  seconds = times(traffic.kernels(compiled.as_text()), sent, device)
+  tokens = config.train.batch_size * config.data.seq_len
+  flops = telemetry.flops_per_token(config.model, config.data.seq_len)
+  speed = tokens / seconds['step']
+  return Plan(memory(config, mesh, cost), cost.flops, flops['causal'] * tokens / mesh.size, dict(sent),
+              seconds, speed / mesh.size * flops['palm'] / device.flops, speed, cost.seconds)
+
+
+def times(kernels, sent, device):
+  """Seconds of `Plan`, from [traffic.Kernel] and bytes sent."""
+  compute = [one.times * one.flops / device.flops for one in kernels]
+  moving = [one.times * one.bytes / device.bandwidth for one in kernels]
+  network = {name: sum(value for (where, _), value in sent.items() if where == name) / bandwidth
+             for name, bandwidth in (('near', device.near), ('far', device.far))}
+  busy = sum(map(max, compute, moving))
+  return {'compute': sum(compute), 'memory': sum(moving), 'kernels': busy, **network,
+          'step': max(busy, *network.values()), 'apart': busy + sum(network.values())}
+
+
+def crosses(one, mesh):
+  """Whether the devices that a collective joins lie on several slices or hosts with networks of their own."""
+  place = np.array([sharding.island(device) for device in mesh.devices.flat])
+  return bool(one.groups.size) and bool((place[one.groups] != place[one.groups[:, :1]]).any())
+
+
+def memory(config, mesh, cost):
+  """{kind: bytes} of one device.
+
+  What is at rest and the peak are the compiler's. Between them, gradients (the sums over microbatches, or
+  else one set in the compute dtype) and activations are known from the program before it is compiled; what
+  is left is called temporaries.
+  """
+  several = config.train.microbatch_size < config.train.batch_size
+  width = 4 if several else np.dtype(config.model.compute_dtype).itemsize
+  gradients = cost.params * width // 4
+  activations = kept(config, mesh)
+  rest = max(cost.peak - cost.params - cost.optimizer - cost.batch - gradients - activations, 0)
+  return {'params': cost.params, 'optimizer': cost.optimizer, 'batch': cost.batch, 'gradients': gradients,
+          'activations': activations, 'temporaries': rest, 'peak': cost.peak}
+
+
+def kept(config, mesh):
+  """Bytes of activations, on each device, that a microbatch's forward pass leaves for the backward one."""
+  state, _ = program.shapes(config, mesh)
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    graphdef, rows = train.graph(config), sharding.compute('batch')
+    shape = config.train.microbatch_size, config.data.seq_len
+    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=jax.NamedSharding(mesh, rows))
+    keys = jax.eval_shape(lambda: train.dropout_keys(config, 0))
+    keys = keys and jax.ShapeDtypeStruct(shape[:1], keys.dtype, sharding=jax.NamedSharding(mesh, rows))
+
+    def residuals(params, tokens, keys):
+      model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
+      return jax.vjp(lambda model: model.features(tokens, keys), model)[1]
+    found = jax.tree.leaves(jax.eval_shape(residuals, state.params, tokens, keys))
+    batch = set(sharding.BATCH_AXES)
+    of_rows = [x for x in found if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) and x.sharding
+               and any(batch <= set(axes) for axes in x.sharding.spec.partitions if isinstance(axes, tuple))]
+  return program.on_each(sharding.concrete(of_rows, mesh))

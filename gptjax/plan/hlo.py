@@ -1,0 +1,233 @@
+"""What a compiled program computes and sends, read from its HLO text; loops count as often as they run.
+
+XLA's own `cost_analysis` counts the body of a loop once, and knows nothing of what crosses a network.
+"""
+
+import math
+import re
+from collections import Counter, namedtuple
+
+import numpy as np
+
+KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
+         'ragged-all-to-all', 'collective-broadcast')
+BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 'bf16': 16, 'f16': 16, 'f32': 32,
+        's32': 32, 'u32': 32, 'f64': 64, 's64': 64, 'u64': 64, 'f8e4m3fn': 8, 'f8e5m2': 8}
+
+# sizes: bytes of each array that comes out; groups: int[groups, devices of one], positions in the mesh;
+# times: how often it runs a step; depth: loops around it.
+Collective = namedtuple('Collective', 'kind sizes groups times depth')
+Instruction = namedtuple('Instruction', 'name type op rest')
+
+
+def collectives(text):
+  """[Collective] of a program, those in loops as often as they run (ValueError: a loop of unknown length).
+
+  A sum and the cut that XLA fuses it with are a `reduce-scatter`; a collective that XLA has dealt out over
+  several fusions, to run beside what they compute, is one.
+  """
+  found, seen = [], set()  # seen: of those that are dealt out
+  for instruction, at in walk(text):
+    if instruction.op == 'send' and '_xla_megascale_transfer_type' in instruction.rest:
+      found.append(_between_slices(instruction, at))
+    if (kind := instruction.op.removesuffix('-start')) not in KINDS:
+      continue
+    if 'chain_id=' in instruction.rest:
+      part = *re.findall(r'(?:channel_id=|chain_id=")(\d+)', instruction.rest), at.body
+      if part in seen:
+        continue
+      seen.add(part)
+    groups, arrays = _groups(instruction.rest), sizes(instruction.type)
+    if kind == 'all-reduce' and at.path[-1].startswith('all-reduce-scatter'):
+      kind, arrays = 'reduce-scatter', [size // groups.shape[1] for size in arrays]
+    if instruction.op in ('all-gather-start', 'collective-permute-start'):
+      arrays = arrays[len(arrays) // 2:] if kind == 'all-gather' else arrays[1:2]
+    found.append(Collective(kind, arrays, groups, at.times, at.depth))
+  return found
+
+
+def _between_slices(instruction, at):
+  """The part of a collective that crosses the network between TPU slices: there it is a message to hosts."""
+  kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)[1].lower().replace('_', '-')
+  slices, last = re.search(r'_xla_megascale_target="\{([\d,]+)\}x\{0:(\d+)\}"', instruction.rest).groups()
+  each, count = int(last) + 1, len(slices.split(','))
+  groups = np.arange(each * count).reshape(count, each).T
+  return Collective(kind, sizes(instruction.type)[:1], groups, at.times, at.depth)
+
+
+def out(one):
+  """Bytes that come out of a Collective on each device, a step."""
+  return one.times * sum(one.sizes)
+
+
+def whole(one):
+  """Bytes, a step, of the arrays as they are on one device at most: before a scatter, after all others."""
+  return out(one) * (one.groups.shape[1] if one.kind == 'reduce-scatter' else 1)
+
+
+def sent(one):
+  """Bytes that each device sends for a Collective, a step, by the ring algorithms.
+
+  With n devices in a group: (n - 1) / n of the whole array, twice that for a sum that all get; all of it
+  for a permutation.
+  """
+  if one.kind in ('collective-permute', 'collective-broadcast'):
+    return out(one)
+  n = one.groups.shape[1]
+  return whole(one) * (n - 1) / n * (2 if one.kind == 'all-reduce' else 1)
+
+
+def totals(found, bytes_of=out):
+  """{kind: bytes a step} of a list of Collective."""
+  count = Counter()
+  for one in found:
+    count[one.kind] += bytes_of(one)
+  return dict(count)
+
+
+def flops(text):
+  """Floating-point operations of all matrix products and convolutions a step, on one device."""
+  return sum(at.times * products(instruction, at.types) for instruction, at in walk(text))
+
+
+def products(instruction, types):
+  """Floating-point operations of one instruction, if it is a matrix product or a convolution; else 0."""
+  count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _gemm}.get(instruction.op)
+  return count(instruction, types) if count else 0
+
+
+Place = namedtuple('Place', 'types path body times depth fused computations')
+
+
+def walk(text):
+  """Yields (Instruction, Place) in the order of the text, entering what is called, fused and repeated.
+
+  Place: types {name: type} of the computation, path (names from the entry on), body (the innermost loop's),
+  times (runs a step), depth (loops around it), fused (is it a part of a kernel?), computations {name:
+  [Instruction]} of the whole text.
+  """
+  computations, entry = {}, None
+  for line in text.splitlines():
+    if line.endswith('{') and (start := re.match(r'(ENTRY )?%?([\w.-]+) .*\{$', line)):
+      body = computations[start[2]] = []
+      entry = start[2] if start[1] else entry
+    elif computations and (parts := re.match(r'\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$', line)):
+      body.append(Instruction(*parts.groups()))
+  yield from _within(computations, (entry,), entry, 1, 0, False)
+
+
+def _within(computations, path, body, times, depth, fused):
+  instructions = computations[path[-1]]
+  types = {one.name: one.type for one in instructions}
+  for one in instructions:
+    yield one, Place(types, path, body, times, depth, fused, computations)
+    if one.op == 'while':
+      inside = re.search(r'body=%?([\w.-]+)', one.rest)[1]
+      runs = times * _trips(one, instructions, computations)
+      yield from _within(computations, (*path, inside), inside, runs, depth + 1, False)
+    elif not one.op.endswith(('-done', '-update')):
+      for called in re.findall(r'(?:to_apply|calls)=%?([\w.-]+)', one.rest):
+        inside = fused or one.op == 'fusion' or ('to_apply' in one.rest and one.op != 'call')
+        yield from _within(computations, (*path, called), body, times, depth, inside)
+
+
+def _trips(loop, around, computations):
+  """How often a loop runs: what XLA says, or its counter's limit less where it starts."""
+  if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
+    return int(known[1])
+  condition = {one.name: one for one in computations[re.search(r'condition=%?([\w.-]+)', loop.rest)[1]]}
+  last = list(condition.values())[-1]
+  try:
+    counter, limit = (condition[name] for name in operands(last.rest))
+    assert last.op == 'compare' and 'direction=LT' in last.rest and counter.op == 'get-tuple-element'
+    index = int(re.search(r'index=(\d+)', counter.rest)[1])
+    outside = {one.name: one for one in around}
+    start = outside[operands(outside[operands(loop.rest)[0]].rest)[index]]
+    while start.op in ('copy', 'bitcast'):
+      start = outside[operands(start.rest)[0]]
+    return _constant(limit) - _constant(start)
+  except (AssertionError, KeyError, TypeError, ValueError):
+    raise ValueError(f'a loop whose length is not known: {loop.name}') from None
+
+
+def _constant(instruction):
+  return int(re.match(r'(-?\d+)\)', instruction.rest)[1])
+
+
+def operands(rest):
+  """Names of what an instruction is given."""
+  return [name.split()[-1].lstrip('%') for name in re.sub(r'/\*.*?\*/', '', rest.partition(')')[0]).split(',')
+          if name.strip()]
+
+
+def _shapes(text):
+  return [(kind, [int(size) for size in dimensions.split(',') if size])
+          for kind, dimensions in re.findall(r'\b([a-z]+\d*\w*)\[([\d,]*)\]', text) if kind in BITS]
+
+
+def sizes(text):
+  """Bytes of each array of a type."""
+  return [math.prod(shape) * BITS[kind] // 8 for kind, shape in _shapes(text)]
+
+
+def _shape(text):
+  return _shapes(text)[0][1]
+
+
+def _dot(instruction, types):
+  """2 x the elements that come out x the length of the sums."""
+  left = _shape(types[operands(instruction.rest)[0]])
+  summed = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.rest)[1]
+  return 2 * math.prod(_shape(instruction.type)) * math.prod(left[int(d)] for d in summed.split(',') if d)
+
+
+def _gemm(instruction, types):
+  """A product that is left to cuBLAS; other custom calls count as nothing."""
+  if '"__cublas$' not in instruction.rest:
+    return 0
+  left = _shape(types[operands(instruction.rest)[0]])
+  summed = re.search(r'"lhs_contracting_dimensions":\[(.*?)\]', instruction.rest)[1]
+  length = math.prod(left[int(d)] for d in re.findall(r'\d+', summed))
+  return 2 * math.prod(_shape(instruction.type)) * length
+
+
+def _convolution(instruction, types):
+  """2 x the products of an element with one of the kernel that are not with padding.
+
+  A TPU has its matrix products as convolutions; their batch dimensions may be spatial ones, of a kernel as
+  large as the input, strided and dilated so that each element meets its own.
+  """
+  left, kernel = (_shape(types[name]) for name in operands(instruction.rest)[:2])
+  out = _shape(instruction.type)
+  label = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.rest)
+  window = re.search(r'window=\{(.*?)\}', instruction.rest)
+  window = dict(part.split('=') for part in window[1].split()) if window else {}
+  groups = int((re.search(r'batch_group_count=(\d+)', instruction.rest) or (0, 1))[1])
+  total = 2 * out[label[3].index('b')] * out[label[3].index('f')] * kernel[label[2].index('i')] / groups
+  for d in range(len(left) - 2):
+    field = lambda name, default: window.get(name, 'x'.join([default] * (len(left) - 2))).split('x')[d]
+    low = int(field('pad', '0_0').split('_')[0])
+    size, stride = (int(field(name, '1')) for name in ('size', 'stride'))
+    spread, apart = (int(field(name, '1')) for name in ('lhs_dilate', 'rhs_dilate'))
+    at = np.arange(out[label[3].index(str(d))])[:, None] * stride + np.arange(size) * apart - low
+    inside = (at >= 0) & (at < (left[label[1].index(str(d))] - 1) * spread + 1) & (at % spread == 0)
+    total *= inside.sum()
+  return int(total)
+
+
+def _groups(rest):
+  """int[groups, devices of one] from the three ways to write them; no groups: int[0, 0], all devices."""
+  if pairs := re.search(r'source_target_pairs=\{(.*?)\}\}', rest):
+    return np.array([[int(n) for n in pair.split(',')] for pair in re.findall(r'\{([\d,]+)', pairs[0])])
+  if listed := re.search(r'replica_groups=\{(\{.*?\})\}', rest):
+    return np.array([[int(n) for n in group.split(',')] for group in re.findall(r'\{([\d,]+)\}', listed[1])])
+  if iota := re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', rest):
+    shape, sizes, order = ([int(n) for n in part.split(',')] if part else None for part in iota.groups())
+    return np.arange(math.prod(sizes)).reshape(sizes).transpose(order).reshape(shape)
+  if mesh := re.search(r"replica_groups=mesh\[(.*?)\](?:.*?)\{(.*?)\}", rest):
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+    names, inside = list(sizes), re.findall(r"'(\w+)'", mesh[2])
+    order = [*(n for n in names if n not in inside), *inside]
+    devices = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
+    return devices.transpose([names.index(n) for n in order]).reshape(-1, math.prod(sizes[n] for n in inside))
+  return np.zeros((0, 0), int)

@@ -1,0 +1,97 @@
+"""A plan in words and numbers."""
+
+from gptjax import sharding
+from gptjax.plan import estimate
+
+GIB, DAY = 2**30, 86_400
+
+CAVEAT = ('These times are bounds that no program reaches; not counted are latencies, stragglers, input, '
+          'evaluation, checkpoints and failures.')
+
+
+def one(plan, config, mesh, name, device, price):
+  """The whole plan as text.
+
+  Args:
+    plan: `estimate.Plan`.
+    config: resolved.
+    mesh: what it was compiled for.
+    name: of the topology.
+    device: `hardware.Device`.
+    price: dollars for a device and an hour; 0: none are given.
+  """
+  c, tokens = config.model, config.train.batch_size * config.data.seq_len
+  verdict = 'fits' if plan.fits(device) else (
+    f'DOES NOT FIT, {estimate.SPARE:.0%} being kept free: raise mesh.fsdp, set model.remat=full, lower '
+    'train.microbatch_size')
+  networks = {'near': ('inside a slice or host', device.near), 'far': ('between slices or hosts', device.far)}
+  lines = [
+    f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads on {mesh.size} devices of {name}, mesh '
+    f'{words(mesh)}, remat {c.remat}',
+    *sharding.remarks(config, mesh),
+    f'{config.train.batch_size} sequences of {config.data.seq_len:,} tokens a step, '
+    f'{config.train.microbatch_size} at a time; compiled in {plan.compile_seconds:.0f} s',
+    '', f'memory of each device, GiB: {verdict} ({plan.memory["peak"] / device.memory:.0%} of '
+    f'{device.memory / GIB:.2f})',
+    *(f'  {kind:<14}{size / GIB:>9.3f}' for kind, size in plan.memory.items()),
+    '', 'work of each device, a step',
+    f'  TFLOP         {plan.flops / 1e12:>9.2f}   {plan.flops / plan.model_flops:.2f} times what the model needs '
+    '(causal attention, no remat)',
+    f'  GFLOP a token {plan.flops * mesh.size / tokens / 1e9:>9.3f}',
+    *(f'  GB sent       {size / 1e9:>9.3f}   {kind}, {networks[where][0]}'
+      for (where, kind), size in sorted(plan.sent.items()) if size >= 1e5),
+    '', 'seconds a step, at the best',
+    f'  compute       {plan.seconds["compute"]:>9.4f}   at {device.flops / 1e12:,.0f} TFLOP/s',
+    f'  memory        {plan.seconds["memory"]:>9.4f}   at {device.bandwidth / 1e9:,.0f} GB/s',
+    f'  kernels       {plan.seconds["kernels"]:>9.4f}   each at its slower one',
+    *(f'  network       {plan.seconds[where]:>9.4f}   {what}, at {speed / 1e9:,.1f} GB/s'
+      for where, (what, speed) in networks.items() if plan.seconds[where]),
+    f'  step          {plan.seconds["step"]:>9.4f}   if the network works beside the kernels; '
+    f'{plan.seconds["apart"]:.4f} if it does not',
+    '', f'{plan.tokens_per_second:,.0f} tokens/s, MFU {plan.mfu:.1%}; '
+    f'{length(plan, config, price, mesh.size)}', CAVEAT]
+  return '\n'.join(lines)
+
+
+def length(plan, config, price, devices):
+  """How long the tokens of the config take, and what they cost."""
+  tokens = config.train.steps * config.train.batch_size * config.data.seq_len
+  what = f'{config.train.steps:,} steps' if tokens else f'{config.train.epochs:g} epochs take longer'
+  tokens = tokens or 1e9
+  days = tokens / plan.tokens_per_second / DAY
+  cost = f', ${days * 24 * price * devices:,.0f} at ${price:g} a device and hour' * bool(price)
+  return f'{days:,.2f} days for {tokens / 1e9:,.1f} billion tokens ({what}){cost}'
+
+
+def ranking(found, config, name, device, price):
+  """The table of [(settings, Plan)], best first, and the line to use.
+
+  Args:
+    found: of `search.search`.
+  """
+  heads = ('step s', 'tokens/s', 'MFU', 'peak GiB', 'fits', 'near GB', 'far GB', 'mesh, remat, microbatch')
+  lines = [(f'{plan.seconds["step"]:.3f}', f'{plan.tokens_per_second:,.0f}', f'{plan.mfu:.1%}',
+            f'{plan.memory["peak"] / GIB:.2f}', 'yes' if plan.fits(device) else 'NO',
+            *(f'{sum(size for (where, _), size in plan.sent.items() if where == network) / 1e9:.2f}'
+              for network in ('near', 'far')), overrides(settings)) for settings, plan in found]
+  widths = [max(map(len, column)) for column in zip(heads, *lines)]
+  table = ['  '.join([*(text.rjust(width) for text, width in zip(line[:-1], widths)), line[-1]])
+           for line in (heads, *lines)]
+  good = [(settings, plan) for settings, plan in found if plan.fits(device)]
+  if not good:
+    return '\n'.join([*table, '', f'none fits {name}: take more devices'])
+  settings, plan = good[0]
+  devices = 1
+  for axis in sharding.MESH_AXES:
+    devices *= settings[f'mesh.{axis}']
+  return '\n'.join([*table, '', length(plan, config, price, devices), 'use: ' + overrides(settings), CAVEAT])
+
+
+def overrides(settings):
+  """'--config.mesh.data=4 ...' of {field: value}."""
+  return ' '.join(f'--config.{field}={value}' for field, value in settings.items())
+
+
+def words(mesh):
+  """'data 4 x fsdp 8' of a mesh."""
+  return ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items() if size > 1) or '1'

@@ -1,0 +1,100 @@
+"""Which mesh, remat and microbatch are fastest on given devices: many by arithmetic, the best compiled."""
+
+import itertools
+import sys
+
+from tqdm import tqdm
+
+from gptjax import sharding, telemetry
+from gptjax.model import REMAT, n_params
+from gptjax.plan import estimate, program
+
+# Work with remat, beside none: matmuls again in the backward pass, of three that there are (full); or the
+# attention alone (dots).
+AGAIN = {'none': 1.0, 'dots': 1.1, 'full': 4 / 3}
+
+
+def search(config, devices, device, few):
+  """Plans of the best settings.
+
+  Args:
+    config: resolved; its mesh, remat and microbatch are not looked at.
+    devices: described ones.
+    device: `hardware.Device`, one of them.
+    few: how many to compile.
+
+  Returns:
+    [({field: value}, `estimate.Plan`)], those that fit first, fastest first.
+
+  Raises:
+    ValueError: no mesh of these devices can divide the config.
+  """
+  ranked = sorted(candidates(config, devices), key=lambda settings: guess(config, settings, devices, device))
+  if not ranked:
+    raise ValueError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
+                     f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
+                     'change them')
+  plans = []
+  with tqdm(total=few, unit='program', disable=not sys.stderr.isatty()) as bar:
+    for settings in ranked:
+      apply(config, settings)
+      mesh = sharding.make_mesh(config.mesh, devices)
+      if at_least(config, mesh) > (1 - estimate.SPARE) * device.memory:
+        continue
+      try:
+        plans.append((settings, estimate.plan(config, mesh, device)))
+      except estimate.TooLarge:
+        continue
+      bar.update()
+      if len(plans) == few:
+        break
+  if not plans:
+    raise ValueError(f'{len(devices)} such devices have too little memory for any mesh: take more of them')
+  return sorted(plans, key=lambda found: (not found[1].fits(device), found[1].seconds['step']))
+
+
+def candidates(config, devices):
+  """Yields {field: value} of every mesh, remat and microbatch that divides the config."""
+  n, slices, batch = len(devices), sharding.slice_count(devices), config.train.batch_size
+  powers = [2**i for i in range(n.bit_length()) if n % 2**i == 0]
+  for replica, fsdp, tensor in itertools.product({1, slices}, powers, powers[:4]):
+    data, rest = divmod(n, replica * fsdp * tensor)
+    shards = n // tensor
+    if rest or not data or config.model.n_embd % fsdp or config.model.n_inner % tensor or batch % shards:
+      continue
+    mesh = {f'mesh.{axis}': size for axis, size in zip(sharding.MESH_AXES, (replica, data, fsdp, tensor))}
+    parts = [2**i for i in range(batch.bit_length()) if batch % (2**i * shards) == 0]
+    for part, remat in itertools.product(parts, REMAT):
+      yield {**mesh, 'model.remat': remat, 'train.microbatch_size': batch // part}
+
+
+def apply(config, settings):
+  """Sets the fields in the config."""
+  for field, value in settings.items():
+    section, name = field.split('.')
+    config[section][name] = value
+
+
+def at_least(config, mesh):
+  """Bytes that each device needs by arithmetic: the state, gradients, and activations of a microbatch."""
+  state, _ = program.shapes(config, mesh)
+  width = 4 if config.train.microbatch_size < config.train.batch_size else 2
+  params = program.on_each(state.params)
+  return params + program.on_each(state.opt_state) + params * width // 4 + estimate.kept(config, mesh)
+
+
+def guess(config, settings, devices, device):
+  """Seconds a step by arithmetic, to rank by: work and what is sent, the longer of them."""
+  c, n = config.model, len(devices)
+  _, data, fsdp, tensor = (settings[f'mesh.{axis}'] for axis in sharding.MESH_AXES)
+  tokens, remat = config.train.batch_size * config.data.seq_len, settings['model.remat']
+  parts = config.train.batch_size // settings['train.microbatch_size']
+  flops = telemetry.flops_per_token(c, config.data.seq_len)['causal'] * tokens * AGAIN[remat]
+  work = flops / n / device.flops
+  weights = 2 * n_params(c) / tensor  # bytes, in bfloat16
+  gathered = parts * weights * (fsdp > 1) * (3 if remat == 'full' else 2)
+  summed = 2 * weights / fsdp * (2 if parts > 1 else 1) * (data > 1)
+  split = 4 * c.n_layer * 2 * 2 * tokens / (n / tensor) * c.n_embd * (1 - 1 / tensor)
+  spans = sharding.slice_count(devices) > settings['mesh.replica']
+  near = (gathered + summed + split) / (device.far if spans else device.near)
+  return max(work, near) + 1e-3 * (work + near) + 1e-4 * parts * work

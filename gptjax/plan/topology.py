@@ -1,0 +1,51 @@
+"""Devices by name, none of which need be here: TPU slices that libtpu describes."""
+
+import os
+import re
+
+from jax.experimental import topologies
+
+# Dimensions of a slice; one more number is the count of slices.
+DIMENSIONS = {'v2': 2, 'v3': 2, 'v4': 3, 'v5e': 2, 'v5p': 3, 'v6e': 2, 'tpu7x': 3}
+
+
+def describe(name):
+  """Devices to make a mesh of and to compile for, never to run on.
+
+  Args:
+    name: generation and shape of a slice, like 'v5e:16x16' or 'v5p:4x4x8'; with one more number, several
+      such slices: 'v5e:16x16x2'.
+
+  Returns:
+    A list of described devices, one for each that JAX would show.
+
+  Raises:
+    ValueError: libtpu is not installed, or knows no such slice.
+  """
+  generation, _, shape = name.partition(':')
+  if generation not in DIMENSIONS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
+    raise ValueError(f'{name!r} is not a topology: say GENERATION:SHAPE, like v5e:4x4 or v5p:2x2x4, of '
+                     f'{", ".join(DIMENSIONS)}')
+  sizes, rank = shape.split('x'), DIMENSIONS[generation]
+  if len(sizes) not in (rank, rank + 1):
+    raise ValueError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
+                     'numbers (one more than dimensions: the number of slices)')
+  alone()
+  wanted = {'num_slices': int(sizes[rank])} if len(sizes) > rank and int(sizes[rank]) > 1 else {}
+  if generation in ('v4', 'v5p'):
+    wanted['chip_config_name'] = 'megacore'  # a chip as one device, as JAX shows it
+  one = f'{generation}:{"x".join(sizes[:rank])}'
+  try:
+    return topologies.get_topology_desc(platform='tpu', topology_name=one, **wanted).devices
+  except (ImportError, NotImplementedError, RuntimeError) as error:
+    if 'libtpu' in str(error):
+      raise ValueError("the TPU compiler is not here: pip install 'gptjax[plan-tpu]' (Linux)") from None
+    raise ValueError(f'libtpu knows no {name}: {str(error).splitlines()[0]}') from None
+
+
+def alone():
+  """Tells libtpu that there is no TPU to look for; it would ask the network, and let in one process only."""
+  for name, value in (('TPU_SKIP_MDS_QUERY', '1'), ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
+                      ('TPU_WORKER_HOSTNAMES', 'localhost'), ('TPU_WORKER_ID', '0'),
+                      ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')):
+    os.environ.setdefault(name, value)

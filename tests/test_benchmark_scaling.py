@@ -1,0 +1,46 @@
+"""The scaling benchmark: what it calls flat is flat, and what is not is seen."""
+
+import json
+
+import pytest
+
+from gptjax.benchmark import scaling
+
+
+@pytest.fixture
+def small(monkeypatch):
+  tiny = dict(n_layer=1, n_head=2, n_embd=32, n_ctx=16, n_vocab=64, scan=True)
+  monkeypatch.setattr(scaling, 'CPU_MODEL', tiny)
+  return {family.name: family for family in scaling.FAMILIES}
+
+
+def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_falls(small, tmp_path, capsys):
+  families = {small['cpu-data']: (1, 4), small['cpu-fsdp']: (2, 4)}
+  assert scaling.measure(families, str(tmp_path / 'scaling.json')) == 0
+  said = capsys.readouterr().out
+  assert 'NOT FLAT' not in said and 'grows as theory says' in said and 'stragglers' in said
+  rows = json.loads((tmp_path / 'scaling.json').read_text())['families']
+  assert rows['cpu-data'][0]['state'] == rows['cpu-data'][1]['state'] > rows['cpu-fsdp'][1]['state']
+  assert rows['cpu-data'][1]['sent'].keys() == {'all-reduce'}
+  assert (tmp_path / 'scaling.png').stat().st_size > 10_000
+
+
+def test_growth_is_seen(small):
+  rows = [{'devices': n, 'flops': 100, 'state': 10, 'peak': 50 + n, 'whole': 0, 'arrays': {'all-reduce': 8}}
+          for n in (8, 16)]
+  assert scaling.changes(rows, small['tpu-data']) == pytest.approx(
+    {'flops': 0, 'state': 0, 'peak': 8 / 58, 'arrays of all-reduce': 0})
+  assert scaling.changes(rows, small['cpu-fsdp'])['divided state x devices'] == pytest.approx(1)
+
+
+@pytest.mark.parametrize('chips, shape', [(8, '2x2x2'), (16, '2x2x4'), (64, '4x4x4'), (1024, '8x8x16')])
+def test_slices_are_near_to_cubes(chips, shape):
+  assert scaling.shape(chips) == shape
+
+
+def test_what_cannot_be_measured_is_refused(capsys):
+  for flags, said in ((['--tpu=4'], 'smallest slice'), (['--cpu=3'], 'powers of two'),
+                      (['--families=cpu'], 'no such family')):
+    with pytest.raises(SystemExit):
+      scaling.main(flags)
+    assert said in capsys.readouterr().err

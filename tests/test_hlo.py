@@ -1,0 +1,108 @@
+"""What is read from a compiled program's text: work, what is sent, and how often loops run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import mesh_of
+
+from gptjax.plan import hlo
+
+
+def text(function, *arguments):
+  return jax.jit(function).lower(*arguments).compile().as_text()
+
+
+def test_products_in_loops_count_as_often_as_they_run():
+  w, x = jnp.ones((5, 16, 16)), jnp.ones((8, 16))
+  layers = lambda x: jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+  inner = 5 * 2 * 8 * 16 * 16
+  assert hlo.flops(text(layers, x)) == inner
+  thrice = lambda x: jax.lax.scan(lambda x, _: (layers(x), None), x, length=3)[0]
+  assert hlo.flops(text(thrice, x)) == 3 * inner
+
+
+def test_a_batch_of_products_counts_each():
+  a, b = jnp.ones((3, 4, 8, 16)), jnp.ones((3, 4, 16, 2))
+  assert hlo.flops(text(jnp.matmul, a, b)) == 2 * 3 * 4 * 8 * 16 * 2
+
+
+# As a TPU's compiler writes it: a batch of 4 x 4 products as a convolution in which each meets its own.
+CONVOLUTION = """
+ENTRY %main (q: bf16[4,4,64,64], k: bf16[4,4,256,64]) -> f32[4,4,64,256] {
+  %q = bf16[4,4,64,64]{3,2,1,0:T(8,128)(2,1)} parameter(0)
+  %k = bf16[4,4,256,64]{2,3,1,0:T(8,128)(2,1)} parameter(1)
+  ROOT %s = f32[4,4,64,256]{3,2,1,0:T(8,128)} convolution(%q, %k), WINDOW, dim_labels=01bf_01oi->01bf
+}
+"""
+
+
+@pytest.mark.parametrize('window', ['window={size=4x4 stride=3x3 lhs_dilate=4x4}',
+                                    'window={size=4x4 pad=3_3x3_3 rhs_reversal=1x1}'])
+def test_convolutions_count_what_is_not_padding(window):
+  found = hlo.flops(CONVOLUTION.replace('WINDOW', window))
+  if 'dilate' in window:
+    assert found == 2 * 4 * 4 * 64 * 256 * 64
+  else:  # each of 4 x 4 places meets those of 4 x 4 that lie inside: 1 + 2 + 3 + 4 ... of them
+    assert found == 2 * 64 * 256 * 64 * sum(min(o + 1, 4) for o in range(4)) ** 2
+
+
+LOOP = """
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[]{:T(128)}, f32[8]{0:T(128)}) parameter(0)
+  %x = f32[8]{0:T(128)} get-tuple-element(%p), index=1
+  %sum = f32[8]{0:T(128)} all-reduce(%x), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%add
+  ROOT %t = (s32[]{:T(128)}, f32[8]{0:T(128)}) tuple(%i, %sum)
+}
+
+%condition (p: (s32[], f32[8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(12)
+  %p = (s32[]{:T(128)}, f32[8]{0:T(128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+
+ENTRY %main (x: f32[8]) -> (s32[], f32[8]) {
+  %x = f32[8]{0:T(128)} parameter(0)
+  %start = s32[]{:T(128)} constant(2)
+  %copied = s32[]{:T(128)} copy(%start)
+  %init = (s32[]{:T(128)}, f32[8]{0:T(128)}) tuple(%copied, %x)
+  ROOT %loop = (s32[]{:T(128)}, f32[8]{0:T(128)}) while(%init), condition=%condition, body=%body
+}
+"""
+
+
+def test_a_loop_runs_from_its_start_to_its_limit():
+  one, = hlo.collectives(LOOP)
+  assert (one.kind, one.sizes, one.times, one.depth) == ('all-reduce', [32], 10, 1)
+  assert hlo.out(one) == 320 and hlo.sent(one) == 320 * 2 * 3 / 4
+
+
+def test_a_loop_of_unknown_length_is_refused():
+  with pytest.raises(ValueError, match='length is not known: loop'):
+    hlo.collectives(LOOP.replace('direction=LT', 'direction=NE'))
+
+
+@pytest.mark.parametrize('written, groups', [
+  ('{{0,1},{2,3}}', [[0, 1], [2, 3]]), ('[2,2]<=[4]', [[0, 1], [2, 3]]),
+  ('[2,2]<=[2,2]T(1,0)', [[0, 2], [1, 3]]), ("mesh['x'=2,'y'=2] {'x'}", [[0, 2], [1, 3]]),
+  ("mesh['x'=2,'y'=2] {'x','y'}", [[0, 1, 2, 3]])])
+def test_groups_are_read_in_each_notation(written, groups):
+  one, = hlo.collectives(LOOP.replace('[2,4]<=[8]', written))
+  assert one.groups.tolist() == groups
+
+
+def test_a_sum_that_is_scattered_sends_half_of_one_that_all_get():
+  with mesh_of(fsdp=4) as mesh:
+    place = jax.NamedSharding(mesh, jax.P('fsdp'))
+    x = jax.device_put(np.ones((4, 64), np.float32), place)
+    scatter = jax.shard_map(lambda x: jax.lax.psum_scatter(x[0], 'fsdp', tiled=True), out_specs=jax.P('fsdp'))
+    everywhere = jax.shard_map(lambda x: jax.lax.psum(x[0], 'fsdp'), out_specs=jax.P())
+    (one,), (two,) = hlo.collectives(text(scatter, x)), hlo.collectives(text(everywhere, x))
+  assert hlo.whole(one) == hlo.whole(two) == 4 * 64 and 2 * hlo.sent(one) == hlo.sent(two)
