@@ -5,12 +5,13 @@ from gptjax.report import page, published, samples
 
 
 def main(arguments):
-  parser = command.Parser(prog='python -m gptjax.report', description='Writes report.html and report.md.')
+  parser = command.Parser(prog='python -m gptjax.report',
+                          description='Writes report.html and report.md.')
   add = parser.add_argument
   add('--workdir', action='append', required=True, help='of a run, any job; repeatable')
   add('--out', default='', help='folder for the report; default: the first workdir')
-  add('--samples', type=int, default=0, help='first write so many samples of each kind with each model (top-k '
-      '40; they are kept in WORKDIR/samples.json, so once is enough)')
+  add('--samples', type=int, default=0, help='first write so many samples of each kind by each model '
+      '(top-k 40; they are kept in WORKDIR/samples.json, so once is enough)')
   add('--prompt', action='append', help="of conditional samples; repeatable; default: that of the paper's "
       'Table 13')
   add('--sample_tokens', type=int, default=256, help='tokens of a sample at most (default 256)')
@@ -18,8 +19,9 @@ def main(arguments):
   flags = parser.parse_args(arguments)
   if flags.samples < 0:
     raise ValueError(f'--samples={flags.samples} must not be negative')
+  prompts = flags.prompt or [published.UNICORNS]
   for workdir in flags.workdir if flags.samples else ():
-    samples.write(workdir, flags.prompt or [published.UNICORNS], flags.samples, flags.sample_tokens, flags.seed)
+    samples.write(workdir, prompts, flags.samples, flags.sample_tokens, flags.seed)
   for path in page.write(flags.workdir, flags.out or flags.workdir[0]):
     print(path)
 

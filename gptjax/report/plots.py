@@ -72,11 +72,13 @@ def _over_size(axes, found):
 
 
 def _logarithmic(axes):
-  """Makes the vertical axis a logarithmic one, with plain numbers."""
+  """Makes the vertical axis a logarithmic one, with plain numbers unless it spans many."""
   from matplotlib import ticker
   axes.set_yscale('log')
   low, high = axes.get_ylim()
-  marks = (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+  if high > 200 * low:  # powers of ten, as Matplotlib writes them
+    return
+  marks = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
   axes.yaxis.set_major_locator(ticker.LogLocator(subs=marks))
   axes.yaxis.set_minor_locator(ticker.NullLocator())
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))

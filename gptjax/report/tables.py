@@ -35,7 +35,7 @@ def results(found):
   for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
       values = (number(runs.value(run, task, metric)) for run in ran)
-      rows.append([f'{suite.TASKS[task].title}, {metric}', *values, *[None] * 5])
+      rows.append([f'{suite.TASKS[task].title}, {_words(metric)}', *values, *[None] * 5])
   return Table(head, rows, 'Zero-shot results. Accuracies, F1 and exact match in per cent. The paper prints '
                'only its largest size for some tasks. What was not run has no number.')
 
@@ -82,7 +82,7 @@ def grids(evaluated):
         whose, moved = [name] * (len(evaluated) > 1), [f'stride {stride}'] * (stride is not None)
         place = ', '.join([*whose, text, *moved])
         rows.append([place, *(_cell(at.get((text, stride, unit))) for unit in units)])
-    yield Table(['text and stride', *units], rows, f'{suite.TASKS[task].title}.')
+    yield Table(['text and stride', *map(_words, units)], rows, f'{suite.TASKS[task].title}.')
 
 
 def _cell(cell):
@@ -120,13 +120,17 @@ def overlaps(run):
   for task, scores in found['by_overlap'].items():
     metrics = [name for name in scores[0] if name not in ('bucket', 'examples')]
     where = 'training corpus' if overlap.TRAIN in found['filters'] else 'own train split'
-    yield Table([f'8-grams in the {where}', 'examples', *metrics],
+    yield Table([f'8-grams in the {where}', 'examples', *map(_words, metrics)],
                 [[row['bucket'], f'{row["examples"]:,}', *(number(row[metric]) for metric in metrics)]
                  for row in scores], f'{_title(task)} by how much of an example was seen in training.')
 
 
 def _title(name):
   return suite.TASKS[name].title if name in suite.TASKS else name
+
+
+def _words(name):
+  return name.replace('_', ' ')
 
 
 def _percent(share):
@@ -139,7 +143,9 @@ def number(value):
     return None
   if isinstance(value, int):
     return f'{value:,}'
-  return f'{value:.3f}' if abs(value) < 2 else f'{value:,.2f}' if abs(value) < 1e6 else f'{value:.3g}'
+  if value == 0 or abs(value) >= 1e6:
+    return f'{value:.3g}'
+  return f'{value:,.{3 if abs(value) < 2 else 2 if abs(value) < 1000 else 0}f}'
 
 
 def printed(value):
