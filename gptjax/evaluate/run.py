@@ -159,7 +159,7 @@ class Results:
         self.found[kind][task.name] = value
     self.found['seconds'][task.name] = round(seconds, 1)
     self._write()
-    shown = '  '.join(f'{name} {value:.4f}' if isinstance(value, float) else f'{name} {value:,}'
+    shown = '  '.join(f'{name} {value:.5g}' if isinstance(value, float) else f'{name} {value:,}'
                       for name, value in found.metrics.items())
     self.say(f'{task.name:<18} {seconds:>8.1f} s  {shown}')
 

@@ -127,7 +127,8 @@ def start(folder, workdir, *flags):
     env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize('number, code', [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize('number, code', [
+  (signal.SIGTERM, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, number, code):
   process = start(folder, tmp_path / 'cut')
   journal, deadline = tmp_path / 'cut' / 'partial' / 'lambada.jsonl', time.monotonic() + 100
@@ -150,6 +151,7 @@ def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, num
                  for name, value in whole.items()}
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_does(folder, tmp_path):
   with socket.create_server(('127.0.0.1', 0)) as server:
     port = server.getsockname()[1]
