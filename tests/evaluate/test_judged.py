@@ -85,7 +85,8 @@ def check_lambada(folder, judge, shared, limit, grid):
   found = run(folder, 'lambada', data_of(shared, limit), grid=grid)
   lines = (shared / 'eval' / 'lambada_test.jsonl').read_text().splitlines()
   passages = [json.loads(line)['text'] for line in lines][:limit or None]
-  free = np.array([judge.tokenizer.decode([i]).strip().lower() not in STOPWORDS for i in range(judge.n_vocab)])
+  words = [judge.tokenizer.decode([i]).strip().lower() for i in range(judge.n_vocab)]
+  free = np.array([word not in STOPWORDS for word in words])
   for form, change in [("OpenAI's file", str), (
       "OpenAI's file, a line break first and straight quotes",
       lambda text: '\n' + text.replace('\u201c', '"').replace('\u201d', '"').strip())][:1 + grid]:
