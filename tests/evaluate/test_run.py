@@ -123,8 +123,8 @@ def start(folder, workdir, *flags):
   return subprocess.Popen(
     [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_zero_shot.py', f'--workdir={workdir}',
      f'--config.init_from={folder}', f'--config.eval.data_dir={SHARED}', '--config.eval.tasks=lambada',
-     '--config.eval.limit=2000', '--config.eval.grid=False', '--config.eval.batch_size=2', *flags], cwd=ROOT, text=True,
-    env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+     '--config.eval.limit=2000', '--config.eval.grid=False', '--config.eval.batch_size=2', *flags], cwd=ROOT,
+    env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize('number, code', [
