@@ -30,7 +30,10 @@ DONE, STOPPED = 0, 75  # exit codes, as those of pretraining
 def evaluate(config, workdir):
   """Runs the tasks of `config.eval.tasks` that the workdir does not hold results of yet.
 
-  Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example.
+  Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
+  the name of a task, `results.json` has in `tasks` its metrics, in `not_run` why there are none, in `grids`
+  the cells of `subject.Found`, in `rows` its table, in `protocols` how it was measured and in `seconds` how
+  long that took; `model`, `weights` (a digest), `limit`, `versions` and `devices` say of what.
 
   Args:
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.

@@ -124,7 +124,8 @@ def start(folder, workdir, *flags):
     [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_zero_shot.py', f'--workdir={workdir}',
      f'--config.init_from={folder}', f'--config.eval.data_dir={SHARED}', '--config.eval.tasks=lambada',
      '--config.eval.limit=2000', '--config.eval.grid=False', '--config.eval.batch_size=2', *flags], cwd=ROOT,
-    env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'})
 
 
 @pytest.mark.parametrize('number, code', [
