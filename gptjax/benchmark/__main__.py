@@ -1,9 +1,9 @@
-"""The command: python -m gptjax.benchmark [train|data|generate] [flags]; without a name it is `train`."""
+"""The command: python -m gptjax.benchmark [train|data|generate|finetune] [flags]; without a name, `train`."""
 
 import importlib
 import sys
 
-SUBJECTS = ('train', 'data', 'generate')
+SUBJECTS = ('train', 'data', 'generate', 'finetune')
 
 
 def main(argv):
