@@ -51,14 +51,14 @@ def graph(config):
 
 def dropout_keys(config, step):
   """key[batch_size], one a sequence: from seed, step and row alone; None without dropout."""
-  return sequence_keys(config, step) if config.model.dropout else None
+  return sequence_keys(config.train.seed, config.train.batch_size, step) if config.model.dropout else None
 
 
-def sequence_keys(config, step):
+def sequence_keys(seed, batch_size, step):
   """key[batch_size], one for each place in the batch of a step."""
-  rows = jnp.arange(config.train.batch_size, out_sharding=sharding.compute('batch'))
+  rows = jnp.arange(batch_size, out_sharding=sharding.compute('batch'))
   # Weights are drawn from the seed itself, so dropout takes a branch of its own.
-  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.train.seed), 1), step)
+  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 

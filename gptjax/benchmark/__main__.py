@@ -1,9 +1,9 @@
-"""The command: python -m gptjax.benchmark [train|data|generate|evaluate|scaling] [flags]; else: `train`."""
+"""The command: python -m gptjax.benchmark [SUBJECT] [flags]; without a name the subject is `train`."""
 
 import importlib
 import sys
 
-SUBJECTS = ('train', 'data', 'generate', 'evaluate', 'scaling')
+SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'scaling')
 
 
 def main(argv):

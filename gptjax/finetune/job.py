@@ -51,8 +51,10 @@ def finetune(config, workdir):
   found = {}
   with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
     for data in loaded:
+      programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):
-        result = fine_tuned(prepared(config, workdir, data, tokenizer, seed, mesh, stop, dog), source)
+        run = prepared(config, workdir, data, tokenizer, seed, mesh, stop, dog, programs)
+        result = fine_tuned(run, source)
         if result is None:
           return STOPPED
         found.setdefault(data.name, []).append(result)
@@ -128,14 +130,15 @@ def save_tokenizer(tokenizer, workdir):
   shutil.rmtree(saved)
 
 
-def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog):
+def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs):
   """The Run of a task with a seed."""
   folder, config = folder_of(config, workdir, data.name, seed), weights.with_marks(config)
   config.train.seed = seed
   plan = batches.Plan(data.train.longest, data.widths, config.train.batch_size, seed)
   steps = config.train.steps or math.ceil(config.train.epochs * plan.per_epoch)
   graphdef = graph(config, data.task.kind, data.outputs)
-  return Run(config, folder, mesh, data, tokenizer, plan, graphdef, steps, stop, watchdog)
+  return Run(config, folder, mesh, data, tokenizer, plan, graphdef, steps, stop, watchdog,
+             programs)
 
 
 def finish(config, workdir, loaded, found):

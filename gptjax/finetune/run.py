@@ -36,6 +36,7 @@ class Run(NamedTuple):
   steps: int
   stop: Any       # hosts.Stop
   watchdog: Any   # Watchdog
+  programs: dict  # what is compiled for this task, by width, and `predict`; all seeds share it
 
 
 def fine_tuned(run, source):
@@ -116,6 +117,8 @@ def loop(run, state, tell, saves):
 
 def compiled(run, state, tell):
   """{width: the train step, compiled for it}, as many at a time as there are cores; the state is donated."""
+  if run.data.widths[0] in run.programs:
+    return run.programs
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
                                    numeric=run.data.numeric, steps=run.steps), donate_argnums=0)
   began, nobody, jobs = time.monotonic(), np.arange(0), {}
@@ -124,9 +127,9 @@ def compiled(run, state, tell):
       batch = sharding.put(batch_of(run, run.data.train, nobody, width), run.mesh)
       jobs[width] = pool.submit(step.lower(state, batch).compile)
     bar = tqdm(jobs.items(), desc='compiling', unit='width', leave=False, disable=None)
-    made = {width: job.result() for width, job in bar}
-  tell.say(f'compiled the step for {len(made)} widths in {time.monotonic() - began:.1f} s')
-  return made
+    run.programs.update({width: job.result() for width, job in bar})
+  tell.say(f'compiled the step for {len(jobs)} widths in {time.monotonic() - began:.1f} s')
+  return run.programs
 
 
 def batch_of(run, encoded, examples, width):
@@ -195,8 +198,8 @@ def measure(run, state, splits):
   Returns:
     {name: float[n, c]}, or None if told to stop.
   """
-  step = jax.jit(functools.partial(predict_step, config=run.config, graphdef=run.graphdef))
-  outputs = {}
+  predict = functools.partial(predict_step, config=run.config, graphdef=run.graphdef)
+  step, outputs = run.programs.setdefault('predict', jax.jit(predict)), {}
   for name, encoded in splits.items():
     values, rows = [], []
     made = batches.in_order(encoded.longest, run.data.widths, run.config.train.batch_size)

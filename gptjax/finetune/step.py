@@ -22,11 +22,13 @@ class State(NamedTuple):
 
   step: int32[], updates tried so far, and the number of the batch that comes next.
   skipped: int32[], steps in a row, up to the last one, that were not finite and changed nothing.
+  seed: int32[], of dropout; here, and not in the config, so that one program serves all seeds.
   params, frozen: trained and other weights, see `parts`.
   opt_state: Optax's, of the trained ones.
   """
   step: jax.Array
   skipped: jax.Array
+  seed: jax.Array
   params: Any
   frozen: Any
   opt_state: Any
@@ -40,8 +42,9 @@ def graph(config, kind, outputs):
 def first_state(config, params):
   """The state before the first step, with these weights of a `Classifier`."""
   trained, frozen = parts.separate(params, config)
-  zero = lambda: jnp.zeros((), jnp.int32)
-  return State(zero(), zero(), trained, frozen, make_optimizer(config.optimizer).init(trained))
+  number = lambda n: jnp.full((), n, jnp.int32)
+  opt_state = make_optimizer(config.optimizer).init(trained)
+  return State(number(0), number(0), number(config.train.seed), trained, frozen, opt_state)
 
 
 def task_losses(scores, labels, weights, numeric):
@@ -138,7 +141,7 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
     (State, {'loss', 'task_loss', 'lm_loss', 'grad_norm', 'learning_rate', 'skipped': scalars}).
   """
   dropout = config.model.dropout or config.finetune.head_dropout
-  keys = sequence_keys(config, state.step) if dropout else None
+  keys = sequence_keys(state.seed, config.train.batch_size, state.step) if dropout else None
   (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, numeric)
   norm = optax.tree.norm(grads)
   rate = learning_rate(config.optimizer, steps, state.step)
@@ -147,7 +150,7 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   skipped = jnp.where(finite, 0, state.skipped + 1)
-  new = State(state.step + 1, skipped, keep(params, state.params), state.frozen,
+  new = State(state.step + 1, skipped, state.seed, keep(params, state.params), state.frozen,
               keep(opt_state, state.opt_state))
   return new, {'loss': loss, 'task_loss': task, 'lm_loss': language, 'grad_norm': norm,
                'learning_rate': rate, 'skipped': skipped}

@@ -18,15 +18,14 @@ WORDS = ['tree', 'walks', 'under', 'a', 'the', 'blue', 'stone', 'never', 'sings'
 
 @pytest.fixture(scope='module')
 def reviews(tmp_path_factory):
-  """TSV files of the task `reviews`: good where it `sings`."""
+  """TSV files of the task `reviews`: good and bad ones share no word."""
   folder = tmp_path_factory.mktemp('reviews')
   rng = random.Random(0)
   for name, n in (('train', 80), ('dev', 24), ('test', 10)):
     lines = ['text\tlabel']
     for _ in range(n):
-      words = rng.choices(WORDS[:8], k=rng.randint(2, 12))
       good = rng.random() < 0.5
-      words.insert(rng.randrange(len(words)), 'sings' if good else 'rain')
+      words = rng.choices(WORDS[:5] if good else WORDS[5:], k=rng.randint(2, 12))
       lines.append(f'{" ".join(words)}\t{("bad", "good")[good]}')
     (folder / f'{name}.tsv').write_text('\n'.join(lines) + '\n')
   return folder
@@ -35,7 +34,7 @@ def reviews(tmp_path_factory):
 def command(corpus, reviews, workdir, *flags):
   tiny = {'finetune.data_dir': reviews, 'finetune.pretrained': False, 'data.tokenizer': f'{corpus}/tokenizer',
           'model.n_layer': 2, 'model.n_head': 4, 'model.n_embd': 32, 'model.n_ctx': 24, 'train.epochs': 4.0,
-          'train.batch_size': 8, 'optimizer.learning_rate': 0.01, 'eval.every_steps': 15, 'loss.chunk': 0,
+          'train.batch_size': 8, 'optimizer.learning_rate': 0.003, 'eval.every_steps': 15, 'loss.chunk': 0,
           'checkpoint.every_steps': 4, 'log.every_steps': 1, 'log.tensorboard': False, 'finetune.buckets': 2}
   return [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt1_finetune.py:reviews',
           f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in tiny.items()), *flags]
@@ -64,7 +63,7 @@ def undisturbed(corpus_folder, reviews, tmp_path_factory):
 
 def test_a_run_gives_results_a_table_and_predictions(undisturbed, reviews):
   found = json.loads((undisturbed / 'results.json').read_text())
-  assert found['tasks']['reviews']['accuracy'] >= 90, 'a task of one word'
+  assert found['tasks']['reviews']['accuracy'] >= 90, 'an easy task'
   best = found['runs']['reviews'][0]
   scores = {step: float.fromhex(value) for (step, name), value in records(undisturbed).items()
             if name == 'eval/accuracy'}

@@ -1,0 +1,100 @@
+"""Examples a second of fine-tuning, bucketed and padded to n_ctx: python -m gptjax.benchmark finetune
+
+The lengths are those of a task (SST-2 unless another is named), the model is one of GPT-1's shape made small;
+both kinds of batches run by turns through the same program of the step, in this process.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import time
+
+import jax
+from tqdm import tqdm
+
+from configs import gpt1_finetune
+from gptjax import config as configs
+from gptjax import sharding
+from gptjax.benchmark.machine import machine
+from gptjax.data import command, tokenizers
+from gptjax.finetune import batches, data, step, tasks, weights
+
+
+def parser():
+  made = command.Parser(prog='python -m gptjax.benchmark finetune')
+  made.add_argument('--task', default='sst2', help='of gptjax/finetune/tasks.py')
+  made.add_argument('--tokenizer', required=True, help='gpt1:DIR, for example')
+  made.add_argument('--tfds_dir', default='', help='where the data set lies')
+  made.add_argument('--n_ctx', type=int, default=512)
+  made.add_argument('--n_layer', type=int, default=2)
+  made.add_argument('--n_embd', type=int, default=128)
+  made.add_argument('--batches', type=int, default=30, help='bucketed batches a turn')
+  made.add_argument('--turns', type=int, default=3)
+  made.add_argument('--json', default='', help='file for the result')
+  made.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+  return made
+
+
+def config_of(flags, tokenizer):
+  config = gpt1_finetune.get_config(flags.task)
+  config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
+                           n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
+  config.data.tfds_dir, config.finetune.limit = flags.tfds_dir, 4096
+  configs.resolve(config, '')
+  configs.check(config)
+  return config
+
+
+def measure(flags):
+  """{'bucketed': [examples a second of a turn], 'padded': the same, 'widths': [...]}."""
+  tokenizer = tokenizers.load(flags.tokenizer)
+  config = config_of(flags, tokenizer)
+  loaded = data.load(flags.task, tasks.find(flags.task), tokenizer, config)
+  config, size = weights.with_marks(config), config.train.batch_size
+  mesh = sharding.make_mesh(config.mesh)
+  with jax.set_mesh(mesh):
+    kind = loaded.task.kind
+    state = weights.first_state(config, kind, loaded.outputs, None, mesh)
+    run = jax.jit(functools.partial(step.train_step, config=config, numeric=loaded.numeric, steps=1000,
+                                    graphdef=step.graph(config, kind, loaded.outputs)), donate_argnums=0)
+    plans = {'bucketed': (batches.Plan(loaded.train.longest, loaded.widths, size, 0), flags.batches),
+             'padded': (batches.Plan(loaded.train.longest, [flags.n_ctx], size, 0), 2)}
+    found = {name: [] for name in plans}
+    rows = sharding.local_rows(size, mesh)
+    for name, (plan, _) in plans.items():  # compiles
+      for width in tqdm(plan.widths, desc=f'compiling, {name}', unit='width', leave=False, disable=None):
+        nobody = loaded.train.index[:0]
+        state, _ = run(state, sharding.put(batches.batch(loaded.train, nobody, width, size, rows), mesh))
+    for turn in tqdm(range(flags.turns), desc='measuring', unit='turn', leave=False, disable=None):
+      for name, (plan, n) in plans.items():
+        jax.block_until_ready(state)
+        began, seen = time.monotonic(), 0
+        for i in range(turn * n, (turn + 1) * n):
+          examples, width = plan(i)
+          batch = batches.batch(loaded.train, examples, width, size, rows)
+          state, _ = run(state, sharding.put(batch, mesh))
+          seen += len(examples)
+        jax.block_until_ready(state)
+        found[name].append(seen / (time.monotonic() - began))
+  return found | {'widths': loaded.widths, 'tokens': float(loaded.train.longest.mean())}
+
+
+def main(arguments):
+  try:
+    flags = parser().parse_args(arguments)
+    found = measure(flags)
+  except ValueError as error:
+    print(f'gptjax.benchmark: {error}', file=sys.stderr)
+    return 2
+  bucketed, padded = (statistics.median(found[name]) for name in ('bucketed', 'padded'))
+  faster = statistics.median(a / b for a, b in zip(found['bucketed'], found['padded']))
+  here = machine(('jax', 'flax', 'numpy'))
+  print(f'{here["processor"]}, {here["cores"]} cores, {here["date"]}; {flags.task}, {found["tokens"]:.1f} tokens '
+        f'an example\nbucketed to {", ".join(map(str, found["widths"]))}: {bucketed:,.1f} examples/s\n'
+        f'padded to {flags.n_ctx}: {padded:,.1f} examples/s\n{faster:.1f} times as many (at least 2 wanted)')
+  if flags.json:
+    with open(flags.json, 'w') as file:
+      json.dump({**found, 'times': faster, 'machine': here}, file, indent=1)
+  return 0 if faster >= 2 else 1

@@ -1,0 +1,176 @@
+"""Where weights come from and go to: transfer, LoRA added up, the LSTM, text; and the overfit test."""
+
+import functools
+import json
+import random
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import mesh_of, tiny_config
+from flax import nnx
+
+import gptjax
+from configs import gpt1_finetune
+from finetune.tiny import batch_of, config_of
+from gptjax import sharding
+from gptjax.data import tokenizers
+from gptjax.finetune import (
+  batches,
+  data,
+  examples,
+  parts,
+  results,
+  run,
+  step,
+  studies,
+  tasks,
+  transforms,
+  weights,
+)
+from gptjax.train import graph, init_state
+
+
+def pretrained(**changes):
+  """A config and fresh weights of a language model, every leaf different from a fresh one of seed 0."""
+  config = tiny_config(**{'model.norm': 'after', 'train.seed': 5, **changes})
+  return config, init_state(config).params
+
+
+def source_of(params):
+  return types.SimpleNamespace(read=lambda shapes: jax.tree.map(lambda p, s: p, params, shapes))
+
+
+@pytest.mark.parametrize('n', [-1, 0, 1])
+@pytest.mark.parametrize('mesh', [{}, dict(data=2, fsdp=2, tensor=2)])
+def test_what_is_taken_over(n, mesh):
+  with mesh_of(**mesh) as on:
+    _, given = pretrained()
+    config = config_of(**{'finetune.transfer_layers': n})
+    fresh, made = (jax.device_get(weights.first_state(config, 'choice', 1, source, on).params['lm'])
+                   for source in (None, source_of(given)))
+    given = jax.device_get(given)
+  np.testing.assert_array_equal(made['wte'][:61], given['wte'][:61])
+  np.testing.assert_array_equal(made['wte'][61:], fresh['wte'][61:])
+  assert (made['wte'][61:64] != 0).all() and (made['wte'][64:] == 0).all(), 'three new tokens, then padding'
+  assert 0.01 < made['wte'][61:64].std() < 0.03
+  np.testing.assert_array_equal(made['wpe'], given['wpe'])
+  n = 2 if n == -1 else n
+  for leaf, old, new in zip(*map(jax.tree.leaves, (made['h'], given['h'], fresh['h'])), strict=True):
+    np.testing.assert_array_equal(leaf[:n], old[:n])
+    np.testing.assert_array_equal(leaf[n:], new[n:])
+
+
+@pytest.mark.parametrize('mode', parts.TRAINED)
+def test_the_language_model_that_comes_out_is_the_one_that_was_trained(mode):
+  config = config_of(**{'finetune.train': mode})
+  with mesh_of() as mesh:
+    _, given = pretrained()
+    state = weights.first_state(config, transforms.TEXT, 0, source_of(given), mesh)
+    plain = nnx.merge(graph(tiny_config(**{'model.norm': 'after'})), given)
+    tokens = jnp.arange(20)[None] % 61
+    np.testing.assert_allclose(weights.language_model(state, config)(tokens), plain(tokens), atol=1e-6)
+    noise = lambda path, w: w + 0.05 * jax.random.normal(jax.random.key(len(path)), w.shape)
+    state = state._replace(params=jax.tree.map_with_path(noise, state.params))
+    moving, still = parts.entered(state.params, state.frozen, config)
+    model = parts.assembled(step.graph(config, transforms.TEXT, 0), moving, still, config)
+    wanted = model.lm.logits(model.lm.features(tokens))[..., :61]
+    np.testing.assert_allclose(weights.language_model(state, config)(tokens), wanted, atol=1e-4)
+
+
+def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path):
+  from gptjax.pretrain import pretrain
+  lstm = {'model.architecture': 'lstm', 'model.n_layer': 1, 'model.n_inner': 24}
+  found = []
+  for sizes in ({}, dict(data=2, fsdp=2, tensor=2)):
+    config = config_of(**lstm, **{'model.dropout': 0.1})
+    with mesh_of(**sizes) as mesh:
+      state = weights.first_state(config, 'choice', 1, None, mesh)
+      keys = jax.reshard(jax.random.split(jax.random.key(3), 8), sharding.compute('batch'))
+      f = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
+                            numeric=False)
+      found.append(jax.device_get(jax.jit(f)(state, sharding.put(batch_of(config, 3), mesh), keys)))
+  for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+    np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
+  config = tiny_config(**lstm, **{'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 2,
+                                  'log.tensorboard': False, 'mesh.data': 8, 'eval.every_steps': 0})
+  assert pretrain(config, tmp_path / 'lstm') == 0
+  with mesh_of():
+    model, tokenizer = gptjax.load(tmp_path / 'lstm')
+    assert model(jnp.zeros((1, 5), jnp.int32)).shape == (1, 5, 290)
+    with pytest.raises(ValueError, match='transformers has no such LSTM'):
+      gptjax.save_pretrained(model, tokenizer, tmp_path / 'export')
+
+
+KINDS = {'classification': ('text',), 'entailment': ('text', 'other'), 'similarity': ('text', 'other'),
+         'choice': ('text',)}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
+  rng, words = random.Random(1), ['tree', 'walks', 'under', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
+  say = lambda: ' '.join(rng.choices(words, k=rng.randint(2, 6)))
+  found = [examples.Example(tuple(say() for _ in KINDS[kind]), (say(), say()) if kind == 'choice' else (),
+                            rng.randrange(2), i) for i in range(32)]
+  task = tasks.find('reviews')._replace(kind=kind, texts=KINDS[kind])
+  config = config_of(**{'model.n_vocab': 290, 'train.batch_size': 32, 'train.steps': 100,
+                        'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'constant'})
+  config.model.n_vocab -= 3
+  encoded = data.encode(task, found, tokenizers.load(f'{corpus_folder}/tokenizer'), config, 0, '')
+  config = weights.with_marks(config)
+  outputs = 1 if kind == 'choice' else 2
+  with mesh_of() as mesh:
+    state = weights.first_state(config, kind, outputs, None, mesh)
+    batch = sharding.put(batches.batch(encoded, np.arange(32), 24, 32, slice(0, 32)), mesh)
+    graphdef = step.graph(config, kind, outputs)
+    train = jax.jit(functools.partial(step.train_step, config=config, graphdef=graphdef, numeric=False,
+                                      steps=100))
+    for _ in range(100):
+      state, metrics = train(state, batch)
+      if metrics['task_loss'] < 0.02:
+        break
+    scores = step.predict_step(state, batch, config=config, graphdef=graphdef)
+  assert (np.asarray(scores).argmax(1) == encoded.labels).all()
+
+
+@pytest.mark.parametrize('mode', ['lora', 'last'])
+def test_text_of_ones_own(corpus_folder, tmp_path, mode):
+  """A language model is fine-tuned on text, exported, and loaded; only in part, and still it gets better."""
+  from gptjax.pretrain import pretrain
+  config = tiny_config(**{'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 2,
+                          'log.tensorboard': False, 'mesh.data': 8})
+  assert pretrain(config, tmp_path / 'pretrained') == 0
+  config = studies.changed(gpt1_finetune.get_config('text'), {
+    'init_from': str(tmp_path / 'pretrained'), 'data.corpus': str(corpus_folder), 'finetune.train': mode,
+    'train.batch_size': 8, 'train.steps': 40, 'optimizer.learning_rate': 0.02, 'eval.every_steps': 20,
+    'log.tensorboard': False, 'finetune.limit': 64})
+  assert studies.run_job(config, tmp_path / 'text') == 0
+  found = json.loads((tmp_path / 'text' / 'results.json').read_text())['tasks']['text']['perplexity']
+  with mesh_of():
+    model, tokenizer = gptjax.load(tmp_path / 'text' / 'export')
+    before, _ = gptjax.load(tmp_path / 'pretrained')
+    text = jnp.array(tokenizer.encode('the blue stone never sings of rain under a tree')[None, :24])
+    places = jnp.arange(text.shape[1] - 1)
+    loss = lambda m: -float(jax.nn.log_softmax(m(text))[0, places, text[0, 1:]].mean())
+    assert loss(model) < loss(before) - 0.3 and found < 200
+  with pytest.raises(ValueError, match='holds a fine-tuned classifier'):
+    gptjax.load(tmp_path / 'text')
+
+
+def test_patience():
+  def over(scores, patience):
+    config = config_of(**{'finetune.patience': patience})
+    records = [{'step': i, 'eval/score': score} for i, score in enumerate(scores)]
+    return run.over(types.SimpleNamespace(config=config), types.SimpleNamespace(records=records))
+  assert not over([1, 2, 2], 0) and not over([1, 2, 3], 1) and not over([3], 1)
+  assert over([1, 2, 2], 1) and over([3, 1, 2], 2) and not over([3, 1, 4], 2)
+
+
+def test_the_table_has_mean_median_and_spread():
+  runs = {'sst2': [{'metrics': {'accuracy': value}} for value in (80.0, 90.0, 82.0)]}
+  found = results.collect(runs, {'sst2': {'accuracy': 91.3}})
+  assert found['tasks'] == {'sst2': {'accuracy': 84.0}}
+  row = '| sst2 | accuracy | 3 | 84.0 | 82.0 | 80.0 to 90.0 | 5.3 | 91.3 |'
+  assert results.table(found).splitlines()[2] == row
