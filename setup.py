@@ -57,6 +57,7 @@ setup(
     'cuda': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
     'plan-tpu': ['jax[tpu]>=0.10,<0.12'],  # the TPU's compiler, of the version that JAX wants; Linux
+    'plan-gpu': ['jax[cuda12]>=0.10,<0.12'],  # the GPU's; needs none
     'k8s': ['kubernetes>=29,<37'],  # by which JAX finds the other pods
     'gcs': ['gcsfs>=2024.2'],
     's3': ['s3fs>=2024.2'],

@@ -40,8 +40,10 @@ def collectives(text):
     groups, arrays = _groups(instruction.rest), sizes(instruction.type)
     if kind == 'all-reduce' and at.path[-1].startswith('all-reduce-scatter'):
       kind, arrays = 'reduce-scatter', [size // groups.shape[1] for size in arrays]
-    if instruction.op in ('all-gather-start', 'collective-permute-start'):
-      arrays = arrays[len(arrays) // 2:] if kind == 'all-gather' else arrays[1:2]
+    if instruction.op in ('all-gather-start', 'reduce-scatter-start'):  # what goes in, and what comes out
+      arrays = arrays[len(arrays) // 2:]
+    elif instruction.op == 'collective-permute-start':
+      arrays = arrays[1:2]
     found.append(Collective(kind, arrays, groups, at.times, at.depth))
   return found
 

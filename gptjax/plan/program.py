@@ -60,7 +60,7 @@ def compile_step(config, mesh, **options):
   """
   sharding.check(config, mesh)
   state, batch = shapes(config, mesh)
-  platform = mesh.devices.flat[0].platform
+  platform = mesh.devices.flat[0].platform.replace('gpu', 'cuda')
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     step = functools.partial(train.train_step, config=config, graphdef=train.graph(config),
                              steps=config.train.steps or 1)

@@ -35,8 +35,8 @@ def one(plan, config, mesh, name, device, price):
     f'{device.memory / GIB:.2f})',
     *(f'  {kind:<14}{size / GIB:>9.3f}' for kind, size in plan.memory.items()),
     '', 'work of each device, a step',
-    f'  TFLOP         {plan.flops / 1e12:>9.2f}   {plan.flops / plan.model_flops:.2f} times what the model needs '
-    '(causal attention, no remat)',
+    f'  TFLOP         {plan.flops / 1e12:>9.2f}   {plan.flops / plan.model_flops:.2f} times what the model '
+    'needs (causal attention, no remat)',
     f'  GFLOP a token {plan.flops * mesh.size / tokens / 1e9:>9.3f}',
     *(f'  GB sent       {size / 1e9:>9.3f}   {kind}, {networks[where][0]}'
       for (where, kind), size in sorted(plan.sent.items()) if size >= 1e5),

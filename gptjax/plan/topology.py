@@ -1,9 +1,11 @@
-"""Devices by name, none of which need be here: TPU slices that libtpu describes."""
+"""Devices by name, none of which need be here: TPU slices and GPUs as their compilers describe them."""
 
 import os
 import re
 
 from jax.experimental import topologies
+
+from gptjax.plan import gpu
 
 # Dimensions of a slice; one more number is the count of slices.
 DIMENSIONS = {'v2': 2, 'v3': 2, 'v4': 3, 'v5e': 2, 'v5p': 3, 'v6e': 2, 'tpu7x': 3}
@@ -14,18 +16,21 @@ def describe(name):
 
   Args:
     name: generation and shape of a slice, like 'v5e:16x16' or 'v5p:4x4x8'; with one more number, several
-      such slices: 'v5e:16x16x2'.
+      such slices: 'v5e:16x16x2'. Or a GPU and how many of them a host has: 'h100:8'; with one more number,
+      several such hosts: 'h100:8x16'.
 
   Returns:
     A list of described devices, one for each that JAX would show.
 
   Raises:
-    ValueError: libtpu is not installed, or knows no such slice.
+    ValueError: the compiler for them is not installed, or knows no such slice.
   """
   generation, _, shape = name.partition(':')
+  if generation in gpu.KINDS:
+    return _gpus(generation, name, shape)
   if generation not in DIMENSIONS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
     raise ValueError(f'{name!r} is not a topology: say GENERATION:SHAPE, like v5e:4x4 or v5p:2x2x4, of '
-                     f'{", ".join(DIMENSIONS)}')
+                     f'{", ".join(DIMENSIONS)}; or h100:8, a100:8')
   sizes, rank = shape.split('x'), DIMENSIONS[generation]
   if len(sizes) not in (rank, rank + 1):
     raise ValueError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
@@ -41,6 +46,18 @@ def describe(name):
     if 'libtpu' in str(error):
       raise ValueError("the TPU compiler is not here: pip install 'gptjax[plan-tpu]' (Linux)") from None
     raise ValueError(f'libtpu knows no {name}: {str(error).splitlines()[0]}') from None
+
+
+def _gpus(kind, name, shape):
+  if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', shape):
+    raise ValueError(f'{name!r} is not a topology: say {kind}:8, or {kind}:8x16 for 16 hosts of eight')
+  each, _, hosts = shape.partition('x')
+  try:
+    return topologies.get_topology_desc(kind, 'cuda', target_config=gpu.target(kind),
+                                        topology=f'{hosts or 1}x1x{each}').devices
+  except (NotImplementedError, RuntimeError) as error:
+    raise ValueError("the GPU compiler is not here: pip install 'gptjax[plan-gpu]' (Linux, 5 GB, no GPU "
+                     f'needed; {str(error).splitlines()[0][:80]})') from None
 
 
 def alone():

@@ -1,0 +1,167 @@
+"""Plans: what is counted is what an equation says, what is at rest is what really lies there."""
+
+import functools
+import importlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
+
+from gptjax import config as configs
+from gptjax import sharding, telemetry, train
+from gptjax.plan import estimate, hardware, hlo, program, report, search, topology, traffic
+
+SIZES = ('gpt2_small', 'gpt2_medium', 'gpt2_large', 'gpt2_xl', 'gpt1')
+
+
+def named(name, **changes):
+  """A config of configs/, resolved; changes as {'model.remat': 'full'}."""
+  config = importlib.import_module(f'configs.{name}').get_config()
+  search.apply(config, changes)
+  configs.resolve(config, 'unused')
+  return config
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_work_is_what_the_equation_says(name):
+  """Layers, microbatches and chunks of the loss are loops; half of the attention's square is never computed."""
+  config = named(name, **{'train.batch_size': 2, 'train.microbatch_size': 1, 'train.steps': 1, 'mesh.data': 1,
+                          'mesh.fsdp': 1, 'model.remat': 'none', 'model.dropout': 0.0})
+  with mesh_of() as mesh:
+    counted = hlo.flops(program.compile_step(config, mesh).as_text())
+  seq_len = config.data.seq_len
+  assert counted == pytest.approx(2 * seq_len * telemetry.flops_per_token(config.model, seq_len)['causal'],
+                                  rel=0.02)
+
+
+def test_rematerialization_is_counted():
+  config = tiny_config(**{'model.n_layer': 4, 'model.remat': 'full'})
+  none = tiny_config(**{'model.n_layer': 4})
+  with mesh_of() as mesh:
+    full, less = (hlo.flops(program.compile_step(c, mesh).as_text()) for c in (config, none))
+  assert 1.1 < full / less < 4 / 3
+
+
+@pytest.mark.parametrize('sizes', [dict(fsdp=4), dict(data=2, tensor=2)], ids=str)
+def test_what_is_at_rest_is_what_lies_there(sizes):
+  config = tiny_config(**{'train.microbatch_size': 4})
+  with mesh_of(**sizes) as mesh:
+    compiled, cost = program.cost(config, mesh)
+    state = jax.jit(functools.partial(train.init_state, config))()
+    batch = sharding.put(random_batch(config), mesh)
+    here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
+    assert (cost.params, cost.optimizer, cost.batch) == (here(state.params), here(state.opt_state), here(batch))
+    counters = here((state.step, state.skipped))
+    assert (cost.params + cost.optimizer + cost.batch + counters
+            == compiled.memory_analysis().argument_size_in_bytes)
+    compiled(state, batch)  # and it runs
+    parts = estimate.memory(config, mesh, cost)
+  assert sum(size for kind, size in parts.items() if kind != 'peak') >= parts['peak'] == cost.peak
+
+
+@pytest.mark.parametrize('remat', ['none', 'full'])
+def test_activations_are_those_of_the_layers(remat):
+  config = tiny_config(**{'model.remat': remat, 'model.n_layer': 6})
+  with mesh_of(fsdp=2) as mesh:
+    kept = estimate.kept(config, mesh)
+  layer = 4 * 4 * 24 * 32  # float32[b, t, d] of a device
+  inputs = 6 * layer
+  assert inputs <= kept < inputs + 3 * layer if remat == 'full' else kept > 10 * inputs
+
+
+def test_kernels_are_as_slow_as_their_slower_ceiling():
+  device = hardware.Device(flops=10.0, memory=1, bandwidth=5.0, near=2.0, far=1.0)
+  kernels = [traffic.Kernel('product', 3, 100, 5), traffic.Kernel('sum', 2, 0, 50)]
+  sent = {('near', 'all-gather'): 8, ('near', 'all-reduce'): 2, ('far', 'all-reduce'): 90}
+  assert estimate.times(kernels, sent, device) == pytest.approx(
+    {'compute': 30, 'memory': 23, 'kernels': 50, 'near': 5, 'far': 90, 'step': 90, 'apart': 145})
+
+
+def test_a_kernel_reads_of_stacked_layers_the_one_that_it_cuts_out():
+  w, x = np.ones((50, 64, 64), np.float32), np.ones((8, 64), np.float32)
+  layers = lambda x, w: jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0]
+  moved = sum(one.times * one.bytes for one in traffic.kernels(jax.jit(layers).lower(x, w).compile().as_text()))
+  assert w.nbytes <= moved < 5 * w.nbytes  # and not fifty times as much
+
+
+@pytest.mark.parametrize('groups, far', [([[0, 1], [2, 3]], False), ([[0, 2], [1, 3]], True)])
+def test_what_joins_two_slices_is_sent_far(groups, far):
+  mesh = SimpleNamespace(devices=np.array([SimpleNamespace(slice_index=n // 2) for n in range(4)]))
+  assert estimate.crosses(hlo.Collective('all-reduce', [8], np.array(groups), 1, 0), mesh) == far
+
+
+def test_between_slices_a_message_to_hosts_is_a_collective():
+  text = '''
+ENTRY %main (x: f32[64]) -> f32[64] {
+  %send = (f32[64]{0}, u32[], token[]) send(%x, %t), channel_id=1, is_host_transfer=true, frontend_attributes=\
+{_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+}'''
+  one, = hlo.collectives(text)
+  assert (one.kind, one.sizes, one.groups.tolist()) == ('all-reduce', [256], [[0, 4], [1, 5], [2, 6], [3, 7]])
+
+
+def test_the_search_ranks_what_divides_and_says_what_to_use():
+  config = tiny_config(**{'train.batch_size': 16, 'train.microbatch_size': 16})
+  devices, device = jax.devices()[:4], hardware.Device(1e9, 1e9, 1e9, 1e8, 1e7)
+  for settings in search.candidates(config, devices):
+    search.apply(config, settings)
+    sharding.check(config, sharding.make_mesh(config.mesh, devices))
+  found = search.search(config, devices, device, 2)
+  assert [plan.seconds['step'] for _, plan in found] == sorted(plan.seconds['step'] for _, plan in found)
+  said = report.ranking(found, 'four CPUs', device)
+  assert f'--config.mesh.fsdp={found[0][0]["mesh.fsdp"]}' in said.splitlines()[-1]
+  with pytest.raises(ValueError, match='too little memory'):
+    search.search(config, devices, device._replace(memory=1e4), 2)
+
+
+def test_the_whole_plan_is_said():
+  config = tiny_config(**{'train.microbatch_size': 4})
+  device = hardware.DEVICES['v5e']
+  with mesh_of(fsdp=4) as mesh:
+    plan = estimate.plan(config, mesh, device)
+    said = report.one(plan, config, mesh, 'v5e:2x2', device, price=2.0)
+  for word in ('params', 'optimizer', 'gradients', 'activations', 'temporaries', 'peak', 'reduce-scatter',
+               'fits (', 'tokens/s, MFU', 'days for', 'at $2 a device and hour'):
+    assert word in said, word
+
+
+@pytest.mark.parametrize('flags, said', [
+  (['--config=configs/gpt2_xl.py'], '--topology is missing'),
+  (['--config=configs/gpt2_xl.py', '--topology=v9:2x2'], 'v4, v5e, v5p, v6e, h100, a100'),
+  (['--config=configs/gpt2_xl.py', '--topology=v5e:2x2x2x2'], 'has 2 dimensions'),
+  (['--config=configs/gpt2_xl.py', '--topology=v5e:4x4', '--config.model.rematt=full'], 'config.model.remat?')])
+def test_a_wrong_flag_is_refused_in_one_line(flags, said):
+  done = subprocess.run([sys.executable, '-m', 'gptjax.plan', *flags], cwd=ROOT, env=ENVIRONMENT,
+                        capture_output=True, text=True)
+  assert done.returncode == 2 and said in done.stderr and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_a_compiler_that_is_not_here_is_named(monkeypatch):
+  def absent(*args, **kwargs):
+    raise NotImplementedError('topology not implemented for cuda')
+  monkeypatch.setattr(topology.topologies, 'get_topology_desc', absent)
+  with pytest.raises(ValueError, match=r'gptjax\[plan-gpu\]'):
+    topology.describe('h100:8')
+
+
+@pytest.mark.plan
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize('name', [*SIZES, 'quickstart'])
+def test_every_config_compiles_for_tpus_and_sends_no_more_than_it_must(name):
+  """Weights gathered, gradients scattered and summed; what permutes mends shards that are no whole tiles."""
+  pytest.importorskip('libtpu')
+  wide = name == 'gpt2_xl'
+  config = named(name, **{'model.compute_dtype': 'bfloat16', 'mesh.data': 1, 'mesh.fsdp': 16 if wide else 8,
+                          'train.batch_size': 64, 'train.microbatch_size': 32, 'model.remat': 'full'})
+  mesh = sharding.make_mesh(config.mesh, topology.describe('v5e:4x4' if wide else 'v5e:2x4'))
+  _, cost = program.cost(config, mesh)
+  moved = hlo.totals(cost.collectives, hlo.whole)
+  matrices = 2 * sum(x.size for x in jax.tree.leaves(program.shapes(config, mesh)[0].params) if x.ndim > 2)
+  assert moved.pop('collective-permute', 0) < 0.1 * moved['all-gather']
+  assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}
+  assert moved['reduce-scatter'] >= 2 * matrices and moved['all-reduce'] < 0.02 * moved['reduce-scatter']
+  assert cost.peak < hardware.DEVICES['v5e'].memory
