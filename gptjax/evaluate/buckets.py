@@ -46,8 +46,8 @@ def by_overlap(shares, examples, edges):
   groups = {'all': examples} | {
     name: [example for example, own in zip(examples, bucket, strict=True) if own == i]
     for i, name in enumerate(names)}
-  scores = [name for name, value in examples[0].items()
-            if isinstance(value, bool | int | float) and name not in (NATS, TOKENS)]
+  scores = [name for name in examples[0] if name not in (NATS, TOKENS) and all(
+    isinstance(one.get(name), bool | int | float) for one in examples)]
   return [{'bucket': name, 'examples': len(group), **_means(group, scores, NATS in examples[0])}
           for name, group in groups.items()]
 
