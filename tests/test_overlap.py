@@ -223,8 +223,9 @@ def test_scores_by_overlap_add_up_and_show_contamination():
                                                (shares > 0.15).sum()]
   assert every['correct'] == pytest.approx(sum(row['correct'] * row['examples'] for row in rows) / 500)
   mean = sum(one['nats'] for one in examples) / sum(one['tokens'] for one in examples)
-  assert every['perplexity'] == pytest.approx(np.exp(mean))
-  assert rows[0]['correct'] < rows[2]['correct'] and rows[0]['perplexity'] > rows[2]['perplexity']
+  assert every['perplexity_a_token'] == pytest.approx(np.exp(mean))
+  assert rows[0]['correct'] < rows[2]['correct']
+  assert rows[0]['perplexity_a_token'] > rows[2]['perplexity_a_token']
   assert buckets.by_overlap(np.zeros(500), examples, (0, 0.15))[3]['correct'] is None
 
 
@@ -267,9 +268,16 @@ def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
   (['--train=text:README.md', '--rate=2'], r'must lie in \(0, 1\)'),
   (['--train=text:gptjax/data/*.npy'], 'no file has this name'),
   (['--train=text:README.md', '--examples=a=README.md'], 'cannot be read'),
+  (['--train=text:README.md', '--workdir=README.md/run'], 'not writable'),
 ])
-def test_what_a_user_gets_wrong_is_said_in_one_line(tmp_path, flags, says):
-  ran = command(*flags, f'--workdir={tmp_path}')
-  assert ran.returncode == 2
-  assert len(ran.stderr.strip().split('\n')) == 1
-  assert re.search(says, ran.stderr)
+def test_what_a_user_gets_wrong_is_said_in_one_line(tmp_path, monkeypatch, flags, says):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(ValueError, match=says) as error:
+    overlap.main([f'--workdir={tmp_path}', *flags])
+  assert '\n' not in str(error.value)
+
+
+def test_such_a_line_and_an_exit_code_are_all_that_a_user_sees(tmp_path):
+  ran = command('--filter=README.md', f'--workdir={tmp_path}')
+  assert ran.returncode == 2 and not ran.stdout
+  assert len(ran.stderr.strip().split('\n')) == 1 and 'README.md' in ran.stderr

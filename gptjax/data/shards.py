@@ -30,13 +30,13 @@ def locked(folder):
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / LOCK, 'w')
   except OSError as error:
-    raise ValueError(f'{folder} cannot be written to ({error.strerror}): give another --out') from None
+    raise ValueError(f'{folder} cannot be written to ({error.strerror}): give another folder') from None
   with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise ValueError(f'{folder} is being written by another process: wait for it, or give '
-                       'another --out') from None
+                       'another folder') from None
     yield
   # Left behind on purpose: to remove it would let two processes lock two files of this name.
 

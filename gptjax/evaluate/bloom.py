@@ -26,7 +26,7 @@ from gptjax.data import corpus
 from gptjax.data import progress as progress_bar
 from gptjax.evaluate import eightgrams
 
-VERSION = 1
+VERSION = 1  # of the file, and of the keys
 LENGTH = struct.Struct('<Q')
 AGAIN = 'remove it and build it again'
 PART_BITS = 1 << 20

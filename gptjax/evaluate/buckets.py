@@ -34,7 +34,8 @@ def by_overlap(shares, examples, edges):
   Args:
     shares: float[n], of each example's 8-grams that were in the training corpus.
     examples: list of n dicts. Numbers and booleans in them are scores, of which the mean is taken; `nats` is
-      a loss, and becomes the perplexity: exp of its sum over that of `tokens`, or over the examples.
+      a loss, and becomes the perplexity: exp of its sum over that of `tokens`, or over the examples where
+      they have none.
     edges: rising; a bucket for those up to the first one, above it up to the second, ..., above the last.
 
   Returns:
@@ -46,9 +47,10 @@ def by_overlap(shares, examples, edges):
   groups = {'all': examples} | {
     name: [example for example, own in zip(examples, bucket, strict=True) if own == i]
     for i, name in enumerate(names)}
-  scores = [name for name, value in examples[0].items()
-            if isinstance(value, bool | int | float) and name not in (NATS, TOKENS)]
-  return [{'bucket': name, 'examples': len(group), **_means(group, scores, NATS in examples[0])}
+  scores = [name for name in examples[0] if name not in (NATS, TOKENS) and all(
+    isinstance(one.get(name), bool | int | float) for one in examples)]
+  perplexity = NATS in examples[0] and ('perplexity_a_token' if TOKENS in examples[0] else 'perplexity')
+  return [{'bucket': name, 'examples': len(group), **_means(group, scores, perplexity)}
           for name, group in groups.items()]
 
 
@@ -56,7 +58,7 @@ def _means(group, scores, perplexity):
   means = {name: math.fsum(one[name] for one in group) / len(group) if group else None for name in scores}
   if perplexity:
     tokens = sum(one.get(TOKENS, 1) for one in group)
-    means['perplexity'] = math.exp(math.fsum(one[NATS] for one in group) / tokens) if tokens else None
+    means[perplexity] = math.exp(min(700, math.fsum(one[NATS] for one in group) / tokens)) if tokens else None
   return means
 
 
@@ -64,9 +66,10 @@ def table(name, rows):
   """The rows of `by_overlap` as text, under a title."""
   metrics = [metric for metric in rows[0] if metric not in ('bucket', 'examples')]
   title = f'{name} by overlap'
-  lines = [f'{title:<24}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
+  width = max(24, len(title))
+  lines = [f'{title:<{width}}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
   for row in rows:
     values = ['-' if row[m] is None else f'{row[m]:.4g}' for m in metrics]
-    lines.append(f'{row["bucket"]:<24}{row["examples"]:>10,}' + ''.join(
+    lines.append(f'{row["bucket"]:<{width}}{row["examples"]:>10,}' + ''.join(
       f'{value:>{len(m) + 3}}' for m, value in zip(metrics, values, strict=True)))
   return '\n'.join(lines)

@@ -86,12 +86,14 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
               'on_error': on_error, 'rate': rate, 'capacity': capacity, 'sources': list(source)}
   key = tokenizers.digest(json.dumps({**settings, 'sources': None}).encode())[:12]
   target = Path(folder) / f'{name}-{key}.bloom'
+  work = target.with_suffix('.work')
   if not target.exists():
     reading = blocks.Reading(units, separator, tfds_dir, on_error == 'stop', None)
-    job = Job(reading, settings, rate, capacity, target.with_suffix('.work'), workers, progress)
-    with shards.locked(job.work):
-      if not target.exists():
+    job = Job(reading, settings, rate, capacity, work, workers, progress)
+    with shards.locked(work):
+      if not target.exists():  # by now
         _build(job, target)
+  shutil.rmtree(work, ignore_errors=True)  # also what a process left that was killed when it was done
   return bloom.open_filter(target, progress=progress)
 
 
@@ -117,7 +119,6 @@ def _build(job, target):
   bloom.check_rate(facts)
   with progress_bar.bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
     bloom.complete(job.work / BITS, target, facts, bar.update)
-  shutil.rmtree(job.work)
 
 
 def n_drawers(units):

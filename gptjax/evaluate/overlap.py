@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax import atomic
+from gptjax import config as configs
 from gptjax.data import blocks, command, sources, tokenizers
 from gptjax.evaluate import bloom, buckets, build, eightgrams
 
@@ -139,7 +140,7 @@ def overlap(flags):
     raise ValueError(f'--own={min(strange)}=...: there is no --test or --examples of this name')
   if not flags.train and not flags.filter and not own:
     raise ValueError('nothing to look for test sets in: give --train, --filter or --own')
-  # First what can be refused at once, then what takes hours.
+  configs.make_workdir(workdir)  # First what can be refused at once, then what takes hours.
   readings = {name: blocks.Reading(sources.units([_source(source, 'validation')], flags.tfds_dir),
                                    flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
               for name, source in tests.items()}

@@ -57,9 +57,9 @@ def _sections(found):
     yield Section('Protocols', [Prose(
       'Marked: the protocol of the paper, as far as it is known. Bits for bytes and characters, else '
       'perplexity or a share.'), *grids])
-  rows = [rows for run in evaluated for rows in tables.details(run)]
+  rows = [rows for run in evaluated[-1:] for rows in tables.details(run)]
   if rows:
-    yield Section('Answers', rows)
+    yield Section('Answers of the largest model', rows)
   seen = [block for run in found if run.overlap for block in (
     *tables.overlaps(run), *_drawing(f'overlap-{_slug(run.name)}', plots.overlap_scores(run),
                                      'Score by the share of an example\'s 8-grams that was seen in training; '

@@ -239,8 +239,9 @@ def _first_metrics(task):
 
 
 def overlap_scores(run):
-  """Score by how much of an example was in the training corpus; '' where that was not looked up."""
-  found = run.overlap.get('by_overlap', {})
+  """Score by how much of an example was in the training corpus; '' where all or none of them were."""
+  found = {task: rows for task, rows in run.overlap.get('by_overlap', {}).items()
+           if sum(row['examples'] > 0 for row in rows[1:]) > 1}
   if not found:
     return ''
   def draw(figure, axes):
