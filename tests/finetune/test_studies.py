@@ -72,9 +72,10 @@ def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, 
   from gptjax.pretrain import pretrain
   kinds = {'transformer': {}, 'lstm': {'model.architecture': 'lstm', 'model.n_layer': 1, 'model.n_inner': 24}}
   for name, changes in kinds.items():
-    config = tiny_config(**changes, **{'model.n_ctx': 64, 'model.n_vocab': 290, 'mesh.data': 8,
-                                       'data.corpus': str(corpus_folder), 'train.steps': 4, 'log.tensorboard': False,
-                                       'checkpoint.every_steps': 2, 'checkpoint.keep': 9, 'data.seq_len': 24})
+    config = tiny_config(**changes, **{
+      'model.n_ctx': 64, 'model.n_vocab': 290, 'data.seq_len': 24, 'data.corpus': str(corpus_folder),
+      'train.steps': 4, 'mesh.data': 8, 'checkpoint.every_steps': 2, 'checkpoint.keep': 9,
+      'log.tensorboard': False})
     assert pretrain(config, tmp_path / name) == 0
   config = studies.changed(gpt1_zero_shot.get_config(), {
     'init_from': str(tmp_path / 'transformer'), 'finetune.lstm_from': str(tmp_path / 'lstm'),
