@@ -40,7 +40,7 @@ WEIGHTS = ['safetensors>=0.5,<1']
 BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
-        'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'ruff>=0.9,<1', 'pyyaml>=6']
+        'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1', 'pyyaml>=6']
 
 setup(
   name='gptjax',
