@@ -1,4 +1,4 @@
-"""GPT-1's second stage (Radford et al. 2018, section 3.2 on): from a pretrained model to the tasks of the paper.
+"""GPT-1's second stage (Radford et al. 2018, section 3.2 on): from a pretrained model to the paper's tasks.
 
     tasks.py       what there is to know of each task; yours is one more entry
     examples.py    TensorFlow Datasets and TSV files -> texts and labels, every row checked
