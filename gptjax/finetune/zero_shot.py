@@ -133,8 +133,8 @@ def measured(folder, data, config):
   found = {}
   for name, items in data.items():
     if name == 'acceptability':
-      train, validation = (heuristics.acceptability(score, tokenizer.encode, [e.texts[0] for e in split], start)
-                           for split in items)
+      texts = ([e.texts[0] for e in split] for split in items)
+      train, validation = (heuristics.acceptability(score, tokenizer.encode, some, start) for some in texts)
       true = [e.label for e in items[1]]
       predicted = validation > heuristics.threshold(train, [e.label for e in items[0]])
     elif name == 'sentiment':
