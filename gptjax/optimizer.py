@@ -32,7 +32,7 @@ def learning_rate(config, steps, step):
   step = jnp.asarray(step, jnp.float32)
   if config.schedule == 'warmup_linear':  # OpenAI's name and form: the fall begins with the first step
     x, warmup = step / steps, config.warmup_fraction
-    return config.learning_rate * jnp.where(x <= warmup, x / max(warmup, 1e-9), 1) * (1 - x)
+    return config.learning_rate * jnp.where(x <= warmup, x / max(warmup, 1e-9), 1) * (steps - step) / steps
   warmup, final = config.warmup_steps, config.final_fraction
   # x: share of the way from the end of the warm-up to the end of the run.
   x = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)

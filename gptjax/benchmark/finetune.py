@@ -91,8 +91,8 @@ def main(arguments):
   bucketed, padded = (statistics.median(found[name]) for name in ('bucketed', 'padded'))
   faster = statistics.median(a / b for a, b in zip(found['bucketed'], found['padded']))
   here = machine(('jax', 'flax', 'numpy'))
-  print(f'{here["processor"]}, {here["cores"]} cores, {here["date"]}; {flags.task}, {found["tokens"]:.1f} tokens '
-        f'an example\nbucketed to {", ".join(map(str, found["widths"]))}: {bucketed:,.1f} examples/s\n'
+  print(f'{here["processor"]}, {here["cores"]} cores, {here["date"]}; {flags.task}, {found["tokens"]:.1f} '
+        f'tokens an example\nbucketed to {", ".join(map(str, found["widths"]))}: {bucketed:,.1f} examples/s\n'
         f'padded to {flags.n_ctx}: {padded:,.1f} examples/s\n{faster:.1f} times as many (at least 2 wanted)')
   if flags.json:
     with open(flags.json, 'w') as file:

@@ -15,7 +15,7 @@ class Data(NamedTuple):
 
   task: tasks.Task; name: its name.
   train: batches.Encoded; validation: {name: batches.Encoded}; test: the same, empty unless asked for.
-  widths: what all their sequences are padded to.
+  widths: what sequences are padded to; a test set may have longer ones, to `data.seq_len`.
   """
   name: str
   task: object
@@ -65,9 +65,10 @@ def load(name, task, tokenizer, config):
     found = found[:config.finetune.limit or None]
     splits.append(encode(task, found, tokenizer, config, skipped, f'{name} {split}'))
   n_validation = len(task.validation)
-  chosen = batches.widths(np.concatenate([one.longest for one in splits]), config.finetune.buckets)
-  return Data(name, task, splits[0], dict(zip(task.validation, splits[1:1 + n_validation])),
-              dict(zip(task.test, splits[1 + n_validation:])), [min(w, config.data.seq_len) for w in chosen])
+  known, test = splits[:1 + n_validation], splits[1 + n_validation:]
+  chosen = batches.widths(np.concatenate([one.longest for one in known]), config.finetune.buckets)
+  return Data(name, task, known[0], dict(zip(task.validation, known[1:])), dict(zip(task.test, test)),
+              [min(width, config.data.seq_len) for width in chosen])
 
 
 def windows(tokenizer, config):

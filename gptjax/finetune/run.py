@@ -202,7 +202,9 @@ def measure(run, state, splits):
   step, outputs = run.programs.setdefault('predict', jax.jit(predict)), {}
   for name, encoded in splits.items():
     values, rows = [], []
-    made = batches.in_order(encoded.longest, run.data.widths, run.config.train.batch_size)
+    # Test sets do not choose the widths, or asking for predictions would change the training.
+    widths = sorted({*run.data.widths, run.config.data.seq_len})
+    made = batches.in_order(encoded.longest, widths, run.config.train.batch_size)
     bar = tqdm(made, desc=f'measuring {name}'.strip(), unit='batch', leave=False, disable=None)
     for examples, width in bar:
       if run.stop.asked():

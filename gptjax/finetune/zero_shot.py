@@ -40,8 +40,12 @@ def token_logprobs(model, tokens):
 
 
 def scorer(model, batch_size):
-  """The function `score` that the heuristics need, for a model on the mesh that is set."""
+  """The function `score` that the heuristics need, for a model on the mesh that is set.
+
+  A sequence that is too long for the model loses its beginning, and has no log-probabilities there.
+  """
   def score(sequences):
+    sequences = [ids[-model.n_ctx:] for ids in sequences]
     found, order = [None] * len(sequences), sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     for at in tqdm(range(0, len(order), batch_size), desc='scoring', unit='batch', leave=False, disable=None):
       rows = order[at:at + batch_size]
@@ -126,22 +130,22 @@ def measured(folder, data, config):
   model, tokenizer = gptjax.load(folder)
   score = scorer(model, config.eval.batch_size or config.train.batch_size)
   start = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
-  encode = lambda text: tokenizer.encode(text)[:model.n_ctx - len(start)]
   found = {}
   for name, items in data.items():
     if name == 'acceptability':
-      values, labels = zip(*((heuristics.acceptability(score, encode, [e.texts[0] for e in split], start),
-                              np.array([e.label for e in split])) for split in items))
-      predicted, true = values[1] > heuristics.threshold(values[0], labels[0]), labels[1]
+      texts = ([e.texts[0] for e in split] for split in items)
+      train, validation = (heuristics.acceptability(score, tokenizer.encode, some, start) for some in texts)
+      true = [e.label for e in items[1]]
+      predicted = validation > heuristics.threshold(train, [e.label for e in items[0]])
     elif name == 'sentiment':
-      predicted = heuristics.sentiment(score, encode, [e.texts[0] for e in items], start)
+      predicted = heuristics.sentiment(score, tokenizer.encode, [e.texts[0] for e in items], start)
       true = [e.label for e in items]
     elif name == 'question answering':
       triples = [(e.texts[0], e.texts[1], e.answers) for e in items]
       predicted = heuristics.question_answering(score, tokenizer.encode, triples, model.n_ctx, start)
       true = [e.label for e in items]
     else:
-      predicted = heuristics.winograd(score, encode, [item for item, _ in items], start)
+      predicted = heuristics.winograd(score, tokenizer.encode, [item for item, _ in items], start)
       true = [right for _, right in items]
     metric = METRICS['matthews' if name == 'acceptability' else 'accuracy']
     found[name] = metric(np.asarray(predicted), np.asarray(true))

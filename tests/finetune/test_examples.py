@@ -36,7 +36,7 @@ def test_a_declaration_agrees_with_its_data_set(name, tmp_path):
         record['label'] = 1
       record, = task.unfold(record)
       assert {*task.texts, *task.answers, task.label} <= set(record)
-      label = features.get(task.label)
+      label = dict(features.items()).get(task.label)
       if isinstance(label, tfds.features.ClassLabel):
         assert label.names == list(task.classes)
 

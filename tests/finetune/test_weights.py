@@ -142,8 +142,10 @@ def test_text_of_ones_own(corpus_folder, tmp_path, mode):
   config = tiny_config(**{'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 2,
                           'log.tensorboard': False, 'mesh.data': 8})
   assert pretrain(config, tmp_path / 'pretrained') == 0
+  with mesh_of():  # a folder as those of the released weights of GPT-2
+    gptjax.save_pretrained(*gptjax.load(tmp_path / 'pretrained'), tmp_path / 'gpt2')
   config = studies.changed(gpt1_finetune.get_config('text'), {
-    'init_from': str(tmp_path / 'pretrained'), 'data.corpus': str(corpus_folder), 'finetune.train': mode,
+    'init_from': str(tmp_path / 'gpt2'), 'data.corpus': str(corpus_folder), 'finetune.train': mode,
     'train.batch_size': 8, 'train.steps': 40, 'optimizer.learning_rate': 0.02, 'eval.every_steps': 20,
     'log.tensorboard': False, 'finetune.limit': 64})
   assert studies.run_job(config, tmp_path / 'text') == 0
