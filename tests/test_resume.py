@@ -91,8 +91,8 @@ def test_killed_again_and_again_it_is_still_the_same_run(undisturbed, corpus_fol
 LONG = '--config.train.steps=500', '--config.checkpoint.every_steps=10', '--config.eval.every_steps=100'
 
 
-def storm(workdir, kills=20):
-  """Moments for so many kills over a run: any time from the start of Python, some steps on, in a save."""
+def storm(workdir, apart, kills=20):
+  """Moments for so many kills over a run: any time after its start, up to `apart` steps on, in a save."""
   rng = random.Random(2)
   for i in range(kills):
     begun, before = time.monotonic(), steps_logged(workdir)
@@ -101,7 +101,7 @@ def storm(workdir, kills=20):
     elif i % 4 == 1:
       yield lambda: steps_logged(workdir) > before and saving(workdir)
     else:
-      yield lambda steps=before + rng.randint(1, 25): steps_logged(workdir) >= steps
+      yield lambda steps=before + rng.randint(1, apart): steps_logged(workdir) >= steps
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def storm(workdir, kills=20):
 def test_a_storm_of_kills(corpus_folder, tmp_path):
   assert train(corpus_folder, tmp_path / 'whole', *LONG).returncode == 0
   workdir = tmp_path / 'run'
-  for moment in storm(workdir):
+  for moment in storm(workdir, 25):
     assert run_and_kill(corpus_folder, workdir, moment, *LONG) is None
   assert train(corpus_folder, workdir, *LONG).returncode == 0
   assert losses(workdir) == losses(tmp_path / 'whole')
