@@ -71,7 +71,7 @@ def test_activations_are_those_of_the_layers(remat):
     kept = estimate.kept(config, mesh)
   layer = 4 * 4 * 24 * 32  # float32[b, t, d] of a device
   inputs = 6 * layer
-  assert inputs <= kept < inputs + 3 * layer if remat == 'full' else kept > 10 * inputs
+  assert inputs <= kept < inputs + 4 * layer if remat == 'full' else kept > 10 * inputs
 
 
 def test_kernels_are_as_slow_as_their_slower_ceiling():

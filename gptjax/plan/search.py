@@ -1,5 +1,6 @@
 """Which mesh, remat and microbatch are fastest on given devices: many by arithmetic, the best compiled."""
 
+import functools
 import itertools
 import sys
 
@@ -7,7 +8,7 @@ from tqdm import tqdm
 
 from gptjax import sharding, telemetry
 from gptjax.model import REMAT, n_params
-from gptjax.plan import estimate, program
+from gptjax.plan import estimate
 
 # Work with remat, beside none: matmuls again in the backward pass, of three that there are (full); or the
 # attention alone (dots).
@@ -34,13 +35,14 @@ def search(config, devices, device, few):
     raise ValueError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
                      'change them')
-  plans = []
+  plans, kept = [], functools.cache(functools.partial(activations, config, devices))
   with tqdm(total=few, unit='program', disable=not sys.stderr.isatty()) as bar:
     for settings in ranked:
+      room = (1 - estimate.SPARE) * device.memory - at_rest(config, settings)
+      if room < 0 or kept(*shares(settings, devices)) > room:
+        continue
       apply(config, settings)
       mesh = sharding.make_mesh(config.mesh, devices)
-      if at_least(config, mesh) > (1 - estimate.SPARE) * device.memory:
-        continue
       try:
         plans.append((settings, estimate.plan(config, mesh, device)))
       except estimate.TooLarge:
@@ -75,12 +77,23 @@ def apply(config, settings):
     config[section][name] = value
 
 
-def at_least(config, mesh):
-  """Bytes that each device needs by arithmetic: the state, gradients, and activations of a microbatch."""
-  state, _ = program.shapes(config, mesh)
-  width = 4 if config.train.microbatch_size < config.train.batch_size else 2
-  params = program.on_each(state.params)
-  return params + program.on_each(state.opt_state) + params * width // 4 + estimate.kept(config, mesh)
+def at_rest(config, settings):
+  """Bytes of weights, two moments and gradients on each device, at the least: as if all were divided."""
+  gradients = 4 if settings['train.microbatch_size'] < config.train.batch_size else 2
+  return (12 + gradients) * n_params(config.model) / (settings['mesh.fsdp'] * settings['mesh.tensor'])
+
+
+def shares(settings, devices):
+  """(sequences of a microbatch on a device, tensor, remat): on what alone its activations depend."""
+  tensor = settings['mesh.tensor']
+  return settings['train.microbatch_size'] * tensor // len(devices), tensor, settings['model.remat']
+
+
+def activations(config, devices, rows, tensor, remat):
+  """Bytes that the forward pass keeps on each device, which has so many sequences."""
+  apply(config, {'mesh.replica': 1, 'mesh.data': 1, 'mesh.fsdp': 1, 'mesh.tensor': tensor,
+                 'train.microbatch_size': rows, 'model.remat': remat})
+  return estimate.kept(config, sharding.make_mesh(config.mesh, devices[:tensor]))
 
 
 def guess(config, settings, devices, device):
