@@ -36,6 +36,7 @@ def search(config, devices, device, few):
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
                      'change them')
   plans, kept = [], functools.cache(functools.partial(activations, config, devices))
+  tries = 3 * few  # what arithmetic likes may be too large for the compiler
   with tqdm(total=few, unit='program', disable=not sys.stderr.isatty()) as bar:
     for settings in ranked:
       room = (1 - estimate.SPARE) * device.memory - at_rest(config, settings)
@@ -43,15 +44,17 @@ def search(config, devices, device, few):
         continue
       apply(config, settings)
       mesh = sharding.make_mesh(config.mesh, devices)
+      tries -= 1
       try:
         plans.append((settings, estimate.plan(config, mesh, device)))
+        bar.update()
       except estimate.TooLarge:
-        continue
-      bar.update()
-      if len(plans) == few:
+        bar.set_postfix_str(f'too large: {settings["model.remat"]}, {settings["train.microbatch_size"]}')
+      if len(plans) == few or not tries:
         break
   if not plans:
-    raise ValueError(f'{len(devices)} such devices have too little memory for any mesh: take more of them')
+    raise ValueError(f'{len(devices)} such devices have too little memory for any mesh'
+                     f'{"" if tries else " of those that arithmetic likes best"}: take more of them')
   return sorted(plans, key=lambda found: (not found[1].fits(device), found[1].seconds['step']))
 
 
@@ -110,4 +113,5 @@ def guess(config, settings, devices, device):
   split = 4 * c.n_layer * 2 * 2 * tokens / (n / tensor) * c.n_embd * (1 - 1 / tensor)
   spans = sharding.slice_count(devices) > settings['mesh.replica']
   near = (gathered + summed + split) / (device.far if spans else device.near)
-  return max(work, near) + 1e-3 * (work + near) + 1e-4 * parts * work
+  ties = 1e-3 * (work + near + parts * work) + 1e-3 * work * at_rest(config, settings) / device.memory
+  return max(work, near) + ties
