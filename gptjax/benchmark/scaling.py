@@ -186,16 +186,15 @@ def main(argv):
     parser.error(f'no such family: {", ".join(sorted(unknown))}')
   if min(args.tpu, default=8) < 8:
     parser.error('the smallest slice here has 8 chips')
+  import jax
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', max(args.cpu, default=1))
   return measure({family: args.cpu if family.place == 'CPU' else args.tpu for family in FAMILIES
                   if family.name in names}, args.out)
 
 
 def measure(families, out):
   """Fills, prints and draws the tables; 1 if something is not flat that should be."""
-  import jax
-  jax.config.update('jax_platforms', 'cpu')
-  jax.config.update('jax_num_cpu_devices', max((n for family, devices in families.items()
-                                                if family.place == 'CPU' for n in devices), default=1))
   results, worst = [], 0.0
   with tqdm(total=sum(map(len, families.values())), unit='program', disable=not sys.stderr.isatty()) as bar:
     for family, devices in families.items():

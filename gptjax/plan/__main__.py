@@ -13,7 +13,7 @@ import jax
 from gptjax import config as configs
 from gptjax import errors, sharding
 from gptjax.plan import estimate, hardware, report, topology
-from gptjax.plan.search import search
+from gptjax.plan.search import apply, search
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
@@ -50,14 +50,27 @@ def run(config, name, wide, few, price):
   configs.resolve(config, '')
   config.train.steps = config.train.steps or (0 if config.train.epochs else 1)
   configs.check(config)
-  if wide:
-    found = search(config, devices, device, few)
-    print(report.ranking(found, config, name, device, price))
-    return int(not any(plan.fits(device) for _, plan in found))
-  mesh = sharding.make_mesh(config.mesh, devices)
-  plan = estimate.plan(config, mesh, device)
+  if not wide and (mesh := usable(config, devices)):
+    plan = estimate.plan(config, mesh, device)
+  else:
+    found = search(config, devices, device, few if wide else 1)
+    print(report.ranking(found, name, device) + '\n')
+    settings, plan = found[0]
+    apply(config, settings)
+    mesh = sharding.make_mesh(config.mesh, devices)
   print(report.one(plan, config, mesh, name, device, price))
   return int(not plan.fits(device))
+
+
+def usable(config, devices):
+  """The config's own mesh of these devices; None, and a line that says why, if they cannot divide it."""
+  try:
+    mesh = sharding.make_mesh(config.mesh, devices)
+    sharding.check(config, mesh)
+  except ValueError as error:
+    print(f'{error}; so the best mesh by arithmetic is planned (--search compiles more)\n')
+    return None
+  return mesh
 
 
 def main(argv):

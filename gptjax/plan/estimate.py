@@ -98,7 +98,7 @@ def times(kernels, sent, device):
 def crosses(one, mesh):
   """Whether the devices that a collective joins lie on several slices or hosts with networks of their own."""
   place = np.array([sharding.island(device) for device in mesh.devices.flat])
-  return bool(one.groups.size) and bool((place[one.groups] != place[one.groups[:, :1]]).any())
+  return bool((place[one.groups] != place[one.groups[:, :1]]).any())
 
 
 def memory(config, mesh, cost):
@@ -125,7 +125,8 @@ def kept(config, mesh):
     shape = config.train.microbatch_size, config.data.seq_len
     tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=jax.NamedSharding(mesh, rows))
     keys = jax.eval_shape(lambda: train.dropout_keys(config, 0))
-    keys = keys and jax.ShapeDtypeStruct(shape[:1], keys.dtype, sharding=jax.NamedSharding(mesh, rows))
+    if keys is not None:
+      keys = jax.ShapeDtypeStruct(shape[:1], keys.dtype, sharding=jax.NamedSharding(mesh, rows))
 
     def residuals(params, tokens, keys):
       model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)

@@ -218,7 +218,7 @@ def _convolution(instruction, types):
 
 
 def _groups(rest):
-  """int[groups, devices of one] from the three ways to write them; no groups: int[0, 0], all devices."""
+  """int[groups, devices of one] from the three ways to write them; none, as on one device: [[0]]."""
   if pairs := re.search(r'source_target_pairs=\{(.*?)\}\}', rest):
     return np.array([[int(n) for n in pair.split(',')] for pair in re.findall(r'\{([\d,]+)', pairs[0])])
   if listed := re.search(r'replica_groups=\{(\{.*?\})\}', rest):
@@ -232,4 +232,4 @@ def _groups(rest):
     order = [*(n for n in names if n not in inside), *inside]
     devices = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
     return devices.transpose([names.index(n) for n in order]).reshape(-1, math.prod(sizes[n] for n in inside))
-  return np.zeros((0, 0), int)
+  return np.zeros((1, 1), int)

@@ -63,28 +63,26 @@ def length(plan, config, price, devices):
   return f'{days:,.2f} days for {tokens / 1e9:,.1f} billion tokens ({what}){cost}'
 
 
-def ranking(found, config, name, device, price):
-  """The table of [(settings, Plan)], best first, and the line to use.
-
-  Args:
-    found: of `search.search`.
-  """
-  heads = ('step s', 'tokens/s', 'MFU', 'peak GiB', 'fits', 'near GB', 'far GB', 'mesh, remat, microbatch')
+def ranking(found, name, device):
+  """The table of [(settings, Plan)] of `search.search`, and the flags of its first line, if that fits."""
+  heads = ('step s', 'tokens/s', 'MFU', 'peak GiB', 'near GB', 'far GB', 'mesh, remat, microbatch')
   lines = [(f'{plan.seconds["step"]:.3f}', f'{plan.tokens_per_second:,.0f}', f'{plan.mfu:.1%}',
-            f'{plan.memory["peak"] / GIB:.2f}', 'yes' if plan.fits(device) else 'NO',
+            f'{plan.memory["peak"] / GIB:.2f}{"" if plan.fits(device) else " (too much)"}',
             *(f'{sum(size for (where, _), size in plan.sent.items() if where == network) / 1e9:.2f}'
-              for network in ('near', 'far')), overrides(settings)) for settings, plan in found]
+              for network in ('near', 'far')), in_words(settings)) for settings, plan in found]
   widths = [max(map(len, column)) for column in zip(heads, *lines)]
   table = ['  '.join([*(text.rjust(width) for text, width in zip(line[:-1], widths)), line[-1]])
            for line in (heads, *lines)]
-  good = [(settings, plan) for settings, plan in found if plan.fits(device)]
-  if not good:
-    return '\n'.join([*table, '', f'none fits {name}: take more devices'])
-  settings, plan = good[0]
-  devices = 1
-  for axis in sharding.MESH_AXES:
-    devices *= settings[f'mesh.{axis}']
-  return '\n'.join([*table, '', length(plan, config, price, devices), 'use: ' + overrides(settings), CAVEAT])
+  settings, plan = found[0]
+  last = f'use: {overrides(settings)}' if plan.fits(device) else f'none fits {name}: take more devices'
+  return '\n'.join([*table, '', last])
+
+
+def in_words(settings):
+  """'data 4 x fsdp 8, full, 256' of {field: value}."""
+  mesh = ' x '.join(f'{axis} {settings[f"mesh.{axis}"]}' for axis in sharding.MESH_AXES
+                    if settings[f'mesh.{axis}'] > 1)
+  return f'{mesh or "1"}, {settings["model.remat"]}, {settings["train.microbatch_size"]}'
 
 
 def overrides(settings):

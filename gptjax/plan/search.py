@@ -1,5 +1,6 @@
 """Which mesh, remat and microbatch are fastest on given devices: many by arithmetic, the best compiled."""
 
+import functools
 import itertools
 import sys
 
@@ -7,7 +8,7 @@ from tqdm import tqdm
 
 from gptjax import sharding, telemetry
 from gptjax.model import REMAT, n_params
-from gptjax.plan import estimate, program
+from gptjax.plan import estimate
 
 # Work with remat, beside none: matmuls again in the backward pass, of three that there are (full); or the
 # attention alone (dots).
@@ -34,22 +35,26 @@ def search(config, devices, device, few):
     raise ValueError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
                      'change them')
-  plans = []
+  plans, kept = [], functools.cache(functools.partial(activations, config, devices))
+  tries = 3 * few  # what arithmetic likes may be too large for the compiler
   with tqdm(total=few, unit='program', disable=not sys.stderr.isatty()) as bar:
     for settings in ranked:
+      room = (1 - estimate.SPARE) * device.memory - at_rest(config, settings)
+      if room < 0 or kept(*shares(settings, devices)) > room:
+        continue
       apply(config, settings)
       mesh = sharding.make_mesh(config.mesh, devices)
-      if at_least(config, mesh) > (1 - estimate.SPARE) * device.memory:
-        continue
+      tries -= 1
       try:
         plans.append((settings, estimate.plan(config, mesh, device)))
+        bar.update()
       except estimate.TooLarge:
-        continue
-      bar.update()
-      if len(plans) == few:
+        bar.set_postfix_str(f'too large: {settings["model.remat"]}, {settings["train.microbatch_size"]}')
+      if len(plans) == few or not tries:
         break
   if not plans:
-    raise ValueError(f'{len(devices)} such devices have too little memory for any mesh: take more of them')
+    raise ValueError(f'{len(devices)} such devices have too little memory for any mesh'
+                     f'{"" if tries else " of those that arithmetic likes best"}: take more of them')
   return sorted(plans, key=lambda found: (not found[1].fits(device), found[1].seconds['step']))
 
 
@@ -75,12 +80,23 @@ def apply(config, settings):
     config[section][name] = value
 
 
-def at_least(config, mesh):
-  """Bytes that each device needs by arithmetic: the state, gradients, and activations of a microbatch."""
-  state, _ = program.shapes(config, mesh)
-  width = 4 if config.train.microbatch_size < config.train.batch_size else 2
-  params = program.on_each(state.params)
-  return params + program.on_each(state.opt_state) + params * width // 4 + estimate.kept(config, mesh)
+def at_rest(config, settings):
+  """Bytes of weights, two moments and gradients on each device, at the least: as if all were divided."""
+  gradients = 4 if settings['train.microbatch_size'] < config.train.batch_size else 2
+  return (12 + gradients) * n_params(config.model) / (settings['mesh.fsdp'] * settings['mesh.tensor'])
+
+
+def shares(settings, devices):
+  """(sequences of a microbatch on a device, tensor, remat): on what alone its activations depend."""
+  tensor = settings['mesh.tensor']
+  return settings['train.microbatch_size'] * tensor // len(devices), tensor, settings['model.remat']
+
+
+def activations(config, devices, rows, tensor, remat):
+  """Bytes that the forward pass keeps on each device, which has so many sequences."""
+  apply(config, {'mesh.replica': 1, 'mesh.data': 1, 'mesh.fsdp': 1, 'mesh.tensor': tensor,
+                 'train.microbatch_size': rows, 'model.remat': remat})
+  return estimate.kept(config, sharding.make_mesh(config.mesh, devices[:tensor]))
 
 
 def guess(config, settings, devices, device):
@@ -97,4 +113,5 @@ def guess(config, settings, devices, device):
   split = 4 * c.n_layer * 2 * 2 * tokens / (n / tensor) * c.n_embd * (1 - 1 / tensor)
   spans = sharding.slice_count(devices) > settings['mesh.replica']
   near = (gathered + summed + split) / (device.far if spans else device.near)
-  return max(work, near) + 1e-3 * (work + near) + 1e-4 * parts * work
+  ties = 1e-3 * (work + near + parts * work) + 1e-3 * work * at_rest(config, settings) / device.memory
+  return max(work, near) + ties
