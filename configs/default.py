@@ -109,8 +109,8 @@ def fields():
     eval=dict(
       every_steps=1000,          # held-out loss; and at the end; 0: only then
       steps=0,                   # batches; 0: the whole validation split
-      batch_size=0,              # sequences a batch, over all devices; 0: train.microbatch_size, in the job
-                                 # evaluate 8 a device (on CPUs 1, which is fastest there)
+      batch_size=0,              # sequences a batch, over all devices; 0: train.microbatch_size; in the job
+                                 # evaluate as many as have 8,192 tokens a device, on CPUs 1,024
       ngrams=False,              # compare with unigram and bigram models of the corpus at the end
       tasks='',                  # zero-shot tasks, comma-separated; in pretraining they run every_steps too
       data_dir='',               # folder of their published files

@@ -37,7 +37,8 @@ def resolve(config, workdir):
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
   if c.job == 'evaluate':
-    c.eval.batch_size = c.eval.batch_size or jax.device_count() * (1 if jax.default_backend() == 'cpu' else 8)
+    tokens = 1024 if jax.default_backend() == 'cpu' else 8192
+    c.eval.batch_size = c.eval.batch_size or jax.device_count() * max(1, tokens // c.model.n_ctx)
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
 
 

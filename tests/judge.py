@@ -8,13 +8,22 @@ from torch_models import torch, transformers, twin
 N_CTX = 256
 
 
-def make(folder, shared):
-  """Writes a random GPT-2 with GPT-2's own vocabulary for gptjax and for the judge; gives its folder."""
+def make(folder, shared, whole=False):
+  """Writes a random GPT-2 for gptjax and for the judge; gives its folder.
+
+  Args:
+    whole: with GPT-2's own vocabulary; else with a small one, which takes a tenth of the time.
+  """
   import gptjax
   from gptjax.data import tokenizers
-  twin('gpt2', n_positions=N_CTX, vocab_size=50_257).save_pretrained(folder / 'weights')
+  if whole:
+    tokenizer = tokenizers.load(f'gpt2:{shared / "bpe" / "gpt2"}')
+  else:
+    text = (shared / 'text' / 'wikitext-2' / 'wiki.test.raw').read_text()
+    tokenizer = tokenizers.train_bpe([text[-300_000:]], 3000)
+  twin('gpt2', n_positions=N_CTX, vocab_size=tokenizer.n_vocab).save_pretrained(folder / 'weights')
   model, _ = gptjax.load(folder / 'weights')
-  gptjax.save_pretrained(model, tokenizers.load(f'gpt2:{shared / "bpe" / "gpt2"}'), folder / 'made')
+  gptjax.save_pretrained(model, tokenizer, folder / 'made')
   return folder / 'made'
 
 
@@ -24,15 +33,16 @@ class Judge:
   def __init__(self, folder):
     self.model = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
     self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    self.end = 50_256
+    self.n_vocab = self.model.config.vocab_size
+    self.end = self.n_vocab - 1
 
   def encode(self, text):
     return self.tokenizer(text, split_special_tokens=True)['input_ids']
 
   @torch.no_grad()
-  def log_probs(self, ids):
-    """float64[n - 1, v]: of what follows each token but the last."""
-    logits = self.model(torch.tensor([list(ids)[:-1]])).logits[0]
+  def log_probs(self, ids, last=0):
+    """float64[n - 1, v]: of what follows each token but the last; of the `last` ones alone, if not 0."""
+    logits = self.model(torch.tensor([list(ids)[:-1]])).logits[0, -last:]
     return torch.log_softmax(logits.double(), -1).numpy()
 
   def continuation(self, before, after):
@@ -40,7 +50,7 @@ class Judge:
     whole, given = self.encode(before + after), self.encode(before)
     n = len(whole) - len(given)
     assert whole[:len(given)] == given
-    found = self.log_probs(whole[-N_CTX - 1:])[-n:]
+    found = self.log_probs(whole[-N_CTX - 1:], n)
     wanted = whole[-n:]
     return found[np.arange(n), wanted], found.argmax(-1) == wanted, found
 
@@ -56,7 +66,7 @@ class Judge:
     while at < len(ids):
       stop = min(len(ids), N_CTX + 1 if at == 1 else at + stride)
       window = ids[max(0, stop - N_CTX - 1):stop]
-      found = self.log_probs(window)
+      found = self.log_probs(window, stop - at)
       for place in range(at - stop, 0):
         total -= found[place, window[place]]
       at = stop

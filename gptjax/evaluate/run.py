@@ -30,7 +30,10 @@ DONE, STOPPED = 0, 75  # exit codes, as those of pretraining
 def evaluate(config, workdir):
   """Runs the tasks of `config.eval.tasks` that the workdir does not hold results of yet.
 
-  Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example.
+  Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
+  the name of a task, `results.json` has in `tasks` its metrics, in `not_run` why there are none, in `grids`
+  the cells of `subject.Found`, in `rows` its table, in `protocols` how it was measured and in `seconds` how
+  long that took; `model`, `weights` (a digest), `limit`, `versions` and `devices` say of what.
 
   Args:
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
@@ -159,7 +162,7 @@ class Results:
         self.found[kind][task.name] = value
     self.found['seconds'][task.name] = round(seconds, 1)
     self._write()
-    shown = '  '.join(f'{name} {value:.4f}' if isinstance(value, float) else f'{name} {value:,}'
+    shown = '  '.join(f'{name} {value:.5g}' if isinstance(value, float) else f'{name} {value:,}'
                       for name, value in found.metrics.items())
     self.say(f'{task.name:<18} {seconds:>8.1f} s  {shown}')
 

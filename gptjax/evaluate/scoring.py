@@ -75,7 +75,7 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
     name, show: of the progress bar, and whether there is one.
 
   Raises:
-    ValueError: a request is longer than the context, or has nothing to score.
+    ValueError: a request is longer than the context, or has nothing to score; logits are not numbers.
   """
   for request in requests:
     if not 1 <= request.start < len(request.ids) <= model.n_ctx + 1:
@@ -91,6 +91,7 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
     def finish():
       mine, wanted, results = under_way.pop(0)
       for i, counted, *values in zip(mine, wanted >= 0, *jax.device_get(results)):
+        _check(values[0][counted])
         found[i] = made(*(value[counted] for value in values))
         keep(i, found[i])
       bar.update(len(mine))
@@ -142,6 +143,11 @@ def length_of(n, n_ctx):
   octave = max(0, (-(-n // SHORTEST) - 1).bit_length() - 1)
   step = max(8, (SHORTEST << octave) // 4)
   return min(max(SHORTEST, -(-n // step) * step), n_ctx)
+
+
+def _check(log_probs):
+  if np.isnan(log_probs).any():
+    raise ValueError('the model gives logits that are not numbers: its weights are damaged')
 
 
 def _score(log_probs, likeliest, allowed):

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import mesh_of
+from conftest import SHARED, mesh_of
 from judge import N_CTX, Judge, make
 
 import gptjax
@@ -17,18 +17,28 @@ from gptjax.evaluate.detokenize import BILLION, PLAIN, PTB, WIKITEXT, detokenize
 from gptjax.evaluate.stopwords import STOPWORDS
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  from conftest import SHARED
+def made(tmp_path_factory, **options):
   if not SHARED.is_dir():
     pytest.skip(f'needs the data folder {SHARED}')
   with mesh_of():
-    return make(tmp_path_factory.mktemp('model'), SHARED)
+    return make(tmp_path_factory.mktemp('model'), SHARED, **options)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A model with a small vocabulary."""
+  return made(tmp_path_factory)
 
 
 @pytest.fixture(scope='module')
 def judge(folder):
   return Judge(folder)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A model with GPT-2's own vocabulary, for the whole of a data set."""
+  return made(tmp_path_factory, whole=True)
 
 
 def run(folder, task, data, grid=False, batch_size=4, **axes):
@@ -71,14 +81,15 @@ def test_other_texts_by_their_own_units(folder, judge, shared_data, tmp_path, ta
   assert found.metrics[kind] == near(math.exp(mean) if kind == 'perplexity' else mean / math.log(2))
 
 
-def check_lambada(folder, judge, shared, limit):
-  found = run(folder, 'lambada', data_of(shared, limit), grid=True)
+def check_lambada(folder, judge, shared, limit, grid):
+  found = run(folder, 'lambada', data_of(shared, limit), grid=grid)
   lines = (shared / 'eval' / 'lambada_test.jsonl').read_text().splitlines()
   passages = [json.loads(line)['text'] for line in lines][:limit or None]
-  free = np.array([judge.tokenizer.decode([i]).strip().lower() not in STOPWORDS for i in range(50_257)])
-  for form, change in (("OpenAI's file", str), (
+  words = [judge.tokenizer.decode([i]).strip().lower() for i in range(judge.n_vocab)]
+  free = np.array([word not in STOPWORDS for word in words])
+  for form, change in [("OpenAI's file", str), (
       "OpenAI's file, a line break first and straight quotes",
-      lambda text: '\n' + text.replace('\u201c', '"').replace('\u201d', '"').strip())):
+      lambda text: '\n' + text.replace('\u201c', '"').replace('\u201d', '"').strip())][:1 + grid]:
     nats, last, right = [], [], collections.Counter()
     for passage in passages:
       *before, word = change(passage).split(' ')
@@ -98,13 +109,14 @@ def check_lambada(folder, judge, shared, limit):
   assert found.metrics['examples'] == n == len(found.examples)
 
 
-def test_lambada(folder, judge, shared_data):
-  check_lambada(folder, judge, shared_data, 100)
+@pytest.mark.parametrize('limit, grid', [(300, False), (40, True)])
+def test_lambada(folder, judge, shared_data, limit, grid):
+  check_lambada(folder, judge, shared_data, limit, grid)
 
 
 @pytest.mark.slow
-def test_lambada_whole(folder, judge, shared_data):
-  check_lambada(folder, judge, shared_data, 0)
+def test_lambada_whole(whole, shared_data):
+  check_lambada(whole, Judge(whole), shared_data, 0, False)
 
 
 def check_wikitext(folder, judge, shared, limit, strides):
@@ -128,16 +140,17 @@ def check_wikitext(folder, judge, shared, limit, strides):
   assert found.metrics['words'] == words + lines
   assert found.metrics['bytes'] == len(text.encode())
   assert sum(example['tokens'] for example in found.examples) == found.metrics['tokens']
+  return found
 
 
 def test_wikitext2_with_all_protocols(folder, judge, shared_data):
-  check_wikitext(folder, judge, shared_data, 25, (N_CTX, N_CTX // 2, 32))
+  check_wikitext(folder, judge, shared_data, 14, (N_CTX, N_CTX // 2, 32))
 
 
 @pytest.mark.slow
-def test_wikitext2_whole(folder, judge, shared_data):
-  check_wikitext(folder, judge, shared_data, 0, (N_CTX,))
-  assert run(folder, 'wikitext2', data_of(shared_data)).metrics['words'] == 245_569
+def test_wikitext2_whole(whole, shared_data):
+  found = check_wikitext(whole, Judge(whole), shared_data, 0, (N_CTX,))
+  assert found.metrics['words'] == 245_569 and found.metrics['bytes'] == 1_290_590
 
 
 def judged_winograd(judge, item, way):
@@ -168,12 +181,12 @@ def check_winograd(folder, judge, shared, limit):
 
 
 def test_winograd(folder, judge, shared_data):
-  check_winograd(folder, judge, shared_data, 60)
+  check_winograd(folder, judge, shared_data, 40)
 
 
 @pytest.mark.slow
-def test_winograd_whole(folder, judge, shared_data):
-  check_winograd(folder, judge, shared_data, 0)
+def test_winograd_whole(whole, shared_data):
+  check_winograd(whole, Judge(whole), shared_data, 0)
 
 
 def test_winograd_of_tfds_is_that_of_the_file(shared_data, tmp_path):
@@ -191,7 +204,7 @@ STORY = ("The fox and the stone .", "`` I am hungry , '' said the fox -LRB- he w
          "The stone did n't answer , for it was the king 's stone .")
 
 
-def cbt_file(path, n=6):
+def cbt_file(path, n=4):
   """Writes a file in CBT's published format; gives [(question, answer, candidates)]."""
   rng = np.random.default_rng(0)
   words = ['stone', 'fox', 'king', 'hungry', 'rain', 'tree', 'blue', 'field', 'door', 'water']
@@ -243,7 +256,7 @@ def test_a_damaged_cbt_file_is_named_with_its_line(tmp_path, line, says):
 
 def test_natural_questions(folder, judge, shared_data, tmp_path):
   """Half of the questions get as answer what the judge's model says, so that some answers are right."""
-  lines = (shared_data / 'eval' / 'nq_open_dev.jsonl').read_text().splitlines()[:16]
+  lines = (shared_data / 'eval' / 'nq_open_dev.jsonl').read_text().splitlines()[:8]
   items, said, sure = [json.loads(line) for line in lines], [], []
   for i, item in enumerate(items):
     asked = f'{question_answering.context()}Q: {item["question"]}?\nA:'
@@ -255,8 +268,8 @@ def test_natural_questions(folder, judge, shared_data, tmp_path):
   assert [example['answer'] for example in found.examples] == [text.strip() for text in said]
   words = lambda text: re.sub(r'\b(a|an|the)\b', ' ', re.sub(r'[!-/:-@\[-`{-~]', '', text.lower())).split()
   right = [any(words(text) == words(answer) for answer in item['answer']) for text, item in zip(said, items)]
-  assert found.metrics['correct'] == sum(right) >= 8
-  assert found.metrics['exact_match'] == sum(right) / 16
+  assert found.metrics['correct'] == sum(right) >= 4
+  assert found.metrics['exact_match'] == sum(right) / 8
   for item, example in zip(items, found.examples):
     asked = judge.encode(f'{question_answering.context()}Q: {item["question"]}?\nA:')[-(N_CTX - 16):]
     # The tokens that greedy search took, one by one.
@@ -371,9 +384,11 @@ def test_sentiment_by_gpt1s_heuristic(folder, judge, shared_data):
   found = run(folder, 'sst2', data_of(shared_data, 12))
   right = []
   for one in sources.from_tfds(data_of(shared_data, 12), 'glue/sst2', 'validation'):
-    row = judge.log_probs([judge.end, *judge.encode(one['sentence'].rstrip() + ' very'), 0])[-1]
-    (negative,), (positive,) = judge.encode(' negative'), judge.encode(' positive')
-    right.append((row[positive] > row[negative]) == one['label'])
+    given = [judge.end, *judge.encode(one['sentence'].rstrip() + ' very')]
+    negative, positive = (
+      judge.log_probs([*given, *word], len(word))[np.arange(len(word)), word].sum()
+      for word in (judge.encode(' negative'), judge.encode(' positive')))
+    right.append((positive > negative) == one['label'])
   assert [example['correct'] for example in found.examples] == right
   assert found.metrics['relative'] == near((100 * sum(right) / 12 - 50) / 43.2)
 
