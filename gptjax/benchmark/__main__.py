@@ -1,9 +1,9 @@
-"""The command: python -m gptjax.benchmark [train|data|generate|evaluate] [flags]; no name means `train`."""
+"""The command: python -m gptjax.benchmark [SUBJECT] [flags], of SUBJECTS; no name means `train`."""
 
 import importlib
 import sys
 
-SUBJECTS = ('train', 'data', 'generate', 'evaluate')
+SUBJECTS = ('train', 'data', 'generate', 'evaluate', 'overlap')
 
 
 def main(argv):
