@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'scaling')
+SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling')
 
 
 def main(argv):

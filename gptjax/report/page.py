@@ -28,7 +28,10 @@ def write(workdirs, out):
     ValueError: a workdir that is not there or holds nothing that can be shown.
   """
   found, out = runs.read(workdirs), Path(out)
-  title, sections = 'Language models evaluated as in the GPT-2 paper', list(_sections(found))
+  evaluated = any(run.results for run in found)
+  title = ('Language models evaluated as in the GPT-2 paper' if evaluated
+           else f'Training of {", ".join(run.name for run in found)}')
+  sections = list(_sections(found))
   configs.make_workdir(out)
   (out / FIGURES).mkdir(exist_ok=True)
   for figure in (block for section in sections for block in section.blocks if isinstance(block, Figure)):
