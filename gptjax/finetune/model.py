@@ -88,9 +88,8 @@ class Classifier(nnx.Module):
       h = h.sum(1, keepdims=True)
     # One mask for all sequences of an example, as in the released code.
     mask = dropout(jnp.ones_like(h[:, 0]), self.head_dropout, fold_in(keys, g))
-    h = h * mask[:, None]
-    scores = split(self.clf(rows(h)), 0, h.shape[:2])
-    return x, merge(scores, 1).astype(jnp.float32)
+    h = (h * mask[:, None]).astype(jnp.float32)
+    return x, merge(split(self.clf(rows(h)), 0, h.shape[:2]), 1)
 
   def _sequence_keys(self, keys, g):
     """key[n], one a sequence, of key[b]."""

@@ -80,6 +80,13 @@ def following(batch):
   return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 
 
+def computing(state, config):
+  """(moving, still) of `parts.entered` in the compute dtype, but the head, which is small, in float32."""
+  cast = lambda tree: {name: value if name == 'clf' else in_dtype(value, config.model.compute_dtype)
+                       for name, value in tree.items()}
+  return tuple(map(cast, parts.entered(state.params, state.frozen, config)))
+
+
 def loss_and_grads(state, batch, keys, config, graphdef, numeric):
   """L3 of a batch and its gradient with respect to the trained weights.
 
@@ -95,7 +102,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
     ((L3, L2, L1) float32[] each, tree like `state.params`).
   """
   count = jnp.maximum(batch['weights'].sum(), 1)
-  moving, still = in_dtype(parts.entered(state.params, state.frozen, config), config.model.compute_dtype)
+  moving, still = computing(state, config)
 
   def loss(moving, batch, keys):
     model = parts.assembled(graphdef, moving, still, config)
@@ -161,7 +168,7 @@ def predict_step(state, batch, *, config, graphdef):
 
   Without a head, [b, 2]: an even share of the sum of losses of all tokens in the batch, and of their number.
   """
-  moving, still = in_dtype(parts.entered(state.params, state.frozen, config), config.model.compute_dtype)
+  moving, still = computing(state, config)
   model = parts.assembled(graphdef, moving, still, config)
   x, scores = model(batch['tokens'], batch['lengths'])
   if scores is None:

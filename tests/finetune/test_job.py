@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -144,3 +145,20 @@ def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
   ({'model.architecture': 'lstm', 'finetune.train': 'lora'}, 'needs a Transformer')])
 def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, changes, says):
   refused(corpus_folder, reviews, tmp_path, {}, says, **changes)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(undisturbed, corpus_folder, reviews, tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  flags = [f'--coordinator=127.0.0.1:{port}', '--num_processes=2', '--predict']
+  both = [subprocess.Popen(command(corpus_folder, reviews, tmp_path, *flags, f'--process_id={i}'), cwd=ROOT,
+                           env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) for i in range(2)]
+  said = [process.communicate(timeout=250)[1] for process in both]
+  assert [process.returncode for process in both] == [0, 0], said
+  for key, value in records(undisturbed).items():
+    if key[1] == 'train/loss' and key[0] <= 10:
+      assert float.fromhex(records(tmp_path)[key]) == pytest.approx(float.fromhex(value), rel=1e-3)
+  assert (tmp_path / 'predictions' / 'reviews.tsv').exists()
+  assert json.loads((tmp_path / 'results.json').read_text())['tasks']['reviews']['accuracy'] >= 90
