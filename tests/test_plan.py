@@ -103,7 +103,8 @@ ENTRY %main (x: f32[64]) -> f32[64] {
 {_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
 }'''
   one, = hlo.collectives(text)
-  assert (one.kind, one.sizes, one.groups.tolist()) == ('all-reduce', [256], [[0, 4], [1, 5], [2, 6], [3, 7]])
+  assert (one.kind, one.sizes, one.between_slices) == ('all-reduce', [256], True)
+  assert hlo.sent(one) == 256  # of two, each sends half of it twice
 
 
 def test_the_search_ranks_what_divides_and_says_what_to_use():
@@ -149,12 +150,15 @@ def test_a_topology_that_cannot_be_is_refused(name, said):
     topology.describe(name)
 
 
-def test_a_compiler_that_is_not_here_is_named(monkeypatch):
+@pytest.mark.parametrize('name, extra, error', [
+  ('h100:8', 'plan-gpu', NotImplementedError('topology not implemented for cuda')),
+  ('v5e:2x4', 'plan-tpu', RuntimeError('JAX TPU support not installed; cannot generate TPU topology.'))])
+def test_a_compiler_that_is_not_here_is_named(monkeypatch, name, extra, error):
   def absent(*args, **kwargs):
-    raise NotImplementedError('topology not implemented for cuda')
+    raise error
   monkeypatch.setattr(topology.topologies, 'get_topology_desc', absent)
-  with pytest.raises(ValueError, match=r'gptjax\[plan-gpu\]'):
-    topology.describe('h100:8')
+  with pytest.raises(ValueError, match=rf'pip install .gptjax\[{extra}\]'):
+    topology.describe(name)
 
 
 @pytest.mark.plan
