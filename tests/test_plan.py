@@ -178,3 +178,13 @@ def test_every_config_compiles_for_tpus_and_sends_no_more_than_it_must(name):
   assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}
   assert moved['reduce-scatter'] >= 2 * matrices and moved['all-reduce'] < 0.02 * moved['reduce-scatter']
   assert cost.peak < hardware.DEVICES['v5e'].memory
+
+
+@pytest.mark.plan
+def test_the_command_plans_a_config_for_a_slice():
+  pytest.importorskip('libtpu')
+  done = subprocess.run([sys.executable, '-m', 'gptjax.plan', '--config=configs/quickstart.py',
+                         '--topology=v5e:2x4', '--config.mesh.fsdp=8', '--config.mesh.data=1', '--price=1'],
+                        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 'mesh fsdp 8' in done.stdout and 'fits (' in done.stdout and 'reduce-scatter' in done.stdout
