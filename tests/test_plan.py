@@ -103,7 +103,8 @@ ENTRY %main (x: f32[64]) -> f32[64] {
 {_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
 }'''
   one, = hlo.collectives(text)
-  assert (one.kind, one.sizes, one.groups.tolist()) == ('all-reduce', [256], [[0, 4], [1, 5], [2, 6], [3, 7]])
+  assert (one.kind, one.sizes, one.between_slices) == ('all-reduce', [256], True)
+  assert hlo.sent(one) == 256  # of two, each sends half of it twice
 
 
 def test_the_search_ranks_what_divides_and_says_what_to_use():
@@ -149,12 +150,15 @@ def test_a_topology_that_cannot_be_is_refused(name, said):
     topology.describe(name)
 
 
-def test_a_compiler_that_is_not_here_is_named(monkeypatch):
+@pytest.mark.parametrize('name, extra, error', [
+  ('h100:8', 'plan-gpu', NotImplementedError('topology not implemented for cuda')),
+  ('v5e:2x4', 'plan-tpu', RuntimeError('JAX TPU support not installed; cannot generate TPU topology.'))])
+def test_a_compiler_that_is_not_here_is_named(monkeypatch, name, extra, error):
   def absent(*args, **kwargs):
-    raise NotImplementedError('topology not implemented for cuda')
+    raise error
   monkeypatch.setattr(topology.topologies, 'get_topology_desc', absent)
-  with pytest.raises(ValueError, match=r'gptjax\[plan-gpu\]'):
-    topology.describe('h100:8')
+  with pytest.raises(ValueError, match=rf'pip install .gptjax\[{extra}\]'):
+    topology.describe(name)
 
 
 @pytest.mark.plan
@@ -174,3 +178,13 @@ def test_every_config_compiles_for_tpus_and_sends_no_more_than_it_must(name):
   assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}
   assert moved['reduce-scatter'] >= 2 * matrices and moved['all-reduce'] < 0.02 * moved['reduce-scatter']
   assert cost.peak < hardware.DEVICES['v5e'].memory
+
+
+@pytest.mark.plan
+def test_the_command_plans_a_config_for_a_slice():
+  pytest.importorskip('libtpu')
+  done = subprocess.run([sys.executable, '-m', 'gptjax.plan', '--config=configs/quickstart.py',
+                         '--topology=v5e:2x4', '--config.mesh.fsdp=8', '--config.mesh.data=1', '--price=1'],
+                        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 'mesh fsdp 8' in done.stdout and 'fits (' in done.stdout and 'reduce-scatter' in done.stdout

@@ -98,7 +98,7 @@ def times(kernels, sent, device):
 def crosses(one, mesh):
   """Whether the devices that a collective joins lie on several slices or hosts with networks of their own."""
   place = np.array([sharding.island(device) for device in mesh.devices.flat])
-  return bool((place[one.groups] != place[one.groups[:, :1]]).any())
+  return one.between_slices or bool((place[one.groups] != place[one.groups[:, :1]]).any())
 
 
 def memory(config, mesh, cost):

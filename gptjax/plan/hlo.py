@@ -15,8 +15,8 @@ BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 'bf
         's32': 32, 'u32': 32, 'f64': 64, 's64': 64, 'u64': 64, 'f8e4m3fn': 8, 'f8e5m2': 8}
 
 # sizes: bytes of each array that comes out; groups: int[groups, devices of one], positions in the mesh;
-# times: how often it runs a step; depth: loops around it.
-Collective = namedtuple('Collective', 'kind sizes groups times depth')
+# times: how often it runs a step; depth: loops around it; between_slices: sent by hosts, of TPU slices.
+Collective = namedtuple('Collective', 'kind sizes groups times depth between_slices', defaults=(False,))
 Instruction = namedtuple('Instruction', 'name type op rest')
 
 
@@ -54,7 +54,7 @@ def _between_slices(instruction, at):
   slices, last = re.search(r'_xla_megascale_target="\{([\d,]+)\}x\{0:(\d+)\}"', instruction.rest).groups()
   each, count = int(last) + 1, len(slices.split(','))
   groups = np.arange(each * count).reshape(count, each).T
-  return Collective(kind, sizes(instruction.type)[:1], groups, at.times, at.depth)
+  return Collective(kind, sizes(instruction.type)[:1], groups, at.times, at.depth, True)
 
 
 def out(one):
