@@ -18,6 +18,7 @@ from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.data import pipeline
+from gptjax.evaluate import suite
 from gptjax.evaluate.during import Tasks
 from gptjax.pretrained import run as weights
 from gptjax.train import eval_step, first_state, graph, init_state, train_step
@@ -54,6 +55,7 @@ def pretrain(config, workdir):
   """
   configs.resolve(config, workdir)
   configs.check(config)
+  suite.chosen(config.eval.tasks)  # a name that does not exist is refused before anything is made
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)

@@ -30,6 +30,7 @@ def refused(done):
   (['--confg=x.py'], 'confg'),
   (['stray'], 'stray'),
   (['--config=configs/absent.py'], 'absent.py'),
+  (['--config.eval.tasks=lambda'], 'did you mean lambada?'),
   (['--config.attention.kernel=cudnn'], 'cudnn')])
 def test_a_wrong_flag_is_refused_in_one_line(corpus_folder, tmp_path, flags, says):
   assert says in refused(train(corpus_folder, tmp_path / 'run', *flags))

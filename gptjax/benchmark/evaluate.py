@@ -8,11 +8,15 @@ test set (all of its tokens). What both find must agree.
 import argparse
 import functools
 import json
+import logging
+import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+os.environ['TQDM_DISABLE'] = '1'  # the harness draws bars, asked or not; before anything imports tqdm
 
 from gptjax.benchmark.generate import SIZES, make_config
 from gptjax.benchmark.machine import machine
@@ -20,7 +24,7 @@ from gptjax.benchmark.turns import by_turns, serve, times_faster
 
 OURS, THEIRS = 'gptjax', 'lm-evaluation-harness'
 LAMBADA, WIKITEXT = 'LAMBADA', 'WikiText-2'
-BATCHES = 1, 4, 16  # of the harness, of which the fastest counts
+BATCHES = 1, 8  # of the harness, of which the fastest counts
 PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers', 'lm_eval')
 WANTED = 2  # times as fast
 
@@ -31,7 +35,7 @@ def texts(data_dir, passages, characters):
   data = sources.Data(data_dir, '', passages)
   found = lambada.read(data)[lambada.OPENAI]
   lines = language_modelling.read(language_modelling.SETS[0], data._replace(limit=0))
-  pairs = [(before, ' ' + word) for before, _, word in (text.rpartition(' ') for text in found)]
+  pairs = [lambada.parted(text) for text in found]
   return pairs, ''.join(lines)[:characters]
 
 
@@ -55,6 +59,7 @@ def theirs(folder, pairs, text):
   from types import SimpleNamespace
 
   from lm_eval.models.huggingface import HFLM
+  logging.disable(logging.WARNING)
   models = {size: HFLM(folder, device='cpu', dtype='float32', batch_size=size) for size in BATCHES[:1]}
   models |= {size: HFLM(models[1].model, tokenizer=folder, device='cpu', batch_size=size)
              for size in BATCHES[1:]}
@@ -122,8 +127,8 @@ def main(argv):
   parser.add_argument('--size', choices=SIZES, default='124M')
   parser.add_argument('--data_dir', required=True, help='lambada_test.jsonl and wikitext-2/wiki.test.raw')
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
-  parser.add_argument('--passages', type=int, default=40)
-  parser.add_argument('--characters', type=int, default=18_000, help='of WikiText-2')
+  parser.add_argument('--passages', type=int, default=24)
+  parser.add_argument('--characters', type=int, default=9_000, help='of WikiText-2')
   parser.add_argument('--turns', type=int, default=5)
   parser.add_argument('--out', default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)

@@ -10,7 +10,7 @@ BATCH = 64  # examples read at a time
 VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 
-def library():
+def _library():
   """tensorflow_datasets, loaded late, with a TensorFlow that is quiet."""
   pipeline.tensorflow()
   import tensorflow_datasets as tfds
@@ -25,7 +25,7 @@ def units(where, tfds_dir):
   if len(rest) > 2:
     raise ValueError(f'source tfds:{where} has more than NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]')
   split, field = [*rest, *[DEFAULT_SPLIT, ''][len(rest):]]
-  builder = _builder(name, tfds_dir)
+  builder = open_set(name, tfds_dir)
   field = field or _text_field(builder)
   if field not in _texts(builder):
     raise ValueError(f'data set {name} has no field {field!r} of text, it has {_texts(builder)}')
@@ -35,16 +35,16 @@ def units(where, tfds_dir):
   except (KeyError, ValueError) as error:
     raise ValueError(f'data set {name} has no split {split!r}, it has '
                      f'{sorted(builder.info.splits)} ({type(error).__name__})') from None
-  even = [builder.info.splits[part].num_examples for part in library().even_splits(split, parts)]
+  even = [builder.info.splits[part].num_examples for part in _library().even_splits(split, parts)]
   # Of `all`, say, or of sets with hardly an example, some parts are empty.
   return [Unit('tfds', name, info.num_examples, field, split, part, parts)
           for part in range(parts) if even[part]]
 
 
-def _builder(name, tfds_dir):
+def open_set(name, tfds_dir):
   """The builder of a data set that is on disk, or that could be prepared now."""
   try:
-    builder = library().builder(name, data_dir=tfds_dir or None)
+    builder = _library().builder(name, data_dir=tfds_dir or None)
     if not builder.info.splits:
       builder.download_and_prepare()
   except Exception as error:  # Each data set is code of its own, with its own packages and servers.
@@ -56,7 +56,7 @@ def _builder(name, tfds_dir):
 
 def _texts(builder):
   """The names of the fields that hold one string, sorted."""
-  string, tensor = pipeline.tensorflow().string, library().features.Tensor
+  string, tensor = pipeline.tensorflow().string, _library().features.Tensor
   return sorted(name for name, kind in builder.info.features.items()
                 if isinstance(kind, tensor) and (kind.shape, kind.tf_dtype) == ((), string))
 
@@ -67,7 +67,7 @@ def _text_field(builder):
   if DEFAULT_FIELD in found:
     return DEFAULT_FIELD
   features = builder.info.features
-  found = [name for name in found if isinstance(features[name], library().features.Text)] or found
+  found = [name for name in found if isinstance(features[name], _library().features.Text)] or found
   if len(found) != 1:
     raise ValueError(f'data set {builder.info.full_name} has {found} as text: say which, '
                      f'tfds:{builder.info.full_name}:SPLIT:FIELD')
@@ -76,7 +76,7 @@ def _text_field(builder):
 
 def pieces(unit, tfds_dir):
   """The pieces of the documents of a unit, in the order in which they are stored."""
-  tfds, builder = library(), _builder(unit.path, tfds_dir)
+  tfds, builder = _library(), open_set(unit.path, tfds_dir)
   wanted = {unit.field, *files.FIELDS} & set(_texts(builder))
   split = tfds.even_splits(unit.split, unit.parts)[unit.part]
   data = builder.as_dataset(split=split, shuffle_files=False,
@@ -89,3 +89,15 @@ def pieces(unit, tfds_dir):
                 for name, values in batch.items()}
       place = f'tfds:{unit.path}:{unit.split}:{unit.part}:{first + i}'
       yield from files.record_pieces(fields, place, unit.field)
+
+
+def records(builder, split):
+  """The records of a split in the order in which they are stored: dicts of what `as_numpy` gives."""
+  tfds = _library()
+  data = builder.as_dataset(split=split, shuffle_files=False,
+                            read_config=tfds.ReadConfig(interleave_cycle_length=1))
+  if any(kind.shape != () for kind in builder.info.features.values()):  # lists of any lengths
+    yield from tfds.as_numpy(data)
+    return
+  for batch in data.batch(BATCH).as_numpy_iterator():
+    yield from (dict(zip(batch, row)) for row in zip(*batch.values(), strict=True))

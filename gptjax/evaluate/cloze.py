@@ -61,28 +61,31 @@ def parse_cbt(text, path):
 
 def evaluate_cbt(name, subject, questions):
   """Found: each candidate is scored with the rest of the sentence, given the story and what comes before."""
-  cells, first = [], None
-  for form, style in (('de-tokenized', BOOKS), ('raw', PLAIN))[:2 if subject.grid else 1]:
-    asked, owners = [], []
-    for i, question in enumerate(questions):
-      for before, after in completed(question, style):
-        asked.append(request(subject, before, after))
-        owners.append(i)
-    scores = scored(subject, f'{name} {form}', asked)
-    totals = [[] for _ in questions]
-    for i, score in zip(owners, scores):
-      totals[i].append(score.total)
-    examples = [{'text': ' '.join((*question.story, question.question)), 'answer': question.answer,
-                 'chosen': (chosen := question.candidates[found.index(max(found))]),
-                 'correct': chosen == question.answer} for question, found in zip(questions, totals)]
-    correct = sum(example['correct'] for example in examples)
-    cells.append({'text': form, 'stride': None, 'unit': 'accuracy', 'value': correct / len(questions),
-                  'paper': first is None})
-    first = first or ({'accuracy': correct / len(questions), 'correct': correct, 'examples': len(questions)},
-                      examples)
+  forms = {'de-tokenized': BOOKS} | ({'raw': PLAIN} if subject.grid else {})
+  chosen = {form: choose(f'{name} {form}', subject, questions, style) for form, style in forms.items()}
+  right = {form: sum(word == question.answer for word, question in zip(words, questions))
+           for form, words in chosen.items()}
+  cells = tuple({'text': form, 'stride': None, 'unit': 'accuracy', 'value': count / len(questions),
+                 'paper': form == 'de-tokenized'} for form, count in right.items())
+  examples = tuple({'text': ' '.join((*question.story, question.question)), 'answer': question.answer,
+                    'chosen': word, 'correct': word == question.answer}
+                   for question, word in zip(questions, chosen['de-tokenized']))
   protocol = ('Validation set, de-tokenized; P(candidate and the rest of the sentence | story and the '
               'sentence up to it), the likeliest of ten is the answer.')
-  return Found(first[0], protocol, cells=tuple(cells), examples=tuple(first[1]))
+  correct = right['de-tokenized']
+  metrics = {'accuracy': correct / len(questions), 'correct': correct, 'examples': len(questions)}
+  return Found(metrics, protocol, cells=cells, examples=examples)
+
+
+def choose(name, subject, questions, style):
+  """[the likeliest candidate of each question]."""
+  asked = [request(subject, *parts) for question in questions for parts in completed(question, style)]
+  totals = iter([score.total for score in scored(subject, name, asked)])
+  found = []
+  for question in questions:
+    mine = [next(totals) for _ in question.candidates]
+    found.append(question.candidates[mine.index(max(mine))])
+  return found
 
 
 def completed(question, style):

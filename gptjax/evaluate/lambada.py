@@ -46,28 +46,31 @@ def forms(passages):
 
 
 def evaluate(subject, found):
-  """Found of {kind of file: [passage]}: metrics of the first form, and cells of all."""
+  """Found of {kind of file: [passage]}: metrics of the first form, and with `subject.grid` cells of all."""
   barred = stop_tokens(subject)
-  cells, first = [], None
-  for kind, passages in found.items():
-    for form, change in list(forms(kind).items())[:None if subject.grid else 1]:
-      if first and not subject.grid:
-        continue
-      texts = [change(passage).rstrip() for passage in passages]
-      asked = [request(subject, before, ' ' + word) for before, _, word in (
-        text.rpartition(' ') for text in texts)]
-      scores = scored(subject, f'lambada {form}', asked, barred)
-      metrics = summary(scores)
-      cells += [{'text': form, 'stride': None, 'unit': reading, 'value': metrics[reading],
-                 'paper': not first and reading in PAPERS} for reading in READINGS]
-      first = first or (metrics, [
-        {'text': text, 'nats': -score.total, 'correct': score.allowed, 'correct_last_word': score.greedy,
-         'correct_last_token': score.last_greedy} for text, score in zip(texts, scores)], form)
-  metrics, examples, form = first
-  protocol = (f'{form}; the word after the last space is scored with that space, given all before it. '
+  chosen = [(form, list(map(change, passages))) for kind, passages in found.items()
+            for form, change in forms(kind).items()][:None if subject.grid else 1]
+  texts = {form: [text.rstrip() for text in changed] for form, changed in chosen}
+  scores = {form: scored(subject, f'lambada {form}', [request(subject, *parted(text)) for text in passages],
+                         barred) for form, passages in texts.items()}
+  metrics = {form: summary(values) for form, values in scores.items()}
+  cells = tuple({'text': form, 'stride': None, 'unit': reading, 'value': values[reading],
+                 'paper': form == chosen[0][0] and reading in PAPERS}
+                for form, values in metrics.items() for reading in READINGS)
+  first = chosen[0][0]
+  examples = tuple({'text': text, 'nats': -score.total, 'correct': score.allowed,
+                    'correct_last_word': score.greedy, 'correct_last_token': score.last_greedy}
+                   for text, score in zip(texts[first], scores[first]))
+  protocol = (f'{first}; the word after the last space is scored with that space, given all before it. '
               'perplexity: exp of the mean loss of the word. Filtered: none of the 179 stop words of NLTK is '
               'in the race, at any token of the word.')
-  return Found(metrics, protocol, cells=tuple(cells), examples=tuple(examples))
+  return Found(metrics[first], protocol, cells=cells, examples=examples)
+
+
+def parted(text):
+  """(text before the last word, the word with the space before it)."""
+  before, _, word = text.rpartition(' ')
+  return before, ' ' + word
 
 
 def summary(scores):

@@ -22,7 +22,7 @@ SHORT_STRIDE = 32  # tokens; of Radford's later table
 LIMIT_WIDTH = 1000  # characters of an "example", where a text has no lines
 WORD, BYTE, CHARACTER, TOKEN = 'word', 'byte', 'character', 'token'
 WORD_ALONE = 'word (line ends not counted)'
-DETOKENIZED = 'de-tokenized'
+DETOKENIZED, RAW = 'de-tokenized', 'raw'
 
 
 class TextSet(NamedTuple):
@@ -131,45 +131,63 @@ def value_of(total, unit, count):
   return mean / math.log(2) if unit in (BYTE, CHARACTER) else math.exp(min(mean, 700))
 
 
+class Pass(NamedTuple):
+  """One reading of a text.
+
+  form, stride: how it was read; marks: stretches of it that could not be de-tokenized.
+  requests, scores: of its windows.
+  """
+  form: str
+  stride: int
+  marks: int
+  requests: list
+  scores: list
+
+  @property
+  def nats(self):
+    """What the whole text has cost."""
+    return -math.fsum(score.total for score in self.scores)
+
+  @property
+  def tokens(self):
+    """Tokens that were scored."""
+    return sum(len(ids) - start for ids, start in self.requests)
+
+
 def evaluate(of, subject, lines):
   """Found: the paper's number, and with `subject.grid` those by other texts and strides."""
-  n_ctx, counts = subject.model.n_ctx, units(lines)
-  forms = {DETOKENIZED if of.style != PLAIN else 'as it is': of.style}
-  strides = [n_ctx]
-  if subject.grid:
-    forms |= {'raw': PLAIN} if of.style != PLAIN else {}
-    strides += sorted({n_ctx // 2, min(SHORT_STRIDE, n_ctx)} - {n_ctx, 0}, reverse=True)
-  if of.apart:
-    longest = max(len(subject.tokenizer.encode(line)) for line in lines)
-    strides = [stride for stride in strides if stride == n_ctx or stride < longest]
-  cells, paper = [], None
-  for form, style in forms.items():
-    text = [detokenize(line, style) for line in lines] if of.apart else [detokenize(''.join(lines), style)]
-    for stride in strides:
-      requests = [window for one in text for window in _windows_of(subject, one, stride)]
-      scores = scored(subject, f'{of.name} {form}, stride {stride}', requests)
-      total = -math.fsum(score.total for score in scores)
-      tokens = sum(len(ids) - start for ids, start in requests)
-      cells += [{'text': form, 'stride': stride, 'unit': unit, 'value': value_of(total, unit, count),
-                 'paper': paper is None and unit == of.unit}
-                for unit, count in {TOKEN: tokens, **counts}.items()]
-      paper = paper or _Paper(total, tokens, marked(''.join(text)), requests, scores)
+  detokenized = 'as it is' if of.style == PLAIN else DETOKENIZED
+  forms = {detokenized: of.style} | ({RAW: PLAIN} if subject.grid and of.style != PLAIN else {})
+  passes = [passed(of, subject, lines, form, style, stride)
+            for form, style in forms.items() for stride in strides(of, subject, lines)]
+  paper, counts = passes[0], units(lines)
+  cells = tuple({'text': one.form, 'stride': one.stride, 'unit': unit,
+                 'value': value_of(one.nats, unit, count), 'paper': one is paper and unit == of.unit}
+                for one in passes for unit, count in {TOKEN: one.tokens, **counts}.items())
   kind = {WORD: 'perplexity', BYTE: 'bits_per_byte', CHARACTER: 'bits_per_character'}[of.unit]
-  metrics = {kind: next(cell['value'] for cell in cells if cell['paper']), 'nats': paper.total,
-             'tokens': paper.tokens, 'words': counts[WORD], 'bytes': counts[BYTE],
-             'characters': counts[CHARACTER]}
-  return Found(metrics, _protocol(of, subject, paper.marks), cells=tuple(cells), examples=tuple(
+  metrics = {kind: value_of(paper.nats, of.unit, counts[of.unit]), 'nats': paper.nats, 'tokens': paper.tokens,
+             'words': counts[WORD], 'bytes': counts[BYTE], 'characters': counts[CHARACTER]}
+  return Found(metrics, _protocol(of, subject, paper.marks), cells=cells, examples=tuple(
     {'text': subject.tokenizer.decode(ids[start:]), 'nats': -score.total, 'tokens': len(ids) - start}
     for (ids, start), score in zip(paper.requests, paper.scores)))
 
 
-class _Paper(NamedTuple):
-  """The pass that gives the paper's number."""
-  total: float
-  tokens: int
-  marks: int
-  requests: list
-  scores: list
+def strides(of, subject, lines):
+  """The paper's stride, as far as it is known, and with `subject.grid` the others that make a difference."""
+  n_ctx = subject.model.n_ctx
+  if not subject.grid:
+    return [n_ctx]
+  longest = max(len(subject.tokenizer.encode(line)) for line in lines) if of.apart else math.inf
+  others = {n_ctx // 2, min(SHORT_STRIDE, n_ctx)} - {n_ctx, 0}
+  return [n_ctx, *sorted((one for one in others if longest > n_ctx), reverse=True)]
+
+
+def passed(of, subject, lines, form, style, stride):
+  """The Pass that reads the text in one form and with one stride."""
+  texts = [detokenize(line, style) for line in (lines if of.apart else [''.join(lines)])]
+  requests = [window for text in texts for window in _windows_of(subject, text, stride)]
+  scores = scored(subject, f'{of.name} {form}, stride {stride}', requests)
+  return Pass(form, stride, sum(map(marked, texts)) if style != PLAIN else 0, requests, scores)
 
 
 def _windows_of(subject, text, stride):

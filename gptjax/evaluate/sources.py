@@ -5,6 +5,7 @@ that one can look at. What is absent is named with the place where to get it.
 """
 
 import glob
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -85,13 +86,8 @@ def from_tfds(data, name, split):
   """[{field: value}] of a split of a TFDS set that is prepared, strings as str, in stored order; None."""
   if not _prepared(data, name):
     return None
-  tfds = tfds_source.library()
-  builder = tfds.builder(name, data_dir=data.tfds_dir or None)
-  count = builder.info.splits[split].num_examples
-  read = tfds.ReadConfig(interleave_cycle_length=1)
-  examples = builder.as_dataset(split=split, shuffle_files=False, read_config=read)
-  examples = examples.take(min(data.limit or count, count))
-  return [_strings(record) for record in examples.as_numpy_iterator()]
+  records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
+  return [_strings(record) for record in itertools.islice(records, data.limit or None)]
 
 
 def _prepared(data, name):

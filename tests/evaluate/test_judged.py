@@ -254,9 +254,10 @@ def test_a_damaged_cbt_file_is_named_with_its_line(tmp_path, line, says):
     suite.TASKS['cbt_ne'].read(sources.Data(str(tmp_path), '', 0))
 
 
-def test_natural_questions(folder, judge, shared_data, tmp_path):
+def test_natural_questions(folder, judge, shared_data, tmp_path, monkeypatch):
   """Half of the questions get as answer what the judge's model says, so that some answers are right."""
-  lines = (shared_data / 'eval' / 'nq_open_dev.jsonl').read_text().splitlines()[:8]
+  monkeypatch.setattr(question_answering, 'SHORT_ANSWER_TOKENS', 6)
+  lines = (shared_data / 'eval' / 'nq_open_dev.jsonl').read_text().splitlines()[:6]
   items, said, sure = [json.loads(line) for line in lines], [], []
   for i, item in enumerate(items):
     asked = f'{question_answering.context()}Q: {item["question"]}?\nA:'
@@ -268,10 +269,10 @@ def test_natural_questions(folder, judge, shared_data, tmp_path):
   assert [example['answer'] for example in found.examples] == [text.strip() for text in said]
   words = lambda text: re.sub(r'\b(a|an|the)\b', ' ', re.sub(r'[!-/:-@\[-`{-~]', '', text.lower())).split()
   right = [any(words(text) == words(answer) for answer in item['answer']) for text, item in zip(said, items)]
-  assert found.metrics['correct'] == sum(right) >= 4
-  assert found.metrics['exact_match'] == sum(right) / 8
+  assert found.metrics['correct'] == sum(right) >= 3
+  assert found.metrics['exact_match'] == sum(right) / 6
   for item, example in zip(items, found.examples):
-    asked = judge.encode(f'{question_answering.context()}Q: {item["question"]}?\nA:')[-(N_CTX - 16):]
+    asked = judge.encode(f'{question_answering.context()}Q: {item["question"]}?\nA:')[-(N_CTX - 6):]
     # The tokens that greedy search took, one by one.
     ids, total = list(asked), 0.0
     while len(judge.tokenizer.decode(ids[len(asked):]).strip()) < len(example['answer']):

@@ -1,5 +1,8 @@
 """Scores: the same whatever shares the batch, and every token of a text exactly once."""
 
+import re
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ from hypothesis import strategies as st
 
 from gptjax.evaluate import scoring
 from gptjax.evaluate.language_modelling import windows
+from gptjax.evaluate.sources import NotRun
+from gptjax.evaluate.subject import request
 from gptjax.model import GPT
 
 RNG = np.random.default_rng(0)
@@ -127,6 +132,36 @@ def test_there_are_few_shapes_and_little_padding():
     begin += n
   assert len(shapes) <= 22
   assert padded < 1.15 * sum(len(ids) - 1 for ids, _ in requests)
+
+
+class Letters:
+  """A tokenizer with a token a letter, and one for each pair `ab`."""
+
+  def __init__(self, end_of_text):
+    self.end_of_text = end_of_text
+
+  def encode(self, text):
+    return np.array([100 if part == 'ab' else ord(part) - 96 for part in re.findall('ab|.', text)], np.int32)
+
+
+@pytest.mark.parametrize('end, before, after, ids, start', [
+  (0, '', 'cde', [0, 3, 4, 5], 1),     # the first token is scored, after the end-of-text token
+  (None, '', 'cde', [3, 4, 5], 1),     # or given, where there is no such token
+  (0, 'c', 'de', [3, 4, 5], 1),
+  (0, 'ca', 'be', [3, 100, 5], 1),     # a token that spans the border belongs to what comes after
+  (0, 'a', 'be', [0, 100, 5], 1),
+  (0, 'cdefghij', 'k', [6, 7, 8, 9, 10, 11], 5),  # cut on the left to n_ctx + 1
+])
+def test_a_text_is_scored_as_it_is_encoded_as_a_whole(end, before, after, ids, start):
+  tested = SimpleNamespace(tokenizer=Letters(end), model=SimpleNamespace(n_ctx=5))
+  found = request(tested, before, after)
+  assert (list(found.ids), found.start) == (ids, start)
+
+
+def test_a_text_that_does_not_fit_is_not_run():
+  tested = SimpleNamespace(tokenizer=Letters(0), model=SimpleNamespace(n_ctx=5))
+  with pytest.raises(NotRun, match='6 tokens to score do not fit into a context of 5'):
+    request(tested, 'c', 'defghi')
 
 
 @given(n=st.integers(1, 200), start=st.integers(1, 3), n_ctx=st.integers(3, 40), stride=st.integers(1, 40))
