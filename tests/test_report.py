@@ -27,7 +27,7 @@ def write_run(folder, size, *, tasks, records, overlap=None, samples=None):
   layers, width = paper.SIZES[size]
   config = tiny_config()
   config.model.update(dict(n_layer=layers, n_embd=width, n_head=width // 64, n_ctx=1024, n_vocab=50257))
-  config.init_from = 'weights'
+  config.job, config.init_from = 'evaluate', 'weights'
   folder.mkdir(parents=True)
   files = {
     'config.json': {'config': config.to_dict(), 'versions': VERSIONS, 'devices': ['cpu', 1],
@@ -239,7 +239,10 @@ def test_the_command(workdirs, tmp_path):
   assert ran.returncode == 0 and not ran.stderr, ran.stderr
   assert ran.stdout.split('\n')[:2] == [f'{tmp_path}/report.html', f'{tmp_path}/report.md']
   (tmp_path / 'config.json').write_text('{')
+  (tmp_path / 'model').mkdir()
+  (tmp_path / 'model' / 'config.json').write_text('{"model_type": "gpt2"}')
   for flags, says in ((['--workdir=nowhere'], 'does not exist'), ([f'--workdir={ROOT}'], 'no config.json'),
+                      ([f'--workdir={tmp_path}/model'], 'no config.json of a run'),
                       ([f'--workdir={workdirs[0]}'] * 2, 'named twice'),
                       ([f'--workdir={tmp_path}'], 'not JSON')):
     with pytest.raises(ValueError, match=says) as error:
