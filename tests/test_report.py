@@ -15,6 +15,7 @@ from conftest import ENVIRONMENT, ROOT, tiny_config
 from gptjax import report
 from gptjax.evaluate import paper
 from gptjax.report import markdown, plots, published
+from gptjax.report.__main__ import main
 
 BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 VERSIONS = {'gptjax': '0', 'jax': '0'}
@@ -26,7 +27,7 @@ def write_run(folder, size, *, tasks, records, overlap=None, samples=None):
   layers, width = paper.SIZES[size]
   config = tiny_config()
   config.model.update(dict(n_layer=layers, n_embd=width, n_head=width // 64, n_ctx=1024, n_vocab=50257))
-  config.init_from = 'weights'
+  config.job, config.init_from = 'evaluate', 'weights'
   folder.mkdir(parents=True)
   files = {
     'config.json': {'config': config.to_dict(), 'versions': VERSIONS, 'devices': ['cpu', 1],
@@ -231,21 +232,22 @@ def test_an_evaluation_shows_the_curves_of_the_run_that_it_evaluates(workdirs, t
   assert 'Training loss' in read(report.write([tmp_path / 'evaluation'], tmp_path)[0]).text
 
 
-def command(*flags):
-  return subprocess.run([sys.executable, '-m', 'gptjax.report', *flags], cwd=ROOT, capture_output=True,
-                        text=True, env=ENVIRONMENT, timeout=120)
-
-
 def test_the_command(workdirs, tmp_path):
-  ran = command(*(f'--workdir={workdir}' for workdir in workdirs), f'--out={tmp_path}')
+  ran = subprocess.run([sys.executable, '-m', 'gptjax.report', f'--out={tmp_path}', *(
+    f'--workdir={workdir}' for workdir in workdirs)], cwd=ROOT, capture_output=True, text=True,
+    env=ENVIRONMENT, timeout=120)
   assert ran.returncode == 0 and not ran.stderr, ran.stderr
   assert ran.stdout.split('\n')[:2] == [f'{tmp_path}/report.html', f'{tmp_path}/report.md']
   (tmp_path / 'config.json').write_text('{')
+  (tmp_path / 'model').mkdir()
+  (tmp_path / 'model' / 'config.json').write_text('{"model_type": "gpt2"}')
   for flags, says in ((['--workdir=nowhere'], 'does not exist'), ([f'--workdir={ROOT}'], 'no config.json'),
+                      ([f'--workdir={tmp_path}/model'], 'no config.json of a run'),
                       ([f'--workdir={workdirs[0]}'] * 2, 'named twice'),
                       ([f'--workdir={tmp_path}'], 'not JSON')):
-    ran = command(*flags)
-    assert ran.returncode == 2 and len(ran.stderr.strip().split('\n')) == 1 and says in ran.stderr
+    with pytest.raises(ValueError, match=says) as error:
+      main(flags)
+    assert '\n' not in str(error.value)
 
 
 @pytest.mark.skipif(not BROWSER, reason='needs a browser: chromium')

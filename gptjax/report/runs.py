@@ -15,7 +15,7 @@ class Run(NamedTuple):
   config: `config.json`: {'config', 'versions', 'devices', 'command'}.
   model: {field: value} of its model, with `parameters` where it is known.
   records: of metrics.jsonl, of this workdir or the one whose weights it evaluates.
-  results: `results.json`.
+  results: `results.json` of an evaluation.
   overlap: `overlap.json`.
   samples: [{'prompt', 'text', 'top_k', 'seed'}] of `samples.json`.
   """
@@ -48,9 +48,10 @@ def _read(folder, name):
   if not folder.is_dir():
     raise ValueError(f'workdir {folder} does not exist')
   config, results, overlap = (_json(folder / f'{what}.json', {}) for what in ('config', 'results', 'overlap'))
-  if not config:
-    raise ValueError(f'{folder} is no workdir: it has no config.json')
+  if not isinstance(config, dict) or 'config' not in config:
+    raise ValueError(f'{folder} is no workdir: it has no config.json of a run')
   fields = config['config']
+  results = results if fields['job'] == 'evaluate' else {}  # those of fine-tuning have a table of their own
   records = telemetry.read_metrics(folder / 'metrics.jsonl')
   if not records and fields['init_from']:
     records = telemetry.read_metrics(Path(fields['init_from']).expanduser() / 'metrics.jsonl')
