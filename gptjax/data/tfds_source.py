@@ -76,7 +76,7 @@ def _text_field(builder):
 
 def pieces(unit, tfds_dir):
   """The pieces of the documents of a unit, in the order in which they are stored."""
-  tfds, builder = library(), open_set(unit.path, tfds_dir)
+  tfds, builder = _library(), open_set(unit.path, tfds_dir)
   wanted = {unit.field, *files.FIELDS} & set(_texts(builder))
   split = tfds.even_splits(unit.split, unit.parts)[unit.part]
   data = builder.as_dataset(split=split, shuffle_files=False,
@@ -93,7 +93,7 @@ def pieces(unit, tfds_dir):
 
 def records(builder, split):
   """The records of a split in the order in which they are stored: dicts of what `as_numpy` gives."""
-  tfds = library()
+  tfds = _library()
   data = builder.as_dataset(split=split, shuffle_files=False,
                             read_config=tfds.ReadConfig(interleave_cycle_length=1))
   if any(kind.shape != () for kind in builder.info.features.values()):  # lists of any lengths
