@@ -87,7 +87,6 @@ class Checkpoints:
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending = None
     self.digests = jax.jit(digests)
-    # On CPUs Orbax reads arrays where they are, and a step that overwrites them in place would wait for that.
     self.copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
   def save(self, state, step, metric=None):
@@ -103,15 +102,17 @@ class Checkpoints:
     if hosts.told(lambda: self._have(folder, metric) or self._make_folder(folder, state)):
       return
     try:
-      if jax.default_backend() == 'cpu':
-        state = self.copy(state)
-      state_digests = self.digests(state)
-      self.orbax.save(folder / STATE, state)
+      # On CPUs Orbax reads arrays where they lie; a step that overwrites them would wait for that.
+      held = self.copy(state) if jax.default_backend() == 'cpu' else state
+      # What this thread starts, later steps wait for; but programs of several devices need one order.
+      later = held is not state and jax.device_count() == 1
+      state_digests = None if later else self.digests(held)
+      self.orbax.save(folder / STATE, held)
     except Exception as error:
       self._failed(folder, error)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    self.pending = self.thread.submit(self._finish, folder, step, metric, shapes, state_digests,
-                                      time.monotonic())
+    arrays = held if later else jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    self.pending = self.thread.submit(self._finish, folder, step, metric, arrays, state_digests,
+                                      jax.sharding.get_mesh(), time.monotonic())
 
   def _have(self, folder, metric):
     """Whether this checkpoint was saved before; adds what it lacks."""
@@ -133,13 +134,16 @@ class Checkpoints:
     fresh.rename(folder)
     return False
 
-  def _finish(self, folder, step, metric, shapes, state_digests, started):
+  def _finish(self, folder, step, metric, arrays, state_digests, mesh, started):
     try:
+      if state_digests is None:
+        with jax.set_mesh(mesh):
+          state_digests = self.digests(arrays)
       self.orbax.wait_until_finished()
       if jax.process_index() > 0:
         return step, time.monotonic() - started
       manifest = {'step': step, 'metric': metric, 'facts': self.facts,
-                  'arrays': described(shapes, state_digests),
+                  'arrays': described(arrays, state_digests),
                   'files': {str(path.relative_to(folder)): _file_digest(path)
                             for path in sorted((folder / STATE).rglob('*')) if path.is_file()}}
       write_manifest(folder, manifest)
