@@ -185,10 +185,10 @@ def test_every_config_compiles_for_tpus_and_sends_no_more_than_it_must(name):
   (32, 0, ('mesh fsdp 8', 'fits (', 'reduce-scatter')), (2**17, 2, ('does not fit', 'GiB of 15.75GiB'))])
 def test_the_command_plans_a_config_for_a_slice(sequences, code, said):
   pytest.importorskip('libtpu')
+  batch = [f'--config.train.{field}={sequences}' for field in ('batch_size', 'microbatch_size')]
   done = subprocess.run([sys.executable, '-m', 'gptjax.plan', '--config=configs/quickstart.py',
                          '--topology=v5e:2x4', '--config.mesh.fsdp=8', '--config.mesh.data=1', '--price=1',
-                         f'--config.train.batch_size={sequences}', f'--config.train.microbatch_size={sequences}'],
-                        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+                         *batch], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
   assert done.returncode == code, done.stderr
   for words in said:
     assert words in (done.stderr if code else done.stdout)
