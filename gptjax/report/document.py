@@ -12,7 +12,7 @@ class Table(NamedTuple):
   """A table; in the first column is what a row is about.
 
   head: names of the columns.
-  rows: lists of str, Strong or None, one longer than nothing: None shows as an empty cell.
+  rows: lists of str, Strong or None; None is an empty cell.
   caption: a sentence or two.
   prose: whether cells are text, set to the left, and not numbers.
   """
