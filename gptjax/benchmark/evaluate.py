@@ -6,17 +6,16 @@ test set (all of its tokens). What both find must agree.
 """
 
 import argparse
+import contextlib
 import functools
+import io
 import json
 import logging
-import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-
-os.environ['TQDM_DISABLE'] = '1'  # the harness draws bars, asked or not; before anything imports tqdm
 
 from gptjax.benchmark.generate import SIZES, make_config
 from gptjax.benchmark.machine import machine
@@ -77,7 +76,8 @@ def theirs(folder, pairs, text):
 
 def _timed(do):
   began = time.perf_counter()
-  value = do()
+  with contextlib.redirect_stderr(io.StringIO()):  # the harness draws bars, asked or not
+    value = do()
   return time.perf_counter() - began, value
 
 
