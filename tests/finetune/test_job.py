@@ -143,7 +143,8 @@ def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
   ({'finetune.data_dir': 'nowhere'}, 'task reviews, split train.tsv: nowhere/train.tsv: No such file'),
   ({'finetune.tasks': ('rte',), 'data.tfds_dir': 'nowhere'}, 'data set glue/rte is not in nowhere'),
   ({'model.architecture': 'lstm', 'finetune.train': 'lora'}, 'needs a Transformer')])
-def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, changes, says):
+def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, monkeypatch, changes, says):
+  monkeypatch.chdir(tmp_path)  # TFDS makes the folder that it is told to look in
   refused(corpus_folder, reviews, tmp_path, {}, says, **changes)
 
 
