@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, hosts, sharding
+from gptjax import atomic, hosts, report, sharding
 from gptjax import config as configs
 from gptjax.evaluate import sources, suite, table
 from gptjax.evaluate.journal import Journal
@@ -78,6 +78,8 @@ def evaluate(config, workdir):
       return STOPPED
     results.say(f'\nresults       {results.folder / "results.json"}\n'
                 f'table         {results.folder / "results.md"}')
+    if jax.process_index() == 0:
+      results.say(f'report        {report.write([workdir], workdir)[0]}')
   return DONE
 
 
