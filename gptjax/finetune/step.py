@@ -64,13 +64,13 @@ def task_losses(scores, labels, weights, numeric):
   return jnp.where(weights > 0, losses * weights, 0)
 
 
-def language_losses(model, x, batch, config):
+def language_losses(model, x, batch, config, n_vocab):
   """Sum over examples of weight times the mean loss a token, and of its mean over the example's sequences."""
   g, targets = batch['tokens'].shape[1], following(batch)
   n_targets = jnp.maximum((targets >= 0).sum(1), 1)
   weights = merge(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
   table = gathered(model.unembedding)
-  return next_token_loss(x, table, targets, model.n_vocab, config.loss.chunk, weights)[0]
+  return next_token_loss(x, table, targets, n_vocab, config.loss.chunk, weights)[0]
 
 
 def following(batch):
@@ -107,13 +107,13 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
   def loss(moving, batch, keys):
     model = parts.assembled(graphdef, moving, still, config)
     x, scores = model(batch['tokens'], batch['lengths'], keys)
-    if scores is None:
-      language = language_losses(model.lm, x, batch, config) / count
+    if scores is None:  # where there is no task the new tokens are no words
+      language = language_losses(model.lm, x, batch, config, model.lm.n_vocab - 3) / count
       return language, (language, jnp.zeros_like(language), language)
     task = task_losses(scores, batch['labels'], batch['weights'], numeric).sum() / count
     if config.finetune.lm_coef == 0:
       return task, (task, task, jnp.zeros_like(task))
-    language = language_losses(model.lm, x, batch, config) / count
+    language = language_losses(model.lm, x, batch, config, model.lm.n_vocab) / count
     both = task + config.finetune.lm_coef * language
     return both, (both, task, language)
 
@@ -173,6 +173,6 @@ def predict_step(state, batch, *, config, graphdef):
   x, scores = model(batch['tokens'], batch['lengths'])
   if scores is None:
     table = gathered(model.lm.unembedding)
-    sums = next_token_loss(x, table, following(batch), model.lm.n_vocab, config.loss.chunk)
+    sums = next_token_loss(x, table, following(batch), model.lm.n_vocab - 3, config.loss.chunk)
     scores = jnp.stack(sums)[None] * (batch['weights'] / batch['weights'].sum())[:, None]
   return jax.reshard(scores, jax.P())
