@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from conftest import ENVIRONMENT, ROOT
+
+from gptjax.host_memory import ACCELERATORS
 
 PROGRAM = '''
 import resource, sys
@@ -33,6 +36,7 @@ def faults(word):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc alone has what is tested')
+@pytest.mark.skipif(any(map(find_spec, ACCELERATORS)), reason='JAX is installed for more than the CPU')
 def test_a_block_used_twice_is_faulted_in_once():
   assert faults('leave') > 10, 'glibc gives big blocks back'
   assert faults('keep') < 10
