@@ -87,7 +87,8 @@ class Checkpoints:
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending = None
     self.digests = jax.jit(digests)
-    self.copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+    self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
+    self.copied = None  # kept for the next copy: fresh pages would cost more than the copying
 
   def save(self, state, step, metric=None):
     """Starts to save; what then overwrites the state need not wait. One save is in flight.
@@ -103,16 +104,22 @@ class Checkpoints:
       return
     try:
       # On CPUs Orbax reads arrays where they lie; a step that overwrites them would wait for that.
-      held = self.copy(state) if jax.default_backend() == 'cpu' else state
+      held = state
+      if jax.default_backend() == 'cpu':
+        held = self.copied = self.copy(state, self.copied or jax.tree.map(jnp.zeros_like, state))
       # What this thread starts, later steps wait for; but programs of several devices need one order.
       later = held is not state and jax.device_count() == 1
-      state_digests = None if later else self.digests(held)
-      self.orbax.save(folder / STATE, held)
+      state_digests = None if later else self._write(folder, held)
     except Exception as error:
       self._failed(folder, error)
-    arrays = held if later else jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
-    self.pending = self.thread.submit(self._finish, folder, step, metric, arrays, state_digests,
+    self.pending = self.thread.submit(self._finish, folder, step, metric, held, state_digests,
                                       jax.sharding.get_mesh(), time.monotonic())
+
+  def _write(self, folder, state):
+    """Starts to write; gives the digests."""
+    state_digests = self.digests(state)
+    self.orbax.save(folder / STATE, state)
+    return state_digests
 
   def _have(self, folder, metric):
     """Whether this checkpoint was saved before; adds what it lacks."""
@@ -134,16 +141,15 @@ class Checkpoints:
     fresh.rename(folder)
     return False
 
-  def _finish(self, folder, step, metric, arrays, state_digests, mesh, started):
+  def _finish(self, folder, step, metric, state, state_digests, mesh, started):
     try:
-      if state_digests is None:
-        with jax.set_mesh(mesh):
-          state_digests = self.digests(arrays)
+      with jax.set_mesh(mesh):
+        state_digests = state_digests or self._write(folder, state)
       self.orbax.wait_until_finished()
       if jax.process_index() > 0:
         return step, time.monotonic() - started
       manifest = {'step': step, 'metric': metric, 'facts': self.facts,
-                  'arrays': described(arrays, state_digests),
+                  'arrays': described(state, state_digests),
                   'files': {str(path.relative_to(folder)): _file_digest(path)
                             for path in sorted((folder / STATE).rglob('*')) if path.is_file()}}
       write_manifest(folder, manifest)

@@ -8,7 +8,6 @@ from gptjax import host_memory
 host_memory.keep()  # as gptjax.main does
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 
 from gptjax import sharding  # noqa: E402
 from gptjax.checkpoint import Checkpoints  # noqa: E402
@@ -16,7 +15,8 @@ from gptjax.checkpoint import Checkpoints  # noqa: E402
 
 def main(folder):
   """Saves 1.6 GB six times, a step after each; the first save also touches memory for the first time."""
-  state = jax.jit(lambda: {str(i): jnp.full((4096, 4096), i, jnp.float32) for i in range(24)})()
+  keys = jax.random.split(jax.random.key(0), 24)
+  state = jax.jit(lambda: {str(i): jax.random.normal(keys[i], (4096, 4096)) for i in range(24)})()
   step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
   saves = Checkpoints(folder, 1, 0, {})
   state = jax.block_until_ready(step(state))
