@@ -27,6 +27,15 @@ jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/gptj
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
+LONGEST = ('test_resume', 'test_prepare', 'test_weights', 'test_step', 'test_sharding', 'test_huggingface',
+           'test_job')
+
+
+def pytest_collection_modifyitems(items):
+  """The files that take longest come first, so that no worker is left with one at the end."""
+  items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture
 def shared_data():
   """The folder with real corpora and vocabularies; the test skips where it is absent."""

@@ -28,10 +28,12 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_falls(small, tmp
 
 
 def test_growth_is_seen(small):
-  rows = [{'devices': n, 'flops': 100, 'state': 10, 'peak': 50 + n, 'whole': 0, 'arrays': {'all-reduce': 8}}
-          for n in (8, 16)]
+  rows = [{'devices': n, 'mesh': {'data': n}, 'flops': 100, 'state': 10, 'peak': 50 + n, 'whole': 0,
+           'arrays': {'all-reduce': 8}} for n in (8, 16)]
   assert scaling.changes(rows, small['tpu-data']) == pytest.approx(
-    {'flops': 0, 'state': 0, 'peak': 8 / 58, 'arrays of all-reduce': 0})
+    {'flops': 0, 'state': 0, 'peak': 8 / 58, 'arrays of all-reduce and reduce-scatter': 0})
+  one_axis_less = {**rows[0], 'mesh': {'data': 1}, 'arrays': {}}
+  assert scaling.changes([one_axis_less, *rows], small['tpu-data'])['arrays of all-reduce and reduce-scatter'] == 0
   assert scaling.changes(rows, small['cpu-fsdp'])['divided state x devices'] == pytest.approx(1)
 
 

@@ -116,6 +116,7 @@ def test_checkpoints_that_were_gone_back_from_do_not_count(undisturbed, poisoned
   assert went[0]['to'] in checkpoint.steps(tmp_path / 'checkpoints')
 
 
+@pytest.mark.slow
 def test_going_back_that_does_not_help_ends_with_a_clear_error(poisoned, tmp_path):
   done = train(poisoned, tmp_path, *BACK, '--config.train.rewind.threshold=1e-6',
                '--config.optimizer.learning_rate=0')

@@ -20,6 +20,8 @@ from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import make_config, random_batch
 
 FLAT = 0.03  # what may change and still be called the same
+LITTLE = 1e-3  # share of all that is sent, below which it is not looked at
+SUMS = 'all-reduce', 'reduce-scatter'
 CPU_MODEL = dict(n_layer=4, n_head=4, n_embd=128, n_ctx=128, n_vocab=2048, scan=True)
 
 # size: of `benchmark.train`; mesh: sizes of its axes for n devices; state_falls: is it divided among them?
@@ -99,18 +101,28 @@ def run(config, mesh, compiled, steps=3):
 def changes(rows, family):
   """{quantity: by how much, relative, its largest value exceeds its smallest}, where theory says: not at all.
 
-  What one device alone does not send is left out of its comparison.
+  What is sent is compared where the same axes of the mesh are longer than 1: another axis is another sum. The
+  compiler is free to write a scatter as a sum and a cut, so both count as one.
   """
-  several = [row for row in rows if row['devices'] > 1]
-  kinds = sorted({kind for row in several for kind in row['arrays']})
+  alike = compared(rows)
+  kinds = sorted({kind for row in alike for kind in row['arrays']} - set(SUMS))
   series = {'flops': [row['flops'] for row in rows]}
   if family.state_falls:
     series['divided state x devices'] = [(row['state'] - rows[-1]['whole']) * row['devices'] for row in rows]
   else:
     series |= {name: [row[name] for row in rows] for name in ('state', 'peak')}
-  series |= {f'arrays of {kind}': [row['arrays'].get(kind, 0) for row in several] for kind in kinds}
+  summed = lambda row: sum(row['arrays'].get(kind, 0) for kind in SUMS)
+  series[f'arrays of {" and ".join(SUMS)}'] = [summed(row) for row in alike]
+  series |= {f'arrays of {kind}': [row['arrays'].get(kind, 0) for row in alike] for kind in kinds
+             if any(row['arrays'].get(kind, 0) > LITTLE * sum(row['arrays'].values()) for row in alike)}
   return {name: max(values) / min(values) - 1 if min(values, default=0) else math.inf
           for name, values in series.items() if values}
+
+
+def compared(rows):
+  """The rows whose mesh has the same axes longer than 1 as the last one's."""
+  axes = lambda row: {axis for axis, size in row['mesh'].items() if size > 1}
+  return [row for row in rows if axes(row) == axes(rows[-1])]
 
 
 def report(rows, family):
@@ -134,6 +146,10 @@ def report(rows, family):
   if family.state_falls:
     yield (f'  falls as theory says: state, as 1 / devices but for {mib(rows[-1]["whole"])} MiB of gains and '
            'biases, which are whole on each; and peak with it')
+  if len(rows) > len(compared(rows)):
+    left_out = ', '.join(str(row['devices']) for row in rows if row not in compared(rows))
+    yield (f'  grows as theory says: what is summed, once, where one more axis of the mesh is longer than 1 '
+           f'(not compared: what {left_out} devices send)')
   if kinds:
     yield ('  grows as theory says: what is sent, from 0 for one device towards the whole array (all-gather, '
            'reduce-scatter: (n - 1) / n of it) or twice that (all-reduce), n devices being in a group')

@@ -141,11 +141,20 @@ def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
   ({'data.tokenizer': ''}, 'no tokenizer lies with the weights'),
   ({'init_from': 'nowhere'}, 'nowhere is no folder'),
   ({'finetune.data_dir': 'nowhere'}, 'task reviews, split train.tsv: nowhere/train.tsv: No such file'),
-  ({'finetune.tasks': ('rte',), 'data.tfds_dir': 'nowhere'}, 'data set glue/rte is not in nowhere'),
   ({'model.architecture': 'lstm', 'finetune.train': 'lora'}, 'needs a Transformer')])
 def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, monkeypatch, changes, says):
   monkeypatch.chdir(tmp_path)  # TFDS makes the folder that it is told to look in
   refused(corpus_folder, reviews, tmp_path, {}, says, **changes)
+
+
+def test_a_data_set_that_is_not_there_is_named(corpus_folder, reviews, tmp_path, monkeypatch):
+  from tensorflow_datasets.core import dataset_builder
+  def offline(*args, **kwargs):
+    raise ConnectionError('no network')
+  monkeypatch.chdir(tmp_path)  # TFDS makes the folder that it is told to look in
+  monkeypatch.setattr(dataset_builder.DatasetBuilder, 'download_and_prepare', offline)
+  refused(corpus_folder, reviews, tmp_path, {}, 'data set glue/rte is not in nowhere',
+          **{'finetune.tasks': ('rte',), 'data.tfds_dir': 'nowhere'})
 
 
 @pytest.mark.slow
