@@ -148,15 +148,20 @@ def versions():
   return {'gptjax': gptjax.__version__, **{name: metadata.version(name) for name in others}}
 
 
-def facts(config):
-  """{field: value} of what must be the same in all processes of a run, JSON values."""
+def code_digest():
+  """16 digits that change with any file of gptjax."""
   root, code = Path(gptjax.__file__).parent, hashlib.sha256()
   for path in sorted(root.rglob('*.py')):
     code.update(f'{path.relative_to(root)} '.encode() + path.read_bytes())
+  return code.hexdigest()[:16]
+
+
+def facts(config):
+  """{field: value} of what must be the same in all processes of a run, JSON values."""
   flags = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'JAX_ENABLE_X64', 'JAX_DEFAULT_MATMUL_PRECISION',
            'JAX_DISABLE_MOST_OPTIMIZATIONS')
   return {
-    'code of gptjax, its digest': code.hexdigest()[:16],
+    'code of gptjax, its digest': code_digest(),
     **{f'version of {name}': version for name, version in versions().items()},
     **{f'environment variable {name}': os.environ.get(name, '') for name in flags},
     'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
