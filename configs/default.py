@@ -18,6 +18,8 @@ def fields():
     init_from='',
     # Where compiled programs are kept between runs; '': nowhere.
     compilation_cache='~/.cache/gptjax/compiled',
+    # Options of XLA's compiler for the training step, by name: none | gpu_* (see gptjax/compiler.py).
+    xla_preset='none',
 
     model=dict(
       architecture='transformer', # transformer | lstm (one layer, GPT-1's ablation; n_inner: its units)

@@ -12,14 +12,14 @@ import jax
 
 import gptjax
 from configs import default
-from gptjax import atomic, attention, model, optimizer
+from gptjax import atomic, attention, compiler, model, optimizer
 
 JOBS = ('pretrain', 'finetune', 'evaluate')
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
-              'init_from', 'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
-              'train.rewind.',
+              'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
+              'train.max_skipped', 'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
               'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir', 'data.verify',
               'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
@@ -93,6 +93,7 @@ def check(config):
   _check_mixture(c.data)
   _check_rewind(c)
   attention.check(c.attention.kernel)
+  compiler.check(c.xla_preset)
 
 
 def _check_mixture(data):

@@ -1,4 +1,4 @@
-"""Held-out loss of recipes at equal tokens, with the spread of their seeds: python -m gptjax.benchmark recipes
+"""Held-out loss of recipes at equal tokens, with their seeds' spread: python -m gptjax.benchmark recipes
 
 Each run is a pretraining job of its own, in a workdir under --workdir; one that is finished is not repeated,
 one that was cut off goes on. Each recipe first gets the learning rate that is best for it, of --rates, with a
@@ -17,7 +17,8 @@ from gptjax.benchmark.machine import machine
 
 # What each sets in config.optimizer; the rest is the default: AdamW with GPT-2's usual constants, cosine.
 RECIPES = {'adamw': {}, 'muon': {'name': 'muon'}, 'wsd': {'schedule': 'wsd', 'final_fraction': 0.0}}
-WORDS = {'adamw': 'AdamW, cosine (as in the paper)', 'muon': 'Muon, cosine', 'wsd': 'AdamW, warm-up-stable-decay'}
+WORDS = {'adamw': 'AdamW, cosine (as in the paper)', 'muon': 'Muon, cosine',
+         'wsd': 'AdamW, warm-up-stable-decay'}
 FIRST = 'adamw'  # what the others are compared with
 CHOOSING = 1000  # the seed of the runs that choose the learning rates
 MODEL = dict(n_layer=3, n_head=4, n_embd=128, n_ctx=128, n_vocab=2048, scan=False)
@@ -42,7 +43,8 @@ def run(flags, recipe, rate, seed):
   """Trains, or reads what an earlier run has left.
 
   Returns:
-    {'loss': held out at the end, 'seconds': in steps, 'curve': [(tokens, held-out loss)]}; None if told to stop.
+    {'loss': held out at the end, 'seconds': in steps, 'curve': [(tokens, held-out loss)]}; None if told to
+    stop.
   """
   from gptjax import telemetry
   from gptjax.pretrain import DONE, pretrain
@@ -78,9 +80,9 @@ def verdicts(losses):
 
 def in_words(verdict):
   word = 'lower' if verdict['difference'] < 0 else 'higher'
-  said = (f'{WORDS[verdict["of"]]}: {abs(verdict["difference"]):.4f} nats {word} than {WORDS[verdict["against"]]}, '
-          f'seeds spread over {verdict["spread"]:.4f}')
-  return f'{said}: {"more than the seeds do" if verdict["exceeds"] else "NO MORE THAN THE SEEDS DO: no claim"}'
+  judged = 'more than' if verdict['exceeds'] else 'NOT more than'
+  return (f'{WORDS[verdict["of"]]}: {abs(verdict["difference"]):.4f} nats {word} than '
+          f'{WORDS[verdict["against"]]}, {judged} the {verdict["spread"]:.4f} over which seeds spread')
 
 
 def draw(runs, path):
@@ -111,11 +113,11 @@ def parse(argv):
   parser.add_argument('--source', required=True, help='text to train on: jsonl:books.jsonl.gz')
   parser.add_argument('--workdir', default='runs/recipes', help='folder of the corpus and of the runs')
   parser.add_argument('--steps', type=int, default=400, help='updates of each run')
-  parser.add_argument('--batch_size', type=int, default=16, help='sequences of 128 tokens an update')
+  parser.add_argument('--batch_size', type=int, default=8, help='sequences of 128 tokens an update')
   parser.add_argument('--eval_steps', type=int, default=40, help='batches held out')
   parser.add_argument('--seeds', type=int, default=3)
   parser.add_argument('--rates', type=lambda text: [float(rate) for rate in text.split(',')],
-                      default=[2e-3, 4e-3, 8e-3], help='learning rates to choose from, comma-separated')
+                      default=[2e-3, 4e-3, 8e-3, 1.6e-2], help='learning rates to choose from, comma-separated')
   parser.add_argument('--out', default='', help='JSON file for the results; the picture goes beside it')
   return parser.parse_args(argv)
 
