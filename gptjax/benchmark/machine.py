@@ -42,7 +42,7 @@ def cores():
 
 def _commit():
   try:
-    said = subprocess.run(['git', 'describe', '--always', '--dirty', '--exclude=*'], capture_output=True,
+    said = subprocess.run(['git', 'describe', '--always', '--dirty'], capture_output=True,
                           text=True, cwd=Path(gptjax.__file__).parent, check=False)
   except OSError:  # no git here
     return ''

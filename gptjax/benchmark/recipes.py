@@ -117,7 +117,7 @@ def parse(argv):
   parser.add_argument('--eval_steps', type=int, default=40, help='batches held out')
   parser.add_argument('--seeds', type=int, default=3)
   parser.add_argument('--rates', type=lambda text: [float(rate) for rate in text.split(',')],
-                      default=[2e-3, 4e-3, 8e-3, 1.6e-2], help='learning rates to choose from, comma-separated')
+                      default=[2e-3, 4e-3, 8e-3, 1.6e-2], help='learning rates to choose from')
   parser.add_argument('--out', default='', help='JSON file for the results; the picture goes beside it')
   return parser.parse_args(argv)
 
