@@ -18,6 +18,8 @@ def fields():
     init_from='',
     # Where compiled programs are kept between runs; '': nowhere.
     compilation_cache='~/.cache/gptjax/compiled',
+    # Options of XLA's compiler for the training step, by name: none | gpu_* (see gptjax/compiler.py).
+    xla_preset='none',
 
     model=dict(
       architecture='transformer', # transformer | lstm (one layer, GPT-1's ablation; n_inner: its units)
@@ -155,10 +157,17 @@ def fields():
   )
 
 
+class Plain(types.SimpleNamespace):
+  """What takes the place of a ConfigDict where ml_collections is not installed."""
+
+  def update(self, values):
+    vars(self).update(values)
+
+
 def get_config():
-  """The fields as a ConfigDict that refuses unknown keys; a plain namespace without ml_collections."""
+  """The fields as a ConfigDict that refuses unknown keys; as `Plain` without ml_collections."""
   try:
     from ml_collections import ConfigDict
   except ImportError:
-    return json.loads(json.dumps(fields()), object_hook=lambda d: types.SimpleNamespace(**d))
+    return json.loads(json.dumps(fields()), object_hook=lambda d: Plain(**d))
   return ConfigDict(fields())

@@ -12,14 +12,14 @@ import jax
 
 import gptjax
 from configs import default
-from gptjax import atomic, attention, model, optimizer
+from gptjax import atomic, attention, compiler, model, optimizer
 
 JOBS = ('pretrain', 'finetune', 'evaluate')
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
-              'init_from', 'model.scan', 'model.remat', 'train.microbatch_size', 'train.max_skipped',
-              'train.rewind.',
+              'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
+              'train.max_skipped', 'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
               'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir', 'data.verify',
               'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
@@ -93,6 +93,7 @@ def check(config):
   _check_mixture(c.data)
   _check_rewind(c)
   attention.check(c.attention.kernel)
+  compiler.check(c.xla_preset)
 
 
 def _check_mixture(data):
@@ -148,15 +149,20 @@ def versions():
   return {'gptjax': gptjax.__version__, **{name: metadata.version(name) for name in others}}
 
 
-def facts(config):
-  """{field: value} of what must be the same in all processes of a run, JSON values."""
+def code_digest():
+  """16 digits that change with any file of gptjax."""
   root, code = Path(gptjax.__file__).parent, hashlib.sha256()
   for path in sorted(root.rglob('*.py')):
     code.update(f'{path.relative_to(root)} '.encode() + path.read_bytes())
+  return code.hexdigest()[:16]
+
+
+def facts(config):
+  """{field: value} of what must be the same in all processes of a run, JSON values."""
   flags = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'JAX_ENABLE_X64', 'JAX_DEFAULT_MATMUL_PRECISION',
            'JAX_DISABLE_MOST_OPTIMIZATIONS')
   return {
-    'code of gptjax, its digest': code.hexdigest()[:16],
+    'code of gptjax, its digest': code_digest(),
     **{f'version of {name}': version for name, version in versions().items()},
     **{f'environment variable {name}': os.environ.get(name, '') for name in flags},
     'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),

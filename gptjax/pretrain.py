@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gptjax import compiler, hosts, report, rewind, sharding, telemetry
 from gptjax import config as configs
-from gptjax import hosts, report, rewind, sharding, telemetry
 from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
@@ -173,7 +173,8 @@ def compile_step(run, state, batch, tell):
   """The train step, compiled for the shapes of `state` and `batch`; the state is donated."""
   step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
   started = time.monotonic()
-  compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+  compiled = lowered.compile(compiler_options=compiler.options(run.config.xla_preset))
   tell.say(f'compiled the step in {time.monotonic() - started:.1f} s')
   return compiled
 

@@ -21,7 +21,7 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_falls(small, tmp
     assert thread.submit(scaling.measure, families, str(tmp_path / 'scaling.json')).result() == 0
   said = capsys.readouterr().out
   assert 'NOT FLAT' not in said and 'grows as theory says' in said and 'stragglers' in said
-  rows = json.loads((tmp_path / 'scaling.json').read_text())['families']
+  rows = json.loads((tmp_path / 'scaling.json').read_text())['details']['families']
   assert rows['cpu-data'][0]['state'] == rows['cpu-data'][1]['state'] > rows['cpu-fsdp'][1]['state']
   assert rows['cpu-data'][1]['sent'].keys() == {'all-reduce'}
   assert (tmp_path / 'scaling.png').stat().st_size > 10_000

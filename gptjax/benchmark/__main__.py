@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling')
+SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes')
 
 
 def main(argv):

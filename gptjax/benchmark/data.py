@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from configs import default
+from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
 from gptjax.data import corpus as corpora
@@ -113,28 +114,31 @@ def measure(folder, turns):
 def gates(seconds, read):
   """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
   late = statistics.median(b / a for a, b in zip(read['first'], read['late'], strict=True))
-  rows = [('prepare, 1 worker, against encode_ordinary', 0.7, times_faster(seconds[ONE], seconds[ENCODE])),
-          ('prepare, 2 workers against 1', 1.7, times_faster(seconds[TWO], seconds[ONE])),
-          (f'reading windows of {SEQ_LEN + 1:,}, M tokens/s', 20, statistics.median(read['pipeline']) / 1e6)]
-  return [{'what': what, 'wanted': f'>= {wanted:g}', 'found': found, 'holds': found >= wanted}
-          for what, wanted, found in rows] + [
-    {'what': 'batch 10^9 against batch 0, time', 'wanted': '<= 1.1', 'found': late, 'holds': late <= 1.1}]
+  return [results.gate('prepare, 1 worker, against encode_ordinary', '>=', 0.7,
+                       times_faster(seconds[ONE], seconds[ENCODE])),
+          results.gate('prepare, 2 workers against 1', '>=', 1.7, times_faster(seconds[TWO], seconds[ONE])),
+          results.gate(f'reading windows of {SEQ_LEN + 1:,}, M tokens/s', '>=', 20,
+                       statistics.median(read['pipeline']) / 1e6),
+          results.gate('batch 10^9 against batch 0, time', '<=', 1.1, late)]
 
 
-def show(seconds, read, checks, size):
-  print(f'{"":<28}{"MB/s":>10}{"least":>10}{"most":>10}')
-  for name, label in LABELS.items():
-    taken = seconds[name]
-    print(f'{label:<28}{size / statistics.median(taken):>10.2f}{size / max(taken):>10.2f}'
-          f'{size / min(taken):>10.2f}')
-  print(f'\n{"":<28}{"M tokens/s":>10}{"least":>10}{"most":>10}')
-  for name, label in (('pipeline', 'reading ahead (tf.data)'), ('plain', 'reading (NumPy loop)')):
-    speeds = [speed / 1e6 for speed in read[name]]
-    print(f'{label:<28}{statistics.median(speeds):>10.1f}{min(speeds):>10.1f}{max(speeds):>10.1f}')
-  print(f'\n{"":<46}{"wanted":>14}{"found":>14}')
-  for check in checks:
-    print(f'{check["what"]:<46}{check["wanted"]:>14}{check["found"]:>14.2f}'
-          + ('' if check['holds'] else '   not reached'))
+def rows_of(seconds, read, size):
+  """Rows of `results`; beside tiktoken alone, which is not all of preparing."""
+  rows = [results.row('preparing a corpus', LABELS[name], 'MB/s', [size / each for each in taken],
+                      times_faster(seconds[ONE], taken) if name == ENCODE else None)
+          for name, taken in seconds.items()]
+  return rows + [results.row('reading batches', label, 'tokens/s', read[name])
+                 for name, label in (('pipeline', 'tf.data'), ('plain', 'NumPy loop'))]
+
+
+def show(rows, checks):
+  print(f'{"":<22}{"":<28}{"median":>10}{"least":>10}{"most":>10}')
+  for row in rows:
+    million = 1e6 if row['unit'] == 'tokens/s' else 1
+    figures = ''.join(f'{row[name] / million:>10.2f}' for name in ('median', 'least', 'most'))
+    print(f'{row["what"]:<22}{row["who"]:<28}{figures}  {"M " * (million > 1)}{row["unit"]}')
+  print()
+  results.show_gates(checks)
 
 
 def main(argv):
@@ -166,10 +170,8 @@ def main(argv):
     print(f'{size:.0f} MB of {args.source}, {made.name} of {made.n_vocab:,} entries, {where["cores"]} cores '
           f'of {where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
     seconds, read = measure(folder, args.turns)
-  checks = gates(seconds, read)
-  show(seconds, read, checks, size)
-  if args.out:
-    result = {'machine': where, 'source': args.source, 'tokenizer': [made.name, made.n_vocab, made.digest],
-              'megabytes': size, 'seconds': seconds, 'reading': read, 'gates': checks}
-    Path(args.out).write_text(json.dumps(result, indent=1) + '\n')
+  checks, rows = gates(seconds, read), rows_of(seconds, read, size)
+  show(rows, checks)
+  results.write(args.out, 'data', where, rows, checks, source=args.source, megabytes=size, seconds=seconds,
+                tokenizer=[made.name, made.n_vocab, made.digest], reading=read)
   return 0

@@ -9,14 +9,12 @@ import argparse
 import contextlib
 import functools
 import io
-import json
 import logging
-import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 
+from gptjax.benchmark import results
 from gptjax.benchmark.generate import SIZES, make_config
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
@@ -100,26 +98,25 @@ def save_model(folder, size, tokenizer):
   gptjax.save_pretrained(model, tokenizers.load(tokenizer), folder)
 
 
-def compare(results):
-  """([{'what', 'wanted', 'found', 'holds'}], the largest relative difference of what both find)."""
-  gates = []
+def compare(turns, tokens):
+  """(rows, gates of `results`, the largest relative difference of what both find)."""
+  rows, gates = [], []
   for task in (LAMBADA, WIKITEXT):
-    seconds = [[turn[task][0] for turn in results[name]] for name in (OURS, THEIRS)]
-    found = times_faster(*seconds)
-    gates.append({'what': f'{task}, times as fast as {THEIRS}', 'wanted': WANTED, 'found': found,
-                  'holds': found >= WANTED})
-  off = max(abs(results[OURS][0][task][1] / results[THEIRS][0][task][1] - 1) for task in (LAMBADA, WIKITEXT))
-  return gates, off
+    seconds = {name: [turn[task][0] for turn in turns[name]] for name in (OURS, THEIRS)}
+    ratio = times_faster(seconds[OURS], seconds[THEIRS])
+    rows += [results.row(f'zero-shot, {task}', name, 'tokens/s', [tokens[task] / each for each in taken],
+                         ratio if name == THEIRS else None) for name, taken in seconds.items()]
+    gates.append(results.gate(f'{task}, times as fast as {THEIRS}', '>=', WANTED, ratio))
+  off = max(abs(turns[OURS][0][task][1] / turns[THEIRS][0][task][1] - 1) for task in (LAMBADA, WIKITEXT))
+  return rows, gates, off
 
 
-def show(results, facts):
-  print(f'{"":<14}{"":<24}{"median":>10}{"least":>10}{"most":>10}  tokens/s')
-  for task in (LAMBADA, WIKITEXT):
-    for name, turns in results.items():
-      speeds = sorted(facts['tokens'][task] / turn[task][0] for turn in turns)
-      print(f'{task:<14}{name:<24}{statistics.median(speeds):>10,.0f}{speeds[0]:>10,.0f}{speeds[-1]:>10,.0f}')
-    print(f'{"":<14}{facts["tokens"][task]:,} tokens'
-          + (f', {facts["examples"][task]} passages' if task in facts['examples'] else ''))
+def show(rows, facts):
+  print(f'{"":<24}{"":<24}{"median":>10}{"least":>10}{"most":>10}  tokens/s')
+  for row in rows:
+    print(f'{row["what"]:<24}{row["who"]:<24}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}')
+  print(f'{facts["tokens"][LAMBADA]:,} tokens of {LAMBADA} in {facts["examples"][LAMBADA]} passages, '
+        f'{facts["tokens"][WIKITEXT]:,} of {WIKITEXT}')
 
 
 def main(argv):
@@ -142,16 +139,12 @@ def main(argv):
     command = [sys.executable, '-m', 'gptjax.benchmark', 'evaluate', *argv, f'--folder={folder}', '--worker']
     found = by_turns({name: [*command, name] for name in (OURS, THEIRS)}, [LAMBADA, WIKITEXT], args.turns)
   facts = found[OURS][0] | found[THEIRS][0]
-  results = {name: turns for name, (_, turns) in found.items()}
-  gates, off = compare(results)
+  turns = {name: turns for name, (_, turns) in found.items()}
+  rows, gates, off = compare(turns, facts['tokens'])
   print(f'GPT-2 {args.size}, float32; {where["cores"]} cores of {where["processor"]}, {where["date"]}; '
         f'{args.turns} turns; the harness at its fastest batch sizes, {facts["batch size"]}\n')
-  show(results, facts)
-  for gate in gates:
-    print(f'{gate["what"]:<52} {gate["found"]:.2f}, wanted {gate["wanted"]}'
-          + ('' if gate['holds'] else '   not reached'))
+  show(rows, facts)
+  results.show_gates(gates)
   print(f'log probabilities differ by {off:.1e} at most')
-  if args.out:
-    kept = {'machine': where, 'facts': facts, 'results': results, 'gates': gates, 'difference': off}
-    Path(args.out).write_text(json.dumps(kept, indent=1) + '\n')
+  results.write(args.out, 'evaluate', where, rows, gates, facts=facts, turns=turns, difference=off)
   return 0

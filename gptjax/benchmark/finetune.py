@@ -6,7 +6,6 @@ both kinds of batches run by turns through the same program of the step, in this
 
 import argparse
 import functools
-import json
 import statistics
 import sys
 import time
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from configs import gpt1_finetune
 from gptjax import config as configs
 from gptjax import sharding
+from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import command, tokenizers
 from gptjax.finetune import batches, data, step, tasks, weights
@@ -32,7 +32,7 @@ def parser():
   made.add_argument('--n_embd', type=int, default=128)
   made.add_argument('--batches', type=int, default=30, help='bucketed batches a turn')
   made.add_argument('--turns', type=int, default=3)
-  made.add_argument('--json', default='', help='file for the result')
+  made.add_argument('--out', default='', help='JSON file for the results')
   made.formatter_class = argparse.ArgumentDefaultsHelpFormatter
   return made
 
@@ -94,7 +94,9 @@ def main(arguments):
   print(f'{here["processor"]}, {here["cores"]} cores, {here["date"]}; {flags.task}, {found["tokens"]:.1f} '
         f'tokens an example\nbucketed to {", ".join(map(str, found["widths"]))}: {bucketed:,.1f} examples/s\n'
         f'padded to {flags.n_ctx}: {padded:,.1f} examples/s\n{faster:.1f} times as many (at least 2 wanted)')
-  if flags.json:
-    with open(flags.json, 'w') as file:
-      json.dump({**found, 'times': faster, 'machine': here}, file, indent=1)
-  return 0 if faster >= 2 else 1
+  rows = [results.row(f'fine-tuning, {flags.task}', 'gptjax, bucketed', 'examples/s', found['bucketed']),
+          results.row(f'fine-tuning, {flags.task}', f'padded to {flags.n_ctx}', 'examples/s', found['padded'],
+                      faster)]
+  gate = results.gate('bucketed, times as many examples as padded', '>=', 2, faster)
+  results.write(flags.out, 'finetune', here, rows, [gate], **found)
+  return 0 if gate['holds'] else 1

@@ -7,14 +7,13 @@ whatever they are. Each contender works in a process of its own, by turns; media
 import argparse
 import functools
 import importlib
-import json
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
+from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
 
@@ -111,28 +110,34 @@ def worker(contender, config):
 def gates(seconds):
   """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
   ours, theirs = seconds[OURS], seconds[THEIRS]
-  rows = [(f'{task}, times as fast as {THEIRS}', 1, times_faster(ours[task], theirs[task]))
-          for task in (ONE, READ)]
-  rows.append(('batch 8, times the tokens/s of batch 1', 3, 8 * times_faster(ours[EIGHT], ours[ONE])))
-  return [{'what': what, 'wanted': wanted, 'found': found, 'holds': found >= wanted}
-          for what, wanted, found in rows]
+  return [*(results.gate(f'{task}, times as fast as {THEIRS}', '>=', 1,
+                         times_faster(ours[task], theirs[task])) for task in (ONE, READ)),
+          results.gate('batch 8, times the tokens/s of batch 1', '>=', 3,
+                       8 * times_faster(ours[EIGHT], ours[ONE]))]
 
 
-def show(seconds, checks, facts):
-  print(f'{"tokens/s":<16}{"":<14}{"median":>10}{"least":>10}{"most":>10}')
+def rows_of(flags, seconds):
+  """A row of `results` for each task and contender."""
+  rows = []
   for task in (ONE, EIGHT, READ):
     tokens = BATCH[task] * NEW if task in BATCH else LONG
     for name, taken in seconds.items():
-      found = taken[task]
-      print(f'{task:<16}{name:<14}{tokens / statistics.median(found):>10,.1f}{tokens / max(found):>10,.1f}'
-            f'{tokens / min(found):>10,.1f}')
+      ratio = times_faster(seconds[OURS][task], taken[task]) if name != OURS else None
+      rows.append(results.row(f'generation {flags.size}, {flags.dtype}, {task}', name, 'tokens/s',
+                              [tokens / each for each in taken[task]], ratio))
+  return rows
+
+
+def show(rows, seconds, checks, facts):
+  print(f'{"tokens/s":<16}{"":<14}{"median":>10}{"least":>10}{"most":>10}')
+  for row in rows:
+    figures = ''.join(f'{row[name]:>10,.1f}' for name in ('median', 'least', 'most'))
+    print(f'{row["what"].rpartition(", ")[2]:<16}{row["who"]:<14}{figures}')
   read = (facts['weights'] + facts['cache']) * NEW / statistics.median(seconds[OURS][ONE])
   peak = BANDWIDTH.get(facts['device'])
   print(f'\n{OURS} at batch 1 reads {read / 1e9:,.1f} GB/s of weights and cache'
         + (f', {read / peak:.0%} of what the memory gives' if peak else ''))
-  for check in checks:
-    print(f'{check["what"]:<44} {check["found"]:.2f}, wanted {check["wanted"]}'
-          + ('' if check['holds'] else '   not reached'))
+  results.show_gates(checks)
 
 
 def main(argv):
@@ -154,14 +159,13 @@ def main(argv):
         f'{where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
   command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
              f'--dtype={args.dtype}', '--worker']
-  results = by_turns({name: [*command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns)
+  found = by_turns({name: [*command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns)
   seconds = {name: {task: [turn[task] for turn in turns] for task in (ONE, EIGHT, READ)}
-             for name, (_, turns) in results.items()}
-  facts = results[OURS][0]
+             for name, (_, turns) in found.items()}
+  facts, rows = found[OURS][0], rows_of(args, seconds)
   checks = gates(seconds) if THEIRS in seconds else []
-  show(seconds, checks, facts)
-  if args.out:
-    result = {'machine': where, 'size': args.size, 'dtype': args.dtype, 'facts': facts, 'seconds': seconds,
-              'gates': checks}
-    Path(args.out).write_text(json.dumps(result, indent=1) + '\n')
+  show(rows, seconds, checks, facts)
+  if facts['device'] != 'cpu':
+    where['device'] = facts['device']
+  results.write(args.out, 'generate', where, rows, checks, facts=facts, seconds=seconds)
   return 0

@@ -3,24 +3,50 @@
 import datetime
 import os
 import platform
+import shlex
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import gptjax
+from gptjax import config
+
+FLAGS = 'XLA_', 'JAX_', 'LIBTPU_', 'CUDA_DEVICE_', 'NVIDIA_TF32', 'TORCH', 'PYTORCH'  # of the environment
 
 
-def machine(packages):
-  """{'date', 'processor', 'cores', 'python', 'versions': {package: version}}; JSON can write it.
+def machine(packages, device=''):
+  """{'date', 'command', 'commit', 'code', 'device', 'processor', 'cores', 'python', 'flags', 'versions'}.
+
+  commit: of the checkout, with '-dirty' where files differ from it; '' outside one. code: digest of gptjax's
+  files. flags: {environment variable: value} of those that change what is compiled. JSON can write it all.
 
   Args:
     packages: names as they are imported; those that are not installed are left out.
+    device: what computed, as its driver calls it; '': the processor.
   """
   installed = metadata.packages_distributions()
-  return {'date': datetime.date.today().isoformat(), 'processor': _processor(),
-          'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
-          'python': platform.python_version(),
+  processor = _processor()
+  return {'date': datetime.date.today().isoformat(), 'command': shlex.join(['python', *sys.orig_argv[1:]]),
+          'commit': _commit(), 'code': config.code_digest(), 'device': device or processor,
+          'processor': processor, 'cores': cores(), 'python': platform.python_version(),
+          'flags': {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)},
           'versions': {'gptjax': gptjax.__version__, **{
             name: metadata.version(installed[name][0]) for name in packages if name in installed}}}
+
+
+def cores():
+  """How many this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def _commit():
+  try:
+    said = subprocess.run(['git', 'describe', '--always', '--dirty'], capture_output=True,
+                          text=True, cwd=Path(gptjax.__file__).parent, check=False)
+  except OSError:  # no git here
+    return ''
+  return said.stdout.strip()
 
 
 def _processor():

@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import python_source
 from gptjax.evaluate import bloom, build
@@ -55,15 +56,12 @@ def gates(small, large):
   median = lambda turns, name: statistics.median(turn[name] for turn in turns)
   speed = min(turns[0]['eightgrams'] / median(turns, 'seconds') for turns in (small, large))
   times = large[0]['eightgrams'] / small[0]['eightgrams']
-  rows = [('8-grams a second, millions', speed / 1e6, '>=', WANTED / 1e6),
-          ('time of an 8-gram, of much text against little',
-           median(large, 'seconds') / median(small, 'seconds') / times, '<=', 1.1),
-          ('memory of a process, of much text against little',
-           median(large, 'resident') / median(small, 'resident'), '<=', 1.5),
-          ('false positives, in 1e-8', median(large, 'rate') / RATE, '<=', 1)]
-  return [{'what': what, 'wanted': f'{sign} {wanted:g}', 'found': found,
-           'holds': found >= wanted if sign == '>=' else found <= wanted}
-          for what, found, sign, wanted in rows]
+  return [results.gate('8-grams a second, millions', '>=', WANTED / 1e6, speed / 1e6),
+          results.gate('time of an 8-gram, of much text against little', '<=', 1.1,
+                       median(large, 'seconds') / median(small, 'seconds') / times),
+          results.gate('memory of a process, of much text against little', '<=', 1.5,
+                       median(large, 'resident') / median(small, 'resident')),
+          results.gate('false positives, in 1e-8', '<=', 1, median(large, 'rate') / RATE)]
 
 
 def main(argv):
@@ -95,11 +93,10 @@ def main(argv):
       print(f'{size:>8g}{one["eightgrams"]:>14,}{seconds:>10.1f}{one["eightgrams"] / seconds / 1e6:>13.2f}'
             f'{one["resident"] / 1e6:>22.0f}{one["filter"] / 1e6:>12.0f}')
   checks = gates(*found.values())
-  print(f'\n{"":<52}{"wanted":>10}{"found":>10}')
-  for check in checks:
-    print(f'{check["what"]:<52}{check["wanted"]:>10}{check["found"]:>10.2f}'
-          + ('' if check['holds'] else '   not reached'))
-  if args.out:
-    result = {'machine': where, 'turns': found, 'gates': checks}
-    Path(args.out).write_text(json.dumps(result, indent=1) + '\n')
+  print()
+  results.show_gates(checks)
+  rows = [results.row(f'filter of {size:g} MB of text', 'gptjax', '8-grams/s',
+                      [turn['eightgrams'] / turn['seconds'] for turn in turns])
+          for size, turns in found.items()]
+  results.write(args.out, 'overlap', where, rows, checks, turns=found)
   return 0

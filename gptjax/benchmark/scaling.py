@@ -7,7 +7,6 @@ program that its compiler makes, with no TPU (needs gptjax[plan-tpu]).
 
 import argparse
 import functools
-import json
 import math
 import sys
 import time
@@ -16,6 +15,7 @@ from collections import namedtuple
 import numpy as np
 from tqdm import tqdm
 
+from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import make_config, random_batch
 
@@ -48,7 +48,7 @@ def shape(chips):
 
 def weak(family, n):
   """The config of the family for n devices."""
-  config = make_config(family.size, family.batch * n)
+  config = make_config(family.size, family.batch * n, {'attention.kernel': 'xla'})
   for field, value in (CPU_MODEL if family.place == 'CPU' else {}).items():
     setattr(config.model, field, value)
   config.data.seq_len = config.model.n_ctx
@@ -155,14 +155,14 @@ def report(rows, family):
            'reduce-scatter: (n - 1) / n of it) or twice that (all-reduce), n devices being in a group')
 
 
-def draw(results, path):
+def draw(tables, path):
   """One column a family: above, quantities beside those of the first row; below, what is sent."""
   import matplotlib
   matplotlib.use('Agg')
   from matplotlib import pyplot
-  figure, panels = pyplot.subplots(2, len(results), figsize=(4.2 * len(results), 6.5), layout='constrained',
+  figure, panels = pyplot.subplots(2, len(tables), figsize=(4.2 * len(tables), 6.5), layout='constrained',
                                    squeeze=False, sharex='col')
-  for (above, below), (family, rows) in zip(panels.T, results):
+  for (above, below), (family, rows) in zip(panels.T, tables):
     devices = [row['devices'] for row in rows]
     for name in ('flops', 'state', 'peak'):
       above.plot(devices, [row[name] / rows[0][name] for row in rows], marker='o', label=name)
@@ -211,7 +211,7 @@ def main(argv):
 
 def measure(families, out):
   """Fills, prints and draws the tables; 1 if something is not flat that should be."""
-  results, worst = [], 0.0
+  tables, worst = [], 0.0
   with tqdm(total=sum(map(len, families.values())), unit='program', disable=not sys.stderr.isatty()) as bar:
     for family, devices in families.items():
       rows = []
@@ -219,13 +219,17 @@ def measure(families, out):
         rows.append(row(family, n))
         bar.update()
       if rows:
-        results.append((family, rows))
+        tables.append((family, rows))
         worst = max(worst, *changes(rows, family).values())
         tqdm.write('\n'.join(report(rows, family)) + '\n', file=sys.stdout)
   print(NOT_COVERED)
   if out:
-    with open(out, 'w') as file:
-      json.dump({'machine': machine(('jax', 'jaxlib', 'libtpu')),
-                 'families': {family.name: rows for family, rows in results}}, file, indent=1)
-    draw(results, f'{out.removesuffix(".json")}.png')
+    speeds = [results.row(f'weak scaling, {family.name}', f'{row["devices"]} devices', 'tokens/s',
+                        [row['tokens_per_second']])
+              for family, rows in tables for row in rows if 'tokens_per_second' in row]
+    gates = [results.gate(f'{family.name}, {name}: grows by', '<=', FLAT, change)
+             for family, rows in tables for name, change in changes(rows, family).items()]
+    results.write(out, 'scaling', machine(('jax', 'jaxlib', 'libtpu')), speeds, gates,
+                families={family.name: rows for family, rows in tables})
+    draw(tables, f'{out.removesuffix(".json")}.png')
   return int(worst > FLAT)

@@ -1,43 +1,71 @@
 """Training speed beside PyTorch's, by turns in one run: python -m gptjax.benchmark train
 
-Needs jax, flax, optax and numpy; for the peers torch. No TensorFlow, no network.
+Needs jax, flax, optax and numpy; for the peers torch and transformers. No TensorFlow, no network. Each
+contender takes the largest batch of the size's that fits into its share of the memory.
 """
 
 import argparse
 import functools
+import gc
 import importlib
-import importlib.metadata
 import json
-import platform
-import statistics
+import os
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 
 from gptjax import host_memory
+from gptjax.benchmark import results
+from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
 
-# Layers, heads, width, context, vocabulary, sequences a step, compute dtype.
-CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192)
-SIZES = {'cpu': (None, 16, 'float32'), '124M': ('gpt2_small', 32, 'bfloat16'),
-         '355M': ('gpt2_medium', 16, 'bfloat16'), '774M': ('gpt2_large', 8, 'bfloat16'),
-         '1558M': ('gpt2_xl', 4, 'bfloat16')}
-CONTENDERS = ('gptjax', 'torch', 'torch-compile')
+OURS = 'gptjax'
+CONTENDERS = (OURS, 'torch', 'torch-compile', 'transformers', 'transformers-compile')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
+FULL = ('RESOURCE_EXHAUSTED', 'out of memory')  # what errors say
+MEMORY = 0.92  # share of a GPU's memory that all contenders have together
+CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192, scan=False)
+TINY_MODEL = dict(n_layer=2, n_head=2, n_embd=32, n_ctx=32, n_vocab=96, scan=True)
 
 
-def make_config(size, batch_size):
-  """The resolved config of a benchmark; works without ml_collections."""
-  name, default_batch, dtype = SIZES[size]
-  config = importlib.import_module(f'configs.{name or "default"}').get_config()
-  if name is None:
-    for field, value in CPU_MODEL.items():
-      setattr(config.model, field, value)
-    config.model.scan = False
-  config.model.compute_dtype, config.model.dropout = dtype, 0.0
-  config.attention.kernel = 'xla'
+class Size(NamedTuple):
+  """config: of configs/; model: what is changed there; batches: sequences a step, from the most on."""
+  config: str
+  model: dict
+  batches: tuple
+  dtype: str
+
+
+SIZES = {'tiny': Size('default', TINY_MODEL, (4,), 'float32'),
+         'cpu': Size('default', CPU_MODEL, (16,), 'float32'),
+         '124M': Size('gpt2_small', {}, (32, 16, 8), 'bfloat16'),
+         '355M': Size('gpt2_medium', {}, (16, 8), 'bfloat16'),
+         '774M': Size('gpt2_large', {}, (8, 4), 'bfloat16'),
+         '1558M': Size('gpt2_xl', {}, (8, 4, 2), 'bfloat16')}
+
+
+def make_config(size, batch_size=0, changes=None):
+  """The config of a benchmark, not resolved; works without ml_collections.
+
+  Args:
+    size: of SIZES.
+    batch_size: sequences a step; 0: the most that the size tries.
+    changes: {'model.dropout': 0.1, ...}.
+  """
+  name, model, batches, dtype = SIZES[size]
+  config = importlib.import_module(f'configs.{name}').get_config()
+  for field, value in {**model, 'compute_dtype': dtype, 'dropout': 0.0, 'remat': 'none'}.items():
+    setattr(config.model, field, value)
   config.data.seq_len = config.model.n_ctx
-  config.train.batch_size = config.train.microbatch_size = batch_size or default_batch
+  config.train.batch_size = config.train.microbatch_size = batch_size or batches[0]
+  for field, value in (changes or {}).items():
+    *sections, last = field.split('.')
+    section = functools.reduce(getattr, sections, config)
+    if not hasattr(section, last):
+      raise ValueError(f'config.{field} is not a field of configs/default.py')
+    setattr(section, last, value)
   return config
 
 
@@ -48,94 +76,178 @@ def random_batch(config):
   return {'inputs': draw(), 'targets': draw()}
 
 
-def gptjax_steps(config):
-  """A function that trains n steps with gptjax and gives the seconds of each; and facts."""
+def compiled_step(config, **options):
+  """(the train step as compiled, a fresh state, a batch on the device); resolves the config.
+
+  options: of XLA's compiler, beside those of the config's preset.
+  """
   import jax
 
-  from gptjax import sharding, telemetry
+  from gptjax import compiler, sharding
+  from gptjax import config as configs
   from gptjax.train import graph, init_state, train_step
+  configs.resolve(config, '')
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
   state = jax.jit(functools.partial(init_state, config))()
   batch = sharding.put(random_batch(config), mesh)
   step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10**6)
-  compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
-  held = [state]
+  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+  options = compiler.options(config.xla_preset) | options
+  return lowered.compile(compiler_options=options), state, batch
+
+
+def gptjax_steps(config):
+  """A function that trains n steps, after one that is not counted, and facts.
+
+  Returns:
+    (function of n that gives {'seconds': a step, 'loss': the last, 'memory': bytes at the most, or None},
+    facts: {'device', 'flops': a token, 'peak': of the device or None, 'kernel'}).
+  """
+  import jax
+
+  from gptjax import telemetry
+  step, state, batch = compiled_step(config)
+  device, held = jax.devices()[0], [state]
+
+  def once():
+    held[0], metrics = step(held[0], batch)
+    return metrics['loss']
 
   def train(n):
-    seconds = []
+    float(once())
+    began = time.perf_counter()
     for _ in range(n):
-      start = time.perf_counter()
-      held[0], metrics = compiled(held[0], batch)
-      jax.block_until_ready(metrics)
-      seconds.append(time.perf_counter() - start)
-    return seconds
+      loss = once()
+    loss = float(loss)
+    seconds = (time.perf_counter() - began) / n
+    memory = (device.memory_stats() or {}).get('peak_bytes_in_use')
+    return {'seconds': seconds, 'loss': loss, 'memory': memory}
 
-  device = jax.devices()[0]
-  flops = telemetry.flops_per_token(config.model, config.data.seq_len)
-  return train, {'device': device.device_kind, 'devices': jax.device_count(), 'flops': flops,
-                 'peak': telemetry.peak_flops(device), 'jax': jax.__version__}
+  del state
+  train(1)  # finds whether the memory suffices
+  return train, {'device': device.device_kind, 'kernel': config.attention.kernel,
+                 'flops': telemetry.flops_per_token(config.model, config.data.seq_len),
+                 'peak': telemetry.peak_flops(device)}
 
 
-def worker(contender, size, batch_size):
-  """Answers each number n with the seconds of n steps, after one that takes the machine over."""
-  config = make_config(size, batch_size)
-  if contender == 'gptjax':
+def largest(batches, make):
+  """`make` of the first of these batch sizes that the memory has room for."""
+  for batch_size in batches:
+    try:
+      return make(batch_size)
+    except RuntimeError as error:  # JAX's and PyTorch's errors of memory are ones
+      if batch_size == batches[-1] or not any(word in str(error) for word in FULL):
+        raise
+    gc.collect()
+
+
+def steps_of(contender, size, batch_size, changes, share):
+  """`gptjax_steps` or `torch_steps` at the largest batch that fits; facts say which, as 'batch_size'."""
+  def make(batch_size):
+    config = make_config(size, batch_size, changes)
+    if contender == OURS:
+      train, facts = gptjax_steps(config)
+    else:
+      from gptjax.benchmark.train_torch import torch_steps
+      train, facts = torch_steps(config, random_batch(config), contender, share)
+    return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
+  return largest([batch_size] if batch_size else SIZES[size].batches, make)
+
+
+def worker(flags):
+  """Answers each number n with what n steps took."""
+  if flags.worker == OURS:
+    os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
     host_memory.keep()
-    train, facts = gptjax_steps(config)
-  else:
-    from gptjax.benchmark.train_torch import torch_steps
-    train, facts = torch_steps(config, random_batch(config), compiled=contender == 'torch-compile')
-  serve(facts, lambda n: train(n + 1)[1:])
+  train, facts = steps_of(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
+  return serve(facts, train)
 
 
-def table(results, config):
-  """Rows {contender, tokens a second (median, least, most), ratio to the first, mfu}."""
-  tokens = config.train.batch_size * config.data.seq_len
-  medians = {name: [statistics.median(turn) for turn in turns] for name, (_, turns) in results.items()}
-  first = next(iter(results))
+def rows_of(what, found):
+  """A row of `results` for each contender, with its batch size, memory and, of gptjax, MFU.
+
+  Args:
+    what: is measured.
+    found: {contender: (facts, [answer of each turn])}, of `by_turns`.
+  """
+  seconds = {name: [turn['seconds'] / facts['tokens'] for turn in turns]
+             for name, (facts, turns) in found.items()}
   rows = []
-  for name, (facts, turns) in results.items():
-    steps = [second for turn in turns for second in turn]
-    speed = tokens / statistics.median(steps)
-    mfu = speed * facts['flops']['palm'] / facts['peak'] if facts.get('peak') else None
-    rows.append({'contender': name, 'tokens_per_second': speed, 'mfu': mfu,
-                 'least': tokens / max(steps), 'most': tokens / min(steps),
-                 'gptjax_is_times': times_faster(medians[first], medians[name])})
+  for name, (facts, turns) in found.items():
+    ratio = times_faster(seconds[OURS], seconds[name]) if name != OURS and OURS in seconds else None
+    row = results.row(what, name, 'tokens/s', [1 / each for each in seconds[name]], ratio)
+    row |= {'batch_size': facts['batch_size'], 'memory': turns[-1]['memory'], 'loss': turns[-1]['loss']}
+    if facts.get('peak'):
+      row |= {f'mfu_{name}': row['median'] * flops / facts['peak'] for name, flops in facts['flops'].items()}
+    rows.append(row)
   return rows
 
 
-def main(argv):
+def show(rows):
+  print(f'{"":<22}{"tokens/s":>10}{"least":>10}{"most":>10}{"batch":>7}{"GiB":>7}{"MFU":>8}{"causal":>8}'
+        '   gptjax is')
+  for row in rows:
+    mfu = [f'{row[name]:.1%}' if name in row else '' for name in ('mfu_palm', 'mfu_causal')]
+    memory = f'{row["memory"] / 2**30:.1f}' if row['memory'] else ''
+    ratio = f'{row["ratio"]:.2f} x' if row['ratio'] else ''
+    print(f'{row["who"]:<22}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}'
+          f'{row["batch_size"]:>7}{memory:>7}{mfu[0]:>8}{mfu[1]:>8}   {ratio}')
+
+
+def field(text):
+  """('model.dropout', 0.1) of 'model.dropout=0.1'."""
+  name, _, value = text.partition('=')
+  try:
+    return name, json.loads(value)
+  except ValueError:
+    return name, value
+
+
+def make_parser():
   parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark train', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--batch_size', type=int, default=0, help='sequences a step; 0: the size\'s own')
   parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
   parser.add_argument('--turns', type=int, default=5)
   parser.add_argument('--steps', type=int, default=3, help='steps a turn')
+  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
+                      help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
   parser.add_argument('--out', default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
-  args = parser.parse_args(argv)
-  if args.worker:
-    return worker(args.worker, args.size, args.batch_size)
-  unknown = set(args.contenders.split(',')) - set(CONTENDERS)
-  if unknown:
+  parser.add_argument('--share', type=float, help=argparse.SUPPRESS)
+  return parser
+
+
+def main(argv):
+  parser = make_parser()
+  flags = parser.parse_args(argv)
+  contenders = flags.contenders.split(',')
+  if unknown := set(contenders) - set(CONTENDERS):
     parser.error(f'no such contender: {", ".join(sorted(unknown))}')
-  config = make_config(args.size, args.batch_size)
-  command = [sys.executable, '-m', 'gptjax.benchmark', 'train', f'--size={args.size}',
-             f'--batch_size={args.batch_size}', '--worker']
-  results = by_turns({name: [*command, name] for name in args.contenders.split(',')}, args.steps, args.turns)
-  rows = table(results, config)
-  c = config.model
-  print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, batch '
-        f'{config.train.batch_size} x {config.data.seq_len}, {c.compute_dtype}, on '
-        f'{results[rows[0]["contender"]][0]["device"]} ({platform.processor() or platform.machine()})')
-  print(f'{"":<16}{"tokens/s":>10}{"least":>10}{"most":>10}{"MFU":>8}   gptjax is')
-  for row in rows:
-    mfu = f'{row["mfu"]:.1%}' if row['mfu'] else ''
-    print(f'{row["contender"]:<16}{row["tokens_per_second"]:>10,.0f}{row["least"]:>10,.0f}'
-          f'{row["most"]:>10,.0f}{mfu:>8}   {row["gptjax_is_times"]:.2f} x')
-  if args.out:
-    with open(args.out, 'w') as file:
-      json.dump({'rows': rows, 'size': args.size, 'turns': args.turns, 'steps': args.steps,
-                 'facts': {name: facts for name, (facts, _) in results.items()}}, file, indent=1)
+  try:
+    config = make_config(flags.size, flags.batch_size, dict(flags.set))
+  except ValueError as error:
+    parser.error(str(error))
+  if flags.worker:
+    return worker(flags)
+  return measure(flags, argv, contenders, config.model)
+
+
+def measure(flags, argv, contenders, c):
+  lost, share = [], MEMORY / len(contenders)
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'train', *argv, f'--share={share:.3f}', '--worker']
+  found = by_turns({name: [*command, name] for name in contenders}, flags.steps, flags.turns, lost.append)
+  if not found:
+    print('gptjax.benchmark: no contender could train: see their messages above', file=sys.stderr)
+    return 1
+  changed = ''.join(f', {name}={value}' for name, value in flags.set)
+  rows = rows_of(f'training {flags.size}, {c.compute_dtype}{changed}', found)
+  device = next(iter(found.values()))[0]['device']
+  where = machine(PACKAGES, '' if device == 'cpu' else device)
+  print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens a '
+        f'sequence, {c.compute_dtype}{changed}, on {where["device"]}, {where["date"]}')
+  show(rows)
+  results.write(flags.out, 'train', where, rows, size=flags.size, changes=dict(flags.set), steps=flags.steps,
+                lost=lost, found=found)
   return 0

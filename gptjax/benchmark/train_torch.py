@@ -1,4 +1,4 @@
-"""What the benchmark compares with: the same GPT-2 as a plain PyTorch module."""
+"""What the benchmark compares with: the same GPT-2 in PyTorch, a plain module and that of transformers."""
 
 import time
 
@@ -8,69 +8,110 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-  def __init__(self, d, n_head):
+  def __init__(self, d, n_head, dropout):
     super().__init__()
-    self.n_head = n_head
+    self.n_head, self.dropout = n_head, dropout
     self.ln_1, self.ln_2 = nn.LayerNorm(d), nn.LayerNorm(d)
     self.c_attn, self.attn_proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
     self.c_fc, self.mlp_proj = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+    self.drop = nn.Dropout(dropout)
 
   def forward(self, x):
     b, t, d = x.shape
     qkv = self.c_attn(self.ln_1(x)).view(b, t, 3, self.n_head, d // self.n_head)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    x = x + self.attn_proj(y.transpose(1, 2).reshape(b, t, d))
-    return x + self.mlp_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate='tanh'))
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.dropout)
+    x = x + self.drop(self.attn_proj(y.transpose(1, 2).reshape(b, t, d)))
+    return x + self.drop(self.mlp_proj(F.gelu(self.c_fc(self.ln_2(x)), approximate='tanh')))
 
 
 class GPT2(nn.Module):
-  """Tied embedding, norm before each sub-layer; mean next-token loss."""
+  """Tied embedding, norm before each sub-layer; logits for int64[b, t]."""
 
-  def __init__(self, c):
+  def __init__(self, c, n_vocab):
     super().__init__()
-    self.wte, self.wpe = nn.Embedding(c.n_vocab, c.n_embd), nn.Embedding(c.n_ctx, c.n_embd)
-    self.h = nn.ModuleList(Block(c.n_embd, c.n_head) for _ in range(c.n_layer))
-    self.ln_f = nn.LayerNorm(c.n_embd)
+    self.wte, self.wpe = nn.Embedding(n_vocab, c.n_embd), nn.Embedding(c.n_ctx, c.n_embd)
+    self.h = nn.ModuleList(Block(c.n_embd, c.n_head, c.dropout) for _ in range(c.n_layer))
+    self.ln_f, self.drop = nn.LayerNorm(c.n_embd), nn.Dropout(c.dropout)
     for parameter in self.parameters():
       if parameter.ndim > 1:
         nn.init.normal_(parameter, std=c.init_std)
 
-  def forward(self, inputs, targets):
-    x = self.wte(inputs) + self.wpe.weight[:inputs.shape[1]]
+  def forward(self, inputs):
+    x = self.drop(self.wte(inputs) + self.wpe.weight[:inputs.shape[1]])
     for block in self.h:
       x = block(x)
-    logits = self.ln_f(x) @ self.wte.weight.T
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    return self.ln_f(x) @ self.wte.weight.T
 
 
-def torch_steps(config, batch, compiled):
-  """A function that trains n steps with AdamW and clipping and gives the seconds of each; and facts."""
-  device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  low = config.model.compute_dtype == 'bfloat16'
-  model = GPT2(config.model).to(device)
-  forward = torch.compile(model) if compiled else model
-  c = config.optimizer
-  matrices = [p for p in model.parameters() if p.ndim > 1]
-  vectors = [p for p in model.parameters() if p.ndim == 1]
-  optimizer = torch.optim.AdamW(
-    [{'params': matrices, 'weight_decay': c.weight_decay}, {'params': vectors, 'weight_decay': 0.0}],
-    lr=c.learning_rate, betas=(c.b1, c.b2), eps=c.epsilon, fused=device == 'cuda')
+class Transformers(nn.Module):
+  """GPT-2 of transformers, with PyTorch's fused attention."""
+
+  def __init__(self, c, n_vocab):
+    super().__init__()
+    import transformers
+    transformers.utils.logging.set_verbosity_error()
+    rates = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), c.dropout)
+    self.model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+      n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd, n_positions=c.n_ctx, vocab_size=n_vocab,
+      bos_token_id=None, eos_token_id=None, attn_implementation='sdpa', **rates))
+
+  def forward(self, inputs):
+    return self.model(inputs, use_cache=False).logits
+
+
+def loss(model, inputs, targets):
+  """Mean next-token loss, float32[]."""
+  return F.cross_entropy(model(inputs).flatten(0, 1).float(), targets.flatten())
+
+
+def torch_steps(config, batch, contender, share):
+  """A function that trains n steps with AdamW and clipping, and facts; see `train.gptjax_steps`.
+
+  Args:
+    config: of `train.make_config`; the vocabulary is padded as gptjax pads it, which is faster here too.
+    batch: {'inputs', 'targets'}: int32[b, t].
+    contender: torch or transformers, with -compile for torch.compile.
+    share: of the GPU's memory, that this process may have.
+  """
+  gpu, c = torch.cuda.is_available(), config.model
+  device = 'cuda' if gpu else 'cpu'
+  if gpu:
+    torch.cuda.set_per_process_memory_fraction(share)
+    torch.set_float32_matmul_precision('high')
+  torch.manual_seed(0)
+  n_vocab = -(-c.n_vocab // c.pad_vocab_to) * c.pad_vocab_to
+  with torch.device(device):
+    model = (Transformers if contender.startswith('transformers') else GPT2)(c, n_vocab)
+  forward = torch.compile(loss) if contender.endswith('-compile') else loss
+  optimizer = make_optimizer(model, config.optimizer, gpu)
   inputs, targets = (torch.tensor(batch[name]).long().to(device) for name in ('inputs', 'targets'))
 
-  def train(n):
-    seconds = []
-    for _ in range(n):
-      start = time.perf_counter()
-      with torch.autocast(device, torch.bfloat16, enabled=low):
-        loss = forward(inputs, targets)
-      loss.backward()
-      nn.utils.clip_grad_norm_(model.parameters(), c.clip_norm)
-      optimizer.step()
-      optimizer.zero_grad(set_to_none=True)
-      loss.item()
-      seconds.append(time.perf_counter() - start)
-    return seconds
+  def step():
+    with torch.autocast(device, torch.bfloat16, enabled=c.compute_dtype == 'bfloat16'):
+      value = forward(model, inputs, targets)
+    value.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return value.detach()
 
-  return train, {'device': torch.cuda.get_device_name() if device == 'cuda' else 'cpu',
-                 'torch': torch.__version__}
+  def train(n):
+    step().item()
+    began = time.perf_counter()
+    for _ in range(n):
+      value = step()
+    value = value.item()
+    seconds = (time.perf_counter() - began) / n
+    return {'seconds': seconds, 'loss': value, 'memory': torch.cuda.max_memory_allocated() if gpu else None}
+
+  train(1)  # compiles, and finds whether the memory suffices
+  return train, {'device': torch.cuda.get_device_name() if gpu else 'cpu', 'torch': torch.__version__}
+
+
+def make_optimizer(model, c, fused):
+  matrices = [p for p in model.parameters() if p.ndim > 1]
+  vectors = [p for p in model.parameters() if p.ndim == 1]
+  return torch.optim.AdamW(
+    [{'params': matrices, 'weight_decay': c.weight_decay}, {'params': vectors, 'weight_decay': 0.0}],
+    lr=c.learning_rate, betas=(c.b1, c.b2), eps=c.epsilon, fused=fused)

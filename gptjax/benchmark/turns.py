@@ -16,13 +16,14 @@ def serve(facts, answer):
     print(json.dumps(answer(json.loads(line))), flush=True)
 
 
-def by_turns(commands, question, turns):
+def by_turns(commands, question, turns, lost=None):
   """Asks each worker the same question, turn after turn; the first turn is a warm-up.
 
   Args:
     commands: {contender: command line of a process that calls `serve`}.
     question: what JSON can write.
     turns: how many that count.
+    lost: function of the name of a contender that ended early, which is left out then; None: an error.
 
   Returns:
     {contender: (facts, [answer of each turn])}.
@@ -30,32 +31,43 @@ def by_turns(commands, question, turns):
   Raises:
     ValueError: a worker ended early.
   """
-  pipe = subprocess.PIPE
-  workers = {}
+  workers, facts, answers = {}, {}, {}
   try:
     for name, command in commands.items():
-      workers[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-    facts = {name: _answer(name, process) for name, process in workers.items()}
-    answers = {name: [] for name in commands}
+      workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+      if len(workers) == 1:  # it has the device for itself while XLA times kernels to choose among
+        facts[name] = _answer(workers, name, '', lost)
+    for name in list(workers):
+      facts[name] = facts[name] if name in facts else _answer(workers, name, '', lost)
+      answers[name] = []
     for turn in range(turns + 1):
-      for name, process in workers.items():
-        process.stdin.write(json.dumps(question) + '\n')
-        process.stdin.flush()
-        answer = _answer(name, process)
+      for name in list(workers):
+        answer = _answer(workers, name, json.dumps(question) + '\n', lost)
         if turn:
           answers[name].append(answer)
-    return {name: (facts[name], answers[name]) for name in commands}
+    return {name: (facts[name], answers[name]) for name in workers}
   finally:
     for process in workers.values():
       process.kill()
       process.wait()
 
 
-def _answer(name, process):
+def _answer(workers, name, said, lost):
+  """What a worker says next; None, and it is no longer one, if it has ended and may be lost."""
+  process = workers[name]
+  try:
+    process.stdin.write(said)
+    process.stdin.flush()
+  except BrokenPipeError:
+    pass
   line = process.stdout.readline()
-  if not line:
+  if line:
+    return json.loads(line)
+  if lost is None:
     raise ValueError(f'the contender {name} ended early: see its message above')
-  return json.loads(line)
+  workers.pop(name).wait()
+  lost(name)
+  return None
 
 
 def times_faster(ours, theirs):

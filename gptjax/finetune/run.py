@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gptjax import atomic, hosts, sharding, telemetry
+from gptjax import atomic, compiler, hosts, sharding, telemetry
 from gptjax import checkpoint as checkpoints
 from gptjax import config as configs
 from gptjax.data import pipeline
@@ -125,7 +125,8 @@ def compiled(run, state, tell):
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in run.data.widths:
       batch = sharding.put(batch_of(run, run.data.train, nobody, width), run.mesh)
-      jobs[width] = pool.submit(step.lower(state, batch).compile)
+      jobs[width] = pool.submit(step.lower(state, batch).compile,
+                                compiler_options=compiler.options(run.config.xla_preset))
     bar = tqdm(jobs.items(), desc='compiling', unit='width', leave=False, disable=None)
     run.programs.update({width: job.result() for width, job in bar})
   tell.say(f'compiled the step for {len(jobs)} widths in {time.monotonic() - began:.1f} s')

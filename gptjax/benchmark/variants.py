@@ -1,0 +1,70 @@
+"""What single changes of the config do to the speed of training: python -m gptjax.benchmark variants
+
+One process, one variant after the other; the results are written after each, so that a run that is cut off
+keeps what it has.
+"""
+
+import argparse
+import gc
+import sys
+
+from gptjax import compiler
+from gptjax.benchmark import results
+from gptjax.benchmark.machine import machine
+from gptjax.benchmark.train import OURS, PACKAGES, SIZES, field, rows_of, show, steps_of
+
+VARIANTS = {
+  'as it is': {}, 'dropout 0.1': {'model.dropout': 0.1}, 'layers unrolled': {'model.scan': False},
+  'kernel xla': {'attention.kernel': 'xla'}, 'remat dots': {'model.remat': 'dots'},
+  'loss in chunks of 512': {'loss.chunk': 512}, 'remat full': {'model.remat': 'full'}}
+
+
+def variants_here():
+  """VARIANTS, and the presets of the compiler that are for this kind of device."""
+  import jax
+  presets = {f'xla_preset {name}': {'xla_preset': name} for name, (kind, _) in compiler.PRESETS.items()
+             if kind == jax.default_backend()}
+  first = dict(list(VARIANTS.items())[:3])
+  return {**first, **presets, **VARIANTS}
+
+
+def main(argv):
+  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark variants', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--size', choices=SIZES, default='cpu')
+  parser.add_argument('--turns', type=int, default=3)
+  parser.add_argument('--steps', type=int, default=5, help='steps a turn')
+  parser.add_argument('--only', default='', help='variants, comma-separated; else all')
+  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
+                      help='of the config, in all variants')
+  parser.add_argument('--out', default='', help='JSON file for the results')
+  flags = parser.parse_args(argv)
+  chosen = variants_here()
+  if unknown := set(filter(None, flags.only.split(','))) - set(chosen):
+    parser.error(f'no such variant here: {", ".join(sorted(unknown))}; there are: {", ".join(chosen)}')
+  return measure(flags, {name: changes for name, changes in chosen.items()
+                         if not flags.only or name in flags.only.split(',')})
+
+
+def measure(flags, chosen):
+  import jax
+  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
+  print(f'{flags.size} on {where["device"]}, {where["date"]}')
+  rows, failed = [], {}
+  for name, changes in chosen.items():
+    try:
+      train, facts = steps_of(OURS, flags.size, 0, {**dict(flags.set), **changes}, 1)
+      turns = [train(flags.steps) for _ in range(flags.turns)]
+    except Exception as error:  # what does not run here is a finding too
+      failed[name] = str(error).splitlines()[0][:300]
+      print(f'{name}: does not run here: {failed[name]}', file=sys.stderr)
+    else:
+      rows += rows_of(f'training {flags.size}, {SIZES[flags.size].dtype}, {name}', {OURS: (facts, turns)})
+      print(f'\n{name}')
+      show(rows[-1:])
+      sys.stdout.flush()
+    results.write(flags.out, 'variants', where, rows, failed=failed, changes=chosen)
+    train = facts = None
+    jax.clear_caches()
+    gc.collect()
+  return int(not rows)
