@@ -183,7 +183,8 @@ def test_in_bfloat16_a_product_is_rounded_once_and_scores_stay_close():
     model = model_of(config)
     exact = scoring.scores(scoring.ready(model), REQUESTS, 2)
     model.dtype = 'bfloat16'
-    text = jax.jit(lambda m, x: m.features(x)).lower(scoring.ready(model), np.zeros((1, 24), np.int32)).as_text()
+    features = jax.jit(lambda model, tokens: model.features(tokens))
+    text = features.lower(scoring.ready(model), np.zeros((1, 24), np.int32)).as_text()
     close = scoring.scores(scoring.ready(model), REQUESTS, 2)
   products = re.findall(r'dot_general.*-> tensor<\w*x(\w+)>', text)
   assert products and set(products) == {'f32'}, 'a CPU multiplies many times slower into bfloat16'
