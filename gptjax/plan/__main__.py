@@ -45,11 +45,9 @@ def run(config, name, wide, few, price):
   """Prints the plan, or the ranked ones; 0, or 1 if none fits."""
   jax.config.update('jax_platforms', 'cpu')
   device, devices = hardware.of(name), topology.describe(name)
-  if config.model.compute_dtype == 'auto':
-    config.model.compute_dtype = 'bfloat16'  # as on the devices, and not as here
-  configs.resolve(config, '')
+  configs.resolve(config, '', devices[0])  # as on the devices, and not as here
   config.train.steps = config.train.steps or (0 if config.train.epochs else 1)
-  configs.check(config)
+  configs.check(config, devices[0])
   if not wide and (mesh := usable(config, devices)):
     plan = estimate.plan(config, mesh, device)
   else:
