@@ -69,22 +69,27 @@ def splash(q, k, v, blocks=None, interpret=False):
 
   Args:
     q, k, v: any t; one that is no multiple of LANES is padded at the end, which nothing before it sees.
-    blocks: splash's BlockSizes; None: `block_sizes`.
+    blocks: splash's own BlockSizes; None: `block_sizes`.
     interpret: compute as JAX would on this CPU, to test the kernel where there is no TPU.
   """
   t, spec = q.shape[1], jax.typeof(q).sharding.spec
   padding = (0, 0), (0, -t % LANES), (0, 0), (0, 0)
   # The kernel leaves scaling to us.
   q, k, v = (jnp.pad(x, padding) for x in ((q * q.shape[-1] ** -0.5).astype(q.dtype), k, v))
-  blocks = blocks or block_sizes(q.shape[1])
+  blocks = blocks or block_sizes(q.shape[1], q.shape[3])
   return _on_shards(functools.partial(_splash, blocks, interpret), spec)(q, k, v)[:, :t]
 
 
-def block_sizes(t):
-  """What splash takes at a time of sequences of t, a multiple of LANES: parts of equal size."""
-  from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes
+def block_sizes(t, k):
+  """How splash cuts up sequences of t, a multiple of LANES, and heads of k (docs/speed.md: why so)."""
+  from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, QKVLayout
   size = max(size for size in range(LANES, min(t, BLOCK) + 1, LANES) if t % size == 0)
-  return BlockSizes(size, size, size, size, size, size, size, size)
+  # One kernel for all gradients computes scores once, and writes those of q once for each block of keys.
+  together = t <= 2 * size
+  # A memory's rows are 128 wide: in narrower ones, of one position's head, part of each would be empty.
+  layout = QKVLayout.SEQ_MINOR if k < LANES else QKVLayout.HEAD_DIM_MINOR
+  return BlockSizes(*[size] * (6 if together else 8), use_fused_bwd_kernel=together, q_layout=layout,
+                    k_layout=layout, v_layout=layout)
 
 
 def _splash(blocks, interpret, q, k, v):
@@ -101,8 +106,8 @@ def _splash(blocks, interpret, q, k, v):
 def _on_shards(attend, spec):
   """attend(q, k, v) on each device's share, [b, t, h, k] laid out as `spec` says; nothing is sent.
 
-  JAX cannot see in a kernel of Pallas that devices which have the same heads get the same gradients, and would
-  sum them up. So the backward pass is mapped over devices like the forward one, and not derived through it.
+  JAX cannot see in a kernel of Pallas that devices which have the same heads get the same gradients, and
+  would sum them up. So the backward pass is mapped over devices as the forward one is, not derived from it.
   """
   mapped = functools.partial(jax.shard_map, check_vma=False)
   of_rows = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # what else is kept are tables of blocks

@@ -18,11 +18,11 @@ from gptjax.plan import estimate, hardware, hlo, program, report, search, topolo
 SIZES = ('gpt2_small', 'gpt2_medium', 'gpt2_large', 'gpt2_xl', 'gpt1')
 
 
-def named(name, **changes):
-  """A config of configs/, resolved; changes as {'model.remat': 'full'}."""
+def named(name, device=None, **changes):
+  """A config of configs/, resolved, for `device` if it is not here; changes as {'model.remat': 'full'}."""
   config = importlib.import_module(f'configs.{name}').get_config()
   search.apply(config, changes)
-  configs.resolve(config, 'unused')
+  configs.resolve(config, 'unused', device)
   return config
 
 
@@ -168,9 +168,11 @@ def test_every_config_compiles_for_tpus_and_sends_no_more_than_it_must(name):
   """Weights gathered, gradients scattered and summed; what permutes mends shards that are no whole tiles."""
   pytest.importorskip('libtpu')
   wide = name == 'gpt2_xl'
-  config = named(name, **{'model.compute_dtype': 'bfloat16', 'mesh.data': 1, 'mesh.fsdp': 16 if wide else 8,
-                          'train.batch_size': 64, 'train.microbatch_size': 32, 'model.remat': 'full'})
-  mesh = sharding.make_mesh(config.mesh, topology.describe('v5e:4x4' if wide else 'v5e:2x4'))
+  devices = topology.describe('v5e:4x4' if wide else 'v5e:2x4')
+  config = named(name, devices[0], **{
+    'mesh.data': 1, 'mesh.fsdp': 16 if wide else 8, 'train.batch_size': 64, 'train.microbatch_size': 32,
+    'model.remat': 'full'})
+  mesh = sharding.make_mesh(config.mesh, devices)
   _, cost = program.cost(config, mesh)
   moved = hlo.totals(cost.collectives, hlo.whole)
   matrices = 2 * sum(x.size for x in jax.tree.leaves(program.shapes(config, mesh)[0].params) if x.ndim > 2)
@@ -192,3 +194,38 @@ def test_the_command_plans_a_config_for_a_slice(sequences, code, said):
   assert done.returncode == code, done.stderr
   for words in said:
     assert words in (done.stderr if code else done.stdout)
+
+
+def described(name):
+  """Devices; the test skips, and says what to install, where their compiler is not here."""
+  try:
+    return topology.describe(name)
+  except ValueError as error:
+    pytest.skip(str(error))
+
+
+# Products with half of the scores' square that a layer takes: six by the equation. Both kernels compute the
+# scores again in the backward pass; splash, in blocks of half a sequence, 3/4 of the square.
+@pytest.mark.plan
+@pytest.mark.parametrize('name, kernel, calls, products', [
+  *((name, 'splash', ('splash_mha_fwd', 'splash_mha_dkv'), 7 * 3 / 2)
+    for name in ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2')),
+  *((name, 'cudnn', ('__cudnn$fmhaSoftmax"', '__cudnn$fmhaSoftmaxBackward"'), 7)
+    for name in ('h100:1', 'h100:8', 'a100:8'))])
+def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, kernel, calls, products):
+  devices = described(name)
+  def cost(kernel):
+    config = named('gpt2_small', devices[0], **{
+      'model.n_layer': 2, 'mesh.data': 1, 'mesh.fsdp': -1, 'attention.kernel': kernel,
+      'train.batch_size': 2 * len(devices), 'train.microbatch_size': 2 * len(devices)})
+    compiled, cost = program.cost(config, sharding.make_mesh(config.mesh, devices))
+    return config, compiled.as_text(), cost
+  (config, text, ours), (_, _, plain) = cost('auto'), cost('xla')
+  assert config.attention.kernel == kernel
+  assert all(call in text for call in calls)
+  sent, allowed = (sum(hlo.totals(found.collectives, hlo.sent).values()) for found in (ours, plain))
+  assert sent <= 1.01 * allowed
+  assert ours.peak < plain.peak
+  t, c = config.data.seq_len, config.model
+  work = telemetry.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
+  assert ours.flops == pytest.approx(2 * t * work, rel=0.02)  # two sequences on each device
