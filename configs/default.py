@@ -44,7 +44,9 @@ def fields():
     ),
 
     attention=dict(
-      kernel='auto',             # auto | xla | cudnn | splash
+      # xla | cudnn (GPUs, bfloat16) | splash (TPUs) | auto: the best that device and settings allow; cudnn and
+      # splash keep no scores in memory, and have no dropout.
+      kernel='auto',
     ),
 
     loss=dict(

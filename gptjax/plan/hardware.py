@@ -20,11 +20,11 @@ class Device(NamedTuple):
 
 
 # TPUs: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("System architecture"). near: half of the
-# "bidirectional inter-chip interconnect bandwidth per chip"; for v4, which gives none, its all-reduce bandwidth
-# of a pod by its chips. far: "data center network bandwidth" of a chip, or of a pod by its chips; v4: not given,
-# as v5e's. memory: what libtpu 0.0.51 leaves to a program.
-# GPUs: NVIDIA's data sheets of the SXM modules with 80 GB; near: NVLink, half of both ways; far: a network card
-# for each GPU, 400 and 200 Gbit/s, as in DGX systems.
+# "bidirectional inter-chip interconnect bandwidth per chip"; for v4, which gives none, a pod's all-reduce
+# bandwidth by its chips. far: "data center network bandwidth" of a chip, or of a pod by its chips; v4's is
+# not given: v5e's. memory: what libtpu 0.0.51 says that a program can have.
+# GPUs: NVIDIA's data sheets of the SXM modules with 80 GB; near: NVLink, half of both ways; far: a network
+# card for each GPU, 400 and 200 Gbit/s, as in DGX systems.
 DEVICES = {
   'v4': Device(275e12, 30.75 * 2**30, 1.2e12, 270e9, 3.1e9),
   'v5e': Device(197e12, 15.75 * 2**30, 0.819e12, 200e9, 3.1e9),
