@@ -44,8 +44,8 @@ def fields():
     ),
 
     attention=dict(
-      # xla | cudnn (GPUs, bfloat16) | splash (TPUs) | auto: the best that device and settings allow; cudnn and
-      # splash keep no scores in memory, and have no dropout.
+      # xla | cudnn (GPUs, bfloat16) | splash (TPUs) | auto: the best that device and settings allow. cudnn,
+      # splash: no scores in memory, and no dropout.
       kernel='auto',
     ),
 
