@@ -120,7 +120,8 @@ ENTRY %main (q: bf16[2,3,1024,64]) -> bf16[2,3,1024,64] {
 }
 """
 CUDNN = ('(bf16[2,3,1024,64]{3,1,2,0}, u8[0]{0}) custom-call(%q, %q, %q), '
-         'custom_call_target="__cudnn$fmhaSoftmax", backend_config={"intermediate_tensor_shape": {"dimensions": ["2", "3", "1024", "1024"]}}')
+         'custom_call_target="__cudnn$fmhaSoftmax", '
+         'backend_config={"intermediate_tensor_shape": {"dimensions": ["2", "3", "1024", "1024"]}}')
 SPLASH = ('(f32[2,512,64]{2,1,0}, bf16[2,3,1024,64]{3,2,1,0}) custom-call(%table, %table, OPERANDS), '
           'custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={\n'
           '"xprof_metadata":"{BLOCKS}"')
