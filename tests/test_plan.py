@@ -13,7 +13,7 @@ from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
 
 from gptjax import config as configs
 from gptjax import sharding, telemetry, train
-from gptjax.plan import estimate, hardware, hlo, program, report, search, topology, traffic
+from gptjax.plan import estimate, hardware, hlo, kernels, program, report, search, topology, traffic
 
 SIZES = ('gpt2_small', 'gpt2_medium', 'gpt2_large', 'gpt2_xl', 'gpt1')
 
@@ -229,3 +229,17 @@ def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, ke
   t, c = config.data.seq_len, config.model
   work = telemetry.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
   assert ours.flops == pytest.approx(2 * t * work, rel=0.02)  # two sequences on each device
+
+
+@pytest.mark.plan
+def test_kernels_and_blocks_are_compared():
+  devices, device = described('v5e:2x2'), hardware.DEVICES['v5e']
+  config = tiny_config(**{'model.n_head': 2, 'model.n_embd': 128, 'model.n_ctx': 256, 'data.seq_len': 256,
+                          'model.compute_dtype': 'bfloat16'})
+  mesh = sharding.make_mesh(config.mesh, devices)
+  found = {one['kernel']: one for one in kernels.measure(config, mesh, device)}
+  assert [name for name in found if name.startswith('splash 256')] and 'splash 512' not in found
+  assert found['splash 256, heads as rows']['moved'] < found['xla']['moved']
+  assert found['splash 128']['flops'] < found['splash 256']['flops']  # half a square, and a whole one
+  said = kernels.table(list(found.values()), config, mesh, 'v5e:2x2')
+  assert '2 sequences of 256, 2 heads of 64' in said and said.count('splash') == 8
