@@ -40,6 +40,8 @@ def obstacle(kernel, config, device):
             f'config.model.n_head = {size}: set it to xla')
   if kernel == 'cudnn' and not _from_ampere_on(device):
     return f'needs an NVIDIA GPU from Ampere on, and this is a {device.device_kind}: set it to xla'
+  if kernel == 'splash' and device.device_kind in ('TPU v2', 'TPU v3'):
+    return f'needs a TPU from v4 on, and this is a {device.device_kind}: set it to xla'
   return ''
 
 
@@ -75,7 +77,7 @@ def splash(q, k, v, blocks=None, interpret=False):
   t, spec = q.shape[1], jax.typeof(q).sharding.spec
   padding = (0, 0), (0, -t % LANES), (0, 0), (0, 0)
   # The kernel leaves scaling to us.
-  q, k, v = (jnp.pad(x, padding) for x in ((q * q.shape[-1] ** -0.5).astype(q.dtype), k, v))
+  q, k, v = (jnp.pad(x, padding) for x in (q * q.shape[-1] ** -0.5, k, v))
   blocks = blocks or block_sizes(q.shape[1], q.shape[3])
   return _on_shards(functools.partial(_splash, blocks, interpret), spec)(q, k, v)[:, :t]
 

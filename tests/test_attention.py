@@ -93,6 +93,7 @@ def test_auto_is_the_best_that_device_and_settings_allow(device, changes, kernel
   (GPU, 'cudnn', {'model.compute_dtype': 'float32'}, 'computes in bfloat16'),
   (GPU, 'cudnn', {'model.n_head': 4}, 'n_head = 192'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.5'}), 'cudnn', {}, 'from Ampere on'),
+  (SimpleNamespace(platform='tpu', device_kind='TPU v3'), 'splash', {}, 'from v4 on'),
   (GPU, 'flash', {}, 'not one of auto, xla, cudnn, splash')])
 def test_a_kernel_that_cannot_serve_is_refused_in_one_line(device, kernel, changes, says):
   config = config_on(device, **{'attention.kernel': kernel, **changes})

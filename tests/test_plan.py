@@ -214,21 +214,18 @@ def described(name):
     for name in ('h100:1', 'h100:8', 'a100:8'))])
 def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, kernel, calls, products):
   devices = described(name)
-  def cost(kernel):
-    config = named('gpt2_small', devices[0], **{
-      'model.n_layer': 2, 'mesh.data': 1, 'mesh.fsdp': -1, 'attention.kernel': kernel,
-      'train.batch_size': 2 * len(devices), 'train.microbatch_size': 2 * len(devices)})
-    compiled, cost = program.cost(config, sharding.make_mesh(config.mesh, devices))
-    return config, compiled.as_text(), cost
-  (config, text, ours), (_, _, plain) = cost('auto'), cost('xla')
+  config = named('gpt2_small', devices[0], **{
+    'model.n_layer': 2, 'model.n_vocab': 1024, 'mesh.data': 1, 'mesh.fsdp': -1,
+    'train.batch_size': 2 * len(devices), 'train.microbatch_size': 2 * len(devices)})
+  compiled, cost = program.cost(config, sharding.make_mesh(config.mesh, devices))
+  text = compiled.as_text()
   assert config.attention.kernel == kernel
   assert all(call in text for call in calls)
-  sent, allowed = (sum(hlo.totals(found.collectives, hlo.sent).values()) for found in (ours, plain))
-  assert sent <= 1.01 * allowed
-  assert ours.peak < plain.peak
   t, c = config.data.seq_len, config.model
   work = telemetry.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
-  assert ours.flops == pytest.approx(2 * t * work, rel=0.02)  # two sequences on each device
+  assert cost.flops == pytest.approx(2 * t * work, rel=0.02)  # two sequences on each device
+  heads = {n * 2 * t * c.n_embd * width for n in (1, 3) for width in (2, 4)}  # bytes of q, or of q, k and v
+  assert not heads & {size for one in cost.collectives for size in one.sizes}
 
 
 @pytest.mark.plan
