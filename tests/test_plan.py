@@ -92,7 +92,8 @@ def test_a_kernel_reads_of_stacked_layers_the_one_that_it_cuts_out():
 
 @pytest.mark.parametrize('groups, far', [([[0, 1], [2, 3]], False), ([[0, 2], [1, 3]], True)])
 def test_what_joins_two_slices_is_sent_far(groups, far):
-  mesh = SimpleNamespace(devices=np.array([SimpleNamespace(slice_index=n // 2) for n in range(4)]))
+  mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform='tpu', slice_index=n // 2)
+                                           for n in range(4)]))
   assert estimate.crosses(hlo.Collective('all-reduce', [8], np.array(groups), 1, 0), mesh) == far
 
 
@@ -240,3 +241,14 @@ def test_kernels_and_blocks_are_compared():
   assert found['splash 128']['flops'] < found['splash 256']['flops']  # half a square, and a whole one
   said = kernels.table(list(found.values()), config, mesh, 'v5e:2x2')
   assert '2 sequences of 256, 2 heads of 64' in said and said.count('splash') == 8
+
+
+@pytest.mark.plan
+@pytest.mark.parametrize('name', ['h100:2x3', 'v5e:2x2x3'])
+def test_only_replicas_lie_apart(name):
+  """Hosts of GPUs, and slices of TPUs, have a fast network of their own; other axes stay within it."""
+  devices = described(name)
+  mesh = sharding.make_mesh(SimpleNamespace(replica=3, data=1, fsdp=-1, tensor=1), devices)
+  islands = np.vectorize(sharding.island)(mesh.devices).reshape(3, -1)
+  assert sharding.slice_count(devices) == 3
+  assert [len(set(row)) for row in islands] == [1, 1, 1] and len(set(islands[:, 0])) == 3
