@@ -64,7 +64,7 @@ def test_what_is_at_rest_is_what_lies_there(sizes):
   assert sum(size for kind, size in parts.items() if kind != 'peak') >= parts['peak'] == cost.peak
 
 
-@pytest.mark.parametrize('remat, least, most', [('full', 1, 1.01), ('dots', 8, 10), ('none', 20, 60)])
+@pytest.mark.parametrize('remat, least, most', [('full', 1, 1.01), ('dots', 8, 10), ('none', 20, 30)])
 def test_a_layer_leaves_its_input_or_its_products_or_all(remat, least, most):
   def kept(n_layer):
     config = tiny_config(**{'model.remat': remat, 'model.n_layer': n_layer, 'model.dropout': 0.1})
