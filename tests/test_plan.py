@@ -224,7 +224,7 @@ def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, ke
   assert all(call in text for call in calls)
   t, c = config.data.seq_len, config.model
   work = telemetry.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
-  assert cost.flops == pytest.approx(5 * t * work, rel=0.02)  # five sequences on each device: no weight's size
+  assert cost.flops == pytest.approx(5 * t * work, rel=0.02)  # five on each device: no weight is so large
   heads = {n * 5 * t * c.n_embd * width for n in (1, 3) for width in (2, 4)}  # bytes of q, or of q, k and v
   assert not heads & {size for one in cost.collectives for size in one.sizes}
 
