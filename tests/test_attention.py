@@ -138,12 +138,12 @@ def test_block_sizes_divide_every_length():
     assert t % size == 0 and size % 128 == 0
 
 
-@pytest.mark.parametrize('k, t', [(64, 1536), (128, 256)])
+@pytest.mark.parametrize('k, t', [(64, 640), (128, 256)])
 def test_splash_is_right_with_each_way_to_cut_it_up(k, t):
   """Heads as rows and as columns; the backward pass in one kernel and in two."""
   x = qkv(t, b=1, h=1, k=k)
   with mesh_of():
-    square = lambda attend: jax.grad(lambda x: (attend(x) ** 2).sum())(x)
+    square = lambda attend: jax.jit(jax.grad(lambda x: (attend(x) ** 2).sum()))(x)
     want = square(lambda x: attention(*x, kernel='xla', rate=0.0, keys=None))
     np.testing.assert_allclose(square(lambda x: kernels.splash(*x, interpret=True)), want, atol=3e-5)
 
