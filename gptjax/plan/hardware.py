@@ -22,7 +22,7 @@ class Device(NamedTuple):
 # TPUs: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("System architecture"). near: half of the
 # "bidirectional inter-chip interconnect bandwidth per chip"; for v4, which gives none, a pod's all-reduce
 # bandwidth by its chips. far: "data center network bandwidth" of a chip, or of a pod by its chips; v4's is
-# not given: v5e's. memory: what libtpu 0.0.51 says that a program can have.
+# not given: v5e's. memory: what libtpu 0.0.42.1 says that a program can have.
 # GPUs: NVIDIA's data sheets of the SXM modules with 80 GB; near: NVLink, half of both ways; far: a network
 # card for each GPU, 400 and 200 Gbit/s, as in DGX systems.
 DEVICES = {
