@@ -46,7 +46,9 @@ def fields():
     ),
 
     attention=dict(
-      kernel='auto',             # auto | xla | cudnn | splash
+      # xla | cudnn (GPUs, bfloat16) | splash (TPUs) | auto: the best that device and settings allow. cudnn,
+      # splash: no scores in memory, and no dropout.
+      kernel='auto',
     ),
 
     loss=dict(

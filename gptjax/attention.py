@@ -3,19 +3,25 @@
 import jax
 import jax.numpy as jnp
 
+from gptjax import kernels
+
 KERNELS = ('auto', 'xla', 'cudnn', 'splash')
-AVAILABLE = ('auto', 'xla')
 
 BLOCKS = 4  # of queries: what lies in the future of a whole block is never computed
 
 
-def check(kernel):
-  """Refuses by name a kernel that does not exist or is not available (ValueError)."""
+def check(config, device):
+  """Refuses a kernel that does not exist, or that cannot do what the config asks of it (ValueError).
+
+  Args:
+    config: resolved.
+    device: a JAX device, which need not be here.
+  """
+  kernel = config.attention.kernel
   if kernel not in KERNELS:
     raise ValueError(f'config.attention.kernel = {kernel!r} is not one of {", ".join(KERNELS)}')
-  if kernel not in AVAILABLE:
-    raise ValueError(f'config.attention.kernel = {kernel!r} is not available in this version: '
-                     f'use one of {", ".join(AVAILABLE)}')
+  if kernel in ('cudnn', 'splash') and (why := kernels.obstacle(kernel, config, device)):
+    raise ValueError(f'config.attention.kernel = {kernel} {why}')
 
 
 def dropout(x, rate, keys):
@@ -44,15 +50,20 @@ def attention(q, k, v, *, kernel, rate, keys):
 
   Args:
     q, k, v: [b, t, h, k].
-    kernel: `config.attention.kernel`.
+    kernel: 'xla', 'cudnn' or 'splash', as `config.attention.kernel` is once it is resolved.
     rate: dropout of the attention weights.
     keys: key[b] or None, see `dropout`.
 
   Returns:
     [b, t, h, k] in the dtype of v. Scores and softmax are float32.
+
+  Raises:
+    ValueError: dropout is asked of a kernel that has none.
   """
-  check(kernel)
-  del kernel  # xla is the only one yet
+  if kernel != 'xla':
+    if rate and keys is not None:
+      raise ValueError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use xla')
+    return {'cudnn': kernels.cudnn, 'splash': kernels.splash}[kernel](q, k, v)
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   size = -(-q.shape[2] // BLOCKS)
   blocks = [_block(q, k, v, start, min(start + size, q.shape[2]), rate, keys)

@@ -12,7 +12,7 @@ import jax
 
 import gptjax
 from configs import default
-from gptjax import atomic, attention, compiler, model, optimizer
+from gptjax import atomic, attention, compiler, kernels, model, optimizer
 
 JOBS = ('pretrain', 'finetune', 'evaluate')
 
@@ -25,26 +25,37 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
               'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
 
 
-def resolve(config, workdir):
-  """Fills in, in place, the fields that say "0: ..." or "'': ..."; `train.steps` waits for the corpus."""
-  c = config
+def resolve(config, workdir, device=None):
+  """Fills in, in place, the fields that say "0: ..." or "'': ..."; `train.steps` waits for the corpus.
+
+  Args:
+    config: as written.
+    workdir: folder of the run.
+    device: one of those that it is for; None: those that are here.
+  """
+  c, device = config, device or jax.devices()[0]
   if c.model.compute_dtype == 'auto':
-    c.model.compute_dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  if c.attention.kernel == 'auto':
-    c.attention.kernel = 'xla'
+    c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   c.model.n_inner = model.inner_width(c.model)
   if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
+  if c.attention.kernel == 'auto':
+    c.attention.kernel = kernels.best(c, device)
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
   if c.job == 'evaluate':
-    tokens = 1024 if jax.default_backend() == 'cpu' else 8192
+    tokens = 1024 if device.platform == 'cpu' else 8192
     c.eval.batch_size = c.eval.batch_size or jax.device_count() * max(1, tokens // c.model.n_ctx)
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
 
 
-def check(config):
-  """Refuses a config that cannot be run (ValueError with the field, its value and what to do)."""
+def check(config, device=None):
+  """Refuses a config that cannot be run (ValueError with the field, its value and what to do).
+
+  Args:
+    config: resolved.
+    device: as for `resolve`.
+  """
   c = config
   for field, value, allowed in (
       ('job', c.job, JOBS),
@@ -92,8 +103,9 @@ def check(config):
            f'= {c.model.n_vocab}: give both the same number')
   _check_mixture(c.data)
   _check_rewind(c)
-  attention.check(c.attention.kernel)
-  compiler.check(c.xla_preset)
+  device = device or jax.devices()[0]
+  attention.check(c, device)
+  compiler.check(c.xla_preset, device)
 
 
 def _check_mixture(data):

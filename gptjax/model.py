@@ -24,6 +24,11 @@ ACTIVATIONS = {'gelu_new': jax.nn.gelu, 'gelu': functools.partial(jax.nn.gelu, a
                'relu': jax.nn.relu, 'silu': jax.nn.silu}
 
 
+# For what costs little arithmetic: the backward pass computes it again from what goes in, and reads no more
+# than that. What lies between would be several times as large, and memory is the slower of a GPU's ceilings.
+again_when_needed = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
 def weight(key, shape, axes, std):
   """Declares a weight: N(0, std) of this shape, born sharded as its logical axes say."""
   value = std * jax.random.normal(key, shape, out_sharding=sharding.storage(*axes))
@@ -50,10 +55,12 @@ class LayerNorm(nnx.Module):
     self.b = constant(0, (config.n_embd,), (None,))
 
   def __call__(self, x):
-    y = x.astype(jnp.float32)
-    y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
-    return (y * spread(gathered(self.g), y) + spread(gathered(self.b), y)).astype(x.dtype)
+    def normed(x, g, b):
+      y = x.astype(jnp.float32)
+      y = y - y.mean(-1, keepdims=True)
+      y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
+      return (y * spread(g, y) + spread(b, y)).astype(x.dtype)
+    return again_when_needed(normed)(x, gathered(self.g), gathered(self.b))
 
 
 class Projection(nnx.Module):
@@ -121,7 +128,7 @@ class MLP(nnx.Module):
 
   def __call__(self, x):
     b, t, _ = x.shape
-    y = ACTIVATIONS[self.activation](self.c_fc(rows(x)))
+    y = again_when_needed(ACTIVATIONS[self.activation])(self.c_fc(rows(x)))
     return split(self.c_proj(y, sharding.compute('batch', None)), 0, (b, t))
 
 

@@ -52,7 +52,9 @@ def make_mesh(sizes, devices=None):
   slices, explicit = slice_count(devices), (AxisType.Explicit,) * len(MESH_AXES)
   if slices > 1 and shape['replica'] % slices == 0:  # only gradients cross the network between slices
     inside = shape | {'replica': shape['replica'] // slices}
-    arranged = create_hybrid_device_mesh(tuple(inside.values()), (slices, 1, 1, 1), devices)
+    by_host = len({device.slice_index for device in devices}) == 1
+    arranged = create_hybrid_device_mesh(tuple(inside.values()), (slices, 1, 1, 1), devices,
+                                         process_is_granule=by_host)
     return jax.sharding.Mesh(arranged, MESH_AXES, axis_types=explicit)
   return jax.make_mesh(tuple(shape.values()), MESH_AXES, axis_types=explicit, devices=devices)
 
@@ -64,6 +66,8 @@ def slice_count(devices):
 
 def island(device):
   """Number of the group with a fast network of its own in which a device lies, or None where all do."""
+  if device.platform == 'gpu' and device.local_hardware_id is None:
+    return device.process_index  # a GPU that is only described, for a plan: XLA says slice 0 of them all
   return getattr(device, 'slice_index', None)
 
 

@@ -106,3 +106,40 @@ def test_a_sum_that_is_scattered_sends_half_of_one_that_all_get():
     everywhere = jax.shard_map(lambda x: jax.lax.psum(x[0], 'fsdp'), out_specs=jax.P())
     (one,), (two,) = hlo.collectives(text(scatter, x)), hlo.collectives(text(everywhere, x))
   assert hlo.whole(one) == hlo.whole(two) == 4 * 64 and 2 * hlo.sent(one) == hlo.sent(two)
+
+
+# As the compilers write them: two sequences, three heads of 64, 1,024 positions.
+ATTENTION = """
+ENTRY %main (q: bf16[2,3,1024,64]) -> bf16[2,3,1024,64] {
+  %q = bf16[2,3,1024,64]{3,2,1,0} parameter(0)
+  %do = bf16[2,3,1024,64]{3,2,1,0} parameter(1)
+  %lse = f32[2,3,1024]{2,1,0} parameter(2)
+  %rows = f32[2,3,8,1024]{3,2,1,0} parameter(3)
+  %table = s8[1,2,2]{2,1,0} parameter(4)
+  KERNEL
+}
+"""
+CUDNN = ('(bf16[2,3,1024,64]{3,1,2,0}, u8[0]{0}) custom-call(%q, %q, %q), '
+         'custom_call_target="__cudnn$fmhaSoftmax", '
+         'backend_config={"intermediate_tensor_shape": {"dimensions": ["2", "3", "1024", "1024"]}}')
+SPLASH = ('(f32[2,512,64]{2,1,0}, bf16[2,3,1024,64]{3,2,1,0}) custom-call(%table, %table, OPERANDS), '
+          'custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={\n'
+          '"xprof_metadata":"{BLOCKS}"')
+FORWARD = SPLASH.replace('OPERANDS', '%q, %q, %q').replace('BLOCKS', r'\"block_q\": 512, \"block_kv\": 256')
+KEYS = SPLASH.replace('OPERANDS', '%q, %q, %q, %rows, %do, %rows').replace(
+  'BLOCKS', r'\"block_q_dkv\": 512, \"block_kv_dkv\": 512')
+ARRAY, ROWS = 2 * 2 * 3 * 1024 * 64, 4 * 2 * 3 * 8 * 1024  # bytes
+
+
+@pytest.mark.parametrize('written, flops, again', [
+  ('%a = ' + CUDNN, 2 * 1024 / 2, 0),
+  ('%a = ' + CUDNN.replace('Softmax', 'SoftmaxBackward'), 5 * 1024 / 2, 0),
+  # Of queries 0 to 511 keys up to 511, of the others all; in blocks of 256 keys that is 2 + 4 pairs.
+  ('%splash_mha_fwd_residuals.1 = ' + FORWARD, 2 * 6 * 512 * 256 / 1024, 2 * ARRAY * (6 / 4 - 1)),
+  ('%splash_mha_dkv_no_residuals.1 = ' + KEYS, 4 * 3 * 512 * 512 / 1024,
+   (2 * ARRAY + 2 * ROWS) * (3 / 2 - 1))])
+def test_kernels_of_attention_count_the_past_and_what_lies_on_the_diagonal(written, flops, again):
+  text = ATTENTION.replace('KERNEL', written)
+  assert hlo.flops(text) == pytest.approx(2 * 2 * 3 * 64 * 1024 * flops, rel=2e-3)
+  found = [hlo.splash(instruction, at.types)[1] for instruction, at in hlo.walk(text)]
+  assert sum(found) == again

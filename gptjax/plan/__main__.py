@@ -12,7 +12,7 @@ import jax
 
 from gptjax import config as configs
 from gptjax import errors, sharding
-from gptjax.plan import estimate, hardware, report, topology
+from gptjax.plan import estimate, hardware, kernels, report, topology
 from gptjax.plan.search import apply, search
 
 FLAGS = flags.FLAGS
@@ -21,6 +21,7 @@ config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.
 flags.DEFINE_string('topology', None, 'Devices: v5e:16x16, v5p:4x4x8; two slices: v5e:16x16x2; GPUs: h100:8, '
                     'a100:8, 16 hosts of eight: h100:8x16.')
 flags.DEFINE_bool('search', False, 'Try meshes, remat and microbatches, and rank them.')
+flags.DEFINE_bool('kernels', False, 'Compile the attention of one layer with each kernel and block size.')
 flags.DEFINE_integer('few', 3, 'How many of the best the search compiles.', lower_bound=1)
 flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs are given.', lower_bound=0)
 
@@ -41,24 +42,27 @@ def parse(argv):
                        '--topology=v5e:16x16')
 
 
-def run(config, name, wide, few, price):
-  """Prints the plan, or the ranked ones; 0, or 1 if none fits."""
+def run(config, name, asked):
+  """Prints the plan, or the ranked ones, or what attention takes; 0, or 1 if no plan fits."""
   jax.config.update('jax_platforms', 'cpu')
   device, devices = hardware.of(name), topology.describe(name)
-  if config.model.compute_dtype == 'auto':
-    config.model.compute_dtype = 'bfloat16'  # as on the devices, and not as here
-  configs.resolve(config, '')
+  configs.resolve(config, '', devices[0])  # as on the devices, and not as here
   config.train.steps = config.train.steps or (0 if config.train.epochs else 1)
-  configs.check(config)
-  if not wide and (mesh := usable(config, devices)):
+  configs.check(config, devices[0])
+  if asked.kernels:
+    mesh = sharding.make_mesh(config.mesh, devices)
+    sharding.check(config, mesh)
+    print(kernels.table(kernels.measure(config, mesh, device), config, mesh, name))
+    return 0
+  if not asked.search and (mesh := usable(config, devices)):
     plan = estimate.plan(config, mesh, device)
   else:
-    found = search(config, devices, device, few if wide else 1)
+    found = search(config, devices, device, asked.few if asked.search else 1)
     print(report.ranking(found, name, device) + '\n')
     settings, plan = found[0]
     apply(config, settings)
     mesh = sharding.make_mesh(config.mesh, devices)
-  print(report.one(plan, config, mesh, name, device, price))
+  print(report.one(plan, config, mesh, name, device, asked.price))
   return int(not plan.fits(device))
 
 
@@ -76,7 +80,7 @@ def usable(config, devices):
 def main(argv):
   try:
     parse(argv)
-    return run(FLAGS.config, FLAGS.topology, FLAGS.search, FLAGS.few, FLAGS.price)
+    return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:
     words = errors.in_words(error, '')
     if words is None:

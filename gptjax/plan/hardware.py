@@ -19,15 +19,19 @@ class Device(NamedTuple):
   far: float
 
 
-# TPUs: Cloud TPU's system architecture pages; links by 4 (v5e, v6e) or 6, far: a host's network by its chips.
-# GPUs: NVIDIA's data sheets for SXM modules of 80 GB; far: a network card a GPU, 400 and 200 Gbit/s.
+# TPUs: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("System architecture"). near: half of the
+# "bidirectional inter-chip interconnect bandwidth per chip"; for v4, which gives none, a pod's all-reduce
+# bandwidth by its chips. far: "data center network bandwidth" of a chip, or of a pod by its chips; v4's is
+# not given: v5e's. memory: what libtpu 0.0.42.1 says that a program can have.
+# GPUs: NVIDIA's data sheets of the SXM modules with 80 GB; near: NVLink, half of both ways; far: a network
+# card for each GPU, 400 and 200 Gbit/s, as in DGX systems.
 DEVICES = {
-  'v4': Device(275e12, 32 * 2**30, 1.23e12, 270e9, 3.1e9),
-  'v5e': Device(197e12, 15.75 * 2**30, 0.82e12, 180e9, 3.1e9),
-  'v5p': Device(459e12, 95.7 * 2**30, 2.77e12, 540e9, 6.2e9),
-  'v6e': Device(918e12, 31.25 * 2**30, 1.64e12, 360e9, 12.5e9),
+  'v4': Device(275e12, 30.75 * 2**30, 1.2e12, 270e9, 3.1e9),
+  'v5e': Device(197e12, 15.75 * 2**30, 0.819e12, 200e9, 3.1e9),
+  'v5p': Device(459e12, 95.74 * 2**30, 2.765e12, 600e9, 6.2e9),
+  'v6e': Device(918e12, 31.25 * 2**30, 1.6e12, 400e9, 12.5e9),
   'h100': Device(989e12, 79.1 * 2**30, 3.35e12, 450e9, 50e9),
-  'a100': Device(312e12, 79.1 * 2**30, 2.04e12, 300e9, 25e9),
+  'a100': Device(312e12, 79.1 * 2**30, 2.039e12, 300e9, 25e9),
 }
 
 

@@ -94,7 +94,7 @@ def flops(text):
 
 def products(instruction, types):
   """Floating-point operations of one instruction, if it is a matrix product or a convolution; else 0."""
-  count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _gemm}.get(instruction.op)
+  count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _called}.get(instruction.op)
   return count(instruction, types) if count else 0
 
 
@@ -115,6 +115,8 @@ def walk(text):
       entry = start[2] if start[1] else entry
     elif computations and (parts := re.match(r'\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$', line)):
       body.append(Instruction(*parts.groups()))
+    elif line.startswith('"'):  # what Pallas tells profilers stands on a line of its own
+      body[-1] = body[-1]._replace(rest=body[-1].rest + line)
   yield from _within(computations, (entry,), entry, 1, 0, False)
 
 
@@ -183,14 +185,40 @@ def _dot(instruction, types):
   return 2 * math.prod(_shape(instruction.type)) * math.prod(left[int(d)] for d in summed.split(',') if d)
 
 
-def _gemm(instruction, types):
-  """A product that is left to cuBLAS; other custom calls count as nothing."""
-  if '"__cublas$' not in instruction.rest:
-    return 0
-  left = _shape(types[operands(instruction.rest)[0]])
-  summed = re.search(r'"lhs_contracting_dimensions":\[(.*?)\]', instruction.rest)[1]
-  length = math.prod(left[int(d)] for d in re.findall(r'\d+', summed))
-  return 2 * math.prod(_shape(instruction.type)) * length
+def _called(instruction, types):
+  """Products in a kernel that XLA did not write: cuBLAS's and attention; other custom calls count nothing."""
+  if '"__cublas$' in instruction.rest:
+    left = _shape(types[operands(instruction.rest)[0]])
+    summed = re.search(r'"lhs_contracting_dimensions":\[(.*?)\]', instruction.rest)[1]
+    length = math.prod(left[int(d)] for d in re.findall(r'\d+', summed))
+    return 2 * math.prod(_shape(instruction.type)) * length
+  if '"__cudnn$fmha' in instruction.rest:  # two products forward, five backward; of the past alone
+    q = math.prod(_shape(types[operands(instruction.rest)[0]]))
+    t = int(re.findall(r'\d+', re.search(r'"dimensions": ?\[(.*?)\]', instruction.rest)[1])[-1])
+    return (5 if 'Backward' in instruction.rest else 2) * q * (t + 1)
+  return splash(instruction, types)[0]
+
+
+def splash(instruction, types):
+  """(floating-point operations, bytes read again) of a splash kernel; (0, 0) of all else.
+
+  By its sizes of blocks; those on the diagonal are computed whole. What is read for each pair of blocks (keys
+  and values; in the kernel for their gradients queries and theirs) is read once more for each but the first.
+  """
+  kernel = re.match(r'splash_mha_(fwd|dq|dkv)', instruction.name)
+  if not kernel or instruction.op != 'custom-call':
+    return 0, 0
+  blocks = {name: int(size) for name, size in re.findall(r'block_(\w+)\\": (\d+)', instruction.rest)}
+  end = '' if kernel[1] == 'fwd' else f'_{kernel[1]}'
+  sizes_q, sizes_kv = blocks[f'q{end}'], blocks[f'kv{end}']
+  arrays = [types[name] for name in operands(instruction.rest) if len(_shape(types[name])) == 4]
+  t = max(_shape(arrays[0])[2:])
+  pairs = sum(-(-(i + 1) * sizes_q // sizes_kv) for i in range(t // sizes_q))
+  one = len(_shapes(instruction.type)) > 4  # a kernel for all three gradients
+  products = {'fwd': 2, 'dq': 3, 'dkv': 5 if one else 4}[kernel[1]]
+  streamed, size = (arrays[:1] + arrays[3:], sizes_q) if kernel[1] == 'dkv' else (arrays[1:3], sizes_kv)
+  again = sum(sum(sizes(kind)) for kind in streamed) * (pairs * size / t - 1)
+  return products * 2 * math.prod(_shape(arrays[0])) // t * pairs * sizes_q * sizes_kv, int(again)
 
 
 def _convolution(instruction, types):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gptjax import sharding, train
+from gptjax import compiler, sharding, train
 from gptjax.plan import hlo
 
 
@@ -49,7 +49,7 @@ def compile_step(config, mesh, **options):
   Args:
     config: resolved; `train.steps` 0 counts as 1 (only the learning rate depends on it).
     mesh: of `sharding.make_mesh`.
-    options: compiler options of XLA.
+    options: compiler options of XLA, beside those of the config's preset.
 
   Returns:
     `jax.stages.Compiled`: call it with a state and a batch where the devices are here.
@@ -65,7 +65,8 @@ def compile_step(config, mesh, **options):
     step = functools.partial(train.train_step, config=config, graphdef=train.graph(config),
                              steps=config.train.steps or 1)
     traced = jax.jit(step, donate_argnums=0).trace(state, batch)
-    return traced.lower(lowering_platforms=(platform,)).compile(compiler_options=options)
+    lowered = traced.lower(lowering_platforms=(platform,))
+    return lowered.compile(compiler_options=compiler.options(config.xla_preset) | options)
 
 
 def cost(config, mesh, **options):

@@ -27,7 +27,7 @@ def one(plan, config, mesh, name, device, price):
   networks = {'near': ('inside a slice or host', device.near), 'far': ('between slices or hosts', device.far)}
   lines = [
     f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads on {mesh.size} devices of {name}, mesh '
-    f'{words(mesh)}, remat {c.remat}',
+    f'{words(mesh)}, remat {c.remat}, attention {config.attention.kernel}',
     *sharding.remarks(config, mesh),
     f'{config.train.batch_size} sequences of {config.data.seq_len:,} tokens a step, '
     f'{config.train.microbatch_size} at a time; compiled in {plan.compile_seconds:.0f} s',

@@ -43,7 +43,8 @@ def moved(instruction, at):
     reads = sum(min(in_memory(at.types[name]), _read(called, index, at.computations))
                 for index, name in enumerate(inputs))
     return reads + (_written(called) if in_memory(instruction.type) else 0)
-  return in_memory(instruction.type) + sum(in_memory(at.types[name]) for name in inputs if name in at.types)
+  once = in_memory(instruction.type) + sum(in_memory(at.types[name]) for name in inputs if name in at.types)
+  return once + hlo.splash(instruction, at.types)[1]
 
 
 def in_memory(kind):
