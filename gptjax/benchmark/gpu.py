@@ -48,17 +48,19 @@ def training(size, contenders, turns, steps, limit):
 
 def parts(sizes):
   """What to do, in the order of worth. 1558M has not the room for two contenders at a time."""
-  found = [Part('check', ['check', f'--size={sizes[0]}'], 60)]
+  found = [Part('check', ['check', f'--size={sizes[0]}'], 75)]
   plan = {'tiny': [('gptjax,torch', 2, 3, 120)],
           '124M': [('gptjax,torch-compile,transformers-compile', 5, 10, 120)],
           '355M': [('gptjax,torch-compile', 5, 10, 100)], '774M': [('gptjax,torch-compile', 5, 10, 110)],
           '1558M': [('gptjax', 5, 10, 80), ('torch-compile', 5, 10, 110)]}
   found += [training(size, *one) for size in sizes for one in plan[size]]
-  found.append(Part('variants', ['variants', f'--size={sizes[0]}', '--turns=3', '--steps=10'], 150))
-  found.append(Part('profile', ['profile', f'--size={sizes[0]}'], 60))
-  if sizes[0] != 'tiny':
-    found.append(Part('generate', ['generate', f'--size={sizes[0]}', '--dtype=bfloat16', '--turns=3'], 90))
-  return found
+  if sizes == ['tiny']:
+    some = ['--only=as it is', '--turns=2', '--steps=2']
+    return [*found, Part('variants', ['variants', '--size=tiny', *some], 120),
+            Part('profile', ['profile', '--size=tiny'], 120)]
+  generate = ['generate', f'--size={sizes[0]}', '--dtype=bfloat16', '--turns=3']
+  return [*found, Part('variants', ['variants', f'--size={sizes[0]}', '--turns=3', '--steps=10'], 150),
+          Part('profile', ['profile', f'--size={sizes[0]}'], 60), Part('generate', generate, 90)]
 
 
 def run_part(part, seconds, folder):
@@ -118,8 +120,8 @@ def main(argv):
   parser.add_argument('--out', required=True, help='JSON file for the results')
   flags = parser.parse_args(argv)
   sizes = flags.sizes.split(',')
-  if unknown := set(sizes) - {'tiny', *SIZES_HERE}:
-    parser.error(f'no such size: {", ".join(sorted(unknown))}')
+  if sizes != ['tiny'] and (unknown := set(sizes) - set(SIZES_HERE)):
+    parser.error(f'no such size: {", ".join(sorted(unknown))}, of {", ".join(SIZES_HERE)}; or tiny alone')
   return measure(parts(sizes), flags.seconds, flags.out)
 
 
