@@ -26,7 +26,7 @@ def test_it_measures_all_on_a_machine_with_little_installed(tmp_path):
   assert done.returncode == 0, done.stdout + done.stderr
   found = json.loads(out.read_text())
   parts = found['details']['parts']
-  assert list(parts) == ['check', 'train tiny gptjax,torch', 'variants', 'profile']
+  assert list(parts) == ['check', 'train tiny gptjax,torch', 'profile', 'variants']
   assert not any(part['error'] for part in parts.values())
   rows = {(row['what'], row['who']): row for row in found['rows']}
   assert rows.keys() == {('training tiny, float32', 'gptjax'), ('training tiny, float32', 'torch'),
@@ -119,3 +119,27 @@ ENTRY %main {
     'dot.1': 'projections', 'loop_fusion.2-x': 'optimizer'}
   assert profile.part_of(('attention.py', '_attend')) == 'attention'
   assert profile.part_of(('losses.py', 'lookup')) == 'embedding'
+
+
+def test_the_parent_leaves_the_device_to_those_it_starts():
+  code = '''
+from gptjax.benchmark import gpu, machine, train
+machine.machine(train.PACKAGES)
+train.make_config("124M")
+from jax._src import xla_bridge
+assert not xla_bridge.backends_are_initialized()
+'''
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=ENVIRONMENT, check=True)
+
+
+@pytest.mark.parametrize('contender', ['torch', 'torch-compile-blocks', 'transformers'])
+def test_pytorchs_loss_falls_as_ours_does(contender, monkeypatch):
+  torch = pytest.importorskip('torch')
+  pytest.importorskip('transformers')
+  from gptjax.benchmark import train_torch
+  monkeypatch.setattr(torch, 'compile', lambda function: function)  # which contender, not how fast
+  monkeypatch.setattr(torch.nn.Module, 'compile', lambda module: None)
+  config = train.make_config('tiny')
+  steps, facts = train_torch.torch_steps(config, train.random_batch(config), contender, 1)
+  first, last = steps(1)['loss'], steps(10)['loss']
+  assert last < first < 4.7 and facts['device'] == 'cpu'

@@ -24,8 +24,9 @@ assert compiled(jnp.ones((4, 4)))[0, 0] == 4
 
 
 def compiled(preset, more='{}'):
-  return subprocess.run([sys.executable, '-c', COMPILE, preset, more], cwd=Path(__file__).parents[1],
-                        env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True, check=False)
+  root = Path(__file__).parents[1]
+  return subprocess.run([sys.executable, '-c', COMPILE, preset, more], cwd=root, text=True,
+                        env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, capture_output=True, check=False)
 
 
 @pytest.mark.parametrize('preset', compiler.PRESETS)

@@ -35,10 +35,8 @@ def by_turns(commands, question, turns, lost=None):
   try:
     for name, command in commands.items():
       workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-      if len(workers) == 1:  # it has the device for itself while XLA times kernels to choose among
-        facts[name] = _answer(workers, name, '', lost)
     for name in list(workers):
-      facts[name] = facts[name] if name in facts else _answer(workers, name, '', lost)
+      facts[name] = _answer(workers, name, '', lost)
       answers[name] = []
     for turn in range(turns + 1):
       for name in list(workers):
