@@ -142,4 +142,4 @@ def test_pytorchs_loss_falls_as_ours_does(contender, monkeypatch):
   config = train.make_config('tiny')
   steps, facts = train_torch.torch_steps(config, train.random_batch(config), contender, 1)
   first, last = steps(1)['loss'], steps(10)['loss']
-  assert last < first < 4.7 and facts['device'] == 'cpu'
+  assert last < first < 5 and facts['device'] == 'cpu'
