@@ -1,6 +1,7 @@
 """The comparison of recipes: for real on a small text, resumable; what it claims and what it does not."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -18,26 +19,53 @@ def test_nothing_is_claimed_below_the_noise_of_the_seeds():
   assert 'NOT more than the 0.0200' in recipes.in_words(found[1])
 
 
-def test_each_recipe_is_run_once_at_its_own_rate(tmp_path, monkeypatch, capsys):
-  model = dict(n_layer=1, n_head=2, n_embd=16, n_ctx=16, n_vocab=300, scan=True)
-  monkeypatch.setattr(recipes, 'MODEL', model)
-  (tmp_path / 'text.txt').write_text('the old tree walks under a blue stone and never sings of rain. ' * 200)
-  flags = [f'--source=text:{tmp_path}/text.txt', f'--workdir={tmp_path}/runs', '--steps=4', '--seeds=2',
-           '--rates=1e-3,1e-2', '--eval_steps=1', f'--out={tmp_path}/found.json']
+@pytest.fixture
+def fake(monkeypatch):
+  """Pretraining leaves only a loss, least at a rate of 4e-3; {'calls': its workdirs, 'stop': after how many}."""
+  kept = {'calls': [], 'stop': 99}
+
+  def pretrain_at_once(config, workdir):
+    if len(kept['calls']) == kept['stop']:
+      return pretrain.STOPPED
+    kept['calls'].append(Path(workdir).name)
+    loss = 4 + abs(config.optimizer.learning_rate - 4e-3) + 1e-3 * config.train.seed
+    records = [{'step': step, 'eval/loss': loss, 'time/steps': 2.0} for step in (2, config.train.steps)]
+    Path(workdir).mkdir(parents=True)
+    (Path(workdir) / 'metrics.jsonl').write_text(''.join(json.dumps(record) + '\n' for record in records))
+    return pretrain.DONE
+
+  monkeypatch.setattr(pretrain, 'pretrain', pretrain_at_once)
+  return kept
+
+
+def test_each_run_is_done_once_at_the_rate_that_was_best(fake, tmp_path, capsys):
+  flags = ['--source=text:x', f'--workdir={tmp_path}/runs', '--steps=4', '--seeds=2',
+           '--rates=2e-3,4e-3,8e-3', f'--out={tmp_path}/found.json']
+  fake['stop'] = 11
+  assert recipes.main(flags) == pretrain.STOPPED and not (tmp_path / 'found.json').exists()
+  fake['stop'] = 99
   assert recipes.main(flags) == 0
+  assert len(fake['calls']) == len(set(fake['calls'])) == 3 * 3 + 2 * 3
   found = json.loads((tmp_path / 'found.json').read_text())
   assert (tmp_path / 'found.png').stat().st_size > 10_000
-  details = found['details']
-  assert details['tokens'] == 4 * 8 * 16 and details['rates'].keys() == recipes.RECIPES.keys()
-  for recipe, rates in details['tried'].items():
-    assert details['rates'][recipe] == float(min(rates, key=rates.get))
-    assert len(details['runs'][recipe]) == 2
-  assert [row['turns'] for row in found['rows']] == [2, 2, 2]
+  assert found['details']['tokens'] == 4 * 8 * 128 and set(found['details']['rates'].values()) == {4e-3}
+  assert [(row['least'], row['most'], row['turns']) for row in found['rows']] == [(4, 4.001, 2)] * 3
   said = capsys.readouterr().out
-  monkeypatch.setattr(pretrain, 'pretrain', None)  # what is finished is not run again
-  assert recipes.main(flags) == 0 and capsys.readouterr().out == said
-  with pytest.raises(TypeError):  # and nothing that was run otherwise is taken for it
-    recipes.main([*flags, '--batch_size=4'])
+  assert said.count('NOT more than') == 3
+  assert recipes.main(flags) == 0 and capsys.readouterr().out == said and len(fake['calls']) == 15
+  assert recipes.main([*flags, '--batch_size=4']) == 0
+  assert len(fake['calls']) == 30, 'what was run otherwise was taken for the same'
+
+
+@pytest.mark.slow
+def test_recipes_are_real_runs(tmp_path, monkeypatch, shared_data):
+  model = dict(n_layer=1, n_head=2, n_embd=16, n_ctx=16, n_vocab=300, scan=True)
+  monkeypatch.setattr(recipes, 'MODEL', model)
+  flags = [f'--source=text:{shared_data}/text/tinyshakespeare/*', f'--workdir={tmp_path}/runs', '--steps=40',
+           '--seeds=1', '--rates=1e-2', '--eval_steps=4', f'--out={tmp_path}/found.json']
+  assert recipes.main(flags) == 0
+  found = json.loads((tmp_path / 'found.json').read_text())
+  assert all(4 < row['median'] < 5.7 for row in found['rows'])
 
 
 def test_each_recipe_is_what_its_name_says(tmp_path):
