@@ -21,7 +21,7 @@ def test_nothing_is_claimed_below_the_noise_of_the_seeds():
 
 @pytest.fixture
 def fake(monkeypatch):
-  """Pretraining leaves only a loss, least at a rate of 4e-3; {'calls': its workdirs, 'stop': after how many}."""
+  """Pretraining leaves only a loss, least at a rate of 4e-3; 'calls': its workdirs, 'stop': after so many."""
   kept = {'calls': [], 'stop': 99}
 
   def pretrain_at_once(config, workdir):

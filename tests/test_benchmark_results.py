@@ -23,7 +23,7 @@ def test_a_file_that_is_kept_says_where_it_comes_from(path):
   found = json.loads(path.read_text())
   assert found.keys() == {'benchmark', 'machine', 'rows', 'gates', 'details'}
   assert {'date', 'command', 'commit', 'code', 'device', 'flags', 'versions'} <= found['machine'].keys()
-  assert found['machine']['commit'] and found['machine']['command'].startswith('python -m gptjax.benchmark')
+  assert found['machine']['code'] and found['machine']['command'].startswith('python -m gptjax.benchmark')
   for row in found['rows']:
     assert row['least'] <= row['median'] <= row['most'] and row['turns'] >= 1
 
