@@ -77,7 +77,7 @@ def run_part(part, seconds, folder):
   command = [sys.executable, '-m', 'gptjax.benchmark', *part.flags, f'--out={out}']
   why = None
   with open(said, 'wb') as stderr:
-    process = subprocess.Popen(command, stderr=stderr, start_new_session=True, env=environment(folder))
+    process = subprocess.Popen(command, stderr=stderr, process_group=0, env=environment(folder))
     try:
       code = process.wait(seconds)
       why = f'exit code {code}' if code else None
@@ -125,6 +125,7 @@ def main(argv):
   sizes = flags.sizes.split(',')
   if sizes != ['tiny'] and (unknown := set(sizes) - set(SIZES_HERE)):
     parser.error(f'no such size: {", ".join(sorted(unknown))}, of {", ".join(SIZES_HERE)}; or tiny alone')
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # takes what it has started along
   return measure(parts(sizes), flags.seconds, flags.out)
 
 
