@@ -3,6 +3,7 @@
 The parent lets them take turns, so that a machine whose speed drifts is the same machine for all.
 """
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -53,17 +54,17 @@ def by_turns(commands, question, turns, lost=None):
 def _answer(workers, name, said, lost):
   """What a worker says next; None, and it is no longer one, if it has ended and may be lost."""
   process = workers[name]
-  try:
+  with contextlib.suppress(BrokenPipeError):  # it has ended: there is no line then
     process.stdin.write(said)
     process.stdin.flush()
-  except BrokenPipeError:
-    pass
   line = process.stdout.readline()
   if line:
     return json.loads(line)
   if lost is None:
     raise ValueError(f'the contender {name} ended early: see its message above')
   workers.pop(name).wait()
+  with contextlib.suppress(BrokenPipeError):
+    process.stdin.close()
   lost(name)
   return None
 
