@@ -25,7 +25,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import attention, attention_to
-from gptjax.model import GPT, Block, flat, gathered, in_dtype, unrolled
+from gptjax.model import GPT, Block, flat, gathered, in_dtype, projections, unrolled
 from gptjax.sampling import draw
 
 SEGMENT = 64  # tokens that one call of `write` can write
@@ -68,7 +68,7 @@ def _ready(model, turn):
   for param in jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, nnx.Param)):
     param.set_value(gathered(param))
   for block in model.h if turn else ():
-    for projection in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
+    for projection in projections(block):
       w = jax.reshard(flat(projection.w[...], projection.w.axes), jax.P())
       projection.w = nnx.Param(w.reshape(w.shape[0], -1).T, axes=(None, None))
       projection.turned = True

@@ -6,6 +6,7 @@ training step. Kept in one heap of huge pages they are touched once.
 """
 
 import ctypes
+import os
 from importlib.util import find_spec
 
 HEAP = 4 << 30                                       # bytes of addresses, of memory only what is used
@@ -17,10 +18,12 @@ MADV_HUGEPAGE, HUGE_PAGE = 14, 2 << 20               # Linux
 def keep():
   """Lets this process keep what it frees; call it before JAX starts its threads.
 
-  Does nothing where JAX is installed for more than the CPU, or where the C library is not glibc.
+  Does nothing where JAX is installed for more than the CPU, unless JAX_PLATFORMS says that it is to use that
+  alone; nor where the C library is not glibc.
   """
   libc = ctypes.CDLL(None)
-  if any(map(find_spec, ACCELERATORS)) or not hasattr(libc, 'gnu_get_libc_version'):
+  elsewhere = os.environ.get('JAX_PLATFORMS') != 'cpu' and any(map(find_spec, ACCELERATORS))
+  if elsewhere or not hasattr(libc, 'gnu_get_libc_version'):
     return
   for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, -1)):
     libc.mallopt(option, value)

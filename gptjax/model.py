@@ -63,17 +63,19 @@ class Projection(nnx.Module):
     self.w = weight(key, shape, axes, std)
     self.b = constant(0, bias_shape, bias_axes)
     self.turned = False  # True: the weight is the matrix [out, in], see `decode.ready`
+    self.product = None  # dtype of the product until its bias is added, see `scoring.ready`; None: that of x
 
   def __call__(self, x, out_sharding=None):
     """x [n, in] times the weight, plus the bias: [n, out...], a dimension of heads being e."""
     bias = flat(gathered(self.b), self.b.axes)
     if self.turned:
-      y = jnp.einsum('ni,oi->no', x, self.w[...])
+      y = jnp.einsum('ni,oi->no', x, self.w[...], preferred_element_type=self.product)
       place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
       y = jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place)
     else:
-      y = jnp.einsum('ni,i...->n...', x, flat(gathered(self.w), self.w.axes), out_sharding=out_sharding)
-    return y + spread(bias, y)
+      y = jnp.einsum('ni,i...->n...', x, flat(gathered(self.w), self.w.axes), out_sharding=out_sharding,
+                     preferred_element_type=self.product)
+    return (y + spread(bias, y)).astype(x.dtype)
 
 
 def flat(x, axes):
@@ -277,6 +279,11 @@ def rematerialized(layer, policy):
   saved = {'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
            'full': jax.checkpoint_policies.nothing_saveable}[policy]
   return jax.checkpoint(layer, policy=saved)
+
+
+def projections(block):
+  """The Projections of a block, or of stacked ones."""
+  return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
 
 
 def unrolled(model):

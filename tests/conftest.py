@@ -27,6 +27,14 @@ jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/gptj
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
+LONGEST = 'test_resume', 'test_hosts', 'test_prepare', 'test_weights', 'test_step', 'test_sharding'
+
+
+def pytest_collection_modifyitems(items):
+  """The files that take longest come first, so that no worker is left alone with one at the end."""
+  items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 NO_MESH = jax.sharding.get_mesh()
 
 

@@ -1,25 +1,28 @@
 """Zero-shot scoring beside lm-evaluation-harness, by turns in one run: python -m gptjax.benchmark evaluate
 
-The same random weights of GPT-2's 124M shape in both, the harness with its own Hugging Face model at the
-fastest of a few batch sizes; passages of LAMBADA (their last words) and the beginning of WikiText-2's raw
-test set (all of its tokens). What both find must agree.
+The same random weights of GPT-2's 124M shape in both, in float32 and in bfloat16, the harness with its own
+Hugging Face model at the fastest of a few batch sizes; passages of LAMBADA (their last words) and the
+beginning of WikiText-2's raw test set (all of its tokens). What both find must agree.
 """
 
 import argparse
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import sys
 import tempfile
 import time
 
+from gptjax import host_memory
 from gptjax.benchmark import results
 from gptjax.benchmark.generate import SIZES, make_config
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
 
 OURS, THEIRS = 'gptjax', 'lm-evaluation-harness'
+DTYPES = 'float32', 'bfloat16'
 LAMBADA, WIKITEXT = 'LAMBADA', 'WikiText-2'
 BATCHES = 1, 8  # of the harness, of which the fastest counts
 PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers', 'lm_eval')
@@ -36,12 +39,15 @@ def texts(data_dir, passages, characters):
   return pairs, ''.join(lines)[:characters]
 
 
-def ours(folder, pairs, text):
+def ours(folder, dtype, pairs, text):
   """({task: function that gives the log probability of all}, facts)."""
+  host_memory.keep()
   import gptjax
   from gptjax.evaluate import language_modelling
   from gptjax.evaluate.subject import prefixed, request, scored, subject
-  tested = subject(*gptjax.load(folder), batch_size=1)
+  model, tokenizer = gptjax.load(folder)
+  model.dtype = dtype
+  tested = subject(model, tokenizer, batch_size=1)
   total = lambda requests: sum(score.total for score in scored(tested, 'benchmark', requests))
   tokens = lambda: prefixed(tested, tested.tokenizer.encode(text), 0)
   n_ctx = tested.model.n_ctx
@@ -51,13 +57,13 @@ def ours(folder, pairs, text):
                       WIKITEXT: len(tokens().ids) - 1}, 'examples': {LAMBADA: len(pairs)}})
 
 
-def theirs(folder, pairs, text):
+def theirs(folder, dtype, pairs, text):
   """The same of the harness, and its fastest batch size for each task."""
   from types import SimpleNamespace
 
   from lm_eval.models.huggingface import HFLM
   logging.disable(logging.WARNING)
-  models = {size: HFLM(folder, device='cpu', dtype='float32', batch_size=size) for size in BATCHES[:1]}
+  models = {size: HFLM(folder, device='cpu', dtype=dtype, batch_size=size) for size in BATCHES[:1]}
   models |= {size: HFLM(models[1].model, tokenizer=folder, device='cpu', batch_size=size)
              for size in BATCHES[1:]}
   asked = [SimpleNamespace(args=pair) for pair in pairs]
@@ -79,8 +85,8 @@ def _timed(do):
   return time.perf_counter() - began, value
 
 
-def worker(contender, folder, pairs, text):
-  tasks, facts = {OURS: ours, THEIRS: theirs}[contender](folder, pairs, text)
+def worker(contender, dtype, folder, pairs, text):
+  tasks, facts = {OURS: ours, THEIRS: theirs}[contender](folder, dtype, pairs, text)
   return serve(facts, lambda names: {name: _timed(tasks[name]) for name in names})
 
 
@@ -98,23 +104,26 @@ def save_model(folder, size, tokenizer):
   gptjax.save_pretrained(model, tokenizers.load(tokenizer), folder)
 
 
-def compare(turns, tokens):
-  """(rows, gates of `results`, the largest relative difference of what both find)."""
-  rows, gates = [], []
-  for task in (LAMBADA, WIKITEXT):
-    seconds = {name: [turn[task][0] for turn in turns[name]] for name in (OURS, THEIRS)}
-    ratio = times_faster(seconds[OURS], seconds[THEIRS])
-    rows += [results.row(f'zero-shot, {task}', name, 'tokens/s', [tokens[task] / each for each in taken],
-                         ratio if name == THEIRS else None) for name, taken in seconds.items()]
-    gates.append(results.gate(f'{task}, times as fast as {THEIRS}', '>=', WANTED, ratio))
-  off = max(abs(turns[OURS][0][task][1] / turns[THEIRS][0][task][1] - 1) for task in (LAMBADA, WIKITEXT))
+def compare(turns, tokens, dtypes):
+  """(rows, gates of `results`, {dtype: the largest relative difference of what both find})."""
+  rows, gates, off = [], [], {}
+  for dtype in dtypes:
+    for task in (LAMBADA, WIKITEXT):
+      seconds = {name: [turn[task][0] for turn in turns[name, dtype]] for name in (OURS, THEIRS)}
+      ratio = times_faster(seconds[OURS], seconds[THEIRS])
+      rows += [results.row(f'zero-shot, {task}, {dtype}', name, 'tokens/s',
+                           [tokens[task] / each for each in taken], ratio if name == THEIRS else None)
+               for name, taken in seconds.items()]
+      gates.append(results.gate(f'{task}, {dtype}, times as fast as {THEIRS}', '>=', WANTED, ratio))
+    found, wanted = turns[OURS, dtype][0], turns[THEIRS, dtypes[0]][0]
+    off[dtype] = max(abs(found[task][1] / wanted[task][1] - 1) for task in found)
   return rows, gates, off
 
 
 def show(rows, facts):
-  print(f'{"":<24}{"":<24}{"median":>10}{"least":>10}{"most":>10}  tokens/s')
+  print(f'{"":<34}{"":<24}{"median":>10}{"least":>10}{"most":>10}  tokens/s')
   for row in rows:
-    print(f'{row["what"]:<24}{row["who"]:<24}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}')
+    print(f'{row["what"]:<34}{row["who"]:<24}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}')
   print(f'{facts["tokens"][LAMBADA]:,} tokens of {LAMBADA} in {facts["examples"][LAMBADA]} passages, '
         f'{facts["tokens"][WIKITEXT]:,} of {WIKITEXT}')
 
@@ -126,25 +135,32 @@ def main(argv):
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
   parser.add_argument('--passages', type=int, default=24)
   parser.add_argument('--characters', type=int, default=9_000, help='of WikiText-2')
+  parser.add_argument('--dtypes', default='float32,bfloat16', help='that both compute in')
   parser.add_argument('--turns', type=int, default=5)
   parser.add_argument('--out', default='', help='JSON file for the results')
-  parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
+  parser.add_argument('--worker', nargs=2, help=argparse.SUPPRESS)
   parser.add_argument('--folder', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
-    return worker(args.worker, args.folder, *texts(args.data_dir, args.passages, args.characters))
-  where = machine(PACKAGES)
+    return worker(*args.worker, args.folder, *texts(args.data_dir, args.passages, args.characters))
+  where, dtypes = machine(PACKAGES), args.dtypes.split(',')
+  if set(dtypes) - set(DTYPES):
+    parser.error(f'--dtypes are of {", ".join(DTYPES)}')
   with tempfile.TemporaryDirectory() as folder:
     save_model(folder, args.size, args.tokenizer)
     command = [sys.executable, '-m', 'gptjax.benchmark', 'evaluate', *argv, f'--folder={folder}', '--worker']
-    found = by_turns({name: [*command, name] for name in (OURS, THEIRS)}, [LAMBADA, WIKITEXT], args.turns)
-  facts = found[OURS][0] | found[THEIRS][0]
-  turns = {name: turns for name, (_, turns) in found.items()}
-  rows, gates, off = compare(turns, facts['tokens'])
-  print(f'GPT-2 {args.size}, float32; {where["cores"]} cores of {where["processor"]}, {where["date"]}; '
+    found = by_turns({who: [*command, *who] for who in itertools.product((OURS, THEIRS), dtypes)},
+                     [LAMBADA, WIKITEXT], args.turns)
+  facts = found[OURS, dtypes[0]][0] | {'batch size': {
+    dtype: found[THEIRS, dtype][0]['batch size'] for dtype in dtypes}}
+  turns = {who: turns for who, (_, turns) in found.items()}
+  rows, gates, off = compare(turns, facts['tokens'], dtypes)
+  print(f'GPT-2 {args.size}; {where["cores"]} cores of {where["processor"]}, {where["date"]}; '
         f'{args.turns} turns; the harness at its fastest batch sizes, {facts["batch size"]}\n')
   show(rows, facts)
   results.show_gates(gates)
-  print(f'log probabilities differ by {off:.1e} at most')
-  results.write(args.out, 'evaluate', where, rows, gates, facts=facts, turns=turns, difference=off)
+  for dtype, by in off.items():
+    print(f'log probabilities in {dtype} differ from the harness\'s in {dtypes[0]} by {by:.1e} at most')
+  results.write(args.out, 'evaluate', where, rows, gates, facts=facts, difference=off,
+                turns={f'{who} {dtype}': turns for (who, dtype), turns in turns.items()})
   return 0

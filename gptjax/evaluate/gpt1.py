@@ -23,7 +23,7 @@ def _tfds(data, name, split):
   return records
 
 
-def _asked(subject):
+def asked(subject):
   """(score, encode, start) as `heuristics` wants them; sequences that are too long lose their beginning."""
   n_ctx, end = subject.model.n_ctx, subject.tokenizer.end_of_text
 
@@ -50,7 +50,7 @@ def read_cola(data):
 
 def evaluate_cola(subject, found):
   """Found: Matthews correlation."""
-  score, encode, start = _asked(subject)
+  score, encode, start = asked(subject)
   values = {split: heuristics.acceptability(score, encode, [sentence for sentence, _ in examples], start)
             for split, examples in found.items()}
   labels = {split: np.array([label for _, label in examples]) for split, examples in found.items()}
@@ -69,7 +69,7 @@ def read_sst2(data):
 
 def evaluate_sst2(subject, examples):
   """Found: accuracy."""
-  score, encode, start = _asked(subject)
+  score, encode, start = asked(subject)
   texts = [text for text, _ in examples]
   right = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
   return _found('sentiment', SST2, texts, right, {'accuracy': float(right.mean())})
@@ -84,7 +84,7 @@ def read_race(data):
 
 def evaluate_race(subject, examples):
   """Found: accuracy."""
-  score, encode, start = _asked(subject)
+  score, encode, start = asked(subject)
   right = heuristics.question_answering(score, encode, [item[:3] for item in examples], subject.model.n_ctx,
                                         start) == [answer for *_, answer in examples]
   texts = [f'{document} {question}' for document, question, *_ in examples]
@@ -103,7 +103,7 @@ def read_dprd(data):
 
 def evaluate_dprd(subject, examples):
   """Found: accuracy."""
-  score, encode, start = _asked(subject)
+  score, encode, start = asked(subject)
   right = heuristics.winograd(score, encode, [item[:3] for item in examples], start) == [
     answer for *_, answer in examples]
   texts = [before + after for before, _, after, _ in examples]

@@ -5,58 +5,21 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 import gptjax
 from gptjax import atomic, checkpoint, hosts, sharding
 from gptjax import config as configs
-from gptjax.evaluate import heuristics
+from gptjax.evaluate import gpt1, heuristics
+from gptjax.evaluate.subject import subject
 from gptjax.finetune import examples, tasks
 from gptjax.finetune.examples import Tfds
 from gptjax.finetune.metrics import METRICS
-from gptjax.model import in_dtype
 from gptjax.pretrain import DONE, STOPPED
 from gptjax.pretrained.workdir import CHECKPOINTS
 
-ROUND, CHUNK = 16, 128  # tokens: lengths are padded to a multiple; positions whose logits are alive at a time
-TRAIN = 1000            # sentences of CoLA from which the threshold is taken
+TRAIN = 1000  # sentences of CoLA from which the threshold is taken
 POSSESSIVE = ('his', 'their', 'its', 'my', 'your')
-
-
-@jax.jit
-def token_logprobs(model, tokens):
-  """float32[b, t - 1]: log p of each token but the first, given those before it."""
-  tokens = jax.reshard(tokens, sharding.compute('batch', None))
-  model = in_dtype(model, model.dtype)
-  x, parts = model.features(tokens), []
-  for start in range(0, tokens.shape[1] - 1, CHUNK):
-    stop = min(start + CHUNK, tokens.shape[1] - 1)
-    logits, wanted = model.logits(x[:, start:stop]), tokens[:, start + 1:stop + 1]
-    picked = jnp.where(jnp.arange(logits.shape[-1]) == wanted[..., None], logits, 0).sum(-1)
-    parts.append(picked - jax.nn.logsumexp(logits, -1))
-  return jax.reshard(jnp.concatenate(parts, axis=1), jax.P())
-
-
-def scorer(model, batch_size):
-  """The function `score` that the heuristics need, for a model on the mesh that is set.
-
-  A sequence that is too long for the model loses its beginning, and has no log-probabilities there.
-  """
-  def score(sequences):
-    sequences = [ids[-model.n_ctx:] for ids in sequences]
-    found, order = [None] * len(sequences), sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
-    for at in tqdm(range(0, len(order), batch_size), desc='scoring', unit='batch', leave=False, disable=None):
-      rows = order[at:at + batch_size]
-      longest = min(-(-len(sequences[rows[0]]) // ROUND) * ROUND, model.n_ctx)
-      tokens = np.zeros((batch_size, longest), np.int32)
-      for place, row in enumerate(rows):
-        tokens[place, :len(sequences[row])] = sequences[row]
-      for row, logp in zip(rows, np.asarray(token_logprobs(model, tokens))):
-        found[row] = logp[:len(sequences[row]) - 1]
-    return found
-  return score
 
 
 def study(config, workdir):
@@ -128,24 +91,24 @@ def schemas(config):
 def measured(folder, data, config):
   """{heuristic: accuracy, or Matthews correlation, in per cent} of one checkpoint."""
   model, tokenizer = gptjax.load(folder)
-  score = scorer(model, config.eval.batch_size or config.train.batch_size)
-  start = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
+  batch_size = config.eval.batch_size or config.train.batch_size
+  score, encode, start = gpt1.asked(subject(model, tokenizer, batch_size, show=True))
   found = {}
   for name, items in data.items():
     if name == 'acceptability':
       texts = ([e.texts[0] for e in split] for split in items)
-      train, validation = (heuristics.acceptability(score, tokenizer.encode, some, start) for some in texts)
+      train, validation = (heuristics.acceptability(score, encode, some, start) for some in texts)
       true = [e.label for e in items[1]]
       predicted = validation > heuristics.threshold(train, [e.label for e in items[0]])
     elif name == 'sentiment':
-      predicted = heuristics.sentiment(score, tokenizer.encode, [e.texts[0] for e in items], start)
+      predicted = heuristics.sentiment(score, encode, [e.texts[0] for e in items], start)
       true = [e.label for e in items]
     elif name == 'question answering':
       triples = [(e.texts[0], e.texts[1], e.answers) for e in items]
-      predicted = heuristics.question_answering(score, tokenizer.encode, triples, model.n_ctx, start)
+      predicted = heuristics.question_answering(score, encode, triples, model.n_ctx, start)
       true = [e.label for e in items]
     else:
-      predicted = heuristics.winograd(score, tokenizer.encode, [item for item, _ in items], start)
+      predicted = heuristics.winograd(score, encode, [item for item, _ in items], start)
       true = [right for _, right in items]
     metric = METRICS['matthews' if name == 'acceptability' else 'accuracy']
     found[name] = metric(np.asarray(predicted), np.asarray(true))

@@ -175,3 +175,17 @@ def test_windows_score_every_token_once_with_all_the_context_there_is(n, start, 
     assert window[0] == 0 or first >= n_ctx - stride + 1
     seen += list(window[first:])
   assert seen == list(range(start, n + start))
+
+
+def test_in_bfloat16_a_product_is_rounded_once_and_scores_stay_close():
+  config = tiny_config(**{'model.init_std': 0.3})
+  with mesh_of():
+    model = model_of(config)
+    exact = scoring.scores(scoring.ready(model), REQUESTS, 2)
+    model.dtype = 'bfloat16'
+    features = jax.jit(lambda model, tokens: model.features(tokens))
+    text = features.lower(scoring.ready(model), np.zeros((1, 24), np.int32)).as_text()
+    close = scoring.scores(scoring.ready(model), REQUESTS, 2)
+  products = re.findall(r'dot_general.*-> tensor<\w*x(\w+)>', text)
+  assert products and set(products) == {'f32'}, 'a CPU multiplies many times slower into bfloat16'
+  np.testing.assert_allclose([score.total for score in close], [score.total for score in exact], rtol=0.05)

@@ -8,7 +8,9 @@ from conftest import mesh_of, tiny_config
 
 import gptjax
 from configs import gpt1_ablations, gpt1_transfer, gpt1_zero_shot
-from gptjax.finetune import job, studies, zero_shot
+from gptjax.evaluate import gpt1
+from gptjax.evaluate.subject import subject
+from gptjax.finetune import job, studies
 
 
 def test_the_table_of_ablations_has_the_papers_rows_beside_ours():
@@ -89,8 +91,9 @@ def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, 
   assert set(found['LSTM']['4']) == {'acceptability', 'sentiment', 'winograd'}
   assert (tmp_path / 'study' / 'zero_shot.png').stat().st_size > 5000
   with mesh_of():
-    model, _ = gptjax.load(tmp_path / 'transformer')
+    model, tokenizer = gptjax.load(tmp_path / 'transformer')
     ids = np.arange(9, dtype=np.int32)
     logits = np.asarray(model(ids[None]))[0]
     wanted = [logits[i, ids[i + 1]] - np.log(np.exp(logits[i]).sum()) for i in range(8)]
-    np.testing.assert_allclose(zero_shot.scorer(model, 2)([ids[:3], ids])[1], wanted, rtol=1e-4)
+    score, *_ = gpt1.asked(subject(model, tokenizer, 2))
+    np.testing.assert_allclose(score([ids[:3], ids])[1], wanted, rtol=1e-4)
