@@ -4,8 +4,6 @@ They go to the compiler of the training step alone, not through XLA_FLAGS: there
 not know ends the process before Python can say so. Only names that jax 0.10 and 0.11 both know stand here.
 """
 
-import jax
-
 LAYERS = 128 << 20  # bytes: collectives of several layers of the larger models become one
 
 # The kind of device that a preset is for, and its options.
@@ -26,13 +24,13 @@ PRESETS = {
 }
 
 
-def check(preset):
-  """Refuses a preset that does not exist, or is for devices of another kind (ValueError)."""
+def check(preset, platform):
+  """Refuses a preset that does not exist, or is for devices of another platform (ValueError)."""
   if preset not in PRESETS:
     raise ValueError(f'config.xla_preset = {preset!r} is not one of {", ".join(PRESETS)}')
-  kind, here = PRESETS[preset][0], jax.default_backend()
-  if kind not in (None, here):
-    raise ValueError(f'config.xla_preset = {preset!r} is for devices of kind {kind}, not {here}: use none')
+  kind, _ = PRESETS[preset]
+  if kind not in (None, platform):
+    raise ValueError(f'config.xla_preset = {preset!r} is for devices of kind {kind}, not {platform}: use none')
 
 
 def options(preset):

@@ -93,7 +93,7 @@ def check(config):
   _check_mixture(c.data)
   _check_rewind(c)
   attention.check(c.attention.kernel)
-  compiler.check(c.xla_preset)
+  compiler.check(c.xla_preset, jax.default_backend())
 
 
 def _check_mixture(data):

@@ -87,7 +87,7 @@ def compiled_step(config, **options):
   from gptjax import config as configs
   from gptjax.train import graph, init_state, train_step
   configs.resolve(config, '')
-  compiler.check(config.xla_preset)
+  compiler.check(config.xla_preset, jax.default_backend())
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
   state = jax.jit(functools.partial(init_state, config))()
