@@ -30,7 +30,7 @@ def check(preset, platform):
     raise ValueError(f'config.xla_preset = {preset!r} is not one of {", ".join(PRESETS)}')
   kind, _ = PRESETS[preset]
   if kind not in (None, platform):
-    raise ValueError(f'config.xla_preset = {preset!r} is for devices of kind {kind}, not {platform}: use none')
+    raise ValueError(f'config.xla_preset = {preset!r} is for a {kind}, not for a {platform}: use none')
 
 
 def options(preset):
