@@ -24,13 +24,13 @@ PRESETS = {
 }
 
 
-def check(preset, device):
-  """Refuses a preset that does not exist, or is not for this device, which need not be here (ValueError)."""
+def check(preset, platform):
+  """Refuses a preset that does not exist, or is for devices of another platform (ValueError)."""
   if preset not in PRESETS:
     raise ValueError(f'config.xla_preset = {preset!r} is not one of {", ".join(PRESETS)}')
-  kind, here = PRESETS[preset][0], device.platform
-  if kind not in (None, here):
-    raise ValueError(f'config.xla_preset = {preset!r} is for devices of kind {kind}, not {here}: use none')
+  kind, _ = PRESETS[preset]
+  if kind not in (None, platform):
+    raise ValueError(f'config.xla_preset = {preset!r} is for a {kind}, not for a {platform}: use none')
 
 
 def options(preset):

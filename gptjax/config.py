@@ -105,7 +105,7 @@ def check(config, device=None):
   _check_rewind(c)
   device = device or jax.devices()[0]
   attention.check(c, device)
-  compiler.check(c.xla_preset, device)
+  compiler.check(c.xla_preset, device.platform)
 
 
 def _check_mixture(data):

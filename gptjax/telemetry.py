@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 from gptjax import atomic, hosts
 from gptjax.data import pipeline
@@ -66,6 +65,7 @@ class Telemetry:
     self.step_seconds = 0.0
     self.file = None
     self.writer = _tensorboard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
+    from tqdm import tqdm  # here: FLOPs are counted without it, too
     self.bar = tqdm(total=steps, unit='step', dynamic_ncols=True, mininterval=0.5,
                     disable=not (self.active and sys.stderr.isatty()))
 
@@ -117,7 +117,7 @@ class Telemetry:
 
   def say(self, line):
     if self.active:
-      tqdm.write(line, file=sys.stderr)
+      self.bar.write(line, file=sys.stderr)
 
   def close(self):
     self.bar.close()

@@ -3,7 +3,8 @@
 import importlib
 import sys
 
-SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes')
+SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
+            'start', 'gpu', 'check', 'variants', 'profile', 'table')
 
 
 def main(argv):

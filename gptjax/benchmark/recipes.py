@@ -6,6 +6,7 @@ seed that does not count afterwards.
 """
 
 import argparse
+import hashlib
 import itertools
 import os
 import statistics
@@ -16,7 +17,7 @@ from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 
 # What each sets in config.optimizer; the rest is the default: AdamW with GPT-2's usual constants, cosine.
-RECIPES = {'adamw': {}, 'muon': {'name': 'muon'}, 'wsd': {'schedule': 'wsd', 'final_fraction': 0.0}}
+RECIPES = {'adamw': {}, 'muon': {'name': 'muon'}, 'wsd': {'schedule': 'wsd'}}
 WORDS = {'adamw': 'AdamW, cosine (as in the paper)', 'muon': 'Muon, cosine',
          'wsd': 'AdamW, warm-up-stable-decay'}
 FIRST = 'adamw'  # what the others are compared with
@@ -49,7 +50,8 @@ def run(flags, recipe, rate, seed):
   from gptjax import telemetry
   from gptjax.pretrain import DONE, pretrain
   config = make_config(flags, recipe, rate, seed)
-  workdir = Path(flags.workdir) / f'{recipe}-{rate:g}-{seed}'
+  same = hashlib.sha256(config.to_json(sort_keys=True).encode()).hexdigest()[:8]
+  workdir = Path(flags.workdir) / f'{recipe}-{rate:g}-{seed}-{same}'
   finished = lambda: [(record['step'], record['eval/loss']) for record in
                       telemetry.read_metrics(workdir / 'metrics.jsonl') if 'eval/loss' in record]
   if (not finished() or finished()[-1][0] != flags.steps) and pretrain(config, str(workdir)) != DONE:

@@ -22,7 +22,7 @@ from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
 
 OURS = 'gptjax'
-CONTENDERS = (OURS, 'torch', 'torch-compile', 'transformers', 'transformers-compile')
+CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
 FULL = ('RESOURCE_EXHAUSTED', 'out of memory')  # what errors say
 MEMORY = 0.92  # share of a GPU's memory that all contenders have together
@@ -87,6 +87,7 @@ def compiled_step(config, **options):
   from gptjax import config as configs
   from gptjax.train import graph, init_state, train_step
   configs.resolve(config, '')
+  compiler.check(config.xla_preset, jax.default_backend())
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
   state = jax.jit(functools.partial(init_state, config))()

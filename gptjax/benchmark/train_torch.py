@@ -37,11 +37,17 @@ class GPT2(nn.Module):
       if parameter.ndim > 1:
         nn.init.normal_(parameter, std=c.init_std)
 
-  def forward(self, inputs):
+  def features(self, inputs):
     x = self.drop(self.wte(inputs) + self.wpe.weight[:inputs.shape[1]])
     for block in self.h:
       x = block(x)
+    return x
+
+  def logits(self, x):
     return self.ln_f(x) @ self.wte.weight.T
+
+  def forward(self, inputs):
+    return self.logits(self.features(inputs))
 
 
 class Transformers(nn.Module):
@@ -60,9 +66,20 @@ class Transformers(nn.Module):
     return self.model(inputs, use_cache=False).logits
 
 
-def loss(model, inputs, targets):
-  """Mean next-token loss, float32[]."""
-  return F.cross_entropy(model(inputs).flatten(0, 1).float(), targets.flatten())
+def loss(logits, x, targets):
+  """Mean next-token loss, float32[]; logits: function of x."""
+  return F.cross_entropy(logits(x).flatten(0, 1).float(), targets.flatten())
+
+
+def make_loss(model, contender):
+  """The loss as a function of inputs and targets, compiled as the contender's name says."""
+  if contender.endswith('-compile-blocks'):  # once for all layers, in seconds
+    for block in model.h:
+      block.compile()
+    end = torch.compile(loss)
+    return lambda inputs, targets: end(model.logits, model.features(inputs), targets)
+  whole = torch.compile(loss) if contender.endswith('-compile') else loss
+  return lambda inputs, targets: whole(model, inputs, targets)
 
 
 def torch_steps(config, batch, contender, share):
@@ -71,7 +88,7 @@ def torch_steps(config, batch, contender, share):
   Args:
     config: of `train.make_config`; the vocabulary is padded as gptjax pads it, which is faster here too.
     batch: {'inputs', 'targets'}: int32[b, t].
-    contender: torch or transformers, with -compile for torch.compile.
+    contender: torch or transformers, with -compile for torch.compile; torch-compile-blocks: layer by layer.
     share: of the GPU's memory, that this process may have.
   """
   gpu, c = torch.cuda.is_available(), config.model
@@ -83,13 +100,13 @@ def torch_steps(config, batch, contender, share):
   n_vocab = -(-c.n_vocab // c.pad_vocab_to) * c.pad_vocab_to
   with torch.device(device):
     model = (Transformers if contender.startswith('transformers') else GPT2)(c, n_vocab)
-  forward = torch.compile(loss) if contender.endswith('-compile') else loss
+  forward = make_loss(model, contender)
   optimizer = make_optimizer(model, config.optimizer, gpu)
   inputs, targets = (torch.tensor(batch[name]).long().to(device) for name in ('inputs', 'targets'))
 
   def step():
     with torch.autocast(device, torch.bfloat16, enabled=c.compute_dtype == 'bfloat16'):
-      value = forward(model, inputs, targets)
+      value = forward(inputs, targets)
     value.backward()
     nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
     optimizer.step()

@@ -3,6 +3,7 @@
 The parent lets them take turns, so that a machine whose speed drifts is the same machine for all.
 """
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -35,10 +36,8 @@ def by_turns(commands, question, turns, lost=None):
   try:
     for name, command in commands.items():
       workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-      if len(workers) == 1:  # it has the device for itself while XLA times kernels to choose among
-        facts[name] = _answer(workers, name, '', lost)
     for name in list(workers):
-      facts[name] = facts[name] if name in facts else _answer(workers, name, '', lost)
+      facts[name] = _answer(workers, name, '', lost)
       answers[name] = []
     for turn in range(turns + 1):
       for name in list(workers):
@@ -55,17 +54,17 @@ def by_turns(commands, question, turns, lost=None):
 def _answer(workers, name, said, lost):
   """What a worker says next; None, and it is no longer one, if it has ended and may be lost."""
   process = workers[name]
-  try:
+  with contextlib.suppress(BrokenPipeError):  # it has ended: there is no line then
     process.stdin.write(said)
     process.stdin.flush()
-  except BrokenPipeError:
-    pass
   line = process.stdout.readline()
   if line:
     return json.loads(line)
   if lost is None:
     raise ValueError(f'the contender {name} ended early: see its message above')
   workers.pop(name).wait()
+  with contextlib.suppress(BrokenPipeError):
+    process.stdin.close()
   lost(name)
   return None
 

@@ -1,0 +1,85 @@
+"""The README's table of speeds, made from what the other sub-commands wrote: python -m gptjax.benchmark table
+
+`python -m gptjax.benchmark table docs/benchmarks/*.json` prints it; --into=README.md puts it there, between
+its two marks.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from gptjax import atomic
+
+BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
+END = '<!-- end of the table -->'
+HEADS = 'measured', 'with', 'median (least to most)', 'gptjax is', 'where', 'when'
+
+
+def number(x):
+  """Four digits, or all before the point."""
+  digits = max(0, 3 - math.floor(math.log10(abs(x)))) if x else 0
+  return f'{x:,.{digits}f}'
+
+
+def place(machine):
+  """Where, in a few words."""
+  versions = machine['versions']
+  package = next((name for name in ('jax', 'tiktoken', 'numpy') if name in versions), 'gptjax')
+  where = machine['device']
+  if where == machine['processor']:
+    where = f'{machine["cores"]} core{"s" * (machine["cores"] > 1)}, {where.replace("(R)", "")}'
+  return f'{where}; {package} {versions[package]}'
+
+
+def lines(path):
+  """The lines of the table that a file gives.
+
+  Raises:
+    ValueError: it is not one that `results.write` wrote.
+  """
+  try:
+    found = json.loads(Path(path).read_text())
+    for row in found['rows']:
+      figures = f'{number(row["median"])} {row["unit"]}'
+      if row['turns'] > 1:
+        figures += f' ({number(row["least"])} to {number(row["most"])})'
+      yield (row['what'], row['who'], figures, f'{row["ratio"]:.2f} x' if row['ratio'] else '',
+             place(found['machine']), found['machine']['date'])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ValueError(f'{path} is not a result of gptjax.benchmark ({error!r})') from None
+
+
+def table(paths):
+  """Markdown, one line for each row of the files, in order of their names."""
+  body = [line for path in sorted(map(str, paths)) for line in lines(path)]
+  return ''.join(f'| {" | ".join(line)} |\n' for line in (HEADS, ('---',) * len(HEADS), *body))
+
+
+def parted(text, path):
+  """(what is before the table, the table, what is after) of a text with its marks (ValueError without)."""
+  before, begin, rest = text.partition(f'{BEGIN}\n')
+  inside, end, after = rest.partition(END)
+  if not begin or not end:
+    raise ValueError(f'{path} has no place for the table: put these two lines in it: {BEGIN} {END}')
+  return before + begin, inside, end + after
+
+
+def main(argv):
+  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark table', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('paths', nargs='+', metavar='JSON', help='what --out of the others named')
+  parser.add_argument('--into', default='', help='file with the two marks; else it is printed')
+  flags = parser.parse_args(argv)
+  try:
+    made = table(flags.paths)
+    if flags.into:
+      before, _, after = parted(Path(flags.into).read_text(), flags.into)
+      atomic.write(flags.into, before + made + after)
+    else:
+      print(made, end='')
+  except (OSError, ValueError) as error:
+    print(f'gptjax.benchmark: {error}', file=sys.stderr)
+    return 2
+  return 0

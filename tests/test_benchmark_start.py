@@ -1,0 +1,20 @@
+"""The benchmark of the start: it measures a real one, and says why there is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gptjax.benchmark import start
+
+
+def test_a_run_that_does_not_start_is_said(tmp_path):
+  with pytest.raises(ValueError, match=r'(?s)no step after \d+ s.*nothing.py'):
+    start.first_step('configs/nothing.py', tmp_path, 'a')
+
+
+@pytest.mark.slow
+def test_a_warm_cache_saves_compiling(tmp_path):
+  start.main(['--turns=1', f'--out={tmp_path}/found.json'])
+  cold, warm = json.loads(Path(f'{tmp_path}/found.json').read_text())['rows']
+  assert warm['median'] < cold['median']

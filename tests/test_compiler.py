@@ -1,0 +1,49 @@
+"""Presets of compiler options: each is known to the compiler; what cannot be is refused in words."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_config
+
+from gptjax import compiler
+from gptjax import config as configs
+
+# The GPU's options are known to the compiler of every platform, and without effect there: names are checked
+# here, what they do on a GPU only.
+COMPILE = """
+import sys
+import jax, jax.numpy as jnp
+from gptjax import compiler
+lowered = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4)))
+compiled = lowered.compile(compiler_options=compiler.options(sys.argv[1]) | eval(sys.argv[2]))
+assert compiled(jnp.ones((4, 4)))[0, 0] == 4
+"""
+
+
+def compiled(preset, more='{}'):
+  root = Path(__file__).parents[1]
+  return subprocess.run([sys.executable, '-c', COMPILE, preset, more], cwd=root, text=True,
+                        env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize('preset', compiler.PRESETS)
+def test_the_compiler_knows_all_options_of(preset):
+  done = compiled(preset)
+  assert done.returncode == 0, done.stderr
+
+
+def test_one_that_it_does_not_know_would_be_seen():
+  done = compiled('none', "{'xla_gpu_graph_level': 0}")
+  assert done.returncode == 1 and 'No such compile option' in done.stderr
+
+
+def test_a_preset_is_refused_that_does_not_exist_or_is_for_other_devices():
+  for preset, said in (('fast', 'is not one of none, gpu_cublas'),
+                       ('gpu_overlap', 'is for a gpu, not for a cpu')):
+    config = tiny_config()
+    config.xla_preset = preset
+    with pytest.raises(ValueError, match=said):
+      configs.check(config)
