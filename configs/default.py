@@ -46,9 +46,8 @@ def fields():
     ),
 
     attention=dict(
-      # xla | cudnn (GPUs, bfloat16) | splash (TPUs) | auto: the best that device and settings allow. cudnn,
-      # splash: no scores in memory, and no dropout.
-      kernel='auto',
+      # cudnn, splash: no scores in memory, and no dropout.
+      kernel='auto',  # xla | cudnn (GPU, bfloat16) | splash (TPU) | auto: the best that device and settings allow
     ),
 
     loss=dict(

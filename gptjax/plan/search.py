@@ -74,10 +74,11 @@ def candidates(config, devices):
 
 
 def apply(config, settings):
-  """Sets the fields in the config."""
+  """Sets the fields in the config; batches of held-out text are as large as a microbatch."""
   for field, value in settings.items():
     section, name = field.split('.')
     config[section][name] = value
+  config.eval.batch_size = config.train.microbatch_size
 
 
 def at_rest(config, settings):
