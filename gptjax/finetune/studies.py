@@ -130,7 +130,8 @@ def plot_transfer(workdir, found):
       mean, least, most = ([s[which] for s in curve] for which in ('mean', 'min', 'max'))
       axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=f'{name}, {split}')
       axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)
-  axes.set(xlabel='layers transferred', ylabel=', '.join(sorted({main_metric(name) for name in found[0]})))
+  metrics = ', '.join(sorted({main_metric(name) for name in found[0]}))
+  axes.set(xlabel='layers transferred', xticks=layers, ylabel=metrics)
   axes.legend()
   path = Path(workdir) / 'transfer.png'
   figure.savefig(path, dpi=120)

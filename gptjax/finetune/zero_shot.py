@@ -130,7 +130,7 @@ def plot(workdir, found):
         axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=f'{task}, {name}')
   axes.set(xscale='log', xlabel='pretraining updates', ylabel='relative performance (0 chance, 1 then best)')
   axes.axhline(0, color='gray', linewidth=0.5)
-  axes.legend(fontsize=7)
+  axes.legend(fontsize=7, handlelength=4)
   path = Path(workdir) / 'zero_shot.png'
   figure.savefig(path, dpi=120)
   pyplot.close(figure)
