@@ -47,7 +47,7 @@ def fields():
 
     attention=dict(
       # cudnn, splash: no scores in memory, and no dropout.
-      kernel='auto',  # xla | cudnn (GPU, bfloat16) | splash (TPU) | auto: the best that device and settings allow
+      kernel='auto',             # xla | cudnn (GPU, bfloat16) | splash (TPU) | auto: the best that can be had
     ),
 
     loss=dict(
