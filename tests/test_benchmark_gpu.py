@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 ABSENT = ('tensorflow', 'tensorflow_datasets', 'clu', 'ml_collections', 'tensorboard', 'tqdm', 'matplotlib')
 
 
+@pytest.mark.slow
 def test_it_measures_all_on_a_machine_with_little_installed(tmp_path):
   for name in ABSENT:
     (tmp_path / f'{name}.py').write_text('raise ImportError("not here")')

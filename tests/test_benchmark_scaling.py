@@ -15,6 +15,7 @@ def small(monkeypatch):
   return {family.name: family for family in scaling.FAMILIES}
 
 
+@pytest.mark.slow
 def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_falls(small, tmp_path, capsys):
   families = {small['cpu-data']: (1, 4), small['cpu-fsdp']: (2, 4)}
   with concurrent.futures.ThreadPoolExecutor(1) as thread:  # where no other test has set a mesh

@@ -91,6 +91,7 @@ def test_a_run_goes_back_past_the_batches_that_led_to_a_spike(undisturbed, poiso
   assert {step for step, name in losses(workdir) if name == 'train/loss'} == set(range(1, 31))
 
 
+@pytest.mark.slow
 def test_killed_around_a_rewind_it_is_still_the_same_run(undisturbed, poisoned, tmp_path):
   went = json.loads((undisturbed[0] / 'rewinds.json').read_text())
   moments = [lambda: (tmp_path / 'rewinds.json').exists(),

@@ -69,7 +69,7 @@ def plan(config, mesh, device):
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w)', str(error))
+    used = re.search(r'([\d.]+[KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+[KMGT])', str(error))
     said = f' ({used[1]}iB of {used[2]}iB)' if used else ''
     raise TooLarge(f'the step does not fit into the memory of a device{said}: raise config.mesh.fsdp, set '
                    'config.model.remat=full, lower config.train.microbatch_size, or try --search') from None

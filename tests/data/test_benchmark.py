@@ -30,6 +30,7 @@ def test_gates(one, two, pipeline, late, holds):
   assert [check['found'] for check in checks] == pytest.approx([10 / one, one / two, pipeline / 1e6, late])
 
 
+@pytest.mark.slow
 def test_the_command_needs_nothing_and_writes_what_it_found(tmp_path):
   done = benchmark('--megabytes=0.4', '--turns=1', '--vocab_size=300', f'--out={tmp_path}/found.json')
   assert done.returncode == 0 and not done.stderr, done.stderr

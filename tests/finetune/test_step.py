@@ -93,7 +93,8 @@ def test_gradients_are_those_of_finite_differences():
   np.testing.assert_allclose((ahead - behind) / (2 * size), slope, rtol=2e-2)
 
 
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', [mode if mode != 'last' else pytest.param(mode, marks=pytest.mark.slow)
+                                  for mode in MODES])
 def test_a_mesh_changes_nothing(mode):
   config = config_of(**MODES[mode], **{'model.dropout': 0.1, 'finetune.head_dropout': 0.1})
   found = []
@@ -106,7 +107,8 @@ def test_a_mesh_changes_nothing(mode):
     np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', [mode if mode != 'last' else pytest.param(mode, marks=pytest.mark.slow)
+                                  for mode in MODES])
 def test_neither_microbatches_nor_widths_change_anything(mode):
   found = []
   for size, width in ((8, 24), (2, 20)):

@@ -136,7 +136,7 @@ def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
   assert (np.asarray(scores).argmax(1) == encoded.labels).all()
 
 
-@pytest.mark.parametrize('mode', ['lora', 'last'])
+@pytest.mark.parametrize('mode', ['lora', pytest.param('last', marks=pytest.mark.slow)])
 def test_text_of_ones_own(corpus_folder, tmp_path, mode):
   """A language model is fine-tuned on text, exported, and loaded; only in part, and still it gets better."""
   from gptjax.pretrain import pretrain

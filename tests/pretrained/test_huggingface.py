@@ -87,6 +87,7 @@ def real_gpt2(folder, n_layer):
   return saved(folder, noise=0.02, n_layer=n_layer, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257)
 
 
+@pytest.mark.slow
 def test_so_they_are_at_the_real_width_context_and_vocabulary(tmp_path):
   check_parity(*real_gpt2(tmp_path, 2), [1024])
 
