@@ -16,7 +16,7 @@ host_memory.keep()
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep` left it)
 
-from gptjax import errors, hosts  # noqa: E402
+from gptjax import command_line, errors, hosts  # noqa: E402
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
@@ -27,22 +27,6 @@ flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing 
                     'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
 flags.DEFINE_integer('num_processes', None, 'How many processes the run has; with --coordinator.')
 flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; with --coordinator.')
-
-
-def parse(argv):
-  """Reads the flags (ValueError for one that does not exist or does not fit)."""
-  try:
-    rest = FLAGS(argv)
-  except (AttributeError, KeyError) as error:
-    from gptjax.config import unknown_field
-    raise ValueError(unknown_field(argv) or str(error)) from None
-  except (flags.Error, TypeError, OSError) as error:
-    raise ValueError(' '.join(str(error.args[0] if error.args else error).split())) from None
-  if len(rest) > 1:
-    raise ValueError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')
-  for name in ('config', 'workdir'):
-    if not FLAGS[name].value:
-      raise ValueError(f'--{name} is missing: see the first lines of README.md')
 
 
 def run(config, workdir):
@@ -64,7 +48,7 @@ def run(config, workdir):
 
 def main(argv):
   try:
-    parse(argv)
+    command_line.read(FLAGS, argv, ('config', 'workdir'), 'see the first lines of README.md')
     hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     code = run(FLAGS.config, FLAGS.workdir)
     hosts.finish()

@@ -10,12 +10,13 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # before JAX is imported
 
 import jax
 
+from gptjax import command_line, errors, sharding
 from gptjax import config as configs
-from gptjax import errors, sharding
 from gptjax.plan import estimate, hardware, kernels, report, topology
 from gptjax.plan.search import apply, search
 
 FLAGS = flags.FLAGS
+EXAMPLE = 'python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16'
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
                                 lock_config=True)
 flags.DEFINE_string('topology', None, 'Devices: v5e:16x16, v5p:4x4x8; two slices: v5e:16x16x2; GPUs: h100:8, '
@@ -24,22 +25,6 @@ flags.DEFINE_bool('search', False, 'Try meshes, remat and microbatches, and rank
 flags.DEFINE_bool('kernels', False, 'Compile the attention of one layer with each kernel and block size.')
 flags.DEFINE_integer('few', 3, 'How many of the best the search compiles.', lower_bound=1)
 flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs are given.', lower_bound=0)
-
-
-def parse(argv):
-  """Reads the flags (ValueError for one that does not exist or does not fit)."""
-  try:
-    rest = FLAGS(argv)
-  except (AttributeError, KeyError) as error:
-    raise ValueError(configs.unknown_field(argv) or str(error)) from None
-  except (flags.Error, TypeError, OSError) as error:
-    raise ValueError(' '.join(str(error.args[0] if error.args else error).split())) from None
-  if len(rest) > 1:
-    raise ValueError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')
-  for name in ('config', 'topology'):
-    if not FLAGS[name].value:
-      raise ValueError(f'--{name} is missing: python -m gptjax.plan --config=configs/gpt2_xl.py '
-                       '--topology=v5e:16x16')
 
 
 def run(config, name, asked):
@@ -79,7 +64,7 @@ def usable(config, devices):
 
 def main(argv):
   try:
-    parse(argv)
+    command_line.read(FLAGS, argv, ('config', 'topology'), EXAMPLE)
     return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:
     words = errors.in_words(error, '')
