@@ -1,0 +1,29 @@
+"""What the commands that take a config do with their flags."""
+
+from absl import flags
+
+
+def read(known, argv, needed, example):
+  """Reads absl's flags, the fields of the config among them.
+
+  Args:
+    known: `absl.flags.FLAGS`.
+    argv: of the process.
+    needed: names of flags that must be there.
+    example: what to look at where one of them is not.
+
+  Raises:
+    ValueError: one line, for what does not exist, does not fit or is missing.
+  """
+  try:
+    rest = known(argv)
+  except (AttributeError, KeyError) as error:
+    from gptjax.config import unknown_field
+    raise ValueError(unknown_field(argv) or str(error)) from None
+  except (flags.Error, TypeError, OSError) as error:
+    raise ValueError(' '.join(str(error.args[0] if error.args else error).split())) from None
+  if len(rest) > 1:
+    raise ValueError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')
+  for name in needed:
+    if not known[name].value:
+      raise ValueError(f'--{name} is missing: {example}')
