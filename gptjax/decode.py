@@ -25,7 +25,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import attention, attention_to
-from gptjax.model import GPT, Block, flat, gathered, in_dtype, projections, unrolled
+from gptjax.model import GPT, Block, flat, gathered, in_dtype, products_in, projections, unrolled
 from gptjax.sampling import draw
 
 SEGMENT = 64  # tokens that one call of `write` can write
@@ -63,7 +63,8 @@ def ready(model):
 
 @functools.partial(jax.jit, static_argnames='turn')
 def _ready(model, turn):
-  model = unrolled(in_dtype(model, model.dtype))
+  cast = products_in if jax.default_backend() == 'cpu' else in_dtype
+  model = unrolled(cast(model, model.dtype))
   model.remat = 'none'  # nothing to keep for a backward pass
   for param in jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, nnx.Param)):
     param.set_value(gathered(param))

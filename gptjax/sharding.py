@@ -251,9 +251,23 @@ def merge(x, axis):
 
 def split(x, axis, sizes):
   """The inverse of `merge`: dimension `axis` becomes two, of these sizes, the first one sharded."""
-  spec = _place(x)
+  spec, reduced = _place(x), jax.typeof(x).sharding.spec.reduced
   shape = *x.shape[:axis], *sizes, *x.shape[axis + 1:]
-  return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], None, *spec[axis + 1:]))
+  return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], None, *spec[axis + 1:], reduced=reduced))
+
+
+def blocks(x, size, value=0):
+  """[v, ...] -> [blocks, rows, ...], of at most `size` rows on each device; `value` fills the last block.
+
+  Rows stay on their devices: a block has some of each shard.
+  """
+  place, mesh = _place(x)[0], jax.sharding.get_abstract_mesh()
+  shards = mesh.shape[place] if place else 1
+  n = -(-x.shape[0] // (shards * size))
+  size = -(-x.shape[0] // (shards * n))
+  x = split(x, 0, (shards, x.shape[0] // shards))
+  x = jnp.pad(x, ((0, 0), (0, n * size - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=value)
+  return merge(jnp.swapaxes(split(x, 1, (n, size)), 0, 1), 1)
 
 
 def rows(x):

@@ -1,15 +1,17 @@
 """How likely a model finds tokens after others: one implementation for every task that compares or sums.
 
-Letters: b rows, t tokens of the longest row, k positions that are scored, d model width, v vocabulary.
+Letters: b rows, t tokens of the longest row, k positions that are scored, n = b k of them, d model width,
+v vocabulary, c a block of it.
 
 A request is tokens of which the last few are scored. Requests go through the model sorted by length, in
 batches of a few shapes, so that few programs are compiled and little is padding; shorter ones come in
-larger batches. Logits exist only where something is scored, and only CHUNK positions of them at a time.
+larger batches. Logits exist only where something is scored, and for a block of the vocabulary at a time.
 A request sees nothing of the others in its batch, so its score does not depend on them, on the size of a
 batch, on the order, or on how many devices and hosts share the rows; sums are made on the host, in double
 precision.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,13 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from gptjax import sharding
-from gptjax.model import GPT, gathered, in_dtype, projections
+from gptjax import decode, sharding
+from gptjax.model import GPT, gathered, in_dtype
 from gptjax.sharding import rows as as_rows
 
-CHUNK = 256         # positions of each device whose logits are alive at one time
-SCORED = (8, 64)    # sizes of k below t
-SHORTEST = 32       # tokens of the shortest rows
+LOGITS = 1 << 24, 1 << 22  # of a device that are alive at one time; on a CPU, what its caches hold
+NOBODY = float(1 << 24)    # a token beyond any vocabulary; float32 is exact up to here, and compared faster
+LEAST = -1e30              # a finite stand-in for the largest of a block that has only padding
+SCORED = (8, 64)           # sizes of k below t
+SHORTEST = 32              # tokens of the shortest rows
 
 
 class Request(NamedTuple):
@@ -54,17 +58,13 @@ class Score(NamedTuple):
 
 
 def ready(model):
-  """The model with its weights in the dtype that it computes in; layers stay stacked, which compiles fast.
+  """The model with its weights in the dtype that it computes in.
 
-  A CPU multiplies bfloat16 some ten times as fast where the product is float32.
+  Layers stay stacked, which compiles fast, but on a CPU: copies of them would take a tenth of its time.
   """
-  if model.dtype == 'float32':
-    return model
-  model = jax.jit(in_dtype, static_argnums=1)(model, model.dtype)
   if isinstance(model, GPT) and jax.default_backend() == 'cpu':
-    for projection in projections(model.h):
-      projection.product = jnp.float32
-  return model
+    return decode.ready(model)
+  return model if model.dtype == 'float32' else jax.jit(in_dtype, static_argnums=1)(model, model.dtype)
 
 
 def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep=lambda i, score: None,
@@ -184,31 +184,39 @@ def score_rows(model, tokens, at, wanted, barred):
   if k < x.shape[1]:
     places = jnp.minimum(jax.reshard(at, sharding.compute('batch'))[:, None] + jnp.arange(k), x.shape[1] - 1)
     x = jax.vmap(lambda row, place: row.at[place].get(out_sharding=jax.P(None, None)))(x, places)
-  size = min(k, max(1, CHUNK * sharding.batch_shards(jax.sharding.get_abstract_mesh()) // len(x)))
-  pad = lambda a, value: jnp.pad(a, ((0, 0), (0, -k % size), *((0, 0),) * (a.ndim - 2)),
-                                 constant_values=value)
-  cut = lambda a: jnp.stack(jnp.split(a, a.shape[1] // size, axis=1))
-  weights, n_vocab = gathered(model.unembedding), model.n_vocab
-  found = jax.lax.map(lambda chunk: _chunk(*chunk, weights, n_vocab, barred),
-                      (cut(pad(x, 0)), cut(pad(wanted, -1))))
-  join = lambda a: jax.reshard(jnp.concatenate(jnp.unstack(a), axis=1)[:, :k], jax.P())
-  return tuple(map(join, found))
+  found = _compared(as_rows(x), gathered(model.unembedding), as_rows(wanted), model.n_vocab, barred)
+  return tuple(jax.reshard(sharding.split(a, 0, wanted.shape), jax.P()) for a in found)
 
 
-def _chunk(x, wanted, weights, n_vocab, barred):
-  """`score_rows` for features x [b, c, d] of a few positions."""
-  b, c = wanted.shape
-  logits = jnp.einsum('nd,vd->nv', as_rows(x), weights, preferred_element_type=jnp.float32)
-  column = jnp.arange(len(weights), out_sharding=sharding.compute('vocab'))
-  logits = jnp.where(column < n_vocab, logits, -jnp.inf)
-  target = jnp.maximum(as_rows(wanted), 0)
-  pick = lambda row, one: row.at[one[None]].get(out_sharding=jax.P(None))
-  picked = jax.vmap(pick)(logits, target)
-  # Compared with all, and no argmax: that takes a CPU longer than the exponentials.
-  rivals = (logits > picked) | ((logits == picked) & (column < target[:, None]))
-  log_probs = picked[:, 0] - jax.nn.logsumexp(logits, -1)
-  likeliest = allowed = ~rivals.any(-1)
+def _compared(x, table, target, n_vocab, barred):
+  """`score_rows` for features x [n, d] and tokens [n], a block of the vocabulary [c] at a time."""
+  target = jnp.maximum(target, 0).astype(jnp.float32)
+  column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute('vocab'))
+  column = jnp.where(column < n_vocab, column, NOBODY)
+  free = None
   if barred is not None:
-    free = ~jnp.pad(barred, (0, len(weights) - n_vocab))
-    allowed = ~(rivals & free).any(-1) & free.at[target].get(out_sharding=sharding.compute('batch'))
-  return tuple(sharding.split(a, 0, (b, c)) for a in (log_probs, likeliest, allowed))
+    free = jax.reshard(~jnp.pad(barred, (0, len(table) - n_vocab)), sharding.compute('vocab'))
+
+  def block(table, column, free):
+    logits = jnp.einsum('nd,cd->nc', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
+    logits = jnp.where(column < NOBODY, logits, -jnp.inf)
+    most, _ = likeliest = _likeliest(logits, column)
+    total = jnp.exp(logits - jnp.maximum(most, LEAST)[:, None]).sum(-1)
+    own = jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)
+    if free is None:
+      return most, total, own, likeliest, likeliest
+    return most, total, own, likeliest, _likeliest(jnp.where(free, logits, -jnp.inf), column)
+
+  devices, on_cpu = sharding.batch_shards(jax.sharding.get_abstract_mesh()), jax.default_backend() == 'cpu'
+  cut = functools.partial(sharding.blocks, size=max(1, LOGITS[on_cpu] * devices // len(x)))
+  blocks = cut(table), cut(column, value=NOBODY), None if free is None else cut(free, value=False)
+  most, total, own, *both = jax.lax.map(lambda one: block(*one), blocks)
+  sums = (total * jnp.exp(most - most.max(0))).sum(0)
+  wins = [jnp.where(most == most.max(0), first, NOBODY).min(0) == target for most, first in both]
+  return own.max(0) - most.max(0) - jnp.log(sums), *wins
+
+
+def _likeliest(logits, column):
+  """The largest of logits [n, c], and the first column where it is; argmax takes a CPU twice as long."""
+  most = logits.max(-1)
+  return most, jnp.where(logits == most[:, None], column, NOBODY).min(-1)
