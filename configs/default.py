@@ -40,7 +40,8 @@ def fields():
       init_std=0.02,             # standard deviation of fresh weights
       wpe_init_std=0.01,         # the same for positions (released GPT-2; GPT-1: 0.02)
       scale_residual_init=True,  # residual projections start at init_std / sqrt(2 n_layer) (GPT-2 2.3)
-      scan=True,                 # one compiled layer, scanned; False: unrolled (slower to compile)
+      scan=None,                 # True: one compiled layer, scanned; False: unrolled, slower to compile;
+                                 # not set: scanned on TPUs and with remat full, where it costs nothing
       remat='none',              # kept for the backward pass: none (all) | dots (matmuls) | full (nothing)
       compute_dtype='auto',      # float32 | bfloat16 | auto: bfloat16 on accelerators, float32 on CPU
     ),
@@ -168,7 +169,9 @@ class Plain(types.SimpleNamespace):
 def get_config():
   """The fields as a ConfigDict that refuses unknown keys; as `Plain` without ml_collections."""
   try:
-    from ml_collections import ConfigDict
+    from ml_collections import ConfigDict, config_dict
   except ImportError:
     return json.loads(json.dumps(fields()), object_hook=lambda d: Plain(**d))
-  return ConfigDict(fields())
+  config = ConfigDict(fields())
+  config.model.scan = config_dict.placeholder(bool)  # else a flag could not set it
+  return config

@@ -15,7 +15,7 @@ from configs import gpt1
 def get_config():
   config = gpt1.get_config()
   config.data.update(dict(corpus='corpora/books-2048', tokenizer=''))
-  config.model.update(dict(n_layer=3, n_head=2, n_embd=64, n_ctx=64, n_vocab=2048, dropout=0.05, scan=False))
+  config.model.update(dict(n_layer=3, n_head=2, n_embd=64, n_ctx=64, n_vocab=2048, dropout=0.05))
   config.train.update(dict(steps=1000, epochs=0.0, batch_size=64, microbatch_size=64))
   config.optimizer.update(dict(learning_rate=1e-3, warmup_steps=100))
   config.loss.chunk = 32

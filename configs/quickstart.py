@@ -15,7 +15,7 @@ def get_config():
   config.data.tokenizer = 'train-bpe:2048'
   config.data.validation_fraction = 0.05
   config.data.seq_len = 128
-  config.model.update(dict(n_layer=4, n_head=4, n_embd=192, n_ctx=128, n_vocab=2048, scan=False))
+  config.model.update(dict(n_layer=4, n_head=4, n_embd=192, n_ctx=128, n_vocab=2048))
   config.loss.chunk = 32
   config.train.update(dict(steps=300, batch_size=32, microbatch_size=8))
   config.optimizer.update(dict(name='muon', learning_rate=4e-3, warmup_steps=50))

@@ -26,7 +26,7 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
 
 
 def resolve(config, workdir, device=None):
-  """Fills in, in place, the fields that say "0: ..." or "'': ..."; `train.steps` waits for the corpus.
+  """Fills in, in place, fields that say "0: ...", "'': ..." or "not set"; `train.steps` waits for the corpus.
 
   Args:
     config: as written.
@@ -36,6 +36,8 @@ def resolve(config, workdir, device=None):
   c, device = config, device or jax.devices()[0]
   if c.model.compute_dtype == 'auto':
     c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
+  if c.model.scan is None:  # docs/speed.md: what a scan copies in and out
+    c.model.scan = device.platform == 'tpu' or c.model.remat == 'full'
   c.model.n_inner = model.inner_width(c.model)
   if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')

@@ -56,7 +56,8 @@ def shared_data():
 def tiny_config(**changes):
   """A resolved config of a two-layer model; changes as {'model.dropout': 0.1, ...}."""
   config = default.get_config()
-  config.model.update(dict(n_layer=2, n_head=4, n_embd=32, n_ctx=24, n_vocab=61, pad_vocab_to=16))
+  config.model.update(dict(n_layer=2, n_head=4, n_embd=32, n_ctx=24, n_vocab=61, pad_vocab_to=16,
+                           scan=True))
   config.train.update(dict(steps=10, batch_size=8))
   config.optimizer.warmup_steps = 2
   config.loss.chunk = 7

@@ -116,6 +116,7 @@ ENTRY %main (q: bf16[2,3,1024,64]) -> bf16[2,3,1024,64] {
   %lse = f32[2,3,1024]{2,1,0} parameter(2)
   %rows = f32[2,3,8,1024]{3,2,1,0} parameter(3)
   %table = s8[1,2,2]{2,1,0} parameter(4)
+  %q_of_one = bf16[3,1024,64]{2,1,0} parameter(5)
   KERNEL
 }
 """
@@ -137,7 +138,10 @@ ARRAY, ROWS = 2 * 2 * 3 * 1024 * 64, 4 * 2 * 3 * 8 * 1024  # bytes
   # Of queries 0 to 511 keys up to 511, of the others all; in blocks of 256 keys that is 2 + 4 pairs.
   ('%splash_mha_fwd_residuals.1 = ' + FORWARD, 2 * 6 * 512 * 256 / 1024, 2 * ARRAY * (6 / 4 - 1)),
   ('%splash_mha_dkv_no_residuals.1 = ' + KEYS, 4 * 3 * 512 * 512 / 1024,
-   (2 * ARRAY + 2 * ROWS) * (3 / 2 - 1))])
+   (2 * ARRAY + 2 * ROWS) * (3 / 2 - 1)),
+  # One sequence on a device: its dimension is not there.
+  ('%splash_mha_fwd_residuals.1 = ' + FORWARD.replace('%q', '%q_of_one'), 6 * 512 * 256 / 1024,
+   ARRAY * (6 / 4 - 1))])
 def test_kernels_of_attention_count_the_past_and_what_lies_on_the_diagonal(written, flops, again):
   text = ATTENTION.replace('KERNEL', written)
   assert hlo.flops(text) == pytest.approx(2 * 2 * 3 * 64 * 1024 * flops, rel=2e-3)

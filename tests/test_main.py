@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -166,6 +167,20 @@ def test_every_config_is_one_that_can_run(path):
     config.train.steps = 1
   configs.resolve(config, 'unused')
   configs.check(config)
+
+
+@pytest.mark.parametrize('platform, remat, given, scan', [
+  ('tpu', 'none', None, True), ('gpu', 'none', None, False), ('gpu', 'dots', None, False),
+  ('gpu', 'full', None, True), ('cpu', 'none', None, False), ('tpu', 'none', False, False),
+  ('gpu', 'none', True, True)])
+def test_layers_are_scanned_where_that_costs_nothing_or_as_is_said(platform, remat, given, scan):
+  from configs import default
+  config = default.get_config()
+  config.model.update(dict(remat=remat, scan=given, compute_dtype='float32'))
+  configs.resolve(config, '', SimpleNamespace(platform=platform, device_kind='one', compute_capability='9.0'))
+  assert config.model.scan is scan
+  with pytest.raises(TypeError):
+    config.model.scan = 'perhaps'
 
 
 def test_the_largest_model_runs_here_when_overrides_make_it_small(tmp_path):

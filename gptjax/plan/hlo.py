@@ -211,8 +211,10 @@ def splash(instruction, types):
   blocks = {name: int(size) for name, size in re.findall(r'block_(\w+)\\": (\d+)', instruction.rest)}
   end = '' if kernel[1] == 'fwd' else f'_{kernel[1]}'
   sizes_q, sizes_kv = blocks[f'q{end}'], blocks[f'kv{end}']
-  arrays = [types[name] for name in operands(instruction.rest) if len(_shape(types[name])) == 4]
-  t = max(_shape(arrays[0])[2:])
+  # A batch of one has no dimension of its own; whole numbers say which blocks there are.
+  given = [types[name] for name in operands(instruction.rest)]
+  arrays = [kind for kind in given if kind.startswith(('bf16', 'f32'))]
+  t = max(_shape(arrays[0])[-2:])
   pairs = sum(-(-(i + 1) * sizes_q // sizes_kv) for i in range(t // sizes_q))
   one = len(_shapes(instruction.type)) > 4  # a kernel for all three gradients
   products = {'fwd': 2, 'dq': 3, 'dkv': 5 if one else 4}[kernel[1]]
