@@ -17,7 +17,7 @@ two programs add to one sum, and gradients are the same each time.
 Whether a weight is dropped is a hash of its sequence's key, its head's number in the whole model and its two
 positions: the same in each pass, whatever the blocks are, and wherever on a mesh it is computed.
 
-Pallas's Triton backend makes the kernels; JAX 0.11 still has it and calls it deprecated.
+Pallas's Triton backend makes the kernels; JAX 0.11 still has it, and calls it deprecated.
 """
 
 import functools
@@ -29,59 +29,51 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-LOG2E = np.float32(np.log2(np.e))  # weights are powers of two inside: a GPU has that instruction
-
-
-class Cut(NamedTuple):
-  """How kernels are cut up: rows that a program has, and rows (a divisor) that it goes through at a time."""
-  own: int
-  other: int
-  warps: int
-  stages: int
+LOG2E = np.float32(np.log2(np.e))  # inside weights are powers of two: a GPU has that instruction
 
 
 class How(NamedTuple):
-  """What is known when a kernel is compiled; rate 0: it has no dropout."""
-  rate: float
-  cut: Cut
-  interpret: bool
+  """What is known when a kernel is compiled."""
+  own: int         # rows that a program has
+  other: int       # rows that it goes through at a time, a divisor
+  warps: int
+  stages: int      # how many loads are under way
+  rate: float      # 0: the kernel has no dropout
+  interpret: bool  # compute as JAX would on a CPU, to test where there is no GPU
 
 
 def attend(q, k, v, *, rate=0.0, keys=None, cut=None, interpret=False):
   """softmax(q k^T / sqrt(head size)) v with a causal mask and dropped weights.
 
   Args:
-    q, k, v: [b, t, h, k], float32 or bfloat16; any t (it is padded to whole blocks, which nothing before them
-      sees), k of `kernels.PALLAS_HEAD_SIZES`.
+    q, k, v: [b, t, h, k], float32 or bfloat16; any t (padded at the end, which nothing before it sees), k of
+      `kernels.PALLAS_HEAD_SIZES`.
     rate: dropout of the weights.
     keys: key[b], one a sequence; None: no dropout.
-    cut: a Cut; None: `cut_for`.
-    interpret: compute as JAX would on this CPU, to test the kernels where there is no GPU.
+    cut, interpret: see How; cut is the first four, None: `cut_for`.
 
   Returns:
     [b, t, h, k] in the dtype of v. Scores, softmax and sums are float32.
   """
   t, spec = q.shape[1], jax.typeof(q).sharding.spec
   rate = 0.0 if keys is None else rate
-  cut = cut or cut_for(t, q.shape[3], q.dtype)
-  padding = (0, 0), (0, -t % cut.own), (0, 0), (0, 0)
+  how = How(*(cut or cut_for(t, q.shape[3], q.dtype)), rate, interpret)
+  padding = (0, 0), (0, -t % how.own), (0, 0), (0, 0)
   q, k, v = (jnp.pad(x, padding) for x in (q, k, v))
   seeds = _seeds(keys, q.shape[2], spec[2]) if rate else ()
-  return _on_shards(How(rate, cut, interpret), q, k, v, seeds)[:, :t]
+  return _on_shards(how, q, k, v, seeds)[:, :t]
 
 
 def cut_for(t, k, dtype):
   """What a GPU's registers and shared memory have room for (docs/speed.md), or less where t is short."""
-  width = k * jnp.dtype(dtype).itemsize  # bytes of a row
-  least = max(16, pl.next_power_of_2(t))
+  width, least = k * jnp.dtype(dtype).itemsize, max(16, pl.next_power_of_2(t))  # width: bytes of a row
   own, other = (64 if width <= 256 else 32), (64 if width <= 128 else 32)
-  return Cut(min(own, least), min(other, least), warps=4, stages=3 if dtype == jnp.bfloat16 else 2)
+  return min(own, least), min(other, least), 4, 2
 
 
 def mask(keys, rate, h, t):
   """Which weights stay: bool[b, h, t, t] for key[b]. The kernels never have it as an array; tests do."""
-  first, second = _of_queries(_seeds(keys, h, None), t)
-  return _kept(first[..., None], second[..., None], jnp.arange(t), rate)
+  return _kept(*(x[..., None] for x in _of_queries(_seeds(keys, h, None), t)), jnp.arange(t), rate)
 
 
 def _seeds(keys, h, place):
@@ -104,7 +96,7 @@ def _kept(first, second, s, rate):
 
 
 def _mixed(x):
-  """A bijection of uint32 in which each bit of x turns about half of those that come out."""
+  """A bijection of uint32 in which each bit of x turns half of those that come out: Wellons's lowbias32."""
   x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7feb352d)
   x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846ca68b)
   return x ^ (x >> np.uint32(16))
@@ -118,14 +110,14 @@ def _on_shards(how, q, k, v, seeds):
 
 def _on_shards_forward(how, q, k, v, seeds):
   spec = jax.typeof(q).sharding.spec
-  forward = functools.partial(_forward, how)
-  y, lse = jax.shard_map(forward, out_specs=(spec, jax.P(spec[0], spec[2])), check_vma=False)(q, k, v, seeds)
+  forward, out = functools.partial(_forward, how), (spec, jax.P(spec[0], spec[2]))
+  y, lse = jax.shard_map(forward, out_specs=out, check_vma=False)(q, k, v, seeds)
   return y, (q, k, v, seeds, y, lse)
 
 
 def _on_shards_backward(how, kept, dy):
-  spec = jax.typeof(dy).sharding.spec
-  return *jax.shard_map(functools.partial(_backward, how), out_specs=spec, check_vma=False)(*kept, dy), None
+  backward, spec = functools.partial(_backward, how), jax.typeof(dy).sharding.spec
+  return *jax.shard_map(backward, out_specs=spec, check_vma=False)(*kept, dy), None
 
 
 _on_shards.defvjp(_on_shards_forward, _on_shards_backward)
@@ -134,13 +126,13 @@ _on_shards.defvjp(_on_shards_forward, _on_shards_backward)
 def _forward(how, q, k, v, seeds):
   """(y [b, t, h, k], lse float32[b, h, t] in powers of two) on one device's share."""
   b, t, h, _ = q.shape
-  lse = jax.ShapeDtypeStruct((b, h, t), jnp.float32)
-  return _call(_forward_kernel, how, own=(q, *_of_queries(seeds, t)), other=(k, v), out=(v, lse))
+  rows = jax.ShapeDtypeStruct((b, h, t), jnp.float32)
+  return _call(_forward_kernel, how, own=(q, *_of_queries(seeds, t)), other=(k, v), out=(v, rows))
 
 
 def _backward(how, q, k, v, seeds, y, lse, dy):
   """(dq, dk, dv) on one device's share."""
-  through = jnp.einsum('bthk,bthk->bht', dy, y, preferred_element_type=jnp.float32)
+  through = _product('bthk,bthk->bht', dy, y)
   of_queries = q, dy, lse, through, *_of_queries(seeds, q.shape[1])
   dq, = _call(_dq_kernel, how, own=of_queries, other=(k, v), out=(q,))
   return dq, *_call(_dkv_kernel, how, own=(k, v), other=of_queries, out=(k, v))
@@ -148,25 +140,25 @@ def _backward(how, q, k, v, seeds, y, lse, dy):
 
 def _call(kernel, how, own, other, out):
   """The kernel, for each sequence, head and block of what is its `own`; of the `other` it sees all."""
-  (b, t, h, _), cut = own[0].shape, how.cut
-  assert t % cut.own == cut.own % cut.other == 0, (t, cut)
+  b, t, h, _ = own[0].shape
+  assert t % how.own == how.own % how.other == 0, (t, how)
 
   def block(size, index, x):
     if len(x.shape) == 4:
       return pl.BlockSpec((None, size, None, x.shape[3]), lambda i, h, b: (b, index(i), h, 0))
     return pl.BlockSpec((None, None, size), lambda i, h, b: (b, h, index(i)))
-  mine, whole = functools.partial(block, cut.own, lambda i: i), functools.partial(block, t, lambda i: 0)
+  mine, whole = functools.partial(block, how.own, lambda i: i), functools.partial(block, t, lambda i: 0)
   return pl.pallas_call(
-    functools.partial(kernel, rate=how.rate, size=cut.other), grid=(t // cut.own, h, b),
+    functools.partial(kernel, rate=how.rate, size=how.other), grid=(t // how.own, h, b),
     name='flash' + kernel.__name__.removesuffix('_kernel'),
     in_specs=(*map(mine, own), *map(whole, other)), out_specs=tuple(map(mine, out)),
     out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out), interpret=how.interpret,
-    compiler_params=triton.CompilerParams(num_warps=cut.warps, num_stages=cut.stages))(*own, *other)
+    compiler_params=triton.CompilerParams(num_warps=how.warps, num_stages=how.stages))(*own, *other)
 
 
 def _forward_kernel(q, *rest, rate, size):
   *seeds, k, v, y_out, lse_out = rest
-  q, t, scale = q[...], _positions(pl.program_id(0), len(q)), q.shape[1] ** -0.5 * LOG2E
+  q, (t, first, end, scale) = q[...], _own(q, size)
   seeds = [x[...][:, None] for x in seeds]
 
   def step(j, carry, on_diagonal):
@@ -180,34 +172,33 @@ def _forward_kernel(q, *rest, rate, size):
     y = y * again[:, None] + _product('ts,sk->tk', kept, v[here, :])
     return y, higher, total
 
-  n = len(t)
-  start = jnp.zeros(q.shape, jnp.float32), jnp.full(n, -jnp.inf, jnp.float32), jnp.zeros(n, jnp.float32)
-  y, top, total = _past(step, n // size, start)
+  zeros = jnp.zeros(q.shape, jnp.float32), jnp.full(t.shape, -jnp.inf), jnp.zeros(t.shape, jnp.float32)
+  y, top, total = _through(step, zeros, (0, first, False), (first, end, True))
   y_out[...] = (y / (total * (1 - rate))[:, None]).astype(y_out.dtype)
   lse_out[...] = top + jnp.log2(total)
 
 
 def _dq_kernel(q, dy, lse, through, *rest, rate, size):
   *seeds, k, v, dq_out = rest
-  q, dy, t, scale = q[...], dy[...], _positions(pl.program_id(0), len(q)), q.shape[1] ** -0.5 * LOG2E
+  q, dy, (t, first, end, scale) = q[...], dy[...], _own(q, size)
   lse, through, *seeds = (x[...][:, None] for x in (lse, through, *seeds))
 
   def step(j, dq, on_diagonal):
     here, s = pl.ds(j * size, size), _positions(j, size)
     keys = k[here, :]
     weights = jnp.exp2(_scores(q, keys, t[:, None], s[None, :], on_diagonal) * scale - lse)
-    dweights = _drop(_product('tk,sk->ts', dy, v[here, :]), seeds, s[None, :], rate) / (1 - rate)
-    dz = weights * (dweights - through)
+    dweights = _drop(_product('tk,sk->ts', dy, v[here, :]), seeds, s[None, :], rate)
+    dz = weights * (dweights * (1 / (1 - rate)) - through)
     return dq + _product('ts,sk->tk', dz.astype(keys.dtype), keys)
 
-  dq = _past(step, len(t) // size, jnp.zeros(q.shape, jnp.float32))
+  dq = _through(step, jnp.zeros(q.shape, jnp.float32), (0, first, False), (first, end, True))
   dq_out[...] = (dq * q.shape[1] ** -0.5).astype(dq_out.dtype)
 
 
 def _dkv_kernel(k, v, q, dy, lse, through, *rest, rate, size):
   """Scores lie here as [s, t], so that what is summed over queries is a product as it stands."""
   *seeds, dk_out, dv_out = rest
-  k, v, s, scale = k[...], v[...], _positions(pl.program_id(0), len(k)), k.shape[1] ** -0.5 * LOG2E
+  k, v, (s, first, end, scale) = k[...], v[...], _own(k, size)
 
   def step(i, carry, on_diagonal):
     dk, dv = carry
@@ -217,36 +208,34 @@ def _dkv_kernel(k, v, q, dy, lse, through, *rest, rate, size):
     weights = jnp.exp2(_scores(k, queries, t[None, :], s[:, None], on_diagonal) * scale - of_queries[0])
     kept, dweights = (_drop(x, of_queries[2:], s[:, None], rate)
                       for x in (weights, _product('sk,tk->st', v, dys)))
-    dz = weights * (dweights / (1 - rate) - of_queries[1])
+    dz = weights * (dweights * (1 / (1 - rate)) - of_queries[1])
     return (dk + _product('st,tk->sk', dz.astype(queries.dtype), queries),
             dv + _product('st,tk->sk', kept.astype(dys.dtype), dys))
 
-  zeros = jnp.zeros(k.shape, jnp.float32)
-  dk, dv = _future(step, len(s) // size, q.shape[0] // size, (zeros, zeros))
+  zeros, last = (jnp.zeros(k.shape, jnp.float32),) * 2, q.shape[0] // size
+  dk, dv = _through(step, zeros, (first, end, True), (end, last, False))
   dk_out[...] = (dk * k.shape[1] ** -0.5).astype(dk_out.dtype)
   dv_out[...] = (dv / (1 - rate)).astype(dv_out.dtype)
 
 
-def _past(step, n, start):
-  """step(j, carry, on_diagonal) for keys before this program's queries, then for the n blocks beside them."""
-  first = pl.program_id(0) * n
-  carry = jax.lax.fori_loop(0, first, functools.partial(step, on_diagonal=False), start)
-  return jax.lax.fori_loop(first, first + n, functools.partial(step, on_diagonal=True), carry)
+def _through(step, carry, *ranges):
+  """step(block, carry, on_diagonal) for the blocks of each range (start, end, on_diagonal)."""
+  for start, end, on_diagonal in ranges:
+    carry = jax.lax.fori_loop(start, end, functools.partial(step, on_diagonal=on_diagonal), carry)
+  return carry
 
 
-def _future(step, n, end, start):
-  """step(i, carry, on_diagonal) for the n blocks of queries beside this program's keys, then for later."""
-  first = pl.program_id(0) * n
-  carry = jax.lax.fori_loop(first, first + n, functools.partial(step, on_diagonal=True), start)
-  return jax.lax.fori_loop(first + n, end, functools.partial(step, on_diagonal=False), carry)
+def _own(ref, size):
+  """Positions of a program's own rows; first and end of the blocks beside them; the factor of scores."""
+  i, n = pl.program_id(0), ref.shape[0] // size
+  return _positions(i, ref.shape[0]), i * n, (i + 1) * n, ref.shape[1] ** -0.5 * LOG2E
 
 
 def _positions(block, size):
   return block * size + jnp.arange(size, dtype=jnp.int32)
 
 
-def _product(equation, x, y):
-  return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _scores(rows, columns, t, s, on_diagonal):
