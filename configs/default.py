@@ -47,8 +47,9 @@ def fields():
     ),
 
     attention=dict(
-      # cudnn, splash: no scores in memory, and no dropout.
-      kernel='auto',             # xla | cudnn (GPU, bfloat16) | splash (TPU) | auto: the best that can be had
+      # cudnn, splash: no scores in memory, and no dropout. pallas: none, with dropout, on NVIDIA GPUs; auto
+      # does not choose it: it has never run on one. auto: else the best that can be had.
+      kernel='auto',             # xla | cudnn (GPU, bfloat16) | splash (TPU) | pallas (GPU) | auto
     ),
 
     loss=dict(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from gptjax import kernels
 
-KERNELS = ('auto', 'xla', 'cudnn', 'splash')
+KERNELS = ('auto', 'xla', 'cudnn', 'splash', 'pallas')
 
 BLOCKS = 4  # of queries: what lies in the future of a whole block is never computed
 
@@ -20,7 +20,7 @@ def check(config, device):
   kernel = config.attention.kernel
   if kernel not in KERNELS:
     raise ValueError(f'config.attention.kernel = {kernel!r} is not one of {", ".join(KERNELS)}')
-  if kernel in ('cudnn', 'splash') and (why := kernels.obstacle(kernel, config, device)):
+  if kernel in KERNELS[2:] and (why := kernels.obstacle(kernel, config, device)):
     raise ValueError(f'config.attention.kernel = {kernel} {why}')
 
 
@@ -50,7 +50,7 @@ def attention(q, k, v, *, kernel, rate, keys):
 
   Args:
     q, k, v: [b, t, h, k].
-    kernel: 'xla', 'cudnn' or 'splash', as `config.attention.kernel` is once it is resolved.
+    kernel: 'xla', 'cudnn', 'splash' or 'pallas', as `config.attention.kernel` is once it is resolved.
     rate: dropout of the attention weights.
     keys: key[b] or None, see `dropout`.
 
@@ -60,9 +60,12 @@ def attention(q, k, v, *, kernel, rate, keys):
   Raises:
     ValueError: dropout is asked of a kernel that has none.
   """
+  if kernel == 'pallas':
+    from gptjax import flash  # of which no other device needs anything
+    return flash.attend(q, k, v, rate=rate, keys=keys)
   if kernel != 'xla':
     if rate and keys is not None:
-      raise ValueError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use xla')
+      raise ValueError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use another')
     return {'cudnn': kernels.cudnn, 'splash': kernels.splash}[kernel](q, k, v)
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   size = -(-q.shape[2] // BLOCKS)

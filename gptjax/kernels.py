@@ -1,4 +1,5 @@
 """Attention in one kernel, written by others: cuDNN's on NVIDIA GPUs, splash on TPUs. Neither drops weights.
+Our own that does, on NVIDIA GPUs, is in flash.py; which of all is for a device and a config is said here.
 
 No array of scores exists with them: they take the softmax while they sum, a block of keys at a time, and
 never touch what lies in the future of a block. Letters: b batch, t time, h heads, k head size.
@@ -14,31 +15,35 @@ import jax.numpy as jnp
 
 LANES = 128  # splash's sequences are whole multiples of a TPU register's width
 CUDNN_HEAD_SIZE = 128  # the most that all GPUs from Ampere on can do
+PALLAS_HEAD_SIZES = (16, 32, 64, 128)  # Triton's blocks are powers of two, its products 16 wide at the least
 BLOCK = 512  # queries and keys at a time in splash; docs/speed.md has what others would cost
 
 
 def obstacle(kernel, config, device):
-  """Why `cudnn` or `splash` cannot serve this config on this device, and what to do; '' if it can.
+  """Why `cudnn`, `splash` or `pallas` cannot serve this config on this device, and what to do; '' if it can.
 
   Args:
-    kernel: 'cudnn' or 'splash'.
+    kernel: 'cudnn', 'splash' or 'pallas'.
     config: with `model.compute_dtype` resolved.
     device: a JAX device, which need not be here.
   """
   c = config.model
   size = c.n_embd // max(c.n_head, 1)  # that there are heads is checked later
-  wanted = {'cudnn': 'gpu', 'splash': 'tpu'}[kernel]
+  wanted = {'cudnn': 'gpu', 'splash': 'tpu', 'pallas': 'gpu'}[kernel]
   if device.platform != wanted:
     return f'runs on a {wanted.upper()}, and this is a {device.platform.upper()}: set it to xla or auto'
-  if c.dropout and config.job != 'evaluate':
+  if kernel != 'pallas' and c.dropout and config.job != 'evaluate':
     return (f'has no dropout of attention weights, and config.model.dropout = {c.dropout}: set that to 0, or '
-            'the kernel to xla')
+            'the kernel to xla' + ' or pallas' * (kernel == 'cudnn'))
   if kernel == 'cudnn' and c.compute_dtype != 'bfloat16':
     return f'computes in bfloat16, and config.model.compute_dtype = {c.compute_dtype}: change one of them'
   if kernel == 'cudnn' and (size % 8 or size > CUDNN_HEAD_SIZE):
     return (f'takes heads of a multiple of 8 up to {CUDNN_HEAD_SIZE}, and config.model.n_embd / '
             f'config.model.n_head = {size}: set it to xla')
-  if kernel == 'cudnn' and not _from_ampere_on(device):
+  if kernel == 'pallas' and size not in PALLAS_HEAD_SIZES:
+    return (f'takes heads of {", ".join(map(str, PALLAS_HEAD_SIZES))}, and config.model.n_embd / '
+            f'config.model.n_head = {size}: set it to xla')
+  if kernel in ('cudnn', 'pallas') and not _from_ampere_on(device):
     return f'needs an NVIDIA GPU from Ampere on, and this is a {device.device_kind}: set it to xla'
   if kernel == 'splash' and device.device_kind in ('TPU v2', 'TPU v3'):
     return f'needs a TPU from v4 on, and this is a {device.device_kind}: set it to xla'
@@ -57,7 +62,7 @@ def best(config, device):
   # Padding to whole registers is right for what is read in passing, too dear for all of training.
   if config.data.seq_len % LANES == 0 and not obstacle('splash', config, device):
     return 'splash'
-  return 'xla'
+  return 'xla'  # with dropout on a GPU, too: `pallas` is compiled and tested, and has never run on one
 
 
 def cudnn(q, k, v):

@@ -74,6 +74,8 @@ def config_on(device, **changes):
 
 @pytest.mark.parametrize('device, changes, kernel', [
   (GPU, {}, 'cudnn'), (GPU, {'model.dropout': 0.1}, 'xla'), (GPU, {'model.compute_dtype': 'float32'}, 'xla'),
+  (GPU, {'attention.kernel': 'pallas', 'model.dropout': 0.1}, 'pallas'),
+  (GPU, {'attention.kernel': 'pallas', 'model.compute_dtype': 'float32', 'model.n_head': 6}, 'pallas'),
   (GPU, {'model.dropout': 0.1, 'job': 'evaluate'}, 'cudnn'), (GPU, {'model.n_head': 4}, 'xla'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.0'}), {}, 'xla'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), {}, 'xla'),
@@ -94,8 +96,11 @@ def test_auto_is_the_best_that_device_and_settings_allow(device, changes, kernel
   (GPU, 'cudnn', {'model.compute_dtype': 'float32'}, 'computes in bfloat16'),
   (GPU, 'cudnn', {'model.n_head': 4}, 'n_head = 192'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.5'}), 'cudnn', {}, 'from Ampere on'),
+  (TPU, 'pallas', {'model.dropout': 0.1}, 'runs on a GPU, and this is a TPU: set it to xla or auto'),
+  (GPU, 'pallas', {'model.n_head': 4}, 'takes heads of 16, 32, 64, 128, and .*n_head = 192: set it to xla'),
+  (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), 'pallas', {}, 'from Ampere on'),
   (SimpleNamespace(platform='tpu', device_kind='TPU v3'), 'splash', {}, 'from v4 on'),
-  (GPU, 'flash', {}, 'not one of auto, xla, cudnn, splash')])
+  (GPU, 'flash', {}, 'not one of auto, xla, cudnn, splash, pallas')])
 def test_a_kernel_that_cannot_serve_is_refused_in_one_line(device, kernel, changes, says):
   config = config_on(device, **{'attention.kernel': kernel, **changes})
   with pytest.raises(ValueError, match=f'config.attention.kernel = .*{says}') as refused:

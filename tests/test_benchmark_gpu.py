@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from conftest import ENVIRONMENT
 
-from gptjax.benchmark import gpu, profile, results, train
+from gptjax.benchmark import gpu, profile, results, train, variants
 
 ROOT = Path(__file__).parents[1]
 # What a machine lent for an hour may not have.
@@ -120,6 +121,13 @@ ENTRY %main {
     'dot.1': 'projections', 'loop_fusion.2-x': 'optimizer'}
   assert profile.part_of(('attention.py', '_attend')) == 'attention'
   assert profile.part_of(('losses.py', 'lookup')) == 'embedding'
+
+
+def test_variants_are_those_of_the_device(monkeypatch):
+  ours = {'kernel pallas', 'kernel pallas, dropout 0.1', 'xla_preset gpu_cublas'}
+  assert not ours & variants.variants_here().keys()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert ours < variants.variants_here().keys()
 
 
 def test_the_parent_leaves_the_device_to_those_it_starts():

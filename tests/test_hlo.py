@@ -116,7 +116,8 @@ ENTRY %main (q: bf16[2,3,1024,64]) -> bf16[2,3,1024,64] {
   %lse = f32[2,3,1024]{2,1,0} parameter(2)
   %rows = f32[2,3,8,1024]{3,2,1,0} parameter(3)
   %table = s8[1,2,2]{2,1,0} parameter(4)
-  %q_of_one = bf16[3,1024,64]{2,1,0} parameter(5)
+  %x = bf16[2,1024,3,64]{3,2,1,0} parameter(5)
+  %q_of_one = bf16[3,1024,64]{2,1,0} parameter(6)
   KERNEL
 }
 """
@@ -129,12 +130,15 @@ SPLASH = ('(f32[2,512,64]{2,1,0}, bf16[2,3,1024,64]{3,2,1,0}) custom-call(%table
 FORWARD = SPLASH.replace('OPERANDS', '%q, %q, %q').replace('BLOCKS', r'\"block_q\": 512, \"block_kv\": 256')
 KEYS = SPLASH.replace('OPERANDS', '%q, %q, %q, %rows, %do, %rows').replace(
   'BLOCKS', r'\"block_q_dkv\": 512, \"block_kv_dkv\": 512')
+OURS = ('bf16[2,1024,3,64]{3,2,1,0} custom-call(%x, %x, %lse, %lse, %x, %x), '
+        'custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/flash_dq/pallas_call"}')
 ARRAY, ROWS = 2 * 2 * 3 * 1024 * 64, 4 * 2 * 3 * 8 * 1024  # bytes
 
 
 @pytest.mark.parametrize('written, flops, again', [
   ('%a = ' + CUDNN, 2 * 1024 / 2, 0),
   ('%a = ' + CUDNN.replace('Softmax', 'SoftmaxBackward'), 5 * 1024 / 2, 0),
+  ('%a = ' + OURS, 3 * 1024 / 2, 0),
   # Of queries 0 to 511 keys up to 511, of the others all; in blocks of 256 keys that is 2 + 4 pairs.
   ('%splash_mha_fwd_residuals.1 = ' + FORWARD, 2 * 6 * 512 * 256 / 1024, 2 * ARRAY * (6 / 4 - 1)),
   ('%splash_mha_dkv_no_residuals.1 = ' + KEYS, 4 * 3 * 512 * 512 / 1024,

@@ -207,18 +207,21 @@ def described(name):
 
 
 # Products with half of the scores' square that a layer takes: six by the equation. Both kernels compute the
-# scores again in the backward pass; splash, in blocks of half a sequence, 3/4 of the square.
+# scores again in the backward pass; splash, in blocks of half a sequence, 3/4 of the square; ours twice.
 @pytest.mark.plan
 @pytest.mark.parametrize('name, kernel, calls, products', [
   *((name, 'splash', ('splash_mha_fwd', 'splash_mha_dkv'), 7 * 3 / 2)
     for name in ('v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2')),
   *((name, 'cudnn', ('__cudnn$fmhaSoftmax"', '__cudnn$fmhaSoftmaxBackward"'), 7)
+    for name in ('h100:1', 'h100:8', 'a100:8')),
+  *((name, 'pallas', ('flash_forward', 'flash_dq', 'flash_dkv'), 9)
     for name in ('h100:1', 'h100:8', 'a100:8'))])
 def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, kernel, calls, products):
   devices = described(name)
   config = named('gpt2_small', devices[0], **{
     'model.n_layer': 2, 'model.n_vocab': 1024, 'mesh.data': 1, 'mesh.fsdp': -1,
-    'train.batch_size': 5 * len(devices), 'train.microbatch_size': 5 * len(devices)})
+    'train.batch_size': 5 * len(devices), 'train.microbatch_size': 5 * len(devices),
+    **({'attention.kernel': 'pallas', 'model.dropout': 0.1} if kernel == 'pallas' else {})})
   compiled, cost = program.cost(config, sharding.make_mesh(config.mesh, devices))
   text = compiled.as_text()
   assert config.attention.kernel == kernel

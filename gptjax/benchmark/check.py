@@ -1,7 +1,8 @@
 """Whether the step computes what it should on the device at hand: python -m gptjax.benchmark check
 
 Loss and gradients in bfloat16 with each attention kernel, beside those in float32 with the plain one at the
-highest precision of products; then a few steps on one batch, whose loss must fall.
+highest precision of products; where the kernel `pallas` runs, also its gradients with dropout, beside the
+equation with the same weights dropped; then a few steps on one batch, whose loss must fall.
 """
 
 import argparse
@@ -58,6 +59,35 @@ def errors(size, kernels):
   return found, failed
 
 
+def attend_with(kept, rate, q, k, v):
+  """The equation of attention, of [b, t, h, k], without the weights that are not `kept`, bool[b, h, t, t]."""
+  import jax
+  import jax.numpy as jnp
+  scores = jnp.einsum('bthk,bshk->bhts', q, k) * q.shape[-1] ** -0.5
+  weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(scores.shape[2:], bool)), scores, -jnp.inf))
+  return jnp.einsum('bhts,bshk->bthk', jnp.where(kept, weights / (1 - rate), 0), v)
+
+
+def dropped_error(rate=0.1, b=2, t=1024, h=4, k=64):
+  """Relative errors of y and of its gradients in bfloat16, with the kernel `pallas` and dropout."""
+  import jax
+  import jax.numpy as jnp
+
+  from gptjax import flash, sharding
+  sharding.ensure_mesh()
+  x = jax.random.normal(jax.random.key(0), (4, b, t, h, k), jnp.bfloat16)
+  keys = jax.random.split(jax.random.key(1), b)
+
+  def both(attend, x):
+    y, pull = jax.vjp(attend, *x[:3])
+    return y, jnp.stack(pull(x[3]))
+  ours = jax.jit(functools.partial(both, functools.partial(flash.attend, rate=rate, keys=keys)))(x)
+  with jax.default_matmul_precision('highest'):
+    plain = functools.partial(both, functools.partial(attend_with, flash.mask(keys, rate, h, t), rate))
+    exact = jax.jit(plain)(x.astype(jnp.float32))
+  return [float(jnp.linalg.norm(a.astype(jnp.float32) - b) / jnp.linalg.norm(b)) for a, b in zip(ours, exact)]
+
+
 def falling(size):
   """Losses of a few steps on one batch."""
   config = small(size, {'optimizer.warmup_steps': 1, 'optimizer.learning_rate': 1e-3})
@@ -79,11 +109,14 @@ def main(argv):
 
   from gptjax import attention
   found, failed = errors(flags.size, [kernel for kernel in attention.KERNELS if kernel != 'auto'])
+  dropped = dropped_error() if 'pallas' in found else []
   losses = falling(flags.size)
   plain = found['xla'][1]
   gates = [results.gate('xla in bfloat16, error of the gradient', '<=', ROUNDING, plain)]
   gates += [results.gate(f"{kernel}, error of the gradient beside xla's", '<=', ALIKE, error / plain)
             for kernel, (_, error) in found.items() if kernel != 'xla']
+  gates += [results.gate(f'pallas with dropout, error of {what}', '<=', ROUNDING, error)
+            for what, error in zip(('y', 'the gradient'), dropped)]
   gates.append(results.gate(f'loss after {STEPS} steps on one batch, beside the first', '<=', 0.999,
                             losses[-1] / losses[0]))
   device = jax.devices()[0].device_kind

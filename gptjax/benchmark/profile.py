@@ -19,6 +19,7 @@ STEPS = 3
 REST = 'not attributed'
 # (file, beginning of the function's qualified name, part); the first that fits.
 PARTS = (('attention.py', 'dropout', 'dropout'), ('attention.py', '', 'attention'),
+         ('kernels.py', '', 'attention'), ('flash.py', '', 'attention'),
          ('losses.py', 'lookup', 'embedding'), ('losses.py', '_lookup', 'embedding'),
          ('losses.py', '', 'loss'),
          ('model.py', 'LayerNorm', 'norms'), ('model.py', 'Projection', 'projections'),

@@ -17,15 +17,17 @@ VARIANTS = {
   'as it is': {}, 'dropout 0.1': {'model.dropout': 0.1}, 'layers scanned': {'model.scan': True},
   'kernel xla': {'attention.kernel': 'xla'}, 'remat dots': {'model.remat': 'dots'},
   'loss in chunks of 512': {'loss.chunk': 512}, 'remat full': {'model.remat': 'full'}}
+ON_GPUS = {'kernel pallas': {'attention.kernel': 'pallas'},
+           'kernel pallas, dropout 0.1': {'attention.kernel': 'pallas', 'model.dropout': 0.1}}
 
 
 def variants_here():
-  """VARIANTS, and the presets of the compiler that are for this kind of device."""
+  """VARIANTS, and the kernels and presets of the compiler that are for this kind of device."""
   import jax
   presets = {f'xla_preset {name}': {'xla_preset': name} for name, (kind, _) in compiler.PRESETS.items()
              if kind == jax.default_backend()}
   first = dict(list(VARIANTS.items())[:3])
-  return {**first, **presets, **VARIANTS}
+  return {**first, **(ON_GPUS if jax.default_backend() == 'gpu' else {}), **presets, **VARIANTS}
 
 
 def main(argv):

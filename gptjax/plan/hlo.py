@@ -196,6 +196,9 @@ def _called(instruction, types):
     q = math.prod(_shape(types[operands(instruction.rest)[0]]))
     t = int(re.findall(r'\d+', re.search(r'"dimensions": ?\[(.*?)\]', instruction.rest)[1])[-1])
     return (5 if 'Backward' in instruction.rest else 2) * q * (t + 1)
+  if kernel := re.search(r'flash_(forward|dq|dkv)', instruction.rest):  # ours; of the past alone, too
+    b, t, h, k = _shape(types[operands(instruction.rest)[0]])
+    return {'forward': 2, 'dq': 3, 'dkv': 4}[kernel[1]] * b * t * h * k * (t + 1)
   return splash(instruction, types)[0]
 
 

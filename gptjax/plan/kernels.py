@@ -21,7 +21,7 @@ def candidates(platform, t):
   plain = functools.partial(attention, rate=0.0, keys=None)
   found = {'xla': functools.partial(plain, kernel='xla')}
   if platform != 'tpu':
-    return found | {'cudnn': functools.partial(plain, kernel='cudnn')}
+    return found | {name: functools.partial(plain, kernel=name) for name in ('cudnn', 'pallas')}
   from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, QKVLayout
   padded = t + -t % LANES
   backward = {'': {}, ', one backward kernel': {'use_fused_bwd_kernel': True}}

@@ -11,7 +11,7 @@ Kernel = namedtuple('Kernel', 'name times flops bytes')
 NOTHING = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'while',
            'conditional', 'call', 'partition-id', 'replica-id', 'add-dependency', 'opt-barrier', 'send',
            'recv')
-CALLS = re.compile(r'custom_call_target="(tpu_custom_call|__cublas|__cudnn|triton)')
+CALLS = re.compile(r'custom_call_target="(tpu_custom_call|__cublas|__cudnn|triton|__gpu\$xla)')
 
 
 def kernels(text):

@@ -1,0 +1,120 @@
+"""Our own kernels of attention, as a CPU computes them, beside the equation with the same weights dropped."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import mesh_of, random_batch, tiny_config
+
+from gptjax import flash, sharding, train
+from gptjax.attention import attention
+from gptjax.benchmark import check
+from gptjax.plan import hlo
+
+CUTS = (1, (16, 16, 4, 2)), (17, (16, 16, 4, 2)), (64, (32, 16, 4, 2)), (100, None)
+interpreted = functools.partial(flash.attend, interpret=True)
+
+
+def qkv(t, b=2, h=2, k=16, dtype='float32'):
+  return jax.random.normal(jax.random.key(t), (3, b, t, h, k)).astype(dtype)
+
+
+def keys_of(b):
+  return jax.random.split(jax.random.key(1), b)
+
+
+def with_gradients(attend, x):
+  """(y, gradients of the sum of its squares with respect to q, k and v) of attend(q, k, v)."""
+  square = lambda x: (attend(*x).astype(jnp.float32) ** 2).sum()
+  return jax.jit(lambda x: (attend(*x), jax.grad(square)(x)))(x)
+
+
+@pytest.fixture
+def pallas_here(monkeypatch):
+  """The kernels as a CPU computes them."""
+  monkeypatch.setattr(flash, 'attend', interpreted)
+
+
+@pytest.mark.parametrize('t, cut', [*CUTS, (100, (32, 16, 4, 2))])
+def test_equals_xla(t, cut):
+  with mesh_of():
+    y, gradient = with_gradients(functools.partial(interpreted, cut=cut), qkv(t))
+    want, wanted = with_gradients(functools.partial(attention, kernel='xla', rate=0.0, keys=None), qkv(t))
+  np.testing.assert_allclose(y, want, atol=2e-6)
+  np.testing.assert_allclose(gradient, wanted, atol=3e-5)
+
+
+@pytest.mark.parametrize('t, cut', CUTS)
+def test_equals_the_equation_with_the_same_weights_dropped(t, cut):
+  rate, keys = 0.3, keys_of(2)
+  with mesh_of():
+    kept = flash.mask(keys, rate, 2, t)
+    y, gradient = with_gradients(functools.partial(interpreted, rate=rate, keys=keys, cut=cut), qkv(t))
+    want, wanted = with_gradients(functools.partial(check.attend_with, kept, rate), qkv(t))
+  np.testing.assert_allclose(y, want, atol=2e-6)
+  np.testing.assert_allclose(gradient, wanted, atol=3e-5)
+
+
+def test_bfloat16_is_as_near_to_float32_as_rounding_allows(pallas_here):
+  """What `benchmark check` says of a GPU, too."""
+  with mesh_of():
+    assert max(check.dropped_error(b=1, t=80, h=2, k=64)) < 0.01
+    assert interpreted(*qkv(3, dtype='bfloat16')).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize('h', [4, 3], ids=['heads divided', 'heads whole'])
+def test_a_mesh_drops_the_same_weights_and_sends_nothing(h):
+  rate, keys, t = 0.3, keys_of(4), 20
+  attend = lambda x, keys: with_gradients(functools.partial(interpreted, rate=rate, keys=keys), x)
+  with mesh_of():
+    want = jax.device_get(attend(qkv(t, b=4, h=h), keys))
+    kept = np.asarray(flash.mask(keys, rate, h, t))
+    np.testing.assert_array_equal(flash.mask(keys[2:3], rate, h, t)[0], kept[2])
+    np.testing.assert_array_equal(flash.mask(keys, rate, h, t - 7), kept[..., :t - 7, :t - 7])
+  with mesh_of(data=2, tensor=2):
+    place = sharding.compute(None, 'batch', None, sharding.head_axis(h), None)
+    x, keys = jax.reshard(qkv(t, b=4, h=h), place), jax.reshard(keys, sharding.compute('batch'))
+    program = jax.jit(attend).lower(x, keys).compile()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), program(x, keys), want)
+    assert not any(kind in program.as_text() for kind in hlo.KINDS)
+
+
+@pytest.mark.parametrize('rate', [0.1, 0.5])
+def test_masks_are_as_of_independent_coins(rate):
+  """Of keys as alike as can be: means, products of neighbours and of those further off, within 4.5 sigma."""
+  words = np.array([[0, 0], [0, 1], [1, 0], [2**31, 0]], np.uint32)
+  with mesh_of():
+    kept = np.asarray(flash.mask(jax.random.wrap_key_data(words), rate, 4, 256))
+  coins = (kept - (1 - rate)) / (rate * (1 - rate)) ** 0.5  # of mean 0 and variance 1
+  for axes in itertools.chain.from_iterable(itertools.combinations(range(4), n) for n in (1, 2, 3, 4)):
+    sums = coins.sum(axes) / np.prod([kept.shape[axis] for axis in axes]) ** 0.5
+    assert abs(sums).max() < 4.5 + np.log10(sums.size) / 2  # the largest of so many
+    if sums.size > 100:
+      assert abs(sums.var() - 1) < 4.5 * (3 / sums.size) ** 0.5
+  for steps in itertools.product((0, 1, 2), (0, 1, 2), (-16, -1, 0, 1, 2, 64), (0, 1, 2, 16, 64)):
+    if any(steps):
+      product = (coins * np.roll(coins, steps, (0, 1, 2, 3))).mean()
+      assert abs(product) * kept.size ** 0.5 < 4.5, steps
+
+
+@pytest.mark.parametrize('changes', [
+  {'model.dropout': 0.0}, {'model.remat': 'full', 'train.microbatch_size': 2}],
+  ids=['no dropout', 'dropout, remat, in microbatches'])
+def test_a_model_trains_the_same_on_any_mesh(pallas_here, changes):
+  """Without dropout as with xla; with it, as the model in one piece does on one device."""
+  def gradients(sizes, kernel, changes):
+    config = tiny_config(**{'model.dropout': 0.2, 'model.n_embd': 64, 'train.batch_size': 4, **changes})
+    config.attention.kernel = kernel
+    with mesh_of(**sizes) as mesh:
+      batch = sharding.put(random_batch(config), mesh)
+      state = jax.jit(functools.partial(train.init_state, config))()
+      keys = train.dropout_keys(config, 0)
+      grads = functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config))
+      return jax.device_get(jax.jit(grads)(state.params, batch, keys))
+  dropped = 'model.dropout' not in changes
+  want = gradients({}, 'pallas', {}) if dropped else gradients({}, 'xla', changes)
+  found = gradients(dict(data=2, tensor=2), 'pallas', changes)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-6, rtol=1e-4), found, want)
