@@ -115,6 +115,7 @@ def test_lambada(folder, judge, shared_data, limit, grid):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_lambada_whole(whole, shared_data):
   check_lambada(whole, Judge(whole), shared_data, 0, False)
 
@@ -148,6 +149,7 @@ def test_wikitext2_with_all_protocols(folder, judge, shared_data):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_wikitext2_whole(whole, shared_data):
   found = check_wikitext(whole, Judge(whole), shared_data, 0, (N_CTX,))
   assert found.metrics['words'] == 245_569 and found.metrics['bytes'] == 1_290_590
@@ -185,6 +187,7 @@ def test_winograd(folder, judge, shared_data):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_winograd_whole(whole, shared_data):
   check_winograd(whole, Judge(whole), shared_data, 0)
 
