@@ -36,8 +36,8 @@ def resolve(config, workdir, device=None):
   c, device = config, device or jax.devices()[0]
   if c.model.compute_dtype == 'auto':
     c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
-  if c.model.scan is None:  # docs/speed.md: what a scan copies in and out
-    c.model.scan = device.platform == 'tpu' or c.model.remat == 'full'
+  if c.model.scan is None:
+    c.model.scan = scanned(c.model.remat, device)
   c.model.n_inner = model.inner_width(c.model)
   if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
@@ -49,6 +49,11 @@ def resolve(config, workdir, device=None):
     tokens = 1024 if device.platform == 'cpu' else 8192
     c.eval.batch_size = c.eval.batch_size or jax.device_count() * max(1, tokens // c.model.n_ctx)
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
+
+
+def scanned(remat, device):
+  """Whether layers are better scanned than unrolled: docs/speed.md has what a scan copies in and out."""
+  return device.platform == 'tpu' or remat == 'full'
 
 
 def check(config, device=None):

@@ -30,7 +30,7 @@ def named(name, device=None, **changes):
 def test_work_is_what_the_equation_says(name):
   """Layers, microbatches and chunks of the loss are loops; the attention's square is not all computed."""
   config = named(name, **{'train.batch_size': 2, 'train.microbatch_size': 1, 'train.steps': 1, 'mesh.data': 1,
-                          'mesh.fsdp': 1, 'model.remat': 'none', 'model.dropout': 0.0})
+                          'mesh.fsdp': 1, 'model.remat': 'none', 'model.scan': True, 'model.dropout': 0.0})
   with mesh_of() as mesh:
     counted = hlo.flops(program.compile_step(config, mesh).as_text())
   seq_len = config.data.seq_len

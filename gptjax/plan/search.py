@@ -6,6 +6,7 @@ import sys
 
 from tqdm import tqdm
 
+from gptjax import config as configs
 from gptjax import sharding, telemetry
 from gptjax.model import REMAT, n_params
 from gptjax.plan import estimate
@@ -19,7 +20,7 @@ def search(config, devices, device, few):
   """Plans of the best settings.
 
   Args:
-    config: resolved; its mesh, remat and microbatch are not looked at.
+    config: resolved; its mesh, remat, scan and microbatch are not looked at.
     devices: described ones.
     device: `hardware.Device`, one of them.
     few: how many to compile.
@@ -70,7 +71,8 @@ def candidates(config, devices):
     mesh = {f'mesh.{axis}': size for axis, size in zip(sharding.MESH_AXES, (replica, data, fsdp, tensor))}
     parts = [2**i for i in range(batch.bit_length()) if batch % (2**i * shards) == 0]
     for part, remat in itertools.product(parts, REMAT):
-      yield {**mesh, 'model.remat': remat, 'train.microbatch_size': batch // part}
+      yield {**mesh, 'model.remat': remat, 'model.scan': configs.scanned(remat, devices[0]),
+             'train.microbatch_size': batch // part}
 
 
 def apply(config, settings):
