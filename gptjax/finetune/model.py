@@ -26,6 +26,10 @@ class Adapted(nnx.Module):
     self.base, self.lora = base, lora
 
   @property
+  def w(self):
+    return self.base.w
+
+  @property
   def b(self):
     return self.base.b
 
