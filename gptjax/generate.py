@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import default
-from gptjax import decode, sharding
+from gptjax import cpu, decode, sharding
 from gptjax.data import command
 from gptjax.sampling import Choice, row_keys
 from gptjax.streaming import Text
@@ -219,6 +219,7 @@ def _parser():
 
 def main(arguments):
   flags = vars(_parser().parse_args(arguments))
+  cpu.spare_threads()
   jax.config.update('jax_compilation_cache_dir', os.path.expanduser(default.fields()['compilation_cache']))
   prompts = flags['prompt'] = [*flags['prompt'], *map(_read, flags.pop('prompt_file'))]
   each = flags.get('num_samples', 1)

@@ -10,11 +10,11 @@ from ml_collections import config_flags
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-from gptjax import host_memory
+from gptjax import cpu
 
-host_memory.keep()
+cpu.keep_memory()
 
-import jax  # noqa: E402 (its threads are to find the memory as `keep` left it)
+import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
 
 from gptjax import command_line, errors, hosts  # noqa: E402
 
@@ -49,6 +49,7 @@ def run(config, workdir):
 def main(argv):
   try:
     command_line.read(FLAGS, argv, ('config', 'workdir'), 'see the first lines of README.md')
+    cpu.spare_threads()
     hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     code = run(FLAGS.config, FLAGS.workdir)
     hosts.finish()

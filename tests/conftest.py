@@ -15,7 +15,7 @@ import pytest
 
 from configs import default
 from gptjax import config as configs
-from gptjax import sharding
+from gptjax import cpu, sharding
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
@@ -25,6 +25,7 @@ jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/gptjax/compiled'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+cpu.spare_threads()
 
 
 LONGEST = 'test_resume', 'test_hosts', 'test_prepare', 'test_weights', 'test_step', 'test_sharding'
@@ -117,7 +118,9 @@ def command(corpus, workdir, *flags):
           f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in tiny.items()), *flags]
 
 
-ENVIRONMENT = {**os.environ, 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1', 'JAX_PLATFORMS': 'cpu'}
+# Of processes, which find out by themselves how many threads they need.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != 'PJRT_NPROC'}
+ENVIRONMENT |= {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1', 'JAX_PLATFORMS': 'cpu'}
 
 
 def train(corpus, workdir, *flags, env=None, timeout=120):

@@ -3,9 +3,9 @@
 import sys
 import time
 
-from gptjax import host_memory
+from gptjax import cpu
 
-host_memory.keep()  # as gptjax.main does
+cpu.keep_memory()  # as gptjax.main does
 
 import jax  # noqa: E402
 

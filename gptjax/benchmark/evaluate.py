@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from gptjax import host_memory
+from gptjax import cpu
 from gptjax.benchmark import results
 from gptjax.benchmark.generate import SIZES, make_config
 from gptjax.benchmark.machine import machine
@@ -41,7 +41,7 @@ def texts(data_dir, passages, characters):
 
 def ours(folder, dtype, pairs, text):
   """({task: function that gives the log probability of all}, facts)."""
-  host_memory.keep()
+  cpu.keep_memory()
   import gptjax
   from gptjax.evaluate import language_modelling
   from gptjax.evaluate.subject import prefixed, request, scored, subject

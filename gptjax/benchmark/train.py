@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import host_memory
+from gptjax import cpu
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
@@ -160,7 +160,7 @@ def worker(flags):
   """Answers each number n with what n steps took."""
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
-    host_memory.keep()
+    cpu.keep_memory()
   train, facts = steps_of(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
   return serve(facts, train)
 

@@ -1,0 +1,92 @@
+"""Freed memory stays with the process; devices that one CPU plays have threads to wait for each other in."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from conftest import ENVIRONMENT, ROOT
+
+from gptjax.cpu import ACCELERATORS
+
+PROGRAM = '''
+import resource, sys
+from gptjax import cpu
+if sys.argv[1] == 'keep':
+  cpu.keep_memory()
+import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def use():
+  block = libc.malloc(100 << 20)
+  ctypes.memset(block, 1, 100 << 20)
+  libc.free(block)
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+'''
+
+
+def faults(word):
+  done = subprocess.run([sys.executable, '-c', PROGRAM, word], cwd=ROOT, env=ENVIRONMENT, check=True,
+                        capture_output=True, text=True)
+  return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc alone has what is tested')
+@pytest.mark.skipif(any(map(find_spec, ACCELERATORS)), reason='JAX is installed for more than the CPU')
+def test_a_block_used_twice_is_faulted_in_once():
+  assert faults('leave') > 10, 'glibc gives big blocks back'
+  assert faults('keep') < 10
+
+
+THREADS = '''
+import os, sys
+import jax
+from gptjax import cpu
+if sys.argv[1] == 'spare':
+  cpu.spare_threads()
+jax.devices()
+print(len(os.listdir('/proc/self/task')))
+'''
+
+
+def threads(word, devices, **env):
+  done = subprocess.run([sys.executable, '-c', THREADS, word], cwd=ROOT, check=True, capture_output=True,
+                        text=True, env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': str(devices), **env})
+  return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='threads are counted in /proc')
+def test_each_of_several_devices_has_threads_to_spare():
+  assert threads('spare', 8) >= threads('leave', 8) + 16
+  assert threads('spare', 1) == threads('leave', 1), 'one waits for nobody'
+  assert threads('spare', 8, PJRT_NPROC='9') == threads('leave', 8, PJRT_NPROC='9'), 'the user has said it'
+
+
+STEPS = '''
+import functools, sys
+sys.path[:0] = ['tests']
+import conftest
+import jax
+from finetune.tiny import batch_of, config_of, first_state
+from gptjax import sharding
+from gptjax.finetune import step
+config = config_of(**{'model.dropout': 0.1, 'finetune.train': 'lora'})
+with conftest.mesh_of(data=2, fsdp=2, tensor=2) as mesh:
+  keys = jax.reshard(jax.random.split(jax.random.key(0), 8), sharding.compute('batch'))
+  state, batch = first_state(config, 'choice', 1), sharding.put(batch_of(config, 3), mesh)
+  run = jax.jit(functools.partial(step.loss_and_grads, config=config, numeric=False,
+                                  graphdef=step.graph(config, 'choice', 1)))
+  for _ in range(3000):
+    jax.block_until_ready(run(state, batch, keys))
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_thousands_of_steps_on_eight_devices_do_not_lock_up():
+  env = {**ENVIRONMENT, 'XLA_FLAGS': '--xla_cpu_collective_call_terminate_timeout_seconds=20'}
+  subprocess.run([sys.executable, '-c', STEPS], cwd=ROOT, env=env, check=True)
