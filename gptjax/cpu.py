@@ -5,8 +5,8 @@ blocks back to the kernel at once, which then zeroes every page again, 4 kB at a
 training step. Kept in one heap of huge pages they are touched once.
 
 Where one CPU plays several devices, each waits for the others in a thread, and in several where collectives
-do not depend on each other. XLA has a thread a device: about once in 700 steps all of them wait for one that
-has none, and 40 seconds later XLA ends the process.
+do not depend on each other. XLA has a thread a device: once in some hundred steps all of them wait for one
+that has none, and 40 seconds later XLA ends the process.
 """
 
 import ctypes

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import sharding
+from gptjax.products import turned_on_cpu
 from gptjax.sharding import rows
 
 
@@ -120,8 +121,9 @@ def _chunked_fwd(x, wte, targets, weights, n_vocab):
     exps, share = exps.astype(x.dtype), _weighted(jnp.where(targets >= 0, 1 / sums, 0)[:, None], weights)
     grad_x = share * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
                                 out_sharding=sharding.compute('batch', None))
-    grad_wte += jnp.einsum('nv,nd->vd', exps, (share * x).astype(x.dtype),
-                           preferred_element_type=jnp.float32, out_sharding=partial_sum)
+    x = (share * x).astype(x.dtype)
+    grad = jnp.einsum('nv,nd->vd', exps, x, preferred_element_type=jnp.float32, out_sharding=partial_sum)
+    grad_wte += turned_on_cpu(grad, exps, x)
     return (totals + losses, grad_wte), grad_x
 
   start = _no_losses(targets), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)

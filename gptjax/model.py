@@ -17,6 +17,7 @@ from flax import nnx
 from gptjax import sharding
 from gptjax.attention import attention, dropout, fold_in
 from gptjax.losses import lookup
+from gptjax.products import product
 from gptjax.sharding import merge, rows, split, spread
 
 REMAT = ('none', 'dots', 'full')
@@ -77,14 +78,12 @@ class Projection(nnx.Module):
     The factors of the product are of the weight's dtype (see `products_in`).
     """
     bias = flat(gathered(self.b), self.b.axes)
-    product = functools.partial(jnp.einsum, preferred_element_type=x.dtype)
     if self.turned:
-      y = product('ni,oi->no', x.astype(self.w.dtype), self.w[...])
+      y = jnp.einsum('ni,oi->no', x.astype(self.w.dtype), self.w[...], preferred_element_type=x.dtype)
       place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
       y = jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place)
     else:
-      y = product('ni,i...->n...', x.astype(self.w.dtype), flat(gathered(self.w), self.w.axes),
-                  out_sharding=out_sharding)
+      y = product(x, flat(gathered(self.w), self.w.axes), out_sharding)
     return (y + spread(bias, y)).astype(x.dtype)
 
 

@@ -21,6 +21,7 @@ from jax.sharding import AxisType
 MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
 BATCH_AXES = ('replica', 'data', 'fsdp')
 LATE_AXES = ('replica', 'data')  # over which gradients are summed once a step
+ONE_CHANNEL = ('cpu',)  # platforms on which all collectives of `shard_map` have one channel between them
 
 STORAGE = {'vocab': 'tensor', 'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor'}
 COMPUTE = {'vocab': 'tensor', 'batch': BATCH_AXES, 'heads': 'tensor', 'mlp': 'tensor'}
@@ -168,10 +169,12 @@ def gather(w, *axes):
 
   By name, and shard by shard on a dimension of their own: what `jax.reshard` amounts to, a sum and a cut, the
   TPU's compiler makes a scatter only where the shards are whole tiles (GPT-2 XL's are not); a sum sends twice
-  as much.
+  as much. Where all such collectives have one channel (`ONE_CHANNEL`), two that run at once would take each
+  other's parts: there it is a reshard after all.
   """
   place = _place(w)
-  if 'fsdp' not in place or jax.sharding.get_abstract_mesh().shape['fsdp'] == 1:
+  mesh = jax.sharding.get_abstract_mesh()
+  if 'fsdp' not in place or mesh.shape['fsdp'] == 1 or mesh.abstract_device.platform in ONE_CHANNEL:
     return jax.reshard(w, used(*axes))
   stored, cut = P(*place, reduced=set(LATE_AXES)), place.index('fsdp')
 

@@ -4,12 +4,13 @@ import functools
 import json
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
 
-from gptjax import train
+from gptjax import sharding, train
 from gptjax.plan import hlo, program
 
 SCALARS = 64  # bytes: norms and losses; what is below is no array of the model
@@ -18,9 +19,9 @@ BATCH = {'train.batch_size': 32, 'train.microbatch_size': 32, 'model.n_layer': 3
 
 @functools.cache
 def sent(mesh, changes):
-  """[hlo.Collective] of arrays, not scalars, in the step on this mesh; both arguments as pairs."""
+  """[hlo.Collective] of arrays, not scalars, in an accelerator's step on this mesh; pairs both."""
   config = tiny_config(**{**BATCH, **dict(changes)})
-  with mesh_of(**dict(mesh)) as on:
+  with mock.patch.object(sharding, 'ONE_CHANNEL', ()), mesh_of(**dict(mesh)) as on:
     text = program.compile_step(config, on).as_text()
   kept = [one._replace(sizes=[size for size in one.sizes if size > SCALARS]) for one in hlo.collectives(text)]
   return [one for one in kept if one.sizes]

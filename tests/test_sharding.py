@@ -1,8 +1,11 @@
 """The mesh: the same losses and gradients on any of them, and refusals with the numbers in them."""
 
+import functools
 import itertools
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
@@ -133,3 +136,20 @@ def test_a_model_or_batch_that_the_mesh_cannot_divide_is_refused(changes, sizes,
   config = tiny_config(**changes)
   with mesh_of(**sizes) as mesh, pytest.raises(ValueError, match=field):
     sharding.check(config, mesh)
+
+
+def test_a_weight_is_gathered_the_same_way_on_all_platforms():
+  """By name, as on accelerators, or by a reshard, as where collectives have one channel; gradients too."""
+  rng = np.random.default_rng(0)
+  x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 24), (24, 10)))
+
+  def found(platforms):
+    def loss(w, x):
+      return jnp.sin(jnp.einsum('ni,io->no', x, sharding.gather(w, 'embed', 'mlp'))).sum()
+    with mock.patch.object(sharding, 'ONE_CHANNEL', platforms), mesh_of(fsdp=4, tensor=2) as mesh:
+      stored = jax.device_put(w, jax.NamedSharding(mesh, sharding.storage('embed', 'mlp')))
+      compiled = jax.jit(jax.value_and_grad(loss)).lower(stored, sharding.put(x, mesh)).compile()
+      return jax.device_get(compiled(stored, sharding.put(x, mesh))), compiled.as_text()
+  (one, by_name), (other, by_reshard) = found(()), found(('cpu',))
+  assert 'reduce-scatter' in by_name and 'reduce-scatter' not in by_reshard
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
