@@ -21,7 +21,7 @@ from jax.sharding import AxisType
 MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
 BATCH_AXES = ('replica', 'data', 'fsdp')
 LATE_AXES = ('replica', 'data')  # over which gradients are summed once a step
-ONE_CHANNEL = ('cpu',)  # platforms on which all collectives of `shard_map` have one channel between them
+ONE_CHANNEL = ('cpu',)  # kinds of device where all collectives of `shard_map` have one channel between them
 
 STORAGE = {'vocab': 'tensor', 'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor'}
 COMPUTE = {'vocab': 'tensor', 'batch': BATCH_AXES, 'heads': 'tensor', 'mlp': 'tensor'}
@@ -174,7 +174,7 @@ def gather(w, *axes):
   """
   place = _place(w)
   mesh = jax.sharding.get_abstract_mesh()
-  if 'fsdp' not in place or mesh.shape['fsdp'] == 1 or mesh.abstract_device.platform in ONE_CHANNEL:
+  if 'fsdp' not in place or mesh.shape['fsdp'] == 1 or mesh.abstract_device.device_kind in ONE_CHANNEL:
     return jax.reshard(w, used(*axes))
   stored, cut = P(*place, reduced=set(LATE_AXES)), place.index('fsdp')
 

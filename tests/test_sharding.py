@@ -138,15 +138,15 @@ def test_a_model_or_batch_that_the_mesh_cannot_divide_is_refused(changes, sizes,
     sharding.check(config, mesh)
 
 
-def test_a_weight_is_gathered_the_same_way_on_all_platforms():
+def test_a_weight_is_gathered_the_same_way_on_all_devices():
   """By name, as on accelerators, or by a reshard, as where collectives have one channel; gradients too."""
   rng = np.random.default_rng(0)
   x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 24), (24, 10)))
 
-  def found(platforms):
+  def found(kinds):
     def loss(w, x):
       return jnp.sin(jnp.einsum('ni,io->no', x, sharding.gather(w, 'embed', 'mlp'))).sum()
-    with mock.patch.object(sharding, 'ONE_CHANNEL', platforms), mesh_of(fsdp=4, tensor=2) as mesh:
+    with mock.patch.object(sharding, 'ONE_CHANNEL', kinds), mesh_of(fsdp=4, tensor=2) as mesh:
       stored = jax.device_put(w, jax.NamedSharding(mesh, sharding.storage('embed', 'mlp')))
       compiled = jax.jit(jax.value_and_grad(loss)).lower(stored, sharding.put(x, mesh)).compile()
       return jax.device_get(compiled(stored, sharding.put(x, mesh))), compiled.as_text()
