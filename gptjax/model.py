@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax import sharding
+from gptjax import products, sharding
 from gptjax.attention import attention, dropout, fold_in
 from gptjax.losses import lookup
-from gptjax.products import product
 from gptjax.sharding import merge, rows, split, spread
 
 REMAT = ('none', 'dots', 'full')
@@ -83,7 +82,7 @@ class Projection(nnx.Module):
       place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
       y = jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place)
     else:
-      y = product(x, flat(gathered(self.w), self.w.axes), out_sharding)
+      y = products.product(x, flat(gathered(self.w), self.w.axes), out_sharding)
     return (y + spread(bias, y)).astype(x.dtype)
 
 
@@ -301,8 +300,10 @@ def rematerialized(layer, policy):
   """What the backward pass keeps of a layer: all (`none`), its matmuls (`dots`), nothing (`full`)."""
   if policy == 'none':
     return layer
-  saved = {'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-           'full': jax.checkpoint_policies.nothing_saveable}[policy]
+  policies = jax.checkpoint_policies
+  saved = {'dots': policies.save_from_both_policies(policies.dots_with_no_batch_dims_saveable,
+                                                    policies.save_only_these_names(products.NAME)),
+           'full': policies.nothing_saveable}[policy]
   return jax.checkpoint(layer, policy=saved)
 
 
