@@ -28,7 +28,8 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 cpu.spare_threads()
 
 
-LONGEST = 'test_resume', 'test_hosts', 'test_prepare', 'test_weights', 'test_step', 'test_sharding'
+LONGEST = ('test_resume', 'test_hosts', 'test_prepare_stopped', 'test_prepare_memory', 'test_weights',
+           'test_step', 'test_sharding')
 
 
 def pytest_collection_modifyitems(items):

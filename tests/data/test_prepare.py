@@ -1,51 +1,22 @@
-"""A corpus is what its sources say, byte for byte, however often its making was killed."""
+"""A corpus is what its sources say, byte for byte."""
 
-import errno
 import gzip
 import hashlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 
 import hypothesis
 import numpy as np
 import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
+from prepared import command, contents, make_texts, run, write_jsonl
 
-from gptjax.data import blocks, corpus, encode, files, progress, shards, sources, tokenizers
 from gptjax.data import command as command_module
+from gptjax.data import corpus, encode, files, progress, shards, sources, tokenizers
 from gptjax.data import prepare as prepare_module
-from gptjax.data.prepare import prepare
-
-WORDS = ('the', 'of', 'and', 'river', 'stone', 'walk', 'light', 'house', 'morning', 'yellow')
-
-
-def make_texts(n, seed=0, longest=400):
-  rng = random.Random(seed)
-  return [' '.join(rng.choices(WORDS, k=rng.randint(1, longest))) + f' {i}.\n' for i in range(n)]
-
-
-def write_jsonl(path, texts):
-  path.write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts))
-  return f'jsonl:{path}'
-
-
-def run(source, out, tokenizer='train-bpe:300', **options):
-  options = {'validation_fraction': 0.1, 'clean': '', 'workers': 1, 'tfds_dir': '',
-             'on_error': 'stop', 'progress': False, **options}
-  sources = [source] if isinstance(source, str) else source
-  return prepare(sources, tokenizer, str(out), **options)
-
-
-def contents(folder):
-  """{name: bytes} of all files, hidden ones apart."""
-  return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*'))
-          if path.is_file() and not path.name.startswith('.')}
 
 
 def documents(folder, split):
@@ -166,115 +137,6 @@ def test_all_sources_in_one_corpus_and_any_number_of_workers(tmp_path):
           for n in (1, 2, 3)]
   assert made[0] == made[1] == made[2] and made[0]['splits']['train']['documents'] > 600
   assert contents(tmp_path / 'out1') == contents(tmp_path / 'out2') == contents(tmp_path / 'out3')
-
-
-def command(source, out, *flags):
-  return [sys.executable, '-m', 'gptjax.data.prepare', f'--source={source}', f'--out={out}',
-          '--tokenizer=train-bpe:300', '--validation_fraction=0.1', *flags]
-
-
-KILLED = """
-import sys, time
-from gptjax.data import blocks, prepare, shards
-if __name__ == '__main__':
-  blocks.BLOCK_CHARACTERS = 3000
-  save = shards.save_state
-  def slow_save(folder, state):  # So that there is something to interrupt.
-    time.sleep(float(sys.argv[5]))
-    save(folder, state)
-  shards.save_state = slow_save
-  prepare.prepare([sys.argv[1]], 'train-bpe:300', sys.argv[2], validation_fraction=0.1,
-                  clean=sys.argv[3], workers=int(sys.argv[4]), tfds_dir='', on_error='skip',
-                  clean_without=('short', 'repetition', 'menu') if sys.argv[3] else (),
-                  shard_tokens=3000, commit_seconds=0, progress=False)
-"""
-
-
-@pytest.mark.parametrize('clean', ['', 'webtext'])
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path, clean):
-  lines = [json.dumps({'text': text}) for text in make_texts(600, longest=80) * 2]
-  for i in range(40, 1200, 97):
-    lines[i] = lines[i][:-9]  # A broken line, to be listed once.
-  path = tmp_path / 'a.jsonl'
-  path.write_text('\n'.join(lines))
-  script = tmp_path / 'script.py'
-  script.write_text(KILLED)
-  def start(out, n, pause):
-    return subprocess.Popen(
-      [sys.executable, str(script), f'jsonl:{path}', str(out), clean, str(n), str(pause)],
-      env={**os.environ, 'PYTHONPATH': os.getcwd()})
-  began = time.monotonic()
-  assert start(tmp_path / 'whole', 1, 0).wait() == 0
-  seconds, rng, stages = time.monotonic() - began, random.Random(), set()
-  state = lambda: (tmp_path / 'killed').exists() and json.dumps(shards.load_state(tmp_path / 'killed'))
-  for i in range(5):
-    process, before = start(tmp_path / 'killed', rng.choice([1, 1, 2]), 0.02), state()
-    while i % 2 and state() == before and process.poll() is None:  # every other time it gets on a little
-      time.sleep(0.001)
-    time.sleep(seconds * rng.random() / (4 if i % 2 else 1))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    stages.add(state())
-  assert start(tmp_path / 'killed', 2, 0).wait() == 0
-  assert len(stages - {False, 'null'}) >= 2, stages
-  whole = contents(tmp_path / 'whole')
-  assert whole == contents(tmp_path / 'killed')
-  assert whole['skipped.txt'].count(b'not JSON') == 12
-  manifest = json.loads(whole['manifest.json'])
-  assert manifest['skipped']['not JSON'] == 12
-  assert not clean or manifest['skipped']['webtext exact_duplicate'] > 500
-
-
-def test_stopped_after_every_commit_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
-  """At each commit in turn: what was written after it is lost or half there."""
-  monkeypatch.setattr(blocks, 'BLOCK_CHARACTERS', 2000)
-  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(40))
-  run(source, tmp_path / 'whole', shard_tokens=700, commit_seconds=0)
-  expected, save, rounds = contents(tmp_path / 'whole'), shards.save_state, 0
-
-  class Killed(Exception):
-    pass
-
-  def dying(folder, state):
-    if count[0] == 0:
-      raise Killed
-    count[0] -= 1
-    save(folder, state)
-
-  monkeypatch.setattr(shards, 'save_state', dying)
-  while rounds < 200:
-    count, rounds = [2], rounds + 1
-    try:
-      run(source, tmp_path / 'killed', shard_tokens=700, commit_seconds=0)
-      break
-    except Killed:
-      for path in (tmp_path / 'killed').glob('*.part'):
-        with open(path, 'ab') as file:
-          file.write(b'half a token of rubbish')
-  assert rounds > 5
-  assert contents(tmp_path / 'killed') == expected
-
-
-def test_a_full_disk_is_said_in_one_line_and_gone_on_from(tmp_path, monkeypatch, capsys):
-  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(400))
-  monkeypatch.setattr(blocks, 'BLOCK_CHARACTERS', 20_000)
-  flags = [f'--source={source}', '--tokenizer=train-bpe:300', '--shard_tokens=9000']
-  prepare_module.main([*flags, f'--out={tmp_path}/whole'])
-  write, left = shards.Appended.write, [30]
-  def full(self, data):
-    left[0] -= 1
-    if left[0] < 0:
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    write(self, data)
-  monkeypatch.setattr(shards.Appended, 'write', full)
-  monkeypatch.setattr(sys, 'argv', ['prepare', *flags, f'--out={tmp_path}/full'])
-  with pytest.raises(SystemExit) as ended:
-    command_module.run(prepare_module.main, 'prepare')
-  said = capsys.readouterr().err.splitlines()[-1]
-  assert ended.value.code == 2 and said.startswith('prepare: no space left') and left[0] < 0
-  monkeypatch.setattr(shards.Appended, 'write', write)
-  prepare_module.main([*flags, f'--out={tmp_path}/full'])
-  assert contents(tmp_path / 'full') == contents(tmp_path / 'whole')
 
 
 @pytest.mark.parametrize('out', ['file', 'file/below', '/proc/below'])
@@ -449,113 +311,3 @@ def test_a_refusal_of_the_command_itself_has_no_traceback(tmp_path):
                         text=True, check=False)
   assert done.returncode == 2 and 'Traceback' not in done.stderr
   assert done.stderr.strip().splitlines()[-1].startswith(f'prepare: {tmp_path}/a.jsonl:2: not JSON')
-
-
-WORKING = """
-import os, signal, time
-from gptjax.data import workers
-def make(factor):
-  def function(payload):
-    if payload == 3:
-      os.kill(os.getpid(), signal.SIGKILL)
-    if payload == 7:
-      raise ValueError('seven')
-    time.sleep(0.01 * (payload % 3))
-    return payload * factor
-  return function
-def attempt(items, n):
-  try:
-    print(list(workers.in_order(make, [2], items, n)))
-  except (ValueError, RuntimeError) as error:
-    print(error)
-if __name__ == '__main__':
-  items = [(-i, i) for i in range(10, 40)]
-  attempt(items, 1)
-  attempt(items, 3)
-  attempt([(0, 0), (0, 7)], 2)
-  attempt([(0, 0), (0, 3), *items], 2)
-"""
-
-
-def test_workers_keep_the_order_and_pass_on_errors(tmp_path):
-  (tmp_path / 'script.py').write_text(WORKING)
-  done = subprocess.run([sys.executable, str(tmp_path / 'script.py')], capture_output=True,
-                        text=True, check=True, env={**os.environ, 'PYTHONPATH': os.getcwd()})
-  one, three, wrong, died = done.stdout.splitlines()
-  assert one == three == str([(-i, 2 * i) for i in range(10, 40)])
-  assert wrong == 'seven' and died.startswith('a worker process died (exit code -9)')
-
-
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-  script = tmp_path / 'parent.py'
-  script.write_text('''
-import time
-from gptjax.data import workers
-def make():
-  import os
-  return lambda payload: os.getpid()
-if __name__ == '__main__':
-  for item, pid in workers.in_order(make, (), ((i, i) for i in range(10**9)), 2):
-    print(pid, flush=True)
-''')
-  parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True,
-                            env={**os.environ, 'PYTHONPATH': os.getcwd()})
-  found = {int(parent.stdout.readline()) for _ in range(200)}
-  parent.kill()
-  parent.wait()
-  deadline = time.monotonic() + 20
-  while any(os.path.exists(f'/proc/{pid}') for pid in found):
-    assert time.monotonic() < deadline, found
-    time.sleep(0.05)
-  parent.stdout.close()
-
-
-MEASURED = """
-import resource, sys
-from gptjax.data import prepare
-if __name__ == '__main__':
-  prepare.prepare([sys.argv[1]], sys.argv[2], sys.argv[3], validation_fraction=0.005, clean='',
-                  workers=int(sys.argv[4]), tfds_dir='', on_error='stop', progress=False)
-  print(max(resource.getrusage(who).ru_maxrss for who in (
-    resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
-"""
-
-
-def peak_memory(tmp_path, kind, megabytes, tokenizer, workers):
-  """Bytes that each of the processes of `prepare` may have had at most, on generated text."""
-  block = ''.join(make_texts(2000, longest=300))[:1 << 20]
-  lines = [json.dumps({'text': f'NUMBER {block[j:j + 2048]}'}) + '\n'
-           for j in range(0, len(block), 2048)]
-  whole = block + ' NUMBER\n' if kind == 'text' else ''.join(lines)
-  path, out = tmp_path / f'{megabytes}', tmp_path / f'out{megabytes}'
-  with open(path, 'w') as file:
-    for i in range(megabytes):
-      file.write(whole.replace('NUMBER', str(i)))
-  (tmp_path / 'script.py').write_text(MEASURED)
-  done = subprocess.run([sys.executable, str(tmp_path / 'script.py'), f'{kind}:{path}', tokenizer, str(out),
-                         str(workers)], text=True, capture_output=True, check=True,
-                        env={**os.environ, 'PYTHONPATH': os.getcwd()})
-  assert path.stat().st_size >= megabytes << 20
-  path.unlink()
-  opened = corpus.open_corpus(str(out), 'train', verify=True)
-  held = corpus.open_corpus(str(out), 'validation', verify=True)
-  assert opened.n_bytes > 0.9 * megabytes * (1 << 20)
-  assert 0.003 < held.n_bytes / opened.n_bytes < 0.007
-  return int(done.stdout) * 1024
-
-
-@pytest.mark.parametrize('kind', ['text', 'jsonl'])
-def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
-  tokenizers.train_bpe([' '.join(WORDS)], 290).save(tmp_path / 'tokenizer')
-  small, large = (peak_memory(tmp_path, kind, megabytes, f'{tmp_path}/tokenizer', 1)
-                  for megabytes in (10, 60))
-  assert large < small + (30 << 20), (small, large)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', ['text', 'jsonl'])
-def test_two_gigabytes_in_less_than_one_of_memory(tmp_path, kind, shared_data):
-  """One document of 2 GB, and a million lines; this process and its two workers, added up."""
-  peak = peak_memory(tmp_path, kind, 2048, f'gpt2:{shared_data}/bpe/gpt2', 2)
-  print(f'{3 * peak / 1e6:.0f} MB in three processes at most')
-  assert 3 * peak < 1e9, peak
