@@ -24,9 +24,13 @@ ACTIVATIONS = {'gelu_new': jax.nn.gelu, 'gelu': functools.partial(jax.nn.gelu, a
                'relu': jax.nn.relu, 'silu': jax.nn.silu}
 
 
-# For what costs little arithmetic: the backward pass computes it again from what goes in, and reads no more
-# than that. What lies between would be several times as large, and memory is the slower of a GPU's ceilings.
-again_when_needed = functools.partial(jax.checkpoint, prevent_cse=False)
+def again_when_needed(f, scanned):
+  """f, of what costs little arithmetic, computed again in the backward pass from what goes in.
+
+  What lies between would be several times as large, and memory is the slower of a GPU's ceilings. Within a
+  scan nothing could merge the two; where layers are unrolled, the compiler would, and keep what lies between.
+  """
+  return jax.checkpoint(f, prevent_cse=not scanned)
 
 
 def weight(key, shape, axes, std):
@@ -50,7 +54,7 @@ class LayerNorm(nnx.Module):
   """g (x - mean) / sqrt(variance + epsilon) + b over the last axis, in float32."""
 
   def __init__(self, config):
-    self.epsilon = config.layer_norm_epsilon
+    self.epsilon, self.scanned = config.layer_norm_epsilon, config.scan
     self.g = constant(1, (config.n_embd,), (None,))
     self.b = constant(0, (config.n_embd,), (None,))
 
@@ -60,7 +64,7 @@ class LayerNorm(nnx.Module):
       y = y - y.mean(-1, keepdims=True)
       y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
       return (y * spread(g, y) + spread(b, y)).astype(x.dtype)
-    return again_when_needed(normed)(x, gathered(self.g), gathered(self.b))
+    return again_when_needed(normed, self.scanned)(x, gathered(self.g), gathered(self.b))
 
 
 class Projection(nnx.Module):
@@ -122,14 +126,14 @@ class MLP(nnx.Module):
 
   def __init__(self, key, config, residual_std):
     d, f = config.n_embd, inner_width(config)
-    self.activation = config.activation_function
+    self.activation, self.scanned = config.activation_function, config.scan
     key_in, key_out = jax.random.split(key)
     self.c_fc = Projection(key_in, (d, f), ('embed', 'mlp'), (f,), ('mlp',), config.init_std)
     self.c_proj = Projection(key_out, (f, d), ('mlp', 'embed'), (d,), (None,), residual_std)
 
   def __call__(self, x):
     b, t, _ = x.shape
-    y = again_when_needed(ACTIVATIONS[self.activation])(self.c_fc(rows(x)))
+    y = again_when_needed(ACTIVATIONS[self.activation], self.scanned)(self.c_fc(rows(x)))
     return split(self.c_proj(y, sharding.compute('batch', None)), 0, (b, t))
 
 

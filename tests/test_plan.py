@@ -235,6 +235,19 @@ def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, ke
 
 
 @pytest.mark.plan
+def test_unrolled_layers_leave_no_more_than_the_backward_pass_reads():
+  """GELU and norms are computed again; merged with the first time, they would leave 20 widths a layer."""
+  devices = described('h100:1')
+  def peak(n_layer):
+    config = named('gpt2_small', devices[0], **{
+      'model.n_layer': n_layer, 'model.n_vocab': 1024, 'model.remat': 'none', 'mesh.data': 1, 'mesh.fsdp': 1,
+      'train.batch_size': 32, 'train.microbatch_size': 16})
+    return program.cost(config, sharding.make_mesh(config.mesh, devices))[1].peak
+  width, weights = 16 * 1024 * 768 * 2, 12 * 768**2 * 4  # of activations; of a layer, of its moments, gradients
+  assert (peak(4) - peak(2)) / 2 - 4 * weights <= 17 * width
+
+
+@pytest.mark.plan
 def test_kernels_and_blocks_are_compared():
   devices, device = described('v5e:2x2'), hardware.DEVICES['v5e']
   config = tiny_config(**{'model.n_head': 2, 'model.n_embd': 128, 'model.n_ctx': 256, 'data.seq_len': 256,
