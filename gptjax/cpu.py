@@ -2,7 +2,8 @@
 
 XLA asks for the temporaries of a step anew each step, hundreds of megabytes. By default glibc hands such
 blocks back to the kernel at once, which then zeroes every page again, 4 kB at a time: a tenth of a
-training step. Kept in one heap of huge pages they are touched once.
+training step. Kept in one heap of huge pages they are touched once. Blocks that no longer fit where they
+lay, because something small has settled beside them, take a second place, and a third.
 
 Where one CPU plays several devices, each waits for the others in a thread, and in several where collectives
 do not depend on each other. XLA has a thread a device: once in some hundred steps all of them wait for one
@@ -24,11 +25,13 @@ def keep_memory():
   """Lets this process keep what it frees; call it before JAX starts its threads.
 
   Does nothing where JAX is installed for more than the CPU, unless JAX_PLATFORMS says that it is to use that
-  alone; nor where the C library is not glibc.
+  alone; where the C library is not glibc; or where GLIBC_TUNABLES says `glibc.malloc.hugetlb=1`, with which
+  glibc itself takes huge pages and gives them back: no slower, but a process cannot ask for it once it runs.
   """
   libc = ctypes.CDLL(None)
   elsewhere = os.environ.get('JAX_PLATFORMS') != 'cpu' and any(map(find_spec, ACCELERATORS))
-  if elsewhere or not hasattr(libc, 'gnu_get_libc_version'):
+  huge = 'glibc.malloc.hugetlb' in os.environ.get('GLIBC_TUNABLES', '')
+  if elsewhere or huge or not hasattr(libc, 'gnu_get_libc_version'):
     return
   for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, -1)):
     libc.mallopt(option, value)

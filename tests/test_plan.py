@@ -243,7 +243,7 @@ def test_unrolled_layers_leave_no_more_than_the_backward_pass_reads():
       'model.n_layer': n_layer, 'model.n_vocab': 1024, 'model.remat': 'none', 'mesh.data': 1, 'mesh.fsdp': 1,
       'train.batch_size': 32, 'train.microbatch_size': 16})
     return program.cost(config, sharding.make_mesh(config.mesh, devices))[1].peak
-  width, weights = 16 * 1024 * 768 * 2, 12 * 768**2 * 4  # of activations; of a layer, of its moments, gradients
+  width, weights = 16 * 1024 * 768 * 2, 12 * 768**2 * 4  # of activations; of a layer
   assert (peak(4) - peak(2)) / 2 - 4 * weights <= 17 * width
 
 
