@@ -80,14 +80,14 @@ lookup.defvjp(_lookup_fwd, _lookup_bwd)
 def _exponentials(x, wte, targets, n_vocab):
   """One chunk: exp(logits - max) float32[n, v], their sums [n], and the losses [n]."""
   logits = jnp.einsum('nd,vd->nv', x, wte, preferred_element_type=jnp.float32)
+  pick = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
+  score = jax.vmap(pick)(logits, targets)[:, 0]
   if n_vocab < wte.shape[0]:
     column = jnp.arange(wte.shape[0], out_sharding=sharding.compute('vocab'))
     logits = jnp.where(column < n_vocab, logits, -jnp.inf)
   most = logits.max(-1)
   exps = jnp.exp(logits - most[:, None])
   sums = exps.sum(-1)
-  pick = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
-  score = jax.vmap(pick)(logits, targets)[:, 0]
   return exps, sums, jnp.where(targets >= 0, most - score + jnp.log(sums), 0)
 
 
