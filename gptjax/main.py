@@ -1,5 +1,7 @@
 """The command: python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
+import atexit
+import gc
 import os
 import sys
 
@@ -13,6 +15,11 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 from gptjax import cpu
 
 cpu.keep_memory()
+
+# What is imported and traced stays: to look for garbage in it every 700 objects is a tenth of a start, and to
+# do so once more when Python ends takes a second.
+gc.set_threshold(50_000)
+atexit.register(gc.freeze)
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
 

@@ -64,7 +64,8 @@ class Telemetry:
     self.seconds_before = max((record.get('time/run', 0.0) for record in self.records), default=0.0)
     self.step_seconds = 0.0
     self.file = None
-    self.writer = _tensorboard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
+    self.tensorboard = Path(workdir) / 'tensorboard' if self.active and tensorboard else None
+    self.writer = None  # until there is something to write: it needs TensorFlow, which is being imported
     from tqdm import tqdm  # here: FLOPs are counted without it, too
     self.bar = tqdm(total=steps, unit='step', dynamic_ncols=True, mininterval=0.5,
                     disable=not (self.active and sys.stderr.isatty()))
@@ -105,7 +106,8 @@ class Telemetry:
     self.records.append(record)
     if self.active:
       self.file.write(json.dumps(record) + '\n')
-      if self.writer:
+      if self.tensorboard:
+        self.writer = self.writer or _tensorboard(self.tensorboard)
         self.writer.write_scalars(step, metrics)
 
   def progress(self, step, line):

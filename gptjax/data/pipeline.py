@@ -30,7 +30,7 @@ def batches(make_batch, start, stop, *, prefetch, workers):
   """
   if importlib.util.find_spec('tensorflow') is None:
     return plain_batches(make_batch, start, stop)
-  return _tf_batches(make_batch, start, stop, prefetch, workers)
+  return _soon_tf_batches(make_batch, start, stop, prefetch, workers)
 
 
 def plain_batches(make_batch, start, stop):
@@ -38,10 +38,20 @@ def plain_batches(make_batch, start, stop):
   yield from map(make_batch, range(start, stop))
 
 
-def _tf_batches(make_batch, start, stop, prefetch, workers):
+def _soon_tf_batches(make_batch, start, stop, prefetch, workers):
+  """Those of tf.data, once TensorFlow is imported, which takes seconds; plain ones until then."""
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    importing = thread.submit(tensorflow)
+    while start < stop and not importing.done():
+      yield make_batch(start)
+      start += 1
+  yield from _tf_batches(importing.result(), make_batch, start, stop, prefetch, workers)
+
+
+def _tf_batches(tf, make_batch, start, stop, prefetch, workers):
   if start >= stop:
     return
-  tf, failures = tensorflow(), {}
+  failures = {}
   # TensorFlow must be told what the arrays are before it calls for the first one.
   first = make_batch(start)
   names, dtypes = list(first), [array.dtype for array in first.values()]
@@ -107,6 +117,7 @@ def tensorflow():
   """The tensorflow module, loaded late, quiet, and kept away from the accelerators."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it only announces itself here
+  os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')  # Keras 3, unused here, is a third of the import
   import tensorflow as tf
   if tf.config.list_physical_devices('GPU'):
     tf.config.set_visible_devices([], 'GPU')

@@ -24,6 +24,13 @@ needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec('tensorflow') is 
                                       reason='needs TensorFlow')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def imported():
+  """Until TensorFlow is there, batches are plain ones."""
+  if importlib.util.find_spec('tensorflow'):
+    pipeline.tensorflow()
+
+
 @pytest.fixture(scope='module')
 def make_batch(tmp_path_factory):
   folder = write_corpus(tmp_path_factory.mktemp('c'), random_documents(0, 300), shard_tokens=333)
@@ -53,6 +60,23 @@ def test_starting_at_step_3_gives_the_fourth_batch(make_batch, batches):
   assert len(late) == 6 and all(same(a, b) for a, b in zip(whole[3:], late, strict=True))
   assert same(next(batches(make_batch, 10**9, 10**9 + 5)), make_batch(10**9))
   assert list(batches(make_batch, 5, 5)) == []
+
+
+@needs_tensorflow
+def test_batches_come_while_tensorflow_is_imported_and_from_it_after(make_batch, monkeypatch):
+  there, tf, makers = threading.Event(), pipeline.tensorflow(), []
+  monkeypatch.setattr(pipeline, 'tensorflow', lambda: there.wait(10) and tf)
+  def noted(step):
+    makers.append(threading.get_ident())
+    return make_batch(step)
+  batches = pipeline.batches(noted, 3, 40, prefetch=2, workers=2)
+  got = [next(batches) for _ in range(5)]
+  assert set(makers) == {threading.get_ident()}
+  there.set()
+  time.sleep(0.2)
+  got += batches
+  assert len(got) == 37 and all(same(batch, make_batch(3 + i)) for i, batch in enumerate(got))
+  assert threading.get_ident() not in makers[-20:]
 
 
 @needs_tensorflow
@@ -199,8 +223,6 @@ def test_tensorflow_is_loaded_late_and_says_nothing():
   done = subprocess.run([sys.executable, '-c', QUIET], capture_output=True, text=True, check=False,
                         cwd=Path(__file__).parents[2])
   assert (done.returncode, done.stderr, done.stdout) == (2, 'one line\n', '')
-
-
 
 
 @pytest.mark.slow
