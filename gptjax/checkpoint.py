@@ -106,7 +106,8 @@ class Checkpoints:
       # On CPUs Orbax reads arrays where they lie; a step that overwrites them would wait for that.
       held = state
       if jax.default_backend() == 'cpu':
-        held = self.copied = self.copy(state, self.copied or jax.tree.map(jnp.zeros_like, state))
+        self.copied = self.copied or jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state))(state)
+        held = self.copied = self.copy(state, self.copied)
       # What this thread starts, later steps wait for; but programs of several devices need one order.
       later = held is not state and jax.device_count() == 1
       state_digests = None if later else self._write(folder, held)

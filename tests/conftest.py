@@ -1,6 +1,7 @@
 """Shared by all tests: eight CPU devices, strict rules for JAX, tiny configs, real data."""
 
 import contextlib
+import gc
 import os
 import random
 import subprocess
@@ -19,6 +20,7 @@ from gptjax import cpu, sharding
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
+gc.set_threshold(50_000)  # as `gptjax.main` does
 jax.config.update('jax_num_cpu_devices', 8)
 # Small programs, compiled by the hundred: a third of the time, the same arithmetic.
 jax.config.update('jax_disable_most_optimizations', True)
@@ -118,7 +120,7 @@ def command(corpus, workdir, *flags):
           'model.n_head': 4, 'model.n_embd': 32, 'model.n_ctx': 24, 'model.n_vocab': 290,
           'model.dropout': 0.1, 'train.steps': 30, 'train.batch_size': 8,
           'train.microbatch_size': 4, 'eval.every_steps': 10, 'checkpoint.every_steps': 5,
-          'log.every_steps': 1, 'log.sample_tokens': 5, 'log.tensorboard': False}
+          'log.every_steps': 1, 'log.sample_tokens': 0, 'log.tensorboard': False}
   return [sys.executable, '-m', 'gptjax.main', '--config=configs/quickstart.py',
           f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in tiny.items()), *flags]
 
@@ -126,6 +128,7 @@ def command(corpus, workdir, *flags):
 # Of processes, which find out by themselves how many threads they need.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != 'PJRT_NPROC'}
 ENVIRONMENT |= {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1', 'JAX_PLATFORMS': 'cpu'}
+ENVIRONMENT['TF_USE_LEGACY_KERAS'] = '1'  # TensorFlow without Keras, which TensorBoard alone needs
 
 
 def train(corpus, workdir, *flags, env=None, timeout=120):

@@ -47,8 +47,10 @@ def test_missing_flags_are_named(given):
 
 def test_a_profile_of_the_steps_asked_for(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path, '--config.train.steps=4', '--config.log.profile_steps=(1, 3)',
-               '--config.log.tensorboard=True')
+               '--config.log.tensorboard=True', '--config.log.sample_tokens=5',
+               env={'TF_USE_LEGACY_KERAS': '0'})
   assert done.returncode == 0, done.stderr
+  assert 'sample, the longest of' in done.stderr
   assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
   assert list((tmp_path / 'tensorboard').glob('events.out.tfevents.*'))
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]

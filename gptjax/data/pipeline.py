@@ -117,7 +117,6 @@ def tensorflow():
   """The tensorflow module, loaded late, quiet, and kept away from the accelerators."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it only announces itself here
-  os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')  # Keras 3, unused here, is a third of the import
   import tensorflow as tf
   if tf.config.list_physical_devices('GPU'):
     tf.config.set_visible_devices([], 'GPU')
