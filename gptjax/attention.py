@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import kernels
+from gptjax.errors import InputError
 
 KERNELS = ('auto', 'xla', 'cudnn', 'splash', 'pallas')
 
@@ -19,9 +20,9 @@ def check(config, device):
   """
   kernel = config.attention.kernel
   if kernel not in KERNELS:
-    raise ValueError(f'config.attention.kernel = {kernel!r} is not one of {", ".join(KERNELS)}')
+    raise InputError(f'config.attention.kernel = {kernel!r} is not one of {", ".join(KERNELS)}')
   if kernel in KERNELS[2:] and (why := kernels.obstacle(kernel, config, device)):
-    raise ValueError(f'config.attention.kernel = {kernel} {why}')
+    raise InputError(f'config.attention.kernel = {kernel} {why}')
 
 
 def dropout(x, rate, keys):
@@ -65,7 +66,7 @@ def attention(q, k, v, *, kernel, rate, keys):
     return flash.attend(q, k, v, rate=rate, keys=keys)
   if kernel != 'xla':
     if rate and keys is not None:
-      raise ValueError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use another')
+      raise InputError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use another')
     return {'cudnn': kernels.cudnn, 'splash': kernels.splash}[kernel](q, k, v)
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   size = -(-q.shape[2] // BLOCKS)

@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gptjax import atomic, hosts
+from gptjax.errors import InputError
 
 STATE, MANIFEST, SAVING = 'state', 'manifest.json', 'saving'
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
@@ -172,7 +173,7 @@ class Checkpoints:
     full = getattr(error, 'errno', None) == errno.ENOSPC or any(
       words in str(error) for words in ('No space left', 'ENOSPC', 'Disk quota'))
     if full:
-      raise ValueError(self._full('')) from error
+      raise InputError(self._full('')) from error
     raise error
 
   def _check_room(self, state):
@@ -184,7 +185,7 @@ class Checkpoints:
     self.folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(self.folder).free
     if free < needed:
-      raise ValueError(self._full(f' (a checkpoint takes {needed:,} bytes, {free:,} are left)'))
+      raise InputError(self._full(f' (a checkpoint takes {needed:,} bytes, {free:,} are left)'))
 
   def _full(self, detail):
     return (f'no space left on the disk of {self.folder} while saving{detail}: free some and start again; '
@@ -261,7 +262,7 @@ def restore(folder, abstract_state, say):
       return state, manifest
     hosts.told(lambda: _damaged(path, 'an array differs from its digest', say))
   if found:
-    raise ValueError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
+    raise InputError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
                      'start in another workdir')
   return None
 
@@ -326,7 +327,7 @@ def load_weights(path, manifest, abstract_params):
     found = _restore_part(orbax, path, want, asked)
   for name, entry in described(found, jax.jit(digests)(found)).items():
     if entry != arrays[name]:
-      raise ValueError(f'{path}: {name} differs from its digest: take another checkpoint')
+      raise InputError(f'{path}: {name} differs from its digest: take another checkpoint')
   return found['params']
 
 
@@ -354,7 +355,7 @@ def _check_arrays(path, arrays, abstract):
   have = {name: entry[:2] for name, entry in arrays.items()}
   for name in sorted(want.keys() | have.keys()):
     if want.get(name) != have.get(name):
-      raise ValueError(f'{path}: {name} is {have.get(name, "absent")} in the checkpoint and '
+      raise InputError(f'{path}: {name} is {have.get(name, "absent")} in the checkpoint and '
                        f'{want.get(name, "absent")} in the config')
 
 

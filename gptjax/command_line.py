@@ -2,6 +2,8 @@
 
 from absl import flags
 
+from gptjax.errors import InputError
+
 
 def read(known, argv, needed, example):
   """Reads absl's flags, the fields of the config among them.
@@ -19,11 +21,11 @@ def read(known, argv, needed, example):
     rest = known(argv)
   except (AttributeError, KeyError) as error:
     from gptjax.config import unknown_field
-    raise ValueError(unknown_field(argv) or str(error)) from None
+    raise InputError(unknown_field(argv) or str(error)) from None
   except (flags.Error, TypeError, OSError) as error:
-    raise ValueError(' '.join(str(error.args[0] if error.args else error).split())) from None
+    raise InputError(' '.join(str(error.args[0] if error.args else error).split())) from None
   if len(rest) > 1:
-    raise ValueError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')
+    raise InputError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')
   for name in needed:
     if not known[name].value:
-      raise ValueError(f'--{name} is missing: {example}')
+      raise InputError(f'--{name} is missing: {example}')

@@ -4,6 +4,8 @@ They go to the compiler of the training step alone, not through XLA_FLAGS: there
 not know ends the process before Python can say so. Only names that jax 0.10 and 0.11 both know stand here.
 """
 
+from gptjax.errors import InputError
+
 LAYERS = 128 << 20  # bytes: collectives of several layers of the larger models become one
 
 # The kind of device that a preset is for, and its options.
@@ -27,10 +29,10 @@ PRESETS = {
 def check(preset, platform):
   """Refuses a preset that does not exist, or is for devices of another platform (ValueError)."""
   if preset not in PRESETS:
-    raise ValueError(f'config.xla_preset = {preset!r} is not one of {", ".join(PRESETS)}')
+    raise InputError(f'config.xla_preset = {preset!r} is not one of {", ".join(PRESETS)}')
   kind, _ = PRESETS[preset]
   if kind not in (None, platform):
-    raise ValueError(f'config.xla_preset = {preset!r} is for a {kind}, not for a {platform}: use none')
+    raise InputError(f'config.xla_preset = {preset!r} is for a {kind}, not for a {platform}: use none')
 
 
 def options(preset):

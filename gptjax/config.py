@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 
 import gptjax
-from configs import default
-from gptjax import atomic, attention, compiler, kernels, model, optimizer
+from gptjax import atomic, attention, compiler, defaults, kernels, model, optimizer
+from gptjax.errors import InputError
 
 JOBS = ('pretrain', 'finetune', 'evaluate')
 
@@ -74,10 +74,10 @@ def check(config, device=None):
       ('optimizer.name', c.optimizer.name, optimizer.OPTIMIZERS),
       ('optimizer.schedule', c.optimizer.schedule, optimizer.SCHEDULES)):
     if value not in allowed:
-      raise ValueError(f'config.{field} = {value!r} is not one of {", ".join(allowed)}')
+      raise InputError(f'config.{field} = {value!r} is not one of {", ".join(allowed)}')
   for field, value in flat(c).items():
     if value is None:
-      raise ValueError(f'config.{field} has no value: give one')
+      raise InputError(f'config.{field} has no value: give one')
   for field in ('model.n_layer', 'model.n_head', 'model.n_embd', 'model.n_ctx', 'model.n_vocab',
                 'model.n_inner', 'model.pad_vocab_to', 'train.batch_size', 'train.microbatch_size',
                 'data.seq_len', 'data.prefetch', 'eval.batch_size', 'log.every_steps', 'checkpoint.keep',
@@ -136,8 +136,8 @@ def _check_rewind(c):
 
 
 def unknown_field(arguments):
-  """Names the first --config.FIELD that `configs/default.py` has not, and the nearest; '': all are known."""
-  fields = list(flat(default.get_config()))
+  """Names the first --config.FIELD that `gptjax/defaults.py` has not, and the nearest; '': all are known."""
+  fields = list(flat(defaults.get_config()))
   for argument in arguments:
     name = argument.partition('=')[0].lstrip('-').removeprefix('config.')
     if argument.lstrip('-').startswith('config.') and name not in fields:
@@ -148,7 +148,7 @@ def unknown_field(arguments):
 
 def _require(holds, message):
   if not holds:
-    raise ValueError(message)
+    raise InputError(message)
 
 
 def flat(config):
@@ -209,17 +209,17 @@ def _same_run(path, config, corpus_digest):
     stored = json.loads(path.read_text())
     before, digest = flat(stored['config']), stored['corpus_digest']
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise ValueError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
+    raise InputError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
   now = flat(config)
   for field in sorted(before.keys() | now.keys()):
     same = before.get(field) == now.get(field)
     other_weights = field == 'init_from' and config.job == 'finetune'
     if not same and (other_weights or not field.startswith(MAY_CHANGE)):
-      raise ValueError(
+      raise InputError(
         f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
         f'{now.get(field)!r}: use another workdir, or the same value')
   if digest != corpus_digest:
-    raise ValueError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
+    raise InputError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
                      f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
 
 
@@ -231,4 +231,4 @@ def make_workdir(workdir):
     probe.touch()
     probe.unlink()
   except OSError as error:
-    raise ValueError(f'workdir {workdir} is not writable ({error.strerror}): use another') from None
+    raise InputError(f'workdir {workdir} is not writable ({error.strerror}): use another') from None

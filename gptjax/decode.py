@@ -25,6 +25,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import attention, attention_to
+from gptjax.errors import InputError
 from gptjax.model import GPT, Block, flat, gathered, in_dtype, products_in, projections, unrolled
 from gptjax.sampling import draw
 
@@ -54,7 +55,7 @@ def ready(model):
   CPU, matrices lie as [out, in], which it reads a tenth faster. Given such a model, the model itself.
   """
   if not isinstance(model, GPT):
-    raise ValueError('only a Transformer can write or be scored with a cache, not an LSTM')
+    raise InputError('only a Transformer can write or be scored with a cache, not an LSTM')
   if not isinstance(model.h, Block):
     return model
   turn = jax.default_backend() == 'cpu' and jax.sharding.get_abstract_mesh().size == 1

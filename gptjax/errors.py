@@ -1,10 +1,15 @@
 """What an error means to whoever started the run: a line of plain words and an exit code, or a bug."""
 
 import errno
-import traceback
-from pathlib import Path
 
 BAD_INPUT, BUG = 2, 1  # exit codes
+
+
+class InputError(ValueError):
+  """What a user can cause and mend: one line that says what is wrong, with the value, and what to do.
+
+  Commands print the line and exit with 2. Every other exception is a bug: its traceback, and exit code 1.
+  """
 
 
 def in_words(error, workdir):
@@ -14,15 +19,9 @@ def in_words(error, workdir):
     error: an exception that has been raised.
     workdir: of the run, for the message of a full disk.
   """
-  if isinstance(error, ValueError) and is_ours(error):
+  if isinstance(error, InputError):
     return str(error), BAD_INPUT
   if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
     return (f'no space left on the disk of {workdir}: free some and start again; the newest checkpoint is '
             'good', BAD_INPUT)
   return None
-
-
-def is_ours(error):
-  """Whether a ValueError was raised by gptjax; one from a library is a bug, and shows its trace."""
-  origin = traceback.extract_tb(error.__traceback__)[-1].filename
-  return Path(origin).is_relative_to(Path(__file__).parent)

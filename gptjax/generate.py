@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from configs import default
-from gptjax import cpu, decode, sharding
+from gptjax import cpu, decode, defaults, sharding
 from gptjax.data import command
+from gptjax.errors import InputError
 from gptjax.sampling import Choice, row_keys
 from gptjax.streaming import Text
 
@@ -64,7 +64,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     source = pretrained.load(source)
   model, tokenizer = source
   if tokenizer is None:
-    raise ValueError('no tokenizer lies with the weights: put its files beside them')
+    raise InputError('no tokenizer lies with the weights: put its files beside them')
   if top_k is None and top_p is None and not prompts:
     top_k = PAPER_TOP_K
   choice = Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
@@ -81,38 +81,38 @@ def check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, sto
   """Refuses options out of their range (ValueError)."""
   for name, value in (('num_samples', num_samples), ('max_tokens', max_tokens), ('batch_size', batch_size)):
     if value < 1:
-      raise ValueError(f'{name} = {value}: it must be at least 1')
+      raise InputError(f'{name} = {value}: it must be at least 1')
   if temperature and not 1e-6 <= temperature < math.inf:
-    raise ValueError(f'temperature = {temperature}: it must be 0 (the likeliest token), or from 1e-6 on')
+    raise InputError(f'temperature = {temperature}: it must be 0 (the likeliest token), or from 1e-6 on')
   if top_k is not None and top_k < 0:
-    raise ValueError(f'top_k = {top_k}: it must be positive, or 0 for all tokens')
+    raise InputError(f'top_k = {top_k}: it must be positive, or 0 for all tokens')
   if top_p is not None and not 0 < top_p <= 1:
-    raise ValueError(f'top_p = {top_p}: it must be above 0 and at most 1; for the likeliest token alone '
+    raise InputError(f'top_p = {top_p}: it must be above 0 and at most 1; for the likeliest token alone '
                      'set temperature = 0')
   if not 0 <= seed < 2**32:
-    raise ValueError(f'seed = {seed}: it must be from 0 to 2^32 - 1')
+    raise InputError(f'seed = {seed}: it must be from 0 to 2^32 - 1')
   if on_full not in ON_FULL:
-    raise ValueError(f'on_full = {on_full!r} is not one of {", ".join(ON_FULL)}')
+    raise InputError(f'on_full = {on_full!r} is not one of {", ".join(ON_FULL)}')
   if '' in stop:
-    raise ValueError('a stop string is empty: leave it out')
+    raise InputError('a stop string is empty: leave it out')
   if '' in prompts:
-    raise ValueError('a prompt is empty: leave it out for a text that begins after the end-of-text token')
+    raise InputError('a prompt is empty: leave it out for a text that begins after the end-of-text token')
 
 
 def encoded(prompts, tokenizer, n_ctx):
   """[int32[p] tokens of each prompt]; without any, the end-of-text token (ValueError if that cannot be)."""
   if not prompts:
     if tokenizer.end_of_text is None:
-      raise ValueError(f'the tokenizer {tokenizer.name} has no end-of-text token to begin with: give a '
+      raise InputError(f'the tokenizer {tokenizer.name} has no end-of-text token to begin with: give a '
                        'prompt')
     return [np.array([tokenizer.end_of_text], np.int32)]
   found = [tokenizer.encode(prompt) for prompt in prompts]
   for prompt, ids in zip(prompts, found):
     if not len(ids):
-      raise ValueError(f'the prompt {prompt!r} is empty: the tokenizer {tokenizer.name} makes no '
+      raise InputError(f'the prompt {prompt!r} is empty: the tokenizer {tokenizer.name} makes no '
                        'tokens of it')
     if len(ids) > n_ctx:
-      raise ValueError(f'a prompt of {len(ids)} tokens is longer than the context of {n_ctx}: shorten it '
+      raise InputError(f'a prompt of {len(ids)} tokens is longer than the context of {n_ctx}: shorten it '
                        f'({prompt[:30]!r}...)')
   return found
 
@@ -165,7 +165,7 @@ def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, so
     for i in np.flatnonzero(going):
       text, mine = texts[rows[i]], new[i, :room[i] - written].tolist()
       if -1 in mine:
-        raise ValueError('the model gives logits that are not numbers: its weights are damaged')
+        raise InputError('the model gives logits that are not numbers: its weights are damaged')
       last = written + len(mine) == room[i]
       hear(rows[i], mine, '' if not last else 'length' if text.left == len(mine) else full)
       going[i] = not (last or text.ended)
@@ -192,7 +192,7 @@ def _read(path):
   try:
     return Path(path).read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:
-    raise ValueError(f'{path}: {getattr(error, "strerror", None) or "not UTF-8 text"}') from None
+    raise InputError(f'{path}: {getattr(error, "strerror", None) or "not UTF-8 text"}') from None
 
 
 def _parser():
@@ -220,7 +220,7 @@ def _parser():
 def main(arguments):
   flags = vars(_parser().parse_args(arguments))
   cpu.spare_threads()
-  jax.config.update('jax_compilation_cache_dir', os.path.expanduser(default.fields()['compilation_cache']))
+  jax.config.update('jax_compilation_cache_dir', os.path.expanduser(defaults.fields()['compilation_cache']))
   prompts = flags['prompt'] = [*flags['prompt'], *map(_read, flags.pop('prompt_file'))]
   each = flags.get('num_samples', 1)
   alone, shown, full = len(prompts) <= 1 and each == 1, list(prompts), 0

@@ -25,6 +25,7 @@ import jax
 from jax._src import clusters, distributed
 
 from gptjax import errors, lobby
+from gptjax.errors import InputError
 
 START_LIMIT = 60        # seconds for all processes to be there
 LIMIT = 600             # seconds for what takes process 0 a moment
@@ -66,10 +67,10 @@ def start(coordinator=None, num_processes=None, process_id=None):
   address, n, me, local_devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
     *given, None, None, START_LIMIT)
   if None in (address, n, me):
-    raise ValueError('--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together: this '
+    raise InputError('--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together: this '
                      'machine does not say what is missing')
   if not 0 <= me < n:
-    raise ValueError(f'--process_id={me} must be from 0 to --num_processes - 1 = {n - 1}')
+    raise InputError(f'--process_id={me} must be from 0 to --num_processes - 1 = {n - 1}')
   if n == 1:
     return
   names, bind = lobby.meet(address, n, me, START_LIMIT)
@@ -120,7 +121,7 @@ def told(work, limit=LIMIT):
   except jax.errors.JaxRuntimeError as error:
     if 'DEADLINE' not in str(error):
       raise
-    raise ValueError(f'{called(0)} has not come to the same point within {limit:.0f} s') from None
+    raise InputError(f'{called(0)} has not come to the same point within {limit:.0f} s') from None
 
 
 def barrier(name, limit=LIMIT):
@@ -135,7 +136,7 @@ def barrier(name, limit=LIMIT):
   _client().key_value_set(f'{there}{_me()}', '')
   absent = _absent(there, limit)
   if absent or time.monotonic() > deadline:
-    raise ValueError(f'{" and ".join(map(called, absent))} did not come to "{name}" within {limit:.0f} s')
+    raise InputError(f'{" and ".join(map(called, absent))} did not come to "{name}" within {limit:.0f} s')
 
 
 def compare(facts):
@@ -153,7 +154,7 @@ def compare(facts):
   me = _me()
   for field in sorted(first.keys() | mine.keys()):
     if first.get(field) != mine.get(field):
-      raise ValueError(f'{field} is {mine.get(field)!r} in {called(me)}, but {first.get(field)!r} in '
+      raise InputError(f'{field} is {mine.get(field)!r} in {called(me)}, but {first.get(field)!r} in '
                        f'{called(0)}: all processes need the same')
   barrier(f'compare {next(_calls)}', START_LIMIT)
 

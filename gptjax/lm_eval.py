@@ -17,6 +17,7 @@ from lm_eval.api.registry import register_model
 import gptjax
 from gptjax import decode, generate, sharding
 from gptjax.data import command
+from gptjax.errors import InputError
 from gptjax.evaluate import scoring
 from gptjax.sampling import Choice
 from gptjax.streaming import Text
@@ -47,7 +48,7 @@ class HarnessModel(TemplateLM):
     del device, max_batch_size
     model, self._tokenizer = source if isinstance(source, tuple) else gptjax.load(source)
     if self._tokenizer is None:
-      raise ValueError('no tokenizer lies with the weights: put its files beside them')
+      raise InputError('no tokenizer lies with the weights: put its files beside them')
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.ready(model)
     self.batch_size, self._seed = int(batch_size), int(seed)
@@ -67,7 +68,7 @@ class HarnessModel(TemplateLM):
   @property
   def eot_token_id(self):
     if self._tokenizer.end_of_text is None:
-      raise ValueError(f'the tokenizer {self._tokenizer.name} has no end-of-text token, after which a text '
+      raise InputError(f'the tokenizer {self._tokenizer.name} has no end-of-text token, after which a text '
                        'without a context is scored')
     return self._tokenizer.end_of_text
 
@@ -91,7 +92,7 @@ class HarnessModel(TemplateLM):
   def _asked(self, before, wanted):
     n_ctx = self._model.n_ctx
     if not 1 <= len(wanted) <= n_ctx:
-      raise ValueError(f'a continuation of {len(wanted)} tokens cannot be scored in a context of {n_ctx}')
+      raise InputError(f'a continuation of {len(wanted)} tokens cannot be scored in a context of {n_ctx}')
     ids = [*before, *wanted][-n_ctx - 1:]
     return scoring.Request(ids, len(ids) - len(wanted))
 
@@ -138,9 +139,9 @@ class HarnessModel(TemplateLM):
     drawn = asked.pop('do_sample', bool(temperature))
     temperature = (1.0 if temperature is None else float(temperature)) if drawn else 0.0
     if asked:
-      raise ValueError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')
+      raise InputError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')
     if not max_tokens < self.max_length:
-      raise ValueError(f'max_gen_toks = {max_tokens} leaves no room for a prompt in a context of '
+      raise InputError(f'max_gen_toks = {max_tokens} leaves no room for a prompt in a context of '
                        f'{self.max_length}: ask for fewer')
     stop = [string for string in ([until] if isinstance(until, str) else until) if string]
     generate.check([], 1, max_tokens, temperature, top_k, top_p, self._seed, stop, 'stop', self.batch_size)

@@ -10,6 +10,8 @@ import os
 import socket
 import time
 
+from gptjax.errors import InputError
+
 GREETING = 'gptjax'
 
 
@@ -30,7 +32,7 @@ def meet(address, n, me, limit):
   """
   host, _, port = address.rpartition(':')
   if not host or not port.isdigit():
-    raise ValueError(f'--coordinator={address} is not HOST:PORT')
+    raise InputError(f'--coordinator={address} is not HOST:PORT')
   deadline = time.monotonic() + limit
   place = _find(address, host.strip('[]'), int(port), deadline)
   if me == 0:
@@ -45,7 +47,7 @@ def _find(address, host, port, deadline):
       return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
       if time.monotonic() > deadline:
-        raise ValueError(f'--coordinator={address}: {host} is not known here ({error.strerror})') from None
+        raise InputError(f'--coordinator={address}: {host} is not known here ({error.strerror})') from None
       time.sleep(0.5)
 
 
@@ -75,7 +77,7 @@ def _receive(address, place, n, deadline, limit):
       with contextlib.suppress(OSError):  # it has gone: JAX's start, or the others, will tell
         guest.sendall(answer.encode())
   if wrong:
-    raise ValueError(wrong)
+    raise InputError(wrong)
   return hosts, bind
 
 
@@ -90,7 +92,7 @@ def _listen(address, place):
     else:
       shown = f'[{host}]' if ':' in host else host or '[::]'
       return server, f'{shown}:{where[1]}'
-  raise ValueError(f'process 0 cannot listen at --coordinator={address} ({trouble}): is another run there? '
+  raise InputError(f'process 0 cannot listen at --coordinator={address} ({trouble}): is another run there? '
                    'Take another port')
 
 
@@ -141,10 +143,10 @@ def _join(address, place, n, me, deadline, limit):
     if answer:
       answer = json.loads(answer)
       if answer['wrong']:
-        raise ValueError(answer['wrong'])
+        raise InputError(answer['wrong'])
       return answer['hosts']
     if time.monotonic() > deadline:
-      raise ValueError(f'process {me} of {n} on {socket.gethostname()} got no answer from process 0 at '
+      raise InputError(f'process {me} of {n} on {socket.gethostname()} got no answer from process 0 at '
                        f'--coordinator={address} within {limit:.0f} s: is it running there, and does a '
                        'firewall let the port through?')
     time.sleep(0.2)

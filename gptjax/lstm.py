@@ -12,6 +12,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.attention import dropout, fold_in
+from gptjax.errors import InputError
 from gptjax.losses import lookup
 from gptjax.model import GPT, Projection, embedding, gathered, inner_width
 from gptjax.sharding import rows, split
@@ -38,7 +39,7 @@ class LSTM(nnx.Module):
     """Activations from which the next token is predicted: [b, t, d] for int32[b, t]; see `GPT.features`."""
     b, t = tokens.shape
     if t > self.n_ctx:
-      raise ValueError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
+      raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     x = dropout(lookup(gathered(self.wte), tokens, ('batch', None)), self.dropout, fold_in(keys, 0))
     cell = sharding.whole(self.cell)
     zeros = jnp.zeros((b, self.units), x.dtype, out_sharding=sharding.compute('batch', None))

@@ -13,6 +13,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from gptjax import cpu
+from gptjax.errors import InputError
 
 cpu.keep_memory()
 
@@ -50,7 +51,7 @@ def run(config, workdir):
   if config.job == 'evaluate':
     from gptjax.evaluate.run import evaluate
     return evaluate(config, workdir)
-  raise ValueError(f'config.job = {config.job!r} is not one of pretrain, finetune, evaluate')
+  raise InputError(f'config.job = {config.job!r} is not one of pretrain, finetune, evaluate')
 
 
 def main(argv):

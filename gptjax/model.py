@@ -16,6 +16,7 @@ from flax import nnx
 
 from gptjax import products, sharding
 from gptjax.attention import attention, dropout, fold_in
+from gptjax.errors import InputError
 from gptjax.losses import lookup
 from gptjax.sharding import merge, rows, split, spread
 
@@ -203,7 +204,7 @@ class GPT(nnx.Module):
     """
     t = tokens.shape[1]
     if t > self.n_ctx:
-      raise ValueError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
+      raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = _split(keys, 2)
     x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
     x += spread(wpe[:t], x) if positions is None else lookup(wpe, positions, ('batch', None))

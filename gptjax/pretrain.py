@@ -18,6 +18,7 @@ from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.data import pipeline
+from gptjax.errors import InputError
 from gptjax.evaluate import suite
 from gptjax.evaluate.during import Tasks
 from gptjax.pretrained import run as weights
@@ -106,7 +107,7 @@ def lay_out(config, workdir, digest, tokenizer):
     return (Path(workdir) / 'config.json').read_text()
   written, path = hosts.told(lay), Path(workdir) / 'config.json'
   if not path.exists() or path.read_text() != written:
-    raise ValueError(f'{path} is not the file that process 0 wrote: --workdir must be a folder that all '
+    raise InputError(f'{path} is not the file that process 0 wrote: --workdir must be a folder that all '
                      'hosts share')
 
 
@@ -160,7 +161,7 @@ def state_to_begin_with(run, source, tell):
   shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   if restored and restored[1]['facts']['corpus_digest'] != run.mixture.digest:
-    raise ValueError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
+    raise InputError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
   if restored:
     return restored[0]
   if source:

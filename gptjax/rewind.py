@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from gptjax import atomic, checkpoint
+from gptjax.errors import InputError
 
 FILE = 'rewinds.json'
 TRIES = 3  # going back to one checkpoint so often has not helped
@@ -64,7 +65,7 @@ def record(config, workdir, spike):
   rewinds, back = read(workdir), config.train.rewind
   to = _checkpoint(Path(workdir) / 'checkpoints', spike.step, back.steps_back)
   if sum(rewind['to'] == to for rewind in standing(rewinds)) >= TRIES:
-    raise ValueError(f'{spike}, and going back to step {to} has not helped {TRIES} times: raise config.train.'
+    raise InputError(f'{spike}, and going back to step {to} has not helped {TRIES} times: raise config.train.'
                      'rewind.skip_batches or .steps_back, or lower config.optimizer.learning_rate')
   earlier = [rewind for rewind in standing(rewinds) if rewind['to'] <= to]
   last_read, first_again = batch_number(rewinds, spike.step - 1), batch_number(earlier, to)

@@ -18,6 +18,8 @@ from jax import P
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType
 
+from gptjax.errors import InputError
+
 MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
 BATCH_AXES = ('replica', 'data', 'fsdp')
 LATE_AXES = ('replica', 'data')  # over which gradients are summed once a step
@@ -41,14 +43,14 @@ def make_mesh(sizes, devices=None):
   shape = {axis: getattr(sizes, axis) for axis in MESH_AXES}
   free = [axis for axis, size in shape.items() if size == -1]
   if len(free) > 1 or any(size < 1 and size != -1 for size in shape.values()):
-    raise ValueError(f'config.mesh {shape}: sizes are positive, and at most one is -1 (the rest)')
+    raise InputError(f'config.mesh {shape}: sizes are positive, and at most one is -1 (the rest)')
   known = 1
   for size in shape.values():
     known *= max(size, 1)
   if free and len(devices) % known == 0:
     shape[free[0]] = len(devices) // known
   elif known != len(devices):
-    raise ValueError(f'config.mesh {shape} takes {known} devices (-1: a multiple of them), '
+    raise InputError(f'config.mesh {shape} takes {known} devices (-1: a multiple of them), '
                      f'but there are {len(devices)}')
   slices, explicit = slice_count(devices), (AxisType.Explicit,) * len(MESH_AXES)
   if slices > 1 and shape['replica'] % slices == 0:  # only gradients cross the network between slices
@@ -89,7 +91,7 @@ def ensure_mesh():
     mesh = single_mesh()
     jax.set_mesh(mesh)
   if mesh.axis_names != MESH_AXES or set(mesh.axis_types) != {AxisType.Explicit}:
-    raise ValueError(f'the mesh that is set has axes {mesh.axis_names}, not Explicit {MESH_AXES}: set one '
+    raise InputError(f'the mesh that is set has axes {mesh.axis_names}, not Explicit {MESH_AXES}: set one '
                      'made by gptjax.sharding.make_mesh')
   return mesh
 
@@ -141,7 +143,7 @@ def head_axis(n_head):
 def _divide(demands):
   for name, value, size, axis in demands:
     if value % size:
-      raise ValueError(f'config.{name} = {value} cannot be divided by config.{axis} = {size}: '
+      raise InputError(f'config.{name} = {value} cannot be divided by config.{axis} = {size}: '
                        'change one of them')
 
 
@@ -306,6 +308,6 @@ def local_rows(batch_size, mesh):
   bounds = sorted({(rows.start or 0, batch_size if rows.stop is None else rows.stop) for rows, in places})
   first, last = bounds[0][0], bounds[-1][1]
   if sum(stop - start for start, stop in bounds) != last - first:
-    raise ValueError(f'config.mesh = {dict(mesh.shape)} gives this process rows of a batch that do not lie '
+    raise InputError(f'config.mesh = {dict(mesh.shape)} gives this process rows of a batch that do not lie '
                      'together: choose sizes that divide the devices of a host, or are multiples of them')
   return slice(first, last)

@@ -14,9 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default
 from gptjax import config as configs
-from gptjax import cpu, sharding
+from gptjax import cpu, defaults, sharding
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
@@ -63,7 +62,7 @@ def shared_data():
 
 def tiny_config(**changes):
   """A resolved config of a two-layer model; changes as {'model.dropout': 0.1, ...}."""
-  config = default.get_config()
+  config = defaults.get_config()
   config.model.update(dict(n_layer=2, n_head=4, n_embd=32, n_ctx=24, n_vocab=61, pad_vocab_to=16,
                            scan=True))
   config.train.update(dict(steps=10, batch_size=8))

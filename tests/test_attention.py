@@ -10,9 +10,8 @@ import pytest
 from conftest import mesh_of, random_batch, tiny_config
 from flax import nnx
 
-from configs import default
 from gptjax import config as configs
-from gptjax import decode, kernels, sharding, train
+from gptjax import decode, defaults, kernels, sharding, train
 from gptjax.attention import attention, dropout
 from gptjax.plan import hlo
 
@@ -63,7 +62,7 @@ TPU = SimpleNamespace(platform='tpu', device_kind='TPU v6 lite')
 
 def config_on(device, **changes):
   """A config as written, resolved for a device that is not here."""
-  config = default.get_config()
+  config = defaults.get_config()
   config.train.steps = 1
   for name, value in changes.items():
     section, _, field = name.rpartition('.')

@@ -176,8 +176,8 @@ def test_every_config_is_one_that_can_run(path):
   ('gpu', 'full', None, True), ('cpu', 'none', None, False), ('tpu', 'none', False, False),
   ('gpu', 'none', True, True)])
 def test_layers_are_scanned_where_that_costs_nothing_or_as_is_said(platform, remat, given, scan):
-  from configs import default
-  config = default.get_config()
+  from gptjax import defaults
+  config = defaults.get_config()
   config.model.update(dict(remat=remat, scan=given, compute_dtype='float32'))
   configs.resolve(config, '', SimpleNamespace(platform=platform, device_kind='one', compute_capability='9.0'))
   assert config.model.scan is scan
@@ -211,8 +211,8 @@ import sys
 for name in ("tensorflow", "tensorflow_datasets", "clu", "ml_collections"):
   sys.modules[name] = None
 import gptjax.train, gptjax.sharding, gptjax.benchmark.train
-from configs import default
-config = default.get_config()
+from gptjax import defaults
+config = defaults.get_config()
 assert config.model.n_layer == 12
 '''
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=ENVIRONMENT, check=True)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from configs import default
+from gptjax import defaults
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
@@ -97,7 +97,7 @@ def reading(corpus, _):
 
   pairs = [(seconds(0), seconds(LATE)) for _ in range(100)]
   return {'pipeline': speed(pipeline.batches(make, 0, N_BATCHES + 1, workers=2,
-                                             prefetch=default.fields()['data']['prefetch'])),
+                                             prefetch=defaults.fields()['data']['prefetch'])),
           'plain': speed(pipeline.plain_batches(make, 0, N_BATCHES + 1)),
           **dict(zip(('first', 'late'), map(statistics.median, zip(*pairs, strict=True)), strict=True))}
 

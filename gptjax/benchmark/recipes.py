@@ -26,8 +26,8 @@ MODEL = dict(n_layer=3, n_head=4, n_embd=128, n_ctx=128, n_vocab=2048, scan=Fals
 
 
 def make_config(flags, recipe, rate, seed):
-  from configs import default
-  config = default.get_config()
+  from gptjax import defaults
+  config = defaults.get_config()
   config.model.update(MODEL)
   config.data.update(dict(corpus=f'{flags.workdir}/corpus', source=flags.source, validation_fraction=0.02,
                           tokenizer=f'train-bpe:{MODEL["n_vocab"]}'))

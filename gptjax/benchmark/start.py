@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
+from gptjax.errors import InputError
 
 WANTED = 15   # seconds, with a warm cache
 LIMIT = 600   # seconds for one start
@@ -41,7 +42,7 @@ def first_step(config, folder, name):
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):
         if process.poll() is not None or time.monotonic() - began > LIMIT:
-          raise ValueError(f'no step after {time.monotonic() - began:.0f} s:\n{said.read_text()[-2000:]}')
+          raise InputError(f'no step after {time.monotonic() - began:.0f} s:\n{said.read_text()[-2000:]}')
         time.sleep(0.01)
       seconds = time.monotonic() - began
     finally:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from gptjax import atomic
+from gptjax.errors import InputError
 
 BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
 END = '<!-- end of the table -->'
@@ -48,7 +49,7 @@ def lines(path):
       yield (row['what'], row['who'], figures, f'{row["ratio"]:.2f} x' if row['ratio'] else '',
              place(found['machine']), found['machine']['date'])
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise ValueError(f'{path} is not a result of gptjax.benchmark ({error!r})') from None
+    raise InputError(f'{path} is not a result of gptjax.benchmark ({error!r})') from None
 
 
 def table(paths):
@@ -62,7 +63,7 @@ def parted(text, path):
   before, begin, rest = text.partition(f'{BEGIN}\n')
   inside, end, after = rest.partition(END)
   if not begin or not end:
-    raise ValueError(f'{path} has no place for the table: put these two lines in it: {BEGIN} {END}')
+    raise InputError(f'{path} has no place for the table: put these two lines in it: {BEGIN} {END}')
   return before + begin, inside, end + after
 
 

@@ -20,6 +20,7 @@ from gptjax import cpu
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.errors import InputError
 
 OURS = 'gptjax'
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
@@ -64,7 +65,7 @@ def make_config(size, batch_size=0, changes=None):
     *sections, last = field.split('.')
     section = functools.reduce(getattr, sections, config)
     if not hasattr(section, last):
-      raise ValueError(f'config.{field} is not a field of configs/default.py')
+      raise InputError(f'config.{field} is not a field of gptjax/defaults.py')
     setattr(section, last, value)
   return config
 

@@ -9,6 +9,8 @@ import statistics
 import subprocess
 import sys
 
+from gptjax.errors import InputError
+
 
 def serve(facts, answer):
   """A worker's side: prints its facts, then for each line of JSON on stdin `answer` of it, as JSON."""
@@ -61,7 +63,7 @@ def _answer(workers, name, said, lost):
   if line:
     return json.loads(line)
   if lost is None:
-    raise ValueError(f'the contender {name} ended early: see its message above')
+    raise InputError(f'the contender {name} ended early: see its message above')
   workers.pop(name).wait()
   with contextlib.suppress(BrokenPipeError):
     process.stdin.close()

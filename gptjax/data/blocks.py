@@ -5,6 +5,7 @@ import itertools
 from typing import NamedTuple
 
 from gptjax.data import clean, sources
+from gptjax.errors import InputError
 
 BLOCK_CHARACTERS = 1 << 20  # a worker gets pieces of documents up to this
 BLOCK_PIECES = 4096         # and of this number
@@ -40,7 +41,7 @@ def read(reading, position):
     found = sources.pieces(reading.units[number], reading.separator, reading.tfds_dir)
     for count, piece in enumerate(itertools.islice(found, skip, None), skip + 1):
       if piece.problem and reading.stop:
-        raise ValueError(f'{piece.place}: {piece.problem.rstrip(".")}; --on_error=skip would leave it out')
+        raise InputError(f'{piece.place}: {piece.problem.rstrip(".")}; --on_error=skip would leave it out')
       documents += piece.start == 0
       yield Position(number, count, documents), piece
     skip = 0

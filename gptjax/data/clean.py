@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.data import tokenizers
+from gptjax.errors import InputError
 
 RECIPES = {'': (), 'webtext': (
   'blocked_domain', 'wikipedia', 'short', 'not_english', 'symbols', 'word_length', 'repetition',
@@ -57,9 +58,9 @@ def recipe(name, without, blocked_domains, wikipedia_titles):
     ValueError: no such recipe, filter or file.
   """
   if name not in RECIPES:
-    raise ValueError(f'clean = {name!r} is not one of {sorted(RECIPES)}')
+    raise InputError(f'clean = {name!r} is not one of {sorted(RECIPES)}')
   if strange := set(without) - set(RECIPES[name]):
-    raise ValueError(f'clean_without: {min(strange)!r} is not a filter of {name!r}, those are '
+    raise InputError(f'clean_without: {min(strange)!r} is not a filter of {name!r}, those are '
                      f'{", ".join(RECIPES[name])}')
   filters = tuple(f for f in RECIPES[name] if f not in without)
   domains = frozenset(line.split()[-1].lower().removeprefix('www.')
@@ -78,7 +79,7 @@ def _lines(path):
   try:
     text = Path(path).read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:
-    raise ValueError(f'{path} cannot be read: {error}') from None
+    raise InputError(f'{path} cannot be read: {error}') from None
   return [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
 
 

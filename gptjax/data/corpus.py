@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax.data import order
+from gptjax.errors import InputError
 
 VERSION = 2
 IGNORED = -1  # a target that is not counted in the loss
@@ -84,7 +85,7 @@ def open_corpus(folder, split, *, verify):
   if verify:
     _verify(root, files, manifest['tokenizer']['n_vocab'])
     if starts[0] != 0 or starts[-1] >= entry['tokens'] or not (starts[1:] >= starts[:-1]).all():
-      raise ValueError(f'{root / entry["index"]["file"]} is not a rising list of positions below '
+      raise InputError(f'{root / entry["index"]["file"]} is not a rising list of positions below '
                        f'{entry["tokens"]}: prepare the corpus again')
   return Corpus(str(folder), split, manifest['content'], manifest['tokenizer'], entry['tokens'],
                 entry['documents'], entry['bytes'], shards, borders, starts)
@@ -98,20 +99,20 @@ def read_manifest(folder):
   """
   path = Path(folder) / 'manifest.json'
   if not path.parent.is_dir():
-    raise ValueError(f'corpus {folder} does not exist: make it with python -m gptjax.data.prepare')
+    raise InputError(f'corpus {folder} does not exist: make it with python -m gptjax.data.prepare')
   try:
     manifest = json.loads(path.read_bytes())
   except FileNotFoundError:
-    raise ValueError(f'{path} does not exist: {folder} is not a corpus, or its preparation was cut '
+    raise InputError(f'{path} does not exist: {folder} is not a corpus, or its preparation was cut '
                      'short; run the same python -m gptjax.data.prepare again') from None
   except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error}): prepare the corpus again') from None
+    raise InputError(f'{path} is not JSON ({error}): prepare the corpus again') from None
   if not isinstance(manifest, dict) or manifest.get('version') != VERSION:
-    raise ValueError(f'{path} is not the manifest of a corpus of version {VERSION}: remove the '
+    raise InputError(f'{path} is not the manifest of a corpus of version {VERSION}: remove the '
                      'folder and prepare the corpus again')
   found = manifest_digest(manifest)
   if manifest.get('digest') != found:
-    raise ValueError(f'{path} has been changed: its digest should be {found[:12]}, it says '
+    raise InputError(f'{path} has been changed: its digest should be {found[:12]}, it says '
                      f'{str(manifest.get("digest"))[:12]}; prepare the corpus again')
   return manifest
 
@@ -144,9 +145,9 @@ def _map(path, dtype, count):
   try:
     found = path.stat().st_size
   except FileNotFoundError:
-    raise ValueError(f'{path} is missing: copy it again, or prepare the corpus again') from None
+    raise InputError(f'{path} is missing: copy it again, or prepare the corpus again') from None
   if found != size:
-    raise ValueError(f'{path} has {found:,} bytes, its manifest says {size:,}: copy it again, or '
+    raise InputError(f'{path} has {found:,} bytes, its manifest says {size:,}: copy it again, or '
                      'prepare the corpus again')
   # A plain array over the map: slices of np.memmap itself cost ten times as much.
   return np.asarray(np.memmap(path, dtype, 'r')) if count else np.empty(0, dtype)
@@ -162,10 +163,10 @@ def _verify(root, files, n_vocab):
         bar.update(len(chunk))
         top = max(top, int(np.frombuffer(chunk, dtype).max()))
     if seen.hexdigest() != file['sha256']:
-      raise ValueError(f'{path} is damaged: its SHA-256 is {seen.hexdigest()[:12]}, its manifest '
+      raise InputError(f'{path} is damaged: its SHA-256 is {seen.hexdigest()[:12]}, its manifest '
                        f'says {file["sha256"][:12]}; copy it again, or prepare the corpus again')
     if dtype != np.dtype('<u8') and top >= n_vocab:
-      raise ValueError(f'{path} holds the token {top}, its tokenizer has {n_vocab}: prepare the '
+      raise InputError(f'{path} holds the token {top}, its tokenizer has {n_vocab}: prepare the '
                        'corpus again')
   size = sum(of.itemsize * count for _, of, count in files)
   with (tqdm(desc=f'verifying {root}', total=size, unit='B', unit_scale=True, dynamic_ncols=True,
@@ -255,7 +256,7 @@ def batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_docum
 def _at_least_one(corpus, seq_len, cross_documents):
   size = n_windows(corpus, seq_len, cross_documents)
   if size < 1:
-    raise ValueError(f'split {corpus.split!r} of corpus {corpus.folder} has {corpus.n_tokens} '
+    raise InputError(f'split {corpus.split!r} of corpus {corpus.folder} has {corpus.n_tokens} '
                      f'tokens, a window of seq_len {seq_len} needs {seq_len + 1}: shorten seq_len '
                      'or prepare more text')
   return size

@@ -16,6 +16,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from gptjax.errors import InputError
+
 PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
 MAX_DOCUMENT = 1 << 26    # bytes of a line of JSON, or between two separators
 CHUNK = 1 << 20           # bytes read at a time
@@ -68,7 +70,7 @@ def _reaching(path):
     yield
   except Exception as error:
     why = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
-    raise ValueError(f'{path} cannot be read: {" ".join(str(why).split())}') from error
+    raise InputError(f'{path} cannot be read: {" ".join(str(why).split())}') from error
 
 
 def open_bytes(path):

@@ -15,6 +15,7 @@ import re
 import numpy as np
 
 from gptjax.data import gpt1_words
+from gptjax.errors import InputError
 
 FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe')
 END = '</w>'      # on the last symbol of a word
@@ -52,7 +53,7 @@ class GPT1:
     except (ValueError, AttributeError, TypeError):
       sound = False
     if not sound:
-      raise ValueError(f'{" and ".join(FILES)} are not those of GPT-1')
+      raise InputError(f'{" and ".join(FILES)} are not those of GPT-1')
     self._ranks = {pair: i for i, pair in enumerate(pairs)}
     self.n_vocab = len(self._ids)
     self._cache = {}

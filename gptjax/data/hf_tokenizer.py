@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.data import gpt1_text, tokenizers
+from gptjax.errors import InputError
 
 JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'
 
@@ -33,7 +34,7 @@ def load_folder(folder):
   if (folder / JSON).exists():
     return Library((folder / JSON).read_bytes(), _read(folder / SETTINGS))
   if found:
-    raise ValueError(f'{folder}: {VOCAB} and {MERGES} are neither GPT-1\'s nor a byte-level BPE in the '
+    raise InputError(f'{folder}: {VOCAB} and {MERGES} are neither GPT-1\'s nor a byte-level BPE in the '
                      f'layout of GPT-2, and there is no {JSON}')
   return None
 
@@ -55,9 +56,9 @@ def _bpe_files(folder):
       return None
     return dict(sorted(vocab.items(), key=lambda entry: entry[1])), merges
   except OSError as error:
-    raise ValueError(f'tokenizer file {error.filename}: {error.strerror}') from None
+    raise InputError(f'tokenizer file {error.filename}: {error.strerror}') from None
   except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise ValueError(f'{folder}: the tokenizer cannot be read ({type(error).__name__}: {error})') from None
+    raise InputError(f'{folder}: the tokenizer cannot be read ({type(error).__name__}: {error})') from None
 
 
 def _plain(whole):
@@ -104,7 +105,7 @@ class Library:
       self.coder = library.Tokenizer.from_str(content.decode())
       end = json.loads(settings).get('eos_token') or tokenizers.END_OF_TEXT
     except Exception as error:  # of no narrower class, in the library
-      raise ValueError(f'{JSON} or {SETTINGS} cannot be read: {error}') from None
+      raise InputError(f'{JSON} or {SETTINGS} cannot be read: {error}') from None
     self.coder.encode_special_tokens = True  # nothing in a text is a special token
     self.coder.no_truncation()
     self.coder.no_padding()
@@ -118,7 +119,7 @@ class Library:
   def encode_part(self, text, first):
     """int32[n] ids of a document; what splits it is unknown, so that it cannot come in parts."""
     if not first:
-      raise ValueError(f'a document is longer than a million characters, which a {JSON} of its own kind '
+      raise InputError(f'a document is longer than a million characters, which a {JSON} of its own kind '
                        'cannot encode in parts: cut it')
     return self.encode(text)
 

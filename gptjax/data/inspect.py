@@ -19,6 +19,7 @@ from gptjax import rewind
 from gptjax.data import command
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
+from gptjax.errors import InputError
 
 BAR = 40  # characters of the longest bar of the histogram
 
@@ -30,18 +31,18 @@ def main(argv):
   if args.workdir:
     _take_from_workdir(args)
   if not args.corpus:
-    raise ValueError('say which corpus: its folder, or --workdir of a run')
+    raise InputError('say which corpus: its folder, or --workdir of a run')
   if len(args.corpus) > 1 and (args.step is None or not args.workdir):
-    raise ValueError(f'name one of {" ".join(args.corpus)}: several are for --step, and --workdir of the run '
+    raise InputError(f'name one of {" ".join(args.corpus)}: several are for --step, and --workdir of the run '
                      'that read them')
   if args.tokens < 1:
-    raise ValueError(f'--tokens={args.tokens}: show one at least')
+    raise InputError(f'--tokens={args.tokens}: show one at least')
   if args.step is not None and args.split != 'train':
-    raise ValueError('--step shows what training read, the split train: leave --split out')
+    raise InputError('--step shows what training read, the split train: leave --split out')
   if args.step is not None:
     mixture = mixtures.open_mixture(args.corpus, args.weights, verify=False)
     if args.digest not in (None, mixture.digest):
-      raise ValueError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read (digest '
+      raise InputError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read (digest '
                        f'{mixture.digest[:12]}, not {args.digest[:12]}): name the corpora that it read')
     show_batch(mixture, args.step, args.rewinds, args.batch_size, args.seq_len, args.seed,
                args.cross_documents, args.row, args.tokens)
@@ -88,12 +89,12 @@ def _take_from_workdir(args):
              'cross_documents': config['data']['cross_documents'],
              'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
   except FileNotFoundError:
-    raise ValueError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
+    raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
   except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f'{path} is not the config.json of a run ({error!r})') from None
+    raise InputError(f'{path} is not the config.json of a run ({error!r})') from None
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
-    raise ValueError(f'the run in {args.workdir} read {len(folders)} corpora, not {len(args.corpus)}: name '
+    raise InputError(f'the run in {args.workdir} read {len(folders)} corpora, not {len(args.corpus)}: name '
                      f'those, in the order of its config: {" ".join(folders)}')
   for name, value in found.items():
     if getattr(args, name) is None:
@@ -159,7 +160,7 @@ def _draw(path, counts, edges, title):
   try:
     FigureCanvasAgg(figure).print_png(path)
   except OSError as error:
-    raise ValueError(f'cannot write {path}: {error.strerror}') from None
+    raise InputError(f'cannot write {path}: {error.strerror}') from None
 
 
 def show_document(corpus, number, n_tokens):
@@ -171,7 +172,7 @@ def show_document(corpus, number, n_tokens):
     n_tokens: how many of its tokens to show.
   """
   if not 0 <= number < corpus.n_documents:
-    raise ValueError(f'there is no document {number}: split {corpus.split!r} of {corpus.folder} '
+    raise InputError(f'there is no document {number}: split {corpus.split!r} of {corpus.folder} '
                      f'has {corpus.n_documents}, counted from 0')
   start = int(corpus.document_starts[number])
   length = int(document_lengths(corpus)[number])
@@ -196,7 +197,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
   """
   _require(batch_size=batch_size, seq_len=seq_len, seed=seed, cross_documents=cross_documents)
   if step < 0 or min(batch_size, seq_len) < 1 or not (row is None or 0 <= row < batch_size):
-    raise ValueError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
+    raise InputError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
                      'steps and rows are counted from 0')
   rows = slice(None) if row is None else slice(row, row + 1)
   number = rewind.batch_number(rewinds, step)
@@ -223,7 +224,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
 def _require(**given):
   absent = [f'--{name}' for name, value in given.items() if value is None]
   if absent:
-    raise ValueError(f'a batch needs {", ".join(absent)} too, or --workdir of the run that read it')
+    raise InputError(f'a batch needs {", ".join(absent)} too, or --workdir of the run that read it')
 
 
 def _decoder(corpus):
@@ -236,7 +237,7 @@ def _load_tokenizer(folder, made):
   path = Path(folder) / 'tokenizer'
   tokenizer = tokenizers.load(str(path))
   if tokenizer.digest != made['digest']:
-    raise ValueError(f'{path} is not the tokenizer of the corpus: its digest is '
+    raise InputError(f'{path} is not the tokenizer of the corpus: its digest is '
                      f'{tokenizer.digest[:12]}, the manifest says {made["digest"][:12]}; copy it '
                      'again, or prepare the corpus again')
   return tokenizer

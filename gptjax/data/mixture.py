@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gptjax.data import corpus as corpora
 from gptjax.data import order, tokenizers
+from gptjax.errors import InputError
 
 
 class Mixture(NamedTuple):
@@ -44,12 +45,12 @@ def open_mixture(folders, weights, *, verify):
   shares = order.mixture(tuple(weights)).shares.tolist()
   places = [os.path.abspath(folder) for folder in folders]
   if len(set(places)) < len(places):
-    raise ValueError(f'a corpus is named twice in {list(folders)}: name it once, with all its weight')
+    raise InputError(f'a corpus is named twice in {list(folders)}: name it once, with all its weight')
   manifests = [corpora.read_manifest(folder) for folder in folders]
   made = [manifest['tokenizer'] for manifest in manifests]
   for folder, other in zip(folders, made, strict=True):
     if other['digest'] != made[0]['digest']:
-      raise ValueError(
+      raise InputError(
         f'corpus {folder} was made with the tokenizer {other["name"]} (digest {other["digest"][:12]}), '
         f'corpus {folders[0]} with {made[0]["name"]} (digest {made[0]["digest"][:12]}): corpora that are '
         'read together need the same one, prepare one of them again')
@@ -78,17 +79,17 @@ def check(mixture, config):
   data, made = config.data, mixture.train[0].tokenizer
   kind, _, folder = data.tokenizer.partition(':')
   if made['n_vocab'] != config.model.n_vocab:
-    raise ValueError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} of '
+    raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} of '
                      f'{made["n_vocab"]} entries, but config.model.n_vocab = {config.model.n_vocab}: use a '
                      'corpus made with the right one')
   if kind not in ('', 'train-bpe', made['name']) or (
       folder and kind == made['name'] and tokenizers.load(data.tokenizer).digest != made['digest']):
-    raise ValueError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} (digest '
+    raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} (digest '
                      f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
                      'prepare it again')
   for corpus in filter(None, mixture.train + mixture.held_out):
     if corpora.n_windows(corpus, data.seq_len, True) < 1:
       has, more = (('has', '') if corpus.split == 'train' else
                    ('holds out', ', or prepare the corpus with a larger validation_fraction'))
-      raise ValueError(f'corpus {corpus.folder} {has} {corpus.n_tokens} tokens, fewer than one sequence of '
+      raise InputError(f'corpus {corpus.folder} {has} {corpus.n_tokens} tokens, fewer than one sequence of '
                        f'config.data.seq_len = {data.seq_len}: shorten it{more}')

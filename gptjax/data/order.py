@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax.errors import InputError
+
 ROUNDS = 8  # of the Feistel network; four make a pseudo-random permutation, the rest is margin
 FINEST = 1_000_000  # largest common denominator of the weights of a mixture
 
@@ -148,7 +150,7 @@ def mixture(weights):
 def _shares(weights):
   """Whole samples of each corpus in a period, without a common divisor."""
   if not weights or not all(math.isfinite(w) and w > 0 for w in weights):
-    raise ValueError(f'weights of a mixture must be positive numbers, got {list(weights)}')
+    raise InputError(f'weights of a mixture must be positive numbers, got {list(weights)}')
   # By their decimal form: 0.1 means one tenth, not the nearest binary fraction.
   exact = [fractions.Fraction(str(w)) for w in weights]
   exact = [w / sum(exact) for w in exact]
@@ -161,7 +163,7 @@ def _shares(weights):
     period, exact = FINEST, _rounded(exact)
   shares = [int(w * period) for w in exact]
   if min(shares) == 0:
-    raise ValueError(f'weights {list(weights)} of a mixture: none may be less than a millionth of '
+    raise InputError(f'weights {list(weights)} of a mixture: none may be less than a millionth of '
                      'their sum; leave that corpus out')
   return shares
 

@@ -35,6 +35,7 @@ from gptjax.data import (
 )
 from gptjax.data import clean as cleaning
 from gptjax.data import progress as progress_bar
+from gptjax.errors import InputError
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 TRAIN_BPE = 'train-bpe:'
@@ -85,12 +86,12 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
       file and line; a folder that holds something else.
   """
   if not 0 <= validation_fraction < 1:
-    raise ValueError(f'validation_fraction = {validation_fraction} is not in [0, 1)')
+    raise InputError(f'validation_fraction = {validation_fraction} is not in [0, 1)')
   if workers < 1 or shard_tokens < 1 or on_error not in ('stop', 'skip'):
-    raise ValueError(f'workers = {workers} and shard_tokens = {shard_tokens} must be 1 or more, '
+    raise InputError(f'workers = {workers} and shard_tokens = {shard_tokens} must be 1 or more, '
                      f'on_error = {on_error!r} stop or skip')
   if tokenizer.startswith(TRAIN_BPE) and not tokenizer[len(TRAIN_BPE):].isdecimal():
-    raise ValueError(f'tokenizer {tokenizer!r} is not train-bpe:N with a number of entries N')
+    raise InputError(f'tokenizer {tokenizer!r} is not train-bpe:N with a number of entries N')
   recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = sources.units(source, tfds_dir)
   given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
@@ -122,7 +123,7 @@ def _finished(job):
 def _check_same(job, settings):
   for name, value in job.settings.items():
     if settings.get(name) != value:
-      raise ValueError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
+      raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
                        f'({str(settings.get(name))[:60]}, not {str(value)[:60]}): remove it or '
                        'give another --out')
 
@@ -134,7 +135,7 @@ def _run(job):
     strange = [path.name for path in job.out.iterdir()
                if path.name != shards.LOCK and path.suffix != '.new']
     if strange:
-      raise ValueError(f'{job.out} is not empty (it holds {min(strange)}): give a new folder as '
+      raise InputError(f'{job.out} is not empty (it holds {min(strange)}): give a new folder as '
                        '--out')
     state = {'settings': job.settings}
     shards.save_state(job.out, state)
@@ -285,7 +286,7 @@ class _Progress:
 def _finish(job, state, splits):
   """Writes the manifest and removes what only the writing needed."""
   if not splits:
-    raise ValueError(f'the sources {job.settings["sources"]} hold no document that is kept: '
+    raise InputError(f'the sources {job.settings["sources"]} hold no document that is kept: '
                      f'{state["skipped"]}')
   manifest = {
     'version': corpus.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from gptjax import atomic
+from gptjax.errors import InputError
 
 PART = '.part'      # added to a file's name until it is complete
 CHUNK = 1 << 22     # bytes hashed at a time
@@ -30,12 +31,12 @@ def locked(folder):
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / LOCK, 'w')
   except OSError as error:
-    raise ValueError(f'{folder} cannot be written to ({error.strerror}): give another folder') from None
+    raise InputError(f'{folder} cannot be written to ({error.strerror}): give another folder') from None
   with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      raise ValueError(f'{folder} is being written by another process: wait for it, or give '
+      raise InputError(f'{folder} is being written by another process: wait for it, or give '
                        'another folder') from None
     yield
   # Left behind on purpose: to remove it would let two processes lock two files of this name.
@@ -64,7 +65,7 @@ class Appended:
     self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b')
     size = self._file.seek(0, os.SEEK_END)
     if size < length:
-      raise ValueError(f'{self._part} has {size:,} bytes, not the {length:,} that were written: '
+      raise InputError(f'{self._part} has {size:,} bytes, not the {length:,} that were written: '
                        f'remove {self.path.parent} and begin again')
     self._file.truncate(length)
     self._file.seek(length)

@@ -19,6 +19,7 @@ import re
 from typing import NamedTuple
 
 from gptjax.data import files
+from gptjax.errors import InputError
 
 KINDS = ('text', 'jsonl', 'parquet', 'tfds', 'corpus', 'python')
 DEFAULT_FIELD, DEFAULT_SPLIT = 'text', 'train'
@@ -42,14 +43,14 @@ def units(sources, tfds_dir):
     ValueError: no such kind of source; a pattern without a file; no such data set, split, field.
   """
   if not sources:
-    raise ValueError('no source: give at least one --source=KIND:WHERE')
+    raise InputError('no source: give at least one --source=KIND:WHERE')
   return [unit for source in sources for unit in _units(source, tfds_dir)]
 
 
 def _units(source, tfds_dir):
   kind, colon, where = source.partition(':')
   if not colon or kind not in KINDS or (kind != 'python' and not where) or source == 'python':
-    raise ValueError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
+    raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
                      'parquet:GLOB[:FIELD], tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], '
                      'python:')
   if kind == 'python':
@@ -67,7 +68,7 @@ def _units(source, tfds_dir):
     if not found and pattern and re.fullmatch(r'[^/*]+', last):
       found, field = files.find(pattern), last
   if not found:
-    raise ValueError(f'source {source!r}: no file has this name')
+    raise InputError(f'source {source!r}: no file has this name')
   return [Unit(kind, path, size, field) for path, size in found]
 
 
@@ -110,5 +111,5 @@ def sound_pieces(unit, separator, tfds_dir):
   """The pieces of a unit; ValueError, with file and line, at the first one with a problem."""
   for piece in pieces(unit, separator, tfds_dir):
     if piece.problem:
-      raise ValueError(f'{piece.place}: {piece.problem}')
+      raise InputError(f'{piece.place}: {piece.problem}')
     yield piece

@@ -5,6 +5,7 @@ import re
 
 from gptjax.data import files, pipeline
 from gptjax.data.sources import DEFAULT_FIELD, DEFAULT_SPLIT, Unit
+from gptjax.errors import InputError
 
 BATCH = 64  # examples read at a time
 VERSION = re.compile(r'\d+\.\d+\.\d+')
@@ -23,17 +24,17 @@ def units(where, tfds_dir):
   if rest and VERSION.fullmatch(rest[0]):
     name = f'{name}:{rest.pop(0)}'
   if len(rest) > 2:
-    raise ValueError(f'source tfds:{where} has more than NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]')
+    raise InputError(f'source tfds:{where} has more than NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]')
   split, field = [*rest, *[DEFAULT_SPLIT, ''][len(rest):]]
   builder = open_set(name, tfds_dir)
   field = field or _text_field(builder)
   if field not in _texts(builder):
-    raise ValueError(f'data set {name} has no field {field!r} of text, it has {_texts(builder)}')
+    raise InputError(f'data set {name} has no field {field!r} of text, it has {_texts(builder)}')
   try:
     info = builder.info.splits[split]
     parts = max(1, len(info.file_instructions))
   except (KeyError, ValueError) as error:
-    raise ValueError(f'data set {name} has no split {split!r}, it has '
+    raise InputError(f'data set {name} has no split {split!r}, it has '
                      f'{sorted(builder.info.splits)} ({type(error).__name__})') from None
   even = [builder.info.splits[part].num_examples for part in _library().even_splits(split, parts)]
   # Of `all`, say, or of sets with hardly an example, some parts are empty.
@@ -49,7 +50,7 @@ def open_set(name, tfds_dir):
       builder.download_and_prepare()
   except Exception as error:  # Each data set is code of its own, with its own packages and servers.
     why = (str(error).strip().splitlines() or [''])[0]
-    raise ValueError(f'data set {name} is not in {tfds_dir or "the default tfds_dir"} and cannot '
+    raise InputError(f'data set {name} is not in {tfds_dir or "the default tfds_dir"} and cannot '
                      f'be prepared: {type(error).__name__} {why}') from error
   return builder
 
@@ -69,7 +70,7 @@ def _text_field(builder):
   features = builder.info.features
   found = [name for name in found if isinstance(features[name], _library().features.Text)] or found
   if len(found) != 1:
-    raise ValueError(f'data set {builder.info.full_name} has {found} as text: say which, '
+    raise InputError(f'data set {builder.info.full_name} has {found} as text: say which, '
                      f'tfds:{builder.info.full_name}:SPLIT:FIELD')
   return found[0]
 

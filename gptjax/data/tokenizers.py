@@ -17,6 +17,7 @@ import numpy as np
 
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
+from gptjax.errors import InputError
 
 END_OF_TEXT = '<|endoftext|>'
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
@@ -47,7 +48,7 @@ def load(spec):
   if kind in ('gpt2', 'bpe') and where:
     made = ByteBPE.read(where)
     if kind == 'gpt2' and made.name != 'gpt2':
-      raise ValueError(f'{where} does not hold the published encoder.json and vocab.bpe of GPT-2 '
+      raise InputError(f'{where} does not hold the published encoder.json and vocab.bpe of GPT-2 '
                        f'(SHA-256 {made.digest[:12]}): a BPE of your own is bpe:{where}')
     return made
   if kind == 'gpt1' and where:
@@ -56,7 +57,7 @@ def load(spec):
     return SentencePiece(_read(Path(where)))
   if spec and Path(spec).is_dir():
     return _load_folder(Path(spec))
-  raise ValueError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, gpt1:DIR, '
+  raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, gpt1:DIR, '
                    'sentencepiece:FILE.model, or a folder that exists')
 
 
@@ -69,7 +70,7 @@ def _load_folder(folder):
   from gptjax.data import hf_tokenizer
   found = hf_tokenizer.load_folder(folder)
   if found is None:
-    raise ValueError(f'{folder} holds no tokenizer: looked for encoder.json and vocab.bpe, tokenizer.json, '
+    raise InputError(f'{folder} holds no tokenizer: looked for encoder.json and vocab.bpe, tokenizer.json, '
                      'vocab.json and merges.txt, encoder_bpe_40000.json, and one FILE.model')
   return found
 
@@ -83,7 +84,7 @@ def _read(path):
   try:
     return path.read_bytes()
   except OSError as error:
-    raise ValueError(f'tokenizer file {path}: {error.strerror}') from None
+    raise InputError(f'tokenizer file {path}: {error.strerror}') from None
 
 
 def _from_tiktoken_cache(name):
@@ -93,7 +94,7 @@ def _from_tiktoken_cache(name):
   try:
     return tiktoken.load.read_file_cached(GPT2_URL + name, GPT2_SHA256[name])
   except (OSError, requests.RequestException) as error:
-    raise ValueError(f'GPT-2\'s {name} is not in tiktoken\'s cache (TIKTOKEN_CACHE_DIR) and cannot '
+    raise InputError(f'GPT-2\'s {name} is not in tiktoken\'s cache (TIKTOKEN_CACHE_DIR) and cannot '
                      f'be fetched ({type(error).__name__}): name a folder that has it, '
                      'gpt2:DIR') from None
 
@@ -127,7 +128,7 @@ def train_bpe(texts, n_vocab):
     ValueError: n_vocab is below 257, or the texts do not have that many pairs to merge.
   """
   if n_vocab < 257:
-    raise ValueError(f'a byte-level BPE has 257 entries at least (256 bytes, {END_OF_TEXT}), '
+    raise InputError(f'a byte-level BPE has 257 entries at least (256 bytes, {END_OF_TEXT}), '
                      f'not {n_vocab}')
   import tokenizers
   model = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -137,7 +138,7 @@ def train_bpe(texts, n_vocab):
     vocab_size=n_vocab - 1, initial_alphabet=alphabet, min_frequency=1, show_progress=False))
   merges = [tuple(pair) for pair in json.loads(model.to_str())['model']['merges']]
   if len(merges) != n_vocab - 257:
-    raise ValueError(f'the text is too short for {n_vocab} entries: it gives {257 + len(merges)}')
+    raise InputError(f'the text is too short for {n_vocab} entries: it gives {257 + len(merges)}')
   symbols = bpe_symbols(merges)
   assert len(set(symbols)) == n_vocab, 'two merges with one result'
   encoder = json.dumps({symbol: i for i, symbol in enumerate(symbols)})
@@ -167,7 +168,7 @@ def train_sentencepiece(texts, n_vocab):
       normalization_rule_name='identity', remove_extra_whitespaces=False, byte_fallback=True,
       character_coverage=0.9995, max_sentence_length=1 << 20, num_threads=1, minloglevel=2)
   except RuntimeError as error:
-    raise ValueError(f'no sentencepiece model of {n_vocab} entries: {error}') from None
+    raise InputError(f'no sentencepiece model of {n_vocab} entries: {error}') from None
   return SentencePiece(model.getvalue())
 
 
@@ -225,11 +226,11 @@ def _ranks(encoder, merges):
     byte_of = str.maketrans({symbol: chr(byte) for byte, symbol in _byte_symbols().items()})
     ranks = {symbol.translate(byte_of).encode('latin-1'): i for i, symbol in enumerate(symbols)}
   except ValueError as error:
-    raise ValueError('encoder.json and vocab.bpe are not those of a byte-level BPE: '
+    raise InputError('encoder.json and vocab.bpe are not those of a byte-level BPE: '
                      f'{type(error).__name__} {error}') from None
   expected = {symbol: i for i, symbol in enumerate([*symbols, END_OF_TEXT])}
   if ids != expected or len(ranks) != len(symbols):
-    raise ValueError(f'encoder.json ({len(ids)} entries) does not fit vocab.bpe ({len(pairs)} '
+    raise InputError(f'encoder.json ({len(ids)} entries) does not fit vocab.bpe ({len(pairs)} '
                      f'merges): ids must be the 256 bytes, the merges, and {END_OF_TEXT} last')
   return ranks
 
@@ -247,7 +248,7 @@ class SentencePiece:
     try:
       self.coder = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
-      raise ValueError(f'not a sentencepiece model: {error}') from None
+      raise InputError(f'not a sentencepiece model: {error}') from None
     self.n_vocab = self.coder.vocab_size()
     end = self.coder.eos_id()
     self.end_of_text = end if end >= 0 else None
@@ -286,7 +287,7 @@ def save_files(folder, files):
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise ValueError(f'{folder} cannot be written to: {error.strerror}') from None
+    raise InputError(f'{folder} cannot be written to: {error.strerror}') from None
   for name, content in files.items():
     (folder / name).write_bytes(content)
 
@@ -305,7 +306,7 @@ def train(kind, n_vocab, texts, *, progress):
     progress: show a bar on stderr.
   """
   if kind not in TRAINERS:
-    raise ValueError(f'kind = {kind!r} is not one of {sorted(TRAINERS)}')
+    raise InputError(f'kind = {kind!r} is not one of {sorted(TRAINERS)}')
   trainer, limit = TRAINERS[kind]
   with progress_bar.bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
     return trainer(_first(texts, limit, bar), n_vocab)

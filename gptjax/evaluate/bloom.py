@@ -24,6 +24,7 @@ import numpy as np
 
 from gptjax.data import corpus
 from gptjax.data import progress as progress_bar
+from gptjax.errors import InputError
 from gptjax.evaluate import eightgrams
 
 VERSION = 1  # of the file, and of the keys
@@ -139,10 +140,10 @@ def open_filter(path, *, progress=True):
   path = Path(path)
   facts, n_bytes = _facts(path)
   if n_bytes != facts['parts'] * PART_BYTES:
-    raise ValueError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: {AGAIN}')
+    raise InputError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: {AGAIN}')
   with progress_bar.bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
     if _sha256(path, n_bytes, bar.update) != facts['sha256']:
-      raise ValueError(f'{path} is damaged, its bits have another SHA-256 than it says: {AGAIN}')
+      raise InputError(f'{path} is damaged, its bits have another SHA-256 than it says: {AGAIN}')
   bits = np.memmap(path, np.uint8, 'r', 0, (facts['parts'], PART_BYTES))
   return Filter(path, Shape(facts['parts'], facts['hashes']), facts, np.asarray(bits))
 
@@ -159,15 +160,15 @@ def _facts(path):
       file.seek(n_bytes)
       text = file.read(min(length, size))
   except OSError as error:
-    raise ValueError(f'filter {path}: {error.strerror}') from None
+    raise InputError(f'filter {path}: {error.strerror}') from None
   try:
     facts = json.loads(text)
   except ValueError:
     facts = None
   if not isinstance(facts, dict) or facts.get('version') != VERSION:
-    raise ValueError(f'{path} is not a filter of version {VERSION}, or was cut short: {AGAIN}')
+    raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {AGAIN}')
   if facts.get('digest') != corpus.manifest_digest(facts):
-    raise ValueError(f'{path}: what it says of itself has been changed: {AGAIN}')
+    raise InputError(f'{path}: what it says of itself has been changed: {AGAIN}')
   return facts, n_bytes
 
 
@@ -185,7 +186,7 @@ def merge(filters, target, *, progress=True):
   if len({one.shape for one in filters}) > 1:
     shapes = ', '.join(f'{one.path.name} {one.shape.parts:,} parts and {one.shape.hashes} hashes'
                        for one in filters)
-    raise ValueError(f'filters of different shapes cannot be merged ({shapes}): build them with one '
+    raise InputError(f'filters of different shapes cannot be merged ({shapes}): build them with one '
                      '--capacity, that of all together, and one --rate')
   (parts, hashes), target = filters[0].shape, Path(target)
   fresh, expected = target.with_name(target.name + '.new'), 0.0
@@ -209,7 +210,7 @@ def merge(filters, target, *, progress=True):
 def check_rate(facts):
   """ValueError if a filter is too full for its rate."""
   if facts['expected'] > facts['rate']:
-    raise ValueError(
+    raise InputError(
       f'a filter for {facts["capacity"]:,} 8-grams, which holds {facts["distinct"]:,}, has a rate of false '
       f'positives of {facts["expected"]:.1e} and not {facts["rate"]:.1e}: build with '
       f'--capacity={facts["distinct"]}')

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from gptjax.errors import InputError
+
 NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
 
 
@@ -19,12 +21,12 @@ def read(path):
     with open(path, encoding='utf-8') as file:
       examples = [json.loads(line) for line in file if line.strip()]
   except (OSError, ValueError) as error:
-    raise ValueError(f'examples {path} cannot be read: {error}') from None
+    raise InputError(f'examples {path} cannot be read: {error}') from None
   for number, example in enumerate(examples, 1):
     if not isinstance(example, dict) or not isinstance(example.get(TEXT), str):
-      raise ValueError(f'{path}:{number}: an example is an object with "text" and scores')
+      raise InputError(f'{path}:{number}: an example is an object with "text" and scores')
   if not examples:
-    raise ValueError(f'{path} holds no example')
+    raise InputError(f'{path} holds no example')
   return examples
 
 

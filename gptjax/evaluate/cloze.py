@@ -4,6 +4,7 @@ import functools
 import re
 from typing import NamedTuple
 
+from gptjax.errors import InputError
 from gptjax.evaluate import sources
 from gptjax.evaluate.detokenize import BOOKS, PLAIN, detokenize
 from gptjax.evaluate.subject import Found, Task, request, scored
@@ -52,7 +53,7 @@ def parse_cbt(text, path):
     answer, *_, candidates = ends.split('\t')
     candidates = tuple(candidates.strip().split('|'))
     if BLANK not in question or answer not in candidates:
-      raise ValueError(f'{path}:{number}: not a question of CBT: it needs {BLANK}, and its answer {answer!r} '
+      raise InputError(f'{path}:{number}: not a question of CBT: it needs {BLANK}, and its answer {answer!r} '
                        f'among its candidates')
     found.append(Cloze(tuple(story), question, candidates, answer))
     story = []

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax.errors import InputError
 from gptjax.evaluate import sources
 from gptjax.evaluate.detokenize import BILLION, PLAIN, PTB, WIKITEXT, Style, detokenize, marked
 from gptjax.evaluate.scoring import Request
@@ -89,7 +90,7 @@ def _text(path, of):
     return raw[begin:].decode()
   except UnicodeDecodeError as error:
     if error.end < len(raw) - begin:
-      raise ValueError(f'{path}: not UTF-8 ({error.reason})') from None
+      raise InputError(f'{path}: not UTF-8 ({error.reason})') from None
     return raw[begin:begin + error.start].decode()
 
 

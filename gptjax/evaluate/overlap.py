@@ -27,6 +27,7 @@ import numpy as np
 from gptjax import atomic
 from gptjax import config as configs
 from gptjax.data import blocks, command, sources, tokenizers
+from gptjax.errors import InputError
 from gptjax.evaluate import bloom, buckets, build, eightgrams
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
@@ -124,7 +125,7 @@ def _named(flags, what):
   for flag in flags:
     match = NAME.match(flag)
     if not match or match[1] in found:
-      raise ValueError(f'--{what}={flag}: give it as NAME=SOURCE, each name once')
+      raise InputError(f'--{what}={flag}: give it as NAME=SOURCE, each name once')
     found[match[1]] = flag[match.end():]
   return found
 
@@ -137,9 +138,9 @@ def overlap(flags):
   examples = {path.stem: buckets.read(path) for path in sorted(workdir.glob('examples/*.jsonl'))}
   examples |= {name: buckets.read(path) for name, path in _named(flags.examples, 'examples').items()}
   if strange := own.keys() - tests.keys() - examples.keys():
-    raise ValueError(f'--own={min(strange)}=...: there is no --test or --examples of this name')
+    raise InputError(f'--own={min(strange)}=...: there is no --test or --examples of this name')
   if not flags.train and not flags.filter and not own:
-    raise ValueError('nothing to look for test sets in: give --train, --filter or --own')
+    raise InputError('nothing to look for test sets in: give --train, --filter or --own')
   configs.make_workdir(workdir)  # First what can be refused at once, then what takes hours.
   readings = {name: blocks.Reading(sources.units([_source(source, 'validation')], flags.tfds_dir),
                                    flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
@@ -212,7 +213,7 @@ def main(arguments):
   flags = parser.parse_args(arguments)
   flags.separator = flags.separator.replace('\\n', '\n').replace('\\t', '\t')
   if not 0 < flags.rate < 1 or flags.workers < 1 or flags.capacity < 0 or flags.strings < 1:
-    raise ValueError(f'--rate={flags.rate:g} must lie in (0, 1), --workers={flags.workers} and --strings='
+    raise InputError(f'--rate={flags.rate:g} must lie in (0, 1), --workers={flags.workers} and --strings='
                      f'{flags.strings} be 1 or more, --capacity={flags.capacity} not negative')
   overlap(flags)
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from gptjax.errors import InputError
 from gptjax.evaluate import answers, sources
 from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.subject import Found, Task, scored
@@ -43,7 +44,7 @@ def read_coqa(data):
   try:
     return data.some([turn for story in sources.read_json(path)['data'] for turn in turns(story)])
   except (KeyError, IndexError, TypeError) as error:
-    raise ValueError(f'{path} is not laid out as {COQA} ({type(error).__name__} {error})') from None
+    raise InputError(f'{path} is not laid out as {COQA} ({type(error).__name__} {error})') from None
 
 
 def turns(story):

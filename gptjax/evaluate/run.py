@@ -16,6 +16,7 @@ from flax import nnx
 
 from gptjax import atomic, hosts, report, sharding
 from gptjax import config as configs
+from gptjax.errors import InputError
 from gptjax.evaluate import sources, suite, table
 from gptjax.evaluate.journal import Journal
 from gptjax.evaluate.subject import Stopped, subject
@@ -47,12 +48,12 @@ def evaluate(config, workdir):
   """
   tasks = suite.chosen(config.eval.tasks)
   if not tasks:
-    raise ValueError('config.eval.tasks names no task: give some of ' + ','.join(suite.TASKS))
+    raise InputError('config.eval.tasks names no task: give some of ' + ','.join(suite.TASKS))
   if not config.init_from:
-    raise ValueError('config.init_from is empty: name the checkpoint or the folder of weights to evaluate')
+    raise InputError('config.init_from is empty: name the checkpoint or the folder of weights to evaluate')
   source = open_source(config.init_from)
   if source.tokenizer is None:
-    raise ValueError(f'no tokenizer lies with the weights of {config.init_from}: put its files beside them')
+    raise InputError(f'no tokenizer lies with the weights of {config.init_from}: put its files beside them')
   config.model.update(source.fields)
   configs.resolve(config, workdir)
   configs.check(config)
@@ -143,7 +144,7 @@ class Results:
     fresh = {'tasks': {}, 'not_run': {}, 'grids': {}, 'rows': {}, 'protocols': {}, 'seconds': {}}
     self.found = json.loads(earlier) if earlier else fresh
     if earlier and self.found['weights'] != weights:
-      raise ValueError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
+      raise InputError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
                        f'not {weights[:12]}): use another workdir')
     model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
     self.found |= {'weights': weights, 'model': model, 'limit': config.eval.limit,

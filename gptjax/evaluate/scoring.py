@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax import decode, sharding
+from gptjax.errors import InputError
 from gptjax.model import GPT, gathered, in_dtype
 from gptjax.sharding import rows as as_rows
 
@@ -88,7 +89,7 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
   """
   for request in requests:
     if not 1 <= request.start < len(request.ids) <= model.n_ctx + 1:
-      raise ValueError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
+      raise InputError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
                        f'a context of {model.n_ctx}')
   found, made = dict(done), made or _score
   left = sorted((i for i in range(len(requests)) if i not in found),
@@ -156,7 +157,7 @@ def length_of(n, n_ctx):
 
 def _check(log_probs):
   if np.isnan(log_probs).any():
-    raise ValueError('the model gives logits that are not numbers: its weights are damaged')
+    raise InputError('the model gives logits that are not numbers: its weights are damaged')
 
 
 def _score(log_probs, likeliest, allowed):

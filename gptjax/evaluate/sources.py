@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.data import tfds_source
+from gptjax.errors import InputError
 
 ANYWHERE = ('', '*', '*/*')  # how deep below data_dir a file may lie
 
@@ -54,7 +55,7 @@ def read_text(path):
   try:
     return path.read_bytes().decode()
   except UnicodeDecodeError as error:
-    raise ValueError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
+    raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
 
 
 def read_jsonl(path, fields):
@@ -67,9 +68,9 @@ def read_jsonl(path, fields):
       record = json.loads(line)
       missing = [field for field in fields if field not in record]
     except (ValueError, TypeError) as error:
-      raise ValueError(f'{path}:{number}: not a JSON object ({error})') from None
+      raise InputError(f'{path}:{number}: not a JSON object ({error})') from None
     if missing:
-      raise ValueError(f'{path}:{number}: no field {missing[0]!r}, it has {sorted(record)}')
+      raise InputError(f'{path}:{number}: no field {missing[0]!r}, it has {sorted(record)}')
     records.append(record)
   return records
 
@@ -79,7 +80,7 @@ def read_json(path):
   try:
     return json.loads(read_text(path))
   except json.JSONDecodeError as error:
-    raise ValueError(f'{path}: not JSON ({error})') from None
+    raise InputError(f'{path}: not JSON ({error})') from None
 
 
 def from_tfds(data, name, split):

@@ -2,6 +2,7 @@
 
 import difflib
 
+from gptjax.errors import InputError
 from gptjax.evaluate import (
   cloze,
   gpt1,
@@ -23,7 +24,7 @@ def chosen(names):
   for name in filter(None, (name.strip() for name in names.split(','))):
     if name not in TASKS:
       nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
-      raise ValueError(f'config.eval.tasks names {name!r}, which is no task: did you mean {nearest}? There '
+      raise InputError(f'config.eval.tasks names {name!r}, which is no task: did you mean {nearest}? There '
                        f'are {", ".join(TASKS)}')
     if TASKS[name] not in found:
       found.append(TASKS[name])

@@ -2,6 +2,7 @@
 
 import functools
 
+from gptjax.errors import InputError
 from gptjax.evaluate import sources
 from gptjax.evaluate.sentences import sentences
 from gptjax.evaluate.subject import Found, Task
@@ -30,7 +31,7 @@ def read(source, target, data):
   if all(paths):
     texts = [sources.read_text(path).removesuffix('\n').split('\n') for path in paths]
     if len(texts[0]) != len(texts[1]):
-      raise ValueError(f'{paths[0]} has {len(texts[0])} lines, {paths[1]} has {len(texts[1])}: they must be '
+      raise InputError(f'{paths[0]} has {len(texts[0])} lines, {paths[1]} has {len(texts[1])}: they must be '
                        'translations line by line')
     return data.some(list(zip(*texts)))
   records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test')

@@ -7,6 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax.data import mixture as mixtures
+from gptjax.errors import InputError
 from gptjax.finetune import batches, examples, transforms
 
 
@@ -76,10 +77,10 @@ def windows(tokenizer, config):
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   corpus, held_out = mixture.train[0], mixture.held_out[0]
   if corpus.tokenizer['digest'] != tokenizer.digest:
-    raise ValueError(f'corpus {corpus.folder} was made with the tokenizer {corpus.tokenizer["name"]}, but '
+    raise InputError(f'corpus {corpus.folder} was made with the tokenizer {corpus.tokenizer["name"]}, but '
                      f'the weights have {tokenizer.name}: prepare it again with that one')
   if held_out is None:
-    raise ValueError(f'corpus {corpus.folder} holds no text out to measure on: prepare it again with a '
+    raise InputError(f'corpus {corpus.folder} holds no text out to measure on: prepare it again with a '
                      'larger --validation_fraction')
   return [_windows(split, config) for split in (corpus, held_out)]
 

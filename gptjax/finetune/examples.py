@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gptjax.errors import InputError
+
 
 class Tfds(NamedTuple):
   """A split of a data set of TensorFlow Datasets, like ('glue/sst2', 'validation')."""
@@ -59,16 +61,16 @@ def read(name, task, source, config, *, labelled):
       try:
         example = _example(task, part, row, labelled)
       except ValueError as error:
-        raise ValueError(f'task {name}, split {split}, row {row}: {error}') from None
+        raise InputError(f'task {name}, split {split}, row {row}: {error}') from None
       if labelled and example.label is None:
         if not task.skip_unlabelled:
-          raise ValueError(f'task {name}, split {split}, row {row}: no label ({task.label} = '
+          raise InputError(f'task {name}, split {split}, row {row}: no label ({task.label} = '
                            f'{part[task.label]!r}): this split cannot be trained on or measured')
         skipped += 1
         continue
       found.append(example)
   if not found:
-    raise ValueError(f'task {name}, split {split}: it has no examples')
+    raise InputError(f'task {name}, split {split}: it has no examples')
   return found, skipped
 
 
@@ -80,23 +82,23 @@ def _example(task, record, row, labelled):
     several = isinstance(value, list)
     answers += [_text({field: one}, field) for one in value] if several else [_text(record, field)]
   if task.kind == 'choice' and len(answers) != len(task.classes):
-    raise ValueError(f'{len(answers)} answers, but the task has {len(task.classes)}')
+    raise InputError(f'{len(answers)} answers, but the task has {len(task.classes)}')
   label = _label(task, _field(record, task.label)) if labelled else None
   return Example(texts, tuple(answers), label, int(record.get('idx', row - 1)))
 
 
 def _field(record, field):
   if field not in record or record[field] is None:
-    raise ValueError(f'the field {field!r} is missing, it has {", ".join(sorted(record))}')
+    raise InputError(f'the field {field!r} is missing, it has {", ".join(sorted(record))}')
   return record[field]
 
 
 def _text(record, field):
   text = _field(record, field)
   if not isinstance(text, str):
-    raise ValueError(f'the field {field!r} is {type(text).__name__}, not text')
+    raise InputError(f'the field {field!r} is {type(text).__name__}, not text')
   if not text.strip():
-    raise ValueError(f'the text of {field!r} is empty')
+    raise InputError(f'the text of {field!r} is empty')
   return text.strip()
 
 
@@ -108,12 +110,12 @@ def _label(task, value):
     if value.strip() in ('', '-', '-1'):
       return None
     if value not in task.classes:
-      raise ValueError(f'the label {value!r} is none of {", ".join(task.classes)}')
+      raise InputError(f'the label {value!r} is none of {", ".join(task.classes)}')
     return task.classes.index(value)
   if value < 0:
     return None
   if value != int(value) or value >= len(task.classes):
-    raise ValueError(f'the label {value} is none of the {len(task.classes)} classes 0 to '
+    raise InputError(f'the label {value} is none of the {len(task.classes)} classes 0 to '
                      f'{len(task.classes) - 1}')
   return int(value)
 
@@ -125,12 +127,12 @@ def _number(value, task):
   try:
     number = float(value)
   except ValueError:
-    raise ValueError(f'the label {value!r} is not a number') from None
+    raise InputError(f'the label {value!r} is not a number') from None
   if low <= number <= high:
     return number
   if number < 0:
     return None
-  raise ValueError(f'the label {number:g} lies outside {low:g} to {high:g}')
+  raise InputError(f'the label {number:g} lies outside {low:g} to {high:g}')
 
 
 def records(source, config, place):
@@ -145,12 +147,12 @@ def _tsv(path, place):
   try:
     file = open(path, encoding='utf-8', newline='')
   except OSError as error:
-    raise ValueError(f'{place}: {path}: {error.strerror} (config.finetune.data_dir)') from None
+    raise InputError(f'{place}: {path}: {error.strerror} (config.finetune.data_dir)') from None
   with file:
     try:
       yield from csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
     except (UnicodeDecodeError, csv.Error) as error:
-      raise ValueError(f'{place}: {path} is not a TSV file in UTF-8: {error}') from None
+      raise InputError(f'{place}: {path} is not a TSV file in UTF-8: {error}') from None
 
 
 def _tfds(library, source, tfds_dir, place):
@@ -158,7 +160,7 @@ def _tfds(library, source, tfds_dir, place):
   try:
     builder.info.splits[source.split]
   except (KeyError, ValueError):
-    raise ValueError(f'{place}: data set {source.name} has no such split, it has '
+    raise InputError(f'{place}: data set {source.name} has no such split, it has '
                      f'{", ".join(sorted(builder.info.splits))}') from None
   for record in library.records(builder, source.split):
     yield {field: _plain(value) for field, value in record.items()}

@@ -12,6 +12,7 @@ import jax
 
 from gptjax import config as configs
 from gptjax import hosts, sharding
+from gptjax.errors import InputError
 from gptjax.finetune import batches, parts, results, tasks, weights
 from gptjax.finetune import data as datas
 from gptjax.finetune.run import Run, fine_tuned
@@ -96,7 +97,7 @@ def check_model(config):
 
 def _require(holds, message):
   if not holds:
-    raise ValueError(message)
+    raise InputError(message)
 
 
 def folder_of(config, workdir, name, seed):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from gptjax import telemetry
+from gptjax.errors import InputError
 
 
 def greet(run, tell, state):
@@ -35,7 +36,7 @@ def step(run, tell, watch, number, metrics):
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
   watch.steps += 1
   if metrics['skipped'] >= config.train.max_skipped:
-    raise ValueError(f'{int(metrics["skipped"])} steps in a row up to step {number} of task {run.data.name} '
+    raise InputError(f'{int(metrics["skipped"])} steps in a row up to step {number} of task {run.data.name} '
                      'had a loss or gradient that is not finite: lower config.optimizer.learning_rate')
   if number % config.log.every_steps and number != run.steps:
     return

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from gptjax import atomic
+from gptjax.errors import InputError
 from gptjax.finetune import job, results, tasks, weights, zero_shot
 from gptjax.pretrain import DONE
 
@@ -25,7 +26,7 @@ def run_job(config, workdir):
   """The job `finetune`: the study that the config names, or plain fine-tuning; its exit code."""
   jobs = {'': job.finetune, 'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
   if config.finetune.study not in jobs:
-    raise ValueError(f'config.finetune.study = {config.finetune.study!r} is not one of '
+    raise InputError(f'config.finetune.study = {config.finetune.study!r} is not one of '
                      f'{", ".join(filter(None, jobs))}')
   return jobs[config.finetune.study](config, workdir)
 

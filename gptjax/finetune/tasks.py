@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gptjax.errors import InputError
 from gptjax.finetune import transforms
 from gptjax.finetune.examples import Corpus, Tfds, Tsv
 
@@ -133,6 +134,6 @@ def find(name):
   """The Task of this name (ValueError that names the nearest one)."""
   if name not in TASKS:
     nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
-    raise ValueError(f'config.finetune.tasks: {name!r} is not a task: did you mean {nearest}? There are '
+    raise InputError(f'config.finetune.tasks: {name!r} is not a task: did you mean {nearest}? There are '
                      f'{", ".join(TASKS)}; one of your own is an entry of gptjax/finetune/tasks.py')
   return TASKS[name]

@@ -8,6 +8,7 @@ from flax import nnx
 
 from gptjax import sharding
 from gptjax.data import tokenizers
+from gptjax.errors import InputError
 from gptjax.finetune import parts, step, transforms
 from gptjax.finetune.model import Classifier
 from gptjax.model import padded_vocab, stacked
@@ -27,7 +28,7 @@ def source_of(config):
   """
   if not config.init_from:
     if config.finetune.pretrained:
-      raise ValueError('config.init_from is missing: name a folder of pretrained weights, or begin with '
+      raise InputError('config.init_from is missing: name a folder of pretrained weights, or begin with '
                        'fresh ones by --config.finetune.pretrained=False')
     return None, _own_tokenizer(config)
   source = open_source(config.init_from)
@@ -37,14 +38,14 @@ def source_of(config):
       config.model[name] = value
   tokenizer = source.tokenizer or _own_tokenizer(config)
   if tokenizer.n_vocab > config.model.n_vocab:
-    raise ValueError(f'the tokenizer {tokenizer.name} has {tokenizer.n_vocab} entries, but the model of '
+    raise InputError(f'the tokenizer {tokenizer.name} has {tokenizer.n_vocab} entries, but the model of '
                      f'config.init_from = {config.init_from!r} only {config.model.n_vocab}')
   return source, tokenizer
 
 
 def _own_tokenizer(config):
   if not config.data.tokenizer:
-    raise ValueError('no tokenizer lies with the weights: name one, --config.data.tokenizer=gpt1:DIR say')
+    raise InputError('no tokenizer lies with the weights: name one, --config.data.tokenizer=gpt1:DIR say')
   tokenizer = tokenizers.load(config.data.tokenizer)
   if not config.init_from:
     config.model.n_vocab = tokenizer.n_vocab

@@ -10,6 +10,7 @@ import numpy as np
 import gptjax
 from gptjax import atomic, checkpoint, hosts, sharding
 from gptjax import config as configs
+from gptjax.errors import InputError
 from gptjax.evaluate import gpt1, heuristics
 from gptjax.evaluate.subject import subject
 from gptjax.finetune import examples, tasks
@@ -33,10 +34,10 @@ def study(config, workdir):
   runs = {name: Path(folder) for name, folder in (('Transformer', config.init_from),
                                                   ('LSTM', config.finetune.lstm_from)) if folder}
   if not runs:
-    raise ValueError('name workdirs of pretraining: --config.init_from=D, --config.finetune.lstm_from=D')
+    raise InputError('name workdirs of pretraining: --config.init_from=D, --config.finetune.lstm_from=D')
   for folder in runs.values():
     if not checkpoint.steps(folder / CHECKPOINTS):
-      raise ValueError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
+      raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / 'results.json', suites(config)
   found = json.loads(path.read_text())['study'] if path.exists() else {}
@@ -75,7 +76,7 @@ def suites(config):
     except ValueError as error:
       print(f'{heuristic} is left out: {error}', file=sys.stderr)
   if not found:
-    raise ValueError('none of the four sets is there: see the lines above, and config.data.tfds_dir')
+    raise InputError('none of the four sets is there: see the lines above, and config.data.tfds_dir')
   return found
 
 

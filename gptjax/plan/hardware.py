@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from gptjax.errors import InputError
+
 
 class Device(NamedTuple):
   """One device as JAX shows it; decimal units, bytes and seconds.
@@ -43,5 +45,5 @@ def of(topology):
   """
   name = topology.partition(':')[0]
   if name not in DEVICES:
-    raise ValueError(f'{name!r} is not one of the devices whose speed is known: {", ".join(DEVICES)}')
+    raise InputError(f'{name!r} is not one of the devices whose speed is known: {", ".join(DEVICES)}')
   return DEVICES[name]

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from gptjax import config as configs
 from gptjax import sharding, telemetry
+from gptjax.errors import InputError
 from gptjax.model import REMAT, n_params
 from gptjax.plan import estimate
 
@@ -33,7 +34,7 @@ def search(config, devices, device, few):
   """
   ranked = sorted(candidates(config, devices), key=lambda settings: guess(config, settings, devices, device))
   if not ranked:
-    raise ValueError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
+    raise InputError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
                      'change them')
   plans, kept = [], functools.cache(functools.partial(activations, config, devices))
@@ -54,7 +55,7 @@ def search(config, devices, device, few):
       if len(plans) == few or not tries:
         break
   if not plans:
-    raise ValueError(f'{len(devices)} such devices have too little memory for any mesh'
+    raise InputError(f'{len(devices)} such devices have too little memory for any mesh'
                      f'{"" if tries else " of those that arithmetic likes best"}: take more of them')
   return sorted(plans, key=lambda found: (not found[1].fits(device), found[1].seconds['step']))
 

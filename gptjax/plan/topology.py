@@ -5,6 +5,7 @@ import re
 
 from jax.experimental import topologies
 
+from gptjax.errors import InputError
 from gptjax.plan import gpu
 
 # Dimensions of a slice; one more number is the count of slices.
@@ -29,11 +30,11 @@ def describe(name):
   if generation in gpu.KINDS:
     return _gpus(generation, name, shape)
   if generation not in DIMENSIONS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
-    raise ValueError(f'{name!r} is not a topology: say GENERATION:SHAPE, like v5e:4x4 or v5p:2x2x4, of '
+    raise InputError(f'{name!r} is not a topology: say GENERATION:SHAPE, like v5e:4x4 or v5p:2x2x4, of '
                      f'{", ".join(DIMENSIONS)}; or h100:8, a100:8')
   sizes, rank = shape.split('x'), DIMENSIONS[generation]
   if len(sizes) not in (rank, rank + 1):
-    raise ValueError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
+    raise InputError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
                      'numbers (one more than dimensions: the number of slices)')
   alone()
   wanted = {'num_slices': int(sizes[rank])} if len(sizes) > rank and int(sizes[rank]) > 1 else {}
@@ -44,19 +45,19 @@ def describe(name):
     return topologies.get_topology_desc(platform='tpu', topology_name=one, **wanted).devices
   except RuntimeError as error:
     if 'not installed' in str(error):
-      raise ValueError("the TPU compiler is not here: pip install 'gptjax[plan-tpu]' (Linux)") from None
-    raise ValueError(f'libtpu knows no {name}: {str(error).splitlines()[0]}') from None
+      raise InputError("the TPU compiler is not here: pip install 'gptjax[plan-tpu]' (Linux)") from None
+    raise InputError(f'libtpu knows no {name}: {str(error).splitlines()[0]}') from None
 
 
 def _gpus(kind, name, shape):
   if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', shape):
-    raise ValueError(f'{name!r} is not a topology: say {kind}:8, or {kind}:8x16 for 16 hosts of eight')
+    raise InputError(f'{name!r} is not a topology: say {kind}:8, or {kind}:8x16 for 16 hosts of eight')
   each, _, hosts = shape.partition('x')
   try:
     return topologies.get_topology_desc(kind, 'cuda', target_config=gpu.target(kind),
                                         topology=f'{hosts or 1}x1x{each}').devices
   except (NotImplementedError, RuntimeError) as error:
-    raise ValueError("the GPU compiler is not here: pip install 'gptjax[plan-gpu]' (Linux, 5 GB, no GPU "
+    raise InputError("the GPU compiler is not here: pip install 'gptjax[plan-gpu]' (Linux, 5 GB, no GPU "
                      f'needed; {str(error).splitlines()[0][:80]})') from None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from flax import nnx
 
 from gptjax import sharding
+from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.export import save_pretrained
 from gptjax.train import graph
@@ -60,10 +61,10 @@ def open_source(path):
   """
   folder = Path(path).expanduser()
   if folder.suffix in PICKLES and folder.is_file():
-    raise ValueError(f'{path} is a pickle, which can run code when it is read: save the model again as '
+    raise InputError(f'{path} is a pickle, which can run code when it is read: save the model again as '
                      'safetensors, and name its folder')
   if not folder.is_dir():
-    raise ValueError(f'{path} is no folder: name the one that holds the weights')
+    raise InputError(f'{path} is no folder: name the one that holds the weights')
   has = lambda *names: all((folder / name).exists() for name in names)
   if has('manifest.json', 'state'):
     from gptjax.pretrained import workdir
@@ -82,7 +83,7 @@ def open_source(path):
     return openai.open_gpt1(folder)
   pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
   if pickles:
-    raise ValueError(f'{path} holds only pickles ({pickles[0]}), which can run code when they are read: save '
+    raise InputError(f'{path} holds only pickles ({pickles[0]}), which can run code when they are read: save '
                      'the model again as safetensors')
-  raise ValueError(f'{path} holds no weights: looked for config.json with model.safetensors, hparams.json '
+  raise InputError(f'{path} holds no weights: looked for config.json with model.safetensors, hparams.json '
                    'with model.ckpt, params_shapes.json with params_0.npy, a workdir, a checkpoint')

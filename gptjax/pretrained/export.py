@@ -12,6 +12,7 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from gptjax import atomic, checkpoint
+from gptjax.errors import InputError
 from gptjax.model import GPT
 from gptjax.pretrained import layout
 from gptjax.pretrained.huggingface import ACTIVATION_FIELD, ACTIVATIONS, GPT1, GPT2, PREFIX, SINGLE, spell
@@ -37,7 +38,7 @@ def save_pretrained(model, tokenizer, folder):
   """
   params = nnx.to_pure_dict(nnx.state(model))
   if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
-    raise ValueError('the model lies on devices of several hosts: export its checkpoint with one process, '
+    raise InputError('the model lies on devices of several hosts: export its checkpoint with one process, '
                      'python -m gptjax.pretrained export')
   write_folder(folder_files(model, tokenizer), params, model.n_vocab, folder, {})
 
@@ -82,15 +83,15 @@ def folder_files(model, tokenizer):
 def config_json(model, tokenizer):
   """What config.json says, a dict (ValueError for what the architecture in `transformers` has not got)."""
   if not isinstance(model, GPT):
-    raise ValueError('transformers has no such LSTM: only a Transformer can be exported')
+    raise InputError('transformers has no such LSTM: only a Transformer can be exported')
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
-    raise ValueError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
+    raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
   names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS[kind].items())}
   n_embd, n_inner = model.wpe.shape[1], block.mlp.c_fc.w.shape[2]
   if block.mlp.activation not in names:
-    raise ValueError(f'OpenAI-GPT in transformers cannot have activation_function = {block.mlp.activation!r}')
+    raise InputError(f'OpenAI-GPT in transformers cannot have activation_function = {block.mlp.activation!r}')
   config = {
     'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
     'n_layer': model.n_layer, 'n_head': block.attn.c_attn.w.shape[3],
@@ -105,7 +106,7 @@ def config_json(model, tokenizer):
       ('n_inner', n_inner, 4 * n_embd), ('scale_attn_weights', block.attn.scaled, True),
       ('scale_attn_by_inverse_layer_idx', block.attn.scaled_by_layer, False)):
     if value != only:
-      raise ValueError(f'OpenAI-GPT in transformers cannot have {name} = {value}, only {only}')
+      raise InputError(f'OpenAI-GPT in transformers cannot have {name} = {value}, only {only}')
   return config | {'architectures': ['OpenAIGPTLMHeadModel']}
 
 
@@ -113,7 +114,7 @@ def check_folder(folder, files):
   """Refuses a folder in which one of these files is another one's (ValueError)."""
   for name, content in files.items():
     if (folder / name).exists() and (folder / name).read_bytes() != content:
-      raise ValueError(f'{folder} holds another model or tokenizer ({name} differs): export into another '
+      raise InputError(f'{folder} holds another model or tokenizer ({name} differs): export into another '
                        'folder')
 
 
@@ -148,7 +149,7 @@ def write_folder(files, params, n_vocab, folder, facts):
       shutil.rmtree(made, ignore_errors=True)
     elif weights.is_file():
       weights.unlink()
-    raise ValueError(f'{folder} cannot be written: {error.strerror or error}') from None
+    raise InputError(f'{folder} cannot be written: {error.strerror or error}') from None
 
 
 def released_tensors(params, n_vocab, model_type):

@@ -2,17 +2,19 @@
 
 import json
 
+from gptjax.errors import InputError
+
 
 def read_json(path, kind=dict):
   """The object, or value of another kind, in a JSON file (ValueError if it holds no such thing)."""
   try:
     value = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:
-    raise ValueError(f'{path}: {error.strerror}') from None
+    raise InputError(f'{path}: {error.strerror}') from None
   except ValueError as error:
-    raise ValueError(f'{path} is not JSON: {error}') from None
+    raise InputError(f'{path} is not JSON: {error}') from None
   if not isinstance(value, kind):
-    raise ValueError(f'{path} holds a {type(value).__name__}, not a {kind.__name__}')
+    raise InputError(f'{path} holds a {type(value).__name__}, not a {kind.__name__}')
   return value
 
 
@@ -28,8 +30,8 @@ def sizes(path, values, names):
   for field, name in names.items():
     if type(found[field]) is not int or found[field] < 1:
       said = f'is {found[field]!r}' if name in values else 'is missing'
-      raise ValueError(f'{path}: {name} {said}: it must be a positive integer')
+      raise InputError(f'{path}: {name} {said}: it must be a positive integer')
   if found['n_embd'] % found['n_head']:
-    raise ValueError(f'{path}: {names["n_embd"]} = {found["n_embd"]} cannot be divided by '
+    raise InputError(f'{path}: {names["n_embd"]} = {found["n_embd"]} cannot be divided by '
                      f'{names["n_head"]} = {found["n_head"]}')
   return found

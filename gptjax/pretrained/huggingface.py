@@ -8,6 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from gptjax.data import hf_tokenizer
+from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.files import read_json, sizes
 
@@ -62,20 +63,20 @@ def model_fields(path, values):
   """
   kind = values.get('model_type')
   if kind not in ACTIVATIONS:
-    raise ValueError(f'{path}: model_type {kind!r} is neither {GPT2} nor {GPT1}')
+    raise InputError(f'{path}: model_type {kind!r} is neither {GPT2} nor {GPT1}')
   for name in ('add_cross_attention', 'quantization_config', 'pruned_heads'):
     if values.get(name):
-      raise ValueError(f'{path}: {name} = {values[name]!r} is not supported')
+      raise InputError(f'{path}: {name} = {values[name]!r} is not supported')
   activation = values.get(ACTIVATION_FIELD[kind], {GPT2: 'gelu_new', GPT1: 'gelu'}[kind])
   if activation not in ACTIVATIONS[kind]:
-    raise ValueError(f'{path}: {ACTIVATION_FIELD[kind]} = {activation!r} is not supported: it is none of '
+    raise InputError(f'{path}: {ACTIVATION_FIELD[kind]} = {activation!r} is not supported: it is none of '
                      f'{", ".join(ACTIVATIONS[kind])}')
   read = {name: values.get(name, value) for name, (value, _) in SILENT.items()}
   if kind == GPT1:  # its code has neither of them
     read |= {name: SILENT[name][0] for name in SILENT if name.startswith(('n_inner', 'scale_'))}
   for name, value in read.items():
     if not isinstance(value, SILENT[name][1]):
-      raise ValueError(f'{path}: {name} = {value!r} is not of the right type')
+      raise InputError(f'{path}: {name} = {value!r} is not of the right type')
   dims = sizes(path, values, dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='n_positions',
                                   n_vocab='vocab_size'))
   return dims | {
@@ -93,15 +94,15 @@ def read_tensors(folder):
         entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
         entries = [(name, entry.get_shape(), entry.get_dtype()) for name, entry in entries]
     except (SafetensorError, OSError) as error:
-      raise ValueError(f'{path} is damaged or cut short: {error}') from None
+      raise InputError(f'{path} is damaged or cut short: {error}') from None
     for full_name, shape, dtype in entries:
       name = full_name.removeprefix(PREFIX)
       if BUFFERS.fullmatch(name):
         continue
       if dtype not in DTYPES:
-        raise ValueError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
+        raise InputError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
       if name in found:
-        raise ValueError(f'{path}: the tensor {full_name} is in {origin[name]} too')
+        raise InputError(f'{path}: the tensor {full_name} is in {origin[name]} too')
       found[name] = layout.Tensor(tuple(shape), functools.partial(_block, path, full_name))
       origin[name] = f'{path.name} as {full_name}'
   return found
@@ -115,11 +116,11 @@ def _files(folder):
   placed = read_json(index).get('weight_map')
   if not isinstance(placed, dict) or not placed or not all(
       isinstance(name, str) and name == Path(name).name for name in placed.values()):
-    raise ValueError(f'{index} has no weight_map from tensors to files beside it')
+    raise InputError(f'{index} has no weight_map from tensors to files beside it')
   files = [folder / name for name in sorted(set(placed.values()))]
   for file in files:
     if not file.is_file():
-      raise ValueError(f'{file} is missing, but {INDEX} names it')
+      raise InputError(f'{file} is missing, but {INDEX} names it')
   return files
 
 
@@ -138,5 +139,5 @@ def _drop_copied_head(folder, tensors, embedding):
       np.array_equal(head.read(block), wte.read(block)) for block in blocks):
     del tensors['lm_head.weight']
   elif wte:
-    raise ValueError(f'{folder}: lm_head.weight differs from {embedding}, but config.json ties them: set its '
+    raise InputError(f'{folder}: lm_head.weight differs from {embedding}, but config.json ties them: set its '
                      'tie_word_embeddings to false')

@@ -14,9 +14,9 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from configs import default
 from gptjax import config as configs
-from gptjax import sharding
+from gptjax import defaults, sharding
+from gptjax.errors import InputError
 from gptjax.lstm import language_model
 
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU
@@ -44,7 +44,7 @@ class Source(NamedTuple):
 
 def config_for(fields):
   """A resolved config of the model with these fields of `config.model`; the others as in default.py."""
-  config = default.get_config()
+  config = defaults.get_config()
   for name, value in fields.items():
     setattr(config.model, name, value)
   configs.resolve(config, '')
@@ -101,15 +101,15 @@ def source(place, tensors, spell, fields, tokenizer):
             for name, shape in released(path, leaf.shape, fields['n_vocab'])}
   for name, shape in wanted.items():
     if name not in tensors:
-      raise ValueError(f'{place}: the tensor {name} {list(shape)} is missing')
+      raise InputError(f'{place}: the tensor {name} {list(shape)} is missing')
     if tuple(tensors[name].shape) != shape:
-      raise ValueError(f'{place}: the tensor {name} is {list(tensors[name].shape)}, but the sizes that the '
+      raise InputError(f'{place}: the tensor {name} is {list(tensors[name].shape)}, but the sizes that the '
                        f'folder names ask for {list(shape)}')
   for name, tensor in tensors.items():
     if name not in wanted:
-      raise ValueError(f'{place}: the tensor {name} {list(tensor.shape)} belongs to no part of the model')
+      raise InputError(f'{place}: the tensor {name} {list(tensor.shape)} belongs to no part of the model')
   if tokenizer and tokenizer.n_vocab > fields['n_vocab']:
-    raise ValueError(f'{place}: the tokenizer has {tokenizer.n_vocab} entries, but the model only '
+    raise InputError(f'{place}: the tokenizer has {tokenizer.n_vocab} entries, but the model only '
                      f'{fields["n_vocab"]}: one of them is not the other\'s')
 
   def parts(path, shape):

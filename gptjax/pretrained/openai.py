@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from gptjax.data import pipeline, tokenizers
+from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.files import read_json, sizes
 
@@ -37,15 +38,15 @@ def open_gpt2(folder):
     shapes = reader.get_variable_to_shape_map()
     dtypes = {str(dtype.as_numpy_dtype) for dtype in reader.get_variable_to_dtype_map().values()}
   except errors as error:
-    raise ValueError(f'{folder}/model.ckpt is not a TensorFlow checkpoint: {_one_line(error)}') from None
+    raise InputError(f'{folder}/model.ckpt is not a TensorFlow checkpoint: {_one_line(error)}') from None
   if dtypes - {str(np.float32)}:
-    raise ValueError(f'{folder}/model.ckpt: its tensors are not all float32')
+    raise InputError(f'{folder}/model.ckpt: its tensors are not all float32')
 
   def block(name, index):
     try:
       value = reader.get_tensor(name)
     except errors as error:
-      raise ValueError(f'{folder}/model.ckpt: {name} is damaged or cut short: {_one_line(error)}') from None
+      raise InputError(f'{folder}/model.ckpt: {name} is damaged or cut short: {_one_line(error)}') from None
     return value.reshape(_matrix(value.shape))[index]
 
   tensors = {name: layout.Tensor(_matrix(shape), functools.partial(block, name))
@@ -80,7 +81,7 @@ def open_gpt1(folder):
   starts = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
   length = sum(map(len, pieces))
   if length != starts[-1]:
-    raise ValueError(f'{folder}: params_0.npy to params_{GPT1_PIECES - 1}.npy hold {length} numbers, but '
+    raise InputError(f'{folder}: params_0.npy to params_{GPT1_PIECES - 1}.npy hold {length} numbers, but '
                      f'{GPT1_SHAPES} names {starts[-1]}')
   n_layer = (len(shapes) - len(FIRST)) // len(BLOCK)
   names = [*FIRST, *(f'h{i}/{name}' for i in range(n_layer) for name in BLOCK)]
@@ -89,7 +90,7 @@ def open_gpt1(folder):
     tensors[name] = layout.Tensor(shape, functools.partial(_block, pieces, int(start), shape))
   (n_ctx, d), (n_vocab, _) = tensors['wpe'].shape, tensors['wte'].shape
   if d % GPT1_HEAD_SIZE:
-    raise ValueError(f'{folder}/{GPT1_SHAPES}: width {d} is no multiple of the head size of GPT-1, '
+    raise InputError(f'{folder}/{GPT1_SHAPES}: width {d} is no multiple of the head size of GPT-1, '
                      f'{GPT1_HEAD_SIZE}')
   fields = RELEASED | dict(n_layer=n_layer, n_head=d // GPT1_HEAD_SIZE, n_embd=d, n_ctx=n_ctx,
                            n_vocab=n_vocab, norm='after', n_inner=4 * d, dropout=0.1)
@@ -104,7 +105,7 @@ def _gpt1_shapes(path):
               for shape in shapes)
   if not sound or len(shapes) < 2 + len(BLOCK) or (len(shapes) - 2) % len(BLOCK) or not (
       len(shapes[0]) == len(shapes[1]) == 2):
-    raise ValueError(f'{path} is not a list of the shapes of GPT-1: positions, tokens, and {len(BLOCK)} for '
+    raise InputError(f'{path} is not a list of the shapes of GPT-1: positions, tokens, and {len(BLOCK)} for '
                      'each layer')
   return shapes
 
@@ -114,11 +115,11 @@ def _piece(path):
   try:
     piece = np.load(path, mmap_mode='r', allow_pickle=False)
   except OSError as error:
-    raise ValueError(f'{path}: {error.strerror or error}') from None
+    raise InputError(f'{path}: {error.strerror or error}') from None
   except (ValueError, EOFError) as error:
-    raise ValueError(f'{path} is damaged or cut short, or no array: {_one_line(error)}') from None
+    raise InputError(f'{path} is damaged or cut short, or no array: {_one_line(error)}') from None
   if piece.dtype != np.float32 or piece.ndim != 1:
-    raise ValueError(f'{path} is {piece.dtype}{list(piece.shape)}, not a float32 vector')
+    raise InputError(f'{path} is {piece.dtype}{list(piece.shape)}, not a float32 vector')
   return piece
 
 

@@ -8,6 +8,7 @@ from flax import nnx
 
 from gptjax.checkpoint import completed
 from gptjax.data import tokenizers
+from gptjax.errors import InputError
 from gptjax.pretrained import layout, open_source
 from gptjax.pretrained.export import checkpoint_exporter
 from gptjax.train import graph
@@ -31,10 +32,10 @@ def first(config, workdir, digest):
   for name, value in source.fields.items():
     mine = getattr(config.model, name)
     if name != 'dropout' and mine != value:  # what to drop in training is the run's own choice
-      raise ValueError(f'config.model.{name} = {mine!r}, but the weights of config.init_from = '
+      raise InputError(f'config.model.{name} = {mine!r}, but the weights of config.init_from = '
                        f'{config.init_from!r} have {name} = {value!r}: set --config.model.{name}={value}')
   if source.tokenizer and source.tokenizer.digest != digest:
-    raise ValueError(f'config.init_from = {config.init_from!r} has the tokenizer {source.tokenizer.name} '
+    raise InputError(f'config.init_from = {config.init_from!r} has the tokenizer {source.tokenizer.name} '
                      f'(digest {source.tokenizer.digest[:12]}), but the corpus was made with another (digest '
                      f'{digest[:12]}): prepare it again with that tokenizer')
   return source

@@ -4,6 +4,7 @@ import json
 
 from gptjax.data import hf_tokenizer, tokenizers
 from gptjax.data.gpt1_text import END
+from gptjax.errors import InputError
 
 SENTENCEPIECE = 'sentencepiece.model'
 UNIGRAM, USER_DEFINED = 1, 4  # sentencepiece's numbers for a kind of model and a kind of entry
@@ -87,7 +88,7 @@ def _unigram(content):
       ('treat_whitespace_as_suffix is on', not trained.treat_whitespace_as_suffix),
       ('user_defined_symbols are there', all(piece.type != USER_DEFINED for piece in model.pieces))):
     if not holds:
-      raise ValueError(f'this sentencepiece model cannot be written as {hf_tokenizer.JSON} ({name}): save '
+      raise InputError(f'this sentencepiece model cannot be written as {hf_tokenizer.JSON} ({name}): save '
                        'the model without its tokenizer, None')
   made = library.Tokenizer(library.models.Unigram(
     [(piece.piece, piece.score) for piece in model.pieces], trained.unk_id, trained.byte_fallback))

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from configs import default
-from gptjax import checkpoint
+from gptjax import checkpoint, defaults
 from gptjax.data import tokenizers
+from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.files import read_json
 
@@ -28,14 +28,14 @@ def open_workdir(folder):
     if fault is None:
       return _source(path)
     print(f'checkpoint {step} is damaged ({fault}): not used', file=sys.stderr)
-  raise ValueError(f'{folder / CHECKPOINTS} holds no good checkpoint')
+  raise InputError(f'{folder / CHECKPOINTS} holds no good checkpoint')
 
 
 def open_checkpoint(folder):
   """The Source of one checkpoint, `WORKDIR/checkpoints/STEP` (ValueError if it is damaged)."""
   fault = checkpoint.fault_of(folder, checkpoint.read_manifest(folder))
   if fault:
-    raise ValueError(f'checkpoint {folder} is damaged ({fault}): take another')
+    raise InputError(f'checkpoint {folder} is damaged ({fault}): take another')
   return _source(folder)
 
 
@@ -43,14 +43,14 @@ def _source(path):
   """The Source of a checkpoint whose files are good; its workdir's config.json says what model it is."""
   workdir = path.absolute().parents[1]
   if not (workdir / 'config.json').exists():
-    raise ValueError(f'checkpoint {path} lies outside its run: {workdir / "config.json"}, which says what '
+    raise InputError(f'checkpoint {path} lies outside its run: {workdir / "config.json"}, which says what '
                      'model it is, is missing')
   stored = read_json(workdir / 'config.json').get('config')
-  known = default.fields()['model'].keys() - set(OF_THE_RUN)
+  known = defaults.fields()['model'].keys() - set(OF_THE_RUN)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
-    raise ValueError(f'{workdir / "config.json"} is not that of a run of gptjax')
+    raise InputError(f'{workdir / "config.json"} is not that of a run of gptjax')
   if stored.get('job') == 'finetune':
-    raise ValueError(f'{workdir} holds a fine-tuned classifier, not a language model (one that was '
+    raise InputError(f'{workdir} holds a fine-tuned classifier, not a language model (one that was '
                      'fine-tuned on text lies in its folder export)')
   fields = {name: value for name, value in stored['model'].items() if name in known}
   folder = workdir / TOKENIZER

@@ -1,6 +1,7 @@
 """The command: python -m gptjax.report --workdir=runs/gpt2_small [--workdir=runs/gpt2_medium ...]"""
 
 from gptjax.data import command
+from gptjax.errors import InputError
 from gptjax.report import page, published, samples
 
 
@@ -18,7 +19,7 @@ def main(arguments):
   add('--seed', type=int, default=0, help='of the samples')
   flags = parser.parse_args(arguments)
   if flags.samples < 0:
-    raise ValueError(f'--samples={flags.samples} must not be negative')
+    raise InputError(f'--samples={flags.samples} must not be negative')
   prompts = flags.prompt or [published.UNICORNS]
   for workdir in flags.workdir if flags.samples else ():
     samples.write(workdir, prompts, flags.samples, flags.sample_tokens, flags.seed)

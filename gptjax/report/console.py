@@ -10,6 +10,7 @@ from flax import nnx
 from gptjax import generate, rewind, sharding, telemetry
 from gptjax.data import corpus as corpora
 from gptjax.data import ngrams, tokenizers
+from gptjax.errors import InputError
 from gptjax.report import page, samples
 
 SAMPLES = 4  # texts of which the longest is shown at the end
@@ -58,7 +59,7 @@ def step(run, tell, watch, number, metrics):
   if rewind.is_spike(config, metrics):
     raise rewind.Spike(number, metrics['loss'], metrics['usual_loss'])
   if metrics['skipped'] >= config.train.max_skipped:
-    raise ValueError(
+    raise InputError(
       f'{int(metrics["skipped"])} steps in a row up to step {number} had a loss or gradient that is not '
       'finite: lower config.optimizer.learning_rate or look at the data (gptjax.data.inspect); '
       'weights are those of the last finite step')

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax import telemetry
+from gptjax.errors import InputError
 
 
 class Run(NamedTuple):
@@ -37,7 +38,7 @@ def read(workdirs):
   """
   paths = [Path(workdir).resolve() for workdir in workdirs]
   if len(set(paths)) < len(paths):
-    raise ValueError('a workdir is named twice: name each once')
+    raise InputError('a workdir is named twice: name each once')
   depth = next(depth for depth in range(1, 100) if len({path.parts[-depth:] for path in paths}) == len(paths))
   runs = [_read(Path(workdir), '/'.join(path.parts[-depth:]))
           for workdir, path in zip(workdirs, paths, strict=True)]
@@ -46,10 +47,10 @@ def read(workdirs):
 
 def _read(folder, name):
   if not folder.is_dir():
-    raise ValueError(f'workdir {folder} does not exist')
+    raise InputError(f'workdir {folder} does not exist')
   config, results, overlap = (_json(folder / f'{what}.json', {}) for what in ('config', 'results', 'overlap'))
   if not isinstance(config, dict) or 'config' not in config:
-    raise ValueError(f'{folder} is no workdir: it has no config.json of a run')
+    raise InputError(f'{folder} is no workdir: it has no config.json of a run')
   fields = config['config']
   results = results if fields['job'] == 'evaluate' else {}  # those of fine-tuning have a table of their own
   records = telemetry.read_metrics(folder / 'metrics.jsonl')
@@ -71,7 +72,7 @@ def _json(path, absent):
   try:
     return json.loads(path.read_text()) if path.exists() else absent
   except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error})') from None
+    raise InputError(f'{path} is not JSON ({error})') from None
 
 
 def curve(run, metric):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from gptjax import atomic, generate
+from gptjax.errors import InputError
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):
@@ -14,7 +15,7 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   """
   path = Path(workdir) / 'config.json'
   if not path.exists():
-    raise ValueError(f'{workdir} is no workdir: it has no config.json')
+    raise InputError(f'{workdir} is no workdir: it has no config.json')
   trained = (Path(workdir) / 'checkpoints').is_dir()
   source = workdir if trained else json.loads(path.read_text())['config']['init_from']
   keep(workdir, {prompt: generate.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
