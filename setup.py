@@ -51,7 +51,8 @@ setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11',
-  packages=find_packages(include=['gptjax', 'gptjax.*', 'configs']),
+  packages=[*find_packages(include=['gptjax', 'gptjax.*']), 'gptjax.configs'],
+  package_dir={'gptjax.configs': 'configs'},  # no top-level package of this name: others have one, too
   install_requires=CORE + DATA + LOGS + WEIGHTS,
   extras_require={
     'cuda': ['jax[cuda12]>=0.10,<0.12'],

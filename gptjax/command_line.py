@@ -1,31 +1,54 @@
 """What the commands that take a config do with their flags."""
 
 from absl import flags
+from ml_collections import config_flags
 
+from gptjax import config_files
 from gptjax.errors import InputError
 
 
 def read(known, argv, needed, example):
-  """Reads absl's flags, the fields of the config among them.
+  """Reads absl's flags, `--config=FILE` and the fields that `--config.FIELD=VALUE` sets among them.
 
   Args:
-    known: `absl.flags.FLAGS`.
+    known: `absl.flags.FLAGS`; `known.config` is the config afterwards, and `known['config'].override_values`
+      has the fields that flags set.
     argv: of the process.
     needed: names of flags that must be there.
     example: what to look at where one of them is not.
 
   Raises:
-    ValueError: one line, for what does not exist, does not fit or is missing.
+    InputError: one line, for what does not exist, does not fit or is missing.
   """
   try:
+    argv, path = _config_path(known.read_flags_from_files(argv))
+    if path is not None:
+      config_flags.DEFINE_config_dict('config', config_files.load(path), flag_values=known, sys_argv=argv)
     rest = known(argv)
+  except InputError:
+    raise
   except (AttributeError, KeyError) as error:
     from gptjax.config import unknown_field
     raise InputError(unknown_field(argv) or str(error)) from None
-  except (flags.Error, TypeError, OSError) as error:
+  except (flags.Error, TypeError, ValueError, OSError) as error:
     raise InputError(' '.join(str(error.args[0] if error.args else error).split())) from None
+  if path is None:
+    raise InputError(f'--config is missing: {example}')
   if len(rest) > 1:
     raise InputError(f'{rest[1]!r} is not a flag: fields are set by --config.FIELD=VALUE')
   for name in needed:
     if not known[name].value:
       raise InputError(f'--{name} is missing: {example}')
+
+
+def _config_path(argv):
+  """(argv without --config=FILE or --config FILE, FILE or None)."""
+  rest, path, arguments = [], None, iter(argv)
+  for argument in arguments:
+    if argument in ('--config', '-config'):
+      path = next(arguments, '')
+    elif argument.startswith(('--config=', '-config=')):
+      path = argument.partition('=')[2]
+    else:
+      rest.append(argument)
+  return rest, path

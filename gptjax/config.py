@@ -11,10 +11,17 @@ from pathlib import Path
 import jax
 
 import gptjax
-from gptjax import atomic, attention, compiler, defaults, kernels, model, optimizer
+from gptjax import atomic, attention, compiler, defaults, kernels, model, optimizer, paths
 from gptjax.errors import InputError
 
 JOBS = ('pretrain', 'finetune', 'evaluate')
+
+# Fields that name a folder of this machine.
+PATHS = ('init_from', 'compilation_cache', 'data.corpus', 'data.tfds_dir', 'eval.data_dir',
+         'finetune.data_dir', 'finetune.lstm_from')
+# Of these, those that may be another folder on each host: what is read there is compared by its digest.
+OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
+             'finetune.data_dir')
 
 # What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
@@ -23,6 +30,17 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
               'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir', 'data.verify',
               'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
+
+
+def locate(config):
+  """Makes the paths of a config absolute, in place; see `gptjax.paths`."""
+  for field in PATHS:
+    section, _, name = field.rpartition('.')
+    place = config[section] if section else config
+    place[name] = paths.local(place[name], f'config.{field} =')
+  _check_mixture(config.data)
+  config.data.mixture = tuple((paths.local(folder, 'config.data.mixture:'), weight)
+                              for folder, weight in config.data.mixture)
 
 
 def resolve(config, workdir, device=None):
@@ -186,7 +204,7 @@ def facts(config):
     **{f'environment variable {name}': os.environ.get(name, '') for name in flags},
     'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
     'number of its devices': jax.local_device_count(),
-    **{f'config.{field}': value for field, value in flat(config).items()}}
+    **{f'config.{field}': value for field, value in flat(config).items() if field not in OWN_PATHS}}
 
 
 def claim(config, workdir, corpus_digest):
@@ -212,7 +230,10 @@ def _same_run(path, config, corpus_digest):
     raise InputError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
   now = flat(config)
   for field in sorted(before.keys() | now.keys()):
-    same = before.get(field) == now.get(field)
+    stored = before.get(field)
+    if field in PATHS and stored:  # older versions kept them as they were written
+      stored = paths.local(stored)
+    same = stored == now.get(field)
     other_weights = field == 'init_from' and config.job == 'finetune'
     if not same and (other_weights or not field.startswith(MAY_CHANGE)):
       raise InputError(

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gptjax import cpu, decode, defaults, sharding
+from gptjax import cpu, decode, defaults, paths, sharding
 from gptjax.data import command
 from gptjax.errors import InputError
 from gptjax.sampling import Choice, row_keys
@@ -200,9 +200,11 @@ def _parser():
   given = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
   parser = command.Parser(prog='python -m gptjax.generate', argument_default=argparse.SUPPRESS)
   add = parser.add_argument
-  add('--from', dest='source', required=True, help='a workdir, a checkpoint, or a folder of released weights')
+  add('--from', dest='source', type=paths.flag, required=True,
+      help='a workdir, a checkpoint, or a folder of released weights')
   add('--prompt', action='append', default=[], help='repeatable; none: a text from its very beginning')
-  add('--prompt_file', action='append', default=[], help='a file that is a prompt; repeatable')
+  add('--prompt_file', type=paths.flag, action='append', default=[],
+      help='a file that is a prompt; repeatable')
   for name, kind, text in (
       ('num_samples', int, 'texts a prompt'),
       ('max_tokens', int, 'tokens a text may have, the prompt not counted'),

@@ -6,7 +6,6 @@ import os
 import sys
 
 from absl import flags, logging
-from ml_collections import config_flags
 
 # Before JAX and TensorFlow are imported: what they print at start is of no use to anyone.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -24,11 +23,10 @@ atexit.register(gc.freeze)
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
 
-from gptjax import command_line, errors, hosts  # noqa: E402
+from gptjax import command_line, errors, hosts, paths  # noqa: E402
+from gptjax import config as configs  # noqa: E402
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
-                                lock_config=True)
 flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on.')
 flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
@@ -39,8 +37,9 @@ flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; wit
 
 def run(config, workdir):
   """Runs the job that the config names; gives the exit code."""
+  configs.locate(config)
   if config.compilation_cache:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache))
+    jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
   if config.job == 'pretrain':
     from gptjax.pretrain import pretrain
     return pretrain(config, workdir)
@@ -56,10 +55,10 @@ def run(config, workdir):
 
 def main(argv):
   try:
-    command_line.read(FLAGS, argv, ('config', 'workdir'), 'see the first lines of README.md')
+    command_line.read(FLAGS, argv, ('workdir',), 'see the first lines of README.md')
     cpu.spare_threads()
     hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    code = run(FLAGS.config, FLAGS.workdir)
+    code = run(FLAGS.config, paths.local(FLAGS.workdir, '--workdir'))
     hosts.finish()
     return code
   except Exception as error:

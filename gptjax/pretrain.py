@@ -64,7 +64,7 @@ def pretrain(config, workdir):
   hosts.told(lambda: prepare_corpus(config, workdir), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)
-  hosts.compare({f'digest of corpus {corpus.folder}': corpus.digest for corpus in mixture.train})
+  hosts.compare({f'digest of corpus {number}': corpus.digest for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # they share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
   with jax.set_mesh(mesh):

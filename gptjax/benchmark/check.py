@@ -8,6 +8,7 @@ equation with the same weights dropped; then a few steps on one batch, whose los
 import argparse
 import functools
 
+from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import PACKAGES, SIZES, compiled_step, make_config, random_batch
@@ -103,7 +104,7 @@ def main(argv):
   parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark check', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='tiny')
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
   import jax
 

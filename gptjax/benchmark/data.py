@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gptjax import defaults
+from gptjax import defaults, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
@@ -144,14 +144,14 @@ def show(rows, checks):
 def main(argv):
   parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark data', description=__doc__)
   parser.add_argument('--source', default='python:', help='KIND:WHERE, as for gptjax.data.prepare')
-  parser.add_argument('--tfds_dir', default='', help='where tfds: finds its data sets')
+  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
   parser.add_argument('--tokenizer', default='', help='gpt2, gpt2:DIR or bpe:DIR; else one is trained')
   parser.add_argument('--vocab_size', type=int, default=8192, help='entries of the one that is trained')
   parser.add_argument('--megabytes', type=float, default=200, help='of text a turn; repeated if need be')
   parser.add_argument('--turns', type=int, default=3)
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=(*LABELS, READ), help=argparse.SUPPRESS)
-  parser.add_argument('--folder', help=argparse.SUPPRESS)
+  parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, args.folder)

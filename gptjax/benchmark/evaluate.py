@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from gptjax import cpu
+from gptjax import cpu, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.generate import SIZES, make_config
 from gptjax.benchmark.machine import machine
@@ -137,15 +137,16 @@ def show(rows, facts):
 def main(argv):
   parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark evaluate', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='124M')
-  parser.add_argument('--data_dir', required=True, help='lambada_test.jsonl and wikitext-2/wiki.test.raw')
+  parser.add_argument('--data_dir', type=paths.flag, required=True,
+                      help='lambada_test.jsonl and wikitext-2/wiki.test.raw')
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
   parser.add_argument('--passages', type=int, default=96)
   parser.add_argument('--characters', type=int, default=9_000, help='of WikiText-2')
   parser.add_argument('--dtypes', default='float32,bfloat16', help='that both compute in')
   parser.add_argument('--turns', type=int, default=5)
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', nargs=2, help=argparse.SUPPRESS)
-  parser.add_argument('--folder', help=argparse.SUPPRESS)
+  parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
     return worker(*args.worker, args.folder, *texts(args.data_dir, args.passages, args.characters))

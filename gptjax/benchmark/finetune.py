@@ -13,9 +13,8 @@ import time
 import jax
 from tqdm import tqdm
 
-from configs import gpt1_finetune
 from gptjax import config as configs
-from gptjax import sharding
+from gptjax import config_files, paths, sharding
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import command, tokenizers
@@ -26,19 +25,19 @@ def parser():
   made = command.Parser(prog='python -m gptjax.benchmark finetune')
   made.add_argument('--task', default='sst2', help='of gptjax/finetune/tasks.py')
   made.add_argument('--tokenizer', required=True, help='gpt1:DIR, for example')
-  made.add_argument('--tfds_dir', default='', help='where the data set lies')
+  made.add_argument('--tfds_dir', type=paths.flag, default='', help='where the data set lies')
   made.add_argument('--n_ctx', type=int, default=512)
   made.add_argument('--n_layer', type=int, default=2)
   made.add_argument('--n_embd', type=int, default=128)
   made.add_argument('--batches', type=int, default=30, help='bucketed batches a turn')
   made.add_argument('--turns', type=int, default=3)
-  made.add_argument('--out', default='', help='JSON file for the results')
+  made.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   made.formatter_class = argparse.ArgumentDefaultsHelpFormatter
   return made
 
 
 def config_of(flags, tokenizer):
-  config = gpt1_finetune.get_config(flags.task)
+  config = config_files.shipped('gpt1_finetune', flags.task)
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
   config.data.tfds_dir, config.finetune.limit = flags.tfds_dir, 4096

@@ -6,13 +6,13 @@ whatever they are. Each contender works in a process of its own, by turns; media
 
 import argparse
 import functools
-import importlib
 import statistics
 import sys
 import time
 
 import numpy as np
 
+from gptjax import config_files, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
@@ -28,7 +28,7 @@ BANDWIDTH = {'NVIDIA A100-SXM4-80GB': 2.04e12, 'NVIDIA H100 80GB HBM3': 3.35e12,
 
 
 def make_config(size, dtype):
-  config = importlib.import_module(f'configs.{SIZES[size]}').get_config()
+  config = config_files.shipped(SIZES[size])
   config.model.compute_dtype, config.attention.kernel = dtype, 'xla'
   return config
 
@@ -146,7 +146,7 @@ def main(argv):
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--contenders', default=f'{OURS},{THEIRS}')
   parser.add_argument('--turns', type=int, default=5)
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import OURS, PACKAGES, SIZES
@@ -120,7 +121,7 @@ def main(argv):
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--sizes', default=','.join(SIZES_HERE), help='comma-separated; tiny runs anywhere')
   parser.add_argument('--seconds', type=float, default=SECONDS, help='for all parts together')
-  parser.add_argument('--out', required=True, help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, required=True, help='JSON file for the results')
   flags = parser.parse_args(argv)
   sizes = flags.sizes.split(',')
   if sizes != ['tiny'] and (unknown := set(sizes) - set(SIZES_HERE)):

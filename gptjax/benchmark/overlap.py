@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import python_source
@@ -69,7 +70,7 @@ def main(argv):
   parser.add_argument('--megabytes', type=float, default=100, help=f'of text, and {TIMES} times as much')
   parser.add_argument('--turns', type=int, default=3)
   parser.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes')
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import PACKAGES, SIZES, compiled_step, field, make_config
@@ -101,7 +102,7 @@ def main(argv):
   parser.add_argument('--batch_size', type=int, default=0, help='sequences a step; 0: the size\'s own')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1')
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
   import jax
   config = make_config(flags.size, flags.batch_size, dict(flags.set))

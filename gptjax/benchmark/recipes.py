@@ -13,6 +13,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 
@@ -113,14 +114,16 @@ def parse(argv):
   parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark recipes', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--source', required=True, help='text to train on: jsonl:books.jsonl.gz')
-  parser.add_argument('--workdir', default='runs/recipes', help='folder of the corpus and of the runs')
+  parser.add_argument('--workdir', type=paths.flag, default='runs/recipes',
+                      help='folder of the corpus and of the runs')
   parser.add_argument('--steps', type=int, default=400, help='updates of each run')
   parser.add_argument('--batch_size', type=int, default=8, help='sequences of 128 tokens an update')
   parser.add_argument('--eval_steps', type=int, default=40, help='batches held out')
   parser.add_argument('--seeds', type=int, default=3)
   parser.add_argument('--rates', type=lambda text: [float(rate) for rate in text.split(',')],
                       default=[2e-3, 4e-3, 8e-3, 1.6e-2], help='learning rates to choose from')
-  parser.add_argument('--out', default='', help='JSON file for the results; the picture goes beside it')
+  parser.add_argument('--out', type=paths.flag, default='',
+                      help='JSON file for the results; the picture goes beside it')
   return parser.parse_args(argv)
 
 

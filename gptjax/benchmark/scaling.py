@@ -15,6 +15,7 @@ from collections import namedtuple
 import numpy as np
 from tqdm import tqdm
 
+from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import make_config, random_batch
@@ -195,7 +196,8 @@ def main(argv):
   parser.add_argument('--cpu', type=counts, default=(1, 2, 4, 8), help="CPU devices; '' for none")
   parser.add_argument('--tpu', type=counts, default=(8, 32, 128, 512, 1024), help="TPU chips; '' for none")
   parser.add_argument('--families', default=','.join(family.name for family in FAMILIES), help='which tables')
-  parser.add_argument('--out', default='', help='JSON file for the results; the picture goes beside it')
+  parser.add_argument('--out', type=paths.flag, default='',
+                      help='JSON file for the results; the picture goes beside it')
   args = parser.parse_args(argv)
   names = args.families.split(',')
   if unknown := set(names) - {family.name for family in FAMILIES}:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.errors import InputError
@@ -56,7 +57,7 @@ def main(argv):
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='configs/quickstart.py', help='one that makes its own corpus')
   parser.add_argument('--turns', type=int, default=5)
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
   where = machine(('jax', 'jaxlib', 'flax', 'tensorflow'))
   with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ import math
 import sys
 from pathlib import Path
 
-from gptjax import atomic
+from gptjax import atomic, paths
 from gptjax.errors import InputError
 
 BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
@@ -70,8 +70,10 @@ def parted(text, path):
 def main(argv):
   parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark table', description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('paths', nargs='+', metavar='JSON', help='what --out of the others named')
-  parser.add_argument('--into', default='', help='file with the two marks; else it is printed')
+  parser.add_argument('paths', type=paths.flag, nargs='+', metavar='JSON',
+                      help='what --out of the others named')
+  parser.add_argument('--into', type=paths.flag, default='',
+                      help='file with the two marks; else it is printed')
   flags = parser.parse_args(argv)
   try:
     made = table(flags.paths)

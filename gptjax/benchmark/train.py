@@ -7,7 +7,6 @@ contender takes the largest batch of the size's that fits into its share of the 
 import argparse
 import functools
 import gc
-import importlib
 import json
 import os
 import sys
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import cpu
+from gptjax import config_files, cpu, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
@@ -56,7 +55,7 @@ def make_config(size, batch_size=0, changes=None):
     changes: {'model.dropout': 0.1, ...}.
   """
   name, model, batches, dtype = SIZES[size]
-  config = importlib.import_module(f'configs.{name}').get_config()
+  config = config_files.shipped(name)
   for field, value in {**model, 'compute_dtype': dtype, 'dropout': 0.0, 'remat': 'none'}.items():
     setattr(config.model, field, value)
   config.data.seq_len = config.model.n_ctx
@@ -215,7 +214,7 @@ def make_parser():
   parser.add_argument('--steps', type=int, default=3, help='steps a turn')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
   parser.add_argument('--share', type=float, help=argparse.SUPPRESS)
   return parser

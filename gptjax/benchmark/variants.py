@@ -8,7 +8,7 @@ import argparse
 import gc
 import sys
 
-from gptjax import compiler
+from gptjax import compiler, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import OURS, PACKAGES, SIZES, field, rows_of, show, steps_of
@@ -39,7 +39,7 @@ def main(argv):
   parser.add_argument('--only', default='', help='variants, comma-separated; else all')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, in all variants')
-  parser.add_argument('--out', default='', help='JSON file for the results')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
   chosen = variants_here()
   if unknown := set(filter(None, flags.only.split(','))) - set(chosen):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import rewind
+from gptjax import paths, rewind
 from gptjax.data import command
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
@@ -59,12 +59,13 @@ def _parse(argv):
     prog='python -m gptjax.data.inspect', description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
   add = parser.add_argument
-  add('corpus', nargs='*', help='folder of the corpus')
+  add('corpus', type=paths.flag, nargs='*', help='folder of the corpus')
   add('--split', default='train', help='train (default) or validation')
-  add('--png', help='also draw the lengths of the documents into this file')
+  add('--png', type=paths.flag, help='also draw the lengths of the documents into this file')
   add('--document', type=int, help='show this document, counted from 0')
   add('--step', type=int, help='show the batch of this update, counted from 0')
-  add('--workdir', help='of a run: its config.json gives corpus, seed, batch_size and seq_len')
+  add('--workdir', type=paths.flag,
+      help='of a run: its config.json gives corpus, seed, batch_size and seq_len')
   add('--batch_size', type=int, help='sequences a batch')
   add('--seq_len', type=int, help='tokens a sequence')
   add('--seed', type=int, help='of the order (config.train.seed)')

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic
+from gptjax import atomic, paths
 from gptjax.data import (
   blocks,
   command,
@@ -327,14 +327,14 @@ def main(arguments):
   parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   parser.add_argument('--tokenizer', required=True,
                       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
-  parser.add_argument('--out', required=True, help='folder of the corpus')
+  parser.add_argument('--out', type=paths.flag, required=True, help='folder of the corpus')
   parser.add_argument('--validation_fraction', type=float, default=0.005)
   parser.add_argument('--clean', default='', help="'' or webtext")
   parser.add_argument('--clean_without', default='', help='filters to leave out: NAME,NAME')
-  parser.add_argument('--blocked_domains', default='', help='file with a domain a line')
-  parser.add_argument('--wikipedia_titles', default='', help='file with a title a line')
+  parser.add_argument('--blocked_domains', type=paths.flag, default='', help='file with a domain a line')
+  parser.add_argument('--wikipedia_titles', type=paths.flag, default='', help='file with a title a line')
   parser.add_argument('--workers', type=int, default=1, help='processes')
-  parser.add_argument('--tfds_dir', default='', help='where tfds: finds its data sets')
+  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
   parser.add_argument('--on_error', default='stop', help='stop or skip')
   parser.add_argument('--document_separator', default='',
                       help=r'between documents in a file of text: (\n and \t are understood)')

@@ -18,6 +18,7 @@ import platform
 import re
 from typing import NamedTuple
 
+from gptjax import paths
 from gptjax.data import files
 from gptjax.errors import InputError
 
@@ -48,7 +49,7 @@ def units(sources, tfds_dir):
 
 
 def _units(source, tfds_dir):
-  kind, colon, where = source.partition(':')
+  kind, colon, where = paths.expanded(source, KINDS).partition(':')
   if not colon or kind not in KINDS or (kind != 'python' and not where) or source == 'python':
     raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
                      'parquet:GLOB[:FIELD], tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], '

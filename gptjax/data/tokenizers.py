@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gptjax import paths
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
 
+KINDS = ('gpt2', 'bpe', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
 END_OF_TEXT = '<|endoftext|>'
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
 GPT2_URL = 'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/'
@@ -42,6 +44,7 @@ def load(spec):
   Raises:
     ValueError: no such kind, files absent, damaged, or not what the kind says.
   """
+  spec = paths.expanded(spec, KINDS)
   kind, _, where = spec.partition(':')
   if spec == 'gpt2':
     return ByteBPE(*map(_from_tiktoken_cache, ('encoder.json', 'vocab.bpe')))
@@ -328,8 +331,8 @@ def main(arguments):
   parser.add_argument('--kind', required=True, help='bpe or sentencepiece')
   parser.add_argument('--vocab_size', type=int, required=True, help='entries')
   parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
-  parser.add_argument('--out', required=True, help='folder for the tokenizer')
-  parser.add_argument('--tfds_dir', default='', help='where tfds: finds its data sets')
+  parser.add_argument('--out', type=paths.flag, required=True, help='folder for the tokenizer')
+  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
   flags = parser.parse_args(arguments)
   save_files(flags.out, {})  # A folder that cannot be is named before the training.
   texts = (piece.text for unit in sources.units(flags.source, flags.tfds_dir)

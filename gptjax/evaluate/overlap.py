@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic
+from gptjax import atomic, paths
 from gptjax import config as configs
 from gptjax.data import blocks, command, sources, tokenizers
 from gptjax.errors import InputError
@@ -200,13 +200,13 @@ def main(arguments):
   add('--examples', **several, help='NAME=FILE.jsonl of examples that were scored, beside those of WORKDIR: '
       '{"text", "correct" | "nats" | ...} a line; repeatable')
   add('--filter', **several, help='filter built before, of the training corpus; repeatable')
-  add('--workdir', required=True, help='where overlap.json goes')
-  add('--filters', default='', help='folder of filters; default WORKDIR/overlap')
+  add('--workdir', type=paths.flag, required=True, help='where overlap.json goes')
+  add('--filters', type=paths.flag, default='', help='folder of filters; default WORKDIR/overlap')
   add('--rate', type=float, default=1e-8, help='false positives, at most (default 1e-8)')
   add('--capacity', type=int, default=0, help='8-grams that filters are made for, so that they can be merged')
   add('--strings', type=int, default=10_000_000, help='made-up 8-grams to look up (default 10,000,000)')
   add('--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: one a core)')
-  add('--tfds_dir', default='', help='where tfds: finds its data sets')
+  add('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
   add('--on_error', default='stop', choices=('stop', 'skip'), help='at a document that cannot be used')
   add('--document_separator', dest='separator', default='',
       help=r'between documents in a file of text: (\n and \t are understood)')

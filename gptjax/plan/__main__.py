@@ -4,7 +4,6 @@ import os
 import sys
 
 from absl import flags, logging
-from ml_collections import config_flags
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # before JAX is imported
 
@@ -17,8 +16,6 @@ from gptjax.plan.search import apply, search
 
 FLAGS = flags.FLAGS
 EXAMPLE = 'python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16'
-config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
-                                lock_config=True)
 flags.DEFINE_string('topology', None, 'Devices: v5e:16x16, v5p:4x4x8; two slices: v5e:16x16x2; GPUs: h100:8, '
                     'a100:8, 16 hosts of eight: h100:8x16.')
 flags.DEFINE_bool('search', False, 'Try meshes, remat and microbatches, and rank them.')
@@ -64,7 +61,7 @@ def usable(config, devices):
 
 def main(argv):
   try:
-    command_line.read(FLAGS, argv, ('config', 'topology'), EXAMPLE)
+    command_line.read(FLAGS, argv, ('topology',), EXAMPLE)
     return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:
     words = errors.in_words(error, '')

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from gptjax import sharding
+from gptjax import paths, sharding
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.export import save_pretrained
@@ -59,7 +59,7 @@ def open_source(path):
   Raises:
     ValueError: as `load`.
   """
-  folder = Path(path).expanduser()
+  folder = Path(paths.local(path))
   if folder.suffix in PICKLES and folder.is_file():
     raise InputError(f'{path} is a pickle, which can run code when it is read: save the model again as '
                      'safetensors, and name its folder')

@@ -1,14 +1,15 @@
 """The command: python -m gptjax.pretrained export --from=runs/mine --to=mine-hf"""
 
+from gptjax import paths
 from gptjax.data import command
 
 
 def main(arguments):
   parser = command.Parser(prog='python -m gptjax.pretrained')
   parser.add_argument('action', choices=['export'])
-  parser.add_argument('--from', dest='source', required=True,
+  parser.add_argument('--from', dest='source', type=paths.flag, required=True,
                       help='a workdir, a checkpoint, a Hugging Face folder, or OpenAI\'s files')
-  parser.add_argument('--to', required=True, help='folder for transformers')
+  parser.add_argument('--to', type=paths.flag, required=True, help='folder for transformers')
   flags = parser.parse_args(arguments)
   import gptjax
   model, tokenizer = gptjax.load(flags.source)

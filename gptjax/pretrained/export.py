@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors import safe_open
 from tqdm import tqdm
 
-from gptjax import atomic, checkpoint
+from gptjax import atomic, checkpoint, paths
 from gptjax.errors import InputError
 from gptjax.model import GPT
 from gptjax.pretrained import layout
@@ -128,7 +128,7 @@ def write_folder(files, params, n_vocab, folder, facts):
     folder: path.
     facts: {str: str} for the header of the weights.
   """
-  folder = Path(folder).expanduser().absolute()
+  folder = Path(paths.local(folder))
   check_folder(folder, files)
   made = folder if folder.exists() else folder.with_name(folder.name + '.new')
   weights = made / (SINGLE + '.new')

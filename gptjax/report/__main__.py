@@ -1,5 +1,6 @@
 """The command: python -m gptjax.report --workdir=runs/gpt2_small [--workdir=runs/gpt2_medium ...]"""
 
+from gptjax import paths
 from gptjax.data import command
 from gptjax.errors import InputError
 from gptjax.report import page, published, samples
@@ -9,8 +10,8 @@ def main(arguments):
   parser = command.Parser(prog='python -m gptjax.report',
                           description='Writes report.html and report.md.')
   add = parser.add_argument
-  add('--workdir', action='append', required=True, help='of a run, any job; repeatable')
-  add('--out', default='', help='folder for the report; default: the first workdir')
+  add('--workdir', type=paths.flag, action='append', required=True, help='of a run, any job; repeatable')
+  add('--out', type=paths.flag, default='', help='folder for the report; default: the first workdir')
   add('--samples', type=int, default=0, help='first write so many samples of each kind by each model '
       '(top-k 40; they are kept in WORKDIR/samples.json, so once is enough)')
   add('--prompt', action='append', help="of conditional samples; repeatable; default: that of the paper's "

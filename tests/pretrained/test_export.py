@@ -200,8 +200,8 @@ def test_the_command(tmp_path, capsys):
   assert want.keys() == have.keys() and all((want[name] == have[name]).all() for name in want)
   done = subprocess.run([sys.executable, '-m', 'gptjax.pretrained', 'export', '--from=absent', '--to=x'],
                         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-  assert (done.returncode, done.stderr) == (2, 'pretrained: absent is no folder: name the one that holds the '
-                                               'weights\n')
+  assert (done.returncode, done.stderr) == (
+    2, f'pretrained: {ROOT}/absent is no folder: name the one that holds the weights\n')
 
 
 RENEWING = """

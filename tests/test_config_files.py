@@ -1,0 +1,93 @@
+"""Config files: found and run from any folder, and refused in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from gptjax import config_files, defaults
+from gptjax.errors import InputError
+
+START = 'from configs import default\ndef get_config():\n  c = default.get_config()\n'
+
+
+def written(folder, text, name='mine.py'):
+  path = folder / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text)
+  return str(path)
+
+
+@pytest.mark.parametrize('text, why', [
+  ('def get_config(:', ':1 is not a config file in Python'),
+  ('not Python', ':1: NameError'),
+  ('\0', 'not a config file in Python'),
+  ('x = 1', 'has no function get_config'),
+  ('import no_such_module', ":1: ModuleNotFoundError: No module named 'no_such_module'"),
+  (START + '  raise RuntimeError("disk")', ':4: RuntimeError: disk'),
+  (START + '  raise SystemExit(3)', ':4: SystemExit: 3'),
+  (START + '  raise RuntimeError', ':4: RuntimeError: no message'),
+  (START, 'gives NoneType, not a ConfigDict'),
+  (START + '  return {"job": "pretrain"}', 'gives dict, not a ConfigDict'),
+  (START + '  del c.train.steps\n  return c', 'config.train.steps is missing'),
+  (START + '  c.unlock()\n  c.train.stepz = 3\n  return c', 'did you mean config.train.steps?'),
+  (START + '  c.train.steps = "many"\n  return c', ':4: TypeError'),
+])
+def test_a_bad_file_is_refused_with_its_name(tmp_path, text, why):
+  path = written(tmp_path, text)
+  with pytest.raises(InputError) as error:
+    config_files.load(path)
+  assert str(error.value).startswith(path) and why in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for path, why in (('absent.py', 'quickstart'), ('configs/gpt2_xxl.py', 'did you mean configs/gpt2_xl.py?'),
+                    (str(tmp_path), 'cannot be read'), ('/configs/gpt2_xl.py', 'no such file')):
+    with pytest.raises(InputError, match=why):
+      config_files.load(path)
+
+
+def test_an_installed_config_is_found_from_any_folder_and_one_that_is_there_goes_first(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert config_files.load('configs/gpt2_xl.py').model.n_layer == 48
+  assert config_files.load('gpt1_finetune.py:cola,rte').finetune.tasks == ('cola', 'rte')
+  written(tmp_path, START + '  c.model.n_layer = 3\n  return c', 'configs/gpt2_xl.py')
+  assert config_files.load('configs/gpt2_xl.py').model.n_layer == 3
+
+
+def test_the_defaults_are_those_of_gptjax_whatever_the_current_folder_holds(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  written(tmp_path, 'raise SystemExit("run by mistake")', 'configs/default.py')
+  written(tmp_path, START + '  c.train.seed = 5\n  return c', 'configs/base.py')
+  written(tmp_path, 'from configs import base\nfrom configs import gpt2_small\n'
+          'def get_config():\n  from configs import default\n  assert gpt2_small.get_config()\n'
+          '  return base.get_config()', 'configs/mine.py')
+  before = {name for name in sys.modules if name.partition('.')[0] == 'configs'}
+  config = config_files.load('configs/mine.py')
+  assert config.train.seed == 5 and config.model.to_dict() == defaults.get_config().model.to_dict()
+  assert {name for name in sys.modules if name.partition('.')[0] == 'configs'} == before
+
+
+@pytest.mark.parametrize('name', config_files.names())
+def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert isinstance(config_files.load(f'configs/{name}.py'), ConfigDict)
+  assert config_files.shipped(name)
+
+
+@pytest.mark.parametrize('flags, why', [
+  (['--config=configs/quickstart.py', '--workdir=gs://bucket/run'], 'gs://bucket/run'),
+  (['--config=configs/quickstart.py', '--workdir=w', '--config.init_from=s3://bucket'], 's3://bucket'),
+  (['--config=configs/quickstart.py', '--workdir=w', '--config.train.stps=3'], 'config.train.steps'),
+  (['--config', 'configs/absent.py', '--workdir=w'], 'configs/absent.py'),
+  (['--workdir=w'], '--config is missing')])
+def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, flags, why):
+  root = str(Path(config_files.__file__).parents[1])
+  ran = subprocess.run([sys.executable, '-m', 'gptjax.main', *flags], cwd=tmp_path, capture_output=True,
+                       text=True, env={**os.environ, 'PYTHONPATH': root, 'JAX_PLATFORMS': 'cpu'})
+  assert ran.returncode == 2 and why in ran.stderr and ran.stderr.count('\n') == 1, ran.stderr
+  assert not list(tmp_path.iterdir())

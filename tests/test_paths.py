@@ -1,0 +1,77 @@
+"""Paths that users write become absolute where they enter, in every flag and field."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+
+import gptjax
+from gptjax import config as configs
+from gptjax import defaults, paths
+from gptjax.data import sources, tokenizers
+from gptjax.errors import InputError
+
+# Flags that name one folder or file; those that take KIND:WHERE are expanded where they are read.
+FLAGS = {'--out', '--workdir', '--tfds_dir', '--data_dir', '--filters', '--into', '--from', '--to',
+         '--prompt_file', '--png', 'corpus', 'paths', '--blocked_domains', '--wikipedia_titles', '--folder'}
+
+
+@pytest.mark.parametrize('written, found', [
+  ('runs/x', '{cwd}/runs/x'), ('~/runs', '{home}/runs'), ('~', '{home}'), ('//tmp//x/', '/tmp/x'),
+  ('.', '{cwd}'), ('/a/../b', '/a/../b'), ('', ''), (Path('a'), '{cwd}/a'), ('[x]\\y', '{cwd}/[x]\\y')])
+def test_local(written, found, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('HOME', '/home/someone')
+  assert paths.local(written) == found.format(cwd=tmp_path, home='/home/someone')
+
+
+@pytest.mark.parametrize('written', ['gs://b/run', 's3://b', 'file:///tmp', '~nobody-of-this-name/x'])
+def test_what_is_no_path_of_this_machine_is_refused(written):
+  with pytest.raises(InputError, match='--workdir ' + written):
+    paths.local(written, '--workdir')
+
+
+def test_a_relative_path_from_a_folder_that_is_gone_is_refused(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  os.rmdir(tmp_path)
+  with pytest.raises(InputError, match='current folder'):
+    paths.local('runs')
+
+
+def test_every_field_that_names_a_folder_is_absolute_afterwards(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = defaults.get_config()
+  config.init_from, config.data.mixture = 'weights', (('a', 1.0), ('~/b', 2.0))
+  for field in ('corpus', 'tfds_dir'):
+    config.data[field] = '' if field == 'corpus' else '~/sets'
+  configs.locate(config)
+  assert config.init_from == f'{tmp_path}/weights' and config.data.corpus == ''
+  assert config.data.tfds_dir == os.path.expanduser('~/sets')
+  assert [folder for folder, _ in config.data.mixture] == [f'{tmp_path}/a', os.path.expanduser('~/b')]
+  named = [name for name in configs.flat(config) if name.endswith(('_dir', '_from', '.corpus', '_cache'))]
+  assert sorted(named) == sorted(configs.PATHS)
+
+
+def test_every_flag_that_names_a_folder_is_made_absolute():
+  seen = set()
+  for file in Path(gptjax.__file__).parent.rglob('*.py'):
+    for call in ast.walk(ast.parse(file.read_text())):
+      if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith(('add', 'add_argument'))):
+        continue
+      names = FLAGS & {word.value for word in call.args if isinstance(word, ast.Constant)}
+      if names:
+        seen |= names
+        types = [ast.unparse(word.value) for word in call.keywords if word.arg == 'type']
+        assert types == ['paths.flag'], f'{file}:{call.lineno}: {names}'
+  assert seen == FLAGS
+
+
+def test_the_home_folder_in_sources_and_tokenizers(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'a.txt').write_text('one two')
+  [unit] = sources.units(['text:~/a.txt'], '')
+  assert unit.path == f'{tmp_path}/a.txt'
+  for spec in ('bpe:~/nothing', '~/nothing'):
+    with pytest.raises(InputError, match=str(tmp_path)):
+      tokenizers.load(spec)
