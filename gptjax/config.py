@@ -1,6 +1,7 @@
 """From the config as written to the config as run: filled in, checked, and kept in the workdir."""
 
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -11,10 +12,9 @@ from pathlib import Path
 import jax
 
 import gptjax
-from gptjax import atomic, attention, compiler, defaults, kernels, model, optimizer, paths
+from gptjax import atomic, attention, compiler, defaults, domains, kernels, model, paths, resumed
 from gptjax.errors import InputError
-
-JOBS = ('pretrain', 'finetune', 'evaluate')
+from gptjax.resumed import flat
 
 # Fields that name a folder of this machine.
 PATHS = ('init_from', 'compilation_cache', 'data.corpus', 'data.tfds_dir', 'eval.data_dir',
@@ -28,7 +28,7 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
               'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
               'train.max_skipped', 'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
-              'data.corpus', 'data.mixture', 'data.source', 'data.tfds_dir', 'data.verify',
+              'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir', 'data.verify',
               'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
 
 
@@ -43,6 +43,25 @@ def locate(config):
                               for folder, weight in config.data.mixture)
 
 
+def check_fields(config):
+  """Refuses a field whose value is outside its domain, as `gptjax/defaults.py` states it.
+
+  Args:
+    config: as written or resolved.
+
+  Raises:
+    InputError: names the first such field, its value and what is allowed.
+  """
+  for name, field in defaults.declared().items():
+    if why := domains.complaint(field.domain, value_of(config, name)):
+      raise InputError(f'config.{name} {why}')
+
+
+def value_of(config, name):
+  """The value of a field like 'model.n_layer'."""
+  return functools.reduce(getattr, name.split('.'), config)
+
+
 def resolve(config, workdir, device=None):
   """Fills in, in place, fields that say "0: ...", "'': ..." or "not set"; `train.steps` waits for the corpus.
 
@@ -50,7 +69,11 @@ def resolve(config, workdir, device=None):
     config: as written.
     workdir: folder of the run.
     device: one of those that it is for; None: those that are here.
+
+  Raises:
+    InputError: as `check_fields`.
   """
+  check_fields(config)
   c, device = config, device or jax.devices()[0]
   if c.model.compute_dtype == 'auto':
     c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
@@ -75,40 +98,13 @@ def scanned(remat, device):
 
 
 def check(config, device=None):
-  """Refuses a config that cannot be run (ValueError with the field, its value and what to do).
+  """Refuses a config whose fields do not fit each other or the devices (ValueError, one line).
 
   Args:
     config: resolved.
     device: as for `resolve`.
   """
   c = config
-  for field, value, allowed in (
-      ('job', c.job, JOBS),
-      ('model.architecture', c.model.architecture, ('transformer', 'lstm')),
-      ('model.norm', c.model.norm, ('before', 'after')),
-      ('model.remat', c.model.remat, model.REMAT),
-      ('model.activation_function', c.model.activation_function, tuple(model.ACTIVATIONS)),
-      ('model.compute_dtype', c.model.compute_dtype, ('float32', 'bfloat16')),
-      ('optimizer.name', c.optimizer.name, optimizer.OPTIMIZERS),
-      ('optimizer.schedule', c.optimizer.schedule, optimizer.SCHEDULES)):
-    if value not in allowed:
-      raise InputError(f'config.{field} = {value!r} is not one of {", ".join(allowed)}')
-  for field, value in flat(c).items():
-    if value is None:
-      raise InputError(f'config.{field} has no value: give one')
-  for field in ('model.n_layer', 'model.n_head', 'model.n_embd', 'model.n_ctx', 'model.n_vocab',
-                'model.n_inner', 'model.pad_vocab_to', 'train.batch_size', 'train.microbatch_size',
-                'data.seq_len', 'data.prefetch', 'eval.batch_size', 'log.every_steps', 'checkpoint.keep',
-                'train.max_skipped'):
-    _require(flat(c)[field] >= 1, f'config.{field} = {flat(c)[field]} must be at least 1')
-  for field in ('train.steps', 'train.epochs', 'eval.steps', 'eval.limit', 'optimizer.warmup_steps',
-                'loss.chunk', 'optimizer.clip_norm', 'checkpoint.keep_best', 'log.sample_tokens',
-                'watchdog.step_timeout', 'watchdog.compile_timeout', 'train.rewind.threshold',
-                'train.rewind.steps_back', 'train.rewind.skip_batches'):
-    _require(flat(c)[field] >= 0, f'config.{field} = {flat(c)[field]} must not be negative')
-  _require(c.model.layer_norm_epsilon > 0,
-           f'config.model.layer_norm_epsilon = {c.model.layer_norm_epsilon} must be positive')
-  _require(0 <= c.model.dropout < 1, f'config.model.dropout = {c.model.dropout} must lie in [0, 1)')
   _require(c.model.n_embd % c.model.n_head == 0,
            f'config.model.n_embd = {c.model.n_embd} cannot be divided by config.model.n_head = '
            f'{c.model.n_head}: change one of them')
@@ -118,14 +114,14 @@ def check(config, device=None):
            f'config.train.batch_size = {c.train.batch_size} cannot be divided by '
            f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
   _require(c.job != 'pretrain' or c.train.steps > 0 or c.train.epochs > 0,
-           'set config.train.steps or config.train.epochs: one of them must be positive')
-  asked = c.log.profile_steps
-  _require(len(asked) == 2 and all(isinstance(n, int) and n >= 0 for n in asked),
-           f'config.log.profile_steps = {tuple(asked)} must be two steps, (first, end)')
+           'set config.train.steps or config.train.epochs: one of them must be positive, '
+           '--config.train.steps=1000 for instance')
   kind, _, size = c.data.tokenizer.partition(':')
   _require(kind != 'train-bpe' or size == str(c.model.n_vocab),
            f'config.data.tokenizer = {c.data.tokenizer!r} makes another vocabulary than config.model.n_vocab '
            f'= {c.model.n_vocab}: give both the same number')
+  _require(not c.eval.data_dir or Path(c.eval.data_dir).is_dir(),
+           f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
   _check_mixture(c.data)
   _check_rewind(c)
   device = device or jax.devices()[0]
@@ -134,12 +130,7 @@ def check(config, device=None):
 
 
 def _check_mixture(data):
-  pairs = data.mixture
-  _require(all(isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)
-               and isinstance(pair[1], int | float) for pair in pairs),
-           f'config.data.mixture = {pairs!r} must be pairs of folder and weight, '
-           "(('FOLDER', 0.7), ('FOLDER', 0.3))")
-  for field in ('corpus', 'source') if pairs else ():
+  for field in ('corpus', 'source') if data.mixture else ():
     _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} both say what '
              f'to read: leave one out (--config.data.{field}=)')
 
@@ -167,17 +158,6 @@ def unknown_field(arguments):
 def _require(holds, message):
   if not holds:
     raise InputError(message)
-
-
-def flat(config):
-  """{'model.n_layer': 12, ...}; takes a ConfigDict or nested dicts."""
-  values = {}
-  for key, value in config.items():
-    if hasattr(value, 'items'):
-      values.update({f'{key}.{inner}': v for inner, v in flat(value).items()})
-    else:
-      values[key] = list(value) if isinstance(value, tuple) else value
-  return values
 
 
 def versions():
@@ -208,7 +188,7 @@ def facts(config):
 
 
 def claim(config, workdir, corpus_digest):
-  """Writes `config.json`, or checks that the workdir holds a run of the same config.
+  """Writes `config.json`, or checks that the workdir holds a run of the same config; prints the workdir.
 
   Raises:
     ValueError: the workdir holds another run's config, or cannot be written to.
@@ -220,14 +200,11 @@ def claim(config, workdir, corpus_digest):
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
            'devices': [jax.devices()[0].device_kind, jax.device_count()], 'command': sys.orig_argv}
     atomic.write(path, json.dumps(run, indent=1, sort_keys=True))
+  print(f'workdir {workdir}', file=sys.stderr)
 
 
 def _same_run(path, config, corpus_digest):
-  try:
-    stored = json.loads(path.read_text())
-    before, digest = flat(stored['config']), stored['corpus_digest']
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
+  before, digest = resumed.read(path)
   now = flat(config)
   for field in sorted(before.keys() | now.keys()):
     stored = before.get(field)
@@ -244,12 +221,26 @@ def _same_run(path, config, corpus_digest):
                      f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
 
 
+def check_cache(folder):
+  """Refuses a folder for compiled programs that cannot be written (ValueError); '' is none."""
+  if folder and (why := _unwritable(folder)):
+    raise InputError(f'config.compilation_cache = {folder!r} is not writable ({why}): name another folder, '
+                     'or do without by --config.compilation_cache=')
+
+
 def make_workdir(workdir):
   """Creates the workdir and tries to write in it (ValueError if that fails)."""
+  if why := _unwritable(workdir):
+    raise InputError(f'workdir {workdir} is not writable ({why}): use another')
+
+
+def _unwritable(folder):
+  """Creates a folder; why that fails, or why nothing can be written there; '' if it can."""
   try:
-    os.makedirs(workdir, exist_ok=True)
-    probe = Path(workdir) / f'.probe-{os.getpid()}'
+    os.makedirs(folder, exist_ok=True)
+    probe = Path(folder) / f'.probe-{os.getpid()}'
     probe.touch()
     probe.unlink()
   except OSError as error:
-    raise InputError(f'workdir {workdir} is not writable ({error.strerror}): use another') from None
+    return error.strerror
+  return ''

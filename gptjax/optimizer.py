@@ -5,9 +5,6 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-SCHEDULES = ('cosine', 'linear', 'constant', 'wsd', 'warmup_linear')
-OPTIMIZERS = ('adamw', 'muon', 'openai_adam')
-
 # Which dimensions of a stacked weight are summed over, and which are outputs; the others (layers,
 # and the query, key and value of c_attn) are matrices of their own.
 MUON_DIMENSIONS = {

@@ -41,9 +41,10 @@ def test_one_that_it_does_not_know_would_be_seen():
 
 
 def test_a_preset_is_refused_that_does_not_exist_or_is_for_other_devices():
-  for preset, said in (('fast', 'is not one of none, gpu_cublas'),
+  for preset, said in (('fast', 'must be one of none, gpu_cublas'),
                        ('gpu_overlap', 'is for a gpu, not for a cpu')):
     config = tiny_config()
     config.xla_preset = preset
     with pytest.raises(ValueError, match=said):
+      configs.resolve(config, 'unused')
       configs.check(config)

@@ -12,8 +12,6 @@ from flax import nnx
 from gptjax import sharding
 from gptjax.model import unrolled
 
-TRAINED = ('full', 'last', 'lora')
-
 
 def separate(params, config):
   """(trained, frozen) of all weights of a `Classifier`."""

@@ -13,7 +13,7 @@ from gptjax.finetune import parts, step, transforms
 from gptjax.finetune.model import Classifier
 from gptjax.model import padded_vocab, stacked
 from gptjax.pretrained import layout, open_source
-from gptjax.pretrained.workdir import OF_THE_RUN
+from gptjax.resumed import OF_THE_RUN
 from gptjax.train import graph
 
 

@@ -8,10 +8,9 @@ from gptjax.data import tokenizers
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.files import read_json
+from gptjax.resumed import OF_THE_RUN
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
-# Fields of config.model that say how a run went, not what its model is.
-OF_THE_RUN = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 
 
 def open_workdir(folder):

@@ -33,10 +33,10 @@ def test_adam_is_that_of_the_released_code():
 
 
 def test_the_schedule_is_that_of_the_released_code():
-  config = tiny_config(**{'optimizer.schedule': 'warmup_linear', 'optimizer.learning_rate': 2.0}).optimizer
+  config = tiny_config(**{'optimizer.schedule': 'warmup_linear', 'optimizer.learning_rate': 0.5}).optimizer
   total = 5000
   def warmup_linear(x, warmup=0.002):
     return (x / warmup if x <= warmup else 1) * (1 - x)
   for t in (0, 1, 5, 10, 11, 2500, 4999):
     rate = optimizer.learning_rate(config, total, t)
-    np.testing.assert_allclose(rate, 2 * warmup_linear(t / total), rtol=1e-5)
+    np.testing.assert_allclose(rate, 0.5 * warmup_linear(t / total), rtol=1e-5)

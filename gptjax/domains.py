@@ -1,0 +1,130 @@
+"""What a field of the config is: a default, a domain of allowed values and a meaning.
+
+A domain is made by one of the functions below. It holds the values that can be given in a config file or on
+the command line, also those that stand for "fill it in" (0, '', auto).
+"""
+
+import math
+import unicodedata
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+LARGEST = 2**31 - 1  # of whole numbers: steps, sizes and ids are int32 on the devices
+LARGEST_SEED = 2**32 - 1
+
+
+class Domain(NamedTuple):
+  """The values that a field can have.
+
+  words: what is allowed, as in "must be ...".
+  holds: function of a value, whether it is allowed; a value of any type can be asked about.
+  low, high: the least and the largest number, of domains of numbers; None of all others.
+  """
+  words: str
+  holds: Callable[[Any], bool]
+  low: float | None = None
+  high: float | None = None
+
+
+class Field(NamedTuple):
+  """One field of the config.
+
+  default: its value where nothing else is set.
+  domain: Domain.
+  meaning: with its unit, if it has one.
+  before: what versions without this field did, as a value of it; None: what the default does. A run that such
+    a version began goes on with it.
+  """
+  default: Any
+  domain: Domain
+  meaning: str
+  before: Any = None
+
+
+def complaint(domain, value):
+  """Why a value is refused, "= VALUE must be ..."; '' if it is allowed."""
+  return '' if domain.holds(value) else f'= {shown(value)} must be {domain.words}'
+
+
+def shown(value):
+  """A value in a message, cut to one readable line whatever it is."""
+  if isinstance(value, int) and value.bit_length() > 200:
+    return f'{"-" * (value < 0)}2**{value.bit_length() - 1} or more'
+  text = repr(value)
+  return text if len(text) <= 120 else f'{text[:117]}...'
+
+
+def integer(low, high=LARGEST, also=()):
+  """Whole numbers from `low` to `high`; `also`: {value: meaning} of others."""
+  others = ''.join(f', or {value} ({meaning})' for value, meaning in dict(also).items())
+  return Domain(f'a whole number from {low} to {high}{others}',
+                lambda x: whole(x) and (low <= x <= high or x in dict(also)), low, high)
+
+
+def whole(value):
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def real(low, high, open_left=False, open_right=False):
+  """Finite numbers from `low` to `high`; an open end does not belong to them."""
+  words = f'a number in {"(" if open_left else "["}{low:g}, {high:g}{")" if open_right else "]"}'
+  def holds(x):
+    if not (whole(x) or isinstance(x, float)) or (isinstance(x, float) and not math.isfinite(x)):
+      return False
+    return (low < x if open_left else low <= x) and (x < high if open_right else x <= high)
+  return Domain(words, holds, low, high)
+
+
+RATE = real(0, 1)           # a probability, a share, or a rate that multiplies
+RATE_BELOW_1 = real(0, 1, open_right=True)
+
+
+def flag(unset=False):
+  """True or False; `unset`: or None, which means that it is decided when the run starts."""
+  return Domain('True or False', lambda x: isinstance(x, bool) or (unset and x is None))
+
+
+def one_of(*choices):
+  """One of these strings."""
+  return Domain(f'one of {", ".join(choice or repr(choice) for choice in choices)}',
+                lambda x: isinstance(x, str) and x in choices)
+
+
+def text(several_lines=False):
+  """Valid Unicode without control characters; `several_lines`: but for tabs and line ends."""
+  allowed = '\t\n\r' if several_lines else ''
+  words = 'text of valid Unicode without control characters' + ' but tabs and line ends' * several_lines
+  def holds(x):
+    return isinstance(x, str) and all(c in allowed or unicodedata.category(c) not in ('Cc', 'Cs') for c in x)
+  return Domain(words, holds)
+
+
+PLAIN = text().holds
+
+
+def comma_separated():
+  """'' or names with a comma between two of them."""
+  return Domain('names separated by single commas, or empty', lambda x: PLAIN(x) and (
+    not x or all(name.strip() for name in x.split(','))))
+
+
+def names():
+  """A tuple of names."""
+  return Domain("names, ('A', 'B')", lambda x: isinstance(x, tuple | list) and all(
+    PLAIN(name) and name.strip() for name in x))
+
+
+def weighted_folders():
+  """Pairs of a folder and a positive weight."""
+  weight = real(0, 1e30, open_left=True).holds
+  def pair(x):
+    return isinstance(x, tuple | list) and len(x) == 2 and PLAIN(x[0]) and x[0] and weight(x[1])
+  return Domain("pairs of folder and weight, (('FOLDER', 0.7), ('FOLDER', 0.3)), weights positive and finite",
+                lambda x: isinstance(x, tuple | list) and all(map(pair, x)))
+
+
+def interval():
+  """(first, end): two steps."""
+  step = integer(0).holds
+  return Domain('two steps, (first, end), first not after end', lambda x: (
+    isinstance(x, tuple | list) and len(x) == 2 and all(map(step, x)) and x[0] <= x[1]))

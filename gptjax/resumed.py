@@ -1,0 +1,100 @@
+"""Fields of a run that goes on: what its workdir has stored stands, unless something else is asked for.
+
+A default may change between versions, and fields are added. A run must not change with them: a field that is
+neither given on the command line nor set by the config file to something other than today's default keeps its
+stored value; one that an older version did not store takes the value that does what that version did.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+from gptjax import defaults
+from gptjax.errors import InputError
+
+# What a start chooses anew: devices, programs for them, and where its inputs are.
+OF_THE_START = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
+                'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
+                'data.recipe', 'data.tfds_dir', 'finetune.data_dir', 'finetune.predict')
+# Fields of config.model that say how a run went, not what its model is.
+OF_THE_RUN = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
+
+
+def keep(config, workdir, given=()):
+  """Sets, in place, the fields that a run in the workdir keeps, and prints those that would have differed.
+
+  Args:
+    config: as written.
+    workdir: folder of the run; without a `config.json` nothing is done.
+    given: names of the fields that the command line sets, like 'train.steps'.
+
+  Raises:
+    InputError: the workdir's `config.json` is damaged.
+  """
+  path = Path(workdir) / 'config.json'
+  if not path.exists():
+    return
+  stored, kept = read(path)[0], []
+  for name, field in defaults.declared().items():
+    section, _, leaf = name.rpartition('.')
+    place = config
+    for part in filter(None, section.split('.')):
+      place = getattr(place, part)
+    value = getattr(place, leaf)
+    brought = config.init_from and (name == 'data.tokenizer' or of_weights(name))
+    if name in given or name.startswith(OF_THE_START) or (value != field.default and not brought):
+      continue
+    before = as_tuple(stored[name])
+    if before != value:
+      try:
+        setattr(place, leaf, before)
+      except TypeError as error:
+        raise InputError(f'{path}: {name} = {before!r} is not of its type ({error}): use another '
+                         'workdir') from None
+      kept.append(f'config.{name} = {before!r}')
+  if kept and jax.process_index() == 0:
+    print(f'kept from {path}: {", ".join(kept)}', file=sys.stderr)
+
+
+def of_weights(name):
+  """Whether a field, like 'model.n_layer', is part of what weights were made for."""
+  section, _, leaf = name.rpartition('.')
+  return section == 'model' and leaf not in (*OF_THE_RUN, 'dropout')  # training chooses what it drops
+
+
+def read(path):
+  """({field: value} of a `config.json`, digest of the corpus); fields of later versions as before them.
+
+  Raises:
+    InputError: it is not a config.json of gptjax.
+  """
+  try:
+    stored = json.loads(path.read_text())
+    values, digest = flat(stored['config']), stored['corpus_digest']
+    for section, tree in defaults.FIELDS.items():
+      if isinstance(tree, dict) and section in values:
+        raise ValueError(f'{section} holds no fields')
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
+  for name, field in defaults.declared().items():
+    as_ever = field.default if field.before is None else field.before
+    values.setdefault(name, list(as_ever) if isinstance(as_ever, tuple) else as_ever)
+  return values, digest
+
+
+def flat(config):
+  """{'model.n_layer': 12, ...}; takes a ConfigDict or nested dicts."""
+  values = {}
+  for key, value in config.items():
+    if hasattr(value, 'items'):
+      values.update({f'{key}.{inner}': v for inner, v in flat(value).items()})
+    else:
+      values[key] = list(value) if isinstance(value, tuple) else value
+  return values
+
+
+def as_tuple(value):
+  """JSON's lists as the tuples that a config has in their place."""
+  return tuple(map(as_tuple, value)) if isinstance(value, list) else value
