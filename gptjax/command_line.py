@@ -17,6 +17,9 @@ def read(known, argv, needed, example):
     needed: names of flags that must be there.
     example: what to look at where one of them is not.
 
+  Returns:
+    The config's file, as it is written after `--config=`.
+
   Raises:
     InputError: one line, for what does not exist, does not fit or is missing.
   """
@@ -39,6 +42,7 @@ def read(known, argv, needed, example):
   for name in needed:
     if not known[name].value:
       raise InputError(f'--{name} is missing: {example}')
+  return path
 
 
 def _config_path(argv):

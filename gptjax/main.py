@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import sys
+from pathlib import PurePath
 
 from absl import flags, logging
 
@@ -12,7 +13,6 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 from gptjax import cpu
-from gptjax.errors import InputError
 
 cpu.keep_memory()
 
@@ -27,7 +27,8 @@ from gptjax import command_line, errors, hosts, paths  # noqa: E402
 from gptjax import config as configs  # noqa: E402
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on.')
+flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on. Without it: '
+                    'runs/NAME, where NAME.py is the config.')
 flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
                     'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
@@ -35,30 +36,43 @@ flags.DEFINE_integer('num_processes', None, 'How many processes the run has; wit
 flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; with --coordinator.')
 
 
-def run(config, workdir):
-  """Runs the job that the config names; gives the exit code."""
+def run(config, workdir, given=()):
+  """Runs the job that the config names; gives the exit code.
+
+  Args:
+    config: as written.
+    workdir: folder of the run.
+    given: names of the fields that the command line sets.
+  """
+  configs.check_fields(config)
   configs.locate(config)
+  configs.check_cache(config.compilation_cache)
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
   if config.job == 'pretrain':
     from gptjax.pretrain import pretrain
-    return pretrain(config, workdir)
+    return pretrain(config, workdir, given)
   if config.job == 'finetune':
     from gptjax.finetune.studies import run_job
     config.finetune.predict |= FLAGS.predict
-    return run_job(config, workdir)
-  if config.job == 'evaluate':
-    from gptjax.evaluate.run import evaluate
-    return evaluate(config, workdir)
-  raise InputError(f'config.job = {config.job!r} is not one of pretrain, finetune, evaluate')
+    return run_job(config, workdir, given)
+  from gptjax.evaluate.run import evaluate
+  return evaluate(config, workdir, given)
+
+
+def default_workdir(config):
+  """runs/NAME for the config `FOLDER/NAME.py`, runs/NAME-ARGUMENT for `FOLDER/NAME.py:ARGUMENT`."""
+  file, _, argument = config.partition(':')
+  return f'runs/{PurePath(file).stem}{"-" * bool(argument)}{argument}'
 
 
 def main(argv):
   try:
-    command_line.read(FLAGS, argv, ('workdir',), 'see the first lines of README.md')
+    path = command_line.read(FLAGS, argv, (), 'see the first lines of README.md')
+    FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     cpu.spare_threads()
     hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    code = run(FLAGS.config, paths.local(FLAGS.workdir, '--workdir'))
+    code = run(FLAGS.config, paths.local(FLAGS.workdir, '--workdir'), set(FLAGS['config'].override_values))
     hosts.finish()
     return code
   except Exception as error:

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gptjax import compiler, hosts, report, rewind, sharding, telemetry
+from gptjax import compiler, hosts, memory, report, resumed, rewind, sharding, telemetry
 from gptjax import config as configs
 from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.data import pipeline
+from gptjax.domains import LARGEST
 from gptjax.errors import InputError
 from gptjax.evaluate import suite
 from gptjax.evaluate.during import Tasks
@@ -42,12 +43,13 @@ class Run(NamedTuple):
   rewinds: tuple = ()  # of the run so far, see gptjax.rewind
 
 
-def pretrain(config, workdir):
+def pretrain(config, workdir, given=()):
   """Trains to the end, or until told to stop; goes on where the workdir's newest checkpoint is.
 
   Args:
     config: as written; it is resolved in place.
     workdir: folder of the run.
+    given: names of the fields that the command line sets, like 'train.steps'.
 
   Returns:
     Exit code: 0 or 75.
@@ -55,20 +57,26 @@ def pretrain(config, workdir):
   Raises:
     ValueError: bad config or input, one line.
   """
+  # What is cheap comes first, and nothing is made before all of it has passed.
+  configs.check_fields(config)
+  resumed.keep(config, workdir, given)
+  suite.chosen(config.eval.tasks)
+  source = weights.first(config, workdir, given)
   configs.resolve(config, workdir)
   configs.check(config)
-  suite.chosen(config.eval.tasks)  # a name that does not exist is refused before anything is made
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
-  hosts.told(lambda: prepare_corpus(config, workdir), PREPARE_LIMIT)
+  memory.check(config, mesh)
+  mixtures.check_there(config.data)
+  hosts.told(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)
   hosts.compare({f'digest of corpus {number}': corpus.digest for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # they share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
+  weights.check_tokenizer(config, source, first_corpus.tokenizer['digest'])
   with jax.set_mesh(mesh):
-    source = weights.first(config, workdir, first_corpus.tokenizer['digest'])
     export = weights.exporter(config, workdir, tokenizer)
   lay_out(config, workdir, mixture.digest, tokenizer)
   with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
@@ -80,18 +88,30 @@ def n_steps(config, mixture):
   """Updates in the run; an epoch is as many sequences as all corpora together have windows."""
   windows = sum(corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
                 for corpus in mixture.train)
-  return config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
+  steps = config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
+  if steps > LARGEST:
+    raise InputError(f'config.train.epochs = {config.train.epochs} are {steps:,} steps, more than {LARGEST}')
+  return steps
 
 
-def prepare_corpus(config, workdir):
-  """Makes the corpus that the config names a source for, if it is not there yet."""
+def prepare_corpus(config, workdir, tokenizer=None):
+  """Makes the corpus that the config names a source for, if it is not there yet.
+
+  Args:
+    config: resolved.
+    workdir: folder of the run.
+    tokenizer: that of the first weights, which goes before `config.data.tokenizer`; None: there is none.
+  """
   data = config.data
   if not data.source or (Path(data.corpus) / 'manifest.json').exists():
     return
   from gptjax.data.prepare import prepare
   configs.make_workdir(workdir)
-  prepare([data.source], data.tokenizer, data.corpus, validation_fraction=data.validation_fraction,
-          clean='', workers=1, tfds_dir=data.tfds_dir, on_error='stop')
+  if tokenizer:
+    weights.save_tokenizer(tokenizer, workdir)
+  spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
+  prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
+          workers=1, tfds_dir=data.tfds_dir, on_error='stop')
 
 
 def lay_out(config, workdir, digest, tokenizer):

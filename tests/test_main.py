@@ -38,7 +38,7 @@ def test_a_wrong_flag_is_refused_in_one_line(corpus_folder, tmp_path, flags, say
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('given', [[], ['--config=configs/quickstart.py'], ['--workdir=x']])
+@pytest.mark.parametrize('given', [[], ['--workdir=x']])
 def test_missing_flags_are_named(given):
   done = subprocess.run([sys.executable, '-m', 'gptjax.main', *given], cwd=ROOT, env=ENVIRONMENT,
                         capture_output=True, text=True)
@@ -70,10 +70,10 @@ def runnable(corpus, **changes):
   ({'model.n_head': 5}, 'model.n_embd = 32 cannot be divided by config.model.n_head = 5'),
   ({'data.seq_len': 25}, 'data.seq_len = 25 is longer than config.model.n_ctx = 24'),
   ({'train.steps': 0}, 'set config.train.steps or config.train.epochs'),
-  ({'train.batch_size': 0}, 'batch_size = 0 must be at least 1'),
-  ({'model.dropout': 1.0}, 'model.dropout = 1.0 must lie in'),
-  ({'model.remat': 'some'}, "model.remat = 'some' is not one of none, dots, full"),
-  ({'optimizer.name': 'sgd'}, "optimizer.name = 'sgd' is not one of adamw, muon"),
+  ({'train.batch_size': 0}, 'batch_size = 0 must be a whole number from 1 to'),
+  ({'model.dropout': 1.0}, 'model.dropout = 1.0 must be a number in [0, 1)'),
+  ({'model.remat': 'some'}, "model.remat = 'some' must be one of none, dots, full"),
+  ({'optimizer.name': 'sgd'}, "optimizer.name = 'sgd' must be one of adamw, muon"),
   ({'optimizer.schedule': 'step'}, "optimizer.schedule = 'step'"),
   ({'mesh.data': 3}, 'takes 3 devices'),
   ({'eval.batch_size': 3}, 'eval.batch_size = 3 cannot be divided by'),
@@ -145,20 +145,6 @@ def test_a_workdir_of_another_run_is_refused_by_field(corpus_folder, tmp_path):
   (tmp_path / 'config.json').write_text('[]')
   with pytest.raises(ValueError, match=r'not a config\.json'):
     configs.claim(runnable(corpus_folder), tmp_path, 'digest')
-
-
-def test_every_field_says_what_it_means():
-  standard = {'optimizer.epsilon'}
-  section = ''
-  for line in (ROOT / 'configs' / 'default.py').read_text().splitlines():
-    code, _, comment = line.strip().partition('#')
-    name, is_field, value = code.partition('=')
-    if is_field and value.startswith('dict('):
-      section = name + '.'
-    elif is_field and not line.startswith(' ' * 4 + ' ' * 2) and section:
-      section = ''
-    if is_field and section and not value.startswith('dict('):
-      assert len(comment) >= 5 or section + name in standard, section + name
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')), ids=lambda p: p.stem)

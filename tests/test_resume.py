@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, command, train
 
+import gptjax
 from gptjax import checkpoint
 
 
@@ -171,9 +172,12 @@ def test_eight_devices_resume_bit_for_bit_and_on_one_within_rounding(undisturbed
     np.testing.assert_allclose(float.fromhex(one[key]), float.fromhex(many[key]), rtol=1e-4)
 
 
-def test_steps_that_are_never_finite_stop_the_run_with_a_clear_error(corpus_folder, tmp_path):
-  done = train(corpus_folder, tmp_path, '--config.optimizer.learning_rate=1e38',
-               '--config.optimizer.warmup_steps=0', '--config.train.max_skipped=3')
+def test_steps_that_are_never_finite_stop_the_run_with_a_clear_error(undisturbed, corpus_folder, tmp_path):
+  model, tokenizer = gptjax.load(undisturbed)
+  model.ln_f.g.set_value(model.ln_f.g[...] * 3e38)  # the logits overflow
+  gptjax.save_pretrained(model, tokenizer, tmp_path / 'huge')
+  done = train(corpus_folder, tmp_path / 'run', f'--config.init_from={tmp_path}/huge',
+               '--config.train.max_skipped=3')
   assert done.returncode == 2
   last = done.stderr.strip().splitlines()[-1]
   assert '3 steps in a row' in last and 'learning_rate' in last and 'Traceback' not in done.stderr

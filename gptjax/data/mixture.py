@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from typing import NamedTuple
 
 from gptjax.data import corpus as corpora
@@ -28,6 +29,23 @@ def named(data):
   """([folder], [weight]) of what `config.data` (or its JSON) names."""
   pairs = data['mixture'] or [(data['corpus'], 1.0)]
   return [folder for folder, _ in pairs], [weight for _, weight in pairs]
+
+
+def check_there(data):
+  """Refuses corpora that are not there and that nothing makes: names the command that makes them.
+
+  Args:
+    data: `config.data`, resolved.
+  """
+  if data.source:
+    return
+  for folder in named(data)[0]:
+    if not os.path.isdir(folder):
+      known = folder == data.corpus and data.recipe
+      own = f"--source='text:FOLDER/*.txt' --tokenizer={data.tokenizer or 'gpt2'}"
+      recipe, cost = (data.recipe, f' ({data.recipe_cost})') if known else (own, '')
+      raise InputError(f'corpus {folder} does not exist: make it{cost} with python -m gptjax.data.prepare '
+                       f'{recipe} --out={shlex.quote(folder)}')
 
 
 def open_mixture(folders, weights, *, verify):

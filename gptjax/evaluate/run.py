@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, hosts, report, sharding
+from gptjax import atomic, hosts, memory, report, resumed, sharding
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import sources, suite, table
@@ -28,7 +28,7 @@ from gptjax.watchdog import Watchdog
 DONE, STOPPED = 0, 75  # exit codes, as those of pretraining
 
 
-def evaluate(config, workdir):
+def evaluate(config, workdir, given=()):
   """Runs the tasks of `config.eval.tasks` that the workdir does not hold results of yet.
 
   Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
@@ -39,6 +39,7 @@ def evaluate(config, workdir):
   Args:
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
     workdir: folder of the run.
+    given: names of the fields that the command line sets, like 'eval.limit'.
 
   Returns:
     Exit code: 0, or 75 when told to stop; the same command then goes on.
@@ -46,6 +47,8 @@ def evaluate(config, workdir):
   Raises:
     ValueError: bad config or input, one line.
   """
+  configs.check_fields(config)
+  resumed.keep(config, workdir, given)
   tasks = suite.chosen(config.eval.tasks)
   if not tasks:
     raise InputError('config.eval.tasks names no task: give some of ' + ','.join(suite.TASKS))
@@ -60,6 +63,7 @@ def evaluate(config, workdir):
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
+  memory.check(config, mesh)
   # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
   with (jax.set_mesh(mesh), precision, hosts.stop_signals() as stop,

@@ -1,7 +1,6 @@
 """The fine-tuning job: each task with each seed, then one table."""
 
 import contextlib
-import copy
 import math
 import os
 import shutil
@@ -11,24 +10,27 @@ from pathlib import Path
 import jax
 
 from gptjax import config as configs
-from gptjax import hosts, sharding
+from gptjax import hosts, memory, resumed, sharding
+from gptjax.data import mixture as mixtures
+from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
-from gptjax.finetune import batches, parts, results, tasks, weights
+from gptjax.finetune import batches, results, tasks, weights
 from gptjax.finetune import data as datas
 from gptjax.finetune.run import Run, fine_tuned
 from gptjax.finetune.step import graph
 from gptjax.finetune.transforms import TEXT
 from gptjax.pretrain import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
-from gptjax.pretrained.run import keep_tokenizer
+from gptjax.pretrained.run import save_tokenizer
 from gptjax.watchdog import Watchdog
 
 
-def finetune(config, workdir):
+def finetune(config, workdir, given=()):
   """Fine-tunes, or goes on where the workdir's checkpoints are.
 
   Args:
     config: as written; it is resolved in place.
     workdir: folder of the results.
+    given: names of the fields that the command line sets, like 'train.steps'.
 
   Returns:
     Exit code: 0 or 75.
@@ -36,6 +38,8 @@ def finetune(config, workdir):
   Raises:
     ValueError: bad config or input, one line.
   """
+  configs.check_fields(config)
+  resumed.keep(config, workdir, given)
   check(config)
   source, tokenizer = weights.source_of(config)
   configs.resolve(config, workdir)
@@ -44,8 +48,10 @@ def finetune(config, workdir):
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
+  memory.check(config, mesh)
   if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
-    hosts.told(lambda: make_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
+    mixtures.check_there(config.data)
+    hosts.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
   loaded = [datas.load(name, tasks.find(name), tokenizer, config) for name in config.finetune.tasks]
   hosts.compare({f'digest of task {data.name}': data.digest for data in loaded})
   hosts.told(lambda: lay_out(config, workdir, tokenizer, loaded))
@@ -70,14 +76,11 @@ def check(config):
   _require(f.tasks, 'config.finetune.tasks is empty: --config=configs/gpt1_finetune.py:TASK names one')
   for name in f.tasks:
     tasks.find(name)
-  _require(f.train in parts.TRAINED,
-           f'config.finetune.train = {f.train!r} is not one of {", ".join(parts.TRAINED)}')
-  _require(1 <= f.buckets <= 8, f'config.finetune.buckets = {f.buckets} must be from 1 to 8')
-  _require(0 <= f.head_dropout < 1, f'config.finetune.head_dropout = {f.head_dropout} must lie in [0, 1)')
-  for field in ('n_seeds', 'lora_rank', 'last_layers'):
-    _require(f[field] >= 1, f'config.finetune.{field} = {f[field]} must be at least 1')
-  for field in ('limit', 'patience', 'train_examples', 'lm_coef'):
-    _require(f[field] >= 0, f'config.finetune.{field} = {f[field]} must not be negative')
+  _require(config.train.seed + f.n_seeds - 1 <= LARGEST_SEED,
+           f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} go beyond the '
+           f'largest seed, {LARGEST_SEED}: lower one of them')
+  _require(not f.data_dir or Path(f.data_dir).is_dir(),
+           f'config.finetune.data_dir = {f.data_dir!r} is not a folder')
   _require(config.checkpoint.keep_best >= 1,
            'config.checkpoint.keep_best = 0 would lose the best checkpoint: keep 1 at least')
   _require(seq_len == 0 or seq_len >= 8, f'config.data.seq_len = {seq_len} is too short: 8 at least')
@@ -90,6 +93,9 @@ def check_model(config):
            f'config.finetune.train = {f.train!r} needs a Transformer: an LSTM is fine-tuned in full')
   _require(f.train != 'last' or f.last_layers <= n_layer,
            f'config.finetune.last_layers = {f.last_layers} is more than the {n_layer} layers of the model')
+  _require(f.train != 'lora' or f.lora_rank <= config.model.n_embd,
+           f'config.finetune.lora_rank = {f.lora_rank} is more than config.model.n_embd = '
+           f'{config.model.n_embd}: lower it')
   _require(-1 <= f.transfer_layers <= n_layer,
            f'config.finetune.transfer_layers = {f.transfer_layers} must be from -1 (all) to the {n_layer} '
            'layers of the model')
@@ -107,28 +113,11 @@ def folder_of(config, workdir, name, seed):
   return folder / f'seed-{seed}' if config.finetune.n_seeds > 1 else folder
 
 
-def make_corpus(config, workdir, tokenizer):
-  """Makes the corpus that the config names a source for, with the tokenizer of the weights."""
-  configs.make_workdir(workdir)
-  save_tokenizer(tokenizer, workdir)
-  with_tokenizer = copy.deepcopy(config)
-  with_tokenizer.data.tokenizer = str(Path(workdir) / 'tokenizer')
-  prepare_corpus(with_tokenizer, workdir)
-
-
 def lay_out(config, workdir, tokenizer, loaded):
   """What process 0 writes before the runs: config.json and the tokenizer."""
   configs.make_workdir(workdir)
   configs.claim(config, workdir, '+'.join(data.digest for data in loaded))
   save_tokenizer(tokenizer, workdir)
-
-
-def save_tokenizer(tokenizer, workdir):
-  """Writes WORKDIR/tokenizer, if it is not there yet."""
-  saved = Path(workdir) / 'tokenizer.saved'
-  tokenizer.save(saved)
-  keep_tokenizer(saved, workdir)
-  shutil.rmtree(saved)
 
 
 def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs):

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from gptjax import atomic
-from gptjax.errors import InputError
+from gptjax import config as configs
 from gptjax.finetune import job, results, tasks, weights, zero_shot
 from gptjax.pretrain import DONE
 
@@ -22,13 +22,11 @@ TABLE_5 = {
 }
 
 
-def run_job(config, workdir):
+def run_job(config, workdir, given=()):
   """The job `finetune`: the study that the config names, or plain fine-tuning; its exit code."""
   jobs = {'': job.finetune, 'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
-  if config.finetune.study not in jobs:
-    raise InputError(f'config.finetune.study = {config.finetune.study!r} is not one of '
-                     f'{", ".join(filter(None, jobs))}')
-  return jobs[config.finetune.study](config, workdir)
+  configs.check_fields(config)
+  return jobs[config.finetune.study](config, workdir, given)
 
 
 def changed(config, changes):
@@ -40,7 +38,7 @@ def changed(config, changes):
   return config
 
 
-def ablations(config, workdir):
+def ablations(config, workdir, given=()):
   """Table 5: with and without the auxiliary loss, without pretraining, and the LSTM.
 
   Each variant is a workdir of its own, WORKDIR/VARIANT.
@@ -58,7 +56,7 @@ def ablations(config, workdir):
   for name, changes in variants.items():
     folder = Path(workdir) / name.replace(' ', '-')
     print(f'\n{name}: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, changes), folder)
+    code = job.finetune(changed(config, changes), folder, given)
     if code != DONE:
       return code
     found[name] = json.loads((folder / results.RESULTS).read_text())['tasks']
@@ -89,7 +87,7 @@ def main_metric(name):
   return task.metrics[0] + ('/all' if len(task.validation) > 1 else '')
 
 
-def transfer(config, workdir):
+def transfer(config, workdir, given=()):
   """Figure 2, left: the embeddings and the first 0 .. n blocks taken over; scores and a plot.
 
   Returns:
@@ -100,7 +98,7 @@ def transfer(config, workdir):
   for n in range(shape.model.n_layer + 1):
     folder = Path(workdir) / f'transfer-{n}'
     print(f'\nembeddings and {n} of {shape.model.n_layer} layers: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder)
+    code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, given)
     if code != DONE:
       return code
     runs = json.loads((folder / results.RESULTS).read_text())['runs']

@@ -23,7 +23,7 @@ TRAIN = 1000  # sentences of CoLA from which the threshold is taken
 POSSESSIVE = ('his', 'their', 'its', 'my', 'your')
 
 
-def study(config, workdir):
+def study(config, workdir, given=()):
   """Scores every checkpoint of `init_from` and of `finetune.lstm_from`, both workdirs, and plots them.
 
   What is scored once is on record in WORKDIR/results.json, and not done again.
@@ -31,10 +31,12 @@ def study(config, workdir):
   Returns:
     Exit code: 0 or 75.
   """
+  del given  # no config is stored
   runs = {name: Path(folder) for name, folder in (('Transformer', config.init_from),
                                                   ('LSTM', config.finetune.lstm_from)) if folder}
   if not runs:
-    raise InputError('name workdirs of pretraining: --config.init_from=D, --config.finetune.lstm_from=D')
+    raise InputError('config.init_from and config.finetune.lstm_from are empty: name workdirs of '
+                     'pretraining, --config.init_from=runs/gpt1 --config.finetune.lstm_from=runs/gpt1_lstm')
   for folder in runs.values():
     if not checkpoint.steps(folder / CHECKPOINTS):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')

@@ -1,11 +1,13 @@
 """What a run has to do with weights of others: it may start from some, and give its own away."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import jax
 from flax import nnx
 
+from gptjax import resumed
 from gptjax.checkpoint import completed
 from gptjax.data import tokenizers
 from gptjax.errors import InputError
@@ -14,31 +16,59 @@ from gptjax.pretrained.export import checkpoint_exporter
 from gptjax.train import graph
 
 
-def first(config, workdir, digest):
-  """The layout.Source that `config.init_from` names; None if the run does not start there.
+def first(config, workdir, given=()):
+  """The layout.Source that `config.init_from` names, whose model and tokenizer become the config's.
 
   Args:
-    config: the resolved config.
+    config: as written; what the weights were made for is set in place.
     workdir: of the run; one of its own checkpoints goes first.
-    digest: of the tokenizer with which the corpus was made.
+    given: names of the fields that the command line sets: those must fit.
+
+  Returns:
+    The Source; None if the run does not start there.
 
   Raises:
-    ValueError: the weights cannot be read, or were made for another model or tokenizer: names the first field
-      that differs, with both values.
+    InputError: the weights cannot be read, or do not fit fields that are given: names them all.
   """
   if not config.init_from or completed(Path(workdir) / 'checkpoints'):
     return None
   source = open_source(config.init_from)
-  for name, value in source.fields.items():
-    mine = getattr(config.model, name)
-    if name != 'dropout' and mine != value:  # what to drop in training is the run's own choice
-      raise InputError(f'config.model.{name} = {mine!r}, but the weights of config.init_from = '
-                       f'{config.init_from!r} have {name} = {value!r}: set --config.model.{name}={value}')
-  if source.tokenizer and source.tokenizer.digest != digest:
+  wrong, other = [], []
+  for name, value in layout.config_for(source.fields).model.to_dict().items():
+    mine = config.model[name]
+    padding = name == 'pad_vocab_to' and name not in source.fields  # files hold no padded rows
+    derived = name == 'n_inner' and not mine
+    if mine == value or padding or not resumed.of_weights(f'model.{name}'):
+      continue
+    if f'model.{name}' in given and not derived:
+      wrong.append(f'config.model.{name} = {mine!r} (the weights: {value!r})')
+    elif not derived:
+      other.append(f'config.model.{name} = {value!r} (not {mine!r})')
+    config.model[name] = value
+  tokenizer = config.data.tokenizer
+  if source.tokenizer and tokenizer:
+    if 'data.tokenizer' in given and not _same_tokenizer(tokenizer, source.tokenizer):
+      wrong.append(f'config.data.tokenizer = {tokenizer!r} (the weights: {source.tokenizer.name}, digest '
+                   f'{source.tokenizer.digest[:12]})')
+    config.data.tokenizer = ''  # the corpus is compared with that of the weights
+  if wrong:
+    raise InputError(f'the weights of config.init_from = {config.init_from!r} do not fit '
+                     f'{", ".join(wrong)}: leave out what they bring themselves')
+  if other and jax.process_index() == 0:
+    print(f'from the weights of {source.place}: {", ".join(other)}', file=sys.stderr)
+  return source
+
+
+def _same_tokenizer(spec, tokenizer):
+  return not spec.startswith('train-bpe') and tokenizers.load(spec).digest == tokenizer.digest
+
+
+def check_tokenizer(config, source, digest):
+  """Refuses a corpus made with another tokenizer (its digest) than that of the first weights (ValueError)."""
+  if source and source.tokenizer and source.tokenizer.digest != digest:
     raise InputError(f'config.init_from = {config.init_from!r} has the tokenizer {source.tokenizer.name} '
                      f'(digest {source.tokenizer.digest[:12]}), but the corpus was made with another (digest '
                      f'{digest[:12]}): prepare it again with that tokenizer')
-  return source
 
 
 def exporter(config, workdir, tokenizer):
@@ -51,6 +81,14 @@ def exporter(config, workdir, tokenizer):
     return None
   model = nnx.merge(graph(config), layout.weight_shapes(config))
   return checkpoint_exporter(model, tokenizers.load(str(tokenizer)), Path(workdir) / 'export')
+
+
+def save_tokenizer(tokenizer, workdir):
+  """Writes WORKDIR/tokenizer, if it is not there yet."""
+  saved = Path(workdir) / 'tokenizer.saved'
+  tokenizer.save(saved)
+  keep_tokenizer(saved, workdir)
+  shutil.rmtree(saved)
 
 
 def keep_tokenizer(tokenizer, workdir):

@@ -133,14 +133,14 @@ def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
 @pytest.mark.parametrize('changes, says', [
   ({'finetune.tasks': ('sst',)}, "'sst' is not a task: did you mean sst2?"),
   ({'finetune.tasks': ()}, 'config.finetune.tasks is empty'),
-  ({'finetune.train': 'some'}, "config.finetune.train = 'some' is not one of full, last, lora"),
+  ({'finetune.train': 'some'}, "config.finetune.train = 'some' must be one of full, last, lora"),
   ({'finetune.train': 'last', 'finetune.last_layers': 13}, 'last_layers = 13 is more than the 12 layers'),
   ({'finetune.transfer_layers': 13}, 'transfer_layers = 13 must be from -1'),
-  ({'finetune.buckets': 9}, 'config.finetune.buckets = 9 must be from 1 to 8'),
+  ({'finetune.buckets': 9}, 'config.finetune.buckets = 9 must be a whole number from 1 to 8'),
   ({'finetune.pretrained': True}, 'config.init_from is missing'),
   ({'data.tokenizer': ''}, 'no tokenizer lies with the weights'),
   ({'init_from': 'nowhere'}, 'nowhere is no folder'),
-  ({'finetune.data_dir': 'nowhere'}, 'task reviews, split train.tsv: nowhere/train.tsv: No such file'),
+  ({'finetune.data_dir': 'nowhere'}, "config.finetune.data_dir = 'nowhere' is not a folder"),
   ({'model.architecture': 'lstm', 'finetune.train': 'lora'}, 'needs a Transformer')])
 def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, monkeypatch, changes, says):
   monkeypatch.chdir(tmp_path)  # TFDS makes the folder that it is told to look in

@@ -30,7 +30,7 @@ def test_the_papers_means_are_those_that_it_prints():
 def fake(monkeypatch):
   """Puts in the job's place what only notes its config, and writes a result."""
   seen = []
-  def finetune(config, workdir):
+  def finetune(config, workdir, given):
     workdir.mkdir(parents=True)
     seen.append((workdir.name, config))
     run = {'metrics': {'accuracy': 50.0 + len(seen)}, 'train_metrics': {'accuracy': 60.0}}
@@ -65,7 +65,7 @@ def test_transfer_goes_from_no_layer_to_all(monkeypatch, tmp_path):
 def test_an_unknown_study_is_refused(tmp_path):
   config = gpt1_ablations.get_config('sst2')
   config.finetune.study = 'table6'
-  with pytest.raises(ValueError, match="'table6' is not one of ablations, transfer, zero_shot"):
+  with pytest.raises(ValueError, match="'table6' must be one of '', ablations, transfer, zero_shot"):
     studies.run_job(config, tmp_path)
 
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
-from conftest import mesh_of, tiny_config, train
+from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config, train
 from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -183,20 +185,64 @@ def test_a_config_that_does_not_fit_the_first_weights_names_the_field_and_both_v
     path.write_text(json.dumps(stored))
   config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
   with pytest.raises(ValueError) as error:
-    weights.first(config, tmp_path / 'run', 'digest')
+    weights.first(config, tmp_path / 'run', {f'model.{field}'})
   assert str(error.value) == (
-    f'config.model.{field} = {mine!r}, but the weights of config.init_from = {config.init_from!r} have '
-    f'{field} = {its!r}: set --config.model.{field}={its}')
+    f'the weights of config.init_from = {config.init_from!r} do not fit config.model.{field} = {mine!r} (the '
+    f'weights: {its!r}): leave out what they bring themselves')
+  config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
+  weights.first(config, tmp_path / 'run', {'train.steps'})
+  assert config.model[field] == its, 'what is not given is that of the weights'
+
+
+def test_all_fields_that_do_not_fit_the_first_weights_are_named_at_once(workdir, tmp_path):
+  changes = {'model.n_layer': 3, 'model.n_embd': 64, 'model.n_ctx': 25}
+  config = runnable(workdir, **{'model.pad_vocab_to': 128, 'data.tokenizer': 'train-bpe:290', **changes})
+  with pytest.raises(ValueError, match=r'^[^\n]*$') as error:
+    weights.first(config, tmp_path / 'run', {'data.tokenizer', *changes})
+  for field in ('data.tokenizer', *changes):
+    assert f'config.{field} = ' in str(error.value)
+
+
+def test_a_run_takes_shape_and_tokenizer_from_its_first_weights_and_resumes(workdir, corpus_folder, tmp_path):
+  """The config says four layers and a tokenizer that is to be trained; the corpus is made on the way."""
+  (tmp_path / 'text').mkdir()
+  for i in range(30):
+    (tmp_path / 'text' / f'{i}.txt').write_text('the blue stone never sings under a tree of rain ' * 20)
+  flags = [f'--config.init_from={workdir}', f'--config.data.source=text:{tmp_path}/text/*.txt',
+           '--config.train.batch_size=4', '--config.train.microbatch_size=4', '--config.eval.steps=1',
+           '--config.data.seq_len=0', '--config.eval.every_steps=0', '--config.eval.ngrams=False',
+           '--config.log.tensorboard=False', '--config.log.sample_tokens=0']
+  command = [sys.executable, '-m', 'gptjax.main', '--config=configs/quickstart.py',
+             f'--workdir={tmp_path}/run', *flags]
+  for steps in ('2', '2'):
+    done = subprocess.run([*command, f'--config.train.steps={steps}'], cwd=ROOT, env=ENVIRONMENT,
+                          capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+  stored = json.loads((tmp_path / 'run' / 'config.json').read_text())['config']
+  assert (stored['model']['n_layer'], stored['model']['n_vocab'], stored['data']['seq_len']) == (2, 290, 24)
+  made = open_corpus(str(tmp_path / 'run' / 'corpus'), 'train', verify=False).tokenizer
+  assert made['digest'] == open_corpus(str(corpus_folder), 'train', verify=False).tokenizer['digest']
+  assert 'going on after step 2' in done.stderr
+
+
+def test_mistyped_first_weights_are_refused_before_the_corpus_is_prepared(tmp_path):
+  done = subprocess.run([sys.executable, '-m', 'gptjax.main', '--config=configs/quickstart.py',
+                         f'--workdir={tmp_path}/run', f'--config.init_from={tmp_path}/absent'], cwd=ROOT,
+                        env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+  assert done.returncode == 2 and 'absent is no folder' in done.stderr
+  assert not (tmp_path / 'run').exists()
 
 
 def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path):
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
   digest = loaded(workdir)[1].digest
-  assert weights.first(config, tmp_path, digest).place == workdir / 'checkpoints' / '10'
+  source = weights.first(config, tmp_path)
+  assert source.place == workdir / 'checkpoints' / '10'
+  weights.check_tokenizer(config, source, digest)
   with pytest.raises(ValueError, match=f'has the tokenizer bpe .digest {digest[:12]}.*made with another'):
-    weights.first(config, tmp_path, 'f' * 64)
+    weights.check_tokenizer(config, source, 'f' * 64)
   config.init_from = ''
-  assert weights.first(config, tmp_path, digest) is None
+  assert weights.first(config, tmp_path) is None
 
 
 def test_bad_first_weights_are_refused_before_the_workdir_is_made(corpus_folder, tmp_path):
@@ -207,7 +253,7 @@ def test_bad_first_weights_are_refused_before_the_workdir_is_made(corpus_folder,
 
 def test_first_weights_of_another_run_are_read_onto_the_mesh_of_this_one(workdir, tmp_path):
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
-  source = weights.first(config, tmp_path, loaded(workdir)[1].digest)
+  source = weights.first(config, tmp_path)
   with mesh_of(fsdp=4) as mesh:
     shapes = sharding.concrete(layout.weight_shapes(config), mesh)
     read = source.read(shapes)
@@ -217,7 +263,7 @@ def test_first_weights_of_another_run_are_read_onto_the_mesh_of_this_one(workdir
 
 def test_a_checkpoint_of_the_run_itself_goes_first(workdir):
   """The folder of the first weights need not even be there any more."""
-  assert weights.first(runnable('absent'), workdir, 'digest') is None
+  assert weights.first(runnable('absent'), workdir) is None
 
 
 def test_a_save_that_was_cut_short_leaves_the_run_to_start_from_its_first_weights(workdir, tmp_path):
@@ -225,7 +271,7 @@ def test_a_save_that_was_cut_short_leaves_the_run_to_start_from_its_first_weight
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
   (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
   (tmp_path / 'checkpoints' / '5' / 'saving').touch()
-  assert weights.first(config, tmp_path, loaded(workdir)[1].digest) is not None
+  assert weights.first(config, tmp_path) is not None
 
 
 def test_an_old_config_without_the_newer_fields_is_still_read(workdir, tmp_path):

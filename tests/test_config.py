@@ -1,0 +1,283 @@
+"""Fields of the config: each has a domain, and what is just outside it is refused in one line."""
+
+import json
+import math
+import os
+import shlex
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import pytest
+from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
+
+from gptjax import attention, compiler, defaults, domains, memory, model
+from gptjax import config as configs
+from gptjax.data import prepare
+from gptjax.errors import InputError
+from gptjax.pretrain import pretrain
+
+FIELDS = defaults.declared()
+
+
+def plain():
+  """The defaults in a form that takes any value; lists stand for tuples."""
+  return json.loads(json.dumps(defaults.fields()), object_hook=lambda d: defaults.Plain(**d))
+
+
+def changed(name, value):
+  config, (*sections, leaf) = plain(), name.split('.')
+  place = config
+  for section in sections:
+    place = getattr(place, section)
+  setattr(place, leaf, value)
+  return config
+
+
+def outside(domain):
+  """Values that are refused: just beyond its ends if it has some, and of other kinds."""
+  never = [None, object(), {}, 1j, math.nan, math.inf, -math.inf, '\x1b[2J', '\ud800', b'x']
+  if domain.high is None:
+    return [*never, -1, 10**20, ('\0',), (3,)]
+  if isinstance(domain.low, int) and 'whole' in domain.words:
+    below = domain.low - (2 if domain.low == 0 and 'or -1' in domain.words else 1)
+    return [*never, below, domain.high + 1, domain.low + 0.5, True, '1', 10**20, 10**5000, -2**63]
+  step = lambda value, towards: value if not domain.holds(value) else math.nextafter(value, towards)
+  return [*never, step(domain.low, -math.inf), step(domain.high, math.inf), True, '0.5', -0.1, 10**400]
+
+
+@pytest.mark.parametrize('name', FIELDS)
+def test_every_field_has_a_domain_and_a_meaning_and_refuses_what_is_just_outside(name):
+  field = FIELDS[name]
+  assert field.domain.holds(field.default) and len(field.meaning) >= 4
+  assert field.before is None or field.domain.holds(field.before)
+  refused = [value for value in outside(field.domain) if not (name == 'model.scan' and value is None)]
+  for value in refused:
+    with pytest.raises(InputError, match=r'^[^\n\x1b]*$') as error:
+      configs.check_fields(changed(name, value))
+    assert str(error.value).startswith(f'config.{name} = ') and field.domain.words in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize('name', [name for name, field in FIELDS.items() if field.domain.high is not None])
+def test_the_ends_of_a_domain_of_numbers_belong_to_it_unless_it_says_otherwise(name):
+  domain = FIELDS[name].domain
+  for end, is_open in ((domain.low, '(' in domain.words), (domain.high, domain.words[-1] == ')')):
+    if 'whole' in domain.words or not is_open:
+      configs.check_fields(changed(name, end))
+
+
+@pytest.mark.parametrize('name, value', [
+  ('log.profile_steps', (5, 1)), ('log.profile_steps', (1, 2, 3)), ('log.profile_steps', (-1, 1)),
+  ('log.every_steps', 0), ('eval.every_steps', -1), ('checkpoint.every_steps', -1), ('eval.tasks', ','),
+  ('eval.tasks', 'lambada,,ptb'), ('train.seed', 2**32), ('train.seed', 2**64), ('train.seed', -1),
+  ('data.validation_fraction', 1.0), ('train.epochs', math.inf), ('train.steps', 2**63 - 1),
+  ('finetune.n_seeds', 1_000_000), ('finetune.lm_coef', math.inf), ('optimizer.epsilon', 0),
+  ('data.mixture', (('a', math.nan),)), ('data.mixture', (('a', 0),)), ('data.mixture', (('a', 1), ('b',))),
+  ('finetune.tasks', 'sst2'), ('finetune.tasks', ('',)), ('data.corpus', 'a\nb'), ('mesh.data', 0),
+  ('model.remat', ''), ('job', 'train'), ('optimizer.learning_rate', 1.5), ('model.init_std', -0.02)])
+def test_a_value_that_once_was_accepted_is_refused(name, value):
+  with pytest.raises(InputError, match=rf'^config\.{name} = '):
+    configs.check_fields(changed(name, value))
+
+
+@pytest.mark.parametrize('name, value', [
+  ('optimizer.learning_rate', 0.0), ('train.seed', 2**32 - 1), ('data.validation_fraction', 0.0),
+  ('log.sample_prompt', 'two\nlines'), ('data.corpus', 'größe/語料'), ('eval.tasks', 'lambada, ptb'),
+  ('mesh.fsdp', -1), ('finetune.transfer_layers', -1), ('log.profile_steps', (3, 3)),
+  ('data.mixture', (('a', 1), ('b', 0.5)))])
+def test_what_is_inside_is_accepted(name, value):
+  configs.check_fields(changed(name, value))
+
+
+def test_the_largest_seed_makes_weights():
+  jax.random.key(FIELDS['train.seed'].domain.high)
+
+
+def test_names_to_choose_from_are_those_that_exist():
+  for name, there in (('xla_preset', compiler.PRESETS), ('model.remat', model.REMAT),
+                      ('model.activation_function', model.ACTIVATIONS),
+                      ('attention.kernel', attention.KERNELS)):
+    assert FIELDS[name].domain.words == f'one of {", ".join(there)}'
+
+
+def test_a_field_that_is_refused_is_refused_before_anything_is_resolved_or_made(tmp_path):
+  config = defaults.get_config()
+  config.model.n_head = 0
+  with pytest.raises(InputError, match=r'config\.model\.n_head = 0 must be a whole number from 1'):
+    pretrain(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('changes', [
+  {'model.n_embd': 10**9}, {'model.pad_vocab_to': 10**9}, {'model.n_layer': 2**31 - 1},
+  {'model.n_ctx': 2**31 - 1}, {'model.n_vocab': 2**31 - 1}, {'model.n_inner': 2**31 - 8},
+  {'train.batch_size': 2**31 - 1}, {'eval.batch_size': 2**30}])
+def test_what_is_larger_than_memory_is_refused_with_the_bytes(tmp_path, monkeypatch, changes):
+  monkeypatch.setattr(sys, 'argv', ['main', '--config=configs/gpt2_xl.py', '--config.train.steps=5'])
+  config = defaults.get_config()
+  config.model.n_head, config.train.steps = 1, 5
+  config.update_from_flattened_dict({'mesh.data': 1, 'mesh.tensor': 8, 'train.batch_size': 8, **changes})
+  if 'train.batch_size' not in changes:
+    config.train.microbatch_size = 8
+  with pytest.raises(InputError, match=r'^the run needs at least [\d,]+ bytes \(weights [\d,]+.*, and this '
+                     r'machine has [\d,]+: .*python -m gptjax.plan --config=configs/gpt2_xl.py ') as error:
+    pretrain(config, tmp_path / 'run')
+  need, there = (int(part.split(' bytes')[0].split(':')[0].replace(',', '')) for part in (
+    str(error.value).split('at least ')[1], str(error.value).split('machine has ')[1]))
+  assert need > there == memory.host_bytes()
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('job, changes', [
+  ('evaluate', {'model.n_embd': 10**9}), ('finetune', {'model.n_embd': 10**9}),
+  ('evaluate', {'eval.batch_size': 2**30}), ('finetune', {'train.batch_size': 2**31 - 1})])
+def test_the_other_jobs_are_refused_too(monkeypatch, job, changes):
+  monkeypatch.setattr(memory, 'host_bytes', lambda: 10**10)
+  config = defaults.get_config()
+  config.job, config.model.n_head = job, 1
+  config.update_from_flattened_dict(changes)
+  configs.resolve(config, 'unused')
+  with mesh_of() as mesh, pytest.raises(InputError, match='the run needs at least'):
+    memory.check(config, mesh)
+
+
+@pytest.mark.parametrize('field', ['eval.data_dir', 'finetune.data_dir'])
+def test_a_folder_of_data_that_is_not_there_is_refused_at_the_start(field, tmp_path, monkeypatch):
+  from gptjax.finetune.job import finetune
+  monkeypatch.chdir(tmp_path)
+  config = defaults.get_config()
+  config.train.steps, config.finetune.tasks = 5, ('reviews',)
+  config.update_from_flattened_dict({field: 'nowhere'})
+  with pytest.raises(InputError, match=rf"config\.{field} = 'nowhere' is not a folder"):
+    (finetune if field.startswith('finetune') else pretrain)(config, 'run')
+  assert not list(tmp_path.iterdir())
+
+
+def test_memory_needed_counts_the_state_that_a_run_really_has():
+  from gptjax.train import init_state
+  config = tiny_config()
+  with mesh_of(fsdp=2) as mesh:
+    state = jax.jit(lambda: init_state(config))()
+    need = memory.needed(config, mesh)
+    held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
+  assert need['weights'] + need['optimizer'] <= held <= 1.2 * (need['weights'] + need['optimizer'])
+
+
+def test_an_accelerator_is_asked_for_its_memory():
+  config = tiny_config()
+  device = SimpleNamespace(platform='gpu', device_kind='NVIDIA Small',
+                           memory_stats=lambda: {'bytes_limit': 1000})
+  mesh = SimpleNamespace(shape=dict(replica=1, data=1, fsdp=1, tensor=1), local_devices=[device])
+  with pytest.raises(InputError, match=r'bytes per device .* and a NVIDIA Small has 1,000'):
+    memory.check(config, mesh)
+  device.memory_stats = lambda: None  # unknown: nothing is refused
+  memory.check(config, mesh)
+
+
+def test_an_unwritable_compilation_cache_is_refused(tmp_path):
+  (tmp_path / 'file').touch()
+  with pytest.raises(InputError, match=r'config\.compilation_cache = .* is not writable'):
+    configs.check_cache(f'{tmp_path}/file/cache')
+  configs.check_cache('')
+  configs.check_cache(f'{tmp_path}/cache')
+
+
+def as_it_is(name, folder, **environment):
+  """The command with nothing but the config, run where there is nothing else."""
+  return subprocess.run([sys.executable, '-m', 'gptjax.main', f'--config={ROOT}/configs/{name}'], cwd=folder,
+                        env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), **environment}, capture_output=True,
+                        text=True, timeout=250)
+
+
+CORPUS = 'does not exist: make it'
+AS_THEY_ARE = {
+  'default': 'set config.train.steps or config.train.epochs', 'gpt1': CORPUS, 'gpt1_lstm': CORPUS,
+  'gpt1_mini': CORPUS, 'gpt2_small': CORPUS, 'gpt2_medium': CORPUS, 'gpt2_large': CORPUS, 'gpt2_xl': CORPUS,
+  'gpt1_finetune': 'config.init_from is missing', 'gpt1_ablations': 'config.init_from is missing',
+  'gpt1_transfer': 'config.init_from is missing', 'gpt1_zero_shot': 'config.init_from and',
+  'gpt2_zero_shot': 'config.init_from is empty'}
+
+
+def test_every_config_is_in_the_table():
+  names = {path.stem for path in (ROOT / 'configs').glob('*.py')} - {'__init__'}
+  assert names == {*AS_THEY_ARE, 'quickstart'}
+
+
+def run_as_it_is(name, folder, monkeypatch, there=10**15):
+  """What `run` of main refuses a config with, on a machine of so many bytes."""
+  import importlib
+
+  from gptjax import main
+  monkeypatch.chdir(folder)
+  monkeypatch.setattr(memory, 'host_bytes', lambda: there)
+  config = importlib.import_module(f'configs.{name}').get_config()
+  config.compilation_cache = ''
+  if name.startswith('gpt2_') or name == 'gpt1':
+    config.update_from_flattened_dict({'mesh.replica': 1, 'mesh.data': -1, 'mesh.fsdp': 1})
+  if config.job == 'finetune':
+    main.FLAGS.mark_as_parsed()
+  with pytest.raises(InputError, match=r'^[^\n]*$') as error:
+    main.run(config, f'runs/{name}')
+  assert not list(folder.iterdir()), 'nothing is written'
+  return str(error.value)
+
+
+@pytest.mark.parametrize('name', AS_THEY_ARE)
+def test_a_config_as_it_is_says_what_it_lacks(name, tmp_path, monkeypatch):
+  said = run_as_it_is(name, tmp_path, monkeypatch)
+  assert AS_THEY_ARE[name] in said
+  if AS_THEY_ARE[name] == CORPUS:
+    command = said.partition('python -m gptjax.data.prepare ')[2]
+    with pytest.raises(InputError, match=r'no file has this name|encoder_bpe_40000'):
+      prepare.main(shlex.split(command))  # all its flags are known; the text is what is not there
+    assert '--tokenizer=' in command and '/corpora/' in command.partition('--out=')[2]
+    assert ' of text, ' in said and ' tokens, ' in said, 'size and time'
+
+
+def test_a_model_that_does_not_fit_is_refused_before_its_corpus_is_missed(tmp_path, monkeypatch):
+  said = run_as_it_is('gpt2_xl', tmp_path, monkeypatch, there=16 * 10**9)
+  assert 'needs at least' in said and 'has 16,000,000,000' in said and 'python -m gptjax.plan' in said
+
+
+def test_the_command_without_a_workdir_is_refused_in_one_line(tmp_path):
+  done = as_it_is('gpt2_xl.py', tmp_path)
+  assert done.returncode == 2 and done.stderr.startswith('gptjax: ') and done.stderr.count('\n') == 1
+  assert not os.listdir(tmp_path)
+
+
+def test_the_workdir_is_named_after_the_config():
+  from gptjax.main import default_workdir
+  assert default_workdir('configs/gpt2_xl.py') == 'runs/gpt2_xl'
+  assert default_workdir('configs/gpt1_finetune.py:sst2,cola') == 'runs/gpt1_finetune-sst2,cola'
+
+
+def test_a_config_without_a_workdir_trains_in_one_of_its_name_and_resumes(tmp_path):
+  (tmp_path / 'text').mkdir()
+  for i in range(30):
+    (tmp_path / 'text' / f'{i}.txt').write_text('All the world is a stage, and all men are players. ' * 20)
+  (tmp_path / 'mine.py').write_text(
+    'from configs import default\n'
+    'def get_config():\n'
+    '  config = default.get_config()\n'
+    "  config.data.update(dict(source='text:text/*.txt', tokenizer='train-bpe:290', seq_len=16))\n"
+    '  config.model.update(dict(n_layer=1, n_head=2, n_embd=16, n_ctx=16, n_vocab=290))\n'
+    '  config.train.update(dict(steps=2, batch_size=4))\n'
+    '  config.eval.steps = 1\n'
+    '  config.log.tensorboard = False\n'
+    '  return config\n')
+  for _ in range(2):
+    done = subprocess.run([sys.executable, '-m', 'gptjax.main', '--config=mine.py'], cwd=tmp_path,
+                          env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True,
+                          timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert 'workdir runs/mine\n' in done.stderr
+  assert 'going on after step 2' in done.stderr
+  assert (tmp_path / 'runs' / 'mine' / 'config.json').exists()
+
+
+def test_domains_read_as_sentences():
+  assert domains.complaint(domains.integer(1, 8), 9) == '= 9 must be a whole number from 1 to 8'
+  assert domains.complaint(domains.real(0, 1, open_right=True), 1.0) == '= 1.0 must be a number in [0, 1)'
+  assert domains.complaint(domains.integer(1), 2) == ''
