@@ -225,8 +225,9 @@ def run_as_it_is(name, folder, monkeypatch, there=10**15):
 
 
 @pytest.mark.parametrize('name', AS_THEY_ARE)
-def test_a_config_as_it_is_says_what_it_lacks(name, tmp_path, monkeypatch):
+def test_a_config_as_it_is_says_what_it_lacks(name, tmp_path, monkeypatch, capsys):
   said = run_as_it_is(name, tmp_path, monkeypatch)
+  assert not capsys.readouterr().err, 'one line, that of the refusal'
   assert AS_THEY_ARE[name] in said
   if AS_THEY_ARE[name] == CORPUS:
     command = said.partition('python -m gptjax.data.prepare ')[2]
@@ -272,7 +273,7 @@ def test_a_config_without_a_workdir_trains_in_one_of_its_name_and_resumes(tmp_pa
                           env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True,
                           timeout=200)
     assert done.returncode == 0, done.stderr
-    assert 'workdir runs/mine\n' in done.stderr
+    assert f'workdir {tmp_path}/runs/mine\n' in done.stderr
   assert 'going on after step 2' in done.stderr
   assert (tmp_path / 'runs' / 'mine' / 'config.json').exists()
 

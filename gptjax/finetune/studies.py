@@ -9,6 +9,7 @@ import jax
 
 from gptjax import atomic
 from gptjax import config as configs
+from gptjax.errors import InputError
 from gptjax.finetune import job, results, tasks, weights, zero_shot
 from gptjax.pretrain import DONE
 
@@ -46,6 +47,8 @@ def ablations(config, workdir, given=()):
   Returns:
     Exit code: 0 or 75.
   """
+  if not config.init_from:
+    raise InputError('config.init_from is missing: name a folder of pretrained weights')
   variants = {'aux LM': {}, 'no pretraining': {'finetune.pretrained': False},
               'no aux LM': {'finetune.lm_coef': 0.0}}
   if config.finetune.lstm_from:
