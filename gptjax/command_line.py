@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from gptjax import text_checks
 from gptjax.errors import InputError
 
 
@@ -15,8 +16,10 @@ def read(known, argv, needed, example):
     example: what to look at where one of them is not.
 
   Raises:
-    ValueError: one line, for what does not exist, does not fit or is missing.
+    InputError: one line, for what does not exist, does not fit, is missing or is not valid Unicode.
   """
+  text_checks.escape_output()
+  text_checks.require_sound_arguments(argv)
   try:
     rest = known(argv)
   except (AttributeError, KeyError) as error:
@@ -29,3 +32,7 @@ def read(known, argv, needed, example):
   for name in needed:
     if not known[name].value:
       raise InputError(f'--{name} is missing: {example}')
+  if known['config'].value:
+    from gptjax.config import flat
+    for field, value in flat(known['config'].value).items():
+      text_checks.require_sound_json(value, f'config.{field}')

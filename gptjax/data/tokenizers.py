@@ -18,8 +18,10 @@ import numpy as np
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
+from gptjax.flag_types import integer
 
 END_OF_TEXT = '<|endoftext|>'
+VOCAB_SIZES = integer(1, 2**24)
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
 GPT2_URL = 'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/'
 GPT2_SHA256 = {
@@ -307,6 +309,7 @@ def train(kind, n_vocab, texts, *, progress):
   """
   if kind not in TRAINERS:
     raise InputError(f'kind = {kind!r} is not one of {sorted(TRAINERS)}')
+  VOCAB_SIZES.require('n_vocab', n_vocab)
   trainer, limit = TRAINERS[kind]
   with progress_bar.bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
     return trainer(_first(texts, limit, bar), n_vocab)
@@ -326,7 +329,7 @@ def main(arguments):
   parser = command.Parser(prog='python -m gptjax.data.tokenizers')
   parser.add_argument('action', choices=['train'])
   parser.add_argument('--kind', required=True, help='bpe or sentencepiece')
-  parser.add_argument('--vocab_size', type=int, required=True, help='entries')
+  parser.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='entries')
   parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   parser.add_argument('--out', required=True, help='folder for the tokenizer')
   parser.add_argument('--tfds_dir', default='', help='where tfds: finds its data sets')
