@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from gptjax import text_checks
+from gptjax import defaults, text_checks
 from gptjax.errors import InputError
 
 
@@ -34,5 +34,10 @@ def read(known, argv, needed, example):
       raise InputError(f'--{name} is missing: {example}')
   if known['config'].value:
     from gptjax.config import flat
-    for field, value in flat(known['config'].value).items():
+    fields = flat(known['config'].value)
+    if missing := sorted(flat(defaults.fields()).keys() - fields.keys()):
+      raise InputError(f'--config={known["config"].config_filename} has no field config.{missing[0]}'
+                       f'{f" and {len(missing) - 1} more" if len(missing) > 1 else ""}: begin it with '
+                       'config = default.get_config()')
+    for field, value in fields.items():
       text_checks.require_sound_json(value, f'config.{field}')

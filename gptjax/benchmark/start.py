@@ -44,7 +44,8 @@ def first_step(config, folder, name):
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):
         if process.poll() is not None or time.monotonic() - began > LIMIT:
-          raise InputError(f'no step after {time.monotonic() - began:.0f} s:\n{said.read_text()[-2000:]}')
+          last = (said.read_text(errors='replace').strip().splitlines() or ['it said nothing'])[-1]
+          raise InputError(f'no step after {time.monotonic() - began:.0f} s: {last}')
         time.sleep(0.01)
       seconds = time.monotonic() - began
     finally:

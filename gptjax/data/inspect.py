@@ -83,14 +83,16 @@ def _take_from_workdir(args):
     stored = json.loads(path.read_bytes())
     config, args.digest = stored['config'], stored['corpus_digest']
     folders, args.weights = mixtures.named(config['data'])
-    args.rewinds = rewind.read(args.workdir)
     found = {'seq_len': config['data']['seq_len'],
              'cross_documents': config['data']['cross_documents'],
              'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
+  except InputError:  # it names the place already
+    raise
   except (ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is not the config.json of a run ({error!r})') from None
+  args.rewinds = rewind.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
     raise InputError(f'the run in {args.workdir} read {len(folders)} corpora, not {len(args.corpus)}: name '
@@ -202,8 +204,8 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
   # Numbers of all rows, and inputs and targets of those that are shown.
   needed = 8 * batch_size + 16 * seq_len * (batch_size if row is None else 1)
   if needed > cpu.memory():
-    raise InputError(f'a batch of {batch_size:,} x {seq_len:,} tokens needs {needed:,} bytes, and this machine '
-                     f'has {cpu.memory():,}: show one --row, or a smaller batch')
+    raise InputError(f'a batch of {batch_size:,} x {seq_len:,} tokens needs {needed:,} bytes, and this '
+                     f'machine has {cpu.memory():,}: show one --row, or a smaller batch')
   number = rewind.batch_number(rewinds, step)
   where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows
   which, window = corpora.batch_windows(*where)

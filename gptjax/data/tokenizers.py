@@ -227,10 +227,12 @@ def _ranks(encoder, merges):
     *symbols, _ = bpe_symbols(pairs)
     byte_of = str.maketrans({symbol: chr(byte) for byte, symbol in _byte_symbols().items()})
     ranks = {symbol.translate(byte_of).encode('latin-1'): i for i, symbol in enumerate(symbols)}
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError('encoder.json and vocab.bpe are not those of a byte-level BPE: '
                      f'{type(error).__name__} {error}') from None
   expected = {symbol: i for i, symbol in enumerate([*symbols, END_OF_TEXT])}
+  if not isinstance(ids, dict):
+    raise InputError(f'encoder.json holds a {type(ids).__name__}, not an object of entries and ids')
   if ids != expected or len(ranks) != len(symbols):
     raise InputError(f'encoder.json ({len(ids)} entries) does not fit vocab.bpe ({len(pairs)} '
                      f'merges): ids must be the 256 bytes, the merges, and {END_OF_TEXT} last')

@@ -129,9 +129,9 @@ def _require_space(job, shape):
   """Refuses a filter that the disk cannot hold (InputError)."""
   needed, free = shape.parts * bloom.PART_BYTES, shutil.disk_usage(job.work).free
   if needed > free:
-    raise InputError(f'a filter for {f"{job.capacity:,}" if job.capacity else "all"} 8-grams with --rate={job.rate:g} takes '
-                     f'{needed:,} bytes, and {free:,} are free in {job.work.parent}: lower --capacity, or '
-                     'give another folder with --filters')
+    raise InputError(f'a filter with --capacity={job.capacity} and --rate={job.rate:g} takes {needed:,} '
+                     f'bytes, and {free:,} are free in {job.work.parent}: lower the capacity, or give '
+                     'another folder by --filters')
 
 
 def n_drawers(units):
