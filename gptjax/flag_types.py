@@ -37,9 +37,9 @@ class Domain(NamedTuple):
     try:
       value = self.kind(text)
     except ValueError:
-      raise argparse.ArgumentTypeError(f'{shown!r} is not {self}') from None
+      raise argparse.ArgumentTypeError(f'{shown!r} must be {self}') from None
     if not self.holds(value):
-      raise argparse.ArgumentTypeError(f'{shown} is not {self}')
+      raise argparse.ArgumentTypeError(f'{shown} must be {self}')
     return value
 
   def holds(self, value):
