@@ -44,7 +44,7 @@ def steps(deed, me):
       if step == 5 and deed == f'bug{me}':
         raise KeyError('a bug')
       if step == 5 and deed == f'unpack{me}':
-        b, t, d = (1, 2)  # a mistake in our own code
+        _, _, _ = (1, 2)  # a mistake in our own code
       if step == 5 and deed == f'library{me}':
         json.loads('[')
       if step > 1000:

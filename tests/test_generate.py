@@ -231,7 +231,8 @@ def test_all_samples_are_printed_where_stdout_is_not_utf_8(folder, model, tokeni
      '--num_samples=3', '--max_tokens=8', '--temperature=5'], cwd=ROOT, capture_output=True,
     env={**ENVIRONMENT, **locale}, timeout=120)
   assert done.returncode == 0 and b'Error' not in done.stderr, done.stderr
-  written = sample(model, tokenizer, prompt='the \xfc \u65e5 blue', num_samples=3, max_tokens=8, temperature=5.0)
+  written = sample(model, tokenizer, prompt_file=tmp_path / 'prompt', num_samples=3, max_tokens=8,
+                   temperature=5.0)
   said = done.stdout.decode('ascii')
   assert said.count('=== prompt 1, sample') == 3
   for text in written:
