@@ -47,7 +47,12 @@ def require_sound_json(value, where):
 
 
 def require_sound_arguments(arguments):
-  """Refuses arguments of a command that are not UTF-8 (InputError)."""
+  """Refuses arguments of a command, and a current folder, that are not UTF-8 (InputError)."""
+  try:
+    here = os.getcwd()
+  except FileNotFoundError:
+    raise InputError('the current folder no longer exists: change to another') from None
+  require_sound(here, 'the name of the current folder')
   for argument in arguments:
     if sound(argument):
       continue

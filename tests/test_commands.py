@@ -144,6 +144,17 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
     check(['\ud800'], 1, 1, 1.0, None, None, 0, [], 'stop', 1)
 
 
+def test_names_of_files_and_folders_that_are_not_utf_8_are_refused(tmp_path, monkeypatch):
+  from gptjax.data import files
+  (tmp_path / f'a{HALF}.txt').write_text('text')
+  with pytest.raises(InputError, match='the name of a file is not valid Unicode'):
+    files.find(f'{tmp_path}/*')
+  (tmp_path / f'folder{HALF}').mkdir()
+  monkeypatch.chdir(tmp_path / f'folder{HALF}')
+  with pytest.raises(InputError, match='the name of the current folder is not valid Unicode'):
+    text_checks.require_sound_arguments([])
+
+
 def test_config_fields_that_are_not_unicode_are_refused(tmp_path):
   path = tmp_path / 'odd.py'
   path.write_text("from gptjax import defaults\ndef get_config():\n  config = defaults.get_config()\n"

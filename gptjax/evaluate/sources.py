@@ -93,7 +93,14 @@ def from_tfds(data, name, split):
   if not _prepared(data, name):
     return None
   records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
-  return [_strings(record) for record in itertools.islice(records, data.limit or None)]
+  found = []
+  for number, record in enumerate(itertools.islice(records, data.limit or None)):
+    try:
+      found.append(_strings(record))
+    except UnicodeDecodeError as error:
+      where_it_is = f'data set {name}, split {split}, record {number}'
+      raise InputError(f'{where_it_is}: not UTF-8 ({error.reason})') from None
+  return found
 
 
 def _prepared(data, name):
