@@ -64,7 +64,7 @@ def attention(q, k, v, *, kernel, rate, keys):
     return flash.attend(q, k, v, rate=rate, keys=keys)
   if kernel != 'xla':
     if rate and keys is not None:
-      raise InputError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use another')
+      raise ValueError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use another')
     return {'cudnn': kernels.cudnn, 'splash': kernels.splash}[kernel](q, k, v)
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   size = -(-q.shape[2] // BLOCKS)

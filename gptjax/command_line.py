@@ -3,7 +3,7 @@
 from absl import flags
 from ml_collections import config_flags
 
-from gptjax import config_files
+from gptjax import config_files, text_checks
 from gptjax.errors import InputError
 
 
@@ -21,8 +21,10 @@ def read(known, argv, needed, example):
     The config's file, as it is written after `--config=`.
 
   Raises:
-    InputError: one line, for what does not exist, does not fit or is missing.
+    InputError: one line, for what does not exist, does not fit, is missing or is not valid Unicode.
   """
+  text_checks.escape_output()
+  text_checks.require_sound_arguments(argv)
   try:
     argv, path = _config_path(known.read_flags_from_files(argv))
     if path is not None:

@@ -45,6 +45,11 @@ def keep_memory():
     libc.free(heap)
 
 
+def memory():
+  """Bytes of memory that this machine has."""
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
 def spare_threads():
   """Gives each of several devices that one CPU plays threads to wait in; call it before JAX has devices."""
   import jax  # after `keep_memory`

@@ -1,6 +1,7 @@
 """What an error means to whoever started the run: a line of plain words and an exit code, or a bug."""
 
 import errno
+import sys
 
 BAD_INPUT, BUG = 2, 1  # exit codes
 
@@ -17,11 +18,32 @@ def in_words(error, workdir):
 
   Args:
     error: an exception that has been raised.
-    workdir: of the run, for the message of a full disk.
+    workdir: of the run, for the message of a full disk; '' where the command has none.
   """
   if isinstance(error, InputError):
     return str(error), BAD_INPUT
   if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if not workdir:
+      return 'no space left on the disk: free some, the same command goes on from here', BAD_INPUT
     return (f'no space left on the disk of {workdir}: free some and start again; the newest checkpoint is '
             'good', BAD_INPUT)
   return None
+
+
+def print_line(error, command, workdir=''):
+  """Prints what a user can mend as one line on stderr: the one way in which all commands do.
+
+  Args:
+    error: an exception that has been raised.
+    command: name of the command, which begins the line.
+    workdir: see `in_words`.
+
+  Returns:
+    The exit code; None, and nothing is printed, for a bug, which the caller raises again.
+  """
+  words = in_words(error, workdir)
+  if words is None:
+    return None
+  line, code = words
+  print(f'{command}: {" ".join(line.split())}', file=sys.stderr)
+  return code

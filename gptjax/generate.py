@@ -6,7 +6,6 @@ not on what else is in the batch; but for rounding, which differs with the size 
 
 import argparse
 import inspect
-import math
 import os
 import signal
 import sys
@@ -17,14 +16,18 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gptjax import cpu, decode, defaults, paths, sharding
+from gptjax import cpu, decode, defaults, paths, sharding, text_checks
 from gptjax.data import command
 from gptjax.errors import InputError
+from gptjax.flag_types import SEED, integer, real
 from gptjax.sampling import Choice, row_keys
 from gptjax.streaming import Text
 
 PAPER_TOP_K = 40  # of the samples in the GPT-2 paper's appendix
 ON_FULL = ('stop', 'slide')
+DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed': integer(0, SEED),
+           'temperature': real(1e-6, 1e6, also=[0]), 'top_k': integer(0), 'top_p': real(1e-6, 1),
+           'batch_size': integer(1, 1_000_000)}
 
 
 def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=256, temperature=1.0,
@@ -37,10 +40,10 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     prompt_file: path of a file that holds a prompt, or several; they come after those of `prompt`.
     num_samples: int, texts a prompt.
     max_tokens: int, tokens a text may have at most, the prompt not counted.
-    temperature: float, what logits are divided by; 0: always the likeliest token.
+    temperature: float, 0 or from 1e-6 to 1e6, what logits are divided by; 0: always the likeliest token.
     top_k: int, draw from this many of the likeliest tokens; 0: from all. None: from all, but from 40 where
       there is neither a prompt nor top_p.
-    top_p: float in (0, 1], draw from the fewest tokens that together have at least this probability.
+    top_p: float in [1e-6, 1], draw from the fewest tokens that together have at least this probability.
     seed: int in [0, 2^32).
     stop: str, or several, before which a text ends.
     on_full: what happens when the model's context is full. 'stop': the text ends. 'slide': the last half of
@@ -73,30 +76,38 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
           for ids in encoded(prompts, tokenizer, model.n_ctx) for number in range(num_samples)]
   # The weights as they were loaded can go.
   model, source = decode.ready(model), None
+  _require_memory(model, made, batch_size)
   extend(model, tokenizer, made, choice, seed, on_full, batch_size, listen)
   return [text.said for text in made]
 
 
 def check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size):
   """Refuses options out of their range (ValueError)."""
-  for name, value in (('num_samples', num_samples), ('max_tokens', max_tokens), ('batch_size', batch_size)):
-    if value < 1:
-      raise InputError(f'{name} = {value}: it must be at least 1')
-  if temperature and not 1e-6 <= temperature < math.inf:
-    raise InputError(f'temperature = {temperature}: it must be 0 (the likeliest token), or from 1e-6 on')
-  if top_k is not None and top_k < 0:
-    raise InputError(f'top_k = {top_k}: it must be positive, or 0 for all tokens')
-  if top_p is not None and not 0 < top_p <= 1:
-    raise InputError(f'top_p = {top_p}: it must be above 0 and at most 1; for the likeliest token alone '
-                     'set temperature = 0')
-  if not 0 <= seed < 2**32:
-    raise InputError(f'seed = {seed}: it must be from 0 to 2^32 - 1')
+  given = {'num_samples': num_samples, 'max_tokens': max_tokens, 'temperature': temperature, 'top_k': top_k,
+           'top_p': top_p, 'seed': seed, 'batch_size': batch_size}
+  for name, value in given.items():
+    if value is not None:
+      DOMAINS[name].require(name, value)
   if on_full not in ON_FULL:
     raise InputError(f'on_full = {on_full!r} is not one of {", ".join(ON_FULL)}')
   if '' in stop:
     raise InputError('a stop string is empty: leave it out')
   if '' in prompts:
     raise InputError('a prompt is empty: leave it out for a text that begins after the end-of-text token')
+  for text in (*prompts, *stop):
+    text_checks.require_sound(text, 'a prompt or stop string')
+
+
+def _require_memory(model, texts, batch_size):
+  """Refuses a batch whose keys and values exceed the memory of all devices (InputError)."""
+  slots = max(min(len(text.ids) + text.left, model.n_ctx) for text in texts)
+  rows = min(batch_size, len(texts))
+  needed = 2 * model.n_layer * model.wpe.shape[1] * np.dtype(model.dtype).itemsize * rows * slots
+  limits = [(device.memory_stats() or {}).get('bytes_limit', 0) for device in jax.local_devices()]
+  there = sum(limits) or cpu.memory()
+  if needed > there:
+    raise InputError(f'batch_size = {batch_size}: {rows:,} texts of up to {slots:,} tokens need {needed:,} '
+                     f'bytes for their keys and values, and there are {there:,} bytes of memory: lower it')
 
 
 def encoded(prompts, tokenizer, n_ctx):
@@ -205,14 +216,14 @@ def _parser():
   add('--prompt', action='append', default=[], help='repeatable; none: a text from its very beginning')
   add('--prompt_file', type=paths.flag, action='append', default=[],
       help='a file that is a prompt; repeatable')
-  for name, kind, text in (
-      ('num_samples', int, 'texts a prompt'),
-      ('max_tokens', int, 'tokens a text may have, the prompt not counted'),
-      ('temperature', float, '0: always the likeliest token'),
-      ('top_k', int, 'draw from so many of the likeliest tokens, 0: from all'),
-      ('top_p', float, 'draw from the likeliest tokens that have this probability together'),
-      ('seed', int, 'of the draws'), ('batch_size', int, 'texts at a time')):
-    add(f'--{name}', type=kind, help=text if given[name] is None else f'{text} ({given[name]})')
+  for name, text in (
+      ('num_samples', 'texts a prompt'),
+      ('max_tokens', 'tokens a text may have, the prompt not counted'),
+      ('temperature', '0: always the likeliest token'),
+      ('top_k', 'draw from so many of the likeliest tokens, 0: from all'),
+      ('top_p', 'draw from the likeliest tokens that have this probability together'),
+      ('seed', 'of the draws'), ('batch_size', 'texts at a time')):
+    add(f'--{name}', type=DOMAINS[name], help=text if given[name] is None else f'{text} ({given[name]})')
   add('--stop', action='append', help='a text ends before this; repeatable')
   add('--on_full', help='when the context is full: stop, or slide: its last half is read again and the text '
       f'goes on ({given["on_full"]})')

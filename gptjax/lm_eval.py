@@ -51,7 +51,8 @@ class HarnessModel(TemplateLM):
       raise InputError('no tokenizer lies with the weights: put its files beside them')
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.ready(model)
-    self.batch_size, self._seed = int(batch_size), int(seed)
+    self.batch_size = generate.DOMAINS['batch_size'].parsed('batch_size', str(batch_size))
+    self._seed = generate.DOMAINS['seed'].parsed('seed', str(seed))
 
   @property
   def max_length(self):
@@ -134,10 +135,13 @@ class HarnessModel(TemplateLM):
     """(stop strings, tokens to write, sampling.Choice) for the generation_kwargs of a task."""
     until = asked.pop('until', None) or []
     named = [value for value in (asked.pop(name, None) for name in MAX_TOKENS) if value is not None]
-    max_tokens = int(named[0]) if named else MAX_GEN_TOKS
+    max_tokens = MAX_GEN_TOKS
+    if named:
+      max_tokens = generate.DOMAINS['max_tokens'].parsed('max_gen_toks of a task', str(named[0]))
     temperature, top_k, top_p = (asked.pop(name, None) for name in ('temperature', 'top_k', 'top_p'))
     drawn = asked.pop('do_sample', bool(temperature))
-    temperature = (1.0 if temperature is None else float(temperature)) if drawn else 0.0
+    temperature = (1.0 if temperature is None else generate.DOMAINS['temperature'].parsed(
+      'temperature of a task', str(temperature))) if drawn else 0.0
     if asked:
       raise InputError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')
     if not max_tokens < self.max_length:

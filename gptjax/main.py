@@ -32,8 +32,10 @@ flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goe
 flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
                     'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
-flags.DEFINE_integer('num_processes', None, 'How many processes the run has; with --coordinator.')
-flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; with --coordinator.')
+flags.DEFINE_integer('num_processes', None, 'How many processes the run has; with --coordinator.',
+                     lower_bound=1, upper_bound=2**20)
+flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; with --coordinator.',
+                     lower_bound=0, upper_bound=2**20 - 1)
 
 
 def run(config, workdir, given=()):
@@ -77,11 +79,9 @@ def main(argv):
     return code
   except Exception as error:
     hosts.fail(error, FLAGS['workdir'].value)
-    words = errors.in_words(error, FLAGS['workdir'].value)
-    if words is None:
+    code = errors.print_line(error, 'gptjax', FLAGS['workdir'].value)
+    if code is None:
       raise
-    line, code = words
-    print(f'gptjax: {line}', file=sys.stderr)
     return code
 
 

@@ -75,7 +75,7 @@ def read(path):
     values, digest = flat(stored['config']), stored['corpus_digest']
     for section, tree in defaults.FIELDS.items():
       if isinstance(tree, dict) and section in values:
-        raise ValueError(f'{section} holds no fields')
+        raise TypeError(f'{section} holds no fields')
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
   for name, field in defaults.declared().items():

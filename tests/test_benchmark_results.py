@@ -8,6 +8,7 @@ import pytest
 
 from gptjax.benchmark import results, table, turns
 from gptjax.benchmark.machine import machine
+from gptjax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 KEPT = sorted((ROOT / 'docs' / 'benchmarks').glob('*.json'))
@@ -42,19 +43,20 @@ def test_a_row_a_gate_and_their_line(tmp_path):
   assert '| 4.566 tokens/s | 1.05 x |' in lines[3]
 
 
-def test_the_table_goes_between_its_marks(tmp_path, capsys):
+def test_the_table_goes_between_its_marks(tmp_path):
   results.write(str(tmp_path / 'a.json'), 'train', machine([]), [results.row('x', 'y', 's', [1.0])])
   readme = tmp_path / 'README.md'
   readme.write_text(f'above\n{table.BEGIN}\nold\n{table.END}\nbelow\n')
-  assert table.main([str(tmp_path / 'a.json'), f'--into={readme}']) == 0
+  table.main([str(tmp_path / 'a.json'), f'--into={readme}'])
   made = table.table([tmp_path / 'a.json'])
   assert readme.read_text() == f'above\n{table.BEGIN}\n{made}{table.END}\nbelow\n'
   readme.write_text('no marks')
-  assert table.main([str(tmp_path / 'a.json'), f'--into={readme}']) == 2
-  assert readme.read_text() == 'no marks' and 'has no place for the table' in capsys.readouterr().err
+  with pytest.raises(InputError, match='has no place for the table'):
+    table.main([str(tmp_path / 'a.json'), f'--into={readme}'])
+  assert readme.read_text() == 'no marks'
   (tmp_path / 'a.json').write_text('{}')
-  assert table.main([str(tmp_path / 'a.json')]) == 2
-  assert 'is not a result of gptjax.benchmark' in capsys.readouterr().err
+  with pytest.raises(InputError, match='is not a result of gptjax'):
+    table.main([str(tmp_path / 'a.json')])
 
 
 WORKER = """

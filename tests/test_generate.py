@@ -185,9 +185,9 @@ def test_what_the_tokenizer_does_not_have_is_never_drawn(model):
 BAD = [
   (dict(prompt=''), 'a prompt is empty'), (dict(prompt=['a', '']), 'a prompt is empty'),
   (dict(prompt='the blue stone ' * 20), 'tokens is longer than the context of 40'),
-  (dict(prompt='a', top_p=0.0), r'top_p = 0.0: it must be above 0'),
+  (dict(prompt='a', top_p=0.0), r'top_p = 0.0 must be'),
   (dict(prompt='a', top_p=1.5), r'top_p = 1.5'), (dict(prompt='a', top_p=float('nan')), 'top_p = nan'),
-  (dict(prompt='a', temperature=-1.0), r'temperature = -1.0: it must be 0'),
+  (dict(prompt='a', temperature=-1.0), r'temperature = -1.0 must be 0 or'),
   (dict(prompt='a', temperature=float('nan')), 'temperature = nan'),
   (dict(prompt='a', temperature=float('inf')), 'temperature = inf'),
   (dict(prompt='a', top_k=-1), 'top_k = -1'), (dict(prompt='a', num_samples=0), 'num_samples = 0'),
@@ -222,6 +222,29 @@ def run(folder, *flags):
                         capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
 
 
+@pytest.mark.parametrize('locale', [
+  {'PYTHONIOENCODING': 'ascii'}, {'PYTHONUTF8': '0', 'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0'}])
+def test_all_samples_are_printed_where_stdout_is_not_utf_8(folder, model, tokenizer, tmp_path, locale):
+  (tmp_path / 'prompt').write_text('the \xfc \u65e5 blue', encoding='utf-8')
+  done = subprocess.run(
+    [sys.executable, '-m', 'gptjax.generate', f'--from={folder}', f'--prompt_file={tmp_path}/prompt',
+     '--num_samples=3', '--max_tokens=8', '--temperature=5'], cwd=ROOT, capture_output=True,
+    env={**ENVIRONMENT, **locale}, timeout=120)
+  assert done.returncode == 0 and b'Error' not in done.stderr, done.stderr
+  written = sample(model, tokenizer, prompt_file=tmp_path / 'prompt', num_samples=3, max_tokens=8,
+                   temperature=5.0)
+  said = done.stdout.decode('ascii')
+  assert said.count('=== prompt 1, sample') == 3
+  for text in written:
+    assert f'the \\xfc \\u65e5 blue{text}'.encode('ascii', 'backslashreplace').decode() in said
+
+
+def test_a_batch_that_no_memory_holds_is_refused(model, tokenizer, monkeypatch):
+  monkeypatch.setattr(generate.cpu, 'memory', lambda: 1000)
+  with pytest.raises(ValueError, match=r'batch_size = 4: 4 texts of up to 9 tokens need [\d,]+ bytes'):
+    sample(model, tokenizer, prompt='a', num_samples=9, max_tokens=8, batch_size=4)
+
+
 def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer, tmp_path, capsys):
   done = run(folder, '--prompt=the blue', '--max_tokens=12', '--seed=4', '--temperature=0.8')
   assert not done.stderr and done.returncode == 0
@@ -238,7 +261,8 @@ def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer
 
 
 @pytest.mark.parametrize('flags, says', [
-  (['--prompt=a', '--top_p=0'], 'generate: top_p = 0.0'), (['--promt=a'], 'generate: unrecognized')])
+  (['--prompt=a', '--top_p=0'], 'generate: argument --top_p: 0 must be'),
+  (['--promt=a'], 'generate: unrecognized')])
 def test_the_command_says_what_is_wrong_in_one_line(flags, says):
   done = run('/nowhere', *flags)
   assert done.returncode == 2 and done.stderr.startswith(says) and done.stderr.count('\n') == 1

@@ -108,7 +108,8 @@ def test_one_hangs_and_the_other_names_it(who):
 @pytest.mark.slow
 @pytest.mark.parametrize('what, code, says', [
   ('raise1', 2, 'no space left on the disk'), ('raise0', 2, 'no space left on the disk'),
-  ('bug1', 1, "KeyError: 'a bug'"), ('late', 2, 'did not come to "start" within 1 s')])
+  ('bug1', 1, "KeyError: 'a bug'"), ('unpack0', 1, 'ValueError: not enough values'),
+  ('library1', 1, 'JSONDecodeError'), ('late', 2, 'did not come to "start" within 1 s')])
 def test_an_exception_in_one_is_the_last_line_of_all(what, code, says):
   for ended, _, error in deed(2, what):
     assert ended == code

@@ -1,7 +1,9 @@
 """The command: python -m gptjax.benchmark [SUBJECT] [flags]; without a name the subject is `train`."""
 
 import importlib
-import sys
+
+from gptjax.data import command
+from gptjax.errors import InputError
 
 SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
             'start', 'gpu', 'check', 'variants', 'profile', 'table')
@@ -11,10 +13,9 @@ def main(argv):
   named = bool(argv) and not argv[0].startswith('-')
   subject, flags = (argv[0], argv[1:]) if named else ('train', argv)
   if subject not in SUBJECTS:
-    print(f'gptjax.benchmark: {subject!r} is not one of {", ".join(SUBJECTS)}', file=sys.stderr)
-    return 2
+    raise InputError(f'{subject!r} is not one of {", ".join(SUBJECTS)}')
   return importlib.import_module(f'gptjax.benchmark.{subject}').main(flags)
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  command.run(main, 'gptjax.benchmark')

@@ -12,6 +12,7 @@ from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import PACKAGES, SIZES, compiled_step, make_config, random_batch
+from gptjax.data import command
 
 LAYERS, BATCH, STEPS = 4, 2, 20
 ROUNDING = 0.05  # of bfloat16, the gradient's relative error at the most
@@ -101,8 +102,8 @@ def falling(size):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark check', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark check', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='tiny')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)

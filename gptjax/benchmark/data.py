@@ -18,8 +18,9 @@ from gptjax import defaults, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.data import command, pipeline, prepare, sources, tokenizers
 from gptjax.data import corpus as corpora
-from gptjax.data import pipeline, prepare, sources, tokenizers
+from gptjax.flag_types import integer, real
 
 ENCODE, ONE, TWO, READ = 'encode_ordinary', 'prepare-1', 'prepare-2', 'read'
 LABELS = {ENCODE: 'tiktoken.encode_ordinary', ONE: 'prepare, 1 worker', TWO: 'prepare, 2 workers'}
@@ -142,13 +143,15 @@ def show(rows, checks):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark data', description=__doc__)
+  parser = command.Parser(prog='python -m gptjax.benchmark data', description=__doc__)
   parser.add_argument('--source', default='python:', help='KIND:WHERE, as for gptjax.data.prepare')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
   parser.add_argument('--tokenizer', default='', help='gpt2, gpt2:DIR or bpe:DIR; else one is trained')
-  parser.add_argument('--vocab_size', type=int, default=8192, help='entries of the one that is trained')
-  parser.add_argument('--megabytes', type=float, default=200, help='of text a turn; repeated if need be')
-  parser.add_argument('--turns', type=int, default=3)
+  parser.add_argument('--vocab_size', type=tokenizers.VOCAB_SIZES, default=8192,
+                      help='entries of the one that is trained')
+  parser.add_argument('--megabytes', type=real(0.01, 1e6), default=200,
+                      help='of text a turn; repeated if need be')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=(*LABELS, READ), help=argparse.SUPPRESS)
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
@@ -156,14 +159,10 @@ def main(argv):
   if args.worker:
     return worker(args.worker, args.folder)
   with tempfile.TemporaryDirectory() as folder:
-    try:
-      texts, size = write_text(args.source, args.tfds_dir, args.megabytes, Path(folder) / 'text.jsonl')
-      made = (tokenizers.load(args.tokenizer) if args.tokenizer else
-              tokenizers.train_bpe(texts, args.vocab_size))
-      made.save(f'{folder}/tokenizer')
-      prepare_text(folder, f'{folder}/corpus', workers=2)
-    except ValueError as error:
-      parser.error(str(error))
+    texts, size = write_text(args.source, args.tfds_dir, args.megabytes, Path(folder) / 'text.jsonl')
+    made = tokenizers.load(args.tokenizer) if args.tokenizer else tokenizers.train_bpe(texts, args.vocab_size)
+    made.save(f'{folder}/tokenizer')
+    prepare_text(folder, f'{folder}/corpus', workers=2)
     if not isinstance(made, tokenizers.ByteBPE):
       parser.error(f'--tokenizer={args.tokenizer} is not a byte-level BPE, which is what tiktoken encodes')
     where = machine(PACKAGES)

@@ -20,6 +20,8 @@ from gptjax.benchmark import results
 from gptjax.benchmark.generate import SIZES, make_config
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.data import command
+from gptjax.flag_types import integer
 
 OURS, THEIRS = 'gptjax', 'lm-evaluation-harness'
 DTYPES = 'float32', 'bfloat16'
@@ -135,15 +137,15 @@ def show(rows, facts):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark evaluate', description=__doc__)
+  parser = command.Parser(prog='python -m gptjax.benchmark evaluate', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='124M')
   parser.add_argument('--data_dir', type=paths.flag, required=True,
                       help='lambada_test.jsonl and wikitext-2/wiki.test.raw')
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
-  parser.add_argument('--passages', type=int, default=96)
-  parser.add_argument('--characters', type=int, default=9_000, help='of WikiText-2')
+  parser.add_argument('--passages', type=integer(1, 1_000_000), default=96)
+  parser.add_argument('--characters', type=integer(1), default=9_000, help='of WikiText-2')
   parser.add_argument('--dtypes', default='float32,bfloat16', help='that both compute in')
-  parser.add_argument('--turns', type=int, default=5)
+  parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', nargs=2, help=argparse.SUPPRESS)
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
@@ -155,8 +157,9 @@ def main(argv):
     parser.error(f'--dtypes are of {", ".join(DTYPES)}')
   with tempfile.TemporaryDirectory() as folder:
     save_model(folder, args.size, args.tokenizer)
-    command = [sys.executable, '-m', 'gptjax.benchmark', 'evaluate', *argv, f'--folder={folder}', '--worker']
-    found = by_turns({who: [*command, *who] for who in itertools.product((OURS, THEIRS), dtypes)},
+    worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'evaluate', *argv, f'--folder={folder}',
+                      '--worker']
+    found = by_turns({who: [*worker_command, *who] for who in itertools.product((OURS, THEIRS), dtypes)},
                      [LAMBADA, WIKITEXT], args.turns)
   facts = found[OURS, dtypes[0]][0] | {'batch size': {
     dtype: found[THEIRS, dtype][0]['batch size'] for dtype in dtypes}}

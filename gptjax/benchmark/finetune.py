@@ -7,7 +7,6 @@ both kinds of batches run by turns through the same program of the step, in this
 import argparse
 import functools
 import statistics
-import sys
 import time
 
 import jax
@@ -19,6 +18,7 @@ from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import command, tokenizers
 from gptjax.finetune import batches, data, step, tasks, weights
+from gptjax.flag_types import integer
 
 
 def parser():
@@ -26,11 +26,11 @@ def parser():
   made.add_argument('--task', default='sst2', help='of gptjax/finetune/tasks.py')
   made.add_argument('--tokenizer', required=True, help='gpt1:DIR, for example')
   made.add_argument('--tfds_dir', type=paths.flag, default='', help='where the data set lies')
-  made.add_argument('--n_ctx', type=int, default=512)
-  made.add_argument('--n_layer', type=int, default=2)
-  made.add_argument('--n_embd', type=int, default=128)
-  made.add_argument('--batches', type=int, default=30, help='bucketed batches a turn')
-  made.add_argument('--turns', type=int, default=3)
+  made.add_argument('--n_ctx', type=integer(1, 65536), default=512)
+  made.add_argument('--n_layer', type=integer(1, 1000), default=2)
+  made.add_argument('--n_embd', type=integer(1, 65536), default=128)
+  made.add_argument('--batches', type=integer(1, 1_000_000), default=30, help='bucketed batches a turn')
+  made.add_argument('--turns', type=integer(1, 1000), default=3)
   made.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   made.formatter_class = argparse.ArgumentDefaultsHelpFormatter
   return made
@@ -81,12 +81,8 @@ def measure(flags):
 
 
 def main(arguments):
-  try:
-    flags = parser().parse_args(arguments)
-    found = measure(flags)
-  except ValueError as error:
-    print(f'gptjax.benchmark: {error}', file=sys.stderr)
-    return 2
+  flags = parser().parse_args(arguments)
+  found = measure(flags)
   bucketed, padded = (statistics.median(found[name]) for name in ('bucketed', 'padded'))
   faster = statistics.median(a / b for a, b in zip(found['bucketed'], found['padded']))
   here = machine(('jax', 'flax', 'numpy'))

@@ -16,6 +16,8 @@ from gptjax import config_files, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.data import command
+from gptjax.flag_types import integer
 
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
 OURS, THEIRS = 'gptjax', 'transformers'
@@ -141,11 +143,11 @@ def show(rows, seconds, checks, facts):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark generate', description=__doc__)
+  parser = command.Parser(prog='python -m gptjax.benchmark generate', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='124M')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--contenders', default=f'{OURS},{THEIRS}')
-  parser.add_argument('--turns', type=int, default=5)
+  parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
@@ -157,9 +159,9 @@ def main(argv):
   where = machine(PACKAGES)
   print(f'GPT-2 {args.size}, {args.dtype}, {NEW} tokens after {PROMPT}; {where["cores"]} cores of '
         f'{where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
-  command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
-             f'--dtype={args.dtype}', '--worker']
-  found = by_turns({name: [*command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns)
+  worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
+                    f'--dtype={args.dtype}', '--worker']
+  found = by_turns({name: [*worker_command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns)
   seconds = {name: {task: [turn[task] for turn in turns] for task in (ONE, EIGHT, READ)}
              for name, (_, turns) in found.items()}
   facts, rows = found[OURS][0], rows_of(args, seconds)

@@ -25,6 +25,8 @@ from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import OURS, PACKAGES, SIZES
+from gptjax.data import command
+from gptjax.flag_types import real
 
 SIZES_HERE = ('124M', '355M', '774M', '1558M')
 SECONDS = 465      # for all parts
@@ -117,10 +119,10 @@ def gates(rows, device):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark gpu', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark gpu', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--sizes', default=','.join(SIZES_HERE), help='comma-separated; tiny runs anywhere')
-  parser.add_argument('--seconds', type=float, default=SECONDS, help='for all parts together')
+  parser.add_argument('--seconds', type=real(1, 1e6), default=SECONDS, help='for all parts together')
   parser.add_argument('--out', type=paths.flag, required=True, help='JSON file for the results')
   flags = parser.parse_args(argv)
   sizes = flags.sizes.split(',')

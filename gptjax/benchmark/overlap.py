@@ -20,8 +20,9 @@ from pathlib import Path
 from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
-from gptjax.data import python_source
+from gptjax.data import command, python_source
 from gptjax.evaluate import bloom, build
+from gptjax.flag_types import WORKERS, integer, real
 
 TIMES = 10
 WANTED = 1.5e6  # 8-grams a second, on two cores
@@ -66,10 +67,12 @@ def gates(small, large):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark overlap', description=__doc__)
-  parser.add_argument('--megabytes', type=float, default=100, help=f'of text, and {TIMES} times as much')
-  parser.add_argument('--turns', type=int, default=3)
-  parser.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes')
+  parser = command.Parser(prog='python -m gptjax.benchmark overlap', description=__doc__)
+  parser.add_argument('--megabytes', type=real(0.01, 1e6), default=100,
+                      help=f'of text, and {TIMES} times as much')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3)
+  parser.add_argument('--workers', type=integer(1, WORKERS), help='processes',
+                      default=len(os.sched_getaffinity(0)))
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
@@ -85,9 +88,9 @@ def main(argv):
     for size in sizes:
       path = Path(folder) / f'{size:g}.jsonl'
       write_text(path, size)
-      command = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
-                 f'--workers={args.workers}']
-      found[size] = [json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+      asked = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
+               f'--workers={args.workers}']
+      found[size] = [json.loads(subprocess.run(asked, check=True, stdout=subprocess.PIPE).stdout)
                      for _ in range(args.turns)]
       seconds = statistics.median(turn['seconds'] for turn in found[size])
       one = found[size][0]

@@ -15,6 +15,8 @@ from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import PACKAGES, SIZES, compiled_step, field, make_config
+from gptjax.data import command
+from gptjax.flag_types import integer
 
 STEPS = 3
 REST = 'not attributed'
@@ -96,10 +98,11 @@ def times(config):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark profile', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark profile', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='cpu')
-  parser.add_argument('--batch_size', type=int, default=0, help='sequences a step; 0: the size\'s own')
+  parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
+                      help='sequences a step; 0: the size\'s own')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')

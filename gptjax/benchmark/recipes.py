@@ -10,12 +10,13 @@ import hashlib
 import itertools
 import os
 import statistics
-import sys
 from pathlib import Path
 
 from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
+from gptjax.data import command
+from gptjax.flag_types import Listed, integer, real
 
 # What each sets in config.optimizer; the rest is the default: AdamW with GPT-2's usual constants, cosine.
 RECIPES = {'adamw': {}, 'muon': {'name': 'muon'}, 'wsd': {'schedule': 'wsd'}}
@@ -111,16 +112,17 @@ def draw(runs, path):
 
 
 def parse(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark recipes', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark recipes', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--source', required=True, help='text to train on: jsonl:books.jsonl.gz')
   parser.add_argument('--workdir', type=paths.flag, default='runs/recipes',
                       help='folder of the corpus and of the runs')
-  parser.add_argument('--steps', type=int, default=400, help='updates of each run')
-  parser.add_argument('--batch_size', type=int, default=8, help='sequences of 128 tokens an update')
-  parser.add_argument('--eval_steps', type=int, default=40, help='batches held out')
-  parser.add_argument('--seeds', type=int, default=3)
-  parser.add_argument('--rates', type=lambda text: [float(rate) for rate in text.split(',')],
+  parser.add_argument('--steps', type=integer(1), default=400, help='updates of each run')
+  parser.add_argument('--batch_size', type=integer(1, 65536), default=8,
+                      help='sequences of 128 tokens an update')
+  parser.add_argument('--eval_steps', type=integer(1), default=40, help='batches held out')
+  parser.add_argument('--seeds', type=integer(1, 1000), default=3)
+  parser.add_argument('--rates', type=Listed(real(1e-9, 1)),
                       default=[2e-3, 4e-3, 8e-3, 1.6e-2], help='learning rates to choose from')
   parser.add_argument('--out', type=paths.flag, default='',
                       help='JSON file for the results; the picture goes beside it')
@@ -142,11 +144,7 @@ def main(argv):
   flags = parse(argv)
   import jax
   jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/gptjax/compiled'))
-  try:
-    return measure(flags)
-  except ValueError as error:
-    print(f'gptjax.benchmark: {error}', file=sys.stderr)
-    return 2
+  return measure(flags)
 
 
 def measure(flags):

@@ -19,6 +19,8 @@ from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import make_config, random_batch
+from gptjax.data import command
+from gptjax.flag_types import Listed, integer
 
 FLAT = 0.03  # what may change and still be called the same
 LITTLE = 1e-3  # share of all that is sent, below which it is not looked at
@@ -184,15 +186,15 @@ def draw(tables, path):
 
 def counts(text):
   """(8, 16, ...) of '8,16,...'; '': none."""
-  found = tuple(int(n) for n in text.split(',') if n)
-  if any(n < 1 or n & (n - 1) for n in found):
+  found = tuple(Listed(integer(1, 2**16), empty=True)(text))
+  if any(n & (n - 1) for n in found):
     raise argparse.ArgumentTypeError(f'{text}: counts of devices are powers of two')
   return found
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark scaling', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark scaling', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--cpu', type=counts, default=(1, 2, 4, 8), help="CPU devices; '' for none")
   parser.add_argument('--tpu', type=counts, default=(8, 32, 128, 512, 1024), help="TPU chips; '' for none")
   parser.add_argument('--families', default=','.join(family.name for family in FAMILIES), help='which tables')

@@ -16,7 +16,9 @@ from pathlib import Path
 from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
+from gptjax.data import command
 from gptjax.errors import InputError
+from gptjax.flag_types import integer
 
 WANTED = 15   # seconds, with a warm cache
 LIMIT = 600   # seconds for one start
@@ -43,7 +45,8 @@ def first_step(config, folder, name):
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):
         if process.poll() is not None or time.monotonic() - began > LIMIT:
-          raise InputError(f'no step after {time.monotonic() - began:.0f} s:\n{said.read_text()[-2000:]}')
+          last = (said.read_text(errors='replace').strip().splitlines() or ['it said nothing'])[-1]
+          raise InputError(f'no step after {time.monotonic() - began:.0f} s: {last}')
         time.sleep(0.01)
       seconds = time.monotonic() - began
     finally:
@@ -53,22 +56,18 @@ def first_step(config, folder, name):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark start', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark start', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='configs/quickstart.py', help='one that makes its own corpus')
-  parser.add_argument('--turns', type=int, default=5)
+  parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
   where = machine(('jax', 'jaxlib', 'flax', 'tensorflow'))
   with tempfile.TemporaryDirectory() as folder:
-    try:
-      first_step(flags.config, Path(folder), 'corpus-run')  # makes the corpus
-      os.rename(f'{folder}/compiled', f'{folder}/old')
-      cold = first_step(flags.config, Path(folder), 'cold')
-      seconds = [first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
-    except ValueError as error:
-      print(f'gptjax.benchmark: {error}', file=sys.stderr)
-      return 2
+    first_step(flags.config, Path(folder), 'corpus-run')  # makes the corpus
+    os.rename(f'{folder}/compiled', f'{folder}/old')
+    cold = first_step(flags.config, Path(folder), 'cold')
+    seconds = [first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
   name = Path(flags.config).stem
   print(f'{name}, {where["cores"]} cores of {where["processor"]}, {where["date"]}; from the command to the '
         f'first step on record, seconds:\nnothing compiled  {cold:.1f}\nwarm cache        '

@@ -7,10 +7,10 @@ its two marks.
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 
 from gptjax import atomic, paths
+from gptjax.data import command
 from gptjax.errors import InputError
 
 BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
@@ -68,21 +68,20 @@ def parted(text, path):
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark table', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark table', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('paths', type=paths.flag, nargs='+', metavar='JSON',
                       help='what --out of the others named')
   parser.add_argument('--into', type=paths.flag, default='',
                       help='file with the two marks; else it is printed')
   flags = parser.parse_args(argv)
+  made = table(flags.paths)
+  if not flags.into:
+    print(made, end='')
+    return
   try:
-    made = table(flags.paths)
-    if flags.into:
-      before, _, after = parted(Path(flags.into).read_text(), flags.into)
-      atomic.write(flags.into, before + made + after)
-    else:
-      print(made, end='')
-  except (OSError, ValueError) as error:
-    print(f'gptjax.benchmark: {error}', file=sys.stderr)
-    return 2
-  return 0
+    text = Path(flags.into).read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f'{flags.into} cannot be read: {error}') from None
+  before, _, after = parted(text, flags.into)
+  atomic.write(flags.into, before + made + after)

@@ -19,7 +19,9 @@ from gptjax import config_files, cpu, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.data import command
 from gptjax.errors import InputError
+from gptjax.flag_types import integer, real
 
 OURS = 'gptjax'
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
@@ -206,17 +208,18 @@ def field(text):
 
 
 def make_parser():
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark train', description=__doc__)
+  parser = command.Parser(prog='python -m gptjax.benchmark train', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='cpu')
-  parser.add_argument('--batch_size', type=int, default=0, help='sequences a step; 0: the size\'s own')
+  parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
+                      help='sequences a step; 0: the size\'s own')
   parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
-  parser.add_argument('--turns', type=int, default=5)
-  parser.add_argument('--steps', type=int, default=3, help='steps a turn')
+  parser.add_argument('--turns', type=integer(1, 1000), default=5)
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps a turn')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
-  parser.add_argument('--share', type=float, help=argparse.SUPPRESS)
+  parser.add_argument('--share', type=real(0, 1, without=(0,)), help=argparse.SUPPRESS)
   return parser
 
 
@@ -226,10 +229,7 @@ def main(argv):
   contenders = flags.contenders.split(',')
   if unknown := set(contenders) - set(CONTENDERS):
     parser.error(f'no such contender: {", ".join(sorted(unknown))}')
-  try:
-    config = make_config(flags.size, flags.batch_size, dict(flags.set))
-  except ValueError as error:
-    parser.error(str(error))
+  config = make_config(flags.size, flags.batch_size, dict(flags.set))
   if flags.worker:
     return worker(flags)
   return measure(flags, argv, contenders, config.model)

@@ -12,6 +12,8 @@ from gptjax import compiler, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import OURS, PACKAGES, SIZES, field, rows_of, show, steps_of
+from gptjax.data import command
+from gptjax.flag_types import integer
 
 VARIANTS = {
   'as it is': {}, 'dropout 0.1': {'model.dropout': 0.1}, 'layers scanned': {'model.scan': True},
@@ -31,11 +33,11 @@ def variants_here():
 
 
 def main(argv):
-  parser = argparse.ArgumentParser(prog='python -m gptjax.benchmark variants', description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = command.Parser(prog='python -m gptjax.benchmark variants', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='cpu')
-  parser.add_argument('--turns', type=int, default=3)
-  parser.add_argument('--steps', type=int, default=5, help='steps a turn')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3)
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=5, help='steps a turn')
   parser.add_argument('--only', default='', help='variants, comma-separated; else all')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, in all variants')

@@ -14,7 +14,7 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax.data import tokenizers
+from gptjax.data import command, tokenizers
 from gptjax.errors import InputError
 
 RECIPES = {'': (), 'webtext': (
@@ -215,9 +215,10 @@ REMOVES = {f.__name__: f for f in (
   placeholder)}
 
 
-def main():
+def main(arguments=()):
   """Prints each filter, what it does, and an example of what it removes and what it keeps."""
   from gptjax.data import clean_examples
+  command.Parser(prog='python -m gptjax.data.clean', description=main.__doc__).parse_args(arguments)
   for name in FILTERS:
     removed, kept = clean_examples.EXAMPLES[name]
     what = clean_examples.DUPLICATE_RULES.get(name) or REMOVES[name].__doc__
@@ -227,4 +228,4 @@ def main():
 
 
 if __name__ == '__main__':
-  main()
+  command.run(main, 'clean')

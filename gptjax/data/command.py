@@ -1,12 +1,12 @@
 """What the commands of this package have in common: flags, and errors in one line."""
 
 import argparse
-import errno
 import sys
 
+from gptjax import errors, text_checks
 from gptjax.errors import InputError
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
+INTERRUPTED = 130  # exit code
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,18 +17,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(job, name):
-  """Calls job(arguments) and ends the process: 2 and one line on stderr where the user erred."""
+  """Calls job(arguments) and ends the process: 2 and one line on stderr where the user erred.
+
+  Args:
+    job: function of the arguments that gives an exit code, or None for 0.
+    name: of the command, before the line.
+  """
+  text_checks.escape_output()
   try:
-    job(sys.argv[1:])
-  except InputError as error:
-    print(f'{name}: {" ".join(str(error).split())}', file=sys.stderr)
-    sys.exit(BAD_INPUT)
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-      raise
-    print(f'{name}: no space left on the disk: free some, the same command goes on from here',
-          file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    text_checks.require_sound_arguments(sys.argv[1:])
+    code = job(sys.argv[1:])
   except KeyboardInterrupt:
     print(f'{name}: stopped; the same command goes on from here', file=sys.stderr)
-    sys.exit(INTERRUPTED)
+    code = INTERRUPTED
+  except Exception as error:
+    code = errors.print_line(error, name)
+    if code is None:
+      raise
+  if code:
+    sys.exit(code)

@@ -22,7 +22,7 @@ IGNORED = -1  # a target that is not counted in the loss
 CHUNK = 1 << 22  # bytes hashed at a time
 
 
-class NoSplit(ValueError):
+class NoSplit(InputError):
   """The corpus is sound but has no such split."""
 
 

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from gptjax import text_checks
 from gptjax.errors import InputError
 
 PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
@@ -56,6 +57,8 @@ def find(pattern):
       return [(system.unstrip_protocol(name), info['size'])
               for name, info in sorted(found.items()) if info['type'] == 'file']
   found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
+  for path in found:  # names go into the manifest, which is JSON
+    text_checks.require_sound(path, 'the name of a file')
   return [(path, Path(path).stat().st_size) for path in found if Path(path).is_file()]
 
 

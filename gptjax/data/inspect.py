@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import paths, rewind
+from gptjax import cpu, paths, rewind
 from gptjax.data import command
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.errors import InputError
+from gptjax.flag_types import SEED, integer
 
 BAR = 40  # characters of the longest bar of the histogram
 
@@ -35,8 +36,6 @@ def main(argv):
   if len(args.corpus) > 1 and (args.step is None or not args.workdir):
     raise InputError(f'name one of {" ".join(args.corpus)}: several are for --step, and --workdir of the run '
                      'that read them')
-  if args.tokens < 1:
-    raise InputError(f'--tokens={args.tokens}: show one at least')
   if args.step is not None and args.split != 'train':
     raise InputError('--step shows what training read, the split train: leave --split out')
   if args.step is not None:
@@ -62,17 +61,17 @@ def _parse(argv):
   add('corpus', type=paths.flag, nargs='*', help='folder of the corpus')
   add('--split', default='train', help='train (default) or validation')
   add('--png', type=paths.flag, help='also draw the lengths of the documents into this file')
-  add('--document', type=int, help='show this document, counted from 0')
-  add('--step', type=int, help='show the batch of this update, counted from 0')
+  add('--document', type=integer(0, 2**40), help='show this document, counted from 0')
+  add('--step', type=integer(0), help='show the batch of this update, counted from 0')
   add('--workdir', type=paths.flag,
       help='of a run: its config.json gives corpus, seed, batch_size and seq_len')
-  add('--batch_size', type=int, help='sequences a batch')
-  add('--seq_len', type=int, help='tokens a sequence')
-  add('--seed', type=int, help='of the order (config.train.seed)')
+  add('--batch_size', type=integer(1), help='sequences a batch')
+  add('--seq_len', type=integer(1), help='tokens a sequence')
+  add('--seed', type=integer(0, SEED), help='of the order (config.train.seed)')
   add('--cross_documents', choices=('true', 'false'),
       help='whether a sequence may be of several documents')
-  add('--row', type=int, help='show this row of the batch alone, and all of it')
-  add('--tokens', type=int, default=64, help='tokens shown of a document or a row (default 64)')
+  add('--row', type=integer(0), help='show this row of the batch alone, and all of it')
+  add('--tokens', type=integer(1), default=64, help='tokens shown of a document or a row (default 64)')
   args = parser.parse_args(argv)
   args.cross_documents = {None: None, 'true': True, 'false': False}[args.cross_documents]
   return args
@@ -85,14 +84,16 @@ def _take_from_workdir(args):
     stored = json.loads(path.read_bytes())
     config, args.digest = stored['config'], stored['corpus_digest']
     folders, args.weights = mixtures.named(config['data'])
-    args.rewinds = rewind.read(args.workdir)
     found = {'seq_len': config['data']['seq_len'],
              'cross_documents': config['data']['cross_documents'],
              'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
+  except InputError:  # it names the place already
+    raise
   except (ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is not the config.json of a run ({error!r})') from None
+  args.rewinds = rewind.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
     raise InputError(f'the run in {args.workdir} read {len(folders)} corpora, not {len(args.corpus)}: name '
@@ -201,6 +202,11 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
     raise InputError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
                      'steps and rows are counted from 0')
   rows = slice(None) if row is None else slice(row, row + 1)
+  # Numbers of all rows, and inputs and targets of those that are shown.
+  needed = 8 * batch_size + 16 * seq_len * (batch_size if row is None else 1)
+  if needed > cpu.memory():
+    raise InputError(f'a batch of {batch_size:,} x {seq_len:,} tokens needs {needed:,} bytes, and this '
+                     f'machine has {cpu.memory():,}: show one --row, or a smaller batch')
   number = rewind.batch_number(rewinds, step)
   where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows
   which, window = corpora.batch_windows(*where)

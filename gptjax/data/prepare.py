@@ -36,8 +36,11 @@ from gptjax.data import (
 from gptjax.data import clean as cleaning
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
+from gptjax.flag_types import WORKERS as MOST_WORKERS
+from gptjax.flag_types import integer, real
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
+FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, without=[1]), integer(1, MOST_WORKERS), integer(1, 2**40)
 TRAIN_BPE = 'train-bpe:'
 SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
 
@@ -85,13 +88,13 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     ValueError: a source or tokenizer that is not there; a document that cannot be used, named with
       file and line; a folder that holds something else.
   """
-  if not 0 <= validation_fraction < 1:
-    raise InputError(f'validation_fraction = {validation_fraction} is not in [0, 1)')
-  if workers < 1 or shard_tokens < 1 or on_error not in ('stop', 'skip'):
-    raise InputError(f'workers = {workers} and shard_tokens = {shard_tokens} must be 1 or more, '
-                     f'on_error = {on_error!r} stop or skip')
-  if tokenizer.startswith(TRAIN_BPE) and not tokenizer[len(TRAIN_BPE):].isdecimal():
-    raise InputError(f'tokenizer {tokenizer!r} is not train-bpe:N with a number of entries N')
+  FRACTIONS.require('validation_fraction', validation_fraction)
+  WORKERS.require('workers', workers)
+  SHARD_SIZES.require('shard_tokens', shard_tokens)
+  if on_error not in ('stop', 'skip'):
+    raise InputError(f'on_error = {on_error!r} must be stop or skip')
+  if tokenizer.startswith(TRAIN_BPE):
+    tokenizers.VOCAB_SIZES.parsed(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
   recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = sources.units(source, tfds_dir)
   given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
@@ -328,17 +331,17 @@ def main(arguments):
   parser.add_argument('--tokenizer', required=True,
                       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
   parser.add_argument('--out', type=paths.flag, required=True, help='folder of the corpus')
-  parser.add_argument('--validation_fraction', type=float, default=0.005)
+  parser.add_argument('--validation_fraction', type=FRACTIONS, default=0.005)
   parser.add_argument('--clean', default='', help="'' or webtext")
   parser.add_argument('--clean_without', default='', help='filters to leave out: NAME,NAME')
   parser.add_argument('--blocked_domains', type=paths.flag, default='', help='file with a domain a line')
   parser.add_argument('--wikipedia_titles', type=paths.flag, default='', help='file with a title a line')
-  parser.add_argument('--workers', type=int, default=1, help='processes')
+  parser.add_argument('--workers', type=WORKERS, default=1, help='processes')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
   parser.add_argument('--on_error', default='stop', help='stop or skip')
   parser.add_argument('--document_separator', default='',
                       help=r'between documents in a file of text: (\n and \t are understood)')
-  parser.add_argument('--shard_tokens', type=int, default=SHARD_TOKENS)
+  parser.add_argument('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS)
   flags = vars(parser.parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]

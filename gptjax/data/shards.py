@@ -45,7 +45,10 @@ def locked(folder):
 def load_state(folder):
   """What was last committed to the folder, a dict; None if nothing was."""
   path = folder / STATE
-  return json.loads(path.read_text()) if path.exists() else None
+  try:
+    return json.loads(path.read_text()) if path.exists() else None
+  except ValueError as error:
+    raise InputError(f'{path} is not JSON ({error}): remove {folder} and begin again') from None
 
 
 def save_state(folder, state):

@@ -19,9 +19,11 @@ from gptjax import paths
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
+from gptjax.flag_types import integer
 
 KINDS = ('gpt2', 'bpe', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
 END_OF_TEXT = '<|endoftext|>'
+VOCAB_SIZES = integer(1, 2**24)
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
 GPT2_URL = 'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/'
 GPT2_SHA256 = {
@@ -228,10 +230,12 @@ def _ranks(encoder, merges):
     *symbols, _ = bpe_symbols(pairs)
     byte_of = str.maketrans({symbol: chr(byte) for byte, symbol in _byte_symbols().items()})
     ranks = {symbol.translate(byte_of).encode('latin-1'): i for i, symbol in enumerate(symbols)}
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError('encoder.json and vocab.bpe are not those of a byte-level BPE: '
                      f'{type(error).__name__} {error}') from None
   expected = {symbol: i for i, symbol in enumerate([*symbols, END_OF_TEXT])}
+  if not isinstance(ids, dict):
+    raise InputError(f'encoder.json holds a {type(ids).__name__}, not an object of entries and ids')
   if ids != expected or len(ranks) != len(symbols):
     raise InputError(f'encoder.json ({len(ids)} entries) does not fit vocab.bpe ({len(pairs)} '
                      f'merges): ids must be the 256 bytes, the merges, and {END_OF_TEXT} last')
@@ -310,6 +314,7 @@ def train(kind, n_vocab, texts, *, progress):
   """
   if kind not in TRAINERS:
     raise InputError(f'kind = {kind!r} is not one of {sorted(TRAINERS)}')
+  VOCAB_SIZES.require('n_vocab', n_vocab)
   trainer, limit = TRAINERS[kind]
   with progress_bar.bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
     return trainer(_first(texts, limit, bar), n_vocab)
@@ -329,7 +334,7 @@ def main(arguments):
   parser = command.Parser(prog='python -m gptjax.data.tokenizers')
   parser.add_argument('action', choices=['train'])
   parser.add_argument('--kind', required=True, help='bpe or sentencepiece')
-  parser.add_argument('--vocab_size', type=int, required=True, help='entries')
+  parser.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='entries')
   parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   parser.add_argument('--out', type=paths.flag, required=True, help='folder for the tokenizer')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')

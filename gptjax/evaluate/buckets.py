@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from gptjax import text_checks
 from gptjax.errors import InputError
 
 NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
@@ -20,8 +21,9 @@ def read(path):
   try:
     with open(path, encoding='utf-8') as file:
       examples = [json.loads(line) for line in file if line.strip()]
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise InputError(f'examples {path} cannot be read: {error}') from None
+  text_checks.require_sound_json(examples, str(path))
   for number, example in enumerate(examples, 1):
     if not isinstance(example, dict) or not isinstance(example.get(TEXT), str):
       raise InputError(f'{path}:{number}: an example is an object with "text" and scores')

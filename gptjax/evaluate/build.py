@@ -21,6 +21,7 @@ import numpy as np
 
 from gptjax.data import blocks, shards, sources, tokenizers, workers
 from gptjax.data import progress as progress_bar
+from gptjax.errors import InputError
 from gptjax.evaluate import bloom, eightgrams
 
 DRAWER_KEYS = 1 << 23     # wanted in a drawer: 64 MB
@@ -103,8 +104,11 @@ def _build(job, target):
     state = {'after': After(), 'sizes': [0] * n_drawers(job.reading.units), 'eightgrams': 0, 'bytes': 0,
              'skipped': 0, 'filled': None}
   if state['filled'] is None:
+    if job.capacity:  # else it is known only when the sources have been read
+      _require_space(job, bloom.Shape.of(job.capacity, job.rate))
     _read(job, state)
     shape = bloom.Shape.of(job.capacity or state['eightgrams'], job.rate)
+    _require_space(job, shape)
     drawers = len(state['sizes'])
     # Each drawer is for a whole number of parts.
     state['filled'] = {'parts': math.ceil(shape.parts / drawers) * drawers, 'hashes': shape.hashes,
@@ -119,6 +123,15 @@ def _build(job, target):
   bloom.check_rate(facts)
   with progress_bar.bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
     bloom.complete(job.work / BITS, target, facts, bar.update)
+
+
+def _require_space(job, shape):
+  """Refuses a filter that the disk cannot hold (InputError)."""
+  needed, free = shape.parts * bloom.PART_BYTES, shutil.disk_usage(job.work).free
+  if needed > free:
+    raise InputError(f'a filter with --capacity={job.capacity} and --rate={job.rate:g} takes {needed:,} '
+                     f'bytes, and {free:,} are free in {job.work.parent}: lower the capacity, or give '
+                     'another folder by --filters')
 
 
 def n_drawers(units):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gptjax import atomic
+from gptjax.errors import InputError
 
 
 class Part(NamedTuple):
@@ -36,7 +37,10 @@ class Journal:
     self._path, self._found, good = Path(path), {}, []
     text = self._path.read_text() if self._path.exists() else ''
     for line in text.split('\n')[:-1]:  # a last one without its end was cut short by a kill
-      part, digest, number, answer = json.loads(line)
+      try:
+        part, digest, number, answer = json.loads(line)
+      except (ValueError, TypeError):
+        raise InputError(f'{path} is damaged at {line[:60]!r}: remove it to begin the task again') from None
       self._found.setdefault((part, digest), {})[number] = answer
       good.append(line)
     self._file = None

@@ -29,6 +29,7 @@ from gptjax import config as configs
 from gptjax.data import blocks, command, sources, tokenizers
 from gptjax.errors import InputError
 from gptjax.evaluate import bloom, buckets, build, eightgrams
+from gptjax.flag_types import WORKERS, integer, real
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
 MUCH = 0.15  # of an example's 8-grams; the paper looks at those of LAMBADA above it
@@ -202,19 +203,19 @@ def main(arguments):
   add('--filter', **several, help='filter built before, of the training corpus; repeatable')
   add('--workdir', type=paths.flag, required=True, help='where overlap.json goes')
   add('--filters', type=paths.flag, default='', help='folder of filters; default WORKDIR/overlap')
-  add('--rate', type=float, default=1e-8, help='false positives, at most (default 1e-8)')
-  add('--capacity', type=int, default=0, help='8-grams that filters are made for, so that they can be merged')
-  add('--strings', type=int, default=10_000_000, help='made-up 8-grams to look up (default 10,000,000)')
-  add('--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: one a core)')
+  add('--rate', type=real(1e-15, 0.5), default=1e-8, help='false positives, at most (default 1e-8)')
+  add('--capacity', type=integer(0, 2**50), default=0,
+      help='8-grams that filters are made for, so that they can be merged')
+  add('--strings', type=integer(1, 10**10), default=10_000_000,
+      help='made-up 8-grams to look up (default 10,000,000)')
+  add('--workers', type=integer(1, WORKERS), default=len(os.sched_getaffinity(0)),
+      help='processes (default: one a core)')
   add('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
   add('--on_error', default='stop', choices=('stop', 'skip'), help='at a document that cannot be used')
   add('--document_separator', dest='separator', default='',
       help=r'between documents in a file of text: (\n and \t are understood)')
   flags = parser.parse_args(arguments)
   flags.separator = flags.separator.replace('\\n', '\n').replace('\\t', '\t')
-  if not 0 < flags.rate < 1 or flags.workers < 1 or flags.capacity < 0 or flags.strings < 1:
-    raise InputError(f'--rate={flags.rate:g} must lie in (0, 1), --workers={flags.workers} and --strings='
-                     f'{flags.strings} be 1 or more, --capacity={flags.capacity} not negative')
   overlap(flags)
 
 

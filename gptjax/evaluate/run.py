@@ -146,10 +146,15 @@ class Results:
       return self._path.read_text() if self._path.exists() else ''
     earlier = hosts.told(lay)
     fresh = {'tasks': {}, 'not_run': {}, 'grids': {}, 'rows': {}, 'protocols': {}, 'seconds': {}}
-    self.found = json.loads(earlier) if earlier else fresh
-    if earlier and self.found['weights'] != weights:
-      raise InputError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
-                       f'not {weights[:12]}): use another workdir')
+    try:
+      self.found = json.loads(earlier) if earlier else fresh
+    except ValueError as error:
+      raise InputError(f'{self._path} is not JSON ({error}): remove it to evaluate again') from None
+    if not isinstance(self.found, dict) or fresh.keys() - self.found.keys():
+      raise InputError(f'{self._path} is not that of an evaluation: restore it, or remove it')
+    if earlier and self.found.get('weights') != weights:
+      raise InputError(f'{self._path} holds results of other weights (digest '
+                       f'{str(self.found.get("weights"))[:12]}, not {weights[:12]}): use another workdir')
     model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
     self.found |= {'weights': weights, 'model': model, 'limit': config.eval.limit,
                    'versions': configs.versions(),

@@ -89,7 +89,7 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
   """
   for request in requests:
     if not 1 <= request.start < len(request.ids) <= model.n_ctx + 1:
-      raise InputError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
+      raise ValueError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
                        f'a context of {model.n_ctx}')
   found, made = dict(done), made or _score
   left = sorted((i for i in range(len(requests)) if i not in found),

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from gptjax import text_checks
 from gptjax.data import tfds_source
 from gptjax.errors import InputError
 
@@ -67,8 +68,9 @@ def read_jsonl(path, fields):
     try:
       record = json.loads(line)
       missing = [field for field in fields if field not in record]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
       raise InputError(f'{path}:{number}: not a JSON object ({error})') from None
+    text_checks.require_sound_json(record, f'{path}:{number}')
     if missing:
       raise InputError(f'{path}:{number}: no field {missing[0]!r}, it has {sorted(record)}')
     records.append(record)
@@ -77,10 +79,13 @@ def read_jsonl(path, fields):
 
 def read_json(path):
   """The content of a JSON file (ValueError if it is none)."""
+  text = read_text(path)
   try:
-    return json.loads(read_text(path))
-  except json.JSONDecodeError as error:
+    found = json.loads(text)
+  except (ValueError, RecursionError) as error:
     raise InputError(f'{path}: not JSON ({error})') from None
+  text_checks.require_sound_json(found, str(path))
+  return found
 
 
 def from_tfds(data, name, split):
@@ -88,7 +93,14 @@ def from_tfds(data, name, split):
   if not _prepared(data, name):
     return None
   records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
-  return [_strings(record) for record in itertools.islice(records, data.limit or None)]
+  found = []
+  for number, record in enumerate(itertools.islice(records, data.limit or None)):
+    try:
+      found.append(_strings(record))
+    except UnicodeDecodeError as error:
+      where_it_is = f'data set {name}, split {split}, record {number}'
+      raise InputError(f'{where_it_is}: not UTF-8 ({error.reason})') from None
+  return found
 
 
 def _prepared(data, name):

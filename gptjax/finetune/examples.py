@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gptjax import text_checks
 from gptjax.errors import InputError
 
 
@@ -60,7 +61,7 @@ def read(name, task, source, config, *, labelled):
       row += 1
       try:
         example = _example(task, part, row, labelled)
-      except ValueError as error:
+      except InputError as error:
         raise InputError(f'task {name}, split {split}, row {row}: {error}') from None
       if labelled and example.label is None:
         if not task.skip_unlabelled:
@@ -84,7 +85,14 @@ def _example(task, record, row, labelled):
   if task.kind == 'choice' and len(answers) != len(task.classes):
     raise InputError(f'{len(answers)} answers, but the task has {len(task.classes)}')
   label = _label(task, _field(record, task.label)) if labelled else None
-  return Example(texts, tuple(answers), label, int(record.get('idx', row - 1)))
+  return Example(texts, tuple(answers), label, _idx(record.get('idx', row - 1)))
+
+
+def _idx(value):
+  try:
+    return int(value)
+  except (ValueError, TypeError, OverflowError):
+    raise InputError(f'the idx {value!r} is not a number') from None
 
 
 def _field(record, field):
@@ -99,6 +107,7 @@ def _text(record, field):
     raise InputError(f'the field {field!r} is {type(text).__name__}, not text')
   if not text.strip():
     raise InputError(f'the text of {field!r} is empty')
+  text_checks.require_sound(text, f'the text of {field!r}')
   return text.strip()
 
 
@@ -112,9 +121,11 @@ def _label(task, value):
     if value not in task.classes:
       raise InputError(f'the label {value!r} is none of {", ".join(task.classes)}')
     return task.classes.index(value)
+  if not isinstance(value, int | float) or value != value:
+    raise InputError(f'the label {value!r} is not a number')
   if value < 0:
     return None
-  if value != int(value) or value >= len(task.classes):
+  if math.isinf(value) or value != int(value) or value >= len(task.classes):
     raise InputError(f'the label {value} is none of the {len(task.classes)} classes 0 to '
                      f'{len(task.classes) - 1}')
   return int(value)
@@ -126,7 +137,7 @@ def _number(value, task):
     return None
   try:
     number = float(value)
-  except ValueError:
+  except (ValueError, TypeError):
     raise InputError(f'the label {value!r} is not a number') from None
   if low <= number <= high:
     return number

@@ -22,6 +22,7 @@ from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.transforms import TEXT
 from gptjax.pretrained.export import save_pretrained
+from gptjax.pretrained.files import read_json
 
 
 class Run(NamedTuple):
@@ -50,7 +51,7 @@ def fine_tuned(run, source):
     {'seed', 'step' of the best checkpoint, 'steps', 'cut', 'metrics'}; None if told to stop.
   """
   config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
-  done = hosts.told(lambda: json.loads(path.read_text()) if path.exists() else None)
+  done = hosts.told(lambda: read_json(path) if path.exists() else None)
   if done and not config.finetune.predict:
     return done
   hosts.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))

@@ -12,6 +12,7 @@ from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.finetune import job, results, tasks, weights, zero_shot
 from gptjax.pretrain import DONE
+from gptjax.pretrained.files import read_json
 
 # Table 5 of the paper, on the test sets of GLUE.
 TABLE_5 = {
@@ -62,7 +63,7 @@ def ablations(config, workdir, given=()):
     code = job.finetune(changed(config, changes), folder, given)
     if code != DONE:
       return code
-    found[name] = json.loads((folder / results.RESULTS).read_text())['tasks']
+    found[name] = read_json(folder / results.RESULTS)['tasks']
   if jax.process_index() == 0:
     write(workdir, found, ablation_table(found, config.finetune.tasks))
   return DONE
@@ -104,7 +105,7 @@ def transfer(config, workdir, given=()):
     code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, given)
     if code != DONE:
       return code
-    runs = json.loads((folder / results.RESULTS).read_text())['runs']
+    runs = read_json(folder / results.RESULTS)['runs']
     found[n] = {name: {'validation': results.spread([run['metrics'][main_metric(name)] for run in of_task]),
                        'train': results.spread([run['train_metrics'][tasks.find(name).metrics[0]]
                                                 for run in of_task])} for name, of_task in runs.items()}

@@ -17,6 +17,7 @@ from gptjax.finetune import examples, tasks
 from gptjax.finetune.examples import Tfds
 from gptjax.finetune.metrics import METRICS
 from gptjax.pretrain import DONE, STOPPED
+from gptjax.pretrained.files import read_json
 from gptjax.pretrained.workdir import CHECKPOINTS
 
 TRAIN = 1000  # sentences of CoLA from which the threshold is taken
@@ -42,7 +43,7 @@ def study(config, workdir, given=()):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / 'results.json', suites(config)
-  found = json.loads(path.read_text())['study'] if path.exists() else {}
+  found = read_json(path)['study'] if path.exists() else {}
   with jax.set_mesh(sharding.make_mesh(config.mesh)), hosts.stop_signals() as stop:
     for name, folder in runs.items():
       of_run = found.setdefault(name, {})
@@ -75,7 +76,7 @@ def suites(config):
       ('winograd', lambda: list(schemas(config))[:limit])):
     try:
       found[heuristic] = load()
-    except ValueError as error:
+    except InputError as error:
       print(f'{heuristic} is left out: {error}', file=sys.stderr)
   if not found:
     raise InputError('none of the four sets is there: see the lines above, and config.data.tfds_dir')

@@ -11,6 +11,7 @@ import jax
 
 from gptjax import command_line, errors, sharding
 from gptjax import config as configs
+from gptjax.errors import InputError
 from gptjax.plan import estimate, hardware, kernels, report, topology
 from gptjax.plan.search import apply, search
 
@@ -20,8 +21,9 @@ flags.DEFINE_string('topology', None, 'Devices: v5e:16x16, v5p:4x4x8; two slices
                     'a100:8, 16 hosts of eight: h100:8x16.')
 flags.DEFINE_bool('search', False, 'Try meshes, remat and microbatches, and rank them.')
 flags.DEFINE_bool('kernels', False, 'Compile the attention of one layer with each kernel and block size.')
-flags.DEFINE_integer('few', 3, 'How many of the best the search compiles.', lower_bound=1)
-flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs are given.', lower_bound=0)
+flags.DEFINE_integer('few', 3, 'How many of the best the search compiles.', lower_bound=1, upper_bound=1000)
+flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs are given.', lower_bound=0,
+                   upper_bound=1e6)
 
 
 def run(config, name, asked):
@@ -53,7 +55,7 @@ def usable(config, devices):
   try:
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check(config, mesh)
-  except ValueError as error:
+  except InputError as error:
     print(f'{error}; so the best mesh by arithmetic is planned (--search compiles more)\n')
     return None
   return mesh
@@ -64,11 +66,9 @@ def main(argv):
     command_line.read(FLAGS, argv, ('topology',), EXAMPLE)
     return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:
-    words = errors.in_words(error, '')
-    if words is None:
+    code = errors.print_line(error, 'gptjax')
+    if code is None:
       raise
-    line, code = words
-    print(f'gptjax: {line}', file=sys.stderr)
     return code
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from flax import nnx
 
 from gptjax import sharding, telemetry, train
+from gptjax.errors import InputError
 from gptjax.model import in_dtype
 from gptjax.plan import hlo, program, traffic
 
 SPARE = 0.08  # of the memory: for the runtime, the network's buffers and what lies scattered
 
 
-class TooLarge(ValueError):
+class TooLarge(InputError):
   """The compiler found no way to fit the step into the device's memory."""
 
 
@@ -61,7 +62,7 @@ def plan(config, mesh, device):
     A Plan.
 
   Raises:
-    TooLarge: a ValueError; see there.
+    TooLarge: an InputError; see there.
     ValueError: the mesh cannot divide the config.
   """
   try:

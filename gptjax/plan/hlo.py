@@ -9,8 +9,6 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
-from gptjax.errors import InputError
-
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
          'ragged-all-to-all', 'collective-broadcast')
 BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 'bf16': 16, 'f16': 16, 'f32': 32,
@@ -153,7 +151,7 @@ def _trips(loop, around, computations):
       start = outside[operands(start.rest)[0]]
     return _constant(limit) - _constant(start)
   except (AssertionError, KeyError, TypeError, ValueError):
-    raise InputError(f'a loop whose length is not known: {loop.name}') from None
+    raise ValueError(f'a loop whose length is not known: {loop.name}') from None
 
 
 def _constant(instruction):

@@ -1,5 +1,6 @@
 """Devices by name, none of which need be here: TPU slices and GPUs as their compilers describe them."""
 
+import math
 import os
 import re
 
@@ -8,6 +9,7 @@ from jax.experimental import topologies
 from gptjax.errors import InputError
 from gptjax.plan import gpu
 
+MOST_DEVICES = 2**20
 # Dimensions of a slice; one more number is the count of slices.
 DIMENSIONS = {'v2': 2, 'v3': 2, 'v4': 3, 'v5e': 2, 'v5p': 3, 'v6e': 2, 'tpu7x': 3}
 
@@ -32,6 +34,7 @@ def describe(name):
   if generation not in DIMENSIONS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
     raise InputError(f'{name!r} is not a topology: say GENERATION:SHAPE, like v5e:4x4 or v5p:2x2x4, of '
                      f'{", ".join(DIMENSIONS)}; or h100:8, a100:8')
+  _require_few(name, shape)
   sizes, rank = shape.split('x'), DIMENSIONS[generation]
   if len(sizes) not in (rank, rank + 1):
     raise InputError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
@@ -49,9 +52,15 @@ def describe(name):
     raise InputError(f'libtpu knows no {name}: {str(error).splitlines()[0]}') from None
 
 
+def _require_few(name, shape):
+  if len(shape) > 40 or math.prod(map(int, shape.split('x'))) > MOST_DEVICES:
+    raise InputError(f'{name[:40]!r} is more than {MOST_DEVICES:,} devices, the most that can be planned')
+
+
 def _gpus(kind, name, shape):
   if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', shape):
     raise InputError(f'{name!r} is not a topology: say {kind}:8, or {kind}:8x16 for 16 hosts of eight')
+  _require_few(name, shape)
   each, _, hosts = shape.partition('x')
   try:
     return topologies.get_topology_desc(kind, 'cuda', target_config=gpu.target(kind),

@@ -11,7 +11,7 @@ def read_json(path, kind=dict):
     value = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}') from None
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError(f'{path} is not JSON: {error}') from None
   if not isinstance(value, kind):
     raise InputError(f'{path} holds a {type(value).__name__}, not a {kind.__name__}')

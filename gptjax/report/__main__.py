@@ -2,7 +2,7 @@
 
 from gptjax import paths
 from gptjax.data import command
-from gptjax.errors import InputError
+from gptjax.flag_types import SEED, integer
 from gptjax.report import page, published, samples
 
 
@@ -12,15 +12,14 @@ def main(arguments):
   add = parser.add_argument
   add('--workdir', type=paths.flag, action='append', required=True, help='of a run, any job; repeatable')
   add('--out', type=paths.flag, default='', help='folder for the report; default: the first workdir')
-  add('--samples', type=int, default=0, help='first write so many samples of each kind by each model '
+  add('--samples', type=integer(0, 10_000), default=0,
+      help='first write so many samples of each kind by each model '
       '(top-k 40; they are kept in WORKDIR/samples.json, so once is enough)')
   add('--prompt', action='append', help="of conditional samples; repeatable; default: that of the paper's "
       'Table 13')
-  add('--sample_tokens', type=int, default=256, help='tokens of a sample at most (default 256)')
-  add('--seed', type=int, default=0, help='of the samples')
+  add('--sample_tokens', type=integer(1), default=256, help='tokens of a sample at most (default 256)')
+  add('--seed', type=integer(0, SEED), default=0, help='of the samples')
   flags = parser.parse_args(arguments)
-  if flags.samples < 0:
-    raise InputError(f'--samples={flags.samples} must not be negative')
   prompts = flags.prompt or [published.UNICORNS]
   for workdir in flags.workdir if flags.samples else ():
     samples.write(workdir, prompts, flags.samples, flags.sample_tokens, flags.seed)

@@ -108,7 +108,10 @@ def farewell(run, tell, state):
            'into steps that count; starts and steps done twice are in the rest')
   if jax.process_index() == 0:
     curves = telemetry.plot_curves(run.workdir, baselines)
-    shown, _ = page.write([run.workdir], run.workdir)
+    try:
+      shown, _ = page.write([run.workdir], run.workdir)
+    except InputError as error:  # a file beside the run is damaged, and the run itself is done and saved
+      shown = f'none, for {error}'
     tell.say(f'\nreport        {shown}\ncurves        {curves}')
   tell.say(f'metrics       {tell.path}\n'
            f'checkpoints   {run.workdir / "checkpoints"}\n'
@@ -137,7 +140,7 @@ def sample_text(run, params):
     written = generate.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
                               num_samples=SAMPLES, max_tokens=config.log.sample_tokens,
                               top_k=generate.PAPER_TOP_K, seed=config.train.seed)
-  except ValueError as error:  # the run is done and saved
+  except InputError as error:  # the run is done and saved
     return f'none, for {error}'
   if jax.process_index() == 0:
     samples.keep(run.workdir, {prompt: written}, config.train.seed)

@@ -1,11 +1,12 @@
 """What workdirs hold that a report shows."""
 
-import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from gptjax import telemetry
 from gptjax.errors import InputError
+from gptjax.report import files
 
 
 class Run(NamedTuple):
@@ -48,36 +49,49 @@ def read(workdirs):
 def _read(folder, name):
   if not folder.is_dir():
     raise InputError(f'workdir {folder} does not exist')
-  config, results, overlap = (_json(folder / f'{what}.json', {}) for what in ('config', 'results', 'overlap'))
-  if not isinstance(config, dict) or 'config' not in config:
-    raise InputError(f'{folder} is no workdir: it has no config.json of a run')
-  fields = config['config']
-  results = results if fields['job'] == 'evaluate' else {}  # those of fine-tuning have a table of their own
-  records = telemetry.read_metrics(folder / 'metrics.jsonl')
+  config = files.read_config(folder)
+  fields, results = config['config'], {}
+  if fields['job'] == 'evaluate':  # the results of fine-tuning have a table of their own
+    results = files.read(folder / 'results.json', files.RESULTS, {})
+  records = _records(folder)
   if not records and fields['init_from']:
-    records = telemetry.read_metrics(Path(fields['init_from']).expanduser() / 'metrics.jsonl')
+    records = _records(Path(fields['init_from']).expanduser())
   model = {**fields['model'], **results.get('model', {})}
-  model['parameters'] = model.get('parameters') or _parameters(fields['model'])
-  return Run(name, folder, config, model, records, results, overlap, _json(folder / 'samples.json', []))
+  model['parameters'] = model.get('parameters') or _parameters(folder, fields['model'])
+  if fault := files.misfit(model, files.MODEL):
+    raise InputError(f'{folder}/config.json is damaged, or of another version: of the model, {fault}')
+  return Run(name, folder, config, model, records, results,
+             files.read(folder / 'overlap.json', files.OVERLAP, {}),
+             files.read(folder / 'samples.json', files.SAMPLES, []))
 
 
-def _parameters(fields):
+def _parameters(folder, fields):
   from types import SimpleNamespace
 
   from gptjax.model import n_params
-  return n_params(SimpleNamespace(**fields))
-
-
-def _json(path, absent):
   try:
-    return json.loads(path.read_text()) if path.exists() else absent
-  except ValueError as error:
-    raise InputError(f'{path} is not JSON ({error})') from None
+    return n_params(SimpleNamespace(**fields))
+  except (AttributeError, TypeError) as error:
+    raise InputError(f'{folder}/config.json does not describe a model ({error})') from None
+
+
+def _records(folder):
+  """The records of a folder's metrics.jsonl that have a step; says how many have none."""
+  path = folder / 'metrics.jsonl'
+  records = telemetry.read_metrics(path)
+  good = [record for record in records if isinstance(record, dict) and _is_number(record.get('step'))]
+  if len(good) < len(records):
+    print(f'{path}: {len(records) - len(good)} records without a step are left out', file=sys.stderr)
+  return good
+
+
+def _is_number(value):
+  return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def curve(run, metric):
   """([step], [value]) of a metric in metrics.jsonl."""
-  points = [(record['step'], record[metric]) for record in run.records if record.get(metric) is not None]
+  points = [(record['step'], record[metric]) for record in run.records if _is_number(record.get(metric))]
   return [step for step, _ in points], [value for _, value in points]
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gptjax import atomic, generate
-from gptjax.errors import InputError
+from gptjax.report import files
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):
@@ -13,11 +13,9 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   Raises:
     ValueError: as `generate.sample`; no workdir of a run.
   """
-  path = Path(workdir) / 'config.json'
-  if not path.exists():
-    raise InputError(f'{workdir} is no workdir: it has no config.json')
+  config = files.read_config(Path(workdir))
   trained = (Path(workdir) / 'checkpoints').is_dir()
-  source = workdir if trained else json.loads(path.read_text())['config']['init_from']
+  source = workdir if trained else config['config']['init_from']
   keep(workdir, {prompt: generate.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
                                          max_tokens=max_tokens, top_k=generate.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)

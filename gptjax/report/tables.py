@@ -35,7 +35,7 @@ def results(found):
   for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
       values = (number(runs.value(run, task, metric)) for run in ran)
-      rows.append([f'{suite.TASKS[task].title}, {_words(metric)}', *values, *[None] * 5])
+      rows.append([f'{_title(task)}, {_words(metric)}', *values, *[None] * 5])
   return Table(head, rows, 'Zero-shot results. Accuracies, F1 and exact match in per cent. The paper prints '
                'only its largest size for some tasks. What was not run has no number.')
 
@@ -82,7 +82,7 @@ def grids(evaluated):
         whose, moved = [name] * (len(evaluated) > 1), [f'stride {stride}'] * (stride is not None)
         place = ', '.join([*whose, text, *moved])
         rows.append([place, *(_cell(at.get((text, stride, unit))) for unit in units)])
-    yield Table(['text and stride', *map(_words, units)], rows, f'{suite.TASKS[task].title}.')
+    yield Table(['text and stride', *map(_words, units)], rows, f'{_title(task)}.')
 
 
 def _cell(cell):
@@ -95,7 +95,7 @@ def details(run):
   """A Table for each task that keeps rows of its own."""
   for task, (head, *rows) in run.results.get('rows', {}).items():
     shown = [[_shown(value) for value in row] for row in rows]
-    yield Table(list(map(str, head)), shown, f'{suite.TASKS[task].title}, {run.name}.', prose=True)
+    yield Table(list(map(str, head)), shown, f'{_title(task)}, {run.name}.', prose=True)
 
 
 def _shown(value):

@@ -1,0 +1,81 @@
+"""The JSON files of a workdir that a report shows, read with a check of their layout.
+
+A layout is a type or a tuple of types; [layout] for a list; {str: layout} for an object with any names;
+{'name': layout, ...} for one with these names and perhaps others, where '?name' may be absent.
+"""
+
+import json
+
+from gptjax import text_checks
+from gptjax.errors import InputError
+
+NUMBER = int, float
+MAYBE = int, float, type(None)
+CONFIG = {'config': {'job': str, 'init_from': str, 'model': {}}, 'versions': {str: str},
+          'devices': [(str, int)], '?command': [str]}
+MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}
+RESULTS = {
+  'tasks': {str: {str: MAYBE}}, 'model': MODEL, '?not_run': {str: str}, '?weights': str, '?limit': int,
+  '?protocols': {str: str}, '?versions': {str: str}, '?devices': [(str, int)], '?rows': {str: [[object]]},
+  'grids': {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}}
+FILTER = {**dict.fromkeys(('eightgrams', 'distinct', 'bytes', 'found', 'strings', 'passed', 'tests'), int),
+          **dict.fromkeys(('measured', 'expected', 'rate'), NUMBER), 'sources': [str]}
+OVERLAP = {
+  'tests': {str: {'documents': int, 'eightgrams': int, 'own': MAYBE, 'train': MAYBE,
+                  '?documents_with_any': int, '?documents_with_much': int}},
+  'filters': {str: FILTER}, 'by_overlap': {str: [{'bucket': str, 'examples': int}]}}
+SAMPLES = [{'prompt': str, 'text': str, 'top_k': int, 'seed': int}]
+
+
+def read(path, layout, absent):
+  """What a JSON file holds; `absent` where there is none.
+
+  Raises:
+    InputError: it cannot be read, is not JSON, or differs from the layout: names the file and the place.
+  """
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    return absent
+  except OSError as error:
+    raise InputError(f'{path}: {error.strerror}') from None
+  except (ValueError, RecursionError) as error:
+    raise InputError(f'{path} is not JSON ({error})') from None
+  text_checks.require_sound_json(value, str(path))
+  if fault := misfit(value, layout):
+    raise InputError(f'{path} is damaged, or of another version: {fault}')
+  return value
+
+
+def read_config(folder):
+  """What the config.json of a workdir holds; InputError, too, if the folder is not a workdir."""
+  path = folder / 'config.json'
+  if 'config' not in read(path, {}, {}):
+    raise InputError(f'{folder} is not a workdir: it has no config.json of a run')
+  return read(path, CONFIG, None)
+
+
+def misfit(value, layout, place=''):
+  """Where a value first differs from a layout, in words; None where it does not."""
+  where = place or 'its content'
+  if isinstance(layout, list):
+    if not isinstance(value, list):
+      return f'{where} is not a list'
+    inner = ((f'{place}[{i}]', one, layout[0]) for i, one in enumerate(value))
+  elif isinstance(layout, dict):
+    if not isinstance(value, dict):
+      return f'{where} is not an object'
+    if str in layout:
+      inner = ((f'{place}.{name}'.lstrip('.'), one, layout[str]) for name, one in value.items())
+    else:
+      lacking = [name for name in layout if not name.startswith('?') and name not in value]
+      if lacking:
+        return f'{where} has no {lacking[0]!r}'
+      inner = ((f'{place}.{name}'.lstrip('.'), value[name], one) for name, one in
+               ((name.removeprefix('?'), one) for name, one in layout.items()) if name in value)
+  else:
+    types = layout if isinstance(layout, tuple) else (layout,)
+    wrong = not isinstance(value, types) or (isinstance(value, bool) and not {bool, object} & set(types))
+    names = ' or '.join('null' if one is type(None) else one.__name__ for one in types)
+    return f'{where} is {str(value)[:40]!r}, not {names}' if wrong else None
+  return next((fault for at, one, of in inner if (fault := misfit(one, of, at))), None)

@@ -1,0 +1,133 @@
+"""Numeric flags: each has a domain beside it, of every command, and what lies just outside is refused."""
+
+import argparse
+import ast
+import importlib
+import math
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import gptjax.benchmark
+from gptjax import flag_types, paths
+from gptjax.benchmark.scaling import counts
+from gptjax.benchmark.train import field
+from gptjax.data import command
+from gptjax.errors import InputError
+from gptjax.flag_types import Domain, Listed, integer, real
+
+COMMANDS = ('gptjax.generate', 'gptjax.report.__main__', 'gptjax.pretrained.__main__', 'gptjax.data.prepare',
+            'gptjax.data.inspect', 'gptjax.data.clean', 'gptjax.data.tokenizers', 'gptjax.evaluate.overlap',
+            *(f'gptjax.benchmark.{one.name}' for one in pkgutil.iter_modules(gptjax.benchmark.__path__)))
+TEXT = None, paths.flag, field, counts  # what else a flag may be; `counts` has a test of its own
+
+
+class Parsed(Exception):
+  """Raised in place of parsing; holds the parser."""
+
+
+def parser_of(name, monkeypatch):
+  """The parser of a module's command; None if the module has none."""
+  def stop(self, *args, **kwargs):
+    raise Parsed(self)
+  monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+  module = importlib.import_module(name)
+  if not hasattr(module, 'main'):
+    return None
+  with pytest.raises(Parsed) as parsed:
+    module.main([])
+  return parsed.value.args[0]
+
+
+def outside(domain):
+  """Texts just outside of a domain."""
+  step = 1 if domain.kind is int else None
+  next_to = lambda value, to: value + math.copysign(step, to) if step else math.nextafter(value, to)
+  number = int if domain.kind is int else repr
+  beyond = [value for value in (next_to(domain.low, -math.inf), next_to(domain.high, math.inf))
+            if value not in domain.also]
+  return [*map(str, map(number, [*beyond, *domain.without])), 'nan', 'inf', '-inf', '', 'x', '9' * 5000,
+          *(['1.5', '1e3'] if domain.kind is int else [])]
+
+
+def require_domain(kind):
+  domain = kind.domain if isinstance(kind, Listed) else kind
+  for text in outside(domain):
+    with pytest.raises(argparse.ArgumentTypeError, match='must be'):
+      domain(text)
+  for value in (domain.low, domain.high, *domain.also):
+    if value not in domain.without:
+      assert domain(repr(value) if domain.kind is float else str(value)) == value
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_numeric_flag_has_a_domain(name, monkeypatch):
+  parser = parser_of(name, monkeypatch)
+  for action in parser._actions if parser else ():
+    numeric = isinstance(action.type, Domain | Listed)
+    assert numeric or action.type in TEXT, f'{action.option_strings}: a flag with a type but no domain'
+    defaults = action.default if isinstance(action.default, list | tuple) else [action.default]
+    of_numbers = any(isinstance(value, int | float) and not isinstance(value, bool) for value in defaults)
+    assert numeric or action.type is counts or not of_numbers, action.option_strings
+    if numeric:
+      require_domain(action.type)
+      domain = action.type.domain if isinstance(action.type, Listed) else action.type
+      assert all(value in (None, argparse.SUPPRESS) or domain.holds(value) for value in defaults), name
+
+
+def test_every_parser_gives_its_errors_as_input_errors(monkeypatch):
+  for name in COMMANDS:
+    parser = parser_of(name, monkeypatch)
+    assert parser is None or isinstance(parser, command.Parser), name
+
+
+@pytest.mark.parametrize('path', ['main.py', 'plan/__main__.py'])
+def test_numeric_flags_beside_a_config_have_bounds(path):
+  """In the source: both define a flag `config`, which absl allows once in a process."""
+  tree = ast.parse((Path(gptjax.__file__).parent / path).read_text())
+  found = [call for call in ast.walk(tree) if isinstance(call, ast.Call)
+           and getattr(call.func, 'attr', '') in ('DEFINE_integer', 'DEFINE_float')]
+  assert len(found) == 2
+  for call in found:
+    assert {'lower_bound', 'upper_bound'} <= {keyword.arg for keyword in call.keywords}, ast.unparse(call)
+
+
+def test_counts_of_devices():
+  assert counts('8,16') == (8, 16) and counts('') == ()
+  for text in ('0', '-8', '3', '8,', 'x', str(2**17), '9' * 5000):
+    with pytest.raises(argparse.ArgumentTypeError):
+      counts(text)
+
+
+def test_messages_name_value_and_domain():
+  with pytest.raises(argparse.ArgumentTypeError, match=r'^0 must be an integer from 1 to 10$'):
+    integer(1, 10)('0')
+  with pytest.raises(argparse.ArgumentTypeError, match=r'^1 must be a number from 0 below 1$'):
+    real(0, 1, without=[1])('1')
+  with pytest.raises(InputError, match=r'^temperature = nan must be 0 or a number from 1e-06 to 2$'):
+    real(1e-6, 2, also=[0]).require('temperature', math.nan)
+  with pytest.raises(argparse.ArgumentTypeError) as error:
+    integer(1)('9' * 5000)
+  assert len(str(error.value)) < 120
+
+
+@pytest.mark.parametrize('module, flags', [
+  ('gptjax.data.inspect', ['corpus', f'--step={2**62}']),
+  ('gptjax.data.tokenizers', ['train', '--kind=bpe', f'--vocab_size={2**31}', '--source=python:', '--out=x']),
+  ('gptjax.generate', ['--from=x', f'--top_k={2**63}']),
+  ('gptjax.generate', ['--from=x', '--temperature=nan']),
+  ('gptjax.generate', ['--from=x', f'--seed={2**64}']),
+  ('gptjax.evaluate.overlap', ['--workdir=x', '--rate=1e-300']),
+  ('gptjax.evaluate.overlap', ['--workdir=x', f'--capacity={10**18}']),
+  ('gptjax.data.prepare', ['--source=python:', '--tokenizer=gpt2', '--out=x', '--workers=100000']),
+  ('gptjax.report.__main__', ['--workdir=x', '--samples=-1'])])
+def test_numbers_that_ended_in_a_traceback_an_abort_or_never(module, flags, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match=r'must be (0 or )?an? '):
+    importlib.import_module(module).main(flags)
+  assert not list(tmp_path.iterdir())
+
+
+def test_workers_are_bounded_by_the_machine():
+  assert flag_types.WORKERS >= 64
