@@ -115,7 +115,7 @@ def fields():
 
     watchdog=dict(               # a run that hangs for longer shows its stacks and exits with 70; 0: never
       step_timeout=1800.0,       # seconds for a step, or a batch of an evaluation
-      compile_timeout=7200.0,    # seconds for what is compiled first, and for checkpoints
+      compile_timeout=7200.0,    # seconds for what is compiled first, by all processes, and for checkpoints
     ),
 
     eval=dict(

@@ -2,7 +2,7 @@
 
 import errno
 
-BAD_INPUT, BUG = 2, 1  # exit codes
+BAD_INPUT, BUG, LOST = 2, 1, 70  # exit codes
 
 
 class InputError(ValueError):
@@ -12,8 +12,15 @@ class InputError(ValueError):
   """
 
 
+class LostProcess(RuntimeError):
+  """Another process of the run is missing, dead or hangs: one line that names it.
+
+  Commands print the line and exit with 70, so that launchers start the run again.
+  """
+
+
 def in_words(error, workdir):
-  """(line, exit code) for what a user can mend; None for everything else, which keeps its traceback.
+  """(line, exit code) for what has nothing to do with the program; None for a bug, which keeps its traceback.
 
   Args:
     error: an exception that has been raised.
@@ -21,6 +28,8 @@ def in_words(error, workdir):
   """
   if isinstance(error, InputError):
     return str(error), BAD_INPUT
+  if isinstance(error, LostProcess):
+    return str(error), LOST
   if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
     return (f'no space left on the disk of {workdir}: free some and start again; the newest checkpoint is '
             'good', BAD_INPUT)

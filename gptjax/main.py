@@ -24,7 +24,7 @@ atexit.register(gc.freeze)
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
 
-from gptjax import command_line, errors, hosts  # noqa: E402
+from gptjax import command_line, compiling, errors, hosts  # noqa: E402
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
@@ -41,6 +41,7 @@ def run(config, workdir):
   """Runs the job that the config names; gives the exit code."""
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(config.compilation_cache))
+  compiling.together(config.watchdog.compile_timeout)
   if config.job == 'pretrain':
     from gptjax.pretrain import pretrain
     return pretrain(config, workdir)
