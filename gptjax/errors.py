@@ -3,7 +3,7 @@
 import errno
 import sys
 
-BAD_INPUT, BUG = 2, 1  # exit codes
+BAD_INPUT, BUG, LOST = 2, 1, 70  # exit codes
 
 
 class InputError(ValueError):
@@ -13,8 +13,15 @@ class InputError(ValueError):
   """
 
 
+class LostProcess(RuntimeError):
+  """Another process of the run is missing, dead or hangs: one line that names it.
+
+  Commands print the line and exit with 70, so that launchers start the run again.
+  """
+
+
 def in_words(error, workdir):
-  """(line, exit code) for what a user can mend; None for everything else, which keeps its traceback.
+  """(line, exit code) for what has nothing to do with the program; None for a bug, which keeps its traceback.
 
   Args:
     error: an exception that has been raised.
@@ -22,6 +29,8 @@ def in_words(error, workdir):
   """
   if isinstance(error, InputError):
     return str(error), BAD_INPUT
+  if isinstance(error, LostProcess):
+    return str(error), LOST
   if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
     if not workdir:
       return 'no space left on the disk: free some, the same command goes on from here', BAD_INPUT

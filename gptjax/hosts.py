@@ -25,20 +25,20 @@ import jax
 from jax._src import clusters, distributed
 
 from gptjax import errors, lobby
-from gptjax.errors import InputError
+from gptjax.errors import LOST, InputError, LostProcess
 
 START_LIMIT = 60        # seconds for all processes to be there
 LIMIT = 600             # seconds for what takes process 0 a moment
 HEARTBEAT_LIMIT = 100   # seconds after which JAX gives up a process that is dead, and ends the others
 ROLL_LIMIT = 3          # seconds in which a process that is well answers
 POLL = 0.5              # seconds between two looks at the news
-LOST = 70               # exit code: another process is gone or hangs
 
 NEWS, HERE, HEARD, STOP = (f'gptjax/{name}/' for name in ('news', 'here', 'heard', 'stop'))
 
 _names = []             # host of each process; empty: this one is alone
 _lost = set()           # numbers of those that did not answer a roll call
-_calls = itertools.count()
+_calls = itertools.count()  # of told and compare: all processes make the same ones, in the same order
+_rolls = itertools.count()  # of roll calls, which each process makes for itself
 _ended = threading.Event()
 _stop = None            # the Stop of this process
 
@@ -59,7 +59,8 @@ def start(coordinator=None, num_processes=None, process_id=None):
     num_processes, process_id: how many there are, and which this one is.
 
   Raises:
-    ValueError: names the processes that are missing after a minute, or what is wrong with the arguments.
+    ValueError: what is wrong with the arguments.
+    LostProcess: names the processes that are missing after a minute.
   """
   given = coordinator, num_processes, process_id
   if given == (None,) * 3 and not in_cluster(os.environ):
@@ -73,14 +74,15 @@ def start(coordinator=None, num_processes=None, process_id=None):
     raise InputError(f'--process_id={me} must be from 0 to --num_processes - 1 = {n - 1}')
   if n == 1:
     return
-  names, bind = lobby.meet(address, n, me, START_LIMIT)
+  names, bind, connections = lobby.meet(address, n, me, START_LIMIT)
+  _catch_abort(me, n)  # JAX aborts the process when its start fails
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM; see Stop
-  jax.distributed.initialize(
-    address, n, me, local_devices, 'deactivate', START_LIMIT, heartbeat_timeout_seconds=HEARTBEAT_LIMIT,
-    shutdown_timeout_seconds=30, coordinator_bind_address=bind)
+  with lobby.watched(connections, names, lambda line: _end_with(line, LOST)):
+    jax.distributed.initialize(
+      address, n, me, local_devices, 'deactivate', START_LIMIT, heartbeat_timeout_seconds=HEARTBEAT_LIMIT,
+      shutdown_timeout_seconds=30, coordinator_bind_address=bind)
   _names[:] = names
-  _catch_abort()
   threading.Thread(target=_listen, daemon=True).start()
 
 
@@ -96,7 +98,7 @@ def in_cluster(environ):
 
 def called(i):
   """How a message names a process."""
-  return f'process {i} of {len(_names)} ({_names[i]})'
+  return lobby.called(i, _names)
 
 
 def told(work, limit=LIMIT):
@@ -107,7 +109,7 @@ def told(work, limit=LIMIT):
     limit: seconds that the others wait.
 
   Raises:
-    ValueError: it took longer.
+    LostProcess: it took longer.
   """
   if not several():
     return work()
@@ -121,22 +123,40 @@ def told(work, limit=LIMIT):
   except jax.errors.JaxRuntimeError as error:
     if 'DEADLINE' not in str(error):
       raise
-    raise InputError(f'{called(0)} has not come to the same point within {limit:.0f} s') from None
+    raise LostProcess(f'{called(0)} has not come to the same point within {limit:.0f} s') from None
 
 
 def barrier(name, limit=LIMIT):
   """Waits until all processes have called it with this name (used once in a run).
 
   Raises:
-    ValueError: names those that have not come within `limit` seconds.
+    LostProcess: names those that have not come within `limit` seconds.
   """
-  if not several():
-    return
-  there, deadline = f'gptjax/at/{name}/', time.monotonic() + limit
-  _client().key_value_set(f'{there}{_me()}', '')
-  absent = _absent(there, limit)
-  if absent or time.monotonic() > deadline:
-    raise InputError(f'{" and ".join(map(called, absent))} did not come to "{name}" within {limit:.0f} s')
+  if several():
+    gather(name, '', limit, range(len(_names)))
+
+
+def gather(name, text, limit, who):
+  """Waits like `barrier` for some of the processes, which each bring a text.
+
+  Args:
+    name: of the barrier, used once in a run.
+    text: that of this process.
+    limit: seconds.
+    who: numbers of the processes that take part, this one among them.
+
+  Returns:
+    {number: text} of all of them.
+
+  Raises:
+    LostProcess: names those that have not come within `limit` seconds.
+  """
+  there = f'gptjax/at/{name}/'
+  _client().key_value_set(f'{there}{_me()}', text)
+  absent = _absent(there, limit, who)
+  if absent:
+    raise LostProcess(f'{" and ".join(map(called, absent))} did not come to "{name}" within {limit:.0f} s')
+  return {int(key.rpartition('/')[2]): text for key, text in _client().key_value_dir_get(there)}
 
 
 def compare(facts):
@@ -235,15 +255,14 @@ def fail(error, workdir):
 
 def gone(absent):
   """The message about processes that do not answer."""
-  return (f'{" and ".join(map(called, absent))} does not answer: killed, out of memory, hanging or cut off; '
-          'see its own log. Start again: the run goes on from its newest checkpoint')
+  return lobby.gone(absent, _names)
 
 
 def roll_call(limit=ROLL_LIMIT):
   """The numbers of the processes that do not answer within so many seconds; it may take twice as long."""
   if not several():
     return []
-  number = f'{_me()}-{next(_calls)}'
+  number = f'{_me()}-{next(_rolls)}'
   def call():
     _client().key_value_set(f'{NEWS}roll-{number}', number)
     return _absent(f'{HERE}{number}/', limit)
@@ -287,15 +306,16 @@ def _me():
   return distributed.global_state.process_id
 
 
-def _absent(folder, limit):
-  """Numbers of the processes that have set no key in a folder of the store within so many seconds."""
-  deadline = time.monotonic() + limit
+def _absent(folder, limit, who=None):
+  """Those of `who` (None: of all) that have set no key in a folder of the store within so many seconds."""
+  deadline, pause = time.monotonic() + limit, 0.005
   while True:
     there = {int(key.rpartition('/')[2]) for key, _ in _client().key_value_dir_get(folder)}
-    absent = [i for i in range(len(_names)) if i not in there | _lost]
+    absent = [i for i in who or range(len(_names)) if i not in there | _lost]
     if not absent or time.monotonic() > deadline:
       return absent
-    time.sleep(0.05)
+    time.sleep(pause)
+    pause = min(1.5 * pause, 0.25)  # short waits end at once, and long ones leave process 0 in peace
 
 
 def _listen():
@@ -378,14 +398,16 @@ def _end_with(line, code):
   os._exit(code)
 
 
-def _catch_abort():
-  """Gives the abort by which JAX ends a process that has lost process 0 a last line and an exit code."""
+def _catch_abort(me, n):
+  """Gives the abort by which JAX ends a process that has lost another one a last line and an exit code."""
   @ctypes.CFUNCTYPE(None, ctypes.c_int)
   def aborted(number):
     del number
-    faulthandler.dump_traceback()
-    me = _me()
-    _end_with(f'{called(me)} has lost contact: {gone([0]) if me else "another process is dead"}', LOST)
+    if _names:
+      faulthandler.dump_traceback()
+    who = called(me) if _names else f'process {me} of {n}'
+    lost = gone([0]) if me and _names else 'another process is dead, see the logs of all. Start again'
+    _end_with(f'{who} has lost contact: {lost}', LOST)
   libc = ctypes.CDLL(None)
   libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
   libc.signal(signal.SIGABRT, ctypes.cast(aborted, ctypes.c_void_p))

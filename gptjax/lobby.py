@@ -1,18 +1,30 @@
 """Where the processes of a run meet before JAX starts: who has not come is named after a minute.
 
 JAX's own start waits without a word and then aborts the process. So the processes first meet on plain
-sockets, at the very port that JAX's coordination service takes over once everyone is there.
+sockets, at the very port that JAX's coordination service takes over once everyone is there. The connections
+stay open until JAX's start is over: one that closes before shows at once that its process is dead.
 """
 
 import contextlib
 import json
 import os
+import selectors
 import socket
+import threading
 import time
+from typing import NamedTuple
 
-from gptjax.errors import InputError
+from gptjax.errors import InputError, LostProcess
 
 GREETING = 'gptjax'
+STARTED = b'started\n'  # the last word on a connection: JAX's start is over
+
+
+class Met(NamedTuple):
+  """What a process knows once all are there."""
+  hosts: list        # names of the hosts of all
+  bind: str | None   # the address to which process 0 is to bind
+  connections: dict  # {number of a process: socket}; process 0 has one to each, each other one to process 0
 
 
 def meet(address, n, me, limit):
@@ -25,10 +37,11 @@ def meet(address, n, me, limit):
     limit: seconds.
 
   Returns:
-    (the host names of all, the address to which process 0 is to bind).
+    Met.
 
   Raises:
-    ValueError: names the processes that have not come, or what they disagree on.
+    ValueError: what they disagree on, or what is wrong with the address.
+    LostProcess: names the processes that have not come.
   """
   host, _, port = address.rpartition(':')
   if not host or not port.isdigit():
@@ -37,7 +50,68 @@ def meet(address, n, me, limit):
   place = _find(address, host.strip('[]'), int(port), deadline)
   if me == 0:
     return _receive(address, place, n, deadline, limit)
-  return _join(address, place, n, me, deadline, limit), None
+  return _join(address, place, n, me, deadline, limit)
+
+
+def called(i, hosts):
+  """How a message names a process."""
+  return f'process {i} of {len(hosts)} ({hosts[i]})'
+
+
+def gone(absent, hosts):
+  """The message about processes that do not answer."""
+  return (f'{" and ".join(called(i, hosts) for i in absent)} does not answer: killed, out of memory, hanging '
+          'or cut off; see its own log. Start again: the run goes on from its newest checkpoint')
+
+
+@contextlib.contextmanager
+def watched(connections, hosts, lost):
+  """Watches the other processes while JAX starts.
+
+  Args:
+    connections, hosts: what `meet` gave.
+    lost: called in a thread with the message that names a process as soon as that is dead.
+  """
+  over = threading.Event()
+  thread = threading.Thread(target=_watch, args=(connections, hosts, lost, over), daemon=True)
+  thread.start()
+  try:
+    yield
+    _send(connections.values(), STARTED)
+  finally:
+    over.set()
+    thread.join()
+    for connection in connections.values():
+      connection.close()
+
+
+def _watch(connections, hosts, lost, over):
+  """Until `over`: what closes without a last word is dead; process 0 passes on who it is."""
+  with selectors.DefaultSelector() as selector:
+    for number, connection in connections.items():
+      selector.register(connection, selectors.EVENT_READ, number)
+    while not over.is_set():
+      for key, _ in selector.select(0.1):
+        selector.unregister(key.fileobj)
+        word = _word(key.fileobj)
+        if word != STARTED:
+          line = word.decode() or gone([key.data], hosts)
+          _send(connections.values(), line.encode())
+          lost(line)
+
+
+def _word(connection):
+  """What has come on a connection; nothing from one that is closed."""
+  try:
+    return connection.recv(1 << 16)
+  except OSError:
+    return b''
+
+
+def _send(connections, word):
+  for connection in connections:
+    with contextlib.suppress(OSError):  # it is gone
+      connection.sendall(word)
 
 
 def _find(address, host, port, deadline):
@@ -53,32 +127,32 @@ def _find(address, host, port, deadline):
 
 def _receive(address, place, n, deadline, limit):
   """Process 0: takes everyone in, then sends all the list of hosts, or what went wrong."""
-  names, guests = {0: socket.gethostname()}, []
-  with contextlib.ExitStack() as open_sockets:
+  names, guests, wrong = {0: socket.gethostname()}, {}, ''
+  with contextlib.ExitStack() as failed:
     server, bind = _listen(address, place)
-    open_sockets.enter_context(server)
-    wrong = ''
-    while len(names) < n and not wrong and (left := deadline - time.monotonic()) > 0:
-      server.settimeout(left)
-      try:
-        guest, _ = server.accept()
-      except TimeoutError:
-        break
-      open_sockets.enter_context(guest)
-      known = len(names)
-      wrong = _take_in(guest, names, n)
-      if wrong or len(names) > known:
-        guests.append(guest)
+    with server:
+      while len(names) < n and not wrong and (left := deadline - time.monotonic()) > 0:
+        server.settimeout(left)
+        try:
+          guest, _ = server.accept()
+        except TimeoutError:
+          break
+        failed.callback(guest.close)
+        wrong = _take_in(guest, names, guests, n)
     hosts = [names.get(i, '') for i in range(n)]
-    if len(names) < n and not wrong:
-      wrong = missing(hosts, limit)
-    answer = json.dumps({'hosts': hosts, 'wrong': wrong}) + '\n'
-    for guest in guests:
-      with contextlib.suppress(OSError):  # it has gone: JAX's start, or the others, will tell
-        guest.sendall(answer.encode())
+    lost = missing(hosts, limit) if len(names) < n and not wrong else ''
+    told = [*guests.values(), *([guest] if wrong else [])]
+    _send(told, (json.dumps({'hosts': hosts, 'wrong': wrong, 'lost': lost}) + '\n').encode())
+    _raise(wrong, lost)
+    failed.pop_all()
+  return Met(hosts, bind, guests)
+
+
+def _raise(wrong, lost):
   if wrong:
     raise InputError(wrong)
-  return hosts, bind
+  if lost:
+    raise LostProcess(lost)
 
 
 def _listen(address, place):
@@ -96,24 +170,41 @@ def _listen(address, place):
                    'Take another port')
 
 
-def _take_in(guest, names, n):
+def _take_in(guest, names, guests, n):
   """Reads who has come; gives what is wrong with that, or ''. What does not speak like us is passed over."""
   guest.settimeout(2)
   try:
     word, number, their_n, host = guest.recv(1024).decode().split()
     number, their_n = int(number), int(their_n)
   except (OSError, ValueError):
-    return ''
+    word = ''
   if word != GREETING:
+    guest.close()
     return ''
   if their_n != n:
     return (f'process {number} on {host} was started as one of {their_n}, process 0 as one of {n}: start all '
             'with the same number of processes')
-  if number in names:
+  if number in names and not _closed(guests.get(number)):
     return (f'two processes were started as number {number} (on {names[number]} and {host}): give each '
             'its own --process_id')
-  names[number] = host
+  guest.settimeout(None)
+  names[number], guests[number] = host, guest
   return ''
+
+
+def _closed(guest):
+  """Whether a process that had come has ended since; then another may take its place."""
+  if guest is None:  # process 0 itself
+    return False
+  guest.setblocking(False)
+  try:
+    return not guest.recv(1)
+  except BlockingIOError:
+    return False
+  except OSError:
+    return True
+  finally:
+    guest.setblocking(True)
 
 
 def missing(hosts, limit):
@@ -131,22 +222,22 @@ def _join(address, place, n, me, deadline, limit):
   family, kind, protocol, _, where = place
   while True:
     guest = socket.socket(family, kind, protocol)
-    with guest:
-      guest.settimeout(max(deadline - time.monotonic(), 0.1))
-      try:
-        guest.connect(where)
-        guest.sendall(f'{GREETING} {me} {n} {socket.gethostname()}\n'.encode())
-        guest.settimeout(max(deadline - time.monotonic(), 0) + 5)  # the list of who is missing comes then
-        answer = guest.makefile().readline()
-      except OSError:
-        answer = ''
-    if answer:
+    guest.settimeout(max(deadline - time.monotonic(), 0.1))
+    try:
+      guest.connect(where)
+      guest.sendall(f'{GREETING} {me} {n} {socket.gethostname()}\n'.encode())
+      guest.settimeout(max(deadline - time.monotonic(), 0) + 5)  # the list of who is missing comes then
+      answer = guest.makefile('rb', buffering=0).readline()  # and not a byte of what comes after it
+    except OSError:
+      answer = b''
+    if answer.endswith(b'\n'):
       answer = json.loads(answer)
-      if answer['wrong']:
-        raise InputError(answer['wrong'])
-      return answer['hosts']
+      _raise(answer['wrong'], answer['lost'])
+      guest.settimeout(None)
+      return Met(answer['hosts'], None, {0: guest})
+    guest.close()
     if time.monotonic() > deadline:
-      raise InputError(f'process {me} of {n} on {socket.gethostname()} got no answer from process 0 at '
-                       f'--coordinator={address} within {limit:.0f} s: is it running there, and does a '
-                       'firewall let the port through?')
+      raise LostProcess(f'process {me} of {n} on {socket.gethostname()} got no answer from process 0 at '
+                        f'--coordinator={address} within {limit:.0f} s: is it running there, and does a '
+                        'firewall let the port through?')
     time.sleep(0.2)

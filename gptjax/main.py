@@ -23,7 +23,7 @@ atexit.register(gc.freeze)
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
 
-from gptjax import command_line, errors, hosts, paths  # noqa: E402
+from gptjax import command_line, compiling, errors, hosts, paths  # noqa: E402
 from gptjax import config as configs  # noqa: E402
 
 FLAGS = flags.FLAGS
@@ -51,6 +51,7 @@ def run(config, workdir, given=()):
   configs.check_cache(config.compilation_cache)
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
+  compiling.together(config.watchdog.compile_timeout)
   if config.job == 'pretrain':
     from gptjax.pretrain import pretrain
     return pretrain(config, workdir, given)

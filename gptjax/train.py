@@ -41,7 +41,7 @@ def init_state(config):
 def first_state(config, params):
   """The state before the first step, with these weights."""
   zero, opt_state = (lambda: jnp.zeros((), jnp.int32)), make_optimizer(config.optimizer).init(params)
-  return TrainState(zero(), zero(), jnp.full((), jnp.inf), params, opt_state)
+  return TrainState(zero(), zero(), jnp.full((), jnp.inf, jnp.float32), params, opt_state)
 
 
 def graph(config):

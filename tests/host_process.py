@@ -1,5 +1,6 @@
 """One of several processes, without a model: host_process.py PORT N I DEED; tests/test_hosts.py starts it."""
 
+import collections
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ import jax
 
 jax.config.update('jax_platforms', 'cpu')
 
-from gptjax import errors, hosts, sharding  # noqa: E402 (before JAX looks for devices)
+from jax._src import compiler  # noqa: E402
+
+from gptjax import compiling, errors, hosts, sharding  # noqa: E402 (before JAX looks for devices)
 
 
 def collective():
@@ -22,6 +25,29 @@ def collective():
   over = jax.NamedSharding(mesh, jax.P('all'))
   x = jax.make_array_from_process_local_data(over, np.ones(jax.local_device_count(), np.float32))
   return jax.jit(lambda x: x.sum(), out_shardings=jax.NamedSharding(mesh, jax.P())), x
+
+
+def compile_and_run(me):
+  """Runs a program that LATE is slow to compile; gives how many programs the cache had, and how many not."""
+  events, compile_ = collections.Counter(), compiler.backend_compile_and_load
+  marker, late = os.environ.get('MARKER'), os.environ.get('LATE')
+  def compile_slowly(*args, **options):
+    executable = compile_(*args, **options)
+    if late and me == int(late):
+      time.sleep(2)
+      open(marker, 'w').close()
+    return executable
+  compiler.backend_compile_and_load = compile_slowly
+  jax.config.update('jax_compilation_cache_dir', os.environ['CACHE'].format(me))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.monitoring.register_event_listener(lambda event, **_: events.update([event.rpartition('/')[2]]))
+  compiling.together(60)
+  f, x = collective()
+  program = f.lower(x).compile()
+  assert not late or os.path.exists(marker), 'another process has not compiled it'
+  assert float(program(x)) == jax.device_count()
+  assert float(jax.jit(lambda x: x + me)(1.0)) == 1 + me  # of this process alone
+  return events['cache_hits'], events['compile_requests_use_cache'] - events['cache_hits']
 
 
 def steps(deed, me):
@@ -53,10 +79,25 @@ def steps(deed, me):
 
 
 def main(port, n, me, deed):
+  if deed == f'start{me}':
+    jax.distributed.initialize = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+  if deed == f'stuck{me}':
+    jax.distributed.initialize = lambda *_, **__: time.sleep(60)
   try:
     hosts.start(f'127.0.0.1:{port}', n, me)
     if deed == 'differ':
       hosts.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
+    elif deed == 'compile':
+      print('hits and misses', *compile_and_run(me))
+    elif deed == 'roll':
+      if me:
+        assert hosts.roll_call() == []
+      assert [hosts.told(lambda: 'first', 20), hosts.told(lambda: 'second', 20)] == ['first', 'second']
+      hosts.compare({'same': 1})
+    elif deed == 'no wait':
+      while me == 0 and hosts._absent('gptjax/at/here/', 0) != [0]:
+        time.sleep(0.01)
+      hosts.barrier('here', 60 * me)  # process 0 finds the other one there, and its time is up at once
     elif deed == 'late':
       hosts.barrier('start', 1) if me else time.sleep(3)
     elif deed == 'mesh':

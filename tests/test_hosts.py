@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -69,13 +70,63 @@ def test_a_difference_stops_all_and_names_host_and_field():
 
 def test_who_has_not_come_is_named():
   for code, _, error in deed(3, 'told', absent=[1], START_LIMIT='3'):
-    assert code == 2
+    assert code == 70
     assert 'of 3 processes these have not come within 3 s: 1; here are 0' in last_line(error)
 
 
 def test_without_process_0_the_others_say_so():
   (code, _, error), = deed(2, 'told', absent=[0], START_LIMIT='2')
-  assert code == 2 and 'got no answer from process 0' in last_line(error)
+  assert code == 70 and 'got no answer from process 0' in last_line(error)
+
+
+@pytest.mark.parametrize('who', [0, 1])
+def test_one_is_killed_while_jax_starts_and_the_others_name_it_at_once(who):
+  for i, (code, _, error) in enumerate(deed(3, f'start{who}')):
+    if i == who:
+      assert code == -signal.SIGKILL
+    else:
+      assert code == 70 and f'process {who} of 3 (' in last_line(error), error
+      assert len(error.splitlines()) == 1, error
+
+
+@pytest.mark.parametrize('who', [0, 1])
+def test_one_hangs_while_jax_starts_and_all_end_with_a_line(who):
+  for code, _, error in deed(2, f'stuck{who}', START_LIMIT='3'):
+    assert code == 70 and last_line(error).startswith('gptjax: process '), error
+
+
+def test_a_roll_call_in_one_does_not_disturb_what_all_do():
+  for code, _, error in deed(2, 'roll'):
+    assert code == 0, error
+
+
+def test_a_barrier_that_all_have_reached_lets_pass_whatever_the_time():
+  for code, _, error in deed(2, 'no wait'):
+    assert code == 0, error
+
+
+def hits_and_misses(cache, n=2, **env):
+  """Of the compilation cache, in each process."""
+  ended = deed(n, 'compile', CACHE=str(cache), **env)
+  assert [code for code, *_ in ended] == [0] * n, ended
+  return [tuple(map(int, said.split('misses')[1].split())) for _, said, _ in ended]
+
+
+def test_the_second_start_finds_all_programs_of_all_processes_in_the_cache(tmp_path):
+  first, second = hits_and_misses(tmp_path), hits_and_misses(tmp_path)
+  assert all(misses > 1 for _, misses in first)
+  assert second == [(hits + misses, 0) for hits, misses in first]
+
+
+def test_none_runs_a_program_before_all_have_compiled_it(tmp_path):
+  """Nor where the cache is a disk of each host, of which one has been lost."""
+  cache = tmp_path / '{}'
+  first = hits_and_misses(cache)
+  shutil.rmtree(tmp_path / '1')
+  second = hits_and_misses(cache, LATE='1', MARKER=str(tmp_path / 'compiled'))
+  total = [sum(both) for both in first]
+  assert second == [(total[0], 0), (0, total[1])]
+  assert hits_and_misses(cache) == [(count, 0) for count in total]
 
 
 @pytest.mark.parametrize('who', [pytest.param(0, marks=pytest.mark.slow), 1])
@@ -109,7 +160,7 @@ def test_one_hangs_and_the_other_names_it(who):
 @pytest.mark.parametrize('what, code, says', [
   ('raise1', 2, 'no space left on the disk'), ('raise0', 2, 'no space left on the disk'),
   ('bug1', 1, "KeyError: 'a bug'"), ('unpack0', 1, 'ValueError: not enough values'),
-  ('library1', 1, 'JSONDecodeError'), ('late', 2, 'did not come to "start" within 1 s')])
+  ('library1', 1, 'JSONDecodeError'), ('late', 70, 'did not come to "start" within 1 s')])
 def test_an_exception_in_one_is_the_last_line_of_all(what, code, says):
   for ended, _, error in deed(2, what):
     assert ended == code
@@ -261,7 +312,6 @@ def test_one_is_stuck_and_the_watchdog_of_the_other_ends_it(corpus_folder, tmp_p
 
 @pytest.mark.slow
 def test_a_bad_shard_on_one_host_ends_all_with_its_name(corpus_folder, tmp_path):
-  import shutil
   for i in range(2):
     shutil.copytree(corpus_folder, tmp_path / f'host{i}' / 'made')
   shard = tmp_path / 'host1' / 'made' / 'train-00000.bin'
@@ -321,6 +371,38 @@ def test_any_number_of_processes_and_devices_goes_on_with_the_same_run(corpus_fo
   assert one.keys() == many.keys()
   for key in one:
     np.testing.assert_allclose(float.fromhex(one[key]), float.fromhex(many[key]), rtol=1e-5, err_msg=str(key))
+
+
+LOG_CACHE = {'JAX_DEBUG_LOG_MODULES': 'jax._src.compiler', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=2', '--config.eval.steps=1')
+
+
+@pytest.mark.parametrize('n', [1, 2])
+def test_a_resume_compiles_no_step_that_the_first_start_has_compiled(corpus_folder, tmp_path, n):
+  workdir, cache = tmp_path / 'run', f'--config.compilation_cache={tmp_path / "cache"}'
+  whole(corpus_folder, workdir, n, *SHORT, cache, env=LOG_CACHE)
+  shutil.rmtree(workdir / 'checkpoints' / '4')
+  for _, error in whole(corpus_folder, workdir, n, *SHORT, cache, env=LOG_CACHE):
+    assert "compilation cache hit for 'jit_train_step'" in error
+    assert "CACHE MISS for 'jit_train_step'" not in error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['train_step', 'eval_step', 'digests'])
+def test_one_is_late_to_compile_by_more_than_gloo_waits(corpus_folder, tmp_path, name):
+  workdir, cache = tmp_path / 'run', f'--config.compilation_cache={tmp_path / "cache"}'
+  (tmp_path / 'sitecustomize.py').write_text(f"""
+import sys, time
+if '--process_id=1' in ' '.join(sys.orig_argv):
+  from jax._src import compiler
+  compile_ = compiler.backend_compile_and_load
+  def late(backend, module, *args, **options):
+    if '{name}' in str(module.operation.attributes['sym_name']):
+      time.sleep(35)
+    return compile_(backend, module, *args, **options)
+  compiler.backend_compile_and_load = late
+""")
+  whole(corpus_folder, workdir, 2, *SHORT, cache, env={'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'})
 
 
 def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path):

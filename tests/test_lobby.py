@@ -7,6 +7,7 @@ import time
 import pytest
 
 from gptjax import lobby
+from gptjax.errors import InputError, LostProcess
 
 
 def free_address():
@@ -15,12 +16,15 @@ def free_address():
 
 
 def outcomes(arguments, limit=5):
-  """What each `meet(address, n, me)` gives, or the message of its ValueError."""
+  """(hosts, bind) that each `meet(address, n, me)` gives, or the message of its error."""
   def one(arguments):
     try:
-      return lobby.meet(*arguments, limit)
-    except ValueError as error:
+      met = lobby.meet(*arguments, limit)
+    except (InputError, LostProcess) as error:
       return str(error)
+    for connection in met.connections.values():
+      connection.close()
+    return met.hosts, met.bind
   with concurrent.futures.ThreadPoolExecutor(len(arguments)) as threads:
     return list(threads.map(one, arguments))
 

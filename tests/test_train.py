@@ -32,6 +32,20 @@ def test_it_learns_one_batch_by_heart():
   assert float(metrics['loss']) < 0.1 and int(state.step) == 150
 
 
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon', 'openai_adam'])
+def test_a_fresh_state_is_of_the_types_of_a_restored_one(optimizer):
+  """Else the first resume would compile another program: a weak type is in it, and no file can hold one."""
+  config = tiny_config(**{'optimizer.name': optimizer})
+  with mesh_of(data=2) as mesh:
+    fresh = jax.eval_shape(lambda: init_state(config))
+    batch = sharding.put(random_batch(config), mesh)
+    step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10)
+    stepped, _ = jax.eval_shape(step, fresh, batch)
+  kinds = lambda state: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
+  assert kinds(fresh) == kinds(stepped)
+  assert not any(x.weak_type for x in jax.tree.leaves(fresh))
+
+
 def test_the_same_arguments_give_the_same_bits():
   config = tiny_config(**{'model.dropout': 0.1, 'train.microbatch_size': 2})
   with mesh_of() as mesh:

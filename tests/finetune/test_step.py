@@ -34,6 +34,14 @@ def softmax_loss(logits, label):
   return np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label]
 
 
+@pytest.mark.parametrize('train', ['full', 'last', 'lora'])
+def test_a_fresh_state_is_of_the_types_of_a_restored_one(train):
+  config = config_of(**{'finetune.train': train})
+  with mesh_of():
+    state = jax.eval_shape(lambda: first_state(config))
+  assert not any(x.weak_type for x in jax.tree.leaves(state))
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_loss_is_the_papers(kind):
   g, outputs = KINDS[kind]
