@@ -1,5 +1,9 @@
 """The command: python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
+if __name__ == '__main__':  # first: what follows takes seconds to import
+  from gptjax import shutdown
+  shutdown.catch('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
+
 import atexit
 import gc
 import os
@@ -24,7 +28,7 @@ atexit.register(gc.freeze)
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
 
-from gptjax import command_line, errors, hosts  # noqa: E402
+from gptjax import command_line, errors, hosts, shutdown  # noqa: E402
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file('config', None, 'A file of configs/; --config.a.b=c changes a field.',
@@ -59,10 +63,14 @@ def main(argv):
     command_line.read(FLAGS, argv, ('config', 'workdir'), 'see the first lines of README.md')
     cpu.spare_threads()
     hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if hosts.several():
+      shutdown.end_others_by(hosts.end_all)
     code = run(FLAGS.config, FLAGS.workdir)
+    shutdown.defer('all is saved, ending')
     hosts.finish()
     return code
   except Exception as error:
+    shutdown.defer('ending already, because of an error')
     hosts.fail(error, FLAGS['workdir'].value)
     words = errors.in_words(error, FLAGS['workdir'].value)
     if words is None:
@@ -74,4 +82,6 @@ def main(argv):
 
 if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
-  sys.exit(main(sys.argv))
+  exit_code = main(sys.argv)
+  shutdown.leave()
+  sys.exit(exit_code)

@@ -4,9 +4,10 @@ import argparse
 import errno
 import sys
 
+from gptjax import shutdown
 from gptjax.errors import InputError
 
-BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
+BAD_INPUT = 2  # exit code
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,7 +18,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(job, name):
-  """Calls job(arguments) and ends the process: 2 and one line on stderr where the user erred."""
+  """Calls job(arguments) and ends the process: 2 and one line on stderr where the user erred.
+
+  Each command calls `shutdown.catch` before this, at its first line: 130 after Ctrl-C, 143 after SIGTERM.
+  """
   try:
     job(sys.argv[1:])
   except InputError as error:
@@ -29,6 +33,4 @@ def run(job, name):
     print(f'{name}: no space left on the disk: free some, the same command goes on from here',
           file=sys.stderr)
     sys.exit(BAD_INPUT)
-  except KeyboardInterrupt:
-    print(f'{name}: stopped; the same command goes on from here', file=sys.stderr)
-    sys.exit(INTERRUPTED)
+  shutdown.leave()
