@@ -36,13 +36,15 @@ _end_others = None         # function of (line, exit code): ends all processes o
 
 
 def catch(command, line, code=None):
-  """Catches the signals until the process ends; called once, in the main thread.
+  """Catches the signals until the process ends; called in the main thread, and only the first call counts.
 
   Args:
     command: its name, printed before each line.
     line, code: as for `at_once`, which is in force at first.
   """
   global _command, _caught, _action
+  if _command:
+    return
   _command, _caught, _action = command, _wanted(), (line, code)
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
@@ -96,7 +98,7 @@ def end_others_by(function):
 def requested(line):
   """Another process of the run has been told to stop: ends all of them if `at_once` is in force here."""
   with _lock:
-    if _command and isinstance(_action, tuple):
+    if _end_others and isinstance(_action, tuple):
       _end_others(f'{line}: {_action[0]}', _action[1])
 
 

@@ -1,9 +1,5 @@
 """The command: python -m gptjax.pretrained export --from=runs/mine --to=mine-hf"""
 
-if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('pretrained', 'stopped')
-
 from gptjax.data import command
 
 

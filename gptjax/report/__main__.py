@@ -1,9 +1,5 @@
 """The command: python -m gptjax.report --workdir=runs/gpt2_small [--workdir=runs/gpt2_medium ...]"""
 
-if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('report', 'stopped')
-
 from gptjax.data import command
 from gptjax.errors import InputError
 from gptjax.report import page, published, samples
