@@ -152,7 +152,8 @@ FIELDS = dict(
 
   watchdog=dict(               # a run that hangs for longer shows its stacks and exits with 70; 0: never
     step_timeout=Field(1800.0, SECONDS, 'seconds for a step, or a batch of an evaluation'),
-    compile_timeout=Field(7200.0, SECONDS, 'seconds for what is compiled first, by all processes, and for checkpoints'),
+    compile_timeout=Field(7200.0, SECONDS,
+                          'seconds for what is compiled first, by all processes, and for checkpoints'),
   ),
 
   eval=dict(

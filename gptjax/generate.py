@@ -4,6 +4,10 @@ What is written for a prompt depends on the seed, the prompt, the number of the 
 not on what else is in the batch; but for rounding, which differs with the size of a batch.
 """
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('generate', 'stopped')
+
 import argparse
 import inspect
 import os

@@ -24,7 +24,7 @@ import traceback
 import jax
 from jax._src import clusters, distributed
 
-from gptjax import errors, lobby
+from gptjax import errors, lobby, shutdown
 from gptjax.errors import LOST, InputError, LostProcess
 
 START_LIMIT = 60        # seconds for all processes to be there
@@ -32,6 +32,7 @@ LIMIT = 600             # seconds for what takes process 0 a moment
 HEARTBEAT_LIMIT = 100   # seconds after which JAX gives up a process that is dead, and ends the others
 ROLL_LIMIT = 3          # seconds in which a process that is well answers
 POLL = 0.5              # seconds between two looks at the news
+STOPPING = 'stopping after this step, then saving; a second signal ends the process at once'
 
 NEWS, HERE, HEARD, STOP = (f'gptjax/{name}/' for name in ('news', 'here', 'heard', 'stop'))
 
@@ -40,6 +41,7 @@ _lost = set()           # numbers of those that did not answer a roll call
 _calls = itertools.count()  # of told and compare: all processes make the same ones, in the same order
 _rolls = itertools.count()  # of roll calls, which each process makes for itself
 _ended = threading.Event()
+_silent = threading.Event()  # the thread that hears the news has ended
 _stop = None            # the Stop of this process
 
 
@@ -180,23 +182,24 @@ def compare(facts):
 
 
 class Stop:
-  """Whether the run is to stop: after SIGTERM or Ctrl-C to any of its processes.
+  """Whether the run is to stop: after a signal to any of its processes (see `shutdown`).
 
   All processes call `asked` equally often, at every step and wherever else they may stop, and it turns True
   for all of them at the same call. Nothing waits for that but a run that has been told to stop: the thread
   that hears of it holds up the next call of `asked`, tells the others how many there have been, and takes
-  the largest number plus one. The second signal ends the process at once.
+  the largest number plus one. A process that has made its last call has nothing more to stop: then no call is
+  the agreed one, and all of them are done.
   """
 
   def __init__(self):
     self.lock = threading.Lock()
     self.calls, self.last = 0, math.inf
-    self.signalled = self.agreed = False
+    self.agreed = False
 
   def asked(self):
     with self.lock:
       self.calls += 1
-      if self.signalled and not several():
+      if shutdown.signalled() and not several():
         self.last = min(self.last, self.calls)
       return self.calls >= self.last
 
@@ -205,6 +208,8 @@ class Stop:
     with self.lock:
       _client().key_value_set(f'{STOP}{_me()}', str(self.calls))
       while _absent(STOP, POLL):
+        if _ended.is_set():
+          return
         _obey(_news())
       self.last = 1 + max(int(calls) for _, calls in _client().key_value_dir_get(STOP))
       self.agreed = True
@@ -212,23 +217,21 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_signals():
-  """A Stop that SIGTERM and Ctrl-C turn on."""
+  """The Stop of this process.
+
+  Several processes keep it to their end: one that has left the block still answers those that are in it, and
+  the calls of `asked` are counted through all blocks.
+  """
   global _stop
-  stop = Stop()
-  def ask(number, frame):
-    del frame
-    if stop.signalled:
-      signal.signal(number, signal.SIG_DFL)
-      signal.raise_signal(number)
-    stop.signalled = True
-  before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-  _stop = stop
-  try:
-    yield stop
-  finally:
-    _stop = None
-    for number, handler in before.items():
-      signal.signal(number, handler)
+  if not (_stop and several()):
+    _stop = Stop()
+  with shutdown.caught(STOPPING):
+    yield _stop
+
+
+def end_all(line, code):
+  """Ends all processes because this one has been told to stop where there is nothing to save."""
+  _tell_and_end(line, code)
 
 
 def fail(error, workdir):
@@ -284,6 +287,7 @@ def finish():
   if several():
     barrier('end', limit=24 * 3600)  # process 0 may have an export to write; its death would be noticed
     _ended.set()
+    _silent.wait(2 * ROLL_LIMIT)  # it asks the store, which is about to go
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
     jax.distributed.shutdown()
 
@@ -321,12 +325,15 @@ def _absent(folder, limit, who=None):
 def _listen():
   """The thread that hears the news."""
   while not _ended.wait(POLL):
-    news, stop = _news(), _stop
+    news = _news()
     _obey(news)
-    if stop and stop.signalled and f'{NEWS}stop' not in news:
-      _client().key_value_set(f'{NEWS}stop', '', allow_overwrite=True)
-    if stop and not stop.agreed and f'{NEWS}stop' in news:
-      stop.agree()
+    if f'{NEWS}stop' in news:
+      shutdown.requested(f'{called(int(news[f"{NEWS}stop"]))} has been told to stop')
+      if _stop and not _stop.agreed:
+        _stop.agree()
+    elif shutdown.signalled():
+      _client().key_value_set(f'{NEWS}stop', str(_me()), allow_overwrite=True)
+  _silent.set()
 
 
 def _obey(news):

@@ -9,6 +9,10 @@ or on a command line, where the arguments are the harness's own:
     python -m gptjax.lm_eval run --model gptjax --model_args source=gpt2-xl --tasks lambada_openai
 """
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('lm_eval', 'stopped')
+
 import jax
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM

@@ -1,5 +1,9 @@
 """The command: python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
+if __name__ == '__main__':  # first: what follows takes seconds to import
+  from gptjax import shutdown
+  shutdown.catch('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
+
 import atexit
 import gc
 import os
@@ -23,7 +27,7 @@ atexit.register(gc.freeze)
 
 import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
 
-from gptjax import command_line, compiling, errors, hosts, paths  # noqa: E402
+from gptjax import command_line, compiling, errors, hosts, paths, shutdown  # noqa: E402
 from gptjax import config as configs  # noqa: E402
 
 FLAGS = flags.FLAGS
@@ -75,10 +79,14 @@ def main(argv):
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     cpu.spare_threads()
     hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    if hosts.several():
+      shutdown.end_others_by(hosts.end_all)
     code = run(FLAGS.config, paths.local(FLAGS.workdir, '--workdir'), set(FLAGS['config'].override_values))
+    shutdown.defer('all is saved, ending')
     hosts.finish()
     return code
   except Exception as error:
+    shutdown.defer('ending already, because of an error')
     hosts.fail(error, FLAGS['workdir'].value)
     code = errors.print_line(error, 'gptjax', FLAGS['workdir'].value)
     if code is None:
@@ -88,4 +96,6 @@ def main(argv):
 
 if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
-  sys.exit(main(sys.argv))
+  exit_code = main(sys.argv)
+  shutdown.leave()
+  sys.exit(exit_code)

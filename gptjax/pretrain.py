@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gptjax import compiler, hosts, memory, report, resumed, rewind, sharding, telemetry
+from gptjax import compiler, hosts, memory, report, resumed, rewind, sharding, shutdown, telemetry
 from gptjax import config as configs
 from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
@@ -26,7 +26,7 @@ from gptjax.pretrained import run as weights
 from gptjax.train import eval_step, first_state, graph, init_state, train_step
 from gptjax.watchdog import Watchdog
 
-DONE, STOPPED = 0, 75  # exit codes: finished; saved because told to stop, start me again
+DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; saved because told to stop, start me again
 PREPARE_LIMIT = 24 * 3600  # seconds that the other processes wait for process 0 to prepare a corpus
 
 
@@ -110,8 +110,10 @@ def prepare_corpus(config, workdir, tokenizer=None):
   if tokenizer:
     weights.save_tokenizer(tokenizer, workdir)
   spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
+  shutdown.at_once('stopped while the corpus is prepared: the same command continues after its last commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
           workers=1, tfds_dir=data.tfds_dir, on_error='stop')
+  shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
 
 
 def lay_out(config, workdir, digest, tokenizer):
@@ -149,6 +151,7 @@ def attempt(run, source, export, tell):
   run = run._replace(rewinds=hosts.told(lambda: rewind.settle(run.workdir)))
   state = state_to_begin_with(run, source, tell)
   start = int(state.step)
+  shutdown.at_once(shutdown.resumes_after(start))
   tell.begin(start)
   saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
@@ -161,6 +164,8 @@ def attempt(run, source, export, tell):
     with contextlib.closing(batches):
       state, finished = loop(run, state, batches, tell, saves)
     if finished:
+      shutdown.at_once('stopped before the closing report; the last step is saved: the same command writes '
+                       'the report')
       run.watchdog.progress(slow=True)
       report.farewell(run, tell, state)
     else:
@@ -223,6 +228,7 @@ def loop(run, state, batches, tell, saves):
       watch.input += waited
       if step_fn is None:
         step_fn = compile_step(run, state, batch, tell)
+        shutdown.defer(hosts.STOPPING)  # until here nothing is lost, and from here what no checkpoint has
         watch.restart()
       state, metrics = step_fn(state, batch)
       if late:
@@ -245,6 +251,7 @@ def loop(run, state, batches, tell, saves):
   if stopped:
     saves.save(state, step, tell.value(step, 'eval/loss'))
   note_save(tell, saves.wait())
+  hosts.told(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
   return state, not stopped
 
 

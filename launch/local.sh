@@ -3,6 +3,8 @@
 #   launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two
 # Each has one GPU, where there are any, else DEVICES CPU devices of its own (1 by default).
 set -euo pipefail
+# shellcheck source=launch/restarts.sh
+source "$(dirname "${BASH_SOURCE[0]}")/restarts.sh"
 
 usage() {
   echo "usage: [DEVICES=1] [PYTHON=python] $0 N --config=FILE --workdir=FOLDER [--config.FIELD=VALUE ...]" >&2
@@ -12,10 +14,7 @@ usage() {
 [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || usage
 n=$1
 shift
-workdir=
-for flag in "$@"; do
-  [[ $flag == --workdir=* ]] && workdir=${flag#--workdir=}
-done
+workdir=$(workdir_of "$@")
 [[ -n $workdir ]] || usage
 logs=$workdir/logs
 mkdir -p "$logs"
@@ -27,7 +26,22 @@ if ((gpus > 0 && gpus < n)); then
   exit 2
 fi
 
-processes=()
+# To stop one is to stop all: they agree on a step, save it, and end with 75. Each has a session of its own, or
+# Ctrl-C would reach it as well: as the second signal, which ends it at once. All that still run are told, and
+# while they are being started: as soon as all are.
+processes=() started='' pending=''
+stop() {
+  if [[ -n $started ]]; then
+    for process in $(jobs -pr); do
+      kill -s "$1" "$process" 2>/dev/null || true
+    done
+  else
+    pending=$1
+  fi
+}
+trap 'stop TERM' TERM INT USR1
+trap 'stop HUP' HUP # as itself: a terminal that closes sends it twice, and a process counts it once
+
 for ((i = 0; i < n; i++)); do
   if ((gpus > 0)); then
     device=(CUDA_VISIBLE_DEVICES="$i")
@@ -44,9 +58,8 @@ for ((i = 0; i < n; i++)); do
   processes+=($!)
 done
 
-# To stop one is to stop all: they agree on a step, save it, and end with 75. Each has a session of its own, or
-# Ctrl-C would reach it as well: as the second signal, which ends it at once.
-trap 'kill -TERM "${processes[0]}" 2>/dev/null || true' TERM INT
+started=1
+[[ -z $pending ]] || stop "$pending"
 
 code=0
 for i in "${!processes[@]}"; do

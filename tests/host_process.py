@@ -15,7 +15,7 @@ jax.config.update('jax_platforms', 'cpu')
 
 from jax._src import compiler  # noqa: E402
 
-from gptjax import compiling, errors, hosts, sharding  # noqa: E402 (before JAX looks for devices)
+from gptjax import compiling, errors, hosts, sharding, shutdown  # noqa: E402 (before JAX looks for devices)
 
 
 def collective():
@@ -78,6 +78,20 @@ def steps(deed, me):
     return step
 
 
+def left(deed, me):
+  """One leaves its steps and is told to stop; another makes its last call of `asked` only then."""
+  with hosts.stop_signals() as stop:
+    shutdown.defer(hosts.STOPPING)
+    for _ in range(3):
+      assert not stop.asked()
+    if deed != f'left{me}':
+      while not any(key.endswith('/stop') for key in hosts._news()):
+        time.sleep(0.01)
+    assert not stop.asked()
+  if deed == f'left{me}':
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main(port, n, me, deed):
   if deed == f'start{me}':
     jax.distributed.initialize = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
@@ -85,6 +99,7 @@ def main(port, n, me, deed):
     jax.distributed.initialize = lambda *_, **__: time.sleep(60)
   try:
     hosts.start(f'127.0.0.1:{port}', n, me)
+    shutdown.end_others_by(hosts.end_all)
     if deed == 'differ':
       hosts.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
     elif deed == 'compile':
@@ -107,8 +122,17 @@ def main(port, n, me, deed):
     elif deed == 'told':
       print(hosts.told(lambda: {'by': me, 'list': [1, None]}))
       hosts.compare({'same': (1, 2.5, 'x')})
+    elif deed.startswith('left'):
+      left(deed, me)
+    elif deed.startswith('begin'):
+      if deed == f'begin{me}':
+        os.kill(os.getpid(), signal.SIGTERM)
+      hosts.barrier('a start that never ends')
+      time.sleep(600)
     else:
+      shutdown.defer(hosts.STOPPING)
       print('stopped after', steps(deed, me), flush=True)
+    shutdown.defer('all is saved, ending')
     hosts.finish()
     return 0
   except Exception as error:
@@ -121,6 +145,7 @@ def main(port, n, me, deed):
 
 
 if __name__ == '__main__':
+  shutdown.catch('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
   hosts.START_LIMIT = int(os.environ.get('START_LIMIT', hosts.START_LIMIT))
   if sys.argv[4].startswith('halt'):
     def bark():

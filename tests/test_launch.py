@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -22,9 +25,11 @@ def run(*line, env=None):
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.name)
 def test_shell_scripts_pass_shellcheck(path):
   assert run('bash', '-n', str(path)).returncode == 0
-  if not shutil.which('shellcheck'):
+  beside_python = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # where pip puts it
+  shellcheck = shutil.which('shellcheck', path=beside_python)
+  if not shellcheck:
     pytest.skip('needs shellcheck')
-  checked = run('shellcheck', str(path))
+  checked = run(shellcheck, '--external-sources', str(path))
   assert checked.returncode == 0, checked.stdout
 
 
@@ -68,7 +73,6 @@ def test_local_wants_a_number_and_a_workdir(arguments):
 
 @pytest.mark.slow
 def test_local_runs_two_processes_and_says_why_they_end(corpus_folder, tmp_path):
-  import sys
   flags = [f'--config={ROOT}/configs/quickstart.py', *command(corpus_folder, tmp_path / 'run')[4:]]
   env = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)}
   done = run('launch/local.sh', '2', *flags, '--config.train.steps=3', env=env)
@@ -98,6 +102,110 @@ def test_told_to_end_it_does_not_start_again(tmp_path):
   assert process.wait(10) == 75 and (tmp_path / 'told').exists()
 
 
+def wait_for(moment, process):
+  while not moment():
+    assert process.poll() is None
+    time.sleep(0.005)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_in_its_pause_is_not_lost(tmp_path, number):
+  process = subprocess.Popen(
+    ['launch/again.sh', 'bash', '-c', f'echo >>{tmp_path}/ran; exit 70'], cwd=ROOT, stderr=subprocess.PIPE,
+    text=True, env={**ENVIRONMENT, 'PAUSE': '1000'})
+  assert 'exit code 70, started again' in process.stderr.readline()
+  process.send_signal(number)
+  said = process.communicate(timeout=20)[1]
+  assert process.returncode == 75 and 'told to stop' in said
+  assert (tmp_path / 'ran').read_text() == '\n'
+
+
+def test_sighup_goes_on_as_sighup_for_a_closed_terminal_sends_two(tmp_path):
+  line = (f'trap "echo >>{tmp_path}/told" HUP; trap "exit 75" USR2; echo $$ >{tmp_path}/new; '
+          f'mv {tmp_path}/new {tmp_path}/pid; while true; do sleep 0.02; done')
+  process = subprocess.Popen(['launch/again.sh', 'bash', '-c', line], cwd=ROOT)
+  wait_for((tmp_path / 'pid').exists, process)
+  for times in (1, 2):
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: (tmp_path / 'told').exists() and len((tmp_path / 'told').read_text()) == times, process)
+  os.kill(int((tmp_path / 'pid').read_text()), signal.SIGUSR2)
+  assert process.wait(20) == 75
+
+
+# The command: the k-th time it is run, it does what the k-th word says: a number of a checkpoint that it
+# writes before it ends with 1, or - for none, or x70 for another exit code.
+DOES = """
+cd {folder}; k=$(ls ran* 2>/dev/null | wc -l); touch ran$k; deeds=({deeds}); deed=${{deeds[$k]:--}}
+[[ $deed == x* ]] && exit "${{deed#x}}"
+[[ $deed == - ]] || {{ mkdir -p "w d/checkpoints/$deed"; touch "w d/checkpoints/$deed/manifest.json"; }}
+exit 1
+"""
+BUGS = [
+  ('-', ['--workdir={}'], 4), ('-', [], 4), ('-', ['--workdir', '{}'], 4),
+  ('- - 5', ['--workdir={}'], 2 + 4),              # none new after the one of the third run
+  ('- - 5', ['--workdir', '{}'], 2 + 4),
+  ('- - 5', ['--config=x'], 4),                    # no workdir to look at
+  ('9 10 10 10 10 11', ['--workdir={}'], 5),       # by number, not by letter; the same one is not newer
+  ('x70 - x75 - x70 -', ['--workdir={}'], 7),      # other exit codes neither count nor begin anew
+  ('- - - x0', ['--workdir={}'], 4), ('- x2', ['--workdir={}'], 2)]
+
+
+@pytest.mark.parametrize('deeds, flags, runs', BUGS)
+def test_a_bug_is_started_again_three_times_without_a_newer_checkpoint(tmp_path, deeds, flags, runs):
+  flags = [flag.format(tmp_path / 'w d') for flag in flags]
+  done = run('launch/again.sh', 'bash', '-c', DOES.format(folder=tmp_path, deeds=deeds), 'name', *flags,
+             env={'PAUSE': '0'})
+  assert len(list(tmp_path.glob('ran*'))) == runs, done.stderr
+  assert done.returncode == (int(deeds[-1]) if deeds[-2:] in ('x0', 'x2') else 1)
+
+
+@pytest.mark.parametrize('deeds, flags, runs', BUGS)
+def test_slurm_queues_a_bug_again_as_often(tmp_path, deeds, flags, runs):
+  """With a `srun` that runs DOES, and a `scontrol` that notes what it is asked."""
+  workdir = tmp_path / 'w d'
+  (tmp_path / 'srun').write_text('#!/bin/bash\n' + DOES.format(folder=tmp_path, deeds=deeds))
+  (tmp_path / 'scontrol').write_text(f'#!/bin/bash\necho "$@" >>{tmp_path}/queued\n')
+  for name in ('srun', 'scontrol'):
+    (tmp_path / name).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  job = {'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
+         'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+  for restart in range(runs):
+    done = run('bash', 'launch/slurm.sbatch', *(flag.format(workdir) for flag in flags),
+               env={**job, 'SLURM_RESTART_COUNT': str(restart)})
+    queued = (tmp_path / 'queued').read_text().splitlines() if (tmp_path / 'queued').exists() else []
+    assert queued == ['requeue 7'] * (restart + (restart < runs - 1)), done.stdout
+    assert (done.returncode == 0) == (restart < runs - 1 or deeds.endswith('x0'))
+
+
+def test_local_passes_a_signal_on_to_all_its_processes(tmp_path):
+  """With a `python` that says what it is sent."""
+  fake = tmp_path / 'python'
+  fake.write_text(f"""#!/bin/bash
+[[ $1 == -c ]] && exec {sys.executable} "$@"
+for flag in "$@"; do [[ $flag == --process_id=* ]] && me=${{flag#*=}}; done
+trap 'echo HUP >>{tmp_path}/told-$me' HUP
+trap 'echo TERM >>{tmp_path}/told-$me; exit 75' TERM
+touch {tmp_path}/ready-$me
+while true; do sleep 0.02; done
+""")
+  fake.chmod(0o755)
+  for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for path in [*tmp_path.glob('told-*'), *tmp_path.glob('ready-*')]:
+      path.unlink()
+    process = subprocess.Popen(['launch/local.sh', '2', '--workdir', str(tmp_path / 'w')], cwd=ROOT,
+                               env={**ENVIRONMENT, 'PYTHON': str(fake)})
+    wait_for(lambda: len(list(tmp_path.glob('ready-*'))) == 2, process)
+    process.send_signal(number)
+    if number == signal.SIGHUP:
+      wait_for(lambda: len(list(tmp_path.glob('told-*'))) == 2, process)
+      process.terminate()
+    assert process.wait(20) == 75
+    for me in (0, 1):
+      told = (tmp_path / f'told-{me}').read_text().split()
+      assert told == ['HUP', 'TERM'] if number == signal.SIGHUP else told == ['TERM']
+
+
 def documents():
   return list(yaml.safe_load_all((LAUNCH / 'gke_jobset.yaml').read_text()))
 
@@ -105,11 +213,11 @@ def documents():
 def assert_known(value, kind, path):
   """Every field of `value` is one of the Kubernetes type `kind`, to the leaves."""
   from kubernetes.client import models
-  if match := re.fullmatch(r'list\[(.+)\]', kind):
+  if match := re.fullmatch(r'[lL]ist\[(.+)\]', kind):
     assert isinstance(value, list), path
     for i, item in enumerate(value):
       assert_known(item, match[1], f'{path}[{i}]')
-  elif match := re.fullmatch(r'dict[\[(]str, (.+)[\])]', kind):
+  elif match := re.fullmatch(r'[dD]ict[\[(]str, (.+)[\])]', kind):
     for key, item in value.items():
       assert_known(item, match[1], f'{path}.{key}')
   elif hasattr(models, kind):
@@ -135,22 +243,33 @@ def test_each_part_is_of_the_published_types():
       assert_known(document, kinds[document['kind']], document['kind'])
 
 
-def test_the_jobset_restarts_on_all_but_bad_input():
+def test_the_jobset_fails_on_bad_input_counts_bugs_and_restarts_on_all_else():
   jobset = next(document for document in documents() if document['kind'] == 'JobSet')
   # The fields of jobset.x-k8s.io/v1alpha2 that are used here, by its published definition.
   assert jobset['apiVersion'] == 'jobset.x-k8s.io/v1alpha2'
   assert jobset['spec'].keys() == {'network', 'failurePolicy', 'replicatedJobs'}
   assert jobset['spec']['network'].keys() <= {'enableDNSHostnames', 'publishNotReadyAddresses', 'subdomain'}
-  policy, = jobset['spec']['failurePolicy']['rules']
-  assert policy['action'] == 'FailJobSet' and policy['onJobFailureReasons'] == ['PodFailurePolicy']
-  assert re.fullmatch('[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?', policy['name'])
+  policy = jobset['spec']['failurePolicy']
+  # As the Job controller words it: kubernetes/pkg/controller/job/pod_failure_policy.go.
+  matched = ('Container gptjax for pod default/run-0-0 failed with exit code {} matching FailJob rule at '
+             'index 0')
+  def action(reason, message):
+    for rule in policy['rules']:  # as JobSet reads them
+      assert re.fullmatch('[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?', rule['name'])
+      patterns = rule.get('onJobFailureMessagePatterns', [''])
+      if reason in rule.get('onJobFailureReasons', [reason]) and any(re.search(p, message) for p in patterns):
+        return rule['action']
+  assert action('PodFailurePolicy', matched.format(2)) == 'FailJobSet'
+  assert action('PodFailurePolicy', matched.format(1)) == 'RestartJobSet' and policy['maxRestarts'] == 3
+  assert action('BackoffLimitExceeded', 'Job has reached the specified backoff limit') == (
+    'RestartJobSetAndIgnoreMaxRestarts')
   replicated, = jobset['spec']['replicatedJobs']
   assert replicated.keys() == {'name', 'replicas', 'template'} and replicated['replicas'] == 1
   job = replicated['template']['spec']
   assert job['parallelism'] == job['completions'] and job['completionMode'] == 'Indexed'
   assert job['backoffLimit'] == 0 and job['template']['spec']['restartPolicy'] == 'Never'
   rule, = job['podFailurePolicy']['rules']
-  assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [2]
+  assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [1, 2]
   container, = job['template']['spec']['containers']
   assert rule['onExitCodes']['containerName'] == container['name']
   mounts = {mount['name'] for mount in container['volumeMounts']}

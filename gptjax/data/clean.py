@@ -8,6 +8,10 @@ a document counts it. The two kinds of duplicates are found in `duplicates`, aft
     python -m gptjax.data.clean      lists the filters, each with what it removes and keeps
 """
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('clean', 'stopped')
+
 import collections
 import re
 import unicodedata

@@ -3,10 +3,8 @@
 import argparse
 import sys
 
-from gptjax import errors, text_checks
+from gptjax import errors, shutdown, text_checks
 from gptjax.errors import InputError
-
-INTERRUPTED = 130  # exit code
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +17,8 @@ class Parser(argparse.ArgumentParser):
 def run(job, name):
   """Calls job(arguments) and ends the process: 2 and one line on stderr where the user erred.
 
+  Each command calls `shutdown.catch` before this, at its first line: 130 after Ctrl-C, 143 after SIGTERM.
+
   Args:
     job: function of the arguments that gives an exit code, or None for 0.
     name: of the command, before the line.
@@ -27,12 +27,10 @@ def run(job, name):
   try:
     text_checks.require_sound_arguments(sys.argv[1:])
     code = job(sys.argv[1:])
-  except KeyboardInterrupt:
-    print(f'{name}: stopped; the same command goes on from here', file=sys.stderr)
-    code = INTERRUPTED
   except Exception as error:
     code = errors.print_line(error, name)
     if code is None:
       raise
+  shutdown.leave()
   if code:
     sys.exit(code)

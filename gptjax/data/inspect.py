@@ -8,6 +8,10 @@
 Updates are counted from 0; the loss of update s stands in metrics.jsonl as step s + 1.
 """
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('inspect', 'stopped')
+
 import argparse
 import json
 import signal

@@ -9,6 +9,10 @@ that gives validation no document at all (a corpus of one file, or of a few), ea
 the end of itself instead, `validation_fraction` of it.
 """
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('prepare', 'stopped; the same command continues where it was')
+
 import argparse
 import collections
 import contextlib

@@ -7,6 +7,10 @@ Nothing in a text is a special token: `<|endoftext|>` in a document is thirteen 
     python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 --source=text:FILE --out=DIR
 """
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('tokenizers', 'stopped')
+
 import functools
 import hashlib
 import io

@@ -5,6 +5,9 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import queue
+from multiprocessing import resource_tracker
+
+from gptjax import shutdown
 
 AHEAD = 2  # items in hand for each worker: one at work, one waiting
 
@@ -53,7 +56,9 @@ def _worker(make, settings):
   context = multiprocessing.get_context('spawn')
   ours, theirs = context.Pipe()
   process = context.Process(target=_serve, args=(theirs, make, settings), daemon=True)
-  process.start()
+  resource_tracker.ensure_running()  # `start` would do it, and unblock signals
+  with shutdown.blocked():
+    process.start()
   theirs.close()
   try:
     yield ours, process
@@ -72,7 +77,7 @@ def _serve(connection, make, settings):
       except Exception as error:  # It is raised again, in the process that asked.
         answer = (None, error)
       connection.send(answer)
-  except (EOFError, ConnectionError, KeyboardInterrupt):
+  except (EOFError, ConnectionError):
     pass
 
 

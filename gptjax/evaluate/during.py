@@ -8,7 +8,7 @@ from flax import nnx
 
 from gptjax.data import tokenizers
 from gptjax.evaluate import sources, suite
-from gptjax.evaluate.run import data_of, pulse
+from gptjax.evaluate.run import data_of
 from gptjax.evaluate.subject import Stopped, subject
 
 
@@ -54,3 +54,10 @@ class Tasks:
     except Stopped:
       return None
     return found
+
+
+def pulse(dog, stop):
+  """After each batch: all is well, or the run is to stop (Stopped)."""
+  dog.progress()
+  if stop.asked():
+    raise Stopped

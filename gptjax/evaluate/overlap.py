@@ -14,6 +14,10 @@ Where WORKDIR is that of an evaluation, the examples of its tasks are looked up 
 shown by how much of them was in the training corpus.
 """
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('overlap', 'stopped; the same command continues where it was')
+
 import argparse
 import functools
 import json

@@ -1,7 +1,6 @@
 """The evaluation job: one task after the other, each result kept as it comes."""
 
 import contextlib
-import functools
 import hashlib
 import json
 import math
@@ -14,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, hosts, memory, report, resumed, sharding
+from gptjax import atomic, hosts, memory, report, resumed, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import sources, suite, table
 from gptjax.evaluate.journal import Journal
-from gptjax.evaluate.subject import Stopped, subject
+from gptjax.evaluate.subject import subject
 from gptjax.model import n_params
 from gptjax.pretrained import layout, open_source
 from gptjax.train import graph
 from gptjax.watchdog import Watchdog
 
-DONE, STOPPED = 0, 75  # exit codes, as those of pretraining
+DONE = 0  # exit code
 
 
 def evaluate(config, workdir, given=()):
@@ -42,7 +41,7 @@ def evaluate(config, workdir, given=()):
     given: names of the fields that the command line sets, like 'eval.limit'.
 
   Returns:
-    Exit code: 0, or 75 when told to stop; the same command then goes on.
+    Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
 
   Raises:
     ValueError: bad config or input, one line.
@@ -66,33 +65,22 @@ def evaluate(config, workdir, given=()):
   memory.check(config, mesh)
   # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
-  with (jax.set_mesh(mesh), precision, hosts.stop_signals() as stop,
-        contextlib.closing(Watchdog(config.watchdog)) as dog):
+  shutdown.at_once('stopped, and all answers so far are kept: the same command continues there')
+  with jax.set_mesh(mesh), precision, contextlib.closing(Watchdog(config.watchdog)) as dog:
     params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, fingerprint(params))
     made = subject(nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size,
-                   grid=config.eval.grid, seed=config.train.seed, pulse=functools.partial(pulse, dog, stop),
+                   grid=config.eval.grid, seed=config.train.seed, pulse=dog.progress,
                    show=jax.process_index() == 0)
     del params
-    try:
-      for task in tasks:
-        dog.progress(slow=True)
-        run_task(task, config, made, results)
-    except Stopped:
-      results.say(f'stopped in {task.name}, its answers so far are kept: the same command goes on from there')
-      return STOPPED
+    for task in tasks:
+      dog.progress(slow=True)
+      run_task(task, config, made, results)
     results.say(f'\nresults       {results.folder / "results.json"}\n'
                 f'table         {results.folder / "results.md"}')
     if jax.process_index() == 0:
       results.say(f'report        {report.write([workdir], workdir)[0]}')
   return DONE
-
-
-def pulse(dog, stop):
-  """After each batch: all is well, or the run is to stop (Stopped)."""
-  dog.progress()
-  if stop.asked():
-    raise Stopped
 
 
 def run_task(task, config, made, results):

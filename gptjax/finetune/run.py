@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gptjax import atomic, compiler, hosts, sharding, telemetry
+from gptjax import atomic, compiler, hosts, sharding, shutdown, telemetry
 from gptjax import checkpoint as checkpoints
 from gptjax import config as configs
 from gptjax.data import pipeline
@@ -59,6 +59,7 @@ def fine_tuned(run, source):
   shapes = sharding.concrete(jax.eval_shape(lambda: begin(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   state = restored[0] if restored else begin(source, run.mesh)
+  shutdown.at_once(shutdown.resumes_after(int(state.step)))
   tell = telemetry.Telemetry(run.folder, run.steps, config.log.tensorboard)
   tell.begin(int(state.step))
   saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
@@ -66,6 +67,9 @@ def fine_tuned(run, source):
   try:
     report.greet(run, tell, state)
     state, finished = loop(run, state, tell, saves)
+    if finished:
+      shutdown.at_once('stopped before the results are written, the last step is saved: the same command '
+                       'continues there')
     result = conclude(run, state, shapes, tell) if finished else None
     if result is None:
       tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
@@ -88,6 +92,8 @@ def loop(run, state, tell, saves):
   side_work(run, state, start, tell, saves)
   at_work = start < run.steps and not run.stop.asked() and not over(run, tell)
   step_fns = compiled(run, state, tell) if at_work else {}
+  if at_work:
+    shutdown.defer(hosts.STOPPING)
   made = pipeline.plain_batches(functools.partial(train_batch, run), start, run.steps if at_work else start)
   with contextlib.closing(pipeline.ahead(made, functools.partial(sharding.put, mesh=run.mesh), 2)) as ahead:
     watch.restart()
@@ -113,6 +119,7 @@ def loop(run, state, tell, saves):
   if stopped:
     saves.save(state, int(state.step), _metric(tell, int(state.step)))
   saves.wait()
+  hosts.told(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
   return state, not stopped
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import gptjax
-from gptjax import atomic, checkpoint, hosts, sharding
+from gptjax import atomic, checkpoint, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import gpt1, heuristics
@@ -16,7 +16,7 @@ from gptjax.evaluate.subject import subject
 from gptjax.finetune import examples, tasks
 from gptjax.finetune.examples import Tfds
 from gptjax.finetune.metrics import METRICS
-from gptjax.pretrain import DONE, STOPPED
+from gptjax.pretrain import DONE
 from gptjax.pretrained.files import read_json
 from gptjax.pretrained.workdir import CHECKPOINTS
 
@@ -30,7 +30,7 @@ def study(config, workdir, given=()):
   What is scored once is on record in WORKDIR/results.json, and not done again.
 
   Returns:
-    Exit code: 0 or 75.
+    Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
   """
   del given  # no config is stored
   runs = {name: Path(folder) for name, folder in (('Transformer', config.init_from),
@@ -44,12 +44,11 @@ def study(config, workdir, given=()):
   configs.make_workdir(workdir)
   path, data = Path(workdir) / 'results.json', suites(config)
   found = read_json(path)['study'] if path.exists() else {}
-  with jax.set_mesh(sharding.make_mesh(config.mesh)), hosts.stop_signals() as stop:
+  shutdown.at_once('stopped, and the checkpoints scored so far are kept: the same command continues there')
+  with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
       of_run = found.setdefault(name, {})
       for step in checkpoint.steps(folder / CHECKPOINTS):
-        if stop.asked():
-          return STOPPED
         if str(step) not in of_run:
           of_run[str(step)] = measured(folder / CHECKPOINTS / str(step), data, config)
           if jax.process_index() == 0:

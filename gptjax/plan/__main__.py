@@ -1,5 +1,9 @@
 """The command: python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16"""
 
+if __name__ == '__main__':
+  from gptjax import shutdown
+  shutdown.catch('plan', 'stopped')
+
 import os
 import sys
 
@@ -74,4 +78,6 @@ def main(argv):
 
 if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
-  sys.exit(main(sys.argv))
+  exit_code = main(sys.argv)
+  shutdown.leave()
+  sys.exit(exit_code)

@@ -1,0 +1,220 @@
+"""Signals that stop a process: SIGTERM, Ctrl-C (SIGINT), SIGHUP and SIGUSR1.
+
+The first one is acknowledged in one line as soon as it arrives. Where nothing can be lost it also ends the
+process (`at_once`); elsewhere the job sees it in `signalled` and stops once it has saved (`defer`). The
+second one ends the process by that signal. SIGHUP counts once: when a terminal closes, the shell and the
+kernel both send it.
+
+Python runs a signal handler in the main thread, between two of its instructions, and so not while that thread
+compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
+the number of the signal into a pipe (`signal.set_wakeup_fd`), and a thread reads that.
+
+Commands call `catch` before they import anything large, so this module imports nothing of the kind.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import threading
+
+STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
+STOPPED = 75  # exit code of a run: told to stop, nothing is lost, the same command continues
+NAMES = {signal.SIGINT: 'Ctrl-C'}
+
+_libc = ctypes.CDLL(None)
+_libc.signal.argtypes, _libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+_DEFAULT, _IGNORE = 0, 1  # as <signal.h> has them
+
+_lock = threading.RLock()  # of what follows
+_command = ''              # name before each line; empty: this process has not called `catch`
+_caught = ()               # the signals that it catches
+_first = None              # the first signal
+_action = None             # what it does: (line, exit code), or a line
+_end_others = None         # function of (line, exit code): ends all processes of the run, this one included
+
+
+def catch(command, line, code=None):
+  """Catches the signals until the process ends; called in the main thread, and only the first call counts.
+
+  Args:
+    command: its name, printed before each line.
+    line, code: as for `at_once`, which is in force at first.
+  """
+  global _command, _caught, _action
+  if _command:
+    return
+  _command, _caught, _action = command, _wanted(), (line, code)
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+  threading.Thread(target=_listen, args=(reader,), daemon=True).start()
+  for number in _caught:
+    signal.signal(number, lambda number, frame: None)
+    signal.siginterrupt(number, False)
+  os.register_at_fork(after_in_child=_release)
+
+
+def at_once(line, code=STOPPED):
+  """From now on the first signal ends the process, if it has come before: now.
+
+  Args:
+    line: what is lost or kept, and what the same command does next.
+    code: exit code; None: 128 + the number of the signal, as a shell has it.
+  """
+  global _action
+  with _lock:
+    _action = line, code
+    if _command and _first:
+      _end(_first)
+
+
+def resumes_after(step):
+  """The line for `at_once` where all that a run has done is in the checkpoint of this step (0: nothing)."""
+  if not step:
+    return 'stopped before the first step; nothing was lost: the same command starts it'
+  return f'stopped after step {step}, which is saved: the same command resumes there'
+
+
+def defer(line):
+  """From now on the first signal is acknowledged with this line, and `signalled` is true."""
+  global _action
+  with _lock:
+    _action = line
+
+
+def signalled():
+  """Whether a signal has told this process to stop."""
+  return _first is not None
+
+
+def end_others_by(function):
+  """Sets the function of (line, exit code) by which `at_once` ends a run of several processes."""
+  global _end_others
+  _end_others = function
+
+
+def requested(line):
+  """Another process of the run has been told to stop: ends all of them if `at_once` is in force here."""
+  with _lock:
+    if _end_others and isinstance(_action, tuple):
+      _end_others(f'{line}: {_action[0]}', _action[1])
+
+
+def leave():
+  """The process is about to end, its exit code is settled: a first signal changes nothing any more."""
+  if _command and not _first:
+    for number in _caught:  # not to the handlers: when Python ends it restores the default for them
+      signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def caught(line):
+  """Catches the signals inside the block, for a job that is called as a function; no effect in a command.
+
+  The first signal is acknowledged with `line` and turns `signalled` on; none ends the process `at_once`.
+  """
+  global _first
+  if _command:
+    yield
+    return
+  _first = None
+  def handle(number, frame):
+    global _first
+    del frame
+    if _first:
+      signal.signal(number, signal.SIG_DFL)
+      signal.raise_signal(number)
+    _first = number
+    _print(f'gptjax: {_name(number)}: {line}')
+  before = {number: signal.signal(number, handle) for number in _wanted()}
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def blocked():
+  """Blocks Ctrl-C, SIGHUP and SIGUSR1 for this thread, and for good in the processes that it starts inside.
+
+  For worker processes, which end when the process that started them does: a signal to the whole group is for
+  that one alone to handle. Here, a signal that arrives inside the block is delivered after it.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPS) - {signal.SIGTERM})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _wanted():
+  """The signals to catch: all, but not SIGHUP under nohup."""
+  return [number for number in STOPS
+          if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _release():
+  """In a child process that was forked: no signal of its own may reach the pipe."""
+  signal.set_wakeup_fd(-1)
+  for number in _caught:
+    signal.signal(number, signal.SIG_DFL)
+
+
+def _listen(reader):
+  """The thread that reads the numbers of the signals."""
+  while True:
+    for number in os.read(reader, 64):
+      if number in STOPS:
+        _handle(signal.Signals(number))
+
+
+def _handle(number):
+  global _first
+  if _first:
+    if number != signal.SIGHUP or _first != signal.SIGHUP:
+      _libc.signal(number, _DEFAULT)
+      os.kill(os.getpid(), number)
+    return
+  for stop in _caught:  # in C: the next one is to end the process even where no Python can run
+    _libc.signal(stop, _IGNORE if number == stop == signal.SIGHUP else _DEFAULT)
+  if number == signal.SIGHUP:
+    _detach()
+  with _lock:
+    _first = number
+    if isinstance(_action, tuple):
+      _end(number)
+    _print(f'{_command}: {_name(number)}: {_action}')
+
+
+def _end(number):
+  """Ends the process, and the others of its run, because of a signal."""
+  line, code = _action
+  if _end_others:
+    _print(f'{_command}: {_name(number)}: ending all processes of the run')
+    _end_others(f'{_name(number)}: {line}', code)
+  _print(f'{_command}: {_name(number)}: {line}')
+  os._exit(128 + number if code is None else code)
+
+
+def _name(number):
+  return NAMES.get(number) or signal.Signals(number).name
+
+
+def _print(line):
+  """Writes a line to stderr past Python's buffers, whose locks the main thread may hold."""
+  with contextlib.suppress(OSError):  # nobody reads it any more
+    os.write(2, f'{chr(10) * os.isatty(2)}{line}\n'.encode(errors='backslashreplace'))
+
+
+def _detach():
+  """Lets stdout and stderr go nowhere if their terminal is gone: else the next line written is an error."""
+  for fd in (1, 2):
+    poll = select.poll()
+    poll.register(fd, 0)  # what is polled for without being asked: hangup, error, not open
+    if poll.poll(0):
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, fd)
+      os.close(nowhere)
