@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gptjax import compiler, hosts, report, rewind, sharding, telemetry
+from gptjax import compiler, hosts, ownership, report, rewind, sharding, telemetry
 from gptjax import config as configs
 from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
@@ -61,6 +61,12 @@ def pretrain(config, workdir):
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
+  with ownership.of_run(workdir):
+    return run_owned(config, workdir, mesh)
+
+
+def run_owned(config, workdir, mesh):
+  """The run, once no other process writes to its workdir; arguments and result as for `pretrain`."""
   hosts.told(lambda: prepare_corpus(config, workdir), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)

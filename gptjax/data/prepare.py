@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic
+from gptjax import atomic, ownership
 from gptjax.data import (
   blocks,
   command,
@@ -39,6 +39,7 @@ from gptjax.errors import InputError
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 TRAIN_BPE = 'train-bpe:'
+OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
 
 
@@ -102,7 +103,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, given or tokenizer, Path(out), validation_fraction, workers, shard_tokens,
             settings, commit_seconds, progress)
-  with shards.locked(job.out):
+  with ownership.owned(job.out):
     return _finished(job) or _run(job)
 
 
@@ -133,7 +134,7 @@ def _run(job):
   state = shards.load_state(job.out)
   if state is None:
     strange = [path.name for path in job.out.iterdir()
-               if path.name != shards.LOCK and path.suffix != '.new']
+               if path.name not in (ownership.FILE, OLD_LOCK) and path.suffix != '.new']
     if strange:
       raise InputError(f'{job.out} is not empty (it holds {min(strange)}): give a new folder as '
                        '--out')

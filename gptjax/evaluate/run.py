@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, hosts, report, sharding
+from gptjax import atomic, hosts, ownership, report, sharding
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import sources, suite, table
@@ -62,7 +62,7 @@ def evaluate(config, workdir):
   sharding.check_model(config.model, mesh)
   # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
-  with (jax.set_mesh(mesh), precision, hosts.stop_signals() as stop,
+  with (ownership.of_run(workdir), jax.set_mesh(mesh), precision, hosts.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
     params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, fingerprint(params))

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from gptjax import config as configs
-from gptjax import hosts, sharding
+from gptjax import hosts, ownership, sharding
 from gptjax.errors import InputError
 from gptjax.finetune import batches, parts, results, tasks, weights
 from gptjax.finetune import data as datas
@@ -44,6 +44,12 @@ def finetune(config, workdir):
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
+  with ownership.of_run(workdir):
+    return run_owned(config, workdir, mesh, source, tokenizer)
+
+
+def run_owned(config, workdir, mesh, source, tokenizer):
+  """All tasks and seeds, once no other process writes to the workdir; the exit code."""
   if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
     hosts.told(lambda: make_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
   loaded = [datas.load(name, tasks.find(name), tokenizer, config) for name in config.finetune.tasks]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import atomic
+from gptjax import atomic, ownership
 from gptjax.errors import InputError
 from gptjax.finetune import job, results, tasks, weights, zero_shot
 from gptjax.pretrain import DONE
@@ -24,11 +24,13 @@ TABLE_5 = {
 
 def run_job(config, workdir):
   """The job `finetune`: the study that the config names, or plain fine-tuning; its exit code."""
-  jobs = {'': job.finetune, 'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
-  if config.finetune.study not in jobs:
-    raise InputError(f'config.finetune.study = {config.finetune.study!r} is not one of '
-                     f'{", ".join(filter(None, jobs))}')
-  return jobs[config.finetune.study](config, workdir)
+  studies = {'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
+  if not config.finetune.study:
+    return job.finetune(config, workdir)
+  if config.finetune.study not in studies:
+    raise InputError(f'config.finetune.study = {config.finetune.study!r} is not one of {", ".join(studies)}')
+  with ownership.of_run(workdir):
+    return studies[config.finetune.study](config, workdir)
 
 
 def changed(config, changes):

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from conftest import SHARED
 from hypothesis import strategies as st
 from prepared import command, contents, make_texts, run, write_jsonl
 
+from gptjax import ownership
 from gptjax.data import command as command_module
-from gptjax.data import corpus, encode, files, progress, shards, sources, tokenizers
+from gptjax.data import corpus, encode, files, progress, sources, tokenizers
 from gptjax.data import prepare as prepare_module
 
 
@@ -216,8 +218,8 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 
 def test_two_at_once_are_kept_apart(tmp_path):
-  with (shards.locked(tmp_path / 'out'),
-        pytest.raises(ValueError, match='written by another process')):
+  with (ownership.owned(tmp_path / 'out'),
+        pytest.raises(ValueError, match=rf'in use by process {os.getpid()} on ')):
     run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / 'out')
 
 
