@@ -1,14 +1,14 @@
 """One process at a time writes to a folder: `owner.json` names it, and a lock on that file ends with it.
 
-The record holds host, process id, start time and a random token of the owner. The lock (`flock`) is released by
-the kernel however the process ends, so a record that is left behind by a kill is replaced without a word. Two kinds
-of file systems need more than the lock:
-  without flock (Lustre mounted without `-o flock`)    the record alone decides, and a line says so;
-  with a lock that other machines do not see (gcsfuse, Lustre with `-o localflock`)    the lock cannot be trusted
-    where the record is of another machine.
-Therefore an owner counts a heartbeat in its record every `BEAT` seconds. On the same machine the process id and its
-start time tell whether the owner lives; a record of another machine is watched: a heartbeat within `GONE` seconds
-means that the owner lives, none that it is gone. No clocks are compared.
+The record holds host, process id, start time and a random token of the owner. The lock (`flock`) is released
+by the kernel however the process ends, so a record that is left behind by a kill is replaced without a word.
+Two kinds of file systems need more than the lock: where there is no flock (Lustre mounted without `-o
+flock`), the record alone decides, and a line says so; where other machines do not see the lock (gcsfuse,
+Lustre with `-o localflock`), it proves nothing about a record of another machine.
+
+Therefore an owner counts a heartbeat in its record every `BEAT` seconds. On the same machine the process id
+and its start time tell whether the owner lives; a record of another machine is watched: a heartbeat within
+`GONE` seconds means that the owner lives, none that it is gone. No clocks are compared.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from gptjax.errors import InputError
 FILE = 'owner.json'
 BEAT = 10     # seconds between two heartbeats
 GONE = 90     # seconds without a heartbeat after which an owner on another machine is gone
-SETTLE = 1    # without flock: seconds after which one of two that wrote at the same time sees the other's record
+SETTLE = 1    # seconds after which, without flock, one of two that wrote at the same time sees the other's
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 _open = set()  # files that are locked by this process
@@ -38,7 +38,7 @@ _open = set()  # files that are locked by this process
 def _close_in_child():
   # A lock belongs to the open file, which a forked child shares: it would outlive its owner there.
   for file in _open:
-    os.close(file.fileno())
+    file.close()
 
 
 os.register_at_fork(after_in_child=_close_in_child)
@@ -83,7 +83,7 @@ def owned(folder, say=_say):
       ended.set()
       beats.join()
       with contextlib.suppress(OSError):
-        if _read(folder).get('token') == record['token']:
+        if _read(folder).get('token') == record['token'] and os.getpid() == record['pid']:  # no forked child
           (folder / FILE).unlink()
   finally:
     _open.discard(file)
@@ -187,7 +187,7 @@ def _write(file, record):
 
 
 def _read(folder):
-  """The record; {} if it is absent, or just being written."""
+  """The record; {} if it is absent, damaged or just being written."""
   try:
     return _parsed((folder / FILE).read_bytes())
   except FileNotFoundError:
@@ -199,7 +199,7 @@ def _parsed(content):
     record = json.loads(content)
   except ValueError:
     return {}
-  return record if isinstance(record, dict) else {}
+  return record if isinstance(record, dict) and isinstance(record.get('machine'), list) else {}
 
 
 def _in_use(folder, record):

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from gptjax import atomic
+from gptjax import atomic, records
 from gptjax.errors import InputError
 
 PART = '.part'      # added to a file's name until it is complete
@@ -20,12 +20,15 @@ STATE = 'progress.json'
 def load_state(folder):
   """What was last committed to the folder, a dict; None if nothing was."""
   path = folder / STATE
-  return json.loads(path.read_text()) if path.exists() else None
+  try:
+    return records.read(path) if path.exists() else None
+  except InputError:
+    raise InputError(f'{path} is damaged: remove {folder} and begin again') from None
 
 
 def save_state(folder, state):
   """Commits the state (JSON): call it after the files that it speaks of are on disk."""
-  atomic.write(folder / STATE, json.dumps(state, sort_keys=True))
+  atomic.write(folder / STATE, json.dumps(records.sealed(state), sort_keys=True))
 
 
 class Appended:

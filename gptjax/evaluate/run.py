@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, hosts, ownership, report, sharding
+from gptjax import atomic, hosts, ownership, records, report, sharding
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import sources, suite, table
@@ -26,6 +26,7 @@ from gptjax.train import graph
 from gptjax.watchdog import Watchdog
 
 DONE, STOPPED = 0, 75  # exit codes, as those of pretraining
+PARTS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of results.json, by task
 
 
 def evaluate(config, workdir):
@@ -34,7 +35,8 @@ def evaluate(config, workdir):
   Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
   the name of a task, `results.json` has in `tasks` its metrics, in `not_run` why there are none, in `grids`
   the cells of `subject.Found`, in `rows` its table, in `protocols` how it was measured and in `seconds` how
-  long that took; `model`, `weights` (a digest), `limit`, `versions` and `devices` say of what.
+  long that took, in `limits` of how many examples (0: all); `model`, `weights` (a digest), `versions` and
+  `devices` say of what. `answers/TASK.jsonl` keeps what has been asked (see `journal`).
 
   Args:
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
@@ -93,7 +95,7 @@ def pulse(dog, stop):
 
 def run_task(task, config, made, results):
   """Runs a task and keeps what it found, unless that is on record or its data is not there."""
-  if task.name in results.found['tasks']:
+  if results.has(task):
     return
   try:
     examples = task.read(data_of(config))
@@ -102,7 +104,7 @@ def run_task(task, config, made, results):
     return
   hosts.compare({f'digest of the examples of {task.name}':
                  hashlib.sha256(json.dumps(examples).encode()).hexdigest()})
-  journal = Journal(results.folder / 'partial' / f'{task.name}.jsonl')
+  journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.say)
   hosts.compare({f'answers in the journal of {task.name}': journal.size})
   journal.open()
   if journal.size:
@@ -116,7 +118,6 @@ def run_task(task, config, made, results):
     results.add(task, found, time.monotonic() - began)
   finally:
     journal.close()
-  journal.discard()
 
 
 def data_of(config):
@@ -139,10 +140,11 @@ class Results:
     def lay():
       configs.make_workdir(workdir)
       configs.claim(config, workdir, '')
-      return self._path.read_text() if self._path.exists() else ''
+      return records.read_or_discard(self._path, self.say, ('weights', 'limit', *PARTS))
     earlier = hosts.told(lay)
-    fresh = {'tasks': {}, 'not_run': {}, 'grids': {}, 'rows': {}, 'protocols': {}, 'seconds': {}}
-    self.found = json.loads(earlier) if earlier else fresh
+    self.found = earlier or {part: {} for part in PARTS}
+    # In version 0.1.0 and earlier a workdir had one limit.
+    self.found.setdefault('limits', {task: self.found['limit'] for task in self.found['tasks']})
     if earlier and self.found['weights'] != weights:
       raise InputError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
                        f'not {weights[:12]}): use another workdir')
@@ -152,6 +154,10 @@ class Results:
                    'devices': [jax.devices()[0].device_kind, jax.device_count()]}
     self._write()
 
+  def has(self, task):
+    """Whether the workdir holds the result of a task, of as many examples as are asked for."""
+    return self.found['limits'].get(task.name) == self.found['limit']
+
   def add(self, task, found, seconds):
     """Keeps what a task has found, and says so."""
     if self._active:
@@ -159,6 +165,7 @@ class Results:
       path.parent.mkdir(exist_ok=True)
       atomic.write(path, ''.join(json.dumps(example) + '\n' for example in found.examples))
     self.found['tasks'][task.name] = found.metrics
+    self.found['limits'][task.name] = self.found['limit']
     self.found['not_run'].pop(task.name, None)
     for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol)):
       if value:
@@ -180,7 +187,7 @@ class Results:
 
   def _write(self):
     if self._active:
-      atomic.write(self._path, json.dumps(self.found, indent=1))
+      atomic.write(self._path, records.text(self.found))
       atomic.write(self.folder / 'results.md', table.markdown(self.found))
 
 

@@ -1,13 +1,12 @@
 """The paper's studies of fine-tuning, Table 5 and Figure 2: each is several runs of the job."""
 
 import copy
-import json
 import sys
 from pathlib import Path
 
 import jax
 
-from gptjax import atomic, ownership
+from gptjax import atomic, ownership, records
 from gptjax.errors import InputError
 from gptjax.finetune import job, results, tasks, weights, zero_shot
 from gptjax.pretrain import DONE
@@ -63,7 +62,7 @@ def ablations(config, workdir):
     code = job.finetune(changed(config, changes), folder)
     if code != DONE:
       return code
-    found[name] = json.loads((folder / results.RESULTS).read_text())['tasks']
+    found[name] = records.read(folder / results.RESULTS)['tasks']
   if jax.process_index() == 0:
     write(workdir, found, ablation_table(found, config.finetune.tasks))
   return DONE
@@ -105,7 +104,7 @@ def transfer(config, workdir):
     code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder)
     if code != DONE:
       return code
-    runs = json.loads((folder / results.RESULTS).read_text())['runs']
+    runs = records.read(folder / results.RESULTS)['runs']
     found[n] = {name: {'validation': results.spread([run['metrics'][main_metric(name)] for run in of_task]),
                        'train': results.spread([run['train_metrics'][tasks.find(name).metrics[0]]
                                                 for run in of_task])} for name, of_task in runs.items()}
@@ -144,6 +143,6 @@ def plot_transfer(workdir, found):
 
 def write(workdir, found, table):
   """Writes results.json and results.md of a study, and says the table."""
-  atomic.write(Path(workdir) / results.RESULTS, json.dumps({'study': found}, indent=1))
+  atomic.write(Path(workdir) / results.RESULTS, records.text({'study': found}))
   atomic.write(Path(workdir) / results.TABLE, table + '\n')
   print(f'\n{table}\n\nresults       {Path(workdir) / results.RESULTS}', file=sys.stderr)

@@ -1,6 +1,5 @@
 """Figure 2, right: GPT-1's heuristics on every checkpoint of pretraining runs, with no fine-tuning at all."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 
 import gptjax
-from gptjax import atomic, checkpoint, hosts, sharding
+from gptjax import atomic, checkpoint, hosts, records, sharding
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import gpt1, heuristics
@@ -40,7 +39,8 @@ def study(config, workdir):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / 'results.json', suites(config)
-  found = json.loads(path.read_text())['study'] if path.exists() else {}
+  before = hosts.told(lambda: records.read_or_discard(path, required=('study',)))
+  found = before['study'] if before else {}
   with jax.set_mesh(sharding.make_mesh(config.mesh)), hosts.stop_signals() as stop:
     for name, folder in runs.items():
       of_run = found.setdefault(name, {})
@@ -50,7 +50,7 @@ def study(config, workdir):
         if str(step) not in of_run:
           of_run[str(step)] = measured(folder / CHECKPOINTS / str(step), data, config)
           if jax.process_index() == 0:
-            atomic.write(path, json.dumps({'study': found}, indent=1))
+            atomic.write(path, records.text({'study': found}))
             shown = '  '.join(f'{task} {value:.2f}' for task, value in of_run[str(step)].items())
             print(f'{name}, step {step}: {shown}', file=sys.stderr)
   if jax.process_index() == 0:

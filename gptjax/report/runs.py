@@ -1,11 +1,12 @@
 """What workdirs hold that a report shows."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax import telemetry
+from gptjax import records, telemetry
 from gptjax.errors import InputError
+
+SAMPLE = {'prompt', 'text', 'top_k', 'seed'}  # fields of a sample
 
 
 class Run(NamedTuple):
@@ -34,7 +35,7 @@ def read(workdirs):
   """[Run] of workdirs, the smallest model first.
 
   Raises:
-    ValueError: a workdir that does not exist, holds nothing to report, or holds a file that is not JSON.
+    ValueError: a workdir that does not exist, holds nothing to report, or holds a damaged file.
   """
   paths = [Path(workdir).resolve() for workdir in workdirs]
   if len(set(paths)) < len(paths):
@@ -48,17 +49,17 @@ def read(workdirs):
 def _read(folder, name):
   if not folder.is_dir():
     raise InputError(f'workdir {folder} does not exist')
-  config, results, overlap = (_json(folder / f'{what}.json', {}) for what in ('config', 'results', 'overlap'))
-  if not isinstance(config, dict) or 'config' not in config:
+  config, results, overlap = (_record(folder / f'{what}.json') for what in ('config', 'results', 'overlap'))
+  if not isinstance(config.get('config'), dict):
     raise InputError(f'{folder} is no workdir: it has no config.json of a run')
   fields = config['config']
   results = results if fields['job'] == 'evaluate' else {}  # those of fine-tuning have a table of their own
-  records = telemetry.read_metrics(folder / 'metrics.jsonl')
-  if not records and fields['init_from']:
-    records = telemetry.read_metrics(Path(fields['init_from']).expanduser() / 'metrics.jsonl')
+  metrics = telemetry.read_metrics(folder / 'metrics.jsonl')
+  if not metrics and fields['init_from']:
+    metrics = telemetry.read_metrics(Path(fields['init_from']).expanduser() / 'metrics.jsonl')
   model = {**fields['model'], **results.get('model', {})}
   model['parameters'] = model.get('parameters') or _parameters(fields['model'])
-  return Run(name, folder, config, model, records, results, overlap, _json(folder / 'samples.json', []))
+  return Run(name, folder, config, model, metrics, results, overlap, _samples(folder / 'samples.json'))
 
 
 def _parameters(fields):
@@ -68,11 +69,23 @@ def _parameters(fields):
   return n_params(SimpleNamespace(**fields))
 
 
-def _json(path, absent):
+def _record(path):
+  return records.read(path) if path.exists() else {}
+
+
+def _samples(path):
+  """The rows of samples.json; InputError if it is damaged."""
   try:
-    return json.loads(path.read_text()) if path.exists() else absent
+    rows = records.parsed(path.read_bytes()) if path.exists() else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+      raise ValueError('it is not a list of objects')
+    rows = [records.unsealed(row) for row in rows]
+    if any(not row.keys() >= SAMPLE for row in rows):
+      raise ValueError(f'a sample lacks one of {", ".join(sorted(SAMPLE))}')
+    return rows
   except ValueError as error:
-    raise InputError(f'{path} is not JSON ({error})') from None
+    raise InputError(f'{path} is damaged, or not JSON of gptjax ({error}): write it again, or remove '
+                     'it') from None
 
 
 def curve(run, metric):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gptjax import atomic, generate
+from gptjax import atomic, generate, records
 from gptjax.errors import InputError
 
 
@@ -17,7 +17,7 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   if not path.exists():
     raise InputError(f'{workdir} is no workdir: it has no config.json')
   trained = (Path(workdir) / 'checkpoints').is_dir()
-  source = workdir if trained else json.loads(path.read_text())['config']['init_from']
+  source = workdir if trained else records.read(path)['config']['init_from']
   keep(workdir, {prompt: generate.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
                                          max_tokens=max_tokens, top_k=generate.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)
@@ -27,4 +27,4 @@ def keep(workdir, texts, seed):
   """Writes samples.json of {prompt: [text]}, which the report reads."""
   rows = [{'prompt': prompt, 'text': text, 'top_k': generate.PAPER_TOP_K, 'seed': seed}
           for prompt, written in texts.items() for text in written]
-  atomic.write(Path(workdir) / 'samples.json', json.dumps(rows, indent=1) + '\n')
+  atomic.write(Path(workdir) / 'samples.json', json.dumps(list(map(records.sealed, rows)), indent=1) + '\n')

@@ -144,7 +144,7 @@ def test_all_sources_in_one_corpus_and_any_number_of_workers(tmp_path):
 @pytest.mark.parametrize('out', ['file', 'file/below', '/proc/below'])
 def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
   (tmp_path / 'file').touch()
-  with pytest.raises(ValueError, match=r'cannot be written to \([^\n]*$'):
+  with pytest.raises(ValueError, match=r'is not writable \([^\n]*$'):
     run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / out)
 
 
