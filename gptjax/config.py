@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 import gptjax
-from gptjax import atomic, attention, compiler, defaults, kernels, model, optimizer
+from gptjax import atomic, attention, compiler, defaults, extension, kernels, model, optimizer
 from gptjax.errors import InputError
 
 JOBS = ('pretrain', 'finetune', 'evaluate')
@@ -189,29 +189,36 @@ def facts(config):
     **{f'config.{field}': value for field, value in flat(config).items()}}
 
 
-def claim(config, workdir, corpus_digest):
-  """Writes `config.json`, or checks that the workdir holds a run of the same config.
+def claim(config, workdir, corpus_digest, n_steps=None):
+  """Writes `config.json`, or checks that the workdir holds this run, or one that it extends.
+
+  Args:
+    config: resolved.
+    workdir: of the run.
+    corpus_digest: of what it trains on.
+    n_steps: as for `extension.check`.
 
   Raises:
     ValueError: the workdir holds another run's config, or cannot be written to.
   """
   path = Path(workdir) / 'config.json'
   if path.exists():
-    _same_run(path, config, corpus_digest)
+    _same_run(path, config, corpus_digest, n_steps)
   else:
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
            'devices': [jax.devices()[0].device_kind, jax.device_count()], 'command': sys.orig_argv}
     atomic.write(path, json.dumps(run, indent=1, sort_keys=True))
 
 
-def _same_run(path, config, corpus_digest):
+def _same_run(path, config, corpus_digest, n_steps):
   try:
     stored = json.loads(path.read_text())
     before, digest = flat(stored['config']), stored['corpus_digest']
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
   now = flat(config)
-  for field in sorted(before.keys() | now.keys()):
+  grown = extension.check(before, now, config, path.parent, n_steps)
+  for field in sorted((before.keys() | now.keys()) - grown.keys()):
     same = before.get(field) == now.get(field)
     other_weights = field == 'init_from' and config.job == 'finetune'
     if not same and (other_weights or not field.startswith(MAY_CHANGE)):
@@ -221,6 +228,8 @@ def _same_run(path, config, corpus_digest):
   if digest != corpus_digest:
     raise InputError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
                      f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
+  if grown:
+    extension.record(path, grown, versions())
 
 
 def make_workdir(workdir):

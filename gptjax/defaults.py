@@ -87,6 +87,7 @@ def fields():
       name='adamw',              # adamw | muon (matrices of blocks; the rest by adamw) | openai_adam
       learning_rate=6e-4,        # peak
       schedule='cosine',         # cosine | linear | constant | wsd (warm-up, stable, decay) | warmup_linear
+      schedule_steps=0,          # length of the schedule; later steps keep its last rate; 0: the whole run
       warmup_steps=2000,         # linear from 0
       warmup_fraction=0.002,     # warmup_linear (GPT-1's): share of all steps, in place of warmup_steps
       final_fraction=0.1,        # of the peak, which the rate falls to at the end

@@ -1,6 +1,7 @@
 """The pretraining job: all that happens around the step, and nothing that the step computes."""
 
 import contextlib
+import copy
 import functools
 import math
 import os
@@ -76,7 +77,7 @@ def run_owned(config, workdir, mesh):
   with jax.set_mesh(mesh):
     source = weights.first(config, workdir, first_corpus.tokenizer['digest'])
     export = weights.exporter(config, workdir, tokenizer)
-  lay_out(config, workdir, mixture.digest, tokenizer)
+  lay_out(config, workdir, mixture, tokenizer)
   with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
     run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, dog)
     return _pretrain(run, source, export)
@@ -100,15 +101,19 @@ def prepare_corpus(config, workdir):
           clean='', workers=1, tfds_dir=data.tfds_dir, on_error='stop')
 
 
-def lay_out(config, workdir, digest, tokenizer):
+def lay_out(config, workdir, mixture, tokenizer):
   """What process 0 writes into the workdir before the run: config.json and the tokenizer.
 
   Raises:
     ValueError: as `config.claim`; or the processes do not see the same folder.
   """
+  def length(steps, epochs):
+    other = copy.deepcopy(config)
+    other.train.update(dict(steps=steps, epochs=epochs))
+    return n_steps(other, mixture)
   def lay():
     configs.make_workdir(workdir)
-    configs.claim(config, workdir, digest)
+    configs.claim(config, workdir, mixture.digest, length)
     weights.keep_tokenizer(tokenizer, workdir)
     return (Path(workdir) / 'config.json').read_text()
   written, path = hosts.told(lay), Path(workdir) / 'config.json'
@@ -138,7 +143,7 @@ def attempt(run, source, export, tell):
   tell.begin(start)
   saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
-                       'rewinds': len(run.rewinds)}, export)
+                       **rewind.facts(run.rewinds)}, export)
   try:
     report.greet(run, tell, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
@@ -151,6 +156,7 @@ def attempt(run, source, export, tell):
       report.farewell(run, tell, state)
     else:
       tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+    tell.write(int(state.step), tell.goodput(0.0))  # or the next start would not count the time since
     return DONE if finished else STOPPED
   except Exception as error:
     if not isinstance(error, rewind.Spike):
