@@ -12,7 +12,18 @@ from pathlib import Path
 import jax
 
 import gptjax
-from gptjax import atomic, attention, compiler, defaults, domains, kernels, model, paths, resumed
+from gptjax import (
+  atomic,
+  attention,
+  compiler,
+  defaults,
+  domains,
+  extension,
+  kernels,
+  model,
+  paths,
+  resumed,
+)
 from gptjax.errors import InputError
 from gptjax.resumed import flat
 
@@ -187,15 +198,21 @@ def facts(config):
     **{f'config.{field}': value for field, value in flat(config).items() if field not in OWN_PATHS}}
 
 
-def claim(config, workdir, corpus_digest):
-  """Writes `config.json`, or checks that the workdir holds a run of the same config; prints the workdir.
+def claim(config, workdir, corpus_digest, n_steps=None):
+  """Writes `config.json`, or checks that the workdir holds this run or one that it extends; prints the path.
+
+  Args:
+    config: resolved.
+    workdir: of the run.
+    corpus_digest: of what it trains on.
+    n_steps: as for `extension.check`.
 
   Raises:
     ValueError: the workdir holds another run's config, or cannot be written to.
   """
   path = Path(workdir) / 'config.json'
   if path.exists():
-    _same_run(path, config, corpus_digest)
+    _same_run(path, config, corpus_digest, n_steps)
   else:
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
            'devices': [jax.devices()[0].device_kind, jax.device_count()], 'command': sys.orig_argv}
@@ -203,10 +220,11 @@ def claim(config, workdir, corpus_digest):
   print(f'workdir {workdir}', file=sys.stderr)
 
 
-def _same_run(path, config, corpus_digest):
+def _same_run(path, config, corpus_digest, n_steps):
   before, digest = resumed.read(path)
   now = flat(config)
-  for field in sorted(before.keys() | now.keys()):
+  grown = extension.check(before, now, config, path.parent, n_steps)
+  for field in sorted((before.keys() | now.keys()) - grown.keys()):
     stored = before.get(field)
     if field in PATHS and stored:  # older versions kept them as they were written
       stored = paths.local(stored)
@@ -219,6 +237,8 @@ def _same_run(path, config, corpus_digest):
   if digest != corpus_digest:
     raise InputError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
                      f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
+  if grown:
+    extension.record(path, grown, versions())
 
 
 def check_cache(folder):

@@ -123,6 +123,8 @@ FIELDS = dict(
     learning_rate=Field(6e-4, RATE, 'peak; 0 freezes the weights'),
     schedule=Field('cosine', one_of('cosine', 'linear', 'constant', 'wsd', 'warmup_linear'),
                    'wsd: warm-up, stable, decay'),
+    schedule_steps=Field(0, integer(0),
+                         'length of the schedule; later steps keep its last rate; 0: the whole run'),
     warmup_steps=Field(2000, integer(0), 'linear from 0'),
     warmup_fraction=Field(0.002, RATE,
                           "warmup_linear (GPT-1's): share of all steps, in place of warmup_steps"),

@@ -20,13 +20,14 @@ def learning_rate(config, steps, step):
 
   Args:
     config: `config.optimizer`.
-    steps: updates in the whole run.
+    steps: updates in the whole run; the schedule is as long, unless `config.schedule_steps` says otherwise.
     step: int32[] or int.
 
   Returns:
     float32[].
   """
-  step = jnp.asarray(step, jnp.float32)
+  steps = config.schedule_steps or steps
+  step = jnp.minimum(jnp.asarray(step, jnp.float32), steps)  # after the schedule: its last rate
   if config.schedule == 'warmup_linear':  # OpenAI's name and form: the fall begins with the first step
     x, warmup = step / steps, config.warmup_fraction
     return config.learning_rate * jnp.where(x <= warmup, x / max(warmup, 1e-9), 1) * (steps - step) / steps

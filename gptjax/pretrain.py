@@ -1,6 +1,7 @@
 """The pretraining job: all that happens around the step, and nothing that the step computes."""
 
 import contextlib
+import copy
 import functools
 import math
 import os
@@ -12,7 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gptjax import compiler, hosts, memory, report, resumed, rewind, sharding, shutdown, telemetry
+from gptjax import (
+  compiler,
+  hosts,
+  memory,
+  ownership,
+  report,
+  resumed,
+  rewind,
+  sharding,
+  shutdown,
+  telemetry,
+)
 from gptjax import config as configs
 from gptjax.checkpoint import Checkpoints, restore
 from gptjax.data import corpus as corpora
@@ -69,6 +81,16 @@ def pretrain(config, workdir, given=()):
   sharding.check(config, mesh)
   memory.check(config, mesh)
   mixtures.check_there(config.data)
+  with ownership.of_run(workdir):
+    return run_owned(config, workdir, mesh, source)
+
+
+def run_owned(config, workdir, mesh, source):
+  """The run, once no other process writes to its workdir; arguments and result as for `pretrain`.
+
+  Args:
+    source: of the first weights, or None.
+  """
   hosts.told(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)
@@ -78,7 +100,7 @@ def pretrain(config, workdir, given=()):
   weights.check_tokenizer(config, source, first_corpus.tokenizer['digest'])
   with jax.set_mesh(mesh):
     export = weights.exporter(config, workdir, tokenizer)
-  lay_out(config, workdir, mixture.digest, tokenizer)
+  lay_out(config, workdir, mixture, tokenizer)
   with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
     run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, dog)
     return _pretrain(run, source, export)
@@ -116,15 +138,19 @@ def prepare_corpus(config, workdir, tokenizer=None):
   shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
 
 
-def lay_out(config, workdir, digest, tokenizer):
+def lay_out(config, workdir, mixture, tokenizer):
   """What process 0 writes into the workdir before the run: config.json and the tokenizer.
 
   Raises:
     ValueError: as `config.claim`; or the processes do not see the same folder.
   """
+  def length(steps, epochs):
+    other = copy.deepcopy(config)
+    other.train.update(dict(steps=steps, epochs=epochs))
+    return n_steps(other, mixture)
   def lay():
     configs.make_workdir(workdir)
-    configs.claim(config, workdir, digest)
+    configs.claim(config, workdir, mixture.digest, length)
     weights.keep_tokenizer(tokenizer, workdir)
     return (Path(workdir) / 'config.json').read_text()
   written, path = hosts.told(lay), Path(workdir) / 'config.json'
@@ -155,7 +181,7 @@ def attempt(run, source, export, tell):
   tell.begin(start)
   saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
-                       'rewinds': len(run.rewinds)}, export)
+                       **rewind.facts(run.rewinds)}, export)
   try:
     report.greet(run, tell, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
@@ -170,6 +196,7 @@ def attempt(run, source, export, tell):
       report.farewell(run, tell, state)
     else:
       tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+    tell.write(int(state.step), tell.goodput(0.0))  # or the next start would not count the time since
     return DONE if finished else STOPPED
   except Exception as error:
     if not isinstance(error, rewind.Spike):

@@ -3,18 +3,21 @@
 As PaLM was trained (Chowdhery et al. 2022, section 5.1): the same batches do no harm elsewhere, so it is
 their meeting with the weights of that moment that is avoided. `WORKDIR/rewinds.json` lists, oldest first,
   {'step': of the spike, 'loss': there, 'usual_loss': before it, 'to': step gone back to,
-   'passed': number of batches passed over}
-and is all that a run needs to repeat itself when it is started again.
+   'passed': number of batches passed over, 'crc32': of the other fields}
+and is all that a run needs to repeat itself when it is started again. It decides which batches are read, so
+each checkpoint's manifest has a copy, by which a damaged or lost file is replaced.
 """
 
 import json
+import math
 import shutil
 from pathlib import Path
 
-from gptjax import atomic, checkpoint
+from gptjax import atomic, checkpoint, records
 from gptjax.errors import InputError
 
 FILE = 'rewinds.json'
+FIELDS = {'step', 'loss', 'usual_loss', 'to', 'passed'}
 TRIES = 3  # going back to one checkpoint so often has not helped
 
 
@@ -50,10 +53,55 @@ def standing(rewinds):
   return found
 
 
-def read(workdir):
-  """The rewinds of a run, oldest first; [] if there are none."""
+def read(workdir, say=records.say):
+  """The rewinds of a run, oldest first; [] if there are none.
+
+  Args:
+    workdir: of the run.
+    say: called with a line if the file is damaged or lost, and the newest checkpoint's copy is used.
+  """
+  path, folder = Path(workdir) / FILE, Path(workdir) / 'checkpoints'
+  manifests = (checkpoint.read_manifest(folder / str(step)) for step in reversed(checkpoint.steps(folder)))
+  newest = next(filter(None, manifests), {'step': 0, 'facts': {}})
+  count = newest['facts'].get('rewinds', 0)
+  try:
+    found = _checked(path.read_bytes()) if path.exists() else []
+    if len(found) >= count:
+      return found
+    why = f'holds {len(found)} rewinds, {count} had happened at checkpoint {newest["step"]}'
+  except ValueError as error:
+    why = f'is damaged ({error})'
+  if count and 'rewind_history' not in newest['facts']:  # of version 0.1.0 or earlier
+    say(f'{path} {why}, and checkpoint {newest["step"]} has no copy of it: the run goes on without, and '
+        'reads other batches from here on than it would have')
+    return []
+  say(f'{path} {why}: the run goes on with the {count} rewinds that checkpoint {newest["step"]} records')
+  return newest['facts'].get('rewind_history', [])
+
+
+def facts(rewinds):
+  """What a checkpoint's manifest says of the rewinds before it."""
+  return {'rewinds': len(rewinds), 'rewind_history': rewinds}
+
+
+def _checked(content):
+  """The rewinds of a file; ValueError if it is damaged."""
+  found = records.parsed(content)
+  if not isinstance(found, list) or not all(isinstance(rewind, dict) for rewind in found):
+    raise ValueError('it is not a list of objects')
+  found = [records.unsealed(rewind) for rewind in found]
+  for rewind in found:
+    counts = [rewind.get(name) for name in ('step', 'to', 'passed')]
+    if rewind.keys() != FIELDS or any(type(count) is not int or count < 0 for count in counts):
+      raise ValueError('an entry is not a rewind')
+  return found
+
+
+def _write(workdir, rewinds):
+  content = json.dumps([records.sealed(rewind) for rewind in rewinds], indent=1) + '\n'
   path = Path(workdir) / FILE
-  return json.loads(path.read_text()) if path.exists() else []
+  if content.encode() != (path.read_bytes() if path.exists() else b'[]\n'):
+    atomic.write(path, content)
 
 
 def record(config, workdir, spike):
@@ -69,9 +117,11 @@ def record(config, workdir, spike):
                      'rewind.skip_batches or .steps_back, or lower config.optimizer.learning_rate')
   earlier = [rewind for rewind in standing(rewinds) if rewind['to'] <= to]
   last_read, first_again = batch_number(rewinds, spike.step - 1), batch_number(earlier, to)
-  rewinds.append({'step': spike.step, 'loss': spike.loss, 'usual_loss': spike.usual_loss, 'to': to,
+  losses = {name: value if math.isfinite(value) else None
+            for name, value in (('loss', spike.loss), ('usual_loss', spike.usual_loss))}
+  rewinds.append({'step': spike.step, **losses, 'to': to,
                   'passed': max(back.skip_batches, last_read + 1 - first_again)})
-  atomic.write(Path(workdir) / FILE, json.dumps(rewinds, indent=1) + '\n')
+  _write(workdir, rewinds)
 
 
 def _checkpoint(folder, step, steps_back):
@@ -86,8 +136,10 @@ def settle(workdir):
   """Removes the checkpoints that a run has gone back from; its rewinds, oldest first.
 
   A checkpoint knows how many rewinds there had been when it was saved: this also ends what a kill cut short.
+  A damaged `rewinds.json` is repaired.
   """
   folder, rewinds = Path(workdir) / 'checkpoints', read(workdir)
+  _write(workdir, rewinds)
   for step in checkpoint.steps(folder):
     manifest = checkpoint.read_manifest(folder / str(step))
     since = rewinds[manifest['facts']['rewinds']:] if manifest else []

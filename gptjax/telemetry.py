@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import atomic, hosts
+from gptjax import atomic, hosts, records
 from gptjax.data import pipeline
 from gptjax.model import n_params
 
@@ -61,7 +61,7 @@ class Telemetry:
     self.active = jax.process_index() == 0
     self.records = read_metrics(self.path) if self.active else []
     # All time counts, that of steps which will be done again too; of steps, those that stand.
-    self.seconds_before = max((record.get('time/run', 0.0) for record in self.records), default=0.0)
+    self.seconds_before = max((record.get('time/run') or 0.0 for record in self.records), default=0.0)
     self.step_seconds = 0.0
     self.file = None
     self.tensorboard = Path(workdir) / 'tensorboard' if self.active and tensorboard else None
@@ -72,14 +72,18 @@ class Telemetry:
 
   def begin(self, start):
     """Goes on after step `start`: drops the later records of an earlier life, or of before going back."""
-    self.records = [record for record in self.records if record['step'] <= start]
-    self.step_seconds = max((record.get('time/steps', 0.0) for record in self.records), default=0.0)
+    self.records, dropped = ([record for record in self.records if (record['step'] <= start) == kept]
+                             for kept in (True, False))
+    spent = lambda found: max((record.get('time/run') or 0.0 for record in found), default=0.0)
+    if spent(dropped) > spent(self.records):  # or the time would be forgotten if this life ends here
+      self.records.append({'step': start, 'time/run': spent(dropped)})
+    self.step_seconds = max((record.get('time/steps') or 0.0 for record in self.records), default=0.0)
     of_start = hosts.told(lambda: [record for record in self.records if record['step'] == start])
     self.records = self.records or of_start  # what has been measured decides what is to be measured
     if self.active:
       if self.file:
         self.file.close()
-      atomic.write(self.path, ''.join(json.dumps(record) + '\n' for record in self.records))
+      atomic.write(self.path, ''.join(map(_line, self.records)))
       self.file = open(self.path, 'a', buffering=1)
     self.bar.initial = self.bar.n = start
 
@@ -105,7 +109,7 @@ class Telemetry:
                                for name, value in metrics.items()}}
     self.records.append(record)
     if self.active:
-      self.file.write(json.dumps(record) + '\n')
+      self.file.write(_line(record))
       if self.tensorboard:
         self.writer = self.writer or _tensorboard(self.tensorboard)
         self.writer.write_scalars(step, metrics)
@@ -135,12 +139,43 @@ def _tensorboard(folder):
   return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))
 
 
-def read_metrics(path):
-  """The records of a metrics.jsonl; a last line cut short by a kill is left out."""
-  if not Path(path).exists():
-    return []
-  lines = Path(path).read_text().split('\n')
-  return [json.loads(line) for line in lines[:-1] if line]
+def _line(record):
+  return json.dumps(records.sealed(record)) + '\n'
+
+
+def read_metrics(path, say=records.say):
+  """The records of a metrics.jsonl: [{'step': int, 'KIND/NAME': number or None, ...}].
+
+  Lines that are damaged, or cut short by a kill, are left out and reported. A line without a checksum is from
+  version 0.1.0 or earlier; once there is a line with one, all that follow have one.
+
+  Args:
+    path: of the file; it need not exist.
+    say: called with the report.
+  """
+  checked = []
+  def read(line):
+    record = records.parsed(line)
+    if not isinstance(record, dict):
+      raise ValueError('it is not an object')
+    if checked and records.CHECKSUM not in record:
+      raise ValueError('it has no checksum')
+    body = records.unsealed(record)
+    _check_record(body)
+    checked.extend([True] * (body != record))
+    return body
+  return records.lines(path, read, say)
+
+
+def _check_record(record):
+  """ValueError unless it is a step and numbers whose names are KIND/NAME."""
+  step = record.get('step')
+  if type(step) is not int or not 0 <= step < 1 << 53:
+    raise ValueError('it has no step')
+  for name, value in record.items():
+    number = (type(value) is int and abs(value) < 1 << 53) or (type(value) is float and math.isfinite(value))
+    if name != 'step' and not ('/' in name and (number or value is None)):
+      raise ValueError(f'{name} is not a metric')
 
 
 class Profile:

@@ -112,7 +112,7 @@ def test_checkpoints_that_were_gone_back_from_do_not_count(undisturbed, poisoned
   later = went[0]['to'] + 5
   assert train(poisoned, tmp_path, *FAST, f'--config.train.steps={later}').returncode == 0
   (tmp_path / 'rewinds.json').write_text(json.dumps(went))
-  assert rewind.settle(tmp_path) == went
+  assert rewind.settle(tmp_path) == [{name: one[name] for name in rewind.FIELDS} for one in went]
   assert later not in checkpoint.steps(tmp_path / 'checkpoints')
   assert went[0]['to'] in checkpoint.steps(tmp_path / 'checkpoints')
 

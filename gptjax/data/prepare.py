@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic, paths
+from gptjax import atomic, ownership, paths
 from gptjax.data import (
   blocks,
   command,
@@ -46,6 +46,7 @@ from gptjax.flag_types import integer, real
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, without=[1]), integer(1, MOST_WORKERS), integer(1, 2**40)
 TRAIN_BPE = 'train-bpe:'
+OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
 
 
@@ -109,7 +110,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, given or tokenizer, Path(out), validation_fraction, workers, shard_tokens,
             settings, commit_seconds, progress)
-  with shards.locked(job.out):
+  with ownership.owned(job.out):
     return _finished(job) or _run(job)
 
 
@@ -140,7 +141,7 @@ def _run(job):
   state = shards.load_state(job.out)
   if state is None:
     strange = [path.name for path in job.out.iterdir()
-               if path.name != shards.LOCK and path.suffix != '.new']
+               if path.name not in (ownership.FILE, OLD_LOCK) and path.suffix != '.new']
     if strange:
       raise InputError(f'{job.out} is not empty (it holds {min(strange)}): give a new folder as '
                        '--out')

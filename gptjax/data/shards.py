@@ -4,56 +4,31 @@ What a process has written after its last commit is forgotten: the next one cuts
 length that was committed and goes on from the position that was committed with it.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 from pathlib import Path
 
-from gptjax import atomic
+from gptjax import atomic, records
 from gptjax.errors import InputError
 
 PART = '.part'      # added to a file's name until it is complete
 CHUNK = 1 << 22     # bytes hashed at a time
 STATE = 'progress.json'
-LOCK = '.lock'
-
-
-@contextlib.contextmanager
-def locked(folder):
-  """Makes the folder and keeps other processes from writing into it.
-
-  Raises:
-    ValueError: another process is at it, or it cannot be written to.
-  """
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / LOCK, 'w')
-  except OSError as error:
-    raise InputError(f'{folder} cannot be written to ({error.strerror}): give another folder') from None
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(f'{folder} is being written by another process: wait for it, or give '
-                       'another folder') from None
-    yield
-  # Left behind on purpose: to remove it would let two processes lock two files of this name.
 
 
 def load_state(folder):
   """What was last committed to the folder, a dict; None if nothing was."""
   path = folder / STATE
   try:
-    return json.loads(path.read_text()) if path.exists() else None
-  except ValueError as error:
-    raise InputError(f'{path} is not JSON ({error}): remove {folder} and begin again') from None
+    return records.read(path) if path.exists() else None
+  except InputError:
+    raise InputError(f'{path} is damaged: remove {folder} and begin again') from None
 
 
 def save_state(folder, state):
   """Commits the state (JSON): call it after the files that it speaks of are on disk."""
-  atomic.write(folder / STATE, json.dumps(state, sort_keys=True))
+  atomic.write(folder / STATE, json.dumps(records.sealed(state), sort_keys=True))
 
 
 class Appended:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax import ownership
 from gptjax.data import blocks, shards, sources, tokenizers, workers
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -91,7 +92,7 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
   if not target.exists():
     reading = blocks.Reading(units, separator, tfds_dir, on_error == 'stop', None)
     job = Job(reading, settings, rate, capacity, work, workers, progress)
-    with shards.locked(work):
+    with ownership.owned(work):
       if not target.exists():  # by now
         _build(job, target)
   shutil.rmtree(work, ignore_errors=True)  # also what a process left that was killed when it was done

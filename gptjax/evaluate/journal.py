@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gptjax import atomic
-from gptjax.errors import InputError
+from gptjax import atomic, records
 
 
 class Part(NamedTuple):
@@ -20,31 +19,28 @@ class Part(NamedTuple):
   keep: Any
 
 
-def forgetful(name, digest):
+def forgetful(name, digests):
   """A Part that keeps nothing."""
-  del name, digest
+  del name, digests
   return Part({}, lambda number, answer: None)
 
 
 class Journal:
-  """The file of one task; each line is [part, digest, number, answer].
+  """The file of one task; each line is [part, digest of the question, answer, CRC-32 of these].
+
+  It stays when the task is done: with a larger `eval.limit` only the further questions are asked.
 
   Args:
     path: of the file; its folder is made. Only process 0 writes, all read it when it is opened.
+    say: called with a line about damaged answers, which are left out.
   """
 
-  def __init__(self, path):
-    self._path, self._found, good = Path(path), {}, []
-    text = self._path.read_text() if self._path.exists() else ''
-    for line in text.split('\n')[:-1]:  # a last one without its end was cut short by a kill
-      try:
-        part, digest, number, answer = json.loads(line)
-      except (ValueError, TypeError):
-        raise InputError(f'{path} is damaged at {line[:60]!r}: remove it to begin the task again') from None
-      self._found.setdefault((part, digest), {})[number] = answer
-      good.append(line)
+  def __init__(self, path, say=records.say):
+    self._path, self._found = Path(path), {}
+    self._good = records.lines(self._path, _read, say)
+    for part, digest, answer in self._good:
+      self._found.setdefault(part, {})[digest] = answer
     self._file = None
-    self._good = good
 
   @property
   def size(self):
@@ -55,22 +51,29 @@ class Journal:
     """Begins to write, once all processes have read."""
     if jax.process_index() == 0:
       self._path.parent.mkdir(parents=True, exist_ok=True)
-      atomic.write(self._path, ''.join(line + '\n' for line in self._good))
+      atomic.write(self._path, ''.join(map(_line, self._good)))
       self._file = open(self._path, 'a', buffering=1)
     self._good = []
 
-  def part(self, name, digest):
-    """The Part of this name; only answers to the same questions, by their digest, are known."""
+  def part(self, name, digests):
+    """The Part of this name for questions with these digests."""
+    known = self._found.get(name, {})
     def keep(number, answer):
       if self._file:
-        self._file.write(json.dumps([name, digest, number, answer]) + '\n')
-    return Part(self._found.get((name, digest), {}), keep)
+        self._file.write(_line([name, digests[number], answer]))
+    return Part({number: known[digest] for number, digest in enumerate(digests) if digest in known}, keep)
 
   def close(self):
     if self._file:
       self._file.close()
 
-  def discard(self):
-    """Removes the file: the task is done, its results are elsewhere."""
-    if jax.process_index() == 0:
-      self._path.unlink(missing_ok=True)
+
+def _line(entry):
+  return json.dumps([*entry, records.checksum(list(entry))]) + '\n'
+
+
+def _read(line):
+  entry = records.parsed(line)
+  if not isinstance(entry, list) or len(entry) != 4 or records.checksum(entry[:3]) != entry[3]:
+    raise ValueError('it is not an answer with its checksum')
+  return entry[:3]

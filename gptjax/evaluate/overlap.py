@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic, paths
+from gptjax import atomic, paths, records
 from gptjax import config as configs
 from gptjax.data import blocks, command, sources, tokenizers
 from gptjax.errors import InputError
@@ -191,7 +191,7 @@ def _write(workdir, report, tests):
     numbers = zip(*(column.tolist() for column in columns.values()), strict=True)
     rows = (dict(zip(columns, row, strict=True)) for row in numbers)
     atomic.write(workdir / 'overlap' / f'{name}.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
-  atomic.write(workdir / 'overlap.json', json.dumps(report, indent=1) + '\n')
+  atomic.write(workdir / 'overlap.json', records.text(report))
 
 
 def main(arguments):

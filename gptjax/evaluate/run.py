@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, hosts, memory, report, resumed, sharding, shutdown
+from gptjax import atomic, hosts, memory, ownership, records, report, resumed, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import sources, suite, table
@@ -25,6 +25,7 @@ from gptjax.train import graph
 from gptjax.watchdog import Watchdog
 
 DONE = 0  # exit code
+PARTS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of results.json, by task
 
 
 def evaluate(config, workdir, given=()):
@@ -33,7 +34,8 @@ def evaluate(config, workdir, given=()):
   Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
   the name of a task, `results.json` has in `tasks` its metrics, in `not_run` why there are none, in `grids`
   the cells of `subject.Found`, in `rows` its table, in `protocols` how it was measured and in `seconds` how
-  long that took; `model`, `weights` (a digest), `limit`, `versions` and `devices` say of what.
+  long that took, in `limits` of how many examples (0: all); `model`, `weights` (a digest), `versions` and
+  `devices` say of what. `answers/TASK.jsonl` keeps what has been asked (see `journal`).
 
   Args:
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
@@ -66,7 +68,8 @@ def evaluate(config, workdir, given=()):
   # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
   shutdown.at_once('stopped, and all answers so far are kept: the same command continues there')
-  with jax.set_mesh(mesh), precision, contextlib.closing(Watchdog(config.watchdog)) as dog:
+  with (ownership.of_run(workdir), jax.set_mesh(mesh), precision,
+        contextlib.closing(Watchdog(config.watchdog)) as dog):
     params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, fingerprint(params))
     made = subject(nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size,
@@ -85,7 +88,7 @@ def evaluate(config, workdir, given=()):
 
 def run_task(task, config, made, results):
   """Runs a task and keeps what it found, unless that is on record or its data is not there."""
-  if task.name in results.found['tasks']:
+  if results.has(task):
     return
   try:
     examples = task.read(data_of(config))
@@ -94,7 +97,7 @@ def run_task(task, config, made, results):
     return
   hosts.compare({f'digest of the examples of {task.name}':
                  hashlib.sha256(json.dumps(examples).encode()).hexdigest()})
-  journal = Journal(results.folder / 'partial' / f'{task.name}.jsonl')
+  journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.say)
   hosts.compare({f'answers in the journal of {task.name}': journal.size})
   journal.open()
   if journal.size:
@@ -108,7 +111,6 @@ def run_task(task, config, made, results):
     results.add(task, found, time.monotonic() - began)
   finally:
     journal.close()
-  journal.discard()
 
 
 def data_of(config):
@@ -131,23 +133,23 @@ class Results:
     def lay():
       configs.make_workdir(workdir)
       configs.claim(config, workdir, '')
-      return self._path.read_text() if self._path.exists() else ''
+      return records.read_or_discard(self._path, self.say, ('weights', 'limit', *PARTS))
     earlier = hosts.told(lay)
-    fresh = {'tasks': {}, 'not_run': {}, 'grids': {}, 'rows': {}, 'protocols': {}, 'seconds': {}}
-    try:
-      self.found = json.loads(earlier) if earlier else fresh
-    except ValueError as error:
-      raise InputError(f'{self._path} is not JSON ({error}): remove it to evaluate again') from None
-    if not isinstance(self.found, dict) or fresh.keys() - self.found.keys():
-      raise InputError(f'{self._path} is not that of an evaluation: restore it, or remove it')
-    if earlier and self.found.get('weights') != weights:
-      raise InputError(f'{self._path} holds results of other weights (digest '
-                       f'{str(self.found.get("weights"))[:12]}, not {weights[:12]}): use another workdir')
+    self.found = earlier or {part: {} for part in PARTS}
+    # In version 0.1.0 and earlier a workdir had one limit.
+    self.found.setdefault('limits', {task: self.found['limit'] for task in self.found['tasks']})
+    if earlier and self.found['weights'] != weights:
+      raise InputError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
+                       f'not {weights[:12]}): use another workdir')
     model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
     self.found |= {'weights': weights, 'model': model, 'limit': config.eval.limit,
                    'versions': configs.versions(),
                    'devices': [jax.devices()[0].device_kind, jax.device_count()]}
     self._write()
+
+  def has(self, task):
+    """Whether the workdir holds the result of a task, of as many examples as are asked for."""
+    return self.found['limits'].get(task.name) == self.found['limit']
 
   def add(self, task, found, seconds):
     """Keeps what a task has found, and says so."""
@@ -156,6 +158,7 @@ class Results:
       path.parent.mkdir(exist_ok=True)
       atomic.write(path, ''.join(json.dumps(example) + '\n' for example in found.examples))
     self.found['tasks'][task.name] = found.metrics
+    self.found['limits'][task.name] = self.found['limit']
     self.found['not_run'].pop(task.name, None)
     for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol)):
       if value:
@@ -177,7 +180,7 @@ class Results:
 
   def _write(self):
     if self._active:
-      atomic.write(self._path, json.dumps(self.found, indent=1))
+      atomic.write(self._path, records.text(self.found))
       atomic.write(self.folder / 'results.md', table.markdown(self.found))
 
 

@@ -25,7 +25,7 @@ class Subject(NamedTuple):
   grid: whether to run the protocols beside the paper's too.
   seed: of what a task draws.
   pulse: function to call after each batch; it raises Stopped where the run is to stop.
-  kept: function of (name of a part, digest of its questions) that gives a `journal.Part`.
+  kept: function of (name of a part, [digest of each question]) that gives a `journal.Part`.
   show: whether to draw progress bars.
   """
   model: Any
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
   grid: bool
   seed: int
   pulse: Callable[[], None]
-  kept: Callable[[str, str], Any]
+  kept: Callable[[str, list], Any]
   show: bool
 
 
@@ -108,7 +108,7 @@ def fitted(request, n_ctx):
 
 def scored(subject, name, requests, barred=None):
   """[Score of each Request]; those that the journal has under this name are not asked again."""
-  part = subject.kept(name, digest([np.append(ids, start) for ids, start in requests]))
+  part = subject.kept(name, [digest([np.append(ids, start)]) for ids, start in requests])
   done = {number: Score(*answer) for number, answer in part.done.items()}
   return scoring.scores(subject.model, requests, subject.batch_size, barred=barred, done=done, keep=part.keep,
                         pulse=subject.pulse, name=name, show=subject.show)

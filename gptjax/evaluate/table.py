@@ -21,8 +21,13 @@ def markdown(results):
 
 def _about(results, size):
   named = f', the shape of the released {size} (the paper\'s {paper.IN_PAPER[size]})' if size else ''
-  limit = results['limit']
-  cut = f' Only the first {limit} examples of each task: not to be compared with the paper.' if limit else ''
+  limits = {task: results.get('limits', {}).get(task, results['limit']) for task in results['tasks']}
+  cut = ''
+  if len({results['limit'], *limits.values()}) > 1:  # it was raised, and not every task has been run since
+    cut = ', '.join(f'{limit or "all"} of {task}' for task, limit in limits.items())
+    cut = f' Only the first examples of some tasks ({cut}): not to be compared with the paper.'
+  elif results['limit']:
+    cut = f' Only the first {results["limit"]} examples of each task: not to be compared with the paper.'
   return f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{cut}'
 
 

@@ -23,7 +23,8 @@ def written(subject, name, prompts, max_tokens, stop=('\n',), top_k=1):
     stop: strings before which a text ends.
     top_k: draw from so many of the likeliest tokens; 1: always the likeliest.
   """
-  part = subject.kept(name, digest(prompts))
+  drawn = lambda number: [[number]] if top_k > 1 else []  # each text is drawn with a key of its own
+  part = subject.kept(name, [digest([ids, *drawn(i)]) for i, ids in enumerate(prompts)])
   found = {number: tuple(answer) for number, answer in part.done.items()}
   left = sorted((i for i in range(len(prompts)) if i not in found), key=lambda i: -len(prompts[i]))
   n_vocab = min(subject.model.n_vocab, subject.tokenizer.n_vocab)

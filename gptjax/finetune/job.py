@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from gptjax import config as configs
-from gptjax import hosts, memory, resumed, sharding
+from gptjax import hosts, memory, ownership, resumed, sharding
 from gptjax.data import mixture as mixtures
 from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
@@ -51,6 +51,13 @@ def finetune(config, workdir, given=()):
   memory.check(config, mesh)
   if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
     mixtures.check_there(config.data)
+  with ownership.of_run(workdir):
+    return run_owned(config, workdir, mesh, source, tokenizer)
+
+
+def run_owned(config, workdir, mesh, source, tokenizer):
+  """All tasks and seeds, once no other process writes to the workdir; the exit code."""
+  if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
     hosts.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
   loaded = [datas.load(name, tasks.find(name), tokenizer, config) for name in config.finetune.tasks]
   hosts.compare({f'digest of task {data.name}': data.digest for data in loaded})

@@ -1,17 +1,17 @@
 """What fine-tuning gives: scores, results.json, a table beside the paper's figures, predictions."""
 
-import json
 import math
 import statistics
 from pathlib import Path
 
 import numpy as np
 
-from gptjax import atomic
+from gptjax import atomic, records
 from gptjax.finetune import data as datas
 from gptjax.finetune.metrics import METRICS
 from gptjax.finetune.transforms import TEXT
 
+FIELDS = 'seed', 'step', 'steps', 'cut', 'metrics'  # of result.json
 RESULT, RESULTS, TABLE, PREDICTIONS = 'result.json', 'results.json', 'results.md', 'predictions'
 
 
@@ -106,5 +106,5 @@ def table(found):
 
 def write(workdir, found):
   """Writes results.json and results.md."""
-  atomic.write(Path(workdir) / RESULTS, json.dumps(found, indent=1, sort_keys=True))
+  atomic.write(Path(workdir) / RESULTS, records.text(found))
   atomic.write(Path(workdir) / TABLE, table(found) + '\n')

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import functools
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gptjax import atomic, compiler, hosts, sharding, shutdown, telemetry
+from gptjax import atomic, compiler, hosts, records, sharding, shutdown, telemetry
 from gptjax import checkpoint as checkpoints
 from gptjax import config as configs
 from gptjax.data import pipeline
@@ -22,7 +21,6 @@ from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.transforms import TEXT
 from gptjax.pretrained.export import save_pretrained
-from gptjax.pretrained.files import read_json
 
 
 class Run(NamedTuple):
@@ -51,8 +49,8 @@ def fine_tuned(run, source):
     {'seed', 'step' of the best checkpoint, 'steps', 'cut', 'metrics'}; None if told to stop.
   """
   config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
-  done = hosts.told(lambda: read_json(path) if path.exists() else None)
-  if done and not config.finetune.predict:
+  done = hosts.told(lambda: records.read_or_discard(path, required=results.FIELDS))
+  if done and done['steps'] == run.steps and not config.finetune.predict:
     return done
   hosts.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
   begin = functools.partial(weights.first_state, config, run.data.task.kind, run.data.outputs)
@@ -188,16 +186,24 @@ def _metric(tell, step):
   return None if score is None else -score
 
 
-def history(tell):
-  """[[score, step], ...] of all evaluations so far, the same on all hosts."""
-  return hosts.told(lambda: [[record['eval/score'], record['step']] for record in tell.records
-                             if 'eval/score' in record])
+def history(run, tell):
+  """[[score, step], ...] of all evaluations so far, the same on all hosts.
+
+  Those that a damaged metrics.jsonl has lost are taken from the checkpoints that were kept.
+  """
+  def read():
+    found = {record['step']: record['eval/score'] for record in tell.records if 'eval/score' in record}
+    folder = run.folder / 'checkpoints'
+    kept = map(checkpoints.read_manifest, (folder / str(step) for step in checkpoints.steps(folder)))
+    lost = {one['step']: -one['metric'] for one in kept if one and one['metric'] is not None}
+    return sorted(([score, step] for step, score in {**lost, **found}.items()), key=lambda pair: pair[1])
+  return hosts.told(read)
 
 
 def over(run, tell):
   """Whether `finetune.patience` evaluations have brought nothing better."""
   patience = run.config.finetune.patience
-  found = [score for score, _ in history(tell)] if patience else []
+  found = [score for score, _ in history(run, tell)] if patience else []
   return len(found) > patience > 0 and max(found[-patience:]) <= max(found[:-patience])
 
 
@@ -230,20 +236,26 @@ def measure(run, state, splits):
 def conclude(run, state, shapes, tell):
   """The result of a run: the metrics of its best checkpoint, and its predictions; None if told to stop."""
   config, data = run.config, run.data
-  _, step = max(history(tell), key=lambda pair: (pair[0], -pair[1]))
-  found = hosts.told(lambda: next(record for record in reversed(tell.records)
-                                  if record['step'] == step and 'eval/score' in record))
-  result = {'seed': config.train.seed, 'step': step, 'steps': run.steps, 'cut': data.train.cut,
-            'metrics': {name.removeprefix('eval/'): value for name, value in found.items()
-                        if name.startswith('eval/') and name != 'eval/score'}}
+  _, step = max(history(run, tell), key=lambda pair: (pair[0], -pair[1]))
+  found = hosts.told(lambda: next((record for record in reversed(tell.records)
+                                   if record['step'] == step and 'eval/score' in record), None))
   exported = data.task.kind == TEXT and config.model.architecture == 'transformer' and not hosts.several()
   splits = dict(data.test)
   if config.finetune.train_examples:
     splits['train'] = batches.first(data.train, config.finetune.train_examples)
-  if splits or exported:
+  if splits or exported or not found:
     path = run.folder / 'checkpoints' / str(step)
     if step != int(state.step):
       state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
+  if not found:  # its line in metrics.jsonl was damaged
+    outputs = measure(run, state, data.validation)
+    if outputs is None:
+      return None
+    found = {f'eval/{name}': value for name, value in results.scores(data, outputs, data.validation).items()}
+  result = {'seed': config.train.seed, 'step': step, 'steps': run.steps, 'cut': data.train.cut,
+            'metrics': {name.removeprefix('eval/'): value for name, value in found.items()
+                        if name.startswith('eval/') and name != 'eval/score'}}
+  if splits or exported:
     outputs = measure(run, state, splits)
     if outputs is None:
       return None
@@ -254,6 +266,6 @@ def conclude(run, state, shapes, tell):
   if exported:
     save_pretrained(weights.language_model(state, config), run.tokenizer, run.folder / 'export')
     tell.say(f'export        {run.folder / "export"}')
-  hosts.told(lambda: atomic.write(run.folder / results.RESULT, json.dumps(result, indent=1)))
+  hosts.told(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
   tell.say(f'best at step {step}: {_shown(result["metrics"])}')
   return result

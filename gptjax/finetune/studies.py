@@ -1,18 +1,16 @@
 """The paper's studies of fine-tuning, Table 5 and Figure 2: each is several runs of the job."""
 
 import copy
-import json
 import sys
 from pathlib import Path
 
 import jax
 
-from gptjax import atomic
+from gptjax import atomic, ownership, records
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.finetune import job, results, tasks, weights, zero_shot
 from gptjax.pretrain import DONE
-from gptjax.pretrained.files import read_json
 
 # Table 5 of the paper, on the test sets of GLUE.
 TABLE_5 = {
@@ -26,9 +24,12 @@ TABLE_5 = {
 
 def run_job(config, workdir, given=()):
   """The job `finetune`: the study that the config names, or plain fine-tuning; its exit code."""
-  jobs = {'': job.finetune, 'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
+  studies = {'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
   configs.check_fields(config)
-  return jobs[config.finetune.study](config, workdir, given)
+  if not config.finetune.study:
+    return job.finetune(config, workdir, given)
+  with ownership.of_run(workdir):
+    return studies[config.finetune.study](config, workdir, given)
 
 
 def changed(config, changes):
@@ -63,7 +64,7 @@ def ablations(config, workdir, given=()):
     code = job.finetune(changed(config, changes), folder, given)
     if code != DONE:
       return code
-    found[name] = read_json(folder / results.RESULTS)['tasks']
+    found[name] = records.read(folder / results.RESULTS)['tasks']
   if jax.process_index() == 0:
     write(workdir, found, ablation_table(found, config.finetune.tasks))
   return DONE
@@ -105,7 +106,7 @@ def transfer(config, workdir, given=()):
     code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, given)
     if code != DONE:
       return code
-    runs = read_json(folder / results.RESULTS)['runs']
+    runs = records.read(folder / results.RESULTS)['runs']
     found[n] = {name: {'validation': results.spread([run['metrics'][main_metric(name)] for run in of_task]),
                        'train': results.spread([run['train_metrics'][tasks.find(name).metrics[0]]
                                                 for run in of_task])} for name, of_task in runs.items()}
@@ -144,6 +145,6 @@ def plot_transfer(workdir, found):
 
 def write(workdir, found, table):
   """Writes results.json and results.md of a study, and says the table."""
-  atomic.write(Path(workdir) / results.RESULTS, json.dumps({'study': found}, indent=1))
+  atomic.write(Path(workdir) / results.RESULTS, records.text({'study': found}))
   atomic.write(Path(workdir) / results.TABLE, table + '\n')
   print(f'\n{table}\n\nresults       {Path(workdir) / results.RESULTS}', file=sys.stderr)

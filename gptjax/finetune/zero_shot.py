@@ -1,6 +1,5 @@
 """Figure 2, right: GPT-1's heuristics on every checkpoint of pretraining runs, with no fine-tuning at all."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 
 import gptjax
-from gptjax import atomic, checkpoint, sharding, shutdown
+from gptjax import atomic, checkpoint, hosts, records, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import gpt1, heuristics
@@ -17,7 +16,6 @@ from gptjax.finetune import examples, tasks
 from gptjax.finetune.examples import Tfds
 from gptjax.finetune.metrics import METRICS
 from gptjax.pretrain import DONE
-from gptjax.pretrained.files import read_json
 from gptjax.pretrained.workdir import CHECKPOINTS
 
 TRAIN = 1000  # sentences of CoLA from which the threshold is taken
@@ -43,7 +41,8 @@ def study(config, workdir, given=()):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / 'results.json', suites(config)
-  found = read_json(path)['study'] if path.exists() else {}
+  before = hosts.told(lambda: records.read_or_discard(path, required=('study',)))
+  found = before['study'] if before else {}
   shutdown.at_once('stopped, and the checkpoints scored so far are kept: the same command continues there')
   with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
@@ -52,7 +51,7 @@ def study(config, workdir, given=()):
         if str(step) not in of_run:
           of_run[str(step)] = measured(folder / CHECKPOINTS / str(step), data, config)
           if jax.process_index() == 0:
-            atomic.write(path, json.dumps({'study': found}, indent=1))
+            atomic.write(path, records.text({'study': found}))
             shown = '  '.join(f'{task} {value:.2f}' for task, value in of_run[str(step)].items())
             print(f'{name}, step {step}: {shown}', file=sys.stderr)
   if jax.process_index() == 0:

@@ -4,9 +4,7 @@ A layout is a type or a tuple of types; [layout] for a list; {str: layout} for a
 {'name': layout, ...} for one with these names and perhaps others, where '?name' may be absent.
 """
 
-import json
-
-from gptjax import text_checks
+from gptjax import records, text_checks
 from gptjax.errors import InputError
 
 NUMBER = int, float
@@ -34,17 +32,22 @@ def read(path, layout, absent):
     InputError: it cannot be read, is not JSON, or differs from the layout: names the file and the place.
   """
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = records.parsed(path.read_bytes())
+    value = [*map(_unsealed, value)] if isinstance(value, list) else _unsealed(value)
   except FileNotFoundError:
     return absent
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}') from None
-  except (ValueError, RecursionError) as error:
-    raise InputError(f'{path} is not JSON ({error})') from None
+  except ValueError as error:
+    raise InputError(f'{path} is damaged, or not JSON of gptjax ({error}){records.RESTORE}') from None
   text_checks.require_sound_json(value, str(path))
   if fault := misfit(value, layout):
     raise InputError(f'{path} is damaged, or of another version: {fault}')
   return value
+
+
+def _unsealed(value):
+  return records.unsealed(value) if isinstance(value, dict) else value
 
 
 def read_config(folder):

@@ -1,6 +1,5 @@
 """What workdirs hold that a report shows."""
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +34,7 @@ def read(workdirs):
   """[Run] of workdirs, the smallest model first.
 
   Raises:
-    ValueError: a workdir that does not exist, holds nothing to report, or holds a file that is not JSON.
+    ValueError: a workdir that does not exist, holds nothing to report, or holds a damaged file.
   """
   paths = [Path(workdir).resolve() for workdir in workdirs]
   if len(set(paths)) < len(paths):
@@ -53,14 +52,14 @@ def _read(folder, name):
   fields, results = config['config'], {}
   if fields['job'] == 'evaluate':  # the results of fine-tuning have a table of their own
     results = files.read(folder / 'results.json', files.RESULTS, {})
-  records = _records(folder)
-  if not records and fields['init_from']:
-    records = _records(Path(fields['init_from']).expanduser())
+  metrics = telemetry.read_metrics(folder / 'metrics.jsonl')
+  if not metrics and fields['init_from']:
+    metrics = telemetry.read_metrics(Path(fields['init_from']).expanduser() / 'metrics.jsonl')
   model = {**fields['model'], **results.get('model', {})}
   model['parameters'] = model.get('parameters') or _parameters(folder, fields['model'])
   if fault := files.misfit(model, files.MODEL):
     raise InputError(f'{folder}/config.json is damaged, or of another version: of the model, {fault}')
-  return Run(name, folder, config, model, records, results,
+  return Run(name, folder, config, model, metrics, results,
              files.read(folder / 'overlap.json', files.OVERLAP, {}),
              files.read(folder / 'samples.json', files.SAMPLES, []))
 
@@ -75,23 +74,9 @@ def _parameters(folder, fields):
     raise InputError(f'{folder}/config.json does not describe a model ({error})') from None
 
 
-def _records(folder):
-  """The records of a folder's metrics.jsonl that have a step; says how many have none."""
-  path = folder / 'metrics.jsonl'
-  records = telemetry.read_metrics(path)
-  good = [record for record in records if isinstance(record, dict) and _is_number(record.get('step'))]
-  if len(good) < len(records):
-    print(f'{path}: {len(records) - len(good)} records without a step are left out', file=sys.stderr)
-  return good
-
-
-def _is_number(value):
-  return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def curve(run, metric):
   """([step], [value]) of a metric in metrics.jsonl."""
-  points = [(record['step'], record[metric]) for record in run.records if _is_number(record.get(metric))]
+  points = [(record['step'], record[metric]) for record in run.records if record.get(metric) is not None]
   return [step for step, _ in points], [value for _, value in points]
 
 

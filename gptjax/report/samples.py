@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gptjax import atomic, generate
+from gptjax import atomic, generate, records
 from gptjax.report import files
 
 
@@ -25,4 +25,4 @@ def keep(workdir, texts, seed):
   """Writes samples.json of {prompt: [text]}, which the report reads."""
   rows = [{'prompt': prompt, 'text': text, 'top_k': generate.PAPER_TOP_K, 'seed': seed}
           for prompt, written in texts.items() for text in written]
-  atomic.write(Path(workdir) / 'samples.json', json.dumps(rows, indent=1) + '\n')
+  atomic.write(Path(workdir) / 'samples.json', json.dumps(list(map(records.sealed, rows)), indent=1) + '\n')

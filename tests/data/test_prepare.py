@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from conftest import SHARED
 from hypothesis import strategies as st
 from prepared import command, contents, make_texts, run, write_jsonl
 
+from gptjax import ownership
 from gptjax.data import command as command_module
-from gptjax.data import corpus, encode, files, progress, shards, sources, tokenizers
+from gptjax.data import corpus, encode, files, progress, sources, tokenizers
 from gptjax.data import prepare as prepare_module
 
 
@@ -142,7 +144,7 @@ def test_all_sources_in_one_corpus_and_any_number_of_workers(tmp_path):
 @pytest.mark.parametrize('out', ['file', 'file/below', '/proc/below'])
 def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
   (tmp_path / 'file').touch()
-  with pytest.raises(ValueError, match=r'cannot be written to \([^\n]*$'):
+  with pytest.raises(ValueError, match=r'is not writable \([^\n]*$'):
     run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / out)
 
 
@@ -216,8 +218,8 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 
 def test_two_at_once_are_kept_apart(tmp_path):
-  with (shards.locked(tmp_path / 'out'),
-        pytest.raises(ValueError, match='written by another process')):
+  with (ownership.owned(tmp_path / 'out'),
+        pytest.raises(ValueError, match=rf'in use by process {os.getpid()} on ')):
     run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / 'out')
 
 

@@ -13,6 +13,8 @@ from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
 from judge import make
 
 from configs import gpt2_zero_shot
+from gptjax import ownership
+from gptjax.evaluate import scoring
 from gptjax.evaluate.run import evaluate, fingerprint
 
 
@@ -53,7 +55,8 @@ def test_results_examples_and_table_lie_in_the_workdir(done):
   assert len(found['grids']['lambada']) == 10 and found['limit'] == 12
   lines = (done / 'examples' / 'lambada.jsonl').read_text().splitlines()
   assert len(lines) == 12 and json.loads(lines[0]).keys() >= {'text', 'nats', 'correct'}
-  assert not list((done / 'partial').iterdir())
+  answers = (done / 'answers' / 'lambada.jsonl').read_text().splitlines()
+  assert len(answers) >= 12 and found['limits'] == {'winograd': 12, 'lambada': 12}
   stored = json.loads((done / 'config.json').read_text())['config']
   assert stored['model']['n_layer'] == 2 and stored['model']['compute_dtype'] == 'float32'
 
@@ -97,14 +100,49 @@ def test_what_cannot_be_evaluated_is_refused(folder, tmp_path, changes, says):
   assert not (tmp_path / 'run').exists()
 
 
-def test_another_limit_or_other_weights_need_another_workdir(folder, done):
-  with pytest.raises(ValueError, match=r'config\.eval\.limit = 12, not 13'):
-    evaluate(config_of(folder, limit=13), done)
+def test_a_smaller_limit_or_other_weights_need_another_workdir(folder, done):
+  with pytest.raises(ValueError, match=r'config\.eval\.limit = 12, not 11: it can only grow'):
+    evaluate(config_of(folder, limit=11), done)
   stored = read(done)
+  del stored['crc32']
   (done / 'results.json').write_text(json.dumps(stored | {'weights': '0' * 64}))
   with pytest.raises(ValueError, match='results of other weights'):
     evaluate(config_of(folder), done)
   (done / 'results.json').write_text(json.dumps(stored))
+
+
+def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, capfd, monkeypatch):
+  few, many = (config_of(folder, tasks='lambada', limit=limit, grid=False) for limit in (5, 9))
+  assert evaluate(few, tmp_path / 'grown') == 0
+  with pytest.raises(ValueError, match='in use by process'), ownership.owned(tmp_path / 'grown'):
+    evaluate(config_of(folder, tasks='lambada', limit=9), tmp_path / 'grown')
+  asked, score = [], scoring.scores
+  monkeypatch.setattr(scoring, 'scores', lambda model, requests, *rest, done, **named: asked.append(
+    (len(requests), len(done))) or score(model, requests, *rest, done=done, **named))
+  assert evaluate(many, tmp_path / 'grown') == 0
+  assert asked == [(9, 5)] and 'going on after 5 answers' in capfd.readouterr().out
+  assert evaluate(config_of(folder, tasks='lambada', limit=9, grid=False), tmp_path / 'whole') == 0
+  grown, whole = read(tmp_path / 'grown'), read(tmp_path / 'whole')
+  assert grown['tasks'] == {'lambada': pytest.approx(whole['tasks']['lambada'], rel=1e-5)}
+  assert grown['limits'] == {'lambada': 9}
+  stored = json.loads((tmp_path / 'grown' / 'config.json').read_text())
+  assert stored['config']['eval']['limit'] == 9
+  assert [entry['changed'] for entry in stored['history']] == [{'eval.limit': [5, 9]}]
+
+
+def test_damaged_results_and_answers_are_found_again(folder, done, tmp_path, capfd):
+  config = lambda: config_of(folder, tasks='winograd', limit=4)
+  assert evaluate(config(), tmp_path) == 0
+  before = read(tmp_path)['tasks']
+  answers = tmp_path / 'answers' / 'winograd.jsonl'
+  for path in tmp_path / 'results.json', answers:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+  assert evaluate(config(), tmp_path) == 0
+  said = capfd.readouterr().out
+  assert 'results.json is damaged' in said and f'{answers}: 1 damaged' in said
+  assert read(tmp_path)['tasks'] == {'winograd': pytest.approx(before['winograd'], rel=1e-5)}
 
 
 def test_the_digest_of_weights_sees_each_value_and_its_place_and_no_mesh():
@@ -132,7 +170,7 @@ def start(folder, workdir, *flags):
   (signal.SIGTERM, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, number, code):
   process = start(folder, tmp_path / 'cut')
-  journal, deadline = tmp_path / 'cut' / 'partial' / 'lambada.jsonl', time.monotonic() + 100
+  journal, deadline = tmp_path / 'cut' / 'answers' / 'lambada.jsonl', time.monotonic() + 100
   while time.monotonic() < deadline and process.poll() is None:
     if journal.exists() and journal.read_text().count('\n') > 20:
       process.send_signal(number)

@@ -1,7 +1,9 @@
 """The job as a user runs it: real processes, real files, stopped and started again."""
 
 import json
+import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT
 
-from gptjax import checkpoint
+from gptjax import checkpoint, ownership
 
 WORDS = ['tree', 'walks', 'under', 'a', 'the', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
 
@@ -99,6 +101,35 @@ def test_stopped_and_started_again_it_is_the_same_run(undisturbed, corpus_folder
   assert records(tmp_path) == records(undisturbed)
   one, other = (checkpoint.read_manifest(folder / 'checkpoints' / '40') for folder in (tmp_path, undisturbed))
   assert one['arrays'] == other['arrays'], 'weights, moments and step, to the bit'
+
+
+def test_damaged_records_of_a_finished_run_change_no_result(undisturbed, corpus_folder, reviews, tmp_path):
+  shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+  best = json.loads((tmp_path / 'result.json').read_text())
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  number = next(i for i, line in enumerate(lines) if json.loads(line).keys() >= {'eval/score'}
+                and json.loads(line)['step'] == best['step'])
+  lines[number] = lines[number].replace('eval', 'evil')
+  (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
+  (tmp_path / 'result.json').write_text('{"seed": 0, "st')
+  with ownership.owned(tmp_path):
+    refused = run(corpus_folder, reviews, tmp_path)
+  assert refused.returncode == 2 and f'in use by process {os.getpid()} on ' in refused.stderr
+  done = run(corpus_folder, reviews, tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert f'left out: line {number + 1}\n' in done.stderr and 'result.json is damaged' in done.stderr
+  assert json.loads((tmp_path / 'result.json').read_text()) == best
+
+
+@pytest.mark.slow
+def test_more_epochs_give_the_bits_of_a_run_long_from_the_start(corpus_folder, reviews, tmp_path):
+  constant = '--config.optimizer.schedule=constant', '--config.optimizer.warmup_steps=3'
+  for workdir, epochs in (('whole', 2.0), ('grown', 1.0), ('grown', 2.0)):
+    done = run(corpus_folder, reviews, tmp_path / workdir, *constant, f'--config.train.epochs={epochs}')
+    assert done.returncode == 0, done.stderr
+  one, other = (checkpoint.read_manifest(tmp_path / name / 'checkpoints' / '20')
+                for name in ('whole', 'grown'))
+  assert one['arrays'] == other['arrays'] and records(tmp_path / 'whole') == records(tmp_path / 'grown')
 
 
 BAD_ROWS = {
