@@ -184,6 +184,8 @@ def main():
   def act():
     processes = sorted(map(int, Path(who).read_text().split()) if who else [os.getpid()],
                        key=lambda process: process == os.getpid())  # itself comes last
+    if who:
+      os.utime(who)  # says when
     for process in processes:
       os.kill(process, int(number))
   if kind == 'change':

@@ -79,10 +79,6 @@ def steps_logged(workdir):
   return path.read_text().count('train/loss') if path.exists() else 0
 
 
-def saving(workdir):
-  return list((workdir / 'checkpoints').glob('*/saving'))
-
-
 def test_killed_again_and_again_it_is_still_the_same_run(undisturbed, corpus_folder, tmp_path):
   for when in (after(tmp_path, 8), in_save(tmp_path, 10), in_save(tmp_path, 15, 9), after(tmp_path, 19)):
     run_and_kill(corpus_folder, tmp_path, when)
