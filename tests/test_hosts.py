@@ -173,7 +173,7 @@ def end(running, workdir, limit=240):
   return [(process.returncode, open(f'{workdir}.{i}.err').read()) for i, process in enumerate(running)]
 
 
-def whole(corpus, workdir, n, *flags, limit=120, **more):
+def whole(corpus, workdir, n, *flags, limit=240, **more):
   """Runs to the end."""
   ended = end(start(corpus, workdir, n, *flags, **more), workdir, limit)
   assert [code for code, _ in ended] == [0] * n, ended
@@ -201,6 +201,7 @@ def test_told_to_one_of_two_all_save_the_same_step_and_go_on(undisturbed, corpus
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize('n', [2, 4])
 def test_one_is_killed_at_any_moment_and_the_run_goes_on_bit_for_bit(corpus_folder, tmp_path, n):
   rng = random.Random(n)
@@ -295,6 +296,7 @@ def test_a_disk_that_one_host_cannot_write_ends_all(corpus_folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_any_number_of_processes_and_devices_goes_on_with_the_same_run(corpus_folder, tmp_path):
   """1 -> 2 -> 4 processes, 8 -> 4 -> 1 -> 8 devices, and other meshes."""
   flags = '--config.train.microbatch_size=8', '--config.eval.batch_size=8'
