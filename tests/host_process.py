@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import jax
 
@@ -16,6 +17,8 @@ jax.config.update('jax_platforms', 'cpu')
 from jax._src import compiler  # noqa: E402
 
 from gptjax import compiling, errors, hosts, sharding, shutdown  # noqa: E402 (before JAX looks for devices)
+
+SIGNS = Path(os.environ['SIGNS'])  # a folder of process ids, each there when its process has started
 
 
 def collective():
@@ -92,12 +95,29 @@ def left(deed, me):
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def together(me):
+  """Waits until all processes that there will be are this far: how long imports take is not tested."""
+  (SIGNS / f'{me}.new').write_text(str(os.getpid()))
+  (SIGNS / f'{me}.new').rename(SIGNS / f'{me}')
+  while sum(path.name.isdigit() for path in SIGNS.iterdir()) < int(os.environ['PRESENT']):
+    time.sleep(0.01)
+
+
+def bark(who):
+  """Reports a hang once the process that halts itself has done so."""
+  state = lambda: Path(f'/proc/{(SIGNS / who).read_text()}/stat').read_text().rpartition(')')[2].split()[0]
+  while not (SIGNS / who).exists() or state() != 'T':
+    time.sleep(0.01)
+  hosts.hanging('no progress', hosts.roll_call())
+
+
 def main(port, n, me, deed):
   if deed == f'start{me}':
     jax.distributed.initialize = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
   if deed == f'stuck{me}':
     jax.distributed.initialize = lambda *_, **__: time.sleep(60)
   try:
+    together(me)
     hosts.start(f'127.0.0.1:{port}', n, me)
     shutdown.end_others_by(hosts.end_all)
     if deed == 'differ':
@@ -148,8 +168,5 @@ if __name__ == '__main__':
   shutdown.catch('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
   hosts.START_LIMIT = int(os.environ.get('START_LIMIT', hosts.START_LIMIT))
   if sys.argv[4].startswith('halt'):
-    def bark():
-      time.sleep(6)
-      hosts.hanging('no progress', hosts.roll_call())
-    threading.Thread(target=bark, daemon=True).start()
+    threading.Thread(target=bark, args=(sys.argv[4].removeprefix('halt'),), daemon=True).start()
   sys.exit(main(*map(int, sys.argv[1:4]), sys.argv[4]))

@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, command
-from test_resume import LONG, arrays, assert_same_run, losses, saving, steps_logged, storm
+from test_resume import LONG, after, arrays, assert_same_run, in_save, losses, storm
 
 from gptjax import checkpoint, hosts
 
@@ -32,10 +35,11 @@ def last_line(text):
 
 def deed(n, what, absent=(), **env):
   """n processes of host_process.py to their end: [(exit code, stdout, stderr)]."""
-  port = free_port()
+  port, signs = free_port(), tempfile.mkdtemp()
+  together = {'SIGNS': signs, 'PRESENT': str(n - len(absent))}
   running = [subprocess.Popen(
     [sys.executable, str(ROOT / 'tests' / 'host_process.py'), str(port), str(n), str(i), what], cwd=ROOT,
-    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'JAX_NUM_CPU_DEVICES': '1', **env},
+    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'JAX_NUM_CPU_DEVICES': '1', **together, **env},
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(n) if i not in absent]
   ended = []
   for process in running:
@@ -45,6 +49,7 @@ def deed(n, what, absent=(), **env):
       process.kill()  # also what was stopped by a signal
       said = process.communicate()
     ended.append((process.returncode, *said))
+  shutil.rmtree(signs)
   return ended
 
 
@@ -184,8 +189,11 @@ def test_where_processes_find_each_other_by_themselves(environ, expected):
 # Whole runs
 
 
-def start(corpus, workdir, n, *flags, devices=1, cwd=ROOT, env=None):
-  """n processes of the real command; their output goes to WORKDIR.I.err."""
+def start(corpus, workdir, n, *flags, devices=1, cwd=ROOT, env=None, at=None):
+  """n processes of the real command; their output goes to WORKDIR.I.err.
+
+  at: (point of the progress of process 0, signal, numbers of the processes that get it then).
+  """
   port = free_port()
   workdir.parent.mkdir(exist_ok=True, parents=True)
   running = []
@@ -193,14 +201,18 @@ def start(corpus, workdir, n, *flags, devices=1, cwd=ROOT, env=None):
     line = command(corpus, workdir, *flags, f'--coordinator=127.0.0.1:{port}', f'--num_processes={n}',
                    f'--process_id={i}')
     line[3] = f'--config={ROOT}/configs/quickstart.py'
+    if at and i == 0:
+      line = killing.instead_of_main(line, *at[0], at[1], f'{workdir}.told')
     with open(f'{workdir}.{i}.err', 'w') as error:
       running.append(subprocess.Popen(
         line, cwd=cwd if isinstance(cwd, type(ROOT)) else cwd[i], stdout=subprocess.DEVNULL, stderr=error,
         env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': str(devices), 'PYTHONPATH': str(ROOT), **(env or {})}))
+  if at:
+    Path(f'{workdir}.told').write_text(' '.join(str(running[i].pid) for i in at[2]))
   return running
 
 
-def end(running, workdir, limit=120):
+def end(running, workdir, limit=240):
   """[(exit code, stderr)] once all have ended; those that do not are killed (and give -9)."""
   deadline = time.monotonic() + limit
   for process in running:
@@ -212,19 +224,11 @@ def end(running, workdir, limit=120):
   return [(process.returncode, open(f'{workdir}.{i}.err').read()) for i, process in enumerate(running)]
 
 
-def whole(corpus, workdir, n, *flags, limit=120, **more):
+def whole(corpus, workdir, n, *flags, limit=240, **more):
   """Runs to the end."""
   ended = end(start(corpus, workdir, n, *flags, **more), workdir, limit)
   assert [code for code, _ in ended] == [0] * n, ended
   return ended
-
-
-def when(moment, running):
-  """Waits until `moment()`, while all run."""
-  deadline = time.monotonic() + 120
-  while not moment() and all(process.poll() is None for process in running):
-    assert time.monotonic() < deadline
-    time.sleep(0.001)
 
 
 @pytest.fixture(scope='module')
@@ -238,10 +242,7 @@ def undisturbed(corpus_folder, tmp_path_factory):
 @pytest.mark.slow
 def test_told_to_one_of_two_all_save_the_same_step_and_go_on(undisturbed, corpus_folder, tmp_path):
   workdir = tmp_path / 'run'
-  running = start(corpus_folder, workdir, 2)
-  when(lambda: steps_logged(workdir) >= 7, running)
-  running[1].send_signal(signal.SIGTERM)
-  ended = end(running, workdir)
+  ended = end(start(corpus_folder, workdir, 2, at=(after(workdir, 7), signal.SIGTERM, [1])), workdir)
   assert [code for code, _ in ended] == [75, 75], ended
   assert not any('Traceback' in error for _, error in ended)
   step = checkpoint.steps(workdir / 'checkpoints')[-1]
@@ -251,20 +252,17 @@ def test_told_to_one_of_two_all_save_the_same_step_and_go_on(undisturbed, corpus
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize('n', [2, 4])
 def test_one_is_killed_at_any_moment_and_the_run_goes_on_bit_for_bit(corpus_folder, tmp_path, n):
   rng = random.Random(n)
   whole(corpus_folder, tmp_path / 'undisturbed', n)
   workdir = tmp_path / 'run'
-  moments = [lambda: steps_logged(workdir) >= 3, lambda: saving(workdir), lambda: steps_logged(workdir) >= 17]
-  for moment in moments:
+  for point in (after(workdir, 3), in_save(workdir, 10, 3), after(workdir, 17)):
     who = rng.randrange(n)
-    running = start(corpus_folder, workdir, n)
-    when(moment, running)
-    running[who].kill()
-    killed = time.monotonic()
-    ended = end(running, workdir, 60)
-    assert time.monotonic() - killed < 30
+    ended = end(start(corpus_folder, workdir, n, at=(point, signal.SIGKILL, [who])), workdir)
+    assert time.time() - os.stat(f'{workdir}.told').st_mtime < hosts.HEARTBEAT_LIMIT
+    assert ended[who][0] == -signal.SIGKILL, ended
     for i, (code, error) in enumerate(ended):
       if i != who:
         assert code == 70 and f'process {who} of {n} (' in last_line(error), (i, who, code, error)
@@ -279,12 +277,11 @@ def test_a_storm_of_kills(corpus_folder, tmp_path):
   flags = *LONG, '--config.train.steps=160', '--config.checkpoint.export=True', '--config.mesh.fsdp=2'
   whole(corpus_folder, tmp_path / 'whole', 2, *flags, limit=240)
   workdir, rng = tmp_path / 'run', random.Random(3)
-  for moment in storm(workdir, 8):
-    running = start(corpus_folder, workdir, 2, *flags)
-    when(moment, running)
-    for process in rng.choice((running[:1], running[1:], running)):
-      process.kill()
-    assert all(code != 0 for code, _ in end(running, workdir, 60))
+  for point in storm(workdir, 8):
+    who = rng.choice(([0], [1], [0, 1]))
+    ended = end(start(corpus_folder, workdir, 2, *flags, at=(point, signal.SIGKILL, who)), workdir)
+    assert all(code == -signal.SIGKILL if i in who else code not in (0, -signal.SIGKILL)
+               for i, (code, _) in enumerate(ended)), (point, who, ended)
   whole(corpus_folder, workdir, 2, *flags, limit=240)
   assert losses(workdir) == losses(tmp_path / 'whole')
   assert arrays(workdir, 160) == arrays(tmp_path / 'whole', 160)
@@ -298,12 +295,9 @@ def test_one_is_stuck_and_the_watchdog_of_the_other_ends_it(corpus_folder, tmp_p
   workdir, limit = tmp_path / 'run', 8
   running = start(corpus_folder, workdir, 2, f'--config.watchdog.step_timeout={limit}',
                   '--config.train.steps=5000', '--config.checkpoint.every_steps=0',
-                  '--config.eval.every_steps=0')
-  when(lambda: steps_logged(workdir) >= 5, running)
-  running[who].send_signal(signal.SIGSTOP)
-  stopped = time.monotonic()
-  code = running[1 - who].wait(60)
-  assert time.monotonic() - stopped < limit + 0.5  # of the last step before the signal, and for this loop
+                  '--config.eval.every_steps=0', at=(after(workdir, 5), signal.SIGSTOP, [who]))
+  code = running[1 - who].wait(240)
+  assert time.time() - os.stat(f'{workdir}.told').st_mtime < hosts.HEARTBEAT_LIMIT
   running[who].kill()
   error = end(running, workdir)[1 - who][1]
   assert code == 70 and 'Thread 0x' in error and f'step_timeout = {limit} s' in last_line(error), error
@@ -353,6 +347,7 @@ def test_a_disk_that_one_host_cannot_write_ends_all(corpus_folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_any_number_of_processes_and_devices_goes_on_with_the_same_run(corpus_folder, tmp_path):
   """1 -> 2 -> 4 processes, 8 -> 4 -> 1 -> 8 devices, and other meshes."""
   flags = '--config.train.microbatch_size=8', '--config.eval.batch_size=8'
@@ -361,10 +356,8 @@ def test_any_number_of_processes_and_devices_goes_on_with_the_same_run(corpus_fo
   parts = [(1, 8, []), (2, 2, ['--config.mesh.fsdp=2']), (4, 1, []), (1, 1, []),
            (4, 2, ['--config.mesh.fsdp=4'])]
   for part, (n, devices, mesh) in enumerate(parts):
-    running = start(corpus_folder, workdir, n, *flags, *mesh, devices=devices)
-    if part < len(parts) - 1:
-      when(lambda part=part: steps_logged(workdir) >= 5 * (part + 1), running)
-      running[-1].send_signal(signal.SIGTERM)
+    told = (after(workdir, 5 * (part + 1)), signal.SIGTERM, [n - 1]) if part < len(parts) - 1 else None
+    running = start(corpus_folder, workdir, n, *flags, *mesh, devices=devices, at=told)
     codes = [code for code, _ in end(running, workdir)]
     assert codes == [75 if part < len(parts) - 1 else 0] * n
   one, many = losses(tmp_path / 'one'), losses(workdir)

@@ -99,7 +99,7 @@ def test_told_to_end_it_does_not_start_again(tmp_path):
   while not (tmp_path / 'ready').exists():
     time.sleep(0.01)
   process.terminate()
-  assert process.wait(10) == 75 and (tmp_path / 'told').exists()
+  assert process.wait(120) == 75 and (tmp_path / 'told').exists()
 
 
 def wait_for(moment, process):

@@ -5,9 +5,9 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 
 import jax
+import killing
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, command, train
@@ -51,17 +51,28 @@ def test_two_runs_of_a_config_are_identical(undisturbed, corpus_folder, tmp_path
   assert_same_run(tmp_path, undisturbed)
 
 
-def run_and_kill(corpus, workdir, moment, *flags):
-  """Starts the command and SIGKILLs it when `moment()` is true; None: it ended before."""
-  process = subprocess.Popen(command(corpus, workdir, *flags), cwd=ROOT, env=ENVIRONMENT,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-  while process.poll() is None:
-    if moment():
-      process.send_signal(signal.SIGKILL)
-      process.communicate()
-      return None
-    time.sleep(0.001)
-  return process.returncode, process.communicate()[1]
+def after(workdir, step):
+  """The point at which a step has been logged (see tests/killing.py)."""
+  return 'line', f'{workdir}/metrics.jsonl', rf'"step": {step}\b.*"train/loss"'
+
+
+def in_save(workdir, step, change=1):
+  """The point right before the n-th change of the files of a checkpoint."""
+  return 'change', f'{workdir}/checkpoints/{step}/*', change
+
+
+def start(corpus, workdir, when, number=signal.SIGKILL, flags=(), env=None):
+  """A process of the real command that gets a signal at a point of its progress."""
+  line = killing.instead_of_main(command(corpus, workdir, *flags), *when, number)
+  return subprocess.Popen(line, cwd=ROOT, env={**ENVIRONMENT, **(env or {})}, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True)
+
+
+def run_and_kill(corpus, workdir, when, *flags, env=None):
+  """Runs the real command until it is killed at a point of its progress, and asserts that it got there."""
+  process = start(corpus, workdir, when, flags=flags, env=env)
+  said = process.communicate(timeout=300)[1]
+  assert process.returncode == -signal.SIGKILL, (when, said)
 
 
 def steps_logged(workdir):
@@ -69,22 +80,9 @@ def steps_logged(workdir):
   return path.read_text().count('train/loss') if path.exists() else 0
 
 
-def saving(workdir):
-  return list((workdir / 'checkpoints').glob('*/saving'))
-
-
 def test_killed_again_and_again_it_is_still_the_same_run(undisturbed, corpus_folder, tmp_path):
-  rng = random.Random(1)
-  moments = []
-  for _ in range(2):  # at a random step
-    moments.append(lambda step=rng.randint(3, 12), seen=[]: (
-      seen or seen.append(steps_logged(tmp_path)) or True) and
-      steps_logged(tmp_path) >= seen[0] + step)
-  for _ in range(2):  # in the middle of a save
-    moments.insert(1, lambda done=[]: bool(saving(tmp_path)))
-  for moment in moments:
-    ended = run_and_kill(corpus_folder, tmp_path, moment)
-    assert ended is None or ended[0] == 0, ended
+  for when in (after(tmp_path, 8), in_save(tmp_path, 10), in_save(tmp_path, 15, 9), after(tmp_path, 19)):
+    run_and_kill(corpus_folder, tmp_path, when)
   done = train(corpus_folder, tmp_path)
   assert done.returncode == 0, done.stderr
   assert_same_run(tmp_path, undisturbed)
@@ -94,16 +92,16 @@ LONG = '--config.train.steps=500', '--config.checkpoint.every_steps=10', '--conf
 
 
 def storm(workdir, apart, kills=20):
-  """Moments for so many kills over a run: any time after its start, up to `apart` steps on, in a save."""
+  """Points for so many kills over a run: soon after its start, in a save, up to `apart` steps on."""
   rng = random.Random(2)
   for i in range(kills):
-    begun, before = time.monotonic(), steps_logged(workdir)
+    logged = steps_logged(workdir)
     if i % 4 == 0:
-      yield lambda end=begun + rng.uniform(0, 8): time.monotonic() > end
+      yield 'change', f'{workdir}/*', rng.randint(1, 20)
     elif i % 4 == 1:
-      yield lambda: steps_logged(workdir) > before and saving(workdir)
+      yield in_save(workdir, '*', rng.randint(1, 20))
     else:
-      yield lambda steps=before + rng.randint(1, apart): steps_logged(workdir) >= steps
+      yield after(workdir, logged + rng.randint(1, apart))
 
 
 @pytest.mark.slow
@@ -111,8 +109,8 @@ def storm(workdir, apart, kills=20):
 def test_a_storm_of_kills(corpus_folder, tmp_path):
   assert train(corpus_folder, tmp_path / 'whole', *LONG).returncode == 0
   workdir = tmp_path / 'run'
-  for moment in storm(workdir, 25):
-    assert run_and_kill(corpus_folder, workdir, moment, *LONG) is None
+  for when in storm(workdir, 25):
+    run_and_kill(corpus_folder, workdir, when, *LONG)
   assert train(corpus_folder, workdir, *LONG).returncode == 0
   assert losses(workdir) == losses(tmp_path / 'whole')
   assert arrays(workdir, 500) == arrays(tmp_path / 'whole', 500)
@@ -120,12 +118,8 @@ def test_a_storm_of_kills(corpus_folder, tmp_path):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_told_to_stop_it_saves_and_asks_to_be_started_again(undisturbed, corpus_folder, tmp_path, number):
-  process = subprocess.Popen(command(corpus_folder, tmp_path), cwd=ROOT, env=ENVIRONMENT,
-                             stderr=subprocess.PIPE, text=True)
-  while steps_logged(tmp_path) < 7 and process.poll() is None:
-    time.sleep(0.001)
-  process.send_signal(number)
-  said = process.communicate(timeout=60)[1]
+  process = start(corpus_folder, tmp_path, after(tmp_path, 7), number)
+  said = process.communicate(timeout=300)[1]
   assert process.returncode == 75, said
   assert 'Traceback' not in said and 'goes on from there' in said
   step = checkpoint.steps(tmp_path / 'checkpoints')[-1]
@@ -159,12 +153,7 @@ def test_eight_devices_resume_bit_for_bit_and_on_one_within_rounding(undisturbed
   eight = {'JAX_NUM_CPU_DEVICES': '8'}
   mesh = '--config.mesh.data=2', '--config.mesh.fsdp=4', '--config.train.microbatch_size=8'
   assert train(corpus_folder, tmp_path / 'whole', *mesh, env=eight).returncode == 0
-  process = subprocess.Popen(command(corpus_folder, tmp_path / 'parts', *mesh), cwd=ROOT,
-                             env={**ENVIRONMENT, **eight}, stderr=subprocess.DEVNULL)
-  while steps_logged(tmp_path / 'parts') < 13 and process.poll() is None:
-    time.sleep(0.001)
-  process.kill()
-  process.wait()
+  run_and_kill(corpus_folder, tmp_path / 'parts', after(tmp_path / 'parts', 13), *mesh, env=eight)
   assert train(corpus_folder, tmp_path / 'parts', *mesh, env=eight).returncode == 0
   assert_same_run(tmp_path / 'parts', tmp_path / 'whole')
   one, many = losses(undisturbed), losses(tmp_path / 'whole')

@@ -9,7 +9,7 @@ import pytest
 from conftest import tiny_config, train
 from hypothesis import given
 from hypothesis import strategies as st
-from test_resume import arrays, losses, run_and_kill, steps_logged
+from test_resume import after, arrays, losses, run_and_kill
 
 from gptjax import checkpoint, rewind
 from gptjax.data import corpus as corpora
@@ -94,10 +94,12 @@ def test_a_run_goes_back_past_the_batches_that_led_to_a_spike(undisturbed, poiso
 @pytest.mark.slow
 def test_killed_around_a_rewind_it_is_still_the_same_run(undisturbed, poisoned, tmp_path):
   went = json.loads((undisturbed[0] / 'rewinds.json').read_text())
-  moments = [lambda: (tmp_path / 'rewinds.json').exists(),
-             lambda: (tmp_path / 'rewinds.json').exists() and steps_logged(tmp_path) >= went[0]['to'] + 2]
-  for moment in moments:
-    assert run_and_kill(poisoned, tmp_path, moment, *BACK) is None, moment
+  # Before rewinds.json has its name; when it has, before a checkpoint is removed; in the steps done again.
+  for when, recorded in ((('change', f'{tmp_path}/rewinds.json*', 4), False),
+                         (('change', f'{tmp_path}/checkpoints/*.deleting', 1), True),
+                         (after(tmp_path, went[0]['to'] + 2), True)):
+    run_and_kill(poisoned, tmp_path, when, *BACK)
+    assert (tmp_path / 'rewinds.json').exists() == recorded, when
   done = train(poisoned, tmp_path, *BACK)
   assert done.returncode == 0 and 'went back after a loss spike so far: 1' in done.stderr, done.stderr
   assert json.loads((tmp_path / 'rewinds.json').read_text()) == went

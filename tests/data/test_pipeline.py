@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -65,18 +66,22 @@ def test_starting_at_step_3_gives_the_fourth_batch(make_batch, batches):
 @needs_tensorflow
 def test_batches_come_while_tensorflow_is_imported_and_from_it_after(make_batch, monkeypatch):
   there, tf, makers = threading.Event(), pipeline.tensorflow(), []
-  monkeypatch.setattr(pipeline, 'tensorflow', lambda: there.wait(10) and tf)
+  monkeypatch.setattr(pipeline, 'tensorflow', lambda: there.wait(120) and tf)
   def noted(step):
     makers.append(threading.get_ident())
     return make_batch(step)
-  batches = pipeline.batches(noted, 3, 40, prefetch=2, workers=2)
+  batches = pipeline.batches(noted, 3, 10**9, prefetch=2, workers=2)
   got = [next(batches) for _ in range(5)]
   assert set(makers) == {threading.get_ident()}
   there.set()
-  time.sleep(0.2)
-  got += batches
-  assert len(got) == 37 and all(same(batch, make_batch(3 + i)) for i, batch in enumerate(got))
-  assert threading.get_ident() not in makers[-20:]
+  deadline = time.monotonic() + 120
+  while set(makers) == {threading.get_ident()} and time.monotonic() < deadline:
+    got.append(next(batches))
+  by_caller = makers.count(threading.get_ident())
+  got += itertools.islice(batches, 20)
+  batches.close()
+  assert all(same(batch, make_batch(3 + i)) for i, batch in enumerate(got))
+  assert makers.count(threading.get_ident()) == by_caller
 
 
 @needs_tensorflow
@@ -97,7 +102,7 @@ def test_reads_ahead_of_the_caller(make_batch):
     return make_batch(step)
   batches = pipeline.batches(noted, 0, 1000, prefetch=4, workers=2)
   next(batches)
-  deadline = time.monotonic() + 10
+  deadline = time.monotonic() + 120
   while len(made) < 5 and time.monotonic() < deadline:
     time.sleep(0.01)
   assert 5 <= len(made) <= 20  # and not all thousand of them
@@ -139,21 +144,32 @@ def test_ahead_works_while_the_caller_does(make_batch):
       reached.set()
     return batch['step']
   batches = pipeline.ahead(pipeline.plain_batches(lambda step: {'step': step}, 0, 9), place, 2)
-  assert next(batches)[0] == 0 and reached.wait(10), 'batch 2 is placed while the caller holds batch 0'
+  assert next(batches)[0] == 0 and reached.wait(120), 'batch 2 is placed while the caller holds batch 0'
   batches.close()
 
 
-def test_ahead_tells_how_long_the_caller_stood_still():
+def test_ahead_tells_how_long_the_caller_stood_still(monkeypatch):
+  now, asking, asked = [0.0], threading.Event(), threading.Event()
+  def clock():
+    read = now[0]
+    if asking.is_set():
+      asked.set()
+    return read
   def slow(batch):
-    time.sleep(0.2 * (batch['step'] in (1, 2)))
+    assert batch['step'] != 1 or asked.wait(120)
+    now[0] += 7 * (batch['step'] in (1, 2))
     return batch['step']
+  monkeypatch.setattr(pipeline, 'time', types.SimpleNamespace(monotonic=clock))
   batches = pipeline.ahead(pipeline.plain_batches(lambda step: {'step': step}, 0, 4), slow, 1)
-  waits = []
-  for step, waited in batches:
-    waits.append(waited)
-    time.sleep(0.5 * (step == 1))
-  assert waits[1] > 0.1, 'step 1 was not there when it was asked for'
-  assert waits[2] == 0, 'step 2 was made while the caller was busy'
+  next(batches)
+  asking.set()
+  assert next(batches) == (1, 7.0), 'step 1 was not there when it was asked for'
+  coming, deadline = batches.gi_frame.f_locals['coming'], time.monotonic() + 120
+  while not coming[0].done():
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+  assert next(batches) == (2, 0.0), 'step 2 was made while the caller was busy'
+  batches.close()
 
 
 @pytest.mark.parametrize('read', [pipeline.plain_batches, pytest.param(

@@ -1,15 +1,14 @@
 """A corpus is what its sources say, byte for byte, however often its making was killed."""
 
+import collections
 import errno
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from conftest import ROOT
 from prepared import contents, make_texts, run, write_jsonl
 
 from gptjax.data import blocks, shards
@@ -17,55 +16,61 @@ from gptjax.data import command as command_module
 from gptjax.data import prepare as prepare_module
 
 KILLED = """
-import sys, time
+import hashlib, json, sys
+from pathlib import Path
+import datasketch, tiktoken, tokenizers  # once, and not in each of the forks
+import killing
 from gptjax.data import blocks, prepare, shards
+from prepared import contents
+blocks.BLOCK_CHARACTERS = 3000
+source, folder, clean = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+def work(workers):
+  prepare.prepare([source], 'train-bpe:300', str(folder), validation_fraction=0.1, clean=clean,
+                  workers=workers, tfds_dir='', on_error='skip', shard_tokens=1000, commit_seconds=0,
+                  progress=False,
+                  clean_without=('short', 'repetition', 'menu') if clean else ())
+def state():
+  if (folder / 'manifest.json').exists():
+    return 'complete'
+  found = shards.load_state(folder) if folder.exists() else None
+  if not found:
+    return 'nothing'
+  if 'position' in found:
+    return f'encoding {found["position"][2]}'
+  if 'tail' in found:
+    return 'tokenizer'
+  judged = found.get('judged')
+  return ('judged' if judged['done'] else f'judging {judged["position"][2]}') if judged else 'settings'
+def made():
+  return {name: hashlib.sha256(content).hexdigest() for name, content in contents(folder).items()}
 if __name__ == '__main__':
-  blocks.BLOCK_CHARACTERS = 3000
-  save = shards.save_state
-  def slow_save(folder, state):  # So that there is something to interrupt.
-    time.sleep(float(sys.argv[5]))
-    save(folder, state)
-  shards.save_state = slow_save
-  prepare.prepare([sys.argv[1]], 'train-bpe:300', sys.argv[2], validation_fraction=0.1,
-                  clean=sys.argv[3], workers=int(sys.argv[4]), tfds_dir='', on_error='skip',
-                  clean_without=('short', 'repetition', 'menu') if sys.argv[3] else (),
-                  shard_tokens=3000, commit_seconds=0, progress=False)
+  killing.everywhere(work, folder, state, made, [0.2, 0.6])
 """
 
 
 @pytest.mark.parametrize('clean', ['', 'webtext'])
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path, clean):
-  lines = [json.dumps({'text': text}) for text in make_texts(600, longest=80) * 2]
-  for i in range(40, 1200, 97):
-    lines[i] = lines[i][:-9]  # A broken line, to be listed once.
-  path = tmp_path / 'a.jsonl'
-  path.write_text('\n'.join(lines))
-  script = tmp_path / 'script.py'
-  script.write_text(KILLED)
-  def start(out, n, pause):
-    return subprocess.Popen(
-      [sys.executable, str(script), f'jsonl:{path}', str(out), clean, str(n), str(pause)],
-      env={**os.environ, 'PYTHONPATH': os.getcwd()})
-  began = time.monotonic()
-  assert start(tmp_path / 'whole', 1, 0).wait() == 0
-  seconds, rng, stages = time.monotonic() - began, random.Random(), set()
-  state = lambda: (tmp_path / 'killed').exists() and json.dumps(shards.load_state(tmp_path / 'killed'))
-  for i in range(5):
-    process, before = start(tmp_path / 'killed', rng.choice([1, 1, 2]), 0.02), state()
-    while i % 2 and state() == before and process.poll() is None:  # every other time it gets on a little
-      time.sleep(0.001)
-    time.sleep(seconds * rng.random() / (4 if i % 2 else 1))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    stages.add(state())
-  assert start(tmp_path / 'killed', 2, 0).wait() == 0
-  assert len(stages - {False, 'null'}) >= 2, stages
-  whole = contents(tmp_path / 'whole')
-  assert whole == contents(tmp_path / 'killed')
-  assert whole['skipped.txt'].count(b'not JSON') == 12
-  manifest = json.loads(whole['manifest.json'])
-  assert manifest['skipped']['not JSON'] == 12
-  assert not clean or manifest['skipped']['webtext exact_duplicate'] > 500
+def test_killed_at_any_change_of_its_files_it_goes_on_to_the_same_bytes(tmp_path, clean):
+  lines = [json.dumps({'text': text}) for text in make_texts(25, longest=80) * 2]
+  for i in range(10, 50, 23):
+    lines[i] = lines[i][:-9]  # a broken line, to be listed once
+  (tmp_path / 'a.jsonl').write_text('\n'.join(lines))
+  (tmp_path / 'script.py').write_text(KILLED)
+  done = subprocess.run(
+    [sys.executable, tmp_path / 'script.py', f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'made', clean],
+    check=True, capture_output=True, text=True,
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])})
+  _, *stages = lives = list(map(json.loads, done.stdout.splitlines()))
+  for n, _, found in lives:
+    assert found == lives[0][2], n
+  seen = collections.Counter(state.split()[0] for state in {state for _, state, _ in stages})
+  commits = {'judging': 3, 'judged': 1, 'encoding': 2} if clean else {'encoding': 3}
+  assert seen == {'nothing': 1, 'settings': 1, 'tokenizer': 1, **commits, 'complete': 1}, seen
+  made = contents(tmp_path / 'made')
+  assert 'train-00001.bin' in made
+  assert made['skipped.txt'].count(b'not JSON') == 2
+  manifest = json.loads(made['manifest.json'])
+  assert manifest['skipped']['not JSON'] == 2
+  assert not clean or manifest['skipped']['webtext exact_duplicate'] > 20
 
 
 def test_stopped_after_every_commit_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

@@ -5,9 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import jax
+import killing
 import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
 from judge import make
@@ -157,31 +157,28 @@ def test_the_digest_of_weights_sees_each_value_and_its_place_and_no_mesh():
   assert len(digests) == 3
 
 
-def start(folder, workdir, *flags):
-  return subprocess.Popen(
-    [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_zero_shot.py', f'--workdir={workdir}',
-     f'--config.init_from={folder}', f'--config.eval.data_dir={SHARED}', '--config.eval.tasks=lambada',
-     '--config.eval.limit=600', '--config.eval.grid=False', '--config.eval.batch_size=2', *flags], cwd=ROOT,
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'})
+def command(folder, workdir, *flags):
+  return [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_zero_shot.py', f'--workdir={workdir}',
+          f'--config.init_from={folder}', f'--config.eval.data_dir={SHARED}', '--config.eval.tasks=lambada',
+          '--config.eval.limit=600', '--config.eval.grid=False', '--config.eval.batch_size=2', *flags]
+
+
+def start(line):
+  return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'})
 
 
 @pytest.mark.parametrize('number, code', [
   (signal.SIGTERM, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, number, code):
-  process = start(folder, tmp_path / 'cut')
-  journal, deadline = tmp_path / 'cut' / 'answers' / 'lambada.jsonl', time.monotonic() + 100
-  while time.monotonic() < deadline and process.poll() is None:
-    if journal.exists() and journal.read_text().count('\n') > 20:
-      process.send_signal(number)
-      break
-    time.sleep(0.01)
-  out, err = process.communicate(timeout=100)
+  journal, line = tmp_path / 'cut' / 'answers' / 'lambada.jsonl', command(folder, tmp_path / 'cut')
+  process = start(killing.instead_of_main(line, 'change', journal, 25, number))  # half an answer is written
+  out, err = process.communicate(timeout=200)
   assert process.returncode == code, err
   kept = journal.read_text().count('\n')
   assert 20 < kept < 600
   assert code == -9 or 'the same command continues' in err
-  out, err = start(folder, tmp_path / 'cut', '--config.eval.batch_size=16').communicate(timeout=100)
+  out, err = start([*line, '--config.eval.batch_size=16']).communicate(timeout=200)
   assert f'going on after {kept:,} answers' in out, err
   config = config_of(folder, tasks='lambada', limit=600, grid=False, batch_size=32)
   assert evaluate(config, tmp_path / 'whole') == 0
@@ -195,8 +192,8 @@ def test_two_processes_find_what_one_does(folder, tmp_path):
   with socket.create_server(('127.0.0.1', 0)) as server:
     port = server.getsockname()[1]
   flags = '--config.eval.tasks=winograd,natural_questions,ptb', '--config.eval.limit=10'
-  running = [start(folder, tmp_path / 'two', *flags, f'--coordinator=127.0.0.1:{port}', '--num_processes=2',
-                   f'--process_id={i}') for i in range(2)]
+  running = [start(command(folder, tmp_path / 'two', *flags, f'--coordinator=127.0.0.1:{port}',
+                           '--num_processes=2', f'--process_id={i}')) for i in range(2)]
   for process in running:
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

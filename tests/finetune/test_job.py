@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
+import killing
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT
@@ -82,20 +82,11 @@ def test_a_run_gives_results_a_table_and_predictions(undisturbed, reviews):
 
 
 def test_stopped_and_started_again_it_is_the_same_run(undisturbed, corpus_folder, reviews, tmp_path):
-  process = subprocess.Popen(command(corpus_folder, reviews, tmp_path), cwd=ROOT, env=ENVIRONMENT,
-                             stderr=subprocess.PIPE, text=True)
-  metrics = tmp_path / 'metrics.jsonl'
-  while process.poll() is None and not (metrics.exists() and metrics.read_text().count('train/loss') > 12):
-    time.sleep(0.002)
-  process.send_signal(signal.SIGTERM)
-  said = process.communicate(timeout=100)[1]
-  assert process.returncode == 75 and 'goes on from there' in said, said
-  process = subprocess.Popen(command(corpus_folder, reviews, tmp_path), cwd=ROOT, env=ENVIRONMENT,
-                             stderr=subprocess.DEVNULL)
-  while process.poll() is None and '"step": 27, "train' not in metrics.read_text():
-    time.sleep(0.002)
-  process.kill()
-  process.wait()
+  for step, number, code in ((13, signal.SIGTERM, 75), (27, signal.SIGKILL, -signal.SIGKILL)):
+    line = killing.instead_of_main(command(corpus_folder, reviews, tmp_path), 'line',
+                                   f'{tmp_path}/metrics.jsonl', rf'"step": {step}\b.*"train/loss"', number)
+    done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == code and ('goes on from there' in done.stderr) == (code == 75), done.stderr
   done = run(corpus_folder, reviews, tmp_path)
   assert done.returncode == 0 and 'going on after step' in done.stderr, done.stderr
   assert records(tmp_path) == records(undisturbed)

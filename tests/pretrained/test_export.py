@@ -1,17 +1,20 @@
 """Folders for transformers: the same tensors to the bit, the same logits and ids; whole at every moment."""
 
+import concurrent.futures
+import itertools
 import json
 import os
-import random
-import signal
+import pickle
 import subprocess
 import sys
+import threading
 import time
 
 import jax
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of, tiny_config
+from flax import nnx
 from safetensors.numpy import load_file
 from torch_models import logits_of, tensors, tokens_for, transformers, twin
 
@@ -19,6 +22,7 @@ import gptjax
 from gptjax.data import hf_tokenizer, tokenizers
 from gptjax.model import GPT
 from gptjax.pretrained import __main__ as command
+from gptjax.pretrained.export import folder_files, write_folder
 
 
 def loaded(folder, **sizes):
@@ -205,38 +209,76 @@ def test_the_command(tmp_path, capsys):
 
 
 RENEWING = """
-import itertools, sys
-import jax, numpy as np
-from flax import nnx
-sys.path.insert(0, 'tests')
-import test_model
-from conftest import mesh_of, tiny_config
-from gptjax.pretrained.export import folder_files, write_folder
-with mesh_of():
-  model = test_model.build(tiny_config(**{'model.n_vocab': 9000, 'model.n_layer': 4}))
-params = nnx.to_pure_dict(nnx.state(model))
-for step in itertools.count(1):
+import json, pickle, shutil, sys
+from pathlib import Path
+import jax
+import killing
+import numpy as np
+from safetensors.numpy import load_file
+from gptjax.pretrained import export
+folder, (files, params, n_vocab) = Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes())
+def write(step):
   weights = jax.tree.map(lambda x: np.full(x.shape, step, np.float32), params)
-  write_folder(folder_files(model, None), weights, model.n_vocab, sys.argv[1], {'step': str(step)})
+  export.write_folder(files, weights, n_vocab, folder, {'step': str(step)})
+def look():
+  if not folder.exists():
+    return None
+  values = load_file(folder / export.SINGLE).values()
+  found = {float(x) for value in values for x in (value.min(), value.max())}
+  return [*sorted(found), export.exported(folder)['step']]
+for before in (False, True):
+  n, killed = 0, True
+  while killed:
+    n += 1
+    shutil.rmtree(folder, ignore_errors=True)
+    if before:
+      killing.forked(lambda: write(1))
+    killed = killing.forked(lambda: write(2), f'{folder}*', n)
+    left = look()
+    killing.forked(lambda: write(3))
+    print(json.dumps([before, n, left, look(), sorted(path.name for path in folder.iterdir())]))
 """
 
 
-def test_killed_at_any_moment_the_folder_holds_one_whole_step(tmp_path):
-  rng, folder = random.Random(0), tmp_path / 'export'
-  for _ in range(2):
-    process = subprocess.Popen([sys.executable, '-c', RENEWING, folder], cwd=ROOT, env=ENVIRONMENT)
-    path = folder / 'model.safetensors'
-    before = path.stat().st_ino if path.exists() else None
-    while process.poll() is None and (not path.exists() or path.stat().st_ino == before):
-      assert not folder.exists() or path.exists(), 'the first one, too, appears whole'
-      time.sleep(0.001)
-    seen, deadline = set(), time.monotonic() + 60
-    while len(seen) < 5 and time.monotonic() < deadline:  # a reader beside the writer
-      seen.add(frozenset(float(value.flat[0]) for value in load_file(path).values()))
-    assert len(seen) == 5 and all(len(steps) == 1 for steps in seen)
-    time.sleep(rng.random() / 10)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    values = load_file(path)
-    assert len({float(x) for value in values.values() for x in (value.min(), value.max())}) == 1
-    assert json.loads((folder / 'config.json').read_text())['n_layer'] == 4
+def test_killed_at_any_change_of_its_files_the_folder_holds_one_whole_step(tmp_path):
+  with mesh_of():
+    model = jax.jit(lambda key: GPT(key, tiny_config(**{'model.n_layer': 3})))(jax.random.key(0))
+  params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), nnx.to_pure_dict(nnx.state(model)))
+  (tmp_path / 'given').write_bytes(pickle.dumps((folder_files(model, None), params, model.n_vocab)))
+  (tmp_path / 'script.py').write_text(RENEWING)
+  done = subprocess.run([sys.executable, tmp_path / 'script.py', tmp_path / 'export', tmp_path / 'given'],
+                        env={**ENVIRONMENT, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])},
+                        check=True, capture_output=True, text=True)
+  seen = {False: [], True: []}
+  for before, n, left, after, names in map(json.loads, done.stdout.splitlines()):
+    seen[before].append(left)
+    assert after == [3.0, '3'] and names == ['config.json', 'model.safetensors'], (before, n)
+  whole = [2.0, '2']
+  for left, earlier in ((seen[False], None), (seen[True], [1.0, '1'])):
+    assert len(left) > 20 and left == [earlier] * left.count(earlier) + [whole] * left.count(whole), left
+    assert whole in left and earlier in left
+
+
+def test_a_reader_beside_the_writer_sees_one_whole_step(tmp_path):
+  folder, path = tmp_path / 'export', tmp_path / 'export' / 'model.safetensors'
+  with mesh_of():
+    model = jax.jit(lambda key: GPT(key, tiny_config()))(jax.random.key(0))
+  params, files = nnx.to_pure_dict(nnx.state(model)), folder_files(model, None)
+  stop = threading.Event()
+  def renew():
+    for step in itertools.count(1):
+      weights = jax.tree.map(lambda x, step=step: np.full(x.shape, step, np.float32), params)
+      write_folder(files, weights, model.n_vocab, folder, {'step': str(step)})
+      if stop.is_set():
+        return
+  seen, deadline = set(), time.monotonic() + 120
+  with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    writer = thread.submit(renew)
+    try:
+      while len(seen) < 5 and time.monotonic() < deadline and not writer.done():
+        if folder.exists():  # the first one, too, appears whole
+          seen.add(frozenset(float(value.flat[0]) for value in load_file(path).values()))
+    finally:
+      stop.set()
+  writer.result()
+  assert len(seen) >= 5 and all(len(steps) == 1 for steps in seen)
