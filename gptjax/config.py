@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 import gptjax
-from gptjax import atomic, attention, compiler, defaults, kernels, model, optimizer
+from gptjax import atomic, attention, compiler, defaults, kernels, literal_path, model, optimizer
 from gptjax.errors import InputError
 
 JOBS = ('pretrain', 'finetune', 'evaluate')
@@ -226,7 +226,8 @@ def _same_run(path, config, corpus_digest):
 def make_workdir(workdir):
   """Creates the workdir and tries to write in it (ValueError if that fails)."""
   try:
-    os.makedirs(workdir, exist_ok=True)
+    literal_path.check(workdir)
+    atomic.make_folders(workdir)
     probe = Path(workdir) / f'.probe-{os.getpid()}'
     probe.touch()
     probe.unlink()

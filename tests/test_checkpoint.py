@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax import checkpoint, sharding
+from gptjax.digests import digests
 from gptjax.train import init_state
 
 FACTS = {'corpus_digest': 'abc'}
@@ -170,7 +171,7 @@ def test_any_changed_element_changes_the_digest(data, dtype):
     raw[data.draw(st.integers(0, raw.size - 1))] ^= 1
   else:
     raw[data.draw(st.integers(0, raw.size - 1))] ^= 1 << data.draw(st.integers(0, 7))
-  digest = lambda x: np.asarray(jax.jit(checkpoint.digests)(x))
+  digest = lambda x: np.asarray(jax.jit(digests)(x))
   with mesh_of():
     assert (digest(jnp.asarray(x)) == digest(jnp.asarray(x))).all()
     assert (digest(jnp.asarray(x)) != digest(jnp.asarray(y))).all()
@@ -178,11 +179,11 @@ def test_any_changed_element_changes_the_digest(data, dtype):
 
 
 def test_digests_do_not_depend_on_the_mesh():
-  def digests(sizes):
+  def of(sizes):
     state = state_on(sizes)
     with mesh_of(**sizes):
-      return [np.asarray(d).tolist() for d in jax.tree.leaves(jax.jit(checkpoint.digests)(state))]
-  assert digests({}) == digests(dict(fsdp=4, tensor=2)) == digests(dict(data=8))
+      return [np.asarray(d).tolist() for d in jax.tree.leaves(jax.jit(digests)(state))]
+  assert of({}) == of(dict(fsdp=4, tensor=2)) == of(dict(data=8))
 
 
 FULL = '''

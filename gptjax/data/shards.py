@@ -28,7 +28,7 @@ def locked(folder):
     ValueError: another process is at it, or it cannot be written to.
   """
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folders(folder)
     file = open(folder / LOCK, 'w')
   except OSError as error:
     raise InputError(f'{folder} cannot be written to ({error.strerror}): give another folder') from None
@@ -63,6 +63,7 @@ class Appended:
     if self.path.exists():  # Killed between its completion and the next commit.
       os.replace(self.path, self._part)
     self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b')
+    atomic.sync(self._part.parent)  # what is committed later must not be a name that is not on disk
     size = self._file.seek(0, os.SEEK_END)
     if size < length:
       raise InputError(f'{self._part} has {size:,} bytes, not the {length:,} that were written: '
@@ -87,7 +88,7 @@ class Appended:
     self.sync()
     self.close()
     if self.length:
-      os.replace(self._part, self.path)
+      atomic.rename(self._part, self.path)
     else:
       self._part.unlink()
 

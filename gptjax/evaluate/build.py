@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax import atomic
 from gptjax.data import blocks, shards, sources, tokenizers, workers
 from gptjax.data import progress as progress_bar
 from gptjax.evaluate import bloom, eightgrams
@@ -93,6 +94,7 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
     with shards.locked(work):
       if not target.exists():  # by now
         _build(job, target)
+  atomic.sync(folder)
   shutil.rmtree(work, ignore_errors=True)  # also what a process left that was killed when it was done
   return bloom.open_filter(target, progress=progress)
 
@@ -182,6 +184,7 @@ def _fill(job, state):
   path = job.work / BITS
   with open(path, 'ab') as file:
     file.truncate(filled['parts'] * bloom.PART_BYTES)
+  atomic.sync(job.work)
   todo = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], drawers))
   settings = [str(job.work), drawers, filled['parts'], filled['hashes']]
   with progress_bar.bar('filling', job.progress, total=8 * state['eightgrams'],

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 
+from gptjax import atomic, hosts, sharding
 from gptjax import config as configs
-from gptjax import hosts, sharding
 from gptjax.errors import InputError
 from gptjax.finetune import batches, parts, results, tasks, weights
 from gptjax.finetune import data as datas
@@ -154,6 +154,6 @@ def finish(config, workdir, loaded, found):
       target = Path(workdir) / results.PREDICTIONS / f'{file}.tsv'
       target.parent.mkdir(exist_ok=True)
       if made != target.parent:
-        shutil.copyfile(made / target.name, target)
+        atomic.write(target, (made / target.name).read_bytes())
       said.append(f'predictions   {target} (seed {best["seed"]})')
   print('\n'.join(said), file=sys.stderr)

@@ -11,7 +11,7 @@ from flax import nnx
 from safetensors import safe_open
 from tqdm import tqdm
 
-from gptjax import atomic, checkpoint
+from gptjax import atomic, checkpoint, digests
 from gptjax.errors import InputError
 from gptjax.model import GPT
 from gptjax.pretrained import layout
@@ -59,7 +59,7 @@ def checkpoint_exporter(model, tokenizer, folder):
   abstract = nnx.to_pure_dict(nnx.state(model))
 
   def export(path):
-    facts = {'step': path.name, 'arrays': checkpoint.arrays_digest(checkpoint.read_manifest(path))}
+    facts = {'step': path.name, 'arrays': digests.arrays_digest(checkpoint.read_manifest(path))}
     if not facts.items() <= exported(folder).items():
       write_folder(files, checkpoint.read_weights(path, abstract), model.n_vocab, folder, facts)
   return export
@@ -135,15 +135,15 @@ def write_folder(files, params, n_vocab, folder, facts):
   try:
     if made != folder:
       shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True, exist_ok=True)
+    atomic.make_folders(made)
     for name, content in files.items():
       if not (made / name).exists():
         atomic.write(made / name, content)
     kind = json.loads(files['config.json'])['model_type']
     write_safetensors(weights, released_tensors(params, n_vocab, kind), facts)
-    weights.rename(made / SINGLE)
+    atomic.rename(weights, made / SINGLE)
     if made != folder:
-      made.rename(folder)
+      atomic.rename(made, folder)
   except OSError as error:
     if made != folder:
       shutil.rmtree(made, ignore_errors=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+from gptjax import atomic
 from gptjax.checkpoint import completed
 from gptjax.data import tokenizers
 from gptjax.errors import InputError
@@ -60,4 +61,5 @@ def keep_tokenizer(tokenizer, workdir):
     fresh = kept.with_name('tokenizer.new')
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(tokenizer, fresh)
-    fresh.rename(kept)
+    atomic.sync_tree(fresh)
+    atomic.rename(fresh, kept)
