@@ -1,9 +1,9 @@
 """A disk that keeps only what was synced: what a power loss at a moment leaves.
 
-`Disk` watches the calls of this process that sync, rename and delete, takes a copy of each file as it is synced
-and of each folder's entries, and can build the folder that would be there if the power failed at that moment.
-Of what is not synced, the worst is taken: a new file or name is lost, a deletion has happened. What a native
-library syncs is not seen, so it counts only once Python has synced it too.
+`Disk` watches the calls of this process that sync, rename and delete, takes a copy of each file as it is
+synced and of each folder's entries, and can build the folder that would be there if the power failed at that
+moment. Of what is not synced, the worst is taken: a new file or name is lost, a deletion has happened. What a
+native library syncs is not seen, so it counts only once Python has synced it too.
 """
 
 import os
@@ -12,16 +12,14 @@ from pathlib import Path
 
 
 class Disk:
-  """Args: folder: what lies below it is watched. before_loss: called before each rename and deletion there."""
+  """Args: folder: what lies below it is watched. before: called before each rename and deletion there."""
 
-  def __init__(self, folder, monkeypatch, before_loss=None):
-    self.folder, self.files, self.entries = Path(folder), {}, {}
-    self.before_loss = before_loss or (lambda call, path: None)
-    self.busy = False
+  def __init__(self, folder, monkeypatch, before):
+    self.folder, self.files, self.entries, self.held = Path(folder), {}, {}, []
+    self.before, self.busy = before, False
     for parent, _, names in os.walk(folder):  # what was there before is on disk
-      for name in names:
-        self._keep(os.stat(os.path.join(parent, name)), os.path.join(parent, name))
-      self._keep(os.stat(parent), parent)
+      for path in (*(os.path.join(parent, name) for name in names), parent):
+        self._keep(os.stat(path), path)
     own_fsync = os.fsync
     def fsync(descriptor):
       own_fsync(descriptor)
@@ -37,19 +35,24 @@ class Disk:
       if Path(full).absolute().is_relative_to(self.folder) and not self.busy:
         self.busy = True
         try:
-          self.before_loss(name, Path(full))
+          self.before(self, Path(full))
         finally:
           self.busy = False
       return call(path, *args, **kwargs)
     return watched
 
   def _keep(self, status, path):
+    self.held.append(os.open(path, os.O_RDONLY))  # else the number of the inode could be used again
     if stat.S_ISDIR(status.st_mode):
-      self.entries[status.st_ino] = {name: os.stat(os.path.join(path, name)).st_ino for name in os.listdir(path)
-                                     if os.path.exists(os.path.join(path, name))}
+      with os.scandir(path) as entries:
+        self.entries[status.st_ino] = {entry.name: entry.inode() for entry in entries}
     else:
       with open(path, 'rb') as file:
         self.files[status.st_ino] = file.read()
+
+  def close(self):
+    for descriptor in self.held:
+      os.close(descriptor)
 
   def after_loss(self, into):
     """Builds in a new folder what would be left of the watched one."""
