@@ -22,6 +22,7 @@ from gptjax.errors import InputError
 from gptjax.evaluate import suite
 from gptjax.evaluate.during import Tasks
 from gptjax.pretrained import run as weights
+from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.train import eval_step, first_state, graph, init_state, train_step
 from gptjax.watchdog import Watchdog
 
@@ -57,6 +58,8 @@ def pretrain(config, workdir):
   """
   configs.resolve(config, workdir)
   configs.check(config)
+  if config.checkpoint.export and (why := export_obstacle(config)):
+    raise InputError(f'config.checkpoint.export = True, but {why}: set it to False')
   suite.chosen(config.eval.tasks)  # a name that does not exist is refused before anything is made
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
