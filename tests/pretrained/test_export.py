@@ -200,8 +200,9 @@ def test_an_export_gives_the_same_logits_or_is_refused_when_the_config_is_read(t
 
 
 def test_every_option_is_written_for_gpt2():
-  assert all(export.obstacle(tiny_config(**{f'model.{name}': value for name, value in variant.items()})) is None
-             for variant in VARIANTS if 'architecture' not in variant)
+  for variant in VARIANTS:
+    config = tiny_config(**{f'model.{name}': value for name, value in variant.items()})
+    assert (export.obstacle(config) is None) == ('architecture' not in variant)
 
 
 def with_lora(model):
@@ -242,7 +243,7 @@ def test_a_model_that_is_not_exactly_gpt2_is_refused(tmp_path, case):
 
 def test_a_run_that_is_to_export_what_transformers_has_not_is_refused_before_anything_is_made(tmp_path):
   config = tiny_config(**{'checkpoint.export': True, 'model.architecture': 'lstm', 'model.n_layer': 1})
-  with pytest.raises(ValueError, match=r'config\.checkpoint\.export = True, but transformers has no such LSTM'):
+  with pytest.raises(ValueError, match='export = True, but transformers has no such LSTM'):
     pretrain(config, tmp_path / 'run')
   assert not list(tmp_path.iterdir())
 
