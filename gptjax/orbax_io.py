@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from gptjax.literal_path import literal
 
@@ -52,7 +53,8 @@ def restore_part(path, want):
 def read_part(path, want):
   """As `restore_part`, but as NumPy arrays, for this process alone, with no device involved."""
   asked = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), want)
-  with literal(path) as folder, _alone('weights') as orbax:
+  alone = _alone('weights')
+  with literal(path) as folder, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as orbax:
     return orbax.restore(folder, args=_part(want, asked))
 
 
@@ -61,12 +63,10 @@ def _part(want, asked):
 
 
 def _alone(name):
-  """A checkpointer of this process, which waits for no other."""
+  """Options of a checkpointer of this process, which waits for no other."""
   me = jax.process_index()
-  alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
-                                             barrier_sync_key_prefix=f'{name}{me}')
-  return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
-                          multiprocessing_options=alone)
+  return {'multiprocessing_options': ocp.options.MultiprocessingOptions(
+    primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'{name}{me}')}
 
 
 def opened(path):
@@ -76,8 +76,10 @@ def opened(path):
     FileNotFoundError: a chunk of an array, or the data file that it lies in, is not there.
   """
   with literal(path) as folder:
-    with _alone('opened') as orbax:
-      tree = orbax.metadata(folder).item_metadata.tree
+    # The handler itself: a checkpointer only logs what is wrong.
+    handler = ocp.PyTreeCheckpointHandler(**_alone('opened'))
+    tree = handler.metadata(epath.Path(folder)).tree
+    handler.close()
     chunks = _chunks(folder)
   found = {}
   for key, array in jax.tree.leaves_with_path(tree):

