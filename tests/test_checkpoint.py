@@ -284,6 +284,7 @@ if sys.argv[3] == 'ulimit':
 if sys.argv[3] == 'read-only':
   subprocess.run(['mount', '-o', 'remount,ro', sys.argv[1]], check=True)
 if sys.argv[3] == 'nobody':
+  jax.config.update('jax_compilation_cache_dir', None)  # root's
   os.setuid(65534)
 try:
   t.save(sys.argv[1], int(sys.argv[2]))
