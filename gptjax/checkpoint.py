@@ -5,6 +5,7 @@ A workdir's `checkpoints/STEP/` holds
   manifest.json  step, metric, and for each array its shape, dtype and digest, for each file its size
                  and hash; written last, by an atomic rename
   saving         there from before the first byte until after the manifest
+A manifest is signed once the arrays have been opened as a restore opens them, and all of it is on disk.
 A folder with `saving` and no manifest was cut short and never counted. A folder with neither, or
 whose files or arrays differ from the manifest, is damaged. Both are renamed aside, never deleted.
 
@@ -12,62 +13,21 @@ Of several processes each writes its shards, at the same time. Process 0 does ev
 """
 
 import concurrent.futures
-import errno
-import hashlib
-import json
+import contextlib
 import shutil
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import orbax.checkpoint as ocp
 
-from gptjax import atomic, hosts
+from gptjax import atomic, errors, hosts, orbax_io
+from gptjax.digests import described, digests
 from gptjax.errors import InputError
+from gptjax.manifest import MANIFEST, fault_of, file_digest, read_manifest, write_manifest
 
-STATE, MANIFEST, SAVING = 'state', 'manifest.json', 'saving'
+STATE, SAVING = 'state', 'saving'
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
-
-
-def digests(tree):
-  """A 64-bit digest of each array of a tree, whatever mesh it lies on: uint32[2] an array.
-
-  The sum over elements of a mix of their bits and their position: any single changed element changes
-  it for sure, any other change but for one chance in 2**64.
-  """
-  shapes = jax.tree.map(lambda _: jax.P(), tree)
-  return jax.sharding.auto_axes(lambda t: jax.tree.map(_digest, t), out_sharding=shapes)(tree)
-
-
-def _mix(x):
-  """A bijection of uint32 (xor-shifts and odd factors)."""
-  for shift, factor in ((16, 0x7feb352d), (15, 0x846ca68b)):
-    x = (x ^ (x >> shift)) * jnp.uint32(factor)
-  return x ^ (x >> 16)
-
-
-def _digest(x):
-  if x.dtype == jnp.bool_:
-    x = x.astype(jnp.uint8)
-  unsigned = jnp.dtype(f'uint{8 * x.dtype.itemsize}')
-  bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
-  position = jnp.zeros(x.shape, jnp.uint32)
-  for axis, size in enumerate(x.shape):
-    position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-  mixed = _mix(bits ^ _mix(position + jnp.uint32(1)))
-  return jnp.stack([mixed.sum(dtype=jnp.uint32), _mix(mixed + jnp.uint32(0x9e3779b9)).sum(
-    dtype=jnp.uint32)])
-
-
-def described(tree, tree_digests):
-  """For the manifest: {name: [shape, dtype, digest]}."""
-  arrays, _ = jax.tree.flatten_with_path(tree)
-  values = jax.tree.leaves(tree_digests)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): [
-    list(x.shape), str(x.dtype), ''.join(f'{int(word):08x}' for word in np.asarray(digest))]
-    for (path, x), digest in zip(arrays, values, strict=True)}
 
 
 class Checkpoints:
@@ -84,7 +44,8 @@ class Checkpoints:
   def __init__(self, folder, keep, keep_best, facts, then=None):
     self.folder = Path(folder).absolute()
     self.keep, self.keep_best, self.facts, self.then = keep, keep_best, facts, then
-    self.orbax = ocp.StandardCheckpointer()
+    errors.quiet_libraries()
+    self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending = None
     self.digests = jax.jit(digests)
@@ -120,7 +81,7 @@ class Checkpoints:
   def _write(self, folder, state):
     """Starts to write; gives the digests."""
     state_digests = self.digests(state)
-    self.orbax.save(folder / STATE, state)
+    self.writer.start(folder / STATE, state)
     return state_digests
 
   def _have(self, folder, metric):
@@ -140,19 +101,22 @@ class Checkpoints:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     (fresh / SAVING).touch()
-    fresh.rename(folder)
+    atomic.sync_tree(fresh)
+    atomic.rename(fresh, folder)
     return False
 
   def _finish(self, folder, step, metric, state, state_digests, mesh, started):
     try:
       with jax.set_mesh(mesh):
         state_digests = state_digests or self._write(folder, state)
-      self.orbax.wait_until_finished()
+      self.writer.wait()
       if jax.process_index() > 0:
         return step, time.monotonic() - started
-      manifest = {'step': step, 'metric': metric, 'facts': self.facts,
-                  'arrays': described(state, state_digests),
-                  'files': {str(path.relative_to(folder)): _file_digest(path)
+      arrays = described(state, state_digests)
+      _check_saved(folder / STATE, arrays)
+      atomic.sync_tree(folder)
+      manifest = {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
+                  'files': {str(path.relative_to(folder)): file_digest(path)
                             for path in sorted((folder / STATE).rglob('*')) if path.is_file()}}
       write_manifest(folder, manifest)
       (folder / SAVING).unlink()
@@ -165,15 +129,13 @@ class Checkpoints:
     return step, seconds
 
   def _failed(self, folder, error):
-    """A save that failed leaves nothing behind; a full disk is the user's to mend."""
-    doomed = folder.with_name(f'{folder.name}.deleting')
+    """A save that failed leaves nothing behind; what the machine refused is the user's to mend."""
     if folder.exists() and not hosts.several():  # others may still be writing there
-      folder.rename(doomed)  # first: half a deletion must not look like damage
-      shutil.rmtree(doomed, ignore_errors=True)
-    full = getattr(error, 'errno', None) == errno.ENOSPC or any(
-      words in str(error) for words in ('No space left', 'ENOSPC', 'Disk quota'))
-    if full:
-      raise InputError(self._full('')) from error
+      with contextlib.suppress(OSError):  # where nothing can be removed: it counts as cut short
+        atomic.remove_tree(folder)
+    if fault := errors.system_fault(error):
+      line = errors.explained(fault, folder, 'the earlier checkpoint is good')
+      raise InputError(f'cannot save checkpoint {folder.name}: {line}') from error
     raise error
 
   def _check_room(self, state):
@@ -182,14 +144,12 @@ class Checkpoints:
     earlier = [manifest for manifest in earlier if manifest]
     needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
               sum(x.nbytes for x in jax.tree.leaves(state)))
-    self.folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folders(self.folder)
     free = shutil.disk_usage(self.folder).free
     if free < needed:
-      raise InputError(self._full(f' (a checkpoint takes {needed:,} bytes, {free:,} are left)'))
-
-  def _full(self, detail):
-    return (f'no space left on the disk of {self.folder} while saving{detail}: free some and start again; '
-            'the earlier checkpoint is good')
+      raise InputError(f'no space left on the disk of {self.folder} while saving (a checkpoint takes '
+                       f'{needed:,} bytes, {free:,} are left): free some and start again; the earlier '
+                       'checkpoint is good')
 
   def poll(self):
     """(step, seconds) once after a save has ended, else None. Raises what went wrong in it."""
@@ -206,7 +166,7 @@ class Checkpoints:
 
   def close(self):
     self.thread.shutdown()
-    self.orbax.close()
+    self.writer.close()
 
   def _prune(self):
     good = {step: read_manifest(self.folder / str(step)) for step in steps(self.folder)}
@@ -214,9 +174,12 @@ class Checkpoints:
     newest = sorted(good)[-self.keep:]
     measured = [step for step in good if good[step]['metric'] is not None]
     best = sorted(measured, key=lambda step: (good[step]['metric'], step))[:self.keep_best]
-    for step in set(good) - set(newest) - set(best):
-      # Renamed first: a kill in mid-deletion must not leave what looks like a damaged checkpoint.
-      (self.folder / str(step)).rename(self.folder / f'{step}.deleting')
+    kept = {*newest, *best}
+    for step in kept:  # one may be from a process that was killed between its last rename and its last sync
+      atomic.sync(self.folder / str(step))
+    atomic.sync(self.folder)
+    for step in set(good) - kept:
+      atomic.remove_tree(self.folder / str(step))
     for path in self.folder.glob('*.deleting'):
       shutil.rmtree(path)
 
@@ -227,15 +190,6 @@ def steps(folder):
   if not folder.is_dir():
     return []
   return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-
-
-def read_manifest(folder):
-  """The manifest of one checkpoint, or None if it is absent or not whole."""
-  try:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    return manifest if manifest == _signed(manifest) else None
-  except (OSError, ValueError):
-    return None
 
 
 def restore(folder, abstract_state, say):
@@ -287,7 +241,11 @@ def _damaged(path, fault, say):
 
 def cut_short(path):
   """Whether a checkpoint is still being saved, or never was to the end."""
-  return (path / SAVING).exists() and not (path / MANIFEST).exists()
+  if (path / MANIFEST).exists():
+    return False
+  # TensorStore's threads may write on after a save has failed and its folder has been removed.
+  unfinished = not (path / STATE).exists() and any(path.glob(f'{STATE}.orbax-checkpoint-tmp*'))
+  return (path / SAVING).exists() or unfinished
 
 
 def completed(folder):
@@ -304,8 +262,7 @@ def load(path, manifest, abstract_state):
     ValueError: names the first array that is missing, extra, or of another shape or dtype.
   """
   _check_arrays(path, manifest['arrays'], abstract_state)
-  with ocp.StandardCheckpointer() as orbax:
-    return orbax.restore(path / STATE, abstract_state)
+  return orbax_io.restore(path / STATE, abstract_state)
 
 
 def load_weights(path, manifest, abstract_params):
@@ -322,9 +279,7 @@ def load_weights(path, manifest, abstract_params):
   want = {'params': abstract_params}
   arrays = {name: entry for name, entry in manifest['arrays'].items() if name.startswith('params/')}
   _check_arrays(path, arrays, want)
-  asked = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), want)
-  with ocp.PyTreeCheckpointer() as orbax:
-    found = _restore_part(orbax, path, want, asked)
+  found = orbax_io.restore_part(path / STATE, want)
   for name, entry in described(found, jax.jit(digests)(found)).items():
     if entry != arrays[name]:
       raise InputError(f'{path}: {name} differs from its digest: take another checkpoint')
@@ -333,43 +288,26 @@ def load_weights(path, manifest, abstract_params):
 
 def read_weights(path, abstract_params):
   """The weights of one checkpoint as NumPy arrays, for this process alone, with no device involved."""
-  want = {'params': abstract_params}
-  asked = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), want)
-  me = jax.process_index()
-  alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me},
-                                             barrier_sync_key_prefix=f'weights{me}')
-  handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-  with ocp.Checkpointer(handler, multiprocessing_options=alone) as orbax:
-    return _restore_part(orbax, path, want, asked)['params']
+  return orbax_io.read_part(path / STATE, {'params': abstract_params})['params']
 
 
-def _restore_part(orbax, path, want, asked):
-  return orbax.restore(Path(path).absolute() / STATE, args=ocp.args.PyTreeRestore(
-    item=want, restore_args=asked, partial_restore=True))
+def _check_saved(path, arrays):
+  """Compares what a restore would find in a folder with what has been saved (`arrays`, of the manifest)."""
+  want, have = {name: entry[:2] for name, entry in arrays.items()}, orbax_io.opened(path)
+  for name in sorted(want.keys() | have.keys()):
+    if want.get(name) != have.get(name):
+      raise RuntimeError(f'{path}: {name} was saved as {want.get(name, "absent")}, but is '
+                         f'{have.get(name, "absent")} there')
 
 
 def _check_arrays(path, arrays, abstract):
-  flat, _ = jax.tree.flatten_with_path(abstract)
-  want = {jax.tree_util.keystr(key, simple=True, separator='/'): [list(x.shape), str(x.dtype)]
-          for key, x in flat}
+  want = {orbax_io.name_of(key): [list(x.shape), str(x.dtype)]
+          for key, x in jax.tree.leaves_with_path(abstract)}
   have = {name: entry[:2] for name, entry in arrays.items()}
   for name in sorted(want.keys() | have.keys()):
     if want.get(name) != have.get(name):
       raise InputError(f'{path}: {name} is {have.get(name, "absent")} in the checkpoint and '
                        f'{want.get(name, "absent")} in the config')
-
-
-def fault_of(path, manifest):
-  """What is wrong with the files of a checkpoint, in words; None: nothing."""
-  if manifest is None:
-    return 'no readable manifest'
-  for name, (size, digest) in manifest['files'].items():
-    file = path / name
-    if not file.is_file():
-      return f'{name} is missing'
-    if [size, digest] != _file_digest(file):
-      return f'{name} differs from its hash'
-  return None
 
 
 def _aside(path, word):
@@ -378,24 +316,3 @@ def _aside(path, word):
   while (new := path.with_name(f'{path.name}.{word}' + (f'-{number}' if number > 1 else ''))).exists():
     number += 1
   return path.rename(new)
-
-
-def _file_digest(path):
-  with open(path, 'rb') as file:
-    return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
-
-
-def arrays_digest(manifest):
-  """Tells checkpoints apart by their arrays: two of one step differ if a run went back in between."""
-  return hashlib.sha256(json.dumps(manifest['arrays'], sort_keys=True).encode()).hexdigest()
-
-
-def _signed(manifest):
-  body = {key: value for key, value in manifest.items() if key != 'signature'}
-  text = json.dumps(body, sort_keys=True)
-  return {**body, 'signature': hashlib.sha256(text.encode()).hexdigest()}
-
-
-def write_manifest(folder, manifest):
-  """Writes the signed manifest of a checkpoint, by which it counts as one."""
-  atomic.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))

@@ -257,7 +257,7 @@ def make_workdir(workdir):
 def _unwritable(folder):
   """Creates a folder; why that fails, or why nothing can be written there; '' if it can."""
   try:
-    os.makedirs(folder, exist_ok=True)
+    atomic.make_folders(folder)
     probe = Path(folder) / f'.probe-{os.getpid()}'
     probe.touch()
     probe.unlink()

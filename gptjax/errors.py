@@ -1,9 +1,25 @@
 """What an error means to whoever started the run: a line of plain words and an exit code, or a bug."""
 
 import errno
+import logging
+import os
+import re
 import sys
+from typing import NamedTuple
 
 BAD_INPUT, BUG, LOST = 2, 1, 70  # exit codes
+
+# What a machine refuses, whatever the program does, and what to do about it; other numbers mean a bug.
+FULL, DENIED, BROKEN = 'free some', 'make it writable', 'see the system log'
+MACHINE = {
+  errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: 'raise the limit of file sizes (ulimit -f)',
+  errno.EACCES: DENIED, errno.EPERM: DENIED, errno.EROFS: DENIED,
+  errno.EMFILE: 'raise the limit of open files (ulimit -n)', errno.ENFILE: 'close some',
+  errno.EIO: BROKEN, errno.ESTALE: BROKEN, errno.ENAMETOOLONG: 'choose a shorter path'}
+# How libraries that raise no OSError spell one: TensorStore, which Orbax uses, and TensorFlow.
+TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'")
+REASONS = {os.strerror(number): number for number in MACHINE}
+TENSORFLOW = re.compile(r'(?:^|}} )([^;{}]+); (' + '|'.join(map(re.escape, REASONS)) + r')\b')
 
 
 class InputError(ValueError):
@@ -20,22 +36,26 @@ class LostProcess(RuntimeError):
   """
 
 
+class Fault(NamedTuple):
+  """What the machine has refused."""
+  number: int   # a key of MACHINE
+  path: str     # '': the error does not say
+
+
 def in_words(error, workdir):
   """(line, exit code) for what has nothing to do with the program; None for a bug, which keeps its traceback.
 
   Args:
     error: an exception that has been raised.
-    workdir: of the run, for the message of a full disk; '' where the command has none.
+    workdir: of the run, named where the error names no path; '' where the command has none.
   """
   if isinstance(error, InputError):
     return str(error), BAD_INPUT
   if isinstance(error, LostProcess):
     return str(error), LOST
-  if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-    if not workdir:
-      return 'no space left on the disk: free some, the same command goes on from here', BAD_INPUT
-    return (f'no space left on the disk of {workdir}: free some and start again; the newest checkpoint is '
-            'good', BAD_INPUT)
+  if fault := system_fault(error):
+    then = 'the newest checkpoint is good' if workdir else 'the same command goes on from here'
+    return explained(fault, fault.path or workdir, then), BAD_INPUT
   return None
 
 
@@ -56,3 +76,56 @@ def print_line(error, command, workdir=''):
   line, code = words
   print(f'{command}: {" ".join(line.split())}', file=sys.stderr)
   return code
+
+
+def system_fault(error):
+  """The Fault behind an exception: an OSError, or what a library raises in its place; None: there is none."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in MACHINE:
+      return Fault(error.errno, str(error.filename or ''))
+    module = type(error).__module__
+    if type(error) is ValueError and (found := TENSORSTORE.search(str(error))):
+      if int(found[1]) in MACHINE:
+        return Fault(int(found[1]), '')
+    elif module.startswith('tensorflow.') and (found := TENSORFLOW.search(str(error))):
+      return Fault(REASONS[found[2]], found[1])
+    error = error.__cause__
+  return None
+
+
+def explained(fault, path, then):
+  """The line about a Fault.
+
+  Args:
+    fault: what the machine has refused.
+    path: of what could not be written, or read.
+    then: what starting again gives.
+  """
+  if fault.number in (errno.ENOSPC, errno.EDQUOT):
+    what = f'no space left on the disk of {path}'
+    if fault.number == errno.EDQUOT:
+      what += ' (quota)'
+  else:
+    only_written = fault.number in (errno.EROFS, errno.EFBIG)
+    what = f'cannot {"write" if only_written else "write or read"} {path}: {os.strerror(fault.number)}'
+  return f'{what}: {MACHINE[fault.number]} and start again; {then}'
+
+
+def quiet_libraries():
+  """Keeps Orbax and clu from logging, with stacks, what they raise too, where `in_words` has words for it.
+
+  TensorStore, too, prints that there is no longer anyone to tell of each array that it could not write.
+  """
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).addFilter(_is_news)
+  if sys.unraisablehook is not _hook:
+    _hook.before, sys.unraisablehook = sys.unraisablehook, _hook
+
+
+def _is_news(record):
+  return not (record.exc_info and record.exc_info[1] and system_fault(record.exc_info[1]))
+
+
+def _hook(raised):
+  if not (raised.exc_type is RuntimeError and str(raised.exc_value) == 'Event loop is closed'):
+    _hook.before(raised)

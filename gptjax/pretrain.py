@@ -16,6 +16,7 @@ import numpy as np
 from gptjax import (
   compiler,
   hosts,
+  literal_path,
   memory,
   ownership,
   report,
@@ -35,6 +36,7 @@ from gptjax.errors import InputError
 from gptjax.evaluate import suite
 from gptjax.evaluate.during import Tasks
 from gptjax.pretrained import run as weights
+from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.train import eval_step, first_state, graph, init_state, train_step
 from gptjax.watchdog import Watchdog
 
@@ -76,11 +78,14 @@ def pretrain(config, workdir, given=()):
   source = weights.first(config, workdir, given)
   configs.resolve(config, workdir)
   configs.check(config)
+  if config.checkpoint.export and (why := export_obstacle(config)):
+    raise InputError(f'config.checkpoint.export = True, but {why}: set it to False')
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
   mixtures.check_there(config.data)
+  literal_path.check(workdir)
   with ownership.of_run(workdir):
     return run_owned(config, workdir, mesh, source)
 

@@ -10,7 +10,6 @@ each checkpoint's manifest has a copy, by which a damaged or lost file is replac
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 from gptjax import atomic, checkpoint, records
@@ -144,7 +143,6 @@ def settle(workdir):
     manifest = checkpoint.read_manifest(folder / str(step))
     since = rewinds[manifest['facts']['rewinds']:] if manifest else []
     if any(step > rewind['to'] for rewind in since):
-      doomed = folder / f'{step}.deleting'  # renamed first: half a deletion must not look like damage
-      (folder / str(step)).rename(doomed)
-      shutil.rmtree(doomed)
+      atomic.sync(workdir)  # the process that wrote `FILE` may have been killed before it was synced
+      atomic.remove_tree(folder / str(step))
   return rewinds

@@ -1,5 +1,6 @@
 """Checkpoints: saved and restored to the bit on any mesh; every damage found, nothing deleted."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,10 @@ from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax import checkpoint, sharding
+from gptjax import checkpoint, errors, literal_path, orbax_io, sharding  # noqa: F401 (errors: of FULL)
+from gptjax import config as configs
+from gptjax.digests import digests
+from gptjax.errors import InputError
 from gptjax.train import init_state
 
 FACTS = {'corpus_digest': 'abc'}
@@ -170,7 +174,7 @@ def test_any_changed_element_changes_the_digest(data, dtype):
     raw[data.draw(st.integers(0, raw.size - 1))] ^= 1
   else:
     raw[data.draw(st.integers(0, raw.size - 1))] ^= 1 << data.draw(st.integers(0, 7))
-  digest = lambda x: np.asarray(jax.jit(checkpoint.digests)(x))
+  digest = lambda x: np.asarray(jax.jit(digests)(x))
   with mesh_of():
     assert (digest(jnp.asarray(x)) == digest(jnp.asarray(x))).all()
     assert (digest(jnp.asarray(x)) != digest(jnp.asarray(y))).all()
@@ -178,44 +182,140 @@ def test_any_changed_element_changes_the_digest(data, dtype):
 
 
 def test_digests_do_not_depend_on_the_mesh():
-  def digests(sizes):
+  def of(sizes):
     state = state_on(sizes)
     with mesh_of(**sizes):
-      return [np.asarray(d).tolist() for d in jax.tree.leaves(jax.jit(checkpoint.digests)(state))]
-  assert digests({}) == digests(dict(fsdp=4, tensor=2)) == digests(dict(data=8))
+      return [np.asarray(d).tolist() for d in jax.tree.leaves(jax.jit(digests)(state))]
+  assert of({}) == of(dict(fsdp=4, tensor=2)) == of(dict(data=8))
+
+
+SPECIAL = ['gpt2 [lr=3e-4]', 'a*b', 'a?b', 'a\\b', '[', 'a b/c*/[d]']
+
+
+@pytest.mark.parametrize('name', SPECIAL)
+def test_a_path_that_libraries_read_as_something_else_keeps_its_checkpoints(tmp_path, name):
+  folder = tmp_path / name / 'checkpoints'
+  save(folder, 5, sizes=dict(fsdp=2))
+  step, state, said = restored(folder)
+  assert step == 5 and not said
+  assert_same(jax.device_get(state), jax.device_get(state_on({}, seed=5)))
+  manifest = checkpoint.read_manifest(folder / '5')
+  abstract = target_on({}).params
+  read = checkpoint.read_weights(folder / '5', abstract)
+  with mesh_of():
+    assert_same(read, checkpoint.load_weights(folder / '5', manifest, abstract))
+  assert [path.name for path in tmp_path.iterdir()] == [name.split('/')[0]], 'nothing lies elsewhere'
+
+
+def test_where_such_a_path_cannot_be_had_it_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+  monkeypatch.setattr(literal_path, 'DESCRIPTORS', tmp_path / 'absent')
+  for name in SPECIAL:
+    with pytest.raises(InputError, match='cannot be written on this system: choose a path without'):
+      configs.make_workdir(tmp_path / name)
+  assert not list(tmp_path.iterdir())
+  with literal_path.literal(tmp_path) as path:
+    assert path == tmp_path
+
+
+def spoil(what):
+  """Makes each write of Orbax lose something that only opening it would tell."""
+  def wait(writer, own=orbax_io.Writer.wait):
+    own(writer)
+    what(spoil.path)
+  def start(writer, path, state, own=orbax_io.Writer.start):
+    spoil.path = path
+    own(writer, path, state)
+  return {'wait': wait, 'start': start}
+
+
+LOST = {
+  'its database': lambda path: (path / 'manifest.ocdbt').unlink(),
+  'a data file': lambda path: largest(path / 'ocdbt.process_0').unlink(),
+  'the end of a data file': lambda path: os.truncate(largest(path / 'ocdbt.process_0'), 100),
+  'an array of its tree': lambda path: (path / '_METADATA').write_text(
+    (path / '_METADATA').read_text().replace('skipped', 'skopped')),
+}
+
+
+@pytest.mark.parametrize('what', LOST)
+def test_a_manifest_is_signed_only_for_what_has_been_opened(tmp_path, monkeypatch, what):
+  for name, replaced in spoil(LOST[what]).items():
+    monkeypatch.setattr(orbax_io.Writer, name, replaced)
+  with pytest.raises((ValueError, OSError, RuntimeError)):
+    save(tmp_path, 5)
+  assert not list(tmp_path.rglob('manifest.json')) and checkpoint.steps(tmp_path) == []
+
+
+def test_a_checkpoint_that_orbax_only_logged_about_is_not_signed(tmp_path, monkeypatch):
+  """As with 89beee7: the path as it is."""
+  monkeypatch.setattr(orbax_io, 'literal', lambda folder: contextlib.nullcontext(folder))
+  with pytest.raises(ValueError, match='does not exist'):
+    save(tmp_path / 'a [b=1]', 5)
+  assert not list(tmp_path.rglob('manifest.json'))
+
+
+def test_chunks_are_counted_in_a_tree_of_any_height(tmp_path):
+  import tensorstore
+  store = tensorstore.KvStore.open({
+    'driver': 'ocdbt', 'base': f'file://{tmp_path}/', 'config': {'max_decoded_node_bytes': 600,
+                                                                'max_inline_value_bytes': 10}}).result()
+  with tensorstore.Transaction() as transaction:
+    for array in range(30):
+      for key in ('.zarray', '0.0', '0.1', '1.0'):
+        store.with_transaction(transaction)[f'params.part.{array:02}.w/{key}'] = b'x' * 20
+  assert orbax_io._chunks(tmp_path) == {f'params.part.{array:02}.w': 3 for array in range(30)}
+  root = tensorstore.ocdbt.dump(tensorstore.KvStore.open(f'file://{tmp_path}/').result()).result()
+  assert root['versions'][-1]['root_height'] > 1
+
+
+def test_what_a_save_leaves_after_it_failed_never_counts(tmp_path):
+  (tmp_path / '5' / 'state.orbax-checkpoint-tmp').mkdir(parents=True)  # made again by TensorStore's threads
+  assert restored(tmp_path)[0] is None and not checkpoint.completed(tmp_path)
 
 
 FULL = '''
-import sys, jax
+import os, resource, subprocess, sys, jax
 sys.path.insert(0, 'tests')
 import test_checkpoint as t
-if sys.argv[3] == 'blind':
+if sys.argv[3] != 'first':
   t.checkpoint.Checkpoints._check_room = lambda *_: None
+if sys.argv[3] == 'ulimit':
+  resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+if sys.argv[3] == 'read-only':
+  subprocess.run(['mount', '-o', 'remount,ro', sys.argv[1]], check=True)
+if sys.argv[3] == 'nobody':
+  jax.config.update('jax_compilation_cache_dir', None)  # root's
+  os.setuid(65534)
 try:
   t.save(sys.argv[1], int(sys.argv[2]))
-except ValueError as error:
-  print(error)
+except Exception as error:
+  print(t.errors.in_words(error, sys.argv[1])[0])
 '''
 
 
-@pytest.mark.parametrize('look', ['first', 'blind'])  # blind: as where a quota counts, not the disk
-def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_made(tmp_path, look):
+@pytest.mark.parametrize('look, says', [
+  ('first', 'are left'), ('blind', 'no space left on the disk'),  # blind: as where a quota counts, no disk
+  ('ulimit', 'File too large: raise the limit of file sizes (ulimit -f)'),
+  ('read-only', 'Read-only file system: make it'), ('nobody', 'Permission denied: make it writable')])
+def test_what_the_machine_refuses_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path, look, says):
   disk = tmp_path / 'disk'
   disk.mkdir()
   mount = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk], capture_output=True)
   if mount.returncode:
     pytest.skip('needs the right to mount a small disk')
   try:
-    save_in_a_process = lambda step: subprocess.run(
+    save_in_a_process = lambda step, look: subprocess.run(
       [sys.executable, '-c', FULL, str(disk), step, look], cwd=ROOT, env=ENVIRONMENT, capture_output=True,
-      text=True, check=True).stdout
-    assert not save_in_a_process('5')
-    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
-    (disk / 'ballast').write_bytes(b'x' * (free - 20_000))
-    said = save_in_a_process('6')
-    assert 'no space left on the disk' in said and said.count('\n') == 1
-    assert ('are left' in said) == (look == 'first')
-    assert not (disk / '6').exists()
+      text=True, check=True)
+    save(disk, 5)
+    if look in ('first', 'blind'):
+      free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
+      (disk / 'ballast').write_bytes(b'x' * (free - 20_000))
+    done = save_in_a_process('6', look)
+    assert says in done.stdout and str(disk) in done.stdout and done.stdout.count('\n') == 1, done
+    assert 'checkpoint is good' in done.stdout and not done.stderr, done
+    subprocess.run(['mount', '-o', 'remount,rw', disk], check=True)
+    assert all(checkpoint.cut_short(disk / str(step)) for step in checkpoint.steps(disk) if step != 5)
     assert restored(disk)[0] == 5
   finally:
     subprocess.run(['umount', disk], check=True)

@@ -191,6 +191,8 @@ def _tokenizer(job, verdicts):
     made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
   shutil.rmtree(folder, ignore_errors=True)  # Half written by a process that was killed.
   made.save(folder)
+  atomic.sync_tree(folder)
+  atomic.sync(job.out)
   return made
 
 
@@ -310,6 +312,7 @@ def _finish(job, state, splits):
 
 
 def _remove_work(folder):
+  atomic.sync(folder)  # a process that was killed may have written the manifest and not synced its name
   for name in (shards.STATE, *duplicates.FILES, duplicates.JUDGED):
     (folder / name).unlink(missing_ok=True)
 

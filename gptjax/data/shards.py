@@ -41,6 +41,7 @@ class Appended:
     if self.path.exists():  # Killed between its completion and the next commit.
       os.replace(self.path, self._part)
     self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b')
+    atomic.sync(self._part.parent)  # what is committed later must not be a name that is not on disk
     size = self._file.seek(0, os.SEEK_END)
     if size < length:
       raise InputError(f'{self._part} has {size:,} bytes, not the {length:,} that were written: '
@@ -65,7 +66,7 @@ class Appended:
     self.sync()
     self.close()
     if self.length:
-      os.replace(self._part, self.path)
+      atomic.rename(self._part, self.path)
     else:
       self._part.unlink()
 

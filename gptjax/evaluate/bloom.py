@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax import atomic
 from gptjax.data import corpus
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -113,7 +114,7 @@ def complete(path, target, facts, tell):
     file.write(text + LENGTH.pack(len(text)))
     file.flush()
     os.fsync(file.fileno())
-  os.replace(path, target)
+  atomic.rename(path, target)
 
 
 def _sha256(path, size, tell):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import ownership
+from gptjax import atomic, ownership
 from gptjax.data import blocks, shards, sources, tokenizers, workers
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -95,6 +95,7 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
     with ownership.owned(work):
       if not target.exists():  # by now
         _build(job, target)
+  atomic.sync(folder)
   shutil.rmtree(work, ignore_errors=True)  # also what a process left that was killed when it was done
   return bloom.open_filter(target, progress=progress)
 
@@ -196,6 +197,7 @@ def _fill(job, state):
   path = job.work / BITS
   with open(path, 'ab') as file:
     file.truncate(filled['parts'] * bloom.PART_BYTES)
+  atomic.sync(job.work)
   todo = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], drawers))
   settings = [str(job.work), drawers, filled['parts'], filled['hashes']]
   with progress_bar.bar('filling', job.progress, total=8 * state['eightgrams'],

@@ -3,14 +3,13 @@
 import contextlib
 import math
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import jax
 
+from gptjax import atomic, hosts, literal_path, memory, ownership, resumed, sharding
 from gptjax import config as configs
-from gptjax import hosts, memory, ownership, resumed, sharding
 from gptjax.data import mixture as mixtures
 from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
@@ -51,6 +50,7 @@ def finetune(config, workdir, given=()):
   memory.check(config, mesh)
   if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
     mixtures.check_there(config.data)
+  literal_path.check(workdir)
   with ownership.of_run(workdir):
     return run_owned(config, workdir, mesh, source, tokenizer)
 
@@ -150,6 +150,6 @@ def finish(config, workdir, loaded, found):
       target = Path(workdir) / results.PREDICTIONS / f'{file}.tsv'
       target.parent.mkdir(exist_ok=True)
       if made != target.parent:
-        shutil.copyfile(made / target.name, target)
+        atomic.write(target, (made / target.name).read_bytes())
       said.append(f'predictions   {target} (seed {best["seed"]})')
   print('\n'.join(said), file=sys.stderr)

@@ -20,6 +20,7 @@ from gptjax.data import pipeline
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.transforms import TEXT
+from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.pretrained.export import save_pretrained
 
 
@@ -240,6 +241,9 @@ def conclude(run, state, shapes, tell):
   found = hosts.told(lambda: next((record for record in reversed(tell.records)
                                    if record['step'] == step and 'eval/score' in record), None))
   exported = data.task.kind == TEXT and config.model.architecture == 'transformer' and not hosts.several()
+  if exported and (why := export_obstacle(config)):
+    tell.say(f'not exported: {why}')
+    exported = False
   splits = dict(data.test)
   if config.finetune.train_examples:
     splits['train'] = batches.first(data.train, config.finetune.train_examples)

@@ -11,12 +11,26 @@ from flax import nnx
 from safetensors import safe_open
 from tqdm import tqdm
 
-from gptjax import atomic, checkpoint, paths
+from gptjax import atomic, checkpoint, digests, paths, sharding
 from gptjax.errors import InputError
-from gptjax.model import GPT
+from gptjax.lstm import LSTM
+from gptjax.model import GPT, Block
 from gptjax.pretrained import layout
-from gptjax.pretrained.huggingface import ACTIVATION_FIELD, ACTIVATIONS, GPT1, GPT2, PREFIX, SINGLE, spell
+from gptjax.pretrained.huggingface import (
+  ACTIVATION_FIELD,
+  ACTIVATIONS,
+  GPT1,
+  GPT2,
+  PREFIX,
+  SINGLE,
+  model_fields,
+  spell,
+)
 from gptjax.pretrained.tokenizer_files import tokenizer_files
+from gptjax.train import graph
+
+# What a module keeps beside the model's shape: how it is computed, not what.
+OF_THE_RUN = ('dtype', 'kernel', 'remat', 'scanned')
 
 
 def save_pretrained(model, tokenizer, folder):
@@ -54,15 +68,26 @@ def checkpoint_exporter(model, tokenizer, folder):
   Raises:
     ValueError: as `save_pretrained`, now and not at the first checkpoint.
   """
+  folder = Path(folder)
   files = folder_files(model, tokenizer)
   check_folder(folder, files)
   abstract = nnx.to_pure_dict(nnx.state(model))
 
   def export(path):
-    facts = {'step': path.name, 'arrays': checkpoint.arrays_digest(checkpoint.read_manifest(path))}
+    facts = {'step': path.name, 'arrays': digests.arrays_digest(checkpoint.read_manifest(path))}
     if not facts.items() <= exported(folder).items():
       write_folder(files, checkpoint.read_weights(path, abstract), model.n_vocab, folder, facts)
   return export
+
+
+def obstacle(config):
+  """Why `transformers` cannot have the model of a resolved config, in words; None: it can."""
+  try:
+    with jax.set_mesh(sharding.single_mesh()):  # no size depends on the mesh
+      config_json(nnx.merge(graph(config), layout.weight_shapes(config)), None)
+  except InputError as error:
+    return str(error)
+  return None
 
 
 def exported(folder):
@@ -82,32 +107,73 @@ def folder_files(model, tokenizer):
 
 def config_json(model, tokenizer):
   """What config.json says, a dict (ValueError for what the architecture in `transformers` has not got)."""
-  if not isinstance(model, GPT):
+  if isinstance(model, LSTM):
     raise InputError('transformers has no such LSTM: only a Transformer can be exported')
+  if type(model) is not GPT or not isinstance(model.h, Block):
+    raise InputError(f'only a gptjax.model.GPT as `gptjax.load` gives it can be exported, not '
+                     f'{type(model).__name__}{" with its layers apart" * (type(model) is GPT)}')
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
   names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS[kind].items())}
-  n_embd, n_inner = model.wpe.shape[1], block.mlp.c_fc.w.shape[2]
+  n_embd, n_inner = model.wpe.shape[1], block.mlp.c_fc.b.shape[1]
   if block.mlp.activation not in names:
     raise InputError(f'OpenAI-GPT in transformers cannot have activation_function = {block.mlp.activation!r}')
   config = {
     'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
-    'n_layer': model.n_layer, 'n_head': block.attn.c_attn.w.shape[3],
+    'n_layer': model.n_layer, 'n_head': block.attn.c_attn.b.shape[2],
     ACTIVATION_FIELD[kind]: names[block.mlp.activation], 'layer_norm_epsilon': block.ln_1.epsilon,
     'tie_word_embeddings': model.tied, 'dtype': 'float32', 'bos_token_id': end, 'eos_token_id': end,
     **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), model.dropout)}
   if kind == GPT2:
-    return config | {'architectures': ['GPT2LMHeadModel'], 'scale_attn_weights': block.attn.scaled,
-                     'scale_attn_by_inverse_layer_idx': block.attn.scaled_by_layer,
-                     'n_inner': None if n_inner == 4 * n_embd else n_inner}
+    config |= {'architectures': ['GPT2LMHeadModel'], 'scale_attn_weights': block.attn.scaled,
+               'scale_attn_by_inverse_layer_idx': block.attn.scaled_by_layer,
+               'n_inner': None if n_inner == 4 * n_embd else n_inner}
+    check_says_all(config, model)
+    return config
   for name, value, only in (
       ('n_inner', n_inner, 4 * n_embd), ('scale_attn_weights', block.attn.scaled, True),
       ('scale_attn_by_inverse_layer_idx', block.attn.scaled_by_layer, False)):
     if value != only:
       raise InputError(f'OpenAI-GPT in transformers cannot have {name} = {value}, only {only}')
-  return config | {'architectures': ['OpenAIGPTLMHeadModel']}
+  config['architectures'] = ['OpenAIGPTLMHeadModel']
+  check_says_all(config, model)
+  return config
+
+
+def check_says_all(config, model):
+  """Refuses a model that is not exactly the one of which a config.json speaks (InputError).
+
+  Args:
+    config: the content of config.json.
+    model: a GPT.
+  """
+  fields = model_fields('config.json', config)
+  with jax.set_mesh(sharding.single_mesh()):
+    read = layout.config_for(fields)
+    twin = nnx.merge(graph(read), layout.weight_shapes(read))
+  # The rows that pad a vocabulary are not written.
+  rows = lambda name, shape: (model.n_vocab, *shape[1:]) if name in ('wte', 'lm_head') else shape
+  theirs, ours = (_parts(one, rows) for one in (twin, model))
+  for name in sorted(ours.keys() | theirs.keys()):
+    if ours.get(name) != theirs.get(name):
+      raise InputError(f'transformers has no such model: {name} is {ours.get(name, "absent")}, but in its '
+                       f'{config["model_type"]} {theirs.get(name, "absent")}')
+
+
+def _parts(module, rows, prefix=''):
+  """{name: shape, type or value} of all that a module consists of; `rows` gives the shape that is written."""
+  found = {prefix or 'model': type(module).__name__}
+  for name, value in vars(module).items():
+    if name in OF_THE_RUN or name.startswith('_pytree__'):
+      continue
+    path = f'{prefix}/{name}'.lstrip('/')
+    if isinstance(value, nnx.Module):
+      found |= _parts(value, rows, path)
+    else:
+      found[path] = rows(path, value.shape) if isinstance(value, nnx.Variable) else value
+  return found
 
 
 def check_folder(folder, files):
@@ -135,15 +201,15 @@ def write_folder(files, params, n_vocab, folder, facts):
   try:
     if made != folder:
       shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True, exist_ok=True)
+    atomic.make_folders(made)
     for name, content in files.items():
       if not (made / name).exists():
         atomic.write(made / name, content)
     kind = json.loads(files['config.json'])['model_type']
     write_safetensors(weights, released_tensors(params, n_vocab, kind), facts)
-    weights.rename(made / SINGLE)
+    atomic.rename(weights, made / SINGLE)
     if made != folder:
-      made.rename(folder)
+      atomic.rename(made, folder)
   except OSError as error:
     if made != folder:
       shutil.rmtree(made, ignore_errors=True)

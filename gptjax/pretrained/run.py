@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from gptjax import resumed
+from gptjax import atomic, resumed
 from gptjax.checkpoint import completed
 from gptjax.data import tokenizers
 from gptjax.errors import InputError
@@ -98,4 +98,5 @@ def keep_tokenizer(tokenizer, workdir):
     fresh = kept.with_name('tokenizer.new')
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(tokenizer, fresh)
-    fresh.rename(kept)
+    atomic.sync_tree(fresh)
+    atomic.rename(fresh, kept)

@@ -1,16 +1,19 @@
 """Folders for transformers: the same tensors to the bit, the same logits and ids; whole at every moment."""
 
 import concurrent.futures
+import functools
 import itertools
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of, tiny_config
@@ -19,9 +22,14 @@ from safetensors.numpy import load_file
 from torch_models import logits_of, tensors, tokens_for, transformers, twin
 
 import gptjax
+from gptjax import decode
 from gptjax.data import hf_tokenizer, tokenizers
+from gptjax.finetune.model import adapt
+from gptjax.lstm import language_model
 from gptjax.model import GPT
+from gptjax.pretrain import pretrain
 from gptjax.pretrained import __main__ as command
+from gptjax.pretrained import export
 from gptjax.pretrained.export import folder_files, write_folder
 
 
@@ -162,6 +170,84 @@ def gpt(**changes):
 def test_what_openai_gpt_cannot_be_is_refused_by_name(tmp_path, changes, says):
   with pytest.raises(ValueError, match=f'OpenAI-GPT in transformers cannot have {says}'):
     gptjax.save_pretrained(gpt(**{'model.norm': 'after', **changes}), None, tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
+VARIANTS = [
+  {}, {'n_inner': 64}, {'activation_function': 'gelu'}, {'activation_function': 'relu'},
+  {'activation_function': 'silu'}, {'layer_norm_epsilon': 0.1}, {'scale_attn_weights': False},
+  {'scale_attn_by_inverse_layer_idx': True}, {'tie_word_embeddings': False}, {'dropout': 0.3},
+  {'pad_vocab_to': 128}, {'remat': 'full', 'scan': False, 'compute_dtype': 'float32'},
+  {'architecture': 'lstm', 'n_layer': 1},
+  {'tie_word_embeddings': False, 'n_inner': 64, 'activation_function': 'relu', 'scale_attn_weights': False,
+   'scale_attn_by_inverse_layer_idx': True}]
+
+
+@pytest.mark.parametrize('norm', ['before', 'after'])
+@pytest.mark.parametrize('variant', VARIANTS, ids=lambda variant: ' '.join(map(str, variant)) or 'plain')
+def test_an_export_gives_the_same_logits_or_is_refused_when_the_config_is_read(tmp_path, variant, norm):
+  config = tiny_config(**{f'model.{name}': value for name, value in {**variant, 'norm': norm}.items()})
+  with mesh_of():
+    model = jax.jit(lambda: language_model(jax.random.key(1), config))()
+    model = jax.tree.map(lambda x: 3 * x, model)  # scores that matter
+    why = export.obstacle(config)
+    if why is not None:
+      with pytest.raises(ValueError, match=re.escape(why)):
+        gptjax.save_pretrained(model, None, tmp_path / 'out')
+      assert not list(tmp_path.iterdir())
+      return
+    gptjax.save_pretrained(model, None, tmp_path / 'out')
+    theirs = opened(tmp_path / 'out')
+    tokens = tokens_for(theirs)
+    np.testing.assert_allclose(model(tokens), logits_of(theirs, tokens), atol=1e-4, rtol=1e-4)
+
+
+def test_every_option_is_written_for_gpt2():
+  for variant in VARIANTS:
+    config = tiny_config(**{f'model.{name}': value for name, value in variant.items()})
+    assert (export.obstacle(config) is None) == ('architecture' not in variant)
+
+
+def with_lora(model):
+  adapt(model.h, jax.random.key(0), 2, model.n_layer)
+  return model
+
+
+def changed(path, value):
+  def change(model):
+    *parents, name = path.split('.')
+    setattr(functools.reduce(getattr, parents, model), name, value)
+    return model
+  return change
+
+
+ELSE = {
+  'LoRA beside projections': (with_lora, 'h/attn/c_attn is Adapted, but in its gpt2 Projection'),
+  'layers apart': (decode.ready, 'not GPT with its layers apart'),
+  'another epsilon at the end': (changed('ln_f.epsilon', 0.1), 'ln_f/epsilon is 0.1, but in its gpt2 1e-05'),
+  'another epsilon in blocks': (changed('h.ln_2.epsilon', 0.1), 'h/ln_2/epsilon is 0.1'),
+  'a weight more': (changed('h.attn.sink', nnx.Param(jnp.ones(32))), 'h/attn/sink is (32,)'),
+  'an option more': (changed('h.mlp.gated', True), 'h/mlp/gated is True, but in its gpt2 absent'),
+  'another shape': (lambda model: changed('h.attn.c_proj', model.h.attn.c_attn)(model), 'h/attn/c_proj/b is'),
+  'turned matrices': (changed('h.mlp.c_fc.turned', True), 'h/mlp/c_fc/turned is True'),
+  'a kind of GPT': (changed('__class__', type('Other', (GPT,), {})), 'not Other'),
+}
+
+
+@pytest.mark.parametrize('case', ELSE)
+def test_a_model_that_is_not_exactly_gpt2_is_refused(tmp_path, case):
+  change, says = ELSE[case]
+  with mesh_of():
+    model = change(gpt())
+    with pytest.raises(ValueError, match=re.escape(says)):
+      gptjax.save_pretrained(model, None, tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_to_export_what_transformers_has_not_is_refused_before_anything_is_made(tmp_path):
+  config = tiny_config(**{'checkpoint.export': True, 'model.architecture': 'lstm', 'model.n_layer': 1})
+  with pytest.raises(ValueError, match='export = True, but transformers has no such LSTM'):
+    pretrain(config, tmp_path / 'run')
   assert not list(tmp_path.iterdir())
 
 

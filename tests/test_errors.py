@@ -1,0 +1,45 @@
+"""Which errors are the machine's, and the line that says so."""
+
+import errno
+import os
+
+import pytest
+
+from gptjax import errors
+
+
+@pytest.mark.parametrize('number', errors.MACHINE)
+@pytest.mark.parametrize('path', ['/runs/x/metrics.jsonl', None])
+def test_what_a_machine_refuses_is_a_line_with_path_reason_and_remedy(number, path):
+  line, code = errors.in_words(OSError(number, os.strerror(number), path), '/runs/x')
+  reason = 'no space left on the disk' if number in (errno.ENOSPC, errno.EDQUOT) else os.strerror(number)
+  assert code == errors.BAD_INPUT and '\n' not in line
+  assert (path or '/runs/x') in line and reason in line and errors.MACHINE[number] in line
+
+
+@pytest.mark.parametrize('number', [errno.ENOENT, errno.EINVAL, errno.EBADF, errno.ENOTDIR, errno.EEXIST])
+def test_other_numbers_are_bugs(number):
+  assert errors.in_words(OSError(number, os.strerror(number), '/runs/x'), '/runs/x') is None
+
+
+TENSORFLOW = type('UnknownError', (Exception,), {'__module__': 'tensorflow.python.framework.errors_impl'})
+
+
+def caused(error, by):
+  error.__cause__ = by
+  return error
+
+
+@pytest.mark.parametrize('error, fault', [
+  (ValueError('RESOURCE_EXHAUSTED: Error writing "a/0": Failed to write 4227 bytes to file 15: No space left '
+              "on device [os_error_code='28']"), (errno.ENOSPC, '')),
+  (ValueError("NOT_FOUND: [os_error_code='2']"), None),
+  (ValueError('No space left on device'), None),
+  (TENSORFLOW('{{function_node __wrapped__FlushSummaryWriter_device_/device:CPU:0}} r/tensorboard/e.v2; File '
+              'too large\n\tFailed to flush 2 events'), (errno.EFBIG, 'r/tensorboard/e.v2')),
+  (TENSORFLOW('r/tensorboard; Read-only file system'), (errno.EROFS, 'r/tensorboard')),
+  (TENSORFLOW('r/tensorboard; No such file or directory'), None),
+  (caused(RuntimeError('the writer failed'), OSError(errno.EIO, 'x', 'f')), (errno.EIO, 'f')),
+  (KeyError('No space left on device'), None)])
+def test_libraries_that_raise_no_oserror_are_understood(error, fault):
+  assert errors.system_fault(error) == fault
