@@ -28,8 +28,7 @@ from gptjax.errors import InputError
 from gptjax.resumed import flat
 
 # Fields that name a folder of this machine.
-PATHS = ('init_from', 'compilation_cache', 'data.corpus', 'data.tfds_dir', 'eval.data_dir',
-         'finetune.data_dir', 'finetune.lstm_from')
+PATHS = [name for name, field in defaults.declared().items() if field.domain.path]
 # Of these, those that may be another folder on each host: what is read there is compared by its digest.
 OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
              'finetune.data_dir')

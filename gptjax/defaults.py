@@ -19,6 +19,7 @@ from gptjax.domains import (
   interval,
   names,
   one_of,
+  path,
   real,
   text,
   weighted_folders,
@@ -29,11 +30,11 @@ THE_REST = {-1: 'the rest'}
 
 FIELDS = dict(
   job=Field('pretrain', one_of('pretrain', 'finetune', 'evaluate'), 'what to do'),
-  init_from=Field('', text(),
+  init_from=Field('', path(),
                   "folder of the first weights, which bring the model's shape and tokenizer: a Hugging Face "
                   "folder, OpenAI's files, a workdir or a checkpoint (see gptjax.load); '': fresh ones. A "
                   'checkpoint of the run itself goes first'),
-  compilation_cache=Field('~/.cache/gptjax/compiled', text(),
+  compilation_cache=Field('~/.cache/gptjax/compiled', path(),
                           "where compiled programs are kept between runs; '': nowhere"),
   xla_preset=Field('none', one_of('none', 'gpu_cublas', 'gpu_cublaslt', 'gpu_double_buffer', 'gpu_overlap'),
                    "options of XLA's compiler for the training step, by name (see gptjax/compiler.py)"),
@@ -82,13 +83,13 @@ FIELDS = dict(
   ),
 
   data=dict(
-    corpus=Field('', text(), "folder written by gptjax.data.prepare; '': WORKDIR/corpus"),
+    corpus=Field('', path(), "folder written by gptjax.data.prepare; '': WORKDIR/corpus"),
     mixture=Field((), weighted_folders(), 'in place of corpus: (folder, weight) of several to read together'),
     source=Field('', text(), 'what to prepare the corpus from, if the folder is not there yet'),
     tokenizer=Field('', text(), "what the corpus must be (or is) tokenized with; '': any"),
     recipe=Field('', text(), 'flags of gptjax.data.prepare that make the corpus; shown where it is missing'),
     recipe_cost=Field('', text(), 'what that text is, its size and the time it takes; shown with the recipe'),
-    tfds_dir=Field('', text(), "where tensorflow_datasets keeps its sets; '': its own default"),
+    tfds_dir=Field('', path(), "where tensorflow_datasets keeps its sets; '': its own default"),
     validation_fraction=Field(0.005, RATE_BELOW_1,
                               'share of the documents held out, when the corpus is prepared here'),
     seq_len=Field(0, integer(0), 'tokens a training sequence; 0: model.n_ctx'),
@@ -167,14 +168,14 @@ FIELDS = dict(
     ngrams=Field(False, flag(), 'compare with unigram and bigram models of the corpus at the end'),
     tasks=Field('', comma_separated(),
                 'zero-shot tasks, comma-separated; in pretraining they run every_steps too'),
-    data_dir=Field('', text(), 'folder of their published files'),
+    data_dir=Field('', path(), 'folder of their published files'),
     limit=Field(0, integer(0), 'the first so many examples of each task; 0: all'),
     grid=Field(False, flag(), "job evaluate: the protocols beside the paper's too"),
   ),
 
   finetune=dict(
     tasks=Field((), names(), 'names in gptjax/finetune/tasks.py, fine-tuned one after the other'),
-    data_dir=Field('', text(), 'folder of the TSV files that a task names'),
+    data_dir=Field('', path(), 'folder of the TSV files that a task names'),
     limit=Field(0, integer(0), 'examples of each split, the first ones; 0: all'),
     n_seeds=Field(1, integer(1, 1000), 'runs of each task, with train.seed, train.seed + 1, ...'),
     pretrained=Field(True, flag(), "False: fresh weights, in the shape of init_from (GPT-1's Table 5)"),
@@ -192,7 +193,7 @@ FIELDS = dict(
     predict=Field(False, flag(), 'write WORKDIR/predictions (--predict)'),
     study=Field('', one_of('', 'ablations', 'transfer', 'zero_shot'),
                 'ablations (Table 5), transfer or zero_shot (Figure 2)'),
-    lstm_from=Field('', text(), "ablations, zero_shot: workdir of a pretrained LSTM; '': without it"),
+    lstm_from=Field('', path(), "ablations, zero_shot: workdir of a pretrained LSTM; '': without it"),
   ),
 
   log=dict(

@@ -19,11 +19,13 @@ class Domain(NamedTuple):
   words: what is allowed, as in "must be ...".
   holds: function of a value, whether it is allowed; a value of any type can be asked about.
   low, high: the least and the largest number, of domains of numbers; None of all others.
+  path: whether the values are paths on this machine, which become absolute when the config is read.
   """
   words: str
   holds: Callable[[Any], bool]
   low: float | None = None
   high: float | None = None
+  path: bool = False
 
 
 class Field(NamedTuple):
@@ -100,6 +102,11 @@ def text(several_lines=False):
 
 
 PLAIN = text().holds
+
+
+def path():
+  """'' or the path of a folder."""
+  return Domain('the path of a folder, of valid Unicode without control characters', PLAIN, path=True)
 
 
 def comma_separated():
