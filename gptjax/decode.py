@@ -49,7 +49,7 @@ class Cache(NamedTuple):
 
 
 def ready(model):
-  """The model as decoding wants it, still a GPT: weights cast and gathered once, layers apart.
+  """A new model as decoding wants it, still a GPT: weights cast and gathered once, layers apart.
 
   Its layers are a list, for a slice of stacked ones would be copied for each token; and where there is one
   CPU, matrices lie as [out, in], which it reads a tenth faster. Given such a model, the model itself.
@@ -65,14 +65,13 @@ def ready(model):
 @functools.partial(jax.jit, static_argnames='turn')
 def _ready(model, turn):
   cast = products_in if jax.default_backend() == 'cpu' else in_dtype
-  model = unrolled(cast(model, model.dtype))
+  model = jax.tree.map(lambda param: param.replace(gathered(param)), unrolled(cast(model, model.dtype)),
+                       is_leaf=lambda node: isinstance(node, nnx.Param))
   model.remat = 'none'  # nothing to keep for a backward pass
-  for param in jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, nnx.Param)):
-    param.set_value(gathered(param))
   for block in model.h if turn else ():
     for projection in projections(block):
       w = jax.reshard(flat(projection.w[...], projection.w.axes), jax.P())
-      projection.w = nnx.Param(w.reshape(w.shape[0], -1).T, axes=(None, None))
+      projection.w = projection.w.replace(w.reshape(w.shape[0], -1).T, axes=(None, None))
       projection.turned = True
   return model
 

@@ -4,8 +4,9 @@ Letters: b batch, t time, n = b t tokens, d model width, h heads, k head size, e
 f inner width of the MLP, v vocabulary, c the three of query, key, value. Parameters carry OpenAI's
 names; the blocks are stacked on a leading axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
 
-Modules are used as pure functions: `__init__` declares, `__call__` computes, nothing writes to
-`self` afterwards. Dropout needs a key per sequence; without keys there is none.
+Modules are used as pure functions: `__init__` declares, `__call__` computes, and nothing writes to a module
+that it was given: `in_dtype`, `products_in`, `unrolled`, `stacked` and `gathered_once` return new modules.
+Dropout needs a key per sequence; without keys there is none.
 """
 
 import functools
@@ -17,6 +18,7 @@ from flax import nnx
 from gptjax import products, sharding
 from gptjax.attention import attention, dropout, fold_in
 from gptjax.errors import InputError
+from gptjax.keys import named
 from gptjax.losses import lookup
 from gptjax.sharding import merge, rows, split, spread
 
@@ -34,16 +36,27 @@ def again_when_needed(f, scanned):
   return jax.checkpoint(f, prevent_cse=not scanned)
 
 
-def weight(key, shape, axes, std):
-  """Declares a weight: N(0, std) of this shape, born sharded as its logical axes say."""
-  value = std * jax.random.normal(key, shape, out_sharding=sharding.storage(*axes))
-  return nnx.Param(value, axes=axes)
+def weight(key, shape, axes, std, compute_dtype=None):
+  """Declares a weight: N(0, std) of this shape, born sharded as its logical axes say.
+
+  Args:
+    key: JAX random key.
+    shape: tuple.
+    axes: its logical axes, see `sharding`.
+    std: standard deviation.
+    compute_dtype: the dtype in which the step computes with it; None: `config.model.compute_dtype`.
+  """
+  return nnx.Param(_normal(key, shape, axes, std), axes=axes, compute_dtype=compute_dtype)
 
 
-def constant(value, shape, axes):
-  """Declares a bias or gain that starts as `value`."""
+def _normal(key, shape, axes, std):
+  return std * jax.random.normal(key, shape, out_sharding=sharding.storage(*axes))
+
+
+def constant(value, shape, axes, compute_dtype=None):
+  """Declares a bias or gain that starts as `value`; arguments as for `weight`."""
   return nnx.Param(jnp.full(shape, value, jnp.float32, out_sharding=sharding.storage(*axes)),
-                   axes=axes)
+                   axes=axes, compute_dtype=compute_dtype)
 
 
 def gathered(param):
@@ -56,8 +69,8 @@ class LayerNorm(nnx.Module):
 
   def __init__(self, config):
     self.epsilon, self.scanned = config.layer_norm_epsilon, config.scan
-    self.g = constant(1, (config.n_embd,), (None,))
-    self.b = constant(0, (config.n_embd,), (None,))
+    self.g = constant(1, (config.n_embd,), (None,), 'float32')
+    self.b = constant(0, (config.n_embd,), (None,), 'float32')
 
   def __call__(self, x):
     def normed(x, g, b):
@@ -71,9 +84,9 @@ class LayerNorm(nnx.Module):
 class Projection(nnx.Module):
   """A weight and its bias: what OpenAI's code calls a conv1d of width one."""
 
-  def __init__(self, key, shape, axes, bias_shape, bias_axes, std):
-    self.w = weight(key, shape, axes, std)
-    self.b = constant(0, bias_shape, bias_axes)
+  def __init__(self, key, shape, axes, bias_shape, bias_axes, std, compute_dtype=None):
+    self.w = weight(key, shape, axes, std, compute_dtype)
+    self.b = constant(0, bias_shape, bias_axes, compute_dtype)
     self.turned = False  # True: the weight is the matrix [out, in], see `decode.ready`
 
   def __call__(self, x, out_sharding=None):
@@ -182,7 +195,7 @@ class GPT(nnx.Module):
       self.ln_f = LayerNorm(c)
     self.tied = c.tie_word_embeddings
     if not self.tied:
-      self.lm_head = embedding(jax.random.fold_in(key, 1), c)
+      self.lm_head = embedding(named(key, 'lm_head'), c)
 
   @property
   def unembedding(self):
@@ -242,7 +255,8 @@ def _logits(model, tokens):
 
 
 def gathered_once(model):
-  """The model with tables of the vocabulary gathered, so that both uses of one share its gathering."""
+  """A new model with tables of the vocabulary gathered, so that both uses of one share its gathering."""
+  model = copied(model)
   for table in (model.wte, model.unembedding):
     table.set_value(gathered(table))
   return model
@@ -250,10 +264,10 @@ def gathered_once(model):
 
 def embedding(key, config):
   """Declares a weight [v, d] with a row a token; the rows that pad the vocabulary are 0."""
-  made = weight(key, (padded_vocab(config), config.n_embd), ('vocab', 'embed'), config.init_std)
+  axes = ('vocab', 'embed')
+  drawn = _normal(key, (padded_vocab(config), config.n_embd), axes, config.init_std)
   real = jnp.arange(padded_vocab(config), out_sharding=sharding.storage('vocab')) < config.n_vocab
-  made[...] = jnp.where(real[:, None], made[...], 0)
-  return made
+  return nnx.Param(jnp.where(real[:, None], drawn, 0), axes=axes, compute_dtype=None)
 
 
 def inner_width(model_config):
@@ -278,26 +292,36 @@ def n_params(model_config):
   return (vocabularies * c.n_vocab + c.n_ctx) * d + c.n_layer * block + norm
 
 
+def copied(model):
+  """A new module, and new modules and Params in it, with the same arrays."""
+  return jax.tree.map(lambda array: array, model)
+
+
 def in_dtype(model, dtype):
-  """A copy for computing: matrices and their biases in `dtype`, norms left in float32."""
-  def cast(path, value):
-    in_norm = any(str(getattr(key, 'key', '')).startswith('ln_') for key in path)
-    return value if in_norm else value.astype(dtype)
-  return jax.tree_util.tree_map_with_path(cast, model)
+  """A new model for computing: each weight in the dtype that it declares (see `weight`), else in `dtype`.
+
+  Args:
+    model: a module; a dict of arrays declares nothing.
+    dtype: `config.model.compute_dtype`.
+  """
+  def cast(param):
+    assert isinstance(param, nnx.Variable), f'{type(param).__name__} is not a weight of a module'
+    return param.replace(param[...].astype(param.get_metadata('compute_dtype', None) or dtype))
+  return jax.tree.map(cast, model, is_leaf=lambda node: isinstance(node, nnx.Variable))
 
 
 def products_in(model, dtype):
-  """A copy for computing without gradients: factors of products in `dtype`, all between them in float32.
+  """A new model for computing without gradients: factors of products in `dtype`, all else in float32.
 
   What a CPU does best: it multiplies bfloat16 five times as fast as float32, if the product is float32, and
   does all else faster in float32. The vocabulary's table is there twice then, for a lookup is no product.
   """
   if dtype == 'float32':
     return model
-  table = model.unembedding
-  model.tied, model.lm_head = False, nnx.Param(table[...].astype(dtype), axes=table.axes)
+  model, table = copied(model), model.unembedding
+  model.tied, model.lm_head = False, table.replace(table[...].astype(dtype))
   for projection in projections(model.h):
-    projection.w.set_value(projection.w[...].astype(dtype))
+    projection.w = projection.w.replace(projection.w[...].astype(dtype))
   return model
 
 
@@ -318,19 +342,22 @@ def projections(block):
 
 
 def unrolled(model):
-  """The same model with a list of layers in place of stacked ones; its gradient is such a model too."""
+  """A new model with a list of layers in place of stacked ones; its gradient is such a model too."""
   if not hasattr(model, 'h'):  # an LSTM has but one layer
     return model
   leaves, tree = jax.tree.flatten(model.h)
   columns = [jnp.unstack(leaf) for leaf in leaves]
+  model = copied(model)
   model.h = nnx.List([tree.unflatten(layer) for layer in zip(*columns)])
   return model
 
 
 def stacked(model):
-  """The inverse of `unrolled`."""
-  if isinstance(getattr(model, 'h', None), nnx.List):
-    model.h = jax.tree.map(lambda *layers: jnp.stack(layers), *model.h)
+  """The inverse of `unrolled`: a new model; the model itself where its layers are stacked."""
+  if not isinstance(getattr(model, 'h', None), nnx.List):
+    return model
+  layers, model = model.h, copied(model)
+  model.h = jax.tree.map(lambda *layers: jnp.stack(layers), *layers)
   return model
 
 

@@ -3,7 +3,12 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import GetAttrKey, keystr
 from optax.contrib import MuonDimensionNumbers, muon
+
+# The last part of each weight's name. Not its rank: biases of stacked layers have two dimensions too.
+MATRICES = ('w', 'wte', 'wpe', 'lm_head', 'kernel', 'lora_a', 'lora_b')
+VECTORS = ('b', 'g', 'bias')
 
 # Which dimensions of a stacked weight are summed over, and which are outputs; the others (layers,
 # and the query, key and value of c_attn) are matrices of their own.
@@ -47,16 +52,39 @@ def learning_rate(config, steps, step):
 
 
 def decayed(params):
-  """True for matrices (w, wte, wpe, lm_head, Flax's kernel), False for biases and gains.
+  """True for `MATRICES`, False for `VECTORS`.
 
-  By name and not by rank: a bias of stacked layers has two dimensions too.
+  Args:
+    params: nested dict of weights, or a module.
+
+  Raises:
+    ValueError: a weight is neither.
   """
-  matrices = ('w', 'wte', 'wpe', 'lm_head', 'kernel')
-  return jax.tree.map_with_path(lambda path, _: path[-1].key in matrices, params)
+  return jax.tree.map_with_path(lambda path, _: _is_matrix(_names(path)), params)
+
+
+def _names(path):
+  """Names in a path of `jax.tree`, whether of dicts or of modules, where it ends with the Param's `value`."""
+  if path[-1] == GetAttrKey('value'):
+    path = path[:-1]
+  return tuple(keystr(path, simple=True, separator='/').split('/'))
+
+
+def _is_matrix(names):
+  if names[-1] not in MATRICES + VECTORS:
+    raise ValueError(f'{"/".join(names)} is neither in optimizer.MATRICES nor in optimizer.VECTORS: add it')
+  return names[-1] in MATRICES
 
 
 def _dimensions(path):
-  return MUON_DIMENSIONS.get(tuple(key.key for key in path[-3:]))
+  """MuonDimensionNumbers of a matrix of the blocks, None for all other weights and for LoRA's factors."""
+  names = _names(path)
+  if not _is_matrix(names) or 'h' not in names or 'lora' in names:
+    return None
+  if names[-3:] not in MUON_DIMENSIONS:
+    raise ValueError(f'{"/".join(names)} is a matrix of the blocks, but not in optimizer.MUON_DIMENSIONS: '
+                     'add it')
+  return MUON_DIMENSIONS[names[-3:]]
 
 
 def muon_dimensions(params):

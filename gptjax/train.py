@@ -8,6 +8,7 @@ import optax
 from flax import nnx
 
 from gptjax import sharding
+from gptjax.keys import named
 from gptjax.losses import next_token_loss
 from gptjax.lstm import language_model
 from gptjax.model import gathered, gathered_once, in_dtype, stacked, unrolled
@@ -58,7 +59,7 @@ def sequence_keys(seed, batch_size, step):
   """key[batch_size], one for each place in the batch of a step."""
   rows = jnp.arange(batch_size, out_sharding=sharding.compute('batch'))
   # Weights are drawn from the seed itself, so dropout takes a branch of its own.
-  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+  key = jax.random.fold_in(named(jax.random.key(seed), 'dropout'), step)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 
@@ -74,6 +75,9 @@ def microbatches(tree, n):
 
 def loss_and_grads(params, batch, keys, config, graphdef):
   """Mean loss over all counted targets of the batch, and its gradient.
+
+  On each device, gradients of a microbatch have the dtype that the weight computes in, and so has their
+  reduce-scatter over `fsdp`. They are summed over microbatches, `replica` and `data` in float32.
 
   Args:
     params: float32 weights.
@@ -99,6 +103,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
   n = config.train.batch_size // config.train.microbatch_size
   if n == 1:
     value, grads = value_and_grad(model, batch, keys)
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
   else:
     def accumulate(total, part):
       result = value_and_grad(model, *part)

@@ -8,9 +8,11 @@ from unittest import mock
 
 import jax
 import pytest
-from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
+from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
+from finetune.tiny import batch_of, config_of, first_state
 
 from gptjax import sharding, train
+from gptjax.finetune import step
 from gptjax.plan import hlo, program
 
 SCALARS = 64  # bytes: norms and losses; what is below is no array of the model
@@ -101,3 +103,41 @@ def test_no_array_is_copied_whole_because_its_sharding_is_lost():
                            capture_output=True, text=True, env=environment, check=True)
   badly, ours = process.stderr.split('meshes\n')
   assert 'full rematerialization' in badly and 'full rematerialization' not in ours
+
+
+def late_sums(jaxpr):
+  """[dtype] of all arrays of which partial sums over `replica` and `data` are added up."""
+  late, found = set(sharding.LATE_AXES), []
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'reshard':
+      before, after = equation.invars[0].aval, equation.outvars[0].aval
+      if (before.sharding.spec.unreduced - after.sharding.spec.unreduced) & late:
+        found.append(str(before.dtype))
+    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, 'eqns')):
+      inner = getattr(inner, 'jaxpr', inner)
+      found += late_sums(inner) if hasattr(inner, 'eqns') else []
+  return found
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+@pytest.mark.parametrize('job', ['pretrain', 'finetune'])
+@pytest.mark.parametrize('mesh', [dict(data=4), dict(replica=2, fsdp=2)], ids=str)
+def test_gradients_are_summed_over_devices_in_float32(mesh, job, parts):
+  """Also where the model computes in bfloat16, with one microbatch as with several."""
+  changes = {'model.compute_dtype': 'bfloat16', 'train.microbatch_size': 8 // parts, 'train.batch_size': 8}
+  with mesh_of(**mesh) as on:
+    if job == 'pretrain':
+      config = tiny_config(**changes)
+      params = train.init_state(config).params
+      run = functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config))
+      arguments = params, sharding.put(random_batch(config), on), None
+    else:
+      config = config_of(**changes)
+      state = first_state(config, 'choice', 1)
+      run = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
+                              numeric=False)
+      params, arguments = state.params, (state, sharding.put(batch_of(config, 2), on), None)
+    traced, grads = jax.make_jaxpr(run, return_shape=True)(*arguments)
+    found = late_sums(traced.jaxpr)
+  assert len(found) >= len(jax.tree.leaves(params)) and set(found) == {'float32'}
+  assert {str(g.dtype) for g in jax.tree.leaves(grads[1])} == {'float32'}

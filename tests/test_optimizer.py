@@ -8,8 +8,12 @@ import numpy as np
 import optax
 import pytest
 from conftest import mesh_of, tiny_config
+from flax import nnx
+from optax.contrib import MuonDimensionNumbers
+from variants import VARIANTS
 
-from gptjax.optimizer import decayed, learning_rate, make_optimizer
+from gptjax.lstm import language_model
+from gptjax.optimizer import decayed, learning_rate, make_optimizer, muon_dimensions
 from gptjax.train import init_state
 
 
@@ -47,6 +51,31 @@ def test_decay_touches_matrices_and_no_bias_or_gain():
     params = jax.eval_shape(lambda: init_state(config).params)
   for path, on in jax.tree.leaves_with_path(decayed(params)):
     assert on == (path[-1].key in ('w', 'wte', 'wpe')), path
+
+
+@pytest.mark.parametrize('changes', VARIANTS.values(), ids=VARIANTS)
+def test_a_weight_is_decayed_and_orthogonalized_alike_in_a_dict_and_in_a_module(changes):
+  config = tiny_config(**changes)
+  with mesh_of():
+    module = jax.eval_shape(lambda: language_model(jax.random.key(0), config))
+  weights = nnx.to_pure_dict(nnx.state(module))
+  assert jax.tree.leaves(decayed(module)) == jax.tree.leaves(decayed(weights))
+  one = lambda x: isinstance(x, MuonDimensionNumbers)
+  of = lambda tree: jax.tree.leaves(muon_dimensions(tree), is_leaf=one)
+  assert of(module) == of(weights) and len(of(weights)) == (0 if config.model.architecture == 'lstm' else 4)
+
+
+def test_the_factors_of_lora_are_matrices_and_not_those_of_muon():
+  params = {'lm': {'h': {'attn': {'c_attn': {'lora': {'lora_a': 0, 'lora_b': 0}}}}}}
+  assert jax.tree.leaves(decayed(params)) == [True, True] and not jax.tree.leaves(muon_dimensions(params))
+
+
+@pytest.mark.parametrize('function, weight, said', [
+  (decayed, {'h': {'rotary': 0}}, 'h/rotary is neither in optimizer.MATRICES nor'),
+  (muon_dimensions, {'h': {'attn': {'gate': {'w': 0}}}}, 'h/attn/gate/w is a matrix of the blocks, but')])
+def test_a_weight_that_the_optimizer_does_not_know_is_refused(function, weight, said):
+  with pytest.raises(ValueError, match=said):
+    function(weight)
 
 
 @pytest.mark.parametrize('clip_norm', [0.0, 0.5])

@@ -12,8 +12,9 @@ from flax import nnx
 from gptjax import sharding
 from gptjax.attention import dropout, fold_in
 from gptjax.finetune.transforms import TEXT
+from gptjax.keys import named
 from gptjax.lstm import language_model
-from gptjax.model import Projection
+from gptjax.model import Projection, copied
 from gptjax.sharding import merge, rows, split
 
 PROJECTIONS = (('attn', 'c_attn'), ('attn', 'c_proj'), ('mlp', 'c_fc'), ('mlp', 'c_proj'))
@@ -39,8 +40,9 @@ class Adapted(nnx.Module):
     return y + jax.reshard(jnp.reshape(low, y.shape), jax.typeof(y).sharding.spec)
 
 
-def adapt(block, key, rank, n_layer):
-  """Puts a LoRA beside each projection of the stacked layers, in place; at first they change nothing."""
+def adapted(block, key, rank, n_layer):
+  """New stacked layers with a LoRA beside each projection; at first they change nothing."""
+  block = copied(block)
   for i, (part, name) in enumerate(PROJECTIONS):
     base = getattr(getattr(block, part), name)
     n_out = math.prod(base.b.shape[1:])
@@ -48,6 +50,7 @@ def adapt(block, key, rank, n_layer):
     make = lambda key: nnx.LoRA(n_in, rank, n_out, rngs=nnx.Rngs(key))
     lora = jax.vmap(make)(jax.random.split(jax.random.fold_in(key, i), n_layer))
     setattr(getattr(block, part), name, Adapted(base, lora))
+  return block
 
 
 class Classifier(nnx.Module):
@@ -61,13 +64,14 @@ class Classifier(nnx.Module):
   """
 
   def __init__(self, key, config, kind, outputs):
-    key_lm, key_clf, key_lora = jax.random.split(key, 3)
-    self.lm = language_model(key_lm, config)
+    # By name, for a pretrained model may have been drawn from a `split` of the same key.
+    key_clf, key_lora = named(key, 'clf'), named(key, 'lora')
+    self.lm = language_model(jax.random.split(key, 3)[0], config)
     if config.finetune.train == 'lora':
-      adapt(self.lm.h, key_lora, config.finetune.lora_rank, config.model.n_layer)
-    if outputs:
+      self.lm.h = adapted(self.lm.h, key_lora, config.finetune.lora_rank, config.model.n_layer)
+    if outputs:  # the head is small: it computes in float32
       self.clf = Projection(key_clf, (config.model.n_embd, outputs), ('embed', None), (outputs,), (None,),
-                            config.model.init_std)
+                            config.model.init_std, 'float32')
     self.kind, self.head_dropout = kind, config.finetune.head_dropout
 
   def __call__(self, tokens, lengths, keys=None):

@@ -33,6 +33,11 @@ def separate(params, config):
   return trained, {'lm': lm}
 
 
+def joined(trained, frozen):
+  """All weights by their names in the `Classifier`, whatever `separate` made of their shapes."""
+  return _joined(frozen, {name: value for name, value in trained.items() if name != 'marks'})
+
+
 def entered(trained, frozen, config):
   """(moving, still): the weights as a step wants them, those that it takes gradients of first.
 

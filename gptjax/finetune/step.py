@@ -80,15 +80,23 @@ def following(batch):
   return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 
 
-def computing(state, config):
-  """(moving, still) of `parts.entered` in the compute dtype, but the head, which is small, in float32."""
-  cast = lambda tree: {name: value if name == 'clf' else in_dtype(value, config.model.compute_dtype)
-                       for name, value in tree.items()}
-  return tuple(map(cast, parts.entered(state.params, state.frozen, config)))
+def computing(state, config, graphdef):
+  """(moving, still) of `parts.entered`, each weight in the dtype that `in_dtype` gives it in the model."""
+  def cast(params):
+    return nnx.to_pure_dict(nnx.state(in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)))
+  like = jax.eval_shape(cast, parts.joined(state.params, state.frozen))
+  return tuple(_cast(tree, like) for tree in parts.entered(state.params, state.frozen, config))
+
+
+def _cast(tree, like):
+  """Weights, of which layers may be a list, in the dtypes of the leaves with their names in `like`."""
+  if isinstance(tree, dict):
+    return {name: _cast(value, like[name]) for name, value in tree.items()}
+  return [_cast(layer, like) for layer in tree] if isinstance(tree, list) else tree.astype(like.dtype)
 
 
 def loss_and_grads(state, batch, keys, config, graphdef, numeric):
-  """L3 of a batch and its gradient with respect to the trained weights.
+  """L3 of a batch and its gradient with respect to the trained weights; sums are float32, as in `train`.
 
   Args:
     state: State.
@@ -102,7 +110,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
     ((L3, L2, L1) float32[] each, tree like `state.params`).
   """
   count = jnp.maximum(batch['weights'].sum(), 1)
-  moving, still = computing(state, config)
+  moving, still = computing(state, config, graphdef)
 
   def loss(moving, batch, keys):
     model = parts.assembled(graphdef, moving, still, config)
@@ -122,6 +130,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
   n = config.train.batch_size // config.train.microbatch_size
   if n == 1:
     (_, values), grads = value_and_grad(moving, batch, keys)
+    grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
   else:
     def accumulate(totals, part):
       (_, values), grads = value_and_grad(moving, *part)
@@ -129,8 +138,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
 
     zeros = jax.tree.map(lambda x: sharding.zeros_of_gradient(x, jnp.float32), ((count,) * 3, moving))
     (values, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
-  grads = parts.left(jax.tree.map(lambda g: g.astype(jnp.float32), sharding.summed(grads)), config)
-  return values, grads
+  return values, parts.left(sharding.summed(grads), config)
 
 
 def train_step(state, batch, *, config, graphdef, numeric, steps):
@@ -168,7 +176,7 @@ def predict_step(state, batch, *, config, graphdef):
 
   Without a head, [b, 2]: an even share of the sum of losses of all tokens in the batch, and of their number.
   """
-  moving, still = computing(state, config)
+  moving, still = computing(state, config, graphdef)
   model = parts.assembled(graphdef, moving, still, config)
   x, scores = model(batch['tokens'], batch['lengths'])
   if scores is None:

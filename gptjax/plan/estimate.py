@@ -105,12 +105,13 @@ def crosses(one, mesh):
 def memory(config, mesh, cost):
   """{kind: bytes} of one device.
 
-  What is at rest and the peak are the compiler's. Between them, gradients (the sums over microbatches, or
-  else one set in the compute dtype) and activations are known from the program before it is compiled; what
-  is left is called temporaries.
+  What is at rest and the peak are the compiler's. Between them, gradients (float32 sums over microbatches or
+  devices, or else one set in the compute dtype) and activations are known from the program before it is
+  compiled; what is left is called temporaries.
   """
-  several = config.train.microbatch_size < config.train.batch_size
-  width = 4 if several else np.dtype(config.model.compute_dtype).itemsize
+  summed = (config.train.microbatch_size < config.train.batch_size
+            or any(mesh.shape[axis] > 1 for axis in sharding.LATE_AXES))
+  width = 4 if summed else np.dtype(config.model.compute_dtype).itemsize
   gradients = cost.params * width // 4
   activations = kept(config, mesh)
   rest = max(cost.peak - cost.params - cost.optimizer - cost.batch - gradients - activations, 0)

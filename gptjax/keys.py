@@ -1,0 +1,22 @@
+"""Branches of random keys.
+
+`jax.random.split(key, n)[i]` and `jax.random.fold_in(key, i)` are the same key, and an array drawn from a key
+is made of the bits of those keys. So each key has one use: to draw one array, or to be split, or to be folded
+with numbers that are all different. A branch beside those of a `split` is `named`.
+"""
+
+import zlib
+
+import jax
+
+
+def named(key, name):
+  """The branch of a key with this name, independent of `split(key, n)` for each n below 2**20.
+
+  Args:
+    key: JAX random key.
+    name: str; names of one key's branches must differ.
+  """
+  number = zlib.crc32(name.encode())
+  assert number >= 2**20, f'the checksum of {name!r} may be an index of split: choose another name'
+  return jax.random.fold_in(key, number)

@@ -1,0 +1,176 @@
+"""Forms of the model for computing: the dtype of each weight, and that making one changes no other."""
+
+import functools
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+from conftest import mesh_of, random_batch, tiny_config
+from finetune.tiny import batch_of, config_of, first_state
+from flax import nnx
+from variants import VARIANTS
+
+from gptjax import decode, sharding, train
+from gptjax.finetune import step
+from gptjax.finetune.model import adapted
+from gptjax.finetune.transforms import TEXT
+from gptjax.lstm import language_model
+from gptjax.model import (
+  LayerNorm,
+  Projection,
+  _logits,
+  gathered_once,
+  in_dtype,
+  products_in,
+  stacked,
+  unrolled,
+)
+
+FINETUNE = {'full': {}, 'scanned': {'model.scan': True}, 'unrolled': {'model.scan': False},
+            'last': {'finetune.train': 'last'}, 'lora': {'finetune.train': 'lora'},
+            'gpt2': {'model.norm': 'before'}, 'untied': {'model.tie_word_embeddings': False},
+            'lstm': {'model.architecture': 'lstm', 'model.n_inner': 48}}
+BFLOAT16 = {'model.compute_dtype': 'bfloat16'}
+
+
+def made(config):
+  return language_model(jax.random.key(0), config)
+
+
+def dtypes(tree):
+  """{name: dtype} of a module, a list of its parts, or nested dicts."""
+  tree = nnx.to_pure_dict(nnx.state(tree)) if isinstance(tree, nnx.Module) else tree
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): str(leaf.dtype)
+          for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def wanted(name):
+  """Gains and biases of layer norms, and the head of fine-tuning, are float32."""
+  return 'float32' if {'ln_1', 'ln_2', 'ln_f', 'clf'} & set(name.split('/')) else 'bfloat16'
+
+
+@pytest.mark.parametrize('form', [lambda model: model, unrolled, lambda model: stacked(unrolled(model)),
+                                  lambda model: nnx.to_pure_dict(nnx.state(model))],
+                         ids=['module', 'unrolled', 'stacked', 'dict'])
+@pytest.mark.parametrize('changes', VARIANTS.values(), ids=VARIANTS)
+def test_each_weight_has_the_dtype_that_it_declares(changes, form):
+  with mesh_of():
+    model = jax.eval_shape(lambda: form(in_dtype(made(tiny_config(**changes)), 'bfloat16')))
+    before = jax.eval_shape(lambda: form(made(tiny_config(**changes))))
+  found = dtypes(model)
+  assert found == {name: wanted(name) for name in dtypes(before)}
+  assert set(found.values()) == ({'bfloat16'} if 'model.architecture' in changes else {'bfloat16', 'float32'})
+
+
+@pytest.mark.parametrize('changes', FINETUNE.values(), ids=FINETUNE)
+def test_each_weight_of_fine_tuning_has_the_dtype_that_it_declares(changes):
+  config = config_of(**changes, **BFLOAT16)
+  with mesh_of():
+    graphdef = step.graph(config, 'choice', 1)
+    state = jax.eval_shape(lambda: first_state(config, 'choice', 1))
+    trees = jax.eval_shape(functools.partial(step.computing, config=config, graphdef=graphdef), state)
+  found = {name: dtype for tree in trees for name, dtype in dtypes(tree).items()}
+  assert len(found) > 6 and found == {name: wanted(name) for name in found}
+
+
+def computed_with(function, *arguments):
+  """The (class, dtype) of weights of all norms and projections that a traced function calls."""
+  seen = set()
+
+  def spy(kind, name):
+    call = kind.__call__
+    def called(self, *given, **named):
+      param = getattr(self, name)
+      seen.add((kind.__name__, str(param[...].dtype), param.get_metadata('compute_dtype', None)))
+      return call(self, *given, **named)
+    return mock.patch.object(kind, '__call__', called)
+
+  with spy(LayerNorm, 'g'), spy(Projection, 'w'):
+    jax.make_jaxpr(lambda *given: function(*given))(*arguments)  # a new function, which no cache knows
+  return seen
+
+
+@pytest.mark.parametrize('scan', [True, False])
+@pytest.mark.parametrize('parts', [1, 2])
+def test_norms_compute_in_float32_in_every_job(scan, parts):
+  changes = {**BFLOAT16, 'model.scan': scan, 'train.microbatch_size': 8 // parts}
+  config, tuned = tiny_config(**changes), config_of(**changes)
+  norms, products = ('LayerNorm', 'float32', 'float32'), ('Projection', 'bfloat16', None)
+  with mesh_of() as mesh:
+    state, batch = train.init_state(config), sharding.put(random_batch(config), mesh)
+    pretrain = functools.partial(train.train_step, config=config, graphdef=train.graph(config), steps=10)
+    evaluate = functools.partial(train.eval_step, config=config, graphdef=train.graph(config))
+    assert computed_with(pretrain, state, batch) == {norms, products}
+    assert computed_with(evaluate, state.params, batch) == {norms, products}
+    assert computed_with(_logits.__wrapped__, made(config), batch['inputs']) == {norms, products}
+    first, graphdef = first_state(tuned, 'choice', 1), step.graph(tuned, 'choice', 1)
+    finetune = functools.partial(step.train_step, config=tuned, graphdef=graphdef, numeric=False, steps=10)
+    predict = functools.partial(step.predict_step, config=tuned, graphdef=graphdef)
+    for job in finetune, predict:
+      found = computed_with(job, first, sharding.put(batch_of(tuned, 2), mesh))
+      assert found == {norms, products, ('Projection', 'float32', 'float32')}
+
+
+@pytest.mark.parametrize('norm', ['before', 'after'])
+def test_fine_tuning_and_pretraining_compute_the_same_loss_in_bfloat16(norm):
+  changes = {**BFLOAT16, 'model.norm': norm, 'model.init_std': 0.2}
+  config, tuned = tiny_config(**changes), config_of(**changes)
+  batch = random_batch(config)
+  tokens = np.concatenate([batch['inputs'], batch['targets'][:, -1:]], axis=1)[:, :24]
+  with mesh_of():
+    lm = first_state(tuned, TEXT, 0).params['lm']
+    leaves, tree = jax.tree.flatten(lm)
+    lm = tree.unflatten([w + 0.1 * jax.random.normal(jax.random.key(i), w.shape)
+                         for i, w in enumerate(leaves)])
+    one = {'tokens': tokens[:, None], 'lengths': np.full((8, 1), 24, np.int32),
+           'weights': np.ones(8, np.float32), 'labels': np.zeros(8, np.float32)}
+    state = step.first_state(tuned, {'lm': lm})
+    run = functools.partial(step.loss_and_grads, config=tuned, graphdef=step.graph(tuned, TEXT, 0),
+                            numeric=False)
+    (loss, _, _), _ = jax.jit(run)(state, one, None)
+    targets = np.concatenate([tokens[:, 1:], np.full((8, 1), -1, np.int32)], axis=1)
+    run = functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config))
+    other, _ = jax.jit(run)(lm, {'inputs': tokens, 'targets': targets}, None)
+  np.testing.assert_allclose(loss, other, rtol=1e-6)
+
+
+def test_a_dict_of_weights_declares_no_dtype_and_is_refused():
+  with mesh_of(), pytest.raises(AssertionError, match='is not a weight of a module'):
+    in_dtype({'ln_1': {'g': np.ones(3, np.float32)}}, 'bfloat16')
+
+
+PURE = {'in_dtype': (lambda model: in_dtype(model, 'bfloat16'), {}),
+        'products_in': (lambda model: products_in(model, 'bfloat16'), {}),
+        'products_in, untied': (lambda model: products_in(model, 'bfloat16'),
+                                {'model.tie_word_embeddings': False}),
+        'gathered_once': (gathered_once, {}),
+        'unrolled': (unrolled, {}),
+        'stacked': (lambda model: stacked(unrolled(model)), {}),
+        'decode': (lambda model: decode._ready.__wrapped__(model, True), {}),
+        'decode in bfloat16': (lambda model: decode._ready.__wrapped__(model, True), BFLOAT16),
+        'adapted': (lambda model: adapted(model.h, jax.random.key(0), 2, 2), {})}
+
+
+def parts_of(module):
+  """All that a module consists of: structure with static fields, Params and arrays as they are."""
+  params = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
+  return jax.tree.structure(module), list(map(id, params)), list(map(id, jax.tree.leaves(module)))
+
+
+@pytest.mark.parametrize('function, changes', PURE.values(), ids=PURE)
+def test_what_makes_a_new_module_leaves_the_one_given_as_it_was(function, changes):
+  with mesh_of():
+    model = made(tiny_config(**changes))
+    before = parts_of(model)
+    new = function(model)
+    assert parts_of(model) == before
+    assert not set(parts_of(new)[1]) & set(before[1]), 'a Param is in both: to write to one would change both'
+
+
+def test_stacked_layers_are_made_of_a_list_that_stays_a_list():
+  with mesh_of():
+    model = unrolled(made(tiny_config()))
+    before = parts_of(model)
+    stacked(model)
+    assert parts_of(model) == before
