@@ -107,6 +107,9 @@ FIELDS = dict(
     microbatch_size=Field(0, integer(0),
                           'sequences at a time, over all devices; 0: batch_size (no accumulation)'),
     seed=Field(0, integer(0, LARGEST_SEED), 'of weights, dropout and the order of the data'),
+    dropout_branch=Field('named', one_of('named', 'first'),
+                         "branch of the seed's key from which dropout draws: named: its own; first: that of "
+                         'an initial weight, as up to version 0.1.0', before='first'),
     max_skipped=Field(20, integer(1),
                       'steps in a row with no finite loss, after which to stop (or rewind)'),
     rewind=dict(               # what to do about a loss spike: go back, and past the batches that led to it

@@ -52,14 +52,22 @@ def graph(config):
 
 def dropout_keys(config, step):
   """key[batch_size], one a sequence: from seed, step and row alone; None without dropout."""
-  return sequence_keys(config.train.seed, config.train.batch_size, step) if config.model.dropout else None
+  return sequence_keys(config.train, config.train.seed, step) if config.model.dropout else None
 
 
-def sequence_keys(seed, batch_size, step):
-  """key[batch_size], one for each place in the batch of a step."""
-  rows = jnp.arange(batch_size, out_sharding=sharding.compute('batch'))
+def sequence_keys(config, seed, step):
+  """key[batch_size], one for each place in the batch of a step.
+
+  Args:
+    config: `config.train`; `batch_size` and `dropout_branch` are read.
+    seed: int or int32[].
+    step: int32[].
+  """
+  rows = jnp.arange(config.batch_size, out_sharding=sharding.compute('batch'))
   # Weights are drawn from the seed itself, so dropout takes a branch of its own.
-  key = jax.random.fold_in(named(jax.random.key(seed), 'dropout'), step)
+  key = jax.random.key(seed)
+  branch = named(key, 'dropout') if config.dropout_branch == 'named' else jax.random.fold_in(key, 1)
+  key = jax.random.fold_in(branch, step)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 

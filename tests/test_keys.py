@@ -141,7 +141,7 @@ def test_fine_tuning_uses_each_key_once(changes):
   def scores(model, step):
     model = copied(model)
     model.lm = unrolled(model.lm)
-    return model(tokens, lengths, train.sequence_keys(config.train.seed, 4, step))
+    return model(tokens, lengths, train.sequence_keys(config.train, config.train.seed, step))
 
   with mesh_of():
     make = lambda: Classifier(jax.random.key(config.train.seed), config, 'choice', 1)

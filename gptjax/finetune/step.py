@@ -156,7 +156,7 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
     (State, {'loss', 'task_loss', 'lm_loss', 'grad_norm', 'learning_rate', 'skipped': scalars}).
   """
   dropout = config.model.dropout or config.finetune.head_dropout
-  keys = sequence_keys(state.seed, config.train.batch_size, state.step) if dropout else None
+  keys = sequence_keys(config.train, state.seed, state.step) if dropout else None
   (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, numeric)
   norm = optax.tree.norm(grads)
   rate = learning_rate(config.optimizer, steps, state.step)
