@@ -3,7 +3,6 @@
 import difflib
 import functools
 import hashlib
-import json
 import os
 import sys
 from importlib import metadata
@@ -22,6 +21,7 @@ from gptjax import (
   kernels,
   model,
   paths,
+  records,
   resumed,
 )
 from gptjax.errors import InputError
@@ -215,7 +215,7 @@ def claim(config, workdir, corpus_digest, n_steps=None):
   else:
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
            'devices': [jax.devices()[0].device_kind, jax.device_count()], 'command': sys.orig_argv}
-    atomic.write(path, json.dumps(run, indent=1, sort_keys=True))
+    atomic.write(path, records.text(run))
   print(f'workdir {workdir}', file=sys.stderr)
 
 

@@ -5,14 +5,13 @@ same learning rates up to there, nothing else is needed: with a constant schedul
 start of its decay. Otherwise `optimizer.schedule_steps` must say how long the schedule is from here on.
 """
 
-import json
 import sys
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from gptjax import atomic
+from gptjax import atomic, records
 from gptjax.errors import InputError
 from gptjax.optimizer import learning_rate
 
@@ -90,11 +89,11 @@ def record(path, grown, versions):
     grown: what `check` gives.
     versions: {package: version} of now.
   """
-  stored = json.loads(path.read_text())
+  stored = records.read(path)
   for field, (_, new) in grown.items():
     section, name = field.split('.')
     stored['config'][section][name] = new
   stored.setdefault('history', []).append({
     'changed': grown, 'after_step': steps_saved(path.parent)[-1], 'versions': versions,
     'command': sys.orig_argv, 'at': datetime.now().astimezone().isoformat(' ', 'seconds')})
-  atomic.write(path, json.dumps(stored, indent=1, sort_keys=True))
+  atomic.write(path, records.text(stored))

@@ -5,13 +5,12 @@ neither given on the command line nor set by the config file to something other 
 stored value; one that an older version did not store takes the value that does what that version did.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import jax
 
-from gptjax import defaults
+from gptjax import defaults, records
 from gptjax.errors import InputError
 
 # What a start chooses anew: devices, programs for them, and where its inputs are.
@@ -31,12 +30,15 @@ def keep(config, workdir, given=()):
     given: names of the fields that the command line sets, like 'train.steps'.
 
   Raises:
-    InputError: the workdir's `config.json` is damaged.
+    InputError: the workdir's `config.json` is damaged, or of another job.
   """
   path = Path(workdir) / 'config.json'
   if not path.exists():
     return
   stored, kept = read(path)[0], []
+  if stored['job'] != config.job:  # which code runs has been decided by now
+    raise InputError(f'{workdir} holds a run with config.job = {stored["job"]!r}, not {config.job!r}: use '
+                     'its config file, or another workdir')
   for name, field in defaults.declared().items():
     section, _, leaf = name.rpartition('.')
     place = config
@@ -71,13 +73,14 @@ def read(path):
     InputError: it is not a config.json of gptjax.
   """
   try:
-    stored = json.loads(path.read_text())
+    stored = records.unsealed(records.parsed(path.read_bytes()))
     values, digest = flat(stored['config']), stored['corpus_digest']
     for section, tree in defaults.FIELDS.items():
       if isinstance(tree, dict) and section in values:
         raise TypeError(f'{section} holds no fields')
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(f'{path} is not a config.json of gptjax ({error}): use another workdir') from None
+    raise InputError(f'{path} is damaged, or not a config.json of gptjax ({error}): restore it from a copy, '
+                     'or use another workdir') from None
   for name, field in defaults.declared().items():
     as_ever = field.default if field.before is None else field.before
     values.setdefault(name, list(as_ever) if isinstance(as_ever, tuple) else as_ever)

@@ -128,6 +128,31 @@ def test_a_damaged_config_is_refused_in_one_line(workdir, damage):
     resumed.keep(defaults.get_config(), workdir)
 
 
+def test_a_workdir_of_another_job_is_refused(workdir):
+  config = defaults.get_config()
+  config.job = 'evaluate'
+  with pytest.raises(InputError, match=r"config\.job = 'pretrain', not 'evaluate'"):
+    resumed.keep(config, workdir)
+
+
+def test_no_flipped_bit_of_a_stored_config_becomes_a_field_of_the_run(tmp_path):
+  config = defaults.get_config()
+  config.optimizer.learning_rate = 0.01
+  configs.resolve(config, tmp_path)
+  configs.claim(config, tmp_path, 'digest')
+  path = tmp_path / 'config.json'
+  content, whole = path.read_bytes(), resumed.read(path)
+  found = 0
+  for at in range(len(content)):
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1:])
+    try:
+      assert resumed.read(path) == whole
+    except InputError as error:
+      found += 1
+      assert str(path) in str(error)
+  assert found > 0.4 * len(content), 'spaces between values may change, values may not'
+
+
 def test_a_new_workdir_changes_nothing(tmp_path):
   config = defaults.get_config()
   resumed.keep(config, tmp_path)

@@ -13,13 +13,12 @@ if __name__ == '__main__':
   shutdown.catch('inspect', 'stopped')
 
 import argparse
-import json
 import signal
 from pathlib import Path
 
 import numpy as np
 
-from gptjax import cpu, paths, rewind
+from gptjax import cpu, paths, records, rewind
 from gptjax.data import command
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
@@ -85,7 +84,7 @@ def _take_from_workdir(args):
   """Fills in what the command line leaves open from the workdir's config.json."""
   path = Path(args.workdir) / 'config.json'
   try:
-    stored = json.loads(path.read_bytes())
+    stored = records.unsealed(records.parsed(path.read_bytes()))
     config, args.digest = stored['config'], stored['corpus_digest']
     folders, args.weights = mixtures.named(config['data'])
     found = {'seq_len': config['data']['seq_len'],
@@ -95,8 +94,8 @@ def _take_from_workdir(args):
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
   except InputError:  # it names the place already
     raise
-  except (ValueError, KeyError, TypeError) as error:
-    raise InputError(f'{path} is not the config.json of a run ({error!r})') from None
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(f'{path} is damaged, or is not the config.json of a run ({error!r})') from None
   args.rewinds = rewind.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):

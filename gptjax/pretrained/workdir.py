@@ -3,11 +3,10 @@
 import sys
 from pathlib import Path
 
-from gptjax import checkpoint, defaults
+from gptjax import checkpoint, defaults, records
 from gptjax.data import tokenizers
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
-from gptjax.pretrained.files import read_json
 from gptjax.resumed import OF_THE_RUN
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
@@ -44,7 +43,7 @@ def _source(path):
   if not (workdir / 'config.json').exists():
     raise InputError(f'checkpoint {path} lies outside its run: {workdir / "config.json"}, which says what '
                      'model it is, is missing')
-  stored = read_json(workdir / 'config.json').get('config')
+  stored = records.read(workdir / 'config.json').get('config')
   known = defaults.fields()['model'].keys() - set(OF_THE_RUN)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
     raise InputError(f'{workdir / "config.json"} is not that of a run of gptjax')

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from torch_models import logits_of, transformers, twin
 
 import gptjax
-from gptjax import checkpoint, sharding
+from gptjax import checkpoint, records, sharding
 from gptjax import config as configs
 from gptjax.data.corpus import open_corpus
 from gptjax.pretrain import pretrain
@@ -182,7 +182,7 @@ def test_a_config_that_does_not_fit_the_first_weights_names_the_field_and_both_v
     path = tmp_path / 'other' / 'config.json'
     stored = json.loads(path.read_text())
     stored['config']['model']['pad_vocab_to'] = 16
-    path.write_text(json.dumps(stored))
+    path.write_text(records.text(stored))
   config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
   with pytest.raises(ValueError) as error:
     weights.first(config, tmp_path / 'run', {f'model.{field}'})
