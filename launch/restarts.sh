@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034 # the scripts above use it
 MOST_BUGS=3 # restarts without a newer checkpoint in between
 
-# The value of --workdir among the arguments; nothing without it.
+# The value of --workdir among the arguments, with ~ expanded; nothing without it.
 workdir_of() {
   local workdir='' next=''
   for argument in "$@"; do
@@ -15,6 +15,10 @@ workdir_of() {
       --workdir | -workdir) next=1 ;;
     esac
   done
+  # shellcheck disable=SC2088 # it is text here
+  case $workdir in # as gptjax.paths does: a shell expands it at the start of a word alone
+    '~' | '~/'*) workdir=$HOME${workdir:1} ;;
+  esac
   printf '%s' "$workdir"
 }
 

@@ -71,6 +71,16 @@ def test_local_wants_a_number_and_a_workdir(arguments):
   assert done.returncode == 2 and 'usage' in done.stderr
 
 
+@pytest.mark.parametrize('workdir, found', [
+  ('~/runs/x', 'HOME/runs/x'), ('~', 'HOME'), ('runs/~', 'runs/~'), ('~other/x', '~other/x'), ('a b', 'a b')])
+@pytest.mark.parametrize('flags', [['--workdir={}'], ['--workdir', '{}']])
+def test_the_scripts_know_the_workdir_as_the_command_does(tmp_path, workdir, found, flags):
+  flags = [flag.format(workdir) for flag in flags]
+  done = run('bash', '-c', 'source launch/restarts.sh; workdir_of "$@"', 'name', 'x', *flags, '--predict',
+             env={'HOME': str(tmp_path)})
+  assert done.stdout == found.replace('HOME', str(tmp_path)), done.stderr
+
+
 @pytest.mark.slow
 def test_local_runs_two_processes_and_says_why_they_end(corpus_folder, tmp_path):
   flags = [f'--config={ROOT}/configs/quickstart.py', *command(corpus_folder, tmp_path / 'run')[4:]]
