@@ -10,7 +10,7 @@ from test_resume import arrays, losses
 
 from gptjax import checkpoint, extension
 from gptjax.config import flat
-from gptjax.optimizer import SCHEDULES, learning_rate
+from gptjax.optimizer import learning_rate
 
 CONSTANT = '--config.optimizer.schedule=constant', '--config.optimizer.warmup_steps=3'
 
@@ -82,7 +82,7 @@ def test_what_is_not_growth_is_refused(grow):
   assert grow('constant', 100, n_steps=None) and grow('constant', 100, 100) == {}
 
 
-@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('schedule', ['cosine', 'linear', 'constant', 'wsd', 'warmup_linear'])
 def test_after_the_schedule_its_last_rate_is_kept(schedule):
   config = tiny_config(**{'optimizer.schedule': schedule, 'optimizer.warmup_steps': 3}).optimizer
   plain = learning_rate(config, 40, jnp.arange(41))

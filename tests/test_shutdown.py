@@ -13,7 +13,7 @@ import time
 
 import pytest
 from conftest import ENVIRONMENT, ROOT, command, train
-from test_hosts import deed, end, start, when
+from test_hosts import deed, end, start
 from test_resume import steps_logged
 
 from gptjax import checkpoint, shutdown
@@ -189,7 +189,8 @@ def test_sighup_to_local_sh_stops_its_processes_and_they_save(corpus_folder, tmp
   process = subprocess.Popen(['launch/local.sh', '2', *flags, '--config.train.steps=100000'], cwd=ROOT,
                              env={**ENVIRONMENT, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)},
                              stderr=subprocess.PIPE, text=True)
-  when(lambda: steps_logged(workdir) >= 3, [process])
+  while steps_logged(workdir) < 3 and process.poll() is None:
+    time.sleep(0.05)
   process.send_signal(signal.SIGHUP)
   said = process.communicate(timeout=100)[1]
   assert process.returncode == 75 and 'SIGHUP: stopping after this step' in said, said

@@ -24,7 +24,7 @@ from torch_models import logits_of, tensors, tokens_for, transformers, twin
 import gptjax
 from gptjax import decode
 from gptjax.data import hf_tokenizer, tokenizers
-from gptjax.finetune.model import adapt
+from gptjax.finetune.model import adapted
 from gptjax.lstm import language_model
 from gptjax.model import GPT
 from gptjax.pretrain import pretrain
@@ -209,7 +209,7 @@ def test_every_option_is_written_for_gpt2():
 
 
 def with_lora(model):
-  adapt(model.h, jax.random.key(0), 2, model.n_layer)
+  model.h = adapted(model.h, jax.random.key(0), 2, model.n_layer)
   return model
 
 
