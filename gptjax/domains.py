@@ -1,10 +1,11 @@
 """What a field of the config is: a default, a domain of allowed values and a meaning.
 
 A domain is made by one of the functions below. It holds the values that can be given in a config file or on
-the command line, also those that stand for "fill it in" (0, '', auto).
+the command line, also those that stand for "fill it in" (0, '', auto). Flags that are numbers have domains
+too, see `gptjax.flag_types`.
 """
 
-import math
+import numbers
 import unicodedata
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -58,23 +59,27 @@ def shown(value):
 
 def integer(low, high=LARGEST, also=()):
   """Whole numbers from `low` to `high`; `also`: {value: meaning} of others."""
-  others = ''.join(f', or {value} ({meaning})' for value, meaning in dict(also).items())
-  return Domain(f'a whole number from {low} to {high}{others}',
+  return Domain(f'a whole number from {low} to {high}{_others(also)}',
                 lambda x: whole(x) and (low <= x <= high or x in dict(also)), low, high)
 
 
 def whole(value):
-  return isinstance(value, int) and not isinstance(value, bool)
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def real(low, high, open_left=False, open_right=False):
-  """Finite numbers from `low` to `high`; an open end does not belong to them."""
+def real(low, high, open_left=False, open_right=False, also=()):
+  """Finite numbers from `low` to `high`; an open end does not belong to them; `also` as for `integer`."""
   words = f'a number in {"(" if open_left else "["}{low:g}, {high:g}{")" if open_right else "]"}'
   def holds(x):
-    if not (whole(x) or isinstance(x, float)) or (isinstance(x, float) and not math.isfinite(x)):
+    if not isinstance(x, numbers.Real) or isinstance(x, bool):
       return False
-    return (low < x if open_left else low <= x) and (x < high if open_right else x <= high)
-  return Domain(words, holds, low, high)
+    inside = (low < x if open_left else low <= x) and (x < high if open_right else x <= high)
+    return bool(inside or x in dict(also))  # NaN and infinity are not
+  return Domain(words + _others(also), holds, low, high)
+
+
+def _others(also):
+  return ''.join(f', or {value} ({meaning})' for value, meaning in dict(also).items())
 
 
 RATE = real(0, 1)           # a probability, a share, or a rate that multiplies

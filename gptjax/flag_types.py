@@ -1,8 +1,9 @@
-"""Domains of numeric flags: each command states beside a flag which numbers it takes.
+"""Types of numeric flags: each command states beside a flag which numbers it takes.
 
     parser.add_argument('--workers', type=flag_types.integer(1, 1024))
 
-Everything outside is refused while the flags are read: in one line, with the value and the domain.
+Everything outside of the domain (see `gptjax.domains`) is refused while the flags are read: in one line, with
+the value and the domain.
 """
 
 import argparse
@@ -10,46 +11,38 @@ import math
 import os
 from typing import NamedTuple
 
+from gptjax import domains
+from gptjax.domains import LARGEST, LARGEST_SEED
 from gptjax.errors import InputError
 
-INT32 = 2**31 - 1    # the largest number of tokens, rows or steps that arrays can count
-SEED = 2**32 - 1     # the largest seed
+SEED = LARGEST_SEED
 WORKERS = max(64, 4 * (os.cpu_count() or 1))  # the most processes that one command starts
 SHOWN = 40           # characters of a refused value that a message repeats
 
 
-class Domain(NamedTuple):
-  """The numbers that a flag takes; argparse calls it with the text of the flag.
+class Number(NamedTuple):
+  """The type of a flag that is a number; argparse calls it with the text of the flag.
 
   kind: int or float.
-  low, high: the smallest and the largest number; both belong to the domain unless they are in `without`.
-  without: bounds that do not belong to it.
-  also: numbers outside of the bounds that belong to it.
+  domain: domains.Domain of the numbers that it takes.
   """
   kind: type
-  low: float
-  high: float
-  without: tuple = ()
-  also: tuple = ()
+  domain: domains.Domain
 
   def __call__(self, text):
     shown = text if len(text) <= SHOWN else f'{text[:SHOWN]}...'
     try:
       value = self.kind(text)
     except ValueError:
-      raise argparse.ArgumentTypeError(f'{shown!r} must be {self}') from None
-    if not self.holds(value):
-      raise argparse.ArgumentTypeError(f'{shown} must be {self}')
+      raise argparse.ArgumentTypeError(f'{shown!r} must be {self.domain.words}') from None
+    if not self.domain.holds(value):
+      raise argparse.ArgumentTypeError(f'{shown} must be {self.domain.words}')
     return value
-
-  def holds(self, value):
-    """Whether a number is in the domain; NaN is in none."""
-    return value in self.also or (self.low <= value <= self.high and value not in self.without)
 
   def require(self, name, value):
     """Refuses an argument of a function that is not in the domain (InputError)."""
-    if not self.holds(value):
-      raise InputError(f'{name} = {value} must be {self}')
+    if why := domains.complaint(self.domain, value):
+      raise InputError(f'{name} {why}')
 
   def parsed(self, name, text):
     """The number that a part of an argument gives; InputError if it is not in the domain."""
@@ -58,32 +51,24 @@ class Domain(NamedTuple):
     except argparse.ArgumentTypeError as error:
       raise InputError(f'{name}: {error}') from None
 
-  def __str__(self):
-    name = {int: 'an integer', float: 'a number'}[self.kind]
-    number = lambda value: f'{value:,}' if self.kind is int else f'{value:g}'
-    either = ''.join(f'{number(value)} or ' for value in self.also)
-    low = f'{"above" if self.low in self.without else "from"} {number(self.low)}'
-    high = f'{"below" if self.high in self.without else "to"} {number(self.high)}'
-    return f'{either}{name} {low} {high}'
+
+def integer(low, high=LARGEST):
+  """The type of a flag that is an integer from low to high."""
+  return Number(int, domains.integer(low, high))
 
 
-def integer(low, high=INT32):
-  """The domain of a flag that is an integer from low to high."""
-  return Domain(int, low, high)
-
-
-def real(low, high, without=(), also=()):
-  """The domain of a flag that is a finite number; see `Domain`."""
+def real(low, high, **options):
+  """The type of a flag that is a finite number; arguments as for `domains.real`."""
   assert math.isfinite(low) and math.isfinite(high)
-  return Domain(float, low, high, tuple(without), tuple(also))
+  return Number(float, domains.real(low, high, **options))
 
 
 class Listed(NamedTuple):
-  """Numbers of one domain separated by commas; '' is an empty list if `empty`."""
-  domain: Domain
+  """Numbers of one type separated by commas; '' is an empty list if `empty`."""
+  number: Number
   empty: bool = False
 
   def __call__(self, text):
     if self.empty and not text:
       return []
-    return [self.domain(part) for part in text.split(',')]
+    return [self.number(part) for part in text.split(',')]

@@ -30,7 +30,7 @@ from gptjax.streaming import Text
 PAPER_TOP_K = 40  # of the samples in the GPT-2 paper's appendix
 ON_FULL = ('stop', 'slide')
 DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed': integer(0, SEED),
-           'temperature': real(1e-6, 1e6, also=[0]), 'top_k': integer(0), 'top_p': real(1e-6, 1),
+           'temperature': real(1e-6, 1e6, also={0: 'greedy'}), 'top_k': integer(0), 'top_p': real(1e-6, 1),
            'batch_size': integer(1, 1_000_000)}
 
 

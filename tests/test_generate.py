@@ -187,7 +187,7 @@ BAD = [
   (dict(prompt='the blue stone ' * 20), 'tokens is longer than the context of 40'),
   (dict(prompt='a', top_p=0.0), r'top_p = 0.0 must be'),
   (dict(prompt='a', top_p=1.5), r'top_p = 1.5'), (dict(prompt='a', top_p=float('nan')), 'top_p = nan'),
-  (dict(prompt='a', temperature=-1.0), r'temperature = -1.0 must be 0 or'),
+  (dict(prompt='a', temperature=-1.0), r'temperature = -1.0 must be a number in .*, or 0'),
   (dict(prompt='a', temperature=float('nan')), 'temperature = nan'),
   (dict(prompt='a', temperature=float('inf')), 'temperature = inf'),
   (dict(prompt='a', top_k=-1), 'top_k = -1'), (dict(prompt='a', num_samples=0), 'num_samples = 0'),

@@ -270,7 +270,7 @@ def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
   (['--test=a=text:README.md'], '--train, --filter or --own'),
   (['--own=b=text:README.md'], 'no --test or --examples of this name'),
   (['--filter=README.md'], 'not a filter'),
-  (['--train=text:README.md', '--rate=2'], r'--rate: 2 must be a number from 1e-15 to 0.5'),
+  (['--train=text:README.md', '--rate=2'], r'--rate: 2 must be a number in \[1e-15, 0.5\]'),
   (['--train=text:gptjax/data/*.npy'], 'no file has this name'),
   (['--train=text:README.md', '--examples=a=README.md'], 'cannot be read'),
   (['--train=text:README.md', '--workdir=README.md/run'], 'not writable'),

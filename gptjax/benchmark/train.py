@@ -219,7 +219,7 @@ def make_parser():
                       help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
-  parser.add_argument('--share', type=real(0, 1, without=(0,)), help=argparse.SUPPRESS)
+  parser.add_argument('--share', type=real(0, 1, open_left=True), help=argparse.SUPPRESS)
   return parser
 
 

@@ -44,7 +44,7 @@ from gptjax.flag_types import WORKERS as MOST_WORKERS
 from gptjax.flag_types import integer, real
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
-FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, without=[1]), integer(1, MOST_WORKERS), integer(1, 2**40)
+FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
 TRAIN_BPE = 'train-bpe:'
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
