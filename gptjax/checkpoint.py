@@ -134,7 +134,7 @@ class Checkpoints:
       with contextlib.suppress(OSError):  # where nothing can be removed: it counts as cut short
         atomic.remove_tree(folder)
     if fault := errors.system_fault(error):
-      line = errors.explained(fault, folder, 'the earlier checkpoint is good')
+      line = errors.explained(fault, folder, errors.kept(self.folder))
       raise InputError(f'cannot save checkpoint {folder.name}: {line}') from error
     raise error
 
@@ -148,8 +148,8 @@ class Checkpoints:
     free = shutil.disk_usage(self.folder).free
     if free < needed:
       raise InputError(f'no space left on the disk of {self.folder} while saving (a checkpoint takes '
-                       f'{needed:,} bytes, {free:,} are left): free some and start again; the earlier '
-                       'checkpoint is good')
+                       f'{needed:,} bytes, {free:,} are left): free some and start again; '
+                       + errors.kept(self.folder))
 
   def poll(self):
     """(step, seconds) once after a save has ended, else None. Raises what went wrong in it."""

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 BAD_INPUT, BUG, LOST = 2, 1, 70  # exit codes
@@ -54,7 +55,7 @@ def in_words(error, workdir):
   if isinstance(error, LostProcess):
     return str(error), LOST
   if fault := system_fault(error):
-    then = 'the newest checkpoint is good' if workdir else 'the same command goes on from here'
+    then = kept(workdir) if workdir else 'the same command goes on from here'
     return explained(fault, fault.path or workdir, then), BAD_INPUT
   return None
 
@@ -91,6 +92,15 @@ def system_fault(error):
       return Fault(REASONS[found[2]], found[1])
     error = error.__cause__
   return None
+
+
+def kept(folder):
+  """What starting a run again gives, in words for `explained`; `folder`: of the run or of its checkpoints."""
+  try:
+    there = any(Path(folder).glob('**/[0-9]*/manifest.json'))
+  except OSError:  # it cannot be read now; what is there is as it was
+    there = True
+  return 'the newest checkpoint is good' if there else 'no checkpoint is there yet'
 
 
 def explained(fault, path, then):

@@ -43,3 +43,14 @@ def caused(error, by):
   (KeyError('No space left on device'), None)])
 def test_libraries_that_raise_no_oserror_are_understood(error, fault):
   assert errors.system_fault(error) == fault
+
+
+def test_a_checkpoint_is_called_good_where_there_is_one(tmp_path):
+  said = lambda: errors.in_words(OSError(errno.ENOSPC, '', 'x'), str(tmp_path))[0].rpartition('; ')[2]
+  (tmp_path / 'corpus').mkdir()
+  (tmp_path / 'corpus' / 'manifest.json').touch()
+  (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
+  assert said() == 'no checkpoint is there yet'
+  (tmp_path / 'task' / 'seed-1' / 'checkpoints' / '5').mkdir(parents=True)
+  (tmp_path / 'task' / 'seed-1' / 'checkpoints' / '5' / 'manifest.json').touch()
+  assert said() == 'the newest checkpoint is good'
