@@ -21,8 +21,9 @@ def say(line):
 
 
 def sealed(record):
-  """The record with its checksum as last field."""
-  return {**record, CHECKSUM: checksum(record)}
+  """The record with its checksum as last field, in place of one that it may have."""
+  body = {name: value for name, value in record.items() if name != CHECKSUM}
+  return {**body, CHECKSUM: checksum(body)}
 
 
 def unsealed(record):

@@ -165,3 +165,8 @@ def test_a_report_refuses_damaged_samples_in_one_line(tmp_path):
         {name: row[name] for name in runs.SAMPLE} for row in runs._samples(path)] == whole
     except ValueError as error:
       assert 'is damaged' in str(error) and '\n' not in str(error)
+
+
+def test_a_record_that_is_sealed_again_has_one_checksum_of_its_other_fields():
+  once = records.sealed({'a': 1})
+  assert records.sealed(once) == once and records.unsealed(records.sealed({**once, 'a': 2})) == {'a': 2}
