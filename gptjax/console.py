@@ -8,6 +8,7 @@ descriptor is redirected too: libraries in C++ write to it, and Python flushes a
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 
@@ -82,10 +83,10 @@ def say(line):
 
 @contextlib.contextmanager
 def optional(what, on_failure=lambda: None):
-  """A block for what only tells of a run (TensorBoard, plots, reports): if it fails, one warning, and on.
+  """A block for what only tells of a run (TensorBoard, plots, reports): if it fails, a warning and no more.
 
-  Every kind of exception counts, for a library can raise anything where a file cannot be written; those that
-  no machine causes also show their traceback.
+  Every kind of exception counts, for a library can raise anything where a file cannot be written; one that
+  the machine has not caused is shown with its traceback.
 
   Args:
     what: begins the warning.
@@ -96,10 +97,12 @@ def optional(what, on_failure=lambda: None):
     yield
   except Exception as error:
     on_failure()
-    fault = errors.system_fault(error)
-    if fault or isinstance(error, errors.InputError | OSError):
-      reason = f'{os.strerror(fault.number)}: {fault.path}' if fault and fault.path else str(error)
-    else:
+    reason = str(error)
+    if fault := errors.system_fault(error):
+      reason = f'{os.strerror(fault.number)} {fault.path}'
+    elif type(error).__module__.startswith('tensorflow.'):
+      reason = re.sub(r'{{.*?}}|\[Op:.*', '', reason)
+    elif not isinstance(error, errors.InputError | OSError):
       traceback.print_exception(error)
       reason = f'{type(error).__name__}: {error}'
     say(f'{what} failed, continuing without: {" ".join(reason.split())}')
