@@ -20,6 +20,7 @@ MACHINE = {
 # How libraries that raise no OSError spell one: TensorStore, which Orbax uses, and TensorFlow.
 TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'")
 REASONS = {os.strerror(number): number for number in MACHINE}
+NO_MEMORY = re.compile(r'RESOURCE_EXHAUSTED.*(out of memory|allocat)', re.IGNORECASE | re.DOTALL)  # of XLA
 TENSORFLOW = re.compile(r'(?:^|}} )([^;{}]+); (' + '|'.join(map(re.escape, REASONS)) + r')\b')
 
 
@@ -54,9 +55,11 @@ def in_words(error, workdir):
     return str(error), BAD_INPUT
   if isinstance(error, LostProcess):
     return str(error), LOST
+  if line := _exhausted(error):
+    return line, BAD_INPUT
   if fault := system_fault(error):
     then = kept(workdir) if workdir else 'the same command goes on from here'
-    return explained(fault, fault.path or workdir, then), BAD_INPUT
+    return explained(fault, fault.path or workdir or 'the output', then), BAD_INPUT
   return None
 
 
@@ -101,6 +104,20 @@ def kept(folder):
   except OSError:  # it cannot be read now; what is there is as it was
     there = True
   return 'the newest checkpoint is good' if there else 'no checkpoint is there yet'
+
+
+def _exhausted(error):
+  """The line where memory, threads or processes have run out; None: they have not."""
+  if isinstance(error, BlockingIOError) or (type(error) is RuntimeError and 'start new thread' in str(error)):
+    return 'the system starts no more threads or processes: raise their limit (ulimit -u) and start again'
+  memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+  if memory or (isinstance(error, ImportError) and 'failed to map segment' in str(error)):
+    return (f'out of memory ({str(error) or type(error).__name__}): give the process more (ulimit -v, the '
+            'limit of the job), or use a smaller model or batch')
+  if type(error).__name__ == 'JaxRuntimeError' and NO_MEMORY.search(str(error)):
+    return (f'out of memory ({str(error).partition(chr(10))[0]}): use a smaller config.train.microbatch_size '
+            'or config.eval.batch_size, or more devices; python -m gptjax.plan shows what fits')
+  return None
 
 
 def explained(fault, path, then):

@@ -5,22 +5,20 @@ not on what else is in the batch; but for rounding, which differs with the size 
 """
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('generate', 'stopped')
+  from gptjax import startup
+  startup.begin('generate', 'stopped', product=True)
 
 import argparse
 import inspect
 import os
-import signal
 import sys
 import zlib
 from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from gptjax import cpu, decode, defaults, paths, sharding, text_checks
+from gptjax import bars, cpu, decode, defaults, paths, sharding, text_checks
 from gptjax.data import command
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer, real
@@ -145,8 +143,8 @@ def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
   end = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
   soon = listen is not None and len(texts) == 1
   checksums = [zlib.crc32(np.array(text.ids, '<i4').tobytes()) for text in texts]
-  with tqdm(total=sum(text.left for text in texts), unit='token', desc='generate', leave=False,
-            disable=soon or None) as bar:
+  with bars.bar(shown=not soon, total=sum(text.left for text in texts), unit='token', desc='generate',
+                leave=False) as bar:
     def hear(row, tokens, ended):
       piece = texts[row].take(tokens, ended)
       bar.update(len(tokens) + (texts[row].left if texts[row].ended else 0))
@@ -260,6 +258,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  if hasattr(signal, 'SIGPIPE'):  # `| head` is no error
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
   command.run(main, 'generate')

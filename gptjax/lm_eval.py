@@ -10,8 +10,8 @@ or on a command line, where the arguments are the harness's own:
 """
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('lm_eval', 'stopped')
+  from gptjax import startup
+  startup.begin('lm_eval', 'stopped', product=True)
 
 import jax
 from lm_eval import utils

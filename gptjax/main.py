@@ -1,8 +1,8 @@
 """The command: python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
 if __name__ == '__main__':  # first: what follows takes seconds to import
-  from gptjax import shutdown
-  shutdown.catch('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
+  from gptjax import shutdown, startup
+  startup.begin('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
 
 import atexit
 import gc

@@ -9,7 +9,8 @@ Python runs a signal handler in the main thread, between two of its instructions
 compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
 the number of the signal into a pipe (`signal.set_wakeup_fd`), and a thread reads that.
 
-Commands call `catch` before they import anything large, so this module imports nothing of the kind.
+Commands call `catch` (by `startup.begin`) before they import anything large, so this module imports nothing
+of the kind.
 """
 
 import contextlib

@@ -1,4 +1,8 @@
-"""What a run tells: console, metrics.jsonl, TensorBoard, curves, and how fast it is."""
+"""What a run tells: console, metrics.jsonl, TensorBoard, curves, and how fast it is.
+
+Of these metrics.jsonl is a record that the run needs: an error there ends it. The others only tell of it, and
+where one fails, the run continues without.
+"""
 
 import json
 import math
@@ -8,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import atomic, hosts, records
+from gptjax import atomic, console, figures, hosts, records
 from gptjax.data import pipeline
 from gptjax.model import n_params
 
@@ -64,8 +68,7 @@ class Telemetry:
     self.seconds_before = max((record.get('time/run') or 0.0 for record in self.records), default=0.0)
     self.step_seconds = 0.0
     self.file = None
-    self.tensorboard = Path(workdir) / 'tensorboard' if self.active and tensorboard else None
-    self.writer = None  # until there is something to write: it needs TensorFlow, which is being imported
+    self.tensorboard = TensorBoard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
     from tqdm import tqdm  # here: FLOPs are counted without it, too
     self.bar = tqdm(total=steps, unit='step', dynamic_ncols=True, mininterval=0.5,
                     disable=not (self.active and sys.stderr.isatty()))
@@ -111,8 +114,7 @@ class Telemetry:
     if self.active:
       self.file.write(_line(record))
       if self.tensorboard:
-        self.writer = self.writer or _tensorboard(self.tensorboard)
-        self.writer.write_scalars(step, metrics)
+        self.tensorboard.write(step, metrics)
 
   def progress(self, step, line):
     """Moves the progress bar; without a terminal, prints a line instead."""
@@ -127,16 +129,40 @@ class Telemetry:
 
   def close(self):
     self.bar.close()
-    if self.writer:
-      self.writer.close()
+    if self.tensorboard:
+      self.tensorboard.close()
     if self.file:
       self.file.close()
 
 
-def _tensorboard(folder):
-  pipeline.tensorflow()  # clu would load it louder, and let it take the accelerators
-  from clu import metric_writers
-  return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(folder)))
+class TensorBoard:
+  """The TensorBoard files of a run, until one cannot be written."""
+
+  def __init__(self, folder):
+    self.folder, self.lost = folder, False
+    self.writer = None  # until there is something to write: it needs TensorFlow, which is being imported
+
+  def write(self, step, metrics):
+    """Appends metrics {name: float} of a step."""
+    if not self.lost:
+      with self._optional():
+        self.writer = self.writer or self._open()
+        self.writer.write_scalars(step, metrics)
+
+  def close(self):
+    if self.writer and not self.lost:
+      with self._optional():
+        self.writer.close()
+
+  def _open(self):
+    pipeline.tensorflow()  # clu would load it louder, and let it take the accelerators
+    from clu import metric_writers
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self.folder)))
+
+  def _optional(self):
+    def lose():
+      self.lost = True
+    return console.optional(f'TensorBoard ({self.folder})', lose)
 
 
 def _line(record):
@@ -188,16 +214,23 @@ class Profile:
   def at(self, step, state):
     """Before update `step` of `state`: begins, goes on or ends."""
     if not self.on and self.first <= step < self.end:
-      jax.profiler.start_trace(str(self.folder))
-      self.on = True
+      with self._optional():
+        jax.profiler.start_trace(str(self.folder))
+        self.on = True
     elif self.on and step >= self.end:
       jax.block_until_ready(state)
       self.close()
 
   def close(self):
     if self.on:
-      jax.profiler.stop_trace()
       self.on = False
+      with self._optional():
+        jax.profiler.stop_trace()
+
+  def _optional(self):
+    def lose():
+      self.end = self.first  # none of the steps to come
+    return console.optional(f'the profile ({self.folder})', lose)
 
 
 class Stopwatch:
@@ -233,11 +266,8 @@ def plot_curves(workdir, baselines):
   Returns:
     The picture's path.
   """
-  import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
   records = read_metrics(Path(workdir) / 'metrics.jsonl')
-  figure, (loss, speed) = pyplot.subplots(1, 2, figsize=(10, 4), layout='constrained')
+  figure, (loss, speed) = figures.figure(1, 2, (10, 4))
   for axes, name, label in ((loss, 'train/loss', 'training'), (loss, 'eval/loss', 'held out'),
                             (speed, 'train/tokens_per_second', None)):
     points = [(r['step'], r[name]) for r in records if r.get(name) is not None]
@@ -252,5 +282,4 @@ def plot_curves(workdir, baselines):
   speed.set(xlabel='step', ylabel='tokens a second', ylim=(0, None))
   path = Path(workdir) / 'curves.png'
   figure.savefig(path, dpi=120)
-  pyplot.close(figure)
   return path

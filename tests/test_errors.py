@@ -3,6 +3,7 @@
 import errno
 import os
 
+import numpy as np
 import pytest
 
 from gptjax import errors
@@ -17,9 +18,34 @@ def test_what_a_machine_refuses_is_a_line_with_path_reason_and_remedy(number, pa
   assert (path or '/runs/x') in line and reason in line and errors.MACHINE[number] in line
 
 
+def np_error():
+  """What NumPy raises where the machine has not the memory."""
+  try:
+    np.empty(1 << 60, np.uint8)
+  except MemoryError as error:
+    return error
+
+
+JAX = type('JaxRuntimeError', (RuntimeError,), {})
+
+
 @pytest.mark.parametrize('number', [errno.ENOENT, errno.EINVAL, errno.EBADF, errno.ENOTDIR, errno.EEXIST])
 def test_other_numbers_are_bugs(number):
   assert errors.in_words(OSError(number, os.strerror(number), '/runs/x'), '/runs/x') is None
+
+
+@pytest.mark.parametrize('error, says', [
+  (MemoryError(), 'out of memory'), (np_error(), 'out of memory (Unable to allocate'),
+  (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), 'ulimit -v'),
+  (ImportError('libx.so.2: failed to map segment from shared object'), 'ulimit -v'),
+  (RuntimeError("can't start new thread"), 'ulimit -u'),
+  (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), 'ulimit -u'),
+  (JAX('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nBuffers:'), 'gptjax.plan'),
+  (JAX('RESOURCE_EXHAUSTED: Received message larger than max'), None), (JAX('INTERNAL: out of memory'), None),
+  (RuntimeError('thread'), None), (ImportError('no module'), None)])
+def test_what_has_run_out_is_a_line(error, says):
+  words = errors.in_words(error, '/runs/x')
+  assert words is None if says is None else says in words[0] and '\n' not in words[0] and words[1] == 2
 
 
 TENSORFLOW = type('UnknownError', (Exception,), {'__module__': 'tensorflow.python.framework.errors_impl'})

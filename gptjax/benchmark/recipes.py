@@ -12,7 +12,7 @@ import os
 import statistics
 from pathlib import Path
 
-from gptjax import paths
+from gptjax import figures, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import command
@@ -91,10 +91,7 @@ def in_words(verdict):
 
 def draw(runs, path):
   """Held-out loss against tokens, the range of the seeds as a band; and where each seed ends."""
-  import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-  figure, (curve, ends) = pyplot.subplots(1, 2, figsize=(10, 4), layout='constrained')
+  figure, (curve, ends) = figures.figure(1, 2, (10, 4))
   for place, (recipe, found) in enumerate(runs.items()):
     tokens = [point[0] for point in found[0]['curve']]
     losses = list(zip(*([loss for _, loss in seed['curve']] for seed in found), strict=True))
@@ -108,7 +105,6 @@ def draw(runs, path):
   ends.set(xticks=range(len(runs)), xticklabels=runs, xlim=(-0.5, len(runs) - 0.5),
            ylabel='held-out loss at the end, each seed')
   figure.savefig(path, dpi=120)
-  pyplot.close(figure)
 
 
 def parse(argv):

@@ -15,7 +15,7 @@ from collections import namedtuple
 import numpy as np
 from tqdm import tqdm
 
-from gptjax import paths
+from gptjax import figures, paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.train import make_config, random_batch
@@ -160,11 +160,7 @@ def report(rows, family):
 
 def draw(tables, path):
   """One column a family: above, quantities beside those of the first row; below, what is sent."""
-  import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-  figure, panels = pyplot.subplots(2, len(tables), figsize=(4.2 * len(tables), 6.5), layout='constrained',
-                                   squeeze=False, sharex='col')
+  figure, panels = figures.figure(2, len(tables), (4.2 * len(tables), 6.5), squeeze=False, sharex='col')
   for (above, below), (family, rows) in zip(panels.T, tables):
     devices = [row['devices'] for row in rows]
     for name in ('flops', 'state', 'peak'):
@@ -181,7 +177,6 @@ def draw(tables, path):
   panels[0][0].set_ylabel('of one device, beside the first')
   panels[1][0].set_ylabel('MiB sent by one device, a step\n(dotted: the limit)')
   figure.savefig(path, dpi=120)
-  pyplot.close(figure)
 
 
 def counts(text):

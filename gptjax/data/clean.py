@@ -9,8 +9,8 @@ a document counts it. The two kinds of duplicates are found in `duplicates`, aft
 """
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('clean', 'stopped')
+  from gptjax import startup
+  startup.begin('clean', 'stopped', product=True)
 
 import collections
 import re
@@ -121,17 +121,15 @@ def plain_title(title):
   return ' '.join(title.lower().split())
 
 
+# The filters; `clean_examples.RULES` says what each of them removes.
+
+
 def blocked_domain(document, recipe):
-  """From a domain of the list that the user gave, or from a part of one."""
   domain = domain_of(document.fields)
   return bool(domain) and _within(domain, recipe.domains)
 
 
 def wikipedia(document, recipe):
-  """A page of Wikipedia: by its url or domain; where it has neither, by a title of the user's list.
-
-  The title is the record's, or the text's first line. What says that it is Wikipedia's is, too.
-  """
   if domain := domain_of(document.fields):
     return _within(domain, {'wikipedia.org'})
   if 'From Wikipedia, the free encyclopedia' in document.text[:2000]:
@@ -141,7 +139,6 @@ def wikipedia(document, recipe):
 
 
 def short(document, recipe):
-  """Fewer than 96 words: about the 128 tokens that OpenWebText asks for."""
   del recipe
   return len(document.words) < 96
 
@@ -156,10 +153,6 @@ _EDGES = '.,;:!?"\'()[]{}<>*_-\u2018\u2019\u201c\u201d'
 
 
 def not_english(document, recipe):
-  """Under 15 % of the words are frequent English ones, or over 10 % of the letters are not ASCII.
-
-  English prose has 40 to 55 % of them, other European languages under 8 %.
-  """
   del recipe
   words = [word.strip(_EDGES).lower() for word in document.words]
   if sum(word in COMMON for word in words) < 0.15 * len(words):
@@ -169,23 +162,17 @@ def not_english(document, recipe):
 
 
 def symbols(document, recipe):
-  """Under 70 % of what is not white space are letters: tables, code, lists of numbers."""
   del recipe
   letters = sum(map(str.isalpha, document.text))
   return letters < 0.7 * sum(map(len, document.words))
 
 
 def word_length(document, recipe):
-  """The mean word has under 3 or over 10 characters (Gopher, Rae et al. 2021, A.1.1)."""
   del recipe
   return not 3 <= sum(map(len, document.words)) / max(1, len(document.words)) <= 10
 
 
 def repetition(document, recipe):
-  """Over 30 % of the lines occurred before, or one phrase of 4 words fills over 15 % of the text.
-
-  Both after Gopher, A.1.1 (which sets the second by length: 0.20 for 2 words to 0.16 for 4).
-  """
   del recipe
   if len(document.lines) - len(set(document.lines)) > 0.3 * len(document.lines):
     return True
@@ -196,7 +183,6 @@ def repetition(document, recipe):
 
 
 def menu(document, recipe):
-  """Of six lines or more, under 10 % end like a sentence: menus, link lists, indices."""
   del recipe
   ends = sum(line[-1] in '.!?:;,"\'\u201d\u2019)-' for line in document.lines)
   return len(document.lines) >= 6 and ends < 0.1 * len(document.lines)
@@ -209,7 +195,6 @@ _PLACEHOLDERS = re.compile(
 
 
 def placeholder(document, recipe):
-  """A page that stands for another: `lorem ipsum`, a browser's complaint; in under 400 words."""
   del recipe
   return len(document.words) < 400 and bool(_PLACEHOLDERS.search(document.text))
 
@@ -222,11 +207,11 @@ REMOVES = {f.__name__: f for f in (
 def main(arguments=()):
   """Prints each filter, what it does, and an example of what it removes and what it keeps."""
   from gptjax.data import clean_examples
-  command.Parser(prog='python -m gptjax.data.clean', description=main.__doc__).parse_args(arguments)
+  command.Parser(prog='python -m gptjax.data.clean', description='Lists the filters, each with an '
+                 'example of what it removes and of what it keeps.').parse_args(arguments)
   for name in FILTERS:
     removed, kept = clean_examples.EXAMPLES[name]
-    what = clean_examples.DUPLICATE_RULES.get(name) or REMOVES[name].__doc__
-    print(f'{name}: {" ".join(what.split())}')
+    print(f'{name}: {clean_examples.RULES[name]}')
     print(f'  removes {removed[1] or ""} {removed[0][:100]!r}')
     print(f'  keeps   {kept[1] or ""} {kept[0][:100]!r}\n')
 

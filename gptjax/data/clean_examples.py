@@ -52,8 +52,28 @@ EXAMPLES = {
   'exact_duplicate': ((PROSE, {'title': 'the same again'}), (OTHER, {})),
   'near_duplicate': ((PROSE.replace('that summer', 'in summer'), {}), (OTHER, {})),
 }
-# These two look at other documents, here at PROSE coming first.
-DUPLICATE_RULES = {
+# What each filter removes, as the command lists it; docstrings would be absent with `python -OO`.
+RULES = {
+  'blocked_domain': 'From a domain of the list that the user gave, or from a part of one.',
+  'wikipedia': 'A page of Wikipedia: by its url or domain; where it has neither, by a title'
+               " of the user's list. The title is the record's, or the text's first line. "
+               "What says that it is Wikipedia's is, too.",
+  'short': 'Fewer than 96 words: about the 128 tokens that OpenWebText asks for.',
+  'not_english': 'Under 15 % of the words are frequent English ones, or over 10 % of the '
+                 'letters are not ASCII. English prose has 40 to 55 % of them, other '
+                 'European languages under 8 %.',
+  'symbols': 'Under 70 % of what is not white space are letters: tables, code, lists of '
+             'numbers.',
+  'word_length': 'The mean word has under 3 or over 10 characters (Gopher, Rae et al. 2021,'
+                 ' A.1.1).',
+  'repetition': 'Over 30 % of the lines occurred before, or one phrase of 4 words fills '
+                'over 15 % of the text. Both after Gopher, A.1.1 (which sets the second by '
+                'length: 0.20 for 2 words to 0.16 for 4).',
+  'menu': 'Of six lines or more, under 10 % end like a sentence: menus, link lists, '
+          'indices.',
+  'placeholder': "A page that stands for another: `lorem ipsum`, a browser's complaint; in "
+                 'under 400 words.',
+  # These two look at other documents, in EXAMPLES at PROSE coming first.
   'exact_duplicate': 'The same text as an earlier document.',
   'near_duplicate': 'An estimated 80 % of its phrases of five words, taken together with those of '
                     'an earlier document, are in both.',

@@ -27,6 +27,7 @@ def run(job, name):
   try:
     text_checks.require_sound_arguments(sys.argv[1:])
     code = job(sys.argv[1:])
+    print(end='', flush=True)  # an error of stdout is one of the command, unless it is guarded
   except Exception as error:
     code = errors.print_line(error, name)
     if code is None:

@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from gptjax import bars
 from gptjax.data import order
 from gptjax.errors import InputError
 
@@ -169,9 +169,8 @@ def _verify(root, files, n_vocab):
       raise InputError(f'{path} holds the token {top}, its tokenizer has {n_vocab}: prepare the '
                        'corpus again')
   size = sum(of.itemsize * count for _, of, count in files)
-  with (tqdm(desc=f'verifying {root}', total=size, unit='B', unit_scale=True, dynamic_ncols=True,
-             delay=1, leave=False, disable=None) as bar,
-        concurrent.futures.ThreadPoolExecutor() as pool):
+  bar = bars.bar(desc=f'verifying {root}', total=size, unit='B', unit_scale=True, delay=1, leave=False)
+  with bar, concurrent.futures.ThreadPoolExecutor() as pool:
     list(pool.map(lambda file: check(*file[:2]), files))
 
 

@@ -9,16 +9,15 @@ Updates are counted from 0; the loss of update s stands in metrics.jsonl as step
 """
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('inspect', 'stopped')
+  from gptjax import startup
+  startup.begin('inspect', 'stopped', product=True)
 
 import argparse
-import signal
 from pathlib import Path
 
 import numpy as np
 
-from gptjax import cpu, paths, records, rewind
+from gptjax import cpu, figures, paths, records, rewind
 from gptjax.data import command
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
@@ -155,15 +154,12 @@ def _edges(shortest, longest):
 
 
 def _draw(path, counts, edges, title):
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-  figure = Figure(figsize=(8, 4.5), layout='constrained')
-  axes = figure.subplots()
+  figure, axes = figures.figure(1, 1, (8, 4.5))
   axes.stairs(counts, edges, fill=True)
   axes.set_xscale('log', base=2)
   axes.set(xlabel='tokens a document, end of text included', ylabel='documents', title=title)
   try:
-    FigureCanvasAgg(figure).print_png(path)
+    figure.savefig(path, format='png')
   except OSError as error:
     raise InputError(f'cannot write {path}: {error.strerror}') from None
 
@@ -259,5 +255,4 @@ def _printable(text):
 
 
 if __name__ == '__main__':
-  signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it without a traceback
   command.run(main, 'inspect')

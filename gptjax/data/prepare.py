@@ -10,8 +10,8 @@ the end of itself instead, `validation_fraction` of it.
 """
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('prepare', 'stopped; the same command continues where it was')
+  from gptjax import startup
+  startup.begin('prepare', 'stopped; the same command continues where it was')
 
 import argparse
 import collections

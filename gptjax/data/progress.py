@@ -2,13 +2,12 @@
 
 import itertools
 
-from tqdm import tqdm
+from gptjax import bars
 
 
 def bar(name, shown, **more):
-  """A tqdm bar of bytes on stderr."""
-  return tqdm(desc=name, unit='B', unit_scale=True, disable=not shown, dynamic_ncols=True,
-              mininterval=0.5, **more)
+  """A bar of bytes (see `gptjax.bars`)."""
+  return bars.bar(shown=shown, desc=name, unit='B', unit_scale=True, **more)
 
 
 class Bar:

@@ -8,8 +8,8 @@ Nothing in a text is a special token: `<|endoftext|>` in a document is thirteen 
 """
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('tokenizers', 'stopped')
+  from gptjax import startup
+  startup.begin('tokenizers', 'stopped')
 
 import functools
 import hashlib

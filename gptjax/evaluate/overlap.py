@@ -15,8 +15,8 @@ shown by how much of them was in the training corpus.
 """
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('overlap', 'stopped; the same command continues where it was')
+  from gptjax import startup
+  startup.begin('overlap', 'stopped; the same command continues where it was')
 
 import argparse
 import functools

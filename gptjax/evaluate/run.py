@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, hosts, memory, ownership, records, report, resumed, sharding, shutdown
+from gptjax import atomic, console, hosts, memory, ownership, records, report, resumed, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import sources, suite, table
@@ -82,7 +82,8 @@ def evaluate(config, workdir, given=()):
     results.say(f'\nresults       {results.folder / "results.json"}\n'
                 f'table         {results.folder / "results.md"}')
     if jax.process_index() == 0:
-      results.say(f'report        {report.write([workdir], workdir)[0]}')
+      with console.optional('the report'):
+        results.say(f'report        {report.write([workdir], workdir)[0]}')
   return DONE
 
 

@@ -18,9 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from gptjax import decode, sharding
+from gptjax import bars, decode, sharding
 from gptjax.errors import InputError
 from gptjax.model import GPT, gathered, in_dtype
 from gptjax.sharding import rows as as_rows
@@ -96,8 +95,8 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
                 key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
   under_way = []
-  with tqdm(total=len(requests), initial=len(found), desc=name, unit='text', leave=False,
-            disable=None if show else True, dynamic_ncols=True) as bar:
+  with bars.bar(shown=show, total=len(requests), initial=len(found), desc=name, unit='text',
+                leave=False) as bar:
     def finish():
       mine, wanted, results = under_way.pop(0)
       for i, counted, *values in zip(mine, wanted >= 0, *jax.device_get(results)):

@@ -1,9 +1,8 @@
 """Texts that the model writes after prompts, for the tasks that read them."""
 
 import numpy as np
-from tqdm import tqdm
 
-from gptjax import decode, generate
+from gptjax import bars, decode, generate
 from gptjax.evaluate.sources import NotRun
 from gptjax.evaluate.subject import digest
 from gptjax.sampling import Choice
@@ -30,8 +29,8 @@ def written(subject, name, prompts, max_tokens, stop=('\n',), top_k=1):
   n_vocab = min(subject.model.n_vocab, subject.tokenizer.n_vocab)
   choice = Choice(None if top_k == 1 else 1.0, None if top_k == 1 else top_k, None, n_vocab)
   model = decode.ready(subject.model) if left else None
-  with tqdm(total=len(prompts), initial=len(found), desc=name, unit='text', leave=False,
-            disable=None if subject.show else True, dynamic_ncols=True) as bar:
+  with bars.bar(shown=subject.show, total=len(prompts), initial=len(found), desc=name, unit='text',
+                leave=False) as bar:
     size = max(AT_ONCE, subject.batch_size)
     for at in range(0, len(left), size):
       rows = left[at:at + size]

@@ -4,8 +4,8 @@ import hashlib
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from gptjax import bars
 from gptjax.data import mixture as mixtures
 from gptjax.errors import InputError
 from gptjax.finetune import batches, examples, transforms
@@ -97,7 +97,7 @@ def encode(task, found, tokenizer, config, skipped, title):
   marks, longest = transforms.marks(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
-  for example in tqdm(found, desc=title, unit='example', leave=False, disable=None, mininterval=0.5):
+  for example in bars.bar(found, desc=title, unit='example', leave=False):
     texts = [tokenizer.encode(text) for text in example.texts]
     answers = [tokenizer.encode(answer) for answer in example.answers]
     made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)

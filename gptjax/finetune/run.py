@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from gptjax import atomic, compiler, hosts, records, sharding, shutdown, telemetry
+from gptjax import atomic, bars, compiler, hosts, records, sharding, shutdown, telemetry
 from gptjax import checkpoint as checkpoints
 from gptjax import config as configs
 from gptjax.data import pipeline
@@ -134,7 +133,7 @@ def compiled(run, state, tell):
       batch = sharding.put(batch_of(run, run.data.train, nobody, width), run.mesh)
       jobs[width] = pool.submit(step.lower(state, batch).compile,
                                 compiler_options=compiler.options(run.config.xla_preset))
-    bar = tqdm(jobs.items(), desc='compiling', unit='width', leave=False, disable=None)
+    bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
   tell.say(f'compiled the step for {len(jobs)} widths in {time.monotonic() - began:.1f} s')
   return run.programs
@@ -221,7 +220,7 @@ def measure(run, state, splits):
     # Test sets do not choose the widths, or asking for predictions would change the training.
     widths = sorted({*run.data.widths, run.config.data.seq_len})
     made = batches.in_order(encoded.longest, widths, run.config.train.batch_size)
-    bar = tqdm(made, desc=f'measuring {name}'.strip(), unit='batch', leave=False, disable=None)
+    bar = bars.bar(made, desc=f'measuring {name}'.strip(), unit='batch', leave=False)
     for examples, width in bar:
       if run.stop.asked():
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import atomic, ownership, records
+from gptjax import atomic, console, figures, ownership, records
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.finetune import job, results, tasks, weights, zero_shot
@@ -117,16 +117,14 @@ def transfer(config, workdir, given=()):
       means = [of[name][split]['mean'] for name in of for split in ('validation', 'train')]
       lines.append(f'| {n} | ' + ' | '.join(f'{mean:.1f}' for mean in means) + ' |')
     write(workdir, found, '\n'.join(lines))
-    print(f'plot          {plot_transfer(workdir, found)}', file=sys.stderr)
+    with console.optional('the plot'):
+      print(f'plot          {plot_transfer(workdir, found)}', file=sys.stderr)
   return DONE
 
 
 def plot_transfer(workdir, found):
   """Scores against the number of layers: solid on the validation set, dashed on training examples."""
-  import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-  figure, axes = pyplot.subplots(figsize=(5, 4), layout='constrained')
+  figure, axes = figures.figure(1, 1, (5, 4))
   layers = list(found)
   for i, name in enumerate(found[0]):
     for split, style in (('validation', '-'), ('train', '--')):
@@ -139,7 +137,6 @@ def plot_transfer(workdir, found):
   axes.legend()
   path = Path(workdir) / 'transfer.png'
   figure.savefig(path, dpi=120)
-  pyplot.close(figure)
   return path
 
 

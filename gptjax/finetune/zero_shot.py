@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 import gptjax
-from gptjax import atomic, checkpoint, hosts, records, sharding, shutdown
+from gptjax import atomic, checkpoint, console, figures, hosts, records, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import gpt1, heuristics
@@ -55,7 +55,9 @@ def study(config, workdir, given=()):
             shown = '  '.join(f'{task} {value:.2f}' for task, value in of_run[str(step)].items())
             print(f'{name}, step {step}: {shown}', file=sys.stderr)
   if jax.process_index() == 0:
-    print(f'results       {path}\nplot          {plot(workdir, found)}', file=sys.stderr)
+    print(f'results       {path}', file=sys.stderr)
+    with console.optional('the plot'):
+      print(f'plot          {plot(workdir, found)}', file=sys.stderr)
   return DONE
 
 
@@ -119,10 +121,7 @@ def measured(folder, data, config):
 
 def plot(workdir, found):
   """Relative performance against updates: the Transformer solid, the LSTM dashed, as in the figure."""
-  import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
-  figure, axes = pyplot.subplots(figsize=(6, 4), layout='constrained')
+  figure, axes = figures.figure(1, 1, (6, 4))
   for name, style in (('Transformer', '-'), ('LSTM', '--')):
     steps = sorted(map(int, found.get(name, {})))
     for i, task in enumerate(heuristics.SCALES):
@@ -135,5 +134,4 @@ def plot(workdir, found):
   axes.legend(fontsize=7, handlelength=4)
   path = Path(workdir) / 'zero_shot.png'
   figure.savefig(path, dpi=120)
-  pyplot.close(figure)
   return path

@@ -1,8 +1,8 @@
 """The command: python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16"""
 
 if __name__ == '__main__':
-  from gptjax import shutdown
-  shutdown.catch('plan', 'stopped')
+  from gptjax import shutdown, startup
+  startup.begin('plan', 'stopped', product=True)
 
 import os
 import sys

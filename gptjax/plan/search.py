@@ -2,12 +2,9 @@
 
 import functools
 import itertools
-import sys
 
-from tqdm import tqdm
-
+from gptjax import bars, sharding, telemetry
 from gptjax import config as configs
-from gptjax import sharding, telemetry
 from gptjax.errors import InputError
 from gptjax.model import REMAT, n_params
 from gptjax.plan import estimate
@@ -39,7 +36,7 @@ def search(config, devices, device, few):
                      'change them')
   plans, kept = [], functools.cache(functools.partial(activations, config, devices))
   tries = 3 * few  # what arithmetic likes may be too large for the compiler
-  with tqdm(total=few, unit='program', disable=not sys.stderr.isatty()) as bar:
+  with bars.bar(total=few, unit='program', leave=False) as bar:
     for settings in ranked:
       room = (1 - estimate.SPARE) * device.memory - at_rest(config, settings)
       if room < 0 or kept(*shares(settings, devices)) > room:

@@ -10,8 +10,8 @@ Nothing here unpickles or runs what it loads, and PyTorch is not needed.
 import sys
 
 if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `python -m gptjax.pretrained`
-  from gptjax import shutdown
-  shutdown.catch('pretrained', 'stopped')
+  from gptjax import startup
+  startup.begin('pretrained', 'stopped')
 
 from pathlib import Path
 

@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from flax import nnx
 from safetensors import safe_open
-from tqdm import tqdm
 
-from gptjax import atomic, checkpoint, digests, paths, sharding
+from gptjax import atomic, bars, checkpoint, digests, paths, sharding
 from gptjax.errors import InputError
 from gptjax.lstm import LSTM
 from gptjax.model import GPT, Block
@@ -257,8 +256,8 @@ def write_safetensors(path, entries, facts):
       header[name] = {'dtype': 'F32', 'shape': list(shape), 'data_offsets': [start, end]}
   text = json.dumps(header, separators=(',', ':')).encode()
   text += b' ' * (-len(text) % 8)
-  with open(path, 'wb') as file, tqdm(total=end, unit='B', unit_scale=True, desc='export', leave=False,
-                                      disable=None) as bar:
+  with (open(path, 'wb') as file,
+        bars.bar(total=end, unit='B', unit_scale=True, desc='export', leave=False) as bar):
     file.write(len(text).to_bytes(8, 'little') + text)
     for stacked, named in entries:
       for tensor in tensors_of(stacked, named).values():

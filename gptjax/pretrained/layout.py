@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
-from tqdm import tqdm
 
+from gptjax import bars, defaults, sharding
 from gptjax import config as configs
-from gptjax import defaults, sharding
 from gptjax.errors import InputError
 from gptjax.lstm import language_model
 
@@ -127,7 +126,7 @@ def _assemble(shapes, parts):
   total = sum(_bytes(bounds) for found in shards.values() for bounds in found)
   order = sorted(named_leaves(shapes), key=lambda leaf: -leaf[1].size)
   arrays = {}
-  with tqdm(total=total, unit='B', unit_scale=True, desc='weights', leave=False, disable=None) as bar:
+  with bars.bar(total=total, unit='B', unit_scale=True, desc='weights', leave=False) as bar:
     for path, target in order:
       tensors, pieces = parts(path, target.shape), []
       for bounds, devices in shards[path].items():

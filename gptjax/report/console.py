@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from gptjax import generate, rewind, sharding, telemetry
+from gptjax import console, generate, rewind, sharding, telemetry
 from gptjax.data import corpus as corpora
 from gptjax.data import ngrams, tokenizers
 from gptjax.errors import InputError
@@ -107,12 +107,11 @@ def farewell(run, tell, state):
   tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went '
            'into steps that count; starts and steps done twice are in the rest')
   if jax.process_index() == 0:
-    curves = telemetry.plot_curves(run.workdir, baselines)
-    try:
-      shown, _ = page.write([run.workdir], run.workdir)
-    except InputError as error:  # a file beside the run is damaged, and the run itself is done and saved
-      shown = f'none, for {error}'
-    tell.say(f'\nreport        {shown}\ncurves        {curves}')
+    tell.say('')
+    with console.optional('the report'):
+      tell.say(f'report        {page.write([run.workdir], run.workdir)[0]}')
+    with console.optional('the plot of curves'):
+      tell.say(f'curves        {telemetry.plot_curves(run.workdir, baselines)}')
   tell.say(f'metrics       {tell.path}\n'
            f'checkpoints   {run.workdir / "checkpoints"}\n'
            + f'export        {run.workdir / "export"}\n' * config.checkpoint.export +
@@ -143,5 +142,6 @@ def sample_text(run, params):
   except InputError as error:  # the run is done and saved
     return f'none, for {error}'
   if jax.process_index() == 0:
-    samples.keep(run.workdir, {prompt: written}, config.train.seed)
+    with console.optional('keeping the samples'):
+      samples.keep(run.workdir, {prompt: written}, config.train.seed)
   return prompt + max(written, key=len)

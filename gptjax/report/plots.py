@@ -10,6 +10,7 @@ import math
 import re
 import textwrap
 
+from gptjax import figures
 from gptjax.evaluate import paper
 from gptjax.report import published, runs
 
@@ -38,14 +39,11 @@ THE_PAPERS, DOTTED = "the paper's GPT-2", {'linewidth': 0.9, 'linestyle': ':', '
 def _drawn(rows, columns, size, draw):
   """SVG text of a figure of subplots, which `draw` fills: a function of (figure, 2-D array of axes)."""
   import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot
   with matplotlib.rc_context(STYLE):
-    figure, axes = pyplot.subplots(rows, columns, figsize=size, layout='constrained', squeeze=False)
+    figure, axes = figures.figure(rows, columns, size, squeeze=False)
     draw(figure, axes)
     out = io.StringIO()
     figure.savefig(out, format='svg', metadata={'Date': None, 'Creator': None})
-    pyplot.close(figure)
   svg = out.getvalue()[out.getvalue().index('<svg'):]
   svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r'font: \1 system-ui, sans-serif', svg)
   return re.sub('|'.join(VARIABLES), lambda found: f'var({VARIABLES[found[0]]})', svg)

@@ -1,0 +1,58 @@
+"""Progress bars: on a terminal those of tqdm, elsewhere a line from time to time."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+CALM = 30  # seconds between two lines
+
+
+def bar(items=None, shown=True, **options):
+  """A tqdm bar on stderr; without a terminal, a line every 30 seconds and at the end.
+
+  Args:
+    items: iterable to show the progress of, or None.
+    shown: False: nothing is written.
+    options: of `tqdm.tqdm`. With `leave=False` and no terminal, work that is done within 30 seconds writes
+      nothing.
+
+  Returns:
+    tqdm.
+  """
+  if not shown:
+    return tqdm(items, disable=True, **options)
+  if sys.stderr.isatty():
+    return tqdm(items, **{'dynamic_ncols': True, 'mininterval': 0.5, **options})
+  return _Lines(items, **options)
+
+
+class _Lines(tqdm):
+  """A bar that writes lines, which a batch system can keep: no carriage return, no cursor movement."""
+
+  monitor_interval = 0  # no thread that refreshes
+
+  def __init__(self, items, **options):
+    self._due = time.monotonic() + CALM
+    self._written = False
+    # ncols = 0: numbers alone. Looking at the clock at every step costs less than a microsecond.
+    super().__init__(items, **{**options, 'ncols': 0, 'mininterval': CALM, 'miniters': 1, 'delay': CALM})
+
+  def display(self, msg=None, pos=None):
+    if time.monotonic() >= self._due:
+      self._write()
+
+  def clear(self, nolock=False):
+    pass
+
+  def close(self):
+    if not self.disable:
+      self.disable = True
+      self._decr_instances(self)
+      if self.leave or self._written:
+        self._write()
+
+  def _write(self):
+    self._due, self._written = time.monotonic() + CALM, True
+    self.fp.write(f'{self}\n')
+    self.fp.flush()

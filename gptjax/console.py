@@ -1,0 +1,109 @@
+"""Standard output and standard error of a command, which only tell of a run.
+
+A reader may go away (`2>&1 | head -1`), a terminal close, the disk of a log fill up. None of that may end a
+run or change its exit code. So a command replaces `sys.stderr`, and `sys.stdout` unless that is its product,
+by a stream that reports its first OSError on the other one and from then on writes to /dev/null. The file
+descriptor is redirected too: libraries in C++ write to it, and Python flushes at exit what is still buffered.
+"""
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+
+
+class _Guarded:
+  """A text stream that never raises OSError; everything but writing is that of the stream it guards."""
+
+  def __init__(self, stream, name):
+    self._stream, self._name = stream, name
+
+  def write(self, text):
+    self._attempt(lambda: self._stream.write(text))
+    return len(text)
+
+  def writelines(self, lines):
+    self._attempt(lambda: self._stream.writelines(lines))
+
+  def flush(self):
+    self._attempt(self._stream.flush)
+
+  def __getattr__(self, name):
+    return getattr(self._stream, name)
+
+  def _attempt(self, work):
+    try:
+      work()
+    except OSError as error:
+      self._discard()
+      other = sys.stdout if self._name == 'stderr' else sys.stderr
+      if isinstance(other, _Guarded):  # else it is for the product of the command alone
+        other.write(f'gptjax: {self._name} cannot be written ({error.strerror}): continuing without it\n')
+        other.flush()
+
+  def _discard(self):
+    """Sends what is buffered, and all that follows, to /dev/null."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, self._stream.fileno())
+    os.close(nowhere)
+    self._stream.flush()
+
+
+def protect(product):
+  """Makes the standard streams of this process safe to write to; call it before anything opens a file.
+
+  Args:
+    product: whether stdout is what the command is for; then an error there is an error of the command.
+  """
+  for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+    if getattr(sys, name) is None:  # closed, as by `2>&-`: else the next file opened would get its number
+      if not _is_open(number):
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+      setattr(sys, name, open(os.devnull, 'w' if number else 'r'))
+  for name in ('stderr',) if product else ('stdout', 'stderr'):
+    if not isinstance(getattr(sys, name), _Guarded):
+      setattr(sys, name, _Guarded(getattr(sys, name), name))
+
+
+def _is_open(number):
+  try:
+    os.fstat(number)
+  except OSError:
+    return False
+  return True
+
+
+def say(line):
+  """Writes a line to stderr, above the progress bars of a terminal."""
+  from tqdm import tqdm
+  tqdm.write(line, file=sys.stderr)
+  sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def optional(what, on_failure=lambda: None):
+  """A block for what only tells of a run (TensorBoard, plots, reports): if it fails, a warning and no more.
+
+  Every kind of exception counts, for a library can raise anything where a file cannot be written; one that
+  the machine has not caused is shown with its traceback.
+
+  Args:
+    what: begins the warning.
+    on_failure: function that is called then, to not try it again.
+  """
+  from gptjax import errors
+  try:
+    yield
+  except Exception as error:
+    on_failure()
+    reason = str(error)
+    if fault := errors.system_fault(error):
+      reason = f'{os.strerror(fault.number)} {fault.path}'
+    elif type(error).__module__.startswith('tensorflow.'):
+      reason = re.sub(r'{{.*?}}|\[Op:.*', '', reason)
+    elif not isinstance(error, errors.InputError | OSError):
+      traceback.print_exception(error)
+      reason = f'{type(error).__name__}: {error}'
+    say(f'{what} failed, continuing without: {" ".join(reason.split())}')
+

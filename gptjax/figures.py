@@ -1,0 +1,21 @@
+"""Figures of Matplotlib, drawn by its Agg whatever backend the environment or a notebook has chosen."""
+
+
+def figure(rows, columns, size, **options):
+  """A figure of panels; its `savefig` writes it.
+
+  Matplotlib's pyplot, which loads the chosen backend and keeps all figures, has no part in it.
+
+  Args:
+    rows, columns: of panels.
+    size: (width, height) in inches.
+    options: of `matplotlib.figure.Figure.subplots`.
+
+  Returns:
+    (matplotlib.figure.Figure, its axes as `subplots` gives them).
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+  made = Figure(figsize=size, layout='constrained')
+  FigureCanvasAgg(made)
+  return made, made.subplots(rows, columns, **options)
