@@ -1,13 +1,14 @@
 """GPT-1's fine-tuning (Radford et al. 2018, section 4.1): --config=configs/gpt1_finetune.py:TASK
 
 TASK is one of gptjax/finetune/tasks.py, or several with commas: sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte,
-snli, scitail, race, story_cloze. `--config.init_from=FOLDER` names the pretrained weights.
+snli, scitail, race, story_cloze; or one that your own config file declares (`config.finetune.own_tasks`).
+`--config.init_from=FOLDER` names the pretrained weights.
 
 Expect          the paper's figures with the released weights: its table is printed beside the result
 Meant for       one GPU of 16 GB or more
 
-From the paper: rate 6.25e-5, batches of 32, 3 epochs, warm-up over 0.2 % of the updates and then a linear
-fall, lambda 0.5, dropout 0.1. From the released code: the form of Adam, decay 0.01, clipping at 1.
+From the paper: rate 6.25e-5, random batches of 32, 3 epochs, warm-up over 0.2 % of the updates and then a
+linear fall, lambda 0.5, dropout 0.1. From the released code: the form of Adam, decay 0.01, clipping at 1.
 """
 
 from configs import default

@@ -17,7 +17,7 @@ $main --config=configs/gpt1_mini.py --workdir="$runs/pretrained" --config.data.c
 # A model this small wants a larger rate than GPT-1's 6.25e-5, with and without pretraining.
 mine="--config.init_from=$runs/pretrained --config.data.tfds_dir=$data/tfds --config.optimizer.learning_rate=1e-3 \
   --config.train.epochs=2.0 --config.eval.every_steps=0 --config.checkpoint.every_steps=100 \
-  --config.log.every_steps=50 --config.log.tensorboard=False --config.model.scan=False --config.finetune.buckets=3"
+  --config.log.every_steps=50 --config.log.tensorboard=False --config.model.scan=False --config.finetune.buckets=3 --config.finetune.group_by_length"
 sst2="--config=configs/gpt1_finetune.py:sst2 --config.finetune.n_seeds=3 --config.finetune.limit=8000 $mine"
 $main --workdir="$runs/with" $sst2
 $main --workdir="$runs/without" $sst2 --config.finetune.pretrained=False

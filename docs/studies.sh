@@ -13,7 +13,7 @@ $main --config=configs/gpt1_mini.py --workdir="$runs/lstm" --config.data.corpus=
 
 mine="--config.init_from=$runs/pretrained --config.data.tfds_dir=$data/tfds --config.log.tensorboard=False"
 small="--config.optimizer.learning_rate=1e-3 --config.train.epochs=2.0 --config.eval.every_steps=0 \
-  --config.log.every_steps=50 --config.model.scan=False --config.finetune.buckets=3"
+  --config.log.every_steps=50 --config.model.scan=False --config.finetune.buckets=3 --config.finetune.group_by_length"
 $main --config=configs/gpt1_ablations.py:sst2,cola,stsb --workdir="$runs/ablations" $mine $small \
   --config.finetune.lstm_from="$runs/lstm" --config.finetune.limit=4000
 $main --config=configs/gpt1_transfer.py:sst2 --workdir="$runs/transfer" $mine $small \

@@ -126,6 +126,18 @@ def names():
     PLAIN(name) and name.strip() for name in x))
 
 
+def declarations():
+  """Dicts of names, numbers, and tuples and dicts of these; what they mean is checked where they are used."""
+  def plain(x):
+    if isinstance(x, tuple | list):
+      return all(map(plain, x))
+    if isinstance(x, dict):
+      return all(PLAIN(name) and plain(value) for name, value in x.items())
+    return PLAIN(x) or whole(x) or (isinstance(x, float) and math.isfinite(x))
+  return Domain("dicts in a tuple, (dict(name='films', ...),), of text, numbers, tuples and dicts",
+                lambda x: isinstance(x, tuple | list) and all(isinstance(y, dict) and plain(y) for y in x))
+
+
 def weighted_folders():
   """Pairs of a folder and a positive weight."""
   weight = real(0, 1e30, open_left=True).holds

@@ -94,8 +94,15 @@ def flat(config):
     if hasattr(value, 'items'):
       values.update({f'{key}.{inner}': v for inner, v in flat(value).items()})
     else:
-      values[key] = list(value) if isinstance(value, tuple) else value
+      values[key] = _as_json(value)
   return values
+
+
+def _as_json(value):
+  """Lists in the place of tuples, as JSON has them."""
+  if isinstance(value, dict):
+    return {name: _as_json(one) for name, one in value.items()}
+  return list(map(_as_json, value)) if isinstance(value, tuple | list) else value
 
 
 def as_tuple(value):

@@ -277,3 +277,9 @@ def test_a_browser_shows_it(written, tmp_path, theme):
   colour = lambda text: '#' + ''.join(f'{int(c):02x}' for c in re.findall(r'\d+', text)[:3])
   assert contrast(colour(seen['ink']), colour(seen['page'])) > 7
   assert (colour(seen['page']) == '#ffffff') == (theme == 'light')
+
+
+def test_gpt1_is_no_size_of_gpt2():
+  from gptjax.evaluate import paper
+  assert paper.size_of({'n_layer': 12, 'n_embd': 768, 'norm': 'before'}) == '124M'
+  assert paper.size_of({'n_layer': 12, 'n_embd': 768, 'norm': 'after'}) is None

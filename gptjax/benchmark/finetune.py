@@ -58,7 +58,8 @@ def measure(flags):
     state = weights.first_state(config, kind, loaded.outputs, None, mesh)
     run = jax.jit(functools.partial(step.train_step, config=config, numeric=loaded.numeric, steps=1000,
                                     graphdef=step.graph(config, kind, loaded.outputs)), donate_argnums=0)
-    plans = {'bucketed': (batches.Plan(loaded.train.longest, loaded.widths, size, 0), flags.batches),
+    plans = {'bucketed': (batches.Plan(loaded.train.longest, loaded.widths, size, 0, by_length=True),
+                          flags.batches),
              'padded': (batches.Plan(loaded.train.longest, [flags.n_ctx], size, 0), 2)}
     found = {name: [] for name in plans}
     rows = sharding.local_rows(size, mesh)

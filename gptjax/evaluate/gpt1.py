@@ -1,19 +1,19 @@
-"""GPT-1's zero-shot heuristics as tasks (GPT-1 paper, section 5 and Figure 2)."""
-
-import re
+"""GPT-1's zero-shot heuristics as tasks (GPT-1 paper, section 5); Figure 2 runs the same tasks."""
 
 import numpy as np
 
-from gptjax.evaluate import heuristics, scoring, sources
+from gptjax.evaluate import heuristics, pronouns, scoring, sources
 from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.sources import NotRun
 from gptjax.evaluate.subject import Found, Task
 
-COLA = 'Mean token log-probability of the sentence above a threshold: the best one for the training set.'
+COLA = ('Mean token log-probability of the sentence above a threshold: the best one for {:,} sentences of '
+        'the training set (the paper does not say how it sets one).')
 SST2 = 'The token "very" after the sentence; whether " positive" or " negative" is likelier then.'
 RACE = 'The answer of the highest mean token log-probability after document and question.'
-DPRD = ('Each referent in the place of the pronoun; after the right one the rest of the sentence has the '
-        'higher mean token log-probability.')
+DPRD = ('Each referent in the place of the pronoun, the first one in the clause after the conjunction, '
+        "with 's if it is possessive; after the right one the rest of the sentence has the higher mean token "
+        'log-probability.')
 
 
 def _tfds(data, name, split):
@@ -58,8 +58,8 @@ def evaluate_cola(subject, found):
   said, truth = values['validation'] > cut, labels['validation']
   both = said.std() * truth.std()  # Matthews' is the correlation of two lists of 0 and 1
   matthews = ((said * truth).mean() - said.mean() * truth.mean()) / both if both else 0.0
-  return _found('acceptability', COLA, [sentence for sentence, _ in found['validation']], said == truth,
-                {'matthews': float(matthews), 'threshold': float(cut)})
+  return _found('acceptability', COLA.format(len(values['train'])), [text for text, _ in found['validation']],
+                said == truth, {'matthews': float(matthews), 'threshold': float(cut)})
 
 
 def read_sst2(data):
@@ -92,22 +92,29 @@ def evaluate_race(subject, examples):
 
 
 def read_dprd(data):
-  """[(text before the pronoun, two referents, text after it, which one is meant)] of the test set."""
+  """[(sentence, (before, referents, after) of `pronouns.written`, which is meant)] of the test set.
+
+  None is in the second's place where the pronoun is not in the sentence.
+  """
   found = []
   for one in _tfds(data, 'definite_pronoun_resolution', 'test'):
-    *_, place = re.finditer(rf'\b{re.escape(one["pronoun"])}\b', one['sentence'])
-    found.append((one['sentence'][:place.start()], one['candidates'], one['sentence'][place.end():],
-                  one['label']))
+    span = pronouns.place(one['sentence'], one['pronoun'], one['candidates'])
+    parts = pronouns.written(one['sentence'], span, one['candidates']) if span else None
+    found.append((one['sentence'], parts, one['label']))
   return found
 
 
 def evaluate_dprd(subject, examples):
-  """Found: accuracy."""
+  """Found: accuracy, and how many sentences were left out because the pronoun is not in them."""
   score, encode, start = asked(subject)
-  right = heuristics.winograd(score, encode, [item[:3] for item in examples], start) == [
-    answer for *_, answer in examples]
-  texts = [before + after for before, _, after, _ in examples]
-  return _found('winograd', DPRD, texts, right, {'accuracy': float(right.mean())})
+  usable = [one for one in examples if one[1] is not None]
+  if not usable:
+    raise NotRun('the Definite Pronoun Resolution set has no sentence with its pronoun')
+  right = heuristics.winograd(score, encode, [parts for _, parts, _ in usable], start) == [
+    answer for *_, answer in usable]
+  left_out = {'left_out': len(examples) - len(usable)} if len(usable) < len(examples) else {}
+  return _found('winograd', DPRD, [text for text, *_ in usable], right,
+                {'accuracy': float(right.mean()), **left_out})
 
 
 TASKS = (Task('cola', "CoLA by GPT-1's heuristic", read_cola, evaluate_cola),

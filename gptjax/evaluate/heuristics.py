@@ -11,7 +11,7 @@ text has no probability and is not counted.
 import numpy as np
 
 # Chance and the then state of the art, in per cent. The paper prints no end points of its scale: those of the
-# first two are its Table 4's; 51.2 is an ensemble's (Table 3 has no single model), 76.4 is for other schemas.
+# first two are its Table 4's; 51.2 is an ensemble's (Table 3 has no single model); 76.4 is of DPRD.
 SCALES = {'acceptability': (0.0, 35.0), 'sentiment': (50.0, 93.2), 'question answering': (25.0, 51.2),
           'winograd': (50.0, 76.4)}
 
@@ -66,7 +66,8 @@ def question_answering(score, encode, items, n_ctx, start=()):
   """
   pairs = []
   for document, question, answers in items:
-    ends = [encode(' ' + answer.strip())[:n_ctx - len(start) - 1] for answer in answers]
+    answers = [' ' + answer.strip() if answer.strip() else '' for answer in answers]
+    ends = [encode(answer)[:n_ctx - len(start) - 1] for answer in answers]
     room = n_ctx - len(start) - max(map(len, ends))
     before = _join(encode(document), encode(' ' + question.strip()))[-room:]
     pairs.append([(_join(start, before), end) for end in ends])
@@ -89,9 +90,12 @@ def _join(*parts):
 
 
 def _likeliest(score, pairs, total):
-  """int[n]: the pair (before, end) of each item whose end is likeliest, by `total` over its tokens."""
+  """int[n]: the pair (before, end) of each item whose end is likeliest, by `total` over its tokens.
+
+  An empty end is never chosen.
+  """
   flat = [pair for item in pairs for pair in item]
   logps = score([_join(*pair) for pair in flat])
-  values = iter([float(total(logp[len(logp) - len(end):]))
+  values = iter([float(total(logp[len(logp) - len(end):])) if len(end) else -np.inf
                  for logp, (_, end) in zip(logps, flat, strict=True)])
   return np.array([int(np.argmax([next(values) for _ in item])) for item in pairs])

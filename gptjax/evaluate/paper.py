@@ -119,9 +119,10 @@ REPRODUCED = (
 
 
 def size_of(model):
-  """The released size that has this many layers and this width, or None.
+  """The released size that has this many layers and this width, or None: GPT-1, as wide as 124M, is none.
 
   Args:
     model: {field: value} of `config.model`.
   """
-  return next((size for size, shape in SIZES.items() if shape == (model['n_layer'], model['n_embd'])), None)
+  shape = model['n_layer'], model['n_embd']
+  return next((size for size, its in SIZES.items() if shape == its and model.get('norm') != 'after'), None)

@@ -1,7 +1,8 @@
-"""Batches of sequences of like lengths, so that short texts do not pay for the longest.
+"""Batches of sequences, padded to one of a few widths; random ones, or of like lengths.
 
-All sequences are padded to one of a few widths. Which examples are in batch s is a pure function of the
-lengths, the seed and s, whatever the number of hosts and devices: a run resumes at any step.
+Random batches are the paper's. Batches of like lengths have less padding, and are no random samples. Which
+examples are in batch s is a pure function of the lengths, the seed and s, whatever the number of hosts and
+devices: a run resumes at any step.
 """
 
 import functools
@@ -21,7 +22,8 @@ class Encoded(NamedTuple):
   starts: int64[n, g], where each begins; lengths: int64[n, g].
   labels: float32[n], numbers of classes or numbers; nan: none.
   index: int64[n], the names of the examples.
-  cut: how many examples were too long; skipped: how many were left out for want of a label.
+  cut: how many examples were too long; skipped: how many were left out for want of a label; empty: how many
+    have an empty text.
   """
   tokens: np.ndarray
   starts: np.ndarray
@@ -30,6 +32,7 @@ class Encoded(NamedTuple):
   index: np.ndarray
   cut: int = 0
   skipped: int = 0
+  empty: int = 0
 
   @property
   def longest(self):
@@ -69,39 +72,55 @@ def widths(lengths, most, worth=0.04):
 
 
 class Plan:
-  """Which examples of which width make up each batch of a run.
+  """Which examples make up each batch of a run, and the width of each batch.
 
-  In each epoch every example comes once. A batch holds examples of one width, as far as there are enough;
-  what is left over in the widths is put together at the width of the longest. The last batch of an epoch
-  may have fewer examples.
+  In each epoch every example comes once, and the last batch may have fewer examples. Without `by_length` a
+  batch is a random sample, padded to the width that its longest example needs. With it, a batch holds
+  examples of one width, as far as there are enough; what is left over in the widths is put together.
   """
 
-  def __init__(self, longest, widths, batch_size, seed):
+  def __init__(self, longest, widths, batch_size, seed, by_length=False):
     self.bucket = np.searchsorted(widths, longest)
-    self.widths, self.batch_size, self.seed = widths, batch_size, seed
-    full = np.bincount(self.bucket, minlength=len(widths)) // batch_size
+    self.widths, self.batch_size, self.seed, self.by_length = widths, batch_size, seed, by_length
+    full = np.bincount(self.bucket, minlength=len(widths)) // batch_size if by_length else np.zeros(1, int)
     self.per_epoch = int(full.sum()) + -(-(len(longest) - int(full.sum()) * batch_size) // batch_size)
     self.epoch = functools.lru_cache(2)(self._epoch)
 
   def _epoch(self, epoch):
     """[(examples int64[m], width), ...] of an epoch, in a random order."""
-    n, size = len(self.bucket), self.batch_size
+    n = len(self.bucket)
     shuffled = order.permute(np.arange(n), n, 'examples', self.seed, epoch)
+    made = self._of_like_lengths(shuffled, epoch) if self.by_length else self._cut(shuffled)
+    return [(examples, self.widths[self.bucket[examples].max()]) for examples in made]
+
+  def _cut(self, examples):
+    return [examples[at:at + self.batch_size] for at in range(0, len(examples), self.batch_size)]
+
+  def _of_like_lengths(self, shuffled, epoch):
     made, rest = [], []
     for bucket in range(len(self.widths)):
       mine = shuffled[self.bucket[shuffled] == bucket]
-      whole = len(mine) // size * size
-      made += list(mine[:whole].reshape(-1, size))
+      whole = len(mine) // self.batch_size * self.batch_size
+      made += self._cut(mine[:whole])
       rest.append(mine[whole:])
-    rest = np.concatenate(rest)
-    made += [rest[at:at + size] for at in range(0, len(rest), size)]
+    made += self._cut(np.concatenate(rest))
     places = order.permute(np.arange(len(made)), len(made), 'batches', self.seed, epoch)
-    return [(made[i], self.widths[self.bucket[made[i]].max()]) for i in places]
+    return [made[i] for i in places]
 
   def __call__(self, step):
     """(examples int64[m], width) of batch `step` of the run."""
     epoch, at = divmod(step, self.per_epoch)
     return self.epoch(epoch)[at]
+
+
+def used_widths(plan, steps):
+  """The widths, ascending, that the batches of the first so many steps have."""
+  found = set()
+  for step in range(steps):
+    if len(found) == len(plan.widths):
+      break
+    found.add(plan(step)[1])
+  return sorted(found)
 
 
 def in_order(longest, widths, batch_size):
@@ -138,7 +157,7 @@ def batch(encoded, examples, width, batch_size, rows):
   return {'tokens': tokens, 'lengths': lengths, 'labels': labels, 'weights': weights}
 
 
-def first(encoded, n):
-  """The first n examples."""
+def chosen(encoded, which):
+  """The examples that a slice or a bool[n] chooses."""
   per_example = ('starts', 'lengths', 'labels', 'index')
-  return encoded._replace(**{name: getattr(encoded, name)[:n] for name in per_example})
+  return encoded._replace(**{name: getattr(encoded, name)[which] for name in per_example})

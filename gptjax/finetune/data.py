@@ -1,6 +1,7 @@
 """A task's examples as token sequences, ready to be batched."""
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ class Data(NamedTuple):
   """What a task is fine-tuned and measured on.
 
   task: tasks.Task; name: its name.
-  train: batches.Encoded; validation: {name: batches.Encoded}; test: the same, empty unless asked for.
+  train: batches.Encoded; validation: {name: batches.Encoded}; test: the same, of those that have labels, and
+    of all if predictions are asked for.
   widths: what sequences are padded to; a test set may have longer ones, to `data.seq_len`.
   """
   name: str
@@ -38,6 +40,12 @@ class Data(NamedTuple):
     return 1 if self.numeric or self.task.kind == 'choice' else len(self.task.classes)
 
   @property
+  def scored(self):
+    """{name of a predictions file: bool[n], which examples have a label} of test sets that have labels."""
+    known = {file: ~np.isnan(one.labels) for file, one in self.test.items()}
+    return {file: there for file, there in known.items() if there.any() and not self.task.glue}
+
+  @property
   def digest(self):
     """SHA-256 (hex) of the training examples."""
     parts = (self.train.tokens, self.train.lengths, self.train.labels)
@@ -55,8 +63,8 @@ def load(name, task, tokenizer, config):
     return Data(name, task, train, {'': validation}, {}, [config.data.seq_len])
   sources = [('train', task.train, True)]
   sources += [(split, (source,), True) for split, source in task.validation.items()]
-  if config.finetune.predict:
-    sources += [(split, (source,), False) for split, source in task.test.items()]
+  sources += [(split, (source,), False) for split, source in task.test.items()
+              if _wanted(task, source, config)]
   splits = []
   for split, several, labelled in sources:
     found, skipped = [], 0
@@ -65,11 +73,18 @@ def load(name, task, tokenizer, config):
       found, skipped = found + some, skipped + left_out
     found = found[:config.finetune.limit or None]
     splits.append(encode(task, found, tokenizer, config, skipped, f'{name} {split}'))
-  n_validation = len(task.validation)
-  known, test = splits[:1 + n_validation], splits[1 + n_validation:]
-  chosen = batches.widths(np.concatenate([one.longest for one in known]), config.finetune.buckets)
-  return Data(name, task, known[0], dict(zip(task.validation, known[1:])), dict(zip(task.test, test)),
+  n_known = 1 + len(task.validation)
+  chosen = batches.widths(np.concatenate([one.longest for one in splits[:n_known]]), config.finetune.buckets)
+  return Data(name, task, splits[0], dict(zip(task.validation, splits[1:n_known])),
+              {split: one for (split, *_), one in zip(sources[n_known:], splits[n_known:], strict=True)},
               [min(width, config.data.seq_len) for width in chosen])
+
+
+def _wanted(task, source, config):
+  """Whether a test source is read: GLUE's and files that are not there only to be predicted."""
+  if config.finetune.predict or isinstance(source, examples.Tfds):
+    return config.finetune.predict or not task.glue
+  return (Path(config.finetune.data_dir) / source.file).exists()
 
 
 def windows(tokenizer, config):
@@ -98,8 +113,8 @@ def encode(task, found, tokenizer, config, skipped, title):
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
   for example in bars.bar(found, desc=title, unit='example', leave=False):
-    texts = [tokenizer.encode(text) for text in example.texts]
-    answers = [tokenizer.encode(answer) for answer in example.answers]
+    texts, answers = ([np.asarray(tokenizer.encode(text), np.int32) for text in several]
+                      for several in (example.texts, example.answers))
     made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)
     rows += made
     lengths.append([len(row) for row in made])
@@ -109,7 +124,8 @@ def encode(task, found, tokenizer, config, skipped, title):
   lengths = np.array(lengths, np.int64)
   starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
   return batches.Encoded(np.concatenate(rows), starts, lengths, np.array(labels, np.float32),
-                         np.array([example.index for example in found], np.int64), n_cut, skipped)
+                         np.array([example.index for example in found], np.int64), n_cut, skipped,
+                         sum(not all((*example.texts, *example.answers)) for example in found))
 
 
 def unscaled(task, values):

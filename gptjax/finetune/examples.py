@@ -1,4 +1,8 @@
-"""Labelled examples: from TensorFlow Datasets or TSV files to texts and labels, every one of them checked."""
+"""Labelled examples: from TensorFlow Datasets, TSV or JSON lines to texts and labels, all of them checked.
+
+A published set (`Tfds`) is used as it was published: an empty text is kept, and an example without a label
+is left out where labels are needed. In a file of the user's own both are mistakes, and refused.
+"""
 
 import csv
 import math
@@ -9,6 +13,7 @@ import numpy as np
 
 from gptjax import text_checks
 from gptjax.errors import InputError
+from gptjax.records import parsed
 
 
 class Tfds(NamedTuple):
@@ -22,6 +27,11 @@ class Tsv(NamedTuple):
 
   Quotation marks are text, as in the files of GLUE.
   """
+  file: str
+
+
+class Jsonl(NamedTuple):
+  """A file in `config.finetune.data_dir` with a JSON object, an example, on each line."""
   file: str
 
 
@@ -44,9 +54,10 @@ def read(name, task, source, config, *, labelled):
   Args:
     name: of the task, for messages.
     task: tasks.Task.
-    source: Tfds or Tsv.
+    source: Tfds, Tsv or Jsonl.
     config: the config; `data.tfds_dir` and `finetune.data_dir` are read.
-    labelled: whether each example must have its label; False: labels are not looked at.
+    labelled: whether each example must have its label: of a published set, those without one are left out.
+      False: labels are read where there are any.
 
   Returns:
     ([Example, ...], int).
@@ -54,37 +65,41 @@ def read(name, task, source, config, *, labelled):
   Raises:
     ValueError: one line that names task, split and row (from 1) and says what is wrong with it.
   """
-  split = source.split if isinstance(source, Tfds) else source.file
-  found, skipped, row = [], 0, 0
+  published = isinstance(source, Tfds)
+  split = source.split if published else source.file
+  found, unlabelled, row = [], [], 0
   for record in records(source, config, f'task {name}, split {split}'):
     for part in task.unfold(record):
       row += 1
       try:
-        example = _example(task, part, row, labelled)
+        example = _example(task, part, row, labelled, published)
       except InputError as error:
         raise InputError(f'task {name}, split {split}, row {row}: {error}') from None
       if labelled and example.label is None:
-        if not task.skip_unlabelled:
-          raise InputError(f'task {name}, split {split}, row {row}: no label ({task.label} = '
-                           f'{part[task.label]!r}): this split cannot be trained on or measured')
-        skipped += 1
-        continue
+        unlabelled.append((row, part[task.label]))
+        if published:
+          continue
       found.append(example)
+  if unlabelled and not (published and found):
+    row, value = unlabelled[0]
+    raise InputError(f'task {name}, split {split}, row {row}: no label ({task.label} = {value!r}): this '
+                     'split cannot be trained on or measured')
   if not found:
     raise InputError(f'task {name}, split {split}: it has no examples')
-  return found, skipped
+  return found, len(unlabelled)
 
 
-def _example(task, record, row, labelled):
-  texts = tuple(_text(record, field) for field in task.texts)
+def _example(task, record, row, labelled, may_be_empty):
+  texts = tuple(_text(record, field, may_be_empty) for field in task.texts)
   answers = []
   for field in task.answers:
     value = _field(record, field)
-    several = isinstance(value, list)
-    answers += [_text({field: one}, field) for one in value] if several else [_text(record, field)]
+    several = value if isinstance(value, list) else [value]
+    answers += [_text({field: one}, field, may_be_empty) for one in several]
   if task.kind == 'choice' and len(answers) != len(task.classes):
     raise InputError(f'{len(answers)} answers, but the task has {len(task.classes)}')
-  label = _label(task, _field(record, task.label)) if labelled else None
+  there = labelled or record.get(task.label) is not None
+  label = _label(task, _field(record, task.label)) if there else None
   return Example(texts, tuple(answers), label, _idx(record.get('idx', row - 1)))
 
 
@@ -101,11 +116,11 @@ def _field(record, field):
   return record[field]
 
 
-def _text(record, field):
+def _text(record, field, may_be_empty):
   text = _field(record, field)
   if not isinstance(text, str):
     raise InputError(f'the field {field!r} is {type(text).__name__}, not text')
-  if not text.strip():
+  if not text.strip() and not may_be_empty:
     raise InputError(f'the text of {field!r} is empty')
   text_checks.require_sound(text, f'the text of {field!r}')
   return text.strip()
@@ -148,22 +163,54 @@ def _number(value, task):
 
 def records(source, config, place):
   """The records of a source, dicts of str, numbers and lists of str."""
-  if isinstance(source, Tsv):
-    return _tsv(Path(config.finetune.data_dir) / source.file, place)
-  from gptjax.data import tfds_source
-  return _tfds(tfds_source, source, config.data.tfds_dir, place)
+  if isinstance(source, Tfds):
+    from gptjax.data import tfds_source
+    return _tfds(tfds_source, source, config.data.tfds_dir, place)
+  path = Path(config.finetune.data_dir) / source.file
+  return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{place}: {path}')
+
+
+def _opened(path, place):
+  try:
+    return open(path, encoding='utf-8-sig', newline='')  # a byte-order mark is no text
+  except OSError as error:
+    raise InputError(f'{place}: {error.strerror} (config.finetune.data_dir)') from None
 
 
 def _tsv(path, place):
-  try:
-    file = open(path, encoding='utf-8', newline='')
-  except OSError as error:
-    raise InputError(f'{place}: {path}: {error.strerror} (config.finetune.data_dir)') from None
-  with file:
+  with _opened(path, place) as file:
     try:
-      yield from csv.DictReader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
+      lines = csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
+      head = next(lines, [])
+      if len(set(head)) < len(head):
+        raise InputError(f'{place}: line 1, the names of the fields, has one twice: {", ".join(head)}')
+      for row in lines:
+        if row and len(row) != len(head):
+          raise InputError(f'{place}: line {lines.line_num} has {len(row)} of {len(head)} columns')
+        if row:
+          yield dict(zip(head, row))
     except (UnicodeDecodeError, csv.Error) as error:
-      raise InputError(f'{place}: {path} is not a TSV file in UTF-8: {error}') from None
+      raise InputError(f'{place} is not a TSV file in UTF-8: {error}') from None
+
+
+def _jsonl(path, place):
+  with _opened(path, place) as file:
+    try:
+      for number, line in enumerate(file, 1):
+        if line.strip():
+          yield _object(line, f'{place}: line {number}')
+    except UnicodeDecodeError as error:
+      raise InputError(f'{place} is not in UTF-8: {error}') from None
+
+
+def _object(line, place):
+  try:
+    record = parsed(line)
+    if not isinstance(record, dict):
+      raise ValueError(f'it is {type(record).__name__}')
+    return record
+  except ValueError as error:
+    raise InputError(f'{place} is not a JSON object ({error})') from None
 
 
 def _tfds(library, source, tfds_dir, place):

@@ -48,7 +48,7 @@ def finetune(config, workdir, given=()):
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
-  if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
+  if any(task.kind == TEXT for task in chosen(config).values()):
     mixtures.check_there(config.data)
   literal_path.check(workdir)
   with ownership.of_run(workdir):
@@ -57,9 +57,9 @@ def finetune(config, workdir, given=()):
 
 def run_owned(config, workdir, mesh, source, tokenizer):
   """All tasks and seeds, once no other process writes to the workdir; the exit code."""
-  if any(tasks.find(name).kind == TEXT for name in config.finetune.tasks):
+  if any(task.kind == TEXT for task in chosen(config).values()):
     hosts.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
-  loaded = [datas.load(name, tasks.find(name), tokenizer, config) for name in config.finetune.tasks]
+  loaded = [datas.load(name, task, tokenizer, config) for name, task in chosen(config).items()]
   hosts.compare({f'digest of task {data.name}': data.digest for data in loaded})
   hosts.told(lambda: lay_out(config, workdir, tokenizer, loaded))
   found = {}
@@ -77,12 +77,16 @@ def run_owned(config, workdir, mesh, source, tokenizer):
   return DONE
 
 
+def chosen(config):
+  """{name: tasks.Task} of `finetune.tasks`."""
+  return {name: tasks.find(name, config.finetune.own_tasks) for name in config.finetune.tasks}
+
+
 def check(config):
   """Refuses what only fine-tuning can refuse (ValueError)."""
   f, seq_len = config.finetune, config.data.seq_len
   _require(f.tasks, 'config.finetune.tasks is empty: --config=configs/gpt1_finetune.py:TASK names one')
-  for name in f.tasks:
-    tasks.find(name)
+  chosen(config)
   _require(config.train.seed + f.n_seeds - 1 <= LARGEST_SEED,
            f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} go beyond the '
            f'largest seed, {LARGEST_SEED}: lower one of them')
@@ -131,7 +135,8 @@ def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, progr
   """The Run of a task with a seed."""
   folder, config = folder_of(config, workdir, data.name, seed), weights.with_marks(config)
   config.train.seed = seed
-  plan = batches.Plan(data.train.longest, data.widths, config.train.batch_size, seed)
+  plan = batches.Plan(data.train.longest, data.widths, config.train.batch_size, seed,
+                      config.finetune.group_by_length)
   steps = config.train.steps or math.ceil(config.train.epochs * plan.per_epoch)
   graphdef = graph(config, data.task.kind, data.outputs)
   return Run(config, folder, mesh, data, tokenizer, plan, graphdef, steps, stop, watchdog,
@@ -141,12 +146,13 @@ def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, progr
 def finish(config, workdir, loaded, found):
   """Writes and says the results of all tasks and seeds."""
   collected = results.collect(found, {data.name: data.task.paper for data in loaded})
-  results.write(workdir, collected)
-  said = ['', results.table(collected), '', f'results       {Path(workdir) / results.RESULTS}']
+  notes = {data.name: data.task.note for data in loaded}
+  results.write(workdir, collected, notes)
+  said = ['', results.table(collected, notes), '', f'results       {Path(workdir) / results.RESULTS}']
   for data in loaded:
     best = max(found[data.name], key=lambda run: results.main_score(data, run['metrics']))
     made = folder_of(config, workdir, data.name, best['seed']) / results.PREDICTIONS
-    for file in data.test:
+    for file in data.test if config.finetune.predict else ():
       target = Path(workdir) / results.PREDICTIONS / f'{file}.tsv'
       target.parent.mkdir(exist_ok=True)
       if made != target.parent:

@@ -1,4 +1,4 @@
-"""The metrics of GPT-1's tasks, on the papers' scale: 100 is perfect.
+"""The metrics of GPT-1's tasks, as fractions: 1 is perfect (the papers print per cent).
 
 Each takes what is predicted and what is true, both float or int [n].
 """
@@ -7,8 +7,8 @@ import numpy as np
 
 
 def accuracy(predicted, true):
-  """Per cent of predictions that are right."""
-  return 100 * float(np.mean(predicted == true))
+  """Share of predictions that are right."""
+  return float(np.mean(predicted == true))
 
 
 def matthews(predicted, true):
@@ -20,14 +20,14 @@ def f1(predicted, true):
   """Harmonic mean of precision and recall of class 1; 0 where it is neither predicted nor there."""
   hits = np.sum((predicted == 1) & (true == 1))
   total = np.sum(predicted == 1) + np.sum(true == 1)
-  return 100 * float(2 * hits / total) if total else 0.0
+  return float(2 * hits / total) if total else 0.0
 
 
 def pearson(predicted, true):
   """Linear correlation; 0 where either has no variation."""
   x, y = (np.asarray(values, np.float64) - np.mean(values, dtype=np.float64) for values in (predicted, true))
   norm = np.sqrt((x @ x) * (y @ y))
-  return 100 * float(np.clip(x @ y / norm, -1, 1)) if norm else 0.0
+  return float(np.clip(x @ y / norm, -1, 1)) if norm else 0.0
 
 
 def spearman(predicted, true):

@@ -1,7 +1,6 @@
 """What a run of fine-tuning says: when it begins, and at its steps."""
 
 import jax
-import numpy as np
 
 from gptjax import telemetry
 from gptjax.errors import InputError
@@ -16,15 +15,21 @@ def greet(run, tell, state):
   tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
            f'{config.model.compute_dtype}')
   validation = {f'validation {name}'.strip(): one for name, one in data.validation.items()}
-  splits = {'training': data.train, **validation, **data.test}
+  splits = {'training': data.train, **validation, **{f'test {name}': one for name, one in data.test.items()}}
+  scored = {f'test {name}': there for name, there in data.scored.items()}
   for name, one in splits.items():
     cut = f', {one.cut:,} of them cut to {config.data.seq_len} tokens' if one.cut else ', none cut'
     skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
-    tell.say(f'{name}: {len(one.index):,} examples{cut}{skipped}')
+    empty = f', {one.empty:,} with an empty text' if one.empty else ''
+    known = f', {scored[name].sum():,} of them with a label' if name in scored else ''
+    tell.say(f'{name}: {len(one.index):,} examples{cut}{empty}{skipped}{known}')
   longest = data.train.longest
-  padded = np.array(data.widths)[np.searchsorted(data.widths, longest)].sum()
-  tell.say(f'widths {", ".join(map(str, data.widths))}: {padded / len(longest):.1f} tokens a sequence, of '
-           f'which {longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
+  of_epoch = [(len(examples), width) for examples, width in map(run.plan, range(run.plan.per_epoch))]
+  padded = sum(n * width for n, width in of_epoch)
+  kind = 'of like lengths' if run.plan.by_length else 'random'
+  widths = ', '.join(map(str, sorted({width for _, width in of_epoch})))
+  tell.say(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens a sequence, of which '
+           f'{longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
   tell.say(f'{run.steps:,} steps of {config.train.batch_size} examples, {run.plan.per_epoch:,} an epoch')
   if int(state.step):
     tell.say(f'going on after step {int(state.step)}')

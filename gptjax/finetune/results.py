@@ -1,5 +1,10 @@
-"""What fine-tuning gives: scores, results.json, a table beside the paper's figures, predictions."""
+"""What fine-tuning gives: scores, results.json, a table beside the paper's figures, predictions.
 
+Files have fractions (accuracy 0.913), tables per cent (91.3); a perplexity is a perplexity in both. Version
+0.1.0 and earlier wrote per cent into files; `as_fractions` and `read` take both.
+"""
+
+import functools
 import math
 import statistics
 from pathlib import Path
@@ -7,21 +12,25 @@ from pathlib import Path
 import numpy as np
 
 from gptjax import atomic, records
+from gptjax.errors import InputError
+from gptjax.finetune import batches
 from gptjax.finetune import data as datas
 from gptjax.finetune.metrics import METRICS
 from gptjax.finetune.transforms import TEXT
 
+VERSION = 2  # of results.json and result.json: fractions; files without a version have per cent
 FIELDS = 'seed', 'step', 'steps', 'cut', 'metrics'  # of result.json
+TEST, PERPLEXITY = 'test/', 'perplexity'  # in names of metrics
 RESULT, RESULTS, TABLE, PREDICTIONS = 'result.json', 'results.json', 'results.md', 'predictions'
 
 
 def scores(data, outputs, encoded):
-  """{metric, or metric/name: value} of validation sources; of several, metric/all is of them together.
+  """{metric, or metric/name: value} of sources; of several, metric/all is of them together.
 
   Args:
     data: datas.Data.
     outputs: {name: float[n, c]} of the head.
-    encoded: {name: batches.Encoded}.
+    encoded: {name: batches.Encoded}, all labelled.
   """
   if data.task.kind == TEXT:
     return {'perplexity': math.exp(np.divide(*outputs[''].sum(0, dtype=np.float64)))}
@@ -34,12 +43,46 @@ def scores(data, outputs, encoded):
           for metric in data.task.metrics for name in predicted}
 
 
+def test_scores(data, outputs):
+  """{test/metric, or test/metric/name: value} of the test sets that have labels; {}: none has.
+
+  Args:
+    data: datas.Data.
+    outputs: {name of a predictions file: float[n, c]} of the head.
+  """
+  names = data.task.test_names()
+  kept = {names[file]: outputs[file][there] for file, there in data.scored.items()}
+  encoded = {names[file]: batches.chosen(data.test[file], there) for file, there in data.scored.items()}
+  found = scores(data, kept, encoded) if kept else {}
+  return {f'{TEST}{name}': value for name, value in found.items()}
+
+
 def main_score(data, found):
-  """The score by which the best checkpoint is chosen, the greater the better."""
-  metric = data.task.metrics[0]
-  if metric == 'perplexity':
-    return -found[metric]
-  return found.get(metric, found.get(f'{metric}/all'))
+  """The score by which the best checkpoint is chosen, the greater the better.
+
+  It is 100 times the first metric, or minus the perplexity, in metrics.jsonl and manifests of all versions.
+  """
+  metric = main_metric(data.task)
+  return -found[metric] if metric == PERPLEXITY else 100 * found[metric]
+
+
+def main_metric(task):
+  """The name of the validation metric that a task is judged by."""
+  return task.metrics[0] + ('/all' if len(task.validation) > 1 else '')
+
+
+def as_fractions(metrics):
+  """Metrics that version 0.1.0 or earlier wrote, as this one writes them."""
+  return {name: value if PERPLEXITY in name else value / 100 for name, value in metrics.items()}
+
+
+def evaluated(data, record):
+  """{metric: value} of a line of metrics.jsonl, whatever version wrote it."""
+  score, found = record['eval/score'], {name.removeprefix('eval/'): value for name, value in record.items()
+                                        if name.startswith('eval/') and name != 'eval/score'}
+  main = found[main_metric(data.task)]
+  in_percent = main == score if main else any(abs(value) > 1 for value in found.values())
+  return as_fractions(found) if in_percent else found
 
 
 def decided(data, outputs):
@@ -78,33 +121,84 @@ def collect(runs, paper):
 
   Args:
     runs: {task: [result of a seed, ...]}.
-    paper: {task: {metric: figure}}.
+    paper: {task: {metric: figure of the paper, per cent}}.
 
   Returns:
-    {'tasks': {task: {metric: mean over seeds}}, 'spread': {task: {metric: of `spread`}},
-    'paper': {task: {metric: figure}}, 'runs': {task: [...]}}; all metrics on the paper's scale, 0 to 100.
+    {'version', 'tasks': {task: {metric: mean over seeds}}, 'spread': {task: {metric: of `spread`}},
+    'paper': {task: {metric: figure}}, 'runs': {task: [...]}}; all metrics as fractions, but perplexity.
+    Metrics of labelled test sets are called test/METRIC, others are of validation sets.
   """
   over_seeds = lambda found, metric: spread([run['metrics'][metric] for run in found])
   spreads = {task: {metric: over_seeds(found, metric) for metric in found[0]['metrics']}
              for task, found in runs.items()}
   means = {task: {metric: values['mean'] for metric, values in found.items()}
            for task, found in spreads.items()}
-  return {'tasks': means, 'spread': spreads, 'paper': paper, 'runs': runs}
+  paper = {task: {metric: round(figure / 100, 6) for metric, figure in figures.items()}
+           for task, figures in paper.items()}
+  return {'version': VERSION, 'tasks': means, 'spread': spreads, 'paper': paper, 'runs': runs}
 
 
-def table(found):
-  """A Markdown table of what `collect` gives, beside the paper's figures."""
-  lines = ['| task | metric | seeds | mean | median | min to max | std | paper (test set) |',
-           '|---|---|---|---|---|---|---|---|']
+def read(path):
+  """What `collect` gave, of a results.json of any version.
+
+  Raises:
+    InputError: it is damaged, or of a later version.
+  """
+  found = records.read(path)
+  if require_version(path, found) == VERSION:
+    return found
+  runs = {task: [of_this_version(run) for run in several] for task, several in found['runs'].items()}
+  return collect(runs, found['paper'])
+
+
+def of_this_version(run):
+  """A result.json of any version, as this one writes it."""
+  if run.get('version') == VERSION:
+    return run
+  scaled = {name: as_fractions(run[name]) for name in ('metrics', 'train_metrics') if name in run}
+  return {**run, **scaled, 'version': VERSION}
+
+
+def require_version(path, found):
+  """The version of a record; InputError if it is a later one than this one's."""
+  version = found.get('version', 1)
+  if version not in (1, VERSION):
+    raise InputError(f'{path} is of version {version}, and this gptjax reads versions up to {VERSION}: use a '
+                     'later gptjax')
+  return version
+
+
+def percent(metric, value, digits=1):
+  """A value as it is printed: per cent, but a perplexity as it is."""
+  return f'{value if PERPLEXITY in metric else 100 * value:.{digits}f}'
+
+
+def table(found, notes=None):
+  """A Markdown table of what `collect` gives, per cent, beside the paper's figures.
+
+  Args:
+    found: of `collect`.
+    notes: {task: what to know when comparing with the paper}.
+  """
+  lines = ['| task | metric | seeds | validation, mean | median | min to max | std | test, mean | median | '
+           'paper (test) |', '|' + '---|' * 10]
   for task, metrics in found['spread'].items():
     for metric, s in metrics.items():
-      figure = found['paper'][task].get(metric, '-')
-      lines.append(f'| {task} | {metric} | {len(found["runs"][task])} | {s["mean"]:.1f} | {s["median"]:.1f} '
-                   f'| {s["min"]:.1f} to {s["max"]:.1f} | {s["std"]:.1f} | {figure} |')
+      if metric.startswith(TEST):
+        continue
+      show = functools.partial(percent, metric)
+      figure = found['paper'][task].get(metric)
+      test = metrics.get(f'{TEST}{metric}')
+      cells = [task, metric, len(found['runs'][task]), show(s['mean']), show(s['median']),
+               f'{show(s["min"])} to {show(s["max"])}', show(s['std']),
+               *((show(test['mean']), show(test['median'])) if test else '--'),
+               '-' if figure is None else show(figure) + '*' * bool((notes or {}).get(task))]
+      lines.append(f'| {" | ".join(map(str, cells))} |')
+  lines += [f'\n\\* {task}: {note}.' for task, note in (notes or {}).items() if note]
   return '\n'.join(lines)
 
 
-def write(workdir, found):
+def write(workdir, found, notes=None):
   """Writes results.json and results.md."""
   atomic.write(Path(workdir) / RESULTS, records.text(found))
-  atomic.write(Path(workdir) / TABLE, table(found) + '\n')
+  atomic.write(Path(workdir) / TABLE, table(found, notes) + '\n')

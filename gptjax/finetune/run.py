@@ -46,12 +46,17 @@ def fine_tuned(run, source):
     source: layout.Source of the pretrained weights, or None.
 
   Returns:
-    {'seed', 'step' of the best checkpoint, 'steps', 'cut', 'metrics'}; None if told to stop.
+    {'version', 'seed', 'step' of the best checkpoint, 'steps', 'cut', 'empty', 'metrics'}; None if told to
+    stop.
   """
   config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
   done = hosts.told(lambda: records.read_or_discard(path, required=results.FIELDS))
-  if done and done['steps'] == run.steps and not config.finetune.predict:
-    return done
+  if done:
+    results.require_version(path, done)
+    done = results.of_this_version(done)
+    tested = not run.data.scored or any(name.startswith(results.TEST) for name in done['metrics'])
+    if done['steps'] == run.steps and not config.finetune.predict and tested:
+      return done
   hosts.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
   begin = functools.partial(weights.first_state, config, run.data.task.kind, run.data.outputs)
   shapes = sharding.concrete(jax.eval_shape(lambda: begin(None, run.mesh)), run.mesh)
@@ -123,19 +128,20 @@ def loop(run, state, tell, saves):
 
 def compiled(run, state, tell):
   """{width: the train step, compiled for it}, as many at a time as there are cores; the state is donated."""
-  if run.data.widths[0] in run.programs:
-    return run.programs
+  widths = [width for width in batches.used_widths(run.plan, run.steps) if width not in run.programs]
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
                                    numeric=run.data.numeric, steps=run.steps), donate_argnums=0)
   began, nobody, jobs = time.monotonic(), np.arange(0), {}
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for width in run.data.widths:
+    for width in widths:
       batch = sharding.put(batch_of(run, run.data.train, nobody, width), run.mesh)
       jobs[width] = pool.submit(step.lower(state, batch).compile,
                                 compiler_options=compiler.options(run.config.xla_preset))
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
-  tell.say(f'compiled the step for {len(jobs)} widths in {time.monotonic() - began:.1f} s')
+  if jobs:
+    tell.say(f'compiled the step for {len(jobs)} width{"s" * (len(jobs) > 1)} in '
+             f'{time.monotonic() - began:.1f} s')
   return run.programs
 
 
@@ -177,7 +183,7 @@ def side_work(run, state, step, tell, saves):
 
 
 def _shown(metrics):
-  return '  '.join(f'{name} {value:.2f}' for name, value in metrics.items())
+  return '  '.join(f'{name} {results.percent(name, value, 2)}' for name, value in metrics.items())
 
 
 def _metric(tell, step):
@@ -243,29 +249,29 @@ def conclude(run, state, shapes, tell):
   if exported and (why := export_obstacle(config)):
     tell.say(f'not exported: {why}')
     exported = False
-  splits = dict(data.test)
-  if config.finetune.train_examples:
-    splits['train'] = batches.first(data.train, config.finetune.train_examples)
-  if splits or exported or not found:
+  tests = {f'test {file}': one for file, one in data.test.items()}
+  few = batches.chosen(data.train, slice(config.finetune.train_examples))
+  few = {'train': few} if config.finetune.train_examples else {}
+  # The line of the best checkpoint in metrics.jsonl may have been damaged.
+  validation = {} if found else {f'validation {name}': one for name, one in data.validation.items()}
+  splits = {**validation, **tests, **few}
+  if (splits or exported) and step != int(state.step):
     path = run.folder / 'checkpoints' / str(step)
-    if step != int(state.step):
-      state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
-  if not found:  # its line in metrics.jsonl was damaged
-    outputs = measure(run, state, data.validation)
-    if outputs is None:
-      return None
-    found = {f'eval/{name}': value for name, value in results.scores(data, outputs, data.validation).items()}
-  result = {'seed': config.train.seed, 'step': step, 'steps': run.steps, 'cut': data.train.cut,
-            'metrics': {name.removeprefix('eval/'): value for name, value in found.items()
-                        if name.startswith('eval/') and name != 'eval/score'}}
-  if splits or exported:
-    outputs = measure(run, state, splits)
-    if outputs is None:
-      return None
-    if config.finetune.train_examples:
-      result['train_metrics'] = results.scores(data, {'': outputs.pop('train')}, {'': splits['train']})
+    state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
+  outputs = measure(run, state, splits)
+  if outputs is None:
+    return None
+  of = lambda split, several: {name: outputs[f'{split} {name}'] for name in several}
+  metrics = (results.evaluated(data, found) if found else
+             results.scores(data, of('validation', data.validation), data.validation))
+  result = {'version': results.VERSION, 'seed': config.train.seed, 'step': step, 'steps': run.steps,
+            'cut': data.train.cut, 'empty': data.train.empty,
+            'metrics': metrics | results.test_scores(data, of('test', data.test))}
+  if few:
+    result['train_metrics'] = results.scores(data, {'': outputs['train']}, {'': few['train']})
+  if config.finetune.predict:
     hosts.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
-                        for file, values in outputs.items()])
+                        for file, values in of('test', data.test).items()])
   if exported:
     save_pretrained(weights.language_model(state, config), run.tokenizer, run.folder / 'export')
     tell.say(f'export        {run.folder / "export"}')

@@ -9,7 +9,7 @@ import jax
 from gptjax import atomic, console, figures, ownership, records
 from gptjax import config as configs
 from gptjax.errors import InputError
-from gptjax.finetune import job, results, tasks, weights, zero_shot
+from gptjax.finetune import job, results, weights, zero_shot
 from gptjax.pretrain import DONE
 
 # Table 5 of the paper, on the test sets of GLUE.
@@ -64,32 +64,33 @@ def ablations(config, workdir, given=()):
     code = job.finetune(changed(config, changes), folder, given)
     if code != DONE:
       return code
-    found[name] = records.read(folder / results.RESULTS)['tasks']
+    found[name] = results.read(folder / results.RESULTS)['tasks']
   if jax.process_index() == 0:
-    write(workdir, found, ablation_table(found, config.finetune.tasks))
+    write(workdir, found, ablation_table(found, job.chosen(config)))
   return DONE
 
 
-def ablation_table(found, names):
-  """Table 5 in Markdown, its own figures beside the paper's; {variant: {task: {metric: value}}}."""
-  metric = {name: main_metric(name) for name in names}
-  lines = ['| | Avg | ' + ' | '.join(f'{name} {metric[name]}' for name in names) + ' |',
-           '|---' * (len(names) + 2) + '|']
-  known = all(name in TABLE_5['aux LM'] for name in names)
+def ablation_table(found, tasks):
+  """Table 5 in Markdown, per cent, its own figures beside the paper's.
+
+  Args:
+    found: {variant: {task: {metric: value}}}.
+    tasks: {name: tasks.Task}.
+  """
+  metric = {name: results.main_metric(task) for name, task in tasks.items()}
+  lines = ['| | Avg | ' + ' | '.join(f'{name} {metric[name]}' for name in tasks) + ' |',
+           '|---' * (len(tasks) + 2) + '|']
+  known = all(name in TABLE_5['aux LM'] for name in tasks)
   for variant, tasks_of in found.items():
-    for who, values in ((variant, [tasks_of[name][metric[name]] for name in names]),
-                        (f'{variant}, the paper', [TABLE_5[variant].get(name) for name in names])):
+    ours = [100 * tasks_of[name][metric[name]] for name in tasks]
+    for who, values in ((f'{variant}, validation', ours),
+                        (f'{variant}, the paper (test)', [TABLE_5[variant].get(name) for name in tasks])):
       mean = '-' if None in values else f'{sum(values) / len(values):.1f}'
       shown = ' | '.join('-' if value is None else f'{value:.1f}' for value in values)
-      if who == variant or known:
+      if values is ours or known:
         lines.append(f'| {who} | {mean} | {shown} |')
+  lines += [f'\n{name}: {task.note}.' for name, task in tasks.items() if task.note and known]
   return '\n'.join(lines)
-
-
-def main_metric(name):
-  """The key in results.json of what a task is judged by."""
-  task = tasks.find(name)
-  return task.metrics[0] + ('/all' if len(task.validation) > 1 else '')
 
 
 def transfer(config, workdir, given=()):
@@ -106,34 +107,42 @@ def transfer(config, workdir, given=()):
     code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, given)
     if code != DONE:
       return code
-    runs = records.read(folder / results.RESULTS)['runs']
-    found[n] = {name: {'validation': results.spread([run['metrics'][main_metric(name)] for run in of_task]),
-                       'train': results.spread([run['train_metrics'][tasks.find(name).metrics[0]]
-                                                for run in of_task])} for name, of_task in runs.items()}
+    runs, tasks = results.read(folder / results.RESULTS)['runs'], job.chosen(config)
+    of = lambda name, part, metric: results.spread([run[part][metric] for run in runs[name]])
+    found[n] = {name: {'validation': of(name, 'metrics', results.main_metric(task)),
+                       'train': of(name, 'train_metrics', task.metrics[0])} for name, task in tasks.items()}
   if jax.process_index() == 0:
-    lines = ['| layers taken over | ' + ' | '.join(f'{name} dev | {name} train' for name in found[0]) + ' |',
-             '|---' * (2 * len(found[0]) + 1) + '|']
-    for n, of in found.items():
-      means = [of[name][split]['mean'] for name in of for split in ('validation', 'train')]
-      lines.append(f'| {n} | ' + ' | '.join(f'{mean:.1f}' for mean in means) + ' |')
-    write(workdir, found, '\n'.join(lines))
+    metrics = {name: results.main_metric(task) for name, task in job.chosen(config).items()}
+    write(workdir, found, transfer_table(found, metrics))
     with console.optional('the plot'):
-      print(f'plot          {plot_transfer(workdir, found)}', file=sys.stderr)
+      print(f'plot          {plot_transfer(workdir, found, metrics)}', file=sys.stderr)
   return DONE
 
 
-def plot_transfer(workdir, found):
-  """Scores against the number of layers: solid on the validation set, dashed on training examples."""
+def transfer_table(found, metrics):
+  """The scores in Markdown, per cent; {layers: {task: {split: of `results.spread`}}}, {task: metric}."""
+  heads = ' | '.join(f'{name} validation | {name} train' for name in metrics)
+  lines = [f'| layers taken over | {heads} |',
+           '|---' * (2 * len(metrics) + 1) + '|']
+  for n, of in found.items():
+    means = [results.percent(metric, of[name][split]['mean']) for name, metric in metrics.items()
+             for split in ('validation', 'train')]
+    lines.append(f'| {n} | {" | ".join(means)} |')
+  return '\n'.join(lines)
+
+
+def plot_transfer(workdir, found, metrics):
+  """Scores, per cent, against the number of layers: solid of validation, dashed of training examples."""
   figure, axes = figures.figure(1, 1, (5, 4))
   layers = list(found)
-  for i, name in enumerate(found[0]):
+  for i, (name, metric) in enumerate(metrics.items()):
+    scale = 1 if metric == results.PERPLEXITY else 100
     for split, style in (('validation', '-'), ('train', '--')):
       curve = [found[n][name][split] for n in layers]
-      mean, least, most = ([s[which] for s in curve] for which in ('mean', 'min', 'max'))
+      mean, least, most = ([scale * s[which] for s in curve] for which in ('mean', 'min', 'max'))
       axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=f'{name}, {split}')
       axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)
-  metrics = ', '.join(sorted({main_metric(name) for name in found[0]}))
-  axes.set(xlabel='layers transferred', xticks=layers, ylabel=metrics)
+  axes.set(xlabel='layers transferred', xticks=layers, ylabel=', '.join(sorted({*metrics.values()})))
   axes.legend()
   path = Path(workdir) / 'transfer.png'
   figure.savefig(path, dpi=120)
@@ -142,6 +151,6 @@ def plot_transfer(workdir, found):
 
 def write(workdir, found, table):
   """Writes results.json and results.md of a study, and says the table."""
-  atomic.write(Path(workdir) / results.RESULTS, records.text({'study': found}))
+  atomic.write(Path(workdir) / results.RESULTS, records.text({'version': results.VERSION, 'study': found}))
   atomic.write(Path(workdir) / results.TABLE, table + '\n')
   print(f'\n{table}\n\nresults       {Path(workdir) / results.RESULTS}', file=sys.stderr)

@@ -1,6 +1,6 @@
 """The supervised tasks of GPT-1 (sections 4.2 and 4.3), each a declaration.
 
-A task of your own is one more entry of TASKS; `reviews` is one that reads TSV files.
+A task of your own is declared in a config file, see `declared`; `reviews` is one that reads TSV files.
 """
 
 import difflib
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.finetune import transforms
+from gptjax.finetune import declared, transforms
 from gptjax.finetune.examples import Corpus, Tfds, Tsv
 
 
@@ -19,17 +19,17 @@ class Task(NamedTuple):
     or transforms.TEXT.
   train: sources whose examples are trained on.
   validation: {name: source} that the best checkpoint is chosen by, '' being the name of an only one.
-  test: {name of a predictions file: source}, labelled or not.
+  test: {name of a predictions file: source}; with labels it is scored, but for GLUE's, which publishes none.
   texts: fields of its texts: the text; premise, hypothesis; the two; or document and question, if it has one.
   metrics: of `metrics`; the best checkpoint is the one with the best first metric.
-  paper: {metric, or metric/name of a validation source: the figure of the paper, on its test set}.
+  paper: {metric, or metric/name of a validation source: the figure of the paper, per cent, on its test set}.
   classes: names of the labels, in the order of their numbers; of a choice, one an answer; (): a number.
   answers: of a choice: fields, each of one answer or of a list of them.
   label: its field; a negative number there, or no value, means that the example has none.
   scale: the least and the largest value of a label that is a number.
   unfold: function from a record to the records that are in it.
-  skip_unlabelled: leave out examples for training without a label, and say how many.
   glue: predictions are written as the GLUE benchmark takes them: 'number' or 'name' of the label.
+  note: what to know when comparing with the paper's figure.
   """
   kind: str
   train: tuple
@@ -43,8 +43,14 @@ class Task(NamedTuple):
   label: str = 'label'
   scale: tuple = (0.0, 1.0)
   unfold: Callable = lambda record: [record]
-  skip_unlabelled: bool = False
   glue: str = ''
+  note: str = ''
+
+  def test_names(self):
+    """{name of a predictions file: what its metrics have after `test/METRIC/`, '' for an only one}."""
+    if len(self.test) == len(self.validation):
+      return dict(zip(self.test, self.validation))
+    return {file: file if len(self.test) > 1 else '' for file in self.test}
 
 
 def _questions(record):
@@ -91,13 +97,15 @@ TASKS = {
                       'MNLI-mm': Tfds('glue/mnli', 'test_mismatched')},
                 paper={'accuracy/m': 82.1, 'accuracy/mm': 81.4}),
   'qnli': _glue('qnli', 'QNLI', kind='entailment', texts=('question', 'sentence'), glue='name',
-                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={'accuracy': 88.1}),
+                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={'accuracy': 88.1},
+                note='the paper has QNLI v1; TFDS has v2, another split of the data with other figures'),
   'rte': _glue('rte', 'RTE', kind='entailment', texts=PAIR, glue='name', metrics=('accuracy',),
                classes=('entailment', 'not_entailment'), paper={'accuracy': 56.0}),
-  # Where SNLI's annotators did not agree there is no label; those examples are left out by everyone.
+  # Where SNLI's annotators did not agree there is no label; those examples are left out by everyone, see
+  # `examples.read`.
   'snli': Task('entailment', (Tfds('snli', 'train'),), {'': Tfds('snli', 'validation')},
                {'SNLI': Tfds('snli', 'test')}, NLI, ('accuracy',), {'accuracy': 89.9},
-               classes=('entailment', 'neutral', 'contradiction'), skip_unlabelled=True),
+               classes=('entailment', 'neutral', 'contradiction')),
   'scitail': Task('entailment', (Tfds('sci_tail', 'train'),), {'': Tfds('sci_tail', 'validation')},
                   {'SciTail': Tfds('sci_tail', 'test')}, NLI, ('accuracy',), {'accuracy': 88.3},
                   classes=('entails', 'neutral')),
@@ -130,10 +138,23 @@ TASKS = {
 }
 
 
-def find(name):
-  """The Task of this name (ValueError that names the nearest one)."""
-  if name not in TASKS:
-    nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
-    raise InputError(f'config.finetune.tasks: {name!r} is not a task: did you mean {nearest}? There are '
-                     f'{", ".join(TASKS)}; one of your own is an entry of gptjax/finetune/tasks.py')
-  return TASKS[name]
+def find(name, own=()):
+  """The Task of this name.
+
+  Args:
+    name: of TASKS, or of one that the config file declares.
+    own: `config.finetune.own_tasks`.
+
+  Raises:
+    InputError: there is none, and the message has the nearest name; or one of `own` cannot be a task.
+  """
+  known = dict(TASKS)
+  for declaration in own:
+    fields = declared.fields(declaration, known)
+    known[declaration['name']] = Task(**fields)
+  if name not in known:
+    near = difflib.get_close_matches(name, known, 1)
+    raise InputError(f'config.finetune.tasks: {name!r} is not a task' + (f': did you mean {near[0]}?' if near
+                     else '.') + f' There are {", ".join(known)}; one of your own is declared in '
+                     'config.finetune.own_tasks')
+  return known[name]

@@ -32,18 +32,19 @@ def test_widths_are_the_cheapest(lengths, most):
 
 
 @settings(max_examples=60, deadline=None)
-@given(LENGTHS, st.integers(1, 9), st.integers(0, 5))
-def test_every_example_comes_once_an_epoch_in_a_batch_that_it_fits(lengths, size, seed):
+@given(LENGTHS, st.integers(1, 9), st.integers(0, 5), st.booleans())
+def test_every_example_comes_once_an_epoch_in_a_batch_that_it_fits(lengths, size, seed, by_length):
   lengths = np.array(lengths)
   chosen = batches.widths(lengths, 3, worth=0)
-  plan = batches.Plan(lengths, chosen, size, seed)
+  plan = batches.Plan(lengths, chosen, size, seed, by_length)
   seen = [plan(step) for step in range(2 * plan.per_epoch)]
   for epoch in (seen[:plan.per_epoch], seen[plan.per_epoch:]):
     assert sorted(np.concatenate([examples for examples, _ in epoch])) == list(range(len(lengths)))
   for examples, width in seen:
     assert lengths[examples].max() <= width and width in chosen
     assert 1 <= len(examples) <= size
-  again = batches.Plan(lengths, chosen, size, seed)(2 * plan.per_epoch - 1)
+  assert batches.used_widths(plan, len(seen)) == sorted({width for _, width in seen})
+  again = batches.Plan(lengths, chosen, size, seed, by_length)(2 * plan.per_epoch - 1)
   assert again[1] == seen[-1][1] and (again[0] == seen[-1][0]).all(), 'a pure function of seed and step'
 
 
@@ -54,7 +55,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_the_order_is_frozen():
-  plan = batches.Plan(np.arange(1, 41), [16, 40], 8, 0)
+  plan = batches.Plan(np.arange(1, 41), [16, 40], 8, 0, by_length=True)
   assert [(examples.tolist(), width) for examples, width in map(plan, (0, 1, 4))] == FROZEN
 
 
@@ -63,6 +64,19 @@ FROZEN = [
   ([25, 38, 27, 20, 26, 29, 39, 23], 40),
   ([24, 35, 34, 22, 17, 16, 33, 18], 40),
 ]
+
+
+def test_random_batches_do_not_depend_on_the_lengths():
+  """But for the width, which is the least that the batch fits into."""
+  plans = [batches.Plan(lengths, [8, 16, 40], 8, 0) for lengths in (np.arange(1, 41), np.full(40, 7))]
+  for step in range(10):
+    (some, width), (same, narrow) = (plan(step) for plan in plans)
+    assert (some == same).all() and narrow == 8
+    assert width == min(w for w in (8, 16, 40) if w > some.max())
+  assert plans[0](0)[0].tolist() == RANDOM
+
+
+RANDOM = [37, 32, 28, 36, 30, 19, 21, 14]
 
 
 def test_hosts_hold_the_rows_of_one_batch():

@@ -104,7 +104,6 @@ def test_where_annotators_did_not_agree_the_example_is_left_out(monkeypatch):
   ('race', {**RACE, 'options': [['a', 'b', 'c', 'd'], ['a', 'b']]}, 'row 2: 2 answers, but the task has 4'),
   ('race', {**RACE, 'answers': ['B', 'E']}, "row 2: the label 'E' is none of A, B, C, D"),
   ('sst2', {'sentence': 'x', 'label': 2}, 'row 1: the label 2 is none of the 2 classes 0 to 1'),
-  ('sst2', {'sentence': ' ', 'label': 1}, "row 1: the text of 'sentence' is empty"),
   ('sst2', {'text': 'x', 'label': 1}, "row 1: the field 'sentence' is missing, it has label, text"),
   ('sst2', {'sentence': 3, 'label': 1}, "row 1: the field 'sentence' is int, not text"),
   ('stsb', {'sentence1': 'a', 'sentence2': 'b', 'label': 5.5}, 'row 1: the label 5.5 lies outside 0 to 5'),

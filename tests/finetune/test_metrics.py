@@ -18,10 +18,10 @@ NUMBERS = st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=2
 @given(BITS)
 def test_of_two_classes(pairs):
   predicted, true = pairs.T
-  assert metrics.accuracy(predicted, true) == pytest.approx(100 * judge.accuracy_score(true, predicted))
-  assert metrics.f1(predicted, true) == pytest.approx(100 * judge.f1_score(true, predicted, zero_division=0))
+  assert metrics.accuracy(predicted, true) == pytest.approx(judge.accuracy_score(true, predicted))
+  assert metrics.f1(predicted, true) == pytest.approx(judge.f1_score(true, predicted, zero_division=0))
   assert metrics.matthews(predicted, true) == pytest.approx(
-    100 * judge.matthews_corrcoef(true, predicted), abs=1e-9)
+    judge.matthews_corrcoef(true, predicted), abs=1e-9)
 
 
 @settings(max_examples=150, deadline=None)
@@ -31,6 +31,6 @@ def test_of_numbers(pairs):
   if len(set(predicted)) == 1 or len(set(true)) == 1:
     assert metrics.pearson(predicted, true) == metrics.spearman(predicted, true) == 0
     return
-  assert metrics.pearson(predicted, true) == pytest.approx(100 * stats.pearsonr(predicted, true)[0], abs=1e-9)
+  assert metrics.pearson(predicted, true) == pytest.approx(stats.pearsonr(predicted, true)[0], abs=1e-9)
   assert metrics.spearman(predicted, true) == pytest.approx(
-    100 * stats.spearmanr(predicted, true)[0], abs=1e-9)
+    stats.spearmanr(predicted, true)[0], abs=1e-9)

@@ -164,18 +164,19 @@ def test_text_of_ones_own(corpus_folder, tmp_path, mode):
     gptjax.load(tmp_path / 'text')
 
 
-def test_patience():
+def test_patience(tmp_path):
   def over(scores, patience):
     config = config_of(**{'finetune.patience': patience})
     records = [{'step': i, 'eval/score': score} for i, score in enumerate(scores)]
-    return run.over(types.SimpleNamespace(config=config), types.SimpleNamespace(records=records))
+    made = types.SimpleNamespace(config=config, folder=tmp_path)
+    return run.over(made, types.SimpleNamespace(records=records))
   assert not over([1, 2, 2], 0) and not over([1, 2, 3], 1) and not over([3], 1)
   assert over([1, 2, 2], 1) and over([3, 1, 2], 2) and not over([3, 1, 4], 2)
 
 
 def test_the_table_has_mean_median_and_spread():
-  runs = {'sst2': [{'metrics': {'accuracy': value}} for value in (80.0, 90.0, 82.0)]}
+  runs = {'sst2': [{'metrics': {'accuracy': value, 'test/accuracy': 0.5}} for value in (0.8, 0.9, 0.82)]}
   found = results.collect(runs, {'sst2': {'accuracy': 91.3}})
-  assert found['tasks'] == {'sst2': {'accuracy': 84.0}}
-  row = '| sst2 | accuracy | 3 | 84.0 | 82.0 | 80.0 to 90.0 | 5.3 | 91.3 |'
-  assert results.table(found).splitlines()[2] == row
+  assert found['tasks'] == {'sst2': {'accuracy': pytest.approx(0.84), 'test/accuracy': 0.5}}
+  row = '| sst2 | accuracy | 3 | 84.0 | 82.0 | 80.0 to 90.0 | 5.3 | 50.0 | 50.0 | 91.3 |'
+  assert results.table(found).splitlines()[2:] == [row]
