@@ -95,6 +95,9 @@ FIELDS = dict(
     seq_len=Field(0, integer(0), 'tokens a training sequence; 0: model.n_ctx'),
     cross_documents=Field(True, flag(),
                           'False: a sequence is of one document, what it lacks to seq_len is padding'),
+    shift_windows=Field(True, flag(),
+                        'windows begin elsewhere in each epoch (GPT-1: sequences are drawn at random); False: '
+                        'all epochs read the same ones', before=False),
     verify=Field(True, flag(), 'hash the shards against the manifest before training'),
     prefetch=Field(4, integer(1, 1000), 'batches read ahead'),
   ),

@@ -178,7 +178,7 @@ def test_the_largest_model_runs_here_when_overrides_make_it_small(tmp_path):
   if not SHARED.is_dir():
     pytest.skip(f'needs the vocabulary in {SHARED}')
   prepare([f'text:{tmp_path}/text.txt'], f'gpt2:{SHARED}/bpe/gpt2', str(tmp_path / 'corpus'),
-          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop')
+          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop', seq_len=24)
   done = subprocess.run(
     [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_xl.py',
      f'--workdir={tmp_path}/run', f'--config.data.corpus={tmp_path}/corpus', '--config.train.steps=2',

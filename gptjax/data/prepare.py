@@ -3,10 +3,12 @@
     python -m gptjax.data.prepare --source=text:FILE --tokenizer=gpt2 --out=DIR
 
 It can be killed at any moment and started again: it goes on where it was, and the corpus is byte
-for byte that of an uninterrupted run, whatever the number of workers. A document belongs to
-validation by a hash of its text alone, so its copies do too, in whatever order they come. If
-that gives validation no document at all (a corpus of one file, or of a few), each document gives
-the end of itself instead, `validation_fraction` of it.
+for byte that of an uninterrupted run, whatever the number of workers.
+
+A document belongs to validation by a hash of its text alone, so its copies do too, in whatever order
+they come. If that leaves either split with less than one window of --seq_len tokens (a corpus of one
+file, or of little text), each document gives the end of itself instead, `validation_fraction` of it. If
+that is less than a window too, nothing is held out. What was held out is printed, and in the manifest.
 """
 
 if __name__ == '__main__':
@@ -45,6 +47,7 @@ from gptjax.flag_types import integer, real
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, without=[1]), integer(1, MOST_WORKERS), integer(1, 2**40)
+SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
 TRAIN_BPE = 'train-bpe:'
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
@@ -56,6 +59,7 @@ class Job(NamedTuple):
   tokenizer: object     # or train-bpe:N
   out: Path
   validation_fraction: float
+  seq_len: int          # tokens of a window, which is the least that is held out
   workers: int
   shard_tokens: int
   settings: dict        # all that the corpus depends on, as JSON
@@ -65,7 +69,7 @@ class Job(NamedTuple):
 
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
-            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True):
+            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN):
   """Writes the corpus to the folder `out`, or goes on with it, or finds it finished.
 
   Args:
@@ -85,6 +89,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     shard_tokens: tokens a shard.
     commit_seconds: how often to commit what is done.
     progress: show a bar on stderr.
+    seq_len: tokens of a window of evaluation: a held-out split has at least one window, or is empty.
 
   Returns:
     The manifest, a dict.
@@ -96,6 +101,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   FRACTIONS.require('validation_fraction', validation_fraction)
   WORKERS.require('workers', workers)
   SHARD_SIZES.require('shard_tokens', shard_tokens)
+  SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   if tokenizer.startswith(TRAIN_BPE):
@@ -106,9 +112,9 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   settings = {
     'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
     'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
-    'document_separator': document_separator, 'shard_tokens': shard_tokens}
+    'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len}
   reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, given or tokenizer, Path(out), validation_fraction, workers, shard_tokens,
+  job = Job(reading, given or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
             settings, commit_seconds, progress)
   with ownership.owned(job.out):
     return _finished(job) or _run(job)
@@ -130,7 +136,8 @@ def _finished(job):
 
 def _check_same(job, settings):
   for name, value in job.settings.items():
-    if settings.get(name) != value:
+    older = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
+    if settings.get(name, older) != value:
       raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
                        f'({str(settings.get(name))[:60]}, not {str(value)[:60]}): remove it or '
                        'give another --out')
@@ -153,7 +160,7 @@ def _run(job):
     tokenizer = _tokenizer(job, verdicts)
     state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
                           'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
-    state['tail'] = 0 if _any_held_out(job, verdicts) else job.validation_fraction
+    _choose_held_out(job, state, verdicts, tokenizer)
     shards.save_state(job.out, state)
   return _finish(job, state, _encode(job, state, verdicts))
 
@@ -196,11 +203,30 @@ def _tokenizer(job, verdicts):
   return made
 
 
-def _any_held_out(job, verdicts):
-  """Whether any document that is kept belongs to validation by its hash; stops at the first."""
-  return not job.validation_fraction or any(
-    not why and encode.held_out(piece.digest, job.validation_fraction)
-    for _, piece, why in blocks.kept(job.reading, blocks.Position(), verdicts))
+def _choose_held_out(job, state, verdicts, tokenizer):
+  """Puts into the state what is held out: `fraction` of the documents, or `tail` of each of them."""
+  rule, fraction = encode.NOTHING, job.validation_fraction
+  if fraction:
+    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
+    rule, counts = encode.choose_rule((piece for _, piece, why in kept if not why), tokenizer, fraction,
+                                      job.seq_len)
+    if rule == encode.NOTHING:
+      state['too_little'] = max(counts.values())
+  state['tail'] = fraction if rule == encode.ENDS else 0
+  state['fraction'] = fraction if rule == encode.WHOLE else 0
+
+
+def _held_out(job, state):
+  """What is held out, in words, for the manifest."""
+  if state['tail']:
+    return encode.ENDS
+  if state.get('fraction', job.validation_fraction):  # the state of versions up to 0.1.0 does not say
+    return encode.WHOLE
+  if not job.validation_fraction:
+    return encode.NOTHING
+  return (f'{encode.NOTHING}: too little text for validation_fraction = {job.validation_fraction:g}, at least '
+          f'one of the splits would have less than a window of {job.seq_len:,} tokens (held out: at most '
+          f'{state["too_little"]:,})')
 
 
 def _encode(job, state, verdicts):
@@ -208,7 +234,7 @@ def _encode(job, state, verdicts):
   if 'position' not in state:
     state.update(position=blocks.Position(), skipped={}, skipped_bytes=0,
                  splits={name: shards.Split.empty() for name in encode.SPLITS})
-  position, fraction = blocks.Position(*state['position']), job.validation_fraction
+  position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
   kept = blocks.kept(job.reading, position, verdicts)
   work = blocks.blocks(kept, position, lambda after, piece: (
     piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
@@ -302,7 +328,7 @@ def _finish(job, state, splits):
     'version': corpus.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
-    'validation': 'the end of each document' if state['tail'] else 'documents by their hash',
+    'validation': _held_out(job, state),
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
     'content': corpus.content_digest(state['tokenizer'], splits)}
   manifest['digest'] = corpus.manifest_digest(manifest)
@@ -326,10 +352,18 @@ def table(manifest, seconds):
   skipped = manifest['skipped']
   lines += [f'skipped {count:,}: {why}' for why, count in sorted(skipped.items())]
   lines.append(f'skipped {sum(skipped.values()):,} documents; {seconds:.1f} s')
-  if manifest['validation_fraction'] and 'validation' not in manifest['splits']:
-    lines.append(f'nothing is held out: too little text for validation_fraction = '
-                 f'{manifest["validation_fraction"]:g}')
+  lines.append(_held_out_line(manifest))
   return '\n'.join(lines)
+
+
+def _held_out_line(manifest):
+  splits, what = manifest['splits'], manifest['validation']
+  if 'validation' not in splits:
+    return f'nothing is held out{what.removeprefix(encode.NOTHING)}' if manifest['validation_fraction'] else (
+      'nothing is held out')
+  tokens = {name: split['tokens'] for name, split in splits.items()}
+  share = tokens['validation'] / sum(tokens.values())
+  return f'held out: {what}, {share:.2%} of the tokens'
 
 
 def main(arguments):
@@ -340,6 +374,8 @@ def main(arguments):
                       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
   parser.add_argument('--out', type=paths.flag, required=True, help='folder of the corpus')
   parser.add_argument('--validation_fraction', type=FRACTIONS, default=0.005)
+  parser.add_argument('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
+                      help=f'tokens of a window of evaluation: less is not held out (default {SEQ_LEN})')
   parser.add_argument('--clean', default='', help="'' or webtext")
   parser.add_argument('--clean_without', default='', help='filters to leave out: NAME,NAME')
   parser.add_argument('--blocked_domains', type=paths.flag, default='', help='file with a domain a line')

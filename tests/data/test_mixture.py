@@ -79,7 +79,7 @@ def test_a_mixture_that_is_none_is_refused(data, message):
 def test_a_corpus_too_short_for_a_sequence_is_named(pair, tmp_path):
   short = write_corpus(tmp_path / 'short', [[1, 2, 3]])
   config = tiny_config(**{'model.n_vocab': 1000, 'data.mixture': ((pair[0], 1), (short, 1))})
-  with pytest.raises(ValueError, match=r'short has 3 tokens, fewer than one sequence'):
+  with pytest.raises(ValueError, match=r'short has 3 tokens to train on, fewer than the 25 of one sequence'):
     mixture.check(mixture.open_mixture(*mixture.named(config.data), verify=False), config)
 
 
@@ -89,7 +89,8 @@ def trained(corpus_folder, tmp_path_factory):
   root = tmp_path_factory.mktemp('mixed')
   (root / 'numbers.txt').write_text(''.join(f'{i} and {i * i}, {i % 7};\n' for i in range(900)))
   prepare([f'text:{root}/numbers.txt'], f'bpe:{corpus_folder}/tokenizer', str(root / 'numbers'),
-          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop', progress=False)
+          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop', progress=False,
+          seq_len=24)
   folders = [str(corpus_folder), str(root / 'numbers')]
   return root / 'run', folders, run(root / 'run', folders, (0.75, 0.25))
 
@@ -124,7 +125,7 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
   inspect.main([f'--workdir={workdir}', '--step=5'])
   rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith('row ')]
   opened = [corpora.open_corpus(folder, 'train', verify=False) for folder in folders]
-  which, window = corpora.batch_windows(opened, [3, 1], 0, 5, 8, 24, True)
+  which, window, *_ = corpora.batch_windows(opened, [3, 1], 0, 5, 8, 24, True)
   assert sorted(which) == [0] * 6 + [1] * 2 and len(rows) == 8
   for i, row in enumerate(rows):
     assert row.startswith(f'row {i}: corpus {folders[which[i]]}, window {window[i]:,}, ')
