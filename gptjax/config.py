@@ -38,8 +38,9 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
               'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
               'train.max_skipped', 'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
-              'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir', 'data.verify',
-              'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
+              'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir',
+              'data.tfds_download', 'data.verify', 'data.prefetch', 'loss.chunk', 'finetune.data_dir',
+              'finetune.predict')
 
 
 def locate(config):

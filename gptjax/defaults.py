@@ -90,14 +90,15 @@ FIELDS = dict(
     recipe=Field('', text(), 'flags of gptjax.data.prepare that make the corpus; shown where it is missing'),
     recipe_cost=Field('', text(), 'what that text is, its size and the time it takes; shown with the recipe'),
     tfds_dir=Field('', path(), "where tensorflow_datasets keeps its sets; '': its own default"),
+    tfds_download=Field(False, flag(), 'prepare sets that are not there, which may download them'),
     validation_fraction=Field(0.005, RATE_BELOW_1,
                               'share of the documents held out, when the corpus is prepared here'),
     seq_len=Field(0, integer(0), 'tokens a training sequence; 0: model.n_ctx'),
     cross_documents=Field(True, flag(),
                           'False: a sequence is of one document, what it lacks to seq_len is padding'),
     shift_windows=Field(True, flag(),
-                        'windows begin elsewhere in each epoch (GPT-1: sequences are drawn at random); False: '
-                        'all epochs read the same ones', before=False),
+                        'windows begin elsewhere in each epoch (GPT-1: drawn at random); False: all epochs '
+                        'read the same ones', before=False),
     verify=Field(True, flag(), 'hash the shards against the manifest before training'),
     prefetch=Field(4, integer(1, 1000), 'batches read ahead'),
   ),

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 
 SPLITS = ('train', 'validation')
-WHOLE, ENDS, NOTHING = 'documents by their hash', 'the end of each document', 'nothing'  # what is held out
 MIN_TAIL = 64  # characters: what a shorter end of a document could validate is nothing
 
 
@@ -19,36 +18,6 @@ class Encoded(NamedTuple):
 def held_out(digest, fraction):
   """Whether the document with this digest belongs to validation; `fraction` of them do."""
   return int.from_bytes(digest[:8], 'little') < fraction * 2**64
-
-
-def choose_rule(found, tokenizer, fraction, seq_len):
-  """What a corpus holds out: WHOLE documents, the ENDS of documents, or NOTHING.
-
-  The first of these rules by which both splits have at least one window, seq_len + 1 tokens. Of a large corpus
-  only the beginning is read.
-
-  Args:
-    found: iterator of files.Piece, of all documents that are kept.
-    tokenizer: of the corpus.
-    fraction: share of validation in (0, 1).
-    seq_len: tokens of a window.
-
-  Returns:
-    (rule, {rule: tokens that it would hold out} of WHOLE and ENDS, up to about seq_len + 1).
-  """
-  enough = seq_len + 1
-  counts = {WHOLE: [0, 0], ENDS: [0, 0]}
-  for piece in found:
-    held = held_out(piece.digest, fraction)
-    for rule, tail in ((WHOLE, 0), (ENDS, fraction)):
-      for which, text, first, last in shares(piece.text, held, piece.start, piece.length, tail):
-        if counts[rule][which] < enough:
-          ended = last and tokenizer.end_of_text is not None
-          counts[rule][which] += len(tokenizer.encode_part(text, first)) + ended
-    if min(counts[WHOLE]) >= enough:
-      break
-  rule = next((rule for rule in (WHOLE, ENDS) if min(counts[rule]) >= enough), NOTHING)
-  return rule, {rule: held for rule, (_, held) in counts.items()}
 
 
 def make_encoder(tokenizer_folder, dtype, tail):

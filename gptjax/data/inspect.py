@@ -228,7 +228,8 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
     ends = [start, (start + n - 1) % corpus.n_tokens]  # the first token follows the last one
     first, last = np.searchsorted(corpus.document_starts, ends, 'right') - 1
     print(f'\nrow {i if row is None else row}: {source}window {window:,}, tokens {start:,} to '
-          f'{(start + n) % corpus.n_tokens:,}, document {first:,}' + (f' to {last:,}' if last != first else '')
+          f'{(start + n) % corpus.n_tokens:,}, document {first:,}'
+          + (f' to {last:,}' if last != first else '')
           + (f', then {seq_len - n:,} of padding' if n < seq_len else ''))
     inputs = batch['inputs'][i, :min(n, n_shown)]
     print(' '.join(map(str, inputs)))

@@ -109,5 +109,5 @@ def check(mixture, config):
   for corpus in mixture.train:
     if corpora.n_windows(corpus, data.seq_len, True) < 1:
       raise InputError(f'corpus {corpus.folder} has {corpus.n_tokens:,} tokens to train on, fewer than the '
-                       f'{data.seq_len + 1:,} of one sequence of config.data.seq_len = {data.seq_len} and what '
-                       'follows it: shorten it, or prepare more text')
+                       f'{data.seq_len + 1:,} that a sequence of config.data.seq_len = {data.seq_len} needs: '
+                       'shorten it, or prepare more text')

@@ -34,8 +34,10 @@ from gptjax.data import (
   corpus,
   duplicates,
   encode,
+  held_out,
   shards,
   sources,
+  summary,
   tokenizers,
   workers,
 )
@@ -69,7 +71,8 @@ class Job(NamedTuple):
 
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
-            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN):
+            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN,
+            tfds_download=False):
   """Writes the corpus to the folder `out`, or goes on with it, or finds it finished.
 
   Args:
@@ -81,6 +84,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     clean: '' or 'webtext' (see `clean`).
     workers: processes; the corpus does not depend on it.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
+    tfds_download: whether data sets that are not there are prepared, which may download them.
     on_error: 'stop' or 'skip', at a document that cannot be used. Those skipped are counted in the
       manifest and listed in `skipped.txt`.
     document_separator: text between documents in a file of `text:`; '': a file is a document.
@@ -107,7 +111,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if tokenizer.startswith(TRAIN_BPE):
     tokenizers.VOCAB_SIZES.parsed(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
   recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
-  units = sources.units(source, tfds_dir)
+  units = sources.units(source, tfds_dir, tfds_download)
   given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
   settings = {
     'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
@@ -160,7 +164,9 @@ def _run(job):
     tokenizer = _tokenizer(job, verdicts)
     state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
                           'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
-    _choose_held_out(job, state, verdicts, tokenizer)
+    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
+    state |= held_out.choose((piece for _, piece, why in kept if not why), tokenizer,
+                             job.validation_fraction, job.seq_len)
     shards.save_state(job.out, state)
   return _finish(job, state, _encode(job, state, verdicts))
 
@@ -168,7 +174,7 @@ def _run(job):
 def _judge(job, state):
   """uint8[documents]: which filter removes each document, 0 for those that stay."""
   if 'judged' not in state:
-    state['judged'] = {'position': blocks.Position(), 'done': False}
+    state['judged'] = {'position': blocks.Position(), 'done': False, 'no_origin': 0}
   judged = state['judged']
   if not judged['done']:
     position = blocks.Position(*judged['position'])
@@ -181,6 +187,8 @@ def _judge(job, state):
                                            job.workers):
         columns.add(found, block.position.documents)
         judged['position'] = block.position
+        if 'no_origin' in judged:  # the state of versions up to 0.1.0 does not count them
+          judged['no_origin'] += found.no_origin
         progress.update(found.n_bytes, block.position)
       columns.complete()
     duplicates.mark(job.out, job.reading.recipe, judged['position'].documents)
@@ -201,32 +209,6 @@ def _tokenizer(job, verdicts):
   atomic.sync_tree(folder)
   atomic.sync(job.out)
   return made
-
-
-def _choose_held_out(job, state, verdicts, tokenizer):
-  """Puts into the state what is held out: `fraction` of the documents, or `tail` of each of them."""
-  rule, fraction = encode.NOTHING, job.validation_fraction
-  if fraction:
-    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
-    rule, counts = encode.choose_rule((piece for _, piece, why in kept if not why), tokenizer, fraction,
-                                      job.seq_len)
-    if rule == encode.NOTHING:
-      state['too_little'] = max(counts.values())
-  state['tail'] = fraction if rule == encode.ENDS else 0
-  state['fraction'] = fraction if rule == encode.WHOLE else 0
-
-
-def _held_out(job, state):
-  """What is held out, in words, for the manifest."""
-  if state['tail']:
-    return encode.ENDS
-  if state.get('fraction', job.validation_fraction):  # the state of versions up to 0.1.0 does not say
-    return encode.WHOLE
-  if not job.validation_fraction:
-    return encode.NOTHING
-  return (f'{encode.NOTHING}: too little text for validation_fraction = {job.validation_fraction:g}, at least '
-          f'one of the splits would have less than a window of {job.seq_len:,} tokens (held out: at most '
-          f'{state["too_little"]:,})')
 
 
 def _encode(job, state, verdicts):
@@ -328,9 +310,13 @@ def _finish(job, state, splits):
     'version': corpus.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
-    'validation': _held_out(job, state),
+    'validation': held_out.in_words(state, job.validation_fraction, job.seq_len),
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
     'content': corpus.content_digest(state['tokenizer'], splits)}
+  judged = state.get('judged', {})
+  if 'no_origin' in judged and {'blocked_domain', 'wikipedia'} & set(job.reading.recipe.filters):
+    seen = blocks.Position(*judged['position']).documents
+    manifest['no_origin'] = {'documents': judged['no_origin'], 'of': seen}
   manifest['digest'] = corpus.manifest_digest(manifest)
   atomic.write(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
   _remove_work(job.out)
@@ -341,29 +327,6 @@ def _remove_work(folder):
   atomic.sync(folder)  # a process that was killed may have written the manifest and not synced its name
   for name in (shards.STATE, *duplicates.FILES, duplicates.JUDGED):
     (folder / name).unlink(missing_ok=True)
-
-
-def table(manifest, seconds):
-  """What was written, a line a split, and what was left out; `seconds` is of this process."""
-  lines = [f'{"split":<12}{"documents":>14}{"tokens":>18}{"bytes per token":>17}']
-  for name, split in sorted(manifest['splits'].items()):
-    lines.append(f'{name:<12}{split["documents"]:>14,}{split["tokens"]:>18,}'
-                 f'{split["bytes"] / max(1, split["tokens"]):>17.3f}')
-  skipped = manifest['skipped']
-  lines += [f'skipped {count:,}: {why}' for why, count in sorted(skipped.items())]
-  lines.append(f'skipped {sum(skipped.values()):,} documents; {seconds:.1f} s')
-  lines.append(_held_out_line(manifest))
-  return '\n'.join(lines)
-
-
-def _held_out_line(manifest):
-  splits, what = manifest['splits'], manifest['validation']
-  if 'validation' not in splits:
-    return f'nothing is held out{what.removeprefix(encode.NOTHING)}' if manifest['validation_fraction'] else (
-      'nothing is held out')
-  tokens = {name: split['tokens'] for name, split in splits.items()}
-  share = tokens['validation'] / sum(tokens.values())
-  return f'held out: {what}, {share:.2%} of the tokens'
 
 
 def main(arguments):
@@ -382,16 +345,18 @@ def main(arguments):
   parser.add_argument('--wikipedia_titles', type=paths.flag, default='', help='file with a title a line')
   parser.add_argument('--workers', type=WORKERS, default=1, help='processes')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
+  parser.add_argument('--tfds_download', action='store_true',
+                      help='prepare data sets of tfds: that are not there, which may download them')
   parser.add_argument('--on_error', default='stop', help='stop or skip')
   parser.add_argument('--document_separator', default='',
-                      help=r'between documents in a file of text: (\n and \t are understood)')
+                      help=r'between documents in a file of text: and tar: (\n and \t are understood)')
   parser.add_argument('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS)
   flags = vars(parser.parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]
   began = time.monotonic()
   manifest = prepare(**flags, document_separator=separator, clean_without=without)
-  print(table(manifest, time.monotonic() - began))
+  print(summary.table(manifest, time.monotonic() - began))
 
 
 if __name__ == '__main__':

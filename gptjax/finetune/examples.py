@@ -151,12 +151,12 @@ def records(source, config, place):
   if isinstance(source, Tsv):
     return _tsv(Path(config.finetune.data_dir) / source.file, place)
   from gptjax.data import tfds_source
-  return _tfds(tfds_source, source, config.data.tfds_dir, place)
+  return _tfds(tfds_source, source, config.data, place)
 
 
 def _tsv(path, place):
   try:
-    file = open(path, encoding='utf-8', newline='')
+    file = open(path, encoding='utf-8-sig', newline='')
   except OSError as error:
     raise InputError(f'{place}: {path}: {error.strerror} (config.finetune.data_dir)') from None
   with file:
@@ -166,8 +166,8 @@ def _tsv(path, place):
       raise InputError(f'{place}: {path} is not a TSV file in UTF-8: {error}') from None
 
 
-def _tfds(library, source, tfds_dir, place):
-  builder = library.open_set(source.name, tfds_dir)
+def _tfds(library, source, data, place):
+  builder = library.open_set(source.name, data.tfds_dir, data.tfds_download)
   try:
     builder.info.splits[source.split]
   except (KeyError, ValueError):

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from prepared import make_texts, run, write_jsonl
 
 from gptjax.data import corpus as corpora
+from gptjax.data import held_out, summary, tokenizers
 from gptjax.data import mixture as mixtures
-from gptjax.data import prepare as prepare_module
-from gptjax.data import tokenizers
 
 SEQ_LEN = 16
 
@@ -38,7 +37,7 @@ def test_nothing_or_a_window_and_never_all(tokenizer, tmp_path_factory, seed, n,
   manifest = run(source, root / 'out', tokenizer, validation_fraction=fraction, seq_len=SEQ_LEN)
   train, held = tokens(manifest)
   assert train > 0 and (held == 0 or min(train, held) > SEQ_LEN)
-  said = prepare_module.table(manifest, 1.0).splitlines()[-1]
+  said = summary.table(manifest, 1.0).splitlines()[-1]
   if held:
     assert said == f'held out: {manifest["validation"]}, {held / (train + held):.2%} of the tokens'
     assert manifest['validation'] in ('documents by their hash', 'the end of each document')
@@ -49,8 +48,8 @@ def test_nothing_or_a_window_and_never_all(tokenizer, tmp_path_factory, seed, n,
 def test_one_book_is_never_all_held_out(tokenizer, tmp_path):
   (tmp_path / 'a.txt').write_text(''.join(make_texts(30)))
   for fraction in np.linspace(0.02, 0.98, 25):  # The hash of the book is below some of them.
-    manifest = run(f'text:{tmp_path}/a.txt', tmp_path / f'{fraction}', tokenizer, validation_fraction=fraction,
-                   seq_len=SEQ_LEN)
+    manifest = run(f'text:{tmp_path}/a.txt', tmp_path / f'{fraction}', tokenizer, seq_len=SEQ_LEN,
+                   validation_fraction=fraction)
     train, held = tokens(manifest)
     assert manifest['validation'] == 'the end of each document'
     assert abs(held / (train + held) - fraction) < 0.05
@@ -67,7 +66,7 @@ def test_corpora_of_older_versions_are_taken_as_they_are(tokenizer, tmp_path, mo
   """Finished ones, and those that had been begun when every held-out document counted."""
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(9))
   options = dict(validation_fraction=0.1, seq_len=10_000)
-  monkeypatch.setattr(prepare_module, '_choose_held_out', lambda job, state, *_: state.update(tail=0))
+  monkeypatch.setattr(held_out, 'choose', lambda *_: {'tail': 0})  # what their state has of it
   begun = run(source, tmp_path / 'out', tokenizer, **options)
   assert begun['validation'] == 'documents by their hash' and 0 < tokens(begun)[1] < 10_000
   monkeypatch.undo()

@@ -79,7 +79,7 @@ def test_a_mixture_that_is_none_is_refused(data, message):
 def test_a_corpus_too_short_for_a_sequence_is_named(pair, tmp_path):
   short = write_corpus(tmp_path / 'short', [[1, 2, 3]])
   config = tiny_config(**{'model.n_vocab': 1000, 'data.mixture': ((pair[0], 1), (short, 1))})
-  with pytest.raises(ValueError, match=r'short has 3 tokens to train on, fewer than the 25 of one sequence'):
+  with pytest.raises(ValueError, match=r'short has 3 tokens to train on, fewer than the 25 that a'):
     mixture.check(mixture.open_mixture(*mixture.named(config.data), verify=False), config)
 
 

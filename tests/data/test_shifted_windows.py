@@ -30,7 +30,7 @@ def places(corpus, offset, seq_len, cross_documents):
   """[tokens that are targets] of each window of an epoch with this offset."""
   numbers = np.arange(corpora.n_windows(corpus, seq_len, cross_documents))
   starts, lengths = corpora.windows(corpus, numbers, seq_len, cross_documents, offset)
-  assert (starts >= 0).all() and (1 <= lengths).all() and (lengths <= seq_len).all()
+  assert (starts >= 0).all() and (lengths >= 1).all() and (lengths <= seq_len).all()
   return [(np.arange(start, start + n) + 1) % corpus.n_tokens
           for start, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
 
@@ -115,7 +115,8 @@ def test_a_shifted_batch_is_a_pure_function_of_corpus_seed_and_step(corpus, tmp_
 def test_training_reads_what_its_config_says(corpus, shift):
   config = tiny_config(**{'data.shift_windows': shift})
   with mesh_of() as mesh:
-    run = pretrain.Run(config, None, mesh, None, mixture.Mixture(['c'], [1], [corpus], [None], ''), 10, None, None)
+    read = mixture.Mixture(['c'], [1], [corpus], [None], '')
+    run = pretrain.Run(config, None, mesh, None, read, 10, None, None)
     for step in (0, 1000):
       expected = corpora.batch([corpus], [1], config.train.seed, step, 8, 24, True, shift=shift)
       assert (pretrain.train_batch(run, step)['inputs'] == expected['inputs']).all()
