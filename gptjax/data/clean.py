@@ -232,8 +232,16 @@ REMOVES = {f.__name__: f for f in (
   placeholder)}
 
 
+def costs(name):
+  """The kinds of text in `clean_examples.COSTS` that a filter removes, wanted or not."""
+  from gptjax.data import clean_examples
+  plain = recipe('webtext', (), '', '')
+  return [kind for kind, text in clean_examples.COSTS.items()
+          if name in REMOVES and REMOVES[name](document(text, {}), plain)]
+
+
 def main(arguments=()):
-  """Prints each filter, what it does, and an example of what it removes and what it keeps."""
+  """Prints each filter: what it does, an example of what it removes and keeps, what it costs elsewhere."""
   from gptjax.data import clean_examples
   command.Parser(prog='python -m gptjax.data.clean', description=main.__doc__).parse_args(arguments)
   for name in FILTERS:
@@ -241,7 +249,10 @@ def main(arguments=()):
     what = clean_examples.DUPLICATE_RULES.get(name) or REMOVES[name].__doc__
     print(f'{name}: {" ".join(what.split())}')
     print(f'  removes {removed[1] or ""} {removed[0][:100]!r}')
-    print(f'  keeps   {kept[1] or ""} {kept[0][:100]!r}\n')
+    print(f'  keeps   {kept[1] or ""} {kept[0][:100]!r}')
+    if lost := costs(name):
+      print(f'  costs   {", ".join(lost)}: --clean_without={name} keeps such text')
+    print()
 
 
 if __name__ == '__main__':

@@ -43,6 +43,23 @@ def test_every_filter_has_an_example_and_says_what_it_does(capsys):
   assert all(f'{name}: ' in printed for name in clean.FILTERS)
 
 
+def test_the_list_says_what_each_filter_costs(capsys):
+  """Every kind of text is lost to some filter, and the list names just those that remove it."""
+  clean.main()
+  blocks = capsys.readouterr().out.strip().split('\n\n')
+  found = {name: set() for name in clean_examples.COSTS}
+  plain = clean.recipe('webtext', (), '', '')
+  for block in blocks:
+    name = block.partition(':')[0]
+    line = next((line for line in block.split('\n') if line.startswith('  costs ')), '')
+    for kind, text in clean_examples.COSTS.items():
+      removed = name in clean.REMOVES and clean.REMOVES[name](clean.document(text, {}), plain)
+      assert (kind in line) == removed, (kind, name)
+      found[kind] |= {name} if removed else set()
+  assert found == {'verse': {'menu'}, 'a song with a refrain': {'repetition'},
+                   'a scene of a play': {'menu', 'repetition'}, 'Python source': {'not_english'}}
+
+
 @pytest.mark.parametrize('fields, title, removed', [
   ({'url': 'https://de.wikipedia.org/wiki/Fluss'}, '', True),
   ({'domain': 'en.m.wikipedia.org'}, '', True), ({'domain': 'wikipedia.org'}, '', True),

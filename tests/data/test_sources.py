@@ -304,7 +304,7 @@ def test_a_tfds_set_that_is_not_there_is_not_downloaded_unasked(tmp_path, monkey
   import tensorflow_datasets as tfds
   asked = []
   monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', lambda self: asked.append(self.name))
-  with pytest.raises(ValueError, match='glue/cola is not in .*tfds_download'):
+  with pytest.raises(ValueError, match=r'glue/cola is not in .*tfds_download'):
     read('tfds:glue/cola:train:sentence', tfds_dir=str(tmp_path / 'none'))
   assert not asked and not list(tmp_path.iterdir())
   with pytest.raises(ValueError, match='glue/cola is not in'):
