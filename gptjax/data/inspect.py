@@ -25,6 +25,7 @@ from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer
+from gptjax.words import plural
 
 BAR = 40  # characters of the longest bar of the histogram
 
@@ -103,7 +104,8 @@ def _take_from_workdir(args):
   args.rewinds = rewind.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
-    raise InputError(f'the run in {args.workdir} read {len(folders)} corpora, not {len(args.corpus)}: name '
+    read = plural(len(folders), 'corpus', 'corpora')
+    raise InputError(f'the run in {args.workdir} read {read}, not {len(args.corpus)}: name '
                      f'those, in the order of its config: {" ".join(folders)}')
   for name, value in found.items():
     if getattr(args, name) is None:
@@ -144,7 +146,7 @@ def show_lengths(corpus, png):
     bar = '#' * int(np.ceil(BAR * count / counts.max()))
     print(f'{span:>24}{count:>14,}  {bar}'.rstrip())
   if png:
-    _draw(png, counts, edges, f'{corpus.folder}, {corpus.split}: {corpus.n_documents:,} documents')
+    _draw(png, counts, edges, f'{corpus.folder}, {corpus.split}: {plural(corpus.n_documents, "document")}')
     print(f'\ndrawn in {png}')
 
 
@@ -221,7 +223,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
   batch = corpora.batch(*where)
   decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
   print(f'batch {number} of train (its loss is logged as step {step + 1}), seed {seed}, '
-        f'{batch_size} sequences of {seq_len} tokens')
+        f'{plural(batch_size, "sequence")} of {plural(seq_len, "token")}')
   for i, (c, window, start, n) in enumerate(zip(*map(np.ndarray.tolist, found), strict=True)):
     corpus = mixture.train[c]
     source = f'corpus {corpus.folder}, ' if len(mixture.train) > 1 else ''

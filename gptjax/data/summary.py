@@ -1,6 +1,7 @@
 """What `gptjax.data.prepare` prints of a corpus that it has written."""
 
 from gptjax.data import held_out
+from gptjax.words import plural
 
 
 def table(manifest, seconds):
@@ -11,10 +12,10 @@ def table(manifest, seconds):
                  f'{split["bytes"] / max(1, split["tokens"]):>17.3f}')
   skipped = manifest['skipped']
   lines += [f'skipped {count:,}: {why}' for why, count in sorted(skipped.items())]
-  lines.append(f'skipped {sum(skipped.values()):,} documents; {seconds:.1f} s')
+  lines.append(f'skipped {plural(sum(skipped.values()), "document")}; {seconds:.1f} s')
   if found := manifest.get('no_origin'):
-    lines.append(f'no url or domain: {found["documents"]:,} of {found["of"]:,} documents, which the filters '
-                 'by origin (blocked_domain, wikipedia) judge by title and text, or not at all')
+    lines.append(f'no url or domain: {found["documents"]:,} of {plural(found["of"], "document")}, which the '
+                 'filters by origin (blocked_domain, wikipedia) judge by title and text, or not at all')
   lines.append(_held_out_line(manifest))
   return '\n'.join(lines)
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from gptjax import telemetry
 from gptjax.errors import InputError
+from gptjax.words import plural
 
 
 def greet(run, tell, state):
@@ -20,12 +21,13 @@ def greet(run, tell, state):
   for name, one in splits.items():
     cut = f', {one.cut:,} of them cut to {config.data.seq_len} tokens' if one.cut else ', none cut'
     skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
-    tell.say(f'{name}: {len(one.index):,} examples{cut}{skipped}')
+    tell.say(f'{name}: {plural(len(one.index), "example")}{cut}{skipped}')
   longest = data.train.longest
   padded = np.array(data.widths)[np.searchsorted(data.widths, longest)].sum()
   tell.say(f'widths {", ".join(map(str, data.widths))}: {padded / len(longest):.1f} tokens a sequence, of '
            f'which {longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
-  tell.say(f'{run.steps:,} steps of {config.train.batch_size} examples, {run.plan.per_epoch:,} an epoch')
+  tell.say(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
+           f'{run.plan.per_epoch:,} an epoch')
   if int(state.step):
     tell.say(f'going on after step {int(state.step)}')
 

@@ -22,6 +22,7 @@ from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.transforms import TEXT
 from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.pretrained.export import save_pretrained
+from gptjax.words import plural
 
 
 class Run(NamedTuple):
@@ -136,7 +137,7 @@ def compiled(run, state, tell):
                                 compiler_options=compiler.options(run.config.xla_preset))
     bar = tqdm(jobs.items(), desc='compiling', unit='width', leave=False, disable=None)
     run.programs.update({width: job.result() for width, job in bar})
-  tell.say(f'compiled the step for {len(jobs)} widths in {time.monotonic() - began:.1f} s')
+  tell.say(f'compiled the step for {plural(len(jobs), "width")} in {time.monotonic() - began:.1f} s')
   return run.programs
 
 

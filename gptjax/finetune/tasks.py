@@ -3,10 +3,10 @@
 A task of your own is one more entry of TASKS; `reviews` is one that reads TSV files.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gptjax import words
 from gptjax.errors import InputError
 from gptjax.finetune import transforms
 from gptjax.finetune.examples import Corpus, Tfds, Tsv
@@ -131,9 +131,9 @@ TASKS = {
 
 
 def find(name):
-  """The Task of this name (ValueError that names the nearest one)."""
+  """The Task of this name (ValueError)."""
   if name not in TASKS:
-    nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
-    raise InputError(f'config.finetune.tasks: {name!r} is not a task: did you mean {nearest}? There are '
-                     f'{", ".join(TASKS)}; one of your own is an entry of gptjax/finetune/tasks.py')
+    raise InputError(f'config.finetune.tasks: {name!r} is not a task'
+                     + words.unknown(name, TASKS, 'the tasks are')
+                     + '; one of your own is an entry of gptjax/finetune/tasks.py')
   return TASKS[name]
