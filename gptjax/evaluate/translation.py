@@ -33,8 +33,8 @@ def read(source, target, data):
     texts = [sources.read_text(path).removesuffix('\n').split('\n') for path in paths]
     if len(texts[0]) != len(texts[1]):
       lines = plural(len(texts[0]), 'line')
-      raise InputError(f'{paths[0]} has {lines}, {paths[1]} has {len(texts[1])}: they must be translations line '
-                       'by line')
+      raise InputError(f'{paths[0]} has {lines}, {paths[1]} has {len(texts[1])}: they must be translations '
+                       'line by line')
     return data.some(list(zip(*texts)))
   records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test')
   if records is None:
