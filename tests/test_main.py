@@ -50,7 +50,7 @@ def test_a_profile_of_the_steps_asked_for(corpus_folder, tmp_path):
                '--config.log.tensorboard=True', '--config.log.sample_tokens=5',
                env={'TF_USE_LEGACY_KERAS': '0'})
   assert done.returncode == 0, done.stderr
-  assert 'sample, the longest of' in done.stderr
+  assert 'sample, the longest of' in done.stderr and 'tensorboard --logdir' in done.stderr
   assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
   assert list((tmp_path / 'tensorboard').glob('events.out.tfevents.*'))
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]

@@ -63,8 +63,9 @@ def open_set(name, tfds_dir, download=False):
     raise InputError(f'data set {name} is not in {where} and cannot be prepared: '
                      f'{type(error).__name__} {why}') from error
   if not builder.info.splits:
-    raise InputError(f'data set {name} is not in {where}: name the folder that has it (tfds_dir), or let it '
-                     'be downloaded and prepared there (tfds_download, False by default)')
+    raise InputError(f'data set {name} is not in {where}: name the folder that has it (tfds_dir), or have it '
+                     f'downloaded and prepared there: tfds build {name}, --tfds_download of gptjax.data.prepare, '
+                     'or --config.data.tfds_download=True')
   return builder
 
 

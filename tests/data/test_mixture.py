@@ -11,7 +11,7 @@ from conftest import tiny_config
 from corpus_files import random_documents, write_corpus
 
 from gptjax import config as configs
-from gptjax import pretrain
+from gptjax import config_files, pretrain
 from gptjax.data import corpus as corpora
 from gptjax.data import inspect, mixture
 from gptjax.data.prepare import prepare
@@ -76,6 +76,20 @@ def test_a_mixture_that_is_none_is_refused(data, message):
   assert message in str(caught.value) and '\n' not in str(caught.value)
 
 
+def test_a_mixture_on_the_command_line_takes_the_place_of_the_files_corpus():
+  """As the README has it, with a config that names a corpus."""
+  both = (('/a', 0.3), ('/b', 0.7))
+  config = config_files.load('gpt2_small.py')
+  config.data.mixture = both
+  with pytest.raises(ValueError, match='both say'):
+    configs.locate(config)
+  configs.locate(config, {'data.mixture'})
+  assert mixture.named(config.data) == (['/a', '/b'], [0.3, 0.7]) and not config.data.corpus
+  config.data.corpus = 'c'
+  with pytest.raises(ValueError, match='both say'):
+    configs.locate(config, {'data.mixture', 'data.corpus'})
+
+
 def test_a_corpus_too_short_for_a_sequence_is_named(pair, tmp_path):
   short = write_corpus(tmp_path / 'short', [[1, 2, 3]])
   config = tiny_config(**{'model.n_vocab': 1000, 'data.mixture': ((pair[0], 1), (short, 1))})
@@ -118,6 +132,7 @@ def test_a_run_reports_the_mixture_and_each_corpus(trained):
   assert '75.00% of the sequences' in said and '25.00% of the sequences' in said
   for row in ('unigram', 'bigram', 'this model', '  of '):
     assert row in said
+  assert 'checkpoints   ' in said and 'tensorboard' not in said  # log.tensorboard is off
 
 
 def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path):
