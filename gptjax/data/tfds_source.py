@@ -64,8 +64,8 @@ def open_set(name, tfds_dir, download=False):
                      f'{type(error).__name__} {why}') from error
   if not builder.info.splits:
     raise InputError(f'data set {name} is not in {where}: name the folder that has it (tfds_dir), or have it '
-                     f'downloaded and prepared there: tfds build {name}, --tfds_download of gptjax.data.prepare, '
-                     'or --config.data.tfds_download=True')
+                     f'downloaded and prepared there: tfds build {name}, or --tfds_download of '
+                     'gptjax.data.prepare, or --config.data.tfds_download=True')
   return builder
 
 
