@@ -1,5 +1,9 @@
 """GPT-1 and GPT-2 in JAX: pretraining, fine-tuning and zero-shot evaluation."""
 
+from gptjax import libtpu
+
+libtpu.quiet()  # before JAX looks for devices
+
 __version__ = '0.1.0'
 __all__ = ['load', 'save_pretrained']
 

@@ -1,6 +1,5 @@
 """From the config as written to the config as run: filled in, checked, and kept in the workdir."""
 
-import difflib
 import functools
 import hashlib
 import os
@@ -23,6 +22,7 @@ from gptjax import (
   paths,
   records,
   resumed,
+  words,
 )
 from gptjax.errors import InputError
 from gptjax.resumed import flat
@@ -38,12 +38,22 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
               'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
               'train.max_skipped', 'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
-              'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir', 'data.verify',
-              'data.prefetch', 'loss.chunk', 'finetune.data_dir', 'finetune.predict')
+              'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir',
+              'data.tfds_download', 'data.verify', 'data.prefetch', 'loss.chunk', 'finetune.data_dir',
+              'finetune.predict')
 
 
-def locate(config):
-  """Makes the paths of a config absolute, in place; see `gptjax.paths`."""
+def locate(config, given=()):
+  """Makes the paths of a config absolute, in place; see `gptjax.paths`.
+
+  Args:
+    config: as written.
+    given: names of the fields that the command line sets. A mixture among them takes the place of the corpus
+      and the source that the config's file names.
+  """
+  if 'data.mixture' in given:
+    for field in {'data.corpus', 'data.source'} - set(given):
+      config.data[field.partition('.')[2]] = ''
   for field in PATHS:
     section, _, name = field.rpartition('.')
     place = config[section] if section else config
@@ -155,14 +165,25 @@ def _check_rewind(c):
 
 
 def unknown_field(arguments):
-  """Names the first --config.FIELD that `gptjax/defaults.py` has not, and the nearest; '': all are known."""
-  fields = list(flat(defaults.get_config()))
+  """Names the first --config.FIELD that `gptjax/defaults.py` has not; '': all are known."""
+  fields = list(defaults.declared())
   for argument in arguments:
     name = argument.partition('=')[0].lstrip('-').removeprefix('config.')
     if argument.lstrip('-').startswith('config.') and name not in fields:
-      nearest = difflib.get_close_matches(name, fields, 1, cutoff=0)[0]
-      return f'config.{name} is not a field: did you mean config.{nearest}?'
+      return f'config.{name} is not a field{_instead(name, fields)}'
   return ''
+
+
+def _instead(name, fields):
+  """The field that may have been meant; else those of its section, or the sections."""
+  if near := words.nearest(name, fields):
+    return f': did you mean config.{near}?'
+  section = name.partition('.')[0]
+  inside = [field for field in fields if field.startswith(f'{section}.')]
+  if '.' in name and inside:
+    return f'; config.{section} has {", ".join(field.partition(".")[2] for field in inside)}'
+  tops = dict.fromkeys(field.partition('.')[0] + '.' * ('.' in field) for field in fields)
+  return f'; config has {", ".join(tops)} (with a dot: has fields of its own)'
 
 
 def _require(holds, message):

@@ -7,13 +7,12 @@ gptjax, whatever folder the command is run in; no package called `configs` needs
 """
 
 import contextlib
-import difflib
 import sys
 import traceback
 import types
 from pathlib import Path
 
-from gptjax import defaults
+from gptjax import defaults, words
 from gptjax.errors import InputError
 
 PACKAGE = 'configs'  # the name under which config files import each other
@@ -43,8 +42,8 @@ def find(path):
   installed = folder() / given.name
   if given.parent in (Path(PACKAGE), Path()) and not given.is_absolute() and installed.is_file():
     return installed
-  near = difflib.get_close_matches(given.stem, names(), 1)
-  raise InputError(f'--config={path}: no such file' + (f'; did you mean configs/{near[0]}.py?' if near else
+  near = words.nearest(given.stem, names())
+  raise InputError(f'--config={path}: no such file' + (f'; did you mean configs/{near}.py?' if near else
                    f'; configs that come with gptjax: {", ".join(names())}'))
 
 
@@ -104,9 +103,9 @@ def _check_fields(config, name):
     raise InputError(f'{name}: config.{min(want - have)} is missing: start with `default.get_config()` and '
                      'keep all its fields')
   if have - want:
-    near = difflib.get_close_matches(min(have - want), want, 1, cutoff=0.6)
+    near = words.nearest(min(have - want), want)
     raise InputError(f'{name}: config.{min(have - want)} is not a field'
-                     + (f': did you mean config.{near[0]}?' if near else ''))
+                     + (f': did you mean config.{near}?' if near else ''))
 
 
 def _names(config, prefix=''):

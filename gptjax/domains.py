@@ -5,6 +5,7 @@ the command line, also those that stand for "fill it in" (0, '', auto). Flags th
 too, see `gptjax.flag_types`.
 """
 
+import math
 import numbers
 import unicodedata
 from collections.abc import Callable

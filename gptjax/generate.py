@@ -24,6 +24,7 @@ from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer, real
 from gptjax.sampling import Choice, row_keys
 from gptjax.streaming import Text
+from gptjax.words import plural
 
 PAPER_TOP_K = 40  # of the samples in the GPT-2 paper's appendix
 ON_FULL = ('stop', 'slide')
@@ -253,8 +254,8 @@ def main(arguments):
     print(f'=== {f"prompt {of + 1}, " if prompts else ""}sample {nth + 1} ===\n'
           f'{prompts[of] if prompts else ""}{text}\n')
   if full:
-    print(f'generate: {full} of {len(found)} texts ended where the context was full; --on_full=slide goes on',
-          file=sys.stderr)
+    print(f'generate: {full} of {plural(len(found), "text")} ended where the context was full; '
+          '--on_full=slide goes on', file=sys.stderr)
 
 
 if __name__ == '__main__':

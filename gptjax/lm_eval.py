@@ -13,18 +13,28 @@ if __name__ == '__main__':
   from gptjax import startup
   startup.begin('lm_eval', 'stopped', product=True)
 
+import sys
+
 import jax
-from lm_eval import utils
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import register_model
 
 import gptjax
-from gptjax import decode, generate, sharding
+from gptjax import decode, errors, generate, sharding
 from gptjax.data import command
 from gptjax.errors import InputError
 from gptjax.evaluate import scoring
 from gptjax.sampling import Choice
 from gptjax.streaming import Text
+
+try:
+  from lm_eval import utils
+  from lm_eval.api.model import TemplateLM
+  from lm_eval.api.registry import register_model
+except ModuleNotFoundError as missing:
+  NEEDED = ("gptjax.lm_eval needs lm-evaluation-harness: pip install 'gptjax[lm-eval]' "
+            f'(there is no module {missing.name})')
+  if __name__ == '__main__':
+    sys.exit(errors.print_line(InputError(NEEDED), 'lm_eval'))
+  raise ModuleNotFoundError(NEEDED, name=missing.name) from None
 
 MAX_TOKENS = ('max_gen_toks', 'max_new_tokens', 'max_tokens', 'max_completion_tokens')  # the first one counts
 MAX_GEN_TOKS = 256  # where a task names none; the harness's number
@@ -39,6 +49,7 @@ class HarnessModel(TemplateLM):
 
   Args:
     source: what `gptjax.load` takes, or the (model, tokenizer) that it gives.
+    pretrained: the same, by the name that the harness has for it.
     batch_size: sequences of full length at a time; of shorter ones there are more.
     seed: of draws, where a task asks for them.
     Others that the harness adds (device, max_batch_size) do not apply.
@@ -47,9 +58,13 @@ class HarnessModel(TemplateLM):
     ValueError: there is no tokenizer, or what `gptjax.load` says.
   """
 
-  def __init__(self, source, batch_size=16, seed=0, device=None, max_batch_size=None):
+  def __init__(self, source=None, batch_size=16, seed=0, device=None, max_batch_size=None, *,
+               pretrained=None):
     super().__init__()
     del device, max_batch_size
+    if (source is None) == (pretrained is None):
+      raise InputError('give the model as source= or pretrained=, once: what gptjax.load takes')
+    source = pretrained if source is None else source
     model, self._tokenizer = source if isinstance(source, tuple) else gptjax.load(source)
     if self._tokenizer is None:
       raise InputError('no tokenizer lies with the weights: put its files beside them')

@@ -51,7 +51,7 @@ def run(config, workdir, given=()):
     given: names of the fields that the command line sets.
   """
   configs.check_fields(config)
-  configs.locate(config)
+  configs.locate(config, given)
   configs.check_cache(config.compilation_cache)
   if config.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', config.compilation_cache)

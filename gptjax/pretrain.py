@@ -139,7 +139,8 @@ def prepare_corpus(config, workdir, tokenizer=None):
   spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.at_once('stopped while the corpus is prepared: the same command continues after its last commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
-          workers=1, tfds_dir=data.tfds_dir, on_error='stop')
+          workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
+          tfds_download=data.tfds_download)
   shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
 
 
@@ -332,7 +333,7 @@ def train_batch(run, step):
   c, number = run.config, rewind.batch_number(run.rewinds, step)
   return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
                        c.data.seq_len, c.data.cross_documents,
-                       rows=sharding.local_rows(c.train.batch_size, run.mesh))
+                       rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)
 
 
 class Evaluation:

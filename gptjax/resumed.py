@@ -16,7 +16,8 @@ from gptjax.errors import InputError
 # What a start chooses anew: devices, programs for them, and where its inputs are.
 OF_THE_START = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
                 'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
-                'data.recipe', 'data.tfds_dir', 'finetune.data_dir', 'finetune.lstm_from', 'finetune.predict')
+                'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
+                'finetune.lstm_from', 'finetune.predict')
 # Fields of config.model that say how a run went, not what its model is.
 OF_THE_RUN = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gptjax import atomic, checkpoint, records
 from gptjax.errors import InputError
+from gptjax.words import plural
 
 FILE = 'rewinds.json'
 FIELDS = {'step', 'loss', 'usual_loss', 'to', 'passed'}
@@ -67,14 +68,15 @@ def read(workdir, say=records.say):
     found = _checked(path.read_bytes()) if path.exists() else []
     if len(found) >= count:
       return found
-    why = f'holds {len(found)} rewinds, {count} had happened at checkpoint {newest["step"]}'
+    why = f'holds {plural(len(found), "rewind")}, {count} had happened at checkpoint {newest["step"]}'
   except ValueError as error:
     why = f'is damaged ({error})'
   if count and 'rewind_history' not in newest['facts']:  # of version 0.1.0 or earlier
     say(f'{path} {why}, and checkpoint {newest["step"]} has no copy of it: the run goes on without, and '
         'reads other batches from here on than it would have')
     return []
-  say(f'{path} {why}: the run goes on with the {count} rewinds that checkpoint {newest["step"]} records')
+  say(f'{path} {why}: the run goes on with the {plural(count, "rewind")} that checkpoint {newest["step"]} '
+      'records')
   return newest['facts'].get('rewind_history', [])
 
 

@@ -19,6 +19,7 @@ from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType
 
 from gptjax.errors import InputError
+from gptjax.words import plural
 
 MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
 BATCH_AXES = ('replica', 'data', 'fsdp')
@@ -50,7 +51,7 @@ def make_mesh(sizes, devices=None):
   if free and len(devices) % known == 0:
     shape[free[0]] = len(devices) // known
   elif known != len(devices):
-    raise InputError(f'config.mesh {shape} takes {known} devices (-1: a multiple of them), '
+    raise InputError(f'config.mesh {shape} takes {plural(known, "device")} (-1: a multiple of them), '
                      f'but there are {len(devices)}')
   slices, explicit = slice_count(devices), (AxisType.Explicit,) * len(MESH_AXES)
   if slices > 1 and shape['replica'] % slices == 0:  # only gradients cross the network between slices

@@ -105,7 +105,7 @@ def corpus_folder(tmp_path_factory):
   for i in range(60):
     (folder / f'{i:02}.txt').write_text(' '.join(rng.choices(words, k=200)))
   prepare([f'text:{folder}/*.txt'], 'train-bpe:290', str(folder / 'made'), validation_fraction=0.1,
-          clean='', workers=1, tfds_dir='', on_error='stop')
+          clean='', workers=1, tfds_dir='', on_error='stop', seq_len=24)
   return folder / 'made'
 
 

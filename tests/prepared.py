@@ -21,7 +21,7 @@ def write_jsonl(path, texts):
 
 def run(source, out, tokenizer='train-bpe:300', **options):
   options = {'validation_fraction': 0.1, 'clean': '', 'workers': 1, 'tfds_dir': '',
-             'on_error': 'stop', 'progress': False, **options}
+             'on_error': 'stop', 'progress': False, 'seq_len': 4, **options}
   sources = [source] if isinstance(source, str) else source
   return prepare(sources, tokenizer, str(out), **options)
 
@@ -34,4 +34,4 @@ def contents(folder):
 
 def command(source, out, *flags):
   return [sys.executable, '-m', 'gptjax.data.prepare', f'--source={source}', f'--out={out}',
-          '--tokenizer=train-bpe:300', '--validation_fraction=0.1', *flags]
+          '--tokenizer=train-bpe:300', '--validation_fraction=0.1', '--seq_len=4', *flags]

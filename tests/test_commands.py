@@ -189,7 +189,8 @@ def test_a_filter_that_the_disk_cannot_hold_is_refused_before_anything_is_read(t
 
 def test_a_batch_that_no_memory_holds_is_refused(corpus_folder):
   from gptjax.data import inspect
-  flags = [str(corpus_folder), '--step=1', '--seq_len=9', '--seed=0', '--cross_documents=true']
+  flags = [str(corpus_folder), '--step=1', '--seq_len=9', '--seed=0', '--cross_documents=true',
+           '--shift_windows=false']
   with pytest.raises(InputError, match=r'needs [\d,]+ bytes'):
     inspect.main([*flags, f'--batch_size={2**31 - 1}'])
 

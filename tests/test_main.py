@@ -50,7 +50,7 @@ def test_a_profile_of_the_steps_asked_for(corpus_folder, tmp_path):
                '--config.log.tensorboard=True', '--config.log.sample_tokens=5',
                env={'TF_USE_LEGACY_KERAS': '0'})
   assert done.returncode == 0, done.stderr
-  assert 'sample, the longest of' in done.stderr
+  assert 'sample, the longest of' in done.stderr and 'tensorboard --logdir' in done.stderr
   assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
   assert list((tmp_path / 'tensorboard').glob('events.out.tfevents.*'))
   lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
@@ -178,7 +178,7 @@ def test_the_largest_model_runs_here_when_overrides_make_it_small(tmp_path):
   if not SHARED.is_dir():
     pytest.skip(f'needs the vocabulary in {SHARED}')
   prepare([f'text:{tmp_path}/text.txt'], f'gpt2:{SHARED}/bpe/gpt2', str(tmp_path / 'corpus'),
-          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop')
+          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop', seq_len=24)
   done = subprocess.run(
     [sys.executable, '-m', 'gptjax.main', '--config=configs/gpt2_xl.py',
      f'--workdir={tmp_path}/run', f'--config.data.corpus={tmp_path}/corpus', '--config.train.steps=2',

@@ -147,7 +147,7 @@ def assert_resumes(left, work, want, folder, limit):
 
 def test_prepare_goes_on_to_the_same_bytes(tmp_path, monkeypatch, texts):
   made = functools.partial(
-    prepare, [f'text:{texts}/*.txt'], 'train-bpe:270', validation_fraction=0.2, clean='webtext',
+    prepare, [f'text:{texts}/*.txt'], 'train-bpe:270', validation_fraction=0.2, seq_len=4, clean='webtext',
     clean_without=set(RECIPES['webtext']) - {'exact_duplicate'}, workers=1, tfds_dir='', on_error='stop',
     shard_tokens=700, commit_seconds=0.0, progress=False)
   work = lambda folder: made(str(folder))

@@ -16,8 +16,8 @@ from gptjax.data import corpus as corpora
 
 FAST = ('--config.train.batch_size=2', '--config.train.microbatch_size=1', '--config.eval.batch_size=8',
         '--config.optimizer.warmup_steps=2', '--config.optimizer.learning_rate=1e-2')
-BACK = (*FAST, '--config.train.rewind.threshold=0.8', '--config.train.rewind.steps_back=4',
-        '--config.train.rewind.skip_batches=3')
+BACK = (*FAST, '--config.data.shift_windows=False', '--config.train.rewind.threshold=0.8',
+        '--config.train.rewind.steps_back=4', '--config.train.rewind.skip_batches=3')
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30), st.integers(0, 40)), max_size=6))
@@ -59,7 +59,7 @@ def poisoned(tmp_path_factory):
   letters = [chr(n) for n in range(0x100, 0x250)]
   (folder / '30.txt').write_text(''.join(rng.choices(letters, k=90)))
   prepare([f'text:{folder}/*.txt'], 'train-bpe:290', str(folder / 'made'), validation_fraction=0.1,
-          clean='', workers=1, tfds_dir='', on_error='stop')
+          clean='', workers=1, tfds_dir='', on_error='stop', seq_len=24)
   return folder / 'made'
 
 

@@ -6,7 +6,7 @@ from gptjax.data import command
 from gptjax.errors import InputError
 
 SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
-            'start', 'gpu', 'check', 'variants', 'profile', 'table')
+            'start', 'gpu', 'check', 'variants', 'profile', 'near_duplicates', 'table')
 
 
 def main(argv):

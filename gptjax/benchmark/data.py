@@ -83,7 +83,7 @@ def worker(contender, folder):
 def reading(corpus, _):
   """{'pipeline', 'plain': tokens a second; 'first', 'late': seconds of batch 0 and of batch LATE}."""
   def make(step):
-    return corpora.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True)
+    return corpora.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
 
   def speed(batches):
     next(batches)  # loads TensorFlow

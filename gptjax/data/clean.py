@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
 class Document(NamedTuple):
   """What the filters look at."""
   text: str
-  fields: dict     # `url`, `domain` and `title`, those that there are
+  fields: dict     # `url`, `domain` and `title`, those that there are (see `fields.origin`)
   words: list      # between white space
   lines: list      # without blank ones
 
@@ -54,8 +54,10 @@ def recipe(name, without, blocked_domains, wikipedia_titles):
   Args:
     name: 'webtext'; '': nothing is cleaned.
     without: names of filters to leave out.
-    blocked_domains: file with a domain a line (what stands last in it: the list in GPT-2's
-      repository begins with counts); '': none.
+    blocked_domains: file with a domain a line, or a name without the part that domains end in (`google`: of
+      google.com and google.co.uk, with all their subdomains); the last word of the line counts; '': none.
+      `domains.txt` in GPT-2's repository can be read, but it is no list of what to block: it counts the pages
+      by site that are in WebText.
     wikipedia_titles: file with a title a line; '': none.
 
   Raises:
@@ -81,7 +83,7 @@ def _lines(path):
   if not path:
     return []
   try:
-    text = Path(path).read_text(encoding='utf-8')
+    text = Path(path).read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f'{path} cannot be read: {error}') from None
   return [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
@@ -108,10 +110,21 @@ def domain_of(fields):
   return re.sub(r':\d*$', '', found).removeprefix('www.')
 
 
+# The first of two labels that many countries' domains end in: example.co.uk, example.com.au, example.ne.jp.
+_SECOND_LEVEL = frozenset(['ac', 'co', 'com', 'edu', 'gov', 'mil', 'ne', 'net', 'or', 'org'])
+
+
 def _within(domain, domains):
-  """Whether a domain, or one that it is a part of, is among `domains`."""
+  """Whether a domain, one that it is a part of, or the name of its site is among `domains`."""
   labels = domain.split('.')
-  return any('.'.join(labels[i:]) in domains for i in range(len(labels)))
+  return (any('.'.join(labels[i:]) in domains for i in range(len(labels) - 1)) or domain in domains
+          or _site(labels) in domains)
+
+
+def _site(labels):
+  """The label before what a domain ends in: `google` of www.google.co.uk."""
+  two = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVEL
+  return labels[-2 - two] if len(labels) > 1 else labels[-1]
 
 
 def plain_title(title):
@@ -204,8 +217,16 @@ REMOVES = {f.__name__: f for f in (
   placeholder)}
 
 
+def costs(name):
+  """The kinds of text in `clean_examples.COSTS` that a filter removes, wanted or not."""
+  from gptjax.data import clean_examples
+  plain = recipe('webtext', (), '', '')
+  return [kind for kind, text in clean_examples.COSTS.items()
+          if name in REMOVES and REMOVES[name](document(text, {}), plain)]
+
+
 def main(arguments=()):
-  """Prints each filter, what it does, and an example of what it removes and what it keeps."""
+  """Prints each filter: what it does, an example of what it removes and keeps, what it costs elsewhere."""
   from gptjax.data import clean_examples
   command.Parser(prog='python -m gptjax.data.clean', description='Lists the filters, each with an '
                  'example of what it removes and of what it keeps.').parse_args(arguments)
@@ -213,7 +234,10 @@ def main(arguments=()):
     removed, kept = clean_examples.EXAMPLES[name]
     print(f'{name}: {clean_examples.RULES[name]}')
     print(f'  removes {removed[1] or ""} {removed[0][:100]!r}')
-    print(f'  keeps   {kept[1] or ""} {kept[0][:100]!r}\n')
+    print(f'  keeps   {kept[1] or ""} {kept[0][:100]!r}')
+    if lost := costs(name):
+      print(f'  costs   {", ".join(lost)}: --clean_without={name} keeps such text')
+    print()
 
 
 if __name__ == '__main__':

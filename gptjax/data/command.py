@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from gptjax import errors, shutdown, text_checks
+from gptjax import errors, shutdown, text_checks, words
 from gptjax.errors import InputError
 
 
@@ -11,7 +11,12 @@ class Parser(argparse.ArgumentParser):
   """Flags whose errors are InputErrors, for `run` to print."""
 
   def error(self, message):
-    raise InputError(f'{message}; --help lists the flags')
+    strange = message.removeprefix('unrecognized arguments: ')
+    if strange == message or not strange.startswith('--'):
+      raise InputError(f'{message}; --help lists the flags')
+    known = [name for name in self._option_string_actions if name.startswith('--')]
+    name = strange.split()[0].partition('=')[0]
+    raise InputError(f'{name} is not a flag{words.unknown(name, known, "the flags are")}')
 
 
 def run(job, name):

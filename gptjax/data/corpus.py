@@ -1,7 +1,8 @@
 """Reads a corpus: its folder, its token stream, and which windows of it make up each batch.
 
 Nothing here keeps a position: batch s is a pure function of (corpora, weights, seed, s), and row r
-of it depends on nothing but these and r. See `order.py` for how a row finds its window.
+of it depends on nothing but these and r. See `order.py` for how a row finds its window, and `windows`
+for where the windows of an epoch begin.
 """
 
 import concurrent.futures
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -181,27 +183,43 @@ def n_windows(corpus, seq_len, cross_documents):
   return max(corpus.n_tokens - 1, 0) // seq_len
 
 
-def windows(corpus, numbers, seq_len, cross_documents):
+def windows(corpus, numbers, seq_len, cross_documents, offsets=0):
   """Where windows lie: a window of n targets is n + 1 tokens, its last one the first of the next.
+
+  With T = seq_len, N tokens and an offset o:
+
+  - cross_documents: window i begins at token (o + i T) mod N and has T targets, whatever documents it meets.
+    The last token is followed by the first one: the windows of one offset leave out fewer than T + 1 of the
+    N targets, and over all offsets each target is left out equally often.
+  - Otherwise each document is cut into the fewest windows that hold its targets, of T targets but for the
+    first and the last one. T k targets fit into its k windows; the first one has (o mod (s + 1)) fewer than
+    T, where s is what the document lacks to T k. Every target is in one window whatever the offset.
 
   Args:
     corpus: Corpus.
     numbers: int64[m], windows in [0, n_windows).
     seq_len: T.
-    cross_documents: if True, window i begins at token i T and has T targets, whatever documents it
-      meets. If False, each document is cut into windows of its own, and the last of them is shorter.
+    cross_documents: see above.
+    offsets: int64[m] >= 0, of each window, or one number for all; 0: windows begin where the split, or the
+      document, does.
 
   Returns:
-    (first token int64[m], targets int64[m]).
+    (first token int64[m], targets int64[m]). With an offset, a window may reach past the last token, and
+    goes on with the first.
   """
   if cross_documents:
-    return numbers * seq_len, np.full_like(numbers, seq_len)
+    return (offsets % corpus.n_tokens + numbers * seq_len) % corpus.n_tokens, np.full_like(numbers, seq_len)
   before = _windows_before(corpus, seq_len)
   document = np.searchsorted(before, numbers, side='right') - 1
-  starts = corpus.document_starts[document] + (numbers - before[document]) * seq_len
-  last = document == corpus.n_documents - 1
+  nth, last = numbers - before[document], document == corpus.n_documents - 1
+  begins = corpus.document_starts[document]
   ends = np.where(last, corpus.n_tokens, corpus.document_starts[np.where(last, 0, document + 1)])
-  return starts, np.minimum(seq_len, ends - 1 - starts)
+  lacks = (before[document + 1] - before[document]) * seq_len - (ends - 1 - begins)
+  # Of a document with one window there is nothing to shift.
+  shift = np.where(before[document + 1] - before[document] > 1, offsets % (lacks + 1), 0)
+  starts = begins + np.maximum(nth * seq_len - shift, 0)
+  stops = np.minimum(begins + (nth + 1) * seq_len - shift, ends - 1)
+  return starts, stops - starts
 
 
 @functools.lru_cache(maxsize=64)
@@ -212,7 +230,15 @@ def _windows_before(corpus, seq_len):
   return np.concatenate([[0], np.cumsum(counts)])
 
 
-def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None)):
+class Rows(NamedTuple):
+  """Where rows of a batch come from; int64[n] each."""
+  corpus: np.ndarray   # which of the corpora
+  window: np.ndarray   # which of its windows
+  start: np.ndarray    # first token of the window
+  length: np.ndarray   # targets of the window
+
+
+def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None), shift=False):
   """Rows of batch `step` of a training run; a pure function that costs the same at any step.
 
   Args:
@@ -225,6 +251,8 @@ def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, ro
     cross_documents: if False, each row is of one document (see `windows`), and what it lacks to T
       is padding: inputs of 0, targets of -1. The first token of a document is then no target.
     rows: which rows of the global batch to read, a slice.
+    shift: whether windows begin elsewhere in each epoch, by an offset that the corpus's digest, the seed and
+      the epoch determine (see `windows`); if False, all epochs have the same windows.
 
   Returns:
     {'inputs': int32[n, T], 'targets': int32[n, T]}; targets are the inputs shifted by one.
@@ -232,24 +260,28 @@ def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, ro
   Raises:
     ValueError: a corpus is shorter than one window; bad weights.
   """
-  which, window = batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows)
-  inputs, targets = np.empty((2, len(window), seq_len), np.int32)
+  found = batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows, shift)
+  inputs, targets = np.empty((2, len(found.window), seq_len), np.int32)
   for c, corpus in enumerate(corpora):
-    mine = np.flatnonzero(which == c)
-    _read(corpus, *windows(corpus, window[mine], seq_len, cross_documents), mine, inputs, targets)
+    mine = np.flatnonzero(found.corpus == c)
+    _read(corpus, found.start[mine], found.length[mine], mine, inputs, targets)
   return {'inputs': inputs, 'targets': targets}
 
 
-def batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None)):
-  """Where the rows of `batch` come from; same arguments and errors.
-
-  Returns:
-    (which of the corpora int64[n], which of its windows int64[n]).
-  """
+def batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None),
+                  shift=False):
+  """Where the rows of `batch` come from: Rows; same arguments and errors."""
   sizes = [_at_least_one(corpus, seq_len, cross_documents) for corpus in corpora]
   digests = [corpus.digest for corpus in corpora]
   numbers = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
-  return order.windows(sizes, digests, weights, seed, numbers)
+  which, window, epoch = order.windows(sizes, digests, weights, seed, numbers)
+  found = Rows(which, window, np.empty_like(window), np.empty_like(window))
+  for c, corpus in enumerate(corpora):
+    mine = found.corpus == c
+    offsets = order.offsets(corpus.digest, seed, epoch[mine]) if shift else 0
+    found.start[mine], found.length[mine] = windows(corpus, found.window[mine], seq_len, cross_documents,
+                                                    offsets)
+  return found
 
 
 def _at_least_one(corpus, seq_len, cross_documents):
@@ -266,20 +298,36 @@ def _read(corpus, starts, lengths, rows, inputs, targets):
   shard = np.searchsorted(corpus.borders, starts, side='right') - 1
   local = starts - corpus.borders[shard]
   whole = local + lengths < np.diff(corpus.borders)[shard]
+  assert (lengths < corpus.n_tokens).all(), (corpus.folder, lengths.max())
   for row, start, n, s, at, fits in zip(rows.tolist(), starts.tolist(), lengths.tolist(), shard.tolist(),
                                         local.tolist(), whole.tolist(), strict=True):
-    tokens = corpus.shards[s][at:at + n + 1] if fits else corpus.tokens(start, start + n + 1)
+    tokens = corpus.shards[s][at:at + n + 1] if fits else _around(corpus, start, start + n + 1)
     inputs[row, :n], inputs[row, n:] = tokens[:-1], 0
     targets[row, :n], targets[row, n:] = tokens[1:], IGNORED
 
 
+def _around(corpus, start, stop):
+  """Tokens [start, stop), where the first token follows the last one."""
+  end = min(stop, corpus.n_tokens)
+  return np.concatenate([corpus.tokens(start, end), corpus.tokens(0, stop - end)])
+
+
 def n_eval_batches(corpus, batch_size, seq_len):
   """Batches that `eval_batch` has; the last one may be padded."""
-  return -(-n_windows(corpus, seq_len, True) // batch_size)
+  return -(-_n_eval_windows(corpus, seq_len) // batch_size)
+
+
+def _n_eval_windows(corpus, seq_len):
+  if corpus.n_tokens < 2:
+    raise InputError(f'split {corpus.split!r} of corpus {corpus.folder} has {corpus.n_tokens} tokens, '
+                     'and of fewer than two nothing can be predicted: prepare more text')
+  return max(n_windows(corpus, seq_len, True), 1)
 
 
 def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
   """Rows of batch `step` of the split's windows, which cross documents, in plain order.
+
+  A split shorter than a window is one window of all its tokens; what it lacks to T is padding.
 
   Args:
     corpus: the Corpus, usually of the validation split.
@@ -291,12 +339,13 @@ def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
     targets of -1.
 
   Raises:
-    ValueError: the split is shorter than one window.
+    ValueError: the split has fewer than two tokens.
   """
-  size = _at_least_one(corpus, seq_len, True)
+  size = _n_eval_windows(corpus, seq_len)
   window = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
   inputs = np.zeros((len(window), seq_len), np.int32)
   targets = np.full_like(inputs, IGNORED)
   real = np.flatnonzero(window < size)
-  _read(corpus, *windows(corpus, window[real], seq_len, True), real, inputs, targets)
+  starts, lengths = windows(corpus, window[real], seq_len, True)
+  _read(corpus, starts, np.minimum(lengths, corpus.n_tokens - 1), real, inputs, targets)
   return {'inputs': inputs, 'targets': targets}

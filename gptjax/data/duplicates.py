@@ -34,6 +34,7 @@ class Judged(NamedTuple):
   keys: np.ndarray         # uint64[1 + BANDS]: of the text, and of each band of the signature
   signatures: np.ndarray   # uint32[BANDS * ROWS]
   n_bytes: int
+  no_origin: int             # documents that name no url or domain
 
 
 def make_judge(recipe):
@@ -46,16 +47,18 @@ def make_judge(recipe):
     n = len(pieces)
     verdicts = np.zeros(n, np.uint8)
     keys, signatures = np.zeros((n, 1 + BANDS), np.uint64), np.zeros((n, BANDS * ROWS), np.uint32)
-    n_bytes = 0
+    n_bytes, no_origin = 0, 0
     for i, (_, digest, text, fields) in enumerate(pieces):
       document = clean.document(text, fields)
       n_bytes += len(text)
+      no_origin += not clean.domain_of(fields)
       verdicts[i] = clean.judge(document, recipe)
       keys[i, 0] = int.from_bytes(digest[:8], 'little')
       if near and not verdicts[i]:
         signatures[i] = _signature(document.words, blank.copy())
         keys[i, 1:] = _band_keys(signatures[i])
-    return Judged(np.array([p[0] for p in pieces], np.int64), verdicts, keys, signatures, n_bytes)
+    return Judged(np.array([p[0] for p in pieces], np.int64), verdicts, keys, signatures, n_bytes,
+                  no_origin)
 
   return judge_block
 

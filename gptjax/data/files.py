@@ -1,4 +1,4 @@
-"""Documents from files of text, JSON lines and Parquet: plain, .gz or .zst, local or remote.
+"""Files of documents: plain, .gz or .zst, local or remote; and documents from files of text.
 
 At most one document of MAX_DOCUMENT bytes is in memory, and of a text file that is one document not
 even that: it is read twice, once to see that it is sound and once in pieces.
@@ -10,13 +10,13 @@ import glob
 import gzip
 import hashlib
 import io
-import json
 import re
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from gptjax import text_checks
+from gptjax.data import kinds_of_bytes
 from gptjax.errors import InputError
 
 PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
@@ -24,7 +24,6 @@ MAX_DOCUMENT = 1 << 26    # bytes of a line of JSON, or between two separators
 CHUNK = 1 << 20           # bytes read at a time
 LITTLE = 1 << 13          # bytes decompressed at a time
 COMPRESSED = '.gz', '.zst'  # what names of such files end in
-FIELDS = ('url', 'domain', 'title')  # of a record, beside its text: what the cleaning looks at
 
 
 class Piece(NamedTuple):
@@ -34,11 +33,11 @@ class Piece(NamedTuple):
   digest: bytes = b''       # 16 bytes: of the text of the whole document
   start: int = 0
   length: int = 0           # characters of the whole document
-  fields: dict = {}         # noqa: RUF012  # those of FIELDS that the record has
+  fields: dict = {}         # noqa: RUF012  # of the record, see `fields.origin`
   problem: str = ''         # why there is no text, `KIND` or `KIND: DETAILS`
 
 
-class _Broken(Exception):
+class Broken(Exception):
   """The file's bytes are not what its name says."""
 
 
@@ -81,7 +80,7 @@ def open_bytes(path):
 
   Raises:
     ValueError: the file cannot be opened; later, by the reader, it cannot be read.
-    _Broken: later, by the reader: the compressed content is damaged.
+    Broken: later, by the reader: the compressed content is damaged.
   """
   with _reaching(path):
     if '://' in path:
@@ -90,10 +89,10 @@ def open_bytes(path):
     else:
       raw = _Raw(path, open(path, 'rb', buffering=0))
   if path.endswith('.gz'):
-    return io.BufferedReader(_Decompressed(gzip.GzipFile(fileobj=raw), raw), CHUNK)
+    return io.BufferedReader(_Decompressed(gzip.GzipFile(fileobj=raw), raw, path), CHUNK)
   if path.endswith('.zst'):
     import pyarrow
-    return io.BufferedReader(_Decompressed(pyarrow.CompressedInputStream(raw, 'zstd'), raw), CHUNK)
+    return io.BufferedReader(_Decompressed(pyarrow.CompressedInputStream(raw, 'zstd'), raw, path), CHUNK)
   return io.BufferedReader(raw, CHUNK)
 
 
@@ -127,8 +126,8 @@ class _Raw(io.RawIOBase):
 class _Decompressed(io.RawIOBase):
   """Gives a decompressor's output a little at a time, so that all before its damage comes out."""
 
-  def __init__(self, source, raw):
-    self._source, self._raw = source, raw
+  def __init__(self, source, raw, path):
+    self._source, self._raw, self._path = source, raw, path
 
   def readable(self):
     return True
@@ -137,7 +136,11 @@ class _Decompressed(io.RawIOBase):
     try:
       data = self._source.read1(min(len(buffer), LITTLE))
     except (EOFError, OSError, zlib.error) as error:
-      raise _Broken(f'damaged or cut short: {error}') from None
+      if 'requires too much memory' in str(error):  # sound, so that it must not be left out as damaged
+        raise InputError(f'{self._path} is compressed with a window of more than 128 MiB, which cannot be '
+                         'read here: write it again without --long and --ultra (zstd -d --long=31, then zstd)'
+                         ) from None
+      raise Broken(f'damaged or cut short: {error}') from None
     buffer[:len(data)] = data
     return len(data)
 
@@ -205,15 +208,20 @@ def cut(text):
 def text_pieces(path, separator):
   """The pieces of a text file: of one document, or of those between separators."""
   if separator:
-    return _separated(path, separator.encode())
+    return _separated_file(path, separator.encode())
   return _one_document(path)
+
+
+def _separated_file(path, separator):
+  with open_bytes(path) as file:
+    yield from separated(file, path, separator)
 
 
 def _one_document(path):
   with open_bytes(path) as file:
     try:
       digest, length = _survey(file)
-    except _Broken as error:
+    except Broken as error:
       yield Piece('', f'{path}:{error.args[1]}', problem=error.args[0])
       return
   if not length:
@@ -221,6 +229,7 @@ def _one_document(path):
     return
   decoder = codecs.getincrementaldecoder('utf-8')()
   with open_bytes(path) as file:
+    begin(file)
     yield from cut_up(map(decoder.decode, iter(lambda: file.read(CHUNK), b'')), f'{path}:1', digest, length)
 
 
@@ -235,143 +244,87 @@ def cut_up(texts, place, digest, length):
     rest, start = rest[stop:], start + stop
 
 
+def begin(file):
+  """Passes over a byte-order mark, and gives its length; Broken if the file does not begin like text.
+
+  Args:
+    file: a buffered reader at its beginning.
+  """
+  head = file.peek(kinds_of_bytes.HEAD)
+  if why := kinds_of_bytes.not_text(head[:kinds_of_bytes.HEAD]):
+    raise Broken(why)
+  return len(file.read(len(kinds_of_bytes.MARK))) if head.startswith(kinds_of_bytes.MARK) else 0
+
+
 def _survey(file):
-  """(digest, characters) of a whole text, 0 characters if it is blank; or _Broken(why, line)."""
+  """(digest, characters) of a whole text, 0 characters if it is blank; or Broken(why, line)."""
   seen = hashlib.blake2b(digest_size=16)
   decoder, lines, length, blank = codecs.getincrementaldecoder('utf-8')(), 1, 0, True
   try:
+    offset = begin(file)
     while chunk := file.read(CHUNK):
       text = decoder.decode(chunk)
+      if (at := chunk.find(0)) >= 0:
+        lines += chunk[:at].count(b'\n')
+        raise Broken(kinds_of_bytes.nul_byte(offset + at))
       seen.update(chunk)
+      offset += len(chunk)
       length += len(text)
       lines += chunk.count(b'\n')
       blank = blank and (not text or text.isspace())
     decoder.decode(b'', final=True)
   except UnicodeDecodeError as error:
     lines += error.object[:error.start].count(b'\n')
-    raise _Broken(_not_utf8(error), lines) from None
-  except _Broken as error:
-    raise _Broken(*error.args, lines) from None
+    raise Broken(not_utf8(error), lines) from None
+  except Broken as error:
+    raise Broken(*error.args, lines) from None
   return seen.digest(), 0 if blank else length
 
 
-def _not_utf8(error):
+def not_utf8(error):
   return f'not UTF-8: byte 0x{error.object[error.start]:02x} ({error.reason})'
 
 
-def _separated(path, separator):
-  """Documents between separators; blank text before the first and after the last is none."""
+def separated(file, path, separator):
+  """Documents between separators (bytes); blank text before the first and after the last is none."""
   line, index = 1, 0
-  with open_bytes(path) as file:
-    split = _split(file, separator)
-    while True:
-      try:
-        part, last = next(split)
-      except StopIteration:
-        return
-      except _Broken as error:
-        yield Piece('', f'{path}:{line}', problem=error.args[0])
-        return
-      if part.strip() or not (last or index == 0):
-        # The document's own first line, not the line break after the separator.
-        at = f'{path}:{line + part[:len(part) - len(part.lstrip())].count(10)}'
-        yield from _decoded(part, at, {})
-      line += part.count(b'\n') + separator.count(b'\n')
-      index += 1
+  split = _split(file, separator)
+  while True:
+    try:
+      part, last = next(split)
+    except StopIteration:
+      return
+    except Broken as error:
+      yield Piece('', f'{path}:{line}', problem=error.args[0])
+      return
+    if part.strip() or not (last or index == 0):
+      # The document's own first line, not the line break after the separator.
+      at = f'{path}:{line + part[:len(part) - len(part.lstrip())].count(10)}'
+      yield from decoded(part, at, {})
+    line += part.count(b'\n') + separator.count(b'\n')
+    index += 1
 
 
 def _split(file, separator):
   """(bytes between separators, whether these are the last)."""
-  rest = b''
+  offset, rest = begin(file), b''
   while chunk := file.read(CHUNK):
+    if (at := chunk.find(0)) >= 0:
+      raise Broken(kinds_of_bytes.nul_byte(offset + at))
+    offset += len(chunk)
     *parts, rest = (rest + chunk).split(separator)
     for part in parts:
       yield part, False
     if len(rest) > MAX_DOCUMENT:
-      raise _Broken(f'too long: no separator {separator.decode()!r} in {MAX_DOCUMENT:,} bytes')
+      raise Broken(f'too long: no separator {separator.decode()!r} in {MAX_DOCUMENT:,} bytes')
   yield rest, True
 
 
-def _decoded(data, place, fields):
+def decoded(data, place, fields):
+  """The pieces of a document that is UTF-8 in memory."""
   try:
     text = data.decode()
   except UnicodeDecodeError as error:
-    yield Piece('', place, problem=_not_utf8(error))
+    yield Piece('', place, problem=not_utf8(error))
     return
   yield from document(text, place, fields)
-
-
-def jsonl_pieces(path, field):
-  """The pieces of the documents of a file of JSON objects, one a line; blank lines are no error."""
-  number = 0
-  with open_bytes(path) as file:
-    while True:
-      number += 1
-      place = f'{path}:{number}'
-      try:
-        line, whole = _line(file)
-      except _Broken as error:
-        yield Piece('', place, problem=error.args[0])
-        return
-      if not line:
-        return
-      if not whole:
-        yield Piece('', place, problem=f'too long: a line of {MAX_DOCUMENT:,} bytes or more')
-      elif not line.isspace():
-        yield from _json_document(line, place, field)
-
-
-def _line(file):
-  """(the next line, True), or (its first MAX_DOCUMENT bytes, False) if it is longer."""
-  line = rest = file.readline(MAX_DOCUMENT)
-  if len(line) < MAX_DOCUMENT or line.endswith(b'\n'):
-    return line, True
-  while rest and not rest.endswith(b'\n'):
-    rest = file.readline(CHUNK)
-  return line, False
-
-
-def _json_document(line, place, field):
-  try:
-    record = json.loads(line.decode())
-  except UnicodeDecodeError as error:
-    yield Piece('', place, problem=_not_utf8(error))
-    return
-  except (ValueError, RecursionError) as error:
-    yield Piece('', place, problem=f'not JSON: {error}')
-    return
-  yield from record_pieces(record, place, field)
-
-
-def record_pieces(record, place, field):
-  """The pieces of a record (a dict of str or bytes) whose text is in `field`."""
-  if not isinstance(record, dict) or field not in record:
-    has = sorted(record) if isinstance(record, dict) else type(record).__name__
-    yield Piece('', place, problem=f'no such field: {field!r} is not in {has}')
-    return
-  fields = {name: record[name] for name in FIELDS if isinstance(record.get(name), str)}
-  value = record[field]
-  if isinstance(value, bytes):
-    yield from _decoded(value, place, fields)
-  elif isinstance(value, str):
-    yield from document(value, place, fields)
-  else:
-    kind = 'empty' if value is None else f'not text: {field!r} is {type(value).__name__}'
-    yield Piece('', place, problem=kind)
-
-
-def parquet_pieces(path, field):
-  """The pieces of the documents of a Parquet file, one a row."""
-  import pyarrow
-  from pyarrow import parquet
-  number = 0
-  with open_bytes(path) as raw:
-    try:
-      file = parquet.ParquetFile(raw, pre_buffer=False, buffer_size=CHUNK)
-      names = [name for name in (field, *FIELDS) if name in file.schema_arrow.names]
-      for batch in file.iter_batches(batch_size=16, columns=names):
-        for record in batch.to_pylist():
-          number += 1
-          yield from record_pieces(record, f'{path}:{number}', field)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-      yield Piece('', f'{path}:{number + 1}', problem=f'damaged or cut short: {error}')

@@ -23,6 +23,7 @@ from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer
+from gptjax.words import plural
 
 BAR = 40  # characters of the longest bar of the histogram
 
@@ -46,7 +47,7 @@ def main(argv):
       raise InputError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read (digest '
                        f'{mixture.digest[:12]}, not {args.digest[:12]}): name the corpora that it read')
     show_batch(mixture, args.step, args.rewinds, args.batch_size, args.seq_len, args.seed,
-               args.cross_documents, args.row, args.tokens)
+               args.cross_documents, args.shift_windows, args.row, args.tokens)
   elif args.document is not None:
     show_document(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.document,
                   args.tokens)
@@ -72,10 +73,12 @@ def _parse(argv):
   add('--seed', type=integer(0, SEED), help='of the order (config.train.seed)')
   add('--cross_documents', choices=('true', 'false'),
       help='whether a sequence may be of several documents')
+  add('--shift_windows', choices=('true', 'false'), help='whether windows begin elsewhere in each epoch')
   add('--row', type=integer(0), help='show this row of the batch alone, and all of it')
   add('--tokens', type=integer(1), default=64, help='tokens shown of a document or a row (default 64)')
   args = parser.parse_args(argv)
-  args.cross_documents = {None: None, 'true': True, 'false': False}[args.cross_documents]
+  for name in ('cross_documents', 'shift_windows'):
+    setattr(args, name, {None: None, 'true': True, 'false': False}[getattr(args, name)])
   return args
 
 
@@ -88,6 +91,7 @@ def _take_from_workdir(args):
     folders, args.weights = mixtures.named(config['data'])
     found = {'seq_len': config['data']['seq_len'],
              'cross_documents': config['data']['cross_documents'],
+             'shift_windows': config['data'].get('shift_windows', False),  # runs of 0.1.0 have no such field
              'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
@@ -98,7 +102,8 @@ def _take_from_workdir(args):
   args.rewinds = rewind.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
-    raise InputError(f'the run in {args.workdir} read {len(folders)} corpora, not {len(args.corpus)}: name '
+    read = plural(len(folders), 'corpus', 'corpora')
+    raise InputError(f'the run in {args.workdir} read {read}, not {len(args.corpus)}: name '
                      f'those, in the order of its config: {" ".join(folders)}')
   for name, value in found.items():
     if getattr(args, name) is None:
@@ -139,7 +144,7 @@ def show_lengths(corpus, png):
     bar = '#' * int(np.ceil(BAR * count / counts.max()))
     print(f'{span:>24}{count:>14,}  {bar}'.rstrip())
   if png:
-    _draw(png, counts, edges, f'{corpus.folder}, {corpus.split}: {corpus.n_documents:,} documents')
+    _draw(png, counts, edges, f'{corpus.folder}, {corpus.split}: {plural(corpus.n_documents, "document")}')
     print(f'\ndrawn in {png}')
 
 
@@ -185,18 +190,19 @@ def show_document(corpus, number, n_tokens):
   print(f'\n{_printable(decode(tokens))}')
 
 
-def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, row, n_tokens):
+def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, shift, row, n_tokens):
   """Prints the first tokens and the text of each row of a batch, as training read them.
 
   Args:
     mixture: mixtures.Mixture.
     step: update that read the batch, counted from 0.
     rewinds: of the run, see gptjax.rewind; [] if there were none.
-    batch_size, seq_len, seed, cross_documents: as for `corpus.batch`.
+    batch_size, seq_len, seed, cross_documents, shift: as for `corpus.batch`.
     row: the one row to show, whole; None: all rows.
     n_tokens: tokens to show of each, if all rows are shown.
   """
-  _require(batch_size=batch_size, seq_len=seq_len, seed=seed, cross_documents=cross_documents)
+  _require(batch_size=batch_size, seq_len=seq_len, seed=seed, cross_documents=cross_documents,
+           shift_windows=shift)
   if step < 0 or min(batch_size, seq_len) < 1 or not (row is None or 0 <= row < batch_size):
     raise InputError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
                      'steps and rows are counted from 0')
@@ -207,19 +213,20 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
     raise InputError(f'a batch of {batch_size:,} x {seq_len:,} tokens needs {needed:,} bytes, and this '
                      f'machine has {cpu.memory():,}: show one --row, or a smaller batch')
   number = rewind.batch_number(rewinds, step)
-  where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows
-  which, window = corpora.batch_windows(*where)
+  where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows, shift
+  found = corpora.batch_windows(*where)
   batch = corpora.batch(*where)
   decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
   print(f'batch {number} of train (its loss is logged as step {step + 1}), seed {seed}, '
-        f'{batch_size} sequences of {seq_len} tokens')
-  for i, c in enumerate(which.tolist()):
+        f'{plural(batch_size, "sequence")} of {plural(seq_len, "token")}')
+  for i, (c, window, start, n) in enumerate(zip(*map(np.ndarray.tolist, found), strict=True)):
     corpus = mixture.train[c]
-    (start,), (n,) = corpora.windows(corpus, window[i:i + 1], seq_len, cross_documents)
     source = f'corpus {corpus.folder}, ' if len(mixture.train) > 1 else ''
-    first, last = np.searchsorted(corpus.document_starts, [start, start + n - 1], 'right') - 1
-    print(f'\nrow {i if row is None else row}: {source}window {window[i]:,}, tokens {start:,} to '
-          f'{start + n:,}, document {first:,}' + (f' to {last:,}' if last > first else '')
+    ends = [start, (start + n - 1) % corpus.n_tokens]  # the first token follows the last one
+    first, last = np.searchsorted(corpus.document_starts, ends, 'right') - 1
+    print(f'\nrow {i if row is None else row}: {source}window {window:,}, tokens {start:,} to '
+          f'{(start + n) % corpus.n_tokens:,}, document {first:,}'
+          + (f' to {last:,}' if last != first else '')
           + (f', then {seq_len - n:,} of padding' if n < seq_len else ''))
     inputs = batch['inputs'][i, :min(n, n_shown)]
     print(' '.join(map(str, inputs)))

@@ -83,16 +83,17 @@ def open_mixture(folders, weights, *, verify):
 
 def _held_out(folder, verify):
   try:
-    return corpora.open_corpus(folder, 'validation', verify=verify)
+    corpus = corpora.open_corpus(folder, 'validation', verify=verify)
   except corpora.NoSplit:
     return None
+  return corpus if corpus.n_tokens > 1 else None  # of one token, nothing can be predicted
 
 
 def check(mixture, config):
   """Refuses corpora that the config cannot be run on.
 
   Raises:
-    ValueError: another tokenizer than the config says, or a split shorter than one sequence.
+    ValueError: another tokenizer than the config says, or less to train on than one sequence.
   """
   data, made = config.data, mixture.train[0].tokenizer
   kind, _, folder = data.tokenizer.partition(':')
@@ -105,9 +106,8 @@ def check(mixture, config):
     raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} (digest '
                      f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
                      'prepare it again')
-  for corpus in filter(None, mixture.train + mixture.held_out):
+  for corpus in mixture.train:
     if corpora.n_windows(corpus, data.seq_len, True) < 1:
-      has, more = (('has', '') if corpus.split == 'train' else
-                   ('holds out', ', or prepare the corpus with a larger validation_fraction'))
-      raise InputError(f'corpus {corpus.folder} {has} {corpus.n_tokens} tokens, fewer than one sequence of '
-                       f'config.data.seq_len = {data.seq_len}: shorten it{more}')
+      raise InputError(f'corpus {corpus.folder} has {corpus.n_tokens:,} tokens to train on, fewer than the '
+                       f'{data.seq_len + 1:,} that a sequence of config.data.seq_len = {data.seq_len} needs: '
+                       'shorten it, or prepare more text')

@@ -2,7 +2,8 @@
 
 Sample k of the stream (row r of step s is sample s * batch_size + r) goes to one corpus of the
 mixture and is the i-th sample of that corpus; i is window permute(i mod n) of epoch i div n. Both
-steps are closed forms, so that sample 10^12 costs what sample 0 does.
+steps are closed forms, so that sample 10^12 costs what sample 0 does. Where the windows of an epoch
+begin is a third closed form, `offsets`.
 """
 
 import fractions
@@ -21,7 +22,7 @@ FINEST = 1_000_000  # largest common denominator of the weights of a mixture
 
 
 def windows(sizes, digests, weights, seed, numbers):
-  """Corpus and window of each sample.
+  """Corpus, window and epoch of each sample.
 
   Args:
     sizes: windows in each corpus, integers >= 1.
@@ -31,7 +32,7 @@ def windows(sizes, digests, weights, seed, numbers):
     numbers: int64[n], sample numbers >= 0.
 
   Returns:
-    (corpus int64[n], window int64[n]).
+    (corpus int64[n], window int64[n], epoch of that corpus int64[n]).
 
   Raises:
     ValueError: see `mixture`.
@@ -40,12 +41,21 @@ def windows(sizes, digests, weights, seed, numbers):
   period, place = np.divmod(numbers, len(mix.corpus))
   corpus = mix.corpus[place]
   nth = period * mix.shares[corpus] + mix.nth[place]
-  window = np.empty_like(nth)
+  window, epoch = np.empty_like(nth), np.empty_like(nth)
   for c, (size, digest) in enumerate(zip(sizes, digests, strict=True)):
     mine = corpus == c
-    epoch, index = np.divmod(nth[mine], size)
-    window[mine] = permute(index, size, digest, seed, epoch)
-  return corpus, window
+    epoch[mine], index = np.divmod(nth[mine], size)
+    window[mine] = permute(index, size, digest, seed, epoch[mine])
+  return corpus, window, epoch
+
+
+def offsets(digest, seed, epoch):
+  """A pseudo-random number in [0, 2^63) for each (digest, seed, epoch): int64[m] for epochs int64[m]."""
+  epochs, which = np.unique(epoch, return_inverse=True)
+  names = [f'offset:{digest}:{seed}:{e}'.encode() for e in epochs.tolist()]
+  drawn = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8], 'little') >> 1 for name in names],
+                   np.int64)
+  return drawn[which.ravel()]
 
 
 def permute(index, n, digest, seed, epoch):

@@ -3,10 +3,12 @@
     python -m gptjax.data.prepare --source=text:FILE --tokenizer=gpt2 --out=DIR
 
 It can be killed at any moment and started again: it goes on where it was, and the corpus is byte
-for byte that of an uninterrupted run, whatever the number of workers. A document belongs to
-validation by a hash of its text alone, so its copies do too, in whatever order they come. If
-that gives validation no document at all (a corpus of one file, or of a few), each document gives
-the end of itself instead, `validation_fraction` of it.
+for byte that of an uninterrupted run, whatever the number of workers.
+
+A document belongs to validation by a hash of its text alone, so its copies do too, in whatever order
+they come. If that leaves either split with less than one window of --seq_len tokens (a corpus of one
+file, or of little text), each document gives the end of itself instead, `validation_fraction` of it. If
+that is less than a window too, nothing is held out. What was held out is printed, and in the manifest.
 """
 
 if __name__ == '__main__':
@@ -32,8 +34,10 @@ from gptjax.data import (
   corpus,
   duplicates,
   encode,
+  held_out,
   shards,
   sources,
+  summary,
   tokenizers,
   workers,
 )
@@ -45,6 +49,7 @@ from gptjax.flag_types import integer, real
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
+SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
 TRAIN_BPE = 'train-bpe:'
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
@@ -56,6 +61,7 @@ class Job(NamedTuple):
   tokenizer: object     # or train-bpe:N
   out: Path
   validation_fraction: float
+  seq_len: int          # tokens of a window, which is the least that is held out
   workers: int
   shard_tokens: int
   settings: dict        # all that the corpus depends on, as JSON
@@ -65,7 +71,8 @@ class Job(NamedTuple):
 
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
-            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True):
+            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN,
+            tfds_download=False):
   """Writes the corpus to the folder `out`, or goes on with it, or finds it finished.
 
   Args:
@@ -77,6 +84,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     clean: '' or 'webtext' (see `clean`).
     workers: processes; the corpus does not depend on it.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
+    tfds_download: whether data sets that are not there are prepared, which may download them.
     on_error: 'stop' or 'skip', at a document that cannot be used. Those skipped are counted in the
       manifest and listed in `skipped.txt`.
     document_separator: text between documents in a file of `text:`; '': a file is a document.
@@ -85,6 +93,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     shard_tokens: tokens a shard.
     commit_seconds: how often to commit what is done.
     progress: show a bar on stderr.
+    seq_len: tokens of a window of evaluation: a held-out split has at least one window, or is empty.
 
   Returns:
     The manifest, a dict.
@@ -96,19 +105,20 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   FRACTIONS.require('validation_fraction', validation_fraction)
   WORKERS.require('workers', workers)
   SHARD_SIZES.require('shard_tokens', shard_tokens)
+  SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   if tokenizer.startswith(TRAIN_BPE):
     tokenizers.VOCAB_SIZES.parsed(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
   recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
-  units = sources.units(source, tfds_dir)
+  units = sources.units(source, tfds_dir, tfds_download)
   given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
   settings = {
     'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
     'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
-    'document_separator': document_separator, 'shard_tokens': shard_tokens}
+    'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len}
   reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, given or tokenizer, Path(out), validation_fraction, workers, shard_tokens,
+  job = Job(reading, given or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
             settings, commit_seconds, progress)
   with ownership.owned(job.out):
     return _finished(job) or _run(job)
@@ -130,7 +140,8 @@ def _finished(job):
 
 def _check_same(job, settings):
   for name, value in job.settings.items():
-    if settings.get(name) != value:
+    older = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
+    if settings.get(name, older) != value:
       raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
                        f'({str(settings.get(name))[:60]}, not {str(value)[:60]}): remove it or '
                        'give another --out')
@@ -153,7 +164,9 @@ def _run(job):
     tokenizer = _tokenizer(job, verdicts)
     state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
                           'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
-    state['tail'] = 0 if _any_held_out(job, verdicts) else job.validation_fraction
+    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
+    state |= held_out.choose((piece for _, piece, why in kept if not why), tokenizer,
+                             job.validation_fraction, job.seq_len)
     shards.save_state(job.out, state)
   return _finish(job, state, _encode(job, state, verdicts))
 
@@ -161,7 +174,7 @@ def _run(job):
 def _judge(job, state):
   """uint8[documents]: which filter removes each document, 0 for those that stay."""
   if 'judged' not in state:
-    state['judged'] = {'position': blocks.Position(), 'done': False}
+    state['judged'] = {'position': blocks.Position(), 'done': False, 'no_origin': 0}
   judged = state['judged']
   if not judged['done']:
     position = blocks.Position(*judged['position'])
@@ -174,6 +187,8 @@ def _judge(job, state):
                                            job.workers):
         columns.add(found, block.position.documents)
         judged['position'] = block.position
+        if 'no_origin' in judged:  # the state of versions up to 0.1.0 does not count them
+          judged['no_origin'] += found.no_origin
         progress.update(found.n_bytes, block.position)
       columns.complete()
     duplicates.mark(job.out, job.reading.recipe, judged['position'].documents)
@@ -196,19 +211,12 @@ def _tokenizer(job, verdicts):
   return made
 
 
-def _any_held_out(job, verdicts):
-  """Whether any document that is kept belongs to validation by its hash; stops at the first."""
-  return not job.validation_fraction or any(
-    not why and encode.held_out(piece.digest, job.validation_fraction)
-    for _, piece, why in blocks.kept(job.reading, blocks.Position(), verdicts))
-
-
 def _encode(job, state, verdicts):
   """Writes the shards; gives {split: its entry in the manifest}."""
   if 'position' not in state:
     state.update(position=blocks.Position(), skipped={}, skipped_bytes=0,
                  splits={name: shards.Split.empty() for name in encode.SPLITS})
-  position, fraction = blocks.Position(*state['position']), job.validation_fraction
+  position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
   kept = blocks.kept(job.reading, position, verdicts)
   work = blocks.blocks(kept, position, lambda after, piece: (
     piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
@@ -302,9 +310,13 @@ def _finish(job, state, splits):
     'version': corpus.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
-    'validation': 'the end of each document' if state['tail'] else 'documents by their hash',
+    'validation': held_out.in_words(state, job.validation_fraction, job.seq_len),
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
     'content': corpus.content_digest(state['tokenizer'], splits)}
+  judged = state.get('judged', {})
+  if 'no_origin' in judged and {'blocked_domain', 'wikipedia'} & set(job.reading.recipe.filters):
+    seen = blocks.Position(*judged['position']).documents
+    manifest['no_origin'] = {'documents': judged['no_origin'], 'of': seen}
   manifest['digest'] = corpus.manifest_digest(manifest)
   atomic.write(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
   _remove_work(job.out)
@@ -317,21 +329,6 @@ def _remove_work(folder):
     (folder / name).unlink(missing_ok=True)
 
 
-def table(manifest, seconds):
-  """What was written, a line a split, and what was left out; `seconds` is of this process."""
-  lines = [f'{"split":<12}{"documents":>14}{"tokens":>18}{"bytes per token":>17}']
-  for name, split in sorted(manifest['splits'].items()):
-    lines.append(f'{name:<12}{split["documents"]:>14,}{split["tokens"]:>18,}'
-                 f'{split["bytes"] / max(1, split["tokens"]):>17.3f}')
-  skipped = manifest['skipped']
-  lines += [f'skipped {count:,}: {why}' for why, count in sorted(skipped.items())]
-  lines.append(f'skipped {sum(skipped.values()):,} documents; {seconds:.1f} s')
-  if manifest['validation_fraction'] and 'validation' not in manifest['splits']:
-    lines.append(f'nothing is held out: too little text for validation_fraction = '
-                 f'{manifest["validation_fraction"]:g}')
-  return '\n'.join(lines)
-
-
 def main(arguments):
   parser = command.Parser(prog='python -m gptjax.data.prepare', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -340,22 +337,26 @@ def main(arguments):
                       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
   parser.add_argument('--out', type=paths.flag, required=True, help='folder of the corpus')
   parser.add_argument('--validation_fraction', type=FRACTIONS, default=0.005)
+  parser.add_argument('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
+                      help=f'tokens of a window of evaluation: less is not held out (default {SEQ_LEN})')
   parser.add_argument('--clean', default='', help="'' or webtext")
   parser.add_argument('--clean_without', default='', help='filters to leave out: NAME,NAME')
   parser.add_argument('--blocked_domains', type=paths.flag, default='', help='file with a domain a line')
   parser.add_argument('--wikipedia_titles', type=paths.flag, default='', help='file with a title a line')
   parser.add_argument('--workers', type=WORKERS, default=1, help='processes')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
+  parser.add_argument('--tfds_download', action='store_true',
+                      help='prepare data sets of tfds: that are not there, which may download them')
   parser.add_argument('--on_error', default='stop', help='stop or skip')
   parser.add_argument('--document_separator', default='',
-                      help=r'between documents in a file of text: (\n and \t are understood)')
+                      help=r'between documents in a file of text: and tar: (\n and \t are understood)')
   parser.add_argument('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS)
   flags = vars(parser.parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]
   began = time.monotonic()
   manifest = prepare(**flags, document_separator=separator, clean_without=without)
-  print(table(manifest, time.monotonic() - began))
+  print(summary.table(manifest, time.monotonic() - began))
 
 
 if __name__ == '__main__':

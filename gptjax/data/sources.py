@@ -4,10 +4,13 @@ A source is `KIND:WHERE`:
 
     text:GLOB                         a file a document, or split at a separator
     jsonl:GLOB[:FIELD]                a JSON object a line; FIELD is `text` if not given
-    parquet:GLOB[:FIELD]
+    parquet:GLOB[:FIELD]              a row of a table
+    tar:GLOB                          archives: a file in one is a document, or split at a separator
     tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` if not given
     corpus:FOLDER[:SPLIT]             a prepared corpus; SPLIT is `train` if not given
     python:                           the documentation that ships with every Python
+
+FIELD may be dotted: `meta.text` is the field `text` of the object, or column, `meta`.
 
 Files may be plain, `.gz` or `.zst`, local or whatever fsspec opens (`gs://`, `s3://`, `memory://`).
 A source is a list of units (a file, a shard of a data set), in a fixed order; a unit is a sequence
@@ -19,10 +22,10 @@ import re
 from typing import NamedTuple
 
 from gptjax import paths
-from gptjax.data import files
+from gptjax.data import files, jsonl_source
 from gptjax.errors import InputError
 
-KINDS = ('text', 'jsonl', 'parquet', 'tfds', 'corpus', 'python')
+KINDS = ('text', 'jsonl', 'parquet', 'tar', 'tfds', 'corpus', 'python')
 DEFAULT_FIELD, DEFAULT_SPLIT = 'text', 'train'
 
 
@@ -37,39 +40,49 @@ class Unit(NamedTuple):
   parts: int = 1       # so many
 
 
-def units(sources, tfds_dir):
+def units(sources, tfds_dir, tfds_download=False):
   """The units of all sources, in the order of `sources` and of the names of files.
+
+  Args:
+    sources: list of KIND:WHERE.
+    tfds_dir: where TFDS keeps its data sets; '': its own default.
+    tfds_download: whether a data set that is not there is prepared, which may download it.
 
   Raises:
     ValueError: no such kind of source; a pattern without a file; no such data set, split, field.
   """
   if not sources:
     raise InputError('no source: give at least one --source=KIND:WHERE')
-  return [unit for source in sources for unit in _units(source, tfds_dir)]
+  return [unit for source in sources for unit in _units(source, tfds_dir, tfds_download)]
 
 
-def _units(source, tfds_dir):
+def _units(source, tfds_dir, tfds_download):
   kind, colon, where = paths.expanded(source, KINDS).partition(':')
   if not colon or kind not in KINDS or (kind != 'python' and not where) or source == 'python':
     raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
-                     'parquet:GLOB[:FIELD], tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], '
-                     'python:')
+                     'parquet:GLOB[:FIELD], tar:GLOB, tfds:NAME[/CONFIG][:SPLIT][:FIELD], '
+                     'corpus:FOLDER[:SPLIT], python:')
   if kind == 'python':
     return [Unit('python', platform.python_version(), 0)]
   if kind == 'tfds':
     from gptjax.data import tfds_source
-    return tfds_source.units(where, tfds_dir)
+    return tfds_source.units(where, tfds_dir, tfds_download)
   if kind == 'corpus':
     from gptjax.data import corpus_source
     return corpus_source.units(where)
   found, field = files.find(where), ''
-  if kind != 'text':
+  if kind not in ('text', 'tar'):
     field = DEFAULT_FIELD
     pattern, _, last = where.rpartition(':')
     if not found and pattern and re.fullmatch(r'[^/*]+', last):
       found, field = files.find(pattern), last
   if not found:
     raise InputError(f'source {source!r}: no file has this name')
+  packed = [path for path, _ in found if kind == 'parquet' and path.endswith(files.COMPRESSED)]
+  if packed:
+    tool = 'gunzip' if packed[0].endswith('.gz') else 'zstd -d'
+    raise InputError(f'{packed[0]} is compressed Parquet, of which parts cannot be read: unpack it with '
+                     f'{tool} (Parquet compresses its columns itself)')
   return [Unit(kind, path, size, field) for path, size in found]
 
 
@@ -78,7 +91,7 @@ def pieces(unit, separator, tfds_dir):
 
   Args:
     unit: a Unit.
-    separator: what stands between documents in a text file; '': a file is one document.
+    separator: what stands between documents in a text file, or a file of an archive; '': it is one document.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
 
   Yields:
@@ -97,15 +110,19 @@ def pieces(unit, separator, tfds_dir):
     from gptjax.data import corpus_source
     return corpus_source.pieces(unit)
   if unit.kind == 'jsonl':
-    return files.jsonl_pieces(unit.path, unit.field)
+    return jsonl_source.pieces(unit.path, unit.field)
   if unit.kind == 'parquet':
-    return files.parquet_pieces(unit.path, unit.field)
+    from gptjax.data import parquet_source
+    return parquet_source.pieces(unit.path, unit.field)
+  if unit.kind == 'tar':
+    from gptjax.data import tar_source
+    return tar_source.pieces(unit.path, separator)
   return files.text_pieces(unit.path, separator)
 
 
 def is_plain(unit):
   """Whether the size of a unit is about that of its text: a file that is not compressed."""
-  return unit.kind in ('text', 'jsonl') and not unit.path.endswith(files.COMPRESSED)
+  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(files.COMPRESSED)
 
 
 def sound_pieces(unit, separator, tfds_dir):

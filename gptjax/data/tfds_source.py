@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from gptjax.data import files, pipeline
+from gptjax.data import fields, pipeline
 from gptjax.data.sources import DEFAULT_FIELD, DEFAULT_SPLIT, Unit
 from gptjax.errors import InputError
 
@@ -18,7 +18,7 @@ def _library():
   return tfds
 
 
-def units(where, tfds_dir):
+def units(where, tfds_dir, download=False):
   """A unit for each shard of the split that `NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]` names."""
   name, *rest = re.split(r':(?![^\[]*\])', where)  # a colon in train[:10%] does not separate
   if rest and VERSION.fullmatch(rest[0]):
@@ -26,7 +26,7 @@ def units(where, tfds_dir):
   if len(rest) > 2:
     raise InputError(f'source tfds:{where} has more than NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]')
   split, field = [*rest, *[DEFAULT_SPLIT, ''][len(rest):]]
-  builder = open_set(name, tfds_dir)
+  builder = open_set(name, tfds_dir, download)
   field = field or _text_field(builder)
   if field not in _texts(builder):
     raise InputError(f'data set {name} has no field {field!r} of text, it has {_texts(builder)}')
@@ -42,16 +42,30 @@ def units(where, tfds_dir):
           for part in range(parts) if even[part]]
 
 
-def open_set(name, tfds_dir):
-  """The builder of a data set that is on disk, or that could be prepared now."""
+def open_set(name, tfds_dir, download=False):
+  """The builder of a data set that is on disk.
+
+  Args:
+    name: NAME[/CONFIG][:VERSION].
+    tfds_dir: where TFDS keeps its data sets; '': its own default.
+    download: whether to prepare the set there if it is not, which may take anything from the network.
+
+  Raises:
+    InputError: it is not there, and is not to be prepared or cannot be.
+  """
+  where = tfds_dir or 'the default tfds_dir'
   try:
     builder = _library().builder(name, data_dir=tfds_dir or None)
-    if not builder.info.splits:
+    if download and not builder.info.splits:
       builder.download_and_prepare()
   except Exception as error:  # Each data set is code of its own, with its own packages and servers.
     why = (str(error).strip().splitlines() or [''])[0]
-    raise InputError(f'data set {name} is not in {tfds_dir or "the default tfds_dir"} and cannot '
-                     f'be prepared: {type(error).__name__} {why}') from error
+    raise InputError(f'data set {name} is not in {where} and cannot be prepared: '
+                     f'{type(error).__name__} {why}') from error
+  if not builder.info.splits:
+    raise InputError(f'data set {name} is not in {where}: name the folder that has it (tfds_dir), or have it '
+                     f'downloaded and prepared there: tfds build {name}, or --tfds_download of '
+                     'gptjax.data.prepare, or --config.data.tfds_download=True')
   return builder
 
 
@@ -78,7 +92,7 @@ def _text_field(builder):
 def pieces(unit, tfds_dir):
   """The pieces of the documents of a unit, in the order in which they are stored."""
   tfds, builder = _library(), open_set(unit.path, tfds_dir)
-  wanted = {unit.field, *files.FIELDS} & set(_texts(builder))
+  wanted = {unit.field, *fields.FIELDS} & set(_texts(builder))
   split = tfds.even_splits(unit.split, unit.parts)[unit.part]
   data = builder.as_dataset(split=split, shuffle_files=False,
                             read_config=tfds.ReadConfig(interleave_cycle_length=1))
@@ -86,10 +100,10 @@ def pieces(unit, tfds_dir):
   data = data.map(lambda record: {name: record[name] for name in wanted}).batch(BATCH)
   for first, batch in zip(itertools.count(1, BATCH), data.as_numpy_iterator(), strict=False):
     for i in range(len(batch[unit.field])):
-      fields = {name: values[i].decode(errors='replace') if name != unit.field else values[i]
+      record = {name: values[i].decode(errors='replace') if name != unit.field else values[i]
                 for name, values in batch.items()}
       place = f'tfds:{unit.path}:{unit.split}:{unit.part}:{first + i}'
-      yield from files.record_pieces(fields, place, unit.field)
+      yield from fields.pieces(record, place, unit.field)
 
 
 def records(builder, split):

@@ -1,7 +1,6 @@
 """All tasks, in the order in which they run and stand in the table."""
 
-import difflib
-
+from gptjax import words
 from gptjax.errors import InputError
 from gptjax.evaluate import (
   cloze,
@@ -19,13 +18,12 @@ TASKS = {task.name: task for task in (
 
 
 def chosen(names):
-  """[Task] that a comma-separated list names; ValueError names one that does not exist, and the nearest."""
+  """[Task] that a comma-separated list names; ValueError names one that does not exist."""
   found = []
   for name in filter(None, (name.strip() for name in names.split(','))):
     if name not in TASKS:
-      nearest = difflib.get_close_matches(name, TASKS, 1, cutoff=0)[0]
-      raise InputError(f'config.eval.tasks names {name!r}, which is no task: did you mean {nearest}? There '
-                       f'are {", ".join(TASKS)}')
+      raise InputError(f'config.eval.tasks names {name!r}, which is not a task'
+                       + words.unknown(name, TASKS, 'the tasks are'))
     if TASKS[name] not in found:
       found.append(TASKS[name])
   return found

@@ -2,6 +2,7 @@
 
 from gptjax.evaluate import paper
 from gptjax.evaluate.suite import TASKS
+from gptjax.words import plural
 
 
 def markdown(results):
@@ -27,7 +28,8 @@ def _about(results, size):
     cut = ', '.join(f'{limit or "all"} of {task}' for task, limit in limits.items())
     cut = f' Only the first examples of some tasks ({cut}): not to be compared with the paper.'
   elif results['limit']:
-    cut = f' Only the first {results["limit"]} examples of each task: not to be compared with the paper.'
+    first = plural(results['limit'], 'example')
+    cut = f' Only the first {first} of each task: not to be compared with the paper.'
   return f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{cut}'
 
 

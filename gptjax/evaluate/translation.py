@@ -7,6 +7,7 @@ from gptjax.evaluate import sources
 from gptjax.evaluate.sentences import sentences
 from gptjax.evaluate.subject import Found, Task
 from gptjax.evaluate.writing import prompt, written
+from gptjax.words import plural
 
 NAMES = {'en': 'English', 'fr': 'French'}
 URL = 'https://www.statmt.org/wmt14/test-full.tgz (as plain text)'
@@ -31,8 +32,9 @@ def read(source, target, data):
   if all(paths):
     texts = [sources.read_text(path).removesuffix('\n').split('\n') for path in paths]
     if len(texts[0]) != len(texts[1]):
-      raise InputError(f'{paths[0]} has {len(texts[0])} lines, {paths[1]} has {len(texts[1])}: they must be '
-                       'translations line by line')
+      lines = plural(len(texts[0]), 'line')
+      raise InputError(f'{paths[0]} has {lines}, {paths[1]} has {len(texts[1])}: they must be translations '
+                       'line by line')
     return data.some(list(zip(*texts)))
   records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test')
   if records is None:

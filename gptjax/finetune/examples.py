@@ -165,7 +165,7 @@ def records(source, config, place):
   """The records of a source, dicts of str, numbers and lists of str."""
   if isinstance(source, Tfds):
     from gptjax.data import tfds_source
-    return _tfds(tfds_source, source, config.data.tfds_dir, place)
+    return _tfds(tfds_source, source, config.data, place)
   path = Path(config.finetune.data_dir) / source.file
   return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{place}: {path}')
 
@@ -213,8 +213,8 @@ def _object(line, place):
     raise InputError(f'{place} is not a JSON object ({error})') from None
 
 
-def _tfds(library, source, tfds_dir, place):
-  builder = library.open_set(source.name, tfds_dir)
+def _tfds(library, source, data, place):
+  builder = library.open_set(source.name, data.tfds_dir, data.tfds_download)
   try:
     builder.info.splits[source.split]
   except (KeyError, ValueError):

@@ -4,6 +4,7 @@ import jax
 
 from gptjax import telemetry
 from gptjax.errors import InputError
+from gptjax.words import plural
 
 
 def greet(run, tell, state):
@@ -22,7 +23,7 @@ def greet(run, tell, state):
     skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
     empty = f', {one.empty:,} with an empty text' if one.empty else ''
     known = f', {scored[name].sum():,} of them with a label' if name in scored else ''
-    tell.say(f'{name}: {len(one.index):,} examples{cut}{empty}{skipped}{known}')
+    tell.say(f'{name}: {plural(len(one.index), "example")}{cut}{empty}{skipped}{known}')
   longest = data.train.longest
   of_epoch = [(len(examples), width) for examples, width in map(run.plan, range(run.plan.per_epoch))]
   padded = sum(n * width for n, width in of_epoch)
@@ -30,7 +31,8 @@ def greet(run, tell, state):
   widths = ', '.join(map(str, sorted({width for _, width in of_epoch})))
   tell.say(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens a sequence, of which '
            f'{longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
-  tell.say(f'{run.steps:,} steps of {config.train.batch_size} examples, {run.plan.per_epoch:,} an epoch')
+  tell.say(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
+           f'{run.plan.per_epoch:,} an epoch')
   if int(state.step):
     tell.say(f'going on after step {int(state.step)}')
 

@@ -21,6 +21,7 @@ from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.transforms import TEXT
 from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.pretrained.export import save_pretrained
+from gptjax.words import plural
 
 
 class Run(NamedTuple):
@@ -140,8 +141,7 @@ def compiled(run, state, tell):
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
   if jobs:
-    tell.say(f'compiled the step for {len(jobs)} width{"s" * (len(jobs) > 1)} in '
-             f'{time.monotonic() - began:.1f} s')
+    tell.say(f'compiled the step for {plural(len(jobs), "width")} in {time.monotonic() - began:.1f} s')
   return run.programs
 
 

@@ -3,10 +3,10 @@
 A task of your own is declared in a config file, see `declared`; `reviews` is one that reads TSV files.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gptjax import words
 from gptjax.errors import InputError
 from gptjax.finetune import declared, transforms
 from gptjax.finetune.examples import Corpus, Tfds, Tsv
@@ -153,8 +153,7 @@ def find(name, own=()):
     fields = declared.fields(declaration, known)
     known[declaration['name']] = Task(**fields)
   if name not in known:
-    near = difflib.get_close_matches(name, known, 1)
-    raise InputError(f'config.finetune.tasks: {name!r} is not a task' + (f': did you mean {near[0]}?' if near
-                     else '.') + f' There are {", ".join(known)}; one of your own is declared in '
-                     'config.finetune.own_tasks')
+    raise InputError(f'config.finetune.tasks: {name!r} is not a task'
+                     + words.unknown(name, list(known), 'the tasks are')
+                     + '; one of your own is declared in config.finetune.own_tasks')
   return known[name]

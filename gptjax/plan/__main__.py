@@ -33,6 +33,7 @@ flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs 
 def run(config, name, asked):
   """Prints the plan, or the ranked ones, or what attention takes; 0, or 1 if no plan fits."""
   jax.config.update('jax_platforms', 'cpu')
+  topology.check_name(name)
   device, devices = hardware.of(name), topology.describe(name)
   configs.resolve(config, '', devices[0])  # as on the devices, and not as here
   config.train.steps = config.train.steps or (0 if config.train.epochs else 1)

@@ -2,6 +2,7 @@
 
 from gptjax import sharding
 from gptjax.plan import estimate
+from gptjax.words import plural
 
 GIB, DAY = 2**30, 86_400
 
@@ -26,10 +27,11 @@ def one(plan, config, mesh, name, device, price):
     'train.microbatch_size')
   networks = {'near': ('inside a slice or host', device.near), 'far': ('between slices or hosts', device.far)}
   lines = [
-    f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads on {mesh.size} devices of {name}, mesh '
-    f'{words(mesh)}, remat {c.remat}, attention {config.attention.kernel}',
+    f'{plural(c.n_layer, "layer")} x {c.n_embd} x {plural(c.n_head, "head")} on '
+    f'{plural(mesh.size, "device")} of {name}, mesh {words(mesh)}, remat {c.remat}, '
+    f'attention {config.attention.kernel}',
     *sharding.remarks(config, mesh),
-    f'{config.train.batch_size} sequences of {config.data.seq_len:,} tokens a step, '
+    f'{plural(config.train.batch_size, "sequence")} of {config.data.seq_len:,} tokens a step, '
     f'{config.train.microbatch_size} at a time; compiled in {plan.compile_seconds:.0f} s',
     '', f'memory of each device, GiB: {verdict} ({plan.memory["peak"] / device.memory:.0%} of '
     f'{device.memory / GIB:.2f})',
@@ -56,7 +58,7 @@ def one(plan, config, mesh, name, device, price):
 def length(plan, config, price, devices):
   """How long the tokens of the config take, and what they cost."""
   tokens = config.train.steps * config.train.batch_size * config.data.seq_len
-  what = f'{config.train.steps:,} steps' if tokens else f'{config.train.epochs:g} epochs take longer'
+  what = plural(config.train.steps, 'step') if tokens else f'{config.train.epochs:g} epochs take longer'
   tokens = tokens or 1e9
   days = tokens / plan.tokens_per_second / DAY
   cost = f', ${days * 24 * price * devices:,.0f} at ${price:g} a device and hour' * bool(price)

@@ -1,11 +1,11 @@
 """Devices by name, none of which need be here: TPU slices and GPUs as their compilers describe them."""
 
 import math
-import os
 import re
 
 from jax.experimental import topologies
 
+from gptjax import libtpu
 from gptjax.errors import InputError
 from gptjax.plan import gpu
 
@@ -31,6 +31,7 @@ def describe(name):
   generation, _, shape = name.partition(':')
   if generation in gpu.KINDS:
     return _gpus(generation, name, shape)
+  check_name(name)
   if generation not in DIMENSIONS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
     raise InputError(f'{name!r} is not a topology: say GENERATION:SHAPE, like v5e:4x4 or v5p:2x2x4, of '
                      f'{", ".join(DIMENSIONS)}; or h100:8, a100:8')
@@ -39,7 +40,7 @@ def describe(name):
   if len(sizes) not in (rank, rank + 1):
     raise InputError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
                      'numbers (one more than dimensions: the number of slices)')
-  alone()
+  libtpu.alone()
   wanted = {'num_slices': int(sizes[rank])} if len(sizes) > rank and int(sizes[rank]) > 1 else {}
   if generation in ('v4', 'v5p'):
     wanted['chip_config_name'] = 'megacore'  # a chip as one device, as JAX shows it
@@ -50,6 +51,22 @@ def describe(name):
     if 'not installed' in str(error):
       raise InputError("the TPU compiler is not here: pip install 'gptjax[plan-tpu]' (Linux)") from None
     raise InputError(f'libtpu knows no {name}: {str(error).splitlines()[0]}') from None
+
+
+def check_name(name):
+  """Refuses 'v5e-256', the name that clouds give a slice, and says what it is here (InputError)."""
+  found = re.fullmatch(r'(v\d[ep]?|v5litepod|tpu7x)-(\d{1,5})', name)
+  if not found:
+    return
+  generation = found[1].replace('v5litepod', 'v5e')
+  cores = 1 if generation in ('v5e', 'v6e') else 2  # of a chip: all other names count cores
+  chips = int(found[2]) // cores
+  if generation not in DIMENSIONS or chips < 4 or chips & (chips - 1):
+    raise InputError(f'{name!r} is not a topology: say its shape in chips, like v5e:4x4 or v5p:2x2x4')
+  rank, power = DIMENSIONS[generation], chips.bit_length() - 1
+  sizes = [2 ** ((power + i) // rank) for i in range(rank)] if power > 2 or rank == 2 else [2, 2, 1]
+  meant = f'{generation}:{"x".join(map(str, sizes))}'
+  raise InputError(f'{name!r} is not a topology: did you mean {meant}? Slices are named by their shape')
 
 
 def _require_few(name, shape):
@@ -68,11 +85,3 @@ def _gpus(kind, name, shape):
   except (NotImplementedError, RuntimeError) as error:
     raise InputError("the GPU compiler is not here: pip install 'gptjax[plan-gpu]' (Linux, 5 GB, no GPU "
                      f'needed; {str(error).splitlines()[0][:80]})') from None
-
-
-def alone():
-  """Tells libtpu that there is no TPU to look for; it would ask the network, and let in one process only."""
-  for name, value in (('TPU_SKIP_MDS_QUERY', '1'), ('TPU_ACCELERATOR_TYPE', 'v5litepod-8'),
-                      ('TPU_WORKER_HOSTNAMES', 'localhost'), ('TPU_WORKER_ID', '0'),
-                      ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')):
-    os.environ.setdefault(name, value)

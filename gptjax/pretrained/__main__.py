@@ -2,6 +2,7 @@
 
 from gptjax import paths
 from gptjax.data import command
+from gptjax.words import plural
 
 
 def main(arguments):
@@ -14,7 +15,7 @@ def main(arguments):
   import gptjax
   model, tokenizer = gptjax.load(flags.source)
   gptjax.save_pretrained(model, tokenizer, flags.to)
-  print(f'{flags.to}: {model.n_layer} layers of width {model.wpe.shape[1]}, '
+  print(f'{flags.to}: {plural(model.n_layer, "layer")} of width {model.wpe.shape[1]}, '
         f'{f"tokenizer {tokenizer.name}" if tokenizer else "no tokenizer"}')
 
 

@@ -12,6 +12,7 @@ from gptjax.data import corpus as corpora
 from gptjax.data import ngrams, tokenizers
 from gptjax.errors import InputError
 from gptjax.report import page, samples
+from gptjax.words import plural
 
 SAMPLES = 4  # texts of which the longest is shown at the end
 
@@ -37,7 +38,7 @@ def greet(run, tell, state, start):
     tell.say(f'corpus {corpus.folder}: {share}{corpus.n_tokens:,} tokens to train on '
              f'({weight * run.steps * config.train.batch_size / n_windows(corpus):.2f} epochs), '
              f'{held_out.n_tokens if held_out else 0:,} held out')
-  tell.say(f'{run.steps:,} steps of {tokens:,} tokens')
+  tell.say(f'{plural(run.steps, "step")} of {plural(tokens, "token")}')
   if start:
     tell.say(f'going on after step {start}')
   if run.rewinds:
@@ -113,9 +114,9 @@ def farewell(run, tell, state):
     with console.optional('the plot of curves'):
       tell.say(f'curves        {telemetry.plot_curves(run.workdir, baselines)}')
   tell.say(f'metrics       {tell.path}\n'
-           f'checkpoints   {run.workdir / "checkpoints"}\n'
-           + f'export        {run.workdir / "export"}\n' * config.checkpoint.export +
-           f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
+           f'checkpoints   {run.workdir / "checkpoints"}'
+           + f'\nexport        {run.workdir / "export"}' * config.checkpoint.export
+           + f'\ntensorboard   tensorboard --logdir {run.workdir / "tensorboard"}' * config.log.tensorboard)
 
 
 def ngram_baselines(run):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from gptjax.data import clean, clean_examples, duplicates, files
+from gptjax.data import clean, clean_examples, duplicates, files, summary
 from gptjax.data.prepare import prepare
 
 TEXT_FILTERS = [name for name in clean.FILTERS if name not in clean.DUPLICATES]
@@ -43,6 +43,23 @@ def test_every_filter_has_an_example_and_says_what_it_does(capsys):
   assert all(f'{name}: ' in printed for name in clean.FILTERS)
 
 
+def test_the_list_says_what_each_filter_costs(capsys):
+  """Every kind of text is lost to some filter, and the list names just those that remove it."""
+  clean.main()
+  blocks = capsys.readouterr().out.strip().split('\n\n')
+  found = {name: set() for name in clean_examples.COSTS}
+  plain = clean.recipe('webtext', (), '', '')
+  for block in blocks:
+    name = block.partition(':')[0]
+    line = next((line for line in block.split('\n') if line.startswith('  costs ')), '')
+    for kind, text in clean_examples.COSTS.items():
+      removed = name in clean.REMOVES and clean.REMOVES[name](clean.document(text, {}), plain)
+      assert (kind in line) == removed, (kind, name)
+      found[kind] |= {name} if removed else set()
+  assert found == {'verse': {'menu'}, 'a song with a refrain': {'repetition'},
+                   'a scene of a play': {'menu', 'repetition'}, 'Python source': {'not_english'}}
+
+
 @pytest.mark.parametrize('fields, title, removed', [
   ({'url': 'https://de.wikipedia.org/wiki/Fluss'}, '', True),
   ({'domain': 'en.m.wikipedia.org'}, '', True), ({'domain': 'wikipedia.org'}, '', True),
@@ -55,6 +72,37 @@ def test_every_filter_has_an_example_and_says_what_it_does(capsys):
 def test_wikipedia(recipe, fields, title, removed):
   found = judge((title + clean_examples.PROSE, fields), recipe())
   assert found == ('wikipedia' if removed else '')
+
+
+@pytest.mark.parametrize('listed, domain, removed', [
+  ('google', 'google.com', True), ('google', 'news.google.co.uk', True), ('google', 'google', True),
+  ('google', 'google.example.com', False), ('google', 'notgoogle.com', False), ('gov', 'www.nasa.gov', False),
+  ('in', 'news.example.in', False), ('ne', 'example.ne.jp', False), ('co', 't.co', False),
+  ('go', 'www.abc.go.com', True), ('blogspot', 'x.blogspot.com', True), ('1542261 google', 'google.de', True),
+  ('blogspot.com', 'x.blogspot.com', True), ('co.uk', 'bbc.co.uk', True), ('\ufeffbbc', 'bbc.co.uk', True)])
+def test_blocked_domains_with_and_without_their_end(tmp_path, listed, domain, removed):
+  (tmp_path / 'blocked.txt').write_text(listed)
+  made = clean.recipe('webtext', (), str(tmp_path / 'blocked.txt'), '')
+  found = judge((clean_examples.PROSE, {'url': f'https://{domain}/a'}), made)
+  assert found == ('blocked_domain' if removed else '')
+
+
+def test_origins_inside_of_a_record_are_seen_and_missing_ones_counted(tmp_path):
+  origins = [{'meta': {'url': 'https://en.wikipedia.org/wiki/River'}}, {'url': 'https://a.example/'}, {},
+             {'metadata': {'domain': 'wikipedia.org'}}, {'title': 'A title is no origin'}]
+  texts = [clean_examples.PROSE.replace('river', f'{i}') for i in range(len(origins))]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(
+    json.dumps({'text': text, **fields}) for text, fields in zip(texts, origins, strict=True)))
+  for workers in (1, 2):
+    made = prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / f'out{workers}'),
+                   validation_fraction=0, clean='webtext', workers=workers, tfds_dir='', on_error='stop',
+                   clean_without=['near_duplicate'], progress=False)
+    assert made['skipped'] == {'webtext wikipedia': 2} and made['no_origin'] == {'documents': 2, 'of': 5}
+  assert 'no url or domain: 2 of 5 documents' in summary.table(made, 1.0)
+  without = prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / 'without'),
+                    validation_fraction=0, clean='webtext', workers=1, tfds_dir='', on_error='stop',
+                    clean_without=['wikipedia', 'blocked_domain'], progress=False)
+  assert 'no_origin' not in without and 'no url' not in summary.table(without, 1.0)
 
 
 @pytest.mark.parametrize('url, domain', [

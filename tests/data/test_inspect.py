@@ -34,7 +34,8 @@ def workdir(folder, tmp_path):
 
 
 def written_workdir(path, corpus, digest, mixture=()):
-  config = {'data': {'corpus': corpus, 'mixture': mixture, 'seq_len': 20, 'cross_documents': False},
+  config = {'data': {'corpus': corpus, 'mixture': mixture, 'seq_len': 20, 'cross_documents': False,
+                     'shift_windows': True},
             'train': {'seed': 3, 'batch_size': 4}}
   (path / 'config.json').write_text(json.dumps({'config': config, 'corpus_digest': digest}))
   return str(path)
@@ -76,20 +77,20 @@ def test_document(folder, capsys):
 def test_batch_is_what_the_run_read(folder, workdir, capsys):
   corpus = corpora.open_corpus(folder, 'train', verify=False)
   tokenizer = tokenizers.load(f'{folder}/tokenizer')
-  batch = corpora.batch([corpus], [1.0], 3, 70, 4, 20, True)
+  batch = corpora.batch([corpus], [1.0], 3, 70, 4, 20, True, shift=True)
   inspect.main([f'--workdir={workdir}', '--step=70', '--cross_documents=true'])
   out = capsys.readouterr().out
   assert 'batch 70 of train (its loss is logged as step 71), seed 3' in out
-  windows = corpora.batch_windows([corpus], [1.0], 3, 70, 4, 20, True)[1]
+  _, windows, starts, _ = corpora.batch_windows([corpus], [1.0], 3, 70, 4, 20, True, shift=True)
   for row in range(4):
-    start = 20 * windows[row]
+    start = starts[row]
     first, last = (sum(corpus.document_starts <= at) - 1 for at in (start, start + 19))
     where = f'document {first}' + (f' to {last}' if last > first else '')
     assert f'row {row}: window {windows[row]}, tokens {start:,} to {start + 20:,}, {where}' in out
     assert ' '.join(map(str, batch['inputs'][row])) in out
     assert repr(tokenizer.decode(batch['inputs'][row])) in out
   inspect.main([folder, '--step=70', '--seed=3', '--batch_size=4', '--seq_len=20', '--row=2',
-                '--cross_documents=true'])
+                '--cross_documents=true', '--shift_windows=true'])
   out = capsys.readouterr().out
   assert 'row 2:' in out and 'row 1:' not in out
   assert ' '.join(map(str, batch['inputs'][2])) in out
@@ -101,7 +102,7 @@ def test_a_batch_of_single_documents_tells_its_padding(folder, workdir, capsys):
   for step in range(5):
     inspect.main([f'--workdir={workdir}', f'--step={step}'])
     out = capsys.readouterr().out
-    batch = corpora.batch([corpus], [1.0], 3, step, 4, 20, False)
+    batch = corpora.batch([corpus], [1.0], 3, step, 4, 20, False, shift=True)
     lines = [line for line in out.splitlines() if line.startswith('row ')]
     for line, inputs, targets in zip(lines, batch['inputs'], batch['targets'], strict=True):
       n = (targets != -1).sum()
@@ -118,7 +119,7 @@ BAD = {
   'no document': (['FOLDER', '--document=24'], 'there is no document 24'),
   'negative document': (['FOLDER', '--document=-1'], '--document: -1 must be'),
   'no batch_size': (['FOLDER', '--step=1', '--seq_len=4', '--seed=0'],
-                    'needs --batch_size, --cross_documents too'),
+                    'needs --batch_size, --cross_documents, --shift_windows too'),
   'negative step': (['--workdir=WORKDIR', '--step=-1'], '--step: -1 must be'),
   'no row': (['--workdir=WORKDIR', '--step=1', '--row=4'], 'row 4 in batches of 4 x 20'),
   'validation batch': (['--workdir=WORKDIR', '--step=1', '--split=validation'], 'leave --split'),

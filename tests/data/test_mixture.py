@@ -11,7 +11,7 @@ from conftest import tiny_config
 from corpus_files import random_documents, write_corpus
 
 from gptjax import config as configs
-from gptjax import pretrain
+from gptjax import config_files, pretrain
 from gptjax.data import corpus as corpora
 from gptjax.data import inspect, mixture
 from gptjax.data.prepare import prepare
@@ -76,10 +76,24 @@ def test_a_mixture_that_is_none_is_refused(data, message):
   assert message in str(caught.value) and '\n' not in str(caught.value)
 
 
+def test_a_mixture_on_the_command_line_takes_the_place_of_the_files_corpus():
+  """As the README has it, with a config that names a corpus."""
+  both = (('/a', 0.3), ('/b', 0.7))
+  config = config_files.load('gpt2_small.py')
+  config.data.mixture = both
+  with pytest.raises(ValueError, match='both say'):
+    configs.locate(config)
+  configs.locate(config, {'data.mixture'})
+  assert mixture.named(config.data) == (['/a', '/b'], [0.3, 0.7]) and not config.data.corpus
+  config.data.corpus = 'c'
+  with pytest.raises(ValueError, match='both say'):
+    configs.locate(config, {'data.mixture', 'data.corpus'})
+
+
 def test_a_corpus_too_short_for_a_sequence_is_named(pair, tmp_path):
   short = write_corpus(tmp_path / 'short', [[1, 2, 3]])
   config = tiny_config(**{'model.n_vocab': 1000, 'data.mixture': ((pair[0], 1), (short, 1))})
-  with pytest.raises(ValueError, match=r'short has 3 tokens, fewer than one sequence'):
+  with pytest.raises(ValueError, match=r'short has 3 tokens to train on, fewer than the 25 that a'):
     mixture.check(mixture.open_mixture(*mixture.named(config.data), verify=False), config)
 
 
@@ -89,7 +103,8 @@ def trained(corpus_folder, tmp_path_factory):
   root = tmp_path_factory.mktemp('mixed')
   (root / 'numbers.txt').write_text(''.join(f'{i} and {i * i}, {i % 7};\n' for i in range(900)))
   prepare([f'text:{root}/numbers.txt'], f'bpe:{corpus_folder}/tokenizer', str(root / 'numbers'),
-          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop', progress=False)
+          validation_fraction=0.1, clean='', workers=1, tfds_dir='', on_error='stop', progress=False,
+          seq_len=24)
   folders = [str(corpus_folder), str(root / 'numbers')]
   return root / 'run', folders, run(root / 'run', folders, (0.75, 0.25))
 
@@ -117,6 +132,7 @@ def test_a_run_reports_the_mixture_and_each_corpus(trained):
   assert '75.00% of the sequences' in said and '25.00% of the sequences' in said
   for row in ('unigram', 'bigram', 'this model', '  of '):
     assert row in said
+  assert 'checkpoints   ' in said and 'tensorboard' not in said  # log.tensorboard is off
 
 
 def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path):
@@ -124,7 +140,7 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
   inspect.main([f'--workdir={workdir}', '--step=5'])
   rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith('row ')]
   opened = [corpora.open_corpus(folder, 'train', verify=False) for folder in folders]
-  which, window = corpora.batch_windows(opened, [3, 1], 0, 5, 8, 24, True)
+  which, window, *_ = corpora.batch_windows(opened, [3, 1], 0, 5, 8, 24, True)
   assert sorted(which) == [0] * 6 + [1] * 2 and len(rows) == 8
   for i, row in enumerate(rows):
     assert row.startswith(f'row {i}: corpus {folders[which[i]]}, window {window[i]:,}, ')

@@ -27,7 +27,7 @@ source, folder, clean = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 def work(workers):
   prepare.prepare([source], 'train-bpe:300', str(folder), validation_fraction=0.1, clean=clean,
                   workers=workers, tfds_dir='', on_error='skip', shard_tokens=1000, commit_seconds=0,
-                  progress=False,
+                  progress=False, seq_len=4,
                   clean_without=('short', 'repetition', 'menu') if clean else ())
 def state():
   if (folder / 'manifest.json').exists():

@@ -1,6 +1,5 @@
 """Every kind of source gives the documents that were put in, and names those it cannot give."""
 
-import gzip
 import io
 import json
 import logging
@@ -14,36 +13,12 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 from pyarrow import parquet
+from source_files import TEXTS, compress, jsonl, problems, read, texts
 
 from gptjax.data import corpus_source, files, python_source, sources, tokenizers
 from gptjax.data.prepare import prepare
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
-TEXTS = ['First document.\nTwo lines.', 'Second, naïve café\r\n', ' third\twith tabs ']
-
-
-def read(source, separator='', tfds_dir=''):
-  return [piece for unit in sources.units([source], tfds_dir)
-          for piece in sources.pieces(unit, separator, tfds_dir)]
-
-
-def texts(pieces):
-  assert not [piece for piece in pieces if piece.problem]
-  return [piece.text for piece in pieces]
-
-
-def problems(pieces):
-  return [(piece.place, piece.problem) for piece in pieces if piece.problem]
-
-
-def compress(data, suffix):
-  if suffix == '.gz':
-    return gzip.compress(data)
-  return pyarrow.compress(data, codec='zstd', asbytes=True) if suffix == '.zst' else data
-
-
-def jsonl(field='text'):
-  return ''.join(json.dumps({field: text}) + '\n' for text in TEXTS).encode()
 
 
 @pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
@@ -72,7 +47,8 @@ def test_parquet(tmp_path):
   assert texts(found) == TEXTS
   assert [piece.fields.get('url') for piece in found] == urls
   (place, problem), *_ = problems(read(f'parquet:{tmp_path}/a.parquet'))
-  assert place.endswith('a.parquet:1') and problem.startswith('no such field')
+  assert place.endswith('a.parquet:1') and problem == (
+    "no such field: 'text' is not a column, there are body, url, n")
 
 
 def test_fields_of_records_are_kept_for_the_cleaning(tmp_path):
@@ -322,6 +298,18 @@ def test_tfds_that_is_not_there(source, message):
   with pytest.raises(ValueError, match=message) as error:
     read(source, tfds_dir=str(SHARED / 'tfds'))
   assert '\n' not in str(error.value)
+
+
+def test_a_tfds_set_that_is_not_there_is_not_downloaded_unasked(tmp_path, monkeypatch):
+  import tensorflow_datasets as tfds
+  asked = []
+  monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', lambda self: asked.append(self.name))
+  with pytest.raises(ValueError, match=r'glue/cola is not in .*tfds_download'):
+    read('tfds:glue/cola:train:sentence', tfds_dir=str(tmp_path / 'none'))
+  assert not asked and not list(tmp_path.iterdir())
+  with pytest.raises(ValueError, match='glue/cola is not in'):
+    sources.units(['tfds:glue/cola:train:sentence'], str(tmp_path / 'none'), True)
+  assert asked == ['glue']
 
 
 @pytest.mark.parametrize('tokens', [1 << 17, 7])

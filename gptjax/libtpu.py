@@ -1,0 +1,32 @@
+"""libtpu on a machine without TPUs, where `gptjax.plan` compiles with it and nothing else needs it."""
+
+import glob
+import importlib.util
+import os
+from pathlib import Path
+
+GOOGLE, NETWORK_CARD = '0x1ae0', '0x0042'  # PCI ids: the maker of TPUs, and what else it puts into machines
+ALONE = {'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+         'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
+
+
+def alone():
+  """Tells libtpu that there is no TPU to look for; it would ask the network, and let in one process only."""
+  for name, value in ALONE.items():
+    os.environ.setdefault(name, value)
+
+
+def quiet(devices='/sys/bus/pci/devices'):
+  """`alone`, where libtpu is installed and no TPU is: JAX tries it in every process, and it complains.
+
+  Args:
+    devices: folder in which the kernel lists PCI devices.
+  """
+  if importlib.util.find_spec('libtpu') and not any(map(_is_tpu, glob.glob(f'{devices}/*'))):
+    alone()
+
+
+def _is_tpu(device):
+  vendor, kind = (Path(device, name) for name in ('vendor', 'device'))
+  return (vendor.exists() and vendor.read_text().strip() == GOOGLE
+          and kind.exists() and kind.read_text().strip() != NETWORK_CARD)

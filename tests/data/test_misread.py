@@ -1,0 +1,146 @@
+"""Inputs that were misread: archives, other encodings, dotted fields, sound files called damaged."""
+
+import gzip
+import io
+import json
+import tarfile
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+from source_files import TEXTS, compress, jsonl, problems, read, texts
+
+from gptjax.data import fields, files, tar_source
+from gptjax.errors import InputError
+
+RECORDS = [
+  {'meta': {'text': 'one', 'url': 'http://a.example/', 'n': 1}},
+  {'meta': {'text': 'two', 'url': None, 'n': 2}}]
+
+
+def test_dotted_fields(tmp_path):
+  (tmp_path / 'a.jsonl').write_text(''.join(json.dumps(record) + '\n' for record in RECORDS))
+  parquet.write_table(pyarrow.Table.from_pylist(RECORDS), tmp_path / 'a.parquet')
+  for kind in ('jsonl', 'parquet'):
+    found = read(f'{kind}:{tmp_path}/a.{kind}:meta.text')
+    assert texts(found) == ['one', 'two']
+    assert [piece.fields for piece in found] == [{'url': 'http://a.example/'}, {}]
+    (_, problem), *_ = problems(read(f'{kind}:{tmp_path}/a.{kind}:meta.words'))
+    assert problem.startswith("no such field: 'meta.words'")
+  (_, problem), *_ = problems(read(f'parquet:{tmp_path}/a.parquet:meta.words'))
+  assert problem.endswith('there are meta, meta.n, meta.text, meta.url') or 'meta.url' in problem
+
+
+@pytest.mark.parametrize('record, origin', [
+  ({'url': 'u', 'meta': {'url': 'v', 'title': 'T'}}, {'url': 'u', 'title': 'T'}),
+  ({'metadata': {'domain': 'd'}, 'meta': 'text'}, {'domain': 'd'}),
+  ({'meta.url': 'u', 'meta': {'url': 'v'}}, {'url': 'u'}), ({'meta': {'url': 3}, 'url': None}, {}),
+  ({'meta': None, 'metadata': ['url']}, {})])
+def test_where_the_origin_of_a_record_may_be(record, origin):
+  assert fields.origin(record) == origin
+
+
+def tar(path, members, suffix=''):
+  with io.BytesIO() as made:
+    with tarfile.open(fileobj=made, mode='w') as archive:
+      for name, data in members:
+        info = tarfile.TarInfo(name)
+        if isinstance(data, bytes):
+          info.size = len(data)
+          archive.addfile(info, io.BytesIO(data))
+        else:
+          info.type, info.linkname = data
+          archive.addfile(info)
+    path.write_bytes(compress(made.getvalue(), suffix))
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+def test_tar(tmp_path, suffix):
+  long = 'd/' * 90 + 'long.txt'
+  tar(tmp_path / f'a.tar{suffix}', [
+    ('folder', (tarfile.DIRTYPE, '')), ('folder/one.txt', b'\xef\xbb\xbfone\n'),
+    ('link', (tarfile.SYMTYPE, '/etc/passwd')),
+    ('hard', (tarfile.LNKTYPE, 'folder/one.txt')), ('../../two\x1b[31m.txt', b'two'), ('empty.txt', b''),
+    (long, 'drei \u00e4'.encode()), ('nul', b'a\0b'), ('latin', b'\xe4'), ('inner.gz', gzip.compress(b'x')),
+    ('pipe', (tarfile.FIFOTYPE, '')), ('last', b'four')], suffix)
+  spec = f'tar:{tmp_path}/*.tar*'
+  found = read(spec)
+  assert [piece.text for piece in found if not piece.problem] == ['one\n', 'two', 'drei \u00e4', 'four']
+  assert [(place.rpartition(':')[2], problem.partition(':')[0]) for place, problem in problems(found)] == [
+    ('empty.txt', 'empty'), ('nul', 'not text, it has NUL bytes'), ('latin', 'not UTF-8'),
+    ('inner.gz', 'not text, gzip data')]
+  assert '\x1b' not in ''.join(piece.place for piece in found)
+  assert not list(tmp_path.parent.glob('two*')) and len(list(tmp_path.iterdir())) == 1
+  split = read(spec, 'n')
+  assert [piece.text for piece in split if not piece.problem][:2] == ['o', 'e\n']
+  (_, problem), = problems(read(f'text:{tmp_path}/a.tar{suffix}'))
+  assert problem == 'not text, a tar archive: read it by tar:'
+
+
+def test_a_tar_archive_that_lies_of_its_sizes(tmp_path, monkeypatch):
+  tar(tmp_path / 'a.tar', [('a', b'good'), ('b', b'x' * 2000), ('c', b'y' * 900)])
+  whole = (tmp_path / 'a.tar').read_bytes()
+  for cut in (1000, 1600, 2700):
+    (tmp_path / 'cut.tar').write_bytes(whole[:cut])
+    assert problems(read(f'tar:{tmp_path}/cut.tar'))[-1][1].startswith('damaged or cut short'), cut
+  (tmp_path / 'not.tar').write_bytes(b'not an archive' * 100)
+  assert problems(read(f'tar:{tmp_path}/not.tar'))[0][1].startswith('damaged or cut short')
+  monkeypatch.setattr(files, 'MAX_DOCUMENT', 1000)
+  found = read(f'tar:{tmp_path}/a.tar')
+  assert [piece.text[:4] for piece in found] == ['good', '', 'yyyy']
+  assert problems(found)[0][1] == 'too long: a file of more than 1,000 bytes'
+  monkeypatch.setattr(files, 'MAX_DOCUMENT', 10**6)
+  monkeypatch.setattr(tar_source, 'HEADERS', 20_000)
+  info = tarfile.TarInfo('x' * 60_000)
+  header = info.create_pax_header(info.get_info(), 'utf-8')
+  (tmp_path / 'big.tar').write_bytes(whole[:1024] + header + whole[1024:])
+  found = read(f'tar:{tmp_path}/big.tar')
+  assert found[0].text == 'good'
+  assert found[-1].problem.startswith('damaged or cut short: headers of more than')
+
+
+MARK = b'\xef\xbb\xbf'
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path, suffix):
+  (tmp_path / f'a.txt{suffix}').write_bytes(compress(MARK + b'one--two', suffix))
+  (tmp_path / f'a.jsonl{suffix}').write_bytes(compress(MARK + jsonl(), suffix))
+  assert texts(read(f'text:{tmp_path}/a.txt{suffix}')) == ['one--two']
+  assert texts(read(f'text:{tmp_path}/a.txt{suffix}', '--')) == ['one', 'two']
+  assert texts(read(f'jsonl:{tmp_path}/a.jsonl{suffix}')) == TEXTS
+  digest, = {piece.digest for piece in read(f'text:{tmp_path}/a.txt{suffix}')}
+  assert digest == files.text_digest('one--two')
+
+
+@pytest.mark.parametrize('data, says', [
+  ('text'.encode('utf-16'), 'UTF-16'), ('text'.encode('utf-32'), 'UTF-32'),
+  (gzip.compress(b'x'), 'gzip data'),
+  ('\ufefftext'.encode('utf-16-be'), 'UTF-16'), (pyarrow.compress(b'x', 'zstd', asbytes=True), 'zstd data'),
+  (b'PK\3\4...', 'a zip archive'), (b'%PDF-1.5', 'a PDF file'), (b'PAR1', 'a Parquet file'),
+  ('text'.encode('utf-16-le'), 'NUL bytes: the first one at byte 1 '),
+  (b'one\ntwo\0', 'NUL bytes: the first one at byte 7 '),
+  (MARK + b'a\0', 'NUL bytes: the first one at byte 4 ')])
+def test_what_is_not_text_is_named(tmp_path, data, says):
+  (tmp_path / 'a').write_bytes(data)
+  for separator in ('', '--'):
+    (place, problem), = problems(read(f'text:{tmp_path}/a', separator))
+    assert problem.startswith('not text, ') and says in problem and place.startswith(f'{tmp_path}/a:')
+  if 'NUL' not in says:
+    assert says in problems(read(f'jsonl:{tmp_path}/a'))[0][1]
+  else:
+    assert 'NUL bytes' in problems(read(f'jsonl:{tmp_path}/a'))[-1][1]
+
+
+def test_sound_files_that_cannot_be_read_are_never_skipped_as_damaged(tmp_path):
+  """A zstd frame of one raw block that asks for a window of 2 GiB; Parquet in gzip."""
+  text = jsonl()
+  frame = b'\x28\xb5\x2f\xfd\x00\xa8' + (1 | len(text) << 3).to_bytes(3, 'little') + text
+  (tmp_path / 'a.jsonl.zst').write_bytes(frame)
+  with pytest.raises(InputError, match=r'window of more than 128 MiB.*without --long'):
+    read(f'jsonl:{tmp_path}/a.jsonl.zst')
+  parquet.write_table(pyarrow.table({'text': TEXTS}), tmp_path / 'a.parquet')
+  for suffix in ('.gz', '.zst'):
+    (tmp_path / f'a.parquet{suffix}').write_bytes(compress((tmp_path / 'a.parquet').read_bytes(), suffix))
+    with pytest.raises(InputError, match='is compressed Parquet'):
+      read(f'parquet:{tmp_path}/a.parquet{suffix}')

@@ -1,0 +1,34 @@
+"""Files of a few documents, and what sources find in them."""
+
+import gzip
+import json
+
+import pyarrow
+
+from gptjax.data import sources
+
+TEXTS = ['First document.\nTwo lines.', 'Second, naïve café\r\n', ' third\twith tabs ']
+
+
+def read(source, separator='', tfds_dir=''):
+  return [piece for unit in sources.units([source], tfds_dir)
+          for piece in sources.pieces(unit, separator, tfds_dir)]
+
+
+def texts(pieces):
+  assert not [piece for piece in pieces if piece.problem]
+  return [piece.text for piece in pieces]
+
+
+def problems(pieces):
+  return [(piece.place, piece.problem) for piece in pieces if piece.problem]
+
+
+def compress(data, suffix):
+  if suffix == '.gz':
+    return gzip.compress(data)
+  return pyarrow.compress(data, codec='zstd', asbytes=True) if suffix == '.zst' else data
+
+
+def jsonl(field='text'):
+  return ''.join(json.dumps({field: text}) + '\n' for text in TEXTS).encode()
