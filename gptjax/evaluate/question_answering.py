@@ -24,12 +24,12 @@ CONFIDENT = 0.01       # share of the questions
 SHOWN = 30             # answers of the paper's Table 5
 
 # What the context of Natural Questions is seeded with; the paper does not print its own. Short answers of the
-# kinds that are asked for, none from the data set.
+# kinds that are asked for; no question of the data set asks for the same things.
 EXAMPLES = (
-  ('who painted the ceiling of the sistine chapel', 'Michelangelo'),
-  ('what is the capital of australia', 'Canberra'),
+  ('who painted the girl with a pearl earring', 'Johannes Vermeer'),
+  ('what is the capital of finland', 'Helsinki'),
   ('when did the berlin wall come down', '1989'),
-  ('who wrote pride and prejudice', 'Jane Austen'),
+  ('who wrote crime and punishment', 'Fyodor Dostoevsky'),
   ('where is mount kilimanjaro located', 'Tanzania'),
   ('how many strings does a violin have', 'four'),
   ('what is the chemical symbol for gold', 'Au'),

@@ -98,7 +98,8 @@ def encode(task, found, tokenizer, config, skipped, title):
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
   for example in tqdm(found, desc=title, unit='example', leave=False, disable=None, mininterval=0.5):
-    texts = [tokenizer.encode(text) for text in example.texts]
+    space = ' ' if task.kind == 'choice' else ''  # a question goes on with its document: no "nine.When"
+    texts = [tokenizer.encode(space * (i > 0) + text) for i, text in enumerate(example.texts)]
     answers = [tokenizer.encode(answer) for answer in example.answers]
     made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)
     rows += made
