@@ -50,7 +50,7 @@ def read_cbt(kind, data):
   layout.report(CBT, len(questions), 0, path, data.note)
   odd = sum(len(question.candidates) != CANDIDATES for question in questions)
   if odd:
-    data.note(f'{path}: {odd:,} questions do not have {CANDIDATES} candidates')
+    data.note(f'{path}: questions that do not have {CANDIDATES} candidates: {odd:,}')
   return data.some(questions)
 
 
