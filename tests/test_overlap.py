@@ -290,8 +290,8 @@ def test_such_a_line_and_an_exit_code_are_all_that_a_user_sees(tmp_path):
 
 def test_a_corpus_of_gpt1s_tokens_has_all_8_grams_of_its_own_text(shared_data, tmp_path):
   import prepared
-  text = ("He didn't say that it's gone, and they couldn't have known what's “there” – but I'm sure she cannot "
-          'wait. ')
+  text = ("He didn't say that it's gone, and they couldn't have known what's “there” – but I'm sure "
+          'she cannot wait. ')
   texts = [text * 3, 'One two three four five six seven eight nine ten.']
   source = write(tmp_path / 'texts.jsonl', texts)
   prepared.run(source, tmp_path / 'corpus', f'gpt1:{shared_data / "bpe" / "gpt1"}', validation_fraction=0)
