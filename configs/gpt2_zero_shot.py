@@ -20,5 +20,5 @@ def get_config():
   config.eval.update(dict(
     grid=True,
     tasks='lambada,cbt_cn,cbt_ne,winograd,wikitext2,ptb,enwik8,text8,wikitext103,1bw,coqa,natural_questions,'
-          'wmt14_en_fr,wmt14_fr_en,cnn_dailymail,cola,sst2,race,dprd'))
+          'wmt14_en_fr,wmt14_fr_en,cnn_dailymail,cola,sst2,race,dprd,held_out'))
   return config

@@ -286,3 +286,23 @@ def test_such_a_line_and_an_exit_code_are_all_that_a_user_sees(tmp_path):
   ran = command('--filter=README.md', f'--workdir={tmp_path}')
   assert ran.returncode == 2 and not ran.stdout
   assert len(ran.stderr.strip().split('\n')) == 1 and 'README.md' in ran.stderr
+
+
+def test_a_corpus_of_gpt1s_tokens_has_all_8_grams_of_its_own_text(shared_data, tmp_path):
+  import prepared
+  text = ("He didn't say that it's gone, and they couldn't have known what's “there” – but I'm sure "
+          'she cannot wait. ')
+  texts = [text * 3, 'One two three four five six seven eight nine ten.']
+  source = write(tmp_path / 'texts.jsonl', texts)
+  prepared.run(source, tmp_path / 'corpus', f'gpt1:{shared_data / "bpe" / "gpt1"}', validation_fraction=0)
+  made = filter_of(tmp_path / 'filters', f'corpus:{tmp_path / "corpus"}:train')
+  whole = overlap.of_texts(texts, {'train': made})
+  by_pieces = overlap.of_source(reading(source), {'train': made})
+  for found in whole, by_pieces:
+    assert found.share('train').tolist() == [1, 1] and found.spelled['train'][0] > found.eightgrams[0]
+    assert overlap.summary(found)['train'] == 1
+  assert not overlap.of_texts(['quite another text of ten words that is not there'], {'train': made}).found[
+    'train'].any()
+  with pytest.raises(ValueError, match="corpora of GPT-1's tokenizer, which changes words, and other text"):
+    overlap.main([f'--workdir={tmp_path / "run"}', f'--train={tmp_path / "corpus"}', f'--train={source}',
+                  f'--test=a={source}'])

@@ -214,6 +214,24 @@ def test_figure_4_is_exp_of_the_last_losses(written, workdirs):
   assert math.exp(last['eval/loss']) > 1
 
 
+def test_perplexities_of_other_vocabularies_are_not_in_one_panel(workdirs):
+  runs = report.page.runs.read(workdirs[:2])
+  assert 'on WebText' in plots.figure_4(runs) and 'vocabulary of' not in plots.figure_4(runs)
+  other = runs[1]._replace(model={**runs[1].model, 'n_vocab': 258})
+  both = plots.figure_4([runs[0], other])
+  assert 'on WebText' in both and 'vocabulary of 50,257' in both and 'vocabulary of 258' in both
+  assert 'on WebText' not in plots.figure_4([other])
+
+
+def test_the_papers_figures_are_those_that_it_prints():
+  of = {(one.task, one.metric): one for one in paper.FIGURES}
+  assert of['natural_questions', 'exact_match'].sizes == {'1558M': 4.1}
+  assert of['coqa', 'f1'].sota is None and of['coqa', 'f1'].sizes == {'1558M': 55}
+  for (task, _), one in of.items():
+    assert task not in ('cbt_cn', 'cbt_ne') or 'validation' in one.title
+  assert all(one.cell is None for one in paper.REPRODUCED if 'validation' in one.protocol)
+
+
 def test_a_run_of_pretraining_alone(workdirs, tmp_path):
   shutil.copytree(workdirs[0], tmp_path / 'run')
   for name in ('results', 'overlap', 'samples'):

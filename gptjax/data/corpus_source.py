@@ -12,11 +12,17 @@ from gptjax.data.sources import DEFAULT_SPLIT, Unit
 TOKENS = 1 << 17  # decoded at a time
 
 
-def units(where):
-  """The unit that `FOLDER[:SPLIT]` names; ValueError if it is no corpus, or damaged."""
+def located(where):
+  """(folder, split) that `FOLDER[:SPLIT]` names."""
   folder, _, split = where.rpartition(':')
   if not folder or not split or '/' in split or Path(where).is_dir():
-    folder, split = where, DEFAULT_SPLIT
+    return where, DEFAULT_SPLIT
+  return folder, split
+
+
+def units(where):
+  """The unit that `FOLDER[:SPLIT]` names; ValueError if it is no corpus, or damaged."""
+  folder, split = located(where)
   corpus = corpora.open_corpus(folder, split, verify=True)
   return [Unit('corpus', folder, corpus.n_tokens, corpus.digest, split)]
 

@@ -4,13 +4,25 @@ import functools
 import re
 from typing import NamedTuple
 
+from gptjax import domains
 from gptjax.errors import InputError
+from gptjax.evaluate import schema as layout
 from gptjax.evaluate import sources
 from gptjax.evaluate.detokenize import BOOKS, PLAIN, detokenize
 from gptjax.evaluate.subject import Found, Task, request, scored
 
 BLANK = 'XXXXX'
 CBT_URL = 'https://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
+STORY, CANDIDATES = 20, 10  # sentences before a question, words to choose from
+CBT = layout.Schema('questions', {}, count=2000)
+TEXT = layout.text()
+WSC = layout.Schema('schemas', {  # wsc273.jsonl; a pronoun may begin the sentence
+  'pre': layout.text(blank=True), 'pronoun': TEXT, 'post': TEXT, 'answers': layout.several(TEXT, 2, 2),
+  'correct': layout.integer(0, 1)}, count=273)
+WSC_TFDS = layout.Schema('schemas', {
+  'text': TEXT, 'pronoun_text': TEXT, 'pronoun_start': layout.integer(0, 10**6),
+  'pronoun_end': layout.integer(0, 10**6), 'option1': TEXT, 'option2': TEXT,
+  'label': layout.integer(0, 1), 'idx': layout.integer(0, 10**6)}, count=273)
 POSSESSIVE = frozenset(('my', 'your', 'his', 'her', 'its', 'our', 'their'))
 # Of a candidate that begins a sentence; inside one they are not capital.
 SMALL = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its', 'Our', 'Their', 'He', 'She', 'It',
@@ -34,29 +46,41 @@ def read_cbt(kind, data):
   path = sources.find(data, f'CBTest/data/{name}', name)
   if not path:
     raise sources.NotRun(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
-  return data.some(parse_cbt(sources.read_text(path), path))
+  questions = parse_cbt(sources.read_text(path, data.note), path)
+  layout.report(CBT, len(questions), 0, path, data.note)
+  odd = sum(len(question.candidates) != CANDIDATES for question in questions)
+  if odd:
+    data.note(f'{path}: questions that do not have {CANDIDATES} candidates: {odd:,}')
+  return data.some(questions)
 
 
 def parse_cbt(text, path):
-  """[Cloze] of a published file: numbered lines, every 21st with TAB answer TAB TAB candidates."""
+  """[Cloze] of a published file: numbered lines, every 21st with TAB answer TAB TAB candidates.
+
+  Raises:
+    InputError: names the line that is out of order, or that is not a question.
+  """
   found, story = [], []
   for number, line in enumerate(text.split('\n'), 1):
     if not line.strip():
       continue
     index, _, rest = line.partition(' ')
     question, tab, ends = rest.partition('\t')
-    if index == '1':
-      story = []
+    if index != str(len(story) + 1) or bool(tab) != (len(story) == STORY):
+      raise InputError(f'{path}:{number}: {domains.shown(line)} stands where line {len(story) + 1} of a '
+                       f'block should: lines 1 to {STORY} are sentences, {STORY + 1} is the question')
     if not tab:
       story.append(rest)
       continue
     answer, *_, candidates = ends.split('\t')
     candidates = tuple(candidates.strip().split('|'))
-    if BLANK not in question or answer not in candidates:
+    if BLANK not in question or answer not in candidates or len(candidates) < 2:
       raise InputError(f'{path}:{number}: not a question of CBT: it needs {BLANK}, and its answer {answer!r} '
                        f'among its candidates')
     found.append(Cloze(tuple(story), question, candidates, answer))
     story = []
+  if story:
+    raise InputError(f'{path} ends after {len(story)} of {STORY + 1} lines of a block: it has been cut short')
   return found
 
 
@@ -112,10 +136,10 @@ def read_winograd(data):
   """[Schema] of the 273."""
   path = sources.find(data, 'wsc273.jsonl')
   if path:
-    records = sources.read_jsonl(path, ['pre', 'pronoun', 'post', 'answers', 'correct'])
+    records = sources.read_jsonl(data, path, WSC)
     return data.some([Schema(one['pre'], one['pronoun'], one['post'], tuple(one['answers']), one['correct'])
                       for one in records])
-  records = sources.from_tfds(data._replace(limit=0), 'wsc273', 'test')
+  records = sources.from_tfds(data._replace(limit=0), 'wsc273', 'test', WSC_TFDS)
   if records is None:
     raise sources.NotRun(sources.where(
       'the Winograd Schema Challenge', 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html',

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from gptjax.data import tokenizers
+from gptjax.data import mixture, tokenizers
 from gptjax.evaluate import sources, suite
 from gptjax.evaluate.run import data_of
 from gptjax.evaluate.subject import Stopped, subject
@@ -27,7 +27,10 @@ class Tasks:
       self._tokenizer = tokenizers.load(str(Path(run.mixture.train[0].folder) / 'tokenizer'))
     for task in chosen:
       try:
-        self._ready.append((task, task.read(data_of(run.config))))
+        data = data_of(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),
+                       run.config.data.seq_len)
+        note = lambda line, name=task.name: say(f'{name}: note: {line}')
+        self._ready.append((task, task.read(data._replace(note=note))))
       except sources.NotRun as why:
         say(f'{task.name} is not run: {why}')
     self._say = say

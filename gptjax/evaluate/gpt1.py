@@ -3,6 +3,7 @@
 import numpy as np
 
 from gptjax.evaluate import heuristics, pronouns, scoring, sources
+from gptjax.evaluate import schema as layout
 from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.sources import NotRun
 from gptjax.evaluate.subject import Found, Task
@@ -16,8 +17,21 @@ DPRD = ('Each referent in the place of the pronoun, the first one in the clause 
         'log-probability.')
 
 
+CLASS = layout.integer(0, 1)
+RACE_FIELDS = {'article': layout.text(), 'questions': layout.several(layout.text(blank=True)),
+               'options': layout.several(layout.several(layout.text(blank=True), 4, 4)),
+               'answers': layout.several(layout.one_of(*'ABCD'))}
+SCHEMAS = {  # of TFDS sets; RACE has empty options
+  'glue/cola': layout.Schema('sentences', {'sentence': layout.text(), 'label': CLASS}),
+  'glue/sst2': layout.Schema('sentences', {'sentence': layout.text(), 'label': CLASS}),
+  'race/middle': layout.Schema('articles', RACE_FIELDS), 'race/high': layout.Schema('articles', RACE_FIELDS),
+  'definite_pronoun_resolution': layout.Schema('sentences', {
+    'sentence': layout.text(), 'pronoun': layout.text(), 'candidates': layout.several(layout.text(), 2, 2),
+    'label': CLASS})}
+
+
 def _tfds(data, name, split):
-  records = sources.from_tfds(data, name, split)
+  records = sources.from_tfds(data, name, split, SCHEMAS[name])
   if records is None:
     raise NotRun(sources.where(name, '', tfds=name))
   return records

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.errors import InputError
-from gptjax.evaluate import sources
+from gptjax.evaluate import schema, sources
 from gptjax.evaluate.detokenize import BILLION, PLAIN, PTB, WIKITEXT, Style, detokenize, marked
 from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.subject import Found, Task, prefixed, scored
@@ -26,6 +25,9 @@ WORD_ALONE = 'word (line ends not counted)'
 DETOKENIZED, RAW = 'de-tokenized', 'raw'
 
 
+LINES = schema.Schema('lines', {'text': schema.text(blank=True)})
+
+
 class TextSet(NamedTuple):
   """A text to read.
 
@@ -33,6 +35,8 @@ class TextSet(NamedTuple):
   style: how it was tokenized.
   part: what share of the file, from its end, is the test set: 1 / part.
   apart: whether each line is a text of its own.
+  published: how many units the published test set has; where it is a part of a file, bytes of that file.
+  sha256: of the published file: pairs of its name and digest.
   """
   name: str
   title: str
@@ -43,23 +47,27 @@ class TextSet(NamedTuple):
   part: int = 1
   apart: bool = False
   tfds: str = ''
+  published: int = 0
+  sha256: tuple = ()
 
 
 SETS = (
   TextSet('wikitext2', 'WikiText-2', (
     'wikitext-2-raw/wiki.test.raw', 'wikitext-2/wiki.test.raw', 'wikitext-2/wiki.test.tokens',
     'wikitext-2/test.txt'), 'https://www.salesforce.com/blog/the-wikitext-long-term-dependency-language-'
-    'modeling-dataset', style=WIKITEXT),
+    'modeling-dataset', style=WIKITEXT, published=245_569, sha256=(
+      ('wiki.test.raw', '173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08'),)),
   TextSet('ptb', 'Penn Treebank', ('ptb.test.txt', 'simple-examples/data/ptb.test.txt'),
-          'https://www.fit.vut.cz/person/imikolov/public/rnnlm/simple-examples.tgz', style=PTB),
+          'https://www.fit.vut.cz/person/imikolov/public/rnnlm/simple-examples.tgz', style=PTB,
+          published=82_430),
   TextSet('enwik8', 'enwik8', ('enwik8', 'enwik8/enwik8'), 'http://mattmahoney.net/dc/enwik8.zip', unit=BYTE,
-          part=20),
+          part=20, published=100_000_000),
   TextSet('text8', 'text8', ('text8', 'text8/text8'), 'http://mattmahoney.net/dc/text8.zip', unit=CHARACTER,
-          part=20),
+          part=20, published=100_000_000),
   TextSet('wikitext103', 'WikiText-103', (
     'wikitext-103-raw/wiki.test.raw', 'wikitext-103/wiki.test.raw', 'wikitext-103/wiki.test.tokens'),
     'https://www.salesforce.com/blog/the-wikitext-long-term-dependency-language-modeling-dataset',
-    style=WIKITEXT),
+    style=WIKITEXT, published=245_569),
   TextSet('1bw', '1 Billion Words', (
     'news.en.heldout-00000-of-00050',
     'heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050'),
@@ -70,28 +78,32 @@ def read(of, data):
   """[str], lines with their ends, or pieces of a text without lines."""
   path = sources.find(data, *of.files)
   if path:
-    lines = _lines(_text(path, of), of)
-  else:
-    found = sources.from_tfds(data, of.tfds, 'test') if of.tfds else None
-    if found is None:
-      raise sources.NotRun(sources.where(of.title, of.url, of.files[0], tfds=of.tfds))
-    lines = [record['text'] + '\n' for record in found]
-  return data.some(lines)
+    return data.some(_lines(_text(path, of, data.note), of))
+  found = sources.from_tfds(data, of.tfds, 'test', LINES) if of.tfds else None
+  if found is None:
+    raise sources.NotRun(sources.where(of.title, of.url, of.files[0], tfds=of.tfds))
+  return [record['text'] + '\n' for record in found]
 
 
-def _text(path, of):
+def _text(path, of, note):
   """The test part of a file, without the bytes of a character that was cut in two."""
-  if of.part == 1:
-    return sources.read_text(path)
   raw = path.read_bytes()
+  schema.note_digest(dict(of.sha256).get(path.name, ''), raw, path, note)
+  if of.part == 1:
+    text = sources.decoded(path, raw, note)
+    _note_size(of, units(_lines(text, of))[of.unit], f'{of.unit}s', path, note)
+    return text
+  raw = sources.converted(path, raw, note)
+  _note_size(of, len(raw), 'bytes', path, note)
   raw = raw[len(raw) - len(raw) // of.part:]
   begin = next((i for i, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), 0)
-  try:
-    return raw[begin:].decode()
-  except UnicodeDecodeError as error:
-    if error.end < len(raw) - begin:
-      raise InputError(f'{path}: not UTF-8 ({error.reason})') from None
-    return raw[begin:begin + error.start].decode()
+  return sources.decoded(path, raw[begin:], cut=True)
+
+
+def _note_size(of, n, unit, path, note):
+  if of.published and n != of.published:
+    note(f'{path} has {n:,} {unit}, the published file {of.published:,}: results are not comparable with '
+         'published ones')
 
 
 def _lines(text, of):

@@ -11,7 +11,8 @@ WORKDIR/overlap, or in --filters, is used again; one that is half built is gone 
 a corpus that were built elsewhere, with one --capacity and --rate, are merged: --filter=A --filter=B.
 
 Where WORKDIR is that of an evaluation, the examples of its tasks are looked up too, and their scores are
-shown by how much of them was in the training corpus.
+shown by how much of them was in the training corpus. What is looked up in a corpus of GPT-1's tokens goes
+through its tokenizer first, which changes words.
 """
 
 if __name__ == '__main__':
@@ -32,7 +33,7 @@ from gptjax import atomic, paths, records
 from gptjax import config as configs
 from gptjax.data import blocks, command, sources, tokenizers
 from gptjax.errors import InputError
-from gptjax.evaluate import bloom, buckets, build, eightgrams
+from gptjax.evaluate import bloom, buckets, build, eightgrams, spelling
 from gptjax.flag_types import WORKERS, integer, real
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
@@ -44,24 +45,28 @@ class Test(NamedTuple):
 
   eightgrams: int64[n] in each document.
   found: {'own' | 'train': int64[n]}: those that the filter has.
+  spelled: as `found`, how many there were to look up: `eightgrams`, but for filters that have a spelling.
   """
   eightgrams: np.ndarray
   found: dict
+  spelled: dict
 
   def share(self, filter_name):
     """float64[n]: of each document's 8-grams; 0 where it has none."""
-    return self.found[filter_name] / np.maximum(self.eightgrams, 1)
+    return self.found[filter_name] / np.maximum(self.spelled[filter_name], 1)
 
 
 def of_source(reading, filters):
   """The Test of what a `blocks.Reading` reads; filters by name."""
-  counts, start = Test(np.zeros(0, np.int64), dict.fromkeys(filters, np.zeros(0, np.int64))), build.After()
+  none, start = np.zeros(0, np.int64), build.After()
+  counts = Test(none, dict.fromkeys(filters, none), dict.fromkeys(filters, none))
   numbered = lambda after, piece: (after.documents - 1, piece.text)
   for block, pieces in blocks.blocks(build.texts(reading, start), start, numbered):
     n, numbers = block.position.documents, np.array([number for number, _ in pieces], np.int64)
     more = of_texts([text for _, text in pieces], filters)
-    counts = Test(_added(counts.eightgrams, numbers, more.eightgrams, n),
-                  {name: _added(counts.found[name], numbers, more.found[name], n) for name in filters})
+    counts = Test(*(
+      {name: _added(old[name], numbers, new[name], n) for name in filters} if isinstance(old, dict)
+      else _added(old, numbers, new, n) for old, new in zip(counts, more, strict=True)))
   return counts
 
 
@@ -74,9 +79,13 @@ def _added(counts, numbers, more, n):
 
 def of_texts(texts, filters):
   """The Test of a list of str, a document each."""
-  keys, text = eightgrams.keys(texts)
-  return Test(np.bincount(text, minlength=len(texts)), {
-    name: np.bincount(text[one.contains(keys)], minlength=len(texts)) for name, one in filters.items()})
+  plain, n, found, spelled = eightgrams.keys(texts), len(texts), {}, {}
+  for name, one in filters.items():
+    spell = spelling.of_sources(one.facts['sources'])
+    keys, text = plain if spell is None else eightgrams.keys(list(map(spell, texts)))
+    found[name] = np.bincount(text[one.contains(keys)], minlength=n)
+    spelled[name] = np.bincount(text, minlength=n)
+  return Test(np.bincount(plain.text, minlength=n), found, spelled)
 
 
 def summary(test):
@@ -84,7 +93,8 @@ def summary(test):
   total = int(test.eightgrams.sum())
   row = {'documents': len(test.eightgrams), 'eightgrams': total}
   for name in (OWN, TRAIN):
-    row[name] = float(test.found[name].sum() / max(total, 1)) if name in test.found else None
+    row[name] = (float(test.found[name].sum() / max(int(test.spelled[name].sum()), 1))
+                 if name in test.found else None)
   for name in test.found:  # of the training corpus, where there is one
     row |= {'documents_with_any': int((test.found[name] > 0).sum()),
             'documents_with_much': int((test.share(name) > MUCH).sum())}
@@ -146,6 +156,8 @@ def overlap(flags):
     raise InputError(f'--own={min(strange)}=...: there is no --test or --examples of this name')
   if not flags.train and not flags.filter and not own:
     raise InputError('nothing to look for test sets in: give --train, --filter or --own')
+  for some in (flags.train, *([source] for source in own.values())):
+    spelling.of_sources([_source(source, 'train') for source in some])
   configs.make_workdir(workdir)  # First what can be refused at once, then what takes hours.
   readings = {name: blocks.Reading(sources.units([_source(source, 'validation')], flags.tfds_dir),
                                    flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)

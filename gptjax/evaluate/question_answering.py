@@ -5,25 +5,31 @@ import math
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.evaluate import answers, sources
+from gptjax.evaluate import answers, schema, sources
 from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.subject import Found, Task, scored
 from gptjax.evaluate.writing import prompt, spelled, written
 
 COQA, COQA_URL = 'coqa-dev-v1.0.json', 'https://nlp.stanford.edu/data/coqa/coqa-dev-v1.0.json'
 NQ, NQ_URL = 'nq_open_dev.jsonl', 'https://github.com/google-research-datasets/natural-questions (nq_open)'
+SPOKEN = schema.several(schema.record({'input_text': schema.text(blank=True)}))
+CONVERSATIONS = schema.Schema('conversations', {
+  'source': schema.text(), 'story': schema.text(), 'questions': SPOKEN, 'answers': SPOKEN,
+  'additional_answers': schema.by_name(SPOKEN, optional=True)}, count=500)
+QUESTIONS = schema.Schema('questions', {
+  'question': schema.text(), 'answer': schema.several(schema.text())}, count=3610)
 ANSWER_TOKENS = 32     # of CoQA; the longest answer of an annotator is longer, most have three words
 SHORT_ANSWER_TOKENS = 16
 CONFIDENT = 0.01       # share of the questions
 SHOWN = 30             # answers of the paper's Table 5
 
 # What the context of Natural Questions is seeded with; the paper does not print its own. Short answers of the
-# kinds that are asked for, none from the data set.
+# kinds that are asked for; no question of the data set asks for the same things.
 EXAMPLES = (
-  ('who painted the ceiling of the sistine chapel', 'Michelangelo'),
-  ('what is the capital of australia', 'Canberra'),
+  ('who painted the girl with a pearl earring', 'Johannes Vermeer'),
+  ('what is the capital of finland', 'Helsinki'),
   ('when did the berlin wall come down', '1989'),
-  ('who wrote pride and prejudice', 'Jane Austen'),
+  ('who wrote crime and punishment', 'Fyodor Dostoevsky'),
   ('where is mount kilimanjaro located', 'Tanzania'),
   ('how many strings does a violin have', 'four'),
   ('what is the chemical symbol for gold', 'Au'),
@@ -41,10 +47,24 @@ def read_coqa(data):
   path = sources.find(data, COQA)
   if not path:
     raise sources.NotRun(sources.where('CoQA', COQA_URL, COQA))
-  try:
-    return data.some([turn for story in sources.read_json(path)['data'] for turn in turns(story)])
-  except (KeyError, IndexError, TypeError) as error:
-    raise InputError(f'{path} is not laid out as {COQA} ({type(error).__name__} {error})') from None
+  stories = sources.read_json(path)
+  if not isinstance(stories, dict) or not isinstance(stories.get('data'), list):
+    raise InputError(f'{path} is not laid out as {COQA}: it is not an object with a list "data"')
+  stories, blanks = stories['data'], 0
+  for i, story in enumerate(stories):
+    blanks += schema.check(CONVERSATIONS, story, f'{path}: data[{i}]')
+    _check_turns(story, f'{path}: data[{i}]')
+  schema.report(CONVERSATIONS, len(stories), blanks, path, data.note)
+  return data.some([turn for story in stories for turn in turns(story)])
+
+
+def _check_turns(story, place):
+  """Refuses a conversation in which not every question has an answer of each annotator (InputError)."""
+  n = len(story['questions'])
+  given = {'answers': story['answers'], **story.get('additional_answers', {})}
+  for name, found in given.items():
+    if len(found) != n:
+      raise InputError(f'{place}: {n} questions, but {len(found)} answers of the annotator {name!r}')
 
 
 def turns(story):
@@ -79,8 +99,8 @@ def evaluate_coqa(subject, turns):
 def read_nq(data):
   """[(question, [answers])] of the development set."""
   path = sources.find(data, NQ, 'NQ-open.dev.jsonl', 'NQ-open.efficientqa.dev.1.1.jsonl')
-  records = (sources.read_jsonl(path, ['question', 'answer']) if path else
-             sources.from_tfds(data, 'natural_questions_open', 'validation'))
+  records = (sources.read_jsonl(data, path, QUESTIONS) if path else
+             sources.from_tfds(data, 'natural_questions_open', 'validation', QUESTIONS))
   if records is None:
     raise sources.NotRun(sources.where('Natural Questions', NQ_URL, NQ, tfds='natural_questions_open'))
   return data.some([(record['question'], list(record['answer'])) for record in records])

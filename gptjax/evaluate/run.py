@@ -7,6 +7,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from flax import nnx
 from gptjax import atomic, console, hosts, memory, ownership, records, report, resumed, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
-from gptjax.evaluate import sources, suite, table
+from gptjax.evaluate import held_out, sources, suite, table
 from gptjax.evaluate.journal import Journal
 from gptjax.evaluate.subject import subject
 from gptjax.model import n_params
@@ -25,6 +26,9 @@ from gptjax.train import graph
 from gptjax.watchdog import Watchdog
 
 DONE = 0  # exit code
+VERSION = 2  # of results.json
+# Tasks that this version measures in another way than those before it: they are measured again.
+CHANGED = {2: ('dprd', 'lambada', 'natural_questions')}
 PARTS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of results.json, by task
 
 
@@ -34,8 +38,10 @@ def evaluate(config, workdir, given=()):
   Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
   the name of a task, `results.json` has in `tasks` its metrics, in `not_run` why there are none, in `grids`
   the cells of `subject.Found`, in `rows` its table, in `protocols` how it was measured and in `seconds` how
-  long that took, in `limits` of how many examples (0: all); `model`, `weights` (a digest), `versions` and
-  `devices` say of what. `answers/TASK.jsonl` keeps what has been asked (see `journal`).
+  long that took, in `limits` of how many examples (0: all), in `notes` how its data differs from what is
+  published; `model`, `weights` (a digest), `versions` and `devices` say of what, `version` in which layout.
+  Accuracies, F1 and exact match are fractions; BLEU, ROUGE and perplexity have their own scales.
+  `answers/TASK.jsonl` keeps what has been asked (see `journal`).
 
   Args:
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
@@ -46,7 +52,7 @@ def evaluate(config, workdir, given=()):
     Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
 
   Raises:
-    ValueError: bad config or input, one line.
+    ValueError: bad config or input, one line; or there is nothing that could be run.
   """
   configs.check_fields(config)
   resumed.keep(config, workdir, given)
@@ -59,12 +65,15 @@ def evaluate(config, workdir, given=()):
   if source.tokenizer is None:
     raise InputError(f'no tokenizer lies with the weights of {config.init_from}: put its files beside them')
   config.model.update(source.fields)
+  corpora, seq_len = held_out.corpora_of(config)
   configs.resolve(config, workdir)
   configs.check(config)
   hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
   memory.check(config, mesh)
+  data = data_of(config, corpora, seq_len)
+  ready = [read(task, data) for task in tasks]  # all of it is checked before anything is scored
   # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
   shutdown.at_once('stopped, and all answers so far are kept: the same command continues there')
@@ -76,28 +85,55 @@ def evaluate(config, workdir, given=()):
                    grid=config.eval.grid, seed=config.train.seed, pulse=dog.progress,
                    show=jax.process_index() == 0)
     del params
-    for task in tasks:
+    for one in ready:
       dog.progress(slow=True)
-      run_task(task, config, made, results)
+      run_task(one, made, results)
     results.say(f'\nresults       {results.folder / "results.json"}\n'
                 f'table         {results.folder / "results.md"}')
     if jax.process_index() == 0:
       with console.optional('the report'):
         results.say(f'report        {report.write([workdir], workdir)[0]}')
+  if not any(map(results.has, tasks)):
+    raise InputError(f'none of the tasks could be run ({", ".join(task.name for task in tasks)}): '
+                     f'{results.found["not_run"][tasks[0].name]}')
   return DONE
 
 
-def run_task(task, config, made, results):
+class Ready(NamedTuple):
+  """A task with its examples.
+
+  task: subject.Task.
+  examples: what it has read; None where its data is not there.
+  absent: why; '' where it is.
+  notes: how its data differs from what is published, lines.
+  """
+  task: Any
+  examples: Any
+  absent: str
+  notes: list
+
+
+def read(task, data):
+  """The Ready task (InputError for data that is damaged)."""
+  notes = []
+  try:
+    return Ready(task, task.read(data._replace(note=notes.append)), '', notes)
+  except sources.NotRun as why:
+    return Ready(task, None, str(why), notes)
+
+
+def run_task(ready, made, results):
   """Runs a task and keeps what it found, unless that is on record or its data is not there."""
+  task, examples, absent, notes = ready
   if results.has(task):
     return
-  try:
-    examples = task.read(data_of(config))
-  except sources.NotRun as why:
-    results.skip(task, str(why))
+  if absent:
+    results.skip(task, absent)
     return
+  for note in notes:
+    results.say(f'{task.name}: note: {note}')
   hosts.compare({f'digest of the examples of {task.name}':
-                 hashlib.sha256(json.dumps(examples).encode()).hexdigest()})
+                 hashlib.sha256(json.dumps(examples, default=_digest).encode()).hexdigest()})
   journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.say)
   hosts.compare({f'answers in the journal of {task.name}': journal.size})
   journal.open()
@@ -109,14 +145,18 @@ def run_task(task, config, made, results):
   except sources.NotRun as why:
     results.skip(task, str(why))
   else:
-    results.add(task, found, time.monotonic() - began)
+    results.add(task, found, time.monotonic() - began, notes)
   finally:
     journal.close()
 
 
-def data_of(config):
-  """Where the config says that examples lie, a sources.Data."""
-  return sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit)
+def _digest(corpus):
+  return corpus.digest  # where it lies may be different on each host
+
+
+def data_of(config, corpora=(), seq_len=0):
+  """Where the config says that examples lie, a sources.Data; see there for the others."""
+  return sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit, corpora, seq_len)
 
 
 class Results:
@@ -139,20 +179,33 @@ class Results:
     self.found = earlier or {part: {} for part in PARTS}
     # In version 0.1.0 and earlier a workdir had one limit.
     self.found.setdefault('limits', {task: self.found['limit'] for task in self.found['tasks']})
+    self.found.setdefault('notes', {})
+    self._forget_changed(self.found.get('version', 1 if earlier else VERSION))
     if earlier and self.found['weights'] != weights:
       raise InputError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
                        f'not {weights[:12]}): use another workdir')
     model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
-    self.found |= {'weights': weights, 'model': model, 'limit': config.eval.limit,
+    self.found |= {'version': VERSION, 'weights': weights, 'model': model, 'limit': config.eval.limit,
                    'versions': configs.versions(),
                    'devices': [jax.devices()[0].device_kind, jax.device_count()]}
     self._write()
+
+  def _forget_changed(self, version):
+    """Drops results that an earlier version has measured in another way; refuses those of a later one."""
+    if version > VERSION:
+      raise InputError(f'{self._path} is of version {version}, this gptjax writes {VERSION}: use another '
+                       'workdir, or a newer gptjax')
+    old = {task for since, tasks in CHANGED.items() if since > version for task in tasks}
+    for task in sorted(old & self.found['tasks'].keys()):
+      self.say(f'{task}: an earlier version has measured it in another way: it is measured again')
+      for part in (*PARTS, 'limits'):
+        self.found[part].pop(task, None)
 
   def has(self, task):
     """Whether the workdir holds the result of a task, of as many examples as are asked for."""
     return self.found['limits'].get(task.name) == self.found['limit']
 
-  def add(self, task, found, seconds):
+  def add(self, task, found, seconds, notes=()):
     """Keeps what a task has found, and says so."""
     if self._active:
       path = self.folder / 'examples' / f'{task.name}.jsonl'
@@ -161,7 +214,8 @@ class Results:
     self.found['tasks'][task.name] = found.metrics
     self.found['limits'][task.name] = self.found['limit']
     self.found['not_run'].pop(task.name, None)
-    for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol)):
+    for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol),
+                        ('notes', list(notes))):
       if value:
         self.found[kind][task.name] = value
     self.found['seconds'][task.name] = round(seconds, 1)

@@ -48,13 +48,23 @@ class Score(NamedTuple):
   last: log p of the last one.
   greedy: whether each is the likeliest after all before it.
   last_greedy: whether the last one is.
-  allowed: whether each is the likeliest of the tokens that are not barred; `greedy` where none is.
+  allowed: whether each is the likeliest of itself and the tokens that are not barred; `greedy` where none is.
   """
   total: float
   last: float
   greedy: bool
   last_greedy: bool
   allowed: bool
+
+
+class Barred(NamedTuple):
+  """Tokens that `Score.allowed` does not count as rivals.
+
+  masks: bool[m, n_vocab], sets of tokens.
+  chosen: for each request int[n], which of them is barred at each of its scored tokens.
+  """
+  masks: np.ndarray
+  chosen: list
 
 
 def ready(model):
@@ -75,9 +85,9 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
     model: a `ready` GPT, under `jax.set_mesh`.
     requests: list of Request.
     batch_size: rows of n_ctx tokens at a time, over all devices.
-    barred: bool[n_vocab], tokens that `Score.allowed` does not count as rivals; None: none.
+    barred: Barred, or None: every token is a rival.
     made: function of (float32[n] log p of the scored tokens, bool[n] whether the likeliest, bool[n] whether
-      the likeliest of those that are not barred) that makes the answer; None: of a Score.
+      the likeliest of itself and those that are not barred) that makes the answer; None: of a Score.
     done: {number of a request: Score} that are known already.
     keep: function called with the number and Score of each request as they come.
     pulse: function called after each batch.
@@ -94,7 +104,7 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
   left = sorted((i for i in range(len(requests)) if i not in found),
                 key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
-  under_way = []
+  under_way, masks = [], None if barred is None else jnp.asarray(barred.masks)
   with bars.bar(shown=show, total=len(requests), initial=len(found), desc=name, unit='text',
                 leave=False) as bar:
     def finish():
@@ -110,7 +120,11 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
     while begin < len(left):
       tokens, at, wanted, n = batch([requests[i] for i in left[begin:begin + most]], model.n_ctx, batch_size,
                                     shards)
-      under_way.append((left[begin:begin + n], wanted, score_rows(model, tokens, at, wanted, barred)))
+      mine, marks = left[begin:begin + n], None
+      if barred is not None:
+        marks = np.zeros_like(wanted)
+        marks[wanted >= 0] = np.concatenate([barred.chosen[i] for i in mine])
+      under_way.append((mine, wanted, score_rows(model, tokens, at, wanted, masks, marks)))
       begin += n
       if len(under_way) > 1:  # one is computed while the one before is read
         finish()
@@ -165,7 +179,7 @@ def _score(log_probs, likeliest, allowed):
 
 
 @jax.jit
-def score_rows(model, tokens, at, wanted, barred):
+def score_rows(model, tokens, at, wanted, masks, marks):
   """Log probabilities of tokens.
 
   Args:
@@ -173,43 +187,51 @@ def score_rows(model, tokens, at, wanted, barred):
     tokens: int32[b, t].
     at: int32[b], the position of each row that predicts its first wanted token.
     wanted: int32[b, k], the tokens from there on; negative: not counted.
-    barred: bool[n_vocab] or None, see `scores`.
+    masks: bool[m, n_vocab] or None, see `Barred`.
+    marks: int32[b, k] or None, which of the masks is barred.
 
   Returns:
     (float32[b, k] log p in nats; bool[b, k] whether the likeliest, of equals the first; bool[b, k] whether
-    the likeliest of those that are not barred, itself among them).
+    the likeliest of itself and those that are not barred).
   """
-  tokens, wanted = (jax.reshard(x, sharding.compute('batch', None)) for x in (tokens, wanted))
+  place = lambda x: jax.reshard(x, sharding.compute('batch', None))
+  tokens, wanted = place(tokens), place(wanted)
   x, k = model.features(tokens), wanted.shape[1]
   if k < x.shape[1]:
     places = jnp.minimum(jax.reshard(at, sharding.compute('batch'))[:, None] + jnp.arange(k), x.shape[1] - 1)
     x = jax.vmap(lambda row, place: row.at[place].get(out_sharding=jax.P(None, None)))(x, places)
-  found = _compared(as_rows(x), gathered(model.unembedding), as_rows(wanted), model.n_vocab, barred)
+  marks = None if masks is None else as_rows(place(marks))
+  found = _compared(as_rows(x), gathered(model.unembedding), as_rows(wanted), model.n_vocab, masks, marks)
   return tuple(jax.reshard(sharding.split(a, 0, wanted.shape), jax.P()) for a in found)
 
 
-def _compared(x, table, target, n_vocab, barred):
-  """`score_rows` for features x [n, d] and tokens [n], a block of the vocabulary [c] at a time."""
+def _compared(x, table, target, n_vocab, masks=None, marks=None):
+  """`score_rows` for features x [n, d] and tokens and marks [n], a block of the vocabulary [c] at a time."""
   target = jnp.maximum(target, 0).astype(jnp.float32)
   column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute('vocab'))
   column = jnp.where(column < n_vocab, column, NOBODY)
-  free = None
-  if barred is not None:
-    free = jax.reshard(~jnp.pad(barred, (0, len(table) - n_vocab)), sharding.compute('vocab'))
+  barred = None
+  if masks is not None:
+    barred = jnp.pad(masks.T, ((0, len(table) - n_vocab), (0, 0)))
+    barred = jax.reshard(barred, sharding.compute('vocab', None))
+    mark = (marks[:, None] == jnp.arange(len(masks))).astype(jnp.float32)
 
-  def block(table, column, free):
+  def block(table, column, barred):
     logits = jnp.einsum('nd,cd->nc', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
     logits = jnp.where(column < NOBODY, logits, -jnp.inf)
     most, _ = likeliest = _likeliest(logits, column)
     total = jnp.exp(logits - jnp.maximum(most, LEAST)[:, None]).sum(-1)
     own = jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)
-    if free is None:
+    if barred is None:
       return most, total, own, likeliest, likeliest
-    return most, total, own, likeliest, _likeliest(jnp.where(free, logits, -jnp.inf), column)
+    # A product and not a gather, because then the devices share it as they share the logits.
+    out = jnp.einsum('nm,cm->nc', mark, barred.astype(jnp.float32)) > 0.5
+    out &= column != target[:, None]
+    return most, total, own, likeliest, _likeliest(jnp.where(out, -jnp.inf, logits), column)
 
   devices, on_cpu = sharding.batch_shards(jax.sharding.get_abstract_mesh()), jax.default_backend() == 'cpu'
   cut = functools.partial(sharding.blocks, size=max(1, LOGITS[on_cpu] * devices // len(x)))
-  blocks = cut(table), cut(column, value=NOBODY), None if free is None else cut(free, value=False)
+  blocks = cut(table), cut(column, value=NOBODY), None if barred is None else cut(barred, value=False)
   most, total, own, *both = jax.lax.map(lambda one: block(*one), blocks)
   sums = (total * jnp.exp(most - most.max(0))).sum(0)
   wins = [jnp.where(most == most.max(0), first, NOBODY).min(0) == target for most, first in both]

@@ -7,12 +7,14 @@ that one can look at. What is absent is named with the place where to get it.
 import glob
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from gptjax import text_checks
 from gptjax.data import tfds_source
 from gptjax.errors import InputError
+from gptjax.evaluate import schema as schemas
 
 ANYWHERE = ('', '*', '*/*')  # how deep below data_dir a file may lie
 
@@ -21,16 +23,27 @@ class NotRun(Exception):
   """A task cannot be run; the message says why, and where to get what is missing."""
 
 
+def ignore(line):
+  """A `Data.note` that nobody reads."""
+  del line
+
+
 class Data(NamedTuple):
   """Where to look.
 
   data_dir: folder of published files; '' for none.
   tfds_dir: where tensorflow_datasets keeps its sets; '' for its own default.
   limit: take the first so many examples; 0: all.
+  corpora: (folder, weight) of prepared corpora whose validation splits are read.
+  seq_len: tokens of a window of these; 0: the model's context.
+  note: function of a line, called where a set differs from the published one.
   """
   data_dir: str
   tfds_dir: str
   limit: int
+  corpora: tuple = ()
+  seq_len: int = 0
+  note: Callable[[str], None] = ignore
 
   def some(self, examples):
     return examples[:self.limit] if self.limit else examples
@@ -51,34 +64,73 @@ def find(data, *names):
   return None
 
 
-def read_text(path):
-  """The text of a UTF-8 file, its line ends as they are (ValueError if it is not UTF-8)."""
+def read_text(path, note=ignore):
+  """The text of a UTF-8 file, without a byte-order mark.
+
+  Published files end their lines with LF. A copy in which every line ends with CRLF has been converted: it is
+  read as it was before, which is noted. Other CRs belong to the text.
+
+  Raises:
+    InputError: the file is not UTF-8, has a NUL byte, or holds only white space.
+  """
+  return decoded(path, path.read_bytes(), note)
+
+
+def decoded(path, raw, note=ignore, cut=False):
+  """The text of the bytes of a file, see `read_text`; `cut`: the last character may be incomplete."""
   try:
-    return path.read_bytes().decode()
+    text = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
+    if not cut or error.end < len(raw):
+      raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
+    text = raw[:error.start].decode('utf-8-sig')
+  if '\0' in text:
+    raise InputError(f'{path}:{text[:text.index(chr(0))].count(chr(10)) + 1}: a NUL byte, which no text has: '
+                     'get the file again')
+  if not text.strip():
+    raise InputError(f'{path} holds no text: get the published file again')
+  return converted(path, text, note)
 
 
-def read_jsonl(path, fields):
-  """[object of each line] of a file; ValueError with its line for one that lacks a field."""
-  records = []
+def converted(path, text, note):
+  """The text with LF in place of CRLF, if all its line ends (str, or bytes) are CRLF."""
+  crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
+  if lf not in text or text.count(crlf) < text.count(lf):
+    return text
+  note(f'{path} has line ends CRLF, read as LF, which the published file has')
+  return text.replace(crlf, lf)
+
+
+def read_jsonl(data, path, schema):
+  """[object of each line] of a file, each as its schema says.
+
+  Args:
+    data: Data.
+    path: of the file.
+    schema: schema.Schema.
+
+  Raises:
+    InputError: names the line.
+  """
+  records, blanks = [], 0
   for number, line in enumerate(read_text(path).split('\n'), 1):
     if not line.strip():
       continue
+    place = f'{path}:{number}'
     try:
       record = json.loads(line)
-      missing = [field for field in fields if field not in record]
-    except (ValueError, TypeError, RecursionError) as error:
-      raise InputError(f'{path}:{number}: not a JSON object ({error})') from None
-    text_checks.require_sound_json(record, f'{path}:{number}')
-    if missing:
-      raise InputError(f'{path}:{number}: no field {missing[0]!r}, it has {sorted(record)}')
+    except (ValueError, RecursionError) as error:
+      raise InputError(f'{place}: not a JSON object ({error})') from None
+    text_checks.require_sound_json(record, place)
+    blanks += schemas.check(schema, record, place)
     records.append(record)
+  schemas.report(schema, len(records), blanks, path, data.note)
+  schemas.note_digest(schema.sha256, path.read_bytes(), path, data.note)
   return records
 
 
 def read_json(path):
-  """The content of a JSON file (ValueError if it is none)."""
+  """The content of a JSON file (InputError if it is none)."""
   text = read_text(path)
   try:
     found = json.loads(text)
@@ -88,18 +140,25 @@ def read_json(path):
   return found
 
 
-def from_tfds(data, name, split):
-  """[{field: value}] of a split of a TFDS set that is prepared, strings as str, in stored order; None."""
+def from_tfds(data, name, split, schema):
+  """[{field: value}] of a split of a TFDS set that is prepared, strings as str, in stored order; None.
+
+  Raises:
+    InputError: a record is not UTF-8, or not as the schema says; there is none.
+  """
   if not _prepared(data, name):
     return None
   records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
-  found = []
+  found, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
+    place = f'data set {name}, split {split}, record {number}'
     try:
       found.append(_strings(record))
     except UnicodeDecodeError as error:
-      where_it_is = f'data set {name}, split {split}, record {number}'
-      raise InputError(f'{where_it_is}: not UTF-8 ({error.reason})') from None
+      raise InputError(f'{place}: not UTF-8 ({error.reason})') from None
+    blanks += schemas.check(schema, found[-1], place)
+  n = None if data.limit and len(found) == data.limit else len(found)
+  schemas.report(schema, n, blanks, f'data set {name}, split {split},', data.note)
   return found
 
 

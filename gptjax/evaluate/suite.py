@@ -5,6 +5,7 @@ from gptjax.errors import InputError
 from gptjax.evaluate import (
   cloze,
   gpt1,
+  held_out,
   lambada,
   language_modelling,
   question_answering,
@@ -14,7 +15,7 @@ from gptjax.evaluate import (
 
 TASKS = {task.name: task for task in (
   *lambada.TASKS, *cloze.TASKS, *language_modelling.TASKS, *question_answering.TASKS, *translation.TASKS,
-  *summarization.TASKS, *gpt1.TASKS)}
+  *summarization.TASKS, *gpt1.TASKS, *held_out.TASKS)}
 
 
 def chosen(names):

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from gptjax.evaluate import sources
+from gptjax.evaluate import schema, sources
 from gptjax.evaluate.sentences import sentences
 from gptjax.evaluate.subject import Found, Task
 from gptjax.evaluate.translation import need
@@ -13,6 +13,8 @@ from gptjax.evaluate.writing import room, written
 
 FILE = 'cnn_dailymail/test.jsonl'
 URL = 'https://cs.nyu.edu/~kcho/DMQA (made into lines of {"article": ..., "highlights": ...})'
+ARTICLES = schema.Schema('articles', {
+  'article': schema.text(blank=True), 'highlights': schema.text()}, count=11_490)
 HINT = '\nTL;DR:'
 TOKENS, TOP_K, KEPT = 100, 2, 3  # written, drawn from, sentences of it that are the summary
 ROUGE = {'rouge1': 'rouge_1', 'rouge2': 'rouge_2', 'rougeLsum': 'rouge_l'}
@@ -22,8 +24,8 @@ def read(data):
   """[(article, its highlights, a line each)] of the test set."""
   need('rouge_score')
   path = sources.find(data, FILE)
-  records = (sources.read_jsonl(path, ['article', 'highlights']) if path else
-             sources.from_tfds(data, 'cnn_dailymail', 'test'))
+  records = (sources.read_jsonl(data, path, ARTICLES) if path else
+             sources.from_tfds(data, 'cnn_dailymail', 'test', ARTICLES))
   if records is None:
     raise sources.NotRun(sources.where('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
   return data.some([(record['article'], record['highlights']) for record in records])

@@ -16,6 +16,9 @@ def markdown(results):
            _table(results, size)]
   if results['not_run']:
     parts.append('## Not run\n\n' + '\n'.join(f'- {name}: {why}' for name, why in results['not_run'].items()))
+  notes = [f'- {name}: {line}' for name, lines in results.get('notes', {}).items() for line in lines]
+  if notes:
+    parts.append('## Data that is not as published\n\n' + '\n'.join(notes))
   parts += [_others(results), *_grids(results), *_rows(results), _protocols(results)]
   return '\n\n'.join(part for part in parts if part) + '\n'
 
@@ -59,7 +62,7 @@ def _others(results):
   lines = []
   for one in paper.REPRODUCED:
     cell = nearest(results, one.task, one.cell)
-    ours = 'not run' if cell is None else _number(cell * one.scale)
+    ours = '-' if one.cell is None else 'not run' if cell is None else _number(cell * one.scale)
     lines.append([TASKS[one.task].title, one.protocol, ours,
                   *(_number(one.sizes.get(released)) for released in paper.SIZES), one.source])
   return ('## What others measured with the released weights\n\nWith these weights ours should be near; '

@@ -3,7 +3,7 @@
 import functools
 
 from gptjax.errors import InputError
-from gptjax.evaluate import sources
+from gptjax.evaluate import schema, sources
 from gptjax.evaluate.sentences import sentences
 from gptjax.evaluate.subject import Found, Task
 from gptjax.evaluate.writing import prompt, written
@@ -11,6 +11,7 @@ from gptjax.words import plural
 
 NAMES = {'en': 'English', 'fr': 'French'}
 URL = 'https://www.statmt.org/wmt14/test-full.tgz (as plain text)'
+SENTENCES = schema.Schema('sentence pairs', {'en': schema.text(), 'fr': schema.text()}, count=3003)
 TOKENS = 160  # of a translation; French takes two or three a word
 
 # The context; the paper prints none. News-like sentences of different length, none from the data set.
@@ -30,13 +31,17 @@ def read(source, target, data):
   need('sacrebleu')
   paths = [sources.find(data, f'newstest2014.{language}') for language in (source, target)]
   if all(paths):
-    texts = [sources.read_text(path).removesuffix('\n').split('\n') for path in paths]
+    texts = [sources.read_text(path, data.note).removesuffix('\n').split('\n') for path in paths]
     if len(texts[0]) != len(texts[1]):
       lines = plural(len(texts[0]), 'line')
       raise InputError(f'{paths[0]} has {lines}, {paths[1]} has {len(texts[1])}: they must be translations '
                        'line by line')
-    return data.some(list(zip(*texts)))
-  records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test')
+    for number, pair in enumerate(zip(*texts, strict=True), 1):
+      where = f'{paths[0]}:{number} and {paths[1]}:{number}'
+      schema.check(SENTENCES, dict(zip((source, target), pair, strict=True)), where)
+    schema.report(SENTENCES, len(texts[0]), 0, f'{paths[0]}', data.note)
+    return data.some(list(zip(*texts, strict=True)))
+  records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test', SENTENCES)
   if records is None:
     raise sources.NotRun(sources.where('WMT-14', URL, 'newstest2014.en and .fr',
                                        tfds='wmt14_translate/fr-en'))

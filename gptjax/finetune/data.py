@@ -112,9 +112,11 @@ def encode(task, found, tokenizer, config, skipped, title):
   marks, longest = transforms.marks(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
+  space = ' ' if task.kind == 'choice' else ''  # a question goes on with its document: no "nine.When"
   for example in bars.bar(found, desc=title, unit='example', leave=False):
+    texts = [space * (i > 0) + text for i, text in enumerate(example.texts)]
     texts, answers = ([np.asarray(tokenizer.encode(text), np.int32) for text in several]
-                      for several in (example.texts, example.answers))
+                      for several in (texts, example.answers))
     made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)
     rows += made
     lengths.append([len(row) for row in made])

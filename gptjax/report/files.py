@@ -14,7 +14,8 @@ CONFIG = {'config': {'job': str, 'init_from': str, 'model': {}}, 'versions': {st
 MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}
 RESULTS = {
   'tasks': {str: {str: MAYBE}}, 'model': MODEL, '?not_run': {str: str}, '?weights': str, '?limit': int,
-  '?protocols': {str: str}, '?versions': {str: str}, '?devices': [(str, int)], '?rows': {str: [[object]]},
+  '?notes': {str: [str]}, '?version': int, '?protocols': {str: str},
+  '?versions': {str: str}, '?devices': [(str, int)], '?rows': {str: [[object]]},
   'grids': {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}}
 FILTER = {**dict.fromkeys(('eightgrams', 'distinct', 'bytes', 'found', 'strings', 'passed', 'tests'), int),
           **dict.fromkeys(('measured', 'expected', 'rate'), NUMBER), 'sources': [str]}

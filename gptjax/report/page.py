@@ -83,8 +83,9 @@ def _training(found):
   drawings = [
     *_drawing('loss', plots.loss_curves(found), 'Training loss (line) and held-out loss (dashed).'),
     *_drawing('figure-4', plots.figure_4(found), 'As the paper\'s Figure 4: training perplexity (over the '
-              'last twentieth of what was logged) and held-out perplexity over the size of the model. Where '
-              'text and tokens are others than the paper\'s, compare the shape.')]
+              'last twentieth of what was logged) and held-out perplexity over the size of the model, a '
+              'panel for each size of vocabulary: perplexities of other tokens cannot be compared. '
+              'The paper\'s are of its own tokens; where the text is another one, compare the shape.')]
   drawings += _drawing('tasks-over-steps', plots.tasks_over_steps(found), 'Tasks during pretraining.')
   if drawings:
     yield Section('Training', drawings)

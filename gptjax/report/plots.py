@@ -167,27 +167,35 @@ def _panels(n, draw):
 
 
 def figure_4(found):
-  """Training and held-out perplexity over size, as the paper's Figure 4; '' where no run was trained here."""
-  points = {'train/loss': set(), 'eval/loss': set()}
+  """Training and held-out perplexity over size, as the paper's Figure 4; '' where no run was trained here.
+
+  A perplexity is one of tokens: there is a panel for each vocabulary, and the paper's is in that of its own.
+  """
+  points = {}
   for run in found:
-    for metric, kept in points.items():
+    for metric in ('train/loss', 'eval/loss'):
       values = runs.curve(run, metric)[1]
       last = values[-max(1, len(values) // 20):] if metric == 'train/loss' else values[-1:]
       if last:
-        kept.add((run.model['parameters'], math.exp(min(sum(last) / len(last), 50))))
-  if not any(points.values()):
+        of = points.setdefault(run.model.get('n_vocab', 0), {}).setdefault(metric, set())
+        of.add((run.model['parameters'], math.exp(min(sum(last) / len(last), 50))))
+  if not points:
     return ''
   def draw(figure, axes):
-    panel = axes.flat[0]
-    for (name, numbers), marker in zip(published.WEBTEXT.items(), 'os', strict=True):
-      _of_paper(panel, numbers, label=f'{THE_PAPERS} on WebText, {name} (read off)', marker=marker)
-    for (metric, values), colour, marker in zip(points.items(), SERIES, MARKERS, strict=False):
-      _ours(panel, values, colour, marker, {'train/loss': 'training', 'eval/loss': 'held out'}[metric])
-    panel.set(xlabel='parameters', ylabel='perplexity a token')
-    _logarithmic(panel)
-    _over_size(panel, found)
+    for panel, (n_vocab, mine) in zip(axes.flat, points.items(), strict=True):
+      for (name, numbers), marker in zip(published.WEBTEXT.items(), 'os', strict=True):
+        if n_vocab == published.N_VOCAB:
+          _of_paper(panel, numbers, label=f'{THE_PAPERS} on WebText, {name} (read off)', marker=marker)
+      for (metric, name), colour, marker in zip(
+          (('train/loss', 'training'), ('eval/loss', 'held out')), SERIES, MARKERS, strict=False):
+        _ours(panel, mine.get(metric, ()), colour, marker, name)
+      panel.set(xlabel='parameters', ylabel='perplexity a token')
+      if len(points) > 1:
+        panel.set_title(f'vocabulary of {n_vocab:,}')
+      _logarithmic(panel)
+      _over_size(panel, found)
     _legend(figure, axes, columns=2)
-  return _drawn(1, 1, (WIDTH * 0.8, 4.2), draw)
+  return _drawn(1, len(points), (WIDTH * min(1, 0.4 + 0.4 * len(points)), 4.2), draw)
 
 
 def loss_curves(found):

@@ -2,13 +2,15 @@
 
 # Figure 1: task, metric, title, and the systems whose scores are drawn as lines.
 FIGURE_1 = (
-  ('coqa', 'f1', 'Reading comprehension\nCoQA, F1',
+  ('coqa', 'f1', 'Reading comprehension\nCoQA, F1 (development; systems: test)',
    (('human', 88.8), ('DrQA + PGNet', 65.1), ('DrQA', 52.6), ('PGNet', 45.4))),
   ('wmt14_fr_en', 'bleu', 'Translation\nWMT-14 French to English, BLEU', (('unsupervised SMT', 33.5),)),
   ('cnn_dailymail', 'rouge_mean', 'Summarisation\nCNN/Daily Mail, mean of ROUGE-1, -2, -L',
    (('Lead-3', 31.55), ('Seq2Seq + Attn', 23.99), ('Random-3', 20.98))),
   ('natural_questions', 'exact_match', 'Question answering\nNatural Questions, exact match',
-   (('retrieval systems', 30.0), ('most frequent answer', 1.0))))
+   (('retrieval systems, from', 30.0), ('most frequent answer', 1.0))))
+
+N_VOCAB = 50_257  # entries of GPT-2's tokenizer
 
 # Figure 4: perplexity a token on WebText; read off, good to one or two points.
 WEBTEXT = {'train': {'124M': 16.0, '1558M': 9.0}, 'test': {'124M': 17.0, '1558M': 11.0}}

@@ -36,8 +36,9 @@ def results(found):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
       values = (number(runs.value(run, task, metric)) for run in ran)
       rows.append([f'{_title(task)}, {_words(metric)}', *values, *[None] * 5])
-  return Table(head, rows, 'Zero-shot results. Accuracies, F1 and exact match in per cent. The paper prints '
-               'only its largest size for some tasks. What was not run has no number.')
+  return Table(head, rows, 'Zero-shot results, of test sets unless a row says otherwise. Accuracies, F1 and '
+               'exact match in per cent. The paper prints only its largest size for some tasks. What '
+               'was not run has no number.')
 
 
 def _ours(run, one):
@@ -62,11 +63,17 @@ def expected(found):
   for one in paper.REPRODUCED:
     ours = [table.nearest(run.results, one.task, one.cell) for run in ran]
     rows.append([f'{suite.TASKS[one.task].title}: {one.protocol} ({one.source})',
-                 *(NOT_RUN if value is None else Strong(number(value * one.scale)) for value in ours),
+                 *(_expected(one, value) for value in ours),
                  *(printed(one.sizes.get(size)) for size in paper.SIZES)])
   return Table(['', *(run.name for run in ran), *(f'released {size}' for size in paper.SIZES)], rows,
                'What others have measured with the released weights, where the paper cannot be reproduced: '
                'with these weights, ours should be near.')
+
+
+def _expected(one, value):
+  if one.cell is None:
+    return '-'
+  return NOT_RUN if value is None else Strong(number(value * one.scale))
 
 
 def grids(evaluated):

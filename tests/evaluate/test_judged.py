@@ -4,6 +4,7 @@ import collections
 import json
 import math
 import re
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +12,19 @@ from conftest import SHARED, mesh_of
 from judge import N_CTX, Judge, make
 
 import gptjax
-from gptjax.evaluate import answers, cloze, question_answering, sources, suite, summarization, translation
+from gptjax.data import tokenizers
+from gptjax.evaluate import (
+  answers,
+  cloze,
+  lambada,
+  question_answering,
+  schema,
+  scoring,
+  sources,
+  suite,
+  summarization,
+  translation,
+)
 from gptjax.evaluate import subject as subjects
 from gptjax.evaluate.detokenize import BILLION, PLAIN, PTB, WIKITEXT, detokenize
 from gptjax.evaluate.stopwords import STOPWORDS
@@ -81,12 +94,30 @@ def test_other_texts_by_their_own_units(folder, judge, shared_data, tmp_path, ta
   assert found.metrics[kind] == near(math.exp(mean) if kind == 'perplexity' else mean / math.log(2))
 
 
+def judged_filter(pieces, full, wanted, by_word):
+  """Whether a word is right where stop words are out of the race, token by token."""
+  if not by_word:
+    free = np.array([piece.strip().lower() not in STOPWORDS for piece in pieces])
+    return (np.where(free, full, -np.inf).argmax(-1) == wanted).all()
+  begun = ''
+  for row, token in zip(full, wanted):
+    for rival in np.argsort(-row, kind='stable'):
+      piece = pieces[rival]
+      goes_on = not begun or piece[0].isalnum() or piece[0] in "'\u2019\ufffd"
+      candidate = begun + piece if goes_on else begun
+      if rival == token or candidate.strip().lower() not in STOPWORDS:
+        break
+    if rival != token:
+      return False
+    begun = (begun + pieces[token]).lstrip()
+  return begun.lower() not in STOPWORDS
+
+
 def check_lambada(folder, judge, shared, limit, grid):
   found = run(folder, 'lambada', data_of(shared, limit), grid=grid)
   lines = (shared / 'eval' / 'lambada_test.jsonl').read_text().splitlines()
   passages = [json.loads(line)['text'] for line in lines][:limit or None]
-  words = [judge.tokenizer.decode([i]).strip().lower() for i in range(judge.n_vocab)]
-  free = np.array([word not in STOPWORDS for word in words])
+  pieces = [judge.tokenizer.decode([i]) for i in range(judge.n_vocab)]
   for form, change in [("OpenAI's file", str), (
       "OpenAI's file, a line break first and straight quotes",
       lambda text: '\n' + text.replace('\u201c', '"').replace('\u201d', '"').strip())][:1 + grid]:
@@ -97,8 +128,9 @@ def check_lambada(folder, judge, shared, limit, grid):
       nats.append(-log_probs.sum())
       last.append(-log_probs[-1])
       wanted = judge.encode(' ' + word)
-      filtered = np.where(free, full, -np.inf).argmax(-1) == wanted
-      right.update(word=hits.all(), token=hits[-1], filtered=filtered.all())
+      right.update(word=hits.all(), token=hits[-1],
+                   filtered=judged_filter(pieces, full, wanted, by_word=True),
+                   by_token=judged_filter(pieces, full, wanted, by_word=False))
     cells = {cell['unit']: cell['value'] for cell in found.cells if cell['text'] == form}
     n = len(passages)
     assert cells['perplexity'] == near(math.exp(sum(nats) / n))
@@ -106,12 +138,32 @@ def check_lambada(folder, judge, shared, limit, grid):
     assert cells['accuracy_last_word'] * n == right['word']
     assert cells['accuracy_last_token'] * n == right['token']
     assert cells['accuracy_last_word_filtered'] * n == right['filtered']
+    assert not grid or cells['accuracy_last_word_filtered_by_token'] * n == right['by_token']
   assert found.metrics['examples'] == n == len(found.examples)
 
 
 @pytest.mark.parametrize('limit, grid', [(300, False), (40, True)])
 def test_lambada(folder, judge, shared_data, limit, grid):
   check_lambada(folder, judge, shared_data, limit, grid)
+
+
+def test_the_filter_of_lambada_is_about_words_and_leaves_all_others_in_the_race(shared_data):
+  tokenizer = tokenizers.load(f'gpt2:{shared_data / "bpe" / "gpt2"}')
+  pieces = lambada.pieces_of(types.SimpleNamespace(tokenizer=tokenizer, model=types.SimpleNamespace(
+    n_vocab=tokenizer.n_vocab)))
+  lines = (shared_data / 'eval' / 'lambada_test.jsonl').read_text().splitlines()
+  words = [lambada.parted(json.loads(line)['text'])[1] for line in lines]
+  asked = [scoring.Request(np.append(0, tokenizer.encode(word)), 1) for word in words]
+  _, can = lambada.by_word(pieces, asked)
+  assert can == [word.strip().lower() not in STOPWORDS for word in words] and can.count(False) == 50
+  _, can = lambada.by_token(pieces, asked)
+  assert can.count(False) == 336
+  token = lambda text: int(tokenizer.encode(text)[0])
+  first, inside = lambada.rivals('', pieces), lambada.rivals('a', pieces)
+  assert first[token(' the')] and first[token(' A')] and not first[token(' house')]
+  # After " a": "am" is a stop word, "apart" is not; a new word or a comma makes "a" the candidate.
+  assert [bool(inside[token(text)]) for text in ('m', 'part', ' house', ',')] == [True, False, True, True]
+  assert not lambada.rivals('house', pieces).any()
 
 
 @pytest.mark.slow
@@ -249,11 +301,11 @@ def test_cbt_in_its_published_format(folder, judge, tmp_path):
 
 @pytest.mark.parametrize('line, says', [
   ('21 no blank here\tfox\t\tfox|dog', 'not a question of CBT'),
-  ('21 a XXXXX\tcat\t\tfox|dog', "answer 'cat'")])
+  ('21 a XXXXX\tcat\t\tfox|dog', "answer 'cat'"), ('20 twice', "'20 twice' stands where line 21")])
 def test_a_damaged_cbt_file_is_named_with_its_line(tmp_path, line, says):
   path = tmp_path / 'cbtest_NE_valid_2000ex.txt'
-  path.write_text(f'1 one\n{line}\n')
-  with pytest.raises(ValueError, match=f'cbtest_NE_valid_2000ex.txt:2: .*{says}'):
+  path.write_text(''.join(f'{i} one\n' for i in range(1, 21)) + f'{line}\n')
+  with pytest.raises(ValueError, match=f'cbtest_NE_valid_2000ex.txt:21: .*{says}'):
     suite.TASKS['cbt_ne'].read(sources.Data(str(tmp_path), '', 0))
 
 
@@ -387,7 +439,7 @@ def test_sentiment_by_gpt1s_heuristic(folder, judge, shared_data):
   pytest.importorskip('tensorflow_datasets')
   found = run(folder, 'sst2', data_of(shared_data, 12))
   right = []
-  for one in sources.from_tfds(data_of(shared_data, 12), 'glue/sst2', 'validation'):
+  for one in sources.from_tfds(data_of(shared_data, 12), 'glue/sst2', 'validation', schema.Schema('', {})):
     given = [judge.end, *judge.encode(one['sentence'].rstrip() + ' very')]
     negative, positive = (
       judge.log_probs([*given, *word], len(word))[np.arange(len(word)), word].sum()

@@ -52,7 +52,7 @@ def test_results_examples_and_table_lie_in_the_workdir(done):
   assert found['tasks'].keys() == {'winograd', 'lambada'}
   values = [value for metrics in found['tasks'].values() for value in metrics.values()]
   assert values and all(isinstance(value, int | float) for value in values)
-  assert len(found['grids']['lambada']) == 10 and found['limit'] == 12
+  assert len(found['grids']['lambada']) == 12 and found['limit'] == 12
   lines = (done / 'examples' / 'lambada.jsonl').read_text().splitlines()
   assert len(lines) == 12 and json.loads(lines[0]).keys() >= {'text', 'nats', 'correct'}
   answers = (done / 'answers' / 'lambada.jsonl').read_text().splitlines()
@@ -98,6 +98,23 @@ def test_what_cannot_be_evaluated_is_refused(folder, tmp_path, changes, says):
   with pytest.raises(ValueError, match=says):
     evaluate(config_of(folder, **changes), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_what_an_earlier_version_measured_in_another_way_is_measured_again(folder, tmp_path, capfd):
+  config = lambda: config_of(folder, tasks='winograd,lambada', limit=3, grid=False)
+  assert evaluate(config(), tmp_path) == 0
+  new = read(tmp_path)
+  assert new['version'] == 2
+  old = {name: value for name, value in new.items() if name not in ('crc32', 'version', 'notes')}
+  old['tasks'] = {task: {**metrics, 'examples': 99} for task, metrics in new['tasks'].items()}
+  (tmp_path / 'results.json').write_text(json.dumps(old))
+  assert evaluate(config(), tmp_path) == 0
+  assert 'lambada: an earlier version has measured it in another way' in capfd.readouterr().out
+  found = read(tmp_path)
+  assert found['tasks'] == {'winograd': old['tasks']['winograd'], 'lambada': new['tasks']['lambada']}
+  (tmp_path / 'results.json').write_text(json.dumps({**old, 'version': 3}))
+  with pytest.raises(ValueError, match='is of version 3'):
+    evaluate(config(), tmp_path)
 
 
 def test_a_smaller_limit_or_other_weights_need_another_workdir(folder, done):

@@ -75,26 +75,28 @@ def test_scores_do_not_depend_on_the_order(expected):
   check(found([REQUESTS[i] for i in order]), [expected[i] for i in order])
 
 
-def test_what_is_barred_is_no_rival_and_is_never_right():
+def test_what_is_barred_is_no_rival_but_of_itself():
   plain = found(REQUESTS)
   single = [scoring.Request(ids, len(ids) - 1) for ids, _ in REQUESTS]
   with mesh_of():
     model = model_of(tiny_config(**{'model.init_std': 0.3}))
-    best = [int(np.argmax(model(np.resize(ids[:-1], (1, 24)).astype(np.int32))[0, len(ids) - 2]))
-            for ids, _ in single]
-  likeliest = [scoring.Request(np.append(ids[:-1], token), len(ids) - 1)
-               for (ids, _), token in zip(single, best)]
-  assert all(score.allowed for score in found(likeliest, barred=np.zeros(61, bool)))
-  only = np.zeros(61, bool)
-  only[best[0]] = True
-  scores = found(likeliest, barred=only)
-  assert [score.allowed for score in scores] == [token != best[0] for token in best]
-  assert all(score.greedy for score in scores)
-  all_others = np.ones(61, bool)
-  all_others[5] = False
-  fives = [scoring.Request(np.append(ids[:-1], 5), len(ids) - 1) for ids, _ in single]
-  assert all(score.allowed for score in found(fives, barred=all_others))
-  assert [score.total for score in found(REQUESTS, barred=only)] == pytest.approx(
+    logits = [np.array(model(np.resize(ids[:-1], (1, 24)).astype(np.int32))[0, len(ids) - 2])
+              for ids, _ in single]
+  first, second = (np.argsort(logits)[:, -1 - place].tolist() for place in (0, 1))
+  masks = np.zeros((3, 61), bool)
+  masks[1, first[0]], masks[2] = True, True
+  chosen = [i % 3 for i in range(len(single))]
+  barred = scoring.Barred(masks, [np.array([number], np.int32) for number in chosen])
+  of = lambda tokens: [scoring.Request(np.append(ids[:-1], token), len(ids) - 1)
+                       for (ids, _), token in zip(single, tokens)]
+  for axes in {}, dict(data=2, tensor=2):
+    assert all(score.allowed for score in found(of(first), barred=barred, **axes))
+    scores = found(of(second), barred=barred, **axes)
+    assert [score.allowed for score in scores] == [
+      masks[number, best] for number, best in zip(chosen, first)]
+    assert not any(score.greedy for score in scores)
+  several = scoring.Barred(masks, [np.full(len(ids) - start, 1) for ids, start in REQUESTS])
+  assert [score.total for score in found(REQUESTS, barred=several)] == pytest.approx(
     [score.total for score in plain], rel=1e-6)
 
 
@@ -186,18 +188,20 @@ def test_blocks_of_the_vocabulary_change_nothing_and_the_first_of_equals_wins(lo
   rng = np.random.default_rng(logits)
   # So many logits are equal.
   x, table = (rng.integers(-1, 2, shape).astype(np.float32) for shape in ((n, 3), (padded, 3)))
-  target, barred = rng.integers(0, v, n), rng.random(v) < 0.3
+  target, masks, marks = rng.integers(0, v, n), rng.random((3, v)) < 0.3, rng.integers(0, 3, n, np.int32)
   wanted = (x @ table[:v].T).astype(np.float64)
   target[:4] = wanted[:4].argmax(-1)
   with mesh_of(tensor=tensor):
     placed = jax.reshard(table, sharding.compute('vocab', None))
     compared = jax.jit(scoring._compared, static_argnums=3)
-    log_probs, likeliest, allowed = map(np.asarray, compared(x, placed, target.astype(np.int32), v, barred))
-    assert (np.asarray(compared(x, placed, target.astype(np.int32), v, None)[2]) == likeliest).all()
+    log_probs, likeliest, allowed = map(np.asarray, compared(x, placed, target.astype(np.int32), v, masks,
+                                                             marks))
+    assert (np.asarray(compared(x, placed, target.astype(np.int32), v)[2]) == likeliest).all()
   expected = wanted[np.arange(n), target] - np.log(np.exp(wanted).sum(-1))
   np.testing.assert_allclose(log_probs, expected, rtol=1e-6)
   assert likeliest[:4].all() and (likeliest == (wanted.argmax(-1) == target)).all()
-  assert (allowed == (np.where(barred, -np.inf, wanted).argmax(-1) == target)).all()
+  out = masks[marks] & (np.arange(v) != target[:, None])
+  assert (allowed == (np.where(out, -np.inf, wanted).argmax(-1) == target)).all()
 
 
 def test_in_bfloat16_products_alone_are_rounded_and_scores_stay_close():

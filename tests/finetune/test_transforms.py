@@ -61,3 +61,22 @@ def test_nothing_that_counts_is_lost(a, b, answers, longest, kind):
 def test_in_similarity_both_texts_keep_half():
   rows, _ = lists('similarity', list(range(50)), list(range(100, 180)), longest=43)
   assert len(rows[0]) == 43 and rows[0].index(D) == 21
+
+
+def test_a_question_goes_on_with_its_document_after_a_space(shared_data):
+  from types import SimpleNamespace
+
+  from gptjax.data import tokenizers
+  from gptjax.finetune import data, examples, tasks
+  race = tasks.find('race')
+  example = examples.Example(('They left at nine.', 'When did they leave?'),
+                             ('at nine', 'no', 'yes', 'never'), 0, 0)
+  for spec in 'gpt2', 'gpt1':
+    tokenizer = tokenizers.load(f'{spec}:{shared_data / "bpe" / spec}')
+    config = SimpleNamespace(model=SimpleNamespace(n_vocab=tokenizer.n_vocab),
+                             data=SimpleNamespace(seq_len=64))
+    marks = transforms.marks(tokenizer.n_vocab)
+    made = data.encode(race, [example], tokenizer, config, 0, '')
+    row = np.asarray(made.tokens)[:int(made.lengths[0, 0])].tolist()
+    given = tokenizer.encode('They left at nine. When did they leave?').tolist()
+    assert row == [marks.start, *given, marks.delimiter, *tokenizer.encode('at nine').tolist(), marks.end]

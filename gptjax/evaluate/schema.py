@@ -1,0 +1,173 @@
+"""What a published data set looks like: declared beside the reader of each set, checked before scoring.
+
+A Schema names the fields of a record and the Kind of each. A record that does not fit is refused with its
+place. Blank texts that a published set is known to have are kept, counted and reported; so is a set that has
+another number of records, or another file, than the published one, since its results are not comparable.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gptjax import domains
+from gptjax.errors import InputError
+
+
+class Fault(NamedTuple):
+  """Why a value is not of a Kind.
+
+  place: of the value inside the field, like '[3].input_text'; '' for the field itself.
+  value: what is there.
+  words: what is expected, as in "must be ...".
+  """
+  place: str
+  value: Any
+  words: str
+
+
+class Kind(NamedTuple):
+  """The values that a field can have.
+
+  fault: function of a value of any type that gives its Fault, or None.
+  blanks: function of a value without a Fault: how many blank texts are in it.
+  optional: whether the field may be missing.
+  """
+  fault: Callable[[Any], Fault | None]
+  blanks: Callable[[Any], int] = lambda value: 0
+  optional: bool = False
+
+
+class Schema(NamedTuple):
+  """The records of a set.
+
+  what: they are, in the plural.
+  fields: {name: Kind}.
+  count: how many the published set has; 0: not known.
+  sha256: of the published file; '' where there is not one such file.
+  """
+  what: str
+  fields: dict
+  count: int = 0
+  sha256: str = ''
+
+
+def text(blank=False):
+  """Kind of texts; `blank`: an empty one, or one of white space alone, is allowed."""
+  if blank:
+    return Kind(lambda value: _fault(value, isinstance(value, str), 'a text'),
+                lambda value: not value.strip())
+  return Kind(lambda value: _fault(value, isinstance(value, str) and value.strip(),
+                                   'a text that is not blank'))
+
+
+def words(least):
+  """Kind of texts of at least so many words, between which is white space."""
+  return Kind(lambda value: _fault(value, isinstance(value, str) and len(value.split()) >= least,
+                                   f'a text of at least {least} words'))
+
+
+def integer(low, high):
+  """Kind of whole numbers from `low` to `high`."""
+  return Kind(lambda value: _fault(value, domains.whole(value) and low <= value <= high,
+                                   f'a whole number from {low} to {high}'))
+
+
+def one_of(*values):
+  """Kind of these texts alone."""
+  return Kind(lambda value: _fault(value, isinstance(value, str) and value in values,
+                                   f'one of {", ".join(values)}'))
+
+
+def several(kind, least=1, most=None):
+  """Kind of lists, each item of which is of a Kind."""
+  number = (f'{least}' if least == most else f'at least {least}' if most is None
+            else f'{least} to {most}') + f' value{"s" * ((most or least) != 1)}'
+  def fault(value):
+    if not isinstance(value, list) or len(value) < least or (most is not None and len(value) > most):
+      return Fault('', value, f'a list of {number}')
+    return _first((f'[{i}]', kind.fault(item)) for i, item in enumerate(value))
+  return Kind(fault, lambda value: sum(map(kind.blanks, value)))
+
+
+def record(fields):
+  """Kind of objects that have these fields, {name: Kind}."""
+  def fault(value):
+    if not isinstance(value, dict):
+      return Fault('', value, f'an object with {", ".join(fields)}')
+    for name, kind in fields.items():
+      if name not in value:
+        if not kind.optional:
+          return Fault('', sorted(value), f'an object with the field {name!r}')
+        continue
+      if found := kind.fault(value[name]):
+        return found._replace(place=f'.{name}{found.place}')
+    return None
+  return Kind(fault, lambda value: sum(kind.blanks(value[name]) for name, kind in fields.items()
+                                       if name in value))
+
+
+def by_name(kind, optional=False):
+  """Kind of objects of any names, each value of which is of a Kind."""
+  def fault(value):
+    if not isinstance(value, dict):
+      return Fault('', value, 'an object')
+    return _first((f'.{name}', kind.fault(item)) for name, item in value.items())
+  return Kind(fault, lambda value: sum(map(kind.blanks, value.values())), optional)
+
+
+def _fault(value, holds, expected):
+  return None if holds else Fault('', value, expected)
+
+
+def _first(faults):
+  return next((found._replace(place=where + found.place) for where, found in faults if found), None)
+
+
+def check(schema, value, place):
+  """Refuses a record that does not fit.
+
+  Args:
+    schema: Schema.
+    value: of any type.
+    place: where it is, 'FILE:LINE'.
+
+  Returns:
+    How many blank texts it has.
+
+  Raises:
+    InputError: the place, what is there and what is expected.
+  """
+  kind = record(schema.fields)
+  if found := kind.fault(value):
+    inside = found.place.removeprefix('.')
+    raise InputError(f'{place}: {inside + " = " if inside else ""}{domains.shown(found.value)} must be '
+                     f'{found.words}')
+  return kind.blanks(value)
+
+
+def report(schema, n, blanks, place, note):
+  """Refuses a set without a record, and notes how one differs from the published set.
+
+  Args:
+    schema: Schema.
+    n: how many records there are; None: only a part of them has been read.
+    blanks: how many of their texts are blank.
+    place: of the set, for messages.
+    note: function of a line.
+
+  Raises:
+    InputError: there is no record.
+  """
+  if n == 0:
+    raise InputError(f'{place} has no {schema.what}: get the published set again')
+  if blanks:
+    note(f'{place}: {blanks:,} of the texts {"is" if blanks == 1 else "are"} blank, and used as published')
+  if n is not None and schema.count and n != schema.count:
+    note(f'{place} has {n:,} {schema.what}, the published set {schema.count:,}: results are not comparable '
+         'with published ones')
+
+
+def note_digest(sha256, content, place, note):
+  """Notes that a file is not the published one; content: its bytes."""
+  if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+    note(f'{place} is not the published file (SHA-256 {sha256[:12]}...)')
