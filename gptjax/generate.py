@@ -142,7 +142,7 @@ def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
     choice: sampling.Choice.
     seed, on_full, batch_size, listen: as for `sample`.
   """
-  end = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
+  ends = np.array(tokenizer.ends or [-1], np.int32)
   soon = listen is not None and len(texts) == 1
   checksums = [zlib.crc32(np.array(text.ids, '<i4').tobytes()) for text in texts]
   with tqdm(total=sum(text.left for text in texts), unit='token', desc='generate', leave=False,
@@ -158,10 +158,10 @@ def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
       rows = order[at:at + batch_size]
       # Those whose context is full go on in a window of their own.
       while rows := [row for row in rows if not texts[row].ended]:
-        _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, soon, hear)
+        _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, soon, hear)
 
 
-def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, soon, hear):
+def _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, soon, hear):
   """Reads a batch of texts, of those that are full the last halves, and writes until the context is full."""
   n_ctx = model.n_ctx
   half = max(n_ctx // 2, 1)
@@ -192,7 +192,7 @@ def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, so
     n = min(most, max(room[i] for i in np.flatnonzero(going)) - written)
     counts = counts + np.int32(new.shape[1])
     new, n, cache = decode.write(model, cache, new[:, -1], ~going, np.int32(n), keys, counts, choice,
-                                 np.int32(end))
+                                 ends)
     new = np.asarray(new)[:, :int(n)]
 
 

@@ -102,7 +102,7 @@ def run_owned(config, workdir, mesh, source):
   hosts.compare({f'digest of corpus {number}': corpus.digest for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # they share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
-  weights.check_tokenizer(config, source, first_corpus.tokenizer['digest'])
+  weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
     export = weights.exporter(config, workdir, tokenizer)
   lay_out(config, workdir, mixture, tokenizer)

@@ -56,6 +56,7 @@ class GPT1:
       raise InputError(f'{" and ".join(FILES)} are not those of GPT-1')
     self._ranks = {pair: i for i, pair in enumerate(pairs)}
     self.n_vocab = len(self._ids)
+    self.ends, self.special_tokens = (), {}
     self._cache = {}
 
   def encode(self, text):

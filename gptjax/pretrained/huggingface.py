@@ -51,7 +51,7 @@ def open_folder(folder):
   tensors = read_tensors(folder)
   if fields['tie_word_embeddings'] and 'lm_head.weight' in tensors:
     _drop_copied_head(folder, tensors, spell('wte', values['model_type']))
-  tokenizer = hf_tokenizer.load_folder(folder)
+  tokenizer = hf_tokenizer.load_folder(folder, fields['n_vocab'])
   return layout.source(folder, tensors, functools.partial(spell, model_type=values['model_type']), fields,
                        tokenizer)
 

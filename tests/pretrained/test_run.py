@@ -233,14 +233,21 @@ def test_mistyped_first_weights_are_refused_before_the_corpus_is_prepared(tmp_pa
   assert not (tmp_path / 'run').exists()
 
 
-def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path):
+def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path, capsys):
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
-  digest = loaded(workdir)[1].digest
+  tokenizer = loaded(workdir)[1]
+  digest, end = tokenizer.digest, tokenizer.end_of_text
+  made = {'name': 'bpe', 'digest': digest, 'n_vocab': 290, 'end_of_text': end}
   source = weights.first(config, tmp_path)
   assert source.place == workdir / 'checkpoints' / '10'
-  weights.check_tokenizer(config, source, digest)
+  weights.check_tokenizer(config, source, made)
+  with pytest.raises(ValueError, match=f'end-of-text token {end}, but the documents .* end with None'):
+    weights.check_tokenizer(config, source, made | {'end_of_text': None})
+  assert capsys.readouterr().err == ''
+  weights.check_tokenizer(config, source._replace(tokenizer=None), made)
+  assert 'has no tokenizer: nothing shows that the corpus' in capsys.readouterr().err
   with pytest.raises(ValueError, match=f'has the tokenizer bpe .digest {digest[:12]}.*made with another'):
-    weights.check_tokenizer(config, source, 'f' * 64)
+    weights.check_tokenizer(config, source, made | {'digest': 'f' * 64})
   config.init_from = ''
   assert weights.first(config, tmp_path) is None
 
