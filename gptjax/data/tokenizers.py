@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import paths
+from gptjax import lfs, paths
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -91,6 +91,7 @@ def _gpt1(folder):
 
 
 def _read(path):
+  lfs.refuse_pointer(path)
   try:
     return path.read_bytes()
   except OSError as error:

@@ -91,11 +91,11 @@ def obstacle(config):
 
 
 def exported(folder):
-  """The facts in the header of the weights that a folder of `checkpoint_exporter` holds; {}: it is empty."""
+  """The facts in the header of the weights that a folder of `checkpoint_exporter` holds; {}: none."""
   if not (folder / SINGLE).exists():
     return {}
   with safe_open(folder / SINGLE, framework='np') as file:
-    return file.metadata()
+    return file.metadata() or {}
 
 
 def folder_files(model, tokenizer):

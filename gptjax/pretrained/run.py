@@ -32,7 +32,8 @@ def first(config, workdir, given=()):
   """
   if not config.init_from or completed(Path(workdir) / 'checkpoints'):
     return None
-  source = open_source(config.init_from)
+  # Where no tokenizer lies with the weights, the number of its entries can be given; other rows are padding.
+  source = open_source(config.init_from, config.model.n_vocab if 'model.n_vocab' in given else None)
   wrong, other = [], []
   for name, value in layout.config_for(source.fields).model.to_dict().items():
     mine = config.model[name]
