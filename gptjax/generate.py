@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax import cpu, decode, defaults, paths, sharding, text_checks
-from gptjax.data import command
+from gptjax.data import command, special
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer, real
 from gptjax.sampling import Choice, row_keys
@@ -35,7 +35,8 @@ DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed
 
 
 def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=256, temperature=1.0,
-           top_k=None, top_p=None, seed=0, stop=None, on_full='stop', batch_size=16, listen=None):
+           top_k=None, top_p=None, seed=0, stop=None, on_full='stop', batch_size=16, listen=None,
+           special_tokens=()):
   """Texts that continue prompts.
 
   Args:
@@ -55,6 +56,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     batch_size: int, texts at a time; it changes what is needed of memory and not what is written.
     listen: function of (number of the text, its next piece, why it ended: see `streaming.Text`), called as
       the text comes, token by token if there is only one.
+    special_tokens: names of special tokens that a prompt may contain, or ['all']; others are text.
 
   Returns:
     list of str: for each prompt its samples, without the prompt, the end-of-text token and the stop string.
@@ -76,8 +78,8 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     top_k = PAPER_TOP_K
   choice = Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
                   min(model.n_vocab, tokenizer.n_vocab))
-  made = [Text(tokenizer, ids, number, max_tokens, stop)
-          for ids in encoded(prompts, tokenizer, model.n_ctx) for number in range(num_samples)]
+  begun = encoded(prompts, tokenizer, model.n_ctx, special_tokens)
+  made = [Text(tokenizer, ids, number, max_tokens, stop) for ids in begun for number in range(num_samples)]
   # The weights as they were loaded can go.
   model, source = decode.ready(model), None
   _require_memory(model, made, batch_size)
@@ -114,14 +116,15 @@ def _require_memory(model, texts, batch_size):
                      f'bytes for their keys and values, and there are {there:,} bytes of memory: lower it')
 
 
-def encoded(prompts, tokenizer, n_ctx):
+def encoded(prompts, tokenizer, n_ctx, special_tokens=()):
   """[int32[p] tokens of each prompt]; without any, the end-of-text token (ValueError if that cannot be)."""
   if not prompts:
     if tokenizer.end_of_text is None:
       raise InputError(f'the tokenizer {tokenizer.name} has no end-of-text token to begin with: give a '
                        'prompt')
     return [np.array([tokenizer.end_of_text], np.int32)]
-  found = [tokenizer.encode(prompt) for prompt in prompts]
+  names = special.named(tokenizer, special_tokens)
+  found = [special.encode(tokenizer, names, prompt) for prompt in prompts]
   for prompt, ids in zip(prompts, found):
     if not len(ids):
       raise InputError(f'the prompt {prompt!r} is empty: the tokenizer {tokenizer.name} makes no '
@@ -229,6 +232,8 @@ def _parser():
       ('seed', 'of the draws'), ('batch_size', 'texts at a time')):
     add(f'--{name}', type=DOMAINS[name], help=text if given[name] is None else f'{text} ({given[name]})')
   add('--stop', action='append', help='a text ends before this; repeatable')
+  add('--special_tokens', action='append', metavar='NAME',
+      help='a special token that a prompt may contain, or all; repeatable; none: text is text')
   add('--on_full', help='when the context is full: stop, or slide: its last half is read again and the text '
       f'goes on ({given["on_full"]})')
   return parser

@@ -139,7 +139,8 @@ def prepare_corpus(config, workdir, tokenizer=None):
   spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.at_once('stopped while the corpus is prepared: the same command continues after its last commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
-          workers=1, tfds_dir=data.tfds_dir, on_error='stop')
+          workers=1, tfds_dir=data.tfds_dir, on_error='stop',
+          special_tokens=data.special_tokens)
   shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
 
 

@@ -34,6 +34,7 @@ from gptjax.data import (
   encode,
   shards,
   sources,
+  special,
   tokenizers,
   workers,
 )
@@ -61,11 +62,12 @@ class Job(NamedTuple):
   settings: dict        # all that the corpus depends on, as JSON
   commit_seconds: float
   progress: bool
+  special_tokens: tuple
 
 
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
-            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True):
+            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, special_tokens=()):
   """Writes the corpus to the folder `out`, or goes on with it, or finds it finished.
 
   Args:
@@ -85,6 +87,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     shard_tokens: tokens a shard.
     commit_seconds: how often to commit what is done.
     progress: show a bar on stderr.
+    special_tokens: names of special tokens that a text may contain, or `('all',)`; others are text.
 
   Returns:
     The manifest, a dict.
@@ -106,10 +109,13 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   settings = {
     'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
     'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
-    'document_separator': document_separator, 'shard_tokens': shard_tokens}
+    'document_separator': document_separator, 'shard_tokens': shard_tokens,
+    'special_tokens': list(special_tokens) or None}
+  if given:
+    special.named(given, special_tokens)
   reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, given or tokenizer, Path(out), validation_fraction, workers, shard_tokens,
-            settings, commit_seconds, progress)
+            settings, commit_seconds, progress, tuple(special_tokens))
   with ownership.owned(job.out):
     return _finished(job) or _run(job)
 
@@ -153,6 +159,7 @@ def _run(job):
     tokenizer = _tokenizer(job, verdicts)
     state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
                           'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
+    state['special_tokens'] = special.named(tokenizer, job.special_tokens)
     state['tail'] = 0 if _any_held_out(job, verdicts) else job.validation_fraction
     shards.save_state(job.out, state)
   return _finish(job, state, _encode(job, state, verdicts))
@@ -212,7 +219,7 @@ def _encode(job, state, verdicts):
   kept = blocks.kept(job.reading, position, verdicts)
   work = blocks.blocks(kept, position, lambda after, piece: (
     piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
-  settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail']]
+  settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail'], state.get('special_tokens', ())]
   with contextlib.closing(_Output(job, state)) as output:
     with _Progress(job, state, output, 'encoding', position) as progress:
       for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
@@ -350,6 +357,8 @@ def main(arguments):
   parser.add_argument('--document_separator', default='',
                       help=r'between documents in a file of text: (\n and \t are understood)')
   parser.add_argument('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS)
+  parser.add_argument('--special_tokens', action='append', default=[], metavar='NAME',
+                      help='a special token that a text may contain, or all; repeatable; none: text is text')
   flags = vars(parser.parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]

@@ -7,6 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gptjax.data import mixture as mixtures
+from gptjax.data import special
 from gptjax.errors import InputError
 from gptjax.finetune import batches, examples, transforms
 
@@ -97,9 +98,10 @@ def encode(task, found, tokenizer, config, skipped, title):
   marks, longest = transforms.marks(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
+  names = special.named(tokenizer, config.data.special_tokens)
   for example in tqdm(found, desc=title, unit='example', leave=False, disable=None, mininterval=0.5):
-    texts = [tokenizer.encode(text) for text in example.texts]
-    answers = [tokenizer.encode(answer) for answer in example.answers]
+    texts = [special.encode(tokenizer, names, text) for text in example.texts]
+    answers = [special.encode(tokenizer, names, answer) for answer in example.answers]
     made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)
     rows += made
     lengths.append([len(row) for row in made])
