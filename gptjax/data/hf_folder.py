@@ -162,6 +162,7 @@ def _refuse_features(folder, kind, whole, settings):
   if not whole:
     return
   model, split = whole['model'], _part(folder, whole, 'pre_tokenizer')
+  normalizer = _part(folder, whole, 'normalizer')
   if model.get('dropout'):
     raise InputError(f'{folder / JSON}: model.dropout = {model["dropout"]} makes ids a matter of chance: set '
                      'it to null')
@@ -172,7 +173,7 @@ def _refuse_features(folder, kind, whole, settings):
                        'of transformers differ in which counts: make both the same')
     return
   expected = {'model.type': (model.get('type', 'BPE'), 'BPE'),
-              'normalizer': (_part(folder, whole, 'normalizer').get('type'), NORMALIZERS[kind]),
+              'normalizer': (normalizer.get('type'), NORMALIZERS[kind]),
               'pre_tokenizer': (split.get('type'), SPLITS[kind]),
               'pre_tokenizer.use_regex': (kind != GPT2 or split.get('use_regex', True), True),
               'model.continuing_subword_prefix': (model.get('continuing_subword_prefix') or '', ''),

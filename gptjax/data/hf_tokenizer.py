@@ -43,10 +43,11 @@ def _of_pieces(whole, made):
   """Whether a tokenizer.json is the one that gptjax writes for a sentencepiece model."""
   model, cleaned = whole.get('model', {}), whole.get('normalizer') or {}
   parts = cleaned.get('normalizers') or []
-  pieces = [entry[0] for entry in model['vocab']] if model.get('type') == 'Unigram' else None
-  kinds = {part.get('type') for part in parts}
-  return (whole.get('pre_tokenizer') is None and kinds <= {'Prepend', 'Replace'}
-          and pieces == [made.coder.id_to_piece(i) for i in range(made.n_vocab)])
+  if model.get('type') != 'Unigram' or whole.get('pre_tokenizer') or any(
+      part.get('type') not in ('Prepend', 'Replace') for part in parts):
+    return False
+  pieces = [[made.coder.id_to_piece(i)] for i in range(made.n_vocab)]
+  return [entry[:1] for entry in model.get('vocab', [])] == pieces
 
 
 def _plain(found, n_rows):
