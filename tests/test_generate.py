@@ -140,6 +140,17 @@ def test_a_bucket_is_compiled_once_and_not_once_a_prompt(model, tokenizer):
   assert traces(job(['blue'] * 5, **first)) > 0
 
 
+def test_a_text_ends_at_the_first_of_several_ends(model):
+  tokenizer = tokenizers.train_bpe([WORDS], 300)
+  prompts = [tokenizer.encode(prompt).tolist() for prompt in PROMPTS[:3]]
+  tokenizer.ends = ()
+  endless = ids_of(model, tokenizer, prompts, Choice(1.0, None, None, 300), 20)
+  tokenizer.ends = (endless[0][5], endless[1][12])
+  first = lambda ids: next((i for i, token in enumerate(ids) if token in tokenizer.ends), len(ids))
+  ended = ids_of(model, tokenizer, prompts, Choice(1.0, None, None, 300), 20)
+  assert ended == [ids[:first(ids)] for ids in endless] and len(ended[0]) <= 5
+
+
 def test_a_full_context_ends_a_text_or_its_last_half_is_read_again(model, tokenizer):
   prompt = tokenizer.encode(PROMPTS[0]).tolist()
   tokenizer = tokenizers.train_bpe([WORDS], 300)
