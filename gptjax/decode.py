@@ -145,7 +145,7 @@ def draw_first(logits, keys, counts, choice):
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
-def write(model, cache, last, done, n, keys, counts, choice, end):
+def write(model, cache, last, done, n, keys, counts, choice, ends):
   """Writes up to n tokens a row, in one compiled loop; ends early when all rows are done.
 
   Args:
@@ -158,7 +158,7 @@ def write(model, cache, last, done, n, keys, counts, choice, end):
     counts: int32[b], number of tokens in each row's text so far, the last one included; the draw of a token
       depends on the row's key and the place of the token in the text, not on the batch or the call.
     choice: sampling.Choice.
-    end: int32[], a row that draws this token is done; -1: none.
+    ends: int32[k], a row that draws one of these tokens is done; -1: none.
 
   Returns:
     (int32[b, SEGMENT] tokens, of which the first columns are written; int32[] how many; Cache).
@@ -171,7 +171,7 @@ def write(model, cache, last, done, n, keys, counts, choice, end):
     logits, cache = _read_one(model, cache, last)
     last = draw(logits, jax.vmap(jax.random.fold_in)(keys, counts + i), choice)
     written = jax.lax.dynamic_update_slice(written, last[:, None], (0, i))
-    return i + 1, cache, last, done | (last == end), written
+    return i + 1, cache, last, done | (last[:, None] == ends).any(-1), written
 
   going = lambda state: (state[0] < n) & ~state[3].all()
   i, cache, _, _, written = jax.lax.while_loop(going, step, (jnp.int32(0), cache, last, done, written))

@@ -90,6 +90,8 @@ FIELDS = dict(
     tokenizer=Field('', text(), "what the corpus must be (or is) tokenized with; '': any"),
     recipe=Field('', text(), 'flags of gptjax.data.prepare that make the corpus; shown where it is missing'),
     recipe_cost=Field('', text(), 'what that text is, its size and the time it takes; shown with the recipe'),
+    special_tokens=Field((), names(), "special tokens that the texts of a source or a task may contain, "
+                         "('all',): all of them, (): none, text is text"),
     tfds_dir=Field('', path(), "where tensorflow_datasets keeps its sets; '': its own default"),
     tfds_download=Field(False, flag(), 'prepare sets that are not there, which may download them'),
     validation_fraction=Field(0.005, RATE_BELOW_1,

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from gptjax import bars, cpu, decode, defaults, paths, sharding, text_checks
-from gptjax.data import command
+from gptjax.data import command, special
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer, real
 from gptjax.sampling import Choice, row_keys
@@ -34,7 +34,8 @@ DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed
 
 
 def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=256, temperature=1.0,
-           top_k=None, top_p=None, seed=0, stop=None, on_full='stop', batch_size=16, listen=None):
+           top_k=None, top_p=None, seed=0, stop=None, on_full='stop', batch_size=16, listen=None,
+           special_tokens=()):
   """Texts that continue prompts.
 
   Args:
@@ -54,6 +55,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     batch_size: int, texts at a time; it changes what is needed of memory and not what is written.
     listen: function of (number of the text, its next piece, why it ended: see `streaming.Text`), called as
       the text comes, token by token if there is only one.
+    special_tokens: names of special tokens that a prompt may contain, or ['all']; others are text.
 
   Returns:
     list of str: for each prompt its samples, without the prompt, the end-of-text token and the stop string.
@@ -75,8 +77,8 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     top_k = PAPER_TOP_K
   choice = Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
                   min(model.n_vocab, tokenizer.n_vocab))
-  made = [Text(tokenizer, ids, number, max_tokens, stop)
-          for ids in encoded(prompts, tokenizer, model.n_ctx) for number in range(num_samples)]
+  begun = encoded(prompts, tokenizer, model.n_ctx, special_tokens)
+  made = [Text(tokenizer, ids, number, max_tokens, stop) for ids in begun for number in range(num_samples)]
   # The weights as they were loaded can go.
   model, source = decode.ready(model), None
   _require_memory(model, made, batch_size)
@@ -113,14 +115,15 @@ def _require_memory(model, texts, batch_size):
                      f'bytes for their keys and values, and there are {there:,} bytes of memory: lower it')
 
 
-def encoded(prompts, tokenizer, n_ctx):
+def encoded(prompts, tokenizer, n_ctx, special_tokens=()):
   """[int32[p] tokens of each prompt]; without any, the end-of-text token (ValueError if that cannot be)."""
   if not prompts:
     if tokenizer.end_of_text is None:
       raise InputError(f'the tokenizer {tokenizer.name} has no end-of-text token to begin with: give a '
                        'prompt')
     return [np.array([tokenizer.end_of_text], np.int32)]
-  found = [tokenizer.encode(prompt) for prompt in prompts]
+  names = special.named(tokenizer, special_tokens)
+  found = [special.encode(tokenizer, names, prompt) for prompt in prompts]
   for prompt, ids in zip(prompts, found):
     if not len(ids):
       raise InputError(f'the prompt {prompt!r} is empty: the tokenizer {tokenizer.name} makes no '
@@ -141,7 +144,7 @@ def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
     choice: sampling.Choice.
     seed, on_full, batch_size, listen: as for `sample`.
   """
-  end = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
+  ends = np.array(tokenizer.ends or [-1], np.int32)
   soon = listen is not None and len(texts) == 1
   checksums = [zlib.crc32(np.array(text.ids, '<i4').tobytes()) for text in texts]
   with bars.bar(shown=not soon, total=sum(text.left for text in texts), unit='token', desc='generate',
@@ -157,10 +160,10 @@ def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
       rows = order[at:at + batch_size]
       # Those whose context is full go on in a window of their own.
       while rows := [row for row in rows if not texts[row].ended]:
-        _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, soon, hear)
+        _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, soon, hear)
 
 
-def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, soon, hear):
+def _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, soon, hear):
   """Reads a batch of texts, of those that are full the last halves, and writes until the context is full."""
   n_ctx = model.n_ctx
   half = max(n_ctx // 2, 1)
@@ -191,7 +194,7 @@ def _extend_window(model, texts, rows, checksums, choice, seed, end, on_full, so
     n = min(most, max(room[i] for i in np.flatnonzero(going)) - written)
     counts = counts + np.int32(new.shape[1])
     new, n, cache = decode.write(model, cache, new[:, -1], ~going, np.int32(n), keys, counts, choice,
-                                 np.int32(end))
+                                 ends)
     new = np.asarray(new)[:, :int(n)]
 
 
@@ -228,6 +231,8 @@ def _parser():
       ('seed', 'of the draws'), ('batch_size', 'texts at a time')):
     add(f'--{name}', type=DOMAINS[name], help=text if given[name] is None else f'{text} ({given[name]})')
   add('--stop', action='append', help='a text ends before this; repeatable')
+  add('--special_tokens', action='append', metavar='NAME',
+      help='a special token that a prompt may contain, or all; repeatable; none: text is text')
   add('--on_full', help='when the context is full: stop, or slide: its last half is read again and the text '
       f'goes on ({given["on_full"]})')
   return parser

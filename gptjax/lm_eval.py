@@ -19,7 +19,7 @@ import jax
 
 import gptjax
 from gptjax import decode, errors, generate, sharding
-from gptjax.data import command
+from gptjax.data import command, special
 from gptjax.errors import InputError
 from gptjax.evaluate import scoring
 from gptjax.sampling import Choice
@@ -45,21 +45,23 @@ class HarnessModel(TemplateLM):
   """What lm-evaluation-harness asks of a model.
 
   Contexts are cut on the left, and documents into windows, as for the harness's own Hugging Face model.
-  Nothing in a text is a special token.
+  Nothing in a text is a special token, unless `special_tokens` says so; to the harness's own model all names
+  are: `special_tokens=all` gives its scores for documents with a literal `<|endoftext|>` as well.
 
   Args:
     source: what `gptjax.load` takes, or the (model, tokenizer) that it gives.
     pretrained: the same, by the name that the harness has for it.
     batch_size: sequences of full length at a time; of shorter ones there are more.
     seed: of draws, where a task asks for them.
+    special_tokens: names of special tokens that a text may contain, with commas between them, or `all`.
     Others that the harness adds (device, max_batch_size) do not apply.
 
   Raises:
     ValueError: there is no tokenizer, or what `gptjax.load` says.
   """
 
-  def __init__(self, source=None, batch_size=16, seed=0, device=None, max_batch_size=None, *,
-               pretrained=None):
+  def __init__(self, source=None, batch_size=16, seed=0, special_tokens='', device=None,
+               max_batch_size=None, *, pretrained=None):
     super().__init__()
     del device, max_batch_size
     if (source is None) == (pretrained is None):
@@ -68,6 +70,7 @@ class HarnessModel(TemplateLM):
     model, self._tokenizer = source if isinstance(source, tuple) else gptjax.load(source)
     if self._tokenizer is None:
       raise InputError('no tokenizer lies with the weights: put its files beside them')
+    self._names = special.named(self._tokenizer, [name for name in special_tokens.split(',') if name])
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.ready(model)
     self.batch_size = generate.DOMAINS['batch_size'].parsed('batch_size', str(batch_size))
@@ -93,13 +96,13 @@ class HarnessModel(TemplateLM):
     return self._tokenizer.end_of_text
 
   def tok_encode(self, string, add_special_tokens=None, **kwargs):
-    del add_special_tokens, kwargs  # there are none
-    return self._tokenizer.encode(string).tolist()
+    del add_special_tokens, kwargs  # none are put around a text
+    return special.encode(self._tokenizer, self._names, string).tolist()
 
   def _loglikelihood_tokens(self, requests, disable_tqdm=False, **kwargs):
     """[(log probability in nats, whether greedy)] of (strings, tokens before, tokens to score)."""
     del kwargs
-    asked = [self._asked(before, wanted) for _, before, wanted in requests]
+    asked = [self._asked(*request) for request in requests]
     with jax.set_mesh(self._mesh):
       scores = scoring.scores(self._model, asked, self.batch_size, name='loglikelihood',
                               show=not disable_tqdm)
@@ -109,10 +112,13 @@ class HarnessModel(TemplateLM):
         self.cache_hook.add_partial('loglikelihood', strings, result)
     return results
 
-  def _asked(self, before, wanted):
+  def _asked(self, strings, before, wanted):
     n_ctx = self._model.n_ctx
     if not 1 <= len(wanted) <= n_ctx:
-      raise InputError(f'a continuation of {len(wanted)} tokens cannot be scored in a context of {n_ctx}')
+      context, continuation = strings or ('', '')
+      raise InputError(f'the continuation {continuation[:60]!r} of the request {context[-60:]!r} has '
+                       f'{len(wanted)} tokens: it cannot be scored in a context of {n_ctx}; leave the '
+                       'document out of the task')
     ids = [*before, *wanted][-n_ctx - 1:]
     return scoring.Request(ids, len(ids) - len(wanted))
 

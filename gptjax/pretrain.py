@@ -102,7 +102,7 @@ def run_owned(config, workdir, mesh, source):
   hosts.compare({f'digest of corpus {number}': corpus.digest for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # they share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
-  weights.check_tokenizer(config, source, first_corpus.tokenizer['digest'])
+  weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
     export = weights.exporter(config, workdir, tokenizer)
   lay_out(config, workdir, mixture, tokenizer)
@@ -140,7 +140,7 @@ def prepare_corpus(config, workdir, tokenizer=None):
   shutdown.at_once('stopped while the corpus is prepared: the same command continues after its last commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
           workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
-          tfds_download=data.tfds_download)
+          tfds_download=data.tfds_download, special_tokens=data.special_tokens)
   shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
 
 

@@ -4,13 +4,13 @@
 class Text:
   """A prompt and what is written after it.
 
-  ids: list of int, tokens of the prompt and all after it, the end-of-text token left out.
+  ids: list of int, tokens of the prompt and all after it, but for the token at which it ended.
   sample: int, which of several texts for the same prompt it is.
   left: int, tokens that may still be added.
   said: str, what can be shown of the continuation: whole characters, and nothing that may yet turn out to be
     the beginning of a stop string.
-  ended: '' while it grows; then what ended it: 'end' (the end-of-text token), 'stop' (a stop string, which is
-    cut off), 'length' (no tokens left), 'context' (the model's context is full).
+  ended: '' while it grows; then what ended it: 'end' (one of the tokenizer's `ends`), 'stop' (a stop string,
+    which is cut off), 'length' (no tokens left), 'context' (the model's context is full).
   """
 
   def __init__(self, tokenizer, prompt, sample, max_tokens, stop):
@@ -30,9 +30,9 @@ class Text:
     Returns:
       str, what `said` has become longer by.
     """
-    end = self._tokenizer.end_of_text
-    if end in ids:
-      ids, ended = ids[:ids.index(end)], 'end'
+    last = next((i for i, token in enumerate(ids) if token in self._tokenizer.ends), None)
+    if last is not None:
+      ids, ended = ids[:last], 'end'
     self.ids += ids
     self.left -= len(ids)
     # Bytes that may be part of a character are decoded as U+FFFD, until the others are there. What follows

@@ -41,7 +41,7 @@ def written(model, prompts, n, choice=GREEDY, end=-1, parts=None):
   for part in parts or [n - 1]:
     counts = counts + out[-1].shape[1]
     new, count, cache = decode.write(model, cache, out[-1][:, -1], done, np.int32(part), keys, counts, choice,
-                                     np.int32(end))
+                                     np.array([end], np.int32))
     out.append(np.asarray(new)[:, :int(count)])
   return np.concatenate(out, 1)[:len(prompts)]
 

@@ -86,7 +86,7 @@ def test_greedy_tokens_are_those_of_transformers(kind, each, n, tmp_path):
   with mesh_of():
     ours = decode.ready(gptjax.load(tmp_path)[0])
   plain = tokenizers.train_bpe([WORDS], 300)
-  plain.end_of_text = None  # transformers is not to end there either
+  plain.ends = ()  # transformers is not to end there either
   assert ids_of(ours, plain, prompts, GREEDY, n) == wanted
 
 
@@ -140,10 +140,21 @@ def test_a_bucket_is_compiled_once_and_not_once_a_prompt(model, tokenizer):
   assert traces(job(['blue'] * 5, **first)) > 0
 
 
+def test_a_text_ends_at_the_first_of_several_ends(model):
+  tokenizer = tokenizers.train_bpe([WORDS], 300)
+  prompts = [tokenizer.encode(prompt).tolist() for prompt in PROMPTS[:3]]
+  tokenizer.ends = ()
+  endless = ids_of(model, tokenizer, prompts, Choice(1.0, None, None, 300), 20)
+  tokenizer.ends = (endless[0][5], endless[1][12])
+  first = lambda ids: next((i for i, token in enumerate(ids) if token in tokenizer.ends), len(ids))
+  ended = ids_of(model, tokenizer, prompts, Choice(1.0, None, None, 300), 20)
+  assert ended == [ids[:first(ids)] for ids in endless] and len(ended[0]) <= 5
+
+
 def test_a_full_context_ends_a_text_or_its_last_half_is_read_again(model, tokenizer):
   prompt = tokenizer.encode(PROMPTS[0]).tolist()
   tokenizer = tokenizers.train_bpe([WORDS], 300)
-  tokenizer.end_of_text = None
+  tokenizer.ends = ()
   for choice in (GREEDY, Choice(1.0, 20, None, 300)):
     stopped, = ids_of(model, tokenizer, [prompt], choice, 100)
     assert len(prompt + stopped) == 41  # what is drawn last need not be read

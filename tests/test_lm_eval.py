@@ -128,6 +128,30 @@ def test_scores_and_greediness_request_by_request(models):
   assert [bool(greedy) for _, greedy in mine] == [bool(greedy) for _, greedy in its]
 
 
+END = tokenizers.END_OF_TEXT
+
+
+def test_special_tokens_are_text_and_with_the_option_what_they_are_to_the_harness(models, folder):
+  from gptjax.lm_eval import HarnessModel
+  with mesh_of():
+    reads = HarnessModel(str(folder), batch_size=4, special_tokens='all')
+  asked = requests((f'the blue{END}', ' stone'), ('the', f' rain{END}trees'))
+  documents = requests((f'the blue stone{END}trees walk',))
+  its = models[1].loglikelihood(asked, disable_tqdm=True)
+  whole = models[1].loglikelihood_rolling(documents, disable_tqdm=True)
+  for model, same in ((reads, True), (models[0], False)):
+    with mesh_of():
+      mine = model.loglikelihood(asked, disable_tqdm=True)
+      read = model.loglikelihood_rolling(documents, disable_tqdm=True)
+    assert np.allclose([value for value, _ in mine], [value for value, _ in its], atol=1e-4) == same
+    assert np.allclose(read, whole, atol=1e-4) == same
+
+
+def test_an_empty_continuation_is_named(models):
+  with mesh_of(), pytest.raises(ValueError, match="continuation '' of the request 'the blue' has 0 tokens"):
+    models[0].loglikelihood(requests(('a', ' stone'), ('the blue', '')), disable_tqdm=True)
+
+
 @pytest.mark.parametrize('options, says', [
   ({'num_beams': 4}, 'generation_kwargs num_beams of a task'), ({'max_gen_toks': 24}, 'leaves no room'),
   ({'do_sample': True, 'temperature': -1.0, 'max_gen_toks': 3}, 'temperature = -1.0')])

@@ -70,6 +70,18 @@ def test_a_stop_string_across_tokens_is_cut_off_and_nothing_of_it_was_shown():
   assert ''.join(pieces(text, tokenizer.encode('abcd').tolist(), [4])) == 'a'
 
 
+def test_each_of_several_ends_ends_a_text():
+  tokenizer = tokenizers.train_bpe(['a stone in the rain ' * 9], 270)
+  tokenizer.ends = (3, 17)
+  for end in tokenizer.ends:
+    text = Text(tokenizer, [0], 0, 100, [])
+    text.take([65, end, 66], '')
+    assert (text.ended, text.ids) == ('end', [0, 65])
+  text = Text(tokenizer, [0], 0, 100, [])
+  text.take([65, tokenizer.end_of_text, 66], '')
+  assert text.ended == '', 'where the model names its ends, the end-of-text token is none of them'
+
+
 def test_the_end_of_text_token_ends_a_text_and_is_none_of_it():
   tokenizer = tokenizers.train_bpe([TEXT], 257)
   text = Text(tokenizer, np.array([256]), 0, 100, [])

@@ -56,7 +56,7 @@ def gptjax_tasks(config):
     logits, cache = decode.read(model, tokens, lengths, slots)
     first = np.asarray(decode.draw_first(logits, keys, lengths, greedy))
     more, n, _ = decode.write(model, cache, first, np.zeros(batch, bool), np.int32(NEW - 1), keys,
-                              lengths + 1, greedy, np.int32(-1))
+                              lengths + 1, greedy, np.array([-1], np.int32))
     return np.concatenate([first[:, None], np.asarray(more)[:, :int(n)]], 1)
 
   def read():

@@ -20,20 +20,21 @@ def held_out(digest, fraction):
   return int.from_bytes(digest[:8], 'little') < fraction * 2**64
 
 
-def make_encoder(tokenizer_folder, dtype, tail):
+def make_encoder(tokenizer_folder, dtype, tail, names=()):
   """The function that workers apply to blocks.
 
   Args:
     tokenizer_folder: a folder that holds the tokenizer.
     dtype: name of the type of the ids.
     tail: share of each document, at its end, that is validation (see `shares`); 0: whole documents.
+    names: special tokens that a text may contain.
 
   Returns:
     A function of a list of (text, held out, start, length) that gives (train, validation, documents
     without a token); the first two are Encoded.
   """
-  from gptjax.data import tokenizers
-  tokenizer = tokenizers.load(tokenizer_folder)
+  from gptjax.data import special, tokenizers
+  tokenizer, names = tokenizers.load(tokenizer_folder), tuple(names)
   end = [] if tokenizer.end_of_text is None else [np.array([tokenizer.end_of_text], np.int32)]
 
   def encode_block(pieces):
@@ -41,7 +42,7 @@ def make_encoder(tokenizer_folder, dtype, tail):
     silent = 0
     for text, held, start, length in pieces:
       for which, share, first, last in shares(text, held, start, length, tail):
-        ids = tokenizer.encode_part(share, first)
+        ids = special.encode(tokenizer, names, share, first)
         if first and last and not len(ids):
           silent += 1
           continue

@@ -8,7 +8,7 @@ There is no end-of-text token: the paper names none for pre-training, so documen
 other.
 """
 
-import itertools
+import heapq
 import json
 import re
 
@@ -20,18 +20,58 @@ from gptjax.errors import InputError
 FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe')
 END = '</w>'      # on the last symbol of a word
 UNKNOWN = 0       # <unk>
-MAX_CACHED = 1 << 17  # words whose ids are remembered
+MAX_CACHED, LONGEST_CACHED = 1 << 17, 64  # words whose ids are remembered, and their characters
 
 _REPLACED = str.maketrans({'—': '-', '–': '-', '―': '-', '…': '...', '´': "'"})
 # Each run of one character. The released pattern means to pad the backslash too, and does not.
 _PADDED = re.compile(f'([{re.escape(gpt1_words.PADDED)}])\\1*')
-_LINE_BREAK = re.compile(r'[^\S\n]*\n\s*')
+_WHITE = re.compile(r'\s+')
 
 
 def standardize(text):
   """The clean-up of the released code, after `ftfy.fix_text`, but for the strip at the end."""
   text = _PADDED.sub(r' \g<0> ', text.translate(_REPLACED))
-  return re.sub(r'[^\S\n]+', ' ', _LINE_BREAK.sub(' \n ', text))
+  # What the released patterns, [^\S\n]*\n\s* and [^\S\n]+, make of a run, in time linear in its length.
+  return _WHITE.sub(lambda run: ' \n ' if '\n' in run[0] else ' ', text)
+
+
+def merged(symbols, ranks):
+  """Symbols after all merges, in time n log n: rounds that each merge one pair everywhere, from the left.
+
+  A pair that a merge makes waits for the next round, whatever its rank: the same symbol can come from two
+  pairs, so that its own pairs may have lower ranks than the one that made it.
+
+  Args:
+    symbols: list of str.
+    ranks: {(symbol, symbol): rank} of the pairs that are merged.
+  """
+  symbols, n = list(symbols), len(symbols)
+  after, before = list(range(1, n + 1)), list(range(-1, n - 1))  # neighbours of what is left
+  waiting, heap = {}, []  # {rank: [places where its pair begins]}, and the ranks
+
+  def add(i):
+    rank = ranks.get((symbols[i], symbols[after[i]]))
+    if rank is not None:
+      if rank not in waiting:
+        waiting[rank] = []
+        heapq.heappush(heap, rank)
+      waiting[rank].append(i)
+
+  for i in range(n - 1):
+    add(i)
+  while heap:
+    rank = heapq.heappop(heap)
+    for i in sorted(waiting.pop(rank)):
+      j = after[i]
+      if symbols[i] is None or j == n or ranks.get((symbols[i], symbols[j])) != rank:
+        continue  # one of the two was merged in the meantime
+      symbols[i], symbols[j], after[i] = symbols[i] + symbols[j], None, after[j]
+      if after[i] < n:
+        before[after[i]] = i
+        add(i)
+      if before[i] >= 0:
+        add(before[i])
+  return [symbol for symbol in symbols if symbol is not None]
 
 
 class GPT1:
@@ -56,6 +96,7 @@ class GPT1:
       raise InputError(f'{" and ".join(FILES)} are not those of GPT-1')
     self._ranks = {pair: i for i, pair in enumerate(pairs)}
     self.n_vocab = len(self._ids)
+    self.ends, self.special_tokens = (), {}
     self._cache = {}
 
   def encode(self, text):
@@ -83,24 +124,13 @@ class GPT1:
              for symbol in self._merge(word.lower())]
       if len(self._cache) >= MAX_CACHED:
         self._cache.clear()
-      self._cache[chunk] = ids
+      if len(chunk) <= LONGEST_CACHED:
+        self._cache[chunk] = ids
     return ids
 
   def _merge(self, word):
     """The symbols of a word: the pair of lowest rank is merged, everywhere, until none is."""
-    symbols = [*word[:-1], word[-1] + END]
-    while len(symbols) > 1:
-      best = min(itertools.pairwise(symbols),
-                 key=lambda pair: self._ranks.get(pair, len(self._ranks)))
-      if best not in self._ranks:
-        break
-      merged, i = [], 0
-      while i < len(symbols):
-        both = tuple(symbols[i:i + 2]) == best
-        merged.append(symbols[i] + symbols[i + 1] if both else symbols[i])
-        i += 1 + both
-      symbols = merged
-    return symbols
+    return merged([*word[:-1], word[-1] + END], self._ranks)
 
   def decode(self, ids):
     """The words of the ids, in lower case, with a space after each but before a line break."""

@@ -39,17 +39,23 @@ _SUFFIX = regex.compile('|'.join(f'(?:{rule})$' for rule in (
   rf'(?<=[0-9])(?:{"|".join(_UNITS.split())})',
   rf'(?<=[0-9{_LOWER}%²\-+|.{regex.escape(_MARKS + _QUOTES)}](?<!\.))\.',
   rf'(?<=[{_UPPER}][{_UPPER}])\.')))
+LONGEST_SUFFIX = 4
 # What splits the rest of it.
 _INFIX = regex.compile(
   rf'\.\.+|…|\p{{So}}|(?<=[0-9])[+\-*^](?=[0-9-])'
   rf'|(?<=[{_LOWER}{regex.escape(_QUOTES)}])\.(?=[{_UPPER}{regex.escape(_QUOTES)}])'
   rf'|(?<={_LETTER}),(?={_LETTER})|(?<=[{_LETTER}0-9])[-–—~](?={_LETTER})'
   rf'|(?<=[{_LETTER}0-9])[:<>=/](?={_LETTER})')
-# Addresses stay whole.
-_ADDRESS = regex.compile(
-  r'(?:\S+(?::\S*)?@)?(?:\d{1,3}(?:\.\d{1,3}){3}|(?:(?:[A-Za-z0-9\u00a1-\uffff]'
-  r'[A-Za-z0-9\u00a1-\uffff_-]{0,62})?[A-Za-z0-9\u00a1-\uffff]\.)+'
-  rf'[{_LOWER}]{{2,63}})(?::\d{{2,5}})?(?:[/?#]\S*)?$')
+# Addresses stay whole: numbers or a host, with or without what stands before an @, a port, and a path. These
+# are parts, because one pattern takes time that is quadratic in the number of labels.
+_AT = regex.compile('@')
+_REST = r'(?::\d{2,5})?(?:[/?#]\S*)?$'
+_AFTER_HOST = regex.compile(_REST)
+_NUMBERS = regex.compile(r'\d{1,3}(?:\.\d{1,3}){3}' + _REST)
+_INNER = r'A-Za-z0-9\u00a1-\uffff'
+_HOST = regex.compile(rf'[{_INNER}_.\-{_LOWER}]*+')
+_LABEL = regex.compile(rf'(?:[{_INNER}][{_INNER}_-]{{0,62}})?[{_INNER}]')
+_TOP = regex.compile(rf'[{_LOWER}]{{2,63}}')
 
 # Whole words that no rule splits.
 _WHOLE = '''
@@ -111,30 +117,53 @@ def _with_capital(parts):
   return {''.join((form, *rest)): (form, *rest) for form in (first, first.capitalize())}
 
 
+@functools.cache
+def _longest_exception():
+  return max(map(len, _exceptions()))
+
+
 def words(chunk):
-  """The words of a chunk of text that holds no white space, a list of str."""
-  exceptions = _exceptions()
+  """The words of a chunk of text that holds no white space, a list of str; in time linear in its length."""
   front, back = [], []
-  size = -1
-  while chunk and chunk not in exceptions and len(chunk) != size:
-    size = len(chunk)
-    prefix = match.end() if (match := _PREFIX.match(chunk)) else 0
-    if prefix and chunk[prefix:] in exceptions:
-      front.append(chunk[:prefix])
-      chunk = chunk[prefix:]
+  start, stop, size = 0, len(chunk), -1
+  while start < stop and not _excepted(chunk, start, stop) and stop - start != size:
+    size = stop - start
+    prefix = match.end() if (match := _PREFIX.match(chunk, start, stop)) else start
+    if prefix > start and _excepted(chunk, prefix, stop):
+      front.append(chunk[start:prefix])
+      start = prefix
       break
-    match = _SUFFIX.search(chunk[prefix:])
-    suffix = prefix + match.start() if match else size
-    if suffix < size and chunk[:suffix] in exceptions:
-      back.append(chunk[suffix:])
-      chunk = chunk[:suffix]
+    suffix = _suffix(chunk, prefix, stop)
+    if suffix < stop and _excepted(chunk, start, suffix):
+      back.append(chunk[suffix:stop])
+      stop = suffix
       break
-    if prefix:
-      front.append(chunk[:prefix])
-    if suffix < size:
-      back.append(chunk[suffix:])
-    chunk = chunk[prefix:suffix]
-  return front + _middle(chunk, exceptions) + back[::-1]
+    if prefix > start:
+      front.append(chunk[start:prefix])
+    if suffix < stop:
+      back.append(chunk[suffix:stop])
+    start, stop = prefix, suffix
+  return front + _middle(chunk[start:stop], _exceptions()) + back[::-1]
+
+
+def _excepted(chunk, start, stop):
+  """Whether a part of a chunk is an exception; a long one is not even copied."""
+  return stop - start <= _longest_exception() and chunk[start:stop] in _exceptions()
+
+
+def _suffix(chunk, start, stop):
+  """Where the suffix of chunk[start:stop] begins; `stop` if it has none.
+
+  A suffix is a run of dots, however long, or has at most LONGEST_SUFFIX characters, of which as many before
+  them decide.
+  """
+  dots = stop
+  while dots > start and chunk[dots - 1] == '.':
+    dots -= 1
+  first = max(start, stop - 2 * LONGEST_SUFFIX)
+  match = _SUFFIX.search(chunk[first:stop], max(0, stop - LONGEST_SUFFIX - first))
+  found = first + match.start() if match else stop
+  return min(found, dots) if stop - dots > 1 else found
 
 
 def _middle(chunk, exceptions):
@@ -142,7 +171,7 @@ def _middle(chunk, exceptions):
     return []
   if chunk in exceptions:
     return list(exceptions[chunk])
-  if _ADDRESS.match(chunk):
+  if _is_address(chunk):
     return [chunk]
   found, start = [], 0
   for match in _INFIX.finditer(chunk):
@@ -150,3 +179,16 @@ def _middle(chunk, exceptions):
       found += [chunk[start:match.start()], match.group()]
       start = match.end()
   return found + [chunk[start:]] * (start < len(chunk))
+
+
+def _is_address(chunk):
+  """Whether a host begins the chunk, or comes after an @ in it, and all that follows belongs to it."""
+  starts = [0, *(match.end() for match in _AT.finditer(chunk, 1))]
+  return any(_NUMBERS.match(chunk, start) or _begins_host(chunk, start) for start in starts)
+
+
+def _begins_host(chunk, start):
+  stop = _HOST.match(chunk, start).end()
+  *labels, top = chunk[start:stop].split('.')
+  return (labels and _AFTER_HOST.match(chunk, stop) and _TOP.fullmatch(top)
+          and all(map(_LABEL.fullmatch, labels)))

@@ -5,72 +5,163 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.data import gpt1_text, tokenizers
+from gptjax import lfs
+from gptjax.data import gpt1_text, hf_folder, tokenizers
+from gptjax.data.hf_folder import AS_IS, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
 
-JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'
 
-
-def load_folder(folder):
+def load_folder(folder, n_rows=None):
   """The tokenizer whose files lie in the folder; None if there are none.
 
+  Ids, special tokens and end are those of `transformers.AutoTokenizer` (but GPT-1's words, see `gpt1_text`).
   GPT-2's and GPT-1's, and byte-level BPEs in their layout, have the digests that they have as OpenAI's
   files, so that a corpus made with those fits.
 
+  Args:
+    folder: path.
+    n_rows: rows of the model's embedding; special tokens beyond them, which no text contains, are left out.
+
   Raises:
-    ValueError: the files are not those of a tokenizer.
+    ValueError: the files are not those of a tokenizer, or have a feature that is not supported.
   """
   folder = Path(folder)
-  found = _bpe_files(folder)
-  if found:
-    vocab, merges = found
-    if '<unk>' in vocab and any(symbol.endswith(gpt1_text.END) for symbol in vocab):
-      return gpt1_text.GPT1(_gpt1_encoder(vocab), _merges_file(merges))
-    if list(vocab) == tokenizers.bpe_symbols(merges):
-      return tokenizers.ByteBPE(_encoder(vocab), _merges_file(merges))
+  found = hf_folder.describe(folder)
   models = sorted(folder.glob('*.model'))
-  if len(models) == 1:
-    return tokenizers.SentencePiece(models[0].read_bytes())
-  if (folder / JSON).exists():
-    return Library((folder / JSON).read_bytes(), _read(folder / SETTINGS))
-  if found:
-    raise InputError(f'{folder}: {VOCAB} and {MERGES} are neither GPT-1\'s nor a byte-level BPE in the '
-                     f'layout of GPT-2, and there is no {JSON}')
+  for path in models:
+    lfs.refuse_pointer(path)
+  if found is None and len(models) != 1:
+    return None
+  made = tokenizers.SentencePiece(models[0].read_bytes()) if len(models) == 1 else None
+  if found and (made is None or not _of_pieces(found.whole, made)):
+    made = _plain(found, n_rows) or _by_library(folder, found, n_rows)
+  made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
+  return made
+
+
+def _of_pieces(whole, made):
+  """Whether a tokenizer.json is the one that gptjax writes for a sentencepiece model."""
+  model, cleaned = whole.get('model', {}), whole.get('normalizer') or {}
+  parts = cleaned.get('normalizers') or []
+  if model.get('type') != 'Unigram' or whole.get('pre_tokenizer') or any(
+      part.get('type') not in ('Prepend', 'Replace') for part in parts):
+    return False
+  pieces = [[made.coder.id_to_piece(i)] for i in range(made.n_vocab)]
+  return [entry[:1] for entry in model.get('vocab', [])] == pieces
+
+
+def _plain(found, n_rows):
+  """GPT-1's tokenizer or a byte-level BPE in GPT-2's layout, if it is exactly one; or None."""
+  vocab = dict(sorted(found.vocab.items(), key=lambda entry: entry[1]))
+  kind = found.kind if found.kind != AS_IS else _standard(found.whole)
+  names = {token.content for token in _added(found, vocab.__contains__, len(vocab), n_rows)}
+  if kind == GPT1 and vocab.get('<unk>') == 0 and names <= {'<unk>'}:
+    return gpt1_text.GPT1(_gpt1_encoder(vocab), _merges_file(found.merges))
+  end, in_order = found.roles.get('eos_token'), list(vocab.values()) == list(range(len(vocab)))
+  if (kind == GPT2 and not found.prefix_space and end == tokenizers.END_OF_TEXT and names == {end}
+      and in_order and list(vocab) == tokenizers.bpe_symbols(found.merges)):
+    return tokenizers.ByteBPE(_encoder(vocab), _merges_file(found.merges))
   return None
 
 
-def _bpe_files(folder):
-  """({symbol: id} in the order of ids, [(a, b)]) of a BPE that is plainly GPT-1's or byte-level, or None."""
+def _added(found, has, size, n_rows):
+  """[Token] that are added to a vocabulary, in the order and thus with the ids of transformers.
+
+  Special tokens beyond the rows of the model are left out, and defaults of a class that the vocabulary does
+  not have, unless they decide the id of another token, or how a text ends where nothing else does.
+
+  Args:
+    found: hf_folder.Description.
+    has: function of a name: whether the vocabulary has it.
+    size: entries of the vocabulary.
+    n_rows: rows of the model, or None.
+  """
+  roles = [found.roles[role] for role in hf_folder.ROLES if role in found.roles]
+  listed = [token.content for token in found.added]
+  tokens = [token._replace(special=token.special or token.content in roles) for token in found.added]
+  tokens += [hf_folder.Token(name, True, False) for name in dict.fromkeys([*roles, *found.extra])
+             if name not in listed]
+  needed = {*listed, *found.extra, *(found.roles[role] for role in found.named)}
+  if not found.states_end:
+    needed.add(found.roles.get('eos_token'))
+  kept, missing = [], 0
+  for token in tokens:
+    new = not has(token.content)
+    if not (new and token.special and n_rows is not None and size + missing >= n_rows):
+      kept.append(token)
+      missing += new
+  while kept and not has(kept[-1].content) and kept[-1].content not in needed:
+    kept.pop()
+  return kept
+
+
+def _standard(whole):
+  """The class of transformers that does what a tokenizer.json says, or None."""
+  split, normalizer, model = (whole.get(part) or {} for part in ('pre_tokenizer', 'normalizer', 'model'))
+  if model.get('type', 'BPE') != 'BPE' or any(
+      model.get(part) for part in ('continuing_subword_prefix', 'byte_fallback', 'ignore_merges', 'dropout')):
+    return None
+  if (split.get('type') == 'ByteLevel' and not normalizer and not split.get('add_prefix_space')
+      and split.get('use_regex', True) and not model.get('end_of_word_suffix')):
+    return GPT2
+  kinds = split.get('type'), normalizer.get('type'), model.get('end_of_word_suffix')
+  return GPT1 if kinds == ('BertPreTokenizer', 'BertNormalizer', gpt1_text.END) else None
+
+
+def _by_library(folder, found, n_rows):
+  """A Library that gives the ids of transformers."""
+  import tokenizers as library
+  coder, as_is = _coder(folder, found)
+  there = {token.content: token.special for token in coder.get_added_tokens_decoder().values()}
+  has = lambda name: coder.token_to_id(name) is not None
+  for token in _added(found, has, coder.get_vocab_size(), n_rows):
+    if there.get(token.content) != token.special:
+      as_is = False
+      coder.add_tokens([library.AddedToken(
+        token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
+        normalized=token.normalized, special=token.special)])
+  roles = {role: name for role, name in found.roles.items() if has(name)}
+  if 'eos_token' not in roles:
+    stated = hf_folder.stated_ends(folder, hf_folder.CONFIG)
+    if stated and (name := coder.id_to_token(stated[0])) is not None:
+      roles['eos_token'] = name
+  settings = {name: value for name, value in found.settings.items()
+              if name not in ('add_prefix_space', 'added_tokens_decoder', *hf_folder.ROLES)}
+  settings |= {'tokenizer_class': AS_IS, **roles}
+  return Library(found.content if as_is else coder.to_str().encode(),
+                 (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode())
+
+
+def _coder(folder, found):
+  """(what transformers builds with the `tokenizers` library, whether tokenizer.json is just that)."""
+  import tokenizers as library
   try:
-    if (folder / JSON).exists():
-      whole = json.loads((folder / JSON).read_text(encoding='utf-8'))
-      if not _plain(whole):
-        return None
-      vocab, merges = whole['model']['vocab'], whole['model']['merges']
-      merges = [tuple(pair.split(' ') if isinstance(pair, str) else pair) for pair in merges]
-    elif (folder / VOCAB).exists() and not (folder / 'added_tokens.json').exists():
-      vocab = json.loads((folder / VOCAB).read_text(encoding='utf-8'))
-      lines = (folder / MERGES).read_text(encoding='utf-8').split('\n')
-      merges = [tuple(line.split(' ')) for line in lines[lines[0].startswith('#version'):] if line]
-    else:
-      return None
-    return dict(sorted(vocab.items(), key=lambda entry: entry[1])), merges
-  except OSError as error:
-    raise InputError(f'tokenizer file {error.filename}: {error.strerror}') from None
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise InputError(f'{folder}: the tokenizer cannot be read ({type(error).__name__}: {error})') from None
+    if _does_the_same(found):
+      return library.Tokenizer.from_str(found.content.decode()), True
+    ends, unknown = ('</w>', '<unk>') if found.kind == GPT1 else ('', None)
+    made = library.Tokenizer(library.models.BPE(found.vocab, found.merges, unk_token=unknown,
+                                                continuing_subword_prefix='', end_of_word_suffix=ends))
+  except Exception as error:  # of no narrower class, in the library
+    raise InputError(f'{folder}: {JSON if found.content else VOCAB} cannot be read: {error}') from None
+  if found.kind == GPT1:
+    made.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    made.decoder = library.decoders.BPEDecoder(suffix=ends)
+  else:
+    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=found.prefix_space)
+    made.decoder = library.decoders.ByteLevel()
+  return made, False
 
 
-def _plain(whole):
-  """Whether a tokenizer.json does what one of ours does: BPE after GPT-2's split, or OpenAI-GPT's."""
-  model, split = whole['model'], whole.get('pre_tokenizer') or {}
-  added = {token['content'] for token in whole.get('added_tokens', [])}
-  if model.get('type') != 'BPE':
+def _does_the_same(found):
+  """Whether the tokenizer.json, as it is, does what the class of transformers builds of it."""
+  if found.kind == AS_IS:
+    return True
+  if not found.content or _standard(found.whole) != found.kind or found.prefix_space:
     return False
-  if split.get('type') == 'ByteLevel':
-    return (not split.get('add_prefix_space') and split.get('use_regex', True)
-            and whole.get('normalizer') is None and added <= {tokenizers.END_OF_TEXT})
-  return split.get('type') == 'BertPreTokenizer' and added <= {'<unk>'}
+  theirs = {token['content'] for token in found.whole.get('added_tokens') or []}
+  return theirs <= {token.content for token in found.added} | set(found.roles.values()) and (
+    found.kind == GPT1 or found.whole['model'].get('unk_token') is None)
 
 
 def _encoder(vocab):
@@ -87,10 +178,6 @@ def _merges_file(merges):
   return '\n'.join(['#version: 0.2', *(' '.join(pair) for pair in merges), '']).encode()
 
 
-def _read(path):
-  return path.read_bytes() if path.exists() else b'{}'
-
-
 class Library:
   """Any tokenizer that the `tokenizers` library reads from a tokenizer.json."""
 
@@ -103,14 +190,17 @@ class Library:
     self.digest = tokenizers.digest(content)
     try:
       self.coder = library.Tokenizer.from_str(content.decode())
-      end = json.loads(settings).get('eos_token') or tokenizers.END_OF_TEXT
+      end = json.loads(settings).get('eos_token')
     except Exception as error:  # of no narrower class, in the library
       raise InputError(f'{JSON} or {SETTINGS} cannot be read: {error}') from None
     self.coder.encode_special_tokens = True  # nothing in a text is a special token
     self.coder.no_truncation()
     self.coder.no_padding()
-    self.n_vocab = self.coder.get_vocab_size()
-    self.end_of_text = self.coder.token_to_id(end['content'] if isinstance(end, dict) else end)
+    self.n_vocab = 1 + max(self.coder.get_vocab().values(), default=-1)
+    self.end_of_text = None if end is None else self.coder.token_to_id(end)
+    self.ends = tokenizers.only(self.end_of_text)
+    self.special_tokens = {token.content: i for i, token in self.coder.get_added_tokens_decoder().items()
+                           if token.special}
 
   def encode(self, text):
     """int32[n] ids of the text, without begin and end marks."""

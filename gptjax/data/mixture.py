@@ -97,10 +97,13 @@ def check(mixture, config):
   """
   data, made = config.data, mixture.train[0].tokenizer
   kind, _, folder = data.tokenizer.partition(':')
+  padding = ''
+  if config.init_from and made['n_vocab'] < config.model.n_vocab:
+    padding = f', or, if the rows beyond are padding, give --config.model.n_vocab={made["n_vocab"]}'
   if made['n_vocab'] != config.model.n_vocab:
     raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} of '
                      f'{made["n_vocab"]} entries, but config.model.n_vocab = {config.model.n_vocab}: use a '
-                     'corpus made with the right one')
+                     f'corpus made with the right one{padding}')
   if kind not in ('', 'train-bpe', made['name']) or (
       folder and kind == made['name'] and tokenizers.load(data.tokenizer).digest != made['digest']):
     raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} (digest '

@@ -37,6 +37,7 @@ from gptjax.data import (
   held_out,
   shards,
   sources,
+  special,
   summary,
   tokenizers,
   workers,
@@ -67,12 +68,13 @@ class Job(NamedTuple):
   settings: dict        # all that the corpus depends on, as JSON
   commit_seconds: float
   progress: bool
+  special_tokens: tuple
 
 
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
             shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN,
-            tfds_download=False):
+            tfds_download=False, special_tokens=()):
   """Writes the corpus to the folder `out`, or goes on with it, or finds it finished.
 
   Args:
@@ -94,6 +96,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     commit_seconds: how often to commit what is done.
     progress: show a bar on stderr.
     seq_len: tokens of a window of evaluation: a held-out split has at least one window, or is empty.
+    special_tokens: names of special tokens that a text may contain, or `('all',)`; others are text.
 
   Returns:
     The manifest, a dict.
@@ -116,10 +119,13 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   settings = {
     'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
     'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
-    'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len}
+    'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len,
+    'special_tokens': list(special_tokens) or None}
+  if given:
+    special.named(given, special_tokens)
   reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, given or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
-            settings, commit_seconds, progress)
+            settings, commit_seconds, progress, tuple(special_tokens))
   with ownership.owned(job.out):
     return _finished(job) or _run(job)
 
@@ -164,6 +170,7 @@ def _run(job):
     tokenizer = _tokenizer(job, verdicts)
     state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
                           'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
+    state['special_tokens'] = special.named(tokenizer, job.special_tokens)
     kept = blocks.kept(job.reading, blocks.Position(), verdicts)
     state |= held_out.choose((piece for _, piece, why in kept if not why), tokenizer,
                              job.validation_fraction, job.seq_len)
@@ -220,7 +227,7 @@ def _encode(job, state, verdicts):
   kept = blocks.kept(job.reading, position, verdicts)
   work = blocks.blocks(kept, position, lambda after, piece: (
     piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
-  settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail']]
+  settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail'], state.get('special_tokens', ())]
   with contextlib.closing(_Output(job, state)) as output:
     with _Progress(job, state, output, 'encoding', position) as progress:
       for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
@@ -351,6 +358,8 @@ def main(arguments):
   parser.add_argument('--document_separator', default='',
                       help=r'between documents in a file of text: and tar: (\n and \t are understood)')
   parser.add_argument('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS)
+  parser.add_argument('--special_tokens', action='append', default=[], metavar='NAME',
+                      help='a special token that a text may contain, or all; repeatable; none: text is text')
   flags = vars(parser.parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]

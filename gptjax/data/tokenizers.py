@@ -1,8 +1,9 @@
 """Text to token ids and back: byte-level BPE (GPT-2's), GPT-1's BPE, sentencepiece; and training.
 
-A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None) and `digest` (SHA-256 of its files)
-and the methods `encode(text)`, `encode_part(text, first)`, `decode(ids)` and `save(folder)`.
-Nothing in a text is a special token: `<|endoftext|>` in a document is thirteen characters.
+A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `ends` (the ids at which generation ends),
+`special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
+`encode_part(text, first)`, `decode(ids)` and `save(folder)`. Nothing in a text is a special token:
+`<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.special` is asked to read it as one.
 
     python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 --source=text:FILE --out=DIR
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import paths
+from gptjax import lfs, paths
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -90,6 +91,7 @@ def _gpt1(folder):
 
 
 def _read(path):
+  lfs.refuse_pointer(path)
   try:
     return path.read_bytes()
   except OSError as error:
@@ -111,6 +113,11 @@ def _from_tiktoken_cache(name):
 def digest(*files):
   """SHA-256 (hex) of the contents of files, in the given order."""
   return hashlib.sha256(b''.join(files)).hexdigest()
+
+
+def only(end_of_text):
+  """The `ends` of a tokenizer whose model names no others: its end of text, if there is one."""
+  return () if end_of_text is None else (end_of_text,)
 
 
 @functools.cache
@@ -200,6 +207,7 @@ class ByteBPE:
     self.name = 'gpt2' if self.digest == GPT2_DIGEST else 'bpe'
     ranks = _ranks(encoder, merges)
     self.n_vocab, self.end_of_text = len(ranks) + 1, len(ranks)
+    self.ends, self.special_tokens = only(self.end_of_text), {END_OF_TEXT: self.end_of_text}
     self.coder = tiktoken.Encoding(
       self.name, pat_str=PATTERN, mergeable_ranks=ranks,
       special_tokens={END_OF_TEXT: self.end_of_text}, explicit_n_vocab=self.n_vocab)
@@ -263,6 +271,9 @@ class SentencePiece:
     self.n_vocab = self.coder.vocab_size()
     end = self.coder.eos_id()
     self.end_of_text = end if end >= 0 else None
+    self.ends = only(self.end_of_text)
+    control = filter(self.coder.is_control, range(self.n_vocab))
+    self.special_tokens = {self.coder.id_to_piece(i): i for i in control}
     # Whether a text is encoded as if a space stood before it.
     self._adds_space = self.coder.encode('a', out_type=str)[0].startswith(SPACE)
 

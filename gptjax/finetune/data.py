@@ -8,6 +8,7 @@ import numpy as np
 
 from gptjax import bars
 from gptjax.data import mixture as mixtures
+from gptjax.data import special
 from gptjax.errors import InputError
 from gptjax.finetune import batches, examples, transforms
 
@@ -112,11 +113,12 @@ def encode(task, found, tokenizer, config, skipped, title):
   marks, longest = transforms.marks(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
+  names = special.named(tokenizer, config.data.special_tokens)
   space = ' ' if task.kind == 'choice' else ''  # a question goes on with its document: no "nine.When"
+  encoded = lambda text: np.asarray(special.encode(tokenizer, names, text), np.int32)
   for example in bars.bar(found, desc=title, unit='example', leave=False):
-    texts = [space * (i > 0) + text for i, text in enumerate(example.texts)]
-    texts, answers = ([np.asarray(tokenizer.encode(text), np.int32) for text in several]
-                      for several in (texts, example.answers))
+    texts = [encoded(space * (i > 0) + text) for i, text in enumerate(example.texts)]
+    answers = [encoded(answer) for answer in example.answers]
     made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)
     rows += made
     lengths.append([len(row) for row in made])

@@ -32,6 +32,8 @@ def source_of(config):
                        'fresh ones by --config.finetune.pretrained=False')
     return None, _own_tokenizer(config)
   source = open_source(config.init_from)
+  if source.tokenizer is None and config.data.tokenizer:  # its entries tell which rows are padding
+    source = open_source(config.init_from, tokenizers.load(config.data.tokenizer).n_vocab)
   fields = layout.config_for(source.fields).model.to_dict()
   for name, value in fields.items():
     if name not in (*OF_THE_RUN, 'dropout'):  # what to drop in training is the run's own choice

@@ -59,8 +59,13 @@ def load(path):
   return nnx.merge(graph(config), params), source.tokenizer
 
 
-def open_source(path):
+def open_source(path, entries=None):
   """The layout.Source at a path, its tensors' names and shapes checked.
+
+  Args:
+    path: as for `load`.
+    entries: how many rows of a Hugging Face folder's embedding are tokens, where no tokenizer lies there; the
+      others are padding. None: all.
 
   Raises:
     ValueError: as `load`.
@@ -80,7 +85,7 @@ def open_source(path):
     return workdir.open_workdir(folder)
   if has('config.json') and (has('model.safetensors') or has('model.safetensors.index.json')):
     from gptjax.pretrained import huggingface
-    return huggingface.open_folder(folder)
+    return huggingface.open_folder(folder, entries)
   if has('hparams.json'):
     from gptjax.pretrained import openai
     return openai.open_gpt2(folder)

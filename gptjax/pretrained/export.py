@@ -90,11 +90,11 @@ def obstacle(config):
 
 
 def exported(folder):
-  """The facts in the header of the weights that a folder of `checkpoint_exporter` holds; {}: it is empty."""
+  """The facts in the header of the weights that a folder of `checkpoint_exporter` holds; {}: none."""
   if not (folder / SINGLE).exists():
     return {}
   with safe_open(folder / SINGLE, framework='np') as file:
-    return file.metadata()
+    return file.metadata() or {}
 
 
 def folder_files(model, tokenizer):
@@ -112,6 +112,7 @@ def config_json(model, tokenizer):
     raise InputError(f'only a gptjax.model.GPT as `gptjax.load` gives it can be exported, not '
                      f'{type(model).__name__}{" with its layers apart" * (type(model) is GPT)}')
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
+  ends = list(tokenizer.ends) if tokenizer else []
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
@@ -123,7 +124,8 @@ def config_json(model, tokenizer):
     'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
     'n_layer': model.n_layer, 'n_head': block.attn.c_attn.b.shape[2],
     ACTIVATION_FIELD[kind]: names[block.mlp.activation], 'layer_norm_epsilon': block.ln_1.epsilon,
-    'tie_word_embeddings': model.tied, 'dtype': 'float32', 'bos_token_id': end, 'eos_token_id': end,
+    'tie_word_embeddings': model.tied, 'dtype': 'float32', 'bos_token_id': end,
+    'eos_token_id': ends if len(ends) > 1 else ends[0] if ends else None,
     **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), model.dropout)}
   if kind == GPT2:
     config |= {'architectures': ['GPT2LMHeadModel'], 'scale_attn_weights': block.attn.scaled,

@@ -2,11 +2,13 @@
 
 import json
 
+from gptjax import lfs
 from gptjax.errors import InputError
 
 
 def read_json(path, kind=dict):
   """The object, or value of another kind, in a JSON file (ValueError if it holds no such thing)."""
+  lfs.refuse_pointer(path)
   try:
     value = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from gptjax import lfs
 from gptjax.data import hf_tokenizer
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
@@ -16,7 +17,9 @@ SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
 # Masks and positions that older versions of transformers kept among the weights.
 BUFFERS = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)|position_ids')
-PREFIX = 'transformer.'
+PREFIX, HEAD = 'transformer.', 'lm_head.weight'
+# What puts a prefix of its own before all names.
+WRAPPERS = {'module.': ', as torch.nn.parallel names them', '_orig_mod.': ', as torch.compile names them'}
 
 GPT2, GPT1 = 'gpt2', 'openai-gpt'
 # Activations by the name in config.json -> config.model.activation_function; OpenAI-GPT's gelu is tanh.
@@ -39,8 +42,12 @@ def spell(name, model_type):
   return re.sub(r'\.[wg]$', '.weight', re.sub(r'\.b$', '.bias', name)) + '.weight' * ('.' not in name)
 
 
-def open_folder(folder):
+def open_folder(folder, entries=None):
   """The Source of a Hugging Face folder.
+
+  Args:
+    folder: path.
+    entries: how many of the embedding's rows are tokens, where no tokenizer in the folder says it.
 
   Raises:
     ValueError: what makes the folder unfit: not JSON, another architecture, an option that changes the
@@ -48,12 +55,13 @@ def open_folder(folder):
   """
   values = read_json(folder / 'config.json')
   fields = model_fields(folder / 'config.json', values)
-  tensors = read_tensors(folder)
-  if fields['tie_word_embeddings'] and 'lm_head.weight' in tensors:
-    _drop_copied_head(folder, tensors, spell('wte', values['model_type']))
-  tokenizer = hf_tokenizer.load_folder(folder)
+  tensors, embedding = read_tensors(folder), spell('wte', values['model_type'])
+  _refuse_prefix(folder, tensors, embedding)
+  if fields['tie_word_embeddings'] and HEAD in tensors:
+    _drop_copied_head(folder, tensors, embedding)
+  tokenizer = hf_tokenizer.load_folder(folder, fields['n_vocab'])
   return layout.source(folder, tensors, functools.partial(spell, model_type=values['model_type']), fields,
-                       tokenizer)
+                       tokenizer, entries)
 
 
 def model_fields(path, values):
@@ -89,6 +97,7 @@ def read_tensors(folder):
   """{name without prefix: Tensor} of model.safetensors, or of the shards that its index names."""
   found, origin = {}, {}
   for path in _files(folder):
+    lfs.refuse_pointer(path)
     try:
       with safe_open(path, framework='np') as file:
         entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
@@ -130,14 +139,33 @@ def _block(path, name, index):
     return file.get_slice(name)[index]
 
 
+def _refuse_prefix(folder, tensors, embedding):
+  """Refuses names that a wrapper has put something before: transformers finds none of those tensors."""
+  if embedding in tensors:
+    return
+  for name, stem in ((name, stem) for name in tensors for stem in (embedding, HEAD)):
+    before = name.removesuffix(stem)
+    if before != name and before.endswith('.'):
+      added = before.removesuffix(PREFIX)
+      wrapper = WRAPPERS.get(added, '')
+      raise InputError(f'{folder}: the tensors are named {name} and so on{wrapper}, but must be '
+                       f'{PREFIX}{embedding} and so on: remove {added!r} from all names, '
+                       f'{{name.removeprefix({added!r}): x for name, x in load_file(path).items()}}, and '
+                       'save the file again')
+
+
 def _drop_copied_head(folder, tensors, embedding):
-  """Forgets an output matrix that is only a copy of the embedding."""
-  head, wte = tensors['lm_head.weight'], tensors.get(embedding)
-  n, d = head.shape
-  blocks = [(slice(start, min(start + 4096, n)), slice(d)) for start in range(0, n, 4096)]
-  if wte and head.shape == wte.shape and all(
-      np.array_equal(head.read(block), wte.read(block)) for block in blocks):
-    del tensors['lm_head.weight']
-  elif wte:
-    raise InputError(f'{folder}: lm_head.weight differs from {embedding}, but config.json ties them: set its '
+  """Forgets an output matrix that is only a copy of the embedding; where it alone is there, it is both."""
+  head, wte = tensors.pop(HEAD), tensors.get(embedding)
+  if wte is None:
+    tensors[embedding] = head
+  elif head.shape != wte.shape or not all(
+      np.array_equal(head.read(block), wte.read(block)) for block in _blocks(wte.shape)):
+    raise InputError(f'{folder}: {HEAD} differs from {embedding}, but config.json ties them: set its '
                      'tie_word_embeddings to false')
+
+
+def _blocks(shape):
+  """Indices of a matrix's rows, some thousands at a time."""
+  n, *others = shape
+  return [(slice(start, min(start + 4096, n)), *map(slice, others)) for start in range(0, n, 4096)]

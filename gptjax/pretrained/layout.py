@@ -81,8 +81,11 @@ def released(path, shape, n_vocab):
   return [('/'.join((f'h{layer}', *path[1:])), flat) for layer in range(layers)]
 
 
-def source(place, tensors, spell, fields, tokenizer):
+def source(place, tensors, spell, fields, tokenizer, entries=None):
   """The Source of released tensors, after checking that they are those of the model, all and no others.
+
+  Rows of the embedding beyond the tokenizer's entries are padding and are not read: the Source's `n_vocab` is
+  the number of entries.
 
   Args:
     place: folder, for messages.
@@ -90,6 +93,7 @@ def source(place, tensors, spell, fields, tokenizer):
     spell: function from OpenAI's name to the name in the files.
     fields: see Source.
     tokenizer: see Source.
+    entries: of the tokenizer, where that does not lie with the weights; None: as many as there are rows.
 
   Raises:
     ValueError: names the first tensor that is missing, extra or misshapen, with both shapes.
@@ -100,7 +104,9 @@ def source(place, tensors, spell, fields, tokenizer):
             for name, shape in released(path, leaf.shape, fields['n_vocab'])}
   for name, shape in wanted.items():
     if name not in tensors:
-      raise InputError(f'{place}: the tensor {name} {list(shape)} is missing')
+      there = ', '.join(sorted(tensors)[:4]) + ', ...' * (len(tensors) > 4)
+      raise InputError(f'{place}: the tensor {name} {list(shape)} is missing; {len(tensors)} are there '
+                       f'({there})')
     if tuple(tensors[name].shape) != shape:
       raise InputError(f'{place}: the tensor {name} is {list(tensors[name].shape)}, but the sizes that the '
                        f'folder names ask for {list(shape)}')
@@ -110,6 +116,12 @@ def source(place, tensors, spell, fields, tokenizer):
   if tokenizer and tokenizer.n_vocab > fields['n_vocab']:
     raise InputError(f'{place}: the tokenizer has {tokenizer.n_vocab} entries, but the model only '
                      f'{fields["n_vocab"]}: one of them is not the other\'s')
+
+  entries = tokenizer.n_vocab if tokenizer else entries or fields['n_vocab']
+  if entries < fields['n_vocab']:
+    fields = fields | {'n_vocab': entries}
+    for name in {spell('wte'), spell('lm_head')} & tensors.keys():
+      tensors[name] = tensors[name]._replace(shape=(entries, *tensors[name].shape[1:]))
 
   def parts(path, shape):
     return [tensors[spell(name)] for name, _ in released(path, shape, fields['n_vocab'])]

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from gptjax import lfs
 from gptjax.data import pipeline, tokenizers
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
@@ -32,6 +33,8 @@ def open_gpt2(folder):
   names = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab')
   fields = sizes(path, read_json(path), {name: name for name in names})
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
+  for file in sorted(folder.glob('model.ckpt*')):
+    lfs.refuse_pointer(file)
   errors = _tensorflow().errors.OpError, ValueError, RuntimeError, LookupError, OSError
   try:
     reader = _tensorflow().train.load_checkpoint(str(folder / 'model.ckpt'))
@@ -112,6 +115,7 @@ def _gpt1_shapes(path):
 
 def _piece(path):
   """A flat float32 array, mapped and not read."""
+  lfs.refuse_pointer(path)
   try:
     piece = np.load(path, mmap_mode='r', allow_pickle=False)
   except OSError as error:

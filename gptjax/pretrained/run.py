@@ -32,7 +32,8 @@ def first(config, workdir, given=()):
   """
   if not config.init_from or completed(Path(workdir) / 'checkpoints'):
     return None
-  source = open_source(config.init_from)
+  # Where no tokenizer lies with the weights, the number of its entries can be given; other rows are padding.
+  source = open_source(config.init_from, config.model.n_vocab if 'model.n_vocab' in given else None)
   wrong, other = [], []
   for name, value in layout.config_for(source.fields).model.to_dict().items():
     mine = config.model[name]
@@ -63,12 +64,30 @@ def _same_tokenizer(spec, tokenizer):
   return not spec.startswith('train-bpe') and tokenizers.load(spec).digest == tokenizer.digest
 
 
-def check_tokenizer(config, source, digest):
-  """Refuses a corpus made with another tokenizer (its digest) than that of the first weights (ValueError)."""
-  if source and source.tokenizer and source.tokenizer.digest != digest:
-    raise InputError(f'config.init_from = {config.init_from!r} has the tokenizer {source.tokenizer.name} '
-                     f'(digest {source.tokenizer.digest[:12]}), but the corpus was made with another (digest '
-                     f'{digest[:12]}): prepare it again with that tokenizer')
+def check_tokenizer(config, source, made):
+  """Refuses a corpus made with another tokenizer than that of the first weights (ValueError).
+
+  Where no tokenizer lies with the weights this cannot be checked, and a line on stderr says so.
+
+  Args:
+    config: of the run.
+    source: layout.Source of the first weights, or None.
+    made: what the corpus says of its tokenizer, `corpus.Corpus.tokenizer`.
+  """
+  if not source:
+    return
+  theirs, where = source.tokenizer, f'config.init_from = {config.init_from!r}'
+  if theirs is None:
+    if jax.process_index() == 0:
+      print(f'{where} has no tokenizer: nothing shows that the corpus, made with {made["name"]} '
+            f'(digest {made["digest"][:12]}), has the ids that the weights were trained on', file=sys.stderr)
+  elif theirs.digest != made['digest']:
+    raise InputError(f'{where} has the tokenizer {theirs.name} (digest {theirs.digest[:12]}), but the corpus '
+                     f'was made with another (digest {made["digest"][:12]}): prepare it again with that '
+                     'tokenizer')
+  elif theirs.end_of_text != made['end_of_text']:
+    raise InputError(f'{where} has the end-of-text token {theirs.end_of_text}, but the documents of the '
+                     f'corpus end with {made["end_of_text"]}: prepare it again with that tokenizer')
 
 
 def exporter(config, workdir, tokenizer):

@@ -2,7 +2,7 @@
 
 import json
 
-from gptjax.data import hf_tokenizer, tokenizers
+from gptjax.data import hf_folder, tokenizers
 from gptjax.data.gpt1_text import END
 from gptjax.errors import InputError
 
@@ -31,12 +31,12 @@ def tokenizer_files(tokenizer, n_ctx):
     settings = dict(tokenizer_class='GPT2Tokenizer', add_prefix_space=False, errors='replace', bos_token=end,
                     eos_token=end, unk_token=end)
     made = _byte_level(encoder, merges, end)
-    originals = {hf_tokenizer.VOCAB: encoder, hf_tokenizer.MERGES: merges}
+    originals = {hf_folder.VOCAB: encoder, hf_folder.MERGES: merges}
   elif tokenizer.name == 'gpt1':
     encoder, merges = tokenizer.files.values()
     settings = dict(tokenizer_class='OpenAIGPTTokenizer', unk_token='<unk>')
     made = _gpt1(encoder, merges)
-    originals = {hf_tokenizer.VOCAB: encoder, hf_tokenizer.MERGES: merges}
+    originals = {hf_folder.VOCAB: encoder, hf_folder.MERGES: merges}
   elif tokenizer.name == 'sentencepiece':
     model = tokenizer.files['sentencepiece.model']
     made, names = _unigram(model)
@@ -45,8 +45,8 @@ def tokenizer_files(tokenizer, n_ctx):
   else:
     return dict(tokenizer.files)
   settings |= dict(model_max_length=n_ctx, clean_up_tokenization_spaces=False)
-  return originals | {hf_tokenizer.JSON: made.to_str(pretty=False).encode(),
-                      hf_tokenizer.SETTINGS: (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode()}
+  return originals | {hf_folder.JSON: made.to_str(pretty=False).encode(),
+                      hf_folder.SETTINGS: (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode()}
 
 
 def _parsed(encoder, merges):
@@ -88,7 +88,7 @@ def _unigram(content):
       ('treat_whitespace_as_suffix is on', not trained.treat_whitespace_as_suffix),
       ('user_defined_symbols are there', all(piece.type != USER_DEFINED for piece in model.pieces))):
     if not holds:
-      raise InputError(f'this sentencepiece model cannot be written as {hf_tokenizer.JSON} ({name}): save '
+      raise InputError(f'this sentencepiece model cannot be written as {hf_folder.JSON} ({name}): save '
                        'the model without its tokenizer, None')
   made = library.Tokenizer(library.models.Unigram(
     [(piece.piece, piece.score) for piece in model.pieces], trained.unk_id, trained.byte_fallback))

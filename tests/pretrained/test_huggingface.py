@@ -260,6 +260,19 @@ def empty_index(folder):
   as_shards(folder).write_text('{"weight_map": {"a": "../b"}}')
 
 
+def renamed(old, new):
+  """A wrapper's names in place of those of transformers."""
+  def damage(folder):
+    path = folder / 'model.safetensors'
+    save_file({name.replace(old, new, 1): tensor for name, tensor in load_file(path).items()}, path)
+  return damage
+
+
+def pointer(path):
+  """What `git clone` leaves without `git lfs`."""
+  path.write_text(f'version https://git-lfs.github.com/spec/v1\noid sha256:{"4d7a" * 16}\nsize 12345\n')
+
+
 C_FC = 'transformer.h.1.mlp.c_fc.weight'
 WEIGHTS = 'model.safetensors'
 
@@ -297,6 +310,15 @@ WEIGHTS = 'model.safetensors'
   (lambda f: settings(f, quantization_config={'bits': 4}), r"quantization_config = {'bits': 4} is not"),
   (lambda f: settings(f, layer_norm_epsilon='small'), r"layer_norm_epsilon = 'small' is not of the"),
   (lambda f: settings(f, scale_attn_weights=0), r'scale_attn_weights = 0 is not of the right type'),
+  (renamed('transformer.', 'module.transformer.'),
+   r"are named module.transformer.*'module.' from all names"),
+  (renamed('transformer.', '_orig_mod.transformer.'),
+   r'as torch.compile names them, but must be transformer.wte'),
+  (renamed('transformer.', 'model.'), r'named model.* must be transformer.wte.weight'),
+  (lambda f: pointer(f / WEIGHTS), 'model.safetensors is a Git LFS pointer, not the file itself: `git lfs'),
+  (lambda f: pointer(f / 'config.json'), 'config.json is a Git LFS pointer'),
+  (lambda f: pointer(f / 'tokenizer.json'), 'tokenizer.json is a Git LFS pointer'),
+  (lambda f: pointer(f / 'spiece.model'), 'spiece.model is a Git LFS pointer'),
   (lambda f: (f / 'tokenizer.json').write_text('{"model": 3}'), 'the tokenizer cannot be read')])
 def test_a_bad_folder_is_refused_in_one_line_that_names_it(tmp_path, damage, says):
   _, folder = saved(tmp_path)
@@ -305,6 +327,13 @@ def test_a_bad_folder_is_refused_in_one_line_that_names_it(tmp_path, damage, say
   with mesh_of(), pytest.raises(ValueError, match=pattern) as error:
     gptjax.load(folder)
   assert '\n' not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_tied_weights_stored_as_the_head_alone_are_read(tmp_path):
+  _, folder = saved(tmp_path)
+  plain = loaded(folder)
+  renamed('transformer.wte.weight', 'lm_head.weight')(folder)
+  same(plain, loaded(folder))
 
 
 def test_a_missing_size_takes_no_default_but_a_missing_option_does(tmp_path):

@@ -11,16 +11,18 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config, train
 from flax import nnx
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from torch_models import logits_of, transformers, twin
 
 import gptjax
 from gptjax import checkpoint, records, sharding
 from gptjax import config as configs
+from gptjax.data import tokenizers
 from gptjax.data.corpus import open_corpus
 from gptjax.pretrain import pretrain
 from gptjax.pretrained import layout
 from gptjax.pretrained import run as weights
+from gptjax.pretrained.tokenizer_files import tokenizer_files
 
 EIGHT = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2}
 
@@ -147,6 +149,16 @@ def test_a_run_that_goes_on_with_export_exports_what_is_there(workdir, corpus_fo
     np.testing.assert_array_equal(value, want[name])
 
 
+def test_an_export_whose_weights_have_no_metadata_is_written_again(workdir, corpus_folder, tmp_path):
+  folder = copied(workdir, tmp_path)
+  file = folder / 'export' / 'model.safetensors'
+  want = load_file(file)
+  save_file({name: np.zeros_like(value) for name, value in want.items()}, file)
+  ran(corpus_folder, folder, **EIGHT, **{'checkpoint.export': True})
+  for name, value in load_file(file).items():
+    np.testing.assert_array_equal(value, want[name])
+
+
 def test_an_export_that_is_not_possible_is_refused_before_anything_runs(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path / 'run', '--config.checkpoint.export=True',
                '--config.model.norm=after', '--config.model.n_inner=64')
@@ -161,6 +173,41 @@ def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_p
       **{'train.steps': 1, 'optimizer.learning_rate': 0.0})
   assert f'first weights from {tmp_path / "released"}' in capsys.readouterr().err
   assert_same(loaded(tmp_path / 'run')[0], loaded(tmp_path / 'released')[0])
+
+
+@pytest.fixture(scope='module')
+def padded(corpus_folder, tmp_path_factory):
+  """A folder of transformers with 320 rows for the 290 entries of the corpus's tokenizer."""
+  folder = tmp_path_factory.mktemp('padded')
+  twin('gpt2', vocab_size=320).save_pretrained(folder)
+  for name, content in tokenizer_files(tokenizers.load(str(corpus_folder / 'tokenizer')), 24).items():
+    (folder / name).write_bytes(content)
+  return folder
+
+
+def test_rows_beyond_the_tokenizer_are_padding(padded, corpus_folder, tmp_path):
+  model, tokenizer = loaded(padded)
+  assert tokenizer.n_vocab == model.n_vocab == 290
+  assert not np.asarray(model.wte)[290:].any() and len(model.wte) == 384
+  tokens = tokens_for_run(2)
+  theirs = logits_of(transformers.AutoModelForCausalLM.from_pretrained(padded), tokens)
+  with mesh_of():
+    np.testing.assert_allclose(model(tokens), theirs[..., :290], atol=1e-4)
+  ran(corpus_folder, tmp_path / 'run', **EIGHT, init_from=str(padded),
+      **{'train.steps': 1, 'optimizer.learning_rate': 0.0})
+  assert_same(loaded(tmp_path / 'run')[0], model)
+
+
+def test_without_a_tokenizer_the_number_of_entries_says_which_rows_are_padding(padded, tmp_path):
+  folder = shutil.copytree(padded, tmp_path / 'bare')
+  for path in (*folder.glob('*token*'), folder / 'vocab.json', folder / 'merges.txt'):
+    path.unlink()
+  config = runnable(folder, **{'model.pad_vocab_to': 128})
+  source = weights.first(config, tmp_path / 'run', {'model.n_vocab'})
+  assert source.tokenizer is None and source.fields['n_vocab'] == config.model.n_vocab == 290
+  config = runnable(folder, **{'model.pad_vocab_to': 128, 'model.n_vocab': 330})
+  with pytest.raises(ValueError, match=r'config.model.n_vocab = 330 \(the weights: 320\)'):
+    weights.first(config, tmp_path / 'run', {'model.n_vocab'})
 
 
 def runnable(source, **changes):
@@ -233,14 +280,21 @@ def test_mistyped_first_weights_are_refused_before_the_corpus_is_prepared(tmp_pa
   assert not (tmp_path / 'run').exists()
 
 
-def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path):
+def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path, capsys):
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
-  digest = loaded(workdir)[1].digest
+  tokenizer = loaded(workdir)[1]
+  digest, end = tokenizer.digest, tokenizer.end_of_text
+  made = {'name': 'bpe', 'digest': digest, 'n_vocab': 290, 'end_of_text': end}
   source = weights.first(config, tmp_path)
   assert source.place == workdir / 'checkpoints' / '10'
-  weights.check_tokenizer(config, source, digest)
+  weights.check_tokenizer(config, source, made)
+  with pytest.raises(ValueError, match=f'end-of-text token {end}, but the documents .* end with None'):
+    weights.check_tokenizer(config, source, made | {'end_of_text': None})
+  assert capsys.readouterr().err == ''
+  weights.check_tokenizer(config, source._replace(tokenizer=None), made)
+  assert 'has no tokenizer: nothing shows that the corpus' in capsys.readouterr().err
   with pytest.raises(ValueError, match=f'has the tokenizer bpe .digest {digest[:12]}.*made with another'):
-    weights.check_tokenizer(config, source, 'f' * 64)
+    weights.check_tokenizer(config, source, made | {'digest': 'f' * 64})
   config.init_from = ''
   assert weights.first(config, tmp_path) is None
 
