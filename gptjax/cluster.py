@@ -87,10 +87,7 @@ def decide(environ, coordinator=None, num_processes=None, process_id=None, *, tp
     if not found:
       if given == (None, None, None):
         return None
-      flags = [f'--{name}' for name, value in zip(('coordinator', 'num_processes', 'process_id'), given,
-                                                  strict=True) if value is None]
-      raise InputError(f'{ALL} go together: {" and ".join(flags)} is missing, and no environment variable of '
-                       f'Slurm, Open MPI, Cloud TPU or Kubernetes says it; {ALONE}')
+      raise _incomplete(given)
   n = found.n() if num_processes is None and found else num_processes
   if n == 1 and process_id in (None, 0):
     return None
@@ -125,6 +122,14 @@ def _find(environ, tpu_vm, ask):
   """The first cluster of JAX's list that has several processes; None: there is none."""
   return (_open_mpi(environ) or _slurm(environ) or _tpu(environ, tpu_vm, ask)
           or _kubernetes(environ, ask))
+
+
+def _incomplete(given):
+  names = 'coordinator', 'num_processes', 'process_id'
+  absent = [f'--{name}' for name, value in zip(names, given, strict=True) if value is None]
+  absent = f'{" and ".join(absent)} {"is" if len(absent) == 1 else "are"} missing'
+  return InputError(f'{ALL} go together: {absent}, and no environment variable of Slurm, Open MPI, Cloud TPU '
+                    f'or Kubernetes says it; {ALONE}')
 
 
 def _need(environ, name, by):

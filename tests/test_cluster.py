@@ -138,8 +138,9 @@ def test_a_flag_wins_over_a_variable(flags, expected):
 
 
 @pytest.mark.parametrize('environ, flags, says', [
-  ({}, ('a:1',), '--num_processes and --process_id is missing'), ({}, ('a:1', 2), '--process_id is missing'),
-  ({}, (None, 2, 0), '--coordinator is missing'), (BATCH, ('a:1', 2), 'of Slurm, Open MPI'),
+  ({}, ('a:1',), '--num_processes and --process_id are missing, and no'),
+  ({}, ('a:1', 2), '--process_id is missing'),
+  ({}, (None, 2, 0), '--coordinator is missing'), (BATCH, ('a:1', 2), 'variable of Slurm, Open MPI'),
   ({}, ('a:1', 2, 2), '--process_id=2 must be from 0 to --num_processes - 1 = 1'),
   ({}, (None, 1, 1), '--process_id=1 must be from 0'),
   ({**STEP, 'SLURM_PROCID': '4'}, (), 'number of this process, 4, must be from 0'),

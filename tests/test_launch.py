@@ -86,8 +86,9 @@ echo "${{CUDA_VISIBLE_DEVICES-not set}};${{JAX_PLATFORMS-not set}}" >{tmp_path}/
              if name not in ('CUDA_VISIBLE_DEVICES', 'JAX_PLATFORMS')}
   done = subprocess.run(
     ['launch/local.sh', str(n), f'--workdir={tmp_path}/w'], cwd=ROOT, capture_output=True, text=True,
-    env={**environ, 'PYTHON': f'{tmp_path}/python', 'PATH': f'{tmp_path}{os.pathsep}{environ["PATH"]}', **env},
-    timeout=60)
+    timeout=60,
+    env={**environ, 'PYTHON': f'{tmp_path}/python', 'PATH': f'{tmp_path}{os.pathsep}{environ["PATH"]}',
+         **env})
   lines = [path.read_text().strip() for path in sorted(tmp_path.glob('device-*'))]
   return done.returncode, lines, done.stderr
 
