@@ -22,9 +22,10 @@ import time
 import traceback
 
 import jax
-from jax._src import clusters, distributed
+from jax._src import distributed
 
-from gptjax import errors, lobby, shutdown
+from gptjax import cluster, errors, lobby, shutdown
+from gptjax.coordinator import start_jax
 from gptjax.errors import LOST, InputError, LostProcess
 
 START_LIMIT = 60        # seconds for all processes to be there
@@ -54,48 +55,31 @@ def start(coordinator=None, num_processes=None, process_id=None):
   """Joins the processes of the run; call it before anything else touches JAX.
 
   On Cloud TPU, under Slurm, Open MPI and in a GKE JobSet nothing need be given; without any of these, and
-  with no argument, the process is alone.
+  with no argument, the process is alone (see `cluster`).
 
   Args:
     coordinator: 'HOST:PORT' of process 0.
     num_processes, process_id: how many there are, and which this one is.
 
   Raises:
-    ValueError: what is wrong with the arguments.
+    ValueError: what is wrong with the arguments, or with environment variables.
     LostProcess: names the processes that are missing after a minute.
   """
-  given = coordinator, num_processes, process_id
-  if given == (None,) * 3 and not in_cluster(os.environ):
+  run = cluster.of_this_process(coordinator, num_processes, process_id)
+  if run is None:
     return
-  address, n, me, local_devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-    *given, None, None, START_LIMIT)
-  if None in (address, n, me):
-    raise InputError('--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together: this '
-                     'machine does not say what is missing')
-  if not 0 <= me < n:
-    raise InputError(f'--process_id={me} must be from 0 to --num_processes - 1 = {n - 1}')
-  if n == 1:
-    return
-  names, bind, connections = lobby.meet(address, n, me, START_LIMIT)
-  _catch_abort(me, n)  # JAX aborts the process when its start fails
-  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM; see Stop
-  with lobby.watched(connections, names, lambda line: _end_with(line, LOST)):
-    jax.distributed.initialize(
-      address, n, me, local_devices, 'deactivate', START_LIMIT, heartbeat_timeout_seconds=HEARTBEAT_LIMIT,
-      shutdown_timeout_seconds=30, coordinator_bind_address=bind)
+  try:
+    names, bind, connections = lobby.meet(run.address, run.n, run.me, START_LIMIT)
+  except lobby.Stopped as stopped:
+    _end_with(*stopped.args)
+  except LostProcess as error:
+    why = f'. {run.by} made this one of {run.n} processes; {cluster.ALONE}' if run.by else ''
+    raise LostProcess(f'{error}{why}') from None
+  _catch_abort(run.me, run.n)  # JAX aborts the process when its start fails
+  with lobby.watched(connections, names, _end_with):
+    start_jax(run, bind, START_LIMIT, HEARTBEAT_LIMIT)
   _names[:] = names
   threading.Thread(target=_listen, daemon=True).start()
-
-
-def in_cluster(environ):
-  """Whether the environment is one in which JAX finds the other processes by itself."""
-  number = lambda name: int(environ.get(name) or 1)
-  return (number('OMPI_COMM_WORLD_SIZE') > 1
-          or (number('SLURM_NTASKS') > 1 and 'SLURM_PROCID' in environ and 'SLURM_STEP_NODELIST' in environ)
-          or ('KUBERNETES_SERVICE_HOST' in environ and 'JOB_COMPLETION_INDEX' in environ)
-          or ',' in environ.get('TPU_WORKER_HOSTNAMES', '') or number('MEGASCALE_NUM_SLICES') > 1
-          or (jax.config.jax_platforms in (None, '', 'tpu') and clusters.cluster.running_in_cloud_tpu_vm))
 
 
 def called(i):
@@ -413,7 +397,8 @@ def _catch_abort(me, n):
     if _names:
       faulthandler.dump_traceback()
     who = called(me) if _names else f'process {me} of {n}'
-    lost = gone([0]) if me and _names else 'another process is dead, see the logs of all. Start again'
+    lost = gone([0]) if me and _names else ('another process is dead, or the network between them fails: see '
+                                            'the logs of all. Start again')
     _end_with(f'{who} has lost contact: {lost}', LOST)
   libc = ctypes.CDLL(None)
   libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]

@@ -14,7 +14,9 @@ import threading
 import time
 from typing import NamedTuple
 
-from gptjax.errors import InputError, LostProcess
+from gptjax import shutdown
+from gptjax.coordinator import host_and_port
+from gptjax.errors import LOST, InputError, LostProcess
 
 GREETING = 'gptjax'
 STARTED = b'started\n'  # the last word on a connection: JAX's start is over
@@ -25,6 +27,10 @@ class Met(NamedTuple):
   hosts: list        # names of the hosts of all
   bind: str | None   # the address to which process 0 is to bind
   connections: dict  # {number of a process: socket}; process 0 has one to each, each other one to process 0
+
+
+class Stopped(Exception):
+  """Another process has been told to stop and has ended the run; args: the last line, and the exit code."""
 
 
 def meet(address, n, me, limit):
@@ -42,15 +48,18 @@ def meet(address, n, me, limit):
   Raises:
     ValueError: what they disagree on, or what is wrong with the address.
     LostProcess: names the processes that have not come.
+    Stopped: another process was told to stop.
   """
-  host, _, port = address.rpartition(':')
-  if not host or not port.isdigit():
-    raise InputError(f'--coordinator={address} is not HOST:PORT')
+  host, port = host_and_port(address)
   deadline = time.monotonic() + limit
-  place = _find(address, host.strip('[]'), int(port), deadline)
+  place = _find(address, host, port, deadline)
+  connections = {}
+  name = f'process {me} of {n} ({socket.gethostname()})'
+  shutdown.end_others_by(
+    lambda line, code: _send(list(connections.values()), _last_word(f'{name} has ended all: {line}', code)))
   if me == 0:
-    return _receive(address, place, n, deadline, limit)
-  return _join(address, place, n, me, deadline, limit)
+    return _receive(address, place, n, connections, deadline, limit)
+  return _join(address, place, n, me, connections, deadline, limit)
 
 
 def called(i, hosts):
@@ -70,7 +79,8 @@ def watched(connections, hosts, lost):
 
   Args:
     connections, hosts: what `meet` gave.
-    lost: called in a thread with the message that names a process as soon as that is dead.
+    lost: called in a thread with a line that names a process, and an exit code, as soon as that is dead or
+      has been told to stop.
   """
   over = threading.Event()
   thread = threading.Thread(target=_watch, args=(connections, hosts, lost, over), daemon=True)
@@ -86,7 +96,7 @@ def watched(connections, hosts, lost):
 
 
 def _watch(connections, hosts, lost, over):
-  """Until `over`: what closes without a last word is dead; process 0 passes on who it is."""
+  """Until `over`: what closes without a word is dead; process 0 passes on who it is, or what it has said."""
   with selectors.DefaultSelector() as selector:
     for number, connection in connections.items():
       selector.register(connection, selectors.EVENT_READ, number)
@@ -95,9 +105,9 @@ def _watch(connections, hosts, lost, over):
         selector.unregister(key.fileobj)
         word = _word(key.fileobj)
         if word != STARTED:
-          line = word.decode() or gone([key.data], hosts)
-          _send(connections.values(), line.encode())
-          lost(line)
+          line, code = json.loads(word) if word else (gone([key.data], hosts), LOST)
+          _send(connections.values(), _last_word(line, code))
+          lost(line, code)
 
 
 def _word(connection):
@@ -106,6 +116,11 @@ def _word(connection):
     return connection.recv(1 << 16)
   except OSError:
     return b''
+
+
+def _last_word(line, code):
+  """What a process sends before it ends because it has been told to stop, or knows who is dead."""
+  return json.dumps([line, code]).encode() + b'\n'
 
 
 def _send(connections, word):
@@ -125,24 +140,31 @@ def _find(address, host, port, deadline):
       time.sleep(0.5)
 
 
-def _receive(address, place, n, deadline, limit):
+def _receive(address, place, n, guests, deadline, limit):
   """Process 0: takes everyone in, then sends all the list of hosts, or what went wrong."""
-  names, guests, wrong = {0: socket.gethostname()}, {}, ''
+  names, wrong, stopped = {0: socket.gethostname()}, '', b''
   with contextlib.ExitStack() as failed:
     server, bind = _listen(address, place)
-    with server:
-      while len(names) < n and not wrong and (left := deadline - time.monotonic()) > 0:
-        server.settimeout(left)
-        try:
+    with server, selectors.DefaultSelector() as selector:
+      selector.register(server, selectors.EVENT_READ)
+      while len(names) < n and not wrong and not stopped and (left := deadline - time.monotonic()) > 0:
+        for key, _ in selector.select(left):
+          if key.fileobj is not server:
+            selector.unregister(key.fileobj)
+            stopped = stopped or _word(key.fileobj)
+            continue
           guest, _ = server.accept()
-        except TimeoutError:
-          break
-        failed.callback(guest.close)
-        wrong = _take_in(guest, names, guests, n)
+          failed.callback(guest.close)
+          wrong = wrong or _take_in(guest, names, guests, n)
+          if guest in guests.values():
+            selector.register(guest, selectors.EVENT_READ)
     hosts = [names.get(i, '') for i in range(n)]
     lost = missing(hosts, limit) if len(names) < n and not wrong else ''
     told = [*guests.values(), *([guest] if wrong else [])]
-    _send(told, (json.dumps({'hosts': hosts, 'wrong': wrong, 'lost': lost}) + '\n').encode())
+    answer = {'hosts': hosts, 'wrong': wrong, 'lost': lost}
+    _send(told, stopped or (json.dumps(answer) + '\n').encode())
+    if stopped:
+      raise Stopped(*json.loads(stopped))
     _raise(wrong, lost)
     failed.pop_all()
   return Met(hosts, bind, guests)
@@ -217,7 +239,7 @@ def missing(hosts, limit):
           f'are {", ".join(here)}: look at the logs of those that are missing')
 
 
-def _join(address, place, n, me, deadline, limit):
+def _join(address, place, n, me, connections, deadline, limit):
   """Any other process: says who it is, and waits for the list of hosts."""
   family, kind, protocol, _, where = place
   while True:
@@ -225,6 +247,7 @@ def _join(address, place, n, me, deadline, limit):
     guest.settimeout(max(deadline - time.monotonic(), 0.1))
     try:
       guest.connect(where)
+      connections[0] = guest
       guest.sendall(f'{GREETING} {me} {n} {socket.gethostname()}\n'.encode())
       guest.settimeout(max(deadline - time.monotonic(), 0) + 5)  # the list of who is missing comes then
       answer = guest.makefile('rb', buffering=0).readline()  # and not a byte of what comes after it
@@ -232,9 +255,11 @@ def _join(address, place, n, me, deadline, limit):
       answer = b''
     if answer.endswith(b'\n'):
       answer = json.loads(answer)
+      if isinstance(answer, list):
+        raise Stopped(*answer)
       _raise(answer['wrong'], answer['lost'])
       guest.settimeout(None)
-      return Met(answer['hosts'], None, {0: guest})
+      return Met(answer['hosts'], None, connections)
     guest.close()
     if time.monotonic() > deadline:
       raise LostProcess(f'process {me} of {n} on {socket.gethostname()} got no answer from process 0 at '

@@ -36,7 +36,8 @@ flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goe
 flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
                     'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
-flags.DEFINE_integer('num_processes', None, 'How many processes the run has; with --coordinator.',
+flags.DEFINE_integer('num_processes', None, 'How many processes the run has, with --coordinator; 1: alone, '
+                     'whatever the environment says.',
                      lower_bound=1, upper_bound=2**20)
 flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; with --coordinator.',
                      lower_bound=0, upper_bound=2**20 - 1)

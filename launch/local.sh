@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # N processes of one run on this machine:
 #   launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two
-# Each has one GPU, where there are any, else DEVICES CPU devices of its own (1 by default).
+# Each has one GPU of those in CUDA_VISIBLE_DEVICES (of all, if that is not set); where there is none, DEVICES CPU
+# devices of its own (1 by default).
 set -euo pipefail
 # shellcheck source=launch/restarts.sh
 source "$(dirname "${BASH_SOURCE[0]}")/restarts.sh"
@@ -20,9 +21,20 @@ logs=$workdir/logs
 mkdir -p "$logs"
 python=${PYTHON:-python}
 port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-gpus=$( { nvidia-smi --list-gpus 2>/dev/null || true; } | wc -l)
-if ((gpus > 0 && gpus < n)); then
-  echo "$0: $n processes, but only $gpus GPUs here" >&2
+
+# The GPUs that the processes may use: as CUDA reads CUDA_VISIBLE_DEVICES, up to what is no GPU.
+gpus=()
+installed=$( { nvidia-smi --list-gpus 2>/dev/null || true; } | grep -c '^GPU ' || true)
+if ((installed > 0)) && [[ ${JAX_PLATFORMS:-} != cpu ]]; then
+  IFS=', ' read -ra allotted <<<"${CUDA_VISIBLE_DEVICES-$(seq -s, 0 $((installed - 1)))}"
+  for gpu in ${allotted[@]+"${allotted[@]}"}; do
+    [[ $gpu =~ ^([0-9]+|GPU-.+|MIG-.+)$ ]] || break
+    gpus+=("$gpu")
+  done
+fi
+if ((${#gpus[@]} > 0 && ${#gpus[@]} < n)); then
+  of=${CUDA_VISIBLE_DEVICES+ in CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES}
+  echo "$0: $n processes, but only ${#gpus[@]} GPUs$of: start as many as there are GPUs, or set JAX_PLATFORMS=cpu" >&2
   exit 2
 fi
 
@@ -43,8 +55,8 @@ trap 'stop TERM' TERM INT USR1
 trap 'stop HUP' HUP # as itself: a terminal that closes sends it twice, and a process counts it once
 
 for ((i = 0; i < n; i++)); do
-  if ((gpus > 0)); then
-    device=(CUDA_VISIBLE_DEVICES="$i")
+  if ((${#gpus[@]} > 0)); then
+    device=(CUDA_VISIBLE_DEVICES="${gpus[$i]}")
   else
     device=(JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${DEVICES:-1}")
   fi

@@ -16,7 +16,7 @@ jax.config.update('jax_platforms', 'cpu')
 
 from jax._src import compiler  # noqa: E402
 
-from gptjax import compiling, errors, hosts, sharding, shutdown  # noqa: E402 (before JAX looks for devices)
+from gptjax import compiling, errors, hosts, lobby, sharding, shutdown  # noqa: E402 (before JAX looks for devices)
 
 SIGNS = Path(os.environ['SIGNS'])  # a folder of process ids, each there when its process has started
 
@@ -111,14 +111,44 @@ def bark(who):
   hosts.hanging('no progress', hosts.roll_call())
 
 
+def stop_when(ready):
+  """Tells this process to stop once `ready()`, in a thread."""
+  def wait():
+    while not ready():
+      time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+  threading.Thread(target=wait, daemon=True).start()
+
+
+def all_wait(present):
+  """Function without arguments: whether process 0 has taken in all the others that there will be."""
+  take_in = lobby._take_in
+  def noted(guest, names, guests, n):
+    wrong = take_in(guest, names, guests, n)
+    (SIGNS / f'guests.{len(guests)}').touch()
+    return wrong
+  lobby._take_in = noted
+  return lambda: (SIGNS / f'guests.{present - 1}').exists()
+
+
 def main(port, n, me, deed):
+  if deed.startswith('early'):
+    ready = all_wait(int(os.environ['PRESENT']))
+    if deed == f'early{me}':
+      stop_when(ready)
+  if deed == f'told-to-stop{me}':
+    jax.distributed.initialize = lambda *_, **__: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60))
   if deed == f'start{me}':
     jax.distributed.initialize = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
   if deed == f'stuck{me}':
     jax.distributed.initialize = lambda *_, **__: time.sleep(60)
   try:
+    if deed == 'alone':
+      hosts.start()
+      print(jax.process_count(), 'process')
+      return 0
     together(me)
-    hosts.start(f'127.0.0.1:{port}', n, me)
+    hosts.start(f'{os.environ.get("ADDRESS", "127.0.0.1")}:{port}', n, me)
     shutdown.end_others_by(hosts.end_all)
     if deed == 'differ':
       hosts.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})

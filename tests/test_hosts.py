@@ -26,6 +26,9 @@ def free_port():
     return server.getsockname()[1]
 
 
+DEAD = 'http://127.0.0.1:9'  # a proxy where nothing listens
+
+
 def last_line(text):
   return text.strip().splitlines()[-1]
 
@@ -172,18 +175,61 @@ def test_an_exception_in_one_is_the_last_line_of_all(what, code, says):
     assert last_line(error).startswith('gptjax: ') and says in last_line(error), error
 
 
-@pytest.mark.parametrize('environ, expected', [
-  ({}, False),
-  ({'SLURM_NTASKS': '1', 'SLURM_PROCID': '0', 'SLURM_STEP_NODELIST': 'a'}, False),
-  ({'SLURM_NTASKS': '2'}, False),  # in a batch script, outside of srun
-  ({'SLURM_NTASKS': '2', 'SLURM_PROCID': '0', 'SLURM_STEP_NODELIST': 'a'}, True),
-  ({'OMPI_COMM_WORLD_SIZE': '2'}, True),
-  ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, False),
-  ({'KUBERNETES_SERVICE_HOST': '10.0.0.1', 'JOB_COMPLETION_INDEX': '0'}, True),
-  ({'TPU_WORKER_HOSTNAMES': 'a'}, False),
-  ({'TPU_WORKER_HOSTNAMES': 'a,b'}, True)])
-def test_where_processes_find_each_other_by_themselves(environ, expected):
-  assert bool(hosts.in_cluster(environ)) == expected
+@pytest.mark.parametrize('address, env', [
+  ('localhost', {'http_proxy': DEAD, 'grpc_proxy': DEAD, 'all_proxy': DEAD, 'no_proxy': 'x'}),
+  ('::1', {'https_proxy': DEAD, 'HTTPS_PROXY': DEAD, 'no_grpc_proxy': 'x'})])
+def test_no_proxy_is_between_the_processes(address, env):
+  for code, said, error in deed(2, 'told', ADDRESS=address, **env):
+    assert code == 0 and not error, error
+    assert "{'by': 0, 'list': [1, None]}" in said
+
+
+def test_half_an_environment_is_not_asked_where_all_flags_are_given():
+  half = {'SLURM_STEP_NODELIST': 'a', 'SLURM_NTASKS': 'x', 'SLURM_PROCID': '7', 'SLURM_JOB_ID': '1',
+          'OMPI_MCA_orte_hnp_uri': 'x', 'TPU_WORKER_HOSTNAMES': 'a,b', 'KUBERNETES_SERVICE_HOST': '127.0.0.1'}
+  for code, _, error in deed(2, 'told', **half):
+    assert code == 0 and not error, error
+
+
+def alone(**env):
+  """host_process.py without flags, in an environment."""
+  return subprocess.run(
+    [sys.executable, str(ROOT / 'tests' / 'host_process.py'), '0', '0', '0', 'alone'], cwd=ROOT, text=True,
+    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'SIGNS': os.devnull, **env}, capture_output=True, timeout=60)
+
+
+STEP = {'SLURM_JOB_ID': '1', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '4', 'SLURM_PROCID': '0',
+        'SLURM_LOCALID': '0', 'JAX_COORDINATOR_PORT': ''}
+
+
+@pytest.mark.parametrize('env, code, says', [
+  ({}, 0, '1 process'), ({**STEP, 'SLURM_STEP_NUM_TASKS': '1'}, 0, '1 process'),
+  ({**STEP, 'SLURM_PROCID': 'x'}, 2, "SLURM_PROCID='x' is not a number"),
+  ({'OMPI_COMM_WORLD_SIZE': '2'}, 2, 'OMPI_COMM_WORLD_SIZE=2 means'),
+  ({**STEP, 'START_LIMIT': '1'}, 70,
+   'SLURM_NTASKS=4 made this one of 4 processes; --num_processes=1 runs alone')])
+def test_what_an_environment_says_is_one_line(env, code, says):
+  if 'JAX_COORDINATOR_PORT' in env:
+    env = {**env, 'JAX_COORDINATOR_PORT': str(free_port())}
+  ended = alone(**env)
+  assert ended.returncode == code, ended.stderr
+  assert says in (last_line(ended.stderr) if code else ended.stdout), ended
+  assert 'Traceback' not in ended.stderr and len(ended.stderr.splitlines()) == bool(code), ended.stderr
+
+
+@pytest.mark.parametrize('who', [0, 2])
+def test_one_is_told_to_stop_before_all_are_there_and_ends_those_that_are(who):
+  ended = deed(4, f'early{who}', absent=[3], START_LIMIT='50')
+  assert [code for code, *_ in ended] == [75] * 3, ended
+  for i, (_, _, error) in enumerate(ended):
+    assert i == who or (f'process {who} of 4 (' in last_line(error) and 'SIGTERM' in last_line(error)), error
+
+
+@pytest.mark.parametrize('who', [0, 1])
+def test_one_is_told_to_stop_while_jax_starts_and_ends_all(who):
+  for i, (code, _, error) in enumerate(deed(3, f'told-to-stop{who}')):
+    assert code == 75, error
+    assert i == who or (f'process {who} of 3 (' in last_line(error) and 'SIGTERM' in last_line(error)), error
 
 
 # Whole runs

@@ -81,6 +81,52 @@ def test_the_scripts_know_the_workdir_as_the_command_does(tmp_path, workdir, fou
   assert done.stdout == found.replace('HOME', str(tmp_path)), done.stderr
 
 
+def devices_of(tmp_path, n, gpus, **env):
+  """local.sh on a machine with so many GPUs: (exit code, ['CUDA_VISIBLE_DEVICES;JAX_PLATFORMS'], stderr)."""
+  (tmp_path / 'nvidia-smi').write_text(
+    f'#!/bin/bash\nfor ((i = 0; i < {gpus}; i++)); do echo "GPU $i: H200"; echo "  MIG 1g"; done\n')
+  (tmp_path / 'python').write_text(f'''#!/bin/bash
+[[ $1 == -c ]] && exec {sys.executable} "$@"
+for flag in "$@"; do [[ $flag == --process_id=* ]] && me=${{flag#*=}}; done
+echo "${{CUDA_VISIBLE_DEVICES-not set}};${{JAX_PLATFORMS-not set}}" >{tmp_path}/device-$me
+''')
+  for name in ('nvidia-smi', 'python'):
+    (tmp_path / name).chmod(0o755)
+  environ = {name: value for name, value in ENVIRONMENT.items()
+             if name not in ('CUDA_VISIBLE_DEVICES', 'JAX_PLATFORMS')}
+  done = subprocess.run(
+    ['launch/local.sh', str(n), f'--workdir={tmp_path}/w'], cwd=ROOT, capture_output=True, text=True,
+    timeout=60,
+    env={**environ, 'PYTHON': f'{tmp_path}/python', 'PATH': f'{tmp_path}{os.pathsep}{environ["PATH"]}',
+         **env})
+  lines = [path.read_text().strip() for path in sorted(tmp_path.glob('device-*'))]
+  return done.returncode, lines, done.stderr
+
+
+@pytest.mark.parametrize('gpus, env, expected', [
+  (8, {}, ['0;not set', '1;not set']),
+  (8, {'CUDA_VISIBLE_DEVICES': '4,5'}, ['4;not set', '5;not set']),
+  (8, {'CUDA_VISIBLE_DEVICES': '7, 2 ,1'}, ['7;not set', '2;not set']),
+  (8, {'CUDA_VISIBLE_DEVICES': 'GPU-8f1a-2,MIG-9/1/0'}, ['GPU-8f1a-2;not set', 'MIG-9/1/0;not set']),
+  (8, {'CUDA_VISIBLE_DEVICES': ''}, [';cpu', ';cpu']),
+  (8, {'CUDA_VISIBLE_DEVICES': '-1'}, ['-1;cpu', '-1;cpu']),
+  (8, {'CUDA_VISIBLE_DEVICES': 'NoDevFiles'}, ['NoDevFiles;cpu', 'NoDevFiles;cpu']),
+  (1, {'JAX_PLATFORMS': 'cpu'}, ['not set;cpu', 'not set;cpu']),
+  (0, {}, ['not set;cpu', 'not set;cpu']),
+  (0, {'CUDA_VISIBLE_DEVICES': '0,1'}, ['0,1;cpu', '0,1;cpu'])])
+def test_local_gives_each_process_one_of_the_gpus_that_it_was_allotted(tmp_path, gpus, env, expected):
+  code, devices, error = devices_of(tmp_path, 2, gpus, **env)
+  assert (code, devices) == (0, expected), error
+
+
+@pytest.mark.parametrize('gpus, env, says', [
+  (1, {}, '2 processes, but only 1 GPUs:'), (8, {'CUDA_VISIBLE_DEVICES': '4'}, 'in CUDA_VISIBLE_DEVICES=4:'),
+  (8, {'CUDA_VISIBLE_DEVICES': '4,-1,5'}, 'only 1 GPUs in CUDA_VISIBLE_DEVICES=4,-1,5')])
+def test_local_refuses_more_processes_than_gpus(tmp_path, gpus, env, says):
+  code, devices, error = devices_of(tmp_path, 2, gpus, **env)
+  assert code == 2 and not devices and says in error and len(error.splitlines()) == 1, error
+
+
 @pytest.mark.slow
 def test_local_runs_two_processes_and_says_why_they_end(corpus_folder, tmp_path):
   flags = [f'--config={ROOT}/configs/quickstart.py', *command(corpus_folder, tmp_path / 'run')[4:]]

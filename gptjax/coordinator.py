@@ -1,0 +1,91 @@
+"""The address of the coordinator, which is process 0, and how JAX starts there."""
+
+import ipaddress
+import os
+import re
+
+import jax
+
+from gptjax.errors import InputError, LostProcess
+
+LABEL = r'[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?'
+NAME = re.compile(rf'{LABEL}(\.{LABEL})*\.?')
+
+
+
+def host_and_port(address, name='--coordinator'):
+  """(host, port) of 'HOST:PORT'; an IPv6 address may go without its brackets.
+
+  Raises:
+    InputError: it is not HOST:PORT.
+  """
+  def refuse(why):
+    raise InputError(f'{name}={address!r} is not HOST:PORT: {why}')
+  if '/' in address:
+    refuse('it names no protocol and no path; write node7:1234')
+  host, colon, port = address.rpartition(':')
+  if not colon:
+    refuse('the port is missing; write node7:1234')
+  if not re.fullmatch('[0-9]{1,5}', port) or not 1 <= int(port) <= 65535:
+    refuse(f'the port {port!r} must be from 1 to 65535')
+  bracketed = host.startswith('[') and host.endswith(']')
+  if bracketed or ':' in host:
+    host = host[1:-1] if bracketed else host
+    if not _is_address(ipaddress.IPv6Address, host):
+      refuse(f'{host!r} is not an IPv6 address; write [fd00::7]:1234')
+  elif re.fullmatch('[0-9.]+', host) and not _is_address(ipaddress.IPv4Address, host):
+    refuse(f'{host!r} is not an IPv4 address')
+  elif len(host) > 253 or not NAME.fullmatch(host):
+    refuse(f'{host!r} is not the name of a host')
+  return host, int(port)
+
+
+def joined(host, port):
+  """'HOST:PORT', an IPv6 address in brackets."""
+  return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+
+
+def no_grpc_proxy(environ, host):
+  """The value of `no_grpc_proxy` with which gRPC reaches a host directly, whatever proxy is set.
+
+  gRPC takes a proxy from grpc_proxy, https_proxy or http_proxy; hosts that go without it are in no_grpc_proxy
+  or, if that is not set, in no_proxy.
+  """
+  before = environ.get('no_grpc_proxy', environ.get('no_proxy', ''))
+  hosts = [name for name in before.split(',') if name.strip()]
+  return ','.join([*hosts, host] if host not in hosts else hosts)
+
+
+def start_jax(run, bind, limit, heartbeat):
+  """Starts JAX's coordination service in process 0, and its client in all.
+
+  Args:
+    run: `cluster.Joins`.
+    bind: address to which process 0 binds.
+    limit: seconds in which all are to be there.
+    heartbeat: seconds after which JAX gives up a process that is dead.
+
+  Raises:
+    LostProcess: JAX could not.
+  """
+  host, _ = host_and_port(run.address)
+  os.environ.update(no_grpc_proxy=no_grpc_proxy(os.environ, host))
+  jax.config.update('jax_check_proxy_envs', False)  # a warning about what the line before has settled
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM; see hosts.Stop
+  try:
+    jax.distributed.initialize(
+      run.address, run.n, run.me, run.local_devices, 'deactivate', limit, heartbeat_timeout_seconds=heartbeat,
+      shutdown_timeout_seconds=30, coordinator_bind_address=bind)
+  except jax.errors.JaxRuntimeError as error:
+    why = str(error).strip().partition('\n')[0]
+    raise LostProcess(f'process {run.me} of {run.n} could not start JAX at {run.address} ({why}): see the '
+                      'logs of all. Start again') from error
+
+
+def _is_address(kind, text):
+  try:
+    kind(text)
+  except ValueError:
+    return False
+  return True
