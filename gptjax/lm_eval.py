@@ -12,6 +12,8 @@ or on a command line, where the arguments are the harness's own:
 if __name__ == '__main__':
   from gptjax import shutdown
   shutdown.catch('lm_eval', 'stopped')
+  from gptjax import settings
+  settings.begin('lm_eval')
 
 import jax
 from lm_eval import utils
@@ -159,4 +161,7 @@ class HarnessModel(TemplateLM):
 
 if __name__ == '__main__':
   from lm_eval.__main__ import cli_evaluate
-  command.run(lambda _: cli_evaluate(), 'lm_eval')
+  def evaluate(_):
+    settings.check_devices()
+    return cli_evaluate()
+  command.run(evaluate, 'lm_eval')

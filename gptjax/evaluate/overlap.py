@@ -17,6 +17,8 @@ shown by how much of them was in the training corpus.
 if __name__ == '__main__':
   from gptjax import shutdown
   shutdown.catch('overlap', 'stopped; the same command continues where it was')
+  from gptjax import settings
+  settings.begin('overlap')
 
 import argparse
 import functools

@@ -3,6 +3,8 @@
 if __name__ == '__main__':
   from gptjax import shutdown
   shutdown.catch('plan', 'stopped')
+  from gptjax import settings
+  settings.begin('plan')
 
 import os
 import sys

@@ -10,8 +10,9 @@ Nothing here unpickles or runs what it loads, and PyTorch is not needed.
 import sys
 
 if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `python -m gptjax.pretrained`
-  from gptjax import shutdown
+  from gptjax import settings, shutdown
   shutdown.catch('pretrained', 'stopped')
+  settings.begin('pretrained')
 
 from pathlib import Path
 
