@@ -22,6 +22,7 @@ from gptjax import (
   paths,
   records,
   resumed,
+  settings,
   words,
 )
 from gptjax.errors import InputError
@@ -206,13 +207,13 @@ def code_digest():
 
 
 def facts(config):
-  """{field: value} of what must be the same in all processes of a run, JSON values."""
-  flags = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'JAX_ENABLE_X64', 'JAX_DEFAULT_MATMUL_PRECISION',
-           'JAX_DISABLE_MOST_OPTIMIZATIONS')
+  """{field: value} of what must be the same in all processes of a run, JSON values.
+
+  Settings of JAX are compared earlier, see `gptjax.settings`.
+  """
   return {
     'code of gptjax, its digest': code_digest(),
     **{f'version of {name}': version for name, version in versions().items()},
-    **{f'environment variable {name}': os.environ.get(name, '') for name in flags},
     'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
     'number of its devices': jax.local_device_count(),
     **{f'config.{field}': value for field, value in flat(config).items() if field not in OWN_PATHS}}
@@ -235,7 +236,8 @@ def claim(config, workdir, corpus_digest, n_steps=None):
     _same_run(path, config, corpus_digest, n_steps)
   else:
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
-           'devices': [jax.devices()[0].device_kind, jax.device_count()], 'command': sys.orig_argv}
+           'devices': [jax.devices()[0].device_kind, jax.device_count()],
+           'settings': settings.effective(), 'command': sys.orig_argv}
     atomic.write(path, records.text(run))
   print(f'workdir {workdir}', file=sys.stderr)
 
@@ -257,6 +259,7 @@ def _same_run(path, config, corpus_digest, n_steps):
   if digest != corpus_digest:
     raise InputError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
                      f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
+  settings.report_changes(path, lambda line: print(line, file=sys.stderr))
   if grown:
     extension.record(path, grown, versions())
 

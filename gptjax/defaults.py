@@ -36,7 +36,8 @@ FIELDS = dict(
                   "folder, OpenAI's files, a workdir or a checkpoint (see gptjax.load); '': fresh ones. A "
                   'checkpoint of the run itself goes first'),
   compilation_cache=Field('~/.cache/gptjax/compiled', path(),
-                          "where compiled programs are kept between runs; '': nowhere"),
+                          "where compiled programs are kept between runs; '': nowhere. "
+                          'JAX_COMPILATION_CACHE_DIR replaces the default'),
   xla_preset=Field('none', one_of('none', 'gpu_cublas', 'gpu_cublaslt', 'gpu_double_buffer', 'gpu_overlap'),
                    "options of XLA's compiler for the training step, by name (see gptjax/compiler.py)"),
 

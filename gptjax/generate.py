@@ -5,12 +5,12 @@ not on what else is in the batch; but for rounding, which differs with the size 
 """
 
 if __name__ == '__main__':
-  from gptjax import startup
+  from gptjax import settings, startup
   startup.begin('generate', 'stopped', product=True)
+  settings.begin('generate')
 
 import argparse
 import inspect
-import os
 import sys
 import zlib
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gptjax import bars, cpu, decode, defaults, paths, sharding, text_checks
+from gptjax import bars, cpu, decode, defaults, paths, settings, sharding, text_checks
 from gptjax.data import command, special
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer, real
@@ -241,7 +241,8 @@ def _parser():
 def main(arguments):
   flags = vars(_parser().parse_args(arguments))
   cpu.spare_threads()
-  jax.config.update('jax_compilation_cache_dir', os.path.expanduser(defaults.fields()['compilation_cache']))
+  settings.check_devices()
+  settings.use_cache(settings.cache_folder(defaults.fields()['compilation_cache']))
   prompts = flags['prompt'] = [*flags['prompt'], *map(_read, flags.pop('prompt_file'))]
   each = flags.get('num_samples', 1)
   alone, shown, full = len(prompts) <= 1 and each == 1, list(prompts), 0

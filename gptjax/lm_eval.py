@@ -10,8 +10,9 @@ or on a command line, where the arguments are the harness's own:
 """
 
 if __name__ == '__main__':
-  from gptjax import startup
+  from gptjax import settings, startup
   startup.begin('lm_eval', 'stopped', product=True)
+  settings.begin('lm_eval')
 
 import sys
 
@@ -180,4 +181,7 @@ class HarnessModel(TemplateLM):
 
 if __name__ == '__main__':
   from lm_eval.__main__ import cli_evaluate
-  command.run(lambda _: cli_evaluate(), 'lm_eval')
+  def evaluate(_):
+    settings.check_devices()
+    return cli_evaluate()
+  command.run(evaluate, 'lm_eval')

@@ -16,7 +16,7 @@ from absl import flags, logging
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-from gptjax import cpu
+from gptjax import cpu, settings
 
 cpu.keep_memory()
 
@@ -25,7 +25,8 @@ cpu.keep_memory()
 gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
-import jax  # noqa: E402 (its threads are to find the memory as `keep_memory` left it)
+if __name__ == '__main__':
+  settings.begin('gptjax', alone=False)  # imports JAX, whose threads are to find what `keep_memory` has set
 
 from gptjax import command_line, compiling, errors, hosts, paths, shutdown  # noqa: E402
 from gptjax import config as configs  # noqa: E402
@@ -52,10 +53,11 @@ def run(config, workdir, given=()):
     given: names of the fields that the command line sets.
   """
   configs.check_fields(config)
+  settings.check_devices()
+  config.compilation_cache = settings.cache_folder(config.compilation_cache, given)
   configs.locate(config, given)
   configs.check_cache(config.compilation_cache)
-  if config.compilation_cache:
-    jax.config.update('jax_compilation_cache_dir', config.compilation_cache)
+  settings.use_cache(config.compilation_cache)
   compiling.together(config.watchdog.compile_timeout)
   if config.job == 'pretrain':
     from gptjax.pretrain import pretrain
@@ -82,6 +84,8 @@ def main(argv):
     hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     if hosts.several():
       shutdown.end_others_by(hosts.end_all)
+    hosts.compare(settings.effective())  # before they compile anything: other programs would wait in vain
+    settings.check()
     code = run(FLAGS.config, paths.local(FLAGS.workdir, '--workdir'), set(FLAGS['config'].override_values))
     shutdown.defer('all is saved, ending')
     hosts.finish()

@@ -12,7 +12,7 @@ import jax
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
 
-from gptjax import attention, compiler, defaults, domains, memory, model
+from gptjax import attention, compiler, defaults, domains, memory, model, settings
 from gptjax import config as configs
 from gptjax.data import prepare
 from gptjax.errors import InputError
@@ -212,6 +212,7 @@ def run_as_it_is(name, folder, monkeypatch, there=10**15):
   from gptjax import main
   monkeypatch.chdir(folder)
   monkeypatch.setattr(memory, 'host_bytes', lambda: there)
+  monkeypatch.setattr(settings, 'use_cache', lambda folder: None)  # that of the tests stays
   config = importlib.import_module(f'configs.{name}').get_config()
   config.compilation_cache = ''
   if name.startswith('gpt2_') or name == 'gpt1':

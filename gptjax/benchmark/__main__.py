@@ -2,6 +2,7 @@
 
 import importlib
 
+from gptjax import settings
 from gptjax.data import command
 from gptjax.errors import InputError
 
@@ -14,6 +15,7 @@ def main(argv):
   subject, flags = (argv[0], argv[1:]) if named else ('train', argv)
   if subject not in SUBJECTS:
     raise InputError(f'{subject!r} is not one of {", ".join(SUBJECTS)}')
+  settings.use_jax()
   return importlib.import_module(f'gptjax.benchmark.{subject}').main(flags)
 
 

@@ -8,11 +8,10 @@ seed that does not count afterwards.
 import argparse
 import hashlib
 import itertools
-import os
 import statistics
 from pathlib import Path
 
-from gptjax import figures, paths
+from gptjax import defaults, figures, paths, settings
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import command
@@ -28,7 +27,6 @@ MODEL = dict(n_layer=3, n_head=4, n_embd=128, n_ctx=128, n_vocab=2048, scan=Fals
 
 
 def make_config(flags, recipe, rate, seed):
-  from gptjax import defaults
   config = defaults.get_config()
   config.model.update(MODEL)
   config.data.update(dict(corpus=f'{flags.workdir}/corpus', source=flags.source, validation_fraction=0.02,
@@ -138,8 +136,7 @@ def choose(flags):
 
 def main(argv):
   flags = parse(argv)
-  import jax
-  jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/gptjax/compiled'))
+  settings.use_cache(settings.cache_folder(defaults.fields()['compilation_cache']))
   return measure(flags)
 
 

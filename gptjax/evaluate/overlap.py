@@ -16,8 +16,9 @@ through its tokenizer first, which changes words.
 """
 
 if __name__ == '__main__':
-  from gptjax import startup
+  from gptjax import settings, startup
   startup.begin('overlap', 'stopped; the same command continues where it was')
+  settings.begin('overlap')
 
 import argparse
 import functools

@@ -1,8 +1,9 @@
 """The command: python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16"""
 
 if __name__ == '__main__':
-  from gptjax import shutdown, startup
+  from gptjax import settings, shutdown, startup
   startup.begin('plan', 'stopped', product=True)
+  settings.begin('plan')
 
 import os
 import sys

@@ -10,8 +10,9 @@ Nothing here unpickles or runs what it loads, and PyTorch is not needed.
 import sys
 
 if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `python -m gptjax.pretrained`
-  from gptjax import startup
+  from gptjax import settings, startup
   startup.begin('pretrained', 'stopped')
+  settings.begin('pretrained')
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """The command: python -m gptjax.pretrained export --from=runs/mine --to=mine-hf"""
 
-from gptjax import paths
+from gptjax import paths, settings
 from gptjax.data import command
 from gptjax.words import plural
 
@@ -12,6 +12,7 @@ def main(arguments):
                       help='a workdir, a checkpoint, a Hugging Face folder, or OpenAI\'s files')
   parser.add_argument('--to', type=paths.flag, required=True, help='folder for transformers')
   flags = parser.parse_args(arguments)
+  settings.check_devices()
   import gptjax
   model, tokenizer = gptjax.load(flags.source)
   gptjax.save_pretrained(model, tokenizer, flags.to)

@@ -8,8 +8,9 @@ writes report.html, which holds all that it shows, and report.md with its figure
 import sys
 
 if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `python -m gptjax.report`
-  from gptjax import startup
+  from gptjax import settings, startup
   startup.begin('report', 'stopped')
+  settings.begin('report')
 
 from gptjax.report.console import farewell, greet, ngram_baselines, sample_text, step
 from gptjax.report.page import write
