@@ -69,7 +69,7 @@ def test_a_question_goes_on_with_its_document_after_a_space(shared_data):
   from gptjax.data import tokenizers
   from gptjax.finetune import data, examples, tasks
   race = tasks.find('race')
-  example = examples.Example(('They left at nine.', 'When did they leave?'), ('at nine', 'no', 'yes', 'never'),
+  example = examples.Example(('They left at nine.', 'When did they leave?'), ('at nine', 'no', 'yes', 'nn'),
                              0, 0)
   for spec in 'gpt2', 'gpt1':
     tokenizer = tokenizers.load(f'{spec}:{shared_data / "bpe" / spec}')
