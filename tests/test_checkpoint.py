@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax import checkpoint, errors, literal_path, orbax_io, sharding  # noqa: F401 (errors: of FULL)
-from gptjax import config as configs
 from gptjax.digests import digests
 from gptjax.errors import InputError
+from gptjax.pretrain import pretrain
 from gptjax.train import init_state
 
 FACTS = {'corpus_digest': 'abc'}
@@ -207,11 +207,12 @@ def test_a_path_that_libraries_read_as_something_else_keeps_its_checkpoints(tmp_
   assert [path.name for path in tmp_path.iterdir()] == [name.split('/')[0]], 'nothing lies elsewhere'
 
 
-def test_where_such_a_path_cannot_be_had_it_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_where_such_a_path_cannot_be_had_it_is_refused_before_anything_is_written(
+    corpus_folder, tmp_path, monkeypatch):
   monkeypatch.setattr(literal_path, 'DESCRIPTORS', tmp_path / 'absent')
   for name in SPECIAL:
     with pytest.raises(InputError, match='cannot be written on this system: choose a path without'):
-      configs.make_workdir(tmp_path / name)
+      pretrain(tiny_config(**{'data.corpus': str(corpus_folder), 'train.steps': 1}), tmp_path / name)
   assert not list(tmp_path.iterdir())
   with literal_path.literal(tmp_path) as path:
     assert path == tmp_path

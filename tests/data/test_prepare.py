@@ -169,7 +169,7 @@ def test_the_bar_of_plain_files_tells_what_is_left_from_the_first_byte(tmp_path,
   bar = progress.Bar('encoding', [0, 0], sum(unit.size for unit in plain), 0, 0, True)
   bar.update(sum(map(len, texts)), 0, '')
   bar.close()
-  assert '50%|' in capsys.readouterr().err
+  assert 'encoding:  50% ' in capsys.readouterr().err
 
 
 def test_a_corpus_too_small_to_hold_anything_out_says_so(tmp_path, capsys):

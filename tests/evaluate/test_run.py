@@ -92,7 +92,7 @@ def test_further_tasks_are_added_and_known_ones_not_run_again(folder, done, capf
 
 
 @pytest.mark.parametrize('changes, says', [
-  ({'tasks': 'lambda'}, "names 'lambda', which is no task: did you mean lambada"),
+  ({'tasks': 'lambda'}, "names 'lambda', which is not a task: did you mean lambada"),
   ({'tasks': ''}, 'names no task'), ({'limit': -1}, 'limit = -1')])
 def test_what_cannot_be_evaluated_is_refused(folder, tmp_path, changes, says):
   with pytest.raises(ValueError, match=says):

@@ -5,11 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from gptjax.data import tfds_source
 from gptjax.finetune import examples, tasks, transforms
 from gptjax.finetune.metrics import METRICS
 
-CONFIG = types.SimpleNamespace(data=types.SimpleNamespace(tfds_dir=''))
+CONFIG = types.SimpleNamespace(data=types.SimpleNamespace(tfds_dir='', tfds_download=False))
 OF_TFDS = [name for name, task in tasks.TASKS.items() if isinstance(task.train[0], examples.Tfds)]
 
 
@@ -28,7 +27,7 @@ def test_a_declaration_agrees_with_its_data_set(name, tmp_path):
   task = tasks.find(name)
   with tfds.testing.mock_data(num_examples=1):
     for source in (*task.train, *task.validation.values(), *task.test.values()):
-      features = tfds_source.open_set(source.name, str(tmp_path)).info.features
+      features = tfds.builder(source.name, data_dir=str(tmp_path)).info.features
       record = dict.fromkeys(features, 'x')
       if name == 'race':
         record = {**record, 'questions': ['q'], 'options': [['a']], 'answers': ['A']}

@@ -9,6 +9,7 @@ from conftest import tiny_config
 
 from configs import gpt1_finetune
 from finetune import published
+from gptjax import records
 from gptjax.data import tokenizers
 from gptjax.finetune import data, examples, job, results, studies, tasks
 
@@ -177,11 +178,11 @@ def test_the_papers_order_is_random_and_an_old_workdir_keeps_its_own(sets, corpu
   assert not config.finetune.group_by_length
   assert studies.run_job(config, tmp_path / 'run') == 0
   assert 'batches random' in capsys.readouterr().err
-  stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  stored = records.read(tmp_path / 'run' / 'config.json')
   del stored['config']['finetune']['group_by_length']
   shutil.rmtree(tmp_path / 'run')
   (tmp_path / 'run').mkdir()
-  (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
+  (tmp_path / 'run' / 'config.json').write_text(records.text(stored))
   assert job.finetune(config_of(('rte',), sets, corpus_folder), tmp_path / 'run') == 0
   said = capsys.readouterr().err
   assert 'config.finetune.group_by_length = True' in said and 'batches of like lengths' in said

@@ -74,7 +74,7 @@ def test_a_question_goes_on_with_its_document_after_a_space(shared_data):
   for spec in 'gpt2', 'gpt1':
     tokenizer = tokenizers.load(f'{spec}:{shared_data / "bpe" / spec}')
     config = SimpleNamespace(model=SimpleNamespace(n_vocab=tokenizer.n_vocab),
-                             data=SimpleNamespace(seq_len=64))
+                             data=SimpleNamespace(seq_len=64, special_tokens=()))
     marks = transforms.marks(tokenizer.n_vocab)
     made = data.encode(race, [example], tokenizer, config, 0, '')
     row = np.asarray(made.tokens)[:int(made.lengths[0, 0])].tolist()

@@ -330,9 +330,9 @@ def test_a_save_that_was_cut_short_leaves_the_run_to_start_from_its_first_weight
 
 def test_an_old_config_without_the_newer_fields_is_still_read(workdir, tmp_path):
   folder = copied(workdir, tmp_path)
-  stored = json.loads((folder / 'config.json').read_text())
+  stored = records.read(folder / 'config.json')
   newer = ('n_inner', 'activation_function', 'layer_norm_epsilon', 'tie_word_embeddings')
   stored['config']['model'] = {k: v for k, v in stored['config']['model'].items() if k not in newer}
-  (folder / 'config.json').write_text(json.dumps(stored))
+  (folder / 'config.json').write_text(records.text(stored))
   assert_same(loaded(folder)[0], loaded(workdir)[0])
   assert configs.flat(stored['config'])['model.n_layer'] == 2
