@@ -39,11 +39,22 @@ run() {
   child=
 }
 
+# Waits, until it is told to stop. A signal that meets `sleep` between its fork and its exec would be lost there.
+pause() {
+  sleep "$PAUSE" &
+  child=$!
+  while [[ -z $told ]] && kill -0 "$child" 2>/dev/null; do
+    wait "$child"
+  done
+  kill -KILL "$child" 2>/dev/null
+  child=
+}
+
 workdir=$(workdir_of "$@")
 bugs=0 newest=$(newest_checkpoint "$workdir")
 for ((restart = 0; restart <= MOST_RESTARTS; restart++)); do
   if ((restart > 0)); then
-    run sleep "$PAUSE"
+    pause
     if [[ -n $told ]]; then
       echo "$0: told to stop before it was started again" >&2
       exit "$STOPPED"

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,10 @@ from gptjax import cpu, defaults, sharding
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
+# Ignored under nohup and in the background, and then by the processes that tests start.
+for number in (signal.SIGHUP, signal.SIGINT):
+  if signal.getsignal(number) == signal.SIG_IGN:
+    signal.signal(number, signal.SIG_DFL)
 gc.set_threshold(50_000)  # as `gptjax.main` does
 jax.config.update('jax_num_cpu_devices', 8)
 # Small programs, compiled by the hundred: a third of the time, the same arithmetic.

@@ -143,7 +143,7 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
   with pytest.raises(InputError, match=r'x\.jsonl is not valid Unicode'):
     sources.read_json(path)
   with pytest.raises(InputError, match="the text of 'a' is not valid Unicode"):
-    examples._text({'a': '\ud800'}, 'a')
+    examples._text({'a': '\ud800'}, 'a', False)
   with pytest.raises(InputError, match='prompt or stop string is not valid Unicode'):
     check(['\ud800'], 1, 1, 1.0, None, None, 0, [], 'stop', 1)
 
