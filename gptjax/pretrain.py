@@ -195,6 +195,7 @@ def attempt(run, source, export, tell):
     batches = pipeline.ahead(batches, functools.partial(sharding.put, mesh=run.mesh), 2)
     with contextlib.closing(batches):
       state, finished = loop(run, state, batches, tell, saves)
+    tell.close_bar()
     if finished:
       shutdown.at_once('stopped before the closing report; the last step is saved: the same command writes '
                        'the report')
@@ -232,8 +233,10 @@ def compile_step(run, state, batch, tell):
   """The train step, compiled for the shapes of `state` and `batch`; the state is donated."""
   step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
   started = time.monotonic()
+  tell.busy('compiling the step')
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   compiled = lowered.compile(compiler_options=compiler.options(run.config.xla_preset))
+  tell.bar.set_postfix_str('')
   tell.say(f'compiled the step in {time.monotonic() - started:.1f} s')
   return compiled
 
@@ -309,7 +312,8 @@ def side_work(run, state, step, tell, saves, evaluate, tasks):
       loss = run.mixture.held_out_mean(losses.values())
       perplexity = math.exp(min(loss, 700))
       parts = losses if len(run.mixture.names) > 1 else {}
-      tell.write(step, {'eval/loss': loss, 'eval/perplexity': perplexity,
+      bits = loss / run.mixture.held_out_bytes_per_token() / math.log(2)
+      tell.write(step, {'eval/loss': loss, 'eval/perplexity': perplexity, 'eval/bits_per_byte': bits,
                         **{f'eval/loss/{name}': part for name, part in parts.items()}})
       tell.say(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))

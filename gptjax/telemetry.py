@@ -17,6 +17,9 @@ from gptjax.data import pipeline
 from gptjax.model import n_params
 
 BEGAN = time.monotonic()  # near enough to the start of the process
+# Without tqdm's rate and remaining time: they average over all since the start, compilation and evaluations
+# included, so they contradict those that the line of a step gives.
+BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 
 # Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets; by prefix of `device_kind`.
 PEAKS = {
@@ -70,7 +73,7 @@ class Telemetry:
     self.file = None
     self.tensorboard = TensorBoard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
     from tqdm import tqdm  # here: FLOPs are counted without it, too
-    self.bar = tqdm(total=steps, unit='step', dynamic_ncols=True, mininterval=0.5,
+    self.bar = tqdm(total=steps, bar_format=BAR, dynamic_ncols=True, mininterval=0.5, leave=False,
                     disable=not (self.active and sys.stderr.isatty()))
 
   def begin(self, start):
@@ -116,19 +119,29 @@ class Telemetry:
       if self.tensorboard:
         self.tensorboard.write(step, metrics)
 
+  def busy(self, what):
+    """Shows beside the progress bar what takes time before the next step; without a terminal, prints it."""
+    self.bar.set_postfix_str(what)
+    if self.bar.disable:
+      self.say(what)
+
   def progress(self, step, line):
-    """Moves the progress bar; without a terminal, prints a line instead."""
+    """Moves the progress bar; without a terminal, and at the last step, prints a line."""
     self.bar.n = step
     self.bar.set_postfix_str(line)
-    if self.bar.disable:
+    if self.bar.disable or step == self.bar.total:
       self.say(f'step {step}/{self.bar.total}  {line}')
 
   def say(self, line):
     if self.active:
       self.bar.write(line, file=sys.stderr)
 
-  def close(self):
+  def close_bar(self):
+    """Removes the progress bar, which would be drawn again after each line that is printed."""
     self.bar.close()
+
+  def close(self):
+    self.close_bar()
     if self.tensorboard:
       self.tensorboard.close()
     if self.file:

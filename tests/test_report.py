@@ -128,7 +128,7 @@ def test_the_page_needs_nothing_but_itself(written):
   reader = read(written[0])
   assert not {'script', 'link', 'img', 'iframe', 'object'} & set(reader.tags)
   assert '@import' not in written[0].read_text() and 'http-equiv' not in written[0].read_text()
-  assert reader.tags.count('svg') == 6
+  assert reader.tags.count('svg') == 7
 
 
 def test_text_of_users_is_text(written):
@@ -237,7 +237,45 @@ def test_a_run_of_pretraining_alone(workdirs, tmp_path):
   for name in ('results', 'overlap', 'samples'):
     (tmp_path / 'run' / f'{name}.json').unlink()
   reader = read(report.write([tmp_path / 'run'], tmp_path / 'run')[0])
-  assert 'Training' in reader.text and 'Results' not in reader.text and reader.tags.count('svg') == 3
+  assert 'Training' in reader.text and 'Results' not in reader.text and reader.tags.count('svg') == 4
+
+
+def cells(path, run):
+  """The cells of a run's row in the table of how training ended, in report.md."""
+  text = path.read_text()
+  rows = text[text.index('| run | steps | tokens seen'):].split('\n\n')[0].split('\n')
+  named = [line.strip('| ').split(' | ') for line in rows]
+  return dict(zip(named[0], next(row for row in named[2:] if row[0] == run), strict=True))
+
+
+def test_how_training_ended(workdirs, tmp_path):
+  """The table has the last numbers of metrics.jsonl, and '-' for what an older version did not record."""
+  shutil.copytree(workdirs[0], tmp_path / 'run')
+  (tmp_path / 'run' / 'results.json').unlink()
+  last = {'train/learning_rate': 1e-4, 'train/grad_norm': 0.5, 'train/tokens_per_second': 2e4}
+  records = [{'step': 10, 'train/loss': 5.0, **last},
+             {'step': 10, 'eval/loss': 4.5, 'eval/bits_per_byte': 2.0},
+             {'step': 2000, 'train/loss': 3.25, **last},
+             {'step': 2000, 'eval/loss': 3.5, 'eval/bits_per_byte': 1.125},
+             {'step': 2000, 'time/run': 9.0}]
+  metrics = tmp_path / 'run' / 'metrics.jsonl'
+  metrics.write_text(''.join(json.dumps(record) + '\n' for record in records))
+  config = tiny_config()
+  tokens = f'{2000 * config.train.batch_size * config.data.seq_len:,}'
+  page, text = report.write([tmp_path / 'run'], tmp_path / 'run')
+  assert cells(text, 'run') == {
+    'run': 'run', 'steps': '2,000', 'tokens seen': tokens, 'training loss': '3.2500',
+    'held-out loss': '3.5000', 'held-out perplexity': f'{math.exp(3.5):.2f}',
+    'held-out bits per byte': '1.125'}
+  drawn = (text.parent / 'report-figures' / 'training.svg').read_text()
+  for title in ('learning rate', 'gradient norm', 'tokens per second'):
+    assert title in drawn and title in page.read_text()
+  records[3].pop('eval/bits_per_byte')
+  metrics.write_text(''.join(json.dumps(record) + '\n' for record in records))
+  assert cells(report.write([tmp_path / 'run'], tmp_path / 'run')[1], 'run')['held-out bits per byte'] == '-'
+  metrics.write_text(json.dumps(records[0]) + '\n')
+  found = cells(report.write([tmp_path / 'run'], tmp_path / 'run')[1], 'run')
+  assert found['training loss'] == '5.0000' and found['held-out loss'] == found['held-out perplexity'] == '-'
 
 
 def test_an_evaluation_shows_the_curves_of_the_run_that_it_evaluates(workdirs, tmp_path):
@@ -290,7 +328,7 @@ def test_a_browser_shows_it(written, tmp_path, theme):
                        capture_output=True, text=True, timeout=60)
   seen = json.loads(html.unescape(re.search(r'<title>(.*?)</title>', ran.stdout)[1]))
   assert not seen['wide'] and seen['height'] > 3000
-  assert len(seen['drawings']) == 6 and min(seen['drawings']) > 50_000
+  assert len(seen['drawings']) == 7 and min(seen['drawings']) > 50_000
   assert seen['ink'] == seen['drawn']
   colour = lambda text: '#' + ''.join(f'{int(c):02x}' for c in re.findall(r'\d+', text)[:3])
   assert contrast(colour(seen['ink']), colour(seen['page'])) > 7

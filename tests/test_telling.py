@@ -1,12 +1,17 @@
 """What only tells of a run never ends it: each row breaks it in one way, and the run is as if undisturbed."""
 
+import contextlib
+import fcntl
 import io
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
+import tty
 import warnings
 
 import pytest
@@ -81,6 +86,37 @@ def test_a_terminal_that_closes_changes_nothing(corpus_folder, tmp_path, undistu
   os.close(ours)
   assert process.wait() == 0
   assert losses(tmp_path) == undisturbed
+
+
+def test_what_a_terminal_shows(corpus_folder, tmp_path):
+  """One bar, which says when it compiles and gives one remaining time; none after the summary has begun."""
+  ours, theirs = pty.openpty()
+  tty.setraw(theirs)  # or the kernel would write \r\n for \n
+  fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 40, 120, 0, 0))
+  process = start(corpus_folder, tmp_path, stdin=theirs, stdout=theirs, stderr=theirs)
+  os.close(theirs)
+  said = b''
+  with contextlib.suppress(OSError):  # EIO: the last process that had the terminal open has ended
+    while part := os.read(ours, 1 << 16):
+      said += part
+  os.close(ours)
+  assert process.wait() == 0, said
+  shown = re.split(r'[\r\n]', said.decode())
+  bar = re.compile(r'\d+%\|')
+  assert any(bar.search(text) and 'compiling the step' in text for text in shown)
+  times = [re.findall(r'left\b|\d<[\d?]|/s\b.*?/s\b', text) for text in shown]
+  assert max(map(len, times)) == 1 and all('<' not in found for text in times for found in text)
+  summary = next(i for i, text in enumerate(shown) if text.startswith('held-out text'))
+  assert any(map(bar.search, shown[:summary])) and not any(map(bar.search, shown[summary:]))
+  assert any(text.startswith('step 3/3  loss') for text in shown[:summary])
+
+
+def test_without_a_terminal_a_line_says_that_it_compiles(corpus_folder, tmp_path):
+  process = start(corpus_folder, tmp_path, stderr=subprocess.PIPE)
+  lines = process.stderr.read().splitlines()
+  assert process.wait() == 0
+  compiled = next(i for i, line in enumerate(lines) if line.startswith('compiled the step in'))
+  assert lines[compiled - 1] == 'compiling the step'
 
 
 def test_places_that_cannot_be_written_are_one_warning_each(corpus_folder, tmp_path, undisturbed):

@@ -24,6 +24,10 @@ class Mixture(NamedTuple):
     weights = [w for w, corpus in zip(self.weights, self.held_out, strict=True) if corpus]
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
+  def held_out_bytes_per_token(self):
+    """UTF-8 bytes of text per token of the held-out splits, the mean by the weights."""
+    return self.held_out_mean([corpus.n_bytes / corpus.n_tokens for corpus in self.held_out if corpus])
+
 
 def named(data):
   """([folder], [weight]) of what `config.data` (or its JSON) names."""

@@ -71,6 +71,7 @@ def fine_tuned(run, source):
   try:
     report.greet(run, tell, state)
     state, finished = loop(run, state, tell, saves)
+    tell.close_bar()
     if finished:
       shutdown.at_once('stopped before the results are written, the last step is saved: the same command '
                        'continues there')
@@ -133,6 +134,8 @@ def compiled(run, state, tell):
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
                                    numeric=run.data.numeric, steps=run.steps), donate_argnums=0)
   began, nobody, jobs = time.monotonic(), np.arange(0), {}
+  if widths:
+    tell.busy(f'compiling the step for {plural(len(widths), "width")}')
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in widths:
       batch = sharding.put(batch_of(run, run.data.train, nobody, width), run.mesh)
@@ -141,6 +144,7 @@ def compiled(run, state, tell):
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
   if jobs:
+    tell.bar.set_postfix_str('')
     tell.say(f'compiled the step for {plural(len(jobs), "width")} in {time.monotonic() - began:.1f} s')
   return run.programs
 

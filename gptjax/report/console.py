@@ -92,7 +92,7 @@ def farewell(run, tell, state):
   baselines = ngram_baselines(run) if config.eval.ngrams and held_out and tell.active else {}
   loss = tell.value(run.steps, 'eval/loss')
   if loss is not None:
-    length = mixture.held_out_mean(held_out.values())
+    length = mixture.held_out_bytes_per_token()
     rows = [(name, value, length) for name, value in [*baselines.items(), ('this model', loss)]]
     if len(mixture.names) > 1:
       parts = {name: tell.value(run.steps, f'eval/loss/{name}') for name in held_out}

@@ -9,7 +9,8 @@ from gptjax.errors import InputError
 
 NUMBER = int, float
 MAYBE = int, float, type(None)
-CONFIG = {'config': {'job': str, 'init_from': str, 'model': {}}, 'versions': {str: str},
+CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
+                     '?train': {'?batch_size': int}, '?data': {'?seq_len': int}}, 'versions': {str: str},
           'devices': [(str, int)], '?command': [str]}
 MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}
 RESULTS = {

@@ -82,13 +82,15 @@ def _drawing(name, svg, caption):
 def _training(found):
   drawings = [
     *_drawing('loss', plots.loss_curves(found), 'Training loss (line) and held-out loss (dashed).'),
+    *_drawing('training', plots.training_curves(found), 'Learning rate, norm of the gradient, and tokens per '
+              'second over steps.'),
     *_drawing('figure-4', plots.figure_4(found), 'As the paper\'s Figure 4: training perplexity (over the '
               'last twentieth of what was logged) and held-out perplexity over the size of the model, a '
               'panel for each size of vocabulary: perplexities of other tokens cannot be compared. '
               'The paper\'s are of its own tokens; where the text is another one, compare the shape.')]
   drawings += _drawing('tasks-over-steps', plots.tasks_over_steps(found), 'Tasks during pretraining.')
   if drawings:
-    yield Section('Training', drawings)
+    yield Section('Training', [tables.training(found), *drawings])
 
 
 def _absent(evaluated):

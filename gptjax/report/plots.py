@@ -200,7 +200,7 @@ def figure_4(found):
 
 def loss_curves(found):
   """Training and held-out loss over steps; '' where no run was trained here."""
-  trained = list({str(run.records): run for run in found if runs.curve(run, 'train/loss')[0]}.values())
+  trained = runs.trained(found)
   if not trained:
     return ''
   def draw(figure, axes):
@@ -213,6 +213,25 @@ def loss_curves(found):
     panel.set(xlabel='step', ylabel='loss, nats a token')
     panel.legend(title='line: training; dashed: held out', alignment='left')
   return _drawn(1, 1, (WIDTH * 0.8, 4), draw)
+
+
+def training_curves(found):
+  """Learning rate, gradient norm and speed over steps, those on record; '' where no run was trained here."""
+  trained = runs.trained(found)
+  shown = [(metric, title) for metric, title in (
+    ('train/learning_rate', 'learning rate'), ('train/grad_norm', 'gradient norm, before clipping'),
+    ('train/tokens_per_second', 'tokens per second')) if any(runs.curve(run, metric)[0] for run in trained)]
+  if not shown:
+    return ''
+  def draw(figure, axes):
+    for panel, (metric, title) in zip(axes.flat, shown, strict=True):
+      for i, run in enumerate(trained):
+        panel.plot(*runs.curve(run, metric), color=SERIES[i % len(SERIES)], linewidth=0.9, label=run.name)
+      panel.set_title(title)
+      panel.set_ylim(0, None)
+    _legend(figure, axes)
+    figure.supxlabel('step', fontsize=9)
+  return _panels(len(shown), draw)
 
 
 def tasks_over_steps(found):

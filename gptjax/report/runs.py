@@ -16,6 +16,7 @@ class Run(NamedTuple):
   config: `config.json`: {'config', 'versions', 'devices', 'command'}.
   model: {field: value} of its model, with `parameters` where it is known.
   records: of metrics.jsonl, of this workdir or the one whose weights it evaluates.
+  trained: the fields of the config that these records are of.
   results: `results.json` of an evaluation.
   overlap: `overlap.json`.
   samples: [{'prompt', 'text', 'top_k', 'seed'}] of `samples.json`.
@@ -25,6 +26,7 @@ class Run(NamedTuple):
   config: dict
   model: dict
   records: list
+  trained: dict
   results: dict
   overlap: dict
   samples: list
@@ -52,14 +54,16 @@ def _read(folder, name):
   fields, results = config['config'], {}
   if fields['job'] == 'evaluate':  # the results of fine-tuning have a table of their own
     results = files.read(folder / 'results.json', files.RESULTS, {})
-  metrics = telemetry.read_metrics(folder / 'metrics.jsonl')
+  metrics, trained = telemetry.read_metrics(folder / 'metrics.jsonl'), config
   if not metrics and fields['init_from']:
-    metrics = telemetry.read_metrics(Path(fields['init_from']).expanduser() / 'metrics.jsonl')
+    source = Path(fields['init_from']).expanduser()
+    metrics = telemetry.read_metrics(source / 'metrics.jsonl')
+    trained = files.read(source / 'config.json', files.CONFIG, config) if metrics else config
   model = {**fields['model'], **results.get('model', {})}
   model['parameters'] = model.get('parameters') or _parameters(folder, fields['model'])
   if fault := files.misfit(model, files.MODEL):
     raise InputError(f'{folder}/config.json is damaged, or of another version: of the model, {fault}')
-  return Run(name, folder, config, model, metrics, results,
+  return Run(name, folder, config, model, metrics, trained['config'], results,
              files.read(folder / 'overlap.json', files.OVERLAP, {}),
              files.read(folder / 'samples.json', files.SAMPLES, []))
 
@@ -72,6 +76,11 @@ def _parameters(folder, fields):
     return n_params(SimpleNamespace(**fields))
   except (AttributeError, TypeError) as error:
     raise InputError(f'{folder}/config.json does not describe a model ({error})') from None
+
+
+def trained(found):
+  """The runs that have a training loss; one of those that show the same run."""
+  return list({str(run.records): run for run in found if curve(run, 'train/loss')[0]}.values())
 
 
 def curve(run, metric):

@@ -1,5 +1,7 @@
 """The tables of a report: our numbers beside the paper's, the protocols, the overlap."""
 
+import math
+
 from gptjax.evaluate import overlap, paper, suite, table
 from gptjax.report import published, runs
 from gptjax.report.document import Prose, Strong, Table
@@ -18,6 +20,26 @@ def models(found):
                  run.model.get('name') or 'trained here', (run.results.get('weights') or '')[:12] or None])
   return Table(['workdir', 'parameters', 'layers x width x heads', 'context', 'released size of this shape',
                 'weights', 'digest'], rows, 'The models of this report.', prose=True)
+
+
+def training(found):
+  """How far each run was trained, and its last losses; '-' where metrics.jsonl has no such number."""
+  rows = []
+  for run in runs.trained(found):
+    steps, losses = runs.curve(run, 'train/loss')
+    fields = ('train', 'batch_size'), ('data', 'seq_len')
+    sizes = [run.trained.get(part, {}).get(name) for part, name in fields]
+    last = next((record for record in reversed(run.records) if record.get('eval/loss') is not None), {})
+    loss, bits = last.get('eval/loss'), last.get('eval/bits_per_byte')
+    perplexity = None if loss is None else math.exp(min(loss, 700))
+    values = (('d', steps[-1]), ('d', steps[-1] * math.prod(sizes) if all(sizes) else None),
+              ('.4f', losses[-1]), ('.4f', loss), ('.2f', perplexity), ('.3f', bits))
+    rows.append([run.name, *('-' if value is None else f'{value:,{form}}' for form, value in values)])
+  return Table(['run', 'steps', 'tokens seen', 'training loss', 'held-out loss', 'held-out perplexity',
+                'held-out bits per byte'], rows,
+               'The end of training: the training loss is that of the last logged batch, the held-out '
+               'numbers are those of the last evaluation. Losses are in nats per token. Only '
+               'bits per byte can be compared between tokenizers.')
 
 
 def results(found):

@@ -120,15 +120,18 @@ def run(workdir, folders, weights):
 
 
 def test_a_run_reports_the_mixture_and_each_corpus(trained):
-  workdir, _, said = trained
+  workdir, folders, said = trained
   records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   evaluated = [record for record in records if 'eval/loss' in record]
   assert [record['step'] for record in evaluated] == [4, 8]
+  splits = [corpora.open_corpus(folder, 'validation', verify=False) for folder in folders]
+  bytes_per_token = np.dot([0.75, 0.25], [split.n_bytes / split.n_tokens for split in splits])
   for record in evaluated:
     losses = [value for name, value in record.items() if name.startswith('eval/loss/')]
     assert len(losses) == 2
     assert record['eval/loss'] == pytest.approx(0.75 * losses[0] + 0.25 * losses[1])
     assert record['eval/perplexity'] == pytest.approx(np.exp(record['eval/loss']))
+    assert record['eval/bits_per_byte'] == pytest.approx(record['eval/loss'] / bytes_per_token / np.log(2))
   assert '75.00% of the sequences' in said and '25.00% of the sequences' in said
   for row in ('unigram', 'bigram', 'this model', '  of '):
     assert row in said
