@@ -126,10 +126,12 @@ class Telemetry:
       self.say(what)
 
   def progress(self, step, line):
-    """Moves the progress bar; without a terminal, and at the last step, prints a line."""
+    """Moves the progress bar, or removes it at the last step; without a bar, prints a line instead."""
+    if step == self.bar.total:
+      self.close_bar()
     self.bar.n = step
     self.bar.set_postfix_str(line)
-    if self.bar.disable or step == self.bar.total:
+    if self.bar.disable:
       self.say(f'step {step}/{self.bar.total}  {line}')
 
   def say(self, line):

@@ -89,7 +89,7 @@ def test_a_terminal_that_closes_changes_nothing(corpus_folder, tmp_path, undistu
 
 
 def test_what_a_terminal_shows(corpus_folder, tmp_path):
-  """One bar, which says when it compiles and gives one remaining time; none after the summary has begun."""
+  """One bar, which says when it compiles and gives one remaining time; none after the last step."""
   ours, theirs = pty.openpty()
   tty.setraw(theirs)  # or the kernel would write \r\n for \n
   fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 40, 120, 0, 0))
@@ -106,9 +106,9 @@ def test_what_a_terminal_shows(corpus_folder, tmp_path):
   assert any(bar.search(text) and 'compiling the step' in text for text in shown)
   times = [re.findall(r'left\b|\d<[\d?]|/s\b.*?/s\b', text) for text in shown]
   assert max(map(len, times)) == 1 and all('<' not in found for text in times for found in text)
-  summary = next(i for i, text in enumerate(shown) if text.startswith('held-out text'))
-  assert any(map(bar.search, shown[:summary])) and not any(map(bar.search, shown[summary:]))
-  assert any(text.startswith('step 3/3  loss') for text in shown[:summary])
+  last = next(i for i, text in enumerate(shown) if text.startswith('step 3/3  loss'))
+  assert any('held-out text' in text for text in shown[last:])
+  assert any(map(bar.search, shown[:last])) and not any(map(bar.search, shown[last:]))
 
 
 def test_without_a_terminal_a_line_says_that_it_compiles(corpus_folder, tmp_path):
