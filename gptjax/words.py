@@ -19,7 +19,8 @@ def nearest(name, known):
   """The known name that `name` may have been meant to be; '' if none is near.
 
   Near is a name that differs by at most one edit for every four characters (of the longer one), or by one;
-  and a dotted one whose last part is near the last part of `name`. Of several, that with the fewest edits.
+  and a dotted one whose last part is near the last part of `name`, or begins with its words. Of several, that
+  with the fewest edits.
 
   Args:
     name: what somebody wrote.
@@ -27,7 +28,7 @@ def nearest(name, known):
   """
   found = []
   for other in known:
-    edits, last = distance(name, other), distance(_last(name), _last(other))
+    edits, last = distance(name, other), _distance_of_parts(_last(name), _last(other))
     if _near(edits, name, other) or ('.' in other and _near(last, _last(name), _last(other))):
       found.append((last if '.' in other else edits, edits, other))
   return min(found, default=(0, 0, ''))[2]
@@ -39,6 +40,11 @@ def _last(name):
 
 def _near(edits, one, other):
   return edits <= max(1, max(len(one), len(other)) // 4) and edits < min(len(one), len(other))
+
+
+def _distance_of_parts(one, other):
+  """`distance`, but none from the first words of a name to all of it: `every` may mean `every_steps`."""
+  return 0 if other.startswith(f'{one}_') else distance(one, other)
 
 
 def distance(one, other):

@@ -7,7 +7,7 @@ import pytest
 
 from gptjax import checkpoint, records, rewind, telemetry
 from gptjax.evaluate.journal import Journal
-from gptjax.report import runs, samples
+from gptjax.report import files, samples
 
 
 def logged(folder, n=4):
@@ -156,13 +156,13 @@ def test_each_flipped_bit_of_a_results_file_is_found_or_changes_nothing(tmp_path
 def test_a_report_refuses_damaged_samples_in_one_line(tmp_path):
   samples.keep(tmp_path, {'': ['a', 'b'], 'One': ['c']}, 3)
   path = tmp_path / 'samples.json'
-  whole, content = runs._samples(path), path.read_bytes()
+  read = lambda: files.read(path, files.SAMPLES, [])
+  whole, content = read(), path.read_bytes()
   assert [row['text'] for row in whole] == ['a', 'b', 'c']
   for damaged in flips(content):
     path.write_bytes(damaged)
     try:
-      assert runs._samples(path) == whole or [
-        {name: row[name] for name in runs.SAMPLE} for row in runs._samples(path)] == whole
+      assert read() == whole or [{name: row[name] for name in whole[0]} for row in read()] == whole
     except ValueError as error:
       assert 'is damaged' in str(error) and '\n' not in str(error)
 
