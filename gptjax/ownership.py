@@ -24,6 +24,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from gptjax import atomic
 from gptjax.errors import InputError
 
 FILE = 'owner.json'
@@ -64,7 +65,7 @@ def owned(folder, say=_say):
   folder = Path(folder)
   created = [path for path in (folder, *folder.parents) if not path.exists()]
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    atomic.make_folders(folder)
     file = _acquire(folder, say)
   except OSError as error:
     raise InputError(f'{folder} is not writable ({error.strerror}): use another folder') from None

@@ -18,6 +18,8 @@ OF_THE_START = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 
                 'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
                 'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
                 'finetune.lstm_from', 'finetune.predict')
+# Fields that `config.resolve` fills in: to keep them is no news.
+FILLED_IN = ('model.n_inner', 'model.compute_dtype', 'data.seq_len', 'train.microbatch_size')
 # Fields of config.model that say how a run went, not what its model is.
 OF_THE_RUN = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 
@@ -56,7 +58,7 @@ def keep(config, workdir, given=()):
       except TypeError as error:
         raise InputError(f'{path}: {name} = {before!r} is not of its type ({error}): use another '
                          'workdir') from None
-      kept.append(f'config.{name} = {before!r}')
+      kept += [f'config.{name} = {before!r}'] * (name not in FILLED_IN)
   if kept and jax.process_index() == 0:
     print(f'kept from {path}: {", ".join(kept)}', file=sys.stderr)
 

@@ -273,7 +273,7 @@ def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer
 
 @pytest.mark.parametrize('flags, says', [
   (['--prompt=a', '--top_p=0'], 'generate: argument --top_p: 0 must be'),
-  (['--promt=a'], 'generate: unrecognized')])
+  (['--promt=a'], 'generate: --promt is not a flag: did you mean --prompt?')])
 def test_the_command_says_what_is_wrong_in_one_line(flags, says):
   done = run('/nowhere', *flags)
   assert done.returncode == 2 and done.stderr.startswith(says) and done.stderr.count('\n') == 1

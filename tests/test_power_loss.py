@@ -89,7 +89,8 @@ def test_a_checkpoint_that_is_gone_back_from_goes_after_the_rewind_is_on_disk(tm
   def killed_before_the_sync():
     with monkeypatch.context() as patch:
       patch.setattr(atomic, 'sync', lambda path: None)
-      atomic.write(workdir / rewind.FILE, json.dumps([{'to': 5}]))
+      written = {'step': 11, 'loss': 9.0, 'usual_loss': 5.0, 'to': 5, 'passed': 6}
+      atomic.write(workdir / rewind.FILE, json.dumps([written]))
     rewind.settle(workdir)
   left = losses(workdir, tmp_path / 'left', monkeypatch, killed_before_the_sync)
   gone = [image for image, _ in left if checkpoint.steps(image / 'checkpoints') == [5]]

@@ -41,7 +41,11 @@ FILES = sorted([*(ROOT / 'gptjax').rglob('*.py'), *(ROOT / 'configs').rglob('*.p
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_loaded_is_ever_run(path):
-  assert not dangers(path.read_text())
+  found = {what for _, what in dangers(path.read_text())}
+  if path.name == 'config_files.py':  # a config file is a program of the user's own
+    assert {what.partition('(')[0] for what in found} == {'compile', 'exec'}
+  else:
+    assert not found
 
 
 @pytest.mark.parametrize('source', [

@@ -15,7 +15,7 @@ from gptjax.data import clean, command, duplicates, files
 from gptjax.flag_types import Listed, integer, real
 
 PHRASES = 1000  # of each document
-SIMILARITIES = '0.5,0.6,0.65,0.7,0.75,0.8,0.85,0.9,0.95,1'
+SIMILARITIES = [0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
 
 
 def pairs(similarity, n):
