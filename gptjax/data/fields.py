@@ -18,10 +18,11 @@ def find(record, name):
 
 
 def origin(record):
-  """{name: value} of those of FIELDS that are strings, at the top of a record or in one of SECTIONS."""
+  """{name: value} of those of FIELDS that are text, at the top of a record or in SECTIONS; not blank."""
   found = {}
   for name in FIELDS:
-    values = [value for section in SECTIONS if isinstance(value := find(record, section + name), str)]
+    values = [value for section in SECTIONS
+              if isinstance(value := find(record, section + name), str) and value.strip()]
     if values:
       found[name] = values[0]
   return found

@@ -264,7 +264,7 @@ def _bytes(path):
 
 
 def _object(path):
-  """The object in a JSON file; {} if there is no file."""
+  """The object in a JSON file; {} where it does not exist."""
   if not path.exists():
     return {}
   try:

@@ -9,8 +9,8 @@ several; `validation` and `test` may be {name: source}; `test` may be left out. 
 choice), `scale` (of labels that are numbers, which have no classes).
 """
 
-import difflib
 
+from gptjax import words
 from gptjax.errors import InputError
 from gptjax.finetune import transforms
 from gptjax.finetune.examples import Jsonl, Tfds, Tsv
@@ -41,9 +41,7 @@ def fields(declaration, taken):
     raise say('another task has this name: choose another')
   for field in declaration:
     if field not in REQUIRED + OPTIONAL:
-      near = difflib.get_close_matches(field, REQUIRED + OPTIONAL, 1)
-      raise say(f'{field} is not a field' + (f': did you mean {near[0]}?' if near else
-                                             f'; there are {", ".join(REQUIRED + OPTIONAL)}'))
+      raise say(f'{field} is not a field' + words.unknown(field, REQUIRED + OPTIONAL, 'there are'))
   missing = [field for field in REQUIRED if field not in declaration]
   if missing:
     raise say(f'{missing[0]} is missing; it needs {", ".join(REQUIRED)}')

@@ -144,3 +144,7 @@ def test_sound_files_that_cannot_be_read_are_never_skipped_as_damaged(tmp_path):
     (tmp_path / f'a.parquet{suffix}').write_bytes(compress((tmp_path / 'a.parquet').read_bytes(), suffix))
     with pytest.raises(InputError, match='is compressed Parquet'):
       read(f'parquet:{tmp_path}/a.parquet{suffix}')
+
+
+def test_a_blank_origin_at_the_top_does_not_hide_the_one_in_meta():
+  assert fields.origin({'url': ' ', 'meta': {'url': 'https://a.example/'}}) == {'url': 'https://a.example/'}
