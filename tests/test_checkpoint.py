@@ -286,6 +286,8 @@ if sys.argv[3] == 'read-only':
   subprocess.run(['mount', '-o', 'remount,ro', sys.argv[1]], check=True)
 if sys.argv[3] == 'nobody':
   jax.config.update('jax_compilation_cache_dir', None)  # root's
+  os.mkdir(sys.argv[1] + '.first')
+  t.save(sys.argv[1] + '.first', 1)  # imports what a save imports late: the packages may be root's alone
   os.setuid(65534)
 try:
   t.save(sys.argv[1], int(sys.argv[2]))
