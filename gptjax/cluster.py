@@ -21,7 +21,7 @@ from gptjax.local_devices import local_devices, number
 ALONE = '--num_processes=1 runs alone'
 ALL = '--coordinator=HOST:PORT, --num_processes=N and --process_id=I'
 WAIT = 60  # seconds in which the name of process 0 is to become known
-SHELLS = ('interactive', 'bash', 'sh', 'zsh', 'fish', 'tcsh', 'csh', 'ksh', 'dash')  # names of Slurm jobs
+SHELLS = ('bash', 'sh', 'zsh', 'fish', 'tcsh', 'csh', 'ksh', 'dash')  # names of Slurm jobs that are a shell
 NO_STEPS = (0xfffffffa, 0xfffffffb, 0xfffffffc)  # numbers of a job's interactive, batch and extern step
 
 
@@ -195,11 +195,13 @@ def _slurm(environ):
 
 def _in_slurm_shell(environ, name):
   """Whether this is a shell in which a user types, not a task: then its step or its job says nothing."""
-  step = number(environ, 'SLURM_STEP_ID')
-  in_shell = environ.get('SLURM_JOB_NAME') in SHELLS
-  # `srun --ntasks=4 --pty bash` is step 0 of the job that it makes; steps started in it inherit the port.
-  return (step in NO_STEPS or (in_shell and name == 'SLURM_NTASKS')
-          or (in_shell and step == 0 and 'SLURM_PTY_PORT' in environ))
+  step, job = number(environ, 'SLURM_STEP_ID'), environ.get('SLURM_JOB_NAME')
+  if step in NO_STEPS or (name == 'SLURM_NTASKS' and job in ('interactive', *SHELLS)):
+    return True
+  # `srun --ntasks=4 --pty bash` makes a job of that name whose step 0 is the shell. All that is started in a
+  # shell with a pty inherits its port, so the port alone decides nothing: in a job of `salloc`, whose name is
+  # `interactive` and whose shell is a step without a number, step 0 is the first `srun` of the user.
+  return job in SHELLS and step == 0 and 'SLURM_PTY_PORT' in environ
 
 
 def _tasks_on_node(environ, n, by):

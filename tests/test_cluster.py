@@ -84,6 +84,8 @@ def test_one_process_asks_nothing(environ):
   (without(STEP, 'SLURM_STEP_NUM_TASKS'), 'n7:61441', 4, 3, {}),
   (without(STEP, 'SLURM_NTASKS'), 'n7:61441', 4, 3, {}),
   ({**STEP, 'SLURM_JOB_NAME': 'interactive', 'SLURM_STEP_ID': '2'}, 'n7:61441', 4, 3, {}),
+  ({**STEP, 'SLURM_JOB_NAME': 'interactive', 'SLURM_PTY_PORT': '4'}, 'n7:61441', 4, 3, {}),  # salloc, srun
+  ({**STEP, 'SLURM_JOB_NAME': 'python', 'SLURM_PTY_PORT': '4'}, 'n7:61441', 4, 3, {}),       # srun --pty
   ({**STEP, 'SLURM_JOB_NAME': 'bash', 'SLURM_STEP_ID': '1', 'SLURM_PTY_PORT': '4'}, 'n7:61441', 4, 3, {}),
   ({**STEP, 'SLURM_JOB_NAME': 'bash'}, 'n7:61441', 4, 3, {}),
   ({**STEP, 'SLURM_STEP_NODELIST': 'a'}, 'a:61441', 4, 3, {}),
