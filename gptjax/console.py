@@ -4,13 +4,19 @@ A reader may go away (`2>&1 | head -1`), a terminal close, the disk of a log fil
 run or change its exit code. So a command replaces `sys.stderr`, and `sys.stdout` unless that is its product,
 by a stream that reports its first OSError on the other one and from then on writes to /dev/null. The file
 descriptor is redirected too: libraries in C++ write to it, and Python flushes at exit what is still buffered.
+
+Where stdout is the product, the command ends once nobody reads it (`| head`), with 141 as if by SIGPIPE. The
+signal itself stays ignored, as Python has it: it would not tell stdout from stderr or from a socket.
 """
 
+import atexit
 import contextlib
 import os
 import re
 import sys
 import traceback
+
+UNREAD = 128 + 13  # exit code of a command whose product nobody reads any more: as a shell shows SIGPIPE
 
 
 class _Guarded:
@@ -36,11 +42,14 @@ class _Guarded:
     try:
       work()
     except OSError as error:
-      self._discard()
-      other = sys.stdout if self._name == 'stderr' else sys.stderr
-      if isinstance(other, _Guarded):  # else it is for the product of the command alone
-        other.write(f'gptjax: {self._name} cannot be written ({error.strerror}): continuing without it\n')
-        other.flush()
+      self._failed(error)
+
+  def _failed(self, error):
+    self._discard()
+    other = sys.stdout if self._name == 'stderr' else sys.stderr
+    if type(other) is _Guarded:  # else it is for the product of the command alone
+      other.write(f'gptjax: {self._name} cannot be written ({error.strerror}): continuing without it\n')
+      other.flush()
 
   def _discard(self):
     """Sends what is buffered, and all that follows, to /dev/null."""
@@ -50,20 +59,43 @@ class _Guarded:
     self._stream.flush()
 
 
+class _Product(_Guarded):
+  """Standard output where it is what the command is for."""
+
+  def _failed(self, error):
+    if not isinstance(error, BrokenPipeError):
+      raise error
+    self._discard()
+    sys.exit(UNREAD)
+
+
 def protect(product):
   """Makes the standard streams of this process safe to write to; call it before anything opens a file.
 
   Args:
-    product: whether stdout is what the command is for; then an error there is an error of the command.
+    product: whether stdout is what the command is for; then an error there is an error of the command, and
+      where nobody reads it any more the process ends with UNREAD.
   """
   for number, name in enumerate(('stdin', 'stdout', 'stderr')):
     if getattr(sys, name) is None:  # closed, as by `2>&-`: else the next file opened would get its number
       if not _is_open(number):
         os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
       setattr(sys, name, open(os.devnull, 'w' if number else 'r'))
-  for name in ('stderr',) if product else ('stdout', 'stderr'):
+  for name, guard in ('stdout', _Product if product else _Guarded), ('stderr', _Guarded):
     if not isinstance(getattr(sys, name), _Guarded):
-      setattr(sys, name, _Guarded(getattr(sys, name), name))
+      setattr(sys, name, guard(getattr(sys, name), name))
+  if product:
+    atexit.register(_flush_product)
+
+
+def _flush_product():
+  """Writes what is still buffered when Python ends, which itself would show an error as a traceback."""
+  try:
+    sys.stdout.flush()
+  except SystemExit as end:
+    os._exit(end.code)
+  except OSError:  # Python meets it again, and exits with 120
+    pass
 
 
 def _is_open(number):

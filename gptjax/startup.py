@@ -1,7 +1,6 @@
 """What every command does first, before it imports anything large: what surrounds it must not end it."""
 
 import os
-import signal
 import sys
 import warnings
 
@@ -15,11 +14,9 @@ def begin(command, line, code=None, product=False):
 
   Args:
     command, line, code: see `shutdown.catch`.
-    product: whether stdout is what the command is for: it ends when nobody reads that any more (`| head`).
+    product: whether stdout is what the command is for (see `console.protect`).
   """
   console.protect(product)
-  if product:
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
   os.environ['MPLBACKEND'] = 'Agg'  # a notebook's, which its shells inherit, can be imported there alone
   if any(option.startswith('error') for option in sys.warnoptions):
     relax_libraries()

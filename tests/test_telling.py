@@ -182,9 +182,31 @@ def test_output_on_a_full_disk_is_an_error_only_where_it_is_the_product(product,
   assert (f'{stream} cannot be written (No space left on device)' in done.stdout + done.stderr) == warned
 
 
-def test_a_command_whose_output_is_its_product_ends_with_its_reader():
-  assert python(BEGIN.format(True) + 'while True: print("line")\n',
-                '"$@" | head -1; exit ${PIPESTATUS[0]}').returncode == 128 + 13
+# What is printed: by Python as it goes, when Python ends, by a command that ends through `sys.exit`.
+PRINTS = {'on and on': 'while True: print("line")', 'at the end': 'READ()\nprint("line")',
+          'and exits': 'READ()\nprint("line")\nsys.exit(0)', 'by the command': (
+            'READ()\nfrom gptjax.data import command\ncommand.run(lambda _: print("line"), "test")')}
+
+
+@pytest.mark.parametrize('name', PRINTS)
+def test_a_command_whose_output_is_its_product_ends_with_its_reader(name):
+  """With 141 and no word; the reader is gone before anything is printed, or after its first line."""
+  gone = 'import os\nr, w = os.pipe()\nos.dup2(w, 1)\nos.close(w)\nREAD = lambda: os.close(r)\n'
+  shell = '"$@" | head -1; exit ${PIPESTATUS[0]}' if name == 'on and on' else 'exec "$@"'
+  done = python((gone if name != 'on and on' else '') + BEGIN.format(True) + PRINTS[name], shell)
+  assert done.returncode == 141 and done.stderr == '', done.stderr
+
+
+@pytest.mark.parametrize('product', [True, False])
+def test_a_reader_of_stderr_that_goes_away_ends_no_command(product):
+  """Neither by Python nor, past its streams, by a library in C."""
+  code = BEGIN.format(product) + (
+    'import os\nfor _ in range(3): print("line", file=sys.stderr, flush=True)\n'
+    'try: os.write(2, b"line")\nexcept OSError: pass\nprint("done")\n')
+  gone = 'import os\nr, w = os.pipe()\nos.dup2(w, 2)\nos.close(w)\nos.close(r)\n'
+  done = python(gone + code)
+  assert done.returncode == 0 and done.stdout.endswith('done\n'), (done.returncode, done.stdout)
+  assert done.stdout.count('cannot be written') == (not product)
 
 
 @pytest.mark.parametrize('module, fails', [('tensorflow.x', False), ('gptjax.x', True)])
