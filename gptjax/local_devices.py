@@ -11,7 +11,10 @@ def local_devices(environ, me, n, gpus):
   """The GPUs of one of the processes of a run that share a node.
 
   Slurm gives each task GPUs of its own (--gpus-per-task), or all tasks those of the node (--gpus-per-node):
-  in the first case CUDA_VISIBLE_DEVICES has fewer than SLURM_GPUS_ON_NODE. GPUs that all see are divided.
+  in the first case CUDA_VISIBLE_DEVICES has fewer than SLURM_GPUS_ON_NODE, and those of all tasks make it up.
+  GPUs that all see are divided. Fewer that do not make it up may be the same ones in each task, as where a
+  script sets CUDA_VISIBLE_DEVICES, and their names do not tell: where Slurm hides the other GPUs from a task,
+  those that it sees are 0, 1, ... in each. Such tasks are refused.
 
   Args:
     environ: the environment; JAX_LOCAL_DEVICE_IDS and JAX_CUDA_VISIBLE_DEVICES in it win.
@@ -33,13 +36,15 @@ def local_devices(environ, me, n, gpus):
   if environ.get('JAX_CUDA_VISIBLE_DEVICES') not in (None, '', 'all'):
     return None
   mine, on_node = visible(environ), number(environ, 'SLURM_GPUS_ON_NODE')
-  if mine is not None and on_node is not None and mine < on_node:
-    if mine * n > on_node:
+  own = mine is not None and mine == _per_task(environ)
+  if mine and on_node is not None and mine < on_node:
+    if mine * n != on_node and not (own and mine * n < on_node):
       raise InputError(f'{n} tasks share {on_node} GPUs of this node, but each sees {mine} of them '
                        f'(CUDA_VISIBLE_DEVICES={environ["CUDA_VISIBLE_DEVICES"]}): which does each use? Give '
-                       'each its own by --gpus-per-task, or all of them by --gpu-bind=none')
+                       'each its own by --gpus-per-task or JAX_LOCAL_DEVICE_IDS, or all of them by '
+                       '--gpu-bind=none')
     return None
-  if mine is not None and on_node is None and mine == _per_task(environ):
+  if own and on_node is None:
     return None
   seen = on_node if mine is None else mine
   seen = gpus if seen is None else seen

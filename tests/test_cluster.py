@@ -279,6 +279,8 @@ def slurm(visible=None, on_node=None, **more):
   (slurm('3', '4'), 3, 4, 4, None), (slurm('0', '4'), 3, 4, 4, None),         # --gpus-per-task=1
   (slurm('2,3', '4'), 1, 2, 4, None), (slurm('0,1', '8', SLURM_GPUS_PER_TASK='2'), 1, 4, 8, None),
   (slurm('0,1', SLURM_GPUS_PER_TASK='a100:2'), 1, 2, 4, None), (slurm('0,1'), 1, 2, 4, [1]),
+  (slurm('0,1', '8', SLURM_GPUS_PER_TASK='2'), 1, 2, 8, None),                # four of eight are nobody's
+  (slurm('', '8'), 1, 2, 8, None),                                            # none is visible
   (slurm(on_node='4'), 1, 2, 0, [2, 3]), ({}, 1, 2, 4, [2, 3]), ({}, 1, 2, 0, None),
   (slurm('', '0'), 1, 2, 4, None), (slurm('NoDevFiles'), 1, 2, 4, None), (slurm('-1'), 1, 2, 4, None),
   (slurm('GPU-8f,GPU-9a'), 1, 2, 4, [1]), (slurm('MIG-1,MIG-2'), 0, 2, 4, [0]),
@@ -294,6 +296,10 @@ def test_gpus_of_a_process(environ, me, n, gpus, expected):
   ({}, 3, 4, '3 processes on this node cannot share 4 GPUs'),
   (slurm('0,1', '2'), 4, 8, 'cannot share 2 GPUs'),
   (slurm('0,1,2,3', '8'), 8, 8, '8 tasks share 8 GPUs'), (slurm('0', '2'), 4, 8, '4 tasks share 2 GPUs'),
+  (slurm('0,1', '8'), 2, 8, '2 tasks share 8 GPUs of this node, but each sees 2 .*CUDA_VISIBLE_DEVICES=0,1'),
+  (slurm('2,3', '8'), 2, 8, '2 tasks share 8 GPUs'),
+  (slurm('0', '8', SLURM_GPUS_PER_TASK='2'), 2, 8, 'each sees 1'),
+  (slurm('0,1', '8', SLURM_GPUS_PER_TASK='2'), 5, 8, '5 tasks share 8 GPUs'),
   (slurm('0,1', 'x'), 2, 2, "SLURM_GPUS_ON_NODE='x' is not a number")])
 def test_gpus_that_cannot_be_divided(environ, n, gpus, says):
   with pytest.raises(InputError, match=says):
