@@ -2,7 +2,7 @@
 # N processes of one run on this machine:
 #   launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two
 # Each has one GPU of those in CUDA_VISIBLE_DEVICES (of all, if that is not set); where there is none, DEVICES CPU
-# devices of its own (1 by default).
+# devices of its own (1 by default), unless JAX_PLATFORMS asks for something else.
 set -euo pipefail
 # shellcheck source=launch/restarts.sh
 source "$(dirname "${BASH_SOURCE[0]}")/restarts.sh"
@@ -22,9 +22,15 @@ mkdir -p "$logs"
 python=${PYTHON:-python}
 port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
-# The GPUs that the processes may use: as CUDA reads CUDA_VISIBLE_DEVICES, up to what is no GPU.
+# The GPUs that the processes may use: as CUDA reads CUDA_VISIBLE_DEVICES, up to what is no GPU. Where JAX_PLATFORMS
+# says that there are some, they need no nvidia-smi, which containers may lack.
 gpus=()
+platforms=,${JAX_PLATFORMS:-},
 installed=$( { nvidia-smi --list-gpus 2>/dev/null || true; } | grep -c '^GPU ' || true)
+if ((installed == 0)) && [[ $platforms == *,cuda,* || $platforms == *,gpu,* ]]; then
+  installed=$(compgen -G '/dev/nvidia[0-9]*' | wc -l || true)
+  [[ -z ${CUDA_VISIBLE_DEVICES:-} ]] || installed=1
+fi
 if ((installed > 0)) && [[ ${JAX_PLATFORMS:-} != cpu ]]; then
   IFS=', ' read -ra allotted <<<"${CUDA_VISIBLE_DEVICES-$(seq -s, 0 $((installed - 1)))}"
   for gpu in ${allotted[@]+"${allotted[@]}"}; do
@@ -58,7 +64,7 @@ for ((i = 0; i < n; i++)); do
   if ((${#gpus[@]} > 0)); then
     device=(CUDA_VISIBLE_DEVICES="${gpus[$i]}")
   else
-    device=(JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="${DEVICES:-1}")
+    device=(JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" JAX_NUM_CPU_DEVICES="${DEVICES:-${JAX_NUM_CPU_DEVICES:-1}}")
   fi
   line=(env "${device[@]}" "$python" -m gptjax.main "$@"
     --coordinator="127.0.0.1:$port" --num_processes="$n" --process_id="$i")

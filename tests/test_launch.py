@@ -89,11 +89,12 @@ def devices_of(tmp_path, n, gpus, **env):
 [[ $1 == -c ]] && exec {sys.executable} "$@"
 for flag in "$@"; do [[ $flag == --process_id=* ]] && me=${{flag#*=}}; done
 echo "${{CUDA_VISIBLE_DEVICES-not set}};${{JAX_PLATFORMS-not set}}" >{tmp_path}/device-$me
+echo "${{JAX_NUM_CPU_DEVICES-not set}}" >{tmp_path}/cpus
 ''')
   for name in ('nvidia-smi', 'python'):
     (tmp_path / name).chmod(0o755)
   environ = {name: value for name, value in ENVIRONMENT.items()
-             if name not in ('CUDA_VISIBLE_DEVICES', 'JAX_PLATFORMS')}
+             if name not in ('CUDA_VISIBLE_DEVICES', 'JAX_PLATFORMS', 'JAX_NUM_CPU_DEVICES')}
   done = subprocess.run(
     ['launch/local.sh', str(n), f'--workdir={tmp_path}/w'], cwd=ROOT, capture_output=True, text=True,
     timeout=60,
@@ -113,10 +114,25 @@ echo "${{CUDA_VISIBLE_DEVICES-not set}};${{JAX_PLATFORMS-not set}}" >{tmp_path}/
   (8, {'CUDA_VISIBLE_DEVICES': 'NoDevFiles'}, ['NoDevFiles;cpu', 'NoDevFiles;cpu']),
   (1, {'JAX_PLATFORMS': 'cpu'}, ['not set;cpu', 'not set;cpu']),
   (0, {}, ['not set;cpu', 'not set;cpu']),
-  (0, {'CUDA_VISIBLE_DEVICES': '0,1'}, ['0,1;cpu', '0,1;cpu'])])
+  (0, {'CUDA_VISIBLE_DEVICES': '0,1'}, ['0,1;cpu', '0,1;cpu']),
+  # What the user asks for stands: where there is none, JAX refuses it.
+  (0, {'JAX_PLATFORMS': 'cuda', 'CUDA_VISIBLE_DEVICES': ''}, [';cuda', ';cuda']),
+  (0, {'JAX_PLATFORMS': 'tpu,cpu'}, ['not set;tpu,cpu', 'not set;tpu,cpu']),
+  (8, {'JAX_PLATFORMS': 'cuda', 'CUDA_VISIBLE_DEVICES': '-1'}, ['-1;cuda', '-1;cuda']),
+  (8, {'JAX_PLATFORMS': 'cuda,cpu'}, ['0;cuda,cpu', '1;cuda,cpu']),
+  (0, {'JAX_PLATFORMS': 'cuda', 'CUDA_VISIBLE_DEVICES': '4,5'}, ['4;cuda', '5;cuda']),  # no nvidia-smi
+  (0, {'JAX_PLATFORMS': 'cpu', 'CUDA_VISIBLE_DEVICES': '4,5'}, ['4,5;cpu', '4,5;cpu'])])
 def test_local_gives_each_process_one_of_the_gpus_that_it_was_allotted(tmp_path, gpus, env, expected):
   code, devices, error = devices_of(tmp_path, 2, gpus, **env)
   assert (code, devices) == (0, expected), error
+
+
+@pytest.mark.parametrize('gpus, env, expected', [
+  (0, {}, '1'), (0, {'DEVICES': '3'}, '3'), (0, {'JAX_NUM_CPU_DEVICES': '4'}, '4'),
+  (0, {'DEVICES': '3', 'JAX_NUM_CPU_DEVICES': '4'}, '3'), (8, {}, 'not set')])
+def test_local_gives_each_process_cpu_devices(tmp_path, gpus, env, expected):
+  code, _, error = devices_of(tmp_path, 1, gpus, **env)
+  assert (code, (tmp_path / 'cpus').read_text().strip()) == (0, expected), error
 
 
 @pytest.mark.parametrize('gpus, env, says', [
