@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/restarts.sh"
 
 usage() {
-  echo "usage: [DEVICES=1] [PYTHON=python] $0 N --config=FILE --workdir=FOLDER [--config.FIELD=VALUE ...]" >&2
+  echo "usage: [DEVICES=1] [PYTHON=python] [GRACE=5] $0 N --config=FILE --workdir=FOLDER [--config.FIELD=VALUE ...]" >&2
   exit 2
 }
 
@@ -18,9 +18,11 @@ shift
 workdir=$(workdir_of "$@")
 [[ -n $workdir ]] || usage
 logs=$workdir/logs
-mkdir -p "$logs"
 python=${PYTHON:-python}
-port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+GRACE=${GRACE:-5} # seconds in which the others end by themselves once a process has failed
+LOST=70 STOPPED=75
+mkdir -p "$logs" || exit 2
+port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])') || exit 2
 
 # The GPUs that the processes may use: as CUDA reads CUDA_VISIBLE_DEVICES, up to what is no GPU. Where JAX_PLATFORMS
 # says that there are some, they need no nvidia-smi, which containers may lack.
@@ -47,8 +49,9 @@ fi
 # To stop one is to stop all: they agree on a step, save it, and end with 75. Each has a session of its own, or
 # Ctrl-C would reach it as well: as the second signal, which ends it at once. All that still run are told, and
 # while they are being started: as soon as all are.
-processes=() started='' pending=''
+processes=() started='' pending='' told=''
 stop() {
+  told=1
   if [[ -n $started ]]; then
     for process in $(jobs -pr); do
       kill -s "$1" "$process" 2>/dev/null || true
@@ -79,18 +82,47 @@ done
 started=1
 [[ -z $pending ]] || stop "$pending"
 
-code=0
-for i in "${!processes[@]}"; do
-  while true; do
-    rc=0
-    wait "${processes[$i]}" || rc=$?
-    kill -0 "${processes[$i]}" 2>/dev/null || break # else a signal has ended the wait, not the process
+# A process that fails once all have connected tells the others why, and they end. Before, as while Python imports, it
+# cannot: they would wait for it for a minute. So those that are left are told to stop.
+codes=() failed='' deadline='' cut_short=''
+while true; do
+  left=''
+  for i in "${!processes[@]}"; do
+    if [[ -n ${codes[$i]:-} ]]; then
+      continue
+    elif kill -0 "${processes[$i]}" 2>/dev/null; then
+      left=1
+      continue
+    fi
+    codes[i]=0
+    wait "${processes[$i]}" || codes[i]=$?
+    if [[ -z $failed ]] && ((codes[i] != 0 && codes[i] != STOPPED)); then
+      failed=$i deadline=$((SECONDS + GRACE))
+    fi
   done
-  if ((i == 0)); then
-    code=$rc
-  elif ((code > 128 && rc <= 128)); then # process 0 was killed: others say so
-    code=$rc
-    tail -n 1 "$logs/process-$i.log" >&2
+  [[ -n $left ]] || break
+  if [[ -n $failed && -z $told ]] && ((SECONDS >= deadline)); then
+    echo "$0: process $failed has ended with exit code ${codes[$failed]}: stopping the others" >&2
+    cut_short=1
+    stop TERM
+  fi
+  sleep 0.3 >/dev/null 2>&1 & # not in the foreground, where a trap would wait for its end
+  wait "$!" || true
+done
+
+code=${codes[0]}
+for i in "${!codes[@]}"; do
+  if ((code > 128 && codes[i] <= 128)); then # process 0 was killed: others say so
+    code=${codes[$i]}
+    tail -n 1 "$logs/process-$i.log" >&2 || true
   fi
 done
+if [[ -n $cut_short ]]; then
+  if ((code == STOPPED)); then # only because of what had failed
+    code=$((codes[failed] > 128 ? LOST : codes[failed]))
+  fi
+  if ((failed > 0)); then
+    tail -n 1 "$logs/process-$failed.log" >&2 || true
+  fi
+fi
 exit "$code"

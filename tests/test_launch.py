@@ -278,6 +278,38 @@ while true; do sleep 0.02; done
       assert told == ['HUP', 'TERM'] if number == signal.SIGHUP else told == ['TERM']
 
 
+@pytest.mark.parametrize('who, ends, code, last', [
+  (1, 'exit 2', 2, 'why'), (1, 'exit 1', 1, 'why'), (0, 'exit 2', 2, ''), (1, 'kill -KILL $$', 70, 'why'),
+  (0, 'kill -KILL $$', 70, ''), (1, 'rm -r {folder}/w/logs; exit 2', 2, 'No such file')])
+def test_local_stops_all_once_one_has_failed(tmp_path, who, ends, code, last):
+  """With a `python` of which one ends while the others wait for it, as before all have connected."""
+  fake = tmp_path / 'python'
+  fake.write_text(f"""#!/bin/bash
+[[ $1 == -c ]] && exec {sys.executable} "$@"
+for flag in "$@"; do [[ $flag == --process_id=* ]] && me=${{flag#*=}}; done
+trap 'echo TERM >>{tmp_path}/told-$me; exit 75' TERM
+touch {tmp_path}/ready-$me
+while [[ $me == {who} && $(ls {tmp_path}/ready-* | wc -l) -lt 3 ]]; do sleep 0.02; done
+[[ $me != {who} ]] || {{ echo why >&2; {ends.format(folder=tmp_path)}; }}
+while true; do sleep 0.02; done
+""")
+  fake.chmod(0o755)
+  env = {'PYTHON': str(fake), 'GRACE': '0'}
+  done = run('launch/local.sh', '3', '--workdir', str(tmp_path / 'w'), env=env)
+  said = done.stderr.splitlines()
+  assert done.returncode == code and last in said[-1], done.stderr
+  assert any(f'process {who} has ended with exit code' in line for line in said)
+  assert sorted(path.name for path in tmp_path.glob('told-*')) == [
+    f'told-{i}' for i in range(3) if i != who]
+  assert all(path.read_text() == 'TERM\n' for path in tmp_path.glob('told-*'))
+
+
+@pytest.mark.parametrize('env, workdir', [({'PYTHON': '/nowhere/python'}, '{}'), ({}, '/dev/null')])
+def test_local_refuses_what_cannot_be_started(tmp_path, env, workdir):
+  done = run('launch/local.sh', '2', f'--workdir={workdir.format(tmp_path)}/w', env=env)
+  assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def documents():
   return list(yaml.safe_load_all((LAUNCH / 'gke_jobset.yaml').read_text()))
 
