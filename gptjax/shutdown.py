@@ -3,7 +3,8 @@
 The first one is acknowledged in one line as soon as it arrives. Where nothing can be lost it also ends the
 process (`at_once`); elsewhere the job sees it in `signalled` and stops once it has saved (`defer`). The
 second one ends the process by that signal. SIGHUP counts once: when a terminal closes, the shell and the
-kernel both send it.
+kernel both send it. SIGUSR1 is never the second nor makes the next one it: a batch system sends it before
+another signal, or to a script that passes it on to processes which the system has told too.
 
 Python runs a signal handler in the main thread, between two of its instructions, and so not while that thread
 compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
@@ -124,7 +125,9 @@ def caught(line):
   def handle(number, frame):
     global _first
     del frame
-    if _first:
+    if _is_repeated(number):
+      return
+    if _is_second():
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
     _first = number
@@ -152,9 +155,19 @@ def blocked():
 
 
 def _wanted():
-  """The signals to catch: all, but not SIGHUP under nohup."""
-  return [number for number in STOPS
-          if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+  """The signals to catch: all, but not SIGHUP under nohup, and not SIGINT in the background of a script."""
+  return [number for number in STOPS if number not in (signal.SIGHUP, signal.SIGINT)
+          or signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _is_repeated(number):
+  """Whether a signal says no more than one before it."""
+  return _first and (number == signal.SIGUSR1 or number == _first == signal.SIGHUP)
+
+
+def _is_second():
+  """Whether a signal that is not repeated ends the process because of one before it."""
+  return _first and _first != signal.SIGUSR1
 
 
 def _release():
@@ -174,13 +187,16 @@ def _listen(reader):
 
 def _handle(number):
   global _first
-  if _first:
-    if number != signal.SIGHUP or _first != signal.SIGHUP:
-      _libc.signal(number, _DEFAULT)
-      os.kill(os.getpid(), number)
+  if _is_repeated(number):
     return
-  for stop in _caught:  # in C: the next one is to end the process even where no Python can run
-    _libc.signal(stop, _IGNORE if number == stop == signal.SIGHUP else _DEFAULT)
+  if _is_second():
+    _libc.signal(number, _DEFAULT)
+    os.kill(os.getpid(), number)
+    return
+  if number != signal.SIGUSR1:
+    for stop in _caught:  # in C: the next one is to end the process even where no Python can run
+      again = stop == signal.SIGUSR1 or number == stop == signal.SIGHUP
+      _libc.signal(stop, _IGNORE if again else _DEFAULT)
   if number == signal.SIGHUP:
     _detach()
   with _lock:

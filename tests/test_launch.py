@@ -250,6 +250,31 @@ def test_slurm_queues_a_bug_again_as_often(tmp_path, deeds, flags, runs):
     assert (done.returncode == 0) == (restart < runs - 1 or deeds.endswith('x0'))
 
 
+@pytest.mark.parametrize('number', [signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('traps, told', [(True, 'USR1\n'), (False, '')])
+def test_a_signal_to_the_batch_shell_goes_on_to_the_step_and_queues_again(tmp_path, number, traps, told):
+  """With a `srun` that takes signals as the real one does; one that is just starting dies of them."""
+  trap = f"""
+trap 'echo USR1 >>{tmp_path}/told; exit 75' USR1
+trap 'echo forcing job termination; exit 137' TERM HUP""" * traps
+  (tmp_path / 'srun').write_text(f'#!/bin/bash{trap}\ntouch {tmp_path}/told {tmp_path}/ready\n'
+                                 'while true; do sleep 0.02; done\n')
+  (tmp_path / 'scontrol').write_text(f'#!/bin/bash\necho "$@" >>{tmp_path}/queued\n')
+  for name in ('srun', 'scontrol'):
+    (tmp_path / name).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  process = subprocess.Popen(
+    ['bash', 'launch/slurm.sbatch', f'--workdir={tmp_path}/w'], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    env={**ENVIRONMENT, 'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
+         'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  wait_for((tmp_path / 'ready').exists, process)
+  process.send_signal(number)
+  said = process.communicate(timeout=20)[0]
+  assert process.returncode == 0 and 'queued again' in said
+  assert f'exit code {75 if traps else 138}' in said
+  assert (tmp_path / 'queued').read_text() == 'requeue 7\n' and (tmp_path / 'told').read_text() == told
+
+
 def test_local_passes_a_signal_on_to_all_its_processes(tmp_path):
   """With a `python` that says what it is sent."""
   fake = tmp_path / 'python'

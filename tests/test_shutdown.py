@@ -88,6 +88,40 @@ def test_a_second_signal_ends_it_at_once(corpus_folder, tmp_path):
   assert process.wait(60) == -signal.SIGINT
 
 
+SECOND = """
+import os, signal, sys
+from gptjax import shutdown
+shutdown.catch('x', 'stopped')
+shutdown.defer('stopping')
+for name in sys.argv[1:]:
+  shutdown._handle(signal.Signals[f'SIG{name}'])
+os.kill(os.getpid(), signal.SIGUSR1)  # and so it is where no Python runs
+assert shutdown.signalled()
+"""
+
+
+@pytest.mark.parametrize('names, code', [
+  ('TERM INT', -signal.SIGINT), ('INT INT', -signal.SIGINT), ('HUP TERM', -signal.SIGTERM),
+  ('TERM HUP', -signal.SIGHUP), ('HUP HUP', 0), ('USR1', 0), ('USR1 USR1', 0), ('TERM USR1', 0),
+  ('HUP USR1', 0), ('USR1 TERM', 0), ('USR1 HUP USR1 HUP', 0), ('USR1 TERM USR1 TERM', -signal.SIGTERM)])
+def test_which_signal_is_the_second(names, code):
+  done = subprocess.run([sys.executable, '-c', SECOND, *names.split()], cwd=ROOT, capture_output=True,
+                        text=True, timeout=60)
+  assert done.returncode == code, done.stderr
+
+
+@pytest.mark.parametrize('ignored', ['', 'HUP', 'INT', 'HUP INT'])
+def test_what_is_ignored_from_the_start_stays_so(ignored):
+  """SIGHUP under nohup, SIGINT in the background of a script; not SIGTERM."""
+  code = ('import os, signal\nfrom gptjax import shutdown\nshutdown.catch("x", "stopped")\n'
+          'print(*[n.name[3:] for n in shutdown.STOPS if signal.getsignal(n) == signal.SIG_IGN])\n'
+          f'for name in {ignored.split()}: os.kill(os.getpid(), signal.Signals["SIG" + name])\n')
+  shell = ['bash', '-c', f'trap "" {ignored or "WINCH"}; exec "$@"', 'bash']
+  done = subprocess.run([*shell, sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
+                        timeout=60)
+  assert done.returncode == 0 and set(done.stdout.split()) == set(ignored.split()), done.stderr
+
+
 def test_a_terminal_that_closes_stops_a_run_and_it_saves(corpus_folder, tmp_path):
   """The run leads the session of a terminal: the kernel sends SIGHUP when that goes, and we a second one."""
   ours, theirs = pty.openpty()
@@ -204,8 +238,8 @@ def test_a_job_that_is_called_as_a_function_leaves_the_process_as_it_was():
   before = [signal.getsignal(number) for number in shutdown.STOPS]
   with shutdown.caught('stopping'):
     shutdown.at_once('stopped')
-    for _ in range(1):
-      os.kill(os.getpid(), signal.SIGTERM)
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
+      os.kill(os.getpid(), number)
     assert shutdown.signalled()
     shutdown.at_once('stopped')
   assert [signal.getsignal(number) for number in shutdown.STOPS] == before
