@@ -1,10 +1,11 @@
 """Signals that stop a process: SIGTERM, Ctrl-C (SIGINT), SIGHUP and SIGUSR1.
 
 The first one is acknowledged in one line as soon as it arrives. Where nothing can be lost it also ends the
-process (`at_once`); elsewhere the job sees it in `signalled` and stops once it has saved (`defer`). The
-second one ends the process by that signal. SIGHUP counts once: when a terminal closes, the shell and the
-kernel both send it. SIGUSR1 is never the second nor makes the next one it: a batch system sends it before
-another signal, or to a script that passes it on to processes which the system has told too.
+process (`at_once`); elsewhere the job sees it in `signalled` and stops once it has saved (`defer`), or the
+main thread leaves its blocks, which end what they have started (`unwind`). The second one ends the process by
+that signal. SIGHUP counts once: when a terminal closes, the shell and the kernel both send it. SIGUSR1 is
+never the second nor makes the next one it: a batch system sends it before another signal, or to a script that
+passes it on to processes which the system has told too.
 
 Python runs a signal handler in the main thread, between two of its instructions, and so not while that thread
 compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
@@ -19,6 +20,7 @@ import ctypes
 import os
 import select
 import signal
+import sys
 import threading
 
 STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
@@ -33,7 +35,7 @@ _lock = threading.RLock()  # of what follows
 _command = ''              # name before each line; empty: this process has not called `catch`
 _caught = ()               # the signals that it catches
 _first = None              # the first signal
-_action = None             # what it does: (line, exit code), or a line
+_action = None             # what it does: (line, exit code), a line, or a line that is an _Unwind
 _end_others = None         # function of (line, exit code): ends all processes of the run, this one included
 
 
@@ -84,6 +86,29 @@ def defer(line):
   global _action
   with _lock:
     _action = line
+
+
+class _Unwind(str):
+  """A line after which the main thread leaves its blocks."""
+
+
+def unwind(line):
+  """From now on the first signal is acknowledged with this line and raises SystemExit in the main thread.
+
+  For a command that has started processes or made temporary files: its `finally` blocks take them along. The
+  exit code is 128 + the number of the signal. Called in the main thread; `at_once` and `defer` end it.
+  """
+  unwound = []
+  def leave_blocks(number, frame):
+    del frame
+    if isinstance(_action, _Unwind) and not unwound:  # once: what the blocks do is not to be interrupted
+      unwound.append(number)
+      sys.exit(128 + number)
+  defer(_Unwind(line))
+  for number in _caught:  # unlike in `catch`, a system call that waits is interrupted
+    signal.signal(number, leave_blocks)
+  if _command and _first:
+    leave_blocks(_first, None)
 
 
 def signalled():

@@ -51,13 +51,15 @@ def test_the_package_raises_value_errors_only_where_its_own_code_can_be_wrong():
 
 
 def test_all_commands_end_through_the_one_function():
-  """`command.run`, or `errors.print_line` in the two that take a config."""
+  """`command.run`, or `errors.print_line` in the two that take a config; and begin by `startup.begin`."""
   root = Path(gptjax.__file__).parent
   for path in sorted(root.rglob('*.py')):
     text = path.read_text()
     if "if __name__ == '__main__':" not in text or path.name == 'train_torch.py':
       continue
     assert 'command.run(' in text or 'errors.print_line(' in text, path
+    package = (path.parent / '__init__.py').read_text() if path.name == '__main__.py' else ''
+    assert 'startup.begin(' in text or 'startup.begin(' in package, path
   assert 'print_line' in (root / 'data' / 'command.py').read_text()
 
 

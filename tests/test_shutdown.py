@@ -151,11 +151,56 @@ def test_a_terminal_that_closes_stops_a_run_and_it_saves(corpus_folder, tmp_path
   ('gptjax.data.tokenizers', 'numpy', 'TERM', 143, 'tokenizers: SIGTERM: stopped'),
   ('gptjax.evaluate.overlap', 'numpy', 'USR1', 138, f'overlap: SIGUSR1: {CONTINUES}'),
   ('gptjax.report', 'jax', 'INT', 130, 'report: Ctrl-C: stopped'),
-  ('gptjax.pretrained', 'jax', 'INT', 130, 'pretrained: Ctrl-C: stopped')])
+  ('gptjax.pretrained', 'jax', 'INT', 130, 'pretrained: Ctrl-C: stopped'),
+  ('gptjax.benchmark', 'jax', 'TERM', 143, 'gptjax.benchmark: SIGTERM: stopped')])
 def test_commands_end_in_one_line(module, at, name, code, line):
   done = subprocess.run([sys.executable, '-m', module], cwd=ROOT, capture_output=True, text=True, timeout=60,
                         env={**ENVIRONMENT, **signalled(at, signal.Signals[f'SIG{name}'])})
   assert done.returncode == code and after(done.stderr) == [line], done.stderr
+
+
+UNWINDS = """
+import sys, tempfile
+from gptjax import shutdown, startup
+startup.begin('x', 'stopped')
+from gptjax.benchmark import turns
+shutdown.unwind('ending')
+with tempfile.TemporaryDirectory(dir='.') as folder:
+  worker = ['bash', '-c', 'echo {}; echo $$ >new; mv new pid; exec sleep 1000']
+  turns.by_turns({'a': worker}, None, 1) if sys.argv[1] == 'by_turns' else turns.output_of(worker)
+"""
+
+
+@pytest.mark.parametrize('function', ['by_turns', 'output_of'])
+@pytest.mark.parametrize('name, group', [('INT', True), ('HUP', True), ('TERM', False), ('USR1', False)])
+def test_a_benchmark_takes_its_workers_and_files_along(tmp_path, function, name, group):
+  """Ctrl-C and the end of a terminal reach its workers as well."""
+  process = subprocess.Popen([sys.executable, '-c', UNWINDS, function], cwd=tmp_path, stderr=subprocess.PIPE,
+                             text=True, env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT)}, start_new_session=True)
+  while not (tmp_path / 'pid').exists():
+    assert process.poll() is None
+    time.sleep(0.01)
+  number = signal.Signals[f'SIG{name}']
+  (os.killpg if group else os.kill)(process.pid, number)
+  said = process.communicate(timeout=60)[1]
+  assert process.returncode == 128 + number
+  assert said == f'x: {"Ctrl-C" if name == "INT" else number.name}: ending\n'
+  worker = int((tmp_path / 'pid').read_text())
+  (tmp_path / 'pid').unlink()
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(ProcessLookupError):
+    os.kill(worker, 0)
+
+
+@pytest.mark.parametrize('then, until, code', [
+  ('', 'False', 143), ('shutdown.at_once("at once")', 'False', 75),
+  ('shutdown.defer("later")', 'shutdown.signalled()', 0)])
+def test_a_job_inside_a_command_that_unwinds_stops_in_its_own_way(then, until, code):
+  program = ('import os, signal\nfrom gptjax import shutdown\nshutdown.catch("x", "stopped")\n'
+             f'shutdown.unwind("unwinding")\n{then}\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\n'
+             f'  while not {until}: pass\nfinally: print("left")\n')
+  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+  assert done.returncode == code and (done.stdout == 'left\n') == (code != 75), done.stderr
 
 
 def test_ctrl_c_reaches_workers_too_and_none_of_them_says_a_word(tmp_path):

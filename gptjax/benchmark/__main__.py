@@ -1,8 +1,12 @@
 """The command: python -m gptjax.benchmark [SUBJECT] [flags]; without a name the subject is `train`."""
 
+if __name__ == '__main__':
+  from gptjax import startup
+  startup.begin('gptjax.benchmark', 'stopped')
+
 import importlib
 
-from gptjax import settings
+from gptjax import settings, shutdown
 from gptjax.data import command
 from gptjax.errors import InputError
 
@@ -16,7 +20,9 @@ def main(argv):
   if subject not in SUBJECTS:
     raise InputError(f'{subject!r} is not one of {", ".join(SUBJECTS)}')
   settings.use_jax()
-  return importlib.import_module(f'gptjax.benchmark.{subject}').main(flags)
+  module = importlib.import_module(f'gptjax.benchmark.{subject}')
+  shutdown.unwind('ending all that it has started')
+  return module.main(flags)
 
 
 if __name__ == '__main__':

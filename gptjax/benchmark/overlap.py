@@ -11,7 +11,6 @@ import os
 import random
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from gptjax import paths
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
+from gptjax.benchmark.turns import output_of
 from gptjax.data import command, python_source
 from gptjax.evaluate import bloom, build
 from gptjax.flag_types import WORKERS, integer, real
@@ -90,8 +90,7 @@ def main(argv):
       write_text(path, size)
       asked = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
                f'--workers={args.workers}']
-      found[size] = [json.loads(subprocess.run(asked, check=True, stdout=subprocess.PIPE).stdout)
-                     for _ in range(args.turns)]
+      found[size] = [json.loads(output_of(asked)) for _ in range(args.turns)]
       seconds = statistics.median(turn['seconds'] for turn in found[size])
       one = found[size][0]
       print(f'{size:>8g}{one["eightgrams"]:>14,}{seconds:>10.1f}{one["eightgrams"] / seconds / 1e6:>13.2f}'

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gptjax import paths
+from gptjax import paths, shutdown
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine
 from gptjax.data import command
@@ -40,7 +40,8 @@ def first_step(config, folder, name):
              '--config.log.every_steps=1']
   with open(said, 'w') as stderr:
     began = time.monotonic()
-    process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
+    with shutdown.blocked():
+      process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
     try:
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):

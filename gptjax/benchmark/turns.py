@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 
+from gptjax import shutdown
 from gptjax.errors import InputError
 
 
@@ -37,7 +38,8 @@ def by_turns(commands, question, turns, lost=None):
   workers, facts, answers = {}, {}, {}
   try:
     for name, command in commands.items():
-      workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+      with shutdown.blocked():
+        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for name in list(workers):
       facts[name] = _answer(workers, name, '', lost)
       answers[name] = []
@@ -69,6 +71,20 @@ def _answer(workers, name, said, lost):
     process.stdin.close()
   lost(name)
   return None
+
+
+def output_of(command):
+  """The stdout of a command that is a process of its own, as text; CalledProcessError where it fails."""
+  with shutdown.blocked():
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+  try:
+    said, _ = process.communicate()
+  finally:
+    process.kill()
+    process.wait()
+  if process.returncode:
+    raise subprocess.CalledProcessError(process.returncode, command)
+  return said
 
 
 def times_faster(ours, theirs):
