@@ -37,7 +37,7 @@ FIELDS = dict(
                   'checkpoint of the run itself goes first'),
   compilation_cache=Field('~/.cache/gptjax/compiled', path(),
                           "where compiled programs are kept between runs; '': nowhere. "
-                          'JAX_COMPILATION_CACHE_DIR replaces the default'),
+                          'JAX_COMPILATION_CACHE_DIR replaces the default, even if a config file sets it'),
   xla_preset=Field('none', one_of('none', 'gpu_cublas', 'gpu_cublaslt', 'gpu_double_buffer', 'gpu_overlap'),
                    "options of XLA's compiler for the training step, by name (see gptjax/compiler.py)"),
 

@@ -10,7 +10,9 @@ import enum
 import json
 import os
 import re
+import shlex
 import sys
+from pathlib import Path
 
 from gptjax import defaults, errors, paths
 from gptjax.errors import InputError
@@ -32,8 +34,9 @@ COMPARED = (*NEEDED, 'jax_default_matmul_precision', 'jax_debug_nans', 'jax_debu
             'jax_memory_fitting_level', 'jax_memory_fitting_effort', 'jax_enable_checks',
             'jax_compiler_enable_remat_pass', 'jax_allow_f16_reductions', 'jax_use_shardy_partitioner',
             'jax_softmax_custom_jvp', 'jax_use_direct_linearize', 'jax_high_dynamic_range_gumbel')
-# Variables of the libraries below JAX.
-VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
+# Variables of the libraries below JAX; some hold flags.
+FLAGS = 'XLA_FLAGS', 'LIBTPU_INIT_ARGS'
+VARIABLES = *FLAGS, 'NVIDIA_TF32_OVERRIDE'
 
 # An error with one of these codes may be gone at the next start; INTERNAL among several processes, too.
 TRANSIENT = ('ABORTED', 'CANCELLED', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED', 'UNAVAILABLE')
@@ -117,7 +120,44 @@ def effective():
   import jax
   there = jax.config.values
   values = {name.upper(): _plain(there[name]) for name in COMPARED if name in there}
-  return values | {name: os.environ.get(name, '') for name in VARIABLES}
+  return values | {name: _of_variable(name, os.environ.get(name, '')) for name in VARIABLES}
+
+
+def _of_variable(name, text):
+  """What a variable says, one text for all ways to say it: of flags, those of files included, by name."""
+  if name not in FLAGS:
+    return text.strip()
+  return ' '.join(sorted(_flags(text), key=lambda flag: flag.partition('=')[0]))  # stable: the last counts
+
+
+def _flags(text, files=()):
+  """[flag] of a text of flags; for --flagfile=PATH, or a path alone as XLA takes it, those of the file.
+
+  Args:
+    text: of a variable, or of a file.
+    files: paths of the files that have led here.
+  """
+  try:
+    words = shlex.split(text)
+  except ValueError:  # a quotation mark has no second one
+    words = text.split()
+  if len(words) == 1 and not files and not words[0].startswith('-'):
+    return _flags_of_file(words[0], words[0], files)
+  flags = []
+  for word in words:
+    name, _, path = word.partition('=')
+    flags += _flags_of_file(path, word, files) if name.lstrip('-') == 'flagfile' else [word]
+  return flags
+
+
+def _flags_of_file(path, word, files):
+  """[flag] of a file; [word], which names it, if it cannot be read."""
+  try:
+    lines = Path(path).read_text(encoding='utf-8', errors='replace').splitlines()
+  except (OSError, ValueError):
+    return [word]
+  return [word] if path in files else _flags(
+    '\n'.join(line for line in lines if not line.lstrip().startswith('#')), (*files, path))
 
 
 def report_changes(path, say):
@@ -129,13 +169,19 @@ def report_changes(path, say):
   """
   stored = json.loads(path.read_text()).get('settings', {})
   for name, value in effective().items():
-    if name in stored and stored[name] != value:
-      say(f'{name} is {value!r}, but this run began with {stored[name]!r}: further steps may not give the '
+    before = stored.get(name, value)
+    if name in VARIABLES:  # older versions recorded the text as it was
+      before = _of_variable(name, str(before))
+    if value != before:
+      say(f'{name} is {value!r}, but this run began with {before!r}: further steps may not give the '
           'same numbers')
 
 
 def cache_folder(configured, given=()):
   """The folder for compiled programs: of the config, else JAX_COMPILATION_CACHE_DIR, else the default.
+
+  A config file that sets the default itself is like one that sets nothing: then the variable counts. A flag
+  with the same value wins.
 
   Args:
     configured: `config.compilation_cache` as written.

@@ -1,4 +1,9 @@
-"""Environments in which a run must give the same losses, and those that are refused with exit code 2."""
+"""Environments in which a run must give the same losses, and those that are refused with exit code 2.
+
+Elsewhere: signals, also ignored ones (test_shutdown), proxies and addresses (test_hosts), variables of
+clusters (test_cluster), errors of the machine by number (test_errors), streams that break or fill a disk
+(test_telling), shells and batch systems (test_launch, test_slurm).
+"""
 
 import json
 import os
@@ -255,7 +260,8 @@ def test_a_new_workdir_may_begin_with_two_slashes(corpus_folder, tmp_path, refer
 
 def test_a_resume_under_other_settings_reports_them(corpus_folder, tmp_path, reference, cache):
   workdir = half(reference, tmp_path / 'run')
-  row = Row({'JAX_DEFAULT_MATMUL_PRECISION': 'highest', 'XLA_FLAGS': ENVIRONMENT['XLA_FLAGS'] + ' '})
+  more = f'{ENVIRONMENT["XLA_FLAGS"]} --xla_cpu_enable_fast_math=false'
+  row = Row({'JAX_DEFAULT_MATMUL_PRECISION': 'highest', 'XLA_FLAGS': more})
   done = train(corpus_folder, workdir, row, cache)
   assert done.returncode == 0, done.stderr
   assert "JAX_DEFAULT_MATMUL_PRECISION is 'highest', but this run began with None" in done.stderr
@@ -273,6 +279,45 @@ def test_only_recorded_settings_are_reported(tmp_path):
   settings.report_changes(path, said.append)
   line, = said
   assert line.startswith('JAX_ENABLE_X64 is False, but this run began with True')
+
+
+A, B = '--xla_a=1', '--xla_b=2'
+WAYS = {  # of saying the same in XLA_FLAGS; @: the path of a file
+  'another order': [f'{A} {B}', f'{B} {A}'], 'spaces': [f'{A} {B}', f'  {A}\t{B} ', f'{A}\n{B}'],
+  'quotation marks': [A, '--xla_a="1"', "'--xla_a=1'"], 'a file': [f'{B} {A}', '@1', '@2', '--flagfile=@1'],
+  'and more': [f'{B} --xla_c {A}', '--flagfile=@2 --xla_c', '--xla_c --flagfile=@3']}
+
+
+@pytest.mark.parametrize('ways', [pytest.param(ways, id=name) for name, ways in WAYS.items()])
+def test_flags_are_compared_by_what_they_say(monkeypatch, tmp_path, ways):
+  files = [f'{A} {B}', f'# ours\n{B}\n\n{A}\n', f'--flagfile={tmp_path}/1']
+  for i, text in enumerate(files, 1):
+    (tmp_path / str(i)).write_text(text)
+  def found(way):
+    monkeypatch.setenv('XLA_FLAGS', way.replace('@', f'{tmp_path}/'))
+    return settings.effective()['XLA_FLAGS']
+  assert len(set(map(found, ways))) == 1
+  path, said = tmp_path / 'config.json', []
+  path.write_text(json.dumps({'settings': {'XLA_FLAGS': ways[0]}}))  # as older versions wrote it
+  settings.report_changes(path, said.append)
+  assert not said
+
+
+@pytest.mark.parametrize('one, other', [
+  (A, B), (A, f'{A} {B}'), ('--x=1 --x=2', '--x=2 --x=1'), (A, '--xla_a=1 2'), ('/nowhere', '/nowhere/2'),
+  ('', '/nowhere'), ('--flagfile=/nowhere', ''), ('--x="', '--x=')])
+def test_flags_that_say_something_else_differ(monkeypatch, one, other):
+  def found(way):
+    monkeypatch.setenv('XLA_FLAGS', way)
+    return settings.effective()['XLA_FLAGS']
+  assert found(one) != found(other)
+
+
+def test_files_of_flags_that_name_each_other_have_an_end(monkeypatch, tmp_path):
+  (tmp_path / '1').write_text(f'--flagfile={tmp_path}/2')
+  (tmp_path / '2').write_text(f'{A} --flagfile={tmp_path}/1')
+  monkeypatch.setenv('LIBTPU_INIT_ARGS', f'--flagfile={tmp_path}/1')
+  assert settings.effective()['LIBTPU_INIT_ARGS'] == f'--flagfile={tmp_path}/1 {A}'
 
 
 def test_every_setting_that_is_compared_is_one_of_jax():
@@ -309,7 +354,7 @@ def process_1_has(changes, tmp_path):
   'JAX_NUMPY_DTYPE_PROMOTION': ('JAX_NUMPY_DTYPE_PROMOTION', 'strict', 'strict', 'standard'),
   'JAX_DEFAULT_MATMUL_PRECISION': ('JAX_DEFAULT_MATMUL_PRECISION', 'highest', 'highest', None),
   'XLA_FLAGS': ('XLA_FLAGS', '--xla_cpu_enable_fast_math=true', '--xla_cpu_enable_fast_math=true',
-                ENVIRONMENT['XLA_FLAGS'])}, ('JAX_ENABLE_X64',)))
+                settings._of_variable('XLA_FLAGS', ENVIRONMENT['XLA_FLAGS']))}, ('JAX_ENABLE_X64',)))
 def test_a_difference_between_processes_is_named(corpus_folder, tmp_path, name, value, shown, first):
   running = start(corpus_folder, tmp_path / 'run', 2, env=process_1_has({name: value}, tmp_path))
   for code, error in end(running, tmp_path / 'run'):
