@@ -1,9 +1,12 @@
 """What the commands that take a config do with their flags."""
 
+import sys
+import textwrap
+
 from absl import flags
 from ml_collections import config_flags
 
-from gptjax import config_files, text_checks
+from gptjax import config_files, defaults, text_checks
 from gptjax.errors import InputError
 
 
@@ -45,6 +48,33 @@ def read(known, argv, needed, example):
     if not known[name].value:
       raise InputError(f'--{name} is missing: {example}')
   return path
+
+
+def show_help(known, argv, example):
+  """Prints the flags and the fields of the config, and ends the process with 0, if `argv` asks for help.
+
+  Args:
+    known, argv: as for `read`.
+    example: a whole command line.
+  """
+  if not {'--help', '-help', '-h'} & set(argv[1:]):
+    return
+  own = [flag for module, several in known.flags_by_module_dict().items()
+         if module == argv[0] or module.startswith('gptjax.') for flag in several]
+  print(f'example: {example}\n\nflags:')
+  _show('--config=FILE', 'the config, a Python file; those of this project are in configs/')
+  for flag in own:
+    switch = flag.flag_type() == 'bool'
+    _show(f'--{"[no]" * switch}{flag.name}{"" if switch else "=" + flag.flag_type().upper()}', flag.help)
+  print('\nfields of the config, each with its default (also in gptjax/defaults.py):')
+  for name, field in defaults.declared().items():
+    _show(f'--config.{name}={field.default}', field.meaning)
+  sys.exit(0)
+
+
+def _show(name, meaning):
+  print(f'  {name}')
+  print(textwrap.fill(meaning, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6))
 
 
 def _config_path(argv):

@@ -32,6 +32,7 @@ from gptjax import command_line, compiling, errors, hosts, paths, shutdown  # no
 from gptjax import config as configs  # noqa: E402
 
 FLAGS = flags.FLAGS
+EXAMPLE = 'python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart'
 flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on. Without it: '
                     'runs/NAME, where NAME.py is the config.')
 flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
@@ -78,6 +79,7 @@ def default_workdir(config):
 
 def main(argv):
   try:
+    command_line.show_help(FLAGS, argv, EXAMPLE)
     path = command_line.read(FLAGS, argv, (), 'see the first lines of README.md')
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     cpu.spare_threads()

@@ -102,6 +102,33 @@ def test_how_a_command_ends(error, expected, monkeypatch, capsys):
   assert expected[1] in (None, said)
 
 
+HELP = {name: ['--help'] for name in (
+  'generate', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect', 'data.clean',
+  'data.tokenizers', 'evaluate.overlap', 'benchmark.__main__', 'benchmark.train')}
+HELP |= {'main': ['main', '--help'], 'plan.__main__': ['plan', '--config=none.py', '-help']}
+
+
+@pytest.mark.parametrize('name', HELP)
+def test_each_command_has_help(name, capsys):
+  main = importlib.import_module(f'gptjax.{name}').main
+  if name == 'benchmark.__main__':  # gives the exit code
+    assert main(HELP[name]) == 0
+  else:
+    with pytest.raises(SystemExit) as end:
+      main(HELP[name])
+    assert not end.value.code
+  said = capsys.readouterr()
+  assert 'python -m gptjax.' in said.out and not said.err
+
+
+def test_help_of_a_real_command_lists_its_own_flags_and_all_fields():
+  done = run('gptjax.main', '--help')
+  assert done.returncode == 0 and not done.stderr
+  for flag in ('--config=FILE', '--workdir=', '--[no]predict', '--process_id=', '--config.train.steps=0'):
+    assert f'\n  {flag}' in done.stdout, flag
+  assert 'alsologtostderr' not in done.stdout, 'flags of absl'
+
+
 def test_a_command_gives_its_exit_code(monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['x'])
   assert commands.run(lambda arguments: None, 'x') is None

@@ -15,6 +15,10 @@ SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'sca
 
 
 def main(argv):
+  if argv[:1] in (['--help'], ['-h']):
+    print(f'usage: python -m gptjax.benchmark [SUBJECT] [flags]\n\nsubjects: {", ".join(SUBJECTS)}; without '
+          'one: train\nSUBJECT --help lists its flags')
+    return 0
   named = bool(argv) and not argv[0].startswith('-')
   subject, flags = (argv[0], argv[1:]) if named else ('train', argv)
   if subject not in SUBJECTS:

@@ -69,6 +69,7 @@ def usable(config, devices):
 
 def main(argv):
   try:
+    command_line.show_help(FLAGS, argv, EXAMPLE)
     command_line.read(FLAGS, argv, ('topology',), EXAMPLE)
     return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:
