@@ -4,7 +4,6 @@ Files have fractions (accuracy 0.913), tables per cent (91.3); a perplexity is a
 0.1.0 and earlier wrote per cent into files; `as_fractions` and `read` take both.
 """
 
-import functools
 import math
 import statistics
 from pathlib import Path
@@ -68,7 +67,8 @@ def main_score(data, found):
 
 def main_metric(task):
   """The name of the validation metric that a task is judged by."""
-  return task.metrics[0] + ('/all' if len(task.validation) > 1 else '')
+  name = 'all' if len(task.validation) > 1 else next(iter(task.validation))
+  return '/'.join(filter(None, (task.metrics[0], name)))
 
 
 def as_fractions(metrics):
@@ -183,19 +183,28 @@ def table(found, notes=None):
   lines = ['| task | metric | seeds | validation, mean | median | min to max | std | test, mean | median | '
            'paper (test) |', '|' + '---|' * 10]
   for task, metrics in found['spread'].items():
-    for metric, s in metrics.items():
-      if metric.startswith(TEST):
-        continue
-      show = functools.partial(percent, metric)
-      figure = found['paper'][task].get(metric)
-      test = metrics.get(f'{TEST}{metric}')
-      cells = [task, metric, len(found['runs'][task]), show(s['mean']), show(s['median']),
-               f'{show(s["min"])} to {show(s["max"])}', show(s['std']),
-               *((show(test['mean']), show(test['median'])) if test else '--'),
-               '-' if figure is None else show(figure) + '*' * bool((notes or {}).get(task))]
+    test = {name.removeprefix(TEST): s for name, s in metrics.items() if name.startswith(TEST)}
+    validation = {name: s for name, s in metrics.items() if not name.startswith(TEST)}
+    for metric in dict.fromkeys((*validation, *test)):  # a test set may have no validation set of its name
+      cells = [task, metric, len(found['runs'][task]),
+               *_cells(metric, validation.get(metric), ('mean', 'median', 'range', 'std')),
+               *_cells(metric, test.get(metric), ('mean', 'median')),
+               _figure(metric, found['paper'][task].get(metric), (notes or {}).get(task))]
       lines.append(f'| {" | ".join(map(str, cells))} |')
   lines += [f'\n\\* {task}: {note}.' for task, note in (notes or {}).items() if note]
   return '\n'.join(lines)
+
+
+def _cells(metric, values, which):
+  """Cells of a table for what `spread` gives; '-' where there is nothing."""
+  if not values:
+    return ['-'] * len(which)
+  shown = {name: percent(metric, value) for name, value in values.items()}
+  return [f'{shown["min"]} to {shown["max"]}' if name == 'range' else shown[name] for name in which]
+
+
+def _figure(metric, figure, note):
+  return ('-' if figure is None else percent(metric, figure)) + '*' * bool(note)
 
 
 def write(workdir, found, notes=None):
