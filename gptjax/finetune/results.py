@@ -12,6 +12,7 @@ import numpy as np
 
 from gptjax import atomic, records
 from gptjax.errors import InputError
+from gptjax.evaluate import percent
 from gptjax.finetune import batches
 from gptjax.finetune import data as datas
 from gptjax.finetune.metrics import METRICS
@@ -62,7 +63,7 @@ def main_score(data, found):
   It is 100 times the first metric, or minus the perplexity, in metrics.jsonl and manifests of all versions.
   """
   metric = main_metric(data.task)
-  return -found[metric] if metric == PERPLEXITY else 100 * found[metric]
+  return -found[metric] if metric == PERPLEXITY else percent.shown(metric, found[metric])
 
 
 def main_metric(task):
@@ -73,7 +74,7 @@ def main_metric(task):
 
 def as_fractions(metrics):
   """Metrics that version 0.1.0 or earlier wrote, as this one writes them."""
-  return {name: value if PERPLEXITY in name else value / 100 for name, value in metrics.items()}
+  return {name: value / percent.scale_of(name) for name, value in metrics.items()}
 
 
 def evaluated(data, record):
@@ -168,9 +169,9 @@ def require_version(path, found):
   return version
 
 
-def percent(metric, value, digits=1):
+def printed(metric, value, digits=1):
   """A value as it is printed: per cent, but a perplexity as it is."""
-  return f'{value if PERPLEXITY in metric else 100 * value:.{digits}f}'
+  return f'{percent.shown(metric, value):.{digits}f}'
 
 
 def table(found, notes=None):
@@ -199,12 +200,12 @@ def _cells(metric, values, which):
   """Cells of a table for what `spread` gives; '-' where there is nothing."""
   if not values:
     return ['-'] * len(which)
-  shown = {name: percent(metric, value) for name, value in values.items()}
+  shown = {name: printed(metric, value) for name, value in values.items()}
   return [f'{shown["min"]} to {shown["max"]}' if name == 'range' else shown[name] for name in which]
 
 
 def _figure(metric, figure, note):
-  return ('-' if figure is None else percent(metric, figure)) + '*' * bool(note)
+  return ('-' if figure is None else printed(metric, figure)) + '*' * bool(note)
 
 
 def write(workdir, found, notes=None):

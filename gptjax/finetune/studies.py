@@ -10,6 +10,7 @@ import jax
 from gptjax import atomic, console, figures, ownership, records
 from gptjax import config as configs
 from gptjax.errors import InputError
+from gptjax.evaluate import percent
 from gptjax.finetune import job, results, weights, zero_shot
 from gptjax.pretrain import DONE
 
@@ -87,7 +88,7 @@ def ablation_table(found, tasks):
   compared = [name for name, task in tasks.items() if not task.note]
   show = lambda value: '-' if value is None else f'{value:.1f}'
   for variant, tasks_of in found.items():
-    ours = {name: 100 * tasks_of[name][metric[name]] for name in tasks}
+    ours = {name: percent.shown(metric[name], tasks_of[name][metric[name]]) for name in tasks}
     theirs = {name: TABLE_5[variant][name] for name in compared} if known else None
     for who, values in ((f'{variant}, validation', ours), (f'{variant}, the paper (test)', theirs)):
       if values is not None:
@@ -130,7 +131,7 @@ def transfer_table(found, metrics):
   lines = [f'| layers taken over | {heads} |',
            '|---' * (2 * len(metrics) + 1) + '|']
   for n, of in found.items():
-    means = [results.percent(metric, of[name][split]['mean']) for name, metric in metrics.items()
+    means = [results.printed(metric, of[name][split]['mean']) for name, metric in metrics.items()
              for split in ('validation', 'train')]
     lines.append(f'| {n} | {" | ".join(means)} |')
   return '\n'.join(lines)
@@ -141,10 +142,10 @@ def plot_transfer(workdir, found, metrics):
   figure, axes = figures.figure(1, 1, (5, 4))
   layers = list(found)
   for i, (name, metric) in enumerate(metrics.items()):
-    scale = 1 if metric == results.PERPLEXITY else 100
     for split, style in (('validation', '-'), ('train', '--')):
       curve = [found[n][name][split] for n in layers]
-      mean, least, most = ([scale * s[which] for s in curve] for which in ('mean', 'min', 'max'))
+      mean, least, most = ([percent.shown(metric, s[which]) for s in curve]
+                           for which in ('mean', 'min', 'max'))
       axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=f'{name}, {split}')
       axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)
   axes.set(xlabel='layers transferred', xticks=layers, ylabel=', '.join(sorted({*metrics.values()})))
