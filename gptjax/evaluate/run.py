@@ -216,6 +216,7 @@ class Results:
     self.found['not_run'].pop(task.name, None)
     for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol),
                         ('notes', list(notes))):
+      self.found[kind].pop(task.name, None)  # of an earlier run of the task
       if value:
         self.found[kind][task.name] = value
     self.found['seconds'][task.name] = round(seconds, 1)

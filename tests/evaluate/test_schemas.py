@@ -13,7 +13,6 @@ from judge import make
 from configs import gpt2_zero_shot
 from gptjax.errors import InputError
 from gptjax.evaluate import (
-  language_modelling,
   percent,
   question_answering,
   sources,
@@ -148,7 +147,16 @@ def test_a_copy_with_other_line_ends_or_a_mark_is_read_as_the_published_file(fol
 
 
 def test_a_lone_carriage_return_belongs_to_the_text():
-  assert language_modelling.sources.converted('f', 'a\rb\r\nc\n', sources.ignore) == 'a\rb\r\nc\n'
+  assert sources.converted('f', 'a\rb\nc\r', sources.ignore) == 'a\rb\nc\r'
+
+
+@pytest.mark.parametrize('text, some', [
+  ('a\r\nb\r\n', ''), ('a\r\nb\n\n', '1 of 3 '), ('a\nb\r\n\rc', '1 of 2 ')])
+def test_converted_line_ends_are_read_as_published_and_noted_even_if_only_some_are(text, some):
+  for whole, end in ((text, '\r\n'), (text.encode(), b'\r\n')):
+    notes = []
+    assert sources.converted('f', whole, notes.append) == whole.replace(end, end[-1:])
+    assert notes == [f'f has {some}line ends CRLF, read as LF, which the published file has']
 
 
 def test_the_shared_files_are_the_published_ones(shared_data):
