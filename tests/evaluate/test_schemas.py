@@ -8,11 +8,13 @@ import re
 import pytest
 import zero_shot_sets as published
 from conftest import SHARED, mesh_of, train
+from corpus_files import write_corpus
 from judge import make
 
 from configs import gpt2_zero_shot
 from gptjax.errors import InputError
 from gptjax.evaluate import (
+  held_out,
   percent,
   question_answering,
   sources,
@@ -204,3 +206,18 @@ def test_an_evaluation_of_which_nothing_could_be_run_fails(corpus_folder, tmp_pa
   config = gpt2_zero_shot.get_config()
   config.init_from, config.eval.tasks = str(tmp_path / 'run'), 'ptb,held_out'
   assert evaluate(config, tmp_path / 'some') == 0
+
+
+def test_a_held_out_split_of_a_token_is_none(tmp_path):
+  """Of one token nothing can be predicted; of two there is one target."""
+  held = lambda *folders: held_out.read(sources.Data('', '', 0, [(folder, 1.0) for folder in folders], 24,
+                                                     note=notes.append))
+  one, two = (write_corpus(tmp_path / f'{n}', [[1, 2, 3]], validation=[range(n)]) for n in (1, 2))
+  notes = []
+  with pytest.raises(sources.NotRun, match=f'{one}: no text is held out'):
+    held(one)
+  assert notes == [f'corpus {one} holds 1 token out, of which none can be predicted']
+  _, found, _ = held(one, two)
+  (_, _, corpus), = found
+  (request,) = held_out.windows(corpus, 24)
+  assert request.ids.tolist() == [0, 1] and request.start == 1
