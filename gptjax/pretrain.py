@@ -104,8 +104,8 @@ def run_owned(config, workdir, mesh, source):
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
   weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
-    export = weights.exporter(config, workdir, tokenizer)
-  lay_out(config, workdir, mixture, tokenizer)
+    export = weights.exporter(config, workdir, source, tokenizer)
+  lay_out(config, workdir, mixture, source, tokenizer)
   with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
     run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, dog)
     return _pretrain(run, source, export)
@@ -144,7 +144,7 @@ def prepare_corpus(config, workdir, tokenizer=None):
   shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
 
 
-def lay_out(config, workdir, mixture, tokenizer):
+def lay_out(config, workdir, mixture, source, tokenizer):
   """What process 0 writes into the workdir before the run: config.json and the tokenizer.
 
   Raises:
@@ -157,7 +157,7 @@ def lay_out(config, workdir, mixture, tokenizer):
   def lay():
     configs.make_workdir(workdir)
     configs.claim(config, workdir, mixture.digest, length)
-    weights.keep_tokenizer(tokenizer, workdir)
+    weights.keep(source, tokenizer, workdir)
     return (Path(workdir) / 'config.json').read_text()
   written, path = hosts.told(lay), Path(workdir) / 'config.json'
   if not path.exists() or path.read_text() != written:

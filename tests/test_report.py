@@ -145,6 +145,30 @@ def test_numbers_stand_beside_the_papers(written):
   assert accuracy[0] == f'{45.99 * 1.02:.2f}' and accuracy[-1] == '59.23'
 
 
+def test_fractions_are_shown_in_per_cent(workdirs, tmp_path):
+  """Of tasks that the paper has and has not, in grids and by overlap; starred where a task was cut."""
+  shutil.copytree(workdirs[0], tmp_path / 'run')
+  path = tmp_path / 'run' / 'results.json'
+  found = json.loads(path.read_text())
+  found['tasks'] |= {'cola': {'matthews': 0.0647, 'threshold': -5.5}, 'sst2': {'accuracy': 0.545}}
+  found['limits'] = {'lambada': 0, 'sst2': 8}
+  found['grids']['lambada'] = [{'text': 'raw', 'stride': None, 'unit': unit, 'value': value, 'paper': False}
+                               for unit, value in (('accuracy_last_word', 0.3125), ('perplexity', 0.96))]
+  path.write_text(json.dumps(found))
+  text = report.write([tmp_path / 'run'], tmp_path / 'run')[1].read_text()
+  rows = [[cell.strip(' *\\') for cell in line.strip('|').split('|')] for line in text.split('\n')]
+  row = lambda title: next(cells[1] for cells in rows if cells[0] == title)
+  assert row("CoLA by GPT-1's heuristic, matthews") == '6.47'
+  assert row("CoLA by GPT-1's heuristic, threshold") == '-5.50'
+  assert ['raw', '31.25', '0.960'] in [cells[:3] for cells in rows]
+  assert ['all', '10', '40.00', '14.29'] in [cells[:4] for cells in rows], 'correct, perplexity'
+  assert '54.50\\*' in text and '5.50\\*' not in text.replace('54.50', '')
+  assert "run: the first examples of some tasks (8 of sst2)" in text
+  run, = report.page.runs.read([tmp_path / 'run'])
+  drawn = plots.overlap_scores(run)
+  assert '>80<' in drawn or '80' in re.findall(r'>\s*(\d+)\s*<', drawn)
+
+
 def test_what_was_not_run_has_no_number(written):
   for path in written:
     rows = [line for line in re.sub(r'</?t[dr][^>]*>', '|', path.read_text()).split('\n')

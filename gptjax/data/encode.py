@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax.data import special
+
 SPLITS = ('train', 'validation')
 MIN_TAIL = 64  # characters: what a shorter end of a document could validate is nothing
 
@@ -33,29 +35,40 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
     A function of a list of (text, held out, start, length) that gives (train, validation, documents
     without a token); the first two are Encoded.
   """
-  from gptjax.data import special, tokenizers
+  from gptjax.data import tokenizers
   tokenizer, names = tokenizers.load(tokenizer_folder), tuple(names)
-  end = [] if tokenizer.end_of_text is None else [np.array([tokenizer.end_of_text], np.int32)]
 
   def encode_block(pieces):
     parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]
     silent = 0
     for text, held, start, length in pieces:
       for which, share, first, last in shares(text, held, start, length, tail):
-        ids = special.encode(tokenizer, names, share, first)
+        ids = written(tokenizer, names, share, first, last)
         if first and last and not len(ids):
           silent += 1
           continue
         if first:
           starts[which].append(counts[which])
-        found = [ids, *end] if last else [ids]
-        parts[which].extend(found)
-        counts[which] += sum(map(len, found))
+        parts[which].append(ids)
+        counts[which] += len(ids)
         n_bytes[which] += len(share.encode())
     joined = [np.concatenate([np.empty(0, np.int32), *part]).astype(dtype) for part in parts]
     return *(Encoded(joined[i], np.array(starts[i], np.uint64), n_bytes[i]) for i in (0, 1)), silent
 
   return encode_block
+
+
+def written(tokenizer, names, text, first, last):
+  """int32[n] ids that a corpus gets for a text; none for a whole document without a token, which is left out.
+
+  Args:
+    tokenizer: one of gptjax's.
+    names: special tokens that the text may contain.
+    text: a document, or a part of one.
+    first, last: whether it begins, and ends, the document.
+  """
+  ids, end = special.encode(tokenizer, names, text, first), tokenizer.end_of_text
+  return np.append(ids, np.int32(end)) if last and end is not None and (len(ids) or not first) else ids
 
 
 def shares(text, held, start, length, tail):

@@ -140,4 +140,4 @@ class GPT1:
   def save(self, folder):
     """Writes the tokenizer's files into the folder, which is made if need be."""
     from gptjax.data import tokenizers
-    tokenizers.save_files(folder, self.files)
+    tokenizers.save_files(folder, tokenizers.files_of(self))

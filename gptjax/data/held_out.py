@@ -5,7 +5,7 @@ from gptjax.data import encode
 WHOLE, ENDS, NOTHING = 'documents by their hash', 'the end of each document', 'nothing'
 
 
-def choose(found, tokenizer, fraction, seq_len):
+def choose(found, tokenizer, fraction, seq_len, names=()):
   """The first rule by which both splits have at least one window, seq_len + 1 tokens.
 
   WHOLE documents belong to validation by their hash, or else the ENDS of all documents do, or else NOTHING
@@ -16,6 +16,7 @@ def choose(found, tokenizer, fraction, seq_len):
     tokenizer: of the corpus.
     fraction: share of validation in [0, 1).
     seq_len: tokens of a window.
+    names: special tokens that a text may contain.
 
   Returns:
     {'fraction': share of the documents to hold out, 'tail': share of each document}, of which at most one is
@@ -29,8 +30,7 @@ def choose(found, tokenizer, fraction, seq_len):
     for rule, tail in ((WHOLE, 0), (ENDS, fraction)):
       for which, text, first, last in encode.shares(piece.text, held, piece.start, piece.length, tail):
         if counts[rule][which] < enough:
-          ended = last and tokenizer.end_of_text is not None
-          counts[rule][which] += len(tokenizer.encode_part(text, first)) + ended
+          counts[rule][which] += len(encode.written(tokenizer, names, text, first, last))
     if min(counts[WHOLE]) >= enough:
       return {'fraction': fraction, 'tail': 0}
   if min(counts[ENDS]) >= enough:

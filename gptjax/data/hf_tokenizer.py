@@ -10,6 +10,9 @@ from gptjax.data import gpt1_text, hf_folder, tokenizers
 from gptjax.data.hf_folder import AS_IS, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
 
+# In tokenizer_config.json, an entry that ends a text and is no special token, as an eos_token would be.
+END = 'end_of_text'
+
 
 def load_folder(folder, n_rows=None):
   """The tokenizer whose files lie in the folder; None if there are none.
@@ -120,14 +123,15 @@ def _by_library(folder, found, n_rows):
       coder.add_tokens([library.AddedToken(
         token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
         normalized=token.normalized, special=token.special)])
+  settings = {name: value for name, value in found.settings.items()
+              if name not in ('add_prefix_space', 'added_tokens_decoder', *hf_folder.ROLES)}
   roles = {role: name for role, name in found.roles.items() if has(name)}
   if 'eos_token' not in roles:
     stated = hf_folder.stated_ends(folder, hf_folder.CONFIG)
     if stated and (name := coder.id_to_token(stated[0])) is not None:
-      roles['eos_token'] = name
-  settings = {name: value for name, value in found.settings.items()
-              if name not in ('add_prefix_space', 'added_tokens_decoder', *hf_folder.ROLES)}
-  settings |= {'tokenizer_class': AS_IS, **roles}
+      settings[END] = name
+  # Where there is no end, that is said: a default would be read in its place.
+  settings |= {'tokenizer_class': AS_IS, 'eos_token': None, **roles}
   return Library(found.content if as_is else coder.to_str().encode(),
                  (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode())
 
@@ -190,14 +194,15 @@ class Library:
     self.digest = tokenizers.digest(content)
     try:
       self.coder = library.Tokenizer.from_str(content.decode())
-      end = json.loads(settings).get('eos_token')
+      named = json.loads(settings)
+      end = named.get('eos_token') or named.get(END)
     except Exception as error:  # of no narrower class, in the library
       raise InputError(f'{JSON} or {SETTINGS} cannot be read: {error}') from None
     self.coder.encode_special_tokens = True  # nothing in a text is a special token
     self.coder.no_truncation()
     self.coder.no_padding()
     self.n_vocab = 1 + max(self.coder.get_vocab().values(), default=-1)
-    self.end_of_text = None if end is None else self.coder.token_to_id(end)
+    self.end_of_text = self.coder.token_to_id(end) if isinstance(end, str) else None
     self.ends = tokenizers.only(self.end_of_text)
     self.special_tokens = {token.content: i for i, token in self.coder.get_added_tokens_decoder().items()
                            if token.special}
@@ -219,4 +224,4 @@ class Library:
 
   def save(self, folder):
     """Writes the tokenizer's files into the folder, which is made if need be."""
-    tokenizers.save_files(folder, self.files)
+    tokenizers.save_files(folder, tokenizers.files_of(self))

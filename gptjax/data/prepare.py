@@ -173,7 +173,7 @@ def _run(job):
     state['special_tokens'] = special.named(tokenizer, job.special_tokens)
     kept = blocks.kept(job.reading, blocks.Position(), verdicts)
     state |= held_out.choose((piece for _, piece, why in kept if not why), tokenizer,
-                             job.validation_fraction, job.seq_len)
+                             job.validation_fraction, job.seq_len, state['special_tokens'])
     shards.save_state(job.out, state)
   return _finish(job, state, _encode(job, state, verdicts))
 

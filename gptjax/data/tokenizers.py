@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from gptjax import lfs, paths
-from gptjax.data import command
+from gptjax.data import command, hf_folder
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
 from gptjax.flag_types import integer
@@ -73,10 +73,10 @@ def load(spec):
 
 def _load_folder(folder):
   """The tokenizer whose files lie in the folder, told apart by their names."""
-  if (folder / 'encoder_bpe_40000.json').exists():
-    return _gpt1(folder)
-  if (folder / 'encoder.json').exists():
-    return ByteBPE.read(folder)
+  if (folder / 'encoder_bpe_40000.json').exists() or (folder / 'encoder.json').exists():
+    made = _gpt1(folder) if (folder / 'encoder_bpe_40000.json').exists() else ByteBPE.read(folder)
+    made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
+    return made
   from gptjax.data import hf_tokenizer
   found = hf_tokenizer.load_folder(folder)
   if found is None:
@@ -231,7 +231,7 @@ class ByteBPE:
 
   def save(self, folder):
     """Writes the tokenizer's files into the folder, which is made if need be."""
-    save_files(folder, self.files)
+    save_files(folder, files_of(self))
 
 
 def _ranks(encoder, merges):
@@ -300,7 +300,15 @@ class SentencePiece:
 
   def save(self, folder):
     """Writes the tokenizer's file into the folder, which is made if need be."""
-    save_files(folder, self.files)
+    save_files(folder, files_of(self))
+
+
+def files_of(tokenizer):
+  """{name: bytes} of what `save` writes: its files, and its `ends` if its end of text does not say them."""
+  ends = tuple(tokenizer.ends)
+  if ends == only(tokenizer.end_of_text):
+    return tokenizer.files
+  return tokenizer.files | {hf_folder.GENERATION: json.dumps({'eos_token_id': list(ends)}).encode()}
 
 
 def save_files(folder, files):

@@ -8,6 +8,7 @@ import numpy as np
 
 from gptjax import text_checks
 from gptjax.errors import InputError
+from gptjax.evaluate import percent
 
 NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
 
@@ -67,13 +68,13 @@ def _means(group, scores, perplexity):
 
 
 def table(name, rows):
-  """The rows of `by_overlap` as text, under a title."""
+  """The rows of `by_overlap` as text, under a title; accuracies and what is correct in per cent."""
   metrics = [metric for metric in rows[0] if metric not in ('bucket', 'examples')]
   title = f'{name} by overlap'
   width = max(24, len(title))
   lines = [f'{title:<{width}}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
   for row in rows:
-    values = ['-' if row[m] is None else f'{row[m]:.4g}' for m in metrics]
+    values = ['-' if row[m] is None else f'{percent.shown(m, row[m]):.4g}' for m in metrics]
     lines.append(f'{row["bucket"]:<{width}}{row["examples"]:>10,}' + ''.join(
       f'{value:>{len(m) + 3}}' for m, value in zip(metrics, values, strict=True)))
   return '\n'.join(lines)

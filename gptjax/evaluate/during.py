@@ -24,7 +24,7 @@ class Tasks:
     self._run, self._ready = run, []
     chosen = suite.chosen(run.config.eval.tasks)
     if chosen:
-      self._tokenizer = tokenizers.load(str(Path(run.mixture.train[0].folder) / 'tokenizer'))
+      self._tokenizer = tokenizers.load(str(Path(run.workdir) / 'tokenizer'))
     for task in chosen:
       try:
         data = data_of(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),

@@ -17,6 +17,7 @@ from gptjax.evaluate import sources
 from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.subject import Found, Task, scored
 from gptjax.pretrained.files import read_json
+from gptjax.words import plural
 
 ABSENT = ('no corpus to hold text out of: give --config.data.corpus=FOLDER, a folder that '
           'gptjax.data.prepare has made with the tokenizer of these weights')
@@ -57,6 +58,10 @@ def read(data):
       corpus = corpora.open_corpus(folder, 'validation', verify=True)
     except corpora.NoSplit as error:
       data.note(str(error))
+      continue
+    if corpus.n_tokens < 2:  # as pretraining, which takes it for no split
+      data.note(f'corpus {folder} holds {plural(corpus.n_tokens, "token")} out, of which none can be '
+                'predicted')
       continue
     found.append((os.path.relpath(folder, parent), weight, corpus))
   if not found:

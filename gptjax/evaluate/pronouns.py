@@ -8,9 +8,12 @@ import re
 
 from gptjax.evaluate.cloze import Schema, substituted
 
-# "as" and "for" are prepositions as often ("paid her for her work"): they count where nothing else is there.
-CONJUNCTIONS = (r'\b(?:because|although|though|while|whereas|until|unless|when|whenever|since|so|but|if|yet|'
-                r'and|or|after|before|once)\b', r'[;:,]', r'\b(?:as|for)\b', '')
+# What may join the clauses; the earliest does. "as" and "for" before an object or a possessive are
+# prepositions ("paid her for her work"): they count where nothing else is there.
+_WORDS = ('because|although|though|while|whereas|until|unless|when|whenever|since|so|but|if|yet|and|or|after|'
+          'before|once')
+_CLAUSE = r'(?!\s+(?:me|him|her|us|them|my|your|his|its|our|their)\b)'
+CONJUNCTIONS = rf'\b(?:{_WORDS})\b|[;:,]|\b(?:as|for)\b{_CLAUSE}', r'\b(?:as|for)\b', ''
 POSSESSIVE = frozenset(('my', 'your', 'his', 'its', 'our', 'their', 'mine', 'yours', 'hers', 'ours',
                         'theirs'))
 # What follows "her" where it is an object; any other word is what is hers.

@@ -87,7 +87,7 @@ def evaluate_coqa(subject, turns):
              for domain in sorted({turn[2] for turn in turns})}
   metrics = {'f1': math.fsum(scores) / len(scores), 'examples': len(scores),
              **{f'f1_{domain}': math.fsum(found) / len(found) for domain, found in domains.items()}}
-  examples = tuple({'text': before, 'answer': text, 'references': references, 'score': score}
+  examples = tuple({'text': before, 'answer': text, 'references': references, 'f1': score}
                    for (before, references, _), text, score in zip(turns, said, scores))
   protocol = ('Development set; the document, an empty line, the conversation so far as "Q: ...", "A: ..." '
               "with the first annotator's answers, then \"A:\"; what is too long is cut on the left; greedy, "

@@ -17,7 +17,7 @@ from flax import nnx
 from gptjax import atomic, console, hosts, memory, ownership, records, report, resumed, sharding, shutdown
 from gptjax import config as configs
 from gptjax.errors import InputError
-from gptjax.evaluate import held_out, sources, suite, table
+from gptjax.evaluate import held_out, percent, sources, suite, table
 from gptjax.evaluate.journal import Journal
 from gptjax.evaluate.subject import subject
 from gptjax.model import n_params
@@ -216,13 +216,12 @@ class Results:
     self.found['not_run'].pop(task.name, None)
     for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol),
                         ('notes', list(notes))):
+      self.found[kind].pop(task.name, None)  # of an earlier run of the task
       if value:
         self.found[kind][task.name] = value
     self.found['seconds'][task.name] = round(seconds, 1)
     self._write()
-    shown = '  '.join(f'{name} {value:.5g}' if isinstance(value, float) else f'{name} {value:,}'
-                      for name, value in found.metrics.items())
-    self.say(f'{task.name:<18} {seconds:>8.1f} s  {shown}')
+    self.say(f'{task.name:<18} {seconds:>8.1f} s  {"  ".join(map(_shown, *zip(*found.metrics.items())))}')
 
   def skip(self, task, why):
     self.found['not_run'][task.name] = why
@@ -237,6 +236,12 @@ class Results:
     if self._active:
       atomic.write(self._path, records.text(self.found))
       atomic.write(self.folder / 'results.md', table.markdown(self.found))
+
+
+def _shown(name, value):
+  if percent.scale_of(name, value) == 100:
+    return f'{name} {percent.shown(name, value):.4g} %'
+  return f'{name} {value:.5g}' if isinstance(value, float) else f'{name} {value:,}'
 
 
 def fingerprint(params):

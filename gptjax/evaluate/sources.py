@@ -67,8 +67,8 @@ def find(data, *names):
 def read_text(path, note=ignore):
   """The text of a UTF-8 file, without a byte-order mark.
 
-  Published files end their lines with LF. A copy in which every line ends with CRLF has been converted: it is
-  read as it was before, which is noted. Other CRs belong to the text.
+  Published files end their lines with LF. A copy in which lines end with CRLF, all or some, has been
+  converted: it is read as it was before, which is noted. Other CRs belong to the text.
 
   Raises:
     InputError: the file is not UTF-8, has a NUL byte, or holds only white space.
@@ -93,11 +93,13 @@ def decoded(path, raw, note=ignore, cut=False):
 
 
 def converted(path, text, note):
-  """The text with LF in place of CRLF, if all its line ends (str, or bytes) are CRLF."""
+  """The text (str, or bytes) with LF in place of CRLF."""
   crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
-  if lf not in text or text.count(crlf) < text.count(lf):
+  found, lines = text.count(crlf), text.count(lf)
+  if not found:
     return text
-  note(f'{path} has line ends CRLF, read as LF, which the published file has')
+  some = '' if found == lines else f'{found:,} of {lines:,} '
+  note(f'{path} has {some}line ends CRLF, read as LF, which the published file has')
   return text.replace(crlf, lf)
 
 

@@ -66,7 +66,7 @@ class Found(NamedTuple):
   protocol: str, how it was measured, with prompts in full.
   cells: tuple of {'text', 'stride', 'unit', 'value', 'paper': bool}: the same by other protocols.
   rows: tuple of [cell of a table, ...], for tasks that have one; the first row is its head.
-  examples: tuple of {'text', 'score', ...}, one an example: what the metrics are means of.
+  examples: tuple of {'text', a score or several, ...}, one an example: what the metrics are means of.
   """
   metrics: dict
   protocol: str

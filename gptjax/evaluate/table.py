@@ -1,6 +1,6 @@
 """The results as Markdown, beside the paper's numbers; a task that did not run has no number anywhere."""
 
-from gptjax.evaluate import paper
+from gptjax.evaluate import paper, percent
 from gptjax.evaluate.suite import TASKS
 from gptjax.words import plural
 
@@ -25,15 +25,27 @@ def markdown(results):
 
 def _about(results, size):
   named = f', the shape of the released {size} (the paper\'s {paper.IN_PAPER[size]})' if size else ''
-  limits = {task: results.get('limits', {}).get(task, results['limit']) for task in results['tasks']}
-  cut = ''
-  if len({results['limit'], *limits.values()}) > 1:  # it was raised, and not every task has been run since
-    cut = ', '.join(f'{limit or "all"} of {task}' for task, limit in limits.items())
-    cut = f' Only the first examples of some tasks ({cut}): not to be compared with the paper.'
-  elif results['limit']:
-    first = plural(results['limit'], 'example')
-    cut = f' Only the first {first} of each task: not to be compared with the paper.'
-  return f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{cut}'
+  only = f' Only {first}: not to be compared with the paper.' if (first := cut(results)) else ''
+  return (f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{only} '
+          f'{percent.PERCENT}.')
+
+
+def limit_of(results, task):
+  """How many examples a task was cut to; 0: it has all of them."""
+  return results.get('limits', {}).get(task, results.get('limit', 0))
+
+
+def cut(results):
+  """Which examples were taken, in words: 'the first 12 examples of each task'; '' where all were."""
+  limits = {task: limit_of(results, task) for task in results['tasks']}
+  some = set(limits.values()) or {results.get('limit', 0)}
+  if some == {0}:
+    return ''
+  if len(some) > 1:  # the limit was raised, and not every task has been run since
+    few = ', '.join(f'{limit:,} of {task}' for task, limit in limits.items() if limit)
+    return f'the first examples of some tasks ({few})'
+  limit, = some
+  return f'the first {plural(limit, "example")} of each task'
 
 
 def _table(results, size):
@@ -46,15 +58,15 @@ def _table(results, size):
       lines.append([figure.title, _ours(results, figure),
                     *(_number(figure.sizes.get(one)) for one in paper.SIZES), _number(figure.sota)])
     if not figures:
-      metrics = results['tasks'].get(name, {})
-      lines.append([TASKS[name].title, ', '.join(f'{key} {_number(value)}' for key, value in metrics.items())
-                    or 'not run', *[''] * 5])
+      metrics = results['tasks'].get(name, {}).items()
+      found = ', '.join(f'{key} {_number(percent.shown(key, value))}' for key, value in metrics)
+      lines.append([TASKS[name].title, found or 'not run', *[''] * 5])
   return _grid_of(head, lines)
 
 
 def _ours(results, figure):
   found = results['tasks'].get(figure.task)
-  return 'not run' if found is None else _number(found[figure.metric] * figure.scale)
+  return 'not run' if found is None else _number(percent.shown(figure.metric, found[figure.metric]))
 
 
 def _others(results):
@@ -89,12 +101,12 @@ def _grids(results):
       mine = {cell['unit']: cell for cell in cells if (cell['text'], cell['stride']) == (text, stride)}
       lines.append([text, str(stride or ''), *(_marked(mine[unit]) for unit in units)])
     yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
-           'known. Bits for bytes and characters, else perplexity or a share.\n\n'
+           'known. Bits for bytes and characters, per cent for accuracies, else perplexity.\n\n'
            + _grid_of(['text', 'stride', *units], lines))
 
 
 def _marked(cell):
-  number = _number(cell['value'])
+  number = _number(percent.shown(cell['unit'], cell['value']))
   return f'**{number}**' if cell['paper'] else number
 
 

@@ -5,8 +5,9 @@
       metrics=('accuracy', 'f1'), train='train.tsv', validation='dev.tsv', test='test.jsonl'),)
 
 A source is 'FILE.tsv' or 'FILE.jsonl' in `config.finetune.data_dir`, or 'tfds:NAME:SPLIT'. `train` may be
-several; `validation` and `test` may be {name: source}; `test` may be left out. Optional: `answers` (of a
-choice), `scale` (of labels that are numbers, which have no classes).
+several; `validation` and `test` may be {name: source}, and a test set belongs to the validation source of its
+name; `test` may be left out. Optional: `answers` (of a choice), `scale` (of labels that are numbers, which
+have no classes).
 """
 
 
@@ -104,8 +105,8 @@ def _sources(value, field, only, say):
   for name in value:
     if not isinstance(name, str) or not name.strip() or '/' in name or name.startswith('.'):
       raise say(f'the name {name!r} in {field} must be one word, which a file can have')
-  if field == 'validation' and (not value or 'all' in value):
-    raise say('validation needs one source or more, and "all" is the name of all of them together')
+  if 'all' in value or (field == 'validation' and not value):
+    raise say(f'{field} needs one source or more, and "all" is the name of all of them together')
   return {name: _source(one, field, say) for name, one in value.items()}
 
 

@@ -4,7 +4,6 @@ Files have fractions (accuracy 0.913), tables per cent (91.3); a perplexity is a
 0.1.0 and earlier wrote per cent into files; `as_fractions` and `read` take both.
 """
 
-import functools
 import math
 import statistics
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from gptjax import atomic, records
 from gptjax.errors import InputError
+from gptjax.evaluate import percent
 from gptjax.finetune import batches
 from gptjax.finetune import data as datas
 from gptjax.finetune.metrics import METRICS
@@ -63,17 +63,18 @@ def main_score(data, found):
   It is 100 times the first metric, or minus the perplexity, in metrics.jsonl and manifests of all versions.
   """
   metric = main_metric(data.task)
-  return -found[metric] if metric == PERPLEXITY else 100 * found[metric]
+  return -found[metric] if metric == PERPLEXITY else percent.shown(metric, found[metric])
 
 
 def main_metric(task):
   """The name of the validation metric that a task is judged by."""
-  return task.metrics[0] + ('/all' if len(task.validation) > 1 else '')
+  name = 'all' if len(task.validation) > 1 else next(iter(task.validation))
+  return '/'.join(filter(None, (task.metrics[0], name)))
 
 
 def as_fractions(metrics):
   """Metrics that version 0.1.0 or earlier wrote, as this one writes them."""
-  return {name: value if PERPLEXITY in name else value / 100 for name, value in metrics.items()}
+  return {name: value / percent.scale_of(name) for name, value in metrics.items()}
 
 
 def evaluated(data, record):
@@ -168,9 +169,9 @@ def require_version(path, found):
   return version
 
 
-def percent(metric, value, digits=1):
+def printed(metric, value, digits=1):
   """A value as it is printed: per cent, but a perplexity as it is."""
-  return f'{value if PERPLEXITY in metric else 100 * value:.{digits}f}'
+  return f'{percent.shown(metric, value):.{digits}f}'
 
 
 def table(found, notes=None):
@@ -183,19 +184,28 @@ def table(found, notes=None):
   lines = ['| task | metric | seeds | validation, mean | median | min to max | std | test, mean | median | '
            'paper (test) |', '|' + '---|' * 10]
   for task, metrics in found['spread'].items():
-    for metric, s in metrics.items():
-      if metric.startswith(TEST):
-        continue
-      show = functools.partial(percent, metric)
-      figure = found['paper'][task].get(metric)
-      test = metrics.get(f'{TEST}{metric}')
-      cells = [task, metric, len(found['runs'][task]), show(s['mean']), show(s['median']),
-               f'{show(s["min"])} to {show(s["max"])}', show(s['std']),
-               *((show(test['mean']), show(test['median'])) if test else '--'),
-               '-' if figure is None else show(figure) + '*' * bool((notes or {}).get(task))]
+    test = {name.removeprefix(TEST): s for name, s in metrics.items() if name.startswith(TEST)}
+    validation = {name: s for name, s in metrics.items() if not name.startswith(TEST)}
+    for metric in dict.fromkeys((*validation, *test)):  # a test set may have no validation set of its name
+      cells = [task, metric, len(found['runs'][task]),
+               *_cells(metric, validation.get(metric), ('mean', 'median', 'range', 'std')),
+               *_cells(metric, test.get(metric), ('mean', 'median')),
+               _figure(metric, found['paper'][task].get(metric), (notes or {}).get(task))]
       lines.append(f'| {" | ".join(map(str, cells))} |')
   lines += [f'\n\\* {task}: {note}.' for task, note in (notes or {}).items() if note]
   return '\n'.join(lines)
+
+
+def _cells(metric, values, which):
+  """Cells of a table for what `spread` gives; '-' where there is nothing."""
+  if not values:
+    return ['-'] * len(which)
+  shown = {name: printed(metric, value) for name, value in values.items()}
+  return [f'{shown["min"]} to {shown["max"]}' if name == 'range' else shown[name] for name in which]
+
+
+def _figure(metric, figure, note):
+  return ('-' if figure is None else printed(metric, figure)) + '*' * bool(note)
 
 
 def write(workdir, found, notes=None):

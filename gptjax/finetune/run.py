@@ -187,7 +187,7 @@ def side_work(run, state, step, tell, saves):
 
 
 def _shown(metrics):
-  return '  '.join(f'{name} {results.percent(name, value, 2)}' for name, value in metrics.items())
+  return '  '.join(f'{name} {results.printed(name, value, 2)}' for name, value in metrics.items())
 
 
 def _metric(tell, step):

@@ -1,6 +1,7 @@
 """The paper's studies of fine-tuning, Table 5 and Figure 2: each is several runs of the job."""
 
 import copy
+import statistics
 import sys
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import jax
 from gptjax import atomic, console, figures, ownership, records
 from gptjax import config as configs
 from gptjax.errors import InputError
+from gptjax.evaluate import percent
 from gptjax.finetune import job, results, weights, zero_shot
 from gptjax.pretrain import DONE
 
-# Table 5 of the paper, on the test sets of GLUE.
+# Table 5 of the paper, on the test sets of GLUE; QNLI's are of its version 1, see `tasks`, and not printed.
 TABLE_5 = {
   'aux LM': dict(cola=45.4, sst2=91.3, mrpc=82.3, stsb=82.0, qqp=70.3, mnli=81.8, qnli=88.1, rte=56.0),
   'no pretraining': dict(cola=18.9, sst2=84.0, mrpc=79.4, stsb=30.9, qqp=65.5, mnli=75.7, qnli=71.2,
@@ -73,6 +75,8 @@ def ablations(config, workdir, given=()):
 def ablation_table(found, tasks):
   """Table 5 in Markdown, per cent, its own figures beside the paper's.
 
+  Means are of the tasks that can be compared, so that both rows have the same.
+
   Args:
     found: {variant: {task: {metric: value}}}.
     tasks: {name: tasks.Task}.
@@ -81,15 +85,17 @@ def ablation_table(found, tasks):
   lines = ['| | Avg | ' + ' | '.join(f'{name} {metric[name]}' for name in tasks) + ' |',
            '|---' * (len(tasks) + 2) + '|']
   known = all(name in TABLE_5['aux LM'] for name in tasks)
+  compared = [name for name, task in tasks.items() if not task.note]
+  show = lambda value: '-' if value is None else f'{value:.1f}'
   for variant, tasks_of in found.items():
-    ours = [100 * tasks_of[name][metric[name]] for name in tasks]
-    for who, values in ((f'{variant}, validation', ours),
-                        (f'{variant}, the paper (test)', [TABLE_5[variant].get(name) for name in tasks])):
-      mean = '-' if None in values else f'{sum(values) / len(values):.1f}'
-      shown = ' | '.join('-' if value is None else f'{value:.1f}' for value in values)
-      if values is ours or known:
-        lines.append(f'| {who} | {mean} | {shown} |')
-  lines += [f'\n{name}: {task.note}.' for name, task in tasks.items() if task.note and known]
+    ours = {name: percent.shown(metric[name], tasks_of[name][metric[name]]) for name in tasks}
+    theirs = {name: TABLE_5[variant][name] for name in compared} if known else None
+    for who, values in ((f'{variant}, validation', ours), (f'{variant}, the paper (test)', theirs)):
+      if values is not None:
+        mean = statistics.fmean(values[name] for name in compared) if compared else None
+        lines.append(f'| {who} | {show(mean)} | {" | ".join(show(values.get(name)) for name in tasks)} |')
+  lines += [f'\n{name}: {task.note}; Avg is without it.' for name, task in tasks.items()
+            if task.note and known]
   return '\n'.join(lines)
 
 
@@ -125,7 +131,7 @@ def transfer_table(found, metrics):
   lines = [f'| layers taken over | {heads} |',
            '|---' * (2 * len(metrics) + 1) + '|']
   for n, of in found.items():
-    means = [results.percent(metric, of[name][split]['mean']) for name, metric in metrics.items()
+    means = [results.printed(metric, of[name][split]['mean']) for name, metric in metrics.items()
              for split in ('validation', 'train')]
     lines.append(f'| {n} | {" | ".join(means)} |')
   return '\n'.join(lines)
@@ -136,10 +142,10 @@ def plot_transfer(workdir, found, metrics):
   figure, axes = figures.figure(1, 1, (5, 4))
   layers = list(found)
   for i, (name, metric) in enumerate(metrics.items()):
-    scale = 1 if metric == results.PERPLEXITY else 100
     for split, style in (('validation', '-'), ('train', '--')):
       curve = [found[n][name][split] for n in layers]
-      mean, least, most = ([scale * s[which] for s in curve] for which in ('mean', 'min', 'max'))
+      mean, least, most = ([percent.shown(metric, s[which]) for s in curve]
+                           for which in ('mean', 'min', 'max'))
       axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=f'{name}, {split}')
       axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)
   axes.set(xlabel='layers transferred', xticks=layers, ylabel=', '.join(sorted({*metrics.values()})))

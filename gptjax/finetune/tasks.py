@@ -20,6 +20,7 @@ class Task(NamedTuple):
   train: sources whose examples are trained on.
   validation: {name: source} that the best checkpoint is chosen by, '' being the name of an only one.
   test: {name of a predictions file: source}; with labels it is scored, but for GLUE's, which publishes none.
+  test_of: {name of a predictions file: name of the validation source that it belongs to}, where these differ.
   texts: fields of its texts: the text; premise, hypothesis; the two; or document and question, if it has one.
   metrics: of `metrics`; the best checkpoint is the one with the best first metric.
   paper: {metric, or metric/name of a validation source: the figure of the paper, per cent, on its test set}.
@@ -29,7 +30,7 @@ class Task(NamedTuple):
   scale: the least and the largest value of a label that is a number.
   unfold: function from a record to the records that are in it.
   glue: predictions are written as the GLUE benchmark takes them: 'number' or 'name' of the label.
-  note: what to know when comparing with the paper's figure.
+  note: why no figure of the paper can be compared with ours: then none is printed.
   """
   kind: str
   train: tuple
@@ -45,12 +46,15 @@ class Task(NamedTuple):
   unfold: Callable = lambda record: [record]
   glue: str = ''
   note: str = ''
+  test_of: dict | None = None
 
   def test_names(self):
-    """{name of a predictions file: what its metrics have after `test/METRIC/`, '' for an only one}."""
-    if len(self.test) == len(self.validation):
-      return dict(zip(self.test, self.validation))
-    return {file: file if len(self.test) > 1 else '' for file in self.test}
+    """{name of a predictions file: what its metrics have after `test/METRIC/`, '' for an only one}.
+
+    A test set has the name of the validation source that it belongs to, so that the two stand in one row.
+    """
+    own = lambda file: file if file in self.validation or len(self.test) > 1 else ''
+    return {file: (self.test_of or {}).get(file, own(file)) for file in self.test}
 
 
 def _questions(record):
@@ -95,10 +99,11 @@ TASKS = {
                             'mm': Tfds('glue/mnli', 'validation_mismatched')},
                 test={'MNLI-m': Tfds('glue/mnli', 'test_matched'),
                       'MNLI-mm': Tfds('glue/mnli', 'test_mismatched')},
+                test_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'},
                 paper={'accuracy/m': 82.1, 'accuracy/mm': 81.4}),
   'qnli': _glue('qnli', 'QNLI', kind='entailment', texts=('question', 'sentence'), glue='name',
-                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={'accuracy': 88.1},
-                note='the paper has QNLI v1; TFDS has v2, another split of the data with other figures'),
+                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={},
+                note='not comparable, the paper has QNLI v1 and TFDS has v2, another split of the data'),
   'rte': _glue('rte', 'RTE', kind='entailment', texts=PAIR, glue='name', metrics=('accuracy',),
                classes=('entailment', 'not_entailment'), paper={'accuracy': 56.0}),
   # Where SNLI's annotators did not agree there is no label; those examples are left out by everyone, see
@@ -115,7 +120,8 @@ TASKS = {
                {'RACE-m': Tfds('race/middle', 'test'), 'RACE-h': Tfds('race/high', 'test')},
                ('article', 'question'), ('accuracy',),
                {'accuracy/m': 62.9, 'accuracy/h': 57.4, 'accuracy/all': 59.0},
-               classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions),
+               classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions,
+               test_of={'RACE-m': 'm', 'RACE-h': 'h'}),
   # As in the released code: the labelled stories of 2016, four fifths of them to train on.
   'story_cloze': Task('choice', (Tfds('story_cloze/2016', 'validation[:80%]'),),
                       {'': Tfds('story_cloze/2016', 'validation[80%:]')},

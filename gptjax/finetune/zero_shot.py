@@ -64,13 +64,19 @@ def study(config, workdir, given=()):
 
 
 def suites(config):
-  """{heuristic: (subject.Task, its examples)}; a set that is not there is left out, and reported."""
+  """{heuristic: (subject.Task, its examples)}; a set that is not there is left out, and reported.
+
+  Raises:
+    InputError: a set is damaged, or there is none.
+  """
   data, found = data_of(config)._replace(limit=config.finetune.limit), {}
   for task in gpt1.TASKS:
+    name = HEURISTICS[task.name]
+    note = lambda line, name=name: print(f'{name}: note: {line}', file=sys.stderr)
     try:
-      found[HEURISTICS[task.name]] = task, task.read(data)
-    except (NotRun, InputError) as error:
-      print(f'{HEURISTICS[task.name]} is left out: {error}', file=sys.stderr)
+      found[name] = task, task.read(data._replace(note=note))
+    except NotRun as why:
+      print(f'{name} is left out: {why}', file=sys.stderr)
   if not found:
     raise InputError('none of the four sets is there: see the lines above, and config.data.tfds_dir')
   return found
@@ -82,7 +88,11 @@ def measured(folder, data, config):
   tested = subject(model, tokenizer, config.eval.batch_size or config.train.batch_size, show=True)
   found = {}
   for name, (task, examples) in data.items():
-    metrics = task.evaluate(tested, examples).metrics
+    try:
+      metrics = task.evaluate(tested, examples).metrics
+    except NotRun as why:
+      print(f'{name} is left out of {folder}: {why}', file=sys.stderr)
+      continue
     found[name] = metrics['matthews' if name == 'acceptability' else 'accuracy']
   return found
 

@@ -90,16 +90,44 @@ def check_tokenizer(config, source, made):
                      f'corpus end with {made["end_of_text"]}: prepare it again with that tokenizer')
 
 
-def exporter(config, workdir, tokenizer):
+def exporter(config, workdir, source, tokenizer):
   """What writes WORKDIR/export, given the folder of a good checkpoint; None without checkpoint.export.
 
   Args:
+    config: of the run.
+    workdir: of the run.
+    source: layout.Source of the first weights, or None.
     tokenizer: folder of the corpus's tokenizer.
   """
   if not config.checkpoint.export or jax.process_index() > 0:
     return None
   model = nnx.merge(graph(config), layout.weight_shapes(config))
-  return checkpoint_exporter(model, tokenizers.load(str(tokenizer)), Path(workdir) / 'export')
+  made = source.tokenizer if source else None
+  return checkpoint_exporter(model, made or _kept(workdir, tokenizers.load(str(tokenizer))),
+                             Path(workdir) / 'export')
+
+
+def _kept(workdir, made):
+  """The tokenizer that the workdir keeps, which has its own `ends`, if it is this one."""
+  folder = Path(workdir) / 'tokenizer'
+  kept = tokenizers.load(str(folder)) if folder.is_dir() else made
+  return kept if kept.digest == made.digest else made
+
+
+def keep(source, tokenizer, workdir):
+  """Puts the tokenizer into the workdir, if it is not there yet.
+
+  That of the first weights goes first: a corpus does not say at which ids their texts end.
+
+  Args:
+    source: layout.Source of the first weights, or None.
+    tokenizer: folder of the corpus's tokenizer.
+    workdir: of the run.
+  """
+  if source and source.tokenizer:
+    save_tokenizer(source.tokenizer, workdir)
+  else:
+    keep_tokenizer(tokenizer, workdir)
 
 
 def save_tokenizer(tokenizer, workdir):

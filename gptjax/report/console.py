@@ -134,7 +134,7 @@ def ngram_baselines(run):
 def sample_text(run, params):
   """The longest text of a few, for a first token may be the end: top-k 40, as in the papers."""
   config = run.config
-  tokenizer = tokenizers.load(str(Path(run.mixture.train[0].folder) / 'tokenizer'))
+  tokenizer = tokenizers.load(str(Path(run.workdir) / 'tokenizer'))
   prompt = config.log.sample_prompt
   try:
     written = generate.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,

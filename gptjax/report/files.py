@@ -15,7 +15,7 @@ CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
 MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}
 RESULTS = {
   'tasks': {str: {str: MAYBE}}, 'model': MODEL, '?not_run': {str: str}, '?weights': str, '?limit': int,
-  '?notes': {str: [str]}, '?version': int, '?protocols': {str: str},
+  '?limits': {str: int}, '?notes': {str: [str]}, '?version': int, '?protocols': {str: str},
   '?versions': {str: str}, '?devices': [(str, int)], '?rows': {str: [[object]]},
   'grids': {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}}
 FILTER = {**dict.fromkeys(('eightgrams', 'distinct', 'bytes', 'found', 'strings', 'passed', 'tests'), int),

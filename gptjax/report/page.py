@@ -58,15 +58,15 @@ def _sections(found):
   grids = list(tables.grids(evaluated))
   if grids:
     yield Section('Protocols', [Prose(
-      'Marked: the protocol of the paper, as far as it is known. Bits for bytes and characters, else '
-      'perplexity or a share.'), *grids])
+      'Marked: the protocol of the paper, as far as it is known. Bits for bytes and characters, '
+      'per cent for accuracies, else perplexity.'), *grids])
   rows = [rows for run in evaluated[-1:] for rows in tables.details(run)]
   if rows:
     yield Section('Answers of the largest model', rows)
   seen = [block for run in found if run.overlap for block in (
     *tables.overlaps(run), *_drawing(f'overlap-{_slug(run.name)}', plots.overlap_scores(run),
                                      'Score by the share of an example\'s 8-grams that was seen in training; '
-                                     'dotted, of all examples.'))]
+                                     'dotted, of all examples. Accuracies in per cent.'))]
   if seen:
     yield Section('Overlap of test sets with training text', seen)
   samples = [block for run in found for block in _samples(run)]
@@ -88,7 +88,8 @@ def _training(found):
               'last twentieth of what was logged) and held-out perplexity over the size of the model, a '
               'panel for each size of vocabulary: perplexities of other tokens cannot be compared. '
               'The paper\'s are of its own tokens; where the text is another one, compare the shape.')]
-  drawings += _drawing('tasks-over-steps', plots.tasks_over_steps(found), 'Tasks during pretraining.')
+  drawings += _drawing('tasks-over-steps', plots.tasks_over_steps(found), 'Tasks during pretraining; '
+                       'accuracies in per cent.')
   if drawings:
     yield Section('Training', [tables.training(found), *drawings])
 

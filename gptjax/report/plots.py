@@ -11,7 +11,7 @@ import re
 import textwrap
 
 from gptjax import figures
-from gptjax.evaluate import paper
+from gptjax.evaluate import paper, percent
 from gptjax.report import published, runs
 
 INK, FAINT = '#010101', '#020202'
@@ -248,8 +248,9 @@ def tasks_over_steps(found):
     for panel, (name, own) in zip(axes.flat, shown.items(), strict=False):
       for i, run in enumerate(found):
         if run in own:
-          panel.plot(*runs.curve(run, name), color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)],
-                     label=run.name)
+          steps, values = runs.curve(run, name)
+          panel.plot(steps, [percent.shown(name, value) for value in values], color=SERIES[i % len(SERIES)],
+                     marker=MARKERS[i % len(MARKERS)], label=run.name)
       panel.set_title(textwrap.fill(name.removeprefix('eval/').replace('/', ', ').replace('_', ' '), 34))
     for panel in axes.flat[len(shown):]:
       panel.set_axis_off()
@@ -274,8 +275,8 @@ def overlap_scores(run):
       metric = next(name for name in rows[0] if name not in ('bucket', 'examples'))
       buckets = [row for row in rows[1:] if row[metric] is not None]
       panel.bar([f'{row["bucket"]}\n(n = {row["examples"]:,})' for row in buckets],
-                [row[metric] for row in buckets], color=SERIES[0], width=0.6)
-      panel.axhline(rows[0][metric], **DOTTED)
+                [percent.shown(metric, row[metric]) for row in buckets], color=SERIES[0], width=0.6)
+      panel.axhline(percent.shown(metric, rows[0][metric]), **DOTTED)
       panel.set(title=f'{task}, {metric}')
       panel.grid(axis='x', visible=False)
     for panel in axes.flat[len(found):]:

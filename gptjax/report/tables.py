@@ -2,7 +2,7 @@
 
 import math
 
-from gptjax.evaluate import overlap, paper, suite, table
+from gptjax.evaluate import overlap, paper, percent, suite, table
 from gptjax.report import published, runs
 from gptjax.report.document import Prose, Strong, Table
 
@@ -56,26 +56,33 @@ def results(found):
   in_paper = {one.task for one in paper.FIGURES}
   for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
-      values = (number(runs.value(run, task, metric)) for run in ran)
+      values = (_value(run, task, metric) for run in ran)
       rows.append([f'{_title(task)}, {_words(metric)}', *values, *[None] * 5])
-  return Table(head, rows, 'Zero-shot results, of test sets unless a row says otherwise. Accuracies, F1 and '
-               'exact match in per cent. The paper prints only its largest size for some tasks. What '
-               'was not run has no number.')
+  return Table(head, rows, 'Zero-shot results, of test sets unless a row says otherwise. '
+               f'{percent.PERCENT}. The paper prints only its largest size for some tasks. What was not run '
+               'has no number.')
 
 
 def _ours(run, one):
-  value = runs.value(run, one.task, one.metric)
-  if value is None:
-    return NOT_RUN
-  limit = run.results.get('limit')
-  return Strong(number(value * one.scale) + ('*' if limit else ''))
+  value = _value(run, one.task, one.metric)
+  return NOT_RUN if value is None else Strong(value)
+
+
+def _value(run, task, metric):
+  """A number of ours, with a star if it is of the first examples only; None where there is none."""
+  value = runs.value(run, task, metric)
+  return None if value is None else number(percent.shown(metric, value)) + _star(run, task)
+
+
+def _star(run, task):
+  return '*' * bool(table.limit_of(run.results, task))
 
 
 def limits(found):
   """A paragraph on runs that did not take whole data sets."""
-  cut = [f'{run.name}: the first {run.results["limit"]:,}' for run in found if run.results.get('limit')]
-  return [Prose('* Of the first examples of each task only, so not to be compared with the paper ('
-                + '; '.join(cut) + ').')] if cut else []
+  cut = '; '.join(f'{run.name}: {first}' for run in found
+                  if run.results and (first := table.cut(run.results)))
+  return [Prose(f'* Not of all examples, so not to be compared with the paper ({cut}).')] if cut else []
 
 
 def expected(found):
@@ -85,17 +92,17 @@ def expected(found):
   for one in paper.REPRODUCED:
     ours = [table.nearest(run.results, one.task, one.cell) for run in ran]
     rows.append([f'{suite.TASKS[one.task].title}: {one.protocol} ({one.source})',
-                 *(_expected(one, value) for value in ours),
+                 *(_expected(one, run, value) for run, value in zip(ran, ours, strict=True)),
                  *(printed(one.sizes.get(size)) for size in paper.SIZES)])
   return Table(['', *(run.name for run in ran), *(f'released {size}' for size in paper.SIZES)], rows,
                'What others have measured with the released weights, where the paper cannot be reproduced: '
                'with these weights, ours should be near.')
 
 
-def _expected(one, value):
+def _expected(one, run, value):
   if one.cell is None:
     return '-'
-  return NOT_RUN if value is None else Strong(number(value * one.scale))
+  return NOT_RUN if value is None else Strong(number(value * one.scale) + _star(run, one.task))
 
 
 def grids(evaluated):
@@ -117,7 +124,8 @@ def grids(evaluated):
 def _cell(cell):
   if cell is None:
     return None
-  return Strong(number(cell['value'])) if cell['paper'] else number(cell['value'])
+  value = number(percent.shown(cell['unit'], cell['value']))
+  return Strong(value) if cell['paper'] else value
 
 
 def details(run):
@@ -150,8 +158,10 @@ def overlaps(run):
     metrics = [name for name in scores[0] if name not in ('bucket', 'examples')]
     where = 'training corpus' if overlap.TRAIN in found['filters'] else 'own train split'
     yield Table([f'8-grams in the {where}', 'examples', *map(_words, metrics)],
-                [[row['bucket'], f'{row["examples"]:,}', *(number(row[metric]) for metric in metrics)]
-                 for row in scores], f'{_title(task)} by how much of an example was seen in training.')
+                [[row['bucket'], f'{row["examples"]:,}',
+                  *(number(percent.shown(metric, row[metric])) for metric in metrics)] for row in scores],
+                f'{_title(task)} by how much of an example was seen in training; accuracies, F1, exact match '
+                'and what is correct in per cent.')
 
 
 def _title(name):

@@ -45,6 +45,24 @@ def test_nothing_or_a_window_and_never_all(tokenizer, tmp_path_factory, seed, n,
     assert said.startswith('nothing is held out: too little text for validation_fraction = ')
 
 
+MARK = '<|endoftext|>'
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 9), n=st.integers(1, 12), longest=st.sampled_from([2, 20]),
+       fraction=st.sampled_from([0.02, 0.1, 0.5]), names=st.sampled_from([(), ('all',)]),
+       filler=st.sampled_from([' .', MARK * 9]))
+def test_what_is_counted_is_what_is_written(tokenizer, tmp_path_factory, seed, n, longest, fraction, names,
+                                            filler):
+  """A special token is one token, and as text a dozen."""
+  root = tmp_path_factory.mktemp('c')
+  texts = [text + filler for text in make_texts(n, seed, longest)] + [filler] * n
+  manifest = run(write_jsonl(root / 'a.jsonl', texts), root / 'out', tokenizer, validation_fraction=fraction,
+                 seq_len=SEQ_LEN, special_tokens=names)
+  train, held = tokens(manifest)
+  assert train > 0 and (held == 0 or min(train, held) > SEQ_LEN)
+
+
 def test_one_book_is_never_all_held_out(tokenizer, tmp_path):
   (tmp_path / 'a.txt').write_text(''.join(make_texts(30)))
   for fraction in np.linspace(0.02, 0.98, 25):  # The hash of the book is below some of them.

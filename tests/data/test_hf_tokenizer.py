@@ -142,6 +142,10 @@ def compared(folder, parts, symbols):
   ends = [ends] if isinstance(ends, int) else ends
   if ends and all(i < ours.n_vocab for i in ends):
     assert list(ours.ends) == ends
+  ours.save(folder / 'saved')
+  again = tokenizers.load(str(folder / 'saved'))
+  for name in ('digest', 'name', 'n_vocab', 'end_of_text', 'special_tokens', 'ends'):
+    assert getattr(again, name) == getattr(ours, name), name
   return 'same'
 
 

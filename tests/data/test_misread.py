@@ -1,8 +1,10 @@
 """Inputs that were misread: archives, other encodings, dotted fields, sound files called damaged."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import tarfile
 
 import pyarrow
@@ -113,11 +115,30 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path, suffix):
   assert digest == files.text_digest('one--two')
 
 
+def table(*values):
+  """The bytes of a Parquet file."""
+  made = pyarrow.BufferOutputStream()
+  parquet.write_table(pyarrow.table({'text': pyarrow.array(values, pyarrow.string())}), made)
+  return made.getvalue().to_pybytes()
+
+
+def archive(layout):
+  """The bytes of a tar archive in one of the layouts that tarfile writes."""
+  with io.BytesIO() as made:
+    with tarfile.open(fileobj=made, mode='w', format=layout) as file:
+      file.addfile(tarfile.TarInfo('a'))
+    return made.getvalue()
+
+
 @pytest.mark.parametrize('data, says', [
   ('text'.encode('utf-16'), 'UTF-16'), ('text'.encode('utf-32'), 'UTF-32'),
   (gzip.compress(b'x', mtime=0), 'gzip data'),
   ('\ufefftext'.encode('utf-16-be'), 'UTF-16'), (pyarrow.compress(b'x', 'zstd', asbytes=True), 'zstd data'),
-  (b'PK\3\4...', 'a zip archive'), (b'%PDF-1.5', 'a PDF file'), (b'PAR1', 'a Parquet file'),
+  (bz2.compress(b'x'), 'bzip2 data'), (bz2.compress(b''), 'bzip2 data'), (lzma.compress(b'x'), 'xz data'),
+  (b'PK\3\4...', 'a zip archive'), (b'%PDF-1.5', 'a PDF file'),
+  (table('a', 'b'), 'a Parquet file'), (table(), 'a Parquet file'),
+  *((archive(layout), 'a tar archive') for layout in (
+    tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)),
   ('text'.encode('utf-16-le'), 'NUL bytes: the first one at byte 1 '),
   (b'one\ntwo\0', 'NUL bytes: the first one at byte 7 '),
   (MARK + b'a\0', 'NUL bytes: the first one at byte 4 ')])
@@ -132,6 +153,28 @@ def test_what_is_not_text_is_named(tmp_path, data, says):
     assert 'NUL bytes' in problems(read(f'jsonl:{tmp_path}/a'))[-1][1]
 
 
+@pytest.mark.parametrize('text', [
+  'BZh is how a bzip2 file begins', 'BZh9 1AY', 'PAR1', 'PAR1 is how a Parquet file begins', '%PDF-',
+  '%PDF-x.y', '%PDF-1 and so on', 'x' * 257 + 'ustar is how a tar header goes on', 'PK', '(', 'ustar'])
+def test_a_text_may_begin_with_the_letters_of_a_format(tmp_path, text):
+  (tmp_path / 'a').write_text(text)
+  assert texts(read(f'text:{tmp_path}/a')) == [text]
+
+
+def test_rows_of_parquet_that_cannot_be_read_are_named(tmp_path):
+  """Text that is not UTF-8, a time that Python has not, an origin that is no text."""
+  odd = pyarrow.array([b'a', b'\xff'], pyarrow.binary()).view(pyarrow.string())
+  time = pyarrow.array([10**18 + 1] * 2, pyarrow.timestamp('ns'))
+  made = {'a': {'text': odd}, 'b': {'text': ['a', 'b'], 'url': time}, 'c': {'text': time},
+          'd': {'text': ['a', 'b'], 'url': odd}}
+  for name, columns in made.items():
+    parquet.write_table(pyarrow.table(columns), tmp_path / f'{name}.parquet')
+  of = {name: read(f'parquet:{tmp_path}/{name}.parquet') for name in made}
+  assert [piece.text for piece in of['a']] == ['a', ''] and of['a'][1].problem.startswith('not UTF-8')
+  assert texts(of['b']) == ['a', 'b'] and of['d'][1].problem.startswith('not UTF-8')
+  assert [piece.problem.partition(':')[0] for piece in of['c']] == ['not text', 'not text']
+
+
 def test_sound_files_that_cannot_be_read_are_never_skipped_as_damaged(tmp_path):
   """A zstd frame of one raw block that asks for a window of 2 GiB; Parquet in gzip."""
   text = jsonl()
@@ -144,6 +187,25 @@ def test_sound_files_that_cannot_be_read_are_never_skipped_as_damaged(tmp_path):
     (tmp_path / f'a.parquet{suffix}').write_bytes(compress((tmp_path / 'a.parquet').read_bytes(), suffix))
     with pytest.raises(InputError, match='is compressed Parquet'):
       read(f'parquet:{tmp_path}/a.parquet{suffix}')
+
+
+@pytest.mark.parametrize('error', [
+  pyarrow.ArrowNotImplementedError('Nested data conversions\nnot for chunked arrays'),
+  OSError('LZO compression is currently not supported by the C++ implementation'),
+  OSError('cannot read encrypted metadata')])
+def test_what_arrow_cannot_read_is_refused_and_not_left_out(tmp_path, monkeypatch, error):
+  def fail(*arguments, **options):
+    raise error
+  parquet.write_table(pyarrow.table({'text': TEXTS}), tmp_path / 'a.parquet')
+  monkeypatch.setattr(parquet.ParquetFile, 'iter_batches', fail)
+  with pytest.raises(InputError, match=r'a\.parquet cannot be read here: [^\n]*$'):
+    read(f'parquet:{tmp_path}/a.parquet')
+  monkeypatch.undo()
+  content = bytearray((tmp_path / 'a.parquet').read_bytes())
+  content[content.rindex(b'text\x15') + 5] = 6  # the number of LZO
+  (tmp_path / 'a.parquet').write_bytes(content)
+  with pytest.raises(InputError, match='LZO'):
+    read(f'parquet:{tmp_path}/a.parquet')
 
 
 def test_a_blank_origin_at_the_top_does_not_hide_the_one_in_meta():

@@ -412,9 +412,9 @@ def test_coqa_with_all_annotators(folder, judge, tmp_path, monkeypatch):
   assert found.examples[0]['references'] == ['the fox', first, 'a fox']
   # Left out in turn: the answer that the model gives is among the others twice of three times.
   others = max(answers.f1(first, 'the fox'), answers.f1(first, 'a fox'))
-  assert found.examples[0]['score'] == near((2 + others) / 3)
+  assert found.examples[0]['f1'] == near((2 + others) / 3)
   assert found.metrics['f1'] == found.metrics['f1_news'] == near(
-    sum(example['score'] for example in found.examples) / 2)
+    sum(example['f1'] for example in found.examples) / 2)
 
 
 def test_summaries_beside_simple_ones(folder, tmp_path, monkeypatch):

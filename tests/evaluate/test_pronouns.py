@@ -24,6 +24,14 @@ SENTENCES = [
    'When the cat saw the mouse, _ ran.'),
   ('Bees land on flowers for they have pollen.', 'They', ('Bees', 'flowers'),
    'Bees land on flowers for _ have pollen.'),
+  ('Jim shouted at the boys; they ran, because they were late.', 'they', ('Jim', 'the boys'),
+   'Jim shouted at the boys; _ ran, because they were late.'),
+  ('Jim called Bob for he was late and he hates that.', 'he', ('Jim', 'Bob'),
+   'Jim called Bob for _ was late and he hates that.'),
+  ('Jim met Bob as he left, but he said nothing.', 'he', ('Jim', 'Bob'),
+   'Jim met Bob as _ left, but he said nothing.'),
+  ('Anna paid Mary for her work because her boss had asked.', 'her', ('Anna', 'Mary'),
+   "Anna paid Mary for her work because _'s boss had asked."),
   ('It fell.', 'It', ('The vase', 'a cup'), '_ fell.')]
 
 

@@ -14,8 +14,9 @@ from judge import make
 
 from configs import gpt2_zero_shot
 from gptjax import ownership
-from gptjax.evaluate import scoring
-from gptjax.evaluate.run import evaluate, fingerprint
+from gptjax.evaluate import scoring, suite
+from gptjax.evaluate.run import PARTS, Results, evaluate, fingerprint
+from gptjax.evaluate.subject import Found
 
 
 @pytest.fixture(scope='module')
@@ -145,6 +146,19 @@ def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, cap
   stored = json.loads((tmp_path / 'grown' / 'config.json').read_text())
   assert stored['config']['eval']['limit'] == 9
   assert [entry['changed'] for entry in stored['history']] == [{'eval.limit': [5, 9]}]
+
+
+def test_a_task_that_is_measured_again_leaves_nothing_of_before():
+  results = object.__new__(Results)
+  results._active = False
+  results.found = {part: {} for part in (*PARTS, 'limits', 'notes')} | {'limit': 9}
+  cell = {'text': 'raw', 'stride': None, 'unit': 'word', 'value': 9.0, 'paper': True}
+  found = Found({'perplexity': 9.0}, 'how', (cell,), (('head',), ('row',)))
+  results.add(suite.TASKS['ptb'], found, 1.0, ['odd'])
+  assert all(results.found[part]['ptb'] for part in ('grids', 'rows', 'protocols', 'notes'))
+  results.add(suite.TASKS['ptb'], Found({'perplexity': 8.0}, ''), 1.0)
+  assert results.found['tasks'] == {'ptb': {'perplexity': 8.0}}
+  assert not any(results.found[part] for part in ('grids', 'rows', 'protocols', 'notes'))
 
 
 def test_damaged_results_and_answers_are_found_again(folder, done, tmp_path, capfd):

@@ -8,11 +8,20 @@ import re
 import pytest
 import zero_shot_sets as published
 from conftest import SHARED, mesh_of, train
+from corpus_files import write_corpus
 from judge import make
 
 from configs import gpt2_zero_shot
 from gptjax.errors import InputError
-from gptjax.evaluate import language_modelling, question_answering, sources, suite, summarization, translation
+from gptjax.evaluate import (
+  held_out,
+  percent,
+  question_answering,
+  sources,
+  suite,
+  summarization,
+  translation,
+)
 from gptjax.evaluate.run import evaluate
 
 TASK_OF = {'lambada_test.jsonl': 'lambada', 'wsc273.jsonl': 'winograd',
@@ -47,7 +56,8 @@ def test_the_whole_suite_runs_on_sets_as_they_are_published(folder, tmp_path, mo
     for name, value in metrics.items():
       assert math.isfinite(value), (task, name)
       own_scale = name.startswith(('rouge', 'bleu', 'perplexity', 'bits', 'nats', 'threshold', 'relative'))
-      assert isinstance(value, int) or own_scale or -1 <= value <= 1, (task, name)
+      fraction = percent.scale_of(name, value) == 100
+      assert -1 <= value <= 1 if fraction else isinstance(value, int) or own_scale, (task, name)
   assert found['tasks']['lambada']['ceiling_accuracy_last_word_filtered'] == pytest.approx(2 / 3)
   units = {cell['unit'] for cell in found['grids']['lambada']}
   assert {'accuracy_last_word_filtered', 'accuracy_last_word_filtered_by_token'} <= units
@@ -139,7 +149,16 @@ def test_a_copy_with_other_line_ends_or_a_mark_is_read_as_the_published_file(fol
 
 
 def test_a_lone_carriage_return_belongs_to_the_text():
-  assert language_modelling.sources.converted('f', 'a\rb\r\nc\n', sources.ignore) == 'a\rb\r\nc\n'
+  assert sources.converted('f', 'a\rb\nc\r', sources.ignore) == 'a\rb\nc\r'
+
+
+@pytest.mark.parametrize('text, some', [
+  ('a\r\nb\r\n', ''), ('a\r\nb\n\n', '1 of 3 '), ('a\nb\r\n\rc', '1 of 2 ')])
+def test_converted_line_ends_are_read_as_published_and_noted_even_if_only_some_are(text, some):
+  for whole, end in ((text, '\r\n'), (text.encode(), b'\r\n')):
+    notes = []
+    assert sources.converted('f', whole, notes.append) == whole.replace(end, end[-1:])
+    assert notes == [f'f has {some}line ends CRLF, read as LF, which the published file has']
 
 
 def test_the_shared_files_are_the_published_ones(shared_data):
@@ -187,3 +206,18 @@ def test_an_evaluation_of_which_nothing_could_be_run_fails(corpus_folder, tmp_pa
   config = gpt2_zero_shot.get_config()
   config.init_from, config.eval.tasks = str(tmp_path / 'run'), 'ptb,held_out'
   assert evaluate(config, tmp_path / 'some') == 0
+
+
+def test_a_held_out_split_of_a_token_is_none(tmp_path):
+  """Of one token nothing can be predicted; of two there is one target."""
+  held = lambda *folders: held_out.read(sources.Data('', '', 0, [(folder, 1.0) for folder in folders], 24,
+                                                     note=notes.append))
+  one, two = (write_corpus(tmp_path / f'{n}', [[1, 2, 3]], validation=[range(n)]) for n in (1, 2))
+  notes = []
+  with pytest.raises(sources.NotRun, match=f'{one}: no text is held out'):
+    held(one)
+  assert notes == [f'corpus {one} holds 1 token out, of which none can be predicted']
+  _, found, _ = held(one, two)
+  (_, _, corpus), = found
+  (request,) = held_out.windows(corpus, 24)
+  assert request.ids.tolist() == [0, 1] and request.start == 1

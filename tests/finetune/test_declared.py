@@ -39,6 +39,7 @@ def test_a_declaration_is_a_task():
   ({'train': 'tfds:glue/sst2'}, "'tfds:glue/sst2' must be"),
   ({'validation': {}}, 'validation needs one source'),
   ({'validation': {'all': 'dev.tsv'}}, '"all" is the name of all'),
+  ({'test': {'all': 'x.tsv', 'b': 'y.tsv'}}, 'test needs one source or more, and "all" is the name of all'),
   ({'test': {'a/b': 'x.tsv'}}, "the name 'a/b' in test"),
   ({'kind': 'ranking'}, "kind = 'ranking' must be one of classification, entailment"),
   ({'kind': 'entailment'}, "entailment has 2 texts, not ('text',)"),

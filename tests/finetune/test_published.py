@@ -101,6 +101,47 @@ def test_scores_of_several_test_sets_are_named_as_those_of_validation(sets, corp
   assert shown['test, mean'] == '100.0' and shown['paper (test)'] == '62.9'
 
 
+def shown_in(table):
+  """{metric: {head: cell}} of a table of one task."""
+  lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()
+           if line.startswith('|')]
+  return {line[1]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+
+
+OWN = dict(name='own', kind='classification', texts=('text',), label='label', classes=('bad', 'good'),
+           metrics=('accuracy',), train='train.tsv')
+VALIDATION, ANOTHER, ONLY = {'easy': 'a.tsv', 'hard': 'b.tsv'}, {'extra': 'c.tsv'}, 'd.tsv'
+
+
+@pytest.mark.parametrize('validation, test, names, main', [
+  (VALIDATION, {'hard': 'x.tsv', 'easy': 'y.tsv'}, {'hard': 'hard', 'easy': 'easy'}, 'accuracy/all'),
+  (VALIDATION, {'hard': 'x.tsv'}, {'hard': 'hard'}, 'accuracy/all'),
+  (VALIDATION, ONLY, {'own': ''}, 'accuracy/all'),
+  (ONLY, ONLY, {'own': ''}, 'accuracy'), (ONLY, ANOTHER, {'extra': ''}, 'accuracy'),
+  (ONLY, VALIDATION, {'easy': 'easy', 'hard': 'hard'}, 'accuracy'),
+  ({'easy': 'a.tsv'}, {'easy': 'y.tsv'}, {'easy': 'easy'}, 'accuracy/easy'),
+  (VALIDATION, {**ANOTHER, 'easy': 'y.tsv'}, {'extra': 'extra', 'easy': 'easy'}, 'accuracy/all')])
+def test_test_sets_belong_to_the_validation_set_of_their_name(validation, test, names, main):
+  """Whatever their order and number, every score stands in the table, once."""
+  task = tasks.find('own', (dict(OWN, validation=validation, test=test),))
+  assert task.test_names() == names and results.main_metric(task) == main
+  scored = lambda some: [f'accuracy/{name}'.rstrip('/') for name in (*some, *['all'] * (len(some) > 1))]
+  run = {'metrics': {name: 0.5 for name in scored(task.validation)}}
+  assert main in run['metrics']
+  ours = {name: 0.1 + i / 8 for i, name in enumerate(scored(names.values()))}
+  run['metrics'] |= {f'test/{name}': value for name, value in ours.items()}
+  shown = shown_in(results.table(results.collect({'own': [run]}, {'own': {}})))
+  assert {name: row['test, mean'] for name, row in shown.items() if row['test, mean'] != '-'} == {
+    name: f'{100 * value:.1f}' for name, value in ours.items()}
+  assert [name for name, row in shown.items() if row['validation, mean'] == '50.0'] == scored(task.validation)
+
+
+def test_test_sets_of_the_papers_tasks_belong_to_a_validation_set():
+  for name, task in tasks.TASKS.items():
+    named = list(task.test_names().values())
+    assert named == list(task.validation) or not task.test, name
+
+
 def test_only_labelled_rows_of_a_test_set_are_scored(sets, corpus_folder):
   config = tiny_config(**{'data.tfds_dir': sets, 'model.n_ctx': 64})
   snli = data.load('snli', tasks.find('snli'), tokenizers.load(f'{corpus_folder}/tokenizer'), config)
@@ -167,10 +208,14 @@ def test_an_evaluation_of_any_version_is_read_as_fractions():
   assert results.evaluated(text, {'eval/score': -31.0, 'eval/perplexity': 31.0}) == {'perplexity': 31.0}
 
 
-def test_a_figure_of_another_version_of_a_set_is_marked():
+def test_a_figure_of_another_version_of_a_set_is_not_printed():
   found = results.collect({'qnli': [{'metrics': {'accuracy': 0.5}}]}, {'qnli': tasks.find('qnli').paper})
   table = results.table(found, {'qnli': tasks.find('qnli').note})
-  assert '| 50.0 |' in table and '| 88.1* |' in table and 'QNLI v1' in table.splitlines()[-1]
+  assert '| 50.0 |' in table and '| -* |' in table and 'QNLI v1' in table.splitlines()[-1]
+  of = {name: tasks.find(name) for name in ('rte', 'qnli')}
+  table = studies.ablation_table({'aux LM': {name: {'accuracy': 0.5} for name in of}}, of)
+  assert '| aux LM, the paper (test) | 56.0 | 56.0 | - |' in table and 'QNLI v1' in table.splitlines()[-1]
+  assert '| aux LM, validation | 50.0 | 50.0 | 50.0 |' in table
 
 
 def test_the_papers_order_is_random_and_an_old_workdir_keeps_its_own(sets, corpus_folder, tmp_path, capsys):

@@ -1,16 +1,18 @@
 """The studies: what they run, tables and plots; each end to end on a tiny model is slow."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
+import zero_shot_sets
 from conftest import mesh_of, tiny_config
 
 import gptjax
 from configs import gpt1_ablations, gpt1_transfer, gpt1_zero_shot
 from gptjax.evaluate import gpt1
 from gptjax.evaluate.subject import subject
-from gptjax.finetune import job, studies, tasks
+from gptjax.finetune import job, studies, tasks, zero_shot
 
 
 def test_the_table_of_ablations_has_the_papers_rows_beside_ours():
@@ -70,6 +72,19 @@ def test_an_unknown_study_is_refused(tmp_path):
   config.finetune.study = 'table6'
   with pytest.raises(ValueError, match="'table6' must be one of '', ablations, transfer, zero_shot"):
     studies.run_job(config, tmp_path)
+
+
+def test_a_damaged_set_of_a_study_is_refused_and_another_one_noted(monkeypatch, capsys):
+  sets = copy.deepcopy(zero_shot_sets.TFDS)
+  zero_shot_sets.mock_tfds(monkeypatch, sets)
+  config = gpt1_zero_shot.get_config()
+  assert set(zero_shot.suites(config)) == {'acceptability', 'sentiment', 'question answering', 'winograd'}
+  assert 'question answering: note: data set race' in capsys.readouterr().err
+  sets['glue/sst2']['validation'] = [{'sentence': b'fine', 'label': 7}]
+  with pytest.raises(ValueError, match='data set glue/sst2, split validation, record 0: label'):
+    zero_shot.suites(config)
+  del sets['glue/sst2']
+  assert 'sentiment' not in zero_shot.suites(config) and 'sentiment is left out' in capsys.readouterr().err
 
 
 @pytest.mark.slow

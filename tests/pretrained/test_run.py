@@ -175,6 +175,21 @@ def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_p
   assert_same(loaded(tmp_path / 'run')[0], loaded(tmp_path / 'released')[0])
 
 
+def test_a_workdir_and_its_export_keep_all_ends_of_the_first_weights(workdir, corpus_folder, tmp_path):
+  """The corpus's tokenizer has one end alone, and the same digest."""
+  shutil.copytree(workdir / 'export', tmp_path / 'released')
+  (tmp_path / 'released' / 'generation_config.json').write_text('{"eos_token_id": [289, 17]}')
+  run = lambda steps: ran(corpus_folder, tmp_path / 'run', init_from=str(tmp_path / 'released'), **EIGHT, **{
+    'checkpoint.export': True, 'train.steps': steps, 'optimizer.schedule': 'constant'})
+  run(5)
+  shutil.rmtree(tmp_path / 'run' / 'export')
+  for folder in (tmp_path / 'run', tmp_path / 'run' / 'export'):
+    if not folder.exists():  # once more, from the run's own checkpoint
+      run(6)
+    assert loaded(folder)[1].ends == (289, 17), folder
+  assert loaded(workdir)[1].ends == (289,)
+
+
 @pytest.fixture(scope='module')
 def padded(corpus_folder, tmp_path_factory):
   """A folder of transformers with 320 rows for the 290 entries of the corpus's tokenizer."""
