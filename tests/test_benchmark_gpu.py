@@ -5,6 +5,7 @@ The whole of it, in environments like those of GPU machines: test_benchmark_envi
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,13 @@ def test_what_fails_or_takes_too_long_is_recorded_and_the_run_goes_on(tmp_path, 
   out = tmp_path / 'again.json'
   assert gpu.measure([wrong], 0.5, str(out)) == 1
   assert json.loads(out.read_text())['details']['parts']['wrong']['error'] == 'left out: no time'
+
+
+def test_a_part_ends_when_the_process_that_started_it_does():
+  part = subprocess.Popen([sys.executable, '-m', 'gptjax.benchmark.part', 'train', '--turns=1000'], cwd=ROOT,
+                          env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
+  part.stdin.close()
+  assert part.wait() == -signal.SIGKILL
 
 
 def test_an_earlier_run_is_not_overwritten(tmp_path):
