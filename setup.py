@@ -67,6 +67,7 @@ setup(
     'eval': EVAL,
     'lm-eval': LM_EVAL,
     'test': TEST + BENCH + EVAL,
+    'test-without-torch': TEST + EVAL,
     'test-lm-eval': [*LM_EVAL, 'accelerate>=1,<2'],  # its own Hugging Face model is the judge
     'test-s3': ['moto[s3]>=5,<6', 'flask>=3,<4', 'flask-cors>=5,<7'],  # a server that speaks S3
   },

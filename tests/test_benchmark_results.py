@@ -60,25 +60,88 @@ def test_the_table_goes_between_its_marks(tmp_path):
 
 
 WORKER = """
-import sys
+import os, sys, time
 from gptjax.benchmark.turns import serve
-turns = iter(range(100))
+turns, ends = iter(range(100)), sys.argv[1]
 def answer(question):
   turn = next(turns)
-  if turn == int(sys.argv[1]):
+  if ends == str(turn):
     sys.exit(1)
+  if ends == f'hangs {turn}':
+    time.sleep(999)
+  print('what a library prints is no answer')
+  os.system('echo nor is this')
   return [question, turn]
 serve({}, answer)
 """
 
 
+def workers(**ends):
+  return {name: [sys.executable, '-c', WORKER, str(end)] for name, end in ends.items()}
+
+
 @pytest.mark.parametrize('order', [('good', 'bad'), ('bad', 'good')])
 @pytest.mark.parametrize('at', [0, 2])
 def test_a_contender_that_ends_early_is_left_out(order, at):
-  ends = {'good': 99, 'bad': at}
-  commands = {name: [sys.executable, '-c', WORKER, str(ends[name])] for name in order}
-  lost = []
-  found = turns.by_turns(commands, 'q', 3, lost.append)
-  assert lost == ['bad'] and found == {'good': ({}, [['q', 1], ['q', 2], ['q', 3]])}
-  with pytest.raises(ValueError, match='the contender bad ended early'):
+  commands = workers(**{name: {'good': '', 'bad': at}[name] for name in order})
+  lost, told = [], []
+  found = turns.by_turns(commands, 'q', 3, lambda *x: lost.append(x), lambda *x: told.append(x))
+  assert lost == [('bad', 'ended early')] and found == {'good': ({}, [['q', 1], ['q', 2], ['q', 3]])}
+  turns_of = lambda wanted: [turn for name, _, _, turn in told if name == wanted]
+  assert turns_of('good') == [0, 1, 2, 3] and turns_of('bad') == [*range(at)]
+  with pytest.raises(InputError, match='the contender bad ended early'):
     turns.by_turns(commands, 'q', 3)
+
+
+def test_contenders_start_one_after_the_other_and_are_then_interleaved(monkeypatch):
+  events = []
+
+  class Recorded(turns.Worker):
+    def __init__(self, command):
+      events.append(('start', command[-1]))
+      self.name = command[-1]
+      super().__init__(command)
+
+    def ask(self, line, until):
+      events.append(('ask' if line else 'facts', self.name))
+      return super().ask(line, until)
+
+  monkeypatch.setattr(turns, 'Worker', Recorded)
+  turns.by_turns(workers(a='a', b='b'), 'q', 2)
+  each = lambda kind: [(kind, 'a'), (kind, 'b')]
+  assert events == [*[(kind, name) for name in 'ab' for kind in ('start', 'facts', 'ask')], *each('ask') * 2]
+
+
+class Clocked:
+  """A worker of a clock that only workers move; its command is the seconds of its start and of an answer."""
+  now = 0.0
+
+  def __init__(self, command):
+    self.start_s, self.answer_s = command
+
+  def ask(self, line, until):
+    end = Clocked.now + (self.answer_s if line else self.start_s)
+    Clocked.now = min(end, until)
+    if end > until:
+      raise turns.Ended('has no answer in time')
+    return {}
+
+  def close(self):
+    pass
+
+
+@pytest.mark.parametrize('commands, limit_s, counted, lost', [
+  ({'a': (10, 10), 'b': (10, 10)}, 100, {'a': 3, 'b': 3}, []),  # 40 s to start, 20 a turn
+  ({'a': (10, 10), 'b': (10, 10)}, 99, {'a': 2, 'b': 2}, []),
+  # One that takes too long leaves time in which the others are measured; it holds up none after that time.
+  ({'a': (10, 5), 'b': (90, 5), 'c': (1, 1)}, 100, {'a': 6}, [
+    ('b', 'has no answer in time'), ('c', 'was not started: 100 s are too short')]),
+  ({'a': (90, 5), 'b': (1, 1)}, 100, {'a': 1}, [('b', 'was not started: 100 s are too short')]),
+  ({'a': (200, 5)}, 100, {}, [('a', 'has no answer in time')])])
+def test_what_has_no_time_is_left_out_and_the_rest_is_measured(monkeypatch, commands, limit_s, counted, lost):
+  monkeypatch.setattr(turns, 'Worker', Clocked)
+  monkeypatch.setattr(turns.time, 'monotonic', lambda: Clocked.now)
+  monkeypatch.setattr(Clocked, 'now', 0.0)
+  missed = []
+  found = turns.by_turns(commands, 'q', 9, lambda *why: missed.append(why), limit_s=limit_s)
+  assert {name: len(answers) for name, (_, answers) in found.items()} == counted and missed == lost

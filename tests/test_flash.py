@@ -11,7 +11,7 @@ from conftest import mesh_of, random_batch, tiny_config
 
 from gptjax import flash, sharding, train
 from gptjax.attention import attention
-from gptjax.benchmark import check
+from gptjax.benchmark import attention as attention_benchmark
 from gptjax.plan import hlo
 
 CUTS = (1, (16, 16, 4, 2)), (17, (16, 16, 4, 2)), (64, (32, 16, 4, 2)), (100, None)
@@ -53,15 +53,18 @@ def test_equals_the_equation_with_the_same_weights_dropped(t, cut):
   with mesh_of():
     kept = flash.mask(keys, rate, 2, t)
     y, gradient = with_gradients(functools.partial(interpreted, rate=rate, keys=keys, cut=cut), qkv(t))
-    want, wanted = with_gradients(functools.partial(check.attend_with, kept, rate), qkv(t))
+    want, wanted = with_gradients(functools.partial(attention_benchmark.attend_with, kept, rate), qkv(t))
   np.testing.assert_allclose(y, want, atol=2e-6)
   np.testing.assert_allclose(gradient, wanted, atol=3e-5)
 
 
 def test_bfloat16_is_as_near_to_float32_as_rounding_allows(pallas_here):
-  """What `benchmark check` says of a GPU, too."""
+  """What `benchmark attention` says of a GPU, too."""
+  case = attention_benchmark.Case('pallas', 0.1)
+  x = jax.random.normal(jax.random.key(0), (4, 1, 80, 2, 64), jnp.bfloat16)
   with mesh_of():
-    assert max(check.dropped_error(b=1, t=80, h=2, k=64)) < 0.01
+    ours = attention_benchmark.compiled(case, x, keys_of(1))(x, keys_of(1))
+    assert max(attention_benchmark.errors(case, x, keys_of(1), ours)) < 0.01
     assert interpreted(*qkv(3, dtype='bfloat16')).dtype == jnp.bfloat16
 
 

@@ -1,1 +1,1 @@
-"""Speed beside what people would use instead, by turns in one run: `python -m gptjax.benchmark`."""
+"""Speed beside what people would use instead, interleaved in one run: `python -m gptjax.benchmark`."""

@@ -11,7 +11,7 @@ from gptjax.data import command
 from gptjax.errors import InputError
 
 SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
-            'start', 'gpu', 'check', 'variants', 'profile', 'near_duplicates', 'table')
+            'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'near_duplicates', 'table')
 
 
 def main(argv):

@@ -1,17 +1,18 @@
 """Whether the step computes what it should on the device at hand: python -m gptjax.benchmark check
 
 Loss and gradients in bfloat16 with each attention kernel, beside those in float32 with the plain one at the
-highest precision of products; where the kernel `pallas` runs, also its gradients with dropout, beside the
-equation with the same weights dropped; then a few steps on one batch, whose loss must fall.
+highest precision of products; then a few steps on one batch, whose loss must fall. Attention alone, with
+dropout and with its speed: python -m gptjax.benchmark attention.
 """
 
 import argparse
 import functools
 
 from gptjax import paths
-from gptjax.benchmark import results
+from gptjax.benchmark import journal, results
 from gptjax.benchmark.machine import machine
-from gptjax.benchmark.train import PACKAGES, SIZES, compiled_step, make_config, random_batch
+from gptjax.benchmark.sizes import SIZES, make_config, random_batch
+from gptjax.benchmark.train import PACKAGES, compiled_step
 from gptjax.data import command
 
 LAYERS, BATCH, STEPS = 4, 2, 20
@@ -37,10 +38,19 @@ def loss_and_grads(config, params):
   return jax.jit(compute)(params, batch, None)
 
 
-def errors(size, kernels):
-  """{kernel: (relative error of the loss, of the gradient)} in bfloat16, {kernel: why it does not run}."""
+def difference(grads, exact):
+  """Relative error of a tree: float32[]."""
   import jax
   import optax
+  return optax.tree.norm(jax.tree.map(lambda a, b: a - b, grads, exact)) / optax.tree.norm(exact)
+
+
+def errors(size, kernels, tell=lambda kernel, found: None):
+  """{kernel: (relative error of the loss, of the gradient)} in bfloat16, {kernel: why it does not run}.
+
+  tell: function of a kernel and what it came to, called after each.
+  """
+  import jax
 
   from gptjax import sharding, train
   exact = small(size, {'model.compute_dtype': 'float32', 'attention.kernel': 'xla'})
@@ -48,46 +58,16 @@ def errors(size, kernels):
   params = jax.jit(functools.partial(train.init_state, exact))().params
   with jax.default_matmul_precision('highest'):
     loss, grads = loss_and_grads(exact, params)
-  found, failed = {}, {}
+  compare, found, failed = jax.jit(difference), {}, {}
   for kernel in kernels:
     config = small(size, {'model.compute_dtype': 'bfloat16', 'attention.kernel': kernel})
     try:
       ours, our_grads = loss_and_grads(config, params)
-      difference = jax.tree.map(lambda a, b: a - b, our_grads, grads)
-      found[kernel] = (float(abs(ours / loss - 1)),
-                       float(optax.tree.norm(difference) / optax.tree.norm(grads)))
+      found[kernel] = (abs(float(ours) / float(loss) - 1), float(compare(our_grads, grads)))
     except Exception as error:  # a kernel that is not for this device is a finding too
       failed[kernel] = str(error).splitlines()[0][:300]
+    tell(kernel, found.get(kernel) or f'does not run here: {failed[kernel]}')
   return found, failed
-
-
-def attend_with(kept, rate, q, k, v):
-  """The equation of attention, of [b, t, h, k], without the weights that are not `kept`, bool[b, h, t, t]."""
-  import jax
-  import jax.numpy as jnp
-  scores = jnp.einsum('bthk,bshk->bhts', q, k) * q.shape[-1] ** -0.5
-  weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(scores.shape[2:], bool)), scores, -jnp.inf))
-  return jnp.einsum('bhts,bshk->bthk', jnp.where(kept, weights / (1 - rate), 0), v)
-
-
-def dropped_error(rate=0.1, b=2, t=1024, h=4, k=64):
-  """Relative errors of y and of its gradients in bfloat16, with the kernel `pallas` and dropout."""
-  import jax
-  import jax.numpy as jnp
-
-  from gptjax import flash, sharding
-  sharding.ensure_mesh()
-  x = jax.random.normal(jax.random.key(0), (4, b, t, h, k), jnp.bfloat16)
-  keys = jax.random.split(jax.random.key(1), b)
-
-  def both(attend, x):
-    y, pull = jax.vjp(attend, *x[:3])
-    return y, jnp.stack(pull(x[3]))
-  ours = jax.jit(functools.partial(both, functools.partial(flash.attend, rate=rate, keys=keys)))(x)
-  with jax.default_matmul_precision('highest'):
-    plain = functools.partial(both, functools.partial(attend_with, flash.mask(keys, rate, h, t), rate))
-    exact = jax.jit(plain)(x.astype(jnp.float32))
-  return [float(jnp.linalg.norm(a.astype(jnp.float32) - b) / jnp.linalg.norm(b)) for a, b in zip(ours, exact)]
 
 
 def falling(size):
@@ -106,21 +86,22 @@ def main(argv):
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='tiny')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax
 
   from gptjax import attention
-  found, failed = errors(flags.size, [kernel for kernel in attention.KERNELS if kernel != 'auto'])
-  dropped = dropped_error() if 'pallas' in found else []
+  kept = journal.Journal(flags.journal)
+
+  def tell(kernel, found):
+    what = f'step of {flags.size}, {kernel}, errors of loss and gradient in bfloat16'
+    kept.add('fact', what=what, value=found)
+
+  found, failed = errors(flags.size, [kernel for kernel in attention.KERNELS if kernel != 'auto'], tell)
   losses = falling(flags.size)
-  plain = found['xla'][1]
-  gates = [results.gate('xla in bfloat16, error of the gradient', '<=', ROUNDING, plain)]
-  gates += [results.gate(f"{kernel}, error of the gradient beside xla's", '<=', ALIKE, error / plain)
-            for kernel, (_, error) in found.items() if kernel != 'xla']
-  gates += [results.gate(f'pallas with dropout, error of {what}', '<=', ROUNDING, error)
-            for what, error in zip(('y', 'the gradient'), dropped)]
-  gates.append(results.gate(f'loss after {STEPS} steps on one batch, beside the first', '<=', 0.999,
-                            losses[-1] / losses[0]))
+  gates = gates_of(found, losses)
+  for gate in gates:
+    kept.add('gate', **gate)
   device = jax.devices()[0].device_kind
   where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else device)
   print(f'{flags.size}, at most {LAYERS} layers, on {where["device"]}, {where["date"]}; bfloat16 against '
@@ -132,3 +113,13 @@ def main(argv):
   results.show_gates(gates)
   results.write(flags.out, 'check', where, [], gates, errors=found, failed=failed, losses=losses)
   return int(not all(gate['holds'] for gate in gates))
+
+
+def gates_of(found, losses):
+  """Gates of what `errors` found, and of the losses of `falling`."""
+  plain = found['xla'][1]
+  gates = [results.gate('xla in bfloat16, error of the gradient', '<=', ROUNDING, plain)]
+  gates += [results.gate(f"{kernel}, error of the gradient beside xla's", '<=', ALIKE, error / plain)
+            for kernel, (_, error) in found.items() if kernel != 'xla']
+  return [*gates, results.gate(f'loss after {STEPS} steps on one batch, beside the first', '<=', 0.999,
+                               losses[-1] / losses[0])]

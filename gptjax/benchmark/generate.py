@@ -1,7 +1,7 @@
-"""Speed of generation beside that of transformers, by turns in one run: python -m gptjax.benchmark generate
+"""Speed of generation beside that of transformers, interleaved: python -m gptjax.benchmark generate
 
 Randomly initialised models of the papers' shapes, greedy, with a key-value cache, and as many tokens written
-whatever they are. Each contender works in a process of its own, by turns; medians count.
+whatever they are. Each contender works in a process of its own; they are interleaved, and medians count.
 """
 
 import argparse
@@ -13,14 +13,16 @@ import time
 import numpy as np
 
 from gptjax import config_files, paths
-from gptjax.benchmark import results
+from gptjax.benchmark import journal, results
 from gptjax.benchmark.machine import machine
+from gptjax.benchmark.results import OURS
 from gptjax.benchmark.turns import by_turns, serve, times_faster
 from gptjax.data import command
-from gptjax.flag_types import integer
+from gptjax.flag_types import integer, real
 
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
-OURS, THEIRS = 'gptjax', 'transformers'
+TINY, TINY_MODEL = 'tiny', dict(n_layer=2, n_head=2, n_embd=32, n_ctx=1024, n_vocab=96)
+THEIRS = 'transformers'
 PROMPT, NEW, LONG = 16, 64, 512  # tokens: of a prompt, written after it, of the prompt that is only read
 ONE, EIGHT, READ = 'batch 1', 'batch 8', f'prefill {LONG}'
 BATCH = {ONE: 1, EIGHT: 8}
@@ -30,7 +32,9 @@ BANDWIDTH = {'NVIDIA A100-SXM4-80GB': 2.04e12, 'NVIDIA H100 80GB HBM3': 3.35e12,
 
 
 def make_config(size, dtype):
-  config = config_files.shipped(SIZES[size])
+  config = config_files.shipped(SIZES.get(size, 'default'))
+  for field, value in TINY_MODEL.items() if size == TINY else ():
+    setattr(config.model, field, value)
   config.model.compute_dtype, config.attention.kernel = dtype, 'xla'
   return config
 
@@ -118,16 +122,11 @@ def gates(seconds):
                        8 * times_faster(ours[EIGHT], ours[ONE]))]
 
 
-def rows_of(flags, seconds):
-  """A row of `results` for each task and contender."""
-  rows = []
-  for task in (ONE, EIGHT, READ):
-    tokens = BATCH[task] * NEW if task in BATCH else LONG
-    for name, taken in seconds.items():
-      ratio = times_faster(seconds[OURS][task], taken[task]) if name != OURS else None
-      rows.append(results.row(f'generation {flags.size}, {flags.dtype}, {task}', name, 'tokens/s',
-                              [tokens / each for each in taken[task]], ratio))
-  return rows
+def figures_of(flags, name, seconds, turn):
+  """A `results.figure` for each task of a contender's answer {task: seconds}."""
+  tokens = {READ: LONG, **{task: batch * NEW for task, batch in BATCH.items()}}
+  return [results.figure(f'generation {flags.size}, {flags.dtype}, {task}', name, 'tokens/s',
+                         tokens[task] / taken, turn) for task, taken in seconds.items()]
 
 
 def show(rows, seconds, checks, facts):
@@ -144,11 +143,14 @@ def show(rows, seconds, checks, facts):
 
 def main(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark generate', description=__doc__)
-  parser.add_argument('--size', choices=SIZES, default='124M')
+  parser.add_argument('--size', choices=(TINY, *SIZES), default='124M')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--contenders', default=f'{OURS},{THEIRS}')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
+  parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
+                      help='seconds for all of it: contenders that are not ready in time are left out')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  journal.add_flag(parser)
   parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
@@ -156,18 +158,42 @@ def main(argv):
   contenders = args.contenders.split(',')
   if contenders not in ([OURS], [OURS, THEIRS]):
     parser.error(f'--contenders is {OURS} or {OURS},{THEIRS}')
+  return measure(args, contenders)
+
+
+def measure(args, contenders):
   where = machine(PACKAGES)
   print(f'GPT-2 {args.size}, {args.dtype}, {NEW} tokens after {PROMPT}; {where["cores"]} cores of '
         f'{where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
+  kept, figures, lost = journal.Journal(args.journal), [], {}
+
+  def lose(name, why):
+    lost[name] = why
+    print(f'{name} {why}', file=sys.stderr)
+    kept.add('lost', who=name, why=why)
+
+  def tell(name, facts, answer, turn):
+    if name == OURS and not turn:
+      kept.add('device', name=facts['device'])
+    for figure in figures_of(args, name, answer, turn):
+      figures.append(figure)
+      kept.add('figure', **figure)
+
   worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
                     f'--dtype={args.dtype}', '--worker']
-  found = by_turns({name: [*worker_command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns)
+  found = by_turns({name: [*worker_command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns,
+                   lose, tell, args.limit_s)
   seconds = {name: {task: [turn[task] for turn in turns] for task in (ONE, EIGHT, READ)}
-             for name, (_, turns) in found.items()}
-  facts, rows = found[OURS][0], rows_of(args, seconds)
-  checks = gates(seconds) if THEIRS in seconds else []
+             for name, (_, turns) in found.items() if turns}
+  rows = results.rows(figures)
+  if OURS not in seconds:
+    print(f'gptjax.benchmark: there are no figures of {OURS}: see its message above', file=sys.stderr)
+    return 1
+  facts, checks = found[OURS][0], gates(seconds) if THEIRS in seconds else []
+  for check in checks:
+    kept.add('gate', **check)
   show(rows, seconds, checks, facts)
   if facts['device'] != 'cpu':
     where['device'] = facts['device']
-  results.write(args.out, 'generate', where, rows, checks, facts=facts, seconds=seconds)
+  results.write(args.out, 'generate', where, rows, checks, facts=facts, seconds=seconds, lost=lost)
   return 0

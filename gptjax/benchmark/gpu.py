@@ -1,17 +1,25 @@
-"""All that there is to measure on one GPU, in one call of under 8 minutes: python -m gptjax.benchmark gpu
+"""All that there is to measure on one GPU, in one call: python -m gptjax.benchmark gpu --out=gpu.json
 
-Runs the other sub-commands one after the other, each in processes of its own, with a limit of time each: is
-the step right (check); training speed of each size beside PyTorch, by turns; single changes (variants); where
-the time goes (profile); generation. What is most worth knowing comes first. The results are written after
-each part; one that fails or takes too long is recorded with its last words, and the run goes on. What is
-left out for want of time, --sizes=124M measures in a call of its own.
+`--first` takes at most 90 s: versions of everything, ptxas and libdevice, one exponential, each attention
+kernel beside float32, peak memory, then training of GPT-2 124M by gptjax alone and beside PyTorch.
 
-Needs jax, flax, optax and numpy; for the peers torch and transformers; no network.
+Without it, most valuable first: training of 124M beside PyTorch, attention kernels with and without dropout,
+training of 355M, 774M and 1.5B, generation, whether the step is right (check), single changes of the config
+(variants), where the time of a step goes (profile). Each part runs in processes of its own and may take its
+share of the time that is left; what a part does not use, those after it have. Contenders start one after the
+other, and are interleaved while they are measured.
+
+Each figure is on disk as soon as it is known, in gpu.jsonl beside gpu.json: a run that is cut off at any
+moment leaves all that it has measured. gpu.json is made of it again and again;
+`python -m gptjax.benchmark table gpu.jsonl --json=gpu.json` makes it, and the table, of what a kill has left.
+
+Needs jax 0.10 or 0.11, flax, optax and numpy; for the contenders torch and transformers; no network. Where a
+machine without a network has older ones, put wheels in a folder beside the checkout and install them with
+`pip install --no-index --find-links=FOLDER flax optax`.
 """
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -21,140 +29,186 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax import paths
-from gptjax.benchmark import results
+from gptjax import defaults, paths
+from gptjax.benchmark import gates, journal, results, toolchain
 from gptjax.benchmark.machine import machine
-from gptjax.benchmark.train import OURS, PACKAGES, SIZES
+from gptjax.benchmark.results import OURS
+from gptjax.benchmark.train import PACKAGES, needs
 from gptjax.data import command
+from gptjax.errors import InputError
 from gptjax.flag_types import real
 
-SIZES_HERE = ('124M', '355M', '774M', '1558M')
-SECONDS = 465      # for all parts
-LEAST = 20         # seconds that a part gets at the least, or it is left out
+SIZES = ('124M', '355M', '774M', '1558M')
+TINY = 'tiny'  # runs anywhere
+SECONDS, FIRST_SECONDS = 540, 90
+LEAST = 20         # seconds that a part has at the least, while there are any
+SPARE = 0.95       # of its share, after which a part itself stops to measure
+LARGE = 120e9      # bytes of memory in which two contenders of 1.5B have room
 LAST_WORDS = 2000  # characters of a failed part's standard error
-GPU = 'NVIDIA H100'
-# Tokens a second on one H100, bfloat16, sequences of 1,024: what must be reached, and what is aimed at.
-GATES = {'124M': (300e3, 468e3), '355M': (110e3, 175e3), '774M': (55e3, 79e3), '1558M': (29e3, 47e3)}
+LOOK = 1           # seconds from one look at the journal to the next
 
 
 class Part(NamedTuple):
-  """A sub-command with its flags, and the seconds that it may take."""
+  """A sub-command with its flags.
+
+  weight: seconds that it should need on an H100; of the time that is left it has its share by weight.
+  limited: whether the sub-command has the flag --limit_s.
+  """
   name: str
   flags: list
-  limit: int
+  weight: float
+  limited: bool = False
 
 
-def training(size, contenders, turns, steps, limit):
-  """Training of one size; all contenders are alive at a time and share the memory."""
-  flags = ['train', f'--size={size}', f'--contenders={contenders}', f'--turns={turns}', f'--steps={steps}']
-  return Part(f'train {size} {contenders}', flags, limit)
+def training(size, contenders, weight, turns=5, steps=10):
+  """Training of one size; contenders that are not installed are left out, but not the first."""
+  first, *others = contenders.split(',')
+  here = ','.join([first, *(name for name in others if not needs(name))])
+  flags = ['train', f'--size={size}', f'--contenders={here}', f'--turns={turns}', f'--steps={steps}']
+  return Part(f'train {size} {here}', flags, weight, limited=True)
 
 
-def parts(sizes):
-  """What to do, in the order of worth. 1558M has not the room for two contenders at a time."""
-  found = [Part('check', ['check', f'--size={sizes[0]}'], 75)]
-  plan = {'tiny': [('gptjax,torch', 2, 3, 120)],
-          '124M': [('gptjax,torch-compile,transformers-compile', 5, 10, 150)],
-          '355M': [('gptjax,torch-compile', 5, 10, 120)],
-          '774M': [('gptjax,torch-compile-blocks', 5, 10, 120)],
-          '1558M': [('gptjax', 5, 10, 100), ('torch-compile-blocks', 5, 10, 100)]}
-  found += [training(size, *one) for size in sizes for one in plan[size]]
-  if sizes == ['tiny']:
-    some = ['--only=as it is', '--turns=2', '--steps=2']
-    return [*found, Part('profile', ['profile', '--size=tiny'], 120),
-            Part('variants', ['variants', '--size=tiny', *some], 120)]
-  generate = ['generate', f'--size={sizes[0]}', '--dtype=bfloat16', '--turns=3']
-  return [*found, Part('profile', ['profile', f'--size={sizes[0]}'], 60),
-          Part('variants', ['variants', f'--size={sizes[0]}', '--turns=3', '--steps=10'], 180),
-          Part('generate', generate, 90)]
+def first_parts(size):
+  """What comes first, in at most FIRST_SECONDS."""
+  return [Part(f'attention {size}', ['attention', f'--size={size}'], 35),
+          training(size, f'{OURS},torch' + ',torch-compile' * (size != TINY), 55, turns=3)]
 
 
-def run_part(part, seconds, folder):
+def parts(sizes, memory):
+  """What there is to do, most valuable first.
+
+  Args:
+    sizes: of SIZES, or TINY alone.
+    memory: bytes of the GPU's, 0: not known.
+  """
+  peers = {TINY: ['gptjax,torch'], '124M': ['gptjax,torch-compile,transformers-compile'],
+           '355M': ['gptjax,torch-compile'], '774M': ['gptjax,torch-compile-blocks'],
+           '1558M': ['gptjax,torch-compile-blocks'] if memory > LARGE else ['gptjax', 'torch-compile-blocks']}
+  weights = {TINY: 60, '124M': 130, '355M': 80, '774M': 95, '1558M': 130}
+  trainings = [training(size, names, weights[size] / len(peers[size]), *((2, 3) if size == TINY else ()))
+               for size in sizes for names in peers[size] if not needs(names.split(',')[0])]
+  size = sizes[0]
+  few = ['--turns=2', '--steps=2', '--only=as it is'] if size == TINY else ['--turns=3', '--steps=10']
+  dtype, peer = 'float32' if size == TINY else 'bfloat16', '' if needs('transformers') else ',transformers'
+  generate = ['generate', f'--size={size}', f'--dtype={dtype}', f'--contenders={OURS}{peer}', '--turns=3']
+  return [trainings[0], Part(f'attention {size}', ['attention', f'--size={size}'], 35), *trainings[1:],
+          Part(f'generate {size}', generate, 50, limited=True),
+          Part(f'check {size}', ['check', f'--size={size}'], 30),
+          Part(f'variants {size}', ['variants', f'--size={size}', *few], 90),
+          Part(f'profile {size}', ['profile', f'--size={size}'], 25)]
+
+
+def share(todo, left):
+  """Seconds for the first of the parts that are still to do, of those that are left for all of them."""
+  weight = todo[0].weight / sum(part.weight for part in todo)
+  return min(left, max(LEAST, left * weight))
+
+
+def environment():
+  """Variables for the parts: they share one GPU, and a cache of compiled programs with all of gptjax."""
+  cache = paths.local(defaults.declared()['compilation_cache'].default)
+  return {'JAX_COMPILATION_CACHE_DIR': cache, **toolchain.environment(), **os.environ,
+          'TOKENIZERS_PARALLELISM': 'false', 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+
+
+def run_part(part, seconds, path, look):
   """Runs a part for at most so long, with all processes that it starts.
 
+  Args:
+    part: Part.
+    seconds: that it may take.
+    path: of the journal.
+    look: function without arguments, called again and again while it runs.
+
   Returns:
-    (what it wrote with --out, None if nothing; None or why it failed; the end of its standard error).
+    (None or why it did not end well, the end of its standard error).
   """
-  out, said = Path(folder) / 'part.json', Path(folder) / 'stderr'
-  out.unlink(missing_ok=True)
-  command = [sys.executable, '-m', 'gptjax.benchmark', *part.flags, f'--out={out}']
-  why = None
-  with open(said, 'wb') as stderr:
-    process = subprocess.Popen(command, stderr=stderr, process_group=0, env=environment(folder))
+  limit = [f'--limit_s={seconds * SPARE:.0f}'] * part.limited
+  line = [sys.executable, '-m', 'gptjax.benchmark.part', *part.flags, *limit, f'--journal={path}']
+  deadline, why = time.monotonic() + seconds, f'cut off after {seconds:.0f} s'
+  with tempfile.TemporaryFile() as stderr:
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=stderr, process_group=0, env=environment())
     try:
-      code = process.wait(seconds)
-      why = f'exit code {code}' if code else None
-    except subprocess.TimeoutExpired:
-      why = f'cut off after {seconds:.0f} s'
+      while (left := deadline - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          code = process.wait(min(LOOK, left))
+          why = f'exit code {code}' if code else None
+          break
+        look()
     finally:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
       process.wait()
-  return (json.loads(out.read_text()) if out.exists() else None, why,
-          said.read_text(errors='replace')[-LAST_WORDS:])
+      process.stdin.close()
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - LAST_WORDS))
+    return why, stderr.read().decode(errors='replace')
 
 
-def environment(folder):
-  """What a program is compiled to once serves all parts; several processes share the GPU."""
-  return {**os.environ, 'JAX_COMPILATION_CACHE_DIR': f'{folder}/compiled', 'TOKENIZERS_PARALLELISM': 'false',
-          'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+class Written:
+  """The usual JSON file of a journal, written again where the journal has grown."""
+
+  def __init__(self, path, out):
+    self.path, self.out, self._size = path, out, 0
+
+  def __call__(self):
+    """Returns what it holds, in the form of `journal.usual`; None: it is as it was."""
+    size = os.path.getsize(self.path)
+    if size == self._size:
+      return None
+    self._size = size
+    found = gates.with_gates(journal.usual(journal.read(self.path)))
+    results.write(self.out, **found)
+    return found
 
 
-def gates(rows, device):
-  """Tokens a second beside what is wanted of an H100, and beside the fastest of PyTorch."""
-  found = []
-  for size in SIZES:
-    of_size = [row for row in rows if row['what'] == f'training {size}, {SIZES[size].dtype}']
-    ours = next((row for row in of_size if row['who'] == OURS), None)
-    peers = [row for row in of_size if row['who'] != OURS]
-    if ours and size in GATES and device.startswith(GPU):
-      found += [results.gate(f'{size}, tokens/s, {word}', '>=', wanted, ours['median'])
-                for word, wanted in zip(('must', 'aim'), GATES[size])]
-    if ours and peers:
-      best = max(peers, key=lambda row: row['median'])
-      # Of processes that did not live at the same time there are no turns to compare.
-      ratio = best['ratio'] or ours['median'] / best['median']
-      found.append(results.gate(f'{size}, times as fast as {best["who"]}', '>=', 1, ratio))
-  return found
+def measure(todo, seconds, out):
+  """Runs the parts until the time is over; 0 if each is complete."""
+  began, path = time.monotonic(), journal.beside(out)
+  Path(out).parent.mkdir(parents=True, exist_ok=True)
+  kept, write, complete = journal.Journal(path), Written(path, out), True
+  kept.add('start', benchmark='gpu', machine=machine(PACKAGES))
+  for what, value in [*versions(), *toolchain.cuda_facts(), *toolchain.package_facts()]:
+    kept.add('fact', what=what, value=value)
+  for i, part in enumerate(todo):
+    left, started = seconds - (time.monotonic() - began), time.monotonic()
+    limit = max(0, share(todo[i:], left))
+    kept.add('part', name=part.name, share=limit)
+    why, words = run_part(part, limit, path, write) if limit > 1 else ('left out: no time', '')
+    lost = (write() or journal.usual(journal.read(path)))['parts'][part.name]['lost']
+    why = why or (f'without {", ".join(lost)}' if lost else None)
+    kept.add('end', seconds=time.monotonic() - started, error=why, stderr=words if why else '')
+    if why and words:
+      print(words.rstrip(), flush=True)
+    complete = complete and not why
+  found = write()
+  where = found['machine']
+  print(f'\n{where["device"]}, {where["date"]}, {time.monotonic() - began:.0f} s')
+  gates.show(found)
+  return int(not complete)
+
+
+def versions():
+  """[(what, value)] of `machine`, one line each while they are printed."""
+  where = machine(PACKAGES)
+  return [('python', where['python']), ('processor', f'{where["cores"]} x {where["processor"]}'),
+          *where['versions'].items(), ('flags', where['flags'])]
 
 
 def main(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark gpu', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--sizes', default=','.join(SIZES_HERE), help='comma-separated; tiny runs anywhere')
-  parser.add_argument('--seconds', type=real(1, 1e6), default=SECONDS, help='for all parts together')
+  parser.add_argument('--first', action='store_true', help=f'what is worth most, in {FIRST_SECONDS} s')
+  parser.add_argument('--sizes', default='', help=f'comma-separated, of {", ".join(SIZES)}, else all, with '
+                                                  f'--first the smallest; {TINY} runs anywhere')
+  parser.add_argument('--limit_s', type=real(1, 1e6), help='seconds for all parts together, else '
+                                                           f'{SECONDS}, with --first {FIRST_SECONDS}')
   parser.add_argument('--out', type=paths.flag, required=True, help='JSON file for the results')
   flags = parser.parse_args(argv)
-  sizes = flags.sizes.split(',')
-  if sizes != ['tiny'] and (unknown := set(sizes) - set(SIZES_HERE)):
-    parser.error(f'no such size: {", ".join(sorted(unknown))}, of {", ".join(SIZES_HERE)}; or tiny alone')
+  sizes = flags.sizes.split(',') if flags.sizes else [SIZES[0]] if flags.first else [*SIZES]
+  if sizes != [TINY] and (unknown := [size for size in sizes if size not in SIZES]):
+    parser.error(f'no such size: {", ".join(unknown)}, of {", ".join(SIZES)}; or {TINY} alone')
+  if Path(path := journal.beside(flags.out)).exists():
+    raise InputError(f'{path} holds an earlier run: name another --out, or remove it')
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # takes what it has started along
-  return measure(parts(sizes), flags.seconds, flags.out)
-
-
-def measure(todo, seconds, out):
-  """Runs the parts until the time is over; 0 if there is something of each."""
-  where, rows, checks, details = machine(PACKAGES), [], [], {}
-  began = time.monotonic()
-  with tempfile.TemporaryDirectory() as folder:
-    for part in todo:
-      left = seconds - (time.monotonic() - began)
-      print(f'\n=== {part.name}  ({left:.0f} s left)', flush=True)
-      found, why, words = None, 'left out: no time', ''
-      started = time.monotonic()
-      if left >= LEAST:
-        found, why, words = run_part(part, min(part.limit, left), folder)
-      if lost := (found or {}).get('details', {}).get('lost'):
-        why = why or f'without {", ".join(lost)}'
-      if why:
-        print(f'{part.name}: {why}\n{words}'.rstrip(), flush=True)
-      details[part.name] = {'seconds': time.monotonic() - started, 'error': why,
-                            'stderr': words if why else '', 'details': found and found['details']}
-      if found:
-        where['device'] = found['machine']['device']
-        rows += found['rows']
-        checks += found['gates']
-      results.write(out, 'gpu', where, rows, checks + gates(rows, where['device']), parts=details)
-  print(f'\n{where["device"]}, {where["date"]}, {time.monotonic() - began:.0f} s')
-  results.show_gates(checks + gates(rows, where['device']))
-  return int(any(one['error'] for one in details.values()))
+  todo = first_parts(sizes[0]) if flags.first else parts(sizes, toolchain.gpu_memory(toolchain.gpu()))
+  return measure(todo, flags.limit_s or (FIRST_SECONDS if flags.first else SECONDS), flags.out)

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 from gptjax import paths
-from gptjax.benchmark import results
+from gptjax.benchmark import journal, results
 from gptjax.benchmark.machine import machine
-from gptjax.benchmark.train import PACKAGES, SIZES, compiled_step, field, make_config
+from gptjax.benchmark.results import OURS
+from gptjax.benchmark.sizes import SIZES, batches, make_config
+from gptjax.benchmark.train import MEMORY, PACKAGES, compiled_step, field, memory_of
 from gptjax.data import command
 from gptjax.flag_types import integer
 
@@ -102,19 +104,23 @@ def main(argv):
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
-                      help='sequences a step; 0: the size\'s own')
+                      help='sequences a step; 0: as many as fit the device')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax
-  config = make_config(flags.size, flags.batch_size, dict(flags.set))
+  memory = memory_of(OURS, 1)
+  batch_size = flags.batch_size or batches(flags.size, memory and memory * MEMORY)[0]
+  config = make_config(flags.size, batch_size, dict(flags.set))
   parts, seconds = times(config)
   where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
   total = sum(parts.values())
   print(f'{flags.size}, batch {config.train.batch_size} x {config.data.seq_len}, on {where["device"]}, '
         f'{where["date"]}\na step takes {seconds * 1e3:.1f} ms; in operations of the device, all threads or '
         f'streams together, {total * 1e3:.1f} ms:')
+  journal.Journal(flags.journal).add('details', seconds=seconds, parts=parts)
   for part, taken in parts.items():
     print(f'{part:<24}{taken * 1e3:>9.2f} ms{taken / total:>7.1%}')
   results.write(flags.out, 'profile', where, [], size=flags.size, seconds=seconds, parts=parts,

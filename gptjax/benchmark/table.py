@@ -1,27 +1,23 @@
 """The README's table of speeds, made from what the other sub-commands wrote: python -m gptjax.benchmark table
 
 `python -m gptjax.benchmark table docs/benchmarks/*.json` prints it; --into=README.md puts it there, between
-its two marks.
+its two marks. It also reads a journal of `gpu`, like gpu.jsonl, of a run that was cut off or is under way;
+--json=gpu.json makes the usual file of one.
 """
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 from gptjax import atomic, paths
+from gptjax.benchmark import gates, journal, results
+from gptjax.benchmark.results import number
 from gptjax.data import command
 from gptjax.errors import InputError
 
 BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
 END = '<!-- end of the table -->'
 HEADS = 'measured', 'with', 'median (least to most)', 'gptjax is', 'where', 'when'
-
-
-def number(x):
-  """Four digits, or all before the point."""
-  digits = max(0, 3 - math.floor(math.log10(abs(x)))) if x else 0
-  return f'{x:,.{digits}f}'
 
 
 def place(machine):
@@ -34,14 +30,23 @@ def place(machine):
   return f'{where}; {package} {versions[package]}'
 
 
+def load(path):
+  """What `results.write` wrote, or a journal in that form."""
+  if Path(path).suffix != '.jsonl':
+    return json.loads(Path(path).read_text())
+  if not Path(path).exists():
+    raise FileNotFoundError(path)
+  return gates.with_gates(journal.usual(journal.read(path)))
+
+
 def lines(path):
   """The lines of the table that a file gives.
 
   Raises:
-    ValueError: it is not one that `results.write` wrote.
+    InputError: it is neither one that `results.write` wrote nor a journal.
   """
   try:
-    found = json.loads(Path(path).read_text())
+    found = load(path)
     for row in found['rows']:
       figures = f'{number(row["median"])} {row["unit"]}'
       if row['turns'] > 1:
@@ -71,11 +76,17 @@ def main(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark table', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('paths', type=paths.flag, nargs='+', metavar='JSON',
-                      help='what --out of the others named')
+                      help='what --out of the others named, or the journal beside it')
+  parser.add_argument('--json', type=paths.flag, default='',
+                      help='writes the one journal that is given as the usual JSON file')
   parser.add_argument('--into', type=paths.flag, default='',
                       help='file with the two marks; else it is printed')
   flags = parser.parse_args(argv)
   made = table(flags.paths)
+  if flags.json:
+    if len(flags.paths) != 1 or Path(flags.paths[0]).suffix != '.jsonl':
+      parser.error('--json takes one journal, a file of the name FILE.jsonl')
+    results.write(flags.json, **load(flags.paths[0]))
   if not flags.into:
     print(made, end='')
     return

@@ -1,7 +1,7 @@
-"""Training speed beside PyTorch's, by turns in one run: python -m gptjax.benchmark train
+"""Training speed beside PyTorch's, interleaved in one run: python -m gptjax.benchmark train
 
 Needs jax, flax, optax and numpy; for the peers torch and transformers. No TensorFlow, no network. Each
-contender takes the largest batch of the size's that fits into its share of the memory.
+contender takes the largest batch that fits into its share of the device's memory.
 """
 
 import argparse
@@ -11,71 +11,21 @@ import json
 import os
 import sys
 import time
-from typing import NamedTuple
+from importlib.util import find_spec
 
-import numpy as np
-
-from gptjax import config_files, cpu, paths
-from gptjax.benchmark import results
+from gptjax import cpu, paths
+from gptjax.benchmark import journal, results
 from gptjax.benchmark.machine import machine
-from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.benchmark.results import OURS
+from gptjax.benchmark.sizes import SIZES, batches, make_config, random_batch
+from gptjax.benchmark.turns import by_turns, serve
 from gptjax.data import command
-from gptjax.errors import InputError
 from gptjax.flag_types import integer, real
 
-OURS = 'gptjax'
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
 FULL = ('RESOURCE_EXHAUSTED', 'out of memory')  # what errors say
 MEMORY = 0.92  # share of a GPU's memory that all contenders have together
-CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192, scan=False)
-TINY_MODEL = dict(n_layer=2, n_head=2, n_embd=32, n_ctx=32, n_vocab=96, scan=True)
-
-
-class Size(NamedTuple):
-  """config: of configs/; model: what is changed there; batches: sequences a step, from the most on."""
-  config: str
-  model: dict
-  batches: tuple
-  dtype: str
-
-
-SIZES = {'tiny': Size('default', TINY_MODEL, (4,), 'float32'),
-         'cpu': Size('default', CPU_MODEL, (16,), 'float32'),
-         '124M': Size('gpt2_small', {}, (32, 16, 8), 'bfloat16'),
-         '355M': Size('gpt2_medium', {}, (16, 8), 'bfloat16'),
-         '774M': Size('gpt2_large', {}, (8, 4), 'bfloat16'),
-         '1558M': Size('gpt2_xl', {}, (8, 4, 2), 'bfloat16')}
-
-
-def make_config(size, batch_size=0, changes=None):
-  """The config of a benchmark, not resolved; works without ml_collections.
-
-  Args:
-    size: of SIZES.
-    batch_size: sequences a step; 0: the most that the size tries.
-    changes: {'model.dropout': 0.1, ...}.
-  """
-  name, model, batches, dtype = SIZES[size]
-  config = config_files.shipped(name)
-  for field, value in {**model, 'compute_dtype': dtype, 'dropout': 0.0, 'remat': 'none'}.items():
-    setattr(config.model, field, value)
-  config.data.seq_len = config.model.n_ctx
-  config.train.batch_size = config.train.microbatch_size = batch_size or batches[0]
-  for field, value in (changes or {}).items():
-    *sections, last = field.split('.')
-    section = functools.reduce(getattr, sections, config)
-    if not hasattr(section, last):
-      raise InputError(f'config.{field} is not a field of gptjax/defaults.py')
-    setattr(section, last, value)
-  return config
-
-
-def random_batch(config):
-  rng = np.random.default_rng(0)
-  shape = config.train.batch_size, config.data.seq_len
-  draw = lambda: rng.integers(0, config.model.n_vocab, shape, dtype=np.int32)
-  return {'inputs': draw(), 'targets': draw()}
 
 
 def compiled_step(config, **options):
@@ -105,12 +55,14 @@ def gptjax_steps(config):
 
   Returns:
     (function of n that gives {'seconds': a step, 'loss': the last, 'memory': bytes at the most, or None},
-    facts: {'device', 'flops': a token, 'peak': of the device or None, 'kernel'}).
+    facts: {'device', 'flops': a token, 'peak': of the device or None, 'kernel', 'compile_s'}).
   """
   import jax
 
   from gptjax import telemetry
+  began = time.perf_counter()
   step, state, batch = compiled_step(config)
+  seconds = time.perf_counter() - began
   device, held = jax.devices()[0], [state]
 
   def once():
@@ -129,24 +81,27 @@ def gptjax_steps(config):
 
   del state
   train(1)  # finds whether the memory suffices
-  return train, {'device': device.device_kind, 'kernel': config.attention.kernel,
+  return train, {'device': device.device_kind, 'kernel': config.attention.kernel, 'compile_s': seconds,
                  'flops': telemetry.flops_per_token(config.model, config.data.seq_len),
                  'peak': telemetry.peak_flops(device)}
 
 
-def largest(batches, make):
+def largest(sizes, make):
   """`make` of the first of these batch sizes that the memory has room for."""
-  for batch_size in batches:
+  for batch_size in sizes:
     try:
       return make(batch_size)
     except RuntimeError as error:  # JAX's and PyTorch's errors of memory are ones
-      if batch_size == batches[-1] or not any(word in str(error) for word in FULL):
+      if batch_size == sizes[-1] or not any(word in str(error) for word in FULL):
         raise
     gc.collect()
 
 
 def steps_of(contender, size, batch_size, changes, share):
-  """`gptjax_steps` or `torch_steps` at the largest batch that fits; facts say which, as 'batch_size'."""
+  """`gptjax_steps` or `torch_steps` at the largest batch that fits; facts say which, as 'batch_size'.
+
+  share: of the GPU's memory, that this process may have.
+  """
   def make(batch_size):
     config = make_config(size, batch_size, changes)
     if contender == OURS:
@@ -155,7 +110,22 @@ def steps_of(contender, size, batch_size, changes, share):
       from gptjax.benchmark.train_torch import torch_steps
       train, facts = torch_steps(config, random_batch(config), contender, share)
     return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
-  return largest([batch_size] if batch_size else SIZES[size].batches, make)
+  return largest([batch_size] if batch_size else batches(size, memory_of(contender, share)), make)
+
+
+def memory_of(contender, share):
+  """Bytes of the GPU's memory that this process may have; None on a CPU."""
+  if contender != OURS:
+    from gptjax.benchmark.train_torch import gpu_memory
+    return share * gpu_memory() or None
+  import jax
+  return (jax.devices()[0].memory_stats() or {}).get('bytes_limit')  # its share already
+
+
+def needs(contender):
+  """The package that a contender needs and that is not installed; '' if nothing is missing."""
+  packages = () if contender == OURS else ('torch', contender.partition('-')[0])
+  return next((package for package in packages if find_spec(package) is None), '')
 
 
 def worker(flags):
@@ -167,24 +137,11 @@ def worker(flags):
   return serve(facts, train)
 
 
-def rows_of(what, found):
-  """A row of `results` for each contender, with its batch size, memory and, of gptjax, MFU.
-
-  Args:
-    what: is measured.
-    found: {contender: (facts, [answer of each turn])}, of `by_turns`.
-  """
-  seconds = {name: [turn['seconds'] / facts['tokens'] for turn in turns]
-             for name, (facts, turns) in found.items()}
-  rows = []
-  for name, (facts, turns) in found.items():
-    ratio = times_faster(seconds[OURS], seconds[name]) if name != OURS and OURS in seconds else None
-    row = results.row(what, name, 'tokens/s', [1 / each for each in seconds[name]], ratio)
-    row |= {'batch_size': facts['batch_size'], 'memory': turns[-1]['memory'], 'loss': turns[-1]['loss']}
-    if facts.get('peak'):
-      row |= {f'mfu_{name}': row['median'] * flops / facts['peak'] for name, flops in facts['flops'].items()}
-    rows.append(row)
-  return rows
+def figure(what, name, facts, answer, turn):
+  """The `results.figure` of a contender's answer, with its batch size, memory and, of gptjax, MFU."""
+  more = {'batch_size': facts['batch_size'], 'memory': answer['memory'], 'loss': answer['loss']}
+  more |= {key: facts[key] for key in ('flops', 'peak') if facts.get('peak')}
+  return results.figure(what, name, 'tokens/s', facts['tokens'] / answer['seconds'], turn, **more)
 
 
 def show(rows):
@@ -217,7 +174,10 @@ def make_parser():
   parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps a turn')
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
+  parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
+                      help='seconds for all of it: contenders that are not ready in time are left out')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  journal.add_flag(parser)
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
   parser.add_argument('--share', type=real(0, 1, open_left=True), help=argparse.SUPPRESS)
   return parser
@@ -236,19 +196,41 @@ def main(argv):
 
 
 def measure(flags, argv, contenders, c):
-  lost, share = [], MEMORY / len(contenders)
+  changed = ''.join(f', {name}={value}' for name, value in flags.set)
+  what = f'training {flags.size}, {c.compute_dtype}{changed}'
+  kept, figures, devices, lost = journal.Journal(flags.journal), [], [], {}
+
+  def lose(name, why):
+    lost[name] = why
+    print(f'{name} {why}', file=sys.stderr)
+    kept.add('lost', who=name, why=why)
+
+  def tell(name, facts, answer, turn):
+    if not devices:
+      kept.add('device', name=facts['device'])
+    devices.append(facts['device'])
+    if not turn and 'compile_s' in facts:
+      kept.add('fact', what=f'{what}, {name}, compiled in s', value=round(facts['compile_s'], 1))
+    figures.append(figure(what, name, facts, answer, turn))
+    kept.add('figure', **figures[-1])
+
+  here = [name for name in contenders if not needs(name)]
+  for name in contenders:
+    if name not in here:
+      kept.add('fact', what=f'contender {name}', value=f'absent: {needs(name)} is not installed')
+      print(f'{name} is left out: {needs(name)} is not installed', file=sys.stderr)
+  share = MEMORY / max(len(here), 1)
   command = [sys.executable, '-m', 'gptjax.benchmark', 'train', *argv, f'--share={share:.3f}', '--worker']
-  found = by_turns({name: [*command, name] for name in contenders}, flags.steps, flags.turns, lost.append)
-  if not found:
+  found = by_turns({name: [*command, name] for name in here}, flags.steps, flags.turns, lose, tell,
+                   flags.limit_s)
+  if not figures:
     print('gptjax.benchmark: no contender could train: see their messages above', file=sys.stderr)
     return 1
-  changed = ''.join(f', {name}={value}' for name, value in flags.set)
-  rows = rows_of(f'training {flags.size}, {c.compute_dtype}{changed}', found)
-  device = next(iter(found.values()))[0]['device']
+  rows, device = results.rows(figures), devices[0]
   where = machine(PACKAGES, '' if device == 'cpu' else device)
   print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens a '
         f'sequence, {c.compute_dtype}{changed}, on {where["device"]}, {where["date"]}')
   show(rows)
   results.write(flags.out, 'train', where, rows, size=flags.size, changes=dict(flags.set), steps=flags.steps,
-                lost=lost, found=found)
+                lost=list(lost), found=found)
   return 0

@@ -82,6 +82,11 @@ def make_loss(model, contender):
   return lambda inputs, targets: whole(model, inputs, targets)
 
 
+def gpu_memory():
+  """Bytes of memory of the GPU; 0 where there is none."""
+  return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+
+
 def torch_steps(config, batch, contender, share):
   """A function that trains n steps with AdamW and clipping, and facts; see `train.gptjax_steps`.
 
@@ -122,8 +127,10 @@ def torch_steps(config, batch, contender, share):
     seconds = (time.perf_counter() - began) / n
     return {'seconds': seconds, 'loss': value, 'memory': torch.cuda.max_memory_allocated() if gpu else None}
 
+  began = time.perf_counter()
   train(1)  # compiles, and finds whether the memory suffices
-  return train, {'device': torch.cuda.get_device_name() if gpu else 'cpu', 'torch': torch.__version__}
+  return train, {'device': torch.cuda.get_device_name() if gpu else 'cpu', 'torch': torch.__version__,
+                 'compile_s': time.perf_counter() - began}
 
 
 def make_optimizer(model, c, fused):

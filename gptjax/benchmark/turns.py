@@ -1,76 +1,143 @@
-"""Contenders by turns: each a process of its own that works when it is told to.
+"""Contenders interleaved: each a process of its own that works when it is asked.
 
-The parent lets them take turns, so that a machine whose speed drifts is the same machine for all.
+They start one after the other, so that none compiles while another is compiling or measured. Then they take
+turns, so that a machine whose speed drifts is the same machine for all.
 """
 
 import contextlib
 import json
+import math
+import os
+import select
 import statistics
 import subprocess
 import sys
+import time
 
 from gptjax import shutdown
 from gptjax.errors import InputError
 
+STARTING = 0.7  # share of the time in which contenders may still start, the rest is for measuring
+
+
+class Ended(Exception):
+  """A worker has ended, or has no answer in time; the reason in words."""
+
 
 def serve(facts, answer):
   """A worker's side: prints its facts, then for each line of JSON on stdin `answer` of it, as JSON."""
-  print(json.dumps(facts), flush=True)
-  for line in sys.stdin:
-    print(json.dumps(answer(json.loads(line))), flush=True)
+  with os.fdopen(os.dup(1), 'w') as out:
+    os.dup2(2, 1)  # what libraries print is no answer
+    print(json.dumps(facts), file=out, flush=True)
+    for line in sys.stdin:
+      print(json.dumps(answer(json.loads(line))), file=out, flush=True)
 
 
-def by_turns(commands, question, turns, lost=None):
-  """Asks each worker the same question, turn after turn; the first turn is a warm-up.
+def by_turns(commands, question, turns, lost=None, tell=None, limit_s=math.inf):
+  """Starts the workers one after the other, then asks each the same question, turn after turn.
+
+  A first answer of each, as soon as it has started, is a warm-up.
 
   Args:
     commands: {contender: command line of a process that calls `serve`}.
     question: what JSON can write.
-    turns: how many that count.
-    lost: function of the name of a contender that ended early, which is left out then; None: an error.
+    turns: how many that count; fewer if the time is over before.
+    lost: function of (contender, why) for one that ended early or is not ready in time, and is left out then;
+      None: an error.
+    tell: function of (contender, facts, answer, turn), called after each answer; turn 0 is the warm-up.
+    limit_s: seconds for all of it.
 
   Returns:
-    {contender: (facts, [answer of each turn])}.
+    {contender: (facts, [answer of each turn that counts])}.
 
   Raises:
-    ValueError: a worker ended early.
+    InputError: a worker ended early, and `lost` is None.
   """
+  began = time.monotonic()
+  deadline, latest_start = began + limit_s, began + STARTING * limit_s
+  asked = json.dumps(question) + '\n'
   workers, facts, answers = {}, {}, {}
+
+  def ask(name, line, turn, until):
+    try:
+      answer = workers[name].ask(line, until)
+    except Ended as ended:
+      if lost is None:
+        raise InputError(f'the contender {name} {ended}: see its message above') from None
+      workers.pop(name).close()
+      lost(name, str(ended))
+      return None
+    if turn is not None and tell:
+      tell(name, facts[name], answer, turn)
+    return answer
+
   try:
     for name, command in commands.items():
+      if time.monotonic() >= latest_start and lost is not None:
+        lost(name, f'was not started: {limit_s:.0f} s are too short')
+        continue
       with shutdown.blocked():
-        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for name in list(workers):
-      facts[name] = _answer(workers, name, '', lost)
-      answers[name] = []
-    for turn in range(turns + 1):
+        workers[name] = Worker(command)
+      # While no other can be measured, waiting for this one costs nothing.
+      until = latest_start if len(workers) > 1 else deadline
+      facts[name], answers[name] = ask(name, '', None, until), []
+      if name in workers:
+        ask(name, asked, 0, until)
+    taken = 0  # seconds of the last turn: another one as long must end in time
+    for turn in range(1, turns + 1):
+      began = time.monotonic()
+      if began + taken > deadline:
+        break
       for name in list(workers):
-        answer = _answer(workers, name, json.dumps(question) + '\n', lost)
-        if turn:
+        answer = ask(name, asked, turn, deadline)
+        if name in workers:
           answers[name].append(answer)
+      taken = time.monotonic() - began
     return {name: (facts[name], answers[name]) for name in workers}
   finally:
-    for process in workers.values():
-      process.kill()
-      process.wait()
+    for worker in workers.values():
+      worker.close()
 
 
-def _answer(workers, name, said, lost):
-  """What a worker says next; None, and it is no longer one, if it has ended and may be lost."""
-  process = workers[name]
-  with contextlib.suppress(BrokenPipeError):  # it has ended: there is no line then
-    process.stdin.write(said)
-    process.stdin.flush()
-  line = process.stdout.readline()
-  if line:
-    return json.loads(line)
-  if lost is None:
-    raise InputError(f'the contender {name} ended early: see its message above')
-  workers.pop(name).wait()
-  with contextlib.suppress(BrokenPipeError):
-    process.stdin.close()
-  lost(name)
-  return None
+class Worker:
+  """A process that calls `serve`."""
+
+  def __init__(self, command):
+    self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    self._read = b''
+
+  def ask(self, line, until):
+    """Its answer to a line, decoded.
+
+    Args:
+      line: str; '': its facts.
+      until: moment of `time.monotonic`.
+
+    Raises:
+      Ended: it has ended, or has no answer by then.
+    """
+    with contextlib.suppress(BrokenPipeError):  # it has ended: there is no line then
+      self._process.stdin.write(line.encode())
+      self._process.stdin.flush()
+    out = self._process.stdout.fileno()
+    while b'\n' not in self._read:
+      left = until - time.monotonic()
+      if left <= 0 or not select.select([out], [], [], None if math.isinf(left) else left)[0]:
+        raise Ended('has no answer in time')
+      new = os.read(out, 1 << 16)
+      if not new:
+        raise Ended('ended early')
+      self._read += new
+    answer, _, self._read = self._read.partition(b'\n')
+    return json.loads(answer)
+
+  def close(self):
+    """Ends the process."""
+    self._process.kill()
+    self._process.wait()
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.close()
+    self._process.stdout.close()
 
 
 def output_of(command):

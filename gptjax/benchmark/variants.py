@@ -1,7 +1,7 @@
 """What single changes of the config do to the speed of training: python -m gptjax.benchmark variants
 
-One process, one variant after the other; the results are written after each, so that a run that is cut off
-keeps what it has.
+One process, one variant after the other, all with one batch size. With --journal each figure is on disk as
+soon as it is measured.
 """
 
 import argparse
@@ -9,12 +9,15 @@ import gc
 import sys
 
 from gptjax import compiler, paths
-from gptjax.benchmark import results
+from gptjax.benchmark import journal, results
 from gptjax.benchmark.machine import machine
-from gptjax.benchmark.train import OURS, PACKAGES, SIZES, field, rows_of, show, steps_of
+from gptjax.benchmark.results import OURS
+from gptjax.benchmark.sizes import SIZES, batches
+from gptjax.benchmark.train import PACKAGES, field, figure, memory_of, show, steps_of
 from gptjax.data import command
 from gptjax.flag_types import integer
 
+SHARE = 0.3  # of the memory, by which the batch is chosen: some variants need three times as much
 VARIANTS = {
   'as it is': {}, 'dropout 0.1': {'model.dropout': 0.1}, 'layers scanned': {'model.scan': True},
   'kernel xla': {'attention.kernel': 'xla'}, 'remat dots': {'model.remat': 'dots'},
@@ -42,6 +45,7 @@ def main(argv):
   parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, in all variants')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  journal.add_flag(parser)
   flags = parser.parse_args(argv)
   chosen = variants_here()
   if unknown := set(filter(None, flags.only.split(','))) - set(chosen):
@@ -54,16 +58,22 @@ def measure(flags, chosen):
   import jax
   where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
   print(f'{flags.size} on {where["device"]}, {where["date"]}')
-  rows, failed = [], {}
+  memory = memory_of(OURS, 1)
+  batch_size = batches(flags.size, memory and memory * SHARE)[0]
+  kept, figures, failed = journal.Journal(flags.journal), [], {}
   for name, changes in chosen.items():
+    what = f'training {flags.size}, {SIZES[flags.size].dtype}, {name}'
     try:
-      train, facts = steps_of(OURS, flags.size, 0, {**dict(flags.set), **changes}, 1)
-      turns = [train(flags.steps) for _ in range(flags.turns)]
+      train, facts = steps_of(OURS, flags.size, batch_size, {**dict(flags.set), **changes}, 1)
+      for turn in range(1, flags.turns + 1):
+        figures.append(figure(what, OURS, facts, train(flags.steps), turn))
+        kept.add('figure', **figures[-1])
     except Exception as error:  # what does not run here is a finding too
       failed[name] = str(error).splitlines()[0][:300]
+      kept.add('fact', what=what, value=f'does not run here: {failed[name]}')
       print(f'{name}: does not run here: {failed[name]}', file=sys.stderr)
-    else:
-      rows += rows_of(f'training {flags.size}, {SIZES[flags.size].dtype}, {name}', {OURS: (facts, turns)})
+    rows = results.rows(figures)
+    if rows and rows[-1]['what'] == what:
       print(f'\n{name}')
       show(rows[-1:])
       sys.stdout.flush()
@@ -71,4 +81,4 @@ def measure(flags, chosen):
     train = facts = None
     jax.clear_caches()
     gc.collect()
-  return int(not rows)
+  return int(not figures)

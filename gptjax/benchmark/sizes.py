@@ -1,0 +1,83 @@
+"""What is trained to be timed: a config of each size, with random tokens, and batches that fit a device."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gptjax import config_files
+from gptjax.errors import InputError
+
+MOST = 64      # sequences a step at the most: more are no faster
+SHRINK = 3     # batch sizes to try, each half of the one before
+CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192, scan=False)
+TINY_MODEL = dict(n_layer=2, n_head=2, n_embd=32, n_ctx=32, n_vocab=96, scan=True)
+
+
+class Size(NamedTuple):
+  """config: of configs/; model: what is changed there; batch: sequences a step where no memory is known."""
+  config: str
+  model: dict
+  batch: int
+  dtype: str
+
+
+SIZES = {'tiny': Size('default', TINY_MODEL, 4, 'float32'),
+         'cpu': Size('default', CPU_MODEL, 16, 'float32'),
+         '124M': Size('gpt2_small', {}, 16, 'bfloat16'),
+         '355M': Size('gpt2_medium', {}, 8, 'bfloat16'),
+         '774M': Size('gpt2_large', {}, 4, 'bfloat16'),
+         '1558M': Size('gpt2_xl', {}, 2, 'bfloat16')}
+
+
+def make_config(size, batch_size=0, changes=None):
+  """The config of a benchmark, not resolved; works without ml_collections.
+
+  Args:
+    size: of SIZES.
+    batch_size: sequences a step; 0: the size's own.
+    changes: {'model.dropout': 0.1, ...}.
+  """
+  name, model, batch, dtype = SIZES[size]
+  config = config_files.shipped(name)
+  for field, value in {**model, 'compute_dtype': dtype, 'dropout': 0.0, 'remat': 'none'}.items():
+    setattr(config.model, field, value)
+  config.data.seq_len = config.model.n_ctx
+  config.train.batch_size = config.train.microbatch_size = batch_size or batch
+  for field, value in (changes or {}).items():
+    *sections, last = field.split('.')
+    section = functools.reduce(getattr, sections, config)
+    if not hasattr(section, last):
+      raise InputError(f'config.{field} is not a field of gptjax/defaults.py')
+    setattr(section, last, value)
+  return config
+
+
+def batches(size, memory):
+  """Batch sizes to try, from the most on, each half of the one before.
+
+  The first is the largest power of two for which PyTorch should have room without rematerialization: 18 bytes
+  a weight (weights, gradients and moments in float32, weights in bfloat16); for each token 34 bytes a layer
+  and width (Korthikanti et al. 2022, section 4.1, without attention's scores) and 10 a logit. gptjax needs
+  less.
+
+  Args:
+    size: of SIZES.
+    memory: bytes that the contender may have; None: not known.
+  """
+  if memory is None:
+    return [SIZES[size].batch]
+  c = make_config(size).model
+  weights = 12 * c.n_layer * c.n_embd**2 + (c.n_vocab + c.n_ctx) * c.n_embd
+  sequence = c.n_ctx * (34 * c.n_layer * c.n_embd + 10 * c.n_vocab)
+  most = int(min(MOST, max(1, (memory - 18 * weights) // sequence)))
+  first = 2**int(math.log2(most))
+  return [first >> i for i in range(SHRINK) if first >> i]
+
+
+def random_batch(config):
+  rng = np.random.default_rng(0)
+  shape = config.train.batch_size, config.data.seq_len
+  draw = lambda: rng.integers(0, config.model.n_vocab, shape, dtype=np.int32)
+  return {'inputs': draw(), 'targets': draw()}
