@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax import defaults, paths
+from gptjax import defaults, paths, shutdown
 from gptjax.benchmark import gates, journal, results, toolchain
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.results import OURS
@@ -127,7 +127,9 @@ def run_part(part, seconds, path, look):
   line = [sys.executable, '-m', 'gptjax.benchmark.part', *part.flags, *limit, f'--journal={path}']
   deadline, why = time.monotonic() + seconds, f'cut off after {seconds:.0f} s'
   with tempfile.TemporaryFile() as stderr:
-    process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=stderr, process_group=0, env=environment())
+    with shutdown.blocked():
+      process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=stderr, process_group=0,
+                                 env=environment())
     try:
       while (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(subprocess.TimeoutExpired):
