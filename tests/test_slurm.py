@@ -12,6 +12,8 @@ from conftest import ENVIRONMENT, ROOT, command
 from test_hosts import whole
 from test_resume import assert_same_run, steps_logged
 
+from gptjax import checkpoint
+
 pytestmark = pytest.mark.slurm
 
 
@@ -64,6 +66,22 @@ def test_two_tasks_run_to_the_end_and_survive_a_requeue(slurm, corpus_folder, tm
   assert 'going on after step' in said and ': done' in said, said
   assert job(slurm, number, 'Restarts') == '1'
   assert_same_run(workdir, tmp_path / 'undisturbed')
+
+
+@pytest.mark.parametrize('shell, name', [('--batch', 'USR1'), ('--batch', 'TERM'), ('--full', 'TERM')])
+def test_a_signal_to_the_batch_shell_saves_and_queues_again(slurm, corpus_folder, tmp_path, shell, name):
+  """Also where the tasks are told too, before or after the shell."""
+  workdir, log = tmp_path / 'run', tmp_path / 'log'
+  number = submit(slurm, log, *flags_of(corpus_folder, workdir), '--config.train.steps=100000')
+  try:
+    wait_for(lambda: steps_logged(workdir) >= 3)
+    subprocess.run(['scancel', shell, f'--signal={name}', number], env=slurm, check=True)
+    wait_for(lambda: 'queued again' in log.read_text() or job(slurm, number, 'JobState') == 'FAILED')
+  finally:
+    subprocess.run(['scancel', number], env=slurm, check=True)
+  said = log.read_text()
+  assert 'exit code 75, queued again' in said and 'forcing job termination' not in said, said
+  assert checkpoint.steps(workdir / 'checkpoints')[-1] == steps_logged(workdir)
 
 
 def test_wrong_input_is_not_queued_again(slurm, corpus_folder, tmp_path):
