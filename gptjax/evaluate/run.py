@@ -221,7 +221,8 @@ class Results:
         self.found[kind][task.name] = value
     self.found['seconds'][task.name] = round(seconds, 1)
     self._write()
-    self.say(f'{task.name:<18} {seconds:>8.1f} s  {"  ".join(map(_shown, *zip(*found.metrics.items())))}')
+    shown = '  '.join(_shown(name, value) for name, value in found.metrics.items())
+    self.say(f'{task.name:<18} {seconds:>8.1f} s  {shown}')
 
   def skip(self, task, why):
     self.found['not_run'][task.name] = why
