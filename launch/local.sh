@@ -20,6 +20,7 @@ workdir=$(workdir_of "$@")
 logs=$workdir/logs
 mkdir -p "$logs"
 python=${PYTHON:-python}
+export_run_token
 port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
 # The GPUs that the processes may use: as CUDA reads CUDA_VISIBLE_DEVICES, up to what is no GPU.
