@@ -20,6 +20,7 @@ from gptjax import (
   kernels,
   model,
   paths,
+  private_folder,
   records,
   resumed,
   settings,
@@ -28,6 +29,7 @@ from gptjax import (
 from gptjax.errors import InputError
 from gptjax.resumed import flat
 
+WITHOUT_CACHE = 'do without by --config.compilation_cache='
 # Fields that name a folder of this machine.
 PATHS = [name for name, field in defaults.declared().items() if field.domain.path]
 # Of these, those that may be another folder on each host: what is read there is compared by its digest.
@@ -265,10 +267,21 @@ def _same_run(path, config, corpus_digest, n_steps):
 
 
 def check_cache(folder):
-  """Refuses a folder for compiled programs that cannot be written (ValueError); '' is none."""
-  if folder and (why := _unwritable(folder)):
+  """Makes the folder for compiled programs, '' is none.
+
+  Raises:
+    InputError: it cannot be written, or others own it or can write to it.
+  """
+  if not folder:
+    return
+  try:
+    private_folder.make(folder, 'config.compilation_cache', WITHOUT_CACHE)
+    why = _unwritable(folder)
+  except OSError as error:
+    why = error.strerror
+  if why:
     raise InputError(f'config.compilation_cache = {folder!r} is not writable ({why}): name another folder, '
-                     'or do without by --config.compilation_cache=')
+                     f'or {WITHOUT_CACHE}')
 
 
 def make_workdir(workdir):
