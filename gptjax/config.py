@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -294,8 +293,8 @@ def _unwritable(folder):
   """Creates a folder; why that fails, or why nothing can be written there; '' if it can."""
   try:
     atomic.make_folders(folder)
-    probe = Path(folder) / f'.probe-{os.getpid()}'
-    probe.touch()
+    probe = atomic.new_name(Path(folder) / '.probe')
+    probe.touch(exist_ok=False)
     probe.unlink()
   except OSError as error:
     return error.strerror

@@ -66,6 +66,7 @@ for ((i = 0; i < n; i++)); do
   if ((i == 0)); then
     setsid "${line[@]}" &
   else
+    rm -f "$logs/process-$i.log" # it may be a link to anywhere
     setsid "${line[@]}" >"$logs/process-$i.log" 2>&1 &
   fi
   processes+=($!)

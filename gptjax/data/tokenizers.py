@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import lfs, paths
+from gptjax import atomic, lfs, paths
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -311,7 +311,7 @@ def save_files(folder, files):
   except OSError as error:
     raise InputError(f'{folder} cannot be written to: {error.strerror}') from None
   for name, content in files.items():
-    (folder / name).write_bytes(content)
+    atomic.write(folder / name, content)
 
 
 TRAINERS = {'bpe': (train_bpe, 1 << 28), 'sentencepiece': (train_sentencepiece, 1 << 26)}
