@@ -13,6 +13,8 @@ CORE = [
   'flax>=0.12,<0.13',
   'optax>=0.2.8,<0.3',
   'orbax-checkpoint>=0.12,<0.13',
+  'etils[epath]>=1.9,<2',
+  'tensorstore>=0.1.71,<0.2',
   'numpy>=2,<3',
   'ml-collections>=1.1,<2',
   'tqdm>=4.66,<5',
@@ -23,12 +25,14 @@ DATA = [
   'tensorflow>=2.18,<3; platform_system == "Darwin"',
   'tensorflow-datasets>=4.9.8,<5',
   'importlib_resources>=6',  # tensorflow-datasets imports it and does not say so
-  'tiktoken>=0.9,<1',
+  # Older ones have known holes: tiktoken, sentencepiece, pyarrow, requests.
+  'tiktoken>=0.13,<1',
   'tokenizers>=0.21,<1',
-  'sentencepiece>=0.2,<0.3',
+  'sentencepiece>=0.2.3,<0.3',
   'ftfy>=6.2,<7',
   'regex>=2023.12',
-  'pyarrow>=14,<30',
+  'pyarrow>=17,<30',
+  'requests>=2.32.4,<3',  # what tiktoken fetches with raises its errors
   'fsspec>=2024.2',
   'datasketch>=2,<3',
 ]

@@ -98,7 +98,7 @@ class Checkpoints:
   def _make_folder(self, folder, state):
     self._check_room(state)
     fresh = self.folder / f'{folder.name}.new'
-    shutil.rmtree(fresh, ignore_errors=True)
+    atomic.remove(fresh)
     fresh.mkdir()
     (fresh / SAVING).touch()
     atomic.sync_tree(fresh)
@@ -181,7 +181,7 @@ class Checkpoints:
     for step in set(good) - kept:
       atomic.remove_tree(self.folder / str(step))
     for path in self.folder.glob('*.deleting'):
-      shutil.rmtree(path)
+      atomic.remove(path)
 
 
 def steps(folder):

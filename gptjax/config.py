@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +19,7 @@ from gptjax import (
   kernels,
   model,
   paths,
+  private_folder,
   records,
   resumed,
   settings,
@@ -28,6 +28,7 @@ from gptjax import (
 from gptjax.errors import InputError
 from gptjax.resumed import flat
 
+WITHOUT_CACHE = 'do without by --config.compilation_cache='
 # Fields that name a folder of this machine.
 PATHS = [name for name, field in defaults.declared().items() if field.domain.path]
 # Of these, those that may be another folder on each host: what is read there is compared by its digest.
@@ -265,10 +266,21 @@ def _same_run(path, config, corpus_digest, n_steps):
 
 
 def check_cache(folder):
-  """Refuses a folder for compiled programs that cannot be written (ValueError); '' is none."""
-  if folder and (why := _unwritable(folder)):
+  """Makes the folder for compiled programs, '' is none.
+
+  Raises:
+    InputError: it cannot be written, or others own it or can write to it.
+  """
+  if not folder:
+    return
+  try:
+    private_folder.make(folder, 'config.compilation_cache', WITHOUT_CACHE)
+    why = _unwritable(folder)
+  except OSError as error:
+    why = error.strerror
+  if why:
     raise InputError(f'config.compilation_cache = {folder!r} is not writable ({why}): name another folder, '
-                     'or do without by --config.compilation_cache=')
+                     f'or {WITHOUT_CACHE}')
 
 
 def make_workdir(workdir):
@@ -281,8 +293,8 @@ def _unwritable(folder):
   """Creates a folder; why that fails, or why nothing can be written there; '' if it can."""
   try:
     atomic.make_folders(folder)
-    probe = Path(folder) / f'.probe-{os.getpid()}'
-    probe.touch()
+    probe = atomic.new_name(Path(folder) / '.probe')
+    probe.touch(exist_ok=False)
     probe.unlink()
   except OSError as error:
     return error.strerror

@@ -1,8 +1,12 @@
 """Figures of Matplotlib, drawn by its Agg whatever backend the environment or a notebook has chosen."""
 
+import io
+
+from gptjax import atomic
+
 
 def figure(rows, columns, size, **options):
-  """A figure of panels; its `savefig` writes it.
+  """A figure of panels; `save` writes it.
 
   Matplotlib's pyplot, which loads the chosen backend and keeps all figures, has no part in it.
 
@@ -19,3 +23,10 @@ def figure(rows, columns, size, **options):
   made = Figure(figsize=size, layout='constrained')
   FigureCanvasAgg(made)
   return made, made.subplots(rows, columns, **options)
+
+
+def save(made, path):
+  """Writes a figure as PNG."""
+  content = io.BytesIO()
+  made.savefig(content, format='png', dpi=120)
+  atomic.write(path, content.getvalue())

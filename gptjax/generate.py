@@ -7,7 +7,7 @@ not on what else is in the batch; but for rounding, which differs with the size 
 if __name__ == '__main__':
   from gptjax import settings, startup
   startup.begin('generate', 'stopped', product=True)
-  settings.begin('generate')
+  settings.begin('generate', own_cache=True)
 
 import argparse
 import inspect
@@ -235,6 +235,8 @@ def _parser():
       help='a special token that a prompt may contain, or all; repeatable; none: text is text')
   add('--on_full', help='when the context is full: stop, or slide: its last half is read again and the text '
       f'goes on ({given["on_full"]})')
+  add('--compilation_cache', type=paths.flag,
+      help="where compiled programs are kept between calls, a folder of yours alone; '': nowhere")
   return parser
 
 
@@ -242,7 +244,10 @@ def main(arguments):
   flags = vars(_parser().parse_args(arguments))
   cpu.spare_threads()
   settings.check_devices()
-  settings.use_cache(settings.cache_folder(defaults.fields()['compilation_cache']))
+  given = {'compilation_cache'} & flags.keys()
+  cache = flags.pop('compilation_cache', defaults.fields()['compilation_cache'])
+  settings.use_cache(settings.cache_folder(cache, given), '--compilation_cache',
+                     'switch the cache off by --compilation_cache=')
   prompts = flags['prompt'] = [*flags['prompt'], *map(_read, flags.pop('prompt_file'))]
   each = flags.get('num_samples', 1)
   alone, shown, full = len(prompts) <= 1 and each == 1, list(prompts), 0

@@ -24,9 +24,10 @@ import traceback
 import jax
 from jax._src import distributed
 
-from gptjax import cluster, errors, lobby, shutdown
+from gptjax import cluster, errors, lobby, shutdown, wire
 from gptjax.coordinator import start_jax
 from gptjax.errors import LOST, InputError, LostProcess
+from gptjax.printable import printable
 
 START_LIMIT = 60        # seconds for all processes to be there
 LIMIT = 600             # seconds for what takes process 0 a moment
@@ -51,7 +52,7 @@ def several():
   return bool(_names)
 
 
-def start(coordinator=None, num_processes=None, process_id=None):
+def start(coordinator=None, num_processes=None, process_id=None, workdir=''):
   """Joins the processes of the run; call it before anything else touches JAX.
 
   On Cloud TPU, under Slurm, Open MPI and in a GKE JobSet nothing need be given; without any of these, and
@@ -60,6 +61,7 @@ def start(coordinator=None, num_processes=None, process_id=None):
   Args:
     coordinator: 'HOST:PORT' of process 0.
     num_processes, process_id: how many there are, and which this one is.
+    workdir: of the run, where its token may lie (see `run_token`).
 
   Raises:
     ValueError: what is wrong with the arguments, or with environment variables.
@@ -69,7 +71,7 @@ def start(coordinator=None, num_processes=None, process_id=None):
   if run is None:
     return
   try:
-    names, bind, connections = lobby.meet(run.address, run.n, run.me, START_LIMIT)
+    names, bind, connections = lobby.meet(run.address, run.n, run.me, START_LIMIT, workdir)
   except lobby.Stopped as stopped:
     _end_with(*stopped.args)
   except LostProcess as error:
@@ -311,7 +313,7 @@ def _listen():
   while not _ended.wait(POLL):
     news = _news()
     _obey(news)
-    if f'{NEWS}stop' in news:
+    if news.get(f'{NEWS}stop') in map(str, range(len(_names))):
       shutdown.requested(f'{called(int(news[f"{NEWS}stop"]))} has been told to stop')
       if _stop and not _stop.agreed:
         _stop.agree()
@@ -326,19 +328,30 @@ def _obey(news):
   for key, number in news.items():
     if '/roll-' in key:
       _client().key_value_set(f'{HERE}{number}/{me}', '', allow_overwrite=True)
-  cause = news.get(f'{NEWS}cause')
-  if cause and json.loads(cause)[0] != me:  # its own it tells itself
-    _hear(*json.loads(cause))
+  cause = _parsed_cause(news)
+  if cause and cause[0] != me:  # its own it tells itself
+    _hear(*cause)
 
 
 def _cause(limit):
   """What was told as the cause (arguments of `_hear`) within so many seconds; None: nothing was."""
   deadline = time.monotonic() + limit
   while True:
-    cause = _news().get(f'{NEWS}cause')
+    cause = _parsed_cause(_news())
     if cause or time.monotonic() > deadline:
-      return cause and json.loads(cause)
+      return cause
     time.sleep(0.1)
+
+
+def _parsed_cause(news):
+  """The cause in the news, arguments of `_hear`; None: there is none, or not one that a process gives."""
+  try:
+    who, line, code, stacks = json.loads(news.get(f'{NEWS}cause', ''))
+  except (ValueError, TypeError, RecursionError):
+    return None
+  if who not in range(len(_names)) or not wire.is_cause(code):
+    return None
+  return who, printable(line), code, bool(stacks)
 
 
 def _news():
@@ -357,7 +370,7 @@ def _tell_and_end(line, code, stacks=False):
       with contextlib.suppress(jax.errors.JaxRuntimeError):  # someone was faster
         _client().key_value_set(f'{NEWS}cause', json.dumps([me, line, code, stacks]))
       cause = _cause(0)
-    if cause[0] != me:
+    if cause and cause[0] != me:
       _hear(*cause)
     _keep_store()
   if 0 not in _lost:  # else there is no store to tell it to

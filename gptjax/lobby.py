@@ -3,23 +3,25 @@
 JAX's own start waits without a word and then aborts the process. So the processes first meet on plain
 sockets, at the very port that JAX's coordination service takes over once everyone is there. The connections
 stay open until JAX's start is over: one that closes before shows at once that its process is dead.
+
+On a connection the other process says who it is, process 0 answers which token it asks for, and both prove
+that they have it (see `run_token`); then comes the list of hosts.
 """
 
 import contextlib
-import json
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
 from typing import NamedTuple
 
-from gptjax import shutdown
+from gptjax import run_token, shutdown, wire
+from gptjax.arrivals import ANSWER_LIMIT, Arrivals
 from gptjax.coordinator import host_and_port
 from gptjax.errors import LOST, InputError, LostProcess
-
-GREETING = 'gptjax'
-STARTED = b'started\n'  # the last word on a connection: JAX's start is over
+from gptjax.printable import printable
 
 
 class Met(NamedTuple):
@@ -33,7 +35,11 @@ class Stopped(Exception):
   """Another process has been told to stop and has ended the run; args: the last line, and the exit code."""
 
 
-def meet(address, n, me, limit):
+def _say(line):
+  print(line, file=sys.stderr, flush=True)
+
+
+def meet(address, n, me, limit, workdir='', say=_say):
   """Waits until all processes of the run are there.
 
   Args:
@@ -41,12 +47,14 @@ def meet(address, n, me, limit):
     n: how many processes there are.
     me: the number of this one.
     limit: seconds.
+    workdir: of the run, for its token (see `run_token`); '' if there is none.
+    say: called with a line of warning.
 
   Returns:
     Met.
 
   Raises:
-    ValueError: what they disagree on, or what is wrong with the address.
+    ValueError: what they disagree on, or what is wrong with the address or the token.
     LostProcess: names the processes that have not come.
     Stopped: another process was told to stop.
   """
@@ -54,12 +62,21 @@ def meet(address, n, me, limit):
   deadline = time.monotonic() + limit
   place = _find(address, host, port, deadline)
   connections = {}
-  name = f'process {me} of {n} ({socket.gethostname()})'
-  shutdown.end_others_by(
-    lambda line, code: _send(list(connections.values()), _last_word(f'{name} has ended all: {line}', code)))
-  if me == 0:
-    return _receive(address, place, n, connections, deadline, limit)
-  return _join(address, place, n, me, connections, deadline, limit)
+  name = f'process {me} of {n} ({_hostname()})'
+  shutdown.end_others_by(lambda line, code: wire.send(
+    list(connections.values()), [f'{name} has ended all: {line}'[:wire.TEXT], code]))
+  if me:
+    return _join(address, place, n, me, connections, deadline, limit, workdir)
+  one_machine = place[4][0].startswith('127.') or place[4][0] == '::1'
+  with run_token.of_process_0(workdir, one_machine) as token:
+    if not token.key:
+      say(f'anyone who reaches {address} can take the place of a process of this run: set '
+          f'{run_token.VARIABLE} to one secret in all of them (`{run_token.MAKE}` makes one)')
+    return _receive(address, place, n, connections, deadline, limit, token)
+
+
+def _hostname():
+  return wire.host(socket.gethostname() or 'unknown')
 
 
 def called(i, hosts):
@@ -87,7 +104,7 @@ def watched(connections, hosts, lost):
   thread.start()
   try:
     yield
-    _send(connections.values(), STARTED)
+    wire.send(connections.values(), wire.STARTED)
   finally:
     over.set()
     thread.join()
@@ -103,30 +120,11 @@ def _watch(connections, hosts, lost, over):
     while not over.is_set():
       for key, _ in selector.select(0.1):
         selector.unregister(key.fileobj)
-        word = _word(key.fileobj)
-        if word != STARTED:
-          line, code = json.loads(word) if word else (gone([key.data], hosts), LOST)
-          _send(connections.values(), _last_word(line, code))
+        word = wire.receive(key.fileobj, limit=2)
+        if word != wire.STARTED:
+          line, code = wire.cause(word) or (gone([key.data], hosts), LOST)
+          wire.send(connections.values(), [line, code])
           lost(line, code)
-
-
-def _word(connection):
-  """What has come on a connection; nothing from one that is closed."""
-  try:
-    return connection.recv(1 << 16)
-  except OSError:
-    return b''
-
-
-def _last_word(line, code):
-  """What a process sends before it ends because it has been told to stop, or knows who is dead."""
-  return json.dumps([line, code]).encode() + b'\n'
-
-
-def _send(connections, word):
-  for connection in connections:
-    with contextlib.suppress(OSError):  # it is gone
-      connection.sendall(word)
 
 
 def _find(address, host, port, deadline):
@@ -140,34 +138,24 @@ def _find(address, host, port, deadline):
       time.sleep(0.5)
 
 
-def _receive(address, place, n, guests, deadline, limit):
+def _receive(address, place, n, connections, deadline, limit, token):
   """Process 0: takes everyone in, then sends all the list of hosts, or what went wrong."""
-  names, wrong, stopped = {0: socket.gethostname()}, '', b''
-  with contextlib.ExitStack() as failed:
-    server, bind = _listen(address, place)
-    with server, selectors.DefaultSelector() as selector:
-      selector.register(server, selectors.EVENT_READ)
-      while len(names) < n and not wrong and not stopped and (left := deadline - time.monotonic()) > 0:
-        for key, _ in selector.select(left):
-          if key.fileobj is not server:
-            selector.unregister(key.fileobj)
-            stopped = stopped or _word(key.fileobj)
-            continue
-          guest, _ = server.accept()
-          failed.callback(guest.close)
-          wrong = wrong or _take_in(guest, names, guests, n)
-          if guest in guests.values():
-            selector.register(guest, selectors.EVENT_READ)
-    hosts = [names.get(i, '') for i in range(n)]
-    lost = missing(hosts, limit) if len(names) < n and not wrong else ''
-    told = [*guests.values(), *([guest] if wrong else [])]
-    answer = {'hosts': hosts, 'wrong': wrong, 'lost': lost}
-    _send(told, stopped or (json.dumps(answer) + '\n').encode())
-    if stopped:
-      raise Stopped(*json.loads(stopped))
-    _raise(wrong, lost)
+  server, bind = _listen(address, place)
+  with server, contextlib.ExitStack() as failed:
+    arrivals = Arrivals(server, n, token, _hostname(), connections)
+    failed.callback(arrivals.close)
+    arrivals.wait(deadline)
+    hosts = [arrivals.hosts.get(i, '') for i in range(n)]
+    lost = missing(hosts, limit, arrivals.refused) if not all(hosts) and not arrivals.wrong else ''
+    answer = {'hosts': hosts, 'wrong': arrivals.wrong, 'lost': lost}
+    wire.send(connections.values(), arrivals.stopped or answer)
+    if arrivals.stopped:
+      raise Stopped(*arrivals.stopped)
+    _raise(arrivals.wrong, lost)
     failed.pop_all()
-  return Met(hosts, bind, guests)
+  for connection in connections.values():
+    connection.settimeout(None)
+  return Met(hosts, bind, connections)
 
 
 def _raise(wrong, lost):
@@ -192,77 +180,96 @@ def _listen(address, place):
                    'Take another port')
 
 
-def _take_in(guest, names, guests, n):
-  """Reads who has come; gives what is wrong with that, or ''. What does not speak like us is passed over."""
-  guest.settimeout(2)
-  try:
-    word, number, their_n, host = guest.recv(1024).decode().split()
-    number, their_n = int(number), int(their_n)
-  except (OSError, ValueError):
-    word = ''
-  if word != GREETING:
-    guest.close()
-    return ''
-  if their_n != n:
-    return (f'process {number} on {host} was started as one of {their_n}, process 0 as one of {n}: start all '
-            'with the same number of processes')
-  if number in names and not _closed(guests.get(number)):
-    return (f'two processes were started as number {number} (on {names[number]} and {host}): give each '
-            'its own --process_id')
-  guest.settimeout(None)
-  names[number], guests[number] = host, guest
-  return ''
+def missing(hosts, limit, refused=()):
+  """The message that names who has not come.
 
-
-def _closed(guest):
-  """Whether a process that had come has ended since; then another may take its place."""
-  if guest is None:  # process 0 itself
-    return False
-  guest.setblocking(False)
-  try:
-    return not guest.recv(1)
-  except BlockingIOError:
-    return False
-  except OSError:
-    return True
-  finally:
-    guest.setblocking(True)
-
-
-def missing(hosts, limit):
-  """The message that names who has not come."""
+  Args:
+    hosts: name of the host of each process, '' for those that have not come.
+    limit: seconds for which they were awaited.
+    refused: what to say of connections that were refused.
+  """
   known = os.environ.get('TPU_WORKER_HOSTNAMES', '').split(',')
   name = lambda i: f'{i} ({known[i]})' if len(known) == len(hosts) else str(i)
   absent = [name(i) for i, host in enumerate(hosts) if not host]
   here = [f'{i} ({host})' for i, host in enumerate(hosts) if host]
+  also = f'; refused: {"; ".join(refused)}' if refused else ''
   return (f'of {len(hosts)} processes these have not come within {limit:.0f} s: {", ".join(absent)}; here '
-          f'are {", ".join(here)}: look at the logs of those that are missing')
+          f'are {", ".join(here)}{also}: look at the logs of those that are missing')
 
 
-def _join(address, place, n, me, connections, deadline, limit):
+def _join(address, place, n, me, connections, deadline, limit, workdir):
   """Any other process: says who it is, and waits for the list of hosts."""
   family, kind, protocol, _, where = place
+  unseen = ''
   while True:
     guest = socket.socket(family, kind, protocol)
-    guest.settimeout(max(deadline - time.monotonic(), 0.1))
     try:
+      guest.settimeout(max(deadline - time.monotonic(), 0.1))
       guest.connect(where)
-      connections[0] = guest
-      guest.sendall(f'{GREETING} {me} {n} {socket.gethostname()}\n'.encode())
-      guest.settimeout(max(deadline - time.monotonic(), 0) + 5)  # the list of who is missing comes then
-      answer = guest.makefile('rb', buffering=0).readline()  # and not a byte of what comes after it
+      wait = max(min(deadline - time.monotonic(), ANSWER_LIMIT), 1)
+      unseen = _introduce(guest, n, me, connections, workdir, wait) or unseen
     except OSError:
-      answer = b''
-    if answer.endswith(b'\n'):
-      answer = json.loads(answer)
-      if isinstance(answer, list):
-        raise Stopped(*answer)
-      _raise(answer['wrong'], answer['lost'])
-      guest.settimeout(None)
-      return Met(answer['hosts'], None, connections)
+      pass
+    if connections:
+      unseen = ''
+      # The list of who is missing comes at the deadline.
+      answer = wire.receive(guest, max(deadline - time.monotonic(), 0) + 5, wire.LINE + 4 * n * wire.HOST)
+      hosts = _hosts(answer, n)
+      if hosts:
+        guest.settimeout(None)
+        return Met(hosts, None, connections)
+      connections.clear()
     guest.close()
     if time.monotonic() > deadline:
-      raise LostProcess(f'process {me} of {n} on {socket.gethostname()} got no answer from process 0 at '
+      if unseen:
+        raise InputError(f'process {me} of {n} on {_hostname()} does not see the token of this run, '
+                         f'{os.path.join(workdir, unseen)}: put the workdir on a disk that all processes '
+                         f'see, or give all the same {run_token.VARIABLE}')
+      raise LostProcess(f'process {me} of {n} on {_hostname()} got no answer from process 0 at '
                         f'--coordinator={address} within {limit:.0f} s: is it running there, and does a '
                         'firewall let the port through?')
     time.sleep(0.2)
+
+
+def _introduce(guest, n, me, connections, workdir, wait):
+  """Says who this process is, and has process 0 prove that it is of the same run.
+
+  The connection is put into `connections` if so; each answer is awaited for `wait` seconds.
+
+  Returns:
+    The name of a file with a token that is not seen here, or ''.
+  """
+  nonce, name = run_token.nonce(), _hostname()
+  guest.sendall(wire.line_of({'process': me, 'n': n, 'host': name, 'nonce': nonce}))
+  asked = wire.receive(guest, wait)
+  if not isinstance(asked, dict):
+    return ''
+  key, facts = run_token.for_process_0(asked.get('token'), workdir), (nonce, asked.get('nonce'), me, n, name)
+  if key is None:
+    return asked['token']
+  connections[0] = guest  # a last word that comes after the proof is heard
+  guest.sendall(wire.line_of(run_token.proof(key, 'process', *facts)))
+  answer = wire.receive(guest, wait)
+  if answer == {'refused': True}:
+    raise InputError(f'process 0 does not take the token of process {me} of {n} on {name}: give all '
+                     f'processes the same {run_token.VARIABLE}')
+  found = answer.get('proof') if isinstance(answer, dict) else None
+  if not isinstance(found, str) or (key and not run_token.proves(found, key, 'process 0', *facts)):
+    connections.clear()
+  return ''
+
+
+def _hosts(answer, n):
+  """The list of hosts in what process 0 has sent; None: it is none. Raises what it says otherwise."""
+  if stopped := wire.cause(answer):
+    raise Stopped(*stopped)
+  if not isinstance(answer, dict):
+    return None
+  _raise(*(printable(answer.get(name) or '') for name in ('wrong', 'lost')))
+  hosts = answer.get('hosts')
+  if not isinstance(hosts, list) or len(hosts) != n:
+    return None
+  try:
+    return [wire.host(host) for host in hosts]
+  except ValueError:
+    return None

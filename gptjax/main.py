@@ -82,13 +82,14 @@ def main(argv):
     command_line.show_help(FLAGS, argv, EXAMPLE)
     path = command_line.read(FLAGS, argv, (), 'see the first lines of README.md')
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
+    workdir = paths.local(FLAGS.workdir, '--workdir')
     cpu.spare_threads()
-    hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
     if hosts.several():
       shutdown.end_others_by(hosts.end_all)
     hosts.compare(settings.effective())  # before they compile anything: other programs would wait in vain
     settings.check()
-    code = run(FLAGS.config, paths.local(FLAGS.workdir, '--workdir'), set(FLAGS['config'].override_values))
+    code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
     shutdown.defer('all is saved, ending')
     hosts.finish()
     return code

@@ -3,7 +3,8 @@
 import hashlib
 import json
 
-from gptjax import atomic
+from gptjax import atomic, paths
+from gptjax.errors import InputError
 
 MANIFEST = 'manifest.json'
 
@@ -32,7 +33,10 @@ def fault_of(path, manifest):
   if manifest is None:
     return 'no readable manifest'
   for name, (size, digest) in manifest['files'].items():
-    file = path / name
+    try:
+      file = paths.below(path, name)
+    except InputError:
+      return f'{name!r} is not the name of a file in it'
     if not file.is_file():
       return f'{name} is missing'
     if [size, digest] != file_digest(file):

@@ -30,6 +30,7 @@ from gptjax.errors import InputError
 FILE = 'owner.json'
 BEAT = 10     # seconds between two heartbeats
 GONE = 90     # seconds without a heartbeat after which an owner on another machine is gone
+LONGEST = 1 << 16  # bytes that are read of a record
 SETTLE = 1    # seconds after which, without flock, one of two that wrote at the same time sees the other's
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
@@ -76,6 +77,7 @@ def owned(folder, say=_say):
     _write(file, record)
     if file not in _open:
       _confirm(folder, record)
+    atomic.remove_left_behind(folder)
     beats = threading.Thread(target=_beat, args=(file, record, ended), daemon=True)
     beats.start()
     try:
@@ -108,7 +110,7 @@ def of_run(workdir):
 def _acquire(folder, say):
   """The open record, locked where the file system can; the owner before is gone."""
   while True:
-    file = open(folder / FILE, 'a+b', buffering=0)
+    file = open(folder / FILE, 'a+b', buffering=0, opener=atomic.no_follow)
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       locked = True
@@ -175,7 +177,7 @@ def _beat(file, record, ended):
   """The thread of the heartbeat; a record that was replaced by another owner is left alone."""
   while not ended.wait(BEAT):
     with contextlib.suppress(OSError):  # a full disk must not end the run here; the next beat tries again
-      if _parsed(os.pread(file.fileno(), 1 << 16, 0)).get('token') == record['token']:
+      if _parsed(os.pread(file.fileno(), LONGEST, 0)).get('token') == record['token']:
         record['beat'] += 1
         _write(file, record)
 
@@ -190,7 +192,8 @@ def _write(file, record):
 def _read(folder):
   """The record; {} if it is absent, damaged or just being written."""
   try:
-    return _parsed((folder / FILE).read_bytes())
+    with open(folder / FILE, 'rb') as file:
+      return _parsed(file.read(LONGEST))
   except FileNotFoundError:
     return {}
 

@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gptjax.errors import InputError
 
@@ -39,6 +39,18 @@ def local(path, what='path'):
     raise InputError(f'{what} {text} is relative, and the current folder cannot be read ({error.strerror}): '
                      'change to another one') from None
   return '/' + str(absolute).lstrip('/')
+
+
+def below(folder, name):
+  """The path of a file that a manifest in this folder names.
+
+  Raises:
+    InputError: the name leads out of the folder, or is none.
+  """
+  parts = PurePosixPath(name).parts if isinstance(name, str) and '\0' not in name else ()
+  if not parts or parts[0] == '/' or '..' in parts:
+    raise InputError(f'{folder} names the file {name!r}, which is not in that folder: get it from elsewhere')
+  return Path(folder) / name
 
 
 def expanded(spec, kinds):

@@ -6,6 +6,7 @@ and a run that resumes under other ones reports it. What gptjax cannot work with
 made.
 """
 
+import contextlib
 import enum
 import json
 import os
@@ -14,7 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from gptjax import defaults, errors, paths
+from gptjax import defaults, errors, paths, private_folder
 from gptjax.errors import InputError
 
 # The numbers that a seed gives depend on these, so the environment has no say in them.
@@ -42,7 +43,7 @@ VARIABLES = *FLAGS, 'NVIDIA_TF32_OVERRIDE'
 TRANSIENT = ('ABORTED', 'CANCELLED', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED', 'UNAVAILABLE')
 
 
-def begin(command, alone=True):
+def begin(command, alone=True, own_cache=False):
   """`use_jax` in the first lines of a command that imports JAX at its top.
 
   If a setting is refused, prints one line and ends the process with 2.
@@ -50,17 +51,24 @@ def begin(command, alone=True):
   Args:
     command: name of the command, which begins the line.
     alone: False: `check` comes later, once all processes have compared their settings.
+    own_cache: whether the command chooses its compilation cache later.
   """
   try:
-    use_jax() if alone else import_jax()
+    use_jax(own_cache) if alone else import_jax()
   except InputError as error:
     sys.exit(errors.print_line(error, command))
 
 
-def use_jax():
-  """`import_jax` and `check`, for a command of one process that imports JAX late."""
+def use_jax(own_cache=False):
+  """`import_jax` and `check`, for a command of one process that imports JAX late.
+
+  JAX_COMPILATION_CACHE_DIR is checked as well, unless the command settles that later (`use_cache`).
+  """
   import_jax()
   check()
+  if not own_cache:
+    import jax
+    use_cache(jax.config.jax_compilation_cache_dir or '', 'JAX_COMPILATION_CACHE_DIR', 'unset the variable')
 
 
 def import_jax():
@@ -195,10 +203,22 @@ def cache_folder(configured, given=()):
   return paths.local(folder, 'JAX_COMPILATION_CACHE_DIR') if folder else configured
 
 
-def use_cache(folder):
-  """Makes JAX keep compiled programs in a folder; '': nowhere."""
+def use_cache(folder, name='compilation_cache', instead='switch it off'):
+  """Makes JAX keep compiled programs in a folder, which is made for this user alone; '': nowhere.
+
+  Args:
+    folder: path, or ''.
+    name, instead: for a refusal, see `private_folder.make`.
+
+  Raises:
+    InputError: others own the folder, or can write to it.
+  """
   import jax
-  jax.config.update('jax_compilation_cache_dir', paths.local(folder, 'the compilation cache') or None)
+  folder = paths.local(folder, 'the compilation cache')
+  if folder:
+    with contextlib.suppress(OSError):  # JAX goes on without a cache, and warns
+      private_folder.make(folder, name, instead)
+  jax.config.update('jax_compilation_cache_dir', folder or None)
 
 
 def _shown(name):

@@ -90,7 +90,7 @@ class Telemetry:
       if self.file:
         self.file.close()
       atomic.write(self.path, ''.join(map(_line, self.records)))
-      self.file = open(self.path, 'a', buffering=1)
+      self.file = open(self.path, 'a', buffering=1, opener=atomic.no_follow)
     self.bar.initial = self.bar.n = start
 
   def value(self, step, name):
@@ -296,5 +296,5 @@ def plot_curves(workdir, baselines):
   loss.legend()
   speed.set(xlabel='step', ylabel='tokens a second', ylim=(0, None))
   path = Path(workdir) / 'curves.png'
-  figure.savefig(path, dpi=120)
+  figures.save(figure, path)
   return path

@@ -1,7 +1,19 @@
 # shellcheck shell=bash
-# For again.sh and slurm.sbatch: how often a command that ends with exit code 1, a bug, is started again.
+# For the scripts here: how often a command that ends with exit code 1, a bug, is started again (again.sh and
+# slurm.sbatch), and the token by which the processes of a run know each other (local.sh and slurm.sbatch).
 # shellcheck disable=SC2034 # the scripts above use it
 MOST_BUGS=3 # restarts without a newer checkpoint in between
+
+# Gives all that is started from here one GPTJAX_RUN_TOKEN, a new one if there is none. It is not passed as an
+# argument: those are shown to every user of the machine.
+export_run_token() {
+  [[ -n ${GPTJAX_RUN_TOKEN:-} ]] || GPTJAX_RUN_TOKEN=$(new_run_token)
+  export GPTJAX_RUN_TOKEN
+}
+
+new_run_token() {
+  od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n'
+}
 
 # The value of --workdir among the arguments, with ~ expanded; nothing without it.
 workdir_of() {

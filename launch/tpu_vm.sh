@@ -5,6 +5,8 @@
 #   ... launch/tpu_vm.sh run --config=configs/gpt2_small.py --workdir=../bucket/small
 # With --dry_run as the first argument it prints each gcloud command and runs none.
 set -euo pipefail
+# shellcheck source=launch/restarts.sh
+source "$(dirname "${BASH_SOURCE[0]}")/restarts.sh"
 
 NAME=${NAME:-gptjax}
 ZONE=${ZONE:-us-central2-b}
@@ -58,21 +60,23 @@ await() { # until the machines are there
 }
 
 install() {
-  local archive
-  archive=$(mktemp --suffix=.tgz)
-  git archive --format=tgz --output="$archive" HEAD
-  gcloud_tpu tpu-vm scp "$archive" "$NAME:gptjax.tgz" --worker=all
-  rm -f "$archive"
+  local folder bucket
+  folder=$(mktemp -d)
+  bucket=$(printf %q "$BUCKET")
+  git archive --format=tgz --output="$folder/gptjax.tgz" HEAD
+  new_run_token >"$folder/run.token"
+  gcloud_tpu tpu-vm scp "$folder/gptjax.tgz" "$folder/run.token" "$NAME:." --worker=all
+  rm -rf "$folder"
   # Workers share no disk: a bucket, mounted on all, holds corpus and workdir.
-  on_all "set -e; rm -rf gptjax/gptjax gptjax/configs; mkdir -p gptjax bucket; tar -xzf gptjax.tgz -C gptjax
+  on_all "set -e; chmod 600 run.token; rm -rf gptjax/gptjax gptjax/configs; mkdir -p gptjax bucket; tar -xzf gptjax.tgz -C gptjax
 cd gptjax && python3 -m venv ../env && ../env/bin/pip install --quiet --editable '.[tpu]'
-if [ -n '$BUCKET' ]; then
+if [ -n $bucket ]; then
   command -v gcsfuse || { curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg |
     sudo tee /usr/share/keyrings/cloud.google.asc >/dev/null
     echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" |
     sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
     sudo apt-get update -qq && sudo apt-get install -qq -y gcsfuse; }
-  mountpoint -q ../bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 '$BUCKET' ../bucket
+  mountpoint -q ../bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 $bucket ../bucket
 fi"
 }
 
@@ -80,7 +84,7 @@ run() {
   local flags
   flags=$(printf ' %q' "$@")
   # All workers end together, and each starts its own process again.
-  on_all "cd gptjax && PID_FILE=../run.pid nohup launch/again.sh ../env/bin/python -m gptjax.main$flags \
+  on_all "cd gptjax && GPTJAX_RUN_TOKEN=\$(cat ../run.token) PID_FILE=../run.pid nohup launch/again.sh ../env/bin/python -m gptjax.main$flags \
     >../run.log 2>&1 </dev/null & sleep 1"
 }
 

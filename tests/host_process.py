@@ -16,7 +16,7 @@ jax.config.update('jax_platforms', 'cpu')
 
 from jax._src import compiler  # noqa: E402
 
-from gptjax import compiling, errors, hosts, lobby, sharding, shutdown  # noqa: E402 (before JAX looks for devices)
+from gptjax import arrivals, compiling, errors, hosts, sharding, shutdown  # noqa: E402 (before JAX looks for devices)
 
 SIGNS = Path(os.environ['SIGNS'])  # a folder of process ids, each there when its process has started
 
@@ -122,12 +122,15 @@ def stop_when(ready):
 
 def all_wait(present):
   """Function without arguments: whether process 0 has taken in all the others that there will be."""
-  take_in = lobby._take_in
-  def noted(guest, names, guests, n):
-    wrong = take_in(guest, names, guests, n)
-    (SIGNS / f'guests.{len(guests)}').touch()
-    return wrong
-  lobby._take_in = noted
+  wait = arrivals.Arrivals.wait
+  def noted(self, deadline):
+    def note():
+      while True:
+        (SIGNS / f'guests.{len(self.sockets)}').touch()
+        time.sleep(0.01)
+    threading.Thread(target=note, daemon=True).start()
+    wait(self, deadline)
+  arrivals.Arrivals.wait = noted
   return lambda: (SIGNS / f'guests.{present - 1}').exists()
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shlex
+import stat
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import jax
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
 
-from gptjax import attention, compiler, defaults, domains, memory, model, settings
+from gptjax import attention, compiler, defaults, domains, memory, model, private_folder, settings
 from gptjax import config as configs
 from gptjax.data import prepare
 from gptjax.errors import InputError
@@ -181,7 +182,37 @@ def test_an_unwritable_compilation_cache_is_refused(tmp_path):
   with pytest.raises(InputError, match=r'config\.compilation_cache = .* is not writable'):
     configs.check_cache(f'{tmp_path}/file/cache')
   configs.check_cache('')
-  configs.check_cache(f'{tmp_path}/cache')
+  configs.check_cache(f'{tmp_path}/a/cache')
+  assert stat.S_IMODE((tmp_path / 'a' / 'cache').stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize('mode, owner, says', [
+  (0o777, 0, 'can be written by others'), (0o1777, 0, 'can be written by others'),
+  (0o775, 0, 'can be written by others'), (0o755, 1, 'belongs to the user'),
+  (0o700, 54321, r'belongs to the user \d+,'), (0o755, 0, ''), (0o700, 0, '')])
+def test_a_compilation_cache_of_others_is_refused(tmp_path, monkeypatch, mode, owner, says):
+  folder = tmp_path / 'cache'
+  folder.mkdir()
+  folder.chmod(mode)
+  found = SimpleNamespace(st_mode=folder.stat().st_mode, st_uid=os.geteuid() + owner, st_gid=os.getegid())
+  monkeypatch.setattr(private_folder, 'os', SimpleNamespace(stat=lambda path: found, geteuid=os.geteuid))
+  monkeypatch.setattr(private_folder, '_own_group', lambda found: False)
+  if says:
+    with pytest.raises(InputError, match=f'{says}.*--config.compilation_cache='):
+      configs.check_cache(str(folder))
+    with pytest.raises(InputError, match=f'--x .*{says}.*unset it'):
+      settings.use_cache(str(folder), '--x', 'unset it')
+  else:
+    configs.check_cache(str(folder))
+
+
+@pytest.mark.parametrize('group, members, alone', [
+  ('ann', [], True), ('ann', ['ann'], True), ('ann', ['ann', 'bob'], False), ('staff', [], False)])
+def test_a_group_of_its_user_alone_may_write_to_the_cache(tmp_path, monkeypatch, group, members, alone):
+  monkeypatch.setattr(private_folder.pwd, 'getpwuid', lambda number: SimpleNamespace(pw_name='ann', pw_gid=7))
+  monkeypatch.setattr(private_folder.grp, 'getgrgid',
+                      lambda number: SimpleNamespace(gr_name=group, gr_gid=number, gr_mem=members))
+  assert private_folder._own_group(SimpleNamespace(st_uid=7, st_gid=7)) == alone
 
 
 def as_it_is(name, folder, **environment):

@@ -271,6 +271,18 @@ def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer
     assert title in said.out
 
 
+def test_the_command_does_without_a_cache_of_others(folder, tmp_path, monkeypatch):
+  cache = tmp_path / 'compiled'
+  cache.mkdir()
+  cache.chmod(0o777)
+  monkeypatch.setitem(ENVIRONMENT, 'JAX_COMPILATION_CACHE_DIR', str(cache))
+  done = run(folder, '--prompt=the')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+  assert 'can be written by others' in done.stderr and '--compilation_cache=' in done.stderr
+  assert run(folder, '--prompt=the', '--max_tokens=2', '--compilation_cache=').returncode == 0
+  assert not list(cache.iterdir())
+
+
 @pytest.mark.parametrize('flags, says', [
   (['--prompt=a', '--top_p=0'], 'generate: argument --top_p: 0 must be'),
   (['--promt=a'], 'generate: --promt is not a flag: did you mean --prompt?')])

@@ -26,6 +26,7 @@ def free_port():
     return server.getsockname()[1]
 
 
+TOKEN = {'GPTJAX_RUN_TOKEN': 'of the tests of all'}
 DEAD = 'http://127.0.0.1:9'  # a proxy where nothing listens
 
 
@@ -42,7 +43,8 @@ def deed(n, what, absent=(), **env):
   together = {'SIGNS': signs, 'PRESENT': str(n - len(absent))}
   running = [subprocess.Popen(
     [sys.executable, str(ROOT / 'tests' / 'host_process.py'), str(port), str(n), str(i), what], cwd=ROOT,
-    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'JAX_NUM_CPU_DEVICES': '1', **together, **env},
+    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'JAX_NUM_CPU_DEVICES': '1', **TOKEN, **together,
+         **env},
     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(n) if i not in absent]
   ended = []
   for process in running:
@@ -60,6 +62,24 @@ def test_what_process_0_knows_all_know():
   for code, said, error in deed(2, 'told'):
     assert code == 0, error
     assert "{'by': 0, 'list': [1, None]}" in said
+
+
+def test_without_a_token_the_processes_start_with_a_warning():
+  (_, said, warned), (_, too, nothing) = deed(2, 'told', GPTJAX_RUN_TOKEN='')
+  assert "{'by': 0" in said and "{'by': 0" in too and not nothing, nothing
+  assert len(warned.splitlines()) == 1 and 'set GPTJAX_RUN_TOKEN' in warned, warned
+
+
+def test_with_another_token_a_process_is_not_let_in():
+  port, signs = free_port(), tempfile.mkdtemp()
+  running = [subprocess.Popen(
+    [sys.executable, str(ROOT / 'tests' / 'host_process.py'), str(port), '2', str(i), 'told'], cwd=ROOT,
+    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'SIGNS': signs, 'PRESENT': '2', 'START_LIMIT': '3',
+         'GPTJAX_RUN_TOKEN': f'a token, that of {i}'}, stderr=subprocess.PIPE, text=True) for i in range(2)]
+  errors = [process.communicate(timeout=60)[1] for process in running]
+  shutil.rmtree(signs)
+  assert [process.returncode for process in running] == [70, 2], errors
+  assert 'has another token' in last_line(errors[0]) and 'give all processes the same' in last_line(errors[1])
 
 
 def test_tensor_and_what_is_inside_a_replica_stay_inside_a_host():
@@ -195,7 +215,8 @@ def alone(**env):
   """host_process.py without flags, in an environment."""
   return subprocess.run(
     [sys.executable, str(ROOT / 'tests' / 'host_process.py'), '0', '0', '0', 'alone'], cwd=ROOT, text=True,
-    env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT), 'SIGNS': os.devnull, **env}, capture_output=True, timeout=60)
+    env={**ENVIRONMENT, **TOKEN, 'PYTHONPATH': str(ROOT), 'SIGNS': os.devnull, **env}, timeout=60,
+    capture_output=True)
 
 
 STEP = {'SLURM_JOB_ID': '1', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '4', 'SLURM_PROCID': '0',

@@ -14,7 +14,8 @@ import yaml
 from conftest import ENVIRONMENT, ROOT, command
 
 LAUNCH = ROOT / 'launch'
-SCRIPTS = [LAUNCH / 'slurm.sbatch', *sorted(LAUNCH.glob('*.sh')), *sorted((ROOT / 'tests').glob('*.sh'))]
+SCRIPTS = [LAUNCH / 'slurm.sbatch', *(path for folder in ('launch', 'tests', 'docs')
+                                       for path in sorted((ROOT / folder).rglob('*.sh')))]
 
 
 def run(*line, env=None):
@@ -35,7 +36,8 @@ def test_shell_scripts_pass_shellcheck(path):
 
 @pytest.mark.parametrize('arguments, expected', [
   (['create'], [r'queued-resources create run --node-id=run --accelerator-type=v6e-16 .*--spot']),
-  (['install'], [r'tpu-vm scp \S+\.tgz run:gptjax\.tgz --worker=all', r'tpu-vm ssh run --worker=all']),
+  (['install'], [r'tpu-vm scp \S+/gptjax\.tgz \S+/run\.token run:\. --worker=all',
+                r'tpu-vm ssh run --worker=all']),
   (['run', '--workdir=a b'], [r'tpu-vm ssh run --worker=all --command=.*gptjax\.main']),
   (['logs'], [r'tpu-vm ssh run --worker=0 .*run\.log']),
   (['stop'], [r'tpu-vm ssh run --worker=all .*TERM']),
@@ -79,6 +81,74 @@ def test_the_scripts_know_the_workdir_as_the_command_does(tmp_path, workdir, fou
   done = run('bash', '-c', 'source launch/restarts.sh; workdir_of "$@"', 'name', 'x', *flags, '--predict',
              env={'HOME': str(tmp_path)})
   assert done.stdout == found.replace('HOME', str(tmp_path)), done.stderr
+
+
+@pytest.mark.parametrize('bucket', ['my-runs', '', "it's", "x'; touch HIT; '", '$(touch HIT)', 'a b'])
+def test_a_bucket_is_a_name_and_not_a_command(tmp_path, bucket):
+  """What the workers are sent is run here, with stubs of the programs that they would need."""
+  bucket, home = bucket.replace('HIT', f'{tmp_path}/hit'), tmp_path / 'home'
+  (home / 'env' / 'bin').mkdir(parents=True)
+  stubs = {
+    tmp_path / 'gcloud': f"""for word in "$@"; do
+  [[ $word != --command=* ]] || printf %s "${{word#*=}}" >{tmp_path}/command
+  [[ $word != */run.token ]] || cp "$word" {home}/
+done""",
+    tmp_path / 'gcsfuse': f'printf "%s\\n" "$@" >{tmp_path}/mounted', tmp_path / 'mountpoint': 'exit 1',
+    tmp_path / 'tar': '', tmp_path / 'python3': '', home / 'env' / 'bin' / 'pip': ''}
+  for path, body in stubs.items():
+    path.write_text(f'#!/bin/bash\n{body}\n')
+    path.chmod(0o755)
+  path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+  assert run('launch/tpu_vm.sh', 'install', env={**path, 'BUCKET': bucket}).returncode == 0
+  on_worker = ['bash', str(tmp_path / 'command')]
+  done = subprocess.run(on_worker, cwd=home, env={**ENVIRONMENT, **path}, capture_output=True, timeout=60)
+  assert done.returncode == 0 and not (tmp_path / 'hit').exists(), done.stderr
+  mounted = (tmp_path / 'mounted').read_text().splitlines()[-2:] if bucket else ['', '../bucket']
+  assert mounted == [bucket, '../bucket']
+
+
+def test_the_workers_of_tpu_vm_are_given_a_token_in_a_file(tmp_path):
+  (tmp_path / 'gcloud').write_text(f"""#!/bin/bash
+for word in "$@"; do
+  [[ $word != --command=* ]] || printf %s "${{word#*=}}" >{tmp_path}/command
+  [[ $word != */run.token ]] || cp "$word" {tmp_path}/
+done""")
+  (tmp_path / 'gcloud').chmod(0o755)
+  path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+  assert run('launch/tpu_vm.sh', 'install', env=path).returncode == 0
+  token = (tmp_path / 'run.token').read_text()
+  assert re.fullmatch('[0-9a-f]{64}', token) and 'chmod 600 run.token' in (tmp_path / 'command').read_text()
+  assert run('launch/tpu_vm.sh', 'run', '--workdir=w', env=path).returncode == 0
+  assert token not in (tmp_path / 'command').read_text()
+  again = tmp_path / 'gptjax' / 'launch' / 'again.sh'
+  again.parent.mkdir(parents=True)
+  again.write_text('#!/bin/bash\necho "$GPTJAX_RUN_TOKEN"\n')
+  again.chmod(0o755)
+  subprocess.run(['bash', str(tmp_path / 'command')], cwd=tmp_path, timeout=60, check=True)
+  deadline = time.monotonic() + 60
+  while not (tmp_path / 'run.log').read_text() and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert (tmp_path / 'run.log').read_text() == f'{token}\n'
+
+
+@pytest.mark.parametrize('given', ['', 'a secret of the users own'])
+@pytest.mark.parametrize('script, starts', [('launch/local.sh', 'python'), ('launch/slurm.sbatch', 'srun')])
+def test_all_processes_get_one_token_and_not_as_an_argument(tmp_path, script, starts, given):
+  (tmp_path / starts).write_text(f"""#!/bin/bash
+[[ $1 == -c ]] && exec {sys.executable} "$@"
+echo "$GPTJAX_RUN_TOKEN" >>{tmp_path}/tokens
+echo "$@" >>{tmp_path}/arguments
+""")
+  (tmp_path / starts).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  env = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}', 'SLURM_SUBMIT_DIR': str(tmp_path),
+         'SLURM_JOB_ID': '7', 'JAX_PLATFORMS': 'cpu', 'GPTJAX_RUN_TOKEN': given}
+  done = run('bash', script, *(['3'] if starts == 'python' else []), f'--workdir={tmp_path}/w', env=env)
+  assert done.returncode == 0, done.stderr
+  tokens = (tmp_path / 'tokens').read_text().splitlines()
+  assert len(tokens) == (3 if starts == 'python' else 1) and len(set(tokens)) == 1
+  assert tokens[0] == given if given else re.fullmatch('[0-9a-f]{64}', tokens[0])
+  assert tokens[0] not in (tmp_path / 'arguments').read_text()
 
 
 def devices_of(tmp_path, n, gpus, **env):
@@ -362,7 +432,8 @@ def assert_known(value, kind, path):
 
 def test_each_part_is_of_the_published_types():
   pytest.importorskip('kubernetes')
-  kinds = {'ServiceAccount': 'V1ServiceAccount', 'Role': 'V1Role', 'RoleBinding': 'V1RoleBinding'}
+  kinds = {'ServiceAccount': 'V1ServiceAccount', 'Role': 'V1Role', 'RoleBinding': 'V1RoleBinding',
+           'NetworkPolicy': 'V1NetworkPolicy'}
   for document in documents():
     if document['kind'] == 'JobSet':
       job = document['spec']['replicatedJobs'][0]['template']
@@ -406,6 +477,23 @@ def test_the_jobset_fails_on_bad_input_counts_bugs_and_restarts_on_all_else():
   for argument in container['args']:
     if argument.startswith('--config='):
       assert (ROOT / argument.removeprefix('--config=')).exists()
+
+
+def test_the_pods_have_no_privileges_and_talk_to_each_other_alone():
+  policy = next(document for document in documents() if document['kind'] == 'NetworkPolicy')
+  jobset = next(document for document in documents() if document['kind'] == 'JobSet')
+  pods = {'podSelector': {'matchLabels': {'jobset.sigs.k8s.io/jobset-name': jobset['metadata']['name']}}}
+  assert policy['spec'] == {**pods, 'policyTypes': ['Ingress'], 'ingress': [{'from': [pods]}]}
+  pod = jobset['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
+  container, = pod['containers']
+  assert 'hostNetwork' not in pod and pod['securityContext']['runAsNonRoot']
+  user = re.search(r'^USER (\d+):\d+$', (LAUNCH / 'Dockerfile').read_text(), re.MULTILINE)[1]
+  assert pod['securityContext']['runAsUser'] == int(user) > 0
+  assert container['securityContext'] == {
+    'allowPrivilegeEscalation': False, 'readOnlyRootFilesystem': True, 'capabilities': {'drop': ['ALL']}}
+  assert re.search(r'[:@]', container['image'])
+  token, = container['env']
+  assert token['name'] == 'GPTJAX_RUN_TOKEN' and 'secretKeyRef' in token['valueFrom']
 
 
 def test_the_image_has_what_the_command_needs():

@@ -19,6 +19,7 @@ from power_loss import Disk
 from safetensors.numpy import load_file
 
 from gptjax import atomic, checkpoint, rewind
+from gptjax.data import tokenizers
 from gptjax.data.clean import RECIPES
 from gptjax.data.prepare import prepare
 from gptjax.evaluate.build import filter_of
@@ -118,14 +119,13 @@ def test_an_export_is_absent_or_whole(tmp_path, monkeypatch):
 
 
 def test_a_tokenizer_in_a_workdir_is_absent_or_whole(tmp_path, monkeypatch):
-  (tmp_path / 'tokenizer').mkdir()
-  (tmp_path / 'tokenizer' / 'vocab').write_text('a b')
+  tokenizers.train('bpe', 260, ['the cat sat'], progress=False).save(tmp_path / 'tokenizer')
   (tmp_path / 'run').mkdir()
   left = losses(tmp_path / 'run', tmp_path / 'left', monkeypatch,
                 lambda: keep_tokenizer(tmp_path / 'tokenizer', tmp_path / 'run'))
-  found = [(image / 'tokenizer' / 'vocab').read_text() for image, _ in left
+  found = [{path.name: path.read_bytes() for path in (image / 'tokenizer').iterdir()} for image, _ in left
            if (image / 'tokenizer').exists()]
-  assert found == ['a b']
+  assert found == [{path.name: path.read_bytes() for path in (tmp_path / 'tokenizer').iterdir()}]
 
 
 @pytest.fixture(scope='module')

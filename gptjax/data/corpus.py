@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import bars
+from gptjax import bars, paths
 from gptjax.data import order
 from gptjax.errors import InputError
 
@@ -79,6 +79,11 @@ def open_corpus(folder, split, *, verify):
   entry, dtype = manifest['splits'][split], np.dtype(manifest['dtype']).newbyteorder('<')
   files = [(shard, dtype, shard['tokens']) for shard in entry['shards']]
   files.append((entry['index'], np.dtype('<u8'), entry['documents']))
+  for file, *_ in files:
+    path = paths.below(root, file['file'])
+    if not verify and not path.resolve().is_relative_to(root.resolve()):
+      raise InputError(f'{path} is a link out of the corpus, and its content is not compared with the '
+                       'manifest here: put the file itself there')
   *shards, starts = (_map(root / file['file'], of, count) for file, of, count in files)
   # As signed numbers: NumPy would compare unsigned with signed ones as floats, all of them.
   starts = starts.view('<i8')

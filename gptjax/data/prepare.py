@@ -20,7 +20,6 @@ import collections
 import contextlib
 import hashlib
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -211,7 +210,7 @@ def _tokenizer(job, verdicts):
     kept = blocks.kept(job.reading, blocks.Position(), verdicts)
     texts = (piece.text for _, piece, why in kept if not why)
     made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
-  shutil.rmtree(folder, ignore_errors=True)  # Half written by a process that was killed.
+  atomic.remove(folder)  # Half written by a process that was killed.
   made.save(folder)
   atomic.sync_tree(folder)
   atomic.sync(job.out)

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from gptjax import atomic, records
+from gptjax import atomic, paths, records
 from gptjax.errors import InputError
 
 PART = '.part'      # added to a file's name until it is complete
@@ -40,7 +40,7 @@ class Appended:
     self._part = self.path.with_name(self.path.name + PART)
     if self.path.exists():  # Killed between its completion and the next commit.
       os.replace(self.path, self._part)
-    self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b')
+    self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b', opener=atomic.no_follow)
     atomic.sync(self._part.parent)  # what is committed later must not be a name that is not on disk
     size = self._file.seek(0, os.SEEK_END)
     if size < length:
@@ -160,6 +160,6 @@ class Split:
     if not self.state['documents']:
       return None
     shards, index = self.state['shards'], self._index.path
-    stream, each = hashes([self._folder / shard['file'] for shard in shards], tell)
+    stream, each = hashes([paths.below(self._folder, shard['file']) for shard in shards], tell)
     return {**self.state, 'sha256': stream, 'index': {'file': index.name, 'sha256': hashes([index], tell)[0]},
             'shards': [{**shard, 'sha256': found} for shard, found in zip(shards, each, strict=True)]}

@@ -20,8 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+<<<<<<< HEAD
 from gptjax import lfs, paths
 from gptjax.data import command, hf_folder
+=======
+from gptjax import atomic, lfs, paths
+from gptjax.data import command
+>>>>>>> w-trust-net
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
 from gptjax.flag_types import integer
@@ -319,7 +324,7 @@ def save_files(folder, files):
   except OSError as error:
     raise InputError(f'{folder} cannot be written to: {error.strerror}') from None
   for name, content in files.items():
-    (folder / name).write_bytes(content)
+    atomic.write(folder / name, content)
 
 
 TRAINERS = {'bpe': (train_bpe, 1 << 28), 'sentencepiece': (train_sentencepiece, 1 << 26)}

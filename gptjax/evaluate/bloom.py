@@ -12,6 +12,7 @@ shape, what it was made of, and the digests of the bits and of this JSON; then t
 bytes.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -110,7 +111,7 @@ def complete(path, target, facts, tell):
   facts = {**facts, 'version': VERSION, 'sha256': _sha256(path, path.stat().st_size, tell)}
   facts['digest'] = corpus.manifest_digest(facts)
   text = json.dumps(facts, sort_keys=True).encode()
-  with open(path, 'ab') as file:
+  with open(path, 'ab', opener=atomic.no_follow) as file:
     file.write(text + LENGTH.pack(len(text)))
     file.flush()
     os.fsync(file.fileno())
@@ -190,9 +191,11 @@ def merge(filters, target, *, progress=True):
     raise InputError(f'filters of different shapes cannot be merged ({shapes}): build them with one '
                      '--capacity, that of all together, and one --rate')
   (parts, hashes), target = filters[0].shape, Path(target)
-  fresh, expected = target.with_name(target.name + '.new'), 0.0
-  with progress_bar.bar('merging', progress, total=2 * parts * PART_BYTES) as bar:
-    with open(fresh, 'wb') as file:
+  fresh, expected = atomic.new_name(target), 0.0
+  with (contextlib.ExitStack() as failed,
+        progress_bar.bar('merging', progress, total=2 * parts * PART_BYTES) as bar):
+    failed.callback(atomic.remove, fresh)
+    with open(fresh, 'xb', opener=atomic.no_follow) as file:
       for start in range(0, parts, PARTS_AT_A_TIME):
         union = np.bitwise_or.reduce([one.bits[start:start + PARTS_AT_A_TIME] for one in filters])
         fill = np.bitwise_count(union).sum(1, dtype=np.int64) / PART_BITS
@@ -206,6 +209,7 @@ def merge(filters, target, *, progress=True):
              **{name: sum(f[name] for f in each) for name in ('documents', 'eightgrams', 'distinct')}}
     check_rate(facts)
     complete(fresh, target, facts, bar.update)
+    failed.pop_all()
 
 
 def check_rate(facts):

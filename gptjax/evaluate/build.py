@@ -195,7 +195,7 @@ def _fill(job, state):
   """Fills the parts of the filter from the drawers, and throws these away."""
   filled, drawers = state['filled'], len(state['sizes'])
   path = job.work / BITS
-  with open(path, 'ab') as file:
+  with open(path, 'ab', opener=atomic.no_follow) as file:
     file.truncate(filled['parts'] * bloom.PART_BYTES)
   atomic.sync(job.work)
   todo = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], drawers))
@@ -223,7 +223,7 @@ def make_filler(work, drawers, parts, hashes):
     first = number * each
     borders = np.searchsorted(bloom.part_of(keys, parts), np.arange(first, first + each + 1))
     rates = 0.0
-    with open(work / BITS, 'r+b') as file:
+    with open(work / BITS, 'r+b', opener=atomic.no_follow) as file:
       file.seek(first * bloom.PART_BYTES)
       for start, stop in itertools.pairwise(borders):
         bits, share = bloom.part_bits(keys[start:stop], hashes, flags)

@@ -52,7 +52,7 @@ class Journal:
     if jax.process_index() == 0:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       atomic.write(self._path, ''.join(map(_line, self._good)))
-      self._file = open(self._path, 'a', buffering=1)
+      self._file = open(self._path, 'a', buffering=1, opener=atomic.no_follow)
     self._good = []
 
   def part(self, name, digests):

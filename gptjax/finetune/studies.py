@@ -151,7 +151,7 @@ def plot_transfer(workdir, found, metrics):
   axes.set(xlabel='layers transferred', xticks=layers, ylabel=', '.join(sorted({*metrics.values()})))
   axes.legend()
   path = Path(workdir) / 'transfer.png'
-  figure.savefig(path, dpi=120)
+  figures.save(figure, path)
   return path
 
 

@@ -111,5 +111,5 @@ def plot(workdir, found):
   axes.axhline(0, color='gray', linewidth=0.5)
   axes.legend(fontsize=7, handlelength=4)
   path = Path(workdir) / 'zero_shot.png'
-  figure.savefig(path, dpi=120)
+  figures.save(figure, path)
   return path

@@ -1,8 +1,6 @@
 """Writes a folder that `transformers` opens: GPT-2 or OpenAI-GPT, safetensors, tokenizer."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import jax
@@ -197,25 +195,25 @@ def write_folder(files, params, n_vocab, folder, facts):
   """
   folder = Path(paths.local(folder))
   check_folder(folder, files)
-  made = folder if folder.exists() else folder.with_name(folder.name + '.new')
-  weights = made / (SINGLE + '.new')
+  made = folder if folder.exists() else atomic.new_name(folder)
   try:
-    if made != folder:
-      shutil.rmtree(made, ignore_errors=True)
-    atomic.make_folders(made)
+    atomic.make_folders(folder.parent)
+    atomic.remove_left_behind(folder.parent, folder.name)
+    if made == folder:
+      atomic.remove_left_behind(folder, SINGLE)
+    else:
+      made.mkdir()
     for name, content in files.items():
       if not (made / name).exists():
         atomic.write(made / name, content)
     kind = json.loads(files['config.json'])['model_type']
-    write_safetensors(weights, released_tensors(params, n_vocab, kind), facts)
-    atomic.rename(weights, made / SINGLE)
+    with atomic.replacing(made / SINGLE) as file:
+      write_safetensors(file, released_tensors(params, n_vocab, kind), facts)
     if made != folder:
       atomic.rename(made, folder)
   except OSError as error:
     if made != folder:
-      shutil.rmtree(made, ignore_errors=True)
-    elif weights.is_file():
-      weights.unlink()
+      atomic.remove(made)
     raise InputError(f'{folder} cannot be written: {error.strerror or error}') from None
 
 
@@ -241,13 +239,13 @@ def tensors_of(stacked, named):
           for (name, shape), layer in zip(named, np.asarray(stacked, np.float32), strict=True)}
 
 
-def write_safetensors(path, entries, facts):
+def write_safetensors(file, entries, facts):
   """Writes tensors one by one, in the layout of the `safetensors` library.
 
   That library wants all of them in memory at once, where a model on many devices is not.
 
   Args:
-    path: of the file.
+    file: binary file.
     entries: of `released_tensors`.
     facts: {str: str} for its header.
   """
@@ -258,12 +256,9 @@ def write_safetensors(path, entries, facts):
       header[name] = {'dtype': 'F32', 'shape': list(shape), 'data_offsets': [start, end]}
   text = json.dumps(header, separators=(',', ':')).encode()
   text += b' ' * (-len(text) % 8)
-  with (open(path, 'wb') as file,
-        bars.bar(total=end, unit='B', unit_scale=True, desc='export', leave=False) as bar):
+  with bars.bar(total=end, unit='B', unit_scale=True, desc='export', leave=False) as bar:
     file.write(len(text).to_bytes(8, 'little') + text)
     for stacked, named in entries:
       for tensor in tensors_of(stacked, named).values():
         file.write(np.ascontiguousarray(tensor, '<f4').data)
         bar.update(tensor.nbytes)
-    file.flush()
-    os.fsync(file.fileno())

@@ -1,6 +1,5 @@
 """What a run has to do with weights of others: it may start from some, and give its own away."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -132,18 +131,23 @@ def keep(source, tokenizer, workdir):
 
 def save_tokenizer(tokenizer, workdir):
   """Writes WORKDIR/tokenizer, if it is not there yet."""
-  saved = Path(workdir) / 'tokenizer.saved'
-  tokenizer.save(saved)
-  keep_tokenizer(saved, workdir)
-  shutil.rmtree(saved)
+  kept = Path(workdir) / 'tokenizer'
+  if not kept.exists():
+    fresh = atomic.new_name(kept)
+    tokenizer.save(fresh)
+    atomic.sync_tree(fresh)
+    atomic.rename(fresh, kept)
 
 
 def keep_tokenizer(tokenizer, workdir):
-  """Copies the folder of the corpus's tokenizer into the workdir, which then loads without the corpus."""
-  kept = Path(workdir) / 'tokenizer'
-  if not kept.exists():
-    fresh = kept.with_name('tokenizer.new')
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(tokenizer, fresh)
-    atomic.sync_tree(fresh)
-    atomic.rename(fresh, kept)
+  """Writes the corpus's tokenizer into the workdir, which then loads without the corpus.
+
+  Only the files of a tokenizer are written, with what was read of them: a folder may hold anything else, and
+  links to anywhere.
+
+  Args:
+    tokenizer: its folder.
+    workdir: of the run.
+  """
+  if not (Path(workdir) / 'tokenizer').exists():
+    save_tokenizer(tokenizers.load(str(tokenizer)), workdir)
