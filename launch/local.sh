@@ -19,15 +19,11 @@ workdir=$(workdir_of "$@")
 [[ -n $workdir ]] || usage
 logs=$workdir/logs
 python=${PYTHON:-python}
-<<<<<<< HEAD
 GRACE=${GRACE:-5} # seconds in which the others end by themselves once a process has failed
 LOST=70 STOPPED=75
 mkdir -p "$logs" || exit 2
-port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])') || exit 2
-=======
 export_run_token
-port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
->>>>>>> w-trust-net
+port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])') || exit 2
 
 # The GPUs that the processes may use: as CUDA reads CUDA_VISIBLE_DEVICES, up to what is no GPU. Where JAX_PLATFORMS
 # says that there are some, they need no nvidia-smi, which containers may lack.

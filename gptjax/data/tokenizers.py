@@ -20,13 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-<<<<<<< HEAD
-from gptjax import lfs, paths
-from gptjax.data import command, hf_folder
-=======
 from gptjax import atomic, lfs, paths
-from gptjax.data import command
->>>>>>> w-trust-net
+from gptjax.data import command, hf_folder
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
 from gptjax.flag_types import integer
