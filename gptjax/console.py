@@ -4,6 +4,9 @@ A reader may go away (`2>&1 | head -1`), a terminal close, the disk of a log fil
 run or change its exit code. So a command replaces `sys.stderr`, and `sys.stdout` unless that is its product,
 by a stream that reports its first OSError on the other one and from then on writes to /dev/null. The file
 descriptor is redirected too: libraries in C++ write to it, and Python flushes at exit what is still buffered.
+
+Nor may text of others act on a terminal: whatever a command writes is `printable`, with `write_generated` as
+the one exception, and URLs in messages are `redacted`.
 """
 
 import contextlib
@@ -12,25 +15,51 @@ import re
 import sys
 import traceback
 
+from gptjax.printable import printable
+from gptjax.redacted import redacted
 
-class _Guarded:
-  """A text stream that never raises OSError; everything but writing is that of the stream it guards."""
+# How tqdm begins what it writes: to the start of the line; or lines up and down, and nothing more.
+_OF_BARS = re.compile(r'\r|(?:\n|\x1b\[A)+\Z')
 
-  def __init__(self, stream, name):
-    self._stream, self._name = stream, name
+
+class _Messages:
+  """A text stream of printable text; everything but writing is that of the stream below."""
+
+  def __init__(self, stream):
+    self._stream = stream
 
   def write(self, text):
-    self._attempt(lambda: self._stream.write(text))
+    moves = found[0] if (found := _OF_BARS.match(text)) else ''
+    shown = moves + printable(self._shown(text[len(moves):]), '\n\t')
+    self._attempt(lambda: self._stream.write(shown))
     return len(text)
 
-  def writelines(self, lines):
-    self._attempt(lambda: self._stream.writelines(lines))
+  def _shown(self, text):
+    return text  # a product can be a text with URLs in it
 
-  def flush(self):
-    self._attempt(self._stream.flush)
+  def writelines(self, lines):
+    for line in lines:
+      self.write(line)
 
   def __getattr__(self, name):
     return getattr(self._stream, name)
+
+  def _attempt(self, work):
+    work()
+
+
+class _Guarded(_Messages):
+  """The same with redacted URLs, and it never raises OSError."""
+
+  def __init__(self, stream, name):
+    super().__init__(stream)
+    self._name = name
+
+  def _shown(self, text):
+    return redacted(text)
+
+  def flush(self):
+    self._attempt(self._stream.flush)
 
   def _attempt(self, work):
     try:
@@ -61,9 +90,10 @@ def protect(product):
       if not _is_open(number):
         os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
       setattr(sys, name, open(os.devnull, 'w' if number else 'r'))
-  for name in ('stderr',) if product else ('stdout', 'stderr'):
-    if not isinstance(getattr(sys, name), _Guarded):
-      setattr(sys, name, _Guarded(getattr(sys, name), name))
+  for name in ('stdout', 'stderr'):
+    stream = getattr(sys, name)
+    if not isinstance(stream, _Messages):
+      setattr(sys, name, _Messages(stream) if product and name == 'stdout' else _Guarded(stream, name))
 
 
 def _is_open(number):
@@ -74,10 +104,20 @@ def _is_open(number):
   return True
 
 
+def write_generated(text):
+  """Writes text of a model to stdout, at once: as it is into pipes and files, printable on a terminal."""
+  out = sys.stdout
+  if out.isatty():
+    out.write(printable(text, '\n\t'))
+  else:
+    (out._stream if isinstance(out, _Messages) else out).write(text)
+  out.flush()
+
+
 def say(line):
   """Writes a line to stderr, above the progress bars of a terminal."""
   from tqdm import tqdm
-  tqdm.write(line, file=sys.stderr)
+  tqdm.write(printable(redacted(line), '\n\t'), file=sys.stderr)
   sys.stderr.flush()
 
 

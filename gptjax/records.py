@@ -10,6 +10,8 @@ import zlib
 from pathlib import Path
 
 from gptjax.errors import InputError
+from gptjax.printable import printable
+from gptjax.redacted import redacted
 
 CHECKSUM = 'crc32'
 RESTORE = ': restore it from a copy, or write it again'
@@ -17,7 +19,7 @@ RESTORE = ': restore it from a copy, or write it again'
 
 def say(line):
   """Prints a line to stderr."""
-  print(line, file=sys.stderr, flush=True)
+  print(printable(redacted(line)), file=sys.stderr, flush=True)
 
 
 def sealed(record):

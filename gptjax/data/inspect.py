@@ -23,6 +23,8 @@ from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer
+from gptjax.printable import printable
+from gptjax.redacted import redacted
 from gptjax.words import plural
 
 BAR = 40  # characters of the longest bar of the histogram
@@ -123,7 +125,7 @@ def show_counts(folder):
         f'{made["n_vocab"]:,}')
   print(f'tokenizer   {made["name"]}, {made["n_vocab"]:,} entries, end of text '
         f'{made["end_of_text"]}, digest {made["digest"][:12]}')
-  print(f'sources     {" ".join(manifest.get("sources", []))}')
+  print(f'sources     {printable(redacted(" ".join(manifest.get("sources", []))))}')
   print(f'\n{"split":<12}{"tokens":>16}{"documents":>14}{"bytes":>18}{"bytes/token":>13}'
         f'{"shards":>8}')
   for split in splits:
@@ -187,7 +189,7 @@ def show_document(corpus, number, n_tokens):
   print(f'document {number} of {corpus.split}: tokens {start:,} to {start + length - 1:,} of the '
         f'split, {length:,} in all; the first {len(tokens):,}:')
   print(' '.join(map(str, tokens)))
-  print(f'\n{_printable(decode(tokens))}')
+  print('\n' + printable(decode(tokens), '\n'))
 
 
 def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, shift, row, n_tokens):
@@ -231,7 +233,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
     inputs = batch['inputs'][i, :min(n, n_shown)]
     print(' '.join(map(str, inputs)))
     text = decode(inputs)
-    print(repr(text) if row is None else f'\n{_printable(text)}')
+    print(repr(text) if row is None else '\n' + printable(text, '\n'))
 
 
 def _require(**given):
@@ -254,11 +256,6 @@ def _load_tokenizer(folder, made):
                      f'{tokenizer.digest[:12]}, the manifest says {made["digest"][:12]}; copy it '
                      'again, or prepare the corpus again')
   return tokenizer
-
-
-def _printable(text):
-  """The text with all that would upset a terminal escaped; line ends stay."""
-  return ''.join(c if c.isprintable() or c == '\n' else repr(c)[1:-1] for c in text)
 
 
 if __name__ == '__main__':

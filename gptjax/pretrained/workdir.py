@@ -1,6 +1,5 @@
 """Reads the weights of a run of gptjax: of its newest good checkpoint, or of one that is named."""
 
-import sys
 from pathlib import Path
 
 from gptjax import checkpoint, defaults, records
@@ -25,7 +24,7 @@ def open_workdir(folder):
     fault = checkpoint.fault_of(path, checkpoint.read_manifest(path))
     if fault is None:
       return _source(path)
-    print(f'checkpoint {step} is damaged ({fault}): not used', file=sys.stderr)
+    records.say(f'checkpoint {step} is damaged ({fault}): not used')
   raise InputError(f'{folder / CHECKPOINTS} holds no good checkpoint')
 
 
