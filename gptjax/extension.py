@@ -14,6 +14,7 @@ import numpy as np
 from gptjax import atomic, records
 from gptjax.errors import InputError
 from gptjax.optimizer import learning_rate
+from gptjax.redacted import redacted_values
 
 LENGTHS, SCHEDULE, LIMIT = ('train.steps', 'train.epochs'), 'optimizer.schedule_steps', 'eval.limit'
 
@@ -95,5 +96,5 @@ def record(path, grown, versions):
     stored['config'][section][name] = new
   stored.setdefault('history', []).append({
     'changed': grown, 'after_step': steps_saved(path.parent)[-1], 'versions': versions,
-    'command': sys.orig_argv, 'at': datetime.now().astimezone().isoformat(' ', 'seconds')})
+    'command': redacted_values(sys.orig_argv), 'at': datetime.now().astimezone().isoformat(' ', 'seconds')})
   atomic.write(path, records.text(stored))

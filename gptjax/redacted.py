@@ -19,6 +19,7 @@ _SECRET = re.compile(
 _AZURE = {'sv', 'st', 'se', 'sr', 'sp', 'sip', 'spr', 'ss', 'srt', 'skoid', 'sktid', 'skt', 'ske', 'sks',
           'skv', 'sdd', 'saoid', 'suoid', 'scid', 'ses'}
 _CLOSING = ':,.\'"`)]}>'  # what ends a sentence or a quotation after a URL
+_LINE = re.compile(r':\d{1,12}\Z')  # of a line, in `URL:LINE: what is wrong`
 SHORTEST = 6  # characters of a secret that is looked for in other text
 
 
@@ -42,6 +43,7 @@ def without_secrets(text, url):
   secrets = [part for one in found for user in _USER.findall(one) for part in user[:-1].split(':', 1)]
   secrets += [part.partition('=')[2] for one in found for _, part, access in _split(one)[1] if access]
   text = redacted(text)
+  secrets += [secret.rpartition(':')[0] for secret in secrets]  # a source may end in :FIELD
   for secret in sorted(set(secrets), key=len, reverse=True):
     for form in {secret, unquote(secret), quote(secret, safe=''), quote(unquote(secret), safe='')}:
       text = text.replace(form, '***') if len(form) >= SHORTEST else text
@@ -70,6 +72,8 @@ def _plain(url):
 def _split(url):
   """(what stands before query and fragment, [(sign, NAME=VALUE, whether it gives access)], closing marks)."""
   bare = url.rstrip(_CLOSING)
+  if url[len(bare):].startswith(':'):
+    bare = _LINE.sub('', bare)
   place = re.split('[?#]', bare, maxsplit=1)[0]
   signs, parts = (re.split('([?&;#])', bare[len(place):])[start::2] for start in (1, 2))
   names = [part.partition('=')[0].lower() if '=' in part else '' for part in parts]

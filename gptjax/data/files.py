@@ -18,6 +18,7 @@ from typing import NamedTuple
 from gptjax import text_checks
 from gptjax.data import kinds_of_bytes
 from gptjax.errors import InputError
+from gptjax.redacted import without_secrets
 
 PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
 MAX_DOCUMENT = 1 << 26    # bytes of a line of JSON, or between two separators
@@ -72,7 +73,9 @@ def _reaching(path):
     yield
   except Exception as error:
     why = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
-    raise InputError(f'{path} cannot be read: {" ".join(str(why).split())}') from error
+    line = f'{path} cannot be read: {" ".join(str(why).split())}'
+    # The cause, which a traceback would show, can quote the URL.
+    raise InputError(without_secrets(line, path)) from (None if '://' in path else error)
 
 
 def open_bytes(path):

@@ -18,7 +18,6 @@ if __name__ == '__main__':
 import argparse
 import collections
 import contextlib
-import hashlib
 import json
 import shutil
 import time
@@ -117,7 +116,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   units = sources.units(source, tfds_dir, tfds_download)
   given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
   settings = {
-    'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
+    'sources': sources.recorded(source, units), 'inputs': sources.digest(units), 'clean': recipe.description,
     'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
     'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
@@ -128,10 +127,6 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
             settings, commit_seconds, progress, tuple(special_tokens))
   with ownership.owned(job.out):
     return _finished(job) or _run(job)
-
-
-def _digest(value):
-  return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _finished(job):
@@ -145,12 +140,15 @@ def _finished(job):
 
 
 def _check_same(job, settings):
+  units = job.reading.units
   for name, value in job.settings.items():
     older = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
-    if settings.get(name, older) != value:
+    stored = settings.get(name, older)
+    if name == 'sources' and stored:  # those versions recorded URLs as they were given
+      stored = sources.recorded(stored, units)
+    if stored != value and not (name == 'inputs' and stored == sources.digest_before(units)):
       raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
-                       f'({str(settings.get(name))[:60]}, not {str(value)[:60]}): remove it or '
-                       'give another --out')
+                       f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
 
 
 def _run(job):
