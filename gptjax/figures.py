@@ -1,5 +1,12 @@
 """Figures of Matplotlib, drawn by its Agg whatever backend the environment or a notebook has chosen."""
 
+from gptjax.printable import printable
+
+
+def literal(text):
+  """A label or title that is shown as it is: Matplotlib takes what is between two $ for a formula."""
+  return printable(text, '\n').replace('$', r'\$')
+
 
 def figure(rows, columns, size, **options):
   """A figure of panels; its `savefig` writes it.

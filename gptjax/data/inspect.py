@@ -164,7 +164,8 @@ def _draw(path, counts, edges, title):
   figure, axes = figures.figure(1, 1, (8, 4.5))
   axes.stairs(counts, edges, fill=True)
   axes.set_xscale('log', base=2)
-  axes.set(xlabel='tokens a document, end of text included', ylabel='documents', title=title)
+  axes.set(xlabel='tokens a document, end of text included', ylabel='documents',
+           title=figures.literal(title))
   try:
     figure.savefig(path, format='png')
   except OSError as error:

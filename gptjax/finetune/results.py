@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import atomic, records
+from gptjax import atomic, markdown, records
 from gptjax.errors import InputError
 from gptjax.finetune import batches
 from gptjax.finetune import data as datas
@@ -180,8 +180,9 @@ def table(found, notes=None):
     found: of `collect`.
     notes: {task: what to know when comparing with the paper}.
   """
-  lines = ['| task | metric | seeds | validation, mean | median | min to max | std | test, mean | median | '
-           'paper (test) |', '|' + '---|' * 10]
+  head = ('task', 'metric', 'seeds', 'validation, mean', 'median', 'min to max', 'std', 'test, mean',
+          'median', 'paper (test)')
+  rows = []
   for task, metrics in found['spread'].items():
     for metric, s in metrics.items():
       if metric.startswith(TEST):
@@ -193,9 +194,9 @@ def table(found, notes=None):
                f'{show(s["min"])} to {show(s["max"])}', show(s['std']),
                *((show(test['mean']), show(test['median'])) if test else '--'),
                '-' if figure is None else show(figure) + '*' * bool((notes or {}).get(task))]
-      lines.append(f'| {" | ".join(map(str, cells))} |')
-  lines += [f'\n\\* {task}: {note}.' for task, note in (notes or {}).items() if note]
-  return '\n'.join(lines)
+      rows.append(cells)
+  remarks = [f'\n{markdown.line(f"* {task}: {note}.")}' for task, note in (notes or {}).items() if note]
+  return '\n'.join([markdown.table(head, rows), *remarks])
 
 
 def write(workdir, found, notes=None):

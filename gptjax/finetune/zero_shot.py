@@ -96,7 +96,7 @@ def plot(workdir, found):
       points = [(step, heuristics.relative(task, 100 * found[name][str(step)][task])) for step in steps
                 if task in found[name][str(step)]]
       if points:
-        axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=f'{task}, {name}')
+        axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=figures.literal(f'{task}, {name}'))
   axes.set(xscale='log', xlabel='pretraining updates', ylabel='relative performance (0 chance, 1 then best)')
   axes.axhline(0, color='gray', linewidth=0.5)
   axes.legend(fontsize=7, handlelength=4)

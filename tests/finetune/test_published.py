@@ -170,7 +170,7 @@ def test_an_evaluation_of_any_version_is_read_as_fractions():
 def test_a_figure_of_another_version_of_a_set_is_marked():
   found = results.collect({'qnli': [{'metrics': {'accuracy': 0.5}}]}, {'qnli': tasks.find('qnli').paper})
   table = results.table(found, {'qnli': tasks.find('qnli').note})
-  assert '| 50.0 |' in table and '| 88.1* |' in table and 'QNLI v1' in table.splitlines()[-1]
+  assert '| 50.0 |' in table and r'| 88.1\* |' in table and 'QNLI v1' in table.splitlines()[-1]
 
 
 def test_the_papers_order_is_random_and_an_old_workdir_keeps_its_own(sets, corpus_folder, tmp_path, capsys):
