@@ -152,7 +152,12 @@ class _Decompressed(io.RawIOBase):
 
 def text_digest(text):
   """16 bytes that name a document: equal texts, and in practice no others, have equal ones."""
-  return hashlib.blake2b(text.encode(), digest_size=16).digest()
+  return bytes_digest(text.encode())
+
+
+def bytes_digest(data):
+  """`text_digest` of a text in UTF-8."""
+  return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def document(text, place, fields):
@@ -161,11 +166,16 @@ def document(text, place, fields):
     yield Piece('', place, problem='empty')
     return
   try:
-    digest = text_digest(text)
+    data = text.encode()
   except UnicodeEncodeError as error:
     half = error.object[error.start]
     yield Piece('', place, problem=f'not Unicode: half of a surrogate pair {half!a}')
     return
+  if len(data) > MAX_DOCUMENT:
+    yield Piece('', place, problem=too_long())
+    return
+  digest = bytes_digest(data)
+  del data
   if len(text) <= PIECE:
     yield Piece(text, place, digest, 0, len(text), fields)
     return
@@ -281,6 +291,10 @@ def _survey(file):
   return seen.digest(), 0 if blank else length
 
 
+def too_long():
+  return f'too long: a document of more than {MAX_DOCUMENT:,} bytes'
+
+
 def not_utf8(error):
   return f'not UTF-8: byte 0x{error.object[error.start]:02x} ({error.reason})'
 
@@ -322,6 +336,9 @@ def _split(file, separator):
 
 def decoded(data, place, fields):
   """The pieces of a document that is UTF-8 in memory."""
+  if len(data) > MAX_DOCUMENT:
+    yield Piece('', place, problem=too_long())
+    return
   try:
     text = data.decode()
   except UnicodeDecodeError as error:
