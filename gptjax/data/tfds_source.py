@@ -128,7 +128,7 @@ def pieces(unit, tfds_dir):
   place = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.part}:{number}'
   number, alone = 0, long_texts()
   try:
-    # Some at a time: one alone costs a fifth of a millisecond. Long ones come one by one, from a second reading.
+    # Some at a time: one alone costs a fifth of a millisecond. Long ones come singly, from a second reading.
     for batch in data.map(shortened).batch(BATCH).prefetch(1).as_numpy_iterator():
       marks = batch.pop(LONG_MARK)
       for i, long in enumerate(marks):
