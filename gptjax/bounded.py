@@ -45,5 +45,5 @@ def parsed(text, most=VALUES):
 
 
 def _marks(raw):
-  """How many marks there are that begin a value, or follow one."""
+  """How many marks there are that values stand behind; empty lists and objects have one of their own, too."""
   return sum(map(raw.count, (b',', b'[', b'{', b':')))

@@ -74,8 +74,8 @@ def test_files_of_a_downloaded_folder_are_not_run_in_it(tmp_path, flags):
   (tmp_path / 'model.safetensors').write_bytes(b'')
   for folder in ('', 'configs', 'data', 'evaluate', 'tests'):
     (tmp_path / folder).mkdir(exist_ok=True)
-    for name in ('__init__', 'default', 'defaults', 'quickstart', 'gpt2_small', 'config', 'model', 'tokenizer',
-                 'prepare', 'conftest', 'hubconf', 'setup', 'modeling_gpt2', 'configuration_gpt2'):
+    for name in ('__init__', 'default', 'defaults', 'quickstart', 'gpt2_small', 'config', 'model', 'prepare',
+                 'tokenizer', 'conftest', 'hubconf', 'setup', 'modeling_gpt2', 'configuration_gpt2'):
       (tmp_path / folder / f'{name}.py').write_text('print("EXECUTED", __file__)\n')
   (tmp_path / 'quickstart.py').unlink()  # which --config would name
   found = subprocess.run([sys.executable, '-m', *flags], cwd=tmp_path, capture_output=True, text=True,

@@ -1,7 +1,7 @@
 """Files of documents: plain, .gz or .zst, local or remote; and documents from files of text.
 
-At most one document of MAX_DOCUMENT bytes is in memory, and of a text file that is one document not
-even that: it is read twice, once to see that it is sound and once in pieces.
+At most one document of MAX_DOCUMENT bytes is in memory, whatever the source, and of a text file that is one
+document not even that: it is read twice, once to see that it is sound and once in pieces.
 """
 
 import codecs
@@ -20,7 +20,7 @@ from gptjax.data import kinds_of_bytes
 from gptjax.errors import InputError
 
 PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
-MAX_DOCUMENT = 1 << 26    # bytes of a line of JSON, or between two separators
+MAX_DOCUMENT = 1 << 26    # bytes of a document, or of the line of JSON that it stands in
 CHUNK = 1 << 20           # bytes read at a time
 LITTLE = 1 << 13          # bytes decompressed at a time
 COMPRESSED = '.gz', '.zst'  # what names of such files end in
