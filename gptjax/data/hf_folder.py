@@ -7,10 +7,9 @@ merges, of tokenizer.json or else of vocab.json and merges.txt, and build the re
 added_tokens.json and tokenizer.json.
 """
 
-import json
 from typing import NamedTuple
 
-from gptjax import lfs
+from gptjax import bounded, lfs
 from gptjax.errors import InputError
 
 JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'
@@ -258,7 +257,7 @@ def _checked(path, field, value, kind):
 
 def _bytes(path):
   try:
-    return path.read_bytes()
+    return bounded.read(path)
   except OSError as error:
     raise InputError(f'tokenizer file {path}: {error.strerror}') from None
 
@@ -268,8 +267,8 @@ def _object(path):
   if not path.exists():
     return {}
   try:
-    value = json.loads(_bytes(path).decode())
-  except (ValueError, RecursionError) as error:
+    value = bounded.parsed(_bytes(path), bounded.MANY)
+  except ValueError as error:
     raise InputError(f'{path}: the tokenizer cannot be read, it is not JSON: {error}') from None
   return _checked(path, 'the content', value, dict)
 

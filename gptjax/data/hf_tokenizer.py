@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import lfs
+from gptjax import bounded, lfs
 from gptjax.data import gpt1_text, hf_folder, tokenizers
 from gptjax.data.hf_folder import AS_IS, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
@@ -32,7 +32,7 @@ def load_folder(folder, n_rows=None):
     lfs.refuse_pointer(path)
   if found is None and len(models) != 1:
     return None
-  made = tokenizers.SentencePiece(models[0].read_bytes()) if len(models) == 1 else None
+  made = tokenizers.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
   if found and (made is None or not _of_pieces(found.whole, made)):
     made = _plain(found, n_rows) or _by_library(folder, found, n_rows)
   made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import lfs, paths
+from gptjax import bounded, lfs, paths
 from gptjax.data import command
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -93,7 +93,7 @@ def _gpt1(folder):
 def _read(path):
   lfs.refuse_pointer(path)
   try:
-    return path.read_bytes()
+    return bounded.read(path)
   except OSError as error:
     raise InputError(f'tokenizer file {path}: {error.strerror}') from None
 
@@ -237,12 +237,12 @@ class ByteBPE:
 def _ranks(encoder, merges):
   """{bytes: id} of all entries but the last; ValueError unless the files are in OpenAI's layout."""
   try:
-    ids = json.loads(encoder)
+    ids = bounded.parsed(encoder, bounded.MANY)
     pairs = [line.split(' ') for line in merges.decode().split('\n')[1:] if line]
     *symbols, _ = bpe_symbols(pairs)
     byte_of = str.maketrans({symbol: chr(byte) for byte, symbol in _byte_symbols().items()})
     ranks = {symbol.translate(byte_of).encode('latin-1'): i for i, symbol in enumerate(symbols)}
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     raise InputError('encoder.json and vocab.bpe are not those of a byte-level BPE: '
                      f'{type(error).__name__} {error}') from None
   expected = {symbol: i for i, symbol in enumerate([*symbols, END_OF_TEXT])}

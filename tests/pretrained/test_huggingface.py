@@ -336,6 +336,15 @@ def test_tied_weights_stored_as_the_head_alone_are_read(tmp_path):
   same(plain, loaded(folder))
 
 
+def test_the_number_of_layers_is_compared_with_the_tensors_before_any_is_named(tmp_path, monkeypatch):
+  saved(tmp_path)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps({**config, 'n_layer': 10**6}))
+  monkeypatch.setattr(gptjax.pretrained.layout, 'weight_shapes', None)
+  with mesh_of(), pytest.raises(ValueError, match='n_layer = 1000000 needs 12 tensors for each layer'):
+    gptjax.load(tmp_path)
+
+
 def test_a_missing_size_takes_no_default_but_a_missing_option_does(tmp_path):
   _, folder = saved(tmp_path)
   plain = loaded(folder)
