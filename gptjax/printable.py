@@ -19,4 +19,4 @@ def printable(text, keep=''):
     text: str.
     keep: characters to leave as they are, '\n\t' for text of several lines.
   """
-  return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+  return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], str(text))
