@@ -29,8 +29,8 @@ def read(path, most=FILE):
   return content
 
 
-def parsed(text, most=VALUES):
-  """The value of JSON text (str or bytes).
+def parsed(text, most=VALUES, **options):
+  """The value of JSON text (str or bytes); `options` are those of `json.loads`.
 
   Raises:
     ValueError: it is not JSON in UTF-8, is nested too deeply, or has more than `most` values.
@@ -39,7 +39,7 @@ def parsed(text, most=VALUES):
   if len(raw) > most and _marks(raw) > most and _marks(_STRING.sub(b'', raw)) > most:
     raise ValueError(f'it has more than {most:,} values')
   try:
-    return json.loads(raw.decode() if isinstance(text, bytes) else text)
+    return json.loads(raw.decode() if isinstance(text, bytes) else text, **options)
   except RecursionError:
     raise ValueError('it is nested too deeply') from None
 

@@ -94,7 +94,9 @@ def record(path, grown, versions):
   for field, (_, new) in grown.items():
     section, name = field.split('.')
     stored['config'][section][name] = new
-  stored.setdefault('history', []).append({
+  if not isinstance(stored.setdefault('history', []), list):
+    raise InputError(f'{path}: history is not a list: restore it from a copy, or use another workdir')
+  stored['history'].append({
     'changed': grown, 'after_step': steps_saved(path.parent)[-1], 'versions': versions,
     'command': redacted_values(sys.orig_argv), 'at': datetime.now().astimezone().isoformat(' ', 'seconds')})
   atomic.write(path, records.text(stored))

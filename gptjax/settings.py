@@ -7,12 +7,11 @@ made.
 """
 
 import enum
-import json
 import os
 import re
 import sys
 
-from gptjax import defaults, errors, paths
+from gptjax import defaults, errors, json_files, paths, records
 from gptjax.errors import InputError
 
 # The numbers that a seed gives depend on these, so the environment has no say in them.
@@ -127,7 +126,9 @@ def report_changes(path, say):
     path: of its config.json; those of older versions have no settings.
     say: function of a line.
   """
-  stored = json.loads(path.read_text()).get('settings', {})
+  stored = records.read(path).get('settings', {})
+  if fault := json_files.misfit(stored, {str: object}, 'settings'):
+    raise InputError(f'{path}: {fault}: restore it from a copy, or use another workdir')
   for name, value in effective().items():
     if name in stored and stored[name] != value:
       say(f'{name} is {value!r}, but this run began with {stored[name]!r}: further steps may not give the '

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import cpu, figures, paths, records, rewind
-from gptjax.data import command
+from gptjax import cpu, figures, paths, resumed, rewind
+from gptjax.data import command, corpus_manifest
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.errors import InputError
@@ -88,19 +88,12 @@ def _take_from_workdir(args):
   """Fills in what the command line leaves open from the workdir's config.json."""
   path = Path(args.workdir) / 'config.json'
   try:
-    stored = records.unsealed(records.parsed(path.read_bytes()))
-    config, args.digest = stored['config'], stored['corpus_digest']
-    folders, args.weights = mixtures.named(config['data'])
-    found = {'seq_len': config['data']['seq_len'],
-             'cross_documents': config['data']['cross_documents'],
-             'shift_windows': config['data'].get('shift_windows', False),  # runs of 0.1.0 have no such field
-             'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
+    stored, args.digest = resumed.read(path)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
-  except InputError:  # it names the place already
-    raise
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(f'{path} is damaged, or is not the config.json of a run ({error!r})') from None
+  folders, args.weights = mixtures.named({name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
+  found = {name: stored[f'data.{name}'] for name in ('seq_len', 'cross_documents', 'shift_windows')}
+  found |= {name: stored[f'train.{name}'] for name in ('seed', 'batch_size')}
   args.rewinds = rewind.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
@@ -114,7 +107,7 @@ def _take_from_workdir(args):
 
 def show_counts(folder):
   """Prints what the manifest says, after every file has been hashed and compared with it."""
-  manifest = corpora.read_manifest(folder)
+  manifest = corpus_manifest.read_manifest(folder)
   splits = [corpora.open_corpus(folder, split, verify=True) for split in manifest['splits']]
   made = manifest['tokenizer']
   _load_tokenizer(folder, made)
@@ -185,6 +178,9 @@ def show_document(corpus, number, n_tokens):
                      f'has {corpus.n_documents}, counted from 0')
   start = int(corpus.document_starts[number])
   length = int(document_lengths(corpus)[number])
+  if not (start >= 0 and 0 <= length <= corpus.n_tokens - start):
+    raise InputError(f'the positions of documents in {corpus.folder} are damaged: python -m '
+                     f'gptjax.data.inspect {corpus.folder} names the file')
   tokens = corpus.tokens(start, start + min(length, n_tokens))
   decode = _decoder(corpus)
   print(f'document {number} of {corpus.split}: tokens {start:,} to {start + length - 1:,} of the '

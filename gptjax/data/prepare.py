@@ -30,7 +30,7 @@ from gptjax import atomic, ownership, paths
 from gptjax.data import (
   blocks,
   command,
-  corpus,
+  corpus_manifest,
   duplicates,
   encode,
   held_out,
@@ -133,7 +133,7 @@ def _finished(job):
   """The manifest of a corpus that is already there; ValueError if it is another one."""
   if not (job.out / 'manifest.json').exists():
     return None
-  manifest = corpus.read_manifest(job.out)
+  manifest = corpus_manifest.read_manifest(job.out)
   _check_same(job, manifest.get('settings', {}))
   _remove_work(job.out)
   return manifest
@@ -312,17 +312,17 @@ def _finish(job, state, splits):
     raise InputError(f'the sources {job.settings["sources"]} hold no document that is kept: '
                      f'{state["skipped"]}')
   manifest = {
-    'version': corpus.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
+    'version': corpus_manifest.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
     'validation': held_out.in_words(state, job.validation_fraction, job.seq_len),
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
-    'content': corpus.content_digest(state['tokenizer'], splits)}
+    'content': corpus_manifest.content_digest(state['tokenizer'], splits)}
   judged = state.get('judged', {})
   if 'no_origin' in judged and {'blocked_domain', 'wikipedia'} & set(job.reading.recipe.filters):
     seen = blocks.Position(*judged['position']).documents
     manifest['no_origin'] = {'documents': judged['no_origin'], 'of': seen}
-  manifest['digest'] = corpus.manifest_digest(manifest)
+  manifest['digest'] = corpus_manifest.manifest_digest(manifest)
   atomic.write(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
   _remove_work(job.out)
   return manifest

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import atomic, markdown, records
+from gptjax import atomic, json_files, markdown, records
 from gptjax.errors import InputError
 from gptjax.finetune import batches
 from gptjax.finetune import data as datas
@@ -19,7 +19,9 @@ from gptjax.finetune.metrics import METRICS
 from gptjax.finetune.transforms import TEXT
 
 VERSION = 2  # of results.json and result.json: fractions; files without a version have per cent
-FIELDS = 'seed', 'step', 'steps', 'cut', 'metrics'  # of result.json
+METRICS_LAYOUT = {str: json_files.NUMBER}
+RESULT_LAYOUT = {'seed': int, 'step': int, 'steps': int, 'cut': object, 'metrics': METRICS_LAYOUT,
+                 '?version': int, '?train_metrics': METRICS_LAYOUT}
 TEST, PERPLEXITY = 'test/', 'perplexity'  # in names of metrics
 RESULT, RESULTS, TABLE, PREDICTIONS = 'result.json', 'results.json', 'results.md', 'predictions'
 

@@ -20,6 +20,8 @@ from gptjax.pretrained.workdir import CHECKPOINTS
 # The names in the figure of the tasks in gptjax/evaluate/gpt1.py.
 HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question answering', 'dprd': 'winograd'}
 
+LAYOUT = {'study': {str: {str: results.METRICS_LAYOUT}}, '?version': int}  # of results.json
+
 
 def study(config, workdir, given=()):
   """Scores every checkpoint of `init_from` and of `finetune.lstm_from`, both workdirs, and plots them.
@@ -40,7 +42,7 @@ def study(config, workdir, given=()):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / results.RESULTS, suites(config)
-  before = hosts.told(lambda: records.read_or_discard(path, required=('study',)))
+  before = hosts.told(lambda: records.read_or_discard(path, layout=LAYOUT))
   if before and results.require_version(path, before) < results.VERSION:
     print(f'{path} is of a version with other heuristics: all checkpoints are scored again', file=sys.stderr)
     before = None
