@@ -26,6 +26,7 @@ from gptjax import (
   words,
 )
 from gptjax.errors import InputError
+from gptjax.redacted import redacted_values
 from gptjax.resumed import flat
 
 WITHOUT_CACHE = 'do without by --config.compilation_cache='
@@ -217,7 +218,8 @@ def facts(config):
     **{f'version of {name}': version for name, version in versions().items()},
     'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
     'number of its devices': jax.local_device_count(),
-    **{f'config.{field}': value for field, value in flat(config).items() if field not in OWN_PATHS}}
+    **{f'config.{field}': redacted_values(value) for field, value in flat(config).items()
+       if field not in OWN_PATHS}}
 
 
 def claim(config, workdir, corpus_digest, n_steps=None):
@@ -239,7 +241,7 @@ def claim(config, workdir, corpus_digest, n_steps=None):
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
            'devices': [jax.devices()[0].device_kind, jax.device_count()],
            'settings': settings.effective(), 'command': sys.orig_argv}
-    atomic.write(path, records.text(run))
+    atomic.write(path, records.text(redacted_values(run)))
   print(f'workdir {workdir}', file=sys.stderr)
 
 
@@ -251,7 +253,7 @@ def _same_run(path, config, corpus_digest, n_steps):
     stored = before.get(field)
     if field in PATHS and stored:  # older versions kept them as they were written
       stored = paths.local(stored)
-    same = stored == now.get(field)
+    same = redacted_values(stored) == redacted_values(now.get(field))
     other_weights = field == 'init_from' and config.job == 'finetune'
     if not same and (other_weights or not field.startswith(MAY_CHANGE)):
       raise InputError(

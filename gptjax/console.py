@@ -7,6 +7,9 @@ descriptor is redirected too: libraries in C++ write to it, and Python flushes a
 
 Where stdout is the product, the command ends once nobody reads it (`| head`), with 141 as if by SIGPIPE. The
 signal itself stays ignored, as Python has it: it would not tell stdout from stderr or from a socket.
+
+Nor may text of others act on a terminal: whatever a command writes is `printable`, with `write_generated` as
+the one exception, and URLs in messages are `redacted`.
 """
 
 import atexit
@@ -16,21 +19,30 @@ import re
 import sys
 import traceback
 
+from gptjax.printable import printable
+from gptjax.redacted import redacted
+
 UNREAD = 128 + 13  # exit code of a command whose product nobody reads any more: as a shell shows SIGPIPE
 
+# How tqdm begins what it writes: to the start of the line; or lines up and down, and nothing more.
+_OF_BARS = re.compile(r'\r|(?:\n|\x1b\[A)+\Z')
 
-class _Guarded:
-  """A text stream that never raises OSError; everything but writing is that of the stream it guards."""
+
+class _Messages:
+  """A text stream of printable text; everything but writing is that of the stream below."""
 
   def __init__(self, stream, name):
     self._stream, self._name = stream, name
 
   def write(self, text):
-    self._attempt(lambda: self._stream.write(text))
+    moves = found[0] if (found := _OF_BARS.match(text)) else ''
+    shown = moves + printable(self._shown(text[len(moves):]), '\n\t')
+    self._attempt(lambda: self._stream.write(shown))
     return len(text)
 
   def writelines(self, lines):
-    self._attempt(lambda: self._stream.writelines(lines))
+    for line in lines:
+      self.write(line)
 
   def flush(self):
     self._attempt(self._stream.flush)
@@ -44,13 +56,6 @@ class _Guarded:
     except OSError as error:
       self._failed(error)
 
-  def _failed(self, error):
-    self._discard()
-    other = sys.stdout if self._name == 'stderr' else sys.stderr
-    if type(other) is _Guarded:  # else it is for the product of the command alone
-      other.write(f'gptjax: {self._name} cannot be written ({error.strerror}): continuing without it\n')
-      other.flush()
-
   def _discard(self):
     """Sends what is buffered, and all that follows, to /dev/null."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -59,8 +64,25 @@ class _Guarded:
     self._stream.flush()
 
 
-class _Product(_Guarded):
+class _Guarded(_Messages):
+  """The same with redacted URLs, and it never raises OSError."""
+
+  def _shown(self, text):
+    return redacted(text)
+
+  def _failed(self, error):
+    self._discard()
+    other = sys.stdout if self._name == 'stderr' else sys.stderr
+    if type(other) is _Guarded:  # else it is for the product of the command alone
+      other.write(f'gptjax: {self._name} cannot be written ({error.strerror}): continuing without it\n')
+      other.flush()
+
+
+class _Product(_Messages):
   """Standard output where it is what the command is for."""
+
+  def _shown(self, text):
+    return text  # a product can be a text with URLs in it
 
   def _failed(self, error):
     if not isinstance(error, BrokenPipeError):
@@ -82,7 +104,7 @@ def protect(product):
         os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
       setattr(sys, name, open(os.devnull, 'w' if number else 'r'))
   for name, guard in ('stdout', _Product if product else _Guarded), ('stderr', _Guarded):
-    if not isinstance(getattr(sys, name), _Guarded):
+    if not isinstance(getattr(sys, name), _Messages):
       setattr(sys, name, guard(getattr(sys, name), name))
   if product:
     atexit.register(_flush_product)
@@ -106,10 +128,20 @@ def _is_open(number):
   return True
 
 
+def write_generated(text):
+  """Writes text of a model to stdout, at once: as it is into pipes and files, printable on a terminal."""
+  out = sys.stdout
+  if out.isatty():
+    out.write(printable(text, '\n\t'))
+  else:
+    (out._stream if isinstance(out, _Messages) else out).write(text)
+  out.flush()
+
+
 def say(line):
   """Writes a line to stderr, above the progress bars of a terminal."""
   from tqdm import tqdm
-  tqdm.write(line, file=sys.stderr)
+  tqdm.write(printable(redacted(line), '\n\t'), file=sys.stderr)
   sys.stderr.flush()
 
 

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from gptjax.printable import printable
+from gptjax.redacted import redacted
+
 BAD_INPUT, BUG, LOST = 2, 1, 70  # exit codes
 
 # What a machine refuses, whatever the program does, and what to do about it; other numbers mean a bug.
@@ -24,14 +27,22 @@ NO_MEMORY = re.compile(r'RESOURCE_EXHAUSTED.*(out of memory|allocat)', re.IGNORE
 TENSORFLOW = re.compile(r'(?:^|}} )([^;{}]+); (' + '|'.join(map(re.escape, REASONS)) + r')\b')
 
 
-class InputError(ValueError):
+class _Message:
+  """An exception whose texts can be printed anywhere: they may quote names and URLs of others."""
+
+  def __init__(self, *texts):
+    super().__init__(*(printable(redacted(text), '\n\t') if isinstance(text, str) else text
+                       for text in texts))
+
+
+class InputError(_Message, ValueError):
   """What a user can cause and mend: one line that says what is wrong, with the value, and what to do.
 
   Commands print the line and exit with 2. Every other exception is a bug: its traceback, and exit code 1.
   """
 
 
-class LostProcess(RuntimeError):
+class LostProcess(_Message, RuntimeError):
   """Another process of the run is missing, dead or hangs: one line that names it.
 
   Commands print the line and exit with 70, so that launchers start the run again.
@@ -78,7 +89,7 @@ def print_line(error, command, workdir=''):
   if words is None:
     return None
   line, code = words
-  print(f'{command}: {" ".join(line.split())}', file=sys.stderr)
+  print(printable(redacted(f'{command}: {" ".join(line.split())}')), file=sys.stderr)
   return code
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from gptjax import atomic, records
 from gptjax.errors import InputError
 from gptjax.optimizer import learning_rate
+from gptjax.redacted import redacted_values
 
 LENGTHS, SCHEDULE, LIMIT = ('train.steps', 'train.epochs'), 'optimizer.schedule_steps', 'eval.limit'
 
@@ -93,7 +94,9 @@ def record(path, grown, versions):
   for field, (_, new) in grown.items():
     section, name = field.split('.')
     stored['config'][section][name] = new
-  stored.setdefault('history', []).append({
+  if not isinstance(stored.setdefault('history', []), list):
+    raise InputError(f'{path}: history is not a list: restore it from a copy, or use another workdir')
+  stored['history'].append({
     'changed': grown, 'after_step': steps_saved(path.parent)[-1], 'versions': versions,
-    'command': sys.orig_argv, 'at': datetime.now().astimezone().isoformat(' ', 'seconds')})
+    'command': redacted_values(sys.orig_argv), 'at': datetime.now().astimezone().isoformat(' ', 'seconds')})
   atomic.write(path, records.text(stored))

@@ -3,6 +3,12 @@
 import io
 
 from gptjax import atomic
+from gptjax.printable import printable
+
+
+def literal(text):
+  """A label or title that is shown as it is: Matplotlib takes what is between two $ for a formula."""
+  return printable(text, '\n').replace('$', r'\$')
 
 
 def figure(rows, columns, size, **options):

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gptjax import bars, cpu, decode, defaults, paths, settings, sharding, text_checks
+from gptjax import bars, console, cpu, decode, defaults, paths, settings, sharding, text_checks
 from gptjax.data import command, special
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer, real
@@ -256,14 +256,14 @@ def main(arguments):
     nonlocal full
     full += ended == 'context'
     if alone:
-      print(''.join(shown) + piece, end='\n' if ended else '', flush=True)
+      console.write_generated(''.join(shown) + piece + '\n' * bool(ended))
       shown.clear()
 
   found = sample(**flags, listen=listen)
   for number, text in enumerate(() if alone else found):
     of, nth = divmod(number, each)
-    print(f'=== {f"prompt {of + 1}, " if prompts else ""}sample {nth + 1} ===\n'
-          f'{prompts[of] if prompts else ""}{text}\n')
+    console.write_generated(f'=== {f"prompt {of + 1}, " if prompts else ""}sample {nth + 1} ===\n'
+                            f'{prompts[of] if prompts else ""}{text}\n\n')
   if full:
     print(f'generate: {full} of {plural(len(found), "text")} ended where the context was full; '
           '--on_full=slide goes on', file=sys.stderr)

@@ -3,19 +3,31 @@
 import hashlib
 import json
 
-from gptjax import atomic, paths
+from gptjax import atomic, bounded, json_files, paths
 from gptjax.errors import InputError
 
 MANIFEST = 'manifest.json'
+# Of an array [shape, dtype, digest], of a file [size, digest].
+LAYOUT = {'step': int, 'metric': json_files.MAYBE, 'arrays': {str: [(list, str)]},
+          'files': {str: [(int, str)]},
+          'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
 
 
 def read_manifest(folder):
   """The manifest of one checkpoint, or None if it is absent or not whole."""
   try:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    return manifest if manifest == _signed(manifest) else None
+    manifest = json_files.parsed(bounded.read(folder / MANIFEST), finite=False)
   except (OSError, ValueError):
     return None
+  return manifest if _fits(manifest) and manifest == _signed(manifest) else None
+
+
+def _fits(manifest):
+  """Whether a value has the layout of a manifest."""
+  types = lambda entry: [*map(type, entry)]
+  return (json_files.misfit(manifest, LAYOUT) is None
+          and all(types(entry) == [list, str, str] for entry in manifest['arrays'].values())
+          and all(types(entry) == [int, str] for entry in manifest['files'].values()))
 
 
 def write_manifest(folder, manifest):

@@ -13,6 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from gptjax import errors
+from gptjax.errors import InputError
 from gptjax.literal_path import literal
 
 
@@ -37,25 +39,50 @@ class Writer:
     self._orbax.close()
 
 
+@contextlib.contextmanager
+def _reading(path):
+  """Makes one line (InputError) of whatever Orbax and TensorStore raise about files that they cannot read.
+
+  The hashes of files show that they are as they were written, not that they are a checkpoint.
+  """
+  try:
+    yield
+  except Exception as error:
+    known = not isinstance(error, InputError) and errors.in_words(error, '')
+    if known or type(error).__name__ == 'JaxRuntimeError':
+      raise
+    said = ' '.join(str(error).split())[:300] or type(error).__name__
+    raise InputError(f'{path} cannot be restored, take another checkpoint: {said}') from error
+
+
 def restore(path, abstract_state):
   """Restores a tree onto the shardings of `abstract_state`, jax.ShapeDtypeStruct of what was saved."""
-  with literal(path) as folder, ocp.StandardCheckpointer() as orbax:
-    return orbax.restore(folder, abstract_state)
+  with _reading(path), literal(path) as folder, ocp.StandardCheckpointer() as orbax:
+    return _whole(orbax.restore(folder, abstract_state))
 
 
 def restore_part(path, want):
   """Restores the part of a tree that `want` has, onto the shardings of its jax.ShapeDtypeStruct."""
   asked = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), want)
-  with literal(path) as folder, ocp.PyTreeCheckpointer() as orbax:
-    return orbax.restore(folder, args=_part(want, asked))
+  with _reading(path), literal(path) as folder, ocp.PyTreeCheckpointer() as orbax:
+    return _whole(orbax.restore(folder, args=_part(want, asked)))
 
 
 def read_part(path, want):
   """As `restore_part`, but as NumPy arrays, for this process alone, with no device involved."""
   asked = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), want)
   alone = _alone('weights')
-  with literal(path) as folder, ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as orbax:
-    return orbax.restore(folder, args=_part(want, asked))
+  with (_reading(path), literal(path) as folder,
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as orbax):
+    return _whole(orbax.restore(folder, args=_part(want, asked)))
+
+
+def _whole(tree):
+  """The tree, as it is; InputError if Orbax has left out an array, of which its metadata says nothing."""
+  for path, leaf in jax.tree.leaves_with_path(tree):
+    if not isinstance(leaf, jax.Array | np.ndarray):
+      raise InputError(f'its metadata names no array {name_of(path)}')
+  return tree
 
 
 def _part(want, asked):

@@ -24,7 +24,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from gptjax import atomic
+from gptjax import atomic, json_files
 from gptjax.errors import InputError
 
 FILE = 'owner.json'
@@ -200,7 +200,7 @@ def _read(folder):
 
 def _parsed(content):
   try:
-    record = json.loads(content)
+    record = json_files.parsed(content)
   except ValueError:
     return {}
   return record if isinstance(record, dict) and isinstance(record.get('machine'), list) else {}

@@ -219,7 +219,7 @@ def state_to_begin_with(run, source, tell):
   init = functools.partial(init_state, config)
   shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
-  if restored and restored[1]['facts']['corpus_digest'] != run.mixture.digest:
+  if restored and restored[1]['facts'].get('corpus_digest') != run.mixture.digest:
     raise InputError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
   if restored:
     return restored[0]

@@ -9,7 +9,10 @@ import sys
 import zlib
 from pathlib import Path
 
+from gptjax import bounded, json_files
 from gptjax.errors import InputError
+from gptjax.printable import printable
+from gptjax.redacted import redacted
 
 CHECKSUM = 'crc32'
 RESTORE = ': restore it from a copy, or write it again'
@@ -17,7 +20,7 @@ RESTORE = ': restore it from a copy, or write it again'
 
 def say(line):
   """Prints a line to stderr."""
-  print(line, file=sys.stderr, flush=True)
+  print(printable(redacted(line)), file=sys.stderr, flush=True)
 
 
 def sealed(record):
@@ -49,12 +52,9 @@ def parsed(text):
   """The JSON value of str or bytes.
 
   Raises:
-    ValueError: it is not JSON in UTF-8, or nested too deeply.
+    ValueError: it is not JSON in UTF-8, is nested too deeply, or has too many values.
   """
-  try:
-    return json.loads(text.decode() if isinstance(text, bytes) else text)
-  except RecursionError:
-    raise ValueError('it is nested too deeply') from None
+  return json_files.parsed(text, finite=False)
 
 
 def lines(path, read, say=say):
@@ -86,10 +86,12 @@ def read(path):
     InputError: it is damaged or something else; one line.
   """
   try:
-    record = parsed(Path(path).read_bytes())
+    record = parsed(bounded.read(Path(path)))
     if not isinstance(record, dict):
       raise ValueError('it is not a JSON object')
     return unsealed(record)
+  except InputError:
+    raise
   except ValueError as error:
     raise InputError(f'{path} is damaged, or not JSON of gptjax ({error}){RESTORE}') from None
 
@@ -99,23 +101,23 @@ def text(record):
   return json.dumps(sealed(record), indent=1) + '\n'
 
 
-def read_or_discard(path, say=say, required=()):
+def read_or_discard(path, say=say, layout=None):
   """As `read`, for what can be made again; None if the file is absent or damaged.
 
   A damaged one is renamed to NAME.damaged and reported.
 
   Args:
-    required: fields that it must have.
+    layout: of it, see `json_files`; None: any.
   """
   path = Path(path)
   if not path.exists():
     return None
   try:
     record = read(path)
-    missing = [name for name in required if name not in record]
-    if not missing:
+    fault = json_files.misfit(record, layout or {})
+    if not fault:
       return record
-    why = f'{path} has no {missing[0]!r}'
+    why = f'{path}: {fault}'
   except InputError as error:
     why = str(error).removesuffix(RESTORE)
   aside = path.with_name(path.name + '.damaged')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import defaults, records
+from gptjax import bounded, defaults, domains, json_files, records
 from gptjax.errors import InputError
 
 # What a start chooses anew: devices, programs for them, and where its inputs are.
@@ -53,11 +53,7 @@ def keep(config, workdir, given=()):
       continue
     before = as_tuple(stored[name])
     if before != value:
-      try:
-        setattr(place, leaf, before)
-      except TypeError as error:
-        raise InputError(f'{path}: {name} = {before!r} is not of its type ({error}): use another '
-                         'workdir') from None
+      setattr(place, leaf, before)
       kept += [f'config.{name} = {before!r}'] * (name not in FILLED_IN)
   if kept and jax.process_index() == 0:
     print(f'kept from {path}: {", ".join(kept)}', file=sys.stderr)
@@ -76,17 +72,25 @@ def read(path):
     InputError: it is not a config.json of gptjax.
   """
   try:
-    stored = records.unsealed(records.parsed(path.read_bytes()))
+    stored = records.unsealed(records.parsed(bounded.read(path)))
     values, digest = flat(stored['config']), stored['corpus_digest']
     for section, tree in defaults.FIELDS.items():
       if isinstance(tree, dict) and section in values:
         raise TypeError(f'{section} holds no fields')
+    if not isinstance(digest, str):
+      raise TypeError(f'corpus_digest is {json_files.shown(digest)}')
+  except (InputError, FileNotFoundError):
+    raise
+  except OSError as error:
+    raise InputError(f'{path}: {error.strerror}') from None
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise InputError(f'{path} is damaged, or not a config.json of gptjax ({error}): restore it from a copy, '
                      'or use another workdir') from None
   for name, field in defaults.declared().items():
     as_ever = field.default if field.before is None else field.before
-    values.setdefault(name, list(as_ever) if isinstance(as_ever, tuple) else as_ever)
+    stored = values.setdefault(name, list(as_ever) if isinstance(as_ever, tuple) else as_ever)
+    if why := domains.complaint(field.domain, as_tuple(stored)):
+      raise InputError(f'{path}: config.{name} {why}: restore it from a copy, or use another workdir')
   return values, digest
 
 

@@ -77,7 +77,11 @@ def read(workdir, say=records.say):
     return []
   say(f'{path} {why}: the run goes on with the {plural(count, "rewind")} that checkpoint {newest["step"]} '
       'records')
-  return newest['facts'].get('rewind_history', [])
+  try:
+    return _of_rewinds(newest['facts'].get('rewind_history', []))
+  except ValueError as error:
+    raise InputError(f'checkpoint {newest["step"]}: rewind_history of its manifest is damaged ({error}): '
+                     'use another workdir') from None
 
 
 def facts(rewinds):
@@ -90,7 +94,11 @@ def _checked(content):
   found = records.parsed(content)
   if not isinstance(found, list) or not all(isinstance(rewind, dict) for rewind in found):
     raise ValueError('it is not a list of objects')
-  found = [records.unsealed(rewind) for rewind in found]
+  return _of_rewinds([records.unsealed(rewind) for rewind in found])
+
+
+def _of_rewinds(found):
+  """A list of dicts, as it is; ValueError if one is not a rewind."""
   for rewind in found:
     counts = [rewind.get(name) for name in ('step', 'to', 'passed')]
     if rewind.keys() != FIELDS or any(type(count) is not int or count < 0 for count in counts):
@@ -143,7 +151,7 @@ def settle(workdir):
   _write(workdir, rewinds)
   for step in checkpoint.steps(folder):
     manifest = checkpoint.read_manifest(folder / str(step))
-    since = rewinds[manifest['facts']['rewinds']:] if manifest else []
+    since = rewinds[manifest['facts'].get('rewinds', 0):] if manifest else []
     if any(step > rewind['to'] for rewind in since):
       atomic.sync(workdir)  # the process that wrote `FILE` may have been killed before it was synced
       atomic.remove_tree(folder / str(step))

@@ -8,14 +8,13 @@ made.
 
 import contextlib
 import enum
-import json
 import os
 import re
 import shlex
 import sys
 from pathlib import Path
 
-from gptjax import defaults, errors, paths, private_folder
+from gptjax import defaults, errors, json_files, paths, private_folder, records
 from gptjax.errors import InputError
 
 # The numbers that a seed gives depend on these, so the environment has no say in them.
@@ -175,7 +174,9 @@ def report_changes(path, say):
     path: of its config.json; those of older versions have no settings.
     say: function of a line.
   """
-  stored = json.loads(path.read_text()).get('settings', {})
+  stored = records.read(path).get('settings', {})
+  if fault := json_files.misfit(stored, {str: object}, 'settings'):
+    raise InputError(f'{path}: {fault}: restore it from a copy, or use another workdir')
   for name, value in effective().items():
     before = stored.get(name, value)
     if name in VARIABLES:  # older versions recorded the text as it was

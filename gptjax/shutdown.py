@@ -23,6 +23,8 @@ import signal
 import sys
 import threading
 
+from gptjax.printable import printable
+
 STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
 STOPPED = 75  # exit code of a run: told to stop, nothing is lost, the same command continues
 NAMES = {signal.SIGINT: 'Ctrl-C'}
@@ -248,7 +250,7 @@ def _name(number):
 def _print(line):
   """Writes a line to stderr past Python's buffers, whose locks the main thread may hold."""
   with contextlib.suppress(OSError):  # nobody reads it any more
-    os.write(2, f'{chr(10) * os.isatty(2)}{line}\n'.encode(errors='backslashreplace'))
+    os.write(2, f'{chr(10) * os.isatty(2)}{printable(line)}\n'.encode())
 
 
 def _detach():

@@ -17,6 +17,7 @@ def begin(command, line, code=None, product=False):
     product: whether stdout is what the command is for (see `console.protect`).
   """
   console.protect(product)
+  os.environ.setdefault('NO_COLOR', '1')  # colours of libraries would be escaped, as what others write is
   os.environ['MPLBACKEND'] = 'Agg'  # a notebook's, which its shells inherit, can be imported there alone
   if any(option.startswith('error') for option in sys.warnoptions):
     relax_libraries()

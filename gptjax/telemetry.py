@@ -290,7 +290,7 @@ def plot_curves(workdir, baselines):
               marker='o' if name == 'eval/loss' else None)
   for name, value in baselines.items():
     loss.axhline(value, linestyle='--', linewidth=1, color='gray')
-    loss.text(0.01, value, name, va='bottom', fontsize=8, color='gray',
+    loss.text(0.01, value, figures.literal(name), va='bottom', fontsize=8, color='gray',
               transform=loss.get_yaxis_transform())
   loss.set(xlabel='step', ylabel='loss, nats a token')
   loss.legend()

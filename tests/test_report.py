@@ -127,7 +127,9 @@ def read(path):
 def test_the_page_needs_nothing_but_itself(written):
   reader = read(written[0])
   assert not {'script', 'link', 'img', 'iframe', 'object'} & set(reader.tags)
-  assert '@import' not in written[0].read_text() and 'http-equiv' not in written[0].read_text()
+  assert '@import' not in written[0].read_text()
+  policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)">', written[0].read_text())[1]
+  assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'") and 'script' not in policy
   assert reader.tags.count('svg') == 7
 
 
@@ -345,7 +347,8 @@ def test_a_browser_shows_it(written, tmp_path, theme):
       drawings: svg.map(one => one.getBoundingClientRect().width * one.getBoundingClientRect().height)});
   });</script>'''
   copy = tmp_path / 'page.html'
-  copy.write_text(written[0].read_text().replace('</body>', f'{probe}</body>'))
+  page = written[0].read_text().replace('</body>', f'{probe}</body>')
+  copy.write_text(page.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'"))
   flags = [f'--blink-settings=preferredColorScheme={["dark", "light"].index(theme)}']
   flags += ['--headless', '--no-sandbox', '--disable-gpu', '--window-size=1100,1400', '--dump-dom']
   ran = subprocess.run([BROWSER, *flags, f'--user-data-dir={tmp_path}/profile', f'file://{copy}'],

@@ -1,9 +1,14 @@
-"""What gptjax loads is never run: no pickle, eval, exec or remote code anywhere in its syntax tree."""
+"""What gptjax loads is never run: no pickle, eval, exec or remote code anywhere in its syntax tree.
+
+`tests/data/test_tfds_folder.py` has the same of what TFDS loads.
+"""
 
 import ast
+import subprocess
+import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ENVIRONMENT, ROOT
 
 MODULES = {'pickle', 'cPickle', '_pickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
 BUILTINS = {'eval', 'exec', 'compile', '__import__'}
@@ -58,3 +63,22 @@ def test_the_test_sees_what_it_is_for(source):
 
 def test_what_is_harmless_is_not_taken_for_it():
   assert not dangers('np.load(f, allow_pickle=False)\nmodel.eval()\nre.compile(x)\njson.load(f)')
+
+
+@pytest.mark.parametrize('flags', [
+  ('gptjax.generate', '--from=.'),
+  ('gptjax.main', '--config=quickstart.py', '--config.init_from=.', '--workdir=run')])
+def test_files_of_a_downloaded_folder_are_not_run_in_it(tmp_path, flags):
+  """With names that gptjax's own modules and configs have, in the folder where a command is run."""
+  (tmp_path / 'config.json').write_text('{}')
+  (tmp_path / 'model.safetensors').write_bytes(b'')
+  for folder in ('', 'configs', 'data', 'evaluate', 'tests'):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name in ('__init__', 'default', 'defaults', 'quickstart', 'gpt2_small', 'config', 'model', 'prepare',
+                 'tokenizer', 'conftest', 'hubconf', 'setup', 'modeling_gpt2', 'configuration_gpt2'):
+      (tmp_path / folder / f'{name}.py').write_text('print("EXECUTED", __file__)\n')
+  (tmp_path / 'quickstart.py').unlink()  # which --config would name
+  found = subprocess.run([sys.executable, '-m', *flags], cwd=tmp_path, capture_output=True, text=True,
+                         env={**ENVIRONMENT, 'PYTHONPATH': str(ROOT)}, timeout=120)
+  assert found.returncode == 2 and 'EXECUTED' not in found.stdout + found.stderr
+  assert 'Traceback' not in found.stderr and 'config.json' in found.stderr

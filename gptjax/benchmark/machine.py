@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gptjax
 from gptjax import config
+from gptjax.redacted import redacted
 
 FLAGS = 'XLA_', 'JAX_', 'LIBTPU_', 'CUDA_DEVICE_', 'NVIDIA_TF32', 'TORCH', 'PYTORCH'  # of the environment
 
@@ -27,7 +28,8 @@ def machine(packages, device=''):
   """
   installed = metadata.packages_distributions()
   processor = _processor()
-  return {'date': datetime.date.today().isoformat(), 'command': shlex.join(['python', *sys.orig_argv[1:]]),
+  return {'date': datetime.date.today().isoformat(),
+          'command': shlex.join(['python', *map(redacted, sys.orig_argv[1:])]),
           'commit': _commit(), 'code': config.code_digest(), 'device': device or processor,
           'processor': processor, 'cores': cores(), 'python': platform.python_version(),
           'flags': {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)},

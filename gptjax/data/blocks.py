@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from gptjax.data import clean, sources
 from gptjax.errors import InputError
+from gptjax.printable import printable
+from gptjax.redacted import redacted
 
 BLOCK_CHARACTERS = 1 << 20  # a worker gets pieces of documents up to this
 BLOCK_PIECES = 4096         # and of this number
@@ -71,7 +73,7 @@ def blocks(found, position, payload):
     if why:
       skipped[why] += piece.start == 0
       if piece.problem:
-        messages.append(f'{piece.place}: {piece.problem}\n')
+        messages.append(printable(redacted(f'{piece.place}: {piece.problem}')) + '\n')
     else:
       pieces.append(payload(after, piece))
       size += len(piece.text)

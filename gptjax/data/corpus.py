@@ -9,7 +9,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +16,9 @@ import numpy as np
 
 from gptjax import bars, paths
 from gptjax.data import order
+from gptjax.data.corpus_manifest import read_manifest
 from gptjax.errors import InputError
 
-VERSION = 2
 IGNORED = -1  # a target that is not counted in the loss
 CHUNK = 1 << 22  # bytes hashed at a time
 
@@ -33,7 +32,7 @@ class Corpus:
   """One split of a corpus, memory-mapped."""
   folder: str
   split: str
-  digest: str        # of what all splits hold, see `content_digest`
+  digest: str        # of what all splits hold, see `corpus_manifest`
   tokenizer: dict    # name, digest, n_vocab, end_of_text
   n_tokens: int
   n_documents: int
@@ -96,54 +95,6 @@ def open_corpus(folder, split, *, verify):
                        f'{entry["tokens"]}: prepare the corpus again')
   return Corpus(str(folder), split, manifest['content'], manifest['tokenizer'], entry['tokens'],
                 entry['documents'], entry['bytes'], shards, borders, starts)
-
-
-def read_manifest(folder):
-  """The manifest of the corpus in `folder`, its digest checked.
-
-  Raises:
-    ValueError: no such folder, no manifest, not JSON, wrong digest, another version.
-  """
-  path = Path(folder) / 'manifest.json'
-  if not path.parent.is_dir():
-    raise InputError(f'corpus {folder} does not exist: make it with python -m gptjax.data.prepare')
-  try:
-    manifest = json.loads(path.read_bytes())
-  except FileNotFoundError:
-    raise InputError(f'{path} does not exist: {folder} is not a corpus, or its preparation was cut '
-                     'short; run the same python -m gptjax.data.prepare again') from None
-  except ValueError as error:
-    raise InputError(f'{path} is not JSON ({error}): prepare the corpus again') from None
-  if not isinstance(manifest, dict) or manifest.get('version') != VERSION:
-    raise InputError(f'{path} is not the manifest of a corpus of version {VERSION}: remove the '
-                     'folder and prepare the corpus again')
-  found = manifest_digest(manifest)
-  if manifest.get('digest') != found:
-    raise InputError(f'{path} has been changed: its digest should be {found[:12]}, it says '
-                     f'{str(manifest.get("digest"))[:12]}; prepare the corpus again')
-  return manifest
-
-
-def manifest_digest(manifest):
-  """SHA-256 (hex) of the canonical JSON of all fields but `digest`."""
-  return _json_digest({name: value for name, value in manifest.items() if name != 'digest'})
-
-
-def content_digest(tokenizer, splits):
-  """SHA-256 (hex) that names what a corpus holds: its tokens, its documents, its tokenizer.
-
-  It keys the order of the data, so two corpora of the same text are read alike, wherever they lie and
-  wherever their shards are cut.
-
-  Args:
-    tokenizer, splits: as in the manifest.
-  """
-  return _json_digest({'tokenizer': tokenizer['digest'], 'splits': {
-    name: [split['sha256'], split['index']['sha256']] for name, split in splits.items()}})
-
-
-def _json_digest(value):
-  return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
 
 
 def _map(path, dtype, count):

@@ -1,7 +1,7 @@
 """Files of documents: plain, .gz or .zst, local or remote; and documents from files of text.
 
-At most one document of MAX_DOCUMENT bytes is in memory, and of a text file that is one document not
-even that: it is read twice, once to see that it is sound and once in pieces.
+At most one document of MAX_DOCUMENT bytes is in memory, whatever the source, and of a text file that is one
+document not even that: it is read twice, once to see that it is sound and once in pieces.
 """
 
 import codecs
@@ -18,9 +18,10 @@ from typing import NamedTuple
 from gptjax import text_checks
 from gptjax.data import kinds_of_bytes
 from gptjax.errors import InputError
+from gptjax.redacted import without_secrets
 
 PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
-MAX_DOCUMENT = 1 << 26    # bytes of a line of JSON, or between two separators
+MAX_DOCUMENT = 1 << 26    # bytes of a document, or of the line of JSON that it stands in
 CHUNK = 1 << 20           # bytes read at a time
 LITTLE = 1 << 13          # bytes decompressed at a time
 COMPRESSED = '.gz', '.zst'  # what names of such files end in
@@ -72,7 +73,9 @@ def _reaching(path):
     yield
   except Exception as error:
     why = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
-    raise InputError(f'{path} cannot be read: {" ".join(str(why).split())}') from error
+    line = f'{path} cannot be read: {" ".join(str(why).split())}'
+    # The cause, which a traceback would show, can quote the URL.
+    raise InputError(without_secrets(line, path)) from (None if '://' in path else error)
 
 
 def open_bytes(path):
@@ -152,7 +155,12 @@ class _Decompressed(io.RawIOBase):
 
 def text_digest(text):
   """16 bytes that name a document: equal texts, and in practice no others, have equal ones."""
-  return hashlib.blake2b(text.encode(), digest_size=16).digest()
+  return bytes_digest(text.encode())
+
+
+def bytes_digest(data):
+  """`text_digest` of a text in UTF-8."""
+  return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def document(text, place, fields):
@@ -161,11 +169,16 @@ def document(text, place, fields):
     yield Piece('', place, problem='empty')
     return
   try:
-    digest = text_digest(text)
+    data = text.encode()
   except UnicodeEncodeError as error:
     half = error.object[error.start]
     yield Piece('', place, problem=f'not Unicode: half of a surrogate pair {half!a}')
     return
+  if len(data) > MAX_DOCUMENT:
+    yield Piece('', place, problem=too_long())
+    return
+  digest = bytes_digest(data)
+  del data
   if len(text) <= PIECE:
     yield Piece(text, place, digest, 0, len(text), fields)
     return
@@ -281,6 +294,10 @@ def _survey(file):
   return seen.digest(), 0 if blank else length
 
 
+def too_long():
+  return f'too long: a document of more than {MAX_DOCUMENT:,} bytes'
+
+
 def not_utf8(error):
   return f'not UTF-8: byte 0x{error.object[error.start]:02x} ({error.reason})'
 
@@ -322,6 +339,9 @@ def _split(file, separator):
 
 def decoded(data, place, fields):
   """The pieces of a document that is UTF-8 in memory."""
+  if len(data) > MAX_DOCUMENT:
+    yield Piece('', place, problem=too_long())
+    return
   try:
     text = data.decode()
   except UnicodeDecodeError as error:

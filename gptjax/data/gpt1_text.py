@@ -9,11 +9,11 @@ other.
 """
 
 import heapq
-import json
 import re
 
 import numpy as np
 
+from gptjax import json_files
 from gptjax.data import gpt1_words
 from gptjax.errors import InputError
 
@@ -86,10 +86,11 @@ class GPT1:
     self.files = dict(zip(FILES, (encoder, merges), strict=True))
     self.digest = tokenizers.digest(encoder, merges)
     try:
-      self._ids = json.loads(encoder)
+      self._ids = json_files.parsed(encoder)
       pairs = [tuple(line.split()) for line in merges.decode().split('\n')[1:] if line]
       self._symbols = {i: symbol for symbol, i in self._ids.items()}
-      sound = len(self._symbols) == len(self._ids) and all(len(pair) == 2 for pair in pairs)
+      sound = (all(type(i) is int for i in self._symbols) and sorted(self._symbols) == list(
+        range(len(self._ids))) and all(len(pair) == 2 for pair in pairs))
     except (ValueError, AttributeError, TypeError):
       sound = False
     if not sound:

@@ -7,11 +7,11 @@ merges, of tokenizer.json or else of vocab.json and merges.txt, and build the re
 added_tokens.json and tokenizer.json.
 """
 
-import json
 from typing import NamedTuple
 
-from gptjax import lfs
+from gptjax import bounded, json_files, lfs, text_checks
 from gptjax.errors import InputError
+from gptjax.json_files import shown
 
 JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'
 SPECIAL, ADDED = 'special_tokens_map.json', 'added_tokens.json'
@@ -108,11 +108,11 @@ def _kind(folder, settings, config, fast):
     return OF_MODEL.get(str(config.get('model_type'))) or (AS_IS if fast else None)
   kind = CLASSES.get(name) if isinstance(name, str) else None
   if kind is None and not (fast and not config):  # a folder of a corpus, which is what gptjax made of it
-    raise InputError(f'{folder / path}: tokenizer_class = {name!r} is not supported, only {GPT2}, {GPT1} and '
-                     f'{AS_IS}: save the tokenizer again as the last, with its {JSON}')
+    raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} is not supported, only {GPT2}, '
+                     f'{GPT1} and {AS_IS}: save the tokenizer again as the last, with its {JSON}')
   kind = kind or AS_IS
   if kind == AS_IS and not fast:
-    raise InputError(f'{folder / path}: tokenizer_class = {name!r} needs a {JSON}, and there is none')
+    raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} needs a {JSON}, and there is none')
   return kind
 
 
@@ -158,14 +158,14 @@ def _refuse_features(folder, kind, whole, settings):
                      f'is not supported: keep one {JSON} and remove the field')
   prefix = settings.get('add_prefix_space', False)
   if not isinstance(prefix, bool):
-    raise InputError(f'{folder / SETTINGS}: add_prefix_space = {prefix!r} is neither true nor false')
+    raise InputError(f'{folder / SETTINGS}: add_prefix_space = {shown(prefix)} is neither true nor false')
   if not whole:
     return
   model, split = whole['model'], _part(folder, whole, 'pre_tokenizer')
   normalizer = _part(folder, whole, 'normalizer')
   if model.get('dropout'):
-    raise InputError(f'{folder / JSON}: model.dropout = {model["dropout"]} makes ids a matter of chance: set '
-                     'it to null')
+    raise InputError(f'{folder / JSON}: model.dropout = {shown(model["dropout"])} makes ids a matter of '
+                     'chance: set it to null')
   if kind == AS_IS:
     states = split.get('add_prefix_space')
     if 'add_prefix_space' in settings and states is not None and states != prefix:
@@ -182,7 +182,7 @@ def _refuse_features(folder, kind, whole, settings):
               'model.ignore_merges': (model.get('ignore_merges', False), False)}
   for name, (value, theirs) in expected.items():
     if value != theirs:
-      raise InputError(f'{folder / JSON}: {name} = {value!r} is not what tokenizer_class {kind} does '
+      raise InputError(f'{folder / JSON}: {name} = {shown(value)} is not what tokenizer_class {kind} does '
                        f'({theirs!r}): if the model was trained with it, set tokenizer_class in {SETTINGS} '
                        f'to {AS_IS}')
 
@@ -258,7 +258,7 @@ def _checked(path, field, value, kind):
 
 def _bytes(path):
   try:
-    return path.read_bytes()
+    return bounded.read(path)
   except OSError as error:
     raise InputError(f'tokenizer file {path}: {error.strerror}') from None
 
@@ -268,9 +268,10 @@ def _object(path):
   if not path.exists():
     return {}
   try:
-    value = json.loads(_bytes(path).decode())
-  except (ValueError, RecursionError) as error:
+    value = json_files.parsed(_bytes(path))
+  except ValueError as error:
     raise InputError(f'{path}: the tokenizer cannot be read, it is not JSON: {error}') from None
+  text_checks.require_sound_json(value, str(path))
   return _checked(path, 'the content', value, dict)
 
 

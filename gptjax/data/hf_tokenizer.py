@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import lfs
+from gptjax import bounded, lfs, native
 from gptjax.data import gpt1_text, hf_folder, tokenizers
 from gptjax.data.hf_folder import AS_IS, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
@@ -29,13 +29,20 @@ def load_folder(folder, n_rows=None):
     ValueError: the files are not those of a tokenizer, or have a feature that is not supported.
   """
   folder = Path(folder)
+  try:
+    return _load(folder, n_rows)
+  except InputError as error:
+    raise InputError(str(error) if str(folder) in str(error) else f'{folder}: {error}') from None
+
+
+def _load(folder, n_rows):
   found = hf_folder.describe(folder)
   models = sorted(folder.glob('*.model'))
   for path in models:
     lfs.refuse_pointer(path)
   if found is None and len(models) != 1:
     return None
-  made = tokenizers.SentencePiece(models[0].read_bytes()) if len(models) == 1 else None
+  made = tokenizers.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
   if found and (made is None or not _of_pieces(found.whole, made)):
     made = _plain(found, n_rows) or _by_library(folder, found, n_rows)
   made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
@@ -139,14 +146,12 @@ def _by_library(folder, found, n_rows):
 def _coder(folder, found):
   """(what transformers builds with the `tokenizers` library, whether tokenizer.json is just that)."""
   import tokenizers as library
-  try:
-    if _does_the_same(found):
-      return library.Tokenizer.from_str(found.content.decode()), True
-    ends, unknown = ('</w>', '<unk>') if found.kind == GPT1 else ('', None)
-    made = library.Tokenizer(library.models.BPE(found.vocab, found.merges, unk_token=unknown,
-                                                continuing_subword_prefix='', end_of_word_suffix=ends))
-  except Exception as error:  # of no narrower class, in the library
-    raise InputError(f'{folder}: {JSON if found.content else VOCAB} cannot be read: {error}') from None
+  fault = f'{folder}: {JSON if found.content else VOCAB} cannot be read'
+  if _does_the_same(found):
+    return native.call(fault, library.Tokenizer.from_str, found.content.decode()), True
+  ends, unknown = ('</w>', '<unk>') if found.kind == GPT1 else ('', None)
+  made = native.call(fault, lambda: library.Tokenizer(library.models.BPE(
+    found.vocab, found.merges, unk_token=unknown, continuing_subword_prefix='', end_of_word_suffix=ends)))
   if found.kind == GPT1:
     made.normalizer = library.normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
@@ -192,12 +197,9 @@ class Library:
     import tokenizers as library
     self.files = {JSON: content, SETTINGS: settings}
     self.digest = tokenizers.digest(content)
-    try:
-      self.coder = library.Tokenizer.from_str(content.decode())
-      named = json.loads(settings)
-      end = named.get('eos_token') or named.get(END)
-    except Exception as error:  # of no narrower class, in the library
-      raise InputError(f'{JSON} or {SETTINGS} cannot be read: {error}') from None
+    self.coder = native.call(f'{JSON} cannot be read', lambda: library.Tokenizer.from_str(content.decode()))
+    named = json.loads(settings)
+    end = named.get('eos_token') or named.get(END)
     self.coder.encode_special_tokens = True  # nothing in a text is a special token
     self.coder.no_truncation()
     self.coder.no_padding()
@@ -209,7 +211,8 @@ class Library:
 
   def encode(self, text):
     """int32[n] ids of the text, without begin and end marks."""
-    return np.array(self.coder.encode(text, add_special_tokens=False).ids, np.int32)
+    made = native.call(f'{JSON} cannot encode a text', self.coder.encode, text, add_special_tokens=False)
+    return np.array(made.ids, np.int32)
 
   def encode_part(self, text, first):
     """int32[n] ids of a document; what splits it is unknown, so that it cannot come in parts."""
@@ -220,7 +223,8 @@ class Library:
 
   def decode(self, ids):
     """The text of the ids."""
-    return self.coder.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
+    return native.call(f'{JSON} cannot decode ids', self.coder.decode, np.asarray(ids).tolist(),
+                       skip_special_tokens=False)
 
   def save(self, folder):
     """Writes the tokenizer's files into the folder, which is made if need be."""

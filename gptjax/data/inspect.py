@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import cpu, figures, paths, records, rewind
-from gptjax.data import command
+from gptjax import cpu, figures, paths, resumed, rewind
+from gptjax.data import command, corpus_manifest
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture as mixtures
 from gptjax.errors import InputError
 from gptjax.flag_types import SEED, integer
+from gptjax.printable import printable
+from gptjax.redacted import redacted
 from gptjax.words import plural
 
 BAR = 40  # characters of the longest bar of the histogram
@@ -86,19 +88,12 @@ def _take_from_workdir(args):
   """Fills in what the command line leaves open from the workdir's config.json."""
   path = Path(args.workdir) / 'config.json'
   try:
-    stored = records.unsealed(records.parsed(path.read_bytes()))
-    config, args.digest = stored['config'], stored['corpus_digest']
-    folders, args.weights = mixtures.named(config['data'])
-    found = {'seq_len': config['data']['seq_len'],
-             'cross_documents': config['data']['cross_documents'],
-             'shift_windows': config['data'].get('shift_windows', False),  # runs of 0.1.0 have no such field
-             'seed': config['train']['seed'], 'batch_size': config['train']['batch_size']}
+    stored, args.digest = resumed.read(path)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
-  except InputError:  # it names the place already
-    raise
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise InputError(f'{path} is damaged, or is not the config.json of a run ({error!r})') from None
+  folders, args.weights = mixtures.named({name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
+  found = {name: stored[f'data.{name}'] for name in ('seq_len', 'cross_documents', 'shift_windows')}
+  found |= {name: stored[f'train.{name}'] for name in ('seed', 'batch_size')}
   args.rewinds = rewind.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
@@ -112,7 +107,7 @@ def _take_from_workdir(args):
 
 def show_counts(folder):
   """Prints what the manifest says, after every file has been hashed and compared with it."""
-  manifest = corpora.read_manifest(folder)
+  manifest = corpus_manifest.read_manifest(folder)
   splits = [corpora.open_corpus(folder, split, verify=True) for split in manifest['splits']]
   made = manifest['tokenizer']
   _load_tokenizer(folder, made)
@@ -123,7 +118,7 @@ def show_counts(folder):
         f'{made["n_vocab"]:,}')
   print(f'tokenizer   {made["name"]}, {made["n_vocab"]:,} entries, end of text '
         f'{made["end_of_text"]}, digest {made["digest"][:12]}')
-  print(f'sources     {" ".join(manifest.get("sources", []))}')
+  print(f'sources     {printable(redacted(" ".join(manifest.get("sources", []))))}')
   print(f'\n{"split":<12}{"tokens":>16}{"documents":>14}{"bytes":>18}{"bytes/token":>13}'
         f'{"shards":>8}')
   for split in splits:
@@ -162,7 +157,8 @@ def _draw(path, counts, edges, title):
   figure, axes = figures.figure(1, 1, (8, 4.5))
   axes.stairs(counts, edges, fill=True)
   axes.set_xscale('log', base=2)
-  axes.set(xlabel='tokens a document, end of text included', ylabel='documents', title=title)
+  axes.set(xlabel='tokens a document, end of text included', ylabel='documents',
+           title=figures.literal(title))
   try:
     figure.savefig(path, format='png')
   except OSError as error:
@@ -182,12 +178,15 @@ def show_document(corpus, number, n_tokens):
                      f'has {corpus.n_documents}, counted from 0')
   start = int(corpus.document_starts[number])
   length = int(document_lengths(corpus)[number])
+  if not (start >= 0 and 0 <= length <= corpus.n_tokens - start):
+    raise InputError(f'the positions of documents in {corpus.folder} are damaged: python -m '
+                     f'gptjax.data.inspect {corpus.folder} names the file')
   tokens = corpus.tokens(start, start + min(length, n_tokens))
   decode = _decoder(corpus)
   print(f'document {number} of {corpus.split}: tokens {start:,} to {start + length - 1:,} of the '
         f'split, {length:,} in all; the first {len(tokens):,}:')
   print(' '.join(map(str, tokens)))
-  print(f'\n{_printable(decode(tokens))}')
+  print('\n' + printable(decode(tokens), '\n'))
 
 
 def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, shift, row, n_tokens):
@@ -231,7 +230,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
     inputs = batch['inputs'][i, :min(n, n_shown)]
     print(' '.join(map(str, inputs)))
     text = decode(inputs)
-    print(repr(text) if row is None else f'\n{_printable(text)}')
+    print(repr(text) if row is None else '\n' + printable(text, '\n'))
 
 
 def _require(**given):
@@ -254,11 +253,6 @@ def _load_tokenizer(folder, made):
                      f'{tokenizer.digest[:12]}, the manifest says {made["digest"][:12]}; copy it '
                      'again, or prepare the corpus again')
   return tokenizer
-
-
-def _printable(text):
-  """The text with all that would upset a terminal escaped; line ends stay."""
-  return ''.join(c if c.isprintable() or c == '\n' else repr(c)[1:-1] for c in text)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import shlex
 from typing import NamedTuple
 
 from gptjax.data import corpus as corpora
-from gptjax.data import order, tokenizers
+from gptjax.data import corpus_manifest, order, tokenizers
 from gptjax.errors import InputError
 
 
@@ -68,7 +68,7 @@ def open_mixture(folders, weights, *, verify):
   places = [os.path.abspath(folder) for folder in folders]
   if len(set(places)) < len(places):
     raise InputError(f'a corpus is named twice in {list(folders)}: name it once, with all its weight')
-  manifests = [corpora.read_manifest(folder) for folder in folders]
+  manifests = [corpus_manifest.read_manifest(folder) for folder in folders]
   made = [manifest['tokenizer'] for manifest in manifests]
   for folder, other in zip(folders, made, strict=True):
     if other['digest'] != made[0]['digest']:

@@ -18,7 +18,6 @@ if __name__ == '__main__':
 import argparse
 import collections
 import contextlib
-import hashlib
 import json
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ from gptjax import atomic, ownership, paths
 from gptjax.data import (
   blocks,
   command,
-  corpus,
+  corpus_manifest,
   duplicates,
   encode,
   held_out,
@@ -116,7 +115,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   units = sources.units(source, tfds_dir, tfds_download)
   given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
   settings = {
-    'sources': list(source), 'inputs': _digest(units), 'clean': recipe.description,
+    'sources': sources.recorded(source, units), 'inputs': sources.digest(units), 'clean': recipe.description,
     'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
     'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
@@ -129,27 +128,26 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     return _finished(job) or _run(job)
 
 
-def _digest(value):
-  return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
 def _finished(job):
   """The manifest of a corpus that is already there; ValueError if it is another one."""
   if not (job.out / 'manifest.json').exists():
     return None
-  manifest = corpus.read_manifest(job.out)
+  manifest = corpus_manifest.read_manifest(job.out)
   _check_same(job, manifest.get('settings', {}))
   _remove_work(job.out)
   return manifest
 
 
 def _check_same(job, settings):
+  units = job.reading.units
   for name, value in job.settings.items():
     older = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
-    if settings.get(name, older) != value:
+    stored = settings.get(name, older)
+    if name == 'sources' and stored:  # those versions recorded URLs as they were given
+      stored = sources.recorded(stored, units)
+    if stored != value and not (name == 'inputs' and stored == sources.digest_before(units)):
       raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
-                       f'({str(settings.get(name))[:60]}, not {str(value)[:60]}): remove it or '
-                       'give another --out')
+                       f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
 
 
 def _run(job):
@@ -313,17 +311,17 @@ def _finish(job, state, splits):
     raise InputError(f'the sources {job.settings["sources"]} hold no document that is kept: '
                      f'{state["skipped"]}')
   manifest = {
-    'version': corpus.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
+    'version': corpus_manifest.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
     'validation': held_out.in_words(state, job.validation_fraction, job.seq_len),
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
-    'content': corpus.content_digest(state['tokenizer'], splits)}
+    'content': corpus_manifest.content_digest(state['tokenizer'], splits)}
   judged = state.get('judged', {})
   if 'no_origin' in judged and {'blocked_domain', 'wikipedia'} & set(job.reading.recipe.filters):
     seen = blocks.Position(*judged['position']).documents
     manifest['no_origin'] = {'documents': judged['no_origin'], 'of': seen}
-  manifest['digest'] = corpus.manifest_digest(manifest)
+  manifest['digest'] = corpus_manifest.manifest_digest(manifest)
   atomic.write(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
   _remove_work(job.out)
   return manifest

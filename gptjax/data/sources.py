@@ -17,6 +17,8 @@ A source is a list of units (a file, a shard of a data set), in a fixed order; a
 of pieces, always the same. So (unit, number of pieces) is a position that one can come back to.
 """
 
+import hashlib
+import json
 import platform
 import re
 from typing import NamedTuple
@@ -24,6 +26,7 @@ from typing import NamedTuple
 from gptjax import paths
 from gptjax.data import files, jsonl_source
 from gptjax.errors import InputError
+from gptjax.redacted import redacted, redacted_values
 
 KINDS = ('text', 'jsonl', 'parquet', 'tar', 'tfds', 'corpus', 'python')
 DEFAULT_FIELD, DEFAULT_SPLIT = 'text', 'train'
@@ -84,6 +87,36 @@ def _units(source, tfds_dir, tfds_download):
     raise InputError(f'{packed[0]} is compressed Parquet, of which parts cannot be read: unpack it with '
                      f'{tool} (Parquet compresses its columns itself)')
   return [Unit(kind, path, size, field) for path, size in found]
+
+
+def recorded(sources, found):
+  """The sources as files may name them: `redacted`, each with the field that it names.
+
+  Args:
+    sources: list of KIND:WHERE.
+    found: their units.
+  """
+  names = {f':{unit.field}' for unit in found if unit.field}
+  kept = []
+  for source in sources:
+    shown = redacted(source)
+    field = next((name for name in names if source.endswith(name) and not shown.endswith(name)), '')
+    kept.append(shown + field)
+  return kept
+
+
+def digest(found):
+  """SHA-256 (hex) of units, without what gives access to them."""
+  return _digest(redacted_values(found))
+
+
+def digest_before(found):
+  """`digest` as versions up to 0.1.0 made it, of URLs as they were given."""
+  return _digest(found)
+
+
+def _digest(found):
+  return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 def pieces(unit, separator, tfds_dir):

@@ -8,6 +8,7 @@ import io
 import tarfile
 
 from gptjax.data import files, kinds_of_bytes
+from gptjax.printable import printable
 
 HEADERS = 1 << 20  # bytes that the headers between two files may have together
 
@@ -28,7 +29,7 @@ def pieces(path, separator):
           archive.members = []  # it would keep all of them
           source.left = member.size + HEADERS
           if member.isreg():
-            place = f'{path}:{_plain(member.name)}'
+            place = f'{path}:{printable(member.name)}'
             yield from _documents(archive.extractfile(member), member.size, place, separator)
     except files.Broken as error:
       yield files.Piece('', place, problem=error.args[0])
@@ -54,11 +55,6 @@ def _documents(file, size, place, separator):
     yield files.Piece('', place, problem=kinds_of_bytes.nul_byte(offset + text.index(0)))
     return
   yield from files.decoded(text, place, {})
-
-
-def _plain(name):
-  """The name of a file in an archive, with all that would upset a terminal escaped."""
-  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 class _Bounded(io.RawIOBase):

@@ -1,13 +1,14 @@
 """Documents from TensorFlow Datasets, prepared or not yet."""
 
-import itertools
 import re
 
-from gptjax.data import fields, pipeline
+from gptjax.data import fields, files, pipeline, tfds_folder
 from gptjax.data.sources import DEFAULT_FIELD, DEFAULT_SPLIT, Unit
 from gptjax.errors import InputError
 
 BATCH = 64  # examples read at a time
+LONG, LONG_MARK = 1 << 20, ' long'  # bytes of a text that is read alone, and the field that says so
+MAX_ORIGIN = 1 << 16  # bytes of a url, domain or title
 VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 
@@ -43,30 +44,47 @@ def units(where, tfds_dir, download=False):
 
 
 def open_set(name, tfds_dir, download=False):
-  """The builder of a data set that is on disk.
+  """The builder of a data set that is on disk, which runs no code but that of TFDS.
 
   Args:
-    name: NAME[/CONFIG][:VERSION].
+    name: NAME[/CONFIG][:VERSION]; without a version the newest that is there.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
     download: whether to prepare the set there if it is not, which may take anything from the network.
 
   Raises:
-    InputError: it is not there, and is not to be prepared or cannot be.
+    InputError: it is not there, and is not to be prepared or cannot be; it is not safe to read.
   """
   where = tfds_dir or 'the default tfds_dir'
-  try:
-    builder = _library().builder(name, data_dir=tfds_dir or None)
-    if download and not builder.info.splits:
-      builder.download_and_prepare()
-  except Exception as error:  # Each data set is code of its own, with its own packages and servers.
-    why = (str(error).strip().splitlines() or [''])[0]
-    raise InputError(f'data set {name} is not in {where} and cannot be prepared: '
-                     f'{type(error).__name__} {why}') from error
-  if not builder.info.splits:
+  folder = tfds_folder.find(name, tfds_dir)
+  if folder is None and download:
+    _prepare(name, tfds_dir, where)
+    folder = tfds_folder.find(name, tfds_dir)
+  if folder is None:
     raise InputError(f'data set {name} is not in {where}: name the folder that has it (tfds_dir), or have it '
                      f'downloaded and prepared there: tfds build {name}, or --tfds_download of '
                      'gptjax.data.prepare, or --config.data.tfds_download=True')
-  return builder
+  tfds_folder.require_safe(folder)
+  try:
+    # Not `tfds.builder`, which asks a server for the description of a set that is not there.
+    return _library().builder_from_directory(folder)
+  except Exception as error:  # of any class: what is in the folder can be wrong in many ways
+    raise InputError(f'{folder} cannot be read as a data set of TFDS: {_reason(error)}') from error
+
+
+def _prepare(name, tfds_dir, where):
+  """Has TFDS download and prepare a set of its own with its own code, never by what lies in a folder."""
+  name, _, version = name.partition(':')
+  name, _, config = name.partition('/')
+  try:
+    builder = _library().builder_cls(name)(
+      data_dir=tfds_dir or None, config=config or None, version=version or None)
+    builder.download_and_prepare()
+  except Exception as error:  # Each data set is code of its own, with its own packages and servers.
+    raise InputError(f'data set {name} is not in {where} and cannot be prepared: {_reason(error)}') from error
+
+
+def _reason(error):
+  return f'{type(error).__name__} {(str(error).strip().splitlines() or [""])[0]}'
 
 
 def _texts(builder):
@@ -91,28 +109,50 @@ def _text_field(builder):
 
 def pieces(unit, tfds_dir):
   """The pieces of the documents of a unit, in the order in which they are stored."""
-  tfds, builder = _library(), open_set(unit.path, tfds_dir)
-  wanted = {unit.field, *fields.FIELDS} & set(_texts(builder))
-  split = tfds.even_splits(unit.split, unit.parts)[unit.part]
-  data = builder.as_dataset(split=split, shuffle_files=False,
-                            read_config=tfds.ReadConfig(interleave_cycle_length=1))
-  # Some at a time: one alone costs a fifth of a millisecond.
-  data = data.map(lambda record: {name: record[name] for name in wanted}).batch(BATCH)
-  for first, batch in zip(itertools.count(1, BATCH), data.as_numpy_iterator(), strict=False):
-    for i in range(len(batch[unit.field])):
-      record = {name: values[i].decode(errors='replace') if name != unit.field else values[i]
-                for name, values in batch.items()}
-      place = f'tfds:{unit.path}:{unit.split}:{unit.part}:{first + i}'
-      yield from fields.pieces(record, place, unit.field)
+  tf, tfds, builder = pipeline.tensorflow(), _library(), open_set(unit.path, tfds_dir)
+  names = {unit.field, *fields.FIELDS} & set(_texts(builder))
+  data = _stored(builder, tfds.even_splits(unit.split, unit.parts)[unit.part])
+  data = data.map(lambda record: {name: record[name] for name in names})
+  is_long = lambda record: tf.strings.length(record[unit.field]) > LONG
+
+  def shortened(record):
+    """A record without its text if that is long, and without other fields that are."""
+    limits = dict.fromkeys(names, MAX_ORIGIN) | {unit.field: LONG}
+    short = {name: tf.where(tf.strings.length(value) > limits[name], '', value)
+             for name, value in record.items()}
+    return short | {LONG_MARK: is_long(record)}
+
+  def long_texts():
+    yield from data.filter(is_long).map(lambda record: record[unit.field]).as_numpy_iterator()
+
+  place = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.part}:{number}'
+  number, alone = 0, long_texts()
+  try:
+    # Some at a time: one alone costs a fifth of a millisecond. Long ones come singly, from a second reading.
+    for batch in data.map(shortened).batch(BATCH).prefetch(1).as_numpy_iterator():
+      marks = batch.pop(LONG_MARK)
+      for i, long in enumerate(marks):
+        number += 1
+        record = {name: values[i].decode(errors='replace') for name, values in batch.items()
+                  if name != unit.field}
+        record[unit.field] = next(alone) if long else batch[unit.field][i]
+        yield from fields.pieces(record, place(number), unit.field)
+  except tf.errors.OpError as error:
+    yield files.Piece('', place(number + 1), problem=f'damaged or cut short: {_reason(error)}')
 
 
 def records(builder, split):
   """The records of a split in the order in which they are stored: dicts of what `as_numpy` gives."""
-  tfds = _library()
-  data = builder.as_dataset(split=split, shuffle_files=False,
-                            read_config=tfds.ReadConfig(interleave_cycle_length=1))
+  data = _stored(builder, split)
   if any(kind.shape != () for kind in builder.info.features.values()):  # lists of any lengths
-    yield from tfds.as_numpy(data)
+    yield from _library().as_numpy(data)
     return
   for batch in data.batch(BATCH).as_numpy_iterator():
     yield from (dict(zip(batch, row)) for row in zip(*batch.values(), strict=True))
+
+
+def _stored(builder, split):
+  """A tf.data.Dataset of the records of a split, in the order in which they are stored."""
+  # What is kept in memory must not depend on sizes that the folder states.
+  config = _library().ReadConfig(interleave_cycle_length=1, skip_prefetch=True, try_autocache=False)
+  return builder.as_dataset(split=split, shuffle_files=False, read_config=config)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import atomic, lfs, paths
+from gptjax import atomic, bounded, json_files, lfs, native, paths
 from gptjax.data import command, hf_folder
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
@@ -93,7 +93,7 @@ def _gpt1(folder):
 def _read(path):
   lfs.refuse_pointer(path)
   try:
-    return path.read_bytes()
+    return bounded.read(path)
   except OSError as error:
     raise InputError(f'tokenizer file {path}: {error.strerror}') from None
 
@@ -208,13 +208,15 @@ class ByteBPE:
     ranks = _ranks(encoder, merges)
     self.n_vocab, self.end_of_text = len(ranks) + 1, len(ranks)
     self.ends, self.special_tokens = only(self.end_of_text), {END_OF_TEXT: self.end_of_text}
-    self.coder = tiktoken.Encoding(
-      self.name, pat_str=PATTERN, mergeable_ranks=ranks,
-      special_tokens={END_OF_TEXT: self.end_of_text}, explicit_n_vocab=self.n_vocab)
+    self.coder = native.call(
+      'encoder.json and vocab.bpe cannot be read', tiktoken.Encoding, self.name, pat_str=PATTERN,
+      mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.end_of_text}, explicit_n_vocab=self.n_vocab)
 
   def encode(self, text):
     """int32[n] ids of the text."""
-    return self.coder.encode_to_numpy(text, disallowed_special=()).astype(np.int32)
+    ids = native.call('vocab.bpe cannot encode a text', self.coder.encode_to_numpy, text,
+                      disallowed_special=())
+    return ids.astype(np.int32)
 
   def encode_part(self, text, first):
     """int32[n] ids of a part of a document (see `files.cut`); parts give what the whole gives."""
@@ -223,7 +225,7 @@ class ByteBPE:
 
   def decode_bytes(self, ids):
     """The bytes of the ids."""
-    return self.coder.decode_bytes(np.asarray(ids).tolist())
+    return native.call('vocab.bpe cannot decode ids', self.coder.decode_bytes, np.asarray(ids).tolist())
 
   def decode(self, ids):
     """The text of the ids; bytes that are not UTF-8 become U+FFFD."""
@@ -237,12 +239,12 @@ class ByteBPE:
 def _ranks(encoder, merges):
   """{bytes: id} of all entries but the last; ValueError unless the files are in OpenAI's layout."""
   try:
-    ids = json.loads(encoder)
+    ids = json_files.parsed(encoder)
     pairs = [line.split(' ') for line in merges.decode().split('\n')[1:] if line]
     *symbols, _ = bpe_symbols(pairs)
     byte_of = str.maketrans({symbol: chr(byte) for byte, symbol in _byte_symbols().items()})
     ranks = {symbol.translate(byte_of).encode('latin-1'): i for i, symbol in enumerate(symbols)}
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     raise InputError('encoder.json and vocab.bpe are not those of a byte-level BPE: '
                      f'{type(error).__name__} {error}') from None
   expected = {symbol: i for i, symbol in enumerate([*symbols, END_OF_TEXT])}
@@ -264,10 +266,10 @@ class SentencePiece:
     import sentencepiece
     self.files = {'sentencepiece.model': model}
     self.digest = digest(model)
-    try:
-      self.coder = sentencepiece.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
-      raise InputError(f'not a sentencepiece model: {error}') from None
+    if not model:  # which the library takes for one that comes later
+      raise InputError('not a sentencepiece model: it is empty')
+    self.coder = native.call('not a sentencepiece model', sentencepiece.SentencePieceProcessor,
+                             model_proto=model)
     self.n_vocab = self.coder.vocab_size()
     end = self.coder.eos_id()
     self.end_of_text = end if end >= 0 else None
@@ -275,11 +277,13 @@ class SentencePiece:
     control = filter(self.coder.is_control, range(self.n_vocab))
     self.special_tokens = {self.coder.id_to_piece(i): i for i in control}
     # Whether a text is encoded as if a space stood before it.
-    self._adds_space = self.coder.encode('a', out_type=str)[0].startswith(SPACE)
+    pieces = native.call('not a sentencepiece model', self.coder.encode, 'a', out_type=str)
+    self._adds_space = bool(pieces) and pieces[0].startswith(SPACE)
 
   def encode(self, text):
     """int32[n] ids of the text, without begin and end marks."""
-    return np.array(self.coder.encode(text), np.int32)
+    return np.array(native.call('the sentencepiece model cannot encode a text', self.coder.encode, text),
+                    np.int32)
 
   def encode_part(self, text, first):
     """int32[n] ids of a part of a document (see `files.cut`).
@@ -296,7 +300,8 @@ class SentencePiece:
 
   def decode(self, ids):
     """The text of the ids. White space and what the model normalises are not as they were."""
-    return self.coder.decode(np.asarray(ids).tolist())
+    return native.call('the sentencepiece model cannot decode ids', self.coder.decode,
+                       np.asarray(ids).tolist())
 
   def save(self, folder):
     """Writes the tokenizer's file into the folder, which is made if need be."""

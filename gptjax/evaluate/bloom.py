@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic
-from gptjax.data import corpus
+from gptjax import atomic, json_files
+from gptjax.data import corpus_manifest
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
 from gptjax.evaluate import eightgrams
@@ -32,6 +32,9 @@ from gptjax.evaluate import eightgrams
 VERSION = 1  # of the file, and of the keys
 LENGTH = struct.Struct('<Q')
 AGAIN = 'remove it and build it again'
+# What a filter says of itself.
+LAYOUT = {**dict.fromkeys(('parts', 'hashes', 'capacity', 'distinct', 'eightgrams', 'documents'), int),
+          'rate': json_files.NUMBER, 'expected': json_files.NUMBER, 'sources': [str], 'sha256': str}
 PART_BITS = 1 << 20
 PART_BYTES = PART_BITS // 8
 SLACK = 1.02
@@ -109,7 +112,7 @@ def complete(path, target, facts, tell):
     tell: called with the number of bytes just read.
   """
   facts = {**facts, 'version': VERSION, 'sha256': _sha256(path, path.stat().st_size, tell)}
-  facts['digest'] = corpus.manifest_digest(facts)
+  facts['digest'] = corpus_manifest.manifest_digest(facts)
   text = json.dumps(facts, sort_keys=True).encode()
   with open(path, 'ab', opener=atomic.no_follow) as file:
     file.write(text + LENGTH.pack(len(text)))
@@ -164,13 +167,16 @@ def _facts(path):
   except OSError as error:
     raise InputError(f'filter {path}: {error.strerror}') from None
   try:
-    facts = json.loads(text)
+    facts = json_files.parsed(text)
   except ValueError:
     facts = None
   if not isinstance(facts, dict) or facts.get('version') != VERSION:
     raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {AGAIN}')
-  if facts.get('digest') != corpus.manifest_digest(facts):
+  if facts.get('digest') != corpus_manifest.manifest_digest(facts):
     raise InputError(f'{path}: what it says of itself has been changed: {AGAIN}')
+  fault = json_files.misfit(facts, LAYOUT)
+  if fault or not (0 < facts['parts'] <= n_bytes and 0 < facts['hashes'] <= len(MULTIPLIERS)):
+    raise InputError(f'{path} is not a filter: {fault or "its shape cannot be"}: {AGAIN}')
   return facts, n_bytes
 
 

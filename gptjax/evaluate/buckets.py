@@ -1,12 +1,11 @@
 """Scores by how much of an example was in the training corpus, so that contamination shows in the metric."""
 
 import itertools
-import json
 import math
 
 import numpy as np
 
-from gptjax import text_checks
+from gptjax import bounded, text_checks
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
 
@@ -21,8 +20,8 @@ def read(path):
   """
   try:
     with open(path, encoding='utf-8') as file:
-      examples = [json.loads(line) for line in file if line.strip()]
-  except (OSError, ValueError, RecursionError) as error:
+      examples = [bounded.parsed(line) for line in file if line.strip()]
+  except (OSError, ValueError) as error:
     raise InputError(f'examples {path} cannot be read: {error}') from None
   text_checks.require_sound_json(examples, str(path))
   for number, example in enumerate(examples, 1):

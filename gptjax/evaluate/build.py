@@ -24,6 +24,7 @@ from gptjax.data import blocks, shards, sources, tokenizers, workers
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
 from gptjax.evaluate import bloom, eightgrams
+from gptjax.redacted import redacted_values
 
 DRAWER_KEYS = 1 << 23     # wanted in a drawer: 64 MB
 MAX_DRAWERS = 512         # files that are open at a time
@@ -84,8 +85,9 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
     ValueError: a source that is not there, text that cannot be used, too small a capacity, a damaged filter.
   """
   units = sources.units(source, tfds_dir)
-  settings = {'version': bloom.VERSION, 'units': [list(unit) for unit in units], 'separator': separator,
-              'on_error': on_error, 'rate': rate, 'capacity': capacity, 'sources': list(source)}
+  settings = {'version': bloom.VERSION, 'units': redacted_values(units), 'separator': separator,
+              'on_error': on_error, 'rate': rate, 'capacity': capacity,
+              'sources': sources.recorded(source, units)}
   key = tokenizers.digest(json.dumps({**settings, 'sources': None}).encode())[:12]
   target = Path(folder) / f'{name}-{key}.bloom'
   work = target.with_suffix('.work')

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gptjax import resumed
 from gptjax.data import corpus as corpora
 from gptjax.data import mixture
 from gptjax.evaluate import sources
 from gptjax.evaluate.scoring import Request
 from gptjax.evaluate.subject import Found, Task, scored
-from gptjax.pretrained.files import read_json
 from gptjax.words import plural
 
 ABSENT = ('no corpus to hold text out of: give --config.data.corpus=FOLDER, a folder that '
@@ -37,7 +37,8 @@ def corpora_of(config):
                  if (one / 'config.json').is_file() and (one / 'checkpoints').is_dir()), None)
     if root is None:
       return (), data['seq_len']
-    data = read_json(root / 'config.json')['config']['data']
+    stored, _ = resumed.read(root / 'config.json')
+    data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
   pairs = zip(*mixture.named(data), strict=True)
   # A corpus that was prepared in the workdir has been moved with it.
   own = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder

@@ -74,6 +74,7 @@ def _line(entry):
 
 def _read(line):
   entry = records.parsed(line)
-  if not isinstance(entry, list) or len(entry) != 4 or records.checksum(entry[:3]) != entry[3]:
+  named = isinstance(entry, list) and len(entry) == 4 and all(isinstance(one, str) for one in entry[:2])
+  if not named or records.checksum(entry[:3]) != entry[3]:
     raise ValueError('it is not an answer with its checksum')
   return entry[:3]

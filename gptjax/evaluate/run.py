@@ -20,8 +20,10 @@ from gptjax.errors import InputError
 from gptjax.evaluate import held_out, percent, sources, suite, table
 from gptjax.evaluate.journal import Journal
 from gptjax.evaluate.subject import subject
+from gptjax.json_files import MAYBE, NUMBER
 from gptjax.model import n_params
 from gptjax.pretrained import layout, open_source
+from gptjax.report import files
 from gptjax.train import graph
 from gptjax.watchdog import Watchdog
 
@@ -30,6 +32,11 @@ VERSION = 2  # of results.json
 # Tasks that this version measures in another way than those before it: they are measured again.
 CHANGED = {2: ('dprd', 'lambada', 'natural_questions')}
 PARTS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of results.json, by task
+
+LAYOUT = {
+  'weights': str, 'limit': int, '?limits': {str: int}, '?version': int, '?notes': {str: [str]},
+  'tasks': {str: {str: MAYBE}}, 'not_run': {str: str}, 'grids': files.RESULTS['grids'], 'rows': {str: [list]},
+  'protocols': {str: str}, 'seconds': {str: NUMBER}}
 
 
 def evaluate(config, workdir, given=()):
@@ -174,7 +181,7 @@ class Results:
     def lay():
       configs.make_workdir(workdir)
       configs.claim(config, workdir, '')
-      return records.read_or_discard(self._path, self.say, ('weights', 'limit', *PARTS))
+      return records.read_or_discard(self._path, self.say, LAYOUT)
     earlier = hosts.told(lay)
     self.found = earlier or {part: {} for part in PARTS}
     # In version 0.1.0 and earlier a workdir had one limit.

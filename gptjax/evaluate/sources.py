@@ -6,13 +6,12 @@ that one can look at. What is absent is named with the place where to get it.
 
 import glob
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax import text_checks
-from gptjax.data import tfds_source
+from gptjax import bounded, text_checks
+from gptjax.data import tfds_folder, tfds_source
 from gptjax.errors import InputError
 from gptjax.evaluate import schema as schemas
 
@@ -120,8 +119,8 @@ def read_jsonl(data, path, schema):
       continue
     place = f'{path}:{number}'
     try:
-      record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+      record = bounded.parsed(line)
+    except ValueError as error:
       raise InputError(f'{place}: not a JSON object ({error})') from None
     text_checks.require_sound_json(record, place)
     blanks += schemas.check(schema, record, place)
@@ -135,8 +134,8 @@ def read_json(path):
   """The content of a JSON file (InputError if it is none)."""
   text = read_text(path)
   try:
-    found = json.loads(text)
-  except (ValueError, RecursionError) as error:
+    found = bounded.parsed(text, bounded.MANY)
+  except ValueError as error:
     raise InputError(f'{path}: not JSON ({error})') from None
   text_checks.require_sound_json(found, str(path))
   return found
@@ -165,9 +164,8 @@ def from_tfds(data, name, split, schema):
 
 
 def _prepared(data, name):
-  """Whether the folder of a set is there; without TensorFlow, which takes seconds to load."""
-  root = Path(data.tfds_dir or '~/tensorflow_datasets').expanduser()
-  return any((root / name).glob('*/dataset_info.json')) or any((root / name).glob('*/*/dataset_info.json'))
+  """Whether a set is there; without TensorFlow, which takes seconds to load."""
+  return tfds_folder.find(name, data.tfds_dir) is not None
 
 
 def _strings(value):

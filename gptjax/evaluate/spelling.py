@@ -8,7 +8,7 @@ import functools
 import sys
 from pathlib import Path
 
-from gptjax.data import corpus, corpus_source, tokenizers
+from gptjax.data import corpus_manifest, corpus_source, tokenizers
 from gptjax.errors import InputError
 
 LOSSY = 'gpt1',  # names of tokenizers
@@ -49,5 +49,5 @@ def _tokenizer(source):
     print(f'overlap: the corpus {folder} is not here: if it has GPT-1\'s tokenizer, some 8-grams are not '
           'found', file=sys.stderr)
     return None
-  lossy = corpus.read_manifest(folder)['tokenizer']['name'] in LOSSY
+  lossy = corpus_manifest.read_manifest(folder)['tokenizer']['name'] in LOSSY
   return tokenizers.load(str(Path(folder) / 'tokenizer')) if lossy else None

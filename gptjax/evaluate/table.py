@@ -2,6 +2,7 @@
 
 from gptjax.evaluate import paper, percent
 from gptjax.evaluate.suite import TASKS
+from gptjax.markdown import bold, escaped, line, table
 from gptjax.words import plural
 
 
@@ -12,11 +13,13 @@ def markdown(results):
     results: what `results.json` holds.
   """
   size = paper.size_of(results['model'])
-  parts = [f'# Zero-shot evaluation of {results["model"]["name"]}', _about(results, size),
+  parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _about(results, size),
            _table(results, size)]
   if results['not_run']:
-    parts.append('## Not run\n\n' + '\n'.join(f'- {name}: {why}' for name, why in results['not_run'].items()))
-  notes = [f'- {name}: {line}' for name, lines in results.get('notes', {}).items() for line in lines]
+    parts.append('## Not run\n\n' + '\n'.join(f'- {line(f"{name}: {why}")}'
+                                               for name, why in results['not_run'].items()))
+  notes = [f'- {line(f"{name}: {note}")}' for name, several in results.get('notes', {}).items()
+           for note in several]
   if notes:
     parts.append('## Data that is not as published\n\n' + '\n'.join(notes))
   parts += [_others(results), *_grids(results), *_rows(results), _protocols(results)]
@@ -49,7 +52,7 @@ def cut(results):
 
 
 def _table(results, size):
-  head = ['', 'ours', *(f'**{name}**' if released == size else name
+  head = ['', 'ours', *(bold(name) if released == size else name
                         for released, name in paper.IN_PAPER.items()), 'state of the art then']
   lines = []
   for name in TASKS:
@@ -61,7 +64,7 @@ def _table(results, size):
       metrics = results['tasks'].get(name, {}).items()
       found = ', '.join(f'{key} {_number(percent.shown(key, value))}' for key, value in metrics)
       lines.append([TASKS[name].title, found or 'not run', *[''] * 5])
-  return _grid_of(head, lines)
+  return table(head, lines)
 
 
 def _ours(results, figure):
@@ -79,7 +82,7 @@ def _others(results):
                   *(_number(one.sizes.get(released)) for released in paper.SIZES), one.source])
   return ('## What others measured with the released weights\n\nWith these weights ours should be near; '
           'where the paper cannot be reproduced, this is what is to be expected.\n\n'
-          + _grid_of(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
+          + table(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
 
 
 def nearest(results, task, cell):
@@ -102,17 +105,17 @@ def _grids(results):
       lines.append([text, str(stride or ''), *(_marked(mine[unit]) for unit in units)])
     yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
            'known. Bits for bytes and characters, per cent for accuracies, else perplexity.\n\n'
-           + _grid_of(['text', 'stride', *units], lines))
+           + table(['text', 'stride', *units], lines))
 
 
 def _marked(cell):
   number = _number(percent.shown(cell['unit'], cell['value']))
-  return f'**{number}**' if cell['paper'] else number
+  return bold(number) if cell['paper'] else number
 
 
 def _rows(results):
   for name, rows in results['rows'].items():
-    yield f'## {TASKS[name].title}\n\n' + _grid_of(rows[0], [list(map(_shown, row)) for row in rows[1:]])
+    yield f'## {TASKS[name].title}\n\n' + table(rows[0], [list(map(_shown, row)) for row in rows[1:]])
 
 
 def _shown(value):
@@ -122,7 +125,7 @@ def _shown(value):
 
 
 def _protocols(results):
-  lines = [f'**{TASKS[name].title}.** ' + text.replace('\n', '\n    ').rstrip()
+  lines = [f'**{TASKS[name].title}.** ' + escaped(text).replace('\n', '\n    ').rstrip()
            for name, text in results['protocols'].items()]
   return '## How it was measured\n\n' + '\n\n'.join(lines) if lines else ''
 
@@ -133,10 +136,3 @@ def _number(value):
   if isinstance(value, int):
     return f'{value:,}'
   return f'{value:.4g}' if abs(value) < 1000 else f'{value:,.0f}' if abs(value) < 1e9 else f'{value:.3g}'
-
-
-def _grid_of(head, lines):
-  """A Markdown table."""
-  escaped = lambda cell: str(cell).replace('|', '\\|').replace('\n', ' ')
-  rows = [head, ['---'] * len(head), *lines]
-  return '\n'.join('| ' + ' | '.join(map(escaped, row)) + ' |' for row in rows)

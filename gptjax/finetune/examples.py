@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gptjax import text_checks
+from gptjax import bounded, text_checks
 from gptjax.errors import InputError
-from gptjax.records import parsed
+
+LONGEST_LINE = 1 << 24  # characters of a line in a file of examples
 
 
 class Tfds(NamedTuple):
@@ -177,10 +178,20 @@ def _opened(path, place):
     raise InputError(f'{place}: {error.strerror} (config.finetune.data_dir)') from None
 
 
+def _lines(file, place):
+  """The lines of a text file (InputError for one that is too long)."""
+  number = 0
+  while line := file.readline(LONGEST_LINE):
+    number += 1
+    if len(line) == LONGEST_LINE:
+      raise InputError(f'{place}: line {number} has {LONGEST_LINE:,} characters or more: cut it')
+    yield line
+
+
 def _tsv(path, place):
   with _opened(path, place) as file:
     try:
-      lines = csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
+      lines = csv.reader(_lines(file, place), delimiter='\t', quoting=csv.QUOTE_NONE)
       head = next(lines, [])
       if len(set(head)) < len(head):
         raise InputError(f'{place}: line 1, the names of the fields, has one twice: {", ".join(head)}')
@@ -196,7 +207,7 @@ def _tsv(path, place):
 def _jsonl(path, place):
   with _opened(path, place) as file:
     try:
-      for number, line in enumerate(file, 1):
+      for number, line in enumerate(_lines(file, place), 1):
         if line.strip():
           yield _object(line, f'{place}: line {number}')
     except UnicodeDecodeError as error:
@@ -205,7 +216,7 @@ def _jsonl(path, place):
 
 def _object(line, place):
   try:
-    record = parsed(line)
+    record = bounded.parsed(line)
     if not isinstance(record, dict):
       raise ValueError(f'it is {type(record).__name__}')
     return record

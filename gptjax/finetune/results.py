@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import atomic, records
+from gptjax import atomic, json_files, markdown, records
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
 from gptjax.finetune import batches
@@ -19,7 +19,9 @@ from gptjax.finetune.metrics import METRICS
 from gptjax.finetune.transforms import TEXT
 
 VERSION = 2  # of results.json and result.json: fractions; files without a version have per cent
-FIELDS = 'seed', 'step', 'steps', 'cut', 'metrics'  # of result.json
+METRICS_LAYOUT = {str: json_files.NUMBER}
+RESULT_LAYOUT = {'seed': int, 'step': int, 'steps': int, 'cut': object, 'metrics': METRICS_LAYOUT,
+                 '?version': int, '?train_metrics': METRICS_LAYOUT}
 TEST, PERPLEXITY = 'test/', 'perplexity'  # in names of metrics
 RESULT, RESULTS, TABLE, PREDICTIONS = 'result.json', 'results.json', 'results.md', 'predictions'
 
@@ -181,19 +183,19 @@ def table(found, notes=None):
     found: of `collect`.
     notes: {task: what to know when comparing with the paper}.
   """
-  lines = ['| task | metric | seeds | validation, mean | median | min to max | std | test, mean | median | '
-           'paper (test) |', '|' + '---|' * 10]
+  head = ('task', 'metric', 'seeds', 'validation, mean', 'median', 'min to max', 'std', 'test, mean',
+          'median', 'paper (test)')
+  rows = []
   for task, metrics in found['spread'].items():
     test = {name.removeprefix(TEST): s for name, s in metrics.items() if name.startswith(TEST)}
     validation = {name: s for name, s in metrics.items() if not name.startswith(TEST)}
     for metric in dict.fromkeys((*validation, *test)):  # a test set may have no validation set of its name
-      cells = [task, metric, len(found['runs'][task]),
-               *_cells(metric, validation.get(metric), ('mean', 'median', 'range', 'std')),
-               *_cells(metric, test.get(metric), ('mean', 'median')),
-               _figure(metric, found['paper'][task].get(metric), (notes or {}).get(task))]
-      lines.append(f'| {" | ".join(map(str, cells))} |')
-  lines += [f'\n\\* {task}: {note}.' for task, note in (notes or {}).items() if note]
-  return '\n'.join(lines)
+      rows.append([task, metric, len(found['runs'][task]),
+                   *_cells(metric, validation.get(metric), ('mean', 'median', 'range', 'std')),
+                   *_cells(metric, test.get(metric), ('mean', 'median')),
+                   _figure(metric, found['paper'][task].get(metric), (notes or {}).get(task))])
+  remarks = [f'\n{markdown.line(f"* {task}: {note}.")}' for task, note in (notes or {}).items() if note]
+  return '\n'.join([markdown.table(head, rows), *remarks])
 
 
 def _cells(metric, values, which):

@@ -51,7 +51,7 @@ def fine_tuned(run, source):
     stop.
   """
   config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
-  done = hosts.told(lambda: records.read_or_discard(path, required=results.FIELDS))
+  done = hosts.told(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
   if done:
     results.require_version(path, done)
     done = results.of_this_version(done)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from gptjax import atomic, console, figures, ownership, records
+from gptjax import atomic, console, figures, markdown, ownership, records
 from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
@@ -82,8 +82,7 @@ def ablation_table(found, tasks):
     tasks: {name: tasks.Task}.
   """
   metric = {name: results.main_metric(task) for name, task in tasks.items()}
-  lines = ['| | Avg | ' + ' | '.join(f'{name} {metric[name]}' for name in tasks) + ' |',
-           '|---' * (len(tasks) + 2) + '|']
+  rows = []
   known = all(name in TABLE_5['aux LM'] for name in tasks)
   compared = [name for name, task in tasks.items() if not task.note]
   show = lambda value: '-' if value is None else f'{value:.1f}'
@@ -93,10 +92,10 @@ def ablation_table(found, tasks):
     for who, values in ((f'{variant}, validation', ours), (f'{variant}, the paper (test)', theirs)):
       if values is not None:
         mean = statistics.fmean(values[name] for name in compared) if compared else None
-        lines.append(f'| {who} | {show(mean)} | {" | ".join(show(values.get(name)) for name in tasks)} |')
-  lines += [f'\n{name}: {task.note}; Avg is without it.' for name, task in tasks.items()
-            if task.note and known]
-  return '\n'.join(lines)
+        rows.append([who, show(mean), *(show(values.get(name)) for name in tasks)])
+  notes = [f'\n{markdown.line(f"{name}: {task.note}; Avg is without it.")}' for name, task in tasks.items()
+           if task.note and known]
+  return '\n'.join([markdown.table(['', 'Avg', *(f'{name} {metric[name]}' for name in tasks)], rows), *notes])
 
 
 def transfer(config, workdir, given=()):
@@ -127,14 +126,10 @@ def transfer(config, workdir, given=()):
 
 def transfer_table(found, metrics):
   """The scores in Markdown, per cent; {layers: {task: {split: of `results.spread`}}}, {task: metric}."""
-  heads = ' | '.join(f'{name} validation | {name} train' for name in metrics)
-  lines = [f'| layers taken over | {heads} |',
-           '|---' * (2 * len(metrics) + 1) + '|']
-  for n, of in found.items():
-    means = [results.printed(metric, of[name][split]['mean']) for name, metric in metrics.items()
-             for split in ('validation', 'train')]
-    lines.append(f'| {n} | {" | ".join(means)} |')
-  return '\n'.join(lines)
+  splits = [(name, split) for name in metrics for split in ('validation', 'train')]
+  rows = [[n, *(results.printed(metrics[name], of[name][split]['mean']) for name, split in splits)]
+          for n, of in found.items()]
+  return markdown.table(['layers taken over', *(f'{name} {split}' for name, split in splits)], rows)
 
 
 def plot_transfer(workdir, found, metrics):
@@ -146,7 +141,7 @@ def plot_transfer(workdir, found, metrics):
       curve = [found[n][name][split] for n in layers]
       mean, least, most = ([percent.shown(metric, s[which]) for s in curve]
                            for which in ('mean', 'min', 'max'))
-      axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=f'{name}, {split}')
+      axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=figures.literal(f'{name}, {split}'))
       axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)
   axes.set(xlabel='layers transferred', xticks=layers, ylabel=', '.join(sorted({*metrics.values()})))
   axes.legend()

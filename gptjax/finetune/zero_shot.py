@@ -20,6 +20,8 @@ from gptjax.pretrained.workdir import CHECKPOINTS
 # The names in the figure of the tasks in gptjax/evaluate/gpt1.py.
 HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question answering', 'dprd': 'winograd'}
 
+LAYOUT = {'study': {str: {str: results.METRICS_LAYOUT}}, '?version': int}  # of results.json
+
 
 def study(config, workdir, given=()):
   """Scores every checkpoint of `init_from` and of `finetune.lstm_from`, both workdirs, and plots them.
@@ -40,7 +42,7 @@ def study(config, workdir, given=()):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / results.RESULTS, suites(config)
-  before = hosts.told(lambda: records.read_or_discard(path, required=('study',)))
+  before = hosts.told(lambda: records.read_or_discard(path, layout=LAYOUT))
   if before and results.require_version(path, before) < results.VERSION:
     print(f'{path} is of a version with other heuristics: all checkpoints are scored again', file=sys.stderr)
     before = None
@@ -106,7 +108,7 @@ def plot(workdir, found):
       points = [(step, heuristics.relative(task, 100 * found[name][str(step)][task])) for step in steps
                 if task in found[name][str(step)]]
       if points:
-        axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=f'{task}, {name}')
+        axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=figures.literal(f'{task}, {name}'))
   axes.set(xscale='log', xlabel='pretraining updates', ylabel='relative performance (0 chance, 1 then best)')
   axes.axhline(0, color='gray', linewidth=0.5)
   axes.legend(fontsize=7, handlelength=4)

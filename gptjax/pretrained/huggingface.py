@@ -5,13 +5,14 @@ import re
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from gptjax import lfs
+from gptjax import json_files, lfs, native
 from gptjax.data import hf_tokenizer
 from gptjax.errors import InputError
+from gptjax.json_files import shown
 from gptjax.pretrained import layout
-from gptjax.pretrained.files import read_json, sizes
+from gptjax.pretrained.files import check_fields, sizes
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
@@ -32,6 +33,7 @@ ACTIVATION_FIELD = {GPT2: 'activation_function', GPT1: 'afn'}
 SILENT = {'layer_norm_epsilon': (1e-5, (float, int)), 'resid_pdrop': (0.1, (float, int)),
           'tie_word_embeddings': (True, bool), 'n_inner': (None, (int, type(None))),
           'scale_attn_weights': (True, bool), 'scale_attn_by_inverse_layer_idx': (False, bool)}
+SIZES = dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='n_positions', n_vocab='vocab_size')
 
 
 def spell(name, model_type):
@@ -53,7 +55,7 @@ def open_folder(folder, entries=None):
     ValueError: what makes the folder unfit: not JSON, another architecture, an option that changes the
       model and is not supported, a file cut short, tensors that do not fit.
   """
-  values = read_json(folder / 'config.json')
+  values = json_files.read(folder / 'config.json')
   fields = model_fields(folder / 'config.json', values)
   tensors, embedding = read_tensors(folder), spell('wte', values['model_type'])
   _refuse_prefix(folder, tensors, embedding)
@@ -70,27 +72,28 @@ def model_fields(path, values):
   `reorder_and_upcast_attn` says in what precision scores are computed; here that is always float32.
   """
   kind = values.get('model_type')
-  if kind not in ACTIVATIONS:
-    raise InputError(f'{path}: model_type {kind!r} is neither {GPT2} nor {GPT1}')
+  if not isinstance(kind, str) or kind not in ACTIVATIONS:
+    raise InputError(f'{path}: model_type {shown(kind)} is neither {GPT2} nor {GPT1}')
   for name in ('add_cross_attention', 'quantization_config', 'pruned_heads'):
     if values.get(name):
-      raise InputError(f'{path}: {name} = {values[name]!r} is not supported')
+      raise InputError(f'{path}: {name} = {shown(values[name])} is not supported')
   activation = values.get(ACTIVATION_FIELD[kind], {GPT2: 'gelu_new', GPT1: 'gelu'}[kind])
-  if activation not in ACTIVATIONS[kind]:
-    raise InputError(f'{path}: {ACTIVATION_FIELD[kind]} = {activation!r} is not supported: it is none of '
-                     f'{", ".join(ACTIVATIONS[kind])}')
+  if not isinstance(activation, str) or activation not in ACTIVATIONS[kind]:
+    raise InputError(f'{path}: {ACTIVATION_FIELD[kind]} = {shown(activation)} is not supported: it is none '
+                     f'of {", ".join(ACTIVATIONS[kind])}')
   read = {name: values.get(name, value) for name, (value, _) in SILENT.items()}
   if kind == GPT1:  # its code has neither of them
     read |= {name: SILENT[name][0] for name in SILENT if name.startswith(('n_inner', 'scale_'))}
   for name, value in read.items():
-    if not isinstance(value, SILENT[name][1]):
-      raise InputError(f'{path}: {name} = {value!r} is not of the right type')
-  dims = sizes(path, values, dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='n_positions',
-                                  n_vocab='vocab_size'))
-  return dims | {
+    if fault := json_files.misfit(value, SILENT[name][1], name):
+      raise InputError(f'{path}: {fault}')
+  dims = sizes(path, values, SIZES)
+  fields = dims | {
     'norm': 'before' if kind == GPT2 else 'after', 'activation_function': ACTIVATIONS[kind][activation],
     'n_inner': read['n_inner'] or 4 * dims['n_embd'], 'dropout': read['resid_pdrop'],
     **{name: value for name, value in read.items() if name not in ('n_inner', 'resid_pdrop')}}
+  check_fields(path, fields, SIZES | {'dropout': 'resid_pdrop'})
+  return fields
 
 
 def read_tensors(folder):
@@ -98,13 +101,7 @@ def read_tensors(folder):
   found, origin = {}, {}
   for path in _files(folder):
     lfs.refuse_pointer(path)
-    try:
-      with safe_open(path, framework='np') as file:
-        entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
-        entries = [(name, entry.get_shape(), entry.get_dtype()) for name, entry in entries]
-    except (SafetensorError, OSError) as error:
-      raise InputError(f'{path} is damaged or cut short: {error}') from None
-    for full_name, shape, dtype in entries:
+    for full_name, shape, dtype in native.call(f'{path} is damaged or cut short', _entries, path):
       name = full_name.removeprefix(PREFIX)
       if BUFFERS.fullmatch(name):
         continue
@@ -117,12 +114,19 @@ def read_tensors(folder):
   return found
 
 
+def _entries(path):
+  """[(name, shape, dtype)] of a safetensors file, in the order in which they lie there."""
+  with safe_open(path, framework='np') as file:
+    slices = [(name, file.get_slice(name)) for name in file.offset_keys()]
+    return [(name, entry.get_shape(), entry.get_dtype()) for name, entry in slices]
+
+
 def _files(folder):
   """The safetensors files of the folder; those of an index must hold what it says."""
   if (folder / SINGLE).exists():
     return [folder / SINGLE]
   index = folder / INDEX
-  placed = read_json(index).get('weight_map')
+  placed = json_files.read(index).get('weight_map')
   if not isinstance(placed, dict) or not placed or not all(
       isinstance(name, str) and name == Path(name).name for name in placed.values()):
     raise InputError(f'{index} has no weight_map from tensors to files beside it')

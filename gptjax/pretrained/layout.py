@@ -18,6 +18,7 @@ from gptjax import config as configs
 from gptjax.errors import InputError
 from gptjax.lstm import language_model
 
+LAYER_TENSORS = 12  # in released files, of one layer
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU
 
 
@@ -98,6 +99,9 @@ def source(place, tensors, spell, fields, tokenizer, entries=None):
   Raises:
     ValueError: names the first tensor that is missing, extra or misshapen, with both shapes.
   """
+  if LAYER_TENSORS * fields['n_layer'] > len(tensors) + LAYER_TENSORS:  # or naming all would take minutes
+    raise InputError(f'{place}: n_layer = {fields["n_layer"]} needs {LAYER_TENSORS} tensors for each layer, '
+                     f'but {len(tensors)} are there: name the folder that has all files, or mend n_layer')
   with jax.set_mesh(sharding.single_mesh()):  # what the files should hold depends on no mesh
     shapes = weight_shapes(config_for(fields))
   wanted = {spell(name): shape for path, leaf in named_leaves(shapes)

@@ -1,15 +1,16 @@
 """Reads OpenAI's own files: GPT-2's TensorFlow checkpoints and GPT-1's ten arrays."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
 
-from gptjax import lfs
+from gptjax import json_files, lfs
 from gptjax.data import pipeline, tokenizers
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
-from gptjax.pretrained.files import read_json, sizes
+from gptjax.pretrained.files import check_fields, sizes
 
 GPT2_HPARAMS, GPT2_INDEX = 'hparams.json', 'model.ckpt.index'
 GPT1_SHAPES, GPT1_PIECES = 'params_shapes.json', 10
@@ -31,7 +32,8 @@ def open_gpt2(folder):
   """
   path = folder / GPT2_HPARAMS
   names = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab')
-  fields = sizes(path, read_json(path), {name: name for name in names})
+  fields = sizes(path, json_files.read(path), {name: name for name in names})
+  check_fields(path, fields, {})
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
   for file in sorted(folder.glob('model.ckpt*')):
     lfs.refuse_pointer(file)
@@ -81,7 +83,7 @@ def open_gpt1(folder):
   """
   shapes = _gpt1_shapes(folder / GPT1_SHAPES)
   pieces = [_piece(folder / f'params_{i}.npy') for i in range(GPT1_PIECES)]
-  starts = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+  starts = [0, *itertools.accumulate(map(math.prod, shapes))]
   length = sum(map(len, pieces))
   if length != starts[-1]:
     raise InputError(f'{folder}: params_0.npy to params_{GPT1_PIECES - 1}.npy hold {length} numbers, but '
@@ -103,8 +105,8 @@ def open_gpt1(folder):
 
 def _gpt1_shapes(path):
   """The list of shapes, of which there must be two and twelve for each layer."""
-  shapes = read_json(path, list)
-  sound = all(isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
+  shapes = json_files.read(path, list)
+  sound = all(isinstance(shape, list) and shape and all(type(n) is int and 0 < n < 2**31 for n in shape)
               for shape in shapes)
   if not sound or len(shapes) < 2 + len(BLOCK) or (len(shapes) - 2) % len(BLOCK) or not (
       len(shapes[0]) == len(shapes[1]) == 2):
@@ -120,7 +122,7 @@ def _piece(path):
     piece = np.load(path, mmap_mode='r', allow_pickle=False)
   except OSError as error:
     raise InputError(f'{path}: {error.strerror or error}') from None
-  except (ValueError, EOFError) as error:
+  except Exception as error:  # NumPy reads the header as an expression of Python and takes the size from it
     raise InputError(f'{path} is damaged or cut short, or no array: {_one_line(error)}') from None
   if piece.dtype != np.float32 or piece.ndim != 1:
     raise InputError(f'{path} is {piece.dtype}{list(piece.shape)}, not a float32 vector')

@@ -1,12 +1,12 @@
 """Reads the weights of a run of gptjax: of its newest good checkpoint, or of one that is named."""
 
-import sys
 from pathlib import Path
 
 from gptjax import checkpoint, defaults, records
 from gptjax.data import tokenizers
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
+from gptjax.pretrained.files import check_fields
 from gptjax.resumed import OF_THE_RUN
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
@@ -25,7 +25,7 @@ def open_workdir(folder):
     fault = checkpoint.fault_of(path, checkpoint.read_manifest(path))
     if fault is None:
       return _source(path)
-    print(f'checkpoint {step} is damaged ({fault}): not used', file=sys.stderr)
+    records.say(f'checkpoint {step} is damaged ({fault}): not used')
   raise InputError(f'{folder / CHECKPOINTS} holds no good checkpoint')
 
 
@@ -51,6 +51,7 @@ def _source(path):
     raise InputError(f'{workdir} holds a fine-tuned classifier, not a language model (one that was '
                      'fine-tuned on text lies in its folder export)')
   fields = {name: value for name, value in stored['model'].items() if name in known}
+  check_fields(workdir / 'config.json', fields, {})
   folder = workdir / TOKENIZER
   tokenizer = tokenizers.load(str(folder)) if folder.is_dir() else None
   manifest = checkpoint.read_manifest(path)

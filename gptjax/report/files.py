@@ -1,14 +1,9 @@
-"""The JSON files of a workdir that a report shows, read with a check of their layout.
-
-A layout is a type or a tuple of types; [layout] for a list; {str: layout} for an object with any names;
-{'name': layout, ...} for one with these names and perhaps others, where '?name' may be absent.
-"""
+"""The JSON files of a workdir that a report shows, read with a check of their layout (see `json_files`)."""
 
 from gptjax import records, text_checks
 from gptjax.errors import InputError
+from gptjax.json_files import MAYBE, NUMBER, misfit
 
-NUMBER = int, float
-MAYBE = int, float, type(None)
 CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
                      '?train': {'?batch_size': int}, '?data': {'?seq_len': int}}, 'versions': {str: str},
           'devices': [(str, int)], '?command': [str]}
@@ -58,29 +53,3 @@ def read_config(folder):
   if 'config' not in read(path, {}, {}):
     raise InputError(f'{folder} is not a workdir: it has no config.json of a run')
   return read(path, CONFIG, None)
-
-
-def misfit(value, layout, place=''):
-  """Where a value first differs from a layout, in words; None where it does not."""
-  where = place or 'its content'
-  if isinstance(layout, list):
-    if not isinstance(value, list):
-      return f'{where} is not a list'
-    inner = ((f'{place}[{i}]', one, layout[0]) for i, one in enumerate(value))
-  elif isinstance(layout, dict):
-    if not isinstance(value, dict):
-      return f'{where} is not an object'
-    if str in layout:
-      inner = ((f'{place}.{name}'.lstrip('.'), one, layout[str]) for name, one in value.items())
-    else:
-      lacking = [name for name in layout if not name.startswith('?') and name not in value]
-      if lacking:
-        return f'{where} has no {lacking[0]!r}'
-      inner = ((f'{place}.{name}'.lstrip('.'), value[name], one) for name, one in
-               ((name.removeprefix('?'), one) for name, one in layout.items()) if name in value)
-  else:
-    types = layout if isinstance(layout, tuple) else (layout,)
-    wrong = not isinstance(value, types) or (isinstance(value, bool) and not {bool, object} & set(types))
-    names = ' or '.join('null' if one is type(None) else one.__name__ for one in types)
-    return f'{where} is {str(value)[:40]!r}, not {names}' if wrong else None
-  return next((fault for at, one, of in inner if (fault := misfit(one, of, at))), None)

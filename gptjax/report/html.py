@@ -6,6 +6,8 @@ import itertools
 from gptjax.report import plots
 from gptjax.report.document import Figure, Prose, Strong, Table, Verbatim
 
+# Should anything get past the escaping: no script runs, and nothing is loaded from anywhere.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = '''
 :root { color-scheme: light dark; --page: #ffffff; --rule: #d5d8dd; --band: #f4f5f7; LIGHT }
 @media (prefers-color-scheme: dark) { :root { --page: #15171a; --rule: #3a3f47; --band: #1e2126; DARK } }
@@ -57,6 +59,7 @@ def page(title, sections):
                  + ''.join(_block(block, number) for block in section.blocks) + '</section>\n'
                  for i, section in enumerate(sections, 1))
   return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+          f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
           '<meta name="viewport" content="width=device-width, initial-scale=1">'
           f'<title>{html.escape(title)}</title><style>{style}</style></head>\n'
           f'<body>\n<h1>{html.escape(title)}</h1>\n<nav><ol>{links}</ol></nav>\n{body}</body></html>\n')

@@ -1,7 +1,9 @@
 """A report as Markdown, whose figures are SVG files beside it."""
 
+import html
 import itertools
 
+from gptjax.markdown import bold, escaped, line, table
 from gptjax.report.document import Figure, Prose, Strong, Table, Verbatim
 
 
@@ -14,40 +16,29 @@ def page(title, sections, folder):
     folder: where NAME.svg of each figure lies.
   """
   number = {Table: itertools.count(1), Figure: itertools.count(1)}
-  parts = [f'# {title}']
+  parts = [f'# {line(title)}']
   for i, section in enumerate(sections, 1):
-    parts.append(f'## {i} {section.title}')
+    parts.append(f'## {i} {line(section.title)}')
     parts += [_block(block, number, folder) for block in section.blocks]
   return '\n\n'.join(parts) + '\n'
 
 
 def _block(block, number, folder):
   if isinstance(block, Prose):
-    return _escaped(block.text)
+    return escaped(block.text)
   if isinstance(block, Verbatim):
     fence = '`' * max(3, 1 + _longest_run(block.text, '`'))
     text = f'{fence}text\n{block.text}\n{fence}'
     if block.folded:
-      return f'<details><summary>{_escaped(block.title)}</summary>\n\n{text}\n\n</details>'
-    return f'**{_escaped(block.title)}**\n\n{text}'
-  caption = f'**{type(block).__name__} {next(number[type(block)])}.** {_escaped(block.caption)}'.rstrip()
+      return f'<details><summary>{html.escape(block.title)}</summary>\n\n{text}\n\n</details>'
+    return f'{bold(block.title)}\n\n{text}'
+  caption = f'**{type(block).__name__} {next(number[type(block)])}.** {line(block.caption)}'.rstrip()
   if isinstance(block, Figure):
-    return f'![{_escaped(block.caption)}]({folder}/{block.name}.svg)\n\n{caption}'
+    return f'![{line(block.caption)}]({folder}/{block.name}.svg)\n\n{caption}'
   side = '---' if block.prose else '---:'
-  rows = [block.head, ['---', *[side] * (len(block.head) - 1)], *block.rows]
-  return caption + '\n\n' + '\n'.join('| ' + ' | '.join(map(_cell, row)) + ' |' for row in rows)
+  rows = [[bold(value.text) if isinstance(value, Strong) else value for value in row] for row in block.rows]
+  return caption + '\n\n' + table(block.head, rows, ['---', *[side] * (len(block.head) - 1)])
 
 
 def _longest_run(text, character):
   return max((len(list(run)) for own, run in itertools.groupby(text) if own == character), default=0)
-
-
-def _cell(value):
-  if isinstance(value, Strong):
-    return f'**{_cell(value.text)}**'
-  return '' if value is None else _escaped(value).replace('|', '\\|').replace('\n', ' ')
-
-
-def _escaped(text):
-  """Text whose characters mean nothing to Markdown, but for those that only matter at the start of a line."""
-  return ''.join(f'\\{c}' if c in '\\`*_<>[]#' else c for c in text)

@@ -8,6 +8,7 @@ from pathlib import Path
 import gptjax
 from gptjax import atomic
 from gptjax import config as configs
+from gptjax.redacted import redacted, redacted_values
 from gptjax.report import html, markdown, plots, runs, tables
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
 
@@ -113,14 +114,14 @@ def _made(run):
   """The command, the config and the versions of a run."""
   command = run.config.get('command')
   if command:
-    yield Verbatim(f'{run.name}: the command', shlex.join(command))
+    yield Verbatim(f'{run.name}: the command', shlex.join(map(redacted, command)))
   protocols = run.results.get('protocols', {})
   if protocols:
     yield Verbatim(f'{run.name}: the protocol of each task', '\n\n'.join(
       f'{task}: {text}' for task, text in protocols.items()), folded=True)
   fields = sorted(configs.flat(run.config['config']).items())
   yield Verbatim(f'{run.name}: every field of its config', '\n'.join(
-    f'{field} = {value!r}' for field, value in fields), folded=True)
+    f'{field} = {redacted_values(value)!r}' for field, value in fields), folded=True)
   versions = run.results.get('versions') or run.config['versions']
   kind, number = run.results.get('devices') or run.config['devices']
   named = ', '.join(f'{name} {version}' for name, version in versions.items())

@@ -209,7 +209,7 @@ def loss_curves(found):
       colour = SERIES[i % len(SERIES)]
       panel.plot(*runs.curve(run, 'train/loss'), color=colour, linewidth=0.9, alpha=0.7)
       panel.plot(*runs.curve(run, 'eval/loss'), color=colour, marker=MARKERS[i % len(MARKERS)],
-                 linestyle='--', label=f'{run.name} ({short(run.model["parameters"])})')
+                 linestyle='--', label=figures.literal(f'{run.name} ({short(run.model["parameters"])})'))
     panel.set(xlabel='step', ylabel='loss, nats a token')
     panel.legend(title='line: training; dashed: held out', alignment='left')
   return _drawn(1, 1, (WIDTH * 0.8, 4), draw)
@@ -226,7 +226,8 @@ def training_curves(found):
   def draw(figure, axes):
     for panel, (metric, title) in zip(axes.flat, shown, strict=True):
       for i, run in enumerate(trained):
-        panel.plot(*runs.curve(run, metric), color=SERIES[i % len(SERIES)], linewidth=0.9, label=run.name)
+        panel.plot(*runs.curve(run, metric), color=SERIES[i % len(SERIES)], linewidth=0.9,
+                   label=figures.literal(run.name))
       panel.set_title(title)
       panel.set_ylim(0, None)
     _legend(figure, axes)
@@ -250,8 +251,9 @@ def tasks_over_steps(found):
         if run in own:
           steps, values = runs.curve(run, name)
           panel.plot(steps, [percent.shown(name, value) for value in values], color=SERIES[i % len(SERIES)],
-                     marker=MARKERS[i % len(MARKERS)], label=run.name)
-      panel.set_title(textwrap.fill(name.removeprefix('eval/').replace('/', ', ').replace('_', ' '), 34))
+                     marker=MARKERS[i % len(MARKERS)], label=figures.literal(run.name))
+      title = name.removeprefix('eval/').replace('/', ', ').replace('_', ' ')
+      panel.set_title(figures.literal(textwrap.fill(title, 34)))
     for panel in axes.flat[len(shown):]:
       panel.set_axis_off()
     _legend(figure, axes)
@@ -274,10 +276,10 @@ def overlap_scores(run):
     for panel, (task, rows) in zip(axes.flat, found.items(), strict=False):
       metric = next(name for name in rows[0] if name not in ('bucket', 'examples'))
       buckets = [row for row in rows[1:] if row[metric] is not None]
-      panel.bar([f'{row["bucket"]}\n(n = {row["examples"]:,})' for row in buckets],
+      panel.bar([figures.literal(f'{row["bucket"]}\n(n = {row["examples"]:,})') for row in buckets],
                 [percent.shown(metric, row[metric]) for row in buckets], color=SERIES[0], width=0.6)
       panel.axhline(percent.shown(metric, rows[0][metric]), **DOTTED)
-      panel.set(title=f'{task}, {metric}')
+      panel.set(title=figures.literal(f'{task}, {metric}'))
       panel.grid(axis='x', visible=False)
     for panel in axes.flat[len(found):]:
       panel.set_axis_off()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from gptjax import telemetry
 from gptjax.errors import InputError
+from gptjax.json_files import misfit
 from gptjax.report import files
 
 
@@ -61,7 +62,7 @@ def _read(folder, name):
     trained = files.read(source / 'config.json', files.CONFIG, config) if metrics else config
   model = {**fields['model'], **results.get('model', {})}
   model['parameters'] = model.get('parameters') or _parameters(folder, fields['model'])
-  if fault := files.misfit(model, files.MODEL):
+  if fault := misfit(model, files.MODEL):
     raise InputError(f'{folder}/config.json is damaged, or of another version: of the model, {fault}')
   return Run(name, folder, config, model, metrics, trained['config'], results,
              files.read(folder / 'overlap.json', files.OVERLAP, {}),

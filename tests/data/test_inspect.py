@@ -143,7 +143,7 @@ def test_bad_input_is_one_line(folder, workdir, name):
 def test_config_that_is_none(tmp_path):
   for text in ('{', '[]', '{"config": {"data": {}}}'):
     (tmp_path / 'config.json').write_text(text)
-    with pytest.raises(ValueError, match=r'is not the config\.json of a run'):
+    with pytest.raises(ValueError, match=r'not a config\.json of gptjax'):
       inspect.main([f'--workdir={tmp_path}', '--step=1'])
 
 

@@ -211,7 +211,7 @@ def test_an_evaluation_of_any_version_is_read_as_fractions():
 def test_a_figure_of_another_version_of_a_set_is_not_printed():
   found = results.collect({'qnli': [{'metrics': {'accuracy': 0.5}}]}, {'qnli': tasks.find('qnli').paper})
   table = results.table(found, {'qnli': tasks.find('qnli').note})
-  assert '| 50.0 |' in table and '| -* |' in table and 'QNLI v1' in table.splitlines()[-1]
+  assert '| 50.0 |' in table and r'| -\* |' in table and 'QNLI v1' in table.splitlines()[-1]
   of = {name: tasks.find(name) for name in ('rte', 'qnli')}
   table = studies.ablation_table({'aux LM': {name: {'accuracy': 0.5} for name in of}}, of)
   assert '| aux LM, the paper (test) | 56.0 | 56.0 | - |' in table and 'QNLI v1' in table.splitlines()[-1]

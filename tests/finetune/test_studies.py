@@ -19,7 +19,7 @@ def test_the_table_of_ablations_has_the_papers_rows_beside_ours():
   ours = {'sst2': {'accuracy': 0.8}, 'cola': {'matthews': 0.1}}
   tasks_of = {name: tasks.find(name) for name in ours}
   lines = studies.ablation_table({'aux LM': ours, 'LSTM': ours}, tasks_of).splitlines()
-  assert lines[0] == '| | Avg | sst2 accuracy | cola matthews |'
+  assert lines[0] == '|  | Avg | sst2 accuracy | cola matthews |'
   assert lines[2:] == ['| aux LM, validation | 45.0 | 80.0 | 10.0 |',
                        '| aux LM, the paper (test) | 68.3 | 91.3 | 45.4 |',
                        '| LSTM, validation | 45.0 | 80.0 | 10.0 |',

@@ -290,7 +290,7 @@ WEIGHTS = 'model.safetensors'
   (lambda f: truncate(f / WEIGHTS, 0), 'model.safetensors is damaged or cut short'),
   (lambda f: (f / WEIGHTS).write_bytes(b'\x80\x04}q\x00.' * 99), 'model.safetensors is damaged or cut short'),
   (lambda f: (f / 'config.json').write_text('{"model_type": '), 'config.json is not JSON'),
-  (lambda f: (f / 'config.json').write_text('[1]'), 'config.json holds a list, not a dict'),
+  (lambda f: (f / 'config.json').write_text('[1]'), 'config.json: its content is [1], not dict'),
   (lambda f: (f / 'config.json').write_bytes(b'\xff\xfe{}'), 'config.json is not JSON'),
   (lambda f: (f / 'config.json').unlink(), 'holds no weights'),
   (as_pickle, r'holds only pickles (pytorch_model.bin)'),
@@ -308,8 +308,8 @@ WEIGHTS = 'model.safetensors'
   (lambda f: settings(f, activation_function='quick_gelu'), r"activation_function = 'quick_gelu' is not"),
   (lambda f: settings(f, add_cross_attention=True), r'add_cross_attention = True is not supported'),
   (lambda f: settings(f, quantization_config={'bits': 4}), r"quantization_config = {'bits': 4} is not"),
-  (lambda f: settings(f, layer_norm_epsilon='small'), r"layer_norm_epsilon = 'small' is not of the"),
-  (lambda f: settings(f, scale_attn_weights=0), r'scale_attn_weights = 0 is not of the right type'),
+  (lambda f: settings(f, layer_norm_epsilon='small'), r"layer_norm_epsilon is 'small', not float"),
+  (lambda f: settings(f, scale_attn_weights=0), r'scale_attn_weights is 0, not bool'),
   (renamed('transformer.', 'module.transformer.'),
    r"are named module.transformer.*'module.' from all names"),
   (renamed('transformer.', '_orig_mod.transformer.'),
@@ -334,6 +334,15 @@ def test_tied_weights_stored_as_the_head_alone_are_read(tmp_path):
   plain = loaded(folder)
   renamed('transformer.wte.weight', 'lm_head.weight')(folder)
   same(plain, loaded(folder))
+
+
+def test_the_number_of_layers_is_compared_with_the_tensors_before_any_is_named(tmp_path, monkeypatch):
+  saved(tmp_path)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps({**config, 'n_layer': 10**6}))
+  monkeypatch.setattr(gptjax.pretrained.layout, 'weight_shapes', None)
+  with mesh_of(), pytest.raises(ValueError, match='n_layer = 1000000 needs 12 tensors for each layer'):
+    gptjax.load(tmp_path)
 
 
 def test_a_missing_size_takes_no_default_but_a_missing_option_does(tmp_path):

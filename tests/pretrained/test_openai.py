@@ -191,7 +191,7 @@ def poisoned(folder):
   (lambda f: np.save(f / 'params_4.npy', np.zeros(7)), 'params_4.npy is float64[7], not a float32 vector'),
   (lambda f: np.save(f / 'params_4.npy', np.zeros(7, 'f4')), 'numbers, but params_shapes.json names'),
   (lambda f: (f / 'params_shapes.json').write_text('[[2'), 'params_shapes.json is not JSON'),
-  (lambda f: (f / 'params_shapes.json').write_text('{}'), 'params_shapes.json holds a dict, not a list'),
+  (lambda f: (f / 'params_shapes.json').write_text('{}'), 'params_shapes.json: its content is {}, not list'),
   (shapes(lambda s: s[:-1]), 'is not a list of the shapes of GPT-1'),
   (shapes(lambda s: [*s[:4], [1, 'x', 64], *s[5:]]), 'is not a list of the shapes of GPT-1'),
   (shapes(lambda s: [*s[:8], [1, 256, 64], *s[9:]]), 'h0/mlp/c_fc/w is [256, 64], but .* for [64, 256]'),
