@@ -345,6 +345,20 @@ trap 'echo forcing job termination; exit 137' TERM HUP""" * traps
   assert (tmp_path / 'queued').read_text() == 'requeue 7\n' and (tmp_path / 'told').read_text() == told
 
 
+@pytest.mark.parametrize('state, queued', [('RUNNING', True), ('COMPLETING', False)])
+def test_slurm_does_not_queue_a_job_again_that_is_being_ended(tmp_path, state, queued):
+  """Slurm tells the shell and the tasks of a job that `scancel` ends as it does before the time is up."""
+  deeds = {'srun': 'exit 75', 'squeue': f'echo {state}', 'scontrol': f'touch {tmp_path}/queued'}
+  for name, deed in deeds.items():
+    (tmp_path / name).write_text(f'#!/bin/bash\n{deed}\n')
+    (tmp_path / name).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  done = run('launch/slurm.sbatch', env={'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
+                                         'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  assert done.returncode == (0 if queued else 75), done.stderr
+  assert (tmp_path / 'queued').exists() == queued and ('queued again' in done.stdout) == queued
+
+
 def test_local_passes_a_signal_on_to_all_its_processes(tmp_path):
   """With a `python` that says what it is sent."""
   fake = tmp_path / 'python'

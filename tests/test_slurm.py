@@ -84,6 +84,15 @@ def test_a_signal_to_the_batch_shell_saves_and_queues_again(slurm, corpus_folder
   assert checkpoint.steps(workdir / 'checkpoints')[-1] == steps_logged(workdir)
 
 
+def test_a_job_that_is_cancelled_does_not_come_back(slurm, corpus_folder, tmp_path):
+  workdir, log = tmp_path / 'run', tmp_path / 'log'
+  number = submit(slurm, log, *flags_of(corpus_folder, workdir), '--config.train.steps=100000')
+  wait_for(lambda: steps_logged(workdir) >= 3)
+  subprocess.run(['scancel', number], env=slurm, check=True)
+  wait_for(lambda: job(slurm, number, 'JobState') not in ('RUNNING', 'COMPLETING'))
+  assert job(slurm, number, 'JobState') == 'CANCELLED', log.read_text()
+
+
 def test_wrong_input_is_not_queued_again(slurm, corpus_folder, tmp_path):
   number = submit(slurm, tmp_path / 'log', *flags_of(corpus_folder, tmp_path / 'run'),
                   '--config.train.batch_size=7')
