@@ -21,7 +21,8 @@ stop() { # a trap runs between two commands: perhaps before the process that was
     pending=$1
   fi
 }
-trap 'stop TERM' TERM INT USR1
+trap 'stop TERM' TERM INT
+trap 'stop USR1' USR1 # as itself: it is never the second signal, which ends a process at once
 trap 'stop HUP' HUP # as itself: a terminal that closes sends it twice, and the command counts it once
 echo $$ >"${PID_FILE:-/dev/null}"
 

@@ -61,7 +61,8 @@ stop() {
     pending=$1
   fi
 }
-trap 'stop TERM' TERM INT USR1
+trap 'stop TERM' TERM INT
+trap 'stop USR1' USR1 # as itself: it is never the second signal, which ends a process at once
 trap 'stop HUP' HUP # as itself: a terminal that closes sends it twice, and a process counts it once
 
 for ((i = 0; i < n; i++)); do

@@ -262,13 +262,15 @@ def test_a_signal_in_its_pause_is_not_lost(tmp_path, number):
   assert (tmp_path / 'ran').read_text() == '\n'
 
 
-def test_sighup_goes_on_as_sighup_for_a_closed_terminal_sends_two(tmp_path):
-  line = (f'trap "echo >>{tmp_path}/told" HUP; trap "exit 75" USR2; echo $$ >{tmp_path}/new; '
+@pytest.mark.parametrize('number', [signal.SIGHUP, signal.SIGUSR1])
+def test_signals_that_may_come_with_others_go_on_as_themselves(tmp_path, number):
+  """A closed terminal sends SIGHUP twice, a batch system SIGUSR1 before SIGTERM."""
+  line = (f'trap "echo >>{tmp_path}/told" {number.name[3:]}; trap "exit 75" USR2; echo $$ >{tmp_path}/new; '
           f'mv {tmp_path}/new {tmp_path}/pid; while true; do sleep 0.02; done')
   process = subprocess.Popen(['launch/again.sh', 'bash', '-c', line], cwd=ROOT)
   wait_for((tmp_path / 'pid').exists, process)
   for times in (1, 2):
-    process.send_signal(signal.SIGHUP)
+    process.send_signal(number)
     wait_for(lambda: (tmp_path / 'told').exists() and len((tmp_path / 'told').read_text()) == times, process)
   os.kill(int((tmp_path / 'pid').read_text()), signal.SIGUSR2)
   assert process.wait(20) == 75
@@ -366,6 +368,7 @@ def test_local_passes_a_signal_on_to_all_its_processes(tmp_path):
 [[ $1 == -c ]] && exec {sys.executable} "$@"
 for flag in "$@"; do [[ $flag == --process_id=* ]] && me=${{flag#*=}}; done
 trap 'echo HUP >>{tmp_path}/told-$me' HUP
+trap 'echo USR1 >>{tmp_path}/told-$me' USR1
 trap 'echo TERM >>{tmp_path}/told-$me; exit 75' TERM
 touch {tmp_path}/ready-$me
 while true; do sleep 0.02; done
@@ -378,13 +381,14 @@ while true; do sleep 0.02; done
                                env={**ENVIRONMENT, 'PYTHON': str(fake)})
     wait_for(lambda: len(list(tmp_path.glob('ready-*'))) == 2, process)
     process.send_signal(number)
-    if number == signal.SIGHUP:
+    as_itself = number in (signal.SIGHUP, signal.SIGUSR1)
+    if as_itself:
       wait_for(lambda: len(list(tmp_path.glob('told-*'))) == 2, process)
       process.terminate()
     assert process.wait(20) == 75
     for me in (0, 1):
       told = (tmp_path / f'told-{me}').read_text().split()
-      assert told == ['HUP', 'TERM'] if number == signal.SIGHUP else told == ['TERM']
+      assert told == ([number.name[3:], 'TERM'] if as_itself else ['TERM'])
 
 
 @pytest.mark.parametrize('who, ends, code, last', [
