@@ -134,7 +134,7 @@ def _of_variable(name, text):
   """What a variable says, one text for all ways to say it: of flags, those of files included, by name."""
   if name not in FLAGS:
     return text.strip()
-  return ' '.join(sorted(_flags(text), key=lambda flag: flag.partition('=')[0]))  # stable: the last counts
+  return shlex.join(sorted(_flags(text), key=lambda flag: flag.partition('=')[0]))  # stable: the last counts
 
 
 def _flags(text, files=()):

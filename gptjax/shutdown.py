@@ -38,6 +38,9 @@ _command = ''              # name before each line; empty: this process has not 
 _caught = ()               # the signals that it catches
 _first = None              # the first signal
 _action = None             # what it does: (line, exit code), a line, or a line that is an _Unwind
+_acknowledged = threading.Event()  # that signal has been, with a line
+_held = 0                  # blocks of `blocked` that are open
+_leave_blocks = lambda: None  # of `unwind`
 _end_others = None         # function of (line, exit code): ends all processes of the run, this one included
 
 
@@ -100,17 +103,22 @@ def unwind(line):
   For a command that has started processes or made temporary files: its `finally` blocks take them along. The
   exit code is 128 + the number of the signal. Called in the main thread; `at_once` and `defer` end it.
   """
-  unwound = []
-  def leave_blocks(number, frame):
+  global _leave_blocks
+  arrived, unwound = [], []
+
+  def leave_blocks(number=None, frame=None):
     del frame
-    if isinstance(_action, _Unwind) and not unwound:  # once: what the blocks do is not to be interrupted
-      unwound.append(number)
-      sys.exit(128 + number)
-  defer(_Unwind(line))
+    arrived.extend([number] if number else [])
+    if arrived and isinstance(_action, _Unwind) and not _held and not unwound:
+      unwound.append(True)  # once: what the blocks do is not to be interrupted
+      _acknowledged.wait(1)  # for the line, before the process ends; the thread that prints it is another one
+      sys.exit(128 + arrived[0])
+
   for number in _caught:  # unlike in `catch`, a system call that waits is interrupted
     signal.signal(number, leave_blocks)
-  if _command and _first:
-    leave_blocks(_first, None)
+  defer(_Unwind(line))
+  _leave_blocks = leave_blocks
+  leave_blocks(_first if _command else None)
 
 
 def signalled():
@@ -169,16 +177,21 @@ def caught(line):
 
 @contextlib.contextmanager
 def blocked():
-  """Blocks Ctrl-C, SIGHUP and SIGUSR1 for this thread, and for good in the processes that it starts inside.
+  """Blocks Ctrl-C, SIGHUP and SIGUSR1 for good in the processes that are started inside the block.
 
   For worker processes, which end when the process that started them does: a signal to the whole group is for
-  that one alone to handle. Here, a signal that arrives inside the block is delivered after it.
+  that one alone to handle. A signal that arrives inside raises (see `unwind`) at the end of the block, when
+  what was started has its name: put the block into the `try` whose `finally` ends that process.
   """
+  global _held
   before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPS) - {signal.SIGTERM})
+  _held += 1
   try:
     yield
   finally:
+    _held -= 1
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _leave_blocks()
 
 
 def _wanted():
@@ -231,6 +244,7 @@ def _handle(number):
     if isinstance(_action, tuple):
       _end(number)
     _print(f'{_command}: {_name(number)}: {_action}')
+    _acknowledged.set()
 
 
 def _end(number):

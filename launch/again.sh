@@ -37,6 +37,8 @@ run() {
     code=$?
     kill -0 "$child" 2>/dev/null || break # else a signal has ended the wait, not the command
   done
+  wait "$child" # again: a signal may have ended the wait as it came to its end
+  code=$?
   child=
 }
 

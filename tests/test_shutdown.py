@@ -290,3 +290,27 @@ def test_a_job_that_is_called_as_a_function_leaves_the_process_as_it_was():
   assert [signal.getsignal(number) for number in shutdown.STOPS] == before
   with shutdown.caught('stopping'):
     assert not shutdown.signalled()
+
+
+HELD = """
+import os, signal, sys, time
+from gptjax import shutdown, startup
+startup.begin('name', 'stopped')
+shutdown.unwind('ending')
+process = None
+try:
+  with shutdown.blocked():
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not shutdown.signalled():
+      time.sleep(0.01)
+    process = 'started'
+  print('went on')
+finally:
+  print(process)
+"""
+
+
+def test_a_signal_while_a_process_is_being_started_is_handled_once_it_can_be_ended():
+  done = subprocess.run([sys.executable, '-c', HELD], capture_output=True, text=True, cwd=ROOT,
+                        env=ENVIRONMENT)
+  assert (done.returncode, done.stdout) == (143, 'started\n'), done

@@ -127,10 +127,11 @@ def run_part(part, seconds, path, look):
   line = [sys.executable, '-m', 'gptjax.benchmark.part', *part.flags, *limit, f'--journal={path}']
   deadline, why = time.monotonic() + seconds, f'cut off after {seconds:.0f} s'
   with tempfile.TemporaryFile() as stderr:
-    with shutdown.blocked():
-      process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=stderr, process_group=0,
-                                 env=environment())
+    process = None
     try:
+      with shutdown.blocked():
+        process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=stderr, process_group=0,
+                                   env=environment())
       while (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(subprocess.TimeoutExpired):
           code = process.wait(min(LOOK, left))
@@ -138,10 +139,11 @@ def run_part(part, seconds, path, look):
           break
         look()
     finally:
-      with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-      process.wait()
-      process.stdin.close()
+      if process:
+        with contextlib.suppress(ProcessLookupError):
+          os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdin.close()
     stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - LAST_WORDS))
     return why, stderr.read().decode(errors='replace')
 

@@ -40,9 +40,10 @@ def first_step(config, folder, name):
              '--config.log.every_steps=1']
   with open(said, 'w') as stderr:
     began = time.monotonic()
-    with shutdown.blocked():
-      process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
+    process = None
     try:
+      with shutdown.blocked():
+        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):
         if process.poll() is not None or time.monotonic() - began > LIMIT:
@@ -51,8 +52,9 @@ def first_step(config, folder, name):
         time.sleep(0.01)
       seconds = time.monotonic() - began
     finally:
-      process.kill()
-      process.wait()
+      if process:
+        process.kill()
+        process.wait()
   return seconds
 
 

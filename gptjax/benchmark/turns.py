@@ -142,13 +142,15 @@ class Worker:
 
 def output_of(command):
   """The stdout of a command that is a process of its own, as text; CalledProcessError where it fails."""
-  with shutdown.blocked():
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+  process = None
   try:
+    with shutdown.blocked():
+      process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said, _ = process.communicate()
   finally:
-    process.kill()
-    process.wait()
+    if process:
+      process.kill()
+      process.wait()
   if process.returncode:
     raise subprocess.CalledProcessError(process.returncode, command)
   return said

@@ -1,6 +1,7 @@
 """What the commands of this package have in common: flags, and errors in one line."""
 
 import argparse
+import contextlib
 import sys
 
 from gptjax import errors, shutdown, text_checks, words
@@ -37,6 +38,8 @@ def run(job, name):
     code = errors.print_line(error, name)
     if code is None:
       raise
+    with contextlib.suppress(SystemExit, OSError):  # the exit code is settled, whoever reads stdout
+      sys.stdout.flush()
   shutdown.leave()
   if code:
     sys.exit(code)
