@@ -247,10 +247,11 @@ def test_a_json_file_is_refused_by_its_path(tmp_path):
 
 @pytest.mark.parametrize('field, value, says', [
   ('n_inner', -4, 'n_inner = -4 must be'), ('layer_norm_epsilon', 10**400, 'layer_norm_epsilon = 2'),
-  ('layer_norm_epsilon', math.nan, 'NaN'), ('layer_norm_epsilon', -1e-5, 'layer_norm_epsilon = -1e-05 must be'),
+  ('layer_norm_epsilon', math.nan, 'NaN'),
+  ('layer_norm_epsilon', -1e-5, 'layer_norm_epsilon = -1e-05 must be'),
   ('resid_pdrop', math.nan, 'NaN'), ('resid_pdrop', 1.0, 'resid_pdrop = 1.0 must be'),
-  ('resid_pdrop', -0.1, 'resid_pdrop = -0.1 must be'), ('activation_function', ['relu'], 'activation_function'),
-  ('model_type', ['gpt2'], 'model_type')])
+  ('resid_pdrop', -0.1, 'resid_pdrop = -0.1 must be'),
+  ('activation_function', ['relu'], 'activation_function'), ('model_type', ['gpt2'], 'model_type')])
 def test_fields_of_a_model_are_checked_before_use(field, value, says, tmp_path):
   write_folder(tmp_path, **{field: value})
   with pytest.raises(InputError, match=says) as error:
@@ -263,8 +264,8 @@ class PanicException(BaseException):
 
 
 @pytest.mark.parametrize('error, refused', [
-  (PanicException('called unwrap()\n on None'), True), (RuntimeError('INTERNAL'), True), (MemoryError(), False),
-  (KeyboardInterrupt(), False)])
+  (PanicException('called unwrap()\n on None'), True), (RuntimeError('INTERNAL'), True),
+  (MemoryError(), False), (KeyboardInterrupt(), False)])
 def test_what_a_native_library_raises_is_one_line(error, refused):
   def fails(text):
     raise error

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic, ownership, paths
+from gptjax import atomic, json_files, ownership, paths
 from gptjax.data import (
   blocks,
   command,
@@ -161,6 +161,8 @@ def _run(job):
                        '--out')
     state = {'settings': job.settings}
     shards.save_state(job.out, state)
+  if fault := json_files.misfit(state, {'settings': {'?sources': [str]}}):
+    raise InputError(f'{job.out / shards.STATE} is damaged ({fault}): remove {job.out} and begin again')
   _check_same(job, state['settings'])
   verdicts = _judge(job, state) if job.reading.recipe.filters else np.zeros(0, np.uint8)
   if 'tail' not in state:

@@ -1,6 +1,6 @@
 """The JSON files of a workdir that a report shows, read with a check of their layout (see `json_files`)."""
 
-from gptjax import records, text_checks
+from gptjax import bounded, records, text_checks
 from gptjax.errors import InputError
 from gptjax.json_files import MAYBE, NUMBER, misfit
 
@@ -29,12 +29,14 @@ def read(path, layout, absent):
     InputError: it cannot be read, is not JSON, or differs from the layout: names the file and the place.
   """
   try:
-    value = records.parsed(path.read_bytes())
+    value = records.parsed(bounded.read(path))
     value = [*map(_unsealed, value)] if isinstance(value, list) else _unsealed(value)
   except FileNotFoundError:
     return absent
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}') from None
+  except InputError:
+    raise
   except ValueError as error:
     raise InputError(f'{path} is damaged, or not JSON of gptjax ({error}){records.RESTORE}') from None
   text_checks.require_sound_json(value, str(path))
