@@ -30,7 +30,7 @@ def choose(found, tokenizer, fraction, seq_len):
       for which, text, first, last in encode.shares(piece.text, held, piece.start, piece.length, tail):
         if counts[rule][which] < enough:
           ended = last and tokenizer.end_of_text is not None
-          counts[rule][which] += len(tokenizer.encode_part(text, first)) + ended
+          counts[rule][which] += len(encode.ids_of(tokenizer, (), text, first)[0]) + ended
     if min(counts[WHOLE]) >= enough:
       return {'fraction': fraction, 'tail': 0}
   if min(counts[ENDS]) >= enough:

@@ -9,8 +9,11 @@ import re
 from gptjax.evaluate.cloze import Schema, substituted
 
 # "as" and "for" are prepositions as often ("paid her for her work"): they count where nothing else is there.
-CONJUNCTIONS = (r'\b(?:because|although|though|while|whereas|until|unless|when|whenever|since|so|but|if|yet|'
-                r'and|or|after|before|once)\b', r'[;:,]', r'\b(?:as|for)\b', '')
+CONJUNCTIONS = [re.compile(words, re.IGNORECASE) for words in (
+  r'\b(?:because|although|though|while|whereas|until|unless|when|whenever|since|so|but|if|yet|'
+  r'and|or|after|before|once)\b', r'[;:,]', r'\b(?:as|for)\b', '')]
+FIRST_WORD = re.compile(r'\s+(\w+)')
+LONGEST = 253  # characters of a pronoun, or a referent, which are looked for in the sentence
 POSSESSIVE = frozenset(('my', 'your', 'his', 'its', 'our', 'their', 'mine', 'yours', 'hers', 'ours',
                         'theirs'))
 # What follows "her" where it is an object; any other word is what is hers.
@@ -28,7 +31,7 @@ def place(sentence, pronoun, candidates):
 
   Args:
     sentence: text.
-    pronoun: a word; with other capitals only if it is nowhere as written.
+    pronoun: a word of at most LONGEST characters; with other capitals only if it is nowhere as written.
     candidates: the two referents, after the first mention of which that clause begins.
   """
   if not pronoun.strip():
@@ -39,7 +42,7 @@ def place(sentence, pronoun, candidates):
   mentions = (re.search(rf'\b{re.escape(one)}\b', sentence, re.IGNORECASE) for one in candidates)
   named = max((mention.end() for mention in mentions if mention), default=0)
   for conjunction in CONJUNCTIONS:
-    clause = re.compile(conjunction, re.IGNORECASE).search(sentence, named)
+    clause = conjunction.search(sentence, named)
     after = [span for span in found if clause and span[0] >= clause.start()]
     if after:
       return after[0]
@@ -50,7 +53,7 @@ def is_possessive(pronoun, after):
   """Whether a pronoun says whose something is; `after`: the text after it, which decides of "her"."""
   if pronoun.lower() != 'her':
     return pronoun.lower() in POSSESSIVE
-  word = re.match(r'\s+(\w+)', after)
+  word = FIRST_WORD.match(after)
   return bool(word) and word[1].lower() not in AFTER_OBJECT
 
 
