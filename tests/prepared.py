@@ -4,6 +4,7 @@ import json
 import random
 import sys
 
+from gptjax.data import corpus, tokenizers
 from gptjax.data.prepare import prepare
 
 WORDS = ('the', 'of', 'and', 'river', 'stone', 'walk', 'light', 'house', 'morning', 'yellow')
@@ -35,3 +36,17 @@ def contents(folder):
 def command(source, out, *flags):
   return [sys.executable, '-m', 'gptjax.data.prepare', f'--source={source}', f'--out={out}',
           '--tokenizer=train-bpe:300', '--validation_fraction=0.1', '--seq_len=4', *flags]
+
+
+def documents(folder, split):
+  """The texts of a split, as its tokenizer decodes them, checked against the manifest."""
+  opened = corpus.open_corpus(str(folder), split, verify=True)
+  tokenizer = tokenizers.load(str(folder / 'tokenizer'))
+  ends = [*opened.document_starts[1:], opened.n_tokens]
+  found = []
+  for start, end in zip(opened.document_starts, ends, strict=True):
+    ids = opened.tokens(int(start), int(end))
+    assert ids[-1] == tokenizer.end_of_text and tokenizer.end_of_text not in ids[:-1]
+    found.append(tokenizer.decode(ids[:-1]))
+  assert sum(len(text.encode()) for text in found) == opened.n_bytes
+  return found

@@ -43,10 +43,15 @@ def read(reading, position):
     found = sources.pieces(reading.units[number], reading.separator, reading.tfds_dir)
     for count, piece in enumerate(itertools.islice(found, skip, None), skip + 1):
       if piece.problem and reading.stop:
-        raise InputError(f'{piece.place}: {piece.problem.rstrip(".")}; --on_error=skip would leave it out')
+        raise InputError(refusal(piece.place, piece.problem))
       documents += piece.start == 0
       yield Position(number, count, documents), piece
     skip = 0
+
+
+def refusal(place, problem):
+  """The line that ends a command at the first document that cannot be used."""
+  return f'{place}: {problem.rstrip(".")}; --on_error=skip would leave it out'
 
 
 def kept(reading, position, verdicts):

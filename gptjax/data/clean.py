@@ -102,12 +102,17 @@ def document(text, fields):
   return Document(text, fields, text.split(), [s for s in map(str.strip, text.split('\n')) if s])
 
 
+_SCHEME, _REST, _PORT = re.compile(r'[a-z][a-z0-9+.-]*://'), re.compile(r'[/?#]'), re.compile(r':\d*$')
+LONGEST_DOMAIN = 253  # characters, by RFC 1035; what is longer is none, and would take long to compare
+
+
 def domain_of(fields):
   """The domain that a record names, in `domain` or `url`, without `www.`; '' if it names none."""
-  found = fields.get('domain') or fields.get('url', '')
-  found = re.sub(r'^[a-z][a-z0-9+.-]*://', '', found.strip().lower())
-  found = re.split(r'[/?#]', found, maxsplit=1)[0].rpartition('@')[2]
-  return re.sub(r':\d*$', '', found).removeprefix('www.')
+  found = (fields.get('domain') or fields.get('url', '')).strip().lower()
+  found = found[match.end():] if (match := _SCHEME.match(found)) else found
+  found = _REST.split(found, maxsplit=1)[0].rpartition('@')[2]
+  found = _PORT.sub('', found).removeprefix('www.')
+  return found if len(found) <= LONGEST_DOMAIN else ''
 
 
 # The first of two labels that many countries' domains end in: example.co.uk, example.com.au, example.ne.jp.
@@ -127,11 +132,13 @@ def _site(labels):
   return labels[-2 - two] if len(labels) > 1 else labels[-1]
 
 
+_SITE = re.compile(r' [-\u2013\u2014|] Wikipedia\b.*', re.DOTALL)
+
+
 def plain_title(title):
   """A title as it is compared: of any case, without marks of headings and the site's name."""
   title = unicodedata.normalize('NFKC', title).replace('_', ' ').strip(' =\t\r\n')
-  title = re.sub(r'\s+[-\u2013\u2014|]\s+Wikipedia\b.*$', '', title)
-  return ' '.join(title.lower().split())
+  return _SITE.sub('', ' '.join(title.split())).strip().lower()
 
 
 # The filters; `clean_examples.RULES` says what each of them removes.

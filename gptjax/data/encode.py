@@ -7,6 +7,7 @@ import numpy as np
 from gptjax.data import special
 
 SPLITS = ('train', 'validation')
+FAILED = 'cannot be encoded'  # the reason under which texts are counted that were left out
 MIN_TAIL = 64  # characters: what a shorter end of a document could validate is nothing
 
 
@@ -32,34 +33,39 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
     names: special tokens that a text may contain.
 
   Returns:
-    A function of a list of (text, held out, start, length) that gives (train, validation, documents
-    without a token); the first two are Encoded.
+    A function of a list of (text, held out, start, length, place) that gives (train, validation,
+    documents without a token, failures); the first two are Encoded. Text that cannot be encoded is left
+    out of its document; failures has for each such text (place of the document, why).
   """
   from gptjax.data import tokenizers
   tokenizer, names = tokenizers.load(tokenizer_folder), tuple(names)
 
   def encode_block(pieces):
     parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]
-    silent = 0
-    for text, held, start, length in pieces:
+    silent, failures = 0, []
+    for text, held, start, length, place in pieces:
       for which, share, first, last in shares(text, held, start, length, tail):
-        ids = written(tokenizer, names, share, first, last)
+        ids, problem = written(tokenizer, names, share, first, last)
+        if problem:
+          failures.append((place, problem))
         if first and last and not len(ids):
-          silent += 1
+          silent += not problem
           continue
         if first:
           starts[which].append(counts[which])
         parts[which].append(ids)
         counts[which] += len(ids)
-        n_bytes[which] += len(share.encode())
+        n_bytes[which] += 0 if problem else len(share.encode())
     joined = [np.concatenate([np.empty(0, np.int32), *part]).astype(dtype) for part in parts]
-    return *(Encoded(joined[i], np.array(starts[i], np.uint64), n_bytes[i]) for i in (0, 1)), silent
+    return *(Encoded(joined[i], np.array(starts[i], np.uint64), n_bytes[i]) for i in (0, 1)), silent, failures
 
   return encode_block
 
 
 def written(tokenizer, names, text, first, last):
-  """int32[n] ids that a corpus gets for a text; none for a whole document without a token, which is left out.
+  """(int32[n] ids that a corpus gets for a text, '' or why the tokenizer failed at it).
+
+  There are none for a whole document without a token, which is left out.
 
   Args:
     tokenizer: one of gptjax's.
@@ -67,8 +73,27 @@ def written(tokenizer, names, text, first, last):
     text: a document, or a part of one.
     first, last: whether it begins, and ends, the document.
   """
-  ids, end = special.encode(tokenizer, names, text, first), tokenizer.end_of_text
-  return np.append(ids, np.int32(end)) if last and end is not None and (len(ids) or not first) else ids
+  ids, problem = ids_of(tokenizer, names, text, first)
+  end = tokenizer.end_of_text
+  if last and end is not None and (len(ids) or not first):
+    ids = np.append(ids, np.int32(end))
+  return ids, problem
+
+
+def ids_of(tokenizer, names, text, first):
+  """(int32[n] ids of a text as `special.encode` gives them, ''); (none, why) if the tokenizer fails at it."""
+  try:
+    return special.encode(tokenizer, names, text, first), ''
+  except BaseException as error:  # native code raises what is no Exception, too
+    if not _of_an_encoder(error):
+      raise
+    return np.empty(0, np.int32), f'{FAILED}: {" ".join(str(error).split())[:200] or type(error).__name__}'
+
+
+def _of_an_encoder(error):
+  """Whether an error is one that tiktoken, sentencepiece, tokenizers or gptjax raise at a text."""
+  return (isinstance(error, ValueError | RuntimeError) or type(error) is Exception
+          or type(error).__name__ == 'PanicException')
 
 
 def shares(text, held, start, length, tail):

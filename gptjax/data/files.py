@@ -193,29 +193,31 @@ def document(text, place, fields):
 _BEFORE_MARK = re.compile(r'[^\W_](?=[,.;:!?\u3001\u3002\uff0c\uff1f])')
 
 
-def cut(text):
+def cut(text, most=None):
   """Where to cut a long document so that its pieces give the tokens of the whole.
 
   Args:
     text: the rest of the document; what fits into a piece and at least one character more.
+    most: characters of a piece; None: PIECE.
 
   Returns:
-    All of it if it fits into a piece. Else the last position up to PIECE that has a line break
+    All of it if it fits into a piece. Else the last position up to `most` that has a line break
     after it and no white space before it; or else a space; or else a punctuation mark after a
-    letter. No token of GPT-2 spans any of these. Text with none of the three in half a million
-    characters is cut anywhere.
+    letter. No token of GPT-2 spans any of these. Text with none of the three in half of a piece
+    is cut anywhere.
   """
-  if len(text) <= PIECE:
+  most = PIECE if most is None else most
+  if len(text) <= most:
     return len(text)
-  low = PIECE // 2
+  low = most // 2
   for seam in '\n ':
-    at = text.rfind(seam, low, PIECE + 1)
+    at = text.rfind(seam, low, most + 1)
     while at > 0 and text[at - 1].isspace():
       at = text.rfind(seam, low, at)
     if at > 0:
       return at
-  marks = [match.end() for match in _BEFORE_MARK.finditer(text, low, PIECE)]
-  return marks[-1] if marks else PIECE
+  marks = [match.end() for match in _BEFORE_MARK.finditer(text, low, most)]
+  return marks[-1] if marks else most
 
 
 def text_pieces(path, separator):
@@ -324,17 +326,24 @@ def separated(file, path, separator):
 
 def _split(file, separator):
   """(bytes between separators, whether these are the last)."""
-  offset, rest = begin(file), b''
+  offset, held, size, tail = begin(file), [], 0, b''  # a separator may begin in the tail
   while chunk := file.read(CHUNK):
     if (at := chunk.find(0)) >= 0:
       raise Broken(kinds_of_bytes.nul_byte(offset + at))
     offset += len(chunk)
-    *parts, rest = (rest + chunk).split(separator)
-    for part in parts:
-      yield part, False
-    if len(rest) > MAX_DOCUMENT:
+    first, *others = (tail + chunk).split(separator)
+    if others:
+      yield b''.join([*held, first]), False
+      *whole, first = others
+      for part in whole:
+        yield part, False
+      held, size = [], 0
+    cut_at = max(0, len(first) - len(separator) + 1)
+    held.append(first[:cut_at])
+    size, tail = size + cut_at, first[cut_at:]
+    if size + len(tail) > MAX_DOCUMENT:
       raise Broken(f'too long: no separator {separator.decode()!r} in {MAX_DOCUMENT:,} bytes')
-  yield rest, True
+  yield b''.join([*held, tail]), True
 
 
 def decoded(data, place, fields):

@@ -30,7 +30,7 @@ def choose(found, tokenizer, fraction, seq_len, names=()):
     for rule, tail in ((WHOLE, 0), (ENDS, fraction)):
       for which, text, first, last in encode.shares(piece.text, held, piece.start, piece.length, tail):
         if counts[rule][which] < enough:
-          counts[rule][which] += len(encode.written(tokenizer, names, text, first, last))
+          counts[rule][which] += len(encode.written(tokenizer, names, text, first, last)[0])
     if min(counts[WHOLE]) >= enough:
       return {'fraction': fraction, 'tail': 0}
   if min(counts[ENDS]) >= enough:

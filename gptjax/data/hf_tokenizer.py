@@ -217,8 +217,8 @@ class Library:
   def encode_part(self, text, first):
     """int32[n] ids of a document; what splits it is unknown, so that it cannot come in parts."""
     if not first:
-      raise InputError(f'a document is longer than a million characters, which a {JSON} of its own kind '
-                       'cannot encode in parts: cut it')
+      raise InputError(f'a document of more than a million characters, which a {JSON} of its own kind cannot '
+                       'encode in parts: cut it')
     return self.encode(text)
 
   def decode(self, ids):

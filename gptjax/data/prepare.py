@@ -225,13 +225,13 @@ def _encode(job, state, verdicts):
   position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
   kept = blocks.kept(job.reading, position, verdicts)
   work = blocks.blocks(kept, position, lambda after, piece: (
-    piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length))
+    piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length, piece.place))
   settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail'], state.get('special_tokens', ())]
   with contextlib.closing(_Output(job, state)) as output:
     with _Progress(job, state, output, 'encoding', position) as progress:
-      for block, (*encoded, silent) in workers.in_order(encode.make_encoder, settings, work,
+      for block, (*encoded, silent, failures) in workers.in_order(encode.make_encoder, settings, work,
                                                         job.workers):
-        output.add(block, encoded, silent)
+        output.add(block, encoded, silent, failures)
         progress.update(sum(part.n_bytes for part in encoded), block.position)
     size = sum(split['tokens'] * _dtype(state).itemsize + 8 * split['documents']
                for split in state['splits'].values())
@@ -247,17 +247,20 @@ class _Output:
   """The files of a corpus, and the part of the state that speaks of them."""
 
   def __init__(self, job, state):
-    self._state = state
+    self._state, self._stop = state, job.reading.stop
     self._splits = [shards.Split(job.out, name, _dtype(state), job.shard_tokens,
                                  state['splits'][name]) for name in encode.SPLITS]
     self._skipped = shards.Appended(job.out / SKIPPED, state['skipped_bytes'])
 
-  def add(self, block, encoded, silent):
+  def add(self, block, encoded, silent, failures):
+    for place, problem in failures[:self._stop]:
+      raise InputError(blocks.refusal(place, problem))
     for split, part in zip(self._splits, encoded, strict=True):
       split.add(*part)
-    self._skipped.write(''.join(block.messages).encode(errors='backslashreplace'))
+    messages = [*block.messages, *(f'{place}: {problem}\n' for place, problem in failures)]
+    self._skipped.write(''.join(messages).encode(errors='backslashreplace'))
     counts = collections.Counter(self._state['skipped']) + block.skipped
-    counts += collections.Counter({'no tokens': silent})
+    counts += collections.Counter({'no tokens': silent, encode.FAILED: len({place for place, _ in failures})})
     self._state.update(position=block.position, skipped=dict(counts),
                        skipped_bytes=self._skipped.length)
 

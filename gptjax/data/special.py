@@ -12,6 +12,7 @@ import regex
 from gptjax.errors import InputError
 
 ALL = 'all'
+LONGEST = 1000  # characters of a name
 
 
 def named(tokenizer, names):
@@ -25,13 +26,15 @@ def named(tokenizer, names):
     InputError: names the one that is not there, and those that are.
   """
   there = tokenizer.special_tokens
-  if tuple(names) == (ALL,):
-    return tuple(there)
+  names = tuple(there) if tuple(names) == (ALL,) else tuple(names)
   for name in names:
     if name not in there:
       raise InputError(f'special token {name!r} is not one of the tokenizer {tokenizer.name}, which has '
                        f'{", ".join(map(repr, there)) or "none"}')
-  return tuple(names)
+    if len(name) > LONGEST:
+      raise InputError(f'the special token {name[:30]!r}... has {len(name):,} characters: a name that is '
+                       f'looked for in texts has {LONGEST:,} at most')
+  return names
 
 
 def encode(tokenizer, names, text, first=True):

@@ -16,12 +16,14 @@ import functools
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import regex
 
 from gptjax import atomic, bounded, json_files, lfs, native, paths
-from gptjax.data import command, hf_folder
+from gptjax.data import command, files, hf_folder
 from gptjax.data import progress as progress_bar
 from gptjax.errors import InputError
 from gptjax.flag_types import integer
@@ -36,6 +38,8 @@ GPT2_SHA256 = {
   'vocab.bpe': '1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5'}
 # digest() of the two, in this order.
 GPT2_DIGEST = '00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb'
+LONGEST_WORD = 1000  # characters: the time that training takes is quadratic in the length of a word
+AT_ONCE = 1 << 19  # characters given to tiktoken, whose stack is too small for a run of a million spaces
 SPACE = '\u2581'  # sentencepiece's
 # GPT-2's pre-split as tiktoken writes it: possessive, so faster, and the same on every text.
 PATTERN = (r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s")
@@ -150,7 +154,7 @@ def train_bpe(texts, n_vocab):
   model = tokenizers.Tokenizer(tokenizers.models.BPE())
   model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   alphabet = list(_byte_symbols().values())
-  model.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
+  model.train_from_iterator(_without_long_words(texts), tokenizers.trainers.BpeTrainer(
     vocab_size=n_vocab - 1, initial_alphabet=alphabet, min_frequency=1, show_progress=False))
   merges = [tuple(pair) for pair in json.loads(model.to_str())['model']['merges']]
   if len(merges) != n_vocab - 257:
@@ -160,6 +164,37 @@ def train_bpe(texts, n_vocab):
   encoder = json.dumps({symbol: i for i, symbol in enumerate(symbols)})
   lines = ['#version: 0.2', *(f'{a} {b}' for a, b in merges)]
   return ByteBPE(encoder.encode(), ('\n'.join(lines) + '\n').encode())
+
+
+def _runs(kind, longest):
+  """A pattern of what is longer than that of one kind of characters, from its beginning."""
+  return rf'(?<!{kind}){kind}{{{longest + 1},}}+'
+
+
+# Words of the pre-split, and where versions of Unicode may differ in what a letter is, all but lines and spaces.
+_MAYBE_LONG = re.compile('|'.join((_runs('[^ \n]', LONGEST_WORD), _runs(r'\s', LONGEST_WORD))))
+_LONG_WORDS = (
+  regex.compile('|'.join(_runs(kind, LONGEST_WORD) for kind in (
+    r'\p{L}', r'\p{N}', r'[^ \n\p{L}\p{N}]', r'\s'))),
+  re.compile(_runs('[^ \n]', 8 * LONGEST_WORD)))
+
+
+def _without_long_words(texts):
+  """The texts, cut where words of the pre-split are longer than LONGEST_WORD, or a few of them."""
+  for text in texts:
+    parts = [text]
+    for pattern in _LONG_WORDS if _MAYBE_LONG.search(text) else ():
+      parts = [part for one in parts for part in _cut_runs(one, pattern)]
+    yield from parts
+
+
+def _cut_runs(text, pattern):
+  start = 0
+  for match in pattern.finditer(text):
+    for cut in range(match.start() + LONGEST_WORD, match.end(), LONGEST_WORD):
+      yield text[start:cut]
+      start = cut
+  yield text[start:]
 
 
 def train_sentencepiece(texts, n_vocab):
@@ -214,9 +249,15 @@ class ByteBPE:
 
   def encode(self, text):
     """int32[n] ids of the text."""
-    ids = native.call('vocab.bpe cannot encode a text', self.coder.encode_to_numpy, text,
-                      disallowed_special=())
-    return ids.astype(np.int32)
+    found = []
+    while True:
+      stop = files.cut(text[:AT_ONCE + 1], AT_ONCE)
+      ids = native.call('vocab.bpe cannot encode a text', self.coder.encode_to_numpy, text[:stop],
+                        disallowed_special=())
+      found.append(ids.astype(np.int32))
+      text = text[stop:]
+      if not text:
+        return np.concatenate(found) if len(found) > 1 else found[0]
 
   def encode_part(self, text, first):
     """int32[n] ids of a part of a document (see `files.cut`); parts give what the whole gives."""

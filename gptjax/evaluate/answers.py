@@ -4,12 +4,13 @@ import collections
 import re
 import string
 
+_ARTICLES = re.compile(r'\b(a|an|the)\b')
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 
 
 def normalized(text):
   """Lower case, no ASCII punctuation, no articles, single spaces."""
-  return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text.lower().translate(_PUNCTUATION)).split())
+  return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact(answer, references):

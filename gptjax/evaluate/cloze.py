@@ -23,6 +23,7 @@ WSC_TFDS = layout.Schema('schemas', {
   'text': TEXT, 'pronoun_text': TEXT, 'pronoun_start': layout.integer(0, 10**6),
   'pronoun_end': layout.integer(0, 10**6), 'option1': TEXT, 'option2': TEXT,
   'label': layout.integer(0, 1), 'idx': layout.integer(0, 10**6)}, count=273)
+SENTENCE_END, MARKS = re.compile(r'[.?!]["\u201d]?$'), tuple(".,;:?!'")
 POSSESSIVE = frozenset(('my', 'your', 'his', 'her', 'its', 'our', 'their'))
 # Of a candidate that begins a sentence; inside one they are not capital.
 SMALL = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its', 'Our', 'Their', 'He', 'She', 'It',
@@ -153,14 +154,14 @@ def read_winograd(data):
 def substituted(schema, candidate):
   """(text before, the candidate as it must be written in the pronoun's place, text after)."""
   first, _, rest = candidate.partition(' ')
-  inside = schema.before and not re.search(r'[.?!]["\u201d]?$', schema.before)
+  inside = schema.before and not SENTENCE_END.search(schema.before)
   if inside and first in SMALL:
     candidate = f'{first.lower()} {rest}'.rstrip()
   elif not inside:
     candidate = candidate[:1].upper() + candidate[1:]
   if schema.pronoun.lower() in POSSESSIVE:
     candidate += "'s"
-  space = '' if re.match(r"[.,;:?!']", schema.after) else ' '
+  space = '' if schema.after.startswith(MARKS) else ' '
   return schema.before, candidate, space + schema.after
 
 

@@ -181,5 +181,5 @@ def _splits(style):
   if style.clitics:
     rules.append((f"(?<=[^\\W\\d_])({'|'.join(style.clitics)})(?![^ ])", r' \1'))
   if '.' in style.left:
-    rules.append((r'([^ ]+)\.(?![^ ])', lambda m: m[0] if _abbreviates(m[1]) else m[1] + ' .'))
+    rules.append((r'(?<![^ ])([^ ]+)\.(?![^ ])', lambda m: m[0] if _abbreviates(m[1]) else m[1] + ' .'))
   return [(re.compile(pattern), replacement) for pattern, replacement in rules]

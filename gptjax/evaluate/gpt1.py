@@ -17,7 +17,7 @@ DPRD = ('Each referent in the place of the pronoun, the first one in the clause 
         'log-probability.')
 
 
-CLASS = layout.integer(0, 1)
+CLASS, NAME = layout.integer(0, 1), layout.text(most=pronouns.LONGEST)
 RACE_FIELDS = {'article': layout.text(), 'questions': layout.several(layout.text(blank=True)),
                'options': layout.several(layout.several(layout.text(blank=True), 4, 4)),
                'answers': layout.several(layout.one_of(*'ABCD'))}
@@ -26,8 +26,7 @@ SCHEMAS = {  # of TFDS sets; RACE has empty options
   'glue/sst2': layout.Schema('sentences', {'sentence': layout.text(), 'label': CLASS}),
   'race/middle': layout.Schema('articles', RACE_FIELDS), 'race/high': layout.Schema('articles', RACE_FIELDS),
   'definite_pronoun_resolution': layout.Schema('sentences', {
-    'sentence': layout.text(), 'pronoun': layout.text(), 'candidates': layout.several(layout.text(), 2, 2),
-    'label': CLASS})}
+    'sentence': layout.text(), 'pronoun': NAME, 'candidates': layout.several(NAME, 2, 2), 'label': CLASS})}
 
 
 def _tfds(data, name, split):

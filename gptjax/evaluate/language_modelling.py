@@ -22,6 +22,7 @@ SHORT_STRIDE = 32  # tokens; of Radford's later table
 LIMIT_WIDTH = 1000  # characters of an "example", where a text has no lines
 WORD, BYTE, CHARACTER, TOKEN = 'word', 'byte', 'character', 'token'
 WORD_ALONE = 'word (line ends not counted)'
+LINE = re.compile(r'[^\n]*\n|[^\n]+')
 DETOKENIZED, RAW = 'de-tokenized', 'raw'
 
 
@@ -109,7 +110,7 @@ def _note_size(of, n, unit, path, note):
 def _lines(text, of):
   if of.unit == CHARACTER:
     return [text[at:at + LIMIT_WIDTH] for at in range(0, len(text), LIMIT_WIDTH)]
-  return re.findall(r'[^\n]*\n|[^\n]+', text)
+  return LINE.findall(text)
 
 
 def windows(ids, start, n_ctx, stride):

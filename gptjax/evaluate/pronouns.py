@@ -13,7 +13,10 @@ from gptjax.evaluate.cloze import Schema, substituted
 _WORDS = ('because|although|though|while|whereas|until|unless|when|whenever|since|so|but|if|yet|and|or|after|'
           'before|once')
 _CLAUSE = r'(?!\s+(?:me|him|her|us|them|my|your|his|its|our|their)\b)'
-CONJUNCTIONS = rf'\b(?:{_WORDS})\b|[;:,]|\b(?:as|for)\b{_CLAUSE}', r'\b(?:as|for)\b', ''
+CONJUNCTIONS = [re.compile(words, re.IGNORECASE) for words in (
+  rf'\b(?:{_WORDS})\b|[;:,]|\b(?:as|for)\b{_CLAUSE}', r'\b(?:as|for)\b', '')]
+FIRST_WORD = re.compile(r'\s+(\w+)')
+LONGEST = 253  # characters of a pronoun, or a referent, which are looked for in the sentence
 POSSESSIVE = frozenset(('my', 'your', 'his', 'its', 'our', 'their', 'mine', 'yours', 'hers', 'ours',
                         'theirs'))
 # What follows "her" where it is an object; any other word is what is hers.
@@ -31,7 +34,7 @@ def place(sentence, pronoun, candidates):
 
   Args:
     sentence: text.
-    pronoun: a word; with other capitals only if it is nowhere as written.
+    pronoun: a word of at most LONGEST characters; with other capitals only if it is nowhere as written.
     candidates: the two referents, after the first mention of which that clause begins.
   """
   if not pronoun.strip():
@@ -42,7 +45,7 @@ def place(sentence, pronoun, candidates):
   mentions = (re.search(rf'\b{re.escape(one)}\b', sentence, re.IGNORECASE) for one in candidates)
   named = max((mention.end() for mention in mentions if mention), default=0)
   for conjunction in CONJUNCTIONS:
-    clause = re.compile(conjunction, re.IGNORECASE).search(sentence, named)
+    clause = conjunction.search(sentence, named)
     after = [span for span in found if clause and span[0] >= clause.start()]
     if after:
       return after[0]
@@ -53,7 +56,7 @@ def is_possessive(pronoun, after):
   """Whether a pronoun says whose something is; `after`: the text after it, which decides of "her"."""
   if pronoun.lower() != 'her':
     return pronoun.lower() in POSSESSIVE
-  word = re.match(r'\s+(\w+)', after)
+  word = FIRST_WORD.match(after)
   return bool(word) and word[1].lower() not in AFTER_OBJECT
 
 

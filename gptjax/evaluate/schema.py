@@ -51,8 +51,11 @@ class Schema(NamedTuple):
   sha256: str = ''
 
 
-def text(blank=False):
-  """Kind of texts; `blank`: an empty one, or one of white space alone, is allowed."""
+def text(blank=False, most=None):
+  """Kind of texts; `blank`: an empty one, or one of white space alone, is allowed; `most` characters."""
+  if most is not None:
+    return Kind(lambda value: _fault(value, isinstance(value, str) and value.strip() and len(value) <= most,
+                                     f'a text that is not blank, of at most {most} characters'))
   if blank:
     return Kind(lambda value: _fault(value, isinstance(value, str), 'a text'),
                 lambda value: not value.strip())

@@ -6,6 +6,7 @@ import re
 _END = re.compile(r'(?<=[.!?])["\u201d\u2019\')\]]*(?=\s+[^\sa-z\u00df-\u00ff])')
 _ABBREVIATION = re.compile(
   r'\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Lt|Col|Sgt|Rev|Gov|Sen|Rep|vs|No|Mme)\.$')
+_LONGEST = len('Prof.')
 
 
 def sentences(text):
@@ -14,7 +15,8 @@ def sentences(text):
   for line in text.split('\n'):
     begin = 0
     for match in _END.finditer(line):
-      if not _ABBREVIATION.search(line[begin:match.start()]):
+      stop = match.start()
+      if not _ABBREVIATION.search(line, max(begin, stop - _LONGEST), stop):
         found.append(line[begin:match.end()])
         begin = match.end()
     found.append(line[begin:])

@@ -13,26 +13,12 @@ import numpy as np
 import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
-from prepared import command, contents, make_texts, run, write_jsonl
+from prepared import command, contents, documents, make_texts, run, write_jsonl
 
 from gptjax import ownership
 from gptjax.data import command as command_module
 from gptjax.data import corpus, encode, files, progress, sources, tokenizers
 from gptjax.data import prepare as prepare_module
-
-
-def documents(folder, split):
-  """The texts of a split, as its tokenizer decodes them, checked against the manifest."""
-  opened = corpus.open_corpus(str(folder), split, verify=True)
-  tokenizer = tokenizers.load(str(folder / 'tokenizer'))
-  ends = [*opened.document_starts[1:], opened.n_tokens]
-  found = []
-  for start, end in zip(opened.document_starts, ends, strict=True):
-    ids = opened.tokens(int(start), int(end))
-    assert ids[-1] == tokenizer.end_of_text and tokenizer.end_of_text not in ids[:-1]
-    found.append(tokenizer.decode(ids[:-1]))
-  assert sum(len(text.encode()) for text in found) == opened.n_bytes
-  return found
 
 
 def test_documents_come_back_in_their_order(tmp_path):
@@ -257,7 +243,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
   tokenizer = tokenizers.load(str(tmp_path / 'out' / 'tokenizer'))
   wide = encode.make_encoder(str(tmp_path / 'out' / 'tokenizer'), 'uint32', 0)
   narrow = encode.make_encoder(str(tmp_path / 'out' / 'tokenizer'), 'uint16', 0)
-  block = [('some text', False, 0, 9)]
+  block = [('some text', False, 0, 9, 'FILE:1')]
   assert wide(block)[0].tokens.dtype == np.uint32
   assert wide(block)[0].tokens.tolist() == narrow(block)[0].tokens.tolist()
   assert wide(block)[0].tokens[-1] == tokenizer.end_of_text

@@ -11,6 +11,7 @@ import sys
 import hypothesis
 import numpy as np
 import pytest
+import regex
 from conftest import SHARED
 from hypothesis import strategies as st
 
@@ -291,3 +292,22 @@ def test_train_command(kind, tmp_path, monkeypatch, capsys):
       command_module.run(tokenizers.main, 'tokenizers')
     assert ended.value.code == 2
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith('tokenizers: ')
+
+
+@hypothesis.given(st.lists(st.sampled_from([
+  'a b', '\n', ' ', '.', 'x' * 1001, 'y1' * 900, ' ' * 1500, '\u3000 ' * 600, '1' * 2500, '漢字。' * 500, '\x1c.' * 5000,
+  '']), max_size=6))
+@hypothesis.settings(max_examples=300, deadline=None)
+def test_words_are_cut_for_the_training_if_they_are_long_and_no_others(parts):
+  text = ''.join(parts)
+  found = list(tokenizers._without_long_words([text]))
+  words = lambda text: regex.findall(tokenizers.PATTERN, text)
+  assert ''.join(found) == text and all(len(one) <= 1001 for part in found for one in words(part))
+  if all(len(one) <= 1000 for one in words(text)) and '\x1c' not in text:
+    assert found == [text]
+
+
+@pytest.mark.parametrize('unit', ['a', ' ', 'ab', '.', '1'])
+def test_a_tokenizer_is_trained_on_a_word_of_a_million_characters(unit):
+  """In a moment; in time that is quadratic it would take hours."""
+  assert tokenizers.train_bpe([unit * (1_000_000 // len(unit)), 'a b'], 258).n_vocab == 258
