@@ -171,11 +171,11 @@ def _runs(kind, longest):
   return rf'(?<!{kind}){kind}{{{longest + 1},}}+'
 
 
-# Words of the pre-split, and where versions of Unicode may differ in what a letter is, all but lines and spaces.
+# Words of the pre-split; and, where versions of Unicode differ in what a letter is, all but lines and spaces.
 _MAYBE_LONG = re.compile('|'.join((_runs('[^ \n]', LONGEST_WORD), _runs(r'\s', LONGEST_WORD))))
 _LONG_WORDS = (
-  regex.compile('|'.join(_runs(kind, LONGEST_WORD) for kind in (
-    r'\p{L}', r'\p{N}', r'[^ \n\p{L}\p{N}]', r'\s'))),
+  re.compile(_runs(r'\s', LONGEST_WORD)),
+  regex.compile('|'.join(_runs(kind, LONGEST_WORD) for kind in (r'\p{L}', r'\p{N}', r'[^ \n\p{L}\p{N}]'))),
   re.compile(_runs('[^ \n]', 8 * LONGEST_WORD)))
 
 

@@ -295,8 +295,8 @@ def test_train_command(kind, tmp_path, monkeypatch, capsys):
 
 
 @hypothesis.given(st.lists(st.sampled_from([
-  'a b', '\n', ' ', '.', 'x' * 1001, 'y1' * 900, ' ' * 1500, '\u3000 ' * 600, '1' * 2500, '漢字。' * 500, '\x1c.' * 5000,
-  '']), max_size=6))
+  'a b', '\n', ' ', '.', 'x' * 1001, 'y1' * 900, ' ' * 1500, '\u3000 ' * 600, '1' * 2500, '漢字。' * 500,
+  '\x1c.' * 5000, '']), max_size=6))
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_words_are_cut_for_the_training_if_they_are_long_and_no_others(parts):
   text = ''.join(parts)
