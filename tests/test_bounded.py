@@ -19,7 +19,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.
 
 
 @hypothesis.given(JSON, st.booleans())
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 def test_json_within_limits_is_what_it_always_was(value, plain):
   text = json.dumps(value, ensure_ascii=plain)
   assert bounded.parsed(text) == bounded.parsed(text.encode()) == value
@@ -32,7 +32,7 @@ def size(value):
 
 
 @hypothesis.given(JSON)
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=100, deadline=None)
 def test_half_as_many_values_as_the_limit_are_never_refused_and_twice_as_many_always(value):
   text = json.dumps(value)
   assert bounded.parsed(text, 2 * size(value)) == value
