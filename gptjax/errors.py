@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.printable import printable
@@ -111,10 +110,17 @@ def system_fault(error):
 def kept(folder):
   """What starting a run again gives, in words for `explained`; `folder`: of the run or of its checkpoints."""
   try:
-    there = any(Path(folder).glob('**/[0-9]*/manifest.json'))
-  except OSError:  # it cannot be read now; what is there is as it was
+    there = any('manifest.json' in files and os.path.basename(parent)[:1].isdigit()
+                for parent, _, files in os.walk(folder, onerror=_raise))
+  except FileNotFoundError:
+    there = False
+  except OSError:  # it cannot be read now; what is there is as it was. `Path.glob` would not say so
     there = True
   return 'the newest checkpoint is good' if there else 'no checkpoint is there yet'
+
+
+def _raise(error):
+  raise error
 
 
 def _exhausted(error):

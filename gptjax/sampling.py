@@ -71,15 +71,15 @@ def _ranks(logits):
 
 
 def _largest(ranks, holds):
-  """int32[b, 1]: the largest rank for which `holds(ranks >= it)`, by bisection; the least int32 if none."""
+  """int32[b, 1]: largest of a row's ranks for which `holds(ranks >= it)`, by bisection, or the least."""
   def halve(_, bounds):
     low, high = bounds
     middle = (low >> 1) + (high >> 1) + ((low | high) & 1)  # rounded up, no overflow
     good = holds(ranks >= middle)[:, None]
     return jnp.where(good, middle, low), jnp.where(good, high, middle - 1)
 
-  least = jnp.full_like(ranks[:, :1], -2**31)
-  return jax.lax.fori_loop(0, 32, halve, (least, jnp.full_like(least, 2**31 - 1)))[0]
+  # Not constants: JAX 0.11 forgets the sharding of a `full_like` of one element.
+  return jax.lax.fori_loop(0, 32, halve, (ranks.min(-1, keepdims=True), ranks.max(-1, keepdims=True)))[0]
 
 
 @jax.jit
