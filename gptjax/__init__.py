@@ -1,6 +1,6 @@
 """GPT-1 and GPT-2 in JAX: pretraining, fine-tuning and zero-shot evaluation."""
 
-from gptjax import libtpu
+from gptjax.parallel import libtpu
 
 libtpu.quiet()  # before JAX looks for devices
 

@@ -39,7 +39,7 @@ FIELDS = dict(
                           "where compiled programs are kept between runs; '': nowhere. "
                           'JAX_COMPILATION_CACHE_DIR replaces the default, even if a config file sets it'),
   xla_preset=Field('none', one_of('none', 'gpu_cublas', 'gpu_cublaslt', 'gpu_double_buffer', 'gpu_overlap'),
-                   "options of XLA's compiler for the training step, by name (see gptjax/compiler.py)"),
+                   "options of XLA's compiler for the training step, by name (see gptjax/kernels/xla_presets.py)"),
 
   model=dict(
     architecture=Field('transformer', one_of('transformer', 'lstm'),
@@ -185,8 +185,8 @@ FIELDS = dict(
   ),
 
   finetune=dict(
-    tasks=Field((), names(), 'names in gptjax/finetune/tasks.py or own_tasks, one after the other'),
-    own_tasks=Field((), declarations(), 'tasks declared here, see gptjax/finetune/declared.py'),
+    tasks=Field((), names(), 'names in gptjax/finetune/tasks/published.py or own_tasks, one after the other'),
+    own_tasks=Field((), declarations(), 'tasks declared here, see gptjax/finetune/tasks/declared.py'),
     data_dir=Field('', path(), 'folder of the TSV and JSONL files that a task names'),
     limit=Field(0, integer(0), 'examples of each split, the first ones; 0: all'),
     n_seeds=Field(1, integer(1, 1000), 'runs of each task, with train.seed, train.seed + 1, ...'),

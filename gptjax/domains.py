@@ -2,7 +2,7 @@
 
 A domain is made by one of the functions below. It holds the values that can be given in a config file or on
 the command line, also those that stand for "fill it in" (0, '', auto). Flags that are numbers have domains
-too, see `gptjax.flag_types`.
+too, see `gptjax.command.flag_types`.
 """
 
 import math

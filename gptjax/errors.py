@@ -7,8 +7,8 @@ import re
 import sys
 from typing import NamedTuple
 
-from gptjax.printable import printable
-from gptjax.redacted import redacted
+from gptjax.text.printable import printable
+from gptjax.text.redacted import redacted
 
 BAD_INPUT, BUG, LOST = 2, 1, 70  # exit codes
 

@@ -10,21 +10,25 @@ or on a command line, where the arguments are the harness's own:
 """
 
 if __name__ == '__main__':
-  from gptjax import settings, startup
+  from gptjax.command import startup
+  from gptjax.parallel import jax_settings
   startup.begin('lm_eval', 'stopped', product=True)
-  settings.begin('lm_eval')
+  jax_settings.begin('lm_eval')
 
 import sys
 
 import jax
 
 import gptjax
-from gptjax import decode, errors, generate, sharding
-from gptjax.data import command, special
+from gptjax import errors
+from gptjax.command import run
+from gptjax.data.tokenizers import special
 from gptjax.errors import InputError
-from gptjax.evaluate import scoring
-from gptjax.sampling import Choice
-from gptjax.streaming import Text
+from gptjax.evaluate.scoring import scores as scoring
+from gptjax.generate import cache, writer
+from gptjax.generate.sampling import Choice
+from gptjax.generate.streaming import Text
+from gptjax.parallel import sharding
 
 try:
   from lm_eval import utils
@@ -74,8 +78,8 @@ class HarnessModel(TemplateLM):
     self._names = special.named(self._tokenizer, [name for name in special_tokens.split(',') if name])
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.ready(model)
-    self.batch_size = generate.DOMAINS['batch_size'].parsed('batch_size', str(batch_size))
-    self._seed = generate.DOMAINS['seed'].parsed('seed', str(seed))
+    self.batch_size = writer.DOMAINS['batch_size'].parsed('batch_size', str(batch_size))
+    self._seed = writer.DOMAINS['seed'].parsed('seed', str(seed))
 
   @property
   def max_length(self):
@@ -144,14 +148,14 @@ class HarnessModel(TemplateLM):
     for i, request in enumerate(requests):
       groups.setdefault(repr(sorted(request.args[1].items())), []).append(i)
     with jax.set_mesh(self._mesh):
-      model = decode.ready(self._model)
+      model = cache.ready(self._model)
     results = [None] * len(requests)
     for rows in groups.values():
       stop, max_tokens, choice = self._options(dict(requests[rows[0]].args[1]))
       texts = [Text(self._tokenizer, (self.tok_encode(requests[row].args[0]) or [self.prefix_token_id])
                     [max_tokens - self.max_length:], 0, max_tokens, stop) for row in rows]
       with jax.set_mesh(self._mesh):
-        generate.extend(model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size, None)
+        writer.extend(model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size, None)
       for row, text in zip(rows, texts):
         results[row] = text.said
         self.cache_hook.add_partial('generate_until', requests[row].args, text.said)
@@ -163,10 +167,10 @@ class HarnessModel(TemplateLM):
     named = [value for value in (asked.pop(name, None) for name in MAX_TOKENS) if value is not None]
     max_tokens = MAX_GEN_TOKS
     if named:
-      max_tokens = generate.DOMAINS['max_tokens'].parsed('max_gen_toks of a task', str(named[0]))
+      max_tokens = writer.DOMAINS['max_tokens'].parsed('max_gen_toks of a task', str(named[0]))
     temperature, top_k, top_p = (asked.pop(name, None) for name in ('temperature', 'top_k', 'top_p'))
     drawn = asked.pop('do_sample', bool(temperature))
-    temperature = (1.0 if temperature is None else generate.DOMAINS['temperature'].parsed(
+    temperature = (1.0 if temperature is None else writer.DOMAINS['temperature'].parsed(
       'temperature of a task', str(temperature))) if drawn else 0.0
     if asked:
       raise InputError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')
@@ -174,7 +178,7 @@ class HarnessModel(TemplateLM):
       raise InputError(f'max_gen_toks = {max_tokens} leaves no room for a prompt in a context of '
                        f'{self.max_length}: ask for fewer')
     stop = [string for string in ([until] if isinstance(until, str) else until) if string]
-    generate.check([], 1, max_tokens, temperature, top_k, top_p, self._seed, stop, 'stop', self.batch_size)
+    writer.check([], 1, max_tokens, temperature, top_k, top_p, self._seed, stop, 'stop', self.batch_size)
     return stop, max_tokens, Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
                                     min(self._model.n_vocab, self._tokenizer.n_vocab))
 
@@ -182,6 +186,6 @@ class HarnessModel(TemplateLM):
 if __name__ == '__main__':
   from lm_eval.__main__ import cli_evaluate
   def evaluate(_):
-    settings.check_devices()
+    jax_settings.check_devices()
     return cli_evaluate()
-  command.run(evaluate, 'lm_eval')
+  run.run(evaluate, 'lm_eval')

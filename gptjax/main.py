@@ -1,7 +1,7 @@
 """The command: python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart"""
 
 if __name__ == '__main__':  # first: what follows takes seconds to import
-  from gptjax import shutdown, startup
+  from gptjax.command import shutdown, startup
   startup.begin('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
 
 import atexit
@@ -16,7 +16,8 @@ from absl import flags, logging
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
-from gptjax import cpu, settings
+from gptjax.kernels import cpu
+from gptjax.parallel import jax_settings
 
 cpu.keep_memory()
 
@@ -26,10 +27,14 @@ gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
 if __name__ == '__main__':
-  settings.begin('gptjax', alone=False)  # imports JAX, whose threads are to find what `keep_memory` has set
+  jax_settings.begin('gptjax', alone=False)  # imports JAX, whose threads are to find what `keep_memory` has set
 
-from gptjax import command_line, compiling, errors, hosts, paths, shutdown  # noqa: E402
-from gptjax import config as configs  # noqa: E402
+from gptjax import errors  # noqa: E402
+from gptjax.command import shutdown  # noqa: E402
+from gptjax.config import command_line  # noqa: E402
+from gptjax.config import resolve as configs  # noqa: E402
+from gptjax.files import paths  # noqa: E402
+from gptjax.parallel import compiling, processes  # noqa: E402
 
 FLAGS = flags.FLAGS
 EXAMPLE = 'python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart'
@@ -54,14 +59,14 @@ def run(config, workdir, given=()):
     given: names of the fields that the command line sets.
   """
   configs.check_fields(config)
-  settings.check_devices()
-  config.compilation_cache = settings.cache_folder(config.compilation_cache, given)
+  jax_settings.check_devices()
+  config.compilation_cache = jax_settings.cache_folder(config.compilation_cache, given)
   configs.locate(config, given)
   configs.check_cache(config.compilation_cache)
-  settings.use_cache(config.compilation_cache)
+  jax_settings.use_cache(config.compilation_cache)
   compiling.together(config.watchdog.compile_timeout)
   if config.job == 'pretrain':
-    from gptjax.pretrain import pretrain
+    from gptjax.pretrain.loop import pretrain
     return pretrain(config, workdir, given)
   if config.job == 'finetune':
     from gptjax.finetune.studies import run_job
@@ -84,18 +89,18 @@ def main(argv):
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.local(FLAGS.workdir, '--workdir')
     cpu.spare_threads()
-    hosts.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
-    if hosts.several():
-      shutdown.end_others_by(hosts.end_all)
-    hosts.compare(settings.effective())  # before they compile anything: other programs would wait in vain
-    settings.check()
+    processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
+    if processes.several():
+      shutdown.end_others_by(processes.end_all)
+    processes.compare(jax_settings.effective())  # before they compile anything: other programs would wait in vain
+    jax_settings.check()
     code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
     shutdown.defer('all is saved, ending')
-    hosts.finish()
+    processes.finish()
     return code
   except Exception as error:
     shutdown.defer('ending already, because of an error')
-    hosts.fail(error, FLAGS['workdir'].value)
+    processes.fail(error, FLAGS['workdir'].value)
     code = errors.print_line(error, 'gptjax', FLAGS['workdir'].value)
     if code is None:
       raise

@@ -28,7 +28,7 @@ workdir_of() {
     esac
   done
   # shellcheck disable=SC2088 # it is text here
-  case $workdir in # as gptjax.paths does: a shell expands it at the start of a word alone
+  case $workdir in # as gptjax.files.paths does: a shell expands it at the start of a word alone
     '~' | '~/'*) workdir=$HOME${workdir:1} ;;
   esac
   printf '%s' "$workdir"

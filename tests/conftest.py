@@ -15,8 +15,10 @@ import jax
 import numpy as np
 import pytest
 
-from gptjax import config as configs
-from gptjax import cpu, defaults, sharding
+from gptjax import defaults
+from gptjax.config import resolve as configs
+from gptjax.kernels import cpu
+from gptjax.parallel import sharding
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from safetensors.numpy import save_file
 
-from gptjax.data import tokenizers
+from gptjax.data.tokenizers import byte_bpe
 
 WIDTH, CONTEXT = 8, 16
 CONFIG = {
@@ -43,7 +43,7 @@ def write_folder(folder, text='the blue stone never sings of rain', n_vocab=264,
   """
   from gptjax.pretrained.tokenizer_files import tokenizer_files
   folder.mkdir(parents=True, exist_ok=True)
-  tokenizer = tokenizers.train_bpe([text], n_vocab)
+  tokenizer = byte_bpe.train_bpe([text], n_vocab)
   config = {**CONFIG, 'vocab_size': n_vocab, 'eos_token_id': n_vocab - 1, **changes}
   (folder / 'config.json').write_text(json.dumps(config))
   save_file({**tensors(n_vocab), **dict.fromkeys(extra, np.zeros(1, np.float32))},

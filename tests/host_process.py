@@ -16,7 +16,9 @@ jax.config.update('jax_platforms', 'cpu')
 
 from jax._src import compiler  # noqa: E402
 
-from gptjax import arrivals, compiling, errors, hosts, sharding, shutdown  # noqa: E402 (before JAX looks for devices)
+from gptjax import errors  # noqa: E402 (before JAX looks for devices)
+from gptjax.command import shutdown  # noqa: E402 (before JAX looks for devices)
+from gptjax.parallel import arrivals, compiling, processes, sharding  # noqa: E402 (before JAX looks for devices)
 
 SIGNS = Path(os.environ['SIGNS'])  # a folder of process ids, each there when its process has started
 
@@ -56,7 +58,7 @@ def compile_and_run(me):
 def steps(deed, me):
   """Steps that all take part in, until told to stop; at the fifth, one process does a deed."""
   f, x = collective()
-  with hosts.stop_signals() as stop:
+  with processes.stop_signals() as stop:
     step = 0
     while not stop.asked():
       float(f(x))
@@ -83,12 +85,12 @@ def steps(deed, me):
 
 def left(deed, me):
   """One leaves its steps and is told to stop; another makes its last call of `asked` only then."""
-  with hosts.stop_signals() as stop:
-    shutdown.defer(hosts.STOPPING)
+  with processes.stop_signals() as stop:
+    shutdown.defer(processes.STOPPING)
     for _ in range(3):
       assert not stop.asked()
     if deed != f'left{me}':
-      while not any(key.endswith('/stop') for key in hosts._news()):
+      while not any(key.endswith('/stop') for key in processes._news()):
         time.sleep(0.01)
     assert not stop.asked()
   if deed == f'left{me}':
@@ -108,7 +110,7 @@ def bark(who):
   state = lambda: Path(f'/proc/{(SIGNS / who).read_text()}/stat').read_text().rpartition(')')[2].split()[0]
   while not (SIGNS / who).exists() or state() != 'T':
     time.sleep(0.01)
-  hosts.hanging('no progress', hosts.roll_call())
+  processes.hanging('no progress', processes.roll_call())
 
 
 def stop_when(ready):
@@ -147,49 +149,49 @@ def main(port, n, me, deed):
     jax.distributed.initialize = lambda *_, **__: time.sleep(60)
   try:
     if deed == 'alone':
-      hosts.start()
+      processes.start()
       print(jax.process_count(), 'process')
       return 0
     together(me)
-    hosts.start(f'{os.environ.get("ADDRESS", "127.0.0.1")}:{port}', n, me)
-    shutdown.end_others_by(hosts.end_all)
+    processes.start(f'{os.environ.get("ADDRESS", "127.0.0.1")}:{port}', n, me)
+    shutdown.end_others_by(processes.end_all)
     if deed == 'differ':
-      hosts.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
+      processes.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
     elif deed == 'compile':
       print('hits and misses', *compile_and_run(me))
     elif deed == 'roll':
       if me:
-        assert hosts.roll_call() == []
-      assert [hosts.told(lambda: 'first', 20), hosts.told(lambda: 'second', 20)] == ['first', 'second']
-      hosts.compare({'same': 1})
+        assert processes.roll_call() == []
+      assert [processes.told(lambda: 'first', 20), processes.told(lambda: 'second', 20)] == ['first', 'second']
+      processes.compare({'same': 1})
     elif deed == 'no wait':
-      while me == 0 and hosts._absent('gptjax/at/here/', 0) != [0]:
+      while me == 0 and processes._absent('gptjax/at/here/', 0) != [0]:
         time.sleep(0.01)
-      hosts.barrier('here', 60 * me)  # process 0 finds the other one there, and its time is up at once
+      processes.barrier('here', 60 * me)  # process 0 finds the other one there, and its time is up at once
     elif deed == 'late':
-      hosts.barrier('start', 1) if me else time.sleep(3)
+      processes.barrier('start', 1) if me else time.sleep(3)
     elif deed == 'mesh':
       for sizes in (2, 1, 1, 4), (2, 1, 4, 1), (1, 2, 2, 2), (1, 1, 2, 4):
         mesh = sharding.make_mesh(types.SimpleNamespace(**dict(zip(sharding.MESH_AXES, sizes, strict=True))))
         print(json.dumps([device.process_index for device in mesh.devices.flat]))
     elif deed == 'told':
-      print(hosts.told(lambda: {'by': me, 'list': [1, None]}))
-      hosts.compare({'same': (1, 2.5, 'x')})
+      print(processes.told(lambda: {'by': me, 'list': [1, None]}))
+      processes.compare({'same': (1, 2.5, 'x')})
     elif deed.startswith('left'):
       left(deed, me)
     elif deed.startswith('begin'):
       if deed == f'begin{me}':
         os.kill(os.getpid(), signal.SIGTERM)
-      hosts.barrier('a start that never ends')
+      processes.barrier('a start that never ends')
       time.sleep(600)
     else:
-      shutdown.defer(hosts.STOPPING)
+      shutdown.defer(processes.STOPPING)
       print('stopped after', steps(deed, me), flush=True)
     shutdown.defer('all is saved, ending')
-    hosts.finish()
+    processes.finish()
     return 0
   except Exception as error:
-    hosts.fail(error, 'WORKDIR')
+    processes.fail(error, 'WORKDIR')
     words = errors.in_words(error, 'WORKDIR')
     if not words:
       raise
@@ -199,7 +201,7 @@ def main(port, n, me, deed):
 
 if __name__ == '__main__':
   shutdown.catch('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
-  hosts.START_LIMIT = int(os.environ.get('START_LIMIT', hosts.START_LIMIT))
+  processes.START_LIMIT = int(os.environ.get('START_LIMIT', processes.START_LIMIT))
   if sys.argv[4].startswith('halt'):
     threading.Thread(target=bark, args=(sys.argv[4].removeprefix('halt'),), daemon=True).start()
   sys.exit(main(*map(int, sys.argv[1:4]), sys.argv[4]))

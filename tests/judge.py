@@ -15,12 +15,12 @@ def make(folder, shared, whole=False):
     whole: with GPT-2's own vocabulary; else with a small one, which takes a tenth of the time.
   """
   import gptjax
-  from gptjax.data import tokenizers
+  from gptjax.data.tokenizers import byte_bpe, loading
   if whole:
-    tokenizer = tokenizers.load(f'gpt2:{shared / "bpe" / "gpt2"}')
+    tokenizer = loading.load(f'gpt2:{shared / "bpe" / "gpt2"}')
   else:
     text = (shared / 'text' / 'wikitext-2' / 'wiki.test.raw').read_text()
-    tokenizer = tokenizers.train_bpe([text[-300_000:]], 3000)
+    tokenizer = byte_bpe.train_bpe([text[-300_000:]], 3000)
   twin('gpt2', n_positions=N_CTX, vocab_size=tokenizer.n_vocab).save_pretrained(folder / 'weights')
   model, _ = gptjax.load(folder / 'weights')
   gptjax.save_pretrained(model, tokenizer, folder / 'made')

@@ -4,8 +4,9 @@ import json
 import random
 import sys
 
-from gptjax.data import corpus, tokenizers
+from gptjax.data.corpus import reader
 from gptjax.data.prepare import prepare
+from gptjax.data.tokenizers import loading
 
 WORDS = ('the', 'of', 'and', 'river', 'stone', 'walk', 'light', 'house', 'morning', 'yellow')
 
@@ -40,8 +41,8 @@ def command(source, out, *flags):
 
 def documents(folder, split):
   """The texts of a split, as its tokenizer decodes them, checked against the manifest."""
-  opened = corpus.open_corpus(str(folder), split, verify=True)
-  tokenizer = tokenizers.load(str(folder / 'tokenizer'))
+  opened = reader.open_corpus(str(folder), split, verify=True)
+  tokenizer = loading.load(str(folder / 'tokenizer'))
   ends = [*opened.document_starts[1:], opened.n_tokens]
   found = []
   for start, end in zip(opened.document_starts, ends, strict=True):

@@ -3,14 +3,14 @@
 import sys
 import time
 
-from gptjax import cpu
+from gptjax.kernels import cpu
 
 cpu.keep_memory()  # as gptjax.main does
 
 import jax  # noqa: E402
 
-from gptjax import sharding  # noqa: E402
-from gptjax.checkpoint import Checkpoints  # noqa: E402
+from gptjax.parallel import sharding  # noqa: E402
+from gptjax.storage.checkpoint import Checkpoints  # noqa: E402
 
 
 def main(folder):

@@ -5,14 +5,14 @@ import json
 
 import pyarrow
 
-from gptjax.data import sources
+from gptjax.data.sources import documents
 
 TEXTS = ['First document.\nTwo lines.', 'Second, naïve café\r\n', ' third\twith tabs ']
 
 
 def read(source, separator='', tfds_dir=''):
-  return [piece for unit in sources.units([source], tfds_dir)
-          for piece in sources.pieces(unit, separator, tfds_dir)]
+  return [piece for unit in documents.units([source], tfds_dir)
+          for piece in documents.pieces(unit, separator, tfds_dir)]
 
 
 def texts(pieces):

@@ -10,10 +10,15 @@ import pytest
 from conftest import mesh_of, random_batch, tiny_config
 from flax import nnx
 
-from gptjax import config as configs
-from gptjax import decode, defaults, kernels, sharding, train
-from gptjax.attention import attention, dropout
+from gptjax import defaults
+from gptjax.config import resolve as configs
+from gptjax.generate import cache
+from gptjax.kernels import fused
+from gptjax.model.attention import attention
+from gptjax.model.layers import dropout
+from gptjax.parallel import sharding
 from gptjax.plan import hlo
+from gptjax.train import step
 
 
 def qkv(t, b=2, h=3, k=8):
@@ -115,7 +120,7 @@ def test_dropout_is_never_dropped_in_silence():
 @pytest.fixture
 def splash_here(monkeypatch):
   """Splash as a CPU computes it."""
-  monkeypatch.setattr(kernels, 'splash', functools.partial(kernels.splash, interpret=True))
+  monkeypatch.setattr(fused, 'splash', functools.partial(fused.splash, interpret=True))
 
 
 @pytest.mark.parametrize('sizes', [{}, dict(data=2, fsdp=2, tensor=2)], ids=['one device', 'a mesh'])
@@ -138,7 +143,7 @@ def test_splash_equals_xla_and_sends_nothing(splash_here, sizes, t, h):
 
 def test_block_sizes_divide_every_length():
   for t in range(128, 4097, 128):
-    size = kernels.block_sizes(t, 64).block_q
+    size = fused.block_sizes(t, 64).block_q
     assert t % size == 0 and size % 128 == 0
 
 
@@ -149,7 +154,7 @@ def test_splash_is_right_with_each_way_to_cut_it_up(k, t):
   with mesh_of():
     square = lambda attend: jax.jit(jax.grad(lambda x: (attend(x) ** 2).sum()))(x)
     want = square(lambda x: attention(*x, kernel='xla', rate=0.0, keys=None))
-    np.testing.assert_allclose(square(lambda x: kernels.splash(*x, interpret=True)), want, atol=3e-5)
+    np.testing.assert_allclose(square(lambda x: fused.splash(*x, interpret=True)), want, atol=3e-5)
 
 
 @pytest.mark.parametrize('changes', [
@@ -162,11 +167,11 @@ def test_a_model_trains_and_reads_the_same_with_splash(splash_here, changes):
     config.attention.kernel = kernel
     with mesh_of(fsdp=2, tensor=2) as mesh:
       batch = sharding.put(random_batch(config), mesh)
-      state = jax.jit(functools.partial(train.init_state, config))()
-      grads = jax.jit(functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config)))
+      state = jax.jit(functools.partial(step.init_state, config))()
+      grads = jax.jit(functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config)))
       loss, gradient = grads(state.params, batch, None)
-      model = decode.ready(nnx.merge(train.graph(config), state.params))
-      logits, _ = decode.read(model, batch['inputs'][:, :9], np.full(4, 9, np.int32), 16)
+      model = cache.ready(nnx.merge(step.graph(config), state.params))
+      logits, _ = cache.read(model, batch['inputs'][:, :9], np.full(4, 9, np.int32), 16)
     made[kernel] = jax.device_get((loss, gradient, logits))
   jax.tree.map(lambda ours, plain: np.testing.assert_allclose(ours, plain, atol=3e-6, rtol=1e-4),
                made['splash'], made['xla'])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import mesh_of
 
-from gptjax.benchmark import generate
+from gptjax.benchmark.subjects import generate
 
 
 @pytest.mark.parametrize('one, eight, read, holds', [

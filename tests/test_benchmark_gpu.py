@@ -14,9 +14,10 @@ import jax
 import pytest
 from conftest import ENVIRONMENT
 
-from gptjax import sharding
-from gptjax.benchmark import check, gpu, journal, profile, sizes, toolchain, train, variants
+from gptjax.benchmark import gpu, journal, sizes, toolchain
+from gptjax.benchmark.subjects import check, profile, train, variants
 from gptjax.errors import InputError
+from gptjax.parallel import sharding
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = lambda contender: ''  # in place of `train.needs`: all is installed
@@ -179,7 +180,7 @@ def test_operations_are_found_in_the_code_that_they_come_from():
   text = '''HloModule jit_train_step
 
 FileNames
-1 "/x/gptjax/model.py"
+1 "/x/gptjax/model/gpt.py"
 2 "/x/optax/transforms/_adding.py"
 
 FunctionNames
@@ -229,7 +230,7 @@ assert not xla_bridge.backends_are_initialized()
 def test_pytorchs_loss_falls_as_ours_does(contender, monkeypatch):
   torch = pytest.importorskip('torch')
   pytest.importorskip('transformers')
-  from gptjax.benchmark import train_torch
+  from gptjax.benchmark.subjects import train_torch
   monkeypatch.setattr(torch, 'compile', lambda function: function)  # which contender, not how fast
   monkeypatch.setattr(torch.nn.Module, 'compile', lambda module: None)
   config = sizes.make_config('tiny')

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gptjax import pretrain
-from gptjax.benchmark import recipes
+from gptjax.benchmark.subjects import recipes
+from gptjax.pretrain import loop
 
 
 def test_nothing_is_claimed_below_the_noise_of_the_seeds():
@@ -26,15 +26,15 @@ def fake(monkeypatch):
 
   def pretrain_at_once(config, workdir):
     if len(kept['calls']) == kept['stop']:
-      return pretrain.STOPPED
+      return loop.STOPPED
     kept['calls'].append(Path(workdir).name)
     loss = 4 + abs(config.optimizer.learning_rate - 4e-3) + 1e-3 * config.train.seed
     records = [{'step': step, 'eval/loss': loss, 'time/steps': 2.0} for step in (2, config.train.steps)]
     Path(workdir).mkdir(parents=True)
     (Path(workdir) / 'metrics.jsonl').write_text(''.join(json.dumps(record) + '\n' for record in records))
-    return pretrain.DONE
+    return loop.DONE
 
-  monkeypatch.setattr(pretrain, 'pretrain', pretrain_at_once)
+  monkeypatch.setattr(loop, 'pretrain', pretrain_at_once)
   return kept
 
 
@@ -42,7 +42,7 @@ def test_each_run_is_done_once_at_the_rate_that_was_best(fake, tmp_path, capsys)
   flags = ['--source=text:x', f'--workdir={tmp_path}/runs', '--steps=4', '--seeds=2',
            '--rates=2e-3,4e-3,8e-3', f'--out={tmp_path}/found.json']
   fake['stop'] = 11
-  assert recipes.main(flags) == pretrain.STOPPED and not (tmp_path / 'found.json').exists()
+  assert recipes.main(flags) == loop.STOPPED and not (tmp_path / 'found.json').exists()
   fake['stop'] = 99
   assert recipes.main(flags) == 0
   assert len(fake['calls']) == len(set(fake['calls'])) == 3 * 3 + 2 * 3

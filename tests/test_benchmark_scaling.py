@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gptjax.benchmark import scaling
+from gptjax.benchmark.subjects import scaling
 from gptjax.errors import InputError
 
 

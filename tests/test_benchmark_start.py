@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gptjax.benchmark import start
+from gptjax.benchmark.subjects import start
 
 
 def test_a_run_that_does_not_start_is_said(tmp_path):

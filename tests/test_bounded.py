@@ -8,11 +8,12 @@ from finetune import published
 from hypothesis import strategies as st
 from source_files import problems, read
 
-from gptjax import bounded
-from gptjax.data import files, hf_tokenizer, tfds_source, tokenizers
+from gptjax.data.sources import files, tfds_source
+from gptjax.data.tokenizers import hf_tokenizer, loading
 from gptjax.errors import InputError
-from gptjax.evaluate import sources
-from gptjax.finetune import examples
+from gptjax.evaluate.texts import sources
+from gptjax.files import bounded
+from gptjax.finetune.tasks import examples
 
 JSON = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner))
@@ -139,4 +140,4 @@ def test_openais_tokenizer_files_too(tmp_path):
     with open(tmp_path / name, 'wb') as file:
       file.truncate(bounded.FILE + 1)
   with pytest.raises(InputError, match=r'encoder\.json has more than'):
-    tokenizers.load(f'bpe:{tmp_path}')
+    loading.load(f'bpe:{tmp_path}')

@@ -15,11 +15,14 @@ from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax import checkpoint, errors, literal_path, orbax_io, sharding  # noqa: F401 (errors: of FULL)
-from gptjax.digests import digests
+from gptjax import errors  # noqa: F401 (errors: of FULL)
 from gptjax.errors import InputError
-from gptjax.pretrain import pretrain
-from gptjax.train import init_state
+from gptjax.files import literal_path  # noqa: F401 (errors: of FULL)
+from gptjax.parallel import sharding  # noqa: F401 (errors: of FULL)
+from gptjax.pretrain.loop import pretrain
+from gptjax.storage import checkpoint, orbax_io  # noqa: F401 (errors: of FULL)
+from gptjax.storage.digests import digests
+from gptjax.train.step import init_state
 
 FACTS = {'corpus_digest': 'abc'}
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax._src import clusters
 
-from gptjax import cluster, coordinator
 from gptjax.errors import InputError, LostProcess
-from gptjax.local_devices import local_devices, visible
+from gptjax.parallel import cluster, coordinator
+from gptjax.parallel.local_devices import local_devices, visible
 
 # As Slurm 22.05 and Open MPI 4.1 set them.
 STEP = {'SLURM_JOB_ID': '4097', 'SLURM_JOB_NAME': 'gptjax', 'SLURM_STEP_ID': '0',

@@ -11,9 +11,10 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
 from finetune.tiny import batch_of, config_of, first_state
 
-from gptjax import sharding, train
 from gptjax.finetune import step
+from gptjax.parallel import sharding
 from gptjax.plan import hlo, program
+from gptjax.train import step as train
 
 SCALARS = 64  # bytes: norms and losses; what is below is no array of the model
 BATCH = {'train.batch_size': 32, 'train.microbatch_size': 32, 'model.n_layer': 3, 'loss.chunk': 0}

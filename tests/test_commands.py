@@ -12,9 +12,10 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, command, train
 
 import gptjax
-from gptjax import errors, text_checks
-from gptjax.data import command as commands
+from gptjax import errors
+from gptjax.command import run as commands
 from gptjax.errors import InputError
+from gptjax.text import text_checks
 
 HALF = '\udcff'  # what Python makes of the byte 0xff in an argument
 
@@ -159,9 +160,10 @@ def test_a_prompt_in_utf_8_under_another_locale_is_named_as_such(monkeypatch):
 
 
 def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
-  from gptjax.evaluate import buckets, schema, sources
-  from gptjax.finetune import examples
-  from gptjax.generate import check
+  from gptjax.evaluate.scoring import buckets
+  from gptjax.evaluate.texts import schema, sources
+  from gptjax.finetune.tasks import examples
+  from gptjax.generate.writer import check
   text_checks.require_sound('日本 \U0001f600', 'x')
   path = tmp_path / 'x.jsonl'
   path.write_text('{"text": "a"}\n{"text": "b", "more": ["\\ud800"]}\n')
@@ -179,7 +181,7 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
 
 
 def test_names_of_files_and_folders_that_are_not_utf_8_are_refused(tmp_path, monkeypatch):
-  from gptjax.data import files
+  from gptjax.data.sources import files
   (tmp_path / f'a{HALF}.txt').write_text('text')
   with pytest.raises(InputError, match='the name of a file is not valid Unicode'):
     files.find(f'{tmp_path}/*')

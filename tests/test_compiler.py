@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import tiny_config
 
-from gptjax import compiler
-from gptjax import config as configs
+from gptjax.config import resolve as configs
+from gptjax.kernels import xla_presets
 
 # The GPU's options are known to the compiler of every platform, and without effect there: names are checked
 # here, what they do on a GPU only.
@@ -29,7 +29,7 @@ def compiled(preset, more='{}'):
                         env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, capture_output=True, check=False)
 
 
-@pytest.mark.parametrize('preset', compiler.PRESETS)
+@pytest.mark.parametrize('preset', xla_presets.PRESETS)
 def test_the_compiler_knows_all_options_of(preset):
   done = compiled(preset)
   assert done.returncode == 0, done.stderr

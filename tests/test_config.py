@@ -13,11 +13,16 @@ import jax
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
 
-from gptjax import attention, compiler, defaults, domains, memory, model, private_folder, settings
-from gptjax import config as configs
+from gptjax import defaults, domains
+from gptjax.config import memory
+from gptjax.config import resolve as configs
 from gptjax.data import prepare
 from gptjax.errors import InputError
-from gptjax.pretrain import pretrain
+from gptjax.files import private_folder
+from gptjax.kernels import xla_presets
+from gptjax.model import attention, compute, gpt
+from gptjax.parallel import jax_settings
+from gptjax.pretrain.loop import pretrain
 
 FIELDS = defaults.declared()
 
@@ -97,8 +102,8 @@ def test_the_largest_seed_makes_weights():
 
 
 def test_names_to_choose_from_are_those_that_exist():
-  for name, there in (('xla_preset', compiler.PRESETS), ('model.remat', model.REMAT),
-                      ('model.activation_function', model.ACTIVATIONS),
+  for name, there in (('xla_preset', xla_presets.PRESETS), ('model.remat', compute.REMAT),
+                      ('model.activation_function', gpt.ACTIVATIONS),
                       ('attention.kernel', attention.KERNELS)):
     assert FIELDS[name].domain.words == f'one of {", ".join(there)}'
 
@@ -157,7 +162,7 @@ def test_a_folder_of_data_that_is_not_there_is_refused_at_the_start(field, tmp_p
 
 
 def test_memory_needed_counts_the_state_that_a_run_really_has():
-  from gptjax.train import init_state
+  from gptjax.train.step import init_state
   config = tiny_config()
   with mesh_of(fsdp=2) as mesh:
     state = jax.jit(lambda: init_state(config))()
@@ -201,7 +206,7 @@ def test_a_compilation_cache_of_others_is_refused(tmp_path, monkeypatch, mode, o
     with pytest.raises(InputError, match=f'{says}.*--config.compilation_cache='):
       configs.check_cache(str(folder))
     with pytest.raises(InputError, match=f'--x .*{says}.*unset it'):
-      settings.use_cache(str(folder), '--x', 'unset it')
+      jax_settings.use_cache(str(folder), '--x', 'unset it')
   else:
     configs.check_cache(str(folder))
 
@@ -243,7 +248,7 @@ def run_as_it_is(name, folder, monkeypatch, there=10**15):
   from gptjax import main
   monkeypatch.chdir(folder)
   monkeypatch.setattr(memory, 'host_bytes', lambda: there)
-  monkeypatch.setattr(settings, 'use_cache', lambda folder: None)  # that of the tests stays
+  monkeypatch.setattr(jax_settings, 'use_cache', lambda folder: None)  # that of the tests stays
   config = importlib.import_module(f'configs.{name}').get_config()
   config.compilation_cache = ''
   if name.startswith('gpt2_') or name == 'gpt1':

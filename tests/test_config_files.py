@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from gptjax import config_files, defaults
+from gptjax import defaults
+from gptjax.config import files
 from gptjax.errors import InputError
 
 START = 'from configs import default\ndef get_config():\n  c = default.get_config()\n'
@@ -39,7 +40,7 @@ def written(folder, text, name='mine.py'):
 def test_a_bad_file_is_refused_with_its_name(tmp_path, text, why):
   path = written(tmp_path, text)
   with pytest.raises(InputError) as error:
-    config_files.load(path)
+    files.load(path)
   assert str(error.value).startswith(path) and why in str(error.value) and '\n' not in str(error.value)
 
 
@@ -48,15 +49,15 @@ def test_a_file_that_is_not_there(tmp_path, monkeypatch):
   for path, why in (('absent.py', 'quickstart'), ('configs/gpt2_xxl.py', 'did you mean configs/gpt2_xl.py?'),
                     (str(tmp_path), 'cannot be read'), ('/configs/gpt2_xl.py', 'no such file')):
     with pytest.raises(InputError, match=why):
-      config_files.load(path)
+      files.load(path)
 
 
 def test_an_installed_config_is_found_from_any_folder_and_one_that_is_there_goes_first(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert config_files.load('configs/gpt2_xl.py').model.n_layer == 48
-  assert config_files.load('gpt1_finetune.py:cola,rte').finetune.tasks == ('cola', 'rte')
+  assert files.load('configs/gpt2_xl.py').model.n_layer == 48
+  assert files.load('gpt1_finetune.py:cola,rte').finetune.tasks == ('cola', 'rte')
   written(tmp_path, START + '  c.model.n_layer = 3\n  return c', 'configs/gpt2_xl.py')
-  assert config_files.load('configs/gpt2_xl.py').model.n_layer == 3
+  assert files.load('configs/gpt2_xl.py').model.n_layer == 3
 
 
 def test_the_defaults_are_those_of_gptjax_whatever_the_current_folder_holds(tmp_path, monkeypatch):
@@ -67,16 +68,16 @@ def test_the_defaults_are_those_of_gptjax_whatever_the_current_folder_holds(tmp_
           'def get_config():\n  from configs import default\n  assert gpt2_small.get_config()\n'
           '  return base.get_config()', 'configs/mine.py')
   before = {name for name in sys.modules if name.partition('.')[0] == 'configs'}
-  config = config_files.load('configs/mine.py')
+  config = files.load('configs/mine.py')
   assert config.train.seed == 5 and config.model.to_dict() == defaults.get_config().model.to_dict()
   assert {name for name in sys.modules if name.partition('.')[0] == 'configs'} == before
 
 
-@pytest.mark.parametrize('name', config_files.names())
+@pytest.mark.parametrize('name', files.names())
 def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert isinstance(config_files.load(f'configs/{name}.py'), ConfigDict)
-  assert config_files.shipped(name)
+  assert isinstance(files.load(f'configs/{name}.py'), ConfigDict)
+  assert files.shipped(name)
 
 
 @pytest.mark.parametrize('flags, why', [
@@ -86,7 +87,7 @@ def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
   (['--config', 'configs/absent.py', '--workdir=w'], 'configs/absent.py'),
   (['--workdir=w'], '--config is missing')])
 def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, flags, why):
-  root = str(Path(config_files.__file__).parents[1])
+  root = str(Path(files.__file__).parents[1])
   ran = subprocess.run([sys.executable, '-m', 'gptjax.main', *flags], cwd=tmp_path, capture_output=True,
                        text=True, env={**os.environ, 'PYTHONPATH': root, 'JAX_PLATFORMS': 'cpu'})
   assert ran.returncode == 2 and why in ran.stderr and ran.stderr.count('\n') == 1, ran.stderr

@@ -6,9 +6,9 @@ import pytest
 from conftest import mesh_of, tiny_config
 from flax import nnx
 
-from gptjax import decode
-from gptjax.model import GPT
-from gptjax.sampling import Choice, row_keys
+from gptjax.generate import cache as decode
+from gptjax.generate.sampling import Choice, row_keys
+from gptjax.model.gpt import GPT
 
 GREEDY = Choice(None, None, None, 61)
 

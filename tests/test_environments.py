@@ -25,7 +25,8 @@ from conftest import ENVIRONMENT, ROOT, command
 from test_hosts import end, last_line, start
 from test_resume import losses
 
-from gptjax import defaults, settings
+from gptjax import defaults
+from gptjax.parallel import jax_settings
 
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=2', '--config.eval.every_steps=4',
          '--config.eval.steps=1')
@@ -271,12 +272,12 @@ def test_a_resume_under_other_settings_reports_them(corpus_folder, tmp_path, ref
 def test_only_recorded_settings_are_reported(tmp_path):
   path, said = tmp_path / 'config.json', []
   path.write_text('{}')  # as older versions wrote it
-  settings.report_changes(path, said.append)
-  path.write_text(json.dumps({'settings': settings.effective()}))
-  settings.report_changes(path, said.append)
+  jax_settings.report_changes(path, said.append)
+  path.write_text(json.dumps({'settings': jax_settings.effective()}))
+  jax_settings.report_changes(path, said.append)
   assert not said
-  path.write_text(json.dumps({'settings': {**settings.effective(), 'JAX_ENABLE_X64': True, 'GONE': 1}}))
-  settings.report_changes(path, said.append)
+  path.write_text(json.dumps({'settings': {**jax_settings.effective(), 'JAX_ENABLE_X64': True, 'GONE': 1}}))
+  jax_settings.report_changes(path, said.append)
   line, = said
   assert line.startswith('JAX_ENABLE_X64 is False, but this run began with True')
 
@@ -295,11 +296,11 @@ def test_flags_are_compared_by_what_they_say(monkeypatch, tmp_path, ways):
     (tmp_path / str(i)).write_text(text)
   def found(way):
     monkeypatch.setenv('XLA_FLAGS', way.replace('@', f'{tmp_path}/'))
-    return settings.effective()['XLA_FLAGS']
+    return jax_settings.effective()['XLA_FLAGS']
   assert len(set(map(found, ways))) == 1
   path, said = tmp_path / 'config.json', []
   path.write_text(json.dumps({'settings': {'XLA_FLAGS': ways[0]}}))  # as older versions wrote it
-  settings.report_changes(path, said.append)
+  jax_settings.report_changes(path, said.append)
   assert not said
 
 
@@ -309,7 +310,7 @@ def test_flags_are_compared_by_what_they_say(monkeypatch, tmp_path, ways):
 def test_flags_that_say_something_else_differ(monkeypatch, one, other):
   def found(way):
     monkeypatch.setenv('XLA_FLAGS', way)
-    return settings.effective()['XLA_FLAGS']
+    return jax_settings.effective()['XLA_FLAGS']
   assert found(one) != found(other)
 
 
@@ -317,13 +318,13 @@ def test_files_of_flags_that_name_each_other_have_an_end(monkeypatch, tmp_path):
   (tmp_path / '1').write_text(f'--flagfile={tmp_path}/2')
   (tmp_path / '2').write_text(f'{A} --flagfile={tmp_path}/1')
   monkeypatch.setenv('LIBTPU_INIT_ARGS', f'--flagfile={tmp_path}/1')
-  assert settings.effective()['LIBTPU_INIT_ARGS'] == f'--flagfile={tmp_path}/1 {A}'
+  assert jax_settings.effective()['LIBTPU_INIT_ARGS'] == f'--flagfile={tmp_path}/1 {A}'
 
 
 def test_every_setting_that_is_compared_is_one_of_jax():
-  names = {*settings.FIXED, *settings.COMPARED}
+  names = {*jax_settings.FIXED, *jax_settings.COMPARED}
   assert names <= jax.config.values.keys()
-  assert settings.effective().keys() == {name.upper() for name in settings.COMPARED} | {*settings.VARIABLES}
+  assert jax_settings.effective().keys() == {name.upper() for name in jax_settings.COMPARED} | {*jax_settings.VARIABLES}
 
 
 @pytest.mark.parametrize('variable, configured, given, folder', [
@@ -335,7 +336,7 @@ def test_the_config_goes_before_the_variable_and_that_before_the_default(
   before = jax.config.jax_compilation_cache_dir
   try:
     jax.config.update('jax_compilation_cache_dir', variable or None)
-    assert settings.cache_folder(configured, given) == folder
+    assert jax_settings.cache_folder(configured, given) == folder
   finally:
     jax.config.update('jax_compilation_cache_dir', before)
 
@@ -354,7 +355,7 @@ def process_1_has(changes, tmp_path):
   'JAX_NUMPY_DTYPE_PROMOTION': ('JAX_NUMPY_DTYPE_PROMOTION', 'strict', 'strict', 'standard'),
   'JAX_DEFAULT_MATMUL_PRECISION': ('JAX_DEFAULT_MATMUL_PRECISION', 'highest', 'highest', None),
   'XLA_FLAGS': ('XLA_FLAGS', '--xla_cpu_enable_fast_math=true', '--xla_cpu_enable_fast_math=true',
-                settings._of_variable('XLA_FLAGS', ENVIRONMENT['XLA_FLAGS']))}, ('JAX_ENABLE_X64',)))
+                jax_settings._of_variable('XLA_FLAGS', ENVIRONMENT['XLA_FLAGS']))}, ('JAX_ENABLE_X64',)))
 def test_a_difference_between_processes_is_named(corpus_folder, tmp_path, name, value, shown, first):
   running = start(corpus_folder, tmp_path / 'run', 2, env=process_1_has({name: value}, tmp_path))
   for code, error in end(running, tmp_path / 'run'):

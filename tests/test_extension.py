@@ -8,9 +8,10 @@ import pytest
 from conftest import tiny_config, train
 from test_resume import arrays, losses
 
-from gptjax import checkpoint, extension
-from gptjax.config import flat
-from gptjax.optimizer import learning_rate
+from gptjax.config import extension
+from gptjax.config.resolve import flat
+from gptjax.storage import checkpoint
+from gptjax.train.optimizer import learning_rate
 
 CONSTANT = '--config.optimizer.schedule=constant', '--config.optimizer.warmup_steps=3'
 

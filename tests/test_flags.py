@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import gptjax.benchmark
-from gptjax import flag_types, paths
-from gptjax.benchmark.scaling import counts
-from gptjax.benchmark.train import field
-from gptjax.data import command
+from gptjax.benchmark.subjects.scaling import counts
+from gptjax.benchmark.subjects.train import field
+from gptjax.command import flag_types, run
+from gptjax.command.flag_types import Listed, Number, integer, real
 from gptjax.errors import InputError
-from gptjax.flag_types import Listed, Number, integer, real
+from gptjax.files import paths
 
 COMMANDS = ('gptjax.generate', 'gptjax.report.__main__', 'gptjax.pretrained.__main__', 'gptjax.data.prepare',
             'gptjax.data.inspect', 'gptjax.data.clean', 'gptjax.data.tokenizers', 'gptjax.evaluate.overlap',
@@ -75,7 +75,7 @@ def test_every_numeric_flag_has_a_domain(name, monkeypatch):
 def test_every_parser_gives_its_errors_as_input_errors(monkeypatch):
   for name in COMMANDS:
     parser = parser_of(name, monkeypatch)
-    assert parser is None or isinstance(parser, command.Parser), name
+    assert parser is None or isinstance(parser, run.Parser), name
 
 
 @pytest.mark.parametrize('path', ['main.py', 'plan/__main__.py'])

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
 
-from gptjax import flash, sharding, train
-from gptjax.attention import attention
-from gptjax.benchmark import attention as attention_benchmark
+from gptjax.benchmark.subjects import attention as attention_benchmark
+from gptjax.kernels import flash
+from gptjax.model.attention import attention
+from gptjax.parallel import sharding
 from gptjax.plan import hlo
+from gptjax.train import step
 
 CUTS = (1, (16, 16, 4, 2)), (17, (16, 16, 4, 2)), (64, (32, 16, 4, 2)), (100, None)
 interpreted = functools.partial(flash.attend, interpret=True)
@@ -113,9 +115,9 @@ def test_a_model_trains_the_same_on_any_mesh(pallas_here, changes):
     config.attention.kernel = kernel
     with mesh_of(**sizes) as mesh:
       batch = sharding.put(random_batch(config), mesh)
-      state = jax.jit(functools.partial(train.init_state, config))()
-      keys = train.dropout_keys(config, 0)
-      grads = functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config))
+      state = jax.jit(functools.partial(step.init_state, config))()
+      keys = step.dropout_keys(config, 0)
+      grads = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config))
       return jax.device_get(jax.jit(grads)(state.params, batch, keys))
   dropped = 'model.dropout' not in changes
   want = gradients({}, 'pallas', {}) if dropped else gradients({}, 'xla', changes)

@@ -11,21 +11,16 @@ from finetune.tiny import batch_of, config_of, first_state
 from flax import nnx
 from variants import VARIANTS
 
-from gptjax import decode, sharding, train
 from gptjax.finetune import step
 from gptjax.finetune.model import adapted
-from gptjax.finetune.transforms import TEXT
-from gptjax.lstm import language_model
-from gptjax.model import (
-  LayerNorm,
-  Projection,
-  _logits,
-  gathered_once,
-  in_dtype,
-  products_in,
-  stacked,
-  unrolled,
-)
+from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.generate import cache
+from gptjax.model.compute import gathered_once, in_dtype, products_in, stacked, unrolled
+from gptjax.model.gpt import _logits
+from gptjax.model.layers import LayerNorm, Projection
+from gptjax.model.lstm import language_model
+from gptjax.parallel import sharding
+from gptjax.train import step as train
 
 FINETUNE = {'full': {}, 'scanned': {'model.scan': True}, 'unrolled': {'model.scan': False},
             'last': {'finetune.train': 'last'}, 'lora': {'finetune.train': 'lora'},
@@ -147,8 +142,8 @@ PURE = {'in_dtype': (lambda model: in_dtype(model, 'bfloat16'), {}),
         'gathered_once': (gathered_once, {}),
         'unrolled': (unrolled, {}),
         'stacked': (lambda model: stacked(unrolled(model)), {}),
-        'decode': (lambda model: decode._ready.__wrapped__(model, True), {}),
-        'decode in bfloat16': (lambda model: decode._ready.__wrapped__(model, True), BFLOAT16),
+        'decode': (lambda model: cache._ready.__wrapped__(model, True), {}),
+        'decode in bfloat16': (lambda model: cache._ready.__wrapped__(model, True), BFLOAT16),
         'adapted': (lambda model: adapted(model.h, jax.random.key(0), 2, 2), {})}
 
 

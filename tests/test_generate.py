@@ -11,10 +11,12 @@ from scipy import stats
 from torch_models import torch, twin
 
 import gptjax
-from gptjax import decode, generate
-from gptjax.data import tokenizers
-from gptjax.sampling import Choice
-from gptjax.streaming import Text
+from gptjax.data.tokenizers import byte_bpe
+from gptjax.generate import __main__ as generate_command
+from gptjax.generate import cache as decode
+from gptjax.generate import writer
+from gptjax.generate.sampling import Choice
+from gptjax.generate.streaming import Text
 
 WORDS = 'the blue stone never sings of rain, naïve trees 🙂 walk under it'
 GREEDY = Choice(None, None, None, 300)
@@ -32,7 +34,7 @@ def one_thread():
 
 @pytest.fixture(scope='module')
 def tokenizer():
-  return tokenizers.train_bpe([WORDS], 300)
+  return byte_bpe.train_bpe([WORDS], 300)
 
 
 @pytest.fixture(scope='module')
@@ -53,14 +55,14 @@ def model(folder):
 
 def sample(model, tokenizer, **options):
   with mesh_of():
-    return generate.sample((model, tokenizer), **options)
+    return writer.sample((model, tokenizer), **options)
 
 
 def ids_of(model, tokenizer, prompts, choice, max_tokens, *, samples=1, on_full='stop', batch_size=64):
   """Tokens written after prompts (lists of tokens)."""
   made = [Text(tokenizer, ids, i, max_tokens, []) for ids in prompts for i in range(samples)]
   with mesh_of():
-    generate.extend(model, tokenizer, made, choice, 0, on_full, batch_size, None)
+    writer.extend(model, tokenizer, made, choice, 0, on_full, batch_size, None)
   return [text.ids[len(ids):] for text, ids in zip(made, [ids for ids in prompts for _ in range(samples)])]
 
 
@@ -85,7 +87,7 @@ def test_greedy_tokens_are_those_of_transformers(kind, each, n, tmp_path):
   assert np.mean([len(set(tokens)) for tokens in wanted]) > 10
   with mesh_of():
     ours = decode.ready(gptjax.load(tmp_path)[0])
-  plain = tokenizers.train_bpe([WORDS], 300)
+  plain = byte_bpe.train_bpe([WORDS], 300)
   plain.ends = ()  # transformers is not to end there either
   assert ids_of(ours, plain, prompts, GREEDY, n) == wanted
 
@@ -141,7 +143,7 @@ def test_a_bucket_is_compiled_once_and_not_once_a_prompt(model, tokenizer):
 
 
 def test_a_text_ends_at_the_first_of_several_ends(model):
-  tokenizer = tokenizers.train_bpe([WORDS], 300)
+  tokenizer = byte_bpe.train_bpe([WORDS], 300)
   prompts = [tokenizer.encode(prompt).tolist() for prompt in PROMPTS[:3]]
   tokenizer.ends = ()
   endless = ids_of(model, tokenizer, prompts, Choice(1.0, None, None, 300), 20)
@@ -153,7 +155,7 @@ def test_a_text_ends_at_the_first_of_several_ends(model):
 
 def test_a_full_context_ends_a_text_or_its_last_half_is_read_again(model, tokenizer):
   prompt = tokenizer.encode(PROMPTS[0]).tolist()
-  tokenizer = tokenizers.train_bpe([WORDS], 300)
+  tokenizer = byte_bpe.train_bpe([WORDS], 300)
   tokenizer.ends = ()
   for choice in (GREEDY, Choice(1.0, 20, None, 300)):
     stopped, = ids_of(model, tokenizer, [prompt], choice, 100)
@@ -189,7 +191,7 @@ def test_without_a_prompt_a_text_begins_after_the_end_of_text_from_the_40_likeli
 
 
 def test_what_the_tokenizer_does_not_have_is_never_drawn(model):
-  small = tokenizers.train_bpe([WORDS], 258)
+  small = byte_bpe.train_bpe([WORDS], 258)
   assert sample(model, small, prompt='a', max_tokens=40, temperature=50.0, num_samples=4)
 
 
@@ -219,7 +221,7 @@ def test_a_bad_option_is_refused_in_one_line(model, tokenizer, options, says):
 def test_a_damaged_model_and_a_missing_tokenizer_are_told(model, tokenizer):
   with pytest.raises(ValueError, match='no tokenizer lies with the weights'):
     sample(model, None, prompt='a')
-  endless = tokenizers.train_bpe([WORDS], 300)
+  endless = byte_bpe.train_bpe([WORDS], 300)
   endless.end_of_text = None
   with pytest.raises(ValueError, match='no end-of-text token to begin with'):
     sample(model, endless)
@@ -251,7 +253,7 @@ def test_all_samples_are_printed_where_stdout_is_not_utf_8(folder, model, tokeni
 
 
 def test_a_batch_that_no_memory_holds_is_refused(model, tokenizer, monkeypatch):
-  monkeypatch.setattr(generate.cpu, 'memory', lambda: 1000)
+  monkeypatch.setattr(writer.cpu, 'memory', lambda: 1000)
   with pytest.raises(ValueError, match=r'batch_size = 4: 4 texts of up to 9 tokens need [\d,]+ bytes'):
     sample(model, tokenizer, prompt='a', num_samples=9, max_tokens=8, batch_size=4)
 
@@ -263,7 +265,7 @@ def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer
   assert done.stdout == f'the blue{text}\n'
   (tmp_path / 'prompt').write_text('of rain')
   with mesh_of():
-    generate.main([f'--from={folder}', '--prompt=the blue', f'--prompt_file={tmp_path}/prompt',
+    generate_command.main([f'--from={folder}', '--prompt=the blue', f'--prompt_file={tmp_path}/prompt',
                    '--num_samples=2'])
   said = capsys.readouterr()
   assert '--on_full=slide goes on' in said.err

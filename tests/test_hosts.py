@@ -18,7 +18,8 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, command
 from test_resume import LONG, after, arrays, assert_same_run, in_save, losses, storm
 
-from gptjax import checkpoint, hosts
+from gptjax.parallel import processes
+from gptjax.storage import checkpoint
 
 
 def free_port():
@@ -328,7 +329,7 @@ def test_one_is_killed_at_any_moment_and_the_run_goes_on_bit_for_bit(corpus_fold
   for point in (after(workdir, 3), in_save(workdir, 10, 3), after(workdir, 17)):
     who = rng.randrange(n)
     ended = end(start(corpus_folder, workdir, n, at=(point, signal.SIGKILL, [who])), workdir)
-    assert time.time() - os.stat(f'{workdir}.told').st_mtime < hosts.HEARTBEAT_LIMIT
+    assert time.time() - os.stat(f'{workdir}.told').st_mtime < processes.HEARTBEAT_LIMIT
     assert ended[who][0] == -signal.SIGKILL, ended
     for i, (code, error) in enumerate(ended):
       if i != who:
@@ -364,7 +365,7 @@ def test_one_is_stuck_and_the_watchdog_of_the_other_ends_it(corpus_folder, tmp_p
                   '--config.train.steps=5000', '--config.checkpoint.every_steps=0',
                   '--config.eval.every_steps=0', at=(after(workdir, 5), signal.SIGSTOP, [who]))
   code = running[1 - who].wait(240)
-  assert time.time() - os.stat(f'{workdir}.told').st_mtime < hosts.HEARTBEAT_LIMIT
+  assert time.time() - os.stat(f'{workdir}.told').st_mtime < processes.HEARTBEAT_LIMIT
   running[who].kill()
   error = end(running, workdir)[1 - who][1]
   assert code == 70 and 'Thread 0x' in error and f'step_timeout = {limit} s' in last_line(error), error

@@ -15,10 +15,13 @@ from flax import nnx
 from jax.extend import core
 from variants import VARIANTS
 
-from gptjax import attention, keys, sampling, train
 from gptjax.finetune.model import Classifier
-from gptjax.lstm import language_model
-from gptjax.model import copied, unrolled
+from gptjax.generate import sampling
+from gptjax.model import keys
+from gptjax.model import layers as attention
+from gptjax.model.compute import copied, unrolled
+from gptjax.model.lstm import language_model
+from gptjax.train import step as train
 
 FINETUNE = {'gpt1, full': {}, 'gpt2, lora': {'finetune.train': 'lora', 'model.norm': 'before'},
             'untied': {'model.tie_word_embeddings': False},

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gptjax import libtpu
+from gptjax.parallel import libtpu
 
 
 @pytest.mark.parametrize('installed, devices, told', [

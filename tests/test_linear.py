@@ -22,9 +22,14 @@ from hypothesis import strategies as st
 
 import gptjax.data
 import gptjax.evaluate
-from gptjax.data import clean, files, gpt1_text, gpt1_words, special, tokenizers
+from gptjax.data.clean import webtext
+from gptjax.data.sources import files
+from gptjax.data.tokenizers import gpt1_text, gpt1_words, long_words, special
 from gptjax.errors import InputError
-from gptjax.evaluate import answers, detokenize, eightgrams, gpt1, pronouns, sentences
+from gptjax.evaluate.overlap import eightgrams
+from gptjax.evaluate.scoring import answers
+from gptjax.evaluate.tasks import gpt1, pronouns
+from gptjax.evaluate.texts import detokenize, sentences
 
 PATTERN = re.Pattern, regex.Pattern
 STYLES = [value for value in vars(detokenize).values() if isinstance(value, detokenize.Style)]
@@ -126,17 +131,17 @@ def test_no_pattern_is_hidden_in_a_function():
   assert hidden == MAKERS
 
 
-RECIPE = clean.recipe('webtext', (), '', '')._replace(
+RECIPE = webtext.recipe('webtext', (), '', '')._replace(
   domains=frozenset({'a.b', 'spam'}), titles=frozenset({'a b'}))
 LONG_TEXTS = {
   'sentences': sentences.sentences, 'normalized': answers.normalized,
   'eightgrams': lambda text: eightgrams.keys([text]), 'hold_back': eightgrams.hold_back,
-  'document': lambda text: clean.judge(clean.document(text, {}), RECIPE),
-  'url': lambda text: clean.judge(clean.document('a b', {'url': 'http://' + text}), RECIPE),
-  'domain': lambda text: clean.judge(clean.document('a b', {'domain': text}), RECIPE),
-  'title': lambda text: clean.plain_title(text), 'words': gpt1_words.words,
+  'document': lambda text: webtext.judge(webtext.document(text, {}), RECIPE),
+  'url': lambda text: webtext.judge(webtext.document('a b', {'url': 'http://' + text}), RECIPE),
+  'domain': lambda text: webtext.judge(webtext.document('a b', {'domain': text}), RECIPE),
+  'title': lambda text: webtext.plain_title(text), 'words': gpt1_words.words,
   'standardize': gpt1_text.standardize,
-  'train_bpe': lambda text: list(tokenizers._without_long_words([text])),
+  'train_bpe': lambda text: list(long_words._without_long_words([text])),
   'separated': lambda text: list(files.separated(io.BufferedReader(io.BytesIO(text.encode())), 'p', b'--')),
   'place': lambda text: pronouns.place(text, 'he', ['a b', 'A. A.']),
   **{f'detokenize {i}': lambda text, style=style: detokenize.detokenize(text, style)
@@ -191,7 +196,7 @@ def old_domain_of(fields):
 
 
 def old_plain_title(title):
-  title = clean.unicodedata.normalize('NFKC', title).replace('_', ' ').strip(' =\t\r\n')
+  title = webtext.unicodedata.normalize('NFKC', title).replace('_', ' ').strip(' =\t\r\n')
   title = re.sub(r'\s+[-\u2013\u2014|]\s+Wikipedia\b.*$', '', title)
   return ' '.join(title.lower().split())
 
@@ -216,14 +221,14 @@ def test_sentences_are_those_of_the_plain_rule(text):
                          '\n', '1'))
 @hypothesis.settings(max_examples=1000, deadline=None)
 def test_domains_are_those_of_the_plain_rule(url):
-  assert clean.domain_of({'url': url}) == old_domain_of({'url': url})
+  assert webtext.domain_of({'url': url}) == old_domain_of({'url': url})
 
 
 @hypothesis.given(pieces('A', ' ', '  ', '_', '-', '\u2013', '|', 'Wikipedia', 'the free', '=', '\t', '\xa0',
                          's', ','))
 @hypothesis.settings(max_examples=1000, deadline=None)
 def test_titles_are_those_of_the_plain_rule(title):
-  assert clean.plain_title(title) == old_plain_title(title)
+  assert webtext.plain_title(title) == old_plain_title(title)
 
 
 @hypothesis.given(st.sampled_from(STYLES), pieces('a', '.', ' ', 'Mr', '..', 'b.c', '\n', 'é', 'A'))

@@ -8,10 +8,14 @@ import pytest
 from conftest import ROOT
 from corpus_files import random_documents, write_corpus, write_manifest
 
-from gptjax import atomic, config, figures, manifest, ownership, paths
-from gptjax.data import corpus, shards, tokenizers
+from gptjax.command import figures
+from gptjax.config import resolve
+from gptjax.data.corpus import reader, shards
+from gptjax.data.tokenizers import loading, tokenizer_files, training
 from gptjax.errors import InputError
+from gptjax.files import atomic, paths
 from gptjax.pretrained.run import keep_tokenizer
+from gptjax.storage import manifest, ownership
 
 SECRET = 'of another'
 
@@ -96,7 +100,7 @@ def test_a_shard_does_not_grow_through_a_link(folder, victim, name, exists):
 
 def test_whether_a_folder_can_be_written_is_not_tried_through_a_link(folder, victim):
   (folder / f'.probe-{os.getpid()}').symlink_to(victim.parent / 'other')
-  config.make_workdir(folder)
+  resolve.make_workdir(folder)
   assert not (victim.parent / 'other').exists()
 
 
@@ -110,7 +114,7 @@ def test_a_figure_replaces_a_link(folder, victim):
 def test_of_a_tokenizer_its_files_are_kept_and_nothing_beside_them(folder, victim):
   made, workdir = folder / 'corpus' / 'tokenizer', folder / 'run'
   workdir.mkdir()
-  tokenizers.train('bpe', 260, ['the cat sat on the mat'], progress=False).save(made)
+  training.train('bpe', 260, ['the cat sat on the mat'], progress=False).save(made)
   (made / 'everything').symlink_to('/')
   (made / 'secret').symlink_to(victim)
   (made / 'payload').write_text('x')
@@ -119,12 +123,12 @@ def test_of_a_tokenizer_its_files_are_kept_and_nothing_beside_them(folder, victi
   keep_tokenizer(made, workdir)
   assert {path.name for path in (workdir / 'tokenizer').iterdir()} == {'encoder.json', 'vocab.bpe'}
   assert {path.name for path in victim.parent.iterdir()} == {'victim', 'folder'}
-  assert tokenizers.load(str(workdir / 'tokenizer')).digest == tokenizers.load(str(made)).digest
+  assert loading.load(str(workdir / 'tokenizer')).digest == loading.load(str(made)).digest
 
 
 def test_a_tokenizer_is_saved_over_links(folder, victim):
   (folder / 'vocab.bpe').symlink_to(victim)
-  tokenizers.save_files(folder, {'vocab.bpe': b'x'})
+  tokenizer_files.save_files(folder, {'vocab.bpe': b'x'})
   assert (folder / 'vocab.bpe').read_bytes() == b'x'
 
 
@@ -155,7 +159,7 @@ def test_a_corpus_with_a_shard_elsewhere_is_refused(tmp_path, folder, verify, wh
   entry['file'] = name.format(tmp_path)
   write_manifest(folder, facts)
   with pytest.raises(InputError, match='not in that folder'):
-    corpus.open_corpus(made, 'train', verify=verify)
+    reader.open_corpus(made, 'train', verify=verify)
 
 
 def test_a_link_out_of_a_corpus_is_read_only_if_its_content_is_compared(tmp_path, folder):
@@ -163,14 +167,14 @@ def test_a_link_out_of_a_corpus_is_read_only_if_its_content_is_compared(tmp_path
   for name in ('train-00000.bin', 'train-documents.bin'):
     (folder / name).rename(tmp_path / name)
     (folder / name).symlink_to(tmp_path / name)
-  corpus.open_corpus(made, 'train', verify=True)
+  reader.open_corpus(made, 'train', verify=True)
   with pytest.raises(InputError, match='is a link out of the corpus'):
-    corpus.open_corpus(made, 'train', verify=False)
+    reader.open_corpus(made, 'train', verify=False)
   (tmp_path / 'link').symlink_to(folder)  # the folder itself may be one
   for name in ('train-00000.bin', 'train-documents.bin'):
     (folder / name).unlink()
     (tmp_path / name).rename(folder / name)
-  corpus.open_corpus(str(tmp_path / 'link'), 'train', verify=False)
+  reader.open_corpus(str(tmp_path / 'link'), 'train', verify=False)
 
 
 def test_a_checkpoint_names_files_of_its_own(tmp_path, folder, victim):

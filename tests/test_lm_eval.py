@@ -11,7 +11,7 @@ from conftest import ENVIRONMENT, ROOT, mesh_of
 from torch_models import twin
 
 import gptjax
-from gptjax.data import tokenizers
+from gptjax.data.tokenizers import byte_bpe
 
 lm_eval = pytest.importorskip('lm_eval', reason="needs lm-evaluation-harness: pip install 'gptjax[lm-eval]'")
 huggingface = pytest.importorskip('lm_eval.models.huggingface', reason='needs accelerate (pip install it)')
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
   twin('gpt2', n_layer=1, vocab_size=300).save_pretrained(where / 'weights')
   with mesh_of():
     model, _ = gptjax.load(where / 'weights')
-    gptjax.save_pretrained(model, tokenizers.train_bpe([WORDS], 300), where / 'made')
+    gptjax.save_pretrained(model, byte_bpe.train_bpe([WORDS], 300), where / 'made')
   return where / 'made'
 
 
@@ -128,7 +128,7 @@ def test_scores_and_greediness_request_by_request(models):
   assert [bool(greedy) for _, greedy in mine] == [bool(greedy) for _, greedy in its]
 
 
-END = tokenizers.END_OF_TEXT
+END = byte_bpe.END_OF_TEXT
 
 
 def test_special_tokens_are_text_and_with_the_option_what_they_are_to_the_harness(models, folder):
@@ -161,14 +161,14 @@ def test_what_cannot_be_had_is_refused_by_name(models, options, says):
 
 
 def test_draws_are_those_of_sample(models, folder):
-  from gptjax import generate
+  from gptjax.generate import writer
   with mesh_of():
     options = {'temperature': 0.8, 'max_gen_toks': 12, 'until': 'q'}
     drawn = models[0].generate_until(requests(('the', options)))
-    assert drawn == generate.sample(str(folder), prompt='the', temperature=0.8, max_tokens=12, stop='q')
+    assert drawn == writer.sample(str(folder), prompt='the', temperature=0.8, max_tokens=12, stop='q')
 
 
 def test_gptjax_itself_does_not_import_the_harness():
-  code = ('import sys, gptjax, gptjax.generate, gptjax.pretrain, gptjax.pretrained\n'
+  code = ('import sys, gptjax, gptjax.generate, gptjax.pretrain.loop, gptjax.pretrained\n'
           'assert "lm_eval" not in sys.modules and "torch" not in sys.modules')
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=ENVIRONMENT, check=True)

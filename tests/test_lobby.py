@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from gptjax import arrivals, lobby, run_token
 from gptjax.errors import InputError, LostProcess
+from gptjax.parallel import arrivals, rendezvous, run_token
 
 
 def free_address():
@@ -24,8 +24,8 @@ def outcomes(arguments, limit=60, workdir=''):
   """(hosts, bind) that each `meet(address, n, me)` gives, or the message of its error."""
   def one(arguments):
     try:
-      met = lobby.meet(*arguments, limit, str(workdir), lambda line: None)
-    except (InputError, LostProcess, lobby.Stopped) as error:
+      met = rendezvous.meet(*arguments, limit, str(workdir), lambda line: None)
+    except (InputError, LostProcess, rendezvous.Stopped) as error:
       return str(error)
     for connection in met.connections.values():
       connection.close()
@@ -252,7 +252,7 @@ def test_a_cause_is_printable():
 def test_the_same_holds_while_jax_starts(word, found):
   ours, theirs = socket.socketpair()
   lost = queue.SimpleQueue()
-  with lobby.watched({1: ours}, ['a', 'b'], lambda *cause: lost.put(cause)), theirs:
+  with rendezvous.watched({1: ours}, ['a', 'b'], lambda *cause: lost.put(cause)), theirs:
     theirs.setblocking(False)
     theirs.send(word)
     line, code = lost.get(timeout=30)
@@ -277,7 +277,7 @@ def test_another_number_of_processes_is_said(tmp_path):
 @pytest.mark.parametrize('address', ['nowhere', 'host:port', ':'])
 def test_an_address_is_host_and_port(address):
   with pytest.raises(ValueError, match='is not HOST:PORT'):
-    lobby.meet(address, 2, 0, 1)
+    rendezvous.meet(address, 2, 0, 1)
 
 
 def test_a_port_that_is_taken_is_said():

@@ -10,9 +10,10 @@ from conftest import mesh_of, random_batch, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax import sharding
-from gptjax.losses import lookup, next_token_loss
-from gptjax.train import graph, init_state, train_step
+from gptjax.model.layers import lookup
+from gptjax.parallel import sharding
+from gptjax.train.loss import next_token_loss
+from gptjax.train.step import graph, init_state, train_step
 
 
 def plain(x, wte, targets, n_vocab):

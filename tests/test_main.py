@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, tiny_config, train
 
-from gptjax import config as configs
-from gptjax.pretrain import pretrain
+from gptjax.config import resolve as configs
+from gptjax.pretrain.loop import pretrain
 
 
 def refused(done):
@@ -101,7 +101,7 @@ def foreign_id(folder):
   """An id outside the vocabulary, under hashes that fit."""
   import hashlib
 
-  from gptjax.data.corpus import manifest_digest
+  from gptjax.data.corpus.reader import manifest_digest
   shard, path = folder / 'train-00000.bin', folder / 'manifest.json'
   tokens = np.fromfile(shard, '<u2')
   tokens[7] = 290
@@ -196,7 +196,7 @@ def test_importing_the_step_needs_neither_tensorflow_nor_clu_nor_ml_collections(
 import sys
 for name in ("tensorflow", "tensorflow_datasets", "clu", "ml_collections"):
   sys.modules[name] = None
-import gptjax.train, gptjax.sharding, gptjax.benchmark.train
+import gptjax.train.step, gptjax.parallel.sharding, gptjax.benchmark.subjects.train
 from gptjax import defaults
 config = defaults.get_config()
 assert config.model.n_layer == 12

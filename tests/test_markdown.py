@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from gptjax import figures, markdown, records, report, telemetry
+from gptjax import report
+from gptjax.command import figures
 from gptjax.data import inspect
 from gptjax.evaluate import table as evaluation
+from gptjax.files import records
 from gptjax.finetune import results
-from gptjax.report import plots
+from gptjax.report import plots, telemetry
+from gptjax.text import markdown
 
 HOSTILE = '<img src=x onerror=alert(1)>|[a](javascript:b)\n\n# `c` $\\frac{$ **d** &lt;'
 

@@ -13,13 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gptjax
-from gptjax import config as configs
-from gptjax import defaults, errors, json_files, manifest, native, records, resumed, rewind
-from gptjax import settings as jax_settings
-from gptjax.data import corpus, inspect, mixture, prepare, tokenizers
+from gptjax import defaults, errors
+from gptjax.config import resolve as configs
+from gptjax.config import resume
+from gptjax.data import inspect, prepare
+from gptjax.data.corpus import mixture, reader
+from gptjax.data.tokenizers import loading, native
 from gptjax.errors import InputError
+from gptjax.files import json_files, records
+from gptjax.parallel import jax_settings
+from gptjax.pretrain import rewind
 from gptjax.pretrained import open_source
 from gptjax.report import runs
+from gptjax.storage import manifest, rewind_log
 
 DEEP = json.loads('[' * 150 + ']' * 150)
 ODD = [None, True, 0, -1, 7, 2**31, 2**70, -10**400, 1.5, -1.0, 1e300, math.nan, math.inf, '', 'x', '0',
@@ -93,13 +99,13 @@ def open_run(folder):
   """All that reads a workdir when its run is continued, inspected, shown and used."""
   path = folder / 'config.json'
   only_input_errors(open_model, folder)
-  only_input_errors(lambda: resumed.keep(config_of(folder), folder))
+  only_input_errors(lambda: resume.keep(config_of(folder), folder))
   n_steps = lambda steps, epochs: steps or 1
   only_input_errors(lambda: configs._same_run(path, config_of(folder), 'f' * 64, n_steps))
   only_input_errors(jax_settings.report_changes, path, lambda line: None)
   only_input_errors(inspect.main, [f'--workdir={folder}', '--step=0', '--row=0'])
   only_input_errors(runs.read, [folder])
-  only_input_errors(rewind.read, folder)
+  only_input_errors(rewind_log.read, folder)
   only_input_errors(rewind.settle, folder)
 
 
@@ -115,8 +121,8 @@ def open_corpus(folder):
   only_input_errors(inspect.main, [str(folder), '--document=0'])
   only_input_errors(write, folder, folder.parent / 'text.txt')
   found = mixture.open_mixture([str(folder)], [1.0], verify=True)
-  corpus.batch(found.train, [1.0], 0, 0, 4, 8, True)
-  tokenizers.load(str(folder / 'tokenizer'))
+  reader.batch(found.train, [1.0], 0, 0, 4, 8, True)
+  loading.load(str(folder / 'tokenizer'))
 
 
 def write_plain(path, value):
@@ -277,7 +283,7 @@ def test_what_a_native_library_raises_is_one_line(error, refused):
 def test_an_empty_sentencepiece_model_is_refused(tmp_path):
   (tmp_path / 'x.model').write_bytes(b'')
   with pytest.raises(InputError, match='empty') as error:
-    tokenizers.load(str(tmp_path))
+    loading.load(str(tmp_path))
   assert str(tmp_path) in str(error.value)
 
 

@@ -12,9 +12,9 @@ from flax import nnx
 from optax.contrib import MuonDimensionNumbers
 from variants import VARIANTS
 
-from gptjax.lstm import language_model
-from gptjax.optimizer import decayed, learning_rate, make_optimizer, muon_dimensions
-from gptjax.train import init_state
+from gptjax.model.lstm import language_model
+from gptjax.train.optimizer import decayed, learning_rate, make_optimizer, muon_dimensions
+from gptjax.train.step import init_state
 
 
 def rate(step, steps=100, **changes):

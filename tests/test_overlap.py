@@ -14,8 +14,10 @@ import pytest
 from conftest import ENVIRONMENT, ROOT
 from hypothesis import strategies as st
 
-from gptjax.data import files
-from gptjax.evaluate import bloom, buckets, build, eightgrams, overlap
+from gptjax.data.sources import files
+from gptjax.evaluate.overlap import __main__ as overlap_command
+from gptjax.evaluate.overlap import bloom, build, eightgrams, study
+from gptjax.evaluate.scoring import buckets
 
 few = hypothesis.settings(deadline=None, max_examples=40)
 words = st.sampled_from(['a', 'B', 'the', 'Tree', '7', 'été', 'ΣΑΣ', 'İx', '日本', 'x_y', '½'])
@@ -36,12 +38,13 @@ def write(path, texts):
 def filter_of(folder, *sources, **changes):
   settings = dict(rate=1e-8, capacity=0, workers=1, tfds_dir='', on_error='stop', separator='',
                   progress=False)
-  return build.filter_of('some', list(sources), folder, **{**settings, **changes})
+  return build.filter_of('some', list(documents), folder, **{**settings, **changes})
 
 
 def reading(source):
-  from gptjax.data import blocks, sources
-  return blocks.Reading(sources.units([source], ''), '', '', True, None)
+  from gptjax.data import blocks
+  from gptjax.data.sources import documents
+  return blocks.Reading(documents.units([source], ''), '', '', True, None)
 
 
 @few
@@ -77,7 +80,7 @@ def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
 def test_what_is_found_is_what_a_set_of_strings_finds(tmp_path_factory, train, test):
   folder = tmp_path_factory.mktemp('exact')
   made = filter_of(folder, write(folder / 'train', train))
-  found = overlap.of_source(reading(write(folder / 'test', test)), {'train': made})
+  found = study.of_source(reading(write(folder / 'test', test)), {'train': made})
   seen = {gram for text in train for gram in brute(text)}
   assert found.eightgrams.tolist() == [len(brute(text)) for text in test]
   assert found.found['train'].tolist() == [sum(gram in seen for gram in brute(text)) for text in test]
@@ -88,7 +91,7 @@ def test_wikitext_against_its_training_split_as_a_set_finds_it(shared_data, tmp_
   folder = shared_data / 'text' / 'wikitext-2'
   seen = set(brute((folder / 'train.txt').read_text()))
   expected = sum(gram in seen for gram in brute((folder / 'test.txt').read_text()))
-  found = overlap.of_source(reading(f'text:{folder}/test.txt'),
+  found = study.of_source(reading(f'text:{folder}/test.txt'),
                             {'own': filter_of(tmp_path, f'text:{folder}/train.txt')})
   assert found.found['own'].sum() == expected > 300
 
@@ -278,7 +281,7 @@ def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
 def test_what_a_user_gets_wrong_is_said_in_one_line(tmp_path, monkeypatch, flags, says):
   monkeypatch.chdir(ROOT)
   with pytest.raises(ValueError, match=says) as error:
-    overlap.main([f'--workdir={tmp_path}', *flags])
+    overlap_command.main([f'--workdir={tmp_path}', *flags])
   assert '\n' not in str(error.value)
 
 
@@ -296,13 +299,13 @@ def test_a_corpus_of_gpt1s_tokens_has_all_8_grams_of_its_own_text(shared_data, t
   source = write(tmp_path / 'texts.jsonl', texts)
   prepared.run(source, tmp_path / 'corpus', f'gpt1:{shared_data / "bpe" / "gpt1"}', validation_fraction=0)
   made = filter_of(tmp_path / 'filters', f'corpus:{tmp_path / "corpus"}:train')
-  whole = overlap.of_texts(texts, {'train': made})
-  by_pieces = overlap.of_source(reading(source), {'train': made})
+  whole = study.of_texts(texts, {'train': made})
+  by_pieces = study.of_source(reading(source), {'train': made})
   for found in whole, by_pieces:
     assert found.share('train').tolist() == [1, 1] and found.spelled['train'][0] > found.eightgrams[0]
-    assert overlap.summary(found)['train'] == 1
-  assert not overlap.of_texts(['quite another text of ten words that is not there'], {'train': made}).found[
+    assert study.summary(found)['train'] == 1
+  assert not study.of_texts(['quite another text of ten words that is not there'], {'train': made}).found[
     'train'].any()
   with pytest.raises(ValueError, match="corpora of GPT-1's tokenizer, which changes words, and other text"):
-    overlap.main([f'--workdir={tmp_path / "run"}', f'--train={tmp_path / "corpus"}', f'--train={source}',
+    overlap_command.main([f'--workdir={tmp_path / "run"}', f'--train={tmp_path / "corpus"}', f'--train={source}',
                   f'--test=a={source}'])

@@ -13,7 +13,7 @@ import threading
 import pytest
 from conftest import ENVIRONMENT, ROOT, train
 
-from gptjax import ownership
+from gptjax.storage import ownership
 
 HOLD = """
 import os, sys, time

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 import gptjax
-from gptjax import config as configs
-from gptjax import defaults, paths
-from gptjax.data import sources, tokenizers
+from gptjax import defaults
+from gptjax.config import resolve as configs
+from gptjax.data.sources import documents
+from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
+from gptjax.files import paths
 
 # Flags that name one folder or file; those that take KIND:WHERE are expanded where they are read.
 FLAGS = {'--out', '--workdir', '--tfds_dir', '--data_dir', '--filters', '--into', '--from', '--to',
@@ -70,8 +72,8 @@ def test_every_flag_that_names_a_folder_is_made_absolute():
 def test_the_home_folder_in_sources_and_tokenizers(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   (tmp_path / 'a.txt').write_text('one two')
-  [unit] = sources.units(['text:~/a.txt'], '')
+  [unit] = documents.units(['text:~/a.txt'], '')
   assert unit.path == f'{tmp_path}/a.txt'
   for spec in ('bpe:~/nothing', '~/nothing'):
     with pytest.raises(InputError, match=str(tmp_path)):
-      tokenizers.load(spec)
+      loading.load(spec)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
 
-from gptjax import config as configs
-from gptjax import sharding, telemetry, train
+from gptjax.config import resolve as configs
+from gptjax.model import parameters
+from gptjax.parallel import sharding
 from gptjax.plan import estimate, hardware, hlo, kernels, program, report, search, topology, traffic
+from gptjax.train import step
 
 SIZES = ('gpt2_small', 'gpt2_medium', 'gpt2_large', 'gpt2_xl', 'gpt1')
 
@@ -35,7 +37,7 @@ def test_work_is_what_the_equation_says(name):
   with mesh_of() as mesh:
     counted = hlo.flops(program.compile_step(config, mesh).as_text())
   seq_len = config.data.seq_len
-  assert counted == pytest.approx(2 * seq_len * telemetry.flops_per_token(config.model, seq_len)['causal'],
+  assert counted == pytest.approx(2 * seq_len * parameters.flops_per_token(config.model, seq_len)['causal'],
                                   rel=0.02)
 
 
@@ -52,7 +54,7 @@ def test_what_is_at_rest_is_what_lies_there(sizes):
   config = tiny_config(**{'train.microbatch_size': 4})
   with mesh_of(**sizes) as mesh:
     compiled, cost = program.cost(config, mesh)
-    state = jax.jit(functools.partial(train.init_state, config))()
+    state = jax.jit(functools.partial(step.init_state, config))()
     batch = sharding.put(random_batch(config), mesh)
     here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
     assert (cost.params, cost.optimizer, cost.batch) == tuple(
@@ -228,7 +230,7 @@ def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, ke
   assert config.attention.kernel == kernel
   assert all(call in text for call in calls)
   t, c = config.data.seq_len, config.model
-  work = telemetry.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
+  work = parameters.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
   assert cost.flops == pytest.approx(5 * t * work, rel=0.02)  # five on each device: no weight is so large
   heads = {n * 5 * t * c.n_embd * width for n in (1, 3) for width in (2, 4)}  # bytes of q, or of q, k and v
   assert not heads & {size for one in cost.collectives for size in one.sizes}

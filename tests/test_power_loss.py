@@ -18,14 +18,16 @@ from flax import nnx
 from power_loss import Disk
 from safetensors.numpy import load_file
 
-from gptjax import atomic, checkpoint, rewind
-from gptjax.data import tokenizers
-from gptjax.data.clean import RECIPES
+from gptjax.data.clean.webtext import RECIPES
 from gptjax.data.prepare import prepare
-from gptjax.evaluate.build import filter_of
-from gptjax.model import GPT
+from gptjax.data.tokenizers import training
+from gptjax.evaluate.overlap.build import filter_of
+from gptjax.files import atomic
+from gptjax.model.gpt import GPT
+from gptjax.pretrain import rewind
 from gptjax.pretrained.export import folder_files, write_folder
 from gptjax.pretrained.run import keep_tokenizer
+from gptjax.storage import checkpoint, rewind_log
 
 
 def content(folder, without=()):
@@ -91,11 +93,11 @@ def test_a_checkpoint_that_is_gone_back_from_goes_after_the_rewind_is_on_disk(tm
     with monkeypatch.context() as patch:
       patch.setattr(atomic, 'sync', lambda path: None)
       written = {'step': 11, 'loss': 9.0, 'usual_loss': 5.0, 'to': 5, 'passed': 6}
-      atomic.write(workdir / rewind.FILE, json.dumps([written]))
+      atomic.write(workdir / rewind_log.FILE, json.dumps([written]))
     rewind.settle(workdir)
   left = losses(workdir, tmp_path / 'left', monkeypatch, killed_before_the_sync)
   gone = [image for image, _ in left if checkpoint.steps(image / 'checkpoints') == [5]]
-  assert gone and all((image / rewind.FILE).exists() for image in gone)
+  assert gone and all((image / rewind_log.FILE).exists() for image in gone)
   assert checkpoint.steps(workdir / 'checkpoints') == [5]
 
 
@@ -119,7 +121,7 @@ def test_an_export_is_absent_or_whole(tmp_path, monkeypatch):
 
 
 def test_a_tokenizer_in_a_workdir_is_absent_or_whole(tmp_path, monkeypatch):
-  tokenizers.train('bpe', 260, ['the cat sat'], progress=False).save(tmp_path / 'tokenizer')
+  training.train('bpe', 260, ['the cat sat'], progress=False).save(tmp_path / 'tokenizer')
   (tmp_path / 'run').mkdir()
   left = losses(tmp_path / 'run', tmp_path / 'left', monkeypatch,
                 lambda: keep_tokenizer(tmp_path / 'tokenizer', tmp_path / 'run'))

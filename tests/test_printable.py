@@ -10,12 +10,17 @@ from corpus_files import write_manifest
 from hf_files import write_folder
 
 import gptjax
-from gptjax import console, errors, generate, lobby, records
-from gptjax.data import command, inspect, prepare
+from gptjax import errors
+from gptjax.command import run as command
+from gptjax.command import streams as console
+from gptjax.data import inspect, prepare
 from gptjax.errors import InputError, LostProcess
+from gptjax.files import records
+from gptjax.generate import __main__ as generate_command
+from gptjax.parallel import rendezvous
 from gptjax.pretrained import __main__ as pretrained
-from gptjax.printable import printable
 from gptjax.report import __main__ as report
+from gptjax.text.printable import printable
 
 # Sets a title, clears the screen, C1's control sequence introducer, reverses a line, ends a line.
 HOSTILE = '\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\u2028'
@@ -57,7 +62,7 @@ def test_all_that_is_written_is_escaped_but_the_moves_of_bars(product, monkeypat
     print(f'a {HOSTILE}\nb\tc', file=getattr(sys, name))
     getattr(sys, name).writelines(['\x1b[1A', 'x\rfalse $ '])
     assert '\nb\tc\n' in stream.getvalue() and not ACTS.search(stream.getvalue().replace('\x1b[1A', ''))
-  bar = gptjax.bars.bar(range(3), desc=f'corpus {HOSTILE}')
+  bar = gptjax.command.bars.bar(range(3), desc=f'corpus {HOSTILE}')
   list(bar)
   shown = stream.getvalue().replace('\r', '').replace('\x1b[A', '')
   assert '100%' in shown and not ACTS.search(shown)
@@ -100,11 +105,11 @@ def folder(tmp_path_factory):
 
 
 COMMANDS = {
-  'generate': (generate.main, '--from=model', '--max_tokens=4', '--prompt=\x1b[2J'),
-  'samples': (generate.main, '--from=model', '--max_tokens=4', '--prompt=\x1b[2J', '--num_samples=2'),
-  'tensor': (generate.main, '--from=tensor'), 'activation': (generate.main, '--from=activation'),
-  'kind': (generate.main, '--from=kind'), 'value': (generate.main, '--from=value'),
-  'class': (generate.main, '--from=class'),
+  'generate': (generate_command.main, '--from=model', '--max_tokens=4', '--prompt=\x1b[2J'),
+  'samples': (generate_command.main, '--from=model', '--max_tokens=4', '--prompt=\x1b[2J', '--num_samples=2'),
+  'tensor': (generate_command.main, '--from=tensor'), 'activation': (generate_command.main, '--from=activation'),
+  'kind': (generate_command.main, '--from=kind'), 'value': (generate_command.main, '--from=value'),
+  'class': (generate_command.main, '--from=class'),
   'pretrained': (pretrained.main, 'export', '--from=tensor', '--to=out'),
   'inspect': (inspect.main, 'corpus'), 'document': (inspect.main, 'corpus', '--document=0'),
   'batch': (inspect.main, 'corpus', '--step=0', '--batch_size=2', '--seq_len=8', '--seed=0',
@@ -120,7 +125,7 @@ def test_no_command_passes_an_escape_sequence_on(name, folder, monkeypatch):
   job, *arguments = COMMANDS[name]
   monkeypatch.chdir(folder)
   monkeypatch.setattr(sys, 'argv', [name, *arguments])
-  monkeypatch.setattr(gptjax.shutdown, 'leave', lambda: None)
+  monkeypatch.setattr(gptjax.command.shutdown, 'leave', lambda: None)
   out, err = streams(monkeypatch, True, terminal=True)
   code = 0
   try:
@@ -134,7 +139,7 @@ def test_no_command_passes_an_escape_sequence_on(name, folder, monkeypatch):
 
 
 @pytest.mark.parametrize('line', [
-  lobby.called(3, ['a', 'b', 'c', HOSTILE]), f'waits for {HOSTILE}'])
+  rendezvous.called(3, ['a', 'b', 'c', HOSTILE]), f'waits for {HOSTILE}'])
 def test_names_of_hosts_are_escaped(line, monkeypatch):
   _, err = streams(monkeypatch, False, terminal=True)
   assert errors.print_line(LostProcess(line), 'gptjax') == errors.LOST

@@ -5,9 +5,11 @@ import math
 
 import pytest
 
-from gptjax import checkpoint, records, rewind, telemetry
 from gptjax.evaluate.journal import Journal
-from gptjax.report import files, samples
+from gptjax.files import records
+from gptjax.pretrain import rewind
+from gptjax.report import files, samples, telemetry
+from gptjax.storage import checkpoint, rewind_log
 
 
 def logged(folder, n=4):
@@ -85,7 +87,7 @@ def rewound(tmp_path):
   for step, n in ((5, 0), (15, 2)):
     (tmp_path / 'checkpoints' / str(step)).mkdir(parents=True)
     checkpoint.write_manifest(tmp_path / 'checkpoints' / str(step), {
-      'step': step, 'metric': None, 'facts': rewind.facts(REWINDS[:n]), 'arrays': {}, 'files': {}})
+      'step': step, 'metric': None, 'facts': rewind_log.facts(REWINDS[:n]), 'arrays': {}, 'files': {}})
   assert rewind.settle(tmp_path) == REWINDS  # from the checkpoint: there was no file
   return tmp_path
 
@@ -96,7 +98,7 @@ def test_each_flipped_bit_of_rewinds_is_found_and_mended(rewound):
   assert json.loads(content)[0]['step'] == 9
   for damaged in flips(content):
     path.write_bytes(damaged)
-    assert rewind.read(rewound, said.append) == REWINDS, damaged
+    assert rewind_log.read(rewound, said.append) == REWINDS, damaged
   assert said and all('checkpoint 15 records' in line for line in said)
   path.write_bytes(content[:30])
   assert rewind.settle(rewound) == REWINDS and path.read_bytes() == content
@@ -107,10 +109,10 @@ def test_each_flipped_bit_of_rewinds_is_found_and_mended(rewound):
 def test_rewinds_of_an_older_version_are_read_and_a_damaged_file_blocks_nothing(rewound, capsys):
   path, folder = rewound / 'rewinds.json', rewound / 'checkpoints' / '15'
   path.write_text(json.dumps(REWINDS))
-  assert rewind.read(rewound) == REWINDS and not capsys.readouterr().err
+  assert rewind_log.read(rewound) == REWINDS and not capsys.readouterr().err
   manifest = checkpoint.read_manifest(folder)
   checkpoint.write_manifest(folder, manifest | {'facts': {'rewinds': 2}})
-  assert rewind.read(rewound) == REWINDS and not capsys.readouterr().err
+  assert rewind_log.read(rewound) == REWINDS and not capsys.readouterr().err
   path.write_text('[{"step": 3,')
   assert rewind.settle(rewound) == []
   said = capsys.readouterr().err

@@ -8,11 +8,12 @@ import fsspec
 import pytest
 from conftest import train
 
-from gptjax import records, report
-from gptjax.data import sources
+from gptjax import report
 from gptjax.data.prepare import prepare
+from gptjax.data.sources import documents
 from gptjax.errors import InputError
-from gptjax.redacted import redacted, redacted_values, without_secrets
+from gptjax.files import records
+from gptjax.text.redacted import redacted, redacted_values, without_secrets
 
 SECRETS = 'hunter2pass', 'wJalrXUtnFEMI/K7MDENG', '0a1b2c3d4e5f', 'AKIAEXAMPLE'
 
@@ -115,7 +116,7 @@ def test_a_corpus_whose_manifest_holds_the_link_itself_is_still_found(corpus, tm
   source = f'jsonl:{link("0a1b2c3d4e5f")}:content'
   shutil.copytree(corpus, tmp_path / 'old')
   manifest = json.loads((corpus / 'manifest.json').read_text())
-  manifest['settings'] |= {'sources': [source], 'inputs': sources.digest_before(sources.units([source], ''))}
+  manifest['settings'] |= {'sources': [source], 'inputs': documents.digest_before(documents.units([source], ''))}
   write_manifest(tmp_path / 'old', manifest)
   assert prepared(tmp_path / 'old', source)['content'] == manifest['content']
 
@@ -143,6 +144,6 @@ def test_errors_of_file_systems_show_no_secret(monkeypatch):
     raise OSError(f'403 Forbidden: {url!r}, AKIAEXAMPLE:wJalrXUtnFEMI%2FK7MDENG, ?Signature=0a1b2c3d4e5f')
   monkeypatch.setattr(Server, '_open', fails)
   with pytest.raises(InputError, match='403 Forbidden') as error:
-    list(sources.pieces(sources.units([f'jsonl:{url}:content'], '')[0], '', ''))
+    list(documents.pieces(documents.units([f'jsonl:{url}:content'], '')[0], '', ''))
   assert not any(secret in str(error.value) for secret in SECRETS) and error.value.__cause__ is None
   assert 'wJalrXUtnFEMI' not in str(error.value)

@@ -13,7 +13,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, command, train
 
 import gptjax
-from gptjax import checkpoint
+from gptjax.storage import checkpoint
 
 
 def losses(workdir):

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_resume import after, arrays, losses, run_and_kill
 
-from gptjax import checkpoint, rewind
-from gptjax.data import corpus as corpora
+from gptjax.data.corpus import reader as corpora
+from gptjax.pretrain import rewind
+from gptjax.storage import checkpoint, rewind_log
 
 FAST = ('--config.train.batch_size=2', '--config.train.microbatch_size=1', '--config.eval.batch_size=8',
         '--config.optimizer.warmup_steps=2', '--config.optimizer.learning_rate=1e-2')
@@ -29,11 +30,11 @@ def test_what_is_read_after_going_back_was_not_read_before(history):
     last = read[step - 1]
     passed = max(passed, last + 1 - read[to])
     read = read[:to] + list(range(read[to] + passed, 2000))
-    standing = [r for r in rewind.standing(rewinds) if r['to'] <= to]
-    assert rewind.batch_number(rewinds, step - 1) == last
-    assert rewind.batch_number(standing, to) + passed == read[to]
+    standing = [r for r in rewind_log.standing(rewinds) if r['to'] <= to]
+    assert rewind_log.batch_number(rewinds, step - 1) == last
+    assert rewind_log.batch_number(standing, to) + passed == read[to]
     rewinds.append({'to': to, 'passed': passed})
-    assert [rewind.batch_number(rewinds, s) for s in range(70)] == read[:70]
+    assert [rewind_log.batch_number(rewinds, s) for s in range(70)] == read[:70]
     assert last not in read[to:] and all(a < b for a, b in itertools.pairwise(read))
 
 
@@ -86,7 +87,7 @@ def test_a_run_goes_back_past_the_batches_that_led_to_a_spike(undisturbed, poiso
   assert went[0]['step'] == first + 1 and went[0]['loss'] > went[0]['usual_loss'] + 0.8
   assert went[0]['to'] == (first + 1 - 4) // 5 * 5 and went[0]['passed'] == max(3, first + 1 - went[0]['to'])
   assert f'at step {first + 1}' in said and f'going on after step {went[0]["to"]}' in said
-  read = [rewind.batch_number(went, step) for step in range(30)]
+  read = [rewind_log.batch_number(went, step) for step in range(30)]
   assert not any(noisy(poisoned, n) for n in read)
   assert {step for step, name in losses(workdir) if name == 'train/loss'} == set(range(1, 31))
 
@@ -114,7 +115,7 @@ def test_checkpoints_that_were_gone_back_from_do_not_count(undisturbed, poisoned
   later = went[0]['to'] + 5
   assert train(poisoned, tmp_path, *FAST, f'--config.train.steps={later}').returncode == 0
   (tmp_path / 'rewinds.json').write_text(json.dumps(went))
-  assert rewind.settle(tmp_path) == [{name: one[name] for name in rewind.FIELDS} for one in went]
+  assert rewind.settle(tmp_path) == [{name: one[name] for name in rewind_log.FIELDS} for one in went]
   assert later not in checkpoint.steps(tmp_path / 'checkpoints')
   assert went[0]['to'] in checkpoint.steps(tmp_path / 'checkpoints')
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gptjax.sampling import Choice, draw, row_keys, truncated
+from gptjax.generate.sampling import Choice, draw, row_keys, truncated
 
 V, DRAWS = 40, 20_000
 

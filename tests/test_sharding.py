@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
 
-from gptjax import sharding
-from gptjax.train import dropout_keys, graph, init_state, loss_and_grads
+from gptjax.parallel import sharding
+from gptjax.train.step import dropout_keys, graph, init_state, loss_and_grads
 
 MESHES = [dict(), dict(data=8), dict(fsdp=8), dict(data=2, fsdp=2, tensor=2),
           dict(replica=2, fsdp=2, tensor=2), dict(fsdp=2, tensor=4)]

@@ -16,7 +16,8 @@ from conftest import ENVIRONMENT, ROOT, command, train
 from test_hosts import deed, end, start
 from test_resume import steps_logged
 
-from gptjax import checkpoint, shutdown
+from gptjax.command import shutdown
+from gptjax.storage import checkpoint
 
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=0', '--config.eval.every_steps=0',
          '--config.eval.ngrams=False')
@@ -40,15 +41,15 @@ def after(said):
 MOMENTS = [
   ('absl', 'INT', False, (), 75, NOT_BEGUN, 0),
   ('jax', 'TERM', False, (), 75, NOT_BEGUN, 0),
-  ('gptjax.pretrain', 'HUP', True, (), 75, NOT_BEGUN, 0),
+  ('gptjax.pretrain.loop', 'HUP', True, (), 75, NOT_BEGUN, 0),
   pytest.param('tensorflow', 'USR1', False, (), 75, NOT_BEGUN, 0, marks=slow),
-  pytest.param('gptjax.pretrain:state_to_begin_with', 'TERM', False, (), 75, NOT_BEGUN, 0, marks=slow),
-  ('gptjax.pretrain:compile_step', 'INT', True, (), 75, NOT_BEGUN, 0),
-  pytest.param('gptjax.pretrain:Evaluation', 'USR1', False, (), 75, 'stopping after this step', 4,
+  pytest.param('gptjax.pretrain.loop:state_to_begin_with', 'TERM', False, (), 75, NOT_BEGUN, 0, marks=slow),
+  ('gptjax.pretrain.loop:compile_step', 'INT', True, (), 75, NOT_BEGUN, 0),
+  pytest.param('gptjax.pretrain.loop:Evaluation', 'USR1', False, (), 75, 'stopping after this step', 4,
                marks=slow),
   ('gptjax.generate:sample', 'INT', True, ('--config.log.sample_tokens=8',), 75, 'writes the report', 4),
-  pytest.param('gptjax.telemetry:plot_curves', 'TERM', False, (), 75, 'writes the report', 4, marks=slow),
-  pytest.param('gptjax.hosts:finish', 'TERM', False, (), 0, 'all is saved, ending', 4, marks=slow),
+  pytest.param('gptjax.report.telemetry:plot_curves', 'TERM', False, (), 75, 'writes the report', 4, marks=slow),
+  pytest.param('gptjax.parallel.processes:finish', 'TERM', False, (), 0, 'all is saved, ending', 4, marks=slow),
   ('exit', 'TERM', False, (), 0, '', 4)]
 
 
@@ -81,7 +82,7 @@ def test_a_second_signal_ends_it_at_once(corpus_folder, tmp_path):
   """In the training loop, in a call that does not return."""
   process = subprocess.Popen(
     command(corpus_folder, tmp_path, *SHORT), cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    env={**ENVIRONMENT, **signalled('gptjax.pretrain:Evaluation', signal.SIGTERM, busy=True)})
+    env={**ENVIRONMENT, **signalled('gptjax.pretrain.loop:Evaluation', signal.SIGTERM, busy=True)})
   for line in process.stderr:
     if 'stopping after this step' in line:
       process.send_signal(signal.SIGINT)
@@ -250,8 +251,8 @@ def test_a_signal_after_a_process_has_left_its_steps_hangs_none(who):
 @slow
 @pytest.mark.parametrize('who', [0, 1])
 @pytest.mark.parametrize('at, codes, step', [
-  ('gptjax.pretrain:compile_step', {75}, 0), ('gptjax.pretrain:Evaluation', {75}, 4),
-  ('gptjax.generate:sample', {75}, 4), ('gptjax.hosts:finish', {0, 75}, 4), ('exit', {0}, 4)])
+  ('gptjax.pretrain.loop:compile_step', {75}, 0), ('gptjax.pretrain.loop:Evaluation', {75}, 4),
+  ('gptjax.generate:sample', {75}, 4), ('gptjax.parallel.processes:finish', {0, 75}, 4), ('exit', {0}, 4)])
 def test_at_every_moment_of_two(corpus_folder, tmp_path, who, at, codes, step):
   running = start(corpus_folder, tmp_path / 'run', 2, *SHORT, '--config.log.sample_tokens=8',
                   env=signalled(at, signal.SIGTERM, only=f'--process_id={who}'))

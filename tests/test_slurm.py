@@ -12,7 +12,7 @@ from conftest import ENVIRONMENT, ROOT, command
 from test_hosts import whole
 from test_resume import assert_same_run, steps_logged
 
-from gptjax import checkpoint
+from gptjax.storage import checkpoint
 
 pytestmark = pytest.mark.slurm
 

@@ -6,8 +6,8 @@ from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptjax.data import tokenizers
-from gptjax.streaming import Text
+from gptjax.data.tokenizers import byte_bpe, loading, sentence_piece
+from gptjax.generate.streaming import Text
 
 TEXT = 'naïve façade, 日本語 and 🙂🙃 emoji; the the then thence 🙂'
 
@@ -16,9 +16,9 @@ TEXT = 'naïve façade, 日本語 and 🙂🙃 emoji; the the then thence 🙂'
 def tokenizer(request):
   if request.param == 'gpt1' and not SHARED.is_dir():
     pytest.skip(f'needs the data folder {SHARED}')
-  kind = {'gpt1': lambda: tokenizers.load(f'gpt1:{SHARED}/bpe/gpt1'),
-          'bpe': lambda: tokenizers.train_bpe([TEXT], 270),
-          'sentencepiece': lambda: tokenizers.train_sentencepiece([TEXT], 284)}[request.param]
+  kind = {'gpt1': lambda: loading.load(f'gpt1:{SHARED}/bpe/gpt1'),
+          'bpe': lambda: byte_bpe.train_bpe([TEXT], 270),
+          'sentencepiece': lambda: sentence_piece.train_sentencepiece([TEXT], 284)}[request.param]
   return kind()
 
 
@@ -59,7 +59,7 @@ def test_how_many_tokens_come_at_once_changes_nothing(tokenizer, data, sizes, ot
 
 
 def test_a_stop_string_across_tokens_is_cut_off_and_nothing_of_it_was_shown():
-  tokenizer = tokenizers.train_bpe([TEXT], 257)  # a token a byte
+  tokenizer = byte_bpe.train_bpe([TEXT], 257)  # a token a byte
   text = Text(tokenizer, [0], 0, 100, ['then', 'thence'])
   said = pieces(text, tokenizer.encode('so the theatre, then on').tolist(), [1])
   assert said[:9] == ['s', 'o', ' ', '', '', '', 'the ', '', '']  # the, and then? No, a blank
@@ -71,7 +71,7 @@ def test_a_stop_string_across_tokens_is_cut_off_and_nothing_of_it_was_shown():
 
 
 def test_each_of_several_ends_ends_a_text():
-  tokenizer = tokenizers.train_bpe(['a stone in the rain ' * 9], 270)
+  tokenizer = byte_bpe.train_bpe(['a stone in the rain ' * 9], 270)
   tokenizer.ends = (3, 17)
   for end in tokenizer.ends:
     text = Text(tokenizer, [0], 0, 100, [])
@@ -83,7 +83,7 @@ def test_each_of_several_ends_ends_a_text():
 
 
 def test_the_end_of_text_token_ends_a_text_and_is_none_of_it():
-  tokenizer = tokenizers.train_bpe([TEXT], 257)
+  tokenizer = byte_bpe.train_bpe([TEXT], 257)
   text = Text(tokenizer, np.array([256]), 0, 100, [])
   assert text.take([*tokenizer.encode('ab'), 256, *tokenizer.encode('cd')], '') == 'ab'
   assert text.ended == 'end' and text.ids == [256, *tokenizer.encode('ab')] and text.left == 98

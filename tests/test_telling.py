@@ -17,7 +17,10 @@ import warnings
 import pytest
 from conftest import ENVIRONMENT, ROOT, command
 
-from gptjax import bars, console, errors, figures, startup, telemetry
+from gptjax import errors
+from gptjax.command import bars, figures, startup
+from gptjax.command import streams as console
+from gptjax.report import telemetry
 
 LOSSES = {'train/loss', 'train/grad_norm', 'eval/loss'}
 SHORT = ['--config.train.steps=3', '--config.eval.every_steps=3', '--config.checkpoint.every_steps=3']

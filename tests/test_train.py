@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
 
-from gptjax import sharding
-from gptjax.train import eval_step, graph, init_state, train_step
+from gptjax.parallel import sharding
+from gptjax.train.step import eval_step, graph, init_state, train_step
 
 
 def compiled_step(config, state, batch, steps=10):

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax import config, defaults, words
-from gptjax.config import flat
-from gptjax.data import command
-from gptjax.evaluate import suite
-from gptjax.finetune import tasks
+from gptjax import defaults
+from gptjax.command import run
+from gptjax.config import resolve
+from gptjax.config.resolve import flat
+from gptjax.evaluate.tasks import suite
+from gptjax.finetune.tasks import published
 from gptjax.plan import topology
+from gptjax.text import words
 
 
 @pytest.mark.parametrize('n, noun, several, said', [
@@ -53,13 +55,13 @@ def test_one_typing_error_in_any_field_is_understood(seed):
   ('--config.zebra.stripes=2', '; config has job, init_from,'),
   ('--config.zebra=2', 'model., attention., loss., data.,')])
 def test_unknown_fields(argument, says):
-  said = config.unknown_field([argument])
+  said = resolve.unknown_field([argument])
   assert says in said and said.startswith(argument[2:].partition('=')[0] + ' is not a field')
   assert ('did you mean' in said) == ('did you mean' in says)
 
 
 @pytest.mark.parametrize('refuse', [
-  lambda: suite.chosen('hellaswag'), lambda: tasks.find('hellaswag')])
+  lambda: suite.chosen('hellaswag'), lambda: published.find('hellaswag')])
 def test_tasks_that_are_not_near_are_listed(refuse):
   with pytest.raises(ValueError, match=r"'hellaswag'.* not a task; the tasks are \w+, \w+, ") as caught:
     refuse()
@@ -67,7 +69,7 @@ def test_tasks_that_are_not_near_are_listed(refuse):
 
 
 def test_unknown_flags():
-  parser = command.Parser(prog='x')
+  parser = run.Parser(prog='x')
   parser.add_argument('--source')
   parser.add_argument('--out')
   for argument, says in (('--suorce=a', '--suorce is not a flag: did you mean --source?'),

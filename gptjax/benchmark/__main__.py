@@ -1,14 +1,14 @@
 """The command: python -m gptjax.benchmark [SUBJECT] [flags]; without a name the subject is `train`."""
 
 if __name__ == '__main__':
-  from gptjax import startup
+  from gptjax.command import startup
   startup.begin('gptjax.benchmark', 'stopped')
 
 import importlib
 
-from gptjax import settings, shutdown
-from gptjax.data import command
+from gptjax.command import run, shutdown
 from gptjax.errors import InputError
+from gptjax.parallel import jax_settings
 
 SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
             'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'near_duplicates', 'table')
@@ -23,11 +23,11 @@ def main(argv):
   subject, flags = (argv[0], argv[1:]) if named else ('train', argv)
   if subject not in SUBJECTS:
     raise InputError(f'{subject!r} is not one of {", ".join(SUBJECTS)}')
-  settings.use_jax()
+  jax_settings.use_jax()
   module = importlib.import_module(f'gptjax.benchmark.{subject}')
   shutdown.unwind('ending all that it has started')
   return module.main(flags)
 
 
 if __name__ == '__main__':
-  command.run(main, 'gptjax.benchmark')
+  run.run(main, 'gptjax.benchmark')

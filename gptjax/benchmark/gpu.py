@@ -29,14 +29,15 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax import defaults, paths, shutdown
+from gptjax import defaults
 from gptjax.benchmark import gates, journal, results, toolchain
 from gptjax.benchmark.machine import machine
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.train import PACKAGES, needs
-from gptjax.data import command
+from gptjax.benchmark.subjects.train import PACKAGES, needs
+from gptjax.command import run, shutdown
+from gptjax.command.flag_types import real
 from gptjax.errors import InputError
-from gptjax.flag_types import real
+from gptjax.files import paths
 
 SIZES = ('124M', '355M', '774M', '1558M')
 TINY = 'tiny'  # runs anywhere
@@ -199,7 +200,7 @@ def versions():
 
 
 def main(argv):
-  parser = command.Parser(prog='python -m gptjax.benchmark gpu', description=__doc__,
+  parser = run.Parser(prog='python -m gptjax.benchmark gpu', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--first', action='store_true', help=f'what is worth most, in {FIRST_SECONDS} s')
   parser.add_argument('--sizes', default='', help=f'comma-separated, of {", ".join(SIZES)}, else all, with '

@@ -20,9 +20,9 @@ import math
 import os
 from pathlib import Path
 
-from gptjax import paths, records
 from gptjax.benchmark import results
 from gptjax.errors import InputError
+from gptjax.files import paths, records
 
 
 class Journal:

@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 import gptjax
-from gptjax import config
-from gptjax.redacted import redacted
+from gptjax.config import resolve
+from gptjax.text.redacted import redacted
 
 FLAGS = 'XLA_', 'JAX_', 'LIBTPU_', 'CUDA_DEVICE_', 'NVIDIA_TF32', 'TORCH', 'PYTORCH'  # of the environment
 
@@ -30,7 +30,7 @@ def machine(packages, device=''):
   processor = _processor()
   return {'date': datetime.date.today().isoformat(),
           'command': shlex.join(['python', *map(redacted, sys.orig_argv[1:])]),
-          'commit': _commit(), 'code': config.code_digest(), 'device': device or processor,
+          'commit': _commit(), 'code': resolve.code_digest(), 'device': device or processor,
           'processor': processor, 'cores': cores(), 'python': platform.python_version(),
           'flags': {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)},
           'versions': {'gptjax': gptjax.__version__, **{

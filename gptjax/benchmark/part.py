@@ -24,5 +24,5 @@ def end_with_parent():
 if __name__ == '__main__':
   end_with_parent()
   from gptjax.benchmark.__main__ import main
-  from gptjax.data import command
-  command.run(main, f'gptjax.benchmark {sys.argv[1]}')
+  from gptjax.command import run
+  run.run(main, f'gptjax.benchmark {sys.argv[1]}')

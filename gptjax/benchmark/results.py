@@ -5,7 +5,7 @@ import math
 import statistics
 from pathlib import Path
 
-from gptjax import atomic
+from gptjax.files import atomic
 
 OURS = 'gptjax'
 

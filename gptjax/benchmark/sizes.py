@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import config_files
+from gptjax.config import files
 from gptjax.errors import InputError
 
 MOST = 64      # sequences a step at the most: more are no faster
@@ -40,7 +40,7 @@ def make_config(size, batch_size=0, changes=None):
     changes: {'model.dropout': 0.1, ...}.
   """
   name, model, batch, dtype = SIZES[size]
-  config = config_files.shipped(name)
+  config = files.shipped(name)
   for field, value in {**model, 'compute_dtype': dtype, 'dropout': 0.0, 'remat': 'none'}.items():
     setattr(config.model, field, value)
   config.data.seq_len = config.model.n_ctx

@@ -9,11 +9,11 @@ import argparse
 import json
 from pathlib import Path
 
-from gptjax import atomic, paths
 from gptjax.benchmark import gates, journal, results
 from gptjax.benchmark.results import number
-from gptjax.data import command
+from gptjax.command import run
 from gptjax.errors import InputError
+from gptjax.files import atomic, paths
 
 BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
 END = '<!-- end of the table -->'
@@ -73,7 +73,7 @@ def parted(text, path):
 
 
 def main(argv):
-  parser = command.Parser(prog='python -m gptjax.benchmark table', description=__doc__,
+  parser = run.Parser(prog='python -m gptjax.benchmark table', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('paths', type=paths.flag, nargs='+', metavar='JSON',
                       help='what --out of the others named, or the journal beside it')

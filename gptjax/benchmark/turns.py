@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from gptjax import shutdown
+from gptjax.command import shutdown
 from gptjax.errors import InputError
 
 STARTING = 0.7  # share of the time in which contenders may still start, the rest is for measuring

@@ -4,10 +4,11 @@ import collections
 import itertools
 from typing import NamedTuple
 
-from gptjax.data import clean, sources
+from gptjax.data.clean import webtext
+from gptjax.data.sources import documents as sources
 from gptjax.errors import InputError
-from gptjax.printable import printable
-from gptjax.redacted import redacted
+from gptjax.text.printable import printable
+from gptjax.text.redacted import redacted
 
 BLOCK_CHARACTERS = 1 << 20  # a worker gets pieces of documents up to this
 BLOCK_PIECES = 4096         # and of this number
@@ -19,7 +20,7 @@ class Reading(NamedTuple):
   separator: str        # between documents of a text file; '': a file is one
   tfds_dir: str
   stop: bool            # at the first document that cannot be used
-  recipe: clean.Recipe
+  recipe: webtext.Recipe
 
 
 class Position(NamedTuple):

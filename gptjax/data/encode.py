@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.data import special
+from gptjax.data.tokenizers import special
 
 SPLITS = ('train', 'validation')
 FAILED = 'cannot be encoded'  # the reason under which texts are counted that were left out
@@ -37,8 +37,8 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
     documents without a token, failures); the first two are Encoded. Text that cannot be encoded is left
     out of its document; failures has for each such text (place of the document, why).
   """
-  from gptjax.data import tokenizers
-  tokenizer, names = tokenizers.load(tokenizer_folder), tuple(names)
+  from gptjax.data.tokenizers import loading
+  tokenizer, names = loading.load(tokenizer_folder), tuple(names)
 
   def encode_block(pieces):
     parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]

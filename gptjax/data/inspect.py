@@ -9,7 +9,7 @@ Updates are counted from 0; the loss of update s stands in metrics.jsonl as step
 """
 
 if __name__ == '__main__':
-  from gptjax import startup
+  from gptjax.command import startup
   startup.begin('inspect', 'stopped', product=True)
 
 import argparse
@@ -17,15 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import cpu, figures, paths, resumed, rewind
-from gptjax.data import command, corpus_manifest
-from gptjax.data import corpus as corpora
-from gptjax.data import mixture as mixtures
+from gptjax.command import figures, run
+from gptjax.command.flag_types import SEED, integer
+from gptjax.data.corpus import corpus_manifest
+from gptjax.data.corpus import mixture as mixtures
+from gptjax.data.corpus import reader as corpora
 from gptjax.errors import InputError
-from gptjax.flag_types import SEED, integer
-from gptjax.printable import printable
-from gptjax.redacted import redacted
-from gptjax.words import plural
+from gptjax.files import paths, run_config
+from gptjax.kernels import cpu
+from gptjax.storage import rewind_log
+from gptjax.text.printable import printable
+from gptjax.text.redacted import redacted
+from gptjax.text.words import plural
 
 BAR = 40  # characters of the longest bar of the histogram
 
@@ -59,7 +62,7 @@ def main(argv):
 
 
 def _parse(argv):
-  parser = command.Parser(
+  parser = run.Parser(
     prog='python -m gptjax.data.inspect', description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
   add = parser.add_argument
@@ -88,13 +91,13 @@ def _take_from_workdir(args):
   """Fills in what the command line leaves open from the workdir's config.json."""
   path = Path(args.workdir) / 'config.json'
   try:
-    stored, args.digest = resumed.read(path)
+    stored, args.digest = run_config.read(path)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
   folders, args.weights = mixtures.named({name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
   found = {name: stored[f'data.{name}'] for name in ('seq_len', 'cross_documents', 'shift_windows')}
   found |= {name: stored[f'train.{name}'] for name in ('seed', 'batch_size')}
-  args.rewinds = rewind.read(args.workdir)
+  args.rewinds = rewind_log.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
     read = plural(len(folders), 'corpus', 'corpora')
@@ -195,7 +198,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
   Args:
     mixture: mixtures.Mixture.
     step: update that read the batch, counted from 0.
-    rewinds: of the run, see gptjax.rewind; [] if there were none.
+    rewinds: of the run, see gptjax.pretrain.rewind; [] if there were none.
     batch_size, seq_len, seed, cross_documents, shift: as for `corpus.batch`.
     row: the one row to show, whole; None: all rows.
     n_tokens: tokens to show of each, if all rows are shown.
@@ -211,7 +214,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
   if needed > cpu.memory():
     raise InputError(f'a batch of {batch_size:,} x {seq_len:,} tokens needs {needed:,} bytes, and this '
                      f'machine has {cpu.memory():,}: show one --row, or a smaller batch')
-  number = rewind.batch_number(rewinds, step)
+  number = rewind_log.batch_number(rewinds, step)
   where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows, shift
   found = corpora.batch_windows(*where)
   batch = corpora.batch(*where)
@@ -245,9 +248,9 @@ def _decoder(corpus):
 
 def _load_tokenizer(folder, made):
   """The corpus's own tokenizer; ValueError if it is not the one that the manifest names."""
-  from gptjax.data import tokenizers
+  from gptjax.data.tokenizers import loading
   path = Path(folder) / 'tokenizer'
-  tokenizer = tokenizers.load(str(path))
+  tokenizer = loading.load(str(path))
   if tokenizer.digest != made['digest']:
     raise InputError(f'{path} is not the tokenizer of the corpus: its digest is '
                      f'{tokenizer.digest[:12]}, the manifest says {made["digest"][:12]}; copy it '
@@ -256,4 +259,4 @@ def _load_tokenizer(folder, made):
 
 
 if __name__ == '__main__':
-  command.run(main, 'inspect')
+  run.run(main, 'inspect')

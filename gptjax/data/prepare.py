@@ -12,7 +12,7 @@ that is less than a window too, nothing is held out. What was held out is printe
 """
 
 if __name__ == '__main__':
-  from gptjax import startup
+  from gptjax.command import startup
   startup.begin('prepare', 'stopped; the same command continues where it was')
 
 import argparse
@@ -25,26 +25,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import atomic, json_files, ownership, paths
-from gptjax.data import (
-  blocks,
-  command,
-  corpus_manifest,
-  duplicates,
-  encode,
-  held_out,
-  shards,
-  sources,
-  special,
-  summary,
-  tokenizers,
-  workers,
-)
-from gptjax.data import clean as cleaning
+from gptjax.command import run
+from gptjax.command.flag_types import WORKERS as MOST_WORKERS
+from gptjax.command.flag_types import integer, real
+from gptjax.data import blocks, encode, summary, workers
 from gptjax.data import progress as progress_bar
+from gptjax.data.clean import duplicates
+from gptjax.data.clean import webtext as cleaning
+from gptjax.data.corpus import corpus_manifest, held_out, shards
+from gptjax.data.sources import documents
+from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
-from gptjax.flag_types import WORKERS as MOST_WORKERS
-from gptjax.flag_types import integer, real
+from gptjax.files import atomic, json_files, paths
+from gptjax.storage import ownership
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
@@ -77,7 +70,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
 
   Args:
     source: list of sources (see `sources`).
-    tokenizer: what `tokenizers.load` takes, or `train-bpe:N`: a new byte-level BPE of N entries,
+    tokenizer: what `loading.load` takes, or `train-bpe:N`: a new byte-level BPE of N entries,
       trained on the sources.
     out: folder of the corpus, new, empty, or begun by the same call.
     validation_fraction: share of validation in [0, 1).
@@ -110,12 +103,12 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   if tokenizer.startswith(TRAIN_BPE):
-    tokenizers.VOCAB_SIZES.parsed(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
+    training.VOCAB_SIZES.parsed(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
   recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
-  units = sources.units(source, tfds_dir, tfds_download)
-  given = None if tokenizer.startswith(TRAIN_BPE) else tokenizers.load(tokenizer)
+  units = documents.units(source, tfds_dir, tfds_download)
+  given = None if tokenizer.startswith(TRAIN_BPE) else loading.load(tokenizer)
   settings = {
-    'sources': sources.recorded(source, units), 'inputs': sources.digest(units), 'clean': recipe.description,
+    'sources': documents.recorded(source, units), 'inputs': documents.digest(units), 'clean': recipe.description,
     'tokenizer': given.digest if given else tokenizer, 'validation_fraction': validation_fraction,
     'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
@@ -144,8 +137,8 @@ def _check_same(job, settings):
     older = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
     stored = settings.get(name, older)
     if name == 'sources' and stored:  # those versions recorded URLs as they were given
-      stored = sources.recorded(stored, units)
-    if stored != value and not (name == 'inputs' and stored == sources.digest_before(units)):
+      stored = documents.recorded(stored, units)
+    if stored != value and not (name == 'inputs' and stored == documents.digest_before(units)):
       raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
                        f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
 
@@ -209,7 +202,7 @@ def _tokenizer(job, verdicts):
   if isinstance(made, str):
     kept = blocks.kept(job.reading, blocks.Position(), verdicts)
     texts = (piece.text for _, piece, why in kept if not why)
-    made = tokenizers.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
+    made = training.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
   atomic.remove(folder)  # Half written by a process that was killed.
   made.save(folder)
   atomic.sync_tree(folder)
@@ -286,7 +279,7 @@ class _Progress:
     self._job, self._state, self._files = job, state, files
     units = job.reading.units
     sizes = [unit.size or 0 for unit in units]
-    self._bar = progress_bar.Bar(name, sizes, sum(sizes) * all(map(sources.is_plain, units)), position.unit,
+    self._bar = progress_bar.Bar(name, sizes, sum(sizes) * all(map(documents.is_plain, units)), position.unit,
                                  sum(split['bytes'] for split in self._splits()), job.progress)
     self._committed = time.monotonic()
 
@@ -339,7 +332,7 @@ def _remove_work(folder):
 
 
 def main(arguments):
-  parser = command.Parser(prog='python -m gptjax.data.prepare', description=__doc__,
+  parser = run.Parser(prog='python -m gptjax.data.prepare', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   parser.add_argument('--tokenizer', required=True,
@@ -371,4 +364,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  command.run(main, 'prepare')
+  run.run(main, 'prepare')

@@ -2,11 +2,11 @@
 
 import itertools
 
-from gptjax import bars
+from gptjax.command import bars
 
 
 def bar(name, shown, **more):
-  """A bar of bytes (see `gptjax.bars`)."""
+  """A bar of bytes (see `gptjax.command.bars`)."""
   return bars.bar(shown=shown, desc=name, unit='B', unit_scale=True, **more)
 
 

@@ -1,7 +1,7 @@
 """What `gptjax.data.prepare` prints of a corpus that it has written."""
 
-from gptjax.data import held_out
-from gptjax.words import plural
+from gptjax.data.corpus import held_out
+from gptjax.text.words import plural
 
 
 def table(manifest, seconds):

@@ -7,7 +7,7 @@ import multiprocessing
 import queue
 from multiprocessing import resource_tracker
 
-from gptjax import shutdown
+from gptjax.command import shutdown
 
 AHEAD = 2  # items in hand for each worker: one at work, one waiting
 

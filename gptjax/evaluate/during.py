@@ -6,10 +6,12 @@ from pathlib import Path
 
 from flax import nnx
 
-from gptjax.data import mixture, tokenizers
-from gptjax.evaluate import sources, suite
+from gptjax.data.corpus import mixture
+from gptjax.data.tokenizers import loading
 from gptjax.evaluate.run import data_of
-from gptjax.evaluate.subject import Stopped, subject
+from gptjax.evaluate.scoring.subject import Stopped, subject
+from gptjax.evaluate.tasks import suite
+from gptjax.evaluate.texts import sources
 
 
 class Tasks:
@@ -24,7 +26,7 @@ class Tasks:
     self._run, self._ready = run, []
     chosen = suite.chosen(run.config.eval.tasks)
     if chosen:
-      self._tokenizer = tokenizers.load(str(Path(run.workdir) / 'tokenizer'))
+      self._tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
     for task in chosen:
       try:
         data = data_of(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gptjax import atomic, records
+from gptjax.files import atomic, records
 
 
 class Part(NamedTuple):

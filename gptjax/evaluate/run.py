@@ -14,18 +14,25 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import atomic, console, hosts, memory, ownership, records, report, resumed, sharding, shutdown
-from gptjax import config as configs
+from gptjax import report
+from gptjax.command import shutdown, streams
+from gptjax.config import memory, resume
+from gptjax.config import resolve as configs
 from gptjax.errors import InputError
-from gptjax.evaluate import held_out, percent, sources, suite, table
+from gptjax.evaluate import percent, table
 from gptjax.evaluate.journal import Journal
-from gptjax.evaluate.subject import subject
-from gptjax.json_files import MAYBE, NUMBER
-from gptjax.model import n_params
+from gptjax.evaluate.scoring.subject import subject
+from gptjax.evaluate.tasks import held_out, suite
+from gptjax.evaluate.texts import sources
+from gptjax.files import atomic, records
+from gptjax.files.json_files import MAYBE, NUMBER
+from gptjax.model.parameters import n_params
+from gptjax.parallel import processes, sharding
+from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrained import layout, open_source
 from gptjax.report import files
-from gptjax.train import graph
-from gptjax.watchdog import Watchdog
+from gptjax.storage import ownership
+from gptjax.train.step import graph
 
 DONE = 0  # exit code
 VERSION = 2  # of results.json
@@ -62,7 +69,7 @@ def evaluate(config, workdir, given=()):
     ValueError: bad config or input, one line; or there is nothing that could be run.
   """
   configs.check_fields(config)
-  resumed.keep(config, workdir, given)
+  resume.keep(config, workdir, given)
   tasks = suite.chosen(config.eval.tasks)
   if not tasks:
     raise InputError('config.eval.tasks names no task: give some of ' + ','.join(suite.TASKS))
@@ -75,7 +82,7 @@ def evaluate(config, workdir, given=()):
   corpora, seq_len = held_out.corpora_of(config)
   configs.resolve(config, workdir)
   configs.check(config)
-  hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
+  processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
   memory.check(config, mesh)
@@ -98,7 +105,7 @@ def evaluate(config, workdir, given=()):
     results.say(f'\nresults       {results.folder / "results.json"}\n'
                 f'table         {results.folder / "results.md"}')
     if jax.process_index() == 0:
-      with console.optional('the report'):
+      with streams.optional('the report'):
         results.say(f'report        {report.write([workdir], workdir)[0]}')
   if not any(map(results.has, tasks)):
     raise InputError(f'none of the tasks could be run ({", ".join(task.name for task in tasks)}): '
@@ -139,10 +146,10 @@ def run_task(ready, made, results):
     return
   for note in notes:
     results.say(f'{task.name}: note: {note}')
-  hosts.compare({f'digest of the examples of {task.name}':
+  processes.compare({f'digest of the examples of {task.name}':
                  hashlib.sha256(json.dumps(examples, default=_digest).encode()).hexdigest()})
   journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.say)
-  hosts.compare({f'answers in the journal of {task.name}': journal.size})
+  processes.compare({f'answers in the journal of {task.name}': journal.size})
   journal.open()
   if journal.size:
     results.say(f'{task.name}: going on after {journal.size:,} answers')
@@ -182,7 +189,7 @@ class Results:
       configs.make_workdir(workdir)
       configs.claim(config, workdir, '')
       return records.read_or_discard(self._path, self.say, LAYOUT)
-    earlier = hosts.told(lay)
+    earlier = processes.told(lay)
     self.found = earlier or {part: {} for part in PARTS}
     # In version 0.1.0 and earlier a workdir had one limit.
     self.found.setdefault('limits', {task: self.found['limit'] for task in self.found['tasks']})

@@ -1,9 +1,9 @@
 """The results as Markdown, beside the paper's numbers; a task that did not run has no number anywhere."""
 
 from gptjax.evaluate import paper, percent
-from gptjax.evaluate.suite import TASKS
-from gptjax.markdown import bold, escaped, line, table
-from gptjax.words import plural
+from gptjax.evaluate.tasks.suite import TASKS
+from gptjax.text.markdown import bold, escaped, line, table
+from gptjax.text.words import plural
 
 
 def markdown(results):

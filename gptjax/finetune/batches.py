@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.data import order
+from gptjax.data.corpus import order
 
 ROUND = 8  # tokens: widths are multiples of it
 

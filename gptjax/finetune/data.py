@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax import bars
-from gptjax.data import mixture as mixtures
-from gptjax.data import special
+from gptjax.command import bars
+from gptjax.data.corpus import mixture as mixtures
+from gptjax.data.tokenizers import special
 from gptjax.errors import InputError
-from gptjax.finetune import batches, examples, transforms
+from gptjax.finetune import batches
+from gptjax.finetune.tasks import examples, transforms
 
 
 class Data(NamedTuple):

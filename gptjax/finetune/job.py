@@ -8,19 +8,23 @@ from pathlib import Path
 
 import jax
 
-from gptjax import atomic, hosts, literal_path, memory, ownership, resumed, sharding
-from gptjax import config as configs
-from gptjax.data import mixture as mixtures
+from gptjax.config import memory, resume
+from gptjax.config import resolve as configs
+from gptjax.data.corpus import mixture as mixtures
 from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
-from gptjax.finetune import batches, results, tasks, weights
+from gptjax.files import atomic, literal_path
+from gptjax.finetune import batches, results, weights
 from gptjax.finetune import data as datas
 from gptjax.finetune.run import Run, fine_tuned
 from gptjax.finetune.step import graph
-from gptjax.finetune.transforms import TEXT
-from gptjax.pretrain import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
+from gptjax.finetune.tasks import published
+from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.parallel import processes, sharding
+from gptjax.parallel.watchdog import Watchdog
+from gptjax.pretrain.loop import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
 from gptjax.pretrained.run import save_tokenizer
-from gptjax.watchdog import Watchdog
+from gptjax.storage import ownership
 
 
 def finetune(config, workdir, given=()):
@@ -38,13 +42,13 @@ def finetune(config, workdir, given=()):
     ValueError: bad config or input, one line.
   """
   configs.check_fields(config)
-  resumed.keep(config, workdir, given)
+  resume.keep(config, workdir, given)
   check(config)
   source, tokenizer = weights.source_of(config)
   configs.resolve(config, workdir)
   configs.check(config)
   check_model(config)
-  hosts.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
+  processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
@@ -58,12 +62,12 @@ def finetune(config, workdir, given=()):
 def run_owned(config, workdir, mesh, source, tokenizer):
   """All tasks and seeds, once no other process writes to the workdir; the exit code."""
   if any(task.kind == TEXT for task in chosen(config).values()):
-    hosts.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
+    processes.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
   loaded = [datas.load(name, task, tokenizer, config) for name, task in chosen(config).items()]
-  hosts.compare({f'digest of task {data.name}': data.digest for data in loaded})
-  hosts.told(lambda: lay_out(config, workdir, tokenizer, loaded))
+  processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
+  processes.told(lambda: lay_out(config, workdir, tokenizer, loaded))
   found = {}
-  with jax.set_mesh(mesh), hosts.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
+  with jax.set_mesh(mesh), processes.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):
@@ -79,7 +83,7 @@ def run_owned(config, workdir, mesh, source, tokenizer):
 
 def chosen(config):
   """{name: tasks.Task} of `finetune.tasks`."""
-  return {name: tasks.find(name, config.finetune.own_tasks) for name in config.finetune.tasks}
+  return {name: published.find(name, config.finetune.own_tasks) for name in config.finetune.tasks}
 
 
 def check(config):

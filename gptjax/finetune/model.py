@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax import sharding
-from gptjax.attention import dropout, fold_in
-from gptjax.finetune.transforms import TEXT
-from gptjax.keys import named
-from gptjax.lstm import language_model
-from gptjax.model import Projection, copied
-from gptjax.sharding import merge, rows, split
+from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.model.compute import copied
+from gptjax.model.keys import named
+from gptjax.model.layers import Projection, dropout, fold_in
+from gptjax.model.lstm import language_model
+from gptjax.parallel import sharding
+from gptjax.parallel.sharding import merge, rows, split
 
 PROJECTIONS = (('attn', 'c_attn'), ('attn', 'c_proj'), ('mlp', 'c_fc'), ('mlp', 'c_proj'))
 

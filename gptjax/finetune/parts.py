@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax import sharding
-from gptjax.model import unrolled
+from gptjax.model.compute import unrolled
+from gptjax.parallel import sharding
 
 
 def separate(params, config):

@@ -2,9 +2,9 @@
 
 import jax
 
-from gptjax import telemetry
 from gptjax.errors import InputError
-from gptjax.words import plural
+from gptjax.report import telemetry
+from gptjax.text.words import plural
 
 
 def greet(run, tell, state):

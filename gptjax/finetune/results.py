@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax import atomic, json_files, markdown, records
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
+from gptjax.files import atomic, json_files, records
 from gptjax.finetune import batches
 from gptjax.finetune import data as datas
-from gptjax.finetune.metrics import METRICS
-from gptjax.finetune.transforms import TEXT
+from gptjax.finetune.tasks.metrics import METRICS
+from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.text import markdown
 
 VERSION = 2  # of results.json and result.json: fractions; files without a version have per cent
 METRICS_LAYOUT = {str: json_files.NUMBER}

@@ -12,16 +12,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gptjax import atomic, bars, compiler, hosts, records, sharding, shutdown, telemetry
-from gptjax import checkpoint as checkpoints
-from gptjax import config as configs
-from gptjax.data import pipeline
+from gptjax.command import bars, shutdown
+from gptjax.config import resolve as configs
+from gptjax.data.corpus import pipeline
+from gptjax.files import atomic, records
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
-from gptjax.finetune.transforms import TEXT
+from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.kernels import xla_presets
+from gptjax.parallel import processes, sharding
 from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.pretrained.export import save_pretrained
-from gptjax.words import plural
+from gptjax.report import telemetry
+from gptjax.storage import checkpoint as checkpoints
+from gptjax.text.words import plural
 
 
 class Run(NamedTuple):
@@ -51,14 +55,14 @@ def fine_tuned(run, source):
     stop.
   """
   config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
-  done = hosts.told(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
+  done = processes.told(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
   if done:
     results.require_version(path, done)
     done = results.of_this_version(done)
     tested = not run.data.scored or any(name.startswith(results.TEST) for name in done['metrics'])
     if done['steps'] == run.steps and not config.finetune.predict and tested:
       return done
-  hosts.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
+  processes.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
   begin = functools.partial(weights.first_state, config, run.data.task.kind, run.data.outputs)
   shapes = sharding.concrete(jax.eval_shape(lambda: begin(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
@@ -80,7 +84,7 @@ def fine_tuned(run, source):
       tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
     return result
   except Exception as error:
-    hosts.fail(error, run.folder)  # now: closing waits for a save in flight, and that for the others
+    processes.fail(error, run.folder)  # now: closing waits for a save in flight, and that for the others
     raise
   finally:
     saves.close()
@@ -98,7 +102,7 @@ def loop(run, state, tell, saves):
   at_work = start < run.steps and not run.stop.asked() and not over(run, tell)
   step_fns = compiled(run, state, tell) if at_work else {}
   if at_work:
-    shutdown.defer(hosts.STOPPING)
+    shutdown.defer(processes.STOPPING)
   made = pipeline.plain_batches(functools.partial(train_batch, run), start, run.steps if at_work else start)
   with contextlib.closing(pipeline.ahead(made, functools.partial(sharding.put, mesh=run.mesh), 2)) as ahead:
     watch.restart()
@@ -124,7 +128,7 @@ def loop(run, state, tell, saves):
   if stopped:
     saves.save(state, int(state.step), _metric(tell, int(state.step)))
   saves.wait()
-  hosts.told(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
+  processes.told(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
   return state, not stopped
 
 
@@ -140,7 +144,7 @@ def compiled(run, state, tell):
     for width in widths:
       batch = sharding.put(batch_of(run, run.data.train, nobody, width), run.mesh)
       jobs[width] = pool.submit(step.lower(state, batch).compile,
-                                compiler_options=compiler.options(run.config.xla_preset))
+                                compiler_options=xla_presets.options(run.config.xla_preset))
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
   if jobs:
@@ -192,7 +196,7 @@ def _shown(metrics):
 
 def _metric(tell, step):
   """What `Checkpoints` keeps the smallest of; None where nothing was measured."""
-  score = hosts.told(lambda: tell.value(step, 'eval/score'))
+  score = processes.told(lambda: tell.value(step, 'eval/score'))
   return None if score is None else -score
 
 
@@ -207,7 +211,7 @@ def history(run, tell):
     kept = map(checkpoints.read_manifest, (folder / str(step) for step in checkpoints.steps(folder)))
     lost = {one['step']: -one['metric'] for one in kept if one and one['metric'] is not None}
     return sorted(([score, step] for step, score in {**lost, **found}.items()), key=lambda pair: pair[1])
-  return hosts.told(read)
+  return processes.told(read)
 
 
 def over(run, tell):
@@ -247,9 +251,9 @@ def conclude(run, state, shapes, tell):
   """The result of a run: the metrics of its best checkpoint, and its predictions; None if told to stop."""
   config, data = run.config, run.data
   _, step = max(history(run, tell), key=lambda pair: (pair[0], -pair[1]))
-  found = hosts.told(lambda: next((record for record in reversed(tell.records)
+  found = processes.told(lambda: next((record for record in reversed(tell.records)
                                    if record['step'] == step and 'eval/score' in record), None))
-  exported = data.task.kind == TEXT and config.model.architecture == 'transformer' and not hosts.several()
+  exported = data.task.kind == TEXT and config.model.architecture == 'transformer' and not processes.several()
   if exported and (why := export_obstacle(config)):
     tell.say(f'not exported: {why}')
     exported = False
@@ -274,11 +278,11 @@ def conclude(run, state, shapes, tell):
   if few:
     result['train_metrics'] = results.scores(data, {'': outputs['train']}, {'': few['train']})
   if config.finetune.predict:
-    hosts.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
+    processes.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
                         for file, values in of('test', data.test).items()])
   if exported:
     save_pretrained(weights.language_model(state, config), run.tokenizer, run.folder / 'export')
     tell.say(f'export        {run.folder / "export"}')
-  hosts.told(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
+  processes.told(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
   tell.say(f'best at step {step}: {_shown(result["metrics"])}')
   return result

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gptjax import sharding
 from gptjax.finetune import parts
 from gptjax.finetune.model import Classifier
-from gptjax.losses import next_token_loss
-from gptjax.model import gathered, in_dtype
-from gptjax.optimizer import learning_rate, make_optimizer
-from gptjax.sharding import merge
-from gptjax.train import microbatches, sequence_keys
+from gptjax.model.compute import in_dtype
+from gptjax.model.parameters import gathered
+from gptjax.parallel import sharding
+from gptjax.parallel.sharding import merge
+from gptjax.train.loss import next_token_loss
+from gptjax.train.optimizer import learning_rate, make_optimizer
+from gptjax.train.step import microbatches, sequence_keys
 
 
 class State(NamedTuple):

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import jax
 
-from gptjax import atomic, console, figures, markdown, ownership, records
-from gptjax import config as configs
+from gptjax.command import figures, streams
+from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
+from gptjax.files import atomic, records
 from gptjax.finetune import job, results, weights, zero_shot
-from gptjax.pretrain import DONE
+from gptjax.pretrain.loop import DONE
+from gptjax.storage import ownership
+from gptjax.text import markdown
 
 # Table 5 of the paper, on the test sets of GLUE; QNLI's are of its version 1, see `tasks`, and not printed.
 TABLE_5 = {
@@ -119,7 +122,7 @@ def transfer(config, workdir, given=()):
   if jax.process_index() == 0:
     metrics = {name: results.main_metric(task) for name, task in job.chosen(config).items()}
     write(workdir, found, transfer_table(found, metrics))
-    with console.optional('the plot'):
+    with streams.optional('the plot'):
       print(f'plot          {plot_transfer(workdir, found, metrics)}', file=sys.stderr)
   return DONE
 

@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax import sharding
-from gptjax.data import tokenizers
+from gptjax.config.resume import OF_THE_RUN
+from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
-from gptjax.finetune import parts, step, transforms
+from gptjax.finetune import parts, step
 from gptjax.finetune.model import Classifier
-from gptjax.model import padded_vocab, stacked
+from gptjax.finetune.tasks import transforms
+from gptjax.model.compute import stacked
+from gptjax.model.parameters import padded_vocab
+from gptjax.parallel import sharding
 from gptjax.pretrained import layout, open_source
-from gptjax.resumed import OF_THE_RUN
-from gptjax.train import graph
+from gptjax.train.step import graph
 
 
 def source_of(config):
@@ -33,7 +35,7 @@ def source_of(config):
     return None, _own_tokenizer(config)
   source = open_source(config.init_from)
   if source.tokenizer is None and config.data.tokenizer:  # its entries tell which rows are padding
-    source = open_source(config.init_from, tokenizers.load(config.data.tokenizer).n_vocab)
+    source = open_source(config.init_from, loading.load(config.data.tokenizer).n_vocab)
   fields = layout.config_for(source.fields).model.to_dict()
   for name, value in fields.items():
     if name not in (*OF_THE_RUN, 'dropout'):  # what to drop in training is the run's own choice
@@ -48,7 +50,7 @@ def source_of(config):
 def _own_tokenizer(config):
   if not config.data.tokenizer:
     raise InputError('no tokenizer lies with the weights: name one, --config.data.tokenizer=gpt1:DIR say')
-  tokenizer = tokenizers.load(config.data.tokenizer)
+  tokenizer = loading.load(config.data.tokenizer)
   if not config.init_from:
     config.model.n_vocab = tokenizer.n_vocab
   return tokenizer

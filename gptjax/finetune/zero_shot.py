@@ -6,18 +6,21 @@ from pathlib import Path
 import jax
 
 import gptjax
-from gptjax import atomic, checkpoint, console, figures, hosts, records, sharding, shutdown
-from gptjax import config as configs
+from gptjax.command import figures, shutdown, streams
+from gptjax.config import resolve as configs
 from gptjax.errors import InputError
-from gptjax.evaluate import gpt1, heuristics
 from gptjax.evaluate.run import data_of
-from gptjax.evaluate.sources import NotRun
-from gptjax.evaluate.subject import subject
+from gptjax.evaluate.scoring.subject import subject
+from gptjax.evaluate.tasks import gpt1, heuristics
+from gptjax.evaluate.texts.sources import NotRun
+from gptjax.files import atomic, records
 from gptjax.finetune import results
-from gptjax.pretrain import DONE
+from gptjax.parallel import processes, sharding
+from gptjax.pretrain.loop import DONE
 from gptjax.pretrained.workdir import CHECKPOINTS
+from gptjax.storage import checkpoint
 
-# The names in the figure of the tasks in gptjax/evaluate/gpt1.py.
+# The names in the figure of the tasks in gptjax/evaluate/tasks/gpt1.py.
 HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question answering', 'dprd': 'winograd'}
 
 LAYOUT = {'study': {str: {str: results.METRICS_LAYOUT}}, '?version': int}  # of results.json
@@ -42,7 +45,7 @@ def study(config, workdir, given=()):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / results.RESULTS, suites(config)
-  before = hosts.told(lambda: records.read_or_discard(path, layout=LAYOUT))
+  before = processes.told(lambda: records.read_or_discard(path, layout=LAYOUT))
   if before and results.require_version(path, before) < results.VERSION:
     print(f'{path} is of a version with other heuristics: all checkpoints are scored again', file=sys.stderr)
     before = None
@@ -60,7 +63,7 @@ def study(config, workdir, given=()):
             print(f'{name}, step {step}: {shown}', file=sys.stderr)
   if jax.process_index() == 0:
     print(f'results       {path}', file=sys.stderr)
-    with console.optional('the plot'):
+    with streams.optional('the plot'):
       print(f'plot          {plot(workdir, found)}', file=sys.stderr)
   return DONE
 

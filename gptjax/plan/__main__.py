@@ -1,9 +1,10 @@
 """The command: python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16"""
 
 if __name__ == '__main__':
-  from gptjax import settings, shutdown, startup
+  from gptjax.command import shutdown, startup
+  from gptjax.parallel import jax_settings
   startup.begin('plan', 'stopped', product=True)
-  settings.begin('plan')
+  jax_settings.begin('plan')
 
 import os
 import sys
@@ -14,9 +15,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # before JAX is imported
 
 import jax
 
-from gptjax import command_line, errors, sharding
-from gptjax import config as configs
+from gptjax import errors
+from gptjax.config import command_line
+from gptjax.config import resolve as configs
 from gptjax.errors import InputError
+from gptjax.parallel import sharding
 from gptjax.plan import estimate, hardware, kernels, report, topology
 from gptjax.plan.search import apply, search
 
@@ -49,8 +52,8 @@ def run(config, name, asked):
   else:
     found = search(config, devices, device, asked.few if asked.search else 1)
     print(report.ranking(found, name, device) + '\n')
-    settings, plan = found[0]
-    apply(config, settings)
+    jax_settings, plan = found[0]
+    apply(config, jax_settings)
     mesh = sharding.make_mesh(config.mesh, devices)
   print(report.one(plan, config, mesh, name, device, asked.price))
   return int(not plan.fits(device))

@@ -12,10 +12,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from gptjax import sharding, telemetry, train
 from gptjax.errors import InputError
-from gptjax.model import in_dtype
+from gptjax.model import parameters
+from gptjax.model.compute import in_dtype
+from gptjax.parallel import sharding
 from gptjax.plan import hlo, program, traffic
+from gptjax.train import step
 
 SPARE = 0.08  # of the memory: for the runtime, the network's buffers and what lies scattered
 
@@ -79,7 +81,7 @@ def plan(config, mesh, device):
     sent['far' if crosses(one, mesh) else 'near', one.kind] += hlo.sent(one)
   seconds = times(traffic.kernels(compiled.as_text()), sent, device)
   tokens = config.train.batch_size * config.data.seq_len
-  flops = telemetry.flops_per_token(config.model, config.data.seq_len)
+  flops = parameters.flops_per_token(config.model, config.data.seq_len)
   speed = tokens / seconds['step']
   return Plan(memory(config, mesh, cost), cost.flops, flops['causal'] * tokens / mesh.size, dict(sent),
               seconds, speed / mesh.size * flops['palm'] / device.flops, speed, cost.seconds)
@@ -123,10 +125,10 @@ def kept(config, mesh):
   """Bytes of activations, on each device, that a microbatch's forward pass leaves for the backward one."""
   state, _ = program.shapes(config, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    graphdef, rows = train.graph(config), sharding.compute('batch')
+    graphdef, rows = step.graph(config), sharding.compute('batch')
     shape = config.train.microbatch_size, config.data.seq_len
     tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=jax.NamedSharding(mesh, rows))
-    keys = jax.eval_shape(lambda: train.dropout_keys(config, 0))
+    keys = jax.eval_shape(lambda: step.dropout_keys(config, 0))
     if keys is not None:
       keys = jax.ShapeDtypeStruct(shape[:1], keys.dtype, sharding=jax.NamedSharding(mesh, rows))
 

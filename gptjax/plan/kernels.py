@@ -8,9 +8,9 @@ import itertools
 
 import jax
 
-from gptjax import sharding
-from gptjax.attention import attention
-from gptjax.kernels import LANES, splash
+from gptjax.kernels.fused import LANES, splash
+from gptjax.model.attention import attention
+from gptjax.parallel import sharding
 from gptjax.plan import traffic
 
 SIZES = (128, 256, 512, 1024)

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gptjax import compiler, sharding, train
+from gptjax.kernels import xla_presets
+from gptjax.parallel import sharding
 from gptjax.plan import hlo
+from gptjax.train import step as train
 
 
 class Cost(NamedTuple):
@@ -66,7 +68,7 @@ def compile_step(config, mesh, **options):
                              steps=config.train.steps or 1)
     traced = jax.jit(step, donate_argnums=0).trace(state, batch)
     lowered = traced.lower(lowering_platforms=(platform,))
-    return lowered.compile(compiler_options=compiler.options(config.xla_preset) | options)
+    return lowered.compile(compiler_options=xla_presets.options(config.xla_preset) | options)
 
 
 def cost(config, mesh, **options):

@@ -1,8 +1,8 @@
 """A plan in words and numbers."""
 
-from gptjax import sharding
+from gptjax.parallel import sharding
 from gptjax.plan import estimate
-from gptjax.words import plural
+from gptjax.text.words import plural
 
 GIB, DAY = 2**30, 86_400
 

@@ -5,8 +5,8 @@ import re
 
 from jax.experimental import topologies
 
-from gptjax import libtpu
 from gptjax.errors import InputError
+from gptjax.parallel import libtpu
 from gptjax.plan import gpu
 
 MOST_DEVICES = 2**20

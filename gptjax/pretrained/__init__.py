@@ -10,19 +10,21 @@ Nothing here unpickles or runs what it loads, and PyTorch is not needed.
 import sys
 
 if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `python -m gptjax.pretrained`
-  from gptjax import settings, startup
+  from gptjax.command import startup
+  from gptjax.parallel import jax_settings
   startup.begin('pretrained', 'stopped')
-  settings.begin('pretrained')
+  jax_settings.begin('pretrained')
 
 from pathlib import Path
 
 from flax import nnx
 
-from gptjax import paths, sharding
 from gptjax.errors import InputError
+from gptjax.files import paths
+from gptjax.parallel import sharding
 from gptjax.pretrained import layout
 from gptjax.pretrained.export import save_pretrained
-from gptjax.train import graph
+from gptjax.train.step import graph
 
 __all__ = ['load', 'open_source', 'save_pretrained']
 
@@ -45,7 +47,7 @@ def load(path):
       `manifest.json` and `state/`: one checkpoint in a workdir.
 
   Returns:
-    (model, tokenizer): a `gptjax.model.GPT`, `model(int32[b, t])` gives float32[b, t, n_vocab]; the tokenizer
+    (model, tokenizer): a `gptjax.model.gpt.GPT`, `model(int32[b, t])` gives float32[b, t, n_vocab]; the tokenizer
     is None if its files are not there.
 
   Raises:

@@ -1,18 +1,19 @@
 """The command: python -m gptjax.pretrained export --from=runs/mine --to=mine-hf"""
 
-from gptjax import paths, settings
-from gptjax.data import command
-from gptjax.words import plural
+from gptjax.command import run
+from gptjax.files import paths
+from gptjax.parallel import jax_settings
+from gptjax.text.words import plural
 
 
 def main(arguments):
-  parser = command.Parser(prog='python -m gptjax.pretrained')
+  parser = run.Parser(prog='python -m gptjax.pretrained')
   parser.add_argument('action', choices=['export'])
   parser.add_argument('--from', dest='source', type=paths.flag, required=True,
                       help='a workdir, a checkpoint, a Hugging Face folder, or OpenAI\'s files')
   parser.add_argument('--to', type=paths.flag, required=True, help='folder for transformers')
   flags = parser.parse_args(arguments)
-  settings.check_devices()
+  jax_settings.check_devices()
   import gptjax
   model, tokenizer = gptjax.load(flags.source)
   gptjax.save_pretrained(model, tokenizer, flags.to)
@@ -21,4 +22,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  command.run(main, 'pretrained')
+  run.run(main, 'pretrained')

@@ -8,10 +8,12 @@ import numpy as np
 from flax import nnx
 from safetensors import safe_open
 
-from gptjax import atomic, bars, checkpoint, digests, paths, sharding
+from gptjax.command import bars
 from gptjax.errors import InputError
-from gptjax.lstm import LSTM
-from gptjax.model import GPT, Block
+from gptjax.files import atomic, paths
+from gptjax.model.gpt import GPT, Block
+from gptjax.model.lstm import LSTM
+from gptjax.parallel import sharding
 from gptjax.pretrained import layout
 from gptjax.pretrained.huggingface import (
   ACTIVATION_FIELD,
@@ -24,7 +26,8 @@ from gptjax.pretrained.huggingface import (
   spell,
 )
 from gptjax.pretrained.tokenizer_files import tokenizer_files
-from gptjax.train import graph
+from gptjax.storage import checkpoint, digests
+from gptjax.train.step import graph
 
 # What a module keeps beside the model's shape: how it is computed, not what.
 OF_THE_RUN = ('dtype', 'kernel', 'remat', 'scanned')
@@ -39,7 +42,7 @@ def save_pretrained(model, tokenizer, folder):
   must have held the same model at another step, or nothing of this kind.
 
   Args:
-    model: a `gptjax.model.GPT` on devices of this process; of weights in shards, one at a time is gathered.
+    model: a `gptjax.model.gpt.GPT` on devices of this process; of weights in shards, one at a time is gathered.
     tokenizer: one of gptjax's, or None.
     folder: path.
 
@@ -107,7 +110,7 @@ def config_json(model, tokenizer):
   if isinstance(model, LSTM):
     raise InputError('transformers has no such LSTM: only a Transformer can be exported')
   if type(model) is not GPT or not isinstance(model.h, Block):
-    raise InputError(f'only a gptjax.model.GPT as `gptjax.load` gives it can be exported, not '
+    raise InputError(f'only a gptjax.model.gpt.GPT as `gptjax.load` gives it can be exported, not '
                      f'{type(model).__name__}{" with its layers apart" * (type(model) is GPT)}')
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
   ends = list(tokenizer.ends) if tokenizer else []

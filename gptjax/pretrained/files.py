@@ -2,7 +2,7 @@
 
 from gptjax import defaults, domains
 from gptjax.errors import InputError
-from gptjax.json_files import shown
+from gptjax.files.json_files import shown
 
 
 def sizes(path, values, names):

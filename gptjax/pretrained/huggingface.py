@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from gptjax import json_files, lfs, native
-from gptjax.data import hf_tokenizer
+from gptjax.data.tokenizers import hf_tokenizer, native
 from gptjax.errors import InputError
-from gptjax.json_files import shown
+from gptjax.files import json_files, lfs
+from gptjax.files.json_files import shown
 from gptjax.pretrained import layout
 from gptjax.pretrained.files import check_fields, sizes
 

@@ -13,10 +13,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from gptjax import bars, defaults, sharding
-from gptjax import config as configs
+from gptjax import defaults
+from gptjax.command import bars
+from gptjax.config import resolve as configs
 from gptjax.errors import InputError
-from gptjax.lstm import language_model
+from gptjax.model.lstm import language_model
+from gptjax.parallel import sharding
 
 LAYER_TENSORS = 12  # in released files, of one layer
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from gptjax import json_files, lfs
-from gptjax.data import pipeline, tokenizers
+from gptjax.data.corpus import pipeline
+from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
+from gptjax.files import json_files, lfs
 from gptjax.pretrained import layout
 from gptjax.pretrained.files import check_fields, sizes
 
@@ -56,7 +57,7 @@ def open_gpt2(folder):
 
   tensors = {name: layout.Tensor(_matrix(shape), functools.partial(block, name))
              for name, shape in shapes.items()}
-  tokenizer = tokenizers.load(str(folder)) if (folder / 'encoder.json').exists() else None
+  tokenizer = loading.load(str(folder)) if (folder / 'encoder.json').exists() else None
   return layout.source(folder, tensors, 'model/{}'.format, fields, tokenizer)
 
 
@@ -99,7 +100,7 @@ def open_gpt1(folder):
                      f'{GPT1_HEAD_SIZE}')
   fields = RELEASED | dict(n_layer=n_layer, n_head=d // GPT1_HEAD_SIZE, n_embd=d, n_ctx=n_ctx,
                            n_vocab=n_vocab, norm='after', n_inner=4 * d, dropout=0.1)
-  tokenizer = tokenizers.load(str(folder)) if (folder / 'encoder_bpe_40000.json').exists() else None
+  tokenizer = loading.load(str(folder)) if (folder / 'encoder_bpe_40000.json').exists() else None
   return layout.source(folder, tensors, str, fields, tokenizer)
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import jax
 from flax import nnx
 
-from gptjax import atomic, resumed
-from gptjax.checkpoint import completed
-from gptjax.data import tokenizers
+from gptjax.config import resume
+from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
+from gptjax.files import atomic
 from gptjax.pretrained import layout, open_source
 from gptjax.pretrained.export import checkpoint_exporter
-from gptjax.train import graph
+from gptjax.storage.checkpoint import completed
+from gptjax.train.step import graph
 
 
 def first(config, workdir, given=()):
@@ -38,7 +39,7 @@ def first(config, workdir, given=()):
     mine = config.model[name]
     padding = name == 'pad_vocab_to' and name not in source.fields  # files hold no padded rows
     derived = name == 'n_inner' and not mine
-    if mine == value or padding or not resumed.of_weights(f'model.{name}'):
+    if mine == value or padding or not resume.of_weights(f'model.{name}'):
       continue
     if f'model.{name}' in given and not derived:
       wrong.append(f'config.model.{name} = {mine!r} (the weights: {value!r})')
@@ -60,7 +61,7 @@ def first(config, workdir, given=()):
 
 
 def _same_tokenizer(spec, tokenizer):
-  return not spec.startswith('train-bpe') and tokenizers.load(spec).digest == tokenizer.digest
+  return not spec.startswith('train-bpe') and loading.load(spec).digest == tokenizer.digest
 
 
 def check_tokenizer(config, source, made):
@@ -102,14 +103,14 @@ def exporter(config, workdir, source, tokenizer):
     return None
   model = nnx.merge(graph(config), layout.weight_shapes(config))
   made = source.tokenizer if source else None
-  return checkpoint_exporter(model, made or _kept(workdir, tokenizers.load(str(tokenizer))),
+  return checkpoint_exporter(model, made or _kept(workdir, loading.load(str(tokenizer))),
                              Path(workdir) / 'export')
 
 
 def _kept(workdir, made):
   """The tokenizer that the workdir keeps, which has its own `ends`, if it is this one."""
   folder = Path(workdir) / 'tokenizer'
-  kept = tokenizers.load(str(folder)) if folder.is_dir() else made
+  kept = loading.load(str(folder)) if folder.is_dir() else made
   return kept if kept.digest == made.digest else made
 
 
@@ -150,4 +151,4 @@ def keep_tokenizer(tokenizer, workdir):
     workdir: of the run.
   """
   if not (Path(workdir) / 'tokenizer').exists():
-    save_tokenizer(tokenizers.load(str(tokenizer)), workdir)
+    save_tokenizer(loading.load(str(tokenizer)), workdir)

@@ -2,8 +2,8 @@
 
 import json
 
-from gptjax.data import hf_folder, tokenizers
-from gptjax.data.gpt1_text import END
+from gptjax.data.tokenizers import byte_bpe, hf_folder, sentence_piece
+from gptjax.data.tokenizers.gpt1_text import END
 from gptjax.errors import InputError
 
 SENTENCEPIECE = 'sentencepiece.model'
@@ -27,7 +27,7 @@ def tokenizer_files(tokenizer, n_ctx):
   """
   if tokenizer.name in ('gpt2', 'bpe'):
     encoder, merges = tokenizer.files['encoder.json'], tokenizer.files['vocab.bpe']
-    end = tokenizers.END_OF_TEXT
+    end = byte_bpe.END_OF_TEXT
     settings = dict(tokenizer_class='GPT2Tokenizer', add_prefix_space=False, errors='replace', bos_token=end,
                     eos_token=end, unk_token=end)
     made = _byte_level(encoder, merges, end)
@@ -92,10 +92,10 @@ def _unigram(content):
                        'the model without its tokenizer, None')
   made = library.Tokenizer(library.models.Unigram(
     [(piece.piece, piece.score) for piece in model.pieces], trained.unk_id, trained.byte_fallback))
-  prefix = [normalizers.Prepend(tokenizers.SPACE)] if cleaned.add_dummy_prefix else []
-  made.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(' ', tokenizers.SPACE)])
+  prefix = [normalizers.Prepend(sentence_piece.SPACE)] if cleaned.add_dummy_prefix else []
+  made.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(' ', sentence_piece.SPACE)])
   strip = [decoders.Strip(' ', 1, 0)] if cleaned.add_dummy_prefix else []
-  made.decoder = decoders.Sequence([decoders.Replace(tokenizers.SPACE, ' '), decoders.ByteFallback(),
+  made.decoder = decoders.Sequence([decoders.Replace(sentence_piece.SPACE, ' '), decoders.ByteFallback(),
                                     decoders.Fuse(), *strip])
   roles = {'unk_token': trained.unk_id, 'bos_token': trained.bos_id, 'eos_token': trained.eos_id}
   names = {role: model.pieces[i].piece for role, i in roles.items() if i >= 0}

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from gptjax import checkpoint, defaults, records
-from gptjax.data import tokenizers
+from gptjax import defaults
+from gptjax.config.resume import OF_THE_RUN
+from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
+from gptjax.files import records
 from gptjax.pretrained import layout
 from gptjax.pretrained.files import check_fields
-from gptjax.resumed import OF_THE_RUN
+from gptjax.storage import checkpoint
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
 
@@ -53,7 +55,7 @@ def _source(path):
   fields = {name: value for name, value in stored['model'].items() if name in known}
   check_fields(workdir / 'config.json', fields, {})
   folder = workdir / TOKENIZER
-  tokenizer = tokenizers.load(str(folder)) if folder.is_dir() else None
+  tokenizer = loading.load(str(folder)) if folder.is_dir() else None
   manifest = checkpoint.read_manifest(path)
   return layout.Source(Path(path), fields, tokenizer,
                        lambda shapes: checkpoint.load_weights(path, manifest, shapes))

@@ -8,11 +8,12 @@ writes report.html, which holds all that it shows, and report.md with its figure
 import sys
 
 if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `python -m gptjax.report`
-  from gptjax import settings, startup
+  from gptjax.command import startup
+  from gptjax.parallel import jax_settings
   startup.begin('report', 'stopped')
-  settings.begin('report')
+  jax_settings.begin('report')
 
-from gptjax.report.console import farewell, greet, ngram_baselines, sample_text, step
+from gptjax.pretrain.console import farewell, greet, ngram_baselines, sample_text, step
 from gptjax.report.page import write
 
 __all__ = ['farewell', 'greet', 'ngram_baselines', 'sample_text', 'step', 'write']

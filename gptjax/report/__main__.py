@@ -1,13 +1,13 @@
 """The command: python -m gptjax.report --workdir=runs/gpt2_small [--workdir=runs/gpt2_medium ...]"""
 
-from gptjax import paths
-from gptjax.data import command
-from gptjax.flag_types import SEED, integer
+from gptjax.command import run
+from gptjax.command.flag_types import SEED, integer
+from gptjax.files import paths
 from gptjax.report import page, published, samples
 
 
 def main(arguments):
-  parser = command.Parser(prog='python -m gptjax.report',
+  parser = run.Parser(prog='python -m gptjax.report',
                           description='Writes report.html and report.md.')
   add = parser.add_argument
   add('--workdir', type=paths.flag, action='append', required=True, help='of a run, any job; repeatable')
@@ -28,4 +28,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  command.run(main, 'report')
+  run.run(main, 'report')

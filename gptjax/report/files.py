@@ -1,8 +1,9 @@
 """The JSON files of a workdir that a report shows, read with a check of their layout (see `json_files`)."""
 
-from gptjax import bounded, records, text_checks
 from gptjax.errors import InputError
-from gptjax.json_files import MAYBE, NUMBER, misfit
+from gptjax.files import bounded, records
+from gptjax.files.json_files import MAYBE, NUMBER, misfit
+from gptjax.text import text_checks
 
 CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
                      '?train': {'?batch_size': int}, '?data': {'?seq_len': int}}, 'versions': {str: str},

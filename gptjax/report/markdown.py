@@ -3,8 +3,8 @@
 import html
 import itertools
 
-from gptjax.markdown import bold, escaped, line, table
 from gptjax.report.document import Figure, Prose, Strong, Table, Verbatim
+from gptjax.text.markdown import bold, escaped, line, table
 
 
 def page(title, sections, folder):

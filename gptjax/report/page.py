@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 
 import gptjax
-from gptjax import atomic
-from gptjax import config as configs
-from gptjax.redacted import redacted, redacted_values
+from gptjax.config import resolve as configs
+from gptjax.files import atomic
 from gptjax.report import html, markdown, plots, runs, tables
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
+from gptjax.text.redacted import redacted, redacted_values
 
 FIGURES = 'report-figures'
 

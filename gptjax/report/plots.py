@@ -10,7 +10,7 @@ import math
 import re
 import textwrap
 
-from gptjax import figures
+from gptjax.command import figures
 from gptjax.evaluate import paper, percent
 from gptjax.report import published, runs
 

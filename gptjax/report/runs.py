@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax import telemetry
 from gptjax.errors import InputError
-from gptjax.json_files import misfit
-from gptjax.report import files
+from gptjax.files.json_files import misfit
+from gptjax.report import files, telemetry
 
 
 class Run(NamedTuple):
@@ -72,7 +71,7 @@ def _read(folder, name):
 def _parameters(folder, fields):
   from types import SimpleNamespace
 
-  from gptjax.model import n_params
+  from gptjax.model.parameters import n_params
   try:
     return n_params(SimpleNamespace(**fields))
   except (AttributeError, TypeError) as error:

@@ -2,7 +2,9 @@
 
 import math
 
-from gptjax.evaluate import overlap, paper, percent, suite, table
+from gptjax.evaluate import paper, percent, table
+from gptjax.evaluate.overlap import study
+from gptjax.evaluate.tasks import suite
 from gptjax.report import published, runs
 from gptjax.report.document import Prose, Strong, Table
 
@@ -148,15 +150,15 @@ def overlaps(run):
            _percent(row['train']), f'{row["documents_with_any"]:,}', f'{row["documents_with_much"]:,}',
            *map(printed, published.OVERLAP.get(name, (None, None)))] for name, row in found['tests'].items()]
   yield Table(['test set', 'documents', '8-grams', 'in own train, %', 'in training corpus, %',
-               'documents with any', f'with over {overlap.MUCH:.0%}', 'paper: own train', 'paper: WebText'],
+               'documents with any', f'with over {study.MUCH:.0%}', 'paper: own train', 'paper: WebText'],
               rows, f'8-grams of test sets that are also in training text, {run.name}.')
   for name, row in found['filters'].items():
     yield Prose(f'Filter {name}: {row["eightgrams"]:,} 8-grams of {", ".join(row["sources"])}, '
                 f'{row["distinct"]:,} different ones, {row["bytes"] / 1e6:,.1f} MB; '
-                + overlap.false_positives(row) + '.')
+                + study.false_positives(row) + '.')
   for task, scores in found['by_overlap'].items():
     metrics = [name for name in scores[0] if name not in ('bucket', 'examples')]
-    where = 'training corpus' if overlap.TRAIN in found['filters'] else 'own train split'
+    where = 'training corpus' if study.TRAIN in found['filters'] else 'own train split'
     yield Table([f'8-grams in the {where}', 'examples', *map(_words, metrics)],
                 [[row['bucket'], f'{row["examples"]:,}',
                   *(number(percent.shown(metric, row[metric])) for metric in metrics)] for row in scores],

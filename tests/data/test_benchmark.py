@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED
 
-from gptjax.benchmark import data
+from gptjax.benchmark.subjects import data
 from gptjax.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from gptjax.data import clean, clean_examples, duplicates, files, summary
+from gptjax.data import summary
+from gptjax.data.clean import __main__ as clean_command
+from gptjax.data.clean import clean_examples, duplicates, webtext
 from gptjax.data.prepare import prepare
+from gptjax.data.sources import files
 
-TEXT_FILTERS = [name for name in clean.FILTERS if name not in clean.DUPLICATES]
+TEXT_FILTERS = [name for name in webtext.FILTERS if name not in webtext.DUPLICATES]
 
 
 @pytest.fixture
@@ -18,14 +21,14 @@ def recipe(tmp_path):
   (tmp_path / 'blocked.txt').write_text('# blocked\n12345 blocked.example\nwww.other.example\n')
   (tmp_path / 'titles.txt').write_text('River\nNew_York_City\n\n')
   def make(without=()):
-    return clean.recipe('webtext', without, str(tmp_path / 'blocked.txt'),
+    return webtext.recipe('webtext', without, str(tmp_path / 'blocked.txt'),
                         str(tmp_path / 'titles.txt'))
   return make
 
 
 def judge(example, recipe):
-  verdict = clean.judge(clean.document(*example), recipe)
-  return clean.FILTERS[verdict - 1] if verdict else ''
+  verdict = webtext.judge(webtext.document(*example), recipe)
+  return webtext.FILTERS[verdict - 1] if verdict else ''
 
 
 @pytest.mark.parametrize('name', TEXT_FILTERS)
@@ -37,23 +40,23 @@ def test_example_of_each_filter(recipe, name):
 
 
 def test_every_filter_has_an_example_and_says_what_it_does(capsys):
-  assert set(clean_examples.EXAMPLES) == set(clean.FILTERS)
-  clean.main()
+  assert set(clean_examples.EXAMPLES) == set(webtext.FILTERS)
+  clean_command.main()
   printed = capsys.readouterr().out
-  assert all(f'{name}: ' in printed for name in clean.FILTERS)
+  assert all(f'{name}: ' in printed for name in webtext.FILTERS)
 
 
 def test_the_list_says_what_each_filter_costs(capsys):
   """Every kind of text is lost to some filter, and the list names just those that remove it."""
-  clean.main()
+  clean_command.main()
   blocks = capsys.readouterr().out.strip().split('\n\n')
   found = {name: set() for name in clean_examples.COSTS}
-  plain = clean.recipe('webtext', (), '', '')
+  plain = webtext.recipe('webtext', (), '', '')
   for block in blocks:
     name = block.partition(':')[0]
     line = next((line for line in block.split('\n') if line.startswith('  costs ')), '')
     for kind, text in clean_examples.COSTS.items():
-      removed = name in clean.REMOVES and clean.REMOVES[name](clean.document(text, {}), plain)
+      removed = name in webtext.REMOVES and webtext.REMOVES[name](webtext.document(text, {}), plain)
       assert (kind in line) == removed, (kind, name)
       found[kind] |= {name} if removed else set()
   assert found == {'verse': {'menu'}, 'a song with a refrain': {'repetition'},
@@ -82,7 +85,7 @@ def test_wikipedia(recipe, fields, title, removed):
   ('blogspot.com', 'x.blogspot.com', True), ('co.uk', 'bbc.co.uk', True), ('\ufeffbbc', 'bbc.co.uk', True)])
 def test_blocked_domains_with_and_without_their_end(tmp_path, listed, domain, removed):
   (tmp_path / 'blocked.txt').write_text(listed)
-  made = clean.recipe('webtext', (), str(tmp_path / 'blocked.txt'), '')
+  made = webtext.recipe('webtext', (), str(tmp_path / 'blocked.txt'), '')
   found = judge((clean_examples.PROSE, {'url': f'https://{domain}/a'}), made)
   assert found == ('blocked_domain' if removed else '')
 
@@ -110,13 +113,13 @@ def test_origins_inside_of_a_record_are_seen_and_missing_ones_counted(tmp_path):
   ('blocked.example/x', 'blocked.example'),
   ('http://a.b.c#d', 'a.b.c'), ('', '')])
 def test_domain_of(url, domain):
-  assert clean.domain_of({'url': url}) == domain
-  assert clean.domain_of({'url': 'http://x.example', 'domain': 'y.example'}) == 'y.example'
+  assert webtext.domain_of({'url': url}) == domain
+  assert webtext.domain_of({'url': 'http://x.example', 'domain': 'y.example'}) == 'y.example'
 
 
 def test_real_text_is_judged_as_a_reader_would(shared_data):
   """News in English stays, its French translation goes; so with novels and Wikipedia's articles."""
-  plain = clean.recipe('webtext', (), '', '')
+  plain = webtext.recipe('webtext', (), '', '')
   counts = {}
   for language in 'en', 'fr':
     lines = (SHARED / f'eval/newstest2014.{language}').read_text().split('\n')
@@ -135,11 +138,11 @@ def test_unknown_names_are_refused(tmp_path):
   for call in [('web', (), '', ''), ('webtext', ['shorts'], '', ''), ('', ['short'], '', ''),
                ('webtext', (), str(tmp_path / 'none.txt'), '')]:
     with pytest.raises(ValueError, match=r'not one of|not a filter|cannot be read'):
-      clean.recipe(*call)
+      webtext.recipe(*call)
 
 
 def test_the_description_tells_recipes_apart(recipe):
-  plain = [clean.recipe(name, (), '', '').description for name in ('', 'webtext')]
+  plain = [webtext.recipe(name, (), '', '').description for name in ('', 'webtext')]
   assert len({recipe().description, recipe(['short']).description, *plain}) == 4
 
 
@@ -162,7 +165,7 @@ def near_and_far(rng):
 
 def test_near_duplicates_are_those_of_high_similarity(tmp_path):
   texts = near_and_far(random.Random(1))
-  plain = clean.recipe('webtext', TEXT_FILTERS, '', '')
+  plain = webtext.recipe('webtext', TEXT_FILTERS, '', '')
   function = duplicates.make_judge(plain)
   columns = duplicates.Columns(tmp_path, 0)
   pieces = [(i, files.text_digest(text), text, {}) for i, text in enumerate(texts)]
@@ -172,7 +175,7 @@ def test_near_duplicates_are_those_of_high_similarity(tmp_path):
   duplicates.mark(tmp_path, plain, len(texts))
   verdicts = np.fromfile(tmp_path / duplicates.JUDGED, np.uint8)
   sets = [shingles(text) for text in texts]
-  names = ['', *clean.FILTERS]
+  names = ['', *webtext.FILTERS]
   kinds = set()
   for i, verdict in enumerate(verdicts):
     best = max((len(sets[i] & other) / len(sets[i] | other) for other in sets[:i]), default=0)
@@ -188,7 +191,7 @@ def test_near_duplicates_are_those_of_high_similarity(tmp_path):
 
 
 def test_signatures_do_not_depend_on_the_machine_or_the_version():
-  signature = duplicates.make_judge(clean.recipe('webtext', (), '', ''))(
+  signature = duplicates.make_judge(webtext.recipe('webtext', (), '', ''))(
     [(0, b'12345678', clean_examples.PROSE, {})])
   assert signature.signatures[0, :4].tolist() == GOLDEN_SIGNATURE
   assert signature.keys[0, :3].tolist() == GOLDEN_KEYS
@@ -200,7 +203,7 @@ GOLDEN_KEYS = [4050765991979987505, 1939348601017321846, 10498030651717166138]
 
 def test_recipe_in_a_corpus(tmp_path, recipe):
   """Counts by filter, the first of duplicates kept, the same corpus from 1 and from 2 workers."""
-  removed = [clean_examples.EXAMPLES[name][0] for name in clean.FILTERS]
+  removed = [clean_examples.EXAMPLES[name][0] for name in webtext.FILTERS]
   records = [(clean_examples.PROSE, {}), *removed,
              (clean_examples.OTHER, {'url': 'http://a.example'})]
   (tmp_path / 'a.jsonl').write_text('\n'.join(
@@ -210,7 +213,7 @@ def test_recipe_in_a_corpus(tmp_path, recipe):
                   blocked_domains=str(tmp_path / 'blocked.txt'),
                   wikipedia_titles=str(tmp_path / 'titles.txt'), progress=False) for n in (1, 2)]
   assert made[0] == made[1]
-  assert made[0]['skipped'] == {f'webtext {name}': 1 for name in clean.FILTERS}
+  assert made[0]['skipped'] == {f'webtext {name}': 1 for name in webtext.FILTERS}
   assert made[0]['splits']['train']['documents'] == 2
   kept = len((clean_examples.PROSE + clean_examples.OTHER).encode())
   assert made[0]['splits']['train']['bytes'] == kept

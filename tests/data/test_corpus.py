@@ -10,7 +10,7 @@ from corpus_files import random_documents, write_corpus, write_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.data import corpus as corpora
+from gptjax.data.corpus import reader as corpora
 
 T = 16
 

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from prepared import documents, write_jsonl
 from prepared import run as prepare
 
-from gptjax.data import corpus, encode, files, hf_tokenizer, tokenizers
+from gptjax.data import encode
+from gptjax.data.corpus import reader
+from gptjax.data.sources import files
+from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading
 from gptjax.errors import InputError
 
 TEXTS = ['one two', 'two BAD', 'three two one', 'BAD', 'five']
@@ -26,14 +29,14 @@ class PanicException(BaseException):
 @pytest.fixture
 def failing(monkeypatch):
   """Tokenizers that fail at BAD, with an error that the test may choose."""
-  raised, whole = [ValueError('Max stack size\nexceeded')], tokenizers.ByteBPE.encode
+  raised, whole = [ValueError('Max stack size\nexceeded')], byte_bpe.ByteBPE.encode
 
   def fail(self, text):
     if 'BAD' in text:
       raise raised[0]
     return whole(self, text)
 
-  monkeypatch.setattr(tokenizers.ByteBPE, 'encode', fail)
+  monkeypatch.setattr(byte_bpe.ByteBPE, 'encode', fail)
   return raised
 
 
@@ -77,7 +80,7 @@ def test_a_piece_that_fails_is_missing_in_its_document_and_moves_no_other(tmp_pa
 @pytest.mark.parametrize('white', [' ', '\n', ' \n', '\u3000'])
 def test_a_million_spaces_are_encoded(tmp_path, white):
   text = 'a' + white * (1_020_000 // len(white)) + 'b'
-  tokenizer = tokenizers.train_bpe(['a b  c'], 258)
+  tokenizer = byte_bpe.train_bpe(['a b  c'], 258)
   assert tokenizer.decode(tokenizer.encode(text)) == text
   tokenizer.save(tmp_path / 'made')
   source = write_jsonl(tmp_path / 'a.jsonl', [text, 'c'])
@@ -92,7 +95,7 @@ def test_ids_are_those_of_the_text_in_one(text, most):
   tokenizer = train()
   whole = tokenizer.coder.encode(text, disallowed_special=())
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tokenizers, 'AT_ONCE', most)
+    patch.setattr(byte_bpe, 'AT_ONCE', most)
     parts, rest = [], text
     while rest:
       parts.append(rest[:files.cut(rest[:most + 1], most)])
@@ -107,7 +110,7 @@ def test_ids_are_those_of_the_text_in_one(text, most):
 
 def train(made=[]):  # noqa: B006  # once
   if not made:
-    made.append(tokenizers.train_bpe(["ab ba, it's a. b! a1 11 é-é\n\n  ab"], 262))
+    made.append(byte_bpe.train_bpe(["ab ba, it's a. b! a1 11 é-é\n\n  ab"], 262))
   return made[0]
 
 
@@ -116,11 +119,11 @@ def test_a_document_that_cannot_come_in_parts_is_a_problem_of_its_own(tmp_path, 
   made = library.Tokenizer(library.models.WordLevel({'a': 0, '?': 1}, unk_token='?'))
   made.pre_tokenizer = library.pre_tokenizers.Whitespace()
   made.save(str(tmp_path / 'tokenizer.json'))
-  assert isinstance(tokenizers.load(str(tmp_path)), hf_tokenizer.Library)
+  assert isinstance(loading.load(str(tmp_path)), hf_tokenizer.Library)
   monkeypatch.setattr(files, 'PIECE', 20)
   source = write_jsonl(tmp_path / 'a.jsonl', ['a a', 'a ' * 30, 'a'])
   with pytest.raises(InputError, match=r'a\.jsonl:2: cannot be encoded: a document of more than a million'):
     run(source, tmp_path / 'out', str(tmp_path), validation_fraction=0)
   manifest = run(source, tmp_path / 'skip', str(tmp_path), validation_fraction=0, on_error='skip')
   assert manifest['skipped'] == {encode.FAILED: 1}
-  assert corpus.open_corpus(str(tmp_path / 'skip'), 'train', verify=True).n_documents == 3
+  assert reader.open_corpus(str(tmp_path / 'skip'), 'train', verify=True).n_documents == 3

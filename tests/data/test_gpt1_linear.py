@@ -10,7 +10,7 @@ import regex
 from conftest import SHARED
 from hypothesis import strategies as st
 
-from gptjax.data import gpt1_text, gpt1_words, tokenizers
+from gptjax.data.tokenizers import gpt1_text, gpt1_words, loading
 
 ADDRESS = regex.compile(
   r'(?:\S+(?::\S*)?@)?(?:\d{1,3}(?:\.\d{1,3}){3}|(?:(?:[A-Za-z0-9\u00a1-\uffff]'
@@ -95,7 +95,7 @@ def old_standardize(text):
 def gpt1():
   if not SHARED.is_dir():
     pytest.skip(f'needs the data folder {SHARED}')
-  return tokenizers.load(f'gpt1:{SHARED}/bpe/gpt1')
+  return loading.load(f'gpt1:{SHARED}/bpe/gpt1')
 
 
 ADDRESSES = st.lists(st.sampled_from([

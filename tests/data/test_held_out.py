@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared import make_texts, run, write_jsonl
 
-from gptjax.data import corpus as corpora
-from gptjax.data import held_out, summary, tokenizers
-from gptjax.data import mixture as mixtures
+from gptjax.data import summary
+from gptjax.data.corpus import held_out
+from gptjax.data.corpus import mixture as mixtures
+from gptjax.data.corpus import reader as corpora
+from gptjax.data.tokenizers import byte_bpe
 
 SEQ_LEN = 16
 
@@ -20,7 +22,7 @@ SEQ_LEN = 16
 @pytest.fixture(scope='module')
 def tokenizer(tmp_path_factory):
   folder = tmp_path_factory.mktemp('tokenizer')
-  tokenizers.train_bpe(make_texts(20), 280).save(folder)
+  byte_bpe.train_bpe(make_texts(20), 280).save(folder)
   return f'bpe:{folder}'
 
 

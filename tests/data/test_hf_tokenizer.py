@@ -9,7 +9,7 @@ import pytest
 os.environ['HF_HUB_OFFLINE'] = '1'
 transformers = pytest.importorskip('transformers')
 
-from gptjax.data import hf_tokenizer, tokenizers  # noqa: E402
+from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading  # noqa: E402
 from gptjax.errors import InputError  # noqa: E402
 
 WORDS = 'the blue stone never sings of rain, and trees walk under it; don\'t they zzz? '
@@ -41,9 +41,9 @@ PLAIN = {name: values[0] for name, values in PARTS.items()}
 @pytest.fixture(scope='module')
 def symbols():
   """{layout: [entries in the order of their ids]} and the merges."""
-  made = tokenizers.train_bpe([WORDS * 9], 300)
+  made = byte_bpe.train_bpe([WORDS * 9], 300)
   merges = [tuple(line.split(' ')) for line in made.files['vocab.bpe'].decode().split('\n')[1:] if line]
-  *entries, _ = tokenizers.bpe_symbols(merges)
+  *entries, _ = byte_bpe.bpe_symbols(merges)
   return {'gpt2': [*entries, END], 'front': [END, *entries], 'other end': [OTHER, *entries]}, merges
 
 
@@ -143,7 +143,7 @@ def compared(folder, parts, symbols):
   if ends and all(i < ours.n_vocab for i in ends):
     assert list(ours.ends) == ends
   ours.save(folder / 'saved')
-  again = tokenizers.load(str(folder / 'saved'))
+  again = loading.load(str(folder / 'saved'))
   for name in ('digest', 'name', 'n_vocab', 'end_of_text', 'special_tokens', 'ends'):
     assert getattr(again, name) == getattr(ours, name), name
   return 'same'

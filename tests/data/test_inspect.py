@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from corpus_files import write_corpus
 
-from gptjax.data import corpus as corpora
-from gptjax.data import inspect, tokenizers
+from gptjax.data import inspect
+from gptjax.data.corpus import reader as corpora
+from gptjax.data.tokenizers import byte_bpe, loading
 
 END = 256
 TEXTS = ['One document.\n', 'Zwei Dokumente: \u00e4\u00f6\u00fc.', '', '\u4e09 \U0001f600',
@@ -20,7 +21,7 @@ TEXTS = ['One document.\n', 'Zwei Dokumente: \u00e4\u00f6\u00fc.', '', '\u4e09 \
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   root = tmp_path_factory.mktemp('corpus') / 'c'
-  tokenizer = tokenizers.train_bpe(['bytes'], 257)
+  tokenizer = byte_bpe.train_bpe(['bytes'], 257)
   documents = [np.append(tokenizer.encode(text), END).astype(np.uint16) for text in TEXTS]
   written = write_corpus(root, documents, validation=documents[:2], n_vocab=257, shard_tokens=500,
                          tokenizer_digest=tokenizer.digest)
@@ -76,7 +77,7 @@ def test_document(folder, capsys):
 
 def test_batch_is_what_the_run_read(folder, workdir, capsys):
   corpus = corpora.open_corpus(folder, 'train', verify=False)
-  tokenizer = tokenizers.load(f'{folder}/tokenizer')
+  tokenizer = loading.load(f'{folder}/tokenizer')
   batch = corpora.batch([corpus], [1.0], 3, 70, 4, 20, True, shift=True)
   inspect.main([f'--workdir={workdir}', '--step=70', '--cross_documents=true'])
   out = capsys.readouterr().out
@@ -98,7 +99,7 @@ def test_batch_is_what_the_run_read(folder, workdir, capsys):
 
 def test_a_batch_of_single_documents_tells_its_padding(folder, workdir, capsys):
   corpus = corpora.open_corpus(folder, 'train', verify=False)
-  tokenizer = tokenizers.load(f'{folder}/tokenizer')
+  tokenizer = loading.load(f'{folder}/tokenizer')
   for step in range(5):
     inspect.main([f'--workdir={workdir}', f'--step={step}'])
     out = capsys.readouterr().out
@@ -148,7 +149,7 @@ def test_config_that_is_none(tmp_path):
 
 
 def test_another_tokenizer_is_refused(folder, tmp_path):
-  tokenizers.train_bpe(['many many words'], 258).save(tmp_path / 'c' / 'tokenizer')
+  byte_bpe.train_bpe(['many many words'], 258).save(tmp_path / 'c' / 'tokenizer')
   written = write_corpus(tmp_path / 'c', [[1, 2, 3, 256]], n_vocab=257)
   with pytest.raises(ValueError, match='is not the tokenizer of the corpus'):
     inspect.main([written, '--document=0'])

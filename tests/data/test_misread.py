@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 from source_files import TEXTS, compress, jsonl, problems, read, texts
 
-from gptjax.data import fields, files, tar_source
+from gptjax.data.sources import fields, files, tar_source
 from gptjax.errors import InputError
 
 RECORDS = [

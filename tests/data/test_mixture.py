@@ -10,11 +10,13 @@ import pytest
 from conftest import tiny_config
 from corpus_files import random_documents, write_corpus
 
-from gptjax import config as configs
-from gptjax import config_files, pretrain
-from gptjax.data import corpus as corpora
-from gptjax.data import inspect, mixture
+from gptjax.config import files
+from gptjax.config import resolve as configs
+from gptjax.data import inspect
+from gptjax.data.corpus import mixture
+from gptjax.data.corpus import reader as corpora
 from gptjax.data.prepare import prepare
+from gptjax.pretrain import loop
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +81,7 @@ def test_a_mixture_that_is_none_is_refused(data, message):
 def test_a_mixture_on_the_command_line_takes_the_place_of_the_files_corpus():
   """As the README has it, with a config that names a corpus."""
   both = (('/a', 0.3), ('/b', 0.7))
-  config = config_files.load('gpt2_small.py')
+  config = files.load('gpt2_small.py')
   config.data.mixture = both
   with pytest.raises(ValueError, match='both say'):
     configs.locate(config)
@@ -115,7 +117,7 @@ def run(workdir, folders, weights):
     'data.mixture': tuple(zip(folders, weights, strict=True)), 'model.n_vocab': 290, 'train.steps': 8,
     'eval.every_steps': 4, 'eval.ngrams': True, 'log.tensorboard': False})
   with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said):
-    assert pretrain.pretrain(config, workdir) == 0
+    assert loop.pretrain(config, workdir) == 0
   return said.getvalue()
 
 
@@ -174,10 +176,10 @@ def test_an_epoch_is_as_long_as_one_over_all_corpora(pair):
   both, one = (mixture.open_mixture(folders, [1] * len(folders), verify=False)
                for folders in (pair, pair[:1]))
   windows = [corpora.n_windows(corpus, 24, True) for corpus in both.train]
-  assert pretrain.n_steps(config, both) == -(-5 * sum(windows) // (2 * 8))
-  assert pretrain.n_steps(config, one) == -(-5 * windows[0] // (2 * 8))
+  assert loop.n_steps(config, both) == -(-5 * sum(windows) // (2 * 8))
+  assert loop.n_steps(config, one) == -(-5 * windows[0] // (2 * 8))
   config.train.steps = 3
-  assert pretrain.n_steps(config, both) == 3
+  assert loop.n_steps(config, both) == 3
 
 
 def test_fields_of_a_mixture_survive_the_workdir(pair, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.data import order
+from gptjax.data.corpus import order
 
 
 def test_permutation_is_a_bijection_for_every_size_up_to_10000():

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 from source_files import problems, read, texts
 
-from gptjax.data import files, parquet_pages, parquet_source
+from gptjax.data.sources import files, parquet_pages, parquet_source
 
 
 @pytest.fixture

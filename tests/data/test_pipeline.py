@@ -16,10 +16,10 @@ import pytest
 from conftest import ROOT, mesh_of
 from corpus_files import random_documents, write_corpus
 
-from gptjax import sharding
-from gptjax.data import corpus as corpora
-from gptjax.data import pipeline
-from gptjax.train import microbatches
+from gptjax.data.corpus import pipeline
+from gptjax.data.corpus import reader as corpora
+from gptjax.parallel import sharding
+from gptjax.train.step import microbatches
 
 needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec('tensorflow') is None,
                                       reason='needs TensorFlow')

@@ -15,10 +15,14 @@ from conftest import SHARED
 from hypothesis import strategies as st
 from prepared import command, contents, documents, make_texts, run, write_jsonl
 
-from gptjax import ownership
-from gptjax.data import command as command_module
-from gptjax.data import corpus, encode, files, progress, sources, tokenizers
+from gptjax.command import run as command_module
+from gptjax.data import encode, progress
 from gptjax.data import prepare as prepare_module
+from gptjax.data.corpus import reader
+from gptjax.data.sources import documents as sources
+from gptjax.data.sources import files
+from gptjax.data.tokenizers import loading
+from gptjax.storage import ownership
 
 
 def test_documents_come_back_in_their_order(tmp_path):
@@ -42,12 +46,12 @@ def test_other_shards_and_another_place_give_the_same_batches(tmp_path):
     (tmp_path / f'in{size}').mkdir()
     source = write_jsonl(tmp_path / f'in{size}' / 'a.jsonl', texts)
     manifest = run(source, tmp_path / f'out{size}', shard_tokens=size, workers=1 + size % 3)
-    opened.append(corpus.open_corpus(str(tmp_path / f'out{size}'), 'train', verify=True))
+    opened.append(reader.open_corpus(str(tmp_path / f'out{size}'), 'train', verify=True))
     stream = b''.join((tmp_path / f'out{size}' / shard['file']).read_bytes()
                       for shard in manifest['splits']['train']['shards'])
     assert hashlib.sha256(stream).hexdigest() == manifest['splits']['train']['sha256']
   assert len({c.digest for c in opened}) == 1 and len({len(c.shards) for c in opened}) == 3
-  batches = [corpus.batch([c], [1], 5, 7, 16, 33, False) for c in opened]
+  batches = [reader.batch([c], [1], 5, 7, 16, 33, False) for c in opened]
   for name in ('inputs', 'targets'):
     assert all((batch[name] == batches[0][name]).all() for batch in batches)
 
@@ -240,7 +244,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(30))
   manifest = run(source, tmp_path / 'out')
   assert manifest['dtype'] == 'uint16'
-  tokenizer = tokenizers.load(str(tmp_path / 'out' / 'tokenizer'))
+  tokenizer = loading.load(str(tmp_path / 'out' / 'tokenizer'))
   wide = encode.make_encoder(str(tmp_path / 'out' / 'tokenizer'), 'uint32', 0)
   narrow = encode.make_encoder(str(tmp_path / 'out' / 'tokenizer'), 'uint16', 0)
   block = [('some text', False, 0, 9, 'FILE:1')]
@@ -253,7 +257,7 @@ def test_gpt1_documents_follow_each_other(tmp_path, shared_data):
   texts = ['Hello world', 'the', 'very']
   run(write_jsonl(tmp_path / 'a.jsonl', texts), tmp_path / 'out', f'gpt1:{shared_data}/bpe/gpt1',
       validation_fraction=0)
-  opened = corpus.open_corpus(str(tmp_path / 'out'), 'train', verify=True)
+  opened = reader.open_corpus(str(tmp_path / 'out'), 'train', verify=True)
   assert opened.tokens(0, 4).tolist() == [3570, 1276, 481, 963]
   assert opened.document_starts.tolist() == [0, 2, 3] and opened.tokenizer['end_of_text'] is None
 

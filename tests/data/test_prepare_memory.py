@@ -8,7 +8,8 @@ import sys
 import pytest
 from prepared import WORDS, make_texts
 
-from gptjax.data import corpus, tokenizers
+from gptjax.data.corpus import reader
+from gptjax.data.tokenizers import byte_bpe
 
 MEASURED = """
 import resource, sys
@@ -37,8 +38,8 @@ def peak_memory(tmp_path, kind, megabytes, tokenizer, workers):
                         env={**os.environ, 'PYTHONPATH': os.getcwd()})
   assert path.stat().st_size >= megabytes << 20
   path.unlink()
-  opened = corpus.open_corpus(str(out), 'train', verify=True)
-  held = corpus.open_corpus(str(out), 'validation', verify=True)
+  opened = reader.open_corpus(str(out), 'train', verify=True)
+  held = reader.open_corpus(str(out), 'validation', verify=True)
   assert opened.n_bytes > 0.9 * megabytes * (1 << 20)
   assert 0.003 < held.n_bytes / opened.n_bytes < 0.007
   return int(done.stdout) * 1024
@@ -46,7 +47,7 @@ def peak_memory(tmp_path, kind, megabytes, tokenizer, workers):
 
 @pytest.mark.parametrize('kind', ['text', 'jsonl'])
 def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
-  tokenizers.train_bpe([' '.join(WORDS)], 290).save(tmp_path / 'tokenizer')
+  byte_bpe.train_bpe([' '.join(WORDS)], 290).save(tmp_path / 'tokenizer')
   small, large = (peak_memory(tmp_path, kind, megabytes, f'{tmp_path}/tokenizer', 1)
                   for megabytes in (10, 60))
   assert large < small + (30 << 20), (small, large)

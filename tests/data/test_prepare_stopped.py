@@ -11,9 +11,10 @@ import pytest
 from conftest import ROOT
 from prepared import contents, make_texts, run, write_jsonl
 
-from gptjax.data import blocks, shards
-from gptjax.data import command as command_module
+from gptjax.command import run as command_module
+from gptjax.data import blocks
 from gptjax.data import prepare as prepare_module
+from gptjax.data.corpus import shards
 
 KILLED = """
 import hashlib, json, sys

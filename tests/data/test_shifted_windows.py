@@ -10,9 +10,9 @@ from corpus_files import random_documents, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax import pretrain
-from gptjax.data import corpus as corpora
-from gptjax.data import mixture, order
+from gptjax.data.corpus import mixture, order
+from gptjax.data.corpus import reader as corpora
+from gptjax.pretrain import loop
 
 T = 16
 
@@ -116,10 +116,10 @@ def test_training_reads_what_its_config_says(corpus, shift):
   config = tiny_config(**{'data.shift_windows': shift})
   with mesh_of() as mesh:
     read = mixture.Mixture(['c'], [1], [corpus], [None], '')
-    run = pretrain.Run(config, None, mesh, None, read, 10, None, None)
+    run = loop.Run(config, None, mesh, None, read, 10, None, None)
     for step in (0, 1000):
       expected = corpora.batch([corpus], [1], config.train.seed, step, 8, 24, True, shift=shift)
-      assert (pretrain.train_batch(run, step)['inputs'] == expected['inputs']).all()
+      assert (loop.train_batch(run, step)['inputs'] == expected['inputs']).all()
 
 
 def test_golden():

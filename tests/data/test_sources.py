@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from source_files import TEXTS, compress, jsonl, problems, read, texts
 
-from gptjax.data import corpus_source, files, python_source, sources, tokenizers
 from gptjax.data.prepare import prepare
+from gptjax.data.sources import corpus_source, files, python_source
+from gptjax.data.sources import documents as sources
+from gptjax.data.tokenizers import training
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
 
@@ -319,7 +321,7 @@ def test_a_corpus_gives_the_documents_that_went_into_it(tmp_path, monkeypatch, t
   for tokenizer in ('train-bpe:300', 'sentencepiece'):
     folder = tmp_path / tokenizer[:5]
     if tokenizer == 'sentencepiece':
-      made = tokenizers.train('sentencepiece', 290, documents * 3, progress=False)
+      made = training.train('sentencepiece', 290, documents * 3, progress=False)
       made.save(tmp_path / 'model')
       tokenizer = f'sentencepiece:{tmp_path}/model/sentencepiece.model'
     prepare([f'jsonl:{tmp_path}/in.jsonl'], tokenizer, folder, validation_fraction=0, clean='', workers=1,

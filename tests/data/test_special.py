@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, tiny_config
 
-from gptjax.data import special, tokenizers
-from gptjax.data.corpus import open_corpus
+from gptjax.data.corpus.reader import open_corpus
+from gptjax.data.tokenizers import byte_bpe, sentence_piece, special
 from gptjax.errors import InputError
 from gptjax.finetune import data as finetune_data
-from gptjax.finetune import tasks
-from gptjax.finetune.examples import Example
+from gptjax.finetune.tasks import published
+from gptjax.finetune.tasks.examples import Example
 from gptjax.pretrained.tokenizer_files import tokenizer_files
 
-END = tokenizers.END_OF_TEXT
+END = byte_bpe.END_OF_TEXT
 WORDS = 'the blue stone never sings of rain, and trees walk under it; '
 TEXTS = ['', 'a stone', END, f'a{END}b', f'{END}a {END} b{END}{END}', END[:-1], f'rain {END}\n the stone']
 
 
 @pytest.fixture(scope='module')
 def tokenizer():
-  return tokenizers.train_bpe([WORDS * 9], 290)
+  return byte_bpe.train_bpe([WORDS * 9], 290)
 
 
 def test_ids_are_those_of_transformers_where_names_are_read_as_tokens(tokenizer, tmp_path):
@@ -47,7 +47,7 @@ def test_names_are_checked_and_all_stands_for_all(tokenizer):
 
 
 def test_pieces_of_sentencepiece_have_their_control_tokens():
-  made = tokenizers.train_sentencepiece([WORDS * 9], 280)
+  made = sentence_piece.train_sentencepiece([WORDS * 9], 280)
   ids = special.encode(made, special.named(made, ['</s>']), 'a stone</s>the rain')
   assert ids.tolist() == [*made.encode('a stone'), made.end_of_text, *made.encode('the rain')]
 
@@ -79,7 +79,7 @@ def test_examples_of_a_task_have_special_tokens_where_the_config_names_them(toke
   config = tiny_config(**{'model.n_vocab': 303, 'data.seq_len': 24})
   config.model.n_vocab = tokenizer.n_vocab
   example = Example((f'a{END}b',), (), 0, 0)
-  task = tasks.find('sst2')
+  task = published.find('sst2')
   made = lambda: finetune_data.encode(task, [example], tokenizer, config, 0, 'sst2').tokens.tolist()
   assert tokenizer.end_of_text not in made()
   config.data.special_tokens = (END,)

@@ -9,10 +9,11 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of
 
 import gptjax
-from gptjax.data import sources, tfds_folder, tfds_source, tokenizers
+from gptjax.data.sources import documents, tfds_folder, tfds_source
+from gptjax.data.tokenizers import byte_bpe
 from gptjax.errors import InputError
-from gptjax.evaluate import sources as eval_sources
-from gptjax.lstm import language_model
+from gptjax.evaluate.texts import sources as eval_sources
+from gptjax.model.lstm import language_model
 from gptjax.pretrained import layout
 
 OURS = 'tensorflow_datasets.core.features.text_feature.Text'
@@ -61,7 +62,7 @@ def test_a_class_beside_the_data_is_not_imported_by_an_evaluation(tmp_path):
   write(folder / 'wsc273', features_of(pythonClassName='data.tfds.wsc273.payload.Anything'))
   with mesh_of():
     model = layout.config_for({'n_layer': 1, 'n_head': 2, 'n_embd': 8, 'n_ctx': 32, 'n_vocab': 257})
-    tokenizer = tokenizers.train_bpe(['a b'], 257)
+    tokenizer = byte_bpe.train_bpe(['a b'], 257)
     gptjax.save_pretrained(language_model(jax.random.key(0), model), tokenizer, tmp_path / 'model')
   found = run(tmp_path, 'gptjax.main', f'--config={ROOT}/configs/gpt2_zero_shot.py', '--workdir=run',
               '--config.init_from=model', '--config.data.tfds_dir=data/tfds',
@@ -135,5 +136,5 @@ def test_another_version_is_read_and_nothing_is_fetched(tmp_path, monkeypatch):
   assert eval_sources.from_tfds(data, 'glue/rte', 'train', None) is None
   for name in ('glue/rte', 'glue/cola:2.0.0', 'nothing'):
     with pytest.raises(InputError, match='is not in'):
-      sources.units([f'tfds:{name}:train:sentence'], str(tmp_path))
+      documents.units([f'tfds:{name}:train:sentence'], str(tmp_path))
   assert not asked

@@ -15,8 +15,18 @@ import regex
 from conftest import SHARED
 from hypothesis import strategies as st
 
-from gptjax.data import command as command_module
-from gptjax.data import files, gpt1_text, gpt1_words, python_source, tokenizers
+from gptjax.command import run as command_module
+from gptjax.data.sources import files, python_source
+from gptjax.data.tokenizers import __main__ as tokenizers_command
+from gptjax.data.tokenizers import (
+  byte_bpe,
+  gpt1_text,
+  gpt1_words,
+  loading,
+  long_words,
+  sentence_piece,
+  training,
+)
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
 ANY_TEXT = st.text(max_size=60)  # all of Unicode but lone surrogates
@@ -51,19 +61,19 @@ def all_texts(limit):
 def gpt2():
   if not SHARED.is_dir():
     pytest.skip(f'needs the data folder {SHARED}')
-  return tokenizers.load(f'gpt2:{SHARED}/bpe/gpt2')
+  return loading.load(f'gpt2:{SHARED}/bpe/gpt2')
 
 
 @pytest.fixture(scope='module')
 def gpt1():
   if not SHARED.is_dir():
     pytest.skip(f'needs the data folder {SHARED}')
-  return tokenizers.load(f'gpt1:{SHARED}/bpe/gpt1')
+  return loading.load(f'gpt1:{SHARED}/bpe/gpt1')
 
 
 @pytest.fixture(scope='module')
 def trained():
-  return tokenizers.train_bpe([CORPUS], 400)
+  return byte_bpe.train_bpe([CORPUS], 400)
 
 
 CORPUS = ''.join(piece.text for piece in python_source.pieces()[:12]) + 'aaaa aaa aaaaaaa ' * 9
@@ -82,7 +92,7 @@ def test_gpt2_golden_ids(gpt2, text, ids):
 def test_gpt2_is_the_published_one(gpt2):
   assert (gpt2.name, gpt2.n_vocab, gpt2.end_of_text) == ('gpt2', 50257, 50256)
   for name, content in gpt2.files.items():
-    assert hashlib.sha256(content).hexdigest() == tokenizers.GPT2_SHA256[name]
+    assert hashlib.sha256(content).hexdigest() == loading.GPT2_SHA256[name]
 
 
 @hypothesis.given(st.one_of(ANY_TEXT, AWKWARD))
@@ -128,29 +138,29 @@ def test_long_runs_do_not_crash_or_stall(gpt2, character):
 
 def test_gpt2_from_the_cache_of_tiktoken(gpt2, tmp_path, monkeypatch):
   for name, content in gpt2.files.items():
-    key = hashlib.sha1((tokenizers.GPT2_URL + name).encode()).hexdigest()
+    key = hashlib.sha1((loading.GPT2_URL + name).encode()).hexdigest()
     (tmp_path / key).write_bytes(content)
   monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
-  assert tokenizers.load('gpt2').digest == gpt2.digest
+  assert loading.load('gpt2').digest == gpt2.digest
 
 
 def test_other_files_are_not_gpt2(gpt2, trained, tmp_path):
   trained.save(tmp_path)
   with pytest.raises(ValueError, match='does not hold the published'):
-    tokenizers.load(f'gpt2:{tmp_path}')
+    loading.load(f'gpt2:{tmp_path}')
   merges = gpt2.files['vocab.bpe'].decode().split('\n')
   merges[5], merges[900] = merges[900], merges[5]
   (tmp_path / 'encoder.json').write_bytes(gpt2.files['encoder.json'])
   (tmp_path / 'vocab.bpe').write_text('\n'.join(merges))
   with pytest.raises(ValueError, match='does not fit'):
-    tokenizers.load(f'bpe:{tmp_path}')
+    loading.load(f'bpe:{tmp_path}')
 
 
 @pytest.mark.parametrize('spec', ['', 'gpt3', 'gpt2:', 'gpt2:/nowhere', 'bpe:/nowhere',
                                   'gpt1:/nowhere', 'sentencepiece:/nowhere.model', '/nowhere'])
 def test_what_is_not_there_is_named(spec):
   with pytest.raises(ValueError, match=r'nowhere|is none of') as error:
-    tokenizers.load(spec)
+    loading.load(spec)
   assert '\n' not in str(error.value)
 
 
@@ -165,7 +175,7 @@ def test_trained_bpe_agrees_with_the_library(trained, text):
 @needs_data
 def test_trained_bpe_agrees_with_the_library_on_real_text():
   text = (SHARED / 'text/tinyshakespeare/input.txt').read_text()
-  made = tokenizers.train_bpe([text[:500_000]], 3000)
+  made = byte_bpe.train_bpe([text[:500_000]], 3000)
   ids = made.encode(text)
   assert ids.tolist() == by_library(made)(text)
   assert (made.n_vocab, made.end_of_text, made.name) == (3000, 2999, 'bpe')
@@ -183,17 +193,17 @@ def test_training_has_one_result(trained):
 
 def test_training_on_too_little_text_says_how_much_it_gives():
   with pytest.raises(ValueError, match=r'it gives 25[0-9]'):
-    tokenizers.train_bpe(['ab'], 300)
+    byte_bpe.train_bpe(['ab'], 300)
   with pytest.raises(ValueError, match='257'):
-    tokenizers.train_bpe(['ab'], 256)
+    byte_bpe.train_bpe(['ab'], 256)
 
 
 def test_every_kind_comes_back_from_its_folder(gpt2, gpt1, trained, tmp_path):
-  piece = tokenizers.train_sentencepiece([CORPUS], 420)
+  piece = sentence_piece.train_sentencepiece([CORPUS], 420)
   text = 'She sells the sea.'
   for made in gpt2, gpt1, trained, piece:
     made.save(tmp_path / made.name)
-    again = tokenizers.load(str(tmp_path / made.name))
+    again = loading.load(str(tmp_path / made.name))
     assert (again.name, again.digest, again.n_vocab, again.end_of_text) == (
       made.name, made.digest, made.n_vocab, made.end_of_text)
     assert again.encode(text).tolist() == made.encode(text).tolist()
@@ -251,7 +261,7 @@ def test_gpt1_loses_case_and_white_space_and_no_more(gpt1):
 @pytest.mark.parametrize('kind', ['gpt2', 'gpt1', 'trained', 'sentencepiece'])
 def test_pieces_of_a_long_document_give_the_ids_of_the_whole(kind, request, monkeypatch):
   monkeypatch.setattr(files, 'PIECE', 200)
-  made = (tokenizers.train_sentencepiece([CORPUS], 420) if kind == 'sentencepiece'
+  made = (sentence_piece.train_sentencepiece([CORPUS], 420) if kind == 'sentencepiece'
           else request.getfixturevalue(kind))
   odd = "She can't sell\n\n sea  shells, he said;\tthe shore's 'll  ...  \n" * 3
   text = (odd + CORPUS[:300] + ' one two' * 90) * 4
@@ -262,16 +272,16 @@ def test_pieces_of_a_long_document_give_the_ids_of_the_whole(kind, request, monk
 
 
 def test_sentencepiece_keeps_text(tmp_path):
-  made = tokenizers.train_sentencepiece([CORPUS], 420)
+  made = sentence_piece.train_sentencepiece([CORPUS], 420)
   made.save(tmp_path)
-  again = tokenizers.load(f'sentencepiece:{tmp_path}/sentencepiece.model')
+  again = loading.load(f'sentencepiece:{tmp_path}/sentencepiece.model')
   for text in 'She  sells\nsea shells', ' naïve 日本 \U0001f600', '</s>':
     assert again.decode(again.encode(text)) == text
     assert again.end_of_text not in again.encode(text)
   assert again.n_vocab == 420
-  assert tokenizers.train_sentencepiece([CORPUS], 420).digest == made.digest
+  assert sentence_piece.train_sentencepiece([CORPUS], 420).digest == made.digest
   with pytest.raises(ValueError, match='5000 entries'):
-    tokenizers.train_sentencepiece([CORPUS], 5000)
+    sentence_piece.train_sentencepiece([CORPUS], 5000)
 
 
 @pytest.mark.parametrize('kind', ['bpe', 'sentencepiece'])
@@ -281,15 +291,15 @@ def test_train_command(kind, tmp_path, monkeypatch, capsys):
              '--vocab_size=430', f'--source=text:{tmp_path}/a.txt', f'--out={tmp_path}/made']
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
-  made = tokenizers.load(f'{tmp_path}/made')
+  made = loading.load(f'{tmp_path}/made')
   assert made.n_vocab == 430 and made.digest in done.stdout
-  assert made.digest == tokenizers.train(kind, 430, [CORPUS], progress=False).digest, 'in another process'
+  assert made.digest == training.train(kind, 430, [CORPUS], progress=False).digest, 'in another process'
   shutil.rmtree(tmp_path / 'made')
   for flag in ('--vocab_size=90000', '--kind=words', '--source=text:/nowhere',
                f'--out={tmp_path}/a.txt/made'):
     monkeypatch.setattr(sys, 'argv', [*command[2:], flag])
     with pytest.raises(SystemExit) as ended:
-      command_module.run(tokenizers.main, 'tokenizers')
+      command_module.run(tokenizers_command.main, 'tokenizers')
     assert ended.value.code == 2
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith('tokenizers: ')
 
@@ -300,8 +310,8 @@ def test_train_command(kind, tmp_path, monkeypatch, capsys):
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_words_are_cut_for_the_training_if_they_are_long_and_no_others(parts):
   text = ''.join(parts)
-  found = list(tokenizers._without_long_words([text]))
-  words = lambda text: regex.findall(tokenizers.PATTERN, text)
+  found = list(long_words._without_long_words([text]))
+  words = lambda text: regex.findall(byte_bpe.PATTERN, text)
   assert ''.join(found) == text and all(len(one) <= 1001 for part in found for one in words(part))
   if all(len(one) <= 1000 for one in words(text)) and '\x1c' not in text:
     assert found == [text]
@@ -310,4 +320,4 @@ def test_words_are_cut_for_the_training_if_they_are_long_and_no_others(parts):
 @pytest.mark.parametrize('unit', ['a', ' ', 'ab', '.', '1'])
 def test_a_tokenizer_is_trained_on_a_word_of_a_million_characters(unit):
   """In a moment; in time that is quadratic it would take hours."""
-  assert tokenizers.train_bpe([unit * (1_000_000 // len(unit)), 'a b'], 258).n_vocab == 258
+  assert byte_bpe.train_bpe([unit * (1_000_000 // len(unit)), 'a b'], 258).n_vocab == 258

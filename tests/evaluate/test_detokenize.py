@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.evaluate.detokenize import BILLION, BOOKS, MARK, PLAIN, PTB, WIKITEXT, detokenize, marked, undo
+from gptjax.evaluate.texts.detokenize import (
+  BILLION,
+  BOOKS,
+  MARK,
+  PLAIN,
+  PTB,
+  WIKITEXT,
+  detokenize,
+  marked,
+  undo,
+)
 
 STYLES = {'wikitext': WIKITEXT, 'ptb': PTB, '1bw': BILLION, 'books': BOOKS, 'plain': PLAIN}
 WORDS = ('the', 'Dr.', 'U.S.', 'U.S', '.', ',', '"', "''", '``', "'", "'s", "n't", 'do', 'don', "'t", '(',

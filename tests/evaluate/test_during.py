@@ -4,7 +4,7 @@ import json
 
 from conftest import SHARED, train
 
-from gptjax.evaluate import suite
+from gptjax.evaluate.tasks import suite
 
 
 def test_chosen_tasks_run_every_so_many_steps_and_what_cannot_is_said(corpus_folder, tmp_path, shared_data):

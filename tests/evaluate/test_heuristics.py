@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gptjax.evaluate import heuristics
+from gptjax.evaluate.tasks import heuristics
 
 WORDS = ['.', 'a', 'bad', 'cat', 'dog', 'film', 'good', 'negative', 'positive', 'sat', 'very', 'barked']
 

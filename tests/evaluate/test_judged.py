@@ -12,22 +12,14 @@ from conftest import SHARED, mesh_of
 from judge import N_CTX, Judge, make
 
 import gptjax
-from gptjax.data import tokenizers
-from gptjax.evaluate import (
-  answers,
-  cloze,
-  lambada,
-  question_answering,
-  schema,
-  scoring,
-  sources,
-  suite,
-  summarization,
-  translation,
-)
-from gptjax.evaluate import subject as subjects
-from gptjax.evaluate.detokenize import BILLION, PLAIN, PTB, WIKITEXT, detokenize
-from gptjax.evaluate.stopwords import STOPWORDS
+from gptjax.data.tokenizers import loading
+from gptjax.evaluate.scoring import answers
+from gptjax.evaluate.scoring import scores as scoring
+from gptjax.evaluate.scoring import subject as subjects
+from gptjax.evaluate.tasks import cloze, lambada, question_answering, suite, summarization, translation
+from gptjax.evaluate.tasks.stopwords import STOPWORDS
+from gptjax.evaluate.texts import schema, sources
+from gptjax.evaluate.texts.detokenize import BILLION, PLAIN, PTB, WIKITEXT, detokenize
 
 
 def made(tmp_path_factory, **options):
@@ -148,7 +140,7 @@ def test_lambada(folder, judge, shared_data, limit, grid):
 
 
 def test_the_filter_of_lambada_is_about_words_and_leaves_all_others_in_the_race(shared_data):
-  tokenizer = tokenizers.load(f'gpt2:{shared_data / "bpe" / "gpt2"}')
+  tokenizer = loading.load(f'gpt2:{shared_data / "bpe" / "gpt2"}')
   pieces = lambada.pieces_of(types.SimpleNamespace(tokenizer=tokenizer, model=types.SimpleNamespace(
     n_vocab=tokenizer.n_vocab)))
   lines = (shared_data / 'eval' / 'lambada_test.jsonl').read_text().splitlines()

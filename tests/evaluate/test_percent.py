@@ -2,7 +2,8 @@
 
 import pytest
 
-from gptjax.evaluate import buckets, paper, percent, table
+from gptjax.evaluate import paper, percent, table
+from gptjax.evaluate.scoring import buckets
 
 FRACTIONS = ('accuracy', 'accuracy/m', 'test/accuracy/all', 'accuracy_last_word_filtered', 'f1', 'f1_news',
              'ceiling_accuracy_last_word', 'exact_match', 'exact_match_confident', 'matthews', 'pearson',

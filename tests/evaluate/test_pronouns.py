@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gptjax.evaluate import gpt1, pronouns, sources
+from gptjax.evaluate.tasks import gpt1, pronouns
+from gptjax.evaluate.texts import sources
 from gptjax.finetune import zero_shot
 
 # Where "_" is in the second: the pronoun that is meant.

@@ -13,10 +13,11 @@ from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
 from judge import make
 
 from configs import gpt2_zero_shot
-from gptjax import ownership
-from gptjax.evaluate import scoring, suite
 from gptjax.evaluate.run import PARTS, Results, evaluate, fingerprint
-from gptjax.evaluate.subject import Found
+from gptjax.evaluate.scoring import scores
+from gptjax.evaluate.scoring.subject import Found
+from gptjax.evaluate.tasks import suite
+from gptjax.storage import ownership
 
 
 @pytest.fixture(scope='module')
@@ -134,8 +135,8 @@ def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, cap
   assert evaluate(few, tmp_path / 'grown') == 0
   with pytest.raises(ValueError, match='in use by process'), ownership.owned(tmp_path / 'grown'):
     evaluate(config_of(folder, tasks='lambada', limit=9), tmp_path / 'grown')
-  asked, score = [], scoring.scores
-  monkeypatch.setattr(scoring, 'scores', lambda model, requests, *rest, done, **named: asked.append(
+  asked, score = [], scores.scores
+  monkeypatch.setattr(scores, 'scores', lambda model, requests, *rest, done, **named: asked.append(
     (len(requests), len(done))) or score(model, requests, *rest, done=done, **named))
   assert evaluate(many, tmp_path / 'grown') == 0
   assert asked == [(9, 5)] and 'going on after 5 answers' in capfd.readouterr().out

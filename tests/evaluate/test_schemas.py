@@ -13,16 +13,10 @@ from judge import make
 
 from configs import gpt2_zero_shot
 from gptjax.errors import InputError
-from gptjax.evaluate import (
-  held_out,
-  percent,
-  question_answering,
-  sources,
-  suite,
-  summarization,
-  translation,
-)
+from gptjax.evaluate import percent
 from gptjax.evaluate.run import evaluate
+from gptjax.evaluate.tasks import held_out, question_answering, suite, summarization, translation
+from gptjax.evaluate.texts import sources
 
 TASK_OF = {'lambada_test.jsonl': 'lambada', 'wsc273.jsonl': 'winograd',
            'nq_open_dev.jsonl': 'natural_questions', 'cnn_dailymail/test.jsonl': 'cnn_dailymail'}

@@ -10,12 +10,12 @@ from conftest import mesh_of, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax import sharding
-from gptjax.evaluate import scoring
-from gptjax.evaluate.language_modelling import windows
-from gptjax.evaluate.sources import NotRun
-from gptjax.evaluate.subject import request
-from gptjax.model import GPT
+from gptjax.evaluate.scoring import scores as scoring
+from gptjax.evaluate.scoring.subject import request
+from gptjax.evaluate.tasks.language_modelling import windows
+from gptjax.evaluate.texts.sources import NotRun
+from gptjax.model.gpt import GPT
+from gptjax.parallel import sharding
 
 RNG = np.random.default_rng(0)
 

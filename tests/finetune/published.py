@@ -68,7 +68,7 @@ SETS = {
 
 def write(folder, *names):
   """Prepares these data sets in a folder for `tfds_dir`; all without names."""
-  from gptjax.data import pipeline
+  from gptjax.data.corpus import pipeline
   pipeline.tensorflow()
   import tensorflow_datasets as tfds
   tfds.disable_progress_bar()

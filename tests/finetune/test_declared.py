@@ -8,9 +8,10 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, tiny_config
 
 from finetune.test_job import command, reviews  # noqa: F401 (a fixture)
-from gptjax import config as configs
-from gptjax import defaults, resumed
-from gptjax.finetune import examples, tasks
+from gptjax import defaults
+from gptjax.config import resolve as configs
+from gptjax.config import resume
+from gptjax.finetune.tasks import examples, published
 
 FILMS = dict(name='films', kind='classification', texts=('text',), label='label', classes=('bad', 'good'),
              metrics=('accuracy', 'f1'), train='train.tsv', validation='dev.tsv', test='test.tsv')
@@ -21,12 +22,12 @@ CHOICE = dict(name='quiz', kind='choice', texts=['story', 'question'], answers=[
 
 def test_a_declaration_is_a_task():
   own = (FILMS, CHOICE)
-  films, quiz = (tasks.find(name, own) for name in ('films', 'quiz'))
+  films, quiz = (published.find(name, own) for name in ('films', 'quiz'))
   assert films.train == (examples.Tsv('train.tsv'),) and films.test == {'films': examples.Tsv('test.tsv')}
-  assert films == tasks.find('reviews')._replace(test=films.test)
+  assert films == published.find('reviews')._replace(test=films.test)
   assert quiz.train == (examples.Jsonl('a.jsonl'), examples.Tfds('race/middle', 'train')) and not quiz.test
   assert list(quiz.validation) == ['easy', 'hard'] and quiz.answers == ('options',)
-  number = tasks.find('n', (dict(FILMS, name='n', classes=(), metrics=('pearson',), scale=(0, 5)),))
+  number = published.find('n', (dict(FILMS, name='n', classes=(), metrics=('pearson',), scale=(0, 5)),))
   assert number.scale == (0.0, 5.0) and number.classes == ()
 
 
@@ -55,13 +56,13 @@ def test_a_declaration_is_a_task():
   ({'label': 3}, 'label = 3 must be the name of a field')])
 def test_a_declaration_that_cannot_be_a_task_is_refused_in_one_line(changes, says):
   with pytest.raises(ValueError, match=r'^config\.finetune\.own_tasks[^\n]*$') as error:
-    tasks.find('films', (dict(FILMS, **changes),))
+    published.find('films', (dict(FILMS, **changes),))
   assert says in str(error.value)
 
 
 def test_what_is_missing_is_named():
   with pytest.raises(ValueError, match='task films: label is missing; it needs name, kind'):
-    tasks.find('films', ({name: value for name, value in FILMS.items() if name != 'label'},))
+    published.find('films', ({name: value for name, value in FILMS.items() if name != 'label'},))
 
 
 @pytest.mark.parametrize('value', ['films', (1,), ({'name': 'a\nb'},), ({'name': object()},), ({1: 'a'},)])
@@ -77,9 +78,9 @@ def test_it_survives_the_config_json(tmp_path):
   configs.claim(config, tmp_path, 'digest')
   configs.claim(config, tmp_path, 'digest')
   plain = tiny_config()
-  resumed.keep(plain, tmp_path)
+  resume.keep(plain, tmp_path)
   for name in ('films', 'quiz'):
-    assert tasks.find(name, plain.finetune.own_tasks) == tasks.find(name, (FILMS, CHOICE))
+    assert published.find(name, plain.finetune.own_tasks) == published.find(name, (FILMS, CHOICE))
   config.finetune.own_tasks = (dict(FILMS, label='stars'),)
   with pytest.raises(ValueError, match=r'holds a run with config\.finetune\.own_tasks'):
     configs.claim(config, tmp_path, 'digest')
@@ -128,7 +129,7 @@ def test_a_user_fine_tunes_on_files_of_their_own(corpus_folder, reviews, tmp_pat
 def test_json_lines_that_are_wrong_are_named(tmp_path, content, says):
   (tmp_path / 'train.jsonl').write_bytes(content)
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
-  task = tasks.find('films', (dict(FILMS, train='train.jsonl'),))
+  task = published.find('films', (dict(FILMS, train='train.jsonl'),))
   with pytest.raises(ValueError, match=r'^task films, split train.jsonl[^\n]*$') as error:
     examples.read('films', task, task.train[0], config, labelled=True)
   assert says in str(error.value)
@@ -142,11 +143,11 @@ def test_lines_of_a_tsv_that_are_wrong_are_named(tmp_path, content, says):
   (tmp_path / 'train.tsv').write_text(content)
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   with pytest.raises(ValueError, match=says):
-    examples.read('reviews', tasks.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
+    examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):
   (tmp_path / 'train.tsv').write_bytes('\ufefftext\tlabel\r\nfine\tgood\r\n'.encode())
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
-  found, _ = examples.read('reviews', tasks.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
+  found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
   assert [(one.texts, one.label) for one in found] == [(('fine',), 1)]

@@ -5,17 +5,17 @@ import types
 import numpy as np
 import pytest
 
-from gptjax.finetune import examples, tasks, transforms
-from gptjax.finetune.metrics import METRICS
+from gptjax.finetune.tasks import examples, published, transforms
+from gptjax.finetune.tasks.metrics import METRICS
 
 CONFIG = types.SimpleNamespace(data=types.SimpleNamespace(tfds_dir='', tfds_download=False))
-OF_TFDS = [name for name, task in tasks.TASKS.items() if isinstance(task.train[0], examples.Tfds)]
+OF_TFDS = [name for name, task in published.TASKS.items() if isinstance(task.train[0], examples.Tfds)]
 
 
 def test_they_are_the_papers_twelve():
   assert set(OF_TFDS) == {'snli', 'mnli', 'qnli', 'rte', 'scitail', 'race', 'story_cloze', 'mrpc', 'qqp',
                           'stsb', 'sst2', 'cola'}
-  for task in map(tasks.find, OF_TFDS):
+  for task in map(published.find, OF_TFDS):
     assert task.kind in transforms.KINDS and set(task.metrics) <= set(METRICS)
     assert all(figure.partition('/')[0] == task.metrics[0] for figure in task.paper) and task.paper
 
@@ -24,7 +24,7 @@ def test_they_are_the_papers_twelve():
 @pytest.mark.parametrize('name', OF_TFDS)
 def test_a_declaration_agrees_with_its_data_set(name, tmp_path):
   import tensorflow_datasets as tfds
-  task = tasks.find(name)
+  task = published.find(name)
   with tfds.testing.mock_data(num_examples=1):
     for source in (*task.train, *task.validation.values(), *task.test.values()):
       features = tfds.builder(source.name, data_dir=str(tmp_path)).info.features
@@ -44,7 +44,7 @@ def test_a_declaration_agrees_with_its_data_set(name, tmp_path):
   ('cola', (8551, 1043)), ('rte', (2490, 277)), ('stsb', (5749, 1500))])
 def test_whole_splits_are_read(shared_data, name, sizes):
   CONFIG.data.tfds_dir = str(shared_data / 'tfds')
-  task = tasks.find(name)
+  task = published.find(name)
   for source, size in zip((task.train[0], task.validation['']), sizes):
     found, skipped = examples.read(name, task, source, CONFIG, labelled=True)
     assert (len(found), skipped) == (size, 0)
@@ -58,16 +58,16 @@ def test_whole_splits_are_read(shared_data, name, sizes):
 def test_a_split_without_labels_is_refused(shared_data):
   CONFIG.data.tfds_dir = str(shared_data / 'tfds')
   with pytest.raises(ValueError, match=r'^task sst2, split test, row 1: no label \(label = -1\)'):
-    examples.read('sst2', tasks.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG, labelled=True)
-  assert len(examples.read('sst2', tasks.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG,
+    examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG, labelled=True)
+  assert len(examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG,
                            labelled=False)[0]) == 1821
   with pytest.raises(ValueError, match='split dev: data set glue/sst2 has no such split, it has test'):
-    examples.read('sst2', tasks.find('sst2'), examples.Tfds('glue/sst2', 'dev'), CONFIG, labelled=True)
+    examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'dev'), CONFIG, labelled=True)
 
 
 def read_records(monkeypatch, name, records, **changes):
   monkeypatch.setattr(examples, 'records', lambda *arguments: records)
-  task = tasks.find(name)._replace(**changes)
+  task = published.find(name)._replace(**changes)
   return examples.read(name, task, task.train[0], CONFIG, labelled=True)
 
 
@@ -117,5 +117,5 @@ def test_a_row_that_is_wrong_is_named(monkeypatch, name, record, says):
 def test_quotation_marks_in_a_tsv_are_text(tmp_path):
   (tmp_path / 'train.tsv').write_text('label\ttext\ngood\tsay "hello" and "go\nbad\tno\n')
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
-  found, _ = examples.read('reviews', tasks.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
+  found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
   assert [(e.texts, e.label, e.index) for e in found] == [(('say "hello" and "go',), 1, 0), (('no',), 0, 1)]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT
 
-from gptjax import checkpoint, ownership
+from gptjax.storage import checkpoint, ownership
 
 WORDS = ['tree', 'walks', 'under', 'a', 'the', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
 

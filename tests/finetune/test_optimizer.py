@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from conftest import tiny_config
 
-from gptjax import optimizer
+from gptjax.train import optimizer
 
 
 def test_adam_is_that_of_the_released_code():

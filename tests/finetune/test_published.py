@@ -9,9 +9,11 @@ from conftest import tiny_config
 
 from configs import gpt1_finetune
 from finetune import published
-from gptjax import records
-from gptjax.data import tokenizers
-from gptjax.finetune import data, examples, job, results, studies, tasks
+from gptjax.data.tokenizers import loading
+from gptjax.files import records
+from gptjax.finetune import data, job, results, studies
+from gptjax.finetune.tasks import examples
+from gptjax.finetune.tasks import published as tasks
 
 TASKS = [name for name, task in tasks.TASKS.items() if isinstance(task.train[0], examples.Tfds)]
 LABELLED = {'snli', 'scitail', 'race', 'story_cloze'}
@@ -35,7 +37,7 @@ def config_of(names, sets, corpus, **changes):
 @pytest.mark.parametrize('name', TASKS)
 def test_a_published_set_is_read_as_published(name, sets, corpus_folder):
   config = tiny_config(**{'data.tfds_dir': sets, 'finetune.predict': True, 'model.n_ctx': 64})
-  tokenizer = tokenizers.load(f'{corpus_folder}/tokenizer')
+  tokenizer = loading.load(f'{corpus_folder}/tokenizer')
   found = data.load(name, tasks.find(name), tokenizer, config)
   odd = {'qqp': (2, 0), 'race': (6, 0), 'snli': (0, 1)}.get(name, (0, 0))
   assert (found.train.empty, found.train.skipped) == odd
@@ -87,7 +89,7 @@ def test_test_sets_with_labels_are_scored(sets, corpus_folder, tmp_path, capsys)
 def test_scores_of_several_test_sets_are_named_as_those_of_validation(sets, corpus_folder):
   """And the table says what is validation and what is test."""
   config = tiny_config(**{'data.tfds_dir': sets, 'model.n_ctx': 64})
-  race = data.load('race', tasks.find('race'), tokenizers.load(f'{corpus_folder}/tokenizer'), config)
+  race = data.load('race', tasks.find('race'), loading.load(f'{corpus_folder}/tokenizer'), config)
   right = {file: np.eye(4)[one.labels.astype(int)] for file, one in race.test.items()}
   tested = results.test_scores(race, right | {'RACE-h': np.eye(4)[[1] * 9]})
   assert tested == {'test/accuracy/m': 1, 'test/accuracy/h': 0, 'test/accuracy/all': 0.5}, 'B is never right'
@@ -144,7 +146,7 @@ def test_test_sets_of_the_papers_tasks_belong_to_a_validation_set():
 
 def test_only_labelled_rows_of_a_test_set_are_scored(sets, corpus_folder):
   config = tiny_config(**{'data.tfds_dir': sets, 'model.n_ctx': 64})
-  snli = data.load('snli', tasks.find('snli'), tokenizers.load(f'{corpus_folder}/tokenizer'), config)
+  snli = data.load('snli', tasks.find('snli'), loading.load(f'{corpus_folder}/tokenizer'), config)
   labels = snli.test['SNLI'].labels
   outputs = np.eye(3)[np.nan_to_num(labels).astype(int)]
   assert np.isnan(labels).sum() == 1 and results.test_scores(snli, {'SNLI': outputs}) == {'test/accuracy': 1}

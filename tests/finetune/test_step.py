@@ -10,9 +10,9 @@ from conftest import mesh_of
 from flax import nnx
 
 from finetune.tiny import batch_of, config_of, first_state, grads_of
-from gptjax import sharding
 from gptjax.finetune import parts, step
 from gptjax.finetune.model import Classifier
+from gptjax.parallel import sharding
 
 KINDS = {'classification': (1, 3), 'entailment': (1, 2), 'similarity': (2, 2), 'choice': (3, 1)}
 MODES = {'full': {}, 'last': {'finetune.train': 'last'}, 'lora': {'finetune.train': 'lora'}}

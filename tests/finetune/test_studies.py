@@ -10,14 +10,15 @@ from conftest import mesh_of, tiny_config
 
 import gptjax
 from configs import gpt1_ablations, gpt1_transfer, gpt1_zero_shot
-from gptjax.evaluate import gpt1
-from gptjax.evaluate.subject import subject
-from gptjax.finetune import job, studies, tasks, zero_shot
+from gptjax.evaluate.scoring.subject import subject
+from gptjax.evaluate.tasks import gpt1
+from gptjax.finetune import job, studies, zero_shot
+from gptjax.finetune.tasks import published
 
 
 def test_the_table_of_ablations_has_the_papers_rows_beside_ours():
   ours = {'sst2': {'accuracy': 0.8}, 'cola': {'matthews': 0.1}}
-  tasks_of = {name: tasks.find(name) for name in ours}
+  tasks_of = {name: published.find(name) for name in ours}
   lines = studies.ablation_table({'aux LM': ours, 'LSTM': ours}, tasks_of).splitlines()
   assert lines[0] == '|  | Avg | sst2 accuracy | cola matthews |'
   assert lines[2:] == ['| aux LM, validation | 45.0 | 80.0 | 10.0 |',
@@ -89,7 +90,7 @@ def test_a_damaged_set_of_a_study_is_refused_and_another_one_noted(monkeypatch, 
 
 @pytest.mark.slow
 def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, tmp_path, capsys):
-  from gptjax.pretrain import pretrain
+  from gptjax.pretrain.loop import pretrain
   kinds = {'transformer': {}, 'lstm': {'model.architecture': 'lstm', 'model.n_layer': 1, 'model.n_inner': 24}}
   for name, changes in kinds.items():
     config = tiny_config(**changes, **{

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.finetune import transforms
+from gptjax.finetune.tasks import transforms
 
 MARKS = transforms.marks(1000)
 S, D, E = MARKS
@@ -66,13 +66,14 @@ def test_in_similarity_both_texts_keep_half():
 def test_a_question_goes_on_with_its_document_after_a_space(shared_data):
   from types import SimpleNamespace
 
-  from gptjax.data import tokenizers
-  from gptjax.finetune import data, examples, tasks
-  race = tasks.find('race')
+  from gptjax.data.tokenizers import loading
+  from gptjax.finetune import data
+  from gptjax.finetune.tasks import examples, published
+  race = published.find('race')
   example = examples.Example(('They left at nine.', 'When did they leave?'),
                              ('at nine', 'no', 'yes', 'never'), 0, 0)
   for spec in 'gpt2', 'gpt1':
-    tokenizer = tokenizers.load(f'{spec}:{shared_data / "bpe" / spec}')
+    tokenizer = loading.load(f'{spec}:{shared_data / "bpe" / spec}')
     config = SimpleNamespace(model=SimpleNamespace(n_vocab=tokenizer.n_vocab),
                              data=SimpleNamespace(seq_len=64, special_tokens=()))
     marks = transforms.marks(tokenizer.n_vocab)

@@ -15,23 +15,12 @@ from flax import nnx
 import gptjax
 from configs import gpt1_finetune
 from finetune.tiny import batch_of, config_of
-from gptjax import sharding
-from gptjax.data import corpus as corpora
-from gptjax.data import tokenizers
-from gptjax.finetune import (
-  batches,
-  data,
-  examples,
-  parts,
-  results,
-  run,
-  step,
-  studies,
-  tasks,
-  transforms,
-  weights,
-)
-from gptjax.train import graph, init_state
+from gptjax.data.corpus import reader as corpora
+from gptjax.data.tokenizers import loading
+from gptjax.finetune import batches, data, parts, results, run, step, studies, weights
+from gptjax.finetune.tasks import examples, published, transforms
+from gptjax.parallel import sharding
+from gptjax.train.step import graph, init_state
 
 
 def pretrained(**changes):
@@ -82,7 +71,7 @@ def test_the_language_model_that_comes_out_is_the_one_that_was_trained(mode):
 
 
 def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path):
-  from gptjax.pretrain import pretrain
+  from gptjax.pretrain.loop import pretrain
   lstm = {'model.architecture': 'lstm', 'model.n_layer': 1, 'model.n_inner': 24}
   found = []
   for sizes in ({}, dict(data=2, fsdp=2, tensor=2)):
@@ -115,11 +104,11 @@ def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
   say = lambda: ' '.join(rng.choices(words, k=rng.randint(2, 6)))
   found = [examples.Example(tuple(say() for _ in KINDS[kind]), (say(), say()) if kind == 'choice' else (),
                             rng.randrange(2), i) for i in range(32)]
-  task = tasks.find('reviews')._replace(kind=kind, texts=KINDS[kind])
+  task = published.find('reviews')._replace(kind=kind, texts=KINDS[kind])
   config = config_of(**{'model.n_vocab': 290, 'train.batch_size': 32, 'train.steps': 100,
                         'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'constant'})
   config.model.n_vocab -= 3
-  encoded = data.encode(task, found, tokenizers.load(f'{corpus_folder}/tokenizer'), config, 0, '')
+  encoded = data.encode(task, found, loading.load(f'{corpus_folder}/tokenizer'), config, 0, '')
   config = weights.with_marks(config)
   outputs = 1 if kind == 'choice' else 2
   with mesh_of() as mesh:
@@ -139,7 +128,7 @@ def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
 @pytest.mark.parametrize('mode', ['lora', pytest.param('last', marks=pytest.mark.slow)])
 def test_text_of_ones_own(corpus_folder, tmp_path, mode):
   """A language model is fine-tuned on text, exported, and loaded; only in part, and still it gets better."""
-  from gptjax.pretrain import pretrain
+  from gptjax.pretrain.loop import pretrain
   config = tiny_config(**{'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 2,
                           'log.tensorboard': False, 'mesh.data': 8})
   assert pretrain(config, tmp_path / 'pretrained') == 0

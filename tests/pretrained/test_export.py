@@ -22,12 +22,12 @@ from safetensors.numpy import load_file
 from torch_models import logits_of, tensors, tokens_for, transformers, twin
 
 import gptjax
-from gptjax import decode
-from gptjax.data import hf_tokenizer, tokenizers
+from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading, sentence_piece
 from gptjax.finetune.model import adapted
-from gptjax.lstm import language_model
-from gptjax.model import GPT
-from gptjax.pretrain import pretrain
+from gptjax.generate import cache
+from gptjax.model.gpt import GPT
+from gptjax.model.lstm import language_model
+from gptjax.pretrain.loop import pretrain
 from gptjax.pretrained import __main__ as command
 from gptjax.pretrained import export
 from gptjax.pretrained.export import folder_files, write_folder
@@ -102,9 +102,9 @@ def as_opened(tmp_path, tokenizer, **changes):
 
 @pytest.mark.parametrize('kind', ['gpt2', 'bpe', 'sentencepiece'])
 def test_tokenizers_give_the_same_ids_and_text_in_transformers(tmp_path, novel, kind):
-  tokenizer = {'gpt2': lambda: tokenizers.load(f'gpt2:{SHARED}/bpe/gpt2'),
-               'bpe': lambda: tokenizers.train_bpe([novel], 400),
-               'sentencepiece': lambda: tokenizers.train_sentencepiece([novel], 600)}[kind]()
+  tokenizer = {'gpt2': lambda: loading.load(f'gpt2:{SHARED}/bpe/gpt2'),
+               'bpe': lambda: byte_bpe.train_bpe([novel], 400),
+               'sentencepiece': lambda: sentence_piece.train_sentencepiece([novel], 600)}[kind]()
   theirs, folder = as_opened(tmp_path, tokenizer)
   assert theirs.eos_token_id == tokenizer.end_of_text and theirs.model_max_length == 24
   for text in [*TEXTS, novel[:5000]]:
@@ -117,7 +117,7 @@ def test_tokenizers_give_the_same_ids_and_text_in_transformers(tmp_path, novel, 
 def test_gpt1s_vocabulary_goes_along_and_plain_sentences_have_the_same_ids(tmp_path):
   if not SHARED.is_dir():
     pytest.skip(f'needs the vocabulary in {SHARED}')
-  tokenizer = tokenizers.load(f'gpt1:{SHARED}/bpe/gpt1')
+  tokenizer = loading.load(f'gpt1:{SHARED}/bpe/gpt1')
   theirs, folder = as_opened(tmp_path, tokenizer)
   assert type(theirs).__name__.startswith('OpenAIGPT') and theirs.vocab_size == 40478
   for text in ('Hello world, this is a plain sentence.', 'the transformer ; a xylophonist ?'):
@@ -140,12 +140,12 @@ def test_a_tokenizer_of_another_kind_comes_in_and_goes_out_as_it_is(tmp_path, no
   again, folder = as_opened(tmp_path, tokenizer)
   for text in TEXTS:
     assert again(text).input_ids == theirs(text).input_ids == tokenizer.encode(text).tolist()
-  assert loaded(folder)[1].digest == tokenizer.digest == tokenizers.load(str(folder)).digest
+  assert loaded(folder)[1].digest == tokenizer.digest == loading.load(str(folder)).digest
 
 
 def test_a_folder_of_transformers_gives_the_digest_of_openais_files(tmp_path, novel):
   for kind, model_class in (('gpt2', 'GPT2Tokenizer'), ('gpt1', 'OpenAIGPTTokenizer')):
-    ours = tokenizers.load(f'{kind}:{SHARED}/bpe/{kind}')
+    ours = loading.load(f'{kind}:{SHARED}/bpe/{kind}')
     encoder, merges = ours.files.values()
     folder = tmp_path / kind
     folder.mkdir()
@@ -223,7 +223,7 @@ def changed(path, value):
 
 ELSE = {
   'LoRA beside projections': (with_lora, 'h/attn/c_attn is Adapted, but in its gpt2 Projection'),
-  'layers apart': (decode.ready, 'not GPT with its layers apart'),
+  'layers apart': (cache.ready, 'not GPT with its layers apart'),
   'another epsilon at the end': (changed('ln_f.epsilon', 0.1), 'ln_f/epsilon is 0.1, but in its gpt2 1e-05'),
   'another epsilon in blocks': (changed('h.ln_2.epsilon', 0.1), 'h/ln_2/epsilon is 0.1'),
   'a weight more': (changed('h.attn.sink', nnx.Param(jnp.ones(32))), 'h/attn/sink is (32,)'),
@@ -257,7 +257,7 @@ def test_folders_that_must_not_be_written_are_refused_and_left_alone(tmp_path, n
   with pytest.raises(ValueError, match=r'holds another model or tokenizer \(config.json differs\)'):
     gptjax.save_pretrained(gpt(**{'model.n_layer': 1}), None, tmp_path / 'out')
   with pytest.raises(ValueError, match='the tokenizer has 400 entries, but the model only 61'):
-    gptjax.save_pretrained(gpt(), tokenizers.train_bpe([novel], 400), tmp_path / 'new')
+    gptjax.save_pretrained(gpt(), byte_bpe.train_bpe([novel], 400), tmp_path / 'new')
   (tmp_path / 'file').touch()
   for path in (tmp_path / 'file', tmp_path / 'file' / 'below', '/dev/full/x'):
     with pytest.raises(ValueError, match='cannot be written'):
@@ -276,7 +276,7 @@ def test_the_kinds_of_sentencepiece_that_cannot_be_written_are_refused(tmp_path,
       sentence_iterator=iter(novel.split('\n')), model_writer=content, vocab_size=300, minloglevel=2,
       **{'normalization_rule_name': 'identity', **options})
     with pytest.raises(ValueError, match=says):
-      gptjax.save_pretrained(gpt(**{'model.n_vocab': 300}), tokenizers.SentencePiece(content.getvalue()),
+      gptjax.save_pretrained(gpt(**{'model.n_vocab': 300}), sentence_piece.SentencePiece(content.getvalue()),
                              tmp_path / 'out')
   assert not list(tmp_path.iterdir())
 

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from torch_models import SMALL, logits_of, tokens_for, torch, twin
 
 import gptjax
-from gptjax.losses import next_token_loss
 from gptjax.pretrained.export import released_tensors, tensors_of
+from gptjax.train.loss import next_token_loss
 
 ODD = [('gpt2', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
        ('gpt2', dict(n_layer=1, n_head=1, n_embd=6, n_positions=3, vocab_size=130, n_inner=7)),

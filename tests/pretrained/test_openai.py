@@ -12,7 +12,8 @@ from conftest import SHARED, mesh_of
 from torch_models import logits_of, tensors, tokens_for, twin
 
 import gptjax
-from gptjax.data import pipeline, tokenizers
+from gptjax.data.corpus import pipeline
+from gptjax.data.tokenizers import loading
 
 
 def openai_name(name):
@@ -112,7 +113,7 @@ def test_the_released_tokenizers_come_along(tmp_path):
       shutil.copy(file, tmp_path / folder)
     with mesh_of():
       _, tokenizer = gptjax.load(tmp_path / folder)
-    assert tokenizer.digest == tokenizers.load(f'{kind}:{SHARED}/bpe/{kind}').digest
+    assert tokenizer.digest == loading.load(f'{kind}:{SHARED}/bpe/{kind}').digest
 
 
 def refused(folder, says):

@@ -15,14 +15,16 @@ from safetensors.numpy import load_file, save_file
 from torch_models import logits_of, transformers, twin
 
 import gptjax
-from gptjax import checkpoint, records, sharding
-from gptjax import config as configs
-from gptjax.data import tokenizers
-from gptjax.data.corpus import open_corpus
-from gptjax.pretrain import pretrain
+from gptjax.config import resolve as configs
+from gptjax.data.corpus.reader import open_corpus
+from gptjax.data.tokenizers import loading
+from gptjax.files import records
+from gptjax.parallel import sharding
+from gptjax.pretrain.loop import pretrain
 from gptjax.pretrained import layout
 from gptjax.pretrained import run as weights
 from gptjax.pretrained.tokenizer_files import tokenizer_files
+from gptjax.storage import checkpoint
 
 EIGHT = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2}
 
@@ -195,7 +197,7 @@ def padded(corpus_folder, tmp_path_factory):
   """A folder of transformers with 320 rows for the 290 entries of the corpus's tokenizer."""
   folder = tmp_path_factory.mktemp('padded')
   twin('gpt2', vocab_size=320).save_pretrained(folder)
-  for name, content in tokenizer_files(tokenizers.load(str(corpus_folder / 'tokenizer')), 24).items():
+  for name, content in tokenizer_files(loading.load(str(corpus_folder / 'tokenizer')), 24).items():
     (folder / name).write_bytes(content)
   return folder
 

@@ -1,0 +1,56 @@
+"""Which pairs of similar documents `--clean=webtext` finds: python -m gptjax.benchmark near_duplicates
+
+For each similarity (the Jaccard index of the sets of phrases of five words), pairs of documents of 1,000 such
+phrases: the second one begins like the first and goes on with other words. No two pairs share a phrase.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from gptjax.command import run
+from gptjax.command.flag_types import Listed, integer, real
+from gptjax.data.clean import duplicates, webtext
+from gptjax.data.sources import files
+
+PHRASES = 1000  # of each document
+SIMILARITIES = [0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
+
+
+def pairs(similarity, n):
+  """[text]: n documents, each followed by one that is so similar to it."""
+  shared = round(2 * PHRASES * similarity / (1 + similarity))
+  length, texts = PHRASES + duplicates.PHRASE - 1, []
+  for i in range(n):
+    first = [f'{i}:{at}' for at in range(length)]
+    same = shared + duplicates.PHRASE - 1 if shared else 0
+    texts += [' '.join(first), ' '.join([*first[:same], *(f'{i}.{at}' for at in range(same, length))])]
+  return texts
+
+
+def recall(texts):
+  """The share of every second document that is removed as a near duplicate."""
+  recipe = webtext.recipe('webtext', [name for name in webtext.FILTERS if name != 'near_duplicate'], '', '')
+  judge = duplicates.make_judge(recipe)
+  with tempfile.TemporaryDirectory() as folder:
+    columns = duplicates.Columns(Path(folder), 0)
+    columns.add(judge([(i, files.text_digest(text), text, {}) for i, text in enumerate(texts)]), len(texts))
+    columns.complete()
+    duplicates.mark(Path(folder), recipe, len(texts))
+    verdicts = np.fromfile(Path(folder) / duplicates.JUDGED, np.uint8)
+  return float((verdicts[1::2] > 0).mean())
+
+
+def main(argv):
+  parser = run.Parser(prog='python -m gptjax.benchmark near_duplicates', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--pairs', type=integer(1, 100_000), default=1000, help='of each similarity')
+  parser.add_argument('--similarities', type=Listed(real(0, 1)), default=SIMILARITIES)
+  flags = parser.parse_args(argv)
+  print(f'{flags.pairs:,} pairs of each similarity\n{"similarity":>10}{"removed":>10}')
+  for similarity in tqdm(flags.similarities, leave=False, disable=None):
+    print(f'{similarity:>10.2f}{recall(pairs(similarity, flags.pairs)):>10.3f}')
+  return 0

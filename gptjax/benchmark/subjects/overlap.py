@@ -1,0 +1,106 @@
+"""Speed and memory of building the filter of the overlap study: python -m gptjax.benchmark overlap
+
+The text is drawn from the words of the documentation that ships with Python, so that hardly an 8-gram
+occurs twice: --megabytes of it, and ten times as much. Each filter is built in a process of its own, with as
+many workers as there are cores; medians count.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from gptjax.benchmark import results
+from gptjax.benchmark.machine import machine
+from gptjax.benchmark.turns import output_of
+from gptjax.command import run
+from gptjax.command.flag_types import WORKERS, integer, real
+from gptjax.data.sources import python_source
+from gptjax.evaluate.overlap import bloom, build
+from gptjax.files import paths
+
+TIMES = 10
+WANTED = 1.5e6  # 8-grams a second, on two cores
+RATE = 1e-8     # of false positives, the paper's
+
+
+def write_text(path, megabytes):
+  """Writes documents of 100 to 1,500 words drawn at random, as JSON lines."""
+  words, draw, size = ' '.join(piece.text for piece in python_source.pieces()).split(), random.Random(0), 0
+  with open(path, 'w', encoding='utf-8') as file:
+    while size < megabytes * 1e6:
+      text = ' '.join(draw.choices(words, k=draw.randint(100, 1500)))
+      file.write(json.dumps({'text': text}) + '\n')
+      size += len(text.encode())
+
+
+def worker(path, workers):
+  """Prints what building a filter took, as JSON."""
+  with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+    began = time.perf_counter()
+    made = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
+                           tfds_dir='', on_error='stop', separator='', progress=False)
+    seconds = time.perf_counter() - began
+    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
+      resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(json.dumps({'seconds': seconds, 'eightgrams': made.facts['eightgrams'], 'filter': made.bits.size,
+                      'resident': kilobytes * 1024, 'rate': bloom.measure(made, 1_000_000).measured}))
+  return 0
+
+
+def gates(small, large):
+  """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
+  median = lambda turns, name: statistics.median(turn[name] for turn in turns)
+  speed = min(turns[0]['eightgrams'] / median(turns, 'seconds') for turns in (small, large))
+  times = large[0]['eightgrams'] / small[0]['eightgrams']
+  return [results.gate('8-grams a second, millions', '>=', WANTED / 1e6, speed / 1e6),
+          results.gate('time of an 8-gram, of much text against little', '<=', 1.1,
+                       median(large, 'seconds') / median(small, 'seconds') / times),
+          results.gate('memory of a process, of much text against little', '<=', 1.5,
+                       median(large, 'resident') / median(small, 'resident')),
+          results.gate('false positives, in 1e-8', '<=', 1, median(large, 'rate') / RATE)]
+
+
+def main(argv):
+  parser = run.Parser(prog='python -m gptjax.benchmark overlap', description=__doc__)
+  parser.add_argument('--megabytes', type=real(0.01, 1e6), default=100,
+                      help=f'of text, and {TIMES} times as much')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3)
+  parser.add_argument('--workers', type=integer(1, WORKERS), help='processes',
+                      default=len(os.sched_getaffinity(0)))
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  parser.add_argument('--worker', help=argparse.SUPPRESS)
+  args = parser.parse_args(argv)
+  if args.worker:
+    return worker(args.worker, args.workers)
+  where = machine(['numpy'])
+  print(f'{where["cores"]} cores of {where["processor"]}, {where["date"]}; {args.workers} workers, medians '
+        f'of {args.turns} turns\n')
+  print(f'{"MB":>8}{"8-grams":>14}{"seconds":>10}{"M 8-grams/s":>13}{"MB, largest process":>22}'
+        f'{"MB, filter":>12}')
+  sizes, found = [args.megabytes, TIMES * args.megabytes], {}
+  with tempfile.TemporaryDirectory() as folder:
+    for size in sizes:
+      path = Path(folder) / f'{size:g}.jsonl'
+      write_text(path, size)
+      asked = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
+               f'--workers={args.workers}']
+      found[size] = [json.loads(output_of(asked)) for _ in range(args.turns)]
+      seconds = statistics.median(turn['seconds'] for turn in found[size])
+      one = found[size][0]
+      print(f'{size:>8g}{one["eightgrams"]:>14,}{seconds:>10.1f}{one["eightgrams"] / seconds / 1e6:>13.2f}'
+            f'{one["resident"] / 1e6:>22.0f}{one["filter"] / 1e6:>12.0f}')
+  checks = gates(*found.values())
+  print()
+  results.show_gates(checks)
+  rows = [results.row(f'filter of {size:g} MB of text', 'gptjax', '8-grams/s',
+                      [turn['eightgrams'] / turn['seconds'] for turn in turns])
+          for size, turns in found.items()]
+  results.write(args.out, 'overlap', where, rows, checks, turns=found)
+  return 0

@@ -1,0 +1,128 @@
+"""Where the time of a training step goes: python -m gptjax.benchmark profile
+
+A trace of a few steps; the time of each operation on the device is counted for the part of the model whose
+code it comes from, which the compiled program says.
+"""
+
+import argparse
+import collections
+import re
+import tempfile
+import time
+from pathlib import Path
+
+from gptjax.benchmark import journal, results
+from gptjax.benchmark.machine import machine
+from gptjax.benchmark.results import OURS
+from gptjax.benchmark.sizes import SIZES, batches, make_config
+from gptjax.benchmark.subjects.train import MEMORY, PACKAGES, compiled_step, field, memory_of
+from gptjax.command import run as command
+from gptjax.command.flag_types import integer
+from gptjax.files import paths
+
+STEPS = 3
+REST = 'not attributed'
+# (file, beginning of the function's qualified name, part); the first that fits.
+PARTS = (('attention.py', 'dropout', 'dropout'), ('attention.py', '', 'attention'),
+         ('kernels.py', '', 'attention'), ('flash.py', '', 'attention'),
+         ('losses.py', 'lookup', 'embedding'), ('losses.py', '_lookup', 'embedding'),
+         ('losses.py', '', 'loss'),
+         ('model.py', 'LayerNorm', 'norms'), ('model.py', 'Projection', 'projections'),
+         ('model.py', 'MLP', 'activation'), ('model.py', 'in_dtype', 'casts of weights'),
+         ('model.py', '', 'residuals and reshapes'), ('sharding.py', '', 'residuals and reshapes'),
+         ('train.py', 'train_step', 'optimizer'), ('train.py', '', 'casts of weights'),
+         ('', '', 'optimizer'))  # Optax
+CONTROL = 'while', 'call', 'conditional'  # their time is that of what they call
+# A row of one of the program's tables: its number, and two more or a name.
+ROW = re.compile(r'(\d+) (?:"(.*)"|\{(?:file_name_id=(\d+) function_name_id|file_location_id)=(\d+))')
+
+
+def origins(text):
+  """{operation: (file, function)} of a compiled program's text, the innermost of ours that it comes from."""
+  tables, table = collections.defaultdict(dict), None
+  for line in text.splitlines():
+    if line in ('FileNames', 'FunctionNames', 'FileLocations', 'StackFrames'):
+      table = line
+    elif table and (row := ROW.match(line)):
+      number, name, file, other = row.groups()
+      tables[table][number] = name if name is not None else (file, other)
+  def place(frame):
+    file, function = tables['FileLocations'][tables['StackFrames'][frame][1]]
+    return Path(tables['FileNames'][file]).name, tables['FunctionNames'][function]
+  found = re.findall(r'%([\w.\-]+) = .*?stack_frame_id=(\d+)', text)
+  return {operation: place(frame) for operation, frame in found if frame in tables['StackFrames']}
+
+
+def part_of(place):
+  """Which of PARTS a (file, function) is of."""
+  file, function = place
+  return next(part for name, start, part in PARTS if name in ('', file) and function.startswith(start))
+
+
+def events(folder):
+  """(operation or '', seconds) of each event on the device in a trace."""
+  from jax.profiler import ProfileData
+  path = next(Path(folder).rglob('*.xplane.pb'))
+  planes = list(ProfileData.from_file(str(path)).planes)
+  devices = [plane for plane in planes if plane.name.startswith('/device:GPU')]
+  for plane in devices or planes:
+    for line in plane.lines:
+      if devices and not line.name.startswith('Stream'):
+        continue
+      for event in line.events:
+        operation = dict(event.stats).get('hlo_op', '')
+        if operation or devices:
+          yield str(operation), event.duration_ns / 1e9
+
+
+def times(config):
+  """({part: seconds a step on the device}, seconds a step by the clock while nothing is traced)."""
+  import jax
+  # On a GPU, a graph of kernels would be one event.
+  step, state, batch = compiled_step(config, xla_gpu_enable_command_buffer='')
+  def run(state):
+    for _ in range(STEPS):
+      state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    return state
+  state = run(state)
+  began = time.perf_counter()
+  state = run(state)
+  seconds = (time.perf_counter() - began) / STEPS
+  from_where, parts = origins(step.as_text()), collections.Counter()
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder):
+      run(state)
+    for operation, taken in events(folder):
+      if not operation.startswith(CONTROL):
+        parts[part_of(from_where[operation]) if operation in from_where else REST] += taken / STEPS
+  return dict(parts.most_common()), seconds
+
+
+def main(argv):
+  parser = command.Parser(prog='python -m gptjax.benchmark profile', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--size', choices=SIZES, default='cpu')
+  parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
+                      help='sequences a step; 0: as many as fit the device')
+  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
+                      help='of the config, like model.dropout=0.1')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  journal.add_flag(parser)
+  flags = parser.parse_args(argv)
+  import jax
+  memory = memory_of(OURS, 1)
+  batch_size = flags.batch_size or batches(flags.size, memory and memory * MEMORY)[0]
+  config = make_config(flags.size, batch_size, dict(flags.set))
+  parts, seconds = times(config)
+  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
+  total = sum(parts.values())
+  print(f'{flags.size}, batch {config.train.batch_size} x {config.data.seq_len}, on {where["device"]}, '
+        f'{where["date"]}\na step takes {seconds * 1e3:.1f} ms; in operations of the device, all threads or '
+        f'streams together, {total * 1e3:.1f} ms:')
+  journal.Journal(flags.journal).add('details', seconds=seconds, parts=parts)
+  for part, taken in parts.items():
+    print(f'{part:<24}{taken * 1e3:>9.2f} ms{taken / total:>7.1%}')
+  results.write(flags.out, 'profile', where, [], size=flags.size, seconds=seconds, parts=parts,
+                tokens=config.train.batch_size * config.data.seq_len)
+  return 0

@@ -1,0 +1,84 @@
+"""Seconds from the command to its first step on record: python -m gptjax.benchmark start
+
+Starts `python -m gptjax.main` on a config, with the corpus there already, and waits for the first line of
+metrics.jsonl: once with nothing compiled yet, then with the cache that this left.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from gptjax.benchmark import results
+from gptjax.benchmark.machine import machine
+from gptjax.command import run, shutdown
+from gptjax.command.flag_types import integer
+from gptjax.errors import InputError
+from gptjax.files import paths
+
+WANTED = 15   # seconds, with a warm cache
+LIMIT = 600   # seconds for one start
+
+
+def first_step(config, folder, name):
+  """Starts a run and kills it after its first step.
+
+  Args:
+    config: path of the config.
+    folder: keeps corpus and cache between starts; the run's workdir is `folder/name`.
+
+  Returns:
+    Seconds to the first record.
+  """
+  workdir, said = folder / name, folder / f'{name}.log'
+  run = [sys.executable, '-m', 'gptjax.main', f'--config={config}', f'--workdir={workdir}',
+             f'--config.data.corpus={folder}/corpus', f'--config.compilation_cache={folder}/compiled',
+             '--config.log.every_steps=1']
+  with open(said, 'w') as stderr:
+    began = time.monotonic()
+    process = None
+    try:
+      with shutdown.blocked():
+        process = subprocess.Popen(run, stderr=stderr, stdout=subprocess.DEVNULL)
+      metrics = workdir / 'metrics.jsonl'
+      while not (metrics.exists() and metrics.stat().st_size):
+        if process.poll() is not None or time.monotonic() - began > LIMIT:
+          last = (said.read_text(errors='replace').strip().splitlines() or ['it said nothing'])[-1]
+          raise InputError(f'no step after {time.monotonic() - began:.0f} s: {last}')
+        time.sleep(0.01)
+      seconds = time.monotonic() - began
+    finally:
+      if process:
+        process.kill()
+        process.wait()
+  return seconds
+
+
+def main(argv):
+  parser = run.Parser(prog='python -m gptjax.benchmark start', description=__doc__,
+                          formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--config', default='configs/quickstart.py', help='one that makes its own corpus')
+  parser.add_argument('--turns', type=integer(1, 1000), default=5)
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  flags = parser.parse_args(argv)
+  where = machine(('jax', 'jaxlib', 'flax', 'tensorflow'))
+  with tempfile.TemporaryDirectory() as folder:
+    first_step(flags.config, Path(folder), 'corpus-run')  # makes the corpus
+    os.rename(f'{folder}/compiled', f'{folder}/old')
+    cold = first_step(flags.config, Path(folder), 'cold')
+    seconds = [first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
+  name = Path(flags.config).stem
+  print(f'{name}, {where["cores"]} cores of {where["processor"]}, {where["date"]}; from the command to the '
+        f'first step on record, seconds:\nnothing compiled  {cold:.1f}\nwarm cache        '
+        f'{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}, {flags.turns} turns)')
+  gate = results.gate(f'{name}, start to first step with a warm cache, seconds', '<=', WANTED,
+                      statistics.median(seconds))
+  results.show_gates([gate])
+  rows = [results.row(f'start to first step, {name}', 'nothing compiled', 's', [cold]),
+          results.row(f'start to first step, {name}', 'warm cache', 's', seconds)]
+  results.write(flags.out, 'start', where, rows, [gate])
+  return 0 if gate['holds'] else 1

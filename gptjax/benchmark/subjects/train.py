@@ -1,0 +1,239 @@
+"""Training speed beside PyTorch's, interleaved in one run: python -m gptjax.benchmark train
+
+Needs jax, flax, optax and numpy; for the peers torch and transformers. No TensorFlow, no network. Each
+contender takes the largest batch that fits into its share of the device's memory.
+"""
+
+import argparse
+import functools
+import gc
+import json
+import os
+import sys
+import time
+from importlib.util import find_spec
+
+from gptjax.benchmark import journal, results
+from gptjax.benchmark.machine import machine
+from gptjax.benchmark.results import OURS
+from gptjax.benchmark.sizes import SIZES, batches, make_config, random_batch
+from gptjax.benchmark.turns import by_turns, serve
+from gptjax.command import run
+from gptjax.command.flag_types import integer, real
+from gptjax.files import paths
+from gptjax.kernels import cpu
+
+CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
+FULL = ('RESOURCE_EXHAUSTED', 'out of memory')  # what errors say
+MEMORY = 0.92  # share of a GPU's memory that all contenders have together
+
+
+def compiled_step(config, **options):
+  """(the train step as compiled, a fresh state, a batch on the device); resolves the config.
+
+  options: of XLA's compiler, beside those of the config's preset.
+  """
+  import jax
+
+  from gptjax.config import resolve as configs
+  from gptjax.kernels import xla_presets
+  from gptjax.parallel import sharding
+  from gptjax.train.step import graph, init_state, train_step
+  configs.resolve(config, '')
+  xla_presets.check(config.xla_preset, jax.default_backend())
+  mesh = sharding.make_mesh(config.mesh)
+  jax.set_mesh(mesh)
+  state = jax.jit(functools.partial(init_state, config))()
+  batch = sharding.put(random_batch(config), mesh)
+  step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10**6)
+  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+  options = xla_presets.options(config.xla_preset) | options
+  return lowered.compile(compiler_options=options), state, batch
+
+
+def gptjax_steps(config):
+  """A function that trains n steps, after one that is not counted, and facts.
+
+  Returns:
+    (function of n that gives {'seconds': a step, 'loss': the last, 'memory': bytes at the most, or None},
+    facts: {'device', 'flops': a token, 'peak': of the device or None, 'kernel', 'compile_s'}).
+  """
+  import jax
+
+  from gptjax.model import parameters
+  from gptjax.report import telemetry
+  began = time.perf_counter()
+  step, state, batch = compiled_step(config)
+  seconds = time.perf_counter() - began
+  device, held = jax.devices()[0], [state]
+
+  def once():
+    held[0], metrics = step(held[0], batch)
+    return metrics['loss']
+
+  def train(n):
+    float(once())
+    began = time.perf_counter()
+    for _ in range(n):
+      loss = once()
+    loss = float(loss)
+    seconds = (time.perf_counter() - began) / n
+    memory = (device.memory_stats() or {}).get('peak_bytes_in_use')
+    return {'seconds': seconds, 'loss': loss, 'memory': memory}
+
+  del state
+  train(1)  # finds whether the memory suffices
+  return train, {'device': device.device_kind, 'kernel': config.attention.kernel, 'compile_s': seconds,
+                 'flops': parameters.flops_per_token(config.model, config.data.seq_len),
+                 'peak': telemetry.peak_flops(device)}
+
+
+def largest(sizes, make):
+  """`make` of the first of these batch sizes that the memory has room for."""
+  for batch_size in sizes:
+    try:
+      return make(batch_size)
+    except RuntimeError as error:  # JAX's and PyTorch's errors of memory are ones
+      if batch_size == sizes[-1] or not any(word in str(error) for word in FULL):
+        raise
+    gc.collect()
+
+
+def steps_of(contender, size, batch_size, changes, share):
+  """`gptjax_steps` or `torch_steps` at the largest batch that fits; facts say which, as 'batch_size'.
+
+  share: of the GPU's memory, that this process may have.
+  """
+  def make(batch_size):
+    config = make_config(size, batch_size, changes)
+    if contender == OURS:
+      train, facts = gptjax_steps(config)
+    else:
+      from gptjax.benchmark.subjects.train_torch import torch_steps
+      train, facts = torch_steps(config, random_batch(config), contender, share)
+    return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
+  return largest([batch_size] if batch_size else batches(size, memory_of(contender, share)), make)
+
+
+def memory_of(contender, share):
+  """Bytes of the GPU's memory that this process may have; None on a CPU."""
+  if contender != OURS:
+    from gptjax.benchmark.subjects.train_torch import gpu_memory
+    return share * gpu_memory() or None
+  import jax
+  return (jax.devices()[0].memory_stats() or {}).get('bytes_limit')  # its share already
+
+
+def needs(contender):
+  """The package that a contender needs and that is not installed; '' if nothing is missing."""
+  packages = () if contender == OURS else ('torch', contender.partition('-')[0])
+  return next((package for package in packages if find_spec(package) is None), '')
+
+
+def worker(flags):
+  """Answers each number n with what n steps took."""
+  if flags.worker == OURS:
+    os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
+    cpu.keep_memory()
+  train, facts = steps_of(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
+  return serve(facts, train)
+
+
+def figure(what, name, facts, answer, turn):
+  """The `results.figure` of a contender's answer, with its batch size, memory and, of gptjax, MFU."""
+  more = {'batch_size': facts['batch_size'], 'memory': answer['memory'], 'loss': answer['loss']}
+  more |= {key: facts[key] for key in ('flops', 'peak') if facts.get('peak')}
+  return results.figure(what, name, 'tokens/s', facts['tokens'] / answer['seconds'], turn, **more)
+
+
+def show(rows):
+  print(f'{"":<22}{"tokens/s":>10}{"least":>10}{"most":>10}{"batch":>7}{"GiB":>7}{"MFU":>8}{"causal":>8}'
+        '   gptjax is')
+  for row in rows:
+    mfu = [f'{row[name]:.1%}' if name in row else '' for name in ('mfu_palm', 'mfu_causal')]
+    memory = f'{row["memory"] / 2**30:.1f}' if row['memory'] else ''
+    ratio = f'{row["ratio"]:.2f} x' if row['ratio'] else ''
+    print(f'{row["who"]:<22}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}'
+          f'{row["batch_size"]:>7}{memory:>7}{mfu[0]:>8}{mfu[1]:>8}   {ratio}')
+
+
+def field(text):
+  """('model.dropout', 0.1) of 'model.dropout=0.1'."""
+  name, _, value = text.partition('=')
+  try:
+    return name, json.loads(value)
+  except ValueError:
+    return name, value
+
+
+def make_parser():
+  parser = run.Parser(prog='python -m gptjax.benchmark train', description=__doc__)
+  parser.add_argument('--size', choices=SIZES, default='cpu')
+  parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
+                      help='sequences a step; 0: the size\'s own')
+  parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
+  parser.add_argument('--turns', type=integer(1, 1000), default=5)
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps a turn')
+  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
+                      help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
+  parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
+                      help='seconds for all of it: contenders that are not ready in time are left out')
+  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  journal.add_flag(parser)
+  parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
+  parser.add_argument('--share', type=real(0, 1, open_left=True), help=argparse.SUPPRESS)
+  return parser
+
+
+def main(argv):
+  parser = make_parser()
+  flags = parser.parse_args(argv)
+  contenders = flags.contenders.split(',')
+  if unknown := set(contenders) - set(CONTENDERS):
+    parser.error(f'no such contender: {", ".join(sorted(unknown))}')
+  config = make_config(flags.size, flags.batch_size, dict(flags.set))
+  if flags.worker:
+    return worker(flags)
+  return measure(flags, argv, contenders, config.model)
+
+
+def measure(flags, argv, contenders, c):
+  changed = ''.join(f', {name}={value}' for name, value in flags.set)
+  what = f'training {flags.size}, {c.compute_dtype}{changed}'
+  kept, figures, devices, lost = journal.Journal(flags.journal), [], [], {}
+
+  def lose(name, why):
+    lost[name] = why
+    print(f'{name} {why}', file=sys.stderr)
+    kept.add('lost', who=name, why=why)
+
+  def tell(name, facts, answer, turn):
+    if not devices:
+      kept.add('device', name=facts['device'])
+    devices.append(facts['device'])
+    if not turn and 'compile_s' in facts:
+      kept.add('fact', what=f'{what}, {name}, compiled in s', value=round(facts['compile_s'], 1))
+    figures.append(figure(what, name, facts, answer, turn))
+    kept.add('figure', **figures[-1])
+
+  here = [name for name in contenders if not needs(name)]
+  for name in contenders:
+    if name not in here:
+      kept.add('fact', what=f'contender {name}', value=f'absent: {needs(name)} is not installed')
+      print(f'{name} is left out: {needs(name)} is not installed', file=sys.stderr)
+  share = MEMORY / max(len(here), 1)
+  run = [sys.executable, '-m', 'gptjax.benchmark', 'train', *argv, f'--share={share:.3f}', '--worker']
+  found = by_turns({name: [*run, name] for name in here}, flags.steps, flags.turns, lose, tell,
+                   flags.limit_s)
+  if not figures:
+    print('gptjax.benchmark: no contender could train: see their messages above', file=sys.stderr)
+    return 1
+  rows, device = results.rows(figures), devices[0]
+  where = machine(PACKAGES, '' if device == 'cpu' else device)
+  print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens a '
+        f'sequence, {c.compute_dtype}{changed}, on {where["device"]}, {where["date"]}')
+  show(rows)
+  results.write(flags.out, 'train', where, rows, size=flags.size, changes=dict(flags.set), steps=flags.steps,
+                lost=list(lost), found=found)
+  return 0

@@ -1,0 +1,278 @@
+"""Signals that stop a process: SIGTERM, Ctrl-C (SIGINT), SIGHUP and SIGUSR1.
+
+The first one is acknowledged in one line as soon as it arrives. Where nothing can be lost it also ends the
+process (`at_once`); elsewhere the job sees it in `signalled` and stops once it has saved (`defer`), or the
+main thread leaves its blocks, which end what they have started (`unwind`). The second one ends the process by
+that signal. SIGHUP counts once: when a terminal closes, the shell and the kernel both send it. SIGUSR1 is
+never the second nor makes the next one it: a batch system sends it before another signal, or to a script that
+passes it on to processes which the system has told too.
+
+Python runs a signal handler in the main thread, between two of its instructions, and so not while that thread
+compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
+the number of the signal into a pipe (`signal.set_wakeup_fd`), and a thread reads that.
+
+Commands call `catch` (by `startup.begin`) before they import anything large, so this module imports nothing
+of the kind.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+
+from gptjax.text.printable import printable
+
+STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
+STOPPED = 75  # exit code of a run: told to stop, nothing is lost, the same command continues
+NAMES = {signal.SIGINT: 'Ctrl-C'}
+
+_libc = ctypes.CDLL(None)
+_libc.signal.argtypes, _libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+_DEFAULT, _IGNORE = 0, 1  # as <signal.h> has them
+
+_lock = threading.RLock()  # of what follows
+_command = ''              # name before each line; empty: this process has not called `catch`
+_caught = ()               # the signals that it catches
+_first = None              # the first signal
+_action = None             # what it does: (line, exit code), a line, or a line that is an _Unwind
+_acknowledged = threading.Event()  # that signal has been, with a line
+_held = 0                  # blocks of `blocked` that are open
+_leave_blocks = lambda: None  # of `unwind`
+_end_others = None         # function of (line, exit code): ends all processes of the run, this one included
+
+
+def catch(command, line, code=None):
+  """Catches the signals until the process ends; called in the main thread, and only the first call counts.
+
+  Args:
+    command: its name, printed before each line.
+    line, code: as for `at_once`, which is in force at first.
+  """
+  global _command, _caught, _action
+  if _command:
+    return
+  _command, _caught, _action = command, _wanted(), (line, code)
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+  threading.Thread(target=_listen, args=(reader,), daemon=True).start()
+  for number in _caught:
+    signal.signal(number, lambda number, frame: None)
+    signal.siginterrupt(number, False)
+  os.register_at_fork(after_in_child=_release)
+
+
+def at_once(line, code=STOPPED):
+  """From now on the first signal ends the process, if it has come before: now.
+
+  Args:
+    line: what is lost or kept, and what the same command does next.
+    code: exit code; None: 128 + the number of the signal, as a shell has it.
+  """
+  global _action
+  with _lock:
+    _action = line, code
+    if _command and _first:
+      _end(_first)
+
+
+def resumes_after(step):
+  """The line for `at_once` where all that a run has done is in the checkpoint of this step (0: nothing)."""
+  if not step:
+    return 'stopped before the first step; nothing was lost: the same command starts it'
+  return f'stopped after step {step}, which is saved: the same command resumes there'
+
+
+def defer(line):
+  """From now on the first signal is acknowledged with this line, and `signalled` is true."""
+  global _action
+  with _lock:
+    _action = line
+
+
+class _Unwind(str):
+  """A line after which the main thread leaves its blocks."""
+
+
+def unwind(line):
+  """From now on the first signal is acknowledged with this line and raises SystemExit in the main thread.
+
+  For a command that has started processes or made temporary files: its `finally` blocks take them along. The
+  exit code is 128 + the number of the signal. Called in the main thread; `at_once` and `defer` end it.
+  """
+  global _leave_blocks
+  arrived, unwound = [], []
+
+  def leave_blocks(number=None, frame=None):
+    del frame
+    arrived.extend([number] if number else [])
+    if arrived and isinstance(_action, _Unwind) and not _held and not unwound:
+      unwound.append(True)  # once: what the blocks do is not to be interrupted
+      _acknowledged.wait(1)  # for the line, before the process ends; the thread that prints it is another one
+      sys.exit(128 + arrived[0])
+
+  for number in _caught:  # unlike in `catch`, a system call that waits is interrupted
+    signal.signal(number, leave_blocks)
+  defer(_Unwind(line))
+  _leave_blocks = leave_blocks
+  leave_blocks(_first if _command else None)
+
+
+def signalled():
+  """Whether a signal has told this process to stop."""
+  return _first is not None
+
+
+def end_others_by(function):
+  """Sets the function of (line, exit code) by which `at_once` ends a run of several processes."""
+  global _end_others
+  _end_others = function
+
+
+def requested(line):
+  """Another process of the run has been told to stop: ends all of them if `at_once` is in force here."""
+  with _lock:
+    if _end_others and isinstance(_action, tuple):
+      _end_others(f'{line}: {_action[0]}', _action[1])
+
+
+def leave():
+  """The process is about to end, its exit code is settled: a first signal changes nothing any more."""
+  if _command and not _first:
+    for number in _caught:  # not to the handlers: when Python ends it restores the default for them
+      signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def caught(line):
+  """Catches the signals inside the block, for a job that is called as a function; no effect in a command.
+
+  The first signal is acknowledged with `line` and turns `signalled` on; none ends the process `at_once`.
+  """
+  global _first
+  if _command:
+    yield
+    return
+  _first = None
+  def handle(number, frame):
+    global _first
+    del frame
+    if _is_repeated(number):
+      return
+    if _is_second():
+      signal.signal(number, signal.SIG_DFL)
+      signal.raise_signal(number)
+    _first = number
+    _print(f'gptjax: {_name(number)}: {line}')
+  before = {number: signal.signal(number, handle) for number in _wanted()}
+  try:
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def blocked():
+  """Blocks Ctrl-C, SIGHUP and SIGUSR1 for good in the processes that are started inside the block.
+
+  For worker processes, which end when the process that started them does: a signal to the whole group is for
+  that one alone to handle. A signal that arrives inside raises (see `unwind`) at the end of the block, when
+  what was started has its name: put the block into the `try` whose `finally` ends that process.
+  """
+  global _held
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPS) - {signal.SIGTERM})
+  _held += 1
+  try:
+    yield
+  finally:
+    _held -= 1
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _leave_blocks()
+
+
+def _wanted():
+  """The signals to catch: all, but not SIGHUP under nohup, and not SIGINT in the background of a script."""
+  return [number for number in STOPS if number not in (signal.SIGHUP, signal.SIGINT)
+          or signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _is_repeated(number):
+  """Whether a signal says no more than one before it."""
+  return _first and (number == signal.SIGUSR1 or number == _first == signal.SIGHUP)
+
+
+def _is_second():
+  """Whether a signal that is not repeated ends the process because of one before it."""
+  return _first and _first != signal.SIGUSR1
+
+
+def _release():
+  """In a child process that was forked: no signal of its own may reach the pipe."""
+  signal.set_wakeup_fd(-1)
+  for number in _caught:
+    signal.signal(number, signal.SIG_DFL)
+
+
+def _listen(reader):
+  """The thread that reads the numbers of the signals."""
+  while True:
+    for number in os.read(reader, 64):
+      if number in STOPS:
+        _handle(signal.Signals(number))
+
+
+def _handle(number):
+  global _first
+  if _is_repeated(number):
+    return
+  if _is_second():
+    _libc.signal(number, _DEFAULT)
+    os.kill(os.getpid(), number)
+    return
+  if number != signal.SIGUSR1:
+    for stop in _caught:  # in C: the next one is to end the process even where no Python can run
+      again = stop == signal.SIGUSR1 or number == stop == signal.SIGHUP
+      _libc.signal(stop, _IGNORE if again else _DEFAULT)
+  if number == signal.SIGHUP:
+    _detach()
+  with _lock:
+    _first = number
+    if isinstance(_action, tuple):
+      _end(number)
+    _print(f'{_command}: {_name(number)}: {_action}')
+    _acknowledged.set()
+
+
+def _end(number):
+  """Ends the process, and the others of its run, because of a signal."""
+  line, code = _action
+  if _end_others:
+    _print(f'{_command}: {_name(number)}: ending all processes of the run')
+    _end_others(f'{_name(number)}: {line}', code)
+  _print(f'{_command}: {_name(number)}: {line}')
+  os._exit(128 + number if code is None else code)
+
+
+def _name(number):
+  return NAMES.get(number) or signal.Signals(number).name
+
+
+def _print(line):
+  """Writes a line to stderr past Python's buffers, whose locks the main thread may hold."""
+  with contextlib.suppress(OSError):  # nobody reads it any more
+    os.write(2, f'{chr(10) * os.isatty(2)}{printable(line)}\n'.encode())
+
+
+def _detach():
+  """Lets stdout and stderr go nowhere if their terminal is gone: else the next line written is an error."""
+  for fd in (1, 2):
+    poll = select.poll()
+    poll.register(fd, 0)  # what is polled for without being asked: hangup, error, not open
+    if poll.poll(0):
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, fd)
+      os.close(nowhere)

@@ -1,0 +1,294 @@
+"""From the config as written to the config as run: filled in, checked, and kept in the workdir."""
+
+import functools
+import hashlib
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+import gptjax
+from gptjax import defaults, domains
+from gptjax.config import extension
+from gptjax.errors import InputError
+from gptjax.files import atomic, paths, private_folder, records, run_config
+from gptjax.files.run_config import flat
+from gptjax.kernels import fused, xla_presets
+from gptjax.model import attention, parameters
+from gptjax.parallel import jax_settings
+from gptjax.text import words
+from gptjax.text.redacted import redacted_values
+
+WITHOUT_CACHE = 'do without by --config.compilation_cache='
+# Fields that name a folder of this machine.
+PATHS = [name for name, field in defaults.declared().items() if field.domain.path]
+# Of these, those that may be another folder on each host: what is read there is compared by its digest.
+OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
+             'finetune.data_dir')
+
+# What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
+MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
+              'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
+              'train.max_skipped', 'train.rewind.',
+              'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
+              'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir',
+              'data.tfds_download', 'data.verify', 'data.prefetch', 'loss.chunk', 'finetune.data_dir',
+              'finetune.predict')
+
+
+def locate(config, given=()):
+  """Makes the paths of a config absolute, in place; see `gptjax.files.paths`.
+
+  Args:
+    config: as written.
+    given: names of the fields that the command line sets. A mixture among them takes the place of the corpus
+      and the source that the config's file names.
+  """
+  if 'data.mixture' in given:
+    for field in {'data.corpus', 'data.source'} - set(given):
+      config.data[field.partition('.')[2]] = ''
+  for field in PATHS:
+    section, _, name = field.rpartition('.')
+    place = config[section] if section else config
+    place[name] = paths.local(place[name], f'config.{field} =')
+  _check_mixture(config.data)
+  config.data.mixture = tuple((paths.local(folder, 'config.data.mixture:'), weight)
+                              for folder, weight in config.data.mixture)
+
+
+def check_fields(config):
+  """Refuses a field whose value is outside its domain, as `gptjax/defaults.py` states it.
+
+  Args:
+    config: as written or resolved.
+
+  Raises:
+    InputError: names the first such field, its value and what is allowed.
+  """
+  for name, field in defaults.declared().items():
+    if why := domains.complaint(field.domain, value_of(config, name)):
+      raise InputError(f'config.{name} {why}')
+
+
+def value_of(config, name):
+  """The value of a field like 'model.n_layer'."""
+  return functools.reduce(getattr, name.split('.'), config)
+
+
+def resolve(config, workdir, device=None):
+  """Fills in, in place, fields that say "0: ...", "'': ..." or "not set"; `train.steps` waits for the corpus.
+
+  Args:
+    config: as written.
+    workdir: folder of the run.
+    device: one of those that it is for; None: those that are here.
+
+  Raises:
+    InputError: as `check_fields`.
+  """
+  check_fields(config)
+  c, device = config, device or jax.devices()[0]
+  if c.model.compute_dtype == 'auto':
+    c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
+  if c.model.scan is None:
+    c.model.scan = scanned(c.model.remat, device)
+  c.model.n_inner = parameters.inner_width(c.model)
+  if not c.data.mixture:
+    c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
+  c.data.seq_len = c.data.seq_len or c.model.n_ctx
+  if c.attention.kernel == 'auto':
+    c.attention.kernel = fused.best(c, device)
+  c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
+  if c.job == 'evaluate':
+    tokens = 1024 if device.platform == 'cpu' else 8192
+    c.eval.batch_size = c.eval.batch_size or jax.device_count() * max(1, tokens // c.model.n_ctx)
+  c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
+
+
+def scanned(remat, device):
+  """Whether layers are better scanned than unrolled: docs/speed.md has what a scan copies in and out."""
+  return device.platform == 'tpu' or remat == 'full'
+
+
+def check(config, device=None):
+  """Refuses a config whose fields do not fit each other or the devices (ValueError, one line).
+
+  Args:
+    config: resolved.
+    device: as for `resolve`.
+  """
+  c = config
+  _require(c.model.n_embd % c.model.n_head == 0,
+           f'config.model.n_embd = {c.model.n_embd} cannot be divided by config.model.n_head = '
+           f'{c.model.n_head}: change one of them')
+  _require(c.data.seq_len <= c.model.n_ctx, f'config.data.seq_len = {c.data.seq_len} is longer than '
+           f'config.model.n_ctx = {c.model.n_ctx}: shorten it')
+  _require(c.train.batch_size % c.train.microbatch_size == 0,
+           f'config.train.batch_size = {c.train.batch_size} cannot be divided by '
+           f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
+  _require(c.job != 'pretrain' or c.train.steps > 0 or c.train.epochs > 0,
+           'set config.train.steps or config.train.epochs: one of them must be positive, '
+           '--config.train.steps=1000 for instance')
+  kind, _, size = c.data.tokenizer.partition(':')
+  _require(kind != 'train-bpe' or size == str(c.model.n_vocab),
+           f'config.data.tokenizer = {c.data.tokenizer!r} makes another vocabulary than config.model.n_vocab '
+           f'= {c.model.n_vocab}: give both the same number')
+  _require(not c.eval.data_dir or Path(c.eval.data_dir).is_dir(),
+           f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
+  _check_mixture(c.data)
+  _check_rewind(c)
+  device = device or jax.devices()[0]
+  attention.check(c, device)
+  xla_presets.check(c.xla_preset, device.platform)
+
+
+def _check_mixture(data):
+  for field in ('corpus', 'source') if data.mixture else ():
+    _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} both say what '
+             f'to read: leave one out (--config.data.{field}=)')
+
+
+def _check_rewind(c):
+  if c.train.rewind.threshold > 0:
+    every, keep, back = c.checkpoint.every_steps, c.checkpoint.keep, c.train.rewind.steps_back
+    _require(every > 0, 'config.train.rewind goes back to a checkpoint: set config.checkpoint.every_steps')
+    _require((keep - 1) * every >= back,
+             f'config.train.rewind.steps_back = {back} is further than config.checkpoint.keep = {keep} '
+             f'checkpoints every {every} steps reach: keep {-(-back // every) + 1}')
+
+
+def unknown_field(arguments):
+  """Names the first --config.FIELD that `gptjax/defaults.py` has not; '': all are known."""
+  fields = list(defaults.declared())
+  for argument in arguments:
+    name = argument.partition('=')[0].lstrip('-').removeprefix('config.')
+    if argument.lstrip('-').startswith('config.') and name not in fields:
+      return f'config.{name} is not a field{_instead(name, fields)}'
+  return ''
+
+
+def _instead(name, fields):
+  """The field that may have been meant; else those of its section, or the sections."""
+  if near := words.nearest(name, fields):
+    return f': did you mean config.{near}?'
+  section = name.partition('.')[0]
+  inside = [field for field in fields if field.startswith(f'{section}.')]
+  if '.' in name and inside:
+    return f'; config.{section} has {", ".join(field.partition(".")[2] for field in inside)}'
+  tops = dict.fromkeys(field.partition('.')[0] + '.' * ('.' in field) for field in fields)
+  return f'; config has {", ".join(tops)} (with a dot: has fields of its own)'
+
+
+def _require(holds, message):
+  if not holds:
+    raise InputError(message)
+
+
+def versions():
+  """{package: version} of what decides the numbers of a run."""
+  others = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  return {'gptjax': gptjax.__version__, **{name: metadata.version(name) for name in others}}
+
+
+def code_digest():
+  """16 digits that change with any file of gptjax."""
+  root, code = Path(gptjax.__file__).parent, hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    code.update(f'{path.relative_to(root)} '.encode() + path.read_bytes())
+  return code.hexdigest()[:16]
+
+
+def facts(config):
+  """{field: value} of what must be the same in all processes of a run, JSON values.
+
+  Settings of JAX are compared earlier, see `gptjax.parallel.jax_settings`.
+  """
+  return {
+    'code of gptjax, its digest': code_digest(),
+    **{f'version of {name}': version for name, version in versions().items()},
+    'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
+    'number of its devices': jax.local_device_count(),
+    **{f'config.{field}': redacted_values(value) for field, value in flat(config).items()
+       if field not in OWN_PATHS}}
+
+
+def claim(config, workdir, corpus_digest, n_steps=None):
+  """Writes `config.json`, or checks that the workdir holds this run or one that it extends; prints the path.
+
+  Args:
+    config: resolved.
+    workdir: of the run.
+    corpus_digest: of what it trains on.
+    n_steps: as for `extension.check`.
+
+  Raises:
+    ValueError: the workdir holds another run's config, or cannot be written to.
+  """
+  path = Path(workdir) / 'config.json'
+  if path.exists():
+    _same_run(path, config, corpus_digest, n_steps)
+  else:
+    run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
+           'devices': [jax.devices()[0].device_kind, jax.device_count()],
+           'settings': jax_settings.effective(), 'command': sys.orig_argv}
+    atomic.write(path, records.text(redacted_values(run)))
+  print(f'workdir {workdir}', file=sys.stderr)
+
+
+def _same_run(path, config, corpus_digest, n_steps):
+  before, digest = run_config.read(path)
+  now = flat(config)
+  grown = extension.check(before, now, config, path.parent, n_steps)
+  for field in sorted((before.keys() | now.keys()) - grown.keys()):
+    stored = before.get(field)
+    if field in PATHS and stored:  # older versions kept them as they were written
+      stored = paths.local(stored)
+    same = redacted_values(stored) == redacted_values(now.get(field))
+    other_weights = field == 'init_from' and config.job == 'finetune'
+    if not same and (other_weights or not field.startswith(MAY_CHANGE)):
+      raise InputError(
+        f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
+        f'{now.get(field)!r}: use another workdir, or the same value')
+  if digest != corpus_digest:
+    raise InputError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
+                     f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
+  jax_settings.report_changes(path, lambda line: print(line, file=sys.stderr))
+  if grown:
+    extension.record(path, grown, versions())
+
+
+def check_cache(folder):
+  """Makes the folder for compiled programs, '' is none.
+
+  Raises:
+    InputError: it cannot be written, or others own it or can write to it.
+  """
+  if not folder:
+    return
+  try:
+    private_folder.make(folder, 'config.compilation_cache', WITHOUT_CACHE)
+    why = _unwritable(folder)
+  except OSError as error:
+    why = error.strerror
+  if why:
+    raise InputError(f'config.compilation_cache = {folder!r} is not writable ({why}): name another folder, '
+                     f'or {WITHOUT_CACHE}')
+
+
+def make_workdir(workdir):
+  """Creates the workdir and tries to write in it (ValueError if that fails)."""
+  if why := _unwritable(workdir):
+    raise InputError(f'workdir {workdir} is not writable ({why}): use another')
+
+
+def _unwritable(folder):
+  """Creates a folder; why that fails, or why nothing can be written there; '' if it can."""
+  try:
+    atomic.make_folders(folder)
+    probe = atomic.new_name(Path(folder) / '.probe')
+    probe.touch(exist_ok=False)
+    probe.unlink()
+  except OSError as error:
+    return error.strerror
+  return ''

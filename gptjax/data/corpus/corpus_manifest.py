@@ -1,0 +1,101 @@
+"""The manifest of a corpus: what its files hold, with digests; checked before anything of it is used."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from gptjax.errors import InputError
+from gptjax.files import bounded, json_files
+from gptjax.text import text_checks
+from gptjax.text.printable import printable
+
+MANIFEST, VERSION = 'manifest.json', 2
+DTYPES = {'uint16': 1 << 16, 'uint32': 1 << 32}  # of ids, and how many there can be
+LONGEST = 255  # bytes of a file's name
+MOST = 1 << 53  # tokens, documents and bytes; JSON's numbers are exact up to there
+FILE = {'file': str, 'sha256': str}
+SPLIT = {'tokens': int, 'documents': int, 'bytes': int, 'sha256': str, 'shards': [{**FILE, 'tokens': int}],
+         'index': FILE}
+LAYOUT = {
+  'dtype': str, 'content': str, 'splits': {str: SPLIT}, '?sources': [str], '?clean': str, '?validation': str,
+  '?validation_fraction': json_files.NUMBER, '?skipped': {str: int}, '?settings': {'?sources': [str]},
+  '?no_origin': {'documents': int, 'of': int},
+  'tokenizer': {'name': str, 'digest': str, 'n_vocab': int, 'end_of_text': (int, type(None))}}
+
+
+def read_manifest(folder):
+  """The manifest of the corpus in `folder`, its digest and its layout checked.
+
+  Raises:
+    ValueError: no such folder, no manifest, not JSON, wrong digest, another version, another layout.
+  """
+  path = Path(folder) / MANIFEST
+  if not path.parent.is_dir():
+    raise InputError(f'corpus {folder} does not exist: make it with python -m gptjax.data.prepare')
+  try:
+    manifest = json_files.parsed(bounded.read(path))
+  except FileNotFoundError:
+    raise InputError(f'{path} does not exist: {folder} is not a corpus, or its preparation was cut '
+                     'short; run the same python -m gptjax.data.prepare again') from None
+  except InputError:
+    raise
+  except OSError as error:
+    raise InputError(f'{path}: {error.strerror}') from None
+  except ValueError as error:
+    raise InputError(f'{path} is not JSON ({error}): prepare the corpus again') from None
+  if not isinstance(manifest, dict) or manifest.get('version') != VERSION:
+    raise InputError(f'{path} is not the manifest of a corpus of version {VERSION}: remove the '
+                     'folder and prepare the corpus again')
+  found = manifest_digest(manifest)
+  if manifest.get('digest') != found:
+    raise InputError(f'{path} has been changed: its digest should be {found[:12]}, it says '
+                     f'{str(manifest.get("digest"))[:12]}; prepare the corpus again')
+  text_checks.require_sound_json(manifest, str(path))
+  if fault := json_files.misfit(manifest, LAYOUT) or _contradiction(manifest):
+    raise InputError(f'{path} is not the manifest of a corpus: {fault}; prepare the corpus again')
+  return manifest
+
+
+def _contradiction(manifest):
+  """Which number of a manifest cannot be, in words; '': all can."""
+  made, dtype = manifest['tokenizer'], manifest['dtype']
+  if dtype not in DTYPES:
+    return f'dtype is {dtype[:40]!r}, not one of {", ".join(DTYPES)}'
+  if not 0 < made['n_vocab'] <= min(DTYPES[dtype], 1 << 31):
+    return f'ids of {json_files.shown(made["n_vocab"])} entries do not fit {dtype}'
+  if not 0 <= (made['end_of_text'] or 0) < made['n_vocab']:
+    return 'end_of_text is no entry of the tokenizer'
+  for name, split in manifest['splits'].items():
+    in_shards = [one['tokens'] for one in split['shards']]
+    if not all(0 <= n < MOST for n in (split['tokens'], split['documents'], split['bytes'], *in_shards)):
+      return f'a number in splits.{name} is not one of tokens, documents or bytes'
+    names = [split['index']['file'], *(one['file'] for one in split['shards'])]
+    if any(one != printable(one) or one != Path(one).name or len(one) > LONGEST for one in names):
+      return f'a file of {name} has no plain name'
+    if sum(in_shards) != split['tokens']:
+      return f'the shards of {name} do not hold its {split["tokens"]:,} tokens'
+    if split['tokens'] and not split['documents']:
+      return f'the {split["tokens"]:,} tokens of {name} are of no document'
+  return ''
+
+
+def manifest_digest(manifest):
+  """SHA-256 (hex) of the canonical JSON of all fields but `digest`."""
+  return _json_digest({name: value for name, value in manifest.items() if name != 'digest'})
+
+
+def content_digest(tokenizer, splits):
+  """SHA-256 (hex) that names what a corpus holds: its tokens, its documents, its tokenizer.
+
+  It keys the order of the data, so two corpora of the same text are read alike, wherever they lie and
+  wherever their shards are cut.
+
+  Args:
+    tokenizer, splits: as in the manifest.
+  """
+  return _json_digest({'tokenizer': tokenizer['digest'], 'splits': {
+    name: [split['sha256'], split['index']['sha256']] for name, split in splits.items()}})
+
+
+def _json_digest(value):
+  return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(',', ':')).encode()).hexdigest()

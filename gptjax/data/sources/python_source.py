@@ -1,0 +1,67 @@
+"""The English that ships with every Python: its language reference, the docstrings of its library.
+
+About two megabytes, at hand wherever this package runs, so that a first training run needs no data.
+It depends on the version of Python, and on nothing else. No module is imported.
+"""
+
+import ast
+import functools
+import sysconfig
+import warnings
+from pathlib import Path
+
+from gptjax.data.sources import files
+
+# Tests, other people's packages, and tables.
+SKIPPED = {'test', 'tests', 'idle_test', 'site-packages', 'dist-packages', '__pycache__', 'idlelib',
+           'lib2to3', 'pydoc_data', 'encodings', 'turtledemo', 'ensurepip', 'msilib', '__phello__'}
+
+
+@functools.cache
+def pieces():
+  """The pieces, as a tuple: a document a topic of `pydoc`, and a module of the standard library."""
+  return tuple(_pieces())
+
+
+def _pieces():
+  from pydoc_data import topics
+  for name in sorted(topics.topics):
+    yield from files.document(topics.topics[name].strip() + '\n', f'topic {name}', {})
+  root = Path(sysconfig.get_path('stdlib'))
+  for path in sorted(_modules(root), key=lambda path: path.relative_to(root).as_posix()):
+    text = _docstrings(path, '.'.join(path.relative_to(root).with_suffix('').parts))
+    if text:
+      yield from files.document(text, f'module {path.stem}', {})
+
+
+def _modules(folder):
+  for path in folder.iterdir():
+    if path.name in SKIPPED:
+      continue
+    if path.is_dir() and (path / '__init__.py').exists():
+      yield from _modules(path)
+    elif path.suffix == '.py':
+      yield path
+
+
+def _docstrings(path, module):
+  """Each docstring of a module under the name of what it describes; '' if there are none."""
+  source = path.read_bytes()
+  if source.count(b'"""') < 4:
+    return ''
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    try:
+      tree = ast.parse(source)
+    except SyntaxError:  # A template, not a module.
+      return ''
+  return ''.join(f'{part}\n\n' for part in _described(tree, module))
+
+
+def _described(node, name):
+  """Name and docstring of a module, class or function, then of those directly inside it."""
+  if text := (ast.get_docstring(node) or '').strip():
+    yield f'{name}\n\n{text}'
+  for child in node.body:
+    if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+      yield from _described(child, f'{name}.{child.name}')

@@ -1,0 +1,74 @@
+"""Documents from tar archives: a file in the archive is a document, or several between separators.
+
+The archive is read as a stream, and nothing is unpacked: the names in it are for messages alone. Folders,
+links and devices are passed over. No file and no header of it may have more than MAX_DOCUMENT bytes.
+"""
+
+import io
+import tarfile
+
+from gptjax.data.sources import files, kinds_of_bytes
+from gptjax.text.printable import printable
+
+HEADERS = 1 << 20  # bytes that the headers between two files may have together
+
+
+def pieces(path, separator):
+  """The pieces of the documents of an archive, in its order; see `files.Piece`.
+
+  Args:
+    path: of the archive, which is plain, .gz or .zst.
+    separator: between documents in a file of it; '': each is one document.
+  """
+  with files.open_bytes(path) as raw:
+    source, place = _Bounded(raw), path
+    try:
+      with tarfile.open(fileobj=source, mode='r|', errors='backslashreplace') as archive:
+        source.left = HEADERS
+        while (member := archive.next()) is not None:
+          archive.members = []  # it would keep all of them
+          source.left = member.size + HEADERS
+          if member.isreg():
+            place = f'{path}:{printable(member.name)}'
+            yield from _documents(archive.extractfile(member), member.size, place, separator)
+    except files.Broken as error:
+      yield files.Piece('', place, problem=error.args[0])
+    except (tarfile.TarError, OSError, EOFError) as error:
+      yield files.Piece('', place, problem=f'damaged or cut short: {error}')
+
+
+def _documents(file, size, place, separator):
+  if size > files.MAX_DOCUMENT:
+    yield files.Piece('', place, problem=f'too long: a file of more than {files.MAX_DOCUMENT:,} bytes')
+    return
+  data = io.BufferedReader(io.BytesIO(file.read()))
+  if separator:
+    yield from files.separated(data, place, separator.encode())
+    return
+  try:
+    offset = files.begin(data)
+  except files.Broken as error:
+    yield files.Piece('', place, problem=error.args[0])
+    return
+  text = data.read()
+  if 0 in text:
+    yield files.Piece('', place, problem=kinds_of_bytes.nul_byte(offset + text.index(0)))
+    return
+  yield from files.decoded(text, place, {})
+
+
+class _Bounded(io.RawIOBase):
+  """Gives `left` bytes of a file, then files.Broken: what a header says of its length is not trusted."""
+
+  def __init__(self, file):
+    self._file, self.left = file, HEADERS
+
+  def readable(self):
+    return True
+
+  def readinto(self, buffer):
+    n = self._file.readinto(buffer)
+    self.left -= n
+    if self.left < 0:
+      raise files.Broken(f'damaged or cut short: headers of more than {HEADERS:,} bytes')
+    return n

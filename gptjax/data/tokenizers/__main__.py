@@ -1,0 +1,40 @@
+"""Text to token ids and back: byte-level BPE (GPT-2's), GPT-1's BPE, sentencepiece; and training.
+
+A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `ends` (the ids at which generation ends),
+`special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
+`encode_part(text, first)`, `decode(ids)` and `save(folder)`. Nothing in a text is a special token:
+`<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.tokenizers.special` is asked to read it as one.
+
+    python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 --source=text:FILE --out=DIR
+"""
+
+if __name__ == '__main__':
+  from gptjax.command import startup
+  startup.begin('tokenizers', 'stopped')
+
+from gptjax.command import run
+from gptjax.data.tokenizers.tokenizer_files import save_files
+from gptjax.data.tokenizers.training import VOCAB_SIZES, train
+from gptjax.files import paths
+
+
+def main(arguments):
+  from gptjax.data.sources import documents
+  parser = run.Parser(prog='python -m gptjax.data.tokenizers')
+  parser.add_argument('action', choices=['train'])
+  parser.add_argument('--kind', required=True, help='bpe or sentencepiece')
+  parser.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='entries')
+  parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
+  parser.add_argument('--out', type=paths.flag, required=True, help='folder for the tokenizer')
+  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
+  flags = parser.parse_args(arguments)
+  save_files(flags.out, {})  # A folder that cannot be is named before the training.
+  texts = (piece.text for unit in documents.units(flags.source, flags.tfds_dir)
+           for piece in documents.sound_pieces(unit, '', flags.tfds_dir))
+  made = train(flags.kind, flags.vocab_size, texts, progress=True)
+  made.save(flags.out)
+  print(f'{flags.out}: {made.name}, {made.n_vocab} entries, digest {made.digest}')
+
+
+if __name__ == '__main__':
+  run.run(main, 'tokenizers')

@@ -1,0 +1,129 @@
+"""Text to token ids and back: byte-level BPE (GPT-2's), GPT-1's BPE, sentencepiece; and training.
+
+A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `ends` (the ids at which generation ends),
+`special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
+`encode_part(text, first)`, `decode(ids)` and `save(folder)`. Nothing in a text is a special token:
+`<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.tokenizers.special` is asked to read it as one.
+
+    python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 --source=text:FILE --out=DIR
+"""
+
+
+from pathlib import Path
+
+from gptjax.data.tokenizers import hf_folder
+from gptjax.data.tokenizers.byte_bpe import ByteBPE
+from gptjax.data.tokenizers.sentence_piece import SentencePiece
+from gptjax.data.tokenizers.tokenizer_files import _read
+from gptjax.errors import InputError
+from gptjax.files import paths
+
+KINDS = ('gpt2', 'bpe', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
+# The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
+GPT2_URL = 'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/'
+GPT2_SHA256 = {
+  'encoder.json': '196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783',
+  'vocab.bpe': '1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5'}
+
+
+def load(spec):
+  """The tokenizer that `spec` names.
+
+  Args:
+    spec: `gpt2` (tiktoken's own cache), `gpt2:DIR`, `bpe:DIR` (a trained byte-level BPE),
+      `gpt1:DIR`, `sentencepiece:FILE.model`, or a folder that holds the files of one of them.
+
+  Raises:
+    ValueError: no such kind, files absent, damaged, or not what the kind says.
+  """
+  spec = paths.expanded(spec, KINDS)
+  kind, _, where = spec.partition(':')
+  if spec == 'gpt2':
+    return ByteBPE(*map(_from_tiktoken_cache, ('encoder.json', 'vocab.bpe')))
+  if kind in ('gpt2', 'bpe') and where:
+    made = ByteBPE.read(where)
+    if kind == 'gpt2' and made.name != 'gpt2':
+      raise InputError(f'{where} does not hold the published encoder.json and vocab.bpe of GPT-2 '
+                       f'(SHA-256 {made.digest[:12]}): a BPE of your own is bpe:{where}')
+    return made
+  if kind == 'gpt1' and where:
+    return _gpt1(where)
+  if kind == 'sentencepiece' and where:
+    return SentencePiece(_read(Path(where)))
+  if spec and Path(spec).is_dir():
+    return _load_folder(Path(spec))
+  raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, gpt1:DIR, '
+                   'sentencepiece:FILE.model, or a folder that exists')
+
+
+def _load_folder(folder):
+  """The tokenizer whose files lie in the folder, told apart by their names."""
+  if (folder / 'encoder_bpe_40000.json').exists() or (folder / 'encoder.json').exists():
+    made = _gpt1(folder) if (folder / 'encoder_bpe_40000.json').exists() else ByteBPE.read(folder)
+    made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
+    return made
+  from gptjax.data.tokenizers import hf_tokenizer
+  found = hf_tokenizer.load_folder(folder)
+  if found is None:
+    raise InputError(f'{folder} holds no tokenizer: looked for encoder.json and vocab.bpe, tokenizer.json, '
+                     'vocab.json and merges.txt, encoder_bpe_40000.json, and one FILE.model')
+  return found
+
+
+def _gpt1(folder):
+  from gptjax.data.tokenizers import gpt1_text
+  return gpt1_text.GPT1(*(_read(Path(folder) / name) for name in gpt1_text.FILES))
+
+
+
+
+def _from_tiktoken_cache(name):
+  """One of GPT-2's published files, from tiktoken's cache folder, or fetched by tiktoken."""
+  import requests
+  import tiktoken.load
+  try:
+    return tiktoken.load.read_file_cached(GPT2_URL + name, GPT2_SHA256[name])
+  except (OSError, requests.RequestException) as error:
+    raise InputError(f'GPT-2\'s {name} is not in tiktoken\'s cache (TIKTOKEN_CACHE_DIR) and cannot '
+                     f'be fetched ({type(error).__name__}): name a folder that has it, '
+                     'gpt2:DIR') from None
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+

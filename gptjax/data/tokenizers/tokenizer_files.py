@@ -1,0 +1,49 @@
+"""What all tokenizers share: digests of their files, end tokens, and saving."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from gptjax.data.tokenizers import hf_folder
+from gptjax.errors import InputError
+from gptjax.files import atomic, bounded, lfs
+
+# digest() of the two, in this order.
+GPT2_DIGEST = '00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb'
+
+
+def _read(path):
+  lfs.refuse_pointer(path)
+  try:
+    return bounded.read(path)
+  except OSError as error:
+    raise InputError(f'tokenizer file {path}: {error.strerror}') from None
+
+
+def digest(*files):
+  """SHA-256 (hex) of the contents of files, in the given order."""
+  return hashlib.sha256(b''.join(files)).hexdigest()
+
+
+def only(end_of_text):
+  """The `ends` of a tokenizer whose model names no others: its end of text, if there is one."""
+  return () if end_of_text is None else (end_of_text,)
+
+
+def files_of(tokenizer):
+  """{name: bytes} of what `save` writes: its files, and its `ends` if its end of text does not say them."""
+  ends = tuple(tokenizer.ends)
+  if ends == only(tokenizer.end_of_text):
+    return tokenizer.files
+  return tokenizer.files | {hf_folder.GENERATION: json.dumps({'eos_token_id': list(ends)}).encode()}
+
+
+def save_files(folder, files):
+  """Writes {name: bytes} into the folder; ValueError if there cannot be one."""
+  folder = Path(folder)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f'{folder} cannot be written to: {error.strerror}') from None
+  for name, content in files.items():
+    atomic.write(folder / name, content)

@@ -1,0 +1,80 @@
+"""Scores by how much of an example was in the training corpus, so that contamination shows in the metric."""
+
+import itertools
+import math
+
+import numpy as np
+
+from gptjax.errors import InputError
+from gptjax.evaluate import percent
+from gptjax.files import bounded
+from gptjax.text import text_checks
+
+NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
+
+
+def read(path):
+  """The examples that an evaluation has kept: [{'text': str, a score: number or bool, ...}].
+
+  Raises:
+    ValueError: no such file; a line that is not such an object.
+  """
+  try:
+    with open(path, encoding='utf-8') as file:
+      examples = [bounded.parsed(line) for line in file if line.strip()]
+  except (OSError, ValueError) as error:
+    raise InputError(f'examples {path} cannot be read: {error}') from None
+  text_checks.require_sound_json(examples, str(path))
+  for number, example in enumerate(examples, 1):
+    if not isinstance(example, dict) or not isinstance(example.get(TEXT), str):
+      raise InputError(f'{path}:{number}: an example is an object with "text" and scores')
+  if not examples:
+    raise InputError(f'{path} holds no example')
+  return examples
+
+
+def by_overlap(shares, examples, edges):
+  """Scores of all examples and of those in each bucket.
+
+  Args:
+    shares: float[n], of each example's 8-grams that were in the training corpus.
+    examples: list of n dicts. Numbers and booleans in them are scores, of which the mean is taken; `nats` is
+      a loss, and becomes the perplexity: exp of its sum over that of `tokens`, or over the examples where
+      they have none.
+    edges: rising; a bucket for those up to the first one, above it up to the second, ..., above the last.
+
+  Returns:
+    [{'bucket': str, 'examples': int, metric: float or None}], the first for all examples.
+  """
+  bucket = np.searchsorted(edges, shares, side='left')
+  names = [f'{edges[0]:.0%}', *(f'{low:.0%} to {high:.0%}' for low, high in itertools.pairwise(edges)),
+           f'over {edges[-1]:.0%}']
+  groups = {'all': examples} | {
+    name: [example for example, own in zip(examples, bucket, strict=True) if own == i]
+    for i, name in enumerate(names)}
+  scores = [name for name in examples[0] if name not in (NATS, TOKENS) and all(
+    isinstance(one.get(name), bool | int | float) for one in examples)]
+  perplexity = NATS in examples[0] and ('perplexity_a_token' if TOKENS in examples[0] else 'perplexity')
+  return [{'bucket': name, 'examples': len(group), **_means(group, scores, perplexity)}
+          for name, group in groups.items()]
+
+
+def _means(group, scores, perplexity):
+  means = {name: math.fsum(one[name] for one in group) / len(group) if group else None for name in scores}
+  if perplexity:
+    tokens = sum(one.get(TOKENS, 1) for one in group)
+    means[perplexity] = math.exp(min(700, math.fsum(one[NATS] for one in group) / tokens)) if tokens else None
+  return means
+
+
+def table(name, rows):
+  """The rows of `by_overlap` as text, under a title; accuracies and what is correct in per cent."""
+  metrics = [metric for metric in rows[0] if metric not in ('bucket', 'examples')]
+  title = f'{name} by overlap'
+  width = max(24, len(title))
+  lines = [f'{title:<{width}}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
+  for row in rows:
+    values = ['-' if row[m] is None else f'{percent.shown(m, row[m]):.4g}' for m in metrics]
+    lines.append(f'{row["bucket"]:<{width}}{row["examples"]:>10,}' + ''.join(
+      f'{value:>{len(m) + 3}}' for m, value in zip(metrics, values, strict=True)))
+  return '\n'.join(lines)

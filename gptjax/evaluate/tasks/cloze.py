@@ -1,0 +1,199 @@
+"""Choices by full scoring: the Children's Book Test and Winograd schemas (GPT-2 paper, 3.2 and 3.4)."""
+
+import functools
+import re
+from typing import NamedTuple
+
+from gptjax import domains
+from gptjax.errors import InputError
+from gptjax.evaluate.scoring.subject import Found, Task, request, scored
+from gptjax.evaluate.texts import schema as layout
+from gptjax.evaluate.texts import sources
+from gptjax.evaluate.texts.detokenize import BOOKS, PLAIN, detokenize
+
+BLANK = 'XXXXX'
+CBT_URL = 'https://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
+STORY, CANDIDATES = 20, 10  # sentences before a question, words to choose from
+CBT = layout.Schema('questions', {}, count=2000)
+TEXT = layout.text()
+WSC = layout.Schema('schemas', {  # wsc273.jsonl; a pronoun may begin the sentence
+  'pre': layout.text(blank=True), 'pronoun': TEXT, 'post': TEXT, 'answers': layout.several(TEXT, 2, 2),
+  'correct': layout.integer(0, 1)}, count=273)
+WSC_TFDS = layout.Schema('schemas', {
+  'text': TEXT, 'pronoun_text': TEXT, 'pronoun_start': layout.integer(0, 10**6),
+  'pronoun_end': layout.integer(0, 10**6), 'option1': TEXT, 'option2': TEXT,
+  'label': layout.integer(0, 1), 'idx': layout.integer(0, 10**6)}, count=273)
+SENTENCE_END, MARKS = re.compile(r'[.?!]["\u201d]?$'), tuple(".,;:?!'")
+POSSESSIVE = frozenset(('my', 'your', 'his', 'her', 'its', 'our', 'their'))
+# Of a candidate that begins a sentence; inside one they are not capital.
+SMALL = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its', 'Our', 'Their', 'He', 'She', 'It',
+                   'We', 'They', 'You'))
+
+
+class Cloze(NamedTuple):
+  """A question of the Children's Book Test.
+
+  story: the twenty sentences before it. question: with XXXXX. candidates: ten words. answer: one of them.
+  """
+  story: tuple
+  question: str
+  candidates: tuple
+  answer: str
+
+
+def read_cbt(kind, data):
+  """[Cloze] of the validation set, the one that the paper reports (a book of the test set is in WebText)."""
+  name = f'cbtest_{kind}_valid_2000ex.txt'
+  path = sources.find(data, f'CBTest/data/{name}', name)
+  if not path:
+    raise sources.NotRun(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
+  questions = parse_cbt(sources.read_text(path, data.note), path)
+  layout.report(CBT, len(questions), 0, path, data.note)
+  odd = sum(len(question.candidates) != CANDIDATES for question in questions)
+  if odd:
+    data.note(f'{path}: questions that do not have {CANDIDATES} candidates: {odd:,}')
+  return data.some(questions)
+
+
+def parse_cbt(text, path):
+  """[Cloze] of a published file: numbered lines, every 21st with TAB answer TAB TAB candidates.
+
+  Raises:
+    InputError: names the line that is out of order, or that is not a question.
+  """
+  found, story = [], []
+  for number, line in enumerate(text.split('\n'), 1):
+    if not line.strip():
+      continue
+    index, _, rest = line.partition(' ')
+    question, tab, ends = rest.partition('\t')
+    if index != str(len(story) + 1) or bool(tab) != (len(story) == STORY):
+      raise InputError(f'{path}:{number}: {domains.shown(line)} stands where line {len(story) + 1} of a '
+                       f'block should: lines 1 to {STORY} are sentences, {STORY + 1} is the question')
+    if not tab:
+      story.append(rest)
+      continue
+    answer, *_, candidates = ends.split('\t')
+    candidates = tuple(candidates.strip().split('|'))
+    if BLANK not in question or answer not in candidates or len(candidates) < 2:
+      raise InputError(f'{path}:{number}: not a question of CBT: it needs {BLANK}, and its answer {answer!r} '
+                       f'among its candidates')
+    found.append(Cloze(tuple(story), question, candidates, answer))
+    story = []
+  if story:
+    raise InputError(f'{path} ends after {len(story)} of {STORY + 1} lines of a block: it has been cut short')
+  return found
+
+
+def evaluate_cbt(name, subject, questions):
+  """Found: each candidate is scored with the rest of the sentence, given the story and what comes before."""
+  forms = {'de-tokenized': BOOKS} | ({'raw': PLAIN} if subject.grid else {})
+  chosen = {form: choose(f'{name} {form}', subject, questions, style) for form, style in forms.items()}
+  right = {form: sum(word == question.answer for word, question in zip(words, questions))
+           for form, words in chosen.items()}
+  cells = tuple({'text': form, 'stride': None, 'unit': 'accuracy', 'value': count / len(questions),
+                 'paper': form == 'de-tokenized'} for form, count in right.items())
+  examples = tuple({'text': ' '.join((*question.story, question.question)), 'answer': question.answer,
+                    'chosen': word, 'correct': word == question.answer}
+                   for question, word in zip(questions, chosen['de-tokenized']))
+  protocol = ('Validation set, de-tokenized; P(candidate and the rest of the sentence | story and the '
+              'sentence up to it), the likeliest of ten is the answer.')
+  correct = right['de-tokenized']
+  metrics = {'accuracy': correct / len(questions), 'correct': correct, 'examples': len(questions)}
+  return Found(metrics, protocol, cells=cells, examples=examples)
+
+
+def choose(name, subject, questions, style):
+  """[the likeliest candidate of each question]."""
+  asked = [request(subject, *parts) for question in questions for parts in completed(question, style)]
+  totals = iter([score.total for score in scored(subject, name, asked)])
+  found = []
+  for question in questions:
+    mine = [next(totals) for _ in question.candidates]
+    found.append(question.candidates[mine.index(max(mine))])
+  return found
+
+
+def completed(question, style):
+  """[(text before, candidate and the rest of the sentence)] for each candidate."""
+  story = [detokenize(sentence, style) for sentence in question.story]
+  before, _, after = detokenize(question.question, style).partition(BLANK)
+  before = ' '.join([*story, before])
+  space = ' ' * before.endswith(' ')
+  return [(before.removesuffix(' '), space + detokenize(candidate, style) + after)
+          for candidate in question.candidates]
+
+
+class Schema(NamedTuple):
+  """A Winograd schema: `before` PRONOUN `after`, two candidates, and which of them is meant (0 or 1)."""
+  before: str
+  pronoun: str
+  after: str
+  candidates: tuple
+  answer: int
+
+
+def read_winograd(data):
+  """[Schema] of the 273."""
+  path = sources.find(data, 'wsc273.jsonl')
+  if path:
+    records = sources.read_jsonl(data, path, WSC)
+    return data.some([Schema(one['pre'], one['pronoun'], one['post'], tuple(one['answers']), one['correct'])
+                      for one in records])
+  records = sources.from_tfds(data._replace(limit=0), 'wsc273', 'test', WSC_TFDS)
+  if records is None:
+    raise sources.NotRun(sources.where(
+      'the Winograd Schema Challenge', 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html',
+      'wsc273.jsonl', tfds='wsc273'))
+  records.sort(key=lambda one: one['idx'])  # TFDS keeps them in an order of its own
+  return data.some([Schema(one['text'][:one['pronoun_start']].rstrip(), one['pronoun_text'],
+                           one['text'][one['pronoun_end']:].lstrip(), (one['option1'], one['option2']),
+                           one['label']) for one in records])
+
+
+def substituted(schema, candidate):
+  """(text before, the candidate as it must be written in the pronoun's place, text after)."""
+  first, _, rest = candidate.partition(' ')
+  inside = schema.before and not SENTENCE_END.search(schema.before)
+  if inside and first in SMALL:
+    candidate = f'{first.lower()} {rest}'.rstrip()
+  elif not inside:
+    candidate = candidate[:1].upper() + candidate[1:]
+  if schema.pronoun.lower() in POSSESSIVE:
+    candidate += "'s"
+  space = '' if schema.after.startswith(MARKS) else ' '
+  return schema.before, candidate, space + schema.after
+
+
+def evaluate_winograd(subject, schemas):
+  """Found: which candidate makes the whole sentence (full), or the rest of it (partial), likelier."""
+  full, partial = [], []
+  for schema in schemas:
+    for candidate in schema.candidates:
+      before, word, after = substituted(schema, candidate)
+      head = f'{before} {word}'.lstrip()
+      full.append(request(subject, '', head + after))
+      partial.append(request(subject, head, after))
+  found = {}
+  for way, asked in (('full', full), ('partial', partial)):
+    totals = [score.total for score in scored(subject, f'winograd {way}', asked)]
+    found[way] = [int(totals[2 * i + 1] > totals[2 * i]) for i in range(len(schemas))]
+  right = {way: sum(a == s.answer for a, s in zip(chosen, schemas)) for way, chosen in found.items()}
+  n = len(schemas)
+  metrics = {**{f'accuracy_{way}': count / n for way, count in right.items()},
+             **{f'correct_{way}': count for way, count in right.items()}, 'examples': n}
+  examples = tuple({'text': f'{s.before} {s.pronoun} {s.after}', 'correct': found['partial'][i] == s.answer,
+                    'correct_full': found['full'][i] == s.answer} for i, s in enumerate(schemas))
+  protocol = ('Each candidate in the place of the pronoun (Trinh & Le 2018); possessive pronouns give it '
+              "'s, articles and pronouns are small inside a sentence. Full: P(sentence). Partial: P(text "
+              'after the pronoun | text up to it).')
+  return Found(metrics, protocol, examples=examples)
+
+
+def _cbt(kind, title):
+  name = f'cbt_{kind.lower()}'
+  return Task(name, title, functools.partial(read_cbt, kind), functools.partial(evaluate_cbt, name))
+
+
+TASKS = (_cbt('CN', 'CBT common nouns'), _cbt('NE', 'CBT named entities'),
+         Task('winograd', 'Winograd schemas', read_winograd, evaluate_winograd))

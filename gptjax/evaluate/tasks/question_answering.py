@@ -1,0 +1,144 @@
+"""Questions that the model answers in words: CoQA and Natural Questions (GPT-2 paper, 3.5 and 3.8)."""
+
+import math
+
+import numpy as np
+
+from gptjax.errors import InputError
+from gptjax.evaluate.scoring import answers
+from gptjax.evaluate.scoring.scores import Request
+from gptjax.evaluate.scoring.subject import Found, Task, scored
+from gptjax.evaluate.scoring.writing import prompt, spelled, written
+from gptjax.evaluate.texts import schema, sources
+
+COQA, COQA_URL = 'coqa-dev-v1.0.json', 'https://nlp.stanford.edu/data/coqa/coqa-dev-v1.0.json'
+NQ, NQ_URL = 'nq_open_dev.jsonl', 'https://github.com/google-research-datasets/natural-questions (nq_open)'
+SPOKEN = schema.several(schema.record({'input_text': schema.text(blank=True)}))
+CONVERSATIONS = schema.Schema('conversations', {
+  'source': schema.text(), 'story': schema.text(), 'questions': SPOKEN, 'answers': SPOKEN,
+  'additional_answers': schema.by_name(SPOKEN, optional=True)}, count=500)
+QUESTIONS = schema.Schema('questions', {
+  'question': schema.text(), 'answer': schema.several(schema.text())}, count=3610)
+ANSWER_TOKENS = 32     # of CoQA; the longest answer of an annotator is longer, most have three words
+SHORT_ANSWER_TOKENS = 16
+CONFIDENT = 0.01       # share of the questions
+SHOWN = 30             # answers of the paper's Table 5
+
+# What the context of Natural Questions is seeded with; the paper does not print its own. Short answers of the
+# kinds that are asked for; no question of the data set asks for the same things.
+EXAMPLES = (
+  ('who painted the girl with a pearl earring', 'Johannes Vermeer'),
+  ('what is the capital of finland', 'Helsinki'),
+  ('when did the berlin wall come down', '1989'),
+  ('who wrote crime and punishment', 'Fyodor Dostoevsky'),
+  ('where is mount kilimanjaro located', 'Tanzania'),
+  ('how many strings does a violin have', 'four'),
+  ('what is the chemical symbol for gold', 'Au'),
+  ('who discovered penicillin', 'Alexander Fleming'),
+  ('what language is spoken in brazil', 'Portuguese'),
+  ('which planet is closest to the sun', 'Mercury'),
+)
+
+
+def read_coqa(data):
+  """[(text before the answer, [answers of all annotators], domain)], a turn of a conversation each.
+
+  TFDS has the set without the further annotators, so it takes the published file.
+  """
+  path = sources.find(data, COQA)
+  if not path:
+    raise sources.NotRun(sources.where('CoQA', COQA_URL, COQA))
+  stories = sources.read_json(path)
+  if not isinstance(stories, dict) or not isinstance(stories.get('data'), list):
+    raise InputError(f'{path} is not laid out as {COQA}: it is not an object with a list "data"')
+  stories, blanks = stories['data'], 0
+  for i, story in enumerate(stories):
+    blanks += schema.check(CONVERSATIONS, story, f'{path}: data[{i}]')
+    _check_turns(story, f'{path}: data[{i}]')
+  schema.report(CONVERSATIONS, len(stories), blanks, path, data.note)
+  return data.some([turn for story in stories for turn in turns(story)])
+
+
+def _check_turns(story, place):
+  """Refuses a conversation in which not every question has an answer of each annotator (InputError)."""
+  n = len(story['questions'])
+  given = {'answers': story['answers'], **story.get('additional_answers', {})}
+  for name, found in given.items():
+    if len(found) != n:
+      raise InputError(f'{place}: {n} questions, but {len(found)} answers of the annotator {name!r}')
+
+
+def turns(story):
+  """The turns of one conversation; what was said before is the first annotator's."""
+  before = story['story'].strip() + '\n\n'
+  others = story.get('additional_answers', {}).values()
+  for i, question in enumerate(story['questions']):
+    before += f'Q: {question["input_text"].strip()}\nA:'
+    references = [one[i]['input_text'] for one in (story['answers'], *others)]
+    yield before, references, story['source']
+    before += f' {references[0].strip()}\n'
+
+
+def evaluate_coqa(subject, turns):
+  """Found: F1 as the official script counts it."""
+  asked = [prompt(subject, before, ANSWER_TOKENS) for before, *_ in turns]
+  said = [text.strip() for text, _ in written(subject, 'coqa', asked, ANSWER_TOKENS)]
+  scores = [answers.f1_of_annotators(text, references) for text, (_, references, _) in zip(said, turns)]
+  domains = {domain: [score for score, turn in zip(scores, turns) if turn[2] == domain]
+             for domain in sorted({turn[2] for turn in turns})}
+  metrics = {'f1': math.fsum(scores) / len(scores), 'examples': len(scores),
+             **{f'f1_{domain}': math.fsum(found) / len(found) for domain, found in domains.items()}}
+  examples = tuple({'text': before, 'answer': text, 'references': references, 'f1': score}
+                   for (before, references, _), text, score in zip(turns, said, scores))
+  protocol = ('Development set; the document, an empty line, the conversation so far as "Q: ...", "A: ..." '
+              "with the first annotator's answers, then \"A:\"; what is too long is cut on the left; greedy, "
+              f'to the end of the line, {ANSWER_TOKENS} tokens at most. F1 against all annotators but one, '
+              'averaged.')
+  return Found(metrics, protocol, examples=examples)
+
+
+def read_nq(data):
+  """[(question, [answers])] of the development set."""
+  path = sources.find(data, NQ, 'NQ-open.dev.jsonl', 'NQ-open.efficientqa.dev.1.1.jsonl')
+  records = (sources.read_jsonl(data, path, QUESTIONS) if path else
+             sources.from_tfds(data, 'natural_questions_open', 'validation', QUESTIONS))
+  if records is None:
+    raise sources.NotRun(sources.where('Natural Questions', NQ_URL, NQ, tfds='natural_questions_open'))
+  return data.some([(record['question'], list(record['answer'])) for record in records])
+
+
+def context():
+  """The example questions and answers that come before each question."""
+  return ''.join(f'Q: {question}?\nA: {answer}\n\n' for question, answer in EXAMPLES)
+
+
+def evaluate_nq(subject, questions):
+  """Found: exact match, of all and of those answers that the model is surest of."""
+  asked = [prompt(subject, f'{context()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
+           for question, _ in questions]
+  found = written(subject, 'natural_questions', asked, SHORT_ANSWER_TOKENS)
+  spelt = [spelled(subject.tokenizer, ids, text) for text, ids in found]
+  told = [i for i, ids in enumerate(spelt) if ids]
+  scores = scored(subject, 'natural_questions, how sure', [
+    Request(np.append(asked[i], spelt[i]), len(asked[i])) for i in told])
+  sure = dict.fromkeys(range(len(found)), 0.0) | {i: math.exp(score.total) for i, score in zip(told, scores)}
+  said = [text.strip() for text, _ in found]
+  right = [answers.exact(text, references) for text, (_, references) in zip(said, questions)]
+  order = sorted(sure, key=lambda i: (-sure[i], i))
+  surest = order[:max(1, round(CONFIDENT * len(order)))]
+  metrics = {'exact_match': sum(right) / len(right), 'correct': sum(right),
+             'exact_match_confident': sum(right[i] for i in surest) / len(surest),
+             'confident': len(surest), 'examples': len(right)}
+  rows = (('question', 'answer', 'correct', 'probability'),
+          *((questions[i][0], said[i], right[i], sure[i]) for i in order[:SHOWN]))
+  examples = tuple({'text': questions[i][0], 'answer': said[i], 'references': questions[i][1],
+                    'correct': right[i], 'probability': sure[i]} for i in range(len(said)))
+  protocol = (f'Development set; greedy after {len(EXAMPLES)} examples, to the end of the line, '
+              f"{SHORT_ANSWER_TOKENS} tokens at most; exact match with SQuAD's normalisation; how sure: the "
+              f"probability of the answer's tokens; the surest {CONFIDENT:.0%} are {len(surest)}. "
+              f'The context:\n{context()}')
+  return Found(metrics, protocol, rows=rows, examples=examples)
+
+
+TASKS = (Task('coqa', 'CoQA', read_coqa, evaluate_coqa),
+         Task('natural_questions', 'Natural Questions', read_nq, evaluate_nq))

@@ -1,0 +1,30 @@
+"""All tasks, in the order in which they run and stand in the table."""
+
+from gptjax.errors import InputError
+from gptjax.evaluate.tasks import (
+  cloze,
+  gpt1,
+  held_out,
+  lambada,
+  language_modelling,
+  question_answering,
+  summarization,
+  translation,
+)
+from gptjax.text import words
+
+TASKS = {task.name: task for task in (
+  *lambada.TASKS, *cloze.TASKS, *language_modelling.TASKS, *question_answering.TASKS, *translation.TASKS,
+  *summarization.TASKS, *gpt1.TASKS, *held_out.TASKS)}
+
+
+def chosen(names):
+  """[Task] that a comma-separated list names; ValueError names one that does not exist."""
+  found = []
+  for name in filter(None, (name.strip() for name in names.split(','))):
+    if name not in TASKS:
+      raise InputError(f'config.eval.tasks names {name!r}, which is not a task'
+                       + words.unknown(name, TASKS, 'the tasks are'))
+    if TASKS[name] not in found:
+      found.append(TASKS[name])
+  return found

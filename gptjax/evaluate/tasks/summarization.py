@@ -1,0 +1,76 @@
+"""Summaries of news: CNN and Daily Mail (GPT-2 paper, section 3.6 and Table 4)."""
+
+import math
+import random
+
+import numpy as np
+
+from gptjax.evaluate.scoring.subject import Found, Task
+from gptjax.evaluate.scoring.writing import room, written
+from gptjax.evaluate.tasks.translation import need
+from gptjax.evaluate.texts import schema, sources
+from gptjax.evaluate.texts.sentences import sentences
+
+FILE = 'cnn_dailymail/test.jsonl'
+URL = 'https://cs.nyu.edu/~kcho/DMQA (made into lines of {"article": ..., "highlights": ...})'
+ARTICLES = schema.Schema('articles', {
+  'article': schema.text(blank=True), 'highlights': schema.text()}, count=11_490)
+HINT = '\nTL;DR:'
+TOKENS, TOP_K, KEPT = 100, 2, 3  # written, drawn from, sentences of it that are the summary
+ROUGE = {'rouge1': 'rouge_1', 'rouge2': 'rouge_2', 'rougeLsum': 'rouge_l'}
+
+
+def read(data):
+  """[(article, its highlights, a line each)] of the test set."""
+  need('rouge_score')
+  path = sources.find(data, FILE)
+  records = (sources.read_jsonl(data, path, ARTICLES) if path else
+             sources.from_tfds(data, 'cnn_dailymail', 'test', ARTICLES))
+  if records is None:
+    raise sources.NotRun(sources.where('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
+  return data.some([(record['article'], record['highlights']) for record in records])
+
+
+def rouge(pairs):
+  """{'rouge_1', 'rouge_2', 'rouge_l', 'rouge_mean'}: F1 times 100, averaged over (reference, summary) pairs.
+
+  Texts have a sentence a line; rouge_l is that of summaries, as the Perl script's, and words are stemmed.
+  """
+  from rouge_score import rouge_scorer
+  scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
+  found = [scorer.score(reference, summary) for reference, summary in pairs]
+  means = {name: 100 * math.fsum(score[kind].fmeasure for score in found) / len(found)
+           for kind, name in ROUGE.items()}
+  return {**means, 'rouge_mean': sum(means.values()) / 3}
+
+
+def evaluate(subject, articles):
+  """Found: ROUGE of what is written after the hint, beside that of simple summaries and without the hint."""
+  hint = np.asarray(subject.tokenizer.encode(HINT), np.int32)
+  longest = room(subject, TOKENS) - len(hint)
+  ids = [np.asarray(subject.tokenizer.encode(article.strip()), np.int32)[:longest] for article, _ in articles]
+  asked = {'hint': [np.append(one, hint) for one in ids], 'no hint': ids}
+  made = {}
+  for name, prompts in asked.items():
+    texts = written(subject, f'cnn_dailymail, {name}', prompts, TOKENS, stop=(), top_k=TOP_K)
+    made[name] = ['\n'.join(sentences(text)[:KEPT]) for text, _ in texts]
+  split, draw = [sentences(article) for article, _ in articles], random.Random(subject.seed)
+  made['lead 3'] = ['\n'.join(found[:KEPT]) for found in split]
+  drawn = [sorted(draw.sample(range(len(found)), min(KEPT, len(found)))) for found in split]
+  made['random 3'] = ['\n'.join(found[i] for i in places) for found, places in zip(split, drawn)]
+  scores = {name: rouge([(highlights, text) for (_, highlights), text in zip(articles, texts)])
+            for name, texts in made.items()}
+  metrics = {**scores['hint'], 'examples': len(articles)}
+  for name in ('no hint', 'lead 3', 'random 3'):
+    metrics |= {f'{metric}_{name.replace(" ", "_")}': value for metric, value in scores[name].items()}
+  rows = (('summary', 'ROUGE-1', 'ROUGE-2', 'ROUGE-L', 'mean'),
+          *((name, *found.values()) for name, found in scores.items()))
+  examples = tuple({'text': article, 'answer': text, 'references': [highlights]}
+                   for (article, highlights), text in zip(articles, made['hint']))
+  protocol = (f'Test set; the article, cut on the right to leave room, then {HINT!r}; {TOKENS} tokens, each '
+              f'drawn from the {TOP_K} likeliest; the first {KEPT} sentences of them. ROUGE F1 by '
+              'rouge-score, stemmed; ROUGE-L that of whole summaries.')
+  return Found(metrics, protocol, rows=rows, examples=examples)
+
+
+TASKS = Task('cnn_dailymail', 'CNN/Daily Mail', read, evaluate),

@@ -1,0 +1,120 @@
+"""JSON files of others: bounded, without surprises, and of the layout that the reader states.
+
+A layout is a type or a tuple of types; [layout] for a list; {str: layout} for an object with any names;
+{'name': layout, ...} for one with these names and perhaps others, where '?name' may be absent.
+"""
+
+import math
+
+from gptjax.errors import InputError
+from gptjax.files import bounded, lfs
+from gptjax.text import text_checks
+
+NUMBER = int, float
+MAYBE = int, float, type(None)
+DEPTH = 100  # of lists and objects in each other; what reads a value later may call itself at each
+
+
+def parsed(content, most=bounded.MANY, finite=True):
+  """The value of JSON (str or bytes).
+
+  Args:
+    content: the text.
+    most: values that it may have.
+    finite: whether all numbers must be: no NaN, no infinity, nothing that a float cannot hold.
+
+  Raises:
+    ValueError: it is not JSON in UTF-8, has a name twice, numbers that are not finite, more than `most`
+      values, or is nested more than DEPTH deep.
+  """
+  numbers = {'parse_constant': _number, 'parse_float': _number} if finite else {}
+  value = bounded.parsed(content, most, object_pairs_hook=_object, **numbers)
+  _check_depth(value)
+  return value
+
+
+def read(path, layout=dict, most=bounded.FILE):
+  """The value in a JSON file.
+
+  Args:
+    path: pathlib.Path.
+    layout: of the value.
+    most: bytes that it may have.
+
+  Raises:
+    InputError: it cannot be read, is larger, is not JSON as `parsed` takes it, or has another layout.
+  """
+  lfs.refuse_pointer(path)
+  try:
+    value = parsed(bounded.read(path, most))
+  except InputError:
+    raise
+  except OSError as error:
+    raise InputError(f'{path}: {error.strerror}') from None
+  except ValueError as error:
+    raise InputError(f'{path} is not JSON: {error}') from None
+  text_checks.require_sound_json(value, str(path))
+  if fault := misfit(value, layout):
+    raise InputError(f'{path}: {fault}')
+  return value
+
+
+def misfit(value, layout, place=''):
+  """Where a value first differs from a layout, in words; None where it does not."""
+  where = place or 'its content'
+  if isinstance(layout, list):
+    if not isinstance(value, list):
+      return f'{where} is not a list'
+    inner = ((f'{place}[{i}]', one, layout[0]) for i, one in enumerate(value))
+  elif isinstance(layout, dict):
+    if not isinstance(value, dict):
+      return f'{where} is not an object'
+    if str in layout:
+      inner = ((f'{place}.{name}'.lstrip('.'), one, layout[str]) for name, one in value.items())
+    else:
+      lacking = [name for name in layout if not name.startswith('?') and name not in value]
+      if lacking:
+        return f'{where} has no {lacking[0]!r}'
+      inner = ((f'{place}.{name}'.lstrip('.'), value[name], one) for name, one in
+               ((name.removeprefix('?'), one) for name, one in layout.items()) if name in value)
+  else:
+    types = layout if isinstance(layout, tuple) else (layout,)
+    wrong = not isinstance(value, types) or (isinstance(value, bool) and not {bool, object} & set(types))
+    names = ' or '.join('null' if one is type(None) else one.__name__ for one in types)
+    return f'{where} is {shown(value)}, not {names}' if wrong else None
+  return next((fault for at, one, of in inner if (fault := misfit(one, of, at))), None)
+
+
+def shown(value):
+  """The beginning of a value, in a message; of any value, however large."""
+  if isinstance(value, list | dict) and len(value) > 9:
+    return f'a {type(value).__name__} of {len(value):,}'
+  if isinstance(value, int) and value.bit_length() > 100:
+    return 'a number of many digits'
+  return repr(value)[:60]
+
+
+def _object(pairs):
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    seen = set()
+    twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+    raise ValueError(f'it has {twice[:40]!r} twice')
+  return found
+
+
+def _number(text):
+  value = float(text)
+  if not math.isfinite(value):
+    raise ValueError(f'it has {text[:40]}, which is not a number')
+  return value
+
+
+def _check_depth(value):
+  level, depth = [value], 0
+  while level := [one for several in level if isinstance(several, dict | list)
+                  for one in (several.values() if isinstance(several, dict) else several)
+                  if isinstance(one, dict | list)]:
+    depth += 1
+    if depth > DEPTH:
+      raise ValueError(f'it is nested more than {DEPTH} deep')

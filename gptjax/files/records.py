@@ -1,0 +1,126 @@
+"""Records that a run reads back, with a checksum: one that was damaged on disk is found, and not used.
+
+A record is a JSON object whose field `crc32` is the CRC-32 of all other fields; every error of up to 32
+adjacent bits changes it. Records without that field come from version 0.1.0 and earlier.
+"""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+from gptjax.errors import InputError
+from gptjax.files import bounded, json_files
+from gptjax.text.printable import printable
+from gptjax.text.redacted import redacted
+
+CHECKSUM = 'crc32'
+RESTORE = ': restore it from a copy, or write it again'
+
+
+def say(line):
+  """Prints a line to stderr."""
+  print(printable(redacted(line)), file=sys.stderr, flush=True)
+
+
+def sealed(record):
+  """The record with its checksum as last field, in place of one that it may have."""
+  body = {name: value for name, value in record.items() if name != CHECKSUM}
+  return {**body, CHECKSUM: checksum(body)}
+
+
+def unsealed(record):
+  """The record without its checksum.
+
+  Raises:
+    ValueError: the checksum does not match.
+  """
+  body = {name: value for name, value in record.items() if name != CHECKSUM}
+  if CHECKSUM in record and record[CHECKSUM] != checksum(body):
+    raise ValueError(f'its {CHECKSUM} does not match')
+  return body
+
+
+def checksum(value):
+  """CRC-32 of a JSON value: of its canonical text."""
+  # Through JSON, which turns tuples into lists and numbers that are keys into strings.
+  value = json.loads(json.dumps(value))
+  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
+
+
+def parsed(text):
+  """The JSON value of str or bytes.
+
+  Raises:
+    ValueError: it is not JSON in UTF-8, is nested too deeply, or has too many values.
+  """
+  return json_files.parsed(text, finite=False)
+
+
+def lines(path, read, say=say):
+  """[read(text) of each line]; damaged lines are left out, and reported by number in one line.
+
+  Args:
+    path: of the file; it need not exist.
+    read: function of the text of a line; ValueError where that is damaged.
+    say: called with the report.
+  """
+  path = Path(path)
+  found, damaged = [], []
+  content = path.read_bytes() if path.exists() else b''
+  for number, line in enumerate(content.removesuffix(b'\n').split(b'\n'), 1):
+    try:
+      found += [read(line.decode())] if content else []
+    except ValueError:
+      damaged.append(number)
+  if damaged:
+    shown = ', '.join(map(str, damaged[:10])) + (', ...' if damaged[10:] else '')
+    say(f'{path}: {len(damaged)} damaged (or cut short) and left out: line {shown}')
+  return found
+
+
+def read(path):
+  """The record, a dict, in a JSON file.
+
+  Raises:
+    InputError: it is damaged or something else; one line.
+  """
+  try:
+    record = parsed(bounded.read(Path(path)))
+    if not isinstance(record, dict):
+      raise ValueError('it is not a JSON object')
+    return unsealed(record)
+  except InputError:
+    raise
+  except ValueError as error:
+    raise InputError(f'{path} is damaged, or not JSON of gptjax ({error}){RESTORE}') from None
+
+
+def text(record):
+  """The content of a JSON file for `read`."""
+  return json.dumps(sealed(record), indent=1) + '\n'
+
+
+def read_or_discard(path, say=say, layout=None):
+  """As `read`, for what can be made again; None if the file is absent or damaged.
+
+  A damaged one is renamed to NAME.damaged and reported.
+
+  Args:
+    layout: of it, see `json_files`; None: any.
+  """
+  path = Path(path)
+  if not path.exists():
+    return None
+  try:
+    record = read(path)
+    fault = json_files.misfit(record, layout or {})
+    if not fault:
+      return record
+    why = f'{path}: {fault}'
+  except InputError as error:
+    why = str(error).removesuffix(RESTORE)
+  aside = path.with_name(path.name + '.damaged')
+  path.replace(aside)
+  say(f'{why}: moved to {aside.name}; what it held is computed again')
+  return None

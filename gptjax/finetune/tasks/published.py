@@ -1,0 +1,165 @@
+"""The supervised tasks of GPT-1 (sections 4.2 and 4.3), each a declaration.
+
+A task of your own is declared in a config file, see `declared`; `reviews` is one that reads TSV files.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gptjax.errors import InputError
+from gptjax.finetune.tasks import declared, transforms
+from gptjax.finetune.tasks.examples import Corpus, Tfds, Tsv
+from gptjax.text import words
+
+
+class Task(NamedTuple):
+  """What there is to know of a task.
+
+  kind: how its texts become sequences, see `transforms`: classification, entailment, similarity or choice;
+    or transforms.TEXT.
+  train: sources whose examples are trained on.
+  validation: {name: source} that the best checkpoint is chosen by, '' being the name of an only one.
+  test: {name of a predictions file: source}; with labels it is scored, but for GLUE's, which publishes none.
+  test_of: {name of a predictions file: name of the validation source that it belongs to}, where these differ.
+  texts: fields of its texts: the text; premise, hypothesis; the two; or document and question, if it has one.
+  metrics: of `metrics`; the best checkpoint is the one with the best first metric.
+  paper: {metric, or metric/name of a validation source: the figure of the paper, per cent, on its test set}.
+  classes: names of the labels, in the order of their numbers; of a choice, one an answer; (): a number.
+  answers: of a choice: fields, each of one answer or of a list of them.
+  label: its field; a negative number there, or no value, means that the example has none.
+  scale: the least and the largest value of a label that is a number.
+  unfold: function from a record to the records that are in it.
+  glue: predictions are written as the GLUE benchmark takes them: 'number' or 'name' of the label.
+  note: why no figure of the paper can be compared with ours: then none is printed.
+  """
+  kind: str
+  train: tuple
+  validation: dict
+  test: dict
+  texts: tuple
+  metrics: tuple
+  paper: dict
+  classes: tuple = ()
+  answers: tuple = ()
+  label: str = 'label'
+  scale: tuple = (0.0, 1.0)
+  unfold: Callable = lambda record: [record]
+  glue: str = ''
+  note: str = ''
+  test_of: dict | None = None
+
+  def test_names(self):
+    """{name of a predictions file: what its metrics have after `test/METRIC/`, '' for an only one}.
+
+    A test set has the name of the validation source that it belongs to, so that the two stand in one row.
+    """
+    own = lambda file: file if file in self.validation or len(self.test) > 1 else ''
+    return {file: (self.test_of or {}).get(file, own(file)) for file in self.test}
+
+
+def _questions(record):
+  """RACE keeps an article and all its questions in one record."""
+  return [{'article': record['article'], 'question': question, 'options': options, 'label': answer}
+          for question, options, answer in zip(record['questions'], record['options'], record['answers'],
+                                               strict=True)]
+
+
+def _right_ending(record):
+  """Story Cloze counts its two endings from 1, and has -1 where there is no label."""
+  label = record['label']
+  return [{**record, 'label': label - 1 if label > 0 else -1}]
+
+
+def _glue(name, file, *, kind='classification', glue='number', **declaration):
+  """A task of the GLUE benchmark as TFDS has it."""
+  source = lambda split: Tfds(f'glue/{name}', split)
+  return Task(**{'kind': kind, 'train': (source('train'),), 'validation': {'': source('validation')},
+                 'test': {file: source('test')}, 'glue': glue, **declaration})
+
+
+PAIR, NLI = ('sentence1', 'sentence2'), ('premise', 'hypothesis')
+
+TASKS = {
+  # Classification.
+  'sst2': _glue('sst2', 'SST-2', texts=('sentence',), classes=('negative', 'positive'),
+                metrics=('accuracy',), paper={'accuracy': 91.3}),
+  'cola': _glue('cola', 'CoLA', texts=('sentence',), classes=('unacceptable', 'acceptable'),
+                metrics=('matthews', 'accuracy'), paper={'matthews': 45.4}),
+  # Similarity.
+  'mrpc': _glue('mrpc', 'MRPC', kind='similarity', texts=PAIR, classes=('not_equivalent', 'equivalent'),
+                metrics=('f1', 'accuracy'), paper={'f1': 82.3}),
+  'qqp': _glue('qqp', 'QQP', kind='similarity', texts=('question1', 'question2'),
+               classes=('not_duplicate', 'duplicate'), metrics=('f1', 'accuracy'), paper={'f1': 70.3}),
+  'stsb': _glue('stsb', 'STS-B', kind='similarity', texts=PAIR, scale=(0.0, 5.0),
+                metrics=('pearson', 'spearman'), paper={'pearson': 82.0}),
+  # Entailment.
+  'mnli': _glue('mnli', '', kind='entailment', texts=NLI, glue='name', metrics=('accuracy',),
+                classes=('entailment', 'neutral', 'contradiction'),
+                validation={'m': Tfds('glue/mnli', 'validation_matched'),
+                            'mm': Tfds('glue/mnli', 'validation_mismatched')},
+                test={'MNLI-m': Tfds('glue/mnli', 'test_matched'),
+                      'MNLI-mm': Tfds('glue/mnli', 'test_mismatched')},
+                test_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'},
+                paper={'accuracy/m': 82.1, 'accuracy/mm': 81.4}),
+  'qnli': _glue('qnli', 'QNLI', kind='entailment', texts=('question', 'sentence'), glue='name',
+                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={},
+                note='not comparable, the paper has QNLI v1 and TFDS has v2, another split of the data'),
+  'rte': _glue('rte', 'RTE', kind='entailment', texts=PAIR, glue='name', metrics=('accuracy',),
+               classes=('entailment', 'not_entailment'), paper={'accuracy': 56.0}),
+  # Where SNLI's annotators did not agree there is no label; those examples are left out by everyone, see
+  # `examples.read`.
+  'snli': Task('entailment', (Tfds('snli', 'train'),), {'': Tfds('snli', 'validation')},
+               {'SNLI': Tfds('snli', 'test')}, NLI, ('accuracy',), {'accuracy': 89.9},
+               classes=('entailment', 'neutral', 'contradiction')),
+  'scitail': Task('entailment', (Tfds('sci_tail', 'train'),), {'': Tfds('sci_tail', 'validation')},
+                  {'SciTail': Tfds('sci_tail', 'test')}, NLI, ('accuracy',), {'accuracy': 88.3},
+                  classes=('entails', 'neutral')),
+  # Multiple choice.
+  'race': Task('choice', (Tfds('race/middle', 'train'), Tfds('race/high', 'train')),
+               {'m': Tfds('race/middle', 'dev'), 'h': Tfds('race/high', 'dev')},
+               {'RACE-m': Tfds('race/middle', 'test'), 'RACE-h': Tfds('race/high', 'test')},
+               ('article', 'question'), ('accuracy',),
+               {'accuracy/m': 62.9, 'accuracy/h': 57.4, 'accuracy/all': 59.0},
+               classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions,
+               test_of={'RACE-m': 'm', 'RACE-h': 'h'}),
+  # As in the released code: the labelled stories of 2016, four fifths of them to train on.
+  'story_cloze': Task('choice', (Tfds('story_cloze/2016', 'validation[:80%]'),),
+                      {'': Tfds('story_cloze/2016', 'validation[80%:]')},
+                      {'StoryCloze': Tfds('story_cloze/2016', 'test')},
+                      ('context',), ('accuracy',), {'accuracy': 86.5},
+                      classes=('1', '2'), answers=('endings',), unfold=_right_ending),
+  # Your own text, config.data.source or corpus: a language model on it, and no head.
+  'text': Task(transforms.TEXT, (Corpus('train'),), {'': Corpus('validation')}, {}, (), ('perplexity',), {}),
+  # One of your own: TSV files with a line of field names, in config.finetune.data_dir.
+  'reviews': Task(
+    kind='classification',
+    train=(Tsv('train.tsv'),),
+    validation={'': Tsv('dev.tsv')},
+    test={'reviews': Tsv('test.tsv')},
+    texts=('text',),
+    label='label',
+    classes=('bad', 'good'),
+    metrics=('accuracy', 'f1'),
+    paper={}),
+}
+
+
+def find(name, own=()):
+  """The Task of this name.
+
+  Args:
+    name: of TASKS, or of one that the config file declares.
+    own: `config.finetune.own_tasks`.
+
+  Raises:
+    InputError: there is none, and the message has the nearest name; or one of `own` cannot be a task.
+  """
+  known = dict(TASKS)
+  for declaration in own:
+    fields = declared.fields(declaration, known)
+    known[declaration['name']] = Task(**fields)
+  if name not in known:
+    raise InputError(f'config.finetune.tasks: {name!r} is not a task'
+                     + words.unknown(name, list(known), 'the tasks are')
+                     + '; one of your own is declared in config.finetune.own_tasks')
+  return known[name]

@@ -1,0 +1,55 @@
+"""GPT-1's recurrent rival (section 5): one LSTM layer in the place of the Transformer, all else the same.
+
+The paper gives a single layer of 2,048 units. How its states became logits is not stated: here a projection
+to the width of the embedding, which is tied. The cell is Flax's own.
+
+Letters: b batch, t time, d width of the embedding, u units.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from gptjax.errors import InputError
+from gptjax.model.gpt import GPT
+from gptjax.model.layers import Projection, dropout, fold_in, lookup
+from gptjax.model.parameters import embedding, gathered, inner_width
+from gptjax.parallel import sharding
+from gptjax.parallel.sharding import rows, split
+
+
+class LSTM(nnx.Module):
+  """A language model with the interface of `gptjax.model.gpt.GPT`: `features`, `logits`, `unembedding`."""
+
+  def __init__(self, key, config):
+    c = config.model
+    self.n_ctx, self.n_vocab, self.units = c.n_ctx, c.n_vocab, inner_width(c)
+    self.dropout, self.dtype = c.dropout, c.compute_dtype
+    key_wte, key_cell, key_proj = jax.random.split(key, 3)
+    self.wte = embedding(key_wte, c)
+    self.cell = nnx.OptimizedLSTMCell(c.n_embd, self.units, rngs=nnx.Rngs(key_cell))
+    self.c_proj = Projection(key_proj, (self.units, c.n_embd), (None, 'embed'), (c.n_embd,), (None,),
+                             c.init_std)
+
+  @property
+  def unembedding(self):
+    return self.wte
+
+  def features(self, tokens, keys=None):
+    """Activations from which the next token is predicted: [b, t, d] for int32[b, t]; see `GPT.features`."""
+    b, t = tokens.shape
+    if t > self.n_ctx:
+      raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
+    x = dropout(lookup(gathered(self.wte), tokens, ('batch', None)), self.dropout, fold_in(keys, 0))
+    cell = sharding.whole(self.cell)
+    zeros = jnp.zeros((b, self.units), x.dtype, out_sharding=sharding.compute('batch', None))
+    _, y = jax.lax.scan(cell, (zeros, zeros), jnp.swapaxes(x, 0, 1))
+    y = dropout(jnp.swapaxes(y, 0, 1), self.dropout, fold_in(keys, 1))
+    return split(self.c_proj(rows(y), sharding.compute('batch', None)), 0, (b, t))
+
+  logits, __call__ = GPT.logits, GPT.__call__
+
+
+def language_model(key, config):
+  """The model that `config.model.architecture` names, freshly drawn."""
+  return (GPT if config.model.architecture == 'transformer' else LSTM)(key, config)

@@ -1,0 +1,154 @@
+"""What a pretraining run says: when it begins, at its steps, and at its end."""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gptjax.command import streams
+from gptjax.data.corpus import ngrams
+from gptjax.data.corpus import reader as corpora
+from gptjax.data.tokenizers import loading
+from gptjax.errors import InputError
+from gptjax.generate import writer
+from gptjax.model import parameters
+from gptjax.parallel import sharding
+from gptjax.pretrain import rewind
+from gptjax.report import page, samples, telemetry
+from gptjax.storage import rewind_log
+from gptjax.text.words import plural
+
+SAMPLES = 4  # texts of which the longest is shown at the end
+
+
+def greet(run, tell, state, start):
+  """Says what is about to run: weights, devices, corpus, length."""
+  from clu import parameter_overview
+  config, mixture = run.config, run.mixture
+  n_vocab, d = config.model.n_vocab, config.model.n_embd
+  embeddings = ('wte', 'lm_head') if 'lm_head' in state.params else ('wte',)
+  shown = {**state.params, **dict.fromkeys(embeddings, jax.ShapeDtypeStruct((n_vocab, d), np.float32))}
+  tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
+  devices = jax.devices()
+  tokens = config.train.batch_size * config.data.seq_len
+  n_windows = lambda corpus: corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
+  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+           f'{config.model.compute_dtype}, attention {config.attention.kernel}')
+  for remark in sharding.remarks(config, run.mesh):
+    tell.say(remark)
+  for weight, corpus, held_out in zip(mixture.weights, mixture.train, mixture.held_out, strict=True):
+    weight /= sum(mixture.weights)
+    share = f'{weight:.2%} of the sequences, ' if len(mixture.train) > 1 else ''
+    tell.say(f'corpus {corpus.folder}: {share}{corpus.n_tokens:,} tokens to train on '
+             f'({weight * run.steps * config.train.batch_size / n_windows(corpus):.2f} epochs), '
+             f'{held_out.n_tokens if held_out else 0:,} held out')
+  tell.say(f'{plural(run.steps, "step")} of {plural(tokens, "token")}')
+  if start:
+    tell.say(f'going on after step {start}')
+  if run.rewinds:
+    batches = rewind_log.batch_number(run.rewinds, start) - start
+    tell.say(f'went back after a loss spike so far: {len(run.rewinds)} ({run.workdir / rewind_log.FILE}); '
+             f'batches passed over up to here: {batches:,}')
+
+
+def step(run, tell, watch, number, metrics):
+  """Checks the metrics of a step that has been dispatched earlier, and logs them where due.
+
+  Raises:
+    rewind.Spike: the loss calls for going back.
+    ValueError: the run cannot go on.
+  """
+  config = run.config
+  metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+  watch.steps += 1  # now it is done, and not when it was dispatched
+  if rewind.is_spike(config, metrics):
+    raise rewind.Spike(number, metrics['loss'], metrics['usual_loss'])
+  if metrics['skipped'] >= config.train.max_skipped:
+    raise InputError(
+      f'{int(metrics["skipped"])} steps in a row up to step {number} had a loss or gradient that is not '
+      'finite: lower config.optimizer.learning_rate or look at the data (gptjax.data.inspect); '
+      'weights are those of the last finite step')
+  if number % config.log.every_steps and number != run.steps:
+    return
+  steps = watch.steps
+  seconds, input_wait = watch.report()
+  tokens = config.train.batch_size * config.data.seq_len
+  metrics = {f'train/{name}': value for name, value in metrics.items()} | {
+    'train/tokens_per_second': tokens / seconds, 'train/input_wait_fraction': input_wait,
+    **tell.goodput(steps * seconds)}
+  line = (f'loss {metrics["train/loss"]:.4f}  {tokens / seconds:,.0f} tokens/s')
+  peak = telemetry.peak_flops(jax.devices()[0])
+  if peak:
+    flops = parameters.flops_per_token(config.model, config.data.seq_len)
+    per_device = tokens / seconds / jax.device_count()
+    metrics['train/mfu'] = per_device * flops['palm'] / peak
+    metrics['train/mfu_causal'] = per_device * flops['causal'] / peak
+    line += f'  MFU {metrics["train/mfu"]:.1%}'
+  tell.write(number, metrics)
+  tell.progress(number, f'{line}  {telemetry.duration((run.steps - number) * seconds)} left')
+
+
+def farewell(run, tell, state):
+  """Held-out loss beside simple models, a sample, and where everything lies."""
+  config, mixture = run.config, run.mixture
+  held_out = {name: corpus.n_bytes / corpus.n_tokens
+              for name, corpus in zip(mixture.names, mixture.held_out, strict=True) if corpus}
+  baselines = ngram_baselines(run) if config.eval.ngrams and held_out and tell.active else {}
+  loss = tell.value(run.steps, 'eval/loss')
+  if loss is not None:
+    length = mixture.held_out_bytes_per_token()
+    rows = [(name, value, length) for name, value in [*baselines.items(), ('this model', loss)]]
+    if len(mixture.names) > 1:
+      parts = {name: tell.value(run.steps, f'eval/loss/{name}') for name in held_out}
+      # None: it went by another name when it was measured, before its folder was moved.
+      rows += [(f'  of {name}', part, held_out[name]) for name, part in parts.items() if part is not None]
+    width = max(16, *(len(name) + 2 for name, *_ in rows))
+    tell.say(f'\n{"held-out text":<{width}}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
+    for name, value, length in rows:
+      tell.say(f'{name:<{width}}{value:>12.4f}{math.exp(value):>12.2f}{value / length / math.log(2):>12.3f}')
+  if config.log.sample_tokens:
+    tell.say(f'\nsample, the longest of {SAMPLES}:\n{sample_text(run, state.params)}')
+  spent = tell.goodput(0.0)
+  tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went '
+           'into steps that count; starts and steps done twice are in the rest')
+  if jax.process_index() == 0:
+    tell.say('')
+    with streams.optional('the report'):
+      tell.say(f'report        {page.write([run.workdir], run.workdir)[0]}')
+    with streams.optional('the plot of curves'):
+      tell.say(f'curves        {telemetry.plot_curves(run.workdir, baselines)}')
+  tell.say(f'metrics       {tell.path}\n'
+           f'checkpoints   {run.workdir / "checkpoints"}'
+           + f'\nexport        {run.workdir / "export"}' * config.checkpoint.export
+           + f'\ntensorboard   tensorboard --logdir {run.workdir / "tensorboard"}' * config.log.tensorboard)
+
+
+def ngram_baselines(run):
+  """{'unigram': loss, 'bigram': loss} of held-out text, in nats a token; a model for each corpus."""
+  mixture, n_vocab, losses = run.mixture, run.config.model.n_vocab, []
+  for corpora_of in zip(mixture.train, mixture.held_out, strict=True):
+    if all(corpora_of):
+      train, held_out = (split.tokens(0, split.n_tokens) for split in corpora_of)
+      losses.append((ngrams.unigram_loss(train, held_out, n_vocab),
+                     ngrams.bigram_loss(train, held_out, n_vocab)))
+  return {name: mixture.held_out_mean(values)
+          for name, values in zip(('unigram', 'bigram'), zip(*losses, strict=True), strict=True)}
+
+
+def sample_text(run, params):
+  """The longest text of a few, for a first token may be the end: top-k 40, as in the papers."""
+  config = run.config
+  tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
+  prompt = config.log.sample_prompt
+  try:
+    written = writer.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
+                              num_samples=SAMPLES, max_tokens=config.log.sample_tokens,
+                              top_k=writer.PAPER_TOP_K, seed=config.train.seed)
+  except InputError as error:  # the run is done and saved
+    return f'none, for {error}'
+  if jax.process_index() == 0:
+    with streams.optional('keeping the samples'):
+      samples.keep(run.workdir, {prompt: written}, config.train.seed)
+  return prompt + max(written, key=len)

@@ -1,0 +1,365 @@
+"""The pretraining job: all that happens around the step, and nothing that the step computes."""
+
+import contextlib
+import copy
+import functools
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gptjax import report
+from gptjax.command import shutdown
+from gptjax.config import memory, resume
+from gptjax.config import resolve as configs
+from gptjax.data.corpus import mixture as mixtures
+from gptjax.data.corpus import pipeline
+from gptjax.data.corpus import reader as corpora
+from gptjax.domains import LARGEST
+from gptjax.errors import InputError
+from gptjax.evaluate.during import Tasks
+from gptjax.evaluate.tasks import suite
+from gptjax.files import literal_path
+from gptjax.kernels import xla_presets
+from gptjax.parallel import processes, sharding
+from gptjax.parallel.watchdog import Watchdog
+from gptjax.pretrain import rewind
+from gptjax.pretrained import run as weights
+from gptjax.pretrained.export import obstacle as export_obstacle
+from gptjax.report import telemetry
+from gptjax.storage import ownership, rewind_log
+from gptjax.storage.checkpoint import Checkpoints, restore
+from gptjax.train.step import eval_step, first_state, graph, init_state, train_step
+
+DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; saved because told to stop, start me again
+PREPARE_LIMIT = 24 * 3600  # seconds that the other processes wait for process 0 to prepare a corpus
+
+
+class Run(NamedTuple):
+  """What does not change during a run."""
+  config: Any
+  workdir: Path
+  mesh: Any
+  graphdef: Any
+  mixture: Any  # mixtures.Mixture
+  steps: int
+  stop: Any      # hosts.Stop
+  watchdog: Any  # Watchdog
+  rewinds: tuple = ()  # of the run so far, see gptjax.pretrain.rewind
+
+
+def pretrain(config, workdir, given=()):
+  """Trains to the end, or until told to stop; goes on where the workdir's newest checkpoint is.
+
+  Args:
+    config: as written; it is resolved in place.
+    workdir: folder of the run.
+    given: names of the fields that the command line sets, like 'train.steps'.
+
+  Returns:
+    Exit code: 0 or 75.
+
+  Raises:
+    ValueError: bad config or input, one line.
+  """
+  # What is cheap comes first, and nothing is made before all of it has passed.
+  configs.check_fields(config)
+  resume.keep(config, workdir, given)
+  suite.chosen(config.eval.tasks)
+  source = weights.first(config, workdir, given)
+  configs.resolve(config, workdir)
+  configs.check(config)
+  if config.checkpoint.export and (why := export_obstacle(config)):
+    raise InputError(f'config.checkpoint.export = True, but {why}: set it to False')
+  processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
+  mesh = sharding.make_mesh(config.mesh)
+  sharding.check(config, mesh)
+  memory.check(config, mesh)
+  mixtures.check_there(config.data)
+  literal_path.check(workdir)
+  with ownership.of_run(workdir):
+    return run_owned(config, workdir, mesh, source)
+
+
+def run_owned(config, workdir, mesh, source):
+  """The run, once no other process writes to its workdir; arguments and result as for `pretrain`.
+
+  Args:
+    source: of the first weights, or None.
+  """
+  processes.told(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
+  mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
+  mixtures.check(mixture, config)
+  processes.compare({f'digest of corpus {number}': corpus.digest for number, corpus in enumerate(mixture.train)})
+  first_corpus = mixture.train[0]  # they share one tokenizer
+  tokenizer = Path(first_corpus.folder) / 'tokenizer'
+  weights.check_tokenizer(config, source, first_corpus.tokenizer)
+  with jax.set_mesh(mesh):
+    export = weights.exporter(config, workdir, source, tokenizer)
+  lay_out(config, workdir, mixture, source, tokenizer)
+  with jax.set_mesh(mesh), processes.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
+    run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, dog)
+    return _pretrain(run, source, export)
+
+
+def n_steps(config, mixture):
+  """Updates in the run; an epoch is as many sequences as all corpora together have windows."""
+  windows = sum(corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
+                for corpus in mixture.train)
+  steps = config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
+  if steps > LARGEST:
+    raise InputError(f'config.train.epochs = {config.train.epochs} are {steps:,} steps, more than {LARGEST}')
+  return steps
+
+
+def prepare_corpus(config, workdir, tokenizer=None):
+  """Makes the corpus that the config names a source for, if it is not there yet.
+
+  Args:
+    config: resolved.
+    workdir: folder of the run.
+    tokenizer: that of the first weights, which goes before `config.data.tokenizer`; None: there is none.
+  """
+  data = config.data
+  if not data.source or (Path(data.corpus) / 'manifest.json').exists():
+    return
+  from gptjax.data.prepare import prepare
+  configs.make_workdir(workdir)
+  if tokenizer:
+    weights.save_tokenizer(tokenizer, workdir)
+  spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
+  shutdown.at_once('stopped while the corpus is prepared: the same command continues after its last commit')
+  prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
+          workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
+          tfds_download=data.tfds_download, special_tokens=data.special_tokens)
+  shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
+
+
+def lay_out(config, workdir, mixture, source, tokenizer):
+  """What process 0 writes into the workdir before the run: config.json and the tokenizer.
+
+  Raises:
+    ValueError: as `config.claim`; or the processes do not see the same folder.
+  """
+  def length(steps, epochs):
+    other = copy.deepcopy(config)
+    other.train.update(dict(steps=steps, epochs=epochs))
+    return n_steps(other, mixture)
+  def lay():
+    configs.make_workdir(workdir)
+    configs.claim(config, workdir, mixture.digest, length)
+    weights.keep(source, tokenizer, workdir)
+    return (Path(workdir) / 'config.json').read_text()
+  written, path = processes.told(lay), Path(workdir) / 'config.json'
+  if not path.exists() or path.read_text() != written:
+    raise InputError(f'{path} is not the file that process 0 wrote: --workdir must be a folder that all '
+                     'hosts share')
+
+
+def _pretrain(run, source, export):
+  """Trains from the newest checkpoint to the end; after a loss spike, again from an older one."""
+  tell = telemetry.Telemetry(run.workdir, run.steps, run.config.log.tensorboard)
+  with contextlib.closing(tell):
+    while True:
+      try:
+        return attempt(run, source, export, tell)
+      except rewind.Spike as spike:
+        tell.say(f'{spike}: going back')
+        processes.told(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
+
+
+def attempt(run, source, export, tell):
+  """Sets up what writes, runs the loop, and tells how it ended."""
+  config = run.config
+  run = run._replace(rewinds=processes.told(lambda: rewind.settle(run.workdir)))
+  state = state_to_begin_with(run, source, tell)
+  start = int(state.step)
+  shutdown.at_once(shutdown.resumes_after(start))
+  tell.begin(start)
+  saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
+                      {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
+                       **rewind_log.facts(run.rewinds)}, export)
+  try:
+    report.greet(run, tell, state, start)
+    batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
+                               prefetch=config.data.prefetch, workers=2)
+    batches = pipeline.ahead(batches, functools.partial(sharding.put, mesh=run.mesh), 2)
+    with contextlib.closing(batches):
+      state, finished = loop(run, state, batches, tell, saves)
+    tell.close_bar()
+    if finished:
+      shutdown.at_once('stopped before the closing report; the last step is saved: the same command writes '
+                       'the report')
+      run.watchdog.progress(slow=True)
+      report.farewell(run, tell, state)
+    else:
+      tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+    tell.write(int(state.step), tell.goodput(0.0))  # or the next start would not count the time since
+    return DONE if finished else STOPPED
+  except Exception as error:
+    if not isinstance(error, rewind.Spike):
+      processes.fail(error, run.workdir)  # now: closing waits for a save in flight, and that for the others
+    raise
+  finally:
+    saves.close()
+
+
+def state_to_begin_with(run, source, tell):
+  """That of the newest good checkpoint, else one with the weights of `source`, else a fresh one."""
+  config, folder = run.config, run.workdir / 'checkpoints'
+  init = functools.partial(init_state, config)
+  shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
+  restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
+  if restored and restored[1]['facts'].get('corpus_digest') != run.mixture.digest:
+    raise InputError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
+  if restored:
+    return restored[0]
+  if source:
+    tell.say(f'first weights from {source.place}')
+    return jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
+  return jax.jit(init)()
+
+
+def compile_step(run, state, batch, tell):
+  """The train step, compiled for the shapes of `state` and `batch`; the state is donated."""
+  step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
+  started = time.monotonic()
+  tell.busy('compiling the step')
+  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+  compiled = lowered.compile(compiler_options=xla_presets.options(run.config.xla_preset))
+  tell.bar.set_postfix_str('')
+  tell.say(f'compiled the step in {time.monotonic() - started:.1f} s')
+  return compiled
+
+
+def loop(run, state, batches, tell, saves):
+  """Trains from `state.step` to the last step, or until told to stop.
+
+  The metrics of a step are read while the next one runs, so that the device never waits.
+
+  Returns:
+    (state, whether the last step was reached).
+
+  Raises:
+    rewind.Spike: the loss calls for going back.
+  """
+  start, evaluate, tasks = int(state.step), Evaluation(run), Tasks(run, tell.say)
+  watch, step_fn, late = telemetry.Stopwatch(), None, None
+  side_work(run, state, start, tell, saves, evaluate, tasks)
+  with contextlib.closing(telemetry.Profile(run.workdir, *run.config.log.profile_steps)) as profile:
+    for step in range(start, run.steps):
+      if run.stop.asked():
+        break
+      profile.at(step, state)
+      batch, waited = next(batches)
+      watch.input += waited
+      if step_fn is None:
+        step_fn = compile_step(run, state, batch, tell)
+        shutdown.defer(processes.STOPPING)  # until here nothing is lost, and from here what no checkpoint has
+        watch.restart()
+      state, metrics = step_fn(state, batch)
+      if late:
+        report.step(run, tell, watch, *late)
+        run.watchdog.progress()
+      late = step + 1, metrics
+      if due(run, step + 1):
+        report.step(run, tell, watch, *late)
+        late = None
+        aside = time.monotonic()
+        side_work(run, state, step + 1, tell, saves, evaluate, tasks)
+        watch.aside += time.monotonic() - aside
+      note_save(tell, saves.poll())
+    if late:
+      report.step(run, tell, watch, *late)
+    run.watchdog.progress(slow=True)
+    profile.at(math.inf, state)
+  step = int(state.step)
+  stopped = run.stop.asked()  # an evaluation after the last step may have been cut short too
+  if stopped:
+    saves.save(state, step, tell.value(step, 'eval/loss'))
+  note_save(tell, saves.wait())
+  processes.told(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
+  return state, not stopped
+
+
+def due(run, step):
+  """Whether something other than training happens after this step."""
+  return any(_due(every, step, run.steps) for every in (
+    run.config.eval.every_steps, run.config.checkpoint.every_steps))
+
+
+def _due(every, step, last):
+  return step == last or (every > 0 and step > 0 and step % every == 0)
+
+
+def side_work(run, state, step, tell, saves, evaluate, tasks):
+  """Evaluation and checkpoint, where due after `step` and not yet on record."""
+  config = run.config
+  run.watchdog.progress(slow=True)
+  if (any(run.mixture.held_out) and _due(config.eval.every_steps, step, run.steps)
+      and tell.value(step, 'eval/loss') is None):
+    losses = evaluate(state.params)
+    if losses:
+      loss = run.mixture.held_out_mean(losses.values())
+      perplexity = math.exp(min(loss, 700))
+      parts = losses if len(run.mixture.names) > 1 else {}
+      bits = loss / run.mixture.held_out_bytes_per_token() / math.log(2)
+      tell.write(step, {'eval/loss': loss, 'eval/perplexity': perplexity, 'eval/bits_per_byte': bits,
+                        **{f'eval/loss/{name}': part for name, part in parts.items()}})
+      tell.say(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
+               + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
+  if tasks and _due(config.eval.every_steps, step, run.steps) and tell.value(step, 'eval/tasks') is None:
+    found = tasks(state.params)
+    if found is not None:
+      tell.write(step, {'eval/tasks': len(found), **found})
+  if _due(config.checkpoint.every_steps, step, run.steps):
+    note_save(tell, saves.wait())
+    saves.save(state, step, tell.value(step, 'eval/loss'))
+
+
+def note_save(tell, saved):
+  if saved:
+    step, seconds = saved
+    tell.write(step, {'checkpoint/seconds': seconds})
+
+
+def train_batch(run, step):
+  """This host's rows of the batch of update `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
+  c, number = run.config, rewind_log.batch_number(run.rewinds, step)
+  return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
+                       c.data.seq_len, c.data.cross_documents,
+                       rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)
+
+
+class Evaluation:
+  """Held-out loss; compiled once, called many times."""
+
+  def __init__(self, run):
+    self.run = run
+    self.step = jax.jit(functools.partial(eval_step, config=run.config, graphdef=run.graphdef))
+
+  def __call__(self, params):
+    """{name of a corpus: mean loss in nats a token}; None if told to stop on the way."""
+    run, config = self.run, self.run.config
+    rows = sharding.local_rows(config.eval.batch_size, run.mesh)
+    losses = {}
+    for name, corpus in zip(run.mixture.names, run.mixture.held_out, strict=True):
+      if not corpus:
+        continue
+      n = corpora.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
+      sums = []
+      for i in range(min(n, config.eval.steps) if config.eval.steps else n):
+        if run.stop.asked():
+          return None
+        batch = corpora.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
+        sums.append(self.step(params, sharding.put(batch, run.mesh)))
+        jax.block_until_ready(sums[-2:-1])  # a few are under way, not all: else the watchdog could not tell
+        run.watchdog.progress()
+      total, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
+      losses[name] = float(total / count)
+    return losses

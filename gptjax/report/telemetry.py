@@ -1,0 +1,284 @@
+"""What a run tells: console, metrics.jsonl, TensorBoard, curves, and how fast it is.
+
+Of these metrics.jsonl is a record that the run needs: an error there ends it. The others only tell of it, and
+where one fails, the run continues without.
+"""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from gptjax.command import figures, streams
+from gptjax.data.corpus import pipeline
+from gptjax.files import atomic, records
+from gptjax.parallel import processes
+
+BEGAN = time.monotonic()  # near enough to the start of the process
+# Without tqdm's rate and remaining time: they average over all since the start, compilation and evaluations
+# included, so they contradict those that the line of a step gives.
+BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
+
+# Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets; by prefix of `device_kind`.
+PEAKS = {
+  'NVIDIA H100 PCIe': 756e12, 'NVIDIA H100 NVL': 835e12,
+  'NVIDIA H100': 989e12, 'NVIDIA H200': 989e12, 'NVIDIA A100': 312e12,
+  'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5e': 197e12, 'TPU v5p': 459e12, 'TPU v5': 459e12,
+  'TPU v6 lite': 918e12, 'TPU v6e': 918e12,
+}
+
+
+
+
+def peak_flops(device):
+  """Peak bfloat16 FLOP/s of a JAX device, or None where it is not known (a CPU, say)."""
+  return next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), None)
+
+
+class Telemetry:
+  """Writes the metrics of a run; only process 0 writes. `begin` comes first.
+
+  Args:
+    workdir: the run's folder.
+    steps: updates in the run, for the progress line.
+    tensorboard: whether to write TensorBoard files too.
+  """
+
+  def __init__(self, workdir, steps, tensorboard):
+    self.path = Path(workdir) / 'metrics.jsonl'
+    self.active = jax.process_index() == 0
+    self.records = read_metrics(self.path) if self.active else []
+    # All time counts, that of steps which will be done again too; of steps, those that stand.
+    self.seconds_before = max((record.get('time/run') or 0.0 for record in self.records), default=0.0)
+    self.step_seconds = 0.0
+    self.file = None
+    self.tensorboard = TensorBoard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
+    from tqdm import tqdm  # here: FLOPs are counted without it, too
+    self.bar = tqdm(total=steps, bar_format=BAR, dynamic_ncols=True, mininterval=0.5, leave=False,
+                    disable=not (self.active and sys.stderr.isatty()))
+
+  def begin(self, start):
+    """Goes on after step `start`: drops the later records of an earlier life, or of before going back."""
+    self.records, dropped = ([record for record in self.records if (record['step'] <= start) == kept]
+                             for kept in (True, False))
+    spent = lambda found: max((record.get('time/run') or 0.0 for record in found), default=0.0)
+    if spent(dropped) > spent(self.records):  # or the time would be forgotten if this life ends here
+      self.records.append({'step': start, 'time/run': spent(dropped)})
+    self.step_seconds = max((record.get('time/steps') or 0.0 for record in self.records), default=0.0)
+    of_start = processes.told(lambda: [record for record in self.records if record['step'] == start])
+    self.records = self.records or of_start  # what has been measured decides what is to be measured
+    if self.active:
+      if self.file:
+        self.file.close()
+      atomic.write(self.path, ''.join(map(_line, self.records)))
+      self.file = open(self.path, 'a', buffering=1, opener=atomic.no_follow)
+    self.bar.initial = self.bar.n = start
+
+  def value(self, step, name):
+    """A metric of a step, from this life of the run or an earlier one; None if not on record."""
+    return next((record[name] for record in reversed(self.records)
+                 if record['step'] == step and name in record), None)
+
+  def goodput(self, seconds):
+    """Metrics of how the run's time was spent, now that further steps have taken so many seconds.
+
+    Returns:
+      'time/run': seconds in all lives of the run, from the start of each process (of one that was killed, up
+      to its last record); 'time/steps': those in steps that count; 'time/goodput': their ratio.
+    """
+    self.step_seconds += seconds
+    run = self.seconds_before + time.monotonic() - BEGAN
+    return {'time/run': run, 'time/steps': self.step_seconds, 'time/goodput': self.step_seconds / run}
+
+  def write(self, step, metrics):
+    """Appends {'step': step, **metrics} (floats; not finite: null) to all places."""
+    record = {'step': step, **{name: value if math.isfinite(value) else None
+                               for name, value in metrics.items()}}
+    self.records.append(record)
+    if self.active:
+      self.file.write(_line(record))
+      if self.tensorboard:
+        self.tensorboard.write(step, metrics)
+
+  def busy(self, what):
+    """Shows beside the progress bar what takes time before the next step; without a terminal, prints it."""
+    self.bar.set_postfix_str(what)
+    if self.bar.disable:
+      self.say(what)
+
+  def progress(self, step, line):
+    """Moves the progress bar, or removes it at the last step; without a bar, prints a line instead."""
+    if step == self.bar.total:
+      self.close_bar()
+    self.bar.n = step
+    self.bar.set_postfix_str(line)
+    if self.bar.disable:
+      self.say(f'step {step}/{self.bar.total}  {line}')
+
+  def say(self, line):
+    if self.active:
+      self.bar.write(line, file=sys.stderr)
+
+  def close_bar(self):
+    """Removes the progress bar, which would be drawn again after each line that is printed."""
+    self.bar.close()
+
+  def close(self):
+    self.close_bar()
+    if self.tensorboard:
+      self.tensorboard.close()
+    if self.file:
+      self.file.close()
+
+
+class TensorBoard:
+  """The TensorBoard files of a run, until one cannot be written."""
+
+  def __init__(self, folder):
+    self.folder, self.lost = folder, False
+    self.writer = None  # until there is something to write: it needs TensorFlow, which is being imported
+
+  def write(self, step, metrics):
+    """Appends metrics {name: float} of a step."""
+    if not self.lost:
+      with self._optional():
+        self.writer = self.writer or self._open()
+        self.writer.write_scalars(step, metrics)
+
+  def close(self):
+    if self.writer and not self.lost:
+      with self._optional():
+        self.writer.close()
+
+  def _open(self):
+    pipeline.tensorflow()  # clu would load it louder, and let it take the accelerators
+    from clu import metric_writers
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self.folder)))
+
+  def _optional(self):
+    def lose():
+      self.lost = True
+    return streams.optional(f'TensorBoard ({self.folder})', lose)
+
+
+def _line(record):
+  return json.dumps(records.sealed(record)) + '\n'
+
+
+def read_metrics(path, say=records.say):
+  """The records of a metrics.jsonl: [{'step': int, 'KIND/NAME': number or None, ...}].
+
+  Lines that are damaged, or cut short by a kill, are left out and reported. A line without a checksum is from
+  version 0.1.0 or earlier; once there is a line with one, all that follow have one.
+
+  Args:
+    path: of the file; it need not exist.
+    say: called with the report.
+  """
+  checked = []
+  def read(line):
+    record = records.parsed(line)
+    if not isinstance(record, dict):
+      raise ValueError('it is not an object')
+    if checked and records.CHECKSUM not in record:
+      raise ValueError('it has no checksum')
+    body = records.unsealed(record)
+    _check_record(body)
+    checked.extend([True] * (body != record))
+    return body
+  return records.lines(path, read, say)
+
+
+def _check_record(record):
+  """ValueError unless it is a step and numbers whose names are KIND/NAME."""
+  step = record.get('step')
+  if type(step) is not int or not 0 <= step < 1 << 53:
+    raise ValueError('it has no step')
+  for name, value in record.items():
+    number = (type(value) is int and abs(value) < 1 << 53) or (type(value) is float and math.isfinite(value))
+    if name != 'step' and not ('/' in name and (number or value is None)):
+      raise ValueError(f'{name} is not a metric')
+
+
+class Profile:
+  """The profile of the steps [first, end), for TensorBoard; there is none if first = end."""
+
+  def __init__(self, workdir, first, end):
+    self.folder, self.first, self.end = Path(workdir) / 'tensorboard', first, end
+    self.on = False
+
+  def at(self, step, state):
+    """Before update `step` of `state`: begins, goes on or ends."""
+    if not self.on and self.first <= step < self.end:
+      with self._optional():
+        jax.profiler.start_trace(str(self.folder))
+        self.on = True
+    elif self.on and step >= self.end:
+      jax.block_until_ready(state)
+      self.close()
+
+  def close(self):
+    if self.on:
+      self.on = False
+      with self._optional():
+        jax.profiler.stop_trace()
+
+  def _optional(self):
+    def lose():
+      self.end = self.first  # none of the steps to come
+    return streams.optional(f'the profile ({self.folder})', lose)
+
+
+class Stopwatch:
+  """Splits the time since the last report into waiting for input, side work, and training."""
+
+  def __init__(self):
+    self.restart()
+
+  def restart(self):
+    self.start, self.input, self.aside, self.steps = time.monotonic(), 0.0, 0.0, 0
+
+  def report(self):
+    """(seconds a step, share of it spent waiting for input) since the last report."""
+    seconds = max(time.monotonic() - self.start - self.aside, 1e-9)
+    result = seconds / max(self.steps, 1), self.input / seconds
+    self.restart()
+    return result
+
+
+def duration(seconds):
+  """'1:02:03' or '4:05'."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+def plot_curves(workdir, baselines):
+  """Draws loss and throughput of metrics.jsonl into `curves.png`.
+
+  Args:
+    baselines: {name: loss} drawn as horizontal lines.
+
+  Returns:
+    The picture's path.
+  """
+  records = read_metrics(Path(workdir) / 'metrics.jsonl')
+  figure, (loss, speed) = figures.figure(1, 2, (10, 4))
+  for axes, name, label in ((loss, 'train/loss', 'training'), (loss, 'eval/loss', 'held out'),
+                            (speed, 'train/tokens_per_second', None)):
+    points = [(r['step'], r[name]) for r in records if r.get(name) is not None]
+    axes.plot(*zip(*points, strict=True) if points else ([], []), label=label,
+              marker='o' if name == 'eval/loss' else None)
+  for name, value in baselines.items():
+    loss.axhline(value, linestyle='--', linewidth=1, color='gray')
+    loss.text(0.01, value, figures.literal(name), va='bottom', fontsize=8, color='gray',
+              transform=loss.get_yaxis_transform())
+  loss.set(xlabel='step', ylabel='loss, nats a token')
+  loss.legend()
+  speed.set(xlabel='step', ylabel='tokens a second', ylim=(0, None))
+  path = Path(workdir) / 'curves.png'
+  figures.save(figure, path)
+  return path

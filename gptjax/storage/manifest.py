@@ -1,0 +1,68 @@
+"""The manifest of a checkpoint: JSON that names its arrays and files with their digests, and its own."""
+
+import hashlib
+import json
+
+from gptjax.errors import InputError
+from gptjax.files import atomic, bounded, json_files, paths
+
+MANIFEST = 'manifest.json'
+# Of an array [shape, dtype, digest], of a file [size, digest].
+LAYOUT = {'step': int, 'metric': json_files.MAYBE, 'arrays': {str: [(list, str)]},
+          'files': {str: [(int, str)]},
+          'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
+
+
+def read_manifest(folder):
+  """The manifest of one checkpoint, or None if it is absent or not whole."""
+  try:
+    manifest = json_files.parsed(bounded.read(folder / MANIFEST), finite=False)
+  except (OSError, ValueError):
+    return None
+  return manifest if _fits(manifest) and manifest == _signed(manifest) else None
+
+
+def _fits(manifest):
+  """Whether a value has the layout of a manifest."""
+  types = lambda entry: [*map(type, entry)]
+  return (json_files.misfit(manifest, LAYOUT) is None
+          and all(types(entry) == [list, str, str] for entry in manifest['arrays'].values())
+          and all(types(entry) == [int, str] for entry in manifest['files'].values()))
+
+
+def write_manifest(folder, manifest):
+  """Writes the signed manifest of a checkpoint, by which it counts as one.
+
+  Args:
+    folder: of the checkpoint, whose files are on disk.
+    manifest: dict.
+  """
+  atomic.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))
+
+
+def fault_of(path, manifest):
+  """What is wrong with the files of a checkpoint, in words; None: nothing."""
+  if manifest is None:
+    return 'no readable manifest'
+  for name, (size, digest) in manifest['files'].items():
+    try:
+      file = paths.below(path, name)
+    except InputError:
+      return f'{name!r} is not the name of a file in it'
+    if not file.is_file():
+      return f'{name} is missing'
+    if [size, digest] != file_digest(file):
+      return f'{name} differs from its hash'
+  return None
+
+
+def file_digest(path):
+  """[bytes, SHA-256 in hex] of a file, for the manifest."""
+  with open(path, 'rb') as file:
+    return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
+
+
+def _signed(manifest):
+  body = {key: value for key, value in manifest.items() if key != 'signature'}
+  text = json.dumps(body, sort_keys=True)
+  return {**body, 'signature': hashlib.sha256(text.encode()).hexdigest()}

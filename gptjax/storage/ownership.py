@@ -1,0 +1,242 @@
+"""One process at a time writes to a folder: `owner.json` names it, and a lock on that file ends with it.
+
+The record holds host, process id, start time and a random token of the owner. The lock (`flock`) is released
+by the kernel however the process ends, so a record that is left behind by a kill is replaced without a word.
+Two kinds of file systems need more than the lock: where there is no flock (Lustre mounted without `-o
+flock`), the record alone decides, and a line says so; where other machines do not see the lock (gcsfuse,
+Lustre with `-o localflock`), it proves nothing about a record of another machine.
+
+Therefore an owner counts a heartbeat in its record every `BEAT` seconds. On the same machine the process id
+and its start time tell whether the owner lives; a record of another machine is watched: a heartbeat within
+`GONE` seconds means that the owner lives, none that it is gone. No clocks are compared.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from gptjax.errors import InputError
+from gptjax.files import atomic, json_files
+
+FILE = 'owner.json'
+BEAT = 10     # seconds between two heartbeats
+GONE = 90     # seconds without a heartbeat after which an owner on another machine is gone
+LONGEST = 1 << 16  # bytes that are read of a record
+SETTLE = 1    # seconds after which, without flock, one of two that wrote at the same time sees the other's
+UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+
+_open = set()  # files that are locked by this process
+
+
+def _close_in_child():
+  # A lock belongs to the open file, which a forked child shares: it would outlive its owner there.
+  for file in _open:
+    file.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _say(line):
+  print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def owned(folder, say=_say):
+  """Creates a folder, if it is not there, and keeps other processes from writing to it.
+
+  At the end the record is removed, and the folder too if it was created here and holds nothing.
+
+  Args:
+    folder: of a run or a corpus.
+    say: called with a line where the file system needs one.
+
+  Raises:
+    InputError: another process owns the folder (host, process and since when), or it cannot be written to.
+  """
+  folder = Path(folder)
+  created = [path for path in (folder, *folder.parents) if not path.exists()]
+  try:
+    atomic.make_folders(folder)
+    file = _acquire(folder, say)
+  except OSError as error:
+    raise InputError(f'{folder} is not writable ({error.strerror}): use another folder') from None
+  record = {'host': socket.gethostname(), 'pid': os.getpid(), 'since': _now(), 'token': secrets.token_hex(8),
+            'process': _process(os.getpid()), 'machine': _machine(), 'beat': 0}
+  ended = threading.Event()
+  try:
+    _write(file, record)
+    if file not in _open:
+      _confirm(folder, record)
+    atomic.remove_left_behind(folder)
+    beats = threading.Thread(target=_beat, args=(file, record, ended), daemon=True)
+    beats.start()
+    try:
+      yield
+    finally:
+      ended.set()
+      beats.join()
+      with contextlib.suppress(OSError):
+        if _read(folder).get('token') == record['token'] and os.getpid() == record['pid']:  # no forked child
+          (folder / FILE).unlink()
+  finally:
+    _open.discard(file)
+    file.close()
+    with contextlib.suppress(OSError):  # not empty
+      for path in created:
+        path.rmdir()
+
+
+@contextlib.contextmanager
+def of_run(workdir):
+  """`owned` for a run of any number of processes: process 0 owns the workdir, the others wait for it."""
+  from gptjax.parallel import processes  # here: corpora are prepared without it
+  with contextlib.ExitStack() as stack:
+    def own():
+      stack.enter_context(owned(workdir))
+    processes.told(own)
+    yield
+
+
+def _acquire(folder, say):
+  """The open record, locked where the file system can; the owner before is gone."""
+  while True:
+    file = open(folder / FILE, 'a+b', buffering=0, opener=atomic.no_follow)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      locked = True
+    except OSError as error:
+      locked = False
+      if error.errno not in UNSUPPORTED:
+        file.close()
+        if not isinstance(error, BlockingIOError | PermissionError):
+          raise
+        raise _in_use(folder, _read(folder)) from None
+    # The owner before may have removed the file after it was opened here: then the lock is on nothing.
+    if not _is_at(file, folder / FILE):
+      file.close()
+      continue
+    try:
+      if not locked:
+        say(f'{folder}: the file system has no flock; {FILE} alone keeps a second run out')
+      _check_gone(folder, locked, say)
+    except BaseException:
+      file.close()
+      raise
+    if _is_at(file, folder / FILE):
+      if locked:
+        _open.add(file)
+      return file
+    file.close()
+
+
+def _is_at(file, path):
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
+  except FileNotFoundError:
+    return False
+
+
+def _check_gone(folder, locked, say):
+  """Raises InputError if the process of the record lives."""
+  before = _read(folder)
+  if not before:
+    return
+  if before.get('machine') == _machine():
+    # The lock is proof on one machine; without it, the process is looked up.
+    if not locked and before.get('process') == _process(before.get('pid')):
+      raise _in_use(folder, before)
+    return
+  say(f'{folder} was not released by {_who(before)}: waiting up to {GONE} s for a heartbeat of it')
+  deadline = time.monotonic() + GONE
+  while time.monotonic() < deadline and (folder / FILE).exists():
+    time.sleep(min(1, BEAT))
+    found = _read(folder)
+    if found and found != before:
+      raise _in_use(folder, found)
+
+
+def _confirm(folder, record):
+  """Without flock: of two that found the folder free at the same time, the one that wrote last has it."""
+  time.sleep(SETTLE)
+  found = _read(folder)
+  if found.get('token') != record['token']:
+    raise _in_use(folder, found)
+
+
+def _beat(file, record, ended):
+  """The thread of the heartbeat; a record that was replaced by another owner is left alone."""
+  while not ended.wait(BEAT):
+    with contextlib.suppress(OSError):  # a full disk must not end the run here; the next beat tries again
+      if _parsed(os.pread(file.fileno(), LONGEST, 0)).get('token') == record['token']:
+        record['beat'] += 1
+        _write(file, record)
+
+
+def _write(file, record):
+  # Opened for appending, so each write begins at the end: first the file is emptied.
+  file.truncate(0)
+  file.write(json.dumps(record).encode() + b'\n')
+  os.fsync(file.fileno())
+
+
+def _read(folder):
+  """The record; {} if it is absent, damaged or just being written."""
+  try:
+    with open(folder / FILE, 'rb') as file:
+      return _parsed(file.read(LONGEST))
+  except FileNotFoundError:
+    return {}
+
+
+def _parsed(content):
+  try:
+    record = json_files.parsed(content)
+  except ValueError:
+    return {}
+  return record if isinstance(record, dict) and isinstance(record.get('machine'), list) else {}
+
+
+def _in_use(folder, record):
+  return InputError(f'{folder} is in use by {_who(record)}: wait until it has ended, or use another folder')
+
+
+def _who(record):
+  if not record:
+    return 'another process'
+  return f'process {record.get("pid")} on {record.get("host")} (since {record.get("since")})'
+
+
+def _now():
+  return datetime.now().astimezone().isoformat(' ', 'seconds')
+
+
+def _machine():
+  """Where process ids mean the same: host, boot and PID namespace."""
+  found = [socket.gethostname()]
+  with contextlib.suppress(OSError):  # only Linux has them
+    found += [Path('/proc/sys/kernel/random/boot_id').read_text().strip(), os.readlink('/proc/self/ns/pid')]
+  return found
+
+
+def _process(pid):
+  """What tells a living process from a later one with its number; None: there is none."""
+  with contextlib.suppress(OSError, ValueError, TypeError):
+    fields = Path(f'/proc/{int(pid)}/stat').read_text().rpartition(')')[2].split()
+    return None if fields[0] in 'ZX' else fields[19]  # a zombie is dead
+  if Path('/proc/self/stat').exists():
+    return None
+  try:
+    os.kill(int(pid), 0)  # no /proc: its number has to do
+  except (OSError, ValueError, TypeError):
+    return None
+  return 'alive'

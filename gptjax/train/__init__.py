@@ -1,0 +1,11 @@
+"""Training as pure functions: the step, the loss, the optimizer."""
+
+__all__ = ['train_step']
+
+
+def __getattr__(name):
+  """`train_step`, imported when it is asked for."""
+  if name not in __all__:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  from gptjax.train import step
+  return getattr(step, name)

@@ -1,0 +1,127 @@
+"""The next-token loss, computed a few positions at a time.
+
+Letters: b batch, t time (all positions), s positions of one chunk, n = b s tokens of one chunk,
+d model width, v vocabulary. Logits of a whole batch are the largest array of a training step (b t v);
+here one chunk of them (n v) is alive at a time, and the gradient is taken on the spot, so that the
+backward pass need not compute them again.
+
+d loss / d logits = softmax - one-hot. Neither is ever made: the products with softmax are those with the
+exponentials, divided by their sum afterwards, where there is less to divide; those with one-hot are a
+lookup and its transpose.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from gptjax.kernels.cpu_matmul import turned_on_cpu
+from gptjax.model.layers import lookup
+from gptjax.parallel import sharding
+from gptjax.parallel.sharding import rows
+
+
+def next_token_loss(x, wte, targets, n_vocab, chunk, weights=None):
+  """Sum over counted targets of -log softmax(x wte^T)[target], and their number.
+
+  Args:
+    x: [b, t, d] features, in the compute dtype.
+    wte: [v, d] tied output matrix in the same dtype; rows from n_vocab on are padding.
+    targets: int32[b, t]; negative: not counted.
+    n_vocab: real vocabulary size.
+    chunk: positions of each sequence whose logits are alive at one time; 0: all.
+    weights: float32[b], factor of the losses of each sequence; None: 1.
+
+  Returns:
+    (float32[], float32[]): sum in nats (divide by the global count), and count.
+  """
+  t = x.shape[1]
+  targets = jax.reshard(targets, sharding.compute('batch', None))
+  chunk = min(chunk, t) if chunk > 0 else t
+  short = -t % chunk
+  if short:
+    x = jnp.pad(x, ((0, 0), (0, short), (0, 0)))
+    targets = jnp.pad(targets, ((0, 0), (0, short)), constant_values=-1)
+  starts = range(0, x.shape[1], chunk)
+  cut = lambda a: jnp.stack([rows(a[:, start:start + chunk]) for start in starts])
+  if weights is not None:
+    weights = rows(weights[:, None] * jnp.ones((1, chunk)))
+  return _chunked(cut(x), wte, cut(targets), weights, n_vocab), (targets >= 0).sum(dtype=jnp.float32)
+
+
+
+
+
+
+
+
+
+
+def _exponentials(x, wte, targets, n_vocab):
+  """One chunk: exp(logits - max) float32[n, v], their sums [n], and the losses [n]."""
+  logits = jnp.einsum('nd,vd->nv', x, wte, preferred_element_type=jnp.float32)
+  pick = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
+  score = jax.vmap(pick)(logits, targets)[:, 0]
+  if n_vocab < wte.shape[0]:
+    column = jnp.arange(wte.shape[0], out_sharding=sharding.compute('vocab'))
+    logits = jnp.where(column < n_vocab, logits, -jnp.inf)
+  most = logits.max(-1)
+  exps = jnp.exp(logits - most[:, None])
+  sums = exps.sum(-1)
+  return exps, sums, jnp.where(targets >= 0, most - score + jnp.log(sums), 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _chunked(x, wte, targets, weights, n_vocab):
+  """Sum of losses over chunks: x [chunks, n, d], targets [chunks, n], weights [n] or None."""
+  def body(totals, chunk):
+    x, targets = chunk
+    return totals + _exponentials(x, wte, targets, n_vocab)[2], None
+  return _weighted(jax.lax.scan(body, _no_losses(targets), (x, targets))[0], weights).sum()
+
+
+def _weighted(a, weights):
+  """a [n] or [n, 1] times weights [n], if there are any."""
+  return a if weights is None else a * (weights if a.ndim == 1 else weights[:, None])
+
+
+def _no_losses(targets):
+  """Totals [n] to begin with, one for each place in a chunk: one sum over devices is enough for them all."""
+  return jnp.zeros(targets.shape[1:], jnp.float32, out_sharding=sharding.compute('batch'))
+
+
+def _chunked_fwd(x, wte, targets, weights, n_vocab):
+  """Loss and both gradients in one pass."""
+  partial_sum = sharding.summed_later('vocab', None)
+
+  def body(carry, chunk):
+    totals, grad_wte = carry
+    x, targets = chunk
+    exps, sums, losses = _exponentials(x, wte, targets, n_vocab)
+    exps, share = exps.astype(x.dtype), _weighted(jnp.where(targets >= 0, 1 / sums, 0)[:, None], weights)
+    grad_x = share * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
+                                out_sharding=sharding.compute('batch', None))
+    x = (share * x).astype(x.dtype)
+    grad = jnp.einsum('nv,nd->vd', exps, x, preferred_element_type=jnp.float32, out_sharding=partial_sum)
+    grad_wte += turned_on_cpu(grad, exps, x)
+    return (totals + losses, grad_wte), grad_x
+
+  start = _no_losses(targets), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
+  (totals, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
+  wanted, back = jax.vjp(lambda table: lookup(table, jnp.maximum(targets, 0), (None, 'batch')), wte)
+  counted = (targets >= 0)[..., None]
+  one = (lambda a: a) if weights is None else lambda a: a * weights[:, None].astype(a.dtype)
+  grad_x -= jnp.where(counted, one(wanted), 0)
+  if not jax.typeof(wte).sharding.spec.reduced:
+    grad_wte = jax.reshard(grad_wte, jax.typeof(wte).sharding.spec)
+  grad_wte += back(jnp.where(counted, one(-x), 0))[0]
+  return _weighted(totals, weights).sum(), (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
+
+
+def _chunked_bwd(n_vocab, gradients, cotangent):
+  del n_vocab
+  scale = lambda grad: (sharding.factor(cotangent, grad) * grad).astype(grad.dtype)
+  return *map(scale, gradients), None, None
+
+
+_chunked.defvjp(_chunked_fwd, _chunked_bwd)
