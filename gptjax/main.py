@@ -73,7 +73,8 @@ def run(config, workdir, given=()):
     config.finetune.predict |= FLAGS.predict
     return run_job(config, workdir, given)
   from gptjax.evaluate.run import evaluate
-  return evaluate(config, workdir, given)
+  from gptjax.report import page
+  return evaluate(config, workdir, given, page.write)
 
 
 def default_workdir(config):

@@ -38,7 +38,7 @@ def write(path, texts):
 def filter_of(folder, *sources, **changes):
   settings = dict(rate=1e-8, capacity=0, workers=1, tfds_dir='', on_error='stop', separator='',
                   progress=False)
-  return build.filter_of('some', list(documents), folder, **{**settings, **changes})
+  return build.filter_of('some', list(sources), folder, **{**settings, **changes})
 
 
 def reading(source):

@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import pytest
 from conftest import ENVIRONMENT, ROOT, tiny_config
 
-from gptjax import report
 from gptjax.evaluate import paper
 from gptjax.report import markdown, plots, published
+from gptjax.report import page as pages
+from gptjax.report import runs as read_runs
 from gptjax.report.__main__ import main
 
 BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
@@ -85,7 +86,7 @@ def workdirs(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def written(workdirs, tmp_path_factory):
-  return report.write(workdirs, tmp_path_factory.mktemp('out'))
+  return pages.write(workdirs, tmp_path_factory.mktemp('out'))
 
 
 class Reader(html.parser.HTMLParser):
@@ -197,7 +198,7 @@ def test_markdown_tables_are_rectangles(written):
 
 
 def test_verbatim_text_cannot_end_its_fence():
-  text = markdown.page('t', [report.page.Section('s', [report.page.Verbatim('v', 'a\n```\n````\nb')])], '')
+  text = markdown.page('t', [pages.Section('s', [pages.Verbatim('v', 'a\n```\n````\nb')])], '')
   assert '\n`````text\na\n```\n````\nb\n`````\n' in text
 
 
@@ -227,7 +228,7 @@ def test_colours_can_be_read(colours, page):
 
 
 def test_a_report_is_the_same_twice(workdirs, written, tmp_path):
-  again = report.write(list(reversed(workdirs)), tmp_path)
+  again = pages.write(list(reversed(workdirs)), tmp_path)
   assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
 
 
@@ -235,13 +236,13 @@ def test_figure_4_is_exp_of_the_last_losses(written, workdirs):
   svg = (written[1].parent / 'report-figures' / 'figure-4.svg').read_text()
   assert 'held out' in svg and 'paper' in svg
   last = json.loads((workdirs[0] / 'metrics.jsonl').read_text().strip().split('\n')[-1])
-  run, = report.page.runs.read(workdirs[:1])
-  assert report.page.runs.curve(run, 'eval/loss')[1][-1] == last['eval/loss']
+  run, = read_runs.read(workdirs[:1])
+  assert read_runs.curve(run, 'eval/loss')[1][-1] == last['eval/loss']
   assert math.exp(last['eval/loss']) > 1
 
 
 def test_perplexities_of_other_vocabularies_are_not_in_one_panel(workdirs):
-  runs = report.page.runs.read(workdirs[:2])
+  runs = read_runs.read(workdirs[:2])
   assert 'on WebText' in plots.figure_4(runs) and 'vocabulary of' not in plots.figure_4(runs)
   other = runs[1]._replace(model={**runs[1].model, 'n_vocab': 258})
   both = plots.figure_4([runs[0], other])
@@ -262,7 +263,7 @@ def test_a_run_of_pretraining_alone(workdirs, tmp_path):
   shutil.copytree(workdirs[0], tmp_path / 'run')
   for name in ('results', 'overlap', 'samples'):
     (tmp_path / 'run' / f'{name}.json').unlink()
-  reader = read(report.write([tmp_path / 'run'], tmp_path / 'run')[0])
+  reader = read(pages.write([tmp_path / 'run'], tmp_path / 'run')[0])
   assert 'Training' in reader.text and 'Results' not in reader.text and reader.tags.count('svg') == 4
 
 
@@ -288,7 +289,7 @@ def test_how_training_ended(workdirs, tmp_path):
   metrics.write_text(''.join(json.dumps(record) + '\n' for record in records))
   config = tiny_config()
   tokens = f'{2000 * config.train.batch_size * config.data.seq_len:,}'
-  page, text = report.write([tmp_path / 'run'], tmp_path / 'run')
+  page, text = pages.write([tmp_path / 'run'], tmp_path / 'run')
   assert cells(text, 'run') == {
     'run': 'run', 'steps': '2,000', 'tokens seen': tokens, 'training loss': '3.2500',
     'held-out loss': '3.5000', 'held-out perplexity': f'{math.exp(3.5):.2f}',
@@ -298,9 +299,9 @@ def test_how_training_ended(workdirs, tmp_path):
     assert title in drawn and title in page.read_text()
   records[3].pop('eval/bits_per_byte')
   metrics.write_text(''.join(json.dumps(record) + '\n' for record in records))
-  assert cells(report.write([tmp_path / 'run'], tmp_path / 'run')[1], 'run')['held-out bits per byte'] == '-'
+  assert cells(pages.write([tmp_path / 'run'], tmp_path / 'run')[1], 'run')['held-out bits per byte'] == '-'
   metrics.write_text(json.dumps(records[0]) + '\n')
-  found = cells(report.write([tmp_path / 'run'], tmp_path / 'run')[1], 'run')
+  found = cells(pages.write([tmp_path / 'run'], tmp_path / 'run')[1], 'run')
   assert found['training loss'] == '5.0000' and found['held-out loss'] == found['held-out perplexity'] == '-'
 
 
@@ -311,7 +312,7 @@ def test_an_evaluation_shows_the_curves_of_the_run_that_it_evaluates(workdirs, t
   config = json.loads(path.read_text())
   config['config']['init_from'] = str(workdirs[1])
   path.write_text(json.dumps(config))
-  assert 'Training loss' in read(report.write([tmp_path / 'evaluation'], tmp_path)[0]).text
+  assert 'Training loss' in read(pages.write([tmp_path / 'evaluation'], tmp_path)[0]).text
 
 
 def test_the_command(workdirs, tmp_path):

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from gptjax import report
 from gptjax.command import shutdown, streams
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
@@ -46,7 +45,7 @@ LAYOUT = {
   'protocols': {str: str}, 'seconds': {str: NUMBER}}
 
 
-def evaluate(config, workdir, given=()):
+def evaluate(config, workdir, given=(), write_report=None):
   """Runs the tasks of `config.eval.tasks` that the workdir does not hold results of yet.
 
   Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
@@ -61,6 +60,7 @@ def evaluate(config, workdir, given=()):
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
     workdir: folder of the run.
     given: names of the fields that the command line sets, like 'eval.limit'.
+    write_report: called on process 0 at the end, as `gptjax.report.page.write`; None: no report.
 
   Returns:
     Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
@@ -104,9 +104,9 @@ def evaluate(config, workdir, given=()):
       run_task(one, made, results)
     results.say(f'\nresults       {results.folder / "results.json"}\n'
                 f'table         {results.folder / "results.md"}')
-    if jax.process_index() == 0:
+    if write_report and jax.process_index() == 0:
       with streams.optional('the report'):
-        results.say(f'report        {report.write([workdir], workdir)[0]}')
+        results.say(f'report        {write_report([workdir], workdir)[0]}')
   if not any(map(results.has, tasks)):
     raise InputError(f'none of the tasks could be run ({", ".join(task.name for task in tasks)}): '
                      f'{results.found["not_run"][tasks[0].name]}')

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gptjax import report
 from gptjax.command import shutdown
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
@@ -28,7 +27,7 @@ from gptjax.files import literal_path
 from gptjax.kernels import xla_presets
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
-from gptjax.pretrain import rewind
+from gptjax.pretrain import console, rewind
 from gptjax.pretrained import run as weights
 from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.report import telemetry
@@ -185,7 +184,7 @@ def attempt(run, source, export, tell):
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
                        **rewind_log.facts(run.rewinds)}, export)
   try:
-    report.greet(run, tell, state, start)
+    console.greet(run, tell, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.ahead(batches, functools.partial(sharding.put, mesh=run.mesh), 2)
@@ -196,7 +195,7 @@ def attempt(run, source, export, tell):
       shutdown.at_once('stopped before the closing report; the last step is saved: the same command writes '
                        'the report')
       run.watchdog.progress(slow=True)
-      report.farewell(run, tell, state)
+      console.farewell(run, tell, state)
     else:
       tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
     tell.write(int(state.step), tell.goodput(0.0))  # or the next start would not count the time since
@@ -264,18 +263,18 @@ def loop(run, state, batches, tell, saves):
         watch.restart()
       state, metrics = step_fn(state, batch)
       if late:
-        report.step(run, tell, watch, *late)
+        console.step(run, tell, watch, *late)
         run.watchdog.progress()
       late = step + 1, metrics
       if due(run, step + 1):
-        report.step(run, tell, watch, *late)
+        console.step(run, tell, watch, *late)
         late = None
         aside = time.monotonic()
         side_work(run, state, step + 1, tell, saves, evaluate, tasks)
         watch.aside += time.monotonic() - aside
       note_save(tell, saves.poll())
     if late:
-      report.step(run, tell, watch, *late)
+      console.step(run, tell, watch, *late)
     run.watchdog.progress(slow=True)
     profile.at(math.inf, state)
   step = int(state.step)

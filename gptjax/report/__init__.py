@@ -12,8 +12,3 @@ if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `p
   from gptjax.parallel import jax_settings
   startup.begin('report', 'stopped')
   jax_settings.begin('report')
-
-from gptjax.pretrain.console import farewell, greet, ngram_baselines, sample_text, step
-from gptjax.report.page import write
-
-__all__ = ['farewell', 'greet', 'ngram_baselines', 'sample_text', 'step', 'write']
