@@ -15,10 +15,11 @@ from gptjax.finetune import step
 from gptjax.finetune.model import adapted
 from gptjax.finetune.tasks.transforms import TEXT
 from gptjax.generate import cache
-from gptjax.model.compute import gathered_once, in_dtype, products_in, stacked, unrolled
+from gptjax.model.compute import gathered_once, in_dtype, multiplied_in, stacked, unrolled
 from gptjax.model.gpt import _logits
 from gptjax.model.layers import LayerNorm, Projection
 from gptjax.model.lstm import language_model
+from gptjax.model.parameters import declaration
 from gptjax.parallel import sharding
 from gptjax.train import step as train
 
@@ -77,7 +78,7 @@ def computed_with(function, *arguments):
     call = kind.__call__
     def called(self, *given, **named):
       param = getattr(self, name)
-      seen.add((kind.__name__, str(param[...].dtype), param.get_metadata('compute_dtype', None)))
+      seen.add((kind.__name__, str(param[...].dtype), declaration(param).float32))
       return call(self, *given, **named)
     return mock.patch.object(kind, '__call__', called)
 
@@ -91,7 +92,7 @@ def computed_with(function, *arguments):
 def test_norms_compute_in_float32_in_every_job(scan, parts):
   changes = {**BFLOAT16, 'model.scan': scan, 'train.microbatch_size': 8 // parts}
   config, tuned = tiny_config(**changes), config_of(**changes)
-  norms, products = ('LayerNorm', 'float32', 'float32'), ('Projection', 'bfloat16', None)
+  norms, products = ('LayerNorm', 'float32', True), ('Projection', 'bfloat16', False)
   with mesh_of() as mesh:
     state, batch = train.init_state(config), sharding.put(random_batch(config), mesh)
     pretrain = functools.partial(train.train_step, config=config, graphdef=train.graph(config), steps=10)
@@ -104,7 +105,7 @@ def test_norms_compute_in_float32_in_every_job(scan, parts):
     predict = functools.partial(step.predict_step, config=tuned, graphdef=graphdef)
     for job in finetune, predict:
       found = computed_with(job, first, sharding.put(batch_of(tuned, 2), mesh))
-      assert found == {norms, products, ('Projection', 'float32', 'float32')}
+      assert found == {norms, products, ('Projection', 'float32', True)}
 
 
 @pytest.mark.parametrize('norm', ['before', 'after'])
@@ -120,7 +121,7 @@ def test_fine_tuning_and_pretraining_compute_the_same_loss_in_bfloat16(norm):
                          for i, w in enumerate(leaves)])
     one = {'tokens': tokens[:, None], 'lengths': np.full((8, 1), 24, np.int32),
            'weights': np.ones(8, np.float32), 'labels': np.zeros(8, np.float32)}
-    state = step.first_state(tuned, {'lm': lm})
+    state = step.first_state(tuned, step.graph(tuned, TEXT, 0), {'lm': lm})
     run = functools.partial(step.loss_and_grads, config=tuned, graphdef=step.graph(tuned, TEXT, 0),
                             numeric=False)
     (loss, _, _), _ = jax.jit(run)(state, one, None)
@@ -136,8 +137,8 @@ def test_a_dict_of_weights_declares_no_dtype_and_is_refused():
 
 
 PURE = {'in_dtype': (lambda model: in_dtype(model, 'bfloat16'), {}),
-        'products_in': (lambda model: products_in(model, 'bfloat16'), {}),
-        'products_in, untied': (lambda model: products_in(model, 'bfloat16'),
+        'multiplied_in': (lambda model: multiplied_in(model, 'bfloat16'), {}),
+        'multiplied_in, untied': (lambda model: multiplied_in(model, 'bfloat16'),
                                 {'model.tie_word_embeddings': False}),
         'gathered_once': (gathered_once, {}),
         'unrolled': (unrolled, {}),

@@ -10,7 +10,8 @@ from conftest import mesh_of, random_batch, tiny_config
 from flax import nnx
 
 from gptjax.model.gpt import GPT
-from gptjax.model.parameters import n_params, padded_vocab
+from gptjax.model.parameters import padded_vocab
+from gptjax.model.size import n_params
 
 SIZES = {'gpt2_small': 124_439_808, 'gpt2_medium': 354_823_168, 'gpt2_large': 774_030_080,
          'gpt2_xl': 1_557_611_200, 'gpt1': 116_534_784}

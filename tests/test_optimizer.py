@@ -8,11 +8,14 @@ import numpy as np
 import optax
 import pytest
 from conftest import mesh_of, tiny_config
+from finetune.tiny import config_of
 from flax import nnx
 from optax.contrib import MuonDimensionNumbers
 from variants import VARIANTS
 
+from gptjax.finetune.model import Classifier
 from gptjax.model.lstm import language_model
+from gptjax.model.parameters import declarations
 from gptjax.train.optimizer import decayed, learning_rate, make_optimizer, muon_dimensions
 from gptjax.train.step import init_state
 
@@ -49,33 +52,36 @@ def test_decay_touches_matrices_and_no_bias_or_gain():
   config = tiny_config()
   with mesh_of():
     params = jax.eval_shape(lambda: init_state(config).params)
-  for path, on in jax.tree.leaves_with_path(decayed(params)):
+  for path, on in jax.tree.leaves_with_path(decayed(params, declared_of(config))):
     assert on == (path[-1].key in ('w', 'wte', 'wpe')), path
 
 
+def declared_of(config):
+  with mesh_of():
+    return declarations(jax.eval_shape(lambda: language_model(jax.random.key(0), config)))
+
+
 @pytest.mark.parametrize('changes', VARIANTS.values(), ids=VARIANTS)
-def test_a_weight_is_decayed_and_orthogonalized_alike_in_a_dict_and_in_a_module(changes):
+def test_muon_has_every_matrix_of_a_block_and_adam_all_else(changes):
   config = tiny_config(**changes)
   with mesh_of():
-    module = jax.eval_shape(lambda: language_model(jax.random.key(0), config))
-  weights = nnx.to_pure_dict(nnx.state(module))
-  assert jax.tree.leaves(decayed(module)) == jax.tree.leaves(decayed(weights))
-  one = lambda x: isinstance(x, MuonDimensionNumbers)
-  of = lambda tree: jax.tree.leaves(muon_dimensions(tree), is_leaf=one)
-  assert of(module) == of(weights) and len(of(weights)) == (0 if config.model.architecture == 'lstm' else 4)
+    params = jax.eval_shape(lambda: init_state(config).params)
+  is_one = lambda x: x is None or isinstance(x, MuonDimensionNumbers)
+  found = muon_dimensions(params, declared_of(config))
+  for path, one in jax.tree.leaves_with_path(found, is_leaf=is_one):
+    assert (one is not None) == (path[0].key == 'h' and path[-1].key == 'w'), path
 
 
-def test_the_factors_of_lora_are_matrices_and_not_those_of_muon():
-  params = {'lm': {'h': {'attn': {'c_attn': {'lora': {'lora_a': 0, 'lora_b': 0}}}}}}
-  assert jax.tree.leaves(decayed(params)) == [True, True] and not jax.tree.leaves(muon_dimensions(params))
-
-
-@pytest.mark.parametrize('function, weight, said', [
-  (decayed, {'h': {'rotary': 0}}, 'h/rotary is neither in optimizer.MATRICES nor'),
-  (muon_dimensions, {'h': {'attn': {'gate': {'w': 0}}}}, 'h/attn/gate/w is a matrix of the blocks, but')])
-def test_a_weight_that_the_optimizer_does_not_know_is_refused(function, weight, said):
-  with pytest.raises(ValueError, match=said):
-    function(weight)
+def test_the_factors_of_lora_decay_and_are_not_those_of_muon():
+  config = config_of(**{'finetune.train': 'lora'})
+  with mesh_of():
+    model = jax.eval_shape(lambda: Classifier(jax.random.key(0), config, 'choice', 1))
+  params, declared = nnx.to_pure_dict(nnx.state(model)), declarations(model)
+  factors = params['lm']['h']['attn']['c_attn']['lora']
+  facts = declared['lm']['h']['attn']['c_attn']['lora']
+  assert set(factors) == {'lora_a', 'lora_b'}
+  assert jax.tree.leaves(decayed(factors, facts)) == [True, True]
+  assert not jax.tree.leaves(muon_dimensions(factors, facts))
 
 
 @pytest.mark.parametrize('clip_norm', [0.0, 0.5])
@@ -84,10 +90,10 @@ def test_ten_updates_equal_those_of_torch(clip_norm):
   config = tiny_config(**{'optimizer.clip_norm': clip_norm, 'optimizer.learning_rate': 1e-2})
   with mesh_of():
     params = jax.device_get(jax.jit(lambda: init_state(config).params)())
-  optimizer = make_optimizer(config.optimizer)
+  optimizer = make_optimizer(config.optimizer, declared_of(config))
   state = optimizer.init(params)
   flat = [torch.tensor(np.array(x), requires_grad=True) for x in jax.tree.leaves(params)]
-  on = jax.tree.leaves(decayed(params))
+  on = jax.tree.leaves(decayed(params, declared_of(config)))
   c = config.optimizer
   adamw = torch.optim.AdamW(
     [{'params': [x for x, d in zip(flat, on) if d], 'weight_decay': c.weight_decay},
@@ -116,7 +122,7 @@ def test_muon_orthogonalizes_each_layer_and_each_of_query_key_value_by_itself():
                           'optimizer.clip_norm': 0.0})
   with mesh_of():
     params = jax.jit(lambda: init_state(config).params)()
-    optimizer = make_optimizer(config.optimizer)
+    optimizer = make_optimizer(config.optimizer, declared_of(config))
     grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), params)
     # Newton-Schulz needs its matrices away from singular, which random square ones are not.
     identity = jnp.eye(32)
@@ -141,7 +147,7 @@ def test_muon_orthogonalizes_each_layer_and_each_of_query_key_value_by_itself():
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
 def test_updates_do_not_depend_on_the_mesh(name):
   config = tiny_config(**{'optimizer.name': name})
-  optimizer, results = make_optimizer(config.optimizer), []
+  optimizer, results = make_optimizer(config.optimizer, declared_of(config)), []
   for sizes in (dict(), dict(data=8), dict(fsdp=2, tensor=4)):
     with mesh_of(**sizes):
       params = jax.jit(lambda: init_state(config).params)()

@@ -13,7 +13,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
 
 from gptjax.config import resolve as configs
-from gptjax.model import parameters
+from gptjax.model import size
 from gptjax.parallel import sharding
 from gptjax.plan import estimate, hardware, hlo, kernels, program, report, search, topology, traffic
 from gptjax.train import step
@@ -37,7 +37,7 @@ def test_work_is_what_the_equation_says(name):
   with mesh_of() as mesh:
     counted = hlo.flops(program.compile_step(config, mesh).as_text())
   seq_len = config.data.seq_len
-  assert counted == pytest.approx(2 * seq_len * parameters.flops_per_token(config.model, seq_len)['causal'],
+  assert counted == pytest.approx(2 * seq_len * size.flops_per_token(config.model, seq_len)['causal'],
                                   rel=0.02)
 
 
@@ -230,7 +230,7 @@ def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, ke
   assert config.attention.kernel == kernel
   assert all(call in text for call in calls)
   t, c = config.data.seq_len, config.model
-  work = parameters.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
+  work = size.flops_per_token(c, t)['causal'] + (products - 6) * c.n_layer * c.n_embd * t
   assert cost.flops == pytest.approx(5 * t * work, rel=0.02)  # five on each device: no weight is so large
   heads = {n * 5 * t * c.n_embd * width for n in (1, 3) for width in (2, 4)}  # bytes of q, or of q, k and v
   assert not heads & {size for one in cost.collectives for size in one.sizes}

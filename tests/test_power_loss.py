@@ -109,7 +109,7 @@ def test_an_export_is_absent_or_whole(tmp_path, monkeypatch):
   def work():
     for step in (1, 2):
       weights = jax.tree.map(lambda x, step=step: np.full(x.shape, step, np.float32), params)
-      write_folder(files, weights, model.n_vocab, tmp_path / 'run' / 'export', {'step': str(step)})
+      write_folder(files, weights, tmp_path / 'run' / 'export', {'step': str(step)})
   left = losses(tmp_path / 'run', tmp_path / 'left', monkeypatch, work)
   found = []
   for image, _ in left:

@@ -7,7 +7,7 @@ import math
 import pytest
 from conftest import tiny_config
 
-from gptjax.model import parameters
+from gptjax.model import size
 from gptjax.report import telemetry
 
 # MFLOP a token: PaLM's convention and the causal half, at the papers' context.
@@ -19,7 +19,7 @@ FLOPS = {'gpt2_small': (855_166_464, 798_543_360), 'gpt2_medium': (2_424_637_440
 @pytest.mark.parametrize('name', FLOPS)
 def test_flops_a_token_in_both_conventions(name):
   model = importlib.import_module(f'configs.{name}').get_config().model
-  assert parameters.flops_per_token(model, model.n_ctx) == dict(zip(('palm', 'causal'), FLOPS[name]))
+  assert size.flops_per_token(model, model.n_ctx) == dict(zip(('palm', 'causal'), FLOPS[name]))
 
 
 def test_flops_equal_a_count_by_hand():
@@ -28,7 +28,7 @@ def test_flops_equal_a_count_by_hand():
   matmuls = 10 * 8 + 3 * (8 * 24 + 8 * 8 + 8 * 32 + 32 * 8)
   small = 3 * (24 + 8 + 32 + 8 + 4 * 8) + 2 * 8
   attention = 3 * 2 * 2 * 8 * 16  # layers x (scores, sum) x multiply-add x width x tokens
-  assert parameters.flops_per_token(model, 16)['palm'] == 6 * (matmuls + small) + 3 * attention
+  assert size.flops_per_token(model, 16)['palm'] == 6 * (matmuls + small) + 3 * attention
 
 
 def test_peaks_by_device_kind():

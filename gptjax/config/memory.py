@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.model.parameters import n_params, padded_vocab
+from gptjax.model.size import n_params
 
 FLOAT32, INT32 = 4, 4  # bytes
 SHORTEST = 8           # tokens of the shortest sequences of fine-tuning
@@ -74,8 +74,7 @@ def needed(config, mesh):
 
 def parameters(model):
   """Numbers in the weights, the padding of the vocabulary included."""
-  tables = 2 if model.architecture == 'transformer' and not model.tie_word_embeddings else 1
-  return n_params(model) + tables * (padded_vocab(model) - model.n_vocab) * model.n_embd
+  return n_params(model, padded=True)
 
 
 def host_bytes():

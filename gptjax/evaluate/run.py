@@ -25,7 +25,7 @@ from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
 from gptjax.files import atomic, records
 from gptjax.files.json_files import MAYBE, NUMBER
-from gptjax.model.parameters import n_params
+from gptjax.model.size import n_params
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrained import layout, open_source

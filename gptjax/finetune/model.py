@@ -3,21 +3,19 @@
 Letters: b examples, g sequences of an example, n = b g sequences, t time, d width, c classes.
 """
 
-import math
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.finetune.tasks.transforms import TEXT
-from gptjax.model.compute import copied
+from gptjax.model.compute import copied, projections
 from gptjax.model.keys import named
-from gptjax.model.layers import Projection, dropout, fold_in
+from gptjax.model.layers import Projection, dropout, flatten_inputs, fold_in
 from gptjax.model.lstm import language_model
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import merge, rows, split
-
-PROJECTIONS = (('attn', 'c_attn'), ('attn', 'c_proj'), ('mlp', 'c_fc'), ('mlp', 'c_proj'))
+from gptjax.parallel.sharding import merge, split
 
 
 class Adapted(nnx.Module):
@@ -34,22 +32,22 @@ class Adapted(nnx.Module):
   def b(self):
     return self.base.b
 
-  def __call__(self, x, out_sharding=None):
-    y = self.base(x, out_sharding)
-    low = sharding.whole(self.lora)(x)
-    return y + jax.reshard(jnp.reshape(low, y.shape), jax.typeof(y).sharding.spec)
+  def __call__(self, x, activation=lambda y: y):
+    rows = flatten_inputs(x, self.w.declaration.axes)
+    y = self.base.affine(rows)
+    low = sharding.replicated(self.lora)(rows)
+    y += jax.reshard(jnp.reshape(low, y.shape), jax.typeof(y).sharding.spec)
+    return self.base.unflattened(activation(y), x.shape[:2])
 
 
 def adapted(block, key, rank, n_layer):
   """New stacked layers with a LoRA beside each projection; at first they change nothing."""
   block = copied(block)
-  for i, (part, name) in enumerate(PROJECTIONS):
-    base = getattr(getattr(block, part), name)
-    n_out = math.prod(base.b.shape[1:])
-    n_in = math.prod(base.w.shape[1:]) // n_out
+  for i, ((*parents, name), base) in enumerate(projections(block)):
+    n_in, n_out = base.w.declaration.matrix(base.w.shape[1:])
     make = lambda key: nnx.LoRA(n_in, rank, n_out, rngs=nnx.Rngs(key))
     lora = jax.vmap(make)(jax.random.split(jax.random.fold_in(key, i), n_layer))
-    setattr(getattr(block, part), name, Adapted(base, lora))
+    setattr(functools.reduce(getattr, parents, block), name, Adapted(base, lora))
   return block
 
 
@@ -70,8 +68,8 @@ class Classifier(nnx.Module):
     if config.finetune.train == 'lora':
       self.lm.h = adapted(self.lm.h, key_lora, config.finetune.lora_rank, config.model.n_layer)
     if outputs:  # the head is small: it computes in float32
-      self.clf = Projection(key_clf, (config.model.n_embd, outputs), ('embed', None), (outputs,), (None,),
-                            config.model.init_std, 'float32')
+      self.clf = Projection(key_clf, [(config.model.n_embd, 'embed')], [(outputs, None)],
+                            config.model.init_std, float32=True)
     self.kind, self.head_dropout = kind, config.finetune.head_dropout
 
   def __call__(self, tokens, lengths, keys=None):
@@ -97,7 +95,7 @@ class Classifier(nnx.Module):
     # One mask for all sequences of an example, as in the released code.
     mask = dropout(jnp.ones_like(h[:, 0]), self.head_dropout, fold_in(keys, g))
     h = (h * mask[:, None]).astype(jnp.float32)
-    return x, merge(split(self.clf(rows(h)), 0, h.shape[:2]), 1)
+    return x, merge(self.clf(h), 1)
 
   def _sequence_keys(self, keys, g):
     """key[n], one a sequence, of key[b]."""

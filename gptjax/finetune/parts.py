@@ -9,8 +9,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gptjax.model import parameters
 from gptjax.model.compute import unrolled
 from gptjax.parallel import sharding
+
+
+def declarations(graphdef, params):
+  """The Declarations of all weights of a `Classifier`, and of `marks` (see `separate`).
+
+  Args:
+    graphdef: of the Classifier.
+    params: all its weights.
+  """
+  declared = parameters.declarations(nnx.merge(graphdef, params))
+  return {**declared, 'marks': {'wte': declared['lm']['wte']}}
 
 
 def separate(params, config):

@@ -40,11 +40,11 @@ def graph(config, kind, outputs):
   return nnx.graphdef(nnx.eval_shape(lambda: Classifier(jax.random.key(0), config, kind, outputs)))
 
 
-def first_state(config, params):
-  """The state before the first step, with these weights of a `Classifier`."""
+def first_state(config, graphdef, params):
+  """The state before the first step, with these weights of the `Classifier` of a `graph`."""
   trained, frozen = parts.separate(params, config)
   number = lambda n: jnp.full((), n, jnp.int32)
-  opt_state = make_optimizer(config.optimizer).init(trained)
+  opt_state = make_optimizer(config.optimizer, parts.declarations(graphdef, params)).init(trained)
   return State(number(0), number(0), number(config.train.seed), trained, frozen, opt_state)
 
 
@@ -127,7 +127,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
     return both, (both, task, language)
 
   value_and_grad = jax.value_and_grad(loss, has_aux=True)
-  moving = sharding.summed_late(moving)
+  moving = sharding.defer_grad_sum(moving)
   n = config.train.batch_size // config.train.microbatch_size
   if n == 1:
     (_, values), grads = value_and_grad(moving, batch, keys)
@@ -137,9 +137,9 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
       (_, values), grads = value_and_grad(moving, *part)
       return jax.tree.map(lambda t, x: t + x.astype(t.dtype), totals, (values, grads)), None
 
-    zeros = jax.tree.map(lambda x: sharding.zeros_of_gradient(x, jnp.float32), ((count,) * 3, moving))
+    zeros = jax.tree.map(lambda x: sharding.zero_gradient(x, jnp.float32), ((count,) * 3, moving))
     (values, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
-  return values, parts.left(sharding.summed(grads), config)
+  return values, parts.left(sharding.finish_grad_sum(grads), config)
 
 
 def train_step(state, batch, *, config, graphdef, numeric, steps):
@@ -161,7 +161,9 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
   (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, numeric)
   norm = optax.tree.norm(grads)
   rate = learning_rate(config.optimizer, steps, state.step)
-  updates, opt_state = make_optimizer(config.optimizer).update(grads, state.opt_state, state.params)
+  declared = parts.declarations(graphdef, parts.joined(state.params, state.frozen))
+  optimizer = make_optimizer(config.optimizer, declared)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = jax.tree.map(lambda w, u: w - rate * u, state.params, updates)
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)

@@ -13,7 +13,7 @@ from gptjax.finetune import parts, step
 from gptjax.finetune.model import Classifier
 from gptjax.finetune.tasks import transforms
 from gptjax.model.compute import stacked
-from gptjax.model.parameters import padded_vocab
+from gptjax.model.parameters import Declaration, padded_vocab
 from gptjax.parallel import sharding
 from gptjax.pretrained import layout, open_source
 from gptjax.train.step import graph
@@ -77,7 +77,7 @@ def first_state(config, kind, outputs, source, mesh):
     params = nnx.to_pure_dict(nnx.state(model))
     if given is not None:
       params['lm'] = transferred(params['lm'], given, config)
-    return step.first_state(config, params)
+    return step.first_state(config, step.graph(config, kind, outputs), params)
 
   if source is None or not config.finetune.pretrained:
     return jax.jit(lambda: make(None))()
@@ -94,29 +94,34 @@ def transferred(fresh, given, config):
   """
   n, n_layer = config.finetune.transfer_layers, config.model.n_layer
   everything = n in (-1, n_layer)
-  taken = {'wte': _rows(fresh['wte'], given['wte'], config.model.n_vocab - 3)}
-  if 'wpe' in given:
-    taken['wpe'] = given['wpe']
-  if everything:
-    taken |= {name: value for name, value in given.items() if name not in ('wte', 'wpe', 'h', 'lm_head')}
-  if 'lm_head' in given:
-    taken['lm_head'] = _rows(fresh['lm_head'], given['lm_head'], config.model.n_vocab - 3)
-  if 'h' in given:
-    taken['h'] = _blocks(fresh['h'], given['h'], n_layer if everything else n)
+  facts, taken = layout.declared(config), {}
+  for name, value in given.items():
+    if name == 'h':
+      taken[name] = _blocks(fresh[name], value, n_layer if everything else n)
+    elif _is_table(facts[name]):
+      taken[name] = _rows(fresh[name], value, config.model.n_vocab - 3)
+    elif everything or isinstance(facts[name], Declaration):  # positions, or a module after the blocks
+      taken[name] = value
   return {**fresh, **taken}
+
+
+def _is_table(facts):
+  """Whether a part of the model is a weight with one row per token."""
+  return isinstance(facts, Declaration) and 'vocab' in facts.axes
 
 
 def language_model(state, config):
   """The language model in a State as a GPT like any other: without new tokens, its LoRAs added up."""
   plain = copy.deepcopy(config)
   plain.model.n_vocab -= 3
+  facts = layout.declared(plain)
 
   def make(state):
     moving, still = parts.entered(state.params, state.frozen, config)
     joined = parts.assembled(step.graph(config, transforms.TEXT, 0), moving, still, config)
     lm = nnx.to_pure_dict(nnx.state(stacked(joined.lm)))
     n, pad = plain.model.n_vocab, padded_vocab(plain.model) - plain.model.n_vocab
-    for name in {'wte', 'lm_head'} & lm.keys():
+    for name in filter(lambda name: _is_table(facts[name]), lm):
       place = jax.typeof(lm[name]).sharding.spec
       lm[name] = jax.reshard(jnp.pad(jax.reshard(lm[name], jax.P())[:n], ((0, pad), (0, 0))), place)
     return _added_up(lm)

@@ -26,9 +26,9 @@ from flax import nnx
 from gptjax.errors import InputError
 from gptjax.generate.sampling import draw
 from gptjax.model.attention import attention, attention_to
-from gptjax.model.compute import in_dtype, products_in, projections, unrolled
+from gptjax.model.compute import in_dtype, multiplied_in, projections, unrolled
 from gptjax.model.gpt import GPT, Block
-from gptjax.model.layers import flat
+from gptjax.model.layers import merge_heads
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 
@@ -67,15 +67,15 @@ def ready(model):
 
 @functools.partial(jax.jit, static_argnames='turn')
 def _ready(model, turn):
-  cast = products_in if jax.default_backend() == 'cpu' else in_dtype
+  cast = multiplied_in if jax.default_backend() == 'cpu' else in_dtype
   model = jax.tree.map(lambda param: param.replace(gathered(param)), unrolled(cast(model, model.dtype)),
                        is_leaf=lambda node: isinstance(node, nnx.Param))
   model.remat = 'none'  # nothing to keep for a backward pass
   for block in model.h if turn else ():
-    for projection in projections(block):
-      w = jax.reshard(flat(projection.w[...], projection.w.axes), jax.P())
-      projection.w = projection.w.replace(w.reshape(w.shape[0], -1).T, axes=(None, None))
-      projection.turned = True
+    for _, projection in projections(block):
+      w = jax.reshard(merge_heads(projection.w[...], projection.w.declaration.axes), jax.P())
+      projection.w = projection.w.replace(w.reshape(w.shape[0], -1).T)
+      projection.transposed = True
   return model
 
 

@@ -9,7 +9,7 @@ from gptjax.model.layers import dropout, fold_in
 
 KERNELS = ('auto', 'xla', 'cudnn', 'splash', 'pallas')
 
-BLOCKS = 4  # of queries: what lies in the future of a whole block is never computed
+QUERY_BLOCKS = 4  # keys after the end of a block are skipped
 
 
 def check(config, device):
@@ -51,7 +51,7 @@ def attention(q, k, v, *, kernel, rate, keys):
       raise ValueError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use another')
     return {'cudnn': fused.cudnn, 'splash': fused.splash}[kernel](q, k, v)
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-  size = -(-q.shape[2] // BLOCKS)
+  size = -(-q.shape[2] // QUERY_BLOCKS)
   blocks = [_block(q, k, v, start, min(start + size, q.shape[2]), rate, keys)
             for start in range(0, q.shape[2], size)]
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)

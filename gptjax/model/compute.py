@@ -1,30 +1,28 @@
-"""Forms of the weights for computing: cast, unrolled or stacked, rematerialized."""
+"""The forms that a model's weights compute in. Each function returns a new model and leaves the old one.
+
+The training step goes through these, and back for the gradient:
+
+  in_dtype       float32 -> the compute dtype, once per step and not per microbatch
+  unrolled       stacked layers -> a list of layers, unless `config.model.scan`; `stacked` is the inverse
+  gathered_once  the vocabulary's tables gathered, where both uses of one share it
+
+and `gptjax.parallel.sharding.defer_sum` marks them so that their gradients are summed over replicas once.
+Decoding has forms of its own: `multiplied_in`, and those of `gptjax.generate.cache.ready`.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.kernels import cpu_matmul
-from gptjax.model.parameters import gathered
+from gptjax.model.layers import Projection
+from gptjax.model.parameters import declaration, gathered
 
 REMAT = ('none', 'dots', 'full')
 
 
-def gathered_once(model):
-  """A new model with tables of the vocabulary gathered, so that both uses of one share its gathering."""
-  model = copied(model)
-  for table in (model.wte, model.unembedding):
-    table.set_value(gathered(table))
-  return model
-
-
-def copied(model):
-  """A new module, and new modules and Params in it, with the same arrays."""
-  return jax.tree.map(lambda array: array, model)
-
-
 def in_dtype(model, dtype):
-  """A new model for computing: each weight in the dtype that it declares (see `weight`), else in `dtype`.
+  """A model for computing: each weight in `dtype`, or in float32 where its declaration says so.
 
   Args:
     model: a module; a dict of arrays declares nothing.
@@ -32,22 +30,56 @@ def in_dtype(model, dtype):
   """
   def cast(param):
     assert isinstance(param, nnx.Variable), f'{type(param).__name__} is not a weight of a module'
-    return param.replace(param[...].astype(param.get_metadata('compute_dtype', None) or dtype))
+    return param.replace(param[...].astype('float32' if declaration(param).float32 else dtype))
   return jax.tree.map(cast, model, is_leaf=lambda node: isinstance(node, nnx.Variable))
 
 
-def products_in(model, dtype):
-  """A new model for computing without gradients: factors of products in `dtype`, all else in float32.
+def multiplied_in(model, dtype):
+  """A model for computing without gradients: operands of matmuls in `dtype`, all else in float32.
 
-  What a CPU does best: it multiplies bfloat16 five times as fast as float32, if the product is float32, and
-  does all else faster in float32. The vocabulary's table is there twice then, for a lookup is no product.
+  Fastest on CPUs: they multiply bfloat16 five times as fast as float32 if the result is float32, and do all
+  else faster in float32. Keeps a second copy of the embedding: the lookup stays float32, the output matmul
+  does not.
   """
   if dtype == 'float32':
     return model
   model, table = copied(model), model.unembedding
   model.tied, model.lm_head = False, table.replace(table[...].astype(dtype))
-  for projection in projections(model.h):
+  for _, projection in projections(model.h):
     projection.w = projection.w.replace(projection.w[...].astype(dtype))
+  return model
+
+
+def as_multiplied(x, projection):
+  """x in the dtype in which a Projection multiplies: queries, keys and values have it, and so has the cache."""
+  return x.astype(projection.w.dtype)
+
+
+def gathered_once(model):
+  """A model with the vocabulary's tables gathered, so that both uses of one share its gathering."""
+  model = copied(model)
+  for table in (model.wte, model.unembedding):
+    table.set_value(gathered(table))
+  return model
+
+
+def unrolled(model):
+  """A model with a list of layers in place of stacked ones; its gradient is such a model too."""
+  if not hasattr(model, 'h'):  # an LSTM has but one layer
+    return model
+  leaves, tree = jax.tree.flatten(model.h)
+  columns = [jnp.unstack(leaf) for leaf in leaves]
+  model = copied(model)
+  model.h = nnx.List([tree.unflatten(layer) for layer in zip(*columns)])
+  return model
+
+
+def stacked(model):
+  """The inverse of `unrolled`; the model itself where its layers are stacked."""
+  if not isinstance(getattr(model, 'h', None), nnx.List):
+    return model
+  layers, model = model.h, copied(model)
+  model.h = jax.tree.map(lambda *layers: jnp.stack(layers), *layers)
   return model
 
 
@@ -62,26 +94,17 @@ def rematerialized(layer, policy):
   return jax.checkpoint(layer, policy=saved)
 
 
-def projections(block):
-  """The Projections of a block, or of stacked ones."""
-  return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
+def projections(module):
+  """[((names of its modules...), Projection)] of all Projections in a module, in the order of their names."""
+  found = []
+  for name, part in sorted(vars(module).items()):
+    if isinstance(part, Projection):
+      found.append(((name,), part))
+    elif isinstance(part, nnx.Module):
+      found += [((name, *path), one) for path, one in projections(part)]
+  return found
 
 
-def unrolled(model):
-  """A new model with a list of layers in place of stacked ones; its gradient is such a model too."""
-  if not hasattr(model, 'h'):  # an LSTM has but one layer
-    return model
-  leaves, tree = jax.tree.flatten(model.h)
-  columns = [jnp.unstack(leaf) for leaf in leaves]
-  model = copied(model)
-  model.h = nnx.List([tree.unflatten(layer) for layer in zip(*columns)])
-  return model
-
-
-def stacked(model):
-  """The inverse of `unrolled`: a new model; the model itself where its layers are stacked."""
-  if not isinstance(getattr(model, 'h', None), nnx.List):
-    return model
-  layers, model = model.h, copied(model)
-  model.h = jax.tree.map(lambda *layers: jnp.stack(layers), *layers)
-  return model
+def copied(model):
+  """A new module, and new modules and Params in it, with the same arrays."""
+  return jax.tree.map(lambda array: array, model)

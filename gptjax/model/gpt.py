@@ -1,47 +1,46 @@
 """GPT-1 and GPT-2: one decoder-only Transformer with two settings of its norm and init.
 
 Letters: b batch, t time, n = b t tokens, d model width, h heads, k head size, e = h k all heads,
-f inner width of the MLP, v vocabulary, c the three of query, key, value. Parameters carry OpenAI's
-names; the blocks are stacked on a leading axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
+f inner width of the MLP, v vocabulary. Parameters carry OpenAI's names; the blocks are stacked on a leading
+axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
 
 Modules are used as pure functions: `__init__` declares, `__call__` computes, and nothing writes to a module
-that it was given: `in_dtype`, `products_in`, `unrolled`, `stacked` and `gathered_once` return new modules.
-Dropout needs a key per sequence; without keys there is none.
+that it was given (see `gptjax.model.compute` for the forms that weights compute in).
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.errors import InputError
+from gptjax.model import compute
 from gptjax.model.attention import attention
-from gptjax.model.compute import in_dtype, rematerialized
 from gptjax.model.keys import named
-from gptjax.model.layers import LayerNorm, Projection, again_when_needed, dropout, fold_in, lookup
+from gptjax.model.layers import LayerNorm, Projection, dropout, fold_in, lookup, recomputed, split_keys
 from gptjax.model.parameters import embedding, gathered, inner_width, weight
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import merge, rows, split, spread
+from gptjax.parallel.sharding import broadcast
 
 ACTIVATIONS = {'gelu_new': jax.nn.gelu, 'gelu': functools.partial(jax.nn.gelu, approximate=False),
                'relu': jax.nn.relu, 'silu': jax.nn.silu}
 
 
+class Context(NamedTuple):
+  """What a layer is given besides its input.
 
-
-
-
-
-
-
-
-
-
-
-
-
-
+  attend: function like `gptjax.model.attention.attention`, without `kernel`.
+  dropout: its rate.
+  keys: key[b], one per sequence, for the dropout of this layer; None: no dropout.
+  layer: int or int32[], number of the layer, from 0.
+  """
+  attend: Callable
+  dropout: float
+  keys: Any
+  layer: Any
 
 
 class Attention(nnx.Module):
@@ -51,38 +50,33 @@ class Attention(nnx.Module):
     d, h = config.n_embd, config.n_head
     k, heads = d // h, sharding.head_axis(h)
     key_in, key_out = jax.random.split(key)
-    self.c_attn = Projection(key_in, (d, 3, h, k), ('embed', None, heads, None),
-                             (3, h, k), (None, heads, None), config.init_std)
-    self.c_proj = Projection(key_out, (h, k, d), (heads, None, 'embed'),
-                             (d,), (None,), residual_std)
+    self.c_attn = Projection(key_in, [(d, 'embed')], [(h, heads), (k, None)], config.init_std, n=3)
+    self.c_proj = Projection(key_out, [(h, heads), (k, None)], [(d, 'embed')], residual_std)
     self.scaled, self.scaled_by_layer = config.scale_attn_weights, config.scale_attn_by_inverse_layer_idx
 
-  def __call__(self, x, attend, rate, keys, index):
-    b, t, _ = x.shape
-    qkv = split(self.c_attn(rows(x)), 0, (b, t)).astype(self.c_attn.w.dtype)
-    q, k, v = (split(qkv[:, :, c], 2, self.c_attn.b.shape[1:]) for c in range(3))
+  def __call__(self, x, context):
+    q, k, v = (compute.as_multiplied(y, self.c_attn) for y in self.c_attn(x))  # each [b, t, h, k]
     if not self.scaled:  # every kernel scales by 1 / sqrt(k)
       q = q * q.shape[-1] ** 0.5
     if self.scaled_by_layer:
-      q = (q / (index + 1)).astype(q.dtype)
-    y = merge(attend(q, k, v, rate=rate, keys=keys), 2).astype(x.dtype)
-    return split(self.c_proj(rows(y), sharding.compute('batch', None)), 0, (b, t))
+      q = (q / (context.layer + 1)).astype(q.dtype)
+    y = context.attend(q, k, v, rate=context.dropout, keys=context.keys)
+    return self.c_proj(y.astype(x.dtype))
 
 
 class MLP(nnx.Module):
-  """The position-wise feed-forward layer; in both papers four times as wide inside, with tanh GELU."""
+  """The position-wise feed-forward layer; in both papers f = 4 d, with tanh GELU."""
 
   def __init__(self, key, config, residual_std):
     d, f = config.n_embd, inner_width(config)
-    self.activation, self.scanned = config.activation_function, config.scan
     key_in, key_out = jax.random.split(key)
-    self.c_fc = Projection(key_in, (d, f), ('embed', 'mlp'), (f,), ('mlp',), config.init_std)
-    self.c_proj = Projection(key_out, (f, d), ('mlp', 'embed'), (d,), (None,), residual_std)
+    self.c_fc = Projection(key_in, [(d, 'embed')], [(f, 'mlp')], config.init_std)
+    self.c_proj = Projection(key_out, [(f, 'mlp')], [(d, 'embed')], residual_std)
+    self.activation, self.scanned = config.activation_function, config.scan
 
   def __call__(self, x):
-    b, t, _ = x.shape
-    y = again_when_needed(ACTIVATIONS[self.activation], self.scanned)(self.c_fc(rows(x)))
-    return split(self.c_proj(y, sharding.compute('batch', None)), 0, (b, t))
+    activation = recomputed(ACTIVATIONS[self.activation], self.scanned)
+    return self.c_proj(self.c_fc(x, activation))
 
 
 class Block(nnx.Module):
@@ -90,18 +84,19 @@ class Block(nnx.Module):
 
   def __init__(self, key, config):
     key_attn, key_mlp = jax.random.split(key)
-    # GPT-2 2.3: residual weights scaled by 1/sqrt(N), N residual additions, two a layer.
+    # GPT-2 2.3: residual weights scaled by 1/sqrt(N), N residual additions, two per layer.
     scale = (2 * config.n_layer) ** -0.5 if config.scale_residual_init else 1.0
+    self.norm = config.norm
     self.ln_1 = LayerNorm(config)
     self.attn = Attention(key_attn, config, config.init_std * scale)
     self.ln_2 = LayerNorm(config)
     self.mlp = MLP(key_mlp, config, config.init_std * scale)
 
-  def __call__(self, x, norm, attend, rate, keys, index):
-    keys_weights, keys_attn, keys_mlp = _split(keys, 3)
-    attn = lambda x: dropout(self.attn(x, attend, rate, keys_weights, index), rate, keys_attn)
-    mlp = lambda x: dropout(self.mlp(x), rate, keys_mlp)
-    if norm == 'before':  # GPT-2
+  def __call__(self, x, context):
+    keys_weights, keys_attn, keys_mlp = split_keys(context.keys, 3)
+    attn = lambda x: dropout(self.attn(x, context._replace(keys=keys_weights)), context.dropout, keys_attn)
+    mlp = lambda x: dropout(self.mlp(x), context.dropout, keys_mlp)
+    if self.norm == 'before':  # GPT-2
       x = x + attn(self.ln_1(x))
       return x + mlp(self.ln_2(x))
     x = self.ln_1(x + attn(x))  # GPT-1
@@ -120,20 +115,19 @@ class GPT(nnx.Module):
     c = config.model
     self.n_ctx, self.n_vocab, self.n_layer = c.n_ctx, c.n_vocab, c.n_layer
     self.norm, self.dropout, self.kernel = c.norm, c.dropout, config.attention.kernel
-    self.remat, self.dtype = c.remat, c.compute_dtype
+    self.remat, self.dtype, self.tied = c.remat, c.compute_dtype, c.tie_word_embeddings
     key_wte, key_wpe, key_h = jax.random.split(key, 3)
-    self.wte = embedding(key_wte, c)
-    self.wpe = weight(key_wpe, (c.n_ctx, c.n_embd), (None, 'embed'), c.wpe_init_std)
+    self.wte = embedding(key_wte, c, looked_up=not self.tied)
+    self.wpe = weight(key_wpe, (c.n_ctx, c.n_embd), (None, 'embed'), c.wpe_init_std, looked_up=True)
     self.h = jax.vmap(lambda key: Block(key, c))(jax.random.split(key_h, c.n_layer))
     if c.norm == 'before':
       self.ln_f = LayerNorm(c)
-    self.tied = c.tie_word_embeddings
     if not self.tied:
       self.lm_head = embedding(named(key, 'lm_head'), c)
 
   @property
   def unembedding(self):
-    """The matrix [v, d] that features are compared with: the embedding, unless it is not tied."""
+    """The matrix [v, d] that features are multiplied by: the embedding, unless it is not tied."""
     return self.wte if self.tied else self.lm_head
 
   def features(self, tokens, keys=None, positions=None, attends=None):
@@ -141,10 +135,10 @@ class GPT(nnx.Module):
 
     Args:
       tokens: int32[b, t], t at most n_ctx.
-      keys: key[b] for dropout, one a sequence; None for none.
+      keys: key[b] for dropout, one per sequence; None: no dropout.
       positions: int32[b, t] of the tokens; None: from 0 on.
       attends: a function like `attention` for each layer of an `unrolled` model, to keep keys and values or
-        to attend to those kept (see `decode`); None: `attention` itself.
+        to attend to those kept (see `gptjax.generate.cache`); None: `attention` itself.
 
     Returns:
       [b, t, d] in the compute dtype.
@@ -152,29 +146,32 @@ class GPT(nnx.Module):
     t = tokens.shape[1]
     if t > self.n_ctx:
       raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
-    keys_embd, keys_h = _split(keys, 2)
+    keys_embd, keys_h = split_keys(keys, 2)
     x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
-    x += spread(wpe[:t], x) if positions is None else lookup(wpe, positions, ('batch', None))
+    x += broadcast(wpe[:t], x) if positions is None else lookup(wpe, positions, ('batch', None))
     x = dropout(x, self.dropout, keys_embd)
+    x = self._layers(x, keys_h, attends)
+    return self.ln_f(x) if self.norm == 'before' else x
 
+  def _layers(self, x, keys, attends):
+    """All blocks, scanned where they are stacked."""
     def layer(attend, x, block_and_index):
       block, index = block_and_index
-      return block(x, self.norm, attend, self.dropout, fold_in(keys_h, index), index), None
+      return block(x, Context(attend, self.dropout, fold_in(keys, index), index)), None
 
-    rematerialize = lambda attend: rematerialized(functools.partial(layer, attend), self.remat)
+    rematerialized = lambda attend: compute.rematerialized(functools.partial(layer, attend), self.remat)
     own = functools.partial(attention, kernel=self.kernel)
     if isinstance(self.h, Block):
-      x, _ = jax.lax.scan(rematerialize(own), x, (self.h, jnp.arange(self.n_layer)))
-    else:
-      for index, (block, attend) in enumerate(zip(self.h, attends or [own] * self.n_layer)):
-        x, _ = rematerialize(attend)(x, (block, index))
-    return self.ln_f(x) if self.norm == 'before' else x
+      return jax.lax.scan(rematerialized(own), x, (self.h, jnp.arange(self.n_layer)))[0]
+    for index, (block, attend) in enumerate(zip(self.h, attends or [own] * self.n_layer)):
+      x, _ = rematerialized(attend)(x, (block, index))
+    return x
 
   def logits(self, x):
     """float32[b, t, n_vocab] for features [b, t, d]; entry t predicts token t + 1."""
     table = gathered(self.unembedding)
     logits = jnp.einsum('btd,vd->btv', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
-    # The padded columns are nobody's business; a cut through a sharded dimension is refused.
+    # Drop the padding columns. A sharded dimension cannot be sliced, so gather it first.
     return jax.reshard(logits, sharding.compute('batch', None, None))[..., :self.n_vocab]
 
   def __call__(self, tokens):
@@ -184,37 +181,5 @@ class GPT(nnx.Module):
 
 @jax.jit  # without it, each call from outside a jit would compile the scan over layers again
 def _logits(model, tokens):
-  model = in_dtype(model, model.dtype)
+  model = compute.in_dtype(model, model.dtype)
   return model.logits(model.features(tokens))
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-def _split(keys, n):
-  """n arrays key[b] from key[b]; None stays None."""
-  if keys is None:
-    return (None,) * n
-  return jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys)
-

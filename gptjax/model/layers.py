@@ -9,14 +9,14 @@ from flax import nnx
 from gptjax.kernels import cpu_matmul
 from gptjax.model.parameters import constant, gathered, weight
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import merge, spread
+from gptjax.parallel.sharding import broadcast, merge, split
 
 
-def again_when_needed(f, scanned):
-  """f, of what costs little arithmetic, computed again in the backward pass from what goes in.
+def recomputed(f, scanned):
+  """f, rematerialized in the backward pass: its inputs are smaller than its intermediates, and f is cheap.
 
-  What lies between would be several times as large, and memory is the slower of a GPU's ceilings. Within a
-  scan nothing could merge the two; where layers are unrolled, the compiler would, and keep what lies between.
+  GPUs are bandwidth-bound here. Inside a scan CSE cannot undo the recomputation; in unrolled layers it can,
+  hence prevent_cse.
   """
   return jax.checkpoint(f, prevent_cse=not scanned)
 
@@ -26,73 +26,105 @@ class LayerNorm(nnx.Module):
 
   def __init__(self, config):
     self.epsilon, self.scanned = config.layer_norm_epsilon, config.scan
-    self.g = constant(1, (config.n_embd,), (None,), 'float32')
-    self.b = constant(0, (config.n_embd,), (None,), 'float32')
+    self.g = constant(1, (config.n_embd,), (None,), float32=True)
+    self.b = constant(0, (config.n_embd,), (None,), float32=True)
 
   def __call__(self, x):
     def normed(x, g, b):
       y = x.astype(jnp.float32)
       y = y - y.mean(-1, keepdims=True)
       y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
-      return (y * spread(g, y) + spread(b, y)).astype(x.dtype)
-    return again_when_needed(normed, self.scanned)(x, gathered(self.g), gathered(self.b))
+      return (y * broadcast(g, y) + broadcast(b, y)).astype(x.dtype)
+    return recomputed(normed, self.scanned)(x, gathered(self.g), gathered(self.b))
 
 
 class Projection(nnx.Module):
-  """A weight and its bias: what OpenAI's code calls a conv1d of width one."""
+  """Affine map x W + b (OpenAI's conv1d): [b, t, inputs...] -> [b, t, outputs...] in the dtype of x.
 
-  def __init__(self, key, shape, axes, bias_shape, bias_axes, std, compute_dtype=None):
-    self.w = weight(key, shape, axes, std, compute_dtype)
-    self.b = constant(0, bias_shape, bias_axes, compute_dtype)
-    self.turned = False  # True: the weight is the matrix [out, in], see `decode.ready`
+  The operands of the multiplication have the dtype of W.
 
-  def __call__(self, x, out_sharding=None):
-    """x [n, in] times the weight, plus the bias: [n, out...], a dimension of heads being e, as exact as x.
-
-    The factors of the product are of the weight's dtype (see `products_in`).
-    """
-    bias = flat(gathered(self.b), self.b.axes)
-    if self.turned:
-      y = jnp.einsum('ni,oi->no', x.astype(self.w.dtype), self.w[...], preferred_element_type=x.dtype)
-      place = jax.P(jax.typeof(x).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
-      y = jax.lax.reshape(y, (len(x), *bias.shape), out_sharding=place)
-    else:
-      y = cpu_matmul.product(x, flat(gathered(self.w), self.w.axes), out_sharding)
-    return (y + spread(bias, y)).astype(x.dtype)
-
-
-def flat(x, axes):
-  """Merges the dimensions of heads and head size, if x has them; so is each product one of matrices."""
-  heads = [dimension for dimension, axis in enumerate(axes) if axis in ('heads', 'whole_heads')]
-  return merge(x, *heads) if heads else x
-
-
-def dropout(x, rate, keys):
-  """Zeroes elements with probability `rate` and scales the others up.
-
-  Args:
-    x: [b, ...].
-    rate: between 0 and 1.
-    keys: key[b], one a sequence, so that a mask depends on its sequence alone and not on how the
-      batch is cut into microbatches, devices and hosts; None: no dropout.
+  Args of the constructor:
+    key: JAX random key.
+    inputs, outputs: lists of (size, logical axis), the dimensions of W.
+    std: standard deviation of the first weights.
+    n: matrices side by side in one W [inputs..., n, outputs...], as for query, key and value; the result is
+      then a tuple of n arrays. None: one matrix.
+    float32: W and b compute in float32, see `Declaration`.
   """
-  if keys is None or rate == 0:
-    return x
-  spec = jax.P(*jax.typeof(x).sharding.spec[1:])
-  draw = lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:], out_sharding=spec)
-  return jnp.where(jax.vmap(draw)(keys), x / (1 - rate), 0)
+
+  def __init__(self, key, inputs, outputs, std, *, n=None, float32=False):
+    between = [(n, None)] if n else []
+    sizes, axes = zip(*inputs, *between, *outputs)
+    first = len(inputs) + len(between)
+    self.w = weight(key, sizes, axes, std, inputs=tuple(range(len(inputs))),
+                    outputs=tuple(range(first, len(sizes))), float32=float32)
+    # `embed` shards weights at rest only: inside the step activations have it whole, and so have biases.
+    bias_axes = tuple(None if axis == 'embed' else axis for axis in axes[len(inputs):])
+    self.b = constant(0, sizes[len(inputs):], bias_axes, float32=float32)
+    self.n = n
+    self.transposed = False  # True: W is the matrix [outputs, inputs], see `gptjax.generate.cache.ready`
+
+  def __call__(self, x, activation=lambda y: y):
+    rows = flatten_inputs(x, self.w.declaration.axes)
+    return self.unflattened(activation(self.affine(rows)), x.shape[:2])
+
+  def affine(self, rows):
+    """x W + b for rows [n, i], as [n, outputs...] with heads and head size merged."""
+    axes, bias = self.b.declaration.axes, merge_heads(gathered(self.b), self.b.declaration.axes)
+    if self.transposed:
+      y = jnp.einsum('ni,oi->no', rows.astype(self.w.dtype), self.w[...], preferred_element_type=rows.dtype)
+      place = jax.P(jax.typeof(rows).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
+      y = jax.lax.reshape(y, (len(rows), *bias.shape), out_sharding=place)
+    else:
+      place = sharding.compute('batch', *merged_axes(axes))
+      y = cpu_matmul.matmul(rows, merge_heads(gathered(self.w), self.w.declaration.axes), place)
+    return (y + broadcast(bias, y)).astype(rows.dtype)
+
+  def unflattened(self, y, leading):
+    """[n, outputs...] of `affine` as [b, t, outputs...], where `leading` is (b, t)."""
+    y, axes, sizes = split(y, 0, leading), self.b.declaration.axes, self.b.shape
+    if self.n:
+      return tuple(split_heads(y[:, :, i], axes[1:], sizes[1:]) for i in range(self.n))
+    return split_heads(y, axes, sizes)
 
 
-def fold_in(keys, index):
-  """A branch of each sequence's key; None stays None."""
-  return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+def flatten_inputs(x, axes):
+  """[b, t, inputs...] -> [n, i], for a plain matmul with a weight of these logical axes.
+
+  As [n, i] [i, o] the gradient of a weight is one matmul on every backend; XLA:CPU transposes [b, t, i] [i, o]
+  at less than half the speed.
+  """
+  return merge_heads(merge(x, 0), (None, *axes[:x.ndim - 2]))
+
+
+def merge_heads(x, axes):
+  """Merges the dimensions (heads, head size) of x into one, if its logical axes have them."""
+  heads = heads_dimension(axes)
+  return x if heads is None else merge(x, heads)
+
+
+def split_heads(y, axes, sizes):
+  """The inverse of `merge_heads` for y [b, t, ...], whose last dimensions have these axes and sizes."""
+  heads = heads_dimension(axes)
+  return y if heads is None else split(y, 2 + heads, sizes[heads:heads + 2])
+
+
+def merged_axes(axes):
+  """The logical axes of `merge_heads(x, axes)`."""
+  heads = heads_dimension(axes)
+  return axes if heads is None else (*axes[:heads + 1], *axes[heads + 2:])
+
+
+def heads_dimension(axes):
+  """Which dimension is that of heads; None: there is none."""
+  return next((d for d, axis in enumerate(axes) if axis in sharding.HEADS), None)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def lookup(table, ids, axes):
   """Rows of a table: [v, d] at int32[...] gives [..., d].
 
-  Its gradient adds up in float32: a frequent token gets thousands of rows, and a sum in bfloat16 stops
+  The gradient is accumulated in float32: a frequent token gets thousands of rows, and a sum in bfloat16 stops
   growing at 256 times what is added.
 
   Args:
@@ -115,3 +147,31 @@ def _lookup_bwd(axes, saved, cotangent):
 
 
 lookup.defvjp(_lookup_fwd, _lookup_bwd)
+
+
+def dropout(x, rate, keys):
+  """Zeroes elements with probability `rate` and scales the others by 1 / (1 - rate).
+
+  Args:
+    x: [b, ...].
+    rate: between 0 and 1.
+    keys: key[b], one per sequence, so that a mask depends on its sequence alone and not on how the batch is
+      cut into microbatches, devices and hosts; None: no dropout.
+  """
+  if keys is None or rate == 0:
+    return x
+  spec = jax.P(*jax.typeof(x).sharding.spec[1:])
+  draw = lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:], out_sharding=spec)
+  return jnp.where(jax.vmap(draw)(keys), x / (1 - rate), 0)
+
+
+def fold_in(keys, index):
+  """A branch of each sequence's key; None stays None."""
+  return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+
+
+def split_keys(keys, n):
+  """n arrays key[b] from key[b]; None stays None."""
+  if keys is None:
+    return (None,) * n
+  return jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys)

@@ -15,7 +15,6 @@ from gptjax.model.gpt import GPT
 from gptjax.model.layers import Projection, dropout, fold_in, lookup
 from gptjax.model.parameters import embedding, gathered, inner_width
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import rows, split
 
 
 class LSTM(nnx.Module):
@@ -28,8 +27,7 @@ class LSTM(nnx.Module):
     key_wte, key_cell, key_proj = jax.random.split(key, 3)
     self.wte = embedding(key_wte, c)
     self.cell = nnx.OptimizedLSTMCell(c.n_embd, self.units, rngs=nnx.Rngs(key_cell))
-    self.c_proj = Projection(key_proj, (self.units, c.n_embd), (None, 'embed'), (c.n_embd,), (None,),
-                             c.init_std)
+    self.c_proj = Projection(key_proj, [(self.units, None)], [(c.n_embd, 'embed')], c.init_std)
 
   @property
   def unembedding(self):
@@ -41,11 +39,11 @@ class LSTM(nnx.Module):
     if t > self.n_ctx:
       raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     x = dropout(lookup(gathered(self.wte), tokens, ('batch', None)), self.dropout, fold_in(keys, 0))
-    cell = sharding.whole(self.cell)
+    cell = sharding.replicated(self.cell)
     zeros = jnp.zeros((b, self.units), x.dtype, out_sharding=sharding.compute('batch', None))
     _, y = jax.lax.scan(cell, (zeros, zeros), jnp.swapaxes(x, 0, 1))
     y = dropout(jnp.swapaxes(y, 0, 1), self.dropout, fold_in(keys, 1))
-    return split(self.c_proj(rows(y), sharding.compute('batch', None)), 0, (b, t))
+    return self.c_proj(y)
 
   logits, __call__ = GPT.logits, GPT.__call__
 

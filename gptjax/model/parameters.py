@@ -1,5 +1,12 @@
-"""Weights: what is true of each is declared once, where it is created; and how many there are."""
+"""Declarations: all that is true of a weight is said once, where it is created, and the rest is derived from it.
 
+A `Declaration` travels with its weight as metadata of the `nnx.Param`. The optimizer reads from it what decays
+and what Muon orthogonalizes, `compute` the dtype, `size` the counts, LoRA and the released files the shape as
+a matrix. Nothing else in gptjax is keyed on the name of a weight.
+"""
+
+import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,40 +15,113 @@ from flax import nnx
 from gptjax.parallel import sharding
 
 
-def weight(key, shape, axes, std, compute_dtype=None):
-  """Declares a weight: N(0, std) of this shape, born sharded as its logical axes say.
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+  """What is true of a weight besides its value. It describes one layer: stacked weights have an axis before.
+
+  axes: its logical axes (see `gptjax.parallel.sharding`), one a dimension.
+  inputs: dimensions over which a matrix multiplication with it sums.
+  outputs: dimensions that such a multiplication leaves. Dimensions that are neither number separate matrices,
+    as those of query, key and value. A weight with inputs and outputs in a block is one that Muon
+    orthogonalizes and LoRA adapts, if the config asks for it; Adam has all others.
+  decays: weight decay applies to it.
+  float32: it computes in float32 whatever `config.model.compute_dtype` is.
+  looked_up: its rows are only looked up; no activation is multiplied by it.
+  """
+  axes: tuple
+  inputs: tuple = ()
+  outputs: tuple = ()
+  decays: bool = True
+  float32: bool = False
+  looked_up: bool = False
+
+  def matrix(self, shape):
+    """(rows, columns) of the weight as one matrix; (columns,) where it is none.
+
+    Args:
+      shape: of one layer.
+    """
+    rows = math.prod(shape[d] for d in self.inputs)
+    return (rows, math.prod(shape) // rows) if self.inputs else (math.prod(shape),)
+
+
+  def real_shape(self, shape, n_vocab):
+    """The shape of a weight, stacked or not, without the rows that pad the vocabulary."""
+    layers = len(shape) - len(self.axes)
+    rows = (n_vocab if axis == 'vocab' else size for axis, size in zip(self.axes, shape[layers:]))
+    return (*shape[:layers], *rows)
+
+
+def declare(value, **facts):
+  """A weight with its `Declaration`; arguments as its fields."""
+  return nnx.Param(value, declaration=Declaration(**facts))
+
+
+def weight(key, shape, axes, std, **facts):
+  """A weight drawn from N(0, std), sharded from the start as its logical axes say.
 
   Args:
     key: JAX random key.
     shape: tuple.
-    axes: its logical axes, see `sharding`.
+    axes: its logical axes.
     std: standard deviation.
-    compute_dtype: the dtype in which the step computes with it; None: `config.model.compute_dtype`.
+    facts: other fields of its `Declaration`.
   """
-  return nnx.Param(_normal(key, shape, axes, std), axes=axes, compute_dtype=compute_dtype)
+  return declare(_normal(key, shape, axes, std), axes=axes, **facts)
+
+
+def constant(value, shape, axes, **facts):
+  """A bias or gain that starts as `value` and does not decay; arguments as for `weight`."""
+  start = jnp.full(shape, value, jnp.float32, out_sharding=sharding.storage(*axes))
+  return declare(start, axes=axes, decays=False, **facts)
+
+
+def embedding(key, config, **facts):
+  """A weight [v, d] with one row per token; the rows that pad the vocabulary are 0.
+
+  Args:
+    key: JAX random key.
+    config: `config.model`.
+    facts: fields of its `Declaration`.
+  """
+  axes = ('vocab', 'embed')
+  drawn = _normal(key, (padded_vocab(config), config.n_embd), axes, config.init_std)
+  real = jnp.arange(padded_vocab(config), out_sharding=sharding.storage('vocab')) < config.n_vocab
+  return declare(jnp.where(real[:, None], drawn, 0), axes=axes, **facts)
 
 
 def _normal(key, shape, axes, std):
   return std * jax.random.normal(key, shape, out_sharding=sharding.storage(*axes))
 
 
-def constant(value, shape, axes, compute_dtype=None):
-  """Declares a bias or gain that starts as `value`; arguments as for `weight`."""
-  return nnx.Param(jnp.full(shape, value, jnp.float32, out_sharding=sharding.storage(*axes)),
-                   axes=axes, compute_dtype=compute_dtype)
-
-
 def gathered(param):
-  """A weight where the step computes with it (see `sharding`)."""
-  return sharding.gather(param[...], *param.axes)
+  """A weight where the step computes with it (see `gptjax.parallel.sharding`)."""
+  return sharding.gather(param[...], *param.declaration.axes)
 
 
-def embedding(key, config):
-  """Declares a weight [v, d] with a row a token; the rows that pad the vocabulary are 0."""
-  axes = ('vocab', 'embed')
-  drawn = _normal(key, (padded_vocab(config), config.n_embd), axes, config.init_std)
-  real = jnp.arange(padded_vocab(config), out_sharding=sharding.storage('vocab')) < config.n_vocab
-  return nnx.Param(jnp.where(real[:, None], drawn, 0), axes=axes, compute_dtype=None)
+def declaration(param):
+  """The Declaration of an `nnx.Variable`.
+
+  A weight of Flax's own layers has none. All of these are small: their axes are not sharded, they decay where
+  they are matrices, and Adam has them.
+  """
+  found = param.get_metadata('declaration', None)
+  return found or Declaration((None,) * len(param.shape), decays=len(param.shape) > 1)
+
+
+def declarations(module):
+  """The Declaration of each weight of a module, as nested dicts with the weights' names."""
+  def names(path):
+    return tuple(getattr(key, 'key', getattr(key, 'name', None)) for key in path)
+  found = {}
+  is_weight = lambda node: isinstance(node, nnx.Variable)
+  for path, param in jax.tree.leaves_with_path(nnx.state(module), is_leaf=is_weight):
+    *parents, last = names(path)
+    place = found
+    for name in parents:
+      place = place.setdefault(name, {})
+    place[last] = declaration(param)
+  return found
 
 
 def inner_width(model_config):
@@ -52,34 +132,3 @@ def inner_width(model_config):
 def padded_vocab(model_config):
   """Rows of the embedding matrix: n_vocab rounded up to a multiple of `pad_vocab_to`."""
   return -(-model_config.n_vocab // model_config.pad_vocab_to) * model_config.pad_vocab_to
-
-
-def n_params(model_config):
-  """Number of parameters, padding apart: what the papers' sizes count."""
-  c = model_config
-  d, f = c.n_embd, inner_width(c)
-  if c.architecture == 'lstm':  # the cell's four gates, and the projection
-    return c.n_vocab * d + 4 * f * (d + f + 1) + f * d + d
-  block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
-  norm = 2 * d if c.norm == 'before' else 0
-  vocabularies = 1 if c.tie_word_embeddings else 2
-  return (vocabularies * c.n_vocab + c.n_ctx) * d + c.n_layer * block + norm
-
-
-def flops_per_token(model_config, seq_len):
-  """Training FLOPs a token, forward and backward, in the two usual conventions.
-
-  N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C width, T tokens:
-    palm:   6 N + 12 L C T    attention over the full square (PaLM appendix B; nanoGPT)
-    causal: 6 N + 6 L C T     only the half that a causal model needs
-
-  Returns:
-    {'palm': int, 'causal': int}
-  """
-  c = model_config
-  if c.architecture == 'lstm':
-    return dict.fromkeys(('palm', 'causal'), 6 * n_params(c))
-  looked_up = c.n_ctx + (0 if c.tie_word_embeddings else c.n_vocab)
-  n = n_params(c) - looked_up * c.n_embd
-  square = 12 * c.n_layer * c.n_embd * seq_len
-  return {'palm': 6 * n + square, 'causal': 6 * n + square // 2}

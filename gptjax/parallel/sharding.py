@@ -24,6 +24,7 @@ from gptjax.text.words import plural
 MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
 BATCH_AXES = ('replica', 'data', 'fsdp')
 LATE_AXES = ('replica', 'data')  # over which gradients are summed once a step
+HEADS = ('heads', 'whole_heads')  # logical axes; the second where the mesh cannot divide the heads
 ONE_CHANNEL = ('cpu',)  # kinds of device where all collectives of `shard_map` have one channel between them
 
 STORAGE = {'vocab': 'tensor', 'embed': 'fsdp', 'heads': 'tensor', 'mlp': 'tensor'}
@@ -79,6 +80,15 @@ def single_mesh():
   """A mesh of this process's first device."""
   return jax.make_mesh((1,) * len(MESH_AXES), MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES),
                        devices=jax.local_devices()[:1])
+
+
+def abstract_mesh():
+  """Context of a mesh of one device, for shapes, which depend on no mesh. Without devices, if JAX has none yet."""
+  if not jax.sharding.get_mesh().empty:  # an abstract mesh may not have another size
+    return jax.set_mesh(single_mesh())
+  axis_types = (AxisType.Explicit,) * len(MESH_AXES)
+  return jax.sharding.use_abstract_mesh(
+    jax.sharding.AbstractMesh((1,) * len(MESH_AXES), MESH_AXES, axis_types=axis_types))
 
 
 def ensure_mesh():
@@ -162,13 +172,13 @@ def compute(*axes):
   return _spec(axes, COMPUTE)
 
 
-def used(*axes):
-  """Where a weight with these logical axes lies inside the step: its gradient is then `summed_later`."""
+def reduced_spec(*axes):
+  """Where a weight with these logical axes lies inside the step: its gradient is then `unreduced_spec`."""
   return P(*_spec(axes, COMPUTE), reduced=set(BATCH_AXES))
 
 
 def gather(w, *axes):
-  """The weight w where the step computes with it (`used`); its gradient is scattered, a shard to each device.
+  """The weight w where the step computes with it (`reduced_spec`); its gradient is scattered, a shard to each device.
 
   By name, and shard by shard on a dimension of their own: what `jax.reshard` amounts to, a sum and a cut, the
   TPU's compiler makes a scatter only where the shards are whole tiles (GPT-2 XL's are not); a sum sends twice
@@ -178,42 +188,42 @@ def gather(w, *axes):
   place = _place(w)
   mesh = jax.sharding.get_abstract_mesh()
   if 'fsdp' not in place or mesh.shape['fsdp'] == 1 or mesh.abstract_device.device_kind in ONE_CHANNEL:
-    return jax.reshard(w, used(*axes))
+    return jax.reshard(w, reduced_spec(*axes))
   stored, cut = P(*place, reduced=set(LATE_AXES)), place.index('fsdp')
 
   def whole(shard):
     shards = jnp.moveaxis(jax.lax.all_gather(shard, 'fsdp', to='reduced'), 0, cut)
     return shards.reshape(*shard.shape[:cut], -1, *shard.shape[cut + 1:])
-  return jax.shard_map(whole, in_specs=stored, out_specs=used(*axes))(jax.reshard(w, stored))
+  return jax.shard_map(whole, in_specs=stored, out_specs=reduced_spec(*axes))(jax.reshard(w, stored))
 
 
-def summed_later(*axes):
+def unreduced_spec(*axes):
   """Like `compute`, for a sum over the batch of which each device still holds only its part."""
   return P(*_spec(axes, COMPUTE), unreduced=set(BATCH_AXES))
 
 
-def summed_late(weights):
-  """The weights, in a form whose gradients stay parts, on each replica and data shard, until `summed`."""
+def defer_grad_sum(weights):
+  """The weights, in a form whose gradients stay parts, on each replica and data shard, until `finish_grad_sum`."""
   return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x), reduced=set(LATE_AXES))), weights)
 
 
-def summed(gradients):
-  """The sums of the parts that gradients with respect to `summed_late` weights are."""
+def finish_grad_sum(gradients):
+  """The sums of the parts that gradients with respect to `defer_grad_sum` weights are."""
   return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x))), gradients)
 
 
-def whole(tree):
+def replicated(tree):
   """Weights as every device has all of them, for code that knows nothing of shardings."""
   return jax.tree.map(lambda x: jax.reshard(x, P()), tree)
 
 
-def zeros_of_gradient(x, dtype):
+def zero_gradient(x, dtype):
   """Zeros to which gradients with respect to x can be added."""
   return jnp.zeros(x.shape, dtype, out_sharding=_of_gradient(x))
 
 
 def factor(scalar, x):
-  """A scalar in the form that may be multiplied with x, if that is `summed_later`."""
+  """A scalar in the form that may be multiplied with x, if that is `unreduced_spec`."""
   return jax.reshard(scalar, P(reduced=jax.typeof(x).sharding.spec.unreduced))
 
 
@@ -226,26 +236,26 @@ def _place(x):
   return jax.typeof(x).sharding.spec.partitions
 
 
-def spread(w, x):
+def broadcast(w, x):
   """A bias or gain w [...], or one for each position, for each row of x [n, ...]: of the shape of x."""
   n = x.ndim - w.ndim
-  return _spread(w, x.shape[:n], P(*_place(x)[:n]))
+  return _broadcast(w, x.shape[:n], P(*_place(x)[:n]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _spread(w, sizes, spec):
+def _broadcast(w, sizes, spec):
   n, place = len(sizes), _place(w)
   return jax.lax.broadcast_in_dim(jax.reshard(w, P(*place)), (*sizes, *w.shape), range(n, n + w.ndim),
                                   out_sharding=P(*spec, *place))
 
 
-def _spread_bwd(sizes, spec, w, gradient):
+def _broadcast_bwd(sizes, spec, w, gradient):
   del spec
   total = jax.lax.reduce_sum(gradient.astype(jnp.float32), range(len(sizes)), out_sharding=_of_gradient(w))
   return total.astype(w.dtype),
 
 
-_spread.defvjp(lambda w, sizes, spec: (_spread(w, sizes, spec), w), _spread_bwd)
+_broadcast.defvjp(lambda w, sizes, spec: (_broadcast(w, sizes, spec), w), _broadcast_bwd)
 
 
 def merge(x, axis):

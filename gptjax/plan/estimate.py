@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from gptjax.errors import InputError
-from gptjax.model import parameters
+from gptjax.model import size
 from gptjax.model.compute import in_dtype
 from gptjax.parallel import sharding
 from gptjax.plan import hlo, program, traffic
@@ -81,7 +81,7 @@ def plan(config, mesh, device):
     sent['far' if crosses(one, mesh) else 'near', one.kind] += hlo.sent(one)
   seconds = times(traffic.kernels(compiled.as_text()), sent, device)
   tokens = config.train.batch_size * config.data.seq_len
-  flops = parameters.flops_per_token(config.model, config.data.seq_len)
+  flops = size.flops_per_token(config.model, config.data.seq_len)
   speed = tokens / seconds['step']
   return Plan(memory(config, mesh, cost), cost.flops, flops['causal'] * tokens / mesh.size, dict(sent),
               seconds, speed / mesh.size * flops['palm'] / device.flops, speed, cost.seconds)

@@ -6,9 +6,9 @@ import itertools
 from gptjax.command import bars
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
-from gptjax.model import parameters
+from gptjax.model import size
 from gptjax.model.compute import REMAT
-from gptjax.model.parameters import n_params
+from gptjax.model.size import n_params
 from gptjax.parallel import sharding
 from gptjax.plan import estimate
 
@@ -109,7 +109,7 @@ def guess(config, settings, devices, device):
   _, data, fsdp, tensor = (settings[f'mesh.{axis}'] for axis in sharding.MESH_AXES)
   tokens, remat = config.train.batch_size * config.data.seq_len, settings['model.remat']
   parts = config.train.batch_size // settings['train.microbatch_size']
-  flops = parameters.flops_per_token(c, config.data.seq_len)['causal'] * tokens * AGAIN[remat]
+  flops = size.flops_per_token(c, config.data.seq_len)['causal'] * tokens * AGAIN[remat]
   work = flops / n / device.flops
   weights = 2 * n_params(c) / tensor  # bytes, in bfloat16
   gathered = parts * weights * (fsdp > 1) * (3 if remat == 'full' else 2)

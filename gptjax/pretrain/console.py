@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 import jax
-import numpy as np
 from flax import nnx
 
 from gptjax.command import streams
@@ -13,7 +12,8 @@ from gptjax.data.corpus import reader as corpora
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.generate import writer
-from gptjax.model import parameters
+from gptjax.model import size
+from gptjax.model.parameters import declarations
 from gptjax.parallel import sharding
 from gptjax.pretrain import rewind
 from gptjax.report import page, samples, telemetry
@@ -27,9 +27,7 @@ def greet(run, tell, state, start):
   """Says what is about to run: weights, devices, corpus, length."""
   from clu import parameter_overview
   config, mixture = run.config, run.mixture
-  n_vocab, d = config.model.n_vocab, config.model.n_embd
-  embeddings = ('wte', 'lm_head') if 'lm_head' in state.params else ('wte',)
-  shown = {**state.params, **dict.fromkeys(embeddings, jax.ShapeDtypeStruct((n_vocab, d), np.float32))}
+  shown = _unpadded(state.params, declarations(nnx.merge(run.graphdef, state.params)), config.model.n_vocab)
   tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
   devices = jax.devices()
   tokens = config.train.batch_size * config.data.seq_len
@@ -51,6 +49,13 @@ def greet(run, tell, state, start):
     batches = rewind_log.batch_number(run.rewinds, start) - start
     tell.say(f'went back after a loss spike so far: {len(run.rewinds)} ({run.workdir / rewind_log.FILE}); '
              f'batches passed over up to here: {batches:,}')
+
+
+def _unpadded(params, declared, n_vocab):
+  """Shapes of the weights without the rows that pad the vocabulary, as nested dicts."""
+  shape = lambda w, facts: jax.ShapeDtypeStruct(facts.real_shape(w.shape, n_vocab), w.dtype)
+  return jax.tree.map(shape, params, declared)
+
 
 
 def step(run, tell, watch, number, metrics):
@@ -81,7 +86,7 @@ def step(run, tell, watch, number, metrics):
   line = (f'loss {metrics["train/loss"]:.4f}  {tokens / seconds:,.0f} tokens/s')
   peak = telemetry.peak_flops(jax.devices()[0])
   if peak:
-    flops = parameters.flops_per_token(config.model, config.data.seq_len)
+    flops = size.flops_per_token(config.model, config.data.seq_len)
     per_device = tokens / seconds / jax.device_count()
     metrics['train/mfu'] = per_device * flops['palm'] / peak
     metrics['train/mfu_causal'] = per_device * flops['causal'] / peak

@@ -13,6 +13,7 @@ from gptjax.errors import InputError
 from gptjax.files import atomic, paths
 from gptjax.model.gpt import GPT, Block
 from gptjax.model.lstm import LSTM
+from gptjax.model.parameters import declaration
 from gptjax.parallel import sharding
 from gptjax.pretrained import layout
 from gptjax.pretrained.huggingface import (
@@ -54,7 +55,7 @@ def save_pretrained(model, tokenizer, folder):
   if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
     raise InputError('the model lies on devices of several hosts: export its checkpoint with one process, '
                      'python -m gptjax.pretrained export')
-  write_folder(folder_files(model, tokenizer), params, model.n_vocab, folder, {})
+  write_folder(folder_files(model, tokenizer), params, folder, {})
 
 
 def checkpoint_exporter(model, tokenizer, folder):
@@ -76,7 +77,7 @@ def checkpoint_exporter(model, tokenizer, folder):
   def export(path):
     facts = {'step': path.name, 'arrays': digests.arrays_digest(checkpoint.read_manifest(path))}
     if not facts.items() <= exported(folder).items():
-      write_folder(files, checkpoint.read_weights(path, abstract), model.n_vocab, folder, facts)
+      write_folder(files, checkpoint.read_weights(path, abstract), folder, facts)
   return export
 
 
@@ -156,25 +157,27 @@ def check_says_all(config, model):
     read = layout.config_for(fields)
     twin = nnx.merge(graph(read), layout.weight_shapes(read))
   # The rows that pad a vocabulary are not written.
-  rows = lambda name, shape: (model.n_vocab, *shape[1:]) if name in ('wte', 'lm_head') else shape
-  theirs, ours = (_parts(one, rows) for one in (twin, model))
+  theirs, ours = (_parts(one, model.n_vocab) for one in (twin, model))
   for name in sorted(ours.keys() | theirs.keys()):
     if ours.get(name) != theirs.get(name):
       raise InputError(f'transformers has no such model: {name} is {ours.get(name, "absent")}, but in its '
                        f'{config["model_type"]} {theirs.get(name, "absent")}')
 
 
-def _parts(module, rows, prefix=''):
-  """{name: shape, type or value} of all that a module consists of; `rows` gives the shape that is written."""
+def _parts(module, n_vocab, prefix=''):
+  """{name: type, value, or declaration and shape in a file} of all that a module consists of."""
   found = {prefix or 'model': type(module).__name__}
   for name, value in vars(module).items():
     if name in OF_THE_RUN or name.startswith('_pytree__'):
       continue
     path = f'{prefix}/{name}'.lstrip('/')
     if isinstance(value, nnx.Module):
-      found |= _parts(value, rows, path)
+      found |= _parts(value, n_vocab, path)
     else:
-      found[path] = rows(path, value.shape) if isinstance(value, nnx.Variable) else value
+      found[path] = value
+      if isinstance(value, nnx.Variable):
+        facts = declaration(value)
+        found[path] = facts, facts.real_shape(value.shape, n_vocab)
   return found
 
 
@@ -186,13 +189,12 @@ def check_folder(folder, files):
                        'folder')
 
 
-def write_folder(files, params, n_vocab, folder, facts):
+def write_folder(files, params, folder, facts):
   """Writes or renews a folder, so that it is whole at every moment.
 
   Args:
     files: of `folder_files`.
     params: nested dict of weights, NumPy or JAX arrays.
-    n_vocab: real vocabulary size.
     folder: path.
     facts: {str: str} for the header of the weights.
   """
@@ -209,9 +211,9 @@ def write_folder(files, params, n_vocab, folder, facts):
     for name, content in files.items():
       if not (made / name).exists():
         atomic.write(made / name, content)
-    kind = json.loads(files['config.json'])['model_type']
+    values = json.loads(files['config.json'])
     with atomic.replacing(made / SINGLE) as file:
-      write_safetensors(file, released_tensors(params, n_vocab, kind), facts)
+      write_safetensors(file, released_tensors(params, values), facts)
     if made != folder:
       atomic.rename(made, folder)
   except OSError as error:
@@ -220,20 +222,23 @@ def write_folder(files, params, n_vocab, folder, facts):
     raise InputError(f'{folder} cannot be written: {error.strerror or error}') from None
 
 
-def released_tensors(params, n_vocab, model_type):
+def released_tensors(params, values):
   """[(stacked weight, [(name in a Hugging Face file, its shape there)])], an entry of the list a layer.
 
   Args:
     params: nested dict of weights, or of their gradients.
-    n_vocab: real vocabulary size.
-    model_type: 'gpt2' or 'openai-gpt'.
+    values: what config.json says of the model.
   """
   def full(name):
-    name = spell(name, model_type)
+    name = spell(name, values['model_type'])
     return name if name.startswith('lm_head') else PREFIX + name
-  return [(leaf if path[0] == 'h' else leaf[None],
-           [(full(name), shape) for name, shape in layout.released(path, leaf.shape, n_vocab)])
-          for path, leaf in layout.named_leaves(params)]
+  config, found = layout.config_for(model_fields('config.json', values)), []
+  declared = dict(layout.named_leaves(layout.declared(config)))
+  for path, leaf in layout.named_leaves(params):
+    facts = declared[path]
+    named = [(full(name), shape) for name, shape in layout.released(path, leaf.shape, facts, values['vocab_size'])]
+    found.append((leaf if leaf.ndim > len(facts.axes) else leaf[None], named))
+  return found
 
 
 def tensors_of(stacked, named):

@@ -18,9 +18,9 @@ from gptjax.command import bars
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.model.lstm import language_model
+from gptjax.model.parameters import declarations
 from gptjax.parallel import sharding
 
-LAYER_TENSORS = 12  # in released files, of one layer
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU
 
 
@@ -63,25 +63,27 @@ def named_leaves(tree):
   return [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
 
 
-def released(path, shape, n_vocab):
+def declared(config):
+  """The Declarations of the weights of `weight_shapes`, as nested dicts."""
+  with sharding.abstract_mesh():
+    return declarations(nnx.eval_shape(lambda: language_model(jax.random.key(0), config)))
+
+
+def released(path, shape, facts, n_vocab):
   """[(OpenAI's name, shape in the files)] of the tensors that make up one weight.
+
+  A matrix is [inputs, outputs] in the files, everything else of a layer is a vector.
 
   Args:
     path: of the weight, as in `named_leaves`.
     shape: its shape here.
-    n_vocab: rows that an embedding has in the files, where it is not padded.
+    facts: its Declaration.
+    n_vocab: rows that a table of the vocabulary has in the files, where it is not padded.
   """
-  if path[0] != 'h':
-    rows = n_vocab if path[0] in ('wte', 'lm_head') else shape[0]
-    return [('/'.join(path), (rows, *shape[1:]))]
+  if len(shape) == len(facts.axes):
+    return [('/'.join(path), facts.real_shape(shape, n_vocab))]
   layers, *shape = shape
-  if path[-1] != 'w':
-    flat = (math.prod(shape),)
-  elif path[-2] == 'c_proj':
-    flat = math.prod(shape[:-1]), shape[-1]
-  else:
-    flat = shape[0], math.prod(shape[1:])
-  return [('/'.join((f'h{layer}', *path[1:])), flat) for layer in range(layers)]
+  return [('/'.join((f'{path[0]}{layer}', *path[1:])), facts.matrix(shape)) for layer in range(layers)]
 
 
 def source(place, tensors, spell, fields, tokenizer, entries=None):
@@ -101,13 +103,16 @@ def source(place, tensors, spell, fields, tokenizer, entries=None):
   Raises:
     ValueError: names the first tensor that is missing, extra or misshapen, with both shapes.
   """
-  if LAYER_TENSORS * fields['n_layer'] > len(tensors) + LAYER_TENSORS:  # or naming all would take minutes
-    raise InputError(f'{place}: n_layer = {fields["n_layer"]} needs {LAYER_TENSORS} tensors for each layer, '
+  config = config_for(fields)
+  with sharding.abstract_mesh():  # what the files should hold depends on no mesh
+    shapes = weight_shapes(config)
+  facts = dict(named_leaves(declared(config)))
+  each = sum(len(leaf.shape) > len(facts[path].axes) for path, leaf in named_leaves(shapes))
+  if each * fields['n_layer'] > len(tensors) + each:  # or naming all would take minutes
+    raise InputError(f'{place}: n_layer = {fields["n_layer"]} needs {each} tensors for each layer, '
                      f'but {len(tensors)} are there: name the folder that has all files, or mend n_layer')
-  with jax.set_mesh(sharding.single_mesh()):  # what the files should hold depends on no mesh
-    shapes = weight_shapes(config_for(fields))
   wanted = {spell(name): shape for path, leaf in named_leaves(shapes)
-            for name, shape in released(path, leaf.shape, fields['n_vocab'])}
+            for name, shape in released(path, leaf.shape, facts[path], fields['n_vocab'])}
   for name, shape in wanted.items():
     if name not in tensors:
       there = ', '.join(sorted(tensors)[:4]) + ', ...' * (len(tensors) > 4)
@@ -130,7 +135,7 @@ def source(place, tensors, spell, fields, tokenizer, entries=None):
       tensors[name] = tensors[name]._replace(shape=(entries, *tensors[name].shape[1:]))
 
   def parts(path, shape):
-    return [tensors[spell(name)] for name, _ in released(path, shape, fields['n_vocab'])]
+    return [tensors[spell(name)] for name, _ in released(path, shape, facts[path], fields['n_vocab'])]
 
   return Source(place, fields, tokenizer, lambda shapes: _assemble(shapes, parts))
 

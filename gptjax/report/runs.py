@@ -71,7 +71,7 @@ def _read(folder, name):
 def _parameters(folder, fields):
   from types import SimpleNamespace
 
-  from gptjax.model.parameters import n_params
+  from gptjax.model.size import n_params
   try:
     return n_params(SimpleNamespace(**fields))
   except (AttributeError, TypeError) as error:

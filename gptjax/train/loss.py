@@ -15,7 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gptjax.kernels.cpu_matmul import turned_on_cpu
+from gptjax.kernels.cpu_matmul import weight_gradient
 from gptjax.model.layers import lookup
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import rows
@@ -92,7 +92,7 @@ def _no_losses(targets):
 
 def _chunked_fwd(x, wte, targets, weights, n_vocab):
   """Loss and both gradients in one pass."""
-  partial_sum = sharding.summed_later('vocab', None)
+  partial_sum = sharding.unreduced_spec('vocab', None)
 
   def body(carry, chunk):
     totals, grad_wte = carry
@@ -103,7 +103,7 @@ def _chunked_fwd(x, wte, targets, weights, n_vocab):
                                 out_sharding=sharding.compute('batch', None))
     x = (share * x).astype(x.dtype)
     grad = jnp.einsum('nv,nd->vd', exps, x, preferred_element_type=jnp.float32, out_sharding=partial_sum)
-    grad_wte += turned_on_cpu(grad, exps, x)
+    grad_wte += weight_gradient(grad, exps, x)
     return (totals + losses, grad_wte), grad_x
 
   start = _no_losses(targets), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)

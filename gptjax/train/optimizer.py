@@ -1,23 +1,11 @@
 """What turns gradients into updates: schedule, clipping, AdamW or Muon, decay on matrices alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import GetAttrKey, keystr
 from optax.contrib import MuonDimensionNumbers, muon
-
-# The last part of each weight's name. Not its rank: biases of stacked layers have two dimensions too.
-MATRICES = ('w', 'wte', 'wpe', 'lm_head', 'kernel', 'lora_a', 'lora_b')
-VECTORS = ('b', 'g', 'bias')
-
-# Which dimensions of a stacked weight are summed over, and which are outputs; the others (layers,
-# and the query, key and value of c_attn) are matrices of their own.
-MUON_DIMENSIONS = {
-  ('attn', 'c_attn', 'w'): MuonDimensionNumbers(reduction_axis=(1,), output_axis=(3, 4)),
-  ('attn', 'c_proj', 'w'): MuonDimensionNumbers(reduction_axis=(1, 2), output_axis=(3,)),
-  ('mlp', 'c_fc', 'w'): MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,)),
-  ('mlp', 'c_proj', 'w'): MuonDimensionNumbers(reduction_axis=(1,), output_axis=(2,)),
-}
 
 
 def learning_rate(config, steps, step):
@@ -51,67 +39,63 @@ def learning_rate(config, steps, step):
   return config.learning_rate * jnp.where(step < warmup, step / max(warmup, 1), fall)
 
 
-def decayed(params):
-  """True for `MATRICES`, False for `VECTORS`.
+def decayed(params, declared):
+  """True for each weight that weight decay applies to.
 
   Args:
-    params: nested dict of weights, or a module.
-
-  Raises:
-    ValueError: a weight is neither.
+    params: nested dict of weights, or of some of them.
+    declared: nested dict of their Declarations, see `gptjax.model.parameters`.
   """
-  return jax.tree.map_with_path(lambda path, _: _is_matrix(_names(path)), params)
+  return jax.tree.map_with_path(lambda path, _: _facts(path, declared).decays, params)
 
 
-def _names(path):
-  """Names in a path of `jax.tree`, whether of dicts or of modules, where it ends with the Param's `value`."""
-  if path[-1] == GetAttrKey('value'):
-    path = path[:-1]
-  return tuple(keystr(path, simple=True, separator='/').split('/'))
-
-
-def _is_matrix(names):
-  if names[-1] not in MATRICES + VECTORS:
-    raise ValueError(f'{"/".join(names)} is neither in optimizer.MATRICES nor in optimizer.VECTORS: add it')
-  return names[-1] in MATRICES
-
-
-def _dimensions(path):
-  """MuonDimensionNumbers of a matrix of the blocks, None for all other weights and for LoRA's factors."""
-  names = _names(path)
-  if not _is_matrix(names) or 'h' not in names or 'lora' in names:
-    return None
-  if names[-3:] not in MUON_DIMENSIONS:
-    raise ValueError(f'{"/".join(names)} is a matrix of the blocks, but not in optimizer.MUON_DIMENSIONS: '
-                     'add it')
-  return MUON_DIMENSIONS[names[-3:]]
-
-
-def muon_dimensions(params):
+def muon_dimensions(params, declared):
   """Tree of MuonDimensionNumbers for the matrices of the blocks, None for all other weights."""
-  return jax.tree.map_with_path(lambda path, _: _dimensions(path), params)
+  return jax.tree.map_with_path(lambda path, w: _dimensions(_facts(path, declared), w), params)
 
 
-def make_optimizer(config):
-  """An Optax chain that gives updates before they are scaled by minus the learning rate.
+def _facts(path, declared):
+  for key in path:
+    declared = declared[key.key]
+  return declared
+
+
+def _dimensions(facts, w):
+  """MuonDimensionNumbers of a stacked matrix; None for a weight that is not stacked, or no matrix.
+
+  Dimensions that are neither inputs nor outputs (layers; query, key and value) number separate matrices.
+  """
+  if not facts.inputs or w.ndim == len(facts.axes):
+    return None
+  stacked = lambda dimensions: tuple(d + 1 for d in dimensions)
+  return MuonDimensionNumbers(reduction_axis=stacked(facts.inputs), output_axis=stacked(facts.outputs))
+
+
+def make_optimizer(config, declared):
+  """An Optax chain that returns ascent directions: the step multiplies them by minus the learning rate.
 
   Args:
     config: `config.optimizer`.
+    declared: nested dict of the weights' Declarations (`gptjax.model.parameters.declarations`).
   """
-  c = config
+  c, decays = config, functools.partial(decayed, declared=declared)
   adam = optax.scale_by_adam(c.b1, c.b2, c.epsilon)
   clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm > 0 else optax.identity()
   if c.name == 'openai_adam':
-    return optax.chain(clip, openai_adam(c.b1, c.b2, c.epsilon, c.weight_decay))
-  direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c.muon_momentum)
-  return optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decayed))
+    return optax.chain(clip, openai_adam(c.b1, c.b2, c.epsilon, c.weight_decay, decays))
+  direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c.muon_momentum, declared)
+  return optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decays))
 
 
-def openai_adam(b1, b2, epsilon, weight_decay):
+def openai_adam(b1, b2, epsilon, weight_decay, decays):
   """Adam as in the released code of GPT-1's fine-tuning (`opt.py`).
 
   Unlike optax.adamw it adds epsilon to the root of the second moment before that is corrected for its bias,
   and the correction scales the decay too.
+
+  Args:
+    b1, b2, epsilon, weight_decay: floats.
+    decays: function from a tree of weights to one of bools, which of them decay.
   """
   def init(params):
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -122,24 +106,27 @@ def openai_adam(b1, b2, epsilon, weight_decay):
     mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
     nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, gradients)
     corrected = jnp.sqrt(1 - b2 ** t.astype(jnp.float32)) / (1 - b1 ** t.astype(jnp.float32))
-    def one(m, v, w, decays):
-      return corrected * (m / (jnp.sqrt(v) + epsilon) + (weight_decay * w if decays else 0))
-    return jax.tree.map(one, mu, nu, params, decayed(params)), optax.ScaleByAdamState(t, mu, nu)
+    def direction(m, v, w, decay):
+      return corrected * (m / (jnp.sqrt(v) + epsilon) + (weight_decay * w if decay else 0))
+    return jax.tree.map(direction, mu, nu, params, decays(params)), optax.ScaleByAdamState(t, mu, nu)
 
   return optax.GradientTransformation(init, update)
 
 
-def _muon_for_blocks(adam, momentum):
+def _muon_for_blocks(adam, momentum, declared):
   """Orthogonalized momentum for the matrices of the blocks, `adam` for the rest.
 
   Muon's updates get the root mean square that AdamW's have, 0.2 (Liu et al., "Muon is scalable for
   LLM training", 2.2), so that one learning rate and one decay serve both.
   """
+  dimensions = functools.partial(muon_dimensions, declared=declared)
+
   def labels(params):
-    known = lambda path, _: 'muon' if _dimensions(path) else 'adam'
-    return jax.tree.map_with_path(known, params)
+    one = lambda path, w: 'muon' if _dimensions(_facts(path, declared), w) else 'adam'
+    return jax.tree.map_with_path(one, params)
+
   orthogonalized = muon(learning_rate=-1.0, beta=momentum, consistent_rms=0.2,
-                        muon_weight_dimension_numbers=muon_dimensions)
+                        muon_weight_dimension_numbers=dimensions)
   return optax.partition({'adam': adam, 'muon': _partitioned_by_xla(orthogonalized)}, labels)
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 from gptjax.model.compute import gathered_once, in_dtype, stacked, unrolled
 from gptjax.model.keys import named
 from gptjax.model.lstm import language_model
-from gptjax.model.parameters import gathered
+from gptjax.model.parameters import declarations, gathered
 from gptjax.parallel import sharding
 from gptjax.train.loss import next_token_loss
 from gptjax.train.optimizer import learning_rate, make_optimizer
@@ -42,7 +42,8 @@ def init_state(config):
 
 def first_state(config, params):
   """The state before the first step, with these weights."""
-  zero, opt_state = (lambda: jnp.zeros((), jnp.int32)), make_optimizer(config.optimizer).init(params)
+  declared = declarations(nnx.merge(graph(config), params))
+  zero, opt_state = (lambda: jnp.zeros((), jnp.int32)), make_optimizer(config.optimizer, declared).init(params)
   return TrainState(zero(), zero(), jnp.full((), jnp.inf, jnp.float32), params, opt_state)
 
 
@@ -107,7 +108,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
 
   # One cast, and where layers are unrolled one cut, a step and not a microbatch.
   model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
-  model = sharding.summed_late(model if config.model.scan else unrolled(model))
+  model = sharding.defer_grad_sum(model if config.model.scan else unrolled(model))
   value_and_grad = jax.value_and_grad(loss)
   n = config.train.batch_size // config.train.microbatch_size
   if n == 1:
@@ -118,9 +119,9 @@ def loss_and_grads(params, batch, keys, config, graphdef):
       result = value_and_grad(model, *part)
       return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, result), None
 
-    zeros = jax.tree.map(lambda x: sharding.zeros_of_gradient(x, jnp.float32), (count, model))
+    zeros = jax.tree.map(lambda x: sharding.zero_gradient(x, jnp.float32), (count, model))
     (value, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
-  grads = nnx.to_pure_dict(nnx.state(stacked(sharding.summed(grads))))
+  grads = nnx.to_pure_dict(nnx.state(stacked(sharding.finish_grad_sum(grads))))
   return value, jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
 
 
@@ -144,7 +145,8 @@ def train_step(state, batch, *, config, graphdef, steps):
   loss, grads = loss_and_grads(state.params, batch, keys, config, graphdef)
   norm = optax.tree.norm(grads)
   rate = learning_rate(config.optimizer, steps, state.step)
-  updates, opt_state = make_optimizer(config.optimizer).update(grads, state.opt_state, state.params)
+  optimizer = make_optimizer(config.optimizer, declarations(nnx.merge(graphdef, state.params)))
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = jax.tree.map(lambda w, u: w - rate * u, state.params, updates)
 
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from conftest import tiny_config
 
+from gptjax.model.parameters import Declaration
 from gptjax.train import optimizer
 
 
@@ -13,7 +14,8 @@ def test_adam_is_that_of_the_released_code():
   rng = np.random.default_rng(0)
   params = {'clf': {'w': rng.normal(size=(3, 2)), 'b': rng.normal(size=2)}}
   moments = {name: (0 * w, 0 * w) for name, w in params['clf'].items()}
-  transform = optimizer.make_optimizer(config)
+  declared = {'clf': {'w': Declaration(('embed', None)), 'b': Declaration((None,), decays=False)}}
+  transform = optimizer.make_optimizer(config, declared)
   ours = {'clf': {name: jnp.asarray(w, jnp.float32) for name, w in params['clf'].items()}}
   state = transform.init(ours)
   for t in range(1, 6):

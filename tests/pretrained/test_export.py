@@ -226,10 +226,10 @@ ELSE = {
   'layers apart': (cache.ready, 'not GPT with its layers apart'),
   'another epsilon at the end': (changed('ln_f.epsilon', 0.1), 'ln_f/epsilon is 0.1, but in its gpt2 1e-05'),
   'another epsilon in blocks': (changed('h.ln_2.epsilon', 0.1), 'h/ln_2/epsilon is 0.1'),
-  'a weight more': (changed('h.attn.sink', nnx.Param(jnp.ones(32))), 'h/attn/sink is (32,)'),
+  'a weight more': (changed('h.attn.sink', nnx.Param(jnp.ones(32))), 'h/attn/sink is (Declaration('),
   'an option more': (changed('h.mlp.gated', True), 'h/mlp/gated is True, but in its gpt2 absent'),
   'another shape': (lambda model: changed('h.attn.c_proj', model.h.attn.c_attn)(model), 'h/attn/c_proj/b is'),
-  'turned matrices': (changed('h.mlp.c_fc.turned', True), 'h/mlp/c_fc/turned is True'),
+  'transposed matrices': (changed('h.mlp.c_fc.transposed', True), 'h/mlp/c_fc/transposed is True'),
   'a kind of GPT': (changed('__class__', type('Other', (GPT,), {})), 'not Other'),
 }
 
@@ -302,10 +302,10 @@ import killing
 import numpy as np
 from safetensors.numpy import load_file
 from gptjax.pretrained import export
-folder, (files, params, n_vocab) = Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes())
+folder, (files, params) = Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes())
 def write(step):
   weights = jax.tree.map(lambda x: np.full(x.shape, step, np.float32), params)
-  export.write_folder(files, weights, n_vocab, folder, {'step': str(step)})
+  export.write_folder(files, weights, folder, {'step': str(step)})
 def look():
   if not folder.exists():
     return None
@@ -330,7 +330,7 @@ def test_killed_at_any_change_of_its_files_the_folder_holds_one_whole_step(tmp_p
   with mesh_of():
     model = jax.jit(lambda key: GPT(key, tiny_config(**{'model.n_layer': 3})))(jax.random.key(0))
   params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), nnx.to_pure_dict(nnx.state(model)))
-  (tmp_path / 'given').write_bytes(pickle.dumps((folder_files(model, None), params, model.n_vocab)))
+  (tmp_path / 'given').write_bytes(pickle.dumps((folder_files(model, None), params)))
   (tmp_path / 'script.py').write_text(RENEWING)
   done = subprocess.run([sys.executable, tmp_path / 'script.py', tmp_path / 'export', tmp_path / 'given'],
                         env={**ENVIRONMENT, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])},
@@ -354,7 +354,7 @@ def test_a_reader_beside_the_writer_sees_one_whole_step(tmp_path):
   def renew():
     for step in itertools.count(1):
       weights = jax.tree.map(lambda x, step=step: np.full(x.shape, step, np.float32), params)
-      write_folder(files, weights, model.n_vocab, folder, {'step': str(step)})
+      write_folder(files, weights, folder, {'step': str(step)})
       if stop.is_set():
         return
   seen, deadline = set(), time.monotonic() + 120

@@ -69,7 +69,7 @@ def check_parity(theirs, folder, lengths):
   judged.backward()
   want = {name: weight.grad.numpy() for name, weight in theirs.named_parameters()}
   params = nnx.to_pure_dict(nnx.state(grads))
-  for entry in released_tensors(params, ours.n_vocab, theirs.config.model_type):
+  for entry in released_tensors(params, theirs.config.to_dict()):
     for name, grad in tensors_of(*entry).items():
       scale = np.abs(want[name]).max()
       np.testing.assert_allclose(grad, want.pop(name), atol=1e-4 * scale, rtol=0, err_msg=name)

@@ -61,7 +61,7 @@ def gptjax_steps(config):
   """
   import jax
 
-  from gptjax.model import parameters
+  from gptjax.model import size
   from gptjax.report import telemetry
   began = time.perf_counter()
   step, state, batch = compiled_step(config)
@@ -85,7 +85,7 @@ def gptjax_steps(config):
   del state
   train(1)  # finds whether the memory suffices
   return train, {'device': device.device_kind, 'kernel': config.attention.kernel, 'compile_s': seconds,
-                 'flops': parameters.flops_per_token(config.model, config.data.seq_len),
+                 'flops': size.flops_per_token(config.model, config.data.seq_len),
                  'peak': telemetry.peak_flops(device)}
 
 

@@ -1,0 +1,64 @@
+"""How large a model is and how much it computes, from the declarations of its weights."""
+
+import functools
+import math
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from gptjax.model.lstm import language_model
+from gptjax.model.parameters import declaration
+from gptjax.parallel import sharding
+
+# Fields of `config.model` on which neither a shape nor a declaration depends.
+COMPUTING = ('compute_dtype', 'remat', 'scan', 'dropout')
+
+
+def n_params(model_config, padded=False):
+  """Number of parameters: what the papers' sizes count, or with the rows that pad the vocabulary."""
+  return sum(weight.padded if padded else weight.count for weight in _weights(model_config))
+
+
+def flops_per_token(model_config, seq_len):
+  """Training FLOPs per token, forward and backward, in the two usual conventions.
+
+  N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C width, T tokens:
+    palm:   6 N + 12 L C T    attention over the full square (PaLM appendix B; nanoGPT)
+    causal: 6 N + 6 L C T     only the half that a causal model needs
+
+  Returns:
+    {'palm': int, 'causal': int}
+  """
+  c = model_config
+  n = sum(weight.count for weight in _weights(c) if not weight.looked_up)
+  square = 12 * c.n_layer * c.n_embd * seq_len if c.architecture == 'transformer' else 0
+  return {'palm': 6 * n + square, 'causal': 6 * n + square // 2}
+
+
+class Weight(NamedTuple):
+  """Elements of a weight without and with the padding of the vocabulary, and whether it is only looked up."""
+  count: int
+  padded: int
+  looked_up: bool
+
+
+def _weights(model_config):
+  fields = model_config.to_dict() if hasattr(model_config, 'to_dict') else vars(model_config)
+  return _weights_of(tuple(sorted((name, value) for name, value in fields.items() if name not in COMPUTING)))
+
+
+@functools.lru_cache
+def _weights_of(fields):
+  """[Weight] of a model with these fields of its config; shapes alone are computed."""
+  model = SimpleNamespace(**dict(fields), **dict.fromkeys(COMPUTING))
+  config = SimpleNamespace(model=model, attention=SimpleNamespace(kernel='xla'))
+  with sharding.abstract_mesh():
+    made = jax.eval_shape(lambda: language_model(jax.random.key(0), config))
+  found = []
+  for param in jax.tree.leaves(made, is_leaf=lambda node: isinstance(node, nnx.Variable)):
+    facts = declaration(param)
+    real = facts.real_shape(param.shape, model.n_vocab)
+    found.append(Weight(math.prod(real), math.prod(param.shape), facts.looked_up))
+  return found
