@@ -158,7 +158,7 @@ def test_fractions_are_shown_in_per_cent(workdirs, tmp_path):
   found['grids']['lambada'] = [{'text': 'raw', 'stride': None, 'unit': unit, 'value': value, 'paper': False}
                                for unit, value in (('accuracy_last_word', 0.3125), ('perplexity', 0.96))]
   path.write_text(json.dumps(found))
-  text = report.write([tmp_path / 'run'], tmp_path / 'run')[1].read_text()
+  text = pages.write([tmp_path / 'run'], tmp_path / 'run')[1].read_text()
   rows = [[cell.strip(' *\\') for cell in line.strip('|').split('|')] for line in text.split('\n')]
   row = lambda title: next(cells[1] for cells in rows if cells[0] == title)
   assert row("CoLA by GPT-1's heuristic, matthews") == '6.47'
@@ -167,7 +167,7 @@ def test_fractions_are_shown_in_per_cent(workdirs, tmp_path):
   assert ['all', '10', '40.00', '14.29'] in [cells[:4] for cells in rows], 'correct, perplexity'
   assert '54.50\\*' in text and '5.50\\*' not in text.replace('54.50', '')
   assert "run: the first examples of some tasks (8 of sst2)" in text
-  run, = report.page.runs.read([tmp_path / 'run'])
+  run, = read_runs.read([tmp_path / 'run'])
   drawn = plots.overlap_scores(run)
   assert '>80<' in drawn or '80' in re.findall(r'>\s*(\d+)\s*<', drawn)
 

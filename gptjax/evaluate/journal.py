@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 import jax
 
 from gptjax.files import atomic, records
+from gptjax.files.json_files import NUMBER
+
+# Layout of `grids` in results.json: cells of how a score depends on the protocol.
+GRIDS = {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}
 
 
 class Part(NamedTuple):

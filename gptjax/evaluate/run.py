@@ -19,7 +19,7 @@ from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent, table
-from gptjax.evaluate.journal import Journal
+from gptjax.evaluate.journal import GRIDS, Journal
 from gptjax.evaluate.scoring.subject import subject
 from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
@@ -29,7 +29,6 @@ from gptjax.model.size import n_params
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrained import layout, open_source
-from gptjax.report import files
 from gptjax.storage import ownership
 from gptjax.train.step import graph
 
@@ -41,7 +40,7 @@ PARTS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of result
 
 LAYOUT = {
   'weights': str, 'limit': int, '?limits': {str: int}, '?version': int, '?notes': {str: [str]},
-  'tasks': {str: {str: MAYBE}}, 'not_run': {str: str}, 'grids': files.RESULTS['grids'], 'rows': {str: [list]},
+  'tasks': {str: {str: MAYBE}}, 'not_run': {str: str}, 'grids': GRIDS, 'rows': {str: [list]},
   'protocols': {str: str}, 'seconds': {str: NUMBER}}
 
 

@@ -1,6 +1,7 @@
 """The JSON files of a workdir that a report shows, read with a check of their layout (see `json_files`)."""
 
 from gptjax.errors import InputError
+from gptjax.evaluate.journal import GRIDS
 from gptjax.files import bounded, records
 from gptjax.files.json_files import MAYBE, NUMBER, misfit
 from gptjax.text import text_checks
@@ -13,7 +14,7 @@ RESULTS = {
   'tasks': {str: {str: MAYBE}}, 'model': MODEL, '?not_run': {str: str}, '?weights': str, '?limit': int,
   '?limits': {str: int}, '?notes': {str: [str]}, '?version': int, '?protocols': {str: str},
   '?versions': {str: str}, '?devices': [(str, int)], '?rows': {str: [[object]]},
-  'grids': {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}}
+  'grids': GRIDS}
 FILTER = {**dict.fromkeys(('eightgrams', 'distinct', 'bytes', 'found', 'strings', 'passed', 'tests'), int),
           **dict.fromkeys(('measured', 'expected', 'rate'), NUMBER), 'sources': [str]}
 OVERLAP = {
