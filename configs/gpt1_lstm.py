@@ -5,7 +5,8 @@ Tokens a step   32,768 (64 sequences of 512)
 Expect          a loss above the Transformer's; the paper gives none
 Meant for       one GPU of 16 GB or more
 
-All but the model is gpt1.py's. How the paper's 2,048 units became logits is not stated: see gptjax/model/lstm.py.
+All but the model is gpt1.py's. How the paper's 2,048 units became logits is not stated: see
+gptjax/model/lstm.py.
 """
 
 from configs import gpt1

@@ -27,7 +27,7 @@ gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
 if __name__ == '__main__':
-  jax_settings.begin('gptjax', alone=False)  # imports JAX, whose threads are to find what `keep_memory` has set
+  jax_settings.begin('gptjax', alone=False)  # imports JAX, whose threads must find `keep_memory` done
 
 from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
@@ -93,7 +93,7 @@ def main(argv):
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
     if processes.several():
       shutdown.end_others_by(processes.end_all)
-    processes.compare(jax_settings.effective())  # before they compile anything: other programs would wait in vain
+    processes.compare(jax_settings.effective())  # before they compile: other programs would wait in vain
     jax_settings.check()
     code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
     shutdown.defer('all is saved, ending')

@@ -162,7 +162,8 @@ def main(port, n, me, deed):
     elif deed == 'roll':
       if me:
         assert processes.roll_call() == []
-      assert [processes.told(lambda: 'first', 20), processes.told(lambda: 'second', 20)] == ['first', 'second']
+      found = [processes.told(lambda: 'first', 20), processes.told(lambda: 'second', 20)]
+      assert found == ['first', 'second']
       processes.compare({'same': 1})
     elif deed == 'no wait':
       while me == 0 and processes._absent('gptjax/at/here/', 0) != [0]:

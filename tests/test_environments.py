@@ -324,7 +324,8 @@ def test_files_of_flags_that_name_each_other_have_an_end(monkeypatch, tmp_path):
 def test_every_setting_that_is_compared_is_one_of_jax():
   names = {*jax_settings.FIXED, *jax_settings.COMPARED}
   assert names <= jax.config.values.keys()
-  assert jax_settings.effective().keys() == {name.upper() for name in jax_settings.COMPARED} | {*jax_settings.VARIABLES}
+  compared = {name.upper() for name in jax_settings.COMPARED}
+  assert jax_settings.effective().keys() == compared | {*jax_settings.VARIABLES}
 
 
 @pytest.mark.parametrize('variable, configured, given, folder', [

@@ -307,5 +307,5 @@ def test_a_corpus_of_gpt1s_tokens_has_all_8_grams_of_its_own_text(shared_data, t
   assert not study.of_texts(['quite another text of ten words that is not there'], {'train': made}).found[
     'train'].any()
   with pytest.raises(ValueError, match="corpora of GPT-1's tokenizer, which changes words, and other text"):
-    overlap_command.main([f'--workdir={tmp_path / "run"}', f'--train={tmp_path / "corpus"}', f'--train={source}',
-                  f'--test=a={source}'])
+    overlap_command.main([f'--workdir={tmp_path / "run"}', f'--train={tmp_path / "corpus"}',
+                          f'--train={source}', f'--test=a={source}'])

@@ -107,7 +107,8 @@ def folder(tmp_path_factory):
 COMMANDS = {
   'generate': (generate_command.main, '--from=model', '--max_tokens=4', '--prompt=\x1b[2J'),
   'samples': (generate_command.main, '--from=model', '--max_tokens=4', '--prompt=\x1b[2J', '--num_samples=2'),
-  'tensor': (generate_command.main, '--from=tensor'), 'activation': (generate_command.main, '--from=activation'),
+  'tensor': (generate_command.main, '--from=tensor'),
+  'activation': (generate_command.main, '--from=activation'),
   'kind': (generate_command.main, '--from=kind'), 'value': (generate_command.main, '--from=value'),
   'class': (generate_command.main, '--from=class'),
   'pretrained': (pretrained.main, 'export', '--from=tensor', '--to=out'),

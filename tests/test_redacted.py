@@ -116,7 +116,8 @@ def test_a_corpus_whose_manifest_holds_the_link_itself_is_still_found(corpus, tm
   source = f'jsonl:{link("0a1b2c3d4e5f")}:content'
   shutil.copytree(corpus, tmp_path / 'old')
   manifest = json.loads((corpus / 'manifest.json').read_text())
-  manifest['settings'] |= {'sources': [source], 'inputs': documents.digest_before(documents.units([source], ''))}
+  manifest['settings'] |= {'sources': [source],
+                           'inputs': documents.digest_before(documents.units([source], ''))}
   write_manifest(tmp_path / 'old', manifest)
   assert prepared(tmp_path / 'old', source)['content'] == manifest['content']
 

@@ -67,7 +67,8 @@ def run_owned(config, workdir, mesh, source, tokenizer):
   processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
   processes.told(lambda: lay_out(config, workdir, tokenizer, loaded))
   found = {}
-  with jax.set_mesh(mesh), processes.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
+  with (jax.set_mesh(mesh), processes.stop_signals() as stop,
+        contextlib.closing(Watchdog(config.watchdog)) as dog):
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):

@@ -51,7 +51,7 @@ def multiplied_in(model, dtype):
 
 
 def as_multiplied(x, projection):
-  """x in the dtype in which a Projection multiplies: queries, keys and values have it, and so has the cache."""
+  """x in the dtype in which a Projection multiplies, which queries, keys, values and their cache have."""
   return x.astype(projection.w.dtype)
 
 

@@ -91,8 +91,8 @@ class Projection(nnx.Module):
 def flatten_inputs(x, axes):
   """[b, t, inputs...] -> [n, i], for a plain matmul with a weight of these logical axes.
 
-  As [n, i] [i, o] the gradient of a weight is one matmul on every backend; XLA:CPU transposes [b, t, i] [i, o]
-  at less than half the speed.
+  As [n, i] [i, o] the gradient of a weight is one matmul on every backend; XLA:CPU transposes [b, t, i]
+  [i, o] at less than half the speed.
   """
   return merge_heads(merge(x, 0), (None, *axes[:x.ndim - 2]))
 

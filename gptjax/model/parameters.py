@@ -1,8 +1,8 @@
-"""Declarations: all that is true of a weight is said once, where it is created, and the rest is derived from it.
+"""Declarations: all that is true of a weight is stated once, where it is created; the rest is derived.
 
-A `Declaration` travels with its weight as metadata of the `nnx.Param`. The optimizer reads from it what decays
-and what Muon orthogonalizes, `compute` the dtype, `size` the counts, LoRA and the released files the shape as
-a matrix. Nothing else in gptjax is keyed on the name of a weight.
+A `Declaration` travels with its weight as metadata of the `nnx.Param`. The optimizer reads from it what
+decays and what Muon orthogonalizes, `compute` the dtype, `size` the counts, LoRA and the released files the
+shape as a matrix. Nothing else in gptjax is keyed on the name of a weight.
 """
 
 import dataclasses

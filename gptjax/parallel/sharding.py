@@ -83,7 +83,7 @@ def single_mesh():
 
 
 def abstract_mesh():
-  """Context of a mesh of one device, for shapes, which depend on no mesh. Without devices, if JAX has none yet."""
+  """Context of a mesh of one device, which need not exist: for shapes, which depend on no mesh."""
   if not jax.sharding.get_mesh().empty:  # an abstract mesh may not have another size
     return jax.set_mesh(single_mesh())
   axis_types = (AxisType.Explicit,) * len(MESH_AXES)
@@ -178,7 +178,7 @@ def reduced_spec(*axes):
 
 
 def gather(w, *axes):
-  """The weight w where the step computes with it (`reduced_spec`); its gradient is scattered, a shard to each device.
+  """The weight w where the step computes with it (`reduced_spec`); its gradient is scattered.
 
   By name, and shard by shard on a dimension of their own: what `jax.reshard` amounts to, a sum and a cut, the
   TPU's compiler makes a scatter only where the shards are whole tiles (GPT-2 XL's are not); a sum sends twice
@@ -203,7 +203,7 @@ def unreduced_spec(*axes):
 
 
 def defer_grad_sum(weights):
-  """The weights, in a form whose gradients stay parts, on each replica and data shard, until `finish_grad_sum`."""
+  """The weights, marked so that their gradients stay unreduced over replicas until `finish_grad_sum`."""
   return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x), reduced=set(LATE_AXES))), weights)
 
 

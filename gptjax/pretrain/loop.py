@@ -94,14 +94,16 @@ def run_owned(config, workdir, mesh, source):
   processes.told(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)
-  processes.compare({f'digest of corpus {number}': corpus.digest for number, corpus in enumerate(mixture.train)})
+  processes.compare({f'digest of corpus {number}': corpus.digest
+                     for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # they share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
   weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
     export = weights.exporter(config, workdir, source, tokenizer)
   lay_out(config, workdir, mixture, source, tokenizer)
-  with jax.set_mesh(mesh), processes.stop_signals() as stop, contextlib.closing(Watchdog(config.watchdog)) as dog:
+  with (jax.set_mesh(mesh), processes.stop_signals() as stop,
+        contextlib.closing(Watchdog(config.watchdog)) as dog):
     run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, dog)
     return _pretrain(run, source, export)
 

@@ -47,8 +47,8 @@ def load(path):
       `manifest.json` and `state/`: one checkpoint in a workdir.
 
   Returns:
-    (model, tokenizer): a `gptjax.model.gpt.GPT`, `model(int32[b, t])` gives float32[b, t, n_vocab]; the tokenizer
-    is None if its files are not there.
+    (model, tokenizer): a `gptjax.model.gpt.GPT`, `model(int32[b, t])` gives float32[b, t, n_vocab]; the
+    tokenizer is None if its files are not there.
 
   Raises:
     ValueError: one line that says what is wrong with the folder, naming the tensor with both shapes, the

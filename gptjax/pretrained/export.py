@@ -43,7 +43,8 @@ def save_pretrained(model, tokenizer, folder):
   must have held the same model at another step, or nothing of this kind.
 
   Args:
-    model: a `gptjax.model.gpt.GPT` on devices of this process; of weights in shards, one at a time is gathered.
+    model: a `gptjax.model.gpt.GPT` on devices of this process; of weights in shards, one at a
+      time is gathered.
     tokenizer: one of gptjax's, or None.
     folder: path.
 
@@ -236,7 +237,8 @@ def released_tensors(params, values):
   declared = dict(layout.named_leaves(layout.declared(config)))
   for path, leaf in layout.named_leaves(params):
     facts = declared[path]
-    named = [(full(name), shape) for name, shape in layout.released(path, leaf.shape, facts, values['vocab_size'])]
+    tensors = layout.released(path, leaf.shape, facts, values['vocab_size'])
+    named = [(full(name), shape) for name, shape in tensors]
     found.append((leaf if leaf.ndim > len(facts.axes) else leaf[None], named))
   return found
 

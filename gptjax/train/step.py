@@ -43,7 +43,7 @@ def init_state(config):
 def first_state(config, params):
   """The state before the first step, with these weights."""
   declared = declarations(nnx.merge(graph(config), params))
-  zero, opt_state = (lambda: jnp.zeros((), jnp.int32)), make_optimizer(config.optimizer, declared).init(params)
+  opt_state, zero = make_optimizer(config.optimizer, declared).init(params), lambda: jnp.zeros((), jnp.int32)
   return TrainState(zero(), zero(), jnp.full((), jnp.inf, jnp.float32), params, opt_state)
 
 

@@ -149,5 +149,6 @@ def test_lines_of_a_tsv_that_are_wrong_are_named(tmp_path, content, says):
 def test_a_byte_order_mark_is_no_text(tmp_path):
   (tmp_path / 'train.tsv').write_bytes('\ufefftext\tlabel\r\nfine\tgood\r\n'.encode())
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
-  found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
+  found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config,
+                           labelled=True)
   assert [(one.texts, one.label) for one in found] == [(('fine',), 1)]

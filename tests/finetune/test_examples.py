@@ -117,5 +117,6 @@ def test_a_row_that_is_wrong_is_named(monkeypatch, name, record, says):
 def test_quotation_marks_in_a_tsv_are_text(tmp_path):
   (tmp_path / 'train.tsv').write_text('label\ttext\ngood\tsay "hello" and "go\nbad\tno\n')
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
-  found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
+  found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config,
+                           labelled=True)
   assert [(e.texts, e.label, e.index) for e in found] == [(('say "hello" and "go',), 1, 0), (('no',), 0, 1)]
