@@ -39,7 +39,7 @@ FIELDS = dict(
                           "where compiled programs are kept between runs; '': nowhere. "
                           'JAX_COMPILATION_CACHE_DIR replaces the default, even if a config file sets it'),
   xla_preset=Field('none', one_of('none', 'gpu_cublas', 'gpu_cublaslt', 'gpu_double_buffer', 'gpu_overlap'),
-                   "options of XLA's compiler for the training step, by name (gptjax/kernels/xla_presets.py)"),
+                   "options of XLA's compiler for the step, by name (gptjax/kernels/xla_presets.py)"),
 
   model=dict(
     architecture=Field('transformer', one_of('transformer', 'lstm'),
