@@ -110,7 +110,8 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   settings = {
     'sources': documents.recorded(source, units), 'inputs': documents.digest(units),
     'clean': recipe.description, 'tokenizer': given.digest if given else tokenizer,
-    'validation_fraction': validation_fraction, 'document_separator': document_separator, 'shard_tokens': shard_tokens, 'seq_len': seq_len,
+    'validation_fraction': validation_fraction, 'document_separator': document_separator,
+    'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
   if given:
     special.named(given, special_tokens)

@@ -1,4 +1,10 @@
-"""Text from a model: `gptjax.generate.sample`, and the command `python -m gptjax.generate`."""
+"""Text from a model: `gptjax.generate.sample`, and the command `python -m gptjax.generate`.
+
+  cache      Reading and writing with a key-value cache: prompts in one pass, then a token at a time.
+  sampling   Which token comes next: temperature, top-k, top-p, and the draw.
+  streaming  A text that grows by tokens: which characters can be shown already, and where it ends.
+  writer     Text from a model
+"""
 
 __all__ = ['sample']
 

@@ -1,4 +1,9 @@
-"""Training as pure functions: the step, the loss, the optimizer."""
+"""Training as pure functions: the step, the loss, the optimizer.
+
+  loss       The next-token loss, computed a few positions at a time.
+  optimizer  What turns gradients into updates: schedule, clipping, AdamW or Muon, decay on matrices alone.
+  step       The training state, the step as a pure function of it, and evaluation.
+"""
 
 __all__ = ['train_step']
 

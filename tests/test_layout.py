@@ -1,0 +1,90 @@
+"""The code base can be entered: imports point one way, folders are small, each package says what is in it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT, ROOT
+
+# From the bottom to the top: a package imports from its own row and from those before it.
+ROWS = [('errors', 'defaults', 'domains', 'text'), ('files',), ('command',), ('kernels', 'parallel'),
+        ('model',), ('train',), ('storage', 'data'), ('config', 'pretrained', 'generate'),
+        ('evaluate', 'lm_eval'), ('report',), ('finetune', 'pretrain'), ('main', 'plan', 'benchmark')]
+RANK = {name: number for number, row in enumerate(ROWS) for name in row}
+MOST = 16  # modules in a folder
+PURE = ('model', 'train')
+IMPURE = {'os', 'time', 'signal', 'pathlib', 'subprocess', 'socket', 'shutil', 'tempfile', 'threading'}
+
+
+def modules():
+  """{dotted name: path} of all modules; packages under their own name."""
+  found = {}
+  for path in sorted((ROOT / 'gptjax').rglob('*.py')):
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    found['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = path
+  return found
+
+
+def imported(path, names):
+  """Modules of gptjax, and others, that a file imports anywhere in it."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module:
+      for alias in node.names:
+        whole = f'{node.module}.{alias.name}'
+        yield whole if whole in names else node.module
+    elif isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+
+
+def edges():
+  names = modules()
+  del names['gptjax']  # which only hands on `load` and `save_pretrained`
+  return {name: {one for one in imported(path, names) if one in names and one != name}
+          for name, path in names.items()}
+
+
+def test_imports_point_one_way():
+  package = lambda name: name.split('.')[1]
+  assert {package(name) for name in edges()} == RANK.keys()
+  upward = [f'{name} imports {other}' for name, others in edges().items() for other in others
+            if RANK[package(other)] > RANK[package(name)]]
+  assert not upward
+
+
+def test_no_modules_import_each_other_in_a_circle():
+  left = edges()
+  while ready := [name for name, others in left.items() if not others & left.keys()]:
+    for name in ready:
+      del left[name]
+  assert not left
+
+
+def test_folders_are_small_and_say_what_is_in_them():
+  for init in (ROOT / 'gptjax').rglob('__init__.py'):
+    inside = [path for path in init.parent.glob('*.py') if not path.stem.startswith('_')]
+    assert len(inside) <= MOST, init.parent
+    assert ast.get_docstring(ast.parse(init.read_text())), init
+
+
+@pytest.mark.parametrize('package', PURE)
+def test_the_model_and_its_training_touch_no_disk_clock_process_or_signal(package):
+  for path in (ROOT / 'gptjax' / package).rglob('*.py'):
+    assert not IMPURE & set(imported(path, {})), path
+
+
+@pytest.mark.parametrize('name', [
+  'gptjax.load', 'gptjax.save_pretrained', 'gptjax.train.train_step', 'gptjax.generate.sample'])
+def test_names_that_others_rely_on_are_where_they_were(name):
+  module, _, attribute = name.rpartition('.')
+  code = f'import importlib; assert callable(getattr(importlib.import_module({module!r}), {attribute!r}))'
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=ENVIRONMENT, check=True)
+
+
+@pytest.mark.parametrize('command', [
+  'main', 'generate', 'lm_eval', 'plan', 'benchmark', 'report', 'data.prepare', 'data.inspect',
+  'data.tokenizers', 'data.clean', 'evaluate.overlap', 'pretrained'])
+def test_commands_that_others_rely_on_are_where_they_were(command):
+  path = Path(ROOT, 'gptjax', *command.split('.'))
+  assert path.with_suffix('.py').exists() or (path / '__main__.py').exists()
