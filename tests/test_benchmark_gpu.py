@@ -216,7 +216,8 @@ def test_variants_are_those_of_the_device(monkeypatch):
 
 def test_the_parent_leaves_the_device_to_those_it_starts():
   code = '''
-from gptjax.benchmark import gpu, machine, sizes, toolchain, train
+from gptjax.benchmark import gpu, machine, sizes, toolchain
+from gptjax.benchmark.subjects import train
 machine.machine(train.PACKAGES)
 toolchain.cuda_facts()
 sizes.make_config("124M")

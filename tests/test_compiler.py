@@ -16,9 +16,9 @@ from gptjax.kernels import xla_presets
 COMPILE = """
 import sys
 import jax, jax.numpy as jnp
-from gptjax import compiler
+from gptjax.kernels import xla_presets
 lowered = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4)))
-compiled = lowered.compile(compiler_options=compiler.options(sys.argv[1]) | eval(sys.argv[2]))
+compiled = lowered.compile(compiler_options=xla_presets.options(sys.argv[1]) | eval(sys.argv[2]))
 assert compiled(jnp.ones((4, 4)))[0, 0] == 4
 """
 

@@ -8,7 +8,7 @@ from conftest import ENVIRONMENT, ROOT
 
 PROGRAM = '''
 import resource, sys
-from gptjax import cpu
+from gptjax.kernels import cpu
 if sys.argv[1] == 'keep':
   cpu.keep_memory()
 import ctypes
@@ -42,7 +42,7 @@ def test_a_block_used_twice_is_faulted_in_once():
 THREADS = '''
 import os, sys
 import jax
-from gptjax import cpu
+from gptjax.kernels import cpu
 if sys.argv[1] == 'spare':
   cpu.spare_threads()
 jax.devices()
@@ -70,7 +70,7 @@ import conftest
 import jax
 import numpy as np
 from finetune.tiny import batch_of, config_of, first_state
-from gptjax import sharding
+from gptjax.parallel import sharding
 from gptjax.finetune import step
 config = config_of(**{'model.dropout': 0.1, 'finetune.train': 'lora'})
 with conftest.mesh_of(data=2, fsdp=2, tensor=2) as mesh:

@@ -101,7 +101,7 @@ def foreign_id(folder):
   """An id outside the vocabulary, under hashes that fit."""
   import hashlib
 
-  from gptjax.data.corpus.reader import manifest_digest
+  from gptjax.data.corpus.corpus_manifest import manifest_digest
   shard, path = folder / 'train-00000.bin', folder / 'manifest.json'
   tokens = np.fromfile(shard, '<u2')
   tokens[7] = 290

@@ -185,8 +185,9 @@ KILLED = '''
 import hashlib, sys
 from pathlib import Path
 import killing
-from gptjax.data import blocks, shards
-from gptjax.evaluate import build
+from gptjax.data import blocks
+from gptjax.data.corpus import shards
+from gptjax.evaluate.overlap import build
 blocks.BLOCK_CHARACTERS, build.COMMIT_SECONDS, build.DRAWER_KEYS = 30_000, -1, 1 << 12
 source, folder = sys.argv[1], Path(sys.argv[2])
 def work(workers):

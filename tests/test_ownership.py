@@ -17,7 +17,7 @@ from gptjax.storage import ownership
 
 HOLD = """
 import os, sys, time
-from gptjax import ownership
+from gptjax.storage import ownership
 with ownership.owned(sys.argv[1]):
   if sys.argv[2] == 'fork' and not os.fork():
     print(os.getpid(), flush=True)

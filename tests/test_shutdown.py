@@ -94,7 +94,7 @@ def test_a_second_signal_ends_it_at_once(corpus_folder, tmp_path):
 
 SECOND = """
 import os, signal, sys
-from gptjax import shutdown
+from gptjax.command import shutdown
 shutdown.catch('x', 'stopped')
 shutdown.defer('stopping')
 for name in sys.argv[1:]:
@@ -117,7 +117,7 @@ def test_which_signal_is_the_second(names, code):
 @pytest.mark.parametrize('ignored', ['', 'HUP', 'INT', 'HUP INT'])
 def test_what_is_ignored_from_the_start_stays_so(ignored):
   """SIGHUP under nohup, SIGINT in the background of a script; not SIGTERM."""
-  code = ('import os, signal\nfrom gptjax import shutdown\nshutdown.catch("x", "stopped")\n'
+  code = ('import os, signal\nfrom gptjax.command import shutdown\nshutdown.catch("x", "stopped")\n'
           'print(*[n.name[3:] for n in shutdown.STOPS if signal.getsignal(n) == signal.SIG_IGN])\n'
           f'for name in {ignored.split()}: os.kill(os.getpid(), signal.Signals["SIG" + name])\n')
   shell = ['bash', '-c', f'trap "" {ignored or "WINCH"}; exec "$@"', 'bash']
@@ -165,7 +165,7 @@ def test_commands_end_in_one_line(module, at, name, code, line):
 
 UNWINDS = """
 import sys, tempfile
-from gptjax import shutdown, startup
+from gptjax.command import shutdown, startup
 startup.begin('x', 'stopped')
 from gptjax.benchmark import turns
 shutdown.unwind('ending')
@@ -200,7 +200,7 @@ def test_a_benchmark_takes_its_workers_and_files_along(tmp_path, function, name,
   ('', 'False', 143), ('shutdown.at_once("at once")', 'False', 75),
   ('shutdown.defer("later")', 'shutdown.signalled()', 0)])
 def test_a_job_inside_a_command_that_unwinds_stops_in_its_own_way(then, until, code):
-  program = ('import os, signal\nfrom gptjax import shutdown\nshutdown.catch("x", "stopped")\n'
+  program = ('import os, signal\nfrom gptjax.command import shutdown\nshutdown.catch("x", "stopped")\n'
              f'shutdown.unwind("unwinding")\n{then}\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\n'
              f'  while not {until}: pass\nfinally: print("left")\n')
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -299,7 +299,7 @@ def test_a_job_that_is_called_as_a_function_leaves_the_process_as_it_was():
 
 HELD = """
 import os, signal, sys, time
-from gptjax import shutdown, startup
+from gptjax.command import shutdown, startup
 startup.begin('name', 'stopped')
 shutdown.unwind('ending')
 process = None

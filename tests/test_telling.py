@@ -163,7 +163,7 @@ def python(code, shell='exec "$@"', **more):
                         capture_output=True, timeout=60, **more)
 
 
-BEGIN = 'import sys\nfrom gptjax import startup\nstartup.begin("test", "stopped", product={})\n'
+BEGIN = 'import sys\nfrom gptjax.command import startup\nstartup.begin("test", "stopped", product={})\n'
 
 
 @pytest.mark.parametrize('closed', ['<&-', '>&-', '2>&-', '<&- >&- 2>&-'])
@@ -188,7 +188,7 @@ def test_output_on_a_full_disk_is_an_error_only_where_it_is_the_product(product,
 # What is printed: by Python as it goes, when Python ends, by a command that ends through `sys.exit`.
 PRINTS = {'on and on': 'while True: print("line")', 'at the end': 'READ()\nprint("line")',
           'and exits': 'READ()\nprint("line")\nsys.exit(0)', 'by the command': (
-            'READ()\nfrom gptjax.data import command\ncommand.run(lambda _: print("line"), "test")')}
+            'READ()\nfrom gptjax.command import run\nrun.run(lambda _: print("line"), "test")')}
 
 
 @pytest.mark.parametrize('name', PRINTS)
@@ -292,7 +292,7 @@ def test_a_bar_around_items_gives_them_all(monkeypatch):
 
 
 def test_a_figure_needs_no_backend(tmp_path):
-  code = (BEGIN.format(False) + 'from gptjax import figures\nfigure, axes = figures.figure(1, 2, (4, 2))\n'
+  code = (BEGIN.format(False) + 'from gptjax.command import figures\nfigure, axes = figures.figure(1, 2, (4, 2))\n'
           f'figure.savefig({str(tmp_path / "x.png")!r})\nassert "matplotlib.pyplot" not in sys.modules\n')
   done = python(code, env={**os.environ, 'MPLBACKEND': 'module://matplotlib_inline.backend_inline'})
   assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Where the weights of a fine-tuning run begin: pretrained, transferred in part, or fresh."""
 
 import copy
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -72,29 +73,35 @@ def first_state(config, kind, outputs, source, mesh):
     source: layout.Source or None.
     mesh: the mesh.
   """
-  def make(given):
+  def make(given, facts=None):
     model = Classifier(jax.random.key(config.train.seed), config, kind, outputs)
     params = nnx.to_pure_dict(nnx.state(model))
     if given is not None:
-      params['lm'] = transferred(params['lm'], given, config)
+      params['lm'] = transferred(params['lm'], given, config, facts)
     return step.first_state(config, step.graph(config, kind, outputs), params)
 
   if source is None or not config.finetune.pretrained:
     return jax.jit(lambda: make(None))()
   pretrained = copy.deepcopy(config)
   pretrained.model.n_vocab -= 3
+  make = functools.partial(make, facts=layout.declared(config))
   return jax.jit(make)(source.read(sharding.concrete(layout.weight_shapes(pretrained), mesh)))
 
 
-def transferred(fresh, given, config):
+def transferred(fresh, given, config, facts):
   """Fresh weights of a language model with those that are taken over in their place (Figure 2, left).
 
   Embeddings and positions always; of blocks the first `finetune.transfer_layers`; what comes after the
   blocks only with all of them.
+
+  Args:
+    fresh, given: nested dicts of weights.
+    config: of the run.
+    facts: the weights' Declarations (`layout.declared`).
   """
   n, n_layer = config.finetune.transfer_layers, config.model.n_layer
   everything = n in (-1, n_layer)
-  facts, taken = layout.declared(config), {}
+  taken = {}
   for name, value in given.items():
     if name == 'h':
       taken[name] = _blocks(fresh[name], value, n_layer if everything else n)

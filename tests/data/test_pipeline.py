@@ -219,7 +219,7 @@ def test_plain_loop_where_tensorflow_is_missing(make_batch, monkeypatch):
 QUIET = '''
 import sys
 import numpy as np
-from gptjax.data import corpus, pipeline
+from gptjax.data.corpus import pipeline, reader
 assert 'tensorflow' not in sys.modules
 def make(step):
   if step == 3:

@@ -21,7 +21,8 @@ import hashlib, json, sys
 from pathlib import Path
 import datasketch, tiktoken, tokenizers  # once, and not in each of the forks
 import killing
-from gptjax.data import blocks, prepare, shards
+from gptjax.data import blocks, prepare
+from gptjax.data.corpus import shards
 from prepared import contents
 blocks.BLOCK_CHARACTERS = 3000
 source, folder, clean = sys.argv[1], Path(sys.argv[2]), sys.argv[3]

@@ -263,7 +263,7 @@ def test_a_file_whose_name_has_a_colon(tmp_path):
 
 def test_python_is_a_megabyte_of_english_always_the_same():
   script = ('import hashlib, sys, warnings; warnings.simplefilter("error"); '
-            'from gptjax.data import python_source as p; '
+            'from gptjax.data.sources import python_source as p; '
             'print(hashlib.sha256("".join(x.text for x in p.pieces()).encode()).hexdigest(), '
             'sorted({"this", "antigravity", "turtle", "jax", "numpy"} & set(sys.modules)))')
   done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)

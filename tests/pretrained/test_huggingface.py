@@ -207,7 +207,8 @@ def test_without_pytorch_and_without_a_mesh(tmp_path):
 
 MEMORY = """
 import sys, gptjax, jax, numpy as np
-from gptjax import pretrained, sharding
+from gptjax import pretrained
+from gptjax.parallel import sharding
 def peak():
   return next(1024 * int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))
 sharding.ensure_mesh()
