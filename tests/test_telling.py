@@ -292,7 +292,8 @@ def test_a_bar_around_items_gives_them_all(monkeypatch):
 
 
 def test_a_figure_needs_no_backend(tmp_path):
-  code = (BEGIN.format(False) + 'from gptjax.command import figures\nfigure, axes = figures.figure(1, 2, (4, 2))\n'
+  code = (BEGIN.format(False) +
+          'from gptjax.command import figures\nfigure, axes = figures.figure(1, 2, (4, 2))\n'
           f'figure.savefig({str(tmp_path / "x.png")!r})\nassert "matplotlib.pyplot" not in sys.modules\n')
   done = python(code, env={**os.environ, 'MPLBACKEND': 'module://matplotlib_inline.backend_inline'})
   assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ The training step goes through these, and back for the gradient:
   unrolled       stacked layers -> a list of layers, unless `config.model.scan`; `stacked` is the inverse
   gathered_once  the vocabulary's tables gathered, where both uses of one share it
 
-and `gptjax.parallel.sharding.defer_grad_sum` marks them so that their gradients are summed over replicas once.
+and `sharding.defer_grad_sum` marks them so that their gradients are summed over replicas once.
 Decoding has forms of its own: `multiplied_in`, and those of `gptjax.generate.cache.ready`.
 """
 
