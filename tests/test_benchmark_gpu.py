@@ -180,11 +180,11 @@ def test_operations_are_found_in_the_code_that_they_come_from():
   text = '''HloModule jit_train_step
 
 FileNames
-1 "/x/gptjax/model/gpt.py"
+1 "/x/gptjax/model/layers.py"
 2 "/x/optax/transforms/_adding.py"
 
 FunctionNames
-1 "Projection.__call__"
+1 "Projection.affine"
 2 "scale_by_adam.<locals>.update_fn"
 
 FileLocations
@@ -204,7 +204,7 @@ ENTRY %main {
   assert {name: profile.part_of(place) for name, place in places.items()} == {
     'dot.1': 'projections', 'loop_fusion.2-x': 'optimizer'}
   assert profile.part_of(('attention.py', '_attend')) == 'attention'
-  assert profile.part_of(('losses.py', 'lookup')) == 'embedding'
+  assert profile.part_of(('layers.py', 'lookup')) == 'embedding'
 
 
 def test_variants_are_those_of_the_device(monkeypatch):

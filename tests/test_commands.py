@@ -21,14 +21,13 @@ HALF = '\udcff'  # what Python makes of the byte 0xff in an argument
 
 # Files that raise a plain ValueError where only our own code can be wrong.
 PLAIN = {
-  'attention.py',           # a kernel with dropout: the config has been checked against it
-  'evaluate/scoring.py',    # a request longer than the context: what asks cuts or refuses it
+  'model/attention.py',     # a kernel with dropout: the config has been checked against it
+  'evaluate/scoring/scores.py',  # a request longer than the context: what asks cuts or refuses it
   'plan/hlo.py',            # a program of the compiler that is not understood
-  'optimizer.py',           # a weight of the model that no list of the optimizer names
   # A damaged record or row, for the reader that called, which reports the place or refuses the file.
-  'records.py', 'telemetry.py', 'rewind.py', 'evaluate/journal.py', 'finetune/examples.py',
-  'bounded.py', 'json_files.py',
-  'cluster.py',             # a package that is absent, for the function that names the variable
+  'files/records.py', 'report/telemetry.py', 'storage/rewind_log.py', 'evaluate/journal.py',
+  'finetune/tasks/examples.py', 'files/bounded.py', 'files/json_files.py',
+  'parallel/cluster.py',    # a package that is absent, for the function that names the variable
 }
 
 
@@ -59,18 +58,19 @@ def test_all_commands_end_through_the_one_function():
     text = path.read_text()
     if "if __name__ == '__main__':" not in text or path.name == 'train_torch.py':
       continue
-    assert 'command.run(' in text or 'errors.print_line(' in text, path
+    assert 'run.run(' in text or 'command.run(' in text or 'errors.print_line(' in text, path
     package = (path.parent / '__init__.py').read_text() if path.name == '__main__.py' else ''
     assert 'startup.begin(' in text or 'startup.begin(' in package, path
-  assert 'print_line' in (root / 'data' / 'command.py').read_text()
+  assert 'print_line' in (root / 'command' / 'run.py').read_text()
 
 
 WRAPPER = """
 import json, sys
-from gptjax import main, pretrain
+from gptjax import main
+from gptjax.pretrain import loop
 def bug(config, workdir, given):
   {body}
-pretrain.pretrain = bug
+loop.pretrain = bug
 sys.exit(main.main(['main', *sys.argv[1:]]))
 """
 
@@ -105,8 +105,9 @@ def test_how_a_command_ends(error, expected, monkeypatch, capsys):
 
 
 HELP = {name: ['--help'] for name in (
-  'generate', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect', 'data.clean',
-  'data.tokenizers', 'evaluate.overlap', 'benchmark.__main__', 'benchmark.train')}
+  'generate.__main__', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect',
+  'data.clean.__main__', 'data.tokenizers.__main__', 'evaluate.overlap.__main__', 'benchmark.__main__',
+  'benchmark.subjects.train')}
 HELP |= {'main': ['main', '--help'], 'plan.__main__': ['plan', '--config=none.py', '-help']}
 
 
@@ -217,7 +218,7 @@ def test_a_full_disk_is_told_apart_with_and_without_a_workdir():
 
 def test_a_filter_that_the_disk_cannot_hold_is_refused_before_anything_is_read(tmp_path):
   (tmp_path / 'a.txt').write_text('one two three four five six seven eight nine ten')
-  overlap = importlib.import_module('gptjax.evaluate.overlap')
+  overlap = importlib.import_module('gptjax.evaluate.overlap.__main__')
   with pytest.raises(InputError, match=r'takes [\d,]{17,} bytes, and [\d,]+ are free'):
     overlap.main([f'--train=text:{tmp_path}/a.txt', f'--test=a=text:{tmp_path}/a.txt',
                   f'--workdir={tmp_path}/w', f'--capacity={10**15}', '--workers=1'])

@@ -87,7 +87,7 @@ def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
   (['--config', 'configs/absent.py', '--workdir=w'], 'configs/absent.py'),
   (['--workdir=w'], '--config is missing')])
 def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, flags, why):
-  root = str(Path(files.__file__).parents[1])
+  root = str(Path(files.__file__).parents[2])
   ran = subprocess.run([sys.executable, '-m', 'gptjax.main', *flags], cwd=tmp_path, capture_output=True,
                        text=True, env={**os.environ, 'PYTHONPATH': root, 'JAX_PLATFORMS': 'cpu'})
   assert ran.returncode == 2 and why in ran.stderr and ran.stderr.count('\n') == 1, ran.stderr

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import gptjax.benchmark
+import gptjax
+from gptjax.benchmark import subjects
 from gptjax.benchmark.subjects.scaling import counts
 from gptjax.benchmark.subjects.train import field
 from gptjax.command import flag_types, run
@@ -18,9 +19,11 @@ from gptjax.command.flag_types import Listed, Number, integer, real
 from gptjax.errors import InputError
 from gptjax.files import paths
 
-COMMANDS = ('gptjax.generate', 'gptjax.report.__main__', 'gptjax.pretrained.__main__', 'gptjax.data.prepare',
-            'gptjax.data.inspect', 'gptjax.data.clean', 'gptjax.data.tokenizers', 'gptjax.evaluate.overlap',
-            *(f'gptjax.benchmark.{one.name}' for one in pkgutil.iter_modules(gptjax.benchmark.__path__)))
+COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretrained.__main__',
+            'gptjax.data.prepare', 'gptjax.data.inspect', 'gptjax.data.clean.__main__',
+            'gptjax.data.tokenizers.__main__',
+            'gptjax.evaluate.overlap.__main__', 'gptjax.benchmark.gpu', 'gptjax.benchmark.table',
+            *(f'gptjax.benchmark.subjects.{one.name}' for one in pkgutil.iter_modules(subjects.__path__)))
 TEXT = None, paths.flag, field, counts  # what else a flag may be; `counts` has a test of its own
 
 
@@ -110,12 +113,13 @@ def test_messages_name_value_and_domain():
 
 @pytest.mark.parametrize('module, flags', [
   ('gptjax.data.inspect', ['corpus', f'--step={2**62}']),
-  ('gptjax.data.tokenizers', ['train', '--kind=bpe', f'--vocab_size={2**31}', '--source=python:', '--out=x']),
-  ('gptjax.generate', ['--from=x', f'--top_k={2**63}']),
-  ('gptjax.generate', ['--from=x', '--temperature=nan']),
-  ('gptjax.generate', ['--from=x', f'--seed={2**64}']),
-  ('gptjax.evaluate.overlap', ['--workdir=x', '--rate=1e-300']),
-  ('gptjax.evaluate.overlap', ['--workdir=x', f'--capacity={10**18}']),
+  ('gptjax.data.tokenizers.__main__', ['train', '--kind=bpe', f'--vocab_size={2**31}', '--source=python:',
+                                       '--out=x']),
+  ('gptjax.generate.__main__', ['--from=x', f'--top_k={2**63}']),
+  ('gptjax.generate.__main__', ['--from=x', '--temperature=nan']),
+  ('gptjax.generate.__main__', ['--from=x', f'--seed={2**64}']),
+  ('gptjax.evaluate.overlap.__main__', ['--workdir=x', '--rate=1e-300']),
+  ('gptjax.evaluate.overlap.__main__', ['--workdir=x', f'--capacity={10**18}']),
   ('gptjax.data.prepare', ['--source=python:', '--tokenizer=gpt2', '--out=x', '--workers=100000']),
   ('gptjax.report.__main__', ['--workdir=x', '--samples=-1'])])
 def test_numbers_that_ended_in_a_traceback_an_abort_or_never(module, flags, tmp_path, monkeypatch):

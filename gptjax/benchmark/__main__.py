@@ -10,6 +10,7 @@ from gptjax.command import run, shutdown
 from gptjax.errors import InputError
 from gptjax.parallel import jax_settings
 
+ABOUT_ALL = ('gpu', 'table')  # what runs other subjects, or shows what they wrote
 SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
             'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'near_duplicates', 'table')
 
@@ -24,7 +25,8 @@ def main(argv):
   if subject not in SUBJECTS:
     raise InputError(f'{subject!r} is not one of {", ".join(SUBJECTS)}')
   jax_settings.use_jax()
-  module = importlib.import_module(f'gptjax.benchmark.{subject}')
+  folder = 'gptjax.benchmark' if subject in ABOUT_ALL else 'gptjax.benchmark.subjects'
+  module = importlib.import_module(f'{folder}.{subject}')
   shutdown.unwind('ending all that it has started')
   return module.main(flags)
 

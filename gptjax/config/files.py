@@ -21,7 +21,7 @@ PACKAGE = 'configs'  # the name under which config files import each other
 
 def folder():
   """Where the configs that come with gptjax lie: inside the package if installed, beside it in a checkout."""
-  package = Path(__file__).parent
+  package = Path(__file__).parents[1]
   return next((place for place in (package / PACKAGE, package.parent / PACKAGE)
                if (place / 'default.py').is_file()), package / PACKAGE)
 

@@ -23,14 +23,15 @@ from gptjax.files import paths
 STEPS = 3
 REST = 'not attributed'
 # (file, beginning of the function's qualified name, part); the first that fits.
-PARTS = (('attention.py', 'dropout', 'dropout'), ('attention.py', '', 'attention'),
-         ('kernels.py', '', 'attention'), ('flash.py', '', 'attention'),
-         ('losses.py', 'lookup', 'embedding'), ('losses.py', '_lookup', 'embedding'),
-         ('losses.py', '', 'loss'),
-         ('model.py', 'LayerNorm', 'norms'), ('model.py', 'Projection', 'projections'),
-         ('model.py', 'MLP', 'activation'), ('model.py', 'in_dtype', 'casts of weights'),
-         ('model.py', '', 'residuals and reshapes'), ('sharding.py', '', 'residuals and reshapes'),
-         ('train.py', 'train_step', 'optimizer'), ('train.py', '', 'casts of weights'),
+PARTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'),
+         ('attention.py', '', 'attention'), ('fused.py', '', 'attention'), ('flash.py', '', 'attention'),
+         ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'), ('loss.py', '', 'loss'),
+         ('layers.py', 'LayerNorm', 'norms'), ('layers.py', 'Projection.__call__', 'activation'),
+         ('layers.py', 'Projection', 'projections'), ('cpu_matmul.py', '', 'projections'),
+         ('compute.py', 'in_dtype', 'casts of weights'),
+         ('gpt.py', '', 'residuals and reshapes'), ('layers.py', '', 'residuals and reshapes'),
+         ('sharding.py', '', 'residuals and reshapes'),
+         ('step.py', 'train_step', 'optimizer'), ('step.py', '', 'casts of weights'),
          ('', '', 'optimizer'))  # Optax
 CONTROL = 'while', 'call', 'conditional'  # their time is that of what they call
 # A row of one of the program's tables: its number, and two more or a name.
