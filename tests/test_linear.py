@@ -36,15 +36,15 @@ STYLES = [value for value in vars(detokenize).values() if isinstance(value, deto
 SHORT, FACTOR = 2000, 4
 INSTANT = 0.002  # s: what takes less for SHORT characters is not quadratic in them
 # Matched at one place of a text, and not looked for everywhere.
-ANCHORED = {'clean._SCHEME', 'gpt1_words._NUMBERS', 'gpt1_words._AFTER_HOST', 'gpt1_words._HOST',
-            'gpt1_words._LABEL', 'overlap.NAME', 'pronouns.FIRST_WORD', 'tfds_folder.VERSION',
+ANCHORED = {'webtext._SCHEME', 'gpt1_words._NUMBERS', 'gpt1_words._AFTER_HOST', 'gpt1_words._HOST',
+            'gpt1_words._LABEL', 'study.NAME', 'pronouns.FIRST_WORD', 'tfds_folder.VERSION',
             'tfds_source.VERSION'}
 LOOKED_FOR_AT_THE_END = {'gpt1_words._SUFFIX': 2 * gpt1_words.LONGEST_SUFFIX}  # in so many characters
 
 
 def modules():
   for package in (gptjax.data, gptjax.evaluate):
-    for found in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
       yield importlib.import_module(found.name)
 
 
@@ -115,14 +115,14 @@ def test_the_test_sees_a_pattern_that_is_not_linear(pattern):
 
 # What makes patterns of its own: of names, which are short (below), or those of `patterns`; or reads flags.
 MAKERS = {'detokenize._splits', 'special._splitter', 'pronouns.place', 'gpt1_words._exceptions',
-          'sources._units', 'tfds_source.units'}
+          'documents._units', 'tfds_source.units'}
 
 
 def test_no_pattern_is_hidden_in_a_function():
   """Patterns are compiled at the top of their modules, where the test above finds them."""
   hidden = set()
   for folder in ('data', 'evaluate'):
-    for path in (ROOT / 'gptjax' / folder).glob('*.py'):
+    for path in (ROOT / 'gptjax' / folder).rglob('*.py'):
       for function in ast.walk(ast.parse(path.read_text())):
         for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
           called = ast.unparse(node.func) if isinstance(node, ast.Call) else ''
