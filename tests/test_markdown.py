@@ -6,13 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from gptjax import report
 from gptjax.command import figures
 from gptjax.data import inspect
 from gptjax.evaluate import table as evaluation
 from gptjax.files import records
 from gptjax.finetune import results
-from gptjax.report import plots, telemetry
+from gptjax.report import page, plots, telemetry
 from gptjax.text import markdown
 
 HOSTILE = '<img src=x onerror=alert(1)>|[a](javascript:b)\n\n# `c` $\\frac{$ **d** &lt;'
@@ -64,9 +63,9 @@ def workdir(tmp_path):
 
 
 def test_a_report_shows_text_of_others_as_it_is(workdir, tmp_path):
-  page, text = (path.read_text() for path in report.write([workdir], tmp_path / 'out'))
-  assert '<img' not in page and '<b>' not in re.sub(r'<b>(Table|Figure) \d+\.</b>', '', page)
-  assert 'a$\\frac{$&lt;b&gt;' in page
+  html, text = (path.read_text() for path in page.write([workdir], tmp_path / 'out'))
+  assert '<img' not in html and '<b>' not in re.sub(r'<b>(Table|Figure) \d+\.</b>', '', html)
+  assert 'a$\\frac{$&lt;b&gt;' in html
   assert is_text(re.sub(r'```text.*?```|<summary>.*?</summary>|\]\(report-figures/.*?\)', '', text,
                         flags=re.DOTALL))
   assert text.startswith('# Training of a\\$\\\\frac{\\$\\<b\\>\n')

@@ -8,11 +8,11 @@ import fsspec
 import pytest
 from conftest import train
 
-from gptjax import report
 from gptjax.data.prepare import prepare
 from gptjax.data.sources import documents
 from gptjax.errors import InputError
 from gptjax.files import records
+from gptjax.report import page
 from gptjax.text.redacted import redacted, redacted_values, without_secrets
 
 SECRETS = 'hunter2pass', 'wJalrXUtnFEMI/K7MDENG', '0a1b2c3d4e5f', 'AKIAEXAMPLE'
@@ -135,7 +135,7 @@ def test_a_run_records_no_secret(corpus, tmp_path):
 
   stored['config']['data']['source'] = source  # of an older version
   (tmp_path / 'run' / 'config.json').write_text(records.text(stored))
-  report.write([tmp_path / 'run'], tmp_path / 'page')
+  page.write([tmp_path / 'run'], tmp_path / 'page')
   assert not leaks(tmp_path / 'page')
 
 
