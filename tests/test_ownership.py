@@ -20,9 +20,9 @@ import os, sys, time
 from gptjax import ownership
 with ownership.owned(sys.argv[1]):
   if sys.argv[2] == 'fork' and not os.fork():
-    print(os.getpid(), flush=True)
+    os.write(1, f'{os.getpid()}\n'.encode())  # whole lines, for two processes share the pipe
     time.sleep(600)
-  print('ready', flush=True)
+  os.write(1, b'ready\n')
   time.sleep(600)
 """
 
