@@ -171,7 +171,7 @@ def test_rows_of_parquet_that_cannot_be_read_are_named(tmp_path):
     parquet.write_table(pyarrow.table(columns), tmp_path / f'{name}.parquet')
   of = {name: read(f'parquet:{tmp_path}/{name}.parquet') for name in made}
   assert [piece.text for piece in of['a']] == ['a', ''] and of['a'][1].problem.startswith('not UTF-8')
-  assert texts(of['b']) == ['a', 'b'] and of['d'][1].problem.startswith('not UTF-8')
+  assert texts(of['b']) == texts(of['d']) == ['a', 'b']
   assert [piece.problem.partition(':')[0] for piece in of['c']] == ['not text', 'not text']
 
 
