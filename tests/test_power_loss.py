@@ -88,7 +88,8 @@ def test_a_checkpoint_that_is_gone_back_from_goes_after_the_rewind_is_on_disk(tm
   workdir = tmp_path / 'run'
   for step in (5, 10):
     (workdir / 'checkpoints' / str(step)).mkdir(parents=True)
-    checkpoint.write_manifest(workdir / 'checkpoints' / str(step), {'facts': {'rewinds': 0}, 'files': {}})
+    checkpoint.write_manifest(workdir / 'checkpoints' / str(step), {
+      'step': step, 'metric': None, 'arrays': {}, 'files': {}, 'facts': {'rewinds': 0}})
   def killed_before_the_sync():
     with monkeypatch.context() as patch:
       patch.setattr(atomic, 'sync', lambda path: None)

@@ -183,8 +183,8 @@ def test_trained_bpe_agrees_with_the_library_on_real_text():
 
 
 def test_training_has_one_result(trained):
-  script = ('import sys; from gptjax.data import tokenizers; '
-            'print(tokenizers.train_bpe([sys.stdin.read()], 400).digest)')
+  script = ('import sys; from gptjax.data.tokenizers import byte_bpe; '
+            'print(byte_bpe.train_bpe([sys.stdin.read()], 400).digest)')
   for threads in '1', '3':
     done = subprocess.run([sys.executable, '-c', script], input=CORPUS, capture_output=True,
                           text=True, check=True, env={**os.environ, 'RAYON_NUM_THREADS': threads})

@@ -341,7 +341,7 @@ def test_the_number_of_layers_is_compared_with_the_tensors_before_any_is_named(t
   saved(tmp_path)
   config = json.loads((tmp_path / 'config.json').read_text())
   (tmp_path / 'config.json').write_text(json.dumps({**config, 'n_layer': 10**6}))
-  monkeypatch.setattr(gptjax.pretrained.layout, 'weight_shapes', None)
+  monkeypatch.setattr(gptjax.pretrained.layout, 'released', None)
   with mesh_of(), pytest.raises(ValueError, match='n_layer = 1000000 needs 12 tensors for each layer'):
     gptjax.load(tmp_path)
 
