@@ -322,6 +322,23 @@ def test_slurm_queues_a_bug_again_as_often(tmp_path, deeds, flags, runs):
     assert (done.returncode == 0) == (restart < runs - 1 or deeds.endswith('x0'))
 
 
+@pytest.mark.parametrize('text', ['0 a[$(touch hacked)]', 'a[$(touch hacked)] 3', '', '1', '9' * 30 + ' 1'])
+def test_what_a_workdir_says_of_earlier_ends_is_a_number_or_nothing(tmp_path, text):
+  """Bash evaluates what stands in arithmetic."""
+  workdir = tmp_path / 'w'
+  workdir.mkdir()
+  (workdir / 'bugs-7').write_text(text + '\n')
+  for name, does in (('srun', 'exit 1'), ('scontrol', 'exit 0')):
+    (tmp_path / name).write_text(f'#!/bin/bash\n{does}\n')
+    (tmp_path / name).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  done = run('bash', 'launch/slurm.sbatch', f'--workdir={workdir}',
+             env={'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
+                  'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  assert 'queued again' in done.stdout and not list(tmp_path.rglob('hacked')), done
+  assert (workdir / 'bugs-7').read_text() == '1 -1\n'
+
+
 @pytest.mark.parametrize('number', [signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize('traps, told', [(True, 'USR1\n'), (False, '')])
 def test_a_signal_to_the_batch_shell_goes_on_to_the_step_and_queues_again(tmp_path, number, traps, told):

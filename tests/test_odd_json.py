@@ -18,7 +18,7 @@ from gptjax.config import resolve as configs
 from gptjax.config import resume
 from gptjax.data import inspect, prepare
 from gptjax.data.corpus import mixture, reader
-from gptjax.data.tokenizers import loading, native
+from gptjax.data.tokenizers import hf_tokenizer, loading, native
 from gptjax.errors import InputError
 from gptjax.files import json_files, records
 from gptjax.parallel import jax_settings
@@ -226,6 +226,17 @@ def test_files_of_orbax_that_are_cut_but_vouched_for_are_refused(cut, root, tmp_
     path.write_bytes(content)
     vouch_for(path)
   gptjax.load(tmp_path / 'run')
+
+
+@pytest.mark.parametrize('tokens', [5, [5], [{}], [{'content': []}]])
+def test_odd_added_tokens_are_refused_with_a_decoder_beside_them_too(tmp_path, tokens):
+  write_folder(tmp_path / 'model')
+  for name, change in (('tokenizer.json', {'added_tokens': tokens}),
+                       ('tokenizer_config.json', {'added_tokens_decoder': {}})):
+    path = tmp_path / 'model' / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | change))
+  with pytest.raises(InputError, match='added'):
+    hf_tokenizer.load_folder(tmp_path / 'model')
 
 
 @pytest.mark.parametrize('text, says', [

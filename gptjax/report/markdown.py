@@ -30,7 +30,8 @@ def _block(block, number, folder):
     fence = '`' * max(3, 1 + _longest_run(block.text, '`'))
     text = f'{fence}text\n{block.text}\n{fence}'
     if block.folded:
-      return f'<details><summary>{html.escape(block.title)}</summary>\n\n{text}\n\n</details>'
+      title = html.escape(' '.join(block.title.split()))  # a blank line would end the HTML
+      return f'<details><summary>{title}</summary>\n\n{text}\n\n</details>'
     return f'{bold(block.title)}\n\n{text}'
   caption = f'**{type(block).__name__} {next(number[type(block)])}.** {line(block.caption)}'.rstrip()
   if isinstance(block, Figure):

@@ -151,7 +151,7 @@ def test_merging_a_long_word_asks_for_few_ranks(gpt1, text):
 
 
 @pytest.mark.parametrize('run', [
-  '_', "'", '%', '#', '.', 'a', 'a.', 'a@', 'a@a.', 'a:', '1-', '(', '漢', "n't", 'Mr.', '€1'])
+  '_', "'", '%', '#', '.', 'a', 'a.', 'a@', 'a@a.', '@a.b#', 'a:', '1-', '(', '漢', "n't", 'Mr.', '€1'])
 def test_a_long_run_ends(gpt1, run):
   """In a moment; in time that is quadratic it would take hours."""
   ids = gpt1.encode(run * 50_000)

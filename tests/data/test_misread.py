@@ -87,6 +87,10 @@ def test_a_tar_archive_that_lies_of_its_sizes(tmp_path, monkeypatch):
     assert problems(read(f'tar:{tmp_path}/cut.tar'))[-1][1].startswith('damaged or cut short'), cut
   (tmp_path / 'not.tar').write_bytes(b'not an archive' * 100)
   assert problems(read(f'tar:{tmp_path}/not.tar'))[0][1].startswith('damaged or cut short')
+  info = tarfile.TarInfo('sparse')
+  info.pax_headers = {'GNU.sparse.map': 'a,b'}  # tarfile raises a plain ValueError
+  (tmp_path / 'pax.tar').write_bytes(info.create_pax_header(info.get_info(), 'utf-8') + whole)
+  assert problems(read(f'tar:{tmp_path}/pax.tar'))[-1][1].startswith('damaged or cut short')
   monkeypatch.setattr(files, 'MAX_DOCUMENT', 1000)
   found = read(f'tar:{tmp_path}/a.tar')
   assert [piece.text[:4] for piece in found] == ['good', '', 'yyyy']

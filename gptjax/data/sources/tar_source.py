@@ -8,6 +8,7 @@ import io
 import tarfile
 
 from gptjax.data.sources import files, kinds_of_bytes
+from gptjax.errors import InputError
 from gptjax.text.printable import printable
 
 HEADERS = 1 << 20  # bytes that the headers between two files may have together
@@ -23,9 +24,9 @@ def pieces(path, separator):
   with files.open_bytes(path) as raw:
     source, place = _Bounded(raw), path
     try:
-      with tarfile.open(fileobj=source, mode='r|', errors='backslashreplace') as archive:
+      with _read(lambda: tarfile.open(fileobj=source, mode='r|', errors='backslashreplace')) as archive:
         source.left = HEADERS
-        while (member := archive.next()) is not None:
+        while (member := _read(archive.next)) is not None:
           archive.members = []  # it would keep all of them
           source.left = member.size + HEADERS
           if member.isreg():
@@ -35,6 +36,16 @@ def pieces(path, separator):
       yield files.Piece('', place, problem=error.args[0])
     except (tarfile.TarError, OSError, EOFError) as error:
       yield files.Piece('', place, problem=f'damaged or cut short: {error}')
+
+
+def _read(step):
+  """What a step of tarfile gives; it raises a plain ValueError for some damaged headers."""
+  try:
+    return step()
+  except InputError:
+    raise
+  except ValueError as error:
+    raise tarfile.ReadError(str(error)) from None
 
 
 def _documents(file, size, place, separator):

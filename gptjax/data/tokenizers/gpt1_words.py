@@ -190,5 +190,6 @@ def _is_address(chunk):
 def _begins_host(chunk, start):
   stop = _HOST.match(chunk, start).end()
   *labels, top = chunk[start:stop].split('.')
-  return (labels and _AFTER_HOST.match(chunk, stop) and _TOP.fullmatch(top)
-          and all(map(_LABEL.fullmatch, labels)))
+  # What follows is looked at last: it can be long, and once all else fits a match there ends the search.
+  return (labels and _TOP.fullmatch(top) and all(map(_LABEL.fullmatch, labels))
+          and _AFTER_HOST.match(chunk, stop))

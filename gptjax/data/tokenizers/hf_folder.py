@@ -203,15 +203,15 @@ def _tokens(folder, settings, whole):
   else:
     special = _object(folder / SPECIAL)
     roles |= {role: (SPECIAL, special[role]) for role in ROLES if special.get(role) is not None}
+  listed = _checked(folder / JSON, 'added_tokens', whole.get('added_tokens') or [], list)
+  listed = [(token, _token(folder / JSON, token)) for token in listed]
   named = {role: _name(folder / path, role, value) for role, (path, value) in roles.items()}
   extra = _extra(folder, special, settings)
   if 'added_tokens_decoder' not in settings:
     for name, i in _object(folder / ADDED).items():
       is_special = name in (*named.values(), *extra)
       added[_id(folder / ADDED, i)] = Token(name, is_special, not is_special)
-    for token in _checked(folder / JSON, 'added_tokens', whole.get('added_tokens') or [], list):
-      i = token.get('id') if isinstance(token, dict) else None
-      added[_id(folder / JSON, i)] = _token(folder / JSON, token)
+    added |= {_id(folder / JSON, token.get('id')): made for token, made in listed}
   return named, [added[i] for i in sorted(added)], extra
 
 

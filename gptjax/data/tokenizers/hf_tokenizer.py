@@ -52,12 +52,16 @@ def _load(folder, n_rows):
 def _of_pieces(whole, made):
   """Whether a tokenizer.json is the one that gptjax writes for a sentencepiece model."""
   model, cleaned = whole.get('model', {}), whole.get('normalizer') or {}
+  if not (isinstance(model, dict) and isinstance(cleaned, dict)):
+    return False
   parts = cleaned.get('normalizers') or []
-  if model.get('type') != 'Unigram' or whole.get('pre_tokenizer') or any(
+  vocab = model.get('vocab')
+  if model.get('type') != 'Unigram' or whole.get('pre_tokenizer') or not (
+      isinstance(parts, list) and all(isinstance(part, dict) for part in parts)
+      and isinstance(vocab, list) and all(isinstance(entry, list) for entry in vocab)) or any(
       part.get('type') not in ('Prepend', 'Replace') for part in parts):
     return False
-  pieces = [[made.coder.id_to_piece(i)] for i in range(made.n_vocab)]
-  return [entry[:1] for entry in model.get('vocab', [])] == pieces
+  return [entry[:1] for entry in vocab] == [[made.coder.id_to_piece(i)] for i in range(made.n_vocab)]
 
 
 def _plain(found, n_rows):
