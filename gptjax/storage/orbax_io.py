@@ -6,6 +6,7 @@ large ones lie in data files, and for each array its metadata and its chunks und
 
 import contextlib
 import math
+import warnings
 from pathlib import Path
 
 import jax
@@ -16,6 +17,9 @@ from etils import epath
 from gptjax import errors
 from gptjax.errors import InputError
 from gptjax.files.literal_path import literal
+
+# Where a save fails, Orbax leaves what it had begun, and Python would say so when it ends.
+warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
 
 
 class Writer:
