@@ -15,7 +15,7 @@ from conftest import ENVIRONMENT, ROOT, train
 
 from gptjax.storage import ownership
 
-HOLD = """
+HOLD = r"""
 import os, sys, time
 from gptjax.storage import ownership
 with ownership.owned(sys.argv[1]):
