@@ -141,7 +141,7 @@ LONG_TEXTS = {
   'domain': lambda text: webtext.judge(webtext.document('a b', {'domain': text}), RECIPE),
   'title': lambda text: webtext.plain_title(text), 'words': gpt1_words.words,
   'standardize': gpt1_text.standardize,
-  'train_bpe': lambda text: list(long_words._without_long_words([text])),
+  'train_bpe': lambda text: list(long_words.without_long_words([text])),
   'separated': lambda text: list(files.separated(io.BufferedReader(io.BytesIO(text.encode())), 'p', b'--')),
   'place': lambda text: pronouns.place(text, 'he', ['a b', 'A. A.']),
   **{f'detokenize {i}': lambda text, style=style: detokenize.detokenize(text, style)

@@ -17,7 +17,7 @@ import sys
 from gptjax import defaults
 from gptjax.command import run, streams
 from gptjax.files import paths
-from gptjax.generate.writer import DOMAINS, _read, sample
+from gptjax.generate.writer import DOMAINS, read_prompt, sample
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings
 from gptjax.text.words import plural
@@ -59,7 +59,7 @@ def main(arguments):
   cache = flags.pop('compilation_cache', defaults.fields()['compilation_cache'])
   jax_settings.use_cache(jax_settings.cache_folder(cache, given), '--compilation_cache',
                      'switch the cache off by --compilation_cache=')
-  prompts = flags['prompt'] = [*flags['prompt'], *map(_read, flags.pop('prompt_file'))]
+  prompts = flags['prompt'] = [*flags['prompt'], *map(read_prompt, flags.pop('prompt_file'))]
   each = flags.get('num_samples', 1)
   alone, shown, full = len(prompts) <= 1 and each == 1, list(prompts), 0
 

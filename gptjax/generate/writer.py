@@ -4,7 +4,6 @@ What is written for a prompt depends on the seed, the prompt, the number of the 
 not on what else is in the batch; but for rounding, which differs with the size of a batch.
 """
 
-
 import zlib
 from pathlib import Path
 
@@ -60,7 +59,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     ValueError: one line: an option out of its range, an empty prompt, one longer than the context, no
       tokenizer, a model whose logits are not numbers, or what `gptjax.load` says.
   """
-  prompts, stop = [*_several(prompt), *map(_read, _several(prompt_file))], _several(stop)
+  prompts, stop = [*_several(prompt), *map(read_prompt, _several(prompt_file))], _several(stop)
   check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size)
   sharding.ensure_mesh()
   if isinstance(source, str | Path):
@@ -201,7 +200,7 @@ def _several(one_or_more):
   return list(one_or_more)
 
 
-def _read(path):
+def read_prompt(path):
   try:
     return Path(path).read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.storage import checkpoint
-from gptjax.storage.rewind_log import _write, batch_number, read, standing
+from gptjax.storage.rewind_log import batch_number, read, standing, write
 
 TRIES = 3  # going back to one checkpoint so often has not helped
 
@@ -69,7 +69,7 @@ def record(config, workdir, spike):
             for name, value in (('loss', spike.loss), ('usual_loss', spike.usual_loss))}
   rewinds.append({'step': spike.step, **losses, 'to': to,
                   'passed': max(back.skip_batches, last_read + 1 - first_again)})
-  _write(workdir, rewinds)
+  write(workdir, rewinds)
 
 
 def _checkpoint(folder, step, steps_back):
@@ -87,7 +87,7 @@ def settle(workdir):
   A damaged `rewinds.json` is repaired.
   """
   folder, rewinds = Path(workdir) / 'checkpoints', read(workdir)
-  _write(workdir, rewinds)
+  write(workdir, rewinds)
   for step in checkpoint.steps(folder):
     manifest = checkpoint.read_manifest(folder / str(step))
     since = rewinds[manifest['facts'].get('rewinds', 0):] if manifest else []

@@ -9,8 +9,6 @@ from gptjax.storage import checkpoint
 from gptjax.text.words import plural
 
 FILE = 'rewinds.json'
-
-
 FIELDS = {'step', 'loss', 'usual_loss', 'to', 'passed'}
 
 
@@ -80,7 +78,7 @@ def _of_rewinds(found):
   return found
 
 
-def _write(workdir, rewinds):
+def write(workdir, rewinds):
   content = json.dumps([records.sealed(rewind) for rewind in rewinds], indent=1) + '\n'
   path = Path(workdir) / FILE
   if content.encode() != (path.read_bytes() if path.exists() else b'[]\n'):

@@ -310,7 +310,7 @@ def test_train_command(kind, tmp_path, monkeypatch, capsys):
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_words_are_cut_for_the_training_if_they_are_long_and_no_others(parts):
   text = ''.join(parts)
-  found = list(long_words._without_long_words([text]))
+  found = list(long_words.without_long_words([text]))
   words = lambda text: regex.findall(byte_bpe.PATTERN, text)
   assert ''.join(found) == text and all(len(one) <= 1001 for part in found for one in words(part))
   a_few = regex.search('[^ \n]{8001}', text)  # words without a space between them, cut together

@@ -8,7 +8,6 @@ a document counts it. The two kinds of duplicates are found in `duplicates`, aft
     python -m gptjax.data.clean      lists the filters, each with what it removes and keeps
 """
 
-
 import collections
 import re
 import unicodedata

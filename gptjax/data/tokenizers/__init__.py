@@ -7,8 +7,7 @@
                    them.
   hf_tokenizer     The tokenizer of a Hugging Face folder: as one of ours where its files are those, else by
                    `tokenizers`.
-  loading          Text to token ids and back: byte-level BPE (GPT-2's), GPT-1's BPE, sentencepiece; and
-                   training.
+  loading          Opens the tokenizer that a text like `bpe:DIR` names.
   long_words       Text whose words are cut where they are too long to train a tokenizer on.
   native           Calls into libraries written in Rust and C++ with files and text of others.
   sentence_piece   Tokenizers of the sentencepiece library, and their training.

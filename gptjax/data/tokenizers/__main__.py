@@ -1,10 +1,4 @@
-"""Text to token ids and back: byte-level BPE (GPT-2's), GPT-1's BPE, sentencepiece; and training.
-
-A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `ends` (the ids at which generation ends),
-`special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
-`encode_part(text, first)`, `decode(ids)` and `save(folder)`. Nothing in a text is a special token:
-`<|endoftext|>` in a document is thirteen characters, unless
-`gptjax.data.tokenizers.special` is asked to read it as one.
+"""Trains a tokenizer and saves it in a folder.
 
     python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 --source=text:FILE --out=DIR
 """

@@ -8,8 +8,8 @@ import numpy as np
 
 from gptjax.data.sources import files
 from gptjax.data.tokenizers import native
-from gptjax.data.tokenizers.long_words import _without_long_words
-from gptjax.data.tokenizers.tokenizer_files import GPT2_DIGEST, _read, digest, files_of, only, save_files
+from gptjax.data.tokenizers.long_words import without_long_words
+from gptjax.data.tokenizers.tokenizer_files import GPT2_DIGEST, digest, files_of, only, read_file, save_files
 from gptjax.errors import InputError
 from gptjax.files import json_files
 
@@ -53,7 +53,7 @@ def train_bpe(texts, n_vocab):
   model = tokenizers.Tokenizer(tokenizers.models.BPE())
   model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   alphabet = list(_byte_symbols().values())
-  model.train_from_iterator(_without_long_words(texts), tokenizers.trainers.BpeTrainer(
+  model.train_from_iterator(without_long_words(texts), tokenizers.trainers.BpeTrainer(
     vocab_size=n_vocab - 1, initial_alphabet=alphabet, min_frequency=1, show_progress=False))
   merges = [tuple(pair) for pair in json.loads(model.to_str())['model']['merges']]
   if len(merges) != n_vocab - 257:
@@ -73,8 +73,8 @@ class ByteBPE:
     """From OpenAI's `encoder.json` and `vocab.bpe`, or Hugging Face's names for the same files."""
     folder = Path(folder)
     if not (folder / 'encoder.json').exists() and (folder / 'vocab.json').exists():
-      return cls(_read(folder / 'vocab.json'), _read(folder / 'merges.txt'))
-    return cls(_read(folder / 'encoder.json'), _read(folder / 'vocab.bpe'))
+      return cls(read_file(folder / 'vocab.json'), read_file(folder / 'merges.txt'))
+    return cls(read_file(folder / 'encoder.json'), read_file(folder / 'vocab.bpe'))
 
   def __init__(self, encoder, merges):
     """From the contents (bytes) of `encoder.json` and `vocab.bpe`."""

@@ -1,21 +1,18 @@
-"""Text to token ids and back: byte-level BPE (GPT-2's), GPT-1's BPE, sentencepiece; and training.
+"""Opens the tokenizer that a text like `bpe:DIR` names.
 
 A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `ends` (the ids at which generation ends),
 `special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
 `encode_part(text, first)`, `decode(ids)` and `save(folder)`. Nothing in a text is a special token:
-`<|endoftext|>` in a document is thirteen characters, unless
-`gptjax.data.tokenizers.special` is asked to read it as one.
-
-    python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 --source=text:FILE --out=DIR
+`<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.tokenizers.special` is asked to read
+it as one.
 """
-
 
 from pathlib import Path
 
 from gptjax.data.tokenizers import hf_folder
 from gptjax.data.tokenizers.byte_bpe import ByteBPE
 from gptjax.data.tokenizers.sentence_piece import SentencePiece
-from gptjax.data.tokenizers.tokenizer_files import _read
+from gptjax.data.tokenizers.tokenizer_files import read_file
 from gptjax.errors import InputError
 from gptjax.files import paths
 
@@ -50,7 +47,7 @@ def load(spec):
   if kind == 'gpt1' and where:
     return _gpt1(where)
   if kind == 'sentencepiece' and where:
-    return SentencePiece(_read(Path(where)))
+    return SentencePiece(read_file(Path(where)))
   if spec and Path(spec).is_dir():
     return _load_folder(Path(spec))
   raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, gpt1:DIR, '
@@ -73,7 +70,7 @@ def _load_folder(folder):
 
 def _gpt1(folder):
   from gptjax.data.tokenizers import gpt1_text
-  return gpt1_text.GPT1(*(_read(Path(folder) / name) for name in gpt1_text.FILES))
+  return gpt1_text.GPT1(*(read_file(Path(folder) / name) for name in gpt1_text.FILES))
 
 
 

@@ -22,7 +22,7 @@ _LONG_WORDS = (
   re.compile(_runs('[^ \n]', 8 * LONGEST_WORD)))
 
 
-def _without_long_words(texts):
+def without_long_words(texts):
   """The texts, cut where words of the pre-split are longer than LONGEST_WORD, or a few of them."""
   for text in texts:
     parts = [text]

@@ -12,7 +12,7 @@ from gptjax.files import atomic, bounded, lfs
 GPT2_DIGEST = '00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb'
 
 
-def _read(path):
+def read_file(path):
   lfs.refuse_pointer(path)
   try:
     return bounded.read(path)

@@ -4,6 +4,5 @@
   build       Builds a filter of all 8-grams of sources, in several processes, in memory that does not grow
               with them.
   eightgrams  The 8-grams of texts as 64-bit keys (GPT-2, section 4).
-  study       How much of test sets is in a training corpus (GPT-2, section 4): 8-grams that they have in
-              common.
+  study       Which 8-grams of test sets are in a training corpus, set by set.
 """

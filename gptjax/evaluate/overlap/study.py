@@ -1,20 +1,4 @@
-"""How much of test sets is in a training corpus (GPT-2, section 4): 8-grams that they have in common.
-
-    python -m gptjax.evaluate.overlap --train=corpora/webtext --workdir=runs/gpt2 \\
-        --test=wikitext2=text:wiki.test.tokens --own=wikitext2=text:wiki.train.tokens
-
-prints the share of each test set's 8-grams that are also in its own training split and in the training
-corpus, with the rate of false positives as it was measured, and writes WORKDIR/overlap.json; what was found
-in each document stands in WORKDIR/overlap/NAME.jsonl. A source is KIND:WHERE as for gptjax.data.prepare, or
-the folder of a corpus (its split train; of --test, its split validation). A filter that is in
-WORKDIR/overlap, or in --filters, is used again; one that is half built is gone on with. Filters of parts of
-a corpus that were built elsewhere, with one --capacity and --rate, are merged: --filter=A --filter=B.
-
-Where WORKDIR is that of an evaluation, the examples of its tasks are looked up too, and their scores are
-shown by how much of them was in the training corpus. What is looked up in a corpus of GPT-1's tokens goes
-through its tokenizer first, which changes words.
-"""
-
+"""The overlap study (GPT-2, section 4): which 8-grams of test sets are in a training corpus, set by set."""
 
 import functools
 import json

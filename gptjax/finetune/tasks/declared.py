@@ -10,7 +10,6 @@ name; `test` may be left out. Optional: `answers` (of a choice), `scale` (of lab
 have no classes).
 """
 
-
 from gptjax.errors import InputError
 from gptjax.finetune.tasks import transforms
 from gptjax.finetune.tasks.examples import Jsonl, Tfds, Tsv
