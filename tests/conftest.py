@@ -40,7 +40,7 @@ os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *GENERATOR,
 cpu.spare_threads()
 
 
-LONGEST = ('test_resume', 'test_hosts', 'test_prepare_stopped', 'test_prepare_memory', 'test_weights',
+LONGEST = ('test_resume', 'test_processes', 'test_prepare_stopped', 'test_prepare_memory', 'test_weights',
            'test_step', 'test_sharding')
 
 

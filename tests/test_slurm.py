@@ -9,8 +9,8 @@ import time
 
 import pytest
 from conftest import ENVIRONMENT, ROOT, command
-from test_hosts import whole
-from test_resume import assert_same_run, steps_logged
+from hosts import run
+from runs import assert_same_run, steps_logged
 
 from gptjax.storage import checkpoint
 
@@ -54,7 +54,7 @@ def flags_of(corpus, workdir):
 
 
 def test_two_tasks_run_to_the_end_and_survive_a_requeue(slurm, corpus_folder, tmp_path):
-  whole(corpus_folder, tmp_path / 'undisturbed', 2)
+  run(corpus_folder, tmp_path / 'undisturbed', 2)
   workdir, log = tmp_path / 'run', tmp_path / 'log'
   number = submit(slurm, log, *flags_of(corpus_folder, workdir))
   wait_for(lambda: steps_logged(workdir) >= 7)

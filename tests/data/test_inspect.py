@@ -3,10 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from corpus_files import write_corpus
 
 from gptjax.data import inspect
@@ -158,7 +158,7 @@ def test_another_tokenizer_is_refused(folder, tmp_path):
 def test_command_exits_with_2_and_one_line(folder):
   def run(*argv):
     return subprocess.run([sys.executable, '-m', 'gptjax.data.inspect', *argv], text=True,
-                          capture_output=True, check=False, cwd=Path(__file__).parents[2])
+                          capture_output=True, check=False, cwd=ROOT)
   for bad in run(folder, '--document=99'), run(folder, '--stpe=3'):
     assert (bad.returncode, bad.stdout, bad.stderr.count('\n')) == (2, '', 1)
     assert bad.stderr.startswith('inspect: ')

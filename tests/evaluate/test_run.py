@@ -10,7 +10,7 @@ import jax
 import killing
 import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
-from judge import make
+from evaluate.tasks.judge import make
 
 from configs import gpt2_zero_shot
 from gptjax.evaluate.run import PARTS, Results, evaluate, fingerprint
