@@ -2,7 +2,7 @@
 
 from gptjax.parallel import libtpu
 
-libtpu.quiet()  # before JAX looks for devices
+libtpu.silence_without_tpu()  # before JAX looks for devices
 
 __version__ = '0.1.0'
 __all__ = ['load', 'save_pretrained']

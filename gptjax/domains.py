@@ -45,12 +45,12 @@ class Field(NamedTuple):
   before: Any = None
 
 
-def complaint(domain, value):
+def violation(domain, value):
   """Why a value is refused, "= VALUE must be ..."; '' if it is allowed."""
-  return '' if domain.holds(value) else f'= {shown(value)} must be {domain.words}'
+  return '' if domain.holds(value) else f'= {format_value(value)} must be {domain.words}'
 
 
-def shown(value):
+def format_value(value):
   """A value in a message, cut to one readable line whatever it is."""
   if isinstance(value, int) and value.bit_length() > 200:
     return f'{"-" * (value < 0)}2**{value.bit_length() - 1} or more'
@@ -61,10 +61,10 @@ def shown(value):
 def integer(low, high=LARGEST, also=()):
   """Whole numbers from `low` to `high`; `also`: {value: meaning} of others."""
   return Domain(f'a whole number from {low} to {high}{_others(also)}',
-                lambda x: whole(x) and (low <= x <= high or x in dict(also)), low, high)
+                lambda x: is_integer(x) and (low <= x <= high or x in dict(also)), low, high)
 
 
-def whole(value):
+def is_integer(value):
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -134,7 +134,7 @@ def declarations():
       return all(map(plain, x))
     if isinstance(x, dict):
       return all(PLAIN(name) and plain(value) for name, value in x.items())
-    return PLAIN(x) or whole(x) or (isinstance(x, float) and math.isfinite(x))
+    return PLAIN(x) or is_integer(x) or (isinstance(x, float) and math.isfinite(x))
   return Domain("dicts in a tuple, (dict(name='films', ...),), of text, numbers, tuples and dicts",
                 lambda x: isinstance(x, tuple | list) and all(isinstance(y, dict) and plain(y) for y in x))
 

@@ -54,7 +54,7 @@ class Fault(NamedTuple):
   path: str     # '': the error does not say
 
 
-def in_words(error, workdir):
+def describe(error, workdir):
   """(line, exit code) for what has nothing to do with the program; None for a bug, which keeps its traceback.
 
   Args:
@@ -68,8 +68,8 @@ def in_words(error, workdir):
   if line := _exhausted(error):
     return line, BAD_INPUT
   if fault := system_fault(error):
-    then = kept(workdir) if workdir else 'the same command goes on from here'
-    return explained(fault, fault.path or workdir or 'the output', then), BAD_INPUT
+    then = checkpoint_status(workdir) if workdir else 'the same command goes on from here'
+    return describe_fault(fault, fault.path or workdir or 'the output', then), BAD_INPUT
   return None
 
 
@@ -79,12 +79,12 @@ def print_line(error, command, workdir=''):
   Args:
     error: an exception that has been raised.
     command: name of the command, which begins the line.
-    workdir: see `in_words`.
+    workdir: see `describe`.
 
   Returns:
     The exit code; None, and nothing is printed, for a bug, which the caller raises again.
   """
-  words = in_words(error, workdir)
+  words = describe(error, workdir)
   if words is None:
     return None
   line, code = words
@@ -107,8 +107,12 @@ def system_fault(error):
   return None
 
 
-def kept(folder):
-  """What starting a run again gives, in words for `explained`; `folder`: of the run or of its checkpoints."""
+def checkpoint_status(folder):
+  """Return the clause for `describe_fault` that says whether a restart finds a checkpoint.
+
+  Args:
+    folder: workdir of the run, or the folder of its checkpoints.
+  """
   try:
     there = any('manifest.json' in files and os.path.basename(parent)[:1].isdigit()
                 for parent, _, files in os.walk(folder, onerror=_raise))
@@ -137,7 +141,7 @@ def _exhausted(error):
   return None
 
 
-def explained(fault, path, then):
+def describe_fault(fault, path, then):
   """The line about a Fault.
 
   Args:
@@ -156,7 +160,7 @@ def explained(fault, path, then):
 
 
 def quiet_libraries():
-  """Keeps Orbax and clu from logging, with stacks, what they raise too, where `in_words` has words for it.
+  """Keeps Orbax and clu from logging, with stacks, what they raise too, where `describe` has words for it.
 
   TensorStore, too, prints that there is no longer anyone to tell of each array that it could not write.
   """

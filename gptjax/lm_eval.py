@@ -78,8 +78,8 @@ class HarnessModel(TemplateLM):
     self._names = special.named(self._tokenizer, [name for name in special_tokens.split(',') if name])
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.ready(model)
-    self.batch_size = writer.DOMAINS['batch_size'].parsed('batch_size', str(batch_size))
-    self._seed = writer.DOMAINS['seed'].parsed('seed', str(seed))
+    self.batch_size = writer.DOMAINS['batch_size'].parse('batch_size', str(batch_size))
+    self._seed = writer.DOMAINS['seed'].parse('seed', str(seed))
 
   @property
   def max_length(self):
@@ -167,10 +167,10 @@ class HarnessModel(TemplateLM):
     named = [value for value in (asked.pop(name, None) for name in MAX_TOKENS) if value is not None]
     max_tokens = MAX_GEN_TOKS
     if named:
-      max_tokens = writer.DOMAINS['max_tokens'].parsed('max_gen_toks of a task', str(named[0]))
+      max_tokens = writer.DOMAINS['max_tokens'].parse('max_gen_toks of a task', str(named[0]))
     temperature, top_k, top_p = (asked.pop(name, None) for name in ('temperature', 'top_k', 'top_p'))
     drawn = asked.pop('do_sample', bool(temperature))
-    temperature = (1.0 if temperature is None else writer.DOMAINS['temperature'].parsed(
+    temperature = (1.0 if temperature is None else writer.DOMAINS['temperature'].parse(
       'temperature of a task', str(temperature))) if drawn else 0.0
     if asked:
       raise InputError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')

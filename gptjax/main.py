@@ -2,7 +2,7 @@
 
 if __name__ == '__main__':  # first: what follows takes seconds to import
   from gptjax.command import shutdown, startup
-  startup.begin('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
+  startup.begin('gptjax', shutdown.resume_message(0), shutdown.STOPPED)
 
 import atexit
 import gc
@@ -50,31 +50,31 @@ flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; wit
                      lower_bound=0, upper_bound=2**20 - 1)
 
 
-def run(config, workdir, given=()):
+def run(config, workdir, overrides=()):
   """Runs the job that the config names; gives the exit code.
 
   Args:
     config: as written.
     workdir: folder of the run.
-    given: names of the fields that the command line sets.
+    overrides: names of the fields that the command line sets.
   """
   configs.check_fields(config)
   jax_settings.check_devices()
-  config.compilation_cache = jax_settings.cache_folder(config.compilation_cache, given)
-  configs.locate(config, given)
+  config.compilation_cache = jax_settings.cache_folder(config.compilation_cache, overrides)
+  configs.make_paths_absolute(config, overrides)
   configs.check_cache(config.compilation_cache)
   jax_settings.use_cache(config.compilation_cache)
-  compiling.together(config.watchdog.compile_timeout)
+  compiling.synchronize(config.watchdog.compile_timeout)
   if config.job == 'pretrain':
     from gptjax.pretrain.loop import pretrain
-    return pretrain(config, workdir, given)
+    return pretrain(config, workdir, overrides)
   if config.job == 'finetune':
     from gptjax.finetune.studies import run_job
     config.finetune.predict |= FLAGS.predict
-    return run_job(config, workdir, given)
+    return run_job(config, workdir, overrides)
   from gptjax.evaluate.run import evaluate
   from gptjax.report import page
-  return evaluate(config, workdir, given, page.write)
+  return evaluate(config, workdir, overrides, page.write)
 
 
 def default_workdir(config):
@@ -91,16 +91,16 @@ def main(argv):
     workdir = paths.local(FLAGS.workdir, '--workdir')
     cpu.spare_threads()
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
-    if processes.several():
-      shutdown.end_others_by(processes.end_all)
+    if processes.is_multiprocess():
+      shutdown.set_end_others(processes.end_all)
     processes.compare(jax_settings.effective())  # before they compile: other programs would wait in vain
     jax_settings.check()
     code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
-    shutdown.defer('all is saved, ending')
-    processes.finish()
+    shutdown.defer_signal('all is saved, ending')
+    processes.shut_down()
     return code
   except Exception as error:
-    shutdown.defer('ending already, because of an error')
+    shutdown.defer_signal('ending already, because of an error')
     processes.fail(error, FLAGS['workdir'].value)
     code = errors.print_line(error, 'gptjax', FLAGS['workdir'].value)
     if code is None:
@@ -111,5 +111,5 @@ def main(argv):
 if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
   exit_code = main(sys.argv)
-  shutdown.leave()
+  shutdown.ignore_signals()
   sys.exit(exit_code)

@@ -12,7 +12,7 @@ from gptjax import errors
 @pytest.mark.parametrize('number', errors.MACHINE)
 @pytest.mark.parametrize('path', ['/runs/x/metrics.jsonl', None])
 def test_what_a_machine_refuses_is_a_line_with_path_reason_and_remedy(number, path):
-  line, code = errors.in_words(OSError(number, os.strerror(number), path), '/runs/x')
+  line, code = errors.describe(OSError(number, os.strerror(number), path), '/runs/x')
   reason = 'no space left on the disk' if number in (errno.ENOSPC, errno.EDQUOT) else os.strerror(number)
   assert code == errors.BAD_INPUT and '\n' not in line
   assert (path or '/runs/x') in line and reason in line and errors.MACHINE[number] in line
@@ -31,7 +31,7 @@ JAX = type('JaxRuntimeError', (RuntimeError,), {})
 
 @pytest.mark.parametrize('number', [errno.ENOENT, errno.EINVAL, errno.EBADF, errno.ENOTDIR, errno.EEXIST])
 def test_other_numbers_are_bugs(number):
-  assert errors.in_words(OSError(number, os.strerror(number), '/runs/x'), '/runs/x') is None
+  assert errors.describe(OSError(number, os.strerror(number), '/runs/x'), '/runs/x') is None
 
 
 @pytest.mark.parametrize('error, says', [
@@ -44,7 +44,7 @@ def test_other_numbers_are_bugs(number):
   (JAX('RESOURCE_EXHAUSTED: Received message larger than max'), None), (JAX('INTERNAL: out of memory'), None),
   (RuntimeError('thread'), None), (ImportError('no module'), None)])
 def test_what_has_run_out_is_a_line(error, says):
-  words = errors.in_words(error, '/runs/x')
+  words = errors.describe(error, '/runs/x')
   assert words is None if says is None else says in words[0] and '\n' not in words[0] and words[1] == 2
 
 
@@ -72,7 +72,7 @@ def test_libraries_that_raise_no_oserror_are_understood(error, fault):
 
 
 def test_a_checkpoint_is_called_good_where_there_is_one(tmp_path):
-  said = lambda: errors.in_words(OSError(errno.ENOSPC, '', 'x'), str(tmp_path))[0].rpartition('; ')[2]
+  said = lambda: errors.describe(OSError(errno.ENOSPC, '', 'x'), str(tmp_path))[0].rpartition('; ')[2]
   (tmp_path / 'corpus').mkdir()
   (tmp_path / 'corpus' / 'manifest.json').touch()
   (tmp_path / 'checkpoints' / '5').mkdir(parents=True)

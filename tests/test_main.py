@@ -136,15 +136,16 @@ def test_a_workdir_that_cannot_be_written_is_refused(corpus_folder, tmp_path):
 
 
 def test_a_workdir_of_another_run_is_refused_by_field(corpus_folder, tmp_path):
-  configs.claim(runnable(corpus_folder), tmp_path, 'digest')
-  configs.claim(runnable(corpus_folder, **{'log.every_steps': 3, 'mesh.fsdp': 2}), tmp_path, 'digest')
+  configs.write_or_check_config(runnable(corpus_folder), tmp_path, 'digest')
+  changed = runnable(corpus_folder, **{'log.every_steps': 3, 'mesh.fsdp': 2})
+  configs.write_or_check_config(changed, tmp_path, 'digest')
   with pytest.raises(ValueError, match=r'config\.train\.seed = 0, not 1'):
-    configs.claim(runnable(corpus_folder, **{'train.seed': 1}), tmp_path, 'digest')
+    configs.write_or_check_config(runnable(corpus_folder, **{'train.seed': 1}), tmp_path, 'digest')
   with pytest.raises(ValueError, match='another corpus'):
-    configs.claim(runnable(corpus_folder), tmp_path, 'other')
+    configs.write_or_check_config(runnable(corpus_folder), tmp_path, 'other')
   (tmp_path / 'config.json').write_text('[]')
   with pytest.raises(ValueError, match=r'not a config\.json'):
-    configs.claim(runnable(corpus_folder), tmp_path, 'digest')
+    configs.write_or_check_config(runnable(corpus_folder), tmp_path, 'digest')
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')), ids=lambda p: p.stem)

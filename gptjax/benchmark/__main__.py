@@ -27,7 +27,7 @@ def main(argv):
   jax_settings.use_jax()
   folder = 'gptjax.benchmark' if subject in ABOUT_ALL else 'gptjax.benchmark.subjects'
   module = importlib.import_module(f'{folder}.{subject}')
-  shutdown.unwind('ending all that it has started')
+  shutdown.unwind_on_signal('ending all that it has started')
   return module.main(flags)
 
 

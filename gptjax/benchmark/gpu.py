@@ -130,7 +130,7 @@ def run_part(part, seconds, path, look):
   with tempfile.TemporaryFile() as stderr:
     process = None
     try:
-      with shutdown.blocked():
+      with shutdown.block_signals():
         process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=stderr, process_group=0,
                                    env=environment())
       while (left := deadline - time.monotonic()) > 0:

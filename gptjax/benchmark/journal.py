@@ -41,7 +41,7 @@ class Journal:
       return
     if kind == 'figure':
       fields = {**fields, 'session': os.getpid()}
-    line = json.dumps(records.sealed(_finite({'kind': kind, **fields}))).encode() + b'\n'
+    line = json.dumps(records.add_checksum(_finite({'kind': kind, **fields}))).encode() + b'\n'
     with open(self.path, 'ab+') as file:
       if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b'\n':
         line = b'\n' + line  # the process that wrote last was killed within a line
@@ -60,7 +60,7 @@ def add_flag(parser):
 
 def read(path):
   """The records of a file, without damaged ones, which are reported on stderr."""
-  return records.lines(path, lambda line: records.unsealed(records.parsed(line)))
+  return records.read_lines(path, lambda line: records.remove_checksum(records.parse(line)))
 
 
 def in_words(kind, fields):

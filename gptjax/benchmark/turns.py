@@ -76,7 +76,7 @@ def by_turns(commands, question, turns, lost=None, tell=None, limit_s=math.inf):
       if time.monotonic() >= latest_start and lost is not None:
         lost(name, f'was not started: {limit_s:.0f} s are too short')
         continue
-      with shutdown.blocked():
+      with shutdown.block_signals():
         workers[name] = Worker(command)
       # While no other can be measured, waiting for this one costs nothing.
       until = latest_start if len(workers) > 1 else deadline
@@ -144,7 +144,7 @@ def output_of(command):
   """The stdout of a command that is a process of its own, as text; CalledProcessError where it fails."""
   process = None
   try:
-    with shutdown.blocked():
+    with shutdown.block_signals():
       process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     said, _ = process.communicate()
   finally:

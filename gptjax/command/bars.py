@@ -5,7 +5,7 @@ import time
 
 from tqdm import tqdm
 
-CALM = 30  # seconds between two lines
+INTERVAL = 30  # seconds between two lines
 
 
 def bar(items=None, shown=True, **options):
@@ -33,10 +33,11 @@ class _Lines(tqdm):
   monitor_interval = 0  # no thread that refreshes
 
   def __init__(self, items, **options):
-    self._due = time.monotonic() + CALM
+    self._due = time.monotonic() + INTERVAL
     self._written = False
     # ncols = 0: numbers alone. Looking at the clock at every step costs less than a microsecond.
-    super().__init__(items, **{**options, 'ncols': 0, 'mininterval': CALM, 'miniters': 1, 'delay': CALM})
+    own = {'ncols': 0, 'mininterval': INTERVAL, 'miniters': 1, 'delay': INTERVAL}
+    super().__init__(items, **{**options, **own})
 
   def display(self, msg=None, pos=None):
     if time.monotonic() >= self._due:
@@ -53,6 +54,6 @@ class _Lines(tqdm):
         self._write()
 
   def _write(self):
-    self._due, self._written = time.monotonic() + CALM, True
+    self._due, self._written = time.monotonic() + INTERVAL, True
     self.fp.write(f'{self}\n')
     self.fp.flush()

@@ -41,10 +41,10 @@ class Number(NamedTuple):
 
   def require(self, name, value):
     """Refuses an argument of a function that is not in the domain (InputError)."""
-    if why := domains.complaint(self.domain, value):
+    if why := domains.violation(self.domain, value):
       raise InputError(f'{name} {why}')
 
-  def parsed(self, name, text):
+  def parse(self, name, text):
     """The number that a part of an argument gives; InputError if it is not in the domain."""
     try:
       return self(text)

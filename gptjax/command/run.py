@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
       raise InputError(f'{message}; --help lists the flags')
     known = [name for name in self._option_string_actions if name.startswith('--')]
     name = strange.split()[0].partition('=')[0]
-    raise InputError(f'{name} is not a flag{words.unknown(name, known, "the flags are")}')
+    raise InputError(f'{name} is not a flag{words.suggestion(name, known, "the flags are")}')
 
 
 def run(job, name):
@@ -33,7 +33,7 @@ def run(job, name):
   """
   text_checks.escape_output()
   try:
-    text_checks.require_sound_arguments(sys.argv[1:])
+    text_checks.require_valid_arguments(sys.argv[1:])
     code = job(sys.argv[1:])
     print(end='', flush=True)  # an error of stdout is one of the command, unless it is guarded
   except Exception as error:
@@ -42,6 +42,6 @@ def run(job, name):
       raise
     with contextlib.suppress(SystemExit, OSError):  # the exit code is settled, whoever reads stdout
       sys.stdout.flush()
-  shutdown.leave()
+  shutdown.ignore_signals()
   if code:
     sys.exit(code)

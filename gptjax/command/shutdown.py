@@ -1,11 +1,12 @@
 """Signals that stop a process: SIGTERM, Ctrl-C (SIGINT), SIGHUP and SIGUSR1.
 
-The first one is acknowledged in one line as soon as it arrives. Where nothing can be lost it also ends the
-process (`at_once`); elsewhere the job sees it in `signalled` and stops once it has saved (`defer`), or the
-main thread leaves its blocks, which end what they have started (`unwind`). The second one ends the process by
-that signal. SIGHUP counts once: when a terminal closes, the shell and the kernel both send it. SIGUSR1 is
-never the second nor makes the next one it: a batch system sends it before another signal, or to a script that
-passes it on to processes which the system has told too.
+The first signal is acknowledged with one line as soon as it arrives. Where nothing can be lost it also ends
+the process (`exit_on_signal`). Elsewhere the job reads `signalled` and stops after it has saved
+(`defer_signal`), or the main thread leaves its `with` and `try` blocks, which end what they have started
+(`unwind_on_signal`). A second signal ends the process by that signal. SIGHUP counts once, because the shell
+and the kernel both send it when a terminal closes. SIGUSR1 neither counts as a second signal nor makes the
+next signal the second: a batch system sends it before another signal, or to a script that forwards it to
+processes that also get it from the batch system.
 
 Python runs a signal handler in the main thread, between two of its instructions, and so not while that thread
 compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
@@ -39,8 +40,8 @@ _caught = ()               # the signals that it catches
 _first = None              # the first signal
 _action = None             # what it does: (line, exit code), a line, or a line that is an _Unwind
 _acknowledged = threading.Event()  # that signal has been, with a line
-_held = 0                  # blocks of `blocked` that are open
-_leave_blocks = lambda: None  # of `unwind`
+_held = 0                  # blocks of `block_signals` that are open
+_leave_blocks = lambda: None  # of `unwind_on_signal`
 _end_others = None         # function of (line, exit code): ends all processes of the run, this one included
 
 
@@ -49,7 +50,7 @@ def catch(command, line, code=None):
 
   Args:
     command: its name, printed before each line.
-    line, code: as for `at_once`, which is in force at first.
+    line, code: as for `exit_on_signal`, which is in force at first.
   """
   global _command, _caught, _action
   if _command:
@@ -65,7 +66,7 @@ def catch(command, line, code=None):
   os.register_at_fork(after_in_child=_release)
 
 
-def at_once(line, code=STOPPED):
+def exit_on_signal(line, code=STOPPED):
   """From now on the first signal ends the process, if it has come before: now.
 
   Args:
@@ -79,14 +80,14 @@ def at_once(line, code=STOPPED):
       _end(_first)
 
 
-def resumes_after(step):
-  """The line for `at_once` where all that a run has done is in the checkpoint of this step (0: nothing)."""
+def resume_message(step):
+  """Return the line for `exit_on_signal` when all work is in the checkpoint of `step` (0: no work yet)."""
   if not step:
     return 'stopped before the first step; nothing was lost: the same command starts it'
   return f'stopped after step {step}, which is saved: the same command resumes there'
 
 
-def defer(line):
+def defer_signal(line):
   """From now on the first signal is acknowledged with this line, and `signalled` is true."""
   global _action
   with _lock:
@@ -97,11 +98,12 @@ class _Unwind(str):
   """A line after which the main thread leaves its blocks."""
 
 
-def unwind(line):
+def unwind_on_signal(line):
   """From now on the first signal is acknowledged with this line and raises SystemExit in the main thread.
 
-  For a command that has started processes or made temporary files: its `finally` blocks take them along. The
-  exit code is 128 + the number of the signal. Called in the main thread; `at_once` and `defer` end it.
+  For a command that has started processes or created temporary files: its `finally` blocks clean them up.
+  The exit code is 128 + the signal number. Call it in the main thread; `exit_on_signal` or `defer_signal`
+  replaces it.
   """
   global _leave_blocks
   arrived, unwound = [], []
@@ -116,7 +118,7 @@ def unwind(line):
 
   for number in _caught:  # unlike in `catch`, a system call that waits is interrupted
     signal.signal(number, leave_blocks)
-  defer(_Unwind(line))
+  defer_signal(_Unwind(line))
   _leave_blocks = leave_blocks
   leave_blocks(_first if _command else None)
 
@@ -126,20 +128,20 @@ def signalled():
   return _first is not None
 
 
-def end_others_by(function):
-  """Sets the function of (line, exit code) by which `at_once` ends a run of several processes."""
+def set_end_others(function):
+  """Sets the function of (line, exit code) by which `exit_on_signal` ends a run of several processes."""
   global _end_others
   _end_others = function
 
 
-def requested(line):
-  """Another process of the run has been told to stop: ends all of them if `at_once` is in force here."""
+def handle_remote_stop(line):
+  """Handle a stop request of another process: end all processes if `exit_on_signal` is in force here."""
   with _lock:
     if _end_others and isinstance(_action, tuple):
       _end_others(f'{line}: {_action[0]}', _action[1])
 
 
-def leave():
+def ignore_signals():
   """The process is about to end, its exit code is settled: a first signal changes nothing any more."""
   if _command and not _first:
     for number in _caught:  # not to the handlers: when Python ends it restores the default for them
@@ -147,10 +149,10 @@ def leave():
 
 
 @contextlib.contextmanager
-def caught(line):
+def catching(line):
   """Catches the signals inside the block, for a job that is called as a function; no effect in a command.
 
-  The first signal is acknowledged with `line` and turns `signalled` on; none ends the process `at_once`.
+  The first signal is acknowledged with `line` and sets `signalled`; it never ends the process.
   """
   global _first
   if _command:
@@ -176,12 +178,13 @@ def caught(line):
 
 
 @contextlib.contextmanager
-def blocked():
+def block_signals():
   """Blocks Ctrl-C, SIGHUP and SIGUSR1 for good in the processes that are started inside the block.
 
-  For worker processes, which end when the process that started them does: a signal to the whole group is for
-  that one alone to handle. A signal that arrives inside raises (see `unwind`) at the end of the block, when
-  what was started has its name: put the block into the `try` whose `finally` ends that process.
+  For worker processes, which end when their parent ends: only the parent handles a signal to the process
+  group. A signal that arrives inside the block raises (see `unwind_on_signal`) at the end of the block, when
+  the new process has been assigned to a variable: put the block into the `try` whose `finally` ends that
+  process.
   """
   global _held
   before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPS) - {signal.SIGTERM})

@@ -138,7 +138,7 @@ def write_generated(text):
   out.flush()
 
 
-def say(line):
+def log(line):
   """Writes a line to stderr, above the progress bars of a terminal."""
   from tqdm import tqdm
   tqdm.write(printable(redacted(line), '\n\t'), file=sys.stderr)
@@ -169,5 +169,5 @@ def optional(what, on_failure=lambda: None):
     elif not isinstance(error, errors.InputError | OSError):
       traceback.print_exception(error)
       reason = f'{type(error).__name__}: {error}'
-    say(f'{what} failed, continuing without: {" ".join(reason.split())}')
+    log(f'{what} failed, continuing without: {" ".join(reason.split())}')
 

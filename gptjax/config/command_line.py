@@ -29,7 +29,7 @@ def read(known, argv, needed, example):
     InputError: one line, for what does not exist, does not fit, is missing or is not valid Unicode.
   """
   text_checks.escape_output()
-  text_checks.require_sound_arguments(argv)
+  text_checks.require_valid_arguments(argv)
   try:
     argv, path = _config_path(known.read_flags_from_files(argv))
     if path is not None:

@@ -43,7 +43,7 @@ def find(path):
   installed = folder() / given.name
   if given.parent in (Path(PACKAGE), Path()) and not given.is_absolute() and installed.is_file():
     return installed
-  near = words.nearest(given.stem, names())
+  near = words.nearest_name(given.stem, names())
   raise InputError(f'--config={path}: no such file' + (f'; did you mean configs/{near}.py?' if near else
                    f'; configs that come with gptjax: {", ".join(names())}'))
 
@@ -104,7 +104,7 @@ def _check_fields(config, name):
     raise InputError(f'{name}: config.{min(want - have)} is missing: start with `default.get_config()` and '
                      'keep all its fields')
   if have - want:
-    near = words.nearest(min(have - want), want)
+    near = words.nearest_name(min(have - want), want)
     raise InputError(f'{name}: config.{min(have - want)} is not a field'
                      + (f': did you mean config.{near}?' if near else ''))
 

@@ -24,7 +24,7 @@ def check(config, mesh):
   Raises:
     InputError: the bytes needed at least, those there, and the command that plans the run.
   """
-  parts = needed(config, mesh)
+  parts = required_bytes(config, mesh)
   total, device = sum(parts.values()), mesh.local_devices[0]
   on_cpu = device.platform == 'cpu'
   if on_cpu:  # all share the memory of the machine
@@ -41,7 +41,7 @@ def check(config, mesh):
     f'use more or larger devices, or a smaller model or batch; what fits is shown by {plan_command()}')
 
 
-def needed(config, mesh):
+def required_bytes(config, mesh):
   """{what: bytes} on each device, at the least; what is replicated counts once per device.
 
   The backward pass of a Transformer begins with the input of every layer in memory, whatever is

@@ -37,16 +37,16 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
               'finetune.predict')
 
 
-def locate(config, given=()):
+def make_paths_absolute(config, overrides=()):
   """Makes the paths of a config absolute, in place; see `gptjax.files.paths`.
 
   Args:
     config: as written.
-    given: names of the fields that the command line sets. A mixture among them takes the place of the corpus
-      and the source that the config's file names.
+    overrides: names of the fields that the command line sets. If `data.mixture` is one of them, it replaces
+      the corpus and the source of the config file.
   """
-  if 'data.mixture' in given:
-    for field in {'data.corpus', 'data.source'} - set(given):
+  if 'data.mixture' in overrides:
+    for field in {'data.corpus', 'data.source'} - set(overrides):
       config.data[field.partition('.')[2]] = ''
   for field in PATHS:
     section, _, name = field.rpartition('.')
@@ -67,7 +67,7 @@ def check_fields(config):
     InputError: names the first such field, its value and what is allowed.
   """
   for name, field in defaults.declared().items():
-    if why := domains.complaint(field.domain, value_of(config, name)):
+    if why := domains.violation(field.domain, value_of(config, name)):
       raise InputError(f'config.{name} {why}')
 
 
@@ -92,7 +92,7 @@ def resolve(config, workdir, device=None):
   if c.model.compute_dtype == 'auto':
     c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   if c.model.scan is None:
-    c.model.scan = scanned(c.model.remat, device)
+    c.model.scan = should_scan(c.model.remat, device)
   c.model.n_inner = parameters.inner_width(c.model)
   if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
@@ -106,7 +106,7 @@ def resolve(config, workdir, device=None):
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
 
 
-def scanned(remat, device):
+def should_scan(remat, device):
   """Whether layers are better scanned than unrolled: docs/speed.md has what a scan copies in and out."""
   return device.platform == 'tpu' or remat == 'full'
 
@@ -170,7 +170,7 @@ def unknown_field(arguments):
 
 def _instead(name, fields):
   """The field that may have been meant; else those of its section, or the sections."""
-  if near := words.nearest(name, fields):
+  if near := words.nearest_name(name, fields):
     return f': did you mean config.{near}?'
   section = name.partition('.')[0]
   inside = [field for field in fields if field.startswith(f'{section}.')]
@@ -213,7 +213,7 @@ def facts(config):
        if field not in OWN_PATHS}}
 
 
-def claim(config, workdir, corpus_digest, n_steps=None):
+def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
   """Writes `config.json`, or checks that the workdir holds this run or one that it extends; prints the path.
 
   Args:

@@ -25,13 +25,13 @@ FILLED_IN = ('model.n_inner', 'model.compute_dtype', 'data.seq_len', 'train.micr
 OF_THE_RUN = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 
 
-def keep(config, workdir, given=()):
+def keep_stored_fields(config, workdir, overrides=()):
   """Sets, in place, the fields that a run in the workdir keeps, and prints those that would have differed.
 
   Args:
     config: as written.
     workdir: folder of the run; without a `config.json` nothing is done.
-    given: names of the fields that the command line sets, like 'train.steps'.
+    overrides: names of the fields that the command line sets, like 'train.steps'.
 
   Raises:
     InputError: the workdir's `config.json` is damaged, or of another job.
@@ -49,8 +49,8 @@ def keep(config, workdir, given=()):
     for part in filter(None, section.split('.')):
       place = getattr(place, part)
     value = getattr(place, leaf)
-    brought = config.init_from and (name == 'data.tokenizer' or of_weights(name))
-    if name in given or name.startswith(OF_THE_START) or (value != field.default and not brought):
+    brought = config.init_from and (name == 'data.tokenizer' or is_weights_field(name))
+    if name in overrides or name.startswith(OF_THE_START) or (value != field.default and not brought):
       continue
     before = as_tuple(stored[name])
     if before != value:
@@ -60,7 +60,7 @@ def keep(config, workdir, given=()):
     print(f'kept from {path}: {", ".join(kept)}', file=sys.stderr)
 
 
-def of_weights(name):
+def is_weights_field(name):
   """Whether a field, like 'model.n_layer', is part of what weights were made for."""
   section, _, leaf = name.rpartition('.')
   return section == 'model' and leaf not in (*OF_THE_RUN, 'dropout')  # training chooses what it drops

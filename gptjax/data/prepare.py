@@ -103,7 +103,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   if tokenizer.startswith(TRAIN_BPE):
-    training.VOCAB_SIZES.parsed(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
+    training.VOCAB_SIZES.parse(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
   recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = documents.units(source, tfds_dir, tfds_download)
   given = None if tokenizer.startswith(TRAIN_BPE) else loading.load(tokenizer)
@@ -118,7 +118,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, given or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
             settings, commit_seconds, progress, tuple(special_tokens))
-  with ownership.owned(job.out):
+  with ownership.own_folder(job.out):
     return _finished(job) or _run(job)
 
 
@@ -155,7 +155,7 @@ def _run(job):
                        '--out')
     state = {'settings': job.settings}
     shards.save_state(job.out, state)
-  if fault := json_files.misfit(state, {'settings': {'?sources': [str]}}):
+  if fault := json_files.layout_fault(state, {'settings': {'?sources': [str]}}):
     raise InputError(f'{job.out / shards.STATE} is damaged ({fault}): remove {job.out} and begin again')
   _check_same(job, state['settings'])
   verdicts = _judge(job, state) if job.reading.recipe.filters else np.zeros(0, np.uint8)

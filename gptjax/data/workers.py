@@ -57,7 +57,7 @@ def _worker(make, settings):
   ours, theirs = context.Pipe()
   process = context.Process(target=_serve, args=(theirs, make, settings), daemon=True)
   resource_tracker.ensure_running()  # `start` would do it, and unblock signals
-  with shutdown.blocked():
+  with shutdown.block_signals():
     process.start()
   theirs.close()
   try:

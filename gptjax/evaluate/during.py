@@ -64,5 +64,5 @@ class Tasks:
 def pulse(dog, stop):
   """After each batch: all is well, or the run is to stop (Stopped)."""
   dog.progress()
-  if stop.asked():
+  if stop.requested():
     raise Stopped

@@ -39,9 +39,9 @@ class Journal:
     say: called with a line about damaged answers, which are left out.
   """
 
-  def __init__(self, path, say=records.say):
+  def __init__(self, path, say=records.log):
     self._path, self._found = Path(path), {}
-    self._good = records.lines(self._path, _read, say)
+    self._good = records.read_lines(self._path, _read, say)
     for part, digest, answer in self._good:
       self._found.setdefault(part, {})[digest] = answer
     self._file = None
@@ -77,7 +77,7 @@ def _line(entry):
 
 
 def _read(line):
-  entry = records.parsed(line)
+  entry = records.parse(line)
   named = isinstance(entry, list) and len(entry) == 4 and all(isinstance(one, str) for one in entry[:2])
   if not named or records.checksum(entry[:3]) != entry[3]:
     raise ValueError('it is not an answer with its checksum')

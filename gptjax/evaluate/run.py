@@ -24,7 +24,7 @@ from gptjax.evaluate.scoring.subject import subject
 from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
 from gptjax.files import atomic, records
-from gptjax.files.json_files import MAYBE, NUMBER
+from gptjax.files.json_files import NUMBER, OPTIONAL_NUMBER
 from gptjax.model.size import n_params
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
@@ -40,11 +40,11 @@ PARTS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of result
 
 LAYOUT = {
   'weights': str, 'limit': int, '?limits': {str: int}, '?version': int, '?notes': {str: [str]},
-  'tasks': {str: {str: MAYBE}}, 'not_run': {str: str}, 'grids': GRIDS, 'rows': {str: [list]},
+  'tasks': {str: {str: OPTIONAL_NUMBER}}, 'not_run': {str: str}, 'grids': GRIDS, 'rows': {str: [list]},
   'protocols': {str: str}, 'seconds': {str: NUMBER}}
 
 
-def evaluate(config, workdir, given=(), write_report=None):
+def evaluate(config, workdir, overrides=(), write_report=None):
   """Runs the tasks of `config.eval.tasks` that the workdir does not hold results of yet.
 
   Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
@@ -58,7 +58,7 @@ def evaluate(config, workdir, given=(), write_report=None):
   Args:
     config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
     workdir: folder of the run.
-    given: names of the fields that the command line sets, like 'eval.limit'.
+    overrides: names of the fields that the command line sets, like 'eval.limit'.
     write_report: called on process 0 at the end, as `gptjax.report.page.write`; None: no report.
 
   Returns:
@@ -68,7 +68,7 @@ def evaluate(config, workdir, given=(), write_report=None):
     ValueError: bad config or input, one line; or there is nothing that could be run.
   """
   configs.check_fields(config)
-  resume.keep(config, workdir, given)
+  resume.keep_stored_fields(config, workdir, overrides)
   tasks = suite.chosen(config.eval.tasks)
   if not tasks:
     raise InputError('config.eval.tasks names no task: give some of ' + ','.join(suite.TASKS))
@@ -89,10 +89,10 @@ def evaluate(config, workdir, given=(), write_report=None):
   ready = [read(task, data) for task in tasks]  # all of it is checked before anything is scored
   # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
-  shutdown.at_once('stopped, and all answers so far are kept: the same command continues there')
-  with (ownership.of_run(workdir), jax.set_mesh(mesh), precision,
+  shutdown.exit_on_signal('stopped, and all answers so far are kept: the same command continues there')
+  with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
-    params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
+    params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, fingerprint(params))
     made = subject(nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size,
                    grid=config.eval.grid, seed=config.train.seed, pulse=dog.progress,
@@ -186,9 +186,9 @@ class Results:
     self._active = jax.process_index() == 0
     def lay():
       configs.make_workdir(workdir)
-      configs.claim(config, workdir, '')
+      configs.write_or_check_config(config, workdir, '')
       return records.read_or_discard(self._path, self.say, LAYOUT)
-    earlier = processes.told(lay)
+    earlier = processes.on_process_0(lay)
     self.found = earlier or {part: {} for part in PARTS}
     # In version 0.1.0 and earlier a workdir had one limit.
     self.found.setdefault('limits', {task: self.found['limit'] for task in self.found['tasks']})

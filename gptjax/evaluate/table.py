@@ -2,7 +2,7 @@
 
 from gptjax.evaluate import paper, percent
 from gptjax.evaluate.tasks.suite import TASKS
-from gptjax.text.markdown import bold, escaped, line, table
+from gptjax.text.markdown import bold, escape, line, table
 from gptjax.text.words import plural
 
 
@@ -125,7 +125,7 @@ def _shown(value):
 
 
 def _protocols(results):
-  lines = [f'**{TASKS[name].title}.** ' + escaped(text).replace('\n', '\n    ').rstrip()
+  lines = [f'**{TASKS[name].title}.** ' + escape(text).replace('\n', '\n    ').rstrip()
            for name, text in results['protocols'].items()]
   return '## How it was measured\n\n' + '\n\n'.join(lines) if lines else ''
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gptjax.errors import InputError
 
-LEFT_BEHIND = re.compile(r'(.+)\.[0-9a-f]{8}\.new')  # what `new_name` gives
+LEFTOVER = re.compile(r'(.+)\.[0-9a-f]{8}\.new')  # what `new_name` gives
 
 
 def no_follow(path, flags):
@@ -38,7 +38,7 @@ def new_name(path):
   return path.with_name(f'{path.name}.{secrets.token_hex(4)}.new')
 
 
-def remove_left_behind(folder, name=None):
+def remove_leftovers(folder, name=None):
   """Removes what processes that were killed have left in a folder under a `new_name`.
 
   Args:
@@ -46,7 +46,7 @@ def remove_left_behind(folder, name=None):
     name: only what was to replace this; None: all.
   """
   for path in Path(folder).iterdir():
-    found = LEFT_BEHIND.fullmatch(path.name)
+    found = LEFTOVER.fullmatch(path.name)
     if found and name in (None, found[1]):
       remove(path)
 

@@ -29,7 +29,7 @@ def read(path, most=FILE):
   return content
 
 
-def parsed(text, most=VALUES, **options):
+def parse(text, most=VALUES, **options):
   """The value of JSON text (str or bytes); `options` are those of `json.loads`.
 
   Raises:

@@ -11,11 +11,11 @@ from gptjax.files import bounded, lfs
 from gptjax.text import text_checks
 
 NUMBER = int, float
-MAYBE = int, float, type(None)
+OPTIONAL_NUMBER = int, float, type(None)
 DEPTH = 100  # of lists and objects in each other; what reads a value later may call itself at each
 
 
-def parsed(content, most=bounded.MANY, finite=True):
+def parse(content, most=bounded.MANY, finite=True):
   """The value of JSON (str or bytes).
 
   Args:
@@ -28,7 +28,7 @@ def parsed(content, most=bounded.MANY, finite=True):
       values, or is nested more than DEPTH deep.
   """
   numbers = {'parse_constant': _number, 'parse_float': _number} if finite else {}
-  value = bounded.parsed(content, most, object_pairs_hook=_object, **numbers)
+  value = bounded.parse(content, most, object_pairs_hook=_object, **numbers)
   _check_depth(value)
   return value
 
@@ -42,24 +42,24 @@ def read(path, layout=dict, most=bounded.FILE):
     most: bytes that it may have.
 
   Raises:
-    InputError: it cannot be read, is larger, is not JSON as `parsed` takes it, or has another layout.
+    InputError: it cannot be read, is larger, is not JSON as `parse` takes it, or has another layout.
   """
   lfs.refuse_pointer(path)
   try:
-    value = parsed(bounded.read(path, most))
+    value = parse(bounded.read(path, most))
   except InputError:
     raise
   except OSError as error:
     raise InputError(f'{path}: {error.strerror}') from None
   except ValueError as error:
     raise InputError(f'{path} is not JSON: {error}') from None
-  text_checks.require_sound_json(value, str(path))
-  if fault := misfit(value, layout):
+  text_checks.require_valid_json(value, str(path))
+  if fault := layout_fault(value, layout):
     raise InputError(f'{path}: {fault}')
   return value
 
 
-def misfit(value, layout, place=''):
+def layout_fault(value, layout, place=''):
   """Where a value first differs from a layout, in words; None where it does not."""
   where = place or 'its content'
   if isinstance(layout, list):
@@ -82,7 +82,7 @@ def misfit(value, layout, place=''):
     wrong = not isinstance(value, types) or (isinstance(value, bool) and not {bool, object} & set(types))
     names = ' or '.join('null' if one is type(None) else one.__name__ for one in types)
     return f'{where} is {shown(value)}, not {names}' if wrong else None
-  return next((fault for at, one, of in inner if (fault := misfit(one, of, at))), None)
+  return next((fault for at, one, of in inner if (fault := layout_fault(one, of, at))), None)
 
 
 def shown(value):

@@ -18,18 +18,18 @@ CHECKSUM = 'crc32'
 RESTORE = ': restore it from a copy, or write it again'
 
 
-def say(line):
+def log(line):
   """Prints a line to stderr."""
   print(printable(redacted(line)), file=sys.stderr, flush=True)
 
 
-def sealed(record):
+def add_checksum(record):
   """The record with its checksum as last field, in place of one that it may have."""
   body = {name: value for name, value in record.items() if name != CHECKSUM}
   return {**body, CHECKSUM: checksum(body)}
 
 
-def unsealed(record):
+def remove_checksum(record):
   """The record without its checksum.
 
   Raises:
@@ -48,22 +48,22 @@ def checksum(value):
   return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def parsed(text):
+def parse(text):
   """The JSON value of str or bytes.
 
   Raises:
     ValueError: it is not JSON in UTF-8, is nested too deeply, or has too many values.
   """
-  return json_files.parsed(text, finite=False)
+  return json_files.parse(text, finite=False)
 
 
-def lines(path, read, say=say):
+def read_lines(path, read, log=log):
   """[read(text) of each line]; damaged lines are left out, and reported by number in one line.
 
   Args:
     path: of the file; it need not exist.
     read: function of the text of a line; ValueError where that is damaged.
-    say: called with the report.
+    log: called with the report.
   """
   path = Path(path)
   found, damaged = [], []
@@ -75,7 +75,7 @@ def lines(path, read, say=say):
       damaged.append(number)
   if damaged:
     shown = ', '.join(map(str, damaged[:10])) + (', ...' if damaged[10:] else '')
-    say(f'{path}: {len(damaged)} damaged (or cut short) and left out: line {shown}')
+    log(f'{path}: {len(damaged)} damaged (or cut short) and left out: line {shown}')
   return found
 
 
@@ -86,10 +86,10 @@ def read(path):
     InputError: it is damaged or something else; one line.
   """
   try:
-    record = parsed(bounded.read(Path(path)))
+    record = parse(bounded.read(Path(path)))
     if not isinstance(record, dict):
       raise ValueError('it is not a JSON object')
-    return unsealed(record)
+    return remove_checksum(record)
   except InputError:
     raise
   except ValueError as error:
@@ -98,10 +98,10 @@ def read(path):
 
 def text(record):
   """The content of a JSON file for `read`."""
-  return json.dumps(sealed(record), indent=1) + '\n'
+  return json.dumps(add_checksum(record), indent=1) + '\n'
 
 
-def read_or_discard(path, say=say, layout=None):
+def read_or_discard(path, log=log, layout=None):
   """As `read`, for what can be made again; None if the file is absent or damaged.
 
   A damaged one is renamed to NAME.damaged and reported.
@@ -114,7 +114,7 @@ def read_or_discard(path, say=say, layout=None):
     return None
   try:
     record = read(path)
-    fault = json_files.misfit(record, layout or {})
+    fault = json_files.layout_fault(record, layout or {})
     if not fault:
       return record
     why = f'{path}: {fault}'
@@ -122,5 +122,5 @@ def read_or_discard(path, say=say, layout=None):
     why = str(error).removesuffix(RESTORE)
   aside = path.with_name(path.name + '.damaged')
   path.replace(aside)
-  say(f'{why}: moved to {aside.name}; what it held is computed again')
+  log(f'{why}: moved to {aside.name}; what it held is computed again')
   return None

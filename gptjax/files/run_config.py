@@ -12,7 +12,7 @@ def read(path):
     InputError: it is not a config.json of gptjax.
   """
   try:
-    stored = records.unsealed(records.parsed(bounded.read(path)))
+    stored = records.remove_checksum(records.parse(bounded.read(path)))
     values, digest = flat(stored['config']), stored['corpus_digest']
     for section, tree in defaults.FIELDS.items():
       if isinstance(tree, dict) and section in values:
@@ -29,7 +29,7 @@ def read(path):
   for name, field in defaults.declared().items():
     as_ever = field.default if field.before is None else field.before
     stored = values.setdefault(name, list(as_ever) if isinstance(as_ever, tuple) else as_ever)
-    if why := domains.complaint(field.domain, as_tuple(stored)):
+    if why := domains.violation(field.domain, as_tuple(stored)):
       raise InputError(f'{path}: config.{name} {why}: restore it from a copy, or use another workdir')
   return values, digest
 

@@ -27,13 +27,13 @@ from gptjax.pretrained.run import save_tokenizer
 from gptjax.storage import ownership
 
 
-def finetune(config, workdir, given=()):
+def finetune(config, workdir, overrides=()):
   """Fine-tunes, or goes on where the workdir's checkpoints are.
 
   Args:
     config: as written; it is resolved in place.
     workdir: folder of the results.
-    given: names of the fields that the command line sets, like 'train.steps'.
+    overrides: names of the fields that the command line sets, like 'train.steps'.
 
   Returns:
     Exit code: 0 or 75.
@@ -42,7 +42,7 @@ def finetune(config, workdir, given=()):
     ValueError: bad config or input, one line.
   """
   configs.check_fields(config)
-  resume.keep(config, workdir, given)
+  resume.keep_stored_fields(config, workdir, overrides)
   check(config)
   source, tokenizer = weights.source_of(config)
   configs.resolve(config, workdir)
@@ -55,17 +55,17 @@ def finetune(config, workdir, given=()):
   if any(task.kind == TEXT for task in chosen(config).values()):
     mixtures.check_there(config.data)
   literal_path.check(workdir)
-  with ownership.of_run(workdir):
+  with ownership.own_workdir(workdir):
     return run_owned(config, workdir, mesh, source, tokenizer)
 
 
 def run_owned(config, workdir, mesh, source, tokenizer):
   """All tasks and seeds, once no other process writes to the workdir; the exit code."""
   if any(task.kind == TEXT for task in chosen(config).values()):
-    processes.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
+    processes.on_process_0(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
   loaded = [datas.load(name, task, tokenizer, config) for name, task in chosen(config).items()]
   processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
-  processes.told(lambda: lay_out(config, workdir, tokenizer, loaded))
+  processes.on_process_0(lambda: initialize_workdir(config, workdir, tokenizer, loaded))
   found = {}
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
@@ -129,10 +129,10 @@ def folder_of(config, workdir, name, seed):
   return folder / f'seed-{seed}' if config.finetune.n_seeds > 1 else folder
 
 
-def lay_out(config, workdir, tokenizer, loaded):
+def initialize_workdir(config, workdir, tokenizer, loaded):
   """What process 0 writes before the runs: config.json and the tokenizer."""
   configs.make_workdir(workdir)
-  configs.claim(config, workdir, '+'.join(data.digest for data in loaded))
+  configs.write_or_check_config(config, workdir, '+'.join(data.digest for data in loaded))
   save_tokenizer(tokenizer, workdir)
 
 

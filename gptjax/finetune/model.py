@@ -15,7 +15,7 @@ from gptjax.model.keys import named
 from gptjax.model.layers import Projection, dropout, flatten_inputs, fold_in
 from gptjax.model.lstm import language_model
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import merge, split
+from gptjax.parallel.sharding import merge_axes, split_axis
 
 
 class Adapted(nnx.Module):
@@ -85,20 +85,20 @@ class Classifier(nnx.Module):
       without a head).
     """
     b, g, t = tokens.shape
-    x = self.lm.features(merge(tokens, 0), self._sequence_keys(keys, g))
+    x = self.lm.features(merge_axes(tokens, 0), self._sequence_keys(keys, g))
     if self.kind == TEXT:
       return x, None
-    last = jnp.arange(t)[None] == merge(lengths, 0)[:, None] - 1
-    h = split(jnp.einsum('nt,ntd->nd', last.astype(x.dtype), x), 0, (b, g))
+    last = jnp.arange(t)[None] == merge_axes(lengths, 0)[:, None] - 1
+    h = split_axis(jnp.einsum('nt,ntd->nd', last.astype(x.dtype), x), 0, (b, g))
     if self.kind == 'similarity':
       h = h.sum(1, keepdims=True)
     # One mask for all sequences of an example, as in the released code.
     mask = dropout(jnp.ones_like(h[:, 0]), self.head_dropout, fold_in(keys, g))
     h = (h * mask[:, None]).astype(jnp.float32)
-    return x, merge(self.clf(h), 1)
+    return x, merge_axes(self.clf(h), 1)
 
   def _sequence_keys(self, keys, g):
     """key[n], one a sequence, of key[b]."""
     if keys is None:
       return None
-    return merge(jnp.stack([fold_in(keys, k) for k in range(g)], axis=1), 0)
+    return merge_axes(jnp.stack([fold_in(keys, k) for k in range(g)], axis=1), 0)

@@ -105,12 +105,12 @@ def _hot(config):
   """float32[v, 3]: which row of the embedding is which new token's."""
   marks = config.model.n_vocab - 3 + jnp.arange(3)
   pad = config.model.pad_vocab_to
-  rows = jnp.arange(-(-config.model.n_vocab // pad) * pad, out_sharding=sharding.storage('vocab'))
+  rows = jnp.arange(-(-config.model.n_vocab // pad) * pad, out_sharding=sharding.storage_spec('vocab'))
   return (rows[:, None] == marks[None]).astype(jnp.float32)
 
 
 def _rows_of(table, hot):
-  return jnp.einsum('vs,vd->sd', hot, table, out_sharding=sharding.storage(None, 'embed'))
+  return jnp.einsum('vs,vd->sd', hot, table, out_sharding=sharding.storage_spec(None, 'embed'))
 
 
 def _cut(tree, wanted):

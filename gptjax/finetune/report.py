@@ -3,18 +3,18 @@
 import jax
 
 from gptjax.errors import InputError
-from gptjax.report import telemetry
+from gptjax.report.telemetry import duration
 from gptjax.text.words import plural
 
 
-def greet(run, tell, state):
+def log_start(run, telemetry, state):
   """Says what is about to run: weights, devices, examples, widths, length."""
   config, data, n = run.config, run.data, lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   devices = jax.devices()
-  tell.say(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
-           + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
-  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
-           f'{config.model.compute_dtype}')
+  telemetry.log(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
+                + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
+  telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+                f'{config.model.compute_dtype}')
   validation = {f'validation {name}'.strip(): one for name, one in data.validation.items()}
   splits = {'training': data.train, **validation, **{f'test {name}': one for name, one in data.test.items()}}
   scored = {f'test {name}': there for name, there in data.scored.items()}
@@ -23,21 +23,21 @@ def greet(run, tell, state):
     skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
     empty = f', {one.empty:,} with an empty text' if one.empty else ''
     known = f', {scored[name].sum():,} of them with a label' if name in scored else ''
-    tell.say(f'{name}: {plural(len(one.index), "example")}{cut}{empty}{skipped}{known}')
+    telemetry.log(f'{name}: {plural(len(one.index), "example")}{cut}{empty}{skipped}{known}')
   longest = data.train.longest
   of_epoch = [(len(examples), width) for examples, width in map(run.plan, range(run.plan.per_epoch))]
   padded = sum(n * width for n, width in of_epoch)
   kind = 'of like lengths' if run.plan.by_length else 'random'
   widths = ', '.join(map(str, sorted({width for _, width in of_epoch})))
-  tell.say(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens a sequence, of which '
-           f'{longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
-  tell.say(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
-           f'{run.plan.per_epoch:,} an epoch')
+  telemetry.log(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens a sequence, of which '
+                f'{longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
+  telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
+                f'{run.plan.per_epoch:,} an epoch')
   if int(state.step):
-    tell.say(f'going on after step {int(state.step)}')
+    telemetry.log(f'going on after step {int(state.step)}')
 
 
-def step(run, tell, watch, number, metrics):
+def step(run, telemetry, watch, number, metrics):
   """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
   config = run.config
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -50,8 +50,8 @@ def step(run, tell, watch, number, metrics):
   steps = watch.steps
   seconds, input_wait = watch.report()
   speed = config.train.batch_size / seconds
-  tell.write(number, {**{f'train/{name}': value for name, value in metrics.items()},
-                      'train/examples_per_second': speed, 'train/input_wait_fraction': input_wait,
-                      **tell.goodput(steps * seconds)})
-  tell.progress(number, f'loss {metrics["loss"]:.4f}  task {metrics["task_loss"]:.4f}  '
-                f'{speed:,.0f} examples/s  {telemetry.duration((run.steps - number) * seconds)} left')
+  telemetry.write(number, {**{f'train/{name}': value for name, value in metrics.items()},
+                           'train/examples_per_second': speed, 'train/input_wait_fraction': input_wait,
+                           **telemetry.goodput(steps * seconds)})
+  telemetry.progress(number, f'loss {metrics["loss"]:.4f}  task {metrics["task_loss"]:.4f}  '
+                     f'{speed:,.0f} examples/s  {duration((run.steps - number) * seconds)} left')

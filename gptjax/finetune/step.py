@@ -12,7 +12,7 @@ from gptjax.finetune.model import Classifier
 from gptjax.model.compute import in_dtype
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import merge
+from gptjax.parallel.sharding import merge_axes
 from gptjax.train.loss import next_token_loss
 from gptjax.train.optimizer import learning_rate, make_optimizer
 from gptjax.train.step import microbatches, sequence_keys
@@ -69,14 +69,14 @@ def language_losses(model, x, batch, config, n_vocab):
   """Sum over examples of weight times the mean loss a token, and of its mean over the example's sequences."""
   g, targets = batch['tokens'].shape[1], following(batch)
   n_targets = jnp.maximum((targets >= 0).sum(1), 1)
-  weights = merge(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
+  weights = merge_axes(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
   table = gathered(model.unembedding)
   return next_token_loss(x, table, targets, n_vocab, config.loss.chunk, weights)[0]
 
 
 def following(batch):
   """int32[n, t]: the token after each one of all sequences; -1 after the last and for padding."""
-  tokens, lengths = merge(batch['tokens'], 0), merge(batch['lengths'], 0)
+  tokens, lengths = merge_axes(batch['tokens'], 0), merge_axes(batch['lengths'], 0)
   shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
   return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 

@@ -27,14 +27,14 @@ TABLE_5 = {
 }
 
 
-def run_job(config, workdir, given=()):
+def run_job(config, workdir, overrides=()):
   """The job `finetune`: the study that the config names, or plain fine-tuning; its exit code."""
   studies = {'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
   configs.check_fields(config)
   if not config.finetune.study:
-    return job.finetune(config, workdir, given)
-  with ownership.of_run(workdir):
-    return studies[config.finetune.study](config, workdir, given)
+    return job.finetune(config, workdir, overrides)
+  with ownership.own_workdir(workdir):
+    return studies[config.finetune.study](config, workdir, overrides)
 
 
 def changed(config, changes):
@@ -46,7 +46,7 @@ def changed(config, changes):
   return config
 
 
-def ablations(config, workdir, given=()):
+def ablations(config, workdir, overrides=()):
   """Table 5: with and without the auxiliary loss, without pretraining, and the LSTM.
 
   Each variant is a workdir of its own, WORKDIR/VARIANT.
@@ -66,7 +66,7 @@ def ablations(config, workdir, given=()):
   for name, changes in variants.items():
     folder = Path(workdir) / name.replace(' ', '-')
     print(f'\n{name}: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, changes), folder, given)
+    code = job.finetune(changed(config, changes), folder, overrides)
     if code != DONE:
       return code
     found[name] = results.read(folder / results.RESULTS)['tasks']
@@ -101,7 +101,7 @@ def ablation_table(found, tasks):
   return '\n'.join([markdown.table(['', 'Avg', *(f'{name} {metric[name]}' for name in tasks)], rows), *notes])
 
 
-def transfer(config, workdir, given=()):
+def transfer(config, workdir, overrides=()):
   """Figure 2, left: the embeddings and the first 0 .. n blocks taken over; scores and a plot.
 
   Returns:
@@ -112,7 +112,7 @@ def transfer(config, workdir, given=()):
   for n in range(shape.model.n_layer + 1):
     folder = Path(workdir) / f'transfer-{n}'
     print(f'\nembeddings and {n} of {shape.model.n_layer} layers: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, given)
+    code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, overrides)
     if code != DONE:
       return code
     runs, tasks = results.read(folder / results.RESULTS)['runs'], job.chosen(config)

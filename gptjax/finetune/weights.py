@@ -85,7 +85,7 @@ def first_state(config, kind, outputs, source, mesh):
   pretrained = copy.deepcopy(config)
   pretrained.model.n_vocab -= 3
   make = functools.partial(make, facts=layout.declared(config))
-  return jax.jit(make)(source.read(sharding.concrete(layout.weight_shapes(pretrained), mesh)))
+  return jax.jit(make)(source.read(sharding.with_shardings(layout.weight_shapes(pretrained), mesh)))
 
 
 def transferred(fresh, given, config, facts):

@@ -26,7 +26,7 @@ HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question an
 LAYOUT = {'study': {str: {str: results.METRICS_LAYOUT}}, '?version': int}  # of results.json
 
 
-def study(config, workdir, given=()):
+def study(config, workdir, overrides=()):
   """Scores every checkpoint of `init_from` and of `finetune.lstm_from`, both workdirs, and plots them.
 
   What is scored once is on record in WORKDIR/results.json, and not done again.
@@ -34,7 +34,7 @@ def study(config, workdir, given=()):
   Returns:
     Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
   """
-  del given  # no config is stored
+  del overrides  # no config is stored
   runs = {name: Path(folder) for name, folder in (('Transformer', config.init_from),
                                                   ('LSTM', config.finetune.lstm_from)) if folder}
   if not runs:
@@ -45,12 +45,13 @@ def study(config, workdir, given=()):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / results.RESULTS, suites(config)
-  before = processes.told(lambda: records.read_or_discard(path, layout=LAYOUT))
+  before = processes.on_process_0(lambda: records.read_or_discard(path, layout=LAYOUT))
   if before and results.require_version(path, before) < results.VERSION:
     print(f'{path} is of a version with other heuristics: all checkpoints are scored again', file=sys.stderr)
     before = None
   found = before['study'] if before else {}
-  shutdown.at_once('stopped, and the checkpoints scored so far are kept: the same command continues there')
+  shutdown.exit_on_signal('stopped, and the checkpoints scored so far are kept: the same command continues '
+                          'there')
   with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
       of_run = found.setdefault(name, {})

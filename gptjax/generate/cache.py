@@ -119,14 +119,15 @@ def read(model, tokens, lengths, slots):
   Returns:
     (float32[b, v] logits of what follows each prompt, Cache).
   """
-  lengths = jax.reshard(lengths, sharding.compute('batch'))
+  lengths = jax.reshard(lengths, sharding.compute_spec('batch'))
   kept = []
 
   def attend(q, k, v, **dropout):
     kept.append((k, v))
     return attention(q, k, v, kernel=model.kernel, **dropout)
 
-  x = model.features(jax.reshard(tokens, sharding.compute('batch', None)), attends=[attend] * model.n_layer)
+  tokens = jax.reshard(tokens, sharding.compute_spec('batch', None))
+  x = model.features(tokens, attends=[attend] * model.n_layer)
   last = jax.vmap(lambda row, length: row.at[length - 1].get(out_sharding=jax.P(None)))(x, lengths)
   keys, values = ([_room(layer[i], slots) for layer in kept] for i in range(2))
   start = lengths.max()
@@ -143,7 +144,7 @@ def _room(kept, slots):
 @jax.jit
 def draw_first(logits, keys, counts, choice):
   """int32[b], the token after each prompt; arguments as `read` gives them and `write` takes them."""
-  keys, counts = (jax.reshard(x, sharding.compute('batch')) for x in (keys, counts))
+  keys, counts = (jax.reshard(x, sharding.compute_spec('batch')) for x in (keys, counts))
   return jax.reshard(draw(logits, jax.vmap(jax.random.fold_in)(keys, counts), choice), jax.P())
 
 
@@ -166,8 +167,9 @@ def write(model, cache, last, done, n, keys, counts, choice, ends):
   Returns:
     (int32[b, SEGMENT] tokens, of which the first columns are written; int32[] how many; Cache).
   """
-  last, done, keys, counts = (jax.reshard(x, sharding.compute('batch')) for x in (last, done, keys, counts))
-  written = jnp.zeros((len(last), SEGMENT), jnp.int32, out_sharding=sharding.compute('batch', None))
+  last, done, keys, counts = (jax.reshard(x, sharding.compute_spec('batch'))
+                              for x in (last, done, keys, counts))
+  written = jnp.zeros((len(last), SEGMENT), jnp.int32, out_sharding=sharding.compute_spec('batch', None))
 
   def step(state):
     i, cache, last, done, written = state
@@ -212,4 +214,4 @@ def _rows(kept):
   """The cache of a layer as [b, h, s, k]."""
   if kept.ndim == 4:
     return kept
-  return jax.reshard(kept[None], sharding.compute('batch', sharding.head_axis(len(kept)), None, None))
+  return jax.reshard(kept[None], sharding.compute_spec('batch', sharding.head_axis(len(kept)), None, None))

@@ -93,4 +93,4 @@ def row_keys(seed, prompts, samples):
   """
   of_prompt = lambda prompt: jax.random.fold_in(jax.random.key(seed), prompt)
   fold = jax.vmap(lambda prompt, sample: jax.random.fold_in(of_prompt(prompt), sample))
-  return fold(*(jax.reshard(x, sharding.compute('batch')) for x in (prompts, samples)))
+  return fold(*(jax.reshard(x, sharding.compute_spec('batch')) for x in (prompts, samples)))

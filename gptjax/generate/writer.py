@@ -95,7 +95,7 @@ def check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, sto
   if '' in prompts:
     raise InputError('a prompt is empty: leave it out for a text that begins after the end-of-text token')
   for text in (*prompts, *stop):
-    text_checks.require_sound(text, 'a prompt or stop string')
+    text_checks.require_valid(text, 'a prompt or stop string')
 
 
 def _require_memory(model, texts, batch_size):

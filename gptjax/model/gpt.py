@@ -172,7 +172,7 @@ class GPT(nnx.Module):
     table = gathered(self.unembedding)
     logits = jnp.einsum('btd,vd->btv', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
     # Drop the padding columns. A sharded dimension cannot be sliced, so gather it first.
-    return jax.reshard(logits, sharding.compute('batch', None, None))[..., :self.n_vocab]
+    return jax.reshard(logits, sharding.compute_spec('batch', None, None))[..., :self.n_vocab]
 
   def __call__(self, tokens):
     """Logits float32[b, t, n_vocab] for int32[b, t]; entry t predicts token t + 1."""

@@ -9,7 +9,7 @@ from flax import nnx
 from gptjax.kernels import cpu_matmul
 from gptjax.model.parameters import constant, gathered, weight
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import broadcast, merge, split
+from gptjax.parallel.sharding import broadcast, merge_axes, split_axis
 
 
 def recomputed(f, scanned):
@@ -76,13 +76,13 @@ class Projection(nnx.Module):
       place = jax.P(jax.typeof(rows).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
       y = jax.lax.reshape(y, (len(rows), *bias.shape), out_sharding=place)
     else:
-      place = sharding.compute('batch', *merged_axes(axes))
+      place = sharding.compute_spec('batch', *merged_axes(axes))
       y = cpu_matmul.matmul(rows, merge_heads(gathered(self.w), self.w.declaration.axes), place)
     return (y + broadcast(bias, y)).astype(rows.dtype)
 
   def unflattened(self, y, leading):
     """[n, outputs...] of `affine` as [b, t, outputs...], where `leading` is (b, t)."""
-    y, axes, sizes = split(y, 0, leading), self.b.declaration.axes, self.b.shape
+    y, axes, sizes = split_axis(y, 0, leading), self.b.declaration.axes, self.b.shape
     if self.n:
       return tuple(split_heads(y[:, :, i], axes[1:], sizes[1:]) for i in range(self.n))
     return split_heads(y, axes, sizes)
@@ -94,19 +94,19 @@ def flatten_inputs(x, axes):
   As [n, i] [i, o] the gradient of a weight is one matmul on every backend; XLA:CPU transposes [b, t, i]
   [i, o] at less than half the speed.
   """
-  return merge_heads(merge(x, 0), (None, *axes[:x.ndim - 2]))
+  return merge_heads(merge_axes(x, 0), (None, *axes[:x.ndim - 2]))
 
 
 def merge_heads(x, axes):
   """Merges the dimensions (heads, head size) of x into one, if its logical axes have them."""
   heads = heads_dimension(axes)
-  return x if heads is None else merge(x, heads)
+  return x if heads is None else merge_axes(x, heads)
 
 
 def split_heads(y, axes, sizes):
   """The inverse of `merge_heads` for y [b, t, ...], whose last dimensions have these axes and sizes."""
   heads = heads_dimension(axes)
-  return y if heads is None else split(y, 2 + heads, sizes[heads:heads + 2])
+  return y if heads is None else split_axis(y, 2 + heads, sizes[heads:heads + 2])
 
 
 def merged_axes(axes):
@@ -132,7 +132,7 @@ def lookup(table, ids, axes):
     ids: int32[...].
     axes: logical axes of ids, like ('batch', None).
   """
-  return table.at[ids].get(out_sharding=sharding.compute(*axes, None))
+  return table.at[ids].get(out_sharding=sharding.compute_spec(*axes, None))
 
 
 def _lookup_fwd(table, ids, axes):

@@ -40,7 +40,7 @@ class LSTM(nnx.Module):
       raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
     x = dropout(lookup(gathered(self.wte), tokens, ('batch', None)), self.dropout, fold_in(keys, 0))
     cell = sharding.replicated(self.cell)
-    zeros = jnp.zeros((b, self.units), x.dtype, out_sharding=sharding.compute('batch', None))
+    zeros = jnp.zeros((b, self.units), x.dtype, out_sharding=sharding.compute_spec('batch', None))
     _, y = jax.lax.scan(cell, (zeros, zeros), jnp.swapaxes(x, 0, 1))
     y = dropout(jnp.swapaxes(y, 0, 1), self.dropout, fold_in(keys, 1))
     return self.c_proj(y)

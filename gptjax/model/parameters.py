@@ -72,7 +72,7 @@ def weight(key, shape, axes, std, **facts):
 
 def constant(value, shape, axes, **facts):
   """A bias or gain that starts as `value` and does not decay; arguments as for `weight`."""
-  start = jnp.full(shape, value, jnp.float32, out_sharding=sharding.storage(*axes))
+  start = jnp.full(shape, value, jnp.float32, out_sharding=sharding.storage_spec(*axes))
   return declare(start, axes=axes, decays=False, **facts)
 
 
@@ -86,12 +86,12 @@ def embedding(key, config, **facts):
   """
   axes = ('vocab', 'embed')
   drawn = _normal(key, (padded_vocab(config), config.n_embd), axes, config.init_std)
-  real = jnp.arange(padded_vocab(config), out_sharding=sharding.storage('vocab')) < config.n_vocab
+  real = jnp.arange(padded_vocab(config), out_sharding=sharding.storage_spec('vocab')) < config.n_vocab
   return declare(jnp.where(real[:, None], drawn, 0), axes=axes, **facts)
 
 
 def _normal(key, shape, axes, std):
-  return std * jax.random.normal(key, shape, out_sharding=sharding.storage(*axes))
+  return std * jax.random.normal(key, shape, out_sharding=sharding.storage_spec(*axes))
 
 
 def gathered(param):

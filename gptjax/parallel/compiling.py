@@ -25,7 +25,7 @@ from gptjax.parallel import processes
 DAY = 24 * 3600
 
 
-def together(limit):
+def synchronize(limit):
   """From now on programs of several processes are compiled as above; call it once, before any is compiled.
 
   A process that waits longer for the others ends (LostProcess, which names them).
@@ -33,7 +33,7 @@ def together(limit):
   Args:
     limit: seconds; 0: a day.
   """
-  if not processes.several():
+  if not processes.is_multiprocess():
     return
   compile_, write = compiler.compile_or_get_cached, compiler._cache_write
   compiled, numbers = threading.local(), collections.Counter()

@@ -9,7 +9,7 @@ import jax
 from gptjax.errors import InputError, LostProcess
 
 LABEL = r'[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?'
-NAME = re.compile(rf'{LABEL}(\.{LABEL})*\.?')
+HOST_NAME = re.compile(rf'{LABEL}(\.{LABEL})*\.?')
 
 
 
@@ -35,12 +35,12 @@ def host_and_port(address, name='--coordinator'):
       refuse(f'{host!r} is not an IPv6 address; write [fd00::7]:1234')
   elif re.fullmatch('[0-9.]+', host) and not _is_address(ipaddress.IPv4Address, host):
     refuse(f'{host!r} is not an IPv4 address')
-  elif len(host) > 253 or not NAME.fullmatch(host):
+  elif len(host) > 253 or not HOST_NAME.fullmatch(host):
     refuse(f'{host!r} is not the name of a host')
   return host, int(port)
 
 
-def joined(host, port):
+def join_host_port(host, port):
   """'HOST:PORT', an IPv6 address in brackets."""
   return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
@@ -60,7 +60,7 @@ def start_jax(run, bind, limit, heartbeat):
   """Starts JAX's coordination service in process 0, and its client in all.
 
   Args:
-    run: `cluster.Joins`.
+    run: `cluster.Membership`.
     bind: address to which process 0 binds.
     limit: seconds in which all are to be there.
     heartbeat: seconds after which JAX gives up a process that is dead.
@@ -75,12 +75,12 @@ def start_jax(run, bind, limit, heartbeat):
   jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM; see hosts.Stop
   try:
     jax.distributed.initialize(
-      run.address, run.n, run.me, run.local_devices, 'deactivate', limit, heartbeat_timeout_seconds=heartbeat,
-      shutdown_timeout_seconds=30, coordinator_bind_address=bind)
+      run.address, run.num_processes, run.process_id, run.local_devices, 'deactivate', limit,
+      heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=30, coordinator_bind_address=bind)
   except jax.errors.JaxRuntimeError as error:
     why = str(error).strip().partition('\n')[0]
-    raise LostProcess(f'process {run.me} of {run.n} could not start JAX at {run.address} ({why}): see the '
-                      'logs of all. Start again') from error
+    raise LostProcess(f'process {run.process_id} of {run.num_processes} could not start JAX at {run.address} '
+                      f'({why}): see the logs of all. Start again') from error
 
 
 def _is_address(kind, text):

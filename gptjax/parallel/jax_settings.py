@@ -176,7 +176,7 @@ def report_changes(path, say):
     say: function of a line.
   """
   stored = records.read(path).get('settings', {})
-  if fault := json_files.misfit(stored, {str: object}, 'settings'):
+  if fault := json_files.layout_fault(stored, {str: object}, 'settings'):
     raise InputError(f'{path}: {fault}: restore it from a copy, or use another workdir')
   for name, value in effective().items():
     before = stored.get(name, value)
@@ -187,7 +187,7 @@ def report_changes(path, say):
           'same numbers')
 
 
-def cache_folder(configured, given=()):
+def cache_folder(configured, overrides=()):
   """The folder for compiled programs: of the config, else JAX_COMPILATION_CACHE_DIR, else the default.
 
   A config file that sets the default itself is like one that sets nothing: then the variable counts. A flag
@@ -195,11 +195,11 @@ def cache_folder(configured, given=()):
 
   Args:
     configured: `config.compilation_cache` as written.
-    given: names of the fields that the command line sets.
+    overrides: names of the fields that the command line sets.
   """
   import jax
   default = defaults.declared()['compilation_cache'].default
-  if configured != default or 'compilation_cache' in given:
+  if configured != default or 'compilation_cache' in overrides:
     return configured
   folder = os.environ.get('JAX_COMPILATION_CACHE_DIR') and jax.config.jax_compilation_cache_dir
   return paths.local(folder, 'JAX_COMPILATION_CACHE_DIR') if folder else configured

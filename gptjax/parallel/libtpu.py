@@ -6,24 +6,27 @@ import os
 from pathlib import Path
 
 GOOGLE, NETWORK_CARD = '0x1ae0', '0x0042'  # PCI ids: the maker of TPUs, and what else it puts into machines
-ALONE = {'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
-         'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
+NO_TPU_VARIABLES = {'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
+                    'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0',
+                    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
 
 
-def alone():
+def configure_without_tpu():
   """Tells libtpu that there is no TPU to look for; it would ask the network, and let in one process only."""
-  for name, value in ALONE.items():
+  for name, value in NO_TPU_VARIABLES.items():
     os.environ.setdefault(name, value)
 
 
-def quiet(devices='/sys/bus/pci/devices'):
-  """`alone`, where libtpu is installed and no TPU is: JAX tries it in every process, and it complains.
+def silence_without_tpu(devices='/sys/bus/pci/devices'):
+  """Call `configure_without_tpu` where libtpu is installed and there is no TPU.
+
+  JAX loads libtpu in every process, and without these variables libtpu logs errors.
 
   Args:
     devices: folder in which the kernel lists PCI devices.
   """
   if importlib.util.find_spec('libtpu') and not any(map(_is_tpu, glob.glob(f'{devices}/*'))):
-    alone()
+    configure_without_tpu()
 
 
 def _is_tpu(device):

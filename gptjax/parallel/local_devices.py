@@ -35,7 +35,7 @@ def local_devices(environ, me, n, gpus):
     return None
   if environ.get('JAX_CUDA_VISIBLE_DEVICES') not in (None, '', 'all'):
     return None
-  mine, on_node = visible(environ), number(environ, 'SLURM_GPUS_ON_NODE')
+  mine, on_node = visible_gpus(environ), read_integer(environ, 'SLURM_GPUS_ON_NODE')
   own = mine is not None and mine == _per_task(environ)
   if mine and on_node is not None and mine < on_node:
     if mine * n != on_node and not (own and mine * n < on_node):
@@ -59,7 +59,7 @@ def local_devices(environ, me, n, gpus):
   return list(range(me * share, (me + 1) * share))
 
 
-def visible(environ):
+def visible_gpus(environ):
   """How many GPUs CUDA_VISIBLE_DEVICES lets a process see; None: it is not set."""
   if 'CUDA_VISIBLE_DEVICES' not in environ:
     return None
@@ -71,7 +71,7 @@ def visible(environ):
   return count
 
 
-def number(environ, name):
+def read_integer(environ, name):
   """The integer that a variable holds, from 0; None: it is not set, or empty.
 
   Raises:

@@ -34,7 +34,7 @@ from gptjax.text.printable import printable
 START_LIMIT = 60        # seconds for all processes to be there
 LIMIT = 600             # seconds for what takes process 0 a moment
 HEARTBEAT_LIMIT = 100   # seconds after which JAX gives up a process that is dead, and ends the others
-ROLL_LIMIT = 3          # seconds in which a process that is well answers
+ROLL_CALL_LIMIT = 3          # seconds in which a process that is well answers
 POLL = 0.5              # seconds between two looks at the news
 STOPPING = 'stopping after this step, then saving; a second signal ends the process at once'
 
@@ -49,7 +49,7 @@ _silent = threading.Event()  # the thread that hears the news has ended
 _stop = None            # the Stop of this process
 
 
-def several():
+def is_multiprocess():
   """Whether the run has more than one process."""
   return bool(_names)
 
@@ -69,29 +69,30 @@ def start(coordinator=None, num_processes=None, process_id=None, workdir=''):
     ValueError: what is wrong with the arguments, or with environment variables.
     LostProcess: names the processes that are missing after a minute.
   """
-  run = cluster.of_this_process(coordinator, num_processes, process_id)
+  run = cluster.detect_here(coordinator, num_processes, process_id)
   if run is None:
     return
   try:
-    names, bind, connections = rendezvous.meet(run.address, run.n, run.me, START_LIMIT, workdir)
+    names, bind, connections = rendezvous.connect(run.address, run.num_processes, run.process_id, START_LIMIT,
+                                                  workdir)
   except rendezvous.Stopped as stopped:
     _end_with(*stopped.args)
   except LostProcess as error:
-    why = f'. {run.by} made this one of {run.n} processes; {cluster.ALONE}' if run.by else ''
-    raise LostProcess(f'{error}{why}') from None
-  _catch_abort(run.me, run.n)  # JAX aborts the process when its start fails
-  with rendezvous.watched(connections, names, _end_with):
+    why = f'. {run.source} made this one of {run.num_processes} processes; {cluster.SINGLE_PROCESS_HINT}'
+    raise LostProcess(f'{error}{why if run.source else ""}') from None
+  _catch_abort(run.process_id, run.num_processes)  # JAX aborts the process when its start fails
+  with rendezvous.watch_connections(connections, names, _end_with):
     start_jax(run, bind, START_LIMIT, HEARTBEAT_LIMIT)
   _names[:] = names
   threading.Thread(target=_listen, daemon=True).start()
 
 
-def called(i):
+def process_name(i):
   """How a message names a process."""
-  return rendezvous.called(i, _names)
+  return rendezvous.process_name(i, _names)
 
 
-def told(work, limit=LIMIT):
+def on_process_0(work, limit=LIMIT):
   """What `work()` gives on process 0, on all processes; the others wait. All call it, in the same order.
 
   Args:
@@ -101,7 +102,7 @@ def told(work, limit=LIMIT):
   Raises:
     LostProcess: it took longer.
   """
-  if not several():
+  if not is_multiprocess():
     return work()
   key = f'gptjax/told/{next(_calls)}'
   if _me() == 0:
@@ -113,7 +114,7 @@ def told(work, limit=LIMIT):
   except jax.errors.JaxRuntimeError as error:
     if 'DEADLINE' not in str(error):
       raise
-    raise LostProcess(f'{called(0)} has not come to the same point within {limit:.0f} s') from None
+    raise LostProcess(f'{process_name(0)} has not come to the same point within {limit:.0f} s') from None
 
 
 def barrier(name, limit=LIMIT):
@@ -122,7 +123,7 @@ def barrier(name, limit=LIMIT):
   Raises:
     LostProcess: names those that have not come within `limit` seconds.
   """
-  if several():
+  if is_multiprocess():
     gather(name, '', limit, range(len(_names)))
 
 
@@ -145,7 +146,8 @@ def gather(name, text, limit, who):
   _client().key_value_set(f'{there}{_me()}', text)
   absent = _absent(there, limit, who)
   if absent:
-    raise LostProcess(f'{" and ".join(map(called, absent))} did not come to "{name}" within {limit:.0f} s')
+    raise LostProcess(f'{" and ".join(map(process_name, absent))} did not reach the barrier "{name}" within '
+                      f'{limit:.0f} s')
   return {int(key.rpartition('/')[2]): text for key, text in _client().key_value_dir_get(there)}
 
 
@@ -158,25 +160,25 @@ def compare(facts):
   Raises:
     ValueError: names process, host, field and both values.
   """
-  if not several():
+  if not is_multiprocess():
     return
-  first, mine = told(lambda: facts), json.loads(json.dumps(facts))
+  first, mine = on_process_0(lambda: facts), json.loads(json.dumps(facts))
   me = _me()
   for field in sorted(first.keys() | mine.keys()):
     if first.get(field) != mine.get(field):
-      raise InputError(f'{field} is {mine.get(field)!r} in {called(me)}, but {first.get(field)!r} in '
-                       f'{called(0)}: all processes need the same')
+      raise InputError(f'{field} is {mine.get(field)!r} in {process_name(me)}, but {first.get(field)!r} in '
+                       f'{process_name(0)}: all processes need the same')
   barrier(f'compare {next(_calls)}', START_LIMIT)
 
 
 class Stop:
-  """Whether the run is to stop: after a signal to any of its processes (see `shutdown`).
+  """Whether the run should stop, because any of its processes has received a signal (see `shutdown`).
 
-  All processes call `asked` equally often, at every step and wherever else they may stop, and it turns True
-  for all of them at the same call. Nothing waits for that but a run that has been told to stop: the thread
-  that hears of it holds up the next call of `asked`, tells the others how many there have been, and takes
-  the largest number plus one. A process that has made its last call has nothing more to stop: then no call is
-  the agreed one, and all of them are done.
+  All processes call `requested` equally often: at every step and wherever else they can stop. It becomes True
+  at the same call on all of them. Only a run that has to stop waits for this agreement: the listening thread
+  of each process blocks the next call of `requested`, publishes the number of calls so far, and takes the
+  largest number of all processes plus one. If a process has already made its last call, no process stops
+  early, because all of them are finishing.
   """
 
   def __init__(self):
@@ -184,10 +186,10 @@ class Stop:
     self.calls, self.last = 0, math.inf
     self.agreed = False
 
-  def asked(self):
+  def requested(self):
     with self.lock:
       self.calls += 1
-      if shutdown.signalled() and not several():
+      if shutdown.signalled() and not is_multiprocess():
         self.last = min(self.last, self.calls)
       return self.calls >= self.last
 
@@ -208,12 +210,12 @@ def stop_signals():
   """The Stop of this process.
 
   Several processes keep it to their end: one that has left the block still answers those that are in it, and
-  the calls of `asked` are counted through all blocks.
+  the calls of `requested` are counted through all blocks.
   """
   global _stop
-  if not (_stop and several()):
+  if not (_stop and is_multiprocess()):
     _stop = Stop()
-  with shutdown.caught(STOPPING):
+  with shutdown.catching(STOPPING):
     yield _stop
 
 
@@ -228,30 +230,30 @@ def fail(error, workdir):
   The cause is the last line that each of them writes. An exception that comes from the loss of another
   process is not the cause: then the cause is whoever does not answer.
   """
-  if not several():
+  if not is_multiprocess():
     return
-  words = errors.in_words(error, workdir)
+  words = errors.describe(error, workdir)
   first_line = str(error).strip().partition('\n')[0]
   line, code = words or (f'{type(error).__name__}: {first_line}', errors.BUG)
-  if not words and not _within(2 * ROLL_LIMIT, lambda: _cause(4 * POLL)):
+  if not words and not _within(2 * ROLL_CALL_LIMIT, lambda: _cause(4 * POLL)):
     # From a library: it may be that a collective failed because another process is gone.
     absent = roll_call()
     _lost.update(absent)
     if absent:
-      line, code = gone(absent), LOST
+      line, code = lost_message(absent), LOST
     else:
       traceback.print_exception(error)
   _tell_and_end(line, code)
 
 
-def gone(absent):
+def lost_message(absent):
   """The message about processes that do not answer."""
-  return rendezvous.gone(absent, _names)
+  return rendezvous.lost_message(absent, _names)
 
 
-def roll_call(limit=ROLL_LIMIT):
+def roll_call(limit=ROLL_CALL_LIMIT):
   """The numbers of the processes that do not answer within so many seconds; it may take twice as long."""
-  if not several():
+  if not is_multiprocess():
     return []
   number = f'{_me()}-{next(_rolls)}'
   def call():
@@ -261,21 +263,22 @@ def roll_call(limit=ROLL_LIMIT):
   return [0] if absent is None else absent  # None: who keeps the store does not answer
 
 
-def hanging(line, absent):
+def end_all_hung(line, absent):
   """Ends all processes because this one has seen no progress for too long; names who does not answer."""
-  if several():
+  if is_multiprocess():
     _lost.update(absent)
-    line += f'; {gone(absent)}' if absent else '; all processes answer: the stacks above show where they wait'
+    line += (f'; {lost_message(absent)}' if absent
+             else '; all processes answer: the stacks above show where they wait')
     _tell_and_end(line, LOST, stacks=True)
   _end_with(line, LOST)
 
 
-def finish():
+def shut_down():
   """Waits for all processes and takes leave, before a process ends with all done."""
-  if several():
+  if is_multiprocess():
     barrier('end', limit=24 * 3600)  # process 0 may have an export to write; its death would be noticed
     _ended.set()
-    _silent.wait(2 * ROLL_LIMIT)  # it asks the store, which is about to go
+    _silent.wait(2 * ROLL_CALL_LIMIT)  # it asks the store, which is about to go
     signal.signal(signal.SIGABRT, signal.SIG_DFL)
     jax.distributed.shutdown()
 
@@ -316,7 +319,7 @@ def _listen():
     news = _news()
     _obey(news)
     if news.get(f'{NEWS}stop') in map(str, range(len(_names))):
-      shutdown.requested(f'{called(int(news[f"{NEWS}stop"]))} has been told to stop')
+      shutdown.handle_remote_stop(f'{process_name(int(news[f"{NEWS}stop"]))} has been told to stop')
       if _stop and not _stop.agreed:
         _stop.agree()
     elif shutdown.signalled():
@@ -360,7 +363,7 @@ def _news():
   try:
     return dict(_client().key_value_dir_get(NEWS))
   except jax.errors.JaxRuntimeError:
-    _end_with(gone([0]), LOST)
+    _end_with(lost_message([0]), LOST)
 
 
 def _tell_and_end(line, code, stacks=False):
@@ -376,7 +379,7 @@ def _tell_and_end(line, code, stacks=False):
       _hear(*cause)
     _keep_store()
   if 0 not in _lost:  # else there is no store to tell it to
-    _within(2 * ROLL_LIMIT, tell)
+    _within(2 * ROLL_CALL_LIMIT, tell)
   _end_with(line, code)
 
 
@@ -387,7 +390,7 @@ def _hear(who, line, code, stacks):
   with contextlib.suppress(jax.errors.JaxRuntimeError):  # the store may be gone by now
     _client().key_value_set(f'{HEARD}{_me()}', '', allow_overwrite=True)
   _keep_store()
-  _end_with(line if code == LOST else f'{called(who)} has ended all: {line}', code)
+  _end_with(line if code == LOST else f'{process_name(who)} has ended all: {line}', code)
 
 
 def _keep_store():
@@ -411,9 +414,9 @@ def _catch_abort(me, n):
     del number
     if _names:
       faulthandler.dump_traceback()
-    who = called(me) if _names else f'process {me} of {n}'
-    lost = gone([0]) if me and _names else ('another process is dead, or the network between them fails: see '
-                                            'the logs of all. Start again')
+    who = process_name(me) if _names else f'process {me} of {n}'
+    lost = lost_message([0]) if me and _names else (
+      'another process is dead, or the network between them fails: see the logs of all. Start again')
     _end_with(f'{who} has lost contact: {lost}', LOST)
   libc = ctypes.CDLL(None)
   libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]

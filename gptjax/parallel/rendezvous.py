@@ -20,12 +20,12 @@ from typing import NamedTuple
 from gptjax.command import shutdown
 from gptjax.errors import LOST, InputError, LostProcess
 from gptjax.parallel import run_token, wire
-from gptjax.parallel.arrivals import ANSWER_LIMIT, Arrivals
 from gptjax.parallel.coordinator import host_and_port
+from gptjax.parallel.rendezvous_server import ANSWER_LIMIT, RendezvousServer
 from gptjax.text.printable import printable
 
 
-class Met(NamedTuple):
+class Connected(NamedTuple):
   """What a process knows once all are there."""
   hosts: list        # names of the hosts of all
   bind: str | None   # the address to which process 0 is to bind
@@ -40,7 +40,7 @@ def _say(line):
   print(line, file=sys.stderr, flush=True)
 
 
-def meet(address, n, me, limit, workdir='', say=_say):
+def connect(address, n, me, limit, workdir='', say=_say):
   """Waits until all processes of the run are there.
 
   Args:
@@ -64,39 +64,39 @@ def meet(address, n, me, limit, workdir='', say=_say):
   place = _find(address, host, port, deadline)
   connections = {}
   name = f'process {me} of {n} ({_hostname()})'
-  shutdown.end_others_by(lambda line, code: wire.send(
-    list(connections.values()), [f'{name} has ended all: {line}'[:wire.TEXT], code]))
+  shutdown.set_end_others(lambda line, code: wire.send(
+    list(connections.values()), [f'{name} has ended all: {line}'[:wire.MAX_TEXT], code]))
   if me:
     return _join(address, place, n, me, connections, deadline, limit, workdir)
   one_machine = place[4][0].startswith('127.') or place[4][0] == '::1'
-  with run_token.of_process_0(workdir, one_machine) as token:
+  with run_token.process_0_token(workdir, one_machine) as token:
     if not token.key:
       say(f'anyone who reaches {address} can take the place of a process of this run: set '
-          f'{run_token.VARIABLE} to one secret in all of them (`{run_token.MAKE}` makes one)')
+          f'{run_token.VARIABLE} to one secret in all of them (`{run_token.MAKE_COMMAND}` makes one)')
     return _receive(address, place, n, connections, deadline, limit, token)
 
 
 def _hostname():
-  return wire.host(socket.gethostname() or 'unknown')
+  return wire.host_name(socket.gethostname() or 'unknown')
 
 
-def called(i, hosts):
+def process_name(i, hosts):
   """How a message names a process."""
   return f'process {i} of {len(hosts)} ({hosts[i]})'
 
 
-def gone(absent, hosts):
+def lost_message(absent, hosts):
   """The message about processes that do not answer."""
-  return (f'{" and ".join(called(i, hosts) for i in absent)} does not answer: killed, out of memory, hanging '
-          'or cut off; see its own log. Start again: the run goes on from its newest checkpoint')
+  return (f'{" and ".join(process_name(i, hosts) for i in absent)} does not answer: killed, out of memory, '
+          'hanging or cut off; see its own log. Start again: the run goes on from its newest checkpoint')
 
 
 @contextlib.contextmanager
-def watched(connections, hosts, lost):
+def watch_connections(connections, hosts, lost):
   """Watches the other processes while JAX starts.
 
   Args:
-    connections, hosts: what `meet` gave.
+    connections, hosts: what `connect` gave.
     lost: called in a thread with a line that names a process, and an exit code, as soon as that is dead or
       has been told to stop.
   """
@@ -123,7 +123,7 @@ def _watch(connections, hosts, lost, over):
         selector.unregister(key.fileobj)
         word = wire.receive(key.fileobj, limit=2)
         if word != wire.STARTED:
-          line, code = wire.cause(word) or (gone([key.data], hosts), LOST)
+          line, code = wire.parse_cause(word) or (lost_message([key.data], hosts), LOST)
           wire.send(connections.values(), [line, code])
           lost(line, code)
 
@@ -143,11 +143,11 @@ def _receive(address, place, n, connections, deadline, limit, token):
   """Process 0: takes everyone in, then sends all the list of hosts, or what went wrong."""
   server, bind = _listen(address, place)
   with server, contextlib.ExitStack() as failed:
-    arrivals = Arrivals(server, n, token, _hostname(), connections)
+    arrivals = RendezvousServer(server, n, token, _hostname(), connections)
     failed.callback(arrivals.close)
     arrivals.wait(deadline)
     hosts = [arrivals.hosts.get(i, '') for i in range(n)]
-    lost = missing(hosts, limit, arrivals.refused) if not all(hosts) and not arrivals.wrong else ''
+    lost = missing_message(hosts, limit, arrivals.refused) if not all(hosts) and not arrivals.wrong else ''
     answer = {'hosts': hosts, 'wrong': arrivals.wrong, 'lost': lost}
     wire.send(connections.values(), arrivals.stopped or answer)
     if arrivals.stopped:
@@ -156,7 +156,7 @@ def _receive(address, place, n, connections, deadline, limit, token):
     failed.pop_all()
   for connection in connections.values():
     connection.settimeout(None)
-  return Met(hosts, bind, connections)
+  return Connected(hosts, bind, connections)
 
 
 def _raise(wrong, lost):
@@ -181,7 +181,7 @@ def _listen(address, place):
                    'Take another port')
 
 
-def missing(hosts, limit, refused=()):
+def missing_message(hosts, limit, refused=()):
   """The message that names who has not come.
 
   Args:
@@ -214,11 +214,12 @@ def _join(address, place, n, me, connections, deadline, limit, workdir):
     if connections:
       unseen = ''
       # The list of who is missing comes at the deadline.
-      answer = wire.receive(guest, max(deadline - time.monotonic(), 0) + 5, wire.LINE + 4 * n * wire.HOST)
+      wait = max(deadline - time.monotonic(), 0) + 5
+      answer = wire.receive(guest, wait, wire.MAX_LINE + 4 * n * wire.MAX_HOST)
       hosts = _hosts(answer, n)
       if hosts:
         guest.settimeout(None)
-        return Met(hosts, None, connections)
+        return Connected(hosts, None, connections)
       connections.clear()
     guest.close()
     if time.monotonic() > deadline:
@@ -241,28 +242,29 @@ def _introduce(guest, n, me, connections, workdir, wait):
     The name of a file with a token that is not seen here, or ''.
   """
   nonce, name = run_token.nonce(), _hostname()
-  guest.sendall(wire.line_of({'process': me, 'n': n, 'host': name, 'nonce': nonce}))
+  guest.sendall(wire.encode({'process': me, 'n': n, 'host': name, 'nonce': nonce}))
   asked = wire.receive(guest, wait)
   if not isinstance(asked, dict):
     return ''
-  key, facts = run_token.for_process_0(asked.get('token'), workdir), (nonce, asked.get('nonce'), me, n, name)
+  facts = nonce, asked.get('nonce'), me, n, name
+  key = run_token.key_for_process_0(asked.get('token'), workdir)
   if key is None:
     return asked['token']
   connections[0] = guest  # a last word that comes after the proof is heard
-  guest.sendall(wire.line_of(run_token.proof(key, 'process', *facts)))
+  guest.sendall(wire.encode(run_token.proof(key, 'process', *facts)))
   answer = wire.receive(guest, wait)
   if answer == {'refused': True}:
     raise InputError(f'process 0 does not take the token of process {me} of {n} on {name}: give all '
                      f'processes the same {run_token.VARIABLE}')
   found = answer.get('proof') if isinstance(answer, dict) else None
-  if not isinstance(found, str) or (key and not run_token.proves(found, key, 'process 0', *facts)):
+  if not isinstance(found, str) or (key and not run_token.is_proof(found, key, 'process 0', *facts)):
     connections.clear()
   return ''
 
 
 def _hosts(answer, n):
   """The list of hosts in what process 0 has sent; None: it is none. Raises what it says otherwise."""
-  if stopped := wire.cause(answer):
+  if stopped := wire.parse_cause(answer):
     raise Stopped(*stopped)
   if not isinstance(answer, dict):
     return None
@@ -271,6 +273,6 @@ def _hosts(answer, n):
   if not isinstance(hosts, list) or len(hosts) != n:
     return None
   try:
-    return [wire.host(host) for host in hosts]
+    return [wire.host_name(host) for host in hosts]
   except ValueError:
     return None

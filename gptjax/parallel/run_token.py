@@ -22,14 +22,15 @@ from gptjax.errors import InputError
 from gptjax.files import atomic
 
 VARIABLE = 'GPTJAX_RUN_TOKEN'
-LEAST = 16  # characters: a shorter one could be guessed from a proof
-MAKE = 'openssl rand -hex 32'
+MIN_LENGTH = 16  # characters: a shorter one could be guessed from a proof
+MAKE_COMMAND = 'openssl rand -hex 32'
 FILE = re.compile(r'\.rendezvous-[0-9a-f]{32}')
-OLD = 3600  # seconds after which a file was left behind by a process that was killed
+STALE_SECONDS = 3600  # seconds after which a file was left behind by a process that was killed
 # File systems that several machines see, as /proc/self/mounts names them.
-SHARED = ('nfs', 'nfs4', 'lustre', 'gpfs', 'ceph', 'beegfs', 'cifs', 'smb3', 'afs', 'glusterfs', 'wekafs',
-          'orangefs', 'ocfs2', 'gfs2', 'fuse.gcsfuse', 'fuse.sshfs', 'fuse.s3fs', 'fuse.juicefs',
-          'fuse.glusterfs', 'fuse.ceph-fuse', 'fuse.mountpoint-s3', 'fuse.rclone', 'fuse.blobfuse2')
+SHARED_FILE_SYSTEMS = (
+  'nfs', 'nfs4', 'lustre', 'gpfs', 'ceph', 'beegfs', 'cifs', 'smb3', 'afs', 'glusterfs', 'wekafs', 'orangefs',
+  'ocfs2', 'gfs2', 'fuse.gcsfuse', 'fuse.sshfs', 'fuse.s3fs', 'fuse.juicefs', 'fuse.glusterfs',
+  'fuse.ceph-fuse', 'fuse.mountpoint-s3', 'fuse.rclone', 'fuse.blobfuse2')
 MOUNTS = '/proc/self/mounts'
 
 
@@ -43,7 +44,7 @@ class Token(NamedTuple):
   source: str
 
 
-NONE = Token(b'', '')
+NO_TOKEN = Token(b'', '')
 
 
 def nonce():
@@ -62,7 +63,7 @@ def proof(key, role, *facts):
   return hmac.new(key, json.dumps([role, *facts]).encode(), hashlib.sha256).hexdigest()
 
 
-def proves(found, key, role, *facts):
+def is_proof(found, key, role, *facts):
   """Whether a proof that was received is right."""
   return isinstance(found, str) and hmac.compare_digest(found.encode(), proof(key, role, *facts).encode())
 
@@ -70,14 +71,14 @@ def proves(found, key, role, *facts):
 def from_environment():
   """The token in GPTJAX_RUN_TOKEN, bytes; empty if it is not set (InputError if it is too short)."""
   text = os.environ.get(VARIABLE, '').strip()
-  if text and len(text) < LEAST:
-    raise InputError(f'{VARIABLE} has {len(text)} characters, and must have {LEAST} or more: `{MAKE}` makes '
-                     'one')
+  if text and len(text) < MIN_LENGTH:
+    raise InputError(f'{VARIABLE} has {len(text)} characters, and must have {MIN_LENGTH} or more: '
+                     f'`{MAKE_COMMAND}` makes one')
   return text.encode()
 
 
 @contextlib.contextmanager
-def of_process_0(workdir, one_machine):
+def process_0_token(workdir, one_machine):
   """The Token that process 0 asks for; what it writes for that is removed at the end.
 
   Args:
@@ -89,14 +90,14 @@ def of_process_0(workdir, one_machine):
     yield Token(key, VARIABLE)
     return
   if not workdir or not (one_machine or on_shared_disk(workdir)):
-    yield NONE
+    yield NO_TOKEN
     return
   path, created = None, [folder for folder in (Path(workdir), *Path(workdir).parents) if not folder.exists()]
   try:
     try:
       path, token = _write(Path(workdir))
     except OSError:  # why will be said where the workdir is made
-      token = NONE
+      token = NO_TOKEN
     yield token
   finally:
     with contextlib.suppress(OSError):
@@ -106,7 +107,7 @@ def of_process_0(workdir, one_machine):
         folder.rmdir()
 
 
-def for_process_0(source, workdir):
+def key_for_process_0(source, workdir):
   """The key by which another process is to prove itself.
 
   Args:
@@ -144,7 +145,7 @@ def on_shared_disk(folder):
   # Of two at one place, the later one covers the other.
   best = max((fields for fields in reversed(mounts) if _holds(_unescaped(fields[1]), folder)),
              key=lambda fields: len(_unescaped(fields[1])), default=('', '', ''))
-  return best[2] in SHARED
+  return best[2] in SHARED_FILE_SYSTEMS
 
 
 def _holds(mount, folder):
@@ -167,6 +168,6 @@ def _write(workdir):
     now = os.fstat(descriptor).st_mtime  # by the clock of the disk
   for other in workdir.glob('.rendezvous-*'):
     with contextlib.suppress(OSError):
-      if FILE.fullmatch(other.name) and now - other.lstat().st_mtime > OLD:
+      if FILE.fullmatch(other.name) and now - other.lstat().st_mtime > STALE_SECONDS:
         other.unlink()
   return path, Token(key, path.name)

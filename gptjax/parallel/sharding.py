@@ -23,7 +23,7 @@ from gptjax.text.words import plural
 
 MESH_AXES = ('replica', 'data', 'fsdp', 'tensor')
 BATCH_AXES = ('replica', 'data', 'fsdp')
-LATE_AXES = ('replica', 'data')  # over which gradients are summed once a step
+DEFERRED_AXES = ('replica', 'data')  # over which gradients are summed once a step
 HEADS = ('heads', 'whole_heads')  # logical axes; the second where the mesh cannot divide the heads
 ONE_CHANNEL = ('cpu',)  # kinds of device where all collectives of `shard_map` have one channel between them
 
@@ -66,10 +66,10 @@ def make_mesh(sizes, devices=None):
 
 def slice_count(devices):
   """Number of groups of devices with a fast network of their own: TPU slices, NVLink domains; 1 on CPUs."""
-  return len({island(device) for device in devices})
+  return len({slice_index(device) for device in devices})
 
 
-def island(device):
+def slice_index(device):
   """Number of the group with a fast network of its own in which a device lies, or None where all do."""
   if device.platform == 'gpu' and device.local_hardware_id is None:
     return device.process_index  # a GPU that is only described, for a plan: XLA says slice 0 of them all
@@ -133,7 +133,7 @@ def check_model(model, mesh):
       ('model.pad_vocab_to', model.pad_vocab_to, tensor, 'mesh.tensor')))
 
 
-def remarks(config, mesh):
+def mesh_warnings(config, mesh):
   """What a user should know about this mesh, a list of lines."""
   said, n_head, tensor = [], config.model.n_head, mesh.shape['tensor']
   slices = slice_count(mesh.devices.flat)
@@ -162,12 +162,12 @@ def _spec(axes, table):
   return P(*(table.get(axis) for axis in axes))
 
 
-def storage(*axes):
+def storage_spec(*axes):
   """Where a weight with these logical axes rests: a PartitionSpec."""
   return _spec(axes, STORAGE)
 
 
-def compute(*axes):
+def compute_spec(*axes):
   """Where an array with these logical axes lies inside the step: a PartitionSpec."""
   return _spec(axes, COMPUTE)
 
@@ -189,7 +189,7 @@ def gather(w, *axes):
   mesh = jax.sharding.get_abstract_mesh()
   if 'fsdp' not in place or mesh.shape['fsdp'] == 1 or mesh.abstract_device.device_kind in ONE_CHANNEL:
     return jax.reshard(w, reduced_spec(*axes))
-  stored, cut = P(*place, reduced=set(LATE_AXES)), place.index('fsdp')
+  stored, cut = P(*place, reduced=set(DEFERRED_AXES)), place.index('fsdp')
 
   def whole(shard):
     shards = jnp.moveaxis(jax.lax.all_gather(shard, 'fsdp', to='reduced'), 0, cut)
@@ -198,13 +198,13 @@ def gather(w, *axes):
 
 
 def unreduced_spec(*axes):
-  """Like `compute`, for a sum over the batch of which each device still holds only its part."""
+  """Like `compute_spec`, for a sum over the batch of which each device still holds only its part."""
   return P(*_spec(axes, COMPUTE), unreduced=set(BATCH_AXES))
 
 
 def defer_grad_sum(weights):
   """The weights, marked so that their gradients stay unreduced over replicas until `finish_grad_sum`."""
-  return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x), reduced=set(LATE_AXES))), weights)
+  return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x), reduced=set(DEFERRED_AXES))), weights)
 
 
 def finish_grad_sum(gradients):
@@ -222,7 +222,7 @@ def zero_gradient(x, dtype):
   return jnp.zeros(x.shape, dtype, out_sharding=_of_gradient(x))
 
 
-def factor(scalar, x):
+def reduced_scalar(scalar, x):
   """A scalar in the form that may be multiplied with x, if that is `unreduced_spec`."""
   return jax.reshard(scalar, P(reduced=jax.typeof(x).sharding.spec.unreduced))
 
@@ -258,21 +258,21 @@ def _broadcast_bwd(sizes, spec, w, gradient):
 _broadcast.defvjp(lambda w, sizes, spec: (_broadcast(w, sizes, spec), w), _broadcast_bwd)
 
 
-def merge(x, axis):
+def merge_axes(x, axis):
   """[..., i, j, ...] -> [..., i j, ...] at `axis`; j must be whole on each device."""
   spec, reduced = _place(x), jax.typeof(x).sharding.spec.reduced
   shape = *x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2:]
   return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], *spec[axis + 2:], reduced=reduced))
 
 
-def split(x, axis, sizes):
-  """The inverse of `merge`: dimension `axis` becomes two, of these sizes, the first one sharded."""
+def split_axis(x, axis, sizes):
+  """The inverse of `merge_axes`: dimension `axis` becomes two, of these sizes, the first one sharded."""
   spec, reduced = _place(x), jax.typeof(x).sharding.spec.reduced
   shape = *x.shape[:axis], *sizes, *x.shape[axis + 1:]
   return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], None, *spec[axis + 1:], reduced=reduced))
 
 
-def blocks(x, size, value=0):
+def split_into_blocks(x, size, value=0):
   """[v, ...] -> [blocks, rows, ...], of at most `size` rows on each device; `value` fills the last block.
 
   Rows stay on their devices: a block has some of each shard.
@@ -281,27 +281,27 @@ def blocks(x, size, value=0):
   shards = mesh.shape[place] if place else 1
   n = -(-x.shape[0] // (shards * size))
   size = -(-x.shape[0] // (shards * n))
-  x = split(x, 0, (shards, x.shape[0] // shards))
+  x = split_axis(x, 0, (shards, x.shape[0] // shards))
   x = jnp.pad(x, ((0, 0), (0, n * size - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=value)
-  return merge(jnp.swapaxes(split(x, 1, (n, size)), 0, 1), 1)
+  return merge_axes(jnp.swapaxes(split_axis(x, 1, (n, size)), 0, 1), 1)
 
 
-def rows(x):
+def flatten_batch(x):
   """[b, t, ...] -> [n, ...].
 
   As [n, d] [d, f] the gradient of a weight is one matmul on every backend; as [b, t, d] [d, f] XLA
   transposes it on a CPU, at less than half the speed. So are heads merged before they meet a weight.
   """
-  return merge(x, 0)
+  return merge_axes(x, 0)
 
 
-def put(arrays, mesh):
+def shard_batch(arrays, mesh):
   """This host's rows of a batch (a tree of NumPy arrays [rows, ...]) as arrays of the whole batch."""
-  rows = jax.NamedSharding(mesh, compute('batch'))
+  rows = jax.NamedSharding(mesh, compute_spec('batch'))
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), arrays)
 
 
-def concrete(abstract, mesh):
+def with_shardings(abstract, mesh):
   """The tree of `jax.eval_shape` with shardings on the real mesh, to restore or compile with."""
   def one(x):
     spec = x.sharding.spec if x.sharding is not None else P()
@@ -315,7 +315,8 @@ def local_rows(batch_size, mesh):
   Raises:
     ValueError: the rows do not lie together: the mesh orders the devices of this process otherwise.
   """
-  places = jax.NamedSharding(mesh, compute('batch')).addressable_devices_indices_map((batch_size,)).values()
+  batch = jax.NamedSharding(mesh, compute_spec('batch'))
+  places = batch.addressable_devices_indices_map((batch_size,)).values()
   bounds = sorted({(rows.start or 0, batch_size if rows.stop is None else rows.stop) for rows, in places})
   first, last = bounds[0][0], bounds[-1][1]
   if sum(stop - start for start, stop in bounds) != last - first:

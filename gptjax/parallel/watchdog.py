@@ -41,8 +41,8 @@ class Watchdog:
       due = name, limit, begun = self.due
       spent = time.monotonic() - begun
       if spent > limit - min(10, 0.75 * limit) and asked is not due:
-        absent, asked = processes.roll_call(min(processes.ROLL_LIMIT, limit / 4)), due
+        absent, asked = processes.roll_call(min(processes.ROLL_CALL_LIMIT, limit / 4)), due
       elif spent > limit - min(2, 0.25 * limit):
         print(f'no progress for {spent:.0f} s; the stacks of all threads:', file=sys.stderr)
         faulthandler.dump_traceback()
-        processes.hanging(f'no progress within config.watchdog.{name} = {limit:g} s', absent)
+        processes.end_all_hung(f'no progress within config.watchdog.{name} = {limit:g} s', absent)

@@ -13,15 +13,15 @@ from gptjax.errors import BAD_INPUT, BUG, LOST
 from gptjax.files import records
 from gptjax.text.printable import printable
 
-LINE = 1 << 14       # bytes of a line
+MAX_LINE = 1 << 14       # bytes of a line
 SEND_LIMIT = 5       # seconds in which who is sent a line is to take it
 STARTED = 'started'  # the last word on a connection: JAX's start is over
 CAUSES = BAD_INPUT, BUG, LOST, STOPPED  # exit codes with which one process may end the others
-HOST = 253           # characters that the name of a host has at most
-TEXT = 2000          # characters of a line that is printed
+MAX_HOST = 253           # characters that the name of a host has at most
+MAX_TEXT = 2000          # characters of a line that is printed
 
 
-def line_of(value):
+def encode(value):
   """A JSON value as bytes to send."""
   return json.dumps(value).encode() + b'\n'
 
@@ -31,10 +31,10 @@ def send(connections, value):
   for connection in connections:
     with contextlib.suppress(OSError):
       connection.settimeout(SEND_LIMIT)
-      connection.sendall(line_of(value))
+      connection.sendall(encode(value))
 
 
-def receive(connection, limit, most=LINE):
+def receive(connection, limit, most=MAX_LINE):
   """The next value on a connection, and not a byte of what comes after it.
 
   Args:
@@ -53,20 +53,20 @@ def receive(connection, limit, most=LINE):
       if not peeked or len(found) > most or time.monotonic() > deadline:
         return None
       found += connection.recv(peeked.find(b'\n') + 1 or len(peeked))
-    return parsed(found)
+    return decode(found)
   except (OSError, ValueError):
     return None
 
 
-def parsed(line):
+def decode(line):
   """The JSON value of a line (ValueError: it is not JSON)."""
-  return records.parsed(line)
+  return records.parse(line)
 
 
-def cause(value):
+def parse_cause(value):
   """(line, exit code) for which another process ends the run, printable; None: it is no such thing."""
   if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and is_cause(value[1]):
-    return printable(value[0])[:TEXT], value[1]
+    return printable(value[0])[:MAX_TEXT], value[1]
   return None
 
 
@@ -75,8 +75,8 @@ def is_cause(code):
   return type(code) is int and code in CAUSES
 
 
-def host(name):
+def host_name(name):
   """The name of a host as received, printable (ValueError: it is no text)."""
   if not isinstance(name, str) or not name:
     raise ValueError
-  return printable(name)[:HOST]
+  return printable(name)[:MAX_HOST]

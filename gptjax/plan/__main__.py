@@ -85,5 +85,5 @@ def main(argv):
 if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
   exit_code = main(sys.argv)
-  shutdown.leave()
+  shutdown.ignore_signals()
   sys.exit(exit_code)

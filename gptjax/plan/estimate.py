@@ -100,7 +100,7 @@ def times(kernels, sent, device):
 
 def crosses(one, mesh):
   """Whether the devices that a collective joins lie on several slices or hosts with networks of their own."""
-  place = np.array([sharding.island(device) for device in mesh.devices.flat])
+  place = np.array([sharding.slice_index(device) for device in mesh.devices.flat])
   return one.between_slices or bool((place[one.groups] != place[one.groups[:, :1]]).any())
 
 
@@ -112,7 +112,7 @@ def memory(config, mesh, cost):
   compiled; what is left is called temporaries.
   """
   summed = (config.train.microbatch_size < config.train.batch_size
-            or any(mesh.shape[axis] > 1 for axis in sharding.LATE_AXES))
+            or any(mesh.shape[axis] > 1 for axis in sharding.DEFERRED_AXES))
   width = 4 if summed else np.dtype(config.model.compute_dtype).itemsize
   gradients = cost.params * width // 4
   activations = kept(config, mesh)
@@ -125,7 +125,7 @@ def kept(config, mesh):
   """Bytes of activations, on each device, that a microbatch's forward pass leaves for the backward one."""
   state, _ = program.shapes(config, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    graphdef, rows = step.graph(config), sharding.compute('batch')
+    graphdef, rows = step.graph(config), sharding.compute_spec('batch')
     shape = config.train.microbatch_size, config.data.seq_len
     tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=jax.NamedSharding(mesh, rows))
     keys = jax.eval_shape(lambda: step.dropout_keys(config, 0))
@@ -139,4 +139,4 @@ def kept(config, mesh):
     batch = set(sharding.BATCH_AXES)
     of_rows = [x for x in found if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) and x.sharding
                and any(batch <= set(axes) for axes in x.sharding.spec.partitions if isinstance(axes, tuple))]
-  return program.on_each(sharding.concrete(of_rows, mesh))
+  return program.on_each(sharding.with_shardings(of_rows, mesh))

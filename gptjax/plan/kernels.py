@@ -47,7 +47,7 @@ def measure(config, mesh, device):
   """
   c, found = config.model, []
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    place = sharding.compute('batch', None, sharding.head_axis(c.n_head), None)
+    place = sharding.compute_spec('batch', None, sharding.head_axis(c.n_head), None)
   shape = config.train.microbatch_size, config.data.seq_len, c.n_head, c.n_embd // c.n_head
   x = jax.ShapeDtypeStruct(shape, c.compute_dtype, sharding=jax.NamedSharding(mesh, place))
   platform = mesh.devices.flat[0].platform

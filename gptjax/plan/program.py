@@ -39,8 +39,8 @@ class Cost(NamedTuple):
 def shapes(config, mesh):
   """(TrainState, batch) of ShapeDtypeStruct, sharded over the mesh: what the step is compiled for."""
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    state = sharding.concrete(jax.eval_shape(functools.partial(train.init_state, config)), mesh)
-    rows = jax.NamedSharding(mesh, sharding.compute('batch'))
+    state = sharding.with_shardings(jax.eval_shape(functools.partial(train.init_state, config)), mesh)
+    rows = jax.NamedSharding(mesh, sharding.compute_spec('batch'))
   shape = config.train.batch_size, config.data.seq_len
   return state, dict.fromkeys(('inputs', 'targets'), jax.ShapeDtypeStruct(shape, np.int32, sharding=rows))
 

@@ -30,7 +30,7 @@ def one(plan, config, mesh, name, device, price):
     f'{plural(c.n_layer, "layer")} x {c.n_embd} x {plural(c.n_head, "head")} on '
     f'{plural(mesh.size, "device")} of {name}, mesh {words(mesh)}, remat {c.remat}, '
     f'attention {config.attention.kernel}',
-    *sharding.remarks(config, mesh),
+    *sharding.mesh_warnings(config, mesh),
     f'{plural(config.train.batch_size, "sequence")} of {config.data.seq_len:,} tokens a step, '
     f'{config.train.microbatch_size} at a time; compiled in {plan.compile_seconds:.0f} s',
     '', f'memory of each device, GiB: {verdict} ({plan.memory["peak"] / device.memory:.0%} of '

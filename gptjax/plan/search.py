@@ -72,7 +72,7 @@ def candidates(config, devices):
     mesh = {f'mesh.{axis}': size for axis, size in zip(sharding.MESH_AXES, (replica, data, fsdp, tensor))}
     parts = [2**i for i in range(batch.bit_length()) if batch % (2**i * shards) == 0]
     for part, remat in itertools.product(parts, REMAT):
-      yield {**mesh, 'model.remat': remat, 'model.scan': configs.scanned(remat, devices[0]),
+      yield {**mesh, 'model.remat': remat, 'model.scan': configs.should_scan(remat, devices[0]),
              'train.microbatch_size': batch // part}
 
 

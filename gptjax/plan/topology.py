@@ -40,7 +40,7 @@ def describe(name):
   if len(sizes) not in (rank, rank + 1):
     raise InputError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
                      'numbers (one more than dimensions: the number of slices)')
-  libtpu.alone()
+  libtpu.configure_without_tpu()
   wanted = {'num_slices': int(sizes[rank])} if len(sizes) > rank and int(sizes[rank]) > 1 else {}
   if generation in ('v4', 'v5p'):
     wanted['chip_config_name'] = 'megacore'  # a chip as one device, as JAX shows it

@@ -16,39 +16,40 @@ from gptjax.model import size
 from gptjax.model.parameters import declarations
 from gptjax.parallel import sharding
 from gptjax.pretrain import rewind
-from gptjax.report import page, samples, telemetry
+from gptjax.report import page, samples
+from gptjax.report.telemetry import duration, peak_flops, plot_curves
 from gptjax.storage import rewind_log
 from gptjax.text.words import plural
 
 SAMPLES = 4  # texts of which the longest is shown at the end
 
 
-def greet(run, tell, state, start):
+def log_start(run, telemetry, state, start):
   """Says what is about to run: weights, devices, corpus, length."""
   from clu import parameter_overview
   config, mixture = run.config, run.mixture
   shown = _unpadded(state.params, declarations(nnx.merge(run.graphdef, state.params)), config.model.n_vocab)
-  tell.say(parameter_overview.get_parameter_overview(shown, include_stats=False))
+  telemetry.log(parameter_overview.get_parameter_overview(shown, include_stats=False))
   devices = jax.devices()
   tokens = config.train.batch_size * config.data.seq_len
   n_windows = lambda corpus: corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
-  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
-           f'{config.model.compute_dtype}, attention {config.attention.kernel}')
-  for remark in sharding.remarks(config, run.mesh):
-    tell.say(remark)
+  telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+                f'{config.model.compute_dtype}, attention {config.attention.kernel}')
+  for remark in sharding.mesh_warnings(config, run.mesh):
+    telemetry.log(remark)
   for weight, corpus, held_out in zip(mixture.weights, mixture.train, mixture.held_out, strict=True):
     weight /= sum(mixture.weights)
     share = f'{weight:.2%} of the sequences, ' if len(mixture.train) > 1 else ''
-    tell.say(f'corpus {corpus.folder}: {share}{corpus.n_tokens:,} tokens to train on '
-             f'({weight * run.steps * config.train.batch_size / n_windows(corpus):.2f} epochs), '
-             f'{held_out.n_tokens if held_out else 0:,} held out')
-  tell.say(f'{plural(run.steps, "step")} of {plural(tokens, "token")}')
+    telemetry.log(f'corpus {corpus.folder}: {share}{corpus.n_tokens:,} tokens to train on '
+                  f'({weight * run.steps * config.train.batch_size / n_windows(corpus):.2f} epochs), '
+                  f'{held_out.n_tokens if held_out else 0:,} held out')
+  telemetry.log(f'{plural(run.steps, "step")} of {plural(tokens, "token")}')
   if start:
-    tell.say(f'going on after step {start}')
+    telemetry.log(f'going on after step {start}')
   if run.rewinds:
     batches = rewind_log.batch_number(run.rewinds, start) - start
-    tell.say(f'went back after a loss spike so far: {len(run.rewinds)} ({run.workdir / rewind_log.FILE}); '
-             f'batches passed over up to here: {batches:,}')
+    telemetry.log(f'went back after a loss spike so far: {len(run.rewinds)} ({run.workdir / rewind_log.FILE}'
+                  f'); batches passed over up to here: {batches:,}')
 
 
 def _unpadded(params, declared, n_vocab):
@@ -58,7 +59,7 @@ def _unpadded(params, declared, n_vocab):
 
 
 
-def step(run, tell, watch, number, metrics):
+def log_step(run, telemetry, watch, number, metrics):
   """Checks the metrics of a step that has been dispatched earlier, and logs them where due.
 
   Raises:
@@ -82,52 +83,55 @@ def step(run, tell, watch, number, metrics):
   tokens = config.train.batch_size * config.data.seq_len
   metrics = {f'train/{name}': value for name, value in metrics.items()} | {
     'train/tokens_per_second': tokens / seconds, 'train/input_wait_fraction': input_wait,
-    **tell.goodput(steps * seconds)}
+    **telemetry.goodput(steps * seconds)}
   line = (f'loss {metrics["train/loss"]:.4f}  {tokens / seconds:,.0f} tokens/s')
-  peak = telemetry.peak_flops(jax.devices()[0])
+  peak = peak_flops(jax.devices()[0])
   if peak:
     flops = size.flops_per_token(config.model, config.data.seq_len)
     per_device = tokens / seconds / jax.device_count()
     metrics['train/mfu'] = per_device * flops['palm'] / peak
     metrics['train/mfu_causal'] = per_device * flops['causal'] / peak
     line += f'  MFU {metrics["train/mfu"]:.1%}'
-  tell.write(number, metrics)
-  tell.progress(number, f'{line}  {telemetry.duration((run.steps - number) * seconds)} left')
+  telemetry.write(number, metrics)
+  telemetry.progress(number, f'{line}  {duration((run.steps - number) * seconds)} left')
 
 
-def farewell(run, tell, state):
+def log_summary(run, telemetry, state):
   """Held-out loss beside simple models, a sample, and where everything lies."""
   config, mixture = run.config, run.mixture
   held_out = {name: corpus.n_bytes / corpus.n_tokens
               for name, corpus in zip(mixture.names, mixture.held_out, strict=True) if corpus}
-  baselines = ngram_baselines(run) if config.eval.ngrams and held_out and tell.active else {}
-  loss = tell.value(run.steps, 'eval/loss')
+  baselines = ngram_baselines(run) if config.eval.ngrams and held_out and telemetry.active else {}
+  loss = telemetry.value(run.steps, 'eval/loss')
   if loss is not None:
     length = mixture.held_out_bytes_per_token()
     rows = [(name, value, length) for name, value in [*baselines.items(), ('this model', loss)]]
     if len(mixture.names) > 1:
-      parts = {name: tell.value(run.steps, f'eval/loss/{name}') for name in held_out}
+      parts = {name: telemetry.value(run.steps, f'eval/loss/{name}') for name in held_out}
       # None: it went by another name when it was measured, before its folder was moved.
       rows += [(f'  of {name}', part, held_out[name]) for name, part in parts.items() if part is not None]
     width = max(16, *(len(name) + 2 for name, *_ in rows))
-    tell.say(f'\n{"held-out text":<{width}}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
+    telemetry.log(f'\n{"held-out text":<{width}}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
     for name, value, length in rows:
-      tell.say(f'{name:<{width}}{value:>12.4f}{math.exp(value):>12.2f}{value / length / math.log(2):>12.3f}')
+      bits = value / length / math.log(2)
+      telemetry.log(f'{name:<{width}}{value:>12.4f}{math.exp(value):>12.2f}{bits:>12.3f}')
   if config.log.sample_tokens:
-    tell.say(f'\nsample, the longest of {SAMPLES}:\n{sample_text(run, state.params)}')
-  spent = tell.goodput(0.0)
-  tell.say(f'\ngoodput       {spent["time/goodput"]:.1%} of {telemetry.duration(spent["time/run"])} went '
-           'into steps that count; starts and steps done twice are in the rest')
+    telemetry.log(f'\nsample, the longest of {SAMPLES}:\n{sample_text(run, state.params)}')
+  spent = telemetry.goodput(0.0)
+  telemetry.log(f'\ngoodput       {spent["time/goodput"]:.1%} of {duration(spent["time/run"])} went '
+                'into steps that count; starts and steps done twice are in the rest')
   if jax.process_index() == 0:
-    tell.say('')
+    telemetry.log('')
     with streams.optional('the report'):
-      tell.say(f'report        {page.write([run.workdir], run.workdir)[0]}')
+      telemetry.log(f'report        {page.write([run.workdir], run.workdir)[0]}')
     with streams.optional('the plot of curves'):
-      tell.say(f'curves        {telemetry.plot_curves(run.workdir, baselines)}')
-  tell.say(f'metrics       {tell.path}\n'
-           f'checkpoints   {run.workdir / "checkpoints"}'
-           + f'\nexport        {run.workdir / "export"}' * config.checkpoint.export
-           + f'\ntensorboard   tensorboard --logdir {run.workdir / "tensorboard"}' * config.log.tensorboard)
+      telemetry.log(f'curves        {plot_curves(run.workdir, baselines)}')
+  telemetry.log(f'metrics       {telemetry.path}')
+  telemetry.log(f'checkpoints   {run.workdir / "checkpoints"}')
+  if config.checkpoint.export:
+    telemetry.log(f'export        {run.workdir / "export"}')
+  if config.log.tensorboard:
+    telemetry.log(f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
 
 
 def ngram_baselines(run):
@@ -155,5 +159,5 @@ def sample_text(run, params):
     return f'none, for {error}'
   if jax.process_index() == 0:
     with streams.optional('keeping the samples'):
-      samples.keep(run.workdir, {prompt: written}, config.train.seed)
+      samples.save(run.workdir, {prompt: written}, config.train.seed)
   return prompt + max(written, key=len)

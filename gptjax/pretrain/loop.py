@@ -30,7 +30,7 @@ from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
 from gptjax.pretrained import run as weights
 from gptjax.pretrained.export import obstacle as export_obstacle
-from gptjax.report import telemetry
+from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
 from gptjax.train.step import eval_step, first_state, graph, init_state, train_step
@@ -52,13 +52,13 @@ class Run(NamedTuple):
   rewinds: tuple = ()  # of the run so far, see gptjax.pretrain.rewind
 
 
-def pretrain(config, workdir, given=()):
+def pretrain(config, workdir, overrides=()):
   """Trains to the end, or until told to stop; goes on where the workdir's newest checkpoint is.
 
   Args:
     config: as written; it is resolved in place.
     workdir: folder of the run.
-    given: names of the fields that the command line sets, like 'train.steps'.
+    overrides: names of the fields that the command line sets, like 'train.steps'.
 
   Returns:
     Exit code: 0 or 75.
@@ -68,9 +68,9 @@ def pretrain(config, workdir, given=()):
   """
   # What is cheap comes first, and nothing is made before all of it has passed.
   configs.check_fields(config)
-  resume.keep(config, workdir, given)
+  resume.keep_stored_fields(config, workdir, overrides)
   suite.chosen(config.eval.tasks)
-  source = weights.first(config, workdir, given)
+  source = weights.first(config, workdir, overrides)
   configs.resolve(config, workdir)
   configs.check(config)
   if config.checkpoint.export and (why := export_obstacle(config)):
@@ -81,7 +81,7 @@ def pretrain(config, workdir, given=()):
   memory.check(config, mesh)
   mixtures.check_there(config.data)
   literal_path.check(workdir)
-  with ownership.of_run(workdir):
+  with ownership.own_workdir(workdir):
     return run_owned(config, workdir, mesh, source)
 
 
@@ -91,7 +91,7 @@ def run_owned(config, workdir, mesh, source):
   Args:
     source: of the first weights, or None.
   """
-  processes.told(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
+  processes.on_process_0(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)
   processes.compare({f'digest of corpus {number}': corpus.digest
@@ -101,7 +101,7 @@ def run_owned(config, workdir, mesh, source):
   weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
     export = weights.exporter(config, workdir, source, tokenizer)
-  lay_out(config, workdir, mixture, source, tokenizer)
+  initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
     run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, dog)
@@ -134,18 +134,19 @@ def prepare_corpus(config, workdir, tokenizer=None):
   if tokenizer:
     weights.save_tokenizer(tokenizer, workdir)
   spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
-  shutdown.at_once('stopped while the corpus is prepared: the same command continues after its last commit')
+  shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
+                          'commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
           workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
           tfds_download=data.tfds_download, special_tokens=data.special_tokens)
-  shutdown.at_once('stopped before the first step, the corpus is prepared: the same command starts it')
+  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: the same command starts it')
 
 
-def lay_out(config, workdir, mixture, source, tokenizer):
+def initialize_workdir(config, workdir, mixture, source, tokenizer):
   """What process 0 writes into the workdir before the run: config.json and the tokenizer.
 
   Raises:
-    ValueError: as `config.claim`; or the processes do not see the same folder.
+    ValueError: as `config.resolve.write_or_check_config`; or the processes do not see the same folder.
   """
   def length(steps, epochs):
     other = copy.deepcopy(config)
@@ -153,10 +154,10 @@ def lay_out(config, workdir, mixture, source, tokenizer):
     return n_steps(other, mixture)
   def lay():
     configs.make_workdir(workdir)
-    configs.claim(config, workdir, mixture.digest, length)
+    configs.write_or_check_config(config, workdir, mixture.digest, length)
     weights.keep(source, tokenizer, workdir)
     return (Path(workdir) / 'config.json').read_text()
-  written, path = processes.told(lay), Path(workdir) / 'config.json'
+  written, path = processes.on_process_0(lay), Path(workdir) / 'config.json'
   if not path.exists() or path.read_text() != written:
     raise InputError(f'{path} is not the file that process 0 wrote: --workdir must be a folder that all '
                      'hosts share')
@@ -164,43 +165,43 @@ def lay_out(config, workdir, mixture, source, tokenizer):
 
 def _pretrain(run, source, export):
   """Trains from the newest checkpoint to the end; after a loss spike, again from an older one."""
-  tell = telemetry.Telemetry(run.workdir, run.steps, run.config.log.tensorboard)
-  with contextlib.closing(tell):
+  telemetry = Telemetry(run.workdir, run.steps, run.config.log.tensorboard)
+  with contextlib.closing(telemetry):
     while True:
       try:
-        return attempt(run, source, export, tell)
+        return train_attempt(run, source, export, telemetry)
       except rewind.Spike as spike:
-        tell.say(f'{spike}: going back')
-        processes.told(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
+        telemetry.log(f'{spike}: going back')
+        processes.on_process_0(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
 
 
-def attempt(run, source, export, tell):
+def train_attempt(run, source, export, telemetry):
   """Sets up what writes, runs the loop, and tells how it ended."""
   config = run.config
-  run = run._replace(rewinds=processes.told(lambda: rewind.settle(run.workdir)))
-  state = state_to_begin_with(run, source, tell)
+  run = run._replace(rewinds=processes.on_process_0(lambda: rewind.apply_rewinds(run.workdir)))
+  state = initial_state(run, source, telemetry)
   start = int(state.step)
-  shutdown.at_once(shutdown.resumes_after(start))
-  tell.begin(start)
+  shutdown.exit_on_signal(shutdown.resume_message(start))
+  telemetry.begin(start)
   saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
                        **rewind_log.facts(run.rewinds)}, export)
   try:
-    console.greet(run, tell, state, start)
+    console.log_start(run, telemetry, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
-    batches = pipeline.ahead(batches, functools.partial(sharding.put, mesh=run.mesh), 2)
+    batches = pipeline.ahead(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
     with contextlib.closing(batches):
-      state, finished = loop(run, state, batches, tell, saves)
-    tell.close_bar()
+      state, finished = loop(run, state, batches, telemetry, saves)
+    telemetry.close_bar()
     if finished:
-      shutdown.at_once('stopped before the closing report; the last step is saved: the same command writes '
-                       'the report')
+      shutdown.exit_on_signal('stopped before the closing report; the last step is saved: the same command '
+                              'writes the report')
       run.watchdog.progress(slow=True)
-      console.farewell(run, tell, state)
+      console.log_summary(run, telemetry, state)
     else:
-      tell.say(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
-    tell.write(int(state.step), tell.goodput(0.0))  # or the next start would not count the time since
+      telemetry.log(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+    telemetry.write(int(state.step), telemetry.goodput(0.0))  # else the next start omits the time since then
     return DONE if finished else STOPPED
   except Exception as error:
     if not isinstance(error, rewind.Spike):
@@ -210,35 +211,35 @@ def attempt(run, source, export, tell):
     saves.close()
 
 
-def state_to_begin_with(run, source, tell):
+def initial_state(run, source, telemetry):
   """That of the newest good checkpoint, else one with the weights of `source`, else a fresh one."""
   config, folder = run.config, run.workdir / 'checkpoints'
   init = functools.partial(init_state, config)
-  shapes = sharding.concrete(jax.eval_shape(init), run.mesh)
+  shapes = sharding.with_shardings(jax.eval_shape(init), run.mesh)
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   if restored and restored[1]['facts'].get('corpus_digest') != run.mixture.digest:
     raise InputError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
   if restored:
     return restored[0]
   if source:
-    tell.say(f'first weights from {source.place}')
+    telemetry.log(f'first weights from {source.place}')
     return jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
   return jax.jit(init)()
 
 
-def compile_step(run, state, batch, tell):
+def compile_step(run, state, batch, telemetry):
   """The train step, compiled for the shapes of `state` and `batch`; the state is donated."""
   step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
   started = time.monotonic()
-  tell.busy('compiling the step')
+  telemetry.busy('compiling the step')
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   compiled = lowered.compile(compiler_options=xla_presets.options(run.config.xla_preset))
-  tell.bar.set_postfix_str('')
-  tell.say(f'compiled the step in {time.monotonic() - started:.1f} s')
+  telemetry.bar.set_postfix_str('')
+  telemetry.log(f'compiled the step in {time.monotonic() - started:.1f} s')
   return compiled
 
 
-def loop(run, state, batches, tell, saves):
+def loop(run, state, batches, telemetry, saves):
   """Trains from `state.step` to the last step, or until told to stop.
 
   The metrics of a step are read while the next one runs, so that the device never waits.
@@ -249,42 +250,42 @@ def loop(run, state, batches, tell, saves):
   Raises:
     rewind.Spike: the loss calls for going back.
   """
-  start, evaluate, tasks = int(state.step), Evaluation(run), Tasks(run, tell.say)
-  watch, step_fn, late = telemetry.Stopwatch(), None, None
-  side_work(run, state, start, tell, saves, evaluate, tasks)
-  with contextlib.closing(telemetry.Profile(run.workdir, *run.config.log.profile_steps)) as profile:
+  start, evaluate, tasks = int(state.step), Evaluation(run), Tasks(run, telemetry.log)
+  watch, step_fn, late = Stopwatch(), None, None
+  evaluate_and_checkpoint(run, state, start, telemetry, saves, evaluate, tasks)
+  with contextlib.closing(Profile(run.workdir, *run.config.log.profile_steps)) as profile:
     for step in range(start, run.steps):
-      if run.stop.asked():
+      if run.stop.requested():
         break
       profile.at(step, state)
       batch, waited = next(batches)
       watch.input += waited
       if step_fn is None:
-        step_fn = compile_step(run, state, batch, tell)
-        shutdown.defer(processes.STOPPING)  # until here nothing is lost, and from here what no checkpoint has
+        step_fn = compile_step(run, state, batch, telemetry)
+        shutdown.defer_signal(processes.STOPPING)  # from here on, an exit would lose unsaved steps
         watch.restart()
       state, metrics = step_fn(state, batch)
       if late:
-        console.step(run, tell, watch, *late)
+        console.log_step(run, telemetry, watch, *late)
         run.watchdog.progress()
       late = step + 1, metrics
       if due(run, step + 1):
-        console.step(run, tell, watch, *late)
+        console.log_step(run, telemetry, watch, *late)
         late = None
         aside = time.monotonic()
-        side_work(run, state, step + 1, tell, saves, evaluate, tasks)
-        watch.aside += time.monotonic() - aside
-      note_save(tell, saves.poll())
+        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, evaluate, tasks)
+        watch.excluded += time.monotonic() - aside
+      log_save(telemetry, saves.poll())
     if late:
-      console.step(run, tell, watch, *late)
+      console.log_step(run, telemetry, watch, *late)
     run.watchdog.progress(slow=True)
     profile.at(math.inf, state)
   step = int(state.step)
-  stopped = run.stop.asked()  # an evaluation after the last step may have been cut short too
+  stopped = run.stop.requested()  # an evaluation after the last step may have been cut short too
   if stopped:
-    saves.save(state, step, tell.value(step, 'eval/loss'))
-  note_save(tell, saves.wait())
-  processes.told(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
+    saves.save(state, step, telemetry.value(step, 'eval/loss'))
+  log_save(telemetry, saves.wait())
+  processes.on_process_0(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
   return state, not stopped
 
 
@@ -298,35 +299,35 @@ def _due(every, step, last):
   return step == last or (every > 0 and step > 0 and step % every == 0)
 
 
-def side_work(run, state, step, tell, saves, evaluate, tasks):
+def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks):
   """Evaluation and checkpoint, where due after `step` and not yet on record."""
   config = run.config
   run.watchdog.progress(slow=True)
   if (any(run.mixture.held_out) and _due(config.eval.every_steps, step, run.steps)
-      and tell.value(step, 'eval/loss') is None):
+      and telemetry.value(step, 'eval/loss') is None):
     losses = evaluate(state.params)
     if losses:
       loss = run.mixture.held_out_mean(losses.values())
       perplexity = math.exp(min(loss, 700))
       parts = losses if len(run.mixture.names) > 1 else {}
       bits = loss / run.mixture.held_out_bytes_per_token() / math.log(2)
-      tell.write(step, {'eval/loss': loss, 'eval/perplexity': perplexity, 'eval/bits_per_byte': bits,
-                        **{f'eval/loss/{name}': part for name, part in parts.items()}})
-      tell.say(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
-               + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
-  if tasks and _due(config.eval.every_steps, step, run.steps) and tell.value(step, 'eval/tasks') is None:
+      telemetry.write(step, {'eval/loss': loss, 'eval/perplexity': perplexity, 'eval/bits_per_byte': bits,
+                             **{f'eval/loss/{name}': part for name, part in parts.items()}})
+      telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
+                    + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
+  if tasks and _due(config.eval.every_steps, step, run.steps) and telemetry.value(step, 'eval/tasks') is None:
     found = tasks(state.params)
     if found is not None:
-      tell.write(step, {'eval/tasks': len(found), **found})
+      telemetry.write(step, {'eval/tasks': len(found), **found})
   if _due(config.checkpoint.every_steps, step, run.steps):
-    note_save(tell, saves.wait())
-    saves.save(state, step, tell.value(step, 'eval/loss'))
+    log_save(telemetry, saves.wait())
+    saves.save(state, step, telemetry.value(step, 'eval/loss'))
 
 
-def note_save(tell, saved):
+def log_save(telemetry, saved):
   if saved:
     step, seconds = saved
-    tell.write(step, {'checkpoint/seconds': seconds})
+    telemetry.write(step, {'checkpoint/seconds': seconds})
 
 
 def train_batch(run, step):
@@ -355,10 +356,10 @@ class Evaluation:
       n = corpora.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
       sums = []
       for i in range(min(n, config.eval.steps) if config.eval.steps else n):
-        if run.stop.asked():
+        if run.stop.requested():
           return None
         batch = corpora.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
-        sums.append(self.step(params, sharding.put(batch, run.mesh)))
+        sums.append(self.step(params, sharding.shard_batch(batch, run.mesh)))
         jax.block_until_ready(sums[-2:-1])  # a few are under way, not all: else the watchdog could not tell
         run.watchdog.progress()
       total, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)

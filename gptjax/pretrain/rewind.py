@@ -14,7 +14,7 @@ from pathlib import Path
 from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.storage import checkpoint
-from gptjax.storage.rewind_log import batch_number, read, standing, write
+from gptjax.storage.rewind_log import batch_number, in_effect, read, write
 
 TRIES = 3  # going back to one checkpoint so often has not helped
 
@@ -60,10 +60,10 @@ def record(config, workdir, spike):
   """
   rewinds, back = read(workdir), config.train.rewind
   to = _checkpoint(Path(workdir) / 'checkpoints', spike.step, back.steps_back)
-  if sum(rewind['to'] == to for rewind in standing(rewinds)) >= TRIES:
+  if sum(rewind['to'] == to for rewind in in_effect(rewinds)) >= TRIES:
     raise InputError(f'{spike}, and going back to step {to} has not helped {TRIES} times: raise config.train.'
                      'rewind.skip_batches or .steps_back, or lower config.optimizer.learning_rate')
-  earlier = [rewind for rewind in standing(rewinds) if rewind['to'] <= to]
+  earlier = [rewind for rewind in in_effect(rewinds) if rewind['to'] <= to]
   last_read, first_again = batch_number(rewinds, spike.step - 1), batch_number(earlier, to)
   losses = {name: value if math.isfinite(value) else None
             for name, value in (('loss', spike.loss), ('usual_loss', spike.usual_loss))}
@@ -76,11 +76,11 @@ def _checkpoint(folder, step, steps_back):
   """The newest good step at least `steps_back` before `step`, else the oldest good one; 0: there is none."""
   paths = [folder / str(n) for n in checkpoint.steps(folder) if n < step]
   good = [int(path.name) for path in paths
-          if checkpoint.fault_of(path, checkpoint.read_manifest(path)) is None]
+          if checkpoint.find_fault(path, checkpoint.read_manifest(path)) is None]
   return max((n for n in good if n <= step - steps_back), default=min(good, default=0))
 
 
-def settle(workdir):
+def apply_rewinds(workdir):
   """Removes the checkpoints that a run has gone back from; its rewinds, oldest first.
 
   A checkpoint knows how many rewinds there had been when it was saved: this also ends what a kill cut short.

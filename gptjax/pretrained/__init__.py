@@ -58,7 +58,7 @@ def load(path):
   source = open_source(path)
   config = layout.config_for(source.fields)
   sharding.check_model(config.model, mesh)
-  params = source.read(sharding.concrete(layout.weight_shapes(config), mesh))
+  params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
   return nnx.merge(graph(config), params), source.tokenizer
 
 

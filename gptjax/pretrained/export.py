@@ -204,9 +204,9 @@ def write_folder(files, params, folder, facts):
   made = folder if folder.exists() else atomic.new_name(folder)
   try:
     atomic.make_folders(folder.parent)
-    atomic.remove_left_behind(folder.parent, folder.name)
+    atomic.remove_leftovers(folder.parent, folder.name)
     if made == folder:
-      atomic.remove_left_behind(folder, SINGLE)
+      atomic.remove_leftovers(folder, SINGLE)
     else:
       made.mkdir()
     for name, content in files.items():

@@ -33,5 +33,5 @@ def check_fields(path, fields, names):
     names: {field of `config.model`: name in the file}, of those that have another.
   """
   for field, value in fields.items():
-    if why := domains.complaint(defaults.declared()[f'model.{field}'].domain, value):
+    if why := domains.violation(defaults.declared()[f'model.{field}'].domain, value):
       raise InputError(f'{path}: {names.get(field, field)} {why}')

@@ -85,7 +85,7 @@ def model_fields(path, values):
   if kind == GPT1:  # its code has neither of them
     read |= {name: SILENT[name][0] for name in SILENT if name.startswith(('n_inner', 'scale_'))}
   for name, value in read.items():
-    if fault := json_files.misfit(value, SILENT[name][1], name):
+    if fault := json_files.layout_fault(value, SILENT[name][1], name):
       raise InputError(f'{path}: {fault}')
   dims = sizes(path, values, SIZES)
   fields = dims | {

@@ -12,17 +12,17 @@ from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.pretrained import layout, open_source
 from gptjax.pretrained.export import checkpoint_exporter
-from gptjax.storage.checkpoint import completed
+from gptjax.storage.checkpoint import any_completed
 from gptjax.train.step import graph
 
 
-def first(config, workdir, given=()):
+def first(config, workdir, overrides=()):
   """The layout.Source that `config.init_from` names, whose model and tokenizer become the config's.
 
   Args:
     config: as written; what the weights were made for is set in place.
     workdir: of the run; one of its own checkpoints goes first.
-    given: names of the fields that the command line sets: those must fit.
+    overrides: names of the fields that the command line sets: those must fit.
 
   Returns:
     The Source; None if the run does not start there.
@@ -30,25 +30,25 @@ def first(config, workdir, given=()):
   Raises:
     InputError: the weights cannot be read, or do not fit fields that are given: names them all.
   """
-  if not config.init_from or completed(Path(workdir) / 'checkpoints'):
+  if not config.init_from or any_completed(Path(workdir) / 'checkpoints'):
     return None
   # Where no tokenizer lies with the weights, the number of its entries can be given; other rows are padding.
-  source = open_source(config.init_from, config.model.n_vocab if 'model.n_vocab' in given else None)
+  source = open_source(config.init_from, config.model.n_vocab if 'model.n_vocab' in overrides else None)
   wrong, other = [], []
   for name, value in layout.config_for(source.fields).model.to_dict().items():
     mine = config.model[name]
     padding = name == 'pad_vocab_to' and name not in source.fields  # files hold no padded rows
     derived = name == 'n_inner' and not mine
-    if mine == value or padding or not resume.of_weights(f'model.{name}'):
+    if mine == value or padding or not resume.is_weights_field(f'model.{name}'):
       continue
-    if f'model.{name}' in given and not derived:
+    if f'model.{name}' in overrides and not derived:
       wrong.append(f'config.model.{name} = {mine!r} (the weights: {value!r})')
     elif not derived:
       other.append(f'config.model.{name} = {value!r} (not {mine!r})')
     config.model[name] = value
   tokenizer = config.data.tokenizer
   if source.tokenizer and tokenizer:
-    if 'data.tokenizer' in given and not _same_tokenizer(tokenizer, source.tokenizer):
+    if 'data.tokenizer' in overrides and not _same_tokenizer(tokenizer, source.tokenizer):
       wrong.append(f'config.data.tokenizer = {tokenizer!r} (the weights: {source.tokenizer.name}, digest '
                    f'{source.tokenizer.digest[:12]})')
     config.data.tokenizer = ''  # the corpus is compared with that of the weights

@@ -22,18 +22,18 @@ def open_workdir(folder):
   """
   for step in reversed(checkpoint.steps(folder / CHECKPOINTS)):
     path = folder / CHECKPOINTS / str(step)
-    if checkpoint.cut_short(path):
+    if checkpoint.is_incomplete(path):
       continue
-    fault = checkpoint.fault_of(path, checkpoint.read_manifest(path))
+    fault = checkpoint.find_fault(path, checkpoint.read_manifest(path))
     if fault is None:
       return _source(path)
-    records.say(f'checkpoint {step} is damaged ({fault}): not used')
+    records.log(f'checkpoint {step} is damaged ({fault}): not used')
   raise InputError(f'{folder / CHECKPOINTS} holds no good checkpoint')
 
 
 def open_checkpoint(folder):
   """The Source of one checkpoint, `WORKDIR/checkpoints/STEP` (ValueError if it is damaged)."""
-  fault = checkpoint.fault_of(folder, checkpoint.read_manifest(folder))
+  fault = checkpoint.find_fault(folder, checkpoint.read_manifest(folder))
   if fault:
     raise InputError(f'checkpoint {folder} is damaged ({fault}): take another')
   return _source(folder)

@@ -3,7 +3,7 @@
 from gptjax.errors import InputError
 from gptjax.evaluate.journal import GRIDS
 from gptjax.files import bounded, records
-from gptjax.files.json_files import MAYBE, NUMBER, misfit
+from gptjax.files.json_files import NUMBER, OPTIONAL_NUMBER, layout_fault
 from gptjax.text import text_checks
 
 CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
@@ -11,14 +11,14 @@ CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
           'devices': [(str, int)], '?command': [str]}
 MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}
 RESULTS = {
-  'tasks': {str: {str: MAYBE}}, 'model': MODEL, '?not_run': {str: str}, '?weights': str, '?limit': int,
-  '?limits': {str: int}, '?notes': {str: [str]}, '?version': int, '?protocols': {str: str},
+  'tasks': {str: {str: OPTIONAL_NUMBER}}, 'model': MODEL, '?not_run': {str: str}, '?weights': str,
+  '?limit': int, '?limits': {str: int}, '?notes': {str: [str]}, '?version': int, '?protocols': {str: str},
   '?versions': {str: str}, '?devices': [(str, int)], '?rows': {str: [[object]]},
   'grids': GRIDS}
 FILTER = {**dict.fromkeys(('eightgrams', 'distinct', 'bytes', 'found', 'strings', 'passed', 'tests'), int),
           **dict.fromkeys(('measured', 'expected', 'rate'), NUMBER), 'sources': [str]}
 OVERLAP = {
-  'tests': {str: {'documents': int, 'eightgrams': int, 'own': MAYBE, 'train': MAYBE,
+  'tests': {str: {'documents': int, 'eightgrams': int, 'own': OPTIONAL_NUMBER, 'train': OPTIONAL_NUMBER,
                   '?documents_with_any': int, '?documents_with_much': int}},
   'filters': {str: FILTER}, 'by_overlap': {str: [{'bucket': str, 'examples': int}]}}
 SAMPLES = [{'prompt': str, 'text': str, 'top_k': int, 'seed': int}]
@@ -31,7 +31,7 @@ def read(path, layout, absent):
     InputError: it cannot be read, is not JSON, or differs from the layout: names the file and the place.
   """
   try:
-    value = records.parsed(bounded.read(path))
+    value = records.parse(bounded.read(path))
     value = [*map(_unsealed, value)] if isinstance(value, list) else _unsealed(value)
   except FileNotFoundError:
     return absent
@@ -41,14 +41,14 @@ def read(path, layout, absent):
     raise
   except ValueError as error:
     raise InputError(f'{path} is damaged, or not JSON of gptjax ({error}){records.RESTORE}') from None
-  text_checks.require_sound_json(value, str(path))
-  if fault := misfit(value, layout):
+  text_checks.require_valid_json(value, str(path))
+  if fault := layout_fault(value, layout):
     raise InputError(f'{path} is damaged, or of another version: {fault}')
   return value
 
 
 def _unsealed(value):
-  return records.unsealed(value) if isinstance(value, dict) else value
+  return records.remove_checksum(value) if isinstance(value, dict) else value
 
 
 def read_config(folder):

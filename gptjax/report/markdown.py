@@ -4,7 +4,7 @@ import html
 import itertools
 
 from gptjax.report.document import Figure, Prose, Strong, Table, Verbatim
-from gptjax.text.markdown import bold, escaped, line, table
+from gptjax.text.markdown import bold, escape, line, table
 
 
 def page(title, sections, folder):
@@ -25,7 +25,7 @@ def page(title, sections, folder):
 
 def _block(block, number, folder):
   if isinstance(block, Prose):
-    return escaped(block.text)
+    return escape(block.text)
   if isinstance(block, Verbatim):
     fence = '`' * max(3, 1 + _longest_run(block.text, '`'))
     text = f'{fence}text\n{block.text}\n{fence}'

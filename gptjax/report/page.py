@@ -36,7 +36,7 @@ def write(workdirs, out):
   configs.make_workdir(out)
   (out / FIGURES).mkdir(exist_ok=True)
   for figure in (block for section in sections for block in section.blocks if isinstance(block, Figure)):
-    atomic.write(out / FIGURES / f'{figure.name}.svg', plots.alone(figure.svg))
+    atomic.write(out / FIGURES / f'{figure.name}.svg', plots.standalone(figure.svg))
   atomic.write(out / 'report.html', html.page(title, sections))
   atomic.write(out / 'report.md', markdown.page(title, sections, FIGURES))
   return out / 'report.html', out / 'report.md'

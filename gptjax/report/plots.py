@@ -1,8 +1,8 @@
 """The drawings of a report, as SVG that takes its colours from the page: readable on light and on dark.
 
 Matplotlib draws in stand-in colours, and each is replaced by a variable of CSS: INK for text and axes, FAINT
-for grids and what is not ours, SERIES for lines. `alone` gives a drawing the variables' values itself, for a
-file of its own.
+for grids and what is not ours, SERIES for lines. `standalone` defines the variables in the drawing
+itself, for a separate file.
 """
 
 import io
@@ -49,7 +49,7 @@ def _drawn(rows, columns, size, draw):
   return re.sub('|'.join(VARIABLES), lambda found: f'var({VARIABLES[found[0]]})', svg)
 
 
-def alone(svg):
+def standalone(svg):
   """A drawing for a file of its own, with a light and a dark set of colours."""
   rule = lambda values: 'svg { ' + ' '.join(f'{name}: {value};' for name, value in values.items()) + ' }'
   style = f'<style>{rule(LIGHT)} @media (prefers-color-scheme: dark) {{ {rule(DARK)} }}</style>'
@@ -65,7 +65,7 @@ def _over_size(axes, found):
   if min(sizes) > 5e7:
     axes.set_xticks(list(published.PARAMETERS.values()))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-  axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short(value)))
+  axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short_count(value)))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
@@ -82,7 +82,7 @@ def _logarithmic(axes):
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
 
 
-def short(n):
+def short_count(n):
   """'124M' of 124,439,808."""
   for unit, name in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
     if n >= 0.9995 * unit:
@@ -209,7 +209,8 @@ def loss_curves(found):
       colour = SERIES[i % len(SERIES)]
       panel.plot(*runs.curve(run, 'train/loss'), color=colour, linewidth=0.9, alpha=0.7)
       panel.plot(*runs.curve(run, 'eval/loss'), color=colour, marker=MARKERS[i % len(MARKERS)],
-                 linestyle='--', label=figures.literal(f'{run.name} ({short(run.model["parameters"])})'))
+                 linestyle='--',
+                 label=figures.literal(f'{run.name} ({short_count(run.model["parameters"])})'))
     panel.set(xlabel='step', ylabel='loss, nats a token')
     panel.legend(title='line: training; dashed: held out', alignment='left')
   return _drawn(1, 1, (WIDTH * 0.8, 4), draw)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.files.json_files import misfit
+from gptjax.files.json_files import layout_fault
 from gptjax.report import files, telemetry
 
 
@@ -61,7 +61,7 @@ def _read(folder, name):
     trained = files.read(source / 'config.json', files.CONFIG, config) if metrics else config
   model = {**fields['model'], **results.get('model', {})}
   model['parameters'] = model.get('parameters') or _parameters(folder, fields['model'])
-  if fault := misfit(model, files.MODEL):
+  if fault := layout_fault(model, files.MODEL):
     raise InputError(f'{folder}/config.json is damaged, or of another version: of the model, {fault}')
   return Run(name, folder, config, model, metrics, trained['config'], results,
              files.read(folder / 'overlap.json', files.OVERLAP, {}),

@@ -17,13 +17,14 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   config = files.read_config(Path(workdir))
   trained = (Path(workdir) / 'checkpoints').is_dir()
   source = workdir if trained else config['config']['init_from']
-  keep(workdir, {prompt: writer.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
+  save(workdir, {prompt: writer.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
                                          max_tokens=max_tokens, top_k=writer.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)
 
 
-def keep(workdir, texts, seed):
+def save(workdir, texts, seed):
   """Writes samples.json of {prompt: [text]}, which the report reads."""
   rows = [{'prompt': prompt, 'text': text, 'top_k': writer.PAPER_TOP_K, 'seed': seed}
           for prompt, written in texts.items() for text in written]
-  atomic.write(Path(workdir) / 'samples.json', json.dumps(list(map(records.sealed, rows)), indent=1) + '\n')
+  content = json.dumps(list(map(records.add_checksum, rows)), indent=1) + '\n'
+  atomic.write(Path(workdir) / 'samples.json', content)

@@ -73,7 +73,7 @@ def _ours(run, one):
 def _value(run, task, metric):
   """A number of ours, with a star if it is of the first examples only; None where there is none."""
   value = runs.value(run, task, metric)
-  return None if value is None else number(percent.shown(metric, value)) + _star(run, task)
+  return None if value is None else format_number(percent.shown(metric, value)) + _star(run, task)
 
 
 def _star(run, task):
@@ -104,7 +104,7 @@ def expected(found):
 def _expected(one, run, value):
   if one.cell is None:
     return '-'
-  return NOT_RUN if value is None else Strong(number(value * one.scale) + _star(run, one.task))
+  return NOT_RUN if value is None else Strong(format_number(value * one.scale) + _star(run, one.task))
 
 
 def grids(evaluated):
@@ -126,7 +126,7 @@ def grids(evaluated):
 def _cell(cell):
   if cell is None:
     return None
-  value = number(percent.shown(cell['unit'], cell['value']))
+  value = format_number(percent.shown(cell['unit'], cell['value']))
   return Strong(value) if cell['paper'] else value
 
 
@@ -140,7 +140,7 @@ def details(run):
 def _shown(value):
   if isinstance(value, bool):
     return 'yes' if value else 'no'
-  return number(value) if isinstance(value, int | float) else str(value)
+  return format_number(value) if isinstance(value, int | float) else str(value)
 
 
 def overlaps(run):
@@ -161,7 +161,8 @@ def overlaps(run):
     where = 'training corpus' if study.TRAIN in found['filters'] else 'own train split'
     yield Table([f'8-grams in the {where}', 'examples', *map(_words, metrics)],
                 [[row['bucket'], f'{row["examples"]:,}',
-                  *(number(percent.shown(metric, row[metric])) for metric in metrics)] for row in scores],
+                  *(format_number(percent.shown(metric, row[metric])) for metric in metrics)]
+                 for row in scores],
                 f'{_title(task)} by how much of an example was seen in training; accuracies, F1, exact match '
                 'and what is correct in per cent.')
 
@@ -178,7 +179,7 @@ def _percent(share):
   return None if share is None else f'{100 * share:.2f}'
 
 
-def number(value):
+def format_number(value):
   """A number of ours as tables show it; None for None."""
   if value is None:
     return None

@@ -17,7 +17,7 @@ from gptjax.data.corpus import pipeline
 from gptjax.files import atomic, records
 from gptjax.parallel import processes
 
-BEGAN = time.monotonic()  # near enough to the start of the process
+PROCESS_START = time.monotonic()  # near enough to the start of the process
 # Without tqdm's rate and remaining time: they average over all since the start, compilation and evaluations
 # included, so they contradict those that the line of a step gives.
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
@@ -68,7 +68,7 @@ class Telemetry:
     if spent(dropped) > spent(self.records):  # or the time would be forgotten if this life ends here
       self.records.append({'step': start, 'time/run': spent(dropped)})
     self.step_seconds = max((record.get('time/steps') or 0.0 for record in self.records), default=0.0)
-    of_start = processes.told(lambda: [record for record in self.records if record['step'] == start])
+    of_start = processes.on_process_0(lambda: [record for record in self.records if record['step'] == start])
     self.records = self.records or of_start  # what has been measured decides what is to be measured
     if self.active:
       if self.file:
@@ -90,7 +90,7 @@ class Telemetry:
       to its last record); 'time/steps': those in steps that count; 'time/goodput': their ratio.
     """
     self.step_seconds += seconds
-    run = self.seconds_before + time.monotonic() - BEGAN
+    run = self.seconds_before + time.monotonic() - PROCESS_START
     return {'time/run': run, 'time/steps': self.step_seconds, 'time/goodput': self.step_seconds / run}
 
   def write(self, step, metrics):
@@ -107,7 +107,7 @@ class Telemetry:
     """Shows beside the progress bar what takes time before the next step; without a terminal, prints it."""
     self.bar.set_postfix_str(what)
     if self.bar.disable:
-      self.say(what)
+      self.log(what)
 
   def progress(self, step, line):
     """Moves the progress bar, or removes it at the last step; without a bar, prints a line instead."""
@@ -116,9 +116,9 @@ class Telemetry:
     self.bar.n = step
     self.bar.set_postfix_str(line)
     if self.bar.disable:
-      self.say(f'step {step}/{self.bar.total}  {line}')
+      self.log(f'step {step}/{self.bar.total}  {line}')
 
-  def say(self, line):
+  def log(self, line):
     if self.active:
       self.bar.write(line, file=sys.stderr)
 
@@ -165,10 +165,10 @@ class TensorBoard:
 
 
 def _line(record):
-  return json.dumps(records.sealed(record)) + '\n'
+  return json.dumps(records.add_checksum(record)) + '\n'
 
 
-def read_metrics(path, say=records.say):
+def read_metrics(path, log=records.log):
   """The records of a metrics.jsonl: [{'step': int, 'KIND/NAME': number or None, ...}].
 
   Lines that are damaged, or cut short by a kill, are left out and reported. A line without a checksum is from
@@ -176,20 +176,20 @@ def read_metrics(path, say=records.say):
 
   Args:
     path: of the file; it need not exist.
-    say: called with the report.
+    log: called with the report.
   """
   checked = []
   def read(line):
-    record = records.parsed(line)
+    record = records.parse(line)
     if not isinstance(record, dict):
       raise ValueError('it is not an object')
     if checked and records.CHECKSUM not in record:
       raise ValueError('it has no checksum')
-    body = records.unsealed(record)
+    body = records.remove_checksum(record)
     _check_record(body)
     checked.extend([True] * (body != record))
     return body
-  return records.lines(path, read, say)
+  return records.read_lines(path, read, log)
 
 
 def _check_record(record):
@@ -239,11 +239,11 @@ class Stopwatch:
     self.restart()
 
   def restart(self):
-    self.start, self.input, self.aside, self.steps = time.monotonic(), 0.0, 0.0, 0
+    self.start, self.input, self.excluded, self.steps = time.monotonic(), 0.0, 0.0, 0
 
   def report(self):
     """(seconds a step, share of it spent waiting for input) since the last report."""
-    seconds = max(time.monotonic() - self.start - self.aside, 1e-9)
+    seconds = max(time.monotonic() - self.start - self.excluded, 1e-9)
     result = seconds / max(self.steps, 1), self.input / seconds
     self.restart()
     return result

@@ -26,8 +26,8 @@ from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.parallel import processes
 from gptjax.storage import orbax_io
-from gptjax.storage.digests import described, digests
-from gptjax.storage.manifest import MANIFEST, fault_of, file_digest, read_manifest, write_manifest
+from gptjax.storage.digests import describe_arrays, digests
+from gptjax.storage.manifest import MANIFEST, file_digest, find_fault, read_manifest, write_manifest
 
 STATE, SAVING = 'state', 'saving'
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
@@ -41,12 +41,12 @@ class Checkpoints:
     keep: how many of the newest to keep.
     keep_best: how many more to keep, by smallest metric.
     facts: dict that goes into each manifest (corpus digest, versions, ...).
-    then: called in the background with the folder of each checkpoint once that is good, or None.
+    on_saved: called in the background with the folder of each checkpoint once that is good, or None.
   """
 
-  def __init__(self, folder, keep, keep_best, facts, then=None):
+  def __init__(self, folder, keep, keep_best, facts, on_saved=None):
     self.folder = Path(folder).absolute()
-    self.keep, self.keep_best, self.facts, self.then = keep, keep_best, facts, then
+    self.keep, self.keep_best, self.facts, self.on_saved = keep, keep_best, facts, on_saved
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -65,7 +65,7 @@ class Checkpoints:
     """
     self.wait()
     folder = self.folder / str(step)
-    if processes.told(lambda: self._have(folder, metric) or self._make_folder(folder, state)):
+    if processes.on_process_0(lambda: self._have(folder, metric) or self._make_folder(folder, state)):
       return
     try:
       # On CPUs Orbax reads arrays where they lie; a step that overwrites them would wait for that.
@@ -94,8 +94,8 @@ class Checkpoints:
     saved = read_manifest(folder)
     if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
       write_manifest(folder, {**saved, 'metric': metric})
-    if self.then:  # what a kill may have kept from happening
-      self.pending = self.thread.submit(self.then, folder)
+    if self.on_saved:  # what a kill may have kept from happening
+      self.pending = self.thread.submit(self.on_saved, folder)
     return True
 
   def _make_folder(self, folder, state):
@@ -115,7 +115,7 @@ class Checkpoints:
       self.writer.wait()
       if jax.process_index() > 0:
         return step, time.monotonic() - started
-      arrays = described(state, state_digests)
+      arrays = describe_arrays(state, state_digests)
       _check_saved(folder / STATE, arrays)
       atomic.sync_tree(folder)
       manifest = {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
@@ -127,17 +127,17 @@ class Checkpoints:
       self._failed(folder, error)
     seconds = time.monotonic() - started
     self._prune()
-    if self.then:
-      self.then(folder)
+    if self.on_saved:
+      self.on_saved(folder)
     return step, seconds
 
   def _failed(self, folder, error):
     """A save that failed leaves nothing behind; what the machine refused is the user's to mend."""
-    if folder.exists() and not processes.several():  # others may still be writing there
+    if folder.exists() and not processes.is_multiprocess():  # others may still be writing there
       with contextlib.suppress(OSError):  # where nothing can be removed: it counts as cut short
         atomic.remove_tree(folder)
     if fault := errors.system_fault(error):
-      line = errors.explained(fault, folder, errors.kept(self.folder))
+      line = errors.describe_fault(fault, folder, errors.checkpoint_status(self.folder))
       raise InputError(f'cannot save checkpoint {folder.name}: {line}') from error
     raise error
 
@@ -152,7 +152,7 @@ class Checkpoints:
     if free < needed:
       raise InputError(f'no space left on the disk of {self.folder} while saving (a checkpoint takes '
                        f'{needed:,} bytes, {free:,} are left): free some and start again; '
-                       + errors.kept(self.folder))
+                       + errors.checkpoint_status(self.folder))
 
   def poll(self):
     """(step, seconds) once after a save has ended, else None. Raises what went wrong in it."""
@@ -210,14 +210,14 @@ def restore(folder, abstract_state, say):
     ValueError: there are checkpoints and none is good, or the model is another one.
   """
   folder = Path(folder).absolute()
-  found = processes.told(lambda: completed(folder))
-  while (step := processes.told(lambda: _newest_good(folder, say), VERIFY_LIMIT)) is not None:
+  found = processes.on_process_0(lambda: any_completed(folder))
+  while (step := processes.on_process_0(lambda: _newest_good(folder, say), VERIFY_LIMIT)) is not None:
     path = folder / str(step)
     manifest = read_manifest(path)
     state = load(path, manifest, abstract_state)
-    if described(state, jax.jit(digests)(state)) == manifest['arrays']:
+    if describe_arrays(state, jax.jit(digests)(state)) == manifest['arrays']:
       return state, manifest
-    processes.told(lambda: _damaged(path, 'an array differs from its digest', say))
+    processes.on_process_0(lambda: _damaged(path, 'an array differs from its digest', say))
   if found:
     raise InputError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
                      'start in another workdir')
@@ -228,10 +228,10 @@ def _newest_good(folder, say):
   """The newest step whose files verify; sets aside those above it. None: there is none."""
   for step in reversed(steps(folder)):
     path = folder / str(step)
-    if cut_short(path):
+    if is_incomplete(path):
       say(f'checkpoint {step} was cut short: set aside as {_aside(path, "partial").name}')
       continue
-    fault = fault_of(path, read_manifest(path))
+    fault = find_fault(path, read_manifest(path))
     if fault is None:
       return step
     _damaged(path, fault, say)
@@ -242,7 +242,7 @@ def _damaged(path, fault, say):
   say(f'checkpoint {path.name} is damaged ({fault}): set aside as {_aside(path, "damaged").name}')
 
 
-def cut_short(path):
+def is_incomplete(path):
   """Whether a checkpoint is still being saved, or never was to the end."""
   if (path / MANIFEST).exists():
     return False
@@ -251,11 +251,11 @@ def cut_short(path):
   return (path / SAVING).exists() or unfinished
 
 
-def completed(folder):
+def any_completed(folder):
   """Whether any checkpoint of a run was ever completed, be it good or damaged."""
   folder = Path(folder)
   return bool(list(folder.glob('*.damaged*'))) or not all(
-    cut_short(folder / str(step)) for step in steps(folder))
+    is_incomplete(folder / str(step)) for step in steps(folder))
 
 
 def load(path, manifest, abstract_state):
@@ -283,7 +283,7 @@ def load_weights(path, manifest, abstract_params):
   arrays = {name: entry for name, entry in manifest['arrays'].items() if name.startswith('params/')}
   _check_arrays(path, arrays, want)
   found = orbax_io.restore_part(path / STATE, want)
-  for name, entry in described(found, jax.jit(digests)(found)).items():
+  for name, entry in describe_arrays(found, jax.jit(digests)(found)).items():
     if entry != arrays[name]:
       raise InputError(f'{path}: {name} differs from its digest: take another checkpoint')
   return found['params']
@@ -296,7 +296,7 @@ def read_weights(path, abstract_params):
 
 def _check_saved(path, arrays):
   """Compares what a restore would find in a folder with what has been saved (`arrays`, of the manifest)."""
-  want, have = {name: entry[:2] for name, entry in arrays.items()}, orbax_io.opened(path)
+  want, have = {name: entry[:2] for name, entry in arrays.items()}, orbax_io.stored_arrays(path)
   for name in sorted(want.keys() | have.keys()):
     if want.get(name) != have.get(name):
       raise RuntimeError(f'{path}: {name} was saved as {want.get(name, "absent")}, but is '

@@ -38,7 +38,7 @@ def _digest(x):
     dtype=jnp.uint32)])
 
 
-def described(tree, tree_digests):
+def describe_arrays(tree, tree_digests):
   """For the manifest: {name: [shape, dtype, digest]}."""
   arrays, _ = jax.tree.flatten_with_path(tree)
   values = jax.tree.leaves(tree_digests)

@@ -8,7 +8,7 @@ from gptjax.files import atomic, bounded, json_files, paths
 
 MANIFEST = 'manifest.json'
 # Of an array [shape, dtype, digest], of a file [size, digest].
-LAYOUT = {'step': int, 'metric': json_files.MAYBE, 'arrays': {str: [(list, str)]},
+LAYOUT = {'step': int, 'metric': json_files.OPTIONAL_NUMBER, 'arrays': {str: [(list, str)]},
           'files': {str: [(int, str)]},
           'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
 
@@ -16,7 +16,7 @@ LAYOUT = {'step': int, 'metric': json_files.MAYBE, 'arrays': {str: [(list, str)]
 def read_manifest(folder):
   """The manifest of one checkpoint, or None if it is absent or not whole."""
   try:
-    manifest = json_files.parsed(bounded.read(folder / MANIFEST), finite=False)
+    manifest = json_files.parse(bounded.read(folder / MANIFEST), finite=False)
   except (OSError, ValueError):
     return None
   return manifest if _fits(manifest) and manifest == _signed(manifest) else None
@@ -25,7 +25,7 @@ def read_manifest(folder):
 def _fits(manifest):
   """Whether a value has the layout of a manifest."""
   types = lambda entry: [*map(type, entry)]
-  return (json_files.misfit(manifest, LAYOUT) is None
+  return (json_files.layout_fault(manifest, LAYOUT) is None
           and all(types(entry) == [list, str, str] for entry in manifest['arrays'].values())
           and all(types(entry) == [int, str] for entry in manifest['files'].values()))
 
@@ -40,7 +40,7 @@ def write_manifest(folder, manifest):
   atomic.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))
 
 
-def fault_of(path, manifest):
+def find_fault(path, manifest):
   """What is wrong with the files of a checkpoint, in words; None: nothing."""
   if manifest is None:
     return 'no readable manifest'

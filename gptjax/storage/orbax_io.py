@@ -52,7 +52,7 @@ def _reading(path):
   try:
     yield
   except Exception as error:
-    known = not isinstance(error, InputError) and errors.in_words(error, '')
+    known = not isinstance(error, InputError) and errors.describe(error, '')
     if known or type(error).__name__ == 'JaxRuntimeError':
       raise
     said = ' '.join(str(error).split())[:300] or type(error).__name__
@@ -100,7 +100,7 @@ def _alone(name):
     primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'{name}{me}')}
 
 
-def opened(path):
+def stored_arrays(path):
   """What a restore would find, {name: [shape, dtype]}: opened as it opens arrays, but nothing is read.
 
   Raises:

@@ -6,9 +6,10 @@ Two kinds of file systems need more than the lock: where there is no flock (Lust
 flock`), the record alone decides, and a line says so; where other machines do not see the lock (gcsfuse,
 Lustre with `-o localflock`), it proves nothing about a record of another machine.
 
-Therefore an owner counts a heartbeat in its record every `BEAT` seconds. On the same machine the process id
-and its start time tell whether the owner lives; a record of another machine is watched: a heartbeat within
-`GONE` seconds means that the owner lives, none that it is gone. No clocks are compared.
+Therefore an owner increments a counter in its record every `HEARTBEAT` seconds. On the same machine the
+process id and its start time show whether the owner is alive. A record of another machine is watched: a
+heartbeat within `HEARTBEAT_LIMIT` seconds means that the owner is alive, none that it is dead. No clocks are
+compared.
 """
 
 import contextlib
@@ -28,8 +29,8 @@ from gptjax.errors import InputError
 from gptjax.files import atomic, json_files
 
 FILE = 'owner.json'
-BEAT = 10     # seconds between two heartbeats
-GONE = 90     # seconds without a heartbeat after which an owner on another machine is gone
+HEARTBEAT = 10     # seconds between two heartbeats
+HEARTBEAT_LIMIT = 90     # seconds without a heartbeat after which an owner on another machine is gone
 LONGEST = 1 << 16  # bytes that are read of a record
 SETTLE = 1    # seconds after which, without flock, one of two that wrote at the same time sees the other's
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
@@ -51,7 +52,7 @@ def _say(line):
 
 
 @contextlib.contextmanager
-def owned(folder, say=_say):
+def own_folder(folder, say=_say):
   """Creates a folder, if it is not there, and keeps other processes from writing to it.
 
   At the end the record is removed, and the folder too if it was created here and holds nothing.
@@ -77,7 +78,7 @@ def owned(folder, say=_say):
     _write(file, record)
     if file not in _open:
       _confirm(folder, record)
-    atomic.remove_left_behind(folder)
+    atomic.remove_leftovers(folder)
     beats = threading.Thread(target=_beat, args=(file, record, ended), daemon=True)
     beats.start()
     try:
@@ -97,13 +98,13 @@ def owned(folder, say=_say):
 
 
 @contextlib.contextmanager
-def of_run(workdir):
-  """`owned` for a run of any number of processes: process 0 owns the workdir, the others wait for it."""
+def own_workdir(workdir):
+  """`own_folder` for a run of any number of processes: process 0 owns the workdir, the others wait for it."""
   from gptjax.parallel import processes  # here: corpora are prepared without it
   with contextlib.ExitStack() as stack:
     def own():
-      stack.enter_context(owned(workdir))
-    processes.told(own)
+      stack.enter_context(own_folder(workdir))
+    processes.on_process_0(own)
     yield
 
 
@@ -156,10 +157,10 @@ def _check_gone(folder, locked, say):
     if not locked and before.get('process') == _process(before.get('pid')):
       raise _in_use(folder, before)
     return
-  say(f'{folder} was not released by {_who(before)}: waiting up to {GONE} s for a heartbeat of it')
-  deadline = time.monotonic() + GONE
+  say(f'{folder} was not released by {_who(before)}: waiting up to {HEARTBEAT_LIMIT} s for a heartbeat of it')
+  deadline = time.monotonic() + HEARTBEAT_LIMIT
   while time.monotonic() < deadline and (folder / FILE).exists():
-    time.sleep(min(1, BEAT))
+    time.sleep(min(1, HEARTBEAT))
     found = _read(folder)
     if found and found != before:
       raise _in_use(folder, found)
@@ -175,7 +176,7 @@ def _confirm(folder, record):
 
 def _beat(file, record, ended):
   """The thread of the heartbeat; a record that was replaced by another owner is left alone."""
-  while not ended.wait(BEAT):
+  while not ended.wait(HEARTBEAT):
     with contextlib.suppress(OSError):  # a full disk must not end the run here; the next beat tries again
       if _parsed(os.pread(file.fileno(), LONGEST, 0)).get('token') == record['token']:
         record['beat'] += 1
@@ -200,7 +201,7 @@ def _read(folder):
 
 def _parsed(content):
   try:
-    record = json_files.parsed(content)
+    record = json_files.parse(content)
   except ValueError:
     return {}
   return record if isinstance(record, dict) and isinstance(record.get('machine'), list) else {}

@@ -14,10 +14,10 @@ FIELDS = {'step', 'loss', 'usual_loss', 'to', 'passed'}
 
 def batch_number(rewinds, step):
   """The number of the batch that update `step` (from 0) reads."""
-  return step + sum(rewind['passed'] for rewind in standing(rewinds) if rewind['to'] <= step)
+  return step + sum(rewind['passed'] for rewind in in_effect(rewinds) if rewind['to'] <= step)
 
 
-def standing(rewinds):
+def in_effect(rewinds):
   """Those that are part of the run as it stands: not undone by going back further later."""
   found = []
   for rewind in rewinds:
@@ -25,7 +25,7 @@ def standing(rewinds):
   return found
 
 
-def read(workdir, say=records.say):
+def read(workdir, say=records.log):
   """The rewinds of a run, oldest first; [] if there are none.
 
   Args:
@@ -63,10 +63,10 @@ def facts(rewinds):
 
 def _checked(content):
   """The rewinds of a file; ValueError if it is damaged."""
-  found = records.parsed(content)
+  found = records.parse(content)
   if not isinstance(found, list) or not all(isinstance(rewind, dict) for rewind in found):
     raise ValueError('it is not a list of objects')
-  return _of_rewinds([records.unsealed(rewind) for rewind in found])
+  return _of_rewinds([records.remove_checksum(rewind) for rewind in found])
 
 
 def _of_rewinds(found):
@@ -79,7 +79,7 @@ def _of_rewinds(found):
 
 
 def write(workdir, rewinds):
-  content = json.dumps([records.sealed(rewind) for rewind in rewinds], indent=1) + '\n'
+  content = json.dumps([records.add_checksum(rewind) for rewind in rewinds], indent=1) + '\n'
   path = Path(workdir) / FILE
   if content.encode() != (path.read_bytes() if path.exists() else b'[]\n'):
     atomic.write(path, content)

@@ -10,14 +10,14 @@ class Marked(str):
   """Markdown as it is meant, which `cell` leaves as it is."""
 
 
-def escaped(text):
+def escape(text):
   """Text whose characters mean nothing, but for those that only matter at the start of a line."""
   return _SPECIAL.sub(r'\\\g<0>', text)
 
 
 def line(text):
-  """`escaped` text in one line: of a heading, a list or a cell."""
-  return escaped(' '.join(text.split()))
+  """`escape` text in one line: of a heading, a list or a cell."""
+  return escape(' '.join(text.split()))
 
 
 def bold(text):

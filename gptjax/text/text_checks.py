@@ -11,12 +11,12 @@ import sys
 from gptjax.errors import InputError
 
 
-def sound(text):
+def is_valid(text):
   """Whether a str can be encoded as UTF-8."""
   return not any('\ud800' <= c <= '\udfff' for c in text)
 
 
-def require_sound(text, where):
+def require_valid(text, where):
   """Refuses text that is not valid Unicode.
 
   Args:
@@ -26,38 +26,38 @@ def require_sound(text, where):
   Raises:
     InputError: shows the text around the first fault.
   """
-  if text.isascii() or sound(text):
+  if text.isascii() or is_valid(text):
     return
   at = next(i for i, c in enumerate(text) if '\ud800' <= c <= '\udfff')
   raise InputError(f'{where} is not valid Unicode: {text[max(at - 20, 0):at + 20]!r} has half of a surrogate '
                    'pair or a byte that is not UTF-8')
 
 
-def require_sound_json(value, where):
+def require_valid_json(value, where):
   """Refuses strings and keys that are not valid Unicode anywhere in a value that JSON made (InputError)."""
   waiting = [value]
   while waiting:
     one = waiting.pop()
     if isinstance(one, str):
-      require_sound(one, where)
+      require_valid(one, where)
     elif isinstance(one, dict):
       waiting += [*one.keys(), *one.values()]
     elif isinstance(one, list | tuple):
       waiting += one
 
 
-def require_sound_arguments(arguments):
+def require_valid_arguments(arguments):
   """Refuses arguments of a command, and a current folder, that are not UTF-8 (InputError)."""
   try:
     here = os.getcwd()
   except FileNotFoundError:
     raise InputError('the current folder no longer exists: change to another') from None
-  require_sound(here, 'the name of the current folder')
+  require_valid(here, 'the name of the current folder')
   for argument in arguments:
-    if sound(argument):
+    if is_valid(argument):
       continue
     hint = 'use names and text in UTF-8'
-    if sound(os.fsencode(argument).decode('utf-8', 'surrogateescape')):
+    if is_valid(os.fsencode(argument).decode('utf-8', 'surrogateescape')):
       hint = 'it is UTF-8, but the locale is not: set PYTHONUTF8=1 or LANG=C.UTF-8'
     raise InputError(f'the argument {argument!r} cannot be encoded as UTF-8: {hint}')
 

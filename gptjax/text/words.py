@@ -15,7 +15,7 @@ def plural(n, noun, several=''):
   return f'{n:,} {several or regular}'
 
 
-def nearest(name, known):
+def nearest_name(name, known):
   """The known name that `name` may have been meant to be; '' if none is near.
 
   Near is a name that differs by at most one edit for every four characters (of the longer one), or by one;
@@ -61,7 +61,7 @@ def distance(one, other):
   return above[-1]
 
 
-def unknown(name, known, what):
+def suggestion(name, known, what):
   """': did you mean NAME?' if a known name is near, else '; there are ...', for the end of a message.
 
   Args:
@@ -69,5 +69,5 @@ def unknown(name, known, what):
     known: list of names.
     what: before a list of them, "the tasks are" for example.
   """
-  near = nearest(name, known)
+  near = nearest_name(name, known)
   return f': did you mean {near}?' if near else f'; {what} {", ".join(known)}'

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from gptjax.kernels.cpu_matmul import weight_gradient
 from gptjax.model.layers import lookup
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import rows
+from gptjax.parallel.sharding import flatten_batch
 
 
 def next_token_loss(x, wte, targets, n_vocab, chunk, weights=None):
@@ -36,16 +36,16 @@ def next_token_loss(x, wte, targets, n_vocab, chunk, weights=None):
     (float32[], float32[]): sum in nats (divide by the global count), and count.
   """
   t = x.shape[1]
-  targets = jax.reshard(targets, sharding.compute('batch', None))
+  targets = jax.reshard(targets, sharding.compute_spec('batch', None))
   chunk = min(chunk, t) if chunk > 0 else t
   short = -t % chunk
   if short:
     x = jnp.pad(x, ((0, 0), (0, short), (0, 0)))
     targets = jnp.pad(targets, ((0, 0), (0, short)), constant_values=-1)
   starts = range(0, x.shape[1], chunk)
-  cut = lambda a: jnp.stack([rows(a[:, start:start + chunk]) for start in starts])
+  cut = lambda a: jnp.stack([flatten_batch(a[:, start:start + chunk]) for start in starts])
   if weights is not None:
-    weights = rows(weights[:, None] * jnp.ones((1, chunk)))
+    weights = flatten_batch(weights[:, None] * jnp.ones((1, chunk)))
   return _chunked(cut(x), wte, cut(targets), weights, n_vocab), (targets >= 0).sum(dtype=jnp.float32)
 
 
@@ -63,7 +63,7 @@ def _exponentials(x, wte, targets, n_vocab):
   pick = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
   score = jax.vmap(pick)(logits, targets)[:, 0]
   if n_vocab < wte.shape[0]:
-    column = jnp.arange(wte.shape[0], out_sharding=sharding.compute('vocab'))
+    column = jnp.arange(wte.shape[0], out_sharding=sharding.compute_spec('vocab'))
     logits = jnp.where(column < n_vocab, logits, -jnp.inf)
   most = logits.max(-1)
   exps = jnp.exp(logits - most[:, None])
@@ -87,7 +87,7 @@ def _weighted(a, weights):
 
 def _no_losses(targets):
   """Totals [n] to begin with, one for each place in a chunk: one sum over devices is enough for them all."""
-  return jnp.zeros(targets.shape[1:], jnp.float32, out_sharding=sharding.compute('batch'))
+  return jnp.zeros(targets.shape[1:], jnp.float32, out_sharding=sharding.compute_spec('batch'))
 
 
 def _chunked_fwd(x, wte, targets, weights, n_vocab):
@@ -100,7 +100,7 @@ def _chunked_fwd(x, wte, targets, weights, n_vocab):
     exps, sums, losses = _exponentials(x, wte, targets, n_vocab)
     exps, share = exps.astype(x.dtype), _weighted(jnp.where(targets >= 0, 1 / sums, 0)[:, None], weights)
     grad_x = share * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
-                                out_sharding=sharding.compute('batch', None))
+                                out_sharding=sharding.compute_spec('batch', None))
     x = (share * x).astype(x.dtype)
     grad = jnp.einsum('nv,nd->vd', exps, x, preferred_element_type=jnp.float32, out_sharding=partial_sum)
     grad_wte += weight_gradient(grad, exps, x)
@@ -120,7 +120,7 @@ def _chunked_fwd(x, wte, targets, weights, n_vocab):
 
 def _chunked_bwd(n_vocab, gradients, cotangent):
   del n_vocab
-  scale = lambda grad: (sharding.factor(cotangent, grad) * grad).astype(grad.dtype)
+  scale = lambda grad: (sharding.reduced_scalar(cotangent, grad) * grad).astype(grad.dtype)
   return *map(scale, gradients), None, None
 
 

@@ -65,7 +65,7 @@ def sequence_keys(config, seed, step):
     seed: int or int32[].
     step: int32[].
   """
-  rows = jnp.arange(config.batch_size, out_sharding=sharding.compute('batch'))
+  rows = jnp.arange(config.batch_size, out_sharding=sharding.compute_spec('batch'))
   # Weights are drawn from the seed itself, so dropout takes a branch of its own.
   key = jax.random.key(seed)
   branch = named(key, 'dropout') if config.dropout_branch == 'named' else jax.random.fold_in(key, 1)

@@ -24,7 +24,8 @@ PLAIN = {
   'model/attention.py',     # a kernel with dropout: the config has been checked against it
   'evaluate/scoring/scores.py',  # a request longer than the context: what asks cuts or refuses it
   'plan/hlo.py',            # a program of the compiler that is not understood
-  'parallel/arrivals.py', 'parallel/wire.py',  # a line from a stranger, which only ends its connection
+  # A line from an untrusted process, which only closes its connection.
+  'parallel/rendezvous_server.py', 'parallel/wire.py',
   # A damaged record or row, for the reader that called, which reports the place or refuses the file.
   'files/records.py', 'report/telemetry.py', 'storage/rewind_log.py', 'evaluate/journal.py',
   'finetune/tasks/examples.py', 'files/bounded.py', 'files/json_files.py',
@@ -158,7 +159,7 @@ def test_arguments_that_are_not_utf_8_are_refused(arguments):
 def test_a_prompt_in_utf_8_under_another_locale_is_named_as_such(monkeypatch):
   monkeypatch.setattr(os, 'fsencode', lambda text: text.encode('ascii', 'surrogateescape'))
   with pytest.raises(InputError, match='PYTHONUTF8=1'):
-    text_checks.require_sound_arguments(['--prompt=' + 'é'.encode().decode('ascii', 'surrogateescape')])
+    text_checks.require_valid_arguments(['--prompt=' + 'é'.encode().decode('ascii', 'surrogateescape')])
 
 
 def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
@@ -166,7 +167,7 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
   from gptjax.evaluate.texts import schema, sources
   from gptjax.finetune.tasks import examples
   from gptjax.generate.writer import check
-  text_checks.require_sound('日本 \U0001f600', 'x')
+  text_checks.require_valid('日本 \U0001f600', 'x')
   path = tmp_path / 'x.jsonl'
   path.write_text('{"text": "a"}\n{"text": "b", "more": ["\\ud800"]}\n')
   with pytest.raises(InputError, match=r'x\.jsonl:2 is not valid Unicode'):
@@ -190,7 +191,7 @@ def test_names_of_files_and_folders_that_are_not_utf_8_are_refused(tmp_path, mon
   (tmp_path / f'folder{HALF}').mkdir()
   monkeypatch.chdir(tmp_path / f'folder{HALF}')
   with pytest.raises(InputError, match='the name of the current folder is not valid Unicode'):
-    text_checks.require_sound_arguments([])
+    text_checks.require_valid_arguments([])
 
 
 def test_config_fields_that_are_not_unicode_are_refused(tmp_path):
@@ -213,8 +214,8 @@ def test_a_config_without_a_job_cannot_be_planned(tmp_path):
 
 def test_a_full_disk_is_told_apart_with_and_without_a_workdir():
   full = OSError(28, 'full')
-  assert 'no checkpoint is there yet' in errors.in_words(full, 'runs/x')[0]
-  assert 'checkpoint' not in errors.in_words(full, '')[0]
+  assert 'no checkpoint is there yet' in errors.describe(full, 'runs/x')[0]
+  assert 'checkpoint' not in errors.describe(full, '')[0]
 
 
 def test_a_filter_that_the_disk_cannot_hold_is_refused_before_anything_is_read(tmp_path):

@@ -43,7 +43,7 @@ MOMENTS = [
   ('jax', 'TERM', False, (), 75, NOT_BEGUN, 0),
   ('gptjax.pretrain.loop', 'HUP', True, (), 75, NOT_BEGUN, 0),
   pytest.param('tensorflow', 'USR1', False, (), 75, NOT_BEGUN, 0, marks=slow),
-  pytest.param('gptjax.pretrain.loop:state_to_begin_with', 'TERM', False, (), 75, NOT_BEGUN, 0, marks=slow),
+  pytest.param('gptjax.pretrain.loop:initial_state', 'TERM', False, (), 75, NOT_BEGUN, 0, marks=slow),
   ('gptjax.pretrain.loop:compile_step', 'INT', True, (), 75, NOT_BEGUN, 0),
   pytest.param('gptjax.pretrain.loop:Evaluation', 'USR1', False, (), 75, 'stopping after this step', 4,
                marks=slow),
@@ -51,7 +51,7 @@ MOMENTS = [
    4),
   pytest.param('gptjax.report.telemetry:plot_curves', 'TERM', False, (), 75, 'writes the report', 4,
                marks=slow),
-  pytest.param('gptjax.parallel.processes:finish', 'TERM', False, (), 0, 'all is saved, ending', 4,
+  pytest.param('gptjax.parallel.processes:shut_down', 'TERM', False, (), 0, 'all is saved, ending', 4,
                marks=slow),
   ('exit', 'TERM', False, (), 0, '', 4)]
 
@@ -96,7 +96,7 @@ SECOND = """
 import os, signal, sys
 from gptjax.command import shutdown
 shutdown.catch('x', 'stopped')
-shutdown.defer('stopping')
+shutdown.defer_signal('stopping')
 for name in sys.argv[1:]:
   shutdown._handle(signal.Signals[f'SIG{name}'])
 os.kill(os.getpid(), signal.SIGUSR1)  # and so it is where no Python runs
@@ -168,7 +168,7 @@ import sys, tempfile
 from gptjax.command import shutdown, startup
 startup.begin('x', 'stopped')
 from gptjax.benchmark import turns
-shutdown.unwind('ending')
+shutdown.unwind_on_signal('ending')
 with tempfile.TemporaryDirectory(dir='.') as folder:
   worker = ['bash', '-c', 'echo {}; echo $$ >new; mv new pid; exec sleep 1000']
   turns.by_turns({'a': worker}, None, 1) if sys.argv[1] == 'by_turns' else turns.output_of(worker)
@@ -197,11 +197,11 @@ def test_a_benchmark_takes_its_workers_and_files_along(tmp_path, function, name,
 
 
 @pytest.mark.parametrize('then, until, code', [
-  ('', 'False', 143), ('shutdown.at_once("at once")', 'False', 75),
-  ('shutdown.defer("later")', 'shutdown.signalled()', 0)])
+  ('', 'False', 143), ('shutdown.exit_on_signal("at once")', 'False', 75),
+  ('shutdown.defer_signal("later")', 'shutdown.signalled()', 0)])
 def test_a_job_inside_a_command_that_unwinds_stops_in_its_own_way(then, until, code):
   program = ('import os, signal\nfrom gptjax.command import shutdown\nshutdown.catch("x", "stopped")\n'
-             f'shutdown.unwind("unwinding")\n{then}\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\n'
+             f'shutdown.unwind_on_signal("unwinding")\n{then}\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\n'
              f'  while not {until}: pass\nfinally: print("left")\n')
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60)
   assert done.returncode == code and (done.stdout == 'left\n') == (code != 75), done.stderr
@@ -255,7 +255,7 @@ def test_a_signal_after_a_process_has_left_its_steps_hangs_none(who):
 @pytest.mark.parametrize('who', [0, 1])
 @pytest.mark.parametrize('at, codes, step', [
   ('gptjax.pretrain.loop:compile_step', {75}, 0), ('gptjax.pretrain.loop:Evaluation', {75}, 4),
-  ('gptjax.generate.writer:sample', {75}, 4), ('gptjax.parallel.processes:finish', {0, 75}, 4),
+  ('gptjax.generate.writer:sample', {75}, 4), ('gptjax.parallel.processes:shut_down', {0, 75}, 4),
   ('exit', {0}, 4)])
 def test_at_every_moment_of_two(corpus_folder, tmp_path, who, at, codes, step):
   running = start(corpus_folder, tmp_path / 'run', 2, *SHORT, '--config.log.sample_tokens=8',
@@ -286,14 +286,14 @@ def test_sighup_to_local_sh_stops_its_processes_and_they_save(corpus_folder, tmp
 
 def test_a_job_that_is_called_as_a_function_leaves_the_process_as_it_was():
   before = [signal.getsignal(number) for number in shutdown.STOPS]
-  with shutdown.caught('stopping'):
-    shutdown.at_once('stopped')
+  with shutdown.catching('stopping'):
+    shutdown.exit_on_signal('stopped')
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1):
       os.kill(os.getpid(), number)
     assert shutdown.signalled()
-    shutdown.at_once('stopped')
+    shutdown.exit_on_signal('stopped')
   assert [signal.getsignal(number) for number in shutdown.STOPS] == before
-  with shutdown.caught('stopping'):
+  with shutdown.catching('stopping'):
     assert not shutdown.signalled()
 
 
@@ -301,10 +301,10 @@ HELD = """
 import os, signal, sys, time
 from gptjax.command import shutdown, startup
 startup.begin('name', 'stopped')
-shutdown.unwind('ending')
+shutdown.unwind_on_signal('ending')
 process = None
 try:
-  with shutdown.blocked():
+  with shutdown.block_signals():
     os.kill(os.getpid(), signal.SIGTERM)
     while not shutdown.signalled():
       time.sleep(0.01)

@@ -166,7 +166,7 @@ def test_memory_needed_counts_the_state_that_a_run_really_has():
   config = tiny_config()
   with mesh_of(fsdp=2) as mesh:
     state = jax.jit(lambda: init_state(config))()
-    need = memory.needed(config, mesh)
+    need = memory.required_bytes(config, mesh)
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.params, state.opt_state)))
   assert need['weights'] + need['optimizer'] <= held <= 1.2 * (need['weights'] + need['optimizer'])
 
@@ -316,6 +316,6 @@ def test_a_config_without_a_workdir_trains_in_one_of_its_name_and_resumes(tmp_pa
 
 
 def test_domains_read_as_sentences():
-  assert domains.complaint(domains.integer(1, 8), 9) == '= 9 must be a whole number from 1 to 8'
-  assert domains.complaint(domains.real(0, 1, open_right=True), 1.0) == '= 1.0 must be a number in [0, 1)'
-  assert domains.complaint(domains.integer(1), 2) == ''
+  assert domains.violation(domains.integer(1, 8), 9) == '= 9 must be a whole number from 1 to 8'
+  assert domains.violation(domains.real(0, 1, open_right=True), 1.0) == '= 1.0 must be a number in [0, 1)'
+  assert domains.violation(domains.integer(1), 2) == ''

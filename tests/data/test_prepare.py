@@ -208,7 +208,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 
 def test_two_at_once_are_kept_apart(tmp_path):
-  with (ownership.owned(tmp_path / 'out'),
+  with (ownership.own_folder(tmp_path / 'out'),
         pytest.raises(ValueError, match=rf'in use by process {os.getpid()} on ')):
     run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / 'out')
 

@@ -133,7 +133,7 @@ def test_a_smaller_limit_or_other_weights_need_another_workdir(folder, done):
 def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, capfd, monkeypatch):
   few, many = (config_of(folder, tasks='lambada', limit=limit, grid=False) for limit in (5, 9))
   assert evaluate(few, tmp_path / 'grown') == 0
-  with pytest.raises(ValueError, match='in use by process'), ownership.owned(tmp_path / 'grown'):
+  with pytest.raises(ValueError, match='in use by process'), ownership.own_folder(tmp_path / 'grown'):
     evaluate(config_of(folder, tasks='lambada', limit=9), tmp_path / 'grown')
   asked, score = [], scores.scores
   monkeypatch.setattr(scores, 'scores', lambda model, requests, *rest, done, **named: asked.append(

@@ -71,14 +71,15 @@ def test_an_owner_removes_what_a_kill_left_of_files_to_be(folder, victim):
   kept = [folder / name for name in ('notes.new', 'a.12345678.new2', '.abcdef01.new')]
   for path in kept:
     path.touch()
-  with ownership.owned(folder):
+  with ownership.own_folder(folder):
     assert not any(map(os.path.lexists, left)) and all(path.exists() for path in kept)
 
 
 @pytest.mark.parametrize('exists', [True, False])
 def test_a_lock_is_not_taken_through_a_link(folder, victim, exists):
   (folder / ownership.FILE).symlink_to(victim if exists else victim.parent / 'other')
-  with pytest.raises(InputError, match=r'owner\.json is a symbolic link.*remove it'), ownership.owned(folder):
+  match = r'owner\.json is a symbolic link.*remove it'
+  with pytest.raises(InputError, match=match), ownership.own_folder(folder):
     pass
   assert not (victim.parent / 'other').exists()
 
@@ -139,7 +140,7 @@ OUTSIDE = ['/etc/passwd', '../victim', 'a/../../victim', '..', '', '.', '\0', 7,
 def test_a_name_that_leads_out_is_refused(folder, name):
   with pytest.raises(InputError, match=r'not in that folder|no plain name'):
     paths.below(folder, name)
-  assert manifest.fault_of(folder, {'files': {str(name): [0, '']}})
+  assert manifest.find_fault(folder, {'files': {str(name): [0, '']}})
 
 
 @pytest.mark.parametrize('name', ['train-00000.bin', 'state/d/a..b', '..x'])
@@ -180,7 +181,7 @@ def test_a_link_out_of_a_corpus_is_read_only_if_its_content_is_compared(tmp_path
 def test_a_checkpoint_names_files_of_its_own(tmp_path, folder, victim):
   found = [victim.stat().st_size, manifest.file_digest(victim)[1]]
   for name in ('../victim', str(victim)):
-    assert 'not the name of a file in it' in manifest.fault_of(folder, {'files': {name: found}})
+    assert 'not the name of a file in it' in manifest.find_fault(folder, {'files': {name: found}})
 
 
 def writes(source):

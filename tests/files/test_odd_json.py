@@ -55,7 +55,7 @@ def only_input_errors(work, *arguments):
   try:
     work(*arguments)
   except Exception as error:
-    if not errors.in_words(error, ''):
+    if not errors.describe(error, ''):
       raise
 
 
@@ -99,14 +99,14 @@ def open_run(folder):
   """All that reads a workdir when its run is continued, inspected, shown and used."""
   path = folder / 'config.json'
   only_input_errors(open_model, folder)
-  only_input_errors(lambda: resume.keep(config_of(folder), folder))
+  only_input_errors(lambda: resume.keep_stored_fields(config_of(folder), folder))
   n_steps = lambda steps, epochs: steps or 1
   only_input_errors(lambda: configs._same_run(path, config_of(folder), 'f' * 64, n_steps))
   only_input_errors(jax_settings.report_changes, path, lambda line: None)
   only_input_errors(inspect.main, [f'--workdir={folder}', '--step=0', '--row=0'])
   only_input_errors(runs.read, [folder])
   only_input_errors(rewind_log.read, folder)
-  only_input_errors(rewind.settle, folder)
+  only_input_errors(rewind.apply_rewinds, folder)
 
 
 def config_of(folder):
@@ -190,7 +190,7 @@ def try_one(root, copy, name, value, place, odd):
     puts(copy / name, odd if place is None else replaced(value, place, odd))
     opens(copy / kind)
   except Exception as error:
-    if not (line := errors.in_words(error, '')):
+    if not (line := errors.describe(error, '')):
       raise
     assert '\n' not in line[0] and '\x1b' not in line[0] and len(line[0]) < 2000
   finally:
@@ -245,7 +245,7 @@ def test_odd_added_tokens_are_refused_with_a_decoder_beside_them_too(tmp_path, t
   ('9' * 5000, 'digits')])
 def test_json_with_surprises_is_refused(text, says):
   with pytest.raises(ValueError, match=says):
-    json_files.parsed(text)
+    json_files.parse(text)
 
 
 def test_a_json_file_is_refused_by_its_path(tmp_path):

@@ -47,7 +47,7 @@ def test_every_field_that_names_a_folder_is_absolute_afterwards(tmp_path, monkey
   config.init_from, config.data.mixture = 'weights', (('a', 1.0), ('~/b', 2.0))
   for field in ('corpus', 'tfds_dir'):
     config.data[field] = '' if field == 'corpus' else '~/sets'
-  configs.locate(config)
+  configs.make_paths_absolute(config)
   assert config.init_from == f'{tmp_path}/weights' and config.data.corpus == ''
   assert config.data.tfds_dir == os.path.expanduser('~/sets')
   assert [folder for folder, _ in config.data.mixture] == [f'{tmp_path}/a', os.path.expanduser('~/b')]

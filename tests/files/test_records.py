@@ -88,7 +88,7 @@ def rewound(tmp_path):
     (tmp_path / 'checkpoints' / str(step)).mkdir(parents=True)
     checkpoint.write_manifest(tmp_path / 'checkpoints' / str(step), {
       'step': step, 'metric': None, 'facts': rewind_log.facts(REWINDS[:n]), 'arrays': {}, 'files': {}})
-  assert rewind.settle(tmp_path) == REWINDS  # from the checkpoint: there was no file
+  assert rewind.apply_rewinds(tmp_path) == REWINDS  # from the checkpoint: there was no file
   return tmp_path
 
 
@@ -101,9 +101,9 @@ def test_each_flipped_bit_of_rewinds_is_found_and_mended(rewound):
     assert rewind_log.read(rewound, said.append) == REWINDS, damaged
   assert said and all('checkpoint 15 records' in line for line in said)
   path.write_bytes(content[:30])
-  assert rewind.settle(rewound) == REWINDS and path.read_bytes() == content
+  assert rewind.apply_rewinds(rewound) == REWINDS and path.read_bytes() == content
   path.unlink()
-  assert rewind.settle(rewound) == REWINDS and path.read_bytes() == content
+  assert rewind.apply_rewinds(rewound) == REWINDS and path.read_bytes() == content
 
 
 def test_rewinds_of_an_older_version_are_read_and_a_damaged_file_blocks_nothing(rewound, capsys):
@@ -114,10 +114,10 @@ def test_rewinds_of_an_older_version_are_read_and_a_damaged_file_blocks_nothing(
   checkpoint.write_manifest(folder, manifest | {'facts': {'rewinds': 2}})
   assert rewind_log.read(rewound) == REWINDS and not capsys.readouterr().err
   path.write_text('[{"step": 3,')
-  assert rewind.settle(rewound) == []
+  assert rewind.apply_rewinds(rewound) == []
   said = capsys.readouterr().err
   assert said.count('\n') == 1 and 'is damaged' in said and 'the run goes on without' in said
-  assert rewind.settle(rewound) == [] and (folder / 'manifest.json').exists()
+  assert rewind.apply_rewinds(rewound) == [] and (folder / 'manifest.json').exists()
 
 
 def test_each_flipped_bit_of_a_journal_is_found(tmp_path):
@@ -156,7 +156,7 @@ def test_each_flipped_bit_of_a_results_file_is_found_or_changes_nothing(tmp_path
 
 
 def test_a_report_refuses_damaged_samples_in_one_line(tmp_path):
-  samples.keep(tmp_path, {'': ['a', 'b'], 'One': ['c']}, 3)
+  samples.save(tmp_path, {'': ['a', 'b'], 'One': ['c']}, 3)
   path = tmp_path / 'samples.json'
   read = lambda: files.read(path, files.SAMPLES, [])
   whole, content = read(), path.read_bytes()
@@ -170,5 +170,6 @@ def test_a_report_refuses_damaged_samples_in_one_line(tmp_path):
 
 
 def test_a_record_that_is_sealed_again_has_one_checksum_of_its_other_fields():
-  once = records.sealed({'a': 1})
-  assert records.sealed(once) == once and records.unsealed(records.sealed({**once, 'a': 2})) == {'a': 2}
+  once = records.add_checksum({'a': 1})
+  assert records.add_checksum(once) == once
+  assert records.remove_checksum(records.add_checksum({**once, 'a': 2})) == {'a': 2}

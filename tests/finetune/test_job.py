@@ -104,7 +104,7 @@ def test_damaged_records_of_a_finished_run_change_no_result(undisturbed, corpus_
   lines[number] = lines[number].replace('eval', 'evil')
   (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
   (tmp_path / 'result.json').write_text('{"seed": 0, "st')
-  with ownership.owned(tmp_path):
+  with ownership.own_folder(tmp_path):
     refused = run(corpus_folder, reviews, tmp_path)
   assert refused.returncode == 2 and f'in use by process {os.getpid()} on ' in refused.stderr
   done = run(corpus_folder, reviews, tmp_path)

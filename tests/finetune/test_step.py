@@ -19,7 +19,7 @@ MODES = {'full': {}, 'last': {'finetune.train': 'last'}, 'lora': {'finetune.trai
 
 
 def put(batch, mesh):
-  return sharding.put(batch, mesh)
+  return sharding.shard_batch(batch, mesh)
 
 
 def classifier(config, kind, outputs):
@@ -109,7 +109,7 @@ def test_a_mesh_changes_nothing(mode):
   for sizes in ({}, dict(data=2, fsdp=2, tensor=2)):
     with mesh_of(**sizes) as on:
       keys = jax.random.split(jax.random.key(3), 8)
-      keys = jax.reshard(keys, sharding.compute('batch'))
+      keys = jax.reshard(keys, sharding.compute_spec('batch'))
       found.append(grads_of(config, 'choice', 1, put(batch_of(config, 3), on), keys=keys))
   for one, other in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)

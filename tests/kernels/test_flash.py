@@ -80,8 +80,8 @@ def test_a_mesh_drops_the_same_weights_and_sends_nothing(h):
     np.testing.assert_array_equal(flash.mask(keys[2:3], rate, h, t)[0], kept[2])
     np.testing.assert_array_equal(flash.mask(keys, rate, h, t - 7), kept[..., :t - 7, :t - 7])
   with mesh_of(data=2, tensor=2):
-    place = sharding.compute(None, 'batch', None, sharding.head_axis(h), None)
-    x, keys = jax.reshard(qkv(t, b=4, h=h), place), jax.reshard(keys, sharding.compute('batch'))
+    place = sharding.compute_spec(None, 'batch', None, sharding.head_axis(h), None)
+    x, keys = jax.reshard(qkv(t, b=4, h=h), place), jax.reshard(keys, sharding.compute_spec('batch'))
     program = jax.jit(attend).lower(x, keys).compile()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), program(x, keys), want)
     assert not any(kind in program.as_text() for kind in hlo.KINDS)
@@ -114,7 +114,7 @@ def test_a_model_trains_the_same_on_any_mesh(pallas_here, changes):
     config = tiny_config(**{'model.dropout': 0.2, 'model.n_embd': 64, 'train.batch_size': 4, **changes})
     config.attention.kernel = kernel
     with mesh_of(**sizes) as mesh:
-      batch = sharding.put(random_batch(config), mesh)
+      batch = sharding.shard_batch(random_batch(config), mesh)
       state = jax.jit(functools.partial(step.init_state, config))()
       keys = step.dropout_keys(config, 0)
       grads = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config))

@@ -128,7 +128,7 @@ def splash_here(monkeypatch):
 def test_splash_equals_xla_and_sends_nothing(splash_here, sizes, t, h):
   """200 positions are padded; 3 heads are whole on each tensor shard."""
   with mesh_of(**sizes):
-    place = sharding.compute(None, 'batch', None, sharding.head_axis(h), None)
+    place = sharding.compute_spec(None, 'batch', None, sharding.head_axis(h), None)
     x = jax.random.normal(jax.random.key(t), (3, 4, t, h, 16), out_sharding=place)
     y, gradient, program = {}, {}, {}
     for kernel in ('xla', 'splash'):
@@ -166,7 +166,7 @@ def test_a_model_trains_and_reads_the_same_with_splash(splash_here, changes):
     config = tiny_config(**changes, **{'train.batch_size': 4, 'train.microbatch_size': 4})
     config.attention.kernel = kernel
     with mesh_of(fsdp=2, tensor=2) as mesh:
-      batch = sharding.put(random_batch(config), mesh)
+      batch = sharding.shard_batch(random_batch(config), mesh)
       state = jax.jit(functools.partial(step.init_state, config))()
       grads = jax.jit(functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config)))
       loss, gradient = grads(state.params, batch, None)

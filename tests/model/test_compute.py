@@ -94,7 +94,7 @@ def test_norms_compute_in_float32_in_every_job(scan, parts):
   config, tuned = tiny_config(**changes), config_of(**changes)
   norms, products = ('LayerNorm', 'float32', True), ('Projection', 'bfloat16', False)
   with mesh_of() as mesh:
-    state, batch = train.init_state(config), sharding.put(random_batch(config), mesh)
+    state, batch = train.init_state(config), sharding.shard_batch(random_batch(config), mesh)
     pretrain = functools.partial(train.train_step, config=config, graphdef=train.graph(config), steps=10)
     evaluate = functools.partial(train.eval_step, config=config, graphdef=train.graph(config))
     assert computed_with(pretrain, state, batch) == {norms, products}
@@ -104,7 +104,7 @@ def test_norms_compute_in_float32_in_every_job(scan, parts):
     finetune = functools.partial(step.train_step, config=tuned, graphdef=graphdef, numeric=False, steps=10)
     predict = functools.partial(step.predict_step, config=tuned, graphdef=graphdef)
     for job in finetune, predict:
-      found = computed_with(job, first, sharding.put(batch_of(tuned, 2), mesh))
+      found = computed_with(job, first, sharding.shard_batch(batch_of(tuned, 2), mesh))
       assert found == {norms, products, ('Projection', 'float32', True)}
 
 

@@ -18,7 +18,7 @@ from jax._src import compiler  # noqa: E402
 
 from gptjax import errors  # noqa: E402 (before JAX looks for devices)
 from gptjax.command import shutdown  # noqa: E402 (before JAX looks for devices)
-from gptjax.parallel import arrivals, compiling, processes, sharding  # noqa: E402 (before JAX looks for devices)
+from gptjax.parallel import compiling, processes, rendezvous_server, sharding  # noqa: E402 (before JAX looks for devices)
 
 SIGNS = Path(os.environ['SIGNS'])  # a folder of process ids, each there when its process has started
 
@@ -46,7 +46,7 @@ def compile_and_run(me):
   jax.config.update('jax_compilation_cache_dir', os.environ['CACHE'].format(me))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.monitoring.register_event_listener(lambda event, **_: events.update([event.rpartition('/')[2]]))
-  compiling.together(60)
+  compiling.synchronize(60)
   f, x = collective()
   program = f.lower(x).compile()
   assert not late or os.path.exists(marker), 'another process has not compiled it'
@@ -60,7 +60,7 @@ def steps(deed, me):
   f, x = collective()
   with processes.stop_signals() as stop:
     step = 0
-    while not stop.asked():
+    while not stop.requested():
       float(f(x))
       step += 1
       time.sleep(0.01 * me)
@@ -86,13 +86,13 @@ def steps(deed, me):
 def left(deed, me):
   """One leaves its steps and is told to stop; another makes its last call of `asked` only then."""
   with processes.stop_signals() as stop:
-    shutdown.defer(processes.STOPPING)
+    shutdown.defer_signal(processes.STOPPING)
     for _ in range(3):
-      assert not stop.asked()
+      assert not stop.requested()
     if deed != f'left{me}':
       while not any(key.endswith('/stop') for key in processes._news()):
         time.sleep(0.01)
-    assert not stop.asked()
+    assert not stop.requested()
   if deed == f'left{me}':
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -110,7 +110,7 @@ def bark(who):
   state = lambda: Path(f'/proc/{(SIGNS / who).read_text()}/stat').read_text().rpartition(')')[2].split()[0]
   while not (SIGNS / who).exists() or state() != 'T':
     time.sleep(0.01)
-  processes.hanging('no progress', processes.roll_call())
+  processes.end_all_hung('no progress', processes.roll_call())
 
 
 def stop_when(ready):
@@ -124,7 +124,7 @@ def stop_when(ready):
 
 def all_wait(present):
   """Function without arguments: whether process 0 has taken in all the others that there will be."""
-  wait = arrivals.Arrivals.wait
+  wait = rendezvous_server.RendezvousServer.wait
   def noted(self, deadline):
     def note():
       while True:
@@ -132,7 +132,7 @@ def all_wait(present):
         time.sleep(0.01)
     threading.Thread(target=note, daemon=True).start()
     wait(self, deadline)
-  arrivals.Arrivals.wait = noted
+  rendezvous_server.RendezvousServer.wait = noted
   return lambda: (SIGNS / f'guests.{present - 1}').exists()
 
 
@@ -154,7 +154,7 @@ def main(port, n, me, deed):
       return 0
     together(me)
     processes.start(f'{os.environ.get("ADDRESS", "127.0.0.1")}:{port}', n, me)
-    shutdown.end_others_by(processes.end_all)
+    shutdown.set_end_others(processes.end_all)
     if deed == 'differ':
       processes.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
     elif deed == 'compile':
@@ -162,7 +162,7 @@ def main(port, n, me, deed):
     elif deed == 'roll':
       if me:
         assert processes.roll_call() == []
-      found = [processes.told(lambda: 'first', 20), processes.told(lambda: 'second', 20)]
+      found = [processes.on_process_0(lambda: 'first', 20), processes.on_process_0(lambda: 'second', 20)]
       assert found == ['first', 'second']
       processes.compare({'same': 1})
     elif deed == 'no wait':
@@ -176,7 +176,7 @@ def main(port, n, me, deed):
         mesh = sharding.make_mesh(types.SimpleNamespace(**dict(zip(sharding.MESH_AXES, sizes, strict=True))))
         print(json.dumps([device.process_index for device in mesh.devices.flat]))
     elif deed == 'told':
-      print(processes.told(lambda: {'by': me, 'list': [1, None]}))
+      print(processes.on_process_0(lambda: {'by': me, 'list': [1, None]}))
       processes.compare({'same': (1, 2.5, 'x')})
     elif deed.startswith('left'):
       left(deed, me)
@@ -186,14 +186,14 @@ def main(port, n, me, deed):
       processes.barrier('a start that never ends')
       time.sleep(600)
     else:
-      shutdown.defer(processes.STOPPING)
+      shutdown.defer_signal(processes.STOPPING)
       print('stopped after', steps(deed, me), flush=True)
-    shutdown.defer('all is saved, ending')
-    processes.finish()
+    shutdown.defer_signal('all is saved, ending')
+    processes.shut_down()
     return 0
   except Exception as error:
     processes.fail(error, 'WORKDIR')
-    words = errors.in_words(error, 'WORKDIR')
+    words = errors.describe(error, 'WORKDIR')
     if not words:
       raise
     print(f'gptjax: {words[0]}', file=sys.stderr)
@@ -201,7 +201,7 @@ def main(port, n, me, deed):
 
 
 if __name__ == '__main__':
-  shutdown.catch('gptjax', shutdown.resumes_after(0), shutdown.STOPPED)
+  shutdown.catch('gptjax', shutdown.resume_message(0), shutdown.STOPPED)
   processes.START_LIMIT = int(os.environ.get('START_LIMIT', processes.START_LIMIT))
   if sys.argv[4].startswith('halt'):
     threading.Thread(target=bark, args=(sys.argv[4].removeprefix('halt'),), daemon=True).start()

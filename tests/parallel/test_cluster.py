@@ -11,7 +11,7 @@ from jax._src import clusters
 
 from gptjax.errors import InputError, LostProcess
 from gptjax.parallel import cluster, coordinator
-from gptjax.parallel.local_devices import local_devices, visible
+from gptjax.parallel.local_devices import local_devices, visible_gpus
 
 # As Slurm 22.05 and Open MPI 4.1 set them.
 STEP = {'SLURM_JOB_ID': '4097', 'SLURM_JOB_NAME': 'gptjax', 'SLURM_STEP_ID': '0',
@@ -46,7 +46,7 @@ def failing(error):
 
 
 def decide(environ, flags=(), **known):
-  return cluster.decide({'JAX_PLATFORMS': '', **environ}, *flags, **known)
+  return cluster.detect({'JAX_PLATFORMS': '', **environ}, *flags, **known)
 
 
 ALONE = [
@@ -105,9 +105,9 @@ def test_one_process_asks_nothing(environ):
   ({'JAX_PLATFORMS': 'tpu,cpu'}, 'head-0.run:55527', 3, 1, {'tpu_vm': True, 'ask': lambda name: asked()}),
   (POD, 'head-0.run:55527', 3, 1, {'ask': lambda name: asked()})])
 def test_one_of_several(environ, address, n, me, known):
-  joins = decide(environ, **known)
-  assert (joins.address, joins.n, joins.me) == (address, n, me)
-  assert joins.by
+  membership = decide(environ, **known)
+  assert (membership.address, membership.num_processes, membership.process_id) == (address, n, me)
+  assert membership.source
 
 
 @pytest.mark.parametrize('environ, kind', [
@@ -118,8 +118,9 @@ def test_it_is_what_jax_finds(monkeypatch, environ, kind):
   for name, value in {**dict.fromkeys(SLICES, ''), **environ}.items():  # '': JAX does not ask a server for it
     monkeypatch.setenv(name, value)
   monkeypatch.setattr(clusters.cloud_tpu_cluster.BaseTpuCluster, 'wait_for_coordinator', lambda *_: None)
-  joins = decide(environ, tpu_vm='TPU_WORKER_ID' in environ)
-  assert joins[:3] == (kind.get_coordinator_address(1, None), kind.get_process_count(), kind.get_process_id())
+  membership = decide(environ, tpu_vm='TPU_WORKER_ID' in environ)
+  expected = kind.get_coordinator_address(1, None), kind.get_process_count(), kind.get_process_id()
+  assert membership[:3] == expected
 
 
 HALF = [{'SLURM_STEP_NODELIST': 'a', 'SLURM_NTASKS': '2'}, {'OMPI_MCA_orte_hnp_uri': '1'},
@@ -224,11 +225,12 @@ VALUES = st.sampled_from(['', '0', '1', '2', '3', '8(x2),1', 'x', '-1', '9' * 12
 def test_any_environment_gives_a_decision_or_one_line(base, changed, tpu_vm, gpus):
   environ = {name: value for name, value in {**base, **changed}.items() if value is not None}
   try:
-    joins = decide(environ, tpu_vm=tpu_vm, gpus=gpus, ask=lambda name: asked())
+    membership = decide(environ, tpu_vm=tpu_vm, gpus=gpus, ask=lambda name: asked())
   except InputError as error:
     assert any(name in str(error) for name in environ) or 'processes on this node' in str(error), error
   else:
-    assert joins is None or (0 <= joins.me < joins.n and coordinator.host_and_port(joins.address))
+    assert membership is None or (0 <= membership.process_id < membership.num_processes
+                                  and coordinator.host_and_port(membership.address))
 
 
 # Addresses
@@ -241,7 +243,7 @@ def test_any_environment_gives_a_decision_or_one_line(base, changed, tpu_vm, gpu
   ('[fe80::1%eth0]:5', 'fe80::1%eth0', 5, '[fe80::1%eth0]:5')])
 def test_addresses(text, host, port, shown):
   assert coordinator.host_and_port(text) == (host, port)
-  assert coordinator.joined(host, port) == shown
+  assert coordinator.join_host_port(host, port) == shown
   assert coordinator.host_and_port(shown) == (host, port)
 
 
@@ -328,14 +330,14 @@ def test_the_tasks_of_a_node_share_its_gpus():
 
 @given(st.text(alphabet='0123456789,-GPUMI ', max_size=20))
 def test_visible_gpus_never_fail(text):
-  assert 0 <= visible({'CUDA_VISIBLE_DEVICES': text}) <= len(text)
+  assert 0 <= visible_gpus({'CUDA_VISIBLE_DEVICES': text}) <= len(text)
 
 
 def test_this_process_reads_its_own_environment(monkeypatch):
   for name in list(os.environ):
     if name.startswith(('SLURM_', 'OMPI_', 'TPU_', 'MEGASCALE_', 'KUBERNETES_')):
       monkeypatch.delenv(name)
-  assert cluster.of_this_process(None, None, None) is None
+  assert cluster.detect_here(None, None, None) is None
   for name, value in STEP.items():
     monkeypatch.setenv(name, value)
-  assert cluster.of_this_process(None, None, None)[:3] == ('n7:61441', 4, 3)
+  assert cluster.detect_here(None, None, None)[:3] == ('n7:61441', 4, 3)

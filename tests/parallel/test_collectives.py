@@ -108,7 +108,7 @@ def test_no_array_is_copied_whole_because_its_sharding_is_lost():
 
 def late_sums(jaxpr):
   """[dtype] of all arrays of which partial sums over `replica` and `data` are added up."""
-  late, found = set(sharding.LATE_AXES), []
+  late, found = set(sharding.DEFERRED_AXES), []
   for equation in jaxpr.eqns:
     if equation.primitive.name == 'reshard':
       before, after = equation.invars[0].aval, equation.outvars[0].aval
@@ -131,13 +131,13 @@ def test_gradients_are_summed_over_devices_in_float32(mesh, job, parts):
       config = tiny_config(**changes)
       params = train.init_state(config).params
       run = functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config))
-      arguments = params, sharding.put(random_batch(config), on), None
+      arguments = params, sharding.shard_batch(random_batch(config), on), None
     else:
       config = config_of(**changes)
       state = first_state(config, 'choice', 1)
       run = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
                               numeric=False)
-      params, arguments = state.params, (state, sharding.put(batch_of(config, 2), on), None)
+      params, arguments = state.params, (state, sharding.shard_batch(batch_of(config, 2), on), None)
     traced, grads = jax.make_jaxpr(run, return_shape=True)(*arguments)
     found = late_sums(traced.jaxpr)
   assert len(found) >= len(jax.tree.leaves(params)) and set(found) == {'float32'}

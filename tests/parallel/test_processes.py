@@ -399,7 +399,7 @@ def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path
                 '--config.eval.steps=1', '--config.log.sample_tokens=0')
   assert 'step 4/4' in ended[0][1] and 'step 4/4' not in ended[1][1]
   assert json.loads((workdir / 'config.json').read_text())['devices'][1] == 2
-  assert checkpoint.fault_of(workdir / 'checkpoints' / '4', checkpoint.read_manifest(
+  assert checkpoint.find_fault(workdir / 'checkpoints' / '4', checkpoint.read_manifest(
     workdir / 'checkpoints' / '4')) is None
   model, tokenizer = gptjax.load(str(workdir))
   assert model(np.zeros((1, 4), np.int32)).shape == (1, 4, 290) and tokenizer.n_vocab == 290

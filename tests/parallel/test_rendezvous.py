@@ -12,7 +12,7 @@ import time
 import pytest
 
 from gptjax.errors import InputError, LostProcess
-from gptjax.parallel import arrivals, rendezvous, run_token
+from gptjax.parallel import rendezvous, rendezvous_server, run_token
 
 
 def free_address():
@@ -24,7 +24,7 @@ def outcomes(arguments, limit=60, workdir=''):
   """(hosts, bind) that each `meet(address, n, me)` gives, or the message of its error."""
   def one(arguments):
     try:
-      met = rendezvous.meet(*arguments, limit, str(workdir), lambda line: None)
+      met = rendezvous.connect(*arguments, limit, str(workdir), lambda line: None)
     except (InputError, LostProcess, rendezvous.Stopped) as error:
       return str(error)
     for connection in met.connections.values():
@@ -124,7 +124,7 @@ def test_strangers_hold_up_nobody(tmp_path, sent):
 
 
 def test_a_silent_stranger_is_closed_after_a_while(monkeypatch):
-  monkeypatch.setattr(arrivals, 'ANSWER_LIMIT', 0.1)
+  monkeypatch.setattr(rendezvous_server, 'ANSWER_LIMIT', 0.1)
   with process_0(2) as (address, meeting):
     assert Stranger(address).hear() is None
     outcomes([(address, 2, 1)])
@@ -132,7 +132,7 @@ def test_a_silent_stranger_is_closed_after_a_while(monkeypatch):
 
 
 def test_of_more_strangers_than_files_may_be_open_the_oldest_is_closed(monkeypatch):
-  monkeypatch.setattr(arrivals, 'STRANGERS', 0)
+  monkeypatch.setattr(rendezvous_server, 'MAX_UNIDENTIFIED', 0)
   with process_0(2) as (address, meeting):
     strangers = [Stranger(address) for _ in range(3)]
     assert strangers[0].hear() is None
@@ -175,7 +175,7 @@ def _token(workdir):
 
 def test_the_token_is_for_the_user_alone_and_never_sent(tmp_path):
   old, young = (tmp_path / f'.rendezvous-{digit * 32}' for digit in 'ab')
-  for path, age in (old, 2 * run_token.OLD), (young, 0):
+  for path, age in (old, 2 * run_token.STALE_SECONDS), (young, 0):
     path.write_text('of another start')
     os.utime(path, (time.time() - age,) * 2)
   with process_0(2, tmp_path) as (address, meeting):
@@ -252,7 +252,7 @@ def test_a_cause_is_printable():
 def test_the_same_holds_while_jax_starts(word, found):
   ours, theirs = socket.socketpair()
   lost = queue.SimpleQueue()
-  with rendezvous.watched({1: ours}, ['a', 'b'], lambda *cause: lost.put(cause)), theirs:
+  with rendezvous.watch_connections({1: ours}, ['a', 'b'], lambda *cause: lost.put(cause)), theirs:
     theirs.setblocking(False)
     theirs.send(word)
     line, code = lost.get(timeout=30)
@@ -277,7 +277,7 @@ def test_another_number_of_processes_is_said(tmp_path):
 @pytest.mark.parametrize('address', ['nowhere', 'host:port', ':'])
 def test_an_address_is_host_and_port(address):
   with pytest.raises(ValueError, match='is not HOST:PORT'):
-    rendezvous.meet(address, 2, 0, 1)
+    rendezvous.connect(address, 2, 0, 1)
 
 
 def test_a_port_that_is_taken_is_said():
@@ -311,16 +311,16 @@ def test_which_disks_other_machines_see(tmp_path, monkeypatch, mounts, folder, s
 def test_the_variable_is_for_all_processes_and_long_enough(monkeypatch, here, source):
   monkeypatch.setenv(run_token.VARIABLE, here)
   with pytest.raises(InputError, match=run_token.VARIABLE):
-    run_token.for_process_0(source, '')
+    run_token.key_for_process_0(source, '')
 
 
 @pytest.mark.parametrize('source', ['.rendezvous-x', '../secret', '/etc/passwd', 7, None, ''])
 def test_a_stranger_has_no_other_file_read(tmp_path, source):
-  assert run_token.for_process_0(source, tmp_path) == b''
+  assert run_token.key_for_process_0(source, tmp_path) == b''
 
 
 def test_a_token_behind_a_link_is_not_read(tmp_path):
   name = '.rendezvous-' + 32 * 'a'
   (tmp_path / 'secret').write_text('of another')
   (tmp_path / name).symlink_to(tmp_path / 'secret')
-  assert run_token.for_process_0(name, tmp_path) is None
+  assert run_token.key_for_process_0(name, tmp_path) is None

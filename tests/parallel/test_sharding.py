@@ -40,7 +40,7 @@ def loss_and_gradients(config, mesh_sizes):
     params = jax.jit(lambda: init_state(config).params)()
     step = jax.jit(lambda params, batch: loss_and_grads(
       params, batch, dropout_keys(config, 3), config, graph(config)))
-    return jax.device_get(step(params, sharding.put(batch, mesh)))
+    return jax.device_get(step(params, sharding.shard_batch(batch, mesh)))
 
 
 REFERENCE = {}
@@ -82,7 +82,8 @@ def test_heads_that_the_mesh_cannot_divide_stay_whole():
 def test_dropout_matters_and_follows_step_and_seed():
   config = tiny_config(**{'model.dropout': 0.1})
   with mesh_of() as mesh:
-    params, batch = jax.jit(lambda: init_state(config).params)(), sharding.put(random_batch(config), mesh)
+    params = jax.jit(lambda: init_state(config).params)()
+    batch = sharding.shard_batch(random_batch(config), mesh)
     loss = jax.jit(lambda keys: loss_and_grads(params, batch, keys, config, graph(config))[0])
     losses = []
     for seed, step in ((0, 3), (0, 4), (1, 3)):
@@ -147,9 +148,9 @@ def test_a_weight_is_gathered_the_same_way_on_all_devices():
     def loss(w, x):
       return jnp.sin(jnp.einsum('ni,io->no', x, sharding.gather(w, 'embed', 'mlp'))).sum()
     with mock.patch.object(sharding, 'ONE_CHANNEL', kinds), mesh_of(fsdp=4, tensor=2) as mesh:
-      stored = jax.device_put(w, jax.NamedSharding(mesh, sharding.storage('embed', 'mlp')))
-      compiled = jax.jit(jax.value_and_grad(loss)).lower(stored, sharding.put(x, mesh)).compile()
-      return jax.device_get(compiled(stored, sharding.put(x, mesh))), compiled.as_text()
+      stored = jax.device_put(w, jax.NamedSharding(mesh, sharding.storage_spec('embed', 'mlp')))
+      compiled = jax.jit(jax.value_and_grad(loss)).lower(stored, sharding.shard_batch(x, mesh)).compile()
+      return jax.device_get(compiled(stored, sharding.shard_batch(x, mesh))), compiled.as_text()
   (one, by_name), (other, by_reshard) = found(()), found(('cpu',))
   assert 'reduce-scatter' in by_name and 'reduce-scatter' not in by_reshard
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)

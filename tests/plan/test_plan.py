@@ -55,7 +55,7 @@ def test_what_is_at_rest_is_what_lies_there(sizes):
   with mesh_of(**sizes) as mesh:
     compiled, cost = program.cost(config, mesh)
     state = jax.jit(functools.partial(step.init_state, config))()
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
     assert (cost.params, cost.optimizer, cost.batch) == tuple(
       map(here, (state.params, state.opt_state, batch)))
@@ -270,6 +270,6 @@ def test_only_replicas_lie_apart(name):
   """Hosts of GPUs, and slices of TPUs, have a fast network of their own; other axes stay within it."""
   devices = described(name)
   mesh = sharding.make_mesh(SimpleNamespace(replica=3, data=1, fsdp=-1, tensor=1), devices)
-  islands = np.vectorize(sharding.island)(mesh.devices).reshape(3, -1)
+  islands = np.vectorize(sharding.slice_index)(mesh.devices).reshape(3, -1)
   assert sharding.slice_count(devices) == 3
   assert [len(set(row)) for row in islands] == [1, 1, 1] and len(set(islands[:, 0])) == 3

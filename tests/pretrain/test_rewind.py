@@ -30,7 +30,7 @@ def test_what_is_read_after_going_back_was_not_read_before(history):
     last = read[step - 1]
     passed = max(passed, last + 1 - read[to])
     read = read[:to] + list(range(read[to] + passed, 2000))
-    standing = [r for r in rewind_log.standing(rewinds) if r['to'] <= to]
+    standing = [r for r in rewind_log.in_effect(rewinds) if r['to'] <= to]
     assert rewind_log.batch_number(rewinds, step - 1) == last
     assert rewind_log.batch_number(standing, to) + passed == read[to]
     rewinds.append({'to': to, 'passed': passed})
@@ -115,7 +115,7 @@ def test_checkpoints_that_were_gone_back_from_do_not_count(undisturbed, poisoned
   later = went[0]['to'] + 5
   assert train(poisoned, tmp_path, *FAST, f'--config.train.steps={later}').returncode == 0
   (tmp_path / 'rewinds.json').write_text(json.dumps(went))
-  assert rewind.settle(tmp_path) == [{name: one[name] for name in rewind_log.FIELDS} for one in went]
+  assert rewind.apply_rewinds(tmp_path) == [{name: one[name] for name in rewind_log.FIELDS} for one in went]
   assert later not in checkpoint.steps(tmp_path / 'checkpoints')
   assert went[0]['to'] in checkpoint.steps(tmp_path / 'checkpoints')
 

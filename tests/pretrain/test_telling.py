@@ -274,7 +274,7 @@ def test_a_bug_in_what_is_optional_shows_its_traceback(capsys):
 @pytest.mark.parametrize('calm, leave, lines', [(0, False, 7), (0, True, 7), (3600, True, 1),
                                                 (3600, False, 0)])
 def test_without_a_terminal_a_bar_writes_lines(calm, leave, lines, monkeypatch):
-  monkeypatch.setattr(bars, 'CALM', calm)
+  monkeypatch.setattr(bars, 'INTERVAL', calm)
   monkeypatch.setattr(sys, 'stderr', said := io.StringIO())
   with bars.bar(total=5, desc='reading', unit='B', leave=leave) as bar:
     for i in range(5):

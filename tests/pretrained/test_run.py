@@ -326,7 +326,7 @@ def test_first_weights_of_another_run_are_read_onto_the_mesh_of_this_one(workdir
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
   source = weights.first(config, tmp_path)
   with mesh_of(fsdp=4) as mesh:
-    shapes = sharding.concrete(layout.weight_shapes(config), mesh)
+    shapes = sharding.with_shardings(layout.weight_shapes(config), mesh)
     read = source.read(shapes)
   assert jax.tree.map(lambda x: x.sharding, read) == jax.tree.map(lambda x: x.sharding, shapes)
   assert_same(read, nnx.to_pure_dict(nnx.state(loaded(workdir)[0])))

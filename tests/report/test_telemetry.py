@@ -73,7 +73,7 @@ def test_stopwatch_splits_its_time(monkeypatch):
   monkeypatch.setattr(telemetry.time, 'monotonic', lambda: now[0])
   watch = telemetry.Stopwatch()
   now[0] += 20.0
-  watch.aside, watch.input, watch.steps = 10.0, 1.0, 5
+  watch.excluded, watch.input, watch.steps = 10.0, 1.0, 5
   assert watch.report() == (2.0, 0.1)
 
 
@@ -94,14 +94,14 @@ def test_durations():
 def test_goodput_counts_all_time_and_only_the_steps_that_stand(tmp_path, monkeypatch):
   now = [100.0]
   monkeypatch.setattr(telemetry.time, 'monotonic', lambda: now[0])
-  monkeypatch.setattr(telemetry, 'BEGAN', 100.0)
+  monkeypatch.setattr(telemetry, 'PROCESS_START', 100.0)
   first = telemetry.Telemetry(tmp_path, 9, tensorboard=False)
   first.begin(0)
   for step in (1, 2, 3):
     now[0] += 10
     first.write(step, first.goodput(8.0))
   first.close()
-  monkeypatch.setattr(telemetry, 'BEGAN', 500.0)
+  monkeypatch.setattr(telemetry, 'PROCESS_START', 500.0)
   now[0] = 505.0
   second = telemetry.Telemetry(tmp_path, 9, tensorboard=False)
   second.begin(2)  # step 3 is done again

@@ -36,7 +36,7 @@ def state_on(sizes, seed=0):
 def target_on(sizes):
   config = tiny_config()
   with mesh_of(**sizes) as mesh:
-    return sharding.concrete(jax.eval_shape(lambda: init_state(config)), mesh)
+    return sharding.with_shardings(jax.eval_shape(lambda: init_state(config)), mesh)
 
 
 def save(folder, *steps, sizes=None, keep=9, keep_best=0, metrics=None):
@@ -71,7 +71,7 @@ def test_restores_to_the_bit_onto_another_mesh(tmp_path, source, target):
   assert step == 7 and not said
   assert_same(jax.device_get(state), jax.device_get(state_on(source, seed=7)))
   spec = jax.typeof(state.params['h']['mlp']['c_fc']['w']).sharding.spec
-  assert spec == sharding.storage(None, 'embed', 'mlp')
+  assert spec == sharding.storage_spec(None, 'embed', 'mlp')
 
 
 def test_an_empty_folder_restores_nothing(tmp_path):
@@ -160,7 +160,7 @@ def test_another_model_is_refused_with_both_shapes(tmp_path):
   save(tmp_path, 5)
   config = tiny_config(**{'model.n_embd': 64})
   with mesh_of() as mesh:
-    target = sharding.concrete(jax.eval_shape(lambda: init_state(config)), mesh)
+    target = sharding.with_shardings(jax.eval_shape(lambda: init_state(config)), mesh)
     with pytest.raises(ValueError, match=r'3, 4, 8\].*in the checkpoint and.*3, 4, 16\].*in the config'):
       checkpoint.restore(tmp_path, target, print)
 
@@ -274,7 +274,7 @@ def test_chunks_are_counted_in_a_tree_of_any_height(tmp_path):
 
 def test_what_a_save_leaves_after_it_failed_never_counts(tmp_path):
   (tmp_path / '5' / 'state.orbax-checkpoint-tmp').mkdir(parents=True)  # made again by TensorStore's threads
-  assert restored(tmp_path)[0] is None and not checkpoint.completed(tmp_path)
+  assert restored(tmp_path)[0] is None and not checkpoint.any_completed(tmp_path)
 
 
 FULL = '''
@@ -295,7 +295,7 @@ if sys.argv[3] == 'nobody':
 try:
   t.save(sys.argv[1], int(sys.argv[2]))
 except Exception as error:
-  print(t.errors.in_words(error, sys.argv[1])[0])
+  print(t.errors.describe(error, sys.argv[1])[0])
 '''
 
 
@@ -324,7 +324,7 @@ def test_what_the_machine_refuses_is_one_line_and_leaves_the_earlier_checkpoint(
             if 'never awaited' not in line and 'tracemalloc' not in line]
     assert 'checkpoint is good' in done.stdout and not said, done
     subprocess.run(['mount', '-o', 'remount,rw', disk], check=True)
-    assert all(checkpoint.cut_short(disk / str(step)) for step in checkpoint.steps(disk) if step != 5)
+    assert all(checkpoint.is_incomplete(disk / str(step)) for step in checkpoint.steps(disk) if step != 5)
     assert restored(disk)[0] == 5
   finally:
     subprocess.run(['umount', disk], check=True)

@@ -18,7 +18,7 @@ from gptjax.storage import ownership
 HOLD = r"""
 import os, sys, time
 from gptjax.storage import ownership
-with ownership.owned(sys.argv[1]):
+with ownership.own_folder(sys.argv[1]):
   if sys.argv[2] == 'fork' and not os.fork():
     os.write(1, f'{os.getpid()}\n'.encode())  # whole lines, for two processes share the pipe
     time.sleep(600)
@@ -63,7 +63,7 @@ def nothing_said(line):
 def test_the_second_is_refused_and_told_who_was_first(tmp_path, held):
   process, _ = held(tmp_path)
   record = (tmp_path / 'owner.json').read_bytes()
-  with pytest.raises(ValueError) as refused, ownership.owned(tmp_path):
+  with pytest.raises(ValueError) as refused, ownership.own_folder(tmp_path):
     pass
   said, since = str(refused.value), json.loads(record)['since']
   assert f'{tmp_path} is in use by process {process.pid} on {socket.gethostname()} (since {since})' in said
@@ -75,7 +75,7 @@ def test_after_a_kill_it_is_taken_over_without_a_word_even_if_a_forked_child_liv
   process, child = held(tmp_path, what)
   try:
     kill(process)
-    with ownership.owned(tmp_path, nothing_said):
+    with ownership.own_folder(tmp_path, nothing_said):
       assert json.loads((tmp_path / 'owner.json').read_text())['pid'] == os.getpid()
   finally:
     if child:
@@ -83,10 +83,10 @@ def test_after_a_kill_it_is_taken_over_without_a_word_even_if_a_forked_child_liv
 
 
 def test_a_process_that_is_started_does_not_inherit_the_lock(tmp_path):
-  with ownership.owned(tmp_path):
+  with ownership.own_folder(tmp_path):
     child = subprocess.Popen(['sleep', '60'], close_fds=False)
   try:
-    with ownership.owned(tmp_path, nothing_said):
+    with ownership.own_folder(tmp_path, nothing_said):
       pass
   finally:
     child.kill()
@@ -94,27 +94,27 @@ def test_a_process_that_is_started_does_not_inherit_the_lock(tmp_path):
 
 
 def test_afterwards_nothing_is_left(tmp_path):
-  with ownership.owned(tmp_path / 'runs' / 'a'):
+  with ownership.own_folder(tmp_path / 'runs' / 'a'):
     assert (tmp_path / 'runs' / 'a' / 'owner.json').exists()
   assert not list(tmp_path.iterdir())
-  with ownership.owned(tmp_path / 'b'):
+  with ownership.own_folder(tmp_path / 'b'):
     (tmp_path / 'b' / 'config.json').touch()
   assert [path.name for path in (tmp_path / 'b').iterdir()] == ['config.json']
-  with pytest.raises(ValueError, match='not writable'), ownership.owned(tmp_path / 'b' / 'config.json'):
+  with pytest.raises(ValueError, match='not writable'), ownership.own_folder(tmp_path / 'b' / 'config.json'):
     pass
 
 
 @pytest.mark.parametrize('content', [b'', b'{"pid": 1', b'\xff\x00', b'[]', b'{"pid": "x", "process": null}'])
 def test_a_damaged_record_is_in_nobodys_way(tmp_path, content):
   (tmp_path / 'owner.json').write_bytes(content)
-  with ownership.owned(tmp_path, nothing_said):
+  with ownership.own_folder(tmp_path, nothing_said):
     assert json.loads((tmp_path / 'owner.json').read_text())['pid'] == os.getpid()
 
 
 @pytest.fixture
 def quick(monkeypatch):
-  monkeypatch.setattr(ownership, 'BEAT', 0.05)
-  monkeypatch.setattr(ownership, 'GONE', 1.0)
+  monkeypatch.setattr(ownership, 'HEARTBEAT', 0.05)
+  monkeypatch.setattr(ownership, 'HEARTBEAT_LIMIT', 1.0)
 
 
 @pytest.mark.parametrize('number', sorted(ownership.UNSUPPORTED))
@@ -123,13 +123,13 @@ def test_without_flock_the_process_of_the_record_is_looked_up(tmp_path, held, mo
   without_flock(monkeypatch, number)
   said = []
   with (pytest.raises(ValueError, match=f'in use by process {process.pid}'),
-        ownership.owned(tmp_path, said.append)):
+        ownership.own_folder(tmp_path, said.append)):
     pass
   kill(process)
-  with ownership.owned(tmp_path, said.append):
+  with ownership.own_folder(tmp_path, said.append):
     assert json.loads((tmp_path / 'owner.json').read_text())['pid'] == os.getpid()
     with (pytest.raises(ValueError, match=f'in use by process {os.getpid()}'),
-          ownership.owned(tmp_path, print)):
+          ownership.own_folder(tmp_path, print)):
       pass
   assert len(said) == 2 and all('has no flock' in line for line in said)
   assert not list(tmp_path.iterdir())
@@ -137,10 +137,10 @@ def test_without_flock_the_process_of_the_record_is_looked_up(tmp_path, held, mo
 
 def test_without_flock_a_later_process_of_the_same_number_is_another_one(tmp_path, monkeypatch):
   without_flock(monkeypatch)
-  with ownership.owned(tmp_path, print):
+  with ownership.own_folder(tmp_path, print):
     record = json.loads((tmp_path / 'owner.json').read_text())
   (tmp_path / 'owner.json').write_text(json.dumps(record | {'process': '1'}))
-  with ownership.owned(tmp_path, print):
+  with ownership.own_folder(tmp_path, print):
     pass
 
 
@@ -150,7 +150,7 @@ def test_without_flock_one_of_two_at_the_same_moment_gives_way(tmp_path, monkeyp
     (tmp_path / 'owner.json').write_text(json.dumps({'host': 'b', 'pid': 7, 'since': 'now', 'token': 'b',
                                                    'machine': ['b']}))
   monkeypatch.setattr(ownership.time, 'sleep', other)
-  with pytest.raises(ValueError, match='in use by process 7 on b'), ownership.owned(tmp_path, print):
+  with pytest.raises(ValueError, match='in use by process 7 on b'), ownership.own_folder(tmp_path, print):
     pass
   assert json.loads((tmp_path / 'owner.json').read_text())['token'] == 'b'
 
@@ -173,12 +173,12 @@ def test_an_owner_on_another_machine_lives_as_long_as_its_heart_beats(tmp_path, 
   thread.start()
   try:
     with (pytest.raises(ValueError, match=r'in use by process 7 on b \(since noon\)'),
-          ownership.owned(tmp_path, said.append)):
+          ownership.own_folder(tmp_path, said.append)):
       pass
   finally:
     gone.set()
     thread.join()
-  with ownership.owned(tmp_path, said.append):
+  with ownership.own_folder(tmp_path, said.append):
     mine = lambda: json.loads((tmp_path / 'owner.json').read_bytes() or '{}')
     while mine().get('beat', 0) < 3:  # its own heart beats
       pass
@@ -189,7 +189,7 @@ def test_an_owner_on_another_machine_lives_as_long_as_its_heart_beats(tmp_path, 
 def test_a_second_run_changes_nothing_in_the_workdir_of_the_first(corpus_folder, tmp_path):
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run' / 'metrics.jsonl').write_text('of the first\n')
-  with ownership.owned(tmp_path / 'run'):
+  with ownership.own_folder(tmp_path / 'run'):
     contents = {path: path.read_bytes() for path in (tmp_path / 'run').rglob('*')}
     second = train('', tmp_path / 'run', f'--config.data.source=text:{corpus_folder}/../00.txt',
                    '--config.data.tokenizer=train-bpe:290')

@@ -95,7 +95,7 @@ def test_a_checkpoint_that_is_gone_back_from_goes_after_the_rewind_is_on_disk(tm
       patch.setattr(atomic, 'sync', lambda path: None)
       written = {'step': 11, 'loss': 9.0, 'usual_loss': 5.0, 'to': 5, 'passed': 6}
       atomic.write(workdir / rewind_log.FILE, json.dumps([written]))
-    rewind.settle(workdir)
+    rewind.apply_rewinds(workdir)
   left = losses(workdir, tmp_path / 'left', monkeypatch, killed_before_the_sync)
   gone = [image for image, _ in left if checkpoint.steps(image / 'checkpoints') == [5]]
   assert gone and all((image / rewind_log.FILE).exists() for image in gone)

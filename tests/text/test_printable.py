@@ -140,7 +140,7 @@ def test_no_command_passes_an_escape_sequence_on(name, folder, monkeypatch):
 
 
 @pytest.mark.parametrize('line', [
-  rendezvous.called(3, ['a', 'b', 'c', HOSTILE]), f'waits for {HOSTILE}'])
+  rendezvous.process_name(3, ['a', 'b', 'c', HOSTILE]), f'waits for {HOSTILE}'])
 def test_names_of_hosts_are_escaped(line, monkeypatch):
   _, err = streams(monkeypatch, False, terminal=True)
   assert errors.print_line(LostProcess(line), 'gptjax') == errors.LOST

@@ -42,7 +42,7 @@ def test_one_typing_error_in_any_field_is_understood(seed):
   at = rng.randrange(len(name) - 2)
   wrong = rng.choice([name[:at] + name[at + 1:], name[:at] + 'z' + name[at:],
                       name[:at] + name[at + 1] + name[at] + name[at + 2:]])
-  near = words.nearest(wrong, fields)
+  near = words.nearest_name(wrong, fields)
   assert words.distance(wrong, near) <= 1
 
 

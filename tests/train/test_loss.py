@@ -34,8 +34,8 @@ def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, seed)
   want = lambda x, wte: plain(x, wte, targets, n_vocab) / 3
   want_value, want_grads = jax.jit(jax.value_and_grad(want, (0, 1)))(x, wte)
   with mesh_of():
-    x, counted = jax.reshard((x, targets), sharding.compute('batch'))
-    wte = jax.reshard(wte, sharding.compute('vocab', None))
+    x, counted = jax.reshard((x, targets), sharding.compute_spec('batch'))
+    wte = jax.reshard(wte, sharding.compute_spec('vocab', None))
     ours = lambda x, wte: next_token_loss(x, wte, counted, n_vocab, chunk)[0] / 3
     value, grads = jax.jit(jax.value_and_grad(ours, (0, 1)))(x, wte)
     only_value, count = jax.jit(next_token_loss, static_argnums=(3, 4))(x, wte, counted, n_vocab, chunk)
@@ -50,8 +50,8 @@ def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, seed)
 def test_no_target_counted_gives_zero_and_no_gradient():
   x, wte = jnp.ones((2, 5, 4)), jnp.ones((8, 4))
   with mesh_of():
-    x, targets = jax.reshard((x, jnp.full((2, 5), -1)), sharding.compute('batch'))
-    wte = jax.reshard(wte, sharding.compute('vocab', None))
+    x, targets = jax.reshard((x, jnp.full((2, 5), -1)), sharding.compute_spec('batch'))
+    wte = jax.reshard(wte, sharding.compute_spec('vocab', None))
     f = lambda x, w: next_token_loss(x, w, targets, 8, 2)[0]
     value, grads = jax.jit(jax.value_and_grad(f, (0, 1)))(x, wte)
   assert value == 0 and not any(np.asarray(g).any() for g in grads)
@@ -63,7 +63,7 @@ def test_gradients_in_bfloat16_stay_close():
   targets = jax.random.randint(keys[2], (4, 32), 0, 128)
   true = jax.grad(lambda x, w: plain(x, w, targets, 128), (0, 1))(x, wte)
   with mesh_of():
-    x, targets = jax.reshard((x, targets), sharding.compute('batch'))
+    x, targets = jax.reshard((x, targets), sharding.compute_spec('batch'))
     low = jax.grad(lambda x, w: next_token_loss(x, w, targets, 128, 8)[0], (0, 1))(
       x.astype(jnp.bfloat16), wte.astype(jnp.bfloat16))
   for got, want in zip(low, true):
@@ -73,8 +73,8 @@ def test_gradients_in_bfloat16_stay_close():
 
 def test_the_gradient_of_a_frequent_token_does_not_stop_growing_in_bfloat16():
   with mesh_of():
-    ids = jax.reshard(jnp.zeros((4, 1024), jnp.int32), sharding.compute('batch'))
-    table = jax.reshard(jnp.zeros((8, 2), jnp.bfloat16), sharding.compute('vocab', None))
+    ids = jax.reshard(jnp.zeros((4, 1024), jnp.int32), sharding.compute_spec('batch'))
+    table = jax.reshard(jnp.zeros((8, 2), jnp.bfloat16), sharding.compute_spec('vocab', None))
     gradient = jax.grad(lambda table: lookup(table, ids, ('batch', None)).astype(jnp.float32).sum())(table)
   assert gradient[0].tolist() == [4096, 4096] and not np.asarray(gradient[1:]).any()
 
@@ -84,7 +84,7 @@ def peak_bytes(config):
   with mesh_of() as mesh:
     state = jax.eval_shape(functools.partial(init_state, config))
     step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10)
-    compiled = jax.jit(step, donate_argnums=0).lower(state, sharding.put(batch, mesh)).compile()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, sharding.shard_batch(batch, mesh)).compile()
   return compiled.memory_analysis().temp_size_in_bytes
 
 

@@ -25,7 +25,7 @@ def test_it_learns_one_batch_by_heart():
                           'train.microbatch_size': 4})
   with mesh_of(data=2) as mesh:
     state = jax.jit(lambda: init_state(config))()
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     step = compiled_step(config, state, batch)
     for _ in range(150):
       state, metrics = step(state, batch)
@@ -38,7 +38,7 @@ def test_a_fresh_state_is_of_the_types_of_a_restored_one(optimizer):
   config = tiny_config(**{'optimizer.name': optimizer})
   with mesh_of(data=2) as mesh:
     fresh = jax.eval_shape(lambda: init_state(config))
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10)
     stepped, _ = jax.eval_shape(step, fresh, batch)
   kinds = lambda state: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state)
@@ -49,7 +49,7 @@ def test_a_fresh_state_is_of_the_types_of_a_restored_one(optimizer):
 def test_the_same_arguments_give_the_same_bits():
   config = tiny_config(**{'model.dropout': 0.1, 'train.microbatch_size': 2})
   with mesh_of() as mesh:
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     results = []
     for _ in range(2):
       state = jax.jit(lambda: init_state(config))()
@@ -63,7 +63,7 @@ def test_the_same_arguments_give_the_same_bits():
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(bad, parts):
   config = tiny_config(**{'train.microbatch_size': 8 // parts})
   with mesh_of() as mesh:
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     state = jax.jit(lambda: init_state(config))()
     step = compiled_step(config, state, batch)
     state, _ = step(state, batch)
@@ -92,7 +92,7 @@ def test_uneven_microbatches_weigh_every_target_the_same():
     batch['targets'][6, 3:] = -1
     with mesh_of() as mesh:
       state = jax.jit(lambda: init_state(config))()
-      placed = sharding.put(batch, mesh)
+      placed = sharding.shard_batch(batch, mesh)
       state, metrics = compiled_step(config, state, placed)(state, placed)
       losses.append((float(metrics['loss']), float(metrics['grad_norm'])))
   np.testing.assert_allclose(losses, [losses[0]] * 3, rtol=1e-5)
@@ -101,7 +101,7 @@ def test_uneven_microbatches_weigh_every_target_the_same():
 def test_the_state_is_updated_in_place():
   config = tiny_config()
   with mesh_of() as mesh:
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     state = jax.jit(lambda: init_state(config))()
     compiled = compiled_step(config, state, batch)
     size = sum(x.nbytes for x in jax.tree.leaves(state))
@@ -113,7 +113,7 @@ def test_the_state_is_updated_in_place():
 def test_padded_rows_of_the_embedding_stay_zero():
   config = tiny_config()
   with mesh_of() as mesh:
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     state = jax.jit(lambda: init_state(config))()
     step = compiled_step(config, state, batch)
     for _ in range(3):
@@ -127,11 +127,11 @@ def test_evaluation_counts_each_target_once_and_drops_nothing():
   with mesh_of(data=2) as mesh:
     params = jax.jit(lambda: init_state(config).params)()
     evaluate = jax.jit(functools.partial(eval_step, config=config, graphdef=graph(config)))
-    total, count = evaluate(params, sharding.put(batch, mesh))
-    again, _ = evaluate(params, sharding.put(batch, mesh))
+    total, count = evaluate(params, sharding.shard_batch(batch, mesh))
+    again, _ = evaluate(params, sharding.shard_batch(batch, mesh))
     half = {name: x[:4] for name, x in batch.items()}
     rest = {name: x[4:] for name, x in batch.items()}
-    parts = [evaluate(params, sharding.put(part, mesh)) for part in (half, rest)]
+    parts = [evaluate(params, sharding.shard_batch(part, mesh)) for part in (half, rest)]
   total, count = float(total), float(count)
   assert total == float(again) and count == (batch['targets'] >= 0).sum()
   np.testing.assert_allclose(total, sum(float(t) for t, _ in parts), rtol=1e-6)

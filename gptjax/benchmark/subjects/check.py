@@ -34,7 +34,7 @@ def loss_and_grads(config, params):
   from gptjax.parallel import sharding
   from gptjax.train import step as train
   configs.resolve(config, '')
-  batch = sharding.put(random_batch(config), sharding.make_mesh(config.mesh))
+  batch = sharding.shard_batch(random_batch(config), sharding.make_mesh(config.mesh))
   compute = functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config))
   return jax.jit(compute)(params, batch, None)
 

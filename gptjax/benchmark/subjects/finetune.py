@@ -70,7 +70,8 @@ def measure(flags):
     for name, (plan, _) in plans.items():  # compiles
       for width in tqdm(plan.widths, desc=f'compiling, {name}', unit='width', leave=False, disable=None):
         nobody = loaded.train.index[:0]
-        state, _ = run(state, sharding.put(batches.batch(loaded.train, nobody, width, size, rows), mesh))
+        batch = batches.batch(loaded.train, nobody, width, size, rows)
+        state, _ = run(state, sharding.shard_batch(batch, mesh))
     for turn in tqdm(range(flags.turns), desc='measuring', unit='turn', leave=False, disable=None):
       for name, (plan, n) in plans.items():
         jax.block_until_ready(state)
@@ -78,7 +79,7 @@ def measure(flags):
         for i in range(turn * n, (turn + 1) * n):
           examples, width = plan(i)
           batch = batches.batch(loaded.train, examples, width, size, rows)
-          state, _ = run(state, sharding.put(batch, mesh))
+          state, _ = run(state, sharding.shard_batch(batch, mesh))
           seen += len(examples)
         jax.block_until_ready(state)
         found[name].append(seen / (time.monotonic() - began))

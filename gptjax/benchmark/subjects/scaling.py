@@ -92,7 +92,7 @@ def run(config, mesh, compiled, steps=3):
   from gptjax.train import step
   with jax.set_mesh(mesh):
     state = jax.jit(functools.partial(step.init_state, config))()
-    batch = sharding.put(random_batch(config), mesh)
+    batch = sharding.shard_batch(random_batch(config), mesh)
     state, metrics = compiled(state, batch)
     start = time.perf_counter()
     for _ in range(steps):

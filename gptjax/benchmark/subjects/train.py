@@ -45,7 +45,7 @@ def compiled_step(config, **options):
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
   state = jax.jit(functools.partial(init_state, config))()
-  batch = sharding.put(random_batch(config), mesh)
+  batch = sharding.shard_batch(random_batch(config), mesh)
   step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10**6)
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   options = xla_presets.options(config.xla_preset) | options

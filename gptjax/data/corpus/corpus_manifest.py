@@ -33,7 +33,7 @@ def read_manifest(folder):
   if not path.parent.is_dir():
     raise InputError(f'corpus {folder} does not exist: make it with python -m gptjax.data.prepare')
   try:
-    manifest = json_files.parsed(bounded.read(path))
+    manifest = json_files.parse(bounded.read(path))
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {folder} is not a corpus, or its preparation was cut '
                      'short; run the same python -m gptjax.data.prepare again') from None
@@ -50,8 +50,8 @@ def read_manifest(folder):
   if manifest.get('digest') != found:
     raise InputError(f'{path} has been changed: its digest should be {found[:12]}, it says '
                      f'{str(manifest.get("digest"))[:12]}; prepare the corpus again')
-  text_checks.require_sound_json(manifest, str(path))
-  if fault := json_files.misfit(manifest, LAYOUT) or _contradiction(manifest):
+  text_checks.require_valid_json(manifest, str(path))
+  if fault := json_files.layout_fault(manifest, LAYOUT) or _contradiction(manifest):
     raise InputError(f'{path} is not the manifest of a corpus: {fault}; prepare the corpus again')
   return manifest
 

@@ -28,7 +28,7 @@ def load_state(folder):
 
 def save_state(folder, state):
   """Commits the state (JSON): call it after the files that it speaks of are on disk."""
-  atomic.write(folder / STATE, json.dumps(records.sealed(state), sort_keys=True))
+  atomic.write(folder / STATE, json.dumps(records.add_checksum(state), sort_keys=True))
 
 
 class Appended:

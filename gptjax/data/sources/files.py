@@ -58,7 +58,7 @@ def find(pattern):
               for name, info in sorted(found.items()) if info['type'] == 'file']
   found = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
   for path in found:  # names go into the manifest, which is JSON
-    text_checks.require_sound(path, 'the name of a file')
+    text_checks.require_valid(path, 'the name of a file')
   return [(path, Path(path).stat().st_size) for path in found if Path(path).is_file()]
 
 

@@ -38,7 +38,7 @@ def _line(file):
 
 def _json_document(line, place, field):
   try:
-    record = bounded.parsed(line)
+    record = bounded.parse(line)
   except UnicodeDecodeError as error:
     yield files.Piece('', place, problem=files.not_utf8(error))
     return

@@ -105,7 +105,7 @@ def _classes(value):
 def _nested(text):
   """The value of JSON within JSON; None for text that is none, which TFDS refuses."""
   try:
-    return bounded.parsed(text)
+    return bounded.parse(text)
   except ValueError:
     return None
 
@@ -113,6 +113,6 @@ def _nested(text):
 def _read(path):
   """The content of a JSON file (InputError if it is none)."""
   try:
-    return bounded.parsed(bounded.read(path), bounded.MANY)
+    return bounded.parse(bounded.read(path), bounded.MANY)
   except ValueError as error:
     raise InputError(f'{path} is not JSON of TFDS: {error}') from None

@@ -122,7 +122,7 @@ class ByteBPE:
 def _ranks(encoder, merges):
   """{bytes: id} of all entries but the last; ValueError unless the files are in OpenAI's layout."""
   try:
-    ids = json_files.parsed(encoder)
+    ids = json_files.parse(encoder)
     pairs = [line.split(' ') for line in merges.decode().split('\n')[1:] if line]
     *symbols, _ = bpe_symbols(pairs)
     byte_of = str.maketrans({symbol: chr(byte) for byte, symbol in _byte_symbols().items()})

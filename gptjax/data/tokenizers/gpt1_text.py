@@ -86,7 +86,7 @@ class GPT1:
     self.files = dict(zip(FILES, (encoder, merges), strict=True))
     self.digest = tokenizer_files.digest(encoder, merges)
     try:
-      self._ids = json_files.parsed(encoder)
+      self._ids = json_files.parse(encoder)
       pairs = [tuple(line.split()) for line in merges.decode().split('\n')[1:] if line]
       self._symbols = {i: symbol for symbol, i in self._ids.items()}
       sound = (all(type(i) is int for i in self._symbols) and sorted(self._symbols) == list(

@@ -269,10 +269,10 @@ def _object(path):
   if not path.exists():
     return {}
   try:
-    value = json_files.parsed(_bytes(path))
+    value = json_files.parse(_bytes(path))
   except ValueError as error:
     raise InputError(f'{path}: the tokenizer cannot be read, it is not JSON: {error}') from None
-  text_checks.require_sound_json(value, str(path))
+  text_checks.require_valid_json(value, str(path))
   return _checked(path, 'the content', value, dict)
 
 

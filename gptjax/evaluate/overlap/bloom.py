@@ -167,14 +167,14 @@ def _facts(path):
   except OSError as error:
     raise InputError(f'filter {path}: {error.strerror}') from None
   try:
-    facts = json_files.parsed(text)
+    facts = json_files.parse(text)
   except ValueError:
     facts = None
   if not isinstance(facts, dict) or facts.get('version') != VERSION:
     raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {AGAIN}')
   if facts.get('digest') != corpus_manifest.manifest_digest(facts):
     raise InputError(f'{path}: what it says of itself has been changed: {AGAIN}')
-  fault = json_files.misfit(facts, LAYOUT)
+  fault = json_files.layout_fault(facts, LAYOUT)
   if fault or not (0 < facts['parts'] <= n_bytes and 0 < facts['hashes'] <= len(MULTIPLIERS)):
     raise InputError(f'{path} is not a filter: {fault or "its shape cannot be"}: {AGAIN}')
   return facts, n_bytes

@@ -98,7 +98,7 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
   if not target.exists():
     reading = blocks.Reading(units, separator, tfds_dir, on_error == 'stop', None)
     job = Job(reading, settings, rate, capacity, work, workers, progress)
-    with ownership.owned(work):
+    with ownership.own_folder(work):
       if not target.exists():  # by now
         _build(job, target)
   atomic.sync(folder)

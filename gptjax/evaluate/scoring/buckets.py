@@ -21,10 +21,10 @@ def read(path):
   """
   try:
     with open(path, encoding='utf-8') as file:
-      examples = [bounded.parsed(line) for line in file if line.strip()]
+      examples = [bounded.parse(line) for line in file if line.strip()]
   except (OSError, ValueError) as error:
     raise InputError(f'examples {path} cannot be read: {error}') from None
-  text_checks.require_sound_json(examples, str(path))
+  text_checks.require_valid_json(examples, str(path))
   for number, example in enumerate(examples, 1):
     if not isinstance(example, dict) or not isinstance(example.get(TEXT), str):
       raise InputError(f'{path}:{number}: an example is an object with "text" and scores')

@@ -26,7 +26,7 @@ from gptjax.model.compute import in_dtype
 from gptjax.model.gpt import GPT
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import rows as as_rows
+from gptjax.parallel.sharding import flatten_batch as as_rows
 
 LOGITS = 1 << 24, 1 << 22  # of a device that are alive at one time; on a CPU, what its caches hold
 NOBODY = float(1 << 24)    # a token beyond any vocabulary; float32 is exact up to here, and compared faster
@@ -198,26 +198,27 @@ def score_rows(model, tokens, at, wanted, masks, marks):
     (float32[b, k] log p in nats; bool[b, k] whether the likeliest, of equals the first; bool[b, k] whether
     the likeliest of itself and those that are not barred).
   """
-  place = lambda x: jax.reshard(x, sharding.compute('batch', None))
+  place = lambda x: jax.reshard(x, sharding.compute_spec('batch', None))
   tokens, wanted = place(tokens), place(wanted)
   x, k = model.features(tokens), wanted.shape[1]
   if k < x.shape[1]:
-    places = jnp.minimum(jax.reshard(at, sharding.compute('batch'))[:, None] + jnp.arange(k), x.shape[1] - 1)
+    first = jax.reshard(at, sharding.compute_spec('batch'))[:, None]
+    places = jnp.minimum(first + jnp.arange(k), x.shape[1] - 1)
     x = jax.vmap(lambda row, place: row.at[place].get(out_sharding=jax.P(None, None)))(x, places)
   marks = None if masks is None else as_rows(place(marks))
   found = _compared(as_rows(x), gathered(model.unembedding), as_rows(wanted), model.n_vocab, masks, marks)
-  return tuple(jax.reshard(sharding.split(a, 0, wanted.shape), jax.P()) for a in found)
+  return tuple(jax.reshard(sharding.split_axis(a, 0, wanted.shape), jax.P()) for a in found)
 
 
 def _compared(x, table, target, n_vocab, masks=None, marks=None):
   """`score_rows` for features x [n, d] and tokens and marks [n], a block of the vocabulary [c] at a time."""
   target = jnp.maximum(target, 0).astype(jnp.float32)
-  column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute('vocab'))
+  column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute_spec('vocab'))
   column = jnp.where(column < n_vocab, column, NOBODY)
   barred = None
   if masks is not None:
     barred = jnp.pad(masks.T, ((0, len(table) - n_vocab), (0, 0)))
-    barred = jax.reshard(barred, sharding.compute('vocab', None))
+    barred = jax.reshard(barred, sharding.compute_spec('vocab', None))
     mark = (marks[:, None] == jnp.arange(len(masks))).astype(jnp.float32)
 
   def block(table, column, barred):
@@ -234,7 +235,7 @@ def _compared(x, table, target, n_vocab, masks=None, marks=None):
     return most, total, own, likeliest, _likeliest(jnp.where(out, -jnp.inf, logits), column)
 
   devices, on_cpu = sharding.batch_shards(jax.sharding.get_abstract_mesh()), jax.default_backend() == 'cpu'
-  cut = functools.partial(sharding.blocks, size=max(1, LOGITS[on_cpu] * devices // len(x)))
+  cut = functools.partial(sharding.split_into_blocks, size=max(1, LOGITS[on_cpu] * devices // len(x)))
   blocks = cut(table), cut(column, value=NOBODY), None if barred is None else cut(barred, value=False)
   most, total, own, *both = jax.lax.map(lambda one: block(*one), blocks)
   sums = (total * jnp.exp(most - most.max(0))).sum(0)

@@ -68,8 +68,8 @@ def parse_cbt(text, path):
     index, _, rest = line.partition(' ')
     question, tab, ends = rest.partition('\t')
     if index != str(len(story) + 1) or bool(tab) != (len(story) == STORY):
-      raise InputError(f'{path}:{number}: {domains.shown(line)} stands where line {len(story) + 1} of a '
-                       f'block should: lines 1 to {STORY} are sentences, {STORY + 1} is the question')
+      raise InputError(f'{path}:{number}: {domains.format_value(line)} stands where line {len(story) + 1} of '
+                       f'a block should: lines 1 to {STORY} are sentences, {STORY + 1} is the question')
     if not tab:
       story.append(rest)
       continue

@@ -24,7 +24,7 @@ def chosen(names):
   for name in filter(None, (name.strip() for name in names.split(','))):
     if name not in TASKS:
       raise InputError(f'config.eval.tasks names {name!r}, which is not a task'
-                       + words.unknown(name, TASKS, 'the tasks are'))
+                       + words.suggestion(name, TASKS, 'the tasks are'))
     if TASKS[name] not in found:
       found.append(TASKS[name])
   return found

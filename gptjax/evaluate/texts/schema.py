@@ -71,7 +71,7 @@ def words(least):
 
 def integer(low, high):
   """Kind of whole numbers from `low` to `high`."""
-  return Kind(lambda value: _fault(value, domains.whole(value) and low <= value <= high,
+  return Kind(lambda value: _fault(value, domains.is_integer(value) and low <= value <= high,
                                    f'a whole number from {low} to {high}'))
 
 
@@ -143,8 +143,8 @@ def check(schema, value, place):
   kind = record(schema.fields)
   if found := kind.fault(value):
     inside = found.place.removeprefix('.')
-    raise InputError(f'{place}: {inside + " = " if inside else ""}{domains.shown(found.value)} must be '
-                     f'{found.words}')
+    raise InputError(f'{place}: {inside + " = " if inside else ""}{domains.format_value(found.value)} must '
+                     f'be {found.words}')
   return kind.blanks(value)
 
 

@@ -120,10 +120,10 @@ def read_jsonl(data, path, schema):
       continue
     place = f'{path}:{number}'
     try:
-      record = bounded.parsed(line)
+      record = bounded.parse(line)
     except ValueError as error:
       raise InputError(f'{place}: not a JSON object ({error})') from None
-    text_checks.require_sound_json(record, place)
+    text_checks.require_valid_json(record, place)
     blanks += schemas.check(schema, record, place)
     records.append(record)
   schemas.report(schema, len(records), blanks, path, data.note)
@@ -135,10 +135,10 @@ def read_json(path):
   """The content of a JSON file (InputError if it is none)."""
   text = read_text(path)
   try:
-    found = bounded.parsed(text, bounded.MANY)
+    found = bounded.parse(text, bounded.MANY)
   except ValueError as error:
     raise InputError(f'{path}: not JSON ({error})') from None
-  text_checks.require_sound_json(found, str(path))
+  text_checks.require_valid_json(found, str(path))
   return found
 
 

@@ -41,7 +41,7 @@ def fields(declaration, taken):
     raise say('another task has this name: choose another')
   for field in declaration:
     if field not in REQUIRED + OPTIONAL:
-      raise say(f'{field} is not a field' + words.unknown(field, REQUIRED + OPTIONAL, 'there are'))
+      raise say(f'{field} is not a field' + words.suggestion(field, REQUIRED + OPTIONAL, 'there are'))
   missing = [field for field in REQUIRED if field not in declaration]
   if missing:
     raise say(f'{missing[0]} is missing; it needs {", ".join(REQUIRED)}')

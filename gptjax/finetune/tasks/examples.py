@@ -124,7 +124,7 @@ def _text(record, field, may_be_empty):
     raise InputError(f'the field {field!r} is {type(text).__name__}, not text')
   if not text.strip() and not may_be_empty:
     raise InputError(f'the text of {field!r} is empty')
-  text_checks.require_sound(text, f'the text of {field!r}')
+  text_checks.require_valid(text, f'the text of {field!r}')
   return text.strip()
 
 
@@ -217,7 +217,7 @@ def _jsonl(path, place):
 
 def _object(line, place):
   try:
-    record = bounded.parsed(line)
+    record = bounded.parse(line)
     if not isinstance(record, dict):
       raise ValueError(f'it is {type(record).__name__}')
     return record

@@ -160,6 +160,6 @@ def find(name, own=()):
     known[declaration['name']] = Task(**fields)
   if name not in known:
     raise InputError(f'config.finetune.tasks: {name!r} is not a task'
-                     + words.unknown(name, list(known), 'the tasks are')
+                     + words.suggestion(name, list(known), 'the tasks are')
                      + '; one of your own is declared in config.finetune.own_tasks')
   return known[name]

@@ -84,12 +84,12 @@ def test_a_mixture_on_the_command_line_takes_the_place_of_the_files_corpus():
   config = files.load('gpt2_small.py')
   config.data.mixture = both
   with pytest.raises(ValueError, match='both say'):
-    configs.locate(config)
-  configs.locate(config, {'data.mixture'})
+    configs.make_paths_absolute(config)
+  configs.make_paths_absolute(config, {'data.mixture'})
   assert mixture.named(config.data) == (['/a', '/b'], [0.3, 0.7]) and not config.data.corpus
   config.data.corpus = 'c'
   with pytest.raises(ValueError, match='both say'):
-    configs.locate(config, {'data.mixture', 'data.corpus'})
+    configs.make_paths_absolute(config, {'data.mixture', 'data.corpus'})
 
 
 def test_a_corpus_too_short_for_a_sequence_is_named(pair, tmp_path):
@@ -184,7 +184,7 @@ def test_an_epoch_is_as_long_as_one_over_all_corpora(pair):
 
 def test_fields_of_a_mixture_survive_the_workdir(pair, tmp_path):
   config = tiny_config(**{'model.n_vocab': 1000, 'data.mixture': ((pair[0], 0.5), (pair[1], 0.5))})
-  configs.claim(config, tmp_path, 'digest')
-  configs.claim(config, tmp_path, 'digest')
+  configs.write_or_check_config(config, tmp_path, 'digest')
+  configs.write_or_check_config(config, tmp_path, 'digest')
   stored = json.loads((tmp_path / 'config.json').read_text())['config']
   assert mixture.named(stored['data']) == mixture.named(config.data) == (pair, [0.5, 0.5])

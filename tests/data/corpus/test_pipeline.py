@@ -194,7 +194,7 @@ def test_devices_and_microbatches_share_one_global_batch(make_batch, devices):
   """Rows in order over the devices; each row in exactly one microbatch, whole."""
   batch = make_batch(5)
   with mesh_of(data=devices) as mesh:
-    placed = sharding.put(batch, mesh)
+    placed = sharding.shard_batch(batch, mesh)
     for name, array in placed.items():
       pieces = sorted(array.addressable_shards, key=lambda piece: piece.index[0].start or 0)
       assert len(pieces) == devices

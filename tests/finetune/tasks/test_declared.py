@@ -75,15 +75,15 @@ def test_what_is_no_declaration_is_refused_with_the_config(value):
 def test_it_survives_the_config_json(tmp_path):
   config = tiny_config()
   config.finetune.own_tasks = (FILMS, CHOICE)
-  configs.claim(config, tmp_path, 'digest')
-  configs.claim(config, tmp_path, 'digest')
+  configs.write_or_check_config(config, tmp_path, 'digest')
+  configs.write_or_check_config(config, tmp_path, 'digest')
   plain = tiny_config()
-  resume.keep(plain, tmp_path)
+  resume.keep_stored_fields(plain, tmp_path)
   for name in ('films', 'quiz'):
     assert published.find(name, plain.finetune.own_tasks) == published.find(name, (FILMS, CHOICE))
   config.finetune.own_tasks = (dict(FILMS, label='stars'),)
   with pytest.raises(ValueError, match=r'holds a run with config\.finetune\.own_tasks'):
-    configs.claim(config, tmp_path, 'digest')
+    configs.write_or_check_config(config, tmp_path, 'digest')
 
 
 CONFIG = '''

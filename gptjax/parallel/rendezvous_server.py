@@ -11,11 +11,11 @@ from contextlib import suppress
 from gptjax.parallel import run_token, wire
 
 ANSWER_LIMIT = 10  # seconds in which a connection is to say who it is
-STRANGERS = 64     # connections that have not said it yet, beyond the number of processes
+MAX_UNIDENTIFIED = 64     # connections that have not said it yet, beyond the number of processes
 SHOWN = 3          # refused connections that are reported
 
 
-class Arrivals:
+class RendezvousServer:
   """The processes that have come to process 0.
 
   Args:
@@ -64,7 +64,7 @@ class Arrivals:
       return
     except OSError:  # no more files may be open
       connection = None
-    if self._pending and (connection is None or len(self._pending) >= self.n + STRANGERS):
+    if self._pending and (connection is None or len(self._pending) >= self.n + MAX_UNIDENTIFIED):
       self._pending[0].close()  # the oldest
     if connection:
       guest = _Guest(self, connection, str(address))
@@ -86,13 +86,13 @@ class Arrivals:
     facts, key = (theirs, mine, number, n, host), self.token.key
     guest.send({'nonce': mine, 'token': self.token.source})
     found = yield
-    if key and not run_token.proves(found, key, 'process', *facts):
-      self._refuse(f'{guest.address}, which calls itself process {number} on {wire.host(host)}, has another '
-                   'token')
+    if key and not run_token.is_proof(found, key, 'process', *facts):
+      self._refuse(f'{guest.address}, which calls itself process {number} on {wire.host_name(host)}, has '
+                   'another token')
       guest.send({'refused': True})
       raise ValueError
     guest.send({'proof': run_token.proof(key, 'process 0', *facts)})
-    wrong = self._wrong(number, n, wire.host(host))
+    wrong = self._wrong(number, n, wire.host_name(host))
     if wrong:
       guest.send({'wrong': wrong})
       if not key:  # it may be anyone, who is not to end the run
@@ -102,9 +102,9 @@ class Arrivals:
       return
     self._pending.remove(guest)
     guest.number, guest.deadline = number, float('inf')
-    self.hosts[number], self.sockets[number] = wire.host(host), guest.connection
+    self.hosts[number], self.sockets[number] = wire.host_name(host), guest.connection
     while not self.stopped:
-      self.stopped = wire.cause((yield))
+      self.stopped = wire.parse_cause((yield))
 
   def _refuse(self, line):
     if line not in self.refused and len(self.refused) < SHOWN:
@@ -136,10 +136,10 @@ class _Guest:
       found = self.connection.recv(1 << 16)
       self.buffer += found
       *lines, self.buffer = self.buffer.split(b'\n')
-      if not found or max(map(len, [*lines, self.buffer])) > wire.LINE:
+      if not found or max(map(len, [*lines, self.buffer])) > wire.MAX_LINE:
         raise ValueError
       for line in lines:
-        self.dialogue.send(wire.parsed(line))
+        self.dialogue.send(wire.decode(line))
     except BlockingIOError:
       pass
     except StopIteration:
@@ -149,7 +149,7 @@ class _Guest:
 
   def send(self, value):
     """Sends a short line; who does not take it at once, with nothing sent before, is not one of ours."""
-    line = wire.line_of(value)
+    line = wire.encode(value)
     if self.connection.send(line) != len(line):
       raise ValueError
 
@@ -165,5 +165,5 @@ def _greeting(value):
   number, n, host, theirs = (value.get(name) for name in ('process', 'n', 'host', 'nonce'))
   if type(number) is not int or type(n) is not int or not 0 < number < n or not isinstance(theirs, str):
     raise ValueError
-  wire.host(host)
+  wire.host_name(host)
   return number, n, host, theirs
