@@ -42,3 +42,7 @@ def tensors(model):
   """{name: NumPy array} of all its tensors, each once."""
   return {name: value.numpy() for name, value in model.state_dict().items()
           if name != 'lm_head.weight' or not model.config.tie_word_embeddings}
+
+
+def opened(folder):
+  return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()

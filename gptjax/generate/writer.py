@@ -102,7 +102,7 @@ def _require_memory(model, texts, batch_size):
   """Refuses a batch whose keys and values exceed the memory of all devices (InputError)."""
   slots = max(min(len(text.ids) + text.left, model.n_ctx) for text in texts)
   rows = min(batch_size, len(texts))
-  needed = 2 * model.n_layer * model.wpe.shape[1] * np.dtype(model.dtype).itemsize * rows * slots
+  needed = 2 * model.n_layer * model.n_embd * np.dtype(model.dtype).itemsize * rows * slots
   limits = [(device.memory_stats() or {}).get('bytes_limit', 0) for device in jax.local_devices()]
   there = sum(limits) or cpu.memory()
   if needed > there:

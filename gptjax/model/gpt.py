@@ -114,6 +114,7 @@ class GPT(nnx.Module):
   def __init__(self, key, config):
     c = config.model
     self.n_ctx, self.n_vocab, self.n_layer = c.n_ctx, c.n_vocab, c.n_layer
+    self.n_head, self.n_embd = c.n_head, c.n_embd
     self.norm, self.dropout, self.kernel = c.norm, c.dropout, config.attention.kernel
     self.remat, self.dtype, self.tied = c.remat, c.compute_dtype, c.tie_word_embeddings
     key_wte, key_wpe, key_h = jax.random.split(key, 3)

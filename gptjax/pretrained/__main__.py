@@ -17,7 +17,7 @@ def main(arguments):
   import gptjax
   model, tokenizer = gptjax.load(flags.source)
   gptjax.save_pretrained(model, tokenizer, flags.to)
-  print(f'{flags.to}: {plural(model.n_layer, "layer")} of width {model.wpe.shape[1]}, '
+  print(f'{flags.to}: {plural(model.n_layer, "layer")} of width {model.n_embd}, '
         f'{f"tokenizer {tokenizer.name}" if tokenizer else "no tokenizer"}')
 
 

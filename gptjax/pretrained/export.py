@@ -120,12 +120,12 @@ def config_json(model, tokenizer):
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
   names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS[kind].items())}
-  n_embd, n_inner = model.wpe.shape[1], block.mlp.c_fc.b.shape[1]
+  n_embd, n_inner = model.n_embd, block.mlp.c_fc.b.shape[1]
   if block.mlp.activation not in names:
     raise InputError(f'OpenAI-GPT in transformers cannot have activation_function = {block.mlp.activation!r}')
   config = {
     'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
-    'n_layer': model.n_layer, 'n_head': block.attn.c_attn.b.shape[2],
+    'n_layer': model.n_layer, 'n_head': model.n_head,
     ACTIVATION_FIELD[kind]: names[block.mlp.activation], 'layer_norm_epsilon': block.ln_1.epsilon,
     'tie_word_embeddings': model.tied, 'dtype': 'float32', 'bos_token_id': end,
     'eos_token_id': ends if len(ends) > 1 else ends[0] if ends else None,

@@ -38,10 +38,6 @@ def loaded(folder, **sizes):
     return gptjax.load(folder)
 
 
-def opened(folder):
-  return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-
-
 @pytest.mark.parametrize('sizes', [{}, dict(data=2, fsdp=2, tensor=2)], ids=['one device', 'eight'])
 @pytest.mark.parametrize('kind, changes', [
   ('gpt2', dict(vocab_size=131)),
