@@ -1,4 +1,4 @@
-"""Matmuls of activations with weights, and what XLA:CPU wants of their gradients.
+"""Matmuls of activations with weights, and a layout of their gradients that is fast on XLA:CPU.
 
 Letters: n tokens, i inputs, o outputs.
 """
@@ -16,7 +16,7 @@ barrier = jax.lax.optimization_barrier
 
 
 def on_one_cpu():
-  """Whether the mesh is of one CPU."""
+  """Whether the mesh is one CPU device."""
   mesh = jax.sharding.get_abstract_mesh()
   return mesh.size == 1 and not mesh.empty and mesh.abstract_device.device_kind == 'cpu'
 
@@ -51,11 +51,11 @@ _on_one_cpu.defvjp(_fwd, _bwd)
 
 
 def weight_gradient(gradient, x, y):
-  """`gradient`, which is x^T y; on a mesh of one CPU, computed with one operand transposed beforehand.
+  """Return `gradient`, which is x^T y; on one CPU device, compute it with one operand transposed first.
 
-  XLA:CPU's fast matmul wants the sum along the rows of the left operand. All other products take a slower
-  one, at three quarters of the speed, or half where the right operand is narrow. Transposing the narrower of
-  the two costs little.
+  XLA:CPU's fast matmul contracts the last dimension of the left operand. Other layouts take a slower path, at
+  three quarters of the speed, or half where the right operand is narrow. Transposing the narrower operand is
+  cheap.
 
   Args:
     gradient: [i, o...], a sum over n.

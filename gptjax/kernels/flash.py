@@ -1,6 +1,6 @@
-"""Causal attention that may drop weights, in kernels of our own for NVIDIA GPUs: no array of scores exists.
+"""Fused causal attention with dropout for NVIDIA GPUs, in Pallas: the scores are never materialized.
 
-With z = q k^T / sqrt(head size) of the past, and m 0 where a weight is dropped, else 1 / (1 - rate):
+With z = q k^T / sqrt(head size) for s <= t, and m = 0 where a weight is dropped, else 1 / (1 - rate):
 
     p_ts = exp(z_ts - lse_t)                   lse_t  = log(sum_s exp(z_ts))
     y_t  = sum_s m_ts p_ts v_s                 dv_s   = sum_t m_ts p_ts dy_t
@@ -9,15 +9,15 @@ With z = q k^T / sqrt(head size) of the past, and m 0 where a weight is dropped,
 
 as in FlashAttention-2 (Dao 2023, 3.1). Letters: b batch, t queries, s keys, h heads, k head size.
 
-Forward, a program has a block of queries and goes through the keys of their past, block by block; it leaves
-y and lse. Backward, scores, weights and mask are computed again from q, k and lse, which takes less time than
-to read them from memory: once by blocks of queries for dq, once by blocks of keys for dk and dv, so that no
-two programs add to one sum, and gradients are the same each time.
+In the forward pass each program holds a block of queries and loops over blocks of earlier keys; it writes y
+and lse. The backward pass recomputes scores, weights and mask from q, k and lse, which is faster than reading
+them from memory: one kernel over blocks of queries gives dq, one over blocks of keys gives dk and dv. No two
+programs add to the same sum, so gradients are deterministic.
 
-Whether a weight is dropped is a hash of its sequence's key, its head's number in the whole model and its two
-positions: the same in each pass, whatever the blocks are, and wherever on a mesh it is computed.
+Whether a weight is dropped is a hash of its sequence's key, its head's index in the whole model and its two
+positions: the same in each pass, for all block sizes and on every mesh.
 
-Pallas's Triton backend makes the kernels; JAX 0.11 still has it, and calls it deprecated.
+Pallas's Triton backend compiles the kernels; JAX 0.11 still has it, but deprecates it.
 """
 
 import functools
@@ -29,182 +29,191 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-LOG2E = np.float32(np.log2(np.e))  # inside weights are powers of two: a GPU has that instruction
+LOG2E = np.float32(np.log2(np.e))  # the kernels use exp2, for which a GPU has an instruction
 
 
-class How(NamedTuple):
-  """What is known when a kernel is compiled."""
-  own: int         # rows that a program has
-  other: int       # rows that it goes through at a time, a divisor
+class Options(NamedTuple):
+  """Static arguments of a kernel.
+
+  The forward and dq kernels hold a block of queries and loop over blocks of keys; the dk, dv kernel holds a
+  block of keys and loops over blocks of queries.
+  """
+  held: int        # rows of the block that a program holds
+  looped: int      # rows of each block that it loops over; divides `held`
   warps: int
-  stages: int      # how many loads are under way
-  rate: float      # 0: the kernel has no dropout
-  interpret: bool  # compute as JAX would on a CPU, to test where there is no GPU
+  stages: int      # of software pipelining
+  rate: float      # of dropout; 0: no mask is computed
+  interpret: bool  # run in Pallas's interpreter, for tests without a GPU
 
 
-def attend(q, k, v, *, rate=0.0, keys=None, cut=None, interpret=False):
-  """softmax(q k^T / sqrt(head size)) v with a causal mask and dropped weights.
+def attend(q, k, v, *, rate=0.0, keys=None, blocks=None, interpret=False):
+  """softmax(q k^T / sqrt(head size)) v with a causal mask and dropout of the weights.
 
   Args:
-    q, k, v: [b, t, h, k], float32 or bfloat16; any t (padded at the end, which nothing before it sees), k of
-      `kernels.PALLAS_HEAD_SIZES`.
-    rate: dropout of the weights.
-    keys: key[b], one a sequence; None: no dropout.
-    cut, interpret: see How; cut is the first four, None: `cut_for`.
+    q, k, v: [b, t, h, k], float32 or bfloat16; any t (padded at the end, which the causal mask
+      hides), k in `fused.PALLAS_HEAD_SIZES`.
+    rate: dropout rate of the weights.
+    keys: key[b], one PRNG key per sequence; None: no dropout.
+    blocks: the first four of `Options`; None: `block_sizes`.
+    interpret: see `Options`.
 
   Returns:
     [b, t, h, k] in the dtype of v. Scores, softmax and sums are float32.
   """
   t, spec = q.shape[1], jax.typeof(q).sharding.spec
   rate = 0.0 if keys is None else rate
-  how = How(*(cut or cut_for(t, q.shape[3], q.dtype)), rate, interpret)
-  padding = (0, 0), (0, -t % how.own), (0, 0), (0, 0)
+  options = Options(*(blocks or block_sizes(t, q.shape[3], q.dtype)), rate, interpret)
+  padding = (0, 0), (0, -t % options.held), (0, 0), (0, 0)
   q, k, v = (jnp.pad(x, padding) for x in (q, k, v))
   seeds = _seeds(keys, q.shape[2], spec[2]) if rate else ()
-  return _on_shards(how, q, k, v, seeds)[:, :t]
+  return _on_shards(options, q, k, v, seeds)[:, :t]
 
 
-def cut_for(t, k, dtype):
-  """What a GPU's registers and shared memory have room for (docs/speed.md), or less where t is short."""
-  width, least = k * jnp.dtype(dtype).itemsize, max(16, pl.next_power_of_2(t))  # width: bytes of a row
-  own, other = (64 if width <= 256 else 32), (64 if width <= 128 else 32)
-  return min(own, least), min(other, least), 4, 2
+def block_sizes(t, k, dtype):
+  """(held, looped, warps, stages) that fit a GPU's registers and shared memory (docs/speed.md)."""
+  row_bytes, longest = k * jnp.dtype(dtype).itemsize, max(16, pl.next_power_of_2(t))
+  held, looped = (64 if row_bytes <= 256 else 32), (64 if row_bytes <= 128 else 32)
+  return min(held, longest), min(looped, longest), 4, 2
 
 
 def mask(keys, rate, h, t):
-  """Which weights stay: bool[b, h, t, t] for key[b]. The kernels never have it as an array; tests do."""
-  return _kept(*(x[..., None] for x in _of_queries(_seeds(keys, h, None), t)), jnp.arange(t), rate)
+  """Which weights are kept, bool[b, h, t, t] for key[b]. For tests: the kernels never materialize it."""
+  return _kept(*(x[..., None] for x in _query_seeds(_seeds(keys, h, None), t)), jnp.arange(t), rate)
 
 
-def _seeds(keys, h, place):
-  """Two uint32[b, h] from key[b], 64 bits for each sequence and head; heads lie on the mesh axis `place`."""
-  words, heads = jax.random.key_data(keys), jnp.arange(h, dtype=jnp.uint32, out_sharding=jax.P(place))
+def _seeds(keys, h, heads_axis):
+  """Two uint32[b, h] from key[b]: 64 bits per sequence and head, sharded over the mesh axis `heads_axis`."""
+  words, heads = jax.random.key_data(keys), jnp.arange(h, dtype=jnp.uint32, out_sharding=jax.P(heads_axis))
   return tuple(_mixed(words[:, i, None] ^ _mixed(2 * heads + np.uint32(i))[None]) for i in range(2))
 
 
-def _of_queries(seeds, t):
-  """Two uint32[b, h, t], or nothing from nothing."""
+def _query_seeds(seeds, t):
+  """Two uint32[b, h, t] from `_seeds`; () from ()."""
   return tuple(_mixed(seed[..., None] + jnp.arange(t, dtype=jnp.uint32)) for seed in seeds)
 
 
 def _kept(first, second, s, rate):
-  """bool for queries by their seeds, and keys at int32 s, that broadcast to each other."""
+  """Whether a weight is kept: bool, from two seeds per query and key positions int32 s, which broadcast."""
   x = first + s.astype(jnp.uint32) * np.uint32(0x9e3779b9)
   x = ((x ^ (x >> np.uint32(16))) * np.uint32(0x7feb352d)) ^ second
   x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846ca68b)
-  return x >= np.uint32(round(rate * 2**32))  # by its upper bits, which are mixed best
+  return x >= np.uint32(round(rate * 2**32))  # the upper bits are the best mixed
 
 
 def _mixed(x):
-  """A bijection of uint32 in which each bit of x turns half of those that come out: Wellons's lowbias32."""
+  """Hash of uint32, a bijection in which each bit of x flips half of the output bits: Wellons's lowbias32."""
   x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7feb352d)
   x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846ca68b)
   return x ^ (x >> np.uint32(16))
 
 
-# `kernels._on_shards` says why the backward pass is mapped over devices as the forward one is.
+# `fused._on_shards` explains why the backward pass has a shard_map of its own.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _on_shards(how, q, k, v, seeds):
-  return _on_shards_forward(how, q, k, v, seeds)[0]
+def _on_shards(options, q, k, v, seeds):
+  return _on_shards_forward(options, q, k, v, seeds)[0]
 
 
-def _on_shards_forward(how, q, k, v, seeds):
+def _on_shards_forward(options, q, k, v, seeds):
   spec = jax.typeof(q).sharding.spec
-  forward, out = functools.partial(_forward, how), (spec, jax.P(spec[0], spec[2]))
+  forward, out = functools.partial(_forward, options), (spec, jax.P(spec[0], spec[2]))
   y, lse = jax.shard_map(forward, out_specs=out, check_vma=False)(q, k, v, seeds)
   return y, (q, k, v, seeds, y, lse)
 
 
-def _on_shards_backward(how, kept, dy):
-  backward, spec = functools.partial(_backward, how), jax.typeof(dy).sharding.spec
-  return *jax.shard_map(backward, out_specs=spec, check_vma=False)(*kept, dy), None
+def _on_shards_backward(options, residuals, dy):
+  backward, spec = functools.partial(_backward, options), jax.typeof(dy).sharding.spec
+  return *jax.shard_map(backward, out_specs=spec, check_vma=False)(*residuals, dy), None
 
 
 _on_shards.defvjp(_on_shards_forward, _on_shards_backward)
 
 
-def _forward(how, q, k, v, seeds):
-  """(y [b, t, h, k], lse float32[b, h, t] in powers of two) on one device's share."""
+def _forward(options, q, k, v, seeds):
+  """(y [b, t, h, k], lse float32[b, h, t] in base 2) on one device's shard."""
   b, t, h, _ = q.shape
   rows = jax.ShapeDtypeStruct((b, h, t), jnp.float32)
-  return _call(_forward_kernel, how, own=(q, *_of_queries(seeds, t)), other=(k, v), out=(v, rows))
+  return _call(_forward_kernel, options, held=(q, *_query_seeds(seeds, t)), looped=(k, v), out=(v, rows))
 
 
-def _backward(how, q, k, v, seeds, y, lse, dy):
-  """(dq, dk, dv) on one device's share."""
-  through = _product('bthk,bthk->bht', dy, y)
-  of_queries = q, dy, lse, through, *_of_queries(seeds, q.shape[1])
-  dq, = _call(_dq_kernel, how, own=of_queries, other=(k, v), out=(q,))
-  return dq, *_call(_dkv_kernel, how, own=(k, v), other=of_queries, out=(k, v))
+def _backward(options, q, k, v, seeds, y, lse, dy):
+  """(dq, dk, dv) on one device's shard."""
+  dot_dy_y = _product('bthk,bthk->bht', dy, y)
+  of_queries = q, dy, lse, dot_dy_y, *_query_seeds(seeds, q.shape[1])
+  dq, = _call(_dq_kernel, options, held=of_queries, looped=(k, v), out=(q,))
+  return dq, *_call(_dkv_kernel, options, held=(k, v), looped=of_queries, out=(k, v))
 
 
-def _call(kernel, how, own, other, out):
-  """The kernel, for each sequence, head and block of what is its `own`; of the `other` it sees all."""
-  b, t, h, _ = own[0].shape
-  assert t % how.own == how.own % how.other == 0, (t, how)
+def _call(kernel, options, held, looped, out):
+  """Run a kernel for each sequence, head and block of the `held` arrays.
+
+  It sees all rows of the `looped` ones.
+  """
+  b, t, h, _ = held[0].shape
+  assert t % options.held == options.held % options.looped == 0, (t, options)
 
   def block(size, index, x):
     if len(x.shape) == 4:
       return pl.BlockSpec((None, size, None, x.shape[3]), lambda i, h, b: (b, index(i), h, 0))
     return pl.BlockSpec((None, None, size), lambda i, h, b: (b, h, index(i)))
-  mine, whole = functools.partial(block, how.own, lambda i: i), functools.partial(block, t, lambda i: 0)
+  one_block = functools.partial(block, options.held, lambda i: i)
+  all_rows = functools.partial(block, t, lambda i: 0)
   return pl.pallas_call(
-    functools.partial(kernel, rate=how.rate, size=how.other), grid=(t // how.own, h, b),
+    functools.partial(kernel, rate=options.rate, size=options.looped), grid=(t // options.held, h, b),
     name='flash' + kernel.__name__.removesuffix('_kernel'),
-    in_specs=(*map(mine, own), *map(whole, other)), out_specs=tuple(map(mine, out)),
-    out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out), interpret=how.interpret,
-    compiler_params=triton.CompilerParams(num_warps=how.warps, num_stages=how.stages))(*own, *other)
+    in_specs=(*map(one_block, held), *map(all_rows, looped)), out_specs=tuple(map(one_block, out)),
+    out_shape=tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in out), interpret=options.interpret,
+    compiler_params=triton.CompilerParams(num_warps=options.warps, num_stages=options.stages))(*held, *looped)
 
 
 def _forward_kernel(q, *rest, rate, size):
   *seeds, k, v, y_out, lse_out = rest
-  q, (t, first, end, scale) = q[...], _own(q, size)
+  q, (t, first, end, scale) = q[...], _held(q, size)
   seeds = [x[...][:, None] for x in seeds]
 
   def step(j, carry, on_diagonal):
-    y, top, total = carry
+    y, most, total = carry
     here, s = pl.ds(j * size, size), _positions(j, size)
     z = _scores(q, k[here, :], t[:, None], s[None, :], on_diagonal)
-    higher = jnp.maximum(top, z.max(1) * scale)
-    weights, again = jnp.exp2(z * scale - higher[:, None]), jnp.exp2(top - higher)
-    total = total * again + weights.sum(1)
+    new_most = jnp.maximum(most, z.max(1) * scale)
+    weights, rescale = jnp.exp2(z * scale - new_most[:, None]), jnp.exp2(most - new_most)
+    total = total * rescale + weights.sum(1)
     kept = _drop(weights, seeds, s[None, :], rate).astype(v.dtype)
-    y = y * again[:, None] + _product('ts,sk->tk', kept, v[here, :])
-    return y, higher, total
+    y = y * rescale[:, None] + _product('ts,sk->tk', kept, v[here, :])
+    return y, new_most, total
 
   zeros = jnp.zeros(q.shape, jnp.float32), jnp.full(t.shape, -jnp.inf), jnp.zeros(t.shape, jnp.float32)
-  y, top, total = _through(step, zeros, (0, first, False), (first, end, True))
+  y, most, total = _loop(step, zeros, (0, first, False), (first, end, True))
   y_out[...] = (y / (total * (1 - rate))[:, None]).astype(y_out.dtype)
-  lse_out[...] = top + jnp.log2(total)
+  lse_out[...] = most + jnp.log2(total)
 
 
-def _dq_kernel(q, dy, lse, through, *rest, rate, size):
+def _dq_kernel(q, dy, lse, dot_dy_y, *rest, rate, size):
   *seeds, k, v, dq_out = rest
-  q, dy, (t, first, end, scale) = q[...], dy[...], _own(q, size)
-  lse, through, *seeds = (x[...][:, None] for x in (lse, through, *seeds))
+  q, dy, (t, first, end, scale) = q[...], dy[...], _held(q, size)
+  lse, dot_dy_y, *seeds = (x[...][:, None] for x in (lse, dot_dy_y, *seeds))
 
   def step(j, dq, on_diagonal):
     here, s = pl.ds(j * size, size), _positions(j, size)
     keys = k[here, :]
     weights = jnp.exp2(_scores(q, keys, t[:, None], s[None, :], on_diagonal) * scale - lse)
     dweights = _drop(_product('tk,sk->ts', dy, v[here, :]), seeds, s[None, :], rate)
-    dz = weights * (dweights * (1 / (1 - rate)) - through)
+    dz = weights * (dweights * (1 / (1 - rate)) - dot_dy_y)
     return dq + _product('ts,sk->tk', dz.astype(keys.dtype), keys)
 
-  dq = _through(step, jnp.zeros(q.shape, jnp.float32), (0, first, False), (first, end, True))
+  dq = _loop(step, jnp.zeros(q.shape, jnp.float32), (0, first, False), (first, end, True))
   dq_out[...] = (dq * q.shape[1] ** -0.5).astype(dq_out.dtype)
 
 
-def _dkv_kernel(k, v, q, dy, lse, through, *rest, rate, size):
-  """Scores lie here as [s, t], so that what is summed over queries is a product as it stands."""
+def _dkv_kernel(k, v, q, dy, lse, dot_dy_y, *rest, rate, size):
+  """Scores are [s, t] here, so that sums over queries are matmuls without a transpose."""
   *seeds, dk_out, dv_out = rest
-  k, v, (s, first, end, scale) = k[...], v[...], _own(k, size)
+  k, v, (s, first, end, scale) = k[...], v[...], _held(k, size)
 
   def step(i, carry, on_diagonal):
     dk, dv = carry
     here, t = pl.ds(i * size, size), _positions(i, size)
     queries, dys = q[here, :], dy[here, :]
-    of_queries = [x[here][None, :] for x in (lse, through, *seeds)]
+    of_queries = [x[here][None, :] for x in (lse, dot_dy_y, *seeds)]
     weights = jnp.exp2(_scores(k, queries, t[None, :], s[:, None], on_diagonal) * scale - of_queries[0])
     kept, dweights = (_drop(x, of_queries[2:], s[:, None], rate)
                       for x in (weights, _product('sk,tk->st', v, dys)))
@@ -213,20 +222,20 @@ def _dkv_kernel(k, v, q, dy, lse, through, *rest, rate, size):
             dv + _product('st,tk->sk', kept.astype(dys.dtype), dys))
 
   zeros, last = (jnp.zeros(k.shape, jnp.float32),) * 2, q.shape[0] // size
-  dk, dv = _through(step, zeros, (first, end, True), (end, last, False))
+  dk, dv = _loop(step, zeros, (first, end, True), (end, last, False))
   dk_out[...] = (dk * k.shape[1] ** -0.5).astype(dk_out.dtype)
   dv_out[...] = (dv / (1 - rate)).astype(dv_out.dtype)
 
 
-def _through(step, carry, *ranges):
-  """step(block, carry, on_diagonal) for the blocks of each range (start, end, on_diagonal)."""
+def _loop(step, carry, *ranges):
+  """Run step(block, carry, on_diagonal) over the blocks of each range (start, end, on_diagonal)."""
   for start, end, on_diagonal in ranges:
     carry = jax.lax.fori_loop(start, end, functools.partial(step, on_diagonal=on_diagonal), carry)
   return carry
 
 
-def _own(ref, size):
-  """Positions of a program's own rows; first and end of the blocks beside them; the factor of scores."""
+def _held(ref, size):
+  """(positions of the held rows, first and end of the blocks on the diagonal, scale of the scores)."""
   i, n = pl.program_id(0), ref.shape[0] // size
   return _positions(i, ref.shape[0]), i * n, (i + 1) * n, ref.shape[1] ** -0.5 * LOG2E
 
@@ -239,11 +248,11 @@ _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _scores(rows, columns, t, s, on_diagonal):
-  """Of queries and keys, or of keys and queries; -inf in the future, which lies in blocks on the diagonal."""
+  """q k^T or k q^T; -inf for later keys, which only blocks on the diagonal have."""
   z = _product('rk,ck->rc', rows, columns)
   return jnp.where(t >= s, z, -jnp.inf) if on_diagonal else z
 
 
 def _drop(x, seeds, s, rate):
-  """x, and 0 where a weight is dropped; the others are scaled up where they have been summed."""
+  """x, or 0 where a weight is dropped; the caller scales by 1 / (1 - rate) after the sum."""
   return jnp.where(_kept(*seeds, s, rate), x, 0.0) if rate else x

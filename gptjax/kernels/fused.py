@@ -1,11 +1,12 @@
-"""Attention in one kernel, written by others: cuDNN's on NVIDIA GPUs, splash on TPUs. Neither drops weights.
-Our own that does, on NVIDIA GPUs, is in flash.py; which of all is for a device and a config is said here.
+"""Fused attention from libraries: cuDNN on NVIDIA GPUs, splash on TPUs; and the choice of a kernel.
 
-No array of scores exists with them: they take the softmax while they sum, a block of keys at a time, and
-never touch what lies in the future of a block. Letters: b batch, t time, h heads, k head size.
+Neither has dropout; flash.py does, on NVIDIA GPUs. All three compute the softmax online, a block of keys at a
+time: the scores are never materialized, and blocks of later keys are skipped.
 
-XLA cannot cut a kernel over devices, so each runs inside `jax.shard_map` on the sequences and heads that a
-device has; its inputs say which those are.
+Letters: b batch, t time, h heads, k head size.
+
+XLA cannot partition a kernel, so each runs inside `jax.shard_map` on the sequences and heads of a device's
+shard.
 """
 
 import functools
@@ -13,25 +14,25 @@ import functools
 import jax
 import jax.numpy as jnp
 
-LANES = 128  # splash's sequences are whole multiples of a TPU register's width
-CUDNN_HEAD_SIZE = 128  # the most that all GPUs from Ampere on can do
-PALLAS_HEAD_SIZES = (16, 32, 64, 128)  # Triton's blocks are powers of two, its products 16 wide at the least
-BLOCK = 512  # queries and keys at a time in splash; docs/speed.md has what others would cost
+LANES = 128  # width of a TPU register; splash wants sequences that are multiples of it
+CUDNN_HEAD_SIZE = 128  # largest that every GPU since Ampere supports
+PALLAS_HEAD_SIZES = (16, 32, 64, 128)  # Triton's blocks are powers of two, its matmuls at least 16 wide
+BLOCK = 512  # queries and keys per block in splash; docs/speed.md compares others
 
 
 def obstacle(kernel, config, device):
-  """Why `cudnn`, `splash` or `pallas` cannot serve this config on this device, and what to do; '' if it can.
+  """Return why a kernel does not support this config on this device, and what to do; '' if it does.
 
   Args:
     kernel: 'cudnn', 'splash' or 'pallas'.
     config: with `model.compute_dtype` resolved.
-    device: a JAX device, which need not be here.
+    device: a JAX device or a description of one.
   """
   c = config.model
-  size = c.n_embd // max(c.n_head, 1)  # that there are heads is checked later
-  wanted = {'cudnn': 'gpu', 'splash': 'tpu', 'pallas': 'gpu'}[kernel]
-  if device.platform != wanted:
-    return f'runs on a {wanted.upper()}, and this is a {device.platform.upper()}: set it to xla or auto'
+  size = c.n_embd // max(c.n_head, 1)  # n_head = 0 is refused later
+  platform = {'cudnn': 'gpu', 'splash': 'tpu', 'pallas': 'gpu'}[kernel]
+  if device.platform != platform:
+    return f'runs on a {platform.upper()}, and this is a {device.platform.upper()}: set it to xla or auto'
   if kernel != 'pallas' and c.dropout and config.job != 'evaluate':
     return (f'has no dropout of attention weights, and config.model.dropout = {c.dropout}: set that to 0, or '
             'the kernel to xla' + ' or pallas' * (kernel == 'cudnn'))
@@ -43,26 +44,26 @@ def obstacle(kernel, config, device):
   if kernel == 'pallas' and size not in PALLAS_HEAD_SIZES:
     return (f'takes heads of {", ".join(map(str, PALLAS_HEAD_SIZES))}, and config.model.n_embd / '
             f'config.model.n_head = {size}: set it to xla')
-  if kernel in ('cudnn', 'pallas') and not _from_ampere_on(device):
-    return f'needs an NVIDIA GPU from Ampere on, and this is a {device.device_kind}: set it to xla'
+  if kernel in ('cudnn', 'pallas') and not _is_ampere_or_later(device):
+    return f'needs an NVIDIA GPU of Ampere or later, and this is a {device.device_kind}: set it to xla'
   if kernel == 'splash' and device.device_kind in ('TPU v2', 'TPU v3'):
-    return f'needs a TPU from v4 on, and this is a {device.device_kind}: set it to xla'
+    return f'needs a TPU v4 or later, and this is a {device.device_kind}: set it to xla'
   return ''
 
 
-def _from_ampere_on(device):
-  major = device.compute_capability.partition('.')[0]  # of an AMD GPU a name
+def _is_ampere_or_later(device):
+  major = device.compute_capability.partition('.')[0]  # AMD GPUs have a name here
   return major.isdigit() and int(major) >= 8
 
 
 def best(config, device):
-  """The kernel that `config.attention.kernel` = auto means on this device."""
+  """Return the kernel that `config.attention.kernel = auto` selects on this device."""
   if not obstacle('cudnn', config, device):
     return 'cudnn'
-  # Padding to whole registers is right for what is read in passing, too dear for all of training.
+  # Padding to LANES is fine for one prompt, too expensive for training.
   if config.data.seq_len % LANES == 0 and not obstacle('splash', config, device):
     return 'splash'
-  return 'xla'  # with dropout on a GPU, too: `pallas` is compiled and tested, and has never run on one
+  return 'xla'  # also with dropout on a GPU: `pallas` is tested in interpreter mode, but has never run on one
 
 
 def cudnn(q, k, v):
@@ -75,32 +76,32 @@ def splash(q, k, v, blocks=None, interpret=False):
   """softmax(q k^T / sqrt(head size)) v with a causal mask: [b, t, h, k] each.
 
   Args:
-    q, k, v: any t; one that is no multiple of LANES is padded at the end, which nothing before it sees.
+    q, k, v: any t; padded at the end to a multiple of LANES, which the causal mask hides.
     blocks: splash's own BlockSizes; None: `block_sizes`.
-    interpret: compute as JAX would on this CPU, to test the kernel where there is no TPU.
+    interpret: run in Pallas's interpreter, for tests without a TPU.
   """
   t, spec = q.shape[1], jax.typeof(q).sharding.spec
   padding = (0, 0), (0, -t % LANES), (0, 0), (0, 0)
-  # The kernel leaves scaling to us.
+  # The kernel does not scale.
   q, k, v = (jnp.pad(x, padding) for x in (q * q.shape[-1] ** -0.5, k, v))
   blocks = blocks or block_sizes(q.shape[1], q.shape[3])
   return _on_shards(functools.partial(_splash, blocks, interpret), spec)(q, k, v)[:, :t]
 
 
 def block_sizes(t, k):
-  """How splash cuts up sequences of t, a multiple of LANES, and heads of k (docs/speed.md: why so)."""
+  """Splash's BlockSizes for t, a multiple of LANES, and head size k (docs/speed.md has the reasons)."""
   from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, QKVLayout
   size = max(size for size in range(LANES, min(t, BLOCK) + 1, LANES) if t % size == 0)
-  # One kernel for all gradients computes scores once, and writes those of q once for each block of keys.
-  together = t <= 2 * size
-  # A memory's rows are 128 wide: in narrower ones, of one position's head, part of each would be empty.
+  # The fused backward kernel computes scores once, but writes dq for each block of keys.
+  fuse_backward = t <= 2 * size
+  # Memory tiles are 128 wide: with the head size minor, part of each would be padding.
   layout = QKVLayout.SEQ_MINOR if k < LANES else QKVLayout.HEAD_DIM_MINOR
-  return BlockSizes(*[size] * (6 if together else 8), use_fused_bwd_kernel=together, q_layout=layout,
-                    k_layout=layout, v_layout=layout)
+  return BlockSizes(*[size] * (6 if fuse_backward else 8), use_fused_bwd_kernel=fuse_backward,
+                    q_layout=layout, k_layout=layout, v_layout=layout)
 
 
 def _splash(blocks, interpret, q, k, v):
-  """The kernel on one device's share."""
+  """The kernel on one device's shard."""
   from jax.experimental.pallas.ops.tpu import splash_attention as library
   _, t, h, _ = q.shape
   mask = library.MultiHeadMask([library.CausalMask((t, t))] * h)
@@ -111,13 +112,15 @@ def _splash(blocks, interpret, q, k, v):
 
 
 def _on_shards(attend, spec):
-  """attend(q, k, v) on each device's share, [b, t, h, k] laid out as `spec` says; nothing is sent.
+  """shard_map of attend(q, k, v), [b, t, h, k] sharded as `spec` says; it communicates nothing.
 
-  JAX cannot see in a kernel of Pallas that devices which have the same heads get the same gradients, and
-  would sum them up. So the backward pass is mapped over devices as the forward one is, not derived from it.
+  Differentiating the shard_map itself would all-reduce the gradients of devices that hold the same heads: JAX
+  cannot see inside a Pallas kernel that they are equal already. So the backward pass has a shard_map of its
+  own.
   """
   mapped = functools.partial(jax.shard_map, check_vma=False)
-  of_rows = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # what else is kept are tables of blocks
+  # Other residuals are tables of block indices.
+  is_activation = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
 
   @jax.custom_vjp
   def on_shards(q, k, v):
@@ -126,14 +129,15 @@ def _on_shards(attend, spec):
   def forward(q, k, v):
     def keep(q, k, v):
       y, pull = jax.vjp(attend, q, k, v)
-      return y, [x for x in jax.tree.leaves(pull) if of_rows(x)]  # [b, h, ...] each
+      return y, [x for x in jax.tree.leaves(pull) if is_activation(x)]  # [b, h, ...] each
     return mapped(keep, out_specs=(spec, jax.P(spec[0], spec[2])))(q, k, v)
 
-  def backward(kept, dy):
-    def pull(kept, dy):
-      kept, again = iter(kept), jax.vjp(attend, dy, dy, dy)[1]  # for its tables alone: XLA drops the rest
-      return jax.tree.map(lambda x: next(kept) if of_rows(x) else x, again)(dy)
-    return mapped(pull, out_specs=spec)(kept, dy)
+  def backward(residuals, dy):
+    def pull(residuals, dy):
+      template = jax.vjp(attend, dy, dy, dy)[1]  # only its tables are used: XLA removes the rest as dead code
+      residuals = iter(residuals)
+      return jax.tree.map(lambda x: next(residuals) if is_activation(x) else x, template)(dy)
+    return mapped(pull, out_specs=spec)(residuals, dy)
 
   on_shards.defvjp(forward, backward)
   return on_shards

@@ -1,23 +1,23 @@
-"""Options of XLA's compiler under names: `config.xla_preset`.
+"""Named sets of XLA compiler options: `config.xla_preset`.
 
-They go to the compiler of the training step alone, not through XLA_FLAGS: there, a name that a version does
-not know ends the process before Python can say so. Only names that jax 0.10 and 0.11 both know stand here.
+They are passed to the compiler of the training step only, not through XLA_FLAGS, where an unknown name aborts
+the process before Python can report it. All names here are known to jax 0.10 and 0.11.
 """
 
 from gptjax.errors import InputError
 
-LAYERS = 128 << 20  # bytes: collectives of several layers of the larger models become one
+LAYERS = 128 << 20  # bytes: combines the collectives of several layers of the larger models
 
-# The kind of device that a preset is for, and its options.
+# {preset: (platform that it is for, options)}
 PRESETS = {
   'none': (None, {}),
-  # Matrix products by cuBLAS alone; XLA otherwise lets its own Triton kernels compete.
+  # Matmuls by cuBLAS only; by default XLA's autotuner also tries its own Triton kernels.
   'gpu_cublas': ('gpu', {'xla_gpu_enable_triton_gemm': False}),
-  # And by cublasLt, which adds biases and GELU itself.
+  # And by cublasLt, which fuses biases and GELU.
   'gpu_cublaslt': ('gpu', {'xla_gpu_enable_triton_gemm': False, 'xla_gpu_enable_cublaslt': True}),
-  # Two iterations of the scan over layers at once, so that one's copies hide behind the other's products.
+  # Unroll the scan over layers by two, so that the copies of one iteration overlap the matmuls of the other.
   'gpu_double_buffer': ('gpu', {'xla_gpu_enable_while_loop_double_buffering': True}),
-  # Several GPUs: collectives behind computation, and few large ones.
+  # Several GPUs: overlap collectives with computation, and combine them into a few large ones.
   'gpu_overlap': ('gpu', {'xla_gpu_enable_latency_hiding_scheduler': True,
                           'xla_gpu_enable_while_loop_double_buffering': True,
                           'xla_gpu_all_gather_combine_threshold_bytes': LAYERS,
@@ -27,7 +27,7 @@ PRESETS = {
 
 
 def check(preset, platform):
-  """Refuses a preset that is for devices of another platform (ValueError)."""
+  """Raise InputError if a preset is for another platform."""
   kind, _ = PRESETS[preset]
   if kind not in (None, platform):
     raise InputError(f'config.xla_preset = {preset!r} is for a {kind}, not for a {platform}: use none')

@@ -13,23 +13,19 @@ QUERY_BLOCKS = 4  # keys after the end of a block are skipped
 
 
 def check(config, device):
-  """Refuses a kernel that cannot do what the config asks of it (ValueError).
+  """Raise InputError if the kernel does not support the config on this device.
 
   Args:
     config: resolved.
-    device: a JAX device, which need not be here.
+    device: a JAX device or a description of one.
   """
   kernel = config.attention.kernel
   if kernel in KERNELS[2:] and (why := fused.obstacle(kernel, config, device)):
     raise InputError(f'config.attention.kernel = {kernel} {why}')
 
 
-
-
-
-
 def attention(q, k, v, *, kernel, rate, keys):
-  """softmax(q k^T / sqrt(head size)) v, each position seeing itself and the past.
+  """softmax(q k^T / sqrt(head size)) v, each position attending to itself and earlier ones.
 
   Args:
     q, k, v: [b, t, h, k].
@@ -41,14 +37,14 @@ def attention(q, k, v, *, kernel, rate, keys):
     [b, t, h, k] in the dtype of v. Scores and softmax are float32.
 
   Raises:
-    ValueError: dropout is asked of a kernel that has none.
+    ValueError: the kernel has no dropout and rate > 0.
   """
   if kernel == 'pallas':
-    from gptjax.kernels import flash  # of which no other device needs anything
+    from gptjax.kernels import flash  # imports Pallas's Triton backend, which only GPUs have
     return flash.attend(q, k, v, rate=rate, keys=keys)
   if kernel != 'xla':
     if rate and keys is not None:
-      raise ValueError(f'the attention kernel {kernel} has no dropout, and {rate} is asked: use another')
+      raise ValueError(f'the attention kernel {kernel} has no dropout, but the rate is {rate}: use another')
     return {'cudnn': fused.cudnn, 'splash': fused.splash}[kernel](q, k, v)
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   size = -(-q.shape[2] // QUERY_BLOCKS)
@@ -58,19 +54,19 @@ def attention(q, k, v, *, kernel, rate, keys):
 
 
 def _block(q, k, v, start, end, rate, keys):
-  """The queries from `start` to `end`, [b, h, end - start, k]; later keys are never touched."""
+  """The queries from `start` to `end`, [b, h, end - start, k]; later keys are skipped."""
   q, k, v = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
   past = jnp.tril(jnp.ones((end - start, end), bool), start)
   return _attend(q, k, v, past, rate, fold_in(keys, start))
 
 
 def attention_to(q, k, v, visible):
-  """Attention of new queries to keys and values that were kept.
+  """Attention of new queries to cached keys and values.
 
   Args:
     q: [b, t, h, k].
     k, v: [b, h, s, k].
-    visible: bool[b, s], the keys that all queries of a row see.
+    visible: bool[b, s], the keys that the queries of a row attend to.
 
   Returns:
     [b, t, h, k] in the dtype of v.
@@ -79,11 +75,11 @@ def attention_to(q, k, v, visible):
 
 
 def _attend(q, k, v, visible, rate, keys):
-  """The equation: q [b, h, t, k] sees k, v [b, h, s, k] where `visible` (to broadcast to [b, h, t, s])."""
+  """q [b, h, t, k] attends to k, v [b, h, s, k] where `visible`, which broadcasts to [b, h, t, s]."""
   scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
   scores = jnp.where(visible, scores * q.shape[-1] ** -0.5, -jnp.inf)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-  kept = dropout(weights, rate, keys).astype(v.dtype)
-  # The softmax is normalised after the product, where there is less to divide.
-  y = jnp.einsum('bhts,bhsk->bhtk', kept, v, preferred_element_type=jnp.float32)
+  dropped = dropout(weights, rate, keys).astype(v.dtype)
+  # Normalize the softmax after the matmul: y is smaller than the weights.
+  y = jnp.einsum('bhts,bhsk->bhtk', dropped, v, preferred_element_type=jnp.float32)
   return (y / weights.sum(-1, keepdims=True)).astype(v.dtype)

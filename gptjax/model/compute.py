@@ -1,13 +1,14 @@
-"""The forms that a model's weights compute in. Each function returns a new model and leaves the old one.
+"""Forms of a model's weights for computing. Each function returns a new model and does not modify its
+argument.
 
-The training step goes through these, and back for the gradient:
+The training step applies these in order, and the inverse of `unrolled` to the gradient:
 
   in_dtype       float32 -> the compute dtype, once per step and not per microbatch
   unrolled       stacked layers -> a list of layers, unless `config.model.scan`; `stacked` is the inverse
-  gathered_once  the vocabulary's tables gathered, where both uses of one share it
+  gathered_once  gathered embedding tables, so that lookup and output matmul share one all-gather
 
-and `sharding.defer_grad_sum` marks them so that their gradients are summed over replicas once.
-Decoding has forms of its own: `multiplied_in`, and those of `gptjax.generate.cache.ready`.
+and `sharding.defer_grad_sum`, with which gradients are all-reduced over replicas once per step.
+Decoding has its own: `multiplied_in`, and those of `gptjax.generate.cache`.
 """
 
 import jax
@@ -22,10 +23,10 @@ REMAT = ('none', 'dots', 'full')
 
 
 def in_dtype(model, dtype):
-  """A model for computing: each weight in `dtype`, or in float32 where its declaration says so.
+  """Cast each weight to `dtype`, or to float32 where its declaration says so.
 
   Args:
-    model: a module; a dict of arrays declares nothing.
+    model: a module; a dict of arrays has no declarations.
     dtype: `config.model.compute_dtype`.
   """
   def cast(param):
@@ -35,11 +36,11 @@ def in_dtype(model, dtype):
 
 
 def multiplied_in(model, dtype):
-  """A model for computing without gradients: operands of matmuls in `dtype`, all else in float32.
+  """Cast the operands of matmuls to `dtype` and everything else to float32, for inference.
 
-  Fastest on CPUs: they multiply bfloat16 five times as fast as float32 if the result is float32, and do all
-  else faster in float32. Keeps a second copy of the embedding: the lookup stays float32, the output matmul
-  does not.
+  Fastest on CPUs, where bfloat16 matmuls with a float32 result are five times as fast as float32 ones, and
+  all other operations are faster in float32. Keeps a second copy of the embedding: the lookup stays float32,
+  the output matmul does not.
   """
   if dtype == 'float32':
     return model
@@ -51,12 +52,12 @@ def multiplied_in(model, dtype):
 
 
 def as_multiplied(x, projection):
-  """x in the dtype in which a Projection multiplies, which queries, keys, values and their cache have."""
+  """Cast x to the dtype of a Projection's matmul: that of queries, keys, values and their cache."""
   return x.astype(projection.w.dtype)
 
 
 def gathered_once(model):
-  """A model with the vocabulary's tables gathered, so that both uses of one share its gathering."""
+  """Gather the embedding tables, so that both uses of a tied one share the all-gather."""
   model = copied(model)
   for table in (model.wte, model.unembedding):
     table.set_value(gathered(table))
@@ -64,8 +65,8 @@ def gathered_once(model):
 
 
 def unrolled(model):
-  """A model with a list of layers in place of stacked ones; its gradient is such a model too."""
-  if not hasattr(model, 'h'):  # an LSTM has but one layer
+  """Replace stacked layers by a list of layers; the gradient has the same form."""
+  if not hasattr(model, 'h'):  # an LSTM has one layer
     return model
   leaves, tree = jax.tree.flatten(model.h)
   columns = [jnp.unstack(leaf) for leaf in leaves]
@@ -75,7 +76,7 @@ def unrolled(model):
 
 
 def stacked(model):
-  """The inverse of `unrolled`; the model itself where its layers are stacked."""
+  """The inverse of `unrolled`; a model whose layers are stacked is returned as it is."""
   if not isinstance(getattr(model, 'h', None), nnx.List):
     return model
   layers, model = model.h, copied(model)
@@ -84,7 +85,7 @@ def stacked(model):
 
 
 def rematerialized(layer, policy):
-  """What the backward pass keeps of a layer: all (`none`), its matmuls (`dots`), nothing (`full`)."""
+  """Rematerialize a layer; the backward pass has all intermediates (`none`), matmuls (`dots`) or none (`full`)."""
   if policy == 'none':
     return layer
   policies = jax.checkpoint_policies
@@ -95,7 +96,10 @@ def rematerialized(layer, policy):
 
 
 def projections(module):
-  """[((names of its modules...), Projection)] of all Projections in a module, in the order of their names."""
+  """Return [(path, Projection)] of all Projections in a module, sorted.
+
+  A path is a tuple of attribute names.
+  """
   found = []
   for name, part in sorted(vars(module).items()):
     if isinstance(part, Projection):
@@ -106,5 +110,5 @@ def projections(module):
 
 
 def copied(model):
-  """A new module, and new modules and Params in it, with the same arrays."""
+  """Copy a module with its submodules and Params, which share the arrays."""
   return jax.tree.map(lambda array: array, model)

@@ -4,8 +4,8 @@ Letters: b batch, t time, n = b t tokens, d model width, h heads, k head size, e
 f inner width of the MLP, v vocabulary. Parameters carry OpenAI's names; the blocks are stacked on a leading
 axis, so `h/attn/c_attn/w` is [n_layer, d, 3, h, k].
 
-Modules are used as pure functions: `__init__` declares, `__call__` computes, and nothing writes to a module
-that it was given (see `gptjax.model.compute` for the forms that weights compute in).
+Modules are used as pure functions: `__init__` declares the weights, `__call__` computes, and no function
+modifies a module that it is given (`gptjax.model.compute` has the forms of the weights for computing).
 """
 
 import functools
@@ -30,12 +30,12 @@ ACTIVATIONS = {'gelu_new': jax.nn.gelu, 'gelu': functools.partial(jax.nn.gelu, a
 
 
 class Context(NamedTuple):
-  """What a layer is given besides its input.
+  """Arguments of a layer besides its input.
 
-  attend: function like `gptjax.model.attention.attention`, without `kernel`.
-  dropout: its rate.
-  keys: key[b], one per sequence, for the dropout of this layer; None: no dropout.
-  layer: int or int32[], number of the layer, from 0.
+  attend: function with the arguments of `gptjax.model.attention.attention`, except `kernel`.
+  dropout: rate.
+  keys: key[b], one PRNG key per sequence, for the dropout of this layer; None: no dropout.
+  layer: int or int32[], index of the layer, from 0.
   """
   attend: Callable
   dropout: float
@@ -80,7 +80,7 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-  """One layer. GPT-2 norms the input of each sub-layer, GPT-1 the sum after it."""
+  """One layer. GPT-2 normalizes the input of each sub-layer, GPT-1 the sum after it."""
 
   def __init__(self, key, config):
     key_attn, key_mlp = jax.random.split(key)
@@ -104,10 +104,10 @@ class Block(nnx.Module):
 
 
 class GPT(nnx.Module):
-  """The model. `model(tokens)` gives logits, `features` what the output layer reads.
+  """The model. `model(tokens)` returns logits, `features` the input of the output layer.
 
   Args of the constructor (call it under `jax.set_mesh`, best inside `jax.jit`):
-    key: JAX random key from which the float32 weights are drawn.
+    key: PRNG key from which the float32 weights are drawn.
     config: the whole config; `model` and `attention` are read.
   """
 
@@ -128,25 +128,25 @@ class GPT(nnx.Module):
 
   @property
   def unembedding(self):
-    """The matrix [v, d] that features are multiplied by: the embedding, unless it is not tied."""
+    """The output matrix [v, d]: the embedding if it is tied, else `lm_head`."""
     return self.wte if self.tied else self.lm_head
 
   def features(self, tokens, keys=None, positions=None, attends=None):
-    """Activations from which the next token is predicted.
+    """Return the features from which the next token is predicted.
 
     Args:
       tokens: int32[b, t], t at most n_ctx.
       keys: key[b] for dropout, one per sequence; None: no dropout.
-      positions: int32[b, t] of the tokens; None: from 0 on.
-      attends: a function like `attention` for each layer of an `unrolled` model, to keep keys and values or
-        to attend to those kept (see `gptjax.generate.cache`); None: `attention` itself.
+      positions: int32[b, t] of the tokens; None: 0, 1, ...
+      attends: for each layer of an `unrolled` model a function like `attention`, which may read and write a
+        cache (see `gptjax.generate.cache`); None: `attention` itself.
 
     Returns:
       [b, t, d] in the compute dtype.
     """
     t = tokens.shape[1]
     if t > self.n_ctx:
-      raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
+      raise InputError(f'a sequence of {t} tokens is longer than config.model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = split_keys(keys, 2)
     x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
     x += broadcast(wpe[:t], x) if positions is None else lookup(wpe, positions, ('batch', None))
@@ -155,16 +155,16 @@ class GPT(nnx.Module):
     return self.ln_f(x) if self.norm == 'before' else x
 
   def _layers(self, x, keys, attends):
-    """All blocks, scanned where they are stacked."""
+    """Apply all blocks, by a scan if they are stacked."""
     def layer(attend, x, block_and_index):
       block, index = block_and_index
       return block(x, Context(attend, self.dropout, fold_in(keys, index), index)), None
 
     rematerialized = lambda attend: compute.rematerialized(functools.partial(layer, attend), self.remat)
-    own = functools.partial(attention, kernel=self.kernel)
+    default = functools.partial(attention, kernel=self.kernel)
     if isinstance(self.h, Block):
-      return jax.lax.scan(rematerialized(own), x, (self.h, jnp.arange(self.n_layer)))[0]
-    for index, (block, attend) in enumerate(zip(self.h, attends or [own] * self.n_layer)):
+      return jax.lax.scan(rematerialized(default), x, (self.h, jnp.arange(self.n_layer)))[0]
+    for index, (block, attend) in enumerate(zip(self.h, attends or [default] * self.n_layer)):
       x, _ = rematerialized(attend)(x, (block, index))
     return x
 
@@ -180,7 +180,7 @@ class GPT(nnx.Module):
     return _logits(self, tokens)
 
 
-@jax.jit  # without it, each call from outside a jit would compile the scan over layers again
+@jax.jit  # else each call outside a jit would compile the scan over layers again
 def _logits(model, tokens):
   model = compute.in_dtype(model, model.dtype)
   return model.logits(model.features(tokens))

@@ -1,8 +1,8 @@
 """Branches of random keys.
 
-`jax.random.split(key, n)[i]` and `jax.random.fold_in(key, i)` are the same key, and an array drawn from a key
-is made of the bits of those keys. So each key has one use: to draw one array, or to be split, or to be folded
-with numbers that are all different. A branch beside those of a `split` is `named`.
+`jax.random.split(key, n)[i]` and `jax.random.fold_in(key, i)` are the same key, and the bits of an array
+drawn from a key are those keys. So each key has one use: to draw one array, to be split, or to be folded with
+numbers that all differ. A branch in addition to those of a `split` is `named`.
 """
 
 import zlib
@@ -18,5 +18,5 @@ def named(key, name):
     name: str; names of one key's branches must differ.
   """
   number = zlib.crc32(name.encode())
-  assert number >= 2**20, f'the checksum of {name!r} may be an index of split: choose another name'
+  assert number >= 2**20, f'the checksum of {name!r} could be an index of split: choose another name'
   return jax.random.fold_in(key, number)

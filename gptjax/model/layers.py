@@ -47,41 +47,41 @@ class Projection(nnx.Module):
     key: JAX random key.
     inputs, outputs: lists of (size, logical axis), the dimensions of W.
     std: standard deviation of the first weights.
-    n: matrices side by side in one W [inputs..., n, outputs...], as for query, key and value; the result is
-      then a tuple of n arrays. None: one matrix.
-    float32: W and b compute in float32, see `Declaration`.
+    n: number of matrices fused into one W [inputs..., n, outputs...], as for query, key and value; the result
+      is then a tuple of n arrays. None: one matrix.
+    float32: compute in float32, see `Declaration`.
   """
 
   def __init__(self, key, inputs, outputs, std, *, n=None, float32=False):
-    between = [(n, None)] if n else []
-    sizes, axes = zip(*inputs, *between, *outputs)
-    first = len(inputs) + len(between)
+    fused = [(n, None)] if n else []
+    sizes, axes = zip(*inputs, *fused, *outputs)
+    first = len(inputs) + len(fused)
     self.w = weight(key, sizes, axes, std, inputs=tuple(range(len(inputs))),
                     outputs=tuple(range(first, len(sizes))), float32=float32)
-    # `embed` shards weights at rest only: inside the step activations have it whole, and so have biases.
+    # `embed` shards stored weights only: activations and biases are not sharded over it.
     bias_axes = tuple(None if axis == 'embed' else axis for axis in axes[len(inputs):])
     self.b = constant(0, sizes[len(inputs):], bias_axes, float32=float32)
     self.n = n
-    self.transposed = False  # True: W is the matrix [outputs, inputs], see `gptjax.generate.cache.ready`
+    self.transposed = False  # True: W is stored as a matrix [outputs, inputs], for decoding on CPUs
 
   def __call__(self, x, activation=lambda y: y):
     rows = flatten_inputs(x, self.w.declaration.axes)
     return self.unflattened(activation(self.affine(rows)), x.shape[:2])
 
   def affine(self, rows):
-    """x W + b for rows [n, i], as [n, outputs...] with heads and head size merged."""
+    """x W + b for rows [n, i]: [n, outputs...] with heads and head size merged."""
     axes, bias = self.b.declaration.axes, merge_heads(gathered(self.b), self.b.declaration.axes)
     if self.transposed:
       y = jnp.einsum('ni,oi->no', rows.astype(self.w.dtype), self.w[...], preferred_element_type=rows.dtype)
-      place = jax.P(jax.typeof(rows).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
-      y = jax.lax.reshape(y, (len(rows), *bias.shape), out_sharding=place)
+      spec = jax.P(jax.typeof(rows).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
+      y = jax.lax.reshape(y, (len(rows), *bias.shape), out_sharding=spec)
     else:
-      place = sharding.compute_spec('batch', *merged_axes(axes))
-      y = cpu_matmul.matmul(rows, merge_heads(gathered(self.w), self.w.declaration.axes), place)
+      spec = sharding.compute_spec('batch', *merged_axes(axes))
+      y = cpu_matmul.matmul(rows, merge_heads(gathered(self.w), self.w.declaration.axes), spec)
     return (y + broadcast(bias, y)).astype(rows.dtype)
 
   def unflattened(self, y, leading):
-    """[n, outputs...] of `affine` as [b, t, outputs...], where `leading` is (b, t)."""
+    """Reshape the result [n, outputs...] of `affine` to [b, t, outputs...], where `leading` is (b, t)."""
     y, axes, sizes = split_axis(y, 0, leading), self.b.declaration.axes, self.b.shape
     if self.n:
       return tuple(split_heads(y[:, :, i], axes[1:], sizes[1:]) for i in range(self.n))
@@ -91,8 +91,8 @@ class Projection(nnx.Module):
 def flatten_inputs(x, axes):
   """[b, t, inputs...] -> [n, i], for a plain matmul with a weight of these logical axes.
 
-  As [n, i] [i, o] the gradient of a weight is one matmul on every backend; XLA:CPU transposes [b, t, i]
-  [i, o] at less than half the speed.
+  With [n, i] [i, o] the gradient of a weight is one matmul on every backend; for [b, t, i] [i, o] XLA:CPU
+  inserts transposes, at less than half the speed.
   """
   return merge_heads(merge_axes(x, 0), (None, *axes[:x.ndim - 2]))
 
@@ -116,7 +116,7 @@ def merged_axes(axes):
 
 
 def heads_dimension(axes):
-  """Which dimension is that of heads; None: there is none."""
+  """Index of the dimension of heads; None if there is none."""
   return next((d for d, axis in enumerate(axes) if axis in sharding.HEADS), None)
 
 
@@ -124,8 +124,8 @@ def heads_dimension(axes):
 def lookup(table, ids, axes):
   """Rows of a table: [v, d] at int32[...] gives [..., d].
 
-  The gradient is accumulated in float32: a frequent token gets thousands of rows, and a sum in bfloat16 stops
-  growing at 256 times what is added.
+  The gradient is accumulated in float32: a frequent token sums thousands of rows, and a bfloat16 sum stops
+  growing at 256 times the addend.
 
   Args:
     table: [v, d].
@@ -141,8 +141,8 @@ def _lookup_fwd(table, ids, axes):
 
 def _lookup_bwd(axes, saved, cotangent):
   table, ids = saved
-  place = jax.ShapeDtypeStruct(table.shape, jnp.float32, sharding=jax.typeof(table).sharding)
-  transpose = jax.linear_transpose(lambda table: lookup.fun(table, ids, axes), place)
+  like_table = jax.ShapeDtypeStruct(table.shape, jnp.float32, sharding=jax.typeof(table).sharding)
+  transpose = jax.linear_transpose(lambda table: lookup.fun(table, ids, axes), like_table)
   return transpose(cotangent.astype(jnp.float32))[0].astype(table.dtype), None
 
 
@@ -155,8 +155,8 @@ def dropout(x, rate, keys):
   Args:
     x: [b, ...].
     rate: between 0 and 1.
-    keys: key[b], one per sequence, so that a mask depends on its sequence alone and not on how the batch is
-      cut into microbatches, devices and hosts; None: no dropout.
+    keys: key[b], one PRNG key per sequence, so that a mask depends on its sequence only and not on
+      microbatches, devices and hosts; None: no dropout.
   """
   if keys is None or rate == 0:
     return x
@@ -166,12 +166,12 @@ def dropout(x, rate, keys):
 
 
 def fold_in(keys, index):
-  """A branch of each sequence's key; None stays None."""
+  """fold_in for the key of each sequence; None for None."""
   return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, index)
 
 
 def split_keys(keys, n):
-  """n arrays key[b] from key[b]; None stays None."""
+  """Split the key of each sequence: n arrays key[b] from key[b]; Nones for None."""
   if keys is None:
     return (None,) * n
   return jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys)

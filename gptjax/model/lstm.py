@@ -1,7 +1,7 @@
-"""GPT-1's recurrent rival (section 5): one LSTM layer in the place of the Transformer, all else the same.
+"""GPT-1's recurrent baseline (section 5): one LSTM layer in place of the Transformer, everything else equal.
 
-The paper gives a single layer of 2,048 units. How its states became logits is not stated: here a projection
-to the width of the embedding, which is tied. The cell is Flax's own.
+The paper's is a single layer of 2,048 units. It does not say how states become logits: here by a projection
+to the width of the embedding, which is tied. The cell is Flax's.
 
 Letters: b batch, t time, d width of the embedding, u units.
 """
@@ -34,10 +34,10 @@ class LSTM(nnx.Module):
     return self.wte
 
   def features(self, tokens, keys=None):
-    """Activations from which the next token is predicted: [b, t, d] for int32[b, t]; see `GPT.features`."""
+    """Features [b, t, d] from which the next token is predicted, for int32[b, t]; see `GPT.features`."""
     b, t = tokens.shape
     if t > self.n_ctx:
-      raise InputError(f'{t} tokens are more than model.n_ctx = {self.n_ctx}')
+      raise InputError(f'a sequence of {t} tokens is longer than config.model.n_ctx = {self.n_ctx}')
     x = dropout(lookup(gathered(self.wte), tokens, ('batch', None)), self.dropout, fold_in(keys, 0))
     cell = sharding.replicated(self.cell)
     zeros = jnp.zeros((b, self.units), x.dtype, out_sharding=sharding.compute_spec('batch', None))
@@ -49,5 +49,5 @@ class LSTM(nnx.Module):
 
 
 def language_model(key, config):
-  """The model that `config.model.architecture` names, freshly drawn."""
+  """Return a new model of `config.model.architecture`, its weights drawn from `key`."""
   return (GPT if config.model.architecture == 'transformer' else LSTM)(key, config)

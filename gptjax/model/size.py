@@ -1,4 +1,4 @@
-"""How large a model is and how much it computes, from the declarations of its weights."""
+"""Parameter counts and FLOPs of a model, from the declarations of its weights."""
 
 import functools
 import math
@@ -17,12 +17,12 @@ COMPUTING = ('compute_dtype', 'remat', 'scan', 'dropout')
 
 
 def n_params(model_config, padded=False):
-  """Number of parameters: what the papers' sizes count, or with the rows that pad the vocabulary."""
+  """Return the number of parameters, as the papers count them, or with the rows that pad the vocabulary."""
   return sum(weight.padded if padded else weight.count for weight in _weights(model_config))
 
 
 def flops_per_token(model_config, seq_len):
-  """Training FLOPs per token, forward and backward, in the two usual conventions.
+  """Training FLOPs per token, forward and backward, in two common conventions.
 
   N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C width, T tokens:
     palm:   6 N + 12 L C T    attention over the full square (PaLM appendix B; nanoGPT)
@@ -38,7 +38,7 @@ def flops_per_token(model_config, seq_len):
 
 
 class Weight(NamedTuple):
-  """Elements of a weight without and with the padding of the vocabulary, and whether it is only looked up."""
+  """Number of elements of a weight without and with vocabulary padding, and whether it is only looked up."""
   count: int
   padded: int
   looked_up: bool
@@ -51,14 +51,14 @@ def _weights(model_config):
 
 @functools.lru_cache
 def _weights_of(fields):
-  """[Weight] of a model with these fields of its config; shapes alone are computed."""
+  """[Weight] of a model with these config fields; only shapes are evaluated."""
   model = SimpleNamespace(**dict(fields), **dict.fromkeys(COMPUTING))
   config = SimpleNamespace(model=model, attention=SimpleNamespace(kernel='xla'))
   with sharding.abstract_mesh():
-    made = jax.eval_shape(lambda: language_model(jax.random.key(0), config))
-  found = []
-  for param in jax.tree.leaves(made, is_leaf=lambda node: isinstance(node, nnx.Variable)):
+    model_shapes = jax.eval_shape(lambda: language_model(jax.random.key(0), config))
+  weights = []
+  for param in jax.tree.leaves(model_shapes, is_leaf=lambda node: isinstance(node, nnx.Variable)):
     facts = declaration(param)
     real = facts.real_shape(param.shape, model.n_vocab)
-    found.append(Weight(math.prod(real), math.prod(param.shape), facts.looked_up))
-  return found
+    weights.append(Weight(math.prod(real), math.prod(param.shape), facts.looked_up))
+  return weights

@@ -58,7 +58,6 @@ def _unpadded(params, declared, n_vocab):
   return jax.tree.map(shape, params, declared)
 
 
-
 def log_step(run, telemetry, watch, number, metrics):
   """Checks the metrics of a step that has been dispatched earlier, and logs them where due.
 
@@ -70,7 +69,7 @@ def log_step(run, telemetry, watch, number, metrics):
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
   watch.steps += 1  # now it is done, and not when it was dispatched
   if rewind.is_spike(config, metrics):
-    raise rewind.Spike(number, metrics['loss'], metrics['usual_loss'])
+    raise rewind.Spike(number, metrics['loss'], metrics['loss_ema'])
   if metrics['skipped'] >= config.train.max_skipped:
     raise InputError(
       f'{int(metrics["skipped"])} steps in a row up to step {number} had a loss or gradient that is not '

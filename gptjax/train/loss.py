@@ -2,12 +2,11 @@
 
 Letters: b batch, t time (all positions), s positions of one chunk, n = b s tokens of one chunk,
 d model width, v vocabulary. Logits of a whole batch are the largest array of a training step (b t v);
-here one chunk of them (n v) is alive at a time, and the gradient is taken on the spot, so that the
-backward pass need not compute them again.
+here one chunk of them (n v) is alive at a time, and the forward pass computes the gradient of each chunk too,
+so that the backward pass does not recompute the logits.
 
-d loss / d logits = softmax - one-hot. Neither is ever made: the products with softmax are those with the
-exponentials, divided by their sum afterwards, where there is less to divide; those with one-hot are a
-lookup and its transpose.
+d loss / d logits = softmax - one-hot. Neither is materialized: multiply by exp(logits) and divide by its sum
+after the matmul; a product with one-hot is an embedding lookup, or its transpose.
 """
 
 import functools
@@ -26,7 +25,7 @@ def next_token_loss(x, wte, targets, n_vocab, chunk, weights=None):
 
   Args:
     x: [b, t, d] features, in the compute dtype.
-    wte: [v, d] tied output matrix in the same dtype; rows from n_vocab on are padding.
+    wte: [v, d] output matrix in the same dtype; rows from n_vocab on are padding.
     targets: int32[b, t]; negative: not counted.
     n_vocab: real vocabulary size.
     chunk: positions of each sequence whose logits are alive at one time; 0: all.
@@ -38,37 +37,29 @@ def next_token_loss(x, wte, targets, n_vocab, chunk, weights=None):
   t = x.shape[1]
   targets = jax.reshard(targets, sharding.compute_spec('batch', None))
   chunk = min(chunk, t) if chunk > 0 else t
-  short = -t % chunk
-  if short:
-    x = jnp.pad(x, ((0, 0), (0, short), (0, 0)))
-    targets = jnp.pad(targets, ((0, 0), (0, short)), constant_values=-1)
+  padding = -t % chunk
+  if padding:
+    x = jnp.pad(x, ((0, 0), (0, padding), (0, 0)))
+    targets = jnp.pad(targets, ((0, 0), (0, padding)), constant_values=-1)
   starts = range(0, x.shape[1], chunk)
-  cut = lambda a: jnp.stack([flatten_batch(a[:, start:start + chunk]) for start in starts])
+  chunks = lambda a: jnp.stack([flatten_batch(a[:, start:start + chunk]) for start in starts])
   if weights is not None:
     weights = flatten_batch(weights[:, None] * jnp.ones((1, chunk)))
-  return _chunked(cut(x), wte, cut(targets), weights, n_vocab), (targets >= 0).sum(dtype=jnp.float32)
-
-
-
-
-
-
-
-
+  return _chunked(chunks(x), wte, chunks(targets), weights, n_vocab), (targets >= 0).sum(dtype=jnp.float32)
 
 
 def _exponentials(x, wte, targets, n_vocab):
-  """One chunk: exp(logits - max) float32[n, v], their sums [n], and the losses [n]."""
+  """For one chunk: exp(logits - max) float32[n, v], its sums [n], and the losses [n]."""
   logits = jnp.einsum('nd,vd->nv', x, wte, preferred_element_type=jnp.float32)
-  pick = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
-  score = jax.vmap(pick)(logits, targets)[:, 0]
+  take = lambda row, target: row.at[target[None]].get(out_sharding=jax.P(None))
+  target_logit = jax.vmap(take)(logits, targets)[:, 0]
   if n_vocab < wte.shape[0]:
     column = jnp.arange(wte.shape[0], out_sharding=sharding.compute_spec('vocab'))
     logits = jnp.where(column < n_vocab, logits, -jnp.inf)
   most = logits.max(-1)
   exps = jnp.exp(logits - most[:, None])
   sums = exps.sum(-1)
-  return exps, sums, jnp.where(targets >= 0, most - score + jnp.log(sums), 0)
+  return exps, sums, jnp.where(targets >= 0, most - target_logit + jnp.log(sums), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -81,40 +72,42 @@ def _chunked(x, wte, targets, weights, n_vocab):
 
 
 def _weighted(a, weights):
-  """a [n] or [n, 1] times weights [n], if there are any."""
+  """a [n] or [n, 1] times weights [n]; a where weights is None."""
   return a if weights is None else a * (weights if a.ndim == 1 else weights[:, None])
 
 
 def _no_losses(targets):
-  """Totals [n] to begin with, one for each place in a chunk: one sum over devices is enough for them all."""
+  """Initial totals [n], one per position of a chunk: one all-reduce after the scan serves all chunks."""
   return jnp.zeros(targets.shape[1:], jnp.float32, out_sharding=sharding.compute_spec('batch'))
 
 
 def _chunked_fwd(x, wte, targets, weights, n_vocab):
-  """Loss and both gradients in one pass."""
+  """The loss and both gradients in one pass."""
   partial_sum = sharding.unreduced_spec('vocab', None)
 
   def body(carry, chunk):
     totals, grad_wte = carry
     x, targets = chunk
     exps, sums, losses = _exponentials(x, wte, targets, n_vocab)
-    exps, share = exps.astype(x.dtype), _weighted(jnp.where(targets >= 0, 1 / sums, 0)[:, None], weights)
-    grad_x = share * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
+    exps = exps.astype(x.dtype)
+    factor = _weighted(jnp.where(targets >= 0, 1 / sums, 0)[:, None], weights)
+    grad_x = factor * jnp.einsum('nv,vd->nd', exps, wte, preferred_element_type=jnp.float32,
                                 out_sharding=sharding.compute_spec('batch', None))
-    x = (share * x).astype(x.dtype)
+    x = (factor * x).astype(x.dtype)
     grad = jnp.einsum('nv,nd->vd', exps, x, preferred_element_type=jnp.float32, out_sharding=partial_sum)
     grad_wte += weight_gradient(grad, exps, x)
     return (totals + losses, grad_wte), grad_x
 
   start = _no_losses(targets), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
   (totals, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
-  wanted, back = jax.vjp(lambda table: lookup(table, jnp.maximum(targets, 0), (None, 'batch')), wte)
+  rows_of_targets = lambda table: lookup(table, jnp.maximum(targets, 0), (None, 'batch'))
+  target_rows, lookup_vjp = jax.vjp(rows_of_targets, wte)
   counted = (targets >= 0)[..., None]
-  one = (lambda a: a) if weights is None else lambda a: a * weights[:, None].astype(a.dtype)
-  grad_x -= jnp.where(counted, one(wanted), 0)
+  weighted = (lambda a: a) if weights is None else lambda a: a * weights[:, None].astype(a.dtype)
+  grad_x -= jnp.where(counted, weighted(target_rows), 0)
   if not jax.typeof(wte).sharding.spec.reduced:
     grad_wte = jax.reshard(grad_wte, jax.typeof(wte).sharding.spec)
-  grad_wte += back(jnp.where(counted, one(-x), 0))[0]
+  grad_wte += lookup_vjp(jnp.where(counted, weighted(-x), 0))[0]
   return _weighted(totals, weights).sum(), (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
 
 

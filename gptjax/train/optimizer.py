@@ -1,4 +1,4 @@
-"""What turns gradients into updates: schedule, clipping, AdamW or Muon, decay on matrices alone."""
+"""Learning-rate schedules, gradient clipping, AdamW, Muon and weight decay."""
 
 import functools
 
@@ -9,48 +9,48 @@ from optax.contrib import MuonDimensionNumbers, muon
 
 
 def learning_rate(config, steps, step):
-  """Rate of update `step` (from 0) of a run of `steps`: warm-up from 0, then the named schedule.
+  """Return the learning rate of update `step` (from 0): linear warm-up from 0, then `config.schedule`.
 
   Args:
     config: `config.optimizer`.
-    steps: updates in the whole run; the schedule is as long, unless `config.schedule_steps` says otherwise.
+    steps: updates in the whole run, the length of the schedule unless `config.schedule_steps` is set.
     step: int32[] or int.
 
   Returns:
     float32[].
   """
   steps = config.schedule_steps or steps
-  step = jnp.minimum(jnp.asarray(step, jnp.float32), steps)  # after the schedule: its last rate
-  if config.schedule == 'warmup_linear':  # OpenAI's name and form: the fall begins with the first step
+  step = jnp.minimum(jnp.asarray(step, jnp.float32), steps)  # after the schedule ends, its last value
+  if config.schedule == 'warmup_linear':  # OpenAI's name and formula: the decay begins at step 0
     x, warmup = step / steps, config.warmup_fraction
     return config.learning_rate * jnp.where(x <= warmup, x / max(warmup, 1e-9), 1) * (steps - step) / steps
   warmup, final = config.warmup_steps, config.final_fraction
-  # x: share of the way from the end of the warm-up to the end of the run.
+  # x: fraction of the schedule after warm-up.
   x = jnp.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
   if config.schedule == 'cosine':
-    fall = final + (1 - final) * (1 + jnp.cos(jnp.pi * x)) / 2
+    decay = final + (1 - final) * (1 + jnp.cos(jnp.pi * x)) / 2
   elif config.schedule == 'linear':
-    fall = 1 - (1 - final) * x
+    decay = 1 - (1 - final) * x
   elif config.schedule == 'wsd':
     decay_steps = max(config.decay_fraction * steps, 1)
-    fall = 1 - (1 - final) * jnp.clip((step - (steps - decay_steps)) / decay_steps, 0, 1)
+    decay = 1 - (1 - final) * jnp.clip((step - (steps - decay_steps)) / decay_steps, 0, 1)
   else:
-    fall = 1.0
-  return config.learning_rate * jnp.where(step < warmup, step / max(warmup, 1), fall)
+    decay = 1.0
+  return config.learning_rate * jnp.where(step < warmup, step / max(warmup, 1), decay)
 
 
 def decayed(params, declared):
-  """True for each weight that weight decay applies to.
+  """Return a tree of bools: True where weight decay applies.
 
   Args:
-    params: nested dict of weights, or of some of them.
+    params: nested dict of weights, or a part of it.
     declared: nested dict of their Declarations, see `gptjax.model.parameters`.
   """
   return jax.tree.map_with_path(lambda path, _: _facts(path, declared).decays, params)
 
 
 def muon_dimensions(params, declared):
-  """Tree of MuonDimensionNumbers for the matrices of the blocks, None for all other weights."""
+  """Return a tree of MuonDimensionNumbers for the matrices of blocks, None for all other weights."""
   return jax.tree.map_with_path(lambda path, w: _dimensions(_facts(path, declared), w), params)
 
 
@@ -61,9 +61,9 @@ def _facts(path, declared):
 
 
 def _dimensions(facts, w):
-  """MuonDimensionNumbers of a stacked matrix; None for a weight that is not stacked, or no matrix.
+  """MuonDimensionNumbers of a stacked matrix, else None.
 
-  Dimensions that are neither inputs nor outputs (layers; query, key and value) number separate matrices.
+  Dimensions that are neither inputs nor outputs (layers; query, key and value) are batch dimensions.
   """
   if not facts.inputs or w.ndim == len(facts.axes):
     return None
@@ -72,11 +72,11 @@ def _dimensions(facts, w):
 
 
 def make_optimizer(config, declared):
-  """An Optax chain that returns ascent directions: the step multiplies them by minus the learning rate.
+  """Return an Optax chain of ascent directions: the step multiplies them by -learning_rate.
 
   Args:
     config: `config.optimizer`.
-    declared: nested dict of the weights' Declarations (`gptjax.model.parameters.declarations`).
+    declared: nested dict of Declarations (`gptjax.model.parameters.declarations`).
   """
   c, decays = config, functools.partial(decayed, declared=declared)
   adam = optax.scale_by_adam(c.b1, c.b2, c.epsilon)
@@ -90,12 +90,12 @@ def make_optimizer(config, declared):
 def openai_adam(b1, b2, epsilon, weight_decay, decays):
   """Adam as in the released code of GPT-1's fine-tuning (`opt.py`).
 
-  Unlike optax.adamw it adds epsilon to the root of the second moment before that is corrected for its bias,
-  and the correction scales the decay too.
+  Unlike optax.adamw it adds epsilon to the square root of the second moment before bias correction, and the
+  correction also scales the weight decay.
 
   Args:
     b1, b2, epsilon, weight_decay: floats.
-    decays: function from a tree of weights to one of bools, which of them decay.
+    decays: function from a tree of weights to a tree of bools, True where weight decay applies.
   """
   def init(params):
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -114,16 +114,16 @@ def openai_adam(b1, b2, epsilon, weight_decay, decays):
 
 
 def _muon_for_blocks(adam, momentum, declared):
-  """Orthogonalized momentum for the matrices of the blocks, `adam` for the rest.
+  """Muon for the matrices of blocks, `adam` for all other weights.
 
-  Muon's updates get the root mean square that AdamW's have, 0.2 (Liu et al., "Muon is scalable for
-  LLM training", 2.2), so that one learning rate and one decay serve both.
+  Muon's updates are scaled to the root mean square of AdamW's, 0.2 (Liu et al., "Muon is scalable for LLM
+  training", 2.2), so that both use one learning rate and one weight decay.
   """
   dimensions = functools.partial(muon_dimensions, declared=declared)
 
   def labels(params):
-    one = lambda path, w: 'muon' if _dimensions(_facts(path, declared), w) else 'adam'
-    return jax.tree.map_with_path(one, params)
+    label = lambda path, w: 'muon' if _dimensions(_facts(path, declared), w) else 'adam'
+    return jax.tree.map_with_path(label, params)
 
   orthogonalized = muon(learning_rate=-1.0, beta=momentum, consistent_rms=0.2,
                         muon_weight_dimension_numbers=dimensions)
@@ -131,9 +131,9 @@ def _muon_for_blocks(adam, momentum, declared):
 
 
 def _partitioned_by_xla(transformation):
-  """Lets XLA choose shardings inside: Optax's reshapes and X X^T name none."""
+  """Let XLA choose the shardings inside: Optax's reshapes and X X^T do not specify them."""
   def update(updates, state, params=None):
     shardings = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (updates, state))
-    inside = jax.sharding.auto_axes(transformation.update, out_sharding=shardings)
-    return inside(updates, state, params)
+    auto_update = jax.sharding.auto_axes(transformation.update, out_sharding=shardings)
+    return auto_update(updates, state, params)
   return optax.GradientTransformation(transformation.init, update)

@@ -15,50 +15,55 @@ from gptjax.parallel import sharding
 from gptjax.train.loss import next_token_loss
 from gptjax.train.optimizer import learning_rate, make_optimizer
 
-MEMORY = 0.9  # of the running mean of the loss, a step: it looks back some ten steps
+LOSS_EMA = 0.9  # decay per step of the running mean of the loss; it averages about ten steps
 
 
 class TrainState(NamedTuple):
-  """All that changes from step to step; everything else is config.
+  """Everything that a step changes.
 
-  step: int32[], updates tried so far, and the number of the batch that comes next.
-  skipped: int32[], steps in a row, up to the last one, that were not finite and changed nothing.
-  usual_loss: float32[], running mean of the losses of finite steps, by which a spike is told; at first inf.
+  step: int32[], number of updates so far, skipped ones included; the index of the next batch.
+  skipped: int32[], number of consecutive steps up to the last one that were skipped because they were not
+    finite.
+  loss_ema: float32[], exponential moving average of the losses of finite steps, to detect loss spikes;
+    initially inf.
   params: nested dict of float32 weights under OpenAI's names.
   opt_state: Optax's.
   """
   step: jax.Array
   skipped: jax.Array
-  usual_loss: jax.Array
+  loss_ema: jax.Array
   params: Any
   opt_state: Any
 
 
 def init_state(config):
-  """A fresh state, drawn from `train.seed`; call it under `jax.set_mesh`, best inside `jax.jit`."""
+  """Return the initial state, drawn from `train.seed`.
+
+  Call it under `jax.set_mesh`, best inside `jax.jit`.
+  """
   model = language_model(jax.random.key(config.train.seed), config)
   return first_state(config, nnx.to_pure_dict(nnx.state(model)))
 
 
 def first_state(config, params):
-  """The state before the first step, with these weights."""
+  """Return the state before the first step with these weights."""
   declared = declarations(nnx.merge(graph(config), params))
   opt_state, zero = make_optimizer(config.optimizer, declared).init(params), lambda: jnp.zeros((), jnp.int32)
   return TrainState(zero(), zero(), jnp.full((), jnp.inf, jnp.float32), params, opt_state)
 
 
 def graph(config):
-  """The model without its weights: `nnx.merge(graph(config), params)` is a GPT."""
+  """Return the model without its weights: `nnx.merge(graph(config), params)` is a GPT."""
   return nnx.graphdef(nnx.eval_shape(lambda: language_model(jax.random.key(0), config)))
 
 
 def dropout_keys(config, step):
-  """key[batch_size], one a sequence: from seed, step and row alone; None without dropout."""
+  """key[batch_size], one PRNG key per sequence, a function of seed, step and row; None without dropout."""
   return sequence_keys(config.train, config.train.seed, step) if config.model.dropout else None
 
 
 def sequence_keys(config, seed, step):
-  """key[batch_size], one for each place in the batch of a step.
+  """key[batch_size], one PRNG key per row of the batch of a step.
 
   Args:
     config: `config.train`; `batch_size` and `dropout_branch` are read.
@@ -66,7 +71,7 @@ def sequence_keys(config, seed, step):
     step: int32[].
   """
   rows = jnp.arange(config.batch_size, out_sharding=sharding.compute_spec('batch'))
-  # Weights are drawn from the seed itself, so dropout takes a branch of its own.
+  # Weights are drawn from the seed's key itself, so dropout has its own branch.
   key = jax.random.key(seed)
   branch = named(key, 'dropout') if config.dropout_branch == 'named' else jax.random.fold_in(key, 1)
   key = jax.random.fold_in(branch, step)
@@ -74,7 +79,7 @@ def sequence_keys(config, seed, step):
 
 
 def microbatches(tree, n):
-  """Cuts arrays [batch, ...] into n parts [n, batch / n, ...], every device keeping its own rows."""
+  """Split arrays [batch, ...] into n microbatches [n, batch / n, ...]; rows stay on their devices."""
   def cut(x):
     spec = jax.typeof(x).sharding.spec
     x = jax.lax.reshape(x, (x.shape[0] // n, n, *x.shape[1:]),
@@ -84,10 +89,13 @@ def microbatches(tree, n):
 
 
 def loss_and_grads(params, batch, keys, config, graphdef):
-  """Mean loss over all counted targets of the batch, and its gradient.
+  """Return the mean loss over all counted targets of the batch, and its gradient.
 
-  On each device, gradients of a microbatch have the dtype that the weight computes in, and so has their
-  reduce-scatter over `fsdp`. They are summed over microbatches, `replica` and `data` in float32.
+  Weights pass through these forms (`gptjax.model.compute`): params -> module -> compute dtype -> unrolled,
+  unless `config.model.scan` -> deferred gradient sum; the gradient passes back through them.
+
+  On each device the gradients of a microbatch, and their reduce-scatter over `fsdp`, have the compute dtype
+  of the weight. They are summed over microbatches, `replica` and `data` in float32.
 
   Args:
     params: float32 weights.
@@ -95,7 +103,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
     keys: key[b] for dropout, or None.
 
   Returns:
-    (float32[] in nats a token, float32 tree like params).
+    (float32[] in nats per token, float32 tree like params).
   """
   count = jnp.maximum((batch['targets'] >= 0).sum(dtype=jnp.float32), 1)
 
@@ -106,7 +114,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
                                config.loss.chunk)
     return total / count
 
-  # One cast, and where layers are unrolled one cut, a step and not a microbatch.
+  # Cast and unroll once per step, not per microbatch.
   model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
   model = sharding.defer_grad_sum(model if config.model.scan else unrolled(model))
   value_and_grad = jax.value_and_grad(loss)
@@ -128,18 +136,18 @@ def loss_and_grads(params, batch, keys, config, graphdef):
 def train_step(state, batch, *, config, graphdef, steps):
   """One update; a pure function of its arguments.
 
-  A step whose loss or gradient norm is not finite leaves weights and optimizer state bit for bit as
-  they were; it only counts.
+  If the loss or the gradient norm is not finite, weights and optimizer state are returned unchanged and only
+  the counters advance.
 
   Args:
     state: TrainState.
     batch: {'inputs': int32[batch_size, t], 'targets': the same}.
     config: the resolved config.
     graphdef: `graph(config)`.
-    steps: updates in the whole run (the schedule's length).
+    steps: updates in the whole run, the length of the schedule.
 
   Returns:
-    (TrainState, {'loss', 'usual_loss' (before this step), 'grad_norm', 'learning_rate', 'skipped': scalars}).
+    (TrainState, {'loss', 'loss_ema' (before this step), 'grad_norm', 'learning_rate', 'skipped': scalars}).
   """
   keys = dropout_keys(config, state.step)
   loss, grads = loss_and_grads(state.params, batch, keys, config, graphdef)
@@ -152,16 +160,16 @@ def train_step(state, batch, *, config, graphdef, steps):
   finite = jnp.isfinite(loss) & jnp.isfinite(norm)
   keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
   skipped = jnp.where(finite, 0, state.skipped + 1)
-  usual = state.usual_loss
-  usual_now = jnp.where(jnp.isinf(usual), loss, MEMORY * usual + (1 - MEMORY) * loss)
-  new = TrainState(state.step + 1, skipped, keep(usual_now, usual), keep(params, state.params),
+  ema = state.loss_ema
+  new_ema = jnp.where(jnp.isinf(ema), loss, LOSS_EMA * ema + (1 - LOSS_EMA) * loss)
+  new = TrainState(state.step + 1, skipped, keep(new_ema, ema), keep(params, state.params),
                    keep(opt_state, state.opt_state))
-  return new, {'loss': loss, 'usual_loss': usual, 'grad_norm': norm, 'learning_rate': rate,
+  return new, {'loss': loss, 'loss_ema': ema, 'grad_norm': norm, 'learning_rate': rate,
                'skipped': skipped}
 
 
 def eval_step(params, batch, *, config, graphdef):
-  """Sum of losses over the counted targets of a batch, without dropout, and their number."""
+  """Return the sum of losses over the counted targets of a batch, without dropout, and their number."""
   model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
   return next_token_loss(model.features(batch['inputs']), gathered(model.unembedding),
                          batch['targets'], model.n_vocab, config.loss.chunk)

@@ -40,21 +40,21 @@ def pallas_here(monkeypatch):
   monkeypatch.setattr(flash, 'attend', interpreted)
 
 
-@pytest.mark.parametrize('t, cut', [*CUTS, (100, (32, 16, 4, 2))])
-def test_equals_xla(t, cut):
+@pytest.mark.parametrize('t, blocks', [*CUTS, (100, (32, 16, 4, 2))])
+def test_equals_xla(t, blocks):
   with mesh_of():
-    y, gradient = with_gradients(functools.partial(interpreted, cut=cut), qkv(t))
+    y, gradient = with_gradients(functools.partial(interpreted, blocks=blocks), qkv(t))
     want, wanted = with_gradients(functools.partial(attention, kernel='xla', rate=0.0, keys=None), qkv(t))
   np.testing.assert_allclose(y, want, atol=2e-6)
   np.testing.assert_allclose(gradient, wanted, atol=3e-5)
 
 
-@pytest.mark.parametrize('t, cut', CUTS)
-def test_equals_the_equation_with_the_same_weights_dropped(t, cut):
+@pytest.mark.parametrize('t, blocks', CUTS)
+def test_equals_the_equation_with_the_same_weights_dropped(t, blocks):
   rate, keys = 0.3, keys_of(2)
   with mesh_of():
     kept = flash.mask(keys, rate, 2, t)
-    y, gradient = with_gradients(functools.partial(interpreted, rate=rate, keys=keys, cut=cut), qkv(t))
+    y, gradient = with_gradients(functools.partial(interpreted, rate=rate, keys=keys, blocks=blocks), qkv(t))
     want, wanted = with_gradients(functools.partial(attention_benchmark.attend_with, kept, rate), qkv(t))
   np.testing.assert_allclose(y, want, atol=2e-6)
   np.testing.assert_allclose(gradient, wanted, atol=3e-5)

@@ -1,15 +1,13 @@
 """The laws of the model, each for every variant of tests/variants.py.
 
-`test_compute.py` has those of dtypes, `test_keys.py` those of random keys, `tests/train/test_optimizer.py` those
-of optimizers.
+`test_compute.py` has those of dtypes, `test_keys.py` those of random keys, `tests/train/test_optimizer.py`
+those of optimizers.
 """
 
 import functools
 import re
 
-import gptjax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
@@ -17,10 +15,11 @@ from flax import nnx
 from jax.extend import core
 from variants import VARIANTS
 
+import gptjax
 from gptjax.errors import InputError
 from gptjax.finetune.model import adapted
 from gptjax.generate import cache as decode
-from gptjax.model.compute import projections, unrolled
+from gptjax.model.compute import unrolled
 from gptjax.model.lstm import language_model
 from gptjax.model.parameters import declarations
 from gptjax.model.size import flops_per_token, n_params
@@ -31,15 +30,25 @@ from gptjax.train.step import dropout_keys, graph, init_state, loss_and_grads
 
 MESHES = [dict(data=2, fsdp=2, tensor=2), dict(replica=2, fsdp=4), dict(fsdp=2, tensor=4)]
 
-every_variant = pytest.mark.parametrize('changes', VARIANTS.values(), ids=VARIANTS)
+every_variant = pytest.mark.parametrize('name', VARIANTS)
+
+
+def config_of(name, **more):
+  return tiny_config(**{**VARIANTS[name], **more})
 
 
 def fresh(config):
-  return language_model(jax.random.key(0), config)
+  return jax.jit(lambda: language_model(jax.random.key(0), config))()
 
 
-def noisy(model):
-  """The model with noise on each weight, so that each one matters, also a bias or gain."""
+@functools.cache
+def noisy(name):
+  """A model on one device, with noise on each weight, so that each one matters, also a bias or gain."""
+  with mesh_of():
+    return jax.jit(lambda: with_noise(language_model(jax.random.key(0), config_of(name))))()
+
+
+def with_noise(model):
   graphdef, params = nnx.split(model)
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -48,60 +57,73 @@ def noisy(model):
   return nnx.merge(graphdef, tree.unflatten(leaves))
 
 
+def path_of(path):
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
 def weights(model):
   """{path: NumPy array} of all weights."""
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf)
+  return {path_of(path): np.asarray(leaf)
           for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(model)))}
+
+
+@functools.cache
+def drawn(name):
+  """{path: whether a fresh weight is random} and not a constant, which biases and gains are."""
+  with mesh_of():
+    return {path: w.std() > 0 for path, w in weights(fresh(config_of(name))).items()}
 
 
 def loss_and_gradients(config, sizes):
   batch = random_batch(config, ignored=0.2)
   with mesh_of(**sizes) as mesh:
-    params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(noisy(fresh(config)))))()
+    model = lambda: with_noise(language_model(jax.random.key(0), config))
+    params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(model())))()
     step = jax.jit(lambda params, batch: loss_and_grads(
       params, batch, dropout_keys(config, 3), config, graph(config)))
-    return jax.device_get(step(params, sharding.put(batch, mesh)))
+    return jax.device_get(step(params, sharding.shard_batch(batch, mesh)))
 
 
 @every_variant
-def test_meshes_and_microbatches_change_neither_loss_nor_gradients(changes):
-  sizes = {**changes, 'model.dropout': 0.1, 'train.batch_size': 16}
-  want_loss, want = loss_and_gradients(tiny_config(**sizes), {})
+def test_meshes_and_microbatches_change_neither_loss_nor_gradients(name):
+  sizes = {'model.dropout': 0.1, 'train.batch_size': 16}
+  want_loss, want = loss_and_gradients(config_of(name, **sizes), {})
   for i, mesh in enumerate(MESHES):
-    config = tiny_config(**sizes, **{'train.microbatch_size': 8, 'model.scan': i == 0})
+    config = config_of(name, **sizes, **{'train.microbatch_size': 8, 'model.scan': i == 0})
     loss, grads = loss_and_gradients(config, mesh)
     np.testing.assert_allclose(loss, want_loss, rtol=1e-5, err_msg=str(mesh))
     for path, true in jax.tree.leaves_with_path(want):
       got = functools.reduce(lambda tree, key: tree[key.key], path, grads)
-      np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4, err_msg=f'{mesh} {path}')
+      np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4,
+                                 err_msg=f'{mesh} {path_of(path)}')
 
 
 @every_variant
-def test_every_weight_has_a_gradient(changes):
-  _, grads = loss_and_gradients(tiny_config(**changes), {})
+def test_every_weight_has_a_gradient(name):
+  _, grads = loss_and_gradients(config_of(name), {})
   for path, gradient in jax.tree.leaves_with_path(grads):
     assert np.abs(gradient).max() > 1e-8, path
 
 
 @every_variant
-def test_no_position_sees_a_later_one(changes):
-  config = tiny_config(**changes)
+def test_no_position_sees_a_later_one(name):
+  config = config_of(name)
   tokens = random_batch(config)['inputs']
   other = tokens.copy()
   other[:, 15:] = (tokens[:, 15:] + 7) % config.model.n_vocab
   with mesh_of():
-    model = noisy(fresh(config))
+    model = noisy(name)
     one, two = np.asarray(model(tokens)), np.asarray(model(other))
   np.testing.assert_array_equal(one[:, :15], two[:, :15])
   assert np.abs(one[:, 15:] - two[:, 15:]).max(-1).min() > 1e-3
 
 
 @every_variant
-def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refused(changes):
-  tokens = random_batch(tiny_config(**changes))['inputs'][:2, :20]
+def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refused(name):
+  tokens = random_batch(config_of(name))['inputs'][:2, :20]
   with mesh_of():
-    model = noisy(fresh(tiny_config(**changes)))
-    if 'model.architecture' in changes:
+    model = noisy(name)
+    if 'model.architecture' in VARIANTS[name]:
       with pytest.raises(InputError, match='only a Transformer can write'):
         decode.ready(model)
       return
@@ -121,8 +143,8 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refuse
 
 
 @every_variant
-def test_the_count_of_parameters_is_that_of_the_tree(changes):
-  config = tiny_config(**changes)
+def test_the_count_of_parameters_is_that_of_the_tree(name):
+  config = config_of(name)
   with mesh_of():
     found = weights(fresh(config))
   padded = sum(w.size for w in found.values())
@@ -133,9 +155,9 @@ def test_the_count_of_parameters_is_that_of_the_tree(changes):
 
 
 @every_variant
-def test_the_count_of_flops_is_that_of_the_forward_pass(changes):
+def test_the_count_of_flops_is_that_of_the_forward_pass(name):
   """PaLM's convention: 6 FLOPs per parameter and token, biases and gains included, and attention."""
-  config = tiny_config(**changes, **{'model.pad_vocab_to': 1, 'model.scan': False})
+  config = config_of(name, **{'model.pad_vocab_to': 1, 'model.scan': False})
   t = config.model.n_ctx
   with mesh_of():
     model = unrolled(fresh(config))
@@ -143,7 +165,7 @@ def test_the_count_of_flops_is_that_of_the_forward_pass(changes):
     products = matmul_flops(jax.make_jaxpr(run)(np.zeros((1, t), np.int32)).jaxpr)
     declared = jax.tree.leaves(declarations(fresh(config)), is_leaf=lambda node: hasattr(node, 'axes'))
     shapes = [w.shape for w in weights(fresh(config)).values()]
-  vectors = sum(int(np.prod(shape)) for shape, facts in zip(shapes, declared, strict=True) if not facts.decays)
+  vectors = sum(int(np.prod(shape)) for shape, one in zip(shapes, declared, strict=True) if not one.decays)
   # Our attention computes the blocks below the diagonal: 1/4 + 2/4 + 3/4 + 4/4 of each quarter of the square.
   square = 4 * config.model.n_layer * config.model.n_embd * t if hasattr(model, 'h') else 0
   want = flops_per_token(config.model, t)['palm'] / 3 - 2 * vectors - square * 3 / 8
@@ -164,36 +186,31 @@ def matmul_flops(jaxpr):
   return total
 
 
-def drawn(config):
-  """{path: whether a fresh weight is random} and not a constant, which biases and gains are."""
-  with mesh_of():
-    return {path: w.std() > 0 for path, w in weights(fresh(config)).items()}
-
-
 @every_variant
-def test_random_weights_decay_and_those_of_blocks_are_matrices_of_muon(changes):
-  config = tiny_config(**changes)
+def test_random_weights_decay_and_those_of_blocks_are_matrices_of_muon(name):
+  config = config_of(name)
   with mesh_of():
     params = jax.eval_shape(lambda: init_state(config).params)
     declared = declarations(jax.eval_shape(lambda: fresh(config)))
-  paths = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in jax.tree.leaves_with_path(params)]
+  paths = [path_of(path) for path, _ in jax.tree.leaves_with_path(params)]
   decays = dict(zip(paths, jax.tree.leaves(decayed(params, declared)), strict=True))
   none = lambda x: x is None or not isinstance(x, dict)
   muon = dict(zip(paths, jax.tree.leaves(muon_dimensions(params, declared), is_leaf=none), strict=True))
-  for path, random in drawn(config).items():
+  for path, random in drawn(name).items():
     assert decays[path] == random, path
     assert (muon[path] is not None) == (random and path.startswith('h/')), path
 
 
 @every_variant
-def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first(changes):
-  if 'model.architecture' in changes:
+def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first(name):
+  if 'model.architecture' in VARIANTS[name]:
     pytest.skip('an LSTM has no blocks')
-  config = tiny_config(**changes)
+  config = config_of(name)
   tokens = random_batch(config)['inputs']
   with mesh_of():
     model = fresh(config)
-    want, matrices = np.asarray(model(tokens)), {p for p, random in drawn(config).items() if random and 'h/' in p}
+    want = np.asarray(model(tokens))
+    matrices = {path for path, random in drawn(name).items() if random and path.startswith('h/')}
     model.h = adapted(model.h, jax.random.key(0), 2, config.model.n_layer)
     np.testing.assert_allclose(model(tokens), want, atol=1e-6)
     found = weights(model)
@@ -201,12 +218,12 @@ def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first(change
 
 
 @every_variant
-def test_an_export_gives_the_same_logits_or_is_refused(changes, tmp_path):
+def test_an_export_gives_the_same_logits_or_is_refused(name, tmp_path):
   pytest.importorskip('torch')
   from torch_models import logits_of, opened, tokens_for
-  config = tiny_config(**changes)
+  config = config_of(name)
   with mesh_of():
-    model = noisy(fresh(config))
+    model = noisy(name)
     if (why := export.obstacle(config)) is not None:
       with pytest.raises(InputError, match=re.escape(why)):
         gptjax.save_pretrained(model, None, tmp_path / 'out')

@@ -59,7 +59,7 @@ def test_what_is_at_rest_is_what_lies_there(sizes):
     here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
     assert (cost.params, cost.optimizer, cost.batch) == tuple(
       map(here, (state.params, state.opt_state, batch)))
-    counters = here((state.step, state.skipped, state.usual_loss))
+    counters = here((state.step, state.skipped, state.loss_ema))
     assert (cost.params + cost.optimizer + cost.batch + counters
             == compiled.memory_analysis().argument_size_in_bytes)
     compiled(state, batch)  # and it runs

@@ -40,11 +40,11 @@ def test_what_is_read_after_going_back_was_not_read_before(history):
 
 def test_what_is_a_spike():
   config = tiny_config()
-  metrics = {'loss': 9.0, 'usual_loss': 5.0, 'skipped': 0.0}
+  metrics = {'loss': 9.0, 'loss_ema': 5.0, 'skipped': 0.0}
   assert not rewind.is_spike(config, metrics)
   config.train.rewind.threshold = 3.0
   assert rewind.is_spike(config, metrics) and not rewind.is_spike(config, {**metrics, 'loss': 7.9})
-  assert not rewind.is_spike(config, {**metrics, 'usual_loss': np.inf})
+  assert not rewind.is_spike(config, {**metrics, 'loss_ema': np.inf})
   nan = {**metrics, 'loss': np.nan, 'skipped': float(config.train.max_skipped)}
   assert rewind.is_spike(config, nan) and not rewind.is_spike(config, {**nan, 'skipped': 1.0})
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of, tiny_config
 from flax import nnx
 from safetensors.numpy import load_file
-from torch_models import logits_of, tensors, tokens_for, transformers, twin
+from torch_models import logits_of, opened, tensors, tokens_for, transformers, twin
 
 import gptjax
 from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading, sentence_piece
