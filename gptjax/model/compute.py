@@ -85,7 +85,7 @@ def stacked(model):
 
 
 def rematerialized(layer, policy):
-  """Rematerialize a layer; the backward pass has all intermediates (`none`), matmuls (`dots`) or none (`full`)."""
+  """Rematerialize a layer: saved are all intermediates (`none`), matmuls (`dots`) or nothing (`full`)."""
   if policy == 'none':
     return layer
   policies = jax.checkpoint_policies

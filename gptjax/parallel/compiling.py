@@ -38,11 +38,11 @@ def synchronize(limit):
   compile_, write = compiler.compile_or_get_cached, compiler._cache_write
   compiled, numbers = threading.local(), collections.Counter()
 
-  def keep(key, seconds, name, backend, executable, callbacks):
+  def keep(key, seconds, name, backend, executable, *callbacks):
     """Instead of `_cache_write`, which does nothing in all processes but 0."""
     if distributed.global_state.process_id == 0:
-      write(key, seconds, name, backend, executable, callbacks)
-    elif not callbacks and seconds >= jax.config.jax_persistent_cache_min_compile_time_secs:
+      write(key, seconds, name, backend, executable, *callbacks)
+    elif not any(callbacks) and seconds >= jax.config.jax_persistent_cache_min_compile_time_secs:
       compiled.entry = key, name, executable, backend, int(seconds)
 
   def compile_together(backend, computation, devices, *args, **options):

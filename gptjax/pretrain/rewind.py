@@ -22,34 +22,20 @@ TRIES = 3  # going back to one checkpoint so often has not helped
 class Spike(Exception):
   """The loss of a step is a spike; `gptjax.pretrain.loop` goes back."""
 
-  def __init__(self, step, loss, usual_loss):
-    super().__init__(f'loss {loss:.4f} at step {step}, usually {usual_loss:.4f}')
-    self.step, self.loss, self.usual_loss = step, loss, usual_loss
+  def __init__(self, step, loss, loss_ema):
+    super().__init__(f'loss {loss:.4f} at step {step}, running mean {loss_ema:.4f}')
+    self.step, self.loss, self.loss_ema = step, loss, loss_ema
 
 
 def is_spike(config, metrics):
-  """Whether a step's metrics ({'loss', 'usual_loss', 'skipped': floats}) call for going back.
+  """Whether a step's metrics ({'loss', 'loss_ema', 'skipped': floats}) call for going back.
 
-  Either the loss is `train.rewind.threshold` nats above the usual, or `train.max_skipped` steps in a row were
-  not finite.
+  Either the loss is `train.rewind.threshold` nats above its running mean, or `train.max_skipped` consecutive
+  steps were not finite.
   """
   threshold = config.train.rewind.threshold
-  return threshold > 0 and (metrics['loss'] > metrics['usual_loss'] + threshold
+  return threshold > 0 and (metrics['loss'] > metrics['loss_ema'] + threshold
                             or metrics['skipped'] >= config.train.max_skipped)
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def record(config, workdir, spike):
@@ -66,7 +52,7 @@ def record(config, workdir, spike):
   earlier = [rewind for rewind in in_effect(rewinds) if rewind['to'] <= to]
   last_read, first_again = batch_number(rewinds, spike.step - 1), batch_number(earlier, to)
   losses = {name: value if math.isfinite(value) else None
-            for name, value in (('loss', spike.loss), ('usual_loss', spike.usual_loss))}
+            for name, value in (('loss', spike.loss), ('usual_loss', spike.loss_ema))}
   rewinds.append({'step': spike.step, **losses, 'to': to,
                   'passed': max(back.skip_batches, last_read + 1 - first_again)})
   write(workdir, rewinds)

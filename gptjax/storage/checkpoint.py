@@ -12,8 +12,10 @@ whose files or arrays differ from the manifest, is damaged. Both are renamed asi
 Of several processes each writes its shards, at the same time. Process 0 does everything else, and decides.
 """
 
+import collections
 import concurrent.futures
 import contextlib
+import functools
 import shutil
 import time
 from pathlib import Path
@@ -30,6 +32,7 @@ from gptjax.storage.digests import describe_arrays, digests
 from gptjax.storage.manifest import MANIFEST, file_digest, find_fault, read_manifest, write_manifest
 
 STATE, SAVING = 'state', 'saving'
+RENAMED = {'loss_ema': 'usual_loss'}  # fields of a state whose name on disk is that of version 0.1
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
 
 
@@ -64,7 +67,7 @@ class Checkpoints:
       metric: held-out loss measured at this step, or None.
     """
     self.wait()
-    folder = self.folder / str(step)
+    state, folder = _under_stored_names(state), self.folder / str(step)
     if processes.on_process_0(lambda: self._have(folder, metric) or self._make_folder(folder, state)):
       return
     try:
@@ -187,6 +190,16 @@ class Checkpoints:
       atomic.remove(path)
 
 
+@functools.cache
+def _stored_type(state_type):
+  return collections.namedtuple(state_type.__name__, [RENAMED.get(name, name) for name in state_type._fields])
+
+
+def _under_stored_names(state):
+  """A state with the names of its fields on disk; any other tree as it is."""
+  return _stored_type(type(state))(*state) if hasattr(state, '_fields') else state
+
+
 def steps(folder):
   """Step numbers that have a folder, good or not, ascending."""
   folder = Path(folder)
@@ -214,9 +227,9 @@ def restore(folder, abstract_state, say):
   while (step := processes.on_process_0(lambda: _newest_good(folder, say), VERIFY_LIMIT)) is not None:
     path = folder / str(step)
     manifest = read_manifest(path)
-    state = load(path, manifest, abstract_state)
+    state = load(path, manifest, _under_stored_names(abstract_state))
     if describe_arrays(state, jax.jit(digests)(state)) == manifest['arrays']:
-      return state, manifest
+      return jax.tree.unflatten(jax.tree.structure(abstract_state), jax.tree.leaves(state)), manifest
     processes.on_process_0(lambda: _damaged(path, 'an array differs from its digest', say))
   if found:
     raise InputError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
