@@ -9,13 +9,13 @@ from gptjax.benchmark.results import OURS
 
 GPUS = 'NVIDIA H100', 'NVIDIA H200'
 # Tokens a second: what must be reached, and what is aimed at.
-SPEEDS = {'124M': (300e3, 468e3), '355M': (110e3, 175e3), '774M': (55e3, 79e3), '1558M': (29e3, 47e3)}
-DROPOUT = 0.8  # times the speed of cuDNN's attention without dropout, that ours has with it
+TARGET_SPEEDS = {'124M': (300e3, 468e3), '355M': (110e3, 175e3), '774M': (55e3, 79e3), '1558M': (29e3, 47e3)}
+MIN_DROPOUT_SPEED = 0.8  # times the speed of cuDNN's attention without dropout, that ours has with it
 TRAINING, ATTENTION = 'training', 'attention'  # how the names of rows begin
 CUDNN, PALLAS = 'cudnn', 'pallas, dropout 0.1'
 
 
-def of_training(rows, device):
+def training_gates(rows, device):
   """Gates of each size that was trained."""
   found = []
   for what in dict.fromkeys(row['what'] for row in rows if row['what'].startswith(f'{TRAINING} ')):
@@ -24,8 +24,9 @@ def of_training(rows, device):
     ours = of_size.pop(OURS, None)
     if len(rest) != 1 or ours is None:  # a variant, which is compared with nothing
       continue
-    if size in SPEEDS and device.startswith(GPUS):
-      found.append(results.gate(f'{size}, tokens/s', '>=', SPEEDS[size][0], ours['median'], SPEEDS[size][1]))
+    if size in TARGET_SPEEDS and device.startswith(GPUS):
+      required, goal = TARGET_SPEEDS[size]
+      found.append(results.gate(f'{size}, tokens/s', '>=', required, ours['median'], goal))
     if of_size:
       best = max(of_size.values(), key=lambda row: row['median'])
       apart = '' if best['ratio'] else ', not interleaved'  # for want of memory for both
@@ -34,26 +35,26 @@ def of_training(rows, device):
   return found
 
 
-def of_attention(rows):
+def attention_gates(rows):
   """The gate of dropout in attention, for each size of which both kernels ran."""
   medians = {(row['what'], row['who']): row['median'] for row in rows if row['what'].startswith(ATTENTION)}
-  return [results.gate(f'{what}, speed of {PALLAS}, beside {CUDNN} without', '>=', DROPOUT,
+  return [results.gate(f'{what}, speed of {PALLAS}, beside {CUDNN} without', '>=', MIN_DROPOUT_SPEED,
                        medians[what, CUDNN] / medians[what, PALLAS])
           for what, who in medians if who == CUDNN and (what, PALLAS) in medians]
 
 
-def with_gates(found):
+def add_gates(found):
   """`journal.usual` with the gates of its rows, after those that it has."""
   rows = found['rows']
-  return {**found, 'gates': [*found['gates'], *of_training(rows, found['machine']['device']),
-                             *of_attention(rows)]}
+  return {**found, 'gates': [*found['gates'], *training_gates(rows, found['machine']['device']),
+                             *attention_gates(rows)]}
 
 
-def show(found):
+def print_gates(found):
   """Prints the gates, and on a GPU that has any those of which there is no figure."""
-  results.show_gates(found['gates'])
+  results.print_gates(found['gates'])
   device = found['machine']['device']
   measured = {gate['what'].partition(',')[0] for gate in found['gates'] if 'aim' in gate}
-  for size in SPEEDS if device.startswith(GPUS) else ():
+  for size, (required, goal) in TARGET_SPEEDS.items() if device.startswith(GPUS) else ():
     if size not in measured:
-      print(f'{size}, tokens/s: not measured; wanted >= {SPEEDS[size][0]:,g}, aim {SPEEDS[size][1]:,g}')
+      print(f'{size}, tokens/s: not measured; wanted >= {required:,g}, aim {goal:,g}')

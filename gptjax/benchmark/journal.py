@@ -48,7 +48,7 @@ class Journal:
       file.write(line)
       file.flush()
       os.fsync(file.fileno())
-    if text := in_words(kind, fields):
+    if text := format_record(kind, fields):
       print(text, flush=True)
 
 
@@ -63,13 +63,14 @@ def read(path):
   return records.read_lines(path, lambda line: records.remove_checksum(records.parse(line)))
 
 
-def in_words(kind, fields):
+def format_record(kind, fields):
   """The line that is printed for a record; '' for none."""
   if kind == 'fact':
     return f'{fields["what"]}: {fields["value"]}'
   if kind == 'figure':
     turn = f'turn {fields["turn"]}' if fields['turn'] else 'first turn'
-    return f'{fields["what"]}, {fields["who"]}, {turn}: {results.number(fields["value"])} {fields["unit"]}'
+    value = results.format_number(fields['value'])
+    return f'{fields["what"]}, {fields["who"]}, {turn}: {value} {fields["unit"]}'
   if kind == 'lost':
     return f'{fields["who"]} {fields["why"]}'
   if kind == 'device':
@@ -81,7 +82,7 @@ def in_words(kind, fields):
   return ''
 
 
-def usual(found):
+def to_results(found):
   """The arguments of `results.write` but its path, from records: a dict.
 
   Gates are those that the records hold; a benchmark may add those that it computes from rows.
@@ -109,7 +110,7 @@ def usual(found):
     elif part is not None and kind == 'details':
       part['details'] |= fields
   of_kind = lambda kind: [record for record in found if record['kind'] == kind]
-  return {'benchmark': start['benchmark'], 'machine': where, 'rows': results.rows(of_kind('figure')),
+  return {'benchmark': start['benchmark'], 'machine': where, 'rows': results.summarize(of_kind('figure')),
           'gates': [{name: x for name, x in gate.items() if name != 'kind'} for gate in of_kind('gate')],
           'facts': facts, 'parts': parts}
 
@@ -123,6 +124,6 @@ def _finite(value):
   return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def beside(out):
+def journal_path(out):
   """The journal's path beside a JSON file: 'gpu.jsonl' for 'gpu.json'."""
   return str(Path(out).with_suffix('.jsonl'))

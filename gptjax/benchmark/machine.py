@@ -16,7 +16,7 @@ from gptjax.text.redacted import redacted
 FLAGS = 'XLA_', 'JAX_', 'LIBTPU_', 'CUDA_DEVICE_', 'NVIDIA_TF32', 'TORCH', 'PYTORCH'  # of the environment
 
 
-def machine(packages, device=''):
+def machine_info(packages, device=''):
   """{'date', 'command', 'commit', 'code', 'device', 'processor', 'cores', 'python', 'flags', 'versions'}.
 
   commit: of the checkout, with '-dirty' where files differ from it; '' outside one. code: digest of gptjax's
@@ -31,13 +31,13 @@ def machine(packages, device=''):
   return {'date': datetime.date.today().isoformat(),
           'command': shlex.join(['python', *map(redacted, sys.orig_argv[1:])]),
           'commit': _commit(), 'code': resolve.code_digest(), 'device': device or processor,
-          'processor': processor, 'cores': cores(), 'python': platform.python_version(),
+          'processor': processor, 'cores': available_cores(), 'python': platform.python_version(),
           'flags': {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)},
           'versions': {'gptjax': gptjax.__version__, **{
             name: metadata.version(installed[name][0]) for name in packages if name in installed}}}
 
 
-def cores():
+def available_cores():
   """How many this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 

@@ -24,7 +24,7 @@ def row(what, who, unit, values, ratio=None):
           'most': max(values), 'turns': len(values), 'ratio': ratio}
 
 
-def figure(what, who, unit, value, turn, **more):
+def measurement(what, who, unit, value, turn, **more):
   """One measurement of one contender.
 
   Args:
@@ -38,7 +38,7 @@ def figure(what, who, unit, value, turn, **more):
   return {'what': what, 'who': who, 'unit': unit, 'value': value, 'turn': turn, 'more': more}
 
 
-def rows(figures):
+def summarize(figures):
   """A row for each contender of each thing measured, both in the order in which `figures` first have them.
 
   The ratio of rates (units `.../s`) is the median of those of single turns, so that a device whose speed
@@ -67,7 +67,7 @@ def rows(figures):
   return made
 
 
-def number(x):
+def format_number(x):
   """In words for people: four digits, or all before the point."""
   digits = max(0, 3 - math.floor(math.log10(abs(x)))) if x else 0
   return f'{x:,.{digits}f}'
@@ -88,7 +88,7 @@ def gate(what, sign, wanted, found, aim=None):
   return made if aim is None else {**made, 'aim': aim, 'reached': holds(aim)}
 
 
-def show_gates(gates):
+def print_gates(gates):
   width = max((len(gate['what']) for gate in gates), default=0)
   for gate in gates:
     print(f'{gate["what"]:<{width}}  {gate["found"]:>10,.2f}, wanted {gate["sign"]} {gate["wanted"]:,g}'

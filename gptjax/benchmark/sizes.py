@@ -9,8 +9,8 @@ import numpy as np
 from gptjax.config import files
 from gptjax.errors import InputError
 
-MOST = 64      # sequences a step at the most: more are no faster
-SHRINK = 3     # batch sizes to try, each half of the one before
+MAX_BATCH_SIZE = 64      # sequences a step at the most: more are no faster
+N_BATCH_SIZES = 3     # batch sizes to try, each half of the one before
 CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192, scan=False)
 TINY_MODEL = dict(n_layer=2, n_head=2, n_embd=32, n_ctx=32, n_vocab=96, scan=True)
 
@@ -54,7 +54,7 @@ def make_config(size, batch_size=0, changes=None):
   return config
 
 
-def batches(size, memory):
+def batch_sizes(size, memory):
   """Batch sizes to try, from the most on, each half of the one before.
 
   The first is the largest power of two for which PyTorch should have room without rematerialization: 18 bytes
@@ -71,9 +71,9 @@ def batches(size, memory):
   c = make_config(size).model
   weights = 12 * c.n_layer * c.n_embd**2 + (c.n_vocab + c.n_ctx) * c.n_embd
   sequence = c.n_ctx * (34 * c.n_layer * c.n_embd + 10 * c.n_vocab)
-  most = int(min(MOST, max(1, (memory - 18 * weights) // sequence)))
+  most = int(min(MAX_BATCH_SIZE, max(1, (memory - 18 * weights) // sequence)))
   first = 2**int(math.log2(most))
-  return [first >> i for i in range(SHRINK) if first >> i]
+  return [first >> i for i in range(N_BATCH_SIZES) if first >> i]
 
 
 def random_batch(config):

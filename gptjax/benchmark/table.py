@@ -10,17 +10,17 @@ import json
 from pathlib import Path
 
 from gptjax.benchmark import gates, journal, results
-from gptjax.benchmark.results import number
+from gptjax.benchmark.results import format_number
 from gptjax.command import run
 from gptjax.errors import InputError
 from gptjax.files import atomic, paths
 
 BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
 END = '<!-- end of the table -->'
-HEADS = 'measured', 'with', 'median (least to most)', 'gptjax is', 'where', 'when'
+COLUMNS = 'measured', 'with', 'median (least to most)', 'gptjax is', 'where', 'when'
 
 
-def place(machine):
+def format_machine(machine):
   """Where, in a few words."""
   versions = machine['versions']
   package = next((name for name in ('jax', 'tiktoken', 'numpy') if name in versions), 'gptjax')
@@ -30,40 +30,40 @@ def place(machine):
   return f'{where}; {package} {versions[package]}'
 
 
-def load(path):
+def load_results(path):
   """What `results.write` wrote, or a journal in that form."""
   if Path(path).suffix != '.jsonl':
     return json.loads(Path(path).read_text())
   if not Path(path).exists():
     raise FileNotFoundError(path)
-  return gates.with_gates(journal.usual(journal.read(path)))
+  return gates.add_gates(journal.to_results(journal.read(path)))
 
 
-def lines(path):
+def table_rows(path):
   """The lines of the table that a file gives.
 
   Raises:
     InputError: it is neither one that `results.write` wrote nor a journal.
   """
   try:
-    found = load(path)
+    found = load_results(path)
     for row in found['rows']:
-      figures = f'{number(row["median"])} {row["unit"]}'
+      figures = f'{format_number(row["median"])} {row["unit"]}'
       if row['turns'] > 1:
-        figures += f' ({number(row["least"])} to {number(row["most"])})'
+        figures += f' ({format_number(row["least"])} to {format_number(row["most"])})'
       yield (row['what'], row['who'], figures, f'{row["ratio"]:.2f} x' if row['ratio'] else '',
-             place(found['machine']), found['machine']['date'])
+             format_machine(found['machine']), found['machine']['date'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is not a result of gptjax.benchmark ({error!r})') from None
 
 
-def table(paths):
+def markdown_table(paths):
   """Markdown, one line for each row of the files, in order of their names."""
-  body = [line for path in sorted(map(str, paths)) for line in lines(path)]
-  return ''.join(f'| {" | ".join(line)} |\n' for line in (HEADS, ('---',) * len(HEADS), *body))
+  body = [line for path in sorted(map(str, paths)) for line in table_rows(path)]
+  return ''.join(f'| {" | ".join(line)} |\n' for line in (COLUMNS, ('---',) * len(COLUMNS), *body))
 
 
-def parted(text, path):
+def split_at_markers(text, path):
   """(what is before the table, the table, what is after) of a text with its marks (ValueError without)."""
   before, begin, rest = text.partition(f'{BEGIN}\n')
   inside, end, after = rest.partition(END)
@@ -82,11 +82,11 @@ def main(argv):
   parser.add_argument('--into', type=paths.flag, default='',
                       help='file with the two marks; else it is printed')
   flags = parser.parse_args(argv)
-  made = table(flags.paths)
+  made = markdown_table(flags.paths)
   if flags.json:
     if len(flags.paths) != 1 or Path(flags.paths[0]).suffix != '.jsonl':
       parser.error('--json takes one journal, a file of the name FILE.jsonl')
-    results.write(flags.json, **load(flags.paths[0]))
+    results.write(flags.json, **load_results(flags.paths[0]))
   if not flags.into:
     print(made, end='')
     return
@@ -94,5 +94,5 @@ def main(argv):
     text = Path(flags.into).read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f'{flags.into} cannot be read: {error}') from None
-  before, _, after = parted(text, flags.into)
+  before, _, after = split_at_markers(text, flags.into)
   atomic.write(flags.into, before + made + after)

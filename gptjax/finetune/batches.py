@@ -12,7 +12,7 @@ import numpy as np
 
 from gptjax.data.corpus import order
 
-ROUND = 8  # tokens: widths are multiples of it
+WIDTH_MULTIPLE = 8  # tokens: widths are multiples of it
 
 
 class Encoded(NamedTuple):
@@ -22,25 +22,25 @@ class Encoded(NamedTuple):
   starts: int64[n, g], where each begins; lengths: int64[n, g].
   labels: float32[n], numbers of classes or numbers; nan: none.
   index: int64[n], the names of the examples.
-  cut: how many examples were too long; skipped: how many were left out for want of a label; empty: how many
-    have an empty text.
+  n_truncated: number of examples that were too long; n_unlabelled: number of examples that were skipped
+    because they have no label; n_empty: number of examples with an empty text.
   """
   tokens: np.ndarray
   starts: np.ndarray
   lengths: np.ndarray
   labels: np.ndarray
   index: np.ndarray
-  cut: int = 0
-  skipped: int = 0
-  empty: int = 0
+  n_truncated: int = 0
+  n_unlabelled: int = 0
+  n_empty: int = 0
 
   @property
-  def longest(self):
+  def max_lengths(self):
     """int64[n]: tokens of the longest sequence of each example."""
     return self.lengths.max(1)
 
 
-def widths(lengths, most, worth=0.04):
+def choose_widths(lengths, most, worth=0.04):
   """At most so many widths that all sequences fit into and that cost the least padding.
 
   Args:
@@ -51,7 +51,7 @@ def widths(lengths, most, worth=0.04):
   Returns:
     Ascending list of multiples of ROUND.
   """
-  size, count = np.unique(-(-np.asarray(lengths) // ROUND) * ROUND, return_counts=True)
+  size, count = np.unique(-(-np.asarray(lengths) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, return_counts=True)
   behind = np.concatenate([[0], np.cumsum(count)])
   # cost[j]: padded tokens of the j shortest sizes with the widths so far; one more width at a time.
   cost, back = np.where(behind == 0, 0.0, np.inf), []
@@ -71,7 +71,7 @@ def widths(lengths, most, worth=0.04):
   return chosen[::-1]
 
 
-class Plan:
+class BatchSchedule:
   """Which examples make up each batch of a run, and the width of each batch.
 
   In each epoch every example comes once, and the last batch may have fewer examples. Without `by_length` a
@@ -123,7 +123,7 @@ def used_widths(plan, steps):
   return sorted(found)
 
 
-def in_order(longest, widths, batch_size):
+def evaluation_batches(longest, widths, batch_size):
   """[(examples, width), ...]: each example once, the longest first; for evaluation."""
   by_length = np.argsort(-longest, kind='stable')
   bucket = np.searchsorted(widths, longest)
@@ -131,7 +131,7 @@ def in_order(longest, widths, batch_size):
           for rows in (by_length[at:at + batch_size] for at in range(0, len(by_length), batch_size))]
 
 
-def batch(encoded, examples, width, batch_size, rows):
+def make_batch(encoded, examples, width, batch_size, rows):
   """One batch as arrays; places that have no example weigh nothing.
 
   Args:
@@ -157,7 +157,7 @@ def batch(encoded, examples, width, batch_size, rows):
   return {'tokens': tokens, 'lengths': lengths, 'labels': labels, 'weights': weights}
 
 
-def chosen(encoded, which):
+def select(encoded, which):
   """The examples that a slice or a bool[n] chooses."""
   per_example = ('starts', 'lengths', 'labels', 'index')
   return encoded._replace(**{name: getattr(encoded, name)[which] for name in per_example})

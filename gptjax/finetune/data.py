@@ -14,7 +14,7 @@ from gptjax.finetune import batches
 from gptjax.finetune.tasks import examples, transforms
 
 
-class Data(NamedTuple):
+class TaskData(NamedTuple):
   """What a task is fine-tuned and measured on.
 
   task: tasks.Task; name: its name.
@@ -37,12 +37,12 @@ class Data(NamedTuple):
   @property
   def outputs(self):
     """Values that the head gives for a sequence; 0: there is no head."""
-    if self.task.kind == transforms.TEXT:
+    if self.task.kind == transforms.LANGUAGE_MODEL:
       return 0
     return 1 if self.numeric or self.task.kind == 'choice' else len(self.task.classes)
 
   @property
-  def scored(self):
+  def label_masks(self):
     """{name of a predictions file: bool[n], which examples have a label} of test sets that have labels."""
     known = {file: ~np.isnan(one.labels) for file, one in self.test.items()}
     return {file: there for file, there in known.items() if there.any() and not self.task.glue}
@@ -60,9 +60,9 @@ def load(name, task, tokenizer, config):
   Raises:
     ValueError: one line that names task, split and row.
   """
-  if task.kind == transforms.TEXT:
-    train, validation = windows(tokenizer, config)
-    return Data(name, task, train, {'': validation}, {}, [config.data.seq_len])
+  if task.kind == transforms.LANGUAGE_MODEL:
+    train, validation = corpus_windows(tokenizer, config)
+    return TaskData(name, task, train, {'': validation}, {}, [config.data.seq_len])
   sources = [('train', task.train, True)]
   sources += [(split, (source,), True) for split, source in task.validation.items()]
   sources += [(split, (source,), False) for split, source in task.test.items()
@@ -74,10 +74,11 @@ def load(name, task, tokenizer, config):
       some, left_out = examples.read(name, task, source, config, labelled=labelled)
       found, skipped = found + some, skipped + left_out
     found = found[:config.finetune.limit or None]
-    splits.append(encode(task, found, tokenizer, config, skipped, f'{name} {split}'))
+    splits.append(encode_examples(task, found, tokenizer, config, skipped, f'{name} {split}'))
   n_known = 1 + len(task.validation)
-  chosen = batches.widths(np.concatenate([one.longest for one in splits[:n_known]]), config.finetune.buckets)
-  return Data(name, task, splits[0], dict(zip(task.validation, splits[1:n_known])),
+  lengths = np.concatenate([split.max_lengths for split in splits[:n_known]])
+  chosen = batches.choose_widths(lengths, config.finetune.buckets)
+  return TaskData(name, task, splits[0], dict(zip(task.validation, splits[1:n_known])),
               {split: one for (split, *_), one in zip(sources[n_known:], splits[n_known:], strict=True)},
               [min(width, config.data.seq_len) for width in chosen])
 
@@ -89,7 +90,7 @@ def _wanted(task, source, config):
   return (Path(config.finetune.data_dir) / source.file).exists()
 
 
-def windows(tokenizer, config):
+def corpus_windows(tokenizer, config):
   """Both splits of the corpus that `config.data` names as batches.Encoded, a row a window."""
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   corpus, held_out = mixture.train[0], mixture.held_out[0]
@@ -109,9 +110,9 @@ def _windows(corpus, config):
   return batches.Encoded(corpus.tokens(0, corpus.n_tokens), starts, lengths, labels, index)
 
 
-def encode(task, found, tokenizer, config, skipped, title):
+def encode_examples(task, found, tokenizer, config, skipped, title):
   """Examples as batches.Encoded; labels that are numbers are scaled to [-1, 1]."""
-  marks, longest = transforms.marks(config.model.n_vocab), config.data.seq_len
+  marks, longest = transforms.task_tokens(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
   names = special.named(tokenizer, config.data.special_tokens)
@@ -120,7 +121,7 @@ def encode(task, found, tokenizer, config, skipped, title):
   for example in bars.bar(found, desc=title, unit='example', leave=False):
     texts = [encoded(space * (i > 0) + text) for i, text in enumerate(example.texts)]
     answers = [encoded(answer) for answer in example.answers]
-    made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)
+    made, cut = transforms.make_sequences(task.kind, texts, answers, marks, longest)
     rows += made
     lengths.append([len(row) for row in made])
     n_cut += cut
@@ -133,7 +134,7 @@ def encode(task, found, tokenizer, config, skipped, title):
                          sum(not all((*example.texts, *example.answers)) for example in found))
 
 
-def unscaled(task, values):
+def unscale(task, values):
   """Numbers on the task's own scale, from [-1, 1]."""
   low, high = task.scale
   return (np.asarray(values, np.float64) + 1) / 2 * (high - low) + low

@@ -16,10 +16,10 @@ from gptjax.errors import InputError
 from gptjax.files import atomic, literal_path
 from gptjax.finetune import batches, results, weights
 from gptjax.finetune import data as datas
-from gptjax.finetune.run import Run, fine_tuned
+from gptjax.finetune.run import Run, finetune_run
 from gptjax.finetune.step import graph
 from gptjax.finetune.tasks import published
-from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain.loop import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
@@ -44,7 +44,7 @@ def finetune(config, workdir, overrides=()):
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
   check(config)
-  source, tokenizer = weights.source_of(config)
+  source, tokenizer = weights.open_pretrained(config)
   configs.resolve(config, workdir)
   configs.check(config)
   check_model(config)
@@ -52,18 +52,18 @@ def finetune(config, workdir, overrides=()):
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
-  if any(task.kind == TEXT for task in chosen(config).values()):
+  if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixtures.check_there(config.data)
   literal_path.check(workdir)
-  with ownership.own_workdir(workdir):
-    return run_owned(config, workdir, mesh, source, tokenizer)
+  with ownership.of_run(workdir):
+    return run_tasks(config, workdir, mesh, source, tokenizer)
 
 
-def run_owned(config, workdir, mesh, source, tokenizer):
+def run_tasks(config, workdir, mesh, source, tokenizer):
   """All tasks and seeds, once no other process writes to the workdir; the exit code."""
-  if any(task.kind == TEXT for task in chosen(config).values()):
-    processes.on_process_0(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
-  loaded = [datas.load(name, task, tokenizer, config) for name, task in chosen(config).items()]
+  if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
+    processes.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
+  loaded = [datas.load(name, task, tokenizer, config) for name, task in selected_tasks(config).items()]
   processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
   processes.on_process_0(lambda: initialize_workdir(config, workdir, tokenizer, loaded))
   found = {}
@@ -72,17 +72,17 @@ def run_owned(config, workdir, mesh, source, tokenizer):
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):
-        run = prepared(config, workdir, data, tokenizer, seed, mesh, stop, dog, programs)
-        result = fine_tuned(run, source)
+        run = make_run(config, workdir, data, tokenizer, seed, mesh, stop, dog, programs)
+        result = finetune_run(run, source)
         if result is None:
           return STOPPED
         found.setdefault(data.name, []).append(result)
   if jax.process_index() == 0:
-    finish(config, workdir, loaded, found)
+    write_results(config, workdir, loaded, found)
   return DONE
 
 
-def chosen(config):
+def selected_tasks(config):
   """{name: tasks.Task} of `finetune.tasks`."""
   return {name: published.find(name, config.finetune.own_tasks) for name in config.finetune.tasks}
 
@@ -91,7 +91,7 @@ def check(config):
   """Refuses what only fine-tuning can refuse (ValueError)."""
   f, seq_len = config.finetune, config.data.seq_len
   _require(f.tasks, 'config.finetune.tasks is empty: --config=configs/gpt1_finetune.py:TASK names one')
-  chosen(config)
+  selected_tasks(config)
   _require(config.train.seed + f.n_seeds - 1 <= LARGEST_SEED,
            f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} go beyond the '
            f'largest seed, {LARGEST_SEED}: lower one of them')
@@ -122,7 +122,7 @@ def _require(holds, message):
     raise InputError(message)
 
 
-def folder_of(config, workdir, name, seed):
+def run_folder(config, workdir, name, seed):
   """Where a task with a seed has its metrics and checkpoints: the workdir itself, where there is but one."""
   folder = Path(workdir)
   folder = folder / name if len(config.finetune.tasks) > 1 else folder
@@ -136,11 +136,11 @@ def initialize_workdir(config, workdir, tokenizer, loaded):
   save_tokenizer(tokenizer, workdir)
 
 
-def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs):
+def make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs):
   """The Run of a task with a seed."""
-  folder, config = folder_of(config, workdir, data.name, seed), weights.with_marks(config)
+  folder, config = run_folder(config, workdir, data.name, seed), weights.with_task_tokens(config)
   config.train.seed = seed
-  plan = batches.Plan(data.train.longest, data.widths, config.train.batch_size, seed,
+  plan = batches.BatchSchedule(data.train.max_lengths, data.widths, config.train.batch_size, seed,
                       config.finetune.group_by_length)
   steps = config.train.steps or math.ceil(config.train.epochs * plan.per_epoch)
   graphdef = graph(config, data.task.kind, data.outputs)
@@ -148,7 +148,7 @@ def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, progr
              programs)
 
 
-def finish(config, workdir, loaded, found):
+def write_results(config, workdir, loaded, found):
   """Writes and says the results of all tasks and seeds."""
   collected = results.collect(found, {data.name: data.task.paper for data in loaded})
   notes = {data.name: data.task.note for data in loaded}
@@ -156,7 +156,7 @@ def finish(config, workdir, loaded, found):
   said = ['', results.table(collected, notes), '', f'results       {Path(workdir) / results.RESULTS}']
   for data in loaded:
     best = max(found[data.name], key=lambda run: results.main_score(data, run['metrics']))
-    made = folder_of(config, workdir, data.name, best['seed']) / results.PREDICTIONS
+    made = run_folder(config, workdir, data.name, best['seed']) / results.PREDICTIONS
     for file in data.test if config.finetune.predict else ():
       target = Path(workdir) / results.PREDICTIONS / f'{file}.tsv'
       target.parent.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.model.compute import copied, projections
 from gptjax.model.keys import named
 from gptjax.model.layers import Projection, dropout, flatten_inputs, fold_in
@@ -18,7 +18,7 @@ from gptjax.parallel import sharding
 from gptjax.parallel.sharding import merge_axes, split_axis
 
 
-class Adapted(nnx.Module):
+class LoRAProjection(nnx.Module):
   """A projection with Flax's LoRA beside it: x W + b + x A B."""
 
   def __init__(self, base, lora):
@@ -40,14 +40,14 @@ class Adapted(nnx.Module):
     return self.base.unflattened(activation(y), x.shape[:2])
 
 
-def adapted(block, key, rank, n_layer):
+def add_lora(block, key, rank, n_layer):
   """New stacked layers with a LoRA beside each projection; at first they change nothing."""
   block = copied(block)
   for i, ((*parents, name), base) in enumerate(projections(block)):
     n_in, n_out = base.w.declaration.matrix(base.w.shape[1:])
     make = lambda key: nnx.LoRA(n_in, rank, n_out, rngs=nnx.Rngs(key))
     lora = jax.vmap(make)(jax.random.split(jax.random.fold_in(key, i), n_layer))
-    setattr(functools.reduce(getattr, parents, block), name, Adapted(base, lora))
+    setattr(functools.reduce(getattr, parents, block), name, LoRAProjection(base, lora))
   return block
 
 
@@ -66,7 +66,7 @@ class Classifier(nnx.Module):
     key_clf, key_lora = named(key, 'clf'), named(key, 'lora')
     self.lm = language_model(jax.random.split(key, 3)[0], config)
     if config.finetune.train == 'lora':
-      self.lm.h = adapted(self.lm.h, key_lora, config.finetune.lora_rank, config.model.n_layer)
+      self.lm.h = add_lora(self.lm.h, key_lora, config.finetune.lora_rank, config.model.n_layer)
     if outputs:  # the head is small: it computes in float32
       self.clf = Projection(key_clf, [(config.model.n_embd, 'embed')], [(outputs, None)],
                             config.model.init_std, float32=True)
@@ -85,8 +85,8 @@ class Classifier(nnx.Module):
       without a head).
     """
     b, g, t = tokens.shape
-    x = self.lm.features(merge_axes(tokens, 0), self._sequence_keys(keys, g))
-    if self.kind == TEXT:
+    x = self.lm.features(merge(tokens, 0), self._sequence_keys(keys, g))
+    if self.kind == LANGUAGE_MODEL:
       return x, None
     last = jnp.arange(t)[None] == merge_axes(lengths, 0)[:, None] - 1
     h = split_axis(jnp.einsum('nt,ntd->nd', last.astype(x.dtype), x), 0, (b, g))

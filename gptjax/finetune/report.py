@@ -17,27 +17,28 @@ def log_start(run, telemetry, state):
                 f'{config.model.compute_dtype}')
   validation = {f'validation {name}'.strip(): one for name, one in data.validation.items()}
   splits = {'training': data.train, **validation, **{f'test {name}': one for name, one in data.test.items()}}
-  scored = {f'test {name}': there for name, there in data.scored.items()}
+  scored = {f'test {name}': there for name, there in data.label_masks.items()}
   for name, one in splits.items():
-    cut = f', {one.cut:,} of them cut to {config.data.seq_len} tokens' if one.cut else ', none cut'
-    skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
-    empty = f', {one.empty:,} with an empty text' if one.empty else ''
+    cut = (f', {one.n_truncated:,} of them cut to {config.data.seq_len} tokens' if one.n_truncated
+           else ', none cut')
+    skipped = f', {one.n_unlabelled:,} more without a label left out' if one.n_unlabelled else ''
+    empty = f', {one.n_empty:,} with an empty text' if one.n_empty else ''
     known = f', {scored[name].sum():,} of them with a label' if name in scored else ''
-    telemetry.log(f'{name}: {plural(len(one.index), "example")}{cut}{empty}{skipped}{known}')
-  longest = data.train.longest
-  of_epoch = [(len(examples), width) for examples, width in map(run.plan, range(run.plan.per_epoch))]
+    tell.say(f'{name}: {plural(len(one.index), "example")}{cut}{empty}{skipped}{known}')
+  longest = data.train.max_lengths
+  of_epoch = [(len(examples), width) for examples, width in map(run.schedule, range(run.schedule.per_epoch))]
   padded = sum(n * width for n, width in of_epoch)
-  kind = 'of like lengths' if run.plan.by_length else 'random'
+  kind = 'of like lengths' if run.schedule.by_length else 'random'
   widths = ', '.join(map(str, sorted({width for _, width in of_epoch})))
-  telemetry.log(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens a sequence, of which '
-                f'{longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
-  telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
-                f'{run.plan.per_epoch:,} an epoch')
+  tell.say(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens a sequence, of which '
+           f'{longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
+  tell.say(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
+           f'{run.schedule.per_epoch:,} an epoch')
   if int(state.step):
     telemetry.log(f'going on after step {int(state.step)}')
 
 
-def step(run, telemetry, watch, number, metrics):
+def log_step(run, tell, watch, number, metrics):
   """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
   config = run.config
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}

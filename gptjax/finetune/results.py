@@ -16,7 +16,7 @@ from gptjax.files import atomic, json_files, records
 from gptjax.finetune import batches
 from gptjax.finetune import data as datas
 from gptjax.finetune.tasks.metrics import METRICS
-from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.text import markdown
 
 VERSION = 2  # of results.json and result.json: fractions; files without a version have per cent
@@ -27,7 +27,7 @@ TEST, PERPLEXITY = 'test/', 'perplexity'  # in names of metrics
 RESULT, RESULTS, TABLE, PREDICTIONS = 'result.json', 'results.json', 'results.md', 'predictions'
 
 
-def scores(data, outputs, encoded):
+def compute_scores(data, outputs, encoded):
   """{metric, or metric/name: value} of sources; of several, metric/all is of them together.
 
   Args:
@@ -35,10 +35,10 @@ def scores(data, outputs, encoded):
     outputs: {name: float[n, c]} of the head.
     encoded: {name: batches.Encoded}, all labelled.
   """
-  if data.task.kind == TEXT:
+  if data.task.kind == LANGUAGE_MODEL:
     return {'perplexity': math.exp(np.divide(*outputs[''].sum(0, dtype=np.float64)))}
-  predicted = {name: decided(data, values) for name, values in outputs.items()}
-  true = {name: labels(data, encoded[name]) for name in outputs}
+  predicted = {name: predictions(data, values) for name, values in outputs.items()}
+  true = {name: true_labels(data, encoded[name]) for name in outputs}
   if len(outputs) > 1:
     for both in (predicted, true):
       both['all'] = np.concatenate(list(both.values()))
@@ -53,10 +53,10 @@ def test_scores(data, outputs):
     data: datas.Data.
     outputs: {name of a predictions file: float[n, c]} of the head.
   """
-  names = data.task.test_names()
-  kept = {names[file]: outputs[file][there] for file, there in data.scored.items()}
-  encoded = {names[file]: batches.chosen(data.test[file], there) for file, there in data.scored.items()}
-  found = scores(data, kept, encoded) if kept else {}
+  names = data.task.test_metric_names()
+  kept = {names[file]: outputs[file][there] for file, there in data.label_masks.items()}
+  encoded = {names[file]: batches.select(data.test[file], there) for file, there in data.label_masks.items()}
+  found = compute_scores(data, kept, encoded) if kept else {}
   return {f'{TEST}{name}': value for name, value in found.items()}
 
 
@@ -80,7 +80,7 @@ def as_fractions(metrics):
   return {name: value / percent.scale_of(name) for name, value in metrics.items()}
 
 
-def evaluated(data, record):
+def metrics_of_record(data, record):
   """{metric: value} of a line of metrics.jsonl, whatever version wrote it."""
   score, found = record['eval/score'], {name.removeprefix('eval/'): value for name, value in record.items()
                                         if name.startswith('eval/') and name != 'eval/score'}
@@ -89,19 +89,19 @@ def evaluated(data, record):
   return as_fractions(found) if in_percent else found
 
 
-def decided(data, outputs):
+def predictions(data, outputs):
   """The class or the number that the head decides on: [n]."""
-  return datas.unscaled(data.task, outputs[:, 0]) if data.numeric else outputs.argmax(1)
+  return datas.unscale(data.task, outputs[:, 0]) if data.numeric else outputs.argmax(1)
 
 
-def labels(data, encoded):
+def true_labels(data, encoded):
   """The right answers, as `decided` gives them: [n]."""
-  return datas.unscaled(data.task, encoded.labels) if data.numeric else encoded.labels.astype(np.int64)
+  return datas.unscale(data.task, encoded.labels) if data.numeric else encoded.labels.astype(np.int64)
 
 
 def write_predictions(folder, data, file, outputs):
   """Writes FOLDER/predictions/FILE.tsv: index and prediction, in the order of the index, as GLUE has it."""
-  decisions, task, encoded = decided(data, outputs), data.task, data.test[file]
+  decisions, task, encoded = predictions(data, outputs), data.task, data.test[file]
   if data.numeric:
     low, high = task.scale
     shown = [f'{value:.3f}' for value in np.clip(decisions, low, high)]
@@ -114,7 +114,7 @@ def write_predictions(folder, data, file, outputs):
   return path
 
 
-def spread(values):
+def summarize(values):
   """{'mean', 'median', 'min', 'max', 'std'} of a metric over seeds; std of the sample, 0 of one."""
   return {'mean': statistics.fmean(values), 'median': statistics.median(values), 'min': min(values),
           'max': max(values), 'std': statistics.stdev(values) if len(values) > 1 else 0.0}
@@ -132,7 +132,7 @@ def collect(runs, paper):
     'paper': {task: {metric: figure}}, 'runs': {task: [...]}}; all metrics as fractions, but perplexity.
     Metrics of labelled test sets are called test/METRIC, others are of validation sets.
   """
-  over_seeds = lambda found, metric: spread([run['metrics'][metric] for run in found])
+  over_seeds = lambda found, metric: summarize([run['metrics'][metric] for run in found])
   spreads = {task: {metric: over_seeds(found, metric) for metric in found[0]['metrics']}
              for task, found in runs.items()}
   means = {task: {metric: values['mean'] for metric, values in found.items()}
@@ -151,11 +151,11 @@ def read(path):
   found = records.read(path)
   if require_version(path, found) == VERSION:
     return found
-  runs = {task: [of_this_version(run) for run in several] for task, several in found['runs'].items()}
+  runs = {task: [upgrade_result(run) for run in several] for task, several in found['runs'].items()}
   return collect(runs, found['paper'])
 
 
-def of_this_version(run):
+def upgrade_result(run):
   """A result.json of any version, as this one writes it."""
   if run.get('version') == VERSION:
     return run
@@ -172,7 +172,7 @@ def require_version(path, found):
   return version
 
 
-def printed(metric, value, digits=1):
+def format_metric(metric, value, digits=1):
   """A value as it is printed: per cent, but a perplexity as it is."""
   return f'{percent.shown(metric, value):.{digits}f}'
 
@@ -203,12 +203,12 @@ def _cells(metric, values, which):
   """Cells of a table for what `spread` gives; '-' where there is nothing."""
   if not values:
     return ['-'] * len(which)
-  shown = {name: printed(metric, value) for name, value in values.items()}
+  shown = {name: format_metric(metric, value) for name, value in values.items()}
   return [f'{shown["min"]} to {shown["max"]}' if name == 'range' else shown[name] for name in which]
 
 
 def _figure(metric, figure, note):
-  return ('-' if figure is None else printed(metric, figure)) + '*' * bool(note)
+  return ('-' if figure is None else format_metric(metric, figure)) + '*' * bool(note)
 
 
 def write(workdir, found, notes=None):

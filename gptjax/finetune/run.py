@@ -18,7 +18,7 @@ from gptjax.data.corpus import pipeline
 from gptjax.files import atomic, records
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
-from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.kernels import xla_presets
 from gptjax.parallel import processes, sharding
 from gptjax.pretrained.export import obstacle as export_obstacle
@@ -35,7 +35,7 @@ class Run(NamedTuple):
   mesh: Any
   data: Any       # data.Data
   tokenizer: Any
-  plan: Any       # batches.Plan
+  schedule: Any   # batches.BatchSchedule
   graphdef: Any
   steps: int
   stop: Any       # hosts.Stop
@@ -43,7 +43,7 @@ class Run(NamedTuple):
   programs: dict  # what is compiled for this task, by width, and `predict`; all seeds share it
 
 
-def fine_tuned(run, source):
+def finetune_run(run, source):
   """Fine-tunes, or goes on where the folder's newest checkpoint is.
 
   Args:
@@ -58,13 +58,13 @@ def fine_tuned(run, source):
   done = processes.on_process_0(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
   if done:
     results.require_version(path, done)
-    done = results.of_this_version(done)
-    tested = not run.data.scored or any(name.startswith(results.TEST) for name in done['metrics'])
+    done = results.upgrade_result(done)
+    tested = not run.data.label_masks or any(name.startswith(results.TEST) for name in done['metrics'])
     if done['steps'] == run.steps and not config.finetune.predict and tested:
       return done
-  processes.on_process_0(lambda: run.folder.mkdir(parents=True, exist_ok=True))
-  begin = functools.partial(weights.first_state, config, run.data.task.kind, run.data.outputs)
-  shapes = sharding.with_shardings(jax.eval_shape(lambda: begin(None, run.mesh)), run.mesh)
+  processes.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
+  begin = functools.partial(weights.init_state, config, run.data.task.kind, run.data.outputs)
+  shapes = sharding.concrete(jax.eval_shape(lambda: begin(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   state = restored[0] if restored else begin(source, run.mesh)
   shutdown.exit_on_signal(shutdown.resume_message(int(state.step)))
@@ -73,13 +73,13 @@ def fine_tuned(run, source):
   saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
                                   {'corpus_digest': run.data.digest, 'versions': configs.versions()})
   try:
-    report.log_start(run, telemetry, state)
-    state, finished = loop(run, state, telemetry, saves)
-    telemetry.close_bar()
+    report.greet(run, tell, state)
+    state, finished = train_loop(run, state, tell, saves)
+    tell.close_bar()
     if finished:
-      shutdown.exit_on_signal('stopped before the results are written, the last step is saved: the same '
-                              'command continues there')
-    result = conclude(run, state, shapes, telemetry) if finished else None
+      shutdown.at_once('stopped before the results are written, the last step is saved: the same command '
+                       'continues there')
+    result = finish_run(run, state, shapes, tell) if finished else None
     if result is None:
       telemetry.log(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
     return result
@@ -91,16 +91,16 @@ def fine_tuned(run, source):
     telemetry.close()
 
 
-def loop(run, state, telemetry, saves):
+def train_loop(run, state, tell, saves):
   """Trains from `state.step` to the last step, an early stop, or until told to stop.
 
   Returns:
     (state, whether the run is over).
   """
-  start, watch, late = int(state.step), Stopwatch(), None
-  evaluate_and_checkpoint(run, state, start, telemetry, saves)
-  at_work = start < run.steps and not run.stop.requested() and not over(run, telemetry)
-  step_fns = compiled(run, state, telemetry) if at_work else {}
+  start, watch, late = int(state.step), telemetry.Stopwatch(), None
+  side_work(run, state, start, tell, saves)
+  at_work = start < run.steps and not run.stop.asked() and not patience_exhausted(run, tell)
+  step_fns = compile_steps(run, state, tell) if at_work else {}
   if at_work:
     shutdown.defer_signal(processes.STOPPING)
   made = pipeline.plain_batches(functools.partial(train_batch, run), start, run.steps if at_work else start)
@@ -111,19 +111,19 @@ def loop(run, state, telemetry, saves):
       watch.input += waited
       state, metrics = step_fns[batch['tokens'].shape[2]](state, batch)
       if late:
-        report.step(run, telemetry, watch, *late)
+        report.log_step(run, tell, watch, *late)
         run.watchdog.progress()
       late = step + 1, metrics
-      if due(run, step + 1) or _every(run.config.checkpoint.every_steps, step + 1):
-        report.step(run, telemetry, watch, *late)
+      if evaluation_due(run, step + 1) or _every(run.config.checkpoint.every_steps, step + 1):
+        report.log_step(run, tell, watch, *late)
         late, aside = None, time.monotonic()
         evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
         watch.excluded += time.monotonic() - aside
       saves.poll()
-      if run.stop.requested() or (due(run, step + 1) and over(run, telemetry)):
+      if run.stop.asked() or (evaluation_due(run, step + 1) and patience_exhausted(run, tell)):
         break
   if late:
-    report.step(run, telemetry, watch, *late)
+    report.log_step(run, tell, watch, *late)
   run.watchdog.progress(slow=True)
   stopped = run.stop.requested()
   if stopped:
@@ -133,9 +133,9 @@ def loop(run, state, telemetry, saves):
   return state, not stopped
 
 
-def compiled(run, state, telemetry):
+def compile_steps(run, state, tell):
   """{width: the train step, compiled for it}, as many at a time as there are cores; the state is donated."""
-  widths = [width for width in batches.used_widths(run.plan, run.steps) if width not in run.programs]
+  widths = [width for width in batches.used_widths(run.schedule, run.steps) if width not in run.programs]
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
                                    numeric=run.data.numeric, steps=run.steps), donate_argnums=0)
   began, nobody, jobs = time.monotonic(), np.arange(0), {}
@@ -143,7 +143,7 @@ def compiled(run, state, telemetry):
     telemetry.busy(f'compiling the step for {plural(len(widths), "width")}')
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in widths:
-      batch = sharding.shard_batch(batch_of(run, run.data.train, nobody, width), run.mesh)
+      batch = sharding.put(local_batch(run, run.data.train, nobody, width), run.mesh)
       jobs[width] = pool.submit(step.lower(state, batch).compile,
                                 compiler_options=xla_presets.options(run.config.xla_preset))
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
@@ -154,45 +154,45 @@ def compiled(run, state, telemetry):
   return run.programs
 
 
-def batch_of(run, encoded, examples, width):
+def local_batch(run, encoded, examples, width):
   """This host's rows of a batch of these examples."""
   size = run.config.train.batch_size
-  return batches.batch(encoded, examples, width, size, sharding.local_rows(size, run.mesh))
+  return batches.make_batch(encoded, examples, width, size, sharding.local_rows(size, run.mesh))
 
 
 def train_batch(run, step):
   """This host's rows of batch `step`."""
-  return batch_of(run, run.data.train, *run.plan(step))
+  return local_batch(run, run.data.train, *run.schedule(step))
 
 
 def _every(every, step):
   return every > 0 and step > 0 and step % every == 0
 
 
-def due(run, step):
+def evaluation_due(run, step):
   """Whether the model is measured after a step: after each epoch, each eval.every_steps, and the last one."""
-  epochs, every = run.plan.per_epoch, run.config.eval.every_steps
+  epochs, every = run.schedule.per_epoch, run.config.eval.every_steps
   return step == run.steps or _every(epochs, step) or _every(every, step)
 
 
 def evaluate_and_checkpoint(run, state, step, telemetry, saves):
   """Evaluation and checkpoint, where due after `step` and not yet on record."""
   run.watchdog.progress(slow=True)
-  if due(run, step) and _metric(telemetry, step) is None:
-    outputs = measure(run, state, run.data.validation)
+  if evaluation_due(run, step) and _metric(tell, step) is None:
+    outputs = predict_splits(run, state, run.data.validation)
     if outputs is None:
       return
-    found = results.scores(run.data, outputs, run.data.validation)
+    found = results.compute_scores(run.data, outputs, run.data.validation)
     score = results.main_score(run.data, found)
-    telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
-    telemetry.log(f'step {step}  {_shown(found)}')
-  if due(run, step) or _every(run.config.checkpoint.every_steps, step):
+    tell.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
+    tell.say(f'step {step}  {_shown(found)}')
+  if evaluation_due(run, step) or _every(run.config.checkpoint.every_steps, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
 
 
 def _shown(metrics):
-  return '  '.join(f'{name} {results.printed(name, value, 2)}' for name, value in metrics.items())
+  return '  '.join(f'{name} {results.format_metric(name, value, 2)}' for name, value in metrics.items())
 
 
 def _metric(telemetry, step):
@@ -201,7 +201,7 @@ def _metric(telemetry, step):
   return None if score is None else -score
 
 
-def history(run, telemetry):
+def score_history(run, tell):
   """[[score, step], ...] of all evaluations so far, the same on all hosts.
 
   Those that a damaged metrics.jsonl has lost are taken from the checkpoints that were kept.
@@ -215,14 +215,14 @@ def history(run, telemetry):
   return processes.on_process_0(read)
 
 
-def over(run, telemetry):
+def patience_exhausted(run, tell):
   """Whether `finetune.patience` evaluations have brought nothing better."""
   patience = run.config.finetune.patience
-  found = [score for score, _ in history(run, telemetry)] if patience else []
+  found = [score for score, _ in score_history(run, tell)] if patience else []
   return len(found) > patience > 0 and max(found[-patience:]) <= max(found[:-patience])
 
 
-def measure(run, state, splits):
+def predict_splits(run, state, splits):
   """What the head says of all examples of several batches.Encoded.
 
   Returns:
@@ -234,12 +234,12 @@ def measure(run, state, splits):
     values, rows = [], []
     # Test sets do not choose the widths, or asking for predictions would change the training.
     widths = sorted({*run.data.widths, run.config.data.seq_len})
-    made = batches.in_order(encoded.longest, widths, run.config.train.batch_size)
+    made = batches.evaluation_batches(encoded.max_lengths, widths, run.config.train.batch_size)
     bar = bars.bar(made, desc=f'measuring {name}'.strip(), unit='batch', leave=False)
     for examples, width in bar:
       if run.stop.requested():
         return None
-      batch = sharding.shard_batch(batch_of(run, encoded, examples, width), run.mesh)
+      batch = sharding.put(local_batch(run, encoded, examples, width), run.mesh)
       values.append(step(state, batch)[:len(examples)])
       rows.append(examples)
       jax.block_until_ready(values[-2:-1])  # a few are under way, not all: else the watchdog could not tell
@@ -248,19 +248,19 @@ def measure(run, state, splits):
   return outputs
 
 
-def conclude(run, state, shapes, telemetry):
+def finish_run(run, state, shapes, tell):
   """The result of a run: the metrics of its best checkpoint, and its predictions; None if told to stop."""
   config, data = run.config, run.data
-  _, step = max(history(run, telemetry), key=lambda pair: (pair[0], -pair[1]))
-  found = processes.on_process_0(lambda: next((record for record in reversed(telemetry.records)
+  _, step = max(score_history(run, tell), key=lambda pair: (pair[0], -pair[1]))
+  found = processes.told(lambda: next((record for record in reversed(tell.records)
                                    if record['step'] == step and 'eval/score' in record), None))
-  exported = (data.task.kind == TEXT and config.model.architecture == 'transformer'
-              and not processes.is_multiprocess())
+  exported = (data.task.kind == LANGUAGE_MODEL and config.model.architecture == 'transformer'
+              and not processes.several())
   if exported and (why := export_obstacle(config)):
     telemetry.log(f'not exported: {why}')
     exported = False
   tests = {f'test {file}': one for file, one in data.test.items()}
-  few = batches.chosen(data.train, slice(config.finetune.train_examples))
+  few = batches.select(data.train, slice(config.finetune.train_examples))
   few = {'train': few} if config.finetune.train_examples else {}
   # The line of the best checkpoint in metrics.jsonl may have been damaged.
   validation = {} if found else {f'validation {name}': one for name, one in data.validation.items()}
@@ -268,23 +268,23 @@ def conclude(run, state, shapes, telemetry):
   if (splits or exported) and step != int(state.step):
     path = run.folder / 'checkpoints' / str(step)
     state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
-  outputs = measure(run, state, splits)
+  outputs = predict_splits(run, state, splits)
   if outputs is None:
     return None
   of = lambda split, several: {name: outputs[f'{split} {name}'] for name in several}
-  metrics = (results.evaluated(data, found) if found else
-             results.scores(data, of('validation', data.validation), data.validation))
+  metrics = (results.metrics_of_record(data, found) if found else
+             results.compute_scores(data, of('validation', data.validation), data.validation))
   result = {'version': results.VERSION, 'seed': config.train.seed, 'step': step, 'steps': run.steps,
-            'cut': data.train.cut, 'empty': data.train.empty,
+            'cut': data.train.n_truncated, 'empty': data.train.n_empty,
             'metrics': metrics | results.test_scores(data, of('test', data.test))}
   if few:
-    result['train_metrics'] = results.scores(data, {'': outputs['train']}, {'': few['train']})
+    result['train_metrics'] = results.compute_scores(data, {'': outputs['train']}, {'': few['train']})
   if config.finetune.predict:
     processes.on_process_0(lambda: [str(results.write_predictions(run.folder, data, file, values))
                         for file, values in of('test', data.test).items()])
   if exported:
-    save_pretrained(weights.language_model(state, config), run.tokenizer, run.folder / 'export')
-    telemetry.log(f'export        {run.folder / "export"}')
-  processes.on_process_0(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
-  telemetry.log(f'best at step {step}: {_shown(result["metrics"])}')
+    save_pretrained(weights.export_language_model(state, config), run.tokenizer, run.folder / 'export')
+    tell.say(f'export        {run.folder / "export"}')
+  processes.told(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
+  tell.say(f'best at step {step}: {_shown(result["metrics"])}')
   return result

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gptjax.finetune import parts
+from gptjax.finetune import trainable
 from gptjax.finetune.model import Classifier
 from gptjax.model.compute import in_dtype
 from gptjax.model.parameters import gathered
@@ -24,7 +24,7 @@ class State(NamedTuple):
   step: int32[], updates tried so far, and the number of the batch that comes next.
   skipped: int32[], steps in a row, up to the last one, that were not finite and changed nothing.
   seed: int32[], of dropout; here, and not in the config, so that one program serves all seeds.
-  params, frozen: trained and other weights, see `parts`.
+  params, frozen: trained and other weights, see `trainable`.
   opt_state: Optax's, of the trained ones.
   """
   step: jax.Array
@@ -40,11 +40,11 @@ def graph(config, kind, outputs):
   return nnx.graphdef(nnx.eval_shape(lambda: Classifier(jax.random.key(0), config, kind, outputs)))
 
 
-def first_state(config, graphdef, params):
+def init_state(config, graphdef, params):
   """The state before the first step, with these weights of the `Classifier` of a `graph`."""
-  trained, frozen = parts.separate(params, config)
+  trained, frozen = trainable.split_params(params, config)
   number = lambda n: jnp.full((), n, jnp.int32)
-  opt_state = make_optimizer(config.optimizer, parts.declarations(graphdef, params)).init(trained)
+  opt_state = make_optimizer(config.optimizer, trainable.declarations(graphdef, params)).init(trained)
   return State(number(0), number(0), number(config.train.seed), trained, frozen, opt_state)
 
 
@@ -65,28 +65,28 @@ def task_losses(scores, labels, weights, numeric):
   return jnp.where(weights > 0, losses * weights, 0)
 
 
-def language_losses(model, x, batch, config, n_vocab):
+def language_loss(model, x, batch, config, n_vocab):
   """Sum over examples of weight times the mean loss a token, and of its mean over the example's sequences."""
-  g, targets = batch['tokens'].shape[1], following(batch)
+  g, targets = batch['tokens'].shape[1], next_tokens(batch)
   n_targets = jnp.maximum((targets >= 0).sum(1), 1)
   weights = merge_axes(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
   table = gathered(model.unembedding)
   return next_token_loss(x, table, targets, n_vocab, config.loss.chunk, weights)[0]
 
 
-def following(batch):
+def next_tokens(batch):
   """int32[n, t]: the token after each one of all sequences; -1 after the last and for padding."""
   tokens, lengths = merge_axes(batch['tokens'], 0), merge_axes(batch['lengths'], 0)
   shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
   return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 
 
-def computing(state, config, graphdef):
-  """(moving, still) of `parts.entered`, each weight in the dtype that `in_dtype` gives it in the model."""
+def compute_params(state, config, graphdef):
+  """(moving, still) of `trainable.to_compute_form`, with each weight in the dtype that the model computes in."""
   def cast(params):
     return nnx.to_pure_dict(nnx.state(in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)))
-  like = jax.eval_shape(cast, parts.joined(state.params, state.frozen))
-  return tuple(_cast(tree, like) for tree in parts.entered(state.params, state.frozen, config))
+  like = jax.eval_shape(cast, trainable.merge_params(state.params, state.frozen))
+  return tuple(_cast(tree, like) for tree in trainable.to_compute_form(state.params, state.frozen, config))
 
 
 def _cast(tree, like):
@@ -101,7 +101,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
 
   Args:
     state: State.
-    batch: of `batches.batch`.
+    batch: of `batches.make_batch`.
     keys: key[b] for dropout, or None.
     config: the resolved config.
     graphdef: of `graph`.
@@ -111,18 +111,18 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
     ((L3, L2, L1) float32[] each, tree like `state.params`).
   """
   count = jnp.maximum(batch['weights'].sum(), 1)
-  moving, still = computing(state, config, graphdef)
+  moving, still = compute_params(state, config, graphdef)
 
   def loss(moving, batch, keys):
-    model = parts.assembled(graphdef, moving, still, config)
+    model = trainable.build_classifier(graphdef, moving, still, config)
     x, scores = model(batch['tokens'], batch['lengths'], keys)
     if scores is None:  # where there is no task the new tokens are no words
-      language = language_losses(model.lm, x, batch, config, model.lm.n_vocab - 3) / count
+      language = language_loss(model.lm, x, batch, config, model.lm.n_vocab - 3) / count
       return language, (language, jnp.zeros_like(language), language)
     task = task_losses(scores, batch['labels'], batch['weights'], numeric).sum() / count
     if config.finetune.lm_coef == 0:
       return task, (task, task, jnp.zeros_like(task))
-    language = language_losses(model.lm, x, batch, config, model.lm.n_vocab) / count
+    language = language_loss(model.lm, x, batch, config, model.lm.n_vocab) / count
     both = task + config.finetune.lm_coef * language
     return both, (both, task, language)
 
@@ -139,7 +139,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
 
     zeros = jax.tree.map(lambda x: sharding.zero_gradient(x, jnp.float32), ((count,) * 3, moving))
     (values, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
-  return values, parts.left(sharding.finish_grad_sum(grads), config)
+  return values, trainable.to_storage_form(sharding.finish_grad_sum(grads), config)
 
 
 def train_step(state, batch, *, config, graphdef, numeric, steps):
@@ -149,7 +149,7 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
 
   Args:
     state: State.
-    batch: of `batches.batch`.
+    batch: of `batches.make_batch`.
     steps: updates in the whole run.
     Others as `loss_and_grads`.
 
@@ -161,7 +161,7 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
   (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, numeric)
   norm = optax.tree.norm(grads)
   rate = learning_rate(config.optimizer, steps, state.step)
-  declared = parts.declarations(graphdef, parts.joined(state.params, state.frozen))
+  declared = trainable.declarations(graphdef, trainable.merge_params(state.params, state.frozen))
   optimizer = make_optimizer(config.optimizer, declared)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = jax.tree.map(lambda w, u: w - rate * u, state.params, updates)
@@ -179,11 +179,11 @@ def predict_step(state, batch, *, config, graphdef):
 
   Without a head, [b, 2]: an even share of the sum of losses of all tokens in the batch, and of their number.
   """
-  moving, still = computing(state, config, graphdef)
-  model = parts.assembled(graphdef, moving, still, config)
+  moving, still = compute_params(state, config, graphdef)
+  model = trainable.build_classifier(graphdef, moving, still, config)
   x, scores = model(batch['tokens'], batch['lengths'])
   if scores is None:
     table = gathered(model.lm.unembedding)
-    sums = next_token_loss(x, table, following(batch), model.lm.n_vocab - 3, config.loss.chunk)
+    sums = next_token_loss(x, table, next_tokens(batch), model.lm.n_vocab - 3, config.loss.chunk)
     scores = jnp.stack(sums)[None] * (batch['weights'] / batch['weights'].sum())[:, None]
   return jax.reshard(scores, jax.P())

@@ -37,7 +37,7 @@ def run_job(config, workdir, overrides=()):
     return studies[config.finetune.study](config, workdir, overrides)
 
 
-def changed(config, changes):
+def with_changes(config, changes):
   """A copy of a config with {'section.field': value} set, that is no study itself."""
   config = copy.deepcopy(config)
   for name, value in {**changes, 'finetune.study': ''}.items():
@@ -66,12 +66,12 @@ def ablations(config, workdir, overrides=()):
   for name, changes in variants.items():
     folder = Path(workdir) / name.replace(' ', '-')
     print(f'\n{name}: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, changes), folder, overrides)
+    code = job.finetune(with_changes(config, changes), folder, given)
     if code != DONE:
       return code
     found[name] = results.read(folder / results.RESULTS)['tasks']
   if jax.process_index() == 0:
-    write(workdir, found, ablation_table(found, job.chosen(config)))
+    write_study(workdir, found, ablation_table(found, job.selected_tasks(config)))
   return DONE
 
 
@@ -107,21 +107,21 @@ def transfer(config, workdir, overrides=()):
   Returns:
     Exit code: 0 or 75.
   """
-  weights.source_of(shape := copy.deepcopy(config))
+  weights.open_pretrained(shape := copy.deepcopy(config))
   found = {}
   for n in range(shape.model.n_layer + 1):
     folder = Path(workdir) / f'transfer-{n}'
     print(f'\nembeddings and {n} of {shape.model.n_layer} layers: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, overrides)
+    code = job.finetune(with_changes(config, {'finetune.transfer_layers': n}), folder, given)
     if code != DONE:
       return code
-    runs, tasks = results.read(folder / results.RESULTS)['runs'], job.chosen(config)
-    of = lambda name, part, metric: results.spread([run[part][metric] for run in runs[name]])
+    runs, tasks = results.read(folder / results.RESULTS)['runs'], job.selected_tasks(config)
+    of = lambda name, part, metric: results.summarize([run[part][metric] for run in runs[name]])
     found[n] = {name: {'validation': of(name, 'metrics', results.main_metric(task)),
                        'train': of(name, 'train_metrics', task.metrics[0])} for name, task in tasks.items()}
   if jax.process_index() == 0:
-    metrics = {name: results.main_metric(task) for name, task in job.chosen(config).items()}
-    write(workdir, found, transfer_table(found, metrics))
+    metrics = {name: results.main_metric(task) for name, task in job.selected_tasks(config).items()}
+    write_study(workdir, found, transfer_table(found, metrics))
     with streams.optional('the plot'):
       print(f'plot          {plot_transfer(workdir, found, metrics)}', file=sys.stderr)
   return DONE
@@ -130,7 +130,7 @@ def transfer(config, workdir, overrides=()):
 def transfer_table(found, metrics):
   """The scores in Markdown, per cent; {layers: {task: {split: of `results.spread`}}}, {task: metric}."""
   splits = [(name, split) for name in metrics for split in ('validation', 'train')]
-  rows = [[n, *(results.printed(metrics[name], of[name][split]['mean']) for name, split in splits)]
+  rows = [[n, *(results.format_metric(metrics[name], of[name][split]['mean']) for name, split in splits)]
           for n, of in found.items()]
   return markdown.table(['layers taken over', *(f'{name} {split}' for name, split in splits)], rows)
 
@@ -153,7 +153,7 @@ def plot_transfer(workdir, found, metrics):
   return path
 
 
-def write(workdir, found, table):
+def write_study(workdir, found, table):
   """Writes results.json and results.md of a study, and says the table."""
   atomic.write(Path(workdir) / results.RESULTS, records.text({'version': results.VERSION, 'study': found}))
   atomic.write(Path(workdir) / results.TABLE, table + '\n')

@@ -10,7 +10,7 @@ from flax import nnx
 from gptjax.config.resume import OF_THE_RUN
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
-from gptjax.finetune import parts, step
+from gptjax.finetune import step, trainable
 from gptjax.finetune.model import Classifier
 from gptjax.finetune.tasks import transforms
 from gptjax.model.compute import stacked
@@ -20,7 +20,7 @@ from gptjax.pretrained import layout, open_source
 from gptjax.train.step import graph
 
 
-def source_of(config):
+def open_pretrained(config):
   """The layout.Source and the tokenizer that a config names; the shape of its model is that of the source.
 
   Args:
@@ -57,18 +57,18 @@ def _own_tokenizer(config):
   return tokenizer
 
 
-def with_marks(config):
+def with_task_tokens(config):
   """The config of the model that is fine-tuned: with three tokens more."""
   config = copy.deepcopy(config)
   config.model.n_vocab += 3
   return config
 
 
-def first_state(config, kind, outputs, source, mesh):
+def init_state(config, kind, outputs, source, mesh):
   """The step.State before the first step.
 
   Args:
-    config: of the run, from `with_marks`.
+    config: of the run, from `with_task_tokens`.
     kind, outputs: see `Classifier`.
     source: layout.Source or None.
     mesh: the mesh.
@@ -77,8 +77,8 @@ def first_state(config, kind, outputs, source, mesh):
     model = Classifier(jax.random.key(config.train.seed), config, kind, outputs)
     params = nnx.to_pure_dict(nnx.state(model))
     if given is not None:
-      params['lm'] = transferred(params['lm'], given, config, facts)
-    return step.first_state(config, step.graph(config, kind, outputs), params)
+      params['lm'] = transfer_weights(params['lm'], given, config, facts)
+    return step.init_state(config, step.graph(config, kind, outputs), params)
 
   if source is None or not config.finetune.pretrained:
     return jax.jit(lambda: make(None))()
@@ -88,7 +88,7 @@ def first_state(config, kind, outputs, source, mesh):
   return jax.jit(make)(source.read(sharding.with_shardings(layout.weight_shapes(pretrained), mesh)))
 
 
-def transferred(fresh, given, config, facts):
+def transfer_weights(fresh, given, config, facts):
   """Fresh weights of a language model with those that are taken over in their place (Figure 2, left).
 
   Embeddings and positions always; of blocks the first `finetune.transfer_layers`; what comes after the
@@ -117,16 +117,17 @@ def _is_table(facts):
   return isinstance(facts, Declaration) and 'vocab' in facts.axes
 
 
-def language_model(state, config):
+def export_language_model(state, config):
   """The language model in a State as a GPT like any other: without new tokens, its LoRAs added up."""
   plain = copy.deepcopy(config)
   plain.model.n_vocab -= 3
   facts = layout.declared(plain)
 
   def make(state):
-    moving, still = parts.entered(state.params, state.frozen, config)
-    joined = parts.assembled(step.graph(config, transforms.TEXT, 0), moving, still, config)
-    lm = nnx.to_pure_dict(nnx.state(stacked(joined.lm)))
+    moving, still = trainable.to_compute_form(state.params, state.frozen, config)
+    graphdef = step.graph(config, transforms.LANGUAGE_MODEL, 0)
+    classifier = trainable.build_classifier(graphdef, moving, still, config)
+    lm = nnx.to_pure_dict(nnx.state(stacked(classifier.lm)))
     n, pad = plain.model.n_vocab, padded_vocab(plain.model) - plain.model.n_vocab
     for name in filter(lambda name: _is_table(facts[name]), lm):
       place = jax.typeof(lm[name]).sharding.spec

@@ -44,8 +44,8 @@ def study(config, workdir, overrides=()):
     if not checkpoint.steps(folder / CHECKPOINTS):
       raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
   configs.make_workdir(workdir)
-  path, data = Path(workdir) / results.RESULTS, suites(config)
-  before = processes.on_process_0(lambda: records.read_or_discard(path, layout=LAYOUT))
+  path, data = Path(workdir) / results.RESULTS, read_suites(config)
+  before = processes.told(lambda: records.read_or_discard(path, layout=LAYOUT))
   if before and results.require_version(path, before) < results.VERSION:
     print(f'{path} is of a version with other heuristics: all checkpoints are scored again', file=sys.stderr)
     before = None
@@ -57,7 +57,7 @@ def study(config, workdir, overrides=()):
       of_run = found.setdefault(name, {})
       for step in checkpoint.steps(folder / CHECKPOINTS):
         if str(step) not in of_run:
-          of_run[str(step)] = measured(folder / CHECKPOINTS / str(step), data, config)
+          of_run[str(step)] = evaluate_checkpoint(folder / CHECKPOINTS / str(step), data, config)
           if jax.process_index() == 0:
             atomic.write(path, records.text({'version': results.VERSION, 'study': found}))
             shown = '  '.join(f'{task} {100 * value:.2f}' for task, value in of_run[str(step)].items())
@@ -69,7 +69,7 @@ def study(config, workdir, overrides=()):
   return DONE
 
 
-def suites(config):
+def read_suites(config):
   """{heuristic: (subject.Task, its examples)}; a set that is not there is left out, and reported.
 
   Raises:
@@ -88,7 +88,7 @@ def suites(config):
   return found
 
 
-def measured(folder, data, config):
+def evaluate_checkpoint(folder, data, config):
   """{heuristic: accuracy, or Matthews correlation, as a fraction} of one checkpoint."""
   model, tokenizer = gptjax.load(folder)
   tested = subject(model, tokenizer, config.eval.batch_size or config.train.batch_size, show=True)

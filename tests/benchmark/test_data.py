@@ -23,7 +23,7 @@ def benchmark(*flags):
 def test_gates(one, two, pipeline, late, holds):
   seconds = {data.ENCODE: [10.0] * 3, data.ONE: [one] * 3, data.TWO: [two] * 3}
   read = {'pipeline': [pipeline] * 3, 'plain': [1.0] * 3, 'first': [0.1] * 3, 'late': [0.1 * late] * 3}
-  checks = data.gates(seconds, read)
+  checks = data.make_gates(seconds, read)
   assert [check['holds'] for check in checks] == holds
   assert [check['found'] for check in checks] == pytest.approx([10 / one, one / two, pipeline / 1e6, late])
 

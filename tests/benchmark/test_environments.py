@@ -130,7 +130,7 @@ def test_what_a_kill_leaves(environment, tmp_path, seed):
   assert running.wait() == -9 and len(lines) >= last
   while processes_of(tmp_path):
     time.sleep(0.1)  # the test ends by its timeout if one goes on
-  kept = [journal.in_words(record['kind'], record) for record in journal.read(tmp_path / 'gpu.jsonl')]
+  kept = [journal.format_record(record['kind'], record) for record in journal.read(tmp_path / 'gpu.jsonl')]
   figures = [line for line in lines if ', turn ' in line or ', first turn' in line]
   assert figures and set(figures) <= set(kept)
   again = [environment.python, '-m', 'gptjax.benchmark', 'table', f'{tmp_path}/gpu.jsonl', f'--json={out}']

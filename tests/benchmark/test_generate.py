@@ -12,8 +12,9 @@ from gptjax.benchmark.subjects import generate
   (1.0, 2.0, 0.6, [True, False, True]), (1.0, 2.7, 0.5, [True, True, False])])
 def test_gates(one, eight, read, holds):
   seconds = {generate.OURS: {generate.ONE: [one] * 3, generate.EIGHT: [eight] * 3, generate.READ: [read] * 3},
-             generate.THEIRS: {generate.ONE: [1.0] * 3, generate.EIGHT: [9.0] * 3, generate.READ: [0.5] * 3}}
-  checks = generate.gates(seconds)
+             generate.TRANSFORMERS: {
+               generate.ONE: [1.0] * 3, generate.EIGHT: [9.0] * 3, generate.READ: [0.5] * 3}}
+  checks = generate.make_gates(seconds)
   assert [check['holds'] for check in checks] == holds
   assert [check['found'] for check in checks] == pytest.approx([1 / one, 0.5 / read, 8 * one / eight])
 

@@ -10,7 +10,7 @@ from gptjax.benchmark.subjects import start
 
 def test_a_run_that_does_not_start_is_said(tmp_path):
   with pytest.raises(ValueError, match=r'(?s)no step after \d+ s.*nothing.py'):
-    start.first_step('configs/nothing.py', tmp_path, 'a')
+    start.time_to_first_step('configs/nothing.py', tmp_path, 'a')
 
 
 @pytest.mark.slow

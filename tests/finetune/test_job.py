@@ -141,10 +141,10 @@ def test_bad_rows_are_one_line_that_names_them(corpus_folder, reviews, tmp_path,
 def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
   """Asserts that the job refuses a folder of TSV files with some replaced, or a config, in one line."""
   from configs import gpt1_finetune
-  from gptjax.finetune.studies import changed, run_job
+  from gptjax.finetune.studies import run_job, with_changes
   for file in ('train.tsv', 'dev.tsv', 'test.tsv'):
     (tmp_path / file).write_text(files.get(file, (reviews / file).read_text()))
-  config = changed(gpt1_finetune.get_config('reviews'), {
+  config = with_changes(gpt1_finetune.get_config('reviews'), {
     'finetune.data_dir': str(tmp_path), 'finetune.pretrained': False, 'data.seq_len': 24,
     'data.tokenizer': f'{corpus_folder}/tokenizer', **changes})
   with pytest.raises(ValueError, match=r'^[^\n]*$') as error:

@@ -11,16 +11,16 @@ import time
 from typing import NamedTuple
 
 from gptjax.benchmark import gates, journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.sizes import SIZES, make_config
 from gptjax.benchmark.subjects.train import PACKAGES
 from gptjax.command import run
 from gptjax.command.flag_types import integer
 from gptjax.files import paths
 
-RATE = 0.1
-ROUNDING = 0.05  # relative error at the most: bfloat16 has 8 bits
-COMPARED = 2     # sequences whose errors are computed: float32 keeps all scores
+DROPOUT_RATE = 0.1
+MAX_ERROR = 0.05  # relative error at the most: bfloat16 has 8 bits
+N_CHECKED = 2     # sequences whose errors are computed: float32 keeps all scores
 BATCH, CALLS = {'cpu': 2, 'gpu': 32, 'tpu': 32}, {'cpu': 1, 'gpu': 20, 'tpu': 20}  # of a turn
 DEVICES = {'cudnn': 'gpu', 'pallas': 'gpu', 'splash': 'tpu'}
 
@@ -36,11 +36,11 @@ class Case(NamedTuple):
 
 
 # In order of worth: random masks of XLA's are long to compile, and nobody's first choice.
-CASES = (Case('xla', 0.0), Case('cudnn', 0.0), Case('splash', 0.0), Case('pallas', 0.0), Case('pallas', RATE),
-         Case('xla', RATE))
+CASES = (Case('xla', 0.0), Case('cudnn', 0.0), Case('splash', 0.0), Case('pallas', 0.0),
+         Case('pallas', DROPOUT_RATE), Case('xla', DROPOUT_RATE))
 
 
-def attend_with(kept, rate, q, k, v):
+def masked_attention(kept, rate, q, k, v):
   """The equation of attention, of [b, t, h, k], without the weights that are not `kept`, bool[b, h, t, t]."""
   import jax
   import jax.numpy as jnp
@@ -49,7 +49,7 @@ def attend_with(kept, rate, q, k, v):
   return jnp.einsum('bhts,bshk->bthk', jnp.where(kept, weights / (1 - rate), 0), v)
 
 
-def both_passes(attend, x, keys):
+def forward_and_backward(attend, x, keys):
   """A forward and a backward pass: (y [b, t, h, k], gradients of q, k and v [3, b, t, h, k]).
 
   Args:
@@ -63,41 +63,42 @@ def both_passes(attend, x, keys):
   return y, jnp.stack(pull(x[3]))
 
 
-def reference(case):
+def reference_attention(case):
   """attend(q, k, v, keys) in float32 that drops what the kernel drops."""
   from gptjax.kernels import flash
   from gptjax.model.attention import attention
 
   def equation(q, k, v, keys):
     kept = flash.mask(keys, case.rate, q.shape[2], q.shape[1]) if case.rate else True
-    return attend_with(kept, case.rate, q, k, v)
+    return masked_attention(kept, case.rate, q, k, v)
   if case.kernel == 'xla' and case.rate:  # its masks are drawn by blocks, whatever the dtype
     return lambda q, k, v, keys: attention(q, k, v, kernel='xla', rate=case.rate, keys=keys)
   return equation
 
 
-def errors(case, x, keys, ours):
+def relative_errors(case, x, keys, ours):
   """Relative errors of y and of the gradients, two floats, on the first sequences."""
   import jax
   import jax.numpy as jnp
-  some, keys = x[:, :COMPARED], keys[:COMPARED]
+  some, keys = x[:, :N_CHECKED], keys[:N_CHECKED]
   with jax.default_matmul_precision('highest'):
-    exact = jax.jit(functools.partial(both_passes, reference(case)))(some.astype(jnp.float32), keys)
+    compute = jax.jit(functools.partial(forward_and_backward, reference_attention(case)))
+    exact = compute(some.astype(jnp.float32), keys)
   apart = lambda a, b: jnp.linalg.norm((a.astype(jnp.float32) - b).ravel()) / jnp.linalg.norm(b.ravel())
   compare = jax.jit(lambda y, grads, exact: (apart(y, exact[0]), apart(grads, exact[1])))
-  return [float(error) for error in compare(ours[0][:COMPARED], ours[1][:, :COMPARED], exact)]
+  return [float(error) for error in compare(ours[0][:N_CHECKED], ours[1][:, :N_CHECKED], exact)]
 
 
-def compiled(case, x, keys):
+def compile_case(case, x, keys):
   """The program of a case, forward and backward."""
   import jax
 
   from gptjax.model.attention import attention
   attend = lambda q, k, v, keys: attention(q, k, v, kernel=case.kernel, rate=case.rate, keys=keys)
-  return jax.jit(functools.partial(both_passes, attend)).lower(x, keys).compile()
+  return jax.jit(functools.partial(forward_and_backward, attend)).lower(x, keys).compile()
 
 
-def first_program():
+def device_facts():
   """Starts the device, then computes one exponential: [(what, value)] facts."""
   import jax
   import jax.numpy as jnp
@@ -110,7 +111,7 @@ def first_program():
           ('exp(1)', value), ('exp, compiled and run in s', round(time.perf_counter() - began - started, 2))]
 
 
-def programs(what, x, keys, kept):
+def compile_and_check(what, x, keys, kept):
   """({case: its program}, {case: its errors}, {case: why it does not run}, a figure of each)."""
   import jax
   found, off, failed, figures = {}, {}, {}, []
@@ -121,9 +122,9 @@ def programs(what, x, keys, kept):
       continue
     began, name = time.perf_counter(), f'{what}, {case.name}'
     try:
-      program = compiled(case, x, keys)
+      program = compile_case(case, x, keys)
       seconds, memory = time.perf_counter() - began, program.memory_analysis()
-      off[case] = errors(case, x, keys, program(x, keys))
+      off[case] = relative_errors(case, x, keys, program(x, keys))
     except Exception as error:  # what does not run here is a finding too
       failed[case] = str(error).splitlines()[0][:300]
       kept.add('fact', what=name, value=f'does not run here: {failed[case]}')
@@ -133,11 +134,11 @@ def programs(what, x, keys, kept):
     kept.add('fact', what=f'{name}, compiled in s', value=round(seconds, 2))
     kept.add('fact', what=f'{name}, peak of temporaries in MiB',
              value=memory and round(memory.temp_size_in_bytes / 2**20, 1))
-    figures += timed(what, {case: program}, x, keys, [0], kept)
+    figures += measure(what, {case: program}, x, keys, [0], kept)
   return found, off, failed, figures
 
 
-def timed(what, found, x, keys, turns, kept):
+def measure(what, found, x, keys, turns, kept):
   """`results.figure`s of programs, interleaved."""
   import jax
   figures, calls = [], CALLS[jax.default_backend()]
@@ -148,7 +149,7 @@ def timed(what, found, x, keys, turns, kept):
         y = program(x, keys)
       jax.block_until_ready(y)
       taken = (time.perf_counter() - began) / calls
-      figures.append(results.figure(what, case.name, 'ms', taken * 1e3, turn))
+      figures.append(results.measurement(what, case.name, 'ms', taken * 1e3, turn))
       kept.add('figure', **figures[-1])
   return figures
 
@@ -167,30 +168,30 @@ def main(argv):
   from gptjax.parallel import sharding
   kept = journal.Journal(flags.journal)
   kept.add('device', name=jax.devices()[0].device_kind)
-  for what, value in first_program():
+  for what, value in device_facts():
     kept.add('fact', what=what, value=value)
   sharding.ensure_mesh()
   c, b = make_config(flags.size).model, BATCH[jax.default_backend()]
   shape = 4, b, c.n_ctx, c.n_head, c.n_embd // c.n_head
   x, keys = jax.random.normal(jax.random.key(0), shape, jnp.bfloat16), jax.random.split(jax.random.key(1), b)
   what = f'{gates.ATTENTION} {flags.size}, forward and backward'
-  found, off, failed, figures = programs(what, x, keys, kept)
-  checks = [results.gate(f'{what}, {case.name}, larger error', '<=', ROUNDING, max(pair))
+  found, off, failed, figures = compile_and_check(what, x, keys, kept)
+  checks = [results.gate(f'{what}, {case.name}, larger error', '<=', MAX_ERROR, max(pair))
             for case, pair in off.items()]
   for check in checks:
     kept.add('gate', **check)
-  rows = results.rows(figures + timed(what, found, x, keys, range(1, flags.turns + 1), kept))
-  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
-  show(where, shape, rows, off, failed)
-  checks += gates.of_attention(rows)
-  results.show_gates(checks)
+  rows = results.summarize(figures + measure(what, found, x, keys, range(1, flags.turns + 1), kept))
+  where = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
+  print_table(where, shape, rows, off, failed)
+  checks += gates.attention_gates(rows)
+  results.print_gates(checks)
   results.write(flags.out, 'attention', where, rows, checks,
                 failed={case.name: why for case, why in failed.items()},
                 errors={case.name: pair for case, pair in off.items()})
   return int(not off or not all(check['holds'] for check in checks))
 
 
-def show(where, shape, rows, off, failed):
+def print_table(where, shape, rows, off, failed):
   print(f'{shape[1]} sequences of {shape[2]}, {shape[3]} heads of {shape[4]}, bfloat16, on '
         f'{where["device"]}, {where["date"]}')
   print(f'{"":<22}{"ms":>10}{"least":>10}{"most":>10}{"error of y":>12}{"of gradients":>14}')

@@ -9,18 +9,18 @@ import argparse
 import functools
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.sizes import SIZES, make_config, random_batch
 from gptjax.benchmark.subjects.train import PACKAGES, compiled_step
 from gptjax.command import run
 from gptjax.files import paths
 
 LAYERS, BATCH, STEPS = 4, 2, 20
-ROUNDING = 0.05  # of bfloat16, the gradient's relative error at the most
-ALIKE = 1.5      # times the error of the plain kernel in bfloat16, that another kernel may have
+MAX_ERROR = 0.05  # of bfloat16, the gradient's relative error at the most
+MAX_ERROR_RATIO = 1.5      # times the error of the plain kernel in bfloat16, that another kernel may have
 
 
-def small(size, changes):
+def reduced_config(size, changes):
   """The size's widths with few layers, in the dtype and with the kernel that `changes` name."""
   changes = {'model.n_layer': min(LAYERS, make_config(size).model.n_layer), **changes}
   return make_config(size, BATCH, changes)
@@ -39,14 +39,14 @@ def loss_and_grads(config, params):
   return jax.jit(compute)(params, batch, None)
 
 
-def difference(grads, exact):
+def relative_error(grads, exact):
   """Relative error of a tree: float32[]."""
   import jax
   import optax
   return optax.tree.norm(jax.tree.map(lambda a, b: a - b, grads, exact)) / optax.tree.norm(exact)
 
 
-def errors(size, kernels, tell=lambda kernel, found: None):
+def kernel_errors(size, kernels, tell=lambda kernel, found: None):
   """{kernel: (relative error of the loss, of the gradient)} in bfloat16, {kernel: why it does not run}.
 
   tell: function of a kernel and what it came to, called after each.
@@ -55,14 +55,14 @@ def errors(size, kernels, tell=lambda kernel, found: None):
 
   from gptjax.parallel import sharding
   from gptjax.train import step as train
-  exact = small(size, {'model.compute_dtype': 'float32', 'attention.kernel': 'xla'})
+  exact = reduced_config(size, {'model.compute_dtype': 'float32', 'attention.kernel': 'xla'})
   jax.set_mesh(sharding.make_mesh(exact.mesh))
   params = jax.jit(functools.partial(train.init_state, exact))().params
   with jax.default_matmul_precision('highest'):
     loss, grads = loss_and_grads(exact, params)
-  compare, found, failed = jax.jit(difference), {}, {}
+  compare, found, failed = jax.jit(relative_error), {}, {}
   for kernel in kernels:
-    config = small(size, {'model.compute_dtype': 'bfloat16', 'attention.kernel': kernel})
+    config = reduced_config(size, {'model.compute_dtype': 'bfloat16', 'attention.kernel': kernel})
     try:
       ours, our_grads = loss_and_grads(config, params)
       found[kernel] = (abs(float(ours) / float(loss) - 1), float(compare(our_grads, grads)))
@@ -72,9 +72,9 @@ def errors(size, kernels, tell=lambda kernel, found: None):
   return found, failed
 
 
-def falling(size):
+def overfit_losses(size):
   """Losses of a few steps on one batch."""
-  config = small(size, {'optimizer.warmup_steps': 1, 'optimizer.learning_rate': 1e-3})
+  config = reduced_config(size, {'optimizer.warmup_steps': 1, 'optimizer.learning_rate': 1e-3})
   step, state, batch = compiled_step(config)
   losses = []
   for _ in range(STEPS):
@@ -99,29 +99,30 @@ def main(argv):
     what = f'step of {flags.size}, {kernel}, errors of loss and gradient in bfloat16'
     kept.add('fact', what=what, value=found)
 
-  found, failed = errors(flags.size, [kernel for kernel in attention.KERNELS if kernel != 'auto'], tell)
-  losses = falling(flags.size)
-  gates = gates_of(found, losses)
+  kernels = [kernel for kernel in attention.KERNELS if kernel != 'auto']
+  found, failed = kernel_errors(flags.size, kernels, tell)
+  losses = overfit_losses(flags.size)
+  gates = make_gates(found, losses)
   for gate in gates:
     kept.add('gate', **gate)
   device = jax.devices()[0].device_kind
-  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else device)
+  where = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else device)
   print(f'{flags.size}, at most {LAYERS} layers, on {where["device"]}, {where["date"]}; bfloat16 against '
         'float32:')
   for kernel, (loss, gradient) in found.items():
     print(f'{kernel:<8} loss {loss:.1e}  gradient {gradient:.1e}')
   for kernel, why in failed.items():
     print(f'{kernel:<8} does not run here: {why}')
-  results.show_gates(gates)
+  results.print_gates(gates)
   results.write(flags.out, 'check', where, [], gates, errors=found, failed=failed, losses=losses)
   return int(not all(gate['holds'] for gate in gates))
 
 
-def gates_of(found, losses):
+def make_gates(found, losses):
   """Gates of what `errors` found, and of the losses of `falling`."""
   plain = found['xla'][1]
-  gates = [results.gate('xla in bfloat16, error of the gradient', '<=', ROUNDING, plain)]
-  gates += [results.gate(f"{kernel}, error of the gradient beside xla's", '<=', ALIKE, error / plain)
-            for kernel, (_, error) in found.items() if kernel != 'xla']
+  gates = [results.gate('xla in bfloat16, error of the gradient', '<=', MAX_ERROR, plain)]
+  gates += [results.gate(f"{kernel}, error of the gradient beside xla's", '<=', MAX_ERROR_RATIO,
+                         error / plain) for kernel, (_, error) in found.items() if kernel != 'xla']
   return [*gates, results.gate(f'loss after {STEPS} steps on one batch, beside the first', '<=', 0.999,
                                losses[-1] / losses[0])]

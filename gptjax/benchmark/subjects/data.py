@@ -16,8 +16,8 @@ from pathlib import Path
 
 from gptjax import defaults
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
-from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.benchmark.interleave import interleaved, serve, speedup
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.data import prepare
@@ -30,7 +30,7 @@ from gptjax.files import paths
 ENCODE, ONE, TWO, READ = 'encode_ordinary', 'prepare-1', 'prepare-2', 'read'
 LABELS = {ENCODE: 'tiktoken.encode_ordinary', ONE: 'prepare, 1 worker', TWO: 'prepare, 2 workers'}
 SEQ_LEN, BATCH, N_BATCHES = 1024, 64, 400  # of the batches read; a window is SEQ_LEN + 1 tokens
-LATE = 10**9
+LATE_STEP = 10**9
 PACKAGES = ('numpy', 'tiktoken', 'tensorflow')
 
 
@@ -66,7 +66,7 @@ def worker(contender, folder):
   """Answers each line with the seconds of the whole text; READ with the dict of `reading`."""
   if contender == READ:
     corpus = corpora.open_corpus(f'{folder}/corpus', 'train', verify=False)
-    return serve({}, functools.partial(reading, corpus))
+    return serve({}, functools.partial(read_speeds, corpus))
   if contender == ENCODE:
     with open(f'{folder}/text.jsonl', encoding='utf-8') as file:
       texts = [json.loads(line)['text'] for line in file]
@@ -85,7 +85,7 @@ def worker(contender, folder):
   return serve({}, answer)
 
 
-def reading(corpus, _):
+def read_speeds(corpus, _):
   """{'pipeline', 'plain': tokens a second; 'first', 'late': seconds of batch 0 and of batch LATE}."""
   def make(step):
     return corpora.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
@@ -101,7 +101,7 @@ def reading(corpus, _):
     make(step)
     return time.perf_counter() - began
 
-  pairs = [(seconds(0), seconds(LATE)) for _ in range(100)]
+  pairs = [(seconds(0), seconds(LATE_STEP)) for _ in range(100)]
   return {'pipeline': speed(pipeline.batches(make, 0, N_BATCHES + 1, workers=2,
                                              prefetch=defaults.fields()['data']['prefetch'])),
           'plain': speed(pipeline.plain_batches(make, 0, N_BATCHES + 1)),
@@ -111,40 +111,40 @@ def reading(corpus, _):
 def measure(folder, turns):
   """({contender: [seconds of each turn]}, {name of `reading`: [figure of each turn]})."""
   run = [sys.executable, '-m', 'gptjax.benchmark', 'data', f'--folder={folder}', '--worker']
-  preparing = by_turns({name: [*run, name] for name in LABELS}, None, turns)
-  _, read = by_turns({READ: [*run, READ]}, None, turns)[READ]
+  preparing = interleaved({name: [*run, name] for name in LABELS}, None, turns)
+  _, read = interleaved({READ: [*run, READ]}, None, turns)[READ]
   return ({name: seconds for name, (_, seconds) in preparing.items()},
           {name: [turn[name] for turn in read] for name in read[0]})
 
 
-def gates(seconds, read):
+def make_gates(seconds, read):
   """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
   late = statistics.median(b / a for a, b in zip(read['first'], read['late'], strict=True))
   return [results.gate('prepare, 1 worker, against encode_ordinary', '>=', 0.7,
-                       times_faster(seconds[ONE], seconds[ENCODE])),
-          results.gate('prepare, 2 workers against 1', '>=', 1.7, times_faster(seconds[TWO], seconds[ONE])),
+                       speedup(seconds[ONE], seconds[ENCODE])),
+          results.gate('prepare, 2 workers against 1', '>=', 1.7, speedup(seconds[TWO], seconds[ONE])),
           results.gate(f'reading windows of {SEQ_LEN + 1:,}, M tokens/s', '>=', 20,
                        statistics.median(read['pipeline']) / 1e6),
           results.gate('batch 10^9 against batch 0, time', '<=', 1.1, late)]
 
 
-def rows_of(seconds, read, size):
+def make_rows(seconds, read, size):
   """Rows of `results`; beside tiktoken alone, which is not all of preparing."""
   rows = [results.row('preparing a corpus', LABELS[name], 'MB/s', [size / each for each in taken],
-                      times_faster(seconds[ONE], taken) if name == ENCODE else None)
+                      speedup(seconds[ONE], taken) if name == ENCODE else None)
           for name, taken in seconds.items()]
   return rows + [results.row('reading batches', label, 'tokens/s', read[name])
                  for name, label in (('pipeline', 'tf.data'), ('plain', 'NumPy loop'))]
 
 
-def show(rows, checks):
+def print_table(rows, checks):
   print(f'{"":<22}{"":<28}{"median":>10}{"least":>10}{"most":>10}')
   for row in rows:
     million = 1e6 if row['unit'] == 'tokens/s' else 1
     figures = ''.join(f'{row[name] / million:>10.2f}' for name in ('median', 'least', 'most'))
     print(f'{row["what"]:<22}{row["who"]:<28}{figures}  {"M " * (million > 1)}{row["unit"]}')
   print()
-  results.show_gates(checks)
+  results.print_gates(checks)
 
 
 def main(argv):
@@ -170,12 +170,12 @@ def main(argv):
     prepare_text(folder, f'{folder}/corpus', workers=2)
     if not isinstance(made, byte_bpe.ByteBPE):
       parser.error(f'--tokenizer={args.tokenizer} is not a byte-level BPE, which is what tiktoken encodes')
-    where = machine(PACKAGES)
+    where = machine_info(PACKAGES)
     print(f'{size:.0f} MB of {args.source}, {made.name} of {made.n_vocab:,} entries, {where["cores"]} cores '
           f'of {where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
     seconds, read = measure(folder, args.turns)
-  checks, rows = gates(seconds, read), rows_of(seconds, read, size)
-  show(rows, checks)
+  checks, rows = make_gates(seconds, read), make_rows(seconds, read, size)
+  print_table(rows, checks)
   results.write(args.out, 'data', where, rows, checks, source=args.source, megabytes=size, seconds=seconds,
                 tokenizer=[made.name, made.n_vocab, made.digest], reading=read)
   return 0

@@ -16,23 +16,23 @@ import tempfile
 import time
 
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.interleave import interleaved, serve, speedup
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.subjects.generate import SIZES, make_config
-from gptjax.benchmark.turns import by_turns, serve, times_faster
 from gptjax.command import run
 from gptjax.command.flag_types import integer
 from gptjax.files import paths
 from gptjax.kernels import cpu
 
-OURS, THEIRS = 'gptjax', 'lm-evaluation-harness'
+OURS, HARNESS = 'gptjax', 'lm-evaluation-harness'
 DTYPES = 'float32', 'bfloat16'
 LAMBADA, WIKITEXT = 'LAMBADA', 'WikiText-2'
 BATCHES = 1, 8  # of the harness, of which the fastest counts
 PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers', 'lm_eval')
-WANTED = 2  # times as fast
+TARGET_SPEEDUP = 2  # times as fast
 
 
-def texts(data_dir, passages, characters):
+def load_texts(data_dir, passages, characters):
   """([(text before, last word with its space)], the beginning of WikiText-2)."""
   from gptjax.evaluate.tasks import lambada, language_modelling
   from gptjax.evaluate.texts import sources
@@ -43,7 +43,7 @@ def texts(data_dir, passages, characters):
   return pairs, ''.join(lines)[:characters]
 
 
-def ours(folder, dtype, pairs, text):
+def gptjax_tasks(folder, dtype, pairs, text):
   """({task: function that gives the log probability of all}, facts)."""
   cpu.keep_memory()
   import gptjax
@@ -61,7 +61,7 @@ def ours(folder, dtype, pairs, text):
                       WIKITEXT: len(tokens().ids) - 1}, 'examples': {LAMBADA: len(pairs)}})
 
 
-def theirs(folder, dtype, pairs, text):
+def harness_tasks(folder, dtype, pairs, text):
   """The same of the harness, and its fastest batch size for each task."""
   from types import SimpleNamespace
 
@@ -90,7 +90,7 @@ def _timed(do):
 
 
 def worker(contender, dtype, folder, pairs, text):
-  tasks, facts = {OURS: ours, THEIRS: theirs}[contender](folder, dtype, pairs, text)
+  tasks, facts = {OURS: gptjax_tasks, HARNESS: harness_tasks}[contender](folder, dtype, pairs, text)
   return serve(facts, lambda names: {name: _timed(tasks[name]) for name in names})
 
 
@@ -114,23 +114,23 @@ def compare(turns, tokens, dtypes):
   Gates compare both in the same dtype, and gptjax in each with the harness as it comes: in the weights' own.
   """
   seconds = {(name, dtype, task): [turn[task][0] for turn in turns[name, dtype]]
-             for name, dtype, task in itertools.product((OURS, THEIRS), dtypes, (LAMBADA, WIKITEXT))}
-  faster = lambda task, dtype, other: times_faster(seconds[OURS, dtype, task], seconds[THEIRS, other, task])
+             for name, dtype, task in itertools.product((OURS, HARNESS), dtypes, (LAMBADA, WIKITEXT))}
+  faster = lambda task, dtype, other: speedup(seconds[OURS, dtype, task], seconds[HARNESS, other, task])
   rows, gates, off = [], [], {}
-  for dtype, task, name in itertools.product(dtypes, (LAMBADA, WIKITEXT), (OURS, THEIRS)):
+  for dtype, task, name in itertools.product(dtypes, (LAMBADA, WIKITEXT), (OURS, HARNESS)):
     rows.append(results.row(f'zero-shot, {task}, {dtype}', name, 'tokens/s',
                             [tokens[task] / each for each in seconds[name, dtype, task]],
-                            faster(task, dtype, dtype) if name == THEIRS else None))
+                            faster(task, dtype, dtype) if name == HARNESS else None))
   for dtype in dtypes:
     for other, task in itertools.product(dict.fromkeys((dtype, dtypes[0])), (LAMBADA, WIKITEXT)):
-      gates.append(results.gate(f'{task}, {dtype}, times as fast as {THEIRS} in {other}', '>=', WANTED,
-                                faster(task, dtype, other)))
-    found, wanted = turns[OURS, dtype][0], turns[THEIRS, dtypes[0]][0]
+      gates.append(results.gate(f'{task}, {dtype}, times as fast as {HARNESS} in {other}', '>=',
+                                TARGET_SPEEDUP, faster(task, dtype, other)))
+    found, wanted = turns[OURS, dtype][0], turns[HARNESS, dtypes[0]][0]
     off[dtype] = max(abs(found[task][1] / wanted[task][1] - 1) for task in found)
   return rows, gates, off
 
 
-def show(rows, facts):
+def print_table(rows, facts):
   print(f'{"":<34}{"":<24}{"median":>10}{"least":>10}{"most":>10}  tokens/s')
   for row in rows:
     print(f'{row["what"]:<34}{row["who"]:<24}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}')
@@ -153,24 +153,24 @@ def main(argv):
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
-    return worker(*args.worker, args.folder, *texts(args.data_dir, args.passages, args.characters))
-  where, dtypes = machine(PACKAGES), args.dtypes.split(',')
+    return worker(*args.worker, args.folder, *load_texts(args.data_dir, args.passages, args.characters))
+  where, dtypes = machine_info(PACKAGES), args.dtypes.split(',')
   if set(dtypes) - set(DTYPES):
     parser.error(f'--dtypes are of {", ".join(DTYPES)}')
   with tempfile.TemporaryDirectory() as folder:
     save_model(folder, args.size, args.tokenizer)
     worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'evaluate', *argv, f'--folder={folder}',
                       '--worker']
-    found = by_turns({who: [*worker_command, *who] for who in itertools.product((OURS, THEIRS), dtypes)},
+    found = interleaved({who: [*worker_command, *who] for who in itertools.product((OURS, HARNESS), dtypes)},
                      [LAMBADA, WIKITEXT], args.turns)
   facts = found[OURS, dtypes[0]][0] | {'batch size': {
-    dtype: found[THEIRS, dtype][0]['batch size'] for dtype in dtypes}}
+    dtype: found[HARNESS, dtype][0]['batch size'] for dtype in dtypes}}
   turns = {who: turns for who, (_, turns) in found.items()}
   rows, gates, off = compare(turns, facts['tokens'], dtypes)
   print(f'GPT-2 {args.size}; {where["cores"]} cores of {where["processor"]}, {where["date"]}; '
         f'{args.turns} turns; the harness at its fastest batch sizes, {facts["batch size"]}\n')
-  show(rows, facts)
-  results.show_gates(gates)
+  print_table(rows, facts)
+  results.print_gates(gates)
   for dtype, by in off.items():
     print(f'log probabilities in {dtype} differ from the harness\'s in {dtypes[0]} by {by:.1e} at most')
   results.write(args.out, 'evaluate', where, rows, gates, facts=facts, difference=off,

@@ -13,7 +13,7 @@ import jax
 from tqdm import tqdm
 
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
 from gptjax.config import files
@@ -25,7 +25,7 @@ from gptjax.finetune.tasks import published
 from gptjax.parallel import sharding
 
 
-def parser():
+def make_parser():
   made = command.Parser(prog='python -m gptjax.benchmark finetune')
   made.add_argument('--task', default='sst2', help='of gptjax/finetune/tasks/published.py')
   made.add_argument('--tokenizer', required=True, help='gpt1:DIR, for example')
@@ -40,7 +40,7 @@ def parser():
   return made
 
 
-def config_of(flags, tokenizer):
+def make_config(flags, tokenizer):
   config = files.shipped('gpt1_finetune', flags.task)
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
@@ -53,45 +53,44 @@ def config_of(flags, tokenizer):
 def measure(flags):
   """{'bucketed': [examples a second of a turn], 'padded': the same, 'widths': [...]}."""
   tokenizer = loading.load(flags.tokenizer)
-  config = config_of(flags, tokenizer)
+  config = make_config(flags, tokenizer)
   loaded = data.load(flags.task, published.find(flags.task), tokenizer, config)
-  config, size = weights.with_marks(config), config.train.batch_size
+  config, size = weights.with_task_tokens(config), config.train.batch_size
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     kind = loaded.task.kind
-    state = weights.first_state(config, kind, loaded.outputs, None, mesh)
+    state = weights.init_state(config, kind, loaded.outputs, None, mesh)
     run = jax.jit(functools.partial(step.train_step, config=config, numeric=loaded.numeric, steps=1000,
                                     graphdef=step.graph(config, kind, loaded.outputs)), donate_argnums=0)
-    plans = {'bucketed': (batches.Plan(loaded.train.longest, loaded.widths, size, 0, by_length=True),
-                          flags.batches),
-             'padded': (batches.Plan(loaded.train.longest, [flags.n_ctx], size, 0), 2)}
+    make_schedule = functools.partial(batches.BatchSchedule, loaded.train.max_lengths)
+    plans = {'bucketed': (make_schedule(loaded.widths, size, 0, by_length=True), flags.batches),
+             'padded': (make_schedule([flags.n_ctx], size, 0), 2)}
     found = {name: [] for name in plans}
     rows = sharding.local_rows(size, mesh)
     for name, (plan, _) in plans.items():  # compiles
       for width in tqdm(plan.widths, desc=f'compiling, {name}', unit='width', leave=False, disable=None):
         nobody = loaded.train.index[:0]
-        batch = batches.batch(loaded.train, nobody, width, size, rows)
-        state, _ = run(state, sharding.shard_batch(batch, mesh))
+        state, _ = run(state, sharding.put(batches.make_batch(loaded.train, nobody, width, size, rows), mesh))
     for turn in tqdm(range(flags.turns), desc='measuring', unit='turn', leave=False, disable=None):
       for name, (plan, n) in plans.items():
         jax.block_until_ready(state)
         began, seen = time.monotonic(), 0
         for i in range(turn * n, (turn + 1) * n):
           examples, width = plan(i)
-          batch = batches.batch(loaded.train, examples, width, size, rows)
-          state, _ = run(state, sharding.shard_batch(batch, mesh))
+          batch = batches.make_batch(loaded.train, examples, width, size, rows)
+          state, _ = run(state, sharding.put(batch, mesh))
           seen += len(examples)
         jax.block_until_ready(state)
         found[name].append(seen / (time.monotonic() - began))
-  return found | {'widths': loaded.widths, 'tokens': float(loaded.train.longest.mean())}
+  return found | {'widths': loaded.widths, 'tokens': float(loaded.train.max_lengths.mean())}
 
 
 def main(arguments):
-  flags = parser().parse_args(arguments)
+  flags = make_parser().parse_args(arguments)
   found = measure(flags)
   bucketed, padded = (statistics.median(found[name]) for name in ('bucketed', 'padded'))
   faster = statistics.median(a / b for a, b in zip(found['bucketed'], found['padded']))
-  here = machine(('jax', 'flax', 'numpy'))
+  here = machine_info(('jax', 'flax', 'numpy'))
   print(f'{here["processor"]}, {here["cores"]} cores, {here["date"]}; {flags.task}, {found["tokens"]:.1f} '
         f'tokens an example\nbucketed to {", ".join(map(str, found["widths"]))}: {bucketed:,.1f} examples/s\n'
         f'padded to {flags.n_ctx}: {padded:,.1f} examples/s\n{faster:.1f} times as many (at least 2 wanted)')

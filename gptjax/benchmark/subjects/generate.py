@@ -13,9 +13,9 @@ import time
 import numpy as np
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.interleave import interleaved, serve, speedup
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.turns import by_turns, serve, times_faster
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.config import files
@@ -23,7 +23,7 @@ from gptjax.files import paths
 
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
 TINY, TINY_MODEL = 'tiny', dict(n_layer=2, n_head=2, n_embd=32, n_ctx=1024, n_vocab=96)
-THEIRS = 'transformers'
+TRANSFORMERS = 'transformers'
 PROMPT, NEW, LONG = 16, 64, 512  # tokens: of a prompt, written after it, of the prompt that is only read
 ONE, EIGHT, READ = 'batch 1', 'batch 8', f'prefill {LONG}'
 BATCH = {ONE: 1, EIGHT: 8}
@@ -102,7 +102,7 @@ def transformers_tasks(config):
 
 def worker(contender, config):
   """Answers each list of tasks with {task: seconds}."""
-  tasks, facts = {OURS: gptjax_tasks, THEIRS: transformers_tasks}[contender](config)
+  tasks, facts = {OURS: gptjax_tasks, TRANSFORMERS: transformers_tasks}[contender](config)
 
   def answer(names):
     seconds = {}
@@ -115,23 +115,23 @@ def worker(contender, config):
   return serve(facts, answer)
 
 
-def gates(seconds):
+def make_gates(seconds):
   """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
-  ours, theirs = seconds[OURS], seconds[THEIRS]
-  return [*(results.gate(f'{task}, times as fast as {THEIRS}', '>=', 1,
-                         times_faster(ours[task], theirs[task])) for task in (ONE, READ)),
+  ours, theirs = seconds[OURS], seconds[TRANSFORMERS]
+  return [*(results.gate(f'{task}, times as fast as {TRANSFORMERS}', '>=', 1,
+                         speedup(ours[task], theirs[task])) for task in (ONE, READ)),
           results.gate('batch 8, times the tokens/s of batch 1', '>=', 3,
-                       8 * times_faster(ours[EIGHT], ours[ONE]))]
+                       8 * speedup(ours[EIGHT], ours[ONE]))]
 
 
-def figures_of(flags, name, seconds, turn):
+def measurements_of(flags, name, seconds, turn):
   """A `results.figure` for each task of a contender's answer {task: seconds}."""
   tokens = {READ: LONG, **{task: batch * NEW for task, batch in BATCH.items()}}
-  return [results.figure(f'generation {flags.size}, {flags.dtype}, {task}', name, 'tokens/s',
+  return [results.measurement(f'generation {flags.size}, {flags.dtype}, {task}', name, 'tokens/s',
                          tokens[task] / taken, turn) for task, taken in seconds.items()]
 
 
-def show(rows, seconds, checks, facts):
+def print_table(rows, seconds, checks, facts):
   print(f'{"tokens/s":<16}{"":<14}{"median":>10}{"least":>10}{"most":>10}')
   for row in rows:
     figures = ''.join(f'{row[name]:>10,.1f}' for name in ('median', 'least', 'most'))
@@ -140,31 +140,31 @@ def show(rows, seconds, checks, facts):
   peak = BANDWIDTH.get(facts['device'])
   print(f'\n{OURS} at batch 1 reads {read / 1e9:,.1f} GB/s of weights and cache'
         + (f', {read / peak:.0%} of what the memory gives' if peak else ''))
-  results.show_gates(checks)
+  results.print_gates(checks)
 
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark generate', description=__doc__)
   parser.add_argument('--size', choices=(TINY, *SIZES), default='124M')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
-  parser.add_argument('--contenders', default=f'{OURS},{THEIRS}')
+  parser.add_argument('--contenders', default=f'{OURS},{TRANSFORMERS}')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
                       help='seconds for all of it: contenders that are not ready in time are left out')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
-  parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
+  parser.add_argument('--worker', choices=(OURS, TRANSFORMERS), help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, make_config(args.size, args.dtype))
   contenders = args.contenders.split(',')
-  if contenders not in ([OURS], [OURS, THEIRS]):
-    parser.error(f'--contenders is {OURS} or {OURS},{THEIRS}')
+  if contenders not in ([OURS], [OURS, TRANSFORMERS]):
+    parser.error(f'--contenders is {OURS} or {OURS},{TRANSFORMERS}')
   return measure(args, contenders)
 
 
 def measure(args, contenders):
-  where = machine(PACKAGES)
+  where = machine_info(PACKAGES)
   print(f'GPT-2 {args.size}, {args.dtype}, {NEW} tokens after {PROMPT}; {where["cores"]} cores of '
         f'{where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
   kept, figures, lost = journal.Journal(args.journal), [], {}
@@ -177,24 +177,24 @@ def measure(args, contenders):
   def tell(name, facts, answer, turn):
     if name == OURS and not turn:
       kept.add('device', name=facts['device'])
-    for figure in figures_of(args, name, answer, turn):
+    for figure in measurements_of(args, name, answer, turn):
       figures.append(figure)
       kept.add('figure', **figure)
 
   worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
                     f'--dtype={args.dtype}', '--worker']
-  found = by_turns({name: [*worker_command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns,
+  found = interleaved({name: [*worker_command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns,
                    lose, tell, args.limit_s)
   seconds = {name: {task: [turn[task] for turn in turns] for task in (ONE, EIGHT, READ)}
              for name, (_, turns) in found.items() if turns}
-  rows = results.rows(figures)
+  rows = results.summarize(figures)
   if OURS not in seconds:
     print(f'gptjax.benchmark: there are no figures of {OURS}: see its message above', file=sys.stderr)
     return 1
-  facts, checks = found[OURS][0], gates(seconds) if THEIRS in seconds else []
+  facts, checks = found[OURS][0], make_gates(seconds) if TRANSFORMERS in seconds else []
   for check in checks:
     kept.add('gate', **check)
-  show(rows, seconds, checks, facts)
+  print_table(rows, seconds, checks, facts)
   if facts['device'] != 'cpu':
     where['device'] = facts['device']
   results.write(args.out, 'generate', where, rows, checks, facts=facts, seconds=seconds, lost=lost)

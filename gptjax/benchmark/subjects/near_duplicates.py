@@ -20,7 +20,7 @@ PHRASES = 1000  # of each document
 SIMILARITIES = [0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
 
 
-def pairs(similarity, n):
+def make_pairs(similarity, n):
   """[text]: n documents, each followed by one that is so similar to it."""
   shared = round(2 * PHRASES * similarity / (1 + similarity))
   length, texts = PHRASES + duplicates.PHRASE - 1, []
@@ -52,5 +52,5 @@ def main(argv):
   flags = parser.parse_args(argv)
   print(f'{flags.pairs:,} pairs of each similarity\n{"similarity":>10}{"removed":>10}')
   for similarity in tqdm(flags.similarities, leave=False, disable=None):
-    print(f'{similarity:>10.2f}{recall(pairs(similarity, flags.pairs)):>10.3f}')
+    print(f'{similarity:>10.2f}{recall(make_pairs(similarity, flags.pairs)):>10.3f}')
   return 0

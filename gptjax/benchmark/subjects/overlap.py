@@ -17,16 +17,16 @@ import time
 from pathlib import Path
 
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
-from gptjax.benchmark.turns import output_of
+from gptjax.benchmark.interleave import output_of
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import run
 from gptjax.command.flag_types import WORKERS, integer, real
 from gptjax.data.sources import python_source
 from gptjax.evaluate.overlap import bloom, build
 from gptjax.files import paths
 
-TIMES = 10
-WANTED = 1.5e6  # 8-grams a second, on two cores
+SCALE = 10
+TARGET_SPEED = 1.5e6  # 8-grams a second, on two cores
 RATE = 1e-8     # of false positives, the paper's
 
 
@@ -54,12 +54,12 @@ def worker(path, workers):
   return 0
 
 
-def gates(small, large):
+def make_gates(small, large):
   """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
   median = lambda turns, name: statistics.median(turn[name] for turn in turns)
   speed = min(turns[0]['eightgrams'] / median(turns, 'seconds') for turns in (small, large))
   times = large[0]['eightgrams'] / small[0]['eightgrams']
-  return [results.gate('8-grams a second, millions', '>=', WANTED / 1e6, speed / 1e6),
+  return [results.gate('8-grams a second, millions', '>=', TARGET_SPEED / 1e6, speed / 1e6),
           results.gate('time of an 8-gram, of much text against little', '<=', 1.1,
                        median(large, 'seconds') / median(small, 'seconds') / times),
           results.gate('memory of a process, of much text against little', '<=', 1.5,
@@ -70,7 +70,7 @@ def gates(small, large):
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark overlap', description=__doc__)
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=100,
-                      help=f'of text, and {TIMES} times as much')
+                      help=f'of text, and {SCALE} times as much')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--workers', type=integer(1, WORKERS), help='processes',
                       default=len(os.sched_getaffinity(0)))
@@ -79,12 +79,12 @@ def main(argv):
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, args.workers)
-  where = machine(['numpy'])
+  where = machine_info(['numpy'])
   print(f'{where["cores"]} cores of {where["processor"]}, {where["date"]}; {args.workers} workers, medians '
         f'of {args.turns} turns\n')
   print(f'{"MB":>8}{"8-grams":>14}{"seconds":>10}{"M 8-grams/s":>13}{"MB, largest process":>22}'
         f'{"MB, filter":>12}')
-  sizes, found = [args.megabytes, TIMES * args.megabytes], {}
+  sizes, found = [args.megabytes, SCALE * args.megabytes], {}
   with tempfile.TemporaryDirectory() as folder:
     for size in sizes:
       path = Path(folder) / f'{size:g}.jsonl'
@@ -96,9 +96,9 @@ def main(argv):
       one = found[size][0]
       print(f'{size:>8g}{one["eightgrams"]:>14,}{seconds:>10.1f}{one["eightgrams"] / seconds / 1e6:>13.2f}'
             f'{one["resident"] / 1e6:>22.0f}{one["filter"] / 1e6:>12.0f}')
-  checks = gates(*found.values())
+  checks = make_gates(*found.values())
   print()
-  results.show_gates(checks)
+  results.print_gates(checks)
   rows = [results.row(f'filter of {size:g} MB of text', 'gptjax', '8-grams/s',
                       [turn['eightgrams'] / turn['seconds'] for turn in turns])
           for size, turns in found.items()]

@@ -12,18 +12,24 @@ import time
 from pathlib import Path
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.sizes import SIZES, batches, make_config
-from gptjax.benchmark.subjects.train import MEMORY, PACKAGES, compiled_step, field, memory_of
+from gptjax.benchmark.sizes import SIZES, batch_sizes, make_config
+from gptjax.benchmark.subjects.train import (
+  MEMORY_SHARE,
+  PACKAGES,
+  compiled_step,
+  config_override,
+  memory_limit,
+)
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
 from gptjax.files import paths
 
 STEPS = 3
-REST = 'not attributed'
+UNATTRIBUTED = 'not attributed'
 # (file, beginning of the function's qualified name, part); the first that fits.
-PARTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'),
+COMPONENTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'),
          ('attention.py', '', 'attention'), ('fused.py', '', 'attention'), ('flash.py', '', 'attention'),
          ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'), ('loss.py', '', 'loss'),
          ('layers.py', 'LayerNorm', 'norms'), ('layers.py', 'Projection.__call__', 'activation'),
@@ -33,18 +39,18 @@ PARTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'
          ('sharding.py', '', 'residuals and reshapes'),
          ('step.py', 'train_step', 'optimizer'), ('step.py', '', 'casts of weights'),
          ('', '', 'optimizer'))  # Optax
-CONTROL = 'while', 'call', 'conditional'  # their time is that of what they call
+CONTROL_FLOW = 'while', 'call', 'conditional'  # their time is that of what they call
 # A row of one of the program's tables: its number, and two more or a name.
-ROW = re.compile(r'(\d+) (?:"(.*)"|\{(?:file_name_id=(\d+) function_name_id|file_location_id)=(\d+))')
+TABLE_ROW = re.compile(r'(\d+) (?:"(.*)"|\{(?:file_name_id=(\d+) function_name_id|file_location_id)=(\d+))')
 
 
-def origins(text):
+def operation_sources(text):
   """{operation: (file, function)} of a compiled program's text, the innermost of ours that it comes from."""
   tables, table = collections.defaultdict(dict), None
   for line in text.splitlines():
     if line in ('FileNames', 'FunctionNames', 'FileLocations', 'StackFrames'):
       table = line
-    elif table and (row := ROW.match(line)):
+    elif table and (row := TABLE_ROW.match(line)):
       number, name, file, other = row.groups()
       tables[table][number] = name if name is not None else (file, other)
   def place(frame):
@@ -54,13 +60,13 @@ def origins(text):
   return {operation: place(frame) for operation, frame in found if frame in tables['StackFrames']}
 
 
-def part_of(place):
+def component_of(place):
   """Which of PARTS a (file, function) is of."""
   file, function = place
-  return next(part for name, start, part in PARTS if name in ('', file) and function.startswith(start))
+  return next(part for name, start, part in COMPONENTS if name in ('', file) and function.startswith(start))
 
 
-def events(folder):
+def device_events(folder):
   """(operation or '', seconds) of each event on the device in a trace."""
   from jax.profiler import ProfileData
   path = next(Path(folder).rglob('*.xplane.pb'))
@@ -76,7 +82,7 @@ def events(folder):
           yield str(operation), event.duration_ns / 1e9
 
 
-def times(config):
+def measure_components(config):
   """({part: seconds a step on the device}, seconds a step by the clock while nothing is traced)."""
   import jax
   # On a GPU, a graph of kernels would be one event.
@@ -90,13 +96,14 @@ def times(config):
   began = time.perf_counter()
   state = run(state)
   seconds = (time.perf_counter() - began) / STEPS
-  from_where, parts = origins(step.as_text()), collections.Counter()
+  from_where, parts = operation_sources(step.as_text()), collections.Counter()
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       run(state)
-    for operation, taken in events(folder):
-      if not operation.startswith(CONTROL):
-        parts[part_of(from_where[operation]) if operation in from_where else REST] += taken / STEPS
+    for operation, taken in device_events(folder):
+      if not operation.startswith(CONTROL_FLOW):
+        component = component_of(from_where[operation]) if operation in from_where else UNATTRIBUTED
+        parts[component] += taken / STEPS
   return dict(parts.most_common()), seconds
 
 
@@ -106,17 +113,17 @@ def main(argv):
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
                       help='sequences a step; 0: as many as fit the device')
-  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
+  parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax
-  memory = memory_of(OURS, 1)
-  batch_size = flags.batch_size or batches(flags.size, memory and memory * MEMORY)[0]
+  memory = memory_limit(OURS, 1)
+  batch_size = flags.batch_size or batch_sizes(flags.size, memory and memory * MEMORY_SHARE)[0]
   config = make_config(flags.size, batch_size, dict(flags.set))
-  parts, seconds = times(config)
-  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
+  parts, seconds = measure_components(config)
+  where = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
   total = sum(parts.values())
   print(f'{flags.size}, batch {config.train.batch_size} x {config.data.seq_len}, on {where["device"]}, '
         f'{where["date"]}\na step takes {seconds * 1e3:.1f} ms; in operations of the device, all threads or '

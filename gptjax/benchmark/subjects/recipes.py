@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gptjax import defaults
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import figures
 from gptjax.command import run as command
 from gptjax.command.flag_types import Listed, integer, real
@@ -22,10 +22,10 @@ from gptjax.parallel import jax_settings
 
 # What each sets in config.optimizer; the rest is the default: AdamW with GPT-2's usual constants, cosine.
 RECIPES = {'adamw': {}, 'muon': {'name': 'muon'}, 'wsd': {'schedule': 'wsd'}}
-WORDS = {'adamw': 'AdamW, cosine (as in the paper)', 'muon': 'Muon, cosine',
+LABELS = {'adamw': 'AdamW, cosine (as in the paper)', 'muon': 'Muon, cosine',
          'wsd': 'AdamW, warm-up-stable-decay'}
-FIRST = 'adamw'  # what the others are compared with
-CHOOSING = 1000  # the seed of the runs that choose the learning rates
+BASELINE = 'adamw'  # what the others are compared with
+TUNING_SEED = 1000  # the seed of the runs that choose the learning rates
 MODEL = dict(n_layer=3, n_head=4, n_embd=128, n_ctx=128, n_vocab=2048, scan=False)
 
 
@@ -65,7 +65,7 @@ def run(flags, recipe, rate, seed):
           'curve': [(step * tokens, loss) for step, loss in finished()]}
 
 
-def verdicts(losses):
+def compare_recipes(losses):
   """[{'of', 'against', 'difference', 'spread', 'exceeds'}] for each pair of recipes.
 
   A difference of means counts if it is more than what seeds alone change: the wider of the two recipes'
@@ -83,20 +83,20 @@ def verdicts(losses):
   return found
 
 
-def in_words(verdict):
+def format_verdict(verdict):
   word = 'lower' if verdict['difference'] < 0 else 'higher'
   judged = 'more than' if verdict['exceeds'] else 'NOT more than'
-  return (f'{WORDS[verdict["of"]]}: {abs(verdict["difference"]):.4f} nats {word} than '
-          f'{WORDS[verdict["against"]]}, {judged} the {verdict["spread"]:.4f} over which seeds spread')
+  return (f'{LABELS[verdict["of"]]}: {abs(verdict["difference"]):.4f} nats {word} than '
+          f'{LABELS[verdict["against"]]}, {judged} the {verdict["spread"]:.4f} over which seeds spread')
 
 
-def draw(runs, path):
+def plot(runs, path):
   """Held-out loss against tokens, the range of the seeds as a band; and where each seed ends."""
   figure, (curve, ends) = figures.figure(1, 2, (10, 4))
   for place, (recipe, found) in enumerate(runs.items()):
     tokens = [point[0] for point in found[0]['curve']]
     losses = list(zip(*([loss for _, loss in seed['curve']] for seed in found), strict=True))
-    line, = curve.plot(tokens, [statistics.mean(at) for at in losses], marker='o', label=WORDS[recipe])
+    line, = curve.plot(tokens, [statistics.mean(at) for at in losses], marker='o', label=LABELS[recipe])
     curve.fill_between(tokens, [min(at) for at in losses], [max(at) for at in losses], alpha=0.2)
     ends.plot([place] * len(found), [seed['loss'] for seed in found], 'o', color=line.get_color())
     ends.plot([place], [statistics.mean(seed['loss'] for seed in found)], '_', markersize=30,
@@ -108,7 +108,7 @@ def draw(runs, path):
   figure.savefig(path, dpi=120)
 
 
-def parse(argv):
+def parse_flags(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark recipes', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--source', required=True, help='text to train on: jsonl:books.jsonl.gz')
@@ -126,11 +126,11 @@ def parse(argv):
   return parser.parse_args(argv)
 
 
-def choose(flags):
+def choose_rates(flags):
   """{recipe: {rate: held-out loss of the seed that does not count}}; None if told to stop."""
   tried = {recipe: {} for recipe in RECIPES}
   for recipe, rate in itertools.product(RECIPES, flags.rates):
-    found = run(flags, recipe, rate, CHOOSING)
+    found = run(flags, recipe, rate, TUNING_SEED)
     if found is None:
       return None
     tried[recipe][rate] = found['loss']
@@ -138,14 +138,14 @@ def choose(flags):
 
 
 def main(argv):
-  flags = parse(argv)
+  flags = parse_flags(argv)
   jax_settings.use_cache(jax_settings.cache_folder(defaults.fields()['compilation_cache']))
   return measure(flags)
 
 
 def measure(flags):
   from gptjax.pretrain.loop import STOPPED
-  tried = choose(flags)
+  tried = choose_rates(flags)
   if tried is None:
     return STOPPED
   rates = {recipe: min(losses, key=losses.get) for recipe, losses in tried.items()}
@@ -160,26 +160,26 @@ def measure(flags):
 
 def report(flags, tried, rates, runs):
   """Prints the table and the verdicts, writes JSON and picture."""
-  where = machine(('jax', 'jaxlib', 'flax', 'optax'))
-  tokens = runs[FIRST][0]['curve'][-1][0]
+  where = machine_info(('jax', 'jaxlib', 'flax', 'optax'))
+  tokens = runs[BASELINE][0]['curve'][-1][0]
   losses = {recipe: [seed['loss'] for seed in found] for recipe, found in runs.items()}
   print(f'{MODEL["n_layer"]} layers x {MODEL["n_embd"]}, vocabulary {MODEL["n_vocab"]}, {tokens:,} tokens, '
         f'{flags.seeds} seeds; {where["cores"]} cores of {where["processor"]}, {where["date"]}\n\n'
         f'{"held-out loss, nats a token":<34}{"mean":>9}{"least":>9}{"most":>9}{"rate":>9}{"seconds":>9}')
   for recipe, values in losses.items():
     seconds = statistics.median(seed['seconds'] for seed in runs[recipe])
-    print(f'{WORDS[recipe]:<34}{statistics.mean(values):>9.4f}{min(values):>9.4f}{max(values):>9.4f}'
+    print(f'{LABELS[recipe]:<34}{statistics.mean(values):>9.4f}{min(values):>9.4f}{max(values):>9.4f}'
           f'{rates[recipe]:>9g}{seconds:>9.1f}')
-  found = verdicts(losses)
-  print('', *map(in_words, found), '', 'rates tried, seed of their own (the least is taken):', sep='\n')
+  found = compare_recipes(losses)
+  print('', *map(format_verdict, found), '', 'rates tried, seed of their own (the least is taken):', sep='\n')
   for recipe, values in tried.items():
     edge = len(values) > 1 and rates[recipe] in (min(values), max(values))
-    print(f'{WORDS[recipe]:<34}' + '  '.join(f'{rate:g}: {loss:.4f}' for rate, loss in values.items())
+    print(f'{LABELS[recipe]:<34}' + '  '.join(f'{rate:g}: {loss:.4f}' for rate, loss in values.items())
           + ('   (the best is the last one tried)' if edge else ''))
-  rows = [results.row(f'held-out loss after {tokens / 1e6:.2f} M tokens', WORDS[recipe], 'nats/token', values)
-          for recipe, values in losses.items()]
+  what = f'held-out loss after {tokens / 1e6:.2f} M tokens'
+  rows = [results.row(what, LABELS[recipe], 'nats/token', values) for recipe, values in losses.items()]
   results.write(flags.out, 'recipes', where, rows, model=MODEL, tokens=tokens, rates=rates, tried=tried,
                 runs=runs, verdicts=found)
   if flags.out:
-    draw(runs, f'{flags.out.removesuffix(".json")}.png')
+    plot(runs, f'{flags.out.removesuffix(".json")}.png')
   return 0

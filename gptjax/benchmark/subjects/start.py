@@ -14,17 +14,17 @@ import time
 from pathlib import Path
 
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import run, shutdown
 from gptjax.command.flag_types import integer
 from gptjax.errors import InputError
 from gptjax.files import paths
 
-WANTED = 15   # seconds, with a warm cache
-LIMIT = 600   # seconds for one start
+TARGET_S = 15   # seconds, with a warm cache
+LIMIT_S = 600   # seconds for one start
 
 
-def first_step(config, folder, name):
+def time_to_first_step(config, folder, name):
   """Starts a run and kills it after its first step.
 
   Args:
@@ -46,7 +46,7 @@ def first_step(config, folder, name):
         process = subprocess.Popen(run, stderr=stderr, stdout=subprocess.DEVNULL)
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):
-        if process.poll() is not None or time.monotonic() - began > LIMIT:
+        if process.poll() is not None or time.monotonic() - began > LIMIT_S:
           last = (said.read_text(errors='replace').strip().splitlines() or ['it said nothing'])[-1]
           raise InputError(f'no step after {time.monotonic() - began:.0f} s: {last}')
         time.sleep(0.01)
@@ -65,19 +65,19 @@ def main(argv):
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
-  where = machine(('jax', 'jaxlib', 'flax', 'tensorflow'))
+  where = machine_info(('jax', 'jaxlib', 'flax', 'tensorflow'))
   with tempfile.TemporaryDirectory() as folder:
-    first_step(flags.config, Path(folder), 'corpus-run')  # makes the corpus
+    time_to_first_step(flags.config, Path(folder), 'corpus-run')  # makes the corpus
     os.rename(f'{folder}/compiled', f'{folder}/old')
-    cold = first_step(flags.config, Path(folder), 'cold')
-    seconds = [first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
+    cold = time_to_first_step(flags.config, Path(folder), 'cold')
+    seconds = [time_to_first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
   name = Path(flags.config).stem
   print(f'{name}, {where["cores"]} cores of {where["processor"]}, {where["date"]}; from the command to the '
         f'first step on record, seconds:\nnothing compiled  {cold:.1f}\nwarm cache        '
         f'{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}, {flags.turns} turns)')
-  gate = results.gate(f'{name}, start to first step with a warm cache, seconds', '<=', WANTED,
+  gate = results.gate(f'{name}, start to first step with a warm cache, seconds', '<=', TARGET_S,
                       statistics.median(seconds))
-  results.show_gates([gate])
+  results.print_gates([gate])
   rows = [results.row(f'start to first step, {name}', 'nothing compiled', 's', [cold]),
           results.row(f'start to first step, {name}', 'warm cache', 's', seconds)]
   results.write(flags.out, 'start', where, rows, [gate])

@@ -14,10 +14,10 @@ import time
 from importlib.util import find_spec
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.interleave import interleaved, serve
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.sizes import SIZES, batches, make_config, random_batch
-from gptjax.benchmark.turns import by_turns, serve
+from gptjax.benchmark.sizes import SIZES, batch_sizes, make_config, random_batch
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.files import paths
@@ -25,8 +25,8 @@ from gptjax.kernels import cpu
 
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
-FULL = ('RESOURCE_EXHAUSTED', 'out of memory')  # what errors say
-MEMORY = 0.92  # share of a GPU's memory that all contenders have together
+OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory')  # what errors say
+MEMORY_SHARE = 0.92  # share of a GPU's memory that all contenders have together
 
 
 def compiled_step(config, **options):
@@ -52,7 +52,7 @@ def compiled_step(config, **options):
   return lowered.compile(compiler_options=options), state, batch
 
 
-def gptjax_steps(config):
+def gptjax_trainer(config):
   """A function that trains n steps, after one that is not counted, and facts.
 
   Returns:
@@ -89,18 +89,18 @@ def gptjax_steps(config):
                  'peak': telemetry.peak_flops(device)}
 
 
-def largest(sizes, make):
+def with_largest_batch(sizes, make):
   """`make` of the first of these batch sizes that the memory has room for."""
   for batch_size in sizes:
     try:
       return make(batch_size)
     except RuntimeError as error:  # JAX's and PyTorch's errors of memory are ones
-      if batch_size == sizes[-1] or not any(word in str(error) for word in FULL):
+      if batch_size == sizes[-1] or not any(word in str(error) for word in OUT_OF_MEMORY):
         raise
     gc.collect()
 
 
-def steps_of(contender, size, batch_size, changes, share):
+def make_trainer(contender, size, batch_size, changes, share):
   """`gptjax_steps` or `torch_steps` at the largest batch that fits; facts say which, as 'batch_size'.
 
   share: of the GPU's memory, that this process may have.
@@ -108,15 +108,16 @@ def steps_of(contender, size, batch_size, changes, share):
   def make(batch_size):
     config = make_config(size, batch_size, changes)
     if contender == OURS:
-      train, facts = gptjax_steps(config)
+      train, facts = gptjax_trainer(config)
     else:
-      from gptjax.benchmark.subjects.train_torch import torch_steps
-      train, facts = torch_steps(config, random_batch(config), contender, share)
+      from gptjax.benchmark.subjects.train_torch import torch_trainer
+      train, facts = torch_trainer(config, random_batch(config), contender, share)
     return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
-  return largest([batch_size] if batch_size else batches(size, memory_of(contender, share)), make)
+  sizes = [batch_size] if batch_size else batch_sizes(size, memory_limit(contender, share))
+  return with_largest_batch(sizes, make)
 
 
-def memory_of(contender, share):
+def memory_limit(contender, share):
   """Bytes of the GPU's memory that this process may have; None on a CPU."""
   if contender != OURS:
     from gptjax.benchmark.subjects.train_torch import gpu_memory
@@ -125,7 +126,7 @@ def memory_of(contender, share):
   return (jax.devices()[0].memory_stats() or {}).get('bytes_limit')  # its share already
 
 
-def needs(contender):
+def missing_package(contender):
   """The package that a contender needs and that is not installed; '' if nothing is missing."""
   packages = () if contender == OURS else ('torch', contender.partition('-')[0])
   return next((package for package in packages if find_spec(package) is None), '')
@@ -136,18 +137,18 @@ def worker(flags):
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
     cpu.keep_memory()
-  train, facts = steps_of(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
+  train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
   return serve(facts, train)
 
 
-def figure(what, name, facts, answer, turn):
+def make_measurement(what, name, facts, answer, turn):
   """The `results.figure` of a contender's answer, with its batch size, memory and, of gptjax, MFU."""
   more = {'batch_size': facts['batch_size'], 'memory': answer['memory'], 'loss': answer['loss']}
   more |= {key: facts[key] for key in ('flops', 'peak') if facts.get('peak')}
-  return results.figure(what, name, 'tokens/s', facts['tokens'] / answer['seconds'], turn, **more)
+  return results.measurement(what, name, 'tokens/s', facts['tokens'] / answer['seconds'], turn, **more)
 
 
-def show(rows):
+def print_table(rows):
   print(f'{"":<22}{"tokens/s":>10}{"least":>10}{"most":>10}{"batch":>7}{"GiB":>7}{"MFU":>8}{"causal":>8}'
         '   gptjax is')
   for row in rows:
@@ -158,7 +159,7 @@ def show(rows):
           f'{row["batch_size"]:>7}{memory:>7}{mfu[0]:>8}{mfu[1]:>8}   {ratio}')
 
 
-def field(text):
+def config_override(text):
   """('model.dropout', 0.1) of 'model.dropout=0.1'."""
   name, _, value = text.partition('=')
   try:
@@ -175,7 +176,7 @@ def make_parser():
   parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps a turn')
-  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
+  parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
                       help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
   parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
                       help='seconds for all of it: contenders that are not ready in time are left out')
@@ -214,26 +215,26 @@ def measure(flags, argv, contenders, c):
     devices.append(facts['device'])
     if not turn and 'compile_s' in facts:
       kept.add('fact', what=f'{what}, {name}, compiled in s', value=round(facts['compile_s'], 1))
-    figures.append(figure(what, name, facts, answer, turn))
+    figures.append(make_measurement(what, name, facts, answer, turn))
     kept.add('figure', **figures[-1])
 
-  here = [name for name in contenders if not needs(name)]
+  here = [name for name in contenders if not missing_package(name)]
   for name in contenders:
     if name not in here:
-      kept.add('fact', what=f'contender {name}', value=f'absent: {needs(name)} is not installed')
-      print(f'{name} is left out: {needs(name)} is not installed', file=sys.stderr)
-  share = MEMORY / max(len(here), 1)
+      kept.add('fact', what=f'contender {name}', value=f'absent: {missing_package(name)} is not installed')
+      print(f'{name} is left out: {missing_package(name)} is not installed', file=sys.stderr)
+  share = MEMORY_SHARE / max(len(here), 1)
   run = [sys.executable, '-m', 'gptjax.benchmark', 'train', *argv, f'--share={share:.3f}', '--worker']
-  found = by_turns({name: [*run, name] for name in here}, flags.steps, flags.turns, lose, tell,
+  found = interleaved({name: [*run, name] for name in here}, flags.steps, flags.turns, lose, tell,
                    flags.limit_s)
   if not figures:
     print('gptjax.benchmark: no contender could train: see their messages above', file=sys.stderr)
     return 1
-  rows, device = results.rows(figures), devices[0]
-  where = machine(PACKAGES, '' if device == 'cpu' else device)
+  rows, device = results.summarize(figures), devices[0]
+  where = machine_info(PACKAGES, '' if device == 'cpu' else device)
   print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens a '
         f'sequence, {c.compute_dtype}{changed}, on {where["device"]}, {where["date"]}')
-  show(rows)
+  print_table(rows)
   results.write(flags.out, 'train', where, rows, size=flags.size, changes=dict(flags.set), steps=flags.steps,
                 lost=list(lost), found=found)
   return 0

@@ -87,7 +87,7 @@ def gpu_memory():
   return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 
 
-def torch_steps(config, batch, contender, share):
+def torch_trainer(config, batch, contender, share):
   """A function that trains n steps with AdamW and clipping, and facts; see `train.gptjax_steps`.
 
   Args:

@@ -20,10 +20,10 @@ REQUIRED = ('name', 'kind', 'texts', 'label', 'metrics', 'train', 'validation')
 OPTIONAL = ('classes', 'answers', 'scale', 'test')
 # Texts that each kind has: the least and the most.
 N_TEXTS = {'classification': (1, 1), 'entailment': (2, 2), 'similarity': (2, 2), 'choice': (1, 2)}
-OF_TWO_CLASSES, OF_NUMBERS = ('matthews', 'f1'), ('pearson', 'spearman')
+BINARY_METRICS, REGRESSION_METRICS = ('matthews', 'f1'), ('pearson', 'spearman')
 
 
-def fields(declaration, taken):
+def parse_declaration(declaration, taken):
   """{field of tasks.Task: value} of a declaration.
 
   Args:
@@ -90,8 +90,8 @@ def _check(found, say):
   if len(classes) == 1 or (kind == 'choice' and not classes):
     raise say(f'classes = {classes!r} must be two or more'
               + (': a name for each answer' if kind == 'choice' else ', or none where labels are numbers'))
-  fit = [metric for metric in METRICS if (metric in OF_NUMBERS) != bool(classes) and (
-    metric not in OF_TWO_CLASSES or (len(classes) == 2 and kind != 'choice'))]
+  fit = [metric for metric in METRICS if (metric in REGRESSION_METRICS) != bool(classes) and (
+    metric not in BINARY_METRICS or (len(classes) == 2 and kind != 'choice'))]
   wrong = [metric for metric in metrics if metric not in fit]
   if wrong or not metrics:
     raise say(f'metrics = {metrics!r} must be of {", ".join(fit)}')

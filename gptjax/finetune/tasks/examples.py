@@ -70,7 +70,7 @@ def read(name, task, source, config, *, labelled):
   published = isinstance(source, Tfds)
   split = source.split if published else source.file
   found, unlabelled, row = [], [], 0
-  for record in records(source, config, f'task {name}, split {split}'):
+  for record in read_records(source, config, f'task {name}, split {split}'):
     for part in task.unfold(record):
       row += 1
       try:
@@ -163,7 +163,7 @@ def _number(value, task):
   raise InputError(f'the label {number:g} lies outside {low:g} to {high:g}')
 
 
-def records(source, config, place):
+def read_records(source, config, place):
   """The records of a source, dicts of str, numbers and lists of str."""
   if isinstance(source, Tfds):
     from gptjax.data.sources import tfds_source

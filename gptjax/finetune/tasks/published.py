@@ -20,7 +20,8 @@ class Task(NamedTuple):
   train: sources whose examples are trained on.
   validation: {name: source} that the best checkpoint is chosen by, '' being the name of an only one.
   test: {name of a predictions file: source}; with labels it is scored, but for GLUE's, which publishes none.
-  test_of: {name of a predictions file: name of the validation source that it belongs to}, where these differ.
+  validation_of: {name of a predictions file: name of the validation source that it belongs to}, where these
+    names differ.
   texts: fields of its texts: the text; premise, hypothesis; the two; or document and question, if it has one.
   metrics: of `metrics`; the best checkpoint is the one with the best first metric.
   paper: {metric, or metric/name of a validation source: the figure of the paper, per cent, on its test set}.
@@ -46,15 +47,15 @@ class Task(NamedTuple):
   unfold: Callable = lambda record: [record]
   glue: str = ''
   note: str = ''
-  test_of: dict | None = None
+  validation_of: dict | None = None
 
-  def test_names(self):
+  def test_metric_names(self):
     """{name of a predictions file: what its metrics have after `test/METRIC/`, '' for an only one}.
 
     A test set has the name of the validation source that it belongs to, so that the two stand in one row.
     """
     own = lambda file: file if file in self.validation or len(self.test) > 1 else ''
-    return {file: (self.test_of or {}).get(file, own(file)) for file in self.test}
+    return {file: (self.validation_of or {}).get(file, own(file)) for file in self.test}
 
 
 def _questions(record):
@@ -99,7 +100,7 @@ TASKS = {
                             'mm': Tfds('glue/mnli', 'validation_mismatched')},
                 test={'MNLI-m': Tfds('glue/mnli', 'test_matched'),
                       'MNLI-mm': Tfds('glue/mnli', 'test_mismatched')},
-                test_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'},
+                validation_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'},
                 paper={'accuracy/m': 82.1, 'accuracy/mm': 81.4}),
   'qnli': _glue('qnli', 'QNLI', kind='entailment', texts=('question', 'sentence'), glue='name',
                 classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={},
@@ -121,7 +122,7 @@ TASKS = {
                ('article', 'question'), ('accuracy',),
                {'accuracy/m': 62.9, 'accuracy/h': 57.4, 'accuracy/all': 59.0},
                classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions,
-               test_of={'RACE-m': 'm', 'RACE-h': 'h'}),
+               validation_of={'RACE-m': 'm', 'RACE-h': 'h'}),
   # As in the released code: the labelled stories of 2016, four fifths of them to train on.
   'story_cloze': Task('choice', (Tfds('story_cloze/2016', 'validation[:80%]'),),
                       {'': Tfds('story_cloze/2016', 'validation[80%:]')},
@@ -129,7 +130,8 @@ TASKS = {
                       ('context',), ('accuracy',), {'accuracy': 86.5},
                       classes=('1', '2'), answers=('endings',), unfold=_right_ending),
   # Your own text, config.data.source or corpus: a language model on it, and no head.
-  'text': Task(transforms.TEXT, (Corpus('train'),), {'': Corpus('validation')}, {}, (), ('perplexity',), {}),
+  'text': Task(transforms.LANGUAGE_MODEL, (Corpus('train'),), {'': Corpus('validation')}, {}, (),
+               ('perplexity',), {}),
   # One of your own: TSV files with a line of field names, in config.finetune.data_dir.
   'reviews': Task(
     kind='classification',
@@ -156,7 +158,7 @@ def find(name, own=()):
   """
   known = dict(TASKS)
   for declaration in own:
-    fields = declared.fields(declaration, known)
+    fields = declared.parse_declaration(declaration, known)
     known[declaration['name']] = Task(**fields)
   if name not in known:
     raise InputError(f'config.finetune.tasks: {name!r} is not a task'

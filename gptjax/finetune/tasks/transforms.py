@@ -15,22 +15,22 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ('classification', 'entailment', 'similarity', 'choice')
-TEXT = 'language_model'  # no task but the next token: windows of a corpus, with no marks
+LANGUAGE_MODEL = 'language_model'  # no task but the next token: windows of a corpus, with no marks
 
 
-class Marks(NamedTuple):
+class TaskTokens(NamedTuple):
   """Ids of the tokens that fine-tuning adds; the last one's activation is what the head reads."""
   start: int
   delimiter: int
   end: int
 
 
-def marks(n_vocab):
+def task_tokens(n_vocab):
   """The three ids after those of a tokenizer, as in the released code."""
-  return Marks(n_vocab, n_vocab + 1, n_vocab + 2)
+  return TaskTokens(n_vocab, n_vocab + 1, n_vocab + 2)
 
 
-def sequences(kind, texts, answers, marks, longest):
+def make_sequences(kind, texts, answers, marks, longest):
   """The token sequences of one example.
 
   Args:

@@ -67,7 +67,7 @@ def test_a_split_without_labels_is_refused(shared_data):
 
 
 def read_records(monkeypatch, name, records, **changes):
-  monkeypatch.setattr(examples, 'records', lambda *arguments: records)
+  monkeypatch.setattr(examples, 'read_records', lambda *arguments: records)
   task = published.find(name)._replace(**changes)
   return examples.read(name, task, task.train[0], CONFIG, labelled=True)
 

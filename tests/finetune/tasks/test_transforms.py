@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 from gptjax.finetune.tasks import transforms
 
-MARKS = transforms.marks(1000)
+MARKS = transforms.task_tokens(1000)
 S, D, E = MARKS
 TEXT = st.lists(st.integers(0, 99), min_size=1, max_size=30).map(np.array)
 
 
 def lists(*arguments, longest=100, answers=()):
   kind, *texts = arguments
-  made, cut = transforms.sequences(kind, [np.array(t) for t in texts], [np.array(a) for a in answers], MARKS,
-                                   longest)
+  made, cut = transforms.make_sequences(kind, [np.array(t) for t in texts], [np.array(a) for a in answers],
+                                        MARKS, longest)
   return [row.tolist() for row in made], cut
 
 
@@ -42,7 +42,7 @@ def test_what_gives_way():
        st.sampled_from(transforms.KINDS))
 def test_nothing_that_counts_is_lost(a, b, answers, longest, kind):
   texts = [a] if kind == 'classification' else [a, b]
-  made, cut = transforms.sequences(kind, texts, answers if kind == 'choice' else [], MARKS, longest)
+  made, cut = transforms.make_sequences(kind, texts, answers if kind == 'choice' else [], MARKS, longest)
   for k, row in enumerate(made):
     assert len(row) <= longest and row[0] == S and row[-1] == E and (row == E).sum() == 1
     assert (row == D).sum() == (kind != 'classification')
@@ -76,8 +76,8 @@ def test_a_question_goes_on_with_its_document_after_a_space(shared_data):
     tokenizer = loading.load(f'{spec}:{shared_data / "bpe" / spec}')
     config = SimpleNamespace(model=SimpleNamespace(n_vocab=tokenizer.n_vocab),
                              data=SimpleNamespace(seq_len=64, special_tokens=()))
-    marks = transforms.marks(tokenizer.n_vocab)
-    made = data.encode(race, [example], tokenizer, config, 0, '')
+    marks = transforms.task_tokens(tokenizer.n_vocab)
+    made = data.encode_examples(race, [example], tokenizer, config, 0, '')
     row = np.asarray(made.tokens)[:int(made.lengths[0, 0])].tolist()
     given = tokenizer.encode('They left at nine. When did they leave?').tolist()
     assert row == [marks.start, *given, marks.delimiter, *tokenizer.encode('at nine').tolist(), marks.end]

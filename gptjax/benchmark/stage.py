@@ -1,4 +1,4 @@
-"""One part of the benchmark of a GPU: python -m gptjax.benchmark.part SUBJECT [flags], as `gpu` starts it.
+"""One part of the benchmark of a GPU: python -m gptjax.benchmark.stage SUBJECT [flags], as `gpu` starts it.
 
 The process leads a process group. Its stdin is a pipe of which `gpu` holds the other end: when that one ends,
 however it does, this process and its workers end too, so that no measurement is left on the GPU.

@@ -25,17 +25,17 @@ def declarations(graphdef, params):
   return {**declared, 'marks': {'wte': declared['lm']['wte']}}
 
 
-def separate(params, config):
+def split_params(params, config):
   """(trained, frozen) of all weights of a `Classifier`."""
   how = config.finetune.train
   if how == 'full':
     return params, {}
-  lm, hot = dict(params['lm']), _hot(config)
+  lm, hot = dict(params['lm']), _task_token_one_hot(config)
   others = {name: value for name, value in params.items() if name != 'lm'}
-  trained = {**others, 'marks': {'wte': _rows_of(lm['wte'], hot)}, 'lm': {}}
+  trained = {**others, 'marks': {'wte': _select_rows(lm['wte'], hot)}, 'lm': {}}
   lm['wte'] = lm['wte'] * (1 - hot.sum(1))[:, None]
   if how == 'lora':
-    trained['lm']['h'], lm['h'] = _cut(lm['h'], lambda path: path[-1].key in ('lora_a', 'lora_b'))
+    trained['lm']['h'], lm['h'] = _partition(lm['h'], lambda path: path[-1].key in ('lora_a', 'lora_b'))
   else:
     first = config.model.n_layer - config.finetune.last_layers
     trained['lm']['h'] = jax.tree.map(lambda w: w[first:], lm['h'])
@@ -45,27 +45,27 @@ def separate(params, config):
   return trained, {'lm': lm}
 
 
-def joined(trained, frozen):
+def merge_params(trained, frozen):
   """All weights by their names in the `Classifier`, whatever `separate` made of their shapes."""
-  return _joined(frozen, {name: value for name, value in trained.items() if name != 'marks'})
+  return _merge_trees(frozen, {name: value for name, value in trained.items() if name != 'marks'})
 
 
-def entered(trained, frozen, config):
+def to_compute_form(trained, frozen, config):
   """(moving, still): the weights as a step wants them, those that it takes gradients of first.
 
   Blocks are a list of layers, and not stacked, where they need not be scanned.
   """
   if config.finetune.train == 'full':
-    return _apart(trained, config), frozen
+    return _unstack_layers(trained, config), frozen
   still = {'lm': {name: value for name, value in frozen['lm'].items() if name != 'wte'}}
   wte = frozen['lm']['wte']
-  placed = jnp.einsum('vs,sd->vd', _hot(config), trained['marks']['wte'],
+  placed = jnp.einsum('vs,sd->vd', _task_token_one_hot(config), trained['marks']['wte'],
                       out_sharding=jax.typeof(wte).sharding.spec)
   others = {name: value for name, value in trained.items() if name != 'marks'}
-  return _apart({**others, 'lm': {**trained['lm'], 'wte': wte + placed}}, config), still
+  return _unstack_layers({**others, 'lm': {**trained['lm'], 'wte': wte + placed}}, config), still
 
 
-def left(gradients, config):
+def to_storage_form(gradients, config):
   """Gradients of the trained weights, from those of `entered`'s moving ones."""
   if isinstance(gradients['lm'].get('h'), list):
     stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *gradients['lm']['h'])
@@ -73,25 +73,25 @@ def left(gradients, config):
   if config.finetune.train == 'full':
     return gradients
   lm = dict(gradients['lm'])
-  return {**gradients, 'marks': {'wte': _rows_of(lm.pop('wte'), _hot(config))}, 'lm': lm}
+  return {**gradients, 'marks': {'wte': _select_rows(lm.pop('wte'), _task_token_one_hot(config))}, 'lm': lm}
 
 
-def assembled(graphdef, moving, still, config):
+def build_classifier(graphdef, moving, still, config):
   """The `Classifier` of the two trees that `entered` gives."""
   layers = moving['lm'].get('h')
   if not isinstance(layers, list):
-    return nnx.merge(graphdef, _joined(still, moving))
-  merged = [nnx.merge(graphdef, _joined(still, {**moving, 'lm': {**moving['lm'], 'h': layer}}))
+    return nnx.merge(graphdef, _merge_trees(still, moving))
+  merged = [nnx.merge(graphdef, _merge_trees(still, {**moving, 'lm': {**moving['lm'], 'h': layer}}))
             for layer in layers]
   blocks = [model.lm.h for model in merged]
   if config.finetune.train == 'last':  # of those that stand still no gradient is made
-    first = nnx.merge(graphdef, _joined(moving, still))
+    first = nnx.merge(graphdef, _merge_trees(moving, still))
     blocks = [*unrolled(first.lm).h, *blocks]
   merged[0].lm.h = nnx.List(blocks)
   return merged[0]
 
 
-def _apart(moving, config):
+def _unstack_layers(moving, config):
   """The same with a list of layers, where that is how they are computed."""
   if config.finetune.train == 'lora' or 'h' not in moving['lm'] or (
       config.finetune.train == 'full' and config.model.scan):
@@ -101,7 +101,7 @@ def _apart(moving, config):
   return {**moving, 'lm': {**moving['lm'], 'h': layers}}
 
 
-def _hot(config):
+def _task_token_one_hot(config):
   """float32[v, 3]: which row of the embedding is which new token's."""
   marks = config.model.n_vocab - 3 + jnp.arange(3)
   pad = config.model.pad_vocab_to
@@ -109,11 +109,11 @@ def _hot(config):
   return (rows[:, None] == marks[None]).astype(jnp.float32)
 
 
-def _rows_of(table, hot):
-  return jnp.einsum('vs,vd->sd', hot, table, out_sharding=sharding.storage_spec(None, 'embed'))
+def _select_rows(table, hot):
+  return jnp.einsum('vs,vd->sd', hot, table, out_sharding=sharding.storage(None, 'embed'))
 
 
-def _cut(tree, wanted):
+def _partition(tree, wanted):
   """Two trees of nested dicts: the leaves whose path is wanted, and the others."""
   def keep(node, path, yes):
     if not isinstance(node, dict):
@@ -123,8 +123,9 @@ def _cut(tree, wanted):
   return keep(tree, (), True) or {}, keep(tree, (), False) or {}
 
 
-def _joined(a, b):
+def _merge_trees(a, b):
   """Nested dicts as one; where both have a leaf, that of b."""
   if not (isinstance(a, dict) and isinstance(b, dict)):
     return b
-  return {name: _joined(a.get(name, b.get(name)), b.get(name, a.get(name))) for name in a.keys() | b.keys()}
+  return {name: _merge_trees(a.get(name, b.get(name)), b.get(name, a.get(name)))
+          for name in a.keys() | b.keys()}

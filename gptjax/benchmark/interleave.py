@@ -20,7 +20,7 @@ from gptjax.errors import InputError
 STARTING = 0.7  # share of the time in which contenders may still start, the rest is for measuring
 
 
-class Ended(Exception):
+class WorkerLost(Exception):
   """A worker has ended, or has no answer in time; the reason in words."""
 
 
@@ -33,7 +33,7 @@ def serve(facts, answer):
       print(json.dumps(answer(json.loads(line))), file=out, flush=True)
 
 
-def by_turns(commands, question, turns, lost=None, tell=None, limit_s=math.inf):
+def interleaved(commands, question, turns, lost=None, tell=None, limit_s=math.inf):
   """Starts the workers one after the other, then asks each the same question, turn after turn.
 
   A first answer of each, as soon as it has started, is a warm-up.
@@ -60,8 +60,8 @@ def by_turns(commands, question, turns, lost=None, tell=None, limit_s=math.inf):
 
   def ask(name, line, turn, until):
     try:
-      answer = workers[name].ask(line, until)
-    except Ended as ended:
+      answer = workers[name].request(line, until)
+    except WorkerLost as ended:
       if lost is None:
         raise InputError(f'the contender {name} {ended}: see its message above') from None
       workers.pop(name).close()
@@ -106,7 +106,7 @@ class Worker:
     self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     self._read = b''
 
-  def ask(self, line, until):
+  def request(self, line, until):
     """Its answer to a line, decoded.
 
     Args:
@@ -123,10 +123,10 @@ class Worker:
     while b'\n' not in self._read:
       left = until - time.monotonic()
       if left <= 0 or not select.select([out], [], [], None if math.isinf(left) else left)[0]:
-        raise Ended('has no answer in time')
+        raise WorkerLost('has no answer in time')
       new = os.read(out, 1 << 16)
       if not new:
-        raise Ended('ended early')
+        raise WorkerLost('ended early')
       self._read += new
     answer, _, self._read = self._read.partition(b'\n')
     return json.loads(answer)
@@ -156,7 +156,7 @@ def output_of(command):
   return said
 
 
-def times_faster(ours, theirs):
+def speedup(ours, theirs):
   """How many times less time `ours` took than `theirs`: the median of turn by turn ratios.
 
   Turn by turn, so that a machine that drifts cancels.
