@@ -1,7 +1,7 @@
-"""One part of the benchmark of a GPU: python -m gptjax.benchmark.stage SUBJECT [flags], as `gpu` starts it.
+"""One stage of the GPU benchmark: python -m gptjax.benchmark.stage SUBJECT [flags], as `gpu` starts it.
 
-The process leads a process group. Its stdin is a pipe of which `gpu` holds the other end: when that one ends,
-however it does, this process and its workers end too, so that no measurement is left on the GPU.
+The process leads a process group. Its stdin is a pipe whose other end `gpu` holds. When `gpu` exits for any
+reason, the pipe closes and this process and its workers end, so that no measurement is left on the GPU.
 """
 
 import os
@@ -11,13 +11,13 @@ import threading
 
 
 def end_with_parent():
-  """Kills this process group at the end of stdin."""
+  """Kill this process group when stdin closes."""
   def wait(fd):
     while os.read(fd, 1):
       pass
     os.killpg(0, signal.SIGKILL)
   pipe = os.dup(0)
-  os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nobody else reads it
+  os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # no other code may read the pipe
   threading.Thread(target=wait, args=(pipe,), daemon=True).start()
 
 

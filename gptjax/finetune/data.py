@@ -79,8 +79,8 @@ def load(name, task, tokenizer, config):
   lengths = np.concatenate([split.max_lengths for split in splits[:n_known]])
   chosen = batches.choose_widths(lengths, config.finetune.buckets)
   return TaskData(name, task, splits[0], dict(zip(task.validation, splits[1:n_known])),
-              {split: one for (split, *_), one in zip(sources[n_known:], splits[n_known:], strict=True)},
-              [min(width, config.data.seq_len) for width in chosen])
+                  {split: one for (split, *_), one in zip(sources[n_known:], splits[n_known:], strict=True)},
+                  [min(width, config.data.seq_len) for width in chosen])
 
 
 def _wanted(task, source, config):

@@ -141,7 +141,7 @@ def make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, progr
   folder, config = run_folder(config, workdir, data.name, seed), weights.with_task_tokens(config)
   config.train.seed = seed
   plan = batches.BatchSchedule(data.train.max_lengths, data.widths, config.train.batch_size, seed,
-                      config.finetune.group_by_length)
+                               config.finetune.group_by_length)
   steps = config.train.steps or math.ceil(config.train.epochs * plan.per_epoch)
   graphdef = graph(config, data.task.kind, data.outputs)
   return Run(config, folder, mesh, data, tokenizer, plan, graphdef, steps, stop, watchdog,

@@ -253,7 +253,7 @@ def finish_run(run, state, shapes, tell):
   config, data = run.config, run.data
   _, step = max(score_history(run, tell), key=lambda pair: (pair[0], -pair[1]))
   found = processes.told(lambda: next((record for record in reversed(tell.records)
-                                   if record['step'] == step and 'eval/score' in record), None))
+                                       if record['step'] == step and 'eval/score' in record), None))
   exported = (data.task.kind == LANGUAGE_MODEL and config.model.architecture == 'transformer'
               and not processes.several())
   if exported and (why := export_obstacle(config)):
@@ -280,8 +280,8 @@ def finish_run(run, state, shapes, tell):
   if few:
     result['train_metrics'] = results.compute_scores(data, {'': outputs['train']}, {'': few['train']})
   if config.finetune.predict:
-    processes.on_process_0(lambda: [str(results.write_predictions(run.folder, data, file, values))
-                        for file, values in of('test', data.test).items()])
+    processes.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
+                            for file, values in of('test', data.test).items()])
   if exported:
     save_pretrained(weights.export_language_model(state, config), run.tokenizer, run.folder / 'export')
     tell.say(f'export        {run.folder / "export"}')

@@ -82,7 +82,7 @@ def next_tokens(batch):
 
 
 def compute_params(state, config, graphdef):
-  """(moving, still) of `trainable.to_compute_form`, with each weight in the dtype that the model computes in."""
+  """(moving, still) of `trainable.to_compute_form`, each weight in the dtype that the model computes in."""
   def cast(params):
     return nnx.to_pure_dict(nnx.state(in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)))
   like = jax.eval_shape(cast, trainable.merge_params(state.params, state.frozen))

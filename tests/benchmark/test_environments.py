@@ -77,7 +77,7 @@ def result(environment, out, *flags):
   facts = found['details']['facts']
   assert facts['jax'].startswith(environment.jax) and facts['exp(1)'] == pytest.approx(2.7182817)
   for name in ('torch', 'transformers'):
-    assert ('left out' in facts[name]) == (name not in environment.peers)
+    assert ('are skipped' in facts[name]) == (name not in environment.peers)
   for kernel in ('xla', 'xla, dropout 0.1'):
     name = f'attention tiny, forward and backward, {kernel}'
     assert 0 < max(facts[f'{name}, errors of y and its gradients in bfloat16']) < 0.05

@@ -36,7 +36,7 @@ def test_what_fails_or_takes_too_long_is_recorded_and_the_run_goes_on(tmp_path, 
   assert 'invalid choice' in said and '=== too long, at most 3 s' in said
   out = tmp_path / 'again.json'
   assert gpu.run_stages([wrong], 0.5, str(out)) == 1
-  assert json.loads(out.read_text())['details']['parts']['wrong']['error'] == 'left out: no time'
+  assert json.loads(out.read_text())['details']['parts']['wrong']['error'] == 'skipped: no time is left'
 
 
 def test_a_part_ends_when_the_process_that_started_it_does():

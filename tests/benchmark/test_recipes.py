@@ -11,7 +11,7 @@ from gptjax.pretrain import loop
 
 def test_nothing_is_claimed_below_the_noise_of_the_seeds():
   found = recipes.compare_recipes({'adamw': [4.50, 4.52, 4.51], 'muon': [4.30, 4.31, 4.32],
-                            'wsd': [4.50, 4.49, 4.51]})
+                                   'wsd': [4.50, 4.49, 4.51]})
   assert [(one['of'], one['against'], one['exceeds']) for one in found] == [
     ('muon', 'adamw', True), ('wsd', 'adamw', False), ('wsd', 'muon', True)]
   assert found[0]['difference'] == pytest.approx(-0.2) and found[0]['spread'] == pytest.approx(0.02)

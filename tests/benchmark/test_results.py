@@ -51,7 +51,7 @@ def test_the_table_goes_between_its_marks(tmp_path):
   made = table.markdown_table([tmp_path / 'a.json'])
   assert readme.read_text() == f'above\n{table.BEGIN}\n{made}{table.END}\nbelow\n'
   readme.write_text('no marks')
-  with pytest.raises(InputError, match='has no place for the table'):
+  with pytest.raises(InputError, match='has no markers for the table'):
     table.main([str(tmp_path / 'a.json'), f'--into={readme}'])
   assert readme.read_text() == 'no marks'
   (tmp_path / 'a.json').write_text('{}')
@@ -86,10 +86,10 @@ def test_a_contender_that_ends_early_is_left_out(order, at):
   commands = workers(**{name: {'good': '', 'bad': at}[name] for name in order})
   lost, told = [], []
   found = interleave.interleaved(commands, 'q', 3, lambda *x: lost.append(x), lambda *x: told.append(x))
-  assert lost == [('bad', 'ended early')] and found == {'good': ({}, [['q', 1], ['q', 2], ['q', 3]])}
+  assert lost == [('bad', 'exited early')] and found == {'good': ({}, [['q', 1], ['q', 2], ['q', 3]])}
   turns_of = lambda wanted: [turn for name, _, _, turn in told if name == wanted]
   assert turns_of('good') == [0, 1, 2, 3] and turns_of('bad') == [*range(at)]
-  with pytest.raises(InputError, match='the contender bad ended early'):
+  with pytest.raises(InputError, match='the contender bad exited early'):
     interleave.interleaved(commands, 'q', 3)
 
 
@@ -123,7 +123,7 @@ class Clocked:
     end = Clocked.now + (self.answer_s if line else self.start_s)
     Clocked.now = min(end, until)
     if end > until:
-      raise interleave.WorkerLost('has no answer in time')
+      raise interleave.WorkerLost('did not answer in time')
     return {}
 
   def close(self):
@@ -135,9 +135,9 @@ class Clocked:
   ({'a': (10, 10), 'b': (10, 10)}, 99, {'a': 2, 'b': 2}, []),
   # One that takes too long leaves time in which the others are measured; it holds up none after that time.
   ({'a': (10, 5), 'b': (90, 5), 'c': (1, 1)}, 100, {'a': 6}, [
-    ('b', 'has no answer in time'), ('c', 'was not started: 100 s are too short')]),
-  ({'a': (90, 5), 'b': (1, 1)}, 100, {'a': 1}, [('b', 'was not started: 100 s are too short')]),
-  ({'a': (200, 5)}, 100, {}, [('a', 'has no answer in time')])])
+    ('b', 'did not answer in time'), ('c', 'was not started: the limit of 100 s is too short')]),
+  ({'a': (90, 5), 'b': (1, 1)}, 100, {'a': 1}, [('b', 'was not started: the limit of 100 s is too short')]),
+  ({'a': (200, 5)}, 100, {}, [('a', 'did not answer in time')])])
 def test_what_has_no_time_is_left_out_and_the_rest_is_measured(monkeypatch, commands, limit_s, counted, lost):
   monkeypatch.setattr(interleave, 'Worker', Clocked)
   monkeypatch.setattr(interleave.time, 'monotonic', lambda: Clocked.now)

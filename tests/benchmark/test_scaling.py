@@ -22,7 +22,7 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_is_sharded(small
   with concurrent.futures.ThreadPoolExecutor(1) as thread:  # where no other test has set a mesh
     assert thread.submit(scaling.measure, families, str(tmp_path / 'scaling.json')).result() == 0
   said = capsys.readouterr().out
-  assert 'NOT FLAT' not in said and 'grows as theory says' in said and 'stragglers' in said
+  assert 'NOT FLAT' not in said and 'grows as expected' in said and 'stragglers' in said
   rows = json.loads((tmp_path / 'scaling.json').read_text())['details']['families']
   assert rows['cpu-data'][0]['state'] == rows['cpu-data'][1]['state'] > rows['cpu-fsdp'][1]['state']
   assert rows['cpu-data'][1]['sent'].keys() == {'all-reduce'}
@@ -47,6 +47,6 @@ def test_slices_are_near_to_cubes(chips, shape):
 
 def test_what_cannot_be_measured_is_refused():
   for flags, said in ((['--tpu=4'], 'smallest slice'), (['--cpu=3'], 'powers of two'),
-                      (['--families=cpu'], 'no such family')):
+                      (['--families=cpu'], 'unknown family')):
     with pytest.raises(InputError, match=said):
       scaling.main(flags)

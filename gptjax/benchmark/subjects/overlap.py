@@ -1,8 +1,8 @@
 """Speed and memory of building the filter of the overlap study: python -m gptjax.benchmark overlap
 
-The text is drawn from the words of the documentation that ships with Python, so that hardly an 8-gram
-occurs twice: --megabytes of it, and ten times as much. Each filter is built in a process of its own, with as
-many workers as there are cores; medians count.
+The text is drawn from the words of the documentation that ships with Python, so that hardly any 8-gram occurs
+twice: --megabytes of it, and ten times as much. Each filter is built in a process of its own, with as many
+workers as there are cores; the result is the median over turns.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from gptjax.evaluate.overlap import bloom, build
 from gptjax.files import paths
 
 SCALE = 10
-TARGET_SPEED = 1.5e6  # 8-grams a second, on two cores
-RATE = 1e-8     # of false positives, the paper's
+TARGET_SPEED = 1.5e6  # 8-grams per second, on two cores
+RATE = 1e-8     # of false positives, as in the paper
 
 
 def write_text(path, megabytes):
-  """Writes documents of 100 to 1,500 words drawn at random, as JSON lines."""
+  """Write documents of 100 to 1,500 words drawn at random, as JSON lines."""
   words, draw, size = ' '.join(piece.text for piece in python_source.pieces()).split(), random.Random(0), 0
   with open(path, 'w', encoding='utf-8') as file:
     while size < megabytes * 1e6:
@@ -41,12 +41,12 @@ def write_text(path, megabytes):
 
 
 def worker(path, workers):
-  """Prints what building a filter took, as JSON."""
+  """Build a filter; print its time, memory and facts as JSON."""
   with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-    began = time.perf_counter()
+    start = time.perf_counter()
     made = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
                            tfds_dir='', on_error='stop', separator='', progress=False)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
       resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(json.dumps({'seconds': seconds, 'eightgrams': made.facts['eightgrams'], 'filter': made.bits.size,
@@ -55,13 +55,13 @@ def worker(path, workers):
 
 
 def make_gates(small, large):
-  """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
+  """Gates of the medians, see `results.gate`."""
   median = lambda turns, name: statistics.median(turn[name] for turn in turns)
   speed = min(turns[0]['eightgrams'] / median(turns, 'seconds') for turns in (small, large))
-  times = large[0]['eightgrams'] / small[0]['eightgrams']
+  size_ratio = large[0]['eightgrams'] / small[0]['eightgrams']
   return [results.gate('8-grams a second, millions', '>=', TARGET_SPEED / 1e6, speed / 1e6),
           results.gate('time of an 8-gram, of much text against little', '<=', 1.1,
-                       median(large, 'seconds') / median(small, 'seconds') / times),
+                       median(large, 'seconds') / median(small, 'seconds') / size_ratio),
           results.gate('memory of a process, of much text against little', '<=', 1.5,
                        median(large, 'resident') / median(small, 'resident')),
           results.gate('false positives, in 1e-8', '<=', 1, median(large, 'rate') / RATE)]
@@ -79,9 +79,9 @@ def main(argv):
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, args.workers)
-  where = machine_info(['numpy'])
-  print(f'{where["cores"]} cores of {where["processor"]}, {where["date"]}; {args.workers} workers, medians '
-        f'of {args.turns} turns\n')
+  machine = machine_info(['numpy'])
+  print(f'{machine["cores"]} cores of {machine["processor"]}, {machine["date"]}; {args.workers} workers, '
+        f'medians of {args.turns} turns\n')
   print(f'{"MB":>8}{"8-grams":>14}{"seconds":>10}{"M 8-grams/s":>13}{"MB, largest process":>22}'
         f'{"MB, filter":>12}')
   sizes, found = [args.megabytes, SCALE * args.megabytes], {}
@@ -89,18 +89,19 @@ def main(argv):
     for size in sizes:
       path = Path(folder) / f'{size:g}.jsonl'
       write_text(path, size)
-      asked = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
-               f'--workers={args.workers}']
-      found[size] = [json.loads(output_of(asked)) for _ in range(args.turns)]
+      command = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
+                 f'--workers={args.workers}']
+      found[size] = [json.loads(output_of(command)) for _ in range(args.turns)]
       seconds = statistics.median(turn['seconds'] for turn in found[size])
-      one = found[size][0]
-      print(f'{size:>8g}{one["eightgrams"]:>14,}{seconds:>10.1f}{one["eightgrams"] / seconds / 1e6:>13.2f}'
-            f'{one["resident"] / 1e6:>22.0f}{one["filter"] / 1e6:>12.0f}')
-  checks = make_gates(*found.values())
+      first = found[size][0]
+      n = first['eightgrams']
+      print(f'{size:>8g}{n:>14,}{seconds:>10.1f}{n / seconds / 1e6:>13.2f}'
+            f'{first["resident"] / 1e6:>22.0f}{first["filter"] / 1e6:>12.0f}')
+  gates = make_gates(*found.values())
   print()
-  results.print_gates(checks)
+  results.print_gates(gates)
   rows = [results.row(f'filter of {size:g} MB of text', 'gptjax', '8-grams/s',
                       [turn['eightgrams'] / turn['seconds'] for turn in turns])
           for size, turns in found.items()]
-  results.write(args.out, 'overlap', where, rows, checks, turns=found)
+  results.write(args.out, 'overlap', machine, rows, gates, turns=found)
   return 0

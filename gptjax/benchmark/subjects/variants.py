@@ -1,7 +1,7 @@
-"""What single changes of the config do to the speed of training: python -m gptjax.benchmark variants
+"""Training speed under single changes of the config: python -m gptjax.benchmark variants
 
-One process, one variant after the other, all with one batch size. With --journal each figure is on disk as
-soon as it is measured.
+Variants run one after the other in one process, all with the same batch size. With --journal each measurement
+is on disk as soon as it is taken.
 """
 
 import argparse
@@ -35,7 +35,7 @@ ON_GPUS = {'kernel pallas': {'attention.kernel': 'pallas'},
 
 
 def available_variants():
-  """VARIANTS, and the kernels and presets of the compiler that are for this kind of device."""
+  """VARIANTS, and the kernels and compiler presets for this kind of device."""
   import jax
   presets = {f'xla_preset {name}': {'xla_preset': name} for name, (kind, _) in xla_presets.PRESETS.items()
              if kind == jax.default_backend()}
@@ -48,45 +48,46 @@ def main(argv):
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
-  parser.add_argument('--steps', type=integer(1, 1_000_000), default=5, help='steps a turn')
-  parser.add_argument('--only', default='', help='variants, comma-separated; else all')
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=5, help='steps per turn')
+  parser.add_argument('--only', default='', help='variants, comma-separated; default: all')
   parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
-                      help='of the config, in all variants')
+                      help='config field to change in all variants')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
-  chosen = available_variants()
-  if unknown := set(filter(None, flags.only.split(','))) - set(chosen):
-    parser.error(f'no such variant here: {", ".join(sorted(unknown))}; there are: {", ".join(chosen)}')
-  return measure(flags, {name: changes for name, changes in chosen.items()
+  variants = available_variants()
+  if unknown := set(filter(None, flags.only.split(','))) - set(variants):
+    parser.error(f'unknown variant {", ".join(sorted(unknown))}: use {", ".join(variants)}')
+  return measure(flags, {name: changes for name, changes in variants.items()
                          if not flags.only or name in flags.only.split(',')})
 
 
-def measure(flags, chosen):
+def measure(flags, variants):
+  """Measure the variants, print and write the results; returns 1 if none could run."""
   import jax
-  where = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
-  print(f'{flags.size} on {where["device"]}, {where["date"]}')
+  machine = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
+  print(f'{flags.size} on {machine["device"]}, {machine["date"]}')
   memory = memory_limit(OURS, 1)
   batch_size = batch_sizes(flags.size, memory and memory * BATCH_MEMORY_SHARE)[0]
-  kept, figures, failed = journal.Journal(flags.journal), [], {}
-  for name, changes in chosen.items():
+  records, measurements, failed = journal.Journal(flags.journal), [], {}
+  for name, changes in variants.items():
     what = f'training {flags.size}, {SIZES[flags.size].dtype}, {name}'
     try:
       train, facts = make_trainer(OURS, flags.size, batch_size, {**dict(flags.set), **changes}, 1)
       for turn in range(1, flags.turns + 1):
-        figures.append(make_measurement(what, OURS, facts, train(flags.steps), turn))
-        kept.add('figure', **figures[-1])
-    except Exception as error:  # what does not run here is a finding too
+        measurements.append(make_measurement(what, OURS, facts, train(flags.steps), turn))
+        records.add('figure', **measurements[-1])
+    except Exception as error:  # a variant that does not run here is a result too
       failed[name] = str(error).splitlines()[0][:300]
-      kept.add('fact', what=what, value=f'does not run here: {failed[name]}')
+      records.add('fact', what=what, value=f'does not run here: {failed[name]}')
       print(f'{name}: does not run here: {failed[name]}', file=sys.stderr)
-    rows = results.summarize(figures)
+    rows = results.summarize(measurements)
     if rows and rows[-1]['what'] == what:
       print(f'\n{name}')
       print_table(rows[-1:])
       sys.stdout.flush()
-    results.write(flags.out, 'variants', where, rows, failed=failed, changes=chosen)
+    results.write(flags.out, 'variants', machine, rows, failed=failed, changes=variants)
     train = facts = None
     jax.clear_caches()
     gc.collect()
-  return int(not figures)
+  return int(not measurements)
