@@ -38,7 +38,7 @@ def training_gates(rows, device):
 def attention_gates(rows):
   """The gate of dropout in attention, for each size for which both kernels ran."""
   medians = {(row['what'], row['who']): row['median'] for row in rows if row['what'].startswith(ATTENTION)}
-  return [results.gate(f'{what}, speed of {PALLAS}, beside {CUDNN} without', '>=', MIN_DROPOUT_SPEED,
+  return [results.gate(f'{what}, speed of {PALLAS}, relative to {CUDNN} without', '>=', MIN_DROPOUT_SPEED,
                        medians[what, CUDNN] / medians[what, PALLAS])
           for what, who in medians if who == CUDNN and (what, PALLAS) in medians]
 

@@ -1,13 +1,14 @@
 """All benchmarks of one GPU in one call: python -m gptjax.benchmark gpu --out=gpu.json
 
 `--first` takes at most 90 s: versions of all software, ptxas and libdevice, one exponential, each attention
-kernel compared with float32, peak memory, then training of GPT-2 124M by gptjax alone and beside PyTorch.
+kernel compared with float32, peak memory, then training of GPT-2 124M by gptjax alone and interleaved with
+PyTorch.
 
-Without it, most valuable first: training of 124M beside PyTorch, attention kernels with and without dropout,
-training of 355M, 774M and 1.5B, generation, correctness of the step (check), single changes of the config
-(variants), time per component of a step (profile). Each stage runs in processes of its own, with a share of
-the remaining time as its limit; time that a stage does not use goes to later stages. Contenders start one
-after the other, and are measured interleaved.
+Without it, most valuable first: training of 124M compared with PyTorch, attention kernels with and without
+dropout, training of 355M, 774M and 1.5B, generation, correctness of the step (check), single changes of the
+config (variants), time per component of a step (profile). Each stage runs in processes of its own, with a
+share of the remaining time as its limit; time that a stage does not use goes to later stages. Contenders
+start one after the other, and are measured interleaved.
 
 Each measurement is on disk as soon as it is known, in gpu.jsonl next to gpu.json: a run that is cut off keeps
 all of its measurements. gpu.json is rewritten from the journal as the journal grows. After a kill,

@@ -1,8 +1,12 @@
-"""Which weights are trained: all, the last blocks, or LoRA; head and new tokens always.
+"""Which weights are trained: all, the last blocks, or LoRA; the head and the new tokens always are.
 
-Weights are two trees, `trained` and `frozen`. In `full` the second one is empty. Otherwise the rows of the
-three new tokens are a weight of their own, `trained['marks']['wte']`, and 0 in `frozen['lm']['wte']`. Of
-blocks, `last` keeps the first ones in `frozen`, the last ones in `trained`, both stacked.
+Weights form two trees, `trained` and `frozen`. With `full` the second tree is empty. Otherwise the embeddings
+of the three task tokens are a weight of their own, `trained['marks']['wte']`, and are 0 in
+`frozen['lm']['wte']`. With `last` the first blocks are in `frozen` and the last blocks in `trained`, both
+stacked.
+
+A step computes with the compute form of both trees: the embedding is one table again, and blocks that are not
+scanned are a list of layers. Its trees are `differentiated`, of which gradients are taken, and `constant`.
 """
 
 import jax
@@ -15,7 +19,7 @@ from gptjax.parallel import sharding
 
 
 def declarations(graphdef, params):
-  """The Declarations of all weights of a `Classifier`, and of `marks` (see `separate`).
+  """The Declarations of all weights of a `Classifier`, and of `marks` (see `split_params`).
 
   Args:
     graphdef: of the Classifier.
@@ -26,15 +30,15 @@ def declarations(graphdef, params):
 
 
 def split_params(params, config):
-  """(trained, frozen) of all weights of a `Classifier`."""
-  how = config.finetune.train
-  if how == 'full':
+  """(trained, frozen) from all weights of a `Classifier`."""
+  mode = config.finetune.train
+  if mode == 'full':
     return params, {}
-  lm, hot = dict(params['lm']), _task_token_one_hot(config)
+  lm, one_hot = dict(params['lm']), _task_token_one_hot(config)
   others = {name: value for name, value in params.items() if name != 'lm'}
-  trained = {**others, 'marks': {'wte': _select_rows(lm['wte'], hot)}, 'lm': {}}
-  lm['wte'] = lm['wte'] * (1 - hot.sum(1))[:, None]
-  if how == 'lora':
+  trained = {**others, 'marks': {'wte': _select_rows(lm['wte'], one_hot)}, 'lm': {}}
+  lm['wte'] = lm['wte'] * (1 - one_hot.sum(1))[:, None]
+  if mode == 'lora':
     trained['lm']['h'], lm['h'] = _partition(lm['h'], lambda path: path[-1].key in ('lora_a', 'lora_b'))
   else:
     first = config.model.n_layer - config.finetune.last_layers
@@ -46,27 +50,27 @@ def split_params(params, config):
 
 
 def merge_params(trained, frozen):
-  """All weights by their names in the `Classifier`, whatever `separate` made of their shapes."""
+  """All weights under their names in the `Classifier`; stacked blocks may be incomplete."""
   return _merge_trees(frozen, {name: value for name, value in trained.items() if name != 'marks'})
 
 
 def to_compute_form(trained, frozen, config):
-  """(moving, still): the weights as a step wants them, those that it takes gradients of first.
+  """(differentiated, constant): the weights in the form in which a step uses them.
 
-  Blocks are a list of layers, and not stacked, where they need not be scanned.
+  Blocks that do not need to be scanned are a list of layers and not stacked.
   """
   if config.finetune.train == 'full':
     return _unstack_layers(trained, config), frozen
-  still = {'lm': {name: value for name, value in frozen['lm'].items() if name != 'wte'}}
+  constant = {'lm': {name: value for name, value in frozen['lm'].items() if name != 'wte'}}
   wte = frozen['lm']['wte']
-  placed = jnp.einsum('vs,sd->vd', _task_token_one_hot(config), trained['marks']['wte'],
-                      out_sharding=jax.typeof(wte).sharding.spec)
+  task_rows = jnp.einsum('vs,sd->vd', _task_token_one_hot(config), trained['marks']['wte'],
+                         out_sharding=jax.typeof(wte).sharding.spec)
   others = {name: value for name, value in trained.items() if name != 'marks'}
-  return _unstack_layers({**others, 'lm': {**trained['lm'], 'wte': wte + placed}}, config), still
+  return _unstack_layers({**others, 'lm': {**trained['lm'], 'wte': wte + task_rows}}, config), constant
 
 
 def to_storage_form(gradients, config):
-  """Gradients of the trained weights, from those of `entered`'s moving ones."""
+  """Gradients of the trained weights, from those of the differentiated weights."""
   if isinstance(gradients['lm'].get('h'), list):
     stacked = jax.tree.map(lambda *layers: jnp.stack(layers), *gradients['lm']['h'])
     gradients = {**gradients, 'lm': {**gradients['lm'], 'h': stacked}}
@@ -76,55 +80,57 @@ def to_storage_form(gradients, config):
   return {**gradients, 'marks': {'wte': _select_rows(lm.pop('wte'), _task_token_one_hot(config))}, 'lm': lm}
 
 
-def build_classifier(graphdef, moving, still, config):
-  """The `Classifier` of the two trees that `entered` gives."""
-  layers = moving['lm'].get('h')
+def build_classifier(graphdef, differentiated, constant, config):
+  """The `Classifier` from the two trees of `to_compute_form`."""
+  layers = differentiated['lm'].get('h')
   if not isinstance(layers, list):
-    return nnx.merge(graphdef, _merge_trees(still, moving))
-  merged = [nnx.merge(graphdef, _merge_trees(still, {**moving, 'lm': {**moving['lm'], 'h': layer}}))
-            for layer in layers]
-  blocks = [model.lm.h for model in merged]
-  if config.finetune.train == 'last':  # of those that stand still no gradient is made
-    first = nnx.merge(graphdef, _merge_trees(moving, still))
-    blocks = [*unrolled(first.lm).h, *blocks]
-  merged[0].lm.h = nnx.List(blocks)
-  return merged[0]
+    return nnx.merge(graphdef, _merge_trees(constant, differentiated))
+  with_layer = lambda layer: {**differentiated, 'lm': {**differentiated['lm'], 'h': layer}}
+  models = [nnx.merge(graphdef, _merge_trees(constant, with_layer(layer))) for layer in layers]
+  blocks = [model.lm.h for model in models]
+  if config.finetune.train == 'last':  # the frozen blocks get no gradients
+    frozen_model = nnx.merge(graphdef, _merge_trees(differentiated, constant))
+    blocks = [*unrolled(frozen_model.lm).h, *blocks]
+  models[0].lm.h = nnx.List(blocks)
+  return models[0]
 
 
-def _unstack_layers(moving, config):
-  """The same with a list of layers, where that is how they are computed."""
-  if config.finetune.train == 'lora' or 'h' not in moving['lm'] or (
+def _unstack_layers(differentiated, config):
+  """The same tree with a list of layers if that is how the layers are computed."""
+  if config.finetune.train == 'lora' or 'h' not in differentiated['lm'] or (
       config.finetune.train == 'full' and config.model.scan):
-    return moving
-  leaves, tree = jax.tree.flatten(moving['lm']['h'])
+    return differentiated
+  leaves, tree = jax.tree.flatten(differentiated['lm']['h'])
   layers = [tree.unflatten(layer) for layer in zip(*map(jnp.unstack, leaves))]
-  return {**moving, 'lm': {**moving['lm'], 'h': layers}}
+  return {**differentiated, 'lm': {**differentiated['lm'], 'h': layers}}
 
 
 def _task_token_one_hot(config):
-  """float32[v, 3]: which row of the embedding is which new token's."""
-  marks = config.model.n_vocab - 3 + jnp.arange(3)
+  """float32[v, 3]: the embedding row of each task token as a one-hot column."""
+  token_ids = config.model.n_vocab - 3 + jnp.arange(3)
   pad = config.model.pad_vocab_to
-  rows = jnp.arange(-(-config.model.n_vocab // pad) * pad, out_sharding=sharding.storage_spec('vocab'))
-  return (rows[:, None] == marks[None]).astype(jnp.float32)
+  rows = jnp.arange(-(-config.model.n_vocab // pad) * pad, out_sharding=sharding.storage('vocab'))
+  return (rows[:, None] == token_ids[None]).astype(jnp.float32)
 
 
-def _select_rows(table, hot):
-  return jnp.einsum('vs,vd->sd', hot, table, out_sharding=sharding.storage(None, 'embed'))
+def _select_rows(table, one_hot):
+  """The embedding rows of the task tokens."""
+  return jnp.einsum('vs,vd->sd', one_hot, table, out_sharding=sharding.storage(None, 'embed'))
 
 
-def _partition(tree, wanted):
-  """Two trees of nested dicts: the leaves whose path is wanted, and the others."""
-  def keep(node, path, yes):
+def _partition(tree, predicate):
+  """Two trees of nested dicts: the leaves whose path satisfies `predicate`, and the others."""
+  def keep_leaves(node, path, expected):
     if not isinstance(node, dict):
-      return node if bool(wanted(path)) == yes else None
-    kept = {name: keep(value, (*path, jax.tree_util.DictKey(name)), yes) for name, value in node.items()}
-    return {name: value for name, value in kept.items() if value is not None} or None
-  return keep(tree, (), True) or {}, keep(tree, (), False) or {}
+      return node if bool(predicate(path)) == expected else None
+    children = {name: keep_leaves(value, (*path, jax.tree_util.DictKey(name)), expected)
+                for name, value in node.items()}
+    return {name: value for name, value in children.items() if value is not None} or None
+  return keep_leaves(tree, (), True) or {}, keep_leaves(tree, (), False) or {}
 
 
 def _merge_trees(a, b):
-  """Nested dicts as one; where both have a leaf, that of b."""
+  """Nested dicts merged; where both have a leaf, that of b is used."""
   if not (isinstance(a, dict) and isinstance(b, dict)):
     return b
   return {name: _merge_trees(a.get(name, b.get(name)), b.get(name, a.get(name)))

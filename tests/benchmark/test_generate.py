@@ -1,4 +1,4 @@
-"""The benchmark of generation: its gates say what its figures say; both contenders do what they say."""
+"""The generation benchmark: gates agree with the measurements, and contenders generate equally many tokens."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_gates(one, eight, read, holds):
   assert [check['found'] for check in checks] == pytest.approx([1 / one, 0.5 / read, 8 * one / eight])
 
 
-def test_both_contenders_write_as_many_tokens_as_they_say():
+def test_both_contenders_generate_the_stated_number_of_tokens():
   pytest.importorskip('transformers')
   config = generate.make_config('124M', 'float32')
   for field, value in dict(n_layer=1, n_head=2, n_embd=8, n_ctx=600, n_vocab=50).items():

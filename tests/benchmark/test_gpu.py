@@ -1,6 +1,6 @@
-"""The benchmark of a GPU, on a CPU at a tiny size: its parts, its time, and what it says of failures.
+"""The GPU benchmark, on a CPU at a tiny size: its stages, its time limits, and its reports of failures.
 
-The whole of it, in environments like those of GPU machines: test_benchmark_environments.py.
+The complete benchmark, in environments like those of GPU machines: test_environments.py.
 """
 
 import json
@@ -21,7 +21,7 @@ from gptjax.parallel import sharding
 EVERYTHING = lambda contender: ''  # in place of `train.missing_package`: all is installed
 
 
-def test_what_fails_or_takes_too_long_is_recorded_and_the_run_goes_on(tmp_path, capfd, monkeypatch):
+def test_failures_and_timeouts_are_recorded_and_the_run_continues(tmp_path, capfd, monkeypatch):
   monkeypatch.setattr(gpu, 'MIN_STAGE_S', 3)
   monkeypatch.setattr(toolchain, 'cuda_environment', lambda: {'PYTHONPATH': str(ROOT)})
   wrong = gpu.Stage('wrong', ['train', '--size=none'], 1000)
@@ -39,7 +39,7 @@ def test_what_fails_or_takes_too_long_is_recorded_and_the_run_goes_on(tmp_path, 
   assert json.loads(out.read_text())['details']['parts']['wrong']['error'] == 'skipped: no time is left'
 
 
-def test_a_part_ends_when_the_process_that_started_it_does():
+def test_a_stage_ends_with_its_parent():
   part = subprocess.Popen([sys.executable, '-m', 'gptjax.benchmark.stage', 'train', '--turns=1000'], cwd=ROOT,
                           env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
   part.stdin.close()
@@ -52,7 +52,7 @@ def test_an_earlier_run_is_not_overwritten(tmp_path):
     gpu.main([f'--out={tmp_path}/gpu.json'])
 
 
-def test_each_part_has_its_share_of_the_time_that_is_left():
+def test_each_stage_has_its_share_of_the_remaining_time():
   part = lambda weight: gpu.Stage('x', [], weight)
   assert gpu.time_budget([part(30), part(10)], 400) == 300
   assert gpu.time_budget([part(10)], 400) == 400
@@ -61,7 +61,7 @@ def test_each_part_has_its_share_of_the_time_that_is_left():
 
 
 @pytest.mark.parametrize('memory', [80 << 30, 141 << 30])
-def test_the_most_valuable_parts_come_first_and_profile_last(monkeypatch, memory):
+def test_the_most_valuable_stages_are_first_and_profile_is_last(monkeypatch, memory):
   monkeypatch.setattr(gpu, 'missing_package', EVERYTHING)
   names = [part.name for part in gpu.stages(gpu.SIZES, memory)]
   largest = (['gptjax,torch-compile-blocks'] if memory > gpu.LARGE_MEMORY
@@ -75,7 +75,7 @@ def test_the_most_valuable_parts_come_first_and_profile_last(monkeypatch, memory
     'attention 124M', 'train 124M gptjax,torch,torch-compile']
 
 
-def test_without_pytorch_its_contenders_are_no_part_of_it(monkeypatch):
+def test_without_pytorch_its_contenders_are_skipped(monkeypatch):
   monkeypatch.setattr(gpu, 'missing_package', lambda name: '' if name == 'gptjax' else 'torch')
   parts = gpu.stages(gpu.SIZES, 0)
   assert [part.name for part in parts if part.name.startswith('train')] == [
@@ -87,7 +87,7 @@ def test_without_pytorch_its_contenders_are_no_part_of_it(monkeypatch):
   (79.1, '124M', 3, 16), (79.1, '355M', 2, 16), (79.1, '774M', 2, 8), (79.1, '1558M', 1, 8),
   (140.4, '124M', 3, 32), (140.4, '355M', 2, 32), (140.4, '774M', 2, 16), (140.4, '1558M', 2, 8),
   (24, '124M', 3, 4), (8, '1558M', 1, 1), (1000, '124M', 1, sizes.MAX_BATCH_SIZE)])
-def test_batches_are_those_that_the_memory_has_room_for(gib, size, contenders, batch):
+def test_batch_sizes_fit_the_memory(gib, size, contenders, batch):
   tried = sizes.batch_sizes(size, gib * 2**30 * train.MEMORY_SHARE / contenders)
   assert tried[0] == batch and tried[-1] >= 1 and tried == sorted(tried, reverse=True)
   assert sizes.batch_sizes(size, None) == [sizes.SIZES[size].batch]
@@ -129,7 +129,7 @@ def test_a_toolkit_that_pip_has_not_installed_is_shown_to_jax(tmp_path, monkeypa
   assert toolchain.cuda_environment() == {} and toolchain.pip_cuda_root() == str(root)
 
 
-def test_what_nvidia_smi_says_is_read(tmp_path, monkeypatch):
+def test_the_output_of_nvidia_smi_is_parsed(tmp_path, monkeypatch):
   tool = tmp_path / 'nvidia-smi'
   tool.write_text('#!/bin/sh\necho "NVIDIA H200, 143771, 580.159.04, 1980, 3201, 700.00"\n')
   tool.chmod(0o755)
@@ -155,7 +155,7 @@ def test_check_compiles_few_programs(tmp_path, monkeypatch):
   assert kinds == ['fact'] * 4 + ['gate'] * 2
 
 
-def test_a_smaller_batch_is_taken_where_the_memory_is_full():
+def test_a_smaller_batch_is_used_if_memory_is_full():
   def make(batch_size):
     if batch_size > 8:
       raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory while trying to allocate')
@@ -176,7 +176,7 @@ def test_a_config_changes_by_name_and_unknown_names_are_refused():
     train.main(['--set=model.droput=0.1'])
 
 
-def test_operations_are_found_in_the_code_that_they_come_from():
+def test_operations_are_attributed_to_components():
   text = '''HloModule jit_train_step
 
 FileNames
@@ -214,7 +214,7 @@ def test_variants_are_those_of_the_device(monkeypatch):
   assert ours < variants.available_variants().keys()
 
 
-def test_the_parent_leaves_the_device_to_those_it_starts():
+def test_the_parent_does_not_initialize_the_device():
   code = '''
 from gptjax.benchmark import gpu, machine, sizes, toolchain
 from gptjax.benchmark.subjects import train

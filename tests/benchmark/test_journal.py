@@ -1,4 +1,4 @@
-"""What a benchmark has measured is on disk: after each record, and after a kill at any moment."""
+"""The journal of a benchmark is complete on disk after each record, and after a kill at any moment."""
 
 import json
 import subprocess
@@ -79,7 +79,7 @@ def test_a_record_after_half_a_line_is_whole(tmp_path):
     assert facts == ({'x': 1, 'y': 2} if cut == len(whole) - 1 else {'y': 2})
 
 
-def test_the_usual_form_is_made_of_the_records(tmp_path, capsys):
+def test_results_are_made_from_the_records(tmp_path, capsys):
   path = tmp_path / 'gpu.jsonl'
   def figure(who, value, turn, **more):
     return 'figure', results.measurement('training 124M, bfloat16', who, 'tokens/s', value, turn, **more)
@@ -115,7 +115,7 @@ def test_only_turns_of_one_session_are_compared():
 
 
 @pytest.mark.parametrize('content', ['', '{}\n', 'x\n', None])
-def test_what_is_no_journal_is_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
   path = tmp_path / 'a.jsonl'
   if content is not None:
     path.write_text(content)
@@ -162,7 +162,7 @@ def test_dropout_in_attention_may_cost_a_fifth_of_cudnns_speed(ours, holds):
   assert gates.attention_gates([row('xla', 9.0), row(gates.PALLAS, ours)]) == []
 
 
-def test_what_was_not_measured_is_shown_beside_what_was(capsys):
+def test_sizes_that_were_not_measured_are_listed(capsys):
   found = {'machine': {'device': 'NVIDIA H200'}, 'gates': [], 'rows': rows_at('124M', 310e3)}
   gates.print_gates(gates.add_gates(found))
   first, *rest = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The comparison of recipes: for real on a small text, resumable; what it claims and what it does not."""
+"""The comparison of recipes: real runs on a small text, resuming, and which differences are significant."""
 
 import json
 from pathlib import Path

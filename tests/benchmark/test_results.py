@@ -1,4 +1,4 @@
-"""What benchmarks leave behind: one form; the README's table is what the files of docs/benchmarks say."""
+"""Result files of benchmarks, the README's table of them, and interleaved workers."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def test_the_readme_holds_the_table_of_the_files():
 
 
 @pytest.mark.parametrize('path', KEPT, ids=lambda path: path.stem)
-def test_a_file_that_is_kept_says_where_it_comes_from(path):
+def test_stored_results_record_their_origin(path):
   found = json.loads(path.read_text())
   assert found.keys() == {'benchmark', 'machine', 'rows', 'gates', 'details'}
   assert {'date', 'command', 'commit', 'code', 'device', 'flags', 'versions'} <= found['machine'].keys()
@@ -43,7 +43,7 @@ def test_a_row_a_gate_and_their_line(tmp_path):
   assert '| 4.566 tokens/s | 1.05 x |' in lines[3]
 
 
-def test_the_table_goes_between_its_marks(tmp_path):
+def test_the_table_is_written_between_its_markers(tmp_path):
   results.write(str(tmp_path / 'a.json'), 'train', machine_info([]), [results.row('x', 'y', 's', [1.0])])
   readme = tmp_path / 'README.md'
   readme.write_text(f'above\n{table.BEGIN}\nold\n{table.END}\nbelow\n')
@@ -82,7 +82,7 @@ def workers(**ends):
 
 @pytest.mark.parametrize('order', [('good', 'bad'), ('bad', 'good')])
 @pytest.mark.parametrize('at', [0, 2])
-def test_a_contender_that_ends_early_is_left_out(order, at):
+def test_a_contender_that_exits_early_is_skipped(order, at):
   commands = workers(**{name: {'good': '', 'bad': at}[name] for name in order})
   lost, told = [], []
   found = interleave.interleaved(commands, 'q', 3, lambda *x: lost.append(x), lambda *x: told.append(x))
@@ -138,7 +138,7 @@ class Clocked:
     ('b', 'did not answer in time'), ('c', 'was not started: the limit of 100 s is too short')]),
   ({'a': (90, 5), 'b': (1, 1)}, 100, {'a': 1}, [('b', 'was not started: the limit of 100 s is too short')]),
   ({'a': (200, 5)}, 100, {}, [('a', 'did not answer in time')])])
-def test_what_has_no_time_is_left_out_and_the_rest_is_measured(monkeypatch, commands, limit_s, counted, lost):
+def test_contenders_without_time_are_skipped(monkeypatch, commands, limit_s, counted, lost):
   monkeypatch.setattr(interleave, 'Worker', Clocked)
   monkeypatch.setattr(interleave.time, 'monotonic', lambda: Clocked.now)
   monkeypatch.setattr(Clocked, 'now', 0.0)

@@ -1,4 +1,4 @@
-"""The scaling benchmark: what it calls flat is flat, and what is not is seen."""
+"""The scaling benchmark: constant quantities are reported as flat, and growth is reported."""
 
 import concurrent.futures
 import json
@@ -29,7 +29,7 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_is_sharded(small
   assert (tmp_path / 'scaling.png').stat().st_size > 10_000
 
 
-def test_growth_is_seen(small):
+def test_growth_is_detected(small):
   rows = [{'devices': n, 'mesh': {'data': n}, 'flops': 100, 'state': 10, 'peak': 50 + n, 'whole': 0,
            'arrays': {'all-reduce': 8}} for n in (8, 16)]
   assert scaling.relative_changes(rows, small['tpu-data']) == pytest.approx(
@@ -45,7 +45,7 @@ def test_slices_are_near_to_cubes(chips, shape):
   assert scaling.slice_topology(chips) == shape
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_invalid_flags_are_refused():
   for flags, said in ((['--tpu=4'], 'smallest slice'), (['--cpu=3'], 'powers of two'),
                       (['--families=cpu'], 'unknown family')):
     with pytest.raises(InputError, match=said):

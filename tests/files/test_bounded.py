@@ -86,7 +86,7 @@ def published_config(folder):
 
 @pytest.mark.parametrize('kind', [examples.Jsonl, examples.Tsv])
 def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch, kind):
-  monkeypatch.setattr(examples, 'LONGEST_LINE', 50)
+  monkeypatch.setattr(examples, 'MAX_LINE', 50)
   (tmp_path / 'a').write_text('{"a": 1}\n' + 'x' * 50 + '\n')
   with pytest.raises(InputError, match='line 2 has 50 characters or more'):
     list(examples.read_records(kind('a'), published_config(tmp_path), 'task t'))

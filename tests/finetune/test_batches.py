@@ -1,4 +1,4 @@
-"""Widths, order and rows of batches."""
+"""Padding widths, order and rows of batches."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def encoded(lengths, g=1):
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 4))
 def test_widths_are_the_cheapest(lengths, most):
-  found = batches.choose_widths(lengths, most, worth=0)
+  found = batches.choose_widths(lengths, most, min_saving=0)
   padded = lambda chosen: sum(min((w for w in chosen if w >= n), default=np.inf) for n in lengths)
   sizes = sorted({-(-n // 8) * 8 for n in lengths})
   assert len(found) <= most and found == sorted(set(found))
@@ -35,7 +35,7 @@ def test_widths_are_the_cheapest(lengths, most):
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 5), st.booleans())
 def test_every_example_comes_once_an_epoch_in_a_batch_that_it_fits(lengths, size, seed, by_length):
   lengths = np.array(lengths)
-  chosen = batches.choose_widths(lengths, 3, worth=0)
+  chosen = batches.choose_widths(lengths, 3, min_saving=0)
   plan = batches.BatchSchedule(lengths, chosen, size, seed, by_length)
   seen = [plan(step) for step in range(2 * plan.per_epoch)]
   for epoch in (seen[:plan.per_epoch], seen[plan.per_epoch:]):

@@ -1,4 +1,4 @@
-"""The loss L3, its gradients, and the step: against NumPy, over meshes, microbatches, widths and modes."""
+"""The loss L3, its gradients and the step against NumPy, across meshes, microbatches, widths and modes."""
 
 import functools
 
@@ -25,8 +25,8 @@ def put(batch, mesh):
 def classifier(config, kind, outputs):
   """The model of the first state, put together from all its weights."""
   state = finetune_state(config, kind, outputs)
-  moving, still = trainable.to_compute_form(state.params, state.frozen, config)
-  return trainable.build_classifier(step.graph(config, kind, outputs), moving, still, config)
+  differentiated, constant = trainable.to_compute_form(state.params, state.frozen, config)
+  return trainable.build_classifier(step.graph(config, kind, outputs), differentiated, constant, config)
 
 
 def softmax_loss(logits, label):
@@ -73,7 +73,7 @@ def test_the_loss_is_the_papers(kind):
   np.testing.assert_allclose(both, np.mean(tasks) + 0.5 * np.mean(languages), rtol=1e-5)
 
 
-def test_of_numbers_it_is_the_squared_error():
+def test_the_loss_of_numeric_labels_is_the_squared_error():
   config = config_of(**{'finetune.lm_coef': 0.0})
   batch = batch_of(config, 2)
   batch['labels'] = np.linspace(-1, 1, 8, dtype=np.float32)
@@ -145,7 +145,7 @@ def predicted(config, state, batch):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_what_is_trained_and_what_is_not(mode):
+def test_trained_weights_move_and_frozen_weights_do_not(mode):
   config = config_of(**MODES[mode])
   with mesh_of() as mesh:
     # The first update has rate 0, and LoRA's second factors start at 0: the first factors move in the third.

@@ -1,4 +1,4 @@
-"""The studies: what they run, tables and plots; each end to end on a tiny model is slow."""
+"""The studies: their runs, tables and plots; the end-to-end tests on a tiny model are slow."""
 
 import copy
 import json
@@ -87,7 +87,7 @@ def test_a_damaged_set_of_a_study_is_refused_and_another_one_noted(monkeypatch, 
     zero_shot.read_suites(config)
   del sets['glue/sst2']
   assert 'sentiment' not in zero_shot.read_suites(config)
-  assert 'sentiment is left out' in capsys.readouterr().err
+  assert 'sentiment is skipped' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, 
   config.finetune.study = 'zero_shot'
   assert studies.run_job(config, tmp_path / 'study') == 0
   said = capsys.readouterr().err
-  assert 'question answering is left out: race/middle is not there' in said
+  assert 'question answering is skipped: race/middle is not there' in said
   found = json.loads((tmp_path / 'study' / 'results.json').read_text())['study']
   assert {name: sorted(of) for name, of in found.items()} == {'Transformer': ['2', '4'], 'LSTM': ['2', '4']}
   assert set(found['LSTM']['4']) == {'acceptability', 'sentiment'}

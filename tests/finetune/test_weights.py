@@ -1,4 +1,4 @@
-"""Where weights come from and go to: transfer, LoRA added up, the LSTM, text; and the overfit test."""
+"""Initial and exported weights: transfer, merged LoRA, the LSTM, text; and overfitting of a small set."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ def source_of(params):
 
 @pytest.mark.parametrize('n', [-1, 0, 1])
 @pytest.mark.parametrize('mesh', [{}, dict(data=2, fsdp=2, tensor=2)])
-def test_what_is_taken_over(n, mesh):
+def test_transferred_and_fresh_weights(n, mesh):
   with mesh_of(**mesh) as on:
     _, given = pretrained()
     config = config_of(**{'finetune.transfer_layers': n})
@@ -54,7 +54,7 @@ def test_what_is_taken_over(n, mesh):
 
 
 @pytest.mark.parametrize('mode', ['full', 'last', 'lora'])
-def test_the_language_model_that_comes_out_is_the_one_that_was_trained(mode):
+def test_the_exported_language_model_is_the_trained_one(mode):
   config = config_of(**{'finetune.train': mode})
   with mesh_of() as mesh:
     _, given = pretrained()
@@ -64,9 +64,9 @@ def test_the_language_model_that_comes_out_is_the_one_that_was_trained(mode):
     np.testing.assert_allclose(weights.export_language_model(state, config)(tokens), plain(tokens), atol=1e-6)
     noise = lambda path, w: w + 0.05 * jax.random.normal(jax.random.key(len(path)), w.shape)
     state = state._replace(params=jax.tree.map_with_path(noise, state.params))
-    moving, still = trainable.to_compute_form(state.params, state.frozen, config)
+    differentiated, constant = trainable.to_compute_form(state.params, state.frozen, config)
     graphdef = step.graph(config, transforms.LANGUAGE_MODEL, 0)
-    model = trainable.build_classifier(graphdef, moving, still, config)
+    model = trainable.build_classifier(graphdef, differentiated, constant, config)
     wanted = model.lm.logits(model.lm.features(tokens))[..., :61]
     np.testing.assert_allclose(weights.export_language_model(state, config)(tokens), wanted, atol=1e-4)
 
@@ -100,7 +100,7 @@ KINDS = {'classification': ('text',), 'entailment': ('text', 'other'), 'similari
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
+def test_thirty_two_examples_are_memorized(corpus_folder, kind):
   rng, words = random.Random(1), ['tree', 'walks', 'under', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
   say = lambda: ' '.join(rng.choices(words, k=rng.randint(2, 6)))
   found = [examples.Example(tuple(say() for _ in KINDS[kind]), (say(), say()) if kind == 'choice' else (),
@@ -127,8 +127,8 @@ def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
 
 
 @pytest.mark.parametrize('mode', ['lora', pytest.param('last', marks=pytest.mark.slow)])
-def test_text_of_ones_own(corpus_folder, tmp_path, mode):
-  """A language model is fine-tuned on text, exported, and loaded; only in part, and still it gets better."""
+def test_a_language_model_is_fine_tuned_on_text(corpus_folder, tmp_path, mode):
+  """A language model is fine-tuned on text, exported, and loaded; only in part, yet the loss falls."""
   from gptjax.pretrain.loop import pretrain
   config = tiny_config(**{'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 2,
                           'log.tensorboard': False, 'mesh.data': 8})

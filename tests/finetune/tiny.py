@@ -1,4 +1,4 @@
-"""Tiny configs, batches and states for the tests of fine-tuning."""
+"""Tiny configs, batches and states for the fine-tuning tests."""
 
 import functools
 
@@ -13,7 +13,7 @@ N_TASK_TOKENS = 3
 
 
 def config_of(**changes):
-  """A resolved config of a tiny classifier, the new tokens counted; dropout off unless asked for."""
+  """A resolved config of a tiny classifier, with task tokens counted; dropout off by default."""
   changes = {'finetune.tasks': ('sst2',), 'finetune.head_dropout': 0.0, 'model.norm': 'after',
              'optimizer.name': 'openai_adam', 'optimizer.learning_rate': 0.01, **changes}
   config = tiny_config(**changes)
@@ -22,7 +22,7 @@ def config_of(**changes):
 
 
 def batch_of(config, g=1, width=24, seed=0, labels=3, empty=1):
-  """A random batch of g sequences an example; the last rows are empty places."""
+  """A random batch with g sequences per example; the last rows are empty."""
   rng = np.random.default_rng(seed)
   b = config.train.batch_size
   lengths = rng.integers(4, min(width, 20) + 1, (b, g)).astype(np.int32)

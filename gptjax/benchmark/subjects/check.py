@@ -122,7 +122,7 @@ def make_gates(errors, losses):
   """Gates of the results of `kernel_errors` and of `overfit_losses`."""
   plain_error = errors['xla'][1]
   gates = [results.gate('xla in bfloat16, error of the gradient', '<=', MAX_ERROR, plain_error)]
-  gates += [results.gate(f"{kernel}, error of the gradient beside xla's", '<=', MAX_ERROR_RATIO,
+  gates += [results.gate(f"{kernel}, error of the gradient relative to xla's", '<=', MAX_ERROR_RATIO,
                          error / plain_error) for kernel, (_, error) in errors.items() if kernel != 'xla']
-  return [*gates, results.gate(f'loss after {STEPS} steps on one batch, beside the first', '<=', 0.999,
+  return [*gates, results.gate(f'loss after {STEPS} steps on one batch, relative to the first', '<=', 0.999,
                                losses[-1] / losses[0])]

@@ -44,13 +44,13 @@ def worker(path, workers):
   """Build a filter; print its time, memory and facts as JSON."""
   with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
     start = time.perf_counter()
-    made = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
+    built = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
                            tfds_dir='', on_error='stop', separator='', progress=False)
     seconds = time.perf_counter() - start
     kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
       resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({'seconds': seconds, 'eightgrams': made.facts['eightgrams'], 'filter': made.bits.size,
-                      'resident': kilobytes * 1024, 'rate': bloom.measure(made, 1_000_000).measured}))
+    print(json.dumps({'seconds': seconds, 'eightgrams': built.facts['eightgrams'], 'filter': built.bits.size,
+                      'resident': kilobytes * 1024, 'rate': bloom.measure(built, 1_000_000).measured}))
   return 0
 
 
@@ -59,10 +59,10 @@ def make_gates(small, large):
   median = lambda turns, name: statistics.median(turn[name] for turn in turns)
   speed = min(turns[0]['eightgrams'] / median(turns, 'seconds') for turns in (small, large))
   size_ratio = large[0]['eightgrams'] / small[0]['eightgrams']
-  return [results.gate('8-grams a second, millions', '>=', TARGET_SPEED / 1e6, speed / 1e6),
-          results.gate('time of an 8-gram, of much text against little', '<=', 1.1,
+  return [results.gate('8-grams per second, millions', '>=', TARGET_SPEED / 1e6, speed / 1e6),
+          results.gate('time per 8-gram, large text relative to small', '<=', 1.1,
                        median(large, 'seconds') / median(small, 'seconds') / size_ratio),
-          results.gate('memory of a process, of much text against little', '<=', 1.5,
+          results.gate('memory per process, large text relative to small', '<=', 1.5,
                        median(large, 'resident') / median(small, 'resident')),
           results.gate('false positives, in 1e-8', '<=', 1, median(large, 'rate') / RATE)]
 
@@ -84,24 +84,24 @@ def main(argv):
         f'medians of {args.turns} turns\n')
   print(f'{"MB":>8}{"8-grams":>14}{"seconds":>10}{"M 8-grams/s":>13}{"MB, largest process":>22}'
         f'{"MB, filter":>12}')
-  sizes, found = [args.megabytes, SCALE * args.megabytes], {}
+  sizes, turns_of = [args.megabytes, SCALE * args.megabytes], {}
   with tempfile.TemporaryDirectory() as folder:
     for size in sizes:
       path = Path(folder) / f'{size:g}.jsonl'
       write_text(path, size)
       command = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
                  f'--workers={args.workers}']
-      found[size] = [json.loads(output_of(command)) for _ in range(args.turns)]
-      seconds = statistics.median(turn['seconds'] for turn in found[size])
-      first = found[size][0]
+      turns_of[size] = [json.loads(output_of(command)) for _ in range(args.turns)]
+      seconds = statistics.median(turn['seconds'] for turn in turns_of[size])
+      first = turns_of[size][0]
       n = first['eightgrams']
       print(f'{size:>8g}{n:>14,}{seconds:>10.1f}{n / seconds / 1e6:>13.2f}'
             f'{first["resident"] / 1e6:>22.0f}{first["filter"] / 1e6:>12.0f}')
-  gates = make_gates(*found.values())
+  gates = make_gates(*turns_of.values())
   print()
   results.print_gates(gates)
   rows = [results.row(f'filter of {size:g} MB of text', 'gptjax', '8-grams/s',
                       [turn['eightgrams'] / turn['seconds'] for turn in turns])
-          for size, turns in found.items()]
-  results.write(args.out, 'overlap', machine, rows, gates, turns=found)
+          for size, turns in turns_of.items()]
+  results.write(args.out, 'overlap', machine, rows, gates, turns=turns_of)
   return 0

@@ -31,8 +31,9 @@ UNATTRIBUTED = 'not attributed'
 # (file, prefix of the function's qualified name, component); the first match is used.
 COMPONENTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'),
               ('attention.py', '', 'attention'), ('fused.py', '', 'attention'), ('flash.py', '', 'attention'),
-              ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'), ('loss.py', '', 'loss'),
-              ('layers.py', 'LayerNorm', 'norms'), ('layers.py', 'Projection.__call__', 'activation'),
+              ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'),
+              ('loss.py', '', 'loss'), ('layers.py', 'LayerNorm', 'norms'),
+              ('layers.py', 'Projection.__call__', 'activation'),
               ('layers.py', 'Projection', 'projections'), ('cpu_matmul.py', '', 'projections'),
               ('compute.py', 'in_dtype', 'casts of weights'),
               ('gpt.py', '', 'residuals and reshapes'), ('layers.py', '', 'residuals and reshapes'),

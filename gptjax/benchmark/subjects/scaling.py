@@ -107,7 +107,7 @@ def run_steps(config, mesh, compiled, steps=3):
 
 
 def relative_changes(rows, family):
-  """{quantity: relative excess of its largest value over its smallest}, of quantities that should be constant.
+  """{quantity: relative excess of its largest value over its smallest}, where none is expected.
 
   Exchanged bytes are compared between rows whose meshes have the same axes longer than 1: another axis adds
   another sum. The compiler may replace a reduce-scatter by an all-reduce and a slice, so both count as one.

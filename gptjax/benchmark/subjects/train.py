@@ -239,6 +239,6 @@ def measure(flags, argv, contenders, c):
   print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens per '
         f'sequence, {c.compute_dtype}{changes}, on {machine["device"]}, {machine["date"]}')
   print_table(rows)
-  results.write(flags.out, 'train', machine, rows, size=flags.size, changes=dict(flags.set), steps=flags.steps,
-                lost=list(lost), found=answers)
+  results.write(flags.out, 'train', machine, rows, size=flags.size, changes=dict(flags.set),
+                steps=flags.steps, lost=list(lost), found=answers)
   return 0

@@ -1,4 +1,4 @@
-"""Every fine-tuning task on small copies of its published set, with the odd rows that such sets have."""
+"""Every fine-tuning task on small copies of its published data set, with irregular rows."""
 
 import json
 import shutil
@@ -76,9 +76,9 @@ def test_test_sets_with_labels_are_scored(sets, corpus_folder, tmp_path, capsys)
   config = config_of(('snli', 'qqp'), sets, corpus_folder)
   assert studies.run_job(config, tmp_path / 'run') == 0
   said = capsys.readouterr().err
-  assert 'training: 6 examples, none cut, 2 with an empty text' in said
-  assert 'training: 3 examples, none cut, 1 more without a label left out' in said
-  assert 'test SNLI: 4 examples, none cut, 3 of them with a label' in said
+  assert 'training: 6 examples, none truncated, 2 with an empty text' in said
+  assert 'training: 3 examples, none truncated, 1 more without a label skipped' in said
+  assert 'test SNLI: 4 examples, none truncated, 3 of them with a label' in said
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert found['version'] == results.VERSION and found['paper']['snli'] == {'accuracy': 0.899}
   assert set(found['tasks']['snli']) == {'test/accuracy', 'accuracy'}
@@ -234,4 +234,4 @@ def test_the_papers_order_is_random_and_an_old_workdir_keeps_its_own(sets, corpu
   (tmp_path / 'run' / 'config.json').write_text(records.text(stored))
   assert job.finetune(config_of(('rte',), sets, corpus_folder), tmp_path / 'run') == 0
   said = capsys.readouterr().err
-  assert 'config.finetune.group_by_length = True' in said and 'batches of like lengths' in said
+  assert 'config.finetune.group_by_length = True' in said and 'batches bucketed by length' in said

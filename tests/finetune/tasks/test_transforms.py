@@ -1,4 +1,4 @@
-"""The four input transformations and what they cut."""
+"""The four input transformations and their truncation."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -28,7 +28,7 @@ def test_as_the_paper_draws_them():
   assert lists('choice', [1, 2], answers=([4], [5])) == ([[S, 1, 2, D, 4, E], [S, 1, 2, D, 5, E]], False)
 
 
-def test_what_gives_way():
+def test_truncation():
   assert lists('classification', [1, 2, 3, 4], longest=4) == ([[S, 1, 2, E]], True)
   assert lists('entailment', [1, 2, 3], [4, 5], longest=6) == ([[S, 1, D, 4, 5, E]], True)
   assert lists('similarity', [1, 2, 3, 4], [5], longest=6)[0][0] == [S, 1, 2, D, 5, E]
@@ -40,7 +40,7 @@ def test_what_gives_way():
 @settings(max_examples=200, deadline=None)
 @given(TEXT, TEXT, st.lists(TEXT, min_size=2, max_size=4), st.integers(8, 70),
        st.sampled_from(transforms.KINDS))
-def test_nothing_that_counts_is_lost(a, b, answers, longest, kind):
+def test_hypotheses_answers_and_task_tokens_are_kept(a, b, answers, longest, kind):
   texts = [a] if kind == 'classification' else [a, b]
   made, cut = transforms.make_sequences(kind, texts, answers if kind == 'choice' else [], MARKS, longest)
   for k, row in enumerate(made):
