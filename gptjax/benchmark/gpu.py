@@ -1,20 +1,21 @@
-"""All that there is to measure on one GPU, in one call: python -m gptjax.benchmark gpu --out=gpu.json
+"""All benchmarks of one GPU in one call: python -m gptjax.benchmark gpu --out=gpu.json
 
-`--first` takes at most 90 s: versions of everything, ptxas and libdevice, one exponential, each attention
-kernel beside float32, peak memory, then training of GPT-2 124M by gptjax alone and beside PyTorch.
+`--first` takes at most 90 s: versions of all software, ptxas and libdevice, one exponential, each attention
+kernel compared with float32, peak memory, then training of GPT-2 124M by gptjax alone and interleaved with
+PyTorch.
 
-Without it, most valuable first: training of 124M beside PyTorch, attention kernels with and without dropout,
-training of 355M, 774M and 1.5B, generation, whether the step is right (check), single changes of the config
-(variants), where the time of a step goes (profile). Each part runs in processes of its own and may take its
-share of the time that is left; what a part does not use, those after it have. Contenders start one after the
-other, and are interleaved while they are measured.
+Without it, most valuable first: training of 124M compared with PyTorch, attention kernels with and without
+dropout, training of 355M, 774M and 1.5B, generation, correctness of the step (check), single changes of the
+config (variants), time per component of a step (profile). Each stage runs in processes of its own, with a
+share of the remaining time as its limit; time that a stage does not use goes to later stages. Contenders
+start one after the other, and are measured interleaved.
 
-Each figure is on disk as soon as it is known, in gpu.jsonl beside gpu.json: a run that is cut off at any
-moment leaves all that it has measured. gpu.json is made of it again and again;
-`python -m gptjax.benchmark table gpu.jsonl --json=gpu.json` makes it, and the table, of what a kill has left.
+Each measurement is on disk as soon as it is known, in gpu.jsonl next to gpu.json: a run that is cut off keeps
+all of its measurements. gpu.json is rewritten from the journal as the journal grows. After a kill,
+`python -m gptjax.benchmark table gpu.jsonl --json=gpu.json` makes gpu.json and the table from the journal.
 
-Needs jax 0.10 or 0.11, flax, optax and numpy; for the contenders torch and transformers; no network. Where a
-machine without a network has older ones, put wheels in a folder beside the checkout and install them with
+Needs jax 0.10 or 0.11, flax, optax and numpy; for the contenders torch and transformers; no network. On a
+machine without a network that has older versions, put wheels in a folder and install them with
 `pip install --no-index --find-links=FOLDER flax optax`.
 """
 
@@ -31,28 +32,28 @@ from typing import NamedTuple
 
 from gptjax import defaults
 from gptjax.benchmark import gates, journal, results, toolchain
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.subjects.train import PACKAGES, needs
+from gptjax.benchmark.subjects.train import PACKAGES, missing_package
 from gptjax.command import run, shutdown
 from gptjax.command.flag_types import real
 from gptjax.errors import InputError
 from gptjax.files import paths
 
 SIZES = ('124M', '355M', '774M', '1558M')
-TINY = 'tiny'  # runs anywhere
-SECONDS, FIRST_SECONDS = 540, 90
-LEAST = 20         # seconds that a part has at the least, while there are any
-SPARE = 0.95       # of its share, after which a part itself stops to measure
-LARGE = 120e9      # bytes of memory in which two contenders of 1.5B have room
-LAST_WORDS = 2000  # characters of a failed part's standard error
-LOOK = 1           # seconds from one look at the journal to the next
+TINY = 'tiny'  # runs on any device
+LIMIT_S, FIRST_LIMIT_S = 540, 90
+MIN_STAGE_S = 20        # minimum time limit of a stage, while that much time remains
+MEASURING_SHARE = 0.95  # of its time limit, after which a stage itself stops measuring
+LARGE_MEMORY = 120e9    # bytes of memory in which two contenders of 1.5B fit
+STDERR_TAIL = 2000      # characters of a failed stage's standard error that are kept
+POLL_S = 1              # seconds between two polls of the journal
 
 
-class Part(NamedTuple):
+class Stage(NamedTuple):
   """A sub-command with its flags.
 
-  weight: seconds that it should need on an H100; of the time that is left it has its share by weight.
+  weight: seconds that it should need on an H100; it gets a share of the remaining time in proportion.
   limited: whether the sub-command has the flag --limit_s.
   """
   name: str
@@ -61,159 +62,166 @@ class Part(NamedTuple):
   limited: bool = False
 
 
-def training(size, contenders, weight, turns=5, steps=10):
-  """Training of one size; contenders that are not installed are left out, but not the first."""
+def training_stage(size, contenders, weight, turns=5, steps=10):
+  """Training of one size; contenders that are not installed are skipped, except the first."""
   first, *others = contenders.split(',')
-  here = ','.join([first, *(name for name in others if not needs(name))])
-  flags = ['train', f'--size={size}', f'--contenders={here}', f'--turns={turns}', f'--steps={steps}']
-  return Part(f'train {size} {here}', flags, weight, limited=True)
+  available = ','.join([first, *(name for name in others if not missing_package(name))])
+  flags = ['train', f'--size={size}', f'--contenders={available}', f'--turns={turns}', f'--steps={steps}']
+  return Stage(f'train {size} {available}', flags, weight, limited=True)
 
 
-def first_parts(size):
-  """What comes first, in at most FIRST_SECONDS."""
-  return [Part(f'attention {size}', ['attention', f'--size={size}'], 35),
-          training(size, f'{OURS},torch' + ',torch-compile' * (size != TINY), 55, turns=3)]
+def first_stages(size):
+  """The stages of --first, which take at most FIRST_LIMIT_S."""
+  return [Stage(f'attention {size}', ['attention', f'--size={size}'], 35),
+          training_stage(size, f'{OURS},torch' + ',torch-compile' * (size != TINY), 55, turns=3)]
 
 
-def parts(sizes, memory):
-  """What there is to do, most valuable first.
+def stages(sizes, memory):
+  """All stages, most valuable first.
 
   Args:
     sizes: of SIZES, or TINY alone.
-    memory: bytes of the GPU's, 0: not known.
+    memory: bytes of the GPU's memory, 0: unknown.
   """
   peers = {TINY: ['gptjax,torch'], '124M': ['gptjax,torch-compile,transformers-compile'],
            '355M': ['gptjax,torch-compile'], '774M': ['gptjax,torch-compile-blocks'],
-           '1558M': ['gptjax,torch-compile-blocks'] if memory > LARGE else ['gptjax', 'torch-compile-blocks']}
+           '1558M': ['gptjax,torch-compile-blocks' if memory > LARGE_MEMORY else 'gptjax']}
+  if memory <= LARGE_MEMORY:
+    peers['1558M'].append('torch-compile-blocks')
   weights = {TINY: 60, '124M': 130, '355M': 80, '774M': 95, '1558M': 130}
-  trainings = [training(size, names, weights[size] / len(peers[size]), *((2, 3) if size == TINY else ()))
-               for size in sizes for names in peers[size] if not needs(names.split(',')[0])]
+  training_flags = (2, 3) if sizes == [TINY] else ()
+  trainings = [training_stage(size, names, weights[size] / len(peers[size]), *training_flags)
+               for size in sizes for names in peers[size] if not missing_package(names.split(',')[0])]
   size = sizes[0]
-  few = ['--turns=2', '--steps=2', '--only=as it is'] if size == TINY else ['--turns=3', '--steps=10']
-  dtype, peer = 'float32' if size == TINY else 'bfloat16', '' if needs('transformers') else ',transformers'
+  variant_flags = (['--turns=2', '--steps=2', '--only=as it is'] if size == TINY
+                   else ['--turns=3', '--steps=10'])
+  dtype = 'float32' if size == TINY else 'bfloat16'
+  peer = '' if missing_package('transformers') else ',transformers'
   generate = ['generate', f'--size={size}', f'--dtype={dtype}', f'--contenders={OURS}{peer}', '--turns=3']
-  return [trainings[0], Part(f'attention {size}', ['attention', f'--size={size}'], 35), *trainings[1:],
-          Part(f'generate {size}', generate, 50, limited=True),
-          Part(f'check {size}', ['check', f'--size={size}'], 30),
-          Part(f'variants {size}', ['variants', f'--size={size}', *few], 90),
-          Part(f'profile {size}', ['profile', f'--size={size}'], 25)]
+  return [trainings[0], Stage(f'attention {size}', ['attention', f'--size={size}'], 35), *trainings[1:],
+          Stage(f'generate {size}', generate, 50, limited=True),
+          Stage(f'check {size}', ['check', f'--size={size}'], 30),
+          Stage(f'variants {size}', ['variants', f'--size={size}', *variant_flags], 90),
+          Stage(f'profile {size}', ['profile', f'--size={size}'], 25)]
 
 
-def share(todo, left):
-  """Seconds for the first of the parts that are still to do, of those that are left for all of them."""
-  weight = todo[0].weight / sum(part.weight for part in todo)
-  return min(left, max(LEAST, left * weight))
+def time_budget(remaining, seconds_left):
+  """Time limit in seconds of the first of the remaining stages."""
+  weight = remaining[0].weight / sum(stage.weight for stage in remaining)
+  return min(seconds_left, max(MIN_STAGE_S, seconds_left * weight))
 
 
-def environment():
-  """Variables for the parts: they share one GPU, and a cache of compiled programs with all of gptjax."""
+def stage_environment():
+  """Environment variables of the stages: they share one GPU and the cache of compiled programs."""
   cache = paths.local(defaults.declared()['compilation_cache'].default)
-  return {'JAX_COMPILATION_CACHE_DIR': cache, **toolchain.environment(), **os.environ,
+  return {'JAX_COMPILATION_CACHE_DIR': cache, **toolchain.cuda_environment(), **os.environ,
           'TOKENIZERS_PARALLELISM': 'false', 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
 
 
-def run_part(part, seconds, path, look):
-  """Runs a part for at most so long, with all processes that it starts.
+def run_stage(stage, seconds, path, poll):
+  """Run a stage, with all processes that it starts, for at most a number of seconds.
 
   Args:
-    part: Part.
-    seconds: that it may take.
+    stage: Stage.
+    seconds: time limit.
     path: of the journal.
-    look: function without arguments, called again and again while it runs.
+    poll: function without arguments, called repeatedly while the stage runs.
 
   Returns:
-    (None or why it did not end well, the end of its standard error).
+    (None or the reason why the stage failed, the end of its standard error).
   """
-  limit = [f'--limit_s={seconds * SPARE:.0f}'] * part.limited
-  line = [sys.executable, '-m', 'gptjax.benchmark.part', *part.flags, *limit, f'--journal={path}']
-  deadline, why = time.monotonic() + seconds, f'cut off after {seconds:.0f} s'
+  limit = [f'--limit_s={seconds * MEASURING_SHARE:.0f}'] * stage.limited
+  command = [sys.executable, '-m', 'gptjax.benchmark.stage', *stage.flags, *limit, f'--journal={path}']
+  deadline, error = time.monotonic() + seconds, f'cut off after {seconds:.0f} s'
   with tempfile.TemporaryFile() as stderr:
     process = None
     try:
-      with shutdown.block_signals():
-        process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=stderr, process_group=0,
-                                   env=environment())
+      with shutdown.blocked():
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=stderr, process_group=0,
+                                   env=stage_environment())
       while (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(subprocess.TimeoutExpired):
-          code = process.wait(min(LOOK, left))
-          why = f'exit code {code}' if code else None
+          code = process.wait(min(POLL_S, left))
+          error = f'exit code {code}' if code else None
           break
-        look()
+        poll()
     finally:
       if process:
         with contextlib.suppress(ProcessLookupError):
           os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdin.close()
-    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - LAST_WORDS))
-    return why, stderr.read().decode(errors='replace')
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_TAIL))
+    return error, stderr.read().decode(errors='replace')
 
 
-class Written:
-  """The usual JSON file of a journal, written again where the journal has grown."""
+class ResultsFile:
+  """The result file of a journal, rewritten when the journal has grown."""
 
   def __init__(self, path, out):
     self.path, self.out, self._size = path, out, 0
 
   def __call__(self):
-    """Returns what it holds, in the form of `journal.usual`; None: it is as it was."""
+    """The content of the file, in the form of `journal.to_results`; None if the journal has not grown."""
     size = os.path.getsize(self.path)
     if size == self._size:
       return None
     self._size = size
-    found = gates.with_gates(journal.usual(journal.read(self.path)))
-    results.write(self.out, **found)
-    return found
+    content = gates.add_gates(journal.to_results(journal.read(self.path)))
+    results.write(self.out, **content)
+    return content
 
 
-def measure(todo, seconds, out):
-  """Runs the parts until the time is over; 0 if each is complete."""
-  began, path = time.monotonic(), journal.beside(out)
+def run_stages(stages, seconds, out):
+  """Run the stages until the time is over; returns 0 if every stage is complete."""
+  start, path = time.monotonic(), journal.journal_path(out)
   Path(out).parent.mkdir(parents=True, exist_ok=True)
-  kept, write, complete = journal.Journal(path), Written(path, out), True
-  kept.add('start', benchmark='gpu', machine=machine(PACKAGES))
-  for what, value in [*versions(), *toolchain.cuda_facts(), *toolchain.package_facts()]:
-    kept.add('fact', what=what, value=value)
-  for i, part in enumerate(todo):
-    left, started = seconds - (time.monotonic() - began), time.monotonic()
-    limit = max(0, share(todo[i:], left))
-    kept.add('part', name=part.name, share=limit)
-    why, words = run_part(part, limit, path, write) if limit > 1 else ('left out: no time', '')
-    lost = (write() or journal.usual(journal.read(path)))['parts'][part.name]['lost']
-    why = why or (f'without {", ".join(lost)}' if lost else None)
-    kept.add('end', seconds=time.monotonic() - started, error=why, stderr=words if why else '')
-    if why and words:
-      print(words.rstrip(), flush=True)
-    complete = complete and not why
-  found = write()
-  where = found['machine']
-  print(f'\n{where["device"]}, {where["date"]}, {time.monotonic() - began:.0f} s')
-  gates.show(found)
+  records, write, complete = journal.Journal(path), ResultsFile(path, out), True
+  records.add('start', benchmark='gpu', machine=machine_info(PACKAGES))
+  for what, value in [*version_facts(), *toolchain.cuda_facts(), *toolchain.package_facts()]:
+    records.add('fact', what=what, value=value)
+  for i, stage in enumerate(stages):
+    left, started = seconds - (time.monotonic() - start), time.monotonic()
+    limit = max(0, time_budget(stages[i:], left))
+    records.add('part', name=stage.name, share=limit)
+    error, stderr = run_stage(stage, limit, path, write) if limit > 1 else ('skipped: no time is left', '')
+    lost = (write() or journal.to_results(journal.read(path)))['parts'][stage.name]['lost']
+    error = error or (f'without {", ".join(lost)}' if lost else None)
+    records.add('end', seconds=time.monotonic() - started, error=error, stderr=stderr if error else '')
+    if error and stderr:
+      print(stderr.rstrip(), flush=True)
+    complete = complete and not error
+  content = write()
+  machine = content['machine']
+  print(f'\n{machine["device"]}, {machine["date"]}, {time.monotonic() - start:.0f} s')
+  gates.print_gates(content)
   return int(not complete)
 
 
-def versions():
-  """[(what, value)] of `machine`, one line each while they are printed."""
-  where = machine(PACKAGES)
-  return [('python', where['python']), ('processor', f'{where["cores"]} x {where["processor"]}'),
-          *where['versions'].items(), ('flags', where['flags'])]
+def version_facts():
+  """[(what, value)] of `machine_info`, for one printed line each."""
+  machine = machine_info(PACKAGES)
+  return [('python', machine['python']), ('processor', f'{machine["cores"]} x {machine["processor"]}'),
+          *machine['versions'].items(), ('flags', machine['flags'])]
 
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark gpu', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--first', action='store_true', help=f'what is worth most, in {FIRST_SECONDS} s')
-  parser.add_argument('--sizes', default='', help=f'comma-separated, of {", ".join(SIZES)}, else all, with '
-                                                  f'--first the smallest; {TINY} runs anywhere')
-  parser.add_argument('--limit_s', type=real(1, 1e6), help='seconds for all parts together, else '
-                                                           f'{SECONDS}, with --first {FIRST_SECONDS}')
+  parser.add_argument('--first', action='store_true', help=f'the most important stages, in {FIRST_LIMIT_S} s')
+  parser.add_argument('--sizes', default='',
+                      help=f'comma-separated, of {", ".join(SIZES)}; default: all, with --first the '
+                      f'smallest; {TINY} runs on any device')
+  parser.add_argument('--limit_s', type=real(1, 1e6),
+                      help=f'seconds for all stages; default: {LIMIT_S}, with --first {FIRST_LIMIT_S}')
   parser.add_argument('--out', type=paths.flag, required=True, help='JSON file for the results')
   flags = parser.parse_args(argv)
   sizes = flags.sizes.split(',') if flags.sizes else [SIZES[0]] if flags.first else [*SIZES]
   if sizes != [TINY] and (unknown := [size for size in sizes if size not in SIZES]):
-    parser.error(f'no such size: {", ".join(unknown)}, of {", ".join(SIZES)}; or {TINY} alone')
-  if Path(path := journal.beside(flags.out)).exists():
-    raise InputError(f'{path} holds an earlier run: name another --out, or remove it')
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # takes what it has started along
-  todo = first_parts(sizes[0]) if flags.first else parts(sizes, toolchain.gpu_memory(toolchain.gpu()))
-  return measure(todo, flags.limit_s or (FIRST_SECONDS if flags.first else SECONDS), flags.out)
+    parser.error(f'unknown size {", ".join(unknown)}: use {", ".join(SIZES)}, or {TINY} alone')
+  if Path(path := journal.journal_path(flags.out)).exists():
+    raise InputError(f'{path} holds an earlier run: choose another --out, or remove the file')
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # `finally` ends the stage
+  memory = toolchain.gpu_memory(toolchain.gpu_info())
+  planned = first_stages(sizes[0]) if flags.first else stages(sizes, memory)
+  return run_stages(planned, flags.limit_s or (FIRST_LIMIT_S if flags.first else LIMIT_S), flags.out)

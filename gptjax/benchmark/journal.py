@@ -1,18 +1,18 @@
-"""What a benchmark finds, on disk as soon as it is known: JSON lines, readable after a kill at any moment.
+"""A journal of measurements: JSON lines, each on disk as soon as it is known, readable after a kill.
 
-Each line is one record with its `kind`, its other fields and a checksum:
+Each line is one record with its `kind`, further fields and a checksum:
 
-  start    benchmark, machine (see `machine.machine`); the first record
-  device   name: of what computes, once that is known
-  part     name, share (seconds): the part that begins; what follows belongs to it
+  start    benchmark, machine (see `machine.machine_info`); the first record
+  device   name: of the device that computes, once that is known
+  part     name, share (seconds): a stage begins; the records after it belong to it
   fact     what, value
-  figure   of `results.figure`, and session: figures of one session and one turn were measured interleaved
+  figure   of `results.measurement`, and session: measurements of one session and turn were taken interleaved
   gate     of `results.gate`
-  lost     who, why: a contender of which there are no further figures
-  details  any fields: what else a sub-command has found
-  end      seconds, error (None: the part is complete), stderr (its last words)
+  lost     who, why: a contender that has no further measurements
+  details  any fields: further results of a sub-command
+  end      seconds, error (None: the stage is complete), stderr (its last lines)
 
-`usual` makes of them what `results.write` writes.
+`to_results` converts the records to the form that `results.write` writes.
 """
 
 import json
@@ -26,17 +26,17 @@ from gptjax.files import paths, records
 
 
 class Journal:
-  """Appends records to a file, each synced to disk and then printed as one line.
+  """Appends records to a file; syncs each to disk, then prints it as one line.
 
   Args:
-    path: of the file, whose folder exists; '': nothing is kept or printed.
+    path: of the file, whose folder exists; '': records are neither kept nor printed.
   """
 
   def __init__(self, path):
     self.path = path
 
   def add(self, kind, **fields):
-    """Appends a record; several processes may do so, one after the other."""
+    """Append a record. Several processes may append to one file, one after the other."""
     if not self.path:
       return
     if kind == 'figure':
@@ -44,32 +44,33 @@ class Journal:
     line = json.dumps(records.add_checksum(_finite({'kind': kind, **fields}))).encode() + b'\n'
     with open(self.path, 'ab+') as file:
       if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b'\n':
-        line = b'\n' + line  # the process that wrote last was killed within a line
+        line = b'\n' + line  # the last writer was killed in the middle of a line
       file.write(line)
       file.flush()
       os.fsync(file.fileno())
-    if text := in_words(kind, fields):
+    if text := format_record(kind, fields):
       print(text, flush=True)
 
 
 def add_flag(parser):
-  """Adds --journal, the path of a Journal, to a command's flags."""
+  """Add the flag --journal, the path of a Journal, to a parser."""
   parser.add_argument('--journal', type=paths.flag, default='',
-                      help='file to which each figure is appended as soon as it is known (JSON lines)')
+                      help='file to which each measurement is appended as soon as it is known (JSON lines)')
 
 
 def read(path):
-  """The records of a file, without damaged ones, which are reported on stderr."""
-  return records.read_lines(path, lambda line: records.remove_checksum(records.parse(line)))
+  """The valid records of a file; damaged ones are reported on stderr."""
+  return records.lines(path, lambda line: records.unsealed(records.parsed(line)))
 
 
-def in_words(kind, fields):
+def format_record(kind, fields):
   """The line that is printed for a record; '' for none."""
   if kind == 'fact':
     return f'{fields["what"]}: {fields["value"]}'
   if kind == 'figure':
     turn = f'turn {fields["turn"]}' if fields['turn'] else 'first turn'
-    return f'{fields["what"]}, {fields["who"]}, {turn}: {results.number(fields["value"])} {fields["unit"]}'
+    value = results.format_number(fields['value'])
+    return f'{fields["what"]}, {fields["who"]}, {turn}: {value} {fields["unit"]}'
   if kind == 'lost':
     return f'{fields["who"]} {fields["why"]}'
   if kind == 'device':
@@ -81,41 +82,41 @@ def in_words(kind, fields):
   return ''
 
 
-def usual(found):
-  """The arguments of `results.write` but its path, from records: a dict.
+def to_results(records):
+  """The arguments of `results.write`, except its path, from records: a dict.
 
-  Gates are those that the records hold; a benchmark may add those that it computes from rows.
+  Its gates are those in the records; a benchmark may add gates that it computes from the rows.
 
   Raises:
-    InputError: there is no record of a start.
+    InputError: there is no start record.
   """
-  start = next((record for record in found if record['kind'] == 'start'), None)
+  start = next((record for record in records if record['kind'] == 'start'), None)
   if start is None:
-    raise InputError('no record of a start is left: it is not a journal of gptjax.benchmark')
-  where, parts, facts, part = dict(start['machine']), {}, {}, None
-  for record in found:
+    raise InputError('the file has no start record: it is not a journal of gptjax.benchmark')
+  machine, stages, facts, stage = dict(start['machine']), {}, {}, None
+  for record in records:
     kind, fields = record['kind'], {name: x for name, x in record.items() if name != 'kind'}
     if kind == 'device':
-      where |= {'device': fields['name'] if fields['name'] != 'cpu' else where['processor']}
+      machine |= {'device': fields['name'] if fields['name'] != 'cpu' else machine['processor']}
     elif kind == 'fact':
       facts[fields['what']] = fields['value']
     elif kind == 'part':
-      part = parts[fields['name']] = {'share': fields['share'], 'seconds': None, 'error': 'cut off',
-                                      'stderr': '', 'lost': {}, 'details': {}}
-    elif part is not None and kind == 'end':
-      part |= fields
-    elif part is not None and kind == 'lost':
-      part['lost'][fields['who']] = fields['why']
-    elif part is not None and kind == 'details':
-      part['details'] |= fields
-  of_kind = lambda kind: [record for record in found if record['kind'] == kind]
-  return {'benchmark': start['benchmark'], 'machine': where, 'rows': results.rows(of_kind('figure')),
+      stage = stages[fields['name']] = {'share': fields['share'], 'seconds': None, 'error': 'cut off',
+                                        'stderr': '', 'lost': {}, 'details': {}}
+    elif stage is not None and kind == 'end':
+      stage |= fields
+    elif stage is not None and kind == 'lost':
+      stage['lost'][fields['who']] = fields['why']
+    elif stage is not None and kind == 'details':
+      stage['details'] |= fields
+  of_kind = lambda kind: [record for record in records if record['kind'] == kind]
+  return {'benchmark': start['benchmark'], 'machine': machine, 'rows': results.summarize(of_kind('figure')),
           'gates': [{name: x for name, x in gate.items() if name != 'kind'} for gate in of_kind('gate')],
-          'facts': facts, 'parts': parts}
+          'facts': facts, 'parts': stages}
 
 
 def _finite(value):
-  """A JSON value in which NaN and infinities are strings: JSON has no numbers for them."""
+  """A JSON value in which NaN and infinities are strings, because JSON has no numbers for them."""
   if isinstance(value, dict):
     return {str(name): _finite(x) for name, x in value.items()}
   if isinstance(value, list | tuple):
@@ -123,6 +124,6 @@ def _finite(value):
   return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def beside(out):
-  """The journal's path beside a JSON file: 'gpu.jsonl' for 'gpu.json'."""
+def journal_path(out):
+  """The path of the journal next to a result file: 'gpu.jsonl' for 'gpu.json'."""
   return str(Path(out).with_suffix('.jsonl'))

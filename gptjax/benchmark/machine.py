@@ -1,4 +1,4 @@
-"""What stands beside every figure: when, where, and with what it was measured."""
+"""When, where and with which software a benchmark was measured; stored with every result."""
 
 import datetime
 import os
@@ -13,46 +13,49 @@ import gptjax
 from gptjax.config import resolve
 from gptjax.text.redacted import redacted
 
-FLAGS = 'XLA_', 'JAX_', 'LIBTPU_', 'CUDA_DEVICE_', 'NVIDIA_TF32', 'TORCH', 'PYTORCH'  # of the environment
+# Prefixes of environment variables that are recorded.
+FLAGS = 'XLA_', 'JAX_', 'LIBTPU_', 'CUDA_DEVICE_', 'NVIDIA_TF32', 'TORCH', 'PYTORCH'
 
 
-def machine(packages, device=''):
-  """{'date', 'command', 'commit', 'code', 'device', 'processor', 'cores', 'python', 'flags', 'versions'}.
+def machine_info(packages, device=''):
+  """A dict of 'date', 'command', 'commit', 'code', 'device', 'processor', 'cores', 'python', 'flags',
+  'versions'.
 
-  commit: of the checkout, with '-dirty' where files differ from it; '' outside one. code: digest of gptjax's
-  files. flags: {environment variable: value} of those that change what is compiled. JSON can write it all.
+  commit: of the checkout, with '-dirty' if files differ from it; '' outside a checkout. code: digest of
+  gptjax's files. flags: {environment variable: value} of those that affect compilation. JSON can write all
+  values.
 
   Args:
-    packages: names as they are imported; those that are not installed are left out.
-    device: what computed, as its driver calls it; '': the processor.
+    packages: import names; those that are not installed are skipped.
+    device: name of the device as its driver reports it; '': the processor.
   """
   installed = metadata.packages_distributions()
   processor = _processor()
   return {'date': datetime.date.today().isoformat(),
           'command': shlex.join(['python', *map(redacted, sys.orig_argv[1:])]),
           'commit': _commit(), 'code': resolve.code_digest(), 'device': device or processor,
-          'processor': processor, 'cores': cores(), 'python': platform.python_version(),
+          'processor': processor, 'cores': available_cores(), 'python': platform.python_version(),
           'flags': {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)},
           'versions': {'gptjax': gptjax.__version__, **{
             name: metadata.version(installed[name][0]) for name in packages if name in installed}}}
 
 
-def cores():
-  """How many this process may use."""
+def available_cores():
+  """Number of cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def _commit():
   try:
-    said = subprocess.run(['git', 'describe', '--always', '--dirty'], capture_output=True,
-                          text=True, cwd=Path(gptjax.__file__).parent, check=False)
-  except OSError:  # no git here
+    output = subprocess.run(['git', 'describe', '--always', '--dirty'], capture_output=True,
+                            text=True, cwd=Path(gptjax.__file__).parent, check=False)
+  except OSError:  # git is not installed
     return ''
-  return said.stdout.strip()
+  return output.stdout.strip()
 
 
 def _processor():
   info = Path('/proc/cpuinfo')
   lines = info.read_text().splitlines() if info.exists() else []
-  named = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-  return next(named, platform.processor() or platform.machine())
+  names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+  return next(names, platform.processor() or platform.machine())

@@ -1,4 +1,4 @@
-"""What every sub-command leaves behind: one JSON file of one form."""
+"""The result file of every sub-command: JSON of one form."""
 
 import json
 import math
@@ -11,105 +11,107 @@ OURS = 'gptjax'
 
 
 def row(what, who, unit, values, ratio=None):
-  """One figure of one contender.
+  """The summary of all measurements of one quantity for one contender.
 
   Args:
-    what: was measured; rows of the same `what` are beside each other.
+    what: the measured quantity; rows of the same `what` are compared.
     who: contender.
     unit: 'tokens/s', for example.
-    values: what was found, a number a turn.
-    ratio: how many times as fast as this contender gptjax is; None: for gptjax itself, or alone.
+    values: measured values, one per turn.
+    ratio: how many times as fast as this contender gptjax is; None: for gptjax itself, or not compared.
   """
   return {'what': what, 'who': who, 'unit': unit, 'median': statistics.median(values), 'least': min(values),
           'most': max(values), 'turns': len(values), 'ratio': ratio}
 
 
-def figure(what, who, unit, value, turn, **more):
+def measurement(what, who, unit, value, turn, **more):
   """One measurement of one contender.
 
   Args:
-    what, who, unit: as of `row`.
-    value: what was found.
-    turn: from 1; contenders that were measured interleaved have a figure in each turn. 0: before all of
-      them were there; it counts only if there are no others.
-    more: what else is true of it. 'peak', FLOP/s of the device, and 'flops', {name: FLOPs of a unit of work},
-      give the row's `mfu_NAME`.
+    what, who, unit: see `row`.
+    value: the measured value.
+    turn: from 1; contenders that were measured interleaved have a measurement in each turn. 0: measured
+      before all contenders had started; used only if there are no other turns.
+    more: further fields of the row. 'peak', FLOP/s of the device, and 'flops', {name: FLOPs per unit of
+      work}, give the row's `mfu_NAME`.
   """
   return {'what': what, 'who': who, 'unit': unit, 'value': value, 'turn': turn, 'more': more}
 
 
-def rows(figures):
-  """A row for each contender of each thing measured, both in the order in which `figures` first have them.
+def summarize(measurements):
+  """A list with a row for each quantity and contender, both in the order of their first measurement.
 
-  The ratio of rates (units `.../s`) is the median of those of single turns, so that a device whose speed
-  drifts cancels; None where gptjax was not measured in the same turns.
+  The ratio of rates (units `.../s`) is the median of the ratios of single turns, which cancels a drift of the
+  device's speed; None where gptjax was not measured in the same turns.
 
   Args:
-    figures: dicts of `figure`; those of the journal also have their session.
+    measurements: dicts of `measurement`; those of the journal also have their session.
   """
-  found = {}
-  for each in figures:
-    found.setdefault((each['what'], each['who']), []).append(each)
-  turns = {key: {(each.get('session'), each['turn']): each['value'] for each in of_key if each['turn']}
-           for key, of_key in found.items()}
-  made, order = [], list(dict.fromkeys(what for what, _ in found))
-  for (what, who), of_key in sorted(found.items(), key=lambda item: order.index(item[0][0])):
-    first, more = of_key[0], of_key[-1]['more']
-    values = [each['value'] for each in of_key if each['turn']] or [first['value']]
-    ours, theirs = turns.get((what, OURS), {}), turns[what, who]
-    pairs = [ours[turn] / theirs[turn] for turn in theirs if turn in ours]
-    compared = pairs and who != OURS and first['unit'].endswith('/s')
-    one = row(what, who, first['unit'], values, statistics.median(pairs) if compared else None)
-    one |= {name: x for name, x in more.items() if name not in ('flops', 'peak')}
+  groups = {}
+  for each in measurements:
+    groups.setdefault((each['what'], each['who']), []).append(each)
+  turns = {key: {(each.get('session'), each['turn']): each['value'] for each in group if each['turn']}
+           for key, group in groups.items()}
+  rows, order = [], list(dict.fromkeys(what for what, _ in groups))
+  for (what, who), group in sorted(groups.items(), key=lambda item: order.index(item[0][0])):
+    first, more = group[0], group[-1]['more']
+    values = [each['value'] for each in group if each['turn']] or [first['value']]
+    our_turns, turns_of_who = turns.get((what, OURS), {}), turns[what, who]
+    ratios = [our_turns[turn] / value for turn, value in turns_of_who.items() if turn in our_turns]
+    is_compared = ratios and who != OURS and first['unit'].endswith('/s')
+    summary = row(what, who, first['unit'], values, statistics.median(ratios) if is_compared else None)
+    summary |= {name: x for name, x in more.items() if name not in ('flops', 'peak')}
     if more.get('peak'):
-      one |= {f'mfu_{name}': one['median'] * flops / more['peak'] for name, flops in more['flops'].items()}
-    made.append(one)
-  return made
+      summary |= {f'mfu_{name}': summary['median'] * flops / more['peak']
+                  for name, flops in more['flops'].items()}
+    rows.append(summary)
+  return rows
 
 
-def number(x):
-  """In words for people: four digits, or all before the point."""
+def format_number(x):
+  """A number with four significant digits, or with all digits before the decimal point if there are more."""
   digits = max(0, 3 - math.floor(math.log10(abs(x)))) if x else 0
   return f'{x:,.{digits}f}'
 
 
-def gate(what, sign, wanted, found, aim=None):
-  """What this project asks of itself, and whether it holds.
+def gate(what, sign, target, value, goal=None):
+  """A performance gate: a target of this project for a measured value, and whether the value meets it.
 
   Args:
-    what: is asked.
+    what: the measured quantity.
     sign: '>=' or '<='.
-    wanted: what must be reached.
-    found: what was measured.
-    aim: what is hoped for, beyond `wanted`; None: nothing more.
+    target: bound that the value must meet; the key in files is 'wanted'.
+    value: the measured value; the key in files is 'found'.
+    goal: bound beyond the target that would be better still, 'aim' in files; None: there is none.
   """
-  holds = lambda bound: found >= bound if sign == '>=' else found <= bound
-  made = {'what': what, 'sign': sign, 'wanted': wanted, 'found': found, 'holds': holds(wanted)}
-  return made if aim is None else {**made, 'aim': aim, 'reached': holds(aim)}
+  meets = lambda bound: value >= bound if sign == '>=' else value <= bound
+  fields = {'what': what, 'sign': sign, 'wanted': target, 'found': value, 'holds': meets(target)}
+  return fields if goal is None else {**fields, 'aim': goal, 'reached': meets(goal)}
 
 
-def show_gates(gates):
+def print_gates(gates):
+  """Print one line per gate."""
   width = max((len(gate['what']) for gate in gates), default=0)
   for gate in gates:
-    print(f'{gate["what"]:<{width}}  {gate["found"]:>10,.2f}, wanted {gate["sign"]} {gate["wanted"]:,g}'
-          + (f', aim {gate["aim"]:,g}' if 'aim' in gate else '') + _verdict(gate))
+    print(f'{gate["what"]:<{width}}  {gate["found"]:>10,.2f}, target {gate["sign"]} {gate["wanted"]:,g}'
+          + (f', goal {gate["aim"]:,g}' if 'aim' in gate else '') + _verdict(gate))
 
 
 def _verdict(gate):
   if not gate['holds']:
-    return '   not reached'
-  return '' if 'aim' not in gate else '   the aim is reached' if gate['reached'] else '   passed'
+    return '   target missed'
+  return '' if 'aim' not in gate else '   goal reached' if gate['reached'] else '   target met'
 
 
 def write(path, benchmark, machine, rows, gates=(), **details):
-  """Writes {'benchmark', 'machine', 'rows', 'gates', 'details'}; '': nowhere.
+  """Write {'benchmark', 'machine', 'rows', 'gates', 'details'} to a file; '': write nothing.
 
   Args:
     path: of the JSON file.
     benchmark: name of the sub-command.
-    machine: of `machine.machine`.
+    machine: of `machine.machine_info`.
     rows, gates: of `row` and `gate`.
-    details: whatever else a sub-command has found.
+    details: further results of the sub-command.
   """
   if path:
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is trained to be timed: a config of each size, with random tokens, and batches that fit a device."""
+"""Models to time: a config of each size, random tokens, and batch sizes that fit a device."""
 
 import functools
 import math
@@ -9,14 +9,14 @@ import numpy as np
 from gptjax.config import files
 from gptjax.errors import InputError
 
-MOST = 64      # sequences a step at the most: more are no faster
-SHRINK = 3     # batch sizes to try, each half of the one before
+MAX_BATCH_SIZE = 64   # sequences per step: larger batches are no faster
+N_BATCH_SIZES = 3     # sizes to try, each half of the previous one
 CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192, scan=False)
 TINY_MODEL = dict(n_layer=2, n_head=2, n_embd=32, n_ctx=32, n_vocab=96, scan=True)
 
 
 class Size(NamedTuple):
-  """config: of configs/; model: what is changed there; batch: sequences a step where no memory is known."""
+  """config: name in configs/; model: fields to change; batch: sequences per step if the memory is unknown."""
   config: str
   model: dict
   batch: int
@@ -36,7 +36,7 @@ def make_config(size, batch_size=0, changes=None):
 
   Args:
     size: of SIZES.
-    batch_size: sequences a step; 0: the size's own.
+    batch_size: sequences per step; 0: the default of the size.
     changes: {'model.dropout': 0.1, ...}.
   """
   name, model, batch, dtype = SIZES[size]
@@ -54,30 +54,31 @@ def make_config(size, batch_size=0, changes=None):
   return config
 
 
-def batches(size, memory):
-  """Batch sizes to try, from the most on, each half of the one before.
+def batch_sizes(size, memory):
+  """Batch sizes to try, in descending order, each half of the previous one.
 
   The first is the largest power of two for which PyTorch should have room without rematerialization: 18 bytes
-  a weight (weights, gradients and moments in float32, weights in bfloat16); for each token 34 bytes a layer
-  and width (Korthikanti et al. 2022, section 4.1, without attention's scores) and 10 a logit. gptjax needs
+  per weight (weights, gradients and moments in float32, weights in bfloat16); per token 34 bytes per layer
+  and width (Korthikanti et al. 2022, section 4.1, without attention's scores) and 10 per logit. gptjax needs
   less.
 
   Args:
     size: of SIZES.
-    memory: bytes that the contender may have; None: not known.
+    memory: bytes that the contender may use; None: unknown.
   """
   if memory is None:
     return [SIZES[size].batch]
   c = make_config(size).model
-  weights = 12 * c.n_layer * c.n_embd**2 + (c.n_vocab + c.n_ctx) * c.n_embd
-  sequence = c.n_ctx * (34 * c.n_layer * c.n_embd + 10 * c.n_vocab)
-  most = int(min(MOST, max(1, (memory - 18 * weights) // sequence)))
-  first = 2**int(math.log2(most))
-  return [first >> i for i in range(SHRINK) if first >> i]
+  n_weights = 12 * c.n_layer * c.n_embd**2 + (c.n_vocab + c.n_ctx) * c.n_embd
+  bytes_per_sequence = c.n_ctx * (34 * c.n_layer * c.n_embd + 10 * c.n_vocab)
+  upper_bound = int(min(MAX_BATCH_SIZE, max(1, (memory - 18 * n_weights) // bytes_per_sequence)))
+  largest = 2**int(math.log2(upper_bound))
+  return [largest >> i for i in range(N_BATCH_SIZES) if largest >> i]
 
 
 def random_batch(config):
+  """A batch of random tokens in the shape of the config."""
   rng = np.random.default_rng(0)
   shape = config.train.batch_size, config.data.seq_len
-  draw = lambda: rng.integers(0, config.model.n_vocab, shape, dtype=np.int32)
-  return {'inputs': draw(), 'targets': draw()}
+  tokens = lambda: rng.integers(0, config.model.n_vocab, shape, dtype=np.int32)
+  return {'inputs': tokens(), 'targets': tokens()}

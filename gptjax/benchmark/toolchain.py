@@ -1,4 +1,4 @@
-"""What programs of a GPU are made with, found without touching it: driver, ptxas, libdevice, packages."""
+"""Software for compiling GPU programs, found without using the GPU: driver, ptxas, libdevice, packages."""
 
 import contextlib
 import importlib.util
@@ -9,30 +9,30 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-NEEDED = {'jax': (0, 10), 'flax': (0, 12), 'optax': (0, 2, 8), 'numpy': (2,)}  # setup.py has them, too
-OPTIONAL = {'torch': 'the contenders of PyTorch', 'transformers': 'those of transformers'}
+REQUIRED = {'jax': (0, 10), 'flax': (0, 12), 'optax': (0, 2, 8), 'numpy': (2,)}  # as in setup.py
+OPTIONAL = {'torch': 'the PyTorch contenders', 'transformers': 'the transformers contenders'}
 PTXAS, LIBDEVICE = 'bin/ptxas', 'nvvm/libdevice/libdevice.10.bc'
-WHEELS = ('nvidia.cu13', 'nvidia.cuda_nvcc')  # packages in which JAX looks for them, in this order
+WHEELS = ('nvidia.cu13', 'nvidia.cuda_nvcc')  # packages that JAX searches for them, in this order
 QUERY = ('name', 'memory.total', 'driver_version', 'clocks.max.sm', 'clocks.max.mem', 'power.limit')
-SLOW = 20  # seconds after which a tool counts as broken
+TOOL_TIMEOUT_S = 20  # a tool that takes longer counts as broken
 
 
-def gpu():
-  """{field of QUERY: value as nvidia-smi has it} of the first GPU; {}: there is no such tool, or no GPU."""
-  said = _output(['nvidia-smi', f'--query-gpu={",".join(QUERY)}', '--format=csv,noheader,nounits'])
-  values = said.splitlines()[0].split(', ') if said.strip() else []
+def gpu_info():
+  """{field of QUERY: value reported by nvidia-smi} of the first GPU; {} without nvidia-smi or a GPU."""
+  output = _output(['nvidia-smi', f'--query-gpu={",".join(QUERY)}', '--format=csv,noheader,nounits'])
+  values = output.splitlines()[0].split(', ') if output.strip() else []
   return dict(zip(QUERY, values)) if len(values) == len(QUERY) else {}
 
 
-def gpu_memory(found):
-  """Bytes of memory of `gpu()`; 0: not known."""
+def gpu_memory(info):
+  """Memory in bytes from the result of `gpu_info`; 0: unknown."""
   with contextlib.suppress(KeyError, ValueError):
-    return int(found['memory.total']) << 20
+    return int(info['memory.total']) << 20
   return 0
 
 
-def wheel_root():
-  """The folder in which JAX finds a CUDA toolkit that pip has installed; '' if there is none."""
+def pip_cuda_root():
+  """The folder where JAX finds a CUDA toolkit installed by pip; '' if there is none."""
   for name in WHEELS:
     with contextlib.suppress(ImportError, ValueError):
       spec = importlib.util.find_spec(name)
@@ -42,49 +42,50 @@ def wheel_root():
   return ''
 
 
-def system_root():
-  """The folder of a CUDA toolkit that pip has not installed; '' if there is none."""
-  named = [os.environ.get(name, '') for name in ('CUDA_HOME', 'CUDA_PATH', 'CUDA_DIR')]
+def system_cuda_root():
+  """The folder of a CUDA toolkit that was not installed by pip; '' if there is none."""
+  from_environment = [os.environ.get(name, '') for name in ('CUDA_HOME', 'CUDA_PATH', 'CUDA_DIR')]
   on_path = shutil.which('ptxas')
-  roots = [*named, '/usr/local/cuda', *([str(Path(on_path).resolve().parents[1])] if on_path else ())]
+  from_path = [str(Path(on_path).resolve().parents[1])] if on_path else []
+  roots = [*from_environment, '/usr/local/cuda', *from_path]
   return next((root for root in roots if root and (Path(root) / PTXAS).exists()), '')
 
 
-def environment():
-  """Variables by which JAX finds ptxas and libdevice, where it would not by itself."""
-  root = '' if 'CUDA_ROOT' in os.environ or wheel_root() else system_root()
+def cuda_environment():
+  """Variables with which JAX finds ptxas and libdevice if it would not find them by itself."""
+  root = '' if 'CUDA_ROOT' in os.environ or pip_cuda_root() else system_cuda_root()
   return {'CUDA_ROOT': root} if root else {}
 
 
 def cuda_facts():
   """[(what, value)]: the GPU, ptxas and libdevice."""
-  root = os.environ.get('CUDA_ROOT') or wheel_root() or system_root()
+  root = os.environ.get('CUDA_ROOT') or pip_cuda_root() or system_cuda_root()
   ptxas, libdevice = (Path(root) / name for name in (PTXAS, LIBDEVICE))
-  there = lambda path: root and path.exists()
-  said = _output([str(ptxas), '--version']) if there(ptxas) else ''
-  release = re.search(r'release [\d.]+, V([\d.]+)', said)
-  return [('nvidia-smi', gpu() or 'absent, or it finds no GPU'),
-          ('ptxas', f'{ptxas}{f" {release[1]}" if release else ""}' if there(ptxas) else 'absent'),
-          ('libdevice', str(libdevice) if there(libdevice) else 'absent')]
+  exists = lambda path: root and path.exists()
+  output = _output([str(ptxas), '--version']) if exists(ptxas) else ''
+  release = re.search(r'release [\d.]+, V([\d.]+)', output)
+  return [('nvidia-smi', gpu_info() or 'absent, or no GPU found'),
+          ('ptxas', f'{ptxas}{f" {release[1]}" if release else ""}' if exists(ptxas) else 'absent'),
+          ('libdevice', str(libdevice) if exists(libdevice) else 'absent')]
 
 
 def package_facts():
   """[(what, value)]: packages that are absent, or older than gptjax needs."""
-  found = []
-  for name, least in NEEDED.items():
-    wanted = '.'.join(map(str, least))
-    have = version(name)
-    if have is None or _numbers(have) < least:
-      found.append((name, f'{have or "absent"}, but gptjax needs {wanted} or newer: pip install --no-index '
-                          f'--find-links=WHEELS "{name}>={wanted}", from a folder of wheels'))
+  facts = []
+  for name, minimum in REQUIRED.items():
+    required = '.'.join(map(str, minimum))
+    installed = version(name)
+    if installed is None or _numbers(installed) < minimum:
+      facts.append((name, f'{installed or "absent"}, but gptjax needs {required} or newer: pip install '
+                    f'--no-index --find-links=WHEELS "{name}>={required}", from a folder of wheels'))
   for name, what in OPTIONAL.items():
     if importlib.util.find_spec(name) is None:
-      found.append((name, f'absent: {what} are left out'))
-  return found
+      facts.append((name, f'absent: {what} are skipped'))
+  return facts
 
 
 def version(package):
-  """As installed; None where it is not."""
+  """The installed version of a package; None if it is not installed."""
   try:
     return metadata.version(package)
   except metadata.PackageNotFoundError:
@@ -96,8 +97,8 @@ def _numbers(text):
 
 
 def _output(command):
-  """What a tool prints; '' where it is absent, fails or hangs."""
+  """The stdout of a tool; '' if the tool is absent, fails or hangs."""
   try:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SLOW).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=TOOL_TIMEOUT_S).stdout
   except (OSError, subprocess.SubprocessError):
     return ''

@@ -1,11 +1,16 @@
-"""GPT-1's second stage (Radford et al. 2018, section 3.2 on): from a pretrained model to the paper's tasks.
+"""GPT-1's second stage (Radford et al. 2018, from section 3.2): fine-tuning of a pretrained model on tasks.
 
-    tasks.py       what there is to know of each task; yours is one more entry
-    examples.py    TensorFlow Datasets and TSV files -> texts and labels, every row checked
-    transforms.py  texts -> token sequences with start, delimiter and end
-    data.py        a task, encoded;  batches.py  which examples of which width make up batch s
-    model.py       the language model and the head;  parts.py  what of it is trained: full, last, lora
-    step.py        L3 and the pure step;  weights.py  where the weights begin, and come out
-    run.py         one task with one seed;  job.py  all of them;  results.py  scores, tables, predictions
-    studies.py     Table 5 and Figure 2 left;  zero_shot.py  Figure 2 right
+  batches     Padding widths, and the examples of each batch
+  data        A task's examples as token sequences
+  job         The job: all tasks with all seeds
+  model       The language model with a classification head
+  report      Log lines of a run
+  results     Scores, tables and predictions
+  run         One task with one seed
+  step        The loss L3 and the training step as a pure function
+  studies     Table 5 and Figure 2 (left) of the paper
+  tasks/      Definitions of the tasks, their examples and metrics
+  trainable   Which weights are trained: full, last or lora
+  weights     Initial weights of a run, and export of its language model
+  zero_shot   Figure 2 (right) of the paper
 """

@@ -1,4 +1,4 @@
-"""A task's examples as token sequences, ready to be batched."""
+"""A task's examples as token sequences, ready for batching."""
 
 import hashlib
 from pathlib import Path
@@ -14,13 +14,13 @@ from gptjax.finetune import batches
 from gptjax.finetune.tasks import examples, transforms
 
 
-class Data(NamedTuple):
-  """What a task is fine-tuned and measured on.
+class TaskData(NamedTuple):
+  """The data that a task is fine-tuned and evaluated on.
 
   task: tasks.Task; name: its name.
-  train: batches.Encoded; validation: {name: batches.Encoded}; test: the same, of those that have labels, and
-    of all if predictions are asked for.
-  widths: what sequences are padded to; a test set may have longer ones, to `data.seq_len`.
+  train: batches.Encoded; validation: {name: batches.Encoded}; test: {name: batches.Encoded} of labelled test
+    sets, and of all test sets if predictions are requested.
+  widths: padding widths; a test set may contain longer sequences, up to `data.seq_len`.
   """
   name: str
   task: object
@@ -36,16 +36,16 @@ class Data(NamedTuple):
 
   @property
   def outputs(self):
-    """Values that the head gives for a sequence; 0: there is no head."""
-    if self.task.kind == transforms.TEXT:
+    """Number of outputs of the head per sequence; 0: there is no head."""
+    if self.task.kind == transforms.LANGUAGE_MODEL:
       return 0
     return 1 if self.numeric or self.task.kind == 'choice' else len(self.task.classes)
 
   @property
-  def scored(self):
-    """{name of a predictions file: bool[n], which examples have a label} of test sets that have labels."""
-    known = {file: ~np.isnan(one.labels) for file, one in self.test.items()}
-    return {file: there for file, there in known.items() if there.any() and not self.task.glue}
+  def label_masks(self):
+    """{name of a predictions file: bool[n], which examples have a label} of labelled test sets."""
+    masks = {file: ~np.isnan(split.labels) for file, split in self.test.items()}
+    return {file: mask for file, mask in masks.items() if mask.any() and not self.task.glue}
 
   @property
   def digest(self):
@@ -55,49 +55,51 @@ class Data(NamedTuple):
 
 
 def load(name, task, tokenizer, config):
-  """Reads and encodes a task.
+  """Read and encode a task.
 
   Raises:
-    ValueError: one line that names task, split and row.
+    ValueError: one line with task, split and row.
   """
-  if task.kind == transforms.TEXT:
-    train, validation = windows(tokenizer, config)
-    return Data(name, task, train, {'': validation}, {}, [config.data.seq_len])
+  if task.kind == transforms.LANGUAGE_MODEL:
+    train, validation = corpus_windows(tokenizer, config)
+    return TaskData(name, task, train, {'': validation}, {}, [config.data.seq_len])
   sources = [('train', task.train, True)]
   sources += [(split, (source,), True) for split, source in task.validation.items()]
   sources += [(split, (source,), False) for split, source in task.test.items()
-              if _wanted(task, source, config)]
+              if _is_needed(task, source, config)]
   splits = []
-  for split, several, labelled in sources:
-    found, skipped = [], 0
-    for source in several:
-      some, left_out = examples.read(name, task, source, config, labelled=labelled)
-      found, skipped = found + some, skipped + left_out
-    found = found[:config.finetune.limit or None]
-    splits.append(encode(task, found, tokenizer, config, skipped, f'{name} {split}'))
-  n_known = 1 + len(task.validation)
-  chosen = batches.widths(np.concatenate([one.longest for one in splits[:n_known]]), config.finetune.buckets)
-  return Data(name, task, splits[0], dict(zip(task.validation, splits[1:n_known])),
-              {split: one for (split, *_), one in zip(sources[n_known:], splits[n_known:], strict=True)},
-              [min(width, config.data.seq_len) for width in chosen])
+  for split, parts, labelled in sources:
+    split_examples, n_unlabelled = [], 0
+    for source in parts:
+      part, n_part_unlabelled = examples.read(name, task, source, config, labelled=labelled)
+      split_examples, n_unlabelled = split_examples + part, n_unlabelled + n_part_unlabelled
+    split_examples = split_examples[:config.finetune.limit or None]
+    splits.append(encode_examples(task, split_examples, tokenizer, config, n_unlabelled, f'{name} {split}'))
+  n_first = 1 + len(task.validation)
+  lengths = np.concatenate([split.max_lengths for split in splits[:n_first]])
+  widths = batches.choose_widths(lengths, config.finetune.buckets)
+  test_names = [split for split, *_ in sources[n_first:]]
+  return TaskData(name, task, splits[0], dict(zip(task.validation, splits[1:n_first])),
+                  dict(zip(test_names, splits[n_first:], strict=True)),
+                  [min(width, config.data.seq_len) for width in widths])
 
 
-def _wanted(task, source, config):
-  """Whether a test source is read: GLUE's and files that are not there only to be predicted."""
+def _is_needed(task, source, config):
+  """Whether a test source is read; GLUE's test sets and missing files are read only for predictions."""
   if config.finetune.predict or isinstance(source, examples.Tfds):
     return config.finetune.predict or not task.glue
   return (Path(config.finetune.data_dir) / source.file).exists()
 
 
-def windows(tokenizer, config):
-  """Both splits of the corpus that `config.data` names as batches.Encoded, a row a window."""
+def corpus_windows(tokenizer, config):
+  """Training and held-out split of the corpus in `config.data` as batches.Encoded, one row per window."""
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   corpus, held_out = mixture.train[0], mixture.held_out[0]
   if corpus.tokenizer['digest'] != tokenizer.digest:
-    raise InputError(f'corpus {corpus.folder} was made with the tokenizer {corpus.tokenizer["name"]}, but '
-                     f'the weights have {tokenizer.name}: prepare it again with that one')
+    raise InputError(f'corpus {corpus.folder} was prepared with the tokenizer {corpus.tokenizer["name"]}, '
+                     f'but the weights use {tokenizer.name}: prepare it again with {tokenizer.name}')
   if held_out is None:
-    raise InputError(f'corpus {corpus.folder} holds no text out to measure on: prepare it again with a '
+    raise InputError(f'corpus {corpus.folder} has no held-out text for evaluation: prepare it again with a '
                      'larger --validation_fraction')
   return [_windows(split, config) for split in (corpus, held_out)]
 
@@ -109,31 +111,32 @@ def _windows(corpus, config):
   return batches.Encoded(corpus.tokens(0, corpus.n_tokens), starts, lengths, labels, index)
 
 
-def encode(task, found, tokenizer, config, skipped, title):
-  """Examples as batches.Encoded; labels that are numbers are scaled to [-1, 1]."""
-  marks, longest = transforms.marks(config.model.n_vocab), config.data.seq_len
-  rows, lengths, labels, n_cut = [], [], [], 0
-  low, high = task.scale
+def encode_examples(task, task_examples, tokenizer, config, n_unlabelled, title):
+  """Examples as batches.Encoded; numeric labels are scaled to [-1, 1]."""
+  tokens, max_length = transforms.task_tokens(config.model.n_vocab), config.data.seq_len
+  rows, lengths, labels, n_truncated = [], [], [], 0
+  minimum, maximum = task.scale
   names = special.named(tokenizer, config.data.special_tokens)
-  space = ' ' if task.kind == 'choice' else ''  # a question goes on with its document: no "nine.When"
-  encoded = lambda text: np.asarray(special.encode(tokenizer, names, text), np.int32)
-  for example in bars.bar(found, desc=title, unit='example', leave=False):
-    texts = [encoded(space * (i > 0) + text) for i, text in enumerate(example.texts)]
-    answers = [encoded(answer) for answer in example.answers]
-    made, cut = transforms.sequences(task.kind, texts, answers, marks, longest)
-    rows += made
-    lengths.append([len(row) for row in made])
-    n_cut += cut
+  space = ' ' if task.kind == 'choice' else ''  # a question continues its document: not "nine.When"
+  encode = lambda text: np.asarray(special.encode(tokenizer, names, text), np.int32)
+  for example in bars.bar(task_examples, desc=title, unit='example', leave=False):
+    texts = [encode(space * (i > 0) + text) for i, text in enumerate(example.texts)]
+    answers = [encode(answer) for answer in example.answers]
+    sequences, truncated = transforms.make_sequences(task.kind, texts, answers, tokens, max_length)
+    rows += sequences
+    lengths.append([len(row) for row in sequences])
+    n_truncated += truncated
     label = np.nan if example.label is None else example.label
-    labels.append(label if task.classes else (label - low) / (high - low) * 2 - 1)
+    labels.append(label if task.classes else (label - minimum) / (maximum - minimum) * 2 - 1)
   lengths = np.array(lengths, np.int64)
   starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
   return batches.Encoded(np.concatenate(rows), starts, lengths, np.array(labels, np.float32),
-                         np.array([example.index for example in found], np.int64), n_cut, skipped,
-                         sum(not all((*example.texts, *example.answers)) for example in found))
+                         np.array([example.index for example in task_examples], np.int64),
+                         n_truncated, n_unlabelled,
+                         sum(not all((*example.texts, *example.answers)) for example in task_examples))
 
 
-def unscaled(task, values):
-  """Numbers on the task's own scale, from [-1, 1]."""
+def unscale(task, values):
+  """Numbers in [-1, 1] converted to the task's own scale."""
   low, high = task.scale
   return (np.asarray(values, np.float64) + 1) / 2 * (high - low) + low

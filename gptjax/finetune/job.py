@@ -16,10 +16,10 @@ from gptjax.errors import InputError
 from gptjax.files import atomic, literal_path
 from gptjax.finetune import batches, results, weights
 from gptjax.finetune import data as datas
-from gptjax.finetune.run import Run, fine_tuned
+from gptjax.finetune.run import Run, finetune_run
 from gptjax.finetune.step import graph
 from gptjax.finetune.tasks import published
-from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain.loop import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
@@ -27,8 +27,8 @@ from gptjax.pretrained.run import save_tokenizer
 from gptjax.storage import ownership
 
 
-def finetune(config, workdir, overrides=()):
-  """Fine-tunes, or goes on where the workdir's checkpoints are.
+def finetune(config, workdir, given=()):
+  """Fine-tune, or resume from the checkpoints in the workdir.
 
   Args:
     config: as written; it is resolved in place.
@@ -44,7 +44,7 @@ def finetune(config, workdir, overrides=()):
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
   check(config)
-  source, tokenizer = weights.source_of(config)
+  source, tokenizer = weights.open_pretrained(config)
   configs.resolve(config, workdir)
   configs.check(config)
   check_model(config)
@@ -52,58 +52,58 @@ def finetune(config, workdir, overrides=()):
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
-  if any(task.kind == TEXT for task in chosen(config).values()):
+  if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixtures.check_there(config.data)
   literal_path.check(workdir)
-  with ownership.own_workdir(workdir):
-    return run_owned(config, workdir, mesh, source, tokenizer)
+  with ownership.of_run(workdir):
+    return run_tasks(config, workdir, mesh, source, tokenizer)
 
 
-def run_owned(config, workdir, mesh, source, tokenizer):
-  """All tasks and seeds, once no other process writes to the workdir; the exit code."""
-  if any(task.kind == TEXT for task in chosen(config).values()):
-    processes.on_process_0(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
-  loaded = [datas.load(name, task, tokenizer, config) for name, task in chosen(config).items()]
+def run_tasks(config, workdir, mesh, source, tokenizer):
+  """Run all tasks and seeds once this process owns the workdir; returns the exit code."""
+  if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
+    processes.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
+  loaded = [datas.load(name, task, tokenizer, config) for name, task in selected_tasks(config).items()]
   processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
-  processes.on_process_0(lambda: initialize_workdir(config, workdir, tokenizer, loaded))
-  found = {}
+  processes.told(lambda: lay_out(config, workdir, tokenizer, loaded))
+  results_of = {}
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):
-        run = prepared(config, workdir, data, tokenizer, seed, mesh, stop, dog, programs)
-        result = fine_tuned(run, source)
+        run = make_run(config, workdir, data, tokenizer, seed, mesh, stop, dog, programs)
+        result = finetune_run(run, source)
         if result is None:
           return STOPPED
-        found.setdefault(data.name, []).append(result)
+        results_of.setdefault(data.name, []).append(result)
   if jax.process_index() == 0:
-    finish(config, workdir, loaded, found)
+    write_results(config, workdir, loaded, results_of)
   return DONE
 
 
-def chosen(config):
+def selected_tasks(config):
   """{name: tasks.Task} of `finetune.tasks`."""
   return {name: published.find(name, config.finetune.own_tasks) for name in config.finetune.tasks}
 
 
 def check(config):
-  """Refuses what only fine-tuning can refuse (ValueError)."""
+  """Check the fields that only fine-tuning uses (ValueError)."""
   f, seq_len = config.finetune, config.data.seq_len
-  _require(f.tasks, 'config.finetune.tasks is empty: --config=configs/gpt1_finetune.py:TASK names one')
-  chosen(config)
+  _require(f.tasks, 'config.finetune.tasks is empty: choose a task, --config=configs/gpt1_finetune.py:TASK')
+  selected_tasks(config)
   _require(config.train.seed + f.n_seeds - 1 <= LARGEST_SEED,
-           f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} go beyond the '
+           f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} exceed the '
            f'largest seed, {LARGEST_SEED}: lower one of them')
   _require(not f.data_dir or Path(f.data_dir).is_dir(),
            f'config.finetune.data_dir = {f.data_dir!r} is not a folder')
   _require(config.checkpoint.keep_best >= 1,
-           'config.checkpoint.keep_best = 0 would lose the best checkpoint: keep 1 at least')
-  _require(seq_len == 0 or seq_len >= 8, f'config.data.seq_len = {seq_len} is too short: 8 at least')
+           'config.checkpoint.keep_best = 0 would delete the best checkpoint: keep at least 1')
+  _require(seq_len == 0 or seq_len >= 8, f'config.data.seq_len = {seq_len} is too short: use at least 8')
 
 
 def check_model(config):
-  """Refuses what the model that the weights bring cannot have (ValueError)."""
+  """Check the config against the model of the weights (ValueError)."""
   f, n_layer = config.finetune, config.model.n_layer
   _require(config.model.architecture == 'transformer' or f.train == 'full',
            f'config.finetune.train = {f.train!r} needs a Transformer: an LSTM is fine-tuned in full')
@@ -117,13 +117,13 @@ def check_model(config):
            'layers of the model')
 
 
-def _require(holds, message):
-  if not holds:
+def _require(condition, message):
+  if not condition:
     raise InputError(message)
 
 
-def folder_of(config, workdir, name, seed):
-  """Where a task with a seed has its metrics and checkpoints: the workdir itself, where there is but one."""
+def run_folder(config, workdir, name, seed):
+  """The folder of the metrics and checkpoints of one run; the workdir itself if there is only one run."""
   folder = Path(workdir)
   folder = folder / name if len(config.finetune.tasks) > 1 else folder
   return folder / f'seed-{seed}' if config.finetune.n_seeds > 1 else folder
@@ -136,31 +136,31 @@ def initialize_workdir(config, workdir, tokenizer, loaded):
   save_tokenizer(tokenizer, workdir)
 
 
-def prepared(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs):
+def make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs):
   """The Run of a task with a seed."""
-  folder, config = folder_of(config, workdir, data.name, seed), weights.with_marks(config)
+  folder, config = run_folder(config, workdir, data.name, seed), weights.with_task_tokens(config)
   config.train.seed = seed
-  plan = batches.Plan(data.train.longest, data.widths, config.train.batch_size, seed,
-                      config.finetune.group_by_length)
-  steps = config.train.steps or math.ceil(config.train.epochs * plan.per_epoch)
+  schedule = batches.BatchSchedule(data.train.max_lengths, data.widths, config.train.batch_size, seed,
+                                   config.finetune.group_by_length)
+  steps = config.train.steps or math.ceil(config.train.epochs * schedule.per_epoch)
   graphdef = graph(config, data.task.kind, data.outputs)
-  return Run(config, folder, mesh, data, tokenizer, plan, graphdef, steps, stop, watchdog,
+  return Run(config, folder, mesh, data, tokenizer, schedule, graphdef, steps, stop, watchdog,
              programs)
 
 
-def finish(config, workdir, loaded, found):
-  """Writes and says the results of all tasks and seeds."""
-  collected = results.collect(found, {data.name: data.task.paper for data in loaded})
+def write_results(config, workdir, loaded, results_of):
+  """Write and print the results of all tasks and seeds."""
+  collected = results.collect(results_of, {data.name: data.task.paper for data in loaded})
   notes = {data.name: data.task.note for data in loaded}
   results.write(workdir, collected, notes)
-  said = ['', results.table(collected, notes), '', f'results       {Path(workdir) / results.RESULTS}']
+  lines = ['', results.table(collected, notes), '', f'results       {Path(workdir) / results.RESULTS}']
   for data in loaded:
-    best = max(found[data.name], key=lambda run: results.main_score(data, run['metrics']))
-    made = folder_of(config, workdir, data.name, best['seed']) / results.PREDICTIONS
+    best = max(results_of[data.name], key=lambda run: results.main_score(data, run['metrics']))
+    predictions = run_folder(config, workdir, data.name, best['seed']) / results.PREDICTIONS
     for file in data.test if config.finetune.predict else ():
       target = Path(workdir) / results.PREDICTIONS / f'{file}.tsv'
       target.parent.mkdir(exist_ok=True)
-      if made != target.parent:
-        atomic.write(target, (made / target.name).read_bytes())
-      said.append(f'predictions   {target} (seed {best["seed"]})')
-  print('\n'.join(said), file=sys.stderr)
+      if predictions != target.parent:
+        atomic.write(target, (predictions / target.name).read_bytes())
+      lines.append(f'predictions   {target} (seed {best["seed"]})')
+  print('\n'.join(lines), file=sys.stderr)

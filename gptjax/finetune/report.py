@@ -1,4 +1,4 @@
-"""What a run of fine-tuning says: when it begins, and at its steps."""
+"""Log lines of a fine-tuning run: at its start, and at its steps."""
 
 import jax
 
@@ -11,40 +11,43 @@ def log_start(run, telemetry, state):
   """Says what is about to run: weights, devices, examples, widths, length."""
   config, data, n = run.config, run.data, lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   devices = jax.devices()
-  telemetry.log(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
-                + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
-  telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
-                f'{config.model.compute_dtype}')
-  validation = {f'validation {name}'.strip(): one for name, one in data.validation.items()}
-  splits = {'training': data.train, **validation, **{f'test {name}': one for name, one in data.test.items()}}
-  scored = {f'test {name}': there for name, there in data.scored.items()}
-  for name, one in splits.items():
-    cut = f', {one.cut:,} of them cut to {config.data.seq_len} tokens' if one.cut else ', none cut'
-    skipped = f', {one.skipped:,} more without a label left out' if one.skipped else ''
-    empty = f', {one.empty:,} with an empty text' if one.empty else ''
+  tell.say(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
+           + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
+  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+           f'{config.model.compute_dtype}')
+  validation = {f'validation {name}'.strip(): encoded for name, encoded in data.validation.items()}
+  tests = {f'test {name}': encoded for name, encoded in data.test.items()}
+  splits = {'training': data.train, **validation, **tests}
+  scored = {f'test {name}': mask for name, mask in data.label_masks.items()}
+  for name, encoded in splits.items():
+    truncated = (f', {encoded.n_truncated:,} of them truncated to {config.data.seq_len} tokens'
+                 if encoded.n_truncated else ', none truncated')
+    skipped = f', {encoded.n_unlabelled:,} more without a label skipped' if encoded.n_unlabelled else ''
+    empty = f', {encoded.n_empty:,} with an empty text' if encoded.n_empty else ''
     known = f', {scored[name].sum():,} of them with a label' if name in scored else ''
-    telemetry.log(f'{name}: {plural(len(one.index), "example")}{cut}{empty}{skipped}{known}')
-  longest = data.train.longest
-  of_epoch = [(len(examples), width) for examples, width in map(run.plan, range(run.plan.per_epoch))]
+    tell.say(f'{name}: {plural(len(encoded.index), "example")}{truncated}{empty}{skipped}{known}')
+  longest = data.train.max_lengths
+  of_epoch = [(len(examples), width) for examples, width in map(run.schedule, range(run.schedule.per_epoch))]
   padded = sum(n * width for n, width in of_epoch)
-  kind = 'of like lengths' if run.plan.by_length else 'random'
+  kind = 'bucketed by length' if run.schedule.by_length else 'random'
   widths = ', '.join(map(str, sorted({width for _, width in of_epoch})))
-  telemetry.log(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens a sequence, of which '
-                f'{longest.mean():.1f} are not padding, in place of {config.data.seq_len}')
-  telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
-                f'{run.plan.per_epoch:,} an epoch')
+  tell.say(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens per sequence, of which '
+           f'{longest.mean():.1f} are not padding, instead of {config.data.seq_len}')
+  tell.say(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
+           f'{run.schedule.per_epoch:,} per epoch')
   if int(state.step):
-    telemetry.log(f'going on after step {int(state.step)}')
+    tell.say(f'resuming after step {int(state.step)}')
 
 
-def step(run, telemetry, watch, number, metrics):
-  """Checks the metrics of a step that has been dispatched earlier, and logs them where due."""
+def log_step(run, tell, watch, number, metrics):
+  """Check the metrics of an earlier dispatched step, and log them if due."""
   config = run.config
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
   watch.steps += 1
   if metrics['skipped'] >= config.train.max_skipped:
-    raise InputError(f'{int(metrics["skipped"])} steps in a row up to step {number} of task {run.data.name} '
-                     'had a loss or gradient that is not finite: lower config.optimizer.learning_rate')
+    raise InputError(f'{int(metrics["skipped"])} consecutive steps up to step {number} of task '
+                     f'{run.data.name} had a non-finite loss or gradient: lower '
+                     'config.optimizer.learning_rate')
   if number % config.log.every_steps and number != run.steps:
     return
   steps = watch.steps

@@ -1,4 +1,4 @@
-"""One task fine-tuned with one seed: the loop around the step, evaluation, the best checkpoint."""
+"""One task fine-tuned with one seed: the training loop, evaluation, choice of the best checkpoint."""
 
 import concurrent.futures
 import contextlib
@@ -18,7 +18,7 @@ from gptjax.data.corpus import pipeline
 from gptjax.files import atomic, records
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
-from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.kernels import xla_presets
 from gptjax.parallel import processes, sharding
 from gptjax.pretrained.export import obstacle as export_obstacle
@@ -29,101 +29,102 @@ from gptjax.text.words import plural
 
 
 class Run(NamedTuple):
-  """What does not change while one task is fine-tuned with one seed."""
-  config: Any     # of the model that is fine-tuned: n_vocab counts the new tokens, train.seed is the run's
+  """The constants of one run, which fine-tunes one task with one seed."""
+  config: Any     # of the fine-tuned model: n_vocab counts the task tokens, train.seed is that of the run
   folder: Path
   mesh: Any
   data: Any       # data.Data
   tokenizer: Any
-  plan: Any       # batches.Plan
+  schedule: Any   # batches.BatchSchedule
   graphdef: Any
   steps: int
-  stop: Any       # hosts.Stop
+  stop: Any       # the Stop of `processes.stop_signals`
   watchdog: Any   # Watchdog
-  programs: dict  # what is compiled for this task, by width, and `predict`; all seeds share it
+  programs: dict  # compiled programs of the task: by width, and `predict`; shared by all seeds
 
 
-def fine_tuned(run, source):
-  """Fine-tunes, or goes on where the folder's newest checkpoint is.
+def finetune_run(run, source):
+  """Fine-tune, or resume from the folder's newest checkpoint.
 
   Args:
     run: Run.
     source: layout.Source of the pretrained weights, or None.
 
   Returns:
-    {'version', 'seed', 'step' of the best checkpoint, 'steps', 'cut', 'empty', 'metrics'}; None if told to
-    stop.
+    {'version', 'seed', 'step' of the best checkpoint, 'steps', 'cut', 'empty', 'metrics'}; None if a signal
+    has stopped the run.
   """
   config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
-  done = processes.on_process_0(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
-  if done:
-    results.require_version(path, done)
-    done = results.of_this_version(done)
-    tested = not run.data.scored or any(name.startswith(results.TEST) for name in done['metrics'])
-    if done['steps'] == run.steps and not config.finetune.predict and tested:
-      return done
-  processes.on_process_0(lambda: run.folder.mkdir(parents=True, exist_ok=True))
-  begin = functools.partial(weights.first_state, config, run.data.task.kind, run.data.outputs)
-  shapes = sharding.with_shardings(jax.eval_shape(lambda: begin(None, run.mesh)), run.mesh)
+  earlier = processes.told(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
+  if earlier:
+    results.require_version(path, earlier)
+    earlier = results.upgrade_result(earlier)
+    has_test_scores = not run.data.label_masks or any(
+      name.startswith(results.TEST) for name in earlier['metrics'])
+    if earlier['steps'] == run.steps and not config.finetune.predict and has_test_scores:
+      return earlier
+  processes.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
+  make_state = functools.partial(weights.init_state, config, run.data.task.kind, run.data.outputs)
+  shapes = sharding.concrete(jax.eval_shape(lambda: make_state(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
-  state = restored[0] if restored else begin(source, run.mesh)
-  shutdown.exit_on_signal(shutdown.resume_message(int(state.step)))
-  telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard)
-  telemetry.begin(int(state.step))
+  state = restored[0] if restored else make_state(source, run.mesh)
+  shutdown.at_once(shutdown.resumes_after(int(state.step)))
+  tell = telemetry.Telemetry(run.folder, run.steps, config.log.tensorboard)
+  tell.begin(int(state.step))
   saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
                                   {'corpus_digest': run.data.digest, 'versions': configs.versions()})
   try:
-    report.log_start(run, telemetry, state)
-    state, finished = loop(run, state, telemetry, saves)
-    telemetry.close_bar()
+    report.greet(run, tell, state)
+    state, finished = train_loop(run, state, tell, saves)
+    tell.close_bar()
     if finished:
-      shutdown.exit_on_signal('stopped before the results are written, the last step is saved: the same '
-                              'command continues there')
-    result = conclude(run, state, shapes, telemetry) if finished else None
+      shutdown.at_once('stopped before the results were written; the last step is saved: run the same '
+                       'command again to resume')
+    result = finish_run(run, state, shapes, tell) if finished else None
     if result is None:
-      telemetry.log(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+      tell.say(f'stopped after step {int(state.step)}, saved: run the same command again to resume')
     return result
   except Exception as error:
-    processes.fail(error, run.folder)  # now: closing waits for a save in flight, and that for the others
+    processes.fail(error, run.folder)  # first: `close` waits for a save, and the save for the other processes
     raise
   finally:
     saves.close()
     telemetry.close()
 
 
-def loop(run, state, telemetry, saves):
-  """Trains from `state.step` to the last step, an early stop, or until told to stop.
+def train_loop(run, state, tell, saves):
+  """Train from `state.step` until the last step, an early stop, or a signal.
 
   Returns:
-    (state, whether the run is over).
+    (state, whether the run is complete).
   """
-  start, watch, late = int(state.step), Stopwatch(), None
-  evaluate_and_checkpoint(run, state, start, telemetry, saves)
-  at_work = start < run.steps and not run.stop.requested() and not over(run, telemetry)
-  step_fns = compiled(run, state, telemetry) if at_work else {}
-  if at_work:
-    shutdown.defer_signal(processes.STOPPING)
-  made = pipeline.plain_batches(functools.partial(train_batch, run), start, run.steps if at_work else start)
-  shard = functools.partial(sharding.shard_batch, mesh=run.mesh)
-  with contextlib.closing(pipeline.ahead(made, shard, 2)) as ahead:
+  start, watch, pending = int(state.step), telemetry.Stopwatch(), None
+  side_work(run, state, start, tell, saves)
+  training = start < run.steps and not run.stop.asked() and not patience_exhausted(run, tell)
+  step_fns = compile_steps(run, state, tell) if training else {}
+  if training:
+    shutdown.defer(processes.STOPPING)
+  end, put = run.steps if training else start, functools.partial(sharding.put, mesh=run.mesh)
+  host_batches = pipeline.plain_batches(functools.partial(train_batch, run), start, end)
+  with contextlib.closing(pipeline.ahead(host_batches, put, 2)) as device_batches:
     watch.restart()
-    for step, (batch, waited) in enumerate(ahead, start):
+    for step, (batch, waited) in enumerate(device_batches, start):
       watch.input += waited
       state, metrics = step_fns[batch['tokens'].shape[2]](state, batch)
-      if late:
-        report.step(run, telemetry, watch, *late)
+      if pending:
+        report.log_step(run, tell, watch, *pending)
         run.watchdog.progress()
-      late = step + 1, metrics
-      if due(run, step + 1) or _every(run.config.checkpoint.every_steps, step + 1):
-        report.step(run, telemetry, watch, *late)
-        late, aside = None, time.monotonic()
-        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
-        watch.excluded += time.monotonic() - aside
+      pending = step + 1, metrics
+      if evaluation_due(run, step + 1) or _is_multiple(run.config.checkpoint.every_steps, step + 1):
+        report.log_step(run, tell, watch, *pending)
+        pending, aside = None, time.monotonic()
+        side_work(run, state, step + 1, tell, saves)
+        watch.aside += time.monotonic() - aside
       saves.poll()
-      if run.stop.requested() or (due(run, step + 1) and over(run, telemetry)):
+      if run.stop.asked() or (evaluation_due(run, step + 1) and patience_exhausted(run, tell)):
         break
-  if late:
-    report.step(run, telemetry, watch, *late)
+  if pending:
+    report.log_step(run, tell, watch, *pending)
   run.watchdog.progress(slow=True)
   stopped = run.stop.requested()
   if stopped:
@@ -133,158 +134,174 @@ def loop(run, state, telemetry, saves):
   return state, not stopped
 
 
-def compiled(run, state, telemetry):
-  """{width: the train step, compiled for it}, as many at a time as there are cores; the state is donated."""
-  widths = [width for width in batches.used_widths(run.plan, run.steps) if width not in run.programs]
+def compile_steps(run, state, tell):
+  """{width: the compiled train step}, compiled in parallel on all cores; the step donates its state."""
+  widths = [width for width in batches.used_widths(run.schedule, run.steps) if width not in run.programs]
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
                                    numeric=run.data.numeric, steps=run.steps), donate_argnums=0)
-  began, nobody, jobs = time.monotonic(), np.arange(0), {}
+  start, no_examples, jobs = time.monotonic(), np.arange(0), {}
   if widths:
     telemetry.busy(f'compiling the step for {plural(len(widths), "width")}')
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in widths:
-      batch = sharding.shard_batch(batch_of(run, run.data.train, nobody, width), run.mesh)
+      batch = sharding.put(local_batch(run, run.data.train, no_examples, width), run.mesh)
       jobs[width] = pool.submit(step.lower(state, batch).compile,
                                 compiler_options=xla_presets.options(run.config.xla_preset))
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
   if jobs:
-    telemetry.bar.set_postfix_str('')
-    telemetry.log(f'compiled the step for {plural(len(jobs), "width")} in {time.monotonic() - began:.1f} s')
+    tell.bar.set_postfix_str('')
+    tell.say(f'compiled the step for {plural(len(jobs), "width")} in {time.monotonic() - start:.1f} s')
   return run.programs
 
 
-def batch_of(run, encoded, examples, width):
-  """This host's rows of a batch of these examples."""
+def local_batch(run, encoded, examples, width):
+  """This host's rows of a batch of the given examples."""
   size = run.config.train.batch_size
-  return batches.batch(encoded, examples, width, size, sharding.local_rows(size, run.mesh))
+  return batches.make_batch(encoded, examples, width, size, sharding.local_rows(size, run.mesh))
 
 
 def train_batch(run, step):
   """This host's rows of batch `step`."""
-  return batch_of(run, run.data.train, *run.plan(step))
+  return local_batch(run, run.data.train, *run.schedule(step))
 
 
-def _every(every, step):
-  return every > 0 and step > 0 and step % every == 0
+def _is_multiple(interval, step):
+  return interval > 0 and step > 0 and step % interval == 0
 
 
-def due(run, step):
-  """Whether the model is measured after a step: after each epoch, each eval.every_steps, and the last one."""
-  epochs, every = run.plan.per_epoch, run.config.eval.every_steps
-  return step == run.steps or _every(epochs, step) or _every(every, step)
+def evaluation_due(run, step):
+  """Whether to evaluate after a step: after each epoch, each eval.every_steps, and after the last step."""
+  epochs, every = run.schedule.per_epoch, run.config.eval.every_steps
+  return step == run.steps or _is_multiple(epochs, step) or _is_multiple(every, step)
 
 
 def evaluate_and_checkpoint(run, state, step, telemetry, saves):
   """Evaluation and checkpoint, where due after `step` and not yet on record."""
   run.watchdog.progress(slow=True)
-  if due(run, step) and _metric(telemetry, step) is None:
-    outputs = measure(run, state, run.data.validation)
+  if evaluation_due(run, step) and _metric(tell, step) is None:
+    outputs = predict_splits(run, state, run.data.validation)
     if outputs is None:
       return
-    found = results.scores(run.data, outputs, run.data.validation)
+    found = results.compute_scores(run.data, outputs, run.data.validation)
     score = results.main_score(run.data, found)
-    telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
-    telemetry.log(f'step {step}  {_shown(found)}')
-  if due(run, step) or _every(run.config.checkpoint.every_steps, step):
+    tell.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
+    tell.say(f'step {step}  {_format_metrics(found)}')
+  if evaluation_due(run, step) or _is_multiple(run.config.checkpoint.every_steps, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
 
 
-def _shown(metrics):
-  return '  '.join(f'{name} {results.printed(name, value, 2)}' for name, value in metrics.items())
+def _format_metrics(metrics):
+  return '  '.join(f'{name} {results.format_metric(name, value, 2)}' for name, value in metrics.items())
 
 
-def _metric(telemetry, step):
-  """What `Checkpoints` keeps the smallest of; None where nothing was measured."""
-  score = processes.on_process_0(lambda: telemetry.value(step, 'eval/score'))
+def _metric(tell, step):
+  """The metric that `Checkpoints` minimizes; None if there was no evaluation."""
+  score = processes.told(lambda: tell.value(step, 'eval/score'))
   return None if score is None else -score
 
 
-def history(run, telemetry):
+def score_history(run, tell):
   """[[score, step], ...] of all evaluations so far, the same on all hosts.
 
-  Those that a damaged metrics.jsonl has lost are taken from the checkpoints that were kept.
+  Evaluations that a damaged metrics.jsonl has lost are read from the remaining checkpoints.
   """
   def read():
-    found = {record['step']: record['eval/score'] for record in telemetry.records if 'eval/score' in record}
+    logged = {record['step']: record['eval/score'] for record in tell.records if 'eval/score' in record}
     folder = run.folder / 'checkpoints'
-    kept = map(checkpoints.read_manifest, (folder / str(step) for step in checkpoints.steps(folder)))
-    lost = {one['step']: -one['metric'] for one in kept if one and one['metric'] is not None}
-    return sorted(([score, step] for step, score in {**lost, **found}.items()), key=lambda pair: pair[1])
-  return processes.on_process_0(read)
+    manifests = map(checkpoints.read_manifest, (folder / str(step) for step in checkpoints.steps(folder)))
+    saved = {manifest['step']: -manifest['metric'] for manifest in manifests
+             if manifest and manifest['metric'] is not None}
+    return sorted(([score, step] for step, score in {**saved, **logged}.items()), key=lambda pair: pair[1])
+  return processes.told(read)
 
 
-def over(run, telemetry):
-  """Whether `finetune.patience` evaluations have brought nothing better."""
+def patience_exhausted(run, tell):
+  """Whether the last `finetune.patience` evaluations have brought no improvement."""
   patience = run.config.finetune.patience
-  found = [score for score, _ in history(run, telemetry)] if patience else []
-  return len(found) > patience > 0 and max(found[-patience:]) <= max(found[:-patience])
+  scores = [score for score, _ in score_history(run, tell)] if patience else []
+  return len(scores) > patience > 0 and max(scores[-patience:]) <= max(scores[:-patience])
 
 
-def measure(run, state, splits):
-  """What the head says of all examples of several batches.Encoded.
+def predict_splits(run, state, splits):
+  """The head's outputs for all examples of several batches.Encoded.
 
   Returns:
-    {name: float[n, c]}, or None if told to stop.
+    {name: float[n, c]}, or None if a signal has stopped the run.
   """
   predict = functools.partial(predict_step, config=run.config, graphdef=run.graphdef)
   step, outputs = run.programs.setdefault('predict', jax.jit(predict)), {}
   for name, encoded in splits.items():
     values, rows = [], []
-    # Test sets do not choose the widths, or asking for predictions would change the training.
+    # The widths do not depend on test sets: otherwise requesting predictions would change the training.
     widths = sorted({*run.data.widths, run.config.data.seq_len})
-    made = batches.in_order(encoded.longest, widths, run.config.train.batch_size)
-    bar = bars.bar(made, desc=f'measuring {name}'.strip(), unit='batch', leave=False)
-    for examples, width in bar:
-      if run.stop.requested():
+    pending = batches.evaluation_batches(encoded.max_lengths, widths, run.config.train.batch_size)
+    for examples, width in bars.bar(pending, desc=f'evaluating {name}'.strip(), unit='batch', leave=False):
+      if run.stop.asked():
         return None
-      batch = sharding.shard_batch(batch_of(run, encoded, examples, width), run.mesh)
+      batch = sharding.put(local_batch(run, encoded, examples, width), run.mesh)
       values.append(step(state, batch)[:len(examples)])
       rows.append(examples)
-      jax.block_until_ready(values[-2:-1])  # a few are under way, not all: else the watchdog could not tell
+      jax.block_until_ready(values[-2:-1])  # bounds pending work, so that the watchdog sees progress
       run.watchdog.progress(slow=len(values) == 1)
     outputs[name] = np.concatenate(jax.device_get(values))[np.argsort(np.concatenate(rows))]
   return outputs
 
 
-def conclude(run, state, shapes, telemetry):
-  """The result of a run: the metrics of its best checkpoint, and its predictions; None if told to stop."""
+def finish_run(run, state, shapes, tell):
+  """Evaluate and record the best checkpoint of a run, write predictions, and export a language model.
+
+  Returns:
+    The content of result.json; None if a signal has stopped the run.
+  """
   config, data = run.config, run.data
-  _, step = max(history(run, telemetry), key=lambda pair: (pair[0], -pair[1]))
-  found = processes.on_process_0(lambda: next((record for record in reversed(telemetry.records)
-                                   if record['step'] == step and 'eval/score' in record), None))
-  exported = (data.task.kind == TEXT and config.model.architecture == 'transformer'
-              and not processes.is_multiprocess())
-  if exported and (why := export_obstacle(config)):
-    telemetry.log(f'not exported: {why}')
-    exported = False
-  tests = {f'test {file}': one for file, one in data.test.items()}
-  few = batches.chosen(data.train, slice(config.finetune.train_examples))
-  few = {'train': few} if config.finetune.train_examples else {}
-  # The line of the best checkpoint in metrics.jsonl may have been damaged.
-  validation = {} if found else {f'validation {name}': one for name, one in data.validation.items()}
-  splits = {**validation, **tests, **few}
-  if (splits or exported) and step != int(state.step):
+  _, step = max(score_history(run, tell), key=lambda pair: (pair[0], -pair[1]))
+  logged = processes.told(lambda: next((record for record in reversed(tell.records)
+                                        if record['step'] == step and 'eval/score' in record), None))
+  exporting, splits = _can_export(run, tell), _final_splits(run, logged)
+  if (splits or exporting) and step != int(state.step):
     path = run.folder / 'checkpoints' / str(step)
     state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
-  outputs = measure(run, state, splits)
+  outputs = predict_splits(run, state, splits)
   if outputs is None:
     return None
-  of = lambda split, several: {name: outputs[f'{split} {name}'] for name in several}
-  metrics = (results.evaluated(data, found) if found else
-             results.scores(data, of('validation', data.validation), data.validation))
+  outputs_of = lambda split, names: {name: outputs[f'{split} {name}'] for name in names}
+  metrics = (results.metrics_of_record(data, logged) if logged else
+             results.compute_scores(data, outputs_of('validation', data.validation), data.validation))
   result = {'version': results.VERSION, 'seed': config.train.seed, 'step': step, 'steps': run.steps,
-            'cut': data.train.cut, 'empty': data.train.empty,
-            'metrics': metrics | results.test_scores(data, of('test', data.test))}
-  if few:
-    result['train_metrics'] = results.scores(data, {'': outputs['train']}, {'': few['train']})
+            'cut': data.train.n_truncated, 'empty': data.train.n_empty,
+            'metrics': metrics | results.test_scores(data, outputs_of('test', data.test))}
+  if 'train' in splits:
+    result['train_metrics'] = results.compute_scores(data, {'': outputs['train']}, {'': splits['train']})
   if config.finetune.predict:
-    processes.on_process_0(lambda: [str(results.write_predictions(run.folder, data, file, values))
-                        for file, values in of('test', data.test).items()])
-  if exported:
-    save_pretrained(weights.language_model(state, config), run.tokenizer, run.folder / 'export')
-    telemetry.log(f'export        {run.folder / "export"}')
-  processes.on_process_0(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
-  telemetry.log(f'best at step {step}: {_shown(result["metrics"])}')
+    processes.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
+                            for file, values in outputs_of('test', data.test).items()])
+  if exporting:
+    save_pretrained(weights.export_language_model(state, config), run.tokenizer, run.folder / 'export')
+    tell.say(f'export        {run.folder / "export"}')
+  processes.told(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
+  tell.say(f'best at step {step}: {_format_metrics(result["metrics"])}')
   return result
+
+
+def _can_export(run, tell):
+  """Whether the run exports a language model; logs why not if the export is not possible."""
+  is_transformer = run.config.model.architecture == 'transformer'
+  if run.data.task.kind != LANGUAGE_MODEL or not is_transformer or processes.several():
+    return False
+  if reason := export_obstacle(run.config):
+    tell.say(f'not exported: {reason}')
+  return not reason
+
+
+def _final_splits(run, logged):
+  """{name: batches.Encoded} to predict with the best checkpoint, whose evaluation is the record `logged`."""
+  data, n_train = run.data, run.config.finetune.train_examples
+  splits = {}
+  if not logged:  # a damaged metrics.jsonl has lost the evaluation
+    splits |= {f'validation {name}': encoded for name, encoded in data.validation.items()}
+  splits |= {f'test {file}': encoded for file, encoded in data.test.items()}
+  if n_train:
+    splits['train'] = batches.select(data.train, slice(n_train))
+  return splits

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gptjax.finetune import parts
+from gptjax.finetune import trainable
 from gptjax.finetune.model import Classifier
 from gptjax.model.compute import in_dtype
 from gptjax.model.parameters import gathered
@@ -19,13 +19,13 @@ from gptjax.train.step import microbatches, sequence_keys
 
 
 class State(NamedTuple):
-  """All that a run of fine-tuning is made of.
+  """The complete state of a fine-tuning run.
 
-  step: int32[], updates tried so far, and the number of the batch that comes next.
-  skipped: int32[], steps in a row, up to the last one, that were not finite and changed nothing.
-  seed: int32[], of dropout; here, and not in the config, so that one program serves all seeds.
-  params, frozen: trained and other weights, see `parts`.
-  opt_state: Optax's, of the trained ones.
+  step: int32[], number of updates tried so far, which is the number of the next batch.
+  skipped: int32[], number of consecutive non-finite steps up to the last step; they changed nothing.
+  seed: int32[], of dropout; part of the state and not of the config, so that one program serves all seeds.
+  params, frozen: trained and frozen weights, see `trainable`.
+  opt_state: Optax's state of the trained weights.
   """
   step: jax.Array
   skipped: jax.Array
@@ -40,11 +40,11 @@ def graph(config, kind, outputs):
   return nnx.graphdef(nnx.eval_shape(lambda: Classifier(jax.random.key(0), config, kind, outputs)))
 
 
-def first_state(config, graphdef, params):
-  """The state before the first step, with these weights of the `Classifier` of a `graph`."""
-  trained, frozen = parts.separate(params, config)
+def init_state(config, graphdef, params):
+  """The state before the first step, with the given weights of the `Classifier` of a `graph`."""
+  trained, frozen = trainable.split_params(params, config)
   number = lambda n: jnp.full((), n, jnp.int32)
-  opt_state = make_optimizer(config.optimizer, parts.declarations(graphdef, params)).init(trained)
+  opt_state = make_optimizer(config.optimizer, trainable.declarations(graphdef, params)).init(trained)
   return State(number(0), number(0), number(config.train.seed), trained, frozen, opt_state)
 
 
@@ -53,44 +53,44 @@ def task_losses(scores, labels, weights, numeric):
 
   Args:
     scores: float32[b, c], see `Classifier`.
-    labels: float32[b]: the number of a class, or a number, scaled to [-1, 1].
+    labels: float32[b]: class numbers, or values scaled to [-1, 1].
     weights: float32[b].
     numeric: whether labels are numbers.
   """
   if numeric:
     losses = (scores[:, 0] - labels) ** 2 / 2
   else:
-    right = jnp.arange(scores.shape[1])[None] == labels[:, None].astype(jnp.int32)
-    losses = jax.nn.logsumexp(scores, -1) - jnp.where(right, scores, 0).sum(-1)
+    is_label = jnp.arange(scores.shape[1])[None] == labels[:, None].astype(jnp.int32)
+    losses = jax.nn.logsumexp(scores, -1) - jnp.where(is_label, scores, 0).sum(-1)
   return jnp.where(weights > 0, losses * weights, 0)
 
 
-def language_losses(model, x, batch, config, n_vocab):
-  """Sum over examples of weight times the mean loss a token, and of its mean over the example's sequences."""
-  g, targets = batch['tokens'].shape[1], following(batch)
+def language_loss(model, x, batch, config, n_vocab):
+  """The sum over examples of weight times the mean loss per token, averaged over the example's sequences."""
+  g, targets = batch['tokens'].shape[1], next_tokens(batch)
   n_targets = jnp.maximum((targets >= 0).sum(1), 1)
   weights = merge_axes(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
   table = gathered(model.unembedding)
   return next_token_loss(x, table, targets, n_vocab, config.loss.chunk, weights)[0]
 
 
-def following(batch):
-  """int32[n, t]: the token after each one of all sequences; -1 after the last and for padding."""
-  tokens, lengths = merge_axes(batch['tokens'], 0), merge_axes(batch['lengths'], 0)
+def next_tokens(batch):
+  """int32[n, t]: the token after each token; -1 after the last token and for padding."""
+  tokens, lengths = merge(batch['tokens'], 0), merge(batch['lengths'], 0)
   shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
   return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 
 
-def computing(state, config, graphdef):
-  """(moving, still) of `parts.entered`, each weight in the dtype that `in_dtype` gives it in the model."""
+def compute_params(state, config, graphdef):
+  """(differentiated, constant) of `trainable.to_compute_form`, in the dtypes that the model computes in."""
   def cast(params):
     return nnx.to_pure_dict(nnx.state(in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)))
-  like = jax.eval_shape(cast, parts.joined(state.params, state.frozen))
-  return tuple(_cast(tree, like) for tree in parts.entered(state.params, state.frozen, config))
+  like = jax.eval_shape(cast, trainable.merge_params(state.params, state.frozen))
+  return tuple(_cast(tree, like) for tree in trainable.to_compute_form(state.params, state.frozen, config))
 
 
 def _cast(tree, like):
-  """Weights, of which layers may be a list, in the dtypes of the leaves with their names in `like`."""
+  """Weights, with layers stacked or as a list, in the dtypes of the leaves with the same names in `like`."""
   if isinstance(tree, dict):
     return {name: _cast(value, like[name]) for name, value in tree.items()}
   return [_cast(layer, like) for layer in tree] if isinstance(tree, list) else tree.astype(like.dtype)
@@ -101,7 +101,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
 
   Args:
     state: State.
-    batch: of `batches.batch`.
+    batch: of `batches.make_batch`.
     keys: key[b] for dropout, or None.
     config: the resolved config.
     graphdef: of `graph`.
@@ -111,47 +111,48 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
     ((L3, L2, L1) float32[] each, tree like `state.params`).
   """
   count = jnp.maximum(batch['weights'].sum(), 1)
-  moving, still = computing(state, config, graphdef)
+  differentiated, constant = compute_params(state, config, graphdef)
 
-  def loss(moving, batch, keys):
-    model = parts.assembled(graphdef, moving, still, config)
+  def loss(differentiated, batch, keys):
+    model = trainable.build_classifier(graphdef, differentiated, constant, config)
     x, scores = model(batch['tokens'], batch['lengths'], keys)
-    if scores is None:  # where there is no task the new tokens are no words
-      language = language_losses(model.lm, x, batch, config, model.lm.n_vocab - 3) / count
+    if scores is None:  # without a task the task tokens are never predicted
+      language = language_loss(model.lm, x, batch, config, model.lm.n_vocab - 3) / count
       return language, (language, jnp.zeros_like(language), language)
     task = task_losses(scores, batch['labels'], batch['weights'], numeric).sum() / count
     if config.finetune.lm_coef == 0:
       return task, (task, task, jnp.zeros_like(task))
-    language = language_losses(model.lm, x, batch, config, model.lm.n_vocab) / count
-    both = task + config.finetune.lm_coef * language
-    return both, (both, task, language)
+    language = language_loss(model.lm, x, batch, config, model.lm.n_vocab) / count
+    total = task + config.finetune.lm_coef * language
+    return total, (total, task, language)
 
   value_and_grad = jax.value_and_grad(loss, has_aux=True)
-  moving = sharding.defer_grad_sum(moving)
+  differentiated = sharding.defer_grad_sum(differentiated)
   n = config.train.batch_size // config.train.microbatch_size
   if n == 1:
-    (_, values), grads = value_and_grad(moving, batch, keys)
+    (_, values), grads = value_and_grad(differentiated, batch, keys)
     grads = jax.tree.map(lambda g: g.astype(jnp.float32), grads)
   else:
     def accumulate(totals, part):
-      (_, values), grads = value_and_grad(moving, *part)
+      (_, values), grads = value_and_grad(differentiated, *part)
       return jax.tree.map(lambda t, x: t + x.astype(t.dtype), totals, (values, grads)), None
 
-    zeros = jax.tree.map(lambda x: sharding.zero_gradient(x, jnp.float32), ((count,) * 3, moving))
+    zeros = jax.tree.map(lambda x: sharding.zero_gradient(x, jnp.float32), ((count,) * 3, differentiated))
     (values, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
-  return values, parts.left(sharding.finish_grad_sum(grads), config)
+  return values, trainable.to_storage_form(sharding.finish_grad_sum(grads), config)
 
 
 def train_step(state, batch, *, config, graphdef, numeric, steps):
-  """One update; a pure function of its arguments.
+  """Update the state with one batch; a pure function of its arguments.
 
-  A step whose loss or gradient norm is not finite changes no weight and no moment; it only counts.
+  A step whose loss or gradient norm is not finite changes no weight and no moment; only its number is
+  counted.
 
   Args:
     state: State.
-    batch: of `batches.batch`.
-    steps: updates in the whole run.
-    Others as `loss_and_grads`.
+    batch: of `batches.make_batch`.
+    steps: number of updates in the whole run.
+    config, graphdef, numeric: see `loss_and_grads`.
 
   Returns:
     (State, {'loss', 'task_loss', 'lm_loss', 'grad_norm', 'learning_rate', 'skipped': scalars}).
@@ -161,7 +162,7 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
   (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, numeric)
   norm = optax.tree.norm(grads)
   rate = learning_rate(config.optimizer, steps, state.step)
-  declared = parts.declarations(graphdef, parts.joined(state.params, state.frozen))
+  declared = trainable.declarations(graphdef, trainable.merge_params(state.params, state.frozen))
   optimizer = make_optimizer(config.optimizer, declared)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = jax.tree.map(lambda w, u: w - rate * u, state.params, updates)
@@ -175,15 +176,15 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
 
 
 def predict_step(state, batch, *, config, graphdef):
-  """What the head says of each example, without dropout: float32[b, c], the same on every device.
+  """The head's output for each example, without dropout: float32[b, c], replicated on all devices.
 
-  Without a head, [b, 2]: an even share of the sum of losses of all tokens in the batch, and of their number.
+  Without a head, [b, 2]: an equal share of the sum of losses of all tokens in the batch, and of their number.
   """
-  moving, still = computing(state, config, graphdef)
-  model = parts.assembled(graphdef, moving, still, config)
+  differentiated, constant = compute_params(state, config, graphdef)
+  model = trainable.build_classifier(graphdef, differentiated, constant, config)
   x, scores = model(batch['tokens'], batch['lengths'])
   if scores is None:
     table = gathered(model.lm.unembedding)
-    sums = next_token_loss(x, table, following(batch), model.lm.n_vocab - 3, config.loss.chunk)
+    sums = next_token_loss(x, table, next_tokens(batch), model.lm.n_vocab - 3, config.loss.chunk)
     scores = jnp.stack(sums)[None] * (batch['weights'] / batch['weights'].sum())[:, None]
   return jax.reshard(scores, jax.P())

@@ -1,4 +1,4 @@
-"""The paper's studies of fine-tuning, Table 5 and Figure 2: each is several runs of the job."""
+"""The paper's studies of fine-tuning, Table 5 and Figure 2: each consists of several runs of the job."""
 
 import copy
 import statistics
@@ -17,7 +17,7 @@ from gptjax.pretrain.loop import DONE
 from gptjax.storage import ownership
 from gptjax.text import markdown
 
-# Table 5 of the paper, on the test sets of GLUE; QNLI's are of its version 1, see `tasks`, and not printed.
+# Table 5 of the paper, on the test sets of GLUE; QNLI's figures are of its version 1 and not printed.
 TABLE_5 = {
   'aux LM': dict(cola=45.4, sst2=91.3, mrpc=82.3, stsb=82.0, qqp=70.3, mnli=81.8, qnli=88.1, rte=56.0),
   'no pretraining': dict(cola=18.9, sst2=84.0, mrpc=79.4, stsb=30.9, qqp=65.5, mnli=75.7, qnli=71.2,
@@ -27,8 +27,8 @@ TABLE_5 = {
 }
 
 
-def run_job(config, workdir, overrides=()):
-  """The job `finetune`: the study that the config names, or plain fine-tuning; its exit code."""
+def run_job(config, workdir, given=()):
+  """The job `finetune`: the study of the config, or plain fine-tuning; returns its exit code."""
   studies = {'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
   configs.check_fields(config)
   if not config.finetune.study:
@@ -37,8 +37,8 @@ def run_job(config, workdir, overrides=()):
     return studies[config.finetune.study](config, workdir, overrides)
 
 
-def changed(config, changes):
-  """A copy of a config with {'section.field': value} set, that is no study itself."""
+def with_changes(config, changes):
+  """A copy of a config with {'section.field': value} set, and with no study."""
   config = copy.deepcopy(config)
   for name, value in {**changes, 'finetune.study': ''}.items():
     section, _, field = name.rpartition('.')
@@ -49,103 +49,109 @@ def changed(config, changes):
 def ablations(config, workdir, overrides=()):
   """Table 5: with and without the auxiliary loss, without pretraining, and the LSTM.
 
-  Each variant is a workdir of its own, WORKDIR/VARIANT.
+  Each variant has a workdir of its own, WORKDIR/VARIANT.
 
   Returns:
     Exit code: 0 or 75.
   """
   if not config.init_from:
-    raise InputError('config.init_from is missing: name a folder of pretrained weights')
+    raise InputError('config.init_from is missing: set it to a folder of pretrained weights')
   variants = {'aux LM': {}, 'no pretraining': {'finetune.pretrained': False},
               'no aux LM': {'finetune.lm_coef': 0.0}}
   if config.finetune.lstm_from:
     variants['LSTM'] = {'init_from': config.finetune.lstm_from}
   else:
-    print('no LSTM, for config.finetune.lstm_from is empty', file=sys.stderr)
-  found = {}
+    print('the LSTM is skipped: config.finetune.lstm_from is empty', file=sys.stderr)
+  scores_of = {}
   for name, changes in variants.items():
     folder = Path(workdir) / name.replace(' ', '-')
     print(f'\n{name}: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, changes), folder, overrides)
+    code = job.finetune(with_changes(config, changes), folder, given)
     if code != DONE:
       return code
-    found[name] = results.read(folder / results.RESULTS)['tasks']
+    scores_of[name] = results.read(folder / results.RESULTS)['tasks']
   if jax.process_index() == 0:
-    write(workdir, found, ablation_table(found, job.chosen(config)))
+    write_study(workdir, scores_of, ablation_table(scores_of, job.selected_tasks(config)))
   return DONE
 
 
-def ablation_table(found, tasks):
-  """Table 5 in Markdown, per cent, its own figures beside the paper's.
+def ablation_table(scores_of, tasks):
+  """Table 5 in Markdown, per cent, with our figures and the paper's.
 
-  Means are of the tasks that can be compared, so that both rows have the same.
+  Means are over the comparable tasks, so that they are over the same tasks in both rows.
 
   Args:
-    found: {variant: {task: {metric: value}}}.
+    scores_of: {variant: {task: {metric: value}}}.
     tasks: {name: tasks.Task}.
   """
   metric = {name: results.main_metric(task) for name, task in tasks.items()}
   rows = []
-  known = all(name in TABLE_5['aux LM'] for name in tasks)
-  compared = [name for name, task in tasks.items() if not task.note]
+  all_in_paper = all(name in TABLE_5['aux LM'] for name in tasks)
+  comparable = [name for name, task in tasks.items() if not task.note]
   show = lambda value: '-' if value is None else f'{value:.1f}'
-  for variant, tasks_of in found.items():
-    ours = {name: percent.shown(metric[name], tasks_of[name][metric[name]]) for name in tasks}
-    theirs = {name: TABLE_5[variant][name] for name in compared} if known else None
-    for who, values in ((f'{variant}, validation', ours), (f'{variant}, the paper (test)', theirs)):
+  for variant, tasks_of in scores_of.items():
+    scores = {name: percent.shown(metric[name], tasks_of[name][metric[name]]) for name in tasks}
+    paper = {name: TABLE_5[variant][name] for name in comparable} if all_in_paper else None
+    for label, values in ((f'{variant}, validation', scores), (f'{variant}, the paper (test)', paper)):
       if values is not None:
-        mean = statistics.fmean(values[name] for name in compared) if compared else None
-        rows.append([who, show(mean), *(show(values.get(name)) for name in tasks)])
-  notes = [f'\n{markdown.line(f"{name}: {task.note}; Avg is without it.")}' for name, task in tasks.items()
-           if task.note and known]
+        mean = statistics.fmean(values[name] for name in comparable) if comparable else None
+        rows.append([label, show(mean), *(show(values.get(name)) for name in tasks)])
+  notes = [f'\n{markdown.line(f"{name}: {task.note}; Avg excludes it.")}' for name, task in tasks.items()
+           if task.note and all_in_paper]
   return '\n'.join([markdown.table(['', 'Avg', *(f'{name} {metric[name]}' for name in tasks)], rows), *notes])
 
 
-def transfer(config, workdir, overrides=()):
-  """Figure 2, left: the embeddings and the first 0 .. n blocks taken over; scores and a plot.
+def transfer(config, workdir, given=()):
+  """Figure 2, left: the embeddings and the first 0 .. n blocks are transferred; writes scores and a plot.
 
   Returns:
     Exit code: 0 or 75.
   """
-  weights.source_of(shape := copy.deepcopy(config))
-  found = {}
+  weights.open_pretrained(shape := copy.deepcopy(config))
+  scores_of = {}
   for n in range(shape.model.n_layer + 1):
     folder = Path(workdir) / f'transfer-{n}'
     print(f'\nembeddings and {n} of {shape.model.n_layer} layers: {folder}', file=sys.stderr)
-    code = job.finetune(changed(config, {'finetune.transfer_layers': n}), folder, overrides)
+    code = job.finetune(with_changes(config, {'finetune.transfer_layers': n}), folder, given)
     if code != DONE:
       return code
-    runs, tasks = results.read(folder / results.RESULTS)['runs'], job.chosen(config)
-    of = lambda name, part, metric: results.spread([run[part][metric] for run in runs[name]])
-    found[n] = {name: {'validation': of(name, 'metrics', results.main_metric(task)),
-                       'train': of(name, 'train_metrics', task.metrics[0])} for name, task in tasks.items()}
+    runs, tasks = results.read(folder / results.RESULTS)['runs'], job.selected_tasks(config)
+    summary_of = lambda name, part, metric: results.summarize([run[part][metric] for run in runs[name]])
+    scores_of[n] = {name: {'validation': summary_of(name, 'metrics', results.main_metric(task)),
+                           'train': summary_of(name, 'train_metrics', task.metrics[0])}
+                    for name, task in tasks.items()}
   if jax.process_index() == 0:
-    metrics = {name: results.main_metric(task) for name, task in job.chosen(config).items()}
-    write(workdir, found, transfer_table(found, metrics))
+    metrics = {name: results.main_metric(task) for name, task in job.selected_tasks(config).items()}
+    write_study(workdir, scores_of, transfer_table(scores_of, metrics))
     with streams.optional('the plot'):
-      print(f'plot          {plot_transfer(workdir, found, metrics)}', file=sys.stderr)
+      print(f'plot          {plot_transfer(workdir, scores_of, metrics)}', file=sys.stderr)
   return DONE
 
 
-def transfer_table(found, metrics):
-  """The scores in Markdown, per cent; {layers: {task: {split: of `results.spread`}}}, {task: metric}."""
+def transfer_table(scores_of, metrics):
+  """The scores in Markdown, per cent.
+
+  Args:
+    scores_of: {number of layers: {task: {split: of `results.summarize`}}}.
+    metrics: {task: metric}.
+  """
   splits = [(name, split) for name in metrics for split in ('validation', 'train')]
-  rows = [[n, *(results.printed(metrics[name], of[name][split]['mean']) for name, split in splits)]
-          for n, of in found.items()]
-  return markdown.table(['layers taken over', *(f'{name} {split}' for name, split in splits)], rows)
+  rows = [[n, *(results.format_metric(metrics[name], scores[name][split]['mean']) for name, split in splits)]
+          for n, scores in scores_of.items()]
+  return markdown.table(['layers transferred', *(f'{name} {split}' for name, split in splits)], rows)
 
 
-def plot_transfer(workdir, found, metrics):
-  """Scores, per cent, against the number of layers: solid of validation, dashed of training examples."""
+def plot_transfer(workdir, scores_of, metrics):
+  """Plot scores against the number of layers: solid for validation, dashed for training examples."""
   figure, axes = figures.figure(1, 1, (5, 4))
-  layers = list(found)
+  layers = list(scores_of)
   for i, (name, metric) in enumerate(metrics.items()):
     for split, style in (('validation', '-'), ('train', '--')):
-      curve = [found[n][name][split] for n in layers]
-      mean, least, most = ([percent.shown(metric, s[which]) for s in curve]
-                           for which in ('mean', 'min', 'max'))
+      curve = [scores_of[n][name][split] for n in layers]
+      mean, minimum, maximum = ([percent.shown(metric, summary[key]) for summary in curve]
+                                for key in ('mean', 'min', 'max'))
       axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=figures.literal(f'{name}, {split}'))
-      axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)
+      axes.fill_between(layers, minimum, maximum, color=f'C{i}', alpha=0.1)
   axes.set(xlabel='layers transferred', xticks=layers, ylabel=', '.join(sorted({*metrics.values()})))
   axes.legend()
   path = Path(workdir) / 'transfer.png'
@@ -153,8 +159,8 @@ def plot_transfer(workdir, found, metrics):
   return path
 
 
-def write(workdir, found, table):
-  """Writes results.json and results.md of a study, and says the table."""
-  atomic.write(Path(workdir) / results.RESULTS, records.text({'version': results.VERSION, 'study': found}))
+def write_study(workdir, study, table):
+  """Write results.json and results.md of a study, and print the table."""
+  atomic.write(Path(workdir) / results.RESULTS, records.text({'version': results.VERSION, 'study': study}))
   atomic.write(Path(workdir) / results.TABLE, table + '\n')
   print(f'\n{table}\n\nresults       {Path(workdir) / results.RESULTS}', file=sys.stderr)

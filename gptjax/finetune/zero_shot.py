@@ -1,4 +1,4 @@
-"""Figure 2, right: GPT-1's heuristics on every checkpoint of pretraining runs, with no fine-tuning at all."""
+"""Figure 2, right: GPT-1's heuristics on every checkpoint of pretraining runs, without fine-tuning."""
 
 import sys
 from pathlib import Path
@@ -20,100 +20,101 @@ from gptjax.pretrain.loop import DONE
 from gptjax.pretrained.workdir import CHECKPOINTS
 from gptjax.storage import checkpoint
 
-# The names in the figure of the tasks in gptjax/evaluate/tasks/gpt1.py.
+# {task in gptjax/evaluate/tasks/gpt1.py: its name in the figure}.
 HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question answering', 'dprd': 'winograd'}
 
 LAYOUT = {'study': {str: {str: results.METRICS_LAYOUT}}, '?version': int}  # of results.json
 
 
-def study(config, workdir, overrides=()):
-  """Scores every checkpoint of `init_from` and of `finetune.lstm_from`, both workdirs, and plots them.
+def study(config, workdir, given=()):
+  """Score every checkpoint of the workdirs `init_from` and `finetune.lstm_from`, and plot the scores.
 
-  What is scored once is on record in WORKDIR/results.json, and not done again.
+  Scores in WORKDIR/results.json are not computed again.
 
   Returns:
-    Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
+    Exit code: 0. A signal ends the process at once, with 75; the same command then resumes.
   """
   del overrides  # no config is stored
   runs = {name: Path(folder) for name, folder in (('Transformer', config.init_from),
                                                   ('LSTM', config.finetune.lstm_from)) if folder}
   if not runs:
-    raise InputError('config.init_from and config.finetune.lstm_from are empty: name workdirs of '
+    raise InputError('config.init_from and config.finetune.lstm_from are empty: set them to workdirs of '
                      'pretraining, --config.init_from=runs/gpt1 --config.finetune.lstm_from=runs/gpt1_lstm')
   for folder in runs.values():
     if not checkpoint.steps(folder / CHECKPOINTS):
-      raise InputError(f'{folder} is no workdir with checkpoints (keep them: --config.checkpoint.keep=1000)')
+      raise InputError(f'{folder} is not a workdir with checkpoints: keep them in pretraining with '
+                       '--config.checkpoint.keep=1000')
   configs.make_workdir(workdir)
-  path, data = Path(workdir) / results.RESULTS, suites(config)
-  before = processes.on_process_0(lambda: records.read_or_discard(path, layout=LAYOUT))
-  if before and results.require_version(path, before) < results.VERSION:
-    print(f'{path} is of a version with other heuristics: all checkpoints are scored again', file=sys.stderr)
-    before = None
-  found = before['study'] if before else {}
-  shutdown.exit_on_signal('stopped, and the checkpoints scored so far are kept: the same command continues '
-                          'there')
+  path, data = Path(workdir) / results.RESULTS, read_suites(config)
+  earlier = processes.told(lambda: records.read_or_discard(path, layout=LAYOUT))
+  if earlier and results.require_version(path, earlier) < results.VERSION:
+    print(f'{path} is of a version with different heuristics: scoring all checkpoints again', file=sys.stderr)
+    earlier = None
+  scores_of = earlier['study'] if earlier else {}
+  shutdown.at_once('stopped; the scores so far are saved: run the same command again to resume')
   with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
-      of_run = found.setdefault(name, {})
+      of_run = scores_of.setdefault(name, {})
       for step in checkpoint.steps(folder / CHECKPOINTS):
         if str(step) not in of_run:
-          of_run[str(step)] = measured(folder / CHECKPOINTS / str(step), data, config)
+          of_run[str(step)] = evaluate_checkpoint(folder / CHECKPOINTS / str(step), data, config)
           if jax.process_index() == 0:
-            atomic.write(path, records.text({'version': results.VERSION, 'study': found}))
-            shown = '  '.join(f'{task} {100 * value:.2f}' for task, value in of_run[str(step)].items())
-            print(f'{name}, step {step}: {shown}', file=sys.stderr)
+            atomic.write(path, records.text({'version': results.VERSION, 'study': scores_of}))
+            texts = '  '.join(f'{task} {100 * value:.2f}' for task, value in of_run[str(step)].items())
+            print(f'{name}, step {step}: {texts}', file=sys.stderr)
   if jax.process_index() == 0:
     print(f'results       {path}', file=sys.stderr)
     with streams.optional('the plot'):
-      print(f'plot          {plot(workdir, found)}', file=sys.stderr)
+      print(f'plot          {plot(workdir, scores_of)}', file=sys.stderr)
   return DONE
 
 
-def suites(config):
-  """{heuristic: (subject.Task, its examples)}; a set that is not there is left out, and reported.
+def read_suites(config):
+  """{heuristic: (subject.Task, its examples)}; a missing data set is reported and skipped.
 
   Raises:
-    InputError: a set is damaged, or there is none.
+    InputError: a data set is damaged, or all are missing.
   """
-  data, found = data_of(config)._replace(limit=config.finetune.limit), {}
+  data, suites = data_of(config)._replace(limit=config.finetune.limit), {}
   for task in gpt1.TASKS:
     name = HEURISTICS[task.name]
     note = lambda line, name=name: print(f'{name}: note: {line}', file=sys.stderr)
     try:
-      found[name] = task, task.read(data._replace(note=note))
-    except NotRun as why:
-      print(f'{name} is left out: {why}', file=sys.stderr)
-  if not found:
-    raise InputError('none of the four sets is there: see the lines above, and config.data.tfds_dir')
-  return found
+      suites[name] = task, task.read(data._replace(note=note))
+    except NotRun as reason:
+      print(f'{name} is skipped: {reason}', file=sys.stderr)
+  if not suites:
+    raise InputError('all four data sets are missing: see the lines above, and set config.data.tfds_dir')
+  return suites
 
 
-def measured(folder, data, config):
-  """{heuristic: accuracy, or Matthews correlation, as a fraction} of one checkpoint."""
+def evaluate_checkpoint(folder, data, config):
+  """{heuristic: accuracy or Matthews correlation, as a fraction} of one checkpoint."""
   model, tokenizer = gptjax.load(folder)
-  tested = subject(model, tokenizer, config.eval.batch_size or config.train.batch_size, show=True)
-  found = {}
+  tested_model = subject(model, tokenizer, config.eval.batch_size or config.train.batch_size, show=True)
+  scores = {}
   for name, (task, examples) in data.items():
     try:
-      metrics = task.evaluate(tested, examples).metrics
-    except NotRun as why:
-      print(f'{name} is left out of {folder}: {why}', file=sys.stderr)
+      metrics = task.evaluate(tested_model, examples).metrics
+    except NotRun as reason:
+      print(f'{name} is skipped for {folder}: {reason}', file=sys.stderr)
       continue
-    found[name] = metrics['matthews' if name == 'acceptability' else 'accuracy']
-  return found
+    scores[name] = metrics['matthews' if name == 'acceptability' else 'accuracy']
+  return scores
 
 
-def plot(workdir, found):
-  """Relative performance against updates: the Transformer solid, the LSTM dashed, as in the figure."""
+def plot(workdir, scores_of):
+  """Plot relative performance against updates: the Transformer solid, the LSTM dashed, as in the figure."""
   figure, axes = figures.figure(1, 1, (6, 4))
   for name, style in (('Transformer', '-'), ('LSTM', '--')):
-    steps = sorted(map(int, found.get(name, {})))
+    steps = sorted(map(int, scores_of.get(name, {})))
     for i, task in enumerate(heuristics.SCALES):
-      points = [(step, heuristics.relative(task, 100 * found[name][str(step)][task])) for step in steps
-                if task in found[name][str(step)]]
+      points = [(step, heuristics.relative(task, 100 * scores_of[name][str(step)][task])) for step in steps
+                if task in scores_of[name][str(step)]]
       if points:
         axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=figures.literal(f'{task}, {name}'))
-  axes.set(xscale='log', xlabel='pretraining updates', ylabel='relative performance (0 chance, 1 then best)')
+  axes.set(xscale='log', xlabel='pretraining updates',
+           ylabel='relative performance (0: chance, 1: best in 2018)')
   axes.axhline(0, color='gray', linewidth=0.5)
   axes.legend(fontsize=7, handlelength=4)
   path = Path(workdir) / 'zero_shot.png'

@@ -1,4 +1,4 @@
-"""The benchmark of the data: its gates say what its figures say, and it runs with nothing at hand."""
+"""The data benchmark: its gates agree with the measurements, and the command runs with default flags."""
 
 import json
 import subprocess
@@ -23,13 +23,13 @@ def benchmark(*flags):
 def test_gates(one, two, pipeline, late, holds):
   seconds = {data.ENCODE: [10.0] * 3, data.ONE: [one] * 3, data.TWO: [two] * 3}
   read = {'pipeline': [pipeline] * 3, 'plain': [1.0] * 3, 'first': [0.1] * 3, 'late': [0.1 * late] * 3}
-  checks = data.gates(seconds, read)
+  checks = data.make_gates(seconds, read)
   assert [check['holds'] for check in checks] == holds
   assert [check['found'] for check in checks] == pytest.approx([10 / one, one / two, pipeline / 1e6, late])
 
 
 @pytest.mark.slow
-def test_the_command_needs_nothing_and_writes_what_it_found(tmp_path):
+def test_the_command_runs_with_defaults_and_writes_its_results(tmp_path):
   done = benchmark('--megabytes=0.4', '--turns=1', '--vocab_size=300', f'--out={tmp_path}/found.json')
   assert done.returncode == 0 and not done.stderr, done.stderr
   found = json.loads((tmp_path / 'found.json').read_text())
@@ -45,6 +45,6 @@ def test_the_command_needs_nothing_and_writes_what_it_found(tmp_path):
   (['--source=text:/nowhere'], 'no file has this name'), (['--tokenizer=gpt2:/nowhere'], '/nowhere'),
   pytest.param([f'--tokenizer=gpt1:{SHARED}/bpe/gpt1'], 'not a byte-level BPE', marks=pytest.mark.skipif(
     not SHARED.is_dir(), reason=f'needs the data folder {SHARED}'))])
-def test_what_it_cannot_measure_is_said(flags, says):
+def test_unusable_sources_and_tokenizers_are_refused(flags, says):
   with pytest.raises(InputError, match=says):
     data.main(['--megabytes=0.2', *flags])

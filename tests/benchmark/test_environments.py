@@ -1,6 +1,6 @@
-"""The whole benchmark of a GPU, on a CPU at a tiny size, in environments like those of GPU machines.
+"""The complete GPU benchmark, on a CPU at a tiny size, in environments like those of GPU machines.
 
-jax 0.11 needs Python 3.12; there without PyTorch, whose build for it is one of several GB.
+jax 0.11 needs Python 3.12; that environment has no PyTorch, whose build for it is several GB.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ def result(environment, out, *flags):
   facts = found['details']['facts']
   assert facts['jax'].startswith(environment.jax) and facts['exp(1)'] == pytest.approx(2.7182817)
   for name in ('torch', 'transformers'):
-    assert ('left out' in facts[name]) == (name not in environment.peers)
+    assert ('are skipped' in facts[name]) == (name not in environment.peers)
   for kernel in ('xla', 'xla, dropout 0.1'):
     name = f'attention tiny, forward and backward, {kernel}'
     assert 0 < max(facts[f'{name}, errors of y and its gradients in bfloat16']) < 0.05
@@ -88,7 +88,7 @@ def rows_of(found):
   return {(row['what'], row['who']): row for row in found['rows']}
 
 
-def test_what_comes_first(environment, tmp_path):
+def test_first_stages(environment, tmp_path):
   found = result(environment, tmp_path / 'first.json', '--first')
   trained = ','.join(['gptjax', *[name for name in environment.peers if name == 'torch']])
   assert list(found['details']['parts']) == ['attention tiny', f'train tiny {trained}']
@@ -97,7 +97,7 @@ def test_what_comes_first(environment, tmp_path):
   assert all(row['ratio'] > 0 for who, row in rows.items() if who != 'gptjax')
 
 
-def test_the_whole(environment, tmp_path):
+def test_all_stages(environment, tmp_path):
   found = result(environment, tmp_path / 'gpu.json')
   names = [name.split()[0] for name in found['details']['parts']]
   assert names == ['train', 'attention', 'generate', 'check', 'variants', 'profile']
@@ -117,7 +117,7 @@ def test_the_whole(environment, tmp_path):
 
 
 @pytest.mark.parametrize('seed', [0, 1])
-def test_what_a_kill_leaves(environment, tmp_path, seed):
+def test_a_kill_leaves_all_printed_measurements(environment, tmp_path, seed):
   """Killed after a random one of its lines: all that it has printed is kept, and nothing goes on running."""
   out, last = tmp_path / 'gpu.json', random.Random(seed).randrange(25, 50)
   running = subprocess.Popen(command(environment, out), cwd=ROOT, env=environment.variables, text=True,
@@ -130,7 +130,7 @@ def test_what_a_kill_leaves(environment, tmp_path, seed):
   assert running.wait() == -9 and len(lines) >= last
   while processes_of(tmp_path):
     time.sleep(0.1)  # the test ends by its timeout if one goes on
-  kept = [journal.in_words(record['kind'], record) for record in journal.read(tmp_path / 'gpu.jsonl')]
+  kept = [journal.format_record(record['kind'], record) for record in journal.read(tmp_path / 'gpu.jsonl')]
   figures = [line for line in lines if ', turn ' in line or ', first turn' in line]
   assert figures and set(figures) <= set(kept)
   again = [environment.python, '-m', 'gptjax.benchmark', 'table', f'{tmp_path}/gpu.jsonl', f'--json={out}']

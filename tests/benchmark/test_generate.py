@@ -1,4 +1,4 @@
-"""The benchmark of generation: its gates say what its figures say; both contenders do what they say."""
+"""The generation benchmark: gates agree with the measurements, and contenders generate equally many tokens."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,14 @@ from gptjax.benchmark.subjects import generate
   (1.0, 2.0, 0.6, [True, False, True]), (1.0, 2.7, 0.5, [True, True, False])])
 def test_gates(one, eight, read, holds):
   seconds = {generate.OURS: {generate.ONE: [one] * 3, generate.EIGHT: [eight] * 3, generate.READ: [read] * 3},
-             generate.THEIRS: {generate.ONE: [1.0] * 3, generate.EIGHT: [9.0] * 3, generate.READ: [0.5] * 3}}
-  checks = generate.gates(seconds)
+             generate.TRANSFORMERS: {
+               generate.ONE: [1.0] * 3, generate.EIGHT: [9.0] * 3, generate.READ: [0.5] * 3}}
+  checks = generate.make_gates(seconds)
   assert [check['holds'] for check in checks] == holds
   assert [check['found'] for check in checks] == pytest.approx([1 / one, 0.5 / read, 8 * one / eight])
 
 
-def test_both_contenders_write_as_many_tokens_as_they_say():
+def test_both_contenders_generate_the_stated_number_of_tokens():
   pytest.importorskip('transformers')
   config = generate.make_config('124M', 'float32')
   for field, value in dict(n_layer=1, n_head=2, n_embd=8, n_ctx=600, n_vocab=50).items():

@@ -1,6 +1,6 @@
-"""The benchmark of a GPU, on a CPU at a tiny size: its parts, its time, and what it says of failures.
+"""The GPU benchmark, on a CPU at a tiny size: its stages, its time limits, and its reports of failures.
 
-The whole of it, in environments like those of GPU machines: test_benchmark_environments.py.
+The complete benchmark, in environments like those of GPU machines: test_environments.py.
 """
 
 import json
@@ -18,16 +18,16 @@ from gptjax.benchmark.subjects import check, profile, train, variants
 from gptjax.errors import InputError
 from gptjax.parallel import sharding
 
-EVERYTHING = lambda contender: ''  # in place of `train.needs`: all is installed
+EVERYTHING = lambda contender: ''  # in place of `train.missing_package`: all is installed
 
 
-def test_what_fails_or_takes_too_long_is_recorded_and_the_run_goes_on(tmp_path, capfd, monkeypatch):
-  monkeypatch.setattr(gpu, 'LEAST', 3)
-  monkeypatch.setattr(toolchain, 'environment', lambda: {'PYTHONPATH': str(ROOT)})
-  wrong = gpu.Part('wrong', ['train', '--size=none'], 1000)
-  too_long = gpu.Part('too long', ['check', '--size=tiny'], 1e-9)
+def test_failures_and_timeouts_are_recorded_and_the_run_continues(tmp_path, capfd, monkeypatch):
+  monkeypatch.setattr(gpu, 'MIN_STAGE_S', 3)
+  monkeypatch.setattr(toolchain, 'cuda_environment', lambda: {'PYTHONPATH': str(ROOT)})
+  wrong = gpu.Stage('wrong', ['train', '--size=none'], 1000)
+  too_long = gpu.Stage('too long', ['check', '--size=tiny'], 1e-9)
   out = tmp_path / 'new' / 'gpu.json'
-  assert gpu.measure([too_long, wrong], 60, str(out)) == 1
+  assert gpu.run_stages([too_long, wrong], 60, str(out)) == 1
   parts = json.loads(out.read_text())['details']['parts']
   assert parts['wrong']['error'] == 'exit code 2' and 'invalid choice' in parts['wrong']['stderr']
   assert parts['too long']['error'] == 'cut off after 3 s'
@@ -35,12 +35,12 @@ def test_what_fails_or_takes_too_long_is_recorded_and_the_run_goes_on(tmp_path, 
   said = capfd.readouterr().out
   assert 'invalid choice' in said and '=== too long, at most 3 s' in said
   out = tmp_path / 'again.json'
-  assert gpu.measure([wrong], 0.5, str(out)) == 1
-  assert json.loads(out.read_text())['details']['parts']['wrong']['error'] == 'left out: no time'
+  assert gpu.run_stages([wrong], 0.5, str(out)) == 1
+  assert json.loads(out.read_text())['details']['parts']['wrong']['error'] == 'skipped: no time is left'
 
 
-def test_a_part_ends_when_the_process_that_started_it_does():
-  part = subprocess.Popen([sys.executable, '-m', 'gptjax.benchmark.part', 'train', '--turns=1000'], cwd=ROOT,
+def test_a_stage_ends_with_its_parent():
+  part = subprocess.Popen([sys.executable, '-m', 'gptjax.benchmark.stage', 'train', '--turns=1000'], cwd=ROOT,
                           env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
   part.stdin.close()
   assert part.wait() == -signal.SIGKILL
@@ -52,31 +52,32 @@ def test_an_earlier_run_is_not_overwritten(tmp_path):
     gpu.main([f'--out={tmp_path}/gpu.json'])
 
 
-def test_each_part_has_its_share_of_the_time_that_is_left():
-  part = lambda weight: gpu.Part('x', [], weight)
-  assert gpu.share([part(30), part(10)], 400) == 300
-  assert gpu.share([part(10)], 400) == 400
-  assert gpu.share([part(1), part(99)], 400) == gpu.LEAST  # too little would be of no use to it
-  assert gpu.share([part(1), part(99)], 5) == 5
+def test_each_stage_has_its_share_of_the_remaining_time():
+  part = lambda weight: gpu.Stage('x', [], weight)
+  assert gpu.time_budget([part(30), part(10)], 400) == 300
+  assert gpu.time_budget([part(10)], 400) == 400
+  assert gpu.time_budget([part(1), part(99)], 400) == gpu.MIN_STAGE_S  # too little would be of no use to it
+  assert gpu.time_budget([part(1), part(99)], 5) == 5
 
 
 @pytest.mark.parametrize('memory', [80 << 30, 141 << 30])
-def test_the_most_valuable_parts_come_first_and_profile_last(monkeypatch, memory):
-  monkeypatch.setattr(gpu, 'needs', EVERYTHING)
-  names = [part.name for part in gpu.parts(gpu.SIZES, memory)]
-  largest = ['gptjax,torch-compile-blocks'] if memory > gpu.LARGE else ['gptjax', 'torch-compile-blocks']
+def test_the_most_valuable_stages_are_first_and_profile_is_last(monkeypatch, memory):
+  monkeypatch.setattr(gpu, 'missing_package', EVERYTHING)
+  names = [part.name for part in gpu.stages(gpu.SIZES, memory)]
+  largest = (['gptjax,torch-compile-blocks'] if memory > gpu.LARGE_MEMORY
+             else ['gptjax', 'torch-compile-blocks'])
   assert names == [
     'train 124M gptjax,torch-compile,transformers-compile', 'attention 124M',
     'train 355M gptjax,torch-compile', 'train 774M gptjax,torch-compile-blocks',
     *(f'train 1558M {names}' for names in largest), 'generate 124M', 'check 124M', 'variants 124M',
     'profile 124M']
-  assert [part.name for part in gpu.first_parts('124M')] == [
+  assert [part.name for part in gpu.first_stages('124M')] == [
     'attention 124M', 'train 124M gptjax,torch,torch-compile']
 
 
-def test_without_pytorch_its_contenders_are_no_part_of_it(monkeypatch):
-  monkeypatch.setattr(gpu, 'needs', lambda name: '' if name == 'gptjax' else 'torch')
-  parts = gpu.parts(gpu.SIZES, 0)
+def test_without_pytorch_its_contenders_are_skipped(monkeypatch):
+  monkeypatch.setattr(gpu, 'missing_package', lambda name: '' if name == 'gptjax' else 'torch')
+  parts = gpu.stages(gpu.SIZES, 0)
   assert [part.name for part in parts if part.name.startswith('train')] == [
     f'train {size} gptjax' for size in gpu.SIZES]
   assert not any('torch' in flag or 'transformers' in flag for part in parts for flag in part.flags)
@@ -85,17 +86,17 @@ def test_without_pytorch_its_contenders_are_no_part_of_it(monkeypatch):
 @pytest.mark.parametrize('gib, size, contenders, batch', [
   (79.1, '124M', 3, 16), (79.1, '355M', 2, 16), (79.1, '774M', 2, 8), (79.1, '1558M', 1, 8),
   (140.4, '124M', 3, 32), (140.4, '355M', 2, 32), (140.4, '774M', 2, 16), (140.4, '1558M', 2, 8),
-  (24, '124M', 3, 4), (8, '1558M', 1, 1), (1000, '124M', 1, sizes.MOST)])
-def test_batches_are_those_that_the_memory_has_room_for(gib, size, contenders, batch):
-  tried = sizes.batches(size, gib * 2**30 * train.MEMORY / contenders)
+  (24, '124M', 3, 4), (8, '1558M', 1, 1), (1000, '124M', 1, sizes.MAX_BATCH_SIZE)])
+def test_batch_sizes_fit_the_memory(gib, size, contenders, batch):
+  tried = sizes.batch_sizes(size, gib * 2**30 * train.MEMORY_SHARE / contenders)
   assert tried[0] == batch and tried[-1] >= 1 and tried == sorted(tried, reverse=True)
-  assert sizes.batches(size, None) == [sizes.SIZES[size].batch]
+  assert sizes.batch_sizes(size, None) == [sizes.SIZES[size].batch]
 
 
 def test_packages_are_those_of_setup_and_an_older_one_is_reported(monkeypatch):
   core = (ROOT / 'setup.py').read_text().partition('DATA')[0]
   bounds = dict(re.findall(r"'(jax|flax|optax|numpy)>=([\d.]+)", core))
-  assert {name: '.'.join(map(str, least)) for name, least in toolchain.NEEDED.items()} == bounds
+  assert {name: '.'.join(map(str, least)) for name, least in toolchain.REQUIRED.items()} == bounds
   assert not {'jax', 'flax', 'optax', 'numpy'} & dict(toolchain.package_facts()).keys()
   monkeypatch.setattr(toolchain, 'version', {'jax': '0.11.2', 'flax': '0.10.7', 'numpy': '2.5.2'}.get)
   facts = dict(toolchain.package_facts())
@@ -119,23 +120,24 @@ def test_a_toolkit_that_pip_has_not_installed_is_shown_to_jax(tmp_path, monkeypa
   root = toolkit(tmp_path / 'cuda')
   monkeypatch.setenv('CUDA_HOME', str(root))
   monkeypatch.setattr(toolchain, 'WHEELS', ())
-  assert toolchain.environment() == {'CUDA_ROOT': str(root)}
+  assert toolchain.cuda_environment() == {'CUDA_ROOT': str(root)}
   facts = dict(toolchain.cuda_facts())
   assert facts['ptxas'] == f'{root}/bin/ptxas 13.0.88'
   assert facts['libdevice'] == f'{root}/{toolchain.LIBDEVICE}'
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.setattr(toolchain, 'WHEELS', ('cuda',))  # in a package, JAX finds it
-  assert toolchain.environment() == {} and toolchain.wheel_root() == str(root)
+  assert toolchain.cuda_environment() == {} and toolchain.pip_cuda_root() == str(root)
 
 
-def test_what_nvidia_smi_says_is_read(tmp_path, monkeypatch):
+def test_the_output_of_nvidia_smi_is_parsed(tmp_path, monkeypatch):
   tool = tmp_path / 'nvidia-smi'
   tool.write_text('#!/bin/sh\necho "NVIDIA H200, 143771, 580.159.04, 1980, 3201, 700.00"\n')
   tool.chmod(0o755)
   monkeypatch.setenv('PATH', f'{tmp_path}:/bin:/usr/bin')
-  assert toolchain.gpu()['name'] == 'NVIDIA H200' and toolchain.gpu_memory(toolchain.gpu()) == 143771 << 20
+  assert toolchain.gpu_info()['name'] == 'NVIDIA H200'
+  assert toolchain.gpu_memory(toolchain.gpu_info()) == 143771 << 20
   tool.write_text('#!/bin/sh\necho No devices were found; exit 6\n')
-  assert toolchain.gpu() == {} and toolchain.gpu_memory({}) == 0
+  assert toolchain.gpu_info() == {} and toolchain.gpu_memory({}) == 0
 
 
 def test_check_compiles_few_programs(tmp_path, monkeypatch):
@@ -153,28 +155,28 @@ def test_check_compiles_few_programs(tmp_path, monkeypatch):
   assert kinds == ['fact'] * 4 + ['gate'] * 2
 
 
-def test_a_smaller_batch_is_taken_where_the_memory_is_full():
+def test_a_smaller_batch_is_used_if_memory_is_full():
   def make(batch_size):
     if batch_size > 8:
       raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory while trying to allocate')
     return batch_size
-  assert train.largest((32, 16, 8, 4), make) == 8
+  assert train.with_largest_batch((32, 16, 8, 4), make) == 8
   with pytest.raises(RuntimeError, match='RESOURCE_EXHAUSTED'):
-    train.largest((32, 16), make)
+    train.with_largest_batch((32, 16), make)
   with pytest.raises(ZeroDivisionError):
-    train.largest((2, 1), lambda n: 1 // 0)
+    train.with_largest_batch((2, 1), lambda n: 1 // 0)
 
 
 def test_a_config_changes_by_name_and_unknown_names_are_refused():
   config = sizes.make_config('124M', 4, {'model.dropout': 0.1, 'xla_preset': 'gpu_cublas'})
   assert (config.model.dropout, config.xla_preset, config.train.microbatch_size) == (0.1, 'gpu_cublas', 4)
-  assert train.field('model.dropout=0.1') == ('model.dropout', 0.1)
-  assert train.field('attention.kernel=xla') == ('attention.kernel', 'xla')
+  assert train.config_override('model.dropout=0.1') == ('model.dropout', 0.1)
+  assert train.config_override('attention.kernel=xla') == ('attention.kernel', 'xla')
   with pytest.raises(InputError, match=r'config\.model\.droput is not a field'):
     train.main(['--set=model.droput=0.1'])
 
 
-def test_operations_are_found_in_the_code_that_they_come_from():
+def test_operations_are_attributed_to_components():
   text = '''HloModule jit_train_step
 
 FileNames
@@ -198,25 +200,25 @@ ENTRY %main {
   ROOT %loop_fusion.2-x = f32[2] fusion(%dot.1), metadata={op_name="add" stack_frame_id=7}
   %copy.3 = f32[2] copy(%dot.1)
 }'''
-  places = profile.origins(text)
-  assert {name: profile.part_of(place) for name, place in places.items()} == {
+  places = profile.operation_sources(text)
+  assert {name: profile.component_of(place) for name, place in places.items()} == {
     'dot.1': 'projections', 'loop_fusion.2-x': 'optimizer'}
-  assert profile.part_of(('attention.py', '_attend')) == 'attention'
-  assert profile.part_of(('layers.py', 'lookup')) == 'embedding'
+  assert profile.component_of(('attention.py', '_attend')) == 'attention'
+  assert profile.component_of(('layers.py', 'lookup')) == 'embedding'
 
 
 def test_variants_are_those_of_the_device(monkeypatch):
   ours = {'kernel pallas', 'kernel pallas, dropout 0.1', 'xla_preset gpu_cublas'}
-  assert not ours & variants.variants_here().keys()
+  assert not ours & variants.available_variants().keys()
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert ours < variants.variants_here().keys()
+  assert ours < variants.available_variants().keys()
 
 
-def test_the_parent_leaves_the_device_to_those_it_starts():
+def test_the_parent_does_not_initialize_the_device():
   code = '''
 from gptjax.benchmark import gpu, machine, sizes, toolchain
 from gptjax.benchmark.subjects import train
-machine.machine(train.PACKAGES)
+machine.machine_info(train.PACKAGES)
 toolchain.cuda_facts()
 sizes.make_config("124M")
 from jax._src import xla_bridge
@@ -233,6 +235,6 @@ def test_pytorchs_loss_falls_as_ours_does(contender, monkeypatch):
   monkeypatch.setattr(torch, 'compile', lambda function: function)  # which contender, not how fast
   monkeypatch.setattr(torch.nn.Module, 'compile', lambda module: None)
   config = sizes.make_config('tiny')
-  steps, facts = train_torch.torch_steps(config, sizes.random_batch(config), contender, 1)
+  steps, facts = train_torch.torch_trainer(config, sizes.random_batch(config), contender, 1)
   first, last = steps(1)['loss'], steps(10)['loss']
   assert last < first < 5 and facts['device'] == 'cpu'

@@ -1,4 +1,4 @@
-"""What a benchmark has measured is on disk: after each record, and after a kill at any moment."""
+"""The journal of a benchmark is complete on disk after each record, and after a kill at any moment."""
 
 import json
 import subprocess
@@ -23,12 +23,12 @@ folder, done = Path(sys.argv[1]) / 'results', Path(sys.argv[1]) / 'done'
 path, out = folder / 'gpu.jsonl', folder / 'gpu.json'
 
 def work():
-  kept, write = journal.Journal(str(path)), gpu.Written(str(path), str(out))
+  kept, write = journal.Journal(str(path)), gpu.ResultsFile(str(path), str(out))
   with contextlib.redirect_stdout(None):
     kept.add('start', benchmark='gpu', machine={MACHINE!r})
     kept.add('part', name='train', share=9.0)
     for turn in range(3):
-      kept.add('figure', **results.figure('training', 'gptjax', 'tokens/s', 10.0 + turn, turn))
+      kept.add('figure', **results.measurement('training', 'gptjax', 'tokens/s', 10.0 + turn, turn))
       os.write(measured, b'1')
       write()
 
@@ -39,7 +39,7 @@ for n in itertools.count(1):
   killed = killing.forked(work, f'{{folder}}/*', n)
   records = journal.read(path)
   usual = json.loads(out.read_text())['rows'] if out.exists() else []
-  lines = list(table.lines(path)) if records else []
+  lines = list(table.table_rows(path)) if records else []
   print(json.dumps([killed, os.path.getsize(done), [x['kind'] for x in records].count('figure'),
                     [row['turns'] for row in usual], len(lines)]))
   if not killed:
@@ -75,14 +75,14 @@ def test_a_record_after_half_a_line_is_whole(tmp_path):
   for cut in range(whole.index(b'\n') + 1, len(whole)):
     path.write_bytes(whole[:cut])
     write(path, ('fact', {'what': 'y', 'value': 2}))
-    facts = journal.usual(journal.read(path))['facts']
+    facts = journal.to_results(journal.read(path))['facts']
     assert facts == ({'x': 1, 'y': 2} if cut == len(whole) - 1 else {'y': 2})
 
 
-def test_the_usual_form_is_made_of_the_records(tmp_path, capsys):
+def test_results_are_made_from_the_records(tmp_path, capsys):
   path = tmp_path / 'gpu.jsonl'
   def figure(who, value, turn, **more):
-    return 'figure', results.figure('training 124M, bfloat16', who, 'tokens/s', value, turn, **more)
+    return 'figure', results.measurement('training 124M, bfloat16', who, 'tokens/s', value, turn, **more)
   write(path, START, ('fact', {'what': 'ptxas', 'value': 'absent'}), ('part', {'name': 'train', 'share': 9}),
         ('device', {'name': 'NVIDIA H200'}), figure('gptjax', 1.0, 0), figure('torch', 5.0, 0),
         figure('gptjax', 400e3, 1), figure('torch', 200e3, 1), figure('gptjax', 500e3, 2),
@@ -90,7 +90,7 @@ def test_the_usual_form_is_made_of_the_records(tmp_path, capsys):
         ('details', {'steps': 10, 'loss': float('nan')}))
   said = capsys.readouterr().out
   assert 'training 124M, bfloat16, gptjax, turn 1: 400,000 tokens/s\n' in said and 'torch ended early' in said
-  made = table.load(path)
+  made = table.load_results(path)
   ours, theirs = made['rows']
   assert (ours['median'], ours['turns'], ours['ratio']) == (450e3, 2, None)
   assert (theirs['ratio'], theirs['memory']) == (3.5, 7)
@@ -100,21 +100,22 @@ def test_the_usual_form_is_made_of_the_records(tmp_path, capsys):
   assert [gate['what'] for gate in made['gates']] == ['124M, tokens/s', '124M, times as fast as torch']
   table.main([str(path), f'--json={tmp_path / "gpu.json"}'])
   assert json.loads((tmp_path / 'gpu.json').read_text())['rows'] == made['rows']
-  assert table.table([tmp_path / 'gpu.json']) == table.table([path]) == capsys.readouterr().out
+  assert table.markdown_table([tmp_path / 'gpu.json']) == table.markdown_table([path])
+  assert table.markdown_table([path]) == capsys.readouterr().out
   with pytest.raises(InputError, match='takes one journal'):
     table.main([str(tmp_path / 'gpu.json'), f'--json={tmp_path / "x.json"}'])
 
 
 def test_only_turns_of_one_session_are_compared():
   def of(who, value, session):
-    return {**results.figure('training', who, 'tokens/s', value, 1), 'session': session}
-  ratio = lambda *figures: [row['ratio'] for row in results.rows(figures)]
+    return {**results.measurement('training', who, 'tokens/s', value, 1), 'session': session}
+  ratio = lambda *figures: [row['ratio'] for row in results.summarize(figures)]
   assert ratio(of('gptjax', 6.0, 1), of('torch', 2.0, 1)) == [None, 3.0]
   assert ratio(of('gptjax', 6.0, 1), of('torch', 2.0, 2)) == [None, None]
 
 
 @pytest.mark.parametrize('content', ['', '{}\n', 'x\n', None])
-def test_what_is_no_journal_is_refused(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
   path = tmp_path / 'a.jsonl'
   if content is not None:
     path.write_text(content)
@@ -146,7 +147,7 @@ H200 = 'NVIDIA H200'
    {'124M, times as fast as torch': (2.0, 1, None)}),
   (H200, rows_at('124M', torch=(1e3, None)), {})])
 def test_gates_of_training(device, rows, found):
-  made = gates.of_training(rows, device)
+  made = gates.training_gates(rows, device)
   shown = {gate['what']: (gate['found'], gate['wanted'], gate.get('aim'),
                           *([gate['holds'], gate['reached']] if 'aim' in gate else [])) for gate in made}
   assert shown == found
@@ -156,14 +157,14 @@ def test_gates_of_training(device, rows, found):
 @pytest.mark.parametrize('ours, holds', [(1.25, True), (1.3, False)])
 def test_dropout_in_attention_may_cost_a_fifth_of_cudnns_speed(ours, holds):
   row = lambda who, ms: {'what': 'attention 124M, forward and backward', 'who': who, 'median': ms}
-  gate, = gates.of_attention([row('xla', 9.0), row(gates.CUDNN, 1.0), row(gates.PALLAS, ours)])
+  gate, = gates.attention_gates([row('xla', 9.0), row(gates.CUDNN, 1.0), row(gates.PALLAS, ours)])
   assert gate['holds'] == holds
-  assert gates.of_attention([row('xla', 9.0), row(gates.PALLAS, ours)]) == []
+  assert gates.attention_gates([row('xla', 9.0), row(gates.PALLAS, ours)]) == []
 
 
-def test_what_was_not_measured_is_shown_beside_what_was(capsys):
+def test_sizes_that_were_not_measured_are_listed(capsys):
   found = {'machine': {'device': 'NVIDIA H200'}, 'gates': [], 'rows': rows_at('124M', 310e3)}
-  gates.show(gates.with_gates(found))
+  gates.print_gates(gates.add_gates(found))
   first, *rest = capsys.readouterr().out.splitlines()
   assert first.startswith('124M, tokens/s') and first.endswith('aim 468,000   passed')
   assert [line.partition(',')[0] for line in rest] == ['355M', '774M', '1558M']

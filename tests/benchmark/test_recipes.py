@@ -1,4 +1,4 @@
-"""The comparison of recipes: for real on a small text, resumable; what it claims and what it does not."""
+"""The comparison of recipes: real runs on a small text, resuming, and which differences are significant."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,13 @@ from gptjax.pretrain import loop
 
 
 def test_nothing_is_claimed_below_the_noise_of_the_seeds():
-  found = recipes.verdicts({'adamw': [4.50, 4.52, 4.51], 'muon': [4.30, 4.31, 4.32],
-                            'wsd': [4.50, 4.49, 4.51]})
+  found = recipes.compare_recipes({'adamw': [4.50, 4.52, 4.51], 'muon': [4.30, 4.31, 4.32],
+                                   'wsd': [4.50, 4.49, 4.51]})
   assert [(one['of'], one['against'], one['exceeds']) for one in found] == [
     ('muon', 'adamw', True), ('wsd', 'adamw', False), ('wsd', 'muon', True)]
   assert found[0]['difference'] == pytest.approx(-0.2) and found[0]['spread'] == pytest.approx(0.02)
-  assert 'Muon, cosine: 0.2000 nats lower than AdamW' in recipes.in_words(found[0])
-  assert 'NOT more than the 0.0200' in recipes.in_words(found[1])
+  assert 'Muon, cosine: 0.2000 nats lower than AdamW' in recipes.format_verdict(found[0])
+  assert 'NOT more than the 0.0200' in recipes.format_verdict(found[1])
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_recipes_are_real_runs(tmp_path, monkeypatch, shared_data):
 
 
 def test_each_recipe_is_what_its_name_says(tmp_path):
-  flags = recipes.parse([f'--source=text:{tmp_path}', f'--workdir={tmp_path}'])
+  flags = recipes.parse_flags([f'--source=text:{tmp_path}', f'--workdir={tmp_path}'])
   configs = {name: recipes.make_config(flags, name, 1e-3, 7) for name in recipes.RECIPES}
   chosen = {name: (config.optimizer.name, config.optimizer.schedule) for name, config in configs.items()}
   assert chosen == {'adamw': ('adamw', 'cosine'), 'muon': ('muon', 'cosine'), 'wsd': ('adamw', 'wsd')}

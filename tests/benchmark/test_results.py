@@ -1,4 +1,4 @@
-"""What benchmarks leave behind: one form; the README's table is what the files of docs/benchmarks say."""
+"""Result files of benchmarks, the README's table of them, and interleaved workers."""
 
 import json
 import sys
@@ -6,20 +6,21 @@ import sys
 import pytest
 from conftest import ROOT
 
-from gptjax.benchmark import results, table, turns
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark import interleave, results, table
+from gptjax.benchmark.machine import machine_info
 from gptjax.errors import InputError
 
 KEPT = sorted((ROOT / 'docs' / 'benchmarks').glob('*.json'))
 
 
 def test_the_readme_holds_the_table_of_the_files():
-  _, held, _ = table.parted((ROOT / 'README.md').read_text(), 'README.md')
-  assert held == table.table(KEPT), 'python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md'
+  _, held, _ = table.split_at_markers((ROOT / 'README.md').read_text(), 'README.md')
+  update = 'python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md'
+  assert held == table.markdown_table(KEPT), update
 
 
 @pytest.mark.parametrize('path', KEPT, ids=lambda path: path.stem)
-def test_a_file_that_is_kept_says_where_it_comes_from(path):
+def test_stored_results_record_their_origin(path):
   found = json.loads(path.read_text())
   assert found.keys() == {'benchmark', 'machine', 'rows', 'gates', 'details'}
   assert {'date', 'command', 'commit', 'code', 'device', 'flags', 'versions'} <= found['machine'].keys()
@@ -33,24 +34,24 @@ def test_a_row_a_gate_and_their_line(tmp_path):
           results.row('training', 'torch', 'tokens/s', [4.5655], 1.054)]
   gates = [results.gate('speed', '>=', 2, 1.9), results.gate('memory', '<=', 2, 1.9)]
   assert [gate['holds'] for gate in gates] == [False, True]
-  where = machine(['numpy'], 'NVIDIA H100 80GB HBM3')
+  where = machine_info(['numpy'], 'NVIDIA H100 80GB HBM3')
   results.write(str(tmp_path / 'new' / 'a.json'), 'train', where, rows, gates, more=1)
-  lines = table.table([tmp_path / 'new' / 'a.json']).splitlines()
+  lines = table.markdown_table([tmp_path / 'new' / 'a.json']).splitlines()
   assert lines[0].startswith('| measured | with |') and len(lines) == 4
   assert lines[2] == ('| training | gptjax | 1,946 tokens/s (1,830 to 2,003) |  | NVIDIA H100 80GB HBM3; '
                       f'numpy {where["versions"]["numpy"]} | {where["date"]} |')
   assert '| 4.566 tokens/s | 1.05 x |' in lines[3]
 
 
-def test_the_table_goes_between_its_marks(tmp_path):
-  results.write(str(tmp_path / 'a.json'), 'train', machine([]), [results.row('x', 'y', 's', [1.0])])
+def test_the_table_is_written_between_its_markers(tmp_path):
+  results.write(str(tmp_path / 'a.json'), 'train', machine_info([]), [results.row('x', 'y', 's', [1.0])])
   readme = tmp_path / 'README.md'
   readme.write_text(f'above\n{table.BEGIN}\nold\n{table.END}\nbelow\n')
   table.main([str(tmp_path / 'a.json'), f'--into={readme}'])
-  made = table.table([tmp_path / 'a.json'])
+  made = table.markdown_table([tmp_path / 'a.json'])
   assert readme.read_text() == f'above\n{table.BEGIN}\n{made}{table.END}\nbelow\n'
   readme.write_text('no marks')
-  with pytest.raises(InputError, match='has no place for the table'):
+  with pytest.raises(InputError, match='has no markers for the table'):
     table.main([str(tmp_path / 'a.json'), f'--into={readme}'])
   assert readme.read_text() == 'no marks'
   (tmp_path / 'a.json').write_text('{}')
@@ -60,7 +61,7 @@ def test_the_table_goes_between_its_marks(tmp_path):
 
 WORKER = """
 import os, sys, time
-from gptjax.benchmark.turns import serve
+from gptjax.benchmark.interleave import serve
 turns, ends = iter(range(100)), sys.argv[1]
 def answer(question):
   turn = next(turns)
@@ -81,32 +82,32 @@ def workers(**ends):
 
 @pytest.mark.parametrize('order', [('good', 'bad'), ('bad', 'good')])
 @pytest.mark.parametrize('at', [0, 2])
-def test_a_contender_that_ends_early_is_left_out(order, at):
+def test_a_contender_that_exits_early_is_skipped(order, at):
   commands = workers(**{name: {'good': '', 'bad': at}[name] for name in order})
   lost, told = [], []
-  found = turns.by_turns(commands, 'q', 3, lambda *x: lost.append(x), lambda *x: told.append(x))
-  assert lost == [('bad', 'ended early')] and found == {'good': ({}, [['q', 1], ['q', 2], ['q', 3]])}
+  found = interleave.interleaved(commands, 'q', 3, lambda *x: lost.append(x), lambda *x: told.append(x))
+  assert lost == [('bad', 'exited early')] and found == {'good': ({}, [['q', 1], ['q', 2], ['q', 3]])}
   turns_of = lambda wanted: [turn for name, _, _, turn in told if name == wanted]
   assert turns_of('good') == [0, 1, 2, 3] and turns_of('bad') == [*range(at)]
-  with pytest.raises(InputError, match='the contender bad ended early'):
-    turns.by_turns(commands, 'q', 3)
+  with pytest.raises(InputError, match='the contender bad exited early'):
+    interleave.interleaved(commands, 'q', 3)
 
 
 def test_contenders_start_one_after_the_other_and_are_then_interleaved(monkeypatch):
   events = []
 
-  class Recorded(turns.Worker):
+  class Recorded(interleave.Worker):
     def __init__(self, command):
       events.append(('start', command[-1]))
       self.name = command[-1]
       super().__init__(command)
 
-    def ask(self, line, until):
+    def request(self, line, until):
       events.append(('ask' if line else 'facts', self.name))
-      return super().ask(line, until)
+      return super().request(line, until)
 
-  monkeypatch.setattr(turns, 'Worker', Recorded)
-  turns.by_turns(workers(a='a', b='b'), 'q', 2)
+  monkeypatch.setattr(interleave, 'Worker', Recorded)
+  interleave.interleaved(workers(a='a', b='b'), 'q', 2)
   each = lambda kind: [(kind, 'a'), (kind, 'b')]
   assert events == [*[(kind, name) for name in 'ab' for kind in ('start', 'facts', 'ask')], *each('ask') * 2]
 
@@ -118,11 +119,11 @@ class Clocked:
   def __init__(self, command):
     self.start_s, self.answer_s = command
 
-  def ask(self, line, until):
+  def request(self, line, until):
     end = Clocked.now + (self.answer_s if line else self.start_s)
     Clocked.now = min(end, until)
     if end > until:
-      raise turns.Ended('has no answer in time')
+      raise interleave.WorkerLost('did not answer in time')
     return {}
 
   def close(self):
@@ -134,13 +135,13 @@ class Clocked:
   ({'a': (10, 10), 'b': (10, 10)}, 99, {'a': 2, 'b': 2}, []),
   # One that takes too long leaves time in which the others are measured; it holds up none after that time.
   ({'a': (10, 5), 'b': (90, 5), 'c': (1, 1)}, 100, {'a': 6}, [
-    ('b', 'has no answer in time'), ('c', 'was not started: 100 s are too short')]),
-  ({'a': (90, 5), 'b': (1, 1)}, 100, {'a': 1}, [('b', 'was not started: 100 s are too short')]),
-  ({'a': (200, 5)}, 100, {}, [('a', 'has no answer in time')])])
-def test_what_has_no_time_is_left_out_and_the_rest_is_measured(monkeypatch, commands, limit_s, counted, lost):
-  monkeypatch.setattr(turns, 'Worker', Clocked)
-  monkeypatch.setattr(turns.time, 'monotonic', lambda: Clocked.now)
+    ('b', 'did not answer in time'), ('c', 'was not started: the limit of 100 s is too short')]),
+  ({'a': (90, 5), 'b': (1, 1)}, 100, {'a': 1}, [('b', 'was not started: the limit of 100 s is too short')]),
+  ({'a': (200, 5)}, 100, {}, [('a', 'did not answer in time')])])
+def test_contenders_without_time_are_skipped(monkeypatch, commands, limit_s, counted, lost):
+  monkeypatch.setattr(interleave, 'Worker', Clocked)
+  monkeypatch.setattr(interleave.time, 'monotonic', lambda: Clocked.now)
   monkeypatch.setattr(Clocked, 'now', 0.0)
   missed = []
-  found = turns.by_turns(commands, 'q', 9, lambda *why: missed.append(why), limit_s=limit_s)
+  found = interleave.interleaved(commands, 'q', 9, lambda *why: missed.append(why), limit_s=limit_s)
   assert {name: len(answers) for name, (_, answers) in found.items()} == counted and missed == lost

@@ -1,4 +1,4 @@
-"""The scaling benchmark: what it calls flat is flat, and what is not is seen."""
+"""The scaling benchmark: constant quantities are reported as flat, and growth is reported."""
 
 import concurrent.futures
 import json
@@ -17,36 +17,36 @@ def small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_falls(small, tmp_path, capsys):
+def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_is_sharded(small, tmp_path, capsys):
   families = {small['cpu-data']: (1, 4), small['cpu-fsdp']: (2, 4)}
   with concurrent.futures.ThreadPoolExecutor(1) as thread:  # where no other test has set a mesh
     assert thread.submit(scaling.measure, families, str(tmp_path / 'scaling.json')).result() == 0
   said = capsys.readouterr().out
-  assert 'NOT FLAT' not in said and 'grows as theory says' in said and 'stragglers' in said
+  assert 'NOT FLAT' not in said and 'grows as expected' in said and 'stragglers' in said
   rows = json.loads((tmp_path / 'scaling.json').read_text())['details']['families']
   assert rows['cpu-data'][0]['state'] == rows['cpu-data'][1]['state'] > rows['cpu-fsdp'][1]['state']
   assert rows['cpu-data'][1]['sent'].keys() == {'all-reduce'}
   assert (tmp_path / 'scaling.png').stat().st_size > 10_000
 
 
-def test_growth_is_seen(small):
+def test_growth_is_detected(small):
   rows = [{'devices': n, 'mesh': {'data': n}, 'flops': 100, 'state': 10, 'peak': 50 + n, 'whole': 0,
            'arrays': {'all-reduce': 8}} for n in (8, 16)]
-  assert scaling.changes(rows, small['tpu-data']) == pytest.approx(
+  assert scaling.relative_changes(rows, small['tpu-data']) == pytest.approx(
     {'flops': 0, 'state': 0, 'peak': 8 / 58, 'arrays of all-reduce and reduce-scatter': 0})
   one_axis_less = {**rows[0], 'mesh': {'data': 1}, 'arrays': {}}
-  found = scaling.changes([one_axis_less, *rows], small['tpu-data'])
+  found = scaling.relative_changes([one_axis_less, *rows], small['tpu-data'])
   assert found['arrays of all-reduce and reduce-scatter'] == 0
-  assert scaling.changes(rows, small['cpu-fsdp'])['divided state x devices'] == pytest.approx(1)
+  assert scaling.relative_changes(rows, small['cpu-fsdp'])['divided state x devices'] == pytest.approx(1)
 
 
 @pytest.mark.parametrize('chips, shape', [(8, '2x2x2'), (16, '2x2x4'), (64, '4x4x4'), (1024, '8x8x16')])
 def test_slices_are_near_to_cubes(chips, shape):
-  assert scaling.shape(chips) == shape
+  assert scaling.slice_topology(chips) == shape
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_invalid_flags_are_refused():
   for flags, said in ((['--tpu=4'], 'smallest slice'), (['--cpu=3'], 'powers of two'),
-                      (['--families=cpu'], 'no such family')):
+                      (['--families=cpu'], 'unknown family')):
     with pytest.raises(InputError, match=said):
       scaling.main(flags)

@@ -1,4 +1,4 @@
-"""The benchmark of the start: it measures a real one, and says why there is none."""
+"""The start benchmark: it measures a real start, and reports why a start fails."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from gptjax.benchmark.subjects import start
 
 
-def test_a_run_that_does_not_start_is_said(tmp_path):
+def test_a_failed_start_is_reported(tmp_path):
   with pytest.raises(ValueError, match=r'(?s)no step after \d+ s.*nothing.py'):
-    start.first_step('configs/nothing.py', tmp_path, 'a')
+    start.time_to_first_step('configs/nothing.py', tmp_path, 'a')
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_all_commands_end_through_the_one_function():
   root = Path(gptjax.__file__).parent
   for path in sorted(root.rglob('*.py')):
     text = path.read_text()
-    if "if __name__ == '__main__':" not in text or path.name in ('train_torch.py', 'part.py'):  # workers
+    if "if __name__ == '__main__':" not in text or path.name in ('train_torch.py', 'stage.py'):  # workers
       continue
     assert 'run.run(' in text or 'command.run(' in text or 'errors.print_line(' in text, path
     package = (path.parent / '__init__.py').read_text() if path.name == '__main__.py' else ''

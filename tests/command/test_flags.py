@@ -12,8 +12,8 @@ import pytest
 
 import gptjax
 from gptjax.benchmark import subjects
-from gptjax.benchmark.subjects.scaling import counts
-from gptjax.benchmark.subjects.train import field
+from gptjax.benchmark.subjects.scaling import device_counts
+from gptjax.benchmark.subjects.train import config_override
 from gptjax.command import flag_types, run
 from gptjax.command.flag_types import Listed, Number, integer, real
 from gptjax.errors import InputError
@@ -24,7 +24,7 @@ COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretra
             'gptjax.data.tokenizers.__main__',
             'gptjax.evaluate.overlap.__main__', 'gptjax.benchmark.gpu', 'gptjax.benchmark.table',
             *(f'gptjax.benchmark.subjects.{one.name}' for one in pkgutil.iter_modules(subjects.__path__)))
-TEXT = None, paths.flag, field, counts  # what else a flag may be; `counts` has a test of its own
+TEXT = None, paths.flag, config_override, device_counts  # `device_counts` has a test of its own
 
 
 class Parsed(Exception):
@@ -68,7 +68,7 @@ def test_every_numeric_flag_has_a_domain(name, monkeypatch):
     assert numeric or action.type in TEXT, f'{action.option_strings}: a flag with a type but no domain'
     defaults = action.default if isinstance(action.default, list | tuple) else [action.default]
     of_numbers = any(isinstance(value, int | float) and not isinstance(value, bool) for value in defaults)
-    assert numeric or action.type is counts or not of_numbers, action.option_strings
+    assert numeric or action.type is device_counts or not of_numbers, action.option_strings
     if numeric:
       require_domain(action.type)
       domain = (action.type.number if isinstance(action.type, Listed) else action.type).domain
@@ -93,10 +93,10 @@ def test_numeric_flags_beside_a_config_have_bounds(path):
 
 
 def test_counts_of_devices():
-  assert counts('8,16') == (8, 16) and counts('') == ()
+  assert device_counts('8,16') == (8, 16) and device_counts('') == ()
   for text in ('0', '-8', '3', '8,', 'x', str(2**17), '9' * 5000):
     with pytest.raises(argparse.ArgumentTypeError):
-      counts(text)
+      device_counts(text)
 
 
 def test_messages_name_value_and_domain():

@@ -167,15 +167,18 @@ UNWINDS = """
 import sys, tempfile
 from gptjax.command import shutdown, startup
 startup.begin('x', 'stopped')
-from gptjax.benchmark import turns
-shutdown.unwind_on_signal('ending')
+from gptjax.benchmark import interleave
+shutdown.unwind('ending')
 with tempfile.TemporaryDirectory(dir='.') as folder:
   worker = ['bash', '-c', 'echo {}; echo $$ >new; mv new pid; exec sleep 1000']
-  turns.by_turns({'a': worker}, None, 1) if sys.argv[1] == 'by_turns' else turns.output_of(worker)
+  if sys.argv[1] == 'interleaved':
+    interleave.interleaved({'a': worker}, None, 1)
+  else:
+    interleave.output_of(worker)
 """
 
 
-@pytest.mark.parametrize('function', ['by_turns', 'output_of'])
+@pytest.mark.parametrize('function', ['interleaved', 'output_of'])
 @pytest.mark.parametrize('name, group', [('INT', True), ('HUP', True), ('TERM', False), ('USR1', False)])
 def test_a_benchmark_takes_its_workers_and_files_along(tmp_path, function, name, group):
   """Ctrl-C and the end of a terminal reach its workers as well."""

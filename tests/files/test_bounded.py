@@ -76,7 +76,7 @@ def test_a_line_of_many_values_is_a_problem_of_its_document(tmp_path):
     sources.read_jsonl(sources.Data('', '', 0), tmp_path / 'a.jsonl', None)
   config = published_config(tmp_path)
   with pytest.raises(InputError, match=r'line 1 is not a JSON object .*more than 1,048,576 values'):
-    list(examples.records(examples.Jsonl('a.jsonl'), config, 'task t'))
+    list(examples.read_records(examples.Jsonl('a.jsonl'), config, 'task t'))
 
 
 def published_config(folder):
@@ -86,10 +86,10 @@ def published_config(folder):
 
 @pytest.mark.parametrize('kind', [examples.Jsonl, examples.Tsv])
 def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch, kind):
-  monkeypatch.setattr(examples, 'LONGEST_LINE', 50)
+  monkeypatch.setattr(examples, 'MAX_LINE', 50)
   (tmp_path / 'a').write_text('{"a": 1}\n' + 'x' * 50 + '\n')
   with pytest.raises(InputError, match='line 2 has 50 characters or more'):
-    list(examples.records(kind('a'), published_config(tmp_path), 'task t'))
+    list(examples.read_records(kind('a'), published_config(tmp_path), 'task t'))
 
 
 def test_every_source_has_the_limit_of_a_document(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
-"""Small TFDS folders of GPT-1's sets: the schemas of TFDS's own builders, with the odd rows that are known.
+"""Small TFDS folders of GPT-1's data sets, in the schemas of TFDS's own builders, with known irregular rows.
 
-Made by the builders themselves, which write what is given here in place of what they would download.
+The builders themselves write them, from the rows below instead of a download.
 """
 
 import types

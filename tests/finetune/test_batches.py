@@ -1,4 +1,4 @@
-"""Widths, order and rows of batches."""
+"""Padding widths, order and rows of batches."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def encoded(lengths, g=1):
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 4))
 def test_widths_are_the_cheapest(lengths, most):
-  found = batches.widths(lengths, most, worth=0)
+  found = batches.choose_widths(lengths, most, min_saving=0)
   padded = lambda chosen: sum(min((w for w in chosen if w >= n), default=np.inf) for n in lengths)
   sizes = sorted({-(-n // 8) * 8 for n in lengths})
   assert len(found) <= most and found == sorted(set(found))
@@ -35,8 +35,8 @@ def test_widths_are_the_cheapest(lengths, most):
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 5), st.booleans())
 def test_every_example_comes_once_an_epoch_in_a_batch_that_it_fits(lengths, size, seed, by_length):
   lengths = np.array(lengths)
-  chosen = batches.widths(lengths, 3, worth=0)
-  plan = batches.Plan(lengths, chosen, size, seed, by_length)
+  chosen = batches.choose_widths(lengths, 3, min_saving=0)
+  plan = batches.BatchSchedule(lengths, chosen, size, seed, by_length)
   seen = [plan(step) for step in range(2 * plan.per_epoch)]
   for epoch in (seen[:plan.per_epoch], seen[plan.per_epoch:]):
     assert sorted(np.concatenate([examples for examples, _ in epoch])) == list(range(len(lengths)))
@@ -44,18 +44,18 @@ def test_every_example_comes_once_an_epoch_in_a_batch_that_it_fits(lengths, size
     assert lengths[examples].max() <= width and width in chosen
     assert 1 <= len(examples) <= size
   assert batches.used_widths(plan, len(seen)) == sorted({width for _, width in seen})
-  again = batches.Plan(lengths, chosen, size, seed, by_length)(2 * plan.per_epoch - 1)
+  again = batches.BatchSchedule(lengths, chosen, size, seed, by_length)(2 * plan.per_epoch - 1)
   assert again[1] == seen[-1][1] and (again[0] == seen[-1][0]).all(), 'a pure function of seed and step'
 
 
 def test_epochs_and_seeds_differ():
   lengths = np.arange(1, 101)
-  plan, other = (batches.Plan(lengths, [104], 10, seed) for seed in (0, 1))
+  plan, other = (batches.BatchSchedule(lengths, [104], 10, seed) for seed in (0, 1))
   assert (plan(0)[0] != plan(10)[0]).any() and (plan(0)[0] != other(0)[0]).any()
 
 
 def test_the_order_is_frozen():
-  plan = batches.Plan(np.arange(1, 41), [16, 40], 8, 0, by_length=True)
+  plan = batches.BatchSchedule(np.arange(1, 41), [16, 40], 8, 0, by_length=True)
   assert [(examples.tolist(), width) for examples, width in map(plan, (0, 1, 4))] == FROZEN
 
 
@@ -68,7 +68,8 @@ FROZEN = [
 
 def test_random_batches_do_not_depend_on_the_lengths():
   """But for the width, which is the least that the batch fits into."""
-  plans = [batches.Plan(lengths, [8, 16, 40], 8, 0) for lengths in (np.arange(1, 41), np.full(40, 7))]
+  plans = [batches.BatchSchedule(lengths, [8, 16, 40], 8, 0)
+           for lengths in (np.arange(1, 41), np.full(40, 7))]
   for step in range(10):
     (some, width), (same, narrow) = (plan(step) for plan in plans)
     assert (some == same).all() and narrow == 8
@@ -81,8 +82,8 @@ RANDOM = [37, 32, 28, 36, 30, 19, 21, 14]
 
 def test_hosts_hold_the_rows_of_one_batch():
   data = encoded([5, 9, 3, 7, 2], g=2)
-  whole = batches.batch(data, np.array([4, 0, 3]), 16, 4, slice(0, 4))
-  halves = [batches.batch(data, np.array([4, 0, 3]), 16, 4, slice(at, at + 2)) for at in (0, 2)]
+  whole = batches.make_batch(data, np.array([4, 0, 3]), 16, 4, slice(0, 4))
+  halves = [batches.make_batch(data, np.array([4, 0, 3]), 16, 4, slice(at, at + 2)) for at in (0, 2)]
   for name, array in whole.items():
     np.testing.assert_array_equal(array, np.concatenate([half[name] for half in halves]))
   assert whole['weights'].tolist() == [1, 1, 1, 0]
@@ -93,7 +94,7 @@ def test_hosts_hold_the_rows_of_one_batch():
 
 def test_evaluation_sees_each_example_once():
   lengths = np.array([5, 90, 30, 7, 20])
-  chosen = batches.widths(lengths, 3)
-  made = batches.in_order(lengths, chosen, 2)
+  chosen = batches.choose_widths(lengths, 3)
+  made = batches.evaluation_batches(lengths, chosen, 2)
   assert sorted(np.concatenate([rows for rows, _ in made])) == [0, 1, 2, 3, 4]
   assert all(lengths[rows].max() <= width for rows, width in made)

@@ -1,4 +1,4 @@
-"""Adam and the schedule of the released fine-tuning code, against that code's equations in NumPy."""
+"""Adam and the schedule of the released fine-tuning code, compared with its equations in NumPy."""
 
 import jax.numpy as jnp
 import numpy as np

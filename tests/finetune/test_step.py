@@ -1,4 +1,4 @@
-"""The loss L3, its gradients, and the step: against NumPy, over meshes, microbatches, widths and modes."""
+"""The loss L3, its gradients and the step against NumPy, across meshes, microbatches, widths and modes."""
 
 import functools
 
@@ -9,8 +9,8 @@ import pytest
 from conftest import mesh_of
 from flax import nnx
 
-from finetune.tiny import batch_of, config_of, first_state, grads_of
-from gptjax.finetune import parts, step
+from finetune.tiny import batch_of, config_of, finetune_state, grads_of
+from gptjax.finetune import step, trainable
 from gptjax.finetune.model import Classifier
 from gptjax.parallel import sharding
 
@@ -24,9 +24,9 @@ def put(batch, mesh):
 
 def classifier(config, kind, outputs):
   """The model of the first state, put together from all its weights."""
-  state = first_state(config, kind, outputs)
-  moving, still = parts.entered(state.params, state.frozen, config)
-  return parts.assembled(step.graph(config, kind, outputs), moving, still, config)
+  state = finetune_state(config, kind, outputs)
+  differentiated, constant = trainable.to_compute_form(state.params, state.frozen, config)
+  return trainable.build_classifier(step.graph(config, kind, outputs), differentiated, constant, config)
 
 
 def softmax_loss(logits, label):
@@ -38,7 +38,7 @@ def softmax_loss(logits, label):
 def test_a_fresh_state_is_of_the_types_of_a_restored_one(train):
   config = config_of(**{'finetune.train': train})
   with mesh_of():
-    state = jax.eval_shape(lambda: first_state(config))
+    state = jax.eval_shape(lambda: finetune_state(config))
   assert not any(x.weak_type for x in jax.tree.leaves(state))
 
 
@@ -73,7 +73,7 @@ def test_the_loss_is_the_papers(kind):
   np.testing.assert_allclose(both, np.mean(tasks) + 0.5 * np.mean(languages), rtol=1e-5)
 
 
-def test_of_numbers_it_is_the_squared_error():
+def test_the_loss_of_numeric_labels_is_the_squared_error():
   config = config_of(**{'finetune.lm_coef': 0.0})
   batch = batch_of(config, 2)
   batch['labels'] = np.linspace(-1, 1, 8, dtype=np.float32)
@@ -89,7 +89,7 @@ def test_gradients_are_those_of_finite_differences():
   config = config_of(**{'model.dropout': 0.1, 'finetune.head_dropout': 0.1})
   batch = batch_of(config, 3, labels=3)
   with mesh_of() as mesh:
-    batch, state = put(batch, mesh), first_state(config, 'choice', 1)
+    batch, state = put(batch, mesh), finetune_state(config, 'choice', 1)
     keys = jax.random.split(jax.random.key(3), 8)
     run = functools.partial(grads_of, config, 'choice', 1, batch, keys=keys)
     _, grads = run(state=state)
@@ -133,7 +133,7 @@ def steps(config, n, kind='classification', outputs=3, batch=None):
   """The states before and after n steps."""
   run = jax.jit(functools.partial(step.train_step, config=config, graphdef=step.graph(config, kind, outputs),
                                   numeric=False, steps=10))
-  first = state = first_state(config, kind, outputs)
+  first = state = finetune_state(config, kind, outputs)
   for _ in range(n):
     state, metrics = run(state, batch)
   return first, state, metrics
@@ -145,13 +145,13 @@ def predicted(config, state, batch):
 
 
 @pytest.mark.parametrize('mode', MODES)
-def test_what_is_trained_and_what_is_not(mode):
+def test_trained_weights_move_and_frozen_weights_do_not(mode):
   config = config_of(**MODES[mode])
   with mesh_of() as mesh:
     # The first update has rate 0, and LoRA's second factors start at 0: the first factors move in the third.
     first, last, _ = steps(config, 3, batch=put(batch_of(config), mesh))
     before, plain = (predicted(c, state, put(batch_of(c), mesh)) for c, state in (
-      (config, first), (config_of(), first_state(config_of()))))
+      (config, first), (config_of(), finetune_state(config_of()))))
   names = {jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in
            jax.tree.leaves_with_path(last.params)}
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), first.params, last.params)

@@ -1,4 +1,4 @@
-"""The studies: what they run, tables and plots; each end to end on a tiny model is slow."""
+"""The studies: their runs, tables and plots; the end-to-end tests on a tiny model are slow."""
 
 import copy
 import json
@@ -60,7 +60,7 @@ def test_ablations_differ_in_one_thing_each(monkeypatch, tmp_path):
 
 def test_transfer_goes_from_no_layer_to_all(monkeypatch, tmp_path):
   seen = fake(monkeypatch)
-  monkeypatch.setattr(studies.weights, 'source_of', lambda config: config.model.update(dict(n_layer=2)))
+  monkeypatch.setattr(studies.weights, 'open_pretrained', lambda config: config.model.update(dict(n_layer=2)))
   assert studies.run_job(gpt1_transfer.get_config('sst2'), tmp_path) == 0
   assert [c.finetune.transfer_layers for _, c in seen] == [0, 1, 2]
   assert all(c.finetune.train_examples == 1000 for _, c in seen)
@@ -79,13 +79,15 @@ def test_a_damaged_set_of_a_study_is_refused_and_another_one_noted(monkeypatch, 
   sets = copy.deepcopy(zero_shot_sets.TFDS)
   zero_shot_sets.mock_tfds(monkeypatch, sets)
   config = gpt1_zero_shot.get_config()
-  assert set(zero_shot.suites(config)) == {'acceptability', 'sentiment', 'question answering', 'winograd'}
+  suites = zero_shot.read_suites(config)
+  assert set(suites) == {'acceptability', 'sentiment', 'question answering', 'winograd'}
   assert 'question answering: note: data set race' in capsys.readouterr().err
   sets['glue/sst2']['validation'] = [{'sentence': b'fine', 'label': 7}]
   with pytest.raises(ValueError, match='data set glue/sst2, split validation, record 0: label'):
-    zero_shot.suites(config)
+    zero_shot.read_suites(config)
   del sets['glue/sst2']
-  assert 'sentiment' not in zero_shot.suites(config) and 'sentiment is left out' in capsys.readouterr().err
+  assert 'sentiment' not in zero_shot.read_suites(config)
+  assert 'sentiment is skipped' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -98,13 +100,13 @@ def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, 
       'train.steps': 4, 'mesh.data': 8, 'checkpoint.every_steps': 2, 'checkpoint.keep': 9,
       'log.tensorboard': False})
     assert pretrain(config, tmp_path / name) == 0
-  config = studies.changed(gpt1_zero_shot.get_config(), {
+  config = studies.with_changes(gpt1_zero_shot.get_config(), {
     'init_from': str(tmp_path / 'transformer'), 'finetune.lstm_from': str(tmp_path / 'lstm'),
     'data.tfds_dir': str(shared_data / 'tfds'), 'finetune.limit': 20, 'eval.batch_size': 16})
   config.finetune.study = 'zero_shot'
   assert studies.run_job(config, tmp_path / 'study') == 0
   said = capsys.readouterr().err
-  assert 'question answering is left out: race/middle is not there' in said
+  assert 'question answering is skipped: race/middle is not there' in said
   found = json.loads((tmp_path / 'study' / 'results.json').read_text())['study']
   assert {name: sorted(of) for name, of in found.items()} == {'Transformer': ['2', '4'], 'LSTM': ['2', '4']}
   assert set(found['LSTM']['4']) == {'acceptability', 'sentiment'}

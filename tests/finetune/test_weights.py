@@ -1,4 +1,4 @@
-"""Where weights come from and go to: transfer, LoRA added up, the LSTM, text; and the overfit test."""
+"""Initial and exported weights: transfer, merged LoRA, the LSTM, text; and overfitting of a small set."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from configs import gpt1_finetune
 from finetune.tiny import batch_of, config_of
 from gptjax.data.corpus import reader as corpora
 from gptjax.data.tokenizers import loading
-from gptjax.finetune import batches, data, parts, results, run, step, studies, weights
+from gptjax.finetune import batches, data, results, run, step, studies, trainable, weights
 from gptjax.finetune.tasks import examples, published, transforms
 from gptjax.parallel import sharding
 from gptjax.train.step import graph, init_state
@@ -35,11 +35,11 @@ def source_of(params):
 
 @pytest.mark.parametrize('n', [-1, 0, 1])
 @pytest.mark.parametrize('mesh', [{}, dict(data=2, fsdp=2, tensor=2)])
-def test_what_is_taken_over(n, mesh):
+def test_transferred_and_fresh_weights(n, mesh):
   with mesh_of(**mesh) as on:
     _, given = pretrained()
     config = config_of(**{'finetune.transfer_layers': n})
-    fresh, made = (jax.device_get(weights.first_state(config, 'choice', 1, source, on).params['lm'])
+    fresh, made = (jax.device_get(weights.init_state(config, 'choice', 1, source, on).params['lm'])
                    for source in (None, source_of(given)))
     given = jax.device_get(given)
   np.testing.assert_array_equal(made['wte'][:61], given['wte'][:61])
@@ -54,20 +54,21 @@ def test_what_is_taken_over(n, mesh):
 
 
 @pytest.mark.parametrize('mode', ['full', 'last', 'lora'])
-def test_the_language_model_that_comes_out_is_the_one_that_was_trained(mode):
+def test_the_exported_language_model_is_the_trained_one(mode):
   config = config_of(**{'finetune.train': mode})
   with mesh_of() as mesh:
     _, given = pretrained()
-    state = weights.first_state(config, transforms.TEXT, 0, source_of(given), mesh)
+    state = weights.init_state(config, transforms.LANGUAGE_MODEL, 0, source_of(given), mesh)
     plain = nnx.merge(graph(tiny_config(**{'model.norm': 'after'})), given)
     tokens = jnp.arange(20)[None] % 61
-    np.testing.assert_allclose(weights.language_model(state, config)(tokens), plain(tokens), atol=1e-6)
+    np.testing.assert_allclose(weights.export_language_model(state, config)(tokens), plain(tokens), atol=1e-6)
     noise = lambda path, w: w + 0.05 * jax.random.normal(jax.random.key(len(path)), w.shape)
     state = state._replace(params=jax.tree.map_with_path(noise, state.params))
-    moving, still = parts.entered(state.params, state.frozen, config)
-    model = parts.assembled(step.graph(config, transforms.TEXT, 0), moving, still, config)
+    differentiated, constant = trainable.to_compute_form(state.params, state.frozen, config)
+    graphdef = step.graph(config, transforms.LANGUAGE_MODEL, 0)
+    model = trainable.build_classifier(graphdef, differentiated, constant, config)
     wanted = model.lm.logits(model.lm.features(tokens))[..., :61]
-    np.testing.assert_allclose(weights.language_model(state, config)(tokens), wanted, atol=1e-4)
+    np.testing.assert_allclose(weights.export_language_model(state, config)(tokens), wanted, atol=1e-4)
 
 
 def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path):
@@ -77,8 +78,8 @@ def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path)
   for sizes in ({}, dict(data=2, fsdp=2, tensor=2)):
     config = config_of(**lstm, **{'model.dropout': 0.1})
     with mesh_of(**sizes) as mesh:
-      state = weights.first_state(config, 'choice', 1, None, mesh)
-      keys = jax.reshard(jax.random.split(jax.random.key(3), 8), sharding.compute_spec('batch'))
+      state = weights.init_state(config, 'choice', 1, None, mesh)
+      keys = jax.reshard(jax.random.split(jax.random.key(3), 8), sharding.compute('batch'))
       f = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
                             numeric=False)
       found.append(jax.device_get(jax.jit(f)(state, sharding.shard_batch(batch_of(config, 3), mesh), keys)))
@@ -99,7 +100,7 @@ KINDS = {'classification': ('text',), 'entailment': ('text', 'other'), 'similari
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
+def test_thirty_two_examples_are_memorized(corpus_folder, kind):
   rng, words = random.Random(1), ['tree', 'walks', 'under', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
   say = lambda: ' '.join(rng.choices(words, k=rng.randint(2, 6)))
   found = [examples.Example(tuple(say() for _ in KINDS[kind]), (say(), say()) if kind == 'choice' else (),
@@ -108,12 +109,12 @@ def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
   config = config_of(**{'model.n_vocab': 290, 'train.batch_size': 32, 'train.steps': 100,
                         'optimizer.learning_rate': 3e-3, 'optimizer.schedule': 'constant'})
   config.model.n_vocab -= 3
-  encoded = data.encode(task, found, loading.load(f'{corpus_folder}/tokenizer'), config, 0, '')
-  config = weights.with_marks(config)
+  encoded = data.encode_examples(task, found, loading.load(f'{corpus_folder}/tokenizer'), config, 0, '')
+  config = weights.with_task_tokens(config)
   outputs = 1 if kind == 'choice' else 2
   with mesh_of() as mesh:
-    state = weights.first_state(config, kind, outputs, None, mesh)
-    batch = sharding.shard_batch(batches.batch(encoded, np.arange(32), 24, 32, slice(0, 32)), mesh)
+    state = weights.init_state(config, kind, outputs, None, mesh)
+    batch = sharding.put(batches.make_batch(encoded, np.arange(32), 24, 32, slice(0, 32)), mesh)
     graphdef = step.graph(config, kind, outputs)
     train = jax.jit(functools.partial(step.train_step, config=config, graphdef=graphdef, numeric=False,
                                       steps=100))
@@ -126,15 +127,15 @@ def test_thirty_two_examples_are_learnt_by_heart(corpus_folder, kind):
 
 
 @pytest.mark.parametrize('mode', ['lora', pytest.param('last', marks=pytest.mark.slow)])
-def test_text_of_ones_own(corpus_folder, tmp_path, mode):
-  """A language model is fine-tuned on text, exported, and loaded; only in part, and still it gets better."""
+def test_a_language_model_is_fine_tuned_on_text(corpus_folder, tmp_path, mode):
+  """A language model is fine-tuned on text, exported, and loaded; only in part, yet the loss falls."""
   from gptjax.pretrain.loop import pretrain
   config = tiny_config(**{'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 2,
                           'log.tensorboard': False, 'mesh.data': 8})
   assert pretrain(config, tmp_path / 'pretrained') == 0
   with mesh_of():  # a folder as those of the released weights of GPT-2
     gptjax.save_pretrained(*gptjax.load(tmp_path / 'pretrained'), tmp_path / 'gpt2')
-  config = studies.changed(gpt1_finetune.get_config('text'), {
+  config = studies.with_changes(gpt1_finetune.get_config('text'), {
     'init_from': str(tmp_path / 'gpt2'), 'data.corpus': str(corpus_folder), 'finetune.train': mode,
     'train.batch_size': 8, 'train.steps': 40, 'optimizer.learning_rate': 0.02, 'eval.every_steps': 20,
     'log.tensorboard': False, 'finetune.limit': 50})
@@ -158,7 +159,7 @@ def test_patience(tmp_path):
     config = config_of(**{'finetune.patience': patience})
     records = [{'step': i, 'eval/score': score} for i, score in enumerate(scores)]
     made = types.SimpleNamespace(config=config, folder=tmp_path)
-    return run.over(made, types.SimpleNamespace(records=records))
+    return run.patience_exhausted(made, types.SimpleNamespace(records=records))
   assert not over([1, 2, 2], 0) and not over([1, 2, 3], 1) and not over([3], 1)
   assert over([1, 2, 2], 1) and over([3, 1, 2], 2) and not over([3, 1, 4], 2)
 

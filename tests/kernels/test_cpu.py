@@ -69,13 +69,13 @@ sys.path[:0] = ['tests']
 import conftest
 import jax
 import numpy as np
-from finetune.tiny import batch_of, config_of, first_state
+from finetune.tiny import batch_of, config_of, finetune_state
 from gptjax.parallel import sharding
 from gptjax.finetune import step
 config = config_of(**{'model.dropout': 0.1, 'finetune.train': 'lora'})
 with conftest.mesh_of(data=2, fsdp=2, tensor=2) as mesh:
-  keys = jax.reshard(jax.random.split(jax.random.key(0), 8), sharding.compute_spec('batch'))
-  state, batch = first_state(config, 'choice', 1), sharding.shard_batch(batch_of(config, 3), mesh)
+  keys = jax.reshard(jax.random.split(jax.random.key(0), 8), sharding.compute('batch'))
+  state, batch = finetune_state(config, 'choice', 1), sharding.put(batch_of(config, 3), mesh)
   run = jax.jit(functools.partial(step.loss_and_grads, config=config, numeric=False,
                                   graphdef=step.graph(config, 'choice', 1)))
   first = jax.device_get(run(state, batch, keys))

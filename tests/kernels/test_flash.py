@@ -55,7 +55,7 @@ def test_equals_the_equation_with_the_same_weights_dropped(t, blocks):
   with mesh_of():
     kept = flash.mask(keys, rate, 2, t)
     y, gradient = with_gradients(functools.partial(interpreted, rate=rate, keys=keys, blocks=blocks), qkv(t))
-    want, wanted = with_gradients(functools.partial(attention_benchmark.attend_with, kept, rate), qkv(t))
+    want, wanted = with_gradients(functools.partial(attention_benchmark.masked_attention, kept, rate), qkv(t))
   np.testing.assert_allclose(y, want, atol=2e-6)
   np.testing.assert_allclose(gradient, wanted, atol=3e-5)
 
@@ -65,8 +65,8 @@ def test_bfloat16_is_as_near_to_float32_as_rounding_allows(pallas_here):
   case = attention_benchmark.Case('pallas', 0.1)
   x = jax.random.normal(jax.random.key(0), (4, 1, 80, 2, 64), jnp.bfloat16)
   with mesh_of():
-    ours = attention_benchmark.compiled(case, x, keys_of(1))(x, keys_of(1))
-    assert max(attention_benchmark.errors(case, x, keys_of(1), ours)) < 0.01
+    ours = attention_benchmark.compile_case(case, x, keys_of(1))(x, keys_of(1))
+    assert max(attention_benchmark.relative_errors(case, x, keys_of(1), ours)) < 0.01
     assert interpreted(*qkv(3, dtype='bfloat16')).dtype == jnp.bfloat16
 
 

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
-from finetune.tiny import batch_of, config_of, first_state
+from finetune.tiny import batch_of, config_of, finetune_state
 from flax import nnx
 from variants import VARIANTS
 
 from gptjax.finetune import step
-from gptjax.finetune.model import adapted
-from gptjax.finetune.tasks.transforms import TEXT
+from gptjax.finetune.model import add_lora
+from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.generate import cache
 from gptjax.model.compute import gathered_once, in_dtype, multiplied_in, stacked, unrolled
 from gptjax.model.gpt import _logits
@@ -64,8 +64,8 @@ def test_each_weight_of_fine_tuning_has_the_dtype_that_it_declares(changes):
   config = config_of(**changes, **BFLOAT16)
   with mesh_of():
     graphdef = step.graph(config, 'choice', 1)
-    state = jax.eval_shape(lambda: first_state(config, 'choice', 1))
-    trees = jax.eval_shape(functools.partial(step.computing, config=config, graphdef=graphdef), state)
+    state = jax.eval_shape(lambda: finetune_state(config, 'choice', 1))
+    trees = jax.eval_shape(functools.partial(step.compute_params, config=config, graphdef=graphdef), state)
   found = {name: dtype for tree in trees for name, dtype in dtypes(tree).items()}
   assert len(found) > 6 and found == {name: wanted(name) for name in found}
 
@@ -100,7 +100,7 @@ def test_norms_compute_in_float32_in_every_job(scan, parts):
     assert computed_with(pretrain, state, batch) == {norms, products}
     assert computed_with(evaluate, state.params, batch) == {norms, products}
     assert computed_with(_logits.__wrapped__, made(config), batch['inputs']) == {norms, products}
-    first, graphdef = first_state(tuned, 'choice', 1), step.graph(tuned, 'choice', 1)
+    first, graphdef = finetune_state(tuned, 'choice', 1), step.graph(tuned, 'choice', 1)
     finetune = functools.partial(step.train_step, config=tuned, graphdef=graphdef, numeric=False, steps=10)
     predict = functools.partial(step.predict_step, config=tuned, graphdef=graphdef)
     for job in finetune, predict:
@@ -115,14 +115,14 @@ def test_fine_tuning_and_pretraining_compute_the_same_loss_in_bfloat16(norm):
   batch = random_batch(config)
   tokens = np.concatenate([batch['inputs'], batch['targets'][:, -1:]], axis=1)[:, :24]
   with mesh_of():
-    lm = first_state(tuned, TEXT, 0).params['lm']
+    lm = finetune_state(tuned, LANGUAGE_MODEL, 0).params['lm']
     leaves, tree = jax.tree.flatten(lm)
     lm = tree.unflatten([w + 0.1 * jax.random.normal(jax.random.key(i), w.shape)
                          for i, w in enumerate(leaves)])
     one = {'tokens': tokens[:, None], 'lengths': np.full((8, 1), 24, np.int32),
            'weights': np.ones(8, np.float32), 'labels': np.zeros(8, np.float32)}
-    state = step.first_state(tuned, step.graph(tuned, TEXT, 0), {'lm': lm})
-    run = functools.partial(step.loss_and_grads, config=tuned, graphdef=step.graph(tuned, TEXT, 0),
+    state = step.init_state(tuned, step.graph(tuned, LANGUAGE_MODEL, 0), {'lm': lm})
+    run = functools.partial(step.loss_and_grads, config=tuned, graphdef=step.graph(tuned, LANGUAGE_MODEL, 0),
                             numeric=False)
     (loss, _, _), _ = jax.jit(run)(state, one, None)
     targets = np.concatenate([tokens[:, 1:], np.full((8, 1), -1, np.int32)], axis=1)
@@ -145,7 +145,7 @@ PURE = {'in_dtype': (lambda model: in_dtype(model, 'bfloat16'), {}),
         'stacked': (lambda model: stacked(unrolled(model)), {}),
         'decode': (lambda model: cache._ready.__wrapped__(model, True), {}),
         'decode in bfloat16': (lambda model: cache._ready.__wrapped__(model, True), BFLOAT16),
-        'adapted': (lambda model: adapted(model.h, jax.random.key(0), 2, 2), {})}
+        'adapted': (lambda model: add_lora(model.h, jax.random.key(0), 2, 2), {})}
 
 
 def parts_of(module):

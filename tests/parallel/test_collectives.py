@@ -9,7 +9,7 @@ from unittest import mock
 import jax
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
-from finetune.tiny import batch_of, config_of, first_state
+from finetune.tiny import batch_of, config_of, finetune_state
 
 from gptjax.finetune import step
 from gptjax.parallel import sharding
@@ -134,7 +134,7 @@ def test_gradients_are_summed_over_devices_in_float32(mesh, job, parts):
       arguments = params, sharding.shard_batch(random_batch(config), on), None
     else:
       config = config_of(**changes)
-      state = first_state(config, 'choice', 1)
+      state = finetune_state(config, 'choice', 1)
       run = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
                               numeric=False)
       params, arguments = state.params, (state, sharding.shard_batch(batch_of(config, 2), on), None)

@@ -23,7 +23,7 @@ from torch_models import logits_of, opened, tensors, tokens_for, transformers, t
 
 import gptjax
 from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading, sentence_piece
-from gptjax.finetune.model import adapted
+from gptjax.finetune.model import add_lora
 from gptjax.generate import cache
 from gptjax.model.gpt import GPT
 from gptjax.model.lstm import language_model
@@ -205,7 +205,7 @@ def test_every_option_is_written_for_gpt2():
 
 
 def with_lora(model):
-  model.h = adapted(model.h, jax.random.key(0), 2, model.n_layer)
+  model.h = add_lora(model.h, jax.random.key(0), 2, model.n_layer)
   return model
 
 

@@ -1,19 +1,18 @@
-"""What can be measured, one file each.
+"""The subjects of the benchmark, one module each.
 
-  attention        Each attention kernel, right and how fast
-  check            Whether the step computes what it should on the device at hand
-  data             Speed of preparing a corpus, beside the tokenizer alone, and of reading it
-  evaluate         Zero-shot scoring beside lm-evaluation-harness, by turns in one run
-  finetune         Examples a second of fine-tuning, bucketed and padded to n_ctx
-  generate         Speed of generation beside that of transformers, interleaved
-  near_duplicates  Which pairs of similar documents `--clean=webtext` finds
+  attention        Accuracy and speed of each attention kernel
+  check            Accuracy of the training step on this device
+  data             Speed of preparing a corpus, compared with the tokenizer alone, and of reading it
+  evaluate         Zero-shot scoring compared with lm-evaluation-harness, interleaved in one run
+  finetune         Fine-tuning speed with bucketed batches and with padding to n_ctx
+  generate         Speed of generation compared with transformers, interleaved
+  near_duplicates  Recall of `--clean=webtext` for pairs of similar documents
   overlap          Speed and memory of building the filter of the overlap study
-  profile          Where the time of a training step goes
-  recipes          Held-out loss of recipes at equal tokens, with their seeds' spread
-  scaling          What a step costs each device as more are added
-  start            Seconds from the command to its first step on record
-  train            Training speed beside PyTorch's, interleaved in one run
-  train_torch      What the benchmark compares with: the same GPT-2 in PyTorch, a plain module and that of
-                   transformers.
-  variants         What single changes of the config do to the speed of training
+  profile          Time per component of a training step
+  recipes          Held-out loss of training recipes at equal tokens, with the range over seeds
+  scaling          Weak scaling: the cost of a step per device as devices are added
+  start            Seconds from the command to its first logged step
+  train            Training speed compared with PyTorch, interleaved in one run
+  train_torch      The contenders in PyTorch: GPT-2 as a plain module and from transformers
+  variants         Training speed under single changes of the config
 """

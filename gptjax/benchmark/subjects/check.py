@@ -1,33 +1,33 @@
-"""Whether the step computes what it should on the device at hand: python -m gptjax.benchmark check
+"""Accuracy of the training step on this device: python -m gptjax.benchmark check
 
-Loss and gradients in bfloat16 with each attention kernel, beside those in float32 with the plain one at the
-highest precision of products; then a few steps on one batch, whose loss must fall. Attention alone, with
-dropout and with its speed: python -m gptjax.benchmark attention.
+Compares loss and gradients in bfloat16 with each attention kernel to those in float32 with the plain kernel
+at the highest matmul precision; then trains a few steps on one batch, whose loss must fall. For attention
+alone, with dropout and with its speed, see python -m gptjax.benchmark attention.
 """
 
 import argparse
 import functools
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.sizes import SIZES, make_config, random_batch
 from gptjax.benchmark.subjects.train import PACKAGES, compiled_step
 from gptjax.command import run
 from gptjax.files import paths
 
 LAYERS, BATCH, STEPS = 4, 2, 20
-ROUNDING = 0.05  # of bfloat16, the gradient's relative error at the most
-ALIKE = 1.5      # times the error of the plain kernel in bfloat16, that another kernel may have
+MAX_ERROR = 0.05       # relative error of the gradient in bfloat16
+MAX_ERROR_RATIO = 1.5  # of another kernel's error in bfloat16 to the plain kernel's
 
 
-def small(size, changes):
-  """The size's widths with few layers, in the dtype and with the kernel that `changes` name."""
+def reduced_config(size, changes):
+  """A config with the widths of a size but few layers, and with `changes` applied."""
   changes = {'model.n_layer': min(LAYERS, make_config(size).model.n_layer), **changes}
   return make_config(size, BATCH, changes)
 
 
 def loss_and_grads(config, params):
-  """Of the config's batch; (float32[], tree like params)."""
+  """Loss and gradients for the batch of the config: (float32[], tree like params)."""
   import jax
 
   from gptjax.config import resolve as configs
@@ -39,42 +39,42 @@ def loss_and_grads(config, params):
   return jax.jit(compute)(params, batch, None)
 
 
-def difference(grads, exact):
+def relative_error(grads, exact):
   """Relative error of a tree: float32[]."""
   import jax
   import optax
   return optax.tree.norm(jax.tree.map(lambda a, b: a - b, grads, exact)) / optax.tree.norm(exact)
 
 
-def errors(size, kernels, tell=lambda kernel, found: None):
+def kernel_errors(size, kernels, on_result=lambda kernel, result: None):
   """{kernel: (relative error of the loss, of the gradient)} in bfloat16, {kernel: why it does not run}.
 
-  tell: function of a kernel and what it came to, called after each.
+  on_result: function of a kernel and its errors or the reason why it does not run, called after each kernel.
   """
   import jax
 
   from gptjax.parallel import sharding
   from gptjax.train import step as train
-  exact = small(size, {'model.compute_dtype': 'float32', 'attention.kernel': 'xla'})
+  exact = reduced_config(size, {'model.compute_dtype': 'float32', 'attention.kernel': 'xla'})
   jax.set_mesh(sharding.make_mesh(exact.mesh))
   params = jax.jit(functools.partial(train.init_state, exact))().params
   with jax.default_matmul_precision('highest'):
     loss, grads = loss_and_grads(exact, params)
-  compare, found, failed = jax.jit(difference), {}, {}
+  compare, errors, failed = jax.jit(relative_error), {}, {}
   for kernel in kernels:
-    config = small(size, {'model.compute_dtype': 'bfloat16', 'attention.kernel': kernel})
+    config = reduced_config(size, {'model.compute_dtype': 'bfloat16', 'attention.kernel': kernel})
     try:
-      ours, our_grads = loss_and_grads(config, params)
-      found[kernel] = (abs(float(ours) / float(loss) - 1), float(compare(our_grads, grads)))
-    except Exception as error:  # a kernel that is not for this device is a finding too
+      kernel_loss, kernel_grads = loss_and_grads(config, params)
+      errors[kernel] = (abs(float(kernel_loss) / float(loss) - 1), float(compare(kernel_grads, grads)))
+    except Exception as error:  # a kernel that does not run on this device is a result too
       failed[kernel] = str(error).splitlines()[0][:300]
-    tell(kernel, found.get(kernel) or f'does not run here: {failed[kernel]}')
-  return found, failed
+    on_result(kernel, errors.get(kernel) or f'does not run here: {failed[kernel]}')
+  return errors, failed
 
 
-def falling(size):
+def overfit_losses(size):
   """Losses of a few steps on one batch."""
-  config = small(size, {'optimizer.warmup_steps': 1, 'optimizer.learning_rate': 1e-3})
+  config = reduced_config(size, {'optimizer.warmup_steps': 1, 'optimizer.learning_rate': 1e-3})
   step, state, batch = compiled_step(config)
   losses = []
   for _ in range(STEPS):
@@ -93,35 +93,36 @@ def main(argv):
   import jax
 
   from gptjax.model import attention
-  kept = journal.Journal(flags.journal)
+  records = journal.Journal(flags.journal)
 
-  def tell(kernel, found):
+  def on_result(kernel, result):
     what = f'step of {flags.size}, {kernel}, errors of loss and gradient in bfloat16'
-    kept.add('fact', what=what, value=found)
+    records.add('fact', what=what, value=result)
 
-  found, failed = errors(flags.size, [kernel for kernel in attention.KERNELS if kernel != 'auto'], tell)
-  losses = falling(flags.size)
-  gates = gates_of(found, losses)
+  kernels = [kernel for kernel in attention.KERNELS if kernel != 'auto']
+  errors, failed = kernel_errors(flags.size, kernels, on_result)
+  losses = overfit_losses(flags.size)
+  gates = make_gates(errors, losses)
   for gate in gates:
-    kept.add('gate', **gate)
+    records.add('gate', **gate)
   device = jax.devices()[0].device_kind
-  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else device)
-  print(f'{flags.size}, at most {LAYERS} layers, on {where["device"]}, {where["date"]}; bfloat16 against '
+  machine = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else device)
+  print(f'{flags.size}, at most {LAYERS} layers, on {machine["device"]}, {machine["date"]}; bfloat16 against '
         'float32:')
-  for kernel, (loss, gradient) in found.items():
+  for kernel, (loss, gradient) in errors.items():
     print(f'{kernel:<8} loss {loss:.1e}  gradient {gradient:.1e}')
   for kernel, why in failed.items():
     print(f'{kernel:<8} does not run here: {why}')
-  results.show_gates(gates)
-  results.write(flags.out, 'check', where, [], gates, errors=found, failed=failed, losses=losses)
+  results.print_gates(gates)
+  results.write(flags.out, 'check', machine, [], gates, errors=errors, failed=failed, losses=losses)
   return int(not all(gate['holds'] for gate in gates))
 
 
-def gates_of(found, losses):
-  """Gates of what `errors` found, and of the losses of `falling`."""
-  plain = found['xla'][1]
-  gates = [results.gate('xla in bfloat16, error of the gradient', '<=', ROUNDING, plain)]
-  gates += [results.gate(f"{kernel}, error of the gradient beside xla's", '<=', ALIKE, error / plain)
-            for kernel, (_, error) in found.items() if kernel != 'xla']
-  return [*gates, results.gate(f'loss after {STEPS} steps on one batch, beside the first', '<=', 0.999,
+def make_gates(errors, losses):
+  """Gates of the results of `kernel_errors` and of `overfit_losses`."""
+  plain_error = errors['xla'][1]
+  gates = [results.gate('xla in bfloat16, error of the gradient', '<=', MAX_ERROR, plain_error)]
+  gates += [results.gate(f"{kernel}, error of the gradient relative to xla's", '<=', MAX_ERROR_RATIO,
+                         error / plain_error) for kernel, (_, error) in errors.items() if kernel != 'xla']
+  return [*gates, results.gate(f'loss after {STEPS} steps on one batch, relative to the first', '<=', 0.999,
                                losses[-1] / losses[0])]

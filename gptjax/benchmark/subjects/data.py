@@ -1,7 +1,9 @@
-"""Speed of preparing a corpus, beside the tokenizer alone, and of reading it: python -m gptjax.benchmark data
+"""Speed of preparing a corpus, compared with the tokenizer alone, and of reading it: python -m
+gptjax.benchmark data
 
-The text is the documentation that ships with Python, repeated, with a BPE trained on it, unless --source and
---tokenizer name others. Each contender works in a process of its own, by turns; medians count.
+The text is the documentation that ships with Python, repeated, with a BPE trained on it; --source and
+--tokenizer choose others. Each contender runs in a process of its own; they are interleaved, and the result
+is the median over turns.
 """
 
 import argparse
@@ -16,8 +18,8 @@ from pathlib import Path
 
 from gptjax import defaults
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
-from gptjax.benchmark.turns import by_turns, serve, times_faster
+from gptjax.benchmark.interleave import interleaved, serve, speedup
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.data import prepare
@@ -29,13 +31,13 @@ from gptjax.files import paths
 
 ENCODE, ONE, TWO, READ = 'encode_ordinary', 'prepare-1', 'prepare-2', 'read'
 LABELS = {ENCODE: 'tiktoken.encode_ordinary', ONE: 'prepare, 1 worker', TWO: 'prepare, 2 workers'}
-SEQ_LEN, BATCH, N_BATCHES = 1024, 64, 400  # of the batches read; a window is SEQ_LEN + 1 tokens
-LATE = 10**9
+SEQ_LEN, BATCH, N_BATCHES = 1024, 64, 400  # of the reading benchmark; a window has SEQ_LEN + 1 tokens
+LATE_STEP = 10**9
 PACKAGES = ('numpy', 'tiktoken', 'tensorflow')
 
 
 def write_text(source, tfds_dir, megabytes, path):
-  """Writes documents of a source as JSON lines, again and again until there is enough.
+  """Write documents of a source as JSON lines, repeated until there is enough text.
 
   Returns:
     (the documents without repeats, megabytes of text written).
@@ -57,16 +59,16 @@ def write_text(source, tfds_dir, megabytes, path):
 
 
 def prepare_text(folder, out, workers):
-  """Prepares the text of the benchmark with its tokenizer, nothing cleaned."""
+  """Prepare the text of the benchmark with its tokenizer, without cleaning."""
   prepare.prepare([f'jsonl:{folder}/text.jsonl'], f'{folder}/tokenizer', out, validation_fraction=0.005,
                   clean='', workers=workers, tfds_dir='', on_error='stop', progress=False)
 
 
 def worker(contender, folder):
-  """Answers each line with the seconds of the whole text; READ with the dict of `reading`."""
+  """Answer each request with the seconds for the whole text; for READ with the dict of `read_speeds`."""
   if contender == READ:
     corpus = corpora.open_corpus(f'{folder}/corpus', 'train', verify=False)
-    return serve({}, functools.partial(reading, corpus))
+    return serve({}, functools.partial(read_speeds, corpus))
   if contender == ENCODE:
     with open(f'{folder}/text.jsonl', encoding='utf-8') as file:
       texts = [json.loads(line)['text'] for line in file]
@@ -74,88 +76,89 @@ def worker(contender, folder):
 
   def answer(_):
     with tempfile.TemporaryDirectory(dir=folder) as out:
-      began = time.perf_counter()
+      start = time.perf_counter()
       if contender == ENCODE:
         for text in texts:
           encode(text)
       else:
         prepare_text(folder, out, {ONE: 1, TWO: 2}[contender])
-      return time.perf_counter() - began
+      return time.perf_counter() - start
 
   return serve({}, answer)
 
 
-def reading(corpus, _):
-  """{'pipeline', 'plain': tokens a second; 'first', 'late': seconds of batch 0 and of batch LATE}."""
-  def make(step):
+def read_speeds(corpus, _):
+  """{'pipeline', 'plain': tokens per second; 'first', 'late': seconds of batch 0 and of batch LATE_STEP}."""
+  def make_batch(step):
     return corpora.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
 
   def speed(batches):
     next(batches)  # loads TensorFlow
-    began = time.perf_counter()
+    start = time.perf_counter()
     n = sum(batch['targets'].size for batch in batches)
-    return n / (time.perf_counter() - began)
+    return n / (time.perf_counter() - start)
 
   def seconds(step):
-    began = time.perf_counter()
-    make(step)
-    return time.perf_counter() - began
+    start = time.perf_counter()
+    make_batch(step)
+    return time.perf_counter() - start
 
-  pairs = [(seconds(0), seconds(LATE)) for _ in range(100)]
-  return {'pipeline': speed(pipeline.batches(make, 0, N_BATCHES + 1, workers=2,
+  pairs = [(seconds(0), seconds(LATE_STEP)) for _ in range(100)]
+  return {'pipeline': speed(pipeline.batches(make_batch, 0, N_BATCHES + 1, workers=2,
                                              prefetch=defaults.fields()['data']['prefetch'])),
-          'plain': speed(pipeline.plain_batches(make, 0, N_BATCHES + 1)),
+          'plain': speed(pipeline.plain_batches(make_batch, 0, N_BATCHES + 1)),
           **dict(zip(('first', 'late'), map(statistics.median, zip(*pairs, strict=True)), strict=True))}
 
 
 def measure(folder, turns):
-  """({contender: [seconds of each turn]}, {name of `reading`: [figure of each turn]})."""
-  run = [sys.executable, '-m', 'gptjax.benchmark', 'data', f'--folder={folder}', '--worker']
-  preparing = by_turns({name: [*run, name] for name in LABELS}, None, turns)
-  _, read = by_turns({READ: [*run, READ]}, None, turns)[READ]
-  return ({name: seconds for name, (_, seconds) in preparing.items()},
-          {name: [turn[name] for turn in read] for name in read[0]})
+  """({contender: [seconds per turn]}, {key of `read_speeds`: [value per turn]})."""
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'data', f'--folder={folder}', '--worker']
+  prepare_results = interleaved({name: [*command, name] for name in LABELS}, None, turns)
+  _, read_results = interleaved({READ: [*command, READ]}, None, turns)[READ]
+  return ({name: seconds for name, (_, seconds) in prepare_results.items()},
+          {name: [turn[name] for turn in read_results] for name in read_results[0]})
 
 
-def gates(seconds, read):
-  """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
+def make_gates(seconds, read):
+  """Gates of the medians, see `results.gate`."""
   late = statistics.median(b / a for a, b in zip(read['first'], read['late'], strict=True))
   return [results.gate('prepare, 1 worker, against encode_ordinary', '>=', 0.7,
-                       times_faster(seconds[ONE], seconds[ENCODE])),
-          results.gate('prepare, 2 workers against 1', '>=', 1.7, times_faster(seconds[TWO], seconds[ONE])),
+                       speedup(seconds[ONE], seconds[ENCODE])),
+          results.gate('prepare, 2 workers against 1', '>=', 1.7, speedup(seconds[TWO], seconds[ONE])),
           results.gate(f'reading windows of {SEQ_LEN + 1:,}, M tokens/s', '>=', 20,
                        statistics.median(read['pipeline']) / 1e6),
           results.gate('batch 10^9 against batch 0, time', '<=', 1.1, late)]
 
 
-def rows_of(seconds, read, size):
-  """Rows of `results`; beside tiktoken alone, which is not all of preparing."""
-  rows = [results.row('preparing a corpus', LABELS[name], 'MB/s', [size / each for each in taken],
-                      times_faster(seconds[ONE], taken) if name == ENCODE else None)
-          for name, taken in seconds.items()]
+def make_rows(seconds, read, size):
+  """Rows of `results`; tiktoken alone is only a part of preparing."""
+  rows = [results.row('preparing a corpus', LABELS[name], 'MB/s', [size / each for each in values],
+                      speedup(seconds[ONE], values) if name == ENCODE else None)
+          for name, values in seconds.items()]
   return rows + [results.row('reading batches', label, 'tokens/s', read[name])
                  for name, label in (('pipeline', 'tf.data'), ('plain', 'NumPy loop'))]
 
 
-def show(rows, checks):
-  print(f'{"":<22}{"":<28}{"median":>10}{"least":>10}{"most":>10}')
+def print_table(rows, gates):
+  """Print the rows and the gates."""
+  print(f'{"":<22}{"":<28}{"median":>10}{"min":>10}{"max":>10}')
   for row in rows:
-    million = 1e6 if row['unit'] == 'tokens/s' else 1
-    figures = ''.join(f'{row[name] / million:>10.2f}' for name in ('median', 'least', 'most'))
-    print(f'{row["what"]:<22}{row["who"]:<28}{figures}  {"M " * (million > 1)}{row["unit"]}')
+    scale = 1e6 if row['unit'] == 'tokens/s' else 1
+    figures = ''.join(f'{row[name] / scale:>10.2f}' for name in ('median', 'least', 'most'))
+    print(f'{row["what"]:<22}{row["who"]:<28}{figures}  {"M " * (scale > 1)}{row["unit"]}')
   print()
-  results.show_gates(checks)
+  results.print_gates(gates)
 
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark data', description=__doc__)
-  parser.add_argument('--source', default='python:', help='KIND:WHERE, as for gptjax.data.prepare')
-  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
-  parser.add_argument('--tokenizer', default='', help='gpt2, gpt2:DIR or bpe:DIR; else one is trained')
+  parser.add_argument('--source', default='python:', help='KIND:PATH, as for gptjax.data.prepare')
+  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets for tfds:')
+  parser.add_argument('--tokenizer', default='', help='gpt2, gpt2:DIR or bpe:DIR; default: train one')
   parser.add_argument('--vocab_size', type=training.VOCAB_SIZES, default=8192,
-                      help='entries of the one that is trained')
+                      help='entries of the trained tokenizer')
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=200,
-                      help='of text a turn; repeated if need be')
+                      help='of text per turn; repeated if necessary')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=(*LABELS, READ), help=argparse.SUPPRESS)
@@ -165,17 +168,18 @@ def main(argv):
     return worker(args.worker, args.folder)
   with tempfile.TemporaryDirectory() as folder:
     texts, size = write_text(args.source, args.tfds_dir, args.megabytes, Path(folder) / 'text.jsonl')
-    made = loading.load(args.tokenizer) if args.tokenizer else byte_bpe.train_bpe(texts, args.vocab_size)
-    made.save(f'{folder}/tokenizer')
+    tokenizer = loading.load(args.tokenizer) if args.tokenizer else byte_bpe.train_bpe(texts, args.vocab_size)
+    tokenizer.save(f'{folder}/tokenizer')
     prepare_text(folder, f'{folder}/corpus', workers=2)
-    if not isinstance(made, byte_bpe.ByteBPE):
-      parser.error(f'--tokenizer={args.tokenizer} is not a byte-level BPE, which is what tiktoken encodes')
-    where = machine(PACKAGES)
-    print(f'{size:.0f} MB of {args.source}, {made.name} of {made.n_vocab:,} entries, {where["cores"]} cores '
-          f'of {where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
-    seconds, read = measure(folder, args.turns)
-  checks, rows = gates(seconds, read), rows_of(seconds, read, size)
-  show(rows, checks)
-  results.write(args.out, 'data', where, rows, checks, source=args.source, megabytes=size, seconds=seconds,
-                tokenizer=[made.name, made.n_vocab, made.digest], reading=read)
+    if not isinstance(tokenizer, byte_bpe.ByteBPE):
+      parser.error(f'--tokenizer={args.tokenizer} is not a byte-level BPE: tiktoken encodes no other kind')
+    machine = machine_info(PACKAGES)
+    print(f'{size:.0f} MB of {args.source}, {tokenizer.name} of {tokenizer.n_vocab:,} entries, '
+          f'{machine["cores"]} cores of {machine["processor"]}, {machine["date"]}; medians of {args.turns} '
+          'turns\n')
+    seconds, read_results = measure(folder, args.turns)
+  gates, rows = make_gates(seconds, read_results), make_rows(seconds, read_results, size)
+  print_table(rows, gates)
+  results.write(args.out, 'data', machine, rows, gates, source=args.source, megabytes=size, seconds=seconds,
+                tokenizer=[tokenizer.name, tokenizer.n_vocab, tokenizer.digest], reading=read_results)
   return 0

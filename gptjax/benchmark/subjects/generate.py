@@ -1,7 +1,8 @@
-"""Speed of generation beside that of transformers, interleaved: python -m gptjax.benchmark generate
+"""Speed of generation compared with transformers, interleaved: python -m gptjax.benchmark generate
 
-Randomly initialised models of the papers' shapes, greedy, with a key-value cache, and as many tokens written
-whatever they are. Each contender works in a process of its own; they are interleaved, and medians count.
+Randomly initialized models of the papers' shapes generate a fixed number of tokens greedily, with a key-value
+cache. Each contender runs in a process of its own; they are interleaved, and the result is the median over
+turns.
 """
 
 import argparse
@@ -13,9 +14,9 @@ import time
 import numpy as np
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.interleave import interleaved, serve, speedup
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.turns import by_turns, serve, times_faster
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.config import files
@@ -23,16 +24,17 @@ from gptjax.files import paths
 
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
 TINY, TINY_MODEL = 'tiny', dict(n_layer=2, n_head=2, n_embd=32, n_ctx=1024, n_vocab=96)
-THEIRS = 'transformers'
-PROMPT, NEW, LONG = 16, 64, 512  # tokens: of a prompt, written after it, of the prompt that is only read
+TRANSFORMERS = 'transformers'
+PROMPT, NEW, LONG = 16, 64, 512  # tokens: of a prompt, generated after it, of the prompt for prefill alone
 ONE, EIGHT, READ = 'batch 1', 'batch 8', f'prefill {LONG}'
 BATCH = {ONE: 1, EIGHT: 8}
 PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers')
-# Bytes a second that the memory of a device gives, by its makers' data sheets.
+# Memory bandwidth in bytes per second, from the manufacturers' data sheets.
 BANDWIDTH = {'NVIDIA A100-SXM4-80GB': 2.04e12, 'NVIDIA H100 80GB HBM3': 3.35e12, 'NVIDIA H200': 4.8e12}
 
 
 def make_config(size, dtype):
+  """The config of a size, not resolved."""
   config = files.shipped(SIZES.get(size, 'default'))
   for field, value in TINY_MODEL.items() if size == TINY else ():
     setattr(config.model, field, value)
@@ -41,11 +43,12 @@ def make_config(size, dtype):
 
 
 def prompts(config, batch, length):
+  """int32[batch, length]: random prompts."""
   return np.random.default_rng(0).integers(0, config.model.n_vocab, (batch, length), dtype=np.int32)
 
 
 def gptjax_tasks(config):
-  """({task: function that does it}, facts)."""
+  """({task: function that runs it}, facts)."""
   import jax
 
   from gptjax.generate import cache as decode
@@ -56,28 +59,28 @@ def gptjax_tasks(config):
   model = decode.ready(jax.jit(functools.partial(GPT, config=config))(jax.random.key(0)))
   greedy = Choice(None, None, None, model.n_vocab)
 
-  def written(batch):
+  def generate(batch):
     tokens, lengths, slots = decode.batch(prompts(config, batch, PROMPT), NEW, model.n_ctx)
     keys = row_keys(np.uint32(0), np.zeros(batch, np.uint32), np.arange(batch, dtype=np.int32))
     logits, cache = decode.read(model, tokens, lengths, slots)
     first = np.asarray(decode.draw_first(logits, keys, lengths, greedy))
-    more, n, _ = decode.write(model, cache, first, np.zeros(batch, bool), np.int32(NEW - 1), keys,
+    rest, n, _ = decode.write(model, cache, first, np.zeros(batch, bool), np.int32(NEW - 1), keys,
                               lengths + 1, greedy, np.array([-1], np.int32))
-    return np.concatenate([first[:, None], np.asarray(more)[:, :int(n)]], 1)
+    return np.concatenate([first[:, None], np.asarray(rest)[:, :int(n)]], 1)
 
-  def read():
+  def prefill():
     jax.block_until_ready(decode.read(model, *decode.batch(prompts(config, 1, LONG), 1, model.n_ctx)))
 
   device, width = jax.devices()[0], np.dtype(config.model.compute_dtype).itemsize
   c = config.model
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - model.wpe[...].nbytes
   cache = 2 * c.n_layer * c.n_embd * width * decode.batch([[0] * PROMPT], NEW, c.n_ctx)[2]
-  return ({task: functools.partial(written, batch) for task, batch in BATCH.items()} | {READ: read},
+  return ({task: functools.partial(generate, batch) for task, batch in BATCH.items()} | {READ: prefill},
           {'device': device.device_kind, 'weights': size, 'cache': cache})
 
 
 def transformers_tasks(config):
-  """The same of transformers."""
+  """The tasks of transformers, as in `gptjax_tasks`."""
   import torch
   import transformers
   transformers.utils.logging.set_verbosity_error()
@@ -85,117 +88,119 @@ def transformers_tasks(config):
   model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
     n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd, n_positions=c.n_ctx, vocab_size=c.n_vocab,
     bos_token_id=None, eos_token_id=None)).to(device, getattr(torch, c.compute_dtype)).eval()
-  given = lambda batch, length: torch.tensor(prompts(config, batch, length)).long().to(device)
+  random_tokens = lambda batch, length: torch.tensor(prompts(config, batch, length)).long().to(device)
 
   @torch.no_grad()
-  def written(batch):
-    tokens = given(batch, PROMPT)
+  def generate(batch):
+    tokens = random_tokens(batch, PROMPT)
     return model.generate(tokens, attention_mask=torch.ones_like(tokens), do_sample=False, use_cache=True,
                           max_new_tokens=NEW, pad_token_id=0)[:, PROMPT:].cpu().numpy()
 
   @torch.no_grad()
-  def read():
-    model(given(1, LONG), use_cache=True, logits_to_keep=1).logits.cpu()
+  def prefill():
+    model(random_tokens(1, LONG), use_cache=True, logits_to_keep=1).logits.cpu()
 
-  return {task: functools.partial(written, batch) for task, batch in BATCH.items()} | {READ: read}, {}
+  return {task: functools.partial(generate, batch) for task, batch in BATCH.items()} | {READ: prefill}, {}
 
 
 def worker(contender, config):
-  """Answers each list of tasks with {task: seconds}."""
-  tasks, facts = {OURS: gptjax_tasks, THEIRS: transformers_tasks}[contender](config)
+  """Answer each list of tasks with {task: seconds}."""
+  tasks, facts = {OURS: gptjax_tasks, TRANSFORMERS: transformers_tasks}[contender](config)
 
   def answer(names):
     seconds = {}
     for name in names:
-      began = time.perf_counter()
+      start = time.perf_counter()
       tasks[name]()
-      seconds[name] = time.perf_counter() - began
+      seconds[name] = time.perf_counter() - start
     return seconds
 
   return serve(facts, answer)
 
 
-def gates(seconds):
-  """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
-  ours, theirs = seconds[OURS], seconds[THEIRS]
-  return [*(results.gate(f'{task}, times as fast as {THEIRS}', '>=', 1,
-                         times_faster(ours[task], theirs[task])) for task in (ONE, READ)),
+def make_gates(seconds):
+  """Gates of the medians, see `results.gate`."""
+  ours, theirs = seconds[OURS], seconds[TRANSFORMERS]
+  return [*(results.gate(f'{task}, times as fast as {TRANSFORMERS}', '>=', 1,
+                         speedup(ours[task], theirs[task])) for task in (ONE, READ)),
           results.gate('batch 8, times the tokens/s of batch 1', '>=', 3,
-                       8 * times_faster(ours[EIGHT], ours[ONE]))]
+                       8 * speedup(ours[EIGHT], ours[ONE]))]
 
 
-def figures_of(flags, name, seconds, turn):
-  """A `results.figure` for each task of a contender's answer {task: seconds}."""
+def measurements_of(flags, name, seconds, turn):
+  """A `results.measurement` for each task of a contender's answer {task: seconds}."""
   tokens = {READ: LONG, **{task: batch * NEW for task, batch in BATCH.items()}}
-  return [results.figure(f'generation {flags.size}, {flags.dtype}, {task}', name, 'tokens/s',
-                         tokens[task] / taken, turn) for task, taken in seconds.items()]
+  return [results.measurement(f'generation {flags.size}, {flags.dtype}, {task}', name, 'tokens/s',
+                              tokens[task] / task_seconds, turn) for task, task_seconds in seconds.items()]
 
 
-def show(rows, seconds, checks, facts):
-  print(f'{"tokens/s":<16}{"":<14}{"median":>10}{"least":>10}{"most":>10}')
+def print_table(rows, seconds, gates, facts):
+  """Print the rows, the memory bandwidth that gptjax reaches, and the gates."""
+  print(f'{"tokens/s":<16}{"":<14}{"median":>10}{"min":>10}{"max":>10}')
   for row in rows:
-    figures = ''.join(f'{row[name]:>10,.1f}' for name in ('median', 'least', 'most'))
-    print(f'{row["what"].rpartition(", ")[2]:<16}{row["who"]:<14}{figures}')
-  read = (facts['weights'] + facts['cache']) * NEW / statistics.median(seconds[OURS][ONE])
+    values = ''.join(f'{row[name]:>10,.1f}' for name in ('median', 'least', 'most'))
+    print(f'{row["what"].rpartition(", ")[2]:<16}{row["who"]:<14}{values}')
+  bandwidth = (facts['weights'] + facts['cache']) * NEW / statistics.median(seconds[OURS][ONE])
   peak = BANDWIDTH.get(facts['device'])
-  print(f'\n{OURS} at batch 1 reads {read / 1e9:,.1f} GB/s of weights and cache'
-        + (f', {read / peak:.0%} of what the memory gives' if peak else ''))
-  results.show_gates(checks)
+  print(f'\n{OURS} at batch 1 reads {bandwidth / 1e9:,.1f} GB/s of weights and cache'
+        + (f', {bandwidth / peak:.0%} of the memory bandwidth' if peak else ''))
+  results.print_gates(gates)
 
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark generate', description=__doc__)
   parser.add_argument('--size', choices=(TINY, *SIZES), default='124M')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
-  parser.add_argument('--contenders', default=f'{OURS},{THEIRS}')
+  parser.add_argument('--contenders', default=f'{OURS},{TRANSFORMERS}')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
-                      help='seconds for all of it: contenders that are not ready in time are left out')
+                      help='time limit in seconds; contenders that are not ready in time are skipped')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
-  parser.add_argument('--worker', choices=(OURS, THEIRS), help=argparse.SUPPRESS)
+  parser.add_argument('--worker', choices=(OURS, TRANSFORMERS), help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, make_config(args.size, args.dtype))
   contenders = args.contenders.split(',')
-  if contenders not in ([OURS], [OURS, THEIRS]):
-    parser.error(f'--contenders is {OURS} or {OURS},{THEIRS}')
+  if contenders not in ([OURS], [OURS, TRANSFORMERS]):
+    parser.error(f'--contenders takes {OURS} or {OURS},{TRANSFORMERS}')
   return measure(args, contenders)
 
 
 def measure(args, contenders):
-  where = machine(PACKAGES)
-  print(f'GPT-2 {args.size}, {args.dtype}, {NEW} tokens after {PROMPT}; {where["cores"]} cores of '
-        f'{where["processor"]}, {where["date"]}; medians of {args.turns} turns\n')
-  kept, figures, lost = journal.Journal(args.journal), [], {}
+  """Measure the contenders, print and write the results; returns the exit code."""
+  machine = machine_info(PACKAGES)
+  print(f'GPT-2 {args.size}, {args.dtype}, {NEW} tokens after {PROMPT}; {machine["cores"]} cores of '
+        f'{machine["processor"]}, {machine["date"]}; medians of {args.turns} turns\n')
+  records, measurements, lost = journal.Journal(args.journal), [], {}
 
-  def lose(name, why):
-    lost[name] = why
-    print(f'{name} {why}', file=sys.stderr)
-    kept.add('lost', who=name, why=why)
+  def on_lost(name, reason):
+    lost[name] = reason
+    print(f'{name} {reason}', file=sys.stderr)
+    records.add('lost', who=name, why=reason)
 
-  def tell(name, facts, answer, turn):
+  def on_answer(name, facts, answer, turn):
     if name == OURS and not turn:
-      kept.add('device', name=facts['device'])
-    for figure in figures_of(args, name, answer, turn):
-      figures.append(figure)
-      kept.add('figure', **figure)
+      records.add('device', name=facts['device'])
+    for measurement in measurements_of(args, name, answer, turn):
+      measurements.append(measurement)
+      records.add('figure', **measurement)
 
   worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
                     f'--dtype={args.dtype}', '--worker']
-  found = by_turns({name: [*worker_command, name] for name in contenders}, [ONE, READ, EIGHT], args.turns,
-                   lose, tell, args.limit_s)
+  commands = {name: [*worker_command, name] for name in contenders}
+  answers = interleaved(commands, [ONE, READ, EIGHT], args.turns, on_lost, on_answer, args.limit_s)
   seconds = {name: {task: [turn[task] for turn in turns] for task in (ONE, EIGHT, READ)}
-             for name, (_, turns) in found.items() if turns}
-  rows = results.rows(figures)
+             for name, (_, turns) in answers.items() if turns}
+  rows = results.summarize(measurements)
   if OURS not in seconds:
-    print(f'gptjax.benchmark: there are no figures of {OURS}: see its message above', file=sys.stderr)
+    print(f'gptjax.benchmark: there are no measurements of {OURS}: see its message above', file=sys.stderr)
     return 1
-  facts, checks = found[OURS][0], gates(seconds) if THEIRS in seconds else []
-  for check in checks:
-    kept.add('gate', **check)
-  show(rows, seconds, checks, facts)
+  facts, gates = answers[OURS][0], make_gates(seconds) if TRANSFORMERS in seconds else []
+  for check in gates:
+    records.add('gate', **check)
+  print_table(rows, seconds, gates, facts)
   if facts['device'] != 'cpu':
-    where['device'] = facts['device']
-  results.write(args.out, 'generate', where, rows, checks, facts=facts, seconds=seconds, lost=lost)
+    machine['device'] = facts['device']
+  results.write(args.out, 'generate', machine, rows, gates, facts=facts, seconds=seconds, lost=lost)
   return 0

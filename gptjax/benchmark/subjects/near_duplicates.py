@@ -1,7 +1,8 @@
-"""Which pairs of similar documents `--clean=webtext` finds: python -m gptjax.benchmark near_duplicates
+"""Recall of `--clean=webtext` for pairs of similar documents: python -m gptjax.benchmark near_duplicates
 
-For each similarity (the Jaccard index of the sets of phrases of five words), pairs of documents of 1,000 such
-phrases: the second one begins like the first and goes on with other words. No two pairs share a phrase.
+For each similarity (the Jaccard index of the sets of five-word phrases), measures pairs of documents of 1,000
+such phrases: the second document starts like the first and continues with other words. No two pairs share a
+phrase.
 """
 
 import argparse
@@ -20,8 +21,8 @@ PHRASES = 1000  # of each document
 SIMILARITIES = [0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
 
 
-def pairs(similarity, n):
-  """[text]: n documents, each followed by one that is so similar to it."""
+def make_pairs(similarity, n):
+  """[text]: n documents, each followed by a document with the given similarity to it."""
   shared = round(2 * PHRASES * similarity / (1 + similarity))
   length, texts = PHRASES + duplicates.PHRASE - 1, []
   for i in range(n):
@@ -32,7 +33,7 @@ def pairs(similarity, n):
 
 
 def recall(texts):
-  """The share of every second document that is removed as a near duplicate."""
+  """The share of the second documents of all pairs that is removed as a near duplicate."""
   recipe = webtext.recipe('webtext', [name for name in webtext.FILTERS if name != 'near_duplicate'], '', '')
   judge = duplicates.make_judge(recipe)
   with tempfile.TemporaryDirectory() as folder:
@@ -52,5 +53,5 @@ def main(argv):
   flags = parser.parse_args(argv)
   print(f'{flags.pairs:,} pairs of each similarity\n{"similarity":>10}{"removed":>10}')
   for similarity in tqdm(flags.similarities, leave=False, disable=None):
-    print(f'{similarity:>10.2f}{recall(pairs(similarity, flags.pairs)):>10.3f}')
+    print(f'{similarity:>10.2f}{recall(make_pairs(similarity, flags.pairs)):>10.3f}')
   return 0

@@ -1,8 +1,8 @@
 """Speed and memory of building the filter of the overlap study: python -m gptjax.benchmark overlap
 
-The text is drawn from the words of the documentation that ships with Python, so that hardly an 8-gram
-occurs twice: --megabytes of it, and ten times as much. Each filter is built in a process of its own, with as
-many workers as there are cores; medians count.
+The text is drawn from the words of the documentation that ships with Python, so that hardly any 8-gram occurs
+twice: --megabytes of it, and ten times as much. Each filter is built in a process of its own, with as many
+workers as there are cores; the result is the median over turns.
 """
 
 import argparse
@@ -17,21 +17,21 @@ import time
 from pathlib import Path
 
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
-from gptjax.benchmark.turns import output_of
+from gptjax.benchmark.interleave import output_of
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import run
 from gptjax.command.flag_types import WORKERS, integer, real
 from gptjax.data.sources import python_source
 from gptjax.evaluate.overlap import bloom, build
 from gptjax.files import paths
 
-TIMES = 10
-WANTED = 1.5e6  # 8-grams a second, on two cores
-RATE = 1e-8     # of false positives, the paper's
+SCALE = 10
+TARGET_SPEED = 1.5e6  # 8-grams per second, on two cores
+RATE = 1e-8     # of false positives, as in the paper
 
 
 def write_text(path, megabytes):
-  """Writes documents of 100 to 1,500 words drawn at random, as JSON lines."""
+  """Write documents of 100 to 1,500 words drawn at random, as JSON lines."""
   words, draw, size = ' '.join(piece.text for piece in python_source.pieces()).split(), random.Random(0), 0
   with open(path, 'w', encoding='utf-8') as file:
     while size < megabytes * 1e6:
@@ -41,28 +41,28 @@ def write_text(path, megabytes):
 
 
 def worker(path, workers):
-  """Prints what building a filter took, as JSON."""
+  """Build a filter; print its time, memory and facts as JSON."""
   with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-    began = time.perf_counter()
-    made = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
+    start = time.perf_counter()
+    built = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
                            tfds_dir='', on_error='stop', separator='', progress=False)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
       resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({'seconds': seconds, 'eightgrams': made.facts['eightgrams'], 'filter': made.bits.size,
-                      'resident': kilobytes * 1024, 'rate': bloom.measure(made, 1_000_000).measured}))
+    print(json.dumps({'seconds': seconds, 'eightgrams': built.facts['eightgrams'], 'filter': built.bits.size,
+                      'resident': kilobytes * 1024, 'rate': bloom.measure(built, 1_000_000).measured}))
   return 0
 
 
-def gates(small, large):
-  """[{'what', 'wanted', 'found', 'holds'}]: what this project asks of itself."""
+def make_gates(small, large):
+  """Gates of the medians, see `results.gate`."""
   median = lambda turns, name: statistics.median(turn[name] for turn in turns)
   speed = min(turns[0]['eightgrams'] / median(turns, 'seconds') for turns in (small, large))
-  times = large[0]['eightgrams'] / small[0]['eightgrams']
-  return [results.gate('8-grams a second, millions', '>=', WANTED / 1e6, speed / 1e6),
-          results.gate('time of an 8-gram, of much text against little', '<=', 1.1,
-                       median(large, 'seconds') / median(small, 'seconds') / times),
-          results.gate('memory of a process, of much text against little', '<=', 1.5,
+  size_ratio = large[0]['eightgrams'] / small[0]['eightgrams']
+  return [results.gate('8-grams per second, millions', '>=', TARGET_SPEED / 1e6, speed / 1e6),
+          results.gate('time per 8-gram, large text relative to small', '<=', 1.1,
+                       median(large, 'seconds') / median(small, 'seconds') / size_ratio),
+          results.gate('memory per process, large text relative to small', '<=', 1.5,
                        median(large, 'resident') / median(small, 'resident')),
           results.gate('false positives, in 1e-8', '<=', 1, median(large, 'rate') / RATE)]
 
@@ -70,7 +70,7 @@ def gates(small, large):
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark overlap', description=__doc__)
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=100,
-                      help=f'of text, and {TIMES} times as much')
+                      help=f'of text, and {SCALE} times as much')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--workers', type=integer(1, WORKERS), help='processes',
                       default=len(os.sched_getaffinity(0)))
@@ -79,28 +79,29 @@ def main(argv):
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, args.workers)
-  where = machine(['numpy'])
-  print(f'{where["cores"]} cores of {where["processor"]}, {where["date"]}; {args.workers} workers, medians '
-        f'of {args.turns} turns\n')
+  machine = machine_info(['numpy'])
+  print(f'{machine["cores"]} cores of {machine["processor"]}, {machine["date"]}; {args.workers} workers, '
+        f'medians of {args.turns} turns\n')
   print(f'{"MB":>8}{"8-grams":>14}{"seconds":>10}{"M 8-grams/s":>13}{"MB, largest process":>22}'
         f'{"MB, filter":>12}')
-  sizes, found = [args.megabytes, TIMES * args.megabytes], {}
+  sizes, turns_of = [args.megabytes, SCALE * args.megabytes], {}
   with tempfile.TemporaryDirectory() as folder:
     for size in sizes:
       path = Path(folder) / f'{size:g}.jsonl'
       write_text(path, size)
-      asked = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
-               f'--workers={args.workers}']
-      found[size] = [json.loads(output_of(asked)) for _ in range(args.turns)]
-      seconds = statistics.median(turn['seconds'] for turn in found[size])
-      one = found[size][0]
-      print(f'{size:>8g}{one["eightgrams"]:>14,}{seconds:>10.1f}{one["eightgrams"] / seconds / 1e6:>13.2f}'
-            f'{one["resident"] / 1e6:>22.0f}{one["filter"] / 1e6:>12.0f}')
-  checks = gates(*found.values())
+      command = [sys.executable, '-m', 'gptjax.benchmark', 'overlap', f'--worker={path}',
+                 f'--workers={args.workers}']
+      turns_of[size] = [json.loads(output_of(command)) for _ in range(args.turns)]
+      seconds = statistics.median(turn['seconds'] for turn in turns_of[size])
+      first = turns_of[size][0]
+      n = first['eightgrams']
+      print(f'{size:>8g}{n:>14,}{seconds:>10.1f}{n / seconds / 1e6:>13.2f}'
+            f'{first["resident"] / 1e6:>22.0f}{first["filter"] / 1e6:>12.0f}')
+  gates = make_gates(*turns_of.values())
   print()
-  results.show_gates(checks)
+  results.print_gates(gates)
   rows = [results.row(f'filter of {size:g} MB of text', 'gptjax', '8-grams/s',
                       [turn['eightgrams'] / turn['seconds'] for turn in turns])
-          for size, turns in found.items()]
-  results.write(args.out, 'overlap', where, rows, checks, turns=found)
+          for size, turns in turns_of.items()]
+  results.write(args.out, 'overlap', machine, rows, gates, turns=turns_of)
   return 0

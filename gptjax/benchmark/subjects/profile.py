@@ -1,7 +1,7 @@
-"""Where the time of a training step goes: python -m gptjax.benchmark profile
+"""Time per component of a training step: python -m gptjax.benchmark profile
 
-A trace of a few steps; the time of each operation on the device is counted for the part of the model whose
-code it comes from, which the compiled program says.
+Traces a few steps. The time of each operation on the device is attributed to the component of the model whose
+code it comes from, according to the metadata of the compiled program.
 """
 
 import argparse
@@ -12,56 +12,64 @@ import time
 from pathlib import Path
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.sizes import SIZES, batches, make_config
-from gptjax.benchmark.subjects.train import MEMORY, PACKAGES, compiled_step, field, memory_of
+from gptjax.benchmark.sizes import SIZES, batch_sizes, make_config
+from gptjax.benchmark.subjects.train import (
+  MEMORY_SHARE,
+  PACKAGES,
+  compiled_step,
+  config_override,
+  memory_limit,
+)
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
 from gptjax.files import paths
 
 STEPS = 3
-REST = 'not attributed'
-# (file, beginning of the function's qualified name, part); the first that fits.
-PARTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'),
-         ('attention.py', '', 'attention'), ('fused.py', '', 'attention'), ('flash.py', '', 'attention'),
-         ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'), ('loss.py', '', 'loss'),
-         ('layers.py', 'LayerNorm', 'norms'), ('layers.py', 'Projection.__call__', 'activation'),
-         ('layers.py', 'Projection', 'projections'), ('cpu_matmul.py', '', 'projections'),
-         ('compute.py', 'in_dtype', 'casts of weights'),
-         ('gpt.py', '', 'residuals and reshapes'), ('layers.py', '', 'residuals and reshapes'),
-         ('sharding.py', '', 'residuals and reshapes'),
-         ('step.py', 'train_step', 'optimizer'), ('step.py', '', 'casts of weights'),
-         ('', '', 'optimizer'))  # Optax
-CONTROL = 'while', 'call', 'conditional'  # their time is that of what they call
-# A row of one of the program's tables: its number, and two more or a name.
-ROW = re.compile(r'(\d+) (?:"(.*)"|\{(?:file_name_id=(\d+) function_name_id|file_location_id)=(\d+))')
+UNATTRIBUTED = 'not attributed'
+# (file, prefix of the function's qualified name, component); the first match is used.
+COMPONENTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'),
+              ('attention.py', '', 'attention'), ('fused.py', '', 'attention'), ('flash.py', '', 'attention'),
+              ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'),
+              ('loss.py', '', 'loss'), ('layers.py', 'LayerNorm', 'norms'),
+              ('layers.py', 'Projection.__call__', 'activation'),
+              ('layers.py', 'Projection', 'projections'), ('cpu_matmul.py', '', 'projections'),
+              ('compute.py', 'in_dtype', 'casts of weights'),
+              ('gpt.py', '', 'residuals and reshapes'), ('layers.py', '', 'residuals and reshapes'),
+              ('sharding.py', '', 'residuals and reshapes'),
+              ('step.py', 'train_step', 'optimizer'), ('step.py', '', 'casts of weights'),
+              ('', '', 'optimizer'))  # Optax
+CONTROL_FLOW = 'while', 'call', 'conditional'  # their time is that of the operations that they call
+# A row of a metadata table: its number, then a name or two more numbers.
+TABLE_ROW = re.compile(r'(\d+) (?:"(.*)"|\{(?:file_name_id=(\d+) function_name_id|file_location_id)=(\d+))')
 
 
-def origins(text):
-  """{operation: (file, function)} of a compiled program's text, the innermost of ours that it comes from."""
+def operation_sources(text):
+  """{operation: (file, function)}, its innermost stack frame, from the text of a compiled program."""
   tables, table = collections.defaultdict(dict), None
   for line in text.splitlines():
     if line in ('FileNames', 'FunctionNames', 'FileLocations', 'StackFrames'):
       table = line
-    elif table and (row := ROW.match(line)):
-      number, name, file, other = row.groups()
-      tables[table][number] = name if name is not None else (file, other)
-  def place(frame):
+    elif table and (row := TABLE_ROW.match(line)):
+      number, name, file, last_id = row.groups()
+      tables[table][number] = name if name is not None else (file, last_id)
+  def source_of(frame):
     file, function = tables['FileLocations'][tables['StackFrames'][frame][1]]
     return Path(tables['FileNames'][file]).name, tables['FunctionNames'][function]
-  found = re.findall(r'%([\w.\-]+) = .*?stack_frame_id=(\d+)', text)
-  return {operation: place(frame) for operation, frame in found if frame in tables['StackFrames']}
+  operations = re.findall(r'%([\w.\-]+) = .*?stack_frame_id=(\d+)', text)
+  return {operation: source_of(frame) for operation, frame in operations if frame in tables['StackFrames']}
 
 
-def part_of(place):
-  """Which of PARTS a (file, function) is of."""
-  file, function = place
-  return next(part for name, start, part in PARTS if name in ('', file) and function.startswith(start))
+def component_of(source):
+  """The component in COMPONENTS of a (file, function)."""
+  file, function = source
+  return next(component for name, prefix, component in COMPONENTS
+              if name in ('', file) and function.startswith(prefix))
 
 
-def events(folder):
-  """(operation or '', seconds) of each event on the device in a trace."""
+def device_events(folder):
+  """Yield (operation or '', seconds) of each event on the device in a trace."""
   from jax.profiler import ProfileData
   path = next(Path(folder).rglob('*.xplane.pb'))
   planes = list(ProfileData.from_file(str(path)).planes)
@@ -76,10 +84,10 @@ def events(folder):
           yield str(operation), event.duration_ns / 1e9
 
 
-def times(config):
-  """({part: seconds a step on the device}, seconds a step by the clock while nothing is traced)."""
+def measure_components(config):
+  """({component: seconds per step on the device}, wall-clock seconds per step without tracing)."""
   import jax
-  # On a GPU, a graph of kernels would be one event.
+  # On a GPU, a CUDA graph of kernels would be one event.
   step, state, batch = compiled_step(config, xla_gpu_enable_command_buffer='')
   def run(state):
     for _ in range(STEPS):
@@ -87,17 +95,18 @@ def times(config):
     jax.block_until_ready(metrics)
     return state
   state = run(state)
-  began = time.perf_counter()
+  start = time.perf_counter()
   state = run(state)
-  seconds = (time.perf_counter() - began) / STEPS
-  from_where, parts = origins(step.as_text()), collections.Counter()
+  seconds = (time.perf_counter() - start) / STEPS
+  sources, seconds_of = operation_sources(step.as_text()), collections.Counter()
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       run(state)
-    for operation, taken in events(folder):
-      if not operation.startswith(CONTROL):
-        parts[part_of(from_where[operation]) if operation in from_where else REST] += taken / STEPS
-  return dict(parts.most_common()), seconds
+    for operation, event_seconds in device_events(folder):
+      if not operation.startswith(CONTROL_FLOW):
+        component = component_of(sources[operation]) if operation in sources else UNATTRIBUTED
+        seconds_of[component] += event_seconds / STEPS
+  return dict(seconds_of.most_common()), seconds
 
 
 def main(argv):
@@ -105,25 +114,25 @@ def main(argv):
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
-                      help='sequences a step; 0: as many as fit the device')
-  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
-                      help='of the config, like model.dropout=0.1')
+                      help='sequences per step; 0: as many as fit on the device')
+  parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
+                      help='config field to change, like model.dropout=0.1')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax
-  memory = memory_of(OURS, 1)
-  batch_size = flags.batch_size or batches(flags.size, memory and memory * MEMORY)[0]
+  memory = memory_limit(OURS, 1)
+  batch_size = flags.batch_size or batch_sizes(flags.size, memory and memory * MEMORY_SHARE)[0]
   config = make_config(flags.size, batch_size, dict(flags.set))
-  parts, seconds = times(config)
-  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
-  total = sum(parts.values())
-  print(f'{flags.size}, batch {config.train.batch_size} x {config.data.seq_len}, on {where["device"]}, '
-        f'{where["date"]}\na step takes {seconds * 1e3:.1f} ms; in operations of the device, all threads or '
-        f'streams together, {total * 1e3:.1f} ms:')
-  journal.Journal(flags.journal).add('details', seconds=seconds, parts=parts)
-  for part, taken in parts.items():
-    print(f'{part:<24}{taken * 1e3:>9.2f} ms{taken / total:>7.1%}')
-  results.write(flags.out, 'profile', where, [], size=flags.size, seconds=seconds, parts=parts,
+  components, seconds = measure_components(config)
+  machine = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
+  total = sum(components.values())
+  print(f'{flags.size}, batch {config.train.batch_size} x {config.data.seq_len}, on {machine["device"]}, '
+        f'{machine["date"]}\na step takes {seconds * 1e3:.1f} ms; operations of the device, all threads or '
+        f'streams together, take {total * 1e3:.1f} ms:')
+  journal.Journal(flags.journal).add('details', seconds=seconds, parts=components)
+  for component, taken in components.items():
+    print(f'{component:<24}{taken * 1e3:>9.2f} ms{taken / total:>7.1%}')
+  results.write(flags.out, 'profile', machine, [], size=flags.size, seconds=seconds, parts=components,
                 tokens=config.train.batch_size * config.data.seq_len)
   return 0

@@ -1,7 +1,7 @@
-"""Seconds from the command to its first step on record: python -m gptjax.benchmark start
+"""Seconds from the command to its first logged step: python -m gptjax.benchmark start
 
-Starts `python -m gptjax.main` on a config, with the corpus there already, and waits for the first line of
-metrics.jsonl: once with nothing compiled yet, then with the cache that this left.
+Starts `python -m gptjax.main` on a config whose corpus already exists, and waits for the first line of
+metrics.jsonl: once without compiled programs, then with the compilation cache of that run.
 """
 
 import argparse
@@ -14,43 +14,43 @@ import time
 from pathlib import Path
 
 from gptjax.benchmark import results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.command import run, shutdown
 from gptjax.command.flag_types import integer
 from gptjax.errors import InputError
 from gptjax.files import paths
 
-WANTED = 15   # seconds, with a warm cache
-LIMIT = 600   # seconds for one start
+TARGET_S = 15   # seconds, with a warm cache
+LIMIT_S = 600   # time limit of one start, in seconds
 
 
-def first_step(config, folder, name):
-  """Starts a run and kills it after its first step.
+def time_to_first_step(config, folder, name):
+  """Start a run and kill it after its first step.
 
   Args:
     config: path of the config.
     folder: keeps corpus and cache between starts; the run's workdir is `folder/name`.
 
   Returns:
-    Seconds to the first record.
+    Seconds until the first record.
   """
-  workdir, said = folder / name, folder / f'{name}.log'
-  run = [sys.executable, '-m', 'gptjax.main', f'--config={config}', f'--workdir={workdir}',
+  workdir, log = folder / name, folder / f'{name}.log'
+  command = [sys.executable, '-m', 'gptjax.main', f'--config={config}', f'--workdir={workdir}',
              f'--config.data.corpus={folder}/corpus', f'--config.compilation_cache={folder}/compiled',
              '--config.log.every_steps=1']
-  with open(said, 'w') as stderr:
-    began = time.monotonic()
+  with open(log, 'w') as stderr:
+    start = time.monotonic()
     process = None
     try:
-      with shutdown.block_signals():
-        process = subprocess.Popen(run, stderr=stderr, stdout=subprocess.DEVNULL)
+      with shutdown.blocked():
+        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):
-        if process.poll() is not None or time.monotonic() - began > LIMIT:
-          last = (said.read_text(errors='replace').strip().splitlines() or ['it said nothing'])[-1]
-          raise InputError(f'no step after {time.monotonic() - began:.0f} s: {last}')
+        if process.poll() is not None or time.monotonic() - start > LIMIT_S:
+          last = (log.read_text(errors='replace').strip().splitlines() or ['it printed nothing'])[-1]
+          raise InputError(f'no step after {time.monotonic() - start:.0f} s: {last}')
         time.sleep(0.01)
-      seconds = time.monotonic() - began
+      seconds = time.monotonic() - start
     finally:
       if process:
         process.kill()
@@ -61,24 +61,24 @@ def first_step(config, folder, name):
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark start', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--config', default='configs/quickstart.py', help='one that makes its own corpus')
+  parser.add_argument('--config', default='configs/quickstart.py', help='config that prepares its own corpus')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
-  where = machine(('jax', 'jaxlib', 'flax', 'tensorflow'))
+  machine = machine_info(('jax', 'jaxlib', 'flax', 'tensorflow'))
   with tempfile.TemporaryDirectory() as folder:
-    first_step(flags.config, Path(folder), 'corpus-run')  # makes the corpus
+    time_to_first_step(flags.config, Path(folder), 'corpus-run')  # prepares the corpus
     os.rename(f'{folder}/compiled', f'{folder}/old')
-    cold = first_step(flags.config, Path(folder), 'cold')
-    seconds = [first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
+    cold = time_to_first_step(flags.config, Path(folder), 'cold')
+    seconds = [time_to_first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
   name = Path(flags.config).stem
-  print(f'{name}, {where["cores"]} cores of {where["processor"]}, {where["date"]}; from the command to the '
-        f'first step on record, seconds:\nnothing compiled  {cold:.1f}\nwarm cache        '
+  print(f'{name}, {machine["cores"]} cores of {machine["processor"]}, {machine["date"]}; from the command to '
+        f'the first logged step, seconds:\nnothing compiled  {cold:.1f}\nwarm cache        '
         f'{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}, {flags.turns} turns)')
-  gate = results.gate(f'{name}, start to first step with a warm cache, seconds', '<=', WANTED,
+  gate = results.gate(f'{name}, start to first step with a warm cache, seconds', '<=', TARGET_S,
                       statistics.median(seconds))
-  results.show_gates([gate])
+  results.print_gates([gate])
   rows = [results.row(f'start to first step, {name}', 'nothing compiled', 's', [cold]),
           results.row(f'start to first step, {name}', 'warm cache', 's', seconds)]
-  results.write(flags.out, 'start', where, rows, [gate])
+  results.write(flags.out, 'start', machine, rows, [gate])
   return 0 if gate['holds'] else 1

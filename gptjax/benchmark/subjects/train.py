@@ -1,7 +1,7 @@
-"""Training speed beside PyTorch's, interleaved in one run: python -m gptjax.benchmark train
+"""Training speed compared with PyTorch, interleaved in one run: python -m gptjax.benchmark train
 
-Needs jax, flax, optax and numpy; for the peers torch and transformers. No TensorFlow, no network. Each
-contender takes the largest batch that fits into its share of the device's memory.
+Needs jax, flax, optax and numpy; for the PyTorch contenders torch and transformers. No TensorFlow, no
+network. Each contender uses the largest batch that fits in its share of the device's memory.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import time
 from importlib.util import find_spec
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.interleave import interleaved, serve
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.sizes import SIZES, batches, make_config, random_batch
-from gptjax.benchmark.turns import by_turns, serve
+from gptjax.benchmark.sizes import SIZES, batch_sizes, make_config, random_batch
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.files import paths
@@ -25,14 +25,14 @@ from gptjax.kernels import cpu
 
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
-FULL = ('RESOURCE_EXHAUSTED', 'out of memory')  # what errors say
-MEMORY = 0.92  # share of a GPU's memory that all contenders have together
+OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory')  # texts in error messages
+MEMORY_SHARE = 0.92  # of a GPU's memory, for all contenders together
 
 
 def compiled_step(config, **options):
-  """(the train step as compiled, a fresh state, a batch on the device); resolves the config.
+  """(the compiled train step, a fresh state, a batch on the device); resolves the config.
 
-  options: of XLA's compiler, beside those of the config's preset.
+  options: for XLA's compiler, in addition to those of the config's preset.
   """
   import jax
 
@@ -52,104 +52,106 @@ def compiled_step(config, **options):
   return lowered.compile(compiler_options=options), state, batch
 
 
-def gptjax_steps(config):
-  """A function that trains n steps, after one that is not counted, and facts.
+def gptjax_trainer(config):
+  """A function that trains n steps after one warm-up step, and facts.
 
   Returns:
-    (function of n that gives {'seconds': a step, 'loss': the last, 'memory': bytes at the most, or None},
-    facts: {'device', 'flops': a token, 'peak': of the device or None, 'kernel', 'compile_s'}).
+    (function of n that returns {'seconds': per step, 'loss': of the last step, 'memory': peak bytes or None},
+    facts: {'device', 'flops': per token, 'peak': FLOP/s of the device or None, 'kernel', 'compile_s'}).
   """
   import jax
 
   from gptjax.model import size
   from gptjax.report import telemetry
-  began = time.perf_counter()
+  start = time.perf_counter()
   step, state, batch = compiled_step(config)
-  seconds = time.perf_counter() - began
-  device, held = jax.devices()[0], [state]
+  seconds = time.perf_counter() - start
+  device, state_cell = jax.devices()[0], [state]
 
-  def once():
-    held[0], metrics = step(held[0], batch)
+  def one_step():
+    state_cell[0], metrics = step(state_cell[0], batch)
     return metrics['loss']
 
   def train(n):
-    float(once())
-    began = time.perf_counter()
+    float(one_step())
+    start = time.perf_counter()
     for _ in range(n):
-      loss = once()
+      loss = one_step()
     loss = float(loss)
-    seconds = (time.perf_counter() - began) / n
+    seconds = (time.perf_counter() - start) / n
     memory = (device.memory_stats() or {}).get('peak_bytes_in_use')
     return {'seconds': seconds, 'loss': loss, 'memory': memory}
 
   del state
-  train(1)  # finds whether the memory suffices
+  train(1)  # fails if the memory does not suffice
   return train, {'device': device.device_kind, 'kernel': config.attention.kernel, 'compile_s': seconds,
                  'flops': size.flops_per_token(config.model, config.data.seq_len),
                  'peak': telemetry.peak_flops(device)}
 
 
-def largest(sizes, make):
-  """`make` of the first of these batch sizes that the memory has room for."""
+def with_largest_batch(sizes, make):
+  """`make` of the first of the batch sizes that fits in memory."""
   for batch_size in sizes:
     try:
       return make(batch_size)
-    except RuntimeError as error:  # JAX's and PyTorch's errors of memory are ones
-      if batch_size == sizes[-1] or not any(word in str(error) for word in FULL):
+    except RuntimeError as error:  # the type of JAX's and PyTorch's out-of-memory errors
+      if batch_size == sizes[-1] or not any(word in str(error) for word in OUT_OF_MEMORY):
         raise
     gc.collect()
 
 
-def steps_of(contender, size, batch_size, changes, share):
-  """`gptjax_steps` or `torch_steps` at the largest batch that fits; facts say which, as 'batch_size'.
+def make_trainer(contender, size, batch_size, changes, share):
+  """`gptjax_trainer` or `torch_trainer` at the largest batch that fits; facts contain its 'batch_size'.
 
-  share: of the GPU's memory, that this process may have.
+  share: of the GPU's memory, for this process.
   """
   def make(batch_size):
     config = make_config(size, batch_size, changes)
     if contender == OURS:
-      train, facts = gptjax_steps(config)
+      train, facts = gptjax_trainer(config)
     else:
-      from gptjax.benchmark.subjects.train_torch import torch_steps
-      train, facts = torch_steps(config, random_batch(config), contender, share)
+      from gptjax.benchmark.subjects.train_torch import torch_trainer
+      train, facts = torch_trainer(config, random_batch(config), contender, share)
     return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
-  return largest([batch_size] if batch_size else batches(size, memory_of(contender, share)), make)
+  sizes = [batch_size] if batch_size else batch_sizes(size, memory_limit(contender, share))
+  return with_largest_batch(sizes, make)
 
 
-def memory_of(contender, share):
-  """Bytes of the GPU's memory that this process may have; None on a CPU."""
+def memory_limit(contender, share):
+  """Bytes of the GPU's memory that this process may use; None on a CPU."""
   if contender != OURS:
     from gptjax.benchmark.subjects.train_torch import gpu_memory
     return share * gpu_memory() or None
   import jax
-  return (jax.devices()[0].memory_stats() or {}).get('bytes_limit')  # its share already
+  return (jax.devices()[0].memory_stats() or {}).get('bytes_limit')  # JAX's limit is its share already
 
 
-def needs(contender):
-  """The package that a contender needs and that is not installed; '' if nothing is missing."""
+def missing_package(contender):
+  """A package that a contender needs and that is not installed; '' if nothing is missing."""
   packages = () if contender == OURS else ('torch', contender.partition('-')[0])
   return next((package for package in packages if find_spec(package) is None), '')
 
 
 def worker(flags):
-  """Answers each number n with what n steps took."""
+  """Answer each request n with the measurements of n steps."""
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
     cpu.keep_memory()
-  train, facts = steps_of(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
+  train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
   return serve(facts, train)
 
 
-def figure(what, name, facts, answer, turn):
-  """The `results.figure` of a contender's answer, with its batch size, memory and, of gptjax, MFU."""
+def make_measurement(what, name, facts, answer, turn):
+  """A `results.measurement` from a contender's answer, with batch size, memory and the FLOPs for its MFU."""
   more = {'batch_size': facts['batch_size'], 'memory': answer['memory'], 'loss': answer['loss']}
   more |= {key: facts[key] for key in ('flops', 'peak') if facts.get('peak')}
-  return results.figure(what, name, 'tokens/s', facts['tokens'] / answer['seconds'], turn, **more)
+  return results.measurement(what, name, 'tokens/s', facts['tokens'] / answer['seconds'], turn, **more)
 
 
-def show(rows):
-  print(f'{"":<22}{"tokens/s":>10}{"least":>10}{"most":>10}{"batch":>7}{"GiB":>7}{"MFU":>8}{"causal":>8}'
-        '   gptjax is')
+def print_table(rows):
+  """Print the rows."""
+  print(f'{"":<22}{"tokens/s":>10}{"min":>10}{"max":>10}{"batch":>7}{"GiB":>7}{"MFU":>8}{"causal":>8}'
+        '   gptjax speedup')
   for row in rows:
     mfu = [f'{row[name]:.1%}' if name in row else '' for name in ('mfu_palm', 'mfu_causal')]
     memory = f'{row["memory"] / 2**30:.1f}' if row['memory'] else ''
@@ -158,8 +160,8 @@ def show(rows):
           f'{row["batch_size"]:>7}{memory:>7}{mfu[0]:>8}{mfu[1]:>8}   {ratio}')
 
 
-def field(text):
-  """('model.dropout', 0.1) of 'model.dropout=0.1'."""
+def config_override(text):
+  """('model.dropout', 0.1) from 'model.dropout=0.1'."""
   name, _, value = text.partition('=')
   try:
     return name, json.loads(value)
@@ -168,17 +170,18 @@ def field(text):
 
 
 def make_parser():
+  """The parser of the flags."""
   parser = run.Parser(prog='python -m gptjax.benchmark train', description=__doc__)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
-                      help='sequences a step; 0: the size\'s own')
+                      help='sequences per step; 0: the largest that fits')
   parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
-  parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps a turn')
-  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
-                      help='of the config, like model.dropout=0.1 or xla_preset=gpu_cublas')
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps per turn')
+  parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
+                      help='config field to change, like model.dropout=0.1 or xla_preset=gpu_cublas')
   parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
-                      help='seconds for all of it: contenders that are not ready in time are left out')
+                      help='time limit in seconds; contenders that are not ready in time are skipped')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
@@ -191,7 +194,7 @@ def main(argv):
   flags = parser.parse_args(argv)
   contenders = flags.contenders.split(',')
   if unknown := set(contenders) - set(CONTENDERS):
-    parser.error(f'no such contender: {", ".join(sorted(unknown))}')
+    parser.error(f'unknown contender {", ".join(sorted(unknown))}: use {", ".join(CONTENDERS)}')
   config = make_config(flags.size, flags.batch_size, dict(flags.set))
   if flags.worker:
     return worker(flags)
@@ -199,41 +202,43 @@ def main(argv):
 
 
 def measure(flags, argv, contenders, c):
-  changed = ''.join(f', {name}={value}' for name, value in flags.set)
-  what = f'training {flags.size}, {c.compute_dtype}{changed}'
-  kept, figures, devices, lost = journal.Journal(flags.journal), [], [], {}
+  """Measure the contenders, print and write the results; returns the exit code."""
+  changes = ''.join(f', {name}={value}' for name, value in flags.set)
+  what = f'training {flags.size}, {c.compute_dtype}{changes}'
+  records, measurements, devices, lost = journal.Journal(flags.journal), [], [], {}
 
-  def lose(name, why):
-    lost[name] = why
-    print(f'{name} {why}', file=sys.stderr)
-    kept.add('lost', who=name, why=why)
+  def on_lost(name, reason):
+    lost[name] = reason
+    print(f'{name} {reason}', file=sys.stderr)
+    records.add('lost', who=name, why=reason)
 
-  def tell(name, facts, answer, turn):
+  def on_answer(name, facts, answer, turn):
     if not devices:
-      kept.add('device', name=facts['device'])
+      records.add('device', name=facts['device'])
     devices.append(facts['device'])
     if not turn and 'compile_s' in facts:
-      kept.add('fact', what=f'{what}, {name}, compiled in s', value=round(facts['compile_s'], 1))
-    figures.append(figure(what, name, facts, answer, turn))
-    kept.add('figure', **figures[-1])
+      records.add('fact', what=f'{what}, {name}, compiled in s', value=round(facts['compile_s'], 1))
+    measurements.append(make_measurement(what, name, facts, answer, turn))
+    records.add('figure', **measurements[-1])
 
-  here = [name for name in contenders if not needs(name)]
+  available = [name for name in contenders if not missing_package(name)]
   for name in contenders:
-    if name not in here:
-      kept.add('fact', what=f'contender {name}', value=f'absent: {needs(name)} is not installed')
-      print(f'{name} is left out: {needs(name)} is not installed', file=sys.stderr)
-  share = MEMORY / max(len(here), 1)
-  run = [sys.executable, '-m', 'gptjax.benchmark', 'train', *argv, f'--share={share:.3f}', '--worker']
-  found = by_turns({name: [*run, name] for name in here}, flags.steps, flags.turns, lose, tell,
-                   flags.limit_s)
-  if not figures:
-    print('gptjax.benchmark: no contender could train: see their messages above', file=sys.stderr)
+    if name not in available:
+      reason = f'{missing_package(name)} is not installed'
+      records.add('fact', what=f'contender {name}', value=f'absent: {reason}')
+      print(f'{name} is skipped: {reason}', file=sys.stderr)
+  share = MEMORY_SHARE / max(len(available), 1)
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'train', *argv, f'--share={share:.3f}', '--worker']
+  commands = {name: [*command, name] for name in available}
+  answers = interleaved(commands, flags.steps, flags.turns, on_lost, on_answer, flags.limit_s)
+  if not measurements:
+    print('gptjax.benchmark: no contender could train: see the messages above', file=sys.stderr)
     return 1
-  rows, device = results.rows(figures), devices[0]
-  where = machine(PACKAGES, '' if device == 'cpu' else device)
-  print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens a '
-        f'sequence, {c.compute_dtype}{changed}, on {where["device"]}, {where["date"]}')
-  show(rows)
-  results.write(flags.out, 'train', where, rows, size=flags.size, changes=dict(flags.set), steps=flags.steps,
-                lost=list(lost), found=found)
+  rows, device = results.summarize(measurements), devices[0]
+  machine = machine_info(PACKAGES, '' if device == 'cpu' else device)
+  print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens per '
+        f'sequence, {c.compute_dtype}{changes}, on {machine["device"]}, {machine["date"]}')
+  print_table(rows)
+  results.write(flags.out, 'train', machine, rows, size=flags.size, changes=dict(flags.set),
+                steps=flags.steps, lost=list(lost), found=answers)
   return 0

@@ -1,4 +1,4 @@
-"""What the benchmark compares with: the same GPT-2 in PyTorch, a plain module and that of transformers."""
+"""The contenders in PyTorch: GPT-2 as a plain module and from transformers."""
 
 import time
 
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
+  """A pre-norm Transformer block."""
   def __init__(self, d, n_head, dropout):
     super().__init__()
     self.n_head, self.dropout = n_head, dropout
@@ -26,7 +27,7 @@ class Block(nn.Module):
 
 
 class GPT2(nn.Module):
-  """Tied embedding, norm before each sub-layer; logits for int64[b, t]."""
+  """GPT-2 with tied embeddings; logits for int64[b, t]."""
 
   def __init__(self, c, n_vocab):
     super().__init__()
@@ -72,29 +73,29 @@ def loss(logits, x, targets):
 
 
 def make_loss(model, contender):
-  """The loss as a function of inputs and targets, compiled as the contender's name says."""
-  if contender.endswith('-compile-blocks'):  # once for all layers, in seconds
+  """The loss as a function of inputs and targets, compiled according to the contender's name."""
+  if contender.endswith('-compile-blocks'):  # compiles once for all layers, in seconds
     for block in model.h:
       block.compile()
-    end = torch.compile(loss)
-    return lambda inputs, targets: end(model.logits, model.features(inputs), targets)
-  whole = torch.compile(loss) if contender.endswith('-compile') else loss
-  return lambda inputs, targets: whole(model, inputs, targets)
+    head_loss = torch.compile(loss)
+    return lambda inputs, targets: head_loss(model.logits, model.features(inputs), targets)
+  model_loss = torch.compile(loss) if contender.endswith('-compile') else loss
+  return lambda inputs, targets: model_loss(model, inputs, targets)
 
 
 def gpu_memory():
-  """Bytes of memory of the GPU; 0 where there is none."""
+  """Bytes of memory of the GPU; 0 without a GPU."""
   return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 
 
-def torch_steps(config, batch, contender, share):
-  """A function that trains n steps with AdamW and clipping, and facts; see `train.gptjax_steps`.
+def torch_trainer(config, batch, contender, share):
+  """A function that trains n steps with AdamW and clipping, and facts; see `train.gptjax_trainer`.
 
   Args:
-    config: of `train.make_config`; the vocabulary is padded as gptjax pads it, which is faster here too.
+    config: of `sizes.make_config`; the vocabulary is padded as in gptjax, which is faster here too.
     batch: {'inputs', 'targets'}: int32[b, t].
     contender: torch or transformers, with -compile for torch.compile; torch-compile-blocks: layer by layer.
-    share: of the GPU's memory, that this process may have.
+    share: of the GPU's memory, for this process.
   """
   gpu, c = torch.cuda.is_available(), config.model
   device = 'cuda' if gpu else 'cpu'
@@ -120,17 +121,17 @@ def torch_steps(config, batch, contender, share):
 
   def train(n):
     step().item()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(n):
       value = step()
     value = value.item()
-    seconds = (time.perf_counter() - began) / n
+    seconds = (time.perf_counter() - start) / n
     return {'seconds': seconds, 'loss': value, 'memory': torch.cuda.max_memory_allocated() if gpu else None}
 
-  began = time.perf_counter()
-  train(1)  # compiles, and finds whether the memory suffices
+  start = time.perf_counter()
+  train(1)  # compiles, and fails if the memory does not suffice
   return train, {'device': torch.cuda.get_device_name() if gpu else 'cpu', 'torch': torch.__version__,
-                 'compile_s': time.perf_counter() - began}
+                 'compile_s': time.perf_counter() - start}
 
 
 def make_optimizer(model, c, fused):

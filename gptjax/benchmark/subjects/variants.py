@@ -1,7 +1,7 @@
-"""What single changes of the config do to the speed of training: python -m gptjax.benchmark variants
+"""Training speed under single changes of the config: python -m gptjax.benchmark variants
 
-One process, one variant after the other, all with one batch size. With --journal each figure is on disk as
-soon as it is measured.
+Variants run one after the other in one process, all with the same batch size. With --journal each measurement
+is on disk as soon as it is taken.
 """
 
 import argparse
@@ -9,16 +9,23 @@ import gc
 import sys
 
 from gptjax.benchmark import journal, results
-from gptjax.benchmark.machine import machine
+from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.sizes import SIZES, batches
-from gptjax.benchmark.subjects.train import PACKAGES, field, figure, memory_of, show, steps_of
+from gptjax.benchmark.sizes import SIZES, batch_sizes
+from gptjax.benchmark.subjects.train import (
+  PACKAGES,
+  config_override,
+  make_measurement,
+  make_trainer,
+  memory_limit,
+  print_table,
+)
 from gptjax.command import run
 from gptjax.command.flag_types import integer
 from gptjax.files import paths
 from gptjax.kernels import xla_presets
 
-SHARE = 0.3  # of the memory, by which the batch is chosen: some variants need three times as much
+BATCH_MEMORY_SHARE = 0.3  # of the memory, for the batch size: some variants need 3 times as much
 VARIANTS = {
   'as it is': {}, 'dropout 0.1': {'model.dropout': 0.1}, 'layers scanned': {'model.scan': True},
   'kernel xla': {'attention.kernel': 'xla'}, 'remat dots': {'model.remat': 'dots'},
@@ -27,8 +34,8 @@ ON_GPUS = {'kernel pallas': {'attention.kernel': 'pallas'},
            'kernel pallas, dropout 0.1': {'attention.kernel': 'pallas', 'model.dropout': 0.1}}
 
 
-def variants_here():
-  """VARIANTS, and the kernels and presets of the compiler that are for this kind of device."""
+def available_variants():
+  """VARIANTS, and the kernels and compiler presets for this kind of device."""
   import jax
   presets = {f'xla_preset {name}': {'xla_preset': name} for name, (kind, _) in xla_presets.PRESETS.items()
              if kind == jax.default_backend()}
@@ -41,45 +48,46 @@ def main(argv):
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
-  parser.add_argument('--steps', type=integer(1, 1_000_000), default=5, help='steps a turn')
-  parser.add_argument('--only', default='', help='variants, comma-separated; else all')
-  parser.add_argument('--set', type=field, action='append', default=[], metavar='FIELD=VALUE',
-                      help='of the config, in all variants')
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=5, help='steps per turn')
+  parser.add_argument('--only', default='', help='variants, comma-separated; default: all')
+  parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
+                      help='config field to change in all variants')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
-  chosen = variants_here()
-  if unknown := set(filter(None, flags.only.split(','))) - set(chosen):
-    parser.error(f'no such variant here: {", ".join(sorted(unknown))}; there are: {", ".join(chosen)}')
-  return measure(flags, {name: changes for name, changes in chosen.items()
+  variants = available_variants()
+  if unknown := set(filter(None, flags.only.split(','))) - set(variants):
+    parser.error(f'unknown variant {", ".join(sorted(unknown))}: use {", ".join(variants)}')
+  return measure(flags, {name: changes for name, changes in variants.items()
                          if not flags.only or name in flags.only.split(',')})
 
 
-def measure(flags, chosen):
+def measure(flags, variants):
+  """Measure the variants, print and write the results; returns 1 if none could run."""
   import jax
-  where = machine(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
-  print(f'{flags.size} on {where["device"]}, {where["date"]}')
-  memory = memory_of(OURS, 1)
-  batch_size = batches(flags.size, memory and memory * SHARE)[0]
-  kept, figures, failed = journal.Journal(flags.journal), [], {}
-  for name, changes in chosen.items():
+  machine = machine_info(PACKAGES, '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind)
+  print(f'{flags.size} on {machine["device"]}, {machine["date"]}')
+  memory = memory_limit(OURS, 1)
+  batch_size = batch_sizes(flags.size, memory and memory * BATCH_MEMORY_SHARE)[0]
+  records, measurements, failed = journal.Journal(flags.journal), [], {}
+  for name, changes in variants.items():
     what = f'training {flags.size}, {SIZES[flags.size].dtype}, {name}'
     try:
-      train, facts = steps_of(OURS, flags.size, batch_size, {**dict(flags.set), **changes}, 1)
+      train, facts = make_trainer(OURS, flags.size, batch_size, {**dict(flags.set), **changes}, 1)
       for turn in range(1, flags.turns + 1):
-        figures.append(figure(what, OURS, facts, train(flags.steps), turn))
-        kept.add('figure', **figures[-1])
-    except Exception as error:  # what does not run here is a finding too
+        measurements.append(make_measurement(what, OURS, facts, train(flags.steps), turn))
+        records.add('figure', **measurements[-1])
+    except Exception as error:  # a variant that does not run here is a result too
       failed[name] = str(error).splitlines()[0][:300]
-      kept.add('fact', what=what, value=f'does not run here: {failed[name]}')
+      records.add('fact', what=what, value=f'does not run here: {failed[name]}')
       print(f'{name}: does not run here: {failed[name]}', file=sys.stderr)
-    rows = results.rows(figures)
+    rows = results.summarize(measurements)
     if rows and rows[-1]['what'] == what:
       print(f'\n{name}')
-      show(rows[-1:])
+      print_table(rows[-1:])
       sys.stdout.flush()
-    results.write(flags.out, 'variants', where, rows, failed=failed, changes=chosen)
+    results.write(flags.out, 'variants', machine, rows, failed=failed, changes=variants)
     train = facts = None
     jax.clear_caches()
     gc.collect()
-  return int(not figures)
+  return int(not measurements)

@@ -1,6 +1,6 @@
 """The supervised tasks of GPT-1 (sections 4.2 and 4.3), each a declaration.
 
-A task of your own is declared in a config file, see `declared`; `reviews` is one that reads TSV files.
+For a task of your own, see `declared`; `reviews` is an example of a task that reads TSV files.
 """
 
 from collections.abc import Callable
@@ -13,24 +13,28 @@ from gptjax.text import words
 
 
 class Task(NamedTuple):
-  """What there is to know of a task.
+  """The definition of a task.
 
   kind: how its texts become sequences, see `transforms`: classification, entailment, similarity or choice;
-    or transforms.TEXT.
-  train: sources whose examples are trained on.
-  validation: {name: source} that the best checkpoint is chosen by, '' being the name of an only one.
-  test: {name of a predictions file: source}; with labels it is scored, but for GLUE's, which publishes none.
-  test_of: {name of a predictions file: name of the validation source that it belongs to}, where these differ.
-  texts: fields of its texts: the text; premise, hypothesis; the two; or document and question, if it has one.
-  metrics: of `metrics`; the best checkpoint is the one with the best first metric.
-  paper: {metric, or metric/name of a validation source: the figure of the paper, per cent, on its test set}.
-  classes: names of the labels, in the order of their numbers; of a choice, one an answer; (): a number.
-  answers: of a choice: fields, each of one answer or of a list of them.
-  label: its field; a negative number there, or no value, means that the example has none.
-  scale: the least and the largest value of a label that is a number.
-  unfold: function from a record to the records that are in it.
-  glue: predictions are written as the GLUE benchmark takes them: 'number' or 'name' of the label.
-  note: why no figure of the paper can be compared with ours: then none is printed.
+    or transforms.LANGUAGE_MODEL.
+  train: sources of the training examples.
+  validation: {name: source} for choosing the best checkpoint; a single source is named ''.
+  test: {name of a predictions file: source}; scored if labelled, except GLUE's test sets, whose labels are
+    not public.
+  validation_of: {name of a predictions file: name of the validation source that it belongs to}, where these
+    names differ.
+  texts: fields of its texts: the text; premise, hypothesis; both texts; or document and, if it exists,
+    question.
+  metrics: of `metrics`; the first one selects the best checkpoint.
+  paper: {metric, or metric/name of a validation source: the paper's figure, per cent, on its test set}.
+  classes: names of the labels, in the order of their numbers; of a choice, one per answer; (): labels are
+    numbers.
+  answers: of a choice: fields, each with one answer or a list of answers.
+  label: field of the label; a negative number or a missing value means that the example is unlabelled.
+  scale: the smallest and the largest value of a numeric label.
+  unfold: function from a record to the list of records in it.
+  glue: format of predictions for the GLUE benchmark: 'number' or 'name' of the label.
+  note: why no figure of the paper is comparable; then none is printed.
   """
   kind: str
   train: tuple
@@ -46,32 +50,32 @@ class Task(NamedTuple):
   unfold: Callable = lambda record: [record]
   glue: str = ''
   note: str = ''
-  test_of: dict | None = None
+  validation_of: dict | None = None
 
-  def test_names(self):
-    """{name of a predictions file: what its metrics have after `test/METRIC/`, '' for an only one}.
+  def test_metric_names(self):
+    """{name of a predictions file: suffix of its metrics after `test/METRIC/`, '' for a single test set}.
 
-    A test set has the name of the validation source that it belongs to, so that the two stand in one row.
+    A test set has the name of its validation source, so that both are in one row of the table.
     """
-    own = lambda file: file if file in self.validation or len(self.test) > 1 else ''
-    return {file: (self.test_of or {}).get(file, own(file)) for file in self.test}
+    default_name = lambda file: file if file in self.validation or len(self.test) > 1 else ''
+    return {file: (self.validation_of or {}).get(file, default_name(file)) for file in self.test}
 
 
 def _questions(record):
-  """RACE keeps an article and all its questions in one record."""
+  """RACE stores an article and all its questions in one record."""
   return [{'article': record['article'], 'question': question, 'options': options, 'label': answer}
           for question, options, answer in zip(record['questions'], record['options'], record['answers'],
                                                strict=True)]
 
 
 def _right_ending(record):
-  """Story Cloze counts its two endings from 1, and has -1 where there is no label."""
+  """Story Cloze numbers its two endings from 1, and has -1 for unlabelled stories."""
   label = record['label']
   return [{**record, 'label': label - 1 if label > 0 else -1}]
 
 
 def _glue(name, file, *, kind='classification', glue='number', **declaration):
-  """A task of the GLUE benchmark as TFDS has it."""
+  """A task of the GLUE benchmark from TFDS."""
   source = lambda split: Tfds(f'glue/{name}', split)
   return Task(**{'kind': kind, 'train': (source('train'),), 'validation': {'': source('validation')},
                  'test': {file: source('test')}, 'glue': glue, **declaration})
@@ -99,14 +103,14 @@ TASKS = {
                             'mm': Tfds('glue/mnli', 'validation_mismatched')},
                 test={'MNLI-m': Tfds('glue/mnli', 'test_matched'),
                       'MNLI-mm': Tfds('glue/mnli', 'test_mismatched')},
-                test_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'},
+                validation_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'},
                 paper={'accuracy/m': 82.1, 'accuracy/mm': 81.4}),
   'qnli': _glue('qnli', 'QNLI', kind='entailment', texts=('question', 'sentence'), glue='name',
                 classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={},
                 note='not comparable, the paper has QNLI v1 and TFDS has v2, another split of the data'),
   'rte': _glue('rte', 'RTE', kind='entailment', texts=PAIR, glue='name', metrics=('accuracy',),
                classes=('entailment', 'not_entailment'), paper={'accuracy': 56.0}),
-  # Where SNLI's annotators did not agree there is no label; those examples are left out by everyone, see
+  # SNLI has no label where its annotators disagreed; as is usual, those examples are skipped, see
   # `examples.read`.
   'snli': Task('entailment', (Tfds('snli', 'train'),), {'': Tfds('snli', 'validation')},
                {'SNLI': Tfds('snli', 'test')}, NLI, ('accuracy',), {'accuracy': 89.9},
@@ -121,16 +125,17 @@ TASKS = {
                ('article', 'question'), ('accuracy',),
                {'accuracy/m': 62.9, 'accuracy/h': 57.4, 'accuracy/all': 59.0},
                classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions,
-               test_of={'RACE-m': 'm', 'RACE-h': 'h'}),
-  # As in the released code: the labelled stories of 2016, four fifths of them to train on.
+               validation_of={'RACE-m': 'm', 'RACE-h': 'h'}),
+  # As in the released code: the labelled stories of 2016, four fifths of them for training.
   'story_cloze': Task('choice', (Tfds('story_cloze/2016', 'validation[:80%]'),),
                       {'': Tfds('story_cloze/2016', 'validation[80%:]')},
                       {'StoryCloze': Tfds('story_cloze/2016', 'test')},
                       ('context',), ('accuracy',), {'accuracy': 86.5},
                       classes=('1', '2'), answers=('endings',), unfold=_right_ending),
-  # Your own text, config.data.source or corpus: a language model on it, and no head.
-  'text': Task(transforms.TEXT, (Corpus('train'),), {'': Corpus('validation')}, {}, (), ('perplexity',), {}),
-  # One of your own: TSV files with a line of field names, in config.finetune.data_dir.
+  # Your own text from config.data.source or corpus: a language model without a head.
+  'text': Task(transforms.LANGUAGE_MODEL, (Corpus('train'),), {'': Corpus('validation')}, {}, (),
+               ('perplexity',), {}),
+  # An example of your own task: TSV files with a line of field names, in config.finetune.data_dir.
   'reviews': Task(
     kind='classification',
     train=(Tsv('train.tsv'),),
@@ -145,21 +150,22 @@ TASKS = {
 
 
 def find(name, own=()):
-  """The Task of this name.
+  """The Task of a name.
 
   Args:
-    name: of TASKS, or of one that the config file declares.
+    name: in TASKS, or of a task that the config file declares.
     own: `config.finetune.own_tasks`.
 
   Raises:
-    InputError: there is none, and the message has the nearest name; or one of `own` cannot be a task.
+    InputError: the task is unknown, and the message has the most similar name; or a declaration in `own` is
+      invalid.
   """
-  known = dict(TASKS)
+  tasks = dict(TASKS)
   for declaration in own:
-    fields = declared.fields(declaration, known)
-    known[declaration['name']] = Task(**fields)
-  if name not in known:
+    fields = declared.parse_declaration(declaration, tasks)
+    tasks[declaration['name']] = Task(**fields)
+  if name not in tasks:
     raise InputError(f'config.finetune.tasks: {name!r} is not a task'
-                     + words.suggestion(name, list(known), 'the tasks are')
-                     + '; one of your own is declared in config.finetune.own_tasks')
-  return known[name]
+                     + words.unknown(name, list(tasks), 'the tasks are')
+                     + '; declare a task of your own in config.finetune.own_tasks')
+  return tasks[name]

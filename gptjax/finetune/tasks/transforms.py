@@ -1,13 +1,13 @@
-"""From an example to token sequences (section 3.3, Figure 1), with start, delimiter and end tokens.
+"""Token sequences of an example (section 3.3, Figure 1), with start, delimiter and end tokens.
 
-    classification  start text end
-    entailment      start premise delimiter hypothesis end
-    similarity      start a delimiter b end; start b delimiter a end
-    choice          start document question delimiter answer end, one sequence an answer
+  classification  start text end
+  entailment      start premise delimiter hypothesis end
+  similarity      start a delimiter b end; start b delimiter a end
+  choice          start document question delimiter answer end, one sequence per answer
 
-What does not fit in is cut at the end of a text, as the released code does. In entailment the premise gives
-way, in similarity the longer text, in choice the document, then the question; so that neither hypothesis,
-answer nor end token is lost. A hypothesis or answer that fills a whole sequence by itself is cut too.
+Texts that do not fit are truncated at their end, as in the released code. Entailment truncates the premise,
+similarity the longer text, choice the document, then the question, so that hypothesis, answer and end token
+are kept. A hypothesis or answer that fills a whole sequence by itself is truncated too.
 """
 
 from typing import NamedTuple
@@ -15,67 +15,68 @@ from typing import NamedTuple
 import numpy as np
 
 KINDS = ('classification', 'entailment', 'similarity', 'choice')
-TEXT = 'language_model'  # no task but the next token: windows of a corpus, with no marks
+LANGUAGE_MODEL = 'language_model'  # only next-token prediction: windows of a corpus, without task tokens
 
 
-class Marks(NamedTuple):
-  """Ids of the tokens that fine-tuning adds; the last one's activation is what the head reads."""
+class TaskTokens(NamedTuple):
+  """Ids of the tokens that fine-tuning adds; the head reads the activation of the end token."""
   start: int
   delimiter: int
   end: int
 
 
-def marks(n_vocab):
+def task_tokens(n_vocab):
   """The three ids after those of a tokenizer, as in the released code."""
-  return Marks(n_vocab, n_vocab + 1, n_vocab + 2)
+  return TaskTokens(n_vocab, n_vocab + 1, n_vocab + 2)
 
 
-def sequences(kind, texts, answers, marks, longest):
+def make_sequences(kind, texts, answers, tokens, max_length):
   """The token sequences of one example.
 
   Args:
     kind: of KINDS.
     texts, answers: lists of int arrays, see `tasks.Task`.
-    marks: Marks.
-    longest: tokens that a sequence may have, marks included.
+    tokens: TaskTokens.
+    max_length: maximum number of tokens in a sequence, task tokens included.
 
   Returns:
-    ([int32 array, ...], whether something was cut).
+    ([int32 array, ...], whether a text was truncated).
   """
   if kind == 'classification':
-    kept = [(texts[0][:longest - 2],)]
-    cut = len(texts[0]) > longest - 2
+    kept = [(texts[0][:max_length - 2],)]
+    truncated = len(texts[0]) > max_length - 2
   elif kind == 'entailment':
-    (premise, hypothesis), room = texts, longest - 3
+    (premise, hypothesis), room = texts, max_length - 3
     hypothesis = hypothesis[:room]
     kept = [(premise[:room - len(hypothesis)], hypothesis)]
-    cut = sum(map(len, texts)) > room
+    truncated = sum(map(len, texts)) > room
   elif kind == 'similarity':
-    a, b = _both(*texts, longest - 3)
-    kept, cut = [(a, b), (b, a)], sum(map(len, texts)) > longest - 3
+    a, b = _truncate_pair(*texts, max_length - 3)
+    kept, truncated = [(a, b), (b, a)], sum(map(len, texts)) > max_length - 3
   else:
-    kept, cut = _choices(texts, answers, longest - 3)
-  return [_marked(parts, marks) for parts in kept], cut
+    kept, truncated = _choices(texts, answers, max_length - 3)
+  return [_join(parts, tokens) for parts in kept], truncated
 
 
-def _both(a, b, room):
-  """Both texts, the longer one cut until they fit; neither loses what the other does not need."""
+def _truncate_pair(a, b, room):
+  """Both texts, the longer one truncated until both fit; a text only loses tokens if it has to."""
   half = room // 2
   keep_a = min(len(a), max(half, room - len(b)))
   return a[:keep_a], b[:room - keep_a]
 
 
 def _choices(texts, answers, room):
-  """[(document and question, answer), ...], the first the same for all answers; and whether it was cut."""
+  """[(document and question, answer), ...], one per answer, and whether a text was truncated."""
   document, question = texts[0], np.concatenate([texts[0][:0], *texts[1:]])
-  longest = min(max(map(len, answers)), room)
-  question = question[:room - longest]
-  given = np.concatenate([document[:room - longest - len(question)], question])
-  whole = sum(map(len, texts)) + max(map(len, answers))
-  return [(given, answer[:room]) for answer in answers], whole > room
+  longest_answer = min(max(map(len, answers)), room)
+  question = question[:room - longest_answer]
+  context = np.concatenate([document[:room - longest_answer - len(question)], question])
+  total = sum(map(len, texts)) + max(map(len, answers))
+  return [(context, answer[:room]) for answer in answers], total > room
 
 
-def _marked(parts, marks):
-  ends = (marks.delimiter,) * (len(parts) - 1) + (marks.end,)
+def _join(parts, tokens):
+  """The parts as one sequence with start, delimiter and end tokens."""
+  ends = (tokens.delimiter,) * (len(parts) - 1) + (tokens.end,)
   pieces = [np.append(part, end) for part, end in zip(parts, ends, strict=True)]
-  return np.concatenate([[marks.start], *pieces]).astype(np.int32)
+  return np.concatenate([[tokens.start], *pieces]).astype(np.int32)

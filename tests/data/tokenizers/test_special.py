@@ -80,7 +80,7 @@ def test_examples_of_a_task_have_special_tokens_where_the_config_names_them(toke
   config.model.n_vocab = tokenizer.n_vocab
   example = Example((f'a{END}b',), (), 0, 0)
   task = published.find('sst2')
-  made = lambda: finetune_data.encode(task, [example], tokenizer, config, 0, 'sst2').tokens.tolist()
+  made = lambda: finetune_data.encode_examples(task, [example], tokenizer, config, 0, 'sst2').tokens.tolist()
   assert tokenizer.end_of_text not in made()
   config.data.special_tokens = (END,)
   assert made() == [290, *tokenizer.encode('a'), tokenizer.end_of_text, *tokenizer.encode('b'), 292]

@@ -87,8 +87,8 @@ def test_figure_2_runs_the_tasks(monkeypatch):
   monkeypatch.setattr(zero_shot.gptjax, 'load', lambda folder: (None, None))
   tested = SimpleNamespace(model=SimpleNamespace(n_ctx=99))
   monkeypatch.setattr(zero_shot, 'subject', lambda *arguments, **options: tested)
-  suites = zero_shot.suites(config)
-  found = zero_shot.measured('folder', suites, config)
+  suites = zero_shot.read_suites(config)
+  found = zero_shot.evaluate_checkpoint('folder', suites, config)
   assert set(found) == {'acceptability', 'sentiment', 'question answering', 'winograd'}
   for task in gpt1.TASKS:
     metrics = task.evaluate(tested, task.read(sources.Data('', '', 0))).metrics

@@ -1,4 +1,4 @@
-"""Tasks that a config file declares: read, checked, kept in config.json, fine-tuned."""
+"""Tasks declared in a config file: parsed, checked, stored in config.json, fine-tuned."""
 
 import json
 import subprocess
@@ -33,26 +33,28 @@ def test_a_declaration_is_a_task():
 
 @pytest.mark.parametrize('changes, says', [
   ({'name': 'sst2'}, 'task sst2: another task has this name'),
-  ({'name': 'a/b'}, "the name 'a/b' is not of letters"),
+  ({'name': 'a/b'}, "the name 'a/b' must have only letters"),
   ({'lable': 'x'}, 'task films: lable is not a field: did you mean label?'),
   ({'train': None}, 'task films: train = None must be'), ({'train': ()}, 'train is empty'),
   ({'train': 'train.csv'}, "train = 'train.csv' must be 'FILE.tsv', 'FILE.jsonl' or 'tfds:NAME:SPLIT'"),
   ({'train': 'tfds:glue/sst2'}, "'tfds:glue/sst2' must be"),
   ({'validation': {}}, 'validation needs one source'),
-  ({'validation': {'all': 'dev.tsv'}}, '"all" is the name of all'),
-  ({'test': {'all': 'x.tsv', 'b': 'y.tsv'}}, 'test needs one source or more, and "all" is the name of all'),
+  ({'validation': {'all': 'dev.tsv'}}, '"all" is reserved for all'),
+  ({'test': {'all': 'x.tsv', 'b': 'y.tsv'}},
+   'test needs one source or more, and the name "all" is reserved for all'),
   ({'test': {'a/b': 'x.tsv'}}, "the name 'a/b' in test"),
   ({'kind': 'ranking'}, "kind = 'ranking' must be one of classification, entailment"),
-  ({'kind': 'entailment'}, "entailment has 2 texts, not ('text',)"),
-  ({'kind': 'choice'}, 'names the fields of its answers'),
-  ({'answers': ('a',)}, 'names the fields of its answers'),
+  ({'kind': 'entailment'}, "entailment takes 2 texts, not ('text',)"),
+  ({'kind': 'choice'}, 'must be set for a choice'),
+  ({'answers': ('a',)}, 'must be set for a choice'),
   ({'texts': 'text'}, "texts = 'text' must be names"),
-  ({'classes': ('a', 'a')}, 'has a name twice'),
+  ({'classes': ('a', 'a')}, 'contains a name twice'),
   ({'classes': ('a',)}, "classes = ('a',) must be two or more"),
   ({'metrics': ('bleu',)}, "metrics = ('bleu',) must be of accuracy, matthews, f1"),
   ({'metrics': ()}, 'must be of'),
   ({'classes': ('a', 'b', 'c')}, "metrics = ('accuracy', 'f1') must be of accuracy"),
-  ({'classes': ()}, 'must be of pearson, spearman'), ({'scale': (5, 0)}, 'scale = (5, 0) must be the least'),
+  ({'classes': ()}, 'must be of pearson, spearman'),
+  ({'scale': (5, 0)}, 'scale = (5, 0) must be the smallest'),
   ({'label': 3}, 'label = 3 must be the name of a field')])
 def test_a_declaration_that_cannot_be_a_task_is_refused_in_one_line(changes, says):
   with pytest.raises(ValueError, match=r'^config\.finetune\.own_tasks[^\n]*$') as error:
@@ -60,13 +62,13 @@ def test_a_declaration_that_cannot_be_a_task_is_refused_in_one_line(changes, say
   assert says in str(error.value)
 
 
-def test_what_is_missing_is_named():
-  with pytest.raises(ValueError, match='task films: label is missing; it needs name, kind'):
+def test_a_missing_field_is_reported():
+  with pytest.raises(ValueError, match='task films: label is missing; required: name, kind'):
     published.find('films', ({name: value for name, value in FILMS.items() if name != 'label'},))
 
 
 @pytest.mark.parametrize('value', ['films', (1,), ({'name': 'a\nb'},), ({'name': object()},), ({1: 'a'},)])
-def test_what_is_no_declaration_is_refused_with_the_config(value):
+def test_invalid_declarations_are_refused_with_the_config(value):
   config = types.SimpleNamespace(**{'finetune': types.SimpleNamespace(own_tasks=value)})
   domain = defaults.declared()['finetune.own_tasks'].domain
   assert not domain.holds(configs.value_of(config, 'finetune.own_tasks'))
@@ -116,7 +118,7 @@ def test_a_user_fine_tunes_on_files_of_their_own(corpus_folder, reviews, tmp_pat
   (tmp_path / 'train.jsonl').write_text('{"text": "tree", "label": "ugly"}\n')
   done = subprocess.run(line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
   assert done.returncode == 2 and done.stderr.strip().endswith(
-    "task films, split train.jsonl, row 1: the label 'ugly' is none of bad, good"), done.stderr
+    "task films, split train.jsonl, row 1: the label 'ugly' is not one of bad, good"), done.stderr
 
 
 @pytest.mark.parametrize('content, says', [
@@ -126,7 +128,7 @@ def test_a_user_fine_tunes_on_files_of_their_own(corpus_folder, reviews, tmp_pat
   (b'{"text": ["a"], "label": "bad"}\n', "row 1: the field 'text' is list, not text"),
   (b'{"text": "a", "label": null}\n', "row 1: the field 'label' is missing"),
   (b'{"text": "a", "label": {"x": 1}}\n', 'row 1: the label'), (b'[' * 9999 + b'\n', 'line 1 is not')])
-def test_json_lines_that_are_wrong_are_named(tmp_path, content, says):
+def test_invalid_json_lines_are_reported(tmp_path, content, says):
   (tmp_path / 'train.jsonl').write_bytes(content)
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   task = published.find('films', (dict(FILMS, train='train.jsonl'),))
@@ -138,15 +140,15 @@ def test_json_lines_that_are_wrong_are_named(tmp_path, content, says):
 @pytest.mark.parametrize('content, says', [
   ('text\tlabel\nx\ty\tz\n', 'line 2 has 3 of 2 columns'),
   ('text\tlabel\n\nx\n', 'line 3 has 1 of 2 columns'),
-  ('text\ttext\nx\ty\n', 'has one twice'), ('', 'it has no examples')])
-def test_lines_of_a_tsv_that_are_wrong_are_named(tmp_path, content, says):
+  ('text\ttext\nx\ty\n', 'contains a name twice'), ('', 'it has no examples')])
+def test_invalid_tsv_lines_are_reported(tmp_path, content, says):
   (tmp_path / 'train.tsv').write_text(content)
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   with pytest.raises(ValueError, match=says):
     examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_a_byte_order_mark_is_removed(tmp_path):
   (tmp_path / 'train.tsv').write_bytes('\ufefftext\tlabel\r\nfine\tgood\r\n'.encode())
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config,

@@ -1,4 +1,4 @@
-"""Declarations of tasks against the data sets that they name, and rows that are wrong."""
+"""Declarations of tasks agree with their data sets; invalid rows are refused."""
 
 import types
 
@@ -62,12 +62,12 @@ def test_a_split_without_labels_is_refused(shared_data):
     examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG, labelled=True)
   assert len(examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG,
                            labelled=False)[0]) == 1821
-  with pytest.raises(ValueError, match='split dev: data set glue/sst2 has no such split, it has test'):
+  with pytest.raises(ValueError, match='data set glue/sst2 has no such split; the splits are test'):
     examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'dev'), CONFIG, labelled=True)
 
 
 def read_records(monkeypatch, name, records, **changes):
-  monkeypatch.setattr(examples, 'records', lambda *arguments: records)
+  monkeypatch.setattr(examples, 'read_records', lambda *arguments: records)
   task = published.find(name)._replace(**changes)
   return examples.read(name, task, task.train[0], CONFIG, labelled=True)
 
@@ -94,7 +94,7 @@ def test_answers_may_be_fields_of_their_own(monkeypatch):
   assert found[0].answers == ('He won.', 'It slept.') and found[0].label == 0
 
 
-def test_where_annotators_did_not_agree_the_example_is_left_out(monkeypatch):
+def test_unlabelled_examples_are_skipped(monkeypatch):
   rows = [{'premise': 'a', 'hypothesis': 'b', 'label': label} for label in (0, -1, 2)]
   found, skipped = read_records(monkeypatch, 'snli', rows)
   assert [e.label for e in found] == [0, 2] and skipped == 1
@@ -102,14 +102,15 @@ def test_where_annotators_did_not_agree_the_example_is_left_out(monkeypatch):
 
 @pytest.mark.parametrize('name, record, says', [
   ('race', {**RACE, 'options': [['a', 'b', 'c', 'd'], ['a', 'b']]}, 'row 2: 2 answers, but the task has 4'),
-  ('race', {**RACE, 'answers': ['B', 'E']}, "row 2: the label 'E' is none of A, B, C, D"),
-  ('sst2', {'sentence': 'x', 'label': 2}, 'row 1: the label 2 is none of the 2 classes 0 to 1'),
-  ('sst2', {'text': 'x', 'label': 1}, "row 1: the field 'sentence' is missing, it has label, text"),
+  ('race', {**RACE, 'answers': ['B', 'E']}, "row 2: the label 'E' is not one of A, B, C, D"),
+  ('sst2', {'sentence': 'x', 'label': 2}, 'row 1: the label 2 is not one of the 2 classes 0 to 1'),
+  ('sst2', {'text': 'x', 'label': 1}, "row 1: the field 'sentence' is missing; the fields are label, text"),
   ('sst2', {'sentence': 3, 'label': 1}, "row 1: the field 'sentence' is int, not text"),
-  ('stsb', {'sentence1': 'a', 'sentence2': 'b', 'label': 5.5}, 'row 1: the label 5.5 lies outside 0 to 5'),
+  ('stsb', {'sentence1': 'a', 'sentence2': 'b', 'label': 5.5},
+   'row 1: the label 5.5 is outside the range 0 to 5'),
   ('stsb', {'sentence1': 'a', 'sentence2': 'b', 'label': 'much'}, "row 1: the label 'much' is not a number"),
   ('stsb', {'sentence1': 'a', 'sentence2': 'b', 'label': -1.0}, 'row 1: no label')])
-def test_a_row_that_is_wrong_is_named(monkeypatch, name, record, says):
+def test_an_invalid_row_is_reported(monkeypatch, name, record, says):
   with pytest.raises(ValueError, match=rf'^task {name}, split train, row [^\n]*$') as error:
     read_records(monkeypatch, name, [record])
   assert says in str(error.value)

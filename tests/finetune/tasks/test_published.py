@@ -1,4 +1,4 @@
-"""Every fine-tuning task on small copies of its published set, with the odd rows that such sets have."""
+"""Every fine-tuning task on small copies of its published data set, with irregular rows."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def config_of(names, sets, corpus, **changes):
           'train.batch_size': 8, 'finetune.buckets': 1, 'finetune.pretrained': False,
           'log.tensorboard': False, 'data.tokenizer': f'{corpus}/tokenizer', 'data.tfds_dir': sets,
           'checkpoint.every_steps': 0}
-  return studies.changed(config, {**tiny, **changes})
+  return studies.with_changes(config, {**tiny, **changes})
 
 
 @pytest.mark.parametrize('name', TASKS)
@@ -40,13 +40,14 @@ def test_a_published_set_is_read_as_published(name, sets, corpus_folder):
   tokenizer = loading.load(f'{corpus_folder}/tokenizer')
   found = data.load(name, tasks.find(name), tokenizer, config)
   odd = {'qqp': (2, 0), 'race': (6, 0), 'snli': (0, 1)}.get(name, (0, 0))
-  assert (found.train.empty, found.train.skipped) == odd
+  assert (found.train.n_empty, found.train.n_unlabelled) == odd
   n = sum(len(part) for source in found.task.train for part in rows(name, source))
-  assert len(found.train.index) + found.train.skipped == n
+  assert len(found.train.index) + found.train.n_unlabelled == n
   assert set(found.test) == set(found.task.test), 'all of them are predicted'
-  assert bool(found.scored) == (name in LABELLED)
+  assert bool(found.label_masks) == (name in LABELLED)
   if name == 'snli':
-    assert (len(found.test['SNLI'].index), found.scored['SNLI'].sum()) == (4, 3), 'but scored where labelled'
+    n_labelled = found.label_masks['SNLI'].sum()
+    assert (len(found.test['SNLI'].index), n_labelled) == (4, 3), 'but scored where labelled'
   every = [found.train, *found.validation.values(), *found.test.values()]
   assert all((one.lengths >= 2).all() for one in every), 'marks, even around an empty text'
 
@@ -75,9 +76,9 @@ def test_test_sets_with_labels_are_scored(sets, corpus_folder, tmp_path, capsys)
   config = config_of(('snli', 'qqp'), sets, corpus_folder)
   assert studies.run_job(config, tmp_path / 'run') == 0
   said = capsys.readouterr().err
-  assert 'training: 6 examples, none cut, 2 with an empty text' in said
-  assert 'training: 3 examples, none cut, 1 more without a label left out' in said
-  assert 'test SNLI: 4 examples, none cut, 3 of them with a label' in said
+  assert 'training: 6 examples, none truncated, 2 with an empty text' in said
+  assert 'training: 3 examples, none truncated, 1 more without a label skipped' in said
+  assert 'test SNLI: 4 examples, none truncated, 3 of them with a label' in said
   found = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert found['version'] == results.VERSION and found['paper']['snli'] == {'accuracy': 0.899}
   assert set(found['tasks']['snli']) == {'test/accuracy', 'accuracy'}
@@ -126,7 +127,7 @@ VALIDATION, ANOTHER, ONLY = {'easy': 'a.tsv', 'hard': 'b.tsv'}, {'extra': 'c.tsv
 def test_test_sets_belong_to_the_validation_set_of_their_name(validation, test, names, main):
   """Whatever their order and number, every score stands in the table, once."""
   task = tasks.find('own', (dict(OWN, validation=validation, test=test),))
-  assert task.test_names() == names and results.main_metric(task) == main
+  assert task.test_metric_names() == names and results.main_metric(task) == main
   scored = lambda some: [f'accuracy/{name}'.rstrip('/') for name in (*some, *['all'] * (len(some) > 1))]
   run = {'metrics': {name: 0.5 for name in scored(task.validation)}}
   assert main in run['metrics']
@@ -140,7 +141,7 @@ def test_test_sets_belong_to_the_validation_set_of_their_name(validation, test, 
 
 def test_test_sets_of_the_papers_tasks_belong_to_a_validation_set():
   for name, task in tasks.TASKS.items():
-    named = list(task.test_names().values())
+    named = list(task.test_metric_names().values())
     assert named == list(task.validation) or not task.test, name
 
 
@@ -198,16 +199,17 @@ def test_a_results_file_of_an_older_version_is_read(tmp_path):
 
 
 def test_an_evaluation_of_any_version_is_read_as_fractions():
-  of_cola = data.Data('cola', tasks.find('cola'), None, {}, {}, [])
+  of_cola = data.TaskData('cola', tasks.find('cola'), None, {}, {}, [])
   wanted = {'matthews': 0.25, 'accuracy': 0.7}
   for record in ({'eval/score': 25.0, 'eval/matthews': 0.25, 'eval/accuracy': 0.7, 'step': 1},
                  {'eval/score': 25.0, 'eval/matthews': 25.0, 'eval/accuracy': 70.0, 'step': 1}):
-    assert results.evaluated(of_cola, record) == pytest.approx(wanted)
+    assert results.metrics_of_record(of_cola, record) == pytest.approx(wanted)
   for accuracy in (0.7, 70.0):
     record = {'eval/score': 0.0, 'eval/matthews': 0.0, 'eval/accuracy': accuracy}
-    assert results.evaluated(of_cola, record) == pytest.approx({'matthews': 0, 'accuracy': 0.7})
-  text = data.Data('text', tasks.find('text'), None, {}, {}, [])
-  assert results.evaluated(text, {'eval/score': -31.0, 'eval/perplexity': 31.0}) == {'perplexity': 31.0}
+    assert results.metrics_of_record(of_cola, record) == pytest.approx({'matthews': 0, 'accuracy': 0.7})
+  text = data.TaskData('text', tasks.find('text'), None, {}, {}, [])
+  record = {'eval/score': -31.0, 'eval/perplexity': 31.0}
+  assert results.metrics_of_record(text, record) == {'perplexity': 31.0}
 
 
 def test_a_figure_of_another_version_of_a_set_is_not_printed():
@@ -232,4 +234,4 @@ def test_the_papers_order_is_random_and_an_old_workdir_keeps_its_own(sets, corpu
   (tmp_path / 'run' / 'config.json').write_text(records.text(stored))
   assert job.finetune(config_of(('rte',), sets, corpus_folder), tmp_path / 'run') == 0
   said = capsys.readouterr().err
-  assert 'config.finetune.group_by_length = True' in said and 'batches of like lengths' in said
+  assert 'config.finetune.group_by_length = True' in said and 'batches bucketed by length' in said

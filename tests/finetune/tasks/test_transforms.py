@@ -1,4 +1,4 @@
-"""The four input transformations and what they cut."""
+"""The four input transformations and their truncation."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 from gptjax.finetune.tasks import transforms
 
-MARKS = transforms.marks(1000)
+MARKS = transforms.task_tokens(1000)
 S, D, E = MARKS
 TEXT = st.lists(st.integers(0, 99), min_size=1, max_size=30).map(np.array)
 
 
 def lists(*arguments, longest=100, answers=()):
   kind, *texts = arguments
-  made, cut = transforms.sequences(kind, [np.array(t) for t in texts], [np.array(a) for a in answers], MARKS,
-                                   longest)
+  made, cut = transforms.make_sequences(kind, [np.array(t) for t in texts], [np.array(a) for a in answers],
+                                        MARKS, longest)
   return [row.tolist() for row in made], cut
 
 
@@ -28,7 +28,7 @@ def test_as_the_paper_draws_them():
   assert lists('choice', [1, 2], answers=([4], [5])) == ([[S, 1, 2, D, 4, E], [S, 1, 2, D, 5, E]], False)
 
 
-def test_what_gives_way():
+def test_truncation():
   assert lists('classification', [1, 2, 3, 4], longest=4) == ([[S, 1, 2, E]], True)
   assert lists('entailment', [1, 2, 3], [4, 5], longest=6) == ([[S, 1, D, 4, 5, E]], True)
   assert lists('similarity', [1, 2, 3, 4], [5], longest=6)[0][0] == [S, 1, 2, D, 5, E]
@@ -40,9 +40,9 @@ def test_what_gives_way():
 @settings(max_examples=200, deadline=None)
 @given(TEXT, TEXT, st.lists(TEXT, min_size=2, max_size=4), st.integers(8, 70),
        st.sampled_from(transforms.KINDS))
-def test_nothing_that_counts_is_lost(a, b, answers, longest, kind):
+def test_hypotheses_answers_and_task_tokens_are_kept(a, b, answers, longest, kind):
   texts = [a] if kind == 'classification' else [a, b]
-  made, cut = transforms.sequences(kind, texts, answers if kind == 'choice' else [], MARKS, longest)
+  made, cut = transforms.make_sequences(kind, texts, answers if kind == 'choice' else [], MARKS, longest)
   for k, row in enumerate(made):
     assert len(row) <= longest and row[0] == S and row[-1] == E and (row == E).sum() == 1
     assert (row == D).sum() == (kind != 'classification')
@@ -76,8 +76,8 @@ def test_a_question_goes_on_with_its_document_after_a_space(shared_data):
     tokenizer = loading.load(f'{spec}:{shared_data / "bpe" / spec}')
     config = SimpleNamespace(model=SimpleNamespace(n_vocab=tokenizer.n_vocab),
                              data=SimpleNamespace(seq_len=64, special_tokens=()))
-    marks = transforms.marks(tokenizer.n_vocab)
-    made = data.encode(race, [example], tokenizer, config, 0, '')
+    marks = transforms.task_tokens(tokenizer.n_vocab)
+    made = data.encode_examples(race, [example], tokenizer, config, 0, '')
     row = np.asarray(made.tokens)[:int(made.lengths[0, 0])].tolist()
     given = tokenizer.encode('They left at nine. When did they leave?').tolist()
     assert row == [marks.start, *given, marks.delimiter, *tokenizer.encode('at nine').tolist(), marks.end]
