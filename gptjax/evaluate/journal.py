@@ -19,11 +19,11 @@ class Part(NamedTuple):
   done: {number of a question: answer} that are known, answers as JSON has them.
   keep: function of (number, answer) that writes one down.
   """
-  done: dict
-  keep: Any
+  known: dict
+  record: Any
 
 
-def forgetful(name, digests):
+def no_journal(name, digests):
   """A Part that keeps nothing."""
   del name, digests
   return Part({}, lambda number, answer: None)

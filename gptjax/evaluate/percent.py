@@ -6,12 +6,12 @@ Accuracy, exact match, F1 and correlations are fractions in files, as is the sha
 
 import re
 
-PERCENT = 'Accuracies, F1, exact match and correlations in per cent'  # of a caption
+PERCENT_NOTE = 'Accuracies, F1, exact match and correlations in per cent'  # of a caption
 _FRACTIONS = re.compile(r'(^|/)(ceiling_)?(accuracy|exact_match|f1|matthews|pearson|spearman)(_|/|$)')
 _SHARE_OR_COUNT = re.compile(r'correct(_|$)')
 
 
-def scale_of(metric, value=0.0):
+def display_scale(metric, value=0.0):
   """What a value of a metric is multiplied by to be shown: 100 or 1.
 
   Args:
@@ -22,7 +22,7 @@ def scale_of(metric, value=0.0):
   return 100 if share or _FRACTIONS.search(metric) else 1
 
 
-def shown(metric, value):
+def to_display(metric, value):
   """A value as tables show it, a number; None for None."""
-  scale = scale_of(metric, value)
+  scale = display_scale(metric, value)
   return value if value is None or scale == 1 else scale * value

@@ -12,7 +12,7 @@ def markdown(results):
   Args:
     results: what `results.json` holds.
   """
-  size = paper.size_of(results['model'])
+  size = paper.released_size(results['model'])
   parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _about(results, size),
            _table(results, size)]
   if results['not_run']:
@@ -27,10 +27,10 @@ def markdown(results):
 
 
 def _about(results, size):
-  named = f', the shape of the released {size} (the paper\'s {paper.IN_PAPER[size]})' if size else ''
-  only = f' Only {first}: not to be compared with the paper.' if (first := cut(results)) else ''
+  named = f', the shape of the released {size} (the paper\'s {paper.PAPER_SIZES[size]})' if size else ''
+  only = f' Only {first}: not to be compared with the paper.' if (first := describe_limit(results)) else ''
   return (f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{only} '
-          f'{percent.PERCENT}.')
+          f'{percent.PERCENT_NOTE}.')
 
 
 def limit_of(results, task):
@@ -38,7 +38,7 @@ def limit_of(results, task):
   return results.get('limits', {}).get(task, results.get('limit', 0))
 
 
-def cut(results):
+def describe_limit(results):
   """Which examples were taken, in words: 'the first 12 examples of each task'; '' where all were."""
   limits = {task: limit_of(results, task) for task in results['tasks']}
   some = set(limits.values()) or {results.get('limit', 0)}
@@ -53,30 +53,30 @@ def cut(results):
 
 def _table(results, size):
   head = ['', 'ours', *(bold(name) if released == size else name
-                        for released, name in paper.IN_PAPER.items()), 'state of the art then']
+                        for released, name in paper.PAPER_SIZES.items()), 'state of the art then']
   lines = []
   for name in TASKS:
-    figures = [figure for figure in paper.FIGURES if figure.task == name]
+    figures = [figure for figure in paper.PAPER_RESULTS if figure.task == name]
     for figure in figures:
       lines.append([figure.title, _ours(results, figure),
                     *(_number(figure.sizes.get(one)) for one in paper.SIZES), _number(figure.sota)])
     if not figures:
       metrics = results['tasks'].get(name, {}).items()
-      found = ', '.join(f'{key} {_number(percent.shown(key, value))}' for key, value in metrics)
+      found = ', '.join(f'{key} {_number(percent.to_display(key, value))}' for key, value in metrics)
       lines.append([TASKS[name].title, found or 'not run', *[''] * 5])
   return table(head, lines)
 
 
 def _ours(results, figure):
   found = results['tasks'].get(figure.task)
-  return 'not run' if found is None else _number(percent.shown(figure.metric, found[figure.metric]))
+  return 'not run' if found is None else _number(percent.to_display(figure.metric, found[figure.metric]))
 
 
 def _others(results):
   """What others have measured with the released weights, beside our nearest protocol."""
   lines = []
-  for one in paper.REPRODUCED:
-    cell = nearest(results, one.task, one.cell)
+  for one in paper.REPRODUCTIONS:
+    cell = nearest_value(results, one.task, one.cell)
     ours = '-' if one.cell is None else 'not run' if cell is None else _number(cell * one.scale)
     lines.append([TASKS[one.task].title, one.protocol, ours,
                   *(_number(one.sizes.get(released)) for released in paper.SIZES), one.source])
@@ -85,8 +85,8 @@ def _others(results):
           + table(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
 
 
-def nearest(results, task, cell):
-  """The value of a cell of a task's grid, named as in `paper.Reproduced`; None if it was not run."""
+def nearest_value(results, task, cell):
+  """The value of a cell of a task's grid, named as in `paper.Reproduction`; None if it was not run."""
   if cell is None:
     return None
   text, stride, unit = cell
@@ -109,7 +109,7 @@ def _grids(results):
 
 
 def _marked(cell):
-  number = _number(percent.shown(cell['unit'], cell['value']))
+  number = _number(percent.to_display(cell['unit'], cell['value']))
   return bold(number) if cell['paper'] else number
 
 

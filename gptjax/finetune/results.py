@@ -66,7 +66,7 @@ def main_score(data, found):
   It is 100 times the first metric, or minus the perplexity, in metrics.jsonl and manifests of all versions.
   """
   metric = main_metric(data.task)
-  return -found[metric] if metric == PERPLEXITY else percent.shown(metric, found[metric])
+  return -found[metric] if metric == PERPLEXITY else percent.to_display(metric, found[metric])
 
 
 def main_metric(task):
@@ -77,7 +77,7 @@ def main_metric(task):
 
 def as_fractions(metrics):
   """Metrics that version 0.1.0 or earlier wrote, as this one writes them."""
-  return {name: value / percent.scale_of(name) for name, value in metrics.items()}
+  return {name: value / percent.display_scale(name) for name, value in metrics.items()}
 
 
 def evaluated(data, record):
@@ -174,7 +174,7 @@ def require_version(path, found):
 
 def printed(metric, value, digits=1):
   """A value as it is printed: per cent, but a perplexity as it is."""
-  return f'{percent.shown(metric, value):.{digits}f}'
+  return f'{percent.to_display(metric, value):.{digits}f}'
 
 
 def table(found, notes=None):

@@ -90,7 +90,7 @@ def ablation_table(found, tasks):
   compared = [name for name, task in tasks.items() if not task.note]
   show = lambda value: '-' if value is None else f'{value:.1f}'
   for variant, tasks_of in found.items():
-    ours = {name: percent.shown(metric[name], tasks_of[name][metric[name]]) for name in tasks}
+    ours = {name: percent.to_display(metric[name], tasks_of[name][metric[name]]) for name in tasks}
     theirs = {name: TABLE_5[variant][name] for name in compared} if known else None
     for who, values in ((f'{variant}, validation', ours), (f'{variant}, the paper (test)', theirs)):
       if values is not None:
@@ -142,7 +142,7 @@ def plot_transfer(workdir, found, metrics):
   for i, (name, metric) in enumerate(metrics.items()):
     for split, style in (('validation', '-'), ('train', '--')):
       curve = [found[n][name][split] for n in layers]
-      mean, least, most = ([percent.shown(metric, s[which]) for s in curve]
+      mean, least, most = ([percent.to_display(metric, s[which]) for s in curve]
                            for which in ('mean', 'min', 'max'))
       axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=figures.literal(f'{name}, {split}'))
       axes.fill_between(layers, least, most, color=f'C{i}', alpha=0.1)

@@ -9,8 +9,8 @@ import gptjax
 from gptjax.command import figures, shutdown, streams
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
-from gptjax.evaluate.run import data_of
-from gptjax.evaluate.scoring.subject import subject
+from gptjax.evaluate.run import data_options
+from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import gpt1, heuristics
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.files import atomic, records
@@ -70,12 +70,12 @@ def study(config, workdir, overrides=()):
 
 
 def suites(config):
-  """{heuristic: (subject.Task, its examples)}; a set that is not there is left out, and reported.
+  """{heuristic: (evaluated_model.Task, its examples)}; a set that is not there is left out, and reported.
 
   Raises:
     InputError: a set is damaged, or there is none.
   """
-  data, found = data_of(config)._replace(limit=config.finetune.limit), {}
+  data, found = data_options(config)._replace(limit=config.finetune.limit), {}
   for task in gpt1.TASKS:
     name = HEURISTICS[task.name]
     note = lambda line, name=name: print(f'{name}: note: {line}', file=sys.stderr)
@@ -91,7 +91,8 @@ def suites(config):
 def measured(folder, data, config):
   """{heuristic: accuracy, or Matthews correlation, as a fraction} of one checkpoint."""
   model, tokenizer = gptjax.load(folder)
-  tested = subject(model, tokenizer, config.eval.batch_size or config.train.batch_size, show=True)
+  tested = make_evaluated_model(model, tokenizer, config.eval.batch_size or config.train.batch_size,
+                                show_progress=True)
   found = {}
   for name, (task, examples) in data.items():
     try:
@@ -109,7 +110,8 @@ def plot(workdir, found):
   for name, style in (('Transformer', '-'), ('LSTM', '--')):
     steps = sorted(map(int, found.get(name, {})))
     for i, task in enumerate(heuristics.SCALES):
-      points = [(step, heuristics.relative(task, 100 * found[name][str(step)][task])) for step in steps
+      points = [(step, heuristics.relative_performance(task, 100 * found[name][str(step)][task]))
+                for step in steps
                 if task in found[name][str(step)]]
       if points:
         axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=figures.literal(f'{task}, {name}'))

@@ -9,14 +9,14 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
-KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
-         'ragged-all-to-all', 'collective-broadcast')
+COLLECTIVE_KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
+                    'ragged-all-to-all', 'collective-broadcast')
 BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 'bf16': 16, 'f16': 16, 'f32': 32,
         's32': 32, 'u32': 32, 'f64': 64, 's64': 64, 'u64': 64, 'f8e4m3fn': 8, 'f8e5m2': 8}
 
 # sizes: bytes of each array that comes out; groups: int[groups, devices of one], positions in the mesh;
-# times: how often it runs a step; depth: loops around it; between_slices: sent by hosts, of TPU slices.
-Collective = namedtuple('Collective', 'kind sizes groups times depth between_slices', defaults=(False,))
+# runs: how often it runs a step; depth: loops around it; between_slices: sent by hosts, of TPU slices.
+Collective = namedtuple('Collective', 'kind sizes groups runs depth between_slices', defaults=(False,))
 Instruction = namedtuple('Instruction', 'name type op rest')
 
 
@@ -27,24 +27,24 @@ def collectives(text):
   several fusions, to run beside what they compute, is one.
   """
   found, seen = [], set()  # seen: of those that are dealt out
-  for instruction, at in walk(text):
+  for instruction, at in instructions(text):
     if instruction.op == 'send' and '_xla_megascale_transfer_type' in instruction.rest:
       found.append(_between_slices(instruction, at))
-    if (kind := instruction.op.removesuffix('-start')) not in KINDS:
+    if (kind := instruction.op.removesuffix('-start')) not in COLLECTIVE_KINDS:
       continue
     if 'chain_id=' in instruction.rest:
       part = *re.findall(r'(?:channel_id=|chain_id=")(\d+)', instruction.rest), at.body
       if part in seen:
         continue
       seen.add(part)
-    groups, arrays = _groups(instruction.rest), sizes(instruction.type)
+    groups, arrays = _groups(instruction.rest), array_bytes(instruction.type)
     if kind == 'all-reduce' and at.path[-1].startswith('all-reduce-scatter'):
       kind, arrays = 'reduce-scatter', [size // groups.shape[1] for size in arrays]
     if instruction.op in ('all-gather-start', 'reduce-scatter-start'):  # what goes in, and what comes out
       arrays = arrays[len(arrays) // 2:]
     elif instruction.op == 'collective-permute-start':
       arrays = arrays[1:2]
-    found.append(Collective(kind, arrays, groups, at.times, at.depth))
+    found.append(Collective(kind, arrays, groups, at.runs, at.depth))
   return found
 
 
@@ -54,32 +54,32 @@ def _between_slices(instruction, at):
   slices, last = re.search(r'_xla_megascale_target="\{([\d,]+)\}x\{0:(\d+)\}"', instruction.rest).groups()
   each, count = int(last) + 1, len(slices.split(','))
   groups = np.arange(each * count).reshape(count, each).T
-  return Collective(kind, sizes(instruction.type)[:1], groups, at.times, at.depth, True)
+  return Collective(kind, array_bytes(instruction.type)[:1], groups, at.runs, at.depth, True)
 
 
-def out(one):
+def output_bytes(one):
   """Bytes that come out of a Collective on each device, a step."""
-  return one.times * sum(one.sizes)
+  return one.runs * sum(one.sizes)
 
 
-def whole(one):
+def full_bytes(one):
   """Bytes, a step, of the arrays as they are on one device at most: before a scatter, after all others."""
-  return out(one) * (one.groups.shape[1] if one.kind == 'reduce-scatter' else 1)
+  return output_bytes(one) * (one.groups.shape[1] if one.kind == 'reduce-scatter' else 1)
 
 
-def sent(one):
+def sent_bytes(one):
   """Bytes that each device sends for a Collective, a step, by the ring algorithms.
 
   With n devices in a group: (n - 1) / n of the whole array, twice that for a sum that all get; all of it
   for a permutation.
   """
   if one.kind in ('collective-permute', 'collective-broadcast'):
-    return out(one)
+    return output_bytes(one)
   n = one.groups.shape[1]
-  return whole(one) * (n - 1) / n * (2 if one.kind == 'all-reduce' else 1)
+  return full_bytes(one) * (n - 1) / n * (2 if one.kind == 'all-reduce' else 1)
 
 
-def totals(found, bytes_of=out):
+def bytes_by_kind(found, bytes_of=output_bytes):
   """{kind: bytes a step} of a list of Collective."""
   count = Counter()
   for one in found:
@@ -89,19 +89,19 @@ def totals(found, bytes_of=out):
 
 def flops(text):
   """Floating-point operations of all matrix products and convolutions a step, on one device."""
-  return sum(at.times * products(instruction, at.types) for instruction, at in walk(text))
+  return sum(at.runs * matmul_flops(instruction, at.types) for instruction, at in instructions(text))
 
 
-def products(instruction, types):
+def matmul_flops(instruction, types):
   """Floating-point operations of one instruction, if it is a matrix product or a convolution; else 0."""
   count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _called}.get(instruction.op)
   return count(instruction, types) if count else 0
 
 
-Place = namedtuple('Place', 'types path body times depth fused computations')
+Context = namedtuple('Place', 'types path body runs depth fused computations')
 
 
-def walk(text):
+def instructions(text):
   """Yields (Instruction, Place) in the order of the text, entering what is called, fused and repeated.
 
   Place: types {name: type} of the computation, path (names from the entry on), body (the innermost loop's),
@@ -117,22 +117,22 @@ def walk(text):
       body.append(Instruction(*parts.groups()))
     elif line.startswith('"'):  # what Pallas tells profilers stands on a line of its own
       body[-1] = body[-1]._replace(rest=body[-1].rest + line)
-  yield from _within(computations, (entry,), entry, 1, 0, False)
+  yield from _visit_computation(computations, (entry,), entry, 1, 0, False)
 
 
-def _within(computations, path, body, times, depth, fused):
+def _visit_computation(computations, path, body, times, depth, fused):
   instructions = computations[path[-1]]
   types = {one.name: one.type for one in instructions}
   for one in instructions:
-    yield one, Place(types, path, body, times, depth, fused, computations)
+    yield one, Context(types, path, body, times, depth, fused, computations)
     if one.op == 'while':
       inside = re.search(r'body=%?([\w.-]+)', one.rest)[1]
       runs = times * _trips(one, instructions, computations)
-      yield from _within(computations, (*path, inside), inside, runs, depth + 1, False)
+      yield from _visit_computation(computations, (*path, inside), inside, runs, depth + 1, False)
     elif not one.op.endswith(('-done', '-update')):
       for called in re.findall(r'(?:to_apply|calls)=%?([\w.-]+)', one.rest):
         inside = fused or one.op == 'fusion' or ('to_apply' in one.rest and one.op != 'call')
-        yield from _within(computations, (*path, called), body, times, depth, inside)
+        yield from _visit_computation(computations, (*path, called), body, times, depth, inside)
 
 
 def _trips(loop, around, computations):
@@ -169,7 +169,7 @@ def _shapes(text):
           for kind, dimensions in re.findall(r'\b([a-z]+\d*\w*)\[([\d,]*)\]', text) if kind in BITS]
 
 
-def sizes(text):
+def array_bytes(text):
   """Bytes of each array of a type."""
   return [math.prod(shape) * BITS[kind] // 8 for kind, shape in _shapes(text)]
 
@@ -199,10 +199,10 @@ def _called(instruction, types):
   if kernel := re.search(r'flash_(forward|dq|dkv)', instruction.rest):  # ours; of the past alone, too
     b, t, h, k = _shape(types[operands(instruction.rest)[0]])
     return {'forward': 2, 'dq': 3, 'dkv': 4}[kernel[1]] * b * t * h * k * (t + 1)
-  return splash(instruction, types)[0]
+  return splash_cost(instruction, types)[0]
 
 
-def splash(instruction, types):
+def splash_cost(instruction, types):
   """(floating-point operations, bytes read again) of a splash kernel; (0, 0) of all else.
 
   By its sizes of blocks; those on the diagonal are computed whole. What is read for each pair of blocks (keys
@@ -222,7 +222,7 @@ def splash(instruction, types):
   one = len(_shapes(instruction.type)) > 4  # a kernel for all three gradients
   products = {'fwd': 2, 'dq': 3, 'dkv': 5 if one else 4}[kernel[1]]
   streamed, size = (arrays[:1] + arrays[3:], sizes_q) if kernel[1] == 'dkv' else (arrays[1:3], sizes_kv)
-  again = sum(sum(sizes(kind)) for kind in streamed) * (pairs * size / t - 1)
+  again = sum(sum(array_bytes(kind)) for kind in streamed) * (pairs * size / t - 1)
   return products * 2 * math.prod(_shape(arrays[0])) // t * pairs * sizes_q * sizes_kv, int(again)
 
 

@@ -13,7 +13,7 @@ from gptjax.model.attention import attention
 from gptjax.parallel import sharding
 from gptjax.plan import traffic
 
-SIZES = (128, 256, 512, 1024)
+BLOCK_SIZES = (128, 256, 512, 1024)
 
 
 def candidates(platform, t):
@@ -27,14 +27,14 @@ def candidates(platform, t):
   backward = {'': {}, ', one backward kernel': {'use_fused_bwd_kernel': True}}
   layouts = {'': {}, ', heads as rows': dict.fromkeys(('q_layout', 'k_layout', 'v_layout'),
                                                       QKVLayout.SEQ_MINOR)}
-  for size, way, layout in itertools.product(SIZES, backward, layouts):
+  for size, way, layout in itertools.product(BLOCK_SIZES, backward, layouts):
     if padded % size == 0:
       blocks = BlockSizes(*[size] * (6 if way else 8), **backward[way], **layouts[layout])
       found[f'splash {size}{way}{layout}'] = functools.partial(splash, blocks=blocks)
   return found
 
 
-def measure(config, mesh, device):
+def estimate_kernels(config, mesh, device):
   """[{'kernel', 'peak' and 'moved' bytes, 'flops', 'seconds' at the ceilings}] of each.
 
   Forward and backward of one layer, on one device's share of a microbatch. A kernel that the compiler refuses
@@ -65,9 +65,9 @@ def measure(config, mesh, device):
     kernels = traffic.kernels(compiled.as_text())
     found.append({
       'kernel': name, 'peak': compiled.memory_analysis().peak_memory_in_bytes,
-      'moved': sum(one.times * one.bytes for one in kernels),
-      'flops': sum(one.times * one.flops for one in kernels),
-      'seconds': sum(one.times * max(one.flops / device.flops, one.bytes / device.bandwidth)
+      'moved': sum(one.runs * one.bytes for one in kernels),
+      'flops': sum(one.runs * one.flops for one in kernels),
+      'seconds': sum(one.runs * max(one.flops / device.flops, one.bytes / device.bandwidth)
                      for one in kernels)})
   return found
 

@@ -80,7 +80,7 @@ def _gpus(kind, name, shape):
   _require_few(name, shape)
   each, _, hosts = shape.partition('x')
   try:
-    return topologies.get_topology_desc(kind, 'cuda', target_config=gpu.target(kind),
+    return topologies.get_topology_desc(kind, 'cuda', target_config=gpu.target_config(kind),
                                         topology=f'{hosts or 1}x1x{each}').devices
   except (NotImplementedError, RuntimeError) as error:
     raise InputError("the GPU compiler is not here: pip install 'gptjax[plan-gpu]' (Linux, 5 GB, no GPU "

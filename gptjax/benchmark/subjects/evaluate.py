@@ -36,10 +36,10 @@ def texts(data_dir, passages, characters):
   """([(text before, last word with its space)], the beginning of WikiText-2)."""
   from gptjax.evaluate.tasks import lambada, language_modelling
   from gptjax.evaluate.texts import sources
-  data = sources.Data(data_dir, '', passages)
+  data = sources.DataOptions(data_dir, '', passages)
   found = lambada.read(data)[lambada.OPENAI]
   lines = language_modelling.read(language_modelling.SETS[0], data._replace(limit=0))
-  pairs = [lambada.parted(text) for text in found]
+  pairs = [lambada.split_last_word(text) for text in found]
   return pairs, ''.join(lines)[:characters]
 
 
@@ -47,15 +47,20 @@ def ours(folder, dtype, pairs, text):
   """({task: function that gives the log probability of all}, facts)."""
   cpu.keep_memory()
   import gptjax
-  from gptjax.evaluate.scoring.subject import prefixed, request, scored, subject
+  from gptjax.evaluate.scoring.evaluated_model import (
+    make_evaluated_model,
+    make_request,
+    request_after_end_of_text,
+    score_with_journal,
+  )
   from gptjax.evaluate.tasks import language_modelling
   model, tokenizer = gptjax.load(folder)
   model.dtype = dtype
-  tested = subject(model, tokenizer, batch_size=1)
-  total = lambda requests: sum(score.total for score in scored(tested, 'benchmark', requests))
-  tokens = lambda: prefixed(tested, tested.tokenizer.encode(text), 0)
+  tested = make_evaluated_model(model, tokenizer, batch_size=1)
+  total = lambda requests: sum(score.log_prob for score in score_with_journal(tested, 'benchmark', requests))
+  tokens = lambda: request_after_end_of_text(tested, tested.tokenizer.encode(text), 0)
   n_ctx = tested.model.n_ctx
-  return ({LAMBADA: lambda: total([request(tested, *pair) for pair in pairs]),
+  return ({LAMBADA: lambda: total([make_request(tested, *pair) for pair in pairs]),
            WIKITEXT: lambda: total(language_modelling.windows(*tokens(), n_ctx, n_ctx))},
           {'tokens': {LAMBADA: sum(len(tested.tokenizer.encode(''.join(pair))) for pair in pairs),
                       WIKITEXT: len(tokens().ids) - 1}, 'examples': {LAMBADA: len(pairs)}})

@@ -44,13 +44,13 @@ def worker(path, workers):
   """Prints what building a filter took, as JSON."""
   with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
     began = time.perf_counter()
-    made = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
-                           tfds_dir='', on_error='stop', separator='', progress=False)
+    made = build.build_filter('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
+                              tfds_dir='', on_error='stop', separator='', progress=False)
     seconds = time.perf_counter() - began
     kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
       resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({'seconds': seconds, 'eightgrams': made.facts['eightgrams'], 'filter': made.bits.size,
-                      'resident': kilobytes * 1024, 'rate': bloom.measure(made, 1_000_000).measured}))
+    print(json.dumps({'seconds': seconds, 'eightgrams': made.metadata['eightgrams'], 'filter': made.bits.size,
+                      'resident': kilobytes * 1024, 'rate': bloom.measure_rate(made, 1_000_000).measured}))
   return 0
 
 

@@ -77,11 +77,13 @@ def row(family, n):
   config = weak(family, n)
   devices = jax.devices()[:n] if family.place == 'CPU' else topology.describe(f'v5p:{shape(n)}')
   mesh = sharding.make_mesh(config.mesh, devices)
-  compiled, cost = program.cost(config, mesh)
+  compiled, cost = program.compile_and_cost(config, mesh)
   measured = run(config, mesh, compiled) if family.place == 'CPU' else {}
   return {'devices': n, 'mesh': dict(mesh.shape), 'flops': cost.flops, 'state': cost.params + cost.optimizer,
-          'whole': cost.whole, 'peak': cost.peak, 'arrays': hlo.totals(cost.collectives, hlo.whole),
-          'sent': hlo.totals(cost.collectives, hlo.sent), 'compile_seconds': cost.seconds, **measured}
+          'whole': cost.replicated, 'peak': cost.peak, 'arrays': hlo.bytes_by_kind(cost.collectives,
+                                                                                   hlo.full_bytes),
+          'sent': hlo.bytes_by_kind(cost.collectives, hlo.sent_bytes), 'compile_seconds': cost.seconds,
+          **measured}
 
 
 def run(config, mesh, compiled, steps=3):

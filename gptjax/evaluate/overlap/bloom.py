@@ -31,7 +31,7 @@ from gptjax.files import atomic, json_files
 
 VERSION = 1  # of the file, and of the keys
 LENGTH = struct.Struct('<Q')
-AGAIN = 'remove it and build it again'
+REBUILD = 'remove it and build it again'
 # What a filter says of itself.
 LAYOUT = {**dict.fromkeys(('parts', 'hashes', 'capacity', 'distinct', 'eightgrams', 'documents'), int),
           'rate': json_files.NUMBER, 'expected': json_files.NUMBER, 'sources': [str], 'sha256': str}
@@ -40,7 +40,7 @@ PART_BYTES = PART_BITS // 8
 SLACK = 1.02
 PARTS_AT_A_TIME = 64       # read, hashed or merged
 # Odd numbers: the top 20 bits of key * MULTIPLIERS[j] are the j-th bit of the key.
-MULTIPLIERS = eightgrams.mixed(np.arange(1, 65, dtype=np.uint64)) | np.uint64(1)
+MULTIPLIERS = eightgrams.mix(np.arange(1, 65, dtype=np.uint64)) | np.uint64(1)
 
 
 class Shape(NamedTuple):
@@ -49,7 +49,7 @@ class Shape(NamedTuple):
   hashes: int    # bits that a key sets
 
   @classmethod
-  def of(cls, n_keys, rate):
+  def for_keys(cls, n_keys, rate):
     """The smallest filter whose rate of false positives is `rate` when it holds so many keys."""
     hashes = math.ceil(-math.log2(rate))
     return cls(max(1, math.ceil(SLACK * n_keys * -math.log2(rate) / math.log(2) / PART_BITS)), hashes)
@@ -59,8 +59,8 @@ class Filter(NamedTuple):
   """A filter that is on disk."""
   path: Path
   shape: Shape
-  facts: dict        # `rate` of false positives that was asked for, `expected` rate by its bits, `sources`,
-                     # and numbers: `capacity`, `documents`, `eightgrams`, `distinct` (at most) of them
+  metadata: dict     # `rate`: the requested rate of false positives; `expected`: the rate by its bits;
+                     # `sources`; counts `capacity`, `documents`, `eightgrams`, `distinct` (an upper bound)
   bits: np.ndarray   # uint8[parts, PART_BYTES], mapped; the lowest bit of a byte comes first
 
   def contains(self, keys):
@@ -74,17 +74,17 @@ class Filter(NamedTuple):
 
   def has_bit(self, keys, j):
     """bool[n]: whether the j-th bit of each key is set."""
-    bit = bits_of(keys, MULTIPLIERS[j])
-    byte = self.bits[part_of(keys, self.shape.parts), bit >> 3]
+    bit = bit_index(keys, MULTIPLIERS[j])
+    byte = self.bits[part_index(keys, self.shape.parts), bit >> 3]
     return (byte >> (bit & 7).astype(np.uint8)) & 1 == 1
 
 
-def part_of(keys, parts):
+def part_index(keys, parts):
   """int64[n]: the part of each key; it rises with the key."""
   return (((keys >> np.uint64(32)) * np.uint64(parts)) >> np.uint64(32)).view(np.int64)
 
 
-def bits_of(keys, multipliers):
+def bit_index(keys, multipliers):
   """int64: the bits, in its part, that each key has for some MULTIPLIERS that broadcast against it."""
   return ((keys * multipliers) >> np.uint64(64 - PART_BITS.bit_length() + 1)).view(np.int64)
 
@@ -98,11 +98,11 @@ def part_bits(keys, hashes, flags):
     flags: uint8[PART_BITS] to work in.
   """
   flags[:] = 0
-  flags[bits_of(keys, MULTIPLIERS[:hashes, None]).ravel()] = 1
+  flags[bit_index(keys, MULTIPLIERS[:hashes, None]).ravel()] = 1
   return np.packbits(flags, bitorder='little'), np.count_nonzero(flags) / PART_BITS
 
 
-def complete(path, target, facts, tell):
+def finish(path, target, facts, tell):
   """Adds to a file of bits what it is, and gives it its name.
 
   Args:
@@ -145,10 +145,10 @@ def open_filter(path, *, progress=True):
   path = Path(path)
   facts, n_bytes = _facts(path)
   if n_bytes != facts['parts'] * PART_BYTES:
-    raise InputError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: {AGAIN}')
+    raise InputError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: {REBUILD}')
   with progress_bar.bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
     if _sha256(path, n_bytes, bar.update) != facts['sha256']:
-      raise InputError(f'{path} is damaged, its bits have another SHA-256 than it says: {AGAIN}')
+      raise InputError(f'{path} is damaged, its bits have another SHA-256 than it says: {REBUILD}')
   bits = np.memmap(path, np.uint8, 'r', 0, (facts['parts'], PART_BYTES))
   return Filter(path, Shape(facts['parts'], facts['hashes']), facts, np.asarray(bits))
 
@@ -171,12 +171,12 @@ def _facts(path):
   except ValueError:
     facts = None
   if not isinstance(facts, dict) or facts.get('version') != VERSION:
-    raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {AGAIN}')
+    raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {REBUILD}')
   if facts.get('digest') != corpus_manifest.manifest_digest(facts):
-    raise InputError(f'{path}: what it says of itself has been changed: {AGAIN}')
+    raise InputError(f'{path}: what it says of itself has been changed: {REBUILD}')
   fault = json_files.layout_fault(facts, LAYOUT)
   if fault or not (0 < facts['parts'] <= n_bytes and 0 < facts['hashes'] <= len(MULTIPLIERS)):
-    raise InputError(f'{path} is not a filter: {fault or "its shape cannot be"}: {AGAIN}')
+    raise InputError(f'{path} is not a filter: {fault or "its shape cannot be"}: {REBUILD}')
   return facts, n_bytes
 
 
@@ -208,13 +208,13 @@ def merge(filters, target, *, progress=True):
         expected += float((fill ** hashes).sum())
         file.write(union)
         bar.update(union.size)
-    each = [one.facts for one in filters]
+    each = [one.metadata for one in filters]
     facts = {'parts': parts, 'hashes': hashes, 'rate': max(f['rate'] for f in each),
              'capacity': each[0]['capacity'], 'expected': expected / parts,
              'sources': [source for f in each for source in f['sources']],
              **{name: sum(f[name] for f in each) for name in ('documents', 'eightgrams', 'distinct')}}
     check_rate(facts)
-    complete(fresh, target, facts, bar.update)
+    finish(fresh, target, facts, bar.update)
     failed.pop_all()
 
 
@@ -227,7 +227,7 @@ def check_rate(facts):
       f'--capacity={facts["distinct"]}')
 
 
-class Measured(NamedTuple):
+class MeasuredRate(NamedTuple):
   """How often 8-grams that were made up are found in a filter."""
   strings: int
   found: int      # of them in it
@@ -236,18 +236,18 @@ class Measured(NamedTuple):
   measured: float  # (passed / tests) ^ hashes: the rate, also where it is too low for counting
 
 
-def measure(one, n_strings, seed=0):
+def measure_rate(one, n_strings, seed=0):
   """Measured: 8-grams of random words of five letters in a Filter; the paper looked up a million strings."""
   draw, made, found, tests, passed = np.random.default_rng(seed), 0, 0, 0, 0
   while made < n_strings:
     n = min(n_strings - made, 1 << 17)
     letters = draw.integers(ord('a'), ord('z') + 1, (n + eightgrams.N - 1, 6), dtype=np.uint8)
     letters[:, -1] = ord(' ')
-    alive = eightgrams.keys([letters.tobytes().decode()]).keys
+    alive = eightgrams.eightgram_keys([letters.tobytes().decode()]).keys
     made += len(alive)
     for j in range(one.shape.hashes):
       tests += len(alive)
       alive = alive[one.has_bit(alive, j)]
       passed += len(alive)
     found += len(alive)
-  return Measured(made, found, tests, passed, (passed / tests) ** one.shape.hashes)
+  return MeasuredRate(made, found, tests, passed, (passed / tests) ** one.shape.hashes)

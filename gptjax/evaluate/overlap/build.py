@@ -30,8 +30,8 @@ from gptjax.files import atomic
 from gptjax.storage import ownership
 from gptjax.text.redacted import redacted_values
 
-DRAWER_KEYS = 1 << 23     # wanted in a drawer: 64 MB
-MAX_DRAWERS = 512         # files that are open at a time
+BUCKET_KEYS = 1 << 23     # wanted in a drawer: 64 MB
+MAX_BUCKETS = 512         # files that are open at a time
 BITS = 'bits'
 COMMIT_SECONDS = 10.0
 # Bytes of text in what `documents.Unit.size` counts, about: they decide how many drawers there are, no more.
@@ -40,12 +40,12 @@ COMPRESSED = 3
 WORD_BYTES = 6
 
 
-class After(NamedTuple):
+class TextPosition(NamedTuple):
   """A position in the sources, between two pieces."""
   unit: int = 0
   pieces: int = 0
   documents: int = 0
-  held: str = ''       # the end of the document's text so far, see eightgrams.hold_back
+  held: str = ''       # the end of the document's text so far, see eightgrams.split_last_word
 
 
 class Job(NamedTuple):
@@ -62,16 +62,16 @@ class Job(NamedTuple):
 def texts(reading, after):
   """(After it, piece, why it is left out or '') from a position on; pieces begin and end between words."""
   held = after.held
-  for position, piece, why in blocks.kept(reading, blocks.Position(*after[:3]), ()):
+  for position, piece, why in blocks.journal_part(reading, blocks.Position(*after[:3]), ()):
     text = held + piece.text if piece.start else piece.text
     held = ''
     if not why and piece.start + len(piece.text) < piece.length:
-      text, held = eightgrams.hold_back(text)
-    yield After(*position, held), piece._replace(text=text), why
+      text, held = eightgrams.split_last_word(text)
+    yield TextPosition(*position, held), piece._replace(text=text), why
 
 
-def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_error, separator,
-              progress=True):
+def build_filter(name, source, folder, *, rate, capacity, workers, tfds_dir, on_error, separator,
+                 progress=True):
   """The Filter of all 8-grams of sources, built if it is not in the folder yet.
 
   Args:
@@ -109,13 +109,14 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
 def _build(job, target):
   state = shards.load_state(job.work)
   if state is None:
-    state = {'after': After(), 'sizes': [0] * n_drawers(job.reading.units), 'eightgrams': 0, 'bytes': 0,
+    state = {'after': TextPosition(), 'sizes': [0] * n_buckets(job.reading.units), 'eightgrams': 0,
+             'bytes': 0,
              'skipped': 0, 'filled': None}
   if state['filled'] is None:
     if job.capacity:  # else it is known only when the sources have been read
-      _require_space(job, bloom.Shape.of(job.capacity, job.rate))
+      _require_space(job, bloom.Shape.for_keys(job.capacity, job.rate))
     _read(job, state)
-    shape = bloom.Shape.of(job.capacity or state['eightgrams'], job.rate)
+    shape = bloom.Shape.for_keys(job.capacity or state['eightgrams'], job.rate)
     _require_space(job, shape)
     drawers = len(state['sizes'])
     # Each drawer is for a whole number of parts.
@@ -130,7 +131,7 @@ def _build(job, target):
            'skipped': state['skipped'], 'sources': job.settings['sources']}
   bloom.check_rate(facts)
   with progress_bar.bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
-    bloom.complete(job.work / BITS, target, facts, bar.update)
+    bloom.finish(job.work / BITS, target, facts, bar.update)
 
 
 def _require_space(job, shape):
@@ -142,21 +143,21 @@ def _require_space(job, shape):
                      'another folder by --filters')
 
 
-def n_drawers(units):
+def n_buckets(units):
   """A power of two, so that a drawer has about DRAWER_KEYS keys."""
   bytes_of = lambda unit: unit.size * (1 if sources.is_plain(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
-  wanted = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / DRAWER_KEYS
-  return min(MAX_DRAWERS, 1 << max(0, math.ceil(math.log2(wanted))))
+  wanted = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / BUCKET_KEYS
+  return min(MAX_BUCKETS, 1 << max(0, math.ceil(math.log2(wanted))))
 
 
 def _read(job, state):
   """Puts the keys of all 8-grams into drawers."""
-  after = After(*state['after'])
+  after = TextPosition(*state['after'])
   units = job.reading.units
   sizes = [unit.size for unit in units]
   work = blocks.blocks(texts(job.reading, after), after, lambda _, piece: piece.text)
   with contextlib.ExitStack() as stack:
-    drawers = [stack.enter_context(contextlib.closing(shards.Appended(_drawer(job.work, d), 8 * size)))
+    drawers = [stack.enter_context(contextlib.closing(shards.Appended(_bucket_path(job.work, d), 8 * size)))
                for d, size in enumerate(state['sizes'])]
     whole = sum(sizes) * all(map(sources.is_plain, units))
     bar = stack.enter_context(contextlib.closing(progress_bar.Bar(
@@ -183,15 +184,15 @@ def _commit(job, state, drawers):
   shards.save_state(job.work, state)
 
 
-def _drawer(work, number):
+def _bucket_path(work, number):
   return work / f'drawer-{number:03d}'
 
 
 def make_reader(drawers):
   """The function that workers apply to lists of texts: ([bytes of keys of each drawer], bytes of text)."""
   def read_block(texts):
-    keys = np.sort(eightgrams.keys(texts).keys)
-    borders = np.searchsorted(bloom.part_of(keys, drawers), np.arange(drawers + 1))
+    keys = np.sort(eightgrams.eightgram_keys(texts).keys)
+    borders = np.searchsorted(bloom.part_index(keys, drawers), np.arange(drawers + 1))
     return ([keys[start:stop].tobytes() for start, stop in itertools.pairwise(borders)],
             sum(len(text.encode()) for text in texts))
   return read_block
@@ -213,7 +214,7 @@ def _fill(job, state):
       filled['distinct'] += distinct
       filled['rates'] += rates
       shards.save_state(job.work, state)
-      _drawer_file(job.work, d).unlink()
+      _bucket_file(job.work, d).unlink()
       bar.update(8 * state['sizes'][d])
 
 
@@ -224,10 +225,10 @@ def make_filler(work, drawers, parts, hashes):
 
   def fill_drawer(drawer):
     number, size = drawer
-    keys = np.sort(np.fromfile(_drawer_file(work, number), np.uint64, size))
+    keys = np.sort(np.fromfile(_bucket_file(work, number), np.uint64, size))
     keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]  # np.unique takes a hundred times as long
     first = number * each
-    borders = np.searchsorted(bloom.part_of(keys, parts), np.arange(first, first + each + 1))
+    borders = np.searchsorted(bloom.part_index(keys, parts), np.arange(first, first + each + 1))
     rates = 0.0
     with open(work / BITS, 'r+b', opener=atomic.no_follow) as file:
       file.seek(first * bloom.PART_BYTES)
@@ -241,7 +242,7 @@ def make_filler(work, drawers, parts, hashes):
   return fill_drawer
 
 
-def _drawer_file(work, number):
+def _bucket_file(work, number):
   """The file of a drawer, which is never complete: it goes when it has filled its parts."""
-  path = _drawer(work, number)
+  path = _bucket_path(work, number)
   return path.with_name(path.name + shards.PART)

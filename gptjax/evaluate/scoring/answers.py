@@ -8,26 +8,26 @@ _ARTICLES = re.compile(r'\b(a|an|the)\b')
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 
 
-def normalized(text):
+def normalize(text):
   """Lower case, no ASCII punctuation, no articles, single spaces."""
   return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_PUNCTUATION)).split())
 
 
-def exact(answer, references):
+def exact_match(answer, references):
   """Whether an answer equals one of the references, both normalised."""
-  return normalized(answer) in map(normalized, references)
+  return normalize(answer) in map(normalize, references)
 
 
 def f1(answer, reference):
   """Harmonic mean of the shares of words that two texts have in common, normalised."""
-  mine, its = normalized(answer).split(), normalized(reference).split()
+  mine, its = normalize(answer).split(), normalize(reference).split()
   if not mine or not its:
     return float(mine == its)
   common = sum((collections.Counter(mine) & collections.Counter(its)).values())
   return 2 * common / (len(mine) + len(its))
 
 
-def f1_of_annotators(answer, references):
+def coqa_f1(answer, references):
   """CoQA's: the best F1 against all annotators but one, in the mean over who is left out; one: against it."""
   if len(references) == 1:
     return f1(answer, references[0])

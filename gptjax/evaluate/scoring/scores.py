@@ -28,11 +28,11 @@ from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import flatten_batch as as_rows
 
-LOGITS = 1 << 24, 1 << 22  # of a device that are alive at one time; on a CPU, what its caches hold
-NOBODY = float(1 << 24)    # a token beyond any vocabulary; float32 is exact up to here, and compared faster
-LEAST = -1e30              # a finite stand-in for the largest of a block that has only padding
-SCORED = (8, 64)           # sizes of k below t
-SHORTEST = 32              # tokens of the shortest rows
+MAX_LOGITS = 1 << 24, 1 << 22  # of a device that are alive at one time; on a CPU, what its caches hold
+NO_TOKEN = float(1 << 24)    # a token beyond any vocabulary; float32 is exact up to here, and compared faster
+LOWEST_LOGIT = -1e30              # a finite stand-in for the largest of a block that has only padding
+SCORED_LENGTHS = (8, 64)           # sizes of k below t
+MIN_LENGTH = 32              # tokens of the shortest rows
 
 
 class Request(NamedTuple):
@@ -54,24 +54,24 @@ class Score(NamedTuple):
   last_greedy: whether the last one is.
   allowed: whether each is the likeliest of itself and the tokens that are not barred; `greedy` where none is.
   """
-  total: float
-  last: float
-  greedy: bool
-  last_greedy: bool
-  allowed: bool
+  log_prob: float
+  last_log_prob: float
+  is_greedy: bool
+  last_is_greedy: bool
+  is_greedy_allowed: bool
 
 
-class Barred(NamedTuple):
+class ExcludedTokens(NamedTuple):
   """Tokens that `Score.allowed` does not count as rivals.
 
   masks: bool[m, n_vocab], sets of tokens.
   chosen: for each request int[n], which of them is barred at each of its scored tokens.
   """
   masks: np.ndarray
-  chosen: list
+  mask_indices: list
 
 
-def ready(model):
+def prepare_model(model):
   """The model with its weights in the dtype that it computes in.
 
   Layers stay stacked, which compiles fast, but on a CPU: copies of them would take a tenth of its time.
@@ -81,8 +81,9 @@ def ready(model):
   return model if model.dtype == 'float32' else jax.jit(in_dtype, static_argnums=1)(model, model.dtype)
 
 
-def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep=lambda i, score: None,
-           pulse=lambda: None, name='score', show=False):
+def score_requests(model, requests, batch_size, *, excluded=None, make_result=None, known=(),
+                   on_score=lambda i, score: None,
+                   after_batch=lambda: None, name='score', show_progress=False):
   """[Score of each request].
 
   Args:
@@ -104,30 +105,31 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
     if not 1 <= request.start < len(request.ids) <= model.n_ctx + 1:
       raise ValueError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
                        f'a context of {model.n_ctx}')
-  found, made = dict(done), made or _score
+  found, make_result = dict(known), make_result or _score
   left = sorted((i for i in range(len(requests)) if i not in found),
                 key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
-  under_way, masks = [], None if barred is None else jnp.asarray(barred.masks)
-  with bars.bar(shown=show, total=len(requests), initial=len(found), desc=name, unit='text',
+  under_way, masks = [], None if excluded is None else jnp.asarray(excluded.masks)
+  with bars.bar(shown=show_progress, total=len(requests), initial=len(found), desc=name, unit='text',
                 leave=False) as bar:
     def finish():
       mine, wanted, results = under_way.pop(0)
       for i, counted, *values in zip(mine, wanted >= 0, *jax.device_get(results)):
         _check(values[0][counted])
-        found[i] = made(*(value[counted] for value in values))
-        keep(i, found[i])
+        found[i] = make_result(*(value[counted] for value in values))
+        on_score(i, found[i])
       bar.update(len(mine))
-      pulse()
+      after_batch()
 
-    begin, most = 0, rows_of(SHORTEST, model.n_ctx, batch_size, shards)
+    begin, most = 0, rows_per_batch(MIN_LENGTH, model.n_ctx, batch_size, shards)
     while begin < len(left):
-      tokens, at, wanted, n = batch([requests[i] for i in left[begin:begin + most]], model.n_ctx, batch_size,
-                                    shards)
+      tokens, at, wanted, n = make_batch([requests[i] for i in left[begin:begin + most]], model.n_ctx,
+                                         batch_size,
+                                         shards)
       mine, marks = left[begin:begin + n], None
-      if barred is not None:
+      if excluded is not None:
         marks = np.zeros_like(wanted)
-        marks[wanted >= 0] = np.concatenate([barred.chosen[i] for i in mine])
+        marks[wanted >= 0] = np.concatenate([excluded.mask_indices[i] for i in mine])
       under_way.append((mine, wanted, score_rows(model, tokens, at, wanted, masks, marks)))
       begin += n
       if len(under_way) > 1:  # one is computed while the one before is read
@@ -137,19 +139,19 @@ def scores(model, requests, batch_size, *, barred=None, made=None, done=(), keep
   return [found[i] for i in range(len(requests))]
 
 
-def batch(requests, n_ctx, batch_size, shards):
+def make_batch(requests, n_ctx, batch_size, shards):
   """The first few of requests sorted by length, longest first, as arrays of one of a few shapes.
 
   Returns:
     (int32[b, t] tokens; int32[b] position from which on is scored; int32[b, k] the tokens wanted there, -1:
     none; how many requests these are). Rows beyond them score nothing.
   """
-  t = length_of(len(requests[0].ids) - 1, n_ctx)
-  most = rows_of(t, n_ctx, batch_size, shards)
+  t = padded_length(len(requests[0].ids) - 1, n_ctx)
+  most = rows_per_batch(t, n_ctx, batch_size, shards)
   requests = requests[:most]
   b = min(most, shards << (-(-len(requests) // shards) - 1).bit_length())
   longest = max(len(request.ids) - request.start for request in requests)
-  k = next((size for size in SCORED if longest <= size < t), t)
+  k = next((size for size in SCORED_LENGTHS if longest <= size < t), t)
   tokens, wanted = np.zeros((b, t), np.int32), np.full((b, k), -1, np.int32)
   at = np.zeros(b, np.int32)
   for row, (ids, start) in enumerate(requests):
@@ -160,16 +162,16 @@ def batch(requests, n_ctx, batch_size, shards):
   return tokens, at, wanted, len(requests)
 
 
-def rows_of(t, n_ctx, batch_size, shards):
+def rows_per_batch(t, n_ctx, batch_size, shards):
   """How many rows of t tokens are as much work as batch_size of n_ctx, a multiple of the devices' number."""
   return shards * max(1, batch_size * n_ctx // (t * shards))
 
 
-def length_of(n, n_ctx):
+def padded_length(n, n_ctx):
   """The least of a ladder of lengths, four an octave, that holds n tokens; at most n_ctx."""
-  octave = max(0, (-(-n // SHORTEST) - 1).bit_length() - 1)
-  step = max(8, (SHORTEST << octave) // 4)
-  return min(max(SHORTEST, -(-n // step) * step), n_ctx)
+  octave = max(0, (-(-n // MIN_LENGTH) - 1).bit_length() - 1)
+  step = max(8, (MIN_LENGTH << octave) // 4)
+  return min(max(MIN_LENGTH, -(-n // step) * step), n_ctx)
 
 
 def _check(log_probs):
@@ -214,7 +216,7 @@ def _compared(x, table, target, n_vocab, masks=None, marks=None):
   """`score_rows` for features x [n, d] and tokens and marks [n], a block of the vocabulary [c] at a time."""
   target = jnp.maximum(target, 0).astype(jnp.float32)
   column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute_spec('vocab'))
-  column = jnp.where(column < n_vocab, column, NOBODY)
+  column = jnp.where(column < n_vocab, column, NO_TOKEN)
   barred = None
   if masks is not None:
     barred = jnp.pad(masks.T, ((0, len(table) - n_vocab), (0, 0)))
@@ -223,9 +225,9 @@ def _compared(x, table, target, n_vocab, masks=None, marks=None):
 
   def block(table, column, barred):
     logits = jnp.einsum('nd,cd->nc', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
-    logits = jnp.where(column < NOBODY, logits, -jnp.inf)
+    logits = jnp.where(column < NO_TOKEN, logits, -jnp.inf)
     most, _ = likeliest = _likeliest(logits, column)
-    total = jnp.exp(logits - jnp.maximum(most, LEAST)[:, None]).sum(-1)
+    total = jnp.exp(logits - jnp.maximum(most, LOWEST_LOGIT)[:, None]).sum(-1)
     own = jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)
     if barred is None:
       return most, total, own, likeliest, likeliest
@@ -235,15 +237,15 @@ def _compared(x, table, target, n_vocab, masks=None, marks=None):
     return most, total, own, likeliest, _likeliest(jnp.where(out, -jnp.inf, logits), column)
 
   devices, on_cpu = sharding.batch_shards(jax.sharding.get_abstract_mesh()), jax.default_backend() == 'cpu'
-  cut = functools.partial(sharding.split_into_blocks, size=max(1, LOGITS[on_cpu] * devices // len(x)))
-  blocks = cut(table), cut(column, value=NOBODY), None if barred is None else cut(barred, value=False)
+  cut = functools.partial(sharding.split_into_blocks, size=max(1, MAX_LOGITS[on_cpu] * devices // len(x)))
+  blocks = cut(table), cut(column, value=NO_TOKEN), None if barred is None else cut(barred, value=False)
   most, total, own, *both = jax.lax.map(lambda one: block(*one), blocks)
   sums = (total * jnp.exp(most - most.max(0))).sum(0)
-  wins = [jnp.where(most == most.max(0), first, NOBODY).min(0) == target for most, first in both]
+  wins = [jnp.where(most == most.max(0), first, NO_TOKEN).min(0) == target for most, first in both]
   return own.max(0) - most.max(0) - jnp.log(sums), *wins
 
 
 def _likeliest(logits, column):
   """The largest of logits [n, c], and the first column where it is; argmax takes a CPU twice as long."""
   most = logits.max(-1)
-  return most, jnp.where(logits == most[:, None], column, NOBODY).min(-1)
+  return most, jnp.where(logits == most[:, None], column, NO_TOKEN).min(-1)

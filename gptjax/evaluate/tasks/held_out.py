@@ -13,17 +13,17 @@ import numpy as np
 
 from gptjax.data.corpus import mixture
 from gptjax.data.corpus import reader as corpora
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
 from gptjax.evaluate.scoring.scores import Request
-from gptjax.evaluate.scoring.subject import Found, Task, scored
 from gptjax.evaluate.texts import sources
 from gptjax.files import run_config
 from gptjax.text.words import plural
 
-ABSENT = ('no corpus to hold text out of: give --config.data.corpus=FOLDER, a folder that '
-          'gptjax.data.prepare has made with the tokenizer of these weights')
+NO_CORPUS = ('no corpus to hold text out of: give --config.data.corpus=FOLDER, a folder that '
+             'gptjax.data.prepare has made with the tokenizer of these weights')
 
 
-def corpora_of(config):
+def corpora_to_read(config):
   """(((folder, weight), ...), tokens of a window or 0) that the task is to read.
 
   Args:
@@ -49,7 +49,7 @@ def corpora_of(config):
 def read(data):
   """(tokens of a window or 0, [(name, weight, Corpus)]) of the validation splits that there are."""
   if not data.corpora:
-    raise sources.NotRun(ABSENT)
+    raise sources.NotRun(NO_CORPUS)
   found, folders = [], [os.path.abspath(folder) for folder, _ in data.corpora]
   parent = os.path.commonpath([os.path.dirname(folder) for folder in folders])
   for folder, (_, weight) in zip(folders, data.corpora, strict=True):
@@ -71,25 +71,25 @@ def read(data):
   return data.seq_len, found, data.limit
 
 
-def evaluate(subject, examples):
-  """Found: nats per token, perplexity and bits per byte."""
+def evaluate(evaluated, examples):
+  """The TaskResult: nats per token, perplexity and bits per byte."""
   seq_len, found, limit = examples
-  seq_len = min(seq_len or subject.model.n_ctx, subject.model.n_ctx)
+  seq_len = min(seq_len or evaluated.model.n_ctx, evaluated.model.n_ctx)
   kept, metrics, means = [], {}, []
   for name, weight, corpus in found:
     made = corpus.tokenizer
-    if made['digest'] != subject.tokenizer.digest:
+    if made['digest'] != evaluated.tokenizer.digest:
       raise sources.NotRun(f'corpus {corpus.folder} was made with the tokenizer {made["name"]} (digest '
                            f'{made["digest"][:12]}), these weights have another '
-                           f'({subject.tokenizer.digest[:12]}): prepare it again with theirs')
+                           f'({evaluated.tokenizer.digest[:12]}): prepare it again with theirs')
     asked = windows(corpus, seq_len, limit)
-    scores = scored(subject, f'held_out {corpus.digest[:12]}, windows of {seq_len}', asked)
+    scores = score_with_journal(evaluated, f'held_out {corpus.digest[:12]}, windows of {seq_len}', asked)
     n = sum(len(ids) - start for ids, start in asked)
-    loss = -math.fsum(score.total for score in scores) / n
+    loss = -math.fsum(score.log_prob for score in scores) / n
     means.append((weight, loss, corpus.n_bytes / corpus.n_tokens, n))
     if len(found) > 1:
       metrics[f'nats_per_token_{name}'] = loss
-    kept += [{'text': subject.tokenizer.decode(ids[1:]), 'nats': -score.total, 'tokens': len(ids) - 1}
+    kept += [{'text': evaluated.tokenizer.decode(ids[1:]), 'nats': -score.log_prob, 'tokens': len(ids) - 1}
              for (ids, _), score in zip(asked, scores, strict=True)]
   weights, losses, lengths, tokens = zip(*means, strict=True)
   loss, length = (float(np.average(values, weights=weights)) for values in (losses, lengths))
@@ -100,7 +100,7 @@ def evaluate(subject, examples):
               'one after the other and each with no context from before it, as eval/loss of a run'
               + ('; of several corpora, the mean by their weights' if len(found) > 1 else '')
               + '. Bits per byte: by the mean length of the tokens of the split.')
-  return Found(metrics, protocol, examples=tuple(kept))
+  return TaskResult(metrics, protocol, examples=tuple(kept))
 
 
 def windows(corpus, seq_len, limit=0):

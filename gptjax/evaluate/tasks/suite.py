@@ -18,7 +18,7 @@ TASKS = {task.name: task for task in (
   *summarization.TASKS, *gpt1.TASKS, *held_out.TASKS)}
 
 
-def chosen(names):
+def parse_tasks(names):
   """[Task] that a comma-separated list names; ValueError names one that does not exist."""
   found = []
   for name in filter(None, (name.strip() for name in names.split(','))):

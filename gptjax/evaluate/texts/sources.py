@@ -16,19 +16,19 @@ from gptjax.evaluate.texts import schema as schemas
 from gptjax.files import bounded
 from gptjax.text import text_checks
 
-ANYWHERE = ('', '*', '*/*')  # how deep below data_dir a file may lie
+SEARCH_DEPTHS = ('', '*', '*/*')  # how deep below data_dir a file may lie
 
 
 class NotRun(Exception):
   """A task cannot be run; the message says why, and where to get what is missing."""
 
 
-def ignore(line):
+def ignore_note(line):
   """A `Data.note` that nobody reads."""
   del line
 
 
-class Data(NamedTuple):
+class DataOptions(NamedTuple):
   """Where to look.
 
   data_dir: folder of published files; '' for none.
@@ -43,20 +43,20 @@ class Data(NamedTuple):
   limit: int
   corpora: tuple = ()
   seq_len: int = 0
-  note: Callable[[str], None] = ignore
+  note: Callable[[str], None] = ignore_note
 
-  def some(self, examples):
+  def limited(self, examples):
     return examples[:self.limit] if self.limit else examples
 
 
-def find(data, *names):
+def find_file(data, *names):
   """The Path of the first of these files that lies in data_dir or up to two folders below it; None.
 
   Args:
     names: like 'wikitext-2-raw/wiki.test.raw'; those named first are preferred.
   """
   for name in names if data.data_dir else ():
-    for folder in ANYWHERE:
+    for folder in SEARCH_DEPTHS:
       found = sorted(glob.glob(str(Path(glob.escape(str(Path(data.data_dir).expanduser()))) / folder / name)))
       files = [path for path in map(Path, found) if path.is_file()]
       if files:
@@ -64,7 +64,7 @@ def find(data, *names):
   return None
 
 
-def read_text(path, note=ignore):
+def read_text(path, note=ignore_note):
   """The text of a UTF-8 file, without a byte-order mark.
 
   Published files end their lines with LF. A copy in which lines end with CRLF, all or some, has been
@@ -73,10 +73,10 @@ def read_text(path, note=ignore):
   Raises:
     InputError: the file is not UTF-8, has a NUL byte, or holds only white space.
   """
-  return decoded(path, path.read_bytes(), note)
+  return decode(path, path.read_bytes(), note)
 
 
-def decoded(path, raw, note=ignore, cut=False):
+def decode(path, raw, note=ignore_note, cut=False):
   """The text of the bytes of a file, see `read_text`; `cut`: the last character may be incomplete."""
   try:
     text = raw.decode('utf-8-sig')
@@ -89,10 +89,10 @@ def decoded(path, raw, note=ignore, cut=False):
                      'get the file again')
   if not text.strip():
     raise InputError(f'{path} holds no text: get the published file again')
-  return converted(path, text, note)
+  return with_lf_line_ends(path, text, note)
 
 
-def converted(path, text, note):
+def with_lf_line_ends(path, text, note):
   """The text (str, or bytes) with LF in place of CRLF."""
   crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
   found, lines = text.count(crlf), text.count(lf)
@@ -124,9 +124,9 @@ def read_jsonl(data, path, schema):
     except ValueError as error:
       raise InputError(f'{place}: not a JSON object ({error})') from None
     text_checks.require_valid_json(record, place)
-    blanks += schemas.check(schema, record, place)
+    blanks += schemas.check_record(schema, record, place)
     records.append(record)
-  schemas.report(schema, len(records), blanks, path, data.note)
+  schemas.check_count(schema, len(records), blanks, path, data.note)
   schemas.note_digest(schema.sha256, path.read_bytes(), path, data.note)
   return records
 
@@ -142,7 +142,7 @@ def read_json(path):
   return found
 
 
-def from_tfds(data, name, split, schema):
+def read_tfds(data, name, split, schema):
   """[{field: value}] of a split of a TFDS set that is prepared, strings as str, in stored order; None.
 
   Raises:
@@ -158,9 +158,9 @@ def from_tfds(data, name, split, schema):
       found.append(_strings(record))
     except UnicodeDecodeError as error:
       raise InputError(f'{place}: not UTF-8 ({error.reason})') from None
-    blanks += schemas.check(schema, found[-1], place)
+    blanks += schemas.check_record(schema, found[-1], place)
   n = None if data.limit and len(found) == data.limit else len(found)
-  schemas.report(schema, n, blanks, f'data set {name}, split {split},', data.note)
+  schemas.check_count(schema, n, blanks, f'data set {name}, split {split},', data.note)
   return found
 
 
@@ -183,7 +183,7 @@ def _strings(value):
   return value.tolist() if hasattr(value, 'tolist') else value
 
 
-def where(name, url, *names, tfds=''):
+def not_found_message(name, url, *names, tfds=''):
   """The message of NotRun: what to get, and where to put it."""
   files = ' or '.join(f'DATA_DIR/{file}' for file in names)
   ways = [f'`tfds build {tfds}` (--config.data.tfds_dir)'] if tfds else []

@@ -16,7 +16,7 @@ from gptjax.errors import InputError
 LOSSY = 'gpt1',  # names of tokenizers
 
 
-def of_sources(sources):
+def respelling_for(sources):
   """Function of a text that gives it as it stands in a filter of these sources; None: as it is.
 
   Args:

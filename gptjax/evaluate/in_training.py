@@ -8,13 +8,13 @@ from flax import nnx
 
 from gptjax.data.corpus import mixture
 from gptjax.data.tokenizers import loading
-from gptjax.evaluate.run import data_of
-from gptjax.evaluate.scoring.subject import Stopped, subject
+from gptjax.evaluate.run import data_options
+from gptjax.evaluate.scoring.evaluated_model import Stopped, make_evaluated_model
 from gptjax.evaluate.tasks import suite
 from gptjax.evaluate.texts import sources
 
 
-class Tasks:
+class TaskEvaluator:
   """The tasks of `config.eval.tasks`, their examples read once.
 
   Args:
@@ -22,20 +22,20 @@ class Tasks:
     say: function of a line, called for each task that cannot be run.
   """
 
-  def __init__(self, run, say):
+  def __init__(self, run, log):
     self._run, self._ready = run, []
-    chosen = suite.chosen(run.config.eval.tasks)
+    chosen = suite.parse_tasks(run.config.eval.tasks)
     if chosen:
       self._tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
     for task in chosen:
       try:
-        data = data_of(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),
-                       run.config.data.seq_len)
-        note = lambda line, name=task.name: say(f'{name}: note: {line}')
+        data = data_options(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),
+                            run.config.data.seq_len)
+        note = lambda line, name=task.name: log(f'{name}: note: {line}')
         self._ready.append((task, task.read(data._replace(note=note))))
       except sources.NotRun as why:
-        say(f'{task.name} is not run: {why}')
-    self._say = say
+        log(f'{task.name} is not run: {why}')
+    self._say = log
 
   def __bool__(self):
     return bool(self._ready)
@@ -43,8 +43,11 @@ class Tasks:
   def __call__(self, params):
     """{'eval/TASK/METRIC': value} with weights of the graph; None if told to stop on the way."""
     run, found = self._run, {}
-    tested = subject(nnx.merge(run.graphdef, params), self._tokenizer, run.config.eval.batch_size,
-                     seed=run.config.train.seed, pulse=functools.partial(pulse, run.watchdog, run.stop))
+    tested = make_evaluated_model(nnx.merge(run.graphdef, params), self._tokenizer,
+                                  run.config.eval.batch_size,
+                                  seed=run.config.train.seed, after_batch=functools.partial(check_stop,
+                                                                                            run.watchdog,
+                                                                                            run.stop))
     try:
       for task, examples in list(self._ready):
         run.watchdog.progress(slow=True)
@@ -61,7 +64,7 @@ class Tasks:
     return found
 
 
-def pulse(dog, stop):
+def check_stop(dog, stop):
   """After each batch: all is well, or the run is to stop (Stopped)."""
   dog.progress()
   if stop.requested():

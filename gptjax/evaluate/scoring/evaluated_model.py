@@ -1,4 +1,4 @@
-"""What is evaluated: a model, its tokenizer, and how a task asks it."""
+"""The model under evaluation, its tokenizer, and how a task queries it."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gptjax.evaluate.journal import forgetful
+from gptjax.evaluate.journal import no_journal
 from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.scoring.scores import Request, Score
 from gptjax.evaluate.texts.sources import NotRun
@@ -16,10 +16,10 @@ class Stopped(Exception):
   """The run was told to stop; what has been found so far is in the journal."""
 
 
-class Subject(NamedTuple):
+class EvaluatedModel(NamedTuple):
   """A model under test.
 
-  model: a `scores.ready` GPT; its mesh is set.
+  model: a `scores.prepare_model` GPT; its mesh is set.
   tokenizer: its own.
   batch_size: sequences of full length at a time, over all devices; of shorter ones there are more.
   grid: whether to run the protocols beside the paper's too.
@@ -33,15 +33,17 @@ class Subject(NamedTuple):
   batch_size: int
   grid: bool
   seed: int
-  pulse: Callable[[], None]
-  kept: Callable[[str, list], Any]
-  show: bool
+  after_batch: Callable[[], None]
+  journal_part: Callable[[str, list], Any]
+  show_progress: bool
 
 
-def subject(model, tokenizer, batch_size, *, grid=False, seed=0, pulse=lambda: None, kept=forgetful,
-            show=False):
+def make_evaluated_model(model, tokenizer, batch_size, *, grid=False, seed=0, after_batch=lambda: None,
+                         journal_part=no_journal,
+                         show_progress=False):
   """A Subject; the model may be any GPT."""
-  return Subject(scores.ready(model), tokenizer, batch_size, grid, seed, pulse, kept, show)
+  return EvaluatedModel(scores.prepare_model(model), tokenizer, batch_size, grid, seed, after_batch,
+                        journal_part, show_progress)
 
 
 class Task(NamedTuple):
@@ -49,9 +51,10 @@ class Task(NamedTuple):
 
   name: as in `config.eval.tasks`.
   title: as in the table.
-  read: function of `sources.Data` that gives a list of examples (what they are is the task's own business);
-    raises NotRun where they are not there, ValueError where they are damaged.
-  evaluate: function of (Subject, examples) that gives a Found; raises NotRun for a model that does not suit.
+  read: function of `sources.DataOptions` that returns a list of examples, of a type of the task's own; raises
+    NotRun where they are not there, ValueError where they are damaged.
+  evaluate: function of (EvaluatedModel, examples) that returns a TaskResult; raises NotRun for a model that
+    does not suit.
   """
   name: str
   title: str
@@ -59,7 +62,7 @@ class Task(NamedTuple):
   evaluate: Callable
 
 
-class Found(NamedTuple):
+class TaskResult(NamedTuple):
   """What a task has found.
 
   metrics: {name: float or int}.
@@ -75,29 +78,29 @@ class Found(NamedTuple):
   examples: tuple = ()
 
 
-def request(subject, before, after):
+def make_request(evaluated, before, after):
   """The Request that scores the text `after`, given the text `before`; cut on the left to fit the context.
 
   Both are encoded as one text; scored are the tokens that are not those of `before` alone. Where nothing
   comes before, the end-of-text token does; for a tokenizer without one the first token is given, not scored.
   """
-  encode, n_ctx = subject.tokenizer.encode, subject.model.n_ctx
+  encode, n_ctx = evaluated.tokenizer.encode, evaluated.model.n_ctx
   whole, alone = encode(before + after), encode(before) if before else []
   n = min(len(whole), len(alone))
   same = np.flatnonzero(np.asarray(whole[:n]) != np.asarray(alone[:n]))
   start = int(same[0]) if len(same) else n
-  return fitted(prefixed(subject, whole, start), n_ctx)
+  return truncate_request(request_after_end_of_text(evaluated, whole, start), n_ctx)
 
 
-def prefixed(subject, ids, start):
+def request_after_end_of_text(evaluated, ids, start):
   """A Request for tokens from the very beginning of a text, `start` of them given."""
-  end = subject.tokenizer.end_of_text
+  end = evaluated.tokenizer.end_of_text
   if start:
     return Request(np.asarray(ids), start)
   return Request(np.asarray(ids) if end is None else np.append(np.int32(end), ids), 1)
 
 
-def fitted(request, n_ctx):
+def truncate_request(request, n_ctx):
   """The request without what is too long ago for the context."""
   over = max(0, len(request.ids) - n_ctx - 1)
   if request.start <= over:
@@ -106,15 +109,16 @@ def fitted(request, n_ctx):
   return Request(request.ids[over:], request.start - over)
 
 
-def scored(subject, name, requests, barred=None):
+def score_with_journal(evaluated, name, requests, excluded=None):
   """[Score of each Request]; those that the journal has under this name are not asked again."""
-  part = subject.kept(name, [digest([np.append(ids, start)]) for ids, start in requests])
-  done = {number: Score(*answer) for number, answer in part.done.items()}
-  return scores.scores(subject.model, requests, subject.batch_size, barred=barred, done=done, keep=part.keep,
-                        pulse=subject.pulse, name=name, show=subject.show)
+  part = evaluated.journal_part(name, [arrays_digest([np.append(ids, start)]) for ids, start in requests])
+  done = {number: Score(*answer) for number, answer in part.known.items()}
+  return scores.score_requests(evaluated.model, requests, evaluated.batch_size, excluded=excluded, known=done,
+                               on_score=part.record,
+                        after_batch=evaluated.after_batch, name=name, show_progress=evaluated.show_progress)
 
 
-def digest(arrays):
+def arrays_digest(arrays):
   """16 hex digits that name a list of int arrays."""
   made = hashlib.sha256()
   for array in arrays:

@@ -13,7 +13,7 @@ from gptjax.text import text_checks
 NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
 
 
-def read(path):
+def read_examples(path):
   """The examples that an evaluation has kept: [{'text': str, a score: number or bool, ...}].
 
   Raises:
@@ -33,7 +33,7 @@ def read(path):
   return examples
 
 
-def by_overlap(shares, examples, edges):
+def scores_by_overlap(shares, examples, edges):
   """Scores of all examples and of those in each bucket.
 
   Args:
@@ -74,7 +74,7 @@ def table(name, rows):
   width = max(24, len(title))
   lines = [f'{title:<{width}}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
   for row in rows:
-    values = ['-' if row[m] is None else f'{percent.shown(m, row[m]):.4g}' for m in metrics]
+    values = ['-' if row[m] is None else f'{percent.to_display(m, row[m]):.4g}' for m in metrics]
     lines.append(f'{row["bucket"]:<{width}}{row["examples"]:>10,}' + ''.join(
       f'{value:>{len(m) + 3}}' for m, value in zip(metrics, values, strict=True)))
   return '\n'.join(lines)
