@@ -1,4 +1,4 @@
-"""Zero-shot tasks in the course of pretraining: the same code, the weights of the step."""
+"""Zero-shot tasks during pretraining, with the same code as the evaluation job."""
 
 import functools
 import numbers
@@ -15,15 +15,15 @@ from gptjax.evaluate.texts import sources
 
 
 class TaskEvaluator:
-  """The tasks of `config.eval.tasks`, their examples read once.
+  """Evaluates the tasks of `config.eval.tasks`, whose examples it reads once.
 
   Args:
     run: the pretrain.Run.
-    say: function of a line, called for each task that cannot be run.
+    log: function that logs a line; called for each task that cannot be run.
   """
 
   def __init__(self, run, log):
-    self._run, self._ready = run, []
+    self._run, self._log, self._loaded = run, log, []
     chosen = suite.parse_tasks(run.config.eval.tasks)
     if chosen:
       self._tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
@@ -32,40 +32,37 @@ class TaskEvaluator:
         data = data_options(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),
                             run.config.data.seq_len)
         note = lambda line, name=task.name: log(f'{name}: note: {line}')
-        self._ready.append((task, task.read(data._replace(note=note))))
+        self._loaded.append((task, task.read(data._replace(note=note))))
       except sources.NotRun as why:
         log(f'{task.name} is not run: {why}')
-    self._say = log
 
   def __bool__(self):
-    return bool(self._ready)
+    return bool(self._loaded)
 
   def __call__(self, params):
-    """{'eval/TASK/METRIC': value} with weights of the graph; None if told to stop on the way."""
-    run, found = self._run, {}
-    tested = make_evaluated_model(nnx.merge(run.graphdef, params), self._tokenizer,
-                                  run.config.eval.batch_size,
-                                  seed=run.config.train.seed, after_batch=functools.partial(check_stop,
-                                                                                            run.watchdog,
-                                                                                            run.stop))
+    """Return {'eval/TASK/METRIC': value} for these weights; None if the run is to stop before the end."""
+    run, results = self._run, {}
+    evaluated = make_evaluated_model(
+      nnx.merge(run.graphdef, params), self._tokenizer, run.config.eval.batch_size, seed=run.config.train.seed,
+      after_batch=functools.partial(check_stop, run.watchdog, run.stop))
     try:
-      for task, examples in list(self._ready):
+      for task, examples in list(self._loaded):
         run.watchdog.progress(slow=True)
         try:
-          metrics = task.evaluate(tested, examples).metrics
+          metrics = task.evaluate(evaluated, examples).metrics
         except sources.NotRun as why:
-          self._ready.remove((task, examples))
-          self._say(f'{task.name} is not run: {why}')
+          self._loaded.remove((task, examples))
+          self._log(f'{task.name} is not run: {why}')
           continue
-        found |= {f'eval/{task.name}/{name}': value for name, value in metrics.items()
-                  if isinstance(value, numbers.Real)}
+        results |= {f'eval/{task.name}/{name}': value for name, value in metrics.items()
+                    if isinstance(value, numbers.Real)}
     except Stopped:
       return None
-    return found
+    return results
 
 
 def check_stop(dog, stop):
-  """After each batch: all is well, or the run is to stop (Stopped)."""
+  """Report progress to the watchdog after a batch; raise Stopped if the run is to stop."""
   dog.progress()
   if stop.requested():
     raise Stopped

@@ -110,8 +110,7 @@ REPRODUCTIONS = (
   Reproduction('wikitext2', 'raw, a token, stride n_ctx', {'124M': 29.94, '774M': 19.44},
                'huggingface/transformers#13761 and its documentation', (_RAW, 'n_ctx', 'token')),
   Reproduction('wikitext2', 'raw, a token, stride n_ctx / 2', {'774M': 16.45},
-               'documentation of transformers',
-               (_RAW, 'n_ctx / 2', 'token')),
+               'documentation of transformers', (_RAW, 'n_ctx / 2', 'token')),
   Reproduction('wikitext2', 'by article, de-tokenized (Megatron-LM), a word, line ends not counted',
                {'124M': 37.37}, 'lm-evaluation-harness', (_NATURAL, 'n_ctx', 'word (line ends not counted)')),
   Reproduction('wikitext2', 'the same, line ends counted (derived)', {'124M': 35.1}, 'lm-evaluation-harness',
@@ -139,4 +138,5 @@ def released_size(model):
     model: {field: value} of `config.model`.
   """
   shape = model['n_layer'], model['n_embd']
-  return next((size for size, its in SIZES.items() if shape == its and model.get('norm') != 'after'), None)
+  return next((size for size, released_shape in SIZES.items() if shape == released_shape
+               and model.get('norm') != 'after'), None)

@@ -77,8 +77,9 @@ def plan(config, mesh, device):
     raise TooLarge(f'the step does not fit into the memory of a device{said}: raise config.mesh.fsdp, set '
                    'config.model.remat=full, lower config.train.microbatch_size, or try --search') from None
   sent = Counter()
-  for one in cost.collectives:
-    sent['far' if crosses_networks(one, mesh) else 'near', one.kind] += hlo.sent_bytes(one)
+  for collective in cost.collectives:
+    sent['far' if crosses_networks(collective, mesh) else 'near',
+         collective.kind] += hlo.sent_bytes(collective)
   seconds = step_seconds(traffic.kernels(compiled.as_text()), sent, device)
   tokens = config.train.batch_size * config.data.seq_len
   flops = size.flops_per_token(config.model, config.data.seq_len)
@@ -90,19 +91,20 @@ def plan(config, mesh, device):
 
 def step_seconds(kernels, sent, device):
   """Seconds of `Plan`, from [traffic.Kernel] and bytes sent."""
-  compute = [one.runs * one.flops / device.flops for one in kernels]
-  moving = [one.runs * one.bytes / device.bandwidth for one in kernels]
+  compute = [kernel.runs * kernel.flops / device.flops for kernel in kernels]
+  memory = [kernel.runs * kernel.bytes / device.bandwidth for kernel in kernels]
   network = {name: sum(value for (where, _), value in sent.items() if where == name) / bandwidth
              for name, bandwidth in (('near', device.intra_bandwidth), ('far', device.inter_bandwidth))}
-  busy = sum(map(max, compute, moving))
-  return {'compute': sum(compute), 'memory': sum(moving), 'kernels': busy, **network,
-          'step': max(busy, *network.values()), 'apart': busy + sum(network.values())}
+  kernel_seconds = sum(map(max, compute, memory))
+  return {'compute': sum(compute), 'memory': sum(memory), 'kernels': kernel_seconds, **network,
+          'step': max(kernel_seconds, *network.values()), 'apart': kernel_seconds + sum(network.values())}
 
 
-def crosses_networks(one, mesh):
+def crosses_networks(collective, mesh):
   """Whether the devices that a collective joins lie on several slices or hosts with networks of their own."""
-  place = np.array([sharding.slice_index(device) for device in mesh.devices.flat])
-  return one.between_slices or bool((place[one.groups] != place[one.groups[:, :1]]).any())
+  islands = np.array([sharding.slice_index(device) for device in mesh.devices.flat])
+  return collective.between_slices or bool((islands[collective.groups] != islands[collective.groups[:,
+                                                                                                    :1]]).any())
 
 
 def memory_by_kind(config, mesh, cost):
@@ -136,8 +138,9 @@ def activation_bytes(config, mesh):
     def residuals(params, tokens, keys):
       model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
       return jax.vjp(lambda model: model.features(tokens, keys), model)[1]
-    found = jax.tree.leaves(jax.eval_shape(residuals, state.params, tokens, keys))
+    residual_shapes = jax.tree.leaves(jax.eval_shape(residuals, state.params, tokens, keys))
     batch = set(sharding.BATCH_AXES)
-    of_rows = [x for x in found if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) and x.sharding
+    of_rows = [x for x in residual_shapes if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
+               and x.sharding
                and any(batch <= set(axes) for axes in x.sharding.spec.partitions if isinstance(axes, tuple))]
   return program.bytes_per_device(sharding.with_shardings(of_rows, mesh))

@@ -66,17 +66,17 @@ def run_length(plan, config, price, devices):
   return f'{days:,.2f} days for {tokens / 1e9:,.1f} billion tokens ({what}){cost}'
 
 
-def ranking_table(found, name, device):
+def ranking_table(ranked, name, device):
   """The table of [(settings, Plan)] of `search.search`, and the flags of its first line, if that fits."""
   heads = ('step s', 'tokens/s', 'MFU', 'peak GiB', 'near GB', 'far GB', 'mesh, remat, microbatch')
   lines = [(f'{plan.seconds["step"]:.3f}', f'{plan.tokens_per_second:,.0f}', f'{plan.mfu:.1%}',
             f'{plan.memory["peak"] / GIB:.2f}{"" if plan.fits(device) else " (too much)"}',
             *(f'{sum(size for (where, _), size in plan.sent.items() if where == network) / 1e9:.2f}'
-              for network in ('near', 'far')), describe_settings(settings)) for settings, plan in found]
+              for network in ('near', 'far')), describe_settings(settings)) for settings, plan in ranked]
   widths = [max(map(len, column)) for column in zip(heads, *lines)]
   table = ['  '.join([*(text.rjust(width) for text, width in zip(line[:-1], widths)), line[-1]])
            for line in (heads, *lines)]
-  settings, plan = found[0]
+  settings, plan = ranked[0]
   last = f'use: {config_flags(settings)}' if plan.fits(device) else f'none fits {name}: take more devices'
   return '\n'.join([*table, '', last])
 

@@ -38,26 +38,26 @@ def search(config, devices, device, n_compiled):
     raise InputError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
                      'change them')
-  plans, kept = [], functools.cache(functools.partial(activation_bytes, config, devices))
-  tries = 3 * n_compiled  # what arithmetic likes may be too large for the compiler
+  plans, cached_activation_bytes = [], functools.cache(functools.partial(activation_bytes, config, devices))
+  remaining_tries = 3 * n_compiled  # what arithmetic likes may be too large for the compiler
   with bars.bar(total=n_compiled, unit='program', leave=False) as bar:
     for settings in ranked:
       room = (1 - estimate.SPARE_MEMORY) * device.memory - state_bytes(config, settings)
-      if room < 0 or kept(*activation_key(settings, devices)) > room:
+      if room < 0 or cached_activation_bytes(*activation_key(settings, devices)) > room:
         continue
       apply_settings(config, settings)
       mesh = sharding.make_mesh(config.mesh, devices)
-      tries -= 1
+      remaining_tries -= 1
       try:
         plans.append((settings, estimate.plan(config, mesh, device)))
         bar.update()
       except estimate.TooLarge:
         bar.set_postfix_str(f'too large: {settings["model.remat"]}, {settings["train.microbatch_size"]}')
-      if len(plans) == n_compiled or not tries:
+      if len(plans) == n_compiled or not remaining_tries:
         break
   if not plans:
     raise InputError(f'{len(devices)} such devices have too little memory for any mesh'
-                     f'{"" if tries else " of those that arithmetic likes best"}: take more of them')
+                     f'{"" if remaining_tries else " of the highest-ranked ones"}: use more devices')
   return sorted(plans, key=lambda found: (not found[1].fits(device), found[1].seconds['step']))
 
 
@@ -71,10 +71,10 @@ def candidates(config, devices):
     if rest or not data or config.model.n_embd % fsdp or config.model.n_inner % tensor or batch % shards:
       continue
     mesh = {f'mesh.{axis}': size for axis, size in zip(sharding.MESH_AXES, (replica, data, fsdp, tensor))}
-    parts = [2**i for i in range(batch.bit_length()) if batch % (2**i * shards) == 0]
-    for part, remat in itertools.product(parts, REMAT):
+    n_microbatches = [2**i for i in range(batch.bit_length()) if batch % (2**i * shards) == 0]
+    for microbatches, remat in itertools.product(n_microbatches, REMAT):
       yield {**mesh, 'model.remat': remat, 'model.scan': configs.should_scan(remat, devices[0]),
-             'train.microbatch_size': batch // part}
+             'train.microbatch_size': batch // microbatches}
 
 
 def apply_settings(config, settings):
@@ -117,6 +117,6 @@ def estimate_seconds(config, settings, devices, device):
   summed = 2 * weights / fsdp * (2 if parts > 1 else 1) * (data > 1)
   split = 4 * c.n_layer * 2 * 2 * tokens / (n / tensor) * c.n_embd * (1 - 1 / tensor)
   spans = sharding.slice_count(devices) > settings['mesh.replica']
-  near = (gathered + summed + split) / (device.inter_bandwidth if spans else device.intra_bandwidth)
-  ties = 1e-3 * (work + near + parts * work) + 1e-3 * work * state_bytes(config, settings) / device.memory
-  return max(work, near) + ties
+  network = (gathered + summed + split) / (device.inter_bandwidth if spans else device.intra_bandwidth)
+  ties = 1e-3 * (work + network + parts * work) + 1e-3 * work * state_bytes(config, settings) / device.memory
+  return max(work, network) + ties

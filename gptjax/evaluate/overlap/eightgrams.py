@@ -40,13 +40,13 @@ def eightgram_keys(texts):
   characters = (np.frombuffer(block.encode(), np.uint8) if ascii_only
                 else np.frombuffer(block.encode('utf-32-le', 'surrogatepass'), np.uint32))
   alphanumeric, values = _tables(128 if ascii_only else N_CHARACTERS)
-  inside = alphanumeric[characters]
-  after = np.flatnonzero(inside[:-1] & ~inside[1:]) + 1  # where each word has ended
-  inside[after] = True  # of what stands between two words, the first character stays and is a space
-  compact = characters[inside]
+  is_kept = alphanumeric[characters]
+  word_ends = np.flatnonzero(is_kept[:-1] & ~is_kept[1:]) + 1  # where each word has ended
+  is_kept[word_ends] = True  # of what stands between two words, the first character stays and is a space
+  compact = characters[is_kept]
   stops = np.flatnonzero(~alphanumeric[compact])
-  assert len(stops) == len(after), 'each word ends before the block does'
-  if len(after) < N:
+  assert len(stops) == len(word_ends), 'each word ends before the block does'
+  if len(word_ends) < N:
     return Keys(np.empty(0, np.uint64), np.empty(0, np.int64))
 
   values = values[compact]
@@ -54,10 +54,10 @@ def eightgram_keys(texts):
   sums = np.zeros(len(compact) + 1, np.uint64)
   np.cumsum(values * _powers(BASE, len(compact)), out=sums[1:])
   starts = np.append(0, stops[:-1] + 1)[:1 - N]
-  found = mix((sums[stops[N - 1:]] - sums[starts]) * _powers(INVERSE, len(compact))[starts])
-  text = np.searchsorted(ends, after, side='right')
-  whole = text[:1 - N] == text[N - 1:]
-  return Keys(found[whole], text[N - 1:][whole])
+  eightgrams = mix((sums[stops[N - 1:]] - sums[starts]) * _powers(INVERSE, len(compact))[starts])
+  text = np.searchsorted(ends, word_ends, side='right')
+  in_one_text = text[:1 - N] == text[N - 1:]
+  return Keys(eightgrams[in_one_text], text[N - 1:][in_one_text])
 
 
 def mix(x):

@@ -40,34 +40,34 @@ class Overlap(NamedTuple):
 
 def source_overlap(reading, filters):
   """The Test of what a `blocks.Reading` reads; filters by name."""
-  none, start = np.zeros(0, np.int64), build.TextPosition()
-  counts = Overlap(none, dict.fromkeys(filters, none), dict.fromkeys(filters, none))
-  numbered = lambda after, piece: (after.documents - 1, piece.text)
-  for block, pieces in blocks.blocks(build.texts(reading, start), start, numbered):
+  empty, start = np.zeros(0, np.int64), build.TextPosition()
+  overlap = Overlap(empty, dict.fromkeys(filters, empty), dict.fromkeys(filters, empty))
+  document_of = lambda position, piece: (position.documents - 1, piece.text)
+  for block, pieces in blocks.blocks(build.texts(reading, start), start, document_of):
     n, numbers = block.position.documents, np.array([number for number, _ in pieces], np.int64)
-    more = texts_overlap([text for _, text in pieces], filters)
-    counts = Overlap(*(
-      {name: _added(old[name], numbers, new[name], n) for name in filters} if isinstance(old, dict)
-      else _added(old, numbers, new, n) for old, new in zip(counts, more, strict=True)))
-  return counts
+    added = texts_overlap([text for _, text in pieces], filters)
+    overlap = Overlap(*(
+      {name: _add_counts(old[name], numbers, new[name], n) for name in filters} if isinstance(old, dict)
+      else _add_counts(old, numbers, new, n) for old, new in zip(overlap, added, strict=True)))
+  return overlap
 
 
-def _added(counts, numbers, more, n):
+def _add_counts(counts, numbers, added, n):
   """int64[n]: counts of documents with those of some pieces of documents added."""
   counts = np.pad(counts, (0, n - len(counts)))
-  np.add.at(counts, numbers, more)
+  np.add.at(counts, numbers, added)
   return counts
 
 
 def texts_overlap(texts, filters):
   """The Test of a list of str, a document each."""
-  plain, n, found, spelled = eightgrams.eightgram_keys(texts), len(texts), {}, {}
-  for name, one in filters.items():
-    spell = spelling.respelling_for(one.metadata['sources'])
-    keys, text = plain if spell is None else eightgrams.eightgram_keys(list(map(spell, texts)))
-    found[name] = np.bincount(text[one.contains(keys)], minlength=n)
-    spelled[name] = np.bincount(text, minlength=n)
-  return Overlap(np.bincount(plain.text, minlength=n), found, spelled)
+  plain, n, in_filter, looked_up = eightgrams.eightgram_keys(texts), len(texts), {}, {}
+  for name, bloom_filter in filters.items():
+    respell = spelling.respelling_for(bloom_filter.metadata['sources'])
+    keys, text = plain if respell is None else eightgrams.eightgram_keys(list(map(respell, texts)))
+    in_filter[name] = np.bincount(text[bloom_filter.contains(keys)], minlength=n)
+    looked_up[name] = np.bincount(text, minlength=n)
+  return Overlap(np.bincount(plain.text, minlength=n), in_filter, looked_up)
 
 
 def summary(test):
@@ -104,55 +104,55 @@ def false_positives(row):
           f'filter\'s bits {row["expected"]:.1e}, wanted at most {row["rate"]:.1e})')
 
 
-def _measured(one, n_strings):
-  measured = bloom.measure_rate(one, n_strings)
-  kept = 'eightgrams', 'distinct', 'hashes', 'expected', 'rate', 'sources'
-  return {**measured._asdict(), 'file': str(one.path), 'bytes': one.bits.size,
-          **{name: one.metadata[name] for name in kept}}
+def _filter_row(bloom_filter, n_strings):
+  measured = bloom.measure_rate(bloom_filter, n_strings)
+  copied = 'eightgrams', 'distinct', 'hashes', 'expected', 'rate', 'sources'
+  return {**measured._asdict(), 'file': str(bloom_filter.path), 'bytes': bloom_filter.bits.size,
+          **{name: bloom_filter.metadata[name] for name in copied}}
 
 
-def _source(text, split):
+def _parse_source(text, split):
   """A source as `data.sources` takes it; a folder is a corpus."""
   return f'corpus:{text}:{split}' if Path(text).is_dir() else text
 
 
-def _named(flags, what):
+def _parse_named(flags, flag_name):
   """{name: rest} of flags NAME=SOURCE; ValueError for one without a name or with another's."""
-  found = {}
+  sources = {}
   for flag in flags:
     match = NAME.match(flag)
-    if not match or match[1] in found:
-      raise InputError(f'--{what}={flag}: give it as NAME=SOURCE, each name once')
-    found[match[1]] = flag[match.end():]
-  return found
+    if not match or match[1] in sources:
+      raise InputError(f'--{flag_name}={flag}: give it as NAME=SOURCE, each name once')
+    sources[match[1]] = flag[match.end():]
+  return sources
 
 
 def run_study(flags):
   """Builds what filters are missing, looks all tests up, writes and prints what was found."""
   workdir = Path(flags.workdir)
   folder = Path(flags.filters or workdir / 'overlap')
-  tests, own = _named(flags.test, 'test'), _named(flags.own, 'own')
+  tests, own = _parse_named(flags.test, 'test'), _parse_named(flags.own, 'own')
   examples = {path.stem: overlap_scores.read_examples(path)
               for path in sorted(workdir.glob('examples/*.jsonl'))}
   examples |= {name: overlap_scores.read_examples(path) for name,
-               path in _named(flags.examples, 'examples').items()}
+               path in _parse_named(flags.examples, 'examples').items()}
   if strange := own.keys() - tests.keys() - examples.keys():
     raise InputError(f'--own={min(strange)}=...: there is no --test or --examples of this name')
   if not flags.train and not flags.filter and not own:
     raise InputError('nothing to look for test sets in: give --train, --filter or --own')
   for some in (flags.train, *([source] for source in own.values())):
-    spelling.respelling_for([_source(source, 'train') for source in some])
+    spelling.respelling_for([_parse_source(source, 'train') for source in some])
   configs.make_workdir(workdir)  # First what can be refused at once, then what takes hours.
-  readings = {name: blocks.Reading(documents.units([_source(source, 'validation')], flags.tfds_dir),
+  readings = {name: blocks.Reading(documents.units([_parse_source(source, 'validation')], flags.tfds_dir),
                                    flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
               for name, source in tests.items()}
   parts = [bloom.open_filter(path) for path in flags.filter]
   made = functools.partial(build.build_filter, folder=folder, rate=flags.rate, capacity=flags.capacity,
                            workers=flags.workers, tfds_dir=flags.tfds_dir, on_error=flags.on_error,
                            separator=flags.separator)
-  filters = {name: made(name, [_source(source, 'train')]) for name, source in own.items()}
+  filters = {name: made(name, [_parse_source(source, 'train')]) for name, source in own.items()}
   if flags.train:
-    parts.insert(0, made(TRAIN, [_source(source, 'train') for source in flags.train]))
+    parts.insert(0, made(TRAIN, [_parse_source(source, 'train') for source in flags.train]))
   corpus = {TRAIN: merged_filter(parts, folder)} if parts else {}
   of = lambda name: ({OWN: filters[name]} if name in filters else {}) | corpus
   seen = {name: texts_overlap([one[overlap_scores.TEXT] for one in found], of(name))
@@ -162,7 +162,7 @@ def run_study(flags):
                                                        (0, HIGH_OVERLAP))
                 for name, test in seen.items()}
   report = {'tests': {name: summary(test) for name, test in found.items()}, 'by_overlap': by_overlap,
-            'filters': {name: _measured(one, flags.strings) for name, one in (corpus | filters).items()}}
+            'filters': {name: _filter_row(one, flags.strings) for name, one in (corpus | filters).items()}}
   _write(workdir, report, found)
   print(table(report['tests'], report['filters']))
   for name, rows in by_overlap.items():
@@ -173,7 +173,7 @@ def merged_filter(parts, folder):
   """One Filter of several, which is made unless it is in the folder."""
   if len(parts) == 1:
     return parts[0]
-  key = tokenizer_files.digest(*sorted(one.metadata['sha256'].encode() for one in parts))[:12]
+  key = tokenizer_files.digest(*sorted(part.metadata['sha256'].encode() for part in parts))[:12]
   target = folder / f'{TRAIN}-merged-{key}.bloom'
   if not target.exists():
     folder.mkdir(parents=True, exist_ok=True)

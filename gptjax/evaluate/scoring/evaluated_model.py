@@ -13,20 +13,20 @@ from gptjax.evaluate.texts.sources import NotRun
 
 
 class Stopped(Exception):
-  """The run was told to stop; what has been found so far is in the journal."""
+  """The run is to stop; the answers so far are in the journal."""
 
 
 class EvaluatedModel(NamedTuple):
-  """A model under test.
+  """The model under evaluation.
 
   model: a `scores.prepare_model` GPT; its mesh is set.
-  tokenizer: its own.
-  batch_size: sequences of full length at a time, over all devices; of shorter ones there are more.
-  grid: whether to run the protocols beside the paper's too.
-  seed: of what a task draws.
-  pulse: function to call after each batch; it raises Stopped where the run is to stop.
-  kept: function of (name of a part, [digest of each question]) that gives a `journal.Part`.
-  show: whether to draw progress bars.
+  tokenizer: the tokenizer of the model.
+  batch_size: full-length sequences per batch, over all devices; batches of shorter ones are larger.
+  grid: whether to run other protocols besides the paper's.
+  seed: of random choices in a task.
+  after_batch: function to call after each batch; it raises Stopped if the run is to stop.
+  journal_part: function of (name of a part, [digest of each question]) that returns a `journal.Part`.
+  show_progress: whether to show progress bars.
   """
   model: Any
   tokenizer: Any
@@ -39,20 +39,19 @@ class EvaluatedModel(NamedTuple):
 
 
 def make_evaluated_model(model, tokenizer, batch_size, *, grid=False, seed=0, after_batch=lambda: None,
-                         journal_part=no_journal,
-                         show_progress=False):
-  """A Subject; the model may be any GPT."""
+                         journal_part=no_journal, show_progress=False):
+  """Return an EvaluatedModel; the model may be any GPT."""
   return EvaluatedModel(scores.prepare_model(model), tokenizer, batch_size, grid, seed, after_batch,
                         journal_part, show_progress)
 
 
 class Task(NamedTuple):
-  """One thing that a model can be good at.
+  """A task that a model is evaluated on.
 
   name: as in `config.eval.tasks`.
-  title: as in the table.
+  title: of its row in the table.
   read: function of `sources.DataOptions` that returns a list of examples, of a type of the task's own; raises
-    NotRun where they are not there, ValueError where they are damaged.
+    NotRun if they are missing, ValueError if they are damaged.
   evaluate: function of (EvaluatedModel, examples) that returns a TaskResult; raises NotRun for a model that
     does not suit.
   """
@@ -63,13 +62,13 @@ class Task(NamedTuple):
 
 
 class TaskResult(NamedTuple):
-  """What a task has found.
+  """The result of a task.
 
   metrics: {name: float or int}.
-  protocol: str, how it was measured, with prompts in full.
-  cells: tuple of {'text', 'stride', 'unit', 'value', 'paper': bool}: the same by other protocols.
-  rows: tuple of [cell of a table, ...], for tasks that have one; the first row is its head.
-  examples: tuple of {'text', a score or several, ...}, one an example: what the metrics are means of.
+  protocol: str, how it was measured, with complete prompts.
+  cells: tuple of {'text', 'stride', 'unit', 'value', 'paper': bool}: the score under other protocols.
+  rows: tuple of [cell of a table, ...], for tasks that have a table; the first row is the header.
+  examples: tuple of {'text', one or more scores, ...}, one per example; metrics are means of these scores.
   """
   metrics: dict
   protocol: str
@@ -79,21 +78,22 @@ class TaskResult(NamedTuple):
 
 
 def make_request(evaluated, before, after):
-  """The Request that scores the text `after`, given the text `before`; cut on the left to fit the context.
+  """Return the Request that scores the text `after`, given the text `before`.
 
-  Both are encoded as one text; scored are the tokens that are not those of `before` alone. Where nothing
-  comes before, the end-of-text token does; for a tokenizer without one the first token is given, not scored.
+  Both are encoded as one text. The scored tokens are those that differ from the encoding of `before` alone.
+  If `before` is empty, the end-of-text token precedes the text; without such a token in the tokenizer, the
+  first token of the text is not scored. Requests are truncated on the left to fit the context.
   """
   encode, n_ctx = evaluated.tokenizer.encode, evaluated.model.n_ctx
-  whole, alone = encode(before + after), encode(before) if before else []
-  n = min(len(whole), len(alone))
-  same = np.flatnonzero(np.asarray(whole[:n]) != np.asarray(alone[:n]))
-  start = int(same[0]) if len(same) else n
-  return truncate_request(request_after_end_of_text(evaluated, whole, start), n_ctx)
+  ids, before_ids = encode(before + after), encode(before) if before else []
+  n = min(len(ids), len(before_ids))
+  differing = np.flatnonzero(np.asarray(ids[:n]) != np.asarray(before_ids[:n]))
+  start = int(differing[0]) if len(differing) else n
+  return truncate_request(request_after_end_of_text(evaluated, ids, start), n_ctx)
 
 
 def request_after_end_of_text(evaluated, ids, start):
-  """A Request for tokens from the very beginning of a text, `start` of them given."""
+  """Return a Request for tokens from the beginning of a text, of which the first `start` are not scored."""
   end = evaluated.tokenizer.end_of_text
   if start:
     return Request(np.asarray(ids), start)
@@ -101,26 +101,26 @@ def request_after_end_of_text(evaluated, ids, start):
 
 
 def truncate_request(request, n_ctx):
-  """The request without what is too long ago for the context."""
-  over = max(0, len(request.ids) - n_ctx - 1)
-  if request.start <= over:
+  """Return the request, truncated on the left to fit the context."""
+  excess = max(0, len(request.ids) - n_ctx - 1)
+  if request.start <= excess:
     raise NotRun(f'{len(request.ids) - request.start} tokens to score do not fit into a context of {n_ctx}: '
-                 'this task needs a model with a longer one')
-  return Request(request.ids[over:], request.start - over)
+                 'this task needs a model with a longer context')
+  return Request(request.ids[excess:], request.start - excess)
 
 
 def score_with_journal(evaluated, name, requests, excluded=None):
-  """[Score of each Request]; those that the journal has under this name are not asked again."""
+  """Return [Score of each Request]; those that the journal has under this name are not computed again."""
   part = evaluated.journal_part(name, [arrays_digest([np.append(ids, start)]) for ids, start in requests])
-  done = {number: Score(*answer) for number, answer in part.known.items()}
-  return scores.score_requests(evaluated.model, requests, evaluated.batch_size, excluded=excluded, known=done,
-                               on_score=part.record,
-                        after_batch=evaluated.after_batch, name=name, show_progress=evaluated.show_progress)
+  known = {number: Score(*answer) for number, answer in part.known.items()}
+  return scores.score_requests(
+    evaluated.model, requests, evaluated.batch_size, excluded=excluded, known=known, on_score=part.record,
+    after_batch=evaluated.after_batch, name=name, show_progress=evaluated.show_progress)
 
 
 def arrays_digest(arrays):
-  """16 hex digits that name a list of int arrays."""
-  made = hashlib.sha256()
+  """Return 16 hex digits that identify a list of int arrays."""
+  sha256 = hashlib.sha256()
   for array in arrays:
-    made.update(len(array).to_bytes(8, 'little') + np.asarray(array, '<i4').tobytes())
-  return made.hexdigest()[:16]
+    sha256.update(len(array).to_bytes(8, 'little') + np.asarray(array, '<i4').tobytes())
+  return sha256.hexdigest()[:16]

@@ -51,62 +51,64 @@ def heuristic_inputs(evaluated):
   return score, evaluated.tokenizer.encode, () if end is None else (end,)
 
 
-def _found(scale, protocol, texts, right, metrics):
+def _task_result(scale, protocol, texts, correct, metrics):
   """Return the TaskResult; `relative` scales the first metric from chance (0) to the earlier best (1)."""
   value = 100 * next(iter(metrics.values()))
   metrics |= {'relative': heuristics.relative_performance(scale, value), 'examples': len(texts)}
   return TaskResult(metrics, protocol, examples=tuple(
-    {'text': text, 'correct': bool(hit)} for text, hit in zip(texts, right)))
+    {'text': text, 'correct': bool(hit)} for text, hit in zip(texts, correct)))
 
 
 def read_cola(data):
   """{'train', 'validation'}: [(sentence, whether acceptable)]."""
-  return {split: [(one['sentence'], one['label']) for one in _tfds(data, 'glue/cola', split)]
+  return {split: [(record['sentence'], record['label']) for record in _tfds(data, 'glue/cola', split)]
           for split in ('train', 'validation')}
 
 
-def evaluate_cola(evaluated, found):
+def evaluate_cola(evaluated, splits):
   """The TaskResult: Matthews correlation."""
   score, encode, start = heuristic_inputs(evaluated)
   values = {split: heuristics.acceptability(score, encode, [sentence for sentence, _ in examples], start)
-            for split, examples in found.items()}
-  labels = {split: np.array([label for _, label in examples]) for split, examples in found.items()}
-  cut = heuristics.threshold(values['train'], labels['train'])
-  said, truth = values['validation'] > cut, labels['validation']
-  both = said.std() * truth.std()  # Matthews' is the correlation of two lists of 0 and 1
-  matthews = ((said * truth).mean() - said.mean() * truth.mean()) / both if both else 0.0
-  return _found('acceptability', COLA.format(len(values['train'])), [text for text, _ in found['validation']],
-                said == truth, {'matthews': float(matthews), 'threshold': float(cut)})
+            for split, examples in splits.items()}
+  labels = {split: np.array([label for _, label in examples]) for split, examples in splits.items()}
+  threshold = heuristics.threshold(values['train'], labels['train'])
+  predictions, targets = values['validation'] > threshold, labels['validation']
+  deviations = predictions.std() * targets.std()  # Matthews' is the correlation of two lists of 0 and 1
+  covariance = (predictions * targets).mean() - predictions.mean() * targets.mean()
+  matthews = covariance / deviations if deviations else 0.0
+  return _task_result('acceptability', COLA.format(len(values['train'])),
+                      [text for text, _ in splits['validation']],
+                      predictions == targets, {'matthews': float(matthews), 'threshold': float(threshold)})
 
 
 def read_sst2(data):
   """[(sentence, whether positive)]."""
-  return [(one['sentence'], one['label']) for one in _tfds(data, 'glue/sst2', 'validation')]
+  return [(record['sentence'], record['label']) for record in _tfds(data, 'glue/sst2', 'validation')]
 
 
 def evaluate_sst2(evaluated, examples):
   """The TaskResult: accuracy."""
   score, encode, start = heuristic_inputs(evaluated)
   texts = [text for text, _ in examples]
-  right = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
-  return _found('sentiment', SST2, texts, right, {'accuracy': float(right.mean())})
+  correct = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
+  return _task_result('sentiment', SST2, texts, correct, {'accuracy': float(correct.mean())})
 
 
 def read_race(data):
   """[(document, question, [answer], which one is right)] of the development sets, middle and high."""
-  return data.limited([(one['article'], question, options, 'ABCD'.index(answer))
-                       for level in ('middle', 'high') for one in _tfds(data, f'race/{level}', 'dev')
-                       for question, options, answer in zip(one['questions'], one['options'],
-                                                            one['answers'])])
+  return data.limited([(record['article'], question, options, 'ABCD'.index(answer))
+                       for level in ('middle', 'high') for record in _tfds(data, f'race/{level}', 'dev')
+                       for question, options, answer in zip(record['questions'], record['options'],
+                                                            record['answers'])])
 
 
 def evaluate_race(evaluated, examples):
   """The TaskResult: accuracy."""
   score, encode, start = heuristic_inputs(evaluated)
-  right = heuristics.question_answering(score, encode, [item[:3] for item in examples], evaluated.model.n_ctx,
-                                        start) == [answer for *_, answer in examples]
+  correct = heuristics.question_answering(score, encode, [item[:3] for item in examples],
+                                          evaluated.model.n_ctx, start) == [answer for *_, answer in examples]
   texts = [f'{document} {question}' for document, question, *_ in examples]
-  return _found('question answering', RACE, texts, right, {'accuracy': float(right.mean())})
+  return _task_result('question answering', RACE, texts, correct, {'accuracy': float(correct.mean())})
 
 
 def read_dprd(data):
@@ -114,25 +116,25 @@ def read_dprd(data):
 
   The triple is that of `pronouns.substitute_candidates`; None where the pronoun is not in the sentence.
   """
-  found = []
-  for one in _tfds(data, 'definite_pronoun_resolution', 'test'):
-    span = pronouns.find_pronoun(one['sentence'], one['pronoun'], one['candidates'])
-    parts = pronouns.substitute_candidates(one['sentence'], span, one['candidates']) if span else None
-    found.append((one['sentence'], parts, one['label']))
-  return found
+  examples = []
+  for record in _tfds(data, 'definite_pronoun_resolution', 'test'):
+    span = pronouns.find_pronoun(record['sentence'], record['pronoun'], record['candidates'])
+    parts = pronouns.substitute_candidates(record['sentence'], span, record['candidates']) if span else None
+    examples.append((record['sentence'], parts, record['label']))
+  return examples
 
 
 def evaluate_dprd(evaluated, examples):
   """The TaskResult: accuracy, and how many sentences were left out because the pronoun is not in them."""
   score, encode, start = heuristic_inputs(evaluated)
-  usable = [one for one in examples if one[1] is not None]
+  usable = [example for example in examples if example[1] is not None]
   if not usable:
     raise NotRun('the Definite Pronoun Resolution set has no sentence with its pronoun')
-  right = heuristics.winograd(score, encode, [parts for _, parts, _ in usable], start) == [
+  correct = heuristics.winograd(score, encode, [parts for _, parts, _ in usable], start) == [
     answer for *_, answer in usable]
   left_out = {'left_out': len(examples) - len(usable)} if len(usable) < len(examples) else {}
-  return _found('winograd', DPRD, [text for text, *_ in usable], right,
-                {'accuracy': float(right.mean()), **left_out})
+  return _task_result('winograd', DPRD, [text for text, *_ in usable], correct,
+                      {'accuracy': float(correct.mean()), **left_out})
 
 
 TASKS = (Task('cola', "CoLA by GPT-1's heuristic", read_cola, evaluate_cola),

@@ -34,12 +34,12 @@ def read(data):
   path, of_tfds = sources.find_file(data, FILE), sources.read_tfds(data, 'lambada', 'test', TFDS_PASSAGES)
   if not path and not of_tfds:
     raise sources.NotRun(sources.not_found_message('LAMBADA', URL, FILE, tfds='lambada'))
-  found = {}
+  passages = {}
   if path:
-    found[OPENAI] = data.limited([record['text'] for record in sources.read_jsonl(data, path, PASSAGES)])
+    passages[OPENAI] = data.limited([record['text'] for record in sources.read_jsonl(data, path, PASSAGES)])
   if of_tfds:
-    found[ORIGINAL] = [record['passage'] for record in of_tfds]
-  return found
+    passages[ORIGINAL] = [record['passage'] for record in of_tfds]
+  return passages
 
 
 def forms(passages):
@@ -53,24 +53,25 @@ def forms(passages):
   return {f'{ORIGINAL}, de-tokenized': lambda text: detokenize(text, BOOKS), ORIGINAL: str}
 
 
-def evaluate(evaluated, found):
+def evaluate(evaluated, passages_by_kind):
   """Return the TaskResult of {kind of file: [passage]}.
 
   Metrics are those of the first form; with `evaluated.grid` there are cells of all forms.
   """
-  chosen = [(form, [change(passage).rstrip() for passage in passages]) for kind, passages in found.items()
+  chosen = [(form, [change(passage).rstrip() for passage in passages]) for kind,
+            passages in passages_by_kind.items()
             for form, change in forms(kind).items()][:None if evaluated.grid else 1]
-  pieces, scores, values = token_texts(evaluated), {}, {}
+  vocabulary, scores, values = token_texts(evaluated), {}, {}
   for form, texts in chosen:
-    asked = [make_request(evaluated, *split_last_word(text)) for text in texts]
-    scores[form], able = score_filtered(f'lambada {form}, filtered by word', evaluated, asked,
-                                        exclude_stop_words(pieces, asked))
-    values[form] = summary(scores[form]) | {f'ceiling_{FILTERED}': mean(able)}
+    requests = [make_request(evaluated, *split_last_word(text)) for text in texts]
+    scores[form], possible = score_filtered(f'lambada {form}, filtered by word', evaluated, requests,
+                                            exclude_stop_words(vocabulary, requests))
+    values[form] = summary(scores[form]) | {f'ceiling_{FILTERED}': mean(possible)}
     if evaluated.grid:
-      others, able = score_filtered(f'lambada {form}, filtered by token', evaluated, asked,
-                                    exclude_stop_tokens(pieces, asked))
-      values[form] |= {BY_TOKEN: mean(score.is_greedy_allowed for score in others),
-                       f'ceiling_{BY_TOKEN}': mean(able)}
+      by_token, possible = score_filtered(f'lambada {form}, filtered by token', evaluated, requests,
+                                          exclude_stop_tokens(vocabulary, requests))
+      values[form] |= {BY_TOKEN: mean(score.is_greedy_allowed for score in by_token),
+                       f'ceiling_{BY_TOKEN}': mean(possible)}
   first, texts = chosen[0]
   cells = tuple({'text': form, 'stride': None, 'unit': reading, 'value': values[form][reading],
                  'paper': form == first and reading in PAPER_METRICS}
@@ -92,12 +93,12 @@ def _protocol(form, values):
   return text
 
 
-def score_filtered(name, evaluated, asked, filter_of):
+def score_filtered(name, evaluated, requests, exclusion):
   """([Score of each Request], [whether its target is in the race]); one that is not is never `allowed`."""
-  barred, able = filter_of
-  scores = score_with_journal(evaluated, name, asked, barred)
-  return [score._replace(is_greedy_allowed=score.is_greedy_allowed and one)
-          for score, one in zip(scores, able, strict=True)], able
+  excluded, possible = exclusion
+  scores = score_with_journal(evaluated, name, requests, excluded)
+  return [score._replace(is_greedy_allowed=score.is_greedy_allowed and is_possible)
+          for score, is_possible in zip(scores, possible, strict=True)], possible
 
 
 def token_texts(evaluated):
@@ -110,38 +111,40 @@ def is_stop_word(text):
   return text.strip().lower() in STOPWORDS
 
 
-def exclude_stop_tokens(pieces, asked):
+def exclude_stop_tokens(vocabulary, requests):
   """(Barred, [whether each target is in the race]): no token that is a stop word, but for spaces, is."""
-  stop = np.array([is_stop_word(piece) for piece in pieces])
-  words = [np.asarray(ids[start:]) for ids, start in asked]
+  stop = np.array([is_stop_word(piece) for piece in vocabulary])
+  words = [np.asarray(ids[start:]) for ids, start in requests]
   return (ExcludedTokens(stop[None], [np.zeros(len(word), np.int32) for word in words]),
           [not stop[word].any() for word in words])
 
 
-def exclude_stop_words(pieces, asked):
+def exclude_stop_words(vocabulary, requests):
   """(Barred, [whether each target is in the race]): no candidate last word that is a stop word is."""
-  numbers, masks, chosen, able = {}, [np.zeros(len(pieces), bool)], [], []  # of the beginnings of words
-  for ids, start in asked:
-    begun, mine = '', []
+  numbers, masks, mask_indices, possible = {}, [np.zeros(len(vocabulary),
+                                                         bool)], [], []  # of the beginnings of words
+  for ids, start in requests:
+    prefix, indices = '', []
     for token in ids[start:]:
-      if begun not in numbers:
-        mask = excluded_next_tokens(begun, pieces)
-        numbers[begun] = len(masks) if mask.any() else 0
+      if prefix not in numbers:
+        mask = excluded_next_tokens(prefix, vocabulary)
+        numbers[prefix] = len(masks) if mask.any() else 0
         masks += [mask] if mask.any() else []
-      mine.append(numbers[begun])
-      begun = (begun + pieces[token]).lstrip().lower()
-    chosen.append(np.array(mine, np.int32))
-    able.append(not is_stop_word(begun))
-  return ExcludedTokens(np.array(masks), chosen), able
+      indices.append(numbers[prefix])
+      prefix = (prefix + vocabulary[token]).lstrip().lower()
+    mask_indices.append(np.array(indices, np.int32))
+    possible.append(not is_stop_word(prefix))
+  return ExcludedTokens(np.array(masks), mask_indices), possible
 
 
-def excluded_next_tokens(begun, pieces):
+def excluded_next_tokens(prefix, vocabulary):
   """bool[n_vocab]: the tokens after which, or before which, a word that has begun so is a stop word."""
-  if not any(word.startswith(begun) for word in STOPWORDS):
-    return np.zeros(len(pieces), bool)
-  ends = bool(begun) and is_stop_word(begun)
-  return np.array([is_stop_word(begun + piece) if not begun or continues_word(piece) else ends
-                   for piece in pieces])
+  if not any(word.startswith(prefix) for word in STOPWORDS):
+    return np.zeros(len(vocabulary), bool)
+  prefix_is_stop_word = bool(prefix) and is_stop_word(prefix)
+  return np.array([is_stop_word(prefix + piece) if not prefix or continues_word(piece)
+                   else prefix_is_stop_word
+                   for piece in vocabulary])
 
 
 def continues_word(piece):

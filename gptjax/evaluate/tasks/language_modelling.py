@@ -80,40 +80,41 @@ SETS = (
     'https://www.statmt.org/lm-benchmark/', style=BILLION, separate_lines=True, tfds='lm1b'))
 
 
-def read(of, data):
+def read(text_set, data):
   """[str], lines with their ends, or pieces of a text without lines."""
-  path = sources.find_file(data, *of.files)
+  path = sources.find_file(data, *text_set.files)
   if path:
-    return data.limited(_lines(_text(path, of, data.note), of))
-  found = sources.read_tfds(data, of.tfds, 'test', LINES) if of.tfds else None
-  if found is None:
-    raise sources.NotRun(sources.not_found_message(of.title, of.url, of.files[0], tfds=of.tfds))
-  return [record['text'] + '\n' for record in found]
+    return data.limited(_lines(_text(path, text_set, data.note), text_set))
+  records = sources.read_tfds(data, text_set.tfds, 'test', LINES) if text_set.tfds else None
+  if records is None:
+    raise sources.NotRun(sources.not_found_message(text_set.title, text_set.url, text_set.files[0],
+                                                   tfds=text_set.tfds))
+  return [record['text'] + '\n' for record in records]
 
 
-def _text(path, of, note):
+def _text(path, text_set, note):
   """The test part of a file, without the bytes of a character that was cut in two."""
   raw = path.read_bytes()
-  schema.note_digest(dict(of.sha256).get(path.name, ''), raw, path, note)
-  if of.test_part == 1:
+  schema.note_digest(dict(text_set.sha256).get(path.name, ''), raw, path, note)
+  if text_set.test_part == 1:
     text = sources.decode(path, raw, note)
-    _note_size(of, count_units(_lines(text, of))[of.unit], f'{of.unit}s', path, note)
+    _note_size(text_set, count_units(_lines(text, text_set))[text_set.unit], f'{text_set.unit}s', path, note)
     return text
   raw = sources.with_lf_line_ends(path, raw, note)
-  _note_size(of, len(raw), 'bytes', path, note)
-  raw = raw[len(raw) - len(raw) // of.test_part:]
+  _note_size(text_set, len(raw), 'bytes', path, note)
+  raw = raw[len(raw) - len(raw) // text_set.test_part:]
   begin = next((i for i, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), 0)
-  return sources.decode(path, raw[begin:], cut=True)
+  return sources.decode(path, raw[begin:], may_be_cut=True)
 
 
-def _note_size(of, n, unit, path, note):
-  if of.published and n != of.published:
-    note(f'{path} has {n:,} {unit}, the published file {of.published:,}: results are not comparable with '
-         'published ones')
+def _note_size(text_set, n, unit, path, note):
+  if text_set.published and n != text_set.published:
+    note(f'{path} has {n:,} {unit}, the published file {text_set.published:,}: results are not comparable '
+         'with published ones')
 
 
-def _lines(text, of):
-  if of.unit == CHARACTER:
+def _lines(text, text_set):
+  if text_set.unit == CHARACTER:
     return [text[at:at + CHUNK_CHARACTERS] for at in range(0, len(text), CHUNK_CHARACTERS)]
   return LINE.findall(text)
 
@@ -127,13 +128,13 @@ def windows(ids, start, n_ctx, stride):
     n_ctx: tokens that a window reads.
     stride: tokens that it scores, but for the first window, which scores all.
   """
-  made, scored_to = [], start
+  requests, scored_to = [], start
   while scored_to < len(ids):
-    end = min(len(ids), n_ctx + 1 if not made else scored_to + stride)
+    end = min(len(ids), n_ctx + 1 if not requests else scored_to + stride)
     begin = max(0, end - n_ctx - 1)
-    made.append(Request(ids[begin:end], scored_to - begin))
+    requests.append(Request(ids[begin:end], scored_to - begin))
     scored_to = end
-  return made
+  return requests
 
 
 def count_units(lines):
@@ -173,40 +174,42 @@ class ScoringPass(NamedTuple):
     return sum(len(ids) - start for ids, start in self.requests)
 
 
-def evaluate(of, evaluated, lines):
+def evaluate(text_set, evaluated, lines):
   """The TaskResult: the paper's number, and with `evaluated.grid` those by other texts and strides."""
-  detokenized = 'as it is' if of.style == PLAIN else DETOKENIZED
-  forms = {detokenized: of.style} | ({RAW: PLAIN} if evaluated.grid and of.style != PLAIN else {})
-  passes = [run_pass(of, evaluated, lines, form, style, stride)
-            for form, style in forms.items() for stride in strides(of, evaluated, lines)]
+  detokenized = 'as it is' if text_set.style == PLAIN else DETOKENIZED
+  forms = {detokenized: text_set.style} | ({RAW: PLAIN} if evaluated.grid and text_set.style != PLAIN else {})
+  passes = [run_pass(text_set, evaluated, lines, form, style, stride)
+            for form, style in forms.items() for stride in strides(text_set, evaluated, lines)]
   paper, counts = passes[0], count_units(lines)
-  cells = tuple({'text': one.form, 'stride': one.stride, 'unit': unit,
-                 'value': metric_value(one.nats, unit, count), 'paper': one is paper and unit == of.unit}
-                for one in passes for unit, count in {TOKEN: one.tokens, **counts}.items())
-  kind = {WORD: 'perplexity', BYTE: 'bits_per_byte', CHARACTER: 'bits_per_character'}[of.unit]
-  metrics = {kind: metric_value(paper.nats, of.unit, counts[of.unit]), 'nats': paper.nats,
+  cells = tuple({'text': each.form, 'stride': each.stride, 'unit': unit,
+                 'value': metric_value(each.nats, unit, count), 'paper': each is paper and unit
+                 == text_set.unit}
+                for each in passes for unit, count in {TOKEN: each.tokens, **counts}.items())
+  kind = {WORD: 'perplexity', BYTE: 'bits_per_byte', CHARACTER: 'bits_per_character'}[text_set.unit]
+  metrics = {kind: metric_value(paper.nats, text_set.unit, counts[text_set.unit]), 'nats': paper.nats,
              'tokens': paper.tokens,
              'words': counts[WORD], 'bytes': counts[BYTE], 'characters': counts[CHARACTER]}
-  return TaskResult(metrics, _protocol(of, evaluated, paper.marks), cells=cells, examples=tuple(
+  return TaskResult(metrics, _protocol(text_set, evaluated, paper.marks), cells=cells, examples=tuple(
     {'text': evaluated.tokenizer.decode(ids[start:]), 'nats': -score.log_prob, 'tokens': len(ids) - start}
     for (ids, start), score in zip(paper.requests, paper.scores)))
 
 
-def strides(of, evaluated, lines):
+def strides(text_set, evaluated, lines):
   """Return the paper's stride, as far as it is known; with `evaluated.grid` also the others that matter."""
   n_ctx = evaluated.model.n_ctx
   if not evaluated.grid:
     return [n_ctx]
-  longest = max(len(evaluated.tokenizer.encode(line)) for line in lines) if of.separate_lines else math.inf
+  longest = max(len(evaluated.tokenizer.encode(line))
+                for line in lines) if text_set.separate_lines else math.inf
   others = {n_ctx // 2, min(SHORT_STRIDE, n_ctx)} - {n_ctx, 0}
-  return [n_ctx, *sorted((one for one in others if longest > n_ctx), reverse=True)]
+  return [n_ctx, *sorted((stride for stride in others if longest > n_ctx), reverse=True)]
 
 
-def run_pass(of, evaluated, lines, form, style, stride):
+def run_pass(text_set, evaluated, lines, form, style, stride):
   """The Pass that reads the text in one form and with one stride."""
-  texts = [detokenize(line, style) for line in (lines if of.separate_lines else [''.join(lines)])]
+  texts = [detokenize(line, style) for line in (lines if text_set.separate_lines else [''.join(lines)])]
   requests = [window for text in texts for window in _windows_of(evaluated, text, stride)]
-  scores = score_with_journal(evaluated, f'{of.name} {form}, stride {stride}', requests)
+  scores = score_with_journal(evaluated, f'{text_set.name} {form}, stride {stride}', requests)
   return ScoringPass(form, stride, sum(map(count_marked, texts)) if style != PLAIN else 0, requests, scores)
 
 
@@ -217,19 +220,20 @@ def _windows_of(evaluated, text, stride):
   return windows(*request_after_end_of_text(evaluated, ids, 0), evaluated.model.n_ctx, stride)
 
 
-def _protocol(of, evaluated, marks):
+def _protocol(text_set, evaluated, marks):
   first = ('after the end-of-text token' if evaluated.tokenizer.end_of_text is not None
            else 'whose first token is given, for this tokenizer has no end-of-text token')
-  text = 'Each line is a text' if of.separate_lines else 'The test set is one text'
-  form = ('as it is published' if of.style == PLAIN else
+  text = 'Each line is a text' if text_set.separate_lines else 'The test set is one text'
+  form = ('as it is published' if text_set.style == PLAIN else
           f'de-tokenized ({marks} stretches could not be, and stand as published between two U+2060)')
   return (f'{text}, {form}, {first}; windows of {evaluated.model.n_ctx} tokens, each token scored once; the '
-          f'loss of all is divided by the number of {of.unit}s as published'
-          + (', line ends counted' if of.unit == WORD else '') + '.')
+          f'loss of all is divided by the number of {text_set.unit}s as published'
+          + (', line ends counted' if text_set.unit == WORD else '') + '.')
 
 
-def _task(of):
-  return Task(of.name, of.title, functools.partial(read, of), functools.partial(evaluate, of))
+def _task(text_set):
+  return Task(text_set.name, text_set.title, functools.partial(read, text_set),
+              functools.partial(evaluate, text_set))
 
 
 TASKS = tuple(map(_task, SETS))

@@ -40,16 +40,16 @@ def find_pronoun(sentence, pronoun, candidates):
   if not pronoun.strip():
     return None
   pattern = rf'\b{re.escape(pronoun)}\b'
-  found = [match.span() for match in re.finditer(pattern, sentence)] or [
+  spans = [match.span() for match in re.finditer(pattern, sentence)] or [
     match.span() for match in re.finditer(pattern, sentence, re.IGNORECASE)]
-  mentions = (re.search(rf'\b{re.escape(one)}\b', sentence, re.IGNORECASE) for one in candidates)
-  named = max((mention.end() for mention in mentions if mention), default=0)
+  mentions = (re.search(rf'\b{re.escape(candidate)}\b', sentence, re.IGNORECASE) for candidate in candidates)
+  mentioned_until = max((mention.end() for mention in mentions if mention), default=0)
   for conjunction in CONJUNCTIONS:
-    clause = conjunction.search(sentence, named)
-    after = [span for span in found if clause and span[0] >= clause.start()]
+    clause = conjunction.search(sentence, mentioned_until)
+    after = [span for span in spans if clause and span[0] >= clause.start()]
     if after:
       return after[0]
-  return found[0] if found else None
+  return spans[0] if spans else None
 
 
 def is_possessive(pronoun, after):
@@ -65,5 +65,5 @@ def substitute_candidates(sentence, span, candidates):
   before, pronoun, after = sentence[:span[0]].rstrip(), sentence[slice(*span)], sentence[span[1]:].lstrip()
   kind = 'its' if is_possessive(pronoun, sentence[span[1]:]) else 'it'  # of which `substituted` knows
   schema = WinogradSchema(before, kind, after, tuple(candidates), 0)
-  made = [substitute_pronoun(schema, candidate) for candidate in candidates]
-  return before + ' ' * bool(before), [word for _, word, _ in made], made[0][2]
+  substituted = [substitute_pronoun(schema, candidate) for candidate in candidates]
+  return before + ' ' * bool(before), [word for _, word, _ in substituted], substituted[0][2]

@@ -74,22 +74,23 @@ def turns(story):
   others = story.get('additional_answers', {}).values()
   for i, question in enumerate(story['questions']):
     before += f'Q: {question["input_text"].strip()}\nA:'
-    references = [one[i]['input_text'] for one in (story['answers'], *others)]
+    references = [annotator[i]['input_text'] for annotator in (story['answers'], *others)]
     yield before, references, story['source']
     before += f' {references[0].strip()}\n'
 
 
 def evaluate_coqa(evaluated, turns):
   """The TaskResult: F1 as the official script counts it."""
-  asked = [encode_prompt(evaluated, before, ANSWER_TOKENS) for before, *_ in turns]
-  said = [text.strip() for text, _ in generate_texts(evaluated, 'coqa', asked, ANSWER_TOKENS)]
-  scores = [answers.coqa_f1(text, references) for text, (_, references, _) in zip(said, turns)]
+  prompts = [encode_prompt(evaluated, before, ANSWER_TOKENS) for before, *_ in turns]
+  generated = [text.strip() for text, _ in generate_texts(evaluated, 'coqa', prompts, ANSWER_TOKENS)]
+  scores = [answers.coqa_f1(text, references) for text, (_, references, _) in zip(generated, turns)]
   domains = {domain: [score for score, turn in zip(scores, turns) if turn[2] == domain]
              for domain in sorted({turn[2] for turn in turns})}
   metrics = {'f1': math.fsum(scores) / len(scores), 'examples': len(scores),
-             **{f'f1_{domain}': math.fsum(found) / len(found) for domain, found in domains.items()}}
+             **{f'f1_{domain}': math.fsum(domain_scores) / len(domain_scores) for domain,
+                domain_scores in domains.items()}}
   examples = tuple({'text': before, 'answer': text, 'references': references, 'f1': score}
-                   for (before, references, _), text, score in zip(turns, said, scores))
+                   for (before, references, _), text, score in zip(turns, generated, scores))
   protocol = ('Development set; the document, an empty line, the conversation so far as "Q: ...", "A: ..." '
               "with the first annotator's answers, then \"A:\"; what is too long is cut on the left; greedy, "
               f'to the end of the line, {ANSWER_TOKENS} tokens at most. F1 against all annotators but one, '
@@ -115,30 +116,30 @@ def few_shot_prompt():
 
 def evaluate_nq(evaluated, questions):
   """The TaskResult: exact match, of all and of those answers that the model is surest of."""
-  asked = [encode_prompt(evaluated, f'{few_shot_prompt()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
-           for question, _ in questions]
-  found = generate_texts(evaluated, 'natural_questions', asked, SHORT_ANSWER_TOKENS)
-  spelt = [answer_tokens(evaluated.tokenizer, ids, text) for text, ids in found]
-  told = [i for i, ids in enumerate(spelt) if ids]
+  prompts = [encode_prompt(evaluated, f'{few_shot_prompt()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
+             for question, _ in questions]
+  outputs = generate_texts(evaluated, 'natural_questions', prompts, SHORT_ANSWER_TOKENS)
+  answer_ids = [answer_tokens(evaluated.tokenizer, ids, text) for text, ids in outputs]
+  answered = [i for i, ids in enumerate(answer_ids) if ids]
   scores = score_with_journal(evaluated, 'natural_questions, how sure', [
-    Request(np.append(asked[i], spelt[i]), len(asked[i])) for i in told])
-  sure = dict.fromkeys(range(len(found)), 0.0) | {i: math.exp(score.log_prob) for i,
-                                                  score in zip(told, scores)}
-  said = [text.strip() for text, _ in found]
-  right = [answers.exact_match(text, references) for text, (_, references) in zip(said, questions)]
-  order = sorted(sure, key=lambda i: (-sure[i], i))
-  surest = order[:max(1, round(CONFIDENT_FRACTION * len(order)))]
-  metrics = {'exact_match': sum(right) / len(right), 'correct': sum(right),
-             'exact_match_confident': sum(right[i] for i in surest) / len(surest),
-             'confident': len(surest), 'examples': len(right)}
+    Request(np.append(prompts[i], answer_ids[i]), len(prompts[i])) for i in answered])
+  probabilities = dict.fromkeys(range(len(outputs)), 0.0) | {i: math.exp(score.log_prob) for i,
+                                                             score in zip(answered, scores)}
+  generated = [text.strip() for text, _ in outputs]
+  correct = [answers.exact_match(text, references) for text, (_, references) in zip(generated, questions)]
+  order = sorted(probabilities, key=lambda i: (-probabilities[i], i))
+  most_confident = order[:max(1, round(CONFIDENT_FRACTION * len(order)))]
+  metrics = {'exact_match': sum(correct) / len(correct), 'correct': sum(correct),
+             'exact_match_confident': sum(correct[i] for i in most_confident) / len(most_confident),
+             'confident': len(most_confident), 'examples': len(correct)}
   rows = (('question', 'answer', 'correct', 'probability'),
-          *((questions[i][0], said[i], right[i], sure[i]) for i in order[:TABLE_ROWS]))
-  examples = tuple({'text': questions[i][0], 'answer': said[i], 'references': questions[i][1],
-                    'correct': right[i], 'probability': sure[i]} for i in range(len(said)))
+          *((questions[i][0], generated[i], correct[i], probabilities[i]) for i in order[:TABLE_ROWS]))
+  examples = tuple({'text': questions[i][0], 'answer': generated[i], 'references': questions[i][1],
+                    'correct': correct[i], 'probability': probabilities[i]} for i in range(len(generated)))
   protocol = (f'Development set; greedy after {len(EXAMPLES)} examples, to the end of the line, '
               f"{SHORT_ANSWER_TOKENS} tokens at most; exact match with SQuAD's normalisation; how sure: the "
-              f"probability of the answer's tokens; the surest {CONFIDENT_FRACTION:.0%} are {len(surest)}. "
-              f'The context:\n{few_shot_prompt()}')
+              f"probability of the answer's tokens; the most confident {CONFIDENT_FRACTION:.0%} are "
+              f'{len(most_confident)}. The context:\n{few_shot_prompt()}')
   return TaskResult(metrics, protocol, rows=rows, examples=examples)
 
 

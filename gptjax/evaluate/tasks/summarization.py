@@ -38,8 +38,8 @@ def rouge(pairs):
   """
   from rouge_score import rouge_scorer
   scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
-  found = [scorer.score(reference, summary) for reference, summary in pairs]
-  means = {name: 100 * math.fsum(score[kind].fmeasure for score in found) / len(found)
+  scores = [scorer.score(reference, summary) for reference, summary in pairs]
+  means = {name: 100 * math.fsum(score[kind].fmeasure for score in scores) / len(scores)
            for kind, name in ROUGE.items()}
   return {**means, 'rouge_mean': sum(means.values()) / 3}
 
@@ -50,24 +50,26 @@ def evaluate(evaluated, articles):
   longest = max_prompt_tokens(evaluated, TOKENS) - len(hint)
   ids = [np.asarray(evaluated.tokenizer.encode(article.strip()), np.int32)[:longest] for article,
          _ in articles]
-  asked = {'hint': [np.append(one, hint) for one in ids], 'no hint': ids}
-  made = {}
-  for name, prompts in asked.items():
+  prompts_by_name = {'hint': [np.append(article_ids, hint) for article_ids in ids], 'no hint': ids}
+  summaries = {}
+  for name, prompts in prompts_by_name.items():
     texts = generate_texts(evaluated, f'cnn_dailymail, {name}', prompts, TOKENS, stop=(), top_k=TOP_K)
-    made[name] = ['\n'.join(sentences(text)[:SUMMARY_SENTENCES]) for text, _ in texts]
-  split, draw = [sentences(article) for article, _ in articles], random.Random(evaluated.seed)
-  made['lead 3'] = ['\n'.join(found[:SUMMARY_SENTENCES]) for found in split]
-  drawn = [sorted(draw.sample(range(len(found)), min(SUMMARY_SENTENCES, len(found)))) for found in split]
-  made['random 3'] = ['\n'.join(found[i] for i in places) for found, places in zip(split, drawn)]
+    summaries[name] = ['\n'.join(sentences(text)[:SUMMARY_SENTENCES]) for text, _ in texts]
+  article_sentences, rng = [sentences(article) for article, _ in articles], random.Random(evaluated.seed)
+  summaries['lead 3'] = ['\n'.join(found[:SUMMARY_SENTENCES]) for found in article_sentences]
+  sampled = [sorted(rng.sample(range(len(found)), min(SUMMARY_SENTENCES, len(found))))
+             for found in article_sentences]
+  summaries['random 3'] = ['\n'.join(found[i] for i in places) for found,
+                           places in zip(article_sentences, sampled)]
   scores = {name: rouge([(highlights, text) for (_, highlights), text in zip(articles, texts)])
-            for name, texts in made.items()}
+            for name, texts in summaries.items()}
   metrics = {**scores['hint'], 'examples': len(articles)}
   for name in ('no hint', 'lead 3', 'random 3'):
     metrics |= {f'{metric}_{name.replace(" ", "_")}': value for metric, value in scores[name].items()}
   rows = (('summary', 'ROUGE-1', 'ROUGE-2', 'ROUGE-L', 'mean'),
           *((name, *found.values()) for name, found in scores.items()))
   examples = tuple({'text': article, 'answer': text, 'references': [highlights]}
-                   for (article, highlights), text in zip(articles, made['hint']))
+                   for (article, highlights), text in zip(articles, summaries['hint']))
   protocol = (f'Test set; the article, cut on the right to leave room, then {HINT!r}; {TOKENS} tokens, each '
               f'drawn from the {TOP_K} likeliest; the first {SUMMARY_SENTENCES} sentences of them. ROUGE F1 '
               'by rouge-score, stemmed; ROUGE-L that of whole summaries.')

@@ -58,24 +58,25 @@ def require_package(package):
 def few_shot_prompt(source):
   """The example pairs that come before each sentence."""
   ordered = EXAMPLE_PAIRS if source == 'en' else [(french, english) for english, french in EXAMPLE_PAIRS]
-  return ''.join(f'{one} = {other}\n' for one, other in ordered)
+  return ''.join(f'{text} = {translation}\n' for text, translation in ordered)
 
 
 def evaluate(source, target, evaluated, pairs):
   """The TaskResult: BLEU by sacrebleu with its own defaults."""
   import sacrebleu
   name = f'wmt14_{source}_{target}'
-  asked = [encode_prompt(evaluated, f'{few_shot_prompt(source)}{sentence} =', TOKENS) for sentence,
-           _ in pairs]
-  said = [(sentences(text) or [''])[0] for text, _ in generate_texts(evaluated, name, asked, TOKENS)]
+  prompts = [encode_prompt(evaluated, f'{few_shot_prompt(source)}{sentence} =', TOKENS) for sentence,
+             _ in pairs]
+  translations = [(sentences(text) or [''])[0] for text, _ in generate_texts(evaluated, name, prompts,
+                                                                             TOKENS)]
   bleu = sacrebleu.BLEU()
-  score = bleu.corpus_score(said, [[reference for _, reference in pairs]])
+  score = bleu.corpus_score(translations, [[reference for _, reference in pairs]])
   examples = tuple({'text': sentence, 'answer': text, 'references': [reference]}
-                   for (sentence, reference), text in zip(pairs, said))
+                   for (sentence, reference), text in zip(pairs, translations))
   protocol = (f'newstest2014, {NAMES[source]} to {NAMES[target]}; greedy after {len(EXAMPLE_PAIRS)} pairs, '
               f'the first sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. '
               f'The context:\n{few_shot_prompt(source)}')
-  return TaskResult({'bleu': score.score, 'examples': len(said)}, protocol, examples=examples)
+  return TaskResult({'bleu': score.score, 'examples': len(translations)}, protocol, examples=examples)
 
 
 def _task(source, target):

@@ -124,11 +124,11 @@ def _join(line, style, open_quote):
   """The line by the style's conventions; right for nearly all lines."""
   brackets, marks = dict(style.brackets), dict(style.marks)
   words = [brackets.get(word, word) for word in line.split(' ')]
-  made, glued = [], True  # glued: nothing comes between this word and the next
+  pieces, glued = [], True  # glued: nothing comes between this word and the next
   for i, word in enumerate(words):
     before = words[i - 1] if i else ''
     if word in marks and before[-1:].isalnum() and words[i + 1:i + 2] and words[i + 1][:1].isalnum():
-      made.append(marks[word])
+      pieces.append(marks[word])
       glued = True
       continue
     quote = word in style.quotes
@@ -136,12 +136,12 @@ def _join(line, style, open_quote):
     attached = (glued or closing or word == style.no_space_around != ''
                 or (len(word) == 1 and word in style.no_space_before and _takes(before, word))
                 or (word in style.clitics and before[-1:].isalpha()))
-    made.append(('' if attached else ' ') + ('"' if quote else word))
+    pieces.append(('' if attached else ' ') + ('"' if quote else word))
     if quote:
       open_quote = not closing
     glued = (quote and not closing) or (word == style.no_space_around != '') or (
       len(word) == 1 and word in style.no_space_after)
-  return ''.join(made)
+  return ''.join(pieces)
 
 
 def _takes(before, stop):

@@ -104,8 +104,8 @@ def record(fields):
         if not kind.optional:
           return Fault('', sorted(value), f'an object with the field {name!r}')
         continue
-      if found := kind.fault(value[name]):
-        return found._replace(place=f'.{name}{found.place}')
+      if fault := kind.fault(value[name]):
+        return fault._replace(place=f'.{name}{fault.place}')
     return None
   return Kind(fault, lambda value: sum(kind.blanks(value[name]) for name, kind in fields.items()
                                        if name in value))

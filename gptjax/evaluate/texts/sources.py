@@ -57,8 +57,8 @@ def find_file(data, *names):
   """
   for name in names if data.data_dir else ():
     for folder in SEARCH_DEPTHS:
-      found = sorted(glob.glob(str(Path(glob.escape(str(Path(data.data_dir).expanduser()))) / folder / name)))
-      files = [path for path in map(Path, found) if path.is_file()]
+      paths = sorted(glob.glob(str(Path(glob.escape(str(Path(data.data_dir).expanduser()))) / folder / name)))
+      files = [path for path in map(Path, paths) if path.is_file()]
       if files:
         return files[0]
   return None
@@ -76,12 +76,12 @@ def read_text(path, note=ignore_note):
   return decode(path, path.read_bytes(), note)
 
 
-def decode(path, raw, note=ignore_note, cut=False):
+def decode(path, raw, note=ignore_note, may_be_cut=False):
   """The text of the bytes of a file, see `read_text`; `cut`: the last character may be incomplete."""
   try:
     text = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    if not cut or error.end < len(raw):
+    if not may_be_cut or error.end < len(raw):
       raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
     text = raw[:error.start].decode('utf-8-sig')
   if '\0' in text:
@@ -95,10 +95,10 @@ def decode(path, raw, note=ignore_note, cut=False):
 def with_lf_line_ends(path, text, note):
   """The text (str, or bytes) with LF in place of CRLF."""
   crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
-  found, lines = text.count(crlf), text.count(lf)
-  if not found:
+  n_crlf, lines = text.count(crlf), text.count(lf)
+  if not n_crlf:
     return text
-  some = '' if found == lines else f'{found:,} of {lines:,} '
+  some = '' if n_crlf == lines else f'{n_crlf:,} of {lines:,} '
   note(f'{path} has {some}line ends CRLF, read as LF, which the published file has')
   return text.replace(crlf, lf)
 
@@ -135,11 +135,11 @@ def read_json(path):
   """The content of a JSON file (InputError if it is none)."""
   text = read_text(path)
   try:
-    found = bounded.parse(text, bounded.MANY)
+    content = bounded.parse(text, bounded.MANY)
   except ValueError as error:
     raise InputError(f'{path}: not JSON ({error})') from None
-  text_checks.require_valid_json(found, str(path))
-  return found
+  text_checks.require_valid_json(content, str(path))
+  return content
 
 
 def read_tfds(data, name, split, schema):
@@ -148,23 +148,23 @@ def read_tfds(data, name, split, schema):
   Raises:
     InputError: a record is not UTF-8, or not as the schema says; there is none.
   """
-  if not _prepared(data, name):
+  if not _is_prepared(data, name):
     return None
   records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
-  found, blanks = [], 0
+  examples, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
     place = f'data set {name}, split {split}, record {number}'
     try:
-      found.append(_strings(record))
+      examples.append(_strings(record))
     except UnicodeDecodeError as error:
       raise InputError(f'{place}: not UTF-8 ({error.reason})') from None
-    blanks += schemas.check_record(schema, found[-1], place)
-  n = None if data.limit and len(found) == data.limit else len(found)
+    blanks += schemas.check_record(schema, examples[-1], place)
+  n = None if data.limit and len(examples) == data.limit else len(examples)
   schemas.check_count(schema, n, blanks, f'data set {name}, split {split},', data.note)
-  return found
+  return examples
 
 
-def _prepared(data, name):
+def _is_prepared(data, name):
   """Whether a set is there; without TensorFlow, which takes seconds to load."""
   return tfds_folder.find(name, data.tfds_dir) is not None
 

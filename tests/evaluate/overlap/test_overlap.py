@@ -113,8 +113,8 @@ def test_false_positives_are_as_many_as_promised(tmp_path, rate):
   measured = bloom.measure_rate(made, 400_000)
   deviation = (rate / 400_000) ** 0.5
   assert made.metadata['expected'] <= rate
-  assert abs(measured.in_filter / measured.strings - made.metadata['expected']) < 4 * deviation
-  assert measured.measured == pytest.approx(measured.in_filter / measured.strings, rel=0.2)
+  assert abs(measured.found / measured.strings - made.metadata['expected']) < 4 * deviation
+  assert measured.measured == pytest.approx(measured.found / measured.strings, rel=0.2)
 
 
 def test_at_the_papers_rate_no_made_up_8_gram_is_found(tmp_path):
@@ -123,7 +123,7 @@ def test_at_the_papers_rate_no_made_up_8_gram_is_found(tmp_path):
   measured = bloom.measure_rate(made, 1_000_000)
   assert made.shape.hashes == 27
   assert made.bits.size * 8 / 400_000 < 42
-  assert measured.in_filter == 0
+  assert measured.found == 0
   assert 1e-9 < measured.measured <= 1.1e-8
 
 

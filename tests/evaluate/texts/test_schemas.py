@@ -206,8 +206,7 @@ def test_an_evaluation_of_which_nothing_could_be_run_fails(corpus_folder, tmp_pa
 def test_a_held_out_split_of_a_token_is_none(tmp_path):
   """Of one token nothing can be predicted; of two there is one target."""
   held = lambda *folders: held_out.read(sources.DataOptions('', '', 0, [(folder, 1.0) for folder in folders],
-                                                            24,
-                                                            note=notes.append))
+                                                            24, note=notes.append))
   one, two = (write_corpus(tmp_path / f'{n}', [[1, 2, 3]], validation=[range(n)]) for n in (1, 2))
   notes = []
   with pytest.raises(sources.NotRun, match=f'{one}: no text is held out'):
