@@ -77,7 +77,7 @@ class HarnessModel(TemplateLM):
       raise InputError('no tokenizer lies with the weights: put its files beside them')
     self._names = special.named(self._tokenizer, [name for name in special_tokens.split(',') if name])
     self._mesh = sharding.ensure_mesh()
-    self._model = scoring.ready(model)
+    self._model = scoring.prepare_model(model)
     self.batch_size = writer.DOMAINS['batch_size'].parse('batch_size', str(batch_size))
     self._seed = writer.DOMAINS['seed'].parse('seed', str(seed))
 
@@ -109,9 +109,9 @@ class HarnessModel(TemplateLM):
     del kwargs
     asked = [self._asked(*request) for request in requests]
     with jax.set_mesh(self._mesh):
-      scores = scoring.scores(self._model, asked, self.batch_size, name='loglikelihood',
-                              show=not disable_tqdm)
-    results = [(score.total, score.greedy) for score in scores]
+      scores = scoring.score_requests(self._model, asked, self.batch_size, name='loglikelihood',
+                                      show_progress=not disable_tqdm)
+    results = [(score.log_prob, score.is_greedy) for score in scores]
     for (strings, *_), result in zip(requests, results):
       if strings is not None:
         self.cache_hook.add_partial('loglikelihood', strings, result)

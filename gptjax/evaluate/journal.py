@@ -1,4 +1,4 @@
-"""What an evaluation has found so far, on disk as it comes, so that a run which is stopped goes on there."""
+"""Answers of an evaluation, written to disk at once, so that a stopped run resumes after the last one."""
 
 import json
 from pathlib import Path
@@ -16,15 +16,15 @@ GRIDS = {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': 
 class Part(NamedTuple):
   """The answers to one list of questions.
 
-  done: {number of a question: answer} that are known, answers as JSON has them.
-  keep: function of (number, answer) that writes one down.
+  known: {number of a question: answer} so far, answers as JSON values.
+  record: function of (number, answer) that appends an answer to the file.
   """
-  done: dict
-  keep: Any
+  known: dict
+  record: Any
 
 
-def forgetful(name, digests):
-  """A Part that keeps nothing."""
+def no_journal(name, digests):
+  """A Part that records nothing."""
   del name, digests
   return Part({}, lambda number, answer: None)
 
@@ -32,40 +32,40 @@ def forgetful(name, digests):
 class Journal:
   """The file of one task; each line is [part, digest of the question, answer, CRC-32 of these].
 
-  It stays when the task is done: with a larger `eval.limit` only the further questions are asked.
+  The file is kept when the task is done: with a larger `eval.limit` only the additional questions are run.
 
   Args:
-    path: of the file; its folder is made. Only process 0 writes, all read it when it is opened.
-    say: called with a line about damaged answers, which are left out.
+    path: of the file; its folder is created. Only process 0 writes; all processes read it at the start.
+    log: function that logs a line about damaged answers, which are skipped.
   """
 
-  def __init__(self, path, say=records.log):
-    self._path, self._found = Path(path), {}
-    self._good = records.read_lines(self._path, _read, say)
-    for part, digest, answer in self._good:
-      self._found.setdefault(part, {})[digest] = answer
+  def __init__(self, path, log=records.log):
+    self._path, self._answers = Path(path), {}
+    self._valid = records.read_lines(self._path, _read, log)
+    for part, digest, answer in self._valid:
+      self._answers.setdefault(part, {})[digest] = answer
     self._file = None
 
   @property
   def size(self):
-    """Answers that were there when it was opened."""
-    return sum(map(len, self._found.values()))
+    """Number of answers in the file when it was read."""
+    return sum(map(len, self._answers.values()))
 
   def open(self):
-    """Begins to write, once all processes have read."""
+    """Open the file for writing, once all processes have read it."""
     if jax.process_index() == 0:
       self._path.parent.mkdir(parents=True, exist_ok=True)
-      atomic.write(self._path, ''.join(map(_line, self._good)))
+      atomic.write(self._path, ''.join(map(_line, self._valid)))
       self._file = open(self._path, 'a', buffering=1, opener=atomic.no_follow)
-    self._good = []
+    self._valid = []
 
   def part(self, name, digests):
-    """The Part of this name for questions with these digests."""
-    known = self._found.get(name, {})
-    def keep(number, answer):
+    """Return the Part of this name for the questions with these digests."""
+    known = self._answers.get(name, {})
+    def record(number, answer):
       if self._file:
         self._file.write(_line([name, digests[number], answer]))
-    return Part({number: known[digest] for number, digest in enumerate(digests) if digest in known}, keep)
+    return Part({number: known[digest] for number, digest in enumerate(digests) if digest in known}, record)
 
   def close(self):
     if self._file:
@@ -78,7 +78,8 @@ def _line(entry):
 
 def _read(line):
   entry = records.parse(line)
-  named = isinstance(entry, list) and len(entry) == 4 and all(isinstance(one, str) for one in entry[:2])
-  if not named or records.checksum(entry[:3]) != entry[3]:
-    raise ValueError('it is not an answer with its checksum')
+  well_formed = isinstance(entry, list) and len(entry) == 4 and all(isinstance(field, str)
+                                                                    for field in entry[:2])
+  if not well_formed or records.checksum(entry[:3]) != entry[3]:
+    raise ValueError('not an answer with its checksum')
   return entry[:3]

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from gptjax.evaluate import percent
 
 SIZES = {'124M': (12, 768), '355M': (24, 1024), '774M': (36, 1280), '1558M': (48, 1600)}  # n_layer, n_embd
-IN_PAPER = {'124M': '117M', '355M': '345M', '774M': '762M', '1558M': '1542M'}
+PAPER_SIZES = {'124M': '117M', '355M': '345M', '774M': '762M', '1558M': '1542M'}
 
 
-class Figure(NamedTuple):
+class PaperResult(NamedTuple):
   """One number of the paper.
 
   task, metric: as in results.json.
@@ -28,7 +28,7 @@ class Figure(NamedTuple):
   @property
   def scale(self):
     """The paper's number is that of results.json times this."""
-    return percent.scale_of(self.metric)
+    return percent.display_scale(self.metric)
 
 
 def _four(*numbers):
@@ -37,44 +37,45 @@ def _four(*numbers):
 
 # Table 3; then sections 3.4 to 3.8 and Table 4, where most sizes are only drawn. Of Winograd schemas the
 # paper prints one number, and both ways of scoring end near it in its Figure 3.
-FIGURES = (
-  Figure('lambada', 'perplexity', 'LAMBADA, perplexity', 99.8, _four(35.13, 15.60, 10.87, 8.63)),
-  Figure('lambada', 'accuracy_last_word_filtered', 'LAMBADA, accuracy (last word, no stop words)', 59.23,
-         _four(45.99, 55.48, 60.12, 63.24)),
-  Figure('lambada', 'accuracy_last_word', 'LAMBADA, accuracy (last word)', None, {'1558M': 52.66}),
-  Figure('lambada', 'accuracy_last_token', 'LAMBADA, accuracy (last token)', None, {}),
-  Figure('cbt_cn', 'accuracy', 'CBT common nouns, validation accuracy', 85.7,
-         _four(87.65, 92.35, 93.45, 93.30)),
-  Figure('cbt_ne', 'accuracy', 'CBT named entities, validation accuracy', 82.3,
-         _four(83.4, 87.1, 88.0, 89.05)),
-  Figure('wikitext2', 'perplexity', 'WikiText-2, perplexity', 39.14, _four(29.41, 22.76, 19.93, 18.34)),
-  Figure('ptb', 'perplexity', 'Penn Treebank, perplexity', 46.54, _four(65.85, 47.33, 40.31, 35.76)),
-  Figure('enwik8', 'bits_per_byte', 'enwik8, bits a byte', 0.99, _four(1.16, 1.01, 0.97, 0.93)),
-  Figure('text8', 'bits_per_character', 'text8, bits a character', 1.08, _four(1.17, 1.06, 1.02, 0.98)),
-  Figure('wikitext103', 'perplexity', 'WikiText-103, perplexity', 18.3, _four(37.50, 26.37, 22.05, 17.48)),
-  Figure('1bw', 'perplexity', '1 Billion Words, perplexity', 21.8, _four(75.20, 55.72, 44.575, 42.16)),
-  Figure('winograd', 'accuracy_partial', 'Winograd, accuracy (partial)', 63.7, {'1558M': 70.70}),
-  Figure('winograd', 'accuracy_full', 'Winograd, accuracy (full)', 63.7, {}),
-  Figure('coqa', 'f1', 'CoQA, development F1', None, {'1558M': 55}),
-  Figure('natural_questions', 'exact_match', 'Natural Questions, development exact match', None,
-         {'1558M': 4.1}),
-  Figure('natural_questions', 'exact_match_confident', 'Natural Questions, the surest 1 % of them', None,
-         {'1558M': 63.1}),
-  Figure('wmt14_en_fr', 'bleu', 'WMT-14 English to French, BLEU', None, {'1558M': 5}),
-  Figure('wmt14_fr_en', 'bleu', 'WMT-14 French to English, BLEU', 33.5, {'1558M': 11.5}),
-  Figure('cnn_dailymail', 'rouge_1', 'CNN/Daily Mail, ROUGE-1', 41.22, {'1558M': 29.34}),
-  Figure('cnn_dailymail', 'rouge_2', 'CNN/Daily Mail, ROUGE-2', 18.68, {'1558M': 8.27}),
-  Figure('cnn_dailymail', 'rouge_l', 'CNN/Daily Mail, ROUGE-L', 38.34, {'1558M': 26.58}),
-  Figure('cnn_dailymail', 'rouge_mean', 'CNN/Daily Mail, mean ROUGE', 32.75, {'1558M': 21.40}),
-  Figure('cnn_dailymail', 'rouge_mean_no_hint', '... without the hint', None, {'1558M': 15.03}),
-  Figure('cnn_dailymail', 'rouge_mean_lead_3', '... of the first three sentences', None,
-         _four(*[31.55] * 4)),
-  Figure('cnn_dailymail', 'rouge_mean_random_3', '... of three random sentences', None,
-         _four(*[20.98] * 4)),
+PAPER_RESULTS = (
+  PaperResult('lambada', 'perplexity', 'LAMBADA, perplexity', 99.8, _four(35.13, 15.60, 10.87, 8.63)),
+  PaperResult('lambada', 'accuracy_last_word_filtered', 'LAMBADA, accuracy (last word, no stop words)', 59.23,
+              _four(45.99, 55.48, 60.12, 63.24)),
+  PaperResult('lambada', 'accuracy_last_word', 'LAMBADA, accuracy (last word)', None, {'1558M': 52.66}),
+  PaperResult('lambada', 'accuracy_last_token', 'LAMBADA, accuracy (last token)', None, {}),
+  PaperResult('cbt_cn', 'accuracy', 'CBT common nouns, validation accuracy', 85.7,
+              _four(87.65, 92.35, 93.45, 93.30)),
+  PaperResult('cbt_ne', 'accuracy', 'CBT named entities, validation accuracy', 82.3,
+              _four(83.4, 87.1, 88.0, 89.05)),
+  PaperResult('wikitext2', 'perplexity', 'WikiText-2, perplexity', 39.14, _four(29.41, 22.76, 19.93, 18.34)),
+  PaperResult('ptb', 'perplexity', 'Penn Treebank, perplexity', 46.54, _four(65.85, 47.33, 40.31, 35.76)),
+  PaperResult('enwik8', 'bits_per_byte', 'enwik8, bits a byte', 0.99, _four(1.16, 1.01, 0.97, 0.93)),
+  PaperResult('text8', 'bits_per_character', 'text8, bits a character', 1.08, _four(1.17, 1.06, 1.02, 0.98)),
+  PaperResult('wikitext103', 'perplexity', 'WikiText-103, perplexity', 18.3,
+              _four(37.50, 26.37, 22.05, 17.48)),
+  PaperResult('1bw', 'perplexity', '1 Billion Words, perplexity', 21.8, _four(75.20, 55.72, 44.575, 42.16)),
+  PaperResult('winograd', 'accuracy_partial', 'Winograd, accuracy (partial)', 63.7, {'1558M': 70.70}),
+  PaperResult('winograd', 'accuracy_full', 'Winograd, accuracy (full)', 63.7, {}),
+  PaperResult('coqa', 'f1', 'CoQA, development F1', None, {'1558M': 55}),
+  PaperResult('natural_questions', 'exact_match', 'Natural Questions, development exact match', None,
+              {'1558M': 4.1}),
+  PaperResult('natural_questions', 'exact_match_confident', 'Natural Questions, the surest 1 % of them', None,
+              {'1558M': 63.1}),
+  PaperResult('wmt14_en_fr', 'bleu', 'WMT-14 English to French, BLEU', None, {'1558M': 5}),
+  PaperResult('wmt14_fr_en', 'bleu', 'WMT-14 French to English, BLEU', 33.5, {'1558M': 11.5}),
+  PaperResult('cnn_dailymail', 'rouge_1', 'CNN/Daily Mail, ROUGE-1', 41.22, {'1558M': 29.34}),
+  PaperResult('cnn_dailymail', 'rouge_2', 'CNN/Daily Mail, ROUGE-2', 18.68, {'1558M': 8.27}),
+  PaperResult('cnn_dailymail', 'rouge_l', 'CNN/Daily Mail, ROUGE-L', 38.34, {'1558M': 26.58}),
+  PaperResult('cnn_dailymail', 'rouge_mean', 'CNN/Daily Mail, mean ROUGE', 32.75, {'1558M': 21.40}),
+  PaperResult('cnn_dailymail', 'rouge_mean_no_hint', '... without the hint', None, {'1558M': 15.03}),
+  PaperResult('cnn_dailymail', 'rouge_mean_lead_3', '... of the first three sentences', None,
+              _four(*[31.55] * 4)),
+  PaperResult('cnn_dailymail', 'rouge_mean_random_3', '... of three random sentences', None,
+              _four(*[20.98] * 4)),
 )
 
 
-class Reproduced(NamedTuple):
+class Reproduction(NamedTuple):
   """What somebody else has measured with the released weights.
 
   task: as in results.json; protocol: in words; sizes: {size: number}; source: whose it is.
@@ -90,51 +91,52 @@ class Reproduced(NamedTuple):
   @property
   def scale(self):
     """The number is that of the cell times this."""
-    return percent.scale_of(self.cell[2]) if self.cell else 1
+    return percent.display_scale(self.cell[2]) if self.cell else 1
 
 
 _FILE, _NATURAL, _RAW = "OpenAI's file", 'de-tokenized', 'raw'
-REPRODUCED = (
-  Reproduced('lambada', 'last token, accuracy', {'124M': 46.67}, 'cybertronai/bflm',
-             (_FILE, None, 'accuracy_last_token')),
-  Reproduced('lambada', 'last token, a line break first and straight quotes, accuracy', {'124M': 46.89},
-             'cybertronai/bflm', (f'{_FILE}, a line break first and straight quotes', None,
-                                  'accuracy_last_token')),
-  Reproduced('lambada', 'last word, stop words out at every token, accuracy', {'124M': 41.98},
-             'cybertronai/bflm', (_FILE, None, 'accuracy_last_word_filtered_by_token')),
-  Reproduced('lambada', 'last word, accuracy', {'124M': 32.56, '1558M': 51.21},
-             'lm-evaluation-harness#911, #2159', (_FILE, None, 'accuracy_last_word')),
-  Reproduced('lambada', 'last word, perplexity', {'124M': 40.06, '1558M': 10.63},
-             'lm-evaluation-harness#911, #2159', (_FILE, None, 'perplexity')),
-  Reproduced('wikitext2', 'raw, a token, stride n_ctx', {'124M': 29.94, '774M': 19.44},
-             'huggingface/transformers#13761 and its documentation', (_RAW, 'n_ctx', 'token')),
-  Reproduced('wikitext2', 'raw, a token, stride n_ctx / 2', {'774M': 16.45}, 'documentation of transformers',
-             (_RAW, 'n_ctx / 2', 'token')),
-  Reproduced('wikitext2', 'by article, de-tokenized (Megatron-LM), a word, line ends not counted',
-             {'124M': 37.37}, 'lm-evaluation-harness', (_NATURAL, 'n_ctx', 'word (line ends not counted)')),
-  Reproduced('wikitext2', 'the same, line ends counted (derived)', {'124M': 35.1}, 'lm-evaluation-harness',
-             (_NATURAL, 'n_ctx', 'word')),
-  Reproduced('wikitext2', 'raw, a word, line ends counted (derived)', {'124M': 53.6},
-             'huggingface/transformers#13761', (_RAW, 'n_ctx', 'word')),
-  Reproduced('wikitext103', 'validation set (ours is the test set), raw, a token',
-             _four(30.59, 22.35, 19.33, 17.46), 'llm.c#340', None),
-  Reproduced('ptb', 'test, a token', {'124M': 52.53}, 'huggingface/transformers#13786',
-             (_RAW, 'n_ctx', 'token')),
-  Reproduced('ptb', 'test, a word', {'124M': 79.65}, 'huggingface/transformers#13786',
-             (_RAW, 'n_ctx', 'word')),
-  Reproduced('cbt_cn', 'accuracy', {'124M': 84.35}, 'huggingface/transformers#13761',
-             (_NATURAL, None, 'accuracy')),
-  Reproduced('cbt_ne', 'accuracy', {'124M': 73.65}, 'huggingface/transformers#13761',
-             (_NATURAL, None, 'accuracy')),
-  Reproduced('1bw', 'unit unclear', {'124M': 45.88}, 'huggingface/transformers#13761', None),
+REPRODUCTIONS = (
+  Reproduction('lambada', 'last token, accuracy', {'124M': 46.67}, 'cybertronai/bflm',
+               (_FILE, None, 'accuracy_last_token')),
+  Reproduction('lambada', 'last token, a line break first and straight quotes, accuracy', {'124M': 46.89},
+               'cybertronai/bflm', (f'{_FILE}, a line break first and straight quotes', None,
+                                    'accuracy_last_token')),
+  Reproduction('lambada', 'last word, stop words out at every token, accuracy', {'124M': 41.98},
+               'cybertronai/bflm', (_FILE, None, 'accuracy_last_word_filtered_by_token')),
+  Reproduction('lambada', 'last word, accuracy', {'124M': 32.56, '1558M': 51.21},
+               'lm-evaluation-harness#911, #2159', (_FILE, None, 'accuracy_last_word')),
+  Reproduction('lambada', 'last word, perplexity', {'124M': 40.06, '1558M': 10.63},
+               'lm-evaluation-harness#911, #2159', (_FILE, None, 'perplexity')),
+  Reproduction('wikitext2', 'raw, a token, stride n_ctx', {'124M': 29.94, '774M': 19.44},
+               'huggingface/transformers#13761 and its documentation', (_RAW, 'n_ctx', 'token')),
+  Reproduction('wikitext2', 'raw, a token, stride n_ctx / 2', {'774M': 16.45},
+               'documentation of transformers', (_RAW, 'n_ctx / 2', 'token')),
+  Reproduction('wikitext2', 'by article, de-tokenized (Megatron-LM), a word, line ends not counted',
+               {'124M': 37.37}, 'lm-evaluation-harness', (_NATURAL, 'n_ctx', 'word (line ends not counted)')),
+  Reproduction('wikitext2', 'the same, line ends counted (derived)', {'124M': 35.1}, 'lm-evaluation-harness',
+               (_NATURAL, 'n_ctx', 'word')),
+  Reproduction('wikitext2', 'raw, a word, line ends counted (derived)', {'124M': 53.6},
+               'huggingface/transformers#13761', (_RAW, 'n_ctx', 'word')),
+  Reproduction('wikitext103', 'validation set (ours is the test set), raw, a token',
+               _four(30.59, 22.35, 19.33, 17.46), 'llm.c#340', None),
+  Reproduction('ptb', 'test, a token', {'124M': 52.53}, 'huggingface/transformers#13786',
+               (_RAW, 'n_ctx', 'token')),
+  Reproduction('ptb', 'test, a word', {'124M': 79.65}, 'huggingface/transformers#13786',
+               (_RAW, 'n_ctx', 'word')),
+  Reproduction('cbt_cn', 'accuracy', {'124M': 84.35}, 'huggingface/transformers#13761',
+               (_NATURAL, None, 'accuracy')),
+  Reproduction('cbt_ne', 'accuracy', {'124M': 73.65}, 'huggingface/transformers#13761',
+               (_NATURAL, None, 'accuracy')),
+  Reproduction('1bw', 'unit unclear', {'124M': 45.88}, 'huggingface/transformers#13761', None),
 )
 
 
-def size_of(model):
+def released_size(model):
   """The released size that has this many layers and this width, or None: GPT-1, as wide as 124M, is none.
 
   Args:
     model: {field: value} of `config.model`.
   """
   shape = model['n_layer'], model['n_embd']
-  return next((size for size, its in SIZES.items() if shape == its and model.get('norm') != 'after'), None)
+  return next((size for size, released_shape in SIZES.items() if shape == released_shape
+               and model.get('norm') != 'after'), None)

@@ -1,4 +1,4 @@
-"""The evaluation job: one task after the other, each result kept as it comes."""
+"""The evaluation job: runs one task after another and saves each result at once."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent, table
 from gptjax.evaluate.journal import GRIDS, Journal
-from gptjax.evaluate.scoring.subject import subject
+from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
 from gptjax.files import atomic, records
@@ -34,9 +34,9 @@ from gptjax.train.step import graph
 
 DONE = 0  # exit code
 VERSION = 2  # of results.json
-# Tasks that this version measures in another way than those before it: they are measured again.
-CHANGED = {2: ('dprd', 'lambada', 'natural_questions')}
-PARTS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of results.json, by task
+# Tasks whose protocol changed in a version: results of earlier versions are measured again.
+CHANGED_TASKS = {2: ('dprd', 'lambada', 'natural_questions')}
+TASK_FIELDS = 'tasks', 'not_run', 'grids', 'rows', 'protocols', 'seconds'  # of results.json, by task
 
 LAYOUT = {
   'weights': str, 'limit': int, '?limits': {str: int}, '?version': int, '?notes': {str: [str]},
@@ -45,80 +45,98 @@ LAYOUT = {
 
 
 def evaluate(config, workdir, overrides=(), write_report=None):
-  """Runs the tasks of `config.eval.tasks` that the workdir does not hold results of yet.
+  """Run the tasks of `config.eval.tasks` for which the workdir has no results yet.
 
-  Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with a line an example. Under
-  the name of a task, `results.json` has in `tasks` its metrics, in `not_run` why there are none, in `grids`
-  the cells of `subject.Found`, in `rows` its table, in `protocols` how it was measured and in `seconds` how
-  long that took, in `limits` of how many examples (0: all), in `notes` how its data differs from what is
-  published; `model`, `weights` (a digest), `versions` and `devices` say of what, `version` in which layout.
+  Writes `results.json`, `results.md` and, for each task, `examples/TASK.jsonl` with one line per example.
+  `results.json` has, by task: `tasks` (metrics), `not_run` (why there are none), `grids` (the cells of its
+  `TaskResult`), `rows` (its table), `protocols` (how it was measured), `seconds` (how long that took),
+  `limits` (the number of examples; 0: all) and `notes` (how its data differs from the published data).
+  `model`, `weights` (a digest), `versions` and `devices` describe the run; `version` is that of the layout.
   Accuracies, F1 and exact match are fractions; BLEU, ROUGE and perplexity have their own scales.
-  `answers/TASK.jsonl` keeps what has been asked (see `journal`).
+  `answers/TASK.jsonl` holds the model's answers so far (see `journal`).
 
   Args:
-    config: as written; it is resolved in place, `config.model` from what `config.init_from` holds.
+    config: unresolved; it is resolved in place, `config.model` from the weights of `config.init_from`.
     workdir: folder of the run.
     overrides: names of the fields that the command line sets, like 'eval.limit'.
-    write_report: called on process 0 at the end, as `gptjax.report.page.write`; None: no report.
+    write_report: function with the signature of `gptjax.report.page.write`, called on process 0 at the end;
+      None: no report.
 
   Returns:
     Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
 
   Raises:
-    ValueError: bad config or input, one line; or there is nothing that could be run.
+    ValueError: the config or the input is invalid, or none of the tasks can be run.
   """
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
-  tasks = suite.chosen(config.eval.tasks)
-  if not tasks:
-    raise InputError('config.eval.tasks names no task: give some of ' + ','.join(suite.TASKS))
-  if not config.init_from:
-    raise InputError('config.init_from is empty: name the checkpoint or the folder of weights to evaluate')
-  source = open_source(config.init_from)
-  if source.tokenizer is None:
-    raise InputError(f'no tokenizer lies with the weights of {config.init_from}: put its files beside them')
+  tasks, source = require_tasks(config), open_weights(config)
   config.model.update(source.fields)
-  corpora, seq_len = held_out.corpora_of(config)
+  corpora, seq_len = held_out.corpora_to_read(config)
   configs.resolve(config, workdir)
   configs.check(config)
   processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
   memory.check(config, mesh)
-  data = data_of(config, corpora, seq_len)
-  ready = [read(task, data) for task in tasks]  # all of it is checked before anything is scored
-  # Else a GPU rounds float32 to 10 bits before it multiplies, and results depend on the shapes of batches.
+  data = data_options(config, corpora, seq_len)
+  loaded = [read_task(task, data) for task in tasks]  # all data is checked before anything is scored
+  # By default a GPU rounds float32 factors to 10 bits, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
   shutdown.exit_on_signal('stopped, and all answers so far are kept: the same command continues there')
   with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
     params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
-    results = Results(config, workdir, fingerprint(params))
-    made = subject(nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size,
-                   grid=config.eval.grid, seed=config.train.seed, pulse=dog.progress,
-                   show=jax.process_index() == 0)
+    results = Results(config, workdir, weights_digest(params))
+    evaluated = make_evaluated_model(
+      nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size, grid=config.eval.grid,
+      seed=config.train.seed, after_batch=dog.progress, show_progress=jax.process_index() == 0)
     del params
-    for one in ready:
+    for task in loaded:
       dog.progress(slow=True)
-      run_task(one, made, results)
-    results.say(f'\nresults       {results.folder / "results.json"}\n'
-                f'table         {results.folder / "results.md"}')
-    if write_report and jax.process_index() == 0:
-      with streams.optional('the report'):
-        results.say(f'report        {write_report([workdir], workdir)[0]}')
+      run_task(task, evaluated, results)
+    log_files(results, write_report)
   if not any(map(results.has, tasks)):
-    raise InputError(f'none of the tasks could be run ({", ".join(task.name for task in tasks)}): '
-                     f'{results.found["not_run"][tasks[0].name]}')
+    raise InputError(f'none of the tasks can be run ({", ".join(task.name for task in tasks)}): '
+                     f'{results.content["not_run"][tasks[0].name]}')
   return DONE
 
 
-class Ready(NamedTuple):
+def require_tasks(config):
+  """Return the tasks of `config.eval.tasks` (raises InputError if there are none)."""
+  tasks = suite.parse_tasks(config.eval.tasks)
+  if not tasks:
+    raise InputError('config.eval.tasks is empty: set it to one or more of ' + ','.join(suite.TASKS))
+  return tasks
+
+
+def open_weights(config):
+  """Return the source of the weights to evaluate (raises InputError if they have no tokenizer)."""
+  if not config.init_from:
+    raise InputError('config.init_from is empty: set it to the checkpoint or the folder of weights to '
+                     'evaluate')
+  source = open_source(config.init_from)
+  if source.tokenizer is None:
+    raise InputError(f'{config.init_from} has no tokenizer: put the tokenizer files beside the weights')
+  return source
+
+
+def log_files(results, write_report):
+  """Log where the results are, and write the report."""
+  results.log(f'\nresults       {results.folder / "results.json"}\n'
+              f'table         {results.folder / "results.md"}')
+  if write_report and jax.process_index() == 0:
+    with streams.optional('the report'):
+      results.log(f'report        {write_report([results.folder], results.folder)[0]}')
+
+
+class TaskWithData(NamedTuple):
   """A task with its examples.
 
-  task: subject.Task.
-  examples: what it has read; None where its data is not there.
-  absent: why; '' where it is.
-  notes: how its data differs from what is published, lines.
+  task: evaluated_model.Task.
+  examples: its examples; None if its data is missing.
+  absent: why its data is missing; '' if it is not.
+  notes: lines on how its data differs from the published data.
   """
   task: Any
   examples: Any
@@ -126,150 +144,150 @@ class Ready(NamedTuple):
   notes: list
 
 
-def read(task, data):
-  """The Ready task (InputError for data that is damaged)."""
+def read_task(task, data):
+  """The Ready task (raises InputError if its data is damaged)."""
   notes = []
   try:
-    return Ready(task, task.read(data._replace(note=notes.append)), '', notes)
+    return TaskWithData(task, task.read(data._replace(note=notes.append)), '', notes)
   except sources.NotRun as why:
-    return Ready(task, None, str(why), notes)
+    return TaskWithData(task, None, str(why), notes)
 
 
-def run_task(ready, made, results):
-  """Runs a task and keeps what it found, unless that is on record or its data is not there."""
-  task, examples, absent, notes = ready
+def run_task(loaded, evaluated, results):
+  """Run a task and save its result, unless there is one already or its data is missing."""
+  task, examples, absent, notes = loaded
   if results.has(task):
     return
   if absent:
     results.skip(task, absent)
     return
   for note in notes:
-    results.say(f'{task.name}: note: {note}')
+    results.log(f'{task.name}: note: {note}')
   processes.compare({f'digest of the examples of {task.name}':
                  hashlib.sha256(json.dumps(examples, default=_digest).encode()).hexdigest()})
-  journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.say)
+  journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.log)
   processes.compare({f'answers in the journal of {task.name}': journal.size})
   journal.open()
   if journal.size:
-    results.say(f'{task.name}: going on after {journal.size:,} answers')
+    results.log(f'{task.name}: resuming after {journal.size:,} answers')
   began = time.monotonic()
   try:
-    found = task.evaluate(made._replace(kept=journal.part), examples)
+    result = task.evaluate(evaluated._replace(journal_part=journal.part), examples)
   except sources.NotRun as why:
     results.skip(task, str(why))
   else:
-    results.add(task, found, time.monotonic() - began, notes)
+    results.add(task, result, time.monotonic() - began, notes)
   finally:
     journal.close()
 
 
 def _digest(corpus):
-  return corpus.digest  # where it lies may be different on each host
+  return corpus.digest  # its path may differ between hosts
 
 
-def data_of(config, corpora=(), seq_len=0):
-  """Where the config says that examples lie, a sources.Data; see there for the others."""
-  return sources.Data(config.eval.data_dir, config.data.tfds_dir, config.eval.limit, corpora, seq_len)
+def data_options(config, corpora=(), seq_len=0):
+  """Return the `sources.DataOptions` of a config; corpora and seq_len are described there."""
+  return sources.DataOptions(config.eval.data_dir, config.data.tfds_dir, config.eval.limit, corpora, seq_len)
 
 
 class Results:
-  """`results.json` and what lies beside it; process 0 writes.
+  """`results.json` and the files beside it; process 0 writes them.
 
   Args:
     config: the resolved config.
     workdir: the run's folder.
-    weights: digest of the weights; results of others are not mixed with theirs.
+    weights: digest of the weights; a workdir with results of other weights is refused.
   """
 
   def __init__(self, config, workdir, weights):
     self.folder, self._path = Path(workdir), Path(workdir) / 'results.json'
     self._active = jax.process_index() == 0
-    def lay():
+    def initialize():
       configs.make_workdir(workdir)
       configs.write_or_check_config(config, workdir, '')
-      return records.read_or_discard(self._path, self.say, LAYOUT)
-    earlier = processes.on_process_0(lay)
-    self.found = earlier or {part: {} for part in PARTS}
+      return records.read_or_discard(self._path, self.log, LAYOUT)
+    earlier = processes.on_process_0(initialize)
+    self.content = earlier or {part: {} for part in TASK_FIELDS}
     # In version 0.1.0 and earlier a workdir had one limit.
-    self.found.setdefault('limits', {task: self.found['limit'] for task in self.found['tasks']})
-    self.found.setdefault('notes', {})
-    self._forget_changed(self.found.get('version', 1 if earlier else VERSION))
-    if earlier and self.found['weights'] != weights:
-      raise InputError(f'{self._path} holds results of other weights (digest {self.found["weights"][:12]}, '
+    self.content.setdefault('limits', {task: self.content['limit'] for task in self.content['tasks']})
+    self.content.setdefault('notes', {})
+    self._forget_changed(self.content.get('version', 1 if earlier else VERSION))
+    if earlier and self.content['weights'] != weights:
+      raise InputError(f'{self._path} holds results of other weights (digest {self.content["weights"][:12]}, '
                        f'not {weights[:12]}): use another workdir')
     model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
-    self.found |= {'version': VERSION, 'weights': weights, 'model': model, 'limit': config.eval.limit,
-                   'versions': configs.versions(),
-                   'devices': [jax.devices()[0].device_kind, jax.device_count()]}
+    self.content |= {'version': VERSION, 'weights': weights, 'model': model, 'limit': config.eval.limit,
+                     'versions': configs.versions(),
+                     'devices': [jax.devices()[0].device_kind, jax.device_count()]}
     self._write()
 
   def _forget_changed(self, version):
-    """Drops results that an earlier version has measured in another way; refuses those of a later one."""
+    """Drop results whose protocol has changed since; refuse a file of a later version."""
     if version > VERSION:
-      raise InputError(f'{self._path} is of version {version}, this gptjax writes {VERSION}: use another '
+      raise InputError(f'{self._path} has version {version}, but this gptjax reads at most {VERSION}: use another '
                        'workdir, or a newer gptjax')
-    old = {task for since, tasks in CHANGED.items() if since > version for task in tasks}
-    for task in sorted(old & self.found['tasks'].keys()):
-      self.say(f'{task}: an earlier version has measured it in another way: it is measured again')
-      for part in (*PARTS, 'limits'):
-        self.found[part].pop(task, None)
+    old = {task for since, tasks in CHANGED_TASKS.items() if since > version for task in tasks}
+    for task in sorted(old & self.content['tasks'].keys()):
+      self.log(f'{task}: an earlier version measured it in another way: it is measured again')
+      for part in (*TASK_FIELDS, 'limits'):
+        self.content[part].pop(task, None)
 
   def has(self, task):
-    """Whether the workdir holds the result of a task, of as many examples as are asked for."""
-    return self.found['limits'].get(task.name) == self.found['limit']
+    """Whether the workdir has the result of a task for the requested number of examples."""
+    return self.content['limits'].get(task.name) == self.content['limit']
 
-  def add(self, task, found, seconds, notes=()):
-    """Keeps what a task has found, and says so."""
+  def add(self, task, result, seconds, notes=()):
+    """Save the result of a task and log it."""
     if self._active:
       path = self.folder / 'examples' / f'{task.name}.jsonl'
       path.parent.mkdir(exist_ok=True)
-      atomic.write(path, ''.join(json.dumps(example) + '\n' for example in found.examples))
-    self.found['tasks'][task.name] = found.metrics
-    self.found['limits'][task.name] = self.found['limit']
-    self.found['not_run'].pop(task.name, None)
-    for kind, value in (('grids', found.cells), ('rows', found.rows), ('protocols', found.protocol),
+      atomic.write(path, ''.join(json.dumps(example) + '\n' for example in result.examples))
+    self.content['tasks'][task.name] = result.metrics
+    self.content['limits'][task.name] = self.content['limit']
+    self.content['not_run'].pop(task.name, None)
+    for kind, value in (('grids', result.cells), ('rows', result.rows), ('protocols', result.protocol),
                         ('notes', list(notes))):
-      self.found[kind].pop(task.name, None)  # of an earlier run of the task
+      self.content[kind].pop(task.name, None)  # of an earlier run of the task
       if value:
-        self.found[kind][task.name] = value
-    self.found['seconds'][task.name] = round(seconds, 1)
+        self.content[kind][task.name] = value
+    self.content['seconds'][task.name] = round(seconds, 1)
     self._write()
-    shown = '  '.join(_shown(name, value) for name, value in found.metrics.items())
-    self.say(f'{task.name:<18} {seconds:>8.1f} s  {shown}')
+    metrics = '  '.join(_format_metric(name, value) for name, value in result.metrics.items())
+    self.log(f'{task.name:<18} {seconds:>8.1f} s  {metrics}')
 
   def skip(self, task, why):
-    self.found['not_run'][task.name] = why
+    self.content['not_run'][task.name] = why
     self._write()
-    self.say(f'{task.name:<18}  not run: {why}')
+    self.log(f'{task.name:<18}  not run: {why}')
 
-  def say(self, line):
+  def log(self, line):
     if self._active:
       print(line, flush=True)
 
   def _write(self):
     if self._active:
-      atomic.write(self._path, records.text(self.found))
-      atomic.write(self.folder / 'results.md', table.markdown(self.found))
+      atomic.write(self._path, records.text(self.content))
+      atomic.write(self.folder / 'results.md', table.markdown(self.content))
 
 
-def _shown(name, value):
-  if percent.scale_of(name, value) == 100:
-    return f'{name} {percent.shown(name, value):.4g} %'
+def _format_metric(name, value):
+  if percent.display_scale(name, value) == 100:
+    return f'{name} {percent.to_display(name, value):.4g} %'
   return f'{name} {value:.5g}' if isinstance(value, float) else f'{name} {value:,}'
 
 
-def fingerprint(params):
-  """Hex digest of weights: of their bits and places, the same on every mesh."""
+def weights_digest(params):
+  """Hex digest of the bits and positions of all weights, the same on every mesh."""
   @jax.jit
   def sums(tree):
-    def one(x):
+    def weighted_sum(x):
       bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
       strides = [np.uint32(math.prod(x.shape[axis + 1:])) for axis in range(x.ndim)]
-      places = sum(jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * stride
-                   for axis, stride in enumerate(strides))
-      weights = jax.reshard(2 * places + 1, jax.typeof(bits).sharding.spec)
+      positions = sum(jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * stride
+                      for axis, stride in enumerate(strides))
+      weights = jax.reshard(2 * positions + 1, jax.typeof(bits).sharding.spec)
       return jax.reshard((bits * weights).sum(dtype=jnp.uint32), jax.P())
-    return jax.tree.map(one, tree)
-  found = {jax.tree_util.keystr(path): int(value)
-           for path, value in jax.tree.leaves_with_path(jax.device_get(sums(params)))}
-  return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return jax.tree.map(weighted_sum, tree)
+  sums_by_path = {jax.tree_util.keystr(path): int(value)
+                  for path, value in jax.tree.leaves_with_path(jax.device_get(sums(params)))}
+  return hashlib.sha256(json.dumps(sums_by_path, sort_keys=True).encode()).hexdigest()

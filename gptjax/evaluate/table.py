@@ -1,4 +1,4 @@
-"""The results as Markdown, beside the paper's numbers; a task that did not run has no number anywhere."""
+"""Evaluation results as Markdown, next to the paper's; a task that did not run has no number anywhere."""
 
 from gptjax.evaluate import paper, percent
 from gptjax.evaluate.tasks.suite import TASKS
@@ -7,12 +7,12 @@ from gptjax.text.words import plural
 
 
 def markdown(results):
-  """The report of one run.
+  """Return the Markdown report of one run.
 
   Args:
-    results: what `results.json` holds.
+    results: content of `results.json`.
   """
-  size = paper.size_of(results['model'])
+  size = paper.released_size(results['model'])
   parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _about(results, size),
            _table(results, size)]
   if results['not_run']:
@@ -22,78 +22,81 @@ def markdown(results):
            for note in several]
   if notes:
     parts.append('## Data that is not as published\n\n' + '\n'.join(notes))
-  parts += [_others(results), *_grids(results), *_rows(results), _protocols(results)]
+  parts += [_reproductions(results), *_grids(results), *_rows(results), _protocols(results)]
   return '\n\n'.join(part for part in parts if part) + '\n'
 
 
 def _about(results, size):
-  named = f', the shape of the released {size} (the paper\'s {paper.IN_PAPER[size]})' if size else ''
-  only = f' Only {first}: not to be compared with the paper.' if (first := cut(results)) else ''
-  return (f'{results["model"]["parameters"]:,} parameters{named}; {results["model"]["compute_dtype"]}.{only} '
-          f'{percent.PERCENT}.')
+  released = f', the shape of the released {size} (the paper\'s {paper.PAPER_SIZES[size]})' if size else ''
+  limited = f' Only {first}: not comparable with the paper.' if (first := describe_limit(results)) else ''
+  return (f'{results["model"]["parameters"]:,} parameters{released}; {results["model"]["compute_dtype"]}.'
+          f'{limited} {percent.PERCENT_NOTE}.')
 
 
 def limit_of(results, task):
-  """How many examples a task was cut to; 0: it has all of them."""
+  """The number of examples that a task was limited to; 0: all."""
   return results.get('limits', {}).get(task, results.get('limit', 0))
 
 
-def cut(results):
-  """Which examples were taken, in words: 'the first 12 examples of each task'; '' where all were."""
+def describe_limit(results):
+  """Describe a limit: 'the first 12 examples of each task'; '' if all examples were used."""
   limits = {task: limit_of(results, task) for task in results['tasks']}
-  some = set(limits.values()) or {results.get('limit', 0)}
-  if some == {0}:
+  distinct = set(limits.values()) or {results.get('limit', 0)}
+  if distinct == {0}:
     return ''
-  if len(some) > 1:  # the limit was raised, and not every task has been run since
-    few = ', '.join(f'{limit:,} of {task}' for task, limit in limits.items() if limit)
-    return f'the first examples of some tasks ({few})'
-  limit, = some
+  if len(distinct) > 1:  # the limit was raised, and not every task has been run since
+    limited = ', '.join(f'{limit:,} of {task}' for task, limit in limits.items() if limit)
+    return f'the first examples of some tasks ({limited})'
+  limit, = distinct
   return f'the first {plural(limit, "example")} of each task'
 
 
 def _table(results, size):
   head = ['', 'ours', *(bold(name) if released == size else name
-                        for released, name in paper.IN_PAPER.items()), 'state of the art then']
+                        for released, name in paper.PAPER_SIZES.items()), 'state of the art then']
   lines = []
   for name in TASKS:
-    figures = [figure for figure in paper.FIGURES if figure.task == name]
+    figures = [figure for figure in paper.PAPER_RESULTS if figure.task == name]
     for figure in figures:
-      lines.append([figure.title, _ours(results, figure),
-                    *(_number(figure.sizes.get(one)) for one in paper.SIZES), _number(figure.sota)])
+      lines.append([figure.title, _measured(results, figure),
+                    *(_number(figure.sizes.get(size_name)) for size_name in paper.SIZES),
+                    _number(figure.sota)])
     if not figures:
       metrics = results['tasks'].get(name, {}).items()
-      found = ', '.join(f'{key} {_number(percent.shown(key, value))}' for key, value in metrics)
-      lines.append([TASKS[name].title, found or 'not run', *[''] * 5])
+      values = ', '.join(f'{key} {_number(percent.to_display(key, value))}' for key, value in metrics)
+      lines.append([TASKS[name].title, values or 'not run', *[''] * 5])
   return table(head, lines)
 
 
-def _ours(results, figure):
-  found = results['tasks'].get(figure.task)
-  return 'not run' if found is None else _number(percent.shown(figure.metric, found[figure.metric]))
+def _measured(results, figure):
+  metrics = results['tasks'].get(figure.task)
+  return 'not run' if metrics is None else _number(percent.to_display(figure.metric, metrics[figure.metric]))
 
 
-def _others(results):
-  """What others have measured with the released weights, beside our nearest protocol."""
+def _reproductions(results):
+  """Published measurements of the released weights, next to the nearest protocol here."""
   lines = []
-  for one in paper.REPRODUCED:
-    cell = nearest(results, one.task, one.cell)
-    ours = '-' if one.cell is None else 'not run' if cell is None else _number(cell * one.scale)
-    lines.append([TASKS[one.task].title, one.protocol, ours,
-                  *(_number(one.sizes.get(released)) for released in paper.SIZES), one.source])
-  return ('## What others measured with the released weights\n\nWith these weights ours should be near; '
-          'where the paper cannot be reproduced, this is what is to be expected.\n\n'
+  for reproduction in paper.REPRODUCTIONS:
+    cell = nearest_value(results, reproduction.task, reproduction.cell)
+    measured = ('-' if reproduction.cell is None else 'not run' if cell is None
+                else _number(cell * reproduction.scale))
+    lines.append([TASKS[reproduction.task].title, reproduction.protocol, measured,
+                  *(_number(reproduction.sizes.get(released)) for released in paper.SIZES),
+                  reproduction.source])
+  return ('## Other measurements of the released weights\n\nWith these weights the results should be close; '
+          'where the paper cannot be reproduced, expect these numbers.\n\n'
           + table(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
 
 
-def nearest(results, task, cell):
-  """The value of a cell of a task's grid, named as in `paper.Reproduced`; None if it was not run."""
+def nearest_value(results, task, cell):
+  """The value of a grid cell, named as in `paper.Reproduction`; None if it was not run."""
   if cell is None:
     return None
   text, stride, unit = cell
   n_ctx = results['model']['n_ctx']
   stride = {'n_ctx': n_ctx, 'n_ctx / 2': n_ctx // 2}.get(stride, stride)
-  return next((one['value'] for one in results['grids'].get(task, ())
-               if (one['text'], one['stride'], one['unit']) == (text, stride, unit)), None)
+  return next((entry['value'] for entry in results['grids'].get(task, ())
+               if (entry['text'], entry['stride'], entry['unit']) == (text, stride, unit)), None)
 
 
 def _grids(results):
@@ -101,15 +104,15 @@ def _grids(results):
     units = list(dict.fromkeys(cell['unit'] for cell in cells))
     lines = []
     for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in cells):
-      mine = {cell['unit']: cell for cell in cells if (cell['text'], cell['stride']) == (text, stride)}
-      lines.append([text, str(stride or ''), *(_marked(mine[unit]) for unit in units)])
+      by_unit = {cell['unit']: cell for cell in cells if (cell['text'], cell['stride']) == (text, stride)}
+      lines.append([text, str(stride or ''), *(_marked(by_unit[unit]) for unit in units)])
     yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
            'known. Bits for bytes and characters, per cent for accuracies, else perplexity.\n\n'
            + table(['text', 'stride', *units], lines))
 
 
 def _marked(cell):
-  number = _number(percent.shown(cell['unit'], cell['value']))
+  number = _number(percent.to_display(cell['unit'], cell['value']))
   return bold(number) if cell['paper'] else number
 
 

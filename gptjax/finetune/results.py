@@ -66,7 +66,7 @@ def main_score(data, metrics):
   It is 100 times the first metric, or minus the perplexity, in metrics.jsonl and manifests of all versions.
   """
   metric = main_metric(data.task)
-  return -metrics[metric] if metric == PERPLEXITY else percent.shown(metric, metrics[metric])
+  return -metrics[metric] if metric == PERPLEXITY else percent.to_display(metric, metrics[metric])
 
 
 def main_metric(task):
@@ -77,7 +77,7 @@ def main_metric(task):
 
 def as_fractions(metrics):
   """Metrics written by version 0.1.0 or earlier, converted to fractions."""
-  return {name: value / percent.scale_of(name) for name, value in metrics.items()}
+  return {name: value / percent.display_scale(name) for name, value in metrics.items()}
 
 
 def metrics_of_record(data, record):
@@ -174,7 +174,7 @@ def require_version(path, record):
 
 def format_metric(metric, value, digits=1):
   """A metric as text: per cent, but a perplexity unchanged."""
-  return f'{percent.shown(metric, value):.{digits}f}'
+  return f'{percent.to_display(metric, value):.{digits}f}'
 
 
 def table(collected, notes=None):

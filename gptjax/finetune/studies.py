@@ -90,7 +90,7 @@ def ablation_table(scores_of, tasks):
   comparable = [name for name, task in tasks.items() if not task.note]
   show = lambda value: '-' if value is None else f'{value:.1f}'
   for variant, tasks_of in scores_of.items():
-    scores = {name: percent.shown(metric[name], tasks_of[name][metric[name]]) for name in tasks}
+    scores = {name: percent.to_display(metric[name], tasks_of[name][metric[name]]) for name in tasks}
     paper = {name: TABLE_5[variant][name] for name in comparable} if all_in_paper else None
     for label, values in ((f'{variant}, validation', scores), (f'{variant}, the paper (test)', paper)):
       if values is not None:
@@ -148,7 +148,7 @@ def plot_transfer(workdir, scores_of, metrics):
   for i, (name, metric) in enumerate(metrics.items()):
     for split, style in (('validation', '-'), ('train', '--')):
       curve = [scores_of[n][name][split] for n in layers]
-      mean, minimum, maximum = ([percent.shown(metric, summary[key]) for summary in curve]
+      mean, minimum, maximum = ([percent.to_display(metric, summary[key]) for summary in curve]
                                 for key in ('mean', 'min', 'max'))
       axes.plot(layers, mean, style, color=f'C{i}', marker='o', label=figures.literal(f'{name}, {split}'))
       axes.fill_between(layers, minimum, maximum, color=f'C{i}', alpha=0.1)

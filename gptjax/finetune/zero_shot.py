@@ -9,8 +9,8 @@ import gptjax
 from gptjax.command import figures, shutdown, streams
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
-from gptjax.evaluate.run import data_of
-from gptjax.evaluate.scoring.subject import subject
+from gptjax.evaluate.run import data_options
+from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import gpt1, heuristics
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.files import atomic, records
@@ -70,12 +70,12 @@ def study(config, workdir, given=()):
 
 
 def read_suites(config):
-  """{heuristic: (subject.Task, its examples)}; a missing data set is reported and skipped.
+  """{heuristic: (evaluated_model.Task, its examples)}; a missing data set is reported and skipped.
 
   Raises:
     InputError: a data set is damaged, or all are missing.
   """
-  data, suites = data_of(config)._replace(limit=config.finetune.limit), {}
+  data, suites = data_options(config)._replace(limit=config.finetune.limit), {}
   for task in gpt1.TASKS:
     name = HEURISTICS[task.name]
     note = lambda line, name=name: print(f'{name}: note: {line}', file=sys.stderr)
@@ -91,7 +91,7 @@ def read_suites(config):
 def evaluate_checkpoint(folder, data, config):
   """{heuristic: accuracy or Matthews correlation, as a fraction} of one checkpoint."""
   model, tokenizer = gptjax.load(folder)
-  tested_model = subject(model, tokenizer, config.eval.batch_size or config.train.batch_size, show=True)
+  tested_model = make_evaluated_model(model, tokenizer, config.eval.batch_size or config.train.batch_size, show_progress=True)
   scores = {}
   for name, (task, examples) in data.items():
     try:
@@ -109,7 +109,7 @@ def plot(workdir, scores_of):
   for name, style in (('Transformer', '-'), ('LSTM', '--')):
     steps = sorted(map(int, scores_of.get(name, {})))
     for i, task in enumerate(heuristics.SCALES):
-      points = [(step, heuristics.relative(task, 100 * scores_of[name][str(step)][task])) for step in steps
+      points = [(step, heuristics.relative_performance(task, 100 * scores_of[name][str(step)][task])) for step in steps
                 if task in scores_of[name][str(step)]]
       if points:
         axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=figures.literal(f'{task}, {name}'))

@@ -21,7 +21,7 @@ from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.parallel import sharding
 from gptjax.plan import estimate, hardware, kernels, report, topology
-from gptjax.plan.search import apply, search
+from gptjax.plan.search import apply_settings, search
 
 FLAGS = flags.FLAGS
 EXAMPLE = 'python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16'
@@ -34,28 +34,28 @@ flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs 
                    upper_bound=1e6)
 
 
-def run(config, name, asked):
+def run(config, name, options):
   """Prints the plan, or the ranked ones, or what attention takes; 0, or 1 if no plan fits."""
   jax.config.update('jax_platforms', 'cpu')
   topology.check_name(name)
-  device, devices = hardware.of(name), topology.describe(name)
+  device, devices = hardware.device_for(name), topology.describe(name)
   configs.resolve(config, '', devices[0])  # as on the devices, and not as here
   config.train.steps = config.train.steps or (0 if config.train.epochs else 1)
   configs.check(config, devices[0])
-  if asked.kernels:
+  if options.kernels:
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check(config, mesh)
-    print(kernels.table(kernels.measure(config, mesh, device), config, mesh, name))
+    print(kernels.table(kernels.estimate_kernels(config, mesh, device), config, mesh, name))
     return 0
-  if not asked.search and (mesh := usable(config, devices)):
+  if not options.search and (mesh := usable(config, devices)):
     plan = estimate.plan(config, mesh, device)
   else:
-    found = search(config, devices, device, asked.few if asked.search else 1)
-    print(report.ranking(found, name, device) + '\n')
-    jax_settings, plan = found[0]
-    apply(config, jax_settings)
+    ranked = search(config, devices, device, options.few if options.search else 1)
+    print(report.ranking_table(ranked, name, device) + '\n')
+    settings, plan = ranked[0]
+    apply_settings(config, settings)
     mesh = sharding.make_mesh(config.mesh, devices)
-  print(report.one(plan, config, mesh, name, device, asked.price))
+  print(report.plan_text(plan, config, mesh, name, device, options.price))
   return int(not plan.fits(device))
 
 

@@ -19,7 +19,7 @@ from gptjax.parallel import sharding
 from gptjax.plan import hlo, program, traffic
 from gptjax.train import step
 
-SPARE = 0.08  # of the memory: for the runtime, the network's buffers and what lies scattered
+SPARE_MEMORY = 0.08  # of the memory: for the runtime, the network's buffers and what lies scattered
 
 
 class TooLarge(InputError):
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 
   def fits(self, device):
     """Whether the peak leaves the device some memory to spare."""
-    return self.memory['peak'] <= (1 - SPARE) * device.memory
+    return self.memory['peak'] <= (1 - SPARE_MEMORY) * device.memory
 
 
 def plan(config, mesh, device):
@@ -68,7 +68,7 @@ def plan(config, mesh, device):
     ValueError: the mesh cannot divide the config.
   """
   try:
-    compiled, cost = program.cost(config, mesh)
+    compiled, cost = program.compile_and_cost(config, mesh)
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
@@ -77,34 +77,37 @@ def plan(config, mesh, device):
     raise TooLarge(f'the step does not fit into the memory of a device{said}: raise config.mesh.fsdp, set '
                    'config.model.remat=full, lower config.train.microbatch_size, or try --search') from None
   sent = Counter()
-  for one in cost.collectives:
-    sent['far' if crosses(one, mesh) else 'near', one.kind] += hlo.sent(one)
-  seconds = times(traffic.kernels(compiled.as_text()), sent, device)
+  for collective in cost.collectives:
+    sent['far' if crosses_networks(collective, mesh) else 'near',
+         collective.kind] += hlo.sent_bytes(collective)
+  seconds = step_seconds(traffic.kernels(compiled.as_text()), sent, device)
   tokens = config.train.batch_size * config.data.seq_len
   flops = size.flops_per_token(config.model, config.data.seq_len)
   speed = tokens / seconds['step']
-  return Plan(memory(config, mesh, cost), cost.flops, flops['causal'] * tokens / mesh.size, dict(sent),
+  return Plan(memory_by_kind(config, mesh, cost), cost.flops, flops['causal'] * tokens / mesh.size,
+              dict(sent),
               seconds, speed / mesh.size * flops['palm'] / device.flops, speed, cost.seconds)
 
 
-def times(kernels, sent, device):
+def step_seconds(kernels, sent, device):
   """Seconds of `Plan`, from [traffic.Kernel] and bytes sent."""
-  compute = [one.times * one.flops / device.flops for one in kernels]
-  moving = [one.times * one.bytes / device.bandwidth for one in kernels]
+  compute = [kernel.runs * kernel.flops / device.flops for kernel in kernels]
+  memory = [kernel.runs * kernel.bytes / device.bandwidth for kernel in kernels]
   network = {name: sum(value for (where, _), value in sent.items() if where == name) / bandwidth
-             for name, bandwidth in (('near', device.near), ('far', device.far))}
-  busy = sum(map(max, compute, moving))
-  return {'compute': sum(compute), 'memory': sum(moving), 'kernels': busy, **network,
-          'step': max(busy, *network.values()), 'apart': busy + sum(network.values())}
+             for name, bandwidth in (('near', device.intra_bandwidth), ('far', device.inter_bandwidth))}
+  kernel_seconds = sum(map(max, compute, memory))
+  return {'compute': sum(compute), 'memory': sum(memory), 'kernels': kernel_seconds, **network,
+          'step': max(kernel_seconds, *network.values()), 'apart': kernel_seconds + sum(network.values())}
 
 
-def crosses(one, mesh):
+def crosses_networks(collective, mesh):
   """Whether the devices that a collective joins lie on several slices or hosts with networks of their own."""
-  place = np.array([sharding.slice_index(device) for device in mesh.devices.flat])
-  return one.between_slices or bool((place[one.groups] != place[one.groups[:, :1]]).any())
+  islands = np.array([sharding.slice_index(device) for device in mesh.devices.flat])
+  return collective.between_slices or bool((islands[collective.groups] != islands[collective.groups[:,
+                                                                                                    :1]]).any())
 
 
-def memory(config, mesh, cost):
+def memory_by_kind(config, mesh, cost):
   """{kind: bytes} of one device.
 
   What is at rest and the peak are the compiler's. Between them, gradients (float32 sums over microbatches or
@@ -115,15 +118,15 @@ def memory(config, mesh, cost):
             or any(mesh.shape[axis] > 1 for axis in sharding.DEFERRED_AXES))
   width = 4 if summed else np.dtype(config.model.compute_dtype).itemsize
   gradients = cost.params * width // 4
-  activations = kept(config, mesh)
+  activations = activation_bytes(config, mesh)
   rest = max(cost.peak - cost.params - cost.optimizer - cost.batch - gradients - activations, 0)
   return {'params': cost.params, 'optimizer': cost.optimizer, 'batch': cost.batch, 'gradients': gradients,
           'activations': activations, 'temporaries': rest, 'peak': cost.peak}
 
 
-def kept(config, mesh):
+def activation_bytes(config, mesh):
   """Bytes of activations, on each device, that a microbatch's forward pass leaves for the backward one."""
-  state, _ = program.shapes(config, mesh)
+  state, _ = program.step_shapes(config, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     graphdef, rows = step.graph(config), sharding.compute_spec('batch')
     shape = config.train.microbatch_size, config.data.seq_len
@@ -135,8 +138,9 @@ def kept(config, mesh):
     def residuals(params, tokens, keys):
       model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
       return jax.vjp(lambda model: model.features(tokens, keys), model)[1]
-    found = jax.tree.leaves(jax.eval_shape(residuals, state.params, tokens, keys))
+    residual_shapes = jax.tree.leaves(jax.eval_shape(residuals, state.params, tokens, keys))
     batch = set(sharding.BATCH_AXES)
-    of_rows = [x for x in found if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) and x.sharding
+    of_rows = [x for x in residual_shapes if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
+               and x.sharding
                and any(batch <= set(axes) for axes in x.sharding.spec.partitions if isinstance(axes, tuple))]
-  return program.on_each(sharding.with_shardings(of_rows, mesh))
+  return program.bytes_per_device(sharding.with_shardings(of_rows, mesh))

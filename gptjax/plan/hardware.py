@@ -17,8 +17,8 @@ class Device(NamedTuple):
   flops: float
   memory: float
   bandwidth: float
-  near: float
-  far: float
+  intra_bandwidth: float
+  inter_bandwidth: float
 
 
 # TPUs: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("System architecture"). near: half of the
@@ -37,7 +37,7 @@ DEVICES = {
 }
 
 
-def of(topology):
+def device_for(topology):
   """The Device of a topology's name, like 'v5e:16x16'.
 
   Raises:

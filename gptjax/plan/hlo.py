@@ -9,14 +9,14 @@ from collections import Counter, namedtuple
 
 import numpy as np
 
-KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
-         'ragged-all-to-all', 'collective-broadcast')
+COLLECTIVE_KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute',
+                    'ragged-all-to-all', 'collective-broadcast')
 BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 'bf16': 16, 'f16': 16, 'f32': 32,
         's32': 32, 'u32': 32, 'f64': 64, 's64': 64, 'u64': 64, 'f8e4m3fn': 8, 'f8e5m2': 8}
 
 # sizes: bytes of each array that comes out; groups: int[groups, devices of one], positions in the mesh;
-# times: how often it runs a step; depth: loops around it; between_slices: sent by hosts, of TPU slices.
-Collective = namedtuple('Collective', 'kind sizes groups times depth between_slices', defaults=(False,))
+# runs: how often it runs a step; depth: loops around it; between_slices: sent by hosts, of TPU slices.
+Collective = namedtuple('Collective', 'kind sizes groups runs depth between_slices', defaults=(False,))
 Instruction = namedtuple('Instruction', 'name type op rest')
 
 
@@ -26,82 +26,83 @@ def collectives(text):
   A sum and the cut that XLA fuses it with are a `reduce-scatter`; a collective that XLA has dealt out over
   several fusions, to run beside what they compute, is one.
   """
-  found, seen = [], set()  # seen: of those that are dealt out
-  for instruction, at in walk(text):
+  collectives_found, seen = [], set()  # seen: of those that are dealt out
+  for instruction, context in instructions(text):
     if instruction.op == 'send' and '_xla_megascale_transfer_type' in instruction.rest:
-      found.append(_between_slices(instruction, at))
-    if (kind := instruction.op.removesuffix('-start')) not in KINDS:
+      collectives_found.append(_between_slices(instruction, context))
+    if (kind := instruction.op.removesuffix('-start')) not in COLLECTIVE_KINDS:
       continue
     if 'chain_id=' in instruction.rest:
-      part = *re.findall(r'(?:channel_id=|chain_id=")(\d+)', instruction.rest), at.body
-      if part in seen:
+      chain = *re.findall(r'(?:channel_id=|chain_id=")(\d+)', instruction.rest), context.body
+      if chain in seen:
         continue
-      seen.add(part)
-    groups, arrays = _groups(instruction.rest), sizes(instruction.type)
-    if kind == 'all-reduce' and at.path[-1].startswith('all-reduce-scatter'):
+      seen.add(chain)
+    groups, arrays = _groups(instruction.rest), array_bytes(instruction.type)
+    if kind == 'all-reduce' and context.path[-1].startswith('all-reduce-scatter'):
       kind, arrays = 'reduce-scatter', [size // groups.shape[1] for size in arrays]
     if instruction.op in ('all-gather-start', 'reduce-scatter-start'):  # what goes in, and what comes out
       arrays = arrays[len(arrays) // 2:]
     elif instruction.op == 'collective-permute-start':
       arrays = arrays[1:2]
-    found.append(Collective(kind, arrays, groups, at.times, at.depth))
-  return found
+    collectives_found.append(Collective(kind, arrays, groups, context.runs, context.depth))
+  return collectives_found
 
 
-def _between_slices(instruction, at):
+def _between_slices(instruction, context):
   """The part of a collective that crosses the network between TPU slices: there it is a message to hosts."""
   kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)[1].lower().replace('_', '-')
   slices, last = re.search(r'_xla_megascale_target="\{([\d,]+)\}x\{0:(\d+)\}"', instruction.rest).groups()
   each, count = int(last) + 1, len(slices.split(','))
   groups = np.arange(each * count).reshape(count, each).T
-  return Collective(kind, sizes(instruction.type)[:1], groups, at.times, at.depth, True)
+  return Collective(kind, array_bytes(instruction.type)[:1], groups, context.runs, context.depth, True)
 
 
-def out(one):
+def output_bytes(collective):
   """Bytes that come out of a Collective on each device, a step."""
-  return one.times * sum(one.sizes)
+  return collective.runs * sum(collective.sizes)
 
 
-def whole(one):
+def full_bytes(collective):
   """Bytes, a step, of the arrays as they are on one device at most: before a scatter, after all others."""
-  return out(one) * (one.groups.shape[1] if one.kind == 'reduce-scatter' else 1)
+  return output_bytes(collective) * (collective.groups.shape[1] if collective.kind == 'reduce-scatter' else 1)
 
 
-def sent(one):
+def sent_bytes(collective):
   """Bytes that each device sends for a Collective, a step, by the ring algorithms.
 
   With n devices in a group: (n - 1) / n of the whole array, twice that for a sum that all get; all of it
   for a permutation.
   """
-  if one.kind in ('collective-permute', 'collective-broadcast'):
-    return out(one)
-  n = one.groups.shape[1]
-  return whole(one) * (n - 1) / n * (2 if one.kind == 'all-reduce' else 1)
+  if collective.kind in ('collective-permute', 'collective-broadcast'):
+    return output_bytes(collective)
+  n = collective.groups.shape[1]
+  return full_bytes(collective) * (n - 1) / n * (2 if collective.kind == 'all-reduce' else 1)
 
 
-def totals(found, bytes_of=out):
+def bytes_by_kind(collectives, bytes_of=output_bytes):
   """{kind: bytes a step} of a list of Collective."""
   count = Counter()
-  for one in found:
-    count[one.kind] += bytes_of(one)
+  for collective in collectives:
+    count[collective.kind] += bytes_of(collective)
   return dict(count)
 
 
 def flops(text):
   """Floating-point operations of all matrix products and convolutions a step, on one device."""
-  return sum(at.times * products(instruction, at.types) for instruction, at in walk(text))
+  return sum(context.runs * matmul_flops(instruction, context.types) for instruction,
+             context in instructions(text))
 
 
-def products(instruction, types):
+def matmul_flops(instruction, types):
   """Floating-point operations of one instruction, if it is a matrix product or a convolution; else 0."""
-  count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _called}.get(instruction.op)
+  count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _custom_call}.get(instruction.op)
   return count(instruction, types) if count else 0
 
 
-Place = namedtuple('Place', 'types path body times depth fused computations')
+Context = namedtuple('Place', 'types path body runs depth fused computations')
 
 
-def walk(text):
+def instructions(text):
   """Yields (Instruction, Place) in the order of the text, entering what is called, fused and repeated.
 
   Place: types {name: type} of the computation, path (names from the entry on), body (the innermost loop's),
@@ -117,25 +118,26 @@ def walk(text):
       body.append(Instruction(*parts.groups()))
     elif line.startswith('"'):  # what Pallas tells profilers stands on a line of its own
       body[-1] = body[-1]._replace(rest=body[-1].rest + line)
-  yield from _within(computations, (entry,), entry, 1, 0, False)
+  yield from _visit_computation(computations, (entry,), entry, 1, 0, False)
 
 
-def _within(computations, path, body, times, depth, fused):
+def _visit_computation(computations, path, body, runs_per_step, depth, fused):
   instructions = computations[path[-1]]
-  types = {one.name: one.type for one in instructions}
-  for one in instructions:
-    yield one, Place(types, path, body, times, depth, fused, computations)
-    if one.op == 'while':
-      inside = re.search(r'body=%?([\w.-]+)', one.rest)[1]
-      runs = times * _trips(one, instructions, computations)
-      yield from _within(computations, (*path, inside), inside, runs, depth + 1, False)
-    elif not one.op.endswith(('-done', '-update')):
-      for called in re.findall(r'(?:to_apply|calls)=%?([\w.-]+)', one.rest):
-        inside = fused or one.op == 'fusion' or ('to_apply' in one.rest and one.op != 'call')
-        yield from _within(computations, (*path, called), body, times, depth, inside)
+  types = {instruction.name: instruction.type for instruction in instructions}
+  for instruction in instructions:
+    yield instruction, Context(types, path, body, runs_per_step, depth, fused, computations)
+    if instruction.op == 'while':
+      inside = re.search(r'body=%?([\w.-]+)', instruction.rest)[1]
+      body_runs = runs_per_step * _trips(instruction, instructions, computations)
+      yield from _visit_computation(computations, (*path, inside), inside, body_runs, depth + 1, False)
+    elif not instruction.op.endswith(('-done', '-update')):
+      for called in re.findall(r'(?:to_apply|calls)=%?([\w.-]+)', instruction.rest):
+        inside = fused or instruction.op == 'fusion' or ('to_apply' in instruction.rest
+                                                         and instruction.op != 'call')
+        yield from _visit_computation(computations, (*path, called), body, runs_per_step, depth, inside)
 
 
-def _trips(loop, around, computations):
+def _trips(loop, enclosing, computations):
   """How often a loop runs: what XLA says, or its counter's limit less where it starts."""
   if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
     return int(known[1])
@@ -145,7 +147,7 @@ def _trips(loop, around, computations):
     counter, limit = (condition[name] for name in operands(last.rest))
     assert last.op == 'compare' and 'direction=LT' in last.rest and counter.op == 'get-tuple-element'
     index = int(re.search(r'index=(\d+)', counter.rest)[1])
-    outside = {one.name: one for one in around}
+    outside = {one.name: one for one in enclosing}
     start = outside[operands(outside[operands(loop.rest)[0]].rest)[index]]
     while start.op in ('copy', 'bitcast'):
       start = outside[operands(start.rest)[0]]
@@ -169,7 +171,7 @@ def _shapes(text):
           for kind, dimensions in re.findall(r'\b([a-z]+\d*\w*)\[([\d,]*)\]', text) if kind in BITS]
 
 
-def sizes(text):
+def array_bytes(text):
   """Bytes of each array of a type."""
   return [math.prod(shape) * BITS[kind] // 8 for kind, shape in _shapes(text)]
 
@@ -185,7 +187,7 @@ def _dot(instruction, types):
   return 2 * math.prod(_shape(instruction.type)) * math.prod(left[int(d)] for d in summed.split(',') if d)
 
 
-def _called(instruction, types):
+def _custom_call(instruction, types):
   """Products in a kernel that XLA did not write: cuBLAS's and attention; other custom calls count nothing."""
   if '"__cublas$' in instruction.rest:
     left = _shape(types[operands(instruction.rest)[0]])
@@ -199,10 +201,10 @@ def _called(instruction, types):
   if kernel := re.search(r'flash_(forward|dq|dkv)', instruction.rest):  # ours; of the past alone, too
     b, t, h, k = _shape(types[operands(instruction.rest)[0]])
     return {'forward': 2, 'dq': 3, 'dkv': 4}[kernel[1]] * b * t * h * k * (t + 1)
-  return splash(instruction, types)[0]
+  return splash_cost(instruction, types)[0]
 
 
-def splash(instruction, types):
+def splash_cost(instruction, types):
   """(floating-point operations, bytes read again) of a splash kernel; (0, 0) of all else.
 
   By its sizes of blocks; those on the diagonal are computed whole. What is read for each pair of blocks (keys
@@ -212,18 +214,18 @@ def splash(instruction, types):
   if not kernel or instruction.op != 'custom-call':
     return 0, 0
   blocks = {name: int(size) for name, size in re.findall(r'block_(\w+)\\": (\d+)', instruction.rest)}
-  end = '' if kernel[1] == 'fwd' else f'_{kernel[1]}'
-  sizes_q, sizes_kv = blocks[f'q{end}'], blocks[f'kv{end}']
+  suffix = '' if kernel[1] == 'fwd' else f'_{kernel[1]}'
+  sizes_q, sizes_kv = blocks[f'q{suffix}'], blocks[f'kv{suffix}']
   # A batch of one has no dimension of its own; whole numbers say which blocks there are.
-  given = [types[name] for name in operands(instruction.rest)]
-  arrays = [kind for kind in given if kind.startswith(('bf16', 'f32'))]
+  operand_types = [types[name] for name in operands(instruction.rest)]
+  arrays = [kind for kind in operand_types if kind.startswith(('bf16', 'f32'))]
   t = max(_shape(arrays[0])[-2:])
   pairs = sum(-(-(i + 1) * sizes_q // sizes_kv) for i in range(t // sizes_q))
-  one = len(_shapes(instruction.type)) > 4  # a kernel for all three gradients
-  products = {'fwd': 2, 'dq': 3, 'dkv': 5 if one else 4}[kernel[1]]
+  fused_backward = len(_shapes(instruction.type)) > 4  # a kernel for all three gradients
+  products = {'fwd': 2, 'dq': 3, 'dkv': 5 if fused_backward else 4}[kernel[1]]
   streamed, size = (arrays[:1] + arrays[3:], sizes_q) if kernel[1] == 'dkv' else (arrays[1:3], sizes_kv)
-  again = sum(sum(sizes(kind)) for kind in streamed) * (pairs * size / t - 1)
-  return products * 2 * math.prod(_shape(arrays[0])) // t * pairs * sizes_q * sizes_kv, int(again)
+  bytes_reread = sum(sum(array_bytes(kind)) for kind in streamed) * (pairs * size / t - 1)
+  return products * 2 * math.prod(_shape(arrays[0])) // t * pairs * sizes_q * sizes_kv, int(bytes_reread)
 
 
 def _convolution(instruction, types):
@@ -243,9 +245,11 @@ def _convolution(instruction, types):
     field = lambda name, default: window.get(name, 'x'.join([default] * (len(left) - 2))).split('x')[d]
     low = int(field('pad', '0_0').split('_')[0])
     size, stride = (int(field(name, '1')) for name in ('size', 'stride'))
-    spread, apart = (int(field(name, '1')) for name in ('lhs_dilate', 'rhs_dilate'))
-    at = np.arange(out[label[3].index(str(d))])[:, None] * stride + np.arange(size) * apart - low
-    inside = (at >= 0) & (at < (left[label[1].index(str(d))] - 1) * spread + 1) & (at % spread == 0)
+    lhs_dilation, rhs_dilation = (int(field(name, '1')) for name in ('lhs_dilate', 'rhs_dilate'))
+    positions = np.arange(out[label[3].index(str(d))])[:,
+                                                       None] * stride + np.arange(size) * rhs_dilation - low
+    inside = (positions >= 0) & (positions < (left[label[1].index(str(d))] - 1) * lhs_dilation
+                                 + 1) & (positions % lhs_dilation == 0)
     total *= inside.sum()
   return int(total)
 

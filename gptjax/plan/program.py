@@ -30,13 +30,13 @@ class Cost(NamedTuple):
   params: int
   optimizer: int
   batch: int
-  whole: int
+  replicated: int
   temporary: int
   peak: int
   seconds: float
 
 
-def shapes(config, mesh):
+def step_shapes(config, mesh):
   """(TrainState, batch) of ShapeDtypeStruct, sharded over the mesh: what the step is compiled for."""
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     state = sharding.with_shardings(jax.eval_shape(functools.partial(train.init_state, config)), mesh)
@@ -61,7 +61,7 @@ def compile_step(config, mesh, **options):
     jax.errors.JaxRuntimeError: among others, RESOURCE_EXHAUSTED where a TPU has not the memory.
   """
   sharding.check(config, mesh)
-  state, batch = shapes(config, mesh)
+  state, batch = step_shapes(config, mesh)
   platform = mesh.devices.flat[0].platform.replace('gpu', 'cuda')
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     step = functools.partial(train.train_step, config=config, graphdef=train.graph(config),
@@ -71,7 +71,7 @@ def compile_step(config, mesh, **options):
     return lowered.compile(compiler_options=xla_presets.options(config.xla_preset) | options)
 
 
-def cost(config, mesh, **options):
+def compile_and_cost(config, mesh, **options):
   """(compiled, Cost) of the step; arguments and errors are those of `compile_step`."""
   began = time.monotonic()
   compiled = compile_step(config, mesh, **options)
@@ -81,13 +81,13 @@ def cost(config, mesh, **options):
   if mesh.devices.flat[0].platform == 'cpu':  # its peak leaves temporaries out
     peak = (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
             - memory.alias_size_in_bytes)
-  state, batch = shapes(config, mesh)
+  state, batch = step_shapes(config, mesh)
   whole = [x for x in jax.tree.leaves((state.params, state.opt_state)) if x.sharding.is_fully_replicated]
-  return compiled, Cost(hlo.flops(text), hlo.collectives(text), on_each(state.params),
-                        on_each(state.opt_state), on_each(batch), on_each(whole),
+  return compiled, Cost(hlo.flops(text), hlo.collectives(text), bytes_per_device(state.params),
+                        bytes_per_device(state.opt_state), bytes_per_device(batch), bytes_per_device(whole),
                         memory.temp_size_in_bytes, peak, seconds)
 
 
-def on_each(tree):
+def bytes_per_device(tree):
   """Bytes of a tree of sharded shapes on each device."""
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -10,7 +10,7 @@ CAVEAT = ('These times are bounds that no program reaches; not counted are laten
           'evaluation, checkpoints and failures.')
 
 
-def one(plan, config, mesh, name, device, price):
+def plan_text(plan, config, mesh, name, device, price):
   """The whole plan as text.
 
   Args:
@@ -23,12 +23,13 @@ def one(plan, config, mesh, name, device, price):
   """
   c, tokens = config.model, config.train.batch_size * config.data.seq_len
   verdict = 'fits' if plan.fits(device) else (
-    f'DOES NOT FIT, {estimate.SPARE:.0%} being kept free: raise mesh.fsdp, set model.remat=full, lower '
-    'train.microbatch_size')
-  networks = {'near': ('inside a slice or host', device.near), 'far': ('between slices or hosts', device.far)}
+    f'DOES NOT FIT, {estimate.SPARE_MEMORY:.0%} being kept free: raise mesh.fsdp, set model.remat=full, '
+    'lower train.microbatch_size')
+  networks = {'near': ('inside a slice or host', device.intra_bandwidth),
+              'far': ('between slices or hosts', device.inter_bandwidth)}
   lines = [
     f'{plural(c.n_layer, "layer")} x {c.n_embd} x {plural(c.n_head, "head")} on '
-    f'{plural(mesh.size, "device")} of {name}, mesh {words(mesh)}, remat {c.remat}, '
+    f'{plural(mesh.size, "device")} of {name}, mesh {describe_mesh(mesh)}, remat {c.remat}, '
     f'attention {config.attention.kernel}',
     *sharding.mesh_warnings(config, mesh),
     f'{plural(config.train.batch_size, "sequence")} of {config.data.seq_len:,} tokens a step, '
@@ -51,11 +52,11 @@ def one(plan, config, mesh, name, device, price):
     f'  step          {plan.seconds["step"]:>9.4f}   if the network works beside the kernels; '
     f'{plan.seconds["apart"]:.4f} if it does not',
     '', f'{plan.tokens_per_second:,.0f} tokens/s, MFU {plan.mfu:.1%}; '
-    f'{length(plan, config, price, mesh.size)}', CAVEAT]
+    f'{run_length(plan, config, price, mesh.size)}', CAVEAT]
   return '\n'.join(lines)
 
 
-def length(plan, config, price, devices):
+def run_length(plan, config, price, devices):
   """How long the tokens of the config take, and what they cost."""
   tokens = config.train.steps * config.train.batch_size * config.data.seq_len
   what = plural(config.train.steps, 'step') if tokens else f'{config.train.epochs:g} epochs take longer'
@@ -65,33 +66,33 @@ def length(plan, config, price, devices):
   return f'{days:,.2f} days for {tokens / 1e9:,.1f} billion tokens ({what}){cost}'
 
 
-def ranking(found, name, device):
+def ranking_table(ranked, name, device):
   """The table of [(settings, Plan)] of `search.search`, and the flags of its first line, if that fits."""
   heads = ('step s', 'tokens/s', 'MFU', 'peak GiB', 'near GB', 'far GB', 'mesh, remat, microbatch')
   lines = [(f'{plan.seconds["step"]:.3f}', f'{plan.tokens_per_second:,.0f}', f'{plan.mfu:.1%}',
             f'{plan.memory["peak"] / GIB:.2f}{"" if plan.fits(device) else " (too much)"}',
             *(f'{sum(size for (where, _), size in plan.sent.items() if where == network) / 1e9:.2f}'
-              for network in ('near', 'far')), in_words(settings)) for settings, plan in found]
+              for network in ('near', 'far')), describe_settings(settings)) for settings, plan in ranked]
   widths = [max(map(len, column)) for column in zip(heads, *lines)]
   table = ['  '.join([*(text.rjust(width) for text, width in zip(line[:-1], widths)), line[-1]])
            for line in (heads, *lines)]
-  settings, plan = found[0]
-  last = f'use: {overrides(settings)}' if plan.fits(device) else f'none fits {name}: take more devices'
+  settings, plan = ranked[0]
+  last = f'use: {config_flags(settings)}' if plan.fits(device) else f'none fits {name}: take more devices'
   return '\n'.join([*table, '', last])
 
 
-def in_words(settings):
+def describe_settings(settings):
   """'data 4 x fsdp 8, full, 256' of {field: value}."""
   mesh = ' x '.join(f'{axis} {settings[f"mesh.{axis}"]}' for axis in sharding.MESH_AXES
                     if settings[f'mesh.{axis}'] > 1)
   return f'{mesh or "1"}, {settings["model.remat"]}, {settings["train.microbatch_size"]}'
 
 
-def overrides(settings):
+def config_flags(settings):
   """'--config.mesh.data=4 ...' of {field: value}."""
   return ' '.join(f'--config.{field}={value}' for field, value in settings.items())
 
 
-def words(mesh):
+def describe_mesh(mesh):
   """'data 4 x fsdp 8' of a mesh."""
   return ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items() if size > 1) or '1'

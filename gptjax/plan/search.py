@@ -14,10 +14,10 @@ from gptjax.plan import estimate
 
 # Work with remat, beside none: matmuls again in the backward pass, of three that there are (full); or the
 # attention alone (dots).
-AGAIN = {'none': 1.0, 'dots': 1.1, 'full': 4 / 3}
+REMAT_WORK = {'none': 1.0, 'dots': 1.1, 'full': 4 / 3}
 
 
-def search(config, devices, device, few):
+def search(config, devices, device, n_compiled):
   """Plans of the best settings.
 
   Args:
@@ -32,31 +32,32 @@ def search(config, devices, device, few):
   Raises:
     ValueError: no mesh of these devices can divide the config.
   """
-  ranked = sorted(candidates(config, devices), key=lambda settings: guess(config, settings, devices, device))
+  ranked = sorted(candidates(config, devices), key=lambda settings: estimate_seconds(config, settings,
+                                                                                     devices, device))
   if not ranked:
     raise InputError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
                      'change them')
-  plans, kept = [], functools.cache(functools.partial(activations, config, devices))
-  tries = 3 * few  # what arithmetic likes may be too large for the compiler
-  with bars.bar(total=few, unit='program', leave=False) as bar:
+  plans, cached_activation_bytes = [], functools.cache(functools.partial(activation_bytes, config, devices))
+  remaining_tries = 3 * n_compiled  # what arithmetic likes may be too large for the compiler
+  with bars.bar(total=n_compiled, unit='program', leave=False) as bar:
     for settings in ranked:
-      room = (1 - estimate.SPARE) * device.memory - at_rest(config, settings)
-      if room < 0 or kept(*shares(settings, devices)) > room:
+      room = (1 - estimate.SPARE_MEMORY) * device.memory - state_bytes(config, settings)
+      if room < 0 or cached_activation_bytes(*activation_key(settings, devices)) > room:
         continue
-      apply(config, settings)
+      apply_settings(config, settings)
       mesh = sharding.make_mesh(config.mesh, devices)
-      tries -= 1
+      remaining_tries -= 1
       try:
         plans.append((settings, estimate.plan(config, mesh, device)))
         bar.update()
       except estimate.TooLarge:
         bar.set_postfix_str(f'too large: {settings["model.remat"]}, {settings["train.microbatch_size"]}')
-      if len(plans) == few or not tries:
+      if len(plans) == n_compiled or not remaining_tries:
         break
   if not plans:
     raise InputError(f'{len(devices)} such devices have too little memory for any mesh'
-                     f'{"" if tries else " of those that arithmetic likes best"}: take more of them')
+                     f'{"" if remaining_tries else " of the highest-ranked ones"}: use more devices')
   return sorted(plans, key=lambda found: (not found[1].fits(device), found[1].seconds['step']))
 
 
@@ -70,13 +71,13 @@ def candidates(config, devices):
     if rest or not data or config.model.n_embd % fsdp or config.model.n_inner % tensor or batch % shards:
       continue
     mesh = {f'mesh.{axis}': size for axis, size in zip(sharding.MESH_AXES, (replica, data, fsdp, tensor))}
-    parts = [2**i for i in range(batch.bit_length()) if batch % (2**i * shards) == 0]
-    for part, remat in itertools.product(parts, REMAT):
+    n_microbatches = [2**i for i in range(batch.bit_length()) if batch % (2**i * shards) == 0]
+    for microbatches, remat in itertools.product(n_microbatches, REMAT):
       yield {**mesh, 'model.remat': remat, 'model.scan': configs.should_scan(remat, devices[0]),
-             'train.microbatch_size': batch // part}
+             'train.microbatch_size': batch // microbatches}
 
 
-def apply(config, settings):
+def apply_settings(config, settings):
   """Sets the fields in the config; batches of held-out text are as large as a microbatch."""
   for field, value in settings.items():
     section, name = field.split('.')
@@ -84,38 +85,38 @@ def apply(config, settings):
   config.eval.batch_size = config.train.microbatch_size
 
 
-def at_rest(config, settings):
+def state_bytes(config, settings):
   """Bytes of weights, two moments and gradients on each device, at the least: as if all were divided."""
   gradients = 4 if settings['train.microbatch_size'] < config.train.batch_size else 2
   return (12 + gradients) * n_params(config.model) / (settings['mesh.fsdp'] * settings['mesh.tensor'])
 
 
-def shares(settings, devices):
+def activation_key(settings, devices):
   """(sequences of a microbatch on a device, tensor, remat): on what alone its activations depend."""
   tensor = settings['mesh.tensor']
   return settings['train.microbatch_size'] * tensor // len(devices), tensor, settings['model.remat']
 
 
-def activations(config, devices, rows, tensor, remat):
+def activation_bytes(config, devices, rows, tensor, remat):
   """Bytes that the forward pass keeps on each device, which has so many sequences."""
-  apply(config, {'mesh.replica': 1, 'mesh.data': 1, 'mesh.fsdp': 1, 'mesh.tensor': tensor,
-                 'train.microbatch_size': rows, 'model.remat': remat})
-  return estimate.kept(config, sharding.make_mesh(config.mesh, devices[:tensor]))
+  apply_settings(config, {'mesh.replica': 1, 'mesh.data': 1, 'mesh.fsdp': 1, 'mesh.tensor': tensor,
+                          'train.microbatch_size': rows, 'model.remat': remat})
+  return estimate.activation_bytes(config, sharding.make_mesh(config.mesh, devices[:tensor]))
 
 
-def guess(config, settings, devices, device):
+def estimate_seconds(config, settings, devices, device):
   """Seconds a step by arithmetic, to rank by: work and what is sent, the longer of them."""
   c, n = config.model, len(devices)
   _, data, fsdp, tensor = (settings[f'mesh.{axis}'] for axis in sharding.MESH_AXES)
   tokens, remat = config.train.batch_size * config.data.seq_len, settings['model.remat']
   parts = config.train.batch_size // settings['train.microbatch_size']
-  flops = size.flops_per_token(c, config.data.seq_len)['causal'] * tokens * AGAIN[remat]
+  flops = size.flops_per_token(c, config.data.seq_len)['causal'] * tokens * REMAT_WORK[remat]
   work = flops / n / device.flops
   weights = 2 * n_params(c) / tensor  # bytes, in bfloat16
   gathered = parts * weights * (fsdp > 1) * (3 if remat == 'full' else 2)
   summed = 2 * weights / fsdp * (2 if parts > 1 else 1) * (data > 1)
   split = 4 * c.n_layer * 2 * 2 * tokens / (n / tensor) * c.n_embd * (1 - 1 / tensor)
   spans = sharding.slice_count(devices) > settings['mesh.replica']
-  near = (gathered + summed + split) / (device.far if spans else device.near)
-  ties = 1e-3 * (work + near + parts * work) + 1e-3 * work * at_rest(config, settings) / device.memory
-  return max(work, near) + ties
+  network = (gathered + summed + split) / (device.inter_bandwidth if spans else device.intra_bandwidth)
+  ties = 1e-3 * (work + network + parts * work) + 1e-3 * work * state_bytes(config, settings) / device.memory
+  return max(work, network) + ties

@@ -35,18 +35,18 @@ def describe(name):
   if generation not in DIMENSIONS or not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)*', shape):
     raise InputError(f'{name!r} is not a topology: say GENERATION:SHAPE, like v5e:4x4 or v5p:2x2x4, of '
                      f'{", ".join(DIMENSIONS)}; or h100:8, a100:8')
-  _require_few(name, shape)
+  _check_device_count(name, shape)
   sizes, rank = shape.split('x'), DIMENSIONS[generation]
   if len(sizes) not in (rank, rank + 1):
     raise InputError(f'a slice of {generation} has {rank} dimensions, and {name!r} gives {len(sizes)} '
                      'numbers (one more than dimensions: the number of slices)')
   libtpu.configure_without_tpu()
-  wanted = {'num_slices': int(sizes[rank])} if len(sizes) > rank and int(sizes[rank]) > 1 else {}
+  options = {'num_slices': int(sizes[rank])} if len(sizes) > rank and int(sizes[rank]) > 1 else {}
   if generation in ('v4', 'v5p'):
-    wanted['chip_config_name'] = 'megacore'  # a chip as one device, as JAX shows it
-  one = f'{generation}:{"x".join(sizes[:rank])}'
+    options['chip_config_name'] = 'megacore'  # a chip as one device, as JAX shows it
+  slice_name = f'{generation}:{"x".join(sizes[:rank])}'
   try:
-    return topologies.get_topology_desc(platform='tpu', topology_name=one, **wanted).devices
+    return topologies.get_topology_desc(platform='tpu', topology_name=slice_name, **options).devices
   except RuntimeError as error:
     if 'not installed' in str(error):
       raise InputError("the TPU compiler is not here: pip install 'gptjax[plan-tpu]' (Linux)") from None
@@ -55,21 +55,21 @@ def describe(name):
 
 def check_name(name):
   """Refuses 'v5e-256', the name that clouds give a slice, and says what it is here (InputError)."""
-  found = re.fullmatch(r'(v\d[ep]?|v5litepod|tpu7x)-(\d{1,5})', name)
-  if not found:
+  match = re.fullmatch(r'(v\d[ep]?|v5litepod|tpu7x)-(\d{1,5})', name)
+  if not match:
     return
-  generation = found[1].replace('v5litepod', 'v5e')
+  generation = match[1].replace('v5litepod', 'v5e')
   cores = 1 if generation in ('v5e', 'v6e') else 2  # of a chip: all other names count cores
-  chips = int(found[2]) // cores
+  chips = int(match[2]) // cores
   if generation not in DIMENSIONS or chips < 4 or chips & (chips - 1):
     raise InputError(f'{name!r} is not a topology: say its shape in chips, like v5e:4x4 or v5p:2x2x4')
   rank, power = DIMENSIONS[generation], chips.bit_length() - 1
   sizes = [2 ** ((power + i) // rank) for i in range(rank)] if power > 2 or rank == 2 else [2, 2, 1]
-  meant = f'{generation}:{"x".join(map(str, sizes))}'
-  raise InputError(f'{name!r} is not a topology: did you mean {meant}? Slices are named by their shape')
+  suggestion = f'{generation}:{"x".join(map(str, sizes))}'
+  raise InputError(f'{name!r} is not a topology: did you mean {suggestion}? Slices are named by their shape')
 
 
-def _require_few(name, shape):
+def _check_device_count(name, shape):
   if len(shape) > 40 or math.prod(map(int, shape.split('x'))) > MOST_DEVICES:
     raise InputError(f'{name[:40]!r} is more than {MOST_DEVICES:,} devices, the most that can be planned')
 
@@ -77,11 +77,11 @@ def _require_few(name, shape):
 def _gpus(kind, name, shape):
   if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', shape):
     raise InputError(f'{name!r} is not a topology: say {kind}:8, or {kind}:8x16 for 16 hosts of eight')
-  _require_few(name, shape)
-  each, _, hosts = shape.partition('x')
+  _check_device_count(name, shape)
+  gpus_per_host, _, hosts = shape.partition('x')
   try:
-    return topologies.get_topology_desc(kind, 'cuda', target_config=gpu.target(kind),
-                                        topology=f'{hosts or 1}x1x{each}').devices
+    return topologies.get_topology_desc(kind, 'cuda', target_config=gpu.target_config(kind),
+                                        topology=f'{hosts or 1}x1x{gpus_per_host}').devices
   except (NotImplementedError, RuntimeError) as error:
     raise InputError("the GPU compiler is not here: pip install 'gptjax[plan-gpu]' (Linux, 5 GB, no GPU "
                      f'needed; {str(error).splitlines()[0][:80]})') from None

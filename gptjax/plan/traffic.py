@@ -6,80 +6,85 @@ from collections import namedtuple
 from gptjax.plan import hlo
 
 # Of one kernel: runs a step, floating-point operations and bytes of one run.
-Kernel = namedtuple('Kernel', 'name times flops bytes')
+Kernel = namedtuple('Kernel', 'name runs flops bytes')
 
-NOTHING = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'while',
-           'conditional', 'call', 'partition-id', 'replica-id', 'add-dependency', 'opt-barrier', 'send',
-           'recv')
-CALLS = re.compile(r'custom_call_target="(tpu_custom_call|__cublas|__cudnn|triton|__gpu\$xla)')
+NO_TRAFFIC = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'while',
+              'conditional', 'call', 'partition-id', 'replica-id', 'add-dependency', 'opt-barrier', 'send',
+              'recv')
+KERNEL_CALLS = re.compile(r'custom_call_target="(tpu_custom_call|__cublas|__cudnn|triton|__gpu\$xla)')
 
 
 def kernels(text):
   """[Kernel] of a program; what is sent between devices is left out."""
-  found = []
-  for instruction, at in hlo.walk(text):
-    work = hlo.products(instruction, at.types)
-    if at.fused:
-      found[-1] = found[-1]._replace(flops=found[-1].flops + work)
+  result = []
+  for instruction, context in hlo.instructions(text):
+    work = hlo.matmul_flops(instruction, context.types)
+    if context.fused:
+      result[-1] = result[-1]._replace(flops=result[-1].flops + work)
     else:
-      found.append(Kernel(instruction.name, at.times, work, moved(instruction, at)))
-  return [kernel for kernel in found if kernel.flops or kernel.bytes]
+      result.append(Kernel(instruction.name, context.runs, work, bytes_moved(instruction, context)))
+  return [kernel for kernel in result if kernel.flops or kernel.bytes]
 
 
-def moved(instruction, at):
+def bytes_moved(instruction, context):
   """Bytes that one run of an instruction reads from and writes to the device's memory."""
   op, inputs = instruction.op, hlo.operands(instruction.rest)
-  if (op in NOTHING or op.endswith(('-done', '-update')) or op.removesuffix('-start') in hlo.KINDS
-      or (op == 'custom-call' and not CALLS.search(instruction.rest))):
+  if (op in NO_TRAFFIC or op.endswith(('-done', '-update'))
+      or op.removesuffix('-start') in hlo.COLLECTIVE_KINDS
+      or (op == 'custom-call' and not KERNEL_CALLS.search(instruction.rest))):
     return 0
   if op.endswith('-start'):  # from memory to what is nearer, or back: once
-    return (hlo.sizes(instruction.type) or [0])[0]
+    return (hlo.array_bytes(instruction.type) or [0])[0]
   if op in ('dynamic-slice', 'slice', 'gather'):
-    return 2 * in_memory(instruction.type)
+    return 2 * bytes_in_memory(instruction.type)
   if op == 'dynamic-update-slice':
-    return 2 * in_memory(at.types[inputs[1]])
+    return 2 * bytes_in_memory(context.types[inputs[1]])
   if op == 'fusion':
-    called = at.computations[re.search(r'calls=%?([\w.-]+)', instruction.rest)[1]]
-    reads = sum(min(in_memory(at.types[name]), _read(called, index, at.computations))
+    called = context.computations[re.search(r'calls=%?([\w.-]+)', instruction.rest)[1]]
+    reads = sum(min(bytes_in_memory(context.types[name]), _read(called, index, context.computations))
                 for index, name in enumerate(inputs))
-    return reads + (_written(called) if in_memory(instruction.type) else 0)
-  once = in_memory(instruction.type) + sum(in_memory(at.types[name]) for name in inputs if name in at.types)
-  return once + hlo.splash(instruction, at.types)[1]
+    return reads + (_written(called) if bytes_in_memory(instruction.type) else 0)
+  total = bytes_in_memory(instruction.type) + sum(bytes_in_memory(context.types[name]) for name in inputs
+                                                  if name in context.types)
+  return total + hlo.splash_cost(instruction, context.types)[1]
 
 
-def in_memory(kind):
+def bytes_in_memory(kind):
   """Bytes of a type that lie in the device's memory, and not in a memory space nearer to its cores."""
-  return sum(sum(hlo.sizes(array)) for array in re.findall(r'\w+\[[\d,]*\](?:\{[^}]*\})?', kind)
+  return sum(sum(hlo.array_bytes(array)) for array in re.findall(r'\w+\[[\d,]*\](?:\{[^}]*\})?', kind)
              if not re.search(r'S\(\d+\)', array))
 
 
 def _read(called, index, computations):
   """Bytes that a fusion reads of its input `index`: of what it only cuts from, the cuts."""
-  name = next(one.name for one in called if one.op == 'parameter' and one.rest.startswith(f'{index})'))
+  name = next(instruction.name for instruction in called if instruction.op == 'parameter'
+              and instruction.rest.startswith(f'{index})'))
   total = 0
-  for one in called:
-    for place, given in enumerate(hlo.operands(one.rest)):
-      if given != name or one.op == 'parameter':
+  for instruction in called:
+    for position, operand in enumerate(hlo.operands(instruction.rest)):
+      if operand != name or instruction.op == 'parameter':
         continue
-      if one.op in ('dynamic-slice', 'slice', 'gather') and place == 0:
-        total += sum(hlo.sizes(one.type))
-      elif one.op == 'fusion':
-        inner = computations[re.search(r'calls=%?([\w.-]+)', one.rest)[1]]
-        total += _read(inner, place, computations)
-      elif not (one.op == 'dynamic-update-slice' and place == 0):  # which is done in place
+      if instruction.op in ('dynamic-slice', 'slice', 'gather') and position == 0:
+        total += sum(hlo.array_bytes(instruction.type))
+      elif instruction.op == 'fusion':
+        inner = computations[re.search(r'calls=%?([\w.-]+)', instruction.rest)[1]]
+        total += _read(inner, position, computations)
+      elif not (instruction.op == 'dynamic-update-slice' and position == 0):  # which is done in place
         return float('inf')
   return total
 
 
 def _written(called):
   """Bytes that a fusion writes: of what it only changes a part of, that part."""
-  types, ops = {one.name: one.type for one in called}, {one.name: one for one in called}
+  types, ops = {instruction.name: instruction.type for instruction in called}, {instruction.name: instruction
+                                                                                for instruction in called}
   last = called[-1]
   outputs = [ops[name] for name in hlo.operands(last.rest)] if last.op == 'tuple' else [last]
   total = 0
-  for one in outputs:
-    while one.op == 'bitcast':
-      one = ops[hlo.operands(one.rest)[0]]
-    changed = types[hlo.operands(one.rest)[1]] if one.op == 'dynamic-update-slice' else one.type
-    total += in_memory(one.type) and sum(hlo.sizes(changed))
+  for instruction in outputs:
+    while instruction.op == 'bitcast':
+      instruction = ops[hlo.operands(instruction.rest)[0]]
+    in_place = instruction.op == 'dynamic-update-slice'
+    changed = types[hlo.operands(instruction.rest)[1]] if in_place else instruction.type
+    total += bytes_in_memory(instruction.type) and sum(hlo.array_bytes(changed))
   return total

@@ -21,7 +21,7 @@ from gptjax.data.corpus import pipeline
 from gptjax.data.corpus import reader as corpora
 from gptjax.domains import LARGEST
 from gptjax.errors import InputError
-from gptjax.evaluate.during import Tasks
+from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
 from gptjax.files import literal_path
 from gptjax.kernels import xla_presets
@@ -69,7 +69,7 @@ def pretrain(config, workdir, overrides=()):
   # What is cheap comes first, and nothing is made before all of it has passed.
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
-  suite.chosen(config.eval.tasks)
+  suite.parse_tasks(config.eval.tasks)
   source = weights.first(config, workdir, overrides)
   configs.resolve(config, workdir)
   configs.check(config)
@@ -250,7 +250,7 @@ def loop(run, state, batches, telemetry, saves):
   Raises:
     rewind.Spike: the loss calls for going back.
   """
-  start, evaluate, tasks = int(state.step), Evaluation(run), Tasks(run, telemetry.log)
+  start, evaluate, tasks = int(state.step), Evaluation(run), TaskEvaluator(run, telemetry.log)
   watch, step_fn, late = Stopwatch(), None, None
   evaluate_and_checkpoint(run, state, start, telemetry, saves, evaluate, tasks)
   with contextlib.closing(Profile(run.workdir, *run.config.log.profile_steps)) as profile:

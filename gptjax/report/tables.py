@@ -15,10 +15,11 @@ def models(found):
   """What was evaluated."""
   rows = []
   for run in found:
-    size = paper.size_of(run.model)
+    size = paper.released_size(run.model)
     rows.append([run.name, f'{run.model["parameters"]:,}',
                  f'{run.model["n_layer"]} x {run.model["n_embd"]} x {run.model["n_head"]}',
-                 f'{run.model["n_ctx"]:,}', f'{size} (the paper\'s {paper.IN_PAPER[size]})' if size else None,
+                 f'{run.model["n_ctx"]:,}', f'{size} (the paper\'s {paper.PAPER_SIZES[size]})' if size
+                 else None,
                  run.model.get('name') or 'trained here', (run.results.get('weights') or '')[:12] or None])
   return Table(['workdir', 'parameters', 'layers x width x heads', 'context', 'released size of this shape',
                 'weights', 'digest'], rows, 'The models of this report.', prose=True)
@@ -47,22 +48,22 @@ def training(found):
 def results(found):
   """Every number of the paper with ours, then what the tasks found for which the paper has none."""
   ran = [run for run in found if run.results]
-  head = ['', *(run.name for run in ran), *(f'GPT-2 {name}' for name in paper.IN_PAPER.values()),
+  head = ['', *(run.name for run in ran), *(f'GPT-2 {name}' for name in paper.PAPER_SIZES.values()),
           'state of the art then']
   rows = []
-  for one in paper.FIGURES:
+  for one in paper.PAPER_RESULTS:
     if one.task not in suite.TASKS:
       continue
     theirs = (*(one.sizes.get(size) for size in paper.SIZES), one.sota)
     rows.append([one.title, *(_ours(run, one) for run in ran), *map(printed, theirs)])
-  in_paper = {one.task for one in paper.FIGURES}
+  in_paper = {one.task for one in paper.PAPER_RESULTS}
   for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
       values = (_value(run, task, metric) for run in ran)
       rows.append([f'{_title(task)}, {_words(metric)}', *values, *[None] * 5])
   return Table(head, rows, 'Zero-shot results, of test sets unless a row says otherwise. '
-               f'{percent.PERCENT}. The paper prints only its largest size for some tasks. What was not run '
-               'has no number.')
+               f'{percent.PERCENT_NOTE}. The paper prints only its largest size for some tasks. What was not '
+               'run has no number.')
 
 
 def _ours(run, one):
@@ -73,7 +74,7 @@ def _ours(run, one):
 def _value(run, task, metric):
   """A number of ours, with a star if it is of the first examples only; None where there is none."""
   value = runs.value(run, task, metric)
-  return None if value is None else format_number(percent.shown(metric, value)) + _star(run, task)
+  return None if value is None else format_number(percent.to_display(metric, value)) + _star(run, task)
 
 
 def _star(run, task):
@@ -83,7 +84,7 @@ def _star(run, task):
 def limits(found):
   """A paragraph on runs that did not take whole data sets."""
   cut = '; '.join(f'{run.name}: {first}' for run in found
-                  if run.results and (first := table.cut(run.results)))
+                  if run.results and (first := table.describe_limit(run.results)))
   return [Prose(f'* Not of all examples, so not to be compared with the paper ({cut}).')] if cut else []
 
 
@@ -91,8 +92,8 @@ def expected(found):
   """What others have measured with the released weights."""
   ran = [run for run in found if run.results]
   rows = []
-  for one in paper.REPRODUCED:
-    ours = [table.nearest(run.results, one.task, one.cell) for run in ran]
+  for one in paper.REPRODUCTIONS:
+    ours = [table.nearest_value(run.results, one.task, one.cell) for run in ran]
     rows.append([f'{suite.TASKS[one.task].title}: {one.protocol} ({one.source})',
                  *(_expected(one, run, value) for run, value in zip(ran, ours, strict=True)),
                  *(printed(one.sizes.get(size)) for size in paper.SIZES)])
@@ -126,7 +127,7 @@ def grids(evaluated):
 def _cell(cell):
   if cell is None:
     return None
-  value = format_number(percent.shown(cell['unit'], cell['value']))
+  value = format_number(percent.to_display(cell['unit'], cell['value']))
   return Strong(value) if cell['paper'] else value
 
 
@@ -150,7 +151,8 @@ def overlaps(run):
            _percent(row['train']), f'{row["documents_with_any"]:,}', f'{row["documents_with_much"]:,}',
            *map(printed, published.OVERLAP.get(name, (None, None)))] for name, row in found['tests'].items()]
   yield Table(['test set', 'documents', '8-grams', 'in own train, %', 'in training corpus, %',
-               'documents with any', f'with over {study.MUCH:.0%}', 'paper: own train', 'paper: WebText'],
+               'documents with any', f'with over {study.HIGH_OVERLAP:.0%}', 'paper: own train',
+               'paper: WebText'],
               rows, f'8-grams of test sets that are also in training text, {run.name}.')
   for name, row in found['filters'].items():
     yield Prose(f'Filter {name}: {row["eightgrams"]:,} 8-grams of {", ".join(row["sources"])}, '
@@ -161,7 +163,7 @@ def overlaps(run):
     where = 'training corpus' if study.TRAIN in found['filters'] else 'own train split'
     yield Table([f'8-grams in the {where}', 'examples', *map(_words, metrics)],
                 [[row['bucket'], f'{row["examples"]:,}',
-                  *(format_number(percent.shown(metric, row[metric])) for metric in metrics)]
+                  *(format_number(percent.to_display(metric, row[metric])) for metric in metrics)]
                  for row in scores],
                 f'{_title(task)} by how much of an example was seen in training; accuracies, F1, exact match '
                 'and what is correct in per cent.')

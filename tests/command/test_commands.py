@@ -163,7 +163,7 @@ def test_a_prompt_in_utf_8_under_another_locale_is_named_as_such(monkeypatch):
 
 
 def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
-  from gptjax.evaluate.scoring import buckets
+  from gptjax.evaluate.scoring import overlap_scores
   from gptjax.evaluate.texts import schema, sources
   from gptjax.finetune.tasks import examples
   from gptjax.generate.writer import check
@@ -171,9 +171,9 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
   path = tmp_path / 'x.jsonl'
   path.write_text('{"text": "a"}\n{"text": "b", "more": ["\\ud800"]}\n')
   with pytest.raises(InputError, match=r'x\.jsonl:2 is not valid Unicode'):
-    sources.read_jsonl(sources.Data('', '', 0), path, schema.Schema('texts', {'text': schema.text()}))
+    sources.read_jsonl(sources.DataOptions('', '', 0), path, schema.Schema('texts', {'text': schema.text()}))
   with pytest.raises(InputError, match=r'x\.jsonl is not valid Unicode'):
-    buckets.read(path)
+    overlap_scores.read_examples(path)
   path.write_text('{"a": {"\\udfff": 1}}')
   with pytest.raises(InputError, match=r'x\.jsonl is not valid Unicode'):
     sources.read_json(path)

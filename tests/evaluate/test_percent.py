@@ -3,7 +3,7 @@
 import pytest
 
 from gptjax.evaluate import paper, percent, table
-from gptjax.evaluate.scoring import buckets
+from gptjax.evaluate.scoring import overlap_scores
 
 FRACTIONS = ('accuracy', 'accuracy/m', 'test/accuracy/all', 'accuracy_last_word_filtered', 'f1', 'f1_news',
              'ceiling_accuracy_last_word', 'exact_match', 'exact_match_confident', 'matthews', 'pearson',
@@ -14,24 +14,24 @@ OTHERS = ('perplexity', 'perplexity_last_token', 'bits_per_byte', 'nats_per_toke
 
 @pytest.mark.parametrize('metric', FRACTIONS)
 def test_fractions_are_shown_in_per_cent(metric):
-  assert percent.shown(metric, 0.25) == 25 and percent.shown(metric, 1) == 100
-  assert percent.shown(metric, None) is None
+  assert percent.to_display(metric, 0.25) == 25 and percent.to_display(metric, 1) == 100
+  assert percent.to_display(metric, None) is None
 
 
 @pytest.mark.parametrize('metric', OTHERS)
 def test_other_scales_are_shown_as_they_are(metric):
-  assert percent.shown(metric, 0.25) == 0.25 and percent.shown(metric, 7) == 7
+  assert percent.to_display(metric, 0.25) == 0.25 and percent.to_display(metric, 7) == 7
 
 
 def test_what_is_correct_is_a_count_or_a_share():
-  assert percent.shown('correct', 7) == 7 and percent.shown('correct_full', 0.5) == 50
+  assert percent.to_display('correct', 7) == 7 and percent.to_display('correct_full', 0.5) == 50
 
 
 def test_the_papers_figures_are_on_the_scale_that_is_printed():
-  for one in paper.FIGURES:
+  for one in paper.PAPER_RESULTS:
     assert (one.scale == 100) == (one.metric in FRACTIONS or 'accuracy' in one.metric), one
-  assert {one.scale for one in paper.REPRODUCED if 'accuracy' in one.protocol} == {100}
-  assert {one.scale for one in paper.REPRODUCED if 'accuracy' not in one.protocol} == {1}
+  assert {one.scale for one in paper.REPRODUCTIONS if 'accuracy' in one.protocol} == {100}
+  assert {one.scale for one in paper.REPRODUCTIONS if 'accuracy' not in one.protocol} == {1}
 
 
 RESULTS = {
@@ -46,10 +46,10 @@ RESULTS = {
 def test_all_tables_of_an_evaluation_are_in_per_cent():
   made = table.markdown(RESULTS)
   for shown in ('| matthews 6.47, threshold -5.5, examples 200 |', '| accuracy 54.5 |', '| **12.5** | 0.5 |',
-                '| Winograd, accuracy (partial) | 50.5 |', percent.PERCENT):
+                '| Winograd, accuracy (partial) | 50.5 |', percent.PERCENT_NOTE):
     assert shown in made, made
   by = [{'bucket': 'all', 'examples': 2, 'correct': 0.5, 'f1': 0.25, 'perplexity': 3.5}]
-  assert buckets.table('coqa', by).split('\n')[1].split() == ['all', '2', '50', '25', '3.5']
+  assert overlap_scores.table('coqa', by).split('\n')[1].split() == ['all', '2', '50', '25', '3.5']
 
 
 @pytest.mark.parametrize('limit, limits, says', [
@@ -59,4 +59,4 @@ def test_all_tables_of_an_evaluation_are_in_per_cent():
   (9, {'cola': 0, 'sst2': 5}, 'the first examples of some tasks (5 of sst2, 9 of winograd)')])
 def test_which_examples_were_taken_is_said_by_task(limit, limits, says):
   results = {**RESULTS, 'limit': limit, 'limits': limits}
-  assert table.cut(results) == says and ('Only' in table.markdown(results)) == bool(says)
+  assert table.describe_limit(results) == says and ('Only' in table.markdown(results)) == bool(says)

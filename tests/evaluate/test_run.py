@@ -13,9 +13,9 @@ from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
 from evaluate.tasks.judge import make
 
 from configs import gpt2_zero_shot
-from gptjax.evaluate.run import PARTS, Results, evaluate, fingerprint
+from gptjax.evaluate.run import TASK_FIELDS, Results, evaluate, weights_digest
 from gptjax.evaluate.scoring import scores
-from gptjax.evaluate.scoring.subject import Found
+from gptjax.evaluate.scoring.evaluated_model import TaskResult
 from gptjax.evaluate.tasks import suite
 from gptjax.storage import ownership
 
@@ -135,9 +135,9 @@ def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, cap
   assert evaluate(few, tmp_path / 'grown') == 0
   with pytest.raises(ValueError, match='in use by process'), ownership.own_folder(tmp_path / 'grown'):
     evaluate(config_of(folder, tasks='lambada', limit=9), tmp_path / 'grown')
-  asked, score = [], scores.scores
-  monkeypatch.setattr(scores, 'scores', lambda model, requests, *rest, done, **named: asked.append(
-    (len(requests), len(done))) or score(model, requests, *rest, done=done, **named))
+  asked, score = [], scores.score_requests
+  monkeypatch.setattr(scores, 'score_requests', lambda model, requests, *rest, known, **named: asked.append(
+    (len(requests), len(known))) or score(model, requests, *rest, known=known, **named))
   assert evaluate(many, tmp_path / 'grown') == 0
   assert asked == [(9, 5)] and 'going on after 5 answers' in capfd.readouterr().out
   assert evaluate(config_of(folder, tasks='lambada', limit=9, grid=False), tmp_path / 'whole') == 0
@@ -152,14 +152,14 @@ def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, cap
 def test_a_task_that_is_measured_again_leaves_nothing_of_before():
   results = object.__new__(Results)
   results._active = False
-  results.found = {part: {} for part in (*PARTS, 'limits', 'notes')} | {'limit': 9}
+  results.content = {part: {} for part in (*TASK_FIELDS, 'limits', 'notes')} | {'limit': 9}
   cell = {'text': 'raw', 'stride': None, 'unit': 'word', 'value': 9.0, 'paper': True}
-  found = Found({'perplexity': 9.0}, 'how', (cell,), (('head',), ('row',)))
+  found = TaskResult({'perplexity': 9.0}, 'how', (cell,), (('head',), ('row',)))
   results.add(suite.TASKS['ptb'], found, 1.0, ['odd'])
-  assert all(results.found[part]['ptb'] for part in ('grids', 'rows', 'protocols', 'notes'))
-  results.add(suite.TASKS['ptb'], Found({'perplexity': 8.0}, ''), 1.0)
-  assert results.found['tasks'] == {'ptb': {'perplexity': 8.0}}
-  assert not any(results.found[part] for part in ('grids', 'rows', 'protocols', 'notes'))
+  assert all(results.content[part]['ptb'] for part in ('grids', 'rows', 'protocols', 'notes'))
+  results.add(suite.TASKS['ptb'], TaskResult({'perplexity': 8.0}, ''), 1.0)
+  assert results.content['tasks'] == {'ptb': {'perplexity': 8.0}}
+  assert not any(results.content[part] for part in ('grids', 'rows', 'protocols', 'notes'))
 
 
 def test_damaged_results_and_answers_are_found_again(folder, done, tmp_path, capfd):
@@ -185,7 +185,7 @@ def test_the_digest_of_weights_sees_each_value_and_its_place_and_no_mesh():
     for axes in ({}, {'fsdp': 4}):
       with mesh_of(**axes):
         params = {'a': jax.device_put(change, jax.P(None, 'fsdp'))}
-        digests.add(fingerprint(params))
+        digests.add(weights_digest(params))
   assert len(digests) == 3
 
 

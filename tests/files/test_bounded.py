@@ -73,7 +73,7 @@ def test_a_line_of_many_values_is_a_problem_of_its_document(tmp_path):
   assert place.endswith('a.jsonl:2') and problem == 'not JSON: it has more than 1,048,576 values'
   (tmp_path / 'a.jsonl').write_text(line)
   with pytest.raises(InputError, match=r'a\.jsonl:1.*more than 1,048,576 values'):
-    sources.read_jsonl(sources.Data('', '', 0), tmp_path / 'a.jsonl', None)
+    sources.read_jsonl(sources.DataOptions('', '', 0), tmp_path / 'a.jsonl', None)
   config = published_config(tmp_path)
   with pytest.raises(InputError, match=r'line 1 is not a JSON object .*more than 1,048,576 values'):
     list(examples.read_records(examples.Jsonl('a.jsonl'), config, 'task t'))

@@ -10,7 +10,7 @@ from conftest import mesh_of, tiny_config
 
 import gptjax
 from configs import gpt1_ablations, gpt1_transfer, gpt1_zero_shot
-from gptjax.evaluate.scoring.subject import subject
+from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import gpt1
 from gptjax.finetune import job, studies, zero_shot
 from gptjax.finetune.tasks import published
@@ -116,5 +116,5 @@ def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, 
     ids = np.arange(9, dtype=np.int32)
     logits = np.asarray(model(ids[None]))[0]
     wanted = [logits[i, ids[i + 1]] - np.log(np.exp(logits[i]).sum()) for i in range(8)]
-    score, *_ = gpt1.asked(subject(model, tokenizer, 2))
+    score, *_ = gpt1.heuristic_inputs(make_evaluated_model(model, tokenizer, 2))
     np.testing.assert_allclose(score([ids[:3], ids])[1], wanted, rtol=1e-4)

@@ -53,9 +53,9 @@ def test_fully_sharded_gathers_a_layer_once_each_way_and_scatters_its_gradient_o
   matrices = sum(size for name, size in weights().items() if name.endswith('/w'))
   tables = sum(size for name, size in weights().items() if name in ('wte', 'wpe'))
   gathered = [one for one in found if one.kind == 'all-gather']
-  assert sum(one.times * sum(one.sizes) for one in gathered if one.depth) == gatherings * matrices
+  assert sum(one.runs * sum(one.sizes) for one in gathered if one.depth) == gatherings * matrices
   assert sum(sum(one.sizes) for one in gathered if not one.depth) == tables
-  moved = hlo.totals(found)
+  moved = hlo.bytes_by_kind(found)
   assert moved['reduce-scatter'] == (matrices + tables) // 8  # what each device is left with
   assert moved['all-reduce'] == sum(weights().values()) - matrices - tables  # gains and biases are whole
   assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}
@@ -68,8 +68,8 @@ def test_tensor_parallel_has_two_reductions_a_layer_each_way(heads, reductions):
   found = sent((('tensor', 4),), changes)
   activations = 4 * 32 * 24 * 8 * heads  # float32[b, t, d]
   assert {one.kind for one in found} == {'all-reduce'}
-  in_layers = [one for one in found if one.times == 3]
-  assert sum(one.times * len(one.sizes) for one in in_layers) == 3 * reductions * 2
+  in_layers = [one for one in found if one.runs == 3]
+  assert sum(one.runs * len(one.sizes) for one in in_layers) == 3 * reductions * 2
   assert all(size == activations for one in in_layers for size in one.sizes)
 
 
@@ -89,7 +89,7 @@ def test_on_products_of_axes_weights_alone_are_gathered_and_nothing_is_moved_by_
   changes = (('model.n_head', 5), ('model.n_embd', 40))
   found = sent(tuple(sizes.items()), changes)
   assert {one.kind for one in found} <= {'all-gather', 'all-reduce', 'reduce-scatter'}
-  gathered = sum(one.times * sum(one.sizes) for one in found if one.kind == 'all-gather')
+  gathered = sum(one.runs * sum(one.sizes) for one in found if one.kind == 'all-gather')
   assert gathered == sum(size // (sizes['tensor'] if name == 'wte' or '/mlp/' in name else 1)
                          for name, size in weights(changes).items()
                          if name.endswith('/w') or name in ('wte', 'wpe'))

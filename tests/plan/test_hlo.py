@@ -80,8 +80,8 @@ ENTRY %main (x: f32[8]) -> (s32[], f32[8]) {
 
 def test_a_loop_runs_from_its_start_to_its_limit():
   one, = hlo.collectives(LOOP)
-  assert (one.kind, one.sizes, one.times, one.depth) == ('all-reduce', [32], 10, 1)
-  assert hlo.out(one) == 320 and hlo.sent(one) == 320 * 2 * 3 / 4
+  assert (one.kind, one.sizes, one.runs, one.depth) == ('all-reduce', [32], 10, 1)
+  assert hlo.output_bytes(one) == 320 and hlo.sent_bytes(one) == 320 * 2 * 3 / 4
 
 
 def test_a_loop_of_unknown_length_is_refused():
@@ -105,7 +105,8 @@ def test_a_sum_that_is_scattered_sends_half_of_one_that_all_get():
     scatter = jax.shard_map(lambda x: jax.lax.psum_scatter(x[0], 'fsdp', tiled=True), out_specs=jax.P('fsdp'))
     everywhere = jax.shard_map(lambda x: jax.lax.psum(x[0], 'fsdp'), out_specs=jax.P())
     (one,), (two,) = hlo.collectives(text(scatter, x)), hlo.collectives(text(everywhere, x))
-  assert hlo.whole(one) == hlo.whole(two) == 4 * 64 and 2 * hlo.sent(one) == hlo.sent(two)
+  assert hlo.full_bytes(one) == hlo.full_bytes(two) == 4 * 64
+  assert 2 * hlo.sent_bytes(one) == hlo.sent_bytes(two)
 
 
 # As the compilers write them: two sequences, three heads of 64, 1,024 positions.
@@ -149,5 +150,5 @@ ARRAY, ROWS = 2 * 2 * 3 * 1024 * 64, 4 * 2 * 3 * 8 * 1024  # bytes
 def test_kernels_of_attention_count_the_past_and_what_lies_on_the_diagonal(written, flops, again):
   text = ATTENTION.replace('KERNEL', written)
   assert hlo.flops(text) == pytest.approx(2 * 2 * 3 * 64 * 1024 * flops, rel=2e-3)
-  found = [hlo.splash(instruction, at.types)[1] for instruction, at in hlo.walk(text)]
+  found = [hlo.splash_cost(instruction, at.types)[1] for instruction, at in hlo.instructions(text)]
   assert sum(found) == again

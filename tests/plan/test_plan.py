@@ -24,7 +24,7 @@ SIZES = ('gpt2_small', 'gpt2_medium', 'gpt2_large', 'gpt2_xl', 'gpt1')
 def named(name, device=None, **changes):
   """A config of configs/, resolved, for `device` if it is not here; changes as {'model.remat': 'full'}."""
   config = importlib.import_module(f'configs.{name}').get_config()
-  search.apply(config, changes)
+  search.apply_settings(config, changes)
   configs.resolve(config, 'unused', device)
   return config
 
@@ -53,7 +53,7 @@ def test_rematerialization_is_counted():
 def test_what_is_at_rest_is_what_lies_there(sizes):
   config = tiny_config(**{'train.microbatch_size': 4})
   with mesh_of(**sizes) as mesh:
-    compiled, cost = program.cost(config, mesh)
+    compiled, cost = program.compile_and_cost(config, mesh)
     state = jax.jit(functools.partial(step.init_state, config))()
     batch = sharding.shard_batch(random_batch(config), mesh)
     here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
@@ -63,7 +63,7 @@ def test_what_is_at_rest_is_what_lies_there(sizes):
     assert (cost.params + cost.optimizer + cost.batch + counters
             == compiled.memory_analysis().argument_size_in_bytes)
     compiled(state, batch)  # and it runs
-    parts = estimate.memory(config, mesh, cost)
+    parts = estimate.memory_by_kind(config, mesh, cost)
   assert sum(size for kind, size in parts.items() if kind != 'peak') >= parts['peak'] == cost.peak
 
 
@@ -72,16 +72,16 @@ def test_a_layer_leaves_its_input_or_its_products_or_all(remat, least, most):
   def kept(n_layer):
     config = tiny_config(**{'model.remat': remat, 'model.n_layer': n_layer, 'model.dropout': 0.1})
     with mesh_of(fsdp=2) as mesh:
-      return estimate.kept(config, mesh)
+      return estimate.activation_bytes(config, mesh)
   one = 4 * 4 * 24 * 32  # float32[b, t, d] of a device
   assert least * one <= (kept(6) - kept(4)) / 2 <= most * one
 
 
 def test_kernels_are_as_slow_as_their_slower_ceiling():
-  device = hardware.Device(flops=10.0, memory=1, bandwidth=5.0, near=2.0, far=1.0)
+  device = hardware.Device(flops=10.0, memory=1, bandwidth=5.0, intra_bandwidth=2.0, inter_bandwidth=1.0)
   kernels = [traffic.Kernel('product', 3, 100, 5), traffic.Kernel('sum', 2, 0, 50)]
   sent = {('near', 'all-gather'): 8, ('near', 'all-reduce'): 2, ('far', 'all-reduce'): 90}
-  assert estimate.times(kernels, sent, device) == pytest.approx(
+  assert estimate.step_seconds(kernels, sent, device) == pytest.approx(
     {'compute': 30, 'memory': 23, 'kernels': 50, 'near': 5, 'far': 90, 'step': 90, 'apart': 145})
 
 
@@ -89,7 +89,7 @@ def test_a_kernel_reads_of_stacked_layers_the_one_that_it_cuts_out():
   w, x = np.ones((50, 64, 64), np.float32), np.ones((8, 64), np.float32)
   layers = lambda x, w: jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0]
   text = jax.jit(layers).lower(x, w).compile().as_text()
-  moved = sum(one.times * one.bytes for one in traffic.kernels(text))
+  moved = sum(one.runs * one.bytes for one in traffic.kernels(text))
   assert w.nbytes <= moved < 5 * w.nbytes  # and not fifty times as much
 
 
@@ -97,7 +97,7 @@ def test_a_kernel_reads_of_stacked_layers_the_one_that_it_cuts_out():
 def test_what_joins_two_slices_is_sent_far(groups, far):
   mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform='tpu', slice_index=n // 2)
                                            for n in range(4)]))
-  assert estimate.crosses(hlo.Collective('all-reduce', [8], np.array(groups), 1, 0), mesh) == far
+  assert estimate.crosses_networks(hlo.Collective('all-reduce', [8], np.array(groups), 1, 0), mesh) == far
 
 
 def test_between_slices_a_message_to_hosts_is_a_collective():
@@ -108,18 +108,18 @@ ENTRY %main (x: f32[64]) -> f32[64] {
 }'''
   one, = hlo.collectives(text)
   assert (one.kind, one.sizes, one.between_slices) == ('all-reduce', [256], True)
-  assert hlo.sent(one) == 256  # of two, each sends half of it twice
+  assert hlo.sent_bytes(one) == 256  # of two, each sends half of it twice
 
 
 def test_the_search_ranks_what_divides_and_says_what_to_use():
   config = tiny_config(**{'train.batch_size': 16, 'train.microbatch_size': 2})  # of 2 nothing is made
   devices, device = jax.devices()[:4], hardware.Device(1e9, 1e9, 1e9, 1e8, 1e7)
   for settings in search.candidates(config, devices):
-    search.apply(config, settings)
+    search.apply_settings(config, settings)
     sharding.check(config, sharding.make_mesh(config.mesh, devices))
   found = search.search(config, devices, device, 2)
   assert [plan.seconds['step'] for _, plan in found] == sorted(plan.seconds['step'] for _, plan in found)
-  said = report.ranking(found, 'four CPUs', device)
+  said = report.ranking_table(found, 'four CPUs', device)
   assert f'--config.mesh.fsdp={found[0][0]["mesh.fsdp"]}' in said.splitlines()[-1]
   with pytest.raises(ValueError, match='too little memory'):
     search.search(config, devices, device._replace(memory=1e4), 2)
@@ -130,7 +130,7 @@ def test_the_whole_plan_is_said():
   device = hardware.DEVICES['v5e']
   with mock.patch.object(sharding, 'ONE_CHANNEL', ()), mesh_of(fsdp=4) as mesh:  # as on that device
     plan = estimate.plan(config, mesh, device)
-    said = report.one(plan, config, mesh, 'v5e:2x2', device, price=2.0)
+    said = report.plan_text(plan, config, mesh, 'v5e:2x2', device, price=2.0)
   for word in ('params', 'optimizer', 'gradients', 'activations', 'temporaries', 'peak', 'reduce-scatter',
                'fits (', 'tokens/s, MFU', 'days for', 'at $2 a device and hour'):
     assert word in said, word
@@ -178,9 +178,10 @@ def test_every_config_compiles_for_tpus_and_sends_no_more_than_it_must(name):
   if config.optimizer.name == 'muon':  # it compiles; how X X^T is summed over devices is left to XLA
     program.compile_step(config, mesh)
     config.optimizer.name = 'adamw'
-  _, cost = program.cost(config, mesh)
-  moved = hlo.totals(cost.collectives, hlo.whole)
-  matrices = 2 * sum(x.size for x in jax.tree.leaves(program.shapes(config, mesh)[0].params) if x.ndim > 2)
+  _, cost = program.compile_and_cost(config, mesh)
+  moved = hlo.bytes_by_kind(cost.collectives, hlo.full_bytes)
+  matrices = 2 * sum(x.size for x in jax.tree.leaves(program.step_shapes(config, mesh)[0].params)
+                     if x.ndim > 2)
   assert moved.pop('collective-permute', 0) < 0.1 * moved['all-gather']
   assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}
   assert moved['reduce-scatter'] >= 2 * matrices and moved['all-reduce'] < 0.02 * moved['reduce-scatter']
@@ -225,7 +226,7 @@ def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, ke
     'model.n_layer': 2, 'model.n_vocab': 1024, 'mesh.data': 1, 'mesh.fsdp': -1,
     'train.batch_size': 5 * len(devices), 'train.microbatch_size': 5 * len(devices),
     **({'attention.kernel': 'pallas', 'model.dropout': 0.1} if kernel == 'pallas' else {})})
-  compiled, cost = program.cost(config, sharding.make_mesh(config.mesh, devices))
+  compiled, cost = program.compile_and_cost(config, sharding.make_mesh(config.mesh, devices))
   text = compiled.as_text()
   assert config.attention.kernel == kernel
   assert all(call in text for call in calls)
@@ -244,7 +245,7 @@ def test_unrolled_layers_leave_no_more_than_the_backward_pass_reads():
     config = named('gpt2_small', devices[0], **{
       'model.n_layer': n_layer, 'model.n_vocab': 1024, 'model.remat': 'none', 'mesh.data': 1, 'mesh.fsdp': 1,
       'train.batch_size': 32, 'train.microbatch_size': 16})
-    return program.cost(config, sharding.make_mesh(config.mesh, devices))[1].peak
+    return program.compile_and_cost(config, sharding.make_mesh(config.mesh, devices))[1].peak
   width, weights = 16 * 1024 * 768 * 2, 12 * 768**2 * 4  # of activations; of a layer
   assert (peak(4) - peak(2)) / 2 - 4 * weights <= 17 * width
 
@@ -255,7 +256,7 @@ def test_kernels_and_blocks_are_compared():
   config = tiny_config(**{'model.n_head': 2, 'model.n_embd': 128, 'model.n_ctx': 256, 'data.seq_len': 256,
                           'model.compute_dtype': 'bfloat16'})
   mesh = sharding.make_mesh(config.mesh, devices)
-  found = {one['kernel']: one for one in kernels.measure(config, mesh, device)}
+  found = {one['kernel']: one for one in kernels.estimate_kernels(config, mesh, device)}
   assert [name for name in found if name.startswith('splash 256')] and 'splash 512' not in found
   # Seven products, where two backward kernels compute scores and their gradients twice: nine.
   assert found['splash 256, one backward kernel']['flops'] * 9 == found['splash 256']['flops'] * 7

@@ -69,7 +69,7 @@ def workdirs(tmp_path_factory):
   folder, made = tmp_path_factory.mktemp('runs'), []
   for i, size in enumerate(paper.SIZES):
     tasks = {}
-    for one in paper.FIGURES:
+    for one in paper.PAPER_RESULTS:
       value = one.sizes.get(size) or one.sizes.get('1558M') or 40
       tasks.setdefault(one.task, {})[one.metric] = value / one.scale * 1.02
     tasks.pop('1bw')
@@ -251,12 +251,12 @@ def test_perplexities_of_other_vocabularies_are_not_in_one_panel(workdirs):
 
 
 def test_the_papers_figures_are_those_that_it_prints():
-  of = {(one.task, one.metric): one for one in paper.FIGURES}
+  of = {(one.task, one.metric): one for one in paper.PAPER_RESULTS}
   assert of['natural_questions', 'exact_match'].sizes == {'1558M': 4.1}
   assert of['coqa', 'f1'].sota is None and of['coqa', 'f1'].sizes == {'1558M': 55}
   for (task, _), one in of.items():
     assert task not in ('cbt_cn', 'cbt_ne') or 'validation' in one.title
-  assert all(one.cell is None for one in paper.REPRODUCED if 'validation' in one.protocol)
+  assert all(one.cell is None for one in paper.REPRODUCTIONS if 'validation' in one.protocol)
 
 
 def test_a_run_of_pretraining_alone(workdirs, tmp_path):
@@ -365,5 +365,5 @@ def test_a_browser_shows_it(written, tmp_path, theme):
 
 def test_gpt1_is_no_size_of_gpt2():
   from gptjax.evaluate import paper
-  assert paper.size_of({'n_layer': 12, 'n_embd': 768, 'norm': 'before'}) == '124M'
-  assert paper.size_of({'n_layer': 12, 'n_embd': 768, 'norm': 'after'}) is None
+  assert paper.released_size({'n_layer': 12, 'n_embd': 768, 'norm': 'before'}) == '124M'
+  assert paper.released_size({'n_layer': 12, 'n_embd': 768, 'norm': 'after'}) is None

@@ -21,7 +21,7 @@ from storage import test_checkpoint
 from gptjax.data.clean.webtext import RECIPES
 from gptjax.data.prepare import prepare
 from gptjax.data.tokenizers import training
-from gptjax.evaluate.overlap.build import filter_of
+from gptjax.evaluate.overlap.build import build_filter
 from gptjax.files import atomic
 from gptjax.model.gpt import GPT
 from gptjax.pretrain import rewind
@@ -163,8 +163,8 @@ def test_prepare_goes_on_to_the_same_bytes(tmp_path, monkeypatch, texts):
 
 def test_a_filter_goes_on_to_the_same_bits(tmp_path, monkeypatch, texts):
   def work(folder):
-    filter_of('f', [f'text:{texts}/*.txt'], folder, rate=1e-4, capacity=0, workers=1, tfds_dir='',
-              on_error='stop', separator='', progress=False)
+    build_filter('f', [f'text:{texts}/*.txt'], folder, rate=1e-4, capacity=0, workers=1, tfds_dir='',
+                 on_error='stop', separator='', progress=False)
   folder = tmp_path / 'run' / 'filters'
   folder.mkdir(parents=True)
   left = losses(tmp_path / 'run', tmp_path / 'left', monkeypatch, lambda: work(folder))

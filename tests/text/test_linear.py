@@ -114,7 +114,7 @@ def test_the_test_sees_a_pattern_that_is_not_linear(pattern):
 
 
 # What makes patterns of its own: of names, which are short (below), or those of `patterns`; or reads flags.
-MAKERS = {'detokenize._splits', 'special._splitter', 'pronouns.place', 'gpt1_words._exceptions',
+MAKERS = {'detokenize._splits', 'special._splitter', 'pronouns.find_pronoun', 'gpt1_words._exceptions',
           'documents._units', 'tfds_source.units'}
 
 
@@ -134,8 +134,8 @@ def test_no_pattern_is_hidden_in_a_function():
 RECIPE = webtext.recipe('webtext', (), '', '')._replace(
   domains=frozenset({'a.b', 'spam'}), titles=frozenset({'a b'}))
 LONG_TEXTS = {
-  'sentences': sentences.sentences, 'normalized': answers.normalized,
-  'eightgrams': lambda text: eightgrams.keys([text]), 'hold_back': eightgrams.hold_back,
+  'sentences': sentences.sentences, 'normalized': answers.normalize,
+  'eightgrams': lambda text: eightgrams.eightgram_keys([text]), 'hold_back': eightgrams.split_last_word,
   'document': lambda text: webtext.judge(webtext.document(text, {}), RECIPE),
   'url': lambda text: webtext.judge(webtext.document('a b', {'url': 'http://' + text}), RECIPE),
   'domain': lambda text: webtext.judge(webtext.document('a b', {'domain': text}), RECIPE),
@@ -143,10 +143,11 @@ LONG_TEXTS = {
   'standardize': gpt1_text.standardize,
   'train_bpe': lambda text: list(long_words.without_long_words([text])),
   'separated': lambda text: list(files.separated(io.BufferedReader(io.BytesIO(text.encode())), 'p', b'--')),
-  'place': lambda text: pronouns.place(text, 'he', ['a b', 'A. A.']),
+  'place': lambda text: pronouns.find_pronoun(text, 'he', ['a b', 'A. A.']),
   **{f'detokenize {i}': lambda text, style=style: detokenize.detokenize(text, style)
      for i, style in enumerate(STYLES)},
-  **{f'undo {i}': lambda text, style=style: detokenize.undo(text, style) for i, style in enumerate(STYLES)}}
+  **{f'undo {i}': lambda text, style=style: detokenize.retokenize(text, style)
+     for i, style in enumerate(STYLES)}}
 
 
 @pytest.mark.parametrize('name', LONG_TEXTS)

@@ -61,7 +61,7 @@ def test_unknown_fields(argument, says):
 
 
 @pytest.mark.parametrize('refuse', [
-  lambda: suite.chosen('hellaswag'), lambda: published.find('hellaswag')])
+  lambda: suite.parse_tasks('hellaswag'), lambda: published.find('hellaswag')])
 def test_tasks_that_are_not_near_are_listed(refuse):
   with pytest.raises(ValueError, match=r"'hellaswag'.* not a task; the tasks are \w+, \w+, ") as caught:
     refuse()

@@ -36,10 +36,10 @@ def load_texts(data_dir, passages, characters):
   """([(text before, last word with its space)], the start of WikiText-2)."""
   from gptjax.evaluate.tasks import lambada, language_modelling
   from gptjax.evaluate.texts import sources
-  data = sources.Data(data_dir, '', passages)
+  data = sources.DataOptions(data_dir, '', passages)
   passages_of_lambada = lambada.read(data)[lambada.OPENAI]
   lines = language_modelling.read(language_modelling.SETS[0], data._replace(limit=0))
-  pairs = [lambada.parted(text) for text in passages_of_lambada]
+  pairs = [lambada.split_last_word(text) for text in passages_of_lambada]
   return pairs, ''.join(lines)[:characters]
 
 
@@ -47,15 +47,20 @@ def gptjax_tasks(folder, dtype, pairs, text):
   """({task: function that returns the log probability of all texts}, facts)."""
   cpu.keep_memory()
   import gptjax
-  from gptjax.evaluate.scoring.subject import prefixed, request, scored, subject
+  from gptjax.evaluate.scoring.evaluated_model import (
+    make_evaluated_model,
+    make_request,
+    request_after_end_of_text,
+    score_with_journal,
+  )
   from gptjax.evaluate.tasks import language_modelling
   model, tokenizer = gptjax.load(folder)
   model.dtype = dtype
-  model_under_test = subject(model, tokenizer, batch_size=1)
-  total = lambda requests: sum(score.total for score in scored(model_under_test, 'benchmark', requests))
-  tokens = lambda: prefixed(model_under_test, model_under_test.tokenizer.encode(text), 0)
+  model_under_test = make_evaluated_model(model, tokenizer, batch_size=1)
+  total = lambda requests: sum(score.log_prob for score in score_with_journal(model_under_test, 'benchmark', requests))
+  tokens = lambda: request_after_end_of_text(model_under_test, model_under_test.tokenizer.encode(text), 0)
   n_ctx = model_under_test.model.n_ctx
-  return ({LAMBADA: lambda: total([request(model_under_test, *pair) for pair in pairs]),
+  return ({LAMBADA: lambda: total([make_request(model_under_test, *pair) for pair in pairs]),
            WIKITEXT: lambda: total(language_modelling.windows(*tokens(), n_ctx, n_ctx))},
           {'tokens': {LAMBADA: sum(len(model_under_test.tokenizer.encode(''.join(pair))) for pair in pairs),
                       WIKITEXT: len(tokens().ids) - 1}, 'examples': {LAMBADA: len(pairs)}})

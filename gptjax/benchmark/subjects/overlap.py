@@ -44,13 +44,13 @@ def worker(path, workers):
   """Build a filter; print its time, memory and facts as JSON."""
   with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
     start = time.perf_counter()
-    built = build.filter_of('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
+    built = build.build_filter('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
                            tfds_dir='', on_error='stop', separator='', progress=False)
     seconds = time.perf_counter() - start
     kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
       resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({'seconds': seconds, 'eightgrams': built.facts['eightgrams'], 'filter': built.bits.size,
-                      'resident': kilobytes * 1024, 'rate': bloom.measure(built, 1_000_000).measured}))
+    print(json.dumps({'seconds': seconds, 'eightgrams': built.metadata['eightgrams'], 'filter': built.bits.size,
+                      'resident': kilobytes * 1024, 'rate': bloom.measure_rate(built, 1_000_000).measured}))
   return 0
 
 

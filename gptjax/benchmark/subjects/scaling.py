@@ -78,11 +78,13 @@ def measure_row(family, n):
   config = weak_scaling_config(family, n)
   devices = jax.devices()[:n] if family.platform == 'CPU' else topology.describe(f'v5p:{slice_topology(n)}')
   mesh = sharding.make_mesh(config.mesh, devices)
-  compiled, cost = program.cost(config, mesh)
+  compiled, cost = program.compile_and_cost(config, mesh)
   measured = run_steps(config, mesh, compiled) if family.platform == 'CPU' else {}
   return {'devices': n, 'mesh': dict(mesh.shape), 'flops': cost.flops, 'state': cost.params + cost.optimizer,
-          'whole': cost.whole, 'peak': cost.peak, 'arrays': hlo.totals(cost.collectives, hlo.whole),
-          'sent': hlo.totals(cost.collectives, hlo.sent), 'compile_seconds': cost.seconds, **measured}
+          'whole': cost.replicated, 'peak': cost.peak, 'arrays': hlo.bytes_by_kind(cost.collectives,
+                                                                                   hlo.full_bytes),
+          'sent': hlo.bytes_by_kind(cost.collectives, hlo.sent_bytes), 'compile_seconds': cost.seconds,
+          **measured}
 
 
 def run_steps(config, mesh, compiled, steps=3):

@@ -26,7 +26,7 @@ import os
 
 from gptjax.command import run
 from gptjax.command.flag_types import WORKERS, integer, real
-from gptjax.evaluate.overlap.study import overlap
+from gptjax.evaluate.overlap.study import run_study
 from gptjax.files import paths
 
 
@@ -56,7 +56,7 @@ def main(arguments):
       help=r'between documents in a file of text: (\n and \t are understood)')
   flags = parser.parse_args(arguments)
   flags.separator = flags.separator.replace('\\n', '\n').replace('\\t', '\t')
-  overlap(flags)
+  run_study(flags)
 
 
 if __name__ == '__main__':

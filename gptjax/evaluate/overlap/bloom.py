@@ -31,7 +31,7 @@ from gptjax.files import atomic, json_files
 
 VERSION = 1  # of the file, and of the keys
 LENGTH = struct.Struct('<Q')
-AGAIN = 'remove it and build it again'
+REBUILD = 'remove it and build it again'
 # What a filter says of itself.
 LAYOUT = {**dict.fromkeys(('parts', 'hashes', 'capacity', 'distinct', 'eightgrams', 'documents'), int),
           'rate': json_files.NUMBER, 'expected': json_files.NUMBER, 'sources': [str], 'sha256': str}
@@ -40,7 +40,7 @@ PART_BYTES = PART_BITS // 8
 SLACK = 1.02
 PARTS_AT_A_TIME = 64       # read, hashed or merged
 # Odd numbers: the top 20 bits of key * MULTIPLIERS[j] are the j-th bit of the key.
-MULTIPLIERS = eightgrams.mixed(np.arange(1, 65, dtype=np.uint64)) | np.uint64(1)
+MULTIPLIERS = eightgrams.mix(np.arange(1, 65, dtype=np.uint64)) | np.uint64(1)
 
 
 class Shape(NamedTuple):
@@ -49,7 +49,7 @@ class Shape(NamedTuple):
   hashes: int    # bits that a key sets
 
   @classmethod
-  def of(cls, n_keys, rate):
+  def for_keys(cls, n_keys, rate):
     """The smallest filter whose rate of false positives is `rate` when it holds so many keys."""
     hashes = math.ceil(-math.log2(rate))
     return cls(max(1, math.ceil(SLACK * n_keys * -math.log2(rate) / math.log(2) / PART_BITS)), hashes)
@@ -59,32 +59,32 @@ class Filter(NamedTuple):
   """A filter that is on disk."""
   path: Path
   shape: Shape
-  facts: dict        # `rate` of false positives that was asked for, `expected` rate by its bits, `sources`,
-                     # and numbers: `capacity`, `documents`, `eightgrams`, `distinct` (at most) of them
+  metadata: dict     # `rate`: the requested rate of false positives; `expected`: the rate by its bits;
+                     # `sources`; counts `capacity`, `documents`, `eightgrams`, `distinct` (an upper bound)
   bits: np.ndarray   # uint8[parts, PART_BYTES], mapped; the lowest bit of a byte comes first
 
   def contains(self, keys):
     """bool[n] for uint64[n]: False is certain, True is wrong at the filter's rate."""
-    found = np.zeros(len(keys), bool)
-    alive = np.arange(len(keys))
+    result = np.zeros(len(keys), bool)
+    remaining = np.arange(len(keys))
     for j in range(self.shape.hashes):
-      alive = alive[self.has_bit(keys[alive], j)]
-    found[alive] = True
-    return found
+      remaining = remaining[self.has_bit(keys[remaining], j)]
+    result[remaining] = True
+    return result
 
   def has_bit(self, keys, j):
     """bool[n]: whether the j-th bit of each key is set."""
-    bit = bits_of(keys, MULTIPLIERS[j])
-    byte = self.bits[part_of(keys, self.shape.parts), bit >> 3]
+    bit = bit_index(keys, MULTIPLIERS[j])
+    byte = self.bits[part_index(keys, self.shape.parts), bit >> 3]
     return (byte >> (bit & 7).astype(np.uint8)) & 1 == 1
 
 
-def part_of(keys, parts):
+def part_index(keys, parts):
   """int64[n]: the part of each key; it rises with the key."""
   return (((keys >> np.uint64(32)) * np.uint64(parts)) >> np.uint64(32)).view(np.int64)
 
 
-def bits_of(keys, multipliers):
+def bit_index(keys, multipliers):
   """int64: the bits, in its part, that each key has for some MULTIPLIERS that broadcast against it."""
   return ((keys * multipliers) >> np.uint64(64 - PART_BITS.bit_length() + 1)).view(np.int64)
 
@@ -98,11 +98,11 @@ def part_bits(keys, hashes, flags):
     flags: uint8[PART_BITS] to work in.
   """
   flags[:] = 0
-  flags[bits_of(keys, MULTIPLIERS[:hashes, None]).ravel()] = 1
+  flags[bit_index(keys, MULTIPLIERS[:hashes, None]).ravel()] = 1
   return np.packbits(flags, bitorder='little'), np.count_nonzero(flags) / PART_BITS
 
 
-def complete(path, target, facts, tell):
+def finish(path, target, metadata, on_read):
   """Adds to a file of bits what it is, and gives it its name.
 
   Args:
@@ -111,9 +111,9 @@ def complete(path, target, facts, tell):
     facts: JSON.
     tell: called with the number of bytes just read.
   """
-  facts = {**facts, 'version': VERSION, 'sha256': _sha256(path, path.stat().st_size, tell)}
-  facts['digest'] = corpus_manifest.manifest_digest(facts)
-  text = json.dumps(facts, sort_keys=True).encode()
+  metadata = {**metadata, 'version': VERSION, 'sha256': _sha256(path, path.stat().st_size, on_read)}
+  metadata['digest'] = corpus_manifest.manifest_digest(metadata)
+  text = json.dumps(metadata, sort_keys=True).encode()
   with open(path, 'ab', opener=atomic.no_follow) as file:
     file.write(text + LENGTH.pack(len(text)))
     file.flush()
@@ -121,15 +121,15 @@ def complete(path, target, facts, tell):
   atomic.rename(path, target)
 
 
-def _sha256(path, size, tell):
+def _sha256(path, size, on_read):
   """SHA-256 (hex) of the first `size` bytes of a file."""
-  seen = hashlib.sha256()
+  sha256 = hashlib.sha256()
   with open(path, 'rb') as file:
     while size and (chunk := file.read(min(size, PARTS_AT_A_TIME * PART_BYTES))):
-      seen.update(chunk)
-      tell(len(chunk))
+      sha256.update(chunk)
+      on_read(len(chunk))
       size -= len(chunk)
-  return seen.hexdigest()
+  return sha256.hexdigest()
 
 
 def open_filter(path, *, progress=True):
@@ -143,17 +143,18 @@ def open_filter(path, *, progress=True):
     ValueError: no such file, not a filter, of another version, damaged or cut short.
   """
   path = Path(path)
-  facts, n_bytes = _facts(path)
-  if n_bytes != facts['parts'] * PART_BYTES:
-    raise InputError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: {AGAIN}')
+  metadata, n_bytes = _read_metadata(path)
+  if n_bytes != metadata['parts'] * PART_BYTES:
+    raise InputError(f'{path} has {n_bytes:,} bytes of bits, not {metadata["parts"] * PART_BYTES:,}: '
+                     f'{REBUILD}')
   with progress_bar.bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
-    if _sha256(path, n_bytes, bar.update) != facts['sha256']:
-      raise InputError(f'{path} is damaged, its bits have another SHA-256 than it says: {AGAIN}')
-  bits = np.memmap(path, np.uint8, 'r', 0, (facts['parts'], PART_BYTES))
-  return Filter(path, Shape(facts['parts'], facts['hashes']), facts, np.asarray(bits))
+    if _sha256(path, n_bytes, bar.update) != metadata['sha256']:
+      raise InputError(f'{path} is damaged, its bits have another SHA-256 than it says: {REBUILD}')
+  bits = np.memmap(path, np.uint8, 'r', 0, (metadata['parts'], PART_BYTES))
+  return Filter(path, Shape(metadata['parts'], metadata['hashes']), metadata, np.asarray(bits))
 
 
-def _facts(path):
+def _read_metadata(path):
   """(what a filter says of itself, bytes before that)."""
   try:
     with open(path, 'rb') as file:
@@ -167,17 +168,17 @@ def _facts(path):
   except OSError as error:
     raise InputError(f'filter {path}: {error.strerror}') from None
   try:
-    facts = json_files.parse(text)
+    metadata = json_files.parse(text)
   except ValueError:
-    facts = None
-  if not isinstance(facts, dict) or facts.get('version') != VERSION:
-    raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {AGAIN}')
-  if facts.get('digest') != corpus_manifest.manifest_digest(facts):
-    raise InputError(f'{path}: what it says of itself has been changed: {AGAIN}')
-  fault = json_files.layout_fault(facts, LAYOUT)
-  if fault or not (0 < facts['parts'] <= n_bytes and 0 < facts['hashes'] <= len(MULTIPLIERS)):
-    raise InputError(f'{path} is not a filter: {fault or "its shape cannot be"}: {AGAIN}')
-  return facts, n_bytes
+    metadata = None
+  if not isinstance(metadata, dict) or metadata.get('version') != VERSION:
+    raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {REBUILD}')
+  if metadata.get('digest') != corpus_manifest.manifest_digest(metadata):
+    raise InputError(f'{path}: what it says of itself has been changed: {REBUILD}')
+  fault = json_files.layout_fault(metadata, LAYOUT)
+  if fault or not (0 < metadata['parts'] <= n_bytes and 0 < metadata['hashes'] <= len(MULTIPLIERS)):
+    raise InputError(f'{path} is not a filter: {fault or "its shape cannot be"}: {REBUILD}')
+  return metadata, n_bytes
 
 
 def merge(filters, target, *, progress=True):
@@ -191,43 +192,43 @@ def merge(filters, target, *, progress=True):
   Raises:
     ValueError: they have different shapes; together they are too full for the rate that they promise.
   """
-  if len({one.shape for one in filters}) > 1:
-    shapes = ', '.join(f'{one.path.name} {one.shape.parts:,} parts and {one.shape.hashes} hashes'
-                       for one in filters)
+  if len({bloom.shape for bloom in filters}) > 1:
+    shapes = ', '.join(f'{bloom.path.name} {bloom.shape.parts:,} parts and {bloom.shape.hashes} hashes'
+                       for bloom in filters)
     raise InputError(f'filters of different shapes cannot be merged ({shapes}): build them with one '
                      '--capacity, that of all together, and one --rate')
   (parts, hashes), target = filters[0].shape, Path(target)
-  fresh, expected = atomic.new_name(target), 0.0
+  new_path, expected = atomic.new_name(target), 0.0
   with (contextlib.ExitStack() as failed,
         progress_bar.bar('merging', progress, total=2 * parts * PART_BYTES) as bar):
-    failed.callback(atomic.remove, fresh)
-    with open(fresh, 'xb', opener=atomic.no_follow) as file:
+    failed.callback(atomic.remove, new_path)
+    with open(new_path, 'xb', opener=atomic.no_follow) as file:
       for start in range(0, parts, PARTS_AT_A_TIME):
-        union = np.bitwise_or.reduce([one.bits[start:start + PARTS_AT_A_TIME] for one in filters])
+        union = np.bitwise_or.reduce([bloom.bits[start:start + PARTS_AT_A_TIME] for bloom in filters])
         fill = np.bitwise_count(union).sum(1, dtype=np.int64) / PART_BITS
         expected += float((fill ** hashes).sum())
         file.write(union)
         bar.update(union.size)
-    each = [one.facts for one in filters]
-    facts = {'parts': parts, 'hashes': hashes, 'rate': max(f['rate'] for f in each),
-             'capacity': each[0]['capacity'], 'expected': expected / parts,
-             'sources': [source for f in each for source in f['sources']],
-             **{name: sum(f[name] for f in each) for name in ('documents', 'eightgrams', 'distinct')}}
-    check_rate(facts)
-    complete(fresh, target, facts, bar.update)
+    each = [bloom.metadata for bloom in filters]
+    metadata = {'parts': parts, 'hashes': hashes, 'rate': max(f['rate'] for f in each),
+                'capacity': each[0]['capacity'], 'expected': expected / parts,
+                'sources': [source for f in each for source in f['sources']],
+                **{name: sum(f[name] for f in each) for name in ('documents', 'eightgrams', 'distinct')}}
+    check_rate(metadata)
+    finish(new_path, target, metadata, bar.update)
     failed.pop_all()
 
 
-def check_rate(facts):
+def check_rate(metadata):
   """ValueError if a filter is too full for its rate."""
-  if facts['expected'] > facts['rate']:
+  if metadata['expected'] > metadata['rate']:
     raise InputError(
-      f'a filter for {facts["capacity"]:,} 8-grams, which holds {facts["distinct"]:,}, has a rate of false '
-      f'positives of {facts["expected"]:.1e} and not {facts["rate"]:.1e}: build with '
-      f'--capacity={facts["distinct"]}')
+      f'a filter for {metadata["capacity"]:,} 8-grams, which holds {metadata["distinct"]:,}, has a rate of '
+      f'false positives of {metadata["expected"]:.1e} and not {metadata["rate"]:.1e}: build with '
+      f'--capacity={metadata["distinct"]}')
 
 
-class Measured(NamedTuple):
+class MeasuredRate(NamedTuple):
   """How often 8-grams that were made up are found in a filter."""
   strings: int
   found: int      # of them in it
@@ -236,18 +237,18 @@ class Measured(NamedTuple):
   measured: float  # (passed / tests) ^ hashes: the rate, also where it is too low for counting
 
 
-def measure(one, n_strings, seed=0):
+def measure_rate(bloom, n_strings, seed=0):
   """Measured: 8-grams of random words of five letters in a Filter; the paper looked up a million strings."""
-  draw, made, found, tests, passed = np.random.default_rng(seed), 0, 0, 0, 0
-  while made < n_strings:
-    n = min(n_strings - made, 1 << 17)
-    letters = draw.integers(ord('a'), ord('z') + 1, (n + eightgrams.N - 1, 6), dtype=np.uint8)
+  rng, n_strings_tested, found, tests, passed = np.random.default_rng(seed), 0, 0, 0, 0
+  while n_strings_tested < n_strings:
+    n = min(n_strings - n_strings_tested, 1 << 17)
+    letters = rng.integers(ord('a'), ord('z') + 1, (n + eightgrams.N - 1, 6), dtype=np.uint8)
     letters[:, -1] = ord(' ')
-    alive = eightgrams.keys([letters.tobytes().decode()]).keys
-    made += len(alive)
-    for j in range(one.shape.hashes):
-      tests += len(alive)
-      alive = alive[one.has_bit(alive, j)]
-      passed += len(alive)
-    found += len(alive)
-  return Measured(made, found, tests, passed, (passed / tests) ** one.shape.hashes)
+    remaining = eightgrams.eightgram_keys([letters.tobytes().decode()]).keys
+    n_strings_tested += len(remaining)
+    for j in range(bloom.shape.hashes):
+      tests += len(remaining)
+      remaining = remaining[bloom.has_bit(remaining, j)]
+      passed += len(remaining)
+    found += len(remaining)
+  return MeasuredRate(n_strings_tested, found, tests, passed, (passed / tests) ** bloom.shape.hashes)

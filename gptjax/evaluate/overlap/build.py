@@ -30,8 +30,8 @@ from gptjax.files import atomic
 from gptjax.storage import ownership
 from gptjax.text.redacted import redacted_values
 
-DRAWER_KEYS = 1 << 23     # wanted in a drawer: 64 MB
-MAX_DRAWERS = 512         # files that are open at a time
+BUCKET_KEYS = 1 << 23     # wanted in a drawer: 64 MB
+MAX_BUCKETS = 512         # files that are open at a time
 BITS = 'bits'
 COMMIT_SECONDS = 10.0
 # Bytes of text in what `documents.Unit.size` counts, about: they decide how many drawers there are, no more.
@@ -40,12 +40,12 @@ COMPRESSED = 3
 WORD_BYTES = 6
 
 
-class After(NamedTuple):
+class TextPosition(NamedTuple):
   """A position in the sources, between two pieces."""
   unit: int = 0
   pieces: int = 0
   documents: int = 0
-  held: str = ''       # the end of the document's text so far, see eightgrams.hold_back
+  held: str = ''       # the end of the document's text so far, see eightgrams.split_last_word
 
 
 class Job(NamedTuple):
@@ -59,19 +59,19 @@ class Job(NamedTuple):
   progress: bool
 
 
-def texts(reading, after):
+def texts(reading, start):
   """(After it, piece, why it is left out or '') from a position on; pieces begin and end between words."""
-  held = after.held
-  for position, piece, why in blocks.kept(reading, blocks.Position(*after[:3]), ()):
+  held = start.held
+  for position, piece, why in blocks.kept(reading, blocks.Position(*start[:3]), ()):
     text = held + piece.text if piece.start else piece.text
     held = ''
     if not why and piece.start + len(piece.text) < piece.length:
-      text, held = eightgrams.hold_back(text)
-    yield After(*position, held), piece._replace(text=text), why
+      text, held = eightgrams.split_last_word(text)
+    yield TextPosition(*position, held), piece._replace(text=text), why
 
 
-def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_error, separator,
-              progress=True):
+def build_filter(name, source_names, folder, *, rate, capacity, workers, tfds_dir, on_error, separator,
+                 progress=True):
   """The Filter of all 8-grams of sources, built if it is not in the folder yet.
 
   Args:
@@ -88,10 +88,10 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
   Raises:
     ValueError: a source that is not there, text that cannot be used, too small a capacity, a damaged filter.
   """
-  units = sources.units(source, tfds_dir)
+  units = sources.units(source_names, tfds_dir)
   settings = {'version': bloom.VERSION, 'units': redacted_values(units), 'separator': separator,
               'on_error': on_error, 'rate': rate, 'capacity': capacity,
-              'sources': sources.recorded(source, units)}
+              'sources': sources.recorded(source_names, units)}
   key = tokenizer_files.digest(json.dumps({**settings, 'sources': None}).encode())[:12]
   target = Path(folder) / f'{name}-{key}.bloom'
   work = target.with_suffix('.work')
@@ -109,28 +109,29 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
 def _build(job, target):
   state = shards.load_state(job.work)
   if state is None:
-    state = {'after': After(), 'sizes': [0] * n_drawers(job.reading.units), 'eightgrams': 0, 'bytes': 0,
+    state = {'after': TextPosition(), 'sizes': [0] * n_buckets(job.reading.units), 'eightgrams': 0,
+             'bytes': 0,
              'skipped': 0, 'filled': None}
   if state['filled'] is None:
     if job.capacity:  # else it is known only when the sources have been read
-      _require_space(job, bloom.Shape.of(job.capacity, job.rate))
+      _require_space(job, bloom.Shape.for_keys(job.capacity, job.rate))
     _read(job, state)
-    shape = bloom.Shape.of(job.capacity or state['eightgrams'], job.rate)
+    shape = bloom.Shape.for_keys(job.capacity or state['eightgrams'], job.rate)
     _require_space(job, shape)
-    drawers = len(state['sizes'])
+    buckets = len(state['sizes'])
     # Each drawer is for a whole number of parts.
-    state['filled'] = {'parts': math.ceil(shape.parts / drawers) * drawers, 'hashes': shape.hashes,
+    state['filled'] = {'parts': math.ceil(shape.parts / buckets) * buckets, 'hashes': shape.hashes,
                        'drawers': 0, 'distinct': 0, 'rates': 0.0}
     shards.save_state(job.work, state)
   _fill(job, state)
   filled = state['filled']
-  facts = {'parts': filled['parts'], 'hashes': filled['hashes'], 'rate': job.rate,
-           'capacity': job.capacity or state['eightgrams'], 'expected': filled['rates'] / filled['parts'],
-           'distinct': filled['distinct'], 'eightgrams': state['eightgrams'], 'documents': state['after'][2],
-           'skipped': state['skipped'], 'sources': job.settings['sources']}
-  bloom.check_rate(facts)
+  metadata = {'parts': filled['parts'], 'hashes': filled['hashes'], 'rate': job.rate,
+              'capacity': job.capacity or state['eightgrams'], 'expected': filled['rates'] / filled['parts'],
+              'distinct': filled['distinct'], 'eightgrams': state['eightgrams'],
+              'documents': state['after'][2], 'skipped': state['skipped'], 'sources': job.settings['sources']}
+  bloom.check_rate(metadata)
   with progress_bar.bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
-    bloom.complete(job.work / BITS, target, facts, bar.update)
+    bloom.finish(job.work / BITS, target, metadata, bar.update)
 
 
 def _require_space(job, shape):
@@ -142,29 +143,29 @@ def _require_space(job, shape):
                      'another folder by --filters')
 
 
-def n_drawers(units):
+def n_buckets(units):
   """A power of two, so that a drawer has about DRAWER_KEYS keys."""
   bytes_of = lambda unit: unit.size * (1 if sources.is_plain(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
-  wanted = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / DRAWER_KEYS
-  return min(MAX_DRAWERS, 1 << max(0, math.ceil(math.log2(wanted))))
+  expected = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / BUCKET_KEYS
+  return min(MAX_BUCKETS, 1 << max(0, math.ceil(math.log2(expected))))
 
 
 def _read(job, state):
   """Puts the keys of all 8-grams into drawers."""
-  after = After(*state['after'])
+  position = TextPosition(*state['after'])
   units = job.reading.units
   sizes = [unit.size for unit in units]
-  work = blocks.blocks(texts(job.reading, after), after, lambda _, piece: piece.text)
+  work = blocks.blocks(texts(job.reading, position), position, lambda _, piece: piece.text)
   with contextlib.ExitStack() as stack:
-    drawers = [stack.enter_context(contextlib.closing(shards.Appended(_drawer(job.work, d), 8 * size)))
+    buckets = [stack.enter_context(contextlib.closing(shards.Appended(_bucket_path(job.work, d), 8 * size)))
                for d, size in enumerate(state['sizes'])]
-    whole = sum(sizes) * all(map(sources.is_plain, units))
+    total_bytes = sum(sizes) * all(map(sources.is_plain, units))
     bar = stack.enter_context(contextlib.closing(progress_bar.Bar(
-      'reading', sizes, whole, after.unit, state['bytes'], job.progress)))
+      'reading', sizes, total_bytes, position.unit, state['bytes'], job.progress)))
     committed = time.monotonic()
-    for block, (keys, n_bytes) in workers.in_order(make_reader, [len(drawers)], work, job.workers):
-      for d, (drawer, part) in enumerate(zip(drawers, keys, strict=True)):
-        drawer.write(part)
+    for block, (keys, n_bytes) in workers.in_order(make_reader, [len(buckets)], work, job.workers):
+      for d, (bucket, part) in enumerate(zip(buckets, keys, strict=True)):
+        bucket.write(part)
         state['sizes'][d] += len(part) // 8
       state['eightgrams'] += sum(map(len, keys)) // 8
       state['bytes'] += n_bytes
@@ -172,26 +173,26 @@ def _read(job, state):
       state['after'] = block.position
       bar.update(n_bytes, block.position.unit, f'{state["eightgrams"] / 1e6:.1f} M 8-grams')
       if time.monotonic() - committed > COMMIT_SECONDS:
-        _commit(job, state, drawers)
+        _commit(job, state, buckets)
         committed = time.monotonic()
-    _commit(job, state, drawers)
+    _commit(job, state, buckets)
 
 
-def _commit(job, state, drawers):
-  for drawer in drawers:
-    drawer.sync()
+def _commit(job, state, buckets):
+  for bucket in buckets:
+    bucket.sync()
   shards.save_state(job.work, state)
 
 
-def _drawer(work, number):
+def _bucket_path(work, number):
   return work / f'drawer-{number:03d}'
 
 
-def make_reader(drawers):
+def make_reader(buckets):
   """The function that workers apply to lists of texts: ([bytes of keys of each drawer], bytes of text)."""
   def read_block(texts):
-    keys = np.sort(eightgrams.keys(texts).keys)
-    borders = np.searchsorted(bloom.part_of(keys, drawers), np.arange(drawers + 1))
+    keys = np.sort(eightgrams.eightgram_keys(texts).keys)
+    borders = np.searchsorted(bloom.part_index(keys, buckets), np.arange(buckets + 1))
     return ([keys[start:stop].tobytes() for start, stop in itertools.pairwise(borders)],
             sum(len(text.encode()) for text in texts))
   return read_block
@@ -199,35 +200,35 @@ def make_reader(drawers):
 
 def _fill(job, state):
   """Fills the parts of the filter from the drawers, and throws these away."""
-  filled, drawers = state['filled'], len(state['sizes'])
+  filled, buckets = state['filled'], len(state['sizes'])
   path = job.work / BITS
   with open(path, 'ab', opener=atomic.no_follow) as file:
     file.truncate(filled['parts'] * bloom.PART_BYTES)
   atomic.sync(job.work)
-  todo = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], drawers))
-  settings = [str(job.work), drawers, filled['parts'], filled['hashes']]
+  remaining = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], buckets))
+  settings = [str(job.work), buckets, filled['parts'], filled['hashes']]
   with progress_bar.bar('filling', job.progress, total=8 * state['eightgrams'],
                         initial=8 * sum(state['sizes'][:filled['drawers']])) as bar:
-    for d, (distinct, rates) in workers.in_order(make_filler, settings, todo, job.workers):
+    for d, (distinct, rates) in workers.in_order(make_filler, settings, remaining, job.workers):
       filled['drawers'] = d + 1
       filled['distinct'] += distinct
       filled['rates'] += rates
       shards.save_state(job.work, state)
-      _drawer_file(job.work, d).unlink()
+      _bucket_file(job.work, d).unlink()
       bar.update(8 * state['sizes'][d])
 
 
-def make_filler(work, drawers, parts, hashes):
+def make_filler(work, buckets, parts, hashes):
   """The function that workers apply to (drawer, keys in it): (distinct keys, sum of rates of the parts)."""
-  work, each = Path(work), parts // drawers
+  work, parts_per_bucket = Path(work), parts // buckets
   flags = np.empty(bloom.PART_BITS, np.uint8)
 
-  def fill_drawer(drawer):
-    number, size = drawer
-    keys = np.sort(np.fromfile(_drawer_file(work, number), np.uint64, size))
+  def fill_bucket(bucket):
+    number, size = bucket
+    keys = np.sort(np.fromfile(_bucket_file(work, number), np.uint64, size))
     keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]  # np.unique takes a hundred times as long
-    first = number * each
-    borders = np.searchsorted(bloom.part_of(keys, parts), np.arange(first, first + each + 1))
+    first = number * parts_per_bucket
+    borders = np.searchsorted(bloom.part_index(keys, parts), np.arange(first, first + parts_per_bucket + 1))
     rates = 0.0
     with open(work / BITS, 'r+b', opener=atomic.no_follow) as file:
       file.seek(first * bloom.PART_BYTES)
@@ -238,10 +239,10 @@ def make_filler(work, drawers, parts, hashes):
       file.flush()
       os.fsync(file.fileno())
     return len(keys), rates
-  return fill_drawer
+  return fill_bucket
 
 
-def _drawer_file(work, number):
+def _bucket_file(work, number):
   """The file of a drawer, which is never complete: it goes when it has filled its parts."""
-  path = _drawer(work, number)
+  path = _bucket_path(work, number)
   return path.with_name(path.name + shards.PART)

@@ -20,9 +20,9 @@ N = 8
 BASE = 0x9E3779B97F4A7C15        # B, odd, so that it has an inverse mod 2^64
 INVERSE = pow(BASE, -1, 1 << 64)
 WORD = re.compile(r'[^\W_]+')      # what str.isalnum says of each character
-MAX_WORD = 1 << 20  # characters; a longer one may be cut
-BETWEEN = '\n'  # texts of a block: any character that is no letter or digit
-CHARACTERS = 0x110000
+MAX_WORD_LENGTH = 1 << 20  # characters; a longer one may be cut
+SEPARATOR = '\n'  # texts of a block: any character that is no letter or digit
+N_CHARACTERS = 0x110000
 
 
 class Keys(NamedTuple):
@@ -31,22 +31,22 @@ class Keys(NamedTuple):
   text: np.ndarray    # int64[n]: which of the texts each is in
 
 
-def keys(texts):
+def eightgram_keys(texts):
   """The Keys of a list of str."""
   lowered = [text.lower() for text in texts]
-  block = BETWEEN.join([*lowered, ''])
-  ends = np.cumsum([len(text) + len(BETWEEN) for text in lowered], dtype=np.int64)
+  block = SEPARATOR.join([*lowered, ''])
+  ends = np.cumsum([len(text) + len(SEPARATOR) for text in lowered], dtype=np.int64)
   ascii_only = block.isascii()
   characters = (np.frombuffer(block.encode(), np.uint8) if ascii_only
                 else np.frombuffer(block.encode('utf-32-le', 'surrogatepass'), np.uint32))
-  alphanumeric, values = _tables(128 if ascii_only else CHARACTERS)
-  inside = alphanumeric[characters]
-  after = np.flatnonzero(inside[:-1] & ~inside[1:]) + 1  # where each word has ended
-  inside[after] = True  # of what stands between two words, the first character stays and is a space
-  compact = characters[inside]
+  alphanumeric, values = _tables(128 if ascii_only else N_CHARACTERS)
+  is_kept = alphanumeric[characters]
+  word_ends = np.flatnonzero(is_kept[:-1] & ~is_kept[1:]) + 1  # where each word has ended
+  is_kept[word_ends] = True  # of what stands between two words, the first character stays and is a space
+  compact = characters[is_kept]
   stops = np.flatnonzero(~alphanumeric[compact])
-  assert len(stops) == len(after), 'each word ends before the block does'
-  if len(after) < N:
+  assert len(stops) == len(word_ends), 'each word ends before the block does'
+  if len(word_ends) < N:
     return Keys(np.empty(0, np.uint64), np.empty(0, np.int64))
 
   values = values[compact]
@@ -54,13 +54,13 @@ def keys(texts):
   sums = np.zeros(len(compact) + 1, np.uint64)
   np.cumsum(values * _powers(BASE, len(compact)), out=sums[1:])
   starts = np.append(0, stops[:-1] + 1)[:1 - N]
-  found = mixed((sums[stops[N - 1:]] - sums[starts]) * _powers(INVERSE, len(compact))[starts])
-  text = np.searchsorted(ends, after, side='right')
-  whole = text[:1 - N] == text[N - 1:]
-  return Keys(found[whole], text[N - 1:][whole])
+  eightgrams = mix((sums[stops[N - 1:]] - sums[starts]) * _powers(INVERSE, len(compact))[starts])
+  text = np.searchsorted(ends, word_ends, side='right')
+  in_one_text = text[:1 - N] == text[N - 1:]
+  return Keys(eightgrams[in_one_text], text[N - 1:][in_one_text])
 
 
-def mixed(x):
+def mix(x):
   """A bijection of uint64 arrays after which each bit depends on all (the finaliser of SplitMix64)."""
   x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
   x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -71,7 +71,7 @@ def mixed(x):
 def _tables(n):
   """(bool[n] whether a character is a letter or digit, uint64[n] its value) for the first n of Unicode."""
   alphanumeric = np.fromiter((chr(c).isalnum() for c in range(n)), bool, n)
-  return alphanumeric, mixed(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(BASE))
+  return alphanumeric, mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(BASE))
 
 
 def _powers(base, n):
@@ -86,7 +86,7 @@ def _power_table(base, n):
   return np.multiply.accumulate(powers)
 
 
-def hold_back(text):
+def split_last_word(text):
   """Cuts a text whose next part is not there yet, so that the two give each 8-gram of the whole once.
 
   Returns:
@@ -99,6 +99,6 @@ def hold_back(text):
     if len(starts) > N or size >= len(text):  # the first one found may be the end of a longer word
       break
     size *= 8
-  if not starts or len(text) - starts[-1] > MAX_WORD:
+  if not starts or len(text) - starts[-1] > MAX_WORD_LENGTH:
     return text, ''
   return text[:starts[-1]], text[starts[-N:][0]:]

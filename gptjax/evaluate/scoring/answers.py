@@ -1,4 +1,4 @@
-"""How answers are compared: SQuAD's normalisation, exact match and F1, as its and CoQA's official scripts."""
+"""Comparison of answers: normalisation, exact match and F1 as in the official SQuAD and CoQA scripts."""
 
 import collections
 import re
@@ -8,27 +8,27 @@ _ARTICLES = re.compile(r'\b(a|an|the)\b')
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 
 
-def normalized(text):
-  """Lower case, no ASCII punctuation, no articles, single spaces."""
+def normalize(text):
+  """Return the text in lower case, without ASCII punctuation and articles, with single spaces."""
   return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_PUNCTUATION)).split())
 
 
-def exact(answer, references):
+def exact_match(answer, references):
   """Whether an answer equals one of the references, both normalised."""
-  return normalized(answer) in map(normalized, references)
+  return normalize(answer) in map(normalize, references)
 
 
 def f1(answer, reference):
-  """Harmonic mean of the shares of words that two texts have in common, normalised."""
-  mine, its = normalized(answer).split(), normalized(reference).split()
-  if not mine or not its:
-    return float(mine == its)
-  common = sum((collections.Counter(mine) & collections.Counter(its)).values())
-  return 2 * common / (len(mine) + len(its))
+  """Return the F1 of the words of two normalised texts."""
+  answer_words, reference_words = normalize(answer).split(), normalize(reference).split()
+  if not answer_words or not reference_words:
+    return float(answer_words == reference_words)
+  common = sum((collections.Counter(answer_words) & collections.Counter(reference_words)).values())
+  return 2 * common / (len(answer_words) + len(reference_words))
 
 
-def f1_of_annotators(answer, references):
-  """CoQA's: the best F1 against all annotators but one, in the mean over who is left out; one: against it."""
+def coqa_f1(answer, references):
+  """Return CoQA's F1: the best against all annotators but one, averaged over the one left out."""
   if len(references) == 1:
     return f1(answer, references[0])
   scores = [f1(answer, reference) for reference in references]

@@ -6,28 +6,28 @@ from typing import NamedTuple
 
 from gptjax import domains
 from gptjax.errors import InputError
-from gptjax.evaluate.scoring.subject import Found, Task, request, scored
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, make_request, score_with_journal
 from gptjax.evaluate.texts import schema as layout
 from gptjax.evaluate.texts import sources
 from gptjax.evaluate.texts.detokenize import BOOKS, PLAIN, detokenize
 
 BLANK = 'XXXXX'
 CBT_URL = 'https://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
-STORY, CANDIDATES = 20, 10  # sentences before a question, words to choose from
+STORY_SENTENCES, N_CANDIDATES = 20, 10  # sentences before a question, words to choose from
 CBT = layout.Schema('questions', {}, count=2000)
 TEXT = layout.text()
 WSC = layout.Schema('schemas', {  # wsc273.jsonl; a pronoun may begin the sentence
-  'pre': layout.text(blank=True), 'pronoun': TEXT, 'post': TEXT, 'answers': layout.several(TEXT, 2, 2),
+  'pre': layout.text(blank=True), 'pronoun': TEXT, 'post': TEXT, 'answers': layout.list_of(TEXT, 2, 2),
   'correct': layout.integer(0, 1)}, count=273)
 WSC_TFDS = layout.Schema('schemas', {
   'text': TEXT, 'pronoun_text': TEXT, 'pronoun_start': layout.integer(0, 10**6),
   'pronoun_end': layout.integer(0, 10**6), 'option1': TEXT, 'option2': TEXT,
   'label': layout.integer(0, 1), 'idx': layout.integer(0, 10**6)}, count=273)
-SENTENCE_END, MARKS = re.compile(r'[.?!]["\u201d]?$'), tuple(".,;:?!'")
+SENTENCE_END, PUNCTUATION = re.compile(r'[.?!]["\u201d]?$'), tuple(".,;:?!'")
 POSSESSIVE = frozenset(('my', 'your', 'his', 'her', 'its', 'our', 'their'))
 # Of a candidate that begins a sentence; inside one they are not capital.
-SMALL = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its', 'Our', 'Their', 'He', 'She', 'It',
-                   'We', 'They', 'You'))
+LOWERCASE_INSIDE = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its', 'Our', 'Their', 'He',
+                              'She', 'It', 'We', 'They', 'You'))
 
 
 class Cloze(NamedTuple):
@@ -44,15 +44,16 @@ class Cloze(NamedTuple):
 def read_cbt(kind, data):
   """[Cloze] of the validation set, the one that the paper reports (a book of the test set is in WebText)."""
   name = f'cbtest_{kind}_valid_2000ex.txt'
-  path = sources.find(data, f'CBTest/data/{name}', name)
+  path = sources.find_file(data, f'CBTest/data/{name}', name)
   if not path:
-    raise sources.NotRun(sources.where(f"the Children's Book Test ({kind})", CBT_URL, f'CBTest/data/{name}'))
+    raise sources.NotRun(sources.not_found_message(f"the Children's Book Test ({kind})", CBT_URL,
+                                                   f'CBTest/data/{name}'))
   questions = parse_cbt(sources.read_text(path, data.note), path)
-  layout.report(CBT, len(questions), 0, path, data.note)
-  odd = sum(len(question.candidates) != CANDIDATES for question in questions)
-  if odd:
-    data.note(f'{path}: questions that do not have {CANDIDATES} candidates: {odd:,}')
-  return data.some(questions)
+  layout.check_count(CBT, len(questions), 0, path, data.note)
+  n_odd = sum(len(question.candidates) != N_CANDIDATES for question in questions)
+  if n_odd:
+    data.note(f'{path}: questions that do not have {N_CANDIDATES} candidates: {n_odd:,}')
+  return data.limited(questions)
 
 
 def parse_cbt(text, path):
@@ -61,60 +62,67 @@ def parse_cbt(text, path):
   Raises:
     InputError: names the line that is out of order, or that is not a question.
   """
-  found, story = [], []
+  questions, story = [], []
   for number, line in enumerate(text.split('\n'), 1):
     if not line.strip():
       continue
     index, _, rest = line.partition(' ')
-    question, tab, ends = rest.partition('\t')
-    if index != str(len(story) + 1) or bool(tab) != (len(story) == STORY):
+    question, tab, tail = rest.partition('\t')
+    if index != str(len(story) + 1) or bool(tab) != (len(story) == STORY_SENTENCES):
       raise InputError(f'{path}:{number}: {domains.format_value(line)} stands where line {len(story) + 1} of '
-                       f'a block should: lines 1 to {STORY} are sentences, {STORY + 1} is the question')
+                       f'a block should: lines 1 to {STORY_SENTENCES} are sentences, '
+                       f'{STORY_SENTENCES + 1} is the question')
     if not tab:
       story.append(rest)
       continue
-    answer, *_, candidates = ends.split('\t')
+    answer, *_, candidates = tail.split('\t')
     candidates = tuple(candidates.strip().split('|'))
     if BLANK not in question or answer not in candidates or len(candidates) < 2:
       raise InputError(f'{path}:{number}: not a question of CBT: it needs {BLANK}, and its answer {answer!r} '
                        f'among its candidates')
-    found.append(Cloze(tuple(story), question, candidates, answer))
+    questions.append(Cloze(tuple(story), question, candidates, answer))
     story = []
   if story:
-    raise InputError(f'{path} ends after {len(story)} of {STORY + 1} lines of a block: it has been cut short')
-  return found
+    raise InputError(f'{path} ends after {len(story)} of {STORY_SENTENCES + 1} lines of a block: it has been '
+                     'cut short')
+  return questions
 
 
-def evaluate_cbt(name, subject, questions):
-  """Found: each candidate is scored with the rest of the sentence, given the story and what comes before."""
-  forms = {'de-tokenized': BOOKS} | ({'raw': PLAIN} if subject.grid else {})
-  chosen = {form: choose(f'{name} {form}', subject, questions, style) for form, style in forms.items()}
-  right = {form: sum(word == question.answer for word, question in zip(words, questions))
-           for form, words in chosen.items()}
+def evaluate_cbt(name, evaluated, questions):
+  """Return the TaskResult of one kind of question.
+
+  Each candidate is scored with the rest of the sentence, given the story and what comes before.
+  """
+  forms = {'de-tokenized': BOOKS} | ({'raw': PLAIN} if evaluated.grid else {})
+  chosen = {form: choose_candidates(f'{name} {form}', evaluated, questions, style) for form,
+            style in forms.items()}
+  n_correct = {form: sum(word == question.answer for word, question in zip(words, questions))
+               for form, words in chosen.items()}
   cells = tuple({'text': form, 'stride': None, 'unit': 'accuracy', 'value': count / len(questions),
-                 'paper': form == 'de-tokenized'} for form, count in right.items())
+                 'paper': form == 'de-tokenized'} for form, count in n_correct.items())
   examples = tuple({'text': ' '.join((*question.story, question.question)), 'answer': question.answer,
                     'chosen': word, 'correct': word == question.answer}
                    for question, word in zip(questions, chosen['de-tokenized']))
   protocol = ('Validation set, de-tokenized; P(candidate and the rest of the sentence | story and the '
               'sentence up to it), the likeliest of ten is the answer.')
-  correct = right['de-tokenized']
+  correct = n_correct['de-tokenized']
   metrics = {'accuracy': correct / len(questions), 'correct': correct, 'examples': len(questions)}
-  return Found(metrics, protocol, cells=cells, examples=examples)
+  return TaskResult(metrics, protocol, cells=cells, examples=examples)
 
 
-def choose(name, subject, questions, style):
+def choose_candidates(name, evaluated, questions, style):
   """[the likeliest candidate of each question]."""
-  asked = [request(subject, *parts) for question in questions for parts in completed(question, style)]
-  totals = iter([score.total for score in scored(subject, name, asked)])
-  found = []
+  requests = [make_request(evaluated, *parts) for question in questions for parts in completions(question,
+                                                                                                 style)]
+  log_probs = iter([score.log_prob for score in score_with_journal(evaluated, name, requests)])
+  chosen = []
   for question in questions:
-    mine = [next(totals) for _ in question.candidates]
-    found.append(question.candidates[mine.index(max(mine))])
-  return found
+    candidate_scores = [next(log_probs) for _ in question.candidates]
+    chosen.append(question.candidates[candidate_scores.index(max(candidate_scores))])
+  return chosen
 
 
-def completed(question, style):
+def completions(question, style):
   """[(text before, candidate and the rest of the sentence)] for each candidate."""
   story = [detokenize(sentence, style) for sentence in question.story]
   before, _, after = detokenize(question.question, style).partition(BLANK)
@@ -124,7 +132,7 @@ def completed(question, style):
           for candidate in question.candidates]
 
 
-class Schema(NamedTuple):
+class WinogradSchema(NamedTuple):
   """A Winograd schema: `before` PRONOUN `after`, two candidates, and which of them is meant (0 or 1)."""
   before: str
   pronoun: str
@@ -135,59 +143,62 @@ class Schema(NamedTuple):
 
 def read_winograd(data):
   """[Schema] of the 273."""
-  path = sources.find(data, 'wsc273.jsonl')
+  path = sources.find_file(data, 'wsc273.jsonl')
   if path:
     records = sources.read_jsonl(data, path, WSC)
-    return data.some([Schema(one['pre'], one['pronoun'], one['post'], tuple(one['answers']), one['correct'])
-                      for one in records])
-  records = sources.from_tfds(data._replace(limit=0), 'wsc273', 'test', WSC_TFDS)
+    return data.limited([WinogradSchema(record['pre'], record['pronoun'], record['post'],
+                                        tuple(record['answers']), record['correct'])
+                         for record in records])
+  records = sources.read_tfds(data._replace(limit=0), 'wsc273', 'test', WSC_TFDS)
   if records is None:
-    raise sources.NotRun(sources.where(
+    raise sources.NotRun(sources.not_found_message(
       'the Winograd Schema Challenge', 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html',
       'wsc273.jsonl', tfds='wsc273'))
-  records.sort(key=lambda one: one['idx'])  # TFDS keeps them in an order of its own
-  return data.some([Schema(one['text'][:one['pronoun_start']].rstrip(), one['pronoun_text'],
-                           one['text'][one['pronoun_end']:].lstrip(), (one['option1'], one['option2']),
-                           one['label']) for one in records])
+  records.sort(key=lambda record: record['idx'])  # TFDS keeps them in an order of its own
+  return data.limited([WinogradSchema(record['text'][:record['pronoun_start']].rstrip(),
+                                      record['pronoun_text'], record['text'][record['pronoun_end']:].lstrip(),
+                                      (record['option1'], record['option2']),
+                                      record['label']) for record in records])
 
 
-def substituted(schema, candidate):
+def substitute_pronoun(schema, candidate):
   """(text before, the candidate as it must be written in the pronoun's place, text after)."""
   first, _, rest = candidate.partition(' ')
-  inside = schema.before and not SENTENCE_END.search(schema.before)
-  if inside and first in SMALL:
+  is_inside = schema.before and not SENTENCE_END.search(schema.before)
+  if is_inside and first in LOWERCASE_INSIDE:
     candidate = f'{first.lower()} {rest}'.rstrip()
-  elif not inside:
+  elif not is_inside:
     candidate = candidate[:1].upper() + candidate[1:]
   if schema.pronoun.lower() in POSSESSIVE:
     candidate += "'s"
-  space = '' if schema.after.startswith(MARKS) else ' '
+  space = '' if schema.after.startswith(PUNCTUATION) else ' '
   return schema.before, candidate, space + schema.after
 
 
-def evaluate_winograd(subject, schemas):
-  """Found: which candidate makes the whole sentence (full), or the rest of it (partial), likelier."""
+def evaluate_winograd(evaluated, schemas):
+  """Return the TaskResult: which candidate makes the sentence (full), or its rest (partial), likelier."""
   full, partial = [], []
   for schema in schemas:
     for candidate in schema.candidates:
-      before, word, after = substituted(schema, candidate)
+      before, word, after = substitute_pronoun(schema, candidate)
       head = f'{before} {word}'.lstrip()
-      full.append(request(subject, '', head + after))
-      partial.append(request(subject, head, after))
-  found = {}
-  for way, asked in (('full', full), ('partial', partial)):
-    totals = [score.total for score in scored(subject, f'winograd {way}', asked)]
-    found[way] = [int(totals[2 * i + 1] > totals[2 * i]) for i in range(len(schemas))]
-  right = {way: sum(a == s.answer for a, s in zip(chosen, schemas)) for way, chosen in found.items()}
+      full.append(make_request(evaluated, '', head + after))
+      partial.append(make_request(evaluated, head, after))
+  choices = {}
+  for scoring, requests in (('full', full), ('partial', partial)):
+    log_probs = [score.log_prob for score in score_with_journal(evaluated, f'winograd {scoring}', requests)]
+    choices[scoring] = [int(log_probs[2 * i + 1] > log_probs[2 * i]) for i in range(len(schemas))]
+  n_correct = {scoring: sum(a == s.answer for a, s in zip(chosen, schemas)) for scoring,
+               chosen in choices.items()}
   n = len(schemas)
-  metrics = {**{f'accuracy_{way}': count / n for way, count in right.items()},
-             **{f'correct_{way}': count for way, count in right.items()}, 'examples': n}
-  examples = tuple({'text': f'{s.before} {s.pronoun} {s.after}', 'correct': found['partial'][i] == s.answer,
-                    'correct_full': found['full'][i] == s.answer} for i, s in enumerate(schemas))
+  metrics = {**{f'accuracy_{scoring}': count / n for scoring, count in n_correct.items()},
+             **{f'correct_{scoring}': count for scoring, count in n_correct.items()}, 'examples': n}
+  examples = tuple({'text': f'{s.before} {s.pronoun} {s.after}', 'correct': choices['partial'][i] == s.answer,
+                    'correct_full': choices['full'][i] == s.answer} for i, s in enumerate(schemas))
   protocol = ('Each candidate in the place of the pronoun (Trinh & Le 2018); possessive pronouns give it '
               "'s, articles and pronouns are small inside a sentence. Full: P(sentence). Partial: P(text "
               'after the pronoun | text up to it).')
-  return Found(metrics, protocol, examples=examples)
+  return TaskResult(metrics, protocol, examples=examples)
 
 
 def _cbt(kind, title):

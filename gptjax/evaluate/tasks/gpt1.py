@@ -3,8 +3,8 @@
 import numpy as np
 
 from gptjax.evaluate.scoring import scores
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult
 from gptjax.evaluate.scoring.scores import Request
-from gptjax.evaluate.scoring.subject import Found, Task
 from gptjax.evaluate.tasks import heuristics, pronouns
 from gptjax.evaluate.texts import schema as layout
 from gptjax.evaluate.texts import sources
@@ -19,117 +19,122 @@ DPRD = ('Each referent in the place of the pronoun, the first one in the clause 
         'log-probability.')
 
 
-CLASS, NAME = layout.integer(0, 1), layout.text(most=pronouns.LONGEST)
-RACE_FIELDS = {'article': layout.text(), 'questions': layout.several(layout.text(blank=True)),
-               'options': layout.several(layout.several(layout.text(blank=True), 4, 4)),
-               'answers': layout.several(layout.one_of(*'ABCD'))}
+CLASS, NAME = layout.integer(0, 1), layout.text(max_length=pronouns.MAX_LENGTH)
+RACE_FIELDS = {'article': layout.text(), 'questions': layout.list_of(layout.text(blank=True)),
+               'options': layout.list_of(layout.list_of(layout.text(blank=True), 4, 4)),
+               'answers': layout.list_of(layout.one_of(*'ABCD'))}
 SCHEMAS = {  # of TFDS sets; RACE has empty options
   'glue/cola': layout.Schema('sentences', {'sentence': layout.text(), 'label': CLASS}),
   'glue/sst2': layout.Schema('sentences', {'sentence': layout.text(), 'label': CLASS}),
   'race/middle': layout.Schema('articles', RACE_FIELDS), 'race/high': layout.Schema('articles', RACE_FIELDS),
   'definite_pronoun_resolution': layout.Schema('sentences', {
-    'sentence': layout.text(), 'pronoun': NAME, 'candidates': layout.several(NAME, 2, 2), 'label': CLASS})}
+    'sentence': layout.text(), 'pronoun': NAME, 'candidates': layout.list_of(NAME, 2, 2), 'label': CLASS})}
 
 
 def _tfds(data, name, split):
-  records = sources.from_tfds(data, name, split, SCHEMAS[name])
+  records = sources.read_tfds(data, name, split, SCHEMAS[name])
   if records is None:
-    raise NotRun(sources.where(name, '', tfds=name))
+    raise NotRun(sources.not_found_message(name, '', tfds=name))
   return records
 
 
-def asked(subject):
+def heuristic_inputs(evaluated):
   """(score, encode, start) as `heuristics` wants them; sequences that are too long lose their beginning."""
-  n_ctx, end = subject.model.n_ctx, subject.tokenizer.end_of_text
+  n_ctx, end = evaluated.model.n_ctx, evaluated.tokenizer.end_of_text
 
   def score(sequences):
     requests = [Request(ids[-n_ctx - 1:], 1) for ids in sequences]
-    return scores.scores(subject.model, requests, subject.batch_size, made=lambda log_probs, *_: log_probs,
-                          pulse=subject.pulse, name='heuristic', show=subject.show)
-  return score, subject.tokenizer.encode, () if end is None else (end,)
+    return scores.score_requests(evaluated.model, requests, evaluated.batch_size,
+                                 make_result=lambda log_probs, *_: log_probs,
+                          after_batch=evaluated.after_batch, name='heuristic',
+                                 show_progress=evaluated.show_progress)
+  return score, evaluated.tokenizer.encode, () if end is None else (end,)
 
 
-def _found(scale, protocol, texts, right, metrics):
-  """Found; `relative` is how far from chance (0) to the then state of the art (1) the first metric is."""
+def _task_result(scale, protocol, texts, correct, metrics):
+  """Return the TaskResult; `relative` scales the first metric from chance (0) to the earlier best (1)."""
   value = 100 * next(iter(metrics.values()))
-  metrics |= {'relative': heuristics.relative(scale, value), 'examples': len(texts)}
-  return Found(metrics, protocol, examples=tuple(
-    {'text': text, 'correct': bool(hit)} for text, hit in zip(texts, right)))
+  metrics |= {'relative': heuristics.relative_performance(scale, value), 'examples': len(texts)}
+  return TaskResult(metrics, protocol, examples=tuple(
+    {'text': text, 'correct': bool(hit)} for text, hit in zip(texts, correct)))
 
 
 def read_cola(data):
   """{'train', 'validation'}: [(sentence, whether acceptable)]."""
-  return {split: [(one['sentence'], one['label']) for one in _tfds(data, 'glue/cola', split)]
+  return {split: [(record['sentence'], record['label']) for record in _tfds(data, 'glue/cola', split)]
           for split in ('train', 'validation')}
 
 
-def evaluate_cola(subject, found):
-  """Found: Matthews correlation."""
-  score, encode, start = asked(subject)
+def evaluate_cola(evaluated, splits):
+  """The TaskResult: Matthews correlation."""
+  score, encode, start = heuristic_inputs(evaluated)
   values = {split: heuristics.acceptability(score, encode, [sentence for sentence, _ in examples], start)
-            for split, examples in found.items()}
-  labels = {split: np.array([label for _, label in examples]) for split, examples in found.items()}
-  cut = heuristics.threshold(values['train'], labels['train'])
-  said, truth = values['validation'] > cut, labels['validation']
-  both = said.std() * truth.std()  # Matthews' is the correlation of two lists of 0 and 1
-  matthews = ((said * truth).mean() - said.mean() * truth.mean()) / both if both else 0.0
-  return _found('acceptability', COLA.format(len(values['train'])), [text for text, _ in found['validation']],
-                said == truth, {'matthews': float(matthews), 'threshold': float(cut)})
+            for split, examples in splits.items()}
+  labels = {split: np.array([label for _, label in examples]) for split, examples in splits.items()}
+  threshold = heuristics.threshold(values['train'], labels['train'])
+  predictions, targets = values['validation'] > threshold, labels['validation']
+  deviations = predictions.std() * targets.std()  # Matthews' is the correlation of two lists of 0 and 1
+  covariance = (predictions * targets).mean() - predictions.mean() * targets.mean()
+  matthews = covariance / deviations if deviations else 0.0
+  return _task_result('acceptability', COLA.format(len(values['train'])),
+                      [text for text, _ in splits['validation']],
+                      predictions == targets, {'matthews': float(matthews), 'threshold': float(threshold)})
 
 
 def read_sst2(data):
   """[(sentence, whether positive)]."""
-  return [(one['sentence'], one['label']) for one in _tfds(data, 'glue/sst2', 'validation')]
+  return [(record['sentence'], record['label']) for record in _tfds(data, 'glue/sst2', 'validation')]
 
 
-def evaluate_sst2(subject, examples):
-  """Found: accuracy."""
-  score, encode, start = asked(subject)
+def evaluate_sst2(evaluated, examples):
+  """The TaskResult: accuracy."""
+  score, encode, start = heuristic_inputs(evaluated)
   texts = [text for text, _ in examples]
-  right = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
-  return _found('sentiment', SST2, texts, right, {'accuracy': float(right.mean())})
+  correct = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
+  return _task_result('sentiment', SST2, texts, correct, {'accuracy': float(correct.mean())})
 
 
 def read_race(data):
   """[(document, question, [answer], which one is right)] of the development sets, middle and high."""
-  return data.some([(one['article'], question, options, 'ABCD'.index(answer))
-                    for level in ('middle', 'high') for one in _tfds(data, f'race/{level}', 'dev')
-                    for question, options, answer in zip(one['questions'], one['options'], one['answers'])])
+  return data.limited([(record['article'], question, options, 'ABCD'.index(answer))
+                       for level in ('middle', 'high') for record in _tfds(data, f'race/{level}', 'dev')
+                       for question, options, answer in zip(record['questions'], record['options'],
+                                                            record['answers'])])
 
 
-def evaluate_race(subject, examples):
-  """Found: accuracy."""
-  score, encode, start = asked(subject)
-  right = heuristics.question_answering(score, encode, [item[:3] for item in examples], subject.model.n_ctx,
-                                        start) == [answer for *_, answer in examples]
+def evaluate_race(evaluated, examples):
+  """The TaskResult: accuracy."""
+  score, encode, start = heuristic_inputs(evaluated)
+  correct = heuristics.question_answering(score, encode, [item[:3] for item in examples],
+                                          evaluated.model.n_ctx, start) == [answer for *_, answer in examples]
   texts = [f'{document} {question}' for document, question, *_ in examples]
-  return _found('question answering', RACE, texts, right, {'accuracy': float(right.mean())})
+  return _task_result('question answering', RACE, texts, correct, {'accuracy': float(correct.mean())})
 
 
 def read_dprd(data):
-  """[(sentence, (before, referents, after) of `pronouns.written`, which is meant)] of the test set.
+  """Return [(sentence, (before, referents, after), index of the referent)] of the test set.
 
-  None is in the second's place where the pronoun is not in the sentence.
+  The triple is that of `pronouns.substitute_candidates`; None where the pronoun is not in the sentence.
   """
-  found = []
-  for one in _tfds(data, 'definite_pronoun_resolution', 'test'):
-    span = pronouns.place(one['sentence'], one['pronoun'], one['candidates'])
-    parts = pronouns.written(one['sentence'], span, one['candidates']) if span else None
-    found.append((one['sentence'], parts, one['label']))
-  return found
+  examples = []
+  for record in _tfds(data, 'definite_pronoun_resolution', 'test'):
+    span = pronouns.find_pronoun(record['sentence'], record['pronoun'], record['candidates'])
+    parts = pronouns.substitute_candidates(record['sentence'], span, record['candidates']) if span else None
+    examples.append((record['sentence'], parts, record['label']))
+  return examples
 
 
-def evaluate_dprd(subject, examples):
-  """Found: accuracy, and how many sentences were left out because the pronoun is not in them."""
-  score, encode, start = asked(subject)
-  usable = [one for one in examples if one[1] is not None]
+def evaluate_dprd(evaluated, examples):
+  """The TaskResult: accuracy, and how many sentences were left out because the pronoun is not in them."""
+  score, encode, start = heuristic_inputs(evaluated)
+  usable = [example for example in examples if example[1] is not None]
   if not usable:
     raise NotRun('the Definite Pronoun Resolution set has no sentence with its pronoun')
-  right = heuristics.winograd(score, encode, [parts for _, parts, _ in usable], start) == [
+  correct = heuristics.winograd(score, encode, [parts for _, parts, _ in usable], start) == [
     answer for *_, answer in usable]
   left_out = {'left_out': len(examples) - len(usable)} if len(usable) < len(examples) else {}
-  return _found('winograd', DPRD, [text for text, *_ in usable], right,
-                {'accuracy': float(right.mean()), **left_out})
+  return _task_result('winograd', DPRD, [text for text, *_ in usable], correct,
+                      {'accuracy': float(correct.mean()), **left_out})
 
 
 TASKS = (Task('cola', "CoLA by GPT-1's heuristic", read_cola, evaluate_cola),

@@ -13,17 +13,17 @@ import numpy as np
 
 from gptjax.data.corpus import mixture
 from gptjax.data.corpus import reader as corpora
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
 from gptjax.evaluate.scoring.scores import Request
-from gptjax.evaluate.scoring.subject import Found, Task, scored
 from gptjax.evaluate.texts import sources
 from gptjax.files import run_config
 from gptjax.text.words import plural
 
-ABSENT = ('no corpus to hold text out of: give --config.data.corpus=FOLDER, a folder that '
-          'gptjax.data.prepare has made with the tokenizer of these weights')
+NO_CORPUS = ('no corpus to hold text out of: give --config.data.corpus=FOLDER, a folder that '
+             'gptjax.data.prepare has made with the tokenizer of these weights')
 
 
-def corpora_of(config):
+def corpora_to_read(config):
   """(((folder, weight), ...), tokens of a window or 0) that the task is to read.
 
   Args:
@@ -33,24 +33,25 @@ def corpora_of(config):
   data, root = config.data.to_dict(), None
   if not data['corpus'] and not data['mixture']:
     path = Path(config.init_from).expanduser().absolute()
-    root = next((one for one in (path, path.parent.parent)
-                 if (one / 'config.json').is_file() and (one / 'checkpoints').is_dir()), None)
+    root = next((folder for folder in (path, path.parent.parent)
+                 if (folder / 'config.json').is_file() and (folder / 'checkpoints').is_dir()), None)
     if root is None:
       return (), data['seq_len']
     stored, _ = run_config.read(root / 'config.json')
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
   pairs = zip(*mixture.named(data), strict=True)
   # A corpus that was prepared in the workdir has been moved with it.
-  own = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder
-  return tuple((folder if Path(folder).is_dir() else own(folder), weight) for folder, weight in pairs), (
+  moved_with_run = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder
+  return tuple((folder if Path(folder).is_dir() else moved_with_run(folder), weight) for folder,
+               weight in pairs), (
     config.data.seq_len or data['seq_len'])
 
 
 def read(data):
   """(tokens of a window or 0, [(name, weight, Corpus)]) of the validation splits that there are."""
   if not data.corpora:
-    raise sources.NotRun(ABSENT)
-  found, folders = [], [os.path.abspath(folder) for folder, _ in data.corpora]
+    raise sources.NotRun(NO_CORPUS)
+  splits, folders = [], [os.path.abspath(folder) for folder, _ in data.corpora]
   parent = os.path.commonpath([os.path.dirname(folder) for folder in folders])
   for folder, (_, weight) in zip(folders, data.corpora, strict=True):
     if not os.path.isdir(folder):
@@ -64,43 +65,43 @@ def read(data):
       data.note(f'corpus {folder} holds {plural(corpus.n_tokens, "token")} out, of which none can be '
                 'predicted')
       continue
-    found.append((os.path.relpath(folder, parent), weight, corpus))
-  if not found:
+    splits.append((os.path.relpath(folder, parent), weight, corpus))
+  if not splits:
     raise sources.NotRun(f'{", ".join(folders)}: no text is held out; prepare a corpus with a '
                          '--validation_fraction')
-  return data.seq_len, found, data.limit
+  return data.seq_len, splits, data.limit
 
 
-def evaluate(subject, examples):
-  """Found: nats per token, perplexity and bits per byte."""
-  seq_len, found, limit = examples
-  seq_len = min(seq_len or subject.model.n_ctx, subject.model.n_ctx)
-  kept, metrics, means = [], {}, []
-  for name, weight, corpus in found:
-    made = corpus.tokenizer
-    if made['digest'] != subject.tokenizer.digest:
-      raise sources.NotRun(f'corpus {corpus.folder} was made with the tokenizer {made["name"]} (digest '
-                           f'{made["digest"][:12]}), these weights have another '
-                           f'({subject.tokenizer.digest[:12]}): prepare it again with theirs')
-    asked = windows(corpus, seq_len, limit)
-    scores = scored(subject, f'held_out {corpus.digest[:12]}, windows of {seq_len}', asked)
-    n = sum(len(ids) - start for ids, start in asked)
-    loss = -math.fsum(score.total for score in scores) / n
+def evaluate(evaluated, examples):
+  """The TaskResult: nats per token, perplexity and bits per byte."""
+  seq_len, splits, limit = examples
+  seq_len = min(seq_len or evaluated.model.n_ctx, evaluated.model.n_ctx)
+  scored, metrics, means = [], {}, []
+  for name, weight, corpus in splits:
+    tokenizer = corpus.tokenizer
+    if tokenizer['digest'] != evaluated.tokenizer.digest:
+      raise sources.NotRun(f'corpus {corpus.folder} was made with the tokenizer {tokenizer["name"]} (digest '
+                           f'{tokenizer["digest"][:12]}), these weights have another '
+                           f'({evaluated.tokenizer.digest[:12]}): prepare it again with theirs')
+    requests = windows(corpus, seq_len, limit)
+    scores = score_with_journal(evaluated, f'held_out {corpus.digest[:12]}, windows of {seq_len}', requests)
+    n = sum(len(ids) - start for ids, start in requests)
+    loss = -math.fsum(score.log_prob for score in scores) / n
     means.append((weight, loss, corpus.n_bytes / corpus.n_tokens, n))
-    if len(found) > 1:
+    if len(splits) > 1:
       metrics[f'nats_per_token_{name}'] = loss
-    kept += [{'text': subject.tokenizer.decode(ids[1:]), 'nats': -score.total, 'tokens': len(ids) - 1}
-             for (ids, _), score in zip(asked, scores, strict=True)]
+    scored += [{'text': evaluated.tokenizer.decode(ids[1:]), 'nats': -score.log_prob, 'tokens': len(ids) - 1}
+               for (ids, _), score in zip(requests, scores, strict=True)]
   weights, losses, lengths, tokens = zip(*means, strict=True)
   loss, length = (float(np.average(values, weights=weights)) for values in (losses, lengths))
   metrics = {'nats_per_token': loss, 'perplexity': math.exp(min(loss, 700)),
              'bits_per_byte': loss / length / math.log(2), **metrics, 'tokens': sum(tokens),
-             'examples': len(kept)}
-  protocol = (f'Validation split of {", ".join(name for name, *_ in found)}; windows of {seq_len} tokens, '
+             'examples': len(scored)}
+  protocol = (f'Validation split of {", ".join(name for name, *_ in splits)}; windows of {seq_len} tokens, '
               'one after the other and each with no context from before it, as eval/loss of a run'
-              + ('; of several corpora, the mean by their weights' if len(found) > 1 else '')
+              + ('; of several corpora, the mean by their weights' if len(splits) > 1 else '')
               + '. Bits per byte: by the mean length of the tokens of the split.')
-  return Found(metrics, protocol, examples=tuple(kept))
+  return TaskResult(metrics, protocol, examples=tuple(scored))
 
 
 def windows(corpus, seq_len, limit=0):

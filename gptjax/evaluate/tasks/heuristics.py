@@ -16,10 +16,10 @@ SCALES = {'acceptability': (0.0, 35.0), 'sentiment': (50.0, 93.2), 'question ans
           'winograd': (50.0, 76.4)}
 
 
-def relative(task, value):
+def relative_performance(task, value):
   """Where a result lies between chance (0) and the then state of the art (1); task: key of SCALES."""
-  chance, best = SCALES[task]
-  return (value - chance) / (best - chance)
+  chance, earlier_best = SCALES[task]
+  return (value - chance) / (earlier_best - chance)
 
 
 def acceptability(score, encode, sentences, start=()):

@@ -12,34 +12,34 @@ import math
 
 import numpy as np
 
-from gptjax.evaluate.scoring.scores import Barred
-from gptjax.evaluate.scoring.subject import Found, Task, request, scored
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, make_request, score_with_journal
+from gptjax.evaluate.scoring.scores import ExcludedTokens
 from gptjax.evaluate.tasks.stopwords import STOPWORDS
 from gptjax.evaluate.texts import schema, sources
 from gptjax.evaluate.texts.detokenize import BOOKS, detokenize
 
 FILE, URL = 'lambada_test.jsonl', 'https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl'
-PASSAGES = schema.Schema('passages', {'text': schema.words(2)}, count=5153,
+PASSAGES = schema.Schema('passages', {'text': schema.text_of_words(2)}, count=5153,
                          sha256='4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226')
-OF_TFDS = schema.Schema('passages', {'passage': schema.words(2)}, count=5153)
+TFDS_PASSAGES = schema.Schema('passages', {'passage': schema.text_of_words(2)}, count=5153)
 OPENAI, ORIGINAL = "OpenAI's file", 'original'
 STRAIGHT = str.maketrans({'\u201c': '"', '\u201d': '"'})
 FILTERED, BY_TOKEN = 'accuracy_last_word_filtered', 'accuracy_last_word_filtered_by_token'
-READINGS = ('accuracy_last_token', 'accuracy_last_word', FILTERED, 'perplexity', 'perplexity_last_token')
-PAPERS = (FILTERED, 'perplexity')
+METRICS = ('accuracy_last_token', 'accuracy_last_word', FILTERED, 'perplexity', 'perplexity_last_token')
+PAPER_METRICS = (FILTERED, 'perplexity')
 
 
 def read(data):
   """{OPENAI: [passage], ORIGINAL: [passage]}, of a file and of TFDS; at least one of them."""
-  path, of_tfds = sources.find(data, FILE), sources.from_tfds(data, 'lambada', 'test', OF_TFDS)
+  path, of_tfds = sources.find_file(data, FILE), sources.read_tfds(data, 'lambada', 'test', TFDS_PASSAGES)
   if not path and not of_tfds:
-    raise sources.NotRun(sources.where('LAMBADA', URL, FILE, tfds='lambada'))
-  found = {}
+    raise sources.NotRun(sources.not_found_message('LAMBADA', URL, FILE, tfds='lambada'))
+  passages = {}
   if path:
-    found[OPENAI] = data.some([record['text'] for record in sources.read_jsonl(data, path, PASSAGES)])
+    passages[OPENAI] = data.limited([record['text'] for record in sources.read_jsonl(data, path, PASSAGES)])
   if of_tfds:
-    found[ORIGINAL] = [record['passage'] for record in of_tfds]
-  return found
+    passages[ORIGINAL] = [record['passage'] for record in of_tfds]
+  return passages
 
 
 def forms(passages):
@@ -53,26 +53,33 @@ def forms(passages):
   return {f'{ORIGINAL}, de-tokenized': lambda text: detokenize(text, BOOKS), ORIGINAL: str}
 
 
-def evaluate(subject, found):
-  """Found of {kind of file: [passage]}: metrics of the first form, and with `subject.grid` cells of all."""
-  chosen = [(form, [change(passage).rstrip() for passage in passages]) for kind, passages in found.items()
-            for form, change in forms(kind).items()][:None if subject.grid else 1]
-  pieces, scores, values = pieces_of(subject), {}, {}
+def evaluate(evaluated, passages_by_kind):
+  """Return the TaskResult of {kind of file: [passage]}.
+
+  Metrics are those of the first form; with `evaluated.grid` there are cells of all forms.
+  """
+  chosen = [(form, [change(passage).rstrip() for passage in passages]) for kind,
+            passages in passages_by_kind.items()
+            for form, change in forms(kind).items()][:None if evaluated.grid else 1]
+  vocabulary, scores, values = token_texts(evaluated), {}, {}
   for form, texts in chosen:
-    asked = [request(subject, *parted(text)) for text in texts]
-    scores[form], able = filtered(f'lambada {form}, filtered by word', subject, asked, by_word(pieces, asked))
-    values[form] = summary(scores[form]) | {f'ceiling_{FILTERED}': mean(able)}
-    if subject.grid:
-      others, able = filtered(f'lambada {form}, filtered by token', subject, asked, by_token(pieces, asked))
-      values[form] |= {BY_TOKEN: mean(score.allowed for score in others), f'ceiling_{BY_TOKEN}': mean(able)}
+    requests = [make_request(evaluated, *split_last_word(text)) for text in texts]
+    scores[form], possible = score_filtered(f'lambada {form}, filtered by word', evaluated, requests,
+                                            exclude_stop_words(vocabulary, requests))
+    values[form] = summary(scores[form]) | {f'ceiling_{FILTERED}': mean(possible)}
+    if evaluated.grid:
+      by_token, possible = score_filtered(f'lambada {form}, filtered by token', evaluated, requests,
+                                          exclude_stop_tokens(vocabulary, requests))
+      values[form] |= {BY_TOKEN: mean(score.is_greedy_allowed for score in by_token),
+                       f'ceiling_{BY_TOKEN}': mean(possible)}
   first, texts = chosen[0]
   cells = tuple({'text': form, 'stride': None, 'unit': reading, 'value': values[form][reading],
-                 'paper': form == first and reading in PAPERS}
-                for form in values for reading in (*READINGS, *[BY_TOKEN] * subject.grid))
-  examples = tuple({'text': text, 'nats': -score.total, 'correct': score.allowed,
-                    'correct_last_word': score.greedy, 'correct_last_token': score.last_greedy}
+                 'paper': form == first and reading in PAPER_METRICS}
+                for form in values for reading in (*METRICS, *[BY_TOKEN] * evaluated.grid))
+  examples = tuple({'text': text, 'nats': -score.log_prob, 'correct': score.is_greedy_allowed,
+                    'correct_last_word': score.is_greedy, 'correct_last_token': score.last_is_greedy}
                    for text, score in zip(texts, scores[first], strict=True))
-  return Found(values[first], _protocol(first, values[first]), cells=cells, examples=examples)
+  return TaskResult(values[first], _protocol(first, values[first]), cells=cells, examples=examples)
 
 
 def _protocol(form, values):
@@ -86,64 +93,66 @@ def _protocol(form, values):
   return text
 
 
-def filtered(name, subject, asked, filter_of):
+def score_filtered(name, evaluated, requests, exclusion):
   """([Score of each Request], [whether its target is in the race]); one that is not is never `allowed`."""
-  barred, able = filter_of
-  scores = scored(subject, name, asked, barred)
-  return [score._replace(allowed=score.allowed and one)
-          for score, one in zip(scores, able, strict=True)], able
+  excluded, possible = exclusion
+  scores = score_with_journal(evaluated, name, requests, excluded)
+  return [score._replace(is_greedy_allowed=score.is_greedy_allowed and is_possible)
+          for score, is_possible in zip(scores, possible, strict=True)], possible
 
 
-def pieces_of(subject):
+def token_texts(evaluated):
   """The text of each token of the model's vocabulary; '' for padding."""
-  n = min(subject.tokenizer.n_vocab, subject.model.n_vocab)
-  return [subject.tokenizer.decode([token]) for token in range(n)] + [''] * (subject.model.n_vocab - n)
+  n = min(evaluated.tokenizer.n_vocab, evaluated.model.n_vocab)
+  return [evaluated.tokenizer.decode([token]) for token in range(n)] + [''] * (evaluated.model.n_vocab - n)
 
 
 def is_stop_word(text):
   return text.strip().lower() in STOPWORDS
 
 
-def by_token(pieces, asked):
+def exclude_stop_tokens(vocabulary, requests):
   """(Barred, [whether each target is in the race]): no token that is a stop word, but for spaces, is."""
-  stop = np.array([is_stop_word(piece) for piece in pieces])
-  words = [np.asarray(ids[start:]) for ids, start in asked]
-  return (Barred(stop[None], [np.zeros(len(word), np.int32) for word in words]),
+  stop = np.array([is_stop_word(piece) for piece in vocabulary])
+  words = [np.asarray(ids[start:]) for ids, start in requests]
+  return (ExcludedTokens(stop[None], [np.zeros(len(word), np.int32) for word in words]),
           [not stop[word].any() for word in words])
 
 
-def by_word(pieces, asked):
+def exclude_stop_words(vocabulary, requests):
   """(Barred, [whether each target is in the race]): no candidate last word that is a stop word is."""
-  numbers, masks, chosen, able = {}, [np.zeros(len(pieces), bool)], [], []  # of the beginnings of words
-  for ids, start in asked:
-    begun, mine = '', []
+  numbers, masks, mask_indices, possible = {}, [np.zeros(len(vocabulary),
+                                                         bool)], [], []  # of the beginnings of words
+  for ids, start in requests:
+    prefix, indices = '', []
     for token in ids[start:]:
-      if begun not in numbers:
-        mask = rivals(begun, pieces)
-        numbers[begun] = len(masks) if mask.any() else 0
+      if prefix not in numbers:
+        mask = excluded_next_tokens(prefix, vocabulary)
+        numbers[prefix] = len(masks) if mask.any() else 0
         masks += [mask] if mask.any() else []
-      mine.append(numbers[begun])
-      begun = (begun + pieces[token]).lstrip().lower()
-    chosen.append(np.array(mine, np.int32))
-    able.append(not is_stop_word(begun))
-  return Barred(np.array(masks), chosen), able
+      indices.append(numbers[prefix])
+      prefix = (prefix + vocabulary[token]).lstrip().lower()
+    mask_indices.append(np.array(indices, np.int32))
+    possible.append(not is_stop_word(prefix))
+  return ExcludedTokens(np.array(masks), mask_indices), possible
 
 
-def rivals(begun, pieces):
+def excluded_next_tokens(prefix, vocabulary):
   """bool[n_vocab]: the tokens after which, or before which, a word that has begun so is a stop word."""
-  if not any(word.startswith(begun) for word in STOPWORDS):
-    return np.zeros(len(pieces), bool)
-  ends = bool(begun) and is_stop_word(begun)
-  return np.array([is_stop_word(begun + piece) if not begun or continues(piece) else ends
-                   for piece in pieces])
+  if not any(word.startswith(prefix) for word in STOPWORDS):
+    return np.zeros(len(vocabulary), bool)
+  prefix_is_stop_word = bool(prefix) and is_stop_word(prefix)
+  return np.array([is_stop_word(prefix + piece) if not prefix or continues_word(piece)
+                   else prefix_is_stop_word
+                   for piece in vocabulary])
 
 
-def continues(piece):
+def continues_word(piece):
   """Whether a token goes on with the word before it; a part of a character, which decodes to U+FFFD, does."""
   return piece[:1].isalnum() or piece[:1] in ("'", '’', '�')
 
 
-def parted(text):
+def split_last_word(text):
   """(text before the last word, the word with the space before it)."""
   before, _, word = text.rpartition(' ')
   return before, ' ' + word
@@ -158,13 +167,13 @@ def mean(values):
 def summary(scores):
   """{metric: value} of the Scores of all last words."""
   n = len(scores)
-  counts = {'correct_last_token': sum(score.last_greedy for score in scores),
-            'correct_last_word': sum(score.greedy for score in scores),
-            'correct_last_word_filtered': sum(score.allowed for score in scores)}
+  counts = {'correct_last_token': sum(score.last_is_greedy for score in scores),
+            'correct_last_word': sum(score.is_greedy for score in scores),
+            'correct_last_word_filtered': sum(score.is_greedy_allowed for score in scores)}
   perplexity = lambda log_probs: math.exp(min(-mean(log_probs), 700))
   return {**{name.replace('correct', 'accuracy'): count / n for name, count in counts.items()},
-          'perplexity': perplexity(score.total for score in scores),
-          'perplexity_last_token': perplexity(score.last for score in scores), **counts,
+          'perplexity': perplexity(score.log_prob for score in scores),
+          'perplexity_last_token': perplexity(score.last_log_prob for score in scores), **counts,
           'examples': n}
 
 

@@ -13,13 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax.evaluate.scoring.evaluated_model import (
+  Task,
+  TaskResult,
+  request_after_end_of_text,
+  score_with_journal,
+)
 from gptjax.evaluate.scoring.scores import Request
-from gptjax.evaluate.scoring.subject import Found, Task, prefixed, scored
 from gptjax.evaluate.texts import schema, sources
-from gptjax.evaluate.texts.detokenize import BILLION, PLAIN, PTB, WIKITEXT, Style, detokenize, marked
+from gptjax.evaluate.texts.detokenize import BILLION, PLAIN, PTB, WIKITEXT, Style, count_marked, detokenize
 
 SHORT_STRIDE = 32  # tokens; of Radford's later table
-LIMIT_WIDTH = 1000  # characters of an "example", where a text has no lines
+CHUNK_CHARACTERS = 1000  # characters of an "example", where a text has no lines
 WORD, BYTE, CHARACTER, TOKEN = 'word', 'byte', 'character', 'token'
 WORD_ALONE = 'word (line ends not counted)'
 LINE = re.compile(r'[^\n]*\n|[^\n]+')
@@ -45,8 +50,8 @@ class TextSet(NamedTuple):
   url: str
   unit: str = WORD
   style: Style = PLAIN
-  part: int = 1
-  apart: bool = False
+  test_part: int = 1
+  separate_lines: bool = False
   tfds: str = ''
   published: int = 0
   sha256: tuple = ()
@@ -62,9 +67,9 @@ SETS = (
           'https://www.fit.vut.cz/person/imikolov/public/rnnlm/simple-examples.tgz', style=PTB,
           published=82_430),
   TextSet('enwik8', 'enwik8', ('enwik8', 'enwik8/enwik8'), 'http://mattmahoney.net/dc/enwik8.zip', unit=BYTE,
-          part=20, published=100_000_000),
+          test_part=20, published=100_000_000),
   TextSet('text8', 'text8', ('text8', 'text8/text8'), 'http://mattmahoney.net/dc/text8.zip', unit=CHARACTER,
-          part=20, published=100_000_000),
+          test_part=20, published=100_000_000),
   TextSet('wikitext103', 'WikiText-103', (
     'wikitext-103-raw/wiki.test.raw', 'wikitext-103/wiki.test.raw', 'wikitext-103/wiki.test.tokens'),
     'https://www.salesforce.com/blog/the-wikitext-long-term-dependency-language-modeling-dataset',
@@ -72,44 +77,45 @@ SETS = (
   TextSet('1bw', '1 Billion Words', (
     'news.en.heldout-00000-of-00050',
     'heldout-monolingual.tokenized.shuffled/news.en.heldout-00000-of-00050'),
-    'https://www.statmt.org/lm-benchmark/', style=BILLION, apart=True, tfds='lm1b'))
+    'https://www.statmt.org/lm-benchmark/', style=BILLION, separate_lines=True, tfds='lm1b'))
 
 
-def read(of, data):
+def read(text_set, data):
   """[str], lines with their ends, or pieces of a text without lines."""
-  path = sources.find(data, *of.files)
+  path = sources.find_file(data, *text_set.files)
   if path:
-    return data.some(_lines(_text(path, of, data.note), of))
-  found = sources.from_tfds(data, of.tfds, 'test', LINES) if of.tfds else None
-  if found is None:
-    raise sources.NotRun(sources.where(of.title, of.url, of.files[0], tfds=of.tfds))
-  return [record['text'] + '\n' for record in found]
+    return data.limited(_lines(_text(path, text_set, data.note), text_set))
+  records = sources.read_tfds(data, text_set.tfds, 'test', LINES) if text_set.tfds else None
+  if records is None:
+    raise sources.NotRun(sources.not_found_message(text_set.title, text_set.url, text_set.files[0],
+                                                   tfds=text_set.tfds))
+  return [record['text'] + '\n' for record in records]
 
 
-def _text(path, of, note):
+def _text(path, text_set, note):
   """The test part of a file, without the bytes of a character that was cut in two."""
   raw = path.read_bytes()
-  schema.note_digest(dict(of.sha256).get(path.name, ''), raw, path, note)
-  if of.part == 1:
-    text = sources.decoded(path, raw, note)
-    _note_size(of, units(_lines(text, of))[of.unit], f'{of.unit}s', path, note)
+  schema.note_digest(dict(text_set.sha256).get(path.name, ''), raw, path, note)
+  if text_set.test_part == 1:
+    text = sources.decode(path, raw, note)
+    _note_size(text_set, count_units(_lines(text, text_set))[text_set.unit], f'{text_set.unit}s', path, note)
     return text
-  raw = sources.converted(path, raw, note)
-  _note_size(of, len(raw), 'bytes', path, note)
-  raw = raw[len(raw) - len(raw) // of.part:]
+  raw = sources.with_lf_line_ends(path, raw, note)
+  _note_size(text_set, len(raw), 'bytes', path, note)
+  raw = raw[len(raw) - len(raw) // text_set.test_part:]
   begin = next((i for i, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), 0)
-  return sources.decoded(path, raw[begin:], cut=True)
+  return sources.decode(path, raw[begin:], may_be_cut=True)
 
 
-def _note_size(of, n, unit, path, note):
-  if of.published and n != of.published:
-    note(f'{path} has {n:,} {unit}, the published file {of.published:,}: results are not comparable with '
-         'published ones')
+def _note_size(text_set, n, unit, path, note):
+  if text_set.published and n != text_set.published:
+    note(f'{path} has {n:,} {unit}, the published file {text_set.published:,}: results are not comparable '
+         'with published ones')
 
 
-def _lines(text, of):
-  if of.unit == CHARACTER:
-    return [text[at:at + LIMIT_WIDTH] for at in range(0, len(text), LIMIT_WIDTH)]
+def _lines(text, text_set):
+  if text_set.unit == CHARACTER:
+    return [text[at:at + CHUNK_CHARACTERS] for at in range(0, len(text), CHUNK_CHARACTERS)]
   return LINE.findall(text)
 
 
@@ -122,16 +128,16 @@ def windows(ids, start, n_ctx, stride):
     n_ctx: tokens that a window reads.
     stride: tokens that it scores, but for the first window, which scores all.
   """
-  made, scored_to = [], start
+  requests, scored_to = [], start
   while scored_to < len(ids):
-    end = min(len(ids), n_ctx + 1 if not made else scored_to + stride)
+    end = min(len(ids), n_ctx + 1 if not requests else scored_to + stride)
     begin = max(0, end - n_ctx - 1)
-    made.append(Request(ids[begin:end], scored_to - begin))
+    requests.append(Request(ids[begin:end], scored_to - begin))
     scored_to = end
-  return made
+  return requests
 
 
-def units(lines):
+def count_units(lines):
   """{unit: how many the text as published has}."""
   words = sum(len(line.split()) for line in lines)
   ends = sum(line.endswith('\n') for line in lines)
@@ -139,13 +145,13 @@ def units(lines):
           CHARACTER: sum(map(len, lines))}
 
 
-def value_of(total, unit, count):
+def metric_value(total, unit, count):
   """Perplexity a word or token, or bits a byte or character, of a text that has cost so many nats."""
   mean = total / max(count, 1)
   return mean / math.log(2) if unit in (BYTE, CHARACTER) else math.exp(min(mean, 700))
 
 
-class Pass(NamedTuple):
+class ScoringPass(NamedTuple):
   """One reading of a text.
 
   form, stride: how it was read; marks: stretches of it that could not be de-tokenized.
@@ -160,7 +166,7 @@ class Pass(NamedTuple):
   @property
   def nats(self):
     """What the whole text has cost."""
-    return -math.fsum(score.total for score in self.scores)
+    return -math.fsum(score.log_prob for score in self.scores)
 
   @property
   def tokens(self):
@@ -168,62 +174,66 @@ class Pass(NamedTuple):
     return sum(len(ids) - start for ids, start in self.requests)
 
 
-def evaluate(of, subject, lines):
-  """Found: the paper's number, and with `subject.grid` those by other texts and strides."""
-  detokenized = 'as it is' if of.style == PLAIN else DETOKENIZED
-  forms = {detokenized: of.style} | ({RAW: PLAIN} if subject.grid and of.style != PLAIN else {})
-  passes = [passed(of, subject, lines, form, style, stride)
-            for form, style in forms.items() for stride in strides(of, subject, lines)]
-  paper, counts = passes[0], units(lines)
-  cells = tuple({'text': one.form, 'stride': one.stride, 'unit': unit,
-                 'value': value_of(one.nats, unit, count), 'paper': one is paper and unit == of.unit}
-                for one in passes for unit, count in {TOKEN: one.tokens, **counts}.items())
-  kind = {WORD: 'perplexity', BYTE: 'bits_per_byte', CHARACTER: 'bits_per_character'}[of.unit]
-  metrics = {kind: value_of(paper.nats, of.unit, counts[of.unit]), 'nats': paper.nats, 'tokens': paper.tokens,
+def evaluate(text_set, evaluated, lines):
+  """The TaskResult: the paper's number, and with `evaluated.grid` those by other texts and strides."""
+  detokenized = 'as it is' if text_set.style == PLAIN else DETOKENIZED
+  forms = {detokenized: text_set.style} | ({RAW: PLAIN} if evaluated.grid and text_set.style != PLAIN else {})
+  passes = [run_pass(text_set, evaluated, lines, form, style, stride)
+            for form, style in forms.items() for stride in strides(text_set, evaluated, lines)]
+  paper, counts = passes[0], count_units(lines)
+  cells = tuple({'text': each.form, 'stride': each.stride, 'unit': unit,
+                 'value': metric_value(each.nats, unit, count), 'paper': each is paper and unit
+                 == text_set.unit}
+                for each in passes for unit, count in {TOKEN: each.tokens, **counts}.items())
+  kind = {WORD: 'perplexity', BYTE: 'bits_per_byte', CHARACTER: 'bits_per_character'}[text_set.unit]
+  metrics = {kind: metric_value(paper.nats, text_set.unit, counts[text_set.unit]), 'nats': paper.nats,
+             'tokens': paper.tokens,
              'words': counts[WORD], 'bytes': counts[BYTE], 'characters': counts[CHARACTER]}
-  return Found(metrics, _protocol(of, subject, paper.marks), cells=cells, examples=tuple(
-    {'text': subject.tokenizer.decode(ids[start:]), 'nats': -score.total, 'tokens': len(ids) - start}
+  return TaskResult(metrics, _protocol(text_set, evaluated, paper.marks), cells=cells, examples=tuple(
+    {'text': evaluated.tokenizer.decode(ids[start:]), 'nats': -score.log_prob, 'tokens': len(ids) - start}
     for (ids, start), score in zip(paper.requests, paper.scores)))
 
 
-def strides(of, subject, lines):
-  """The paper's stride, as far as it is known, and with `subject.grid` the others that make a difference."""
-  n_ctx = subject.model.n_ctx
-  if not subject.grid:
+def strides(text_set, evaluated, lines):
+  """Return the paper's stride, as far as it is known; with `evaluated.grid` also the others that matter."""
+  n_ctx = evaluated.model.n_ctx
+  if not evaluated.grid:
     return [n_ctx]
-  longest = max(len(subject.tokenizer.encode(line)) for line in lines) if of.apart else math.inf
+  longest = max(len(evaluated.tokenizer.encode(line))
+                for line in lines) if text_set.separate_lines else math.inf
   others = {n_ctx // 2, min(SHORT_STRIDE, n_ctx)} - {n_ctx, 0}
-  return [n_ctx, *sorted((one for one in others if longest > n_ctx), reverse=True)]
+  return [n_ctx, *sorted((stride for stride in others if longest > n_ctx), reverse=True)]
 
 
-def passed(of, subject, lines, form, style, stride):
+def run_pass(text_set, evaluated, lines, form, style, stride):
   """The Pass that reads the text in one form and with one stride."""
-  texts = [detokenize(line, style) for line in (lines if of.apart else [''.join(lines)])]
-  requests = [window for text in texts for window in _windows_of(subject, text, stride)]
-  scores = scored(subject, f'{of.name} {form}, stride {stride}', requests)
-  return Pass(form, stride, sum(map(marked, texts)) if style != PLAIN else 0, requests, scores)
+  texts = [detokenize(line, style) for line in (lines if text_set.separate_lines else [''.join(lines)])]
+  requests = [window for text in texts for window in _windows_of(evaluated, text, stride)]
+  scores = score_with_journal(evaluated, f'{text_set.name} {form}, stride {stride}', requests)
+  return ScoringPass(form, stride, sum(map(count_marked, texts)) if style != PLAIN else 0, requests, scores)
 
 
-def _windows_of(subject, text, stride):
-  ids = np.asarray(subject.tokenizer.encode(text), np.int32)
+def _windows_of(evaluated, text, stride):
+  ids = np.asarray(evaluated.tokenizer.encode(text), np.int32)
   if not len(ids):
     return []
-  return windows(*prefixed(subject, ids, 0), subject.model.n_ctx, stride)
+  return windows(*request_after_end_of_text(evaluated, ids, 0), evaluated.model.n_ctx, stride)
 
 
-def _protocol(of, subject, marks):
-  first = ('after the end-of-text token' if subject.tokenizer.end_of_text is not None
+def _protocol(text_set, evaluated, marks):
+  first = ('after the end-of-text token' if evaluated.tokenizer.end_of_text is not None
            else 'whose first token is given, for this tokenizer has no end-of-text token')
-  text = 'Each line is a text' if of.apart else 'The test set is one text'
-  form = ('as it is published' if of.style == PLAIN else
+  text = 'Each line is a text' if text_set.separate_lines else 'The test set is one text'
+  form = ('as it is published' if text_set.style == PLAIN else
           f'de-tokenized ({marks} stretches could not be, and stand as published between two U+2060)')
-  return (f'{text}, {form}, {first}; windows of {subject.model.n_ctx} tokens, each token scored once; the '
-          f'loss of all is divided by the number of {of.unit}s as published'
-          + (', line ends counted' if of.unit == WORD else '') + '.')
+  return (f'{text}, {form}, {first}; windows of {evaluated.model.n_ctx} tokens, each token scored once; the '
+          f'loss of all is divided by the number of {text_set.unit}s as published'
+          + (', line ends counted' if text_set.unit == WORD else '') + '.')
 
 
-def _task(of):
-  return Task(of.name, of.title, functools.partial(read, of), functools.partial(evaluate, of))
+def _task(text_set):
+  return Task(text_set.name, text_set.title, functools.partial(read, text_set),
+              functools.partial(evaluate, text_set))
 
 
 TASKS = tuple(map(_task, SETS))

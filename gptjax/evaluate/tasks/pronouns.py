@@ -6,7 +6,7 @@ pronoun. The set gives the pronoun as a word, which may occur in the first claus
 
 import re
 
-from gptjax.evaluate.tasks.cloze import Schema, substituted
+from gptjax.evaluate.tasks.cloze import WinogradSchema, substitute_pronoun
 
 # What may join the clauses; the earliest does. "as" and "for" before an object or a possessive are
 # prepositions ("paid her for her work"): they count where nothing else is there.
@@ -16,7 +16,7 @@ _CLAUSE = r'(?!\s+(?:me|him|her|us|them|my|your|his|its|our|their)\b)'
 CONJUNCTIONS = [re.compile(words, re.IGNORECASE) for words in (
   rf'\b(?:{_WORDS})\b|[;:,]|\b(?:as|for)\b{_CLAUSE}', r'\b(?:as|for)\b', '')]
 FIRST_WORD = re.compile(r'\s+(\w+)')
-LONGEST = 253  # characters of a pronoun, or a referent, which are looked for in the sentence
+MAX_LENGTH = 253  # characters of a pronoun, or a referent, which are looked for in the sentence
 POSSESSIVE = frozenset(('my', 'your', 'his', 'its', 'our', 'their', 'mine', 'yours', 'hers', 'ours',
                         'theirs'))
 # What follows "her" where it is an object; any other word is what is hers.
@@ -29,7 +29,7 @@ AFTER_OBJECT = frozenset((
   'could', 'should', 'did', 'will'))
 
 
-def place(sentence, pronoun, candidates):
+def find_pronoun(sentence, pronoun, candidates):
   """(start, end) of the pronoun that is meant, the first after the conjunction; None: it is not there.
 
   Args:
@@ -40,16 +40,16 @@ def place(sentence, pronoun, candidates):
   if not pronoun.strip():
     return None
   pattern = rf'\b{re.escape(pronoun)}\b'
-  found = [match.span() for match in re.finditer(pattern, sentence)] or [
+  spans = [match.span() for match in re.finditer(pattern, sentence)] or [
     match.span() for match in re.finditer(pattern, sentence, re.IGNORECASE)]
-  mentions = (re.search(rf'\b{re.escape(one)}\b', sentence, re.IGNORECASE) for one in candidates)
-  named = max((mention.end() for mention in mentions if mention), default=0)
+  mentions = (re.search(rf'\b{re.escape(candidate)}\b', sentence, re.IGNORECASE) for candidate in candidates)
+  mentioned_until = max((mention.end() for mention in mentions if mention), default=0)
   for conjunction in CONJUNCTIONS:
-    clause = conjunction.search(sentence, named)
-    after = [span for span in found if clause and span[0] >= clause.start()]
+    clause = conjunction.search(sentence, mentioned_until)
+    after = [span for span in spans if clause and span[0] >= clause.start()]
     if after:
       return after[0]
-  return found[0] if found else None
+  return spans[0] if spans else None
 
 
 def is_possessive(pronoun, after):
@@ -60,10 +60,10 @@ def is_possessive(pronoun, after):
   return bool(word) and word[1].lower() not in AFTER_OBJECT
 
 
-def written(sentence, span, candidates):
+def substitute_candidates(sentence, span, candidates):
   """(text before, [each candidate as it must be written in the pronoun's place], text after)."""
   before, pronoun, after = sentence[:span[0]].rstrip(), sentence[slice(*span)], sentence[span[1]:].lstrip()
   kind = 'its' if is_possessive(pronoun, sentence[span[1]:]) else 'it'  # of which `substituted` knows
-  schema = Schema(before, kind, after, tuple(candidates), 0)
-  made = [substituted(schema, candidate) for candidate in candidates]
-  return before + ' ' * bool(before), [word for _, word, _ in made], made[0][2]
+  schema = WinogradSchema(before, kind, after, tuple(candidates), 0)
+  substituted = [substitute_pronoun(schema, candidate) for candidate in candidates]
+  return before + ' ' * bool(before), [word for _, word, _ in substituted], substituted[0][2]

@@ -6,23 +6,23 @@ import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring import answers
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
+from gptjax.evaluate.scoring.generation import answer_tokens, encode_prompt, generate_texts
 from gptjax.evaluate.scoring.scores import Request
-from gptjax.evaluate.scoring.subject import Found, Task, scored
-from gptjax.evaluate.scoring.writing import prompt, spelled, written
 from gptjax.evaluate.texts import schema, sources
 
 COQA, COQA_URL = 'coqa-dev-v1.0.json', 'https://nlp.stanford.edu/data/coqa/coqa-dev-v1.0.json'
 NQ, NQ_URL = 'nq_open_dev.jsonl', 'https://github.com/google-research-datasets/natural-questions (nq_open)'
-SPOKEN = schema.several(schema.record({'input_text': schema.text(blank=True)}))
+UTTERANCES = schema.list_of(schema.record({'input_text': schema.text(blank=True)}))
 CONVERSATIONS = schema.Schema('conversations', {
-  'source': schema.text(), 'story': schema.text(), 'questions': SPOKEN, 'answers': SPOKEN,
-  'additional_answers': schema.by_name(SPOKEN, optional=True)}, count=500)
+  'source': schema.text(), 'story': schema.text(), 'questions': UTTERANCES, 'answers': UTTERANCES,
+  'additional_answers': schema.dict_of(UTTERANCES, optional=True)}, count=500)
 QUESTIONS = schema.Schema('questions', {
-  'question': schema.text(), 'answer': schema.several(schema.text())}, count=3610)
+  'question': schema.text(), 'answer': schema.list_of(schema.text())}, count=3610)
 ANSWER_TOKENS = 32     # of CoQA; the longest answer of an annotator is longer, most have three words
 SHORT_ANSWER_TOKENS = 16
-CONFIDENT = 0.01       # share of the questions
-SHOWN = 30             # answers of the paper's Table 5
+CONFIDENT_FRACTION = 0.01       # share of the questions
+TABLE_ROWS = 30             # answers of the paper's Table 5
 
 # What the context of Natural Questions is seeded with; the paper does not print its own. Short answers of the
 # kinds that are asked for; no question of the data set asks for the same things.
@@ -45,18 +45,18 @@ def read_coqa(data):
 
   TFDS has the set without the further annotators, so it takes the published file.
   """
-  path = sources.find(data, COQA)
+  path = sources.find_file(data, COQA)
   if not path:
-    raise sources.NotRun(sources.where('CoQA', COQA_URL, COQA))
+    raise sources.NotRun(sources.not_found_message('CoQA', COQA_URL, COQA))
   stories = sources.read_json(path)
   if not isinstance(stories, dict) or not isinstance(stories.get('data'), list):
     raise InputError(f'{path} is not laid out as {COQA}: it is not an object with a list "data"')
   stories, blanks = stories['data'], 0
   for i, story in enumerate(stories):
-    blanks += schema.check(CONVERSATIONS, story, f'{path}: data[{i}]')
+    blanks += schema.check_record(CONVERSATIONS, story, f'{path}: data[{i}]')
     _check_turns(story, f'{path}: data[{i}]')
-  schema.report(CONVERSATIONS, len(stories), blanks, path, data.note)
-  return data.some([turn for story in stories for turn in turns(story)])
+  schema.check_count(CONVERSATIONS, len(stories), blanks, path, data.note)
+  return data.limited([turn for story in stories for turn in turns(story)])
 
 
 def _check_turns(story, place):
@@ -74,70 +74,73 @@ def turns(story):
   others = story.get('additional_answers', {}).values()
   for i, question in enumerate(story['questions']):
     before += f'Q: {question["input_text"].strip()}\nA:'
-    references = [one[i]['input_text'] for one in (story['answers'], *others)]
+    references = [annotator[i]['input_text'] for annotator in (story['answers'], *others)]
     yield before, references, story['source']
     before += f' {references[0].strip()}\n'
 
 
-def evaluate_coqa(subject, turns):
-  """Found: F1 as the official script counts it."""
-  asked = [prompt(subject, before, ANSWER_TOKENS) for before, *_ in turns]
-  said = [text.strip() for text, _ in written(subject, 'coqa', asked, ANSWER_TOKENS)]
-  scores = [answers.f1_of_annotators(text, references) for text, (_, references, _) in zip(said, turns)]
+def evaluate_coqa(evaluated, turns):
+  """The TaskResult: F1 as the official script counts it."""
+  prompts = [encode_prompt(evaluated, before, ANSWER_TOKENS) for before, *_ in turns]
+  generated = [text.strip() for text, _ in generate_texts(evaluated, 'coqa', prompts, ANSWER_TOKENS)]
+  scores = [answers.coqa_f1(text, references) for text, (_, references, _) in zip(generated, turns)]
   domains = {domain: [score for score, turn in zip(scores, turns) if turn[2] == domain]
              for domain in sorted({turn[2] for turn in turns})}
   metrics = {'f1': math.fsum(scores) / len(scores), 'examples': len(scores),
-             **{f'f1_{domain}': math.fsum(found) / len(found) for domain, found in domains.items()}}
+             **{f'f1_{domain}': math.fsum(domain_scores) / len(domain_scores) for domain,
+                domain_scores in domains.items()}}
   examples = tuple({'text': before, 'answer': text, 'references': references, 'f1': score}
-                   for (before, references, _), text, score in zip(turns, said, scores))
+                   for (before, references, _), text, score in zip(turns, generated, scores))
   protocol = ('Development set; the document, an empty line, the conversation so far as "Q: ...", "A: ..." '
               "with the first annotator's answers, then \"A:\"; what is too long is cut on the left; greedy, "
               f'to the end of the line, {ANSWER_TOKENS} tokens at most. F1 against all annotators but one, '
               'averaged.')
-  return Found(metrics, protocol, examples=examples)
+  return TaskResult(metrics, protocol, examples=examples)
 
 
 def read_nq(data):
   """[(question, [answers])] of the development set."""
-  path = sources.find(data, NQ, 'NQ-open.dev.jsonl', 'NQ-open.efficientqa.dev.1.1.jsonl')
+  path = sources.find_file(data, NQ, 'NQ-open.dev.jsonl', 'NQ-open.efficientqa.dev.1.1.jsonl')
   records = (sources.read_jsonl(data, path, QUESTIONS) if path else
-             sources.from_tfds(data, 'natural_questions_open', 'validation', QUESTIONS))
+             sources.read_tfds(data, 'natural_questions_open', 'validation', QUESTIONS))
   if records is None:
-    raise sources.NotRun(sources.where('Natural Questions', NQ_URL, NQ, tfds='natural_questions_open'))
-  return data.some([(record['question'], list(record['answer'])) for record in records])
+    raise sources.NotRun(sources.not_found_message('Natural Questions', NQ_URL, NQ,
+                                                   tfds='natural_questions_open'))
+  return data.limited([(record['question'], list(record['answer'])) for record in records])
 
 
-def context():
+def few_shot_prompt():
   """The example questions and answers that come before each question."""
   return ''.join(f'Q: {question}?\nA: {answer}\n\n' for question, answer in EXAMPLES)
 
 
-def evaluate_nq(subject, questions):
-  """Found: exact match, of all and of those answers that the model is surest of."""
-  asked = [prompt(subject, f'{context()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
-           for question, _ in questions]
-  found = written(subject, 'natural_questions', asked, SHORT_ANSWER_TOKENS)
-  spelt = [spelled(subject.tokenizer, ids, text) for text, ids in found]
-  told = [i for i, ids in enumerate(spelt) if ids]
-  scores = scored(subject, 'natural_questions, how sure', [
-    Request(np.append(asked[i], spelt[i]), len(asked[i])) for i in told])
-  sure = dict.fromkeys(range(len(found)), 0.0) | {i: math.exp(score.total) for i, score in zip(told, scores)}
-  said = [text.strip() for text, _ in found]
-  right = [answers.exact(text, references) for text, (_, references) in zip(said, questions)]
-  order = sorted(sure, key=lambda i: (-sure[i], i))
-  surest = order[:max(1, round(CONFIDENT * len(order)))]
-  metrics = {'exact_match': sum(right) / len(right), 'correct': sum(right),
-             'exact_match_confident': sum(right[i] for i in surest) / len(surest),
-             'confident': len(surest), 'examples': len(right)}
+def evaluate_nq(evaluated, questions):
+  """The TaskResult: exact match, of all and of those answers that the model is surest of."""
+  prompts = [encode_prompt(evaluated, f'{few_shot_prompt()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
+             for question, _ in questions]
+  outputs = generate_texts(evaluated, 'natural_questions', prompts, SHORT_ANSWER_TOKENS)
+  answer_ids = [answer_tokens(evaluated.tokenizer, ids, text) for text, ids in outputs]
+  answered = [i for i, ids in enumerate(answer_ids) if ids]
+  scores = score_with_journal(evaluated, 'natural_questions, how sure', [
+    Request(np.append(prompts[i], answer_ids[i]), len(prompts[i])) for i in answered])
+  probabilities = dict.fromkeys(range(len(outputs)), 0.0) | {i: math.exp(score.log_prob) for i,
+                                                             score in zip(answered, scores)}
+  generated = [text.strip() for text, _ in outputs]
+  correct = [answers.exact_match(text, references) for text, (_, references) in zip(generated, questions)]
+  order = sorted(probabilities, key=lambda i: (-probabilities[i], i))
+  most_confident = order[:max(1, round(CONFIDENT_FRACTION * len(order)))]
+  metrics = {'exact_match': sum(correct) / len(correct), 'correct': sum(correct),
+             'exact_match_confident': sum(correct[i] for i in most_confident) / len(most_confident),
+             'confident': len(most_confident), 'examples': len(correct)}
   rows = (('question', 'answer', 'correct', 'probability'),
-          *((questions[i][0], said[i], right[i], sure[i]) for i in order[:SHOWN]))
-  examples = tuple({'text': questions[i][0], 'answer': said[i], 'references': questions[i][1],
-                    'correct': right[i], 'probability': sure[i]} for i in range(len(said)))
+          *((questions[i][0], generated[i], correct[i], probabilities[i]) for i in order[:TABLE_ROWS]))
+  examples = tuple({'text': questions[i][0], 'answer': generated[i], 'references': questions[i][1],
+                    'correct': correct[i], 'probability': probabilities[i]} for i in range(len(generated)))
   protocol = (f'Development set; greedy after {len(EXAMPLES)} examples, to the end of the line, '
               f"{SHORT_ANSWER_TOKENS} tokens at most; exact match with SQuAD's normalisation; how sure: the "
-              f"probability of the answer's tokens; the surest {CONFIDENT:.0%} are {len(surest)}. "
-              f'The context:\n{context()}')
-  return Found(metrics, protocol, rows=rows, examples=examples)
+              f"probability of the answer's tokens; the most confident {CONFIDENT_FRACTION:.0%} are "
+              f'{len(most_confident)}. The context:\n{few_shot_prompt()}')
+  return TaskResult(metrics, protocol, rows=rows, examples=examples)
 
 
 TASKS = (Task('coqa', 'CoQA', read_coqa, evaluate_coqa),

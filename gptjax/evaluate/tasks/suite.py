@@ -18,13 +18,13 @@ TASKS = {task.name: task for task in (
   *summarization.TASKS, *gpt1.TASKS, *held_out.TASKS)}
 
 
-def chosen(names):
+def parse_tasks(names):
   """[Task] that a comma-separated list names; ValueError names one that does not exist."""
-  found = []
+  tasks = []
   for name in filter(None, (name.strip() for name in names.split(','))):
     if name not in TASKS:
       raise InputError(f'config.eval.tasks names {name!r}, which is not a task'
                        + words.suggestion(name, TASKS, 'the tasks are'))
-    if TASKS[name] not in found:
-      found.append(TASKS[name])
-  return found
+    if TASKS[name] not in tasks:
+      tasks.append(TASKS[name])
+  return tasks

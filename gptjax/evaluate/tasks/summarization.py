@@ -5,9 +5,9 @@ import random
 
 import numpy as np
 
-from gptjax.evaluate.scoring.subject import Found, Task
-from gptjax.evaluate.scoring.writing import room, written
-from gptjax.evaluate.tasks.translation import need
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult
+from gptjax.evaluate.scoring.generation import generate_texts, max_prompt_tokens
+from gptjax.evaluate.tasks.translation import require_package
 from gptjax.evaluate.texts import schema, sources
 from gptjax.evaluate.texts.sentences import sentences
 
@@ -16,19 +16,19 @@ URL = 'https://cs.nyu.edu/~kcho/DMQA (made into lines of {"article": ..., "highl
 ARTICLES = schema.Schema('articles', {
   'article': schema.text(blank=True), 'highlights': schema.text()}, count=11_490)
 HINT = '\nTL;DR:'
-TOKENS, TOP_K, KEPT = 100, 2, 3  # written, drawn from, sentences of it that are the summary
+TOKENS, TOP_K, SUMMARY_SENTENCES = 100, 2, 3  # written, drawn from, sentences of it that are the summary
 ROUGE = {'rouge1': 'rouge_1', 'rouge2': 'rouge_2', 'rougeLsum': 'rouge_l'}
 
 
 def read(data):
   """[(article, its highlights, a line each)] of the test set."""
-  need('rouge_score')
-  path = sources.find(data, FILE)
+  require_package('rouge_score')
+  path = sources.find_file(data, FILE)
   records = (sources.read_jsonl(data, path, ARTICLES) if path else
-             sources.from_tfds(data, 'cnn_dailymail', 'test', ARTICLES))
+             sources.read_tfds(data, 'cnn_dailymail', 'test', ARTICLES))
   if records is None:
-    raise sources.NotRun(sources.where('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
-  return data.some([(record['article'], record['highlights']) for record in records])
+    raise sources.NotRun(sources.not_found_message('CNN/Daily Mail', URL, FILE, tfds='cnn_dailymail'))
+  return data.limited([(record['article'], record['highlights']) for record in records])
 
 
 def rouge(pairs):
@@ -38,39 +38,42 @@ def rouge(pairs):
   """
   from rouge_score import rouge_scorer
   scorer = rouge_scorer.RougeScorer(list(ROUGE), use_stemmer=True)
-  found = [scorer.score(reference, summary) for reference, summary in pairs]
-  means = {name: 100 * math.fsum(score[kind].fmeasure for score in found) / len(found)
+  scores = [scorer.score(reference, summary) for reference, summary in pairs]
+  means = {name: 100 * math.fsum(score[kind].fmeasure for score in scores) / len(scores)
            for kind, name in ROUGE.items()}
   return {**means, 'rouge_mean': sum(means.values()) / 3}
 
 
-def evaluate(subject, articles):
-  """Found: ROUGE of what is written after the hint, beside that of simple summaries and without the hint."""
-  hint = np.asarray(subject.tokenizer.encode(HINT), np.int32)
-  longest = room(subject, TOKENS) - len(hint)
-  ids = [np.asarray(subject.tokenizer.encode(article.strip()), np.int32)[:longest] for article, _ in articles]
-  asked = {'hint': [np.append(one, hint) for one in ids], 'no hint': ids}
-  made = {}
-  for name, prompts in asked.items():
-    texts = written(subject, f'cnn_dailymail, {name}', prompts, TOKENS, stop=(), top_k=TOP_K)
-    made[name] = ['\n'.join(sentences(text)[:KEPT]) for text, _ in texts]
-  split, draw = [sentences(article) for article, _ in articles], random.Random(subject.seed)
-  made['lead 3'] = ['\n'.join(found[:KEPT]) for found in split]
-  drawn = [sorted(draw.sample(range(len(found)), min(KEPT, len(found)))) for found in split]
-  made['random 3'] = ['\n'.join(found[i] for i in places) for found, places in zip(split, drawn)]
+def evaluate(evaluated, articles):
+  """Return the TaskResult: ROUGE with the hint, without it, and of simple summaries."""
+  hint = np.asarray(evaluated.tokenizer.encode(HINT), np.int32)
+  longest = max_prompt_tokens(evaluated, TOKENS) - len(hint)
+  ids = [np.asarray(evaluated.tokenizer.encode(article.strip()), np.int32)[:longest] for article,
+         _ in articles]
+  prompts_by_name = {'hint': [np.append(article_ids, hint) for article_ids in ids], 'no hint': ids}
+  summaries = {}
+  for name, prompts in prompts_by_name.items():
+    texts = generate_texts(evaluated, f'cnn_dailymail, {name}', prompts, TOKENS, stop=(), top_k=TOP_K)
+    summaries[name] = ['\n'.join(sentences(text)[:SUMMARY_SENTENCES]) for text, _ in texts]
+  article_sentences, rng = [sentences(article) for article, _ in articles], random.Random(evaluated.seed)
+  summaries['lead 3'] = ['\n'.join(found[:SUMMARY_SENTENCES]) for found in article_sentences]
+  sampled = [sorted(rng.sample(range(len(found)), min(SUMMARY_SENTENCES, len(found))))
+             for found in article_sentences]
+  summaries['random 3'] = ['\n'.join(found[i] for i in places) for found,
+                           places in zip(article_sentences, sampled)]
   scores = {name: rouge([(highlights, text) for (_, highlights), text in zip(articles, texts)])
-            for name, texts in made.items()}
+            for name, texts in summaries.items()}
   metrics = {**scores['hint'], 'examples': len(articles)}
   for name in ('no hint', 'lead 3', 'random 3'):
     metrics |= {f'{metric}_{name.replace(" ", "_")}': value for metric, value in scores[name].items()}
   rows = (('summary', 'ROUGE-1', 'ROUGE-2', 'ROUGE-L', 'mean'),
           *((name, *found.values()) for name, found in scores.items()))
   examples = tuple({'text': article, 'answer': text, 'references': [highlights]}
-                   for (article, highlights), text in zip(articles, made['hint']))
+                   for (article, highlights), text in zip(articles, summaries['hint']))
   protocol = (f'Test set; the article, cut on the right to leave room, then {HINT!r}; {TOKENS} tokens, each '
-              f'drawn from the {TOP_K} likeliest; the first {KEPT} sentences of them. ROUGE F1 by '
-              'rouge-score, stemmed; ROUGE-L that of whole summaries.')
-  return Found(metrics, protocol, rows=rows, examples=examples)
+              f'drawn from the {TOP_K} likeliest; the first {SUMMARY_SENTENCES} sentences of them. ROUGE F1 '
+              'by rouge-score, stemmed; ROUGE-L that of whole summaries.')
+  return TaskResult(metrics, protocol, rows=rows, examples=examples)
 
 
 TASKS = Task('cnn_dailymail', 'CNN/Daily Mail', read, evaluate),

@@ -3,8 +3,8 @@
 import functools
 
 from gptjax.errors import InputError
-from gptjax.evaluate.scoring.subject import Found, Task
-from gptjax.evaluate.scoring.writing import prompt, written
+from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult
+from gptjax.evaluate.scoring.generation import encode_prompt, generate_texts
 from gptjax.evaluate.texts import schema, sources
 from gptjax.evaluate.texts.sentences import sentences
 from gptjax.text.words import plural
@@ -15,7 +15,7 @@ SENTENCES = schema.Schema('sentence pairs', {'en': schema.text(), 'fr': schema.t
 TOKENS = 160  # of a translation; French takes two or three a word
 
 # The context; the paper prints none. News-like sentences of different length, none from the data set.
-PAIRS = (
+EXAMPLE_PAIRS = (
   ('The weather will be fine tomorrow.', 'Il fera beau demain.'),
   ('The two companies signed an agreement on Monday.', 'Les deux entreprises ont signé un accord lundi.'),
   ('How much does a ticket cost?', 'Combien coûte un billet ?'),
@@ -28,8 +28,8 @@ PAIRS = (
 
 def read(source, target, data):
   """[(sentence, its translation)] of newstest2014, 3,003 of them."""
-  need('sacrebleu')
-  paths = [sources.find(data, f'newstest2014.{language}') for language in (source, target)]
+  require_package('sacrebleu')
+  paths = [sources.find_file(data, f'newstest2014.{language}') for language in (source, target)]
   if all(paths):
     texts = [sources.read_text(path, data.note).removesuffix('\n').split('\n') for path in paths]
     if len(texts[0]) != len(texts[1]):
@@ -38,43 +38,45 @@ def read(source, target, data):
                        'line by line')
     for number, pair in enumerate(zip(*texts, strict=True), 1):
       where = f'{paths[0]}:{number} and {paths[1]}:{number}'
-      schema.check(SENTENCES, dict(zip((source, target), pair, strict=True)), where)
-    schema.report(SENTENCES, len(texts[0]), 0, f'{paths[0]}', data.note)
-    return data.some(list(zip(*texts, strict=True)))
-  records = sources.from_tfds(data, 'wmt14_translate/fr-en', 'test', SENTENCES)
+      schema.check_record(SENTENCES, dict(zip((source, target), pair, strict=True)), where)
+    schema.check_count(SENTENCES, len(texts[0]), 0, f'{paths[0]}', data.note)
+    return data.limited(list(zip(*texts, strict=True)))
+  records = sources.read_tfds(data, 'wmt14_translate/fr-en', 'test', SENTENCES)
   if records is None:
-    raise sources.NotRun(sources.where('WMT-14', URL, 'newstest2014.en and .fr',
-                                       tfds='wmt14_translate/fr-en'))
+    raise sources.NotRun(sources.not_found_message('WMT-14', URL, 'newstest2014.en and .fr',
+                                                   tfds='wmt14_translate/fr-en'))
   return [(record[source], record[target]) for record in records]
 
 
-def need(package):
+def require_package(package):
   """Raises NotRun where a package of the extra `eval` is not installed."""
   import importlib.util
   if importlib.util.find_spec(package) is None:
     raise sources.NotRun(f"the package {package} is not installed: pip install 'gptjax[eval]'")
 
 
-def context(source):
+def few_shot_prompt(source):
   """The example pairs that come before each sentence."""
-  ordered = PAIRS if source == 'en' else [(french, english) for english, french in PAIRS]
-  return ''.join(f'{one} = {other}\n' for one, other in ordered)
+  ordered = EXAMPLE_PAIRS if source == 'en' else [(french, english) for english, french in EXAMPLE_PAIRS]
+  return ''.join(f'{text} = {translation}\n' for text, translation in ordered)
 
 
-def evaluate(source, target, subject, pairs):
-  """Found: BLEU by sacrebleu with its own defaults."""
+def evaluate(source, target, evaluated, pairs):
+  """The TaskResult: BLEU by sacrebleu with its own defaults."""
   import sacrebleu
   name = f'wmt14_{source}_{target}'
-  asked = [prompt(subject, f'{context(source)}{sentence} =', TOKENS) for sentence, _ in pairs]
-  said = [(sentences(text) or [''])[0] for text, _ in written(subject, name, asked, TOKENS)]
+  prompts = [encode_prompt(evaluated, f'{few_shot_prompt(source)}{sentence} =', TOKENS) for sentence,
+             _ in pairs]
+  translations = [(sentences(text) or [''])[0] for text, _ in generate_texts(evaluated, name, prompts,
+                                                                             TOKENS)]
   bleu = sacrebleu.BLEU()
-  score = bleu.corpus_score(said, [[reference for _, reference in pairs]])
+  score = bleu.corpus_score(translations, [[reference for _, reference in pairs]])
   examples = tuple({'text': sentence, 'answer': text, 'references': [reference]}
-                   for (sentence, reference), text in zip(pairs, said))
-  protocol = (f'newstest2014, {NAMES[source]} to {NAMES[target]}; greedy after {len(PAIRS)} pairs, the first '
-              f'sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. '
-              f'The context:\n{context(source)}')
-  return Found({'bleu': score.score, 'examples': len(said)}, protocol, examples=examples)
+                   for (sentence, reference), text in zip(pairs, translations))
+  protocol = (f'newstest2014, {NAMES[source]} to {NAMES[target]}; greedy after {len(EXAMPLE_PAIRS)} pairs, '
+              f'the first sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. '
+              f'The context:\n{few_shot_prompt(source)}')
+  return TaskResult({'bleu': score.score, 'examples': len(translations)}, protocol, examples=examples)
 
 
 def _task(source, target):

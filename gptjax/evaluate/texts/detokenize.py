@@ -35,22 +35,25 @@ class Style(NamedTuple):
   framed: whether each line has a space at its beginning and its end.
   """
   quotes: tuple = ()
-  left: str = ''
-  right: str = ''
-  inside: str = ''
+  no_space_before: str = ''
+  no_space_after: str = ''
+  no_space_around: str = ''
   clitics: tuple = ()
   marks: tuple = ()
   brackets: tuple = ()
-  framed: bool = False
+  space_padded: bool = False
 
 
-ENDINGS = "'s", "'m", "'d", "'re", "'ve", "'ll"
+CLITICS = "'s", "'m", "'d", "'re", "'ve", "'ll"
 PLAIN = Style()
-WIKITEXT = Style(quotes=('"', '"'), left=',.;:!?)]%', right='([$', inside='/', clitics=(*ENDINGS, "'t"),
-                 marks=(('@-@', '-'), ('@,@', ','), ('@.@', '.')), framed=True)
-PTB = Style(left='%', right='$#', clitics=(*ENDINGS, "n't"), framed=True)
-BILLION = Style(quotes=('"', '"'), left=',.;:!?)]%', right='([$', clitics=(*ENDINGS, "'t"))
-BOOKS = Style(quotes=('``', "''"), left=',.;:!?)]%', right='([$', clitics=(*ENDINGS, "n't"),
+WIKITEXT = Style(quotes=('"', '"'), no_space_before=',.;:!?)]%', no_space_after='([$', no_space_around='/',
+                 clitics=(*CLITICS, "'t"),
+                 marks=(('@-@', '-'), ('@,@', ','), ('@.@', '.')), space_padded=True)
+PTB = Style(no_space_before='%', no_space_after='$#', clitics=(*CLITICS, "n't"), space_padded=True)
+BILLION = Style(quotes=('"', '"'), no_space_before=',.;:!?)]%', no_space_after='([$',
+                clitics=(*CLITICS, "'t"))
+BOOKS = Style(quotes=('``', "''"), no_space_before=',.;:!?)]%', no_space_after='([$',
+              clitics=(*CLITICS, "n't"),
               brackets=(('-LRB-', '('), ('-RRB-', ')'), ('-LSB-', '['), ('-RSB-', ']')))
 
 
@@ -63,7 +66,7 @@ def detokenize(text, style):
   return '\n'.join([_line(line, style) for line in lines] + [_line(last, style, is_last=True)])
 
 
-def undo(text, style):
+def retokenize(text, style):
   """The text of which `detokenize` made this one."""
   if style == PLAIN:
     return text
@@ -72,7 +75,7 @@ def undo(text, style):
   return '\n'.join(lines).replace(ESCAPE + 'm', MARK).replace(ESCAPE + 'e', ESCAPE)
 
 
-def marked(text):
+def count_marked(text):
   """How many stretches of a text made by `detokenize` are as the data set has them."""
   return text.count(MARK) // 2
 
@@ -80,8 +83,8 @@ def marked(text):
 def _line(line, style, is_last=False):
   if is_last and not line:
     return line
-  bare = line[1:-1] if style.framed and len(line) > 1 and line[0] == line[-1] == ' ' else line
-  if style.framed and line == ' ':
+  bare = line[1:-1] if style.space_padded and len(line) > 1 and line[0] == line[-1] == ' ' else line
+  if style.space_padded and line == ' ':
     bare = ''
   natural = _natural(bare, style)
   if _unline(natural, style) == line and (natural or not is_last):
@@ -95,7 +98,7 @@ def _unline(line, style):
     return line[2:-2]
   pieces = line.split(MARK)  # every other one as it was
   bare = ''.join(piece if i % 2 else _split(piece, style) for i, piece in enumerate(pieces))
-  if not style.framed:
+  if not style.space_padded:
     return bare
   return f' {bare} ' if bare else ' '
 
@@ -121,24 +124,24 @@ def _join(line, style, open_quote):
   """The line by the style's conventions; right for nearly all lines."""
   brackets, marks = dict(style.brackets), dict(style.marks)
   words = [brackets.get(word, word) for word in line.split(' ')]
-  made, glued = [], True  # glued: nothing comes between this word and the next
+  pieces, glued = [], True  # glued: nothing comes between this word and the next
   for i, word in enumerate(words):
     before = words[i - 1] if i else ''
     if word in marks and before[-1:].isalnum() and words[i + 1:i + 2] and words[i + 1][:1].isalnum():
-      made.append(marks[word])
+      pieces.append(marks[word])
       glued = True
       continue
     quote = word in style.quotes
     closing = quote and (word != style.quotes[0] if len(set(style.quotes)) == 2 else open_quote)
-    attached = (glued or closing or word == style.inside != ''
-                or (len(word) == 1 and word in style.left and _takes(before, word))
+    attached = (glued or closing or word == style.no_space_around != ''
+                or (len(word) == 1 and word in style.no_space_before and _takes(before, word))
                 or (word in style.clitics and before[-1:].isalpha()))
-    made.append(('' if attached else ' ') + ('"' if quote else word))
+    pieces.append(('' if attached else ' ') + ('"' if quote else word))
     if quote:
       open_quote = not closing
-    glued = (quote and not closing) or (word == style.inside != '') or (
-      len(word) == 1 and word in style.right)
-  return ''.join(made)
+    glued = (quote and not closing) or (word == style.no_space_around != '') or (
+      len(word) == 1 and word in style.no_space_after)
+  return ''.join(pieces)
 
 
 def _takes(before, stop):
@@ -168,11 +171,12 @@ def _splits(style):
     opening, closing = style.quotes
     rules += [(r'(?<![^ (\[])"(?=[^ ])', opening + ' '), ('(?<=[^ ])"', ' ' + closing),
               (f'(?<= {closing})(?=[^ ])', ' ')]
-  both = style.inside + ''.join(c for c in style.left + style.right if c not in '.$#')
+  both = style.no_space_around + ''.join(c for c in style.no_space_before + style.no_space_after
+                                         if c not in '.$#')
   both += '"' if len(set(style.quotes)) == 1 else ''
   if both:
     rules += [(f'(?<=[^ ])(?=[{re.escape(both)}])', ' '), (f'([{re.escape(both)}])(?=[^ ])', r'\1 ')]
-  signs = ''.join(c for c in style.right if c in '$#')
+  signs = ''.join(c for c in style.no_space_after if c in '$#')
   if signs:
     rules.append((f'(?<![^ ])([{signs}])(?=[^ ])', r'\1 '))
   rules += [(f'(?<![^ ]){re.escape(bracket)}(?![^ ])', token) for token, bracket in style.brackets]
@@ -180,6 +184,6 @@ def _splits(style):
     rules.append((f'[{"".join(names)}]', lambda match: names[match[0]]))
   if style.clitics:
     rules.append((f"(?<=[^\\W\\d_])({'|'.join(style.clitics)})(?![^ ])", r' \1'))
-  if '.' in style.left:
+  if '.' in style.no_space_before:
     rules.append((r'(?<![^ ])([^ ]+)\.(?![^ ])', lambda m: m[0] if _abbreviates(m[1]) else m[1] + ' .'))
   return [(re.compile(pattern), replacement) for pattern, replacement in rules]

@@ -22,7 +22,7 @@ class Fault(NamedTuple):
   """
   place: str
   value: Any
-  words: str
+  expected: str
 
 
 class Kind(NamedTuple):
@@ -45,17 +45,18 @@ class Schema(NamedTuple):
   count: how many the published set has; 0: not known.
   sha256: of the published file; '' where there is not one such file.
   """
-  what: str
+  record_noun: str
   fields: dict
   count: int = 0
   sha256: str = ''
 
 
-def text(blank=False, most=None):
+def text(blank=False, max_length=None):
   """Kind of texts; `blank`: an empty one, or one of white space alone, is allowed; `most` characters."""
-  if most is not None:
-    return Kind(lambda value: _fault(value, isinstance(value, str) and value.strip() and len(value) <= most,
-                                     f'a text that is not blank, of at most {most} characters'))
+  if max_length is not None:
+    return Kind(lambda value: _fault(value, isinstance(value, str) and value.strip()
+                                     and len(value) <= max_length,
+                                     f'a text that is not blank, of at most {max_length} characters'))
   if blank:
     return Kind(lambda value: _fault(value, isinstance(value, str), 'a text'),
                 lambda value: not value.strip())
@@ -63,10 +64,10 @@ def text(blank=False, most=None):
                                    'a text that is not blank'))
 
 
-def words(least):
+def text_of_words(min_words):
   """Kind of texts of at least so many words, between which is white space."""
-  return Kind(lambda value: _fault(value, isinstance(value, str) and len(value.split()) >= least,
-                                   f'a text of at least {least} words'))
+  return Kind(lambda value: _fault(value, isinstance(value, str) and len(value.split()) >= min_words,
+                                   f'a text of at least {min_words} words'))
 
 
 def integer(low, high):
@@ -81,12 +82,13 @@ def one_of(*values):
                                    f'one of {", ".join(values)}'))
 
 
-def several(kind, least=1, most=None):
+def list_of(kind, min_items=1, max_items=None):
   """Kind of lists, each item of which is of a Kind."""
-  number = (f'{least}' if least == most else f'at least {least}' if most is None
-            else f'{least} to {most}') + f' value{"s" * ((most or least) != 1)}'
+  number = (f'{min_items}' if min_items == max_items else f'at least {min_items}' if max_items is None
+            else f'{min_items} to {max_items}') + f' value{"s" * ((max_items or min_items) != 1)}'
   def fault(value):
-    if not isinstance(value, list) or len(value) < least or (most is not None and len(value) > most):
+    if not isinstance(value, list) or len(value) < min_items or (max_items is not None
+                                                                 and len(value) > max_items):
       return Fault('', value, f'a list of {number}')
     return _first((f'[{i}]', kind.fault(item)) for i, item in enumerate(value))
   return Kind(fault, lambda value: sum(map(kind.blanks, value)))
@@ -102,14 +104,14 @@ def record(fields):
         if not kind.optional:
           return Fault('', sorted(value), f'an object with the field {name!r}')
         continue
-      if found := kind.fault(value[name]):
-        return found._replace(place=f'.{name}{found.place}')
+      if fault := kind.fault(value[name]):
+        return fault._replace(place=f'.{name}{fault.place}')
     return None
   return Kind(fault, lambda value: sum(kind.blanks(value[name]) for name, kind in fields.items()
                                        if name in value))
 
 
-def by_name(kind, optional=False):
+def dict_of(kind, optional=False):
   """Kind of objects of any names, each value of which is of a Kind."""
   def fault(value):
     if not isinstance(value, dict):
@@ -126,7 +128,7 @@ def _first(faults):
   return next((found._replace(place=where + found.place) for where, found in faults if found), None)
 
 
-def check(schema, value, place):
+def check_record(schema, value, place):
   """Refuses a record that does not fit.
 
   Args:
@@ -144,11 +146,11 @@ def check(schema, value, place):
   if found := kind.fault(value):
     inside = found.place.removeprefix('.')
     raise InputError(f'{place}: {inside + " = " if inside else ""}{domains.format_value(found.value)} must '
-                     f'be {found.words}')
+                     f'be {found.expected}')
   return kind.blanks(value)
 
 
-def report(schema, n, blanks, place, note):
+def check_count(schema, n, blanks, place, note):
   """Refuses a set without a record, and notes how one differs from the published set.
 
   Args:
@@ -162,12 +164,12 @@ def report(schema, n, blanks, place, note):
     InputError: there is no record.
   """
   if n == 0:
-    raise InputError(f'{place} has no {schema.what}: get the published set again')
+    raise InputError(f'{place} has no {schema.record_noun}: get the published set again')
   if blanks:
     note(f'{place}: {blanks:,} of the texts {"is" if blanks == 1 else "are"} blank, and used as published')
   if n is not None and schema.count and n != schema.count:
-    note(f'{place} has {n:,} {schema.what}, the published set {schema.count:,}: results are not comparable '
-         'with published ones')
+    note(f'{place} has {n:,} {schema.record_noun}, the published set {schema.count:,}: results are not '
+         'comparable with published ones')
 
 
 def note_digest(sha256, content, place, note):

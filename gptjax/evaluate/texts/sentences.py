@@ -11,13 +11,13 @@ _LONGEST = len('Prof.')
 
 def sentences(text):
   """[str], the sentences of a text; line breaks end one too."""
-  found = []
+  spans = []
   for line in text.split('\n'):
     begin = 0
     for match in _END.finditer(line):
       stop = match.start()
       if not _ABBREVIATION.search(line, max(begin, stop - _LONGEST), stop):
-        found.append(line[begin:match.end()])
+        spans.append(line[begin:match.end()])
         begin = match.end()
-    found.append(line[begin:])
-  return [sentence.strip() for sentence in found if sentence.strip()]
+    spans.append(line[begin:])
+  return [sentence.strip() for sentence in spans if sentence.strip()]

@@ -16,19 +16,19 @@ from gptjax.evaluate.texts import schema as schemas
 from gptjax.files import bounded
 from gptjax.text import text_checks
 
-ANYWHERE = ('', '*', '*/*')  # how deep below data_dir a file may lie
+SEARCH_DEPTHS = ('', '*', '*/*')  # how deep below data_dir a file may lie
 
 
 class NotRun(Exception):
   """A task cannot be run; the message says why, and where to get what is missing."""
 
 
-def ignore(line):
+def ignore_note(line):
   """A `Data.note` that nobody reads."""
   del line
 
 
-class Data(NamedTuple):
+class DataOptions(NamedTuple):
   """Where to look.
 
   data_dir: folder of published files; '' for none.
@@ -43,28 +43,28 @@ class Data(NamedTuple):
   limit: int
   corpora: tuple = ()
   seq_len: int = 0
-  note: Callable[[str], None] = ignore
+  note: Callable[[str], None] = ignore_note
 
-  def some(self, examples):
+  def limited(self, examples):
     return examples[:self.limit] if self.limit else examples
 
 
-def find(data, *names):
+def find_file(data, *names):
   """The Path of the first of these files that lies in data_dir or up to two folders below it; None.
 
   Args:
     names: like 'wikitext-2-raw/wiki.test.raw'; those named first are preferred.
   """
   for name in names if data.data_dir else ():
-    for folder in ANYWHERE:
-      found = sorted(glob.glob(str(Path(glob.escape(str(Path(data.data_dir).expanduser()))) / folder / name)))
-      files = [path for path in map(Path, found) if path.is_file()]
+    for folder in SEARCH_DEPTHS:
+      paths = sorted(glob.glob(str(Path(glob.escape(str(Path(data.data_dir).expanduser()))) / folder / name)))
+      files = [path for path in map(Path, paths) if path.is_file()]
       if files:
         return files[0]
   return None
 
 
-def read_text(path, note=ignore):
+def read_text(path, note=ignore_note):
   """The text of a UTF-8 file, without a byte-order mark.
 
   Published files end their lines with LF. A copy in which lines end with CRLF, all or some, has been
@@ -73,15 +73,15 @@ def read_text(path, note=ignore):
   Raises:
     InputError: the file is not UTF-8, has a NUL byte, or holds only white space.
   """
-  return decoded(path, path.read_bytes(), note)
+  return decode(path, path.read_bytes(), note)
 
 
-def decoded(path, raw, note=ignore, cut=False):
+def decode(path, raw, note=ignore_note, may_be_cut=False):
   """The text of the bytes of a file, see `read_text`; `cut`: the last character may be incomplete."""
   try:
     text = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    if not cut or error.end < len(raw):
+    if not may_be_cut or error.end < len(raw):
       raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
     text = raw[:error.start].decode('utf-8-sig')
   if '\0' in text:
@@ -89,16 +89,16 @@ def decoded(path, raw, note=ignore, cut=False):
                      'get the file again')
   if not text.strip():
     raise InputError(f'{path} holds no text: get the published file again')
-  return converted(path, text, note)
+  return with_lf_line_ends(path, text, note)
 
 
-def converted(path, text, note):
+def with_lf_line_ends(path, text, note):
   """The text (str, or bytes) with LF in place of CRLF."""
   crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
-  found, lines = text.count(crlf), text.count(lf)
-  if not found:
+  n_crlf, lines = text.count(crlf), text.count(lf)
+  if not n_crlf:
     return text
-  some = '' if found == lines else f'{found:,} of {lines:,} '
+  some = '' if n_crlf == lines else f'{n_crlf:,} of {lines:,} '
   note(f'{path} has {some}line ends CRLF, read as LF, which the published file has')
   return text.replace(crlf, lf)
 
@@ -124,9 +124,9 @@ def read_jsonl(data, path, schema):
     except ValueError as error:
       raise InputError(f'{place}: not a JSON object ({error})') from None
     text_checks.require_valid_json(record, place)
-    blanks += schemas.check(schema, record, place)
+    blanks += schemas.check_record(schema, record, place)
     records.append(record)
-  schemas.report(schema, len(records), blanks, path, data.note)
+  schemas.check_count(schema, len(records), blanks, path, data.note)
   schemas.note_digest(schema.sha256, path.read_bytes(), path, data.note)
   return records
 
@@ -135,36 +135,36 @@ def read_json(path):
   """The content of a JSON file (InputError if it is none)."""
   text = read_text(path)
   try:
-    found = bounded.parse(text, bounded.MANY)
+    content = bounded.parse(text, bounded.MANY)
   except ValueError as error:
     raise InputError(f'{path}: not JSON ({error})') from None
-  text_checks.require_valid_json(found, str(path))
-  return found
+  text_checks.require_valid_json(content, str(path))
+  return content
 
 
-def from_tfds(data, name, split, schema):
+def read_tfds(data, name, split, schema):
   """[{field: value}] of a split of a TFDS set that is prepared, strings as str, in stored order; None.
 
   Raises:
     InputError: a record is not UTF-8, or not as the schema says; there is none.
   """
-  if not _prepared(data, name):
+  if not _is_prepared(data, name):
     return None
   records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
-  found, blanks = [], 0
+  examples, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
     place = f'data set {name}, split {split}, record {number}'
     try:
-      found.append(_strings(record))
+      examples.append(_strings(record))
     except UnicodeDecodeError as error:
       raise InputError(f'{place}: not UTF-8 ({error.reason})') from None
-    blanks += schemas.check(schema, found[-1], place)
-  n = None if data.limit and len(found) == data.limit else len(found)
-  schemas.report(schema, n, blanks, f'data set {name}, split {split},', data.note)
-  return found
+    blanks += schemas.check_record(schema, examples[-1], place)
+  n = None if data.limit and len(examples) == data.limit else len(examples)
+  schemas.check_count(schema, n, blanks, f'data set {name}, split {split},', data.note)
+  return examples
 
 
-def _prepared(data, name):
+def _is_prepared(data, name):
   """Whether a set is there; without TensorFlow, which takes seconds to load."""
   return tfds_folder.find(name, data.tfds_dir) is not None
 
@@ -183,7 +183,7 @@ def _strings(value):
   return value.tolist() if hasattr(value, 'tolist') else value
 
 
-def where(name, url, *names, tfds=''):
+def not_found_message(name, url, *names, tfds=''):
   """The message of NotRun: what to get, and where to put it."""
   files = ' or '.join(f'DATA_DIR/{file}' for file in names)
   ways = [f'`tfds build {tfds}` (--config.data.tfds_dir)'] if tfds else []

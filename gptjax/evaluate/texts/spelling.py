@@ -16,7 +16,7 @@ from gptjax.errors import InputError
 LOSSY = 'gpt1',  # names of tokenizers
 
 
-def of_sources(sources):
+def respelling_for(sources):
   """Function of a text that gives it as it stands in a filter of these sources; None: as it is.
 
   Args:
@@ -25,19 +25,19 @@ def of_sources(sources):
   Raises:
     InputError: they are corpora of such a tokenizer and other text, which cannot be compared at once.
   """
-  return _of_sources(tuple(sources))
+  return _respelling_for(tuple(sources))
 
 
 @functools.cache
-def _of_sources(sources):
-  made = [_tokenizer(source) for source in sources]
-  found = {tokenizer.digest: tokenizer for tokenizer in made if tokenizer}
-  if not found:
+def _respelling_for(sources):
+  tokenizers = [_tokenizer(source) for source in sources]
+  lossy = {tokenizer.digest: tokenizer for tokenizer in tokenizers if tokenizer}
+  if not lossy:
     return None
-  if len(found) > 1 or None in made:
+  if len(lossy) > 1 or None in tokenizers:
     raise InputError(f'the sources {", ".join(sources)} are corpora of GPT-1\'s tokenizer, which changes '
                      'words, and other text: study them one by one')
-  (tokenizer,) = found.values()
+  (tokenizer,) = lossy.values()
   return lambda text: tokenizer.decode(tokenizer.encode(text))
 
 

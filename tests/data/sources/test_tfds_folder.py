@@ -132,8 +132,8 @@ def test_another_version_is_read_and_nothing_is_fetched(tmp_path, monkeypatch):
   write(tmp_path / 'glue' / 'cola', info={**INFO, 'name': 'glue', 'configName': 'cola'})
   builder = tfds_source.open_set('glue/cola', str(tmp_path))
   assert str(builder.version) == '1.0.0' and list(builder.info.splits) == ['train']
-  data = eval_sources.Data('', str(tmp_path), 0)
-  assert eval_sources.from_tfds(data, 'glue/rte', 'train', None) is None
+  data = eval_sources.DataOptions('', str(tmp_path), 0)
+  assert eval_sources.read_tfds(data, 'glue/rte', 'train', None) is None
   for name in ('glue/rte', 'glue/cola:2.0.0', 'nothing'):
     with pytest.raises(InputError, match='is not in'):
       documents.units([f'tfds:{name}:train:sentence'], str(tmp_path))

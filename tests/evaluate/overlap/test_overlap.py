@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gptjax.data.sources import files
 from gptjax.evaluate.overlap import __main__ as overlap_command
 from gptjax.evaluate.overlap import bloom, build, eightgrams, study
-from gptjax.evaluate.scoring import buckets
+from gptjax.evaluate.scoring import overlap_scores
 
 few = hypothesis.settings(deadline=None, max_examples=40)
 words = st.sampled_from(['a', 'B', 'the', 'Tree', '7', 'été', 'ΣΑΣ', 'İx', '日本', 'x_y', '½'])
@@ -38,7 +38,7 @@ def write(path, texts):
 def filter_of(folder, *sources, **changes):
   settings = dict(rate=1e-8, capacity=0, workers=1, tfds_dir='', on_error='stop', separator='',
                   progress=False)
-  return build.filter_of('some', list(sources), folder, **{**settings, **changes})
+  return build.build_filter('some', list(sources), folder, **{**settings, **changes})
 
 
 def reading(source):
@@ -50,7 +50,7 @@ def reading(source):
 @few
 @hypothesis.given(st.lists(st.text(max_size=80) | sentences, max_size=8))
 def test_a_key_stands_for_an_8_gram_of_lower_cased_alphanumeric_words(texts):
-  found, expected = eightgrams.keys(texts), [brute(text) for text in texts]
+  found, expected = eightgrams.eightgram_keys(texts), [brute(text) for text in texts]
   assert found.text.tolist() == [i for i, grams in enumerate(expected) for _ in grams]
   pairs = set(zip(itertools.chain(*expected), found.keys.tolist(), strict=True))
   assert len(pairs) == len({gram for gram, _ in pairs}) == len({key for _, key in pairs})
@@ -58,7 +58,8 @@ def test_a_key_stands_for_an_8_gram_of_lower_cased_alphanumeric_words(texts):
 
 def test_ascii_and_other_characters_have_the_same_keys():
   text = 'One two, three four-five SIX seven 8 nine'
-  assert eightgrams.keys([text]).keys.tolist() == eightgrams.keys([text, 'été']).keys.tolist()
+  assert eightgrams.eightgram_keys([text]).keys.tolist() == eightgrams.eightgram_keys([text,
+                                                                                       'été']).keys.tolist()
 
 
 @few
@@ -69,7 +70,7 @@ def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
     found = [((0, 0, 0), piece, '') for text in texts for piece in files.document(text, '', {})
              if not piece.problem]
     patch.setattr(build.blocks, 'kept', lambda *_: found)
-    parts = [piece.text for _, piece, _ in build.texts(None, build.After())]
+    parts = [piece.text for _, piece, _ in build.texts(None, build.TextPosition())]
   assert sorted(gram for part in parts for gram in brute(part)) == sorted(
     gram for text in texts for gram in brute(text))
 
@@ -80,20 +81,20 @@ def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
 def test_what_is_found_is_what_a_set_of_strings_finds(tmp_path_factory, train, test):
   folder = tmp_path_factory.mktemp('exact')
   made = filter_of(folder, write(folder / 'train', train))
-  found = study.of_source(reading(write(folder / 'test', test)), {'train': made})
+  found = study.source_overlap(reading(write(folder / 'test', test)), {'train': made})
   seen = {gram for text in train for gram in brute(text)}
   assert found.eightgrams.tolist() == [len(brute(text)) for text in test]
-  assert found.found['train'].tolist() == [sum(gram in seen for gram in brute(text)) for text in test]
-  assert made.facts['distinct'] == len(seen)
+  assert found.in_filter['train'].tolist() == [sum(gram in seen for gram in brute(text)) for text in test]
+  assert made.metadata['distinct'] == len(seen)
 
 
 def test_wikitext_against_its_training_split_as_a_set_finds_it(shared_data, tmp_path):
   folder = shared_data / 'text' / 'wikitext-2'
   seen = set(brute((folder / 'train.txt').read_text()))
   expected = sum(gram in seen for gram in brute((folder / 'test.txt').read_text()))
-  found = study.of_source(reading(f'text:{folder}/test.txt'),
+  found = study.source_overlap(reading(f'text:{folder}/test.txt'),
                             {'own': filter_of(tmp_path, f'text:{folder}/train.txt')})
-  assert found.found['own'].sum() == expected > 300
+  assert found.in_filter['own'].sum() == expected > 300
 
 
 def invented(seed, n_words):
@@ -108,18 +109,18 @@ def invented(seed, n_words):
 def test_false_positives_are_as_many_as_promised(tmp_path, rate):
   (tmp_path / 'train').write_text(invented(1, 400_007))
   made = filter_of(tmp_path, f'text:{tmp_path}/train', rate=rate)
-  assert made.facts['distinct'] == 400_000
-  measured = bloom.measure(made, 400_000)
+  assert made.metadata['distinct'] == 400_000
+  measured = bloom.measure_rate(made, 400_000)
   deviation = (rate / 400_000) ** 0.5
-  assert made.facts['expected'] <= rate
-  assert abs(measured.found / measured.strings - made.facts['expected']) < 4 * deviation
+  assert made.metadata['expected'] <= rate
+  assert abs(measured.found / measured.strings - made.metadata['expected']) < 4 * deviation
   assert measured.measured == pytest.approx(measured.found / measured.strings, rel=0.2)
 
 
 def test_at_the_papers_rate_no_made_up_8_gram_is_found(tmp_path):
   (tmp_path / 'train').write_text(invented(1, 400_007))
   made = filter_of(tmp_path, f'text:{tmp_path}/train')
-  measured = bloom.measure(made, 1_000_000)
+  measured = bloom.measure_rate(made, 1_000_000)
   assert made.shape.hashes == 27
   assert made.bits.size * 8 / 400_000 < 42
   assert measured.found == 0
@@ -143,7 +144,7 @@ def test_filters_of_parts_merge_into_the_filter_of_the_whole(tmp_path):
   bloom.merge(parts, tmp_path / 'merged', progress=False)
   merged = bloom.open_filter(tmp_path / 'merged', progress=False)
   assert np.array_equal(merged.bits, whole.bits)
-  assert merged.facts['expected'] == pytest.approx(whole.facts['expected'])
+  assert merged.metadata['expected'] == pytest.approx(whole.metadata['expected'])
   with pytest.raises(ValueError, match='different shapes'):
     bloom.merge([whole, filter_of(tmp_path, write(tmp_path / 'b', texts[:1]), rate=1e-3)], tmp_path / 'no')
 
@@ -188,10 +189,10 @@ import killing
 from gptjax.data import blocks
 from gptjax.data.corpus import shards
 from gptjax.evaluate.overlap import build
-blocks.BLOCK_CHARACTERS, build.COMMIT_SECONDS, build.DRAWER_KEYS = 30_000, -1, 1 << 12
+blocks.BLOCK_CHARACTERS, build.COMMIT_SECONDS, build.BUCKET_KEYS = 30_000, -1, 1 << 12
 source, folder = sys.argv[1], Path(sys.argv[2])
 def work(workers):
-  build.filter_of('some', [source], folder, rate=1e-8, capacity=0, workers=workers, tfds_dir='',
+  build.build_filter('some', [source], folder, rate=1e-8, capacity=0, workers=workers, tfds_dir='',
                   on_error='stop', separator='', progress=False)
 def state():
   done = list(folder.glob('*.bloom'))
@@ -218,7 +219,7 @@ def test_killed_at_any_change_of_its_files_a_build_goes_on_and_gives_the_same_fi
   made = next(iter((tmp_path / 'made').glob('*.bloom')))
   for n, _, found in lives:
     assert found == lives[0][2] and list(found) == [made.name], n
-  assert bloom.open_filter(made, progress=False).facts['distinct'] > 11_000
+  assert bloom.open_filter(made, progress=False).metadata['distinct'] > 11_000
 
 
 def test_scores_by_overlap_add_up_and_show_contamination():
@@ -226,7 +227,7 @@ def test_scores_by_overlap_add_up_and_show_contamination():
   shares = draw.choice([0.0, 0.1, 0.15, 0.2, 1.0], 500)
   examples = [{'text': '', 'nats': draw.exponential() / (1 + share), 'tokens': int(draw.integers(1, 9)),
                'correct': bool(share > draw.random())} for share in shares]
-  every, *rows = buckets.by_overlap(shares, examples, (0, 0.15))
+  every, *rows = overlap_scores.scores_by_overlap(shares, examples, (0, 0.15))
   assert [row['bucket'] for row in rows] == ['0%', '0% to 15%', 'over 15%']
   assert [row['examples'] for row in rows] == [(shares == 0).sum(), ((shares > 0) & (shares <= 0.15)).sum(),
                                                (shares > 0.15).sum()]
@@ -235,7 +236,7 @@ def test_scores_by_overlap_add_up_and_show_contamination():
   assert every['perplexity_a_token'] == pytest.approx(np.exp(mean))
   assert rows[0]['correct'] < rows[2]['correct']
   assert rows[0]['perplexity_a_token'] > rows[2]['perplexity_a_token']
-  assert buckets.by_overlap(np.zeros(500), examples, (0, 0.15))[3]['correct'] is None
+  assert overlap_scores.scores_by_overlap(np.zeros(500), examples, (0, 0.15))[3]['correct'] is None
 
 
 def command(*flags):
@@ -300,12 +301,13 @@ def test_a_corpus_of_gpt1s_tokens_has_all_8_grams_of_its_own_text(shared_data, t
   source = write(tmp_path / 'texts.jsonl', texts)
   prepared.run(source, tmp_path / 'corpus', f'gpt1:{shared_data / "bpe" / "gpt1"}', validation_fraction=0)
   made = filter_of(tmp_path / 'filters', f'corpus:{tmp_path / "corpus"}:train')
-  whole = study.of_texts(texts, {'train': made})
-  by_pieces = study.of_source(reading(source), {'train': made})
+  whole = study.texts_overlap(texts, {'train': made})
+  by_pieces = study.source_overlap(reading(source), {'train': made})
   for found in whole, by_pieces:
-    assert found.share('train').tolist() == [1, 1] and found.spelled['train'][0] > found.eightgrams[0]
+    assert found.share('train').tolist() == [1, 1] and found.looked_up['train'][0] > found.eightgrams[0]
     assert study.summary(found)['train'] == 1
-  assert not study.of_texts(['quite another text of ten words that is not there'], {'train': made}).found[
+  assert not study.texts_overlap(['quite another text of ten words that is not there'],
+                                 {'train': made}).in_filter[
     'train'].any()
   with pytest.raises(ValueError, match="corpora of GPT-1's tokenizer, which changes words, and other text"):
     overlap_command.main([f'--workdir={tmp_path / "run"}', f'--train={tmp_path / "corpus"}',

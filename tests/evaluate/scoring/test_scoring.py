@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax.evaluate.scoring import scores as scoring
-from gptjax.evaluate.scoring.subject import request
+from gptjax.evaluate.scoring.evaluated_model import make_request
 from gptjax.evaluate.tasks.language_modelling import windows
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.model.gpt import GPT
@@ -36,7 +36,7 @@ REQUESTS = some_requests()
 def found(requests, batch_size=2, barred=None, **axes):
   config = tiny_config(**{'model.init_std': 0.3})
   with mesh_of(**axes):
-    return scoring.scores(model_of(config), requests, batch_size, barred=barred)
+    return scoring.score_requests(model_of(config), requests, batch_size, excluded=barred)
 
 
 @pytest.fixture(scope='module')
@@ -86,25 +86,25 @@ def test_what_is_barred_is_no_rival_but_of_itself():
   masks = np.zeros((3, 61), bool)
   masks[1, first[0]], masks[2] = True, True
   chosen = [i % 3 for i in range(len(single))]
-  barred = scoring.Barred(masks, [np.array([number], np.int32) for number in chosen])
+  barred = scoring.ExcludedTokens(masks, [np.array([number], np.int32) for number in chosen])
   of = lambda tokens: [scoring.Request(np.append(ids[:-1], token), len(ids) - 1)
                        for (ids, _), token in zip(single, tokens)]
   for axes in {}, dict(data=2, tensor=2):
-    assert all(score.allowed for score in found(of(first), barred=barred, **axes))
+    assert all(score.is_greedy_allowed for score in found(of(first), barred=barred, **axes))
     scores = found(of(second), barred=barred, **axes)
-    assert [score.allowed for score in scores] == [
+    assert [score.is_greedy_allowed for score in scores] == [
       masks[number, best] for number, best in zip(chosen, first)]
-    assert not any(score.greedy for score in scores)
-  several = scoring.Barred(masks, [np.full(len(ids) - start, 1) for ids, start in REQUESTS])
-  assert [score.total for score in found(REQUESTS, barred=several)] == pytest.approx(
-    [score.total for score in plain], rel=1e-6)
+    assert not any(score.is_greedy for score in scores)
+  several = scoring.ExcludedTokens(masks, [np.full(len(ids) - start, 1) for ids, start in REQUESTS])
+  assert [score.log_prob for score in found(REQUESTS, barred=several)] == pytest.approx(
+    [score.log_prob for score in plain], rel=1e-6)
 
 
 def test_what_is_known_is_not_asked_again_and_what_is_new_is_kept():
   kept, config = {}, tiny_config(**{'model.init_std': 0.3})
   known = {3: scoring.Score(1.0, 2.0, True, False, True)}
   with mesh_of():
-    scores = scoring.scores(model_of(config), REQUESTS, 2, done=known, keep=kept.__setitem__)
+    scores = scoring.score_requests(model_of(config), REQUESTS, 2, known=known, on_score=kept.__setitem__)
   assert scores[3] == known[3] and kept.keys() == set(range(len(REQUESTS))) - {3}
   assert all(kept[i] == scores[i] for i in kept)
 
@@ -121,7 +121,7 @@ def test_weights_that_are_no_numbers_are_no_result():
     model = model_of(tiny_config())
     model.wpe[...] = model.wpe[...] * np.nan
     with pytest.raises(ValueError, match='not numbers'):
-      scoring.scores(model, REQUESTS, 2)
+      scoring.score_requests(model, REQUESTS, 2)
 
 
 def test_there_are_few_shapes_and_little_padding():
@@ -129,7 +129,7 @@ def test_there_are_few_shapes_and_little_padding():
                     key=lambda one: -len(one.ids))
   shapes, padded, begin = set(), 0, 0
   while begin < len(requests):
-    tokens, _, wanted, n = scoring.batch(requests[begin:], 1024, 4, 2)
+    tokens, _, wanted, n = scoring.make_batch(requests[begin:], 1024, 4, 2)
     shapes.add((tokens.shape, wanted.shape))
     padded += tokens.size
     begin += n
@@ -157,14 +157,14 @@ class Letters:
 ])
 def test_a_text_is_scored_as_it_is_encoded_as_a_whole(end, before, after, ids, start):
   tested = SimpleNamespace(tokenizer=Letters(end), model=SimpleNamespace(n_ctx=5))
-  found = request(tested, before, after)
+  found = make_request(tested, before, after)
   assert (list(found.ids), found.start) == (ids, start)
 
 
 def test_a_text_that_does_not_fit_is_not_run():
   tested = SimpleNamespace(tokenizer=Letters(0), model=SimpleNamespace(n_ctx=5))
   with pytest.raises(NotRun, match='6 tokens to score do not fit into a context of 5'):
-    request(tested, 'c', 'defghi')
+    make_request(tested, 'c', 'defghi')
 
 
 @given(n=st.integers(1, 200), start=st.integers(1, 3), n_ctx=st.integers(3, 40), stride=st.integers(1, 40))
@@ -183,7 +183,7 @@ def test_windows_score_every_token_once_with_all_the_context_there_is(n, start, 
 @pytest.mark.parametrize('tensor', [1, 2])
 @pytest.mark.parametrize('logits', [1, 30, 1 << 20])
 def test_blocks_of_the_vocabulary_change_nothing_and_the_first_of_equals_wins(logits, tensor, monkeypatch):
-  monkeypatch.setattr(scoring, 'LOGITS', (logits, logits))
+  monkeypatch.setattr(scoring, 'MAX_LOGITS', (logits, logits))
   n, v, padded = 12, 37, 44
   rng = np.random.default_rng(logits)
   # So many logits are equal.
@@ -193,7 +193,7 @@ def test_blocks_of_the_vocabulary_change_nothing_and_the_first_of_equals_wins(lo
   target[:4] = wanted[:4].argmax(-1)
   with mesh_of(tensor=tensor):
     placed = jax.reshard(table, sharding.compute_spec('vocab', None))
-    compared = jax.jit(scoring._compared, static_argnums=3)
+    compared = jax.jit(scoring._compare_logits, static_argnums=3)
     log_probs, likeliest, allowed = map(np.asarray, compared(x, placed, target.astype(np.int32), v, masks,
                                                              marks))
     assert (np.asarray(compared(x, placed, target.astype(np.int32), v)[2]) == likeliest).all()
@@ -208,11 +208,12 @@ def test_in_bfloat16_products_alone_are_rounded_and_scores_stay_close():
   config = tiny_config(**{'model.init_std': 0.3})
   with mesh_of():
     model = model_of(config)
-    exact = scoring.scores(scoring.ready(model), REQUESTS, 2)
+    exact = scoring.score_requests(scoring.prepare_model(model), REQUESTS, 2)
     model.dtype = 'bfloat16'
     features = jax.jit(lambda model, tokens: model.features(tokens))
-    text = features.lower(scoring.ready(model), np.zeros((1, 24), np.int32)).as_text()
-    close = scoring.scores(scoring.ready(model), REQUESTS, 2)
+    text = features.lower(scoring.prepare_model(model), np.zeros((1, 24), np.int32)).as_text()
+    close = scoring.score_requests(scoring.prepare_model(model), REQUESTS, 2)
   products = re.findall(r'dot_general.*-> tensor<\w*x(\w+)>', text)
   assert products and set(products) == {'f32'}, 'a CPU multiplies many times slower into bfloat16'
-  np.testing.assert_allclose([score.total for score in close], [score.total for score in exact], rtol=0.01)
+  np.testing.assert_allclose([score.log_prob for score in close], [score.log_prob for score in exact],
+                             rtol=0.01)

@@ -63,6 +63,6 @@ def test_a_referent_is_judged_by_the_rest_of_the_sentence_alone():
 
 
 def test_the_scale_goes_from_chance_to_the_then_best():
-  assert heuristics.relative('sentiment', 50.0) == 0
-  assert heuristics.relative('sentiment', 93.2) == 1
+  assert heuristics.relative_performance('sentiment', 50.0) == 0
+  assert heuristics.relative_performance('sentiment', 93.2) == 1
   assert set(heuristics.SCALES) == {'acceptability', 'sentiment', 'question answering', 'winograd'}

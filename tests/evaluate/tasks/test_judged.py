@@ -13,9 +13,8 @@ from evaluate.tasks.judge import N_CTX, Judge, make
 
 import gptjax
 from gptjax.data.tokenizers import loading
-from gptjax.evaluate.scoring import answers
+from gptjax.evaluate.scoring import answers, evaluated_model
 from gptjax.evaluate.scoring import scores as scoring
-from gptjax.evaluate.scoring import subject as subjects
 from gptjax.evaluate.tasks import cloze, lambada, question_answering, suite, summarization, translation
 from gptjax.evaluate.tasks.stopwords import STOPWORDS
 from gptjax.evaluate.texts import schema, sources
@@ -49,12 +48,12 @@ def whole(tmp_path_factory):
 def run(folder, task, data, grid=False, batch_size=4, **axes):
   with mesh_of(**axes):
     model, tokenizer = gptjax.load(folder)
-    tested = subjects.subject(model, tokenizer, batch_size, grid=grid)
+    tested = evaluated_model.make_evaluated_model(model, tokenizer, batch_size, grid=grid)
     return suite.TASKS[task].evaluate(tested, suite.TASKS[task].read(data))
 
 
 def data_of(shared, limit=0):
-  return sources.Data(str(shared), str(shared / 'tfds'), limit)
+  return sources.DataOptions(str(shared), str(shared / 'tfds'), limit)
 
 
 def near(value):
@@ -74,7 +73,7 @@ def test_other_texts_by_their_own_units(folder, judge, shared_data, tmp_path, ta
     raw = b'a' * 379 + 'é'.encode() + text.encode() + 'é'.encode()[:1]
   (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
   (tmp_path / file).write_bytes(raw)
-  found = run(folder, task, sources.Data(str(tmp_path), '', 0))
+  found = run(folder, task, sources.DataOptions(str(tmp_path), '', 0))
   style = {'ptb': PTB, '1bw': BILLION}.get(task, PLAIN)
   if task == '1bw':
     nats = -sum(judge.whole(detokenize(line + '\n', style)) for line in text.splitlines())
@@ -141,21 +140,21 @@ def test_lambada(folder, judge, shared_data, limit, grid):
 
 def test_the_filter_of_lambada_is_about_words_and_leaves_all_others_in_the_race(shared_data):
   tokenizer = loading.load(f'gpt2:{shared_data / "bpe" / "gpt2"}')
-  pieces = lambada.pieces_of(types.SimpleNamespace(tokenizer=tokenizer, model=types.SimpleNamespace(
+  pieces = lambada.token_texts(types.SimpleNamespace(tokenizer=tokenizer, model=types.SimpleNamespace(
     n_vocab=tokenizer.n_vocab)))
   lines = (shared_data / 'eval' / 'lambada_test.jsonl').read_text().splitlines()
-  words = [lambada.parted(json.loads(line)['text'])[1] for line in lines]
+  words = [lambada.split_last_word(json.loads(line)['text'])[1] for line in lines]
   asked = [scoring.Request(np.append(0, tokenizer.encode(word)), 1) for word in words]
-  _, can = lambada.by_word(pieces, asked)
+  _, can = lambada.exclude_stop_words(pieces, asked)
   assert can == [word.strip().lower() not in STOPWORDS for word in words] and can.count(False) == 50
-  _, can = lambada.by_token(pieces, asked)
+  _, can = lambada.exclude_stop_tokens(pieces, asked)
   assert can.count(False) == 336
   token = lambda text: int(tokenizer.encode(text)[0])
-  first, inside = lambada.rivals('', pieces), lambada.rivals('a', pieces)
+  first, inside = lambada.excluded_next_tokens('', pieces), lambada.excluded_next_tokens('a', pieces)
   assert first[token(' the')] and first[token(' A')] and not first[token(' house')]
   # After " a": "am" is a stop word, "apart" is not; a new word or a comma makes "a" the candidate.
   assert [bool(inside[token(text)]) for text in ('m', 'part', ' house', ',')] == [True, False, True, True]
-  assert not lambada.rivals('house', pieces).any()
+  assert not lambada.excluded_next_tokens('house', pieces).any()
 
 
 @pytest.mark.slow
@@ -238,10 +237,10 @@ def test_winograd_whole(whole, shared_data):
 
 def test_winograd_of_tfds_is_that_of_the_file(shared_data, tmp_path):
   pytest.importorskip('tensorflow_datasets')
-  found = [suite.TASKS['winograd'].read(sources.Data(str(folder), str(shared_data / 'tfds'), 0))
+  found = [suite.TASKS['winograd'].read(sources.DataOptions(str(folder), str(shared_data / 'tfds'), 0))
            for folder in (tmp_path, shared_data)]
   # Capitals, a few spaces and one misspelt word differ; what is scored does not.
-  of_tfds, of_file = ([(schema.answer, *(cloze.substituted(schema, one) for one in schema.candidates))
+  of_tfds, of_file = ([(schema.answer, *(cloze.substitute_pronoun(schema, one) for one in schema.candidates))
                        for schema in schemas] for schemas in found)
   assert len(of_tfds) == 273
   assert [i for i in range(273) if of_tfds[i] != of_file[i]] == [4] and found[1][4].after == 'had recieved.'
@@ -272,7 +271,7 @@ def cbt_file(path, n=4):
 
 def test_cbt_in_its_published_format(folder, judge, tmp_path):
   items = cbt_file(tmp_path / 'CBTest' / 'data' / 'cbtest_CN_valid_2000ex.txt')
-  found = run(folder, 'cbt_cn', sources.Data(str(tmp_path), '', 0), grid=True)
+  found = run(folder, 'cbt_cn', sources.DataOptions(str(tmp_path), '', 0), grid=True)
 
   def pretty(text):
     for stored, natural in (('`` ', '"'), (" ''", '"'), (" n't", "n't"), (" 's", "'s"), ('-LRB- ', '('),
@@ -298,7 +297,7 @@ def test_a_damaged_cbt_file_is_named_with_its_line(tmp_path, line, says):
   path = tmp_path / 'cbtest_NE_valid_2000ex.txt'
   path.write_text(''.join(f'{i} one\n' for i in range(1, 21)) + f'{line}\n')
   with pytest.raises(ValueError, match=f'cbtest_NE_valid_2000ex.txt:21: .*{says}'):
-    suite.TASKS['cbt_ne'].read(sources.Data(str(tmp_path), '', 0))
+    suite.TASKS['cbt_ne'].read(sources.DataOptions(str(tmp_path), '', 0))
 
 
 def test_natural_questions(folder, judge, shared_data, tmp_path, monkeypatch):
@@ -307,19 +306,19 @@ def test_natural_questions(folder, judge, shared_data, tmp_path, monkeypatch):
   lines = (shared_data / 'eval' / 'nq_open_dev.jsonl').read_text().splitlines()[:6]
   items, said, sure = [json.loads(line) for line in lines], [], []
   for i, item in enumerate(items):
-    asked = f'{question_answering.context()}Q: {item["question"]}?\nA:'
+    asked = f'{question_answering.few_shot_prompt()}Q: {item["question"]}?\nA:'
     said.append(judge.greedy(asked, question_answering.SHORT_ANSWER_TOKENS))
     if i % 2:
       item['answer'] = ['something else', f'The {said[-1].strip().upper()}!']
   (tmp_path / 'nq_open_dev.jsonl').write_text(''.join(json.dumps(item) + '\n' for item in items))
-  found = run(folder, 'natural_questions', sources.Data(str(tmp_path), '', 0))
+  found = run(folder, 'natural_questions', sources.DataOptions(str(tmp_path), '', 0))
   assert [example['answer'] for example in found.examples] == [text.strip() for text in said]
   words = lambda text: re.sub(r'\b(a|an|the)\b', ' ', re.sub(r'[!-/:-@\[-`{-~]', '', text.lower())).split()
   right = [any(words(text) == words(answer) for answer in item['answer']) for text, item in zip(said, items)]
   assert found.metrics['correct'] == sum(right) >= 3
   assert found.metrics['exact_match'] == sum(right) / 6
   for item, example in zip(items, found.examples):
-    asked = judge.encode(f'{question_answering.context()}Q: {item["question"]}?\nA:')[-(N_CTX - 6):]
+    asked = judge.encode(f'{question_answering.few_shot_prompt()}Q: {item["question"]}?\nA:')[-(N_CTX - 6):]
     # The tokens that greedy search took, one by one.
     ids, total = list(asked), 0.0
     while len(judge.tokenizer.decode(ids[len(asked):]).strip()) < len(example['answer']):
@@ -341,7 +340,7 @@ def test_translation(folder, judge, shared_data, monkeypatch):
   french, english = ((shared_data / 'eval' / f'newstest2014.{one}').read_text().split('\n')[:3]
                      for one in ('fr', 'en'))
   for source, example in zip(french, found.examples):
-    text = judge.greedy(f'{translation.context("fr")}{source} =', translation.TOKENS)
+    text = judge.greedy(f'{translation.few_shot_prompt("fr")}{source} =', translation.TOKENS)
     assert example['answer'] in text and bool(example['answer']) == bool(text.strip())
   assert found.metrics['examples'] == 3
   cut = sacrebleu.tokenizers.tokenizer_13a.Tokenizer13a()
@@ -376,15 +375,15 @@ def test_rouge_is_what_its_definition_says():
 
 
 def test_squads_normalisation_and_coqas_f1():
-  assert answers.exact('The Cat!', ['a dog', 'cat'])
-  assert not answers.exact('cats', ['cat'])
+  assert answers.exact_match('The Cat!', ['a dog', 'cat'])
+  assert not answers.exact_match('cats', ['cat'])
   assert answers.f1('the big cat', 'big dog') == pytest.approx(0.5)
   assert answers.f1('', '') == answers.f1('the', 'a') == 1 and answers.f1('', 'x') == 0
   # The mean over who is left out of the best of the others.
   scores = [answers.f1('red fox', one) for one in ('red fox', 'fox', 'a stone')]
   assert scores == [1, pytest.approx(2 / 3), 0]
-  assert answers.f1_of_annotators('red fox', ['red fox', 'fox', 'a stone']) == pytest.approx((2 / 3 + 2) / 3)
-  assert answers.f1_of_annotators('red fox', ['fox']) == pytest.approx(2 / 3)
+  assert answers.coqa_f1('red fox', ['red fox', 'fox', 'a stone']) == pytest.approx((2 / 3 + 2) / 3)
+  assert answers.coqa_f1('red fox', ['fox']) == pytest.approx(2 / 3)
 
 
 def test_coqa_with_all_annotators(folder, judge, tmp_path, monkeypatch):
@@ -397,7 +396,7 @@ def test_coqa_with_all_annotators(folder, judge, tmp_path, monkeypatch):
   story['additional_answers'] = {'0': [{'input_text': first}, {'input_text': 'of rain'}],
                                  '1': [{'input_text': 'a fox'}, {'input_text': 'the rain'}]}
   (tmp_path / 'coqa-dev-v1.0.json').write_text(json.dumps({'version': '1.0', 'data': [story]}))
-  found = run(folder, 'coqa', sources.Data(str(tmp_path), '', 0))
+  found = run(folder, 'coqa', sources.DataOptions(str(tmp_path), '', 0))
   second = judge.greedy(f'{asked} the fox\nQ: What did it sing of?\nA:',
                         question_answering.ANSWER_TOKENS).strip()
   assert [example['answer'] for example in found.examples] == [first, second]
@@ -416,14 +415,14 @@ def test_summaries_beside_simple_ones(folder, tmp_path, monkeypatch):
               {'article': 'One sentence only', 'highlights': 'One sentence .'}]
   (tmp_path / 'cnn_dailymail').mkdir()
   (tmp_path / 'cnn_dailymail' / 'test.jsonl').write_text(''.join(json.dumps(one) + '\n' for one in articles))
-  found = run(folder, 'cnn_dailymail', sources.Data(str(tmp_path), '', 0))
+  found = run(folder, 'cnn_dailymail', sources.DataOptions(str(tmp_path), '', 0))
   assert [row[0] for row in found.rows[1:]] == ['hint', 'no hint', 'lead 3', 'random 3']
   lead = summarization.rouge([
     ('A fox ran .\nRain fell .', 'A fox ran.\nDr. Hill saw it.\n"It was blue," he said.'),
     ('One sentence .', 'One sentence only')])
   assert found.rows[3][1:] == tuple(map(near, lead.values()))
   assert found.metrics['rouge_2_lead_3'] == near(lead['rouge_2'])
-  again = run(folder, 'cnn_dailymail', sources.Data(str(tmp_path), '', 0), batch_size=1, fsdp=2)
+  again = run(folder, 'cnn_dailymail', sources.DataOptions(str(tmp_path), '', 0), batch_size=1, fsdp=2)
   assert again.metrics == {name: near(value) for name, value in found.metrics.items()}
 
 
@@ -431,7 +430,7 @@ def test_sentiment_by_gpt1s_heuristic(folder, judge, shared_data):
   pytest.importorskip('tensorflow_datasets')
   found = run(folder, 'sst2', data_of(shared_data, 12))
   right = []
-  for one in sources.from_tfds(data_of(shared_data, 12), 'glue/sst2', 'validation', schema.Schema('', {})):
+  for one in sources.read_tfds(data_of(shared_data, 12), 'glue/sst2', 'validation', schema.Schema('', {})):
     given = [judge.end, *judge.encode(one['sentence'].rstrip() + ' very')]
     negative, positive = (
       judge.log_probs([*given, *word], len(word))[np.arange(len(word)), word].sum()

@@ -38,8 +38,8 @@ SENTENCES = [
 
 @pytest.mark.parametrize('sentence, pronoun, candidates, masked', SENTENCES)
 def test_the_pronoun_of_the_clause_after_the_conjunction(sentence, pronoun, candidates, masked):
-  span = pronouns.place(sentence, pronoun, candidates)
-  before, words, after = pronouns.written(sentence, span, candidates)
+  span = pronouns.find_pronoun(sentence, pronoun, candidates)
+  before, words, after = pronouns.substitute_candidates(sentence, span, candidates)
   for candidate, word in zip(candidates, words, strict=True):
     inside = candidate[0].lower() + candidate[1:] if candidate.startswith('The ') else candidate
     wanted = inside if before else candidate[0].upper() + candidate[1:]
@@ -48,7 +48,7 @@ def test_the_pronoun_of_the_clause_after_the_conjunction(sentence, pronoun, cand
 
 def test_a_sentence_without_its_pronoun_has_no_place():
   for pronoun in ('they', 'er', ''):
-    assert pronouns.place('The other one is here.', pronoun, ('a', 'b')) is None
+    assert pronouns.find_pronoun('The other one is here.', pronoun, ('a', 'b')) is None
 
 
 RECORDS = {'definite_pronoun_resolution': [
@@ -62,7 +62,7 @@ def scorer(monkeypatch):
   monkeypatch.setattr(gpt1, '_tfds', lambda data, name, split: RECORDS[name])
   encode = lambda text: np.array([ord(c) % 256 for c in text], np.int32)
   score = lambda sequences: [-np.asarray(ids[1:], float) for ids in sequences]
-  monkeypatch.setattr(gpt1, 'asked', lambda subject: (score, encode, (0,)))
+  monkeypatch.setattr(gpt1, 'heuristic_inputs', lambda evaluated: (score, encode, (0,)))
 
 
 def test_what_cannot_be_resolved_is_left_out_and_counted(monkeypatch):
@@ -86,12 +86,12 @@ def test_figure_2_runs_the_tasks(monkeypatch):
                            data=SimpleNamespace(tfds_dir=''), finetune=SimpleNamespace(limit=0))
   monkeypatch.setattr(zero_shot.gptjax, 'load', lambda folder: (None, None))
   tested = SimpleNamespace(model=SimpleNamespace(n_ctx=99))
-  monkeypatch.setattr(zero_shot, 'subject', lambda *arguments, **options: tested)
+  monkeypatch.setattr(zero_shot, 'make_evaluated_model', lambda *arguments, **options: tested)
   suites = zero_shot.read_suites(config)
   found = zero_shot.evaluate_checkpoint('folder', suites, config)
   assert set(found) == {'acceptability', 'sentiment', 'question answering', 'winograd'}
   for task in gpt1.TASKS:
-    metrics = task.evaluate(tested, task.read(sources.Data('', '', 0))).metrics
+    metrics = task.evaluate(tested, task.read(sources.DataOptions('', '', 0))).metrics
     name = zero_shot.HEURISTICS[task.name]
     assert found[name] == metrics.get('matthews', metrics.get('accuracy'))
     assert found[name] <= 1

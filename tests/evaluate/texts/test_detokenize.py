@@ -11,9 +11,9 @@ from gptjax.evaluate.texts.detokenize import (
   PLAIN,
   PTB,
   WIKITEXT,
+  count_marked,
   detokenize,
-  marked,
-  undo,
+  retokenize,
 )
 
 STYLES = {'wikitext': WIKITEXT, 'ptb': PTB, '1bw': BILLION, 'books': BOOKS, 'plain': PLAIN}
@@ -29,7 +29,7 @@ texts = st.one_of(st.text(), pieces, st.lists(pieces.map(lambda line: f' {line} 
 @given(text=texts)
 @settings(deadline=None, max_examples=400)
 def test_any_text_comes_back(name, text):
-  assert undo(detokenize(text, STYLES[name]), STYLES[name]) == text
+  assert retokenize(detokenize(text, STYLES[name]), STYLES[name]) == text
 
 
 @pytest.mark.parametrize('name, stored, natural', [
@@ -47,7 +47,7 @@ def test_any_text_comes_back(name, text):
 ])
 def test_natural_text_is_what_a_person_would_write(name, stored, natural):
   assert detokenize(stored, STYLES[name]) == natural
-  assert marked(natural) == 0
+  assert count_marked(natural) == 0
 
 
 @pytest.mark.parametrize('name', ['wiki.test.raw', 'test.txt', 'valid.txt', 'train.txt'])
@@ -56,8 +56,8 @@ def test_the_real_files_come_back_and_hardly_a_word_is_marked(shared_data, name)
   if name == 'train.txt':
     text = text[:2_000_000]
   natural = detokenize(text, WIKITEXT)
-  assert undo(natural, WIKITEXT) == text
-  assert marked(natural) < len(text.split()) / 2000
+  assert retokenize(natural, WIKITEXT) == text
+  assert count_marked(natural) < len(text.split()) / 2000
   assert len(natural) < 0.97 * len(text)
 
 
@@ -66,7 +66,7 @@ def test_openais_lambada_needs_none_and_books_come_back(shared_data):
   lines = (shared_data / 'eval' / 'lambada_test.jsonl').read_text().splitlines()
   for line in lines[:500]:
     text = json.loads(line)['text']
-    assert undo(detokenize(text, BOOKS), BOOKS) == text
+    assert retokenize(detokenize(text, BOOKS), BOOKS) == text
 
 
 def test_a_mark_is_on_the_smallest_stretch_that_needs_it():

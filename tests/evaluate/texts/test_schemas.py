@@ -22,8 +22,8 @@ TASK_OF = {'lambada_test.jsonl': 'lambada', 'wsc273.jsonl': 'winograd',
            'nq_open_dev.jsonl': 'natural_questions', 'cnn_dailymail/test.jsonl': 'cnn_dailymail'}
 
 
-def read(task, folder, note=sources.ignore):
-  return suite.TASKS[task].read(sources.Data(str(folder), '', 0, note=note))
+def read(task, folder, note=sources.ignore_note):
+  return suite.TASKS[task].read(sources.DataOptions(str(folder), '', 0, note=note))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_whole_suite_runs_on_sets_as_they_are_published(folder, tmp_path, mo
     for name, value in metrics.items():
       assert math.isfinite(value), (task, name)
       own_scale = name.startswith(('rouge', 'bleu', 'perplexity', 'bits', 'nats', 'threshold', 'relative'))
-      fraction = percent.scale_of(name, value) == 100
+      fraction = percent.display_scale(name, value) == 100
       assert -1 <= value <= 1 if fraction else isinstance(value, int) or own_scale, (task, name)
   assert found['tasks']['lambada']['ceiling_accuracy_last_word_filtered'] == pytest.approx(2 / 3)
   units = {cell['unit'] for cell in found['grids']['lambada']}
@@ -143,7 +143,7 @@ def test_a_copy_with_other_line_ends_or_a_mark_is_read_as_the_published_file(fol
 
 
 def test_a_lone_carriage_return_belongs_to_the_text():
-  assert sources.converted('f', 'a\rb\nc\r', sources.ignore) == 'a\rb\nc\r'
+  assert sources.with_lf_line_ends('f', 'a\rb\nc\r', sources.ignore_note) == 'a\rb\nc\r'
 
 
 @pytest.mark.parametrize('text, some', [
@@ -151,14 +151,15 @@ def test_a_lone_carriage_return_belongs_to_the_text():
 def test_converted_line_ends_are_read_as_published_and_noted_even_if_only_some_are(text, some):
   for whole, end in ((text, '\r\n'), (text.encode(), b'\r\n')):
     notes = []
-    assert sources.converted('f', whole, notes.append) == whole.replace(end, end[-1:])
+    assert sources.with_lf_line_ends('f', whole, notes.append) == whole.replace(end, end[-1:])
     assert notes == [f'f has {some}line ends CRLF, read as LF, which the published file has']
 
 
 def test_the_shared_files_are_the_published_ones(shared_data):
   notes = []
   for task in 'lambada', 'wikitext2', 'winograd', 'natural_questions', 'wmt14_en_fr':
-    suite.TASKS[task].read(sources.Data(str(shared_data), str(shared_data / 'tfds'), 0, note=notes.append))
+    suite.TASKS[task].read(sources.DataOptions(str(shared_data), str(shared_data / 'tfds'), 0,
+                                               note=notes.append))
   assert not notes
 
 
@@ -204,8 +205,8 @@ def test_an_evaluation_of_which_nothing_could_be_run_fails(corpus_folder, tmp_pa
 
 def test_a_held_out_split_of_a_token_is_none(tmp_path):
   """Of one token nothing can be predicted; of two there is one target."""
-  held = lambda *folders: held_out.read(sources.Data('', '', 0, [(folder, 1.0) for folder in folders], 24,
-                                                     note=notes.append))
+  held = lambda *folders: held_out.read(sources.DataOptions('', '', 0, [(folder, 1.0) for folder in folders],
+                                                            24, note=notes.append))
   one, two = (write_corpus(tmp_path / f'{n}', [[1, 2, 3]], validation=[range(n)]) for n in (1, 2))
   notes = []
   with pytest.raises(sources.NotRun, match=f'{one}: no text is held out'):

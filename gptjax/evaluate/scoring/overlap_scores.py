@@ -1,4 +1,4 @@
-"""Scores by how much of an example was in the training corpus, so that contamination shows in the metric."""
+"""Scores by the overlap of an example with the training corpus, which show the effect of contamination."""
 
 import itertools
 import math
@@ -13,11 +13,11 @@ from gptjax.text import text_checks
 NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
 
 
-def read(path):
-  """The examples that an evaluation has kept: [{'text': str, a score: number or bool, ...}].
+def read_examples(path):
+  """Return the examples of an evaluation: [{'text': str, a score: number or bool, ...}].
 
   Raises:
-    ValueError: no such file; a line that is not such an object.
+    ValueError: the file cannot be read, or a line is not such an object.
   """
   try:
     with open(path, encoding='utf-8') as file:
@@ -27,21 +27,20 @@ def read(path):
   text_checks.require_valid_json(examples, str(path))
   for number, example in enumerate(examples, 1):
     if not isinstance(example, dict) or not isinstance(example.get(TEXT), str):
-      raise InputError(f'{path}:{number}: an example is an object with "text" and scores')
+      raise InputError(f'{path}:{number}: not an example: it must be an object with "text" and scores')
   if not examples:
-    raise InputError(f'{path} holds no example')
+    raise InputError(f'{path} has no examples')
   return examples
 
 
-def by_overlap(shares, examples, edges):
-  """Scores of all examples and of those in each bucket.
+def scores_by_overlap(shares, examples, edges):
+  """Return the scores of all examples and of those in each overlap bucket.
 
   Args:
-    shares: float[n], of each example's 8-grams that were in the training corpus.
-    examples: list of n dicts. Numbers and booleans in them are scores, of which the mean is taken; `nats` is
-      a loss, and becomes the perplexity: exp of its sum over that of `tokens`, or over the examples where
-      they have none.
-    edges: rising; a bucket for those up to the first one, above it up to the second, ..., above the last.
+    shares: float[n], the fraction of each example's 8-grams that are in the training corpus.
+    examples: list of n dicts. Numbers and booleans in them are scores, which are averaged; `nats` is a loss
+      that becomes a perplexity: exp(sum of nats / sum of `tokens`), or / number of examples without tokens.
+    edges: increasing; buckets are up to the first edge, from there up to the second, ..., above the last.
 
   Returns:
     [{'bucket': str, 'examples': int, metric: float or None}], the first for all examples.
@@ -50,31 +49,33 @@ def by_overlap(shares, examples, edges):
   names = [f'{edges[0]:.0%}', *(f'{low:.0%} to {high:.0%}' for low, high in itertools.pairwise(edges)),
            f'over {edges[-1]:.0%}']
   groups = {'all': examples} | {
-    name: [example for example, own in zip(examples, bucket, strict=True) if own == i]
+    name: [example for example, number in zip(examples, bucket, strict=True) if number == i]
     for i, name in enumerate(names)}
   scores = [name for name in examples[0] if name not in (NATS, TOKENS) and all(
-    isinstance(one.get(name), bool | int | float) for one in examples)]
+    isinstance(example.get(name), bool | int | float) for example in examples)]
   perplexity = NATS in examples[0] and ('perplexity_a_token' if TOKENS in examples[0] else 'perplexity')
   return [{'bucket': name, 'examples': len(group), **_means(group, scores, perplexity)}
           for name, group in groups.items()]
 
 
 def _means(group, scores, perplexity):
-  means = {name: math.fsum(one[name] for one in group) / len(group) if group else None for name in scores}
+  means = {name: math.fsum(example[name] for example in group) / len(group) if group else None
+           for name in scores}
   if perplexity:
-    tokens = sum(one.get(TOKENS, 1) for one in group)
-    means[perplexity] = math.exp(min(700, math.fsum(one[NATS] for one in group) / tokens)) if tokens else None
+    tokens = sum(example.get(TOKENS, 1) for example in group)
+    means[perplexity] = math.exp(min(700, math.fsum(example[NATS]
+                                               for example in group) / tokens)) if tokens else None
   return means
 
 
 def table(name, rows):
-  """The rows of `by_overlap` as text, under a title; accuracies and what is correct in per cent."""
+  """Format the rows of `scores_by_overlap`, with a title; accuracies and shares of correct in per cent."""
   metrics = [metric for metric in rows[0] if metric not in ('bucket', 'examples')]
   title = f'{name} by overlap'
   width = max(24, len(title))
   lines = [f'{title:<{width}}{"examples":>10}' + ''.join(f'{m:>{len(m) + 3}}' for m in metrics)]
   for row in rows:
-    values = ['-' if row[m] is None else f'{percent.shown(m, row[m]):.4g}' for m in metrics]
+    values = ['-' if row[m] is None else f'{percent.to_display(m, row[m]):.4g}' for m in metrics]
     lines.append(f'{row["bucket"]:<{width}}{row["examples"]:>10,}' + ''.join(
       f'{value:>{len(m) + 3}}' for m, value in zip(metrics, values, strict=True)))
   return '\n'.join(lines)

@@ -26,4 +26,4 @@ def test_chosen_tasks_run_every_so_many_steps_and_what_cannot_is_said(corpus_fol
 def test_the_suite_of_the_config_is_the_whole_suite():
   from configs import gpt2_zero_shot
   names = gpt2_zero_shot.get_config().eval.tasks
-  assert [task.name for task in suite.chosen(names)] == list(suite.TASKS) == names.split(',')
+  assert [task.name for task in suite.parse_tasks(names)] == list(suite.TASKS) == names.split(',')

@@ -1,0 +1,68 @@
+"""Zero-shot tasks during pretraining, with the same code as the evaluation job."""
+
+import functools
+import numbers
+from pathlib import Path
+
+from flax import nnx
+
+from gptjax.data.corpus import mixture
+from gptjax.data.tokenizers import loading
+from gptjax.evaluate.run import data_options
+from gptjax.evaluate.scoring.evaluated_model import Stopped, make_evaluated_model
+from gptjax.evaluate.tasks import suite
+from gptjax.evaluate.texts import sources
+
+
+class TaskEvaluator:
+  """Evaluates the tasks of `config.eval.tasks`, whose examples it reads once.
+
+  Args:
+    run: the pretrain.Run.
+    log: function that logs a line; called for each task that cannot be run.
+  """
+
+  def __init__(self, run, log):
+    self._run, self._log, self._loaded = run, log, []
+    chosen = suite.parse_tasks(run.config.eval.tasks)
+    if chosen:
+      self._tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
+    for task in chosen:
+      try:
+        data = data_options(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),
+                            run.config.data.seq_len)
+        note = lambda line, name=task.name: log(f'{name}: note: {line}')
+        self._loaded.append((task, task.read(data._replace(note=note))))
+      except sources.NotRun as why:
+        log(f'{task.name} is not run: {why}')
+
+  def __bool__(self):
+    return bool(self._loaded)
+
+  def __call__(self, params):
+    """Return {'eval/TASK/METRIC': value} for these weights; None if the run is to stop before the end."""
+    run, results = self._run, {}
+    evaluated = make_evaluated_model(
+      nnx.merge(run.graphdef, params), self._tokenizer, run.config.eval.batch_size, seed=run.config.train.seed,
+      after_batch=functools.partial(check_stop, run.watchdog, run.stop))
+    try:
+      for task, examples in list(self._loaded):
+        run.watchdog.progress(slow=True)
+        try:
+          metrics = task.evaluate(evaluated, examples).metrics
+        except sources.NotRun as why:
+          self._loaded.remove((task, examples))
+          self._log(f'{task.name} is not run: {why}')
+          continue
+        results |= {f'eval/{task.name}/{name}': value for name, value in metrics.items()
+                    if isinstance(value, numbers.Real)}
+    except Stopped:
+      return None
+    return results
+
+
+def check_stop(dog, stop):
+  """Report progress to the watchdog after a batch; raise Stopped if the run is to stop."""
+  dog.progress()
+  if stop.requested():
+    raise Stopped
