@@ -136,7 +136,7 @@ def run_stage(stage, seconds, path, poll):
   with tempfile.TemporaryFile() as stderr:
     process = None
     try:
-      with shutdown.blocked():
+      with shutdown.block_signals():
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=stderr, process_group=0,
                                    env=stage_environment())
       while (left := deadline - time.monotonic()) > 0:

@@ -84,7 +84,7 @@ class _Session:
     if time.monotonic() >= self.latest_start and self.on_lost is not None:
       self.on_lost(name, f'was not started: the limit of {self.limit_s:.0f} s is too short')
       return
-    with shutdown.blocked():
+    with shutdown.block_signals():
       self.workers[name] = Worker(command)
     # While no other worker can be measured, waiting for this one costs nothing.
     until = self.latest_start if len(self.workers) > 1 else self.deadline

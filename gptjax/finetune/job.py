@@ -27,7 +27,7 @@ from gptjax.pretrained.run import save_tokenizer
 from gptjax.storage import ownership
 
 
-def finetune(config, workdir, given=()):
+def finetune(config, workdir, overrides=()):
   """Fine-tune, or resume from the checkpoints in the workdir.
 
   Args:
@@ -55,17 +55,17 @@ def finetune(config, workdir, given=()):
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixtures.check_there(config.data)
   literal_path.check(workdir)
-  with ownership.of_run(workdir):
+  with ownership.own_workdir(workdir):
     return run_tasks(config, workdir, mesh, source, tokenizer)
 
 
 def run_tasks(config, workdir, mesh, source, tokenizer):
   """Run all tasks and seeds once this process owns the workdir; returns the exit code."""
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
-    processes.told(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
+    processes.on_process_0(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
   loaded = [datas.load(name, task, tokenizer, config) for name, task in selected_tasks(config).items()]
   processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
-  processes.told(lambda: lay_out(config, workdir, tokenizer, loaded))
+  processes.on_process_0(lambda: initialize_workdir(config, workdir, tokenizer, loaded))
   results_of = {}
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as dog):

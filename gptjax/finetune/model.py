@@ -86,7 +86,7 @@ class Classifier(nnx.Module):
       without a head).
     """
     b, g, t = tokens.shape
-    x = self.lm.features(merge(tokens, 0), self._sequence_keys(keys, g))
+    x = self.lm.features(merge_axes(tokens, 0), self._sequence_keys(keys, g))
     if self.kind == LANGUAGE_MODEL:
       return x, None
     last = jnp.arange(t)[None] == merge_axes(lengths, 0)[:, None] - 1

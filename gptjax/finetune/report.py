@@ -11,9 +11,9 @@ def log_start(run, telemetry, state):
   """Says what is about to run: weights, devices, examples, widths, length."""
   config, data, n = run.config, run.data, lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   devices = jax.devices()
-  tell.say(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
+  telemetry.log(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
            + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
-  tell.say(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
+  telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
            f'{config.model.compute_dtype}')
   validation = {f'validation {name}'.strip(): encoded for name, encoded in data.validation.items()}
   tests = {f'test {name}': encoded for name, encoded in data.test.items()}
@@ -25,21 +25,21 @@ def log_start(run, telemetry, state):
     skipped = f', {encoded.n_unlabelled:,} more without a label skipped' if encoded.n_unlabelled else ''
     empty = f', {encoded.n_empty:,} with an empty text' if encoded.n_empty else ''
     known = f', {scored[name].sum():,} of them with a label' if name in scored else ''
-    tell.say(f'{name}: {plural(len(encoded.index), "example")}{truncated}{empty}{skipped}{known}')
+    telemetry.log(f'{name}: {plural(len(encoded.index), "example")}{truncated}{empty}{skipped}{known}')
   longest = data.train.max_lengths
   of_epoch = [(len(examples), width) for examples, width in map(run.schedule, range(run.schedule.per_epoch))]
   padded = sum(n * width for n, width in of_epoch)
   kind = 'bucketed by length' if run.schedule.by_length else 'random'
   widths = ', '.join(map(str, sorted({width for _, width in of_epoch})))
-  tell.say(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens per sequence, of which '
+  telemetry.log(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens per sequence, of which '
            f'{longest.mean():.1f} are not padding, instead of {config.data.seq_len}')
-  tell.say(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
+  telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
            f'{run.schedule.per_epoch:,} per epoch')
   if int(state.step):
-    tell.say(f'resuming after step {int(state.step)}')
+    telemetry.log(f'resuming after step {int(state.step)}')
 
 
-def log_step(run, tell, watch, number, metrics):
+def log_step(run, telemetry, watch, number, metrics):
   """Check the metrics of an earlier dispatched step, and log them if due."""
   config = run.config
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}

@@ -55,7 +55,7 @@ def finetune_run(run, source):
     has stopped the run.
   """
   config, path, folder = run.config, run.folder / results.RESULT, run.folder / 'checkpoints'
-  earlier = processes.told(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
+  earlier = processes.on_process_0(lambda: records.read_or_discard(path, layout=results.RESULT_LAYOUT))
   if earlier:
     results.require_version(path, earlier)
     earlier = results.upgrade_result(earlier)
@@ -63,26 +63,26 @@ def finetune_run(run, source):
       name.startswith(results.TEST) for name in earlier['metrics'])
     if earlier['steps'] == run.steps and not config.finetune.predict and has_test_scores:
       return earlier
-  processes.told(lambda: run.folder.mkdir(parents=True, exist_ok=True))
+  processes.on_process_0(lambda: run.folder.mkdir(parents=True, exist_ok=True))
   make_state = functools.partial(weights.init_state, config, run.data.task.kind, run.data.outputs)
-  shapes = sharding.concrete(jax.eval_shape(lambda: make_state(None, run.mesh)), run.mesh)
+  shapes = sharding.with_shardings(jax.eval_shape(lambda: make_state(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   state = restored[0] if restored else make_state(source, run.mesh)
-  shutdown.at_once(shutdown.resumes_after(int(state.step)))
-  tell = telemetry.Telemetry(run.folder, run.steps, config.log.tensorboard)
-  tell.begin(int(state.step))
+  shutdown.exit_on_signal(shutdown.resume_message(int(state.step)))
+  telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard)
+  telemetry.begin(int(state.step))
   saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
                                   {'corpus_digest': run.data.digest, 'versions': configs.versions()})
   try:
-    report.greet(run, tell, state)
-    state, finished = train_loop(run, state, tell, saves)
-    tell.close_bar()
+    report.log_start(run, telemetry, state)
+    state, finished = train_loop(run, state, telemetry, saves)
+    telemetry.close_bar()
     if finished:
-      shutdown.at_once('stopped before the results were written; the last step is saved: run the same '
+      shutdown.exit_on_signal('stopped before the results were written; the last step is saved: run the same '
                        'command again to resume')
-    result = finish_run(run, state, shapes, tell) if finished else None
+    result = finish_run(run, state, shapes, telemetry) if finished else None
     if result is None:
-      tell.say(f'stopped after step {int(state.step)}, saved: run the same command again to resume')
+      telemetry.log(f'stopped after step {int(state.step)}, saved: run the same command again to resume')
     return result
   except Exception as error:
     processes.fail(error, run.folder)  # first: `close` waits for a save, and the save for the other processes
@@ -92,19 +92,19 @@ def finetune_run(run, source):
     telemetry.close()
 
 
-def train_loop(run, state, tell, saves):
+def train_loop(run, state, telemetry, saves):
   """Train from `state.step` until the last step, an early stop, or a signal.
 
   Returns:
     (state, whether the run is complete).
   """
-  start, watch, pending = int(state.step), telemetry.Stopwatch(), None
-  side_work(run, state, start, tell, saves)
-  training = start < run.steps and not run.stop.asked() and not patience_exhausted(run, tell)
-  step_fns = compile_steps(run, state, tell) if training else {}
+  start, watch, pending = int(state.step), Stopwatch(), None
+  evaluate_and_checkpoint(run, state, start, telemetry, saves)
+  training = start < run.steps and not run.stop.requested() and not patience_exhausted(run, telemetry)
+  step_fns = compile_steps(run, state, telemetry) if training else {}
   if training:
-    shutdown.defer(processes.STOPPING)
-  end, put = run.steps if training else start, functools.partial(sharding.put, mesh=run.mesh)
+    shutdown.defer_signal(processes.STOPPING)
+  end, put = run.steps if training else start, functools.partial(sharding.shard_batch, mesh=run.mesh)
   host_batches = pipeline.plain_batches(functools.partial(train_batch, run), start, end)
   with contextlib.closing(pipeline.ahead(host_batches, put, 2)) as device_batches:
     watch.restart()
@@ -112,19 +112,19 @@ def train_loop(run, state, tell, saves):
       watch.input += waited
       state, metrics = step_fns[batch['tokens'].shape[2]](state, batch)
       if pending:
-        report.log_step(run, tell, watch, *pending)
+        report.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
       if evaluation_due(run, step + 1) or _is_multiple(run.config.checkpoint.every_steps, step + 1):
-        report.log_step(run, tell, watch, *pending)
+        report.log_step(run, telemetry, watch, *pending)
         pending, aside = None, time.monotonic()
-        side_work(run, state, step + 1, tell, saves)
-        watch.aside += time.monotonic() - aside
+        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
+        watch.excluded += time.monotonic() - aside
       saves.poll()
-      if run.stop.asked() or (evaluation_due(run, step + 1) and patience_exhausted(run, tell)):
+      if run.stop.requested() or (evaluation_due(run, step + 1) and patience_exhausted(run, telemetry)):
         break
   if pending:
-    report.log_step(run, tell, watch, *pending)
+    report.log_step(run, telemetry, watch, *pending)
   run.watchdog.progress(slow=True)
   stopped = run.stop.requested()
   if stopped:
@@ -134,7 +134,7 @@ def train_loop(run, state, tell, saves):
   return state, not stopped
 
 
-def compile_steps(run, state, tell):
+def compile_steps(run, state, telemetry):
   """{width: the compiled train step}, compiled in parallel on all cores; the step donates its state."""
   widths = [width for width in batches.used_widths(run.schedule, run.steps) if width not in run.programs]
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
@@ -144,14 +144,14 @@ def compile_steps(run, state, tell):
     telemetry.busy(f'compiling the step for {plural(len(widths), "width")}')
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in widths:
-      batch = sharding.put(local_batch(run, run.data.train, no_examples, width), run.mesh)
+      batch = sharding.shard_batch(local_batch(run, run.data.train, no_examples, width), run.mesh)
       jobs[width] = pool.submit(step.lower(state, batch).compile,
                                 compiler_options=xla_presets.options(run.config.xla_preset))
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
   if jobs:
-    tell.bar.set_postfix_str('')
-    tell.say(f'compiled the step for {plural(len(jobs), "width")} in {time.monotonic() - start:.1f} s')
+    telemetry.bar.set_postfix_str('')
+    telemetry.log(f'compiled the step for {plural(len(jobs), "width")} in {time.monotonic() - start:.1f} s')
   return run.programs
 
 
@@ -179,14 +179,14 @@ def evaluation_due(run, step):
 def evaluate_and_checkpoint(run, state, step, telemetry, saves):
   """Evaluation and checkpoint, where due after `step` and not yet on record."""
   run.watchdog.progress(slow=True)
-  if evaluation_due(run, step) and _metric(tell, step) is None:
+  if evaluation_due(run, step) and _metric(telemetry, step) is None:
     outputs = predict_splits(run, state, run.data.validation)
     if outputs is None:
       return
     found = results.compute_scores(run.data, outputs, run.data.validation)
     score = results.main_score(run.data, found)
-    tell.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
-    tell.say(f'step {step}  {_format_metrics(found)}')
+    telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
+    telemetry.log(f'step {step}  {_format_metrics(found)}')
   if evaluation_due(run, step) or _is_multiple(run.config.checkpoint.every_steps, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
@@ -196,31 +196,31 @@ def _format_metrics(metrics):
   return '  '.join(f'{name} {results.format_metric(name, value, 2)}' for name, value in metrics.items())
 
 
-def _metric(tell, step):
+def _metric(telemetry, step):
   """The metric that `Checkpoints` minimizes; None if there was no evaluation."""
-  score = processes.told(lambda: tell.value(step, 'eval/score'))
+  score = processes.on_process_0(lambda: telemetry.value(step, 'eval/score'))
   return None if score is None else -score
 
 
-def score_history(run, tell):
+def score_history(run, telemetry):
   """[[score, step], ...] of all evaluations so far, the same on all hosts.
 
   Evaluations that a damaged metrics.jsonl has lost are read from the remaining checkpoints.
   """
   def read():
-    logged = {record['step']: record['eval/score'] for record in tell.records if 'eval/score' in record}
+    logged = {record['step']: record['eval/score'] for record in telemetry.records if 'eval/score' in record}
     folder = run.folder / 'checkpoints'
     manifests = map(checkpoints.read_manifest, (folder / str(step) for step in checkpoints.steps(folder)))
     saved = {manifest['step']: -manifest['metric'] for manifest in manifests
              if manifest and manifest['metric'] is not None}
     return sorted(([score, step] for step, score in {**saved, **logged}.items()), key=lambda pair: pair[1])
-  return processes.told(read)
+  return processes.on_process_0(read)
 
 
-def patience_exhausted(run, tell):
+def patience_exhausted(run, telemetry):
   """Whether the last `finetune.patience` evaluations have brought no improvement."""
   patience = run.config.finetune.patience
-  scores = [score for score, _ in score_history(run, tell)] if patience else []
+  scores = [score for score, _ in score_history(run, telemetry)] if patience else []
   return len(scores) > patience > 0 and max(scores[-patience:]) <= max(scores[:-patience])
 
 
@@ -238,9 +238,9 @@ def predict_splits(run, state, splits):
     widths = sorted({*run.data.widths, run.config.data.seq_len})
     pending = batches.evaluation_batches(encoded.max_lengths, widths, run.config.train.batch_size)
     for examples, width in bars.bar(pending, desc=f'evaluating {name}'.strip(), unit='batch', leave=False):
-      if run.stop.asked():
+      if run.stop.requested():
         return None
-      batch = sharding.put(local_batch(run, encoded, examples, width), run.mesh)
+      batch = sharding.shard_batch(local_batch(run, encoded, examples, width), run.mesh)
       values.append(step(state, batch)[:len(examples)])
       rows.append(examples)
       jax.block_until_ready(values[-2:-1])  # bounds pending work, so that the watchdog sees progress
@@ -249,17 +249,17 @@ def predict_splits(run, state, splits):
   return outputs
 
 
-def finish_run(run, state, shapes, tell):
+def finish_run(run, state, shapes, telemetry):
   """Evaluate and record the best checkpoint of a run, write predictions, and export a language model.
 
   Returns:
     The content of result.json; None if a signal has stopped the run.
   """
   config, data = run.config, run.data
-  _, step = max(score_history(run, tell), key=lambda pair: (pair[0], -pair[1]))
-  logged = processes.told(lambda: next((record for record in reversed(tell.records)
+  _, step = max(score_history(run, telemetry), key=lambda pair: (pair[0], -pair[1]))
+  logged = processes.on_process_0(lambda: next((record for record in reversed(telemetry.records)
                                         if record['step'] == step and 'eval/score' in record), None))
-  exporting, splits = _can_export(run, tell), _final_splits(run, logged)
+  exporting, splits = _can_export(run, telemetry), _final_splits(run, logged)
   if (splits or exporting) and step != int(state.step):
     path = run.folder / 'checkpoints' / str(step)
     state = checkpoints.load(path, checkpoints.read_manifest(path), shapes)
@@ -275,23 +275,23 @@ def finish_run(run, state, shapes, tell):
   if 'train' in splits:
     result['train_metrics'] = results.compute_scores(data, {'': outputs['train']}, {'': splits['train']})
   if config.finetune.predict:
-    processes.told(lambda: [str(results.write_predictions(run.folder, data, file, values))
+    processes.on_process_0(lambda: [str(results.write_predictions(run.folder, data, file, values))
                             for file, values in outputs_of('test', data.test).items()])
   if exporting:
     save_pretrained(weights.export_language_model(state, config), run.tokenizer, run.folder / 'export')
-    tell.say(f'export        {run.folder / "export"}')
-  processes.told(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
-  tell.say(f'best at step {step}: {_format_metrics(result["metrics"])}')
+    telemetry.log(f'export        {run.folder / "export"}')
+  processes.on_process_0(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
+  telemetry.log(f'best at step {step}: {_format_metrics(result["metrics"])}')
   return result
 
 
-def _can_export(run, tell):
+def _can_export(run, telemetry):
   """Whether the run exports a language model; logs why not if the export is not possible."""
   is_transformer = run.config.model.architecture == 'transformer'
-  if run.data.task.kind != LANGUAGE_MODEL or not is_transformer or processes.several():
+  if run.data.task.kind != LANGUAGE_MODEL or not is_transformer or processes.is_multiprocess():
     return False
   if reason := export_obstacle(run.config):
-    tell.say(f'not exported: {reason}')
+    telemetry.log(f'not exported: {reason}')
   return not reason
 
 

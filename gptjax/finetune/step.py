@@ -76,7 +76,7 @@ def language_loss(model, x, batch, config, n_vocab):
 
 def next_tokens(batch):
   """int32[n, t]: the token after each token; -1 after the last token and for padding."""
-  tokens, lengths = merge(batch['tokens'], 0), merge(batch['lengths'], 0)
+  tokens, lengths = merge_axes(batch['tokens'], 0), merge_axes(batch['lengths'], 0)
   shifted = jnp.concatenate([tokens[:, 1:], tokens[:, :1]], axis=1)
   return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 

@@ -27,7 +27,7 @@ TABLE_5 = {
 }
 
 
-def run_job(config, workdir, given=()):
+def run_job(config, workdir, overrides=()):
   """The job `finetune`: the study of the config, or plain fine-tuning; returns its exit code."""
   studies = {'ablations': ablations, 'transfer': transfer, 'zero_shot': zero_shot.study}
   configs.check_fields(config)
@@ -66,7 +66,7 @@ def ablations(config, workdir, overrides=()):
   for name, changes in variants.items():
     folder = Path(workdir) / name.replace(' ', '-')
     print(f'\n{name}: {folder}', file=sys.stderr)
-    code = job.finetune(with_changes(config, changes), folder, given)
+    code = job.finetune(with_changes(config, changes), folder, overrides)
     if code != DONE:
       return code
     scores_of[name] = results.read(folder / results.RESULTS)['tasks']
@@ -101,7 +101,7 @@ def ablation_table(scores_of, tasks):
   return '\n'.join([markdown.table(['', 'Avg', *(f'{name} {metric[name]}' for name in tasks)], rows), *notes])
 
 
-def transfer(config, workdir, given=()):
+def transfer(config, workdir, overrides=()):
   """Figure 2, left: the embeddings and the first 0 .. n blocks are transferred; writes scores and a plot.
 
   Returns:
@@ -112,7 +112,7 @@ def transfer(config, workdir, given=()):
   for n in range(shape.model.n_layer + 1):
     folder = Path(workdir) / f'transfer-{n}'
     print(f'\nembeddings and {n} of {shape.model.n_layer} layers: {folder}', file=sys.stderr)
-    code = job.finetune(with_changes(config, {'finetune.transfer_layers': n}), folder, given)
+    code = job.finetune(with_changes(config, {'finetune.transfer_layers': n}), folder, overrides)
     if code != DONE:
       return code
     runs, tasks = results.read(folder / results.RESULTS)['runs'], job.selected_tasks(config)

@@ -109,13 +109,13 @@ def _task_token_one_hot(config):
   """float32[v, 3]: the embedding row of each task token as a one-hot column."""
   token_ids = config.model.n_vocab - 3 + jnp.arange(3)
   pad = config.model.pad_vocab_to
-  rows = jnp.arange(-(-config.model.n_vocab // pad) * pad, out_sharding=sharding.storage('vocab'))
+  rows = jnp.arange(-(-config.model.n_vocab // pad) * pad, out_sharding=sharding.storage_spec('vocab'))
   return (rows[:, None] == token_ids[None]).astype(jnp.float32)
 
 
 def _select_rows(table, one_hot):
   """The embedding rows of the task tokens."""
-  return jnp.einsum('vs,vd->sd', one_hot, table, out_sharding=sharding.storage(None, 'embed'))
+  return jnp.einsum('vs,vd->sd', one_hot, table, out_sharding=sharding.storage_spec(None, 'embed'))
 
 
 def _partition(tree, predicate):

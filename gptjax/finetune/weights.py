@@ -86,7 +86,8 @@ def init_state(config, kind, outputs, source, mesh):
   pretrained_config = copy.deepcopy(config)
   pretrained_config.model.n_vocab -= 3
   make_state = functools.partial(make_state, declarations=layout.declared(config))
-  return jax.jit(make_state)(source.read(sharding.concrete(layout.weight_shapes(pretrained_config), mesh)))
+  shapes = sharding.with_shardings(layout.weight_shapes(pretrained_config), mesh)
+  return jax.jit(make_state)(source.read(shapes))
 
 
 def transfer_weights(fresh, pretrained, config, declarations):

@@ -26,7 +26,7 @@ HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question an
 LAYOUT = {'study': {str: {str: results.METRICS_LAYOUT}}, '?version': int}  # of results.json
 
 
-def study(config, workdir, given=()):
+def study(config, workdir, overrides=()):
   """Score every checkpoint of the workdirs `init_from` and `finetune.lstm_from`, and plot the scores.
 
   Scores in WORKDIR/results.json are not computed again.
@@ -46,12 +46,12 @@ def study(config, workdir, given=()):
                        '--config.checkpoint.keep=1000')
   configs.make_workdir(workdir)
   path, data = Path(workdir) / results.RESULTS, read_suites(config)
-  earlier = processes.told(lambda: records.read_or_discard(path, layout=LAYOUT))
+  earlier = processes.on_process_0(lambda: records.read_or_discard(path, layout=LAYOUT))
   if earlier and results.require_version(path, earlier) < results.VERSION:
     print(f'{path} is of a version with different heuristics: scoring all checkpoints again', file=sys.stderr)
     earlier = None
   scores_of = earlier['study'] if earlier else {}
-  shutdown.at_once('stopped; the scores so far are saved: run the same command again to resume')
+  shutdown.exit_on_signal('stopped; the scores so far are saved: run the same command again to resume')
   with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
       of_run = scores_of.setdefault(name, {})

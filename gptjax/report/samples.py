@@ -17,7 +17,7 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   config = files.read_config(Path(workdir))
   trained = (Path(workdir) / 'checkpoints').is_dir()
   source = workdir if trained else config['config']['init_from']
-  keep(workdir, {prompt: writer.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
+  save(workdir, {prompt: writer.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
                                          max_tokens=max_tokens, top_k=writer.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)
 

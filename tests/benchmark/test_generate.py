@@ -1,4 +1,4 @@
-"""The generation benchmark: gates agree with the measurements, and contenders generate equally many tokens."""
+"""The generation benchmark: gates agree with the measurements, and contenders generate as many tokens."""
 
 import numpy as np
 import pytest

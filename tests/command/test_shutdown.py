@@ -168,7 +168,7 @@ import sys, tempfile
 from gptjax.command import shutdown, startup
 startup.begin('x', 'stopped')
 from gptjax.benchmark import interleave
-shutdown.unwind('ending')
+shutdown.unwind_on_signal('ending')
 with tempfile.TemporaryDirectory(dir='.') as folder:
   worker = ['bash', '-c', 'echo {}; echo $$ >new; mv new pid; exec sleep 1000']
   if sys.argv[1] == 'interleaved':

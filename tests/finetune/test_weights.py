@@ -79,7 +79,7 @@ def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path)
     config = config_of(**lstm, **{'model.dropout': 0.1})
     with mesh_of(**sizes) as mesh:
       state = weights.init_state(config, 'choice', 1, None, mesh)
-      keys = jax.reshard(jax.random.split(jax.random.key(3), 8), sharding.compute('batch'))
+      keys = jax.reshard(jax.random.split(jax.random.key(3), 8), sharding.compute_spec('batch'))
       f = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
                             numeric=False)
       found.append(jax.device_get(jax.jit(f)(state, sharding.shard_batch(batch_of(config, 3), mesh), keys)))
@@ -114,7 +114,7 @@ def test_thirty_two_examples_are_memorized(corpus_folder, kind):
   outputs = 1 if kind == 'choice' else 2
   with mesh_of() as mesh:
     state = weights.init_state(config, kind, outputs, None, mesh)
-    batch = sharding.put(batches.make_batch(encoded, np.arange(32), 24, 32, slice(0, 32)), mesh)
+    batch = sharding.shard_batch(batches.make_batch(encoded, np.arange(32), 24, 32, slice(0, 32)), mesh)
     graphdef = step.graph(config, kind, outputs)
     train = jax.jit(functools.partial(step.train_step, config=config, graphdef=graphdef, numeric=False,
                                       steps=100))

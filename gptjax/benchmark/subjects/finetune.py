@@ -77,7 +77,7 @@ def measure(flags):
     for name, (schedule, _) in schedules.items():  # compile
       for width in tqdm(schedule.widths, desc=f'compiling, {name}', unit='width', leave=False, disable=None):
         empty = batches.make_batch(loaded.train, loaded.train.index[:0], width, size, rows)
-        state, _ = train_step(state, sharding.put(empty, mesh))
+        state, _ = train_step(state, sharding.shard_batch(empty, mesh))
     for turn in tqdm(range(flags.turns), desc='measuring', unit='turn', leave=False, disable=None):
       for name, (schedule, n) in schedules.items():
         jax.block_until_ready(state)
@@ -85,7 +85,7 @@ def measure(flags):
         for i in range(turn * n, (turn + 1) * n):
           examples, width = schedule(i)
           batch = batches.make_batch(loaded.train, examples, width, size, rows)
-          state, _ = train_step(state, sharding.put(batch, mesh))
+          state, _ = train_step(state, sharding.shard_batch(batch, mesh))
           n_examples += len(examples)
         jax.block_until_ready(state)
         speeds[name].append(n_examples / (time.monotonic() - start))

@@ -42,7 +42,7 @@ def time_to_first_step(config, folder, name):
     start = time.monotonic()
     process = None
     try:
-      with shutdown.blocked():
+      with shutdown.block_signals():
         process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
       metrics = workdir / 'metrics.jsonl'
       while not (metrics.exists() and metrics.stat().st_size):

@@ -42,7 +42,7 @@ def parse_declaration(declaration, taken):
     raise error('another task has this name: choose another')
   for field in declaration:
     if field not in REQUIRED + OPTIONAL:
-      raise error(f'{field} is not a field' + words.unknown(field, REQUIRED + OPTIONAL, 'the fields are'))
+      raise error(f'{field} is not a field' + words.suggestion(field, REQUIRED + OPTIONAL, 'the fields are'))
   missing = [field for field in REQUIRED if field not in declaration]
   if missing:
     raise error(f'{missing[0]} is missing; required: {", ".join(REQUIRED)}')

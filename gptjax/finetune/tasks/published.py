@@ -166,6 +166,6 @@ def find(name, own=()):
     tasks[declaration['name']] = Task(**fields)
   if name not in tasks:
     raise InputError(f'config.finetune.tasks: {name!r} is not a task'
-                     + words.unknown(name, list(tasks), 'the tasks are')
+                     + words.suggestion(name, list(tasks), 'the tasks are')
                      + '; declare a task of your own in config.finetune.own_tasks')
   return tasks[name]
