@@ -63,6 +63,6 @@ def mock_tfds(monkeypatch, records=TFDS):
   """Makes these the only TFDS sets that there are."""
   from gptjax.data.sources import tfds_source
   from gptjax.evaluate.texts import sources
-  monkeypatch.setattr(sources, '_prepared', lambda data, name: name in records)
+  monkeypatch.setattr(sources, '_is_prepared', lambda data, name: name in records)
   monkeypatch.setattr(tfds_source, 'open_set', lambda name, tfds_dir: name)
   monkeypatch.setattr(tfds_source, 'records', lambda name, split: iter(records[name][split]))

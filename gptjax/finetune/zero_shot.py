@@ -91,7 +91,8 @@ def read_suites(config):
 def evaluate_checkpoint(folder, data, config):
   """{heuristic: accuracy or Matthews correlation, as a fraction} of one checkpoint."""
   model, tokenizer = gptjax.load(folder)
-  tested_model = make_evaluated_model(model, tokenizer, config.eval.batch_size or config.train.batch_size, show_progress=True)
+  batch_size = config.eval.batch_size or config.train.batch_size
+  tested_model = make_evaluated_model(model, tokenizer, batch_size, show_progress=True)
   scores = {}
   for name, (task, examples) in data.items():
     try:
@@ -109,8 +110,9 @@ def plot(workdir, scores_of):
   for name, style in (('Transformer', '-'), ('LSTM', '--')):
     steps = sorted(map(int, scores_of.get(name, {})))
     for i, task in enumerate(heuristics.SCALES):
-      points = [(step, heuristics.relative_performance(task, 100 * scores_of[name][str(step)][task])) for step in steps
-                if task in scores_of[name][str(step)]]
+      scores = {step: scores_of[name][str(step)] for step in steps}
+      points = [(step, heuristics.relative_performance(task, 100 * scores[step][task])) for step in steps
+                if task in scores[step]]
       if points:
         axes.plot(*zip(*points), style, color=f'C{i}', marker='.', label=figures.literal(f'{task}, {name}'))
   axes.set(xscale='log', xlabel='pretraining updates',

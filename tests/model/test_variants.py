@@ -17,7 +17,7 @@ from variants import VARIANTS
 
 import gptjax
 from gptjax.errors import InputError
-from gptjax.finetune.model import adapted
+from gptjax.finetune.model import add_lora
 from gptjax.generate import cache as decode
 from gptjax.model.compute import unrolled
 from gptjax.model.lstm import language_model
@@ -211,7 +211,7 @@ def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first(name):
     model = fresh(config)
     want = np.asarray(model(tokens))
     matrices = {path for path, random in drawn(name).items() if random and path.startswith('h/')}
-    model.h = adapted(model.h, jax.random.key(0), 2, config.model.n_layer)
+    model.h = add_lora(model.h, jax.random.key(0), 2, config.model.n_layer)
     np.testing.assert_allclose(model(tokens), want, atol=1e-6)
     found = weights(model)
   assert {path.replace('lora/lora_a', 'w') for path in found if path.endswith('lora_a')} == matrices

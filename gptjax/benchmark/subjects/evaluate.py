@@ -57,7 +57,8 @@ def gptjax_tasks(folder, dtype, pairs, text):
   model, tokenizer = gptjax.load(folder)
   model.dtype = dtype
   model_under_test = make_evaluated_model(model, tokenizer, batch_size=1)
-  total = lambda requests: sum(score.log_prob for score in score_with_journal(model_under_test, 'benchmark', requests))
+  scores = lambda requests: score_with_journal(model_under_test, 'benchmark', requests)
+  total = lambda requests: sum(score.log_prob for score in scores(requests))
   tokens = lambda: request_after_end_of_text(model_under_test, model_under_test.tokenizer.encode(text), 0)
   n_ctx = model_under_test.model.n_ctx
   return ({LAMBADA: lambda: total([make_request(model_under_test, *pair) for pair in pairs]),

@@ -49,8 +49,9 @@ def worker(path, workers):
     seconds = time.perf_counter() - start
     kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
       resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({'seconds': seconds, 'eightgrams': built.metadata['eightgrams'], 'filter': built.bits.size,
-                      'resident': kilobytes * 1024, 'rate': bloom.measure_rate(built, 1_000_000).measured}))
+    print(json.dumps({'seconds': seconds, 'eightgrams': built.metadata['eightgrams'],
+                      'filter': built.bits.size, 'resident': kilobytes * 1024,
+                      'rate': bloom.measure_rate(built, 1_000_000).measured}))
   return 0
 
 
