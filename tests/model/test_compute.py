@@ -12,7 +12,7 @@ from flax import nnx
 from variants import VARIANTS
 
 from gptjax.finetune import step
-from gptjax.finetune.model import add_lora
+from gptjax.finetune.model import Classifier, add_lora
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.generate import cache
 from gptjax.model.compute import gathered_once, in_dtype, multiplied_in, stacked, unrolled
@@ -23,10 +23,8 @@ from gptjax.model.parameters import declaration
 from gptjax.parallel import sharding
 from gptjax.train import step as train
 
-FINETUNE = {'full': {}, 'scanned': {'model.scan': True}, 'unrolled': {'model.scan': False},
-            'last': {'finetune.train': 'last'}, 'lora': {'finetune.train': 'lora'},
-            'gpt2': {'model.norm': 'before'}, 'untied': {'model.tie_word_embeddings': False},
-            'lstm': {'model.architecture': 'lstm', 'model.n_inner': 48}}
+FINETUNE = {**VARIANTS, 'scanned': {'model.scan': True}, 'unrolled': {'model.scan': False},
+            'last': {'finetune.train': 'last'}, 'lora': {'finetune.train': 'lora'}}
 BFLOAT16 = {'model.compute_dtype': 'bfloat16'}
 
 
@@ -41,9 +39,18 @@ def dtypes(tree):
           for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def wanted(name):
-  """Gains and biases of layer norms, and the head of fine-tuning, are float32."""
-  return 'float32' if {'ln_1', 'ln_2', 'ln_f', 'clf'} & set(name.split('/')) else 'bfloat16'
+def module_of(name):
+  """The path of a weight's module, without the number of a layer."""
+  return tuple(part for part in name.split('/')[:-1] if not part.isdigit())
+
+
+def expected_dtypes(model, names):
+  """{name: dtype}: gains, which start as ones, the biases beside them, and the head are float32."""
+  gains = {module_of(jax.tree_util.keystr(path, simple=True, separator='/'))
+           for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(model)))
+           if (leaf == 1).all()}
+  return {name: 'float32' if module_of(name) in gains or name.startswith('clf/') else 'bfloat16'
+          for name in names}
 
 
 @pytest.mark.parametrize('form', [lambda model: model, unrolled, lambda model: stacked(unrolled(model)),
@@ -53,9 +60,8 @@ def wanted(name):
 def test_each_weight_has_the_dtype_that_it_declares(changes, form):
   with mesh_of():
     model = jax.eval_shape(lambda: form(in_dtype(made(tiny_config(**changes)), 'bfloat16')))
-    before = jax.eval_shape(lambda: form(made(tiny_config(**changes))))
-  found = dtypes(model)
-  assert found == {name: wanted(name) for name in dtypes(before)}
+    found = dtypes(model)
+    assert found == expected_dtypes(jax.jit(lambda: made(tiny_config(**changes)))(), found)
   assert set(found.values()) == ({'bfloat16'} if 'model.architecture' in changes else {'bfloat16', 'float32'})
 
 
@@ -66,8 +72,9 @@ def test_each_weight_of_fine_tuning_has_the_dtype_that_it_declares(changes):
     graphdef = step.graph(config, 'choice', 1)
     state = jax.eval_shape(lambda: finetune_state(config, 'choice', 1))
     trees = jax.eval_shape(functools.partial(step.compute_params, config=config, graphdef=graphdef), state)
-  found = {name: dtype for tree in trees for name, dtype in dtypes(tree).items()}
-  assert len(found) > 6 and found == {name: wanted(name) for name in found}
+    found = {name: dtype for tree in trees for name, dtype in dtypes(tree).items()}
+    classifier = jax.jit(lambda: Classifier(jax.random.key(0), config, 'choice', 1))()
+    assert len(found) > 6 and found == expected_dtypes(classifier, found)
 
 
 def computed_with(function, *arguments):

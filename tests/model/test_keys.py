@@ -23,9 +23,7 @@ from gptjax.model.compute import copied, unrolled
 from gptjax.model.lstm import language_model
 from gptjax.train import step as train
 
-FINETUNE = {'gpt1, full': {}, 'gpt2, lora': {'finetune.train': 'lora', 'model.norm': 'before'},
-            'untied': {'model.tie_word_embeddings': False},
-            'lstm': {'model.architecture': 'lstm', 'model.n_inner': 48}}
+FINETUNE = {**VARIANTS, 'lora': {'finetune.train': 'lora', 'model.norm': 'before'}}
 STEPS = 3
 DRAW, BRANCH = ('random_bits', 'random_unwrap'), ('random_split', 'random_fold_in')  # JAX's primitives
 

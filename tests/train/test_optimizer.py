@@ -10,8 +10,7 @@ import pytest
 from conftest import mesh_of, tiny_config
 from finetune.tiny import config_of
 from flax import nnx
-from optax.contrib import MuonDimensionNumbers
-from variants import VARIANTS
+from variants import OPTIMIZERS
 
 from gptjax.finetune.model import Classifier
 from gptjax.model.lstm import language_model
@@ -61,15 +60,21 @@ def declared_of(config):
     return declarations(jax.eval_shape(lambda: language_model(jax.random.key(0), config)))
 
 
-@pytest.mark.parametrize('changes', VARIANTS.values(), ids=VARIANTS)
-def test_muon_has_every_matrix_of_a_block_and_adam_all_else(changes):
-  config = tiny_config(**changes)
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_where_there_is_no_gradient_weights_that_decay_do_so_and_nothing_else_changes(name):
+  config = tiny_config(**{'optimizer.name': name, 'optimizer.weight_decay': 0.1})
+  declared = declared_of(config)
+  optimizer = make_optimizer(config.optimizer, declared)
   with mesh_of():
-    params = jax.eval_shape(lambda: init_state(config).params)
-  is_one = lambda x: x is None or isinstance(x, MuonDimensionNumbers)
-  found = muon_dimensions(params, declared_of(config))
-  for path, one in jax.tree.leaves_with_path(found, is_leaf=is_one):
-    assert (one is not None) == (path[0].key == 'h' and path[-1].key == 'w'), path
+    params = jax.jit(lambda: init_state(config).params)()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = jax.jit(optimizer.update)(zeros, jax.jit(optimizer.init)(params), params)
+    scale = 0.1
+    if name == 'openai_adam':  # its bias correction scales the decay, too
+      scale *= (1 - config.optimizer.b2) ** 0.5 / (1 - config.optimizer.b1)
+    for update, w, decays in zip(*map(jax.tree.leaves, (updates, params, decayed(params, declared))),
+                                 strict=True):
+      np.testing.assert_allclose(update, scale * w if decays else 0 * w, rtol=1e-5, atol=1e-9)
 
 
 def test_the_factors_of_lora_decay_and_are_not_those_of_muon():
@@ -144,7 +149,7 @@ def test_muon_orthogonalizes_each_layer_and_each_of_query_key_value_by_itself():
     np.testing.assert_allclose(updates[name], jnp.sign(grads[name]), atol=1e-3)
 
 
-@pytest.mark.parametrize('name', ['adamw', 'muon'])
+@pytest.mark.parametrize('name', OPTIMIZERS)
 def test_updates_do_not_depend_on_the_mesh(name):
   config = tiny_config(**{'optimizer.name': name})
   optimizer, results = make_optimizer(config.optimizer, declared_of(config)), []

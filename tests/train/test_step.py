@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
+from variants import OPTIMIZERS
 
 from gptjax.parallel import sharding
 from gptjax.train.step import eval_step, graph, init_state, train_step
@@ -32,7 +33,7 @@ def test_it_learns_one_batch_by_heart():
   assert float(metrics['loss']) < 0.1 and int(state.step) == 150
 
 
-@pytest.mark.parametrize('optimizer', ['adamw', 'muon', 'openai_adam'])
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
 def test_a_fresh_state_is_of_the_types_of_a_restored_one(optimizer):
   """Else the first resume would compile another program: a weak type is in it, and no file can hold one."""
   config = tiny_config(**{'optimizer.name': optimizer})
