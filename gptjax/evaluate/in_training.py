@@ -43,8 +43,8 @@ class TaskEvaluator:
     """Return {'eval/TASK/METRIC': value} for these weights; None if the run is to stop before the end."""
     run, results = self._run, {}
     evaluated = make_evaluated_model(
-      nnx.merge(run.graphdef, params), self._tokenizer, run.config.eval.batch_size, seed=run.config.train.seed,
-      after_batch=functools.partial(check_stop, run.watchdog, run.stop))
+      nnx.merge(run.graphdef, params), self._tokenizer, run.config.eval.batch_size,
+      seed=run.config.train.seed, after_batch=functools.partial(check_stop, run.watchdog, run.stop))
     try:
       for task, examples in list(self._loaded):
         run.watchdog.progress(slow=True)

@@ -224,8 +224,8 @@ class Results:
   def _forget_changed(self, version):
     """Drop results whose protocol has changed since; refuse a file of a later version."""
     if version > VERSION:
-      raise InputError(f'{self._path} has version {version}, but this gptjax reads at most {VERSION}: use another '
-                       'workdir, or a newer gptjax')
+      raise InputError(f'{self._path} has version {version}, but this gptjax reads at most {VERSION}: use '
+                       'another workdir, or a newer gptjax')
     old = {task for since, tasks in CHANGED_TASKS.items() if since > version for task in tasks}
     for task in sorted(old & self.content['tasks'].keys()):
       self.log(f'{task}: an earlier version measured it in another way: it is measured again')

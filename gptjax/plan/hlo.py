@@ -89,8 +89,8 @@ def bytes_by_kind(collectives, bytes_of=output_bytes):
 
 def flops(text):
   """Floating-point operations of all matrix products and convolutions a step, on one device."""
-  return sum(context.runs * matmul_flops(instruction, context.types) for instruction,
-             context in instructions(text))
+  return sum(context.runs * matmul_flops(instruction, context.types)
+             for instruction, context in instructions(text))
 
 
 def matmul_flops(instruction, types):

@@ -11,8 +11,8 @@ def test_chosen_tasks_run_every_so_many_steps_and_what_cannot_is_said(corpus_fol
   done = train(corpus_folder, tmp_path, '--config.eval.tasks=wikitext2,ptb,winograd', '--config.eval.limit=4',
                f'--config.eval.data_dir={SHARED}', '--config.train.steps=20')
   assert done.returncode == 0, done.stderr
-  assert 'ptb is not run: Penn Treebank is not there' in done.stderr
-  assert done.stderr.count('winograd is not run') == 1 and 'longer one' in done.stderr
+  assert 'ptb is not run: Penn Treebank is missing' in done.stderr
+  assert done.stderr.count('winograd is not run') == 1 and 'longer context' in done.stderr
   records = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   found = {record['step']: record for record in records if 'eval/tasks' in record}
   assert found.keys() == {10, 20}

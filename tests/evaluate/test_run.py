@@ -94,8 +94,8 @@ def test_further_tasks_are_added_and_known_ones_not_run_again(folder, done, capf
 
 
 @pytest.mark.parametrize('changes, says', [
-  ({'tasks': 'lambda'}, "names 'lambda', which is not a task: did you mean lambada"),
-  ({'tasks': ''}, 'names no task'), ({'limit': -1}, 'limit = -1')])
+  ({'tasks': 'lambda'}, "has 'lambda', which is not a task: did you mean lambada"),
+  ({'tasks': ''}, 'eval.tasks is empty'), ({'limit': -1}, 'limit = -1')])
 def test_what_cannot_be_evaluated_is_refused(folder, tmp_path, changes, says):
   with pytest.raises(ValueError, match=says):
     evaluate(config_of(folder, **changes), tmp_path / 'run')
@@ -111,11 +111,11 @@ def test_what_an_earlier_version_measured_in_another_way_is_measured_again(folde
   old['tasks'] = {task: {**metrics, 'examples': 99} for task, metrics in new['tasks'].items()}
   (tmp_path / 'results.json').write_text(json.dumps(old))
   assert evaluate(config(), tmp_path) == 0
-  assert 'lambada: an earlier version has measured it in another way' in capfd.readouterr().out
+  assert 'lambada: an earlier version measured it in another way' in capfd.readouterr().out
   found = read(tmp_path)
   assert found['tasks'] == {'winograd': old['tasks']['winograd'], 'lambada': new['tasks']['lambada']}
   (tmp_path / 'results.json').write_text(json.dumps({**old, 'version': 3}))
-  with pytest.raises(ValueError, match='is of version 3'):
+  with pytest.raises(ValueError, match='has version 3'):
     evaluate(config(), tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, cap
   monkeypatch.setattr(scores, 'score_requests', lambda model, requests, *rest, known, **named: asked.append(
     (len(requests), len(known))) or score(model, requests, *rest, known=known, **named))
   assert evaluate(many, tmp_path / 'grown') == 0
-  assert asked == [(9, 5)] and 'going on after 5 answers' in capfd.readouterr().out
+  assert asked == [(9, 5)] and 'resuming after 5 answers' in capfd.readouterr().out
   assert evaluate(config_of(folder, tasks='lambada', limit=9, grid=False), tmp_path / 'whole') == 0
   grown, whole = read(tmp_path / 'grown'), read(tmp_path / 'whole')
   assert grown['tasks'] == {'lambada': pytest.approx(whole['tasks']['lambada'], rel=1e-5)}
@@ -211,7 +211,7 @@ def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, num
   assert 20 < kept < 600
   assert code == -9 or 'the same command continues' in err
   out, err = start([*line, '--config.eval.batch_size=16']).communicate(timeout=200)
-  assert f'going on after {kept:,} answers' in out, err
+  assert f'resuming after {kept:,} answers' in out, err
   config = config_of(folder, tasks='lambada', limit=600, grid=False, batch_size=32)
   assert evaluate(config, tmp_path / 'whole') == 0
   cut, whole = (read(tmp_path / name)['tasks']['lambada'] for name in ('cut', 'whole'))

@@ -106,7 +106,7 @@ def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, 
   config.finetune.study = 'zero_shot'
   assert studies.run_job(config, tmp_path / 'study') == 0
   said = capsys.readouterr().err
-  assert 'question answering is skipped: race/middle is not there' in said
+  assert 'question answering is skipped: race/middle is missing' in said
   found = json.loads((tmp_path / 'study' / 'results.json').read_text())['study']
   assert {name: sorted(of) for name, of in found.items()} == {'Transformer': ['2', '4'], 'LSTM': ['2', '4']}
   assert set(found['LSTM']['4']) == {'acceptability', 'sentiment'}

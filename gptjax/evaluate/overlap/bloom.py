@@ -1,15 +1,15 @@
-"""Bloom filters of 8-grams, in files that can be larger than the memory.
+"""Bloom filters of 8-grams, in files that may be larger than memory.
 
-A filter is cut into parts of 2^20 bits. A key's high bits choose its part, and all its hashes set bits
-there, so that a part is filled in a processor's cache and parts are filled by many processes. The number of
-keys in a part varies by half a per cent, for which a filter gets 2 % more bits than the formula asks. After
-Bloom (1970):
+A filter consists of parts of 2^20 bits. The high bits of a key select its part, and all its hashes set bits
+there, so that a part fits into a processor's cache and several processes can fill parts in parallel. The
+number of keys per part varies by half a per cent, so a filter has 2 % more bits than the formula. After Bloom
+(1970):
 
     n keys, a rate p of false positives:   hashes k = -log2 p,   bits = n k / ln 2
 
-At the paper's p = 1e-8 that is 27 hashes and 39 bits a key. A file is the bits; then, in JSON, the filter's
-shape, what it was made of, and the digests of the bits and of this JSON; then the length of that in 8
-bytes.
+At the paper's p = 1e-8 that is 27 hashes and 39 bits per key. A file has the bits, then metadata in JSON (the
+filter's shape, its sources, and digests of the bits and of the JSON itself), then the length of the metadata
+in 8 bytes.
 """
 
 import contextlib
@@ -29,34 +29,34 @@ from gptjax.errors import InputError
 from gptjax.evaluate.overlap import eightgrams
 from gptjax.files import atomic, json_files
 
-VERSION = 1  # of the file, and of the keys
+VERSION = 1  # of the file and of the keys
 LENGTH = struct.Struct('<Q')
 REBUILD = 'remove it and build it again'
-# What a filter says of itself.
+# Layout of the metadata.
 LAYOUT = {**dict.fromkeys(('parts', 'hashes', 'capacity', 'distinct', 'eightgrams', 'documents'), int),
           'rate': json_files.NUMBER, 'expected': json_files.NUMBER, 'sources': [str], 'sha256': str}
 PART_BITS = 1 << 20
 PART_BYTES = PART_BITS // 8
 SLACK = 1.02
-PARTS_AT_A_TIME = 64       # read, hashed or merged
-# Odd numbers: the top 20 bits of key * MULTIPLIERS[j] are the j-th bit of the key.
+PARTS_AT_A_TIME = 64       # when reading, hashing or merging
+# Odd numbers: the top 20 bits of key * MULTIPLIERS[j] are the index of the key's j-th bit.
 MULTIPLIERS = eightgrams.mix(np.arange(1, 65, dtype=np.uint64)) | np.uint64(1)
 
 
 class Shape(NamedTuple):
-  """What two filters must have in common to be merged."""
+  """The shape of a filter; filters of the same shape can be merged."""
   parts: int     # of PART_BITS bits
-  hashes: int    # bits that a key sets
+  hashes: int    # bits set per key
 
   @classmethod
   def for_keys(cls, n_keys, rate):
-    """The smallest filter whose rate of false positives is `rate` when it holds so many keys."""
+    """Return the smallest shape whose rate of false positives is `rate` with n_keys keys."""
     hashes = math.ceil(-math.log2(rate))
     return cls(max(1, math.ceil(SLACK * n_keys * -math.log2(rate) / math.log(2) / PART_BITS)), hashes)
 
 
 class Filter(NamedTuple):
-  """A filter that is on disk."""
+  """A filter on disk."""
   path: Path
   shape: Shape
   metadata: dict     # `rate`: the requested rate of false positives; `expected`: the rate by its bits;
@@ -64,7 +64,7 @@ class Filter(NamedTuple):
   bits: np.ndarray   # uint8[parts, PART_BYTES], mapped; the lowest bit of a byte comes first
 
   def contains(self, keys):
-    """bool[n] for uint64[n]: False is certain, True is wrong at the filter's rate."""
+    """Return bool[n] for uint64[n]: False is certain, True is wrong at the filter's rate."""
     result = np.zeros(len(keys), bool)
     remaining = np.arange(len(keys))
     for j in range(self.shape.hashes):
@@ -73,29 +73,29 @@ class Filter(NamedTuple):
     return result
 
   def has_bit(self, keys, j):
-    """bool[n]: whether the j-th bit of each key is set."""
+    """Return bool[n]: whether the j-th bit of each key is set."""
     bit = bit_index(keys, MULTIPLIERS[j])
     byte = self.bits[part_index(keys, self.shape.parts), bit >> 3]
     return (byte >> (bit & 7).astype(np.uint8)) & 1 == 1
 
 
 def part_index(keys, parts):
-  """int64[n]: the part of each key; it rises with the key."""
+  """Return int64[n]: the part of each key, which increases with the key."""
   return (((keys >> np.uint64(32)) * np.uint64(parts)) >> np.uint64(32)).view(np.int64)
 
 
 def bit_index(keys, multipliers):
-  """int64: the bits, in its part, that each key has for some MULTIPLIERS that broadcast against it."""
+  """Return int64: indices in the part of the bits of each key, for MULTIPLIERS that broadcast against it."""
   return ((keys * multipliers) >> np.uint64(64 - PART_BITS.bit_length() + 1)).view(np.int64)
 
 
 def part_bits(keys, hashes, flags):
-  """The bytes of a part and the share of its bits that are set.
+  """Return the bytes of a part and the fraction of its bits that are set.
 
   Args:
     keys: uint64[n], all of one part.
-    hashes: bits a key.
-    flags: uint8[PART_BITS] to work in.
+    hashes: bits per key.
+    flags: uint8[PART_BITS], scratch space.
   """
   flags[:] = 0
   flags[bit_index(keys, MULTIPLIERS[:hashes, None]).ravel()] = 1
@@ -103,13 +103,13 @@ def part_bits(keys, hashes, flags):
 
 
 def finish(path, target, metadata, on_read):
-  """Adds to a file of bits what it is, and gives it its name.
+  """Append the metadata to a file of bits, and rename the file to its target.
 
   Args:
-    path: of the file, synced.
-    target: the name of the finished filter, in the same file system.
-    facts: JSON.
-    tell: called with the number of bytes just read.
+    path: of the file, which is synced.
+    target: path of the finished filter, in the same file system.
+    metadata: JSON.
+    on_read: function called with the number of bytes just read.
   """
   metadata = {**metadata, 'version': VERSION, 'sha256': _sha256(path, path.stat().st_size, on_read)}
   metadata['digest'] = corpus_manifest.manifest_digest(metadata)
@@ -122,7 +122,7 @@ def finish(path, target, metadata, on_read):
 
 
 def _sha256(path, size, on_read):
-  """SHA-256 (hex) of the first `size` bytes of a file."""
+  """Return the SHA-256 (hex) of the first `size` bytes of a file."""
   sha256 = hashlib.sha256()
   with open(path, 'rb') as file:
     while size and (chunk := file.read(min(size, PARTS_AT_A_TIME * PART_BYTES))):
@@ -133,14 +133,14 @@ def _sha256(path, size, on_read):
 
 
 def open_filter(path, *, progress=True):
-  """The Filter in a file, after a comparison of all its bits with their digest.
+  """Return the Filter in a file, after verifying the digest of its bits.
 
   Args:
     path: of the file.
-    progress: show a bar on stderr if that takes long.
+    progress: whether to show a progress bar on stderr if that takes long.
 
   Raises:
-    ValueError: no such file, not a filter, of another version, damaged or cut short.
+    ValueError: the file is missing, is not a filter, has another version, or is damaged or truncated.
   """
   path = Path(path)
   metadata, n_bytes = _read_metadata(path)
@@ -149,13 +149,13 @@ def open_filter(path, *, progress=True):
                      f'{REBUILD}')
   with progress_bar.bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
     if _sha256(path, n_bytes, bar.update) != metadata['sha256']:
-      raise InputError(f'{path} is damaged, its bits have another SHA-256 than it says: {REBUILD}')
+      raise InputError(f'{path} is damaged: the SHA-256 of its bits is not the recorded one: {REBUILD}')
   bits = np.memmap(path, np.uint8, 'r', 0, (metadata['parts'], PART_BYTES))
   return Filter(path, Shape(metadata['parts'], metadata['hashes']), metadata, np.asarray(bits))
 
 
 def _read_metadata(path):
-  """(what a filter says of itself, bytes before that)."""
+  """Return (the metadata of a filter, number of bytes before it)."""
   try:
     with open(path, 'rb') as file:
       size = file.seek(0, os.SEEK_END)
@@ -172,31 +172,31 @@ def _read_metadata(path):
   except ValueError:
     metadata = None
   if not isinstance(metadata, dict) or metadata.get('version') != VERSION:
-    raise InputError(f'{path} is not a filter of version {VERSION}, or was cut short: {REBUILD}')
+    raise InputError(f'{path} is not a filter of version {VERSION}, or is truncated: {REBUILD}')
   if metadata.get('digest') != corpus_manifest.manifest_digest(metadata):
-    raise InputError(f'{path}: what it says of itself has been changed: {REBUILD}')
+    raise InputError(f'{path}: its metadata has been changed: {REBUILD}')
   fault = json_files.layout_fault(metadata, LAYOUT)
   if fault or not (0 < metadata['parts'] <= n_bytes and 0 < metadata['hashes'] <= len(MULTIPLIERS)):
-    raise InputError(f'{path} is not a filter: {fault or "its shape cannot be"}: {REBUILD}')
+    raise InputError(f'{path} is not a filter: {fault or "its shape is impossible"}: {REBUILD}')
   return metadata, n_bytes
 
 
 def merge(filters, target, *, progress=True):
-  """Writes the filter of all that is in any of `filters`, which is the union of their bits.
+  """Write the union of filters: the filter of all 8-grams in any of them.
 
   Args:
     filters: list of Filter.
-    target: path of the new one.
-    progress: show a bar on stderr.
+    target: path of the new filter.
+    progress: whether to show a progress bar on stderr.
 
   Raises:
-    ValueError: they have different shapes; together they are too full for the rate that they promise.
+    ValueError: the filters have different shapes, or the union is too full for their rate.
   """
   if len({bloom.shape for bloom in filters}) > 1:
     shapes = ', '.join(f'{bloom.path.name} {bloom.shape.parts:,} parts and {bloom.shape.hashes} hashes'
                        for bloom in filters)
-    raise InputError(f'filters of different shapes cannot be merged ({shapes}): build them with one '
-                     '--capacity, that of all together, and one --rate')
+    raise InputError(f'filters of different shapes cannot be merged ({shapes}): build them with the same '
+                     '--capacity, that of all together, and the same --rate')
   (parts, hashes), target = filters[0].shape, Path(target)
   new_path, expected = atomic.new_name(target), 0.0
   with (contextlib.ExitStack() as failed,
@@ -220,7 +220,7 @@ def merge(filters, target, *, progress=True):
 
 
 def check_rate(metadata):
-  """ValueError if a filter is too full for its rate."""
+  """Raise ValueError if a filter is too full for its rate."""
   if metadata['expected'] > metadata['rate']:
     raise InputError(
       f'a filter for {metadata["capacity"]:,} 8-grams, which holds {metadata["distinct"]:,}, has a rate of '
@@ -229,16 +229,16 @@ def check_rate(metadata):
 
 
 class MeasuredRate(NamedTuple):
-  """How often 8-grams that were made up are found in a filter."""
+  """How often random 8-grams are found in a filter."""
   strings: int
-  found: int      # of them in it
-  tests: int      # bits that were looked at, of each string until one was missing
-  passed: int     # of these, set ones
-  measured: float  # (passed / tests) ^ hashes: the rate, also where it is too low for counting
+  found: int      # strings in the filter
+  tests: int      # tested bits; tests of a string stop at the first bit that is not set
+  passed: int     # tested bits that are set
+  measured: float  # (passed / tests) ^ hashes: the rate, also if it is too low for counting
 
 
 def measure_rate(bloom, n_strings, seed=0):
-  """Measured: 8-grams of random words of five letters in a Filter; the paper looked up a million strings."""
+  """Return the MeasuredRate of 8-grams of random five-letter words; the paper looked up a million strings."""
   rng, n_strings_tested, found, tests, passed = np.random.default_rng(seed), 0, 0, 0, 0
   while n_strings_tested < n_strings:
     n = min(n_strings - n_strings_tested, 1 << 17)

@@ -1,10 +1,10 @@
-"""Builds a filter of all 8-grams of sources, in several processes, in memory that does not grow with them.
+"""Builds a filter of all 8-grams of sources, with several processes and in constant memory.
 
-First each 8-gram's key goes into one of some drawers, files of 8 bytes a key, by its high bits; then each
-drawer is sorted and fills its own parts of the filter. What takes time is a function of a block of text or
-of a drawer, so it is done by as many processes as there are, and after a kill the same call goes on from
-its last commit. The filter is the same bit for bit. On disk this takes 8 bytes an 8-gram beside the 5 of
-the filter.
+First the key of each 8-gram goes into one of several buckets by its high bits; a bucket is a file of 8 bytes
+per key. Then each bucket is sorted and fills its own parts of the filter. The slow steps are functions of a
+block of text or of a bucket, so they run in parallel, and after a kill the same call resumes from its last
+commit. The filter is the same bit for bit. On disk this takes 8 bytes per 8-gram in addition to the 5 of the
+filter.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from gptjax.files import atomic
 from gptjax.storage import ownership
 from gptjax.text.redacted import redacted_values
 
-BUCKET_KEYS = 1 << 23     # wanted in a drawer: 64 MB
-MAX_BUCKETS = 512         # files that are open at a time
+BUCKET_KEYS = 1 << 23     # target size of a bucket: 64 MB
+MAX_BUCKETS = 512         # all are open at the same time
 BITS = 'bits'
 COMMIT_SECONDS = 10.0
-# Bytes of text in what `documents.Unit.size` counts, about: they decide how many drawers there are, no more.
+# Approximate bytes of text per unit of `documents.Unit.size`; used only for the number of buckets.
 TEXT_BYTES = {'tfds': 2000, 'corpus': 4, 'python': 1}
 COMPRESSED = 3
 WORD_BYTES = 6
@@ -49,18 +49,18 @@ class TextPosition(NamedTuple):
 
 
 class Job(NamedTuple):
-  """What is asked for."""
+  """The settings of a build."""
   reading: blocks.Reading
-  settings: dict       # all that the filter depends on, JSON
-  rate: float          # of false positives, at most
-  capacity: int        # 8-grams that the filter is made for; 0: those of the sources
-  work: Path           # folder of what is kept until the filter is complete
+  settings: dict       # everything that the filter depends on, JSON
+  rate: float          # maximum rate of false positives
+  capacity: int        # maximum number of 8-grams; 0: the number in the sources
+  work: Path           # folder of temporary files
   workers: int
   progress: bool
 
 
 def texts(reading, start):
-  """(After it, piece, why it is left out or '') from a position on; pieces begin and end between words."""
+  """Yield (position after a piece, piece, why it is skipped or '') from `start`; pieces end between words."""
   held = start.held
   for position, piece, why in blocks.kept(reading, blocks.Position(*start[:3]), ()):
     text = held + piece.text if piece.start else piece.text
@@ -72,21 +72,21 @@ def texts(reading, start):
 
 def build_filter(name, source_names, folder, *, rate, capacity, workers, tfds_dir, on_error, separator,
                  progress=True):
-  """The Filter of all 8-grams of sources, built if it is not in the folder yet.
+  """Return the Filter of all 8-grams of sources, built unless it is in the folder.
 
   Args:
-    name: what its file's name begins with.
-    source: list of sources (see `data.sources`).
-    folder: where filters are kept.
-    rate: of false positives, at most.
-    capacity: 8-grams that it has room for; 0: those of the sources. Filters of one capacity and rate can
-      be merged.
-    workers: processes.
+    name: prefix of the file name.
+    source_names: list of sources (see `data.sources`).
+    folder: of the filters.
+    rate: maximum rate of false positives.
+    capacity: maximum number of 8-grams; 0: the number in the sources. Filters with the same capacity and rate
+      can be merged.
+    workers: number of processes.
     tfds_dir, on_error, separator: as for `data.prepare`.
-    progress: show bars on stderr.
+    progress: whether to show progress bars on stderr.
 
   Raises:
-    ValueError: a source that is not there, text that cannot be used, too small a capacity, a damaged filter.
+    ValueError: a source is missing, a text cannot be used, the capacity is too small, or a filter is damaged.
   """
   units = sources.units(source_names, tfds_dir)
   settings = {'version': bloom.VERSION, 'units': redacted_values(units), 'separator': separator,
@@ -99,10 +99,10 @@ def build_filter(name, source_names, folder, *, rate, capacity, workers, tfds_di
     reading = blocks.Reading(units, separator, tfds_dir, on_error == 'stop', None)
     job = Job(reading, settings, rate, capacity, work, workers, progress)
     with ownership.own_folder(work):
-      if not target.exists():  # by now
+      if not target.exists():  # another process may have built it
         _build(job, target)
   atomic.sync(folder)
-  shutil.rmtree(work, ignore_errors=True)  # also what a process left that was killed when it was done
+  shutil.rmtree(work, ignore_errors=True)  # also the files of a process that was killed at the end
   return bloom.open_filter(target, progress=progress)
 
 
@@ -110,16 +110,15 @@ def _build(job, target):
   state = shards.load_state(job.work)
   if state is None:
     state = {'after': TextPosition(), 'sizes': [0] * n_buckets(job.reading.units), 'eightgrams': 0,
-             'bytes': 0,
-             'skipped': 0, 'filled': None}
+             'bytes': 0, 'skipped': 0, 'filled': None}
   if state['filled'] is None:
-    if job.capacity:  # else it is known only when the sources have been read
+    if job.capacity:  # otherwise it is known only after reading the sources
       _require_space(job, bloom.Shape.for_keys(job.capacity, job.rate))
     _read(job, state)
     shape = bloom.Shape.for_keys(job.capacity or state['eightgrams'], job.rate)
     _require_space(job, shape)
     buckets = len(state['sizes'])
-    # Each drawer is for a whole number of parts.
+    # Each bucket has a whole number of parts.
     state['filled'] = {'parts': math.ceil(shape.parts / buckets) * buckets, 'hashes': shape.hashes,
                        'drawers': 0, 'distinct': 0, 'rates': 0.0}
     shards.save_state(job.work, state)
@@ -135,23 +134,23 @@ def _build(job, target):
 
 
 def _require_space(job, shape):
-  """Refuses a filter that the disk cannot hold (InputError)."""
+  """Raise InputError if the filter does not fit on the disk."""
   needed, free = shape.parts * bloom.PART_BYTES, shutil.disk_usage(job.work).free
   if needed > free:
     raise InputError(f'a filter with --capacity={job.capacity} and --rate={job.rate:g} takes {needed:,} '
-                     f'bytes, and {free:,} are free in {job.work.parent}: lower the capacity, or give '
-                     'another folder by --filters')
+                     f'bytes, and {free:,} are free in {job.work.parent}: lower the capacity, or set '
+                     '--filters to another folder')
 
 
 def n_buckets(units):
-  """A power of two, so that a drawer has about DRAWER_KEYS keys."""
+  """Return the number of buckets, a power of two, for about BUCKET_KEYS keys per bucket."""
   bytes_of = lambda unit: unit.size * (1 if sources.is_plain(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
   expected = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / BUCKET_KEYS
   return min(MAX_BUCKETS, 1 << max(0, math.ceil(math.log2(expected))))
 
 
 def _read(job, state):
-  """Puts the keys of all 8-grams into drawers."""
+  """Write the keys of all 8-grams to the buckets."""
   position = TextPosition(*state['after'])
   units = job.reading.units
   sizes = [unit.size for unit in units]
@@ -185,11 +184,12 @@ def _commit(job, state, buckets):
 
 
 def _bucket_path(work, number):
+  # The name and the keys of the saved state are those of earlier versions, whose builds can be resumed.
   return work / f'drawer-{number:03d}'
 
 
 def make_reader(buckets):
-  """The function that workers apply to lists of texts: ([bytes of keys of each drawer], bytes of text)."""
+  """Return the function of workers: list of texts -> ([bytes of keys per bucket], bytes of text)."""
   def read_block(texts):
     keys = np.sort(eightgrams.eightgram_keys(texts).keys)
     borders = np.searchsorted(bloom.part_index(keys, buckets), np.arange(buckets + 1))
@@ -199,7 +199,7 @@ def make_reader(buckets):
 
 
 def _fill(job, state):
-  """Fills the parts of the filter from the drawers, and throws these away."""
+  """Fill the parts of the filter from the buckets, and delete these."""
   filled, buckets = state['filled'], len(state['sizes'])
   path = job.work / BITS
   with open(path, 'ab', opener=atomic.no_follow) as file:
@@ -219,7 +219,7 @@ def _fill(job, state):
 
 
 def make_filler(work, buckets, parts, hashes):
-  """The function that workers apply to (drawer, keys in it): (distinct keys, sum of rates of the parts)."""
+  """Return the function of workers: (bucket, its number of keys) -> (distinct keys, sum of part rates)."""
   work, parts_per_bucket = Path(work), parts // buckets
   flags = np.empty(bloom.PART_BITS, np.uint8)
 
@@ -243,6 +243,6 @@ def make_filler(work, buckets, parts, hashes):
 
 
 def _bucket_file(work, number):
-  """The file of a drawer, which is never complete: it goes when it has filled its parts."""
+  """Return the file of a bucket, which keeps its temporary name until it is deleted."""
   path = _bucket_path(work, number)
   return path.with_name(path.name + shards.PART)

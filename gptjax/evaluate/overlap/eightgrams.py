@@ -1,13 +1,13 @@
 """The 8-grams of texts as 64-bit keys (GPT-2, section 4).
 
-A text is put into lower case; its words are the longest runs of letters and digits, whatever stands between
-them. Eight words in a row of one text, with single spaces between them, are an 8-gram. Its key is a hash of
-that string, computed for a whole block of texts at once:
+Texts are converted to lower case; words are the longest runs of letters and digits. Eight consecutive words
+of one text, joined by single spaces, are an 8-gram. Its key is a hash of that string, computed for a whole
+block of texts at once:
 
     key = mix(sum of value(character i) B^i, mod 2^64)      i from 0 at the first character of the 8-gram
 
-of which prefix sums over the block give every 8-gram in one subtraction. Among n 8-grams another one has the
-key of any of them with a probability of about n / 2^64: 5e-10 for the ten thousand million of WebText.
+With prefix sums over the block, every 8-gram takes one subtraction. Another 8-gram has the key of any of n
+8-grams with a probability of about n / 2^64: 5e-10 for the ten billion of WebText.
 """
 
 import functools
@@ -19,20 +19,20 @@ import numpy as np
 N = 8
 BASE = 0x9E3779B97F4A7C15        # B, odd, so that it has an inverse mod 2^64
 INVERSE = pow(BASE, -1, 1 << 64)
-WORD = re.compile(r'[^\W_]+')      # what str.isalnum says of each character
-MAX_WORD_LENGTH = 1 << 20  # characters; a longer one may be cut
-SEPARATOR = '\n'  # texts of a block: any character that is no letter or digit
+WORD = re.compile(r'[^\W_]+')      # the characters of str.isalnum
+MAX_WORD_LENGTH = 1 << 20  # characters; a longer word may be split
+SEPARATOR = '\n'  # of the texts of a block; any character that is not a letter or digit would do
 N_CHARACTERS = 0x110000
 
 
 class Keys(NamedTuple):
-  """The 8-grams of some texts, in their order; one that occurs twice stands there twice."""
+  """The 8-grams of some texts in order, with repetitions."""
   keys: np.ndarray    # uint64[n]
-  text: np.ndarray    # int64[n]: which of the texts each is in
+  text: np.ndarray    # int64[n]: index of the text of each
 
 
 def eightgram_keys(texts):
-  """The Keys of a list of str."""
+  """Return the Keys of a list of str."""
   lowered = [text.lower() for text in texts]
   block = SEPARATOR.join([*lowered, ''])
   ends = np.cumsum([len(text) + len(SEPARATOR) for text in lowered], dtype=np.int64)
@@ -41,8 +41,8 @@ def eightgram_keys(texts):
                 else np.frombuffer(block.encode('utf-32-le', 'surrogatepass'), np.uint32))
   alphanumeric, values = _tables(128 if ascii_only else N_CHARACTERS)
   is_kept = alphanumeric[characters]
-  word_ends = np.flatnonzero(is_kept[:-1] & ~is_kept[1:]) + 1  # where each word has ended
-  is_kept[word_ends] = True  # of what stands between two words, the first character stays and is a space
+  word_ends = np.flatnonzero(is_kept[:-1] & ~is_kept[1:]) + 1  # the first position after each word
+  is_kept[word_ends] = True  # of the characters between two words, the first is kept, as a space
   compact = characters[is_kept]
   stops = np.flatnonzero(~alphanumeric[compact])
   assert len(stops) == len(word_ends), 'each word ends before the block does'
@@ -61,7 +61,7 @@ def eightgram_keys(texts):
 
 
 def mix(x):
-  """A bijection of uint64 arrays after which each bit depends on all (the finaliser of SplitMix64)."""
+  """Apply a bijection to uint64 arrays after which each bit depends on all (the finaliser of SplitMix64)."""
   x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
   x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
   return x ^ (x >> np.uint64(31))
@@ -69,13 +69,13 @@ def mix(x):
 
 @functools.cache
 def _tables(n):
-  """(bool[n] whether a character is a letter or digit, uint64[n] its value) for the first n of Unicode."""
+  """Return (bool[n] is a letter or digit, uint64[n] value) of the first n characters of Unicode."""
   alphanumeric = np.fromiter((chr(c).isalnum() for c in range(n)), bool, n)
   return alphanumeric, mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(BASE))
 
 
 def _powers(base, n):
-  """uint64[n]: 1, base, base^2, ... mod 2^64."""
+  """Return uint64[n]: 1, base, base^2, ... mod 2^64."""
   return _power_table(base, 1 << max(n - 1, 1).bit_length())[:n]
 
 
@@ -87,16 +87,16 @@ def _power_table(base, n):
 
 
 def split_last_word(text):
-  """Cuts a text whose next part is not there yet, so that the two give each 8-gram of the whole once.
+  """Split a text whose next part is not known yet, so that the two parts give each 8-gram exactly once.
 
   Returns:
-    (what can be counted: the text without its last word, which may go on; what the next part follows: that
-    word and the seven before it), both in lower case.
+    (the text without its last word, which may be incomplete; that word and the seven before it, to put before
+    the next part), both in lower case.
   """
-  text, size = text.lower(), 1 << 10  # first: in lower case a word can have become two
+  text, size = text.lower(), 1 << 10  # lower case first: it may split a word in two
   while True:
     starts = [len(text[:-size]) + word.start() for word in WORD.finditer(text[-size:])]
-    if len(starts) > N or size >= len(text):  # the first one found may be the end of a longer word
+    if len(starts) > N or size >= len(text):  # the first match may be the end of a longer word
       break
     size *= 8
   if not starts or len(text) - starts[-1] > MAX_WORD_LENGTH:

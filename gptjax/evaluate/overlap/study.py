@@ -1,4 +1,4 @@
-"""The overlap study (GPT-2, section 4): which 8-grams of test sets are in a training corpus, set by set."""
+"""The overlap study (GPT-2, section 4): the share of 8-grams of each test set that a training corpus has."""
 
 import functools
 import json
@@ -19,27 +19,28 @@ from gptjax.evaluate.texts import spelling
 from gptjax.files import atomic, records
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
-HIGH_OVERLAP = 0.15  # of an example's 8-grams; the paper looks at those of LAMBADA above it
+HIGH_OVERLAP = 0.15  # of an example's 8-grams; the threshold of the paper's analysis of LAMBADA
 
 
 class Overlap(NamedTuple):
-  """A test set, and what of it is in which filter; arrays of a row a document.
+  """The 8-grams of a test set that filters have; arrays have one row per document.
 
-  eightgrams: int64[n] in each document.
-  found: {'own' | 'train': int64[n]}: those that the filter has.
-  spelled: as `found`, how many there were to look up: `eightgrams`, but for filters that have a spelling.
+  eightgrams: int64[n], 8-grams of each document.
+  in_filter: {'own' | 'train': int64[n]}, those in the filter.
+  looked_up: {'own' | 'train': int64[n]}, those that were looked up; not `eightgrams` for filters of a lossy
+    tokenizer, which changes words.
   """
   eightgrams: np.ndarray
   in_filter: dict
   looked_up: dict
 
   def share(self, filter_name):
-    """float64[n]: of each document's 8-grams; 0 where it has none."""
+    """Return float64[n], the fraction of each document's 8-grams in the filter; 0 if it has none."""
     return self.in_filter[filter_name] / np.maximum(self.looked_up[filter_name], 1)
 
 
 def source_overlap(reading, filters):
-  """The Test of what a `blocks.Reading` reads; filters by name."""
+  """Return the Overlap of the documents of a `blocks.Reading` with filters, given by name."""
   empty, start = np.zeros(0, np.int64), build.TextPosition()
   overlap = Overlap(empty, dict.fromkeys(filters, empty), dict.fromkeys(filters, empty))
   document_of = lambda position, piece: (position.documents - 1, piece.text)
@@ -53,14 +54,14 @@ def source_overlap(reading, filters):
 
 
 def _add_counts(counts, numbers, added, n):
-  """int64[n]: counts of documents with those of some pieces of documents added."""
+  """Return int64[n]: counts per document plus those of some pieces of documents."""
   counts = np.pad(counts, (0, n - len(counts)))
   np.add.at(counts, numbers, added)
   return counts
 
 
 def texts_overlap(texts, filters):
-  """The Test of a list of str, a document each."""
+  """Return the Overlap of a list of documents (str) with filters, given by name."""
   plain, n, in_filter, looked_up = eightgrams.eightgram_keys(texts), len(texts), {}, {}
   for name, bloom_filter in filters.items():
     respell = spelling.respelling_for(bloom_filter.metadata['sources'])
@@ -71,20 +72,20 @@ def texts_overlap(texts, filters):
 
 
 def summary(test):
-  """What overlap.json says of a test set; shares of 8-grams, None where there is no such filter."""
+  """Return the row of overlap.json for a test set: shares of 8-grams, None without such a filter."""
   total = int(test.eightgrams.sum())
   row = {'documents': len(test.eightgrams), 'eightgrams': total}
   for name in (OWN, TRAIN):
     row[name] = (float(test.in_filter[name].sum() / max(int(test.looked_up[name].sum()), 1))
                  if name in test.in_filter else None)
-  for name in test.in_filter:  # of the training corpus, where there is one
+  for name in test.in_filter:  # last the training corpus, if there is one
     row |= {'documents_with_any': int((test.in_filter[name] > 0).sum()),
             'documents_with_much': int((test.share(name) > HIGH_OVERLAP).sum())}
   return row
 
 
 def table(tests, filters):
-  """The text of the overlap table: `summary` of each test, then what was measured of each filter."""
+  """Format the overlap table: `summary` of each test set, then the measurements of each filter."""
   lines = [f'{"8-grams also in":<18}{"documents":>10}{"8-grams":>12}{"own train":>11}{"training":>10}'
            f'{"any":>8}{f"over {HIGH_OVERLAP:.0%}":>11}']
   share = lambda value: '-' if value is None else f'{value:.2%}'
@@ -92,16 +93,16 @@ def table(tests, filters):
     lines.append(f'{name:<18}{row["documents"]:>10,}{row["eightgrams"]:>12,}{share(row[OWN]):>11}'
                  f'{share(row[TRAIN]):>10}{row["documents_with_any"]:>8,}{row["documents_with_much"]:>11,}')
   for name, row in filters.items():
-    lines.append(f'\nfilter {name}: {row["eightgrams"]:,} 8-grams, {row["distinct"]:,} different ones, '
+    lines.append(f'\nfilter {name}: {row["eightgrams"]:,} 8-grams, {row["distinct"]:,} distinct, '
                  f'{row["bytes"]:,} bytes, {row["hashes"]} hashes\n  {false_positives(row)}')
   return '\n'.join(lines)
 
 
 def false_positives(row):
-  """The sentence that says what was measured of a filter."""
-  return (f'false positives: {row["found"]:,} of {row["strings"]:,} made-up 8-grams; {row["passed"]:,} of '
-          f'{row["tests"]:,} bits looked at were set, which makes a rate of {row["measured"]:.1e} (by the '
-          f'filter\'s bits {row["expected"]:.1e}, wanted at most {row["rate"]:.1e})')
+  """Describe the measured false positives of a filter in one sentence."""
+  return (f'false positives: {row["found"]:,} of {row["strings"]:,} random 8-grams; {row["passed"]:,} of '
+          f'{row["tests"]:,} tested bits are set, which gives a rate of {row["measured"]:.1e} (expected from '
+          f'the filter\'s bits: {row["expected"]:.1e}, maximum: {row["rate"]:.1e})')
 
 
 def _filter_row(bloom_filter, n_strings):
@@ -112,65 +113,80 @@ def _filter_row(bloom_filter, n_strings):
 
 
 def _parse_source(text, split):
-  """A source as `data.sources` takes it; a folder is a corpus."""
+  """Return a source in the form of `data.sources`; a folder is a corpus."""
   return f'corpus:{text}:{split}' if Path(text).is_dir() else text
 
 
 def _parse_named(flags, flag_name):
-  """{name: rest} of flags NAME=SOURCE; ValueError for one without a name or with another's."""
+  """Return {name: source} of flags NAME=SOURCE (raises ValueError for a missing or repeated name)."""
   sources = {}
   for flag in flags:
     match = NAME.match(flag)
     if not match or match[1] in sources:
-      raise InputError(f'--{flag_name}={flag}: give it as NAME=SOURCE, each name once')
+      raise InputError(f'--{flag_name}={flag}: it must be NAME=SOURCE, with each name once')
     sources[match[1]] = flag[match.end():]
   return sources
 
 
 def run_study(flags):
-  """Builds what filters are missing, looks all tests up, writes and prints what was found."""
+  """Build missing filters, look up all test sets, and write and print the results."""
   workdir = Path(flags.workdir)
-  folder = Path(flags.filters or workdir / 'overlap')
   tests, own = _parse_named(flags.test, 'test'), _parse_named(flags.own, 'own')
-  examples = {path.stem: overlap_scores.read_examples(path)
-              for path in sorted(workdir.glob('examples/*.jsonl'))}
-  examples |= {name: overlap_scores.read_examples(path) for name,
-               path in _parse_named(flags.examples, 'examples').items()}
-  if strange := own.keys() - tests.keys() - examples.keys():
-    raise InputError(f'--own={min(strange)}=...: there is no --test or --examples of this name')
-  if not flags.train and not flags.filter and not own:
-    raise InputError('nothing to look for test sets in: give --train, --filter or --own')
-  for some in (flags.train, *([source] for source in own.values())):
-    spelling.respelling_for([_parse_source(source, 'train') for source in some])
-  configs.make_workdir(workdir)  # First what can be refused at once, then what takes hours.
+  examples = _read_examples(workdir, flags)
+  _check_flags(flags, tests, own, examples)
+  configs.make_workdir(workdir)  # after all checks that take no time, before the work that takes hours
   readings = {name: blocks.Reading(documents.units([_parse_source(source, 'validation')], flags.tfds_dir),
                                    flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
               for name, source in tests.items()}
-  parts = [bloom.open_filter(path) for path in flags.filter]
-  made = functools.partial(build.build_filter, folder=folder, rate=flags.rate, capacity=flags.capacity,
-                           workers=flags.workers, tfds_dir=flags.tfds_dir, on_error=flags.on_error,
-                           separator=flags.separator)
-  filters = {name: made(name, [_parse_source(source, 'train')]) for name, source in own.items()}
-  if flags.train:
-    parts.insert(0, made(TRAIN, [_parse_source(source, 'train') for source in flags.train]))
-  corpus = {TRAIN: merged_filter(parts, folder)} if parts else {}
-  of = lambda name: ({OWN: filters[name]} if name in filters else {}) | corpus
-  seen = {name: texts_overlap([one[overlap_scores.TEXT] for one in found], of(name))
-          for name, found in examples.items() if of(name)}
-  found = seen | {name: source_overlap(reading, of(name)) for name, reading in readings.items() if of(name)}
-  by_overlap = {name: overlap_scores.scores_by_overlap(test.share(TRAIN if corpus else OWN), examples[name],
-                                                       (0, HIGH_OVERLAP))
-                for name, test in seen.items()}
-  report = {'tests': {name: summary(test) for name, test in found.items()}, 'by_overlap': by_overlap,
-            'filters': {name: _filter_row(one, flags.strings) for name, one in (corpus | filters).items()}}
-  _write(workdir, report, found)
+  own_filters, corpus = _open_filters(flags, own, Path(flags.filters or workdir / 'overlap'))
+  filters_of = lambda name: ({OWN: own_filters[name]} if name in own_filters else {}) | corpus
+  of_examples = {name: texts_overlap([example[overlap_scores.TEXT] for example in rows], filters_of(name))
+                 for name, rows in examples.items() if filters_of(name)}
+  overlaps = of_examples | {name: source_overlap(reading, filters_of(name))
+                            for name, reading in readings.items() if filters_of(name)}
+  by_overlap = {name: overlap_scores.scores_by_overlap(overlap.share(TRAIN if corpus else OWN),
+                                                       examples[name], (0, HIGH_OVERLAP))
+                for name, overlap in of_examples.items()}
+  report = {'tests': {name: summary(overlap) for name, overlap in overlaps.items()}, 'by_overlap': by_overlap,
+            'filters': {name: _filter_row(bloom_filter, flags.strings)
+                        for name, bloom_filter in (corpus | own_filters).items()}}
+  _write(workdir, report, overlaps)
   print(table(report['tests'], report['filters']))
   for name, rows in by_overlap.items():
     print(f'\n{overlap_scores.table(name, rows)}')
 
 
+def _read_examples(workdir, flags):
+  """Return {task: examples} of the workdir and of --examples."""
+  paths = {path.stem: path for path in sorted(workdir.glob('examples/*.jsonl'))}
+  paths |= _parse_named(flags.examples, 'examples')
+  return {name: overlap_scores.read_examples(path) for name, path in paths.items()}
+
+
+def _check_flags(flags, tests, own, examples):
+  """Raise InputError for flags that do not fit together."""
+  if unknown := own.keys() - tests.keys() - examples.keys():
+    raise InputError(f'--own={min(unknown)}=...: no --test or --examples has this name')
+  if not flags.train and not flags.filter and not own:
+    raise InputError('no training text to compare with: set --train, --filter or --own')
+  for sources in (flags.train, *([source] for source in own.values())):
+    spelling.respelling_for([_parse_source(source, 'train') for source in sources])
+
+
+def _open_filters(flags, own, folder):
+  """Return ({test set: Filter of its own training split}, {'train': Filter of the training corpus} or {})."""
+  parts = [bloom.open_filter(path) for path in flags.filter]
+  build_filter = functools.partial(
+    build.build_filter, folder=folder, rate=flags.rate, capacity=flags.capacity, workers=flags.workers,
+    tfds_dir=flags.tfds_dir, on_error=flags.on_error, separator=flags.separator)
+  own_filters = {name: build_filter(name, [_parse_source(source, 'train')]) for name, source in own.items()}
+  if flags.train:
+    parts.insert(0, build_filter(TRAIN, [_parse_source(source, 'train') for source in flags.train]))
+  return own_filters, {TRAIN: merged_filter(parts, folder)} if parts else {}
+
+
 def merged_filter(parts, folder):
-  """One Filter of several, which is made unless it is in the folder."""
+  """Return the union of filters, which is built unless it is in the folder."""
   if len(parts) == 1:
     return parts[0]
   key = tokenizer_files.digest(*sorted(part.metadata['sha256'].encode() for part in parts))[:12]

@@ -1,11 +1,11 @@
 """How a model answers: likelihoods, generated text, and how answers are compared.
 
-  answers          How answers are compared: SQuAD's normalisation, exact match and F1, as its and CoQA's
-                   official scripts.
+  answers          Comparison of answers: normalisation, exact match and F1 as in the official SQuAD and CoQA
+                   scripts.
   evaluated_model  The model under evaluation, its tokenizer, and how a task queries it.
   generation       Texts that the model generates after prompts, for the tasks that read them.
-  overlap_scores   Scores by how much of an example was in the training corpus, so that contamination shows in
-                   the metric.
-  scores           How likely a model finds tokens after others: one implementation for every task that
-                   compares or sums.
+  overlap_scores   Scores by the overlap of an example with the training corpus, which show the effect of
+                   contamination.
+  scores           Log-likelihoods of tokens under a model: one implementation for every task that compares or
+                   sums them.
 """

@@ -24,8 +24,8 @@ def generate_texts(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
     top_k: sample from this number of most likely tokens; 1: greedy.
   """
   sampling_key = lambda number: [[number]] if top_k > 1 else []  # each text is sampled with its own key
-  part = evaluated.journal_part(name, [arrays_digest([ids, *sampling_key(i)]) for i,
-                                       ids in enumerate(prompts)])
+  part = evaluated.journal_part(name, [arrays_digest([ids, *sampling_key(i)])
+                                       for i, ids in enumerate(prompts)])
   results = {number: tuple(answer) for number, answer in part.known.items()}
   remaining = sorted((i for i in range(len(prompts)) if i not in results), key=lambda i: -len(prompts[i]))
   n_vocab = min(evaluated.model.n_vocab, evaluated.tokenizer.n_vocab)

@@ -28,7 +28,7 @@ from gptjax.parallel import sharding
 from gptjax.parallel.sharding import flatten_batch as as_rows
 
 MAX_LOGITS = 1 << 24, 1 << 22  # on a device at one time; on a CPU, as many as fit into its caches
-NO_TOKEN = float(1 << 24)  # beyond any vocabulary; float32 is exact up to here, and compares faster than int32
+NO_TOKEN = float(1 << 24)  # beyond any vocabulary; float32 is exact up to here, and compares faster
 LOWEST_LOGIT = -1e30       # finite replacement for the maximum of a block that has only padding
 SCORED_LENGTHS = (8, 64)   # sizes of k below t
 MIN_LENGTH = 32            # tokens of the shortest rows
@@ -216,7 +216,7 @@ def score_rows(model, tokens, starts, targets, masks, mask_indices):
 
 
 def _compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
-  """`score_rows` for features x [n, d] and targets and mask indices [n], one vocabulary block [c] at a time."""
+  """`score_rows` for features x [n, d], targets and mask indices [n], one vocabulary block [c] at a time."""
   target = jnp.maximum(target, 0).astype(jnp.float32)
   column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute_spec('vocab'))
   column = jnp.where(column < n_vocab, column, NO_TOKEN)

@@ -1,4 +1,4 @@
-"""Choices by full scoring: the Children's Book Test and Winograd schemas (GPT-2 paper, 3.2 and 3.4)."""
+"""Multiple choice by log-likelihood: Children's Book Test and Winograd schemas (GPT-2 paper, 3.2, 3.4)."""
 
 import functools
 import re
@@ -13,7 +13,7 @@ from gptjax.evaluate.texts.detokenize import BOOKS, PLAIN, detokenize
 
 BLANK = 'XXXXX'
 CBT_URL = 'https://www.thespermwhale.com/jaseweston/babi/CBTest.tgz'
-STORY_SENTENCES, N_CANDIDATES = 20, 10  # sentences before a question, words to choose from
+STORY_SENTENCES, N_CANDIDATES = 20, 10  # sentences before a question, candidate words
 CBT = layout.Schema('questions', {}, count=2000)
 TEXT = layout.text()
 WSC = layout.Schema('schemas', {  # wsc273.jsonl; a pronoun may begin the sentence
@@ -25,7 +25,7 @@ WSC_TFDS = layout.Schema('schemas', {
   'label': layout.integer(0, 1), 'idx': layout.integer(0, 10**6)}, count=273)
 SENTENCE_END, PUNCTUATION = re.compile(r'[.?!]["\u201d]?$'), tuple(".,;:?!'")
 POSSESSIVE = frozenset(('my', 'your', 'his', 'her', 'its', 'our', 'their'))
-# Of a candidate that begins a sentence; inside one they are not capital.
+# First words of candidates that are lower case inside a sentence.
 LOWERCASE_INSIDE = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its', 'Our', 'Their', 'He',
                               'She', 'It', 'We', 'They', 'You'))
 
@@ -33,7 +33,10 @@ LOWERCASE_INSIDE = frozenset(('The', 'A', 'An', 'My', 'Your', 'His', 'Her', 'Its
 class Cloze(NamedTuple):
   """A question of the Children's Book Test.
 
-  story: the twenty sentences before it. question: with XXXXX. candidates: ten words. answer: one of them.
+  story: the twenty sentences before the question.
+  question: sentence with XXXXX in place of a word.
+  candidates: ten words.
+  answer: the correct candidate.
   """
   story: tuple
   question: str
@@ -42,7 +45,7 @@ class Cloze(NamedTuple):
 
 
 def read_cbt(kind, data):
-  """[Cloze] of the validation set, the one that the paper reports (a book of the test set is in WebText)."""
+  """Return [Cloze] of the validation set, which the paper reports (WebText has a book of the test set)."""
   name = f'cbtest_{kind}_valid_2000ex.txt'
   path = sources.find_file(data, f'CBTest/data/{name}', name)
   if not path:
@@ -57,10 +60,10 @@ def read_cbt(kind, data):
 
 
 def parse_cbt(text, path):
-  """[Cloze] of a published file: numbered lines, every 21st with TAB answer TAB TAB candidates.
+  """Return [Cloze] of a published file: numbered lines, every 21st with TAB answer TAB TAB candidates.
 
   Raises:
-    InputError: names the line that is out of order, or that is not a question.
+    InputError: a line is out of order or is not a question; the message has its number.
   """
   questions, story = [], []
   for number, line in enumerate(text.split('\n'), 1):
@@ -69,8 +72,8 @@ def parse_cbt(text, path):
     index, _, rest = line.partition(' ')
     question, tab, tail = rest.partition('\t')
     if index != str(len(story) + 1) or bool(tab) != (len(story) == STORY_SENTENCES):
-      raise InputError(f'{path}:{number}: {domains.format_value(line)} stands where line {len(story) + 1} of '
-                       f'a block should: lines 1 to {STORY_SENTENCES} are sentences, '
+      raise InputError(f'{path}:{number}: {domains.format_value(line)} is in the place of line '
+                       f'{len(story) + 1} of a block: lines 1 to {STORY_SENTENCES} are sentences, '
                        f'{STORY_SENTENCES + 1} is the question')
     if not tab:
       story.append(rest)
@@ -78,8 +81,8 @@ def parse_cbt(text, path):
     answer, *_, candidates = tail.split('\t')
     candidates = tuple(candidates.strip().split('|'))
     if BLANK not in question or answer not in candidates or len(candidates) < 2:
-      raise InputError(f'{path}:{number}: not a question of CBT: it needs {BLANK}, and its answer {answer!r} '
-                       f'among its candidates')
+      raise InputError(f'{path}:{number}: not a question of CBT: it must have {BLANK}, and its answer '
+                       f'{answer!r} among its candidates')
     questions.append(Cloze(tuple(story), question, candidates, answer))
     story = []
   if story:
@@ -94,8 +97,8 @@ def evaluate_cbt(name, evaluated, questions):
   Each candidate is scored with the rest of the sentence, given the story and what comes before.
   """
   forms = {'de-tokenized': BOOKS} | ({'raw': PLAIN} if evaluated.grid else {})
-  chosen = {form: choose_candidates(f'{name} {form}', evaluated, questions, style) for form,
-            style in forms.items()}
+  chosen = {form: choose_candidates(f'{name} {form}', evaluated, questions, style)
+            for form, style in forms.items()}
   n_correct = {form: sum(word == question.answer for word, question in zip(words, questions))
                for form, words in chosen.items()}
   cells = tuple({'text': form, 'stride': None, 'unit': 'accuracy', 'value': count / len(questions),
@@ -104,14 +107,14 @@ def evaluate_cbt(name, evaluated, questions):
                     'chosen': word, 'correct': word == question.answer}
                    for question, word in zip(questions, chosen['de-tokenized']))
   protocol = ('Validation set, de-tokenized; P(candidate and the rest of the sentence | story and the '
-              'sentence up to it), the likeliest of ten is the answer.')
+              'sentence up to it); the most likely of ten is the answer.')
   correct = n_correct['de-tokenized']
   metrics = {'accuracy': correct / len(questions), 'correct': correct, 'examples': len(questions)}
   return TaskResult(metrics, protocol, cells=cells, examples=examples)
 
 
 def choose_candidates(name, evaluated, questions, style):
-  """[the likeliest candidate of each question]."""
+  """Return [the most likely candidate of each question]."""
   requests = [make_request(evaluated, *parts) for question in questions for parts in completions(question,
                                                                                                  style)]
   log_probs = iter([score.log_prob for score in score_with_journal(evaluated, name, requests)])
@@ -123,7 +126,7 @@ def choose_candidates(name, evaluated, questions, style):
 
 
 def completions(question, style):
-  """[(text before, candidate and the rest of the sentence)] for each candidate."""
+  """Return [(text before, candidate and the rest of the sentence)] for each candidate."""
   story = [detokenize(sentence, style) for sentence in question.story]
   before, _, after = detokenize(question.question, style).partition(BLANK)
   before = ' '.join([*story, before])
@@ -133,7 +136,7 @@ def completions(question, style):
 
 
 class WinogradSchema(NamedTuple):
-  """A Winograd schema: `before` PRONOUN `after`, two candidates, and which of them is meant (0 or 1)."""
+  """A Winograd schema: `before` PRONOUN `after`, two candidates, and the index of the correct one."""
   before: str
   pronoun: str
   after: str
@@ -142,7 +145,7 @@ class WinogradSchema(NamedTuple):
 
 
 def read_winograd(data):
-  """[Schema] of the 273."""
+  """Return [WinogradSchema] of the 273 schemas."""
   path = sources.find_file(data, 'wsc273.jsonl')
   if path:
     records = sources.read_jsonl(data, path, WSC)
@@ -154,7 +157,7 @@ def read_winograd(data):
     raise sources.NotRun(sources.not_found_message(
       'the Winograd Schema Challenge', 'https://cs.nyu.edu/~davise/papers/WinogradSchemas/WS.html',
       'wsc273.jsonl', tfds='wsc273'))
-  records.sort(key=lambda record: record['idx'])  # TFDS keeps them in an order of its own
+  records.sort(key=lambda record: record['idx'])  # TFDS stores them in another order
   return data.limited([WinogradSchema(record['text'][:record['pronoun_start']].rstrip(),
                                       record['pronoun_text'], record['text'][record['pronoun_end']:].lstrip(),
                                       (record['option1'], record['option2']),
@@ -162,7 +165,7 @@ def read_winograd(data):
 
 
 def substitute_pronoun(schema, candidate):
-  """(text before, the candidate as it must be written in the pronoun's place, text after)."""
+  """Return (text before, the candidate in the form that replaces the pronoun, text after)."""
   first, _, rest = candidate.partition(' ')
   is_inside = schema.before and not SENTENCE_END.search(schema.before)
   if is_inside and first in LOWERCASE_INSIDE:
@@ -188,16 +191,16 @@ def evaluate_winograd(evaluated, schemas):
   for scoring, requests in (('full', full), ('partial', partial)):
     log_probs = [score.log_prob for score in score_with_journal(evaluated, f'winograd {scoring}', requests)]
     choices[scoring] = [int(log_probs[2 * i + 1] > log_probs[2 * i]) for i in range(len(schemas))]
-  n_correct = {scoring: sum(a == s.answer for a, s in zip(chosen, schemas)) for scoring,
-               chosen in choices.items()}
+  n_correct = {scoring: sum(a == s.answer for a, s in zip(chosen, schemas))
+               for scoring, chosen in choices.items()}
   n = len(schemas)
   metrics = {**{f'accuracy_{scoring}': count / n for scoring, count in n_correct.items()},
              **{f'correct_{scoring}': count for scoring, count in n_correct.items()}, 'examples': n}
   examples = tuple({'text': f'{s.before} {s.pronoun} {s.after}', 'correct': choices['partial'][i] == s.answer,
                     'correct_full': choices['full'][i] == s.answer} for i, s in enumerate(schemas))
-  protocol = ('Each candidate in the place of the pronoun (Trinh & Le 2018); possessive pronouns give it '
-              "'s, articles and pronouns are small inside a sentence. Full: P(sentence). Partial: P(text "
-              'after the pronoun | text up to it).')
+  protocol = ("Each candidate replaces the pronoun (Trinh & Le 2018), with 's if that is possessive; "
+              'articles and pronouns are lower case inside a sentence. Full: P(sentence). Partial: '
+              'P(text after the pronoun | text up to it).')
   return TaskResult(metrics, protocol, examples=examples)
 
 

@@ -1,4 +1,4 @@
-"""GPT-1's zero-shot heuristics as tasks (GPT-1 paper, section 5); Figure 2 runs the same tasks."""
+"""GPT-1's zero-shot heuristics as tasks (GPT-1 paper, section 5); Figure 2 uses the same tasks."""
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from gptjax.evaluate.texts import sources
 from gptjax.evaluate.texts.sources import NotRun
 
 COLA = ('Mean token log-probability of the sentence above a threshold: the best one for {:,} sentences of '
-        'the training set (the paper does not say how it sets one).')
-SST2 = 'The token "very" after the sentence; whether " positive" or " negative" is likelier then.'
+        'the training set (the paper does not say how it chooses one).')
+SST2 = 'The token "very" after the sentence; whether " positive" or " negative" is more likely next.'
 RACE = 'The answer of the highest mean token log-probability after document and question.'
-DPRD = ('Each referent in the place of the pronoun, the first one in the clause after the conjunction, '
-        "with 's if it is possessive; after the right one the rest of the sentence has the higher mean token "
-        'log-probability.')
+DPRD = ('Each referent replaces the pronoun, the first one in the clause after the conjunction, '
+        "with 's if it is possessive; the answer is the referent after which the rest of the sentence has "
+        'the higher mean token log-probability.')
 
 
 CLASS, NAME = layout.integer(0, 1), layout.text(max_length=pronouns.MAX_LENGTH)
@@ -39,7 +39,7 @@ def _tfds(data, name, split):
 
 
 def heuristic_inputs(evaluated):
-  """(score, encode, start) as `heuristics` wants them; sequences that are too long lose their beginning."""
+  """Return (score, encode, start) for `heuristics`; sequences that are too long are truncated on the left."""
   n_ctx, end = evaluated.model.n_ctx, evaluated.tokenizer.end_of_text
 
   def score(sequences):
@@ -60,7 +60,7 @@ def _task_result(scale, protocol, texts, correct, metrics):
 
 
 def read_cola(data):
-  """{'train', 'validation'}: [(sentence, whether acceptable)]."""
+  """Return {'train', 'validation'}: [(sentence, whether it is acceptable)]."""
   return {split: [(record['sentence'], record['label']) for record in _tfds(data, 'glue/cola', split)]
           for split in ('train', 'validation')}
 
@@ -82,7 +82,7 @@ def evaluate_cola(evaluated, splits):
 
 
 def read_sst2(data):
-  """[(sentence, whether positive)]."""
+  """Return [(sentence, whether it is positive)]."""
   return [(record['sentence'], record['label']) for record in _tfds(data, 'glue/sst2', 'validation')]
 
 
@@ -95,7 +95,7 @@ def evaluate_sst2(evaluated, examples):
 
 
 def read_race(data):
-  """[(document, question, [answer], which one is right)] of the development sets, middle and high."""
+  """Return [(document, question, [answer], correct index)] of the development sets, middle and high."""
   return data.limited([(record['article'], question, options, 'ABCD'.index(answer))
                        for level in ('middle', 'high') for record in _tfds(data, f'race/{level}', 'dev')
                        for question, options, answer in zip(record['questions'], record['options'],
@@ -125,7 +125,7 @@ def read_dprd(data):
 
 
 def evaluate_dprd(evaluated, examples):
-  """The TaskResult: accuracy, and how many sentences were left out because the pronoun is not in them."""
+  """The TaskResult: accuracy, and the number of sentences skipped because the pronoun is not in them."""
   score, encode, start = heuristic_inputs(evaluated)
   usable = [example for example in examples if example[1] is not None]
   if not usable:

@@ -1,8 +1,8 @@
 """Held-out loss: the validation split of a prepared corpus, read as pretraining reads it.
 
-The windows are those of `eval/loss` in a run's metrics: of seq_len tokens, one after the other from the first
-token of the split, each with no context from before it. So the task finds the loss that the run has recorded
-for the same weights, and measures other checkpoints and corpora in the same way.
+The windows are those of `eval/loss` in a run's metrics: consecutive windows of seq_len tokens from the first
+token of the split, each without context from the previous ones. So the task reproduces the loss that the run
+recorded for the same weights, and measures other checkpoints and corpora in the same way.
 """
 
 import math
@@ -19,16 +19,16 @@ from gptjax.evaluate.texts import sources
 from gptjax.files import run_config
 from gptjax.text.words import plural
 
-NO_CORPUS = ('no corpus to hold text out of: give --config.data.corpus=FOLDER, a folder that '
-             'gptjax.data.prepare has made with the tokenizer of these weights')
+NO_CORPUS = ('no corpus with held-out text: set --config.data.corpus=FOLDER to a folder that '
+             'gptjax.data.prepare wrote with the tokenizer of these weights')
 
 
 def corpora_to_read(config):
-  """(((folder, weight), ...), tokens of a window or 0) that the task is to read.
+  """Return (((folder, weight), ...), tokens per window or 0) for the task to read.
 
   Args:
-    config: as written, before defaults are filled in. Where it names no corpus, those of the run whose
-      checkpoint `config.init_from` is are taken; released weights have none.
+    config: unresolved. If it names no corpus, the corpora of the run whose checkpoint `config.init_from` is
+      are used; released weights have none.
   """
   data, root = config.data.to_dict(), None
   if not data['corpus'] and not data['mixture']:
@@ -40,34 +40,34 @@ def corpora_to_read(config):
     stored, _ = run_config.read(root / 'config.json')
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
   pairs = zip(*mixture.named(data), strict=True)
-  # A corpus that was prepared in the workdir has been moved with it.
+  # A corpus that was prepared in the workdir moves with it.
   moved_with_run = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder
-  return tuple((folder if Path(folder).is_dir() else moved_with_run(folder), weight) for folder,
-               weight in pairs), (
+  return tuple((folder if Path(folder).is_dir() else moved_with_run(folder), weight)
+               for folder, weight in pairs), (
     config.data.seq_len or data['seq_len'])
 
 
 def read(data):
-  """(tokens of a window or 0, [(name, weight, Corpus)]) of the validation splits that there are."""
+  """Return (tokens per window or 0, [(name, weight, Corpus)], limit) of all validation splits."""
   if not data.corpora:
     raise sources.NotRun(NO_CORPUS)
   splits, folders = [], [os.path.abspath(folder) for folder, _ in data.corpora]
   parent = os.path.commonpath([os.path.dirname(folder) for folder in folders])
   for folder, (_, weight) in zip(folders, data.corpora, strict=True):
     if not os.path.isdir(folder):
-      raise sources.NotRun(f'corpus {folder} does not exist: give --config.data.corpus=FOLDER')
+      raise sources.NotRun(f'corpus {folder} does not exist: set --config.data.corpus=FOLDER')
     try:
       corpus = corpora.open_corpus(folder, 'validation', verify=True)
     except corpora.NoSplit as error:
       data.note(str(error))
       continue
-    if corpus.n_tokens < 2:  # as pretraining, which takes it for no split
-      data.note(f'corpus {folder} holds {plural(corpus.n_tokens, "token")} out, of which none can be '
+    if corpus.n_tokens < 2:  # pretraining, too, ignores such a split
+      data.note(f'corpus {folder} has {plural(corpus.n_tokens, "token")} held out, none of which can be '
                 'predicted')
       continue
     splits.append((os.path.relpath(folder, parent), weight, corpus))
   if not splits:
-    raise sources.NotRun(f'{", ".join(folders)}: no text is held out; prepare a corpus with a '
+    raise sources.NotRun(f'{", ".join(folders)}: no held-out text: prepare a corpus with '
                          '--validation_fraction')
   return data.seq_len, splits, data.limit
 
@@ -80,8 +80,8 @@ def evaluate(evaluated, examples):
   for name, weight, corpus in splits:
     tokenizer = corpus.tokenizer
     if tokenizer['digest'] != evaluated.tokenizer.digest:
-      raise sources.NotRun(f'corpus {corpus.folder} was made with the tokenizer {tokenizer["name"]} (digest '
-                           f'{tokenizer["digest"][:12]}), these weights have another '
+      raise sources.NotRun(f'corpus {corpus.folder} was prepared with the tokenizer {tokenizer["name"]} '
+                           f'(digest {tokenizer["digest"][:12]}), these weights use another one '
                            f'({evaluated.tokenizer.digest[:12]}): prepare it again with theirs')
     requests = windows(corpus, seq_len, limit)
     scores = score_with_journal(evaluated, f'held_out {corpus.digest[:12]}, windows of {seq_len}', requests)
@@ -98,16 +98,16 @@ def evaluate(evaluated, examples):
              'bits_per_byte': loss / length / math.log(2), **metrics, 'tokens': sum(tokens),
              'examples': len(scored)}
   protocol = (f'Validation split of {", ".join(name for name, *_ in splits)}; windows of {seq_len} tokens, '
-              'one after the other and each with no context from before it, as eval/loss of a run'
+              'consecutive and each without context from the previous ones, as eval/loss of a run'
               + ('; of several corpora, the mean by their weights' if len(splits) > 1 else '')
               + '. Bits per byte: by the mean length of the tokens of the split.')
   return TaskResult(metrics, protocol, examples=tuple(scored))
 
 
 def windows(corpus, seq_len, limit=0):
-  """[Request] of the windows of a split, the first `limit` of them if that is not 0.
+  """Return [Request] of the windows of a split, the first `limit` of them unless that is 0.
 
-  A split that is shorter than a window is one.
+  A split that is shorter than a window is one window.
   """
   n = corpora.n_windows(corpus, seq_len, True)
   if not n:

@@ -1,36 +1,37 @@
-"""GPT-1's zero-shot heuristics (section 5, Figure 2 right): what a language model can do of a task untrained.
+"""GPT-1's zero-shot heuristics (section 5, Figure 2 right): tasks without any training on them.
 
-All of them need two functions:
-  score(sequences): for a list of sequences of token ids, a list of float arrays one shorter; entry t is
-    log p(token t + 1 | tokens 0 .. t) in nats.
-  encode(text): the token ids of a text.
-And `start`: ids that every sequence begins with, such as (end_of_text,); without any, the first token of a
-text has no probability and is not counted.
+All of them take two functions:
+  score(sequences): returns, for a list of sequences of token ids, a list of float arrays one shorter; entry t
+    is log p(token t + 1 | tokens 0 .. t) in nats.
+  encode(text): returns the token ids of a text.
+They also take `start`: ids at the start of every sequence, such as (end_of_text,). If it is empty, the first
+token of a text has no probability and is not counted.
 """
 
 import numpy as np
 
-# Chance and the then state of the art, in per cent. The paper prints no end points of its scale: those of the
-# first two are its Table 4's; 51.2 is an ensemble's (Table 3 has no single model); 76.4 is of DPRD.
+# Chance and the state of the art before GPT-1, in per cent. The paper prints no end points of its scale:
+# those of the first two are from its Table 4; 51.2 is an ensemble's (Table 3 has no single model); 76.4 is of
+# DPRD.
 SCALES = {'acceptability': (0.0, 35.0), 'sentiment': (50.0, 93.2), 'question answering': (25.0, 51.2),
           'winograd': (50.0, 76.4)}
 
 
 def relative_performance(task, value):
-  """Where a result lies between chance (0) and the then state of the art (1); task: key of SCALES."""
+  """Return a result on a scale from chance (0) to the state of the art before GPT-1 (1)."""
   chance, earlier_best = SCALES[task]
   return (value - chance) / (earlier_best - chance)
 
 
 def acceptability(score, encode, sentences, start=()):
-  """CoLA: float[n], the mean token log-probability of each sentence, to be compared with a threshold."""
+  """Return, for CoLA, float[n]: the mean token log-probability of each sentence, for a threshold."""
   return np.array([logp.mean() for logp in score([_join(start, encode(text)) for text in sentences])])
 
 
 def threshold(values, labels):
-  """The threshold whose predictions `values > threshold` have the best Matthews correlation with labels.
+  """Return the threshold whose predictions `values > threshold` have the best Matthews correlation.
 
-  The paper does not say how it sets one; take the values of training sentences here.
+  The paper does not say how it chooses one; pass the values of training sentences.
 
   Args:
     values: float[n].
@@ -39,29 +40,29 @@ def threshold(values, labels):
   values, labels = np.asarray(values, np.float64), np.asarray(labels, np.float64)
   order = np.argsort(values)
   below, n, positive = values[order], len(labels), labels.sum()
-  # Cutting after the i lowest ones: those are predicted 0, of which so many are 0 (tn) or 1 (fn).
+  # A threshold above the i lowest values predicts 0 for them: tn of these have label 0, fn label 1.
   fn = np.cumsum(labels[order])[:-1]
   tn = np.arange(1, n) - fn
   tp, fp = positive - fn, (n - positive) - tn
   product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
   matthews = np.where(product > 0, (tp * tn - fp * fn) / np.sqrt(np.maximum(product, 1)), 0)
-  matthews[below[1:] == below[:-1]] = -2  # no threshold lies between equals
+  matthews[below[1:] == below[:-1]] = -2  # no threshold separates equal values
   best = int(matthews.argmax())
   return (below[best] + below[best + 1]) / 2
 
 
 def sentiment(score, encode, texts, start=(), very=' very', words=(' negative', ' positive')):
-  """SST-2: int[n], which of the words is the likelier one after the text and the token `very`."""
+  """Return, for SST-2, int[n]: the index of the most likely word after the text and the token `very`."""
   ends = [encode(word) for word in words]
   befores = [_join(start, encode(text.rstrip()), encode(very)) for text in texts]
   return _likeliest(score, [[(before, end) for end in ends] for before in befores], np.sum)
 
 
 def question_answering(score, encode, items, n_ctx, start=()):
-  """RACE: int[n], the answer of the highest mean token log-probability given document and question.
+  """Return, for RACE, int[n]: the answer of the highest mean token log-probability.
 
   Args:
-    items: (document, question, [answer, ...]) of texts; a document that is too long loses its beginning.
+    items: list of (document, question, [answer, ...]); documents are truncated on the left.
     n_ctx: longest sequence that can be scored.
   """
   pairs = []
@@ -75,10 +76,10 @@ def question_answering(score, encode, items, n_ctx, start=()):
 
 
 def winograd(score, encode, items, start=()):
-  """Schemas: int[n], the referent that makes the rest of the sentence likelier, by its mean token.
+  """Return, for schemas, int[n]: the referent after which the rest of the sentence is most likely per token.
 
   Args:
-    items: (text before the pronoun, [referent, ...], text after it).
+    items: list of (text before the pronoun, [referent, ...], text after it).
   """
   pairs = [[(_join(start, encode(before + referent)), encode(after)) for referent in referents]
            for before, referents, after in items]
@@ -90,7 +91,7 @@ def _join(*parts):
 
 
 def _likeliest(score, pairs, total):
-  """int[n]: the pair (before, end) of each item whose end is likeliest, by `total` over its tokens.
+  """Return int[n]: the pair (before, end) of each item with the most likely end, by `total` over its tokens.
 
   An empty end is never chosen.
   """

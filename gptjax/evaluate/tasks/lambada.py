@@ -1,11 +1,11 @@
 """LAMBADA: the last word of a passage (GPT-2 paper, section 3.3).
 
-Reproductions dispute what was scored, so each reading has a name: the last token; the last word, all tokens
-of which must be the likeliest; and the last word with a filter of stop words. The paper's filter is about
-words: a candidate last word that is a stop word is out of the race. A token is such a candidate where it
-spells a stop word together with the tokens of the word before it, or where it ends a word that is one. Others
-have filtered tokens instead: none that spells a stop word is in the race anywhere, so that words which
-contain such a token, like "T" or "y", can never be right.
+Reproductions disagree about what was scored, so each protocol has a metric: the last token; the last word,
+all tokens of which must be the most likely; and the last word with a filter of stop words. The paper's filter
+is about words: candidate last words that are stop words are excluded. A token is excluded where it completes
+a stop word together with the earlier tokens of the word, or where it ends a word that is one. Others have
+filtered tokens instead: tokens that spell a stop word are excluded everywhere, so that words that contain
+such a token, like "T" or "y", can never be correct.
 """
 
 import math
@@ -30,7 +30,7 @@ PAPER_METRICS = (FILTERED, 'perplexity')
 
 
 def read(data):
-  """{OPENAI: [passage], ORIGINAL: [passage]}, of a file and of TFDS; at least one of them."""
+  """Return {OPENAI: [passage] of the file, ORIGINAL: [passage] of TFDS}, at least one of them."""
   path, of_tfds = sources.find_file(data, FILE), sources.read_tfds(data, 'lambada', 'test', TFDS_PASSAGES)
   if not path and not of_tfds:
     raise sources.NotRun(sources.not_found_message('LAMBADA', URL, FILE, tfds='lambada'))
@@ -42,12 +42,12 @@ def read(data):
   return passages
 
 
-def forms(passages):
-  """{form of the text: function of a passage}; the first is the one for the paper's numbers.
+def forms(kind):
+  """Return {form of the text: function of a passage}; the first form is for the paper's numbers.
 
-  The second is what an author has said to have done (openai/gpt-2, issue 131).
+  The second form of OpenAI's file is the one that an author described (openai/gpt-2, issue 131).
   """
-  if passages == OPENAI:
+  if kind == OPENAI:
     return {OPENAI: str, f'{OPENAI}, a line break first and straight quotes':
             lambda text: '\n' + text.translate(STRAIGHT).strip()}
   return {f'{ORIGINAL}, de-tokenized': lambda text: detokenize(text, BOOKS), ORIGINAL: str}
@@ -58,9 +58,9 @@ def evaluate(evaluated, passages_by_kind):
 
   Metrics are those of the first form; with `evaluated.grid` there are cells of all forms.
   """
-  chosen = [(form, [change(passage).rstrip() for passage in passages]) for kind,
-            passages in passages_by_kind.items()
-            for form, change in forms(kind).items()][:None if evaluated.grid else 1]
+  chosen = [(form, [convert(passage).rstrip() for passage in passages])
+            for kind, passages in passages_by_kind.items()
+            for form, convert in forms(kind).items()][:None if evaluated.grid else 1]
   vocabulary, scores, values = token_texts(evaluated), {}, {}
   for form, texts in chosen:
     requests = [make_request(evaluated, *split_last_word(text)) for text in texts]
@@ -73,9 +73,9 @@ def evaluate(evaluated, passages_by_kind):
       values[form] |= {BY_TOKEN: mean(score.is_greedy_allowed for score in by_token),
                        f'ceiling_{BY_TOKEN}': mean(possible)}
   first, texts = chosen[0]
-  cells = tuple({'text': form, 'stride': None, 'unit': reading, 'value': values[form][reading],
-                 'paper': form == first and reading in PAPER_METRICS}
-                for form in values for reading in (*METRICS, *[BY_TOKEN] * evaluated.grid))
+  cells = tuple({'text': form, 'stride': None, 'unit': metric, 'value': values[form][metric],
+                 'paper': form == first and metric in PAPER_METRICS}
+                for form in values for metric in (*METRICS, *[BY_TOKEN] * evaluated.grid))
   examples = tuple({'text': text, 'nats': -score.log_prob, 'correct': score.is_greedy_allowed,
                     'correct_last_word': score.is_greedy, 'correct_last_token': score.last_is_greedy}
                    for text, score in zip(texts, scores[first], strict=True))
@@ -83,18 +83,18 @@ def evaluate(evaluated, passages_by_kind):
 
 
 def _protocol(form, values):
-  text = (f'{form}; the word after the last space is scored with that space, given all before it. '
-          'perplexity: exp of the mean loss of the word. Filtered: candidate last words that are among the '
-          f'179 stop words of NLTK are out of the race; {values[f"ceiling_{FILTERED}"]:.2%} of the targets '
-          'are not stop words and can be right.')
+  text = (f'{form}; the word after the last space is scored with that space, given the text before '
+          'it. perplexity: exp of the mean loss of the word. Filtered: candidate last words that are among '
+          f'the 179 stop words of NLTK are excluded; {values[f"ceiling_{FILTERED}"]:.2%} of the targets '
+          'are not stop words and can be correct.')
   if BY_TOKEN in values:
-    text += (' Filtered by token: no token that spells a stop word is in the race, at any place of a word; '
-             f'{values[f"ceiling_{BY_TOKEN}"]:.2%} of the targets have no such token and can be right.')
+    text += (' Filtered by token: tokens that spell a stop word are excluded at every position of a word; '
+             f'{values[f"ceiling_{BY_TOKEN}"]:.2%} of the targets have no such token and can be correct.')
   return text
 
 
 def score_filtered(name, evaluated, requests, exclusion):
-  """([Score of each Request], [whether its target is in the race]); one that is not is never `allowed`."""
+  """Return ([Score of each Request], [whether its target can be correct]); the rest are never allowed."""
   excluded, possible = exclusion
   scores = score_with_journal(evaluated, name, requests, excluded)
   return [score._replace(is_greedy_allowed=score.is_greedy_allowed and is_possible)
@@ -102,7 +102,7 @@ def score_filtered(name, evaluated, requests, exclusion):
 
 
 def token_texts(evaluated):
-  """The text of each token of the model's vocabulary; '' for padding."""
+  """Return the text of each token of the model's vocabulary; '' for padding."""
   n = min(evaluated.tokenizer.n_vocab, evaluated.model.n_vocab)
   return [evaluated.tokenizer.decode([token]) for token in range(n)] + [''] * (evaluated.model.n_vocab - n)
 
@@ -112,7 +112,7 @@ def is_stop_word(text):
 
 
 def exclude_stop_tokens(vocabulary, requests):
-  """(Barred, [whether each target is in the race]): no token that is a stop word, but for spaces, is."""
+  """Return (ExcludedTokens, [whether each target can be correct]) without tokens that spell a stop word."""
   stop = np.array([is_stop_word(piece) for piece in vocabulary])
   words = [np.asarray(ids[start:]) for ids, start in requests]
   return (ExcludedTokens(stop[None], [np.zeros(len(word), np.int32) for word in words]),
@@ -120,9 +120,9 @@ def exclude_stop_tokens(vocabulary, requests):
 
 
 def exclude_stop_words(vocabulary, requests):
-  """(Barred, [whether each target is in the race]): no candidate last word that is a stop word is."""
+  """Return (ExcludedTokens, [whether each target can be correct]) without last words that are stop words."""
   numbers, masks, mask_indices, possible = {}, [np.zeros(len(vocabulary),
-                                                         bool)], [], []  # of the beginnings of words
+                                                         bool)], [], []  # by prefix of a word
   for ids, start in requests:
     prefix, indices = '', []
     for token in ids[start:]:
@@ -138,7 +138,7 @@ def exclude_stop_words(vocabulary, requests):
 
 
 def excluded_next_tokens(prefix, vocabulary):
-  """bool[n_vocab]: the tokens after which, or before which, a word that has begun so is a stop word."""
+  """Return bool[n_vocab]: the tokens that complete or follow a stop word that begins with `prefix`."""
   if not any(word.startswith(prefix) for word in STOPWORDS):
     return np.zeros(len(vocabulary), bool)
   prefix_is_stop_word = bool(prefix) and is_stop_word(prefix)
@@ -148,24 +148,24 @@ def excluded_next_tokens(prefix, vocabulary):
 
 
 def continues_word(piece):
-  """Whether a token goes on with the word before it; a part of a character, which decodes to U+FFFD, does."""
+  """Whether a token continues the previous word; a partial character, decoded to U+FFFD, does."""
   return piece[:1].isalnum() or piece[:1] in ("'", '’', '�')
 
 
 def split_last_word(text):
-  """(text before the last word, the word with the space before it)."""
+  """Return (text before the last word, the word with the space before it)."""
   before, _, word = text.rpartition(' ')
   return before, ' ' + word
 
 
 def mean(values):
-  """Of a list or an iterator of numbers or truth values."""
+  """Return the mean of numbers or booleans."""
   values = list(values)
   return math.fsum(values) / len(values)
 
 
 def summary(scores):
-  """{metric: value} of the Scores of all last words."""
+  """Return {metric: value} from the Scores of all last words."""
   n = len(scores)
   counts = {'correct_last_token': sum(score.last_is_greedy for score in scores),
             'correct_last_word': sum(score.is_greedy for score in scores),

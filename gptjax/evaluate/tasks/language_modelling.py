@@ -1,9 +1,9 @@
-"""Perplexity and bits a character of whole texts (GPT-2 paper, section 3.1 and Table 3).
+"""Perplexity and bits per character of whole texts (GPT-2 paper, section 3.1 and Table 3).
 
-A text is one sequence after the end-of-text token, so its first token is scored too; the sentences of 1BW,
-which are shuffled, are one each. Windows of n_ctx tokens are moved on by a stride; of each, only those
-tokens are scored that the ones before did not reach, so every token is scored exactly once. The loss of the
-whole text is divided by the number of units of the data set as it was published, whatever text was read.
+A text is one sequence after the end-of-text token, so its first token is scored too; each sentence of 1BW,
+which is shuffled, is a text of its own. Windows of n_ctx tokens advance by a stride; in each window only the
+tokens that earlier windows did not score are scored, so every token is scored exactly once. The loss of the
+whole text is divided by the number of units of the published data set, whatever form of the text was scored.
 """
 
 import functools
@@ -23,8 +23,8 @@ from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import schema, sources
 from gptjax.evaluate.texts.detokenize import BILLION, PLAIN, PTB, WIKITEXT, Style, count_marked, detokenize
 
-SHORT_STRIDE = 32  # tokens; of Radford's later table
-CHUNK_CHARACTERS = 1000  # characters of an "example", where a text has no lines
+SHORT_STRIDE = 32  # tokens; the stride of Radford's later table
+CHUNK_CHARACTERS = 1000  # characters per "example" of a text without lines
 WORD, BYTE, CHARACTER, TOKEN = 'word', 'byte', 'character', 'token'
 WORD_ALONE = 'word (line ends not counted)'
 LINE = re.compile(r'[^\n]*\n|[^\n]+')
@@ -37,12 +37,12 @@ LINES = schema.Schema('lines', {'text': schema.text(blank=True)})
 class TextSet(NamedTuple):
   """A text to read.
 
-  unit: of the paper's number; words are counted with the end of each line, as is usual.
-  style: how it was tokenized.
-  part: what share of the file, from its end, is the test set: 1 / part.
-  apart: whether each line is a text of its own.
-  published: how many units the published test set has; where it is a part of a file, bytes of that file.
-  sha256: of the published file: pairs of its name and digest.
+  unit: of the paper's number; as usual, a line end counts as a word.
+  style: how the text was tokenized.
+  test_part: the last 1 / test_part of the file is the test set.
+  separate_lines: whether each line is a text of its own.
+  published: number of units of the published test set; if that is a part of a file, bytes of the file.
+  sha256: pairs of the name and the digest of a published file.
   """
   name: str
   title: str
@@ -81,7 +81,7 @@ SETS = (
 
 
 def read(text_set, data):
-  """[str], lines with their ends, or pieces of a text without lines."""
+  """Return [str]: lines with their line ends, or pieces of a text without lines."""
   path = sources.find_file(data, *text_set.files)
   if path:
     return data.limited(_lines(_text(path, text_set, data.note), text_set))
@@ -93,7 +93,7 @@ def read(text_set, data):
 
 
 def _text(path, text_set, note):
-  """The test part of a file, without the bytes of a character that was cut in two."""
+  """Return the test part of a file, without the remaining bytes of a character at its boundary."""
   raw = path.read_bytes()
   schema.note_digest(dict(text_set.sha256).get(path.name, ''), raw, path, note)
   if text_set.test_part == 1:
@@ -120,13 +120,13 @@ def _lines(text, text_set):
 
 
 def windows(ids, start, n_ctx, stride):
-  """Requests that together score each of the tokens from `start` on exactly once.
+  """Return Requests that together score each token from `start` on exactly once.
 
   Args:
     ids: int32[n].
-    start: tokens at the beginning that are only given, at least 1.
-    n_ctx: tokens that a window reads.
-    stride: tokens that it scores, but for the first window, which scores all.
+    start: number of tokens at the beginning that are not scored, at least 1.
+    n_ctx: input tokens per window.
+    stride: scored tokens per window, except for the first window, which scores all of its tokens.
   """
   requests, scored_to = [], start
   while scored_to < len(ids):
@@ -138,7 +138,7 @@ def windows(ids, start, n_ctx, stride):
 
 
 def count_units(lines):
-  """{unit: how many the text as published has}."""
+  """Return {unit: number of units in the published text}."""
   words = sum(len(line.split()) for line in lines)
   ends = sum(line.endswith('\n') for line in lines)
   return {WORD: words + ends, WORD_ALONE: words, BYTE: sum(len(line.encode()) for line in lines),
@@ -146,15 +146,17 @@ def count_units(lines):
 
 
 def metric_value(total, unit, count):
-  """Perplexity a word or token, or bits a byte or character, of a text that has cost so many nats."""
+  """Return perplexity per word or token, or bits per byte or character, from the total loss in nats."""
   mean = total / max(count, 1)
   return mean / math.log(2) if unit in (BYTE, CHARACTER) else math.exp(min(mean, 700))
 
 
 class ScoringPass(NamedTuple):
-  """One reading of a text.
+  """The scores of a text in one form and with one stride.
 
-  form, stride: how it was read; marks: stretches of it that could not be de-tokenized.
+  form: of the text.
+  stride: of the windows.
+  marks: number of stretches of the text that could not be de-tokenized.
   requests, scores: of its windows.
   """
   form: str
@@ -165,30 +167,30 @@ class ScoringPass(NamedTuple):
 
   @property
   def nats(self):
-    """What the whole text has cost."""
+    """The total loss of the text."""
     return -math.fsum(score.log_prob for score in self.scores)
 
   @property
   def tokens(self):
-    """Tokens that were scored."""
+    """Number of scored tokens."""
     return sum(len(ids) - start for ids, start in self.requests)
 
 
 def evaluate(text_set, evaluated, lines):
-  """The TaskResult: the paper's number, and with `evaluated.grid` those by other texts and strides."""
+  """The TaskResult: the paper's metric; with `evaluated.grid` also cells of other forms and strides."""
   detokenized = 'as it is' if text_set.style == PLAIN else DETOKENIZED
   forms = {detokenized: text_set.style} | ({RAW: PLAIN} if evaluated.grid and text_set.style != PLAIN else {})
   passes = [run_pass(text_set, evaluated, lines, form, style, stride)
             for form, style in forms.items() for stride in strides(text_set, evaluated, lines)]
   paper, counts = passes[0], count_units(lines)
   cells = tuple({'text': each.form, 'stride': each.stride, 'unit': unit,
-                 'value': metric_value(each.nats, unit, count), 'paper': each is paper and unit
-                 == text_set.unit}
+                 'value': metric_value(each.nats, unit, count),
+                 'paper': each is paper and unit == text_set.unit}
                 for each in passes for unit, count in {TOKEN: each.tokens, **counts}.items())
   kind = {WORD: 'perplexity', BYTE: 'bits_per_byte', CHARACTER: 'bits_per_character'}[text_set.unit]
   metrics = {kind: metric_value(paper.nats, text_set.unit, counts[text_set.unit]), 'nats': paper.nats,
-             'tokens': paper.tokens,
-             'words': counts[WORD], 'bytes': counts[BYTE], 'characters': counts[CHARACTER]}
+             'tokens': paper.tokens, 'words': counts[WORD], 'bytes': counts[BYTE],
+             'characters': counts[CHARACTER]}
   return TaskResult(metrics, _protocol(text_set, evaluated, paper.marks), cells=cells, examples=tuple(
     {'text': evaluated.tokenizer.decode(ids[start:]), 'nats': -score.log_prob, 'tokens': len(ids) - start}
     for (ids, start), score in zip(paper.requests, paper.scores)))
@@ -199,14 +201,14 @@ def strides(text_set, evaluated, lines):
   n_ctx = evaluated.model.n_ctx
   if not evaluated.grid:
     return [n_ctx]
-  longest = max(len(evaluated.tokenizer.encode(line))
-                for line in lines) if text_set.separate_lines else math.inf
+  longest = (max(len(evaluated.tokenizer.encode(line)) for line in lines) if text_set.separate_lines
+             else math.inf)
   others = {n_ctx // 2, min(SHORT_STRIDE, n_ctx)} - {n_ctx, 0}
   return [n_ctx, *sorted((stride for stride in others if longest > n_ctx), reverse=True)]
 
 
 def run_pass(text_set, evaluated, lines, form, style, stride):
-  """The Pass that reads the text in one form and with one stride."""
+  """Score the text in one form and with one stride; returns a ScoringPass."""
   texts = [detokenize(line, style) for line in (lines if text_set.separate_lines else [''.join(lines)])]
   requests = [window for text in texts for window in _windows_of(evaluated, text, stride)]
   scores = score_with_journal(evaluated, f'{text_set.name} {form}, stride {stride}', requests)

@@ -1,25 +1,25 @@
-"""Which pronoun a sentence of the Definite Pronoun Resolution set means, and what takes its place.
+"""Position of the pronoun in sentences of the Definite Pronoun Resolution set, and what replaces it.
 
-Each sentence is two clauses that a conjunction joins: the first names both referents, the second has the
-pronoun. The set gives the pronoun as a word, which may occur in the first clause, too.
+Each sentence is two clauses joined by a conjunction: the first has both referents, the second the pronoun.
+The set gives the pronoun as a word, which may also occur in the first clause.
 """
 
 import re
 
 from gptjax.evaluate.tasks.cloze import WinogradSchema, substitute_pronoun
 
-# What may join the clauses; the earliest does. "as" and "for" before an object or a possessive are
-# prepositions ("paid her for her work"): they count where nothing else is there.
+# Conjunctions that may join the clauses; the earliest one counts. "as" and "for" before an object or a
+# possessive are prepositions ("paid her for her work"): they count only if there is no other conjunction.
 _WORDS = ('because|although|though|while|whereas|until|unless|when|whenever|since|so|but|if|yet|and|or|after|'
           'before|once')
 _CLAUSE = r'(?!\s+(?:me|him|her|us|them|my|your|his|its|our|their)\b)'
 CONJUNCTIONS = [re.compile(words, re.IGNORECASE) for words in (
   rf'\b(?:{_WORDS})\b|[;:,]|\b(?:as|for)\b{_CLAUSE}', r'\b(?:as|for)\b', '')]
 FIRST_WORD = re.compile(r'\s+(\w+)')
-MAX_LENGTH = 253  # characters of a pronoun, or a referent, which are looked for in the sentence
+MAX_LENGTH = 253  # characters of a pronoun or a referent
 POSSESSIVE = frozenset(('my', 'your', 'his', 'its', 'our', 'their', 'mine', 'yours', 'hers', 'ours',
                         'theirs'))
-# What follows "her" where it is an object; any other word is what is hers.
+# Words that follow "her" as an object; before any other word it is possessive.
 AFTER_OBJECT = frozenset((
   'a', 'an', 'the', 'this', 'that', 'these', 'those', 'my', 'your', 'his', 'her', 'its', 'our', 'their', 'to',
   'from', 'of', 'in', 'on', 'at', 'by', 'for', 'with', 'without', 'about', 'into', 'over', 'under', 'through',
@@ -30,12 +30,12 @@ AFTER_OBJECT = frozenset((
 
 
 def find_pronoun(sentence, pronoun, candidates):
-  """(start, end) of the pronoun that is meant, the first after the conjunction; None: it is not there.
+  """Return (start, end) of the first occurrence of the pronoun after the conjunction, or None.
 
   Args:
     sentence: text.
-    pronoun: a word of at most LONGEST characters; with other capitals only if it is nowhere as written.
-    candidates: the two referents, after the first mention of which that clause begins.
+    pronoun: a word of at most MAX_LENGTH characters; case is ignored if there is no exact occurrence.
+    candidates: the two referents; the second clause begins after the first mention of both.
   """
   if not pronoun.strip():
     return None
@@ -53,7 +53,7 @@ def find_pronoun(sentence, pronoun, candidates):
 
 
 def is_possessive(pronoun, after):
-  """Whether a pronoun says whose something is; `after`: the text after it, which decides of "her"."""
+  """Whether a pronoun is possessive; the text `after` it decides for "her"."""
   if pronoun.lower() != 'her':
     return pronoun.lower() in POSSESSIVE
   word = FIRST_WORD.match(after)
@@ -61,9 +61,9 @@ def is_possessive(pronoun, after):
 
 
 def substitute_candidates(sentence, span, candidates):
-  """(text before, [each candidate as it must be written in the pronoun's place], text after)."""
+  """Return (text before, [the form of each candidate that replaces the pronoun], text after)."""
   before, pronoun, after = sentence[:span[0]].rstrip(), sentence[slice(*span)], sentence[span[1]:].lstrip()
-  kind = 'its' if is_possessive(pronoun, sentence[span[1]:]) else 'it'  # of which `substituted` knows
+  kind = 'its' if is_possessive(pronoun, sentence[span[1]:]) else 'it'  # known to substitute_pronoun
   schema = WinogradSchema(before, kind, after, tuple(candidates), 0)
   substituted = [substitute_pronoun(schema, candidate) for candidate in candidates]
   return before + ' ' * bool(before), [word for _, word, _ in substituted], substituted[0][2]

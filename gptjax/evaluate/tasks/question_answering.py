@@ -1,4 +1,4 @@
-"""Questions that the model answers in words: CoQA and Natural Questions (GPT-2 paper, 3.5 and 3.8)."""
+"""Question answering by generation: CoQA and Natural Questions (GPT-2 paper, 3.5 and 3.8)."""
 
 import math
 
@@ -19,13 +19,13 @@ CONVERSATIONS = schema.Schema('conversations', {
   'additional_answers': schema.dict_of(UTTERANCES, optional=True)}, count=500)
 QUESTIONS = schema.Schema('questions', {
   'question': schema.text(), 'answer': schema.list_of(schema.text())}, count=3610)
-ANSWER_TOKENS = 32     # of CoQA; the longest answer of an annotator is longer, most have three words
+ANSWER_TOKENS = 32     # of CoQA; some answers of annotators are longer, most have three words
 SHORT_ANSWER_TOKENS = 16
-CONFIDENT_FRACTION = 0.01       # share of the questions
-TABLE_ROWS = 30             # answers of the paper's Table 5
+CONFIDENT_FRACTION = 0.01       # of the questions
+TABLE_ROWS = 30             # as in the paper's Table 5
 
-# What the context of Natural Questions is seeded with; the paper does not print its own. Short answers of the
-# kinds that are asked for; no question of the data set asks for the same things.
+# Few-shot examples for Natural Questions; the paper does not print its own. The answers are short and of the
+# expected kinds; no question of the data set asks for the same facts.
 EXAMPLES = (
   ('who painted the girl with a pearl earring', 'Johannes Vermeer'),
   ('what is the capital of finland', 'Helsinki'),
@@ -41,16 +41,16 @@ EXAMPLES = (
 
 
 def read_coqa(data):
-  """[(text before the answer, [answers of all annotators], domain)], a turn of a conversation each.
+  """Return [(text before the answer, [answers of all annotators], domain)], one per turn of a conversation.
 
-  TFDS has the set without the further annotators, so it takes the published file.
+  It reads the published file, because the TFDS set lacks the additional annotators.
   """
   path = sources.find_file(data, COQA)
   if not path:
     raise sources.NotRun(sources.not_found_message('CoQA', COQA_URL, COQA))
   stories = sources.read_json(path)
   if not isinstance(stories, dict) or not isinstance(stories.get('data'), list):
-    raise InputError(f'{path} is not laid out as {COQA}: it is not an object with a list "data"')
+    raise InputError(f'{path} does not have the layout of {COQA}: it must be an object with a list "data"')
   stories, blanks = stories['data'], 0
   for i, story in enumerate(stories):
     blanks += schema.check_record(CONVERSATIONS, story, f'{path}: data[{i}]')
@@ -60,16 +60,16 @@ def read_coqa(data):
 
 
 def _check_turns(story, place):
-  """Refuses a conversation in which not every question has an answer of each annotator (InputError)."""
+  """Raise InputError unless every question has an answer of each annotator."""
   n = len(story['questions'])
-  given = {'answers': story['answers'], **story.get('additional_answers', {})}
-  for name, found in given.items():
-    if len(found) != n:
-      raise InputError(f'{place}: {n} questions, but {len(found)} answers of the annotator {name!r}')
+  by_annotator = {'answers': story['answers'], **story.get('additional_answers', {})}
+  for name, replies in by_annotator.items():
+    if len(replies) != n:
+      raise InputError(f'{place}: {n} questions, but {len(replies)} answers of the annotator {name!r}')
 
 
 def turns(story):
-  """The turns of one conversation; what was said before is the first annotator's."""
+  """Yield the turns of one conversation, with the first annotator's answers in the text before each."""
   before = story['story'].strip() + '\n\n'
   others = story.get('additional_answers', {}).values()
   for i, question in enumerate(story['questions']):
@@ -87,19 +87,19 @@ def evaluate_coqa(evaluated, turns):
   domains = {domain: [score for score, turn in zip(scores, turns) if turn[2] == domain]
              for domain in sorted({turn[2] for turn in turns})}
   metrics = {'f1': math.fsum(scores) / len(scores), 'examples': len(scores),
-             **{f'f1_{domain}': math.fsum(domain_scores) / len(domain_scores) for domain,
-                domain_scores in domains.items()}}
+             **{f'f1_{domain}': math.fsum(domain_scores) / len(domain_scores)
+                for domain, domain_scores in domains.items()}}
   examples = tuple({'text': before, 'answer': text, 'references': references, 'f1': score}
                    for (before, references, _), text, score in zip(turns, generated, scores))
   protocol = ('Development set; the document, an empty line, the conversation so far as "Q: ...", "A: ..." '
-              "with the first annotator's answers, then \"A:\"; what is too long is cut on the left; greedy, "
-              f'to the end of the line, {ANSWER_TOKENS} tokens at most. F1 against all annotators but one, '
+              "with the first annotator's answers, then \"A:\"; truncated on the left; greedy, to the end of "
+              f'the line, at most {ANSWER_TOKENS} tokens. F1 against all annotators but one, '
               'averaged.')
   return TaskResult(metrics, protocol, examples=examples)
 
 
 def read_nq(data):
-  """[(question, [answers])] of the development set."""
+  """Return [(question, [answers])] of the development set."""
   path = sources.find_file(data, NQ, 'NQ-open.dev.jsonl', 'NQ-open.efficientqa.dev.1.1.jsonl')
   records = (sources.read_jsonl(data, path, QUESTIONS) if path else
              sources.read_tfds(data, 'natural_questions_open', 'validation', QUESTIONS))
@@ -110,21 +110,21 @@ def read_nq(data):
 
 
 def few_shot_prompt():
-  """The example questions and answers that come before each question."""
+  """Return the example questions and answers that precede each question."""
   return ''.join(f'Q: {question}?\nA: {answer}\n\n' for question, answer in EXAMPLES)
 
 
 def evaluate_nq(evaluated, questions):
-  """The TaskResult: exact match, of all and of those answers that the model is surest of."""
+  """The TaskResult: exact match of all answers and of the most confident ones."""
   prompts = [encode_prompt(evaluated, f'{few_shot_prompt()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
              for question, _ in questions]
   outputs = generate_texts(evaluated, 'natural_questions', prompts, SHORT_ANSWER_TOKENS)
   answer_ids = [answer_tokens(evaluated.tokenizer, ids, text) for text, ids in outputs]
   answered = [i for i, ids in enumerate(answer_ids) if ids]
-  scores = score_with_journal(evaluated, 'natural_questions, how sure', [
+  scores = score_with_journal(evaluated, 'natural_questions, how sure', [  # a key in existing journals
     Request(np.append(prompts[i], answer_ids[i]), len(prompts[i])) for i in answered])
-  probabilities = dict.fromkeys(range(len(outputs)), 0.0) | {i: math.exp(score.log_prob) for i,
-                                                             score in zip(answered, scores)}
+  probabilities = dict.fromkeys(range(len(outputs)), 0.0) | {i: math.exp(score.log_prob)
+                                                             for i, score in zip(answered, scores)}
   generated = [text.strip() for text, _ in outputs]
   correct = [answers.exact_match(text, references) for text, (_, references) in zip(generated, questions)]
   order = sorted(probabilities, key=lambda i: (-probabilities[i], i))
@@ -137,8 +137,8 @@ def evaluate_nq(evaluated, questions):
   examples = tuple({'text': questions[i][0], 'answer': generated[i], 'references': questions[i][1],
                     'correct': correct[i], 'probability': probabilities[i]} for i in range(len(generated)))
   protocol = (f'Development set; greedy after {len(EXAMPLES)} examples, to the end of the line, '
-              f"{SHORT_ANSWER_TOKENS} tokens at most; exact match with SQuAD's normalisation; how sure: the "
-              f"probability of the answer's tokens; the most confident {CONFIDENT_FRACTION:.0%} are "
+              f"at most {SHORT_ANSWER_TOKENS} tokens; exact match with SQuAD's normalisation; confidence: "
+              f"the probability of the answer's tokens; the most confident {CONFIDENT_FRACTION:.0%} are "
               f'{len(most_confident)}. The context:\n{few_shot_prompt()}')
   return TaskResult(metrics, protocol, rows=rows, examples=examples)
 

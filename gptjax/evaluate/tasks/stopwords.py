@@ -1,6 +1,6 @@
-"""Words with which a passage of LAMBADA does not end: the English list of NLTK 3, 179 words.
+"""Words that do not end a passage of LAMBADA: the English list of NLTK 3, 179 words.
 
-GPT-2's paper used a list of its own, which it does not give.
+The GPT-2 paper does not print the list that it used.
 """
 
 STOPWORDS = frozenset("""

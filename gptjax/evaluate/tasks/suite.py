@@ -1,4 +1,4 @@
-"""All tasks, in the order in which they run and stand in the table."""
+"""All tasks, in the order in which they run and are listed in the table."""
 
 from gptjax.errors import InputError
 from gptjax.evaluate.tasks import (
@@ -19,11 +19,11 @@ TASKS = {task.name: task for task in (
 
 
 def parse_tasks(names):
-  """[Task] that a comma-separated list names; ValueError names one that does not exist."""
+  """Return [Task] of a comma-separated list of names (raises ValueError for an unknown name)."""
   tasks = []
   for name in filter(None, (name.strip() for name in names.split(','))):
     if name not in TASKS:
-      raise InputError(f'config.eval.tasks names {name!r}, which is not a task'
+      raise InputError(f'config.eval.tasks has {name!r}, which is not a task'
                        + words.suggestion(name, TASKS, 'the tasks are'))
     if TASKS[name] not in tasks:
       tasks.append(TASKS[name])

@@ -12,9 +12,9 @@ from gptjax.text.words import plural
 NAMES = {'en': 'English', 'fr': 'French'}
 URL = 'https://www.statmt.org/wmt14/test-full.tgz (as plain text)'
 SENTENCES = schema.Schema('sentence pairs', {'en': schema.text(), 'fr': schema.text()}, count=3003)
-TOKENS = 160  # of a translation; French takes two or three a word
+TOKENS = 160  # of a translation; a French word takes two or three
 
-# The context; the paper prints none. News-like sentences of different length, none from the data set.
+# Few-shot examples; the paper prints none. News-like sentences of different lengths, none from the data set.
 EXAMPLE_PAIRS = (
   ('The weather will be fine tomorrow.', 'Il fera beau demain.'),
   ('The two companies signed an agreement on Monday.', 'Les deux entreprises ont signé un accord lundi.'),
@@ -27,7 +27,7 @@ EXAMPLE_PAIRS = (
 
 
 def read(source, target, data):
-  """[(sentence, its translation)] of newstest2014, 3,003 of them."""
+  """Return [(sentence, its translation)] of newstest2014, 3,003 pairs."""
   require_package('sacrebleu')
   paths = [sources.find_file(data, f'newstest2014.{language}') for language in (source, target)]
   if all(paths):
@@ -49,24 +49,24 @@ def read(source, target, data):
 
 
 def require_package(package):
-  """Raises NotRun where a package of the extra `eval` is not installed."""
+  """Raise NotRun if a package of the extra `eval` is not installed."""
   import importlib.util
   if importlib.util.find_spec(package) is None:
     raise sources.NotRun(f"the package {package} is not installed: pip install 'gptjax[eval]'")
 
 
 def few_shot_prompt(source):
-  """The example pairs that come before each sentence."""
+  """Return the example pairs that precede each sentence."""
   ordered = EXAMPLE_PAIRS if source == 'en' else [(french, english) for english, french in EXAMPLE_PAIRS]
   return ''.join(f'{text} = {translation}\n' for text, translation in ordered)
 
 
 def evaluate(source, target, evaluated, pairs):
-  """The TaskResult: BLEU by sacrebleu with its own defaults."""
+  """The TaskResult: BLEU by sacrebleu with its default settings."""
   import sacrebleu
   name = f'wmt14_{source}_{target}'
-  prompts = [encode_prompt(evaluated, f'{few_shot_prompt(source)}{sentence} =', TOKENS) for sentence,
-             _ in pairs]
+  prompts = [encode_prompt(evaluated, f'{few_shot_prompt(source)}{sentence} =', TOKENS)
+             for sentence, _ in pairs]
   translations = [(sentences(text) or [''])[0] for text, _ in generate_texts(evaluated, name, prompts,
                                                                              TOKENS)]
   bleu = sacrebleu.BLEU()
@@ -74,7 +74,7 @@ def evaluate(source, target, evaluated, pairs):
   examples = tuple({'text': sentence, 'answer': text, 'references': [reference]}
                    for (sentence, reference), text in zip(pairs, translations))
   protocol = (f'newstest2014, {NAMES[source]} to {NAMES[target]}; greedy after {len(EXAMPLE_PAIRS)} pairs, '
-              f'the first sentence of the line, {TOKENS} tokens at most; sacrebleu {bleu.get_signature()}. '
+              f'the first sentence of the line, at most {TOKENS} tokens; sacrebleu {bleu.get_signature()}. '
               f'The context:\n{few_shot_prompt(source)}')
   return TaskResult({'bleu': score.score, 'examples': len(translations)}, protocol, examples=examples)
 

@@ -1,11 +1,9 @@
 """The texts of evaluation sets: where they come from, their schemas, and text as people write it.
 
-  detokenize  De-tokenizers that can be undone: text as people write it, from text as data sets store it,
-              and back.
-  schema      What a published data set looks like: declared beside the reader of each set, checked before
+  detokenize  Invertible de-tokenizers: natural text from the tokenized text of data sets, and back.
+  schema      Schemas of published data sets, declared beside the reader of each set and checked before
               scoring.
-  sentences   Where sentences end; the papers do not say how they told.
-  sources     Where the examples of a task come from: TFDS folders that are prepared, and the sets' own files.
-  spelling    The words of a corpus whose tokenizer does not give its text back, for comparison with other
-              text.
+  sentences   Splitting text into sentences; the papers do not say how they did it.
+  sources     Sources of the examples of tasks: prepared TFDS folders and the published files of data sets.
+  spelling    Respelling of text for comparison with a corpus of a lossy tokenizer.
 """

@@ -1,12 +1,11 @@
-"""De-tokenizers that can be undone: text as people write it, from text as data sets store it, and back.
+"""Invertible de-tokenizers: natural text from the tokenized text of data sets, and back.
 
-GPT-2's paper (section 3.1) removes what tokenization left in a data set ("film , television", "did n't",
+The GPT-2 paper (section 3.1) removes tokenization artifacts of data sets ("film , television", "did n't",
 "1 @,@ 000") with invertible de-tokenizers, so that log p of the natural text is log p of the data set. Here
-that holds for every string: `undo(text, style) == original` whatever the original is.
+`retokenize(detokenize(text, style), style) == text` for every string.
 
-`_join` applies a style's conventions to a line, `_split` takes them back. Where the two do not meet (a
-full stop after an abbreviation, a stray quote), the smallest stretch of the line that is to blame stands as
-it was between two MARKs, a character that no text has; `marked` counts these.
+`_join` applies a style's conventions to a line, `_split` reverts them. Where they are not inverse (a full
+stop after an abbreviation, a stray quote), the smallest stretch that causes this is kept unchanged between two MARKs, a character that does not occur in texts; `count_marked` counts these stretches.
 """
 
 import functools
@@ -14,7 +13,7 @@ import re
 from typing import NamedTuple
 
 MARK, ESCAPE = '\u2060', '\u2061'  # word joiner, function application: both invisible
-# Words that keep their full stop: not the end of a sentence.
+# Words that keep their full stop, which does not end a sentence.
 ABBREVIATIONS = frozenset((
   'Mr', 'Mrs', 'Ms', 'Dr', 'St', 'Jr', 'Sr', 'No', 'Nos', 'vs', 'Lt', 'Col', 'Gen', 'Sgt', 'Capt', 'Cpl',
   'Maj', 'Rev', 'Prof', 'Gov', 'Sen', 'Rep', 'Hon', 'Adm', 'Cmdr', 'Ft', 'Mt', 'Co', 'Corp', 'Inc', 'Ltd',
@@ -25,14 +24,14 @@ ABBREVIATIONS = frozenset((
 class Style(NamedTuple):
   """How a data set was tokenized.
 
-  quotes: the token of an opening and of a closing double quote.
-  left: tokens without a space before them, in natural text.
-  right: tokens without a space after them.
-  inside: tokens without a space on either side.
-  clitics: endings that stand alone in the data set and belong to the word before.
+  quotes: the tokens of an opening and of a closing double quote.
+  no_space_before: tokens without a space before them in natural text.
+  no_space_after: tokens without a space after them.
+  no_space_around: tokens without a space on either side.
+  clitics: endings that are separate tokens in the data set and belong to the previous word.
   marks: {token: character} between two letters or digits, like '@-@' of WikiText.
   brackets: {token: character}, like '-LRB-'.
-  framed: whether each line has a space at its beginning and its end.
+  space_padded: whether each line begins and ends with a space.
   """
   quotes: tuple = ()
   no_space_before: str = ''
@@ -58,16 +57,16 @@ BOOKS = Style(quotes=('``', "''"), no_space_before=',.;:!?)]%', no_space_after='
 
 
 def detokenize(text, style):
-  """The natural form of a text (str to str)."""
+  """Return the natural form of a tokenized text."""
   if style == PLAIN:
     return text
   *lines, last = text.replace(ESCAPE, ESCAPE + 'e').replace(MARK, ESCAPE + 'm').split('\n')
-  # What comes after the last line break is a line only if there is something.
+  # The text after the last line break is a line unless it is empty.
   return '\n'.join([_line(line, style) for line in lines] + [_line(last, style, is_last=True)])
 
 
 def retokenize(text, style):
-  """The text of which `detokenize` made this one."""
+  """Return the text from which `detokenize` made this one."""
   if style == PLAIN:
     return text
   *lines, last = text.split('\n')
@@ -76,7 +75,7 @@ def retokenize(text, style):
 
 
 def count_marked(text):
-  """How many stretches of a text made by `detokenize` are as the data set has them."""
+  """Return the number of stretches that `detokenize` kept unchanged in this text."""
   return text.count(MARK) // 2
 
 
@@ -89,14 +88,14 @@ def _line(line, style, is_last=False):
   natural = _natural(bare, style)
   if _unline(natural, style) == line and (natural or not is_last):
     return natural
-  # The frame is not as it is in other lines.
+  # The padding differs from that of other lines.
   return f'{MARK}{MARK}{line}{MARK}{MARK}'
 
 
 def _unline(line, style):
   if line.startswith(MARK * 2):
     return line[2:-2]
-  pieces = line.split(MARK)  # every other one as it was
+  pieces = line.split(MARK)  # every other piece is unchanged
   bare = ''.join(piece if i % 2 else _split(piece, style) for i, piece in enumerate(pieces))
   if not style.space_padded:
     return bare
@@ -104,7 +103,7 @@ def _unline(line, style):
 
 
 def _natural(bare, style, open_quote=False):
-  """The natural form of a line without its frame, or of a part within quotes, marked where it has to be."""
+  """Return the natural form of a line without its padding, or of a part of it, with marks where needed."""
   natural = _join(bare, style, open_quote)
   if _split(natural, style) == bare:
     return natural
@@ -115,16 +114,16 @@ def _natural(bare, style, open_quote=False):
   still_open = open_quote ^ (sum(word in style.quotes for word in words[:middle]) % 2 == 1)
   halves = [_natural(' '.join(words[:middle]), style, open_quote),
             _natural(' '.join(words[middle:]), style, still_open)]
-  natural = ' '.join(halves).replace(f'{MARK} {MARK}', ' ')  # two marked neighbours are one
+  natural = ' '.join(halves).replace(f'{MARK} {MARK}', ' ')  # merge adjacent marked stretches
   back = ''.join(piece if i % 2 else _split(piece, style) for i, piece in enumerate(natural.split(MARK)))
   return natural if back == bare else f'{MARK}{bare}{MARK}'
 
 
 def _join(line, style, open_quote):
-  """The line by the style's conventions; right for nearly all lines."""
+  """Apply the style's conventions to a line; correct for nearly all lines."""
   brackets, marks = dict(style.brackets), dict(style.marks)
   words = [brackets.get(word, word) for word in line.split(' ')]
-  pieces, glued = [], True  # glued: nothing comes between this word and the next
+  pieces, glued = [], True  # glued: no space between this word and the next
   for i, word in enumerate(words):
     before = words[i - 1] if i else ''
     if word in marks and before[-1:].isalnum() and words[i + 1:i + 2] and words[i + 1][:1].isalnum():
@@ -145,7 +144,7 @@ def _join(line, style, open_quote):
 
 
 def _takes(before, stop):
-  """Whether punctuation right after a word can be told from the word's own."""
+  """Whether punctuation after a word can be distinguished from the word's own."""
   return bool(before) and (stop != '.' or not _abbreviates(before))
 
 
@@ -162,9 +161,9 @@ def _split(line, style):
 
 @functools.cache
 def _splits(style):
-  """[(pattern, replacement)] that one after the other take natural text apart."""
+  """Return [(pattern, replacement)] that in this order split natural text into tokens."""
   rules, names = [], {chr(0xE000 + i): f' {token} ' for i, (token, _) in enumerate(style.marks)}
-  for private, (_, mark) in zip(names, style.marks):  # their own characters must not be taken apart again
+  for private, (_, mark) in zip(names, style.marks):  # private characters protect the marks from later rules
     side = '[0-9]' if mark in ',.' else r'[^\W_]'
     rules.append((f'(?<={side}){re.escape(mark)}(?={side})', private))
   if len(set(style.quotes)) == 2:

@@ -1,8 +1,8 @@
-"""What a published data set looks like: declared beside the reader of each set, checked before scoring.
+"""Schemas of published data sets, declared beside the reader of each set and checked before scoring.
 
-A Schema names the fields of a record and the Kind of each. A record that does not fit is refused with its
-place. Blank texts that a published set is known to have are kept, counted and reported; so is a set that has
-another number of records, or another file, than the published one, since its results are not comparable.
+A Schema has the fields of a record and the Kind of each. A record that does not fit raises an error with its
+place. Blank texts that a published set is known to have are kept, counted and reported. A set with another
+number of records, or another file, than the published one is reported, since its results are not comparable.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from gptjax.errors import InputError
 
 
 class Fault(NamedTuple):
-  """Why a value is not of a Kind.
+  """A value that is not of a Kind.
 
   place: of the value inside the field, like '[3].input_text'; '' for the field itself.
-  value: what is there.
-  words: what is expected, as in "must be ...".
+  value: the value there.
+  expected: description of a valid value, as in "must be ...".
   """
   place: str
   value: Any
@@ -28,8 +28,8 @@ class Fault(NamedTuple):
 class Kind(NamedTuple):
   """The values that a field can have.
 
-  fault: function of a value of any type that gives its Fault, or None.
-  blanks: function of a value without a Fault: how many blank texts are in it.
+  fault: function of a value of any type that returns its Fault, or None.
+  blanks: function of a value without a Fault that returns the number of blank texts in it.
   optional: whether the field may be missing.
   """
   fault: Callable[[Any], Fault | None]
@@ -40,10 +40,10 @@ class Kind(NamedTuple):
 class Schema(NamedTuple):
   """The records of a set.
 
-  what: they are, in the plural.
+  record_noun: plural noun for the records.
   fields: {name: Kind}.
-  count: how many the published set has; 0: not known.
-  sha256: of the published file; '' where there is not one such file.
+  count: number of records of the published set; 0: unknown.
+  sha256: of the published file; '' if there is more than one file.
   """
   record_noun: str
   fields: dict
@@ -52,7 +52,7 @@ class Schema(NamedTuple):
 
 
 def text(blank=False, max_length=None):
-  """Kind of texts; `blank`: an empty one, or one of white space alone, is allowed; `most` characters."""
+  """Kind of texts; `blank`: whether they may be empty or white space; max_length: in characters."""
   if max_length is not None:
     return Kind(lambda value: _fault(value, isinstance(value, str) and value.strip()
                                      and len(value) <= max_length,
@@ -65,7 +65,7 @@ def text(blank=False, max_length=None):
 
 
 def text_of_words(min_words):
-  """Kind of texts of at least so many words, between which is white space."""
+  """Kind of texts of at least min_words words, separated by white space."""
   return Kind(lambda value: _fault(value, isinstance(value, str) and len(value.split()) >= min_words,
                                    f'a text of at least {min_words} words'))
 
@@ -77,13 +77,13 @@ def integer(low, high):
 
 
 def one_of(*values):
-  """Kind of these texts alone."""
+  """Kind of texts that are one of these values."""
   return Kind(lambda value: _fault(value, isinstance(value, str) and value in values,
                                    f'one of {", ".join(values)}'))
 
 
 def list_of(kind, min_items=1, max_items=None):
-  """Kind of lists, each item of which is of a Kind."""
+  """Kind of lists of items of a Kind."""
   number = (f'{min_items}' if min_items == max_items else f'at least {min_items}' if max_items is None
             else f'{min_items} to {max_items}') + f' value{"s" * ((max_items or min_items) != 1)}'
   def fault(value):
@@ -95,7 +95,7 @@ def list_of(kind, min_items=1, max_items=None):
 
 
 def record(fields):
-  """Kind of objects that have these fields, {name: Kind}."""
+  """Kind of objects with these fields, {name: Kind}."""
   def fault(value):
     if not isinstance(value, dict):
       return Fault('', value, f'an object with {", ".join(fields)}')
@@ -104,15 +104,15 @@ def record(fields):
         if not kind.optional:
           return Fault('', sorted(value), f'an object with the field {name!r}')
         continue
-      if fault := kind.fault(value[name]):
-        return fault._replace(place=f'.{name}{fault.place}')
+      if field_fault := kind.fault(value[name]):
+        return field_fault._replace(place=f'.{name}{field_fault.place}')
     return None
   return Kind(fault, lambda value: sum(kind.blanks(value[name]) for name, kind in fields.items()
                                        if name in value))
 
 
 def dict_of(kind, optional=False):
-  """Kind of objects of any names, each value of which is of a Kind."""
+  """Kind of objects with any names and values of a Kind."""
   def fault(value):
     if not isinstance(value, dict):
       return Fault('', value, 'an object')
@@ -129,18 +129,18 @@ def _first(faults):
 
 
 def check_record(schema, value, place):
-  """Refuses a record that does not fit.
+  """Raise an error for a record that does not fit.
 
   Args:
     schema: Schema.
     value: of any type.
-    place: where it is, 'FILE:LINE'.
+    place: of the record, 'FILE:LINE'.
 
   Returns:
-    How many blank texts it has.
+    The number of blank texts in it.
 
   Raises:
-    InputError: the place, what is there and what is expected.
+    InputError: the record does not fit; the message has the place, the value and what is expected.
   """
   kind = record(schema.fields)
   if found := kind.fault(value):
@@ -151,17 +151,17 @@ def check_record(schema, value, place):
 
 
 def check_count(schema, n, blanks, place, note):
-  """Refuses a set without a record, and notes how one differs from the published set.
+  """Raise an error for a set without records, and note how a set differs from the published one.
 
   Args:
     schema: Schema.
-    n: how many records there are; None: only a part of them has been read.
-    blanks: how many of their texts are blank.
+    n: number of records; None: only a part of them has been read.
+    blanks: number of blank texts in them.
     place: of the set, for messages.
-    note: function of a line.
+    note: function that takes a line.
 
   Raises:
-    InputError: there is no record.
+    InputError: the set has no records.
   """
   if n == 0:
     raise InputError(f'{place} has no {schema.record_noun}: get the published set again')
@@ -173,6 +173,6 @@ def check_count(schema, n, blanks, place, note):
 
 
 def note_digest(sha256, content, place, note):
-  """Notes that a file is not the published one; content: its bytes."""
+  """Note that a file, with this content, is not the published one."""
   if sha256 and hashlib.sha256(content).hexdigest() != sha256:
     note(f'{place} is not the published file (SHA-256 {sha256[:12]}...)')

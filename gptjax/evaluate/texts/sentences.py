@@ -1,8 +1,8 @@
-"""Where sentences end; the papers do not say how they told."""
+"""Splitting text into sentences; the papers do not say how they did it."""
 
 import re
 
-# Full stop, question or exclamation mark, what closes with it, and then space and no small letter.
+# Full stop, question or exclamation mark and closing marks, before white space and no lower-case letter.
 _END = re.compile(r'(?<=[.!?])["\u201d\u2019\')\]]*(?=\s+[^\sa-z\u00df-\u00ff])')
 _ABBREVIATION = re.compile(
   r'\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|Gen|Lt|Col|Sgt|Rev|Gov|Sen|Rep|vs|No|Mme)\.$')
@@ -10,7 +10,7 @@ _LONGEST = len('Prof.')
 
 
 def sentences(text):
-  """[str], the sentences of a text; line breaks end one too."""
+  """Return [str], the sentences of a text; line breaks also end a sentence."""
   spans = []
   for line in text.split('\n'):
     begin = 0

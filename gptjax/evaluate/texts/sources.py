@@ -1,7 +1,7 @@
-"""Where the examples of a task come from: TFDS folders that are prepared, and the sets' own files.
+"""Sources of the examples of tasks: prepared TFDS folders and the published files of data sets.
 
-Nothing is downloaded here: an evaluation must not depend on a network, and what is scored should be a file
-that one can look at. What is absent is named with the place where to get it.
+Nothing is downloaded: an evaluation must not depend on a network, and its data should be a file that can be
+inspected. The message about a missing set says where to get it.
 """
 
 import glob
@@ -16,27 +16,27 @@ from gptjax.evaluate.texts import schema as schemas
 from gptjax.files import bounded
 from gptjax.text import text_checks
 
-SEARCH_DEPTHS = ('', '*', '*/*')  # how deep below data_dir a file may lie
+SEARCH_DEPTHS = ('', '*', '*/*')  # folders below data_dir that are searched
 
 
 class NotRun(Exception):
-  """A task cannot be run; the message says why, and where to get what is missing."""
+  """A task cannot be run; the message says why, and where to get missing data."""
 
 
 def ignore_note(line):
-  """A `Data.note` that nobody reads."""
+  """The default of `DataOptions.note`, which discards the line."""
   del line
 
 
 class DataOptions(NamedTuple):
-  """Where to look.
+  """Where the data of tasks is, and how much of it to read.
 
   data_dir: folder of published files; '' for none.
-  tfds_dir: where tensorflow_datasets keeps its sets; '' for its own default.
-  limit: take the first so many examples; 0: all.
+  tfds_dir: data folder of tensorflow_datasets; '' for its default.
+  limit: number of examples to read, from the first; 0: all.
   corpora: (folder, weight) of prepared corpora whose validation splits are read.
-  seq_len: tokens of a window of these; 0: the model's context.
-  note: function of a line, called where a set differs from the published one.
+  seq_len: tokens per window of these; 0: the model's context.
+  note: function that takes a line, called when a set differs from the published one.
   """
   data_dir: str
   tfds_dir: str
@@ -50,10 +50,11 @@ class DataOptions(NamedTuple):
 
 
 def find_file(data, *names):
-  """The Path of the first of these files that lies in data_dir or up to two folders below it; None.
+  """Return the Path of the first of these files in data_dir or up to two folders below it, or None.
 
   Args:
-    names: like 'wikitext-2-raw/wiki.test.raw'; those named first are preferred.
+    data: DataOptions.
+    names: like 'wikitext-2-raw/wiki.test.raw', in order of preference.
   """
   for name in names if data.data_dir else ():
     for folder in SEARCH_DEPTHS:
@@ -65,19 +66,19 @@ def find_file(data, *names):
 
 
 def read_text(path, note=ignore_note):
-  """The text of a UTF-8 file, without a byte-order mark.
+  """Return the text of a UTF-8 file, without a byte-order mark.
 
-  Published files end their lines with LF. A copy in which lines end with CRLF, all or some, has been
-  converted: it is read as it was before, which is noted. Other CRs belong to the text.
+  Published files have LF line ends. A copy with CRLF line ends has been converted: it is read with LF, which
+  is noted. Other CRs belong to the text.
 
   Raises:
-    InputError: the file is not UTF-8, has a NUL byte, or holds only white space.
+    InputError: the file is not UTF-8, has a NUL byte, or has only white space.
   """
   return decode(path, path.read_bytes(), note)
 
 
 def decode(path, raw, note=ignore_note, may_be_cut=False):
-  """The text of the bytes of a file, see `read_text`; `cut`: the last character may be incomplete."""
+  """Decode the bytes of a file, as `read_text`; `may_be_cut`: the last character may be incomplete."""
   try:
     text = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
@@ -85,34 +86,34 @@ def decode(path, raw, note=ignore_note, may_be_cut=False):
       raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
     text = raw[:error.start].decode('utf-8-sig')
   if '\0' in text:
-    raise InputError(f'{path}:{text[:text.index(chr(0))].count(chr(10)) + 1}: a NUL byte, which no text has: '
+    raise InputError(f'{path}:{text[:text.index(chr(0))].count(chr(10)) + 1}: a NUL byte in a text: '
                      'get the file again')
   if not text.strip():
-    raise InputError(f'{path} holds no text: get the published file again')
+    raise InputError(f'{path} has no text: get the published file again')
   return with_lf_line_ends(path, text, note)
 
 
 def with_lf_line_ends(path, text, note):
-  """The text (str, or bytes) with LF in place of CRLF."""
+  """Return the text (str or bytes) with LF in place of CRLF, which is noted."""
   crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
   n_crlf, lines = text.count(crlf), text.count(lf)
   if not n_crlf:
     return text
   some = '' if n_crlf == lines else f'{n_crlf:,} of {lines:,} '
-  note(f'{path} has {some}line ends CRLF, read as LF, which the published file has')
+  note(f'{path} has {some}CRLF line ends, read as LF as in the published file')
   return text.replace(crlf, lf)
 
 
 def read_jsonl(data, path, schema):
-  """[object of each line] of a file, each as its schema says.
+  """Return [object of each line] of a file, each checked against a schema.
 
   Args:
-    data: Data.
+    data: DataOptions.
     path: of the file.
     schema: schema.Schema.
 
   Raises:
-    InputError: names the line.
+    InputError: a line is not such an object; the message has its number.
   """
   records, blanks = [], 0
   for number, line in enumerate(read_text(path).split('\n'), 1):
@@ -132,7 +133,7 @@ def read_jsonl(data, path, schema):
 
 
 def read_json(path):
-  """The content of a JSON file (InputError if it is none)."""
+  """Return the content of a JSON file (raises InputError if it is not JSON)."""
   text = read_text(path)
   try:
     content = bounded.parse(text, bounded.MANY)
@@ -143,10 +144,12 @@ def read_json(path):
 
 
 def read_tfds(data, name, split, schema):
-  """[{field: value}] of a split of a TFDS set that is prepared, strings as str, in stored order; None.
+  """Return [{field: value}] of a split of a prepared TFDS set, strings as str, in stored order.
+
+  Returns None if the set is not prepared.
 
   Raises:
-    InputError: a record is not UTF-8, or not as the schema says; there is none.
+    InputError: a record is not UTF-8 or does not fit the schema, or there are no records.
   """
   if not _is_prepared(data, name):
     return None
@@ -165,7 +168,7 @@ def read_tfds(data, name, split, schema):
 
 
 def _is_prepared(data, name):
-  """Whether a set is there; without TensorFlow, which takes seconds to load."""
+  """Whether a set is prepared; does not import TensorFlow, which takes seconds."""
   return tfds_folder.find(name, data.tfds_dir) is not None
 
 
@@ -184,8 +187,8 @@ def _strings(value):
 
 
 def not_found_message(name, url, *names, tfds=''):
-  """The message of NotRun: what to get, and where to put it."""
+  """Return the message of NotRun for a missing set: where to get it and where to put it."""
   files = ' or '.join(f'DATA_DIR/{file}' for file in names)
   ways = [f'`tfds build {tfds}` (--config.data.tfds_dir)'] if tfds else []
   ways += [f'{files} from {url} (--config.eval.data_dir)'] if names else []
-  return f'{name} is not there: {", or ".join(ways)}'
+  return f'{name} is missing: {", or ".join(ways)}'

@@ -1,7 +1,7 @@
-"""The words of a corpus whose tokenizer does not give its text back, for comparison with other text.
+"""Respelling of text for comparison with a corpus of a lossy tokenizer.
 
-GPT-1's tokenizer mends characters and splits words: "don't" comes back as "do n't", whose 8-grams are not
-those of the text. What is looked up in a filter of such a corpus goes through the same tokenizer first.
+GPT-1's tokenizer normalizes characters and splits words: "don't" is decoded as "do n't", whose 8-grams are
+not those of the text. Text to look up in a filter of such a corpus goes through the same tokenizer first.
 """
 
 import functools
@@ -17,13 +17,13 @@ LOSSY = 'gpt1',  # names of tokenizers
 
 
 def respelling_for(sources):
-  """Function of a text that gives it as it stands in a filter of these sources; None: as it is.
+  """Return the function that respells a text as in a filter of these sources; None: no change.
 
   Args:
     sources: list of KIND:WHERE.
 
   Raises:
-    InputError: they are corpora of such a tokenizer and other text, which cannot be compared at once.
+    InputError: only some of them are corpora of such a tokenizer, so that no respelling fits all.
   """
   return _respelling_for(tuple(sources))
 
@@ -36,20 +36,20 @@ def _respelling_for(sources):
     return None
   if len(lossy) > 1 or None in tokenizers:
     raise InputError(f'the sources {", ".join(sources)} are corpora of GPT-1\'s tokenizer, which changes '
-                     'words, and other text: study them one by one')
+                     'words, and other text: run a study of each kind alone')
   (tokenizer,) = lossy.values()
   return lambda text: tokenizer.decode(tokenizer.encode(text))
 
 
 def _tokenizer(source):
-  """The tokenizer of a source that is a corpus of a LOSSY one; None of any other source."""
+  """Return the tokenizer of a source if it is a corpus of a LOSSY tokenizer, else None."""
   kind, _, where = source.partition(':')
   if kind != 'corpus':
     return None
   folder, _ = corpus_source.located(where)
-  if not Path(folder).is_dir():  # of a filter that was built elsewhere
-    print(f'overlap: the corpus {folder} is not here: if it has GPT-1\'s tokenizer, some 8-grams are not '
-          'found', file=sys.stderr)
+  if not Path(folder).is_dir():  # a filter may have been built elsewhere
+    print(f'overlap: the corpus {folder} does not exist: if it has GPT-1\'s tokenizer, some 8-grams are '
+          'not found', file=sys.stderr)
     return None
   lossy = corpus_manifest.read_manifest(folder)['tokenizer']['name'] in LOSSY
   return loading.load(str(Path(folder) / 'tokenizer')) if lossy else None

@@ -174,11 +174,11 @@ def test_any_damage_is_seen(tmp_path):
     bad = bytearray(good)
     bad[place] ^= 1 << draw.randrange(8)
     made.path.write_bytes(bad)
-    with pytest.raises(ValueError, match=r'damaged|changed|cut short|bytes of bits'):
+    with pytest.raises(ValueError, match=r'damaged|changed|truncated|bytes of bits'):
       bloom.open_filter(made.path, progress=False)
   for length in (0, 5, made.bits.size, len(good) - 1):
     made.path.write_bytes(good[:length])
-    with pytest.raises(ValueError, match='cut short'):
+    with pytest.raises(ValueError, match='truncated'):
       bloom.open_filter(made.path, progress=False)
 
 
@@ -273,7 +273,7 @@ def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
   (['--test=a=text:nowhere', '--train=text:README.md'], 'no file has this name'),
   (['--test=text:README.md', '--train=text:README.md'], 'NAME=SOURCE'),
   (['--test=a=text:README.md'], '--train, --filter or --own'),
-  (['--own=b=text:README.md'], 'no --test or --examples of this name'),
+  (['--own=b=text:README.md'], 'no --test or --examples has this name'),
   (['--filter=README.md'], 'not a filter'),
   (['--train=text:README.md', '--rate=2'], r'--rate: 2 must be a number in \[1e-15, 0.5\]'),
   (['--train=text:gptjax/data/*.npy'], 'no file has this name'),

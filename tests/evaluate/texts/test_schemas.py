@@ -152,7 +152,7 @@ def test_converted_line_ends_are_read_as_published_and_noted_even_if_only_some_a
   for whole, end in ((text, '\r\n'), (text.encode(), b'\r\n')):
     notes = []
     assert sources.with_lf_line_ends('f', whole, notes.append) == whole.replace(end, end[-1:])
-    assert notes == [f'f has {some}line ends CRLF, read as LF, which the published file has']
+    assert notes == [f'f has {some}CRLF line ends, read as LF as in the published file']
 
 
 def test_the_shared_files_are_the_published_ones(shared_data):
@@ -196,7 +196,7 @@ def test_an_evaluation_of_which_nothing_could_be_run_fails(corpus_folder, tmp_pa
   assert done.returncode == 0, done.stderr
   config = gpt2_zero_shot.get_config()
   config.init_from, config.eval.tasks = str(tmp_path / 'run'), 'ptb,cbt_cn'
-  with pytest.raises(InputError, match=r'none of the tasks could be run \(ptb, cbt_cn\): Penn Treebank'):
+  with pytest.raises(InputError, match=r'none of the tasks can be run \(ptb, cbt_cn\): Penn Treebank'):
     evaluate(config, tmp_path / 'none')
   config = gpt2_zero_shot.get_config()
   config.init_from, config.eval.tasks = str(tmp_path / 'run'), 'ptb,held_out'
@@ -209,9 +209,9 @@ def test_a_held_out_split_of_a_token_is_none(tmp_path):
                                                             24, note=notes.append))
   one, two = (write_corpus(tmp_path / f'{n}', [[1, 2, 3]], validation=[range(n)]) for n in (1, 2))
   notes = []
-  with pytest.raises(sources.NotRun, match=f'{one}: no text is held out'):
+  with pytest.raises(sources.NotRun, match=f'{one}: no held-out text'):
     held(one)
-  assert notes == [f'corpus {one} holds 1 token out, of which none can be predicted']
+  assert notes == [f'corpus {one} has 1 token held out, none of which can be predicted']
   _, found, _ = held(one, two)
   (_, _, corpus), = found
   (request,) = held_out.windows(corpus, 24)
