@@ -207,7 +207,7 @@ def version_facts():
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark gpu', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--first', action='store_true', help=f'the most important stages, in {FIRST_LIMIT_S} s')
   parser.add_argument('--sizes', default='',
                       help=f'comma-separated, of {", ".join(SIZES)}; default: all, with --first the '

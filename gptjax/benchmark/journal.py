@@ -43,7 +43,7 @@ class Journal:
       fields = {**fields, 'session': os.getpid()}
     line = json.dumps(records.add_checksum(_finite({'kind': kind, **fields}))).encode() + b'\n'
     with open(self.path, 'ab+') as file:
-      if file.telemetry() and os.pread(file.fileno(), 1, file.telemetry() - 1) != b'\n':
+      if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b'\n':
         line = b'\n' + line  # the last writer was killed in the middle of a line
       file.write(line)
       file.flush()

@@ -74,7 +74,7 @@ def split_at_markers(text, path):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark table', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('paths', type=paths.flag, nargs='+', metavar='JSON',
                       help='result file of another sub-command, or its journal')
   parser.add_argument('--json', type=paths.flag, default='',

@@ -130,7 +130,7 @@ def run_folder(config, workdir, name, seed):
 
 
 def initialize_workdir(config, workdir, tokenizer, loaded):
-  """What process 0 writes before the runs: config.json and the tokenizer."""
+  """Write config.json and the tokenizer, on process 0 before the runs."""
   configs.make_workdir(workdir)
   configs.write_or_check_config(config, workdir, '+'.join(data.digest for data in loaded))
   save_tokenizer(tokenizer, workdir)

@@ -8,33 +8,33 @@ from gptjax.text.words import plural
 
 
 def log_start(run, telemetry, state):
-  """Says what is about to run: weights, devices, examples, widths, length."""
-  config, data, n = run.config, run.data, lambda tree: sum(x.size for x in jax.tree.leaves(tree))
+  """Log the setup of the run: weights, devices, examples, widths, length."""
+  config, data, n_weights = run.config, run.data, lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   devices = jax.devices()
-  telemetry.log(f'task {data.name}, seed {config.train.seed}: {n(state.params):,} weights trained'
-           + (f', {n(state.frozen):,} frozen' if state.frozen else ''))
+  telemetry.log(f'task {data.name}, seed {config.train.seed}: {n_weights(state.params):,} weights trained'
+                + (f', {n_weights(state.frozen):,} frozen' if state.frozen else ''))
   telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
-           f'{config.model.compute_dtype}')
+                f'{config.model.compute_dtype}')
   validation = {f'validation {name}'.strip(): encoded for name, encoded in data.validation.items()}
   tests = {f'test {name}': encoded for name, encoded in data.test.items()}
   splits = {'training': data.train, **validation, **tests}
-  scored = {f'test {name}': mask for name, mask in data.label_masks.items()}
+  label_masks = {f'test {name}': mask for name, mask in data.label_masks.items()}
   for name, encoded in splits.items():
     truncated = (f', {encoded.n_truncated:,} of them truncated to {config.data.seq_len} tokens'
                  if encoded.n_truncated else ', none truncated')
     skipped = f', {encoded.n_unlabelled:,} more without a label skipped' if encoded.n_unlabelled else ''
     empty = f', {encoded.n_empty:,} with an empty text' if encoded.n_empty else ''
-    known = f', {scored[name].sum():,} of them with a label' if name in scored else ''
-    telemetry.log(f'{name}: {plural(len(encoded.index), "example")}{truncated}{empty}{skipped}{known}')
+    labelled = f', {label_masks[name].sum():,} of them with a label' if name in label_masks else ''
+    telemetry.log(f'{name}: {plural(len(encoded.index), "example")}{truncated}{empty}{skipped}{labelled}')
   longest = data.train.max_lengths
-  of_epoch = [(len(examples), width) for examples, width in map(run.schedule, range(run.schedule.per_epoch))]
-  padded = sum(n * width for n, width in of_epoch)
+  epoch_batches = [run.schedule(step) for step in range(run.schedule.per_epoch)]
+  padded = sum(len(examples) * width for examples, width in epoch_batches)
   kind = 'bucketed by length' if run.schedule.by_length else 'random'
-  widths = ', '.join(map(str, sorted({width for _, width in of_epoch})))
+  widths = ', '.join(map(str, sorted({width for _, width in epoch_batches})))
   telemetry.log(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens per sequence, of which '
-           f'{longest.mean():.1f} are not padding, instead of {config.data.seq_len}')
+                f'{longest.mean():.1f} are not padding, instead of {config.data.seq_len}')
   telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
-           f'{run.schedule.per_epoch:,} per epoch')
+                f'{run.schedule.per_epoch:,} per epoch')
   if int(state.step):
     telemetry.log(f'resuming after step {int(state.step)}')
 

@@ -79,7 +79,7 @@ def finetune_run(run, source):
     telemetry.close_bar()
     if finished:
       shutdown.exit_on_signal('stopped before the results were written; the last step is saved: run the same '
-                       'command again to resume')
+                              'command again to resume')
     result = finish_run(run, state, shapes, telemetry) if finished else None
     if result is None:
       telemetry.log(f'stopped after step {int(state.step)}, saved: run the same command again to resume')
@@ -167,6 +167,7 @@ def train_batch(run, step):
 
 
 def _is_multiple(interval, step):
+  """Whether `step` is a positive multiple of `interval`; 0: never."""
   return interval > 0 and step > 0 and step % interval == 0
 
 
@@ -177,22 +178,23 @@ def evaluation_due(run, step):
 
 
 def evaluate_and_checkpoint(run, state, step, telemetry, saves):
-  """Evaluation and checkpoint, where due after `step` and not yet on record."""
+  """Evaluate and save a checkpoint if due after `step` and not done yet."""
   run.watchdog.progress(slow=True)
   if evaluation_due(run, step) and _metric(telemetry, step) is None:
     outputs = predict_splits(run, state, run.data.validation)
     if outputs is None:
       return
-    found = results.compute_scores(run.data, outputs, run.data.validation)
-    score = results.main_score(run.data, found)
-    telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in found.items()}})
-    telemetry.log(f'step {step}  {_format_metrics(found)}')
+    scores = results.compute_scores(run.data, outputs, run.data.validation)
+    score = results.main_score(run.data, scores)
+    telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in scores.items()}})
+    telemetry.log(f'step {step}  {_format_metrics(scores)}')
   if evaluation_due(run, step) or _is_multiple(run.config.checkpoint.every_steps, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
 
 
 def _format_metrics(metrics):
+  """The metrics as one line of text."""
   return '  '.join(f'{name} {results.format_metric(name, value, 2)}' for name, value in metrics.items())
 
 
@@ -258,7 +260,7 @@ def finish_run(run, state, shapes, telemetry):
   config, data = run.config, run.data
   _, step = max(score_history(run, telemetry), key=lambda pair: (pair[0], -pair[1]))
   logged = processes.on_process_0(lambda: next((record for record in reversed(telemetry.records)
-                                        if record['step'] == step and 'eval/score' in record), None))
+                                                if record['step'] == step and 'eval/score' in record), None))
   exporting, splits = _can_export(run, telemetry), _final_splits(run, logged)
   if (splits or exporting) and step != int(state.step):
     path = run.folder / 'checkpoints' / str(step)
@@ -276,7 +278,7 @@ def finish_run(run, state, shapes, telemetry):
     result['train_metrics'] = results.compute_scores(data, {'': outputs['train']}, {'': splits['train']})
   if config.finetune.predict:
     processes.on_process_0(lambda: [str(results.write_predictions(run.folder, data, file, values))
-                            for file, values in outputs_of('test', data.test).items()])
+                                    for file, values in outputs_of('test', data.test).items()])
   if exporting:
     save_pretrained(weights.export_language_model(state, config), run.tokenizer, run.folder / 'export')
     telemetry.log(f'export        {run.folder / "export"}')

@@ -91,8 +91,7 @@ def init_state(config, kind, outputs, source, mesh):
 
 
 def transfer_weights(fresh, pretrained, config, declarations):
-  """Fresh weights of a language model, replaced by the pretrained weights that are transferred (Figure 2,
-  left).
+  """Fresh weights with the transferred pretrained weights in their place (Figure 2, left).
 
   Embeddings and positions are always transferred; of the blocks the first `finetune.transfer_layers`; weights
   after the blocks only together with all blocks.

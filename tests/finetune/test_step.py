@@ -188,7 +188,7 @@ def test_the_choices_of_an_example_share_the_mask_of_the_head():
     batch[name] = batch[name][:, :1].repeat(3, 1)
   with mesh_of() as mesh:
     _, scores = classifier(config, 'choice', 1)(*(put(batch, mesh)[name] for name in ('tokens', 'lengths')),
-                                                 jax.random.split(jax.random.key(0), 8))
+                                                jax.random.split(jax.random.key(0), 8))
   scores = np.asarray(scores)
   np.testing.assert_allclose(scores, scores[:, :1].repeat(3, 1), rtol=1e-6)
   assert len(np.unique(scores[:, 0].round(6))) > 4

@@ -218,7 +218,7 @@ def changed(path, value):
 
 
 ELSE = {
-  'LoRA beside projections': (with_lora, 'h/attn/c_attn is Adapted, but in its gpt2 Projection'),
+  'LoRA beside projections': (with_lora, 'h/attn/c_attn is LoRAProjection, but in its gpt2 Projection'),
   'layers apart': (cache.ready, 'not GPT with its layers apart'),
   'another epsilon at the end': (changed('ln_f.epsilon', 0.1), 'ln_f/epsilon is 0.1, but in its gpt2 1e-05'),
   'another epsilon in blocks': (changed('h.ln_2.epsilon', 0.1), 'h/ln_2/epsilon is 0.1'),

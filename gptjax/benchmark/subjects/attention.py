@@ -158,7 +158,7 @@ def measure(what, programs, x, keys, turns, records):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark attention', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='tiny')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')

@@ -85,7 +85,7 @@ def overfit_losses(size):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark check', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='tiny')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)

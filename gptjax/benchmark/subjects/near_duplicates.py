@@ -47,7 +47,7 @@ def recall(texts):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark near_duplicates', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--pairs', type=integer(1, 100_000), default=1000, help='of each similarity')
   parser.add_argument('--similarities', type=Listed(real(0, 1)), default=SIMILARITIES)
   flags = parser.parse_args(argv)

@@ -45,7 +45,7 @@ def worker(path, workers):
   with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
     start = time.perf_counter()
     built = build.build_filter('benchmark', [f'jsonl:{path}'], folder, rate=RATE, capacity=0, workers=workers,
-                           tfds_dir='', on_error='stop', separator='', progress=False)
+                               tfds_dir='', on_error='stop', separator='', progress=False)
     seconds = time.perf_counter() - start
     kilobytes = max(resource.getrusage(who).ru_maxrss for who in (
       resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

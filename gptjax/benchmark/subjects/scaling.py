@@ -235,7 +235,7 @@ def measure(families, out):
   print(NOT_COVERED)
   if out:
     speeds = [results.row(f'weak scaling, {family.name}', f'{row["devices"]} devices', 'tokens/s',
-                        [row['tokens_per_second']])
+                          [row['tokens_per_second']])
               for family, rows in tables for row in rows if 'tokens_per_second' in row]
     gates = [results.gate(f'{family.name}, {name}: grows by', '<=', FLAT, change)
              for family, rows in tables for name, change in relative_changes(rows, family).items()]

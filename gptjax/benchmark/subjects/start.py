@@ -60,7 +60,7 @@ def time_to_first_step(config, folder, name):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark start', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='configs/quickstart.py', help='config that prepares its own corpus')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')

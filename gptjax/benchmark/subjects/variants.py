@@ -45,7 +45,7 @@ def available_variants():
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark variants', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='cpu')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--steps', type=integer(1, 1_000_000), default=5, help='steps per turn')
