@@ -26,9 +26,9 @@ FORGETFUL = {
   'swiglu': (GPT, {"Projection(named(key, 'c_gate'), [(d, 'embed')], [(f, 'mlp')], config.init_std)":
                    "weight(named(key, 'c_gate'), (d, f), ('embed', 'mlp'), config.init_std)",
                    'self.c_gate(x, activation)':
-                   "activation(jnp.einsum('btd,df->btf', x, gathered(self.c_gate)))"},  # not a matrix for Muon
+                   "activation(jnp.einsum('btd,df->btf', x, gathered(self.c_gate)))"},  # Adam gets it
              'test_random_weights_decay_and_those_of_blocks_are_matrices_of_muon'),
-  # Two heads cannot be sharded over a `tensor` axis of four.
+  # Two heads cannot be sharded over four devices.
   'grouped_query': (GPT, {'sharding.head_axis(config.n_kv_head)': "'heads'"},
                     'test_meshes_and_microbatches_change_neither_loss_nor_gradients'),
   'qk_norm': (GPT, {'constant(1, (k,), (None,), float32=True)': 'constant(1, (k,), (None,))'},  # in bfloat16

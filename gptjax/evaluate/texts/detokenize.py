@@ -5,7 +5,8 @@ The GPT-2 paper (section 3.1) removes tokenization artifacts of data sets ("film
 `retokenize(detokenize(text, style), style) == text` for every string.
 
 `_join` applies a style's conventions to a line, `_split` reverts them. Where they are not inverse (a full
-stop after an abbreviation, a stray quote), the smallest stretch that causes this is kept unchanged between two MARKs, a character that does not occur in texts; `count_marked` counts these stretches.
+stop after an abbreviation, a stray quote), the smallest stretch that causes this is kept unchanged between
+two MARKs, a character that does not occur in texts; `count_marked` counts these stretches.
 """
 
 import functools
