@@ -1,6 +1,6 @@
-"""Numbers to stand beside ours: the GPT-2 paper's, and what others have measured with the released weights.
+"""Published results for comparison: the GPT-2 paper's, and measurements of the released weights by others.
 
-Keys are sizes as they were released; the paper calls them 117M, 345M, 762M and 1542M.
+Keys are the sizes of the released weights; the paper calls them 117M, 345M, 762M and 1542M.
 """
 
 from typing import NamedTuple
@@ -12,12 +12,12 @@ PAPER_SIZES = {'124M': '117M', '355M': '345M', '774M': '762M', '1558M': '1542M'}
 
 
 class PaperResult(NamedTuple):
-  """One number of the paper.
+  """One metric of the paper.
 
   task, metric: as in results.json.
-  title: of the row; it says where the paper's number is not of a test set.
-  sota: the best one before, None where the paper names none.
-  sizes: {size: number}; a size that is missing was only drawn in a figure.
+  title: of the row; it mentions the set if the paper's number is not of a test set.
+  sota: the earlier state of the art, None if the paper has none.
+  sizes: {size: number}; sizes that the paper shows only in a figure are missing.
   """
   task: str
   metric: str
@@ -27,7 +27,7 @@ class PaperResult(NamedTuple):
 
   @property
   def scale(self):
-    """The paper's number is that of results.json times this."""
+    """The factor from the value in results.json to the paper's number."""
     return percent.display_scale(self.metric)
 
 
@@ -35,8 +35,8 @@ def _four(*numbers):
   return dict(zip(SIZES, numbers, strict=True))
 
 
-# Table 3; then sections 3.4 to 3.8 and Table 4, where most sizes are only drawn. Of Winograd schemas the
-# paper prints one number, and both ways of scoring end near it in its Figure 3.
+# Table 3; then sections 3.4 to 3.8 and Table 4, which show most sizes only in figures. For Winograd schemas
+# the paper prints one number, and both ways of scoring are near it in its Figure 3.
 PAPER_RESULTS = (
   PaperResult('lambada', 'perplexity', 'LAMBADA, perplexity', 99.8, _four(35.13, 15.60, 10.87, 8.63)),
   PaperResult('lambada', 'accuracy_last_word_filtered', 'LAMBADA, accuracy (last word, no stop words)', 59.23,
@@ -49,8 +49,9 @@ PAPER_RESULTS = (
               _four(83.4, 87.1, 88.0, 89.05)),
   PaperResult('wikitext2', 'perplexity', 'WikiText-2, perplexity', 39.14, _four(29.41, 22.76, 19.93, 18.34)),
   PaperResult('ptb', 'perplexity', 'Penn Treebank, perplexity', 46.54, _four(65.85, 47.33, 40.31, 35.76)),
-  PaperResult('enwik8', 'bits_per_byte', 'enwik8, bits a byte', 0.99, _four(1.16, 1.01, 0.97, 0.93)),
-  PaperResult('text8', 'bits_per_character', 'text8, bits a character', 1.08, _four(1.17, 1.06, 1.02, 0.98)),
+  PaperResult('enwik8', 'bits_per_byte', 'enwik8, bits per byte', 0.99, _four(1.16, 1.01, 0.97, 0.93)),
+  PaperResult('text8', 'bits_per_character', 'text8, bits per character', 1.08,
+              _four(1.17, 1.06, 1.02, 0.98)),
   PaperResult('wikitext103', 'perplexity', 'WikiText-103, perplexity', 18.3,
               _four(37.50, 26.37, 22.05, 17.48)),
   PaperResult('1bw', 'perplexity', '1 Billion Words, perplexity', 21.8, _four(75.20, 55.72, 44.575, 42.16)),
@@ -59,7 +60,7 @@ PAPER_RESULTS = (
   PaperResult('coqa', 'f1', 'CoQA, development F1', None, {'1558M': 55}),
   PaperResult('natural_questions', 'exact_match', 'Natural Questions, development exact match', None,
               {'1558M': 4.1}),
-  PaperResult('natural_questions', 'exact_match_confident', 'Natural Questions, the surest 1 % of them', None,
+  PaperResult('natural_questions', 'exact_match_confident', 'Natural Questions, the most confident 1 %', None,
               {'1558M': 63.1}),
   PaperResult('wmt14_en_fr', 'bleu', 'WMT-14 English to French, BLEU', None, {'1558M': 5}),
   PaperResult('wmt14_fr_en', 'bleu', 'WMT-14 French to English, BLEU', 33.5, {'1558M': 11.5}),
@@ -76,10 +77,13 @@ PAPER_RESULTS = (
 
 
 class Reproduction(NamedTuple):
-  """What somebody else has measured with the released weights.
+  """A published measurement of the released weights.
 
-  task: as in results.json; protocol: in words; sizes: {size: number}; source: whose it is.
-  cell: (text, stride as 'n_ctx' or a number or None, unit) of our nearest cell; None: nothing of ours is
+  task: as in results.json.
+  protocol: description.
+  sizes: {size: number}.
+  source: who measured it.
+  cell: (text, stride as 'n_ctx' or a number or None, unit) of the nearest cell here; None: none is
     comparable.
   """
   task: str
@@ -90,7 +94,7 @@ class Reproduction(NamedTuple):
 
   @property
   def scale(self):
-    """The number is that of the cell times this."""
+    """The factor from the value of the cell to the number."""
     return percent.display_scale(self.cell[2]) if self.cell else 1
 
 
@@ -101,27 +105,27 @@ REPRODUCTIONS = (
   Reproduction('lambada', 'last token, a line break first and straight quotes, accuracy', {'124M': 46.89},
                'cybertronai/bflm', (f'{_FILE}, a line break first and straight quotes', None,
                                     'accuracy_last_token')),
-  Reproduction('lambada', 'last word, stop words out at every token, accuracy', {'124M': 41.98},
+  Reproduction('lambada', 'last word, stop words excluded at every token, accuracy', {'124M': 41.98},
                'cybertronai/bflm', (_FILE, None, 'accuracy_last_word_filtered_by_token')),
   Reproduction('lambada', 'last word, accuracy', {'124M': 32.56, '1558M': 51.21},
                'lm-evaluation-harness#911, #2159', (_FILE, None, 'accuracy_last_word')),
   Reproduction('lambada', 'last word, perplexity', {'124M': 40.06, '1558M': 10.63},
                'lm-evaluation-harness#911, #2159', (_FILE, None, 'perplexity')),
-  Reproduction('wikitext2', 'raw, a token, stride n_ctx', {'124M': 29.94, '774M': 19.44},
+  Reproduction('wikitext2', 'raw, per token, stride n_ctx', {'124M': 29.94, '774M': 19.44},
                'huggingface/transformers#13761 and its documentation', (_RAW, 'n_ctx', 'token')),
-  Reproduction('wikitext2', 'raw, a token, stride n_ctx / 2', {'774M': 16.45},
+  Reproduction('wikitext2', 'raw, per token, stride n_ctx / 2', {'774M': 16.45},
                'documentation of transformers', (_RAW, 'n_ctx / 2', 'token')),
-  Reproduction('wikitext2', 'by article, de-tokenized (Megatron-LM), a word, line ends not counted',
+  Reproduction('wikitext2', 'by article, de-tokenized (Megatron-LM), per word, line ends not counted',
                {'124M': 37.37}, 'lm-evaluation-harness', (_NATURAL, 'n_ctx', 'word (line ends not counted)')),
   Reproduction('wikitext2', 'the same, line ends counted (derived)', {'124M': 35.1}, 'lm-evaluation-harness',
                (_NATURAL, 'n_ctx', 'word')),
-  Reproduction('wikitext2', 'raw, a word, line ends counted (derived)', {'124M': 53.6},
+  Reproduction('wikitext2', 'raw, per word, line ends counted (derived)', {'124M': 53.6},
                'huggingface/transformers#13761', (_RAW, 'n_ctx', 'word')),
-  Reproduction('wikitext103', 'validation set (ours is the test set), raw, a token',
+  Reproduction('wikitext103', 'validation set (here: the test set), raw, per token',
                _four(30.59, 22.35, 19.33, 17.46), 'llm.c#340', None),
-  Reproduction('ptb', 'test, a token', {'124M': 52.53}, 'huggingface/transformers#13786',
+  Reproduction('ptb', 'test, per token', {'124M': 52.53}, 'huggingface/transformers#13786',
                (_RAW, 'n_ctx', 'token')),
-  Reproduction('ptb', 'test, a word', {'124M': 79.65}, 'huggingface/transformers#13786',
+  Reproduction('ptb', 'test, per word', {'124M': 79.65}, 'huggingface/transformers#13786',
                (_RAW, 'n_ctx', 'word')),
   Reproduction('cbt_cn', 'accuracy', {'124M': 84.35}, 'huggingface/transformers#13761',
                (_NATURAL, None, 'accuracy')),
@@ -132,7 +136,7 @@ REPRODUCTIONS = (
 
 
 def released_size(model):
-  """The released size that has this many layers and this width, or None: GPT-1, as wide as 124M, is none.
+  """Return the released size with this shape, or None; GPT-1 has the shape of 124M but is not a GPT-2.
 
   Args:
     model: {field: value} of `config.model`.

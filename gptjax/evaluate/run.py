@@ -83,7 +83,7 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   loaded = [read_task(task, data) for task in tasks]  # all data is checked before anything is scored
   # By default a GPU rounds float32 factors to 10 bits, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
-  shutdown.exit_on_signal('stopped, and all answers so far are kept: the same command continues there')
+  shutdown.exit_on_signal('stopped; all answers so far are saved: run the same command to resume')
   with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
     params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))

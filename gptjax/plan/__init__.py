@@ -1,1 +1,1 @@
-"""What a training step will take, on hardware that is not here: compiled ahead of time, and never run."""
+"""Cost of a training step on hardware that is not available: compiled ahead of time, never run."""

@@ -27,19 +27,20 @@ FLAGS = flags.FLAGS
 EXAMPLE = 'python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16'
 flags.DEFINE_string('topology', None, 'Devices: v5e:16x16, v5p:4x4x8; two slices: v5e:16x16x2; GPUs: h100:8, '
                     'a100:8, 16 hosts of eight: h100:8x16.')
-flags.DEFINE_bool('search', False, 'Try meshes, remat and microbatches, and rank them.')
+flags.DEFINE_bool('search', False, 'Search for the best mesh, remat and microbatch size, and rank the plans.')
 flags.DEFINE_bool('kernels', False, 'Compile the attention of one layer with each kernel and block size.')
-flags.DEFINE_integer('few', 3, 'How many of the best the search compiles.', lower_bound=1, upper_bound=1000)
-flags.DEFINE_float('price', 0.0, 'Dollars for a device and an hour; 0: no costs are given.', lower_bound=0,
+flags.DEFINE_integer('few', 3, 'Number of best candidates that the search compiles.', lower_bound=1,
+                     upper_bound=1000)
+flags.DEFINE_float('price', 0.0, 'Dollars per device and hour; 0: no costs are shown.', lower_bound=0,
                    upper_bound=1e6)
 
 
 def run(config, name, options):
-  """Prints the plan, or the ranked ones, or what attention takes; 0, or 1 if no plan fits."""
+  """Print the plan, the ranked plans or the attention kernels; returns 0, or 1 if no plan fits."""
   jax.config.update('jax_platforms', 'cpu')
   topology.check_name(name)
   device, devices = hardware.device_for(name), topology.describe(name)
-  configs.resolve(config, '', devices[0])  # as on the devices, and not as here
+  configs.resolve(config, '', devices[0])  # for these devices, not those of this machine
   config.train.steps = config.train.steps or (0 if config.train.epochs else 1)
   configs.check(config, devices[0])
   if options.kernels:
@@ -60,12 +61,12 @@ def run(config, name, options):
 
 
 def usable(config, devices):
-  """The config's own mesh of these devices; None, and a line that says why, if they cannot divide it."""
+  """Return the config's mesh of these devices; if it does not fit, print why and return None."""
   try:
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check(config, mesh)
   except InputError as error:
-    print(f'{error}; so the best mesh by arithmetic is planned (--search compiles more)\n')
+    print(f'{error}; planning the mesh with the best estimate instead (--search compiles more)\n')
     return None
   return mesh
 

@@ -1,7 +1,7 @@
-"""From a compiled step to seconds: each kernel as slow as the slower of its two ceilings, the network beside.
+"""Roofline estimate of a compiled step: each kernel is limited by compute or by memory bandwidth.
 
-A roofline is the best that can be: no kernel reaches its ceilings, no network is without latency. What a plan
-gives is a bound on speed to compare choices by, not a promise.
+A roofline is an upper bound on speed: no kernel reaches its ceilings, and no network is without latency. A
+plan is a bound for comparing choices, not a prediction.
 """
 
 import re
@@ -19,24 +19,26 @@ from gptjax.parallel import sharding
 from gptjax.plan import hlo, program, traffic
 from gptjax.train import step
 
-SPARE_MEMORY = 0.08  # of the memory: for the runtime, the network's buffers and what lies scattered
+SPARE_MEMORY = 0.08  # of the memory: for the runtime, network buffers and fragmentation
 
 
 class TooLarge(InputError):
-  """The compiler found no way to fit the step into the device's memory."""
+  """The compiler cannot fit the step into the device's memory."""
 
 
 class Plan(NamedTuple):
-  """What a step takes on each device of a mesh.
+  """The cost of a step on each device of a mesh.
 
   memory: {kind: bytes}: params, optimizer, batch, gradients, activations, temporaries; peak.
-  flops: of matrix products, a step and a device; model: those without rematerialization, of the causal half.
-  sent: {(network, kind of collective): bytes a step}, network `near` or `far`.
-  seconds: {'compute', 'memory': at the two ceilings; 'kernels': each kernel at its own; 'near', 'far': the
-  networks; 'step': all beside each other; 'apart': one after the other}.
+  flops: of matmuls, per step and device.
+  model_flops: the same without rematerialization, with causal attention.
+  sent: {(network, kind of collective): bytes per step}; the network is 'intra' or 'inter' (between slices or
+    hosts).
+  seconds: {'compute', 'memory': at these ceilings; 'kernels': each kernel at its lower ceiling; 'intra',
+    'inter': the networks; 'step': kernels and networks overlapped; 'serial': without overlap}.
   mfu: of the step, in the convention of the PaLM paper.
   tokens_per_second: of all devices.
-  compile_seconds: what compiling took here.
+  compile_seconds: duration of the compilation.
   """
   memory: dict
   flops: int
@@ -48,24 +50,24 @@ class Plan(NamedTuple):
   compile_seconds: float
 
   def fits(self, device):
-    """Whether the peak leaves the device some memory to spare."""
+    """Whether the peak leaves SPARE_MEMORY of the device free."""
     return self.memory['peak'] <= (1 - SPARE_MEMORY) * device.memory
 
 
 def plan(config, mesh, device):
-  """Compiles the train step and says what it takes.
+  """Compile the train step and estimate its cost.
 
   Args:
     config: resolved.
-    mesh: of described devices.
-    device: `hardware.Device`, one of them.
+    mesh: of devices from `topology.describe`.
+    device: `hardware.Device`, the kind of these devices.
 
   Returns:
     A Plan.
 
   Raises:
-    TooLarge: an InputError; see there.
-    ValueError: the mesh cannot divide the config.
+    TooLarge: the step does not fit into the device's memory.
+    ValueError: the config cannot be divided by the mesh.
   """
   try:
     compiled, cost = program.compile_and_cost(config, mesh)
@@ -73,46 +75,45 @@ def plan(config, mesh, device):
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     used = re.search(r'([\d.]+[KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+[KMGT])', str(error))
-    said = f' ({used[1]}iB of {used[2]}iB)' if used else ''
-    raise TooLarge(f'the step does not fit into the memory of a device{said}: raise config.mesh.fsdp, set '
+    sizes = f' ({used[1]}iB of {used[2]}iB)' if used else ''
+    raise TooLarge(f'the step does not fit into the memory of a device{sizes}: raise config.mesh.fsdp, set '
                    'config.model.remat=full, lower config.train.microbatch_size, or try --search') from None
   sent = Counter()
   for collective in cost.collectives:
-    sent['far' if crosses_networks(collective, mesh) else 'near',
-         collective.kind] += hlo.sent_bytes(collective)
+    network = 'inter' if crosses_networks(collective, mesh) else 'intra'
+    sent[network, collective.kind] += hlo.sent_bytes(collective)
   seconds = step_seconds(traffic.kernels(compiled.as_text()), sent, device)
   tokens = config.train.batch_size * config.data.seq_len
   flops = size.flops_per_token(config.model, config.data.seq_len)
   speed = tokens / seconds['step']
   return Plan(memory_by_kind(config, mesh, cost), cost.flops, flops['causal'] * tokens / mesh.size,
-              dict(sent),
-              seconds, speed / mesh.size * flops['palm'] / device.flops, speed, cost.seconds)
+              dict(sent), seconds, speed / mesh.size * flops['palm'] / device.flops, speed, cost.seconds)
 
 
 def step_seconds(kernels, sent, device):
-  """Seconds of `Plan`, from [traffic.Kernel] and bytes sent."""
+  """Return `Plan.seconds` from [traffic.Kernel] and `Plan.sent`."""
   compute = [kernel.runs * kernel.flops / device.flops for kernel in kernels]
   memory = [kernel.runs * kernel.bytes / device.bandwidth for kernel in kernels]
   network = {name: sum(value for (where, _), value in sent.items() if where == name) / bandwidth
-             for name, bandwidth in (('near', device.intra_bandwidth), ('far', device.inter_bandwidth))}
+             for name, bandwidth in (('intra', device.intra_bandwidth), ('inter', device.inter_bandwidth))}
   kernel_seconds = sum(map(max, compute, memory))
   return {'compute': sum(compute), 'memory': sum(memory), 'kernels': kernel_seconds, **network,
-          'step': max(kernel_seconds, *network.values()), 'apart': kernel_seconds + sum(network.values())}
+          'step': max(kernel_seconds, *network.values()), 'serial': kernel_seconds + sum(network.values())}
 
 
 def crosses_networks(collective, mesh):
-  """Whether the devices that a collective joins lie on several slices or hosts with networks of their own."""
+  """Whether a collective joins devices of different slices, or of hosts with separate networks."""
   islands = np.array([sharding.slice_index(device) for device in mesh.devices.flat])
   return collective.between_slices or bool((islands[collective.groups] != islands[collective.groups[:,
                                                                                                     :1]]).any())
 
 
 def memory_by_kind(config, mesh, cost):
-  """{kind: bytes} of one device.
+  """Return {kind: bytes} of one device.
 
-  What is at rest and the peak are the compiler's. Between them, gradients (float32 sums over microbatches or
-  devices, or else one set in the compute dtype) and activations are known from the program before it is
-  compiled; what is left is called temporaries.
+  Params, optimizer state, batch and peak are the compiler's. Gradients (float32 sums over microbatches or
+  devices, otherwise one set in the compute dtype) and activations are known from the program before it is
+  compiled; the rest of the peak is called temporaries.
   """
   summed = (config.train.microbatch_size < config.train.batch_size
             or any(mesh.shape[axis] > 1 for axis in sharding.DEFERRED_AXES))
@@ -125,7 +126,7 @@ def memory_by_kind(config, mesh, cost):
 
 
 def activation_bytes(config, mesh):
-  """Bytes of activations, on each device, that a microbatch's forward pass leaves for the backward one."""
+  """Bytes of activations per device that the forward pass of a microbatch saves for the backward pass."""
   state, _ = program.step_shapes(config, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     graphdef, rows = step.graph(config), sharding.compute_spec('batch')

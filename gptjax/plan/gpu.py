@@ -1,6 +1,6 @@
-"""NVIDIA GPUs as XLA's compiler is told of them, for `topology.describe`."""
+"""Descriptions of NVIDIA GPUs for XLA's compiler, for `topology.describe`."""
 
-# Of all kinds here: threads and registers. Of each: what NVIDIA's data sheets and CUDA's tables say.
+# Threads and registers are common to all kinds; other values are from NVIDIA's data sheets and CUDA's tables.
 TARGET_TEMPLATE = """gpu_device_info {
 threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 threads_per_core_limit: 2048
 fpus_per_core: %(fpus)d block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
@@ -20,5 +20,5 @@ KINDS = {
 
 
 def target_config(kind):
-  """The text form of XLA's GpuTargetConfigProto for 'h100' or 'a100'."""
+  """Return the text form of XLA's GpuTargetConfigProto for 'h100' or 'a100'."""
   return TARGET_TEMPLATE % KINDS[kind]

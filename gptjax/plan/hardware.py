@@ -1,4 +1,4 @@
-"""What the vendors say of the devices that can be planned for."""
+"""Vendor specifications of the devices that can be planned for."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from gptjax.errors import InputError
 class Device(NamedTuple):
   """One device as JAX shows it; decimal units, bytes and seconds.
 
-  flops: dense bfloat16, a second.
-  memory: bytes that a program can have.
-  bandwidth: of that memory, bytes a second.
-  near: bytes a second to the devices of its slice or its host, one way, over all its links.
-  far: the same to other slices or hosts.
+  flops: dense bfloat16, per second.
+  memory: bytes available to a program.
+  bandwidth: of that memory, bytes per second.
+  intra_bandwidth: bytes per second to devices of the same slice or host, one way, over all links.
+  inter_bandwidth: the same to other slices or hosts.
   """
   flops: float
   memory: float
@@ -21,12 +21,12 @@ class Device(NamedTuple):
   inter_bandwidth: float
 
 
-# TPUs: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("System architecture"). near: half of the
-# "bidirectional inter-chip interconnect bandwidth per chip"; for v4, which gives none, a pod's all-reduce
-# bandwidth by its chips. far: "data center network bandwidth" of a chip, or of a pod by its chips; v4's is
-# not given: v5e's. memory: what libtpu 0.0.42.1 says that a program can have.
-# GPUs: NVIDIA's data sheets of the SXM modules with 80 GB; near: NVLink, half of both ways; far: a network
-# card for each GPU, 400 and 200 Gbit/s, as in DGX systems.
+# TPUs: docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e ("System architecture"). intra_bandwidth: half of
+# the "bidirectional inter-chip interconnect bandwidth per chip"; for v4, which has no such figure, a pod's
+# all-reduce bandwidth divided by its chips. inter_bandwidth: "data center network bandwidth" of a chip, or of
+# a pod divided by its chips; v4 has no such figure and uses v5e's. memory: as reported by libtpu 0.0.42.1.
+# GPUs: NVIDIA's data sheets of the SXM modules with 80 GB; intra_bandwidth: NVLink, half of both directions;
+# inter_bandwidth: one network card per GPU, 400 and 200 Gbit/s, as in DGX systems.
 DEVICES = {
   'v4': Device(275e12, 30.75 * 2**30, 1.2e12, 270e9, 3.1e9),
   'v5e': Device(197e12, 15.75 * 2**30, 0.819e12, 200e9, 3.1e9),
@@ -38,12 +38,12 @@ DEVICES = {
 
 
 def device_for(topology):
-  """The Device of a topology's name, like 'v5e:16x16'.
+  """Return the Device of a topology, like 'v5e:16x16'.
 
   Raises:
-    ValueError: its facts are not known here.
+    ValueError: its specifications are not in DEVICES.
   """
   name = topology.partition(':')[0]
   if name not in DEVICES:
-    raise InputError(f'{name!r} is not one of the devices whose speed is known: {", ".join(DEVICES)}')
+    raise InputError(f'{name!r} is not a known device: use one of {", ".join(DEVICES)}')
   return DEVICES[name]

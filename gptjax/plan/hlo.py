@@ -1,6 +1,6 @@
-"""What a compiled program computes and sends, read from its HLO text; loops count as often as they run.
+"""FLOPs and network traffic of a compiled program, from its HLO text; loop bodies count once per iteration.
 
-XLA's own `cost_analysis` counts the body of a loop once, and knows nothing of what crosses a network.
+XLA's own `cost_analysis` counts the body of a loop once and does not report network traffic.
 """
 
 import math
@@ -14,22 +14,22 @@ COLLECTIVE_KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 
 BITS = {'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 'bf16': 16, 'f16': 16, 'f32': 32,
         's32': 32, 'u32': 32, 'f64': 64, 's64': 64, 'u64': 64, 'f8e4m3fn': 8, 'f8e5m2': 8}
 
-# sizes: bytes of each array that comes out; groups: int[groups, devices of one], positions in the mesh;
-# runs: how often it runs a step; depth: loops around it; between_slices: sent by hosts, of TPU slices.
+# sizes: bytes of each output array; groups: int[groups, devices per group], positions in the mesh;
+# runs: per step; depth: number of enclosing loops; between_slices: sent by the hosts of TPU slices.
 Collective = namedtuple('Collective', 'kind sizes groups runs depth between_slices', defaults=(False,))
 Instruction = namedtuple('Instruction', 'name type op rest')
 
 
 def collectives(text):
-  """[Collective] of a program, those in loops as often as they run (ValueError: a loop of unknown length).
+  """Return [Collective] of a program (raises ValueError for a loop of unknown length).
 
-  A sum and the cut that XLA fuses it with are a `reduce-scatter`; a collective that XLA has dealt out over
-  several fusions, to run beside what they compute, is one.
+  An all-reduce that XLA fuses with a slice counts as a `reduce-scatter`. A collective that XLA splits over
+  several fusions, to overlap it with their computation, counts as one.
   """
-  collectives_found, seen = [], set()  # seen: of those that are dealt out
+  result, seen = [], set()  # seen: chains of split collectives
   for instruction, context in instructions(text):
     if instruction.op == 'send' and '_xla_megascale_transfer_type' in instruction.rest:
-      collectives_found.append(_between_slices(instruction, context))
+      result.append(_between_slices(instruction, context))
     if (kind := instruction.op.removesuffix('-start')) not in COLLECTIVE_KINDS:
       continue
     if 'chain_id=' in instruction.rest:
@@ -40,38 +40,38 @@ def collectives(text):
     groups, arrays = _groups(instruction.rest), array_bytes(instruction.type)
     if kind == 'all-reduce' and context.path[-1].startswith('all-reduce-scatter'):
       kind, arrays = 'reduce-scatter', [size // groups.shape[1] for size in arrays]
-    if instruction.op in ('all-gather-start', 'reduce-scatter-start'):  # what goes in, and what comes out
+    if instruction.op in ('all-gather-start', 'reduce-scatter-start'):  # inputs, then outputs
       arrays = arrays[len(arrays) // 2:]
     elif instruction.op == 'collective-permute-start':
       arrays = arrays[1:2]
-    collectives_found.append(Collective(kind, arrays, groups, context.runs, context.depth))
-  return collectives_found
+    result.append(Collective(kind, arrays, groups, context.runs, context.depth))
+  return result
 
 
 def _between_slices(instruction, context):
-  """The part of a collective that crosses the network between TPU slices: there it is a message to hosts."""
+  """Return the part of a collective that crosses the network between TPU slices, sent by hosts."""
   kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)[1].lower().replace('_', '-')
   slices, last = re.search(r'_xla_megascale_target="\{([\d,]+)\}x\{0:(\d+)\}"', instruction.rest).groups()
-  each, count = int(last) + 1, len(slices.split(','))
-  groups = np.arange(each * count).reshape(count, each).T
+  per_slice, n_slices = int(last) + 1, len(slices.split(','))
+  groups = np.arange(per_slice * n_slices).reshape(n_slices, per_slice).T
   return Collective(kind, array_bytes(instruction.type)[:1], groups, context.runs, context.depth, True)
 
 
 def output_bytes(collective):
-  """Bytes that come out of a Collective on each device, a step."""
+  """Output bytes of a Collective per device and step."""
   return collective.runs * sum(collective.sizes)
 
 
 def full_bytes(collective):
-  """Bytes, a step, of the arrays as they are on one device at most: before a scatter, after all others."""
+  """Bytes per step of the full arrays: the input of a reduce-scatter, the output of all other collectives."""
   return output_bytes(collective) * (collective.groups.shape[1] if collective.kind == 'reduce-scatter' else 1)
 
 
 def sent_bytes(collective):
-  """Bytes that each device sends for a Collective, a step, by the ring algorithms.
+  """Bytes that each device sends for a Collective per step, with ring algorithms.
 
-  With n devices in a group: (n - 1) / n of the whole array, twice that for a sum that all get; all of it
-  for a permutation.
+  With n devices in a group: (n - 1) / n of the full array, twice that for an all-reduce; all of it for a
+  permutation.
   """
   if collective.kind in ('collective-permute', 'collective-broadcast'):
     return output_bytes(collective)
@@ -79,35 +79,35 @@ def sent_bytes(collective):
   return full_bytes(collective) * (n - 1) / n * (2 if collective.kind == 'all-reduce' else 1)
 
 
-def bytes_by_kind(collectives, bytes_of=output_bytes):
-  """{kind: bytes a step} of a list of Collective."""
+def bytes_by_kind(operations, bytes_of=output_bytes):
+  """Return {kind: bytes per step} of a list of Collective."""
   count = Counter()
-  for collective in collectives:
+  for collective in operations:
     count[collective.kind] += bytes_of(collective)
   return dict(count)
 
 
 def flops(text):
-  """Floating-point operations of all matrix products and convolutions a step, on one device."""
+  """Floating-point operations of all matmuls and convolutions, per step and device."""
   return sum(context.runs * matmul_flops(instruction, context.types)
              for instruction, context in instructions(text))
 
 
 def matmul_flops(instruction, types):
-  """Floating-point operations of one instruction, if it is a matrix product or a convolution; else 0."""
+  """Floating-point operations of one instruction if it is a matmul or a convolution, else 0."""
   count = {'dot': _dot, 'convolution': _convolution, 'custom-call': _custom_call}.get(instruction.op)
   return count(instruction, types) if count else 0
 
 
-Context = namedtuple('Place', 'types path body runs depth fused computations')
+Context = namedtuple('Context', 'types path body runs depth fused computations')
 
 
 def instructions(text):
-  """Yields (Instruction, Place) in the order of the text, entering what is called, fused and repeated.
+  """Yield (Instruction, Context) in the order of the text, including called, fused and loop computations.
 
-  Place: types {name: type} of the computation, path (names from the entry on), body (the innermost loop's),
-  times (runs a step), depth (loops around it), fused (is it a part of a kernel?), computations {name:
-  [Instruction]} of the whole text.
+  Context: types {name: type} of the computation, path (names from the entry on), body (of the inner loop),
+  runs (per step), depth (number of enclosing loops), fused (whether it is part of a kernel), computations
+  {name: [Instruction]} of the whole text.
   """
   computations, entry = {}, None
   for line in text.splitlines():
@@ -116,19 +116,19 @@ def instructions(text):
       entry = start[2] if start[1] else entry
     elif computations and (parts := re.match(r'\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$', line)):
       body.append(Instruction(*parts.groups()))
-    elif line.startswith('"'):  # what Pallas tells profilers stands on a line of its own
+    elif line.startswith('"'):  # profiler metadata of Pallas is on a separate line
       body[-1] = body[-1]._replace(rest=body[-1].rest + line)
   yield from _visit_computation(computations, (entry,), entry, 1, 0, False)
 
 
 def _visit_computation(computations, path, body, runs_per_step, depth, fused):
-  instructions = computations[path[-1]]
-  types = {instruction.name: instruction.type for instruction in instructions}
-  for instruction in instructions:
+  listed = computations[path[-1]]
+  types = {instruction.name: instruction.type for instruction in listed}
+  for instruction in listed:
     yield instruction, Context(types, path, body, runs_per_step, depth, fused, computations)
     if instruction.op == 'while':
       inside = re.search(r'body=%?([\w.-]+)', instruction.rest)[1]
-      body_runs = runs_per_step * _trips(instruction, instructions, computations)
+      body_runs = runs_per_step * _trips(instruction, listed, computations)
       yield from _visit_computation(computations, (*path, inside), inside, body_runs, depth + 1, False)
     elif not instruction.op.endswith(('-done', '-update')):
       for called in re.findall(r'(?:to_apply|calls)=%?([\w.-]+)', instruction.rest):
@@ -138,22 +138,23 @@ def _visit_computation(computations, path, body, runs_per_step, depth, fused):
 
 
 def _trips(loop, enclosing, computations):
-  """How often a loop runs: what XLA says, or its counter's limit less where it starts."""
+  """Return the trip count of a loop: from XLA, or the limit of its counter minus its start."""
   if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
     return int(known[1])
-  condition = {one.name: one for one in computations[re.search(r'condition=%?([\w.-]+)', loop.rest)[1]]}
+  name = re.search(r'condition=%?([\w.-]+)', loop.rest)[1]
+  condition = {instruction.name: instruction for instruction in computations[name]}
   last = list(condition.values())[-1]
   try:
     counter, limit = (condition[name] for name in operands(last.rest))
     assert last.op == 'compare' and 'direction=LT' in last.rest and counter.op == 'get-tuple-element'
     index = int(re.search(r'index=(\d+)', counter.rest)[1])
-    outside = {one.name: one for one in enclosing}
+    outside = {instruction.name: instruction for instruction in enclosing}
     start = outside[operands(outside[operands(loop.rest)[0]].rest)[index]]
     while start.op in ('copy', 'bitcast'):
       start = outside[operands(start.rest)[0]]
     return _constant(limit) - _constant(start)
   except (AssertionError, KeyError, TypeError, ValueError):
-    raise ValueError(f'a loop whose length is not known: {loop.name}') from None
+    raise ValueError(f'the trip count of the loop {loop.name} is unknown') from None
 
 
 def _constant(instruction):
@@ -161,7 +162,7 @@ def _constant(instruction):
 
 
 def operands(rest):
-  """Names of what an instruction is given."""
+  """Return the names of the operands of an instruction."""
   return [name.split()[-1].lstrip('%') for name in re.sub(r'/\*.*?\*/', '', rest.partition(')')[0]).split(',')
           if name.strip()]
 
@@ -172,7 +173,7 @@ def _shapes(text):
 
 
 def array_bytes(text):
-  """Bytes of each array of a type."""
+  """Return the bytes of each array of a type."""
   return [math.prod(shape) * BITS[kind] // 8 for kind, shape in _shapes(text)]
 
 
@@ -181,34 +182,34 @@ def _shape(text):
 
 
 def _dot(instruction, types):
-  """2 x the elements that come out x the length of the sums."""
+  """2 x output elements x contracted length."""
   left = _shape(types[operands(instruction.rest)[0]])
   summed = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.rest)[1]
   return 2 * math.prod(_shape(instruction.type)) * math.prod(left[int(d)] for d in summed.split(',') if d)
 
 
 def _custom_call(instruction, types):
-  """Products in a kernel that XLA did not write: cuBLAS's and attention; other custom calls count nothing."""
+  """FLOPs of a custom call: cuBLAS and attention kernels; others count as 0."""
   if '"__cublas$' in instruction.rest:
     left = _shape(types[operands(instruction.rest)[0]])
     summed = re.search(r'"lhs_contracting_dimensions":\[(.*?)\]', instruction.rest)[1]
     length = math.prod(left[int(d)] for d in re.findall(r'\d+', summed))
     return 2 * math.prod(_shape(instruction.type)) * length
-  if '"__cudnn$fmha' in instruction.rest:  # two products forward, five backward; of the past alone
+  if '"__cudnn$fmha' in instruction.rest:  # two matmuls forward, five backward; causal half
     q = math.prod(_shape(types[operands(instruction.rest)[0]]))
     t = int(re.findall(r'\d+', re.search(r'"dimensions": ?\[(.*?)\]', instruction.rest)[1])[-1])
     return (5 if 'Backward' in instruction.rest else 2) * q * (t + 1)
-  if kernel := re.search(r'flash_(forward|dq|dkv)', instruction.rest):  # ours; of the past alone, too
+  if kernel := re.search(r'flash_(forward|dq|dkv)', instruction.rest):  # the kernels of gptjax; causal half
     b, t, h, k = _shape(types[operands(instruction.rest)[0]])
     return {'forward': 2, 'dq': 3, 'dkv': 4}[kernel[1]] * b * t * h * k * (t + 1)
   return splash_cost(instruction, types)[0]
 
 
 def splash_cost(instruction, types):
-  """(floating-point operations, bytes read again) of a splash kernel; (0, 0) of all else.
+  """Return (floating-point operations, bytes read again) of a splash kernel; (0, 0) for other instructions.
 
-  By its sizes of blocks; those on the diagonal are computed whole. What is read for each pair of blocks (keys
-  and values; in the kernel for their gradients queries and theirs) is read once more for each but the first.
+  Blocks on the diagonal are computed completely. The arrays that are streamed for each pair of blocks (keys
+  and values; queries and their gradients in the dkv kernel) are read again for each pair but the first.
   """
   kernel = re.match(r'splash_mha_(fwd|dq|dkv)', instruction.name)
   if not kernel or instruction.op != 'custom-call':
@@ -216,12 +217,12 @@ def splash_cost(instruction, types):
   blocks = {name: int(size) for name, size in re.findall(r'block_(\w+)\\": (\d+)', instruction.rest)}
   suffix = '' if kernel[1] == 'fwd' else f'_{kernel[1]}'
   sizes_q, sizes_kv = blocks[f'q{suffix}'], blocks[f'kv{suffix}']
-  # A batch of one has no dimension of its own; whole numbers say which blocks there are.
+  # A batch of one has no dimension; integer operands list the blocks.
   operand_types = [types[name] for name in operands(instruction.rest)]
   arrays = [kind for kind in operand_types if kind.startswith(('bf16', 'f32'))]
   t = max(_shape(arrays[0])[-2:])
   pairs = sum(-(-(i + 1) * sizes_q // sizes_kv) for i in range(t // sizes_q))
-  fused_backward = len(_shapes(instruction.type)) > 4  # a kernel for all three gradients
+  fused_backward = len(_shapes(instruction.type)) > 4  # one kernel for all three gradients
   products = {'fwd': 2, 'dq': 3, 'dkv': 5 if fused_backward else 4}[kernel[1]]
   streamed, size = (arrays[:1] + arrays[3:], sizes_q) if kernel[1] == 'dkv' else (arrays[1:3], sizes_kv)
   bytes_reread = sum(sum(array_bytes(kind)) for kind in streamed) * (pairs * size / t - 1)
@@ -229,10 +230,10 @@ def splash_cost(instruction, types):
 
 
 def _convolution(instruction, types):
-  """2 x the products of an element with one of the kernel that are not with padding.
+  """2 x the multiplications of input and kernel elements, without padding.
 
-  A TPU has its matrix products as convolutions; their batch dimensions may be spatial ones, of a kernel as
-  large as the input, strided and dilated so that each element meets its own.
+  TPUs express matmuls as convolutions; batch dimensions may be spatial dimensions with a kernel as large as
+  the input, strided and dilated so that each element is multiplied with one other.
   """
   left, kernel = (_shape(types[name]) for name in operands(instruction.rest)[:2])
   out = _shape(instruction.type)
@@ -255,7 +256,7 @@ def _convolution(instruction, types):
 
 
 def _groups(rest):
-  """int[groups, devices of one] from the three ways to write them; none, as on one device: [[0]]."""
+  """Return int[groups, devices per group] from any notation; [[0]] if there is none, as on one device."""
   if pairs := re.search(r'source_target_pairs=\{(.*?)\}\}', rest):
     return np.array([[int(n) for n in pair.split(',')] for pair in re.findall(r'\{([\d,]+)', pairs[0])])
   if listed := re.search(r'replica_groups=\{(\{.*?\})\}', rest):

@@ -1,4 +1,4 @@
-"""One layer's attention, compiled with each kernel and block size that a device has: what they take.
+"""Cost of one layer's attention, compiled with each kernel and block size that a device supports.
 
     python -m gptjax.plan --config=configs/gpt2_small.py --topology=v5e:2x4 --kernels
 """
@@ -17,7 +17,7 @@ BLOCK_SIZES = (128, 256, 512, 1024)
 
 
 def candidates(platform, t):
-  """{name: function of q, k, v} of all that could compute attention over t positions there."""
+  """Return {name: attention function of q, k, v} of all kernels for t positions on a platform."""
   plain = functools.partial(attention, rate=0.0, keys=None)
   kernels = {'xla': functools.partial(plain, kernel='xla')}
   if platform != 'tpu':
@@ -35,14 +35,14 @@ def candidates(platform, t):
 
 
 def estimate_kernels(config, mesh, device):
-  """[{'kernel', 'peak' and 'moved' bytes, 'flops', 'seconds' at the ceilings}] of each.
+  """Return [{'kernel', 'peak' and 'moved' bytes, 'flops', 'seconds' (roofline lower bound)}] of each kernel.
 
-  Forward and backward of one layer, on one device's share of a microbatch. A kernel that the compiler refuses
-  has 'refused', a line, in place of figures.
+  The costs are of forward and backward of one layer, on one device's share of a microbatch. A kernel that the
+  compiler rejects has 'refused', a line, instead of costs.
 
   Args:
     config: resolved.
-    mesh: of described devices.
+    mesh: of devices from `topology.describe`.
     device: `hardware.Device`.
   """
   c, rows = config.model, []
@@ -74,15 +74,15 @@ def estimate_kernels(config, mesh, device):
   return rows
 
 
-def table(figures, config, mesh, name):
-  """What `measure` found, as text."""
+def table(costs, config, mesh, name):
+  """Format the result of `estimate_kernels`."""
   rows = config.train.microbatch_size // sharding.batch_shards(mesh)
   lines = [f'attention of one layer, forward and backward, on one device of {name}: {rows} sequences of '
            f'{config.data.seq_len:,}, {config.model.n_head} heads of '
            f'{config.model.n_embd // config.model.n_head}', '',
-           f'{"peak MiB":>9} {"moved MB":>9} {"GFLOP":>8} {"ms at best":>11}  kernel']
-  for row in figures:
-    figures = 'refused by the compiler' if 'refused' in row else (
+           f'{"peak MiB":>9} {"moved MB":>9} {"GFLOP":>8} {"ms bound":>11}  kernel']
+  for row in costs:
+    figures = 'rejected by the compiler' if 'refused' in row else (
       f'{row["peak"] / 2**20:>9.1f} {row["moved"] / 1e6:>9.1f} {row["flops"] / 1e9:>8.2f} '
       f'{row["seconds"] * 1e3:>11.3f}')
     lines.append(f'{figures:>40}  {row["kernel"]}' + (f': {row["refused"]}' if 'refused' in row else ''))

@@ -1,4 +1,4 @@
-"""The train step as a compiled program, and what it costs each device."""
+"""The compiled train step and its cost per device."""
 
 import functools
 import math
@@ -15,15 +15,15 @@ from gptjax.train import step as train
 
 
 class Cost(NamedTuple):
-  """What a step takes on each device; bytes unless it says otherwise.
+  """The cost of a step per device, in bytes unless noted.
 
-  flops: of matrix products, those of rematerialization included, a step.
-  collectives: [hlo.Collective] a step.
-  params, optimizer, batch: what is at rest there.
-  whole: what of params and optimizer every device has all of.
-  temporary: the most that the step needs beside them.
-  peak: the most that is in use at a time.
-  seconds: that compiling took.
+  flops: floating-point operations of matmuls, including rematerialization.
+  collectives: [hlo.Collective] of a step.
+  params, optimizer, batch: sizes of the inputs of the step.
+  replicated: the part of params and optimizer that every device has completely.
+  temporary: maximum of additional memory.
+  peak: maximum of memory in use.
+  seconds: duration of the compilation.
   """
   flops: int
   collectives: list
@@ -37,7 +37,7 @@ class Cost(NamedTuple):
 
 
 def step_shapes(config, mesh):
-  """(TrainState, batch) of ShapeDtypeStruct, sharded over the mesh: what the step is compiled for."""
+  """Return (TrainState, batch) of ShapeDtypeStruct, sharded over the mesh, to compile the step for."""
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     state = sharding.with_shardings(jax.eval_shape(functools.partial(train.init_state, config)), mesh)
     rows = jax.NamedSharding(mesh, sharding.compute_spec('batch'))
@@ -46,19 +46,19 @@ def step_shapes(config, mesh):
 
 
 def compile_step(config, mesh, **options):
-  """The train step of a resolved config, compiled for the mesh; its devices need not be here.
+  """Compile the train step of a resolved config for a mesh, whose devices need not be present.
 
   Args:
     config: resolved; `train.steps` 0 counts as 1 (only the learning rate depends on it).
     mesh: of `sharding.make_mesh`.
-    options: compiler options of XLA, beside those of the config's preset.
+    options: XLA compiler options, in addition to those of the config's preset.
 
   Returns:
-    `jax.stages.Compiled`: call it with a state and a batch where the devices are here.
+    `jax.stages.Compiled`: call it with a state and a batch if the devices are present.
 
   Raises:
-    ValueError: the mesh cannot divide the config.
-    jax.errors.JaxRuntimeError: among others, RESOURCE_EXHAUSTED where a TPU has not the memory.
+    ValueError: the config cannot be divided by the mesh.
+    jax.errors.JaxRuntimeError: among others, RESOURCE_EXHAUSTED if a TPU has too little memory.
   """
   sharding.check(config, mesh)
   state, batch = step_shapes(config, mesh)
@@ -72,13 +72,13 @@ def compile_step(config, mesh, **options):
 
 
 def compile_and_cost(config, mesh, **options):
-  """(compiled, Cost) of the step; arguments and errors are those of `compile_step`."""
+  """Return (compiled step, Cost); arguments and errors are those of `compile_step`."""
   began = time.monotonic()
   compiled = compile_step(config, mesh, **options)
   seconds = time.monotonic() - began
   text, memory = compiled.as_text(), compiled.memory_analysis()
   peak = memory.peak_memory_in_bytes
-  if mesh.devices.flat[0].platform == 'cpu':  # its peak leaves temporaries out
+  if mesh.devices.flat[0].platform == 'cpu':  # its peak does not include temporaries
     peak = (memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
             - memory.alias_size_in_bytes)
   state, batch = step_shapes(config, mesh)
@@ -89,5 +89,5 @@ def compile_and_cost(config, mesh, **options):
 
 
 def bytes_per_device(tree):
-  """Bytes of a tree of sharded shapes on each device."""
+  """Bytes per device of a tree of sharded shapes."""
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

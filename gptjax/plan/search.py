@@ -1,4 +1,4 @@
-"""Which mesh, remat and microbatch are fastest on given devices: many by arithmetic, the best compiled."""
+"""Search for the fastest mesh, remat and microbatch size: estimates for all, compiled plans of the best."""
 
 import functools
 import itertools
@@ -12,25 +12,24 @@ from gptjax.model.size import n_params
 from gptjax.parallel import sharding
 from gptjax.plan import estimate
 
-# Work with remat, beside none: matmuls again in the backward pass, of three that there are (full); or the
-# attention alone (dots).
+# Work relative to no remat: full repeats one of three matmuls in the backward pass, dots the attention.
 REMAT_WORK = {'none': 1.0, 'dots': 1.1, 'full': 4 / 3}
 
 
 def search(config, devices, device, n_compiled):
-  """Plans of the best settings.
+  """Return the plans of the best settings.
 
   Args:
-    config: resolved; its mesh, remat, scan and microbatch are not looked at.
-    devices: described ones.
-    device: `hardware.Device`, one of them.
-    few: how many to compile.
+    config: resolved; its mesh, remat, scan and microbatch size are ignored.
+    devices: from `topology.describe`.
+    device: `hardware.Device`, the kind of these devices.
+    n_compiled: number of settings to compile.
 
   Returns:
     [({field: value}, `estimate.Plan`)], those that fit first, fastest first.
 
   Raises:
-    ValueError: no mesh of these devices can divide the config.
+    ValueError: no mesh of these devices divides the config.
   """
   ranked = sorted(candidates(config, devices), key=lambda settings: estimate_seconds(config, settings,
                                                                                      devices, device))
@@ -39,7 +38,7 @@ def search(config, devices, device, n_compiled):
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '
                      'change them')
   plans, cached_activation_bytes = [], functools.cache(functools.partial(activation_bytes, config, devices))
-  remaining_tries = 3 * n_compiled  # what arithmetic likes may be too large for the compiler
+  remaining_tries = 3 * n_compiled  # settings with good estimates may be too large for the compiler
   with bars.bar(total=n_compiled, unit='program', leave=False) as bar:
     for settings in ranked:
       room = (1 - estimate.SPARE_MEMORY) * device.memory - state_bytes(config, settings)
@@ -58,11 +57,11 @@ def search(config, devices, device, n_compiled):
   if not plans:
     raise InputError(f'{len(devices)} such devices have too little memory for any mesh'
                      f'{"" if remaining_tries else " of the highest-ranked ones"}: use more devices')
-  return sorted(plans, key=lambda found: (not found[1].fits(device), found[1].seconds['step']))
+  return sorted(plans, key=lambda pair: (not pair[1].fits(device), pair[1].seconds['step']))
 
 
 def candidates(config, devices):
-  """Yields {field: value} of every mesh, remat and microbatch that divides the config."""
+  """Yield {field: value} for every mesh, remat and microbatch size that divides the config."""
   n, slices, batch = len(devices), sharding.slice_count(devices), config.train.batch_size
   powers = [2**i for i in range(n.bit_length()) if n % 2**i == 0]
   for replica, fsdp, tensor in itertools.product({1, slices}, powers, powers[:4]):
@@ -78,7 +77,7 @@ def candidates(config, devices):
 
 
 def apply_settings(config, settings):
-  """Sets the fields in the config; batches of held-out text are as large as a microbatch."""
+  """Set the fields in the config; the evaluation batch size becomes the microbatch size."""
   for field, value in settings.items():
     section, name = field.split('.')
     config[section][name] = value
@@ -86,26 +85,26 @@ def apply_settings(config, settings):
 
 
 def state_bytes(config, settings):
-  """Bytes of weights, two moments and gradients on each device, at the least: as if all were divided."""
+  """Lower bound of the bytes of weights, two moments and gradients per device, as if all were sharded."""
   gradients = 4 if settings['train.microbatch_size'] < config.train.batch_size else 2
   return (12 + gradients) * n_params(config.model) / (settings['mesh.fsdp'] * settings['mesh.tensor'])
 
 
 def activation_key(settings, devices):
-  """(sequences of a microbatch on a device, tensor, remat): on what alone its activations depend."""
+  """Return (sequences of a microbatch per device, tensor, remat), which determine the activations."""
   tensor = settings['mesh.tensor']
   return settings['train.microbatch_size'] * tensor // len(devices), tensor, settings['model.remat']
 
 
 def activation_bytes(config, devices, rows, tensor, remat):
-  """Bytes that the forward pass keeps on each device, which has so many sequences."""
+  """Bytes of activations saved by the forward pass on a device with `rows` sequences."""
   apply_settings(config, {'mesh.replica': 1, 'mesh.data': 1, 'mesh.fsdp': 1, 'mesh.tensor': tensor,
                           'train.microbatch_size': rows, 'model.remat': remat})
   return estimate.activation_bytes(config, sharding.make_mesh(config.mesh, devices[:tensor]))
 
 
 def estimate_seconds(config, settings, devices, device):
-  """Seconds a step by arithmetic, to rank by: work and what is sent, the longer of them."""
+  """Estimate the seconds per step, for ranking: the maximum of compute and network time."""
   c, n = config.model, len(devices)
   _, data, fsdp, tensor = (settings[f'mesh.{axis}'] for axis in sharding.MESH_AXES)
   tokens, remat = config.train.batch_size * config.data.seq_len, settings['model.remat']

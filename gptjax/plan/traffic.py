@@ -1,11 +1,11 @@
-"""What the kernels of a compiled program read and write in the device's memory, and compute."""
+"""FLOPs and device-memory traffic of the kernels of a compiled program."""
 
 import re
 from collections import namedtuple
 
 from gptjax.plan import hlo
 
-# Of one kernel: runs a step, floating-point operations and bytes of one run.
+# One kernel: runs per step, floating-point operations and bytes per run.
 Kernel = namedtuple('Kernel', 'name runs flops bytes')
 
 NO_TRAFFIC = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'while',
@@ -15,7 +15,7 @@ KERNEL_CALLS = re.compile(r'custom_call_target="(tpu_custom_call|__cublas|__cudn
 
 
 def kernels(text):
-  """[Kernel] of a program; what is sent between devices is left out."""
+  """Return [Kernel] of a program, without communication between devices."""
   result = []
   for instruction, context in hlo.instructions(text):
     work = hlo.matmul_flops(instruction, context.types)
@@ -27,13 +27,13 @@ def kernels(text):
 
 
 def bytes_moved(instruction, context):
-  """Bytes that one run of an instruction reads from and writes to the device's memory."""
+  """Bytes that one run of an instruction reads from and writes to device memory."""
   op, inputs = instruction.op, hlo.operands(instruction.rest)
   if (op in NO_TRAFFIC or op.endswith(('-done', '-update'))
       or op.removesuffix('-start') in hlo.COLLECTIVE_KINDS
       or (op == 'custom-call' and not KERNEL_CALLS.search(instruction.rest))):
     return 0
-  if op.endswith('-start'):  # from memory to what is nearer, or back: once
+  if op.endswith('-start'):  # a copy to or from on-chip memory: counted once
     return (hlo.array_bytes(instruction.type) or [0])[0]
   if op in ('dynamic-slice', 'slice', 'gather'):
     return 2 * bytes_in_memory(instruction.type)
@@ -50,13 +50,13 @@ def bytes_moved(instruction, context):
 
 
 def bytes_in_memory(kind):
-  """Bytes of a type that lie in the device's memory, and not in a memory space nearer to its cores."""
+  """Bytes of a type in device memory, without arrays in on-chip memory spaces."""
   return sum(sum(hlo.array_bytes(array)) for array in re.findall(r'\w+\[[\d,]*\](?:\{[^}]*\})?', kind)
              if not re.search(r'S\(\d+\)', array))
 
 
 def _read(called, index, computations):
-  """Bytes that a fusion reads of its input `index`: of what it only cuts from, the cuts."""
+  """Bytes that a fusion reads of its operand `index`; of an operand that it only slices, the slices."""
   name = next(instruction.name for instruction in called if instruction.op == 'parameter'
               and instruction.rest.startswith(f'{index})'))
   total = 0
@@ -69,13 +69,13 @@ def _read(called, index, computations):
       elif instruction.op == 'fusion':
         inner = computations[re.search(r'calls=%?([\w.-]+)', instruction.rest)[1]]
         total += _read(inner, position, computations)
-      elif not (instruction.op == 'dynamic-update-slice' and position == 0):  # which is done in place
+      elif not (instruction.op == 'dynamic-update-slice' and position == 0):  # in place
         return float('inf')
   return total
 
 
 def _written(called):
-  """Bytes that a fusion writes: of what it only changes a part of, that part."""
+  """Bytes that a fusion writes; of an array that it updates in place, the updated part."""
   types, ops = {instruction.name: instruction.type for instruction in called}, {instruction.name: instruction
                                                                                 for instruction in called}
   last = called[-1]

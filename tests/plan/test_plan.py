@@ -80,9 +80,9 @@ def test_a_layer_leaves_its_input_or_its_products_or_all(remat, least, most):
 def test_kernels_are_as_slow_as_their_slower_ceiling():
   device = hardware.Device(flops=10.0, memory=1, bandwidth=5.0, intra_bandwidth=2.0, inter_bandwidth=1.0)
   kernels = [traffic.Kernel('product', 3, 100, 5), traffic.Kernel('sum', 2, 0, 50)]
-  sent = {('near', 'all-gather'): 8, ('near', 'all-reduce'): 2, ('far', 'all-reduce'): 90}
+  sent = {('intra', 'all-gather'): 8, ('intra', 'all-reduce'): 2, ('inter', 'all-reduce'): 90}
   assert estimate.step_seconds(kernels, sent, device) == pytest.approx(
-    {'compute': 30, 'memory': 23, 'kernels': 50, 'near': 5, 'far': 90, 'step': 90, 'apart': 145})
+    {'compute': 30, 'memory': 23, 'kernels': 50, 'intra': 5, 'inter': 90, 'step': 90, 'serial': 145})
 
 
 def test_a_kernel_reads_of_stacked_layers_the_one_that_it_cuts_out():
@@ -132,7 +132,7 @@ def test_the_whole_plan_is_said():
     plan = estimate.plan(config, mesh, device)
     said = report.plan_text(plan, config, mesh, 'v5e:2x2', device, price=2.0)
   for word in ('params', 'optimizer', 'gradients', 'activations', 'temporaries', 'peak', 'reduce-scatter',
-               'fits (', 'tokens/s, MFU', 'days for', 'at $2 a device and hour'):
+               'fits (', 'tokens/s, MFU', 'days for', 'at $2 per device and hour'):
     assert word in said, word
 
 

@@ -94,7 +94,7 @@ def parse_cbt(text, path):
 def evaluate_cbt(name, evaluated, questions):
   """Return the TaskResult of one kind of question.
 
-  Each candidate is scored with the rest of the sentence, given the story and what comes before.
+  Each candidate is scored with the rest of the sentence, given the story and the text before it.
   """
   forms = {'de-tokenized': BOOKS} | ({'raw': PLAIN} if evaluated.grid else {})
   chosen = {form: choose_candidates(f'{name} {form}', evaluated, questions, style)

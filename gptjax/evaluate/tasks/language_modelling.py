@@ -224,7 +224,7 @@ def _windows_of(evaluated, text, stride):
 
 def _protocol(text_set, evaluated, marks):
   first = ('after the end-of-text token' if evaluated.tokenizer.end_of_text is not None
-           else 'whose first token is given, for this tokenizer has no end-of-text token')
+           else 'whose first token is not scored, as this tokenizer has no end-of-text token')
   text = 'Each line is a text' if text_set.separate_lines else 'The test set is one text'
   form = ('as it is published' if text_set.style == PLAIN else
           f'de-tokenized ({marks} stretches could not be, and stand as published between two U+2060)')

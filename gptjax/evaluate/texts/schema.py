@@ -125,7 +125,7 @@ def _fault(value, holds, expected):
 
 
 def _first(faults):
-  return next((found._replace(place=where + found.place) for where, found in faults if found), None)
+  return next((fault._replace(place=where + fault.place) for where, fault in faults if fault), None)
 
 
 def check_record(schema, value, place):
@@ -143,10 +143,10 @@ def check_record(schema, value, place):
     InputError: the record does not fit; the message has the place, the value and what is expected.
   """
   kind = record(schema.fields)
-  if found := kind.fault(value):
-    inside = found.place.removeprefix('.')
-    raise InputError(f'{place}: {inside + " = " if inside else ""}{domains.format_value(found.value)} must '
-                     f'be {found.expected}')
+  if fault := kind.fault(value):
+    inside = fault.place.removeprefix('.')
+    raise InputError(f'{place}: {inside + " = " if inside else ""}{domains.format_value(fault.value)} must '
+                     f'be {fault.expected}')
   return kind.blanks(value)
 
 
