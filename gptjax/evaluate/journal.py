@@ -78,8 +78,8 @@ def _line(entry):
 
 def _read(line):
   entry = records.parse(line)
-  well_formed = isinstance(entry, list) and len(entry) == 4 and all(isinstance(field, str)
-                                                                    for field in entry[:2])
+  well_formed = (isinstance(entry, list) and len(entry) == 4
+                 and all(isinstance(field, str) for field in entry[:2]))
   if not well_formed or records.checksum(entry[:3]) != entry[3]:
     raise ValueError('not an answer with its checksum')
   return entry[:3]

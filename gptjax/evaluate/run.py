@@ -145,7 +145,7 @@ class TaskWithData(NamedTuple):
 
 
 def read_task(task, data):
-  """The Ready task (raises InputError if its data is damaged)."""
+  """Return the TaskWithData of a task (raises InputError if its data is damaged)."""
   notes = []
   try:
     return TaskWithData(task, task.read(data._replace(note=notes.append)), '', notes)

@@ -16,8 +16,8 @@ def markdown(results):
   parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _about(results, size),
            _table(results, size)]
   if results['not_run']:
-    parts.append('## Not run\n\n' + '\n'.join(f'- {line(f"{name}: {why}")}'
-                                               for name, why in results['not_run'].items()))
+    parts.append('## Not run\n\n' + '\n'.join(
+      f'- {line(f"{name}: {why}")}' for name, why in results['not_run'].items()))
   notes = [f'- {line(f"{name}: {note}")}' for name, several in results.get('notes', {}).items()
            for note in several]
   if notes:

@@ -104,8 +104,8 @@ def step_seconds(kernels, sent, device):
 def crosses_networks(collective, mesh):
   """Whether a collective joins devices of different slices, or of hosts with separate networks."""
   islands = np.array([sharding.slice_index(device) for device in mesh.devices.flat])
-  return collective.between_slices or bool((islands[collective.groups] != islands[collective.groups[:,
-                                                                                                    :1]]).any())
+  first_of_group = islands[collective.groups[:, :1]]
+  return collective.between_slices or bool((islands[collective.groups] != first_of_group).any())
 
 
 def memory_by_kind(config, mesh, cost):

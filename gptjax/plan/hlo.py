@@ -132,8 +132,8 @@ def _visit_computation(computations, path, body, runs_per_step, depth, fused):
       yield from _visit_computation(computations, (*path, inside), inside, body_runs, depth + 1, False)
     elif not instruction.op.endswith(('-done', '-update')):
       for called in re.findall(r'(?:to_apply|calls)=%?([\w.-]+)', instruction.rest):
-        inside = fused or instruction.op == 'fusion' or ('to_apply' in instruction.rest
-                                                         and instruction.op != 'call')
+        inside = (fused or instruction.op == 'fusion'
+                  or ('to_apply' in instruction.rest and instruction.op != 'call'))
         yield from _visit_computation(computations, (*path, called), body, runs_per_step, depth, inside)
 
 
@@ -247,8 +247,8 @@ def _convolution(instruction, types):
     low = int(field('pad', '0_0').split('_')[0])
     size, stride = (int(field(name, '1')) for name in ('size', 'stride'))
     lhs_dilation, rhs_dilation = (int(field(name, '1')) for name in ('lhs_dilate', 'rhs_dilate'))
-    positions = np.arange(out[label[3].index(str(d))])[:,
-                                                       None] * stride + np.arange(size) * rhs_dilation - low
+    starts = np.arange(out[label[3].index(str(d))])[:, None] * stride
+    positions = starts + np.arange(size) * rhs_dilation - low
     inside = (positions >= 0) & (positions < (left[label[1].index(str(d))] - 1) * lhs_dilation
                                  + 1) & (positions % lhs_dilation == 0)
     total *= inside.sum()

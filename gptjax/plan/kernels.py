@@ -56,9 +56,8 @@ def estimate_kernels(config, mesh, device):
       y, pull = jax.vjp(attend, q, k, v)
       return y, *pull(dy)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      lowered = jax.jit(forward_and_backward).trace(x, x, x,
-                                                    x).lower(lowering_platforms=(platform.replace('gpu',
-                                                                                                  'cuda'),))
+      traced = jax.jit(forward_and_backward).trace(x, x, x, x)
+      lowered = traced.lower(lowering_platforms=(platform.replace('gpu', 'cuda'),))
     try:
       compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -31,8 +31,8 @@ def search(config, devices, device, n_compiled):
   Raises:
     ValueError: no mesh of these devices divides the config.
   """
-  ranked = sorted(candidates(config, devices), key=lambda settings: estimate_seconds(config, settings,
-                                                                                     devices, device))
+  ranked = sorted(candidates(config, devices),
+                  key=lambda settings: estimate_seconds(config, settings, devices, device))
   if not ranked:
     raise InputError(f'no mesh of {len(devices)} devices divides config.train.batch_size = '
                      f'{config.train.batch_size} and config.model.n_embd = {config.model.n_embd}: '

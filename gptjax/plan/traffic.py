@@ -44,8 +44,8 @@ def bytes_moved(instruction, context):
     reads = sum(min(bytes_in_memory(context.types[name]), _read(called, index, context.computations))
                 for index, name in enumerate(inputs))
     return reads + (_written(called) if bytes_in_memory(instruction.type) else 0)
-  total = bytes_in_memory(instruction.type) + sum(bytes_in_memory(context.types[name]) for name in inputs
-                                                  if name in context.types)
+  input_types = [context.types[name] for name in inputs if name in context.types]
+  total = bytes_in_memory(instruction.type) + sum(map(bytes_in_memory, input_types))
   return total + hlo.splash_cost(instruction, context.types)[1]
 
 
@@ -76,8 +76,8 @@ def _read(called, index, computations):
 
 def _written(called):
   """Bytes that a fusion writes; of an array that it updates in place, the updated part."""
-  types, ops = {instruction.name: instruction.type for instruction in called}, {instruction.name: instruction
-                                                                                for instruction in called}
+  ops = {instruction.name: instruction for instruction in called}
+  types = {name: instruction.type for name, instruction in ops.items()}
   last = called[-1]
   outputs = [ops[name] for name in hlo.operands(last.rest)] if last.op == 'tuple' else [last]
   total = 0

@@ -63,8 +63,8 @@ def _means(group, scores, perplexity):
            for name in scores}
   if perplexity:
     tokens = sum(example.get(TOKENS, 1) for example in group)
-    means[perplexity] = math.exp(min(700, math.fsum(example[NATS]
-                                               for example in group) / tokens)) if tokens else None
+    nats = math.fsum(example[NATS] for example in group)
+    means[perplexity] = math.exp(min(700, nats / tokens)) if tokens else None
   return means
 
 

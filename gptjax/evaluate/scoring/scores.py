@@ -207,8 +207,8 @@ def score_rows(model, tokens, starts, targets, masks, mask_indices):
   if k < x.shape[1]:
     first = jax.reshard(starts, sharding.compute_spec('batch'))[:, None]
     positions = jnp.minimum(first + jnp.arange(k), x.shape[1] - 1)
-    x = jax.vmap(lambda row, place_on_mesh: row.at[place_on_mesh].get(out_sharding=jax.P(None, None)))(x,
-                                                                                                       positions)
+    take = lambda row, positions: row.at[positions].get(out_sharding=jax.P(None, None))
+    x = jax.vmap(take)(x, positions)
   mask_indices = None if masks is None else as_rows(place_on_mesh(mask_indices))
   outputs = _compare_logits(as_rows(x), gathered(model.unembedding), as_rows(targets), model.n_vocab, masks,
                             mask_indices)
@@ -237,8 +237,8 @@ def _compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
     # A matmul and not a gather, because it is sharded over devices as the logits are.
     is_excluded = jnp.einsum('nm,cm->nc', one_hot, excluded.astype(jnp.float32)) > 0.5
     is_excluded &= column != target[:, None]
-    return maximum, total, target_logit, likeliest, _likeliest(jnp.where(is_excluded, -jnp.inf, logits),
-                                                               column)
+    allowed = jnp.where(is_excluded, -jnp.inf, logits)
+    return maximum, total, target_logit, likeliest, _likeliest(allowed, column)
 
   devices, on_cpu = sharding.batch_shards(jax.sharding.get_abstract_mesh()), jax.default_backend() == 'cpu'
   split_vocabulary = functools.partial(sharding.split_into_blocks,

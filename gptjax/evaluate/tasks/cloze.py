@@ -115,8 +115,8 @@ def evaluate_cbt(name, evaluated, questions):
 
 def choose_candidates(name, evaluated, questions, style):
   """Return [the most likely candidate of each question]."""
-  requests = [make_request(evaluated, *parts) for question in questions for parts in completions(question,
-                                                                                                 style)]
+  requests = [make_request(evaluated, *parts) for question in questions
+              for parts in completions(question, style)]
   log_probs = iter([score.log_prob for score in score_with_journal(evaluated, name, requests)])
   chosen = []
   for question in questions:

@@ -66,7 +66,7 @@ def read_cola(data):
 
 
 def evaluate_cola(evaluated, splits):
-  """The TaskResult: Matthews correlation."""
+  """Return the TaskResult: Matthews correlation."""
   score, encode, start = heuristic_inputs(evaluated)
   values = {split: heuristics.acceptability(score, encode, [sentence for sentence, _ in examples], start)
             for split, examples in splits.items()}
@@ -87,7 +87,7 @@ def read_sst2(data):
 
 
 def evaluate_sst2(evaluated, examples):
-  """The TaskResult: accuracy."""
+  """Return the TaskResult: accuracy."""
   score, encode, start = heuristic_inputs(evaluated)
   texts = [text for text, _ in examples]
   correct = heuristics.sentiment(score, encode, texts, start) == [label for _, label in examples]
@@ -98,12 +98,12 @@ def read_race(data):
   """Return [(document, question, [answer], correct index)] of the development sets, middle and high."""
   return data.limited([(record['article'], question, options, 'ABCD'.index(answer))
                        for level in ('middle', 'high') for record in _tfds(data, f'race/{level}', 'dev')
-                       for question, options, answer in zip(record['questions'], record['options'],
-                                                            record['answers'])])
+                       for question, options, answer in zip(
+                         record['questions'], record['options'], record['answers'])])
 
 
 def evaluate_race(evaluated, examples):
-  """The TaskResult: accuracy."""
+  """Return the TaskResult: accuracy."""
   score, encode, start = heuristic_inputs(evaluated)
   correct = heuristics.question_answering(score, encode, [item[:3] for item in examples],
                                           evaluated.model.n_ctx, start) == [answer for *_, answer in examples]
@@ -125,7 +125,7 @@ def read_dprd(data):
 
 
 def evaluate_dprd(evaluated, examples):
-  """The TaskResult: accuracy, and the number of sentences skipped because the pronoun is not in them."""
+  """Return the TaskResult: accuracy, and the number of sentences skipped because they lack the pronoun."""
   score, encode, start = heuristic_inputs(evaluated)
   usable = [example for example in examples if example[1] is not None]
   if not usable:

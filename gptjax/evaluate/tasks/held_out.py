@@ -73,7 +73,7 @@ def read(data):
 
 
 def evaluate(evaluated, examples):
-  """The TaskResult: nats per token, perplexity and bits per byte."""
+  """Return the TaskResult: nats per token, perplexity and bits per byte."""
   seq_len, splits, limit = examples
   seq_len = min(seq_len or evaluated.model.n_ctx, evaluated.model.n_ctx)
   scored, metrics, means = [], {}, []

@@ -121,8 +121,8 @@ def exclude_stop_tokens(vocabulary, requests):
 
 def exclude_stop_words(vocabulary, requests):
   """Return (ExcludedTokens, [whether each target can be correct]) without last words that are stop words."""
-  numbers, masks, mask_indices, possible = {}, [np.zeros(len(vocabulary),
-                                                         bool)], [], []  # by prefix of a word
+  numbers, masks = {}, [np.zeros(len(vocabulary), bool)]  # by prefix of a word
+  mask_indices, possible = [], []
   for ids, start in requests:
     prefix, indices = '', []
     for token in ids[start:]:

@@ -177,7 +177,7 @@ class ScoringPass(NamedTuple):
 
 
 def evaluate(text_set, evaluated, lines):
-  """The TaskResult: the paper's metric; with `evaluated.grid` also cells of other forms and strides."""
+  """Return the TaskResult: the paper's metric; with `evaluated.grid` cells of other forms and strides."""
   detokenized = 'as it is' if text_set.style == PLAIN else DETOKENIZED
   forms = {detokenized: text_set.style} | ({RAW: PLAIN} if evaluated.grid and text_set.style != PLAIN else {})
   passes = [run_pass(text_set, evaluated, lines, form, style, stride)

@@ -80,7 +80,7 @@ def turns(story):
 
 
 def evaluate_coqa(evaluated, turns):
-  """The TaskResult: F1 as the official script counts it."""
+  """Return the TaskResult: F1 as the official script counts it."""
   prompts = [encode_prompt(evaluated, before, ANSWER_TOKENS) for before, *_ in turns]
   generated = [text.strip() for text, _ in generate_texts(evaluated, 'coqa', prompts, ANSWER_TOKENS)]
   scores = [answers.coqa_f1(text, references) for text, (_, references, _) in zip(generated, turns)]
@@ -115,7 +115,7 @@ def few_shot_prompt():
 
 
 def evaluate_nq(evaluated, questions):
-  """The TaskResult: exact match of all answers and of the most confident ones."""
+  """Return the TaskResult: exact match of all answers and of the most confident ones."""
   prompts = [encode_prompt(evaluated, f'{few_shot_prompt()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
              for question, _ in questions]
   outputs = generate_texts(evaluated, 'natural_questions', prompts, SHORT_ANSWER_TOKENS)
@@ -123,8 +123,8 @@ def evaluate_nq(evaluated, questions):
   answered = [i for i, ids in enumerate(answer_ids) if ids]
   scores = score_with_journal(evaluated, 'natural_questions, how sure', [  # a key in existing journals
     Request(np.append(prompts[i], answer_ids[i]), len(prompts[i])) for i in answered])
-  probabilities = dict.fromkeys(range(len(outputs)), 0.0) | {i: math.exp(score.log_prob)
-                                                             for i, score in zip(answered, scores)}
+  probabilities = dict.fromkeys(range(len(outputs)), 0.0) | {
+    i: math.exp(score.log_prob) for i, score in zip(answered, scores)}
   generated = [text.strip() for text, _ in outputs]
   correct = [answers.exact_match(text, references) for text, (_, references) in zip(generated, questions)]
   order = sorted(probabilities, key=lambda i: (-probabilities[i], i))

@@ -62,13 +62,13 @@ def few_shot_prompt(source):
 
 
 def evaluate(source, target, evaluated, pairs):
-  """The TaskResult: BLEU by sacrebleu with its default settings."""
+  """Return the TaskResult: BLEU by sacrebleu with its default settings."""
   import sacrebleu
   name = f'wmt14_{source}_{target}'
   prompts = [encode_prompt(evaluated, f'{few_shot_prompt(source)}{sentence} =', TOKENS)
              for sentence, _ in pairs]
-  translations = [(sentences(text) or [''])[0] for text, _ in generate_texts(evaluated, name, prompts,
-                                                                             TOKENS)]
+  translations = [(sentences(text) or [''])[0]
+                  for text, _ in generate_texts(evaluated, name, prompts, TOKENS)]
   bleu = sacrebleu.BLEU()
   score = bleu.corpus_score(translations, [[reference for _, reference in pairs]])
   examples = tuple({'text': sentence, 'answer': text, 'references': [reference]}

@@ -87,8 +87,8 @@ def list_of(kind, min_items=1, max_items=None):
   number = (f'{min_items}' if min_items == max_items else f'at least {min_items}' if max_items is None
             else f'{min_items} to {max_items}') + f' value{"s" * ((max_items or min_items) != 1)}'
   def fault(value):
-    if not isinstance(value, list) or len(value) < min_items or (max_items is not None
-                                                                 and len(value) > max_items):
+    if not isinstance(value, list) or len(value) < min_items or (
+        max_items is not None and len(value) > max_items):
       return Fault('', value, f'a list of {number}')
     return _first((f'[{i}]', kind.fault(item)) for i, item in enumerate(value))
   return Kind(fault, lambda value: sum(map(kind.blanks, value)))
