@@ -166,5 +166,5 @@ def test_sizes_that_were_not_measured_are_listed(capsys):
   found = {'machine': {'device': 'NVIDIA H200'}, 'gates': [], 'rows': rows_at('124M', 310e3)}
   gates.print_gates(gates.add_gates(found))
   first, *rest = capsys.readouterr().out.splitlines()
-  assert first.startswith('124M, tokens/s') and first.endswith('aim 468,000   passed')
+  assert first.startswith('124M, tokens/s') and first.endswith('goal 468,000   target met')
   assert [line.partition(',')[0] for line in rest] == ['355M', '774M', '1558M']

@@ -16,7 +16,7 @@ def test_nothing_is_claimed_below_the_noise_of_the_seeds():
     ('muon', 'adamw', True), ('wsd', 'adamw', False), ('wsd', 'muon', True)]
   assert found[0]['difference'] == pytest.approx(-0.2) and found[0]['spread'] == pytest.approx(0.02)
   assert 'Muon, cosine: 0.2000 nats lower than AdamW' in recipes.format_verdict(found[0])
-  assert 'NOT more than the 0.0200' in recipes.format_verdict(found[1])
+  assert 'NOT more than the range 0.0200' in recipes.format_verdict(found[1])
 
 
 @pytest.fixture

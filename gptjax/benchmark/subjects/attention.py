@@ -108,7 +108,7 @@ def device_facts():
   device = jax.devices()[0]
   seconds = time.perf_counter() - start
   value = float(jax.jit(jnp.exp)(jnp.float32(1)))
-  return [('device initialized in s', round(seconds, 2)),
+  return [('device started in s', round(seconds, 2)),
           ('memory of the device, bytes', (device.memory_stats() or {}).get('bytes_limit')),
           ('exp(1)', value), ('exp, compiled and run in s', round(time.perf_counter() - start - seconds, 2))]
 
