@@ -27,14 +27,14 @@ gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
 if __name__ == '__main__':
-  jax_settings.begin('gptjax', alone=False)  # imports JAX, whose threads must find `keep_memory` done
+  jax_settings.begin('gptjax', single_process=False)  # imports JAX: `keep_memory` must precede its threads
 
 from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
 from gptjax.config import command_line  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
 from gptjax.files import paths  # noqa: E402
-from gptjax.parallel import compiling, processes  # noqa: E402
+from gptjax.parallel import compiling, control, processes  # noqa: E402
 
 FLAGS = flags.FLAGS
 EXAMPLE = 'python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart'
@@ -92,7 +92,7 @@ def main(argv):
     cpu.spare_threads()
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
     if processes.is_multiprocess():
-      shutdown.set_end_others(processes.end_all)
+      shutdown.set_end_others(control.end_all)
     processes.compare(jax_settings.effective())  # before they compile: other programs would wait in vain
     jax_settings.check()
     code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
@@ -101,7 +101,7 @@ def main(argv):
     return code
   except Exception as error:
     shutdown.defer_signal('ending already, because of an error')
-    processes.fail(error, FLAGS['workdir'].value)
+    control.fail(error, FLAGS['workdir'].value)
     code = errors.print_line(error, 'gptjax', FLAGS['workdir'].value)
     if code is None:
       raise

@@ -20,7 +20,7 @@ from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import TEXT
 from gptjax.kernels import xla_presets
-from gptjax.parallel import processes, sharding
+from gptjax.parallel import control, processes, sharding
 from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.pretrained.export import save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
@@ -84,7 +84,7 @@ def fine_tuned(run, source):
       telemetry.log(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
     return result
   except Exception as error:
-    processes.fail(error, run.folder)  # now: closing waits for a save in flight, and that for the others
+    control.fail(error, run.folder)  # now: closing waits for a save in flight, and that for the others
     raise
   finally:
     saves.close()

@@ -25,7 +25,7 @@ from gptjax.evaluate.during import Tasks
 from gptjax.evaluate.tasks import suite
 from gptjax.files import literal_path
 from gptjax.kernels import xla_presets
-from gptjax.parallel import processes, sharding
+from gptjax.parallel import control, processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
 from gptjax.pretrained import run as weights
@@ -205,7 +205,7 @@ def train_attempt(run, source, export, telemetry):
     return DONE if finished else STOPPED
   except Exception as error:
     if not isinstance(error, rewind.Spike):
-      processes.fail(error, run.workdir)  # now: closing waits for a save in flight, and that for the others
+      control.fail(error, run.workdir)  # now: closing waits for a save in flight, and that for the others
     raise
   finally:
     saves.close()
