@@ -240,7 +240,7 @@ def test_told_to_one_of_two_all_save_the_same_step_and_go_on(undisturbed, corpus
   assert not any('Traceback' in error for _, error in ended)
   step = checkpoint.steps(workdir / 'checkpoints')[-1]
   assert 7 <= step < 30 and f'stopped after step {step}' in ended[0][1]
-  assert f'going on after step {step}' in run(corpus_folder, workdir, 2)[0][1]
+  assert f'resuming after step {step}' in run(corpus_folder, workdir, 2)[0][1]
   assert_same_run(workdir, undisturbed)
 
 
