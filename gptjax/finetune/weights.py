@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.config.resume import OF_THE_RUN
+from gptjax.config.resume import NOT_OF_WEIGHTS
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.finetune import parts, step
@@ -39,7 +39,7 @@ def source_of(config):
     source = open_source(config.init_from, loading.load(config.data.tokenizer).n_vocab)
   fields = layout.config_for(source.fields).model.to_dict()
   for name, value in fields.items():
-    if name not in (*OF_THE_RUN, 'dropout'):  # what to drop in training is the run's own choice
+    if name not in (*NOT_OF_WEIGHTS, 'dropout'):  # what to drop in training is the run's own choice
       config.model[name] = value
   tokenizer = source.tokenizer or _own_tokenizer(config)
   if tokenizer.n_vocab > config.model.n_vocab:

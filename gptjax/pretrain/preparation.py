@@ -47,8 +47,8 @@ def prepare_corpus(config, workdir, tokenizer=None):
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
           workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
           tfds_download=data.tfds_download, special_tokens=data.special_tokens)
-  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: the same command starts the '
-                          'run')
+  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: the same command starts '
+                          'the run')
 
 
 def initialize_workdir(config, workdir, mixture, source, tokenizer):

@@ -116,7 +116,7 @@ def test_rewinds_of_an_older_version_are_read_and_a_damaged_file_blocks_nothing(
   path.write_text('[{"step": 3,')
   assert rewind.apply_rewinds(rewound) == []
   said = capsys.readouterr().err
-  assert said.count('\n') == 1 and 'is damaged' in said and 'the run goes on without' in said
+  assert said.count('\n') == 1 and 'is damaged' in said and 'the run continues without' in said
   assert rewind.apply_rewinds(rewound) == [] and (folder / 'manifest.json').exists()
 
 
