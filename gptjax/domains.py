@@ -100,9 +100,9 @@ def one_of(*choices):
 
 
 def text(several_lines=False):
-  """Valid Unicode without control characters; `several_lines`: but for tabs and line ends."""
+  """Valid Unicode without control characters; with `several_lines`, tabs and line ends are allowed."""
   allowed = '\t\n\r' if several_lines else ''
-  words = 'text of valid Unicode without control characters' + ' but tabs and line ends' * several_lines
+  words = 'text of valid Unicode without control characters' + ' except tabs and line ends' * several_lines
   def holds(x):
     return isinstance(x, str) and all(c in allowed or unicodedata.category(c) not in ('Cc', 'Cs') for c in x)
   return Domain(words, holds)
@@ -117,7 +117,7 @@ def path():
 
 
 def comma_separated():
-  """'' or names with a comma between two of them."""
+  """'' or names separated by single commas."""
   return Domain('names separated by single commas, or empty', lambda x: PLAIN(x) and (
     not x or all(name.strip() for name in x.split(','))))
 
@@ -129,7 +129,7 @@ def names():
 
 
 def declarations():
-  """Dicts of names, numbers, and tuples and dicts of these; what they mean is checked where they are used."""
+  """Dicts of names, numbers, and tuples and dicts of these; their users check the meaning."""
   def plain(x):
     if isinstance(x, tuple | list):
       return all(map(plain, x))

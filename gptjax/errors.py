@@ -19,7 +19,7 @@ MACHINE = {
   errno.EACCES: DENIED, errno.EPERM: DENIED, errno.EROFS: DENIED,
   errno.EMFILE: 'raise the limit of open files (ulimit -n)', errno.ENFILE: 'close some',
   errno.EIO: BROKEN, errno.ESTALE: BROKEN, errno.ENAMETOOLONG: 'choose a shorter path'}
-# The text of such errors in libraries that do not raise OSError: TensorStore, which Orbax uses, and TensorFlow.
+# The text of such errors in libraries that do not raise OSError: TensorStore (Orbax) and TensorFlow.
 TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'")
 REASONS = {os.strerror(number): number for number in MACHINE}
 NO_MEMORY = re.compile(r'RESOURCE_EXHAUSTED.*(out of memory|allocat)', re.IGNORECASE | re.DOTALL)  # of XLA
@@ -93,7 +93,7 @@ def print_line(error, command, workdir=''):
 
 
 def system_fault(error):
-  """Return the Fault that caused an exception, an OSError or a library's equivalent; None if there is none."""
+  """Return the Fault that caused an exception (an OSError or a library's equivalent), or None."""
   while error is not None:
     if isinstance(error, OSError) and error.errno in MACHINE:
       return Fault(error.errno, str(error.filename or ''))
