@@ -9,7 +9,7 @@ __all__ = ['load', 'save_pretrained']
 
 
 def __getattr__(name):
-  """`load` and `save_pretrained`, imported when they are asked for: `import gptjax` itself stays light."""
+  """Import `load` and `save_pretrained` on first use, so that `import gptjax` is fast."""
   if name not in __all__:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   from gptjax import pretrained

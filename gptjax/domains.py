@@ -1,8 +1,8 @@
-"""What a field of the config is: a default, a domain of allowed values and a meaning.
+"""Fields of the config: each has a default, a domain of allowed values and a meaning.
 
-A domain is made by one of the functions below. It holds the values that can be given in a config file or on
-the command line, also those that stand for "fill it in" (0, '', auto). Flags that are numbers have domains
-too, see `gptjax.command.flag_types`.
+The functions below create domains. A domain contains all values that a config file or the command line may
+set, including those that mean "fill it in" (0, '', auto). Numeric flags have domains too, see
+`gptjax.command.flag_types`.
 """
 
 import math
@@ -11,16 +11,16 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-LARGEST = 2**31 - 1  # of whole numbers: steps, sizes and ids are int32 on the devices
+LARGEST = 2**31 - 1  # of integers: steps, sizes and ids are int32 on the devices
 LARGEST_SEED = 2**32 - 1
 
 
 class Domain(NamedTuple):
-  """The values that a field can have.
+  """The allowed values of a field.
 
-  words: what is allowed, as in "must be ...".
-  holds: function of a value, whether it is allowed; a value of any type can be asked about.
-  low, high: the least and the largest number, of domains of numbers; None of all others.
+  words: description that completes "must be ...".
+  holds: predicate of a value of any type: whether it is allowed.
+  low, high: the smallest and the largest number, for domains of numbers; else None.
   path: whether the values are paths on this machine, which become absolute when the config is read.
   """
   words: str
@@ -33,11 +33,11 @@ class Domain(NamedTuple):
 class Field(NamedTuple):
   """One field of the config.
 
-  default: its value where nothing else is set.
+  default: value if nothing else is set.
   domain: Domain.
-  meaning: with its unit, if it has one.
-  before: what versions without this field did, as a value of it; None: what the default does. A run that such
-    a version began goes on with it.
+  meaning: with the unit, if there is one.
+  before: the value that reproduces versions without this field; None: the default does. A run of such a
+    version resumes with it.
   """
   default: Any
   domain: Domain
@@ -46,12 +46,12 @@ class Field(NamedTuple):
 
 
 def violation(domain, value):
-  """Why a value is refused, "= VALUE must be ..."; '' if it is allowed."""
+  """Return why a value is not allowed, "= VALUE must be ..."; '' if it is allowed."""
   return '' if domain.holds(value) else f'= {format_value(value)} must be {domain.words}'
 
 
 def format_value(value):
-  """A value in a message, cut to one readable line whatever it is."""
+  """Return any value as one readable line for a message, truncated if necessary."""
   if isinstance(value, int) and value.bit_length() > 200:
     return f'{"-" * (value < 0)}2**{value.bit_length() - 1} or more'
   text = repr(value)
@@ -59,17 +59,18 @@ def format_value(value):
 
 
 def integer(low, high=LARGEST, also=()):
-  """Whole numbers from `low` to `high`; `also`: {value: meaning} of others."""
+  """The integers from `low` to `high`; `also`: {further value: meaning}."""
   return Domain(f'a whole number from {low} to {high}{_others(also)}',
                 lambda x: is_integer(x) and (low <= x <= high or x in dict(also)), low, high)
 
 
 def is_integer(value):
+  """Whether a value is an integer and not a bool."""
   return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def real(low, high, open_left=False, open_right=False, also=()):
-  """Finite numbers from `low` to `high`; an open end does not belong to them; `also` as for `integer`."""
+  """The finite numbers from `low` to `high`, which an open end excludes; `also` as for `integer`."""
   words = f'a number in {"(" if open_left else "["}{low:g}, {high:g}{")" if open_right else "]"}'
   def holds(x):
     if not isinstance(x, numbers.Real) or isinstance(x, bool):
@@ -88,7 +89,7 @@ RATE_BELOW_1 = real(0, 1, open_right=True)
 
 
 def flag(unset=False):
-  """True or False; `unset`: or None, which means that it is decided when the run starts."""
+  """True or False; with `unset` also None: decided when the run starts."""
   return Domain('True or False', lambda x: isinstance(x, bool) or (unset and x is None))
 
 
@@ -99,9 +100,9 @@ def one_of(*choices):
 
 
 def text(several_lines=False):
-  """Valid Unicode without control characters; `several_lines`: but for tabs and line ends."""
+  """Valid Unicode without control characters; with `several_lines`, tabs and line ends are allowed."""
   allowed = '\t\n\r' if several_lines else ''
-  words = 'text of valid Unicode without control characters' + ' but tabs and line ends' * several_lines
+  words = 'text of valid Unicode without control characters' + ' except tabs and line ends' * several_lines
   def holds(x):
     return isinstance(x, str) and all(c in allowed or unicodedata.category(c) not in ('Cc', 'Cs') for c in x)
   return Domain(words, holds)
@@ -116,7 +117,7 @@ def path():
 
 
 def comma_separated():
-  """'' or names with a comma between two of them."""
+  """'' or names separated by single commas."""
   return Domain('names separated by single commas, or empty', lambda x: PLAIN(x) and (
     not x or all(name.strip() for name in x.split(','))))
 
@@ -128,7 +129,7 @@ def names():
 
 
 def declarations():
-  """Dicts of names, numbers, and tuples and dicts of these; what they mean is checked where they are used."""
+  """Dicts of names, numbers, and tuples and dicts of these; their users check the meaning."""
   def plain(x):
     if isinstance(x, tuple | list):
       return all(map(plain, x))

@@ -1,4 +1,4 @@
-"""What an error means to whoever started the run: a line of plain words and an exit code, or a bug."""
+"""Errors as users see them: a message of one line and an exit code for user errors, a traceback for bugs."""
 
 import errno
 import logging
@@ -12,14 +12,14 @@ from gptjax.text.redacted import redacted
 
 BAD_INPUT, BUG, LOST = 2, 1, 70  # exit codes
 
-# What a machine refuses, whatever the program does, and what to do about it; other numbers mean a bug.
+# Errors of the machine, whatever the program does, and what to do about them; other error numbers are bugs.
 FULL, DENIED, BROKEN = 'free some', 'make it writable', 'see the system log'
 MACHINE = {
   errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EFBIG: 'raise the limit of file sizes (ulimit -f)',
   errno.EACCES: DENIED, errno.EPERM: DENIED, errno.EROFS: DENIED,
   errno.EMFILE: 'raise the limit of open files (ulimit -n)', errno.ENFILE: 'close some',
   errno.EIO: BROKEN, errno.ESTALE: BROKEN, errno.ENAMETOOLONG: 'choose a shorter path'}
-# How libraries that raise no OSError spell one: TensorStore, which Orbax uses, and TensorFlow.
+# The text of such errors in libraries that do not raise OSError: TensorStore (Orbax) and TensorFlow.
 TENSORSTORE = re.compile(r"\[os_error_code='(\d+)'")
 REASONS = {os.strerror(number): number for number in MACHINE}
 NO_MEMORY = re.compile(r'RESOURCE_EXHAUSTED.*(out of memory|allocat)', re.IGNORECASE | re.DOTALL)  # of XLA
@@ -27,7 +27,7 @@ TENSORFLOW = re.compile(r'(?:^|}} )([^;{}]+); (' + '|'.join(map(re.escape, REASO
 
 
 class _Message:
-  """An exception whose texts can be printed anywhere: they may quote names and URLs of others."""
+  """An exception whose texts are safe to print, although they may quote untrusted names and URLs."""
 
   def __init__(self, *texts):
     super().__init__(*(printable(redacted(text), '\n\t') if isinstance(text, str) else text
@@ -35,31 +35,31 @@ class _Message:
 
 
 class InputError(_Message, ValueError):
-  """What a user can cause and mend: one line that says what is wrong, with the value, and what to do.
+  """An error that a user can cause and fix: one line that says what is wrong, with the value, and what to do.
 
-  Commands print the line and exit with 2. Every other exception is a bug: its traceback, and exit code 1.
+  Commands print the line and exit with 2. Other exceptions are bugs: a traceback, and exit code 1.
   """
 
 
 class LostProcess(_Message, RuntimeError):
-  """Another process of the run is missing, dead or hangs: one line that names it.
+  """Another process of the run is missing, dead or hangs: one line with its name.
 
-  Commands print the line and exit with 70, so that launchers start the run again.
+  Commands print the line and exit with 70, so that launchers restart the run.
   """
 
 
 class Fault(NamedTuple):
-  """What the machine has refused."""
+  """An error of the machine."""
   number: int   # a key of MACHINE
-  path: str     # '': the error does not say
+  path: str     # '': unknown
 
 
 def describe(error, workdir):
-  """(line, exit code) for what has nothing to do with the program; None for a bug, which keeps its traceback.
+  """Return (line, exit code) for an error of the user or the machine; None for a bug.
 
   Args:
     error: an exception that has been raised.
-    workdir: of the run, named where the error names no path; '' where the command has none.
+    workdir: of the run, used if the error has no path; '' if the command has none.
   """
   if isinstance(error, InputError):
     return str(error), BAD_INPUT
@@ -68,41 +68,41 @@ def describe(error, workdir):
   if line := _exhausted(error):
     return line, BAD_INPUT
   if fault := system_fault(error):
-    then = checkpoint_status(workdir) if workdir else 'the same command goes on from here'
-    return describe_fault(fault, fault.path or workdir or 'the output', then), BAD_INPUT
+    status = checkpoint_status(workdir) if workdir else 'the same command resumes from here'
+    return describe_fault(fault, fault.path or workdir or 'the output', status), BAD_INPUT
   return None
 
 
 def print_line(error, command, workdir=''):
-  """Prints what a user can mend as one line on stderr: the one way in which all commands do.
+  """Print an error of the user or the machine as one line on stderr.
 
   Args:
     error: an exception that has been raised.
-    command: name of the command, which begins the line.
+    command: name of the command, which starts the line.
     workdir: see `describe`.
 
   Returns:
-    The exit code; None, and nothing is printed, for a bug, which the caller raises again.
+    The exit code; None for a bug, which is not printed, and which the caller raises again.
   """
-  words = describe(error, workdir)
-  if words is None:
+  described = describe(error, workdir)
+  if described is None:
     return None
-  line, code = words
+  line, code = described
   print(printable(redacted(f'{command}: {" ".join(line.split())}')), file=sys.stderr)
   return code
 
 
 def system_fault(error):
-  """The Fault behind an exception: an OSError, or what a library raises in its place; None: there is none."""
+  """Return the Fault that caused an exception (an OSError or a library's equivalent), or None."""
   while error is not None:
     if isinstance(error, OSError) and error.errno in MACHINE:
       return Fault(error.errno, str(error.filename or ''))
     module = type(error).__module__
-    if type(error) is ValueError and (found := TENSORSTORE.search(str(error))):
-      if int(found[1]) in MACHINE:
-        return Fault(int(found[1]), '')
-    elif module.startswith('tensorflow.') and (found := TENSORFLOW.search(str(error))):
-      return Fault(REASONS[found[2]], found[1])
+    if type(error) is ValueError and (match := TENSORSTORE.search(str(error))):
+      if int(match[1]) in MACHINE:
+        return Fault(int(match[1]), '')
+    elif module.startswith('tensorflow.') and (match := TENSORFLOW.search(str(error))):
+      return Fault(REASONS[match[2]], match[1])
     error = error.__cause__
   return None
 
@@ -114,13 +114,13 @@ def checkpoint_status(folder):
     folder: workdir of the run, or the folder of its checkpoints.
   """
   try:
-    there = any('manifest.json' in files and os.path.basename(parent)[:1].isdigit()
-                for parent, _, files in os.walk(folder, onerror=_raise))
+    exists = any('manifest.json' in files and os.path.basename(parent)[:1].isdigit()
+                 for parent, _, files in os.walk(folder, onerror=_raise))
   except FileNotFoundError:
-    there = False
-  except OSError:  # it cannot be read now; what is there is as it was. `Path.glob` would not say so
-    there = True
-  return 'the newest checkpoint is good' if there else 'no checkpoint is there yet'
+    exists = False
+  except OSError:  # it cannot be read now, but its content is unchanged; `Path.glob` would ignore the error
+    exists = True
+  return 'the newest checkpoint is valid' if exists else 'there is no checkpoint yet'
 
 
 def _raise(error):
@@ -128,9 +128,9 @@ def _raise(error):
 
 
 def _exhausted(error):
-  """The line where memory, threads or processes have run out; None: they have not."""
+  """The line for an error because memory, threads or processes are exhausted, or None."""
   if isinstance(error, BlockingIOError) or (type(error) is RuntimeError and 'start new thread' in str(error)):
-    return 'the system starts no more threads or processes: raise their limit (ulimit -u) and start again'
+    return 'the system cannot start more threads or processes: raise their limit (ulimit -u) and start again'
   memory = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
   if memory or (isinstance(error, ImportError) and 'failed to map segment' in str(error)):
     return (f'out of memory ({str(error) or type(error).__name__}): give the process more (ulimit -v, the '
@@ -141,39 +141,39 @@ def _exhausted(error):
   return None
 
 
-def describe_fault(fault, path, then):
-  """The line about a Fault.
+def describe_fault(fault, path, status):
+  """Return the line about a Fault.
 
   Args:
-    fault: what the machine has refused.
-    path: of what could not be written, or read.
-    then: what starting again gives.
+    fault: the Fault.
+    path: of the file that could not be written or read.
+    status: what a restart finds, see `checkpoint_status`.
   """
   if fault.number in (errno.ENOSPC, errno.EDQUOT):
-    what = f'no space left on the disk of {path}'
+    problem = f'no space left on the disk of {path}'
     if fault.number == errno.EDQUOT:
-      what += ' (quota)'
+      problem += ' (quota)'
   else:
     only_written = fault.number in (errno.EROFS, errno.EFBIG)
-    what = f'cannot {"write" if only_written else "write or read"} {path}: {os.strerror(fault.number)}'
-  return f'{what}: {MACHINE[fault.number]} and start again; {then}'
+    problem = f'cannot {"write" if only_written else "write or read"} {path}: {os.strerror(fault.number)}'
+  return f'{problem}: {MACHINE[fault.number]} and start again; {status}'
 
 
 def quiet_libraries():
-  """Keeps Orbax and clu from logging, with stacks, what they raise too, where `describe` has words for it.
+  """Stop Orbax and clu from logging stacks of errors that they also raise and `describe` covers.
 
-  TensorStore, too, prints that there is no longer anyone to tell of each array that it could not write.
+  Also suppress the message that TensorStore prints for each array that it could not write.
   """
   for name in ('absl', 'asyncio'):
-    logging.getLogger(name).addFilter(_is_news)
-  if sys.unraisablehook is not _hook:
-    _hook.before, sys.unraisablehook = sys.unraisablehook, _hook
+    logging.getLogger(name).addFilter(_is_new)
+  if sys.unraisablehook is not _unraisable_hook:
+    _unraisable_hook.previous, sys.unraisablehook = sys.unraisablehook, _unraisable_hook
 
 
-def _is_news(record):
+def _is_new(record):
   return not (record.exc_info and record.exc_info[1] and system_fault(record.exc_info[1]))
 
 
-def _hook(raised):
+def _unraisable_hook(raised):
   if not (raised.exc_type is RuntimeError and str(raised.exc_value) == 'Event loop is closed'):
-    _hook.before(raised)
+    _unraisable_hook.previous(raised)

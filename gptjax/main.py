@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from absl import flags, logging
 
-# Before JAX and TensorFlow are imported: what they print at start is of no use to anyone.
+# Before JAX and TensorFlow are imported: suppress their log lines at start-up.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
@@ -21,37 +21,37 @@ from gptjax.parallel import jax_settings
 
 cpu.keep_memory()
 
-# What is imported and traced stays: to look for garbage in it every 700 objects is a tenth of a start, and to
-# do so once more when Python ends takes a second.
+# Most objects made by imports and tracing are never freed: with the default threshold, garbage collection
+# takes 10% of the start-up time, and one second more when Python exits.
 gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
 if __name__ == '__main__':
-  jax_settings.begin('gptjax', alone=False)  # imports JAX, whose threads must find `keep_memory` done
+  jax_settings.begin('gptjax', single_process=False)  # imports JAX: `keep_memory` must precede its threads
 
 from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
 from gptjax.config import command_line  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
 from gptjax.files import paths  # noqa: E402
-from gptjax.parallel import compiling, processes  # noqa: E402
+from gptjax.parallel import compiling, control, processes  # noqa: E402
 
 FLAGS = flags.FLAGS
 EXAMPLE = 'python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart'
-flags.DEFINE_string('workdir', None, 'Folder of the run; a run that it holds goes on. Without it: '
-                    'runs/NAME, where NAME.py is the config.')
-flags.DEFINE_boolean('predict', False, 'Fine-tuning: write WORKDIR/predictions for the test sets, too.')
-flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where nothing else tells the processes of '
-                    'a run of each other (Cloud TPU, Slurm, Open MPI and GKE do).')
-flags.DEFINE_integer('num_processes', None, 'How many processes the run has, with --coordinator; 1: alone, '
-                     'whatever the environment says.',
+flags.DEFINE_string('workdir', None, 'Folder of the run; an existing run is resumed. Default: '
+                    'runs/NAME for the config NAME.py.')
+flags.DEFINE_boolean('predict', False, 'Fine-tuning: also write WORKDIR/predictions for the test sets.')
+flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0; not needed on Cloud TPU, Slurm, Open MPI '
+                    'and GKE, where the processes of a run discover each other.')
+flags.DEFINE_integer('num_processes', None, 'Number of processes of the run, with --coordinator; 1: a single '
+                     'process, whatever the environment variables are.',
                      lower_bound=1, upper_bound=2**20)
-flags.DEFINE_integer('process_id', None, 'Which of them this one is, from 0; with --coordinator.',
+flags.DEFINE_integer('process_id', None, 'Index of this process, from 0; with --coordinator.',
                      lower_bound=0, upper_bound=2**20 - 1)
 
 
 def run(config, workdir, overrides=()):
-  """Runs the job that the config names; gives the exit code.
+  """Run the job of the config; returns the exit code.
 
   Args:
     config: as written.
@@ -78,7 +78,7 @@ def run(config, workdir, overrides=()):
 
 
 def default_workdir(config):
-  """runs/NAME for the config `FOLDER/NAME.py`, runs/NAME-ARGUMENT for `FOLDER/NAME.py:ARGUMENT`."""
+  """Return runs/NAME for the config `FOLDER/NAME.py`, runs/NAME-ARGUMENT for `FOLDER/NAME.py:ARGUMENT`."""
   file, _, argument = config.partition(':')
   return f'runs/{PurePath(file).stem}{"-" * bool(argument)}{argument}'
 
@@ -92,8 +92,8 @@ def main(argv):
     cpu.spare_threads()
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
     if processes.is_multiprocess():
-      shutdown.set_end_others(processes.end_all)
-    processes.compare(jax_settings.effective())  # before they compile: other programs would wait in vain
+      shutdown.set_end_others(control.end_all)
+    processes.compare(jax_settings.effective())  # before compilation, which could block
     jax_settings.check()
     code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
     shutdown.defer_signal('all is saved, ending')
@@ -101,7 +101,7 @@ def main(argv):
     return code
   except Exception as error:
     shutdown.defer_signal('ending already, because of an error')
-    processes.fail(error, FLAGS['workdir'].value)
+    control.fail(error, FLAGS['workdir'].value)
     code = errors.print_line(error, 'gptjax', FLAGS['workdir'].value)
     if code is None:
       raise

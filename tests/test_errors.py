@@ -76,7 +76,7 @@ def test_a_checkpoint_is_called_good_where_there_is_one(tmp_path):
   (tmp_path / 'corpus').mkdir()
   (tmp_path / 'corpus' / 'manifest.json').touch()
   (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
-  assert said() == 'no checkpoint is there yet'
+  assert said() == 'there is no checkpoint yet'
   (tmp_path / 'task' / 'seed-1' / 'checkpoints' / '5').mkdir(parents=True)
   (tmp_path / 'task' / 'seed-1' / 'checkpoints' / '5' / 'manifest.json').touch()
-  assert said() == 'the newest checkpoint is good'
+  assert said() == 'the newest checkpoint is valid'

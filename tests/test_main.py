@@ -77,7 +77,7 @@ def runnable(corpus, **changes):
   ({'optimizer.schedule': 'step'}, "optimizer.schedule = 'step'"),
   ({'mesh.data': 3}, 'takes 3 devices'),
   ({'eval.batch_size': 3}, 'eval.batch_size = 3 cannot be divided by'),
-  ({'data.tokenizer': 'train-bpe:300'}, 'makes another vocabulary than config.model.n_vocab = 290'),
+  ({'data.tokenizer': 'train-bpe:300'}, 'has another vocabulary size than config.model.n_vocab = 290'),
   ({'log.profile_steps': (1, 2, 3)}, 'must be two steps'),
   ({'data.corpus': 'absent/folder'}, 'absent/folder'),
   ({'model.n_vocab': 50257}, 'tokenizer bpe of 290 entries, but config.model.n_vocab = 50257'),

@@ -63,7 +63,7 @@ def test_two_tasks_run_to_the_end_and_survive_a_requeue(slurm, corpus_folder, tm
   wait_for(lambda: job(slurm, number, 'JobState') in ('COMPLETED', 'FAILED', 'CANCELLED'), 280)
   said = log.read_text()
   assert job(slurm, number, 'JobState') == 'COMPLETED', said
-  assert 'going on after step' in said and ': done' in said, said
+  assert 'resuming after step' in said and ': done' in said, said
   assert job(slurm, number, 'Restarts') == '1'
   assert_same_run(workdir, tmp_path / 'undisturbed')
 

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal those of tqdm, elsewhere a line from time to time."""
+"""Progress bars: tqdm's on a terminal, elsewhere a line every 30 seconds."""
 
 import sys
 import time
@@ -12,10 +12,9 @@ def bar(items=None, shown=True, **options):
   """A tqdm bar on stderr; without a terminal, a line every 30 seconds and at the end.
 
   Args:
-    items: iterable to show the progress of, or None.
-    shown: False: nothing is written.
-    options: of `tqdm.tqdm`. With `leave=False` and no terminal, work that is done within 30 seconds writes
-      nothing.
+    items: iterable whose progress is shown, or None.
+    shown: if False, nothing is written.
+    options: of `tqdm.tqdm`. With `leave=False` and no terminal, work of less than 30 seconds writes nothing.
 
   Returns:
     tqdm.
@@ -28,14 +27,14 @@ def bar(items=None, shown=True, **options):
 
 
 class _Lines(tqdm):
-  """A bar that writes lines, which a batch system can keep: no carriage return, no cursor movement."""
+  """A bar that writes lines for log files: no carriage return, no cursor movement."""
 
   monitor_interval = 0  # no thread that refreshes
 
   def __init__(self, items, **options):
     self._due = time.monotonic() + INTERVAL
     self._written = False
-    # ncols = 0: numbers alone. Looking at the clock at every step costs less than a microsecond.
+    # ncols = 0: only numbers. Reading the clock at every step costs less than a microsecond.
     own = {'ncols': 0, 'mininterval': INTERVAL, 'miniters': 1, 'delay': INTERVAL}
     super().__init__(items, **{**options, **own})
 

@@ -1,4 +1,4 @@
-"""Figures of Matplotlib, drawn by its Agg whatever backend the environment or a notebook has chosen."""
+"""Matplotlib figures, drawn by its Agg backend whatever the environment selects."""
 
 import io
 
@@ -7,14 +7,14 @@ from gptjax.text.printable import printable
 
 
 def literal(text):
-  """A label or title that is shown as it is: Matplotlib takes what is between two $ for a formula."""
+  """Escape a label or title: Matplotlib renders text between two $ as a formula."""
   return printable(text, '\n').replace('$', r'\$')
 
 
 def figure(rows, columns, size, **options):
-  """A figure of panels; `save` writes it.
+  """Create a figure with panels; `save` writes it.
 
-  Matplotlib's pyplot, which loads the chosen backend and keeps all figures, has no part in it.
+  It does not use pyplot, which loads the selected backend and keeps all figures in memory.
 
   Args:
     rows, columns: of panels.
@@ -22,17 +22,17 @@ def figure(rows, columns, size, **options):
     options: of `matplotlib.figure.Figure.subplots`.
 
   Returns:
-    (matplotlib.figure.Figure, its axes as `subplots` gives them).
+    (matplotlib.figure.Figure, its axes as `subplots` returns them).
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
-  made = Figure(figsize=size, layout='constrained')
-  FigureCanvasAgg(made)
-  return made, made.subplots(rows, columns, **options)
+  panels = Figure(figsize=size, layout='constrained')
+  FigureCanvasAgg(panels)
+  return panels, panels.subplots(rows, columns, **options)
 
 
-def save(made, path):
-  """Writes a figure as PNG."""
+def save(figure, path):
+  """Write a figure as PNG."""
   content = io.BytesIO()
-  made.savefig(content, format='png', dpi=120)
+  figure.savefig(content, format='png', dpi=120)
   atomic.write(path, content.getvalue())

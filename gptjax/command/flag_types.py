@@ -1,9 +1,9 @@
-"""Types of numeric flags: each command states beside a flag which numbers it takes.
+"""Types of numeric flags, each with a domain.
 
     parser.add_argument('--workers', type=flag_types.integer(1, 1024))
 
-Everything outside of the domain (see `gptjax.domains`) is refused while the flags are read: in one line, with
-the value and the domain.
+Values outside the domain (see `gptjax.domains`) are refused while the flags are parsed, by one line with the
+value and the domain.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from gptjax.domains import LARGEST, LARGEST_SEED
 from gptjax.errors import InputError
 
 SEED = LARGEST_SEED
-WORKERS = max(64, 4 * (os.cpu_count() or 1))  # the most processes that one command starts
+WORKERS = max(64, 4 * (os.cpu_count() or 1))  # maximum number of worker processes of a command
 SHOWN = 40           # characters of a refused value that a message repeats
 
 
 class Number(NamedTuple):
-  """The type of a flag that is a number; argparse calls it with the text of the flag.
+  """The type of a numeric flag; argparse calls it with the text of the flag.
 
   kind: int or float.
-  domain: domains.Domain of the numbers that it takes.
+  domain: domains.Domain of the allowed numbers.
   """
   kind: type
   domain: domains.Domain
@@ -40,12 +40,12 @@ class Number(NamedTuple):
     return value
 
   def require(self, name, value):
-    """Refuses an argument of a function that is not in the domain (InputError)."""
+    """Raise InputError if an argument of a function is not in the domain."""
     if why := domains.violation(self.domain, value):
       raise InputError(f'{name} {why}')
 
   def parse(self, name, text):
-    """The number that a part of an argument gives; InputError if it is not in the domain."""
+    """Parse the number in a part of an argument; InputError if it is not in the domain."""
     try:
       return self(text)
     except argparse.ArgumentTypeError as error:
@@ -53,18 +53,18 @@ class Number(NamedTuple):
 
 
 def integer(low, high=LARGEST):
-  """The type of a flag that is an integer from low to high."""
+  """Return the type of a flag that is an integer from low to high."""
   return Number(int, domains.integer(low, high))
 
 
 def real(low, high, **options):
-  """The type of a flag that is a finite number; arguments as for `domains.real`."""
+  """Return the type of a flag that is a finite number; arguments as for `domains.real`."""
   assert math.isfinite(low) and math.isfinite(high)
   return Number(float, domains.real(low, high, **options))
 
 
 class Listed(NamedTuple):
-  """Numbers of one type separated by commas; '' is an empty list if `empty`."""
+  """The type of a flag with numbers separated by commas; '' is an empty list if `empty`."""
   number: Number
   empty: bool = False
 

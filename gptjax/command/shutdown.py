@@ -8,12 +8,11 @@ and the kernel both send it when a terminal closes. SIGUSR1 neither counts as a 
 next signal the second: a batch system sends it before another signal, or to a script that forwards it to
 processes that also get it from the batch system.
 
-Python runs a signal handler in the main thread, between two of its instructions, and so not while that thread
+Python runs signal handlers in the main thread between two bytecode instructions, so not while that thread
 compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
-the number of the signal into a pipe (`signal.set_wakeup_fd`), and a thread reads that.
+the signal number to a pipe (`signal.set_wakeup_fd`), which a thread reads.
 
-Commands call `catch` (by `startup.begin`) before they import anything large, so this module imports nothing
-of the kind.
+Commands call `catch` (by `startup.begin`) before any large import, so this module imports only small ones.
 """
 
 import contextlib
@@ -27,35 +26,35 @@ import threading
 from gptjax.text.printable import printable
 
 STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1
-STOPPED = 75  # exit code of a run: told to stop, nothing is lost, the same command continues
+STOPPED = 75  # exit code of a stopped run: nothing is lost, the same command resumes it
 NAMES = {signal.SIGINT: 'Ctrl-C'}
 
 _libc = ctypes.CDLL(None)
 _libc.signal.argtypes, _libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
 _DEFAULT, _IGNORE = 0, 1  # as <signal.h> has them
 
-_lock = threading.RLock()  # of what follows
+_lock = threading.RLock()  # guards the variables below
 _command = ''              # name before each line; empty: this process has not called `catch`
-_caught = ()               # the signals that it catches
+_caught = ()               # the signals that are caught
 _first = None              # the first signal
-_action = None             # what it does: (line, exit code), a line, or a line that is an _Unwind
-_acknowledged = threading.Event()  # that signal has been, with a line
-_held = 0                  # blocks of `block_signals` that are open
+_action = None             # its effect: (line, exit code), a line, or a line that is an _Unwind
+_acknowledged = threading.Event()  # the line about the first signal has been printed
+_held = 0                  # number of open blocks of `block_signals`
 _leave_blocks = lambda: None  # of `unwind_on_signal`
-_end_others = None         # function of (line, exit code): ends all processes of the run, this one included
+_end_others = None         # function of (line, exit code) that ends all processes of the run, with this one
 
 
 def catch(command, line, code=None):
-  """Catches the signals until the process ends; called in the main thread, and only the first call counts.
+  """Catch the signals until the process ends; call it in the main thread. Only the first call has an effect.
 
   Args:
     command: its name, printed before each line.
-    line, code: as for `exit_on_signal`, which is in force at first.
+    line, code: as for `exit_on_signal`, the initial action.
   """
   global _command, _caught, _action
   if _command:
     return
-  _command, _caught, _action = command, _wanted(), (line, code)
+  _command, _caught, _action = command, _signals_to_catch(), (line, code)
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -63,15 +62,15 @@ def catch(command, line, code=None):
   for number in _caught:
     signal.signal(number, lambda number, frame: None)
     signal.siginterrupt(number, False)
-  os.register_at_fork(after_in_child=_release)
+  os.register_at_fork(after_in_child=_reset_in_child)
 
 
 def exit_on_signal(line, code=STOPPED):
-  """From now on the first signal ends the process, if it has come before: now.
+  """From now on the first signal ends the process; if it has already arrived, end the process now.
 
   Args:
-    line: what is lost or kept, and what the same command does next.
-    code: exit code; None: 128 + the number of the signal, as a shell has it.
+    line: what is lost or saved, and what the same command does next.
+    code: exit code; None: 128 + the signal number, as in a shell.
   """
   global _action
   with _lock:
@@ -88,7 +87,7 @@ def resume_message(step):
 
 
 def defer_signal(line):
-  """From now on the first signal is acknowledged with this line, and `signalled` is true."""
+  """From now on the first signal is acknowledged with this line and sets `signalled`."""
   global _action
   with _lock:
     _action = line
@@ -112,11 +111,11 @@ def unwind_on_signal(line):
     del frame
     arrived.extend([number] if number else [])
     if arrived and isinstance(_action, _Unwind) and not _held and not unwound:
-      unwound.append(True)  # once: what the blocks do is not to be interrupted
-      _acknowledged.wait(1)  # for the line, before the process ends; the thread that prints it is another one
+      unwound.append(True)  # only once: the blocks must not be interrupted
+      _acknowledged.wait(1)  # for the line, which another thread prints
       sys.exit(128 + arrived[0])
 
-  for number in _caught:  # unlike in `catch`, a system call that waits is interrupted
+  for number in _caught:  # unlike in `catch`, blocking system calls are interrupted
     signal.signal(number, leave_blocks)
   defer_signal(_Unwind(line))
   _leave_blocks = leave_blocks
@@ -124,12 +123,12 @@ def unwind_on_signal(line):
 
 
 def signalled():
-  """Whether a signal has told this process to stop."""
+  """Whether this process has received a stop signal."""
   return _first is not None
 
 
 def set_end_others(function):
-  """Sets the function of (line, exit code) by which `exit_on_signal` ends a run of several processes."""
+  """Set the function of (line, exit code) with which `exit_on_signal` ends a run of several processes."""
   global _end_others
   _end_others = function
 
@@ -142,15 +141,15 @@ def handle_remote_stop(line):
 
 
 def ignore_signals():
-  """The process is about to end, its exit code is settled: a first signal changes nothing any more."""
+  """Ignore the signals, because the process is about to end and its exit code is decided."""
   if _command and not _first:
-    for number in _caught:  # not to the handlers: when Python ends it restores the default for them
+    for number in _caught:  # SIG_IGN, because Python resets signals with handlers to the default at exit
       signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def catching(line):
-  """Catches the signals inside the block, for a job that is called as a function; no effect in a command.
+  """Catch the signals inside the block, for a job that is called as a function; no effect in a command.
 
   The first signal is acknowledged with `line` and sets `signalled`; it never ends the process.
   """
@@ -169,7 +168,7 @@ def catching(line):
       signal.raise_signal(number)
     _first = number
     _print(f'gptjax: {_name(number)}: {line}')
-  before = {number: signal.signal(number, handle) for number in _wanted()}
+  before = {number: signal.signal(number, handle) for number in _signals_to_catch()}
   try:
     yield
   finally:
@@ -179,7 +178,7 @@ def catching(line):
 
 @contextlib.contextmanager
 def block_signals():
-  """Blocks Ctrl-C, SIGHUP and SIGUSR1 for good in the processes that are started inside the block.
+  """Block Ctrl-C, SIGHUP and SIGUSR1 in the processes that are started inside the block.
 
   For worker processes, which end when their parent ends: only the parent handles a signal to the process
   group. A signal that arrives inside the block raises (see `unwind_on_signal`) at the end of the block, when
@@ -197,31 +196,31 @@ def block_signals():
     _leave_blocks()
 
 
-def _wanted():
-  """The signals to catch: all, but not SIGHUP under nohup, and not SIGINT in the background of a script."""
+def _signals_to_catch():
+  """All stop signals, except SIGHUP under nohup and SIGINT in a background process of a script."""
   return [number for number in STOPS if number not in (signal.SIGHUP, signal.SIGINT)
           or signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _is_repeated(number):
-  """Whether a signal says no more than one before it."""
+  """Whether a signal repeats an earlier one and has no effect."""
   return _first and (number == signal.SIGUSR1 or number == _first == signal.SIGHUP)
 
 
 def _is_second():
-  """Whether a signal that is not repeated ends the process because of one before it."""
+  """Whether a signal that is not repeated counts as the second one, which ends the process."""
   return _first and _first != signal.SIGUSR1
 
 
-def _release():
-  """In a child process that was forked: no signal of its own may reach the pipe."""
+def _reset_in_child():
+  """In a forked child process: its signals must not reach the pipe."""
   signal.set_wakeup_fd(-1)
   for number in _caught:
     signal.signal(number, signal.SIG_DFL)
 
 
 def _listen(reader):
-  """The thread that reads the numbers of the signals."""
+  """The thread that reads the signal numbers from the pipe."""
   while True:
     for number in os.read(reader, 64):
       if number in STOPS:
@@ -237,7 +236,7 @@ def _handle(number):
     os.kill(os.getpid(), number)
     return
   if number != signal.SIGUSR1:
-    for stop in _caught:  # in C: the next one is to end the process even where no Python can run
+    for stop in _caught:  # in C: the next signal must end the process even if Python cannot run
       again = stop == signal.SIGUSR1 or number == stop == signal.SIGHUP
       _libc.signal(stop, _IGNORE if again else _DEFAULT)
   if number == signal.SIGHUP:
@@ -251,7 +250,7 @@ def _handle(number):
 
 
 def _end(number):
-  """Ends the process, and the others of its run, because of a signal."""
+  """End the process, and the others of its run, because of a signal."""
   line, code = _action
   if _end_others:
     _print(f'{_command}: {_name(number)}: ending all processes of the run')
@@ -265,16 +264,16 @@ def _name(number):
 
 
 def _print(line):
-  """Writes a line to stderr past Python's buffers, whose locks the main thread may hold."""
-  with contextlib.suppress(OSError):  # nobody reads it any more
+  """Write a line to stderr, bypassing Python's buffers, whose locks the main thread may hold."""
+  with contextlib.suppress(OSError):  # stderr has no reader
     os.write(2, f'{chr(10) * os.isatty(2)}{printable(line)}\n'.encode())
 
 
 def _detach():
-  """Lets stdout and stderr go nowhere if their terminal is gone: else the next line written is an error."""
+  """Redirect stdout and stderr to /dev/null if their terminal is closed: else the next write would fail."""
   for fd in (1, 2):
     poll = select.poll()
-    poll.register(fd, 0)  # what is polled for without being asked: hangup, error, not open
+    poll.register(fd, 0)  # poll always reports hangup, error and a closed descriptor
     if poll.poll(0):
       nowhere = os.open(os.devnull, os.O_WRONLY)
       os.dup2(nowhere, fd)

@@ -1,4 +1,4 @@
-"""What every command does first, before it imports anything large: what surrounds it must not end it."""
+"""The first calls of every command, before any large import."""
 
 import os
 import sys
@@ -6,28 +6,28 @@ import warnings
 
 from gptjax.command import shutdown, streams
 
-OTHERS = r'(?!gptjax\b)'  # modules, as a filter of warnings names them
+OTHERS = r'(?!gptjax\b)'  # regular expression for modules in a warnings filter
 
 
 def begin(command, line, code=None, product=False):
-  """Protects the standard streams, settles what variables of the environment would break, catches signals.
+  """Protect the standard streams, override harmful environment variables, and catch signals.
 
   Args:
     command, line, code: see `shutdown.catch`.
     product: whether stdout is what the command is for (see `streams.protect`).
   """
   streams.protect(product)
-  os.environ.setdefault('NO_COLOR', '1')  # colours of libraries would be escaped, as what others write is
-  os.environ['MPLBACKEND'] = 'Agg'  # a notebook's, which its shells inherit, can be imported there alone
+  os.environ.setdefault('NO_COLOR', '1')  # colour codes of libraries would be escaped, like untrusted text
+  os.environ['MPLBACKEND'] = 'Agg'  # a notebook's backend, which its shells inherit, fails elsewhere
   if any(option.startswith('error') for option in sys.warnoptions):
     relax_libraries()
   shutdown.catch(command, line, code)
 
 
 def relax_libraries():
-  """Gives warnings of libraries Python's default treatment, where `-W error` makes all warnings errors.
+  """Reset the warnings of libraries to Python's default, although `-W error` makes all warnings errors.
 
-  Libraries warn while they are imported, and those who use them cannot change that.
+  Libraries warn while they are imported, which their users cannot change.
   """
   warnings.filterwarnings('default', module=OTHERS)
   for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):

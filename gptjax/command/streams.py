@@ -1,15 +1,15 @@
-"""Standard output and standard error of a command, which only tell of a run.
+"""Standard output and standard error of a command; errors there do not end a run.
 
-A reader may go away (`2>&1 | head -1`), a terminal close, the disk of a log fill up. None of that may end a
-run or change its exit code. So a command replaces `sys.stderr`, and `sys.stdout` unless that is its product,
-by a stream that reports its first OSError on the other one and from then on writes to /dev/null. The file
-descriptor is redirected too: libraries in C++ write to it, and Python flushes at exit what is still buffered.
+A reader can exit (`2>&1 | head -1`), a terminal can close, and the disk of a log can fill up. None of these
+may end a run or change its exit code. So a command replaces `sys.stderr`, and `sys.stdout` unless that is its
+product, by a stream that reports its first OSError on the other stream and then writes to /dev/null. The file
+descriptor is redirected too: libraries in C++ write to it, and Python flushes its buffers at exit.
 
-Where stdout is the product, the command ends once nobody reads it (`| head`), with 141 as if by SIGPIPE. The
-signal itself stays ignored, as Python has it: it would not tell stdout from stderr or from a socket.
+If stdout is the product, the command exits when it has no reader (`| head`), with 141 as if by SIGPIPE. The
+signal itself stays ignored, Python's default, because it does not distinguish stdout from stderr or a socket.
 
-Nor may text of others act on a terminal: whatever a command writes is `printable`, with `write_generated` as
-the one exception, and URLs in messages are `redacted`.
+Untrusted text must not act on a terminal: everything that a command writes is `printable`, except for
+`write_generated`, and URLs in messages are `redacted`.
 """
 
 import atexit
@@ -22,22 +22,22 @@ import traceback
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 
-UNREAD = 128 + 13  # exit code of a command whose product nobody reads any more: as a shell shows SIGPIPE
+UNREAD = 128 + 13  # exit code of a command whose product has no reader, as a shell shows SIGPIPE
 
-# How tqdm begins what it writes: to the start of the line; or lines up and down, and nothing more.
-_OF_BARS = re.compile(r'\r|(?:\n|\x1b\[A)+\Z')
+# What tqdm writes first: a return to the start of the line, or only movements to other lines.
+_CURSOR_MOVES = re.compile(r'\r|(?:\n|\x1b\[A)+\Z')
 
 
 class _Messages:
-  """A text stream of printable text; everything but writing is that of the stream below."""
+  """A text stream that makes text printable; it delegates everything but writing."""
 
   def __init__(self, stream, name):
     self._stream, self._name = stream, name
 
   def write(self, text):
-    moves = found[0] if (found := _OF_BARS.match(text)) else ''
-    shown = moves + printable(self._shown(text[len(moves):]), '\n\t')
-    self._attempt(lambda: self._stream.write(shown))
+    moves = match[0] if (match := _CURSOR_MOVES.match(text)) else ''
+    safe = moves + printable(self._filtered(text[len(moves):]), '\n\t')
+    self._attempt(lambda: self._stream.write(safe))
     return len(text)
 
   def writelines(self, lines):
@@ -57,7 +57,7 @@ class _Messages:
       self._failed(error)
 
   def _discard(self):
-    """Sends what is buffered, and all that follows, to /dev/null."""
+    """Redirect buffered and later output to /dev/null."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, self._stream.fileno())
     os.close(nowhere)
@@ -65,24 +65,24 @@ class _Messages:
 
 
 class _Guarded(_Messages):
-  """The same with redacted URLs, and it never raises OSError."""
+  """Also redacts URLs, and never raises OSError."""
 
-  def _shown(self, text):
+  def _filtered(self, text):
     return redacted(text)
 
   def _failed(self, error):
     self._discard()
     other = sys.stdout if self._name == 'stderr' else sys.stderr
-    if type(other) is _Guarded:  # else it is for the product of the command alone
+    if type(other) is _Guarded:  # else the other stream is reserved for the product
       other.write(f'gptjax: {self._name} cannot be written ({error.strerror}): continuing without it\n')
       other.flush()
 
 
 class _Product(_Messages):
-  """Standard output where it is what the command is for."""
+  """Standard output if it is the product of the command."""
 
-  def _shown(self, text):
-    return text  # a product can be a text with URLs in it
+  def _filtered(self, text):
+    return text  # a product can be a text with URLs
 
   def _failed(self, error):
     if not isinstance(error, BrokenPipeError):
@@ -92,16 +92,16 @@ class _Product(_Messages):
 
 
 def protect(product):
-  """Makes the standard streams of this process safe to write to; call it before anything opens a file.
+  """Make the standard streams of this process safe to write to; call it before any file is opened.
 
   Args:
-    product: whether stdout is what the command is for; then an error there is an error of the command, and
-      where nobody reads it any more the process ends with UNREAD.
+    product: whether stdout is the product of the command; then an error there is an error of the command, and
+      the process exits with UNREAD when stdout has no reader.
   """
   for number, name in enumerate(('stdin', 'stdout', 'stderr')):
-    if getattr(sys, name) is None:  # closed, as by `2>&-`: else the next file opened would get its number
+    if getattr(sys, name) is None:  # closed, as by `2>&-`: else the next opened file would get its descriptor
       if not _is_open(number):
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
       setattr(sys, name, open(os.devnull, 'w' if number else 'r'))
   for name, guard in ('stdout', _Product if product else _Guarded), ('stderr', _Guarded):
     if not isinstance(getattr(sys, name), _Messages):
@@ -111,12 +111,12 @@ def protect(product):
 
 
 def _flush_product():
-  """Writes what is still buffered when Python ends, which itself would show an error as a traceback."""
+  """Flush the buffer before Python exits, which would show an error as a traceback."""
   try:
     sys.stdout.flush()
   except SystemExit as end:
     os._exit(end.code)
-  except OSError:  # Python meets it again, and exits with 120
+  except OSError:  # Python fails again, and exits with 120
     pass
 
 
@@ -129,7 +129,7 @@ def _is_open(number):
 
 
 def write_generated(text):
-  """Writes text of a model to stdout, at once: as it is into pipes and files, printable on a terminal."""
+  """Write generated text to stdout and flush: unchanged to pipes and files, printable on a terminal."""
   out = sys.stdout
   if out.isatty():
     out.write(printable(text, '\n\t'))
@@ -139,7 +139,7 @@ def write_generated(text):
 
 
 def log(line):
-  """Writes a line to stderr, above the progress bars of a terminal."""
+  """Write a line to stderr, above the progress bars of a terminal."""
   from tqdm import tqdm
   tqdm.write(printable(redacted(line), '\n\t'), file=sys.stderr)
   sys.stderr.flush()
@@ -147,14 +147,14 @@ def log(line):
 
 @contextlib.contextmanager
 def optional(what, on_failure=lambda: None):
-  """A block for what only tells of a run (TensorBoard, plots, reports): if it fails, a warning and no more.
+  """Context for optional output (TensorBoard, plots, reports): a failure is only reported as a warning.
 
-  Every kind of exception counts, for a library can raise anything where a file cannot be written; one that
+  All exceptions count, because a library can raise anything if a file cannot be written. An exception that
   the machine has not caused is shown with its traceback.
 
   Args:
-    what: begins the warning.
-    on_failure: function that is called then, to not try it again.
+    what: start of the warning.
+    on_failure: called after a failure, to disable further attempts.
   """
   from gptjax import errors
   try:

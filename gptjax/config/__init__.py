@@ -1,12 +1,10 @@
-"""From the config as written to the config as run, and what a workdir keeps of it.
+"""Config files and flags, and the resolved config that is stored in a workdir.
 
-  command_line  What the commands that take a config do with their flags.
+  command_line  The flags of commands that take a config.
   extension     Extending a run: `train.steps` (or `train.epochs`) and `eval.limit` may grow when it is
                 resumed.
-  files         Config files: found, run, and refused in one line where they are not what a config file must
-                be.
-  memory        Whether a model can fit the devices at all: arithmetic, before anything is built.
-  resolve       From the config as written to the config as run: filled in, checked, and kept in the workdir.
-  resume        Fields of a run that goes on: what its workdir has stored stands, unless something else is
-                asked for.
+  files         Config files: find and run them, with errors of one line.
+  memory        A lower bound of the memory of a run, checked before anything is compiled.
+  resolve       Resolve a config: fill in derived fields, check it, and store it in the workdir.
+  resume        Config fields of a resumed run: stored values are kept unless they are set explicitly.
 """

@@ -1,4 +1,4 @@
-"""What the commands that take a config do with their flags."""
+"""The flags of commands that take a config."""
 
 import sys
 import textwrap
@@ -13,20 +13,20 @@ from gptjax.text import text_checks
 
 
 def read(known, argv, needed, example):
-  """Reads absl's flags, `--config=FILE` and the fields that `--config.FIELD=VALUE` sets among them.
+  """Parse absl's flags, including `--config=FILE` and `--config.FIELD=VALUE`.
 
   Args:
-    known: `absl.flags.FLAGS`; `known.config` is the config afterwards, and `known['config'].override_values`
+    known: `absl.flags.FLAGS`; afterwards `known.config` is the config, and `known['config'].override_values`
       has the fields that flags set.
     argv: of the process.
-    needed: names of flags that must be there.
-    example: what to look at where one of them is not.
+    needed: names of required flags.
+    example: example command, shown if a required flag is missing.
 
   Returns:
-    The config's file, as it is written after `--config=`.
+    The config's file, as written after `--config=`.
 
   Raises:
-    InputError: one line, for what does not exist, does not fit, is missing or is not valid Unicode.
+    InputError: a flag is unknown, invalid, missing or not valid Unicode; one line.
   """
   text_checks.escape_output()
   text_checks.require_valid_arguments(argv)
@@ -53,28 +53,29 @@ def read(known, argv, needed, example):
 
 
 def show_help(known, argv, example):
-  """Prints the flags and the fields of the config, and ends the process with 0, if `argv` asks for help.
+  """If `argv` has --help, print the flags and the fields of the config, and exit with 0.
 
   Args:
     known, argv: as for `read`.
-    example: a whole command line.
+    example: a complete command line.
   """
   if not {'--help', '-help', '-h'} & set(argv[1:]):
     return
-  own = [flag for module, several in known.flags_by_module_dict().items()
-         if module == argv[0] or module.startswith('gptjax.') for flag in several]
+  own = [flag for module, flags_of_module in known.flags_by_module_dict().items()
+         if module == argv[0] or module.startswith('gptjax.') for flag in flags_of_module]
   print(f'example: {example}\n\nflags:')
-  _show('--config=FILE', 'the config, a Python file; those of this project are in configs/')
+  _print_entry('--config=FILE', 'the config, a Python file; those of this project are in configs/')
   for flag in own:
     switch = flag.flag_type() == 'bool'
-    _show(f'--{"[no]" * switch}{flag.name}{"" if switch else "=" + flag.flag_type().upper()}', flag.help)
+    value = '' if switch else f'={flag.flag_type().upper()}'
+    _print_entry(f'--{"[no]" * switch}{flag.name}{value}', flag.help)
   print('\nfields of the config, each with its default (also in gptjax/defaults.py):')
   for name, field in defaults.declared().items():
-    _show(f'--config.{name}={field.default}', field.meaning)
+    _print_entry(f'--config.{name}={field.default}', field.meaning)
   sys.exit(0)
 
 
-def _show(name, meaning):
+def _print_entry(name, meaning):
   print(f'  {name}')
   print(textwrap.fill(meaning, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6))
 

@@ -1,8 +1,8 @@
 """Extending a run: `train.steps` (or `train.epochs`) and `eval.limit` may grow when it is resumed.
 
-More steps go on with the optimizer state of the newest checkpoint. Where the longer run would have had the
-same learning rates up to there, nothing else is needed: with a constant schedule always, with `wsd` up to the
-start of its decay. Otherwise `optimizer.schedule_steps` must say how long the schedule is from here on.
+Further steps use the optimizer state of the newest checkpoint. If the longer run would have had the same
+learning rates up to there, nothing else is needed: always with a constant schedule, with `wsd` up to the
+start of its decay. Otherwise `optimizer.schedule_steps` must give the length of the schedule.
 """
 
 import sys
@@ -20,14 +20,15 @@ LENGTHS, SCHEDULE, LIMIT = ('train.steps', 'train.epochs'), 'optimizer.schedule_
 
 
 def check(before, now, config, workdir, n_steps):
-  """What has grown: {field: [before, now]}.
+  """Return the fields that have grown, {field: [old value, new value]}.
 
   Args:
     before: {field: value} of the workdir's config.json.
     now: {field: value} of `config`, the resolved config.
     config: see `now`.
     workdir: of the run.
-    n_steps: function of (train.steps, train.epochs) that gives the number of updates; None: tasks differ.
+    n_steps: function of (train.steps, train.epochs) that returns the number of steps; None: it depends on the
+      task.
 
   Raises:
     InputError: a field has become smaller, or the schedule does not allow more steps.
@@ -39,7 +40,7 @@ def check(before, now, config, workdir, n_steps):
       continue
     grows = old and (not new or old < new) if field == LIMIT else 0 < old < new  # limit 0: all
     if not grows:
-      raise InputError(f'{workdir} holds a run with config.{field} = {old}, not {new}: it can only grow; use '
+      raise InputError(f'{workdir} has a run with config.{field} = {old}, not {new}: it can only grow; use '
                        'the same or a larger value, or another workdir')
     grown[field] = [old, new]
   if grown and config.job != 'evaluate':
@@ -52,14 +53,14 @@ def check(before, now, config, workdir, n_steps):
 
 
 def _check_rates(before, now, config, workdir, n_steps):
-  """Raises InputError if steps that are done had other rates than in the longer run."""
+  """Raise InputError if finished steps had other learning rates than in the longer run."""
   short, long = ([values.get(field, now[field]) for field in LENGTHS] for values in (before, now))
   name, done = config.optimizer.schedule, steps_saved(workdir)[-1]
   if name == 'constant' or config.optimizer.schedule_steps:
     return
-  advice = f'say how long the schedule is from here on, by --config.{SCHEDULE}=N'
+  advice = f'set the length of the schedule by --config.{SCHEDULE}=N'
   if n_steps is None:
-    raise InputError(f'{workdir} holds a shorter run with the schedule {name!r}, whose rates depend on '
+    raise InputError(f'{workdir} has a shorter run with the schedule {name!r}, whose rates depend on '
                      f'its length: {advice}, or use another workdir')
   short, long = n_steps(*short), n_steps(*long)
   same = np.asarray(learning_rate(config.optimizer, short, np.arange(done))
@@ -72,23 +73,23 @@ def _check_rates(before, now, config, workdir, n_steps):
     f'{workdir} has done {done} steps of a run of {short}; in one of {long} the schedule {name!r} would have '
     f'had other rates from step {first} on: {advice} ({short}: the further steps keep its last rate; {long}: '
     'the rate rises to that of the longer schedule)'
-    + (f', or move the checkpoints after step {back} elsewhere to go on from there' if back else ''))
+    + (f', or move the checkpoints after step {back} elsewhere to resume from there' if back else ''))
 
 
 def steps_saved(workdir):
-  """[0, and the step of each checkpoint with a manifest], ascending."""
-  from gptjax.storage import checkpoint  # here: it imports Orbax, which takes longer than all else here
+  """Return 0 and the step of each checkpoint with a manifest, ascending."""
+  from gptjax.storage import checkpoint  # here: it imports Orbax, which is slow
   folder = Path(workdir) / 'checkpoints'
   return [0, *(step for step in checkpoint.steps(folder) if checkpoint.read_manifest(folder / str(step)))]
 
 
 def record(path, grown, versions):
-  """Puts new values into config.json; its `history` keeps the earlier ones.
+  """Write new values to config.json; its `history` records the change.
 
   Args:
     path: of config.json.
-    grown: what `check` gives.
-    versions: {package: version} of now.
+    grown: result of `check`.
+    versions: current {package: version}.
   """
   stored = records.read(path)
   for field, (_, new) in grown.items():

@@ -1,9 +1,9 @@
-"""Config files: found, run, and refused in one line where they are not what a config file must be.
+"""Config files: find and run them, with errors of one line.
 
-A config file is Python with a function `get_config()` that gives a ConfigDict with the fields of
+A config file is a Python file with a function `get_config()` that returns a ConfigDict with the fields of
 `gptjax.defaults`. `--config=FILE:TEXT` calls `get_config('TEXT')`. In a config file, `from configs import
-default` gives gptjax's defaults and `from configs import NAME` the file beside it or one that comes with
-gptjax, whatever folder the command is run in; no package called `configs` needs to be installed.
+default` imports gptjax's defaults, and `from configs import NAME` a file in the same folder or one of gptjax,
+whatever the current folder is; no package called `configs` needs to be installed.
 """
 
 import contextlib
@@ -20,36 +20,36 @@ PACKAGE = 'configs'  # the name under which config files import each other
 
 
 def folder():
-  """Where the configs that come with gptjax lie: inside the package if installed, beside it in a checkout."""
+  """Return the folder of gptjax's configs: inside the package if installed, beside it in a checkout."""
   package = Path(__file__).parents[1]
   return next((place for place in (package / PACKAGE, package.parent / PACKAGE)
                if (place / 'default.py').is_file()), package / PACKAGE)
 
 
 def names():
-  """The names of the configs that come with gptjax, sorted."""
+  """Return the names of gptjax's configs, sorted."""
   return sorted(path.stem for path in folder().glob('*.py') if path.stem not in ('default', '__init__'))
 
 
 def find(path):
-  """The file that `path` names: itself, or else the one of this name that comes with gptjax.
+  """Return the file `path` if it exists, else gptjax's config of this name.
 
   Raises:
-    InputError: there is no such file; the message has the nearest name.
+    InputError: the file does not exist; the message has the nearest name.
   """
-  given = Path(path).expanduser()
-  if given.exists():
-    return given
-  installed = folder() / given.name
-  if given.parent in (Path(PACKAGE), Path()) and not given.is_absolute() and installed.is_file():
+  file = Path(path).expanduser()
+  if file.exists():
+    return file
+  installed = folder() / file.name
+  if file.parent in (Path(PACKAGE), Path()) and not file.is_absolute() and installed.is_file():
     return installed
-  near = words.nearest_name(given.stem, names())
+  near = words.nearest_name(file.stem, names())
   raise InputError(f'--config={path}: no such file' + (f'; did you mean configs/{near}.py?' if near else
-                   f'; configs that come with gptjax: {", ".join(names())}'))
+                   f'; the configs of gptjax are {", ".join(names())}'))
 
 
 def load(path):
-  """The config that a file gives.
+  """Load the config of a file.
 
   Args:
     path: as written after `--config=`: FILE, or FILE:TEXT for an argument of its `get_config`.
@@ -58,29 +58,29 @@ def load(path):
     A ConfigDict with exactly the fields of `gptjax.defaults`.
 
   Raises:
-    InputError: names the file, the line if there is one, and what is wrong.
+    InputError: the file is invalid; the message has the file, the line if known, and the reason.
   """
   from ml_collections import ConfigDict
   name, colon, text = path.partition(':')
   config = _run(find(name), name, [text] * bool(colon))
   if not isinstance(config, ConfigDict):
-    raise InputError(f'{name}: get_config() gives {type(config).__name__}, not a ConfigDict: start with '
+    raise InputError(f'{name}: get_config() returns {type(config).__name__}, not a ConfigDict: start with '
                      '`config = default.get_config()` and end with `return config`')
   _check_fields(config, name)
   return config
 
 
 def shipped(name, *arguments):
-  """What `get_config(*arguments)` of `configs/NAME.py` gives; needs no ml_collections (see `defaults`)."""
+  """Return `get_config(*arguments)` of `configs/NAME.py`; works without ml_collections (see `defaults`)."""
   return _run(folder() / f'{name}.py', f'configs/{name}.py', arguments)
 
 
 def _run(file, name, arguments):
-  """Runs a config file, which messages call `name`, and calls its get_config."""
+  """Run a config file and call its get_config; `name` is its name in messages."""
   try:
     code = compile(file.read_bytes(), str(file), 'exec')
   except OSError as error:
-    raise InputError(f'--config={name} cannot be read ({error.strerror}): name a Python file') from None
+    raise InputError(f'--config={name} cannot be read ({error.strerror}): use a Python file') from None
   except (SyntaxError, ValueError) as error:  # a ValueError: NUL bytes
     line = f':{error.lineno}' if getattr(error, 'lineno', None) else ''
     raise InputError(f'{name}{line} is not a config file in Python ({_first_line(error)})') from None
@@ -94,18 +94,18 @@ def _run(file, name, arguments):
     except (Exception, SystemExit) as error:
       place = _place(error, file, name)
       raise InputError(f'{place}: {type(error).__name__}: {_first_line(error)}') from error
-  raise InputError(f'{name} has no function get_config: define one that gives the config')
+  raise InputError(f'{name} has no function get_config: define one that returns the config')
 
 
 def _check_fields(config, name):
-  """Refuses a config that lacks a field, or has one that no job reads."""
-  have, want = set(_names(config)), set(_names(defaults.get_config()))
-  if want - have:
-    raise InputError(f'{name}: config.{min(want - have)} is missing: start with `default.get_config()` and '
+  """Check that a config has exactly the fields of `gptjax.defaults`."""
+  fields, expected = set(_names(config)), set(_names(defaults.get_config()))
+  if missing := expected - fields:
+    raise InputError(f'{name}: config.{min(missing)} is missing: start with `default.get_config()` and '
                      'keep all its fields')
-  if have - want:
-    near = words.nearest_name(min(have - want), want)
-    raise InputError(f'{name}: config.{min(have - want)} is not a field'
+  if unknown := fields - expected:
+    near = words.nearest_name(min(unknown), expected)
+    raise InputError(f'{name}: config.{min(unknown)} is not a field'
                      + (f': did you mean config.{near}?' if near else ''))
 
 
@@ -117,7 +117,7 @@ def _names(config, prefix=''):
 
 
 def _place(error, file, name):
-  """FILE:LINE of the last line of the config file, or of one that it imports, that the error came through."""
+  """FILE:LINE of the innermost frame of an error in the config file, or in a config that it imports."""
   frames = [frame for frame in traceback.extract_tb(error.__traceback__)
             if Path(frame.filename).parent in (file.parent, folder())]
   if not frames:
@@ -132,9 +132,9 @@ def _first_line(error):
 
 @contextlib.contextmanager
 def _siblings(place):
-  """While a config file runs, `configs` is a package of the files beside it and of those of gptjax."""
-  is_ours = lambda name: name == PACKAGE or name.startswith(PACKAGE + '.')
-  before = {name: sys.modules.pop(name) for name in list(sys.modules) if is_ours(name)}
+  """Context in which `configs` is a package of the config file's folder and of gptjax's configs."""
+  in_package = lambda name: name == PACKAGE or name.startswith(PACKAGE + '.')
+  before = {name: sys.modules.pop(name) for name in list(sys.modules) if in_package(name)}
   package = types.ModuleType(PACKAGE)
   package.__path__ = [str(place), str(folder())]
   package.default = defaults
@@ -142,6 +142,6 @@ def _siblings(place):
   try:
     yield
   finally:
-    for name in [name for name in sys.modules if is_ours(name)]:
+    for name in [name for name in sys.modules if in_package(name)]:
       del sys.modules[name]
     sys.modules |= before

@@ -1,4 +1,4 @@
-"""Whether a model can fit the devices at all: arithmetic, before anything is built."""
+"""A lower bound of the memory of a run, checked before anything is compiled."""
 
 import shlex
 import sys
@@ -15,38 +15,38 @@ EXAMPLE = '--config=configs/gpt2_xl.py'
 
 
 def check(config, mesh):
-  """Refuses a run whose weights, moments, gradients and activations cannot fit.
+  """Check that weights, moments, gradients and activations can fit into memory.
 
   Args:
     config: resolved.
     mesh: of the run.
 
   Raises:
-    InputError: the bytes needed at least, those there, and the command that plans the run.
+    InputError: they do not; the message has the required and available bytes, and a command to plan the run.
   """
   parts = required_bytes(config, mesh)
   total, device = sum(parts.values()), mesh.local_devices[0]
   on_cpu = device.platform == 'cpu'
-  if on_cpu:  # all share the memory of the machine
+  if on_cpu:  # simulated devices share the memory of the machine
     total *= len(mesh.local_devices)
-  there = host_bytes() if on_cpu else (device.memory_stats() or {}).get('bytes_limit')
-  if there is None or total <= there:
+  available = host_bytes() if on_cpu else (device.memory_stats() or {}).get('bytes_limit')
+  if available is None or total <= available:
     return
-  shown = ', '.join(f'{name} {value:,}' for name, value in parts.items() if value)
+  listed = ', '.join(f'{name} {value:,}' for name, value in parts.items() if value)
   n = len(mesh.local_devices)
-  where = f'this machine has {there:,}' if on_cpu else f'a {device.device_kind} has {there:,}'
+  where = f'this machine has {available:,}' if on_cpu else f'a {device.device_kind} has {available:,}'
   times = f', on each of {n} simulated devices' if on_cpu and n > 1 else ''
   raise InputError(
-    f'the run needs at least {total:,} bytes{"" if on_cpu else " per device"} ({shown}{times}), and {where}: '
-    f'use more or larger devices, or a smaller model or batch; what fits is shown by {plan_command()}')
+    f'the run needs at least {total:,} bytes{"" if on_cpu else " per device"} ({listed}{times}), and {where}'
+    f': use more or larger devices, or a smaller model or batch; to see what fits, run {plan_command()}')
 
 
 def required_bytes(config, mesh):
-  """{what: bytes} on each device, at the least; what is replicated counts once per device.
+  """Return {name: minimum bytes per device}; replicated arrays count on every device.
 
-  The backward pass of a Transformer begins with the input of every layer in memory, whatever is
-  rematerialized. Gradients are summed beside them where there are several microbatches; with one they take
-  their place.
+  At the start of the backward pass of a Transformer the input of every layer is in memory, whatever is
+  rematerialized. With several microbatches the gradient sum is stored in addition; with one, gradients
+  replace these inputs.
   """
   c, sizes = config, mesh.shape
   weights = parameters(c.model) * FLOAT32 // (sizes['fsdp'] * sizes['tensor'])
@@ -56,16 +56,16 @@ def required_bytes(config, mesh):
     return {'weights': weights, 'activations': c.eval.batch_size * stream // rows}
   trained = c.job == 'pretrain' or c.finetune.train == 'full'
   moments = weights * (1 if c.optimizer.name == 'muon' else 2) * trained
-  if c.job == 'finetune':  # the width of its batches is known only with the data
+  if c.job == 'finetune':  # the width of its batches depends on the data
     return {'weights': weights, 'optimizer': moments,
             'batch': INT32 * c.train.batch_size * SHORTEST // rows}
-  several = c.train.microbatch_size < c.train.batch_size
-  width = FLOAT32 if several else np.dtype(c.model.compute_dtype).itemsize
+  accumulates = c.train.microbatch_size < c.train.batch_size
+  width = FLOAT32 if accumulates else np.dtype(c.model.compute_dtype).itemsize
   gradients = weights // FLOAT32 * width
   stream = c.data.seq_len * c.model.n_embd * np.dtype(c.model.compute_dtype).itemsize
   layers = c.model.n_layer if c.model.architecture == 'transformer' else 1
   activations = max(c.train.microbatch_size * layers, c.eval.batch_size) * stream // rows
-  if not several:
+  if not accumulates:
     activations = max(activations - gradients, 0)
   batch = 2 * INT32 * c.train.batch_size * c.data.seq_len // rows
   return {'weights': weights, 'optimizer': moments, 'gradients': gradients, 'activations': activations,
@@ -73,19 +73,19 @@ def required_bytes(config, mesh):
 
 
 def parameters(model):
-  """Numbers in the weights, the padding of the vocabulary included."""
+  """Return the number of weights, including the padding of the vocabulary."""
   return n_params(model, padded=True)
 
 
 def host_bytes():
-  """Memory of this machine that this process can use: all of it, or what its control group allows."""
+  """Return the memory that this process can use: that of the machine, or the limit of its control group."""
   lines = Path('/proc/meminfo').read_text().splitlines() if Path('/proc/meminfo').exists() else []
-  found = [int(line.split()[1]) * 1024 for line in lines if line.startswith('MemTotal:')]
-  return min(found + list(_group_limits()), default=None)
+  total = [int(line.split()[1]) * 1024 for line in lines if line.startswith('MemTotal:')]
+  return min(total + list(_group_limits()), default=None)
 
 
 def _group_limits():
-  """Yields the limits in bytes of the control groups (versions 1 and 2) that this process is in."""
+  """Yield the memory limits in bytes of this process's control groups (versions 1 and 2)."""
   groups = Path('/proc/self/cgroup')
   for line in groups.read_text().splitlines() if groups.exists() else ():
     _, kinds, path = line.split(':', 2)
@@ -101,6 +101,6 @@ def _group_limits():
 
 
 def plan_command():
-  """The command that plans the run of this process for devices that are not here."""
+  """Return the command that plans the run of this process for other devices."""
   flags = [argument for argument in sys.argv[1:] if argument.lstrip('-').startswith('config')]
   return f'python -m gptjax.plan {shlex.join(flags) or EXAMPLE} --topology=v5e:8x8 --search'

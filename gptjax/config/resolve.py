@@ -1,4 +1,4 @@
-"""From the config as written to the config as run: filled in, checked, and kept in the workdir."""
+"""Resolve a config: fill in derived fields, check it, and store it in the workdir."""
 
 import functools
 import hashlib
@@ -20,14 +20,14 @@ from gptjax.parallel import jax_settings
 from gptjax.text import words
 from gptjax.text.redacted import redacted_values
 
-WITHOUT_CACHE = 'do without by --config.compilation_cache='
-# Fields that name a folder of this machine.
+WITHOUT_CACHE = 'disable it by --config.compilation_cache='
+# Fields that are paths on this machine.
 PATHS = [name for name, field in defaults.declared().items() if field.domain.path]
-# Of these, those that may be another folder on each host: what is read there is compared by its digest.
+# Those that may differ between hosts: the content of the folders is compared by its digest.
 OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
              'finetune.data_dir')
 
-# What may differ when a run goes on in its workdir: where it runs and what it tells, not what it is.
+# Fields that may change when a run is resumed: placement, logging and paths.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
               'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
               'train.max_skipped', 'train.rewind.',
@@ -38,7 +38,7 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
 
 
 def make_paths_absolute(config, overrides=()):
-  """Makes the paths of a config absolute, in place; see `gptjax.files.paths`.
+  """Make the paths of a config absolute, in place; see `gptjax.files.paths`.
 
   Args:
     config: as written.
@@ -58,13 +58,13 @@ def make_paths_absolute(config, overrides=()):
 
 
 def check_fields(config):
-  """Refuses a field whose value is outside its domain, as `gptjax/defaults.py` states it.
+  """Check that each field is in its domain, which `gptjax/defaults.py` declares.
 
   Args:
     config: as written or resolved.
 
   Raises:
-    InputError: names the first such field, its value and what is allowed.
+    InputError: a field is not; the message has its name, its value and the domain.
   """
   for name, field in defaults.declared().items():
     if why := domains.violation(field.domain, value_of(config, name)):
@@ -72,17 +72,19 @@ def check_fields(config):
 
 
 def value_of(config, name):
-  """The value of a field like 'model.n_layer'."""
+  """Return the value of a field like 'model.n_layer'."""
   return functools.reduce(getattr, name.split('.'), config)
 
 
 def resolve(config, workdir, device=None):
-  """Fills in, in place, fields that say "0: ...", "'': ..." or "not set"; `train.steps` waits for the corpus.
+  """Fill in, in place, the fields whose meaning is "0: ...", "'': ..." or "not set", except `train.steps`.
+
+  `train.steps` depends on the corpus.
 
   Args:
     config: as written.
     workdir: folder of the run.
-    device: one of those that it is for; None: those that are here.
+    device: one of the devices of the run; None: one of this machine.
 
   Raises:
     InputError: as `check_fields`.
@@ -107,12 +109,12 @@ def resolve(config, workdir, device=None):
 
 
 def should_scan(remat, device):
-  """Whether layers are better scanned than unrolled: docs/speed.md has what a scan copies in and out."""
+  """Whether to scan layers rather than unroll them; docs/speed.md has the cost of the copies in a scan."""
   return device.platform == 'tpu' or remat == 'full'
 
 
 def check(config, device=None):
-  """Refuses a config whose fields do not fit each other or the devices (ValueError, one line).
+  """Check that the fields of a config fit each other and the devices (ValueError with one line).
 
   Args:
     config: resolved.
@@ -132,8 +134,8 @@ def check(config, device=None):
            '--config.train.steps=1000 for instance')
   kind, _, size = c.data.tokenizer.partition(':')
   _require(kind != 'train-bpe' or size == str(c.model.n_vocab),
-           f'config.data.tokenizer = {c.data.tokenizer!r} makes another vocabulary than config.model.n_vocab '
-           f'= {c.model.n_vocab}: give both the same number')
+           f'config.data.tokenizer = {c.data.tokenizer!r} has another vocabulary size than '
+           f'config.model.n_vocab = {c.model.n_vocab}: set both to the same number')
   _require(not c.eval.data_dir or Path(c.eval.data_dir).is_dir(),
            f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
   _check_mixture(c.data)
@@ -145,31 +147,31 @@ def check(config, device=None):
 
 def _check_mixture(data):
   for field in ('corpus', 'source') if data.mixture else ():
-    _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} both say what '
-             f'to read: leave one out (--config.data.{field}=)')
+    _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} are both '
+             f'set: unset one of them (--config.data.{field}=)')
 
 
 def _check_rewind(c):
   if c.train.rewind.threshold > 0:
     every, keep, back = c.checkpoint.every_steps, c.checkpoint.keep, c.train.rewind.steps_back
-    _require(every > 0, 'config.train.rewind goes back to a checkpoint: set config.checkpoint.every_steps')
+    _require(every > 0, 'config.train.rewind needs checkpoints: set config.checkpoint.every_steps')
     _require((keep - 1) * every >= back,
              f'config.train.rewind.steps_back = {back} is further than config.checkpoint.keep = {keep} '
              f'checkpoints every {every} steps reach: keep {-(-back // every) + 1}')
 
 
 def unknown_field(arguments):
-  """Names the first --config.FIELD that `gptjax/defaults.py` has not; '': all are known."""
+  """Return a message about the first --config.FIELD that is not a field; '' if there is none."""
   fields = list(defaults.declared())
   for argument in arguments:
     name = argument.partition('=')[0].lstrip('-').removeprefix('config.')
     if argument.lstrip('-').startswith('config.') and name not in fields:
-      return f'config.{name} is not a field{_instead(name, fields)}'
+      return f'config.{name} is not a field{_suggestion(name, fields)}'
   return ''
 
 
-def _instead(name, fields):
-  """The field that may have been meant; else those of its section, or the sections."""
+def _suggestion(name, fields):
+  """The nearest field; else the fields of its section, or the sections."""
   if near := words.nearest_name(name, fields):
     return f': did you mean config.{near}?'
   section = name.partition('.')[0]
@@ -180,19 +182,19 @@ def _instead(name, fields):
   return f'; config has {", ".join(tops)} (with a dot: has fields of its own)'
 
 
-def _require(holds, message):
-  if not holds:
+def _require(condition, message):
+  if not condition:
     raise InputError(message)
 
 
 def versions():
-  """{package: version} of what decides the numbers of a run."""
-  others = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-  return {'gptjax': gptjax.__version__, **{name: metadata.version(name) for name in others}}
+  """Return {package: version} of the packages that determine the results of a run."""
+  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  return {'gptjax': gptjax.__version__, **{name: metadata.version(name) for name in packages}}
 
 
 def code_digest():
-  """16 digits that change with any file of gptjax."""
+  """Return a digest, 16 hex digits, of all files of gptjax."""
   root, code = Path(gptjax.__file__).parent, hashlib.sha256()
   for path in sorted(root.rglob('*.py')):
     code.update(f'{path.relative_to(root)} '.encode() + path.read_bytes())
@@ -200,7 +202,7 @@ def code_digest():
 
 
 def facts(config):
-  """{field: value} of what must be the same in all processes of a run, JSON values.
+  """Return {field: JSON value} of everything that must be the same in all processes of a run.
 
   Settings of JAX are compared earlier, see `gptjax.parallel.jax_settings`.
   """
@@ -214,16 +216,16 @@ def facts(config):
 
 
 def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
-  """Writes `config.json`, or checks that the workdir holds this run or one that it extends; prints the path.
+  """Write `config.json`, or check that the workdir has this run or one that it extends; prints the path.
 
   Args:
     config: resolved.
     workdir: of the run.
-    corpus_digest: of what it trains on.
+    corpus_digest: of the training data.
     n_steps: as for `extension.check`.
 
   Raises:
-    ValueError: the workdir holds another run's config, or cannot be written to.
+    ValueError: the workdir has another run, or cannot be written to.
   """
   path = Path(workdir) / 'config.json'
   if path.exists():
@@ -242,16 +244,16 @@ def _same_run(path, config, corpus_digest, n_steps):
   grown = extension.check(before, now, config, path.parent, n_steps)
   for field in sorted((before.keys() | now.keys()) - grown.keys()):
     stored = before.get(field)
-    if field in PATHS and stored:  # older versions kept them as they were written
+    if field in PATHS and stored:  # older versions stored them as written
       stored = paths.local(stored)
     same = redacted_values(stored) == redacted_values(now.get(field))
     other_weights = field == 'init_from' and config.job == 'finetune'
     if not same and (other_weights or not field.startswith(MAY_CHANGE)):
       raise InputError(
-        f'{path.parent} holds a run with config.{field} = {before.get(field)!r}, not '
+        f'{path.parent} has a run with config.{field} = {before.get(field)!r}, not '
         f'{now.get(field)!r}: use another workdir, or the same value')
   if digest != corpus_digest:
-    raise InputError(f'{path.parent} holds a run on another corpus, or on several by other weights (digest '
+    raise InputError(f'{path.parent} has a run on another corpus, or a mixture with other weights (digest '
                      f'{digest[:12]}, not {corpus_digest[:12]}): use another workdir')
   jax_settings.report_changes(path, lambda line: print(line, file=sys.stderr))
   if grown:
@@ -259,10 +261,10 @@ def _same_run(path, config, corpus_digest, n_steps):
 
 
 def check_cache(folder):
-  """Makes the folder for compiled programs, '' is none.
+  """Create the compilation cache ('' is none).
 
   Raises:
-    InputError: it cannot be written, or others own it or can write to it.
+    InputError: it cannot be written, or another user owns it or can write to it.
   """
   if not folder:
     return
@@ -272,18 +274,18 @@ def check_cache(folder):
   except OSError as error:
     why = error.strerror
   if why:
-    raise InputError(f'config.compilation_cache = {folder!r} is not writable ({why}): name another folder, '
+    raise InputError(f'config.compilation_cache = {folder!r} is not writable ({why}): use another folder, '
                      f'or {WITHOUT_CACHE}')
 
 
 def make_workdir(workdir):
-  """Creates the workdir and tries to write in it (ValueError if that fails)."""
+  """Create the workdir and check that it is writable (ValueError if not)."""
   if why := _unwritable(workdir):
     raise InputError(f'workdir {workdir} is not writable ({why}): use another')
 
 
 def _unwritable(folder):
-  """Creates a folder; why that fails, or why nothing can be written there; '' if it can."""
+  """Create a folder; returns why it cannot be created or written, '' if it can."""
   try:
     atomic.make_folders(folder)
     probe = atomic.new_name(Path(folder) / '.probe')

@@ -1,8 +1,8 @@
-"""Fields of a run that goes on: what its workdir has stored stands, unless something else is asked for.
+"""Config fields of a resumed run: stored values are kept unless they are set explicitly.
 
-A default may change between versions, and fields are added. A run must not change with them: a field that is
-neither given on the command line nor set by the config file to something other than today's default keeps its
-stored value; one that an older version did not store takes the value that does what that version did.
+Versions can change defaults and add fields, which must not change an existing run. A field keeps its stored
+value unless the command line sets it, or the config file sets it to a value other than the current default. A
+field that an older version did not store takes the value that reproduces that version's behaviour.
 """
 
 import sys
@@ -14,23 +14,23 @@ from gptjax import defaults
 from gptjax.errors import InputError
 from gptjax.files.run_config import as_tuple, read
 
-# What a start chooses anew: devices, programs for them, and where its inputs are.
-OF_THE_START = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
-                'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
-                'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
-                'finetune.lstm_from', 'finetune.predict')
-# Fields that `config.resolve` fills in: to keep them is no news.
+# Fields that are chosen anew at each start: devices, their programs, and paths of inputs.
+NOT_KEPT = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
+            'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
+            'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
+            'finetune.lstm_from', 'finetune.predict')
+# Fields that `config.resolve` fills in; keeping them is not reported.
 FILLED_IN = ('model.n_inner', 'model.compute_dtype', 'data.seq_len', 'train.microbatch_size')
-# Fields of config.model that say how a run went, not what its model is.
-OF_THE_RUN = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
+# Fields of config.model that do not change the weights' shapes or meaning.
+NOT_OF_WEIGHTS = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 
 
 def keep_stored_fields(config, workdir, overrides=()):
-  """Sets, in place, the fields that a run in the workdir keeps, and prints those that would have differed.
+  """Set, in place, the fields that a run in the workdir keeps, and print those that would have differed.
 
   Args:
     config: as written.
-    workdir: folder of the run; without a `config.json` nothing is done.
+    workdir: folder of the run; without a `config.json` the function does nothing.
     overrides: names of the fields that the command line sets, like 'train.steps'.
 
   Raises:
@@ -40,8 +40,8 @@ def keep_stored_fields(config, workdir, overrides=()):
   if not path.exists():
     return
   stored, kept = read(path)[0], []
-  if stored['job'] != config.job:  # which code runs has been decided by now
-    raise InputError(f'{workdir} holds a run with config.job = {stored["job"]!r}, not {config.job!r}: use '
+  if stored['job'] != config.job:  # the code of the job is already running
+    raise InputError(f'{workdir} has a run with config.job = {stored["job"]!r}, not {config.job!r}: use '
                      'its config file, or another workdir')
   for name, field in defaults.declared().items():
     section, _, leaf = name.rpartition('.')
@@ -49,26 +49,18 @@ def keep_stored_fields(config, workdir, overrides=()):
     for part in filter(None, section.split('.')):
       place = getattr(place, part)
     value = getattr(place, leaf)
-    brought = config.init_from and (name == 'data.tokenizer' or is_weights_field(name))
-    if name in overrides or name.startswith(OF_THE_START) or (value != field.default and not brought):
+    from_weights = config.init_from and (name == 'data.tokenizer' or is_weights_field(name))
+    if name in overrides or name.startswith(NOT_KEPT) or (value != field.default and not from_weights):
       continue
-    before = as_tuple(stored[name])
-    if before != value:
-      setattr(place, leaf, before)
-      kept += [f'config.{name} = {before!r}'] * (name not in FILLED_IN)
+    stored_value = as_tuple(stored[name])
+    if stored_value != value:
+      setattr(place, leaf, stored_value)
+      kept += [f'config.{name} = {stored_value!r}'] * (name not in FILLED_IN)
   if kept and jax.process_index() == 0:
     print(f'kept from {path}: {", ".join(kept)}', file=sys.stderr)
 
 
 def is_weights_field(name):
-  """Whether a field, like 'model.n_layer', is part of what weights were made for."""
+  """Whether a field, like 'model.n_layer', is a property of weights."""
   section, _, leaf = name.rpartition('.')
-  return section == 'model' and leaf not in (*OF_THE_RUN, 'dropout')  # training chooses what it drops
-
-
-
-
-
-
-
-
+  return section == 'model' and leaf not in (*NOT_OF_WEIGHTS, 'dropout')  # dropout is chosen by training

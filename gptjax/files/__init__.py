@@ -1,15 +1,13 @@
-"""Files and folders: paths, atomic writes, records with checksums, JSON of others within limits.
+"""Files and folders: paths, atomic writes, records with checksums, untrusted JSON within limits.
 
-  atomic          Files and folders that are there whole or not at all, after a kill, a crash or a power loss.
-  bounded         Files and JSON from anyone, read within limits.
-  json_files      JSON files of others: bounded, without surprises, and of the layout that the reader states.
+  atomic          Atomic writes of files and folders, which survive a kill, a crash or a power loss.
+  bounded         Untrusted files and JSON, read within limits.
+  json_files      Untrusted JSON files: bounded, strict, and checked against a layout.
   lfs             Git LFS pointers: small text files that stand in for large ones in a clone without `git
                   lfs`.
-  literal_path    Paths for libraries that read some characters of a path as something else.
-  paths           Paths as users write them, made absolute once, where they enter: flags, config fields,
-                  arguments.
-  private_folder  Folders that hold programs: whoever can write to one decides what is run from it.
-  records         Records that a run reads back, with a checksum: one that was damaged on disk is found, and
-                  not used.
-  run_config      `config.json` of a workdir: the fields of its run, checked as they are read.
+  literal_path    Paths for libraries that interpret some characters of a path.
+  paths           Paths of flags, config fields and arguments, made absolute where they are read.
+  private_folder  Folders of compiled programs, which no other user may write to.
+  records         JSON records with a checksum, so that damage on disk is detected.
+  run_config      `config.json` of a workdir: the fields of its run, checked when read.
 """

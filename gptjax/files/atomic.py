@@ -1,12 +1,12 @@
-"""Files and folders that are there whole or not at all, after a kill, a crash or a power loss.
+"""Atomic writes of files and folders, which survive a kill, a crash or a power loss.
 
-A rename is atomic, but it reaches the disk when the folder is synced, and the content of a file when the file
-is. So whatever replaces something older is written in this order: its files, its folders, its name; what it
-replaces is deleted last.
+A rename is atomic, but it is durable only after a sync of the folder, and the content of a file only after a
+sync of the file. So a replacement is synced in this order: its files, its folders, its name; the old version
+is deleted last.
 
-A folder may come from a stranger, and a symbolic link in it may lead anywhere: nothing is written through
-one. What is to replace a file is a new one with a name that nobody can foresee, and files that grow are
-opened by `no_follow`.
+A folder may be untrusted, and a symbolic link in it may point anywhere, so nothing is written through links:
+a replacement is written to a new file with an unpredictable name, and files that grow are opened by
+`no_follow`.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from pathlib import Path
 
 from gptjax.errors import InputError
 
-LEFTOVER = re.compile(r'(.+)\.[0-9a-f]{8}\.new')  # what `new_name` gives
+LEFTOVER = re.compile(r'(.+)\.[0-9a-f]{8}\.new')  # results of `new_name`
 
 
 def no_follow(path, flags):
-  """An `opener` for `open`, which refuses a symbolic link (InputError)."""
+  """An `opener` for `open` that refuses symbolic links (InputError)."""
   try:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
   except OSError as error:
@@ -33,26 +33,26 @@ def no_follow(path, flags):
 
 
 def new_name(path):
-  """A path beside this one for what is to replace it."""
+  """Return a path in the same folder for the replacement of a file."""
   path = Path(path)
   return path.with_name(f'{path.name}.{secrets.token_hex(4)}.new')
 
 
 def remove_leftovers(folder, name=None):
-  """Removes what processes that were killed have left in a folder under a `new_name`.
+  """Remove files with a `new_name` that killed processes have left in a folder.
 
   Args:
-    folder: one that no other process writes to.
-    name: only what was to replace this; None: all.
+    folder: a folder that no other process writes to.
+    name: remove only replacements of this file; None: all.
   """
   for path in Path(folder).iterdir():
-    found = LEFTOVER.fullmatch(path.name)
-    if found and name in (None, found[1]):
+    match = LEFTOVER.fullmatch(path.name)
+    if match and name in (None, match[1]):
       remove(path)
 
 
 def remove(path):
-  """Removes a file, a symbolic link or a folder, as far as it is there and that can be done."""
+  """Remove a file, a symbolic link or a folder; errors are ignored."""
   path = Path(path)
   with contextlib.suppress(OSError):
     if path.is_dir() and not path.is_symlink():
@@ -62,7 +62,7 @@ def remove(path):
 
 
 def write(path, content):
-  """Writes or replaces a file: readers see the old one or the new one, and the new one is on disk.
+  """Write or replace a file atomically and durably: readers see either the old or the new content.
 
   Args:
     path: of the file.
@@ -74,10 +74,10 @@ def write(path, content):
 
 @contextlib.contextmanager
 def replacing(path):
-  """A new binary file, which becomes `path` at the end of the block, or is removed if that raises."""
-  fresh = new_name(path)
+  """Context manager of a new binary file that replaces `path` at the end; removed if the block raises."""
+  new = new_name(path)
   try:
-    file = open(fresh, 'xb', opener=no_follow)
+    file = open(new, 'xb', opener=no_follow)
   except OSError as error:
     error.filename = str(path)  # the name that a user knows
     raise
@@ -86,20 +86,20 @@ def replacing(path):
       yield file
       file.flush()
       os.fsync(file.fileno())
-    rename(fresh, path)
+    rename(new, path)
   except BaseException:
-    remove(fresh)
+    remove(new)
     raise
 
 
 def rename(old, new):
-  """Renames a synced file or folder, and syncs the new name; replaces a file of that name."""
+  """Rename a synced file or folder, replacing a file of the new name, and sync the new name."""
   os.replace(old, new)
   sync(Path(new).parent)
 
 
 def sync(path):
-  """Waits until the content of a file, or the entries of a folder, are on disk."""
+  """Wait until the content of a file, or the entries of a folder, are on disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -112,7 +112,7 @@ def sync(path):
 
 
 def sync_tree(folder):
-  """Syncs all files below a folder, then the folders from the innermost to this one."""
+  """Sync all files below a folder, then the folders from the innermost to this one."""
   for parent, _, files in os.walk(folder, topdown=False):
     for name in files:
       sync(os.path.join(parent, name))
@@ -120,7 +120,7 @@ def sync_tree(folder):
 
 
 def make_folders(path):
-  """Makes a folder and its parents, where they are missing, and syncs their names."""
+  """Create a folder and its missing parents, and sync their names."""
   path = Path(path).absolute()
   missing = [folder for folder in (path, *path.parents) if not folder.exists()]
   path.mkdir(parents=True, exist_ok=True)
@@ -129,8 +129,8 @@ def make_folders(path):
 
 
 def remove_tree(folder):
-  """Deletes a folder that others vouch for, as `NAME.deleting`: half a deletion must not look like damage."""
-  doomed = Path(f'{folder}.deleting')
-  remove(doomed)  # half deleted by a process that was killed
-  rename(folder, doomed)
-  shutil.rmtree(doomed)
+  """Delete a folder under the name `NAME.deleting`, so that an interruption does not look like damage."""
+  deleting = Path(f'{folder}.deleting')
+  remove(deleting)  # from an interrupted deletion
+  rename(folder, deleting)
+  shutil.rmtree(deleting)

@@ -1,7 +1,7 @@
-"""Files and JSON from anyone, read within limits.
+"""Untrusted files and JSON, read within limits.
 
-JSON takes up to thirty times its size once it is parsed: `[[],[],...]` of 60 MB becomes 1.5 GB. What makes it
-large is the number of values, which is counted before anything is parsed.
+Parsed JSON takes up to thirty times the size of its text: `[[],[],...]` of 60 MB becomes 1.5 GB. The memory
+depends on the number of values, which is counted before parsing.
 """
 
 import json
@@ -15,35 +15,36 @@ MANY = 1 << 22    # values in a whole file, such as a vocabulary with its merges
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
-def read(path, most=FILE):
-  """The bytes of a file (anything with `open`, such as a pathlib.Path).
+def read(path, max_bytes=FILE):
+  """Return the bytes of a file (anything with `open`, such as a pathlib.Path).
 
   Raises:
-    InputError: it has more than `most` bytes.
+    InputError: it has more than `max_bytes` bytes.
     OSError: it cannot be read.
   """
   with path.open('rb') as file:
-    content = file.read(most + 1)
-  if len(content) > most:
-    raise InputError(f'{path} has more than {most:,} bytes: it is not the file that its name says')
+    content = file.read(max_bytes + 1)
+  if len(content) > max_bytes:
+    raise InputError(f'{path} has more than {max_bytes:,} bytes: it is not the file that its name says')
   return content
 
 
-def parse(text, most=VALUES, **options):
-  """The value of JSON text (str or bytes); `options` are those of `json.loads`.
+def parse(text, max_values=VALUES, **options):
+  """Return the value of JSON text (str or bytes); `options` are those of `json.loads`.
 
   Raises:
-    ValueError: it is not JSON in UTF-8, is nested too deeply, or has more than `most` values.
+    ValueError: it is not JSON in UTF-8, is nested too deeply, or has more than `max_values` values.
   """
   raw = text if isinstance(text, bytes) else text.encode('utf-8', 'surrogatepass')
-  if len(raw) > most and _marks(raw) > most and _marks(_STRING.sub(b'', raw)) > most:
-    raise ValueError(f'it has more than {most:,} values')
+  if (len(raw) > max_values and _separators(raw) > max_values
+      and _separators(_STRING.sub(b'', raw)) > max_values):
+    raise ValueError(f'it has more than {max_values:,} values')
   try:
     return json.loads(raw.decode() if isinstance(text, bytes) else text, **options)
   except RecursionError:
     raise ValueError('it is nested too deeply') from None
 
 
-def _marks(raw):
-  """How many marks there are that values stand behind; empty lists and objects have one of their own, too."""
+def _separators(raw):
+  """The number of marks that precede a value, or open a list or an object: an upper bound of the values."""
   return sum(map(raw.count, (b',', b'[', b'{', b':')))

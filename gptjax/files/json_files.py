@@ -1,7 +1,7 @@
-"""JSON files of others: bounded, without surprises, and of the layout that the reader states.
+"""Untrusted JSON files: bounded, strict, and checked against a layout.
 
 A layout is a type or a tuple of types; [layout] for a list; {str: layout} for an object with any names;
-{'name': layout, ...} for one with these names and perhaps others, where '?name' may be absent.
+{'name': layout, ...} for an object with these names and possibly others, where '?name' is optional.
 """
 
 import math
@@ -12,41 +12,41 @@ from gptjax.text import text_checks
 
 NUMBER = int, float
 OPTIONAL_NUMBER = int, float, type(None)
-DEPTH = 100  # of lists and objects in each other; what reads a value later may call itself at each
+DEPTH = 100  # of nested lists and objects, because readers of a value may recurse
 
 
-def parse(content, most=bounded.MANY, finite=True):
-  """The value of JSON (str or bytes).
+def parse(content, max_values=bounded.MANY, finite=True):
+  """Return the value of JSON (str or bytes).
 
   Args:
     content: the text.
-    most: values that it may have.
-    finite: whether all numbers must be: no NaN, no infinity, nothing that a float cannot hold.
+    max_values: maximum number of values.
+    finite: whether to refuse NaN, infinity and numbers that overflow a float.
 
   Raises:
-    ValueError: it is not JSON in UTF-8, has a name twice, numbers that are not finite, more than `most`
-      values, or is nested more than DEPTH deep.
+    ValueError: it is not JSON in UTF-8, has a duplicate name, numbers that are not finite, more than
+      `max_values` values, or is nested more than DEPTH deep.
   """
   numbers = {'parse_constant': _number, 'parse_float': _number} if finite else {}
-  value = bounded.parse(content, most, object_pairs_hook=_object, **numbers)
+  value = bounded.parse(content, max_values, object_pairs_hook=_object, **numbers)
   _check_depth(value)
   return value
 
 
-def read(path, layout=dict, most=bounded.FILE):
-  """The value in a JSON file.
+def read(path, layout=dict, max_bytes=bounded.FILE):
+  """Return the value in a JSON file.
 
   Args:
     path: pathlib.Path.
     layout: of the value.
-    most: bytes that it may have.
+    max_bytes: maximum size of the file.
 
   Raises:
     InputError: it cannot be read, is larger, is not JSON as `parse` takes it, or has another layout.
   """
   lfs.refuse_pointer(path)
   try:
-    value = parse(bounded.read(path, most))
+    value = parse(bounded.read(path, max_bytes))
   except InputError:
     raise
   except OSError as error:
@@ -60,7 +60,7 @@ def read(path, layout=dict, most=bounded.FILE):
 
 
 def layout_fault(value, layout, place=''):
-  """Where a value first differs from a layout, in words; None where it does not."""
+  """Return a description of the first difference between a value and a layout, or None."""
   where = place or 'its content'
   if isinstance(layout, list):
     if not isinstance(value, list):
@@ -72,9 +72,9 @@ def layout_fault(value, layout, place=''):
     if str in layout:
       inner = ((f'{place}.{name}'.lstrip('.'), one, layout[str]) for name, one in value.items())
     else:
-      lacking = [name for name in layout if not name.startswith('?') and name not in value]
-      if lacking:
-        return f'{where} has no {lacking[0]!r}'
+      missing = [name for name in layout if not name.startswith('?') and name not in value]
+      if missing:
+        return f'{where} has no {missing[0]!r}'
       inner = ((f'{place}.{name}'.lstrip('.'), value[name], one) for name, one in
                ((name.removeprefix('?'), one) for name, one in layout.items()) if name in value)
   else:
@@ -86,7 +86,7 @@ def layout_fault(value, layout, place=''):
 
 
 def shown(value):
-  """The beginning of a value, in a message; of any value, however large."""
+  """Return the beginning of any value, however large, for a message."""
   if isinstance(value, list | dict) and len(value) > 9:
     return f'a {type(value).__name__} of {len(value):,}'
   if isinstance(value, int) and value.bit_length() > 100:

@@ -6,7 +6,7 @@ HEAD = b'version https://git-lfs.github.com/spec/'
 
 
 def refuse_pointer(path):
-  """Refuses a file that is a Git LFS pointer (InputError); others pass, and one that is absent."""
+  """Raise InputError if a file is a Git LFS pointer; an absent file is accepted."""
   if not path.is_file():
     return
   with open(path, 'rb') as file:

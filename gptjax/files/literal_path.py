@@ -1,9 +1,9 @@
-"""Paths for libraries that read some characters of a path as something else.
+"""Paths for libraries that interpret some characters of a path.
 
-Orbax lists folders with `glob`, which takes `*`, `?` and `[` in the folder's own path for patterns;
-TensorStore takes a backslash for a slash; epath takes `/gs/` and the like at the start of a path for a
-bucket. A folder with such a path is opened, and the library is given the path of its file descriptor, which
-has none of them.
+Orbax lists folders with `glob`, which interprets `*`, `?` and `[` in the folder's path as patterns;
+TensorStore treats a backslash as a slash; epath treats a path that starts with `/gs/` or similar as a bucket.
+A folder with such a path is opened, and the library gets the path of its file descriptor, which has no such
+characters.
 """
 
 import contextlib
@@ -14,20 +14,20 @@ from pathlib import Path
 from gptjax.errors import InputError
 
 SPECIAL = re.compile(r'[*?[\\]|^/(gs|s3|az|hf)/')
-DESCRIPTORS = Path('/proc/self/fd')  # of Linux: a folder below which open folders can be entered
+DESCRIPTORS = Path('/proc/self/fd')  # on Linux, a folder with links to open folders
 
 
 def check(folder):
-  """Refuses a folder that Orbax could not write to (InputError): a special path where there is no /proc."""
+  """Raise InputError for a folder that Orbax cannot write to: a special path on a system without /proc."""
   path = str(Path(folder).absolute())
-  if (found := SPECIAL.search(path)) and not DESCRIPTORS.is_dir():
-    raise InputError(f'{path} has {found.group()!r} in it, with which checkpoints cannot be written on this '
+  if (match := SPECIAL.search(path)) and not DESCRIPTORS.is_dir():
+    raise InputError(f'{path} has {match.group()!r} in it, with which checkpoints cannot be written on this '
                      'system: choose a path without * ? [ \\')
 
 
 @contextlib.contextmanager
 def literal(folder):
-  """A path to an existing folder which every library takes as it is, for as long as the context lasts."""
+  """Context manager that gives a path to an existing folder which no library interprets."""
   folder = Path(folder).absolute()
   check(folder)
   if not SPECIAL.search(str(folder)):

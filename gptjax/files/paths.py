@@ -1,4 +1,4 @@
-"""Paths as users write them, made absolute once, where they enter: flags, config fields, arguments."""
+"""Paths of flags, config fields and arguments, made absolute where they are read."""
 
 import argparse
 import os
@@ -11,14 +11,14 @@ URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
 
 def local(path, what='path'):
-  """An absolute path on this machine's disks.
+  """Return an absolute path on this machine.
 
-  `~` becomes the home folder, a relative path starts at the current folder, repeated slashes become one.
-  `..` stays: behind a symbolic link, it is not the folder that the text suggests.
+  `~` becomes the home folder, a relative path starts at the current folder, repeated slashes become one. `..`
+  is kept, because after a symbolic link it is not the parent in the text.
 
   Args:
     path: str or Path; '' stays ''.
-    what: how messages call it, '--workdir' for example.
+    what: name of the path in messages, '--workdir' for example.
 
   Returns:
     str.
@@ -30,7 +30,7 @@ def local(path, what='path'):
   if not text:
     return ''
   if URL.match(text):
-    raise InputError(f'{what} {text}: URLs are not supported here: name a folder or file of this machine')
+    raise InputError(f'{what} {text}: URLs are not supported here: use a folder or file of this machine')
   try:
     absolute = Path.cwd() / Path(text).expanduser()
   except RuntimeError:
@@ -42,23 +42,23 @@ def local(path, what='path'):
 
 
 def below(folder, name):
-  """The path of a file that a manifest in this folder names.
+  """Return the path of a file whose name is in a manifest of this folder.
 
   Raises:
-    InputError: the name leads out of the folder, or is none.
+    InputError: the name is outside the folder, or invalid.
   """
   parts = PurePosixPath(name).parts if isinstance(name, str) and '\0' not in name else ()
   if not parts or parts[0] == '/' or '..' in parts:
-    raise InputError(f'{folder} names the file {name!r}, which is not in that folder: get it from elsewhere')
+    raise InputError(f'{folder} refers to the file {name!r}, which is not in that folder: get another copy')
   return Path(folder) / name
 
 
 def expanded(spec, kinds):
-  """A spec `KIND:PATH`, or a path alone, with `~` expanded.
+  """Return a spec `KIND:PATH`, or a path alone, with `~` expanded.
 
   Args:
     spec: str, like `jsonl:~/books/*.jsonl:text`, `gpt2:DIR`, or a folder.
-    kinds: those after which a path stands.
+    kinds: the kinds that are followed by a path.
   """
   kind, colon, path = spec.partition(':')
   if colon:

@@ -1,6 +1,6 @@
-"""Folders that hold programs: whoever can write to one decides what is run from it.
+"""Folders of compiled programs, which no other user may write to.
 
-JAX keeps compiled programs as native code and loads them without any check of where they come from.
+JAX caches compiled programs as native code and loads them without checking their origin.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from gptjax.files import atomic
 
 
 def make(folder, name, instead):
-  """Creates a folder for this user alone, or makes sure that one which is there is of that kind.
+  """Create a folder for this user alone, or check an existing folder.
 
   Args:
     folder: path.
-    name: how a message calls it: 'config.compilation_cache', say.
-    instead: what to do without it, the end of a message.
+    name: its name in messages, 'config.compilation_cache' for example.
+    instead: end of a message: how to do without the folder.
 
   Raises:
     InputError: another user owns it, or can write to it.
-    OSError: it cannot be created, or its state cannot be read.
+    OSError: it cannot be created or inspected.
   """
   folder = Path(folder)
   if not folder.exists():
@@ -36,15 +36,15 @@ def make(folder, name, instead):
 
 
 def require(folder, name, instead):
-  """As `make` for a folder that is there."""
-  found = os.stat(folder)
-  if found.st_uid not in (0, os.geteuid()):
-    raise InputError(f'{name} = {str(folder)!r} belongs to {_user(found.st_uid)}, who could put programs '
-                     f'there: name a folder of your own, or {instead}')
-  others = stat.S_IWOTH if _own_group(found) else stat.S_IWOTH | stat.S_IWGRP
-  if found.st_mode & others:
+  """Like `make` for an existing folder."""
+  status = os.stat(folder)
+  if status.st_uid not in (0, os.geteuid()):
+    raise InputError(f'{name} = {str(folder)!r} belongs to {_user(status.st_uid)}, who could put programs '
+                     f'there: use a folder of your own, or {instead}')
+  others = stat.S_IWOTH if _own_group(status) else stat.S_IWOTH | stat.S_IWGRP
+  if status.st_mode & others:
     raise InputError(f'{name} = {str(folder)!r} can be written by others, who could put programs there: '
-                     f'`chmod go-w` it if you trust what it holds, else name another folder, or {instead}')
+                     f'`chmod go-w` it if you trust its content, else use another folder, or {instead}')
 
 
 def _user(number):
@@ -54,10 +54,10 @@ def _user(number):
     return f'the user {number}'
 
 
-def _own_group(found):
-  """Whether the group of a folder is that of its owner alone, as Debian and Fedora give each user one."""
+def _own_group(status):
+  """Whether the group of a folder has only its owner, the default of Debian and Fedora."""
   try:
-    user, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
+    user, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
   except KeyError:
     return False
   return group.gr_name == user.pw_name and user.pw_gid == group.gr_gid and set(group.gr_mem) <= {user.pw_name}

@@ -1,7 +1,7 @@
-"""Records that a run reads back, with a checksum: one that was damaged on disk is found, and not used.
+"""JSON records with a checksum, so that damage on disk is detected.
 
-A record is a JSON object whose field `crc32` is the CRC-32 of all other fields; every error of up to 32
-adjacent bits changes it. Records without that field come from version 0.1.0 and earlier.
+A record is a JSON object whose field `crc32` is the CRC-32 of all other fields; it detects every error of up
+to 32 adjacent bits. Records without that field are from version 0.1.0 and earlier.
 """
 
 import json
@@ -19,18 +19,18 @@ RESTORE = ': restore it from a copy, or write it again'
 
 
 def log(line):
-  """Prints a line to stderr."""
+  """Print a line to stderr."""
   print(printable(redacted(line)), file=sys.stderr, flush=True)
 
 
 def add_checksum(record):
-  """The record with its checksum as last field, in place of one that it may have."""
+  """Return the record with its checksum as last field, replacing an existing one."""
   body = {name: value for name, value in record.items() if name != CHECKSUM}
   return {**body, CHECKSUM: checksum(body)}
 
 
 def remove_checksum(record):
-  """The record without its checksum.
+  """Return the record without its checksum.
 
   Raises:
     ValueError: the checksum does not match.
@@ -42,14 +42,14 @@ def remove_checksum(record):
 
 
 def checksum(value):
-  """CRC-32 of a JSON value: of its canonical text."""
-  # Through JSON, which turns tuples into lists and numbers that are keys into strings.
+  """Return the CRC-32 of the canonical text of a JSON value."""
+  # Convert to JSON and back: tuples become lists, and numeric keys become strings.
   value = json.loads(json.dumps(value))
   return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def parse(text):
-  """The JSON value of str or bytes.
+  """Return the JSON value of str or bytes.
 
   Raises:
     ValueError: it is not JSON in UTF-8, is nested too deeply, or has too many values.
@@ -58,32 +58,32 @@ def parse(text):
 
 
 def read_lines(path, read, log=log):
-  """[read(text) of each line]; damaged lines are left out, and reported by number in one line.
+  """Return [read(text) of each line]; damaged lines are omitted, and their numbers are reported.
 
   Args:
     path: of the file; it need not exist.
-    read: function of the text of a line; ValueError where that is damaged.
+    read: function of the text of a line; raises ValueError if the line is damaged.
     log: called with the report.
   """
   path = Path(path)
-  found, damaged = [], []
+  values, damaged = [], []
   content = path.read_bytes() if path.exists() else b''
   for number, line in enumerate(content.removesuffix(b'\n').split(b'\n'), 1):
     try:
-      found += [read(line.decode())] if content else []
+      values += [read(line.decode())] if content else []
     except ValueError:
       damaged.append(number)
   if damaged:
-    shown = ', '.join(map(str, damaged[:10])) + (', ...' if damaged[10:] else '')
-    log(f'{path}: {len(damaged)} damaged (or cut short) and left out: line {shown}')
-  return found
+    numbers = ', '.join(map(str, damaged[:10])) + (', ...' if damaged[10:] else '')
+    log(f'{path}: {len(damaged)} damaged or truncated, omitted: line {numbers}')
+  return values
 
 
 def read(path):
-  """The record, a dict, in a JSON file.
+  """Return the record, a dict, in a JSON file.
 
   Raises:
-    InputError: it is damaged or something else; one line.
+    InputError: it is damaged, or not a record; one line.
   """
   try:
     record = parse(bounded.read(Path(path)))
@@ -97,17 +97,17 @@ def read(path):
 
 
 def text(record):
-  """The content of a JSON file for `read`."""
+  """Return the content of a JSON file for `read`."""
   return json.dumps(add_checksum(record), indent=1) + '\n'
 
 
 def read_or_discard(path, log=log, layout=None):
-  """As `read`, for what can be made again; None if the file is absent or damaged.
+  """Like `read`, for data that can be computed again; None if the file is absent or damaged.
 
-  A damaged one is renamed to NAME.damaged and reported.
+  A damaged file is renamed to NAME.damaged and reported.
 
   Args:
-    layout: of it, see `json_files`; None: any.
+    layout: of the record, see `json_files`; None: any.
   """
   path = Path(path)
   if not path.exists():
@@ -120,7 +120,7 @@ def read_or_discard(path, log=log, layout=None):
     why = f'{path}: {fault}'
   except InputError as error:
     why = str(error).removesuffix(RESTORE)
-  aside = path.with_name(path.name + '.damaged')
-  path.replace(aside)
-  log(f'{why}: moved to {aside.name}; what it held is computed again')
+  damaged = path.with_name(path.name + '.damaged')
+  path.replace(damaged)
+  log(f'{why}: moved to {damaged.name}; its content is computed again')
   return None

@@ -1,4 +1,4 @@
-"""`config.json` of a workdir: the fields of its run, checked as they are read."""
+"""`config.json` of a workdir: the fields of its run, checked when read."""
 
 from gptjax import defaults, domains
 from gptjax.errors import InputError
@@ -6,7 +6,9 @@ from gptjax.files import bounded, json_files, records
 
 
 def read(path):
-  """({field: value} of a `config.json`, digest of the corpus); fields of later versions as before them.
+  """Return ({field: value} of a `config.json`, digest of the corpus).
+
+  Fields that its version did not have get the value that reproduces that version.
 
   Raises:
     InputError: it is not a config.json of gptjax.
@@ -16,7 +18,7 @@ def read(path):
     values, digest = flat(stored['config']), stored['corpus_digest']
     for section, tree in defaults.FIELDS.items():
       if isinstance(tree, dict) and section in values:
-        raise TypeError(f'{section} holds no fields')
+        raise TypeError(f'{section} has no fields')
     if not isinstance(digest, str):
       raise TypeError(f'corpus_digest is {json_files.shown(digest)}')
   except (InputError, FileNotFoundError):
@@ -27,15 +29,15 @@ def read(path):
     raise InputError(f'{path} is damaged, or not a config.json of gptjax ({error}): restore it from a copy, '
                      'or use another workdir') from None
   for name, field in defaults.declared().items():
-    as_ever = field.default if field.before is None else field.before
-    stored = values.setdefault(name, list(as_ever) if isinstance(as_ever, tuple) else as_ever)
+    earlier = field.default if field.before is None else field.before
+    stored = values.setdefault(name, list(earlier) if isinstance(earlier, tuple) else earlier)
     if why := domains.violation(field.domain, as_tuple(stored)):
       raise InputError(f'{path}: config.{name} {why}: restore it from a copy, or use another workdir')
   return values, digest
 
 
 def flat(config):
-  """{'model.n_layer': 12, ...}; takes a ConfigDict or nested dicts."""
+  """Return {'model.n_layer': 12, ...} of a ConfigDict or nested dicts."""
   values = {}
   for key, value in config.items():
     if hasattr(value, 'items'):
@@ -46,12 +48,12 @@ def flat(config):
 
 
 def _as_json(value):
-  """Lists in the place of tuples, as JSON has them."""
+  """Replace tuples by lists, as JSON does."""
   if isinstance(value, dict):
-    return {name: _as_json(one) for name, one in value.items()}
+    return {name: _as_json(item) for name, item in value.items()}
   return list(map(_as_json, value)) if isinstance(value, tuple | list) else value
 
 
 def as_tuple(value):
-  """JSON's lists as the tuples that a config has in their place."""
+  """Replace lists of JSON by tuples, as in a config."""
   return tuple(map(as_tuple, value)) if isinstance(value, list) else value

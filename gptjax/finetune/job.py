@@ -22,7 +22,8 @@ from gptjax.finetune.tasks import published
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
-from gptjax.pretrain.loop import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
+from gptjax.pretrain.loop import DONE, STOPPED
+from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run import save_tokenizer
 from gptjax.storage import ownership
 

@@ -20,7 +20,7 @@ from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.kernels import xla_presets
-from gptjax.parallel import processes, sharding
+from gptjax.parallel import control, processes, sharding
 from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.pretrained.export import save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
@@ -85,7 +85,7 @@ def finetune_run(run, source):
       telemetry.log(f'stopped after step {int(state.step)}, saved: run the same command again to resume')
     return result
   except Exception as error:
-    processes.fail(error, run.folder)  # first: `close` waits for a save, and the save for the other processes
+    control.fail(error, run.folder)  # first: `close` waits for a save, and the save for the other processes
     raise
   finally:
     saves.close()

@@ -1,4 +1,4 @@
-"""The address of the coordinator, which is process 0, and how JAX starts there."""
+"""The address of the coordinator (process 0), and the start of JAX's coordination service."""
 
 import ipaddress
 import os
@@ -14,15 +14,15 @@ HOST_NAME = re.compile(rf'{LABEL}(\.{LABEL})*\.?')
 
 
 def host_and_port(address, name='--coordinator'):
-  """(host, port) of 'HOST:PORT'; an IPv6 address may go without its brackets.
+  """Return (host, port) of 'HOST:PORT'; the brackets of an IPv6 address may be omitted.
 
   Raises:
-    InputError: it is not HOST:PORT.
+    InputError: the address is not HOST:PORT.
   """
   def refuse(why):
     raise InputError(f'{name}={address!r} is not HOST:PORT: {why}')
   if '/' in address:
-    refuse('it names no protocol and no path; write node7:1234')
+    refuse('it must have no protocol and no path; write node7:1234')
   host, colon, port = address.rpartition(':')
   if not colon:
     refuse('the port is missing; write node7:1234')
@@ -36,20 +36,20 @@ def host_and_port(address, name='--coordinator'):
   elif re.fullmatch('[0-9.]+', host) and not _is_address(ipaddress.IPv4Address, host):
     refuse(f'{host!r} is not an IPv4 address')
   elif len(host) > 253 or not HOST_NAME.fullmatch(host):
-    refuse(f'{host!r} is not the name of a host')
+    refuse(f'{host!r} is not a host name')
   return host, int(port)
 
 
 def join_host_port(host, port):
-  """'HOST:PORT', an IPv6 address in brackets."""
+  """Return 'HOST:PORT', with an IPv6 address in brackets."""
   return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
 
 def no_grpc_proxy(environ, host):
-  """The value of `no_grpc_proxy` with which gRPC reaches a host directly, whatever proxy is set.
+  """Return the value of `no_grpc_proxy` with which gRPC connects to a host without a proxy.
 
-  gRPC takes a proxy from grpc_proxy, https_proxy or http_proxy; hosts that go without it are in no_grpc_proxy
-  or, if that is not set, in no_proxy.
+  gRPC reads the proxy from grpc_proxy, https_proxy or http_proxy, and the hosts without proxy from
+  no_grpc_proxy or, if that is not set, from no_proxy.
   """
   before = environ.get('no_grpc_proxy', environ.get('no_proxy', ''))
   hosts = [name for name in before.split(',') if name.strip()]
@@ -57,22 +57,22 @@ def no_grpc_proxy(environ, host):
 
 
 def start_jax(run, bind, limit, heartbeat):
-  """Starts JAX's coordination service in process 0, and its client in all.
+  """Start JAX's coordination service in process 0, and its client in all processes.
 
   Args:
     run: `cluster.Membership`.
     bind: address to which process 0 binds.
-    limit: seconds in which all are to be there.
-    heartbeat: seconds after which JAX gives up a process that is dead.
+    limit: seconds within which all processes must connect.
+    heartbeat: seconds without heartbeat after which JAX considers a process dead.
 
   Raises:
-    LostProcess: JAX could not.
+    LostProcess: JAX could not start.
   """
   host, _ = host_and_port(run.address)
   os.environ.update(no_grpc_proxy=no_grpc_proxy(os.environ, host))
-  jax.config.update('jax_check_proxy_envs', False)  # a warning about what the line before has settled
+  jax.config.update('jax_check_proxy_envs', False)  # its warning is obsolete after the previous line
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM; see hosts.Stop
+  jax.config.update('jax_enable_preemption_service', False)  # it would handle SIGTERM; see processes.Stop
   try:
     jax.distributed.initialize(
       run.address, run.num_processes, run.process_id, run.local_devices, 'deactivate', limit,

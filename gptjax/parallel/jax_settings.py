@@ -1,9 +1,9 @@
 """Settings of JAX that come from the environment and not from the config: JAX_* variables and XLA_FLAGS.
 
-Those that select random numbers are fixed here, so that a seed gives the same numbers everywhere. Others
-change the numbers of a run, or only their rounding: processes must agree on them, `config.json` records them,
-and a run that resumes under other ones reports it. What gptjax cannot work with is refused before anything is
-made.
+Settings that select random numbers are fixed here, so that a seed gives the same numbers everywhere. Other
+settings change the results of a run, or only their rounding: all processes must use the same, `config.json`
+records them, and a run that resumes with different settings reports it. Unsupported settings are refused
+before any file is written.
 """
 
 import contextlib
@@ -18,51 +18,51 @@ from gptjax import defaults, errors
 from gptjax.errors import InputError
 from gptjax.files import json_files, paths, private_folder, records
 
-# The numbers that a seed gives depend on these, so the environment has no say in them.
+# The random numbers of a seed depend on these, so the environment cannot change them.
 FIXED = {'jax_default_prng_impl': 'threefry2x32', 'jax_threefry_partitionable': True,
          'jax_random_seed_offset': 0}
 
-# Settings that gptjax does not work under: the value that it needs, and why.
+# Settings with unsupported values: the required value, and why.
 NEEDED = {
   'jax_enable_x64': (False, 'gptjax computes in float32 and bfloat16'),
   'jax_disable_jit': (False, 'gptjax must compile its programs'),
   'jax_numpy_dtype_promotion': ('standard', "gptjax relies on JAX's standard promotion of dtypes"),
   'jax_numpy_rank_promotion': ('allow', "gptjax relies on JAX's standard promotion of ranks")}
 
-# These change what is computed, or how it is rounded. Older versions of JAX may not have all of them.
+# Settings that change results or their rounding. Older versions of JAX may not have all of them.
 COMPARED = (*NEEDED, 'jax_default_matmul_precision', 'jax_debug_nans', 'jax_debug_infs',
             'jax_disable_most_optimizations', 'jax_optimization_level', 'jax_exec_time_optimization_effort',
             'jax_memory_fitting_level', 'jax_memory_fitting_effort', 'jax_enable_checks',
             'jax_compiler_enable_remat_pass', 'jax_allow_f16_reductions', 'jax_use_shardy_partitioner',
             'jax_softmax_custom_jvp', 'jax_use_direct_linearize', 'jax_high_dynamic_range_gumbel')
-# Variables of the libraries below JAX; some hold flags.
+# Variables of the libraries that JAX uses; the first two contain flags.
 FLAGS = 'XLA_FLAGS', 'LIBTPU_INIT_ARGS'
 VARIABLES = *FLAGS, 'NVIDIA_TF32_OVERRIDE'
 
-# An error with one of these codes may be gone at the next start; INTERNAL among several processes, too.
+# Errors with these codes may not recur at the next start; neither may INTERNAL with several processes.
 TRANSIENT = ('ABORTED', 'CANCELLED', 'DEADLINE_EXCEEDED', 'RESOURCE_EXHAUSTED', 'UNAVAILABLE')
 
 
-def begin(command, alone=True, own_cache=False):
-  """`use_jax` in the first lines of a command that imports JAX at its top.
+def begin(command, single_process=True, own_cache=False):
+  """Call `use_jax` in the first lines of a command that imports JAX at its top.
 
-  If a setting is refused, prints one line and ends the process with 2.
+  If a setting is refused, print one line and end the process with exit code 2.
 
   Args:
-    command: name of the command, which begins the line.
-    alone: False: `check` comes later, once all processes have compared their settings.
+    command: name of the command, which starts the line.
+    single_process: if False, `check` is called later, after all processes have compared their settings.
     own_cache: whether the command chooses its compilation cache later.
   """
   try:
-    use_jax(own_cache) if alone else import_jax()
+    use_jax(own_cache) if single_process else import_jax()
   except InputError as error:
     sys.exit(errors.print_line(error, command))
 
 
 def use_jax(own_cache=False):
-  """`import_jax` and `check`, for a command of one process that imports JAX late.
+  """Call `import_jax` and `check`, for a command of one process that imports JAX late.
 
-  JAX_COMPILATION_CACHE_DIR is checked as well, unless the command settles that later (`use_cache`).
+  JAX_COMPILATION_CACHE_DIR is checked too, unless the command calls `use_cache` later.
   """
   import_jax()
   check()
@@ -72,10 +72,10 @@ def use_jax(own_cache=False):
 
 
 def import_jax():
-  """Imports JAX and fixes the settings in FIXED; reports those for which the environment asked otherwise.
+  """Import JAX and fix the settings in FIXED; report those that the environment sets differently.
 
   Raises:
-    InputError: an environment variable has a value that JAX does not take.
+    InputError: an environment variable has a value that JAX does not accept.
   """
   try:
     import jax
@@ -85,69 +85,70 @@ def import_jax():
     raise InputError('JAX_NUM_CPU_DEVICES=0 leaves no device: set it to 1 or more, or unset it')
   for name, value in FIXED.items():
     if jax.config.values.get(name, value) != value:
-      print(f'{_shown(name)} has no effect: with gptjax a seed always gives the same random numbers',
+      print(f'{_as_variable(name)} has no effect: with gptjax a seed always gives the same random numbers',
             file=sys.stderr)
       jax.config.update(name, value)
 
 
 def check():
-  """Refuses settings that gptjax does not work under.
+  """Refuse unsupported settings.
 
   Raises:
-    InputError: names the first one.
+    InputError: a setting is unsupported; the message has the first one.
   """
-  now = effective()
+  current = effective()
   for name, (needed, why) in NEEDED.items():
-    if now.get(name.upper(), needed) != needed:
-      raise InputError(f'{_shown(name)} is not supported ({why}): unset it')
+    if current.get(name.upper(), needed) != needed:
+      raise InputError(f'{_as_variable(name)} is not supported ({why}): unset it')
 
 
 def check_devices():
-  """Starts JAX's devices; call it after `hosts.start`.
+  """Initialize JAX's devices; call it after `processes.start`.
 
   Raises:
-    InputError: this machine does not have those that JAX_PLATFORMS asks for.
+    InputError: this machine does not have the devices that JAX_PLATFORMS requests.
   """
   import jax
   from jax._src import distributed
-  several = distributed.global_state.client is not None
+  multiprocess = distributed.global_state.client is not None
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # an assertion: none of the platforms has a device
     text = ' '.join(str(error).split()).partition(' (set JAX_PLATFORMS')[0].rstrip('.')
-    if re.search(rf'\b({"|".join(TRANSIENT)}{"|INTERNAL" * several})\b', text):
+    if re.search(rf'\b({"|".join(TRANSIENT)}{"|INTERNAL" * multiprocess})\b', text):
       raise
-    asked = ' and '.join(f'{name}={os.environ[name]}' for name in ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
+    requested = ' and '.join(f'{name}={os.environ[name]}' for name in ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
                          if os.environ.get(name)) or 'the installed plugins'
-    raise InputError(f'JAX finds no devices with {asked} ({text or "this machine has none of that kind"}): '
+    reason = text or 'this machine has none of that kind'
+    raise InputError(f'JAX finds no devices with {requested} ({reason}): '
                      'set JAX_PLATFORMS to what this machine has, or unset it') from None
 
 
 def effective():
-  """{name of the environment variable: value in effect} of settings that change numbers, JSON values."""
+  """Return {environment variable: JSON value in effect} of the settings that change results."""
   import jax
-  there = jax.config.values
-  values = {name.upper(): _plain(there[name]) for name in COMPARED if name in there}
+  config = jax.config.values
+  values = {name.upper(): _plain(config[name]) for name in COMPARED if name in config}
   return values | {name: _of_variable(name, os.environ.get(name, '')) for name in VARIABLES}
 
 
 def _of_variable(name, text):
-  """What a variable says, one text for all ways to say it: of flags, those of files included, by name."""
+  """The canonical text of a variable; flags, including those in flag files, are sorted by name."""
   if name not in FLAGS:
     return text.strip()
   return shlex.join(sorted(_flags(text), key=lambda flag: flag.partition('=')[0]))  # stable: the last counts
 
 
 def _flags(text, files=()):
-  """[flag] of a text of flags; for --flagfile=PATH, or a path alone as XLA takes it, those of the file.
+  """The flags in a text, a list; --flagfile=PATH, or a path alone (for XLA), is replaced by the file's flags.
 
   Args:
     text: of a variable, or of a file.
-    files: paths of the files that have led here.
+    files: paths of the flag files that include this text.
   """
   try:
     words = shlex.split(text)
-  except ValueError:  # a quotation mark has no second one
+  except ValueError:  # an unbalanced quotation mark
     words = text.split()
   if len(words) == 1 and not files and not words[0].startswith('-'):
     return _flags_of_file(words[0], words[0], files)
@@ -159,7 +160,7 @@ def _flags(text, files=()):
 
 
 def _flags_of_file(path, word, files):
-  """[flag] of a file; [word], which names it, if it cannot be read."""
+  """The flags in a file, a list; [word], the flag that refers to it, if it cannot be read."""
   try:
     lines = Path(path).read_text(encoding='utf-8', errors='replace').splitlines()
   except (OSError, ValueError):
@@ -168,30 +169,30 @@ def _flags_of_file(path, word, files):
     '\n'.join(line for line in lines if not line.lstrip().startswith('#')), (*files, path))
 
 
-def report_changes(path, say):
-  """Reports, one line each, the settings that differ from those under which a run began.
+def report_changes(path, log):
+  """Log each setting that differs from the one with which a run began.
 
   Args:
-    path: of its config.json; those of older versions have no settings.
-    say: function of a line.
+    path: of its config.json; older versions recorded no settings.
+    log: function of a line.
   """
   stored = records.read(path).get('settings', {})
   if fault := json_files.layout_fault(stored, {str: object}, 'settings'):
     raise InputError(f'{path}: {fault}: restore it from a copy, or use another workdir')
   for name, value in effective().items():
     before = stored.get(name, value)
-    if name in VARIABLES:  # older versions recorded the text as it was
+    if name in VARIABLES:  # older versions recorded the text unchanged
       before = _of_variable(name, str(before))
     if value != before:
-      say(f'{name} is {value!r}, but this run began with {before!r}: further steps may not give the '
+      log(f'{name} is {value!r}, but this run began with {before!r}: further steps may not give the '
           'same numbers')
 
 
 def cache_folder(configured, overrides=()):
-  """The folder for compiled programs: of the config, else JAX_COMPILATION_CACHE_DIR, else the default.
+  """Return the compilation cache: that of the config, else JAX_COMPILATION_CACHE_DIR, else the default.
 
-  A config file that sets the default itself is like one that sets nothing: then the variable counts. A flag
-  with the same value wins.
+  If the config file sets the field to its default value, the variable takes precedence. A flag with the same
+  value takes precedence over the variable.
 
   Args:
     configured: `config.compilation_cache` as written.
@@ -206,25 +207,25 @@ def cache_folder(configured, overrides=()):
 
 
 def use_cache(folder, name='compilation_cache', instead='switch it off'):
-  """Makes JAX keep compiled programs in a folder, which is made for this user alone; '': nowhere.
+  """Set JAX's compilation cache to a folder, which is created for this user alone; '' disables the cache.
 
   Args:
     folder: path, or ''.
-    name, instead: for a refusal, see `private_folder.make`.
+    name, instead: for the message, see `private_folder.make`.
 
   Raises:
-    InputError: others own the folder, or can write to it.
+    InputError: another user owns the folder, or can write to it.
   """
   import jax
   folder = paths.local(folder, 'the compilation cache')
   if folder:
-    with contextlib.suppress(OSError):  # JAX goes on without a cache, and warns
+    with contextlib.suppress(OSError):  # JAX continues without a cache, and warns
       private_folder.make(folder, name, instead)
   jax.config.update('jax_compilation_cache_dir', folder or None)
 
 
-def _shown(name):
-  """A setting of JAX as a variable with its value, 'JAX_ENABLE_X64=1'."""
+def _as_variable(name):
+  """A setting of JAX as a variable and its value, 'JAX_ENABLE_X64=1'."""
   import jax
   return f'{name.upper()}={os.environ.get(name.upper(), _plain(jax.config.values[name]))}'
 
@@ -234,9 +235,9 @@ def _plain(value):
 
 
 def _refused_by_jax(text):
-  """The line for an error of `import jax`."""
-  found = re.search(r'JAX flag (jax_\w+)|environment \'(\w+)\'', text)
-  name = found and (found[1] or found[2]).upper()
+  """The message for an error of `import jax`."""
+  match = re.search(r'JAX flag (jax_\w+)|environment \'(\w+)\'', text)
+  name = match and (match[1] or match[2]).upper()
   if name in os.environ:
-    return f'{name}={os.environ[name]} is not a value that JAX takes ({text}): correct or unset it'
+    return f'{name}={os.environ[name]} is not a value that JAX accepts ({text}): correct or unset it'
   return f'JAX does not start ({text}): correct or unset its environment variable'

@@ -1,18 +1,18 @@
-"""libtpu on a machine without TPUs, where `gptjax.plan` compiles with it and nothing else needs it."""
+"""Configuration of libtpu on machines without TPUs, where only `gptjax.plan` uses it, to compile."""
 
 import glob
 import importlib.util
 import os
 from pathlib import Path
 
-GOOGLE, NETWORK_CARD = '0x1ae0', '0x0042'  # PCI ids: the maker of TPUs, and what else it puts into machines
+GOOGLE, NETWORK_CARD = '0x1ae0', '0x0042'  # PCI ids: the vendor of TPUs, and its other device
 NO_TPU_VARIABLES = {'TPU_SKIP_MDS_QUERY': '1', 'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
                     'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_WORKER_ID': '0',
                     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
 
 
 def configure_without_tpu():
-  """Tells libtpu that there is no TPU to look for; it would ask the network, and let in one process only."""
+  """Set variables with which libtpu does not query the network for TPUs, and admits several processes."""
   for name, value in NO_TPU_VARIABLES.items():
     os.environ.setdefault(name, value)
 

@@ -1,4 +1,4 @@
-"""Which GPUs of its node a process uses: all that it was given, and none that another process uses."""
+"""The GPUs of its node that a process uses: all that it is assigned, and none of another process."""
 
 import re
 
@@ -8,25 +8,25 @@ DEVICE = re.compile('[0-9]+|GPU-.+|MIG-.+')  # an entry of CUDA_VISIBLE_DEVICES;
 
 
 def local_devices(environ, me, n, gpus):
-  """The GPUs of one of the processes of a run that share a node.
+  """Return the GPUs of one of the processes of a run that share a node.
 
-  Slurm gives each task GPUs of its own (--gpus-per-task), or all tasks those of the node (--gpus-per-node):
-  in the first case CUDA_VISIBLE_DEVICES has fewer than SLURM_GPUS_ON_NODE, and those of all tasks make it up.
-  GPUs that all see are divided. Fewer that do not make it up may be the same ones in each task, as where a
-  script sets CUDA_VISIBLE_DEVICES, and their names do not tell: where Slurm hides the other GPUs from a task,
-  those that it sees are 0, 1, ... in each. Such tasks are refused.
+  Slurm assigns each task its own GPUs (--gpus-per-task), or all tasks the GPUs of the node (--gpus-per-node).
+  In the first case CUDA_VISIBLE_DEVICES has fewer GPUs than SLURM_GPUS_ON_NODE, and the GPUs of all tasks add
+  up to it. GPUs that all tasks see are divided. If fewer GPUs do not add up, they may be the same in each
+  task, for example because a script sets CUDA_VISIBLE_DEVICES. Their indices do not show this: if Slurm hides
+  the other GPUs from a task, the visible ones are 0, 1, ... in each task. Such tasks are refused.
 
   Args:
-    environ: the environment; JAX_LOCAL_DEVICE_IDS and JAX_CUDA_VISIBLE_DEVICES in it win.
-    me: the number of the process on its node.
-    n: how many of the run there are on it.
-    gpus: how many GPUs the node has, where no variable tells how many are visible.
+    environ: the environment; JAX_LOCAL_DEVICE_IDS and JAX_CUDA_VISIBLE_DEVICES take precedence.
+    me: the index of the process on its node.
+    n: the number of processes of the run on the node.
+    gpus: the number of GPUs of the node, used if no variable has the number of visible GPUs.
 
   Returns:
-    Indices among the visible GPUs; None: all that are visible, or none is.
+    Indices among the visible GPUs; None: all visible ones, or there is none.
 
   Raises:
-    InputError: they cannot be divided, or a variable is not a number.
+    InputError: the GPUs cannot be divided, or a variable is not an integer.
   """
   if environ.get('JAX_LOCAL_DEVICE_IDS'):
     return _ids(environ, 'JAX_LOCAL_DEVICE_IDS')
@@ -40,27 +40,27 @@ def local_devices(environ, me, n, gpus):
   if mine and on_node is not None and mine < on_node:
     if mine * n != on_node and not (own and mine * n < on_node):
       raise InputError(f'{n} tasks share {on_node} GPUs of this node, but each sees {mine} of them '
-                       f'(CUDA_VISIBLE_DEVICES={environ["CUDA_VISIBLE_DEVICES"]}): which does each use? Give '
-                       'each its own by --gpus-per-task or JAX_LOCAL_DEVICE_IDS, or all of them by '
+                       f'(CUDA_VISIBLE_DEVICES={environ["CUDA_VISIBLE_DEVICES"]}): which does each use? '
+                       'Assign each its own by --gpus-per-task or JAX_LOCAL_DEVICE_IDS, or all of them by '
                        '--gpu-bind=none')
     return None
   if own and on_node is None:
     return None
-  seen = on_node if mine is None else mine
-  seen = gpus if seen is None else seen
-  if seen == 0:
+  shared = on_node if mine is None else mine
+  shared = gpus if shared is None else shared
+  if shared == 0:
     return None
-  if seen % n:
-    raise InputError(f'{n} processes on this node cannot share {seen} GPUs evenly: start as many as divide '
-                     f'{seen}, or set JAX_LOCAL_DEVICE_IDS for each; JAX_PLATFORMS=cpu uses none')
+  if shared % n:
+    raise InputError(f'{n} processes on this node cannot share {shared} GPUs evenly: start a number that '
+                     f'divides {shared}, or set JAX_LOCAL_DEVICE_IDS for each; JAX_PLATFORMS=cpu uses none')
   if me >= n:
-    raise InputError(f'this process is number {me} on its node, which has {n} of the run')
-  share = seen // n
+    raise InputError(f'this process has index {me} among the {n} processes on this node: use 0 to {n - 1}')
+  share = shared // n
   return list(range(me * share, (me + 1) * share))
 
 
 def visible_gpus(environ):
-  """How many GPUs CUDA_VISIBLE_DEVICES lets a process see; None: it is not set."""
+  """Return the number of GPUs in CUDA_VISIBLE_DEVICES; None if it is not set."""
   if 'CUDA_VISIBLE_DEVICES' not in environ:
     return None
   count = 0
@@ -72,16 +72,17 @@ def visible_gpus(environ):
 
 
 def read_integer(environ, name):
-  """The integer that a variable holds, from 0; None: it is not set, or empty.
+  """Return the non-negative integer in an environment variable; None if it is not set or empty.
 
   Raises:
-    InputError: it holds something else.
+    InputError: the value is not such an integer.
   """
   text = environ.get(name, '').strip()
   if not text:
     return None
   if not re.fullmatch('[0-9]{1,10}', text):
-    raise InputError(f'{name}={environ[name]!r} is not a number: unset it; --num_processes=1 runs alone')
+    raise InputError(f'{name}={environ[name]!r} is not a number: unset it; --num_processes=1 runs a single '
+                     'process')
   return int(text)
 
 
@@ -93,6 +94,6 @@ def _ids(environ, name):
 
 
 def _per_task(environ):
-  """The number in SLURM_GPUS_PER_TASK: '2', 'a100:2'; None: there is none."""
-  found = re.search('([0-9]{1,4})$', environ.get('SLURM_GPUS_PER_TASK', ''))
-  return int(found[1]) if found else None
+  """The number in SLURM_GPUS_PER_TASK ('2', 'a100:2'), or None."""
+  match = re.search('([0-9]{1,4})$', environ.get('SLURM_GPUS_PER_TASK', ''))
+  return int(match[1]) if match else None

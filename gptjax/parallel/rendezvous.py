@@ -1,11 +1,11 @@
-"""Where the processes of a run meet before JAX starts: who has not come is named after a minute.
+"""The rendezvous of the processes of a run before JAX starts; after a minute, missing processes are reported.
 
-JAX's own start waits without a word and then aborts the process. So the processes first meet on plain
-sockets, at the very port that JAX's coordination service takes over once everyone is there. The connections
-stay open until JAX's start is over: one that closes before shows at once that its process is dead.
+JAX's own start waits silently and then aborts the process. So the processes first connect by plain sockets,
+at the port that JAX's coordination service uses once all have connected. The connections stay open until JAX
+has started: if one closes before, its process is dead.
 
-On a connection the other process says who it is, process 0 answers which token it asks for, and both prove
-that they have it (see `run_token`); then comes the list of hosts.
+On a connection the other process sends its index, process 0 answers with the source of its token, and both
+prove that they have it (see `run_token`). Then process 0 sends the list of hosts.
 """
 
 import contextlib
@@ -26,54 +26,55 @@ from gptjax.text.printable import printable
 
 
 class Connected(NamedTuple):
-  """What a process knows once all are there."""
-  hosts: list        # names of the hosts of all
-  bind: str | None   # the address to which process 0 is to bind
-  connections: dict  # {number of a process: socket}; process 0 has one to each, each other one to process 0
+  """The result of the rendezvous."""
+  hosts: list        # host name of each process
+  bind: str | None   # address to which process 0 binds
+  connections: dict  # {process index: socket}: on process 0 to each other one, elsewhere to process 0
 
 
 class Stopped(Exception):
-  """Another process has been told to stop and has ended the run; args: the last line, and the exit code."""
+  """Another process has received a stop signal and has ended the run; args: the last line, the exit code."""
 
 
-def _say(line):
+def _log(line):
   print(line, file=sys.stderr, flush=True)
 
 
-def connect(address, n, me, limit, workdir='', say=_say):
-  """Waits until all processes of the run are there.
+def connect(address, n, me, limit, workdir='', log=_log):
+  """Connect the processes of the run; returns when all have connected.
 
   Args:
     address: 'HOST:PORT' of process 0, the same on all.
-    n: how many processes there are.
-    me: the number of this one.
+    n: number of processes.
+    me: index of this one.
     limit: seconds.
     workdir: of the run, for its token (see `run_token`); '' if there is none.
-    say: called with a line of warning.
+    log: called with a warning.
 
   Returns:
     Met.
 
   Raises:
-    ValueError: what they disagree on, or what is wrong with the address or the token.
-    LostProcess: names the processes that have not come.
-    Stopped: another process was told to stop.
+    ValueError: the processes disagree, or the address or the token is invalid.
+    LostProcess: some processes have not connected; the message lists them.
+    Stopped: another process has received a stop signal.
   """
   host, port = host_and_port(address)
   deadline = time.monotonic() + limit
-  place = _find(address, host, port, deadline)
+  socket_info = _resolve(address, host, port, deadline)
   connections = {}
   name = f'process {me} of {n} ({_hostname()})'
   shutdown.set_end_others(lambda line, code: wire.send(
-    list(connections.values()), [f'{name} has ended all: {line}'[:wire.MAX_TEXT], code]))
+    list(connections.values()), [f'{name} has ended the run: {line}'[:wire.MAX_TEXT], code]))
   if me:
-    return _join(address, place, n, me, connections, deadline, limit, workdir)
-  one_machine = place[4][0].startswith('127.') or place[4][0] == '::1'
+    return _join(address, socket_info, n, me, connections, deadline, limit, workdir)
+  host_address = socket_info[4][0]
+  one_machine = host_address.startswith('127.') or host_address == '::1'
   with run_token.process_0_token(workdir, one_machine) as token:
     if not token.key:
-      say(f'anyone who reaches {address} can take the place of a process of this run: set '
-          f'{run_token.VARIABLE} to one secret in all of them (`{run_token.MAKE_COMMAND}` makes one)')
-    return _receive(address, place, n, connections, deadline, limit, token)
+      log(f'anyone who reaches {address} can take the place of a process of this run: set '
+          f'{run_token.VARIABLE} to the same secret in all of them (`{run_token.MAKE_COMMAND}` makes one)')
+    return _serve(address, socket_info, n, connections, deadline, limit, token)
 
 
 def _hostname():
@@ -81,55 +82,55 @@ def _hostname():
 
 
 def process_name(i, hosts):
-  """How a message names a process."""
+  """The name of a process in messages."""
   return f'process {i} of {len(hosts)} ({hosts[i]})'
 
 
 def lost_message(absent, hosts):
   """The message about processes that do not answer."""
   return (f'{" and ".join(process_name(i, hosts) for i in absent)} does not answer: killed, out of memory, '
-          'hanging or cut off; see its own log. Start again: the run goes on from its newest checkpoint')
+          'hanging or cut off; see its own log. Start again: the run resumes from its newest checkpoint')
 
 
 @contextlib.contextmanager
-def watch_connections(connections, hosts, lost):
-  """Watches the other processes while JAX starts.
+def watch_connections(connections, hosts, on_lost):
+  """Context manager that watches the other processes while JAX starts.
 
   Args:
-    connections, hosts: what `connect` gave.
-    lost: called in a thread with a line that names a process, and an exit code, as soon as that is dead or
-      has been told to stop.
+    connections, hosts: from `connect`.
+    on_lost: called in a thread with a line about a process and an exit code, as soon as the process is dead
+      or has received a stop signal.
   """
-  over = threading.Event()
-  thread = threading.Thread(target=_watch, args=(connections, hosts, lost, over), daemon=True)
+  started = threading.Event()
+  thread = threading.Thread(target=_watch, args=(connections, hosts, on_lost, started), daemon=True)
   thread.start()
   try:
     yield
     wire.send(connections.values(), wire.STARTED)
   finally:
-    over.set()
+    started.set()
     thread.join()
     for connection in connections.values():
       connection.close()
 
 
-def _watch(connections, hosts, lost, over):
-  """Until `over`: what closes without a word is dead; process 0 passes on who it is, or what it has said."""
+def _watch(connections, hosts, on_lost, started):
+  """Until JAX has started, report each process whose connection closes; process 0 informs the others."""
   with selectors.DefaultSelector() as selector:
     for number, connection in connections.items():
       selector.register(connection, selectors.EVENT_READ, number)
-    while not over.is_set():
+    while not started.is_set():
       for key, _ in selector.select(0.1):
         selector.unregister(key.fileobj)
-        word = wire.receive(key.fileobj, limit=2)
-        if word != wire.STARTED:
-          line, code = wire.parse_cause(word) or (lost_message([key.data], hosts), LOST)
+        message = wire.receive(key.fileobj, limit=2)
+        if message != wire.STARTED:
+          line, code = wire.parse_cause(message) or (lost_message([key.data], hosts), LOST)
           wire.send(connections.values(), [line, code])
-          lost(line, code)
+          on_lost(line, code)
 
 
-def _find(address, host, port, deadline):
-  """What getaddrinfo says of the host; a name may become known only when process 0's machine is up."""
+def _resolve(address, host, port, deadline):
+  """The first entry of getaddrinfo; a name may be unknown until the machine of process 0 is up."""
   while True:
     try:
       return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -139,136 +140,136 @@ def _find(address, host, port, deadline):
       time.sleep(0.5)
 
 
-def _receive(address, place, n, connections, deadline, limit, token):
-  """Process 0: takes everyone in, then sends all the list of hosts, or what went wrong."""
-  server, bind = _listen(address, place)
-  with server, contextlib.ExitStack() as failed:
-    arrivals = RendezvousServer(server, n, token, _hostname(), connections)
-    failed.callback(arrivals.close)
-    arrivals.wait(deadline)
-    hosts = [arrivals.hosts.get(i, '') for i in range(n)]
-    lost = missing_message(hosts, limit, arrivals.refused) if not all(hosts) and not arrivals.wrong else ''
-    answer = {'hosts': hosts, 'wrong': arrivals.wrong, 'lost': lost}
-    wire.send(connections.values(), arrivals.stopped or answer)
-    if arrivals.stopped:
-      raise Stopped(*arrivals.stopped)
-    _raise(arrivals.wrong, lost)
-    failed.pop_all()
+def _serve(address, socket_info, n, connections, deadline, limit, token):
+  """Process 0: wait for all processes, then send each the list of hosts, or the error."""
+  listening, bind = _listen(address, socket_info)
+  with listening, contextlib.ExitStack() as on_failure:
+    server = RendezvousServer(listening, n, token, _hostname(), connections)
+    on_failure.callback(server.close)
+    server.wait(deadline)
+    hosts = [server.hosts.get(i, '') for i in range(n)]
+    lost = missing_message(hosts, limit, server.refused) if not all(hosts) and not server.mismatch else ''
+    answer = {'hosts': hosts, 'wrong': server.mismatch, 'lost': lost}
+    wire.send(connections.values(), server.stopped or answer)
+    if server.stopped:
+      raise Stopped(*server.stopped)
+    _raise_errors(server.mismatch, lost)
+    on_failure.pop_all()
   for connection in connections.values():
     connection.settimeout(None)
   return Connected(hosts, bind, connections)
 
 
-def _raise(wrong, lost):
-  if wrong:
-    raise InputError(wrong)
+def _raise_errors(mismatch, lost):
+  if mismatch:
+    raise InputError(mismatch)
   if lost:
     raise LostProcess(lost)
 
 
-def _listen(address, place):
-  """A socket bound to the interface that the address names; to all, where it is not one of this machine."""
-  family, _, _, _, where = place
-  for host in (where[0], ''):
+def _listen(address, socket_info):
+  """A socket bound to the interface of the address, or to all if this machine has no such interface."""
+  family, _, _, _, (own_host, port, *_) = socket_info
+  for host in (own_host, ''):
     try:
-      server = socket.create_server((host, where[1]), family=family, backlog=4096)
+      server = socket.create_server((host, port), family=family, backlog=4096)
     except OSError as error:
-      trouble = error.strerror
+      reason = error.strerror
     else:
-      shown = f'[{host}]' if ':' in host else host or '[::]'
-      return server, f'{shown}:{where[1]}'
-  raise InputError(f'process 0 cannot listen at --coordinator={address} ({trouble}): is another run there? '
-                   'Take another port')
+      bracketed = f'[{host}]' if ':' in host else host or '[::]'
+      return server, f'{bracketed}:{port}'
+  raise InputError(f'process 0 cannot listen at --coordinator={address} ({reason}): is another run using the '
+                   'port? Use another port')
 
 
 def missing_message(hosts, limit, refused=()):
-  """The message that names who has not come.
+  """The message that lists the processes that have not connected.
 
   Args:
-    hosts: name of the host of each process, '' for those that have not come.
-    limit: seconds for which they were awaited.
-    refused: what to say of connections that were refused.
+    hosts: host name of each process, '' for those that have not connected.
+    limit: seconds that were waited.
+    refused: lines about refused connections.
   """
   known = os.environ.get('TPU_WORKER_HOSTNAMES', '').split(',')
   name = lambda i: f'{i} ({known[i]})' if len(known) == len(hosts) else str(i)
   absent = [name(i) for i, host in enumerate(hosts) if not host]
-  here = [f'{i} ({host})' for i, host in enumerate(hosts) if host]
+  connected = [f'{i} ({host})' for i, host in enumerate(hosts) if host]
   also = f'; refused: {"; ".join(refused)}' if refused else ''
-  return (f'of {len(hosts)} processes these have not come within {limit:.0f} s: {", ".join(absent)}; here '
-          f'are {", ".join(here)}{also}: look at the logs of those that are missing')
+  return (f'of {len(hosts)} processes these did not connect within {limit:.0f} s: {", ".join(absent)}; '
+          f'connected: {", ".join(connected)}{also}: look at the logs of those that are missing')
 
 
-def _join(address, place, n, me, connections, deadline, limit, workdir):
-  """Any other process: says who it is, and waits for the list of hosts."""
-  family, kind, protocol, _, where = place
-  unseen = ''
+def _join(address, socket_info, n, me, connections, deadline, limit, workdir):
+  """Any other process: connect to process 0, authenticate, and wait for the list of hosts."""
+  family, kind, protocol, _, server_address = socket_info
+  missing_token = ''
   while True:
-    guest = socket.socket(family, kind, protocol)
+    client = socket.socket(family, kind, protocol)
     try:
-      guest.settimeout(max(deadline - time.monotonic(), 0.1))
-      guest.connect(where)
+      client.settimeout(max(deadline - time.monotonic(), 0.1))
+      client.connect(server_address)
       wait = max(min(deadline - time.monotonic(), ANSWER_LIMIT), 1)
-      unseen = _introduce(guest, n, me, connections, workdir, wait) or unseen
+      missing_token = _authenticate(client, n, me, connections, workdir, wait) or missing_token
     except OSError:
       pass
     if connections:
-      unseen = ''
-      # The list of who is missing comes at the deadline.
+      missing_token = ''
+      # Process 0 sends the list of missing processes at the deadline.
       wait = max(deadline - time.monotonic(), 0) + 5
-      answer = wire.receive(guest, wait, wire.MAX_LINE + 4 * n * wire.MAX_HOST)
-      hosts = _hosts(answer, n)
+      answer = wire.receive(client, wait, wire.MAX_LINE + 4 * n * wire.MAX_HOST)
+      hosts = _parse_hosts(answer, n)
       if hosts:
-        guest.settimeout(None)
+        client.settimeout(None)
         return Connected(hosts, None, connections)
       connections.clear()
-    guest.close()
+    client.close()
     if time.monotonic() > deadline:
-      if unseen:
+      if missing_token:
         raise InputError(f'process {me} of {n} on {_hostname()} does not see the token of this run, '
-                         f'{os.path.join(workdir, unseen)}: put the workdir on a disk that all processes '
-                         f'see, or give all the same {run_token.VARIABLE}')
+                         f'{os.path.join(workdir, missing_token)}: put the workdir on a disk that all '
+                         f'processes see, or give all the same {run_token.VARIABLE}')
       raise LostProcess(f'process {me} of {n} on {_hostname()} got no answer from process 0 at '
                         f'--coordinator={address} within {limit:.0f} s: is it running there, and does a '
                         'firewall let the port through?')
     time.sleep(0.2)
 
 
-def _introduce(guest, n, me, connections, workdir, wait):
-  """Says who this process is, and has process 0 prove that it is of the same run.
+def _authenticate(client, n, me, connections, workdir, wait):
+  """Identify this process to process 0, and check that process 0 belongs to the same run.
 
-  The connection is put into `connections` if so; each answer is awaited for `wait` seconds.
+  If it does, the connection is added to `connections`. Each answer may take `wait` seconds.
 
   Returns:
-    The name of a file with a token that is not seen here, or ''.
+    The name of the token's file if this process cannot see it, else ''.
   """
   nonce, name = run_token.nonce(), _hostname()
-  guest.sendall(wire.encode({'process': me, 'n': n, 'host': name, 'nonce': nonce}))
-  asked = wire.receive(guest, wait)
-  if not isinstance(asked, dict):
+  client.sendall(wire.encode({'process': me, 'n': n, 'host': name, 'nonce': nonce}))
+  challenge = wire.receive(client, wait)
+  if not isinstance(challenge, dict):
     return ''
-  facts = nonce, asked.get('nonce'), me, n, name
-  key = run_token.key_for_process_0(asked.get('token'), workdir)
+  facts = nonce, challenge.get('nonce'), me, n, name
+  key = run_token.key_for_process_0(challenge.get('token'), workdir)
   if key is None:
-    return asked['token']
-  connections[0] = guest  # a last word that comes after the proof is heard
-  guest.sendall(wire.encode(run_token.proof(key, 'process', *facts)))
-  answer = wire.receive(guest, wait)
+    return challenge['token']
+  connections[0] = client  # before the proof is sent: process 0 may read a stop request right after it
+  client.sendall(wire.encode(run_token.proof(key, 'process', *facts)))
+  answer = wire.receive(client, wait)
   if answer == {'refused': True}:
     raise InputError(f'process 0 does not take the token of process {me} of {n} on {name}: give all '
                      f'processes the same {run_token.VARIABLE}')
-  found = answer.get('proof') if isinstance(answer, dict) else None
-  if not isinstance(found, str) or (key and not run_token.is_proof(found, key, 'process 0', *facts)):
+  proof = answer.get('proof') if isinstance(answer, dict) else None
+  if not isinstance(proof, str) or (key and not run_token.is_proof(proof, key, 'process 0', *facts)):
     connections.clear()
   return ''
 
 
-def _hosts(answer, n):
-  """The list of hosts in what process 0 has sent; None: it is none. Raises what it says otherwise."""
+def _parse_hosts(answer, n):
+  """The list of hosts in the answer of process 0; None if it is invalid. Raises the error that it reports."""
   if stopped := wire.parse_cause(answer):
     raise Stopped(*stopped)
   if not isinstance(answer, dict):
     return None
-  _raise(*(printable(answer.get(name) or '') for name in ('wrong', 'lost')))
+  _raise_errors(*(printable(answer.get(name) or '') for name in ('wrong', 'lost')))
   hosts = answer.get('hosts')
   if not isinstance(hosts, list) or len(hosts) != n:
     return None

@@ -1,11 +1,11 @@
-"""The token of a run: a secret that its processes share, by which they know each other at the rendezvous.
+"""The token of a run: a secret that its processes share, with which they authenticate at the rendezvous.
 
-Launchers set GPTJAX_RUN_TOKEN in all processes. Without it, process 0 writes a token of its own into the
-workdir, if that lies on a disk that all see; whoever can write there could change the run anyway. On the
-disks of separate machines there is none, and one line warns.
+Launchers set GPTJAX_RUN_TOKEN in all processes. Without it, process 0 writes a random token into the workdir
+if that is on a disk that all processes see; whoever can write there could change the run anyway. If the
+machines share no disk there is no token, and a warning is printed.
 
-The token itself never crosses the network: each side sends a number drawn at random, and proves by an HMAC of
-both numbers that it has the token.
+The token itself is never sent: each side sends a nonce, and proves by an HMAC of both nonces that it has the
+token.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from gptjax.errors import InputError
 from gptjax.files import atomic
 
 VARIABLE = 'GPTJAX_RUN_TOKEN'
-MIN_LENGTH = 16  # characters: a shorter one could be guessed from a proof
+MIN_LENGTH = 16  # characters: a shorter token could be guessed from a proof
 MAKE_COMMAND = 'openssl rand -hex 32'
 FILE = re.compile(r'\.rendezvous-[0-9a-f]{32}')
-STALE_SECONDS = 3600  # seconds after which a file was left behind by a process that was killed
-# File systems that several machines see, as /proc/self/mounts names them.
+STALE_SECONDS = 3600  # seconds after which a token file is assumed to be of a killed process
+# Network file systems, as named in /proc/self/mounts.
 SHARED_FILE_SYSTEMS = (
   'nfs', 'nfs4', 'lustre', 'gpfs', 'ceph', 'beegfs', 'cifs', 'smb3', 'afs', 'glusterfs', 'wekafs', 'orangefs',
   'ocfs2', 'gfs2', 'fuse.gcsfuse', 'fuse.sshfs', 'fuse.s3fs', 'fuse.juicefs', 'fuse.glusterfs',
@@ -35,7 +35,7 @@ MOUNTS = '/proc/self/mounts'
 
 
 class Token(NamedTuple):
-  """What process 0 asks of the others.
+  """The token that process 0 requires of the others.
 
   key: the secret; empty: there is none.
   source: VARIABLE, the name of the file in the workdir, or ''.
@@ -48,28 +48,29 @@ NO_TOKEN = Token(b'', '')
 
 
 def nonce():
-  """A number that is used once, as text."""
+  """Return a random number that is used once, as text."""
   return secrets.token_hex(16)
 
 
 def proof(key, role, *facts):
-  """The proof (hex) that the sender has the token.
+  """Return the proof (hex) that the sender has the token.
 
   Args:
     key: bytes of the token.
-    role: whose proof it is: that of one side must be of no use to the other.
-    facts: what both sides know, their nonces among it; JSON.
+    role: of the sender, so that the proof of one side is not valid for the other.
+    facts: JSON values that both sides know, including both nonces.
   """
   return hmac.new(key, json.dumps([role, *facts]).encode(), hashlib.sha256).hexdigest()
 
 
-def is_proof(found, key, role, *facts):
-  """Whether a proof that was received is right."""
-  return isinstance(found, str) and hmac.compare_digest(found.encode(), proof(key, role, *facts).encode())
+def is_proof(received, key, role, *facts):
+  """Whether a received value is the correct proof."""
+  expected = proof(key, role, *facts)
+  return isinstance(received, str) and hmac.compare_digest(received.encode(), expected.encode())
 
 
 def from_environment():
-  """The token in GPTJAX_RUN_TOKEN, bytes; empty if it is not set (InputError if it is too short)."""
+  """Return the token in GPTJAX_RUN_TOKEN, bytes; empty if it is not set (InputError if it is too short)."""
   text = os.environ.get(VARIABLE, '').strip()
   if text and len(text) < MIN_LENGTH:
     raise InputError(f'{VARIABLE} has {len(text)} characters, and must have {MIN_LENGTH} or more: '
@@ -79,7 +80,7 @@ def from_environment():
 
 @contextlib.contextmanager
 def process_0_token(workdir, one_machine):
-  """The Token that process 0 asks for; what it writes for that is removed at the end.
+  """Context manager that gives the Token of process 0; a file that it writes is removed at the end.
 
   Args:
     workdir: of the run, which need not exist; '' or None: there is none.
@@ -96,35 +97,37 @@ def process_0_token(workdir, one_machine):
   try:
     try:
       path, token = _write(Path(workdir))
-    except OSError:  # why will be said where the workdir is made
+    except OSError:  # reported later, when the workdir is created
       token = NO_TOKEN
     yield token
   finally:
     with contextlib.suppress(OSError):
       if path:
         path.unlink()
-      for folder in created:  # as far as they are empty
+      for folder in created:  # rmdir fails on the first that is not empty
         folder.rmdir()
 
 
 def key_for_process_0(source, workdir):
-  """The key by which another process is to prove itself.
+  """Return the key with which a process authenticates to process 0.
 
   Args:
     source: of the Token of process 0, as received.
     workdir: of the run.
 
   Returns:
-    bytes, empty where process 0 asks for none; None: its file is not here (yet).
+    bytes, empty if process 0 requires no token; None: this process does not see the token's file (yet).
 
   Raises:
-    InputError: GPTJAX_RUN_TOKEN is set here alone, or there alone.
+    InputError: GPTJAX_RUN_TOKEN is set in only one of the two processes.
   """
   key = from_environment()
   if source == VARIABLE and not key:
-    raise InputError(f'process 0 was started with {VARIABLE}, this process was not: give all the same')
+    raise InputError(f'process 0 was started with {VARIABLE}, this process was not: give all processes the '
+                     'same')
   if source != VARIABLE and key:
-    raise InputError(f'this process was started with {VARIABLE}, process 0 was not: give all the same')
+    raise InputError(f'this process was started with {VARIABLE}, process 0 was not: give all processes the '
+                     'same')
   if not isinstance(source, str) or not FILE.fullmatch(source):
     return key
   try:
@@ -136,28 +139,28 @@ def key_for_process_0(source, workdir):
 
 
 def on_shared_disk(folder):
-  """Whether a folder, or the nearest that exists above it, lies on a file system that other machines see."""
+  """Whether a folder, or its nearest existing parent, is on a file system that other machines see."""
   folder = os.path.realpath(folder)
   try:
     mounts = [line.split() for line in Path(MOUNTS).read_text().splitlines()]
   except OSError:  # not Linux
     return False
-  # Of two at one place, the later one covers the other.
-  best = max((fields for fields in reversed(mounts) if _holds(_unescaped(fields[1]), folder)),
+  # Of two mounts at one place, the later one hides the earlier.
+  best = max((fields for fields in reversed(mounts) if _contains(_unescaped(fields[1]), folder)),
              key=lambda fields: len(_unescaped(fields[1])), default=('', '', ''))
   return best[2] in SHARED_FILE_SYSTEMS
 
 
-def _holds(mount, folder):
+def _contains(mount, folder):
   return folder == mount or folder.startswith(mount.rstrip('/') + '/')
 
 
 def _unescaped(text):
-  return re.sub(r'\\([0-7]{3})', lambda found: chr(int(found[1], 8)), text)
+  return re.sub(r'\\([0-7]{3})', lambda match: chr(int(match[1], 8)), text)
 
 
 def _write(workdir):
-  """(path, Token) of a new file that this user alone can read; removes those that were left behind."""
+  """Write a file that only this user can read, and remove stale ones; returns (path, Token)."""
   atomic.make_folders(workdir)
   key, path = secrets.token_hex(32).encode(), workdir / f'.rendezvous-{nonce()}'
   descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -166,8 +169,8 @@ def _write(workdir):
     file.flush()
     os.fsync(descriptor)
     now = os.fstat(descriptor).st_mtime  # by the clock of the disk
-  for other in workdir.glob('.rendezvous-*'):
+  for old in workdir.glob('.rendezvous-*'):
     with contextlib.suppress(OSError):
-      if FILE.fullmatch(other.name) and now - other.lstat().st_mtime > STALE_SECONDS:
-        other.unlink()
+      if FILE.fullmatch(old.name) and now - old.lstat().st_mtime > STALE_SECONDS:
+        old.unlink()
   return path, Token(key, path.name)

@@ -1,4 +1,4 @@
-"""Ends a run that hangs: no progress for too long, and it shows where it stands and exits with 70."""
+"""Ends a run that makes no progress: dumps the stacks of all threads and exits with 70."""
 
 import faulthandler
 import math
@@ -6,11 +6,11 @@ import sys
 import threading
 import time
 
-from gptjax.parallel import processes
+from gptjax.parallel import control
 
 
 class Watchdog:
-  """A thread that waits for signs of progress.
+  """A thread that ends the run unless `progress` is called in time.
 
   Args:
     limits: `config.watchdog`, in seconds.
@@ -23,10 +23,10 @@ class Watchdog:
     threading.Thread(target=self._watch, daemon=True).start()
 
   def progress(self, slow=False):
-    """Says that all is well; the next sign is due within the limit for a step.
+    """Report progress; the next call is due within the limit for a step.
 
     Args:
-      slow: what comes next may be compiled first, or waits for a disk: the longer limit.
+      slow: the next work may include compilation or wait for a disk: use the longer limit.
     """
     name = 'compile_timeout' if slow else 'step_timeout'
     self.due = name, getattr(self.limits, name) or math.inf, time.monotonic()
@@ -35,14 +35,14 @@ class Watchdog:
     self.ended.set()
 
   def _watch(self):
-    """Towards the end of the limit: who answers? A little before it: stacks, and the end of all."""
-    absent = asked = None
+    """10 s before the limit: roll call. 2 s before it: dump stacks and end all processes."""
+    absent = called_for = None
     while not self.ended.wait(0.1):
-      due = name, limit, begun = self.due
-      spent = time.monotonic() - begun
-      if spent > limit - min(10, 0.75 * limit) and asked is not due:
-        absent, asked = processes.roll_call(min(processes.ROLL_CALL_LIMIT, limit / 4)), due
-      elif spent > limit - min(2, 0.25 * limit):
-        print(f'no progress for {spent:.0f} s; the stacks of all threads:', file=sys.stderr)
+      due = name, limit, started = self.due
+      elapsed = time.monotonic() - started
+      if elapsed > limit - min(10, 0.75 * limit) and called_for is not due:
+        absent, called_for = control.roll_call(min(control.ROLL_CALL_LIMIT, limit / 4)), due
+      elif elapsed > limit - min(2, 0.25 * limit):
+        print(f'no progress for {elapsed:.0f} s; the stacks of all threads:', file=sys.stderr)
         faulthandler.dump_traceback()
-        processes.end_all_hung(f'no progress within config.watchdog.{name} = {limit:g} s', absent)
+        control.end_all_hung(f'no progress within config.watchdog.{name} = {limit:g} s', absent)

@@ -1,6 +1,9 @@
 """The pretraining job.
 
-  console  What a pretraining run says: when it begins, at its steps, and at its end.
-  loop     The pretraining job: all that happens around the step, and nothing that the step computes.
-  rewind   Going back after a loss spike: to an older checkpoint, past the batches that led to the spike.
+  console     Log lines of a pretraining run: at its start, at its steps, and its summary.
+  evaluation  The held-out loss of a pretraining run.
+  loop        The pretraining job: everything around the train step.
+  preparation Preparation of a pretraining run: its corpus, its number of steps, and the first files in its
+              workdir.
+  rewind      Rewinds after a loss spike: return to an older checkpoint and skip the batches before the spike.
 """

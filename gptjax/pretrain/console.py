@@ -1,4 +1,4 @@
-"""What a pretraining run says: when it begins, at its steps, and at its end."""
+"""Log lines of a pretraining run: at its start, at its steps, and its summary."""
 
 import math
 from pathlib import Path
@@ -21,11 +21,11 @@ from gptjax.report.telemetry import duration, peak_flops, plot_curves
 from gptjax.storage import rewind_log
 from gptjax.text.words import plural
 
-SAMPLES = 4  # texts of which the longest is shown at the end
+SAMPLES = 4  # texts, of which the summary shows the longest
 
 
 def log_start(run, telemetry, state, start):
-  """Says what is about to run: weights, devices, corpus, length."""
+  """Log the weights, devices, corpora and length of the run."""
   from clu import parameter_overview
   config, mixture = run.config, run.mixture
   shown = _unpadded(state.params, declarations(nnx.merge(run.graphdef, state.params)), config.model.n_vocab)
@@ -35,8 +35,8 @@ def log_start(run, telemetry, state, start):
   n_windows = lambda corpus: corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
   telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
                 f'{config.model.compute_dtype}, attention {config.attention.kernel}')
-  for remark in sharding.mesh_warnings(config, run.mesh):
-    telemetry.log(remark)
+  for line in sharding.mesh_warnings(config, run.mesh):
+    telemetry.log(line)
   for weight, corpus, held_out in zip(mixture.weights, mixture.train, mixture.held_out, strict=True):
     weight /= sum(mixture.weights)
     share = f'{weight:.2%} of the sequences, ' if len(mixture.train) > 1 else ''
@@ -45,36 +45,36 @@ def log_start(run, telemetry, state, start):
                   f'{held_out.n_tokens if held_out else 0:,} held out')
   telemetry.log(f'{plural(run.steps, "step")} of {plural(tokens, "token")}')
   if start:
-    telemetry.log(f'going on after step {start}')
+    telemetry.log(f'resuming after step {start}')
   if run.rewinds:
     batches = rewind_log.batch_number(run.rewinds, start) - start
-    telemetry.log(f'went back after a loss spike so far: {len(run.rewinds)} ({run.workdir / rewind_log.FILE}'
-                  f'); batches passed over up to here: {batches:,}')
+    telemetry.log(f'rewinds after loss spikes so far: {len(run.rewinds)} ({run.workdir / rewind_log.FILE}); '
+                  f'batches skipped so far: {batches:,}')
 
 
 def _unpadded(params, declared, n_vocab):
-  """Shapes of the weights without the rows that pad the vocabulary, as nested dicts."""
+  """Shapes of the weights without the padding rows of the vocabulary, as nested dicts."""
   shape = lambda w, facts: jax.ShapeDtypeStruct(facts.real_shape(w.shape, n_vocab), w.dtype)
   return jax.tree.map(shape, params, declared)
 
 
 def log_step(run, telemetry, watch, number, metrics):
-  """Checks the metrics of a step that has been dispatched earlier, and logs them where due.
+  """Check the metrics of a step that has been dispatched earlier, and log them when due.
 
   Raises:
-    rewind.Spike: the loss calls for going back.
-    ValueError: the run cannot go on.
+    rewind.Spike: the loss is a spike, after which the run rewinds.
+    ValueError: the run cannot continue.
   """
   config = run.config
   metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-  watch.steps += 1  # now it is done, and not when it was dispatched
+  watch.steps += 1  # the step has finished now, not when it was dispatched
   if rewind.is_spike(config, metrics):
     raise rewind.Spike(number, metrics['loss'], metrics['loss_ema'])
   if metrics['skipped'] >= config.train.max_skipped:
     raise InputError(
       f'{int(metrics["skipped"])} steps in a row up to step {number} had a loss or gradient that is not '
-      'finite: lower config.optimizer.learning_rate or look at the data (gptjax.data.inspect); '
-      'weights are those of the last finite step')
+      'finite: lower config.optimizer.learning_rate or inspect the data '
+      '(gptjax.data.inspect); the weights are those of the last finite step')
   if number % config.log.every_steps and number != run.steps:
     return
   steps = watch.steps
@@ -96,7 +96,7 @@ def log_step(run, telemetry, watch, number, metrics):
 
 
 def log_summary(run, telemetry, state):
-  """Held-out loss beside simple models, a sample, and where everything lies."""
+  """Log the held-out loss with n-gram baselines, a sample, the goodput and the output files."""
   config, mixture = run.config, run.mixture
   held_out = {name: corpus.n_bytes / corpus.n_tokens
               for name, corpus in zip(mixture.names, mixture.held_out, strict=True) if corpus}
@@ -107,7 +107,7 @@ def log_summary(run, telemetry, state):
     rows = [(name, value, length) for name, value in [*baselines.items(), ('this model', loss)]]
     if len(mixture.names) > 1:
       parts = {name: telemetry.value(run.steps, f'eval/loss/{name}') for name in held_out}
-      # None: it went by another name when it was measured, before its folder was moved.
+      # None: the corpus had another name when it was evaluated, before its folder was moved.
       rows += [(f'  of {name}', part, held_out[name]) for name, part in parts.items() if part is not None]
     width = max(16, *(len(name) + 2 for name, *_ in rows))
     telemetry.log(f'\n{"held-out text":<{width}}{"nats/token":>12}{"perplexity":>12}{"bits/byte":>12}')
@@ -117,8 +117,8 @@ def log_summary(run, telemetry, state):
   if config.log.sample_tokens:
     telemetry.log(f'\nsample, the longest of {SAMPLES}:\n{sample_text(run, state.params)}')
   spent = telemetry.goodput(0.0)
-  telemetry.log(f'\ngoodput       {spent["time/goodput"]:.1%} of {duration(spent["time/run"])} went '
-                'into steps that count; starts and steps done twice are in the rest')
+  telemetry.log(f'\ngoodput       {spent["time/goodput"]:.1%} (productive step time / '
+                f'{duration(spent["time/run"])} total, restarts included)')
   if jax.process_index() == 0:
     telemetry.log('')
     with streams.optional('the report'):
@@ -134,11 +134,11 @@ def log_summary(run, telemetry, state):
 
 
 def ngram_baselines(run):
-  """{'unigram': loss, 'bigram': loss} of held-out text, in nats a token; a model for each corpus."""
+  """{'unigram': loss, 'bigram': loss} of held-out text, in nats per token; one model per corpus."""
   mixture, n_vocab, losses = run.mixture, run.config.model.n_vocab, []
-  for corpora_of in zip(mixture.train, mixture.held_out, strict=True):
-    if all(corpora_of):
-      train, held_out = (split.tokens(0, split.n_tokens) for split in corpora_of)
+  for splits in zip(mixture.train, mixture.held_out, strict=True):
+    if all(splits):
+      train, held_out = (split.tokens(0, split.n_tokens) for split in splits)
       losses.append((ngrams.unigram_loss(train, held_out, n_vocab),
                      ngrams.bigram_loss(train, held_out, n_vocab)))
   return {name: mixture.held_out_mean(values)
@@ -146,17 +146,17 @@ def ngram_baselines(run):
 
 
 def sample_text(run, params):
-  """The longest text of a few, for a first token may be the end: top-k 40, as in the papers."""
+  """Return the longest of SAMPLES texts (the first token may be end-of-text): top-k 40, as in the papers."""
   config = run.config
   tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
   prompt = config.log.sample_prompt
   try:
-    written = writer.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
+    texts = writer.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
                               num_samples=SAMPLES, max_tokens=config.log.sample_tokens,
                               top_k=writer.PAPER_TOP_K, seed=config.train.seed)
-  except InputError as error:  # the run is done and saved
-    return f'none, for {error}'
+  except InputError as error:  # training is complete and saved
+    return f'none: {error}'
   if jax.process_index() == 0:
-    with streams.optional('keeping the samples'):
-      samples.save(run.workdir, {prompt: written}, config.train.seed)
-  return prompt + max(written, key=len)
+    with streams.optional('saving the samples'):
+      samples.save(run.workdir, {prompt: texts}, config.train.seed)
+  return prompt + max(texts, key=len)

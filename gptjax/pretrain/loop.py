@@ -1,7 +1,6 @@
-"""The pretraining job: all that happens around the step, and nothing that the step computes."""
+"""The pretraining job: everything around the train step."""
 
 import contextlib
-import copy
 import functools
 import math
 import os
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from gptjax.command import shutdown
 from gptjax.config import memory, resume
@@ -19,41 +17,41 @@ from gptjax.config import resolve as configs
 from gptjax.data.corpus import mixture as mixtures
 from gptjax.data.corpus import pipeline
 from gptjax.data.corpus import reader as corpora
-from gptjax.domains import LARGEST
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
 from gptjax.files import literal_path
 from gptjax.kernels import xla_presets
-from gptjax.parallel import processes, sharding
+from gptjax.parallel import control, processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
+from gptjax.pretrain.evaluation import Evaluation
+from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
 from gptjax.pretrained import run as weights
 from gptjax.pretrained.export import obstacle as export_obstacle
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
-from gptjax.train.step import eval_step, first_state, graph, init_state, train_step
+from gptjax.train.step import first_state, graph, init_state, train_step
 
-DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; saved because told to stop, start me again
-PREPARE_LIMIT = 24 * 3600  # seconds that the other processes wait for process 0 to prepare a corpus
+DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; stopped and saved, to be started again
 
 
 class Run(NamedTuple):
-  """What does not change during a run."""
+  """The constant state of a run."""
   config: Any
   workdir: Path
   mesh: Any
   graphdef: Any
   mixture: Any  # mixtures.Mixture
   steps: int
-  stop: Any      # hosts.Stop
+  stop: Any      # processes.Stop
   watchdog: Any  # Watchdog
-  rewinds: tuple = ()  # of the run so far, see gptjax.pretrain.rewind
+  rewinds: tuple = ()  # so far, see gptjax.pretrain.rewind
 
 
 def pretrain(config, workdir, overrides=()):
-  """Trains to the end, or until told to stop; goes on where the workdir's newest checkpoint is.
+  """Train to the end or until a stop is requested; resumes from the workdir's newest valid checkpoint.
 
   Args:
     config: as written; it is resolved in place.
@@ -66,7 +64,7 @@ def pretrain(config, workdir, overrides=()):
   Raises:
     ValueError: bad config or input, one line.
   """
-  # What is cheap comes first, and nothing is made before all of it has passed.
+  # Cheap checks come first; no file is written before all of them have passed.
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
   suite.parse_tasks(config.eval.tasks)
@@ -86,97 +84,42 @@ def pretrain(config, workdir, overrides=()):
 
 
 def run_owned(config, workdir, mesh, source):
-  """The run, once no other process writes to its workdir; arguments and result as for `pretrain`.
+  """Run the job while this run owns the workdir; arguments and result as for `pretrain`.
 
   Args:
-    source: of the first weights, or None.
+    source: of the initial weights, or None.
   """
   processes.on_process_0(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
   mixtures.check(mixture, config)
   processes.compare({f'digest of corpus {number}': corpus.digest
                      for number, corpus in enumerate(mixture.train)})
-  first_corpus = mixture.train[0]  # they share one tokenizer
+  first_corpus = mixture.train[0]  # all corpora share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
   weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
     export = weights.exporter(config, workdir, source, tokenizer)
   initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
-        contextlib.closing(Watchdog(config.watchdog)) as dog):
-    run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, dog)
+        contextlib.closing(Watchdog(config.watchdog)) as watchdog):
+    run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, watchdog)
     return _pretrain(run, source, export)
 
 
-def n_steps(config, mixture):
-  """Updates in the run; an epoch is as many sequences as all corpora together have windows."""
-  windows = sum(corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
-                for corpus in mixture.train)
-  steps = config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
-  if steps > LARGEST:
-    raise InputError(f'config.train.epochs = {config.train.epochs} are {steps:,} steps, more than {LARGEST}')
-  return steps
-
-
-def prepare_corpus(config, workdir, tokenizer=None):
-  """Makes the corpus that the config names a source for, if it is not there yet.
-
-  Args:
-    config: resolved.
-    workdir: folder of the run.
-    tokenizer: that of the first weights, which goes before `config.data.tokenizer`; None: there is none.
-  """
-  data = config.data
-  if not data.source or (Path(data.corpus) / 'manifest.json').exists():
-    return
-  from gptjax.data.prepare import prepare
-  configs.make_workdir(workdir)
-  if tokenizer:
-    weights.save_tokenizer(tokenizer, workdir)
-  spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
-  shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
-                          'commit')
-  prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
-          workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
-          tfds_download=data.tfds_download, special_tokens=data.special_tokens)
-  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: the same command starts it')
-
-
-def initialize_workdir(config, workdir, mixture, source, tokenizer):
-  """What process 0 writes into the workdir before the run: config.json and the tokenizer.
-
-  Raises:
-    ValueError: as `config.resolve.write_or_check_config`; or the processes do not see the same folder.
-  """
-  def length(steps, epochs):
-    other = copy.deepcopy(config)
-    other.train.update(dict(steps=steps, epochs=epochs))
-    return n_steps(other, mixture)
-  def lay():
-    configs.make_workdir(workdir)
-    configs.write_or_check_config(config, workdir, mixture.digest, length)
-    weights.keep(source, tokenizer, workdir)
-    return (Path(workdir) / 'config.json').read_text()
-  written, path = processes.on_process_0(lay), Path(workdir) / 'config.json'
-  if not path.exists() or path.read_text() != written:
-    raise InputError(f'{path} is not the file that process 0 wrote: --workdir must be a folder that all '
-                     'hosts share')
-
-
 def _pretrain(run, source, export):
-  """Trains from the newest checkpoint to the end; after a loss spike, again from an older one."""
+  """Train from the newest checkpoint to the end; after a loss spike, restart from an older one."""
   telemetry = Telemetry(run.workdir, run.steps, run.config.log.tensorboard)
   with contextlib.closing(telemetry):
     while True:
       try:
         return train_attempt(run, source, export, telemetry)
       except rewind.Spike as spike:
-        telemetry.log(f'{spike}: going back')
+        telemetry.log(f'{spike}: rewinding')
         processes.on_process_0(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
 
 
 def train_attempt(run, source, export, telemetry):
-  """Sets up what writes, runs the loop, and tells how it ended."""
+  """Set up checkpoints and input, run the training loop, and log the summary."""
   config = run.config
   run = run._replace(rewinds=processes.on_process_0(lambda: rewind.apply_rewinds(run.workdir)))
   state = initial_state(run, source, telemetry)
@@ -200,19 +143,19 @@ def train_attempt(run, source, export, telemetry):
       run.watchdog.progress(slow=True)
       console.log_summary(run, telemetry, state)
     else:
-      telemetry.log(f'stopped after step {int(state.step)}, saved: the same command goes on from there')
+      telemetry.log(f'stopped after step {int(state.step)}, saved: the same command resumes there')
     telemetry.write(int(state.step), telemetry.goodput(0.0))  # else the next start omits the time since then
     return DONE if finished else STOPPED
   except Exception as error:
     if not isinstance(error, rewind.Spike):
-      processes.fail(error, run.workdir)  # now: closing waits for a save in flight, and that for the others
+      control.fail(error, run.workdir)  # before closing, which waits for the other processes
     raise
   finally:
     saves.close()
 
 
 def initial_state(run, source, telemetry):
-  """That of the newest good checkpoint, else one with the weights of `source`, else a fresh one."""
+  """Return the state of the newest valid checkpoint, else one with the weights of `source`, or a new one."""
   config, folder = run.config, run.workdir / 'checkpoints'
   init = functools.partial(init_state, config)
   shapes = sharding.with_shardings(jax.eval_shape(init), run.mesh)
@@ -222,13 +165,13 @@ def initial_state(run, source, telemetry):
   if restored:
     return restored[0]
   if source:
-    telemetry.log(f'first weights from {source.place}')
+    telemetry.log(f'initial weights from {source.place}')
     return jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
   return jax.jit(init)()
 
 
 def compile_step(run, state, batch, telemetry):
-  """The train step, compiled for the shapes of `state` and `batch`; the state is donated."""
+  """Compile the train step for the shapes of `state` and `batch`; the state is donated."""
   step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
   started = time.monotonic()
   telemetry.busy('compiling the step')
@@ -240,18 +183,18 @@ def compile_step(run, state, batch, telemetry):
 
 
 def loop(run, state, batches, telemetry, saves):
-  """Trains from `state.step` to the last step, or until told to stop.
+  """Train from `state.step` to the last step, or until a stop is requested.
 
-  The metrics of a step are read while the next one runs, so that the device never waits.
+  The metrics of a step are read while the next step runs, so that the device never waits.
 
   Returns:
     (state, whether the last step was reached).
 
   Raises:
-    rewind.Spike: the loss calls for going back.
+    rewind.Spike: the loss is a spike, after which the run rewinds.
   """
   start, evaluate, tasks = int(state.step), Evaluation(run), TaskEvaluator(run, telemetry.log)
-  watch, step_fn, late = Stopwatch(), None, None
+  watch, step_fn, pending = Stopwatch(), None, None  # pending: (step, metrics) not yet read
   evaluate_and_checkpoint(run, state, start, telemetry, saves, evaluate, tasks)
   with contextlib.closing(Profile(run.workdir, *run.config.log.profile_steps)) as profile:
     for step in range(start, run.steps):
@@ -265,32 +208,32 @@ def loop(run, state, batches, telemetry, saves):
         shutdown.defer_signal(processes.STOPPING)  # from here on, an exit would lose unsaved steps
         watch.restart()
       state, metrics = step_fn(state, batch)
-      if late:
-        console.log_step(run, telemetry, watch, *late)
+      if pending:
+        console.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
-      late = step + 1, metrics
+      pending = step + 1, metrics
       if due(run, step + 1):
-        console.log_step(run, telemetry, watch, *late)
-        late = None
-        aside = time.monotonic()
+        console.log_step(run, telemetry, watch, *pending)
+        pending = None
+        started = time.monotonic()
         evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, evaluate, tasks)
-        watch.excluded += time.monotonic() - aside
+        watch.excluded += time.monotonic() - started
       log_save(telemetry, saves.poll())
-    if late:
-      console.log_step(run, telemetry, watch, *late)
+    if pending:
+      console.log_step(run, telemetry, watch, *pending)
     run.watchdog.progress(slow=True)
     profile.at(math.inf, state)
   step = int(state.step)
-  stopped = run.stop.requested()  # an evaluation after the last step may have been cut short too
+  stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
     saves.save(state, step, telemetry.value(step, 'eval/loss'))
   log_save(telemetry, saves.wait())
-  processes.on_process_0(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
+  processes.on_process_0(lambda: None)  # wait for process 0 to write the manifest of the checkpoint
   return state, not stopped
 
 
 def due(run, step):
-  """Whether something other than training happens after this step."""
+  """Whether an evaluation or a checkpoint is due after this step."""
   return any(_due(every, step, run.steps) for every in (
     run.config.eval.every_steps, run.config.checkpoint.every_steps))
 
@@ -300,7 +243,7 @@ def _due(every, step, last):
 
 
 def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks):
-  """Evaluation and checkpoint, where due after `step` and not yet on record."""
+  """Evaluate and save a checkpoint, if due after `step` and not yet done."""
   config = run.config
   run.watchdog.progress(slow=True)
   if (any(run.mixture.held_out) and _due(config.eval.every_steps, step, run.steps)
@@ -316,9 +259,9 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks)
       telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                     + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
   if tasks and _due(config.eval.every_steps, step, run.steps) and telemetry.value(step, 'eval/tasks') is None:
-    found = tasks(state.params)
-    if found is not None:
-      telemetry.write(step, {'eval/tasks': len(found), **found})
+    scores = tasks(state.params)
+    if scores is not None:
+      telemetry.write(step, {'eval/tasks': len(scores), **scores})
   if _due(config.checkpoint.every_steps, step, run.steps):
     log_save(telemetry, saves.wait())
     saves.save(state, step, telemetry.value(step, 'eval/loss'))
@@ -331,37 +274,8 @@ def log_save(telemetry, saved):
 
 
 def train_batch(run, step):
-  """This host's rows of the batch of update `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
+  """Return this host's rows of the batch of `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
   c, number = run.config, rewind_log.batch_number(run.rewinds, step)
   return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
                        c.data.seq_len, c.data.cross_documents,
                        rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)
-
-
-class Evaluation:
-  """Held-out loss; compiled once, called many times."""
-
-  def __init__(self, run):
-    self.run = run
-    self.step = jax.jit(functools.partial(eval_step, config=run.config, graphdef=run.graphdef))
-
-  def __call__(self, params):
-    """{name of a corpus: mean loss in nats a token}; None if told to stop on the way."""
-    run, config = self.run, self.run.config
-    rows = sharding.local_rows(config.eval.batch_size, run.mesh)
-    losses = {}
-    for name, corpus in zip(run.mixture.names, run.mixture.held_out, strict=True):
-      if not corpus:
-        continue
-      n = corpora.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
-      sums = []
-      for i in range(min(n, config.eval.steps) if config.eval.steps else n):
-        if run.stop.requested():
-          return None
-        batch = corpora.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
-        sums.append(self.step(params, sharding.shard_batch(batch, run.mesh)))
-        jax.block_until_ready(sums[-2:-1])  # a few are under way, not all: else the watchdog could not tell
-        run.watchdog.progress()
-      total, count = np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
-      losses[name] = float(total / count)
-    return losses

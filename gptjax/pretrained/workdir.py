@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gptjax import defaults
-from gptjax.config.resume import OF_THE_RUN
+from gptjax.config.resume import NOT_OF_WEIGHTS
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.files import records
@@ -46,7 +46,7 @@ def _source(path):
     raise InputError(f'checkpoint {path} lies outside its run: {workdir / "config.json"}, which says what '
                      'model it is, is missing')
   stored = records.read(workdir / 'config.json').get('config')
-  known = defaults.fields()['model'].keys() - set(OF_THE_RUN)
+  known = defaults.fields()['model'].keys() - set(NOT_OF_WEIGHTS)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
     raise InputError(f'{workdir / "config.json"} is not that of a run of gptjax')
   if stored.get('job') == 'finetune':

@@ -11,13 +11,13 @@ def main(arguments):
                           description='Writes report.html and report.md.')
   add = parser.add_argument
   add('--workdir', type=paths.flag, action='append', required=True, help='of a run, any job; repeatable')
-  add('--out', type=paths.flag, default='', help='folder for the report; default: the first workdir')
+  add('--out', type=paths.flag, default='', help='folder of the report; default: the first workdir')
   add('--samples', type=integer(0, 10_000), default=0,
-      help='first write so many samples of each kind by each model '
-      '(top-k 40; they are kept in WORKDIR/samples.json, so once is enough)')
+      help='first write this many samples of each kind by each model '
+      '(top-k 40; saved in WORKDIR/samples.json for later reports)')
   add('--prompt', action='append', help="of conditional samples; repeatable; default: that of the paper's "
       'Table 13')
-  add('--sample_tokens', type=integer(1), default=256, help='tokens of a sample at most (default 256)')
+  add('--sample_tokens', type=integer(1), default=256, help='maximum number of tokens of a sample (default 256)')
   add('--seed', type=integer(0, SEED), default=0, help='of the samples')
   flags = parser.parse_args(arguments)
   prompts = flags.prompt or [published.UNICORNS]

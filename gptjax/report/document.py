@@ -1,4 +1,4 @@
-"""A report before it is HTML or Markdown: sections of prose, tables, figures and text as it is."""
+"""The content of a report, independent of its format: sections of prose, tables, figures and verbatim text."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ class Prose(NamedTuple):
 
 
 class Table(NamedTuple):
-  """A table; in the first column is what a row is about.
+  """A table, whose first column names the row.
 
   head: names of the columns.
   rows: lists of str, Strong or None; None is an empty cell.
-  caption: a sentence or two.
-  prose: whether cells are text, set to the left, and not numbers.
+  caption: one or two sentences.
+  prose: whether cells are left-aligned text, not numbers.
   """
   head: list
   rows: list
@@ -23,25 +23,25 @@ class Table(NamedTuple):
 
 
 class Strong(NamedTuple):
-  """A cell that stands out."""
+  """An emphasized cell."""
   text: str
 
 
 class Figure(NamedTuple):
-  """A drawing: `svg` as `plots` makes it, which follows the colours of the page it is in."""
+  """A figure: `svg` from `plots`, which uses the colours of the page."""
   name: str
   svg: str
   caption: str
 
 
 class Verbatim(NamedTuple):
-  """Text as it is, under a title that is opened to see it where `folded`."""
+  """Verbatim text with a title; with `folded`, shown only after a click."""
   title: str
   text: str
   folded: bool = False
 
 
 class Section(NamedTuple):
-  """A part with a heading."""
+  """A section with a heading."""
   title: str
   blocks: list

@@ -25,10 +25,10 @@ SAMPLES = [{'prompt': str, 'text': str, 'top_k': int, 'seed': int}]
 
 
 def read(path, layout, absent):
-  """What a JSON file holds; `absent` where there is none.
+  """Return the value in a JSON file; `absent` if the file does not exist.
 
   Raises:
-    InputError: it cannot be read, is not JSON, or differs from the layout: names the file and the place.
+    InputError: it cannot be read, is not JSON, or differs from the layout; the message has the location.
   """
   try:
     value = records.parse(bounded.read(path))
@@ -52,7 +52,7 @@ def _unsealed(value):
 
 
 def read_config(folder):
-  """What the config.json of a workdir holds; InputError, too, if the folder is not a workdir."""
+  """Return the content of config.json; InputError also if the folder is not a workdir."""
   path = folder / 'config.json'
   if 'config' not in read(path, {}, {}):
     raise InputError(f'{folder} is not a workdir: it has no config.json of a run')

@@ -1,4 +1,4 @@
-"""A report as Markdown, whose figures are SVG files beside it."""
+"""A report as Markdown, whose figures are separate SVG files."""
 
 import html
 import itertools
@@ -13,7 +13,7 @@ def page(title, sections, folder):
   Args:
     title: of the report.
     sections: list of document.Section.
-    folder: where NAME.svg of each figure lies.
+    folder: with NAME.svg of each figure.
   """
   number = {Table: itertools.count(1), Figure: itertools.count(1)}
   parts = [f'# {line(title)}']

@@ -1,4 +1,4 @@
-"""A report of one or several workdirs: what it consists of, and the files that hold it."""
+"""A report of one or several workdirs: its sections and its files."""
 
 import importlib.metadata
 import platform
@@ -16,7 +16,7 @@ FIGURES = 'report-figures'
 
 
 def write(workdirs, out):
-  """Writes report.html, report.md and the figures of the latter into the folder `out`.
+  """Write report.html, report.md and the figures of report.md to the folder `out`.
 
   Args:
     workdirs: list of folders of runs, of pretraining and of evaluation.
@@ -26,7 +26,7 @@ def write(workdirs, out):
     (path of report.html, path of report.md).
 
   Raises:
-    ValueError: a workdir that is not there or holds nothing that can be shown.
+    ValueError: a workdir does not exist or has nothing to report.
   """
   found, out = runs.read(workdirs), Path(out)
   evaluated = any(run.results for run in found)
@@ -43,7 +43,7 @@ def write(workdirs, out):
 
 
 def _sections(found):
-  """The sections that there is anything for."""
+  """Yield the sections for which there is data."""
   evaluated = [run for run in found if run.results]
   yield Section('Models', [tables.models(found)])
   if evaluated:
@@ -73,7 +73,7 @@ def _sections(found):
   samples = [block for run in found for block in _samples(run)]
   if samples:
     yield Section('Samples', samples)
-  yield Section('How it was made', [block for run in found for block in _made(run)] + [_versions()])
+  yield Section('How it was made', [block for run in found for block in _provenance(run)] + [_versions()])
 
 
 def _drawing(name, svg, caption):
@@ -96,21 +96,22 @@ def _training(found):
 
 
 def _absent(evaluated):
-  """What was not run, and where to get it."""
+  """The tasks that were not run, and why."""
   missing = {(task, why): None for run in evaluated for task, why in run.results.get('not_run', {}).items()}
   rows = [[task, why] for task, why in missing]
   return [Table(['task', 'what is missing'], rows, 'Tasks that were not run.', prose=True)] if rows else []
 
 
 def _samples(run):
-  """The samples of a run, as the paper's appendix shows its own: not chosen."""
-  for one in run.samples:
-    kind = 'conditional' if one['prompt'] else 'unconditional'
-    title = f'{run.name}: {kind}, top-k {one["top_k"]}, seed {one["seed"]}'
-    yield Verbatim(title, one['prompt'] + '|' * bool(one['prompt']) + one['text'])
+  """The samples of a run, not selected, as in the paper's appendix."""
+  for sample in run.samples:
+    prompt = sample['prompt']
+    kind = 'conditional' if prompt else 'unconditional'
+    title = f'{run.name}: {kind}, top-k {sample["top_k"]}, seed {sample["seed"]}'
+    yield Verbatim(title, prompt + '|' * bool(prompt) + sample['text'])
 
 
-def _made(run):
+def _provenance(run):
   """The command, the config and the versions of a run."""
   command = run.config.get('command')
   if command:
@@ -124,8 +125,8 @@ def _made(run):
     f'{field} = {redacted_values(value)!r}' for field, value in fields), folded=True)
   versions = run.results.get('versions') or run.config['versions']
   kind, number = run.results.get('devices') or run.config['devices']
-  named = ', '.join(f'{name} {version}' for name, version in versions.items())
-  yield Prose(f'{run.name}: {number} x {kind}; {named}.')
+  packages = ', '.join(f'{name} {version}' for name, version in versions.items())
+  yield Prose(f'{run.name}: {number} x {kind}; {packages}.')
 
 
 def _versions():

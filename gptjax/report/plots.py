@@ -1,7 +1,7 @@
-"""The drawings of a report, as SVG that takes its colours from the page: readable on light and on dark.
+"""The plots of a report, as SVG with the colours of the page, for light and dark mode.
 
-Matplotlib draws in stand-in colours, and each is replaced by a variable of CSS: INK for text and axes, FAINT
-for grids and what is not ours, SERIES for lines. `standalone` defines the variables in the drawing
+Matplotlib draws in placeholder colours, each of which is replaced by a CSS variable: INK for text and axes,
+FAINT for grids and numbers of others, SERIES for lines. `standalone` defines the variables in the drawing
 itself, for a separate file.
 """
 
@@ -17,14 +17,14 @@ from gptjax.report import published, runs
 INK, FAINT = '#010101', '#020202'
 SERIES = tuple(f'#0303{i:02x}' for i in range(1, 7))
 VARIABLES = {INK: '--ink', FAINT: '--faint', **{SERIES[i]: f'--series-{i + 1}' for i in range(6)}}
-# Blue, vermilion, green, purple, orange, sky: of Okabe & Ito (2008), which the colour-blind can tell apart,
-# made darker for light pages and lighter for dark ones.
+# The colour-blind safe palette of Okabe & Ito (2008): blue, vermilion, green, purple, orange, sky; darkened for
+# light pages and lightened for dark pages.
 LIGHT = {'--ink': '#1c1e21', '--faint': '#81868f', '--series-1': '#0063a6', '--series-2': '#c1440e',
          '--series-3': '#00785a', '--series-4': '#a0467f', '--series-5': '#9a6700', '--series-6': '#3a86b7'}
 DARK = {'--ink': '#e4e6ea', '--faint': '#8a919c', '--series-1': '#6cb6ff', '--series-2': '#ff8f5c',
         '--series-3': '#4fd1a5', '--series-4': '#e59acb', '--series-5': '#e6b450', '--series-6': '#9ad4f5'}
 MARKERS = 'osD^vP'
-WIDTH = 9.2  # inches; that of the page
+WIDTH = 9.2  # inches, the width of the page
 STYLE = {
   'svg.fonttype': 'none', 'svg.hashsalt': 'gptjax', 'font.family': 'sans-serif', 'font.size': 9,
   'text.color': INK, 'axes.labelcolor': INK, 'axes.edgecolor': INK, 'xtick.color': INK, 'ytick.color': INK,
@@ -37,7 +37,7 @@ THE_PAPERS, DOTTED = "the paper's GPT-2", {'linewidth': 0.9, 'linestyle': ':', '
 
 
 def _drawn(rows, columns, size, draw):
-  """SVG text of a figure of subplots, which `draw` fills: a function of (figure, 2-D array of axes)."""
+  """The SVG text of a figure with subplots; `draw` is a function of (figure, 2-D array of axes)."""
   import matplotlib
   with matplotlib.rc_context(STYLE):
     figure, axes = figures.figure(rows, columns, size, squeeze=False)
@@ -50,14 +50,14 @@ def _drawn(rows, columns, size, draw):
 
 
 def standalone(svg):
-  """A drawing for a file of its own, with a light and a dark set of colours."""
+  """Return a plot for a separate file, with light and dark colours."""
   rule = lambda values: 'svg { ' + ' '.join(f'{name}: {value};' for name, value in values.items()) + ' }'
   style = f'<style>{rule(LIGHT)} @media (prefers-color-scheme: dark) {{ {rule(DARK)} }}</style>'
   return re.sub(r'(<svg[^>]*>)', lambda found: found[1] + style, svg, count=1)
 
 
 def _over_size(axes, found):
-  """Makes the horizontal axis one of parameters, with room for our models and the paper's."""
+  """Make the x axis a logarithmic axis of parameters that includes our models and the paper's."""
   from matplotlib import ticker
   sizes = [*published.PARAMETERS.values(), *(run.model['parameters'] for run in found)]
   axes.set_xscale('log')
@@ -70,7 +70,7 @@ def _over_size(axes, found):
 
 
 def _logarithmic(axes):
-  """Makes the vertical axis a logarithmic one, with plain numbers unless it spans many."""
+  """Make the y axis logarithmic, with plain numbers as ticks unless it spans several decades."""
   from matplotlib import ticker
   axes.set_yscale('log')
   low, high = axes.get_ylim()
@@ -83,7 +83,7 @@ def _logarithmic(axes):
 
 
 def short_count(n):
-  """'124M' of 124,439,808."""
+  """Return 124,439,808 as '124M'."""
   for unit, name in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
     if n >= 0.9995 * unit:
       return f'{n / unit:.3g}{name}'
@@ -91,7 +91,7 @@ def short_count(n):
 
 
 def _of_paper(axes, sizes, **more):
-  """Draws the paper's numbers, {size: number}."""
+  """Plot the paper's numbers, {size: number}."""
   points = sorted((published.PARAMETERS[size], number) for size, number in sizes.items())
   if points:
     style = {'marker': 'o', 'markerfacecolor': 'none', 'linestyle': '--', 'label': THE_PAPERS} | more
@@ -104,7 +104,7 @@ def _ours(axes, points, colour, marker, name):
 
 
 def _legend(figure, axes, columns=4):
-  """One legend above all panels."""
+  """Add one legend above all panels."""
   handles = {}
   for panel in axes.flat:
     handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
@@ -112,7 +112,7 @@ def _legend(figure, axes, columns=4):
 
 
 def figure_1(found):
-  """Score against size for four tasks, as the paper's Figure 1; ours in colour, the paper's dashed."""
+  """Plot score against size for four tasks, like the paper's Figure 1: ours in colour, the paper's dashed."""
   def draw(figure, axes):
     for panel, (task, metric, title, systems) in zip(axes.flat, published.FIGURE_1, strict=True):
       of = next(one for one in paper.PAPER_RESULTS if (one.task, one.metric) == (task, metric))
@@ -138,7 +138,7 @@ def _points(found, one):
 
 
 def tasks_over_size(found):
-  """A panel for each number of the paper's Table 3, and Winograd's, that a run has; '' if none has one."""
+  """Plot each number of the paper's Table 3, and Winograd's, that a run has; '' if there is none."""
   shown = [one for one in paper.PAPER_RESULTS if _points(found, one) and (
     len(set(one.sizes.values())) == 4 or (one.task, one.metric) == ('winograd', 'accuracy_partial'))]
   if not shown:
@@ -167,9 +167,9 @@ def _panels(n, draw):
 
 
 def figure_4(found):
-  """Training and held-out perplexity over size, as the paper's Figure 4; '' where no run was trained here.
+  """Plot training and held-out perplexity over size, like the paper's Figure 4; '' if no run was trained here.
 
-  A perplexity is one of tokens: there is a panel for each vocabulary, and the paper's is in that of its own.
+  Perplexity is per token, so there is a panel for each vocabulary; the paper's numbers are in that of GPT-2.
   """
   points = {}
   for run in found:
@@ -189,7 +189,7 @@ def figure_4(found):
       for (metric, name), colour, marker in zip(
           (('train/loss', 'training'), ('eval/loss', 'held out')), SERIES, MARKERS, strict=False):
         _ours(panel, mine.get(metric, ()), colour, marker, name)
-      panel.set(xlabel='parameters', ylabel='perplexity a token')
+      panel.set(xlabel='parameters', ylabel='perplexity per token')
       if len(points) > 1:
         panel.set_title(f'vocabulary of {n_vocab:,}')
       _logarithmic(panel)
@@ -199,7 +199,7 @@ def figure_4(found):
 
 
 def loss_curves(found):
-  """Training and held-out loss over steps; '' where no run was trained here."""
+  """Plot training and held-out loss over steps; '' if no run was trained here."""
   trained = runs.trained(found)
   if not trained:
     return ''
@@ -211,13 +211,13 @@ def loss_curves(found):
       panel.plot(*runs.curve(run, 'eval/loss'), color=colour, marker=MARKERS[i % len(MARKERS)],
                  linestyle='--',
                  label=figures.literal(f'{run.name} ({short_count(run.model["parameters"])})'))
-    panel.set(xlabel='step', ylabel='loss, nats a token')
+    panel.set(xlabel='step', ylabel='loss, nats per token')
     panel.legend(title='line: training; dashed: held out', alignment='left')
   return _drawn(1, 1, (WIDTH * 0.8, 4), draw)
 
 
 def training_curves(found):
-  """Learning rate, gradient norm and speed over steps, those on record; '' where no run was trained here."""
+  """Plot learning rate, gradient norm and throughput over steps, as recorded; '' if no run was trained here."""
   trained = runs.trained(found)
   shown = [(metric, title) for metric, title in (
     ('train/learning_rate', 'learning rate'), ('train/grad_norm', 'gradient norm, before clipping'),
@@ -237,7 +237,7 @@ def training_curves(found):
 
 
 def tasks_over_steps(found):
-  """A panel for each task that was run during pretraining; '' where none was."""
+  """Plot each task that was run during pretraining; '' if there is none."""
   shown = {}
   for run in found:
     for name in {name: None for record in run.records for name in record if name.count('/') == 2}:
@@ -264,12 +264,12 @@ def tasks_over_steps(found):
 
 
 def _first_metrics(task):
-  """The metrics of a task that are drawn: those that the paper has, or an accuracy."""
+  """The metrics of a task that are plotted: those in the paper, or the accuracy."""
   return {one.metric for one in paper.PAPER_RESULTS if one.task == task} or {'accuracy'}
 
 
 def overlap_scores(run):
-  """Score by how much of an example was in the training corpus; '' where all or none of them were."""
+  """Plot scores by the overlap of examples with the training corpus; '' if all are in one bucket."""
   found = {task: rows for task, rows in run.overlap.get('by_overlap', {}).items()
            if sum(row['examples'] > 0 for row in rows[1:]) > 1}
   if not found:

@@ -1,4 +1,4 @@
-"""What the figures and Table 6 of the GPT-2 paper show; its other numbers are in `gptjax.evaluate.paper`."""
+"""Numbers in the figures and Table 6 of the GPT-2 paper; its other numbers are in `gptjax.evaluate.paper`."""
 
 # Figure 1: task, metric, title, and the systems whose scores are drawn as lines.
 FIGURE_1 = (
@@ -12,7 +12,7 @@ FIGURE_1 = (
 
 N_VOCAB = 50_257  # entries of GPT-2's tokenizer
 
-# Figure 4: perplexity a token on WebText; read off, good to one or two points.
+# Figure 4: perplexity per token on WebText; read from the plot, accurate to one or two points.
 WEBTEXT = {'train': {'124M': 16.0, '1558M': 9.0}, 'test': {'124M': 17.0, '1558M': 11.0}}
 
 # Table 6: per cent of a test set's 8-grams that are also in (its own training split, WebText's).

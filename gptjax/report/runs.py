@@ -1,4 +1,4 @@
-"""What workdirs hold that a report shows."""
+"""Reads the data of workdirs for a report."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from gptjax.report import files, telemetry
 
 
 class Run(NamedTuple):
-  """A workdir; what it does not hold is {}, [] or None.
+  """The data of a workdir; missing files are {}, [] or None.
 
-  name: short, different from those of the others.
+  name: short name, unique in the report.
   folder: the workdir.
   config: `config.json`: {'config', 'versions', 'devices', 'command'}.
-  model: {field: value} of its model, with `parameters` where it is known.
+  model: {field: value} of its model, with `parameters` if known.
   records: of metrics.jsonl, of this workdir or the one whose weights it evaluates.
   trained: the fields of the config that these records are of.
   results: `results.json` of an evaluation.
@@ -36,11 +36,11 @@ def read(workdirs):
   """[Run] of workdirs, the smallest model first.
 
   Raises:
-    ValueError: a workdir that does not exist, holds nothing to report, or holds a damaged file.
+    ValueError: a workdir does not exist, has nothing to report, or has a damaged file.
   """
   paths = [Path(workdir).resolve() for workdir in workdirs]
   if len(set(paths)) < len(paths):
-    raise InputError('a workdir is named twice: name each once')
+    raise InputError('a workdir is listed twice: list each once')
   depth = next(depth for depth in range(1, 100) if len({path.parts[-depth:] for path in paths}) == len(paths))
   runs = [_read(Path(workdir), '/'.join(path.parts[-depth:]))
           for workdir, path in zip(workdirs, paths, strict=True)]
@@ -79,16 +79,16 @@ def _parameters(folder, fields):
 
 
 def trained(found):
-  """The runs that have a training loss; one of those that show the same run."""
+  """Return the runs that have a training loss, without duplicates of a run."""
   return list({str(run.records): run for run in found if curve(run, 'train/loss')[0]}.values())
 
 
 def curve(run, metric):
-  """([step], [value]) of a metric in metrics.jsonl."""
+  """Return ([step], [value]) of a metric in metrics.jsonl."""
   points = [(record['step'], record[metric]) for record in run.records if record.get(metric) is not None]
   return [step for step, _ in points], [value for _, value in points]
 
 
 def value(run, task, metric):
-  """A metric of a task in results.json; None if it was not run."""
+  """Return a metric of a task in results.json; None if it was not run."""
   return run.results.get('tasks', {}).get(task, {}).get(metric)

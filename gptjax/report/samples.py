@@ -1,4 +1,4 @@
-"""Samples of a model, as the paper's appendix has them: top-k 40, and none of them chosen."""
+"""Samples of a model, as in the paper's appendix: top-k 40, not selected."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ from gptjax.report import files
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):
-  """Keeps samples of a workdir's model, or of the weights that it evaluates: without a prompt, and of each.
+  """Write samples of a workdir's model, or of the weights that it evaluates: unconditional and of each prompt.
 
   Raises:
-    ValueError: as `generate.sample`; no workdir of a run.
+    ValueError: see `generate.sample`; or the folder is not a workdir.
   """
   config = files.read_config(Path(workdir))
   trained = (Path(workdir) / 'checkpoints').is_dir()
@@ -23,8 +23,8 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
 
 
 def save(workdir, texts, seed):
-  """Writes samples.json of {prompt: [text]}, which the report reads."""
+  """Write samples.json from {prompt: [text]}, for the report."""
   rows = [{'prompt': prompt, 'text': text, 'top_k': writer.PAPER_TOP_K, 'seed': seed}
-          for prompt, written in texts.items() for text in written]
+          for prompt, samples in texts.items() for text in samples]
   content = json.dumps(list(map(records.add_checksum, rows)), indent=1) + '\n'
   atomic.write(Path(workdir) / 'samples.json', content)

@@ -1,4 +1,4 @@
-"""The tables of a report: our numbers beside the paper's, the protocols, the overlap."""
+"""The tables of a report: our numbers with the paper's, the protocols, the overlap."""
 
 import math
 
@@ -12,7 +12,7 @@ NOT_RUN = 'not run'
 
 
 def models(found):
-  """What was evaluated."""
+  """Return the table of models."""
   rows = []
   for run in found:
     size = paper.released_size(run.model)
@@ -26,7 +26,7 @@ def models(found):
 
 
 def training(found):
-  """How far each run was trained, and its last losses; '-' where metrics.jsonl has no such number."""
+  """Return the table of training lengths and final losses; '-' if metrics.jsonl has no such number."""
   rows = []
   for run in runs.trained(found):
     steps, losses = runs.curve(run, 'train/loss')
@@ -46,7 +46,7 @@ def training(found):
 
 
 def results(found):
-  """Every number of the paper with ours, then what the tasks found for which the paper has none."""
+  """Return the table of all numbers of the paper with ours, then of tasks that the paper does not have."""
   ran = [run for run in found if run.results]
   head = ['', *(run.name for run in ran), *(f'GPT-2 {name}' for name in paper.PAPER_SIZES.values()),
           'state of the art then']
@@ -72,7 +72,7 @@ def _ours(run, one):
 
 
 def _value(run, task, metric):
-  """A number of ours, with a star if it is of the first examples only; None where there is none."""
+  """One of our numbers, with a star if it is of the first examples only; None if there is none."""
   value = runs.value(run, task, metric)
   return None if value is None else format_number(percent.to_display(metric, value)) + _star(run, task)
 
@@ -82,14 +82,14 @@ def _star(run, task):
 
 
 def limits(found):
-  """A paragraph on runs that did not take whole data sets."""
+  """Return a paragraph about runs with incomplete data sets."""
   cut = '; '.join(f'{run.name}: {first}' for run in found
                   if run.results and (first := table.describe_limit(run.results)))
   return [Prose(f'* Not of all examples, so not to be compared with the paper ({cut}).')] if cut else []
 
 
 def expected(found):
-  """What others have measured with the released weights."""
+  """Return the table of others' results with the released weights."""
   ran = [run for run in found if run.results]
   rows = []
   for one in paper.REPRODUCTIONS:
@@ -109,7 +109,7 @@ def _expected(one, run, value):
 
 
 def grids(evaluated):
-  """A Table for each task that was measured by several protocols."""
+  """Yield a table for each task that was run with several protocols."""
   tasks = dict.fromkeys(task for run in evaluated for task in run.results.get('grids', {}))
   for task in tasks:
     cells = {run.name: run.results['grids'].get(task, ()) for run in evaluated}
@@ -132,7 +132,7 @@ def _cell(cell):
 
 
 def details(run):
-  """A Table for each task that keeps rows of its own."""
+  """Yield a table for each task with detailed rows."""
   for task, (head, *rows) in run.results.get('rows', {}).items():
     shown = [[_shown(value) for value in row] for row in rows]
     yield Table(list(map(str, head)), shown, f'{_title(task)}, {run.name}.', prose=True)
@@ -145,7 +145,7 @@ def _shown(value):
 
 
 def overlaps(run):
-  """The paper's Table 6 with ours, what was measured of the filters, and scores by overlap."""
+  """Yield the paper's Table 6 with our numbers, statistics of the filters, and scores by overlap."""
   found = run.overlap
   rows = [[_title(name), f'{row["documents"]:,}', f'{row["eightgrams"]:,}', _percent(row['own']),
            _percent(row['train']), f'{row["documents_with_any"]:,}', f'{row["documents_with_much"]:,}',
@@ -182,7 +182,7 @@ def _percent(share):
 
 
 def format_number(value):
-  """A number of ours as tables show it; None for None."""
+  """Return one of our numbers as shown in tables; None for None."""
   if value is None:
     return None
   if isinstance(value, int):
@@ -193,5 +193,5 @@ def format_number(value):
 
 
 def printed(value):
-  """A number as the paper prints it; None for None."""
+  """Return a number as printed in the paper; None for None."""
   return None if value is None else f'{value:g}'

@@ -1,7 +1,7 @@
-"""What a run tells: console, metrics.jsonl, TensorBoard, curves, and how fast it is.
+"""Metrics of a run: console, metrics.jsonl, TensorBoard, curves and throughput.
 
-Of these metrics.jsonl is a record that the run needs: an error there ends it. The others only tell of it, and
-where one fails, the run continues without.
+A run needs metrics.jsonl: an error there ends it. The other outputs are optional: if one fails, the run
+continues without it.
 """
 
 import json
@@ -17,12 +17,12 @@ from gptjax.data.corpus import pipeline
 from gptjax.files import atomic, records
 from gptjax.parallel import processes
 
-PROCESS_START = time.monotonic()  # near enough to the start of the process
-# Without tqdm's rate and remaining time: they average over all since the start, compilation and evaluations
-# included, so they contradict those that the line of a step gives.
+PROCESS_START = time.monotonic()  # approximate start of the process
+# Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they contradict
+# the values in the line of a step.
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 
-# Dense bfloat16 peaks, FLOP/s a device, from the vendors' data sheets; by prefix of `device_kind`.
+# Dense bfloat16 peaks, FLOP/s per device, from the vendors' data sheets; by prefix of `device_kind`.
 PEAKS = {
   'NVIDIA H100 PCIe': 756e12, 'NVIDIA H100 NVL': 835e12,
   'NVIDIA H100': 989e12, 'NVIDIA H200': 989e12, 'NVIDIA A100': 312e12,
@@ -31,19 +31,17 @@ PEAKS = {
 }
 
 
-
-
 def peak_flops(device):
-  """Peak bfloat16 FLOP/s of a JAX device, or None where it is not known (a CPU, say)."""
+  """Return the peak bfloat16 FLOP/s of a JAX device, or None if it is unknown (as for a CPU)."""
   return next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), None)
 
 
 class Telemetry:
-  """Writes the metrics of a run; only process 0 writes. `begin` comes first.
+  """Writes the metrics of a run, on process 0. Call `begin` first.
 
   Args:
     workdir: the run's folder.
-    steps: updates in the run, for the progress line.
+    steps: number of steps of the run, for the progress bar.
     tensorboard: whether to write TensorBoard files too.
   """
 
@@ -51,25 +49,25 @@ class Telemetry:
     self.path = Path(workdir) / 'metrics.jsonl'
     self.active = jax.process_index() == 0
     self.records = read_metrics(self.path) if self.active else []
-    # All time counts, that of steps which will be done again too; of steps, those that stand.
+    # The total time includes steps that are repeated; the time of steps only those that are not.
     self.seconds_before = max((record.get('time/run') or 0.0 for record in self.records), default=0.0)
     self.step_seconds = 0.0
     self.file = None
     self.tensorboard = TensorBoard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
-    from tqdm import tqdm  # here: FLOPs are counted without it, too
+    from tqdm import tqdm  # here: FLOPs are counted without it too
     self.bar = tqdm(total=steps, bar_format=BAR, dynamic_ncols=True, mininterval=0.5, leave=False,
                     disable=not (self.active and sys.stderr.isatty()))
 
   def begin(self, start):
-    """Goes on after step `start`: drops the later records of an earlier life, or of before going back."""
-    self.records, dropped = ([record for record in self.records if (record['step'] <= start) == kept]
-                             for kept in (True, False))
-    spent = lambda found: max((record.get('time/run') or 0.0 for record in found), default=0.0)
-    if spent(dropped) > spent(self.records):  # or the time would be forgotten if this life ends here
+    """Start after step `start`: drop later records of an earlier process, or of before a rewind."""
+    self.records, dropped = ([record for record in self.records if (record['step'] <= start) == keep]
+                             for keep in (True, False))
+    spent = lambda records: max((record.get('time/run') or 0.0 for record in records), default=0.0)
+    if spent(dropped) > spent(self.records):  # else the time would be lost if this process ends now
       self.records.append({'step': start, 'time/run': spent(dropped)})
     self.step_seconds = max((record.get('time/steps') or 0.0 for record in self.records), default=0.0)
     of_start = processes.on_process_0(lambda: [record for record in self.records if record['step'] == start])
-    self.records = self.records or of_start  # what has been measured decides what is to be measured
+    self.records = self.records or of_start  # so that all processes skip the same evaluations
     if self.active:
       if self.file:
         self.file.close()
@@ -78,23 +76,23 @@ class Telemetry:
     self.bar.initial = self.bar.n = start
 
   def value(self, step, name):
-    """A metric of a step, from this life of the run or an earlier one; None if not on record."""
+    """Return a recorded metric of a step, from this or an earlier process of the run, or None."""
     return next((record[name] for record in reversed(self.records)
                  if record['step'] == step and name in record), None)
 
   def goodput(self, seconds):
-    """Metrics of how the run's time was spent, now that further steps have taken so many seconds.
+    """Add `seconds` to the productive step time, and return the goodput metrics.
 
     Returns:
-      'time/run': seconds in all lives of the run, from the start of each process (of one that was killed, up
-      to its last record); 'time/steps': those in steps that count; 'time/goodput': their ratio.
+      'time/run': seconds of all processes of the run, from their start (for a killed process, until its last
+      record); 'time/steps': seconds in productive steps; 'time/goodput': their ratio.
     """
     self.step_seconds += seconds
     run = self.seconds_before + time.monotonic() - PROCESS_START
     return {'time/run': run, 'time/steps': self.step_seconds, 'time/goodput': self.step_seconds / run}
 
   def write(self, step, metrics):
-    """Appends {'step': step, **metrics} (floats; not finite: null) to all places."""
+    """Append {'step': step, **metrics} (floats; null if not finite) to all outputs."""
     record = {'step': step, **{name: value if math.isfinite(value) else None
                                for name, value in metrics.items()}}
     self.records.append(record)
@@ -104,13 +102,13 @@ class Telemetry:
         self.tensorboard.write(step, metrics)
 
   def busy(self, what):
-    """Shows beside the progress bar what takes time before the next step; without a terminal, prints it."""
+    """Show the current activity in the progress bar; without a terminal, print it."""
     self.bar.set_postfix_str(what)
     if self.bar.disable:
       self.log(what)
 
   def progress(self, step, line):
-    """Moves the progress bar, or removes it at the last step; without a bar, prints a line instead."""
+    """Update the progress bar, or remove it at the last step; without a bar, print a line."""
     if step == self.bar.total:
       self.close_bar()
     self.bar.n = step
@@ -119,11 +117,12 @@ class Telemetry:
       self.log(f'step {step}/{self.bar.total}  {line}')
 
   def log(self, line):
+    """Print a line on stderr, on process 0."""
     if self.active:
       self.bar.write(line, file=sys.stderr)
 
   def close_bar(self):
-    """Removes the progress bar, which would be drawn again after each line that is printed."""
+    """Remove the progress bar, which would be redrawn after each printed line."""
     self.bar.close()
 
   def close(self):
@@ -135,33 +134,33 @@ class Telemetry:
 
 
 class TensorBoard:
-  """The TensorBoard files of a run, until one cannot be written."""
+  """Writes TensorBoard files, until one cannot be written."""
 
   def __init__(self, folder):
-    self.folder, self.lost = folder, False
-    self.writer = None  # until there is something to write: it needs TensorFlow, which is being imported
+    self.folder, self.failed = folder, False
+    self.writer = None  # opened at the first write, because it needs TensorFlow, which is being imported
 
   def write(self, step, metrics):
-    """Appends metrics {name: float} of a step."""
-    if not self.lost:
+    """Append metrics {name: float} of a step."""
+    if not self.failed:
       with self._optional():
         self.writer = self.writer or self._open()
         self.writer.write_scalars(step, metrics)
 
   def close(self):
-    if self.writer and not self.lost:
+    if self.writer and not self.failed:
       with self._optional():
         self.writer.close()
 
   def _open(self):
-    pipeline.tensorflow()  # clu would load it louder, and let it take the accelerators
+    pipeline.tensorflow()  # before clu, which would not silence it or hide the accelerators from it
     from clu import metric_writers
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self.folder)))
 
   def _optional(self):
-    def lose():
-      self.lost = True
-    return streams.optional(f'TensorBoard ({self.folder})', lose)
+    def disable():
+      self.failed = True
+    return streams.optional(f'TensorBoard ({self.folder})', disable)
 
 
 def _line(record):
@@ -169,10 +168,10 @@ def _line(record):
 
 
 def read_metrics(path, log=records.log):
-  """The records of a metrics.jsonl: [{'step': int, 'KIND/NAME': number or None, ...}].
+  """Return the records of a metrics.jsonl: [{'step': int, 'KIND/NAME': number or None, ...}].
 
-  Lines that are damaged, or cut short by a kill, are left out and reported. A line without a checksum is from
-  version 0.1.0 or earlier; once there is a line with one, all that follow have one.
+  Damaged or truncated lines are omitted and reported. A line without a checksum is from version 0.1.0 or
+  earlier, and is valid only before the first line with a checksum.
 
   Args:
     path: of the file; it need not exist.
@@ -193,7 +192,7 @@ def read_metrics(path, log=records.log):
 
 
 def _check_record(record):
-  """ValueError unless it is a step and numbers whose names are KIND/NAME."""
+  """Raise ValueError unless a record has a step, and numbers whose names are KIND/NAME."""
   step = record.get('step')
   if type(step) is not int or not 0 <= step < 1 << 53:
     raise ValueError('it has no step')
@@ -204,14 +203,14 @@ def _check_record(record):
 
 
 class Profile:
-  """The profile of the steps [first, end), for TensorBoard; there is none if first = end."""
+  """Profiles the steps [first, end) for TensorBoard; none if first = end."""
 
   def __init__(self, workdir, first, end):
     self.folder, self.first, self.end = Path(workdir) / 'tensorboard', first, end
     self.on = False
 
   def at(self, step, state):
-    """Before update `step` of `state`: begins, goes on or ends."""
+    """Start or stop the profile; call it before each step, with the current state."""
     if not self.on and self.first <= step < self.end:
       with self._optional():
         jax.profiler.start_trace(str(self.folder))
@@ -227,13 +226,13 @@ class Profile:
         jax.profiler.stop_trace()
 
   def _optional(self):
-    def lose():
-      self.end = self.first  # none of the steps to come
-    return streams.optional(f'the profile ({self.folder})', lose)
+    def disable():
+      self.end = self.first  # no further steps
+    return streams.optional(f'the profile ({self.folder})', disable)
 
 
 class Stopwatch:
-  """Splits the time since the last report into waiting for input, side work, and training."""
+  """Measures the time per step and the fraction spent waiting for input; other work can be excluded."""
 
   def __init__(self):
     self.restart()
@@ -242,7 +241,7 @@ class Stopwatch:
     self.start, self.input, self.excluded, self.steps = time.monotonic(), 0.0, 0.0, 0
 
   def report(self):
-    """(seconds a step, share of it spent waiting for input) since the last report."""
+    """Return (seconds per step, fraction spent waiting for input) since the last report."""
     seconds = max(time.monotonic() - self.start - self.excluded, 1e-9)
     result = seconds / max(self.steps, 1), self.input / seconds
     self.restart()
@@ -250,20 +249,21 @@ class Stopwatch:
 
 
 def duration(seconds):
-  """'1:02:03' or '4:05'."""
+  """Return a duration as '1:02:03' or '4:05'."""
   minutes, seconds = divmod(int(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
 
 
 def plot_curves(workdir, baselines):
-  """Draws loss and throughput of metrics.jsonl into `curves.png`.
+  """Plot loss and throughput of metrics.jsonl to `curves.png`.
 
   Args:
+    workdir: of the run.
     baselines: {name: loss} drawn as horizontal lines.
 
   Returns:
-    The picture's path.
+    The path of the image.
   """
   records = read_metrics(Path(workdir) / 'metrics.jsonl')
   figure, (loss, speed) = figures.figure(1, 2, (10, 4))
@@ -276,9 +276,9 @@ def plot_curves(workdir, baselines):
     loss.axhline(value, linestyle='--', linewidth=1, color='gray')
     loss.text(0.01, value, figures.literal(name), va='bottom', fontsize=8, color='gray',
               transform=loss.get_yaxis_transform())
-  loss.set(xlabel='step', ylabel='loss, nats a token')
+  loss.set(xlabel='step', ylabel='loss, nats per token')
   loss.legend()
-  speed.set(xlabel='step', ylabel='tokens a second', ylim=(0, None))
+  speed.set(xlabel='step', ylabel='tokens per second', ylim=(0, None))
   path = Path(workdir) / 'curves.png'
   figures.save(figure, path)
   return path

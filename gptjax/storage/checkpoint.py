@@ -1,15 +1,15 @@
-"""Checkpoints that can be trusted: Orbax writes the arrays, a manifest written last vouches for them.
+"""Verified checkpoints: Orbax writes the arrays, then a manifest records their digests.
 
-A workdir's `checkpoints/STEP/` holds
-  state/         what Orbax wrote
-  manifest.json  step, metric, and for each array its shape, dtype and digest, for each file its size
-                 and hash; written last, by an atomic rename
-  saving         there from before the first byte until after the manifest
-A manifest is signed once the arrays have been opened as a restore opens them, and all of it is on disk.
-A folder with `saving` and no manifest was cut short and never counted. A folder with neither, or
-whose files or arrays differ from the manifest, is damaged. Both are renamed aside, never deleted.
+A workdir's `checkpoints/STEP/` contains
+  state/         the arrays, written by Orbax
+  manifest.json  step, metric, the shape, dtype and digest of each array, the size and hash of each file;
+                 written last, by an atomic rename
+  saving         exists from before the first byte until after the manifest
+The manifest is written after the arrays have been opened like in a restore, and everything is on disk. A
+folder with `saving` and no manifest is incomplete and does not count. A folder with neither, or whose files
+or arrays differ from the manifest, is damaged. Both are renamed, never deleted.
 
-Of several processes each writes its shards, at the same time. Process 0 does everything else, and decides.
+Each process writes its shards, concurrently. Process 0 does everything else, and decides.
 """
 
 import collections
@@ -41,10 +41,10 @@ class Checkpoints:
 
   Args:
     folder: `WORKDIR/checkpoints`.
-    keep: how many of the newest to keep.
-    keep_best: how many more to keep, by smallest metric.
-    facts: dict that goes into each manifest (corpus digest, versions, ...).
-    on_saved: called in the background with the folder of each checkpoint once that is good, or None.
+    keep: number of newest checkpoints to keep.
+    keep_best: number of further checkpoints to keep, those with the smallest metric.
+    facts: dict that is added to each manifest (corpus digest, versions, ...).
+    on_saved: called in the background with the folder of each checkpoint after it is complete, or None.
   """
 
   def __init__(self, folder, keep, keep_best, facts, on_saved=None):
@@ -56,59 +56,61 @@ class Checkpoints:
     self.pending = None
     self.digests = jax.jit(digests)
     self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
-    self.copied = None  # kept for the next copy: fresh pages would cost more than the copying
+    self.buffers = None  # reused for each copy: new memory pages would cost more than the copy itself
 
   def save(self, state, step, metric=None):
-    """Starts to save; what then overwrites the state need not wait. One save is in flight.
+    """Start an asynchronous save; the state may be donated at once. At most one save runs.
 
     Args:
       state: tree of arrays.
-      step: names the checkpoint.
-      metric: held-out loss measured at this step, or None.
+      step: name of the checkpoint.
+      metric: held-out loss at this step, or None.
     """
     self.wait()
     state, folder = _under_stored_names(state), self.folder / str(step)
-    if processes.on_process_0(lambda: self._have(folder, metric) or self._make_folder(folder, state)):
+    prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
+    if processes.on_process_0(prepare):
       return
     try:
-      # On CPUs Orbax reads arrays where they lie; a step that overwrites them would wait for that.
-      held = state
+      # On CPUs Orbax reads the arrays in place; a step that overwrites them would wait for that.
+      saved = state
       if jax.default_backend() == 'cpu':
-        self.copied = self.copied or jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state))(state)
-        held = self.copied = self.copy(state, self.copied)
-      # What this thread starts, later steps wait for; but programs of several devices need one order.
-      later = held is not state and jax.device_count() == 1
-      state_digests = None if later else self._write(folder, held)
+        self.buffers = self.buffers or jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state))(state)
+        saved = self.buffers = self.copy(state, self.buffers)
+      # Later steps wait for a program that this thread dispatches, so the background thread dispatches it;
+      # but with several devices all programs must be dispatched in one order.
+      in_background = saved is not state and jax.device_count() == 1
+      state_digests = None if in_background else self._write(folder, saved)
     except Exception as error:
       self._failed(folder, error)
-    self.pending = self.thread.submit(self._finish, folder, step, metric, held, state_digests,
+    self.pending = self.thread.submit(self._finish, folder, step, metric, saved, state_digests,
                                       jax.sharding.get_mesh(), time.monotonic())
 
   def _write(self, folder, state):
-    """Starts to write; gives the digests."""
+    """Start to write; returns the digests."""
     state_digests = self.digests(state)
     self.writer.start(folder / STATE, state)
     return state_digests
 
-  def _have(self, folder, metric):
-    """Whether this checkpoint was saved before; adds what it lacks."""
+  def _finish_earlier_save(self, folder, metric):
+    """Whether this checkpoint exists; if so, add a missing metric and repeat `on_saved`."""
     if not (folder / MANIFEST).exists():
       return False
     saved = read_manifest(folder)
     if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
       write_manifest(folder, {**saved, 'metric': metric})
-    if self.on_saved:  # what a kill may have kept from happening
+    if self.on_saved:  # a kill may have prevented it
       self.pending = self.thread.submit(self.on_saved, folder)
     return True
 
   def _make_folder(self, folder, state):
     self._check_room(state)
-    fresh = self.folder / f'{folder.name}.new'
-    atomic.remove(fresh)
-    fresh.mkdir()
-    (fresh / SAVING).touch()
-    atomic.sync_tree(fresh)
-    atomic.rename(fresh, folder)
+    new = self.folder / f'{folder.name}.new'
+    atomic.remove(new)
+    new.mkdir()
+    (new / SAVING).touch()
+    atomic.sync_tree(new)
+    atomic.rename(new, folder)
     return False
 
   def _finish(self, folder, step, metric, state, state_digests, mesh, started):
@@ -135,9 +137,9 @@ class Checkpoints:
     return step, seconds
 
   def _failed(self, folder, error):
-    """A save that failed leaves nothing behind; what the machine refused is the user's to mend."""
+    """Remove the folder of a failed save and raise; an error of the machine becomes an InputError."""
     if folder.exists() and not processes.is_multiprocess():  # others may still be writing there
-      with contextlib.suppress(OSError):  # where nothing can be removed: it counts as cut short
+      with contextlib.suppress(OSError):  # if it cannot be removed, it counts as incomplete
         atomic.remove_tree(folder)
     if fault := errors.system_fault(error):
       line = errors.describe_fault(fault, folder, errors.checkpoint_status(self.folder))
@@ -145,7 +147,7 @@ class Checkpoints:
     raise error
 
   def _check_room(self, state):
-    """Refuses what will not fit before a byte of it is written (ValueError)."""
+    """Raise ValueError before writing if the checkpoint does not fit on the disk."""
     earlier = [read_manifest(self.folder / str(step)) for step in steps(self.folder)]
     earlier = [manifest for manifest in earlier if manifest]
     needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
@@ -158,14 +160,14 @@ class Checkpoints:
                        + errors.checkpoint_status(self.folder))
 
   def poll(self):
-    """(step, seconds) once after a save has ended, else None. Raises what went wrong in it."""
+    """Return (step, seconds) once after a save has ended, else None. Raises the error of a failed save."""
     if self.pending is None or not self.pending.done():
       return None
     pending, self.pending = self.pending, None
     return pending.result()
 
   def wait(self):
-    """Waits for the save in flight; see `poll`."""
+    """Wait for the save in flight; returns the result of `poll`."""
     if self.pending is not None:
       concurrent.futures.wait([self.pending])
     return self.poll()
@@ -175,16 +177,16 @@ class Checkpoints:
     self.writer.close()
 
   def _prune(self):
-    good = {step: read_manifest(self.folder / str(step)) for step in steps(self.folder)}
-    good = {step: manifest for step, manifest in good.items() if manifest}
-    newest = sorted(good)[-self.keep:]
-    measured = [step for step in good if good[step]['metric'] is not None]
-    best = sorted(measured, key=lambda step: (good[step]['metric'], step))[:self.keep_best]
-    kept = {*newest, *best}
-    for step in kept:  # one may be from a process that was killed between its last rename and its last sync
+    manifests = {step: read_manifest(self.folder / str(step)) for step in steps(self.folder)}
+    manifests = {step: manifest for step, manifest in manifests.items() if manifest}
+    newest = sorted(manifests)[-self.keep:]
+    evaluated = [step for step in manifests if manifests[step]['metric'] is not None]
+    best = sorted(evaluated, key=lambda step: (manifests[step]['metric'], step))[:self.keep_best]
+    retained = {*newest, *best}
+    for step in retained:  # a killed process may have renamed a file without syncing its folder
       atomic.sync(self.folder / str(step))
     atomic.sync(self.folder)
-    for step in set(good) - kept:
+    for step in set(manifests) - retained:
       atomic.remove_tree(self.folder / str(step))
     for path in self.folder.glob('*.deleting'):
       atomic.remove(path)
@@ -201,133 +203,133 @@ def _under_stored_names(state):
 
 
 def steps(folder):
-  """Step numbers that have a folder, good or not, ascending."""
+  """Return the steps of all checkpoint folders, valid or not, ascending."""
   folder = Path(folder)
   if not folder.is_dir():
     return []
   return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
-def restore(folder, abstract_state, say):
-  """The newest checkpoint that verifies.
+def restore(folder, abstract_state, log):
+  """Restore the newest valid checkpoint.
 
   Args:
     folder: `WORKDIR/checkpoints`.
     abstract_state: tree of jax.ShapeDtypeStruct with concrete shardings, on any mesh.
-    say: called with a line about each checkpoint that is set aside.
+    log: called with a line about each checkpoint that is renamed because it is not valid.
 
   Returns:
     (state, manifest), or None if no checkpoint was ever completed.
 
   Raises:
-    ValueError: there are checkpoints and none is good, or the model is another one.
+    ValueError: no checkpoint is valid, or they are of another model.
   """
   folder = Path(folder).absolute()
-  found = processes.on_process_0(lambda: any_completed(folder))
-  while (step := processes.on_process_0(lambda: _newest_good(folder, say), VERIFY_LIMIT)) is not None:
+  exists = processes.on_process_0(lambda: any_completed(folder))
+  while (step := processes.on_process_0(lambda: _newest_valid(folder, log), VERIFY_LIMIT)) is not None:
     path = folder / str(step)
     manifest = read_manifest(path)
     state = load(path, manifest, _under_stored_names(abstract_state))
     if describe_arrays(state, jax.jit(digests)(state)) == manifest['arrays']:
       return jax.tree.unflatten(jax.tree.structure(abstract_state), jax.tree.leaves(state)), manifest
-    processes.on_process_0(lambda: _damaged(path, 'an array differs from its digest', say))
-  if found:
-    raise InputError(f'{folder} holds checkpoints but none is good: restore one from elsewhere, or '
-                     'start in another workdir')
+    processes.on_process_0(lambda: _rename_damaged(path, 'an array differs from its digest', log))
+  if exists:
+    raise InputError(f'{folder} has checkpoints but none is valid: restore one from a copy, or start in '
+                     'another workdir')
   return None
 
 
-def _newest_good(folder, say):
-  """The newest step whose files verify; sets aside those above it. None: there is none."""
+def _newest_valid(folder, log):
+  """The newest step whose files match their manifest, or None; renames invalid checkpoints."""
   for step in reversed(steps(folder)):
     path = folder / str(step)
     if is_incomplete(path):
-      say(f'checkpoint {step} was cut short: set aside as {_aside(path, "partial").name}')
+      log(f'checkpoint {step} is incomplete: moved to {_rename_invalid(path, "partial").name}')
       continue
     fault = find_fault(path, read_manifest(path))
     if fault is None:
       return step
-    _damaged(path, fault, say)
+    _rename_damaged(path, fault, log)
   return None
 
 
-def _damaged(path, fault, say):
-  say(f'checkpoint {path.name} is damaged ({fault}): set aside as {_aside(path, "damaged").name}')
+def _rename_damaged(path, fault, log):
+  log(f'checkpoint {path.name} is damaged ({fault}): moved to {_rename_invalid(path, "damaged").name}')
 
 
 def is_incomplete(path):
-  """Whether a checkpoint is still being saved, or never was to the end."""
+  """Whether the save of a checkpoint is in progress, or was interrupted."""
   if (path / MANIFEST).exists():
     return False
-  # TensorStore's threads may write on after a save has failed and its folder has been removed.
+  # TensorStore's threads may continue to write after a save has failed and its folder has been removed.
   unfinished = not (path / STATE).exists() and any(path.glob(f'{STATE}.orbax-checkpoint-tmp*'))
   return (path / SAVING).exists() or unfinished
 
 
 def any_completed(folder):
-  """Whether any checkpoint of a run was ever completed, be it good or damaged."""
+  """Whether any checkpoint of a run was ever completed, valid or damaged."""
   folder = Path(folder)
   return bool(list(folder.glob('*.damaged*'))) or not all(
     is_incomplete(folder / str(step)) for step in steps(folder))
 
 
 def load(path, manifest, abstract_state):
-  """Restores one checkpoint onto the shardings of `abstract_state`.
+  """Restore one checkpoint with the shardings of `abstract_state`.
 
   Raises:
-    ValueError: names the first array that is missing, extra, or of another shape or dtype.
+    ValueError: an array is missing, extra, or of another shape or dtype; the message has the first one.
   """
   _check_arrays(path, manifest['arrays'], abstract_state)
   return orbax_io.restore(path / STATE, abstract_state)
 
 
 def load_weights(path, manifest, abstract_params):
-  """Restores the weights of one checkpoint, verifies their digests, and leaves the rest where it is.
+  """Restore the weights of one checkpoint without the optimizer state, and verify their digests.
 
   Args:
     path: folder of the checkpoint.
-    manifest: what `read_manifest` gives for it.
+    manifest: result of `read_manifest` for it.
     abstract_params: tree of jax.ShapeDtypeStruct with concrete shardings, on any mesh.
 
   Raises:
-    ValueError: names the first weight that is missing, extra, misshapen or not what was saved.
+    ValueError: a weight is missing, extra, misshapen or differs from its digest; the message has the first.
   """
-  want = {'params': abstract_params}
+  expected = {'params': abstract_params}
   arrays = {name: entry for name, entry in manifest['arrays'].items() if name.startswith('params/')}
-  _check_arrays(path, arrays, want)
-  found = orbax_io.restore_part(path / STATE, want)
-  for name, entry in describe_arrays(found, jax.jit(digests)(found)).items():
+  _check_arrays(path, arrays, expected)
+  restored = orbax_io.restore_part(path / STATE, expected)
+  for name, entry in describe_arrays(restored, jax.jit(digests)(restored)).items():
     if entry != arrays[name]:
-      raise InputError(f'{path}: {name} differs from its digest: take another checkpoint')
-  return found['params']
+      raise InputError(f'{path}: {name} differs from its digest: use another checkpoint')
+  return restored['params']
 
 
 def read_weights(path, abstract_params):
-  """The weights of one checkpoint as NumPy arrays, for this process alone, with no device involved."""
+  """Return the weights of one checkpoint as NumPy arrays, in this process alone, without devices."""
   return orbax_io.read_part(path / STATE, {'params': abstract_params})['params']
 
 
 def _check_saved(path, arrays):
-  """Compares what a restore would find in a folder with what has been saved (`arrays`, of the manifest)."""
-  want, have = {name: entry[:2] for name, entry in arrays.items()}, orbax_io.stored_arrays(path)
-  for name in sorted(want.keys() | have.keys()):
-    if want.get(name) != have.get(name):
-      raise RuntimeError(f'{path}: {name} was saved as {want.get(name, "absent")}, but is '
-                         f'{have.get(name, "absent")} there')
+  """Compare the arrays stored in a folder with those that were saved (`arrays`, of the manifest)."""
+  expected, stored = {name: entry[:2] for name, entry in arrays.items()}, orbax_io.stored_arrays(path)
+  for name in sorted(expected.keys() | stored.keys()):
+    if expected.get(name) != stored.get(name):
+      raise RuntimeError(f'{path}: {name} was saved as {expected.get(name, "absent")}, but is '
+                         f'{stored.get(name, "absent")} there')
 
 
 def _check_arrays(path, arrays, abstract):
-  want = {orbax_io.name_of(key): [list(x.shape), str(x.dtype)]
-          for key, x in jax.tree.leaves_with_path(abstract)}
-  have = {name: entry[:2] for name, entry in arrays.items()}
-  for name in sorted(want.keys() | have.keys()):
-    if want.get(name) != have.get(name):
-      raise InputError(f'{path}: {name} is {have.get(name, "absent")} in the checkpoint and '
-                       f'{want.get(name, "absent")} in the config')
+  expected = {orbax_io.name_of(key): [list(x.shape), str(x.dtype)]
+              for key, x in jax.tree.leaves_with_path(abstract)}
+  stored = {name: entry[:2] for name, entry in arrays.items()}
+  for name in sorted(expected.keys() | stored.keys()):
+    if expected.get(name) != stored.get(name):
+      raise InputError(f'{path}: {name} is {stored.get(name, "absent")} in the checkpoint and '
+                       f'{expected.get(name, "absent")} in the config')
 
 
-def _aside(path, word):
-  """Renames a folder to the first free `NAME.word`, `NAME.word-2`, ..."""
+def _rename_invalid(path, word):
+  """Rename a folder to the first free name of `NAME.word`, `NAME.word-2`, ..."""
   number = 1
   while (new := path.with_name(f'{path.name}.{word}' + (f'-{number}' if number > 1 else ''))).exists():
     number += 1

@@ -1,4 +1,4 @@
-"""Digests of arrays: 64 bits that do not depend on the mesh, computed where the array lies."""
+"""64-bit digests of arrays, computed on their devices and independent of the mesh."""
 
 import hashlib
 import json
@@ -9,10 +9,10 @@ import numpy as np
 
 
 def digests(tree):
-  """A 64-bit digest of each array of a tree, whatever mesh it lies on: uint32[2] an array.
+  """Return a 64-bit digest of each array of a tree, uint32[2] per array; it does not depend on the mesh.
 
-  The sum over elements of a mix of their bits and their position: any single changed element changes
-  it for sure, any other change but for one chance in 2**64.
+  The digest is the sum over elements of a hash of their bits and their position. It changes if any single
+  element changes, and with probability 1 - 2**-64 if several do.
   """
   shapes = jax.tree.map(lambda _: jax.P(), tree)
   return jax.sharding.auto_axes(lambda t: jax.tree.map(_digest, t), out_sharding=shapes)(tree)
@@ -39,7 +39,7 @@ def _digest(x):
 
 
 def describe_arrays(tree, tree_digests):
-  """For the manifest: {name: [shape, dtype, digest]}."""
+  """Return the entry of the manifest for a tree of arrays: {name: [shape, dtype, digest]}."""
   arrays, _ = jax.tree.flatten_with_path(tree)
   values = jax.tree.leaves(tree_digests)
   return {jax.tree_util.keystr(path, simple=True, separator='/'): [
@@ -48,5 +48,5 @@ def describe_arrays(tree, tree_digests):
 
 
 def arrays_digest(manifest):
-  """Tells checkpoints apart by their arrays: two of one step differ if a run went back in between."""
+  """Return a digest of all arrays: two checkpoints of one step differ in it after a rewind."""
   return hashlib.sha256(json.dumps(manifest['arrays'], sort_keys=True).encode()).hexdigest()

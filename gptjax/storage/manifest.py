@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: JSON that names its arrays and files with their digests, and its own."""
+"""The manifest of a checkpoint: JSON that lists its arrays and files with digests, and its own digest."""
 
 import hashlib
 import json
@@ -7,22 +7,22 @@ from gptjax.errors import InputError
 from gptjax.files import atomic, bounded, json_files, paths
 
 MANIFEST = 'manifest.json'
-# Of an array [shape, dtype, digest], of a file [size, digest].
+# An array is [shape, dtype, digest], a file [size, digest].
 LAYOUT = {'step': int, 'metric': json_files.OPTIONAL_NUMBER, 'arrays': {str: [(list, str)]},
           'files': {str: [(int, str)]},
           'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
 
 
 def read_manifest(folder):
-  """The manifest of one checkpoint, or None if it is absent or not whole."""
+  """Return the manifest of one checkpoint, or None if it is absent or damaged."""
   try:
     manifest = json_files.parse(bounded.read(folder / MANIFEST), finite=False)
   except (OSError, ValueError):
     return None
-  return manifest if _fits(manifest) and manifest == _signed(manifest) else None
+  return manifest if _has_layout(manifest) and manifest == _signed(manifest) else None
 
 
-def _fits(manifest):
+def _has_layout(manifest):
   """Whether a value has the layout of a manifest."""
   types = lambda entry: [*map(type, entry)]
   return (json_files.layout_fault(manifest, LAYOUT) is None
@@ -31,7 +31,7 @@ def _fits(manifest):
 
 
 def write_manifest(folder, manifest):
-  """Writes the signed manifest of a checkpoint, by which it counts as one.
+  """Write the manifest of a checkpoint with its digest, which makes the checkpoint complete.
 
   Args:
     folder: of the checkpoint, whose files are on disk.
@@ -41,14 +41,14 @@ def write_manifest(folder, manifest):
 
 
 def find_fault(path, manifest):
-  """What is wrong with the files of a checkpoint, in words; None: nothing."""
+  """Return a description of the first fault of a checkpoint's files; None if there is none."""
   if manifest is None:
     return 'no readable manifest'
   for name, (size, digest) in manifest['files'].items():
     try:
       file = paths.below(path, name)
     except InputError:
-      return f'{name!r} is not the name of a file in it'
+      return f'{name!r} is not the name of a file in the checkpoint'
     if not file.is_file():
       return f'{name} is missing'
     if [size, digest] != file_digest(file):
@@ -57,7 +57,7 @@ def find_fault(path, manifest):
 
 
 def file_digest(path):
-  """[bytes, SHA-256 in hex] of a file, for the manifest."""
+  """Return [size in bytes, SHA-256 in hex] of a file, for the manifest."""
   with open(path, 'rb') as file:
     return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
 

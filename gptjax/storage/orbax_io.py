@@ -1,7 +1,7 @@
-"""All that knows how Orbax keeps arrays: writing them, opening what was written, restoring.
+"""Writing, checking and restoring arrays with Orbax.
 
-A folder `state/` holds an OCDBT database of TensorStore: a tree of keys, of which small values are part and
-large ones lie in data files, and for each array its metadata and its chunks under keys of their own.
+A folder `state/` is an OCDBT database of TensorStore: a tree of keys, whose small values are stored in the
+tree and whose large values are in data files. The metadata of each array and each of its chunks have a key.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from gptjax import errors
 from gptjax.errors import InputError
 from gptjax.files.literal_path import literal
 
-# Where a save fails, Orbax leaves what it had begun, and Python would say so when it ends.
+# After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
 
 
@@ -30,12 +30,12 @@ class Writer:
     self._folder = contextlib.ExitStack()  # open from `start` until `wait` ends
 
   def start(self, path, state):
-    """Starts to write a tree to a folder that is not there yet, in one that is."""
+    """Start to write a tree to a new folder; its parent must exist."""
     path = Path(path)
     self._orbax.save(self._folder.enter_context(literal(path.parent)) / path.name, state)
 
   def wait(self):
-    """Waits for the write; raises what went wrong in it."""
+    """Wait for the write; raises its error."""
     with self._folder:
       self._orbax.wait_until_finished()
 
@@ -45,9 +45,9 @@ class Writer:
 
 @contextlib.contextmanager
 def _reading(path):
-  """Makes one line (InputError) of whatever Orbax and TensorStore raise about files that they cannot read.
+  """Convert errors of Orbax and TensorStore about unreadable files to an InputError of one line.
 
-  The hashes of files show that they are as they were written, not that they are a checkpoint.
+  The hashes of files show that they are unchanged, not that they are a checkpoint.
   """
   try:
     yield
@@ -55,83 +55,83 @@ def _reading(path):
     known = not isinstance(error, InputError) and errors.describe(error, '')
     if known or type(error).__name__ == 'JaxRuntimeError':
       raise
-    said = ' '.join(str(error).split())[:300] or type(error).__name__
-    raise InputError(f'{path} cannot be restored, take another checkpoint: {said}') from error
+    reason = ' '.join(str(error).split())[:300] or type(error).__name__
+    raise InputError(f'{path} cannot be restored, use another checkpoint: {reason}') from error
 
 
 def restore(path, abstract_state):
-  """Restores a tree onto the shardings of `abstract_state`, jax.ShapeDtypeStruct of what was saved."""
+  """Restore a tree with the shardings of `abstract_state`, a tree of jax.ShapeDtypeStruct."""
   with _reading(path), literal(path) as folder, ocp.StandardCheckpointer() as orbax:
-    return _whole(orbax.restore(folder, abstract_state))
+    return _check_complete(orbax.restore(folder, abstract_state))
 
 
-def restore_part(path, want):
-  """Restores the part of a tree that `want` has, onto the shardings of its jax.ShapeDtypeStruct."""
-  asked = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), want)
+def restore_part(path, abstract):
+  """Restore the part of a tree that `abstract` has, with the shardings of its jax.ShapeDtypeStruct."""
+  restore_args = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract)
   with _reading(path), literal(path) as folder, ocp.PyTreeCheckpointer() as orbax:
-    return _whole(orbax.restore(folder, args=_part(want, asked)))
+    return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
-def read_part(path, want):
-  """As `restore_part`, but as NumPy arrays, for this process alone, with no device involved."""
-  asked = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), want)
-  alone = _alone('weights')
+def read_part(path, abstract):
+  """Like `restore_part`, but returns NumPy arrays, in this process alone, without devices."""
+  restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
+  options = _single_process_options('weights')
   with (_reading(path), literal(path) as folder,
-        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**alone), **alone) as orbax):
-    return _whole(orbax.restore(folder, args=_part(want, asked)))
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as orbax):
+    return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
-def _whole(tree):
-  """The tree, as it is; InputError if Orbax has left out an array, of which its metadata says nothing."""
+def _check_complete(tree):
+  """Return the tree; InputError if Orbax has omitted an array because its metadata is missing."""
   for path, leaf in jax.tree.leaves_with_path(tree):
     if not isinstance(leaf, jax.Array | np.ndarray):
-      raise InputError(f'its metadata names no array {name_of(path)}')
+      raise InputError(f'its metadata has no array {name_of(path)}')
   return tree
 
 
-def _part(want, asked):
-  return ocp.args.PyTreeRestore(item=want, restore_args=asked, partial_restore=True)
+def _partial(abstract, restore_args):
+  return ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)
 
 
-def _alone(name):
-  """Options of a checkpointer of this process, which waits for no other."""
+def _single_process_options(name):
+  """Options of a checkpointer that does not wait for other processes."""
   me = jax.process_index()
   return {'multiprocessing_options': ocp.options.MultiprocessingOptions(
     primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'{name}{me}')}
 
 
 def stored_arrays(path):
-  """What a restore would find, {name: [shape, dtype]}: opened as it opens arrays, but nothing is read.
+  """Return the arrays that a restore would find, {name: [shape, dtype]}, without reading their values.
 
   Raises:
-    FileNotFoundError: a chunk of an array, or the data file that it lies in, is not there.
+    FileNotFoundError: a chunk of an array, or the data file with it, is missing.
   """
   with literal(path) as folder:
-    # The handler itself: a checkpointer only logs what is wrong.
-    handler = ocp.PyTreeCheckpointHandler(**_alone('opened'))
+    # Use the handler directly, because a checkpointer only logs errors.
+    handler = ocp.PyTreeCheckpointHandler(**_single_process_options('opened'))
     tree = handler.metadata(epath.Path(folder)).tree
     handler.close()
     chunks = _chunks(folder)
-  found = {}
+  arrays = {}
   for key, array in jax.tree.leaves_with_path(tree):
-    found[name_of(key)] = [list(array.shape), str(array.dtype)]
+    arrays[name_of(key)] = [list(array.shape), str(array.dtype)]
     sizes = zip(array.shape, array.storage.chunk_shape, strict=True)
-    have, want = chunks.get(array.name, 0), math.prod(-(-size // chunk) for size, chunk in sizes)
-    if have != want:
-      raise FileNotFoundError(f'{path}: {array.name} has {have} of its {want} chunks')
-  return found
+    stored, expected = chunks.get(array.name, 0), math.prod(-(-size // chunk) for size, chunk in sizes)
+    if stored != expected:
+      raise FileNotFoundError(f'{path}: {array.name} has {stored} of its {expected} chunks')
+  return arrays
 
 
 def name_of(key_path):
-  """The name of an array in a tree, in manifests and messages: 'params/h/ln_1/g'."""
+  """Return the name of an array in manifests and messages, 'params/h/ln_1/g'."""
   return jax.tree_util.keystr(key_path, simple=True, separator='/')
 
 
 def _chunks(folder):
-  """{name of an array as Orbax spells it: number of its chunks}, after a look at the sizes of data files."""
+  """{Orbax's name of an array: number of its chunks}; also checks the sizes of the data files."""
   import tensorstore
   store = tensorstore.KvStore.open({'driver': 'file', 'path': f'{folder}/'}).result()
-  found, sizes = {}, {}
+  counts, sizes = {}, {}
   def visit(location, prefix):
     node = tensorstore.ocdbt.dump(store, node=location).result()
     for entry in node['entries']:
@@ -146,7 +146,7 @@ def _chunks(folder):
           sizes[file] = (folder / file).stat().st_size
         if sizes[file] < int(offset) + int(length):
           raise FileNotFoundError(f'{folder / file} ends before {name}')
-      found[name] = found.get(name, 0) + (chunk != '.zarray')
+      counts[name] = counts.get(name, 0) + (chunk != '.zarray')
   manifest = tensorstore.ocdbt.dump(store).result()
   visit(manifest['versions'][-1]['root']['location'], b'')
-  return found
+  return counts

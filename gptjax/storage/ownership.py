@@ -1,10 +1,10 @@
-"""One process at a time writes to a folder: `owner.json` names it, and a lock on that file ends with it.
+"""Exclusive ownership of a folder by one process: a record of the owner in `owner.json`, and a lock on it.
 
-The record holds host, process id, start time and a random token of the owner. The lock (`flock`) is released
-by the kernel however the process ends, so a record that is left behind by a kill is replaced without a word.
-Two kinds of file systems need more than the lock: where there is no flock (Lustre mounted without `-o
-flock`), the record alone decides, and a line says so; where other machines do not see the lock (gcsfuse,
-Lustre with `-o localflock`), it proves nothing about a record of another machine.
+The record has the host, process id, start time and a random token of the owner. The kernel releases the lock
+(`flock`) however the process ends, so the record of a killed process is replaced silently. On two kinds of
+file systems the lock is not sufficient: without flock (Lustre mounted without `-o flock`), the record alone
+decides, and a line reports this; if other machines do not see the lock (gcsfuse, Lustre with `-o
+localflock`), it says nothing about a record of another machine.
 
 Therefore an owner increments a counter in its record every `HEARTBEAT` seconds. On the same machine the
 process id and its start time show whether the owner is alive. A record of another machine is watched: a
@@ -29,17 +29,17 @@ from gptjax.errors import InputError
 from gptjax.files import atomic, json_files
 
 FILE = 'owner.json'
-HEARTBEAT = 10     # seconds between two heartbeats
-HEARTBEAT_LIMIT = 90     # seconds without a heartbeat after which an owner on another machine is gone
-LONGEST = 1 << 16  # bytes that are read of a record
-SETTLE = 1    # seconds after which, without flock, one of two that wrote at the same time sees the other's
+HEARTBEAT = 10        # seconds between two heartbeats
+HEARTBEAT_LIMIT = 90  # seconds without a heartbeat after which an owner on another machine is dead
+MAX_RECORD = 1 << 16  # bytes that are read of a record
+SETTLE = 1            # seconds after which, without flock, concurrent writers see each other's record
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 _open = set()  # files that are locked by this process
 
 
 def _close_in_child():
-  # A lock belongs to the open file, which a forked child shares: it would outlive its owner there.
+  # A lock belongs to the open file, which a forked child shares: the lock would outlive its owner.
   for file in _open:
     file.close()
 
@@ -47,19 +47,19 @@ def _close_in_child():
 os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _say(line):
+def _log(line):
   print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def own_folder(folder, say=_say):
-  """Creates a folder, if it is not there, and keeps other processes from writing to it.
+def own_folder(folder, log=_log):
+  """Context manager that creates a folder if necessary and excludes other owners.
 
-  At the end the record is removed, and the folder too if it was created here and holds nothing.
+  At the end the record is removed, and the folder too if it was created here and is empty.
 
   Args:
     folder: of a run or a corpus.
-    say: called with a line where the file system needs one.
+    log: called with a line about limits of the file system.
 
   Raises:
     InputError: another process owns the folder (host, process and since when), or it cannot be written to.
@@ -68,7 +68,7 @@ def own_folder(folder, say=_say):
   created = [path for path in (folder, *folder.parents) if not path.exists()]
   try:
     atomic.make_folders(folder)
-    file = _acquire(folder, say)
+    file = _acquire(folder, log)
   except OSError as error:
     raise InputError(f'{folder} is not writable ({error.strerror}): use another folder') from None
   record = {'host': socket.gethostname(), 'pid': os.getpid(), 'since': _now(), 'token': secrets.token_hex(8),
@@ -99,7 +99,7 @@ def own_folder(folder, say=_say):
 
 @contextlib.contextmanager
 def own_workdir(workdir):
-  """`own_folder` for a run of any number of processes: process 0 owns the workdir, the others wait for it."""
+  """`own_folder` for a run of several processes: process 0 owns the workdir, the others wait for it."""
   from gptjax.parallel import processes  # here: corpora are prepared without it
   with contextlib.ExitStack() as stack:
     def own():
@@ -108,8 +108,8 @@ def own_workdir(workdir):
     yield
 
 
-def _acquire(folder, say):
-  """The open record, locked where the file system can; the owner before is gone."""
+def _acquire(folder, log):
+  """The open record, locked if the file system supports it; its previous owner has ended."""
   while True:
     file = open(folder / FILE, 'a+b', buffering=0, opener=atomic.no_follow)
     try:
@@ -122,14 +122,14 @@ def _acquire(folder, say):
         if not isinstance(error, BlockingIOError | PermissionError):
           raise
         raise _in_use(folder, _read(folder)) from None
-    # The owner before may have removed the file after it was opened here: then the lock is on nothing.
+    # The previous owner may have removed the file after it was opened here: then the lock has no effect.
     if not _is_at(file, folder / FILE):
       file.close()
       continue
     try:
       if not locked:
-        say(f'{folder}: the file system has no flock; {FILE} alone keeps a second run out')
-      _check_gone(folder, locked, say)
+        log(f'{folder}: the file system has no flock; {FILE} alone prevents a second run')
+      _check_ended(folder, locked, log)
     except BaseException:
       file.close()
       raise
@@ -147,54 +147,54 @@ def _is_at(file, path):
     return False
 
 
-def _check_gone(folder, locked, say):
-  """Raises InputError if the process of the record lives."""
-  before = _read(folder)
-  if not before:
+def _check_ended(folder, locked, log):
+  """Raise InputError if the process of the record is alive."""
+  previous = _read(folder)
+  if not previous:
     return
-  if before.get('machine') == _machine():
-    # The lock is proof on one machine; without it, the process is looked up.
-    if not locked and before.get('process') == _process(before.get('pid')):
-      raise _in_use(folder, before)
+  if previous.get('machine') == _machine():
+    # On one machine the lock is sufficient; without it, the process is looked up.
+    if not locked and previous.get('process') == _process(previous.get('pid')):
+      raise _in_use(folder, previous)
     return
-  say(f'{folder} was not released by {_who(before)}: waiting up to {HEARTBEAT_LIMIT} s for a heartbeat of it')
+  log(f'{folder} was not released by {_owner(previous)}: waiting up to {HEARTBEAT_LIMIT} s for its heartbeat')
   deadline = time.monotonic() + HEARTBEAT_LIMIT
   while time.monotonic() < deadline and (folder / FILE).exists():
     time.sleep(min(1, HEARTBEAT))
-    found = _read(folder)
-    if found and found != before:
-      raise _in_use(folder, found)
+    current = _read(folder)
+    if current and current != previous:
+      raise _in_use(folder, current)
 
 
 def _confirm(folder, record):
-  """Without flock: of two that found the folder free at the same time, the one that wrote last has it."""
+  """Without flock: if two processes write a record at the same time, the last one owns the folder."""
   time.sleep(SETTLE)
-  found = _read(folder)
-  if found.get('token') != record['token']:
-    raise _in_use(folder, found)
+  current = _read(folder)
+  if current.get('token') != record['token']:
+    raise _in_use(folder, current)
 
 
 def _beat(file, record, ended):
-  """The thread of the heartbeat; a record that was replaced by another owner is left alone."""
+  """The thread of the heartbeat; it does not change the record of another owner."""
   while not ended.wait(HEARTBEAT):
-    with contextlib.suppress(OSError):  # a full disk must not end the run here; the next beat tries again
-      if _parsed(os.pread(file.fileno(), LONGEST, 0)).get('token') == record['token']:
+    with contextlib.suppress(OSError):  # a full disk must not end the run; the next heartbeat tries again
+      if _parsed(os.pread(file.fileno(), MAX_RECORD, 0)).get('token') == record['token']:
         record['beat'] += 1
         _write(file, record)
 
 
 def _write(file, record):
-  # Opened for appending, so each write begins at the end: first the file is emptied.
+  # The file is open for appending: empty it before each write.
   file.truncate(0)
   file.write(json.dumps(record).encode() + b'\n')
   os.fsync(file.fileno())
 
 
 def _read(folder):
-  """The record; {} if it is absent, damaged or just being written."""
+  """The record; {} if it is absent, damaged or being written."""
   try:
     with open(folder / FILE, 'rb') as file:
-      return _parsed(file.read(LONGEST))
+      return _parsed(file.read(MAX_RECORD))
   except FileNotFoundError:
     return {}
 
@@ -208,10 +208,10 @@ def _parsed(content):
 
 
 def _in_use(folder, record):
-  return InputError(f'{folder} is in use by {_who(record)}: wait until it has ended, or use another folder')
+  return InputError(f'{folder} is in use by {_owner(record)}: wait until it has ended, or use another folder')
 
 
-def _who(record):
+def _owner(record):
   if not record:
     return 'another process'
   return f'process {record.get("pid")} on {record.get("host")} (since {record.get("since")})'
@@ -222,22 +222,22 @@ def _now():
 
 
 def _machine():
-  """Where process ids mean the same: host, boot and PID namespace."""
-  found = [socket.gethostname()]
+  """The scope of process ids: host, boot and PID namespace."""
+  scope = [socket.gethostname()]
   with contextlib.suppress(OSError):  # only Linux has them
-    found += [Path('/proc/sys/kernel/random/boot_id').read_text().strip(), os.readlink('/proc/self/ns/pid')]
-  return found
+    scope += [Path('/proc/sys/kernel/random/boot_id').read_text().strip(), os.readlink('/proc/self/ns/pid')]
+  return scope
 
 
 def _process(pid):
-  """What tells a living process from a later one with its number; None: there is none."""
+  """An identifier that distinguishes a process from a later one with the same id; None if it has ended."""
   with contextlib.suppress(OSError, ValueError, TypeError):
     fields = Path(f'/proc/{int(pid)}/stat').read_text().rpartition(')')[2].split()
     return None if fields[0] in 'ZX' else fields[19]  # a zombie is dead
   if Path('/proc/self/stat').exists():
     return None
   try:
-    os.kill(int(pid), 0)  # no /proc: its number has to do
+    os.kill(int(pid), 0)  # without /proc only the id is checked
   except (OSError, ValueError, TypeError):
     return None
   return 'alive'

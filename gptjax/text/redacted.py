@@ -1,47 +1,47 @@
-"""URLs without what gives access: user names with passwords, signatures, tokens and keys.
+"""Removes credentials from URLs: passwords, signatures, tokens and keys.
 
-Whatever records or shows a source takes it in this form. Of two presigned links to one file the form is the
-same, so digests that decide whether work can continue are of this form, too.
+Sources are recorded and shown in this form. It is the same for two presigned links to one file, so digests
+that decide whether work can be resumed use it too.
 """
 
 import re
 from urllib.parse import quote, unquote
 
 _URL = re.compile(r'://\S+')
-# `USER@` or `USER:PASSWORD@` after `://`; or `KEY:SECRET@`, for the secret keys of S3 may hold slashes. Then
-# `HOST:PORT/` is no user.
+# `USER@` or `USER:PASSWORD@` after `://`; or `KEY:SECRET@`, because secret keys of S3 may contain slashes. Then
+# `HOST:PORT/` is not a user.
 _USER = re.compile(r'(?<=://)(?:[^\s/?#]*@|[^\s/@:\[]*:(?!\d+[/?#])(?:(?!://)[^\s@?#])*@)')
 _SECRET = re.compile(
   r'^x-(amz|goog|ms|oss|cos|obs)-|(^|[-_])key$|^key-pair-id$|access(key)?id$|(api|access|secret)[-_]?key|'
   r'^policy$|^sig$|^expires$|signature|credential|secret|token($|[-_])|passw|pwd$|(^|[-_])auth($|[-_]|oriz)',
   re.IGNORECASE)
-# The other parameters of a signature of Azure, whose names mean nothing where there is no `sig`.
+# The other parameters of an Azure signature, which count only together with `sig`.
 _AZURE = {'sv', 'st', 'se', 'sr', 'sp', 'sip', 'spr', 'ss', 'srt', 'skoid', 'sktid', 'skt', 'ske', 'sks',
           'skv', 'sdd', 'saoid', 'suoid', 'scid', 'ses'}
-_CLOSING = ':,.\'"`)]}>'  # what ends a sentence or a quotation after a URL
-_LINE = re.compile(r':\d{1,12}\Z')  # of a line, in `URL:LINE: what is wrong`
-SHORTEST = 6  # characters of a secret that is looked for in other text
+_CLOSING = ':,.\'"`)]}>'  # characters that may follow a URL in a sentence
+_LINE = re.compile(r':\d{1,12}\Z')  # line number in `URL:LINE: message`
+SHORTEST = 6  # minimum length of a secret that is searched for in other text
 
 
 def redacted(text):
-  """A text in which no URL has user information, a signature, a token or a key; other text is unchanged.
+  """Remove user information, signatures, tokens and keys from the URLs in a text.
 
   Args:
     text: str, a URL or any text with URLs in it.
   """
-  return _URL.sub(lambda found: _plain(found[0]), text)
+  return _URL.sub(lambda match: _without_access(match[0]), text)
 
 
 def without_secrets(text, url):
-  """`redacted` text about a URL, which may quote a part of that alone, or encoded in another way.
+  """`redacted` for text about a URL that may quote a part of the URL, or encode it in another way.
 
   Args:
-    text: str, the message of an error for instance.
-    url: str, the URL as it was given.
+    text: str, for example an error message.
+    url: str, the URL as written by the user.
   """
-  found = _URL.findall(url)
-  secrets = [part for one in found for user in _USER.findall(one) for part in user[:-1].split(':', 1)]
-  secrets += [part.partition('=')[2] for one in found for _, part, access in _split(one)[1] if access]
+  urls = _URL.findall(url)
+  secrets = [part for url in urls for user in _USER.findall(url) for part in user[:-1].split(':', 1)]
+  secrets += [part.partition('=')[2] for url in urls for _, part, access in _split(url)[1] if access]
   text = redacted(text)
   secrets += [secret.rpartition(':')[0] for secret in secrets]  # a source may end in :FIELD
   for secret in sorted(set(secrets), key=len, reverse=True):
@@ -51,16 +51,16 @@ def without_secrets(text, url):
 
 
 def redacted_values(value):
-  """A JSON value, or one with tuples, in which all strings are `redacted`; names of fields are not."""
+  """Redact all strings in a JSON value, which may contain tuples; field names are unchanged."""
   if isinstance(value, str):
     return redacted(value)
   if isinstance(value, dict):
-    return {name: redacted_values(one) for name, one in value.items()}
-  return [redacted_values(one) for one in value] if isinstance(value, list | tuple) else value
+    return {name: redacted_values(item) for name, item in value.items()}
+  return [redacted_values(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _plain(url):
-  """A URL, from its `://` on, without what gives access."""
+def _without_access(url):
+  """Remove credentials from a URL, which starts at its `://`."""
   place, parameters, closing = _split(_USER.sub('', url))
   for sign, part, gives_access in parameters:
     if not gives_access:
@@ -70,7 +70,7 @@ def _plain(url):
 
 
 def _split(url):
-  """(what stands before query and fragment, [(sign, NAME=VALUE, whether it gives access)], closing marks)."""
+  """Return (part before query and fragment, [(separator, NAME=VALUE, is credential)], closing marks)."""
   bare = url.rstrip(_CLOSING)
   if url[len(bare):].startswith(':'):
     bare = _LINE.sub('', bare)

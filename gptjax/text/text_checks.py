@@ -1,8 +1,8 @@
-"""Text that cannot be encoded is refused where it is read, and text that is printed never ends a command.
+"""Checks that text is valid Unicode, and makes output streams accept any text.
 
-A str can hold half of a surrogate pair: Python makes one of each byte that is not UTF-8 in an argument or a
-file name, and JSON can spell one as "\\ud800". No encoder, tokenizer or file takes it; when one is met late,
-the work up to there is lost.
+A str can contain an unpaired surrogate: Python decodes each byte that is not UTF-8 in an argument or a file
+name to one, and JSON can contain "\\ud800". Encoders, tokenizers and files fail on it, so it is refused when
+the text is read, before work is lost.
 """
 
 import os
@@ -17,42 +17,42 @@ def is_valid(text):
 
 
 def require_valid(text, where):
-  """Refuses text that is not valid Unicode.
+  """Check that text is valid Unicode.
 
   Args:
     text: str.
-    where: what it is, for the message: 'prompt', 'FILE:3'.
+    where: name of the text in the message, 'prompt' or 'FILE:3'.
 
   Raises:
-    InputError: shows the text around the first fault.
+    InputError: it is not; the message has the text around the first error.
   """
   if text.isascii() or is_valid(text):
     return
   at = next(i for i, c in enumerate(text) if '\ud800' <= c <= '\udfff')
-  raise InputError(f'{where} is not valid Unicode: {text[max(at - 20, 0):at + 20]!r} has half of a surrogate '
-                   'pair or a byte that is not UTF-8')
+  raise InputError(f'{where} is not valid Unicode: {text[max(at - 20, 0):at + 20]!r} has an unpaired '
+                   'surrogate or a byte that is not UTF-8')
 
 
 def require_valid_json(value, where):
-  """Refuses strings and keys that are not valid Unicode anywhere in a value that JSON made (InputError)."""
-  waiting = [value]
-  while waiting:
-    one = waiting.pop()
-    if isinstance(one, str):
-      require_valid(one, where)
-    elif isinstance(one, dict):
-      waiting += [*one.keys(), *one.values()]
-    elif isinstance(one, list | tuple):
-      waiting += one
+  """Check that all strings and keys in a parsed JSON value are valid Unicode (InputError)."""
+  stack = [value]
+  while stack:
+    item = stack.pop()
+    if isinstance(item, str):
+      require_valid(item, where)
+    elif isinstance(item, dict):
+      stack += [*item.keys(), *item.values()]
+    elif isinstance(item, list | tuple):
+      stack += item
 
 
 def require_valid_arguments(arguments):
-  """Refuses arguments of a command, and a current folder, that are not UTF-8 (InputError)."""
+  """Check that the arguments of a command and the current folder are UTF-8 (InputError)."""
   try:
-    here = os.getcwd()
+    current = os.getcwd()
   except FileNotFoundError:
     raise InputError('the current folder no longer exists: change to another') from None
-  require_valid(here, 'the name of the current folder')
+  require_valid(current, 'the name of the current folder')
   for argument in arguments:
     if is_valid(argument):
       continue
@@ -63,7 +63,7 @@ def require_valid_arguments(arguments):
 
 
 def escape_output():
-  """Makes standard output and error write what their encoding lacks as \\u escapes, and not fail."""
+  """Make stdout and stderr write characters that their encoding lacks as \\u escapes, instead of failing."""
   for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, 'reconfigure'):  # a notebook or a test may have put something else in its place
+    if hasattr(stream, 'reconfigure'):  # a notebook or a test may have replaced it
       stream.reconfigure(errors='backslashreplace')

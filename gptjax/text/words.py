@@ -1,13 +1,13 @@
-"""Small parts of messages: numbers with their nouns, and the name that somebody may have meant."""
+"""Parts of messages: plurals, and suggestions for misspelled names."""
 
 
 def plural(n, noun, several=''):
-  """'1 example', '2,000 examples'.
+  """Return '1 example', '2,000 examples'.
 
   Args:
     n: an integer.
     noun: in the singular.
-    several: the plural, where it is not the singular and an s, or ies in place of a y.
+    several: the plural, if it is not the singular with -s, or with -ies for -y.
   """
   if n == 1:
     return f'1 {noun}'
@@ -16,45 +16,45 @@ def plural(n, noun, several=''):
 
 
 def nearest_name(name, known):
-  """The known name that `name` may have been meant to be; '' if none is near.
+  """Return the known name that is nearest to `name`; '' if none is near.
 
-  Near is a name that differs by at most one edit for every four characters (of the longer one), or by one;
-  and a dotted one whose last part is near the last part of `name`, or begins with its words. Of several, that
-  with the fewest edits.
+  A name is near if it differs by at most one edit for every four characters (of the longer one), or by one
+  edit. A dotted name is also near if its last part is near the last part of `name`, or starts with its words.
+  Of several names, the one with the fewest edits is returned.
 
   Args:
-    name: what somebody wrote.
+    name: as written by the user.
     known: iterable of names.
   """
-  found = []
-  for other in known:
-    edits, last = distance(name, other), _distance_of_parts(_last(name), _last(other))
-    if _near(edits, name, other) or ('.' in other and _near(last, _last(name), _last(other))):
-      found.append((last if '.' in other else edits, edits, other))
-  return min(found, default=(0, 0, ''))[2]
+  candidates = []
+  for candidate in known:
+    edits, last = distance(name, candidate), _distance_of_parts(_last(name), _last(candidate))
+    if _near(edits, name, candidate) or ('.' in candidate and _near(last, _last(name), _last(candidate))):
+      candidates.append((last if '.' in candidate else edits, edits, candidate))
+  return min(candidates, default=(0, 0, ''))[2]
 
 
 def _last(name):
   return name.rpartition('.')[2]
 
 
-def _near(edits, one, other):
-  return edits <= max(1, max(len(one), len(other)) // 4) and edits < min(len(one), len(other))
+def _near(edits, a, b):
+  return edits <= max(1, max(len(a), len(b)) // 4) and edits < min(len(a), len(b))
 
 
-def _distance_of_parts(one, other):
-  """`distance`, but none from the first words of a name to all of it: `every` may mean `every_steps`."""
-  return 0 if other.startswith(f'{one}_') else distance(one, other)
+def _distance_of_parts(a, b):
+  """`distance`, but 0 if b starts with the words of a: `every` may mean `every_steps`."""
+  return 0 if b.startswith(f'{a}_') else distance(a, b)
 
 
-def distance(one, other):
-  """Edits that make one text of another: characters put in, left out or replaced, neighbours exchanged."""
-  before, above = [], list(range(len(other) + 1))
-  for i, a in enumerate(one, 1):
+def distance(a, b):
+  """Return the edit distance of two texts, with transpositions of neighbours (optimal string alignment)."""
+  before, above = [], list(range(len(b) + 1))
+  for i, x in enumerate(a, 1):
     row = [i]
-    for j, b in enumerate(other, 1):
-      edits = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a != b))
-      if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+    for j, y in enumerate(b, 1):
+      edits = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (x != y))
+      if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
         edits = min(edits, before[j - 2] + 1)
       row.append(edits)
     before, above = above, row
@@ -62,12 +62,12 @@ def distance(one, other):
 
 
 def suggestion(name, known, what):
-  """': did you mean NAME?' if a known name is near, else '; there are ...', for the end of a message.
+  """Return the end of a message: ': did you mean NAME?' if a known name is near, else a list of the names.
 
   Args:
-    name: what somebody wrote.
+    name: as written by the user.
     known: list of names.
-    what: before a list of them, "the tasks are" for example.
+    what: introduction of the list, "the tasks are" for example.
   """
   near = nearest_name(name, known)
   return f': did you mean {near}?' if near else f'; {what} {", ".join(known)}'

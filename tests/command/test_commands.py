@@ -214,7 +214,7 @@ def test_a_config_without_a_job_cannot_be_planned(tmp_path):
 
 def test_a_full_disk_is_told_apart_with_and_without_a_workdir():
   full = OSError(28, 'full')
-  assert 'no checkpoint is there yet' in errors.describe(full, 'runs/x')[0]
+  assert 'there is no checkpoint yet' in errors.describe(full, 'runs/x')[0]
   assert 'checkpoint' not in errors.describe(full, '')[0]
 
 

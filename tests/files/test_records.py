@@ -52,7 +52,7 @@ def test_a_damaged_line_is_left_out_and_reported_by_its_number(tmp_path, line, c
   good = b'{"step": 4, "train/loss": 1.0, "eval/loss": null}'  # as an older version wrote it
   path.write_bytes(b'\n'.join([good, line, good, b'']))
   assert telemetry.read_metrics(path) == 2 * [{'step': 4, 'train/loss': 1.0, 'eval/loss': None}]
-  assert capsys.readouterr().err == f'{path}: 1 damaged (or cut short) and left out: line 2\n'
+  assert capsys.readouterr().err == f'{path}: 1 damaged or truncated, omitted: line 2\n'
 
 
 def test_lines_without_a_checksum_come_before_those_with_one(tmp_path):
@@ -116,7 +116,7 @@ def test_rewinds_of_an_older_version_are_read_and_a_damaged_file_blocks_nothing(
   path.write_text('[{"step": 3,')
   assert rewind.apply_rewinds(rewound) == []
   said = capsys.readouterr().err
-  assert said.count('\n') == 1 and 'is damaged' in said and 'the run goes on without' in said
+  assert said.count('\n') == 1 and 'is damaged' in said and 'the run continues without' in said
   assert rewind.apply_rewinds(rewound) == [] and (folder / 'manifest.json').exists()
 
 

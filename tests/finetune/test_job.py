@@ -110,7 +110,7 @@ def test_damaged_records_of_a_finished_run_change_no_result(undisturbed, corpus_
   assert refused.returncode == 2 and f'in use by process {os.getpid()} on ' in refused.stderr
   done = run(corpus_folder, reviews, tmp_path)
   assert done.returncode == 0, done.stderr
-  assert f'left out: line {number + 1}\n' in done.stderr and 'result.json is damaged' in done.stderr
+  assert f'omitted: line {number + 1}\n' in done.stderr and 'result.json is damaged' in done.stderr
   assert json.loads((tmp_path / 'result.json').read_text()) == best
 
 

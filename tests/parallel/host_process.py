@@ -18,7 +18,13 @@ from jax._src import compiler  # noqa: E402
 
 from gptjax import errors  # noqa: E402 (before JAX looks for devices)
 from gptjax.command import shutdown  # noqa: E402 (before JAX looks for devices)
-from gptjax.parallel import compiling, processes, rendezvous_server, sharding  # noqa: E402 (before JAX looks for devices)
+from gptjax.parallel import (  # noqa: E402 (before JAX looks for devices)
+  compiling,
+  control,
+  processes,
+  rendezvous_server,
+  sharding,
+)
 
 SIGNS = Path(os.environ['SIGNS'])  # a folder of process ids, each there when its process has started
 
@@ -84,13 +90,13 @@ def steps(deed, me):
 
 
 def left(deed, me):
-  """One leaves its steps and is told to stop; another makes its last call of `asked` only then."""
+  """One leaves its steps and is told to stop; another makes its last call of `requested` only then."""
   with processes.stop_signals() as stop:
     shutdown.defer_signal(processes.STOPPING)
     for _ in range(3):
       assert not stop.requested()
     if deed != f'left{me}':
-      while not any(key.endswith('/stop') for key in processes._news()):
+      while not any(key.endswith('/stop') for key in control.read_messages()):
         time.sleep(0.01)
     assert not stop.requested()
   if deed == f'left{me}':
@@ -110,7 +116,7 @@ def bark(who):
   state = lambda: Path(f'/proc/{(SIGNS / who).read_text()}/stat').read_text().rpartition(')')[2].split()[0]
   while not (SIGNS / who).exists() or state() != 'T':
     time.sleep(0.01)
-  processes.end_all_hung('no progress', processes.roll_call())
+  control.end_all_hung('no progress', control.roll_call())
 
 
 def stop_when(ready):
@@ -154,19 +160,19 @@ def main(port, n, me, deed):
       return 0
     together(me)
     processes.start(f'{os.environ.get("ADDRESS", "127.0.0.1")}:{port}', n, me)
-    shutdown.set_end_others(processes.end_all)
+    shutdown.set_end_others(control.end_all)
     if deed == 'differ':
       processes.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
     elif deed == 'compile':
       print('hits and misses', *compile_and_run(me))
     elif deed == 'roll':
       if me:
-        assert processes.roll_call() == []
+        assert control.roll_call() == []
       found = [processes.on_process_0(lambda: 'first', 20), processes.on_process_0(lambda: 'second', 20)]
       assert found == ['first', 'second']
       processes.compare({'same': 1})
     elif deed == 'no wait':
-      while me == 0 and processes._absent('gptjax/at/here/', 0) != [0]:
+      while me == 0 and control.absent_processes('gptjax/at/here/', 0) != [0]:
         time.sleep(0.01)
       processes.barrier('here', 60 * me)  # process 0 finds the other one there, and its time is up at once
     elif deed == 'late':
@@ -192,7 +198,7 @@ def main(port, n, me, deed):
     processes.shut_down()
     return 0
   except Exception as error:
-    processes.fail(error, 'WORKDIR')
+    control.fail(error, 'WORKDIR')
     words = errors.describe(error, 'WORKDIR')
     if not words:
       raise

@@ -73,8 +73,8 @@ def test_alone(environ):
 
 @pytest.mark.parametrize('environ', [STEP, MPI, TPU, SLICES, POD, {**STEP, 'SLURM_NTASKS': 'x'}])
 def test_one_process_asks_nothing(environ):
-  assert decide(environ, (None, 1), ask=failing(AssertionError)) is None
-  assert decide(environ, ('not an address', 1, 0), ask=failing(AssertionError)) is None
+  assert decide(environ, (None, 1), find_class=failing(AssertionError)) is None
+  assert decide(environ, ('not an address', 1, 0), find_class=failing(AssertionError)) is None
 
 
 @pytest.mark.parametrize('environ, address, n, me, known', [
@@ -97,13 +97,12 @@ def test_one_process_asks_nothing(environ):
   (MPI, '192.0.2.2:64368', 2, 1, {}),
   ({**MPI, 'OMPI_MCA_orte_hnp_uri': '4096.0;tcp6://[fe80::b9b,fd00::3]:43370'}, '[fe80::b9b]:61441',
    2, 1, {}),
-  ({**MPI, 'OMPI_COMM_WORLD_SIZE': '1', **STEP}, 'n7:61441', 4, 3, {}),
-  (TPU, 'w0:8482', 3, 2, {'tpu_vm': True}),
-  ({**TPU, 'JAX_PLATFORMS': 'tpu,cpu'}, 'w0:8482', 3, 2, {'tpu_vm': True}),
-  ({**TPU, 'TPU_PROCESS_ADDRESSES': 'v0:8476,v1:8476,v2:8476,v3:8476'}, 'v0:8482', 4, 2, {'tpu_vm': True}),
-  (SLICES, 'm:8482', 6, 5, {'tpu_vm': True}),
-  ({'JAX_PLATFORMS': 'tpu,cpu'}, 'head-0.run:55527', 3, 1, {'tpu_vm': True, 'ask': lambda name: asked()}),
-  (POD, 'head-0.run:55527', 3, 1, {'ask': lambda name: asked()})])
+  ({**MPI, 'OMPI_COMM_WORLD_SIZE': '1', **STEP}, 'n7:61441', 4, 3, {}), (TPU, 'w0:8482', 3, 2, {'tpu_vm':
+  True}), ({**TPU, 'JAX_PLATFORMS': 'tpu,cpu'}, 'w0:8482', 3, 2, {'tpu_vm': True}), ({**TPU,
+  'TPU_PROCESS_ADDRESSES': 'v0:8476,v1:8476,v2:8476,v3:8476'}, 'v0:8482', 4, 2, {'tpu_vm': True}), (SLICES,
+  'm:8482', 6, 5, {'tpu_vm': True}), ({'JAX_PLATFORMS': 'tpu,cpu'}, 'head-0.run:55527', 3, 1, {'tpu_vm': True,
+  'find_class': lambda name: asked()}), (POD, 'head-0.run:55527', 3, 1, {'find_class': lambda name:
+  asked()})])
 def test_one_of_several(environ, address, n, me, known):
   membership = decide(environ, **known)
   assert (membership.address, membership.num_processes, membership.process_id) == (address, n, me)
@@ -130,7 +129,7 @@ HALF = [{'SLURM_STEP_NODELIST': 'a', 'SLURM_NTASKS': '2'}, {'OMPI_MCA_orte_hnp_u
 
 @pytest.mark.parametrize('environ', HALF)
 def test_with_all_flags_no_variable_is_asked(environ):
-  assert decide(environ, FLAGS, gpus=3, ask=failing(AssertionError)) == (*FLAGS, None, '')
+  assert decide(environ, FLAGS, gpus=3, find_class=failing(AssertionError)) == (*FLAGS, None, '')
 
 
 @pytest.mark.parametrize('flags, expected', [
@@ -155,8 +154,8 @@ def test_a_flag_wins_over_a_variable(flags, expected):
   (without(STEP, 'SLURM_JOB_ID'), (), 'SLURM_STEP_NUM_TASKS=4 means .* SLURM_JOB_ID is not set'),
   (without(STEP, 'SLURM_PROCID'), (), 'SLURM_PROCID is not set'),
   (without(STEP, 'SLURM_LOCALID'), (), 'SLURM_LOCALID is not set'),
-  ({**STEP, 'SLURM_STEP_NODELIST': ''}, (), "SLURM_STEP_NODELIST='' names no node"),
-  ({**STEP, 'SLURM_STEP_NODELIST': '[1-2'}, (), 'names no node'),
+  ({**STEP, 'SLURM_STEP_NODELIST': ''}, (), "SLURM_STEP_NODELIST='' has no node name"),
+  ({**STEP, 'SLURM_STEP_NODELIST': '[1-2'}, (), 'has no node name'),
   ({**STEP, 'SLURM_STEP_TASKS_PER_NODE': '2x2'}, (), "SLURM_STEP_TASKS_PER_NODE='2x2'"),
   ({**STEP, 'SLURM_NODEID': '2'}, (), 'SLURM_NODEID=2 is not in'),
   ({**STEP, 'JAX_COORDINATOR_PORT': 'x'}, (), "JAX_COORDINATOR_PORT='x' is not a number"),
@@ -164,8 +163,8 @@ def test_a_flag_wins_over_a_variable(flags, expected):
   ({**STEP, 'JAX_LOCAL_DEVICE_IDS': '0;1'}, (), "JAX_LOCAL_DEVICE_IDS='0;1' is not"),
   ({'JAX_PARTITION_INDEX': 'x'}, FLAGS, "JAX_PARTITION_INDEX='x' is not a number"),
   ({'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_RANK': '0'}, (), 'OMPI_COMM_WORLD_SIZE=2 means'),
-  (without(MPI, 'OMPI_MCA_orte_hnp_uri'), (), 'does not say where process 0 is'),
-  ({**MPI, 'OMPI_MCA_orte_hnp_uri': 'x'}, (), "OMPI_MCA_orte_hnp_uri='x' holds no address"),
+  (without(MPI, 'OMPI_MCA_orte_hnp_uri'), (), 'does not provide the address of process 0'),
+  ({**MPI, 'OMPI_MCA_orte_hnp_uri': 'x'}, (), "OMPI_MCA_orte_hnp_uri='x' has no address"),
   ({**MPI, 'OMPI_COMM_WORLD_SIZE': 'two'}, (), "OMPI_COMM_WORLD_SIZE='two' is not a number"),
   (without(MPI, 'OMPI_COMM_WORLD_RANK'), (), 'OMPI_COMM_WORLD_RANK is not set'),
   (TPU, (), 'TPU_WORKER_HOSTNAMES=w0,w1,w2 means .* JAX finds no TPU'),
@@ -176,7 +175,7 @@ def test_what_is_odd_is_refused_by_name(environ, flags, says):
     decide(environ, flags)
   assert '\n' not in str(refused.value)
   if not any(flags):
-    assert re.search('runs alone|HOST:PORT|like 0,1|must be from', str(refused.value))
+    assert re.search('runs a single process|HOST:PORT|like 0,1|must be from', str(refused.value))
 
 
 @pytest.mark.parametrize('lacking', ['TPU_WORKER_ID', 'MEGASCALE_SLICE_ID', 'MEGASCALE_COORDINATOR_ADDRESS'])
@@ -199,17 +198,17 @@ class Busy(Exception):
   (RuntimeError('Retry failed with all attempts exhausted'), LostProcess),
   (ConnectionError('refused'), LostProcess), (Busy('later'), LostProcess)])
 def test_whom_the_network_does_not_name(error, kind):
-  with pytest.raises(kind, match=r'JOB_COMPLETION_INDEX=1.*runs alone') as refused:
-    decide(POD, ask=failing(error))
+  with pytest.raises(kind, match=r'JOB_COMPLETION_INDEX=1.*runs a single process') as refused:
+    decide(POD, find_class=failing(error))
   assert '\n' not in str(refused.value)
 
 
 def test_a_tpu_vm_without_a_metadata_server_is_told_how_to_run_alone():
-  with pytest.raises(InputError, match=r'Cloud TPU VM means .*refused.*runs alone'):
-    decide({}, tpu_vm=True, ask=failing(ConnectionError('refused')))
-  assert decide({'TPU_SKIP_MDS_QUERY': '1'}, tpu_vm=True, ask=failing(AssertionError)) is None
-  assert decide({}, tpu_vm=True, ask=lambda name: None) is None
-  assert decide({}, tpu_vm=True, ask=lambda name: asked(count=1)) is None
+  with pytest.raises(InputError, match=r'Cloud TPU VM means .*refused.*runs a single process'):
+    decide({}, tpu_vm=True, find_class=failing(ConnectionError('refused')))
+  assert decide({'TPU_SKIP_MDS_QUERY': '1'}, tpu_vm=True, find_class=failing(AssertionError)) is None
+  assert decide({}, tpu_vm=True, find_class=lambda name: None) is None
+  assert decide({}, tpu_vm=True, find_class=lambda name: asked(count=1)) is None
 
 
 VARIABLES = sorted({*STEP, *MPI, *SLICES, *POD, 'TPU_PROCESS_ADDRESSES', 'JAX_COORDINATOR_PORT',
@@ -225,7 +224,7 @@ VALUES = st.sampled_from(['', '0', '1', '2', '3', '8(x2),1', 'x', '-1', '9' * 12
 def test_any_environment_gives_a_decision_or_one_line(base, changed, tpu_vm, gpus):
   environ = {name: value for name, value in {**base, **changed}.items() if value is not None}
   try:
-    membership = decide(environ, tpu_vm=tpu_vm, gpus=gpus, ask=lambda name: asked())
+    membership = decide(environ, tpu_vm=tpu_vm, gpus=gpus, find_class=lambda name: asked())
   except InputError as error:
     assert any(name in str(error) for name in environ) or 'processes on this node' in str(error), error
   else:

@@ -67,7 +67,7 @@ def test_a_difference_stops_all_and_names_host_and_field():
 def test_who_has_not_come_is_named():
   for code, _, error in run_script(3, 'told', absent=[1], START_LIMIT='3'):
     assert code == 70
-    assert 'of 3 processes these have not come within 3 s: 1; here are 0' in last_line(error)
+    assert 'of 3 processes these did not connect within 3 s: 1; connected: 0' in last_line(error)
 
 
 def test_without_process_0_the_others_say_so():
@@ -156,7 +156,7 @@ def test_one_hangs_and_the_other_names_it(who):
 @pytest.mark.parametrize('what, code, says', [
   ('raise1', 2, 'no space left on the disk'), ('raise0', 2, 'no space left on the disk'),
   ('bug1', 1, "KeyError: 'a bug'"), ('unpack0', 1, 'ValueError: not enough values'),
-  ('library1', 1, 'JSONDecodeError'), ('late', 70, 'did not come to "start" within 1 s')])
+  ('library1', 1, 'JSONDecodeError'), ('late', 70, 'did not reach the barrier "start" within 1 s')])
 def test_an_exception_in_one_is_the_last_line_of_all(what, code, says):
   for ended, _, error in run_script(2, what):
     assert ended == code
@@ -196,7 +196,7 @@ STEP = {'SLURM_JOB_ID': '1', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS':
   ({**STEP, 'SLURM_PROCID': 'x'}, 2, "SLURM_PROCID='x' is not a number"),
   ({'OMPI_COMM_WORLD_SIZE': '2'}, 2, 'OMPI_COMM_WORLD_SIZE=2 means'),
   ({**STEP, 'START_LIMIT': '1'}, 70,
-   'SLURM_NTASKS=4 made this one of 4 processes; --num_processes=1 runs alone')])
+   'SLURM_NTASKS=4 made this one of 4 processes; --num_processes=1 runs a single process')])
 def test_what_an_environment_says_is_one_line(env, code, says):
   if 'JAX_COORDINATOR_PORT' in env:
     env = {**env, 'JAX_COORDINATOR_PORT': str(free_port())}
@@ -240,7 +240,7 @@ def test_told_to_one_of_two_all_save_the_same_step_and_go_on(undisturbed, corpus
   assert not any('Traceback' in error for _, error in ended)
   step = checkpoint.steps(workdir / 'checkpoints')[-1]
   assert 7 <= step < 30 and f'stopped after step {step}' in ended[0][1]
-  assert f'going on after step {step}' in run(corpus_folder, workdir, 2)[0][1]
+  assert f'resuming after step {step}' in run(corpus_folder, workdir, 2)[0][1]
   assert_same_run(workdir, undisturbed)
 
 

@@ -197,7 +197,7 @@ def test_a_process_without_the_token_of_the_workdir_says_where_it_is(tmp_path):
     found = [threads.submit(outcomes, [(address, 2, i)], 2, tmp_path / 'elsewhere' if i else tmp_path / 'w')
              for i in range(2)]
     first, second = (one.result()[0] for one in found)
-  assert 'have not come within 2 s: 1' in first
+  assert 'did not connect within 2 s: 1' in first
   assert f'does not see the token of this run, {tmp_path}/elsewhere/.rendezvous-' in second
 
 
@@ -261,7 +261,7 @@ def test_the_same_holds_while_jax_starts(word, found):
 
 @pytest.mark.parametrize('n, numbers, says', [
   (3, (1, 1), 'two processes were started as number 1'),
-  (4, (1, 3), 'these have not come within 2 s: 2;')])
+  (4, (1, 3), 'these did not connect within 2 s: 2;')])
 def test_what_is_wrong_is_said_to_all_who_are_there(tmp_path, n, numbers, says):
   address = free_address()
   found = outcomes([(address, n, i) for i in (0, *numbers)], limit=2, workdir=tmp_path)
@@ -284,7 +284,7 @@ def test_a_port_that_is_taken_is_said():
   address = free_address()
   with socket.create_server(('127.0.0.1', int(address.rpartition(':')[2]))):
     said, = outcomes([(address, 2, 0)], limit=1)
-  assert 'cannot listen' in said and 'Take another port' in said
+  assert 'cannot listen' in said and 'Use another port' in said
 
 
 def test_a_host_that_is_not_known_is_said():

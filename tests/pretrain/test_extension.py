@@ -21,7 +21,7 @@ def test_an_extended_run_is_to_the_bit_the_one_that_was_long_from_the_start(corp
   for workdir, length in (('whole', long), ('grown', short), ('grown', long)):
     done = train(corpus_folder, tmp_path / workdir, *CONSTANT, length)
     assert done.returncode == 0, done.stderr
-  assert 'going on after step 10' in done.stderr
+  assert 'resuming after step 10' in done.stderr
   assert losses(tmp_path / 'grown') == losses(tmp_path / 'whole')
   assert arrays(tmp_path / 'grown', 20) == arrays(tmp_path / 'whole', 20)
   stored = json.loads((tmp_path / 'grown' / 'config.json').read_text())

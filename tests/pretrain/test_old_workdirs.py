@@ -57,7 +57,7 @@ def test_a_run_of_an_older_version_goes_on_to_the_same_figures(workdir, start):
   done = subprocess.run([sys.executable, *start, '--config=configs/default.py', f'--workdir={workdir}'],
                         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
   assert done.returncode == 0, done.stderr
-  assert 'going on after step 4' in done.stderr and 'kept from' in done.stderr
+  assert 'resuming after step 4' in done.stderr and 'kept from' in done.stderr
   made, want = records(workdir / 'metrics.jsonl'), records(V0_1 / 'expected.jsonl')
   assert made.keys() == {1, 2, 3, 4, 5, 6, 7, 8} and want.keys() == {5, 6, 7, 8}
   for step, metrics in want.items():

@@ -51,11 +51,11 @@ def test_told_to_stop_it_saves_and_asks_to_be_started_again(undisturbed, corpus_
   process = start(corpus_folder, tmp_path, after(tmp_path, 7), number)
   said = process.communicate(timeout=300)[1]
   assert process.returncode == 75, said
-  assert 'Traceback' not in said and 'goes on from there' in said
+  assert 'Traceback' not in said and 'resumes there' in said
   step = checkpoint.steps(tmp_path / 'checkpoints')[-1]
   assert 7 <= step < 30
   done = train(corpus_folder, tmp_path)
-  assert done.returncode == 0 and f'going on after step {step}' in done.stderr
+  assert done.returncode == 0 and f'resuming after step {step}' in done.stderr
   assert_same_run(tmp_path, undisturbed)
 
 
@@ -75,7 +75,7 @@ def test_the_newest_good_checkpoint_is_used_and_said(undisturbed, corpus_folder,
   newest.write_bytes(data)
   done = train(corpus_folder, tmp_path)
   assert done.returncode == 0, done.stderr
-  assert 'checkpoint 30 is damaged' in done.stderr and 'going on after step 25' in done.stderr
+  assert 'checkpoint 30 is damaged' in done.stderr and 'resuming after step 25' in done.stderr
   assert_same_run(tmp_path, undisturbed)
 
 

@@ -86,7 +86,7 @@ def test_a_run_goes_back_past_the_batches_that_led_to_a_spike(undisturbed, poiso
   went = json.loads((workdir / 'rewinds.json').read_text())
   assert went[0]['step'] == first + 1 and went[0]['loss'] > went[0]['usual_loss'] + 0.8
   assert went[0]['to'] == (first + 1 - 4) // 5 * 5 and went[0]['passed'] == max(3, first + 1 - went[0]['to'])
-  assert f'at step {first + 1}' in said and f'going on after step {went[0]["to"]}' in said
+  assert f'at step {first + 1}' in said and f'resuming after step {went[0]["to"]}' in said
   read = [rewind_log.batch_number(went, step) for step in range(30)]
   assert not any(noisy(poisoned, n) for n in read)
   assert {step for step, name in losses(workdir) if name == 'train/loss'} == set(range(1, 31))
@@ -102,7 +102,7 @@ def test_killed_around_a_rewind_it_is_still_the_same_run(undisturbed, poisoned, 
     run_and_kill(poisoned, tmp_path, when, *BACK)
     assert (tmp_path / 'rewinds.json').exists() == recorded, when
   done = train(poisoned, tmp_path, *BACK)
-  assert done.returncode == 0 and 'went back after a loss spike so far: 1' in done.stderr, done.stderr
+  assert done.returncode == 0 and 'rewinds after loss spikes so far: 1' in done.stderr, done.stderr
   assert json.loads((tmp_path / 'rewinds.json').read_text()) == went
   assert losses(tmp_path) == losses(undisturbed[0])
   assert arrays(tmp_path, 30) == arrays(undisturbed[0], 30)

@@ -173,7 +173,7 @@ def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_p
   twin('gpt2', vocab_size=290).save_pretrained(tmp_path / 'released')
   ran(corpus_folder, tmp_path / 'run', **EIGHT, init_from=str(tmp_path / 'released'),
       **{'train.steps': 1, 'optimizer.learning_rate': 0.0})
-  assert f'first weights from {tmp_path / "released"}' in capsys.readouterr().err
+  assert f'initial weights from {tmp_path / "released"}' in capsys.readouterr().err
   assert_same(loaded(tmp_path / 'run')[0], loaded(tmp_path / 'released')[0])
 
 
@@ -286,7 +286,7 @@ def test_a_run_takes_shape_and_tokenizer_from_its_first_weights_and_resumes(work
   assert (stored['model']['n_layer'], stored['model']['n_vocab'], stored['data']['seq_len']) == (2, 290, 24)
   made = open_corpus(str(tmp_path / 'run' / 'corpus'), 'train', verify=False).tokenizer
   assert made['digest'] == open_corpus(str(corpus_folder), 'train', verify=False).tokenizer['digest']
-  assert 'going on after step 2' in done.stderr
+  assert 'resuming after step 2' in done.stderr
 
 
 def test_mistyped_first_weights_are_refused_before_the_corpus_is_prepared(tmp_path):

@@ -122,7 +122,7 @@ def test_a_flipped_bit_anywhere_in_any_file_is_found(tmp_path):
       shutil.rmtree(folder, ignore_errors=True)
       shutil.copytree(tmp_path / 'good', folder)
       flip(folder / file.relative_to(tmp_path / 'good'), int(offset))
-      with pytest.raises(ValueError, match='none is good'):
+      with pytest.raises(ValueError, match='none is valid'):
         restored(folder)
 
 
@@ -130,7 +130,7 @@ def test_refuses_to_start_over_when_none_is_good_now_and_later(tmp_path):
   save(tmp_path, 5)
   DAMAGES['a flipped bit'](tmp_path / '5')
   for _ in range(2):
-    with pytest.raises(ValueError, match='none is good'):
+    with pytest.raises(ValueError, match='none is valid'):
       restored(tmp_path)
 
 

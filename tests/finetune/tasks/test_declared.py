@@ -84,7 +84,7 @@ def test_it_survives_the_config_json(tmp_path):
   for name in ('films', 'quiz'):
     assert published.find(name, plain.finetune.own_tasks) == published.find(name, (FILMS, CHOICE))
   config.finetune.own_tasks = (dict(FILMS, label='stars'),)
-  with pytest.raises(ValueError, match=r'holds a run with config\.finetune\.own_tasks'):
+  with pytest.raises(ValueError, match=r'has a run with config\.finetune\.own_tasks'):
     configs.write_or_check_config(config, tmp_path, 'digest')
 
 

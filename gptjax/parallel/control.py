@@ -1,0 +1,231 @@
+"""Control messages between the processes of a run: stop requests, roll calls, and why the run ends.
+
+They are keys in the key-value store of JAX's coordination service, which process 0 hosts. `handle_messages`
+is called by a thread of each process (see `processes`), whatever the main thread waits for.
+
+This file and `processes` are the only ones that use the store. The client is JAX's own, behind a private
+import: with the public functions a barrier has no time limit.
+"""
+
+import contextlib
+import faulthandler
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+
+import jax
+from jax._src import distributed
+
+from gptjax import errors
+from gptjax.errors import LOST
+from gptjax.parallel import rendezvous, wire
+from gptjax.text.printable import printable
+
+ROLL_CALL_LIMIT = 3     # seconds within which a healthy process answers
+POLL = 0.5              # seconds between two reads of the messages
+
+MESSAGES, PRESENT, ACKNOWLEDGED = (f'gptjax/{name}/' for name in ('messages', 'present', 'acknowledged'))
+
+hosts = []              # host name of each process; empty: this is the only process
+lost = set()            # indices of the processes that did not answer a roll call
+_roll_calls = itertools.count()
+
+
+def client():
+  """The client of the key-value store."""
+  return distributed.global_state.client
+
+
+def process_index():
+  """The index of this process; unlike `jax.process_index`, it does not initialize the devices."""
+  return distributed.global_state.process_id
+
+
+def process_name(i):
+  """The name of a process in messages."""
+  return rendezvous.process_name(i, hosts)
+
+
+def lost_message(absent):
+  """The message about processes that do not answer."""
+  return rendezvous.lost_message(absent, hosts)
+
+
+def absent_processes(folder, limit, expected=None):
+  """Wait until each process has set its key in a folder of the store.
+
+  Args:
+    folder: prefix of the keys; each ends with the index of a process.
+    limit: seconds.
+    expected: indices of the processes to wait for; None: all.
+
+  Returns:
+    Indices of the processes that have not set a key within the limit. Lost processes are not waited for.
+  """
+  deadline, pause = time.monotonic() + limit, 0.005
+  while True:
+    present = {int(key.rpartition('/')[2]) for key, _ in client().key_value_dir_get(folder)}
+    absent = [i for i in expected or range(len(hosts)) if i not in present | lost]
+    if not absent or time.monotonic() > deadline:
+      return absent
+    time.sleep(pause)
+    pause = min(1.5 * pause, 0.25)  # short waits end at once, and long ones send few requests to process 0
+
+
+def roll_call(limit=ROLL_CALL_LIMIT):
+  """Return the indices of processes that do not answer within `limit` seconds; takes up to twice that."""
+  if not hosts:
+    return []
+  number = f'{process_index()}-{next(_roll_calls)}'
+  def call():
+    client().key_value_set(f'{MESSAGES}roll-{number}', number)
+    return absent_processes(f'{PRESENT}{number}/', limit)
+  absent = _run_within(2 * limit, call)
+  return [0] if absent is None else absent  # None: process 0, which hosts the store, does not answer
+
+
+def end_all(line, code):
+  """End all processes because this one has received a stop signal when there is nothing to save."""
+  _publish_and_exit(line, code)
+
+
+def end_all_hung(line, absent):
+  """End all processes because this one has made no progress for too long.
+
+  Args:
+    line: message, to which the processes that do not answer are added.
+    absent: their indices, from `roll_call`.
+  """
+  if hosts:
+    lost.update(absent)
+    line += (f'; {lost_message(absent)}' if absent
+             else '; all processes answer: the stacks above show where they wait')
+    _publish_and_exit(line, LOST, stacks=True)
+  exit_with(line, LOST)
+
+
+def fail(error, workdir):
+  """End all processes because of an exception in this one; returns if this is the only process.
+
+  Each process writes the cause as its last line. If a library raises the exception because another process is
+  lost, the cause is the process that does not answer.
+  """
+  if not hosts:
+    return
+  described = errors.describe(error, workdir)
+  first_line = str(error).strip().partition('\n')[0]
+  line, code = described or (f'{type(error).__name__}: {first_line}', errors.BUG)
+  if not described and not _run_within(2 * ROLL_CALL_LIMIT, lambda: _wait_for_cause(4 * POLL)):
+    # From a library: a collective may have failed because another process is lost.
+    absent = roll_call()
+    lost.update(absent)
+    if absent:
+      line, code = lost_message(absent), LOST
+    else:
+      traceback.print_exception(error)
+  _publish_and_exit(line, code)
+
+
+def read_messages():
+  """The current messages, {key: text}; exits if process 0 does not answer."""
+  try:
+    return dict(client().key_value_dir_get(MESSAGES))
+  except jax.errors.JaxRuntimeError:
+    exit_with(lost_message([0]), LOST)
+
+
+def handle_messages(messages):
+  """Answer roll calls, and exit if another process has published a cause for the end of the run."""
+  me = process_index()
+  for key, number in messages.items():
+    if '/roll-' in key:
+      client().key_value_set(f'{PRESENT}{number}/{me}', '', allow_overwrite=True)
+  cause = _parse_cause(messages)
+  if cause and cause[0] != me:  # this process exits by itself with its own cause
+    _acknowledge_and_exit(*cause)
+
+
+def request_stop():
+  """Publish that this process has received a stop signal."""
+  client().key_value_set(f'{MESSAGES}stop', str(process_index()), allow_overwrite=True)
+
+
+def stop_requested_by(messages):
+  """The index of the process that has requested a stop; None: no process has."""
+  text = messages.get(f'{MESSAGES}stop')
+  return int(text) if text in map(str, range(len(hosts))) else None
+
+
+def exit_with(line, code):
+  """Write the last line of this process and exit without waiting for threads, which may be blocked."""
+  sys.stdout.flush()
+  print(f'\ngptjax: {line}' if sys.stderr.isatty() else f'gptjax: {line}', file=sys.stderr, flush=True)
+  os._exit(code)
+
+
+def _run_within(limit, work):
+  """`work()`, or None if it takes longer than `limit` seconds: a call to the store can block."""
+  results = []
+  thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
+  thread.start()
+  thread.join(limit)
+  return results[0] if results else None
+
+
+def _wait_for_cause(limit):
+  """The cause that is published within `limit` seconds, arguments of `_acknowledge_and_exit`, or None."""
+  deadline = time.monotonic() + limit
+  while True:
+    cause = _parse_cause(read_messages())
+    if cause or time.monotonic() > deadline:
+      return cause
+    time.sleep(0.1)
+
+
+def _parse_cause(messages):
+  """The cause in the messages, arguments of `_acknowledge_and_exit`; None if absent or invalid."""
+  try:
+    sender, line, code, stacks = json.loads(messages.get(f'{MESSAGES}cause', ''))
+  except (ValueError, TypeError, RecursionError):
+    return None
+  if sender not in range(len(hosts)) or not wire.is_cause(code):
+    return None
+  return sender, printable(line), code, bool(stacks)
+
+
+def _publish_and_exit(line, code, stacks=False):
+  """Publish the cause for the other processes and exit; if another process was first, exit with its cause."""
+  me = process_index()
+  def publish():
+    cause = _wait_for_cause(0)
+    if not cause:
+      with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process was faster
+        client().key_value_set(f'{MESSAGES}cause', json.dumps([me, line, code, stacks]))
+      cause = _wait_for_cause(0)
+    if cause and cause[0] != me:
+      _acknowledge_and_exit(*cause)
+    _wait_for_acknowledgements()
+  if 0 not in lost:  # else there is no store
+    _run_within(2 * ROLL_CALL_LIMIT, publish)
+  exit_with(line, code)
+
+
+def _acknowledge_and_exit(sender, line, code, stacks):
+  """Exit because another process has published a cause."""
+  if stacks:
+    faulthandler.dump_traceback()
+  with contextlib.suppress(jax.errors.JaxRuntimeError):  # process 0, which hosts the store, may have exited
+    client().key_value_set(f'{ACKNOWLEDGED}{process_index()}', '', allow_overwrite=True)
+  _wait_for_acknowledgements()
+  exit_with(line if code == LOST else f'{process_name(sender)} has ended the run: {line}', code)
+
+
+def _wait_for_acknowledgements():
+  """Process 0 hosts the store: there, wait a short time for the other processes to read the cause."""
+  if process_index() == 0:
+    client().key_value_set(f'{ACKNOWLEDGED}0', '', allow_overwrite=True)
+    absent_processes(ACKNOWLEDGED, 4 * POLL + 1)
