@@ -167,7 +167,8 @@ def _panels(n, draw):
 
 
 def figure_4(found):
-  """Plot training and held-out perplexity over size, like the paper's Figure 4; '' if no run was trained here.
+  """Plot training and held-out perplexity over size, like the paper's Figure 4; '' if no run was trained
+  here.
 
   Perplexity is per token, so there is a panel for each vocabulary; the paper's numbers are in that of GPT-2.
   """
@@ -217,7 +218,10 @@ def loss_curves(found):
 
 
 def training_curves(found):
-  """Plot learning rate, gradient norm and throughput over steps, as recorded; '' if no run was trained here."""
+  """Plot learning rate, gradient norm and throughput over steps, as recorded.
+
+  '' if no run was trained here.
+  """
   trained = runs.trained(found)
   shown = [(metric, title) for metric, title in (
     ('train/learning_rate', 'learning rate'), ('train/grad_norm', 'gradient norm, before clipping'),

@@ -9,7 +9,8 @@ from gptjax.report import files
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):
-  """Write samples of a workdir's model, or of the weights that it evaluates: unconditional and of each prompt.
+  """Write samples of a workdir's model, or of the weights that it evaluates: unconditional and of each
+  prompt.
 
   Raises:
     ValueError: see `generate.sample`; or the folder is not a workdir.
