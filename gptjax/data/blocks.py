@@ -14,12 +14,12 @@ BLOCK_CHARACTERS = 1 << 20  # a worker gets pieces of documents up to this
 BLOCK_PIECES = 4096         # and of this number
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
   """What is read, and how."""
   units: list           # of sources.Unit
   separator: str        # between documents of a text file; '': a file is one
   tfds_dir: str
-  stop: bool            # at the first document that cannot be used
+  stop_on_error: bool   # at the first document that cannot be used
   recipe: webtext.Recipe
 
 
@@ -37,34 +37,34 @@ class Block(NamedTuple):
   messages: list        # a line for each document with a problem
 
 
-def read(reading, position):
+def read_pieces(reading, position):
   """(position after it, piece) for all pieces from a position on, those with a problem too."""
   unit, skip, documents = position
   for number in range(unit, len(reading.units)):
     found = sources.pieces(reading.units[number], reading.separator, reading.tfds_dir)
     for count, piece in enumerate(itertools.islice(found, skip, None), skip + 1):
-      if piece.problem and reading.stop:
-        raise InputError(refusal(piece.place, piece.problem))
+      if piece.problem and reading.stop_on_error:
+        raise InputError(unusable_document_message(piece.place, piece.problem))
       documents += piece.start == 0
       yield Position(number, count, documents), piece
     skip = 0
 
 
-def refusal(place, problem):
+def unusable_document_message(place, problem):
   """The line that ends a command at the first document that cannot be used."""
   return f'{place}: {problem.rstrip(".")}; --on_error=skip would leave it out'
 
 
-def kept(reading, position, verdicts):
+def label_pieces(reading, position, verdicts):
   """(position, piece, why it is left out or '') for all pieces from a position on."""
-  for after, piece in read(reading, position):
+  for after, piece in read_pieces(reading, position):
     why = piece.problem.partition(':')[0]
     if not why and len(verdicts) and (verdict := verdicts[after.documents - 1]):
       why = reading.recipe.reason(verdict)
     yield after, piece, why
 
 
-def blocks(found, position, payload):
+def make_blocks(found, position, payload):
   """(Block, [payload(position, piece)]) up to BLOCK_CHARACTERS at a time.
 
   Args:

@@ -7,7 +7,7 @@ import numpy as np
 from gptjax.data.tokenizers import special
 
 SPLITS = ('train', 'validation')
-FAILED = 'cannot be encoded'  # the reason under which texts are counted that were left out
+ENCODE_FAILED = 'cannot be encoded'  # the reason under which texts are counted that were left out
 MIN_TAIL = 64  # characters: what a shorter end of a document could validate is nothing
 
 
@@ -18,7 +18,7 @@ class Encoded(NamedTuple):
   n_bytes: int         # UTF-8 bytes of the text
 
 
-def held_out(digest, fraction):
+def in_validation(digest, fraction):
   """Whether the document with this digest belongs to validation; `fraction` of them do."""
   return int.from_bytes(digest[:8], 'little') < fraction * 2**64
 
@@ -44,8 +44,8 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
     parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]
     silent, failures = 0, []
     for text, held, start, length, place in pieces:
-      for which, share, first, last in shares(text, held, start, length, tail):
-        ids, problem = written(tokenizer, names, share, first, last)
+      for which, share, first, last in split_piece(text, held, start, length, tail):
+        ids, problem = encode_piece(tokenizer, names, share, first, last)
         if problem:
           failures.append((place, problem))
         if first and last and not len(ids):
@@ -62,7 +62,7 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
   return encode_block
 
 
-def written(tokenizer, names, text, first, last):
+def encode_piece(tokenizer, names, text, first, last):
   """(int32[n] ids that a corpus gets for a text, '' or why the tokenizer failed at it).
 
   There are none for a whole document without a token, which is left out.
@@ -73,21 +73,22 @@ def written(tokenizer, names, text, first, last):
     text: a document, or a part of one.
     first, last: whether it begins, and ends, the document.
   """
-  ids, problem = ids_of(tokenizer, names, text, first)
+  ids, problem = encode_text(tokenizer, names, text, first)
   end = tokenizer.end_of_text
   if last and end is not None and (len(ids) or not first):
     ids = np.append(ids, np.int32(end))
   return ids, problem
 
 
-def ids_of(tokenizer, names, text, first):
+def encode_text(tokenizer, names, text, first):
   """(int32[n] ids of a text as `special.encode` gives them, ''); (none, why) if the tokenizer fails at it."""
   try:
     return special.encode(tokenizer, names, text, first), ''
   except BaseException as error:  # native code raises what is no Exception, too
     if not _of_an_encoder(error):
       raise
-    return np.empty(0, np.int32), f'{FAILED}: {" ".join(str(error).split())[:200] or type(error).__name__}'
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    return np.empty(0, np.int32), f'{ENCODE_FAILED}: {reason}'
 
 
 def _of_an_encoder(error):
@@ -96,7 +97,7 @@ def _of_an_encoder(error):
           or type(error).__name__ == 'PanicException')
 
 
-def shares(text, held, start, length, tail):
+def split_piece(text, held, start, length, tail):
   """What a piece gives to which split: [(0 train | 1 validation, text, begins, ends a document)].
 
   Args:

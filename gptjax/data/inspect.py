@@ -19,9 +19,8 @@ import numpy as np
 
 from gptjax.command import figures, run
 from gptjax.command.flag_types import SEED, integer
-from gptjax.data.corpus import corpus_manifest
+from gptjax.data.corpus import corpus_manifest, reader
 from gptjax.data.corpus import mixture as mixtures
-from gptjax.data.corpus import reader as corpora
 from gptjax.errors import InputError
 from gptjax.files import paths, run_config
 from gptjax.kernels import cpu
@@ -54,11 +53,11 @@ def main(argv):
     show_batch(mixture, args.step, args.rewinds, args.batch_size, args.seq_len, args.seed,
                args.cross_documents, args.shift_windows, args.row, args.tokens)
   elif args.document is not None:
-    show_document(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.document,
+    show_document(reader.open_corpus(args.corpus[0], args.split, verify=False), args.document,
                   args.tokens)
   else:
     show_counts(args.corpus[0])
-    show_lengths(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.png)
+    show_lengths(reader.open_corpus(args.corpus[0], args.split, verify=False), args.png)
 
 
 def _parse(argv):
@@ -94,7 +93,8 @@ def _take_from_workdir(args):
     stored, args.digest = run_config.read(path)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
-  folders, args.weights = mixtures.named({name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
+  folders, args.weights = mixtures.folders_and_weights(
+    {name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
   found = {name: stored[f'data.{name}'] for name in ('seq_len', 'cross_documents', 'shift_windows')}
   found |= {name: stored[f'train.{name}'] for name in ('seed', 'batch_size')}
   args.rewinds = rewind_log.read(args.workdir)
@@ -111,7 +111,7 @@ def _take_from_workdir(args):
 def show_counts(folder):
   """Prints what the manifest says, after every file has been hashed and compared with it."""
   manifest = corpus_manifest.read_manifest(folder)
-  splits = [corpora.open_corpus(folder, split, verify=True) for split in manifest['splits']]
+  splits = [reader.open_corpus(folder, split, verify=True) for split in manifest['splits']]
   made = manifest['tokenizer']
   _load_tokenizer(folder, made)
   n_files = sum(len(split.shards) + 1 for split in splits)
@@ -216,8 +216,8 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
                      f'machine has {cpu.memory():,}: show one --row, or a smaller batch')
   number = rewind_log.batch_number(rewinds, step)
   where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows, shift
-  found = corpora.batch_windows(*where)
-  batch = corpora.batch(*where)
+  found = reader.batch_windows(*where)
+  batch = reader.batch(*where)
   decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
   print(f'batch {number} of train (its loss is logged as step {step + 1}), seed {seed}, '
         f'{plural(batch_size, "sequence")} of {plural(seq_len, "token")}')

@@ -30,8 +30,7 @@ from gptjax.command.flag_types import WORKERS as MOST_WORKERS
 from gptjax.command.flag_types import integer, real
 from gptjax.data import blocks, encode, summary, workers
 from gptjax.data import progress as progress_bar
-from gptjax.data.clean import duplicates
-from gptjax.data.clean import webtext as cleaning
+from gptjax.data.clean import duplicates, webtext
 from gptjax.data.corpus import corpus_manifest, held_out, shards
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
@@ -49,7 +48,7 @@ SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong wi
 
 class Job(NamedTuple):
   """What is asked for, checked."""
-  reading: blocks.Reading
+  reading: blocks.ReadOptions
   tokenizer: object     # or train-bpe:N
   out: Path
   validation_fraction: float
@@ -104,18 +103,18 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   if tokenizer.startswith(TRAIN_BPE):
     training.VOCAB_SIZES.parse(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
-  recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
+  recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = documents.units(source, tfds_dir, tfds_download)
   given = None if tokenizer.startswith(TRAIN_BPE) else loading.load(tokenizer)
   settings = {
-    'sources': documents.recorded(source, units), 'inputs': documents.digest(units),
+    'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
     'clean': recipe.description, 'tokenizer': given.digest if given else tokenizer,
     'validation_fraction': validation_fraction, 'document_separator': document_separator,
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
   if given:
-    special.named(given, special_tokens)
-  reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
+    special.resolve_names(given, special_tokens)
+  reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, given or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
             settings, commit_seconds, progress, tuple(special_tokens))
   with ownership.own_folder(job.out):
@@ -138,8 +137,8 @@ def _check_same(job, settings):
     older = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
     stored = settings.get(name, older)
     if name == 'sources' and stored:  # those versions recorded URLs as they were given
-      stored = documents.recorded(stored, units)
-    if stored != value and not (name == 'inputs' and stored == documents.digest_before(units)):
+      stored = documents.recorded_sources(stored, units)
+    if stored != value and not (name == 'inputs' and stored == documents.legacy_units_digest(units)):
       raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
                        f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
 
@@ -163,10 +162,10 @@ def _run(job):
     tokenizer = _tokenizer(job, verdicts)
     state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
                           'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
-    state['special_tokens'] = special.named(tokenizer, job.special_tokens)
-    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
-    state |= held_out.choose((piece for _, piece, why in kept if not why), tokenizer,
-                             job.validation_fraction, job.seq_len, state['special_tokens'])
+    state['special_tokens'] = special.resolve_names(tokenizer, job.special_tokens)
+    kept = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
+    state |= held_out.choose_rule((piece for _, piece, why in kept if not why), tokenizer,
+                                  job.validation_fraction, job.seq_len, state['special_tokens'])
     shards.save_state(job.out, state)
   return _finish(job, state, _encode(job, state, verdicts))
 
@@ -178,30 +177,30 @@ def _judge(job, state):
   judged = state['judged']
   if not judged['done']:
     position = blocks.Position(*judged['position'])
-    whole = (item for item in blocks.kept(job.reading, position, ()) if item[1].start == 0)
-    work = blocks.blocks(whole, position, lambda after, piece: (
+    whole = (item for item in blocks.label_pieces(job.reading, position, ()) if item[1].start == 0)
+    work = blocks.make_blocks(whole, position, lambda after, piece: (
       after.documents - 1, piece.digest, piece.text, piece.fields))
-    with (contextlib.closing(duplicates.Columns(job.out, position.documents)) as columns,
+    with (contextlib.closing(duplicates.FeatureColumns(job.out, position.documents)) as columns,
           _Progress(job, state, columns, 'judging', position) as progress):
-      for block, found in workers.in_order(duplicates.make_judge, [job.reading.recipe], work,
-                                           job.workers):
+      for block, found in workers.map_in_order(duplicates.make_feature_function, [job.reading.recipe], work,
+                                               job.workers):
         columns.add(found, block.position.documents)
         judged['position'] = block.position
         if 'no_origin' in judged:  # the state of versions up to 0.1.0 does not count them
           judged['no_origin'] += found.no_origin
         progress.update(found.n_bytes, block.position)
       columns.complete()
-    duplicates.mark(job.out, job.reading.recipe, judged['position'].documents)
+    duplicates.write_verdicts(job.out, job.reading.recipe, judged['position'].documents)
     judged['done'] = True
     shards.save_state(job.out, state)
-  return np.fromfile(job.out / duplicates.JUDGED, np.uint8)
+  return np.fromfile(job.out / duplicates.FINAL_VERDICTS, np.uint8)
 
 
 def _tokenizer(job, verdicts):
   """The tokenizer, trained first if that is asked for; its files are put into the corpus."""
   made, folder = job.tokenizer, job.out / 'tokenizer'
   if isinstance(made, str):
-    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
+    kept = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
     texts = (piece.text for _, piece, why in kept if not why)
     made = training.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
   atomic.remove(folder)  # Half written by a process that was killed.
@@ -215,21 +214,21 @@ def _encode(job, state, verdicts):
   """Writes the shards; gives {split: its entry in the manifest}."""
   if 'position' not in state:
     state.update(position=blocks.Position(), skipped={}, skipped_bytes=0,
-                 splits={name: shards.Split.empty() for name in encode.SPLITS})
+                 splits={name: shards.SplitWriter.empty() for name in encode.SPLITS})
   position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
-  kept = blocks.kept(job.reading, position, verdicts)
-  work = blocks.blocks(kept, position, lambda after, piece: (
-    piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length, piece.place))
+  kept = blocks.label_pieces(job.reading, position, verdicts)
+  work = blocks.make_blocks(kept, position, lambda after, piece: (
+    piece.text, encode.in_validation(piece.digest, fraction), piece.start, piece.length, piece.place))
   settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail'], state.get('special_tokens', ())]
   with contextlib.closing(_Output(job, state)) as output:
     with _Progress(job, state, output, 'encoding', position) as progress:
-      for block, (*encoded, silent, failures) in workers.in_order(encode.make_encoder, settings, work,
+      for block, (*encoded, silent, failures) in workers.map_in_order(encode.make_encoder, settings, work,
                                                         job.workers):
         output.add(block, encoded, silent, failures)
         progress.update(sum(part.n_bytes for part in encoded), block.position)
     size = sum(split['tokens'] * _dtype(state).itemsize + 8 * split['documents']
                for split in state['splits'].values())
-    with progress_bar.bar('hashing', job.progress, total=size) as bar:
+    with progress_bar.bytes_bar('hashing', job.progress, total=size) as bar:
       return output.complete(bar.update)
 
 
@@ -241,20 +240,21 @@ class _Output:
   """The files of a corpus, and the part of the state that speaks of them."""
 
   def __init__(self, job, state):
-    self._state, self._stop = state, job.reading.stop
-    self._splits = [shards.Split(job.out, name, _dtype(state), job.shard_tokens,
-                                 state['splits'][name]) for name in encode.SPLITS]
-    self._skipped = shards.Appended(job.out / SKIPPED, state['skipped_bytes'])
+    self._state, self._stop = state, job.reading.stop_on_error
+    self._splits = [shards.SplitWriter(job.out, name, _dtype(state), job.shard_tokens,
+                                       state['splits'][name]) for name in encode.SPLITS]
+    self._skipped = shards.AppendOnlyFile(job.out / SKIPPED, state['skipped_bytes'])
 
   def add(self, block, encoded, silent, failures):
     for place, problem in failures[:self._stop]:
-      raise InputError(blocks.refusal(place, problem))
+      raise InputError(blocks.unusable_document_message(place, problem))
     for split, part in zip(self._splits, encoded, strict=True):
       split.add(*part)
     messages = [*block.messages, *(f'{place}: {problem}\n' for place, problem in failures)]
     self._skipped.write(''.join(messages).encode(errors='backslashreplace'))
     counts = collections.Counter(self._state['skipped']) + block.skipped
-    counts += collections.Counter({'no tokens': silent, encode.FAILED: len({place for place, _ in failures})})
+    failed = len({place for place, _ in failures})
+    counts += collections.Counter({'no tokens': silent, encode.ENCODE_FAILED: failed})
     self._state.update(position=block.position, skipped=dict(counts),
                        skipped_bytes=self._skipped.length)
 
@@ -280,8 +280,9 @@ class _Progress:
     self._job, self._state, self._files = job, state, files
     units = job.reading.units
     sizes = [unit.size or 0 for unit in units]
-    self._bar = progress_bar.Bar(name, sizes, sum(sizes) * all(map(documents.is_plain, units)), position.unit,
-                                 sum(split['bytes'] for split in self._splits()), job.progress)
+    expected = sum(sizes) if all(map(documents.is_uncompressed, units)) else 0
+    self._bar = progress_bar.ProgressBar(name, sizes, expected, position.unit,
+                                         sum(split['bytes'] for split in self._splits()), job.progress)
     self._committed = time.monotonic()
 
   def _splits(self):
@@ -313,7 +314,7 @@ def _finish(job, state, splits):
     'version': corpus_manifest.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
-    'validation': held_out.in_words(state, job.validation_fraction, job.seq_len),
+    'validation': held_out.describe(state, job.validation_fraction, job.seq_len),
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
     'content': corpus_manifest.content_digest(state['tokenizer'], splits)}
   judged = state.get('judged', {})
@@ -328,7 +329,7 @@ def _finish(job, state, splits):
 
 def _remove_work(folder):
   atomic.sync(folder)  # a process that was killed may have written the manifest and not synced its name
-  for name in (shards.STATE, *duplicates.FILES, duplicates.JUDGED):
+  for name in (shards.STATE, *duplicates.FILES, duplicates.FINAL_VERDICTS):
     (folder / name).unlink(missing_ok=True)
 
 
@@ -361,7 +362,7 @@ def main(arguments):
   without = [name for name in flags.pop('clean_without').split(',') if name]
   began = time.monotonic()
   manifest = prepare(**flags, document_separator=separator, clean_without=without)
-  print(summary.table(manifest, time.monotonic() - began))
+  print(summary.format_summary(manifest, time.monotonic() - began))
 
 
 if __name__ == '__main__':

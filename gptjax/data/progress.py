@@ -5,12 +5,12 @@ import itertools
 from gptjax.command import bars
 
 
-def bar(name, shown, **more):
+def bytes_bar(name, shown, **more):
   """A bar of bytes (see `gptjax.command.bars`)."""
   return bars.bar(shown=shown, desc=name, unit='B', unit_scale=True, **more)
 
 
-class Bar:
+class ProgressBar:
   """Counts bytes of text; what all units will give is judged by those that are behind, once there are any.
 
   Args:
@@ -25,7 +25,7 @@ class Bar:
   def __init__(self, name, sizes, whole, unit, n_bytes, shown):
     self._behind = [0, *itertools.accumulate(sizes)]
     self._unit, self._text_behind, self._whole = unit, n_bytes, whole
-    self._bar = bar(name, shown, initial=n_bytes)
+    self._bar = bytes_bar(name, shown, initial=n_bytes)
 
   def update(self, n_bytes, unit, made):
     """After so much more text; `unit` is being read, `made` says what has come of it all so far."""

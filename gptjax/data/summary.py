@@ -4,7 +4,7 @@ from gptjax.data.corpus import held_out
 from gptjax.text.words import plural
 
 
-def table(manifest, seconds):
+def format_summary(manifest, seconds):
   """What was written, a line a split, and what was left out; `seconds` is of this process."""
   lines = [f'{"split":<12}{"documents":>14}{"tokens":>18}{"bytes per token":>17}']
   for name, split in sorted(manifest['splits'].items()):

@@ -9,10 +9,10 @@ from multiprocessing import resource_tracker
 
 from gptjax.command import shutdown
 
-AHEAD = 2  # items in hand for each worker: one at work, one waiting
+ITEMS_PER_WORKER = 2  # items in hand for each worker: one at work, one waiting
 
 
-def in_order(make, settings, items, workers):
+def map_in_order(make, settings, items, workers):
   """Yields (item, make(*settings)(payload)) for each (item, payload), in their order.
 
   Args:
@@ -38,7 +38,7 @@ def in_order(make, settings, items, workers):
     waiting = collections.deque()
     for item, payload in items:
       waiting.append((item, pool.submit(_ask, idle, payload)))
-      if len(waiting) > AHEAD * workers:
+      if len(waiting) > ITEMS_PER_WORKER * workers:
         first, result = waiting.popleft()
         yield first, result.result()
     for first, result in waiting:

@@ -91,7 +91,7 @@ def _wanted(task, source, config):
 
 def windows(tokenizer, config):
   """Both splits of the corpus that `config.data` names as batches.Encoded, a row a window."""
-  mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
+  mixture = mixtures.open_mixture(*mixtures.folders_and_weights(config.data), verify=config.data.verify)
   corpus, held_out = mixture.train[0], mixture.held_out[0]
   if corpus.tokenizer['digest'] != tokenizer.digest:
     raise InputError(f'corpus {corpus.folder} was made with the tokenizer {corpus.tokenizer["name"]}, but '
@@ -114,7 +114,7 @@ def encode(task, found, tokenizer, config, skipped, title):
   marks, longest = transforms.marks(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_cut = [], [], [], 0
   low, high = task.scale
-  names = special.named(tokenizer, config.data.special_tokens)
+  names = special.resolve_names(tokenizer, config.data.special_tokens)
   space = ' ' if task.kind == 'choice' else ''  # a question goes on with its document: no "nine.When"
   encoded = lambda text: np.asarray(special.encode(tokenizer, names, text), np.int32)
   for example in bars.bar(found, desc=title, unit='example', leave=False):

@@ -10,7 +10,7 @@ import jax
 
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
-from gptjax.data.corpus import mixture as mixtures
+from gptjax.data.corpus import mixture
 from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
 from gptjax.files import atomic, literal_path
@@ -23,7 +23,7 @@ from gptjax.finetune.tasks.transforms import TEXT
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain.loop import DONE, PREPARE_LIMIT, STOPPED, prepare_corpus
-from gptjax.pretrained.run import save_tokenizer
+from gptjax.pretrained.run_weights import save_tokenizer
 from gptjax.storage import ownership
 
 
@@ -53,7 +53,7 @@ def finetune(config, workdir, overrides=()):
   sharding.check(config, mesh)
   memory.check(config, mesh)
   if any(task.kind == TEXT for task in chosen(config).values()):
-    mixtures.check_there(config.data)
+    mixture.require_corpora(config.data)
   literal_path.check(workdir)
   with ownership.own_workdir(workdir):
     return run_owned(config, workdir, mesh, source, tokenizer)

@@ -21,8 +21,7 @@ from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import TEXT
 from gptjax.kernels import xla_presets
 from gptjax.parallel import processes, sharding
-from gptjax.pretrained.export import obstacle as export_obstacle
-from gptjax.pretrained.export import save_pretrained
+from gptjax.pretrained.export import export_obstacle, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
 from gptjax.text.words import plural
@@ -103,9 +102,10 @@ def loop(run, state, telemetry, saves):
   step_fns = compiled(run, state, telemetry) if at_work else {}
   if at_work:
     shutdown.defer_signal(processes.STOPPING)
-  made = pipeline.plain_batches(functools.partial(train_batch, run), start, run.steps if at_work else start)
+  made = pipeline.synchronous_batches(functools.partial(train_batch, run), start,
+                                      run.steps if at_work else start)
   shard = functools.partial(sharding.shard_batch, mesh=run.mesh)
-  with contextlib.closing(pipeline.ahead(made, shard, 2)) as ahead:
+  with contextlib.closing(pipeline.prefetch_to_device(made, shard, 2)) as ahead:
     watch.restart()
     for step, (batch, waited) in enumerate(ahead, start):
       watch.input += waited

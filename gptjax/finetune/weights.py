@@ -37,7 +37,7 @@ def source_of(config):
   source = open_source(config.init_from)
   if source.tokenizer is None and config.data.tokenizer:  # its entries tell which rows are padding
     source = open_source(config.init_from, loading.load(config.data.tokenizer).n_vocab)
-  fields = layout.config_for(source.fields).model.to_dict()
+  fields = layout.config_from_fields(source.fields).model.to_dict()
   for name, value in fields.items():
     if name not in (*OF_THE_RUN, 'dropout'):  # what to drop in training is the run's own choice
       config.model[name] = value
@@ -84,7 +84,7 @@ def first_state(config, kind, outputs, source, mesh):
     return jax.jit(lambda: make(None))()
   pretrained = copy.deepcopy(config)
   pretrained.model.n_vocab -= 3
-  make = functools.partial(make, facts=layout.declared(config))
+  make = functools.partial(make, facts=layout.weight_declarations(config))
   return jax.jit(make)(source.read(sharding.with_shardings(layout.weight_shapes(pretrained), mesh)))
 
 
@@ -121,7 +121,7 @@ def language_model(state, config):
   """The language model in a State as a GPT like any other: without new tokens, its LoRAs added up."""
   plain = copy.deepcopy(config)
   plain.model.n_vocab -= 3
-  facts = layout.declared(plain)
+  facts = layout.weight_declarations(plain)
 
   def make(state):
     moving, still = parts.entered(state.params, state.frozen, config)

@@ -7,7 +7,7 @@ The training step goes through these, and back for the gradient:
   gathered_once  the vocabulary's tables gathered, where both uses of one share it
 
 and `sharding.defer_grad_sum` marks them so that their gradients are summed over replicas once.
-Decoding has forms of its own: `multiplied_in`, and those of `gptjax.generate.cache.ready`.
+Decoding has forms of its own: `multiplied_in`, and those of `gptjax.generate.kv_cache.prepare_for_decoding`.
 """
 
 import jax

@@ -138,7 +138,7 @@ class GPT(nnx.Module):
       keys: key[b] for dropout, one per sequence; None: no dropout.
       positions: int32[b, t] of the tokens; None: from 0 on.
       attends: a function like `attention` for each layer of an `unrolled` model, to keep keys and values or
-        to attend to those kept (see `gptjax.generate.cache`); None: `attention` itself.
+        to attend to those kept (see `gptjax.generate.kv_cache`); None: `attention` itself.
 
     Returns:
       [b, t, d] in the compute dtype.

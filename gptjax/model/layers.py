@@ -62,7 +62,7 @@ class Projection(nnx.Module):
     bias_axes = tuple(None if axis == 'embed' else axis for axis in axes[len(inputs):])
     self.b = constant(0, sizes[len(inputs):], bias_axes, float32=float32)
     self.n = n
-    self.transposed = False  # True: W is the matrix [outputs, inputs], see `gptjax.generate.cache.ready`
+    self.transposed = False  # True: W is the matrix [outputs, inputs], see `kv_cache.prepare_for_decoding`
 
   def __call__(self, x, activation=lambda y: y):
     rows = flatten_inputs(x, self.w.declaration.axes)

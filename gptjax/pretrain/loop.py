@@ -17,8 +17,7 @@ from gptjax.command import shutdown
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import mixture as mixtures
-from gptjax.data.corpus import pipeline
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import pipeline, reader
 from gptjax.domains import LARGEST
 from gptjax.errors import InputError
 from gptjax.evaluate.during import Tasks
@@ -28,8 +27,8 @@ from gptjax.kernels import xla_presets
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
-from gptjax.pretrained import run as weights
-from gptjax.pretrained.export import obstacle as export_obstacle
+from gptjax.pretrained import run_weights
+from gptjax.pretrained.export import export_obstacle
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
@@ -70,7 +69,7 @@ def pretrain(config, workdir, overrides=()):
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
   suite.chosen(config.eval.tasks)
-  source = weights.first(config, workdir, overrides)
+  source = run_weights.open_initial_weights(config, workdir, overrides)
   configs.resolve(config, workdir)
   configs.check(config)
   if config.checkpoint.export and (why := export_obstacle(config)):
@@ -79,7 +78,7 @@ def pretrain(config, workdir, overrides=()):
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
-  mixtures.check_there(config.data)
+  mixtures.require_corpora(config.data)
   literal_path.check(workdir)
   with ownership.own_workdir(workdir):
     return run_owned(config, workdir, mesh, source)
@@ -92,15 +91,15 @@ def run_owned(config, workdir, mesh, source):
     source: of the first weights, or None.
   """
   processes.on_process_0(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
-  mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
-  mixtures.check(mixture, config)
+  mixture = mixtures.open_mixture(*mixtures.folders_and_weights(config.data), verify=config.data.verify)
+  mixtures.check_compatible(mixture, config)
   processes.compare({f'digest of corpus {number}': corpus.digest
                      for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # they share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
-  weights.check_tokenizer(config, source, first_corpus.tokenizer)
+  run_weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
-    export = weights.exporter(config, workdir, source, tokenizer)
+    export = run_weights.make_exporter(config, workdir, source, tokenizer)
   initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
@@ -110,7 +109,7 @@ def run_owned(config, workdir, mesh, source):
 
 def n_steps(config, mixture):
   """Updates in the run; an epoch is as many sequences as all corpora together have windows."""
-  windows = sum(corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
+  windows = sum(reader.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
                 for corpus in mixture.train)
   steps = config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
   if steps > LARGEST:
@@ -132,7 +131,7 @@ def prepare_corpus(config, workdir, tokenizer=None):
   from gptjax.data.prepare import prepare
   configs.make_workdir(workdir)
   if tokenizer:
-    weights.save_tokenizer(tokenizer, workdir)
+    run_weights.save_tokenizer(tokenizer, workdir)
   spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
                           'commit')
@@ -155,7 +154,7 @@ def initialize_workdir(config, workdir, mixture, source, tokenizer):
   def lay():
     configs.make_workdir(workdir)
     configs.write_or_check_config(config, workdir, mixture.digest, length)
-    weights.keep(source, tokenizer, workdir)
+    run_weights.save_run_tokenizer(source, tokenizer, workdir)
     return (Path(workdir) / 'config.json').read_text()
   written, path = processes.on_process_0(lay), Path(workdir) / 'config.json'
   if not path.exists() or path.read_text() != written:
@@ -190,7 +189,7 @@ def train_attempt(run, source, export, telemetry):
     console.log_start(run, telemetry, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
-    batches = pipeline.ahead(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
+    batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
     with contextlib.closing(batches):
       state, finished = loop(run, state, batches, telemetry, saves)
     telemetry.close_bar()
@@ -222,7 +221,7 @@ def initial_state(run, source, telemetry):
   if restored:
     return restored[0]
   if source:
-    telemetry.log(f'first weights from {source.place}')
+    telemetry.log(f'first weights from {source.folder}')
     return jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
   return jax.jit(init)()
 
@@ -333,9 +332,9 @@ def log_save(telemetry, saved):
 def train_batch(run, step):
   """This host's rows of the batch of update `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
   c, number = run.config, rewind_log.batch_number(run.rewinds, step)
-  return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
-                       c.data.seq_len, c.data.cross_documents,
-                       rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)
+  return reader.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
+                      c.data.seq_len, c.data.cross_documents,
+                      rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)
 
 
 class Evaluation:
@@ -353,12 +352,12 @@ class Evaluation:
     for name, corpus in zip(run.mixture.names, run.mixture.held_out, strict=True):
       if not corpus:
         continue
-      n = corpora.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
+      n = reader.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
       sums = []
       for i in range(min(n, config.eval.steps) if config.eval.steps else n):
         if run.stop.requested():
           return None
-        batch = corpora.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
+        batch = reader.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
         sums.append(self.step(params, sharding.shard_batch(batch, run.mesh)))
         jax.block_until_ready(sums[-2:-1])  # a few are under way, not all: else the watchdog could not tell
         run.watchdog.progress()

@@ -154,7 +154,7 @@ class TensorBoard:
         self.writer.close()
 
   def _open(self):
-    pipeline.tensorflow()  # clu would load it louder, and let it take the accelerators
+    pipeline.import_tensorflow()  # clu would load it louder, and let it take the accelerators
     from clu import metric_writers
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self.folder)))
 

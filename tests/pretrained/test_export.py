@@ -24,7 +24,7 @@ from torch_models import logits_of, tensors, tokens_for, transformers, twin
 import gptjax
 from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading, sentence_piece
 from gptjax.finetune.model import adapted
-from gptjax.generate import cache
+from gptjax.generate import kv_cache
 from gptjax.model.gpt import GPT
 from gptjax.model.lstm import language_model
 from gptjax.pretrain.loop import pretrain
@@ -190,7 +190,7 @@ def test_an_export_gives_the_same_logits_or_is_refused_when_the_config_is_read(t
   with mesh_of():
     model = jax.jit(lambda: language_model(jax.random.key(1), config))()
     model = jax.tree.map(lambda x: 3 * x, model)  # scores that matter
-    why = export.obstacle(config)
+    why = export.export_obstacle(config)
     if why is not None:
       with pytest.raises(ValueError, match=re.escape(why)):
         gptjax.save_pretrained(model, None, tmp_path / 'out')
@@ -205,7 +205,7 @@ def test_an_export_gives_the_same_logits_or_is_refused_when_the_config_is_read(t
 def test_every_option_is_written_for_gpt2():
   for variant in VARIANTS:
     config = tiny_config(**{f'model.{name}': value for name, value in variant.items()})
-    assert (export.obstacle(config) is None) == ('architecture' not in variant)
+    assert (export.export_obstacle(config) is None) == ('architecture' not in variant)
 
 
 def with_lora(model):
@@ -223,7 +223,7 @@ def changed(path, value):
 
 ELSE = {
   'LoRA beside projections': (with_lora, 'h/attn/c_attn is Adapted, but in its gpt2 Projection'),
-  'layers apart': (cache.ready, 'not GPT with its layers apart'),
+  'layers apart': (kv_cache.prepare_for_decoding, 'not GPT with its layers apart'),
   'another epsilon at the end': (changed('ln_f.epsilon', 0.1), 'ln_f/epsilon is 0.1, but in its gpt2 1e-05'),
   'another epsilon in blocks': (changed('h.ln_2.epsilon', 0.1), 'h/ln_2/epsilon is 0.1'),
   'a weight more': (changed('h.attn.sink', nnx.Param(jnp.ones(32))), 'h/attn/sink is (Declaration('),
@@ -311,7 +311,7 @@ def look():
     return None
   values = load_file(folder / export.SINGLE).values()
   found = {float(x) for value in values for x in (value.min(), value.max())}
-  return [*sorted(found), export.exported(folder)['step']]
+  return [*sorted(found), export.exported_facts(folder)['step']]
 for before in (False, True):
   n, killed = 0, True
   while killed:

@@ -21,8 +21,7 @@ from gptjax.benchmark.turns import by_turns, serve, times_faster
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.data import prepare
-from gptjax.data.corpus import pipeline
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import pipeline, reader
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import byte_bpe, loading, training
 from gptjax.files import paths
@@ -42,7 +41,7 @@ def write_text(source, tfds_dir, megabytes, path):
   """
   texts, size = [], 0
   for piece in (piece for unit in documents.units([source], tfds_dir)
-                for piece in documents.sound_pieces(unit, '', tfds_dir)):
+                for piece in documents.usable_pieces(unit, '', tfds_dir)):
     texts.append(piece.text)
     size += len(piece.text.encode())
     if size >= megabytes * 1e6:
@@ -65,7 +64,7 @@ def prepare_text(folder, out, workers):
 def worker(contender, folder):
   """Answers each line with the seconds of the whole text; READ with the dict of `reading`."""
   if contender == READ:
-    corpus = corpora.open_corpus(f'{folder}/corpus', 'train', verify=False)
+    corpus = reader.open_corpus(f'{folder}/corpus', 'train', verify=False)
     return serve({}, functools.partial(reading, corpus))
   if contender == ENCODE:
     with open(f'{folder}/text.jsonl', encoding='utf-8') as file:
@@ -88,7 +87,7 @@ def worker(contender, folder):
 def reading(corpus, _):
   """{'pipeline', 'plain': tokens a second; 'first', 'late': seconds of batch 0 and of batch LATE}."""
   def make(step):
-    return corpora.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
+    return reader.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
 
   def speed(batches):
     next(batches)  # loads TensorFlow
@@ -104,7 +103,7 @@ def reading(corpus, _):
   pairs = [(seconds(0), seconds(LATE)) for _ in range(100)]
   return {'pipeline': speed(pipeline.batches(make, 0, N_BATCHES + 1, workers=2,
                                              prefetch=defaults.fields()['data']['prefetch'])),
-          'plain': speed(pipeline.plain_batches(make, 0, N_BATCHES + 1)),
+          'plain': speed(pipeline.synchronous_batches(make, 0, N_BATCHES + 1)),
           **dict(zip(('first', 'late'), map(statistics.median, zip(*pairs, strict=True)), strict=True))}
 
 

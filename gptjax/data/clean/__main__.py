@@ -13,15 +13,15 @@ if __name__ == '__main__':
   startup.begin('clean', 'stopped', product=True)
 
 from gptjax.command import run
-from gptjax.data.clean.webtext import FILTERS, REMOVES, document, recipe
+from gptjax.data.clean.webtext import FILTER_FUNCTIONS, FILTERS, make_document, make_recipe
 
 
-def costs(name):
+def false_positives(name):
   """The kinds of text in `clean_examples.COSTS` that a filter removes, wanted or not."""
   from gptjax.data.clean import clean_examples
-  plain = recipe('webtext', (), '', '')
-  return [kind for kind, text in clean_examples.COSTS.items()
-          if name in REMOVES and REMOVES[name](document(text, {}), plain)]
+  plain = make_recipe('webtext', (), '', '')
+  return [kind for kind, text in clean_examples.FALSE_POSITIVES.items()
+          if name in FILTER_FUNCTIONS and FILTER_FUNCTIONS[name](make_document(text, {}), plain)]
 
 
 def main(arguments=()):
@@ -31,10 +31,10 @@ def main(arguments=()):
                  'example of what it removes and of what it keeps.').parse_args(arguments)
   for name in FILTERS:
     removed, kept = clean_examples.EXAMPLES[name]
-    print(f'{name}: {clean_examples.RULES[name]}')
+    print(f'{name}: {clean_examples.DESCRIPTIONS[name]}')
     print(f'  removes {removed[1] or ""} {removed[0][:100]!r}')
     print(f'  keeps   {kept[1] or ""} {kept[0][:100]!r}')
-    if lost := costs(name):
+    if lost := false_positives(name):
       print(f'  costs   {", ".join(lost)}: --clean_without={name} keeps such text')
     print()
 

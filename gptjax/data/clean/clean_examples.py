@@ -12,7 +12,7 @@ enough." They talked about it for an hour, and when he went home he began to wri
 would make his name. It was out of print when he died, but there are more of his readers now
 than there were then.
 '''
-OTHER = '''\
+OTHER_PROSE = '''\
 She had been told that the archive would be closed on Monday, and so it was; the man at the gate
 was sorry, but there was nothing that he could do about it before the next morning. There were
 two inns in the town. At the first of them they had a room which was over the kitchen, and it
@@ -49,8 +49,8 @@ EXAMPLES = {
   'menu': ((MENU, {}), (PROSE, {})),
   'placeholder': (('To see this page, enable JavaScript in your browser.\n' + PROSE, {}),
                   (PROSE.replace('a boy', 'a boy who knew JavaScript'), {})),
-  'exact_duplicate': ((PROSE, {'title': 'the same again'}), (OTHER, {})),
-  'near_duplicate': ((PROSE.replace('that summer', 'in summer'), {}), (OTHER, {})),
+  'exact_duplicate': ((PROSE, {'title': 'the same again'}), (OTHER_PROSE, {})),
+  'near_duplicate': ((PROSE.replace('that summer', 'in summer'), {}), (OTHER_PROSE, {})),
 }
 # Text of other kinds, which filters made for prose on web pages remove too: what each of them costs.
 VERSE = '''\
@@ -173,10 +173,11 @@ def main(arguments):
     print(f'{longest!r}: {len(longest)} characters')
     path.with_suffix('.counts').write_text('\\n'.join(table.rows()))
 '''
-COSTS = {'verse': VERSE, 'a song with a refrain': SONG, 'a scene of a play': PLAY, 'Python source': PYTHON}
+FALSE_POSITIVES = {'verse': VERSE, 'a song with a refrain': SONG, 'a scene of a play': PLAY,
+                   'Python source': PYTHON}
 
 # What each filter removes, as the command lists it; docstrings would be absent with `python -OO`.
-RULES = {
+DESCRIPTIONS = {
   'blocked_domain': 'From a domain of the list that the user gave, from a part of one, or from a site '
                     'of that name.',
   'wikipedia': 'A page of Wikipedia: by its url or domain; where it has neither, by a title'

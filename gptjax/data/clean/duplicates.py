@@ -21,14 +21,14 @@ from gptjax.files import atomic
 
 VERDICTS, KEYS, SIGNATURES = 'verdicts.bin', 'keys.bin', 'signatures.bin'
 FILES = (VERDICTS, KEYS, SIGNATURES)
-JUDGED = 'judged.bin'
-PHRASE = 5              # words
+FINAL_VERDICTS = 'judged.bin'
+SHINGLE_WORDS = 5              # words
 BANDS, ROWS = 20, 6     # 99.8 % of the pairs with a similarity of 0.8 share a band, 27 % with 0.5
-SIMILAR = 0.8           # share of the signature that two documents must have in common
-ROWS_AT_A_TIME = 1 << 16
+MIN_SIMILARITY = 0.8           # share of the signature that two documents must have in common
+CHUNK_ROWS = 1 << 16
 
 
-class Judged(NamedTuple):
+class DocumentFeatures(NamedTuple):
   """What is known of the documents of a block; arrays of one row a document."""
   numbers: np.ndarray      # int64: of the document, from 0, in the whole source
   verdicts: np.ndarray     # uint8: the number of the filter that removes it, or 0
@@ -38,7 +38,7 @@ class Judged(NamedTuple):
   no_origin: int             # documents that name no url or domain
 
 
-def make_judge(recipe):
+def make_feature_function(recipe):
   """The function for workers, of a list of (number, digest, text, fields); it gives a Judged."""
   from datasketch import MinHash
   blank = MinHash(BANDS * ROWS, seed=1, hashfunc=int, scheme='affine32')
@@ -50,16 +50,16 @@ def make_judge(recipe):
     keys, signatures = np.zeros((n, 1 + BANDS), np.uint64), np.zeros((n, BANDS * ROWS), np.uint32)
     n_bytes, no_origin = 0, 0
     for i, (_, digest, text, fields) in enumerate(pieces):
-      document = webtext.document(text, fields)
+      document = webtext.make_document(text, fields)
       n_bytes += len(text)
-      no_origin += not webtext.domain_of(fields)
-      verdicts[i] = webtext.judge(document, recipe)
+      no_origin += not webtext.get_domain(fields)
+      verdicts[i] = webtext.find_filter(document, recipe)
       keys[i, 0] = int.from_bytes(digest[:8], 'little')
       if near and not verdicts[i]:
         signatures[i] = _signature(document.words, blank.copy())
         keys[i, 1:] = _band_keys(signatures[i])
-    return Judged(np.array([p[0] for p in pieces], np.int64), verdicts, keys, signatures, n_bytes,
-                  no_origin)
+    return DocumentFeatures(np.array([p[0] for p in pieces], np.int64), verdicts, keys, signatures, n_bytes,
+                            no_origin)
 
   return judge_block
 
@@ -67,8 +67,8 @@ def make_judge(recipe):
 def _signature(words, sketch):
   """uint32[BANDS * ROWS]: MinHash of the phrases of PHRASE words, in lower case."""
   hashes = np.fromiter((zlib.crc32(word.lower().encode()) for word in words), np.uint64, len(words))
-  phrases = np.zeros(max(1, len(words) - PHRASE + 1), np.uint64)
-  for i in range(min(PHRASE, len(words))):
+  phrases = np.zeros(max(1, len(words) - SHINGLE_WORDS + 1), np.uint64)
+  for i in range(min(SHINGLE_WORDS, len(words))):
     phrases = phrases * np.uint64(0x9E3779B97F4A7C15) + hashes[i:i + len(phrases)]
   phrases = np.unique((phrases ^ (phrases >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) >>
                       np.uint64(32))
@@ -86,14 +86,14 @@ def _band_keys(signature):
   return keys
 
 
-class Columns:
+class FeatureColumns:
   """What is known of the documents so far, on disk."""
 
   def __init__(self, folder, documents):
     """Goes on after the rows of so many documents."""
     self.documents = documents
     widths = (1, 8 * (1 + BANDS), 4 * BANDS * ROWS)
-    self._files = [shards.Appended(folder / name, width * documents)
+    self._files = [shards.AppendOnlyFile(folder / name, width * documents)
                    for name, width in zip(FILES, widths, strict=True)]
 
   def add(self, judged, documents):
@@ -117,7 +117,7 @@ class Columns:
       file.complete()
 
 
-def mark(folder, recipe, documents):
+def write_verdicts(folder, recipe, documents):
   """Writes JUDGED: the verdicts, with those of duplicates added; uint8, a row a document."""
   verdicts = np.fromfile(folder / VERDICTS, np.uint8) if documents else np.zeros(0, np.uint8)
   assert len(verdicts) == documents, (folder, documents)
@@ -127,15 +127,15 @@ def mark(folder, recipe, documents):
     verdicts[standing[earliest < standing]] = 1 + webtext.FILTERS.index('exact_duplicate')
   if documents and 'near_duplicate' in recipe.filters:
     _mark_near(folder, verdicts)
-  atomic.write(folder / JUDGED, verdicts.tobytes())
+  atomic.write(folder / FINAL_VERDICTS, verdicts.tobytes())
 
 
 def _key(folder, number, documents):
   """uint64[documents]: a column of KEYS, read a part of the rows at a time."""
   column, width = np.empty(documents, np.uint64), 1 + BANDS
   with open(folder / KEYS, 'rb') as file:
-    for start in range(0, documents, ROWS_AT_A_TIME):
-      rows = np.fromfile(file, np.uint64, ROWS_AT_A_TIME * width).reshape(-1, width)
+    for start in range(0, documents, CHUNK_ROWS):
+      rows = np.fromfile(file, np.uint64, CHUNK_ROWS * width).reshape(-1, width)
       column[start:start + len(rows)] = rows[:, number]
   return column
 
@@ -154,7 +154,7 @@ def _mark_near(folder, verdicts):
   for band in range(BANDS):
     earliest = _earliest(_key(folder, 1 + band, len(verdicts))[standing], standing)
     for part in np.array_split(np.flatnonzero(earliest < standing),
-                               1 + len(standing) // ROWS_AT_A_TIME):
+                               1 + len(standing) // CHUNK_ROWS):
       alike = signatures[standing[part]] == signatures[earliest[part]]
-      near[standing[part][alike.mean(axis=1) >= SIMILAR]] = True
+      near[standing[part][alike.mean(axis=1) >= MIN_SIMILARITY]] = True
   verdicts[near] = 1 + webtext.FILTERS.index('near_duplicate')

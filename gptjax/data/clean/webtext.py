@@ -44,7 +44,7 @@ class Document(NamedTuple):
   lines: list      # without blank ones
 
 
-def recipe(name, without, blocked_domains, wikipedia_titles):
+def make_recipe(name, without, blocked_domains, wikipedia_titles):
   """The recipe called `name`.
 
   Args:
@@ -67,7 +67,7 @@ def recipe(name, without, blocked_domains, wikipedia_titles):
   filters = tuple(f for f in RECIPES[name] if f not in without)
   domains = frozenset(line.split()[-1].lower().removeprefix('www.')
                       for line in _lines(blocked_domains))
-  titles = frozenset(plain_title(line) for line in _lines(wikipedia_titles)) - {''}
+  titles = frozenset(normalize_title(line) for line in _lines(wikipedia_titles)) - {''}
   parts = [name, *(f'without {f}' for f in RECIPES[name] if f in without)]
   for what, found in (('blocked domains', domains), ('Wikipedia titles', titles)):
     if found:
@@ -85,30 +85,30 @@ def _lines(path):
   return [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
 
 
-def judge(document, recipe):
+def find_filter(document, recipe):
   """The number of the first filter that removes the document, from 1; 0 if none does."""
   for name in recipe.filters:
-    if name not in DUPLICATES and REMOVES[name](document, recipe):
+    if name not in DUPLICATES and FILTER_FUNCTIONS[name](document, recipe):
       return FILTERS.index(name) + 1
   return 0
 
 
-def document(text, fields):
+def make_document(text, fields):
   """What the filters look at, of a text."""
   return Document(text, fields, text.split(), [s for s in map(str.strip, text.split('\n')) if s])
 
 
 _SCHEME, _REST, _PORT = re.compile(r'[a-z][a-z0-9+.-]*://'), re.compile(r'[/?#]'), re.compile(r':\d*$')
-LONGEST_DOMAIN = 253  # characters, by RFC 1035; what is longer is none, and would take long to compare
+MAX_DOMAIN_LENGTH = 253  # characters, by RFC 1035; what is longer is none, and would take long to compare
 
 
-def domain_of(fields):
+def get_domain(fields):
   """The domain that a record names, in `domain` or `url`, without `www.`; '' if it names none."""
   found = (fields.get('domain') or fields.get('url', '')).strip().lower()
   found = found[match.end():] if (match := _SCHEME.match(found)) else found
   found = _REST.split(found, maxsplit=1)[0].rpartition('@')[2]
   found = _PORT.sub('', found).removeprefix('www.')
-  return found if len(found) <= LONGEST_DOMAIN else ''
+  return found if len(found) <= MAX_DOMAIN_LENGTH else ''
 
 
 # The first of two labels that many countries' domains end in: example.co.uk, example.com.au, example.ne.jp.
@@ -131,7 +131,7 @@ def _site(labels):
 _SITE = re.compile(r' [-\u2013\u2014|] Wikipedia\b.*', re.DOTALL)
 
 
-def plain_title(title):
+def normalize_title(title):
   """A title as it is compared: of any case, without marks of headings and the site's name."""
   title = unicodedata.normalize('NFKC', title).replace('_', ' ').strip(' =\t\r\n')
   return _SITE.sub('', ' '.join(title.split())).strip().lower()
@@ -141,17 +141,17 @@ def plain_title(title):
 
 
 def blocked_domain(document, recipe):
-  domain = domain_of(document.fields)
+  domain = get_domain(document.fields)
   return bool(domain) and _within(domain, recipe.domains)
 
 
 def wikipedia(document, recipe):
-  if domain := domain_of(document.fields):
+  if domain := get_domain(document.fields):
     return _within(domain, {'wikipedia.org'})
   if 'From Wikipedia, the free encyclopedia' in document.text[:2000]:
     return True
   title = document.fields.get('title') or (document.lines or [''])[0]
-  return len(title) < 300 and plain_title(title) in recipe.titles
+  return len(title) < 300 and normalize_title(title) in recipe.titles
 
 
 def short(document, recipe):
@@ -215,7 +215,7 @@ def placeholder(document, recipe):
   return len(document.words) < 400 and bool(_PLACEHOLDERS.search(document.text))
 
 
-REMOVES = {f.__name__: f for f in (
+FILTER_FUNCTIONS = {f.__name__: f for f in (
   blocked_domain, wikipedia, short, not_english, symbols, word_length, repetition, menu,
   placeholder)}
 

@@ -11,15 +11,15 @@ from gptjax.text.printable import printable
 
 MANIFEST, VERSION = 'manifest.json', 2
 DTYPES = {'uint16': 1 << 16, 'uint32': 1 << 32}  # of ids, and how many there can be
-LONGEST = 255  # bytes of a file's name
-MOST = 1 << 53  # tokens, documents and bytes; JSON's numbers are exact up to there
-FILE = {'file': str, 'sha256': str}
-SPLIT = {'tokens': int, 'documents': int, 'bytes': int, 'sha256': str, 'shards': [{**FILE, 'tokens': int}],
-         'index': FILE}
-LAYOUT = {
-  'dtype': str, 'content': str, 'splits': {str: SPLIT}, '?sources': [str], '?clean': str, '?validation': str,
-  '?validation_fraction': json_files.NUMBER, '?skipped': {str: int}, '?settings': {'?sources': [str]},
-  '?no_origin': {'documents': int, 'of': int},
+MAX_NAME_BYTES = 255  # bytes of a file's name
+MAX_COUNT = 1 << 53  # tokens, documents and bytes; JSON's numbers are exact up to there
+FILE_SCHEMA = {'file': str, 'sha256': str}
+SPLIT_SCHEMA = {'tokens': int, 'documents': int, 'bytes': int, 'sha256': str,
+                'shards': [{**FILE_SCHEMA, 'tokens': int}], 'index': FILE_SCHEMA}
+SCHEMA = {
+  'dtype': str, 'content': str, 'splits': {str: SPLIT_SCHEMA}, '?sources': [str], '?clean': str,
+  '?validation': str, '?validation_fraction': json_files.NUMBER, '?skipped': {str: int},
+  '?settings': {'?sources': [str]}, '?no_origin': {'documents': int, 'of': int},
   'tokenizer': {'name': str, 'digest': str, 'n_vocab': int, 'end_of_text': (int, type(None))}}
 
 
@@ -51,7 +51,7 @@ def read_manifest(folder):
     raise InputError(f'{path} has been changed: its digest should be {found[:12]}, it says '
                      f'{str(manifest.get("digest"))[:12]}; prepare the corpus again')
   text_checks.require_valid_json(manifest, str(path))
-  if fault := json_files.layout_fault(manifest, LAYOUT) or _contradiction(manifest):
+  if fault := json_files.layout_fault(manifest, SCHEMA) or _contradiction(manifest):
     raise InputError(f'{path} is not the manifest of a corpus: {fault}; prepare the corpus again')
   return manifest
 
@@ -67,10 +67,10 @@ def _contradiction(manifest):
     return 'end_of_text is no entry of the tokenizer'
   for name, split in manifest['splits'].items():
     in_shards = [one['tokens'] for one in split['shards']]
-    if not all(0 <= n < MOST for n in (split['tokens'], split['documents'], split['bytes'], *in_shards)):
+    if not all(0 <= n < MAX_COUNT for n in (split['tokens'], split['documents'], split['bytes'], *in_shards)):
       return f'a number in splits.{name} is not one of tokens, documents or bytes'
     names = [split['index']['file'], *(one['file'] for one in split['shards'])]
-    if any(one != printable(one) or one != Path(one).name or len(one) > LONGEST for one in names):
+    if any(one != printable(one) or one != Path(one).name or len(one) > MAX_NAME_BYTES for one in names):
       return f'a file of {name} has no plain name'
     if sum(in_shards) != split['tokens']:
       return f'the shards of {name} do not hold its {split["tokens"]:,} tokens'

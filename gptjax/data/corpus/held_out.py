@@ -2,10 +2,10 @@
 
 from gptjax.data import encode
 
-WHOLE, ENDS, NOTHING = 'documents by their hash', 'the end of each document', 'nothing'
+WHOLE_DOCUMENTS, DOCUMENT_ENDS, NOTHING = 'documents by their hash', 'the end of each document', 'nothing'
 
 
-def choose(found, tokenizer, fraction, seq_len, names=()):
+def choose_rule(found, tokenizer, fraction, seq_len, names=()):
   """The first rule by which both splits have at least one window, seq_len + 1 tokens.
 
   WHOLE documents belong to validation by their hash, or else the ENDS of all documents do, or else NOTHING
@@ -24,21 +24,21 @@ def choose(found, tokenizer, fraction, seq_len, names=()):
   """
   if not fraction:
     return {'fraction': 0, 'tail': 0}
-  enough, counts = seq_len + 1, {WHOLE: [0, 0], ENDS: [0, 0]}
+  enough, counts = seq_len + 1, {WHOLE_DOCUMENTS: [0, 0], DOCUMENT_ENDS: [0, 0]}
   for piece in found:
-    held = encode.held_out(piece.digest, fraction)
-    for rule, tail in ((WHOLE, 0), (ENDS, fraction)):
-      for which, text, first, last in encode.shares(piece.text, held, piece.start, piece.length, tail):
+    held = encode.in_validation(piece.digest, fraction)
+    for rule, tail in ((WHOLE_DOCUMENTS, 0), (DOCUMENT_ENDS, fraction)):
+      for which, text, first, last in encode.split_piece(piece.text, held, piece.start, piece.length, tail):
         if counts[rule][which] < enough:
-          counts[rule][which] += len(encode.written(tokenizer, names, text, first, last)[0])
-    if min(counts[WHOLE]) >= enough:
+          counts[rule][which] += len(encode.encode_piece(tokenizer, names, text, first, last)[0])
+    if min(counts[WHOLE_DOCUMENTS]) >= enough:
       return {'fraction': fraction, 'tail': 0}
-  if min(counts[ENDS]) >= enough:
+  if min(counts[DOCUMENT_ENDS]) >= enough:
     return {'fraction': 0, 'tail': fraction}
   return {'fraction': 0, 'tail': 0, 'too_little': max(held for _, held in counts.values())}
 
 
-def in_words(state, fraction, seq_len):
+def describe(state, fraction, seq_len):
   """What is held out, for the manifest.
 
   Args:
@@ -46,9 +46,9 @@ def in_words(state, fraction, seq_len):
     fraction, seq_len: as for `choose`.
   """
   if state['tail']:
-    return ENDS
+    return DOCUMENT_ENDS
   if state.get('fraction', fraction):
-    return WHOLE
+    return WHOLE_DOCUMENTS
   if not fraction:
     return NOTHING
   return (f'{NOTHING}: too little text for validation_fraction = {fraction:g}, one of the splits would have '

@@ -6,8 +6,7 @@ import os
 import shlex
 from typing import NamedTuple
 
-from gptjax.data.corpus import corpus_manifest, order
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import corpus_manifest, order, reader
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 
@@ -30,13 +29,13 @@ class Mixture(NamedTuple):
     return self.held_out_mean([corpus.n_bytes / corpus.n_tokens for corpus in self.held_out if corpus])
 
 
-def named(data):
+def folders_and_weights(data):
   """([folder], [weight]) of what `config.data` (or its JSON) names."""
   pairs = data['mixture'] or [(data['corpus'], 1.0)]
   return [folder for folder, _ in pairs], [weight for _, weight in pairs]
 
 
-def check_there(data):
+def require_corpora(data):
   """Refuses corpora that are not there and that nothing makes: names the command that makes them.
 
   Args:
@@ -44,7 +43,7 @@ def check_there(data):
   """
   if data.source:
     return
-  for folder in named(data)[0]:
+  for folder in folders_and_weights(data)[0]:
     if not os.path.isdir(folder):
       known = folder == data.corpus and data.recipe
       own = f"--source='text:FOLDER/*.txt' --tokenizer={data.tokenizer or 'gpt2'}"
@@ -65,7 +64,7 @@ def open_mixture(folders, weights, *, verify):
     ValueError: a corpus is absent or damaged, one is named twice, they were not made with the same
       tokenizer, or a weight is no share (see `order.mixture`).
   """
-  shares = order.mixture(tuple(weights)).shares.tolist()
+  shares = order.mixture_period(tuple(weights)).shares.tolist()
   places = [os.path.abspath(folder) for folder in folders]
   if len(set(places)) < len(places):
     raise InputError(f'a corpus is named twice in {list(folders)}: name it once, with all its weight')
@@ -82,19 +81,19 @@ def open_mixture(folders, weights, *, verify):
   digest = digests[0] if len(digests) == 1 else hashlib.sha256(
     json.dumps([digests, shares]).encode()).hexdigest()
   return Mixture([os.path.relpath(place, parent) for place in places], shares,
-                 [corpora.open_corpus(folder, 'train', verify=verify) for folder in folders],
+                 [reader.open_corpus(folder, 'train', verify=verify) for folder in folders],
                  [_held_out(folder, verify) for folder in folders], digest)
 
 
 def _held_out(folder, verify):
   try:
-    corpus = corpora.open_corpus(folder, 'validation', verify=verify)
-  except corpora.NoSplit:
+    corpus = reader.open_corpus(folder, 'validation', verify=verify)
+  except reader.MissingSplit:
     return None
   return corpus if corpus.n_tokens > 1 else None  # of one token, nothing can be predicted
 
 
-def check(mixture, config):
+def check_compatible(mixture, config):
   """Refuses corpora that the config cannot be run on.
 
   Raises:
@@ -115,7 +114,7 @@ def check(mixture, config):
                      f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
                      'prepare it again')
   for corpus in mixture.train:
-    if corpora.n_windows(corpus, data.seq_len, True) < 1:
+    if reader.n_windows(corpus, data.seq_len, True) < 1:
       raise InputError(f'corpus {corpus.folder} has {corpus.n_tokens:,} tokens to train on, fewer than the '
                        f'{data.seq_len + 1:,} that a sequence of config.data.seq_len = {data.seq_len} needs: '
                        'shorten it, or prepare more text')

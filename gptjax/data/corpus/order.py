@@ -18,10 +18,10 @@ import numpy as np
 from gptjax.errors import InputError
 
 ROUNDS = 8  # of the Feistel network; four make a pseudo-random permutation, the rest is margin
-FINEST = 1_000_000  # largest common denominator of the weights of a mixture
+MAX_DENOMINATOR = 1_000_000  # largest common denominator of the weights of a mixture
 
 
-def windows(sizes, digests, weights, seed, numbers):
+def sample_windows(sizes, digests, weights, seed, numbers):
   """Corpus, window and epoch of each sample.
 
   Args:
@@ -37,7 +37,7 @@ def windows(sizes, digests, weights, seed, numbers):
   Raises:
     ValueError: see `mixture`.
   """
-  mix = mixture(tuple(weights))
+  mix = mixture_period(tuple(weights))
   period, place = np.divmod(numbers, len(mix.corpus))
   corpus = mix.corpus[place]
   nth = period * mix.shares[corpus] + mix.nth[place]
@@ -49,7 +49,7 @@ def windows(sizes, digests, weights, seed, numbers):
   return corpus, window, epoch
 
 
-def offsets(digest, seed, epoch):
+def epoch_offsets(digest, seed, epoch):
   """A pseudo-random number in [0, 2^63) for each (digest, seed, epoch): int64[m] for epochs int64[m]."""
   epochs, which = np.unique(epoch, return_inverse=True)
   names = [f'offset:{digest}:{seed}:{e}'.encode() for e in epochs.tolist()]
@@ -111,7 +111,7 @@ def _round_keys(digest, seed, epoch):
   return np.frombuffer(stream, '<u8')
 
 
-class Mixture(NamedTuple):
+class MixturePeriod(NamedTuple):
   """One period of the stream of a mixture; its length is the common denominator of the weights."""
   corpus: np.ndarray  # int64[period], the corpus that each sample comes from
   nth: np.ndarray     # int64[period], how many samples of that corpus come before it in the period
@@ -119,7 +119,7 @@ class Mixture(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def mixture(weights):
+def mixture_period(weights):
   """The period of a mixture: of any first K samples, each corpus has K w to within less than one.
 
   The chairman assignment problem. Tijdeman (1980): a sequence of n >= 2 kinds exists in which each
@@ -154,7 +154,7 @@ def mixture(weights):
     assert last >= k, (weights, k)
     corpus[k - 1], nth[k - 1] = c, i
     heapq.heappush(coming, (max(item(c, i + 1)[0], k + 1), c, i + 1))
-  return Mixture(corpus, nth, np.array(shares, np.int64))
+  return MixturePeriod(corpus, nth, np.array(shares, np.int64))
 
 
 def _shares(weights):
@@ -165,12 +165,12 @@ def _shares(weights):
   exact = [fractions.Fraction(str(w)) for w in weights]
   exact = [w / sum(exact) for w in exact]
   # A third is written 0.3333333333333333: take the simple fraction where it is as near as a float.
-  near = [w.limit_denominator(FINEST) for w in exact]
+  near = [w.limit_denominator(MAX_DENOMINATOR) for w in exact]
   if sum(near) == 1 and all(abs(a - b) < 1e-12 for a, b in zip(near, exact, strict=True)):
     exact = near
   period = math.lcm(*(w.denominator for w in exact))
-  if period > FINEST:
-    period, exact = FINEST, _rounded(exact)
+  if period > MAX_DENOMINATOR:
+    period, exact = MAX_DENOMINATOR, _rounded(exact)
   shares = [int(w * period) for w in exact]
   if min(shares) == 0:
     raise InputError(f'weights {list(weights)} of a mixture: none may be less than a millionth of '
@@ -180,8 +180,8 @@ def _shares(weights):
 
 def _rounded(exact):
   """Fractions of denominator FINEST that sum to one, by largest remainder."""
-  whole = [math.floor(w * FINEST) for w in exact]
-  by_rest = sorted(range(len(exact)), key=lambda c: whole[c] - exact[c] * FINEST)
-  for c in by_rest[:FINEST - sum(whole)]:
+  whole = [math.floor(w * MAX_DENOMINATOR) for w in exact]
+  by_rest = sorted(range(len(exact)), key=lambda c: whole[c] - exact[c] * MAX_DENOMINATOR)
+  for c in by_rest[:MAX_DENOMINATOR - sum(whole)]:
     whole[c] += 1
-  return [fractions.Fraction(w, FINEST) for w in whole]
+  return [fractions.Fraction(w, MAX_DENOMINATOR) for w in whole]

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import time
 
-END = object()
+EXHAUSTED = object()
 
 
 def batches(make_batch, start, stop, *, prefetch, workers):
@@ -29,11 +29,11 @@ def batches(make_batch, start, stop, *, prefetch, workers):
     What make_batch raises, at the step where it did.
   """
   if importlib.util.find_spec('tensorflow') is None:
-    return plain_batches(make_batch, start, stop)
+    return synchronous_batches(make_batch, start, stop)
   return _soon_tf_batches(make_batch, start, stop, prefetch, workers)
 
 
-def plain_batches(make_batch, start, stop):
+def synchronous_batches(make_batch, start, stop):
   """The same batches without TensorFlow, each made when it is asked for."""
   yield from map(make_batch, range(start, stop))
 
@@ -41,7 +41,7 @@ def plain_batches(make_batch, start, stop):
 def _soon_tf_batches(make_batch, start, stop, prefetch, workers):
   """Those of tf.data, once TensorFlow is imported, which takes seconds; plain ones until then."""
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
-    importing = thread.submit(tensorflow)
+    importing = thread.submit(import_tensorflow)
     while start < stop and not importing.done():
       yield make_batch(start)
       start += 1
@@ -83,7 +83,7 @@ def _tf_batches(tf, make_batch, start, stop, prefetch, workers):
     del made, data
 
 
-def ahead(batches, place, n):
+def prefetch_to_device(batches, place, n):
   """(`place(batch)`, seconds waited for it) of each batch in order, made up to n ahead in a thread.
 
   With `place` the copy to the devices, the next batch is there before the step that runs has ended. To wait
@@ -97,13 +97,13 @@ def ahead(batches, place, n):
   Raises:
     What `batches` and `place` raise, at the batch where they did.
   """
-  take = lambda: END if (batch := next(batches, END)) is END else place(batch)
+  take = lambda: EXHAUSTED if (batch := next(batches, EXHAUSTED)) is EXHAUSTED else place(batch)
   with contextlib.closing(batches), concurrent.futures.ThreadPoolExecutor(1) as thread:
     coming = collections.deque(thread.submit(take) for _ in range(n))
     try:
       while True:
         began, there = time.monotonic(), coming[0].done()
-        if (placed := coming.popleft().result()) is END:
+        if (placed := coming.popleft().result()) is EXHAUSTED:
           return
         waited = 0.0 if there else time.monotonic() - began
         coming.append(thread.submit(take))
@@ -113,7 +113,7 @@ def ahead(batches, place, n):
 
 
 @functools.cache
-def tensorflow():
+def import_tensorflow():
   """The tensorflow module, loaded late, quiet, and kept away from the accelerators."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it only announces itself here

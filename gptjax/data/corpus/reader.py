@@ -20,11 +20,11 @@ from gptjax.data.corpus.corpus_manifest import read_manifest
 from gptjax.errors import InputError
 from gptjax.files import paths
 
-IGNORED = -1  # a target that is not counted in the loss
-CHUNK = 1 << 22  # bytes hashed at a time
+IGNORED_TARGET = -1  # a target that is not counted in the loss
+HASH_CHUNK = 1 << 22  # bytes hashed at a time
 
 
-class NoSplit(InputError):
+class MissingSplit(InputError):
   """The corpus is sound but has no such split."""
 
 
@@ -39,17 +39,17 @@ class Corpus:
   n_documents: int
   n_bytes: int       # UTF-8 bytes of the documents
   shards: list       # uint16 or uint32 arrays
-  borders: np.ndarray          # int64[len(shards) + 1]: where each shard begins in the token stream
+  shard_offsets: np.ndarray          # int64[len(shards) + 1]: where each shard begins in the token stream
   document_starts: np.ndarray  # int64[n_documents]: where each document begins in the token stream
 
   def tokens(self, start, stop):
     """int32[stop - start]: tokens [start, stop) of the split's stream."""
     assert 0 <= start <= stop <= self.n_tokens, (start, stop, self.n_tokens)
     out = np.empty(stop - start, np.int32)
-    shard = int(np.searchsorted(self.borders, start, side='right')) - 1
+    shard = int(np.searchsorted(self.shard_offsets, start, side='right')) - 1
     done = 0
     while done < len(out):
-      begin = start + done - int(self.borders[shard])
+      begin = start + done - int(self.shard_offsets[shard])
       piece = self.shards[shard][begin:begin + len(out) - done]
       out[done:done + len(piece)] = piece
       done += len(piece)
@@ -73,9 +73,9 @@ def open_corpus(folder, split, *, verify):
   root = Path(folder)
   manifest = read_manifest(root)
   if split not in manifest['splits'] or not manifest['splits'][split]['tokens']:
-    raise NoSplit(f'corpus {folder} has no tokens in its split {split!r}, it has '
-                  f'{sorted(manifest["splits"])}: prepare it with another validation_fraction or '
-                  'from more documents')
+    raise MissingSplit(f'corpus {folder} has no tokens in its split {split!r}, it has '
+                       f'{sorted(manifest["splits"])}: prepare it with another validation_fraction or '
+                       'from more documents')
   entry, dtype = manifest['splits'][split], np.dtype(manifest['dtype']).newbyteorder('<')
   files = [(shard, dtype, shard['tokens']) for shard in entry['shards']]
   files.append((entry['index'], np.dtype('<u8'), entry['documents']))
@@ -117,7 +117,7 @@ def _verify(root, files, n_vocab):
   def check(file, dtype):
     path, seen, top = root / file['file'], hashlib.sha256(), -1
     with open(path, 'rb') as f:
-      while chunk := f.read(CHUNK):
+      while chunk := f.read(HASH_CHUNK):
         seen.update(chunk)
         bar.update(len(chunk))
         top = max(top, int(np.frombuffer(chunk, dtype).max()))
@@ -140,7 +140,7 @@ def n_windows(corpus, seq_len, cross_documents):
   return max(corpus.n_tokens - 1, 0) // seq_len
 
 
-def windows(corpus, numbers, seq_len, cross_documents, offsets=0):
+def window_bounds(corpus, numbers, seq_len, cross_documents, offsets=0):
   """Where windows lie: a window of n targets is n + 1 tokens, its last one the first of the next.
 
   With T = seq_len, N tokens and an offset o:
@@ -187,7 +187,7 @@ def _windows_before(corpus, seq_len):
   return np.concatenate([[0], np.cumsum(counts)])
 
 
-class Rows(NamedTuple):
+class BatchRows(NamedTuple):
   """Where rows of a batch come from; int64[n] each."""
   corpus: np.ndarray   # which of the corpora
   window: np.ndarray   # which of its windows
@@ -231,13 +231,13 @@ def batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_docum
   sizes = [_at_least_one(corpus, seq_len, cross_documents) for corpus in corpora]
   digests = [corpus.digest for corpus in corpora]
   numbers = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
-  which, window, epoch = order.windows(sizes, digests, weights, seed, numbers)
-  found = Rows(which, window, np.empty_like(window), np.empty_like(window))
+  which, window, epoch = order.sample_windows(sizes, digests, weights, seed, numbers)
+  found = BatchRows(which, window, np.empty_like(window), np.empty_like(window))
   for c, corpus in enumerate(corpora):
     mine = found.corpus == c
-    offsets = order.offsets(corpus.digest, seed, epoch[mine]) if shift else 0
-    found.start[mine], found.length[mine] = windows(corpus, found.window[mine], seq_len, cross_documents,
-                                                    offsets)
+    offsets = order.epoch_offsets(corpus.digest, seed, epoch[mine]) if shift else 0
+    found.start[mine], found.length[mine] = window_bounds(
+      corpus, found.window[mine], seq_len, cross_documents, offsets)
   return found
 
 
@@ -252,15 +252,15 @@ def _at_least_one(corpus, seq_len, cross_documents):
 
 def _read(corpus, starts, lengths, rows, inputs, targets):
   """Fills the given rows with the windows that begin at `starts` and have `lengths` targets."""
-  shard = np.searchsorted(corpus.borders, starts, side='right') - 1
-  local = starts - corpus.borders[shard]
-  whole = local + lengths < np.diff(corpus.borders)[shard]
+  shard = np.searchsorted(corpus.shard_offsets, starts, side='right') - 1
+  local = starts - corpus.shard_offsets[shard]
+  whole = local + lengths < np.diff(corpus.shard_offsets)[shard]
   assert (lengths < corpus.n_tokens).all(), (corpus.folder, lengths.max())
   for row, start, n, s, at, fits in zip(rows.tolist(), starts.tolist(), lengths.tolist(), shard.tolist(),
                                         local.tolist(), whole.tolist(), strict=True):
     tokens = corpus.shards[s][at:at + n + 1] if fits else _around(corpus, start, start + n + 1)
     inputs[row, :n], inputs[row, n:] = tokens[:-1], 0
-    targets[row, :n], targets[row, n:] = tokens[1:], IGNORED
+    targets[row, :n], targets[row, n:] = tokens[1:], IGNORED_TARGET
 
 
 def _around(corpus, start, stop):
@@ -301,8 +301,8 @@ def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
   size = _n_eval_windows(corpus, seq_len)
   window = step * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
   inputs = np.zeros((len(window), seq_len), np.int32)
-  targets = np.full_like(inputs, IGNORED)
+  targets = np.full_like(inputs, IGNORED_TARGET)
   real = np.flatnonzero(window < size)
-  starts, lengths = windows(corpus, window[real], seq_len, True)
+  starts, lengths = window_bounds(corpus, window[real], seq_len, True)
   _read(corpus, starts, np.minimum(lengths, corpus.n_tokens - 1), real, inputs, targets)
   return {'inputs': inputs, 'targets': targets}

@@ -12,8 +12,8 @@ from pathlib import Path
 from gptjax.errors import InputError
 from gptjax.files import atomic, paths, records
 
-PART = '.part'      # added to a file's name until it is complete
-CHUNK = 1 << 22     # bytes hashed at a time
+PARTIAL_SUFFIX = '.part'      # added to a file's name until it is complete
+HASH_CHUNK = 1 << 22     # bytes hashed at a time
 STATE = 'progress.json'
 
 
@@ -31,13 +31,13 @@ def save_state(folder, state):
   atomic.write(folder / STATE, json.dumps(records.add_checksum(state), sort_keys=True))
 
 
-class Appended:
+class AppendOnlyFile:
   """A file that grows by `write`; `length` bytes of it are on disk after `sync`."""
 
   def __init__(self, path, length):
     """Opens it for what was not written yet, cut to its committed length (0: a new file)."""
     self.path = Path(path)
-    self._part = self.path.with_name(self.path.name + PART)
+    self._part = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
     if self.path.exists():  # Killed between its completion and the next commit.
       os.replace(self.path, self._part)
     self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b', opener=atomic.no_follow)
@@ -71,7 +71,7 @@ class Appended:
       self._part.unlink()
 
 
-def hashes(paths, tell):
+def hash_files(paths, tell):
   """SHA-256 (hex) of the contents of files put together, and a list of that of each.
 
   Args:
@@ -82,7 +82,7 @@ def hashes(paths, tell):
   for path in paths:
     alone = hashlib.sha256()
     with open(path, 'rb') as file:
-      while chunk := file.read(CHUNK):
+      while chunk := file.read(HASH_CHUNK):
         whole.update(chunk)
         alone.update(chunk)
         tell(len(chunk))
@@ -90,7 +90,7 @@ def hashes(paths, tell):
   return whole.hexdigest(), each
 
 
-class Split:
+class SplitWriter:
   """The shards and the document index of one split."""
 
   @staticmethod
@@ -103,14 +103,14 @@ class Split:
     self._folder, self._name, self._shard_tokens = folder, name, shard_tokens
     self._dtype = dtype
     self.state = state
-    self._index = Appended(folder / f'{name}-documents.bin', 8 * state['documents'])
+    self._index = AppendOnlyFile(folder / f'{name}-documents.bin', 8 * state['documents'])
     self._open_shard()
 
   def _open_shard(self):
     number = len(self.state['shards'])
     self._tokens = self.state['tokens'] - self._shard_tokens * number
     path = self._folder / f'{self._name}-{number:05d}.bin'
-    self._shard = Appended(path, self._tokens * self._dtype.itemsize)
+    self._shard = AppendOnlyFile(path, self._tokens * self._dtype.itemsize)
 
   def add(self, tokens, starts, n_bytes):
     """Appends documents.
@@ -160,6 +160,7 @@ class Split:
     if not self.state['documents']:
       return None
     shards, index = self.state['shards'], self._index.path
-    stream, each = hashes([paths.below(self._folder, shard['file']) for shard in shards], tell)
-    return {**self.state, 'sha256': stream, 'index': {'file': index.name, 'sha256': hashes([index], tell)[0]},
+    stream, each = hash_files([paths.below(self._folder, shard['file']) for shard in shards], tell)
+    return {**self.state, 'sha256': stream,
+            'index': {'file': index.name, 'sha256': hash_files([index], tell)[0]},
             'shards': [{**shard, 'sha256': found} for shard, found in zip(shards, each, strict=True)]}

@@ -22,7 +22,7 @@ import json
 import platform
 import re
 
-from gptjax.data.sources import files, jsonl_source
+from gptjax.data.sources import files, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
 from gptjax.files import paths
@@ -58,20 +58,20 @@ def _units(source, tfds_dir, tfds_download):
   if kind == 'python':
     return [Unit('python', platform.python_version(), 0)]
   if kind == 'tfds':
-    from gptjax.data.sources import tfds_source
-    return tfds_source.units(where, tfds_dir, tfds_download)
+    from gptjax.data.sources import tfds
+    return tfds.units(where, tfds_dir, tfds_download)
   if kind == 'corpus':
-    from gptjax.data.sources import corpus_source
-    return corpus_source.units(where)
-  found, field = files.find(where), ''
+    from gptjax.data.sources import corpus
+    return corpus.units(where)
+  found, field = files.find_files(where), ''
   if kind not in ('text', 'tar'):
     field = DEFAULT_FIELD
     pattern, _, last = where.rpartition(':')
     if not found and pattern and re.fullmatch(r'[^/*]+', last):
-      found, field = files.find(pattern), last
+      found, field = files.find_files(pattern), last
   if not found:
     raise InputError(f'source {source!r}: no file has this name')
-  packed = [path for path, _ in found if kind == 'parquet' and path.endswith(files.COMPRESSED)]
+  packed = [path for path, _ in found if kind == 'parquet' and path.endswith(files.COMPRESSED_SUFFIXES)]
   if packed:
     tool = 'gunzip' if packed[0].endswith('.gz') else 'zstd -d'
     raise InputError(f'{packed[0]} is compressed Parquet, of which parts cannot be read: unpack it with '
@@ -79,7 +79,7 @@ def _units(source, tfds_dir, tfds_download):
   return [Unit(kind, path, size, field) for path, size in found]
 
 
-def recorded(sources, found):
+def recorded_sources(sources, found):
   """The sources as files may name them: `redacted`, each with the field that it names.
 
   Args:
@@ -95,12 +95,12 @@ def recorded(sources, found):
   return kept
 
 
-def digest(found):
+def units_digest(found):
   """SHA-256 (hex) of units, without what gives access to them."""
   return _digest(redacted_values(found))
 
 
-def digest_before(found):
+def legacy_units_digest(found):
   """`digest` as versions up to 0.1.0 made it, of URLs as they were given."""
   return _digest(found)
 
@@ -124,31 +124,31 @@ def pieces(unit, separator, tfds_dir):
     ValueError: the unit cannot be read at all, for a reason that is not in its data.
   """
   if unit.kind == 'python':
-    from gptjax.data.sources import python_source
-    return python_source.pieces()
+    from gptjax.data.sources import python
+    return python.pieces()
   if unit.kind == 'tfds':
-    from gptjax.data.sources import tfds_source
-    return tfds_source.pieces(unit, tfds_dir)
+    from gptjax.data.sources import tfds
+    return tfds.pieces(unit, tfds_dir)
   if unit.kind == 'corpus':
-    from gptjax.data.sources import corpus_source
-    return corpus_source.pieces(unit)
+    from gptjax.data.sources import corpus
+    return corpus.pieces(unit)
   if unit.kind == 'jsonl':
-    return jsonl_source.pieces(unit.path, unit.field)
+    return jsonl.pieces(unit.path, unit.field)
   if unit.kind == 'parquet':
-    from gptjax.data.sources import parquet_source
-    return parquet_source.pieces(unit.path, unit.field)
+    from gptjax.data.sources import parquet
+    return parquet.pieces(unit.path, unit.field)
   if unit.kind == 'tar':
-    from gptjax.data.sources import tar_source
-    return tar_source.pieces(unit.path, separator)
+    from gptjax.data.sources import tar
+    return tar.pieces(unit.path, separator)
   return files.text_pieces(unit.path, separator)
 
 
-def is_plain(unit):
+def is_uncompressed(unit):
   """Whether the size of a unit is about that of its text: a file that is not compressed."""
-  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(files.COMPRESSED)
+  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(files.COMPRESSED_SUFFIXES)
 
 
-def sound_pieces(unit, separator, tfds_dir):
+def usable_pieces(unit, separator, tfds_dir):
   """The pieces of a unit; ValueError, with file and line, at the first one with a problem."""
   for piece in pieces(unit, separator, tfds_dir):
     if piece.problem:

@@ -15,16 +15,16 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax.data.sources import kinds_of_bytes
+from gptjax.data.sources import file_signatures
 from gptjax.errors import InputError
 from gptjax.text import text_checks
 from gptjax.text.redacted import without_secrets
 
-PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
+MAX_PIECE = 1 << 20           # characters: a longer document is encoded in pieces of at most this
 MAX_DOCUMENT = 1 << 26    # bytes of a document, or of the line of JSON that it stands in
 CHUNK = 1 << 20           # bytes read at a time
-LITTLE = 1 << 13          # bytes decompressed at a time
-COMPRESSED = '.gz', '.zst'  # what names of such files end in
+DECOMPRESSED_CHUNK = 1 << 13          # bytes decompressed at a time
+COMPRESSED_SUFFIXES = '.gz', '.zst'  # what names of such files end in
 
 
 class Piece(NamedTuple):
@@ -38,11 +38,11 @@ class Piece(NamedTuple):
   problem: str = ''         # why there is no text, `KIND` or `KIND: DETAILS`
 
 
-class Broken(Exception):
+class DamagedFile(Exception):
   """The file's bytes are not what its name says."""
 
 
-def find(pattern):
+def find_files(pattern):
   """[(path, bytes)] of files that match a glob pattern (`**` too), by name; maybe [].
 
   Raises:
@@ -137,13 +137,13 @@ class _Decompressed(io.RawIOBase):
 
   def readinto(self, buffer):
     try:
-      data = self._source.read1(min(len(buffer), LITTLE))
+      data = self._source.read1(min(len(buffer), DECOMPRESSED_CHUNK))
     except (EOFError, OSError, zlib.error) as error:
       if 'requires too much memory' in str(error):  # sound, so that it must not be left out as damaged
         raise InputError(f'{self._path} is compressed with a window of more than 128 MiB, which cannot be '
                          'read here: write it again without --long and --ultra (zstd -d --long=31, then zstd)'
                          ) from None
-      raise Broken(f'damaged or cut short: {error}') from None
+      raise DamagedFile(f'damaged or cut short: {error}') from None
     buffer[:len(data)] = data
     return len(data)
 
@@ -163,7 +163,7 @@ def bytes_digest(data):
   return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def document(text, place, fields):
+def document_pieces(text, place, fields):
   """The pieces of a document whose text is in memory; a problem if it is empty or not Unicode."""
   if not text or text.isspace():
     yield Piece('', place, problem='empty')
@@ -175,16 +175,16 @@ def document(text, place, fields):
     yield Piece('', place, problem=f'not Unicode: half of a surrogate pair {half!a}')
     return
   if len(data) > MAX_DOCUMENT:
-    yield Piece('', place, problem=too_long())
+    yield Piece('', place, problem=too_long_problem())
     return
   digest = bytes_digest(data)
   del data
-  if len(text) <= PIECE:
+  if len(text) <= MAX_PIECE:
     yield Piece(text, place, digest, 0, len(text), fields)
     return
   start = 0
   while start < len(text):
-    stop = start + cut(text[start:start + PIECE + 1])
+    stop = start + cut_position(text[start:start + MAX_PIECE + 1])
     yield Piece(text[start:stop], place, digest, start, len(text), fields)
     start = stop
 
@@ -193,7 +193,7 @@ def document(text, place, fields):
 _BEFORE_MARK = re.compile(r'[^\W_](?=[,.;:!?\u3001\u3002\uff0c\uff1f])')
 
 
-def cut(text, most=None):
+def cut_position(text, most=None):
   """Where to cut a long document so that its pieces give the tokens of the whole.
 
   Args:
@@ -206,7 +206,7 @@ def cut(text, most=None):
     letter. No token of GPT-2 spans any of these. Text with none of the three in half of a piece
     is cut anywhere.
   """
-  most = PIECE if most is None else most
+  most = MAX_PIECE if most is None else most
   if len(text) <= most:
     return len(text)
   low = most // 2
@@ -229,14 +229,14 @@ def text_pieces(path, separator):
 
 def _separated_file(path, separator):
   with open_bytes(path) as file:
-    yield from separated(file, path, separator)
+    yield from separated_documents(file, path, separator)
 
 
 def _one_document(path):
   with open_bytes(path) as file:
     try:
       digest, length = _survey(file)
-    except Broken as error:
+    except DamagedFile as error:
       yield Piece('', f'{path}:{error.args[1]}', problem=error.args[0])
       return
   if not length:
@@ -244,31 +244,33 @@ def _one_document(path):
     return
   decoder = codecs.getincrementaldecoder('utf-8')()
   with open_bytes(path) as file:
-    begin(file)
-    yield from cut_up(map(decoder.decode, iter(lambda: file.read(CHUNK), b'')), f'{path}:1', digest, length)
+    skip_byte_order_mark(file)
+    texts = map(decoder.decode, iter(lambda: file.read(CHUNK), b''))
+    yield from cut_into_pieces(texts, f'{path}:1', digest, length)
 
 
-def cut_up(texts, place, digest, length):
+def cut_into_pieces(texts, place, digest, length):
   """The pieces of a document that comes as texts one after the other, of `length` characters together."""
   texts, rest, start = iter(texts), '', 0
   while start < length:
-    while len(rest) <= PIECE and (text := next(texts, None)) is not None:
+    while len(rest) <= MAX_PIECE and (text := next(texts, None)) is not None:
       rest += text
-    stop = cut(rest)
+    stop = cut_position(rest)
     yield Piece(rest[:stop], place, digest, start, length, {})
     rest, start = rest[stop:], start + stop
 
 
-def begin(file):
+def skip_byte_order_mark(file):
   """Passes over a byte-order mark, and gives its length; Broken if the file does not begin like text.
 
   Args:
     file: a buffered reader at its beginning.
   """
-  head = file.peek(kinds_of_bytes.HEAD)
-  if why := kinds_of_bytes.not_text(head[:kinds_of_bytes.HEAD]):
-    raise Broken(why)
-  return len(file.read(len(kinds_of_bytes.MARK))) if head.startswith(kinds_of_bytes.MARK) else 0
+  head = file.peek(file_signatures.HEAD_BYTES)
+  if why := file_signatures.not_text_problem(head[:file_signatures.HEAD_BYTES]):
+    raise DamagedFile(why)
+  mark = file_signatures.BYTE_ORDER_MARK
+  return len(file.read(len(mark))) if head.startswith(mark) else 0
 
 
 def _survey(file):
@@ -276,12 +278,12 @@ def _survey(file):
   seen = hashlib.blake2b(digest_size=16)
   decoder, lines, length, blank = codecs.getincrementaldecoder('utf-8')(), 1, 0, True
   try:
-    offset = begin(file)
+    offset = skip_byte_order_mark(file)
     while chunk := file.read(CHUNK):
       text = decoder.decode(chunk)
       if (at := chunk.find(0)) >= 0:
         lines += chunk[:at].count(b'\n')
-        raise Broken(kinds_of_bytes.nul_byte(offset + at))
+        raise DamagedFile(file_signatures.nul_byte_problem(offset + at))
       seen.update(chunk)
       offset += len(chunk)
       length += len(text)
@@ -290,21 +292,21 @@ def _survey(file):
     decoder.decode(b'', final=True)
   except UnicodeDecodeError as error:
     lines += error.object[:error.start].count(b'\n')
-    raise Broken(not_utf8(error), lines) from None
-  except Broken as error:
-    raise Broken(*error.args, lines) from None
+    raise DamagedFile(not_utf8_problem(error), lines) from None
+  except DamagedFile as error:
+    raise DamagedFile(*error.args, lines) from None
   return seen.digest(), 0 if blank else length
 
 
-def too_long():
+def too_long_problem():
   return f'too long: a document of more than {MAX_DOCUMENT:,} bytes'
 
 
-def not_utf8(error):
+def not_utf8_problem(error):
   return f'not UTF-8: byte 0x{error.object[error.start]:02x} ({error.reason})'
 
 
-def separated(file, path, separator):
+def separated_documents(file, path, separator):
   """Documents between separators (bytes); blank text before the first and after the last is none."""
   line, index = 1, 0
   split = _split(file, separator)
@@ -313,23 +315,23 @@ def separated(file, path, separator):
       part, last = next(split)
     except StopIteration:
       return
-    except Broken as error:
+    except DamagedFile as error:
       yield Piece('', f'{path}:{line}', problem=error.args[0])
       return
     if part.strip() or not (last or index == 0):
       # The document's own first line, not the line break after the separator.
       at = f'{path}:{line + part[:len(part) - len(part.lstrip())].count(10)}'
-      yield from decoded(part, at, {})
+      yield from decode_document(part, at, {})
     line += part.count(b'\n') + separator.count(b'\n')
     index += 1
 
 
 def _split(file, separator):
   """(bytes between separators, whether these are the last)."""
-  offset, held, size, tail = begin(file), [], 0, b''  # a separator may begin in the tail
+  offset, held, size, tail = skip_byte_order_mark(file), [], 0, b''  # a separator may begin in the tail
   while chunk := file.read(CHUNK):
     if (at := chunk.find(0)) >= 0:
-      raise Broken(kinds_of_bytes.nul_byte(offset + at))
+      raise DamagedFile(file_signatures.nul_byte_problem(offset + at))
     offset += len(chunk)
     first, *others = (tail + chunk).split(separator)
     if others:
@@ -342,18 +344,18 @@ def _split(file, separator):
     held.append(first[:cut_at])
     size, tail = size + cut_at, first[cut_at:]
     if size + len(tail) > MAX_DOCUMENT:
-      raise Broken(f'too long: no separator {separator.decode()!r} in {MAX_DOCUMENT:,} bytes')
+      raise DamagedFile(f'too long: no separator {separator.decode()!r} in {MAX_DOCUMENT:,} bytes')
   yield b''.join([*held, tail]), True
 
 
-def decoded(data, place, fields):
+def decode_document(data, place, fields):
   """The pieces of a document that is UTF-8 in memory."""
   if len(data) > MAX_DOCUMENT:
-    yield Piece('', place, problem=too_long())
+    yield Piece('', place, problem=too_long_problem())
     return
   try:
     text = data.decode()
   except UnicodeDecodeError as error:
-    yield Piece('', place, problem=not_utf8(error))
+    yield Piece('', place, problem=not_utf8_problem(error))
     return
-  yield from document(text, place, fields)
+  yield from document_pieces(text, place, fields)

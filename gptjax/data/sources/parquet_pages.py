@@ -4,22 +4,22 @@ A page of 200 kB may unpack to 2 GB, and only its own header says so. Headers ar
 protocol (https://parquet.apache.org/docs/file-format/data-pages; apache/parquet-format, `PageHeader`).
 """
 
-HEADERS = (1 << 10, 1 << 16, 1 << 24)  # bytes that a header is looked for in, the last of which Arrow allows
+HEADER_READS = (1 << 10, 1 << 16, 1 << 24)  # bytes read to find a header; Arrow allows the last
 # Types of Thrift's compact protocol.
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
-UNPACKED, PACKED = 2, 3  # fields of a page header: its page's sizes
-DEEPEST = 16
+UNCOMPRESSED_SIZE, COMPRESSED_SIZE = 2, 3  # fields of a page header: its page's sizes
+MAX_DEPTH = 16
 
 
-class LargePage(Exception):
+class PageTooLarge(Exception):
   """A page that unpacks to more than the limit; its size in bytes."""
 
 
-class Damaged(Exception):
+class DamagedHeader(Exception):
   """A page header that is none."""
 
 
-class Watched:
+class PageCheckedFile:
   """A file from which pages of columns are read; the methods that Arrow calls.
 
   limit: bytes that a page may unpack to. It may be changed between readings.
@@ -48,12 +48,12 @@ class Watched:
     data = self._file.read(size)
     for chunk in self._chunks:
       while at <= chunk[0] < min(at + len(data), chunk[1]):
-        chunk[0] += self._page(chunk[0], data[chunk[0] - at:chunk[0] - at + HEADERS[0]], at + len(data))
+        chunk[0] += self._page(chunk[0], data[chunk[0] - at:chunk[0] - at + HEADER_READS[0]], at + len(data))
     return data
 
   def _page(self, start, data, back):
     """The length in the file of the page that begins at `start`, of which some bytes are at hand."""
-    for size in (0, *HEADERS):
+    for size in (0, *HEADER_READS):
       if size:  # the header goes on in what has not been read yet
         self._file.seek(start)
         data = self._file.read(size)
@@ -62,13 +62,13 @@ class Watched:
         fields, header = _struct(data, 0, 0)
       except IndexError:
         continue
-      unpacked, packed = fields.get(UNPACKED), fields.get(PACKED)
+      unpacked, packed = fields.get(UNCOMPRESSED_SIZE), fields.get(COMPRESSED_SIZE)
       if unpacked is None or packed is None or packed < 0:
         break
       if unpacked > self.limit:
-        raise LargePage(unpacked)
+        raise PageTooLarge(unpacked)
       return header + packed
-    raise Damaged(f'the page at byte {start:,} has no header')
+    raise DamagedHeader(f'the page at byte {start:,} has no header')
 
   def readable(self):
     return True
@@ -112,8 +112,8 @@ def _struct(data, at, depth):
 
 def _after(data, at, kind, depth):
   """Where a value of a kind ends that begins at `at`."""
-  if depth > DEEPEST:
-    raise Damaged('a page header is nested too deeply')
+  if depth > MAX_DEPTH:
+    raise DamagedHeader('a page header is nested too deeply')
   if kind in (TRUE, FALSE, BYTE):  # in a list, a truth value is a byte
     at += 1
   elif kind in (I16, I32, I64):
@@ -132,7 +132,7 @@ def _after(data, at, kind, depth):
   elif kind == STRUCT:
     _, at = _struct(data, at, depth + 1)
   else:
-    raise Damaged(f'a page header has a value of type {kind}')
+    raise DamagedHeader(f'a page header has a value of type {kind}')
   if at > len(data):
     raise IndexError
   return at
@@ -148,7 +148,7 @@ def _length(data, at):
     if byte < 128:
       return value, at
     if shift > 63:
-      raise Damaged('a page header has a number of more than 64 bits')
+      raise DamagedHeader('a page header has a number of more than 64 bits')
 
 
 def _number(data, at):

@@ -12,7 +12,7 @@ from gptjax.errors import InputError
 from gptjax.files import bounded
 
 FEATURES, INFO = 'features.json', 'dataset_info.json'
-COMMON = '.config/metadata.json'  # of all configs of a set
+CONFIGS_METADATA = '.config/metadata.json'  # of all configs of a set
 PACKAGE = 'tensorflow_datasets.'
 # How the two files spell the name of a class; `type` in old versions, where others use it for other things.
 CLASS_FIELDS, JSON_FIELD = ('pythonClassName', 'python_class_name', 'type'), 'json'
@@ -21,7 +21,7 @@ PLAIN_NAME = re.compile(r'[\w.+=-]*')
 TEMPLATE = re.compile(r'(?:[\w.-]|\{[A-Z_]+\}|(?<=.)/)*')  # of files, like {SPLIT}/data.{FILEFORMAT}
 
 
-def find(name, tfds_dir):
+def find_folder(name, tfds_dir):
   """The folder of a prepared data set; None if it is not there. TensorFlow is not needed for local disks.
 
   Args:
@@ -51,9 +51,9 @@ def _versions(folder):
 
 def _default_config(folder):
   """The name of the config that is meant where none is given, from what TFDS writes beside the configs."""
-  if not (folder / COMMON).is_file():
+  if not (folder / CONFIGS_METADATA).is_file():
     return ''
-  content = _read(folder / COMMON)
+  content = _read(folder / CONFIGS_METADATA)
   name = content.get('default_config_name') if isinstance(content, dict) else None
   return name if isinstance(name, str) and PLAIN_NAME.fullmatch(name) and name not in ('.', '..') else ''
 

@@ -12,5 +12,5 @@ class Unit(NamedTuple):
   size: int            # bytes on disk, examples of a data set or tokens of a corpus; shows that it changed
   field: str = ''      # where a record holds its text; of a corpus, its content digest
   split: str = ''      # of a data set or corpus
-  part: int = 0        # this shard of
-  parts: int = 1       # so many
+  shard: int = 0       # this shard of
+  n_shards: int = 1    # so many

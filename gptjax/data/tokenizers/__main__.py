@@ -25,7 +25,7 @@ def main(arguments):
   flags = parser.parse_args(arguments)
   save_files(flags.out, {})  # A folder that cannot be is named before the training.
   texts = (piece.text for unit in documents.units(flags.source, flags.tfds_dir)
-           for piece in documents.sound_pieces(unit, '', flags.tfds_dir))
+           for piece in documents.usable_pieces(unit, '', flags.tfds_dir))
   made = train(flags.kind, flags.vocab_size, texts, progress=True)
   made.save(flags.out)
   print(f'{flags.out}: {made.name}, {made.n_vocab} entries, digest {made.digest}')

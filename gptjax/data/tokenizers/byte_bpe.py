@@ -8,15 +8,22 @@ import numpy as np
 
 from gptjax.data.sources import files
 from gptjax.data.tokenizers import native
-from gptjax.data.tokenizers.long_words import without_long_words
-from gptjax.data.tokenizers.tokenizer_files import GPT2_DIGEST, digest, files_of, only, read_file, save_files
+from gptjax.data.tokenizers.long_words import cut_long_words
+from gptjax.data.tokenizers.tokenizer_files import (
+  GPT2_DIGEST,
+  default_eos_ids,
+  digest,
+  read_file,
+  save_files,
+  saved_files,
+)
 from gptjax.errors import InputError
 from gptjax.files import json_files
 
 END_OF_TEXT = '<|endoftext|>'
 
 
-AT_ONCE = 1 << 19  # characters given to tiktoken, whose stack is too small for a run of a million spaces
+TIKTOKEN_CHARACTERS = 1 << 19  # per call: a run of a million spaces overflows tiktoken's stack
 
 
 # GPT-2's pre-split as tiktoken writes it: possessive, so faster, and the same on every text.
@@ -53,7 +60,7 @@ def train_bpe(texts, n_vocab):
   model = tokenizers.Tokenizer(tokenizers.models.BPE())
   model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   alphabet = list(_byte_symbols().values())
-  model.train_from_iterator(without_long_words(texts), tokenizers.trainers.BpeTrainer(
+  model.train_from_iterator(cut_long_words(texts), tokenizers.trainers.BpeTrainer(
     vocab_size=n_vocab - 1, initial_alphabet=alphabet, min_frequency=1, show_progress=False))
   merges = [tuple(pair) for pair in json.loads(model.to_str())['model']['merges']]
   if len(merges) != n_vocab - 257:
@@ -84,7 +91,7 @@ class ByteBPE:
     self.name = 'gpt2' if self.digest == GPT2_DIGEST else 'bpe'
     ranks = _ranks(encoder, merges)
     self.n_vocab, self.end_of_text = len(ranks) + 1, len(ranks)
-    self.ends, self.special_tokens = only(self.end_of_text), {END_OF_TEXT: self.end_of_text}
+    self.eos_ids, self.special_tokens = default_eos_ids(self.end_of_text), {END_OF_TEXT: self.end_of_text}
     self.coder = native.call(
       'encoder.json and vocab.bpe cannot be read', tiktoken.Encoding, self.name, pat_str=PATTERN,
       mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.end_of_text}, explicit_n_vocab=self.n_vocab)
@@ -93,7 +100,7 @@ class ByteBPE:
     """int32[n] ids of the text."""
     found = []
     while True:
-      stop = files.cut(text[:AT_ONCE + 1], AT_ONCE)
+      stop = files.cut_position(text[:TIKTOKEN_CHARACTERS + 1], TIKTOKEN_CHARACTERS)
       ids = native.call('vocab.bpe cannot encode a text', self.coder.encode_to_numpy, text[:stop],
                         disallowed_special=())
       found.append(ids.astype(np.int32))
@@ -116,7 +123,7 @@ class ByteBPE:
 
   def save(self, folder):
     """Writes the tokenizer's files into the folder, which is made if need be."""
-    save_files(folder, files_of(self))
+    save_files(folder, saved_files(self))
 
 
 def _ranks(encoder, merges):

@@ -18,13 +18,13 @@ from gptjax.errors import InputError
 from gptjax.files import json_files
 
 FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe')
-END = '</w>'      # on the last symbol of a word
-UNKNOWN = 0       # <unk>
-MAX_CACHED, LONGEST_CACHED = 1 << 17, 64  # words whose ids are remembered, and their characters
+END_OF_WORD = '</w>'      # on the last symbol of a word
+UNKNOWN_ID = 0       # <unk>
+MAX_CACHED, MAX_CACHED_LENGTH = 1 << 17, 64  # words whose ids are remembered, and their characters
 
 _REPLACED = str.maketrans({'—': '-', '–': '-', '―': '-', '…': '...', '´': "'"})
 # Each run of one character. The released pattern means to pad the backslash too, and does not.
-_PADDED = re.compile(f'([{re.escape(gpt1_words.PADDED)}])\\1*')
+_PADDED = re.compile(f'([{re.escape(gpt1_words.PADDED_CHARACTERS)}])\\1*')
 _WHITE = re.compile(r'\s+')
 
 
@@ -35,7 +35,7 @@ def standardize(text):
   return _WHITE.sub(lambda run: ' \n ' if '\n' in run[0] else ' ', text)
 
 
-def merged(symbols, ranks):
+def apply_merges(symbols, ranks):
   """Symbols after all merges, in time n log n: rounds that each merge one pair everywhere, from the left.
 
   A pair that a merge makes waits for the next round, whatever its rank: the same symbol can come from two
@@ -97,7 +97,7 @@ class GPT1:
       raise InputError(f'{" and ".join(FILES)} are not those of GPT-1')
     self._ranks = {pair: i for i, pair in enumerate(pairs)}
     self.n_vocab = len(self._ids)
-    self.ends, self.special_tokens = (), {}
+    self.eos_ids, self.special_tokens = (), {}
     self._cache = {}
 
   def encode(self, text):
@@ -120,25 +120,25 @@ class GPT1:
     """Ids of what stands between two spaces."""
     ids = self._cache.get(chunk)
     if ids is None:
-      words = ['\n'] if chunk == '\n' else gpt1_words.words(chunk)
-      ids = [self._ids.get(symbol, UNKNOWN) for word in words
+      words = ['\n'] if chunk == '\n' else gpt1_words.split_words(chunk)
+      ids = [self._ids.get(symbol, UNKNOWN_ID) for word in words
              for symbol in self._merge(word.lower())]
       if len(self._cache) >= MAX_CACHED:
         self._cache.clear()
-      if len(chunk) <= LONGEST_CACHED:
+      if len(chunk) <= MAX_CACHED_LENGTH:
         self._cache[chunk] = ids
     return ids
 
   def _merge(self, word):
     """The symbols of a word: the pair of lowest rank is merged, everywhere, until none is."""
-    return merged([*word[:-1], word[-1] + END], self._ranks)
+    return apply_merges([*word[:-1], word[-1] + END_OF_WORD], self._ranks)
 
   def decode(self, ids):
     """The words of the ids, in lower case, with a space after each but before a line break."""
-    text = ''.join(self._symbols[int(i)] for i in ids).replace(END, ' ')
+    text = ''.join(self._symbols[int(i)] for i in ids).replace(END_OF_WORD, ' ')
     return text.replace(' \n ', '\n').removesuffix(' ')
 
   def save(self, folder):
     """Writes the tokenizer's files into the folder, which is made if need be."""
     from gptjax.data.tokenizers import tokenizer_files
-    tokenizer_files.save_files(folder, tokenizer_files.files_of(self))
+    tokenizer_files.save_files(folder, tokenizer_files.saved_files(self))

@@ -13,7 +13,7 @@ import functools
 
 import regex
 
-PADDED = '-~!";?+,)(/*[]}{|_'
+PADDED_CHARACTERS = '-~!";?+,)(/*[]}{|_'
 
 _QUOTES = '\'"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉⟦⟧'
 _MARKS = '…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪'
@@ -39,7 +39,7 @@ _SUFFIX = regex.compile('|'.join(f'(?:{rule})$' for rule in (
   rf'(?<=[0-9])(?:{"|".join(_UNITS.split())})',
   rf'(?<=[0-9{_LOWER}%²\-+|.{regex.escape(_MARKS + _QUOTES)}](?<!\.))\.',
   rf'(?<=[{_UPPER}][{_UPPER}])\.')))
-LONGEST_SUFFIX = 4
+MAX_SUFFIX_LENGTH = 4
 # What splits the rest of it.
 _INFIX = regex.compile(
   rf'\.\.+|…|\p{{So}}|(?<=[0-9])[+\-*^](?=[0-9-])'
@@ -122,7 +122,7 @@ def _longest_exception():
   return max(map(len, _exceptions()))
 
 
-def words(chunk):
+def split_words(chunk):
   """The words of a chunk of text that holds no white space, a list of str; in time linear in its length."""
   front, back = [], []
   start, stop, size = 0, len(chunk), -1
@@ -160,8 +160,8 @@ def _suffix(chunk, start, stop):
   dots = stop
   while dots > start and chunk[dots - 1] == '.':
     dots -= 1
-  first = max(start, stop - 2 * LONGEST_SUFFIX)
-  match = _SUFFIX.search(chunk[first:stop], max(0, stop - LONGEST_SUFFIX - first))
+  first = max(start, stop - 2 * MAX_SUFFIX_LENGTH)
+  match = _SUFFIX.search(chunk[first:stop], max(0, stop - MAX_SUFFIX_LENGTH - first))
   found = first + match.start() if match else stop
   return min(found, dots) if stop - dots > 1 else found
 

@@ -17,20 +17,20 @@ from gptjax.text import text_checks
 JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'
 SPECIAL, ADDED = 'special_tokens_map.json', 'added_tokens.json'
 CONFIG, GENERATION = 'config.json', 'generation_config.json'
-GPT2, GPT1, AS_IS = 'GPT2Tokenizer', 'OpenAIGPTTokenizer', 'PreTrainedTokenizerFast'
-CLASSES = {GPT2: GPT2, f'{GPT2}Fast': GPT2, GPT1: GPT1, f'{GPT1}Fast': GPT1, AS_IS: AS_IS,
-           'PreTrainedTokenizer': AS_IS, 'TokenizersBackend': AS_IS, 'PythonBackend': AS_IS}
-OF_MODEL = {'gpt2': GPT2, 'openai-gpt': GPT1}
+GPT2, GPT1, FAST = 'GPT2Tokenizer', 'OpenAIGPTTokenizer', 'PreTrainedTokenizerFast'
+CLASSES = {GPT2: GPT2, f'{GPT2}Fast': GPT2, GPT1: GPT1, f'{GPT1}Fast': GPT1, FAST: FAST,
+           'PreTrainedTokenizer': FAST, 'TokenizersBackend': FAST, 'PythonBackend': FAST}
+CLASS_OF_MODEL_TYPE = {'gpt2': GPT2, 'openai-gpt': GPT1}
 ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token')
 # What the two classes that build a tokenizer put into it.
 NORMALIZERS = {GPT2: None, GPT1: 'BertNormalizer'}
 SPLITS = {GPT2: 'ByteLevel', GPT1: 'BertPreTokenizer'}
 SUFFIXES = {GPT2: '', GPT1: '</w>'}
 # What the classes of transformers take where no file names a token.
-DEFAULTS = {GPT2: dict.fromkeys(ROLES[:3], '<|endoftext|>'), GPT1: {'unk_token': '<unk>'}, AS_IS: {}}
+DEFAULTS = {GPT2: dict.fromkeys(ROLES[:3], '<|endoftext|>'), GPT1: {'unk_token': '<unk>'}, FAST: {}}
 
 
-class Token(NamedTuple):
+class AddedToken(NamedTuple):
   """An added token, with the fields of the `tokenizers` library."""
   content: str
   special: bool
@@ -40,35 +40,35 @@ class Token(NamedTuple):
   rstrip: bool = False
 
 
-class Description(NamedTuple):
+class TokenizerDescription(NamedTuple):
   """A tokenizer as its files describe it.
 
   kind: GPT2, GPT1 or AS_IS.
-  content: bytes of tokenizer.json; b'' without it. whole: the same, parsed; {} without it.
+  content: bytes of tokenizer.json; b'' without it. tokenizer_json: the same, parsed; {} without it.
   vocab: {symbol: id}; merges: [(symbol, symbol)]. Both of a BPE; empty for other models.
   prefix_space: whether a text is encoded as if a space stood before it (GPT2 alone).
   settings: what tokenizer_config.json holds.
   roles: {role: name of a special token}, a role being one of ROLES.
-  named: the roles that a file names; the others are defaults of the class.
+  named_roles: the roles that a file names; the others are defaults of the class.
   added: [Token] that files list with ids, in the order of these.
-  extra: names of special tokens that have no role.
-  states_end: whether config.json has an eos_token_id.
+  extra_special: names of special tokens that have no role.
+  has_eos_id: whether config.json has an eos_token_id.
   """
   kind: str
   content: bytes
-  whole: dict
+  tokenizer_json: dict
   vocab: dict
   merges: list
   prefix_space: bool
   settings: dict
   roles: dict
-  named: frozenset
+  named_roles: frozenset
   added: list
-  extra: list
-  states_end: bool
+  extra_special: list
+  has_eos_id: bool
 
 
-def describe(folder):
+def read_description(folder):
   """The Description of the tokenizer in a folder; None if there are no files of one.
 
   Raises:
@@ -93,12 +93,12 @@ def describe(folder):
   _refuse_features(folder, kind, whole, settings)
   named, added, extra = _tokens(folder, settings, whole)
   defaults = dict(DEFAULTS[kind])
-  if kind == AS_IS and not config:  # a tokenizer.json alone
+  if kind == FAST and not config:  # a tokenizer.json alone
     defaults['eos_token'] = '<|endoftext|>'
   roles = {role: name for role, name in defaults.items() if settings.get(role, name) is not None} | named
   prefix_space = kind == GPT2 and settings.get('add_prefix_space', False)
-  return Description(kind, content, whole, vocab, merges, prefix_space, settings, roles, frozenset(named),
-                     added, extra, config.get('eos_token_id') is not None)
+  return TokenizerDescription(kind, content, whole, vocab, merges, prefix_space, settings, roles,
+                              frozenset(named), added, extra, config.get('eos_token_id') is not None)
 
 
 def _kind(folder, settings, config, fast):
@@ -106,13 +106,13 @@ def _kind(folder, settings, config, fast):
   path = SETTINGS if settings.get('tokenizer_class') else CONFIG
   name = settings.get('tokenizer_class') or config.get('tokenizer_class')
   if name is None:
-    return OF_MODEL.get(str(config.get('model_type'))) or (AS_IS if fast else None)
+    return CLASS_OF_MODEL_TYPE.get(str(config.get('model_type'))) or (FAST if fast else None)
   kind = CLASSES.get(name) if isinstance(name, str) else None
   if kind is None and not (fast and not config):  # a folder of a corpus, which is what gptjax made of it
     raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} is not supported, only {GPT2}, '
-                     f'{GPT1} and {AS_IS}: save the tokenizer again as the last, with its {JSON}')
-  kind = kind or AS_IS
-  if kind == AS_IS and not fast:
+                     f'{GPT1} and {FAST}: save the tokenizer again as the last, with its {JSON}')
+  kind = kind or FAST
+  if kind == FAST and not fast:
     raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} needs a {JSON}, and there is none')
   return kind
 
@@ -167,7 +167,7 @@ def _refuse_features(folder, kind, whole, settings):
   if model.get('dropout'):
     raise InputError(f'{folder / JSON}: model.dropout = {shown(model["dropout"])} makes ids a matter of '
                      'chance: set it to null')
-  if kind == AS_IS:
+  if kind == FAST:
     states = split.get('add_prefix_space')
     if 'add_prefix_space' in settings and states is not None and states != prefix:
       raise InputError(f'{folder / SETTINGS}: add_prefix_space = {prefix} contradicts {JSON}, and versions '
@@ -185,7 +185,7 @@ def _refuse_features(folder, kind, whole, settings):
     if value != theirs:
       raise InputError(f'{folder / JSON}: {name} = {shown(value)} is not what tokenizer_class {kind} does '
                        f'({theirs!r}): if the model was trained with it, set tokenizer_class in {SETTINGS} '
-                       f'to {AS_IS}')
+                       f'to {FAST}')
 
 
 def _part(folder, whole, name):
@@ -210,7 +210,7 @@ def _tokens(folder, settings, whole):
   if 'added_tokens_decoder' not in settings:
     for name, i in _object(folder / ADDED).items():
       is_special = name in (*named.values(), *extra)
-      added[_id(folder / ADDED, i)] = Token(name, is_special, not is_special)
+      added[_id(folder / ADDED, i)] = AddedToken(name, is_special, not is_special)
     added |= {_id(folder / JSON, token.get('id')): made for token, made in listed}
   return named, [added[i] for i in sorted(added)], extra
 
@@ -241,7 +241,7 @@ def _token(path, value):
   for field, flag in flags.items():
     if not isinstance(flag, bool):
       raise InputError(f'{path}: an added token has {field} = {str(flag)[:60]!r}: it must be true or false')
-  return Token(_name(path, 'content', value), **flags)
+  return AddedToken(_name(path, 'content', value), **flags)
 
 
 def _id(path, value):
@@ -276,7 +276,7 @@ def _object(path):
   return _checked(path, 'the content', value, dict)
 
 
-def ends(folder, n_vocab, end_of_text):
+def eos_ids(folder, n_vocab, end_of_text):
   """Ids at which generation ends, as in transformers: those of generation_config.json, else of config.json.
 
   Args:
@@ -288,13 +288,13 @@ def ends(folder, n_vocab, end_of_text):
     tuple of int.
   """
   for name in (GENERATION, CONFIG):
-    found = stated_ends(folder, name)
+    found = declared_eos_ids(folder, name)
     if usable := tuple(i for i in found if i < n_vocab):
       return usable
   return () if end_of_text is None else (end_of_text,)
 
 
-def stated_ends(folder, name):
+def declared_eos_ids(folder, name):
   """The ids that `eos_token_id` of a file holds, one or a list (InputError if it holds something else)."""
   path = folder / name
   value = _object(path).get('eos_token_id')

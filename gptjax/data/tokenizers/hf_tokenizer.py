@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.data.tokenizers import byte_bpe, gpt1_text, hf_folder, native, sentence_piece, tokenizer_files
-from gptjax.data.tokenizers.hf_folder import AS_IS, GPT1, GPT2, JSON, SETTINGS, VOCAB
+from gptjax.data.tokenizers.hf_folder import FAST, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
 from gptjax.files import bounded, lfs
 
 # In tokenizer_config.json, an entry that ends a text and is no special token, as an eos_token would be.
-END = 'end_of_text'
+END_FIELD = 'end_of_text'
 
 
 def load_folder(folder, n_rows=None):
@@ -36,16 +36,16 @@ def load_folder(folder, n_rows=None):
 
 
 def _load(folder, n_rows):
-  found = hf_folder.describe(folder)
+  found = hf_folder.read_description(folder)
   models = sorted(folder.glob('*.model'))
   for path in models:
     lfs.refuse_pointer(path)
   if found is None and len(models) != 1:
     return None
   made = sentence_piece.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
-  if found and (made is None or not _of_pieces(found.whole, made)):
+  if found and (made is None or not _of_pieces(found.tokenizer_json, made)):
     made = _plain(found, n_rows) or _by_library(folder, found, n_rows)
-  made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
+  made.eos_ids = hf_folder.eos_ids(folder, made.n_vocab, made.end_of_text)
   return made
 
 
@@ -67,7 +67,7 @@ def _of_pieces(whole, made):
 def _plain(found, n_rows):
   """GPT-1's tokenizer or a byte-level BPE in GPT-2's layout, if it is exactly one; or None."""
   vocab = dict(sorted(found.vocab.items(), key=lambda entry: entry[1]))
-  kind = found.kind if found.kind != AS_IS else _standard(found.whole)
+  kind = found.kind if found.kind != FAST else _standard(found.tokenizer_json)
   names = {token.content for token in _added(found, vocab.__contains__, len(vocab), n_rows)}
   if kind == GPT1 and vocab.get('<unk>') == 0 and names <= {'<unk>'}:
     return gpt1_text.GPT1(_gpt1_encoder(vocab), _merges_file(found.merges))
@@ -93,10 +93,10 @@ def _added(found, has, size, n_rows):
   roles = [found.roles[role] for role in hf_folder.ROLES if role in found.roles]
   listed = [token.content for token in found.added]
   tokens = [token._replace(special=token.special or token.content in roles) for token in found.added]
-  tokens += [hf_folder.Token(name, True, False) for name in dict.fromkeys([*roles, *found.extra])
+  tokens += [hf_folder.AddedToken(name, True, False) for name in dict.fromkeys([*roles, *found.extra_special])
              if name not in listed]
-  needed = {*listed, *found.extra, *(found.roles[role] for role in found.named)}
-  if not found.states_end:
+  needed = {*listed, *found.extra_special, *(found.roles[role] for role in found.named_roles)}
+  if not found.has_eos_id:
     needed.add(found.roles.get('eos_token'))
   kept, missing = [], 0
   for token in tokens:
@@ -119,7 +119,7 @@ def _standard(whole):
       and split.get('use_regex', True) and not model.get('end_of_word_suffix')):
     return GPT2
   kinds = split.get('type'), normalizer.get('type'), model.get('end_of_word_suffix')
-  return GPT1 if kinds == ('BertPreTokenizer', 'BertNormalizer', gpt1_text.END) else None
+  return GPT1 if kinds == ('BertPreTokenizer', 'BertNormalizer', gpt1_text.END_OF_WORD) else None
 
 
 def _by_library(folder, found, n_rows):
@@ -138,13 +138,13 @@ def _by_library(folder, found, n_rows):
               if name not in ('add_prefix_space', 'added_tokens_decoder', *hf_folder.ROLES)}
   roles = {role: name for role, name in found.roles.items() if has(name)}
   if 'eos_token' not in roles:
-    stated = hf_folder.stated_ends(folder, hf_folder.CONFIG)
+    stated = hf_folder.declared_eos_ids(folder, hf_folder.CONFIG)
     if stated and (name := coder.id_to_token(stated[0])) is not None:
-      settings[END] = name
+      settings[END_FIELD] = name
   # Where there is no end, that is said: a default would be read in its place.
-  settings |= {'tokenizer_class': AS_IS, 'eos_token': None, **roles}
-  return Library(found.content if as_is else coder.to_str().encode(),
-                 (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode())
+  settings |= {'tokenizer_class': FAST, 'eos_token': None, **roles}
+  return LibraryTokenizer(found.content if as_is else coder.to_str().encode(),
+                          (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode())
 
 
 def _coder(folder, found):
@@ -168,13 +168,13 @@ def _coder(folder, found):
 
 def _does_the_same(found):
   """Whether the tokenizer.json, as it is, does what the class of transformers builds of it."""
-  if found.kind == AS_IS:
+  if found.kind == FAST:
     return True
-  if not found.content or _standard(found.whole) != found.kind or found.prefix_space:
+  if not found.content or _standard(found.tokenizer_json) != found.kind or found.prefix_space:
     return False
-  theirs = {token['content'] for token in found.whole.get('added_tokens') or []}
+  theirs = {token['content'] for token in found.tokenizer_json.get('added_tokens') or []}
   return theirs <= {token.content for token in found.added} | set(found.roles.values()) and (
-    found.kind == GPT1 or found.whole['model'].get('unk_token') is None)
+    found.kind == GPT1 or found.tokenizer_json['model'].get('unk_token') is None)
 
 
 def _encoder(vocab):
@@ -191,7 +191,7 @@ def _merges_file(merges):
   return '\n'.join(['#version: 0.2', *(' '.join(pair) for pair in merges), '']).encode()
 
 
-class Library:
+class LibraryTokenizer:
   """Any tokenizer that the `tokenizers` library reads from a tokenizer.json."""
 
   name = 'tokenizers'
@@ -203,13 +203,13 @@ class Library:
     self.digest = tokenizer_files.digest(content)
     self.coder = native.call(f'{JSON} cannot be read', lambda: library.Tokenizer.from_str(content.decode()))
     named = json.loads(settings)
-    end = named.get('eos_token') or named.get(END)
+    end = named.get('eos_token') or named.get(END_FIELD)
     self.coder.encode_special_tokens = True  # nothing in a text is a special token
     self.coder.no_truncation()
     self.coder.no_padding()
     self.n_vocab = 1 + max(self.coder.get_vocab().values(), default=-1)
     self.end_of_text = self.coder.token_to_id(end) if isinstance(end, str) else None
-    self.ends = tokenizer_files.only(self.end_of_text)
+    self.eos_ids = tokenizer_files.default_eos_ids(self.end_of_text)
     self.special_tokens = {token.content: i for i, token in self.coder.get_added_tokens_decoder().items()
                            if token.special}
 
@@ -232,4 +232,4 @@ class Library:
 
   def save(self, folder):
     """Writes the tokenizer's files into the folder, which is made if need be."""
-    tokenizer_files.save_files(folder, tokenizer_files.files_of(self))
+    tokenizer_files.save_files(folder, tokenizer_files.saved_files(self))

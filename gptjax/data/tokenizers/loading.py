@@ -1,6 +1,6 @@
 """Opens the tokenizer that a text like `bpe:DIR` names.
 
-A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `ends` (the ids at which generation ends),
+A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `eos_ids` (generation stops at them),
 `special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
 `encode_part(text, first)`, `decode(ids)` and `save(folder)`. Nothing in a text is a special token:
 `<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.tokenizers.special` is asked to read
@@ -58,7 +58,7 @@ def _load_folder(folder):
   """The tokenizer whose files lie in the folder, told apart by their names."""
   if (folder / 'encoder_bpe_40000.json').exists() or (folder / 'encoder.json').exists():
     made = _gpt1(folder) if (folder / 'encoder_bpe_40000.json').exists() else ByteBPE.read(folder)
-    made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
+    made.eos_ids = hf_folder.eos_ids(folder, made.n_vocab, made.end_of_text)
     return made
   from gptjax.data.tokenizers import hf_tokenizer
   found = hf_tokenizer.load_folder(folder)

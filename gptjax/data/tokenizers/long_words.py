@@ -4,7 +4,7 @@ import re
 
 import regex
 
-LONGEST_WORD = 1000  # characters: the time that training takes is quadratic in the length of a word
+MAX_WORD_LENGTH = 1000  # characters: the time that training takes is quadratic in the length of a word
 
 
 def _runs(kind, longest):
@@ -13,16 +13,16 @@ def _runs(kind, longest):
 
 
 # Words of the pre-split; and, where versions of Unicode differ in what a letter is, all but lines and spaces.
-_MAYBE_LONG = re.compile('|'.join((_runs('[^ \n]', LONGEST_WORD), _runs(r'\s', LONGEST_WORD))))
+_MAYBE_LONG = re.compile('|'.join((_runs('[^ \n]', MAX_WORD_LENGTH), _runs(r'\s', MAX_WORD_LENGTH))))
 
 
 _LONG_WORDS = (
-  re.compile(_runs(r'\s', LONGEST_WORD)),
-  regex.compile('|'.join(_runs(kind, LONGEST_WORD) for kind in (r'\p{L}', r'\p{N}', r'[^ \n\p{L}\p{N}]'))),
-  re.compile(_runs('[^ \n]', 8 * LONGEST_WORD)))
+  re.compile(_runs(r'\s', MAX_WORD_LENGTH)),
+  regex.compile('|'.join(_runs(kind, MAX_WORD_LENGTH) for kind in (r'\p{L}', r'\p{N}', r'[^ \n\p{L}\p{N}]'))),
+  re.compile(_runs('[^ \n]', 8 * MAX_WORD_LENGTH)))
 
 
-def without_long_words(texts):
+def cut_long_words(texts):
   """The texts, cut where words of the pre-split are longer than LONGEST_WORD, or a few of them."""
   for text in texts:
     parts = [text]
@@ -34,7 +34,7 @@ def without_long_words(texts):
 def _cut_runs(text, pattern):
   start = 0
   for match in pattern.finditer(text):
-    for cut in range(match.start() + LONGEST_WORD, match.end(), LONGEST_WORD):
+    for cut in range(match.start() + MAX_WORD_LENGTH, match.end(), MAX_WORD_LENGTH):
       yield text[start:cut]
       start = cut
   yield text[start:]

@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from gptjax.data.tokenizers import native
-from gptjax.data.tokenizers.tokenizer_files import digest, files_of, only, save_files
+from gptjax.data.tokenizers.tokenizer_files import default_eos_ids, digest, save_files, saved_files
 from gptjax.errors import InputError
 
 SPACE = '\u2581'  # sentencepiece's
@@ -54,7 +54,7 @@ class SentencePiece:
     self.n_vocab = self.coder.vocab_size()
     end = self.coder.eos_id()
     self.end_of_text = end if end >= 0 else None
-    self.ends = only(self.end_of_text)
+    self.eos_ids = default_eos_ids(self.end_of_text)
     control = filter(self.coder.is_control, range(self.n_vocab))
     self.special_tokens = {self.coder.id_to_piece(i): i for i in control}
     # Whether a text is encoded as if a space stood before it.
@@ -86,4 +86,4 @@ class SentencePiece:
 
   def save(self, folder):
     """Writes the tokenizer's file into the folder, which is made if need be."""
-    save_files(folder, files_of(self))
+    save_files(folder, saved_files(self))

@@ -12,10 +12,10 @@ import regex
 from gptjax.errors import InputError
 
 ALL = 'all'
-LONGEST = 1000  # characters of a name
+MAX_NAME_LENGTH = 1000  # characters of a name
 
 
-def named(tokenizer, names):
+def resolve_names(tokenizer, names):
   """The names as a tuple, after checking that the tokenizer has these special tokens.
 
   Args:
@@ -31,9 +31,9 @@ def named(tokenizer, names):
     if name not in there:
       raise InputError(f'special token {name!r} is not one of the tokenizer {tokenizer.name}, which has '
                        f'{", ".join(map(repr, there)) or "none"}')
-    if len(name) > LONGEST:
+    if len(name) > MAX_NAME_LENGTH:
       raise InputError(f'the special token {name[:30]!r}... has {len(name):,} characters: a name that is '
-                       f'looked for in texts has {LONGEST:,} at most')
+                       f'looked for in texts has {MAX_NAME_LENGTH:,} at most')
   return names
 
 

@@ -25,15 +25,15 @@ def digest(*files):
   return hashlib.sha256(b''.join(files)).hexdigest()
 
 
-def only(end_of_text):
-  """The `ends` of a tokenizer whose model names no others: its end of text, if there is one."""
+def default_eos_ids(end_of_text):
+  """The `eos_ids` of a tokenizer whose model names no others: its end of text, if there is one."""
   return () if end_of_text is None else (end_of_text,)
 
 
-def files_of(tokenizer):
-  """{name: bytes} of what `save` writes: its files, and its `ends` if its end of text does not say them."""
-  ends = tuple(tokenizer.ends)
-  if ends == only(tokenizer.end_of_text):
+def saved_files(tokenizer):
+  """{name: bytes} of the files that `save` writes, and `eos_ids` if `end_of_text` does not determine them."""
+  ends = tuple(tokenizer.eos_ids)
+  if ends == default_eos_ids(tokenizer.end_of_text):
     return tokenizer.files
   return tokenizer.files | {hf_folder.GENERATION: json.dumps({'eos_token_id': list(ends)}).encode()}
 

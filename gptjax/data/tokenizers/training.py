@@ -26,7 +26,7 @@ def train(kind, n_vocab, texts, *, progress):
     raise InputError(f'kind = {kind!r} is not one of {sorted(TRAINERS)}')
   VOCAB_SIZES.require('n_vocab', n_vocab)
   trainer, limit = TRAINERS[kind]
-  with progress_bar.bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
+  with progress_bar.bytes_bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
     return trainer(_first(texts, limit, bar), n_vocab)
 
 

@@ -146,7 +146,7 @@ def open_filter(path, *, progress=True):
   facts, n_bytes = _facts(path)
   if n_bytes != facts['parts'] * PART_BYTES:
     raise InputError(f'{path} has {n_bytes:,} bytes of bits, not {facts["parts"] * PART_BYTES:,}: {AGAIN}')
-  with progress_bar.bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
+  with progress_bar.bytes_bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
     if _sha256(path, n_bytes, bar.update) != facts['sha256']:
       raise InputError(f'{path} is damaged, its bits have another SHA-256 than it says: {AGAIN}')
   bits = np.memmap(path, np.uint8, 'r', 0, (facts['parts'], PART_BYTES))
@@ -199,7 +199,7 @@ def merge(filters, target, *, progress=True):
   (parts, hashes), target = filters[0].shape, Path(target)
   fresh, expected = atomic.new_name(target), 0.0
   with (contextlib.ExitStack() as failed,
-        progress_bar.bar('merging', progress, total=2 * parts * PART_BYTES) as bar):
+        progress_bar.bytes_bar('merging', progress, total=2 * parts * PART_BYTES) as bar):
     failed.callback(atomic.remove, fresh)
     with open(fresh, 'xb', opener=atomic.no_follow) as file:
       for start in range(0, parts, PARTS_AT_A_TIME):

@@ -50,7 +50,7 @@ class After(NamedTuple):
 
 class Job(NamedTuple):
   """What is asked for."""
-  reading: blocks.Reading
+  reading: blocks.ReadOptions
   settings: dict       # all that the filter depends on, JSON
   rate: float          # of false positives, at most
   capacity: int        # 8-grams that the filter is made for; 0: those of the sources
@@ -62,7 +62,7 @@ class Job(NamedTuple):
 def texts(reading, after):
   """(After it, piece, why it is left out or '') from a position on; pieces begin and end between words."""
   held = after.held
-  for position, piece, why in blocks.kept(reading, blocks.Position(*after[:3]), ()):
+  for position, piece, why in blocks.label_pieces(reading, blocks.Position(*after[:3]), ()):
     text = held + piece.text if piece.start else piece.text
     held = ''
     if not why and piece.start + len(piece.text) < piece.length:
@@ -91,12 +91,12 @@ def filter_of(name, source, folder, *, rate, capacity, workers, tfds_dir, on_err
   units = sources.units(source, tfds_dir)
   settings = {'version': bloom.VERSION, 'units': redacted_values(units), 'separator': separator,
               'on_error': on_error, 'rate': rate, 'capacity': capacity,
-              'sources': sources.recorded(source, units)}
+              'sources': sources.recorded_sources(source, units)}
   key = tokenizer_files.digest(json.dumps({**settings, 'sources': None}).encode())[:12]
   target = Path(folder) / f'{name}-{key}.bloom'
   work = target.with_suffix('.work')
   if not target.exists():
-    reading = blocks.Reading(units, separator, tfds_dir, on_error == 'stop', None)
+    reading = blocks.ReadOptions(units, separator, tfds_dir, on_error == 'stop', None)
     job = Job(reading, settings, rate, capacity, work, workers, progress)
     with ownership.own_folder(work):
       if not target.exists():  # by now
@@ -129,7 +129,7 @@ def _build(job, target):
            'distinct': filled['distinct'], 'eightgrams': state['eightgrams'], 'documents': state['after'][2],
            'skipped': state['skipped'], 'sources': job.settings['sources']}
   bloom.check_rate(facts)
-  with progress_bar.bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
+  with progress_bar.bytes_bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
     bloom.complete(job.work / BITS, target, facts, bar.update)
 
 
@@ -144,7 +144,8 @@ def _require_space(job, shape):
 
 def n_drawers(units):
   """A power of two, so that a drawer has about DRAWER_KEYS keys."""
-  bytes_of = lambda unit: unit.size * (1 if sources.is_plain(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
+  bytes_of = lambda unit: unit.size * (
+    1 if sources.is_uncompressed(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
   wanted = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / DRAWER_KEYS
   return min(MAX_DRAWERS, 1 << max(0, math.ceil(math.log2(wanted))))
 
@@ -154,15 +155,15 @@ def _read(job, state):
   after = After(*state['after'])
   units = job.reading.units
   sizes = [unit.size for unit in units]
-  work = blocks.blocks(texts(job.reading, after), after, lambda _, piece: piece.text)
+  work = blocks.make_blocks(texts(job.reading, after), after, lambda _, piece: piece.text)
   with contextlib.ExitStack() as stack:
-    drawers = [stack.enter_context(contextlib.closing(shards.Appended(_drawer(job.work, d), 8 * size)))
+    drawers = [stack.enter_context(contextlib.closing(shards.AppendOnlyFile(_drawer(job.work, d), 8 * size)))
                for d, size in enumerate(state['sizes'])]
-    whole = sum(sizes) * all(map(sources.is_plain, units))
-    bar = stack.enter_context(contextlib.closing(progress_bar.Bar(
+    whole = sum(sizes) * all(map(sources.is_uncompressed, units))
+    bar = stack.enter_context(contextlib.closing(progress_bar.ProgressBar(
       'reading', sizes, whole, after.unit, state['bytes'], job.progress)))
     committed = time.monotonic()
-    for block, (keys, n_bytes) in workers.in_order(make_reader, [len(drawers)], work, job.workers):
+    for block, (keys, n_bytes) in workers.map_in_order(make_reader, [len(drawers)], work, job.workers):
       for d, (drawer, part) in enumerate(zip(drawers, keys, strict=True)):
         drawer.write(part)
         state['sizes'][d] += len(part) // 8
@@ -206,9 +207,9 @@ def _fill(job, state):
   atomic.sync(job.work)
   todo = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], drawers))
   settings = [str(job.work), drawers, filled['parts'], filled['hashes']]
-  with progress_bar.bar('filling', job.progress, total=8 * state['eightgrams'],
-                        initial=8 * sum(state['sizes'][:filled['drawers']])) as bar:
-    for d, (distinct, rates) in workers.in_order(make_filler, settings, todo, job.workers):
+  with progress_bar.bytes_bar('filling', job.progress, total=8 * state['eightgrams'],
+                              initial=8 * sum(state['sizes'][:filled['drawers']])) as bar:
+    for d, (distinct, rates) in workers.map_in_order(make_filler, settings, todo, job.workers):
       filled['drawers'] = d + 1
       filled['distinct'] += distinct
       filled['rates'] += rates
@@ -244,4 +245,4 @@ def make_filler(work, drawers, parts, hashes):
 def _drawer_file(work, number):
   """The file of a drawer, which is never complete: it goes when it has filled its parts."""
   path = _drawer(work, number)
-  return path.with_name(path.name + shards.PART)
+  return path.with_name(path.name + shards.PARTIAL_SUFFIX)

@@ -43,7 +43,7 @@ def of_source(reading, filters):
   none, start = np.zeros(0, np.int64), build.After()
   counts = Test(none, dict.fromkeys(filters, none), dict.fromkeys(filters, none))
   numbered = lambda after, piece: (after.documents - 1, piece.text)
-  for block, pieces in blocks.blocks(build.texts(reading, start), start, numbered):
+  for block, pieces in blocks.make_blocks(build.texts(reading, start), start, numbered):
     n, numbers = block.position.documents, np.array([number for number, _ in pieces], np.int64)
     more = of_texts([text for _, text in pieces], filters)
     counts = Test(*(
@@ -141,8 +141,8 @@ def overlap(flags):
   for some in (flags.train, *([source] for source in own.values())):
     spelling.of_sources([_source(source, 'train') for source in some])
   configs.make_workdir(workdir)  # First what can be refused at once, then what takes hours.
-  readings = {name: blocks.Reading(documents.units([_source(source, 'validation')], flags.tfds_dir),
-                                   flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
+  readings = {name: blocks.ReadOptions(documents.units([_source(source, 'validation')], flags.tfds_dir),
+                                       flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
               for name, source in tests.items()}
   parts = [bloom.open_filter(path) for path in flags.filter]
   made = functools.partial(build.filter_of, folder=folder, rate=flags.rate, capacity=flags.capacity,

@@ -5,9 +5,9 @@ import numpy as np
 from gptjax.command import bars
 from gptjax.evaluate.scoring.subject import digest
 from gptjax.evaluate.texts.sources import NotRun
-from gptjax.generate import cache, writer
-from gptjax.generate.sampling import Choice
-from gptjax.generate.streaming import Text
+from gptjax.generate import generation, kv_cache
+from gptjax.generate.sampling import SamplingOptions
+from gptjax.generate.streaming import GeneratedText
 
 AT_ONCE = 8  # texts, at least: reading the weights for a token takes as long for one as for a few
 
@@ -28,17 +28,17 @@ def written(subject, name, prompts, max_tokens, stop=('\n',), top_k=1):
   found = {number: tuple(answer) for number, answer in part.done.items()}
   left = sorted((i for i in range(len(prompts)) if i not in found), key=lambda i: -len(prompts[i]))
   n_vocab = min(subject.model.n_vocab, subject.tokenizer.n_vocab)
-  choice = Choice(None if top_k == 1 else 1.0, None if top_k == 1 else top_k, None, n_vocab)
-  model = cache.ready(subject.model) if left else None
+  choice = SamplingOptions(None if top_k == 1 else 1.0, None if top_k == 1 else top_k, None, n_vocab)
+  model = kv_cache.prepare_for_decoding(subject.model) if left else None
   with bars.bar(shown=subject.show, total=len(prompts), initial=len(found), desc=name, unit='text',
                 leave=False) as bar:
     size = max(AT_ONCE, subject.batch_size)
     for at in range(0, len(left), size):
       rows = left[at:at + size]
-      texts = [Text(subject.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
-      writer.extend(model, subject.tokenizer, texts, choice, subject.seed, 'stop', size, None)
+      texts = [GeneratedText(subject.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
+      generation.generate_texts(model, subject.tokenizer, texts, choice, subject.seed, 'stop', size, None)
       for i, text in zip(rows, texts):
-        found[i] = text.said, text.ids[len(prompts[i]):]
+        found[i] = text.text, text.ids[len(prompts[i]):]
         part.keep(i, found[i])
       bar.update(len(rows))
       subject.pulse()

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.data.corpus import mixture
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import mixture, reader
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.scoring.subject import Found, Task, scored
 from gptjax.evaluate.texts import sources
@@ -39,7 +38,7 @@ def corpora_of(config):
       return (), data['seq_len']
     stored, _ = run_config.read(root / 'config.json')
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
-  pairs = zip(*mixture.named(data), strict=True)
+  pairs = zip(*mixture.folders_and_weights(data), strict=True)
   # A corpus that was prepared in the workdir has been moved with it.
   own = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder
   return tuple((folder if Path(folder).is_dir() else own(folder), weight) for folder, weight in pairs), (
@@ -56,8 +55,8 @@ def read(data):
     if not os.path.isdir(folder):
       raise sources.NotRun(f'corpus {folder} does not exist: give --config.data.corpus=FOLDER')
     try:
-      corpus = corpora.open_corpus(folder, 'validation', verify=True)
-    except corpora.NoSplit as error:
+      corpus = reader.open_corpus(folder, 'validation', verify=True)
+    except reader.MissingSplit as error:
       data.note(str(error))
       continue
     if corpus.n_tokens < 2:  # as pretraining, which takes it for no split
@@ -108,7 +107,7 @@ def windows(corpus, seq_len, limit=0):
 
   A split that is shorter than a window is one.
   """
-  n = corpora.n_windows(corpus, seq_len, True)
+  n = reader.n_windows(corpus, seq_len, True)
   if not n:
     return [Request(corpus.tokens(0, corpus.n_tokens), 1)]
   return [Request(corpus.tokens(i * seq_len, (i + 1) * seq_len + 1), 1) for i in range(min(n, limit or n))]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax.data.sources import tfds_folder, tfds_source
+from gptjax.data.sources import tfds, tfds_folder
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import schema as schemas
 from gptjax.files import bounded
@@ -150,7 +150,7 @@ def from_tfds(data, name, split, schema):
   """
   if not _prepared(data, name):
     return None
-  records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
+  records = tfds.read_records(tfds.open_dataset(name, data.tfds_dir), split)
   found, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
     place = f'data set {name}, split {split}, record {number}'
@@ -166,7 +166,7 @@ def from_tfds(data, name, split, schema):
 
 def _prepared(data, name):
   """Whether a set is there; without TensorFlow, which takes seconds to load."""
-  return tfds_folder.find(name, data.tfds_dir) is not None
+  return tfds_folder.find_folder(name, data.tfds_dir) is not None
 
 
 def _strings(value):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gptjax.data.corpus import corpus_manifest
-from gptjax.data.sources import corpus_source
+from gptjax.data.sources import corpus
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 
@@ -46,7 +46,7 @@ def _tokenizer(source):
   kind, _, where = source.partition(':')
   if kind != 'corpus':
     return None
-  folder, _ = corpus_source.located(where)
+  folder, _ = corpus.parse_where(where)
   if not Path(folder).is_dir():  # of a filter that was built elsewhere
     print(f'overlap: the corpus {folder} is not here: if it has GPT-1\'s tokenizer, some 8-grams are not '
           'found', file=sys.stderr)

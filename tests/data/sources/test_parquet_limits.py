@@ -8,7 +8,8 @@ import pytest
 from pyarrow import parquet
 from source_files import problems, read, texts
 
-from gptjax.data.sources import files, parquet_pages, parquet_source
+from gptjax.data.sources import files, parquet_pages
+from gptjax.data.sources import parquet as parquet_source
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_each_page_is_seen(tmp_path, options):
   source = write(tmp_path / 'a.parquet', pyarrow.table({'text': [f'{i} ' * 300 for i in range(500)]}),
                  data_page_size=5000, **options)
   with files.open_bytes(source.removeprefix('parquet:')) as raw:
-    watched = parquet_pages.Watched(raw, 1 << 20)
+    watched = parquet_pages.PageCheckedFile(raw, 1 << 20)
     file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=1000)
     watched.watch(file.metadata.row_group(0), [0])
     ((start, stop),) = watched._chunks

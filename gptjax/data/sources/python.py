@@ -13,8 +13,8 @@ from pathlib import Path
 from gptjax.data.sources import files
 
 # Tests, other people's packages, and tables.
-SKIPPED = {'test', 'tests', 'idle_test', 'site-packages', 'dist-packages', '__pycache__', 'idlelib',
-           'lib2to3', 'pydoc_data', 'encodings', 'turtledemo', 'ensurepip', 'msilib', '__phello__'}
+SKIPPED_NAMES = {'test', 'tests', 'idle_test', 'site-packages', 'dist-packages', '__pycache__', 'idlelib',
+                 'lib2to3', 'pydoc_data', 'encodings', 'turtledemo', 'ensurepip', 'msilib', '__phello__'}
 
 
 @functools.cache
@@ -26,17 +26,17 @@ def pieces():
 def _pieces():
   from pydoc_data import topics
   for name in sorted(topics.topics):
-    yield from files.document(topics.topics[name].strip() + '\n', f'topic {name}', {})
+    yield from files.document_pieces(topics.topics[name].strip() + '\n', f'topic {name}', {})
   root = Path(sysconfig.get_path('stdlib'))
   for path in sorted(_modules(root), key=lambda path: path.relative_to(root).as_posix()):
     text = _docstrings(path, '.'.join(path.relative_to(root).with_suffix('').parts))
     if text:
-      yield from files.document(text, f'module {path.stem}', {})
+      yield from files.document_pieces(text, f'module {path.stem}', {})
 
 
 def _modules(folder):
   for path in folder.iterdir():
-    if path.name in SKIPPED:
+    if path.name in SKIPPED_NAMES:
       continue
     if path.is_dir() and (path / '__init__.py').exists():
       yield from _modules(path)

@@ -13,9 +13,9 @@ def pieces(path, field):
       place = f'{path}:{number}'
       try:
         if number == 1:
-          files.begin(file)
+          files.skip_byte_order_mark(file)
         line, whole = _line(file)
-      except files.Broken as error:
+      except files.DamagedFile as error:
         yield files.Piece('', place, problem=error.args[0])
         return
       if not line:
@@ -40,9 +40,9 @@ def _json_document(line, place, field):
   try:
     record = bounded.parse(line)
   except UnicodeDecodeError as error:
-    yield files.Piece('', place, problem=files.not_utf8(error))
+    yield files.Piece('', place, problem=files.not_utf8_problem(error))
     return
   except ValueError as error:
     yield files.Piece('', place, problem=f'not JSON: {error}' + ', and it has NUL bytes' * (0 in line))
     return
-  yield from fields.pieces(record, place, field)
+  yield from fields.record_pieces(record, place, field)

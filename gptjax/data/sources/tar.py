@@ -7,11 +7,11 @@ links and devices are passed over. No file and no header of it may have more tha
 import io
 import tarfile
 
-from gptjax.data.sources import files, kinds_of_bytes
+from gptjax.data.sources import file_signatures, files
 from gptjax.errors import InputError
 from gptjax.text.printable import printable
 
-HEADERS = 1 << 20  # bytes that the headers between two files may have together
+MAX_HEADERS = 1 << 20  # bytes that the headers between two files may have together
 
 
 def pieces(path, separator):
@@ -25,14 +25,14 @@ def pieces(path, separator):
     source, place = _Bounded(raw), path
     try:
       with _read(lambda: tarfile.open(fileobj=source, mode='r|', errors='backslashreplace')) as archive:
-        source.left = HEADERS
+        source.left = MAX_HEADERS
         while (member := _read(archive.next)) is not None:
           archive.members = []  # it would keep all of them
-          source.left = member.size + HEADERS
+          source.left = member.size + MAX_HEADERS
           if member.isreg():
             place = f'{path}:{printable(member.name)}'
             yield from _documents(archive.extractfile(member), member.size, place, separator)
-    except files.Broken as error:
+    except files.DamagedFile as error:
       yield files.Piece('', place, problem=error.args[0])
     except (tarfile.TarError, OSError, EOFError) as error:
       yield files.Piece('', place, problem=f'damaged or cut short: {error}')
@@ -54,25 +54,25 @@ def _documents(file, size, place, separator):
     return
   data = io.BufferedReader(io.BytesIO(file.read()))
   if separator:
-    yield from files.separated(data, place, separator.encode())
+    yield from files.separated_documents(data, place, separator.encode())
     return
   try:
-    offset = files.begin(data)
-  except files.Broken as error:
+    offset = files.skip_byte_order_mark(data)
+  except files.DamagedFile as error:
     yield files.Piece('', place, problem=error.args[0])
     return
   text = data.read()
   if 0 in text:
-    yield files.Piece('', place, problem=kinds_of_bytes.nul_byte(offset + text.index(0)))
+    yield files.Piece('', place, problem=file_signatures.nul_byte_problem(offset + text.index(0)))
     return
-  yield from files.decoded(text, place, {})
+  yield from files.decode_document(text, place, {})
 
 
 class _Bounded(io.RawIOBase):
   """Gives `left` bytes of a file, then files.Broken: what a header says of its length is not trusted."""
 
   def __init__(self, file):
-    self._file, self.left = file, HEADERS
+    self._file, self.left = file, MAX_HEADERS
 
   def readable(self):
     return True
@@ -81,5 +81,5 @@ class _Bounded(io.RawIOBase):
     n = self._file.readinto(buffer)
     self.left -= n
     if self.left < 0:
-      raise files.Broken(f'damaged or cut short: headers of more than {HEADERS:,} bytes')
+      raise files.DamagedFile(f'damaged or cut short: headers of more than {MAX_HEADERS:,} bytes')
     return n

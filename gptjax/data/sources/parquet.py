@@ -12,12 +12,12 @@ import pyarrow.compute
 from pyarrow import parquet
 
 from gptjax.data.sources import fields, files
-from gptjax.data.sources.parquet_pages import Damaged, LargePage, Watched
+from gptjax.data.sources.parquet_pages import DamagedHeader, PageCheckedFile, PageTooLarge
 from gptjax.errors import InputError
 
 UNSUPPORTED = re.compile(r'not (currently )?supported|not implemented|encrypted', re.IGNORECASE)
-SHOWN = 30             # columns that a message lists
-SOME = 16              # rows read at a time, where they are small:
+MAX_LISTED_COLUMNS = 30             # columns that a message lists
+BATCH_ROWS = 16              # rows read at a time, where they are small:
 SMALL_PAGE = 1 << 24   # bytes; others are read one by one
 MAX_PAGE = 1 << 29     # bytes that a page may unpack to
 MAX_ORIGIN = 1 << 16   # bytes of a url, domain or title
@@ -36,7 +36,7 @@ def pieces(path, field):
   """
   number = 0
   with files.open_bytes(path) as raw:
-    watched = Watched(raw, SMALL_PAGE)
+    watched = PageCheckedFile(raw, SMALL_PAGE)
     try:
       file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=files.CHUNK)
       names, problem = _columns(file, field)
@@ -50,10 +50,10 @@ def pieces(path, field):
         for text, *origins in rows:
           number += 1
           yield from _row(text, dict(zip(names[1:], origins, strict=True)), f'{path}:{number}', field)
-    except LargePage as error:
+    except PageTooLarge as error:
       yield files.Piece('', f'{path}:{number + 1}', problem='too long: its page in the file unpacks to '
                         f'{error.args[0]:,} bytes, more than {MAX_PAGE:,}: write it with smaller row groups')
-    except (pyarrow.ArrowException, OSError, Damaged) as error:
+    except (pyarrow.ArrowException, OSError, DamagedHeader) as error:
       if isinstance(error, MemoryError):
         raise
       why = ' '.join(str(error).split())
@@ -71,12 +71,12 @@ def _columns(file, field):
     inside = next((name for name in columns if name.startswith(field + '.')), '')
     if inside:
       return [], f'not text: {field!r} is a structure or a list, with {inside}'
-    more = f' and {len(columns) - SHOWN} more' if len(columns) > SHOWN else ''
+    more = f' and {len(columns) - MAX_LISTED_COLUMNS} more' if len(columns) > MAX_LISTED_COLUMNS else ''
     return [], (f'no such field: {field!r} is not a column, there are '
-                f'{", ".join([*columns][:SHOWN])}{more}')
+                f'{", ".join([*columns][:MAX_LISTED_COLUMNS])}{more}')
   if not is_text(field):
     return [], f'not text: {field!r} is a column of {columns[field].physical_type}'
-  origins = [section + name for section in fields.SECTIONS for name in fields.FIELDS]
+  origins = [section + name for section in fields.ORIGIN_PREFIXES for name in fields.ORIGIN_FIELDS]
   return [name for name in (field, *origins) if name in columns and is_text(name)], ''
 
 
@@ -87,7 +87,7 @@ def _batches(file, watched, names):
             if any(path == name or path.startswith(name + '.') for name in names)]
   for number in range(file.num_row_groups):
     done = 0
-    for rows, watched.limit in ((SOME, SMALL_PAGE), (1, MAX_PAGE)):
+    for rows, watched.limit in ((BATCH_ROWS, SMALL_PAGE), (1, MAX_PAGE)):
       watched.watch(file.metadata.row_group(number), wanted)
       seen = 0
       try:
@@ -98,7 +98,7 @@ def _batches(file, watched, names):
             yield batch.slice(max(0, batch.num_rows - (seen - done)))
             done = seen
         break
-      except LargePage:
+      except PageTooLarge:
         if rows == 1:
           raise
 
@@ -130,8 +130,8 @@ def _values(array, limit):
 def _row(text, origins, place, field):
   """The pieces of a row's text, bytes; `origins`: {name: bytes} of what says where it is from."""
   if text is TOO_LONG:
-    yield files.Piece('', place, problem=files.too_long())
+    yield files.Piece('', place, problem=files.too_long_problem())
     return
   record = {name: value.decode(errors='replace') for name, value in origins.items()
             if isinstance(value, bytes)}
-  yield from fields.pieces({**record, field: text}, place, field)
+  yield from fields.record_pieces({**record, field: text}, place, field)

@@ -3,8 +3,8 @@
 import codecs
 import re
 
-HEAD = 512  # bytes looked at, a tar archive's header
-MARK = codecs.BOM_UTF8  # a byte-order mark, which is no part of the text
+HEAD_BYTES = 512  # bytes looked at, a tar archive's header
+BYTE_ORDER_MARK = codecs.BOM_UTF8  # a byte-order mark, which is no part of the text
 _UNPACK = 'unpack it first'
 # UTF-32 before UTF-16, whose mark begins its own.
 _BEGINNINGS = (
@@ -24,13 +24,13 @@ _PATTERNS = (
   (re.compile(rb'.{257}ustar(\0|  \0)', re.DOTALL), 'a tar archive', 'read it by tar:'))
 
 
-def not_text(head):
+def not_text_problem(head):
   """Why a file that begins with these bytes is not text, `KIND: what to do`; '' if nothing shows it."""
   found = [one for one in _BEGINNINGS if head.startswith(one[0])]
   found += [one for one in _PATTERNS if one[0].match(head)]
   return f'not text, {found[0][1]}: {found[0][2]}' if found else ''
 
 
-def nul_byte(offset):
+def nul_byte_problem(offset):
   """What to say of a NUL byte, so many bytes after the beginning."""
   return f'not text, it has NUL bytes: the first one at byte {offset:,} (another encoding, or not text)'

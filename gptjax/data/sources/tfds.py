@@ -15,7 +15,7 @@ VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 def _library():
   """tensorflow_datasets, loaded late, with a TensorFlow that is quiet."""
-  pipeline.tensorflow()
+  pipeline.import_tensorflow()
   import tensorflow_datasets as tfds
   return tfds
 
@@ -28,7 +28,7 @@ def units(where, tfds_dir, download=False):
   if len(rest) > 2:
     raise InputError(f'source tfds:{where} has more than NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]')
   split, field = [*rest, *[DEFAULT_SPLIT, ''][len(rest):]]
-  builder = open_set(name, tfds_dir, download)
+  builder = open_dataset(name, tfds_dir, download)
   field = field or _text_field(builder)
   if field not in _texts(builder):
     raise InputError(f'data set {name} has no field {field!r} of text, it has {_texts(builder)}')
@@ -44,7 +44,7 @@ def units(where, tfds_dir, download=False):
           for part in range(parts) if even[part]]
 
 
-def open_set(name, tfds_dir, download=False):
+def open_dataset(name, tfds_dir, download=False):
   """The builder of a data set that is on disk, which runs no code but that of TFDS.
 
   Args:
@@ -56,10 +56,10 @@ def open_set(name, tfds_dir, download=False):
     InputError: it is not there, and is not to be prepared or cannot be; it is not safe to read.
   """
   where = tfds_dir or 'the default tfds_dir'
-  folder = tfds_folder.find(name, tfds_dir)
+  folder = tfds_folder.find_folder(name, tfds_dir)
   if folder is None and download:
     _prepare(name, tfds_dir, where)
-    folder = tfds_folder.find(name, tfds_dir)
+    folder = tfds_folder.find_folder(name, tfds_dir)
   if folder is None:
     raise InputError(f'data set {name} is not in {where}: name the folder that has it (tfds_dir), or have it '
                      f'downloaded and prepared there: tfds build {name}, or --tfds_download of '
@@ -90,7 +90,7 @@ def _reason(error):
 
 def _texts(builder):
   """The names of the fields that hold one string, sorted."""
-  string, tensor = pipeline.tensorflow().string, _library().features.Tensor
+  string, tensor = pipeline.import_tensorflow().string, _library().features.Tensor
   return sorted(name for name, kind in builder.info.features.items()
                 if isinstance(kind, tensor) and (kind.shape, kind.tf_dtype) == ((), string))
 
@@ -110,9 +110,9 @@ def _text_field(builder):
 
 def pieces(unit, tfds_dir):
   """The pieces of the documents of a unit, in the order in which they are stored."""
-  tf, tfds, builder = pipeline.tensorflow(), _library(), open_set(unit.path, tfds_dir)
-  names = {unit.field, *fields.FIELDS} & set(_texts(builder))
-  data = _stored(builder, tfds.even_splits(unit.split, unit.parts)[unit.part])
+  tf, tfds, builder = pipeline.import_tensorflow(), _library(), open_dataset(unit.path, tfds_dir)
+  names = {unit.field, *fields.ORIGIN_FIELDS} & set(_texts(builder))
+  data = _stored(builder, tfds.even_splits(unit.split, unit.n_shards)[unit.shard])
   data = data.map(lambda record: {name: record[name] for name in names})
   is_long = lambda record: tf.strings.length(record[unit.field]) > LONG
 
@@ -126,7 +126,7 @@ def pieces(unit, tfds_dir):
   def long_texts():
     yield from data.filter(is_long).map(lambda record: record[unit.field]).as_numpy_iterator()
 
-  place = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.part}:{number}'
+  place = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.shard}:{number}'
   number, alone = 0, long_texts()
   try:
     # Some at a time: one alone costs a fifth of a millisecond. Long ones come singly, from a second reading.
@@ -137,12 +137,12 @@ def pieces(unit, tfds_dir):
         record = {name: values[i].decode(errors='replace') for name, values in batch.items()
                   if name != unit.field}
         record[unit.field] = next(alone) if long else batch[unit.field][i]
-        yield from fields.pieces(record, place(number), unit.field)
+        yield from fields.record_pieces(record, place(number), unit.field)
   except tf.errors.OpError as error:
     yield files.Piece('', place(number + 1), problem=f'damaged or cut short: {_reason(error)}')
 
 
-def records(builder, split):
+def read_records(builder, split):
   """The records of a split in the order in which they are stored: dicts of what `as_numpy` gives."""
   data = _stored(builder, split)
   if any(kind.shape != () for kind in builder.info.features.values()):  # lists of any lengths
