@@ -48,7 +48,7 @@ def test_counts_and_lengths(folder, capsys, tmp_path):
   out = capsys.readouterr().out
   corpus = reader.open_corpus(folder, 'train', verify=True)
   n_files = len(corpus.shards) + 1 + 2
-  assert f'{n_files} of {n_files} are as they were written' in out
+  assert f'{n_files} of {n_files} are unchanged' in out
   assert corpus.digest in out and 'bpe, 257 entries, end of text 256' in out
   table = {row[0]: row[1:] for row in map(str.split, out.splitlines()) if row}
   lengths = [len(text.encode()) + 1 for text in TEXTS]
@@ -114,10 +114,10 @@ def test_a_batch_of_single_documents_tells_its_padding(folder, workdir, capsys):
 
 
 BAD = {
-  'no corpus': ([], 'say which corpus'),
+  'no corpus': ([], 'no corpus: give its folder'),
   'no folder': (['/nowhere/at/all'], 'does not exist'),
   'no split': (['FOLDER', '--split=test'], "no tokens in its split 'test'"),
-  'no document': (['FOLDER', '--document=24'], 'there is no document 24'),
+  'no document': (['FOLDER', '--document=24'], 'document 24 does not exist'),
   'negative document': (['FOLDER', '--document=-1'], '--document: -1 must be'),
   'no batch_size': (['FOLDER', '--step=1', '--seq_len=4', '--seed=0'],
                     'needs --batch_size, --cross_documents, --shift_windows too'),
