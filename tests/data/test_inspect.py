@@ -122,7 +122,7 @@ BAD = {
   'no batch_size': (['FOLDER', '--step=1', '--seq_len=4', '--seed=0'],
                     'also needs --batch_size, --cross_documents, --shift_windows, or'),
   'negative step': (['--workdir=WORKDIR', '--step=-1'], '--step: -1 must be'),
-  'no row': (['--workdir=WORKDIR', '--step=1', '--row=4'], 'row 4 in batches of 4 x 20'),
+  'no row': (['--workdir=WORKDIR', '--step=1', '--row=4'], 'row 4 does not exist in batches of 4 x 20'),
   'validation batch': (['--workdir=WORKDIR', '--step=1', '--split=validation'], 'remove --split'),
   'long windows': (['--workdir=WORKDIR', '--step=1', '--seq_len=9999', '--cross_documents=true'],
                    'shorten seq_len'),

@@ -169,7 +169,7 @@ def test_a_link_out_of_a_corpus_is_read_only_if_its_content_is_compared(tmp_path
     (folder / name).rename(tmp_path / name)
     (folder / name).symlink_to(tmp_path / name)
   reader.open_corpus(made, 'train', verify=True)
-  with pytest.raises(InputError, match='is a link out of the corpus'):
+  with pytest.raises(InputError, match='is a link to a file outside the corpus'):
     reader.open_corpus(made, 'train', verify=False)
   (tmp_path / 'link').symlink_to(folder)  # the folder itself may be one
   for name in ('train-00000.bin', 'train-documents.bin'):

@@ -1,4 +1,4 @@
-"""A prepared corpus: its files, and which windows of it each batch reads.
+"""A prepared corpus: its files, and the windows that each batch reads.
 
   corpus_manifest  The manifest of a corpus: what its files hold, with digests; checked before anything of it
                    is used.

@@ -10,11 +10,11 @@ from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
 from gptjax.data.tokenizers import byte_bpe, loading
 
-DECODED_TOKENS = 1 << 17  # decoded at a time
+DECODED_TOKENS = 1 << 17  # per call
 
 
 def parse_where(where):
-  """(folder, split) that `FOLDER[:SPLIT]` names."""
+  """Return (folder, split) of `FOLDER[:SPLIT]`."""
   folder, _, split = where.rpartition(':')
   if not folder or not split or '/' in split or Path(where).is_dir():
     return where, DEFAULT_SPLIT
@@ -22,14 +22,14 @@ def parse_where(where):
 
 
 def units(where):
-  """The unit that `FOLDER[:SPLIT]` names; ValueError if it is no corpus, or damaged."""
+  """Return the unit of `FOLDER[:SPLIT]`; ValueError if it is not a corpus or is damaged."""
   folder, split = parse_where(where)
   corpus = reader.open_corpus(folder, split, verify=True)
   return [Unit('corpus', folder, corpus.n_tokens, corpus.digest, split)]
 
 
 def pieces(unit):
-  """The pieces of the documents of a corpus, in their order; a blank document is left out."""
+  """Yield the pieces of the documents of a corpus, in order; blank documents are skipped."""
   corpus = reader.open_corpus(unit.path, unit.split, verify=False)
   tokenizer = loading.load(str(Path(unit.path) / 'tokenizer'))
   starts = [*corpus.document_starts.tolist(), corpus.n_tokens]
@@ -53,7 +53,7 @@ def _document(corpus, tokenizer, start, stop, place):
 
 
 def _texts(corpus, tokenizer, start, stop):
-  """The text of tokens [start, stop) of one document, a part at a time, for tokens that are bytes."""
+  """Yield the text of tokens [start, stop) of one document in parts, for tokenizers of bytes."""
   decoder = codecs.getincrementaldecoder('utf-8')(errors='replace')
   for at in range(start, stop, DECODED_TOKENS):
     end = min(at + DECODED_TOKENS, stop)

@@ -1,7 +1,7 @@
-"""The English that ships with every Python: its language reference, the docstrings of its library.
+"""English text that ships with Python: the language reference and the docstrings of the standard library.
 
-About two megabytes, at hand wherever this package runs, so that a first training run needs no data.
-It depends on the version of Python, and on nothing else. No module is imported.
+About two megabytes, available wherever this package runs, so a first training run needs no data. The text
+depends only on the version of Python. No module is imported.
 """
 
 import ast
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from gptjax.data.sources import files
 
-# Tests, other people's packages, and tables.
+# Tests, third-party packages, and tables.
 SKIPPED_NAMES = {'test', 'tests', 'idle_test', 'site-packages', 'dist-packages', '__pycache__', 'idlelib',
                  'lib2to3', 'pydoc_data', 'encodings', 'turtledemo', 'ensurepip', 'msilib', '__phello__'}
 
 
 @functools.cache
 def pieces():
-  """The pieces, as a tuple: a document a topic of `pydoc`, and a module of the standard library."""
+  """Return a tuple of pieces: one document per topic of `pydoc` and per module of the standard library."""
   return tuple(_pieces())
 
 
@@ -45,7 +45,7 @@ def _modules(folder):
 
 
 def _docstrings(path, module):
-  """Each docstring of a module under the name of what it describes; '' if there are none."""
+  """Return each docstring of a module under the name of its object; '' if there are none."""
   source = path.read_bytes()
   if source.count(b'"""') < 4:
     return ''
@@ -53,15 +53,15 @@ def _docstrings(path, module):
     warnings.simplefilter('ignore')
     try:
       tree = ast.parse(source)
-    except SyntaxError:  # A template, not a module.
+    except SyntaxError:  # a template, not a module
       return ''
-  return ''.join(f'{part}\n\n' for part in _described(tree, module))
+  return ''.join(f'{part}\n\n' for part in _named_docstrings(tree, module))
 
 
-def _described(node, name):
-  """Name and docstring of a module, class or function, then of those directly inside it."""
+def _named_docstrings(node, name):
+  """Yield the name and docstring of a module, class or function, then of its members."""
   if text := (ast.get_docstring(node) or '').strip():
     yield f'{name}\n\n{text}'
   for child in node.body:
     if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-      yield from _described(child, f'{name}.{child.name}')
+      yield from _named_docstrings(child, f'{name}.{child.name}')

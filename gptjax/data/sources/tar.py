@@ -1,7 +1,7 @@
-"""Documents from tar archives: a file in the archive is a document, or several between separators.
+"""Documents from tar archives: a file in the archive is one document, or several with separators.
 
-The archive is read as a stream, and nothing is unpacked: the names in it are for messages alone. Folders,
-links and devices are passed over. No file and no header of it may have more than MAX_DOCUMENT bytes.
+The archive is read as a stream, and nothing is extracted: its file names are only used in messages. Folders,
+links and devices are skipped. A file in it may have at most MAX_DOCUMENT bytes, its headers MAX_HEADERS.
 """
 
 import io
@@ -11,24 +11,25 @@ from gptjax.data.sources import file_signatures, files
 from gptjax.errors import InputError
 from gptjax.text.printable import printable
 
-MAX_HEADERS = 1 << 20  # bytes that the headers between two files may have together
+MAX_HEADERS = 1 << 20  # bytes of all headers between two files
 
 
 def pieces(path, separator):
-  """The pieces of the documents of an archive, in its order; see `files.Piece`.
+  """Yield the pieces of the documents of an archive, in order; see `files.Piece`.
 
   Args:
-    path: of the archive, which is plain, .gz or .zst.
-    separator: between documents in a file of it; '': each is one document.
+    path: path of the archive: plain, .gz or .zst.
+    separator: text between documents in a file of the archive; '': each file is one document.
   """
   with files.open_bytes(path) as raw:
-    source, place = _Bounded(raw), path
+    source, place = _BoundedReader(raw), path
     try:
-      with _read(lambda: tarfile.open(fileobj=source, mode='r|', errors='backslashreplace')) as archive:
-        source.left = MAX_HEADERS
-        while (member := _read(archive.next)) is not None:
-          archive.members = []  # it would keep all of them
-          source.left = member.size + MAX_HEADERS
+      open_archive = lambda: tarfile.open(fileobj=source, mode='r|', errors='backslashreplace')
+      with _call_tarfile(open_archive) as archive:
+        source.remaining = MAX_HEADERS
+        while (member := _call_tarfile(archive.next)) is not None:
+          archive.members = []  # else the list of all members would grow
+          source.remaining = member.size + MAX_HEADERS
           if member.isreg():
             place = f'{path}:{printable(member.name)}'
             yield from _documents(archive.extractfile(member), member.size, place, separator)
@@ -38,10 +39,10 @@ def pieces(path, separator):
       yield files.Piece('', place, problem=f'damaged or cut short: {error}')
 
 
-def _read(step):
-  """What a step of tarfile gives; it raises a plain ValueError for some damaged headers."""
+def _call_tarfile(function):
+  """Call a function of tarfile; convert the plain ValueError for some damaged headers to a ReadError."""
   try:
-    return step()
+    return function()
   except InputError:
     raise
   except ValueError as error:
@@ -68,18 +69,18 @@ def _documents(file, size, place, separator):
   yield from files.decode_document(text, place, {})
 
 
-class _Bounded(io.RawIOBase):
-  """Gives `left` bytes of a file, then files.Broken: what a header says of its length is not trusted."""
+class _BoundedReader(io.RawIOBase):
+  """Reads at most `remaining` bytes, then raises DamagedFile: lengths in headers are untrusted."""
 
   def __init__(self, file):
-    self._file, self.left = file, MAX_HEADERS
+    self._file, self.remaining = file, MAX_HEADERS
 
   def readable(self):
     return True
 
   def readinto(self, buffer):
     n = self._file.readinto(buffer)
-    self.left -= n
-    if self.left < 0:
+    self.remaining -= n
+    if self.remaining < 0:
       raise files.DamagedFile(f'damaged or cut short: headers of more than {MAX_HEADERS:,} bytes')
     return n

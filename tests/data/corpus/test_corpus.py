@@ -195,7 +195,7 @@ def test_too_short_for_one_window(tmp_path):
   assert reader.n_windows(corpus, 3, True) == 1
   assert reader.batch([corpus], [1], 0, 9, 2, 3, True)['targets'].tolist() == [[2, 3, 4]] * 2
   assert reader.n_windows(corpus, 4, True) == 0
-  with pytest.raises(ValueError, match=r'has 4 tokens, a window of seq_len 4 needs 5'):
+  with pytest.raises(ValueError, match=r'has 4 tokens, but a window of seq_len 4 needs 5'):
     reader.batch([corpus], [1], 0, 0, 2, 4, True)
 
 
@@ -222,16 +222,16 @@ def _flip(path):
 
 
 DAMAGE = {
-  'no folder': ('', lambda path: shutil.rmtree(path), 'does not exist: make it'),
-  'no manifest': ('manifest.json', lambda path: path.unlink(), 'cut short'),
+  'no folder': ('', lambda path: shutil.rmtree(path), 'does not exist: create it'),
+  'no manifest': ('manifest.json', lambda path: path.unlink(), 'is incomplete'),
   'not JSON': ('manifest.json', lambda path: path.write_text('{'), 'is not JSON'),
   'not UTF-8': ('manifest.json', lambda path: path.write_bytes(b'\xff{}'), 'is not JSON'),
   'no object': ('manifest.json', lambda path: path.write_text('[]'), 'not the manifest'),
   'other version': ('manifest.json', lambda path: path.write_text('{"version": 1}'), 'version 2'),
-  'wrong digest': ('manifest.json', _drop_digest, 'digest should be [0-9a-f]{12}, it says 0000'),
+  'wrong digest': ('manifest.json', _drop_digest, 'digest should be [0-9a-f]{12}, but its field is 0000'),
   'no shard': ('train-00001.bin', lambda path: path.unlink(), 'train-00001.bin is missing'),
-  'short shard': ('train-00001.bin', _truncate, 'has 664 bytes, its manifest says 666'),
-  'short index': ('train-documents.bin', _truncate, 'has 2,398 bytes, its manifest says 2,400'),
+  'short shard': ('train-00001.bin', _truncate, 'has 664 bytes, not 666 as in its manifest'),
+  'short index': ('train-documents.bin', _truncate, 'has 2,398 bytes, not 2,400 as in its manifest'),
 }
 
 
@@ -256,7 +256,7 @@ def test_verify_finds_a_flipped_bit(folder, tmp_path, file):
 
 def test_verify_finds_ids_outside_the_vocabulary(tmp_path):
   written = write_corpus(tmp_path / 'c', [[1, 2, 10, 3]], n_vocab=10)
-  with pytest.raises(ValueError, match='holds the token 10, its tokenizer has 10'):
+  with pytest.raises(ValueError, match='has the token 10, but its tokenizer only 10'):
     reader.open_corpus(written, 'train', verify=True)
 
 
@@ -269,7 +269,7 @@ def test_verify_finds_an_index_that_is_none(tmp_path):
   manifest['splits']['train']['index']['sha256'] = reader.hashlib.sha256(
     starts.tobytes()).hexdigest()
   write_manifest(tmp_path / 'c', manifest)
-  with pytest.raises(ValueError, match='not a rising list'):
+  with pytest.raises(ValueError, match='not a sorted list'):
     reader.open_corpus(written, 'train', verify=True)
 
 

@@ -203,7 +203,7 @@ def test_what_arrow_cannot_read_is_refused_and_not_left_out(tmp_path, monkeypatc
     raise error
   parquet.write_table(pyarrow.table({'text': TEXTS}), tmp_path / 'a.parquet')
   monkeypatch.setattr(parquet.ParquetFile, 'iter_batches', fail)
-  with pytest.raises(InputError, match=r'a\.parquet cannot be read here: [^\n]*$'):
+  with pytest.raises(InputError, match=r'a\.parquet is not supported: [^\n]*$'):
     read(f'parquet:{tmp_path}/a.parquet')
   monkeypatch.undo()
   content = bytearray((tmp_path / 'a.parquet').read_bytes())
