@@ -61,8 +61,8 @@ def open_dataset(name, tfds_dir, download=False):
     _prepare(name, tfds_dir, where)
     folder = tfds_folder.find_folder(name, tfds_dir)
   if folder is None:
-    raise InputError(f'data set {name} is not in {where}: set tfds_dir to its folder, or download and prepare '
-                     f'it there: tfds build {name}, or --tfds_download of '
+    raise InputError(f'data set {name} is not in {where}: set tfds_dir to its folder, or download and '
+                     f'prepare it there: tfds build {name}, or --tfds_download of '
                      'gptjax.data.prepare, or --config.data.tfds_download=True')
   tfds_folder.require_safe(folder)
   try:

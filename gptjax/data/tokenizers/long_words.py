@@ -1,18 +1,18 @@
-"""Text whose words are cut where they are too long to train a tokenizer on."""
+"""Cuts words that are too long for training a tokenizer."""
 
 import re
 
 import regex
 
-MAX_WORD_LENGTH = 1000  # characters: the time that training takes is quadratic in the length of a word
+MAX_WORD_LENGTH = 1000  # characters: training time is quadratic in the length of a word
 
 
 def _runs(kind, longest):
-  """A pattern of what is longer than that of one kind of characters, from its beginning."""
+  """Return a pattern of runs longer than `longest` of one kind of characters."""
   return rf'(?<!{kind}){kind}{{{longest + 1},}}+'
 
 
-# Words of the pre-split; and, where versions of Unicode differ in what a letter is, all but lines and spaces.
+# Words of the pre-tokenization. Versions of Unicode differ in their letters, hence all but lines and spaces.
 _MAYBE_LONG = re.compile('|'.join((_runs('[^ \n]', MAX_WORD_LENGTH), _runs(r'\s', MAX_WORD_LENGTH))))
 
 
@@ -23,11 +23,11 @@ _LONG_WORDS = (
 
 
 def cut_long_words(texts):
-  """The texts, cut where words of the pre-split are longer than LONGEST_WORD, or a few of them."""
+  """Yield the texts, cut where words of the pre-tokenization are longer than MAX_WORD_LENGTH."""
   for text in texts:
     parts = [text]
     for pattern in _LONG_WORDS if _MAYBE_LONG.search(text) else ():
-      parts = [part for one in parts for part in _cut_runs(one, pattern)]
+      parts = [cut for part in parts for cut in _cut_runs(part, pattern)]
     yield from parts
 
 
