@@ -25,9 +25,9 @@ from gptjax.command import run
 from gptjax.data.tokenizers import special
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring import scores as scoring
-from gptjax.generate import cache, writer
-from gptjax.generate.sampling import Choice
-from gptjax.generate.streaming import Text
+from gptjax.generate import generation, kv_cache
+from gptjax.generate.sampling import SamplingOptions
+from gptjax.generate.streaming import GeneratedText
 from gptjax.parallel import sharding
 
 try:
@@ -41,7 +41,8 @@ except ModuleNotFoundError as missing:
     sys.exit(errors.print_line(InputError(NEEDED), 'lm_eval'))
   raise ModuleNotFoundError(NEEDED, name=missing.name) from None
 
-MAX_TOKENS = ('max_gen_toks', 'max_new_tokens', 'max_tokens', 'max_completion_tokens')  # the first one counts
+# The first of these that a task sets counts.
+MAX_TOKENS_FIELDS = ('max_gen_toks', 'max_new_tokens', 'max_tokens', 'max_completion_tokens')
 MAX_GEN_TOKS = 256  # where a task names none; the harness's number
 
 
@@ -75,11 +76,11 @@ class HarnessModel(TemplateLM):
     model, self._tokenizer = source if isinstance(source, tuple) else gptjax.load(source)
     if self._tokenizer is None:
       raise InputError('no tokenizer lies with the weights: put its files beside them')
-    self._names = special.named(self._tokenizer, [name for name in special_tokens.split(',') if name])
+    self._names = special.resolve_names(self._tokenizer, [name for name in special_tokens.split(',') if name])
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.prepare_model(model)
-    self.batch_size = writer.DOMAINS['batch_size'].parse('batch_size', str(batch_size))
-    self._seed = writer.DOMAINS['seed'].parse('seed', str(seed))
+    self.batch_size = generation.DOMAINS['batch_size'].parse('batch_size', str(batch_size))
+    self._seed = generation.DOMAINS['seed'].parse('seed', str(seed))
 
   @property
   def max_length(self):
@@ -148,29 +149,31 @@ class HarnessModel(TemplateLM):
     for i, request in enumerate(requests):
       groups.setdefault(repr(sorted(request.args[1].items())), []).append(i)
     with jax.set_mesh(self._mesh):
-      model = cache.ready(self._model)
+      model = kv_cache.prepare_for_decoding(self._model)
     results = [None] * len(requests)
     for rows in groups.values():
       stop, max_tokens, choice = self._options(dict(requests[rows[0]].args[1]))
-      texts = [Text(self._tokenizer, (self.tok_encode(requests[row].args[0]) or [self.prefix_token_id])
-                    [max_tokens - self.max_length:], 0, max_tokens, stop) for row in rows]
+      prompts = [self.tok_encode(requests[row].args[0]) or [self.prefix_token_id] for row in rows]
+      texts = [GeneratedText(self._tokenizer, prompt[max_tokens - self.max_length:], 0, max_tokens, stop)
+               for prompt in prompts]
       with jax.set_mesh(self._mesh):
-        writer.extend(model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size, None)
+        generation.generate_texts(model, self._tokenizer, texts, choice, self._seed, 'stop', self.batch_size,
+                                  None)
       for row, text in zip(rows, texts):
-        results[row] = text.said
-        self.cache_hook.add_partial('generate_until', requests[row].args, text.said)
+        results[row] = text.text
+        self.cache_hook.add_partial('generate_until', requests[row].args, text.text)
     return results
 
   def _options(self, asked):
     """(stop strings, tokens to write, sampling.Choice) for the generation_kwargs of a task."""
     until = asked.pop('until', None) or []
-    named = [value for value in (asked.pop(name, None) for name in MAX_TOKENS) if value is not None]
+    named = [value for value in (asked.pop(name, None) for name in MAX_TOKENS_FIELDS) if value is not None]
     max_tokens = MAX_GEN_TOKS
     if named:
-      max_tokens = writer.DOMAINS['max_tokens'].parse('max_gen_toks of a task', str(named[0]))
+      max_tokens = generation.DOMAINS['max_tokens'].parse('max_gen_toks of a task', str(named[0]))
     temperature, top_k, top_p = (asked.pop(name, None) for name in ('temperature', 'top_k', 'top_p'))
     drawn = asked.pop('do_sample', bool(temperature))
-    temperature = (1.0 if temperature is None else writer.DOMAINS['temperature'].parse(
+    temperature = (1.0 if temperature is None else generation.DOMAINS['temperature'].parse(
       'temperature of a task', str(temperature))) if drawn else 0.0
     if asked:
       raise InputError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')
@@ -178,9 +181,11 @@ class HarnessModel(TemplateLM):
       raise InputError(f'max_gen_toks = {max_tokens} leaves no room for a prompt in a context of '
                        f'{self.max_length}: ask for fewer')
     stop = [string for string in ([until] if isinstance(until, str) else until) if string]
-    writer.check([], 1, max_tokens, temperature, top_k, top_p, self._seed, stop, 'stop', self.batch_size)
-    return stop, max_tokens, Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
-                                    min(self._model.n_vocab, self._tokenizer.n_vocab))
+    generation.check_options([], 1, max_tokens, temperature, top_k, top_p, self._seed, stop, 'stop',
+                             self.batch_size)
+    n_vocab = min(self._model.n_vocab, self._tokenizer.n_vocab)
+    return stop, max_tokens, SamplingOptions(temperature or None, top_k or None,
+                                             None if top_p == 1 else top_p, n_vocab)
 
 
 if __name__ == '__main__':

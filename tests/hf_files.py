@@ -41,13 +41,13 @@ def write_folder(folder, text='the blue stone never sings of rain', n_vocab=264,
   Returns:
     The folder.
   """
-  from gptjax.pretrained.tokenizer_files import tokenizer_files
+  from gptjax.pretrained.tokenizer_files import transformers_files
   folder.mkdir(parents=True, exist_ok=True)
   tokenizer = byte_bpe.train_bpe([text], n_vocab)
   config = {**CONFIG, 'vocab_size': n_vocab, 'eos_token_id': n_vocab - 1, **changes}
   (folder / 'config.json').write_text(json.dumps(config))
   save_file({**tensors(n_vocab), **dict.fromkeys(extra, np.zeros(1, np.float32))},
             folder / 'model.safetensors')
-  for name, content in tokenizer_files(tokenizer, CONTEXT).items():
+  for name, content in transformers_files(tokenizer, CONTEXT).items():
     (folder / name).write_bytes(content)
   return folder

@@ -161,11 +161,11 @@ def test_what_cannot_be_had_is_refused_by_name(models, options, says):
 
 
 def test_draws_are_those_of_sample(models, folder):
-  from gptjax.generate import writer
+  from gptjax.generate import generation
   with mesh_of():
     options = {'temperature': 0.8, 'max_gen_toks': 12, 'until': 'q'}
     drawn = models[0].generate_until(requests(('the', options)))
-    assert drawn == writer.sample(str(folder), prompt='the', temperature=0.8, max_tokens=12, stop='q')
+    assert drawn == generation.sample(str(folder), prompt='the', temperature=0.8, max_tokens=12, stop='q')
 
 
 def test_gptjax_itself_does_not_import_the_harness():

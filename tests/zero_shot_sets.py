@@ -61,8 +61,8 @@ def write(folder):
 
 def mock_tfds(monkeypatch, records=TFDS):
   """Makes these the only TFDS sets that there are."""
-  from gptjax.data.sources import tfds_source
+  from gptjax.data.sources import tfds
   from gptjax.evaluate.texts import sources
   monkeypatch.setattr(sources, '_is_prepared', lambda data, name: name in records)
-  monkeypatch.setattr(tfds_source, 'open_set', lambda name, tfds_dir: name)
-  monkeypatch.setattr(tfds_source, 'records', lambda name, split: iter(records[name][split]))
+  monkeypatch.setattr(tfds, 'open_set', lambda name, tfds_dir: name)
+  monkeypatch.setattr(tfds, 'records', lambda name, split: iter(records[name][split]))

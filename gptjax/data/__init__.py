@@ -1,4 +1,4 @@
-"""Corpora: sources, cleaning, tokenizers, and what training reads.
+"""Corpora: sources, cleaning, tokenizers, and the data that training reads.
 
   blocks      Pieces of documents in the order of the sources, from any position on, in blocks for workers.
   clean       The WebText recipe (GPT-2, section 2.1)

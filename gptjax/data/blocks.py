@@ -1,4 +1,4 @@
-"""Pieces of documents in the order of the sources, from any position on, in blocks for workers."""
+"""Reads pieces of documents in source order, from any position, and groups them into blocks for workers."""
 
 import collections
 import itertools
@@ -10,80 +10,80 @@ from gptjax.errors import InputError
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 
-BLOCK_CHARACTERS = 1 << 20  # a worker gets pieces of documents up to this
-BLOCK_PIECES = 4096         # and of this number
+BLOCK_CHARACTERS = 1 << 20  # a block is complete once it has this many characters
+BLOCK_PIECES = 4096         # or this many pieces
 
 
-class Reading(NamedTuple):
-  """What is read, and how."""
+class ReadOptions(NamedTuple):
+  """The sources to read, and how to read them."""
   units: list           # of sources.Unit
-  separator: str        # between documents of a text file; '': a file is one
+  separator: str        # between documents of a text file; '': the file is one document
   tfds_dir: str
-  stop: bool            # at the first document that cannot be used
+  stop_on_error: bool   # at the first unusable document
   recipe: webtext.Recipe
 
 
 class Position(NamedTuple):
-  """How far the sources were read."""
-  unit: int = 0         # the unit being read,
-  pieces: int = 0       # so many of its pieces are read,
-  documents: int = 0    # and this many documents of all units are begun
+  """How much of the sources has been read."""
+  unit: int = 0         # index of the current unit
+  pieces: int = 0       # pieces of it that were read
+  documents: int = 0    # documents of all units that were started
 
 
 class Block(NamedTuple):
-  """Pieces that a worker gets at once, and what was left out on the way to them."""
-  position: Position    # after the last of them
-  skipped: dict         # {why: documents}
+  """The end of a block of pieces for one worker, and the documents that were skipped in it."""
+  position: Position    # after the last piece
+  skipped: dict         # {reason: number of documents}
   messages: list        # a line for each document with a problem
 
 
-def read(reading, position):
-  """(position after it, piece) for all pieces from a position on, those with a problem too."""
+def read_pieces(reading, position):
+  """Yield (position after it, piece) for all pieces from a position, including pieces with a problem."""
   unit, skip, documents = position
   for number in range(unit, len(reading.units)):
-    found = sources.pieces(reading.units[number], reading.separator, reading.tfds_dir)
-    for count, piece in enumerate(itertools.islice(found, skip, None), skip + 1):
-      if piece.problem and reading.stop:
-        raise InputError(refusal(piece.place, piece.problem))
+    pieces = sources.pieces(reading.units[number], reading.separator, reading.tfds_dir)
+    for count, piece in enumerate(itertools.islice(pieces, skip, None), skip + 1):
+      if piece.problem and reading.stop_on_error:
+        raise InputError(unusable_document_message(piece.place, piece.problem))
       documents += piece.start == 0
       yield Position(number, count, documents), piece
     skip = 0
 
 
-def refusal(place, problem):
-  """The line that ends a command at the first document that cannot be used."""
+def unusable_document_message(place, problem):
+  """The error message for the first unusable document."""
   return f'{place}: {problem.rstrip(".")}; --on_error=skip would leave it out'
 
 
-def kept(reading, position, verdicts):
-  """(position, piece, why it is left out or '') for all pieces from a position on."""
-  for after, piece in read(reading, position):
-    why = piece.problem.partition(':')[0]
-    if not why and len(verdicts) and (verdict := verdicts[after.documents - 1]):
-      why = reading.recipe.reason(verdict)
-    yield after, piece, why
+def label_pieces(reading, position, verdicts):
+  """Yield (position after it, piece, reason why it is skipped or '') for all pieces from a position."""
+  for after, piece in read_pieces(reading, position):
+    reason = piece.problem.partition(':')[0]
+    if not reason and len(verdicts) and (verdict := verdicts[after.documents - 1]):
+      reason = reading.recipe.reason(verdict)
+    yield after, piece, reason
 
 
-def blocks(found, position, payload):
-  """(Block, [payload(position, piece)]) up to BLOCK_CHARACTERS at a time.
+def make_blocks(pieces, position, payload):
+  """Yield (Block, [payload(position, piece)]), of about BLOCK_CHARACTERS each.
 
   Args:
-    found: as `kept` gives it.
-    position: where it begins.
-    payload: what a worker needs of a piece that is kept.
+    pieces: an iterator as returned by `label_pieces`.
+    position: the position of its first piece.
+    payload: function that returns the part of a piece that a worker needs.
   """
-  size, seen, pieces, skipped, messages = 0, 0, [], collections.Counter(), []
+  size, n_pieces, payloads, skipped, messages = 0, 0, [], collections.Counter(), []
   after = position
-  for after, piece, why in found:
-    seen += 1
-    if why:
-      skipped[why] += piece.start == 0
+  for after, piece, reason in pieces:
+    n_pieces += 1
+    if reason:
+      skipped[reason] += piece.start == 0
       if piece.problem:
         messages.append(printable(redacted(f'{piece.place}: {piece.problem}')) + '\n')
     else:
-      pieces.append(payload(after, piece))
+      payloads.append(payload(after, piece))
       size += len(piece.text)
-    if size >= BLOCK_CHARACTERS or seen >= BLOCK_PIECES:
-      yield Block(after, skipped, messages), pieces
-      size, seen, pieces, skipped, messages = 0, 0, [], collections.Counter(), []
-  yield Block(after, skipped, messages), pieces
+    if size >= BLOCK_CHARACTERS or n_pieces >= BLOCK_PIECES:
+      yield Block(after, skipped, messages), payloads
+      size, n_pieces, payloads, skipped, messages = 0, 0, [], collections.Counter(), []
+  yield Block(after, skipped, messages), payloads

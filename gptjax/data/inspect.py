@@ -1,11 +1,11 @@
-"""Shows a corpus: counts, damage, lengths of documents, and the text of a document or a batch.
+"""Inspects a corpus: counts, damage, document lengths, and the text of a document or a batch.
 
-  python -m gptjax.data.inspect DIR                       counts, hashes checked, lengths
+  python -m gptjax.data.inspect DIR                       counts, checked hashes, lengths
   python -m gptjax.data.inspect DIR --document=3          document 3
-  python -m gptjax.data.inspect --workdir=W --step=4711   what a run read for its update 4711
-  python -m gptjax.data.inspect DIR DIR --workdir=W --step=4711    the same, if its corpora have moved
+  python -m gptjax.data.inspect --workdir=W --step=4711   the batch of update 4711 of a run
+  python -m gptjax.data.inspect DIR DIR --workdir=W --step=4711    the same if its corpora have moved
 
-Updates are counted from 0; the loss of update s stands in metrics.jsonl as step s + 1.
+Updates are counted from 0; metrics.jsonl has the loss of update s as step s + 1.
 """
 
 if __name__ == '__main__':
@@ -19,9 +19,8 @@ import numpy as np
 
 from gptjax.command import figures, run
 from gptjax.command.flag_types import SEED, integer
-from gptjax.data.corpus import corpus_manifest
+from gptjax.data.corpus import corpus_manifest, reader
 from gptjax.data.corpus import mixture as mixtures
-from gptjax.data.corpus import reader as corpora
 from gptjax.errors import InputError
 from gptjax.files import paths, run_config
 from gptjax.kernels import cpu
@@ -34,31 +33,31 @@ BAR = 40  # characters of the longest bar of the histogram
 
 
 def main(argv):
-  """Prints what `argv` asks for; ValueError, one line, if it cannot."""
+  """Run the command; ValueError with a one-line message if it fails."""
   args = _parse(argv)
   args.weights, args.digest, args.rewinds = [1.0], None, []
   if args.workdir:
-    _take_from_workdir(args)
+    _set_from_workdir(args)
   if not args.corpus:
-    raise InputError('say which corpus: its folder, or --workdir of a run')
+    raise InputError('no corpus: give its folder, or --workdir of a run')
   if len(args.corpus) > 1 and (args.step is None or not args.workdir):
-    raise InputError(f'name one of {" ".join(args.corpus)}: several are for --step, and --workdir of the run '
-                     'that read them')
+    raise InputError(f'{" ".join(args.corpus)} are several corpora: give one, or --step and --workdir of the '
+                     'run that read them')
   if args.step is not None and args.split != 'train':
-    raise InputError('--step shows what training read, the split train: leave --split out')
+    raise InputError('--step shows batches of training, which are of the split train: remove --split')
   if args.step is not None:
     mixture = mixtures.open_mixture(args.corpus, args.weights, verify=False)
     if args.digest not in (None, mixture.digest):
-      raise InputError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read (digest '
-                       f'{mixture.digest[:12]}, not {args.digest[:12]}): name the corpora that it read')
+      raise InputError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read '
+                       f'(digest {mixture.digest[:12]}, not {args.digest[:12]}): give its corpora')
     show_batch(mixture, args.step, args.rewinds, args.batch_size, args.seq_len, args.seed,
                args.cross_documents, args.shift_windows, args.row, args.tokens)
   elif args.document is not None:
-    show_document(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.document,
+    show_document(reader.open_corpus(args.corpus[0], args.split, verify=False), args.document,
                   args.tokens)
   else:
     show_counts(args.corpus[0])
-    show_lengths(corpora.open_corpus(args.corpus[0], args.split, verify=False), args.png)
+    show_lengths(reader.open_corpus(args.corpus[0], args.split, verify=False), args.png)
 
 
 def _parse(argv):
@@ -68,59 +67,60 @@ def _parse(argv):
   add = parser.add_argument
   add('corpus', type=paths.flag, nargs='*', help='folder of the corpus')
   add('--split', default='train', help='train (default) or validation')
-  add('--png', type=paths.flag, help='also draw the lengths of the documents into this file')
+  add('--png', type=paths.flag, help='also plot the document lengths to this file')
   add('--document', type=integer(0, 2**40), help='show this document, counted from 0')
   add('--step', type=integer(0), help='show the batch of this update, counted from 0')
   add('--workdir', type=paths.flag,
-      help='of a run: its config.json gives corpus, seed, batch_size and seq_len')
-  add('--batch_size', type=integer(1), help='sequences a batch')
-  add('--seq_len', type=integer(1), help='tokens a sequence')
-  add('--seed', type=integer(0, SEED), help='of the order (config.train.seed)')
+      help='workdir of a run: its config.json sets corpus, seed, batch_size and seq_len')
+  add('--batch_size', type=integer(1), help='sequences per batch')
+  add('--seq_len', type=integer(1), help='tokens per sequence')
+  add('--seed', type=integer(0, SEED), help='seed of the data order (config.train.seed)')
   add('--cross_documents', choices=('true', 'false'),
-      help='whether a sequence may be of several documents')
-  add('--shift_windows', choices=('true', 'false'), help='whether windows begin elsewhere in each epoch')
-  add('--row', type=integer(0), help='show this row of the batch alone, and all of it')
-  add('--tokens', type=integer(1), default=64, help='tokens shown of a document or a row (default 64)')
+      help='whether a sequence may span several documents')
+  add('--shift_windows', choices=('true', 'false'), help='whether window offsets differ between epochs')
+  add('--row', type=integer(0), help='show only this row of the batch, completely')
+  add('--tokens', type=integer(1), default=64, help='tokens to show of a document or a row (default 64)')
   args = parser.parse_args(argv)
   for name in ('cross_documents', 'shift_windows'):
     setattr(args, name, {None: None, 'true': True, 'false': False}[getattr(args, name)])
   return args
 
 
-def _take_from_workdir(args):
-  """Fills in what the command line leaves open from the workdir's config.json."""
+def _set_from_workdir(args):
+  """Set the arguments that the command line does not set from the workdir's config.json."""
   path = Path(args.workdir) / 'config.json'
   try:
     stored, args.digest = run_config.read(path)
   except FileNotFoundError:
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
-  folders, args.weights = mixtures.named({name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
-  found = {name: stored[f'data.{name}'] for name in ('seq_len', 'cross_documents', 'shift_windows')}
-  found |= {name: stored[f'train.{name}'] for name in ('seed', 'batch_size')}
+  folders, args.weights = mixtures.folders_and_weights(
+    {name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
+  fields = {name: stored[f'data.{name}'] for name in ('seq_len', 'cross_documents', 'shift_windows')}
+  fields |= {name: stored[f'train.{name}'] for name in ('seed', 'batch_size')}
   args.rewinds = rewind_log.read(args.workdir)
   args.corpus = args.corpus or folders
   if len(args.corpus) != len(folders):
     read = plural(len(folders), 'corpus', 'corpora')
-    raise InputError(f'the run in {args.workdir} read {read}, not {len(args.corpus)}: name '
-                     f'those, in the order of its config: {" ".join(folders)}')
-  for name, value in found.items():
+    raise InputError(f'the run in {args.workdir} read {read}, not {len(args.corpus)}: give '
+                     f'them in the order of its config: {" ".join(folders)}')
+  for name, value in fields.items():
     if getattr(args, name) is None:
       setattr(args, name, value)
 
 
 def show_counts(folder):
-  """Prints what the manifest says, after every file has been hashed and compared with it."""
+  """Print the counts in the manifest, after comparing the hash of every file with it."""
   manifest = corpus_manifest.read_manifest(folder)
-  splits = [corpora.open_corpus(folder, split, verify=True) for split in manifest['splits']]
-  made = manifest['tokenizer']
-  _load_tokenizer(folder, made)
+  splits = [reader.open_corpus(folder, split, verify=True) for split in manifest['splits']]
+  facts = manifest['tokenizer']
+  _load_tokenizer(folder, facts)
   n_files = sum(len(split.shards) + 1 for split in splits)
   print(f'corpus      {folder}')
   print(f'digest      {manifest["content"]}')
-  print(f'files       {n_files} of {n_files} are as they were written, all ids below '
-        f'{made["n_vocab"]:,}')
-  print(f'tokenizer   {made["name"]}, {made["n_vocab"]:,} entries, end of text '
-        f'{made["end_of_text"]}, digest {made["digest"][:12]}')
+  print(f'files       {n_files} of {n_files} are unchanged, all ids below '
+        f'{facts["n_vocab"]:,}')
+  print(f'tokenizer   {facts["name"]}, {facts["n_vocab"]:,} entries, end of text '
+        f'{facts["end_of_text"]}, digest {facts["digest"][:12]}')
   print(f'sources     {printable(redacted(" ".join(manifest.get("sources", []))))}')
   print(f'\n{"split":<12}{"tokens":>16}{"documents":>14}{"bytes":>18}{"bytes/token":>13}'
         f'{"shards":>8}')
@@ -130,7 +130,7 @@ def show_counts(folder):
 
 
 def show_lengths(corpus, png):
-  """Prints a histogram of document lengths; draws it into the file `png` too, unless None."""
+  """Print a histogram of document lengths; also plot it to the file `png`, unless that is None."""
   lengths = document_lengths(corpus)
   edges = _edges(int(lengths.min()), int(lengths.max()))
   counts = np.histogram(lengths, edges)[0]
@@ -143,16 +143,16 @@ def show_lengths(corpus, png):
     print(f'{span:>24}{count:>14,}  {bar}'.rstrip())
   if png:
     _draw(png, counts, edges, f'{corpus.folder}, {corpus.split}: {plural(corpus.n_documents, "document")}')
-    print(f'\ndrawn in {png}')
+    print(f'\nplotted in {png}')
 
 
 def document_lengths(corpus):
-  """int64[n_documents]: tokens of each document, its end-of-text token included."""
+  """Return int64[n_documents]: tokens of each document, including its end-of-text token."""
   return np.diff(corpus.document_starts, append=corpus.n_tokens)
 
 
 def _edges(shortest, longest):
-  """Powers of two from at most `shortest` to beyond `longest`."""
+  """Return powers of two, the first at most `shortest`, the last above `longest`."""
   return 2 ** np.arange(max(shortest, 1).bit_length() - 1, longest.bit_length() + 1)
 
 
@@ -160,7 +160,7 @@ def _draw(path, counts, edges, title):
   figure, axes = figures.figure(1, 1, (8, 4.5))
   axes.stairs(counts, edges, fill=True)
   axes.set_xscale('log', base=2)
-  axes.set(xlabel='tokens a document, end of text included', ylabel='documents',
+  axes.set(xlabel='tokens per document, end of text included', ylabel='documents',
            title=figures.literal(title))
   try:
     figure.savefig(path, format='png')
@@ -169,21 +169,21 @@ def _draw(path, counts, edges, title):
 
 
 def show_document(corpus, number, n_tokens):
-  """Prints the first tokens and the text of a document.
+  """Print the first tokens and the text of a document.
 
   Args:
     corpus: the Corpus.
-    number: which document, from 0.
+    number: index of the document, from 0.
     n_tokens: how many of its tokens to show.
   """
   if not 0 <= number < corpus.n_documents:
-    raise InputError(f'there is no document {number}: split {corpus.split!r} of {corpus.folder} '
+    raise InputError(f'document {number} does not exist: split {corpus.split!r} of {corpus.folder} '
                      f'has {corpus.n_documents}, counted from 0')
   start = int(corpus.document_starts[number])
   length = int(document_lengths(corpus)[number])
   if not (start >= 0 and 0 <= length <= corpus.n_tokens - start):
-    raise InputError(f'the positions of documents in {corpus.folder} are damaged: python -m '
-                     f'gptjax.data.inspect {corpus.folder} names the file')
+    raise InputError(f'the document positions of {corpus.folder} are damaged: run python -m '
+                     f'gptjax.data.inspect {corpus.folder} to find the file')
   tokens = corpus.tokens(start, start + min(length, n_tokens))
   decode = _decoder(corpus)
   print(f'document {number} of {corpus.split}: tokens {start:,} to {start + length - 1:,} of the '
@@ -193,35 +193,35 @@ def show_document(corpus, number, n_tokens):
 
 
 def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, shift, row, n_tokens):
-  """Prints the first tokens and the text of each row of a batch, as training read them.
+  """Print the first tokens and the text of each row of a batch of training.
 
   Args:
     mixture: mixtures.Mixture.
     step: update that read the batch, counted from 0.
-    rewinds: of the run, see gptjax.pretrain.rewind; [] if there were none.
-    batch_size, seq_len, seed, cross_documents, shift: as for `corpus.batch`.
-    row: the one row to show, whole; None: all rows.
-    n_tokens: tokens to show of each, if all rows are shown.
+    rewinds: rewinds of the run, see gptjax.pretrain.rewind; [] if there were none.
+    batch_size, seq_len, seed, cross_documents, shift: as for `reader.batch`.
+    row: the row to show completely; None: all rows.
+    n_tokens: tokens to show of each row if all rows are shown.
   """
   _require(batch_size=batch_size, seq_len=seq_len, seed=seed, cross_documents=cross_documents,
            shift_windows=shift)
   if step < 0 or min(batch_size, seq_len) < 1 or not (row is None or 0 <= row < batch_size):
-    raise InputError(f'there is no step {step}, row {row} in batches of {batch_size} x {seq_len}: '
+    raise InputError(f'step {step}, row {row} does not exist in batches of {batch_size} x {seq_len}: '
                      'steps and rows are counted from 0')
   rows = slice(None) if row is None else slice(row, row + 1)
-  # Numbers of all rows, and inputs and targets of those that are shown.
+  # Sample numbers of all rows, and inputs and targets of the rows to show.
   needed = 8 * batch_size + 16 * seq_len * (batch_size if row is None else 1)
   if needed > cpu.memory():
     raise InputError(f'a batch of {batch_size:,} x {seq_len:,} tokens needs {needed:,} bytes, and this '
                      f'machine has {cpu.memory():,}: show one --row, or a smaller batch')
   number = rewind_log.batch_number(rewinds, step)
-  where = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows, shift
-  found = corpora.batch_windows(*where)
-  batch = corpora.batch(*where)
+  arguments = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows, shift
+  windows = reader.batch_windows(*arguments)
+  batch = reader.batch(*arguments)
   decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
   print(f'batch {number} of train (its loss is logged as step {step + 1}), seed {seed}, '
         f'{plural(batch_size, "sequence")} of {plural(seq_len, "token")}')
-  for i, (c, window, start, n) in enumerate(zip(*map(np.ndarray.tolist, found), strict=True)):
+  for i, (c, window, start, n) in enumerate(zip(*map(np.ndarray.tolist, windows), strict=True)):
     corpus = mixture.train[c]
     source = f'corpus {corpus.folder}, ' if len(mixture.train) > 1 else ''
     ends = [start, (start + n - 1) % corpus.n_tokens]  # the first token follows the last one
@@ -236,24 +236,24 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
     print(repr(text) if row is None else '\n' + printable(text, '\n'))
 
 
-def _require(**given):
-  absent = [f'--{name}' for name, value in given.items() if value is None]
-  if absent:
-    raise InputError(f'a batch needs {", ".join(absent)} too, or --workdir of the run that read it')
+def _require(**arguments):
+  missing = [f'--{name}' for name, value in arguments.items() if value is None]
+  if missing:
+    raise InputError(f'a batch also needs {", ".join(missing)}, or --workdir of the run that read it')
 
 
 def _decoder(corpus):
   return _load_tokenizer(corpus.folder, corpus.tokenizer).decode
 
 
-def _load_tokenizer(folder, made):
-  """The corpus's own tokenizer; ValueError if it is not the one that the manifest names."""
+def _load_tokenizer(folder, facts):
+  """Return the tokenizer in the corpus folder; ValueError if its digest differs from the manifest."""
   from gptjax.data.tokenizers import loading
   path = Path(folder) / 'tokenizer'
   tokenizer = loading.load(str(path))
-  if tokenizer.digest != made['digest']:
+  if tokenizer.digest != facts['digest']:
     raise InputError(f'{path} is not the tokenizer of the corpus: its digest is '
-                     f'{tokenizer.digest[:12]}, the manifest says {made["digest"][:12]}; copy it '
+                     f'{tokenizer.digest[:12]}, not {facts["digest"][:12]} as in the manifest; copy it '
                      'again, or prepare the corpus again')
   return tokenizer
 

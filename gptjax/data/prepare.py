@@ -2,13 +2,13 @@
 
     python -m gptjax.data.prepare --source=text:FILE --tokenizer=gpt2 --out=DIR
 
-It can be killed at any moment and started again: it goes on where it was, and the corpus is byte
-for byte that of an uninterrupted run, whatever the number of workers.
+The command can be killed at any moment and started again: it resumes after its last commit, and the corpus
+is byte-identical to that of an uninterrupted run, whatever the number of workers.
 
-A document belongs to validation by a hash of its text alone, so its copies do too, in whatever order
-they come. If that leaves either split with less than one window of --seq_len tokens (a corpus of one
-file, or of little text), each document gives the end of itself instead, `validation_fraction` of it. If
-that is less than a window too, nothing is held out. What was held out is printed, and in the manifest.
+A hash of a document's text decides whether it belongs to validation, so all its copies are in the same
+split, in any order. If either split would have less than one window of --seq_len tokens (a corpus of one
+file, or of little text), the last `validation_fraction` of each document is held out instead. If that is
+less than a window too, nothing is held out. The chosen rule is printed and recorded in the manifest.
 """
 
 if __name__ == '__main__':
@@ -30,8 +30,7 @@ from gptjax.command.flag_types import WORKERS as MOST_WORKERS
 from gptjax.command.flag_types import integer, real
 from gptjax.data import blocks, encode, summary, workers
 from gptjax.data import progress as progress_bar
-from gptjax.data.clean import duplicates
-from gptjax.data.clean import webtext as cleaning
+from gptjax.data.clean import duplicates, webtext
 from gptjax.data.corpus import corpus_manifest, held_out, shards
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
@@ -44,19 +43,19 @@ FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_W
 SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
 TRAIN_BPE = 'train-bpe:'
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
-SKIPPED = 'skipped.txt'     # which documents were left out for what is wrong with them
+SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a problem
 
 
 class Job(NamedTuple):
-  """What is asked for, checked."""
-  reading: blocks.Reading
-  tokenizer: object     # or train-bpe:N
+  """The checked arguments of `prepare`."""
+  reading: blocks.ReadOptions
+  tokenizer: object     # a tokenizer, or the string train-bpe:N
   out: Path
   validation_fraction: float
-  seq_len: int          # tokens of a window, which is the least that is held out
+  seq_len: int          # tokens of a window: the least amount that is held out
   workers: int
   shard_tokens: int
-  settings: dict        # all that the corpus depends on, as JSON
+  settings: dict        # everything that the corpus depends on, as JSON
   commit_seconds: float
   progress: bool
   special_tokens: tuple
@@ -66,35 +65,35 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
             shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN,
             tfds_download=False, special_tokens=()):
-  """Writes the corpus to the folder `out`, or goes on with it, or finds it finished.
+  """Write a corpus to the folder `out`, resume writing it, or return if it is already complete.
 
   Args:
-    source: list of sources (see `sources`).
-    tokenizer: what `loading.load` takes, or `train-bpe:N`: a new byte-level BPE of N entries,
-      trained on the sources.
-    out: folder of the corpus, new, empty, or begun by the same call.
+    source: list of sources (see `sources.documents`).
+    tokenizer: as for `loading.load`, or `train-bpe:N`: a new byte-level BPE with N entries, trained on the
+      sources.
+    out: folder of the corpus: new, empty, or started by the same call.
     validation_fraction: share of validation in [0, 1).
     clean: '' or 'webtext' (see `clean`).
-    workers: processes; the corpus does not depend on it.
-    tfds_dir: where TFDS keeps its data sets; '': its own default.
-    tfds_download: whether data sets that are not there are prepared, which may download them.
-    on_error: 'stop' or 'skip', at a document that cannot be used. Those skipped are counted in the
+    workers: number of processes; it does not change the corpus.
+    tfds_dir: folder of the TFDS data sets; '': the default of TFDS.
+    tfds_download: whether to prepare missing data sets, which may download them.
+    on_error: 'stop' or 'skip': what to do with an unusable document. Skipped documents are counted in the
       manifest and listed in `skipped.txt`.
     document_separator: text between documents in a file of `text:`; '': a file is a document.
-    clean_without: names of filters of the recipe to leave out.
+    clean_without: names of filters of the recipe to disable.
     blocked_domains, wikipedia_titles: files for the recipe; '': none.
-    shard_tokens: tokens a shard.
-    commit_seconds: how often to commit what is done.
-    progress: show a bar on stderr.
-    seq_len: tokens of a window of evaluation: a held-out split has at least one window, or is empty.
-    special_tokens: names of special tokens that a text may contain, or `('all',)`; others are text.
+    shard_tokens: tokens per shard.
+    commit_seconds: seconds between commits of the progress.
+    progress: show a progress bar on stderr.
+    seq_len: tokens of an evaluation window: a held-out split has at least one window, or is empty.
+    special_tokens: names of special tokens that a text may contain, or `('all',)`; others are plain text.
 
   Returns:
     The manifest, a dict.
 
   Raises:
-    ValueError: a source or tokenizer that is not there; a document that cannot be used, named with
-      file and line; a folder that holds something else.
+    ValueError: a missing source or tokenizer; an unusable document, with its file and line; a folder that
+      holds something else.
   """
   FRACTIONS.require('validation_fraction', validation_fraction)
   WORKERS.require('workers', workers)
@@ -104,26 +103,26 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   if tokenizer.startswith(TRAIN_BPE):
     training.VOCAB_SIZES.parse(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
-  recipe = cleaning.recipe(clean, clean_without, blocked_domains, wikipedia_titles)
+  recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = documents.units(source, tfds_dir, tfds_download)
-  given = None if tokenizer.startswith(TRAIN_BPE) else loading.load(tokenizer)
+  requested = None if tokenizer.startswith(TRAIN_BPE) else loading.load(tokenizer)
   settings = {
-    'sources': documents.recorded(source, units), 'inputs': documents.digest(units),
-    'clean': recipe.description, 'tokenizer': given.digest if given else tokenizer,
+    'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
+    'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,
     'validation_fraction': validation_fraction, 'document_separator': document_separator,
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
-  if given:
-    special.named(given, special_tokens)
-  reading = blocks.Reading(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, given or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
+  if requested:
+    special.resolve_names(requested, special_tokens)
+  reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
+  job = Job(reading, requested or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
             settings, commit_seconds, progress, tuple(special_tokens))
   with ownership.own_folder(job.out):
     return _finished(job) or _run(job)
 
 
 def _finished(job):
-  """The manifest of a corpus that is already there; ValueError if it is another one."""
+  """Return the manifest of the finished corpus, or None; ValueError if it is another corpus."""
   if not (job.out / 'manifest.json').exists():
     return None
   manifest = corpus_manifest.read_manifest(job.out)
@@ -135,101 +134,101 @@ def _finished(job):
 def _check_same(job, settings):
   units = job.reading.units
   for name, value in job.settings.items():
-    older = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
-    stored = settings.get(name, older)
-    if name == 'sources' and stored:  # those versions recorded URLs as they were given
-      stored = documents.recorded(stored, units)
-    if stored != value and not (name == 'inputs' and stored == documents.digest_before(units)):
-      raise InputError(f'{job.out} holds a corpus, or the beginning of one, with another {name} '
+    default = value if name == 'seq_len' else None  # versions up to 0.1.0 held out any number of tokens
+    stored = settings.get(name, default)
+    if name == 'sources' and stored:  # those versions recorded URLs unredacted
+      stored = documents.recorded_sources(stored, units)
+    if stored != value and not (name == 'inputs' and stored == documents.legacy_units_digest(units)):
+      raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} '
                        f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
 
 
 def _run(job):
-  """All stages, from wherever they were left."""
+  """Run all stages, from the last commit on."""
   state = shards.load_state(job.out)
   if state is None:
-    strange = [path.name for path in job.out.iterdir()
+    unexpected = [path.name for path in job.out.iterdir()
                if path.name not in (ownership.FILE, OLD_LOCK) and path.suffix != '.new']
-    if strange:
-      raise InputError(f'{job.out} is not empty (it holds {min(strange)}): give a new folder as '
-                       '--out')
+    if unexpected:
+      raise InputError(f'{job.out} is not empty (it holds {min(unexpected)}): give a new folder '
+                       'as --out')
     state = {'settings': job.settings}
     shards.save_state(job.out, state)
   if fault := json_files.layout_fault(state, {'settings': {'?sources': [str]}}):
     raise InputError(f'{job.out / shards.STATE} is damaged ({fault}): remove {job.out} and begin again')
   _check_same(job, state['settings'])
-  verdicts = _judge(job, state) if job.reading.recipe.filters else np.zeros(0, np.uint8)
+  verdicts = _filter(job, state) if job.reading.recipe.filters else np.zeros(0, np.uint8)
   if 'tail' not in state:
     tokenizer = _tokenizer(job, verdicts)
     state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
                           'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
-    state['special_tokens'] = special.named(tokenizer, job.special_tokens)
-    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
-    state |= held_out.choose((piece for _, piece, why in kept if not why), tokenizer,
-                             job.validation_fraction, job.seq_len, state['special_tokens'])
+    state['special_tokens'] = special.resolve_names(tokenizer, job.special_tokens)
+    pieces = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
+    state |= held_out.choose_rule((piece for _, piece, reason in pieces if not reason), tokenizer,
+                                  job.validation_fraction, job.seq_len, state['special_tokens'])
     shards.save_state(job.out, state)
   return _finish(job, state, _encode(job, state, verdicts))
 
 
-def _judge(job, state):
-  """uint8[documents]: which filter removes each document, 0 for those that stay."""
+def _filter(job, state):
+  """Return uint8[documents]: the number of the filter that removes each document, or 0."""
   if 'judged' not in state:
     state['judged'] = {'position': blocks.Position(), 'done': False, 'no_origin': 0}
   judged = state['judged']
   if not judged['done']:
     position = blocks.Position(*judged['position'])
-    whole = (item for item in blocks.kept(job.reading, position, ()) if item[1].start == 0)
-    work = blocks.blocks(whole, position, lambda after, piece: (
+    first_pieces = (item for item in blocks.label_pieces(job.reading, position, ()) if item[1].start == 0)
+    work = blocks.make_blocks(first_pieces, position, lambda after, piece: (
       after.documents - 1, piece.digest, piece.text, piece.fields))
-    with (contextlib.closing(duplicates.Columns(job.out, position.documents)) as columns,
+    with (contextlib.closing(duplicates.FeatureColumns(job.out, position.documents)) as columns,
           _Progress(job, state, columns, 'judging', position) as progress):
-      for block, found in workers.in_order(duplicates.make_judge, [job.reading.recipe], work,
-                                           job.workers):
-        columns.add(found, block.position.documents)
+      for block, features in workers.map_in_order(duplicates.make_feature_function, [job.reading.recipe],
+                                                  work, job.workers):
+        columns.add(features, block.position.documents)
         judged['position'] = block.position
         if 'no_origin' in judged:  # the state of versions up to 0.1.0 does not count them
-          judged['no_origin'] += found.no_origin
-        progress.update(found.n_bytes, block.position)
+          judged['no_origin'] += features.no_origin
+        progress.update(features.n_bytes, block.position)
       columns.complete()
-    duplicates.mark(job.out, job.reading.recipe, judged['position'].documents)
+    duplicates.write_verdicts(job.out, job.reading.recipe, judged['position'].documents)
     judged['done'] = True
     shards.save_state(job.out, state)
-  return np.fromfile(job.out / duplicates.JUDGED, np.uint8)
+  return np.fromfile(job.out / duplicates.FINAL_VERDICTS, np.uint8)
 
 
 def _tokenizer(job, verdicts):
-  """The tokenizer, trained first if that is asked for; its files are put into the corpus."""
-  made, folder = job.tokenizer, job.out / 'tokenizer'
-  if isinstance(made, str):
-    kept = blocks.kept(job.reading, blocks.Position(), verdicts)
-    texts = (piece.text for _, piece, why in kept if not why)
-    made = training.train('bpe', int(made[len(TRAIN_BPE):]), texts, progress=job.progress)
-  atomic.remove(folder)  # Half written by a process that was killed.
-  made.save(folder)
+  """Return the tokenizer, trained first if requested, and write its files into the corpus."""
+  tokenizer, folder = job.tokenizer, job.out / 'tokenizer'
+  if isinstance(tokenizer, str):
+    pieces = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
+    texts = (piece.text for _, piece, reason in pieces if not reason)
+    tokenizer = training.train('bpe', int(tokenizer[len(TRAIN_BPE):]), texts, progress=job.progress)
+  atomic.remove(folder)  # a killed process may have left it incomplete
+  tokenizer.save(folder)
   atomic.sync_tree(folder)
   atomic.sync(job.out)
-  return made
+  return tokenizer
 
 
 def _encode(job, state, verdicts):
-  """Writes the shards; gives {split: its entry in the manifest}."""
+  """Write the shards; return {split: its entry in the manifest}."""
   if 'position' not in state:
     state.update(position=blocks.Position(), skipped={}, skipped_bytes=0,
-                 splits={name: shards.Split.empty() for name in encode.SPLITS})
+                 splits={name: shards.SplitWriter.empty() for name in encode.SPLITS})
   position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
-  kept = blocks.kept(job.reading, position, verdicts)
-  work = blocks.blocks(kept, position, lambda after, piece: (
-    piece.text, encode.held_out(piece.digest, fraction), piece.start, piece.length, piece.place))
+  pieces = blocks.label_pieces(job.reading, position, verdicts)
+  work = blocks.make_blocks(pieces, position, lambda after, piece: (
+    piece.text, encode.in_validation(piece.digest, fraction), piece.start, piece.length, piece.place))
   settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail'], state.get('special_tokens', ())]
   with contextlib.closing(_Output(job, state)) as output:
     with _Progress(job, state, output, 'encoding', position) as progress:
-      for block, (*encoded, silent, failures) in workers.in_order(encode.make_encoder, settings, work,
-                                                        job.workers):
-        output.add(block, encoded, silent, failures)
+      for block, (*encoded, n_empty, failures) in workers.map_in_order(encode.make_encoder, settings, work,
+                                                                       job.workers):
+        output.add(block, encoded, n_empty, failures)
         progress.update(sum(part.n_bytes for part in encoded), block.position)
     size = sum(split['tokens'] * _dtype(state).itemsize + 8 * split['documents']
                for split in state['splits'].values())
-    with progress_bar.bar('hashing', job.progress, total=size) as bar:
+    with progress_bar.bytes_bar('hashing', job.progress, total=size) as bar:
       return output.complete(bar.update)
 
 
@@ -238,23 +237,24 @@ def _dtype(state):
 
 
 class _Output:
-  """The files of a corpus, and the part of the state that speaks of them."""
+  """The files of a corpus, and the part of the state that describes them."""
 
   def __init__(self, job, state):
-    self._state, self._stop = state, job.reading.stop
-    self._splits = [shards.Split(job.out, name, _dtype(state), job.shard_tokens,
-                                 state['splits'][name]) for name in encode.SPLITS]
-    self._skipped = shards.Appended(job.out / SKIPPED, state['skipped_bytes'])
+    self._state, self._stop = state, job.reading.stop_on_error
+    self._splits = [shards.SplitWriter(job.out, name, _dtype(state), job.shard_tokens,
+                                       state['splits'][name]) for name in encode.SPLITS]
+    self._skipped = shards.AppendOnlyFile(job.out / SKIPPED, state['skipped_bytes'])
 
-  def add(self, block, encoded, silent, failures):
+  def add(self, block, encoded, n_empty, failures):
     for place, problem in failures[:self._stop]:
-      raise InputError(blocks.refusal(place, problem))
+      raise InputError(blocks.unusable_document_message(place, problem))
     for split, part in zip(self._splits, encoded, strict=True):
       split.add(*part)
     messages = [*block.messages, *(f'{place}: {problem}\n' for place, problem in failures)]
     self._skipped.write(''.join(messages).encode(errors='backslashreplace'))
     counts = collections.Counter(self._state['skipped']) + block.skipped
-    counts += collections.Counter({'no tokens': silent, encode.FAILED: len({place for place, _ in failures})})
+    failed = len({place for place, _ in failures})
+    counts += collections.Counter({'no tokens': n_empty, encode.ENCODE_FAILED: failed})
     self._state.update(position=block.position, skipped=dict(counts),
                        skipped_bytes=self._skipped.length)
 
@@ -266,22 +266,23 @@ class _Output:
     for file in (*self._splits, self._skipped):
       file.close()
 
-  def complete(self, tell):
+  def complete(self, on_bytes):
     self._skipped.complete()
-    made = {name: split.complete(tell)
-            for name, split in zip(encode.SPLITS, self._splits, strict=True)}
-    return {name: entry for name, entry in made.items() if entry}
+    entries = {name: split.complete(on_bytes)
+               for name, split in zip(encode.SPLITS, self._splits, strict=True)}
+    return {name: entry for name, entry in entries.items() if entry}
 
 
 class _Progress:
-  """A bar, and a commit every so often."""
+  """A progress bar and periodic commits."""
 
   def __init__(self, job, state, files, name, position):
     self._job, self._state, self._files = job, state, files
     units = job.reading.units
     sizes = [unit.size or 0 for unit in units]
-    self._bar = progress_bar.Bar(name, sizes, sum(sizes) * all(map(documents.is_plain, units)), position.unit,
-                                 sum(split['bytes'] for split in self._splits()), job.progress)
+    expected = sum(sizes) if all(map(documents.is_uncompressed, units)) else 0
+    self._bar = progress_bar.ProgressBar(name, sizes, expected, position.unit,
+                                         sum(split['bytes'] for split in self._splits()), job.progress)
     self._committed = time.monotonic()
 
   def _splits(self):
@@ -294,7 +295,7 @@ class _Progress:
     self._bar.close()
 
   def update(self, n_bytes, position):
-    """After a block with so much text; commits if the last commit is long enough ago."""
+    """Add a block of `n_bytes` of text; commit if the last commit is old enough."""
     tokens = sum(split['tokens'] for split in self._splits())
     self._bar.update(n_bytes, position.unit,
                      f'{tokens / 1e6:.1f} M tokens' if tokens else f'{position.documents:,} documents')
@@ -305,15 +306,15 @@ class _Progress:
 
 
 def _finish(job, state, splits):
-  """Writes the manifest and removes what only the writing needed."""
+  """Write the manifest and remove temporary files."""
   if not splits:
-    raise InputError(f'the sources {job.settings["sources"]} hold no document that is kept: '
+    raise InputError(f'the sources {job.settings["sources"]} have no document left after filtering: '
                      f'{state["skipped"]}')
   manifest = {
     'version': corpus_manifest.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
-    'validation': held_out.in_words(state, job.validation_fraction, job.seq_len),
+    'validation': held_out.describe(state, job.validation_fraction, job.seq_len),
     'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
     'content': corpus_manifest.content_digest(state['tokenizer'], splits)}
   judged = state.get('judged', {})
@@ -327,8 +328,8 @@ def _finish(job, state, splits):
 
 
 def _remove_work(folder):
-  atomic.sync(folder)  # a process that was killed may have written the manifest and not synced its name
-  for name in (shards.STATE, *duplicates.FILES, duplicates.JUDGED):
+  atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
+  for name in (shards.STATE, *duplicates.FILES, duplicates.FINAL_VERDICTS):
     (folder / name).unlink(missing_ok=True)
 
 
@@ -341,27 +342,27 @@ def main(arguments):
   parser.add_argument('--out', type=paths.flag, required=True, help='folder of the corpus')
   parser.add_argument('--validation_fraction', type=FRACTIONS, default=0.005)
   parser.add_argument('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
-                      help=f'tokens of a window of evaluation: less is not held out (default {SEQ_LEN})')
+                      help=f'tokens of an evaluation window: less text is not held out (default {SEQ_LEN})')
   parser.add_argument('--clean', default='', help="'' or webtext")
-  parser.add_argument('--clean_without', default='', help='filters to leave out: NAME,NAME')
-  parser.add_argument('--blocked_domains', type=paths.flag, default='', help='file with a domain a line')
-  parser.add_argument('--wikipedia_titles', type=paths.flag, default='', help='file with a title a line')
-  parser.add_argument('--workers', type=WORKERS, default=1, help='processes')
-  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
+  parser.add_argument('--clean_without', default='', help='filters to disable: NAME,NAME')
+  parser.add_argument('--blocked_domains', type=paths.flag, default='', help='file with one domain per line')
+  parser.add_argument('--wikipedia_titles', type=paths.flag, default='', help='file with one title per line')
+  parser.add_argument('--workers', type=WORKERS, default=1, help='number of processes')
+  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
   parser.add_argument('--tfds_download', action='store_true',
-                      help='prepare data sets of tfds: that are not there, which may download them')
+                      help='prepare missing data sets of tfds:, which may download them')
   parser.add_argument('--on_error', default='stop', help='stop or skip')
   parser.add_argument('--document_separator', default='',
-                      help=r'between documents in a file of text: and tar: (\n and \t are understood)')
+                      help=r'text between documents in a file of text: or tar: (\n and \t are understood)')
   parser.add_argument('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS)
   parser.add_argument('--special_tokens', action='append', default=[], metavar='NAME',
-                      help='a special token that a text may contain, or all; repeatable; none: text is text')
+                      help='a special token that a text may contain, or all; repeatable; default: none')
   flags = vars(parser.parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]
-  began = time.monotonic()
+  start = time.monotonic()
   manifest = prepare(**flags, document_separator=separator, clean_without=without)
-  print(summary.table(manifest, time.monotonic() - began))
+  print(summary.format_summary(manifest, time.monotonic() - start))
 
 
 if __name__ == '__main__':

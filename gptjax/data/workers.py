@@ -1,4 +1,4 @@
-"""Work on a sequence in several processes, with the results in the order of the sequence."""
+"""Maps a function over a sequence in several processes, and yields the results in order."""
 
 import collections
 import concurrent.futures
@@ -9,21 +9,21 @@ from multiprocessing import resource_tracker
 
 from gptjax.command import shutdown
 
-AHEAD = 2  # items in hand for each worker: one at work, one waiting
+ITEMS_PER_WORKER = 2  # one in progress, one waiting
 
 
-def in_order(make, settings, items, workers):
-  """Yields (item, make(*settings)(payload)) for each (item, payload), in their order.
+def map_in_order(make, settings, items, workers):
+  """Yield (item, make(*settings)(payload)) for each (item, payload), in order.
 
   Args:
-    make: a function that can be imported; each process calls it once for its function.
+    make: an importable function that returns the function to apply; each process calls it once.
     settings: its arguments, which can be pickled.
-    items: iterable of (item, payload); the payload alone goes to the worker.
-    workers: processes; 1: this one, with no other.
+    items: iterable of (item, payload); only the payload is sent to the worker.
+    workers: number of processes; 1: only the current one.
 
   Raises:
     RuntimeError: a worker process died.
-    What the function raises.
+    Any error that the function raises.
   """
   if workers == 1:
     function = make(*settings)
@@ -37,33 +37,33 @@ def in_order(make, settings, items, workers):
     pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers))
     waiting = collections.deque()
     for item, payload in items:
-      waiting.append((item, pool.submit(_ask, idle, payload)))
-      if len(waiting) > AHEAD * workers:
-        first, result = waiting.popleft()
-        yield first, result.result()
-    for first, result in waiting:
-      yield first, result.result()
+      waiting.append((item, pool.submit(_request, idle, payload)))
+      if len(waiting) > ITEMS_PER_WORKER * workers:
+        done, future = waiting.popleft()
+        yield done, future.result()
+    for done, future in waiting:
+      yield done, future.result()
 
 
 @contextlib.contextmanager
 def _worker(make, settings):
-  """(connection, process) of a new worker, which ends when its connection does.
+  """Yield (connection, process) of a new worker, which exits when its connection closes.
 
-  A pipe for each worker, and a thread here that speaks through it: if this process is killed, each
-  worker reads the end of its pipe and ends. One that waits at a shared queue would stay for ever.
+  Each worker has a pipe of its own, which one thread of this process uses: if this process is killed, each
+  worker reads the end of its pipe and exits. A worker that waits on a shared queue would wait forever.
   """
   # Spawned: forking a process that has threads (tiktoken's, TensorFlow's) can hang.
   context = multiprocessing.get_context('spawn')
-  ours, theirs = context.Pipe()
-  process = context.Process(target=_serve, args=(theirs, make, settings), daemon=True)
-  resource_tracker.ensure_running()  # `start` would do it, and unblock signals
+  connection, worker_end = context.Pipe()
+  process = context.Process(target=_serve, args=(worker_end, make, settings), daemon=True)
+  resource_tracker.ensure_running()  # `start` would run it and unblock signals
   with shutdown.block_signals():
     process.start()
-  theirs.close()
+  worker_end.close()
   try:
-    yield ours, process
+    yield connection, process
   finally:
-    ours.close()
+    connection.close()
     process.join()
 
 
@@ -73,25 +73,25 @@ def _serve(connection, make, settings):
     while True:
       payload = connection.recv()
       try:
-        answer = (function(payload), None)
-      except Exception as error:  # It is raised again, in the process that asked.
-        answer = (None, error)
-      connection.send(answer)
+        result = (function(payload), None)
+      except Exception as error:  # raised again in the parent process
+        result = (None, error)
+      connection.send(result)
   except (EOFError, ConnectionError):
     pass
 
 
-def _ask(idle, payload):
+def _request(idle, payload):
   connection, process = worker = idle.get()
   try:
     connection.send(payload)
-    answer, error = connection.recv()
+    result, error = connection.recv()
   except (EOFError, ConnectionError):
     process.join()
-    raise RuntimeError(f'a worker process died (exit code {process.exitcode}); the same command '
-                       'goes on where this one was') from None
+    raise RuntimeError(f'a worker process died (exit code {process.exitcode}); run the same '
+                       'command again to resume') from None
   finally:
     idle.put(worker)
   if error is not None:
     raise error
-  return answer
+  return result

@@ -93,7 +93,7 @@ def _is_needed(task, source, config):
 
 def corpus_windows(tokenizer, config):
   """Training and held-out split of the corpus in `config.data` as batches.Encoded, one row per window."""
-  mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
+  mixture = mixtures.open_mixture(*mixtures.folders_and_weights(config.data), verify=config.data.verify)
   corpus, held_out = mixture.train[0], mixture.held_out[0]
   if corpus.tokenizer['digest'] != tokenizer.digest:
     raise InputError(f'corpus {corpus.folder} was prepared with the tokenizer {corpus.tokenizer["name"]}, '
@@ -116,7 +116,7 @@ def encode_examples(task, task_examples, tokenizer, config, n_unlabelled, title)
   tokens, max_length = transforms.task_tokens(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_truncated = [], [], [], 0
   minimum, maximum = task.scale
-  names = special.named(tokenizer, config.data.special_tokens)
+  names = special.resolve_names(tokenizer, config.data.special_tokens)
   space = ' ' if task.kind == 'choice' else ''  # a question continues its document: not "nine.When"
   encode = lambda text: np.asarray(special.encode(tokenizer, names, text), np.int32)
   for example in bars.bar(task_examples, desc=title, unit='example', leave=False):

@@ -10,7 +10,7 @@ import jax
 
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
-from gptjax.data.corpus import mixture as mixtures
+from gptjax.data.corpus import mixture
 from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
 from gptjax.files import atomic, literal_path
@@ -24,7 +24,7 @@ from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
-from gptjax.pretrained.run import save_tokenizer
+from gptjax.pretrained.run_weights import save_tokenizer
 from gptjax.storage import ownership
 
 
@@ -54,7 +54,7 @@ def finetune(config, workdir, overrides=()):
   sharding.check(config, mesh)
   memory.check(config, mesh)
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
-    mixtures.check_there(config.data)
+    mixture.require_corpora(config.data)
   literal_path.check(workdir)
   with ownership.own_workdir(workdir):
     return run_tasks(config, workdir, mesh, source, tokenizer)

@@ -21,7 +21,7 @@ from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.kernels import xla_presets
 from gptjax.parallel import control, processes, sharding
-from gptjax.pretrained.export import obstacle as export_obstacle
+from gptjax.pretrained.export import export_obstacle
 from gptjax.pretrained.export import save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
@@ -105,8 +105,8 @@ def train_loop(run, state, telemetry, saves):
   if training:
     shutdown.defer_signal(processes.STOPPING)
   end, put = run.steps if training else start, functools.partial(sharding.shard_batch, mesh=run.mesh)
-  host_batches = pipeline.plain_batches(functools.partial(train_batch, run), start, end)
-  with contextlib.closing(pipeline.ahead(host_batches, put, 2)) as device_batches:
+  host_batches = pipeline.synchronous_batches(functools.partial(train_batch, run), start, end)
+  with contextlib.closing(pipeline.prefetch_to_device(host_batches, put, 2)) as device_batches:
     watch.restart()
     for step, (batch, waited) in enumerate(device_batches, start):
       watch.input += waited

@@ -37,7 +37,7 @@ def open_pretrained(config):
   source = open_source(config.init_from)
   if source.tokenizer is None and config.data.tokenizer:  # its size shows which rows are padding
     source = open_source(config.init_from, loading.load(config.data.tokenizer).n_vocab)
-  fields = layout.config_for(source.fields).model.to_dict()
+  fields = layout.config_from_fields(source.fields).model.to_dict()
   for name, value in fields.items():
     if name not in (*NOT_OF_WEIGHTS, 'dropout'):  # the run chooses its own dropout
       config.model[name] = value
@@ -85,7 +85,7 @@ def init_state(config, kind, outputs, source, mesh):
     return jax.jit(lambda: make_state(None))()
   pretrained_config = copy.deepcopy(config)
   pretrained_config.model.n_vocab -= 3
-  make_state = functools.partial(make_state, declarations=layout.declared(config))
+  make_state = functools.partial(make_state, declarations=layout.weight_declarations(config))
   shapes = sharding.with_shardings(layout.weight_shapes(pretrained_config), mesh)
   return jax.jit(make_state)(source.read(shapes))
 
@@ -123,7 +123,7 @@ def export_language_model(state, config):
   """The language model in a State as a plain GPT: without task tokens, with its LoRA merged."""
   plain = copy.deepcopy(config)
   plain.model.n_vocab -= 3
-  declarations = layout.declared(plain)
+  declarations = layout.weight_declarations(plain)
 
   def make_params(state):
     differentiated, constant = trainable.to_compute_form(state.params, state.frozen, config)

@@ -1,9 +1,9 @@
 """Text from a model: `gptjax.generate.sample`, and the command `python -m gptjax.generate`.
 
-  cache      Reading and writing with a key-value cache: prompts in one pass, then a token at a time.
-  sampling   Which token comes next: temperature, top-k, top-p, and the draw.
-  streaming  A text that grows by tokens: which characters can be shown already, and where it ends.
-  writer     Text from a model
+  generation  Text from a model
+  kv_cache    Reading and writing with a key-value cache: prompts in one pass, then a token at a time.
+  sampling    Which token comes next: temperature, top-k, top-p, and the draw.
+  streaming   A text that grows by tokens: which characters can be shown already, and where it ends.
 """
 
 __all__ = ['sample']
@@ -13,5 +13,5 @@ def __getattr__(name):
   """`sample`, imported when it is asked for: the command prepares the process before JAX is imported."""
   if name not in __all__:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  from gptjax.generate import writer
-  return getattr(writer, name)
+  from gptjax.generate import generation
+  return getattr(generation, name)

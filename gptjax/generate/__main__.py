@@ -17,7 +17,7 @@ import sys
 from gptjax import defaults
 from gptjax.command import run, streams
 from gptjax.files import paths
-from gptjax.generate.writer import DOMAINS, read_prompt, sample
+from gptjax.generate.generation import DOMAINS, read_prompt, sample
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings
 from gptjax.text.words import plural

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gptjax.parallel import sharding
 
 
-class Choice(NamedTuple):
+class SamplingOptions(NamedTuple):
   """How to choose. Numbers, which change no compiled program; None turns a part off, which does.
 
   temperature: float; None: always the likeliest token.
@@ -28,7 +28,7 @@ class Choice(NamedTuple):
   n_vocab: int
 
 
-def draw(logits, keys, choice):
+def sample_tokens(logits, keys, choice):
   """A token for each row.
 
   Args:
@@ -45,12 +45,12 @@ def draw(logits, keys, choice):
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], out_sharding=jax.P(None)))(keys)
     # From the largest on: a low temperature must give zeros and minus infinities, never inf - inf.
     drawn = (drawn - drawn.max(-1, keepdims=True)) / choice.temperature
-    drawn = truncated(drawn, choice.top_k, choice.top_p) + noise
+    drawn = truncate_logits(drawn, choice.top_k, choice.top_p) + noise
   damaged = jnp.isnan(logits).any(-1)
   return jnp.where(damaged, -1, jnp.argmax(drawn, -1)).astype(jnp.int32)
 
 
-def truncated(logits, top_k, top_p):
+def truncate_logits(logits, top_k, top_p):
   """The logits [b, v], those that are not to be drawn replaced by -inf; top_k or top_p None: not cut."""
   if top_k is not None:
     ranks = _ranks(logits)

@@ -1,26 +1,26 @@
 """A text that grows by tokens: which characters can be shown already, and where it ends."""
 
 
-class Text:
+class GeneratedText:
   """A prompt and what is written after it.
 
   ids: list of int, tokens of the prompt and all after it, but for the token at which it ended.
-  sample: int, which of several texts for the same prompt it is.
-  left: int, tokens that may still be added.
-  said: str, what can be shown of the continuation: whole characters, and nothing that may yet turn out to be
+  sample_index: int, which of several texts for the same prompt it is.
+  remaining: int, tokens that may still be added.
+  text: str, what can be shown of the continuation: whole characters, and nothing that may yet turn out to be
     the beginning of a stop string.
-  ended: '' while it grows; then what ended it: 'end' (one of the tokenizer's `ends`), 'stop' (a stop string,
-    which is cut off), 'length' (no tokens left), 'context' (the model's context is full).
+  finish_reason: '' while it grows; then 'end' (one of the tokenizer's `eos_ids`), 'stop' (a stop string,
+    which is cut off), 'length' (no tokens remain) or 'context' (the model's context is full).
   """
 
   def __init__(self, tokenizer, prompt, sample, max_tokens, stop):
     """From int[p] tokens of the prompt, at least one, and strings, none of them empty."""
-    self.ids, self.sample, self.left = list(map(int, prompt)), sample, max_tokens
-    self.said, self.ended = '', ''
+    self.ids, self.sample_index, self.remaining = list(map(int, prompt)), sample, max_tokens
+    self.text, self.finish_reason = '', ''
     self._tokenizer, self._stop = tokenizer, stop
     self._before = len(tokenizer.decode(self.ids))
 
-  def take(self, ids, ended):
+  def append(self, ids, ended):
     """Adds tokens.
 
     Args:
@@ -28,13 +28,13 @@ class Text:
       ended: why these are the last ones; '' if they are not.
 
     Returns:
-      str, what `said` has become longer by.
+      str, what `text` has become longer by.
     """
-    last = next((i for i, token in enumerate(ids) if token in self._tokenizer.ends), None)
+    last = next((i for i, token in enumerate(ids) if token in self._tokenizer.eos_ids), None)
     if last is not None:
       ids, ended = ids[:last], 'end'
     self.ids += ids
-    self.left -= len(ids)
+    self.remaining -= len(ids)
     # Bytes that may be part of a character are decoded as U+FFFD, until the others are there. What follows
     # a prompt can depend on it (a space between words), so it is decoded with the prompt.
     text = self._tokenizer.decode(self.ids)[self._before:].rstrip('\ufffd')
@@ -42,9 +42,9 @@ class Text:
     found = [(text.find(stop) + len(stop), -len(stop)) for stop in self._stop if stop in text]
     if found:
       text, ended = text[:sum(min(found))], 'stop'
-    self.ended = ended
-    shown, self.said = len(self.said), text if ended else text[:len(text) - _open(text, self._stop)]
-    return self.said[shown:]
+    self.finish_reason = ended
+    shown, self.text = len(self.text), text if ended else text[:len(text) - _open(text, self._stop)]
+    return self.text[shown:]
 
 
 def _open(text, stop):

@@ -8,7 +8,7 @@ The training step applies these in order, and the inverse of `unrolled` to the g
   gathered_once  gathered embedding tables, so that lookup and output matmul share one all-gather
 
 and `sharding.defer_grad_sum`, with which gradients are all-reduced over replicas once per step.
-Decoding has its own: `multiplied_in`, and those of `gptjax.generate.cache`.
+Decoding has its own: `multiplied_in`, and those of `gptjax.generate.kv_cache`.
 """
 
 import jax

@@ -139,7 +139,7 @@ class GPT(nnx.Module):
       keys: key[b] for dropout, one per sequence; None: no dropout.
       positions: int32[b, t] of the tokens; None: 0, 1, ...
       attends: for each layer of an `unrolled` model a function like `attention`, which may read and write a
-        cache (see `gptjax.generate.cache`); None: `attention` itself.
+        cache (see `gptjax.generate.kv_cache`); None: `attention` itself.
 
     Returns:
       [b, t, d] in the compute dtype.

@@ -7,11 +7,10 @@ import jax
 from flax import nnx
 
 from gptjax.command import streams
-from gptjax.data.corpus import ngrams
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import ngrams, reader
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
-from gptjax.generate import writer
+from gptjax.generate import generation
 from gptjax.model import size
 from gptjax.model.parameters import declarations
 from gptjax.parallel import sharding
@@ -32,7 +31,7 @@ def log_start(run, telemetry, state, start):
   telemetry.log(parameter_overview.get_parameter_overview(shown, include_stats=False))
   devices = jax.devices()
   tokens = config.train.batch_size * config.data.seq_len
-  n_windows = lambda corpus: corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
+  n_windows = lambda corpus: reader.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
   telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
                 f'{config.model.compute_dtype}, attention {config.attention.kernel}')
   for line in sharding.mesh_warnings(config, run.mesh):

@@ -28,7 +28,7 @@ from gptjax.pretrain import console, rewind
 from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
 from gptjax.pretrained import run as weights
-from gptjax.pretrained.export import obstacle as export_obstacle
+from gptjax.pretrained.export import export_obstacle
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
@@ -68,7 +68,7 @@ def pretrain(config, workdir, overrides=()):
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
   suite.parse_tasks(config.eval.tasks)
-  source = weights.first(config, workdir, overrides)
+  source = run_weights.open_initial_weights(config, workdir, overrides)
   configs.resolve(config, workdir)
   configs.check(config)
   if config.checkpoint.export and (why := export_obstacle(config)):
@@ -77,7 +77,7 @@ def pretrain(config, workdir, overrides=()):
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
-  mixtures.check_there(config.data)
+  mixtures.require_corpora(config.data)
   literal_path.check(workdir)
   with ownership.own_workdir(workdir):
     return run_owned(config, workdir, mesh, source)
@@ -90,15 +90,15 @@ def run_owned(config, workdir, mesh, source):
     source: of the initial weights, or None.
   """
   processes.on_process_0(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
-  mixture = mixtures.open_mixture(*mixtures.named(config.data), verify=config.data.verify)
-  mixtures.check(mixture, config)
+  mixture = mixtures.open_mixture(*mixtures.folders_and_weights(config.data), verify=config.data.verify)
+  mixtures.check_compatible(mixture, config)
   processes.compare({f'digest of corpus {number}': corpus.digest
                      for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # all corpora share one tokenizer
   tokenizer = Path(first_corpus.folder) / 'tokenizer'
-  weights.check_tokenizer(config, source, first_corpus.tokenizer)
+  run_weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
-    export = weights.exporter(config, workdir, source, tokenizer)
+    export = run_weights.make_exporter(config, workdir, source, tokenizer)
   initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
@@ -133,7 +133,7 @@ def train_attempt(run, source, export, telemetry):
     console.log_start(run, telemetry, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
-    batches = pipeline.ahead(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
+    batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
     with contextlib.closing(batches):
       state, finished = loop(run, state, batches, telemetry, saves)
     telemetry.close_bar()
@@ -276,6 +276,6 @@ def log_save(telemetry, saved):
 def train_batch(run, step):
   """Return this host's rows of the batch of `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
   c, number = run.config, rewind_log.batch_number(run.rewinds, step)
-  return corpora.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
+  return reader.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
                        c.data.seq_len, c.data.cross_documents,
                        rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)

@@ -56,7 +56,7 @@ def load(path):
   """
   mesh = sharding.ensure_mesh()
   source = open_source(path)
-  config = layout.config_for(source.fields)
+  config = layout.config_from_fields(source.fields)
   sharding.check_model(config.model, mesh)
   params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
   return nnx.merge(graph(config), params), source.tokenizer

@@ -23,15 +23,15 @@ from gptjax.pretrained.huggingface import (
   GPT2,
   PREFIX,
   SINGLE,
+  hf_name,
   model_fields,
-  spell,
 )
-from gptjax.pretrained.tokenizer_files import tokenizer_files
+from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint, digests
 from gptjax.train.step import graph
 
 # What a module keeps beside the model's shape: how it is computed, not what.
-OF_THE_RUN = ('dtype', 'kernel', 'remat', 'scanned')
+COMPUTE_FIELDS = ('dtype', 'kernel', 'remat', 'scanned')
 
 
 def save_pretrained(model, tokenizer, folder):
@@ -77,12 +77,12 @@ def checkpoint_exporter(model, tokenizer, folder):
 
   def export(path):
     facts = {'step': path.name, 'arrays': digests.arrays_digest(checkpoint.read_manifest(path))}
-    if not facts.items() <= exported(folder).items():
+    if not facts.items() <= exported_facts(folder).items():
       write_folder(files, checkpoint.read_weights(path, abstract), folder, facts)
   return export
 
 
-def obstacle(config):
+def export_obstacle(config):
   """Why `transformers` cannot have the model of a resolved config, in words; None: it can."""
   try:
     with jax.set_mesh(sharding.single_mesh()):  # no size depends on the mesh
@@ -92,7 +92,7 @@ def obstacle(config):
   return None
 
 
-def exported(folder):
+def exported_facts(folder):
   """The facts in the header of the weights that a folder of `checkpoint_exporter` holds; {}: none."""
   if not (folder / SINGLE).exists():
     return {}
@@ -104,7 +104,7 @@ def folder_files(model, tokenizer):
   """{name: bytes} of all files but the weights."""
   config = json.dumps(config_json(model, tokenizer), indent=2, sort_keys=True)
   files = {'config.json': f'{config}\n'.encode()}
-  return files | (tokenizer_files(tokenizer, model.n_ctx) if tokenizer else {})
+  return files | (transformers_files(tokenizer, model.n_ctx) if tokenizer else {})
 
 
 def config_json(model, tokenizer):
@@ -115,7 +115,7 @@ def config_json(model, tokenizer):
     raise InputError(f'only a gptjax.model.gpt.GPT as `gptjax.load` gives it can be exported, not '
                      f'{type(model).__name__}{" with its layers apart" * (type(model) is GPT)}')
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
-  ends = list(tokenizer.ends) if tokenizer else []
+  ends = list(tokenizer.eos_ids) if tokenizer else []
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
@@ -134,7 +134,7 @@ def config_json(model, tokenizer):
     config |= {'architectures': ['GPT2LMHeadModel'], 'scale_attn_weights': block.attn.scaled,
                'scale_attn_by_inverse_layer_idx': block.attn.scaled_by_layer,
                'n_inner': None if n_inner == 4 * n_embd else n_inner}
-    check_says_all(config, model)
+    check_round_trip(config, model)
     return config
   for name, value, only in (
       ('n_inner', n_inner, 4 * n_embd), ('scale_attn_weights', block.attn.scaled, True),
@@ -142,11 +142,11 @@ def config_json(model, tokenizer):
     if value != only:
       raise InputError(f'OpenAI-GPT in transformers cannot have {name} = {value}, only {only}')
   config['architectures'] = ['OpenAIGPTLMHeadModel']
-  check_says_all(config, model)
+  check_round_trip(config, model)
   return config
 
 
-def check_says_all(config, model):
+def check_round_trip(config, model):
   """Refuses a model that is not exactly the one of which a config.json speaks (InputError).
 
   Args:
@@ -155,7 +155,7 @@ def check_says_all(config, model):
   """
   fields = model_fields('config.json', config)
   with jax.set_mesh(sharding.single_mesh()):
-    read = layout.config_for(fields)
+    read = layout.config_from_fields(fields)
     twin = nnx.merge(graph(read), layout.weight_shapes(read))
   # The rows that pad a vocabulary are not written.
   theirs, ours = (_parts(one, model.n_vocab) for one in (twin, model))
@@ -169,7 +169,7 @@ def _parts(module, n_vocab, prefix=''):
   """{name: type, value, or declaration and shape in a file} of all that a module consists of."""
   found = {prefix or 'model': type(module).__name__}
   for name, value in vars(module).items():
-    if name in OF_THE_RUN or name.startswith('_pytree__'):
+    if name in COMPUTE_FIELDS or name.startswith('_pytree__'):
       continue
     path = f'{prefix}/{name}'.lstrip('/')
     if isinstance(value, nnx.Module):
@@ -231,19 +231,19 @@ def released_tensors(params, values):
     values: what config.json says of the model.
   """
   def full(name):
-    name = spell(name, values['model_type'])
+    name = hf_name(name, values['model_type'])
     return name if name.startswith('lm_head') else PREFIX + name
-  config, found = layout.config_for(model_fields('config.json', values)), []
-  declared = dict(layout.named_leaves(layout.declared(config)))
+  config, found = layout.config_from_fields(model_fields('config.json', values)), []
+  declared = dict(layout.named_leaves(layout.weight_declarations(config)))
   for path, leaf in layout.named_leaves(params):
     facts = declared[path]
-    tensors = layout.released(path, leaf.shape, facts, values['vocab_size'])
+    tensors = layout.released_shapes(path, leaf.shape, facts, values['vocab_size'])
     named = [(full(name), shape) for name, shape in tensors]
     found.append((leaf if leaf.ndim > len(facts.axes) else leaf[None], named))
   return found
 
 
-def tensors_of(stacked, named):
+def unstack_tensors(stacked, named):
   """{name: float32 array} of one entry of `released_tensors`; on one CPU device these are no copies."""
   return {name: layer.reshape(-1, *shape[1:])[:shape[0]]  # what comes after is padding
           for (name, shape), layer in zip(named, np.asarray(stacked, np.float32), strict=True)}
@@ -269,6 +269,6 @@ def write_safetensors(file, entries, facts):
   with bars.bar(total=end, unit='B', unit_scale=True, desc='export', leave=False) as bar:
     file.write(len(text).to_bytes(8, 'little') + text)
     for stacked, named in entries:
-      for tensor in tensors_of(stacked, named).values():
+      for tensor in unstack_tensors(stacked, named).values():
         file.write(np.ascontiguousarray(tensor, '<f4').data)
         bar.update(tensor.nbytes)

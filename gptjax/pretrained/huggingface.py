@@ -12,7 +12,7 @@ from gptjax.errors import InputError
 from gptjax.files import json_files, lfs
 from gptjax.files.json_files import shown
 from gptjax.pretrained import layout
-from gptjax.pretrained.files import check_fields, sizes
+from gptjax.pretrained.checked_fields import check_fields, read_sizes
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
@@ -30,13 +30,13 @@ ACTIVATIONS = {
   GPT1: {'gelu': 'gelu_new', 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}}
 ACTIVATION_FIELD = {GPT2: 'activation_function', GPT1: 'afn'}
 # What transformers takes where config.json does not say: {field: (value, type)}.
-SILENT = {'layer_norm_epsilon': (1e-5, (float, int)), 'resid_pdrop': (0.1, (float, int)),
-          'tie_word_embeddings': (True, bool), 'n_inner': (None, (int, type(None))),
-          'scale_attn_weights': (True, bool), 'scale_attn_by_inverse_layer_idx': (False, bool)}
+DEFAULTS = {'layer_norm_epsilon': (1e-5, (float, int)), 'resid_pdrop': (0.1, (float, int)),
+            'tie_word_embeddings': (True, bool), 'n_inner': (None, (int, type(None))),
+            'scale_attn_weights': (True, bool), 'scale_attn_by_inverse_layer_idx': (False, bool)}
 SIZES = dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='n_positions', n_vocab='vocab_size')
 
 
-def spell(name, model_type):
+def hf_name(name, model_type):
   """The name in a Hugging Face file, without its prefix: `h0/mlp/c_fc/w` -> `h.0.mlp.c_fc.weight`."""
   if model_type == GPT1:
     name = {'wte': 'tokens_embed', 'wpe': 'positions_embed'}.get(name, name)
@@ -57,13 +57,13 @@ def open_folder(folder, entries=None):
   """
   values = json_files.read(folder / 'config.json')
   fields = model_fields(folder / 'config.json', values)
-  tensors, embedding = read_tensors(folder), spell('wte', values['model_type'])
+  tensors, embedding = read_tensors(folder), hf_name('wte', values['model_type'])
   _refuse_prefix(folder, tensors, embedding)
   if fields['tie_word_embeddings'] and HEAD in tensors:
     _drop_copied_head(folder, tensors, embedding)
   tokenizer = hf_tokenizer.load_folder(folder, fields['n_vocab'])
-  return layout.source(folder, tensors, functools.partial(spell, model_type=values['model_type']), fields,
-                       tokenizer, entries)
+  name_in_file = functools.partial(hf_name, model_type=values['model_type'])
+  return layout.make_source(folder, tensors, name_in_file, fields, tokenizer, entries)
 
 
 def model_fields(path, values):
@@ -81,13 +81,13 @@ def model_fields(path, values):
   if not isinstance(activation, str) or activation not in ACTIVATIONS[kind]:
     raise InputError(f'{path}: {ACTIVATION_FIELD[kind]} = {shown(activation)} is not supported: it is none '
                      f'of {", ".join(ACTIVATIONS[kind])}')
-  read = {name: values.get(name, value) for name, (value, _) in SILENT.items()}
+  read = {name: values.get(name, value) for name, (value, _) in DEFAULTS.items()}
   if kind == GPT1:  # its code has neither of them
-    read |= {name: SILENT[name][0] for name in SILENT if name.startswith(('n_inner', 'scale_'))}
+    read |= {name: DEFAULTS[name][0] for name in DEFAULTS if name.startswith(('n_inner', 'scale_'))}
   for name, value in read.items():
-    if fault := json_files.layout_fault(value, SILENT[name][1], name):
+    if fault := json_files.layout_fault(value, DEFAULTS[name][1], name):
       raise InputError(f'{path}: {fault}')
-  dims = sizes(path, values, SIZES)
+  dims = read_sizes(path, values, SIZES)
   fields = dims | {
     'norm': 'before' if kind == GPT2 else 'after', 'activation_function': ACTIVATIONS[kind][activation],
     'n_inner': read['n_inner'] or 4 * dims['n_embd'], 'dropout': read['resid_pdrop'],
@@ -109,7 +109,7 @@ def read_tensors(folder):
         raise InputError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
       if name in found:
         raise InputError(f'{path}: the tensor {full_name} is in {origin[name]} too')
-      found[name] = layout.Tensor(tuple(shape), functools.partial(_block, path, full_name))
+      found[name] = layout.StoredTensor(tuple(shape), functools.partial(_block, path, full_name))
       origin[name] = f'{path.name} as {full_name}'
   return found
 

@@ -24,27 +24,27 @@ from gptjax.parallel import sharding
 ALIGNMENT = 64  # bytes: JAX takes a NumPy array on such an address as it is, without a copy, on a CPU
 
 
-class Tensor(NamedTuple):
+class StoredTensor(NamedTuple):
   """A tensor in a file: its shape, and a function from slices (step 1), one a dimension, to that block."""
   shape: tuple
   read: Callable[[tuple], np.ndarray]
 
 
-class Source(NamedTuple):
+class WeightSource(NamedTuple):
   """Weights that were found and described, but not read yet.
 
-  place: the folder that holds them.
+  folder: the folder that holds them.
   fields: {field of `config.model`: value} that they were made for.
   tokenizer: the tokenizer that lies with them, or None.
   read: function of a tree of jax.ShapeDtypeStruct with shardings; gives float32 arrays, born there.
   """
-  place: Path
+  folder: Path
   fields: dict
   tokenizer: Any
   read: Callable
 
 
-def config_for(fields):
+def config_from_fields(fields):
   """A resolved config of the model with these fields of `config.model`; the others as in default.py."""
   config = defaults.get_config()
   for name, value in fields.items():
@@ -63,13 +63,13 @@ def named_leaves(tree):
   return [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
 
 
-def declared(config):
+def weight_declarations(config):
   """The Declarations of the weights of `weight_shapes`, as nested dicts."""
   with sharding.abstract_mesh():
     return declarations(nnx.eval_shape(lambda: language_model(jax.random.key(0), config)))
 
 
-def released(path, shape, facts, n_vocab):
+def released_shapes(path, shape, facts, n_vocab):
   """[(OpenAI's name, shape in the files)] of the tensors that make up one weight.
 
   A matrix is [inputs, outputs] in the files, everything else of a layer is a vector.
@@ -86,7 +86,7 @@ def released(path, shape, facts, n_vocab):
   return [('/'.join((f'{path[0]}{layer}', *path[1:])), facts.matrix(shape)) for layer in range(layers)]
 
 
-def source(place, tensors, spell, fields, tokenizer, entries=None):
+def make_source(place, tensors, spell, fields, tokenizer, entries=None):
   """The Source of released tensors, after checking that they are those of the model, all and no others.
 
   Rows of the embedding beyond the tokenizer's entries are padding and are not read: the Source's `n_vocab` is
@@ -103,16 +103,16 @@ def source(place, tensors, spell, fields, tokenizer, entries=None):
   Raises:
     ValueError: names the first tensor that is missing, extra or misshapen, with both shapes.
   """
-  config = config_for(fields)
+  config = config_from_fields(fields)
   with sharding.abstract_mesh():  # what the files should hold depends on no mesh
     shapes = weight_shapes(config)
-  facts = dict(named_leaves(declared(config)))
+  facts = dict(named_leaves(weight_declarations(config)))
   each = sum(len(leaf.shape) > len(facts[path].axes) for path, leaf in named_leaves(shapes))
   if each * fields['n_layer'] > len(tensors) + each:  # or naming all would take minutes
     raise InputError(f'{place}: n_layer = {fields["n_layer"]} needs {each} tensors for each layer, '
                      f'but {len(tensors)} are there: name the folder that has all files, or mend n_layer')
   wanted = {spell(name): shape for path, leaf in named_leaves(shapes)
-            for name, shape in released(path, leaf.shape, facts[path], fields['n_vocab'])}
+            for name, shape in released_shapes(path, leaf.shape, facts[path], fields['n_vocab'])}
   for name, shape in wanted.items():
     if name not in tensors:
       there = ', '.join(sorted(tensors)[:4]) + ', ...' * (len(tensors) > 4)
@@ -135,9 +135,9 @@ def source(place, tensors, spell, fields, tokenizer, entries=None):
       tensors[name] = tensors[name]._replace(shape=(entries, *tensors[name].shape[1:]))
 
   def parts(path, shape):
-    return [tensors[spell(name)] for name, _ in released(path, shape, facts[path], fields['n_vocab'])]
+    return [tensors[spell(name)] for name, _ in released_shapes(path, shape, facts[path], fields['n_vocab'])]
 
-  return Source(place, fields, tokenizer, lambda shapes: _assemble(shapes, parts))
+  return WeightSource(place, fields, tokenizer, lambda shapes: _assemble(shapes, parts))
 
 
 def _assemble(shapes, parts):

@@ -11,7 +11,7 @@ from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.files import json_files, lfs
 from gptjax.pretrained import layout
-from gptjax.pretrained.files import check_fields, sizes
+from gptjax.pretrained.checked_fields import check_fields, read_sizes
 
 GPT2_HPARAMS, GPT2_INDEX = 'hparams.json', 'model.ckpt.index'
 GPT1_SHAPES, GPT1_PIECES = 'params_shapes.json', 10
@@ -20,9 +20,9 @@ GPT1_HEAD_SIZE = 64  # of the released model; its files do not say
 RELEASED = dict(activation_function='gelu_new', layer_norm_epsilon=1e-5, scale_attn_weights=True,
                 scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
 # GPT-1's tensors in the order in which they were saved: these, then BLOCK for each layer.
-FIRST = ('wpe', 'wte')
-BLOCK = ('attn/c_attn/w', 'attn/c_attn/b', 'attn/c_proj/w', 'attn/c_proj/b', 'ln_1/g', 'ln_1/b',
-         'mlp/c_fc/w', 'mlp/c_fc/b', 'mlp/c_proj/w', 'mlp/c_proj/b', 'ln_2/g', 'ln_2/b')
+EMBEDDINGS = ('wpe', 'wte')
+LAYER_TENSORS = ('attn/c_attn/w', 'attn/c_attn/b', 'attn/c_proj/w', 'attn/c_proj/b', 'ln_1/g', 'ln_1/b',
+                 'mlp/c_fc/w', 'mlp/c_fc/b', 'mlp/c_proj/w', 'mlp/c_proj/b', 'ln_2/g', 'ln_2/b')
 
 
 def open_gpt2(folder):
@@ -33,7 +33,7 @@ def open_gpt2(folder):
   """
   path = folder / GPT2_HPARAMS
   names = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab')
-  fields = sizes(path, json_files.read(path), {name: name for name in names})
+  fields = read_sizes(path, json_files.read(path), {name: name for name in names})
   check_fields(path, fields, {})
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
   for file in sorted(folder.glob('model.ckpt*')):
@@ -55,14 +55,14 @@ def open_gpt2(folder):
       raise InputError(f'{folder}/model.ckpt: {name} is damaged or cut short: {_one_line(error)}') from None
     return value.reshape(_matrix(value.shape))[index]
 
-  tensors = {name: layout.Tensor(_matrix(shape), functools.partial(block, name))
+  tensors = {name: layout.StoredTensor(_matrix(shape), functools.partial(block, name))
              for name, shape in shapes.items()}
   tokenizer = loading.load(str(folder)) if (folder / 'encoder.json').exists() else None
-  return layout.source(folder, tensors, 'model/{}'.format, fields, tokenizer)
+  return layout.make_source(folder, tensors, 'model/{}'.format, fields, tokenizer)
 
 
 def _tensorflow():
-  return pipeline.tensorflow()
+  return pipeline.import_tensorflow()
 
 
 def _one_line(error):
@@ -89,11 +89,11 @@ def open_gpt1(folder):
   if length != starts[-1]:
     raise InputError(f'{folder}: params_0.npy to params_{GPT1_PIECES - 1}.npy hold {length} numbers, but '
                      f'{GPT1_SHAPES} names {starts[-1]}')
-  n_layer = (len(shapes) - len(FIRST)) // len(BLOCK)
-  names = [*FIRST, *(f'h{i}/{name}' for i in range(n_layer) for name in BLOCK)]
+  n_layer = (len(shapes) - len(EMBEDDINGS)) // len(LAYER_TENSORS)
+  names = [*EMBEDDINGS, *(f'h{i}/{name}' for i in range(n_layer) for name in LAYER_TENSORS)]
   tensors = {}
   for name, shape, start in zip(names, map(_matrix, shapes), starts):
-    tensors[name] = layout.Tensor(shape, functools.partial(_block, pieces, int(start), shape))
+    tensors[name] = layout.StoredTensor(shape, functools.partial(_block, pieces, int(start), shape))
   (n_ctx, d), (n_vocab, _) = tensors['wpe'].shape, tensors['wte'].shape
   if d % GPT1_HEAD_SIZE:
     raise InputError(f'{folder}/{GPT1_SHAPES}: width {d} is no multiple of the head size of GPT-1, '
@@ -101,7 +101,7 @@ def open_gpt1(folder):
   fields = RELEASED | dict(n_layer=n_layer, n_head=d // GPT1_HEAD_SIZE, n_embd=d, n_ctx=n_ctx,
                            n_vocab=n_vocab, norm='after', n_inner=4 * d, dropout=0.1)
   tokenizer = loading.load(str(folder)) if (folder / 'encoder_bpe_40000.json').exists() else None
-  return layout.source(folder, tensors, str, fields, tokenizer)
+  return layout.make_source(folder, tensors, str, fields, tokenizer)
 
 
 def _gpt1_shapes(path):
@@ -109,10 +109,10 @@ def _gpt1_shapes(path):
   shapes = json_files.read(path, list)
   sound = all(isinstance(shape, list) and shape and all(type(n) is int and 0 < n < 2**31 for n in shape)
               for shape in shapes)
-  if not sound or len(shapes) < 2 + len(BLOCK) or (len(shapes) - 2) % len(BLOCK) or not (
+  if not sound or len(shapes) < 2 + len(LAYER_TENSORS) or (len(shapes) - 2) % len(LAYER_TENSORS) or not (
       len(shapes[0]) == len(shapes[1]) == 2):
-    raise InputError(f'{path} is not a list of the shapes of GPT-1: positions, tokens, and {len(BLOCK)} for '
-                     'each layer')
+    raise InputError(f'{path} is not a list of the shapes of GPT-1: positions, tokens, and '
+                     f'{len(LAYER_TENSORS)} for each layer')
   return shapes
 
 

@@ -3,14 +3,14 @@
 import json
 
 from gptjax.data.tokenizers import byte_bpe, hf_folder, sentence_piece
-from gptjax.data.tokenizers.gpt1_text import END
+from gptjax.data.tokenizers.gpt1_text import END_OF_WORD
 from gptjax.errors import InputError
 
 SENTENCEPIECE = 'sentencepiece.model'
 UNIGRAM, USER_DEFINED = 1, 4  # sentencepiece's numbers for a kind of model and a kind of entry
 
 
-def tokenizer_files(tokenizer, n_ctx):
+def transformers_files(tokenizer, n_ctx):
   """{file name: bytes}.
 
   Ids of a text are the same there, but for two things. `transformers` takes the name of a special token in
@@ -66,10 +66,10 @@ def _byte_level(encoder, merges, end):
 def _gpt1(encoder, merges):
   import tokenizers as library
   made = library.Tokenizer(library.models.BPE(*_parsed(encoder, merges), unk_token='<unk>',
-                                              end_of_word_suffix=END))
+                                              end_of_word_suffix=END_OF_WORD))
   made.normalizer = library.normalizers.BertNormalizer(lowercase=True)
   made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-  made.decoder = library.decoders.BPEDecoder(suffix=END)
+  made.decoder = library.decoders.BPEDecoder(suffix=END_OF_WORD)
   made.add_special_tokens([library.AddedToken('<unk>', normalized=False, special=True)])
   return made
 

@@ -8,7 +8,7 @@ from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.files import records
 from gptjax.pretrained import layout
-from gptjax.pretrained.files import check_fields
+from gptjax.pretrained.checked_fields import check_fields
 from gptjax.storage import checkpoint
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
@@ -57,5 +57,5 @@ def _source(path):
   folder = workdir / TOKENIZER
   tokenizer = loading.load(str(folder)) if folder.is_dir() else None
   manifest = checkpoint.read_manifest(path)
-  return layout.Source(Path(path), fields, tokenizer,
-                       lambda shapes: checkpoint.load_weights(path, manifest, shapes))
+  return layout.WeightSource(Path(path), fields, tokenizer,
+                             lambda shapes: checkpoint.load_weights(path, manifest, shapes))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gptjax.files import atomic, records
-from gptjax.generate import writer
+from gptjax.generate import generation
 from gptjax.report import files
 
 
@@ -18,8 +18,8 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   config = files.read_config(Path(workdir))
   trained = (Path(workdir) / 'checkpoints').is_dir()
   source = workdir if trained else config['config']['init_from']
-  save(workdir, {prompt: writer.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
-                                         max_tokens=max_tokens, top_k=writer.PAPER_TOP_K)
+  save(workdir, {prompt: generation.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
+                                         max_tokens=max_tokens, top_k=generation.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)
 
 

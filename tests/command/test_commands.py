@@ -166,7 +166,7 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
   from gptjax.evaluate.scoring import overlap_scores
   from gptjax.evaluate.texts import schema, sources
   from gptjax.finetune.tasks import examples
-  from gptjax.generate.writer import check
+  from gptjax.generate.generation import check_options
   text_checks.require_valid('日本 \U0001f600', 'x')
   path = tmp_path / 'x.jsonl'
   path.write_text('{"text": "a"}\n{"text": "b", "more": ["\\ud800"]}\n')
@@ -180,14 +180,14 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
   with pytest.raises(InputError, match="the text of 'a' is not valid Unicode"):
     examples._text({'a': '\ud800'}, 'a', False)
   with pytest.raises(InputError, match='prompt or stop string is not valid Unicode'):
-    check(['\ud800'], 1, 1, 1.0, None, None, 0, [], 'stop', 1)
+    check_options(['\ud800'], 1, 1, 1.0, None, None, 0, [], 'stop', 1)
 
 
 def test_names_of_files_and_folders_that_are_not_utf_8_are_refused(tmp_path, monkeypatch):
   from gptjax.data.sources import files
   (tmp_path / f'a{HALF}.txt').write_text('text')
   with pytest.raises(InputError, match='the name of a file is not valid Unicode'):
-    files.find(f'{tmp_path}/*')
+    files.find_files(f'{tmp_path}/*')
   (tmp_path / f'folder{HALF}').mkdir()
   monkeypatch.chdir(tmp_path / f'folder{HALF}')
   with pytest.raises(InputError, match='the name of the current folder is not valid Unicode'):

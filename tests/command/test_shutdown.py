@@ -47,8 +47,8 @@ MOMENTS = [
   ('gptjax.pretrain.loop:compile_step', 'INT', True, (), 75, NOT_BEGUN, 0),
   pytest.param('gptjax.pretrain.loop:Evaluation', 'USR1', False, (), 75, 'stopping after this step', 4,
                marks=slow),
-  ('gptjax.generate.writer:sample', 'INT', True, ('--config.log.sample_tokens=8',), 75, 'writes the report',
-   4),
+  ('gptjax.generate.generation:sample', 'INT', True, ('--config.log.sample_tokens=8',), 75,
+   'writes the report', 4),
   pytest.param('gptjax.report.telemetry:plot_curves', 'TERM', False, (), 75, 'writes the report', 4,
                marks=slow),
   pytest.param('gptjax.parallel.processes:shut_down', 'TERM', False, (), 0, 'all is saved, ending', 4,
@@ -258,7 +258,7 @@ def test_a_signal_after_a_process_has_left_its_steps_hangs_none(who):
 @pytest.mark.parametrize('who', [0, 1])
 @pytest.mark.parametrize('at, codes, step', [
   ('gptjax.pretrain.loop:compile_step', {75}, 0), ('gptjax.pretrain.loop:Evaluation', {75}, 4),
-  ('gptjax.generate.writer:sample', {75}, 4), ('gptjax.parallel.processes:shut_down', {0, 75}, 4),
+  ('gptjax.generate.generation:sample', {75}, 4), ('gptjax.parallel.processes:shut_down', {0, 75}, 4),
   ('exit', {0}, 4)])
 def test_at_every_moment_of_two(corpus_folder, tmp_path, who, at, codes, step):
   running = start(corpus_folder, tmp_path / 'run', 2, *SHORT, '--config.log.sample_tokens=8',

@@ -227,7 +227,7 @@ def as_it_is(name, folder, **environment):
                         text=True, timeout=250)
 
 
-CORPUS = 'does not exist: make it'
+CORPUS = 'does not exist: create it'
 AS_THEY_ARE = {
   'default': 'set config.train.steps or config.train.epochs', 'gpt1': CORPUS, 'gpt1_lstm': CORPUS,
   'gpt1_mini': CORPUS, 'gpt2_small': CORPUS, 'gpt2_medium': CORPUS, 'gpt2_large': CORPUS, 'gpt2_xl': CORPUS,

@@ -10,7 +10,7 @@ from conftest import ROOT
 from corpus_files import write_corpus
 
 from gptjax.data import inspect
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import reader
 from gptjax.data.tokenizers import byte_bpe, loading
 
 END = 256
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def workdir(folder, tmp_path):
-  return written_workdir(tmp_path, folder, corpora.read_manifest(folder)['content'])
+  return written_workdir(tmp_path, folder, reader.read_manifest(folder)['content'])
 
 
 def written_workdir(path, corpus, digest, mixture=()):
@@ -46,9 +46,9 @@ def test_counts_and_lengths(folder, capsys, tmp_path):
   png = tmp_path / 'lengths.png'
   inspect.main([folder, f'--png={png}'])
   out = capsys.readouterr().out
-  corpus = corpora.open_corpus(folder, 'train', verify=True)
+  corpus = reader.open_corpus(folder, 'train', verify=True)
   n_files = len(corpus.shards) + 1 + 2
-  assert f'{n_files} of {n_files} are as they were written' in out
+  assert f'{n_files} of {n_files} are unchanged' in out
   assert corpus.digest in out and 'bpe, 257 entries, end of text 256' in out
   table = {row[0]: row[1:] for row in map(str.split, out.splitlines()) if row}
   lengths = [len(text.encode()) + 1 for text in TEXTS]
@@ -76,13 +76,13 @@ def test_document(folder, capsys):
 
 
 def test_batch_is_what_the_run_read(folder, workdir, capsys):
-  corpus = corpora.open_corpus(folder, 'train', verify=False)
+  corpus = reader.open_corpus(folder, 'train', verify=False)
   tokenizer = loading.load(f'{folder}/tokenizer')
-  batch = corpora.batch([corpus], [1.0], 3, 70, 4, 20, True, shift=True)
+  batch = reader.batch([corpus], [1.0], 3, 70, 4, 20, True, shift=True)
   inspect.main([f'--workdir={workdir}', '--step=70', '--cross_documents=true'])
   out = capsys.readouterr().out
   assert 'batch 70 of train (its loss is logged as step 71), seed 3' in out
-  _, windows, starts, _ = corpora.batch_windows([corpus], [1.0], 3, 70, 4, 20, True, shift=True)
+  _, windows, starts, _ = reader.batch_windows([corpus], [1.0], 3, 70, 4, 20, True, shift=True)
   for row in range(4):
     start = starts[row]
     first, last = (sum(corpus.document_starts <= at) - 1 for at in (start, start + 19))
@@ -98,12 +98,12 @@ def test_batch_is_what_the_run_read(folder, workdir, capsys):
 
 
 def test_a_batch_of_single_documents_tells_its_padding(folder, workdir, capsys):
-  corpus = corpora.open_corpus(folder, 'train', verify=False)
+  corpus = reader.open_corpus(folder, 'train', verify=False)
   tokenizer = loading.load(f'{folder}/tokenizer')
   for step in range(5):
     inspect.main([f'--workdir={workdir}', f'--step={step}'])
     out = capsys.readouterr().out
-    batch = corpora.batch([corpus], [1.0], 3, step, 4, 20, False, shift=True)
+    batch = reader.batch([corpus], [1.0], 3, step, 4, 20, False, shift=True)
     lines = [line for line in out.splitlines() if line.startswith('row ')]
     for line, inputs, targets in zip(lines, batch['inputs'], batch['targets'], strict=True):
       n = (targets != -1).sum()
@@ -114,16 +114,16 @@ def test_a_batch_of_single_documents_tells_its_padding(folder, workdir, capsys):
 
 
 BAD = {
-  'no corpus': ([], 'say which corpus'),
+  'no corpus': ([], 'no corpus: give its folder'),
   'no folder': (['/nowhere/at/all'], 'does not exist'),
   'no split': (['FOLDER', '--split=test'], "no tokens in its split 'test'"),
-  'no document': (['FOLDER', '--document=24'], 'there is no document 24'),
+  'no document': (['FOLDER', '--document=24'], 'document 24 does not exist'),
   'negative document': (['FOLDER', '--document=-1'], '--document: -1 must be'),
   'no batch_size': (['FOLDER', '--step=1', '--seq_len=4', '--seed=0'],
-                    'needs --batch_size, --cross_documents, --shift_windows too'),
+                    'also needs --batch_size, --cross_documents, --shift_windows, or'),
   'negative step': (['--workdir=WORKDIR', '--step=-1'], '--step: -1 must be'),
-  'no row': (['--workdir=WORKDIR', '--step=1', '--row=4'], 'row 4 in batches of 4 x 20'),
-  'validation batch': (['--workdir=WORKDIR', '--step=1', '--split=validation'], 'leave --split'),
+  'no row': (['--workdir=WORKDIR', '--step=1', '--row=4'], 'row 4 does not exist in batches of 4 x 20'),
+  'validation batch': (['--workdir=WORKDIR', '--step=1', '--split=validation'], 'remove --split'),
   'long windows': (['--workdir=WORKDIR', '--step=1', '--seq_len=9999', '--cross_documents=true'],
                    'shorten seq_len'),
   'no tokens': (['FOLDER', '--document=1', '--tokens=0'], '--tokens: 0 must be'),

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from prepared import command, contents, documents, make_texts, run, write_jsonl
 
 from gptjax.command import run as command_module
-from gptjax.data import encode, progress
-from gptjax.data import prepare as prepare_module
+from gptjax.data import encode, prepare, progress
 from gptjax.data.corpus import reader
 from gptjax.data.sources import documents as sources
 from gptjax.data.sources import files
@@ -91,7 +90,7 @@ def test_shares_of_pieces_are_those_of_the_whole(text, tail, size):
   """However a document is cut, train and validation get it all, once, and in one stretch each."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(encode, 'MIN_TAIL', 1)
-    found = [share for start in range(0, len(text), size) for share in encode.shares(
+    found = [share for start in range(0, len(text), size) for share in encode.split_piece(
       text[start:start + size], False, start, len(text), tail)]
   assert ''.join(share[1] for share in found) == text and all(share[1] for share in found)
   which = [share[0] for share in found]
@@ -111,7 +110,7 @@ def test_a_long_document_is_encoded_as_a_whole(tmp_path, monkeypatch):
   text = ''.join(make_texts(60))
   (tmp_path / 'a.txt').write_text(text)
   run(f'text:{tmp_path}/a.txt', tmp_path / 'whole', validation_fraction=0)
-  monkeypatch.setattr(files, 'PIECE', 700)
+  monkeypatch.setattr(files, 'MAX_PIECE', 700)
   monkeypatch.setattr(files, 'CHUNK', 333)
   run(f'text:{tmp_path}/a.txt', tmp_path / 'pieces', validation_fraction=0)
   assert documents(tmp_path / 'pieces', 'train') == [text]
@@ -139,7 +138,7 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
 
 
 def test_the_bar_tells_what_is_left_by_the_inputs_behind(capsys):
-  bar = progress.Bar('encoding', [100, 100, 300], 0, 0, 0, True)
+  bar = progress.ProgressBar('encoding', [100, 100, 300], 0, 0, 0, True)
   bar.update(1_000_000, 0, '')
   assert '%' not in capsys.readouterr().err
   bar.update(1_000_000, 1, '0.5 M tokens')
@@ -155,8 +154,8 @@ def test_the_bar_of_plain_files_tells_what_is_left_from_the_first_byte(tmp_path,
   (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(b'x'))
   plain, packed = (sources.units([f'{kind}:{tmp_path}/{name}' for kind, name in named], '') for named in (
     [('jsonl', 'a.jsonl'), ('text', 'a.txt')], [('text', 'a.txt.gz')]))
-  assert all(map(sources.is_plain, plain)) and not any(map(sources.is_plain, packed))
-  bar = progress.Bar('encoding', [0, 0], sum(unit.size for unit in plain), 0, 0, True)
+  assert all(map(sources.is_uncompressed, plain)) and not any(map(sources.is_uncompressed, packed))
+  bar = progress.ProgressBar('encoding', [0, 0], sum(unit.size for unit in plain), 0, 0, True)
   bar.update(sum(map(len, texts)), 0, '')
   bar.close()
   assert 'encoding:  50% ' in capsys.readouterr().err
@@ -165,8 +164,8 @@ def test_the_bar_of_plain_files_tells_what_is_left_from_the_first_byte(tmp_path,
 def test_a_corpus_too_small_to_hold_anything_out_says_so(tmp_path, capsys):
   source = write_jsonl(tmp_path / 'a.jsonl', ['A short one.', 'Another.'])
   for fraction, says in ((0.001, True), (0, False)):
-    prepare_module.main([f'--source={source}', '--tokenizer=train-bpe:258', f'--out={tmp_path}/{fraction}',
-                         f'--validation_fraction={fraction}'])
+    prepare.main([f'--source={source}', '--tokenizer=train-bpe:258', f'--out={tmp_path}/{fraction}',
+                  f'--validation_fraction={fraction}'])
     assert ('nothing is held out: too little text for validation_fraction = 0.001' in
             capsys.readouterr().out) == says
 
@@ -292,7 +291,7 @@ def test_errors_are_one_line_and_exit_code_2(tmp_path, flags, message, monkeypat
   flags = [flag.replace('BAD', f'{tmp_path}/a.jsonl') for flag in flags]
   monkeypatch.setattr(sys, 'argv', command('text:' + str(tmp_path / 'a.jsonl'), tmp_path / 'out', *flags)[2:])
   with pytest.raises(SystemExit) as ended:
-    command_module.run(prepare_module.main, 'prepare')
+    command_module.run(prepare.main, 'prepare')
   last = capsys.readouterr().err.strip().splitlines()[-1]
   assert ended.value.code == 2 and last.startswith('prepare: ') and message in last
 

@@ -19,7 +19,7 @@ def make(factor):
   return function
 def attempt(items, n):
   try:
-    print(list(workers.in_order(make, [2], items, n)))
+    print(list(workers.map_in_order(make, [2], items, n)))
   except (ValueError, RuntimeError) as error:
     print(error)
 if __name__ == '__main__':
@@ -58,7 +58,7 @@ def make():
   import os
   return lambda payload: os.getpid()
 if __name__ == '__main__':
-  for item, pid in workers.in_order(make, (), ((i, i) for i in range(10**9)), 2):
+  for item, pid in workers.map_in_order(make, (), ((i, i) for i in range(10**9)), 2):
     print(pid, flush=True)
 ''')
   parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True,

@@ -8,7 +8,7 @@ from finetune import published
 from hypothesis import strategies as st
 from source_files import problems, read
 
-from gptjax.data.sources import files, tfds_source
+from gptjax.data.sources import files, tfds
 from gptjax.data.tokenizers import hf_tokenizer, loading
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import sources
@@ -97,7 +97,7 @@ def test_every_source_has_the_limit_of_a_document(tmp_path, monkeypatch):
   texts = ['a ' * 50, 'é' * 51, 'b']
   too_long = 'too long: a document of more than 100 bytes'
   for value in (texts, [text.encode() for text in texts]):
-    make = files.document if isinstance(value[0], str) else files.decoded
+    make = files.document_pieces if isinstance(value[0], str) else files.decode_document
     found = [piece for text in value for piece in make(text, 'p', {})]
     assert [piece.problem for piece in found] == ['', too_long, '']
   (tmp_path / 'a.txt').write_text('--'.join(texts))
@@ -112,8 +112,8 @@ def test_texts_of_tfds_that_are_long_are_read_one_by_one(tmp_path, monkeypatch):
   assert {len(text) > 4 for text in stored} == {True, False}
   first = read(source, tfds_dir=folder)
   assert sorted(piece.text for piece in first) == sorted(stored)
-  monkeypatch.setattr(tfds_source, 'BATCH', 2)
-  monkeypatch.setattr(tfds_source, 'LONG', 4)
+  monkeypatch.setattr(tfds, 'BATCH', 2)
+  monkeypatch.setattr(tfds, 'LONG', 4)
   assert read(source, tfds_dir=folder) == first
   monkeypatch.setattr(files, 'MAX_DOCUMENT', 8)
   found = read(source, tfds_dir=folder)

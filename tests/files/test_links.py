@@ -14,7 +14,7 @@ from gptjax.data.corpus import reader, shards
 from gptjax.data.tokenizers import loading, tokenizer_files, training
 from gptjax.errors import InputError
 from gptjax.files import atomic, paths
-from gptjax.pretrained.run import keep_tokenizer
+from gptjax.pretrained.run_weights import save_corpus_tokenizer
 from gptjax.storage import manifest, ownership
 
 SECRET = 'of another'
@@ -89,7 +89,7 @@ def test_a_lock_is_not_taken_through_a_link(folder, victim, exists):
 def test_a_shard_does_not_grow_through_a_link(folder, victim, name, exists):
   (folder / name).symlink_to(victim if exists else victim.parent / 'other')
   try:
-    shard = shards.Appended(folder / 'train-00000.bin', 0)
+    shard = shards.AppendOnlyFile(folder / 'train-00000.bin', 0)
     shard.write(b'tokens')
     shard.complete()
   except InputError as error:
@@ -121,7 +121,7 @@ def test_of_a_tokenizer_its_files_are_kept_and_nothing_beside_them(folder, victi
   (made / 'payload').write_text('x')
   for name in ('tokenizer.saved', 'tokenizer.new'):  # as older versions called what was to be it
     (workdir / name).symlink_to(victim.parent)
-  keep_tokenizer(made, workdir)
+  save_corpus_tokenizer(made, workdir)
   assert {path.name for path in (workdir / 'tokenizer').iterdir()} == {'encoder.json', 'vocab.bpe'}
   assert {path.name for path in victim.parent.iterdir()} == {'victim', 'folder'}
   assert loading.load(str(workdir / 'tokenizer')).digest == loading.load(str(made)).digest
@@ -169,7 +169,7 @@ def test_a_link_out_of_a_corpus_is_read_only_if_its_content_is_compared(tmp_path
     (folder / name).rename(tmp_path / name)
     (folder / name).symlink_to(tmp_path / name)
   reader.open_corpus(made, 'train', verify=True)
-  with pytest.raises(InputError, match='is a link out of the corpus'):
+  with pytest.raises(InputError, match='is a link to a file outside the corpus'):
     reader.open_corpus(made, 'train', verify=False)
   (tmp_path / 'link').symlink_to(folder)  # the folder itself may be one
   for name in ('train-00000.bin', 'train-documents.bin'):

@@ -69,7 +69,7 @@ SETS = {
 def write(folder, *names):
   """Prepares these data sets in a folder for `tfds_dir`; all without names."""
   from gptjax.data.corpus import pipeline
-  pipeline.tensorflow()
+  pipeline.import_tensorflow()
   import tensorflow_datasets as tfds
   tfds.disable_progress_bar()
   for name in names or SETS:

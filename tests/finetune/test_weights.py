@@ -15,7 +15,7 @@ from flax import nnx
 import gptjax
 from configs import gpt1_finetune
 from finetune.tiny import batch_of, config_of
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import reader
 from gptjax.data.tokenizers import loading
 from gptjax.finetune import batches, data, results, run, step, studies, trainable, weights
 from gptjax.finetune.tasks import examples, published, transforms
@@ -144,7 +144,7 @@ def test_a_language_model_is_fine_tuned_on_text(corpus_folder, tmp_path, mode):
   with mesh_of():
     model, tokenizer = gptjax.load(tmp_path / 'text' / 'export')
     before, _ = gptjax.load(tmp_path / 'pretrained')
-    held_out = corpora.open_corpus(str(corpus_folder), 'validation', verify=False)
+    held_out = reader.open_corpus(str(corpus_folder), 'validation', verify=False)
     rows = held_out.tokens(0, 50 * 24).reshape(50, 24)
     logp = lambda m: np.take_along_axis(np.asarray(jax.nn.log_softmax(m(rows)))[:, :-1], rows[:, 1:, None], 2)
     perplexity = lambda m: np.exp(-logp(m).mean())

@@ -6,11 +6,11 @@ import pytest
 from conftest import mesh_of, tiny_config
 from flax import nnx
 
-from gptjax.generate import cache as decode
-from gptjax.generate.sampling import Choice, row_keys
+from gptjax.generate import kv_cache
+from gptjax.generate.sampling import SamplingOptions, row_keys
 from gptjax.model.gpt import GPT
 
-GREEDY = Choice(None, None, None, 61)
+GREEDY = SamplingOptions(None, None, None, 61)
 
 
 def made(**changes):
@@ -32,16 +32,16 @@ def prompts_of(*lengths):
 
 def written(model, prompts, n, choice=GREEDY, end=-1, parts=None):
   """[n tokens of each prompt], written in parts of so many."""
-  tokens, lengths, slots = decode.batch(prompts, n, model.n_ctx)
+  tokens, lengths, slots = kv_cache.pad_prompts(prompts, n, model.n_ctx)
   b = len(tokens)
   keys = row_keys(np.uint32(0), np.zeros(b, np.uint32), np.arange(b, dtype=np.int32))
-  logits, cache = decode.read(model, tokens, lengths, slots)
-  out = [np.asarray(decode.draw_first(logits, keys, lengths, choice))[:, None]]
+  logits, cache = kv_cache.prefill(model, tokens, lengths, slots)
+  out = [np.asarray(kv_cache.sample_first(logits, keys, lengths, choice))[:, None]]
   counts, done = lengths, np.arange(b) >= len(prompts)
   for part in parts or [n - 1]:
     counts = counts + out[-1].shape[1]
-    new, count, cache = decode.write(model, cache, out[-1][:, -1], done, np.int32(part), keys, counts, choice,
-                                     np.array([end], np.int32))
+    new, count, cache = kv_cache.decode(model, cache, out[-1][:, -1], done, np.int32(part), keys, counts,
+                                        choice, np.array([end], np.int32))
     out.append(np.asarray(new)[:, :int(count)])
   return np.concatenate(out, 1)[:len(prompts)]
 
@@ -57,22 +57,22 @@ def test_logits_with_the_cache_are_those_without(changes):
     model = made(**changes)
     tokens = prompts_of(20)[0]
     want = np.asarray(model(np.array([tokens], np.int32)))[0]
-    ready = decode.ready(model)
+    ready = kv_cache.prepare_for_decoding(model)
     np.testing.assert_allclose(ready(np.array([tokens], np.int32))[0], want, atol=1e-5)
     for first in (1, 7):
-      padded, lengths, slots = decode.batch([tokens[:first]], 20 - first, model.n_ctx)
-      logits, cache = decode.read(ready, padded, lengths, slots)
+      padded, lengths, slots = kv_cache.pad_prompts([tokens[:first]], 20 - first, model.n_ctx)
+      logits, cache = kv_cache.prefill(ready, padded, lengths, slots)
       np.testing.assert_allclose(logits[0], want[first - 1], atol=1e-5)
       for i in range(first, 20):
-        logits, cache = jax.jit(decode._read_one)(ready, cache, np.array(tokens[i:i + 1], np.int32))
+        logits, cache = jax.jit(kv_cache._read_one)(ready, cache, np.array(tokens[i:i + 1], np.int32))
         np.testing.assert_allclose(logits[0], want[i], atol=1e-5)
 
 
 def test_rows_of_different_lengths_are_written_as_if_alone_and_in_parts_as_at_once():
   prompts = prompts_of(1, 9, 4)
-  for choice in (GREEDY, Choice(1.0, 20, 0.9, 61)):
+  for choice in (GREEDY, SamplingOptions(1.0, 20, 0.9, 61)):
     with mesh_of():
-      model = decode.ready(made())
+      model = kv_cache.prepare_for_decoding(made())
       together = written(model, prompts, 12, choice)
       np.testing.assert_array_equal(written(model, prompts, 12, choice, parts=[1, 3, 7]), together)
       np.testing.assert_array_equal(written(model, prompts[:1], 12, choice)[0], together[0])
@@ -81,14 +81,14 @@ def test_rows_of_different_lengths_are_written_as_if_alone_and_in_parts_as_at_on
 def test_another_mesh_writes_the_same():
   prompts = prompts_of(2, 9, 4)
   with mesh_of():
-    want = written(decode.ready(made()), prompts, 10)
+    want = written(kv_cache.prepare_for_decoding(made()), prompts, 10)
   with mesh_of(replica=2, fsdp=2, tensor=2):
-    np.testing.assert_array_equal(written(decode.ready(made()), prompts, 10), want)
+    np.testing.assert_array_equal(written(kv_cache.prepare_for_decoding(made()), prompts, 10), want)
 
 
 def test_the_loop_ends_when_every_row_has_drawn_the_end():
   with mesh_of():
-    model, prompts = decode.ready(made()), prompts_of(5)
+    model, prompts = kv_cache.prepare_for_decoding(made()), prompts_of(5)
     tokens = written(model, prompts, 12)[0]
     end = int(tokens[4])
     stopped = written(model, prompts, 12, end=end)[0]
@@ -100,7 +100,7 @@ def test_sizes_come_in_few_kinds():
   with mesh_of():
     for rows in range(1, 9):
       for length in range(1, 500, 7):
-        tokens, lengths, slots = decode.batch([[1] * length] * rows, 300, 1024)
+        tokens, lengths, slots = kv_cache.pad_prompts([[1] * length] * rows, 300, 1024)
         assert tokens.shape[1] >= length and slots >= length + 299
         assert lengths[:rows].tolist() == [length] * rows and (lengths[rows:] == 1).all()
         sizes.add((*tokens.shape, slots))

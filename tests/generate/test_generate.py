@@ -13,13 +13,12 @@ from torch_models import torch, twin
 import gptjax
 from gptjax.data.tokenizers import byte_bpe
 from gptjax.generate import __main__ as generate_command
-from gptjax.generate import cache as decode
-from gptjax.generate import writer
-from gptjax.generate.sampling import Choice
-from gptjax.generate.streaming import Text
+from gptjax.generate import generation, kv_cache
+from gptjax.generate.sampling import SamplingOptions
+from gptjax.generate.streaming import GeneratedText
 
 WORDS = 'the blue stone never sings of rain, naïve trees 🙂 walk under it'
-GREEDY = Choice(None, None, None, 300)
+GREEDY = SamplingOptions(None, None, None, 300)
 PROMPTS = ['the blue stone', 'a', 'rain never walks under the trees, naïve as it is']
 
 
@@ -50,19 +49,19 @@ def folder(tokenizer, tmp_path_factory):
 @pytest.fixture(scope='module')
 def model(folder):
   with mesh_of():
-    return decode.ready(gptjax.load(folder)[0])
+    return kv_cache.prepare_for_decoding(gptjax.load(folder)[0])
 
 
 def sample(model, tokenizer, **options):
   with mesh_of():
-    return writer.sample((model, tokenizer), **options)
+    return generation.sample((model, tokenizer), **options)
 
 
 def ids_of(model, tokenizer, prompts, choice, max_tokens, *, samples=1, on_full='stop', batch_size=64):
   """Tokens written after prompts (lists of tokens)."""
-  made = [Text(tokenizer, ids, i, max_tokens, []) for ids in prompts for i in range(samples)]
+  made = [GeneratedText(tokenizer, ids, i, max_tokens, []) for ids in prompts for i in range(samples)]
   with mesh_of():
-    writer.extend(model, tokenizer, made, choice, 0, on_full, batch_size, None)
+    generation.generate_texts(model, tokenizer, made, choice, 0, on_full, batch_size, None)
   return [text.ids[len(ids):] for text, ids in zip(made, [ids for ids in prompts for _ in range(samples)])]
 
 
@@ -86,9 +85,9 @@ def test_greedy_tokens_are_those_of_transformers(kind, each, n, tmp_path):
     wanted += found.sequences[:, length:].tolist()
   assert np.mean([len(set(tokens)) for tokens in wanted]) > 10
   with mesh_of():
-    ours = decode.ready(gptjax.load(tmp_path)[0])
+    ours = kv_cache.prepare_for_decoding(gptjax.load(tmp_path)[0])
   plain = byte_bpe.train_bpe([WORDS], 300)
-  plain.ends = ()  # transformers is not to end there either
+  plain.eos_ids = ()  # transformers is not to end there either
   assert ids_of(ours, plain, prompts, GREEDY, n) == wanted
 
 
@@ -96,7 +95,7 @@ def test_greedy_tokens_are_those_of_transformers(kind, each, n, tmp_path):
 def test_the_first_token_has_the_exact_distribution(model, tokenizer, temperature, top_k, top_p):
   from generate.test_sampling import exact
   prompt, n = tokenizer.encode(PROMPTS[0]).tolist(), 2000
-  choice = Choice(temperature, top_k, top_p, 300)
+  choice = SamplingOptions(temperature, top_k, top_p, 300)
   tokens = ids_of(model, tokenizer, [prompt], choice, 1, samples=n, batch_size=n)
   with mesh_of():
     logits = np.asarray(model(np.array([prompt], np.int32)))[0, -1]
@@ -145,19 +144,19 @@ def test_a_bucket_is_compiled_once_and_not_once_a_prompt(model, tokenizer):
 def test_a_text_ends_at_the_first_of_several_ends(model):
   tokenizer = byte_bpe.train_bpe([WORDS], 300)
   prompts = [tokenizer.encode(prompt).tolist() for prompt in PROMPTS[:3]]
-  tokenizer.ends = ()
-  endless = ids_of(model, tokenizer, prompts, Choice(1.0, None, None, 300), 20)
-  tokenizer.ends = (endless[0][5], endless[1][12])
-  first = lambda ids: next((i for i, token in enumerate(ids) if token in tokenizer.ends), len(ids))
-  ended = ids_of(model, tokenizer, prompts, Choice(1.0, None, None, 300), 20)
+  tokenizer.eos_ids = ()
+  endless = ids_of(model, tokenizer, prompts, SamplingOptions(1.0, None, None, 300), 20)
+  tokenizer.eos_ids = (endless[0][5], endless[1][12])
+  first = lambda ids: next((i for i, token in enumerate(ids) if token in tokenizer.eos_ids), len(ids))
+  ended = ids_of(model, tokenizer, prompts, SamplingOptions(1.0, None, None, 300), 20)
   assert ended == [ids[:first(ids)] for ids in endless] and len(ended[0]) <= 5
 
 
 def test_a_full_context_ends_a_text_or_its_last_half_is_read_again(model, tokenizer):
   prompt = tokenizer.encode(PROMPTS[0]).tolist()
   tokenizer = byte_bpe.train_bpe([WORDS], 300)
-  tokenizer.ends = ()
-  for choice in (GREEDY, Choice(1.0, 20, None, 300)):
+  tokenizer.eos_ids = ()
+  for choice in (GREEDY, SamplingOptions(1.0, 20, None, 300)):
     stopped, = ids_of(model, tokenizer, [prompt], choice, 100)
     assert len(prompt + stopped) == 41  # what is drawn last need not be read
     slid, _ = ids_of(model, tokenizer, [prompt, prompt * 2], choice, 100, on_full='slide')
@@ -184,9 +183,9 @@ def test_one_text_comes_token_by_token_and_several_are_the_same(model, tokenizer
 
 
 def test_without_a_prompt_a_text_begins_after_the_end_of_text_from_the_40_likeliest(model, tokenizer):
-  ids, = ids_of(model, tokenizer, [[tokenizer.end_of_text]], Choice(1.0, 40, None, 300), 20)
+  ids, = ids_of(model, tokenizer, [[tokenizer.end_of_text]], SamplingOptions(1.0, 40, None, 300), 20)
   assert sample(model, tokenizer, max_tokens=20) == [tokenizer.decode(ids).rstrip('\ufffd')]
-  every, = ids_of(model, tokenizer, [[tokenizer.end_of_text]], Choice(1.0, None, None, 300), 20)
+  every, = ids_of(model, tokenizer, [[tokenizer.end_of_text]], SamplingOptions(1.0, None, None, 300), 20)
   assert sample(model, tokenizer, max_tokens=20, top_k=0) == [tokenizer.decode(every).rstrip('\ufffd')]
 
 
@@ -253,7 +252,7 @@ def test_all_samples_are_printed_where_stdout_is_not_utf_8(folder, model, tokeni
 
 
 def test_a_batch_that_no_memory_holds_is_refused(model, tokenizer, monkeypatch):
-  monkeypatch.setattr(writer.cpu, 'memory', lambda: 1000)
+  monkeypatch.setattr(generation.cpu, 'memory', lambda: 1000)
   with pytest.raises(ValueError, match=r'batch_size = 4: 4 texts of up to 9 tokens need [\d,]+ bytes'):
     sample(model, tokenizer, prompt='a', num_samples=9, max_tokens=8, batch_size=4)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gptjax.generate.sampling import Choice, draw, row_keys, truncated
+from gptjax.generate.sampling import SamplingOptions, row_keys, sample_tokens, truncate_logits
 
 V, DRAWS = 40, 20_000
 
@@ -33,10 +33,10 @@ def exact(logits, temperature, top_k, top_p):
   (0.7, 12, 0.8), (1.3, None, 0.95), (1.0, V, 0.999)])
 def test_draws_have_the_exact_distribution(temperature, top_k, top_p):
   logits = np.random.default_rng(0).normal(0, 2, V).astype(np.float32)
-  choice = Choice(temperature, top_k, top_p, V)
+  choice = SamplingOptions(temperature, top_k, top_p, V)
   with mesh_of():
     keys = row_keys(np.uint32(1), np.zeros(DRAWS, np.uint32), np.arange(DRAWS, dtype=np.int32))
-    drawn = np.asarray(jax.jit(draw)(jnp.broadcast_to(logits, (DRAWS, V)), keys, choice))
+    drawn = np.asarray(jax.jit(sample_tokens)(jnp.broadcast_to(logits, (DRAWS, V)), keys, choice))
   shares, counts = exact(logits, temperature, top_k, top_p), np.bincount(drawn, minlength=V)
   assert not counts[shares == 0].any()
   # Classes that are too rare for the test are counted as one.
@@ -48,7 +48,7 @@ def test_draws_have_the_exact_distribution(temperature, top_k, top_p):
     assert stats.chisquare(seen[kept], wanted[kept]).pvalue > 1e-3
 
 
-cut = jax.jit(truncated)
+cut = jax.jit(truncate_logits)
 numbers = st.lists(st.floats(-50, 50, width=32, allow_subnormal=False), min_size=2, max_size=30)
 
 
@@ -74,13 +74,13 @@ def test_what_stays_is_what_sorting_says(logits, top_k, top_p):
 def test_top_k_and_top_p_change_no_program_and_padding_is_never_drawn():
   logits = np.zeros((4, V), np.float32)
   logits[:, 30:] = 9
-  step = jax.jit(lambda *arguments: draw(*arguments))  # with a cache of its own
+  step = jax.jit(lambda *arguments: sample_tokens(*arguments))  # with a cache of its own
   with mesh_of():
     keys = row_keys(np.uint32(0), np.zeros(4, np.uint32), np.arange(4, dtype=np.int32))
     for k, p, temperature in ((3, 0.5, 1.0), (30, 0.9, 0.1), (1, 0.1, 1e-6)):
-      assert (np.asarray(step(logits, keys, Choice(temperature, k, p, 30))) < 30).all()
+      assert (np.asarray(step(logits, keys, SamplingOptions(temperature, k, p, 30))) < 30).all()
     assert step._cache_size() == 1
-    assert (np.asarray(step(logits, keys, Choice(None, None, None, 30))) == 0).all()
+    assert (np.asarray(step(logits, keys, SamplingOptions(None, None, None, 30))) == 0).all()
 
 
 def test_the_coldest_draw_is_the_greedy_one_and_what_is_no_number_is_told():
@@ -88,8 +88,9 @@ def test_the_coldest_draw_is_the_greedy_one_and_what_is_no_number_is_told():
   logits[3, 5] = np.nan
   with mesh_of():
     keys = row_keys(np.uint32(0), np.zeros(8, np.uint32), np.arange(8, dtype=np.int32))
-    for choice in (Choice(1e-6, None, None, V), Choice(1e-6, 5, 0.9, V), Choice(None, None, None, V)):
-      drawn = np.asarray(jax.jit(draw)(logits, keys, choice))
+    for options in ((1e-6, None, None), (1e-6, 5, 0.9), (None, None, None)):
+      choice = SamplingOptions(*options, V)
+      drawn = np.asarray(jax.jit(sample_tokens)(logits, keys, choice))
       assert drawn[3] == -1
       np.testing.assert_array_equal(np.delete(drawn, 3), np.delete(logits, 3, 0).argmax(1))
 
@@ -98,14 +99,14 @@ def test_a_row_draws_the_same_whatever_stands_beside_it():
   rng = np.random.default_rng(0)
   logits = rng.normal(0, 2, (8, V)).astype(np.float32)
   prompts, samples = rng.integers(0, 2**32, 8, dtype=np.uint32), np.arange(8, dtype=np.int32)
-  choice = Choice(1.0, 20, 0.9, V)
+  choice = SamplingOptions(1.0, 20, 0.9, V)
   with mesh_of():
-    together = np.asarray(jax.jit(draw)(logits, row_keys(np.uint32(3), prompts, samples), choice))
+    together = np.asarray(jax.jit(sample_tokens)(logits, row_keys(np.uint32(3), prompts, samples), choice))
     for i in range(8):
       row = slice(i, i + 1)
-      alone = jax.jit(draw)(logits[row], row_keys(np.uint32(3), prompts[row], samples[row]), choice)
+      alone = jax.jit(sample_tokens)(logits[row], row_keys(np.uint32(3), prompts[row], samples[row]), choice)
       assert np.asarray(alone)[0] == together[i]
   with mesh_of(data=4, tensor=2):
-    np.testing.assert_array_equal(jax.jit(draw)(
+    np.testing.assert_array_equal(jax.jit(sample_tokens)(
       jax.reshard(logits, jax.P(('replica', 'data', 'fsdp'), None)),
       row_keys(np.uint32(3), prompts, samples), choice), together)

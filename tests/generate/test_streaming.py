@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptjax.data.tokenizers import byte_bpe, loading, sentence_piece
-from gptjax.generate.streaming import Text
+from gptjax.generate.streaming import GeneratedText
 
 TEXT = 'naïve façade, 日本語 and 🙂🙃 emoji; the the then thence 🙂'
 
@@ -25,9 +25,9 @@ def tokenizer(request):
 def pieces(text, ids, sizes):
   """The pieces that `take` gives, the tokens coming in groups of these sizes, again and again."""
   at, said = 0, []
-  while at < len(ids) and not text.ended:
+  while at < len(ids) and not text.finish_reason:
     size = sizes[len(said) % len(sizes)]
-    said.append(text.take(ids[at:at + size], 'length' if at + size >= len(ids) else ''))
+    said.append(text.append(ids[at:at + size], 'length' if at + size >= len(ids) else ''))
     at += size
   return said
 
@@ -36,10 +36,10 @@ def test_every_piece_is_of_whole_characters(tokenizer):
   if tokenizer.name == 'gpt1':
     pytest.skip('GPT-1 has no tokens for parts of a character')
   ids = tokenizer.encode(TEXT).tolist()
-  text = Text(tokenizer, tokenizer.encode('a')[-1:], 0, 1000, [])
+  text = GeneratedText(tokenizer, tokenizer.encode('a')[-1:], 0, 1000, [])
   said = pieces(text, ids, [1])
   assert '\ufffd' not in ''.join(said) and len(said) > len(ids) / 2
-  assert ''.join(said) == text.said and text.said.strip() == tokenizer.decode(ids).strip()
+  assert ''.join(said) == text.text and text.text.strip() == tokenizer.decode(ids).strip()
 
 
 parts = st.lists(st.integers(1, 5), min_size=1, max_size=4)
@@ -51,41 +51,41 @@ def test_how_many_tokens_come_at_once_changes_nothing(tokenizer, data, sizes, ot
   whole = tokenizer.decode(ids)
   stop = [whole[a:a + n] for a, n in data.draw(st.lists(st.tuples(
     st.integers(0, len(whole)), st.integers(1, 4)), max_size=3)) if whole[a:a + n].strip('\ufffd')]
-  made = [Text(tokenizer, [5], 0, 1000, stop) for _ in range(2)]
+  made = [GeneratedText(tokenizer, [5], 0, 1000, stop) for _ in range(2)]
   for text, one in zip(made, (sizes, others)):
-    assert ''.join(pieces(text, ids, one)) == text.said
-    assert text.ended and not any(string in text.said for string in stop)
-  assert made[0].said == made[1].said and made[0].ended == made[1].ended
+    assert ''.join(pieces(text, ids, one)) == text.text
+    assert text.finish_reason and not any(string in text.text for string in stop)
+  assert made[0].text == made[1].text and made[0].finish_reason == made[1].finish_reason
 
 
 def test_a_stop_string_across_tokens_is_cut_off_and_nothing_of_it_was_shown():
   tokenizer = byte_bpe.train_bpe([TEXT], 257)  # a token a byte
-  text = Text(tokenizer, [0], 0, 100, ['then', 'thence'])
+  text = GeneratedText(tokenizer, [0], 0, 100, ['then', 'thence'])
   said = pieces(text, tokenizer.encode('so the theatre, then on').tolist(), [1])
   assert said[:9] == ['s', 'o', ' ', '', '', '', 'the ', '', '']  # the, and then? No, a blank
-  assert text.said == 'so the theatre, ' and text.ended == 'stop'
-  text = Text(tokenizer, [0], 0, 100, ['then'])
+  assert text.text == 'so the theatre, ' and text.finish_reason == 'stop'
+  text = GeneratedText(tokenizer, [0], 0, 100, ['then'])
   assert ''.join(pieces(text, tokenizer.encode('so the').tolist(), [1])) == 'so the'
-  text = Text(tokenizer, [0], 0, 100, ['abcd', 'bc'])  # the one that is complete first
+  text = GeneratedText(tokenizer, [0], 0, 100, ['abcd', 'bc'])  # the one that is complete first
   assert ''.join(pieces(text, tokenizer.encode('abcd').tolist(), [4])) == 'a'
 
 
 def test_each_of_several_ends_ends_a_text():
   tokenizer = byte_bpe.train_bpe(['a stone in the rain ' * 9], 270)
-  tokenizer.ends = (3, 17)
-  for end in tokenizer.ends:
-    text = Text(tokenizer, [0], 0, 100, [])
-    text.take([65, end, 66], '')
-    assert (text.ended, text.ids) == ('end', [0, 65])
-  text = Text(tokenizer, [0], 0, 100, [])
-  text.take([65, tokenizer.end_of_text, 66], '')
-  assert text.ended == '', 'where the model names its ends, the end-of-text token is none of them'
+  tokenizer.eos_ids = (3, 17)
+  for end in tokenizer.eos_ids:
+    text = GeneratedText(tokenizer, [0], 0, 100, [])
+    text.append([65, end, 66], '')
+    assert (text.finish_reason, text.ids) == ('end', [0, 65])
+  text = GeneratedText(tokenizer, [0], 0, 100, [])
+  text.append([65, tokenizer.end_of_text, 66], '')
+  assert text.finish_reason == '', 'where the model names its ends, the end-of-text token is none of them'
 
 
 def test_the_end_of_text_token_ends_a_text_and_is_none_of_it():
   tokenizer = byte_bpe.train_bpe([TEXT], 257)
-  text = Text(tokenizer, np.array([256]), 0, 100, [])
-  assert text.take([*tokenizer.encode('ab'), 256, *tokenizer.encode('cd')], '') == 'ab'
-  assert text.ended == 'end' and text.ids == [256, *tokenizer.encode('ab')] and text.left == 98
-  cut = Text(tokenizer, [0], 0, 100, [])
-  assert cut.take(tokenizer.encode('é')[:1].tolist(), 'length') == ''  # half a character is none
+  text = GeneratedText(tokenizer, np.array([256]), 0, 100, [])
+  assert text.append([*tokenizer.encode('ab'), 256, *tokenizer.encode('cd')], '') == 'ab'
+  assert text.finish_reason == 'end' and text.ids == [256, *tokenizer.encode('ab')] and text.remaining == 98
+  cut = GeneratedText(tokenizer, [0], 0, 100, [])
+  assert cut.append(tokenizer.encode('é')[:1].tolist(), 'length') == ''  # half a character is none

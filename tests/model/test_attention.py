@@ -12,7 +12,7 @@ from flax import nnx
 
 from gptjax import defaults
 from gptjax.config import resolve as configs
-from gptjax.generate import cache
+from gptjax.generate import kv_cache
 from gptjax.kernels import fused
 from gptjax.model.attention import attention
 from gptjax.model.layers import dropout
@@ -170,8 +170,8 @@ def test_a_model_trains_and_reads_the_same_with_splash(splash_here, changes):
       state = jax.jit(functools.partial(step.init_state, config))()
       grads = jax.jit(functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config)))
       loss, gradient = grads(state.params, batch, None)
-      model = cache.ready(nnx.merge(step.graph(config), state.params))
-      logits, _ = cache.read(model, batch['inputs'][:, :9], np.full(4, 9, np.int32), 16)
+      model = kv_cache.prepare_for_decoding(nnx.merge(step.graph(config), state.params))
+      logits, _ = kv_cache.prefill(model, batch['inputs'][:, :9], np.full(4, 9, np.int32), 16)
     made[kernel] = jax.device_get((loss, gradient, logits))
   jax.tree.map(lambda ours, plain: np.testing.assert_allclose(ours, plain, atol=3e-6, rtol=1e-4),
                made['splash'], made['xla'])

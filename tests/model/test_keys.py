@@ -118,9 +118,11 @@ def test_pretraining_uses_each_key_once(changes):
   """Fresh weights, the dropout of some steps, and a sample at the end."""
   config, uses = tiny_config(**changes, **{'model.dropout': 0.1, 'model.scan': False,
                                            'train.batch_size': 4}), Uses()
-  seed, tokens, choice = config.train.seed, np.zeros((4, 24), np.int32), sampling.Choice(1.0, None, None, 61)
+  seed, tokens = config.train.seed, np.zeros((4, 24), np.int32)
+  choice = sampling.SamplingOptions(1.0, None, None, 61)
   features = lambda model, step: unrolled(model).features(tokens, train.dropout_keys(config, step))
-  draw = lambda rows, count: sampling.draw(jnp.zeros((2, 64)), attention.fold_in(rows, count), choice)
+  draw = lambda rows, count: sampling.sample_tokens(jnp.zeros((2, 64)), attention.fold_in(rows, count),
+                                                    choice)
   with mesh_of():
     make = lambda: language_model(jax.random.key(seed), config)
     uses.of(lambda: nnx.state(make()))

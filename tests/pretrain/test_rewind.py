@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import after, arrays, losses, run_and_kill
 
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import reader
 from gptjax.pretrain import rewind
 from gptjax.storage import checkpoint, rewind_log
 
@@ -66,8 +66,8 @@ def poisoned(tmp_path_factory):
 
 def noisy(folder, number):
   """How many sequences of a batch are mostly of tokens that ordinary text does not have."""
-  corpus = corpora.open_corpus(str(folder), 'train', verify=False)
-  inputs = corpora.batch([corpus], [1.0], 0, number, 2, 24, True)['inputs']
+  corpus = reader.open_corpus(str(folder), 'train', verify=False)
+  inputs = reader.batch([corpus], [1.0], 0, number, 2, 24, True)['inputs']
   counts = np.bincount(corpus.tokens(0, corpus.n_tokens), minlength=290) / corpus.n_tokens
   return int(((counts[inputs] < 2e-3).mean(1) > 0.5).sum())
 

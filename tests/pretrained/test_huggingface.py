@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch_models import SMALL, logits_of, tokens_for, torch, twin
 
 import gptjax
-from gptjax.pretrained.export import released_tensors, tensors_of
+from gptjax.pretrained.export import released_tensors, unstack_tensors
 from gptjax.train.loss import next_token_loss
 
 ODD = [('gpt2', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
@@ -70,7 +70,7 @@ def check_parity(theirs, folder, lengths):
   want = {name: weight.grad.numpy() for name, weight in theirs.named_parameters()}
   params = nnx.to_pure_dict(nnx.state(grads))
   for entry in released_tensors(params, theirs.config.to_dict()):
-    for name, grad in tensors_of(*entry).items():
+    for name, grad in unstack_tensors(*entry).items():
       scale = np.abs(want[name]).max()
       np.testing.assert_allclose(grad, want.pop(name), atol=1e-4 * scale, rtol=0, err_msg=name)
   assert not want
@@ -341,7 +341,7 @@ def test_the_number_of_layers_is_compared_with_the_tensors_before_any_is_named(t
   saved(tmp_path)
   config = json.loads((tmp_path / 'config.json').read_text())
   (tmp_path / 'config.json').write_text(json.dumps({**config, 'n_layer': 10**6}))
-  monkeypatch.setattr(gptjax.pretrained.layout, 'released', None)
+  monkeypatch.setattr(gptjax.pretrained.layout, 'released_shapes', None)
   with mesh_of(), pytest.raises(ValueError, match='n_layer = 1000000 needs 12 tensors for each layer'):
     gptjax.load(tmp_path)
 

@@ -31,7 +31,7 @@ def as_convolution(value, name):
 
 def write_gpt2(folder, model, **hparams):
   """A TensorFlow checkpoint like those that OpenAI released; returns {name: array} as written."""
-  tf = pipeline.tensorflow()
+  tf = pipeline.import_tensorflow()
   folder.mkdir(exist_ok=True)
   c = model.config
   sizes = dict(n_vocab=c.vocab_size, n_ctx=c.n_positions, n_embd=c.n_embd, n_head=c.n_head, n_layer=c.n_layer)
@@ -154,7 +154,7 @@ def test_a_damaged_tensorflow_checkpoint_is_refused(tmp_path, damage, says):
   (lambda v: {**v, 'model/ln_f/b': np.zeros(32, 'f8')}, 'its tensors are not all float32')])
 def test_tensors_of_tensorflow_that_do_not_fit_are_named(tmp_path, change, says):
   values = write_gpt2(tmp_path, twin('gpt2'))
-  save_checkpoint(pipeline.tensorflow(), tmp_path, change(values))
+  save_checkpoint(pipeline.import_tensorflow(), tmp_path, change(values))
   refused(tmp_path, says)
 
 

@@ -21,9 +21,8 @@ from gptjax.data.tokenizers import loading
 from gptjax.files import records
 from gptjax.parallel import sharding
 from gptjax.pretrain.loop import pretrain
-from gptjax.pretrained import layout
-from gptjax.pretrained import run as weights
-from gptjax.pretrained.tokenizer_files import tokenizer_files
+from gptjax.pretrained import layout, run_weights
+from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint
 
 EIGHT = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2}
@@ -188,8 +187,8 @@ def test_a_workdir_and_its_export_keep_all_ends_of_the_first_weights(workdir, co
   for folder in (tmp_path / 'run', tmp_path / 'run' / 'export'):
     if not folder.exists():  # once more, from the run's own checkpoint
       run(6)
-    assert loaded(folder)[1].ends == (289, 17), folder
-  assert loaded(workdir)[1].ends == (289,)
+    assert loaded(folder)[1].eos_ids == (289, 17), folder
+  assert loaded(workdir)[1].eos_ids == (289,)
 
 
 @pytest.fixture(scope='module')
@@ -197,7 +196,7 @@ def padded(corpus_folder, tmp_path_factory):
   """A folder of transformers with 320 rows for the 290 entries of the corpus's tokenizer."""
   folder = tmp_path_factory.mktemp('padded')
   twin('gpt2', vocab_size=320).save_pretrained(folder)
-  for name, content in tokenizer_files(loading.load(str(corpus_folder / 'tokenizer')), 24).items():
+  for name, content in transformers_files(loading.load(str(corpus_folder / 'tokenizer')), 24).items():
     (folder / name).write_bytes(content)
   return folder
 
@@ -220,11 +219,11 @@ def test_without_a_tokenizer_the_number_of_entries_says_which_rows_are_padding(p
   for path in (*folder.glob('*token*'), folder / 'vocab.json', folder / 'merges.txt'):
     path.unlink()
   config = runnable(folder, **{'model.pad_vocab_to': 128})
-  source = weights.first(config, tmp_path / 'run', {'model.n_vocab'})
+  source = run_weights.open_initial_weights(config, tmp_path / 'run', {'model.n_vocab'})
   assert source.tokenizer is None and source.fields['n_vocab'] == config.model.n_vocab == 290
   config = runnable(folder, **{'model.pad_vocab_to': 128, 'model.n_vocab': 330})
   with pytest.raises(ValueError, match=r'config.model.n_vocab = 330 \(the weights: 320\)'):
-    weights.first(config, tmp_path / 'run', {'model.n_vocab'})
+    run_weights.open_initial_weights(config, tmp_path / 'run', {'model.n_vocab'})
 
 
 def runnable(source, **changes):
@@ -249,12 +248,12 @@ def test_a_config_that_does_not_fit_the_first_weights_names_the_field_and_both_v
     path.write_text(records.text(stored))
   config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
   with pytest.raises(ValueError) as error:
-    weights.first(config, tmp_path / 'run', {f'model.{field}'})
+    run_weights.open_initial_weights(config, tmp_path / 'run', {f'model.{field}'})
   assert str(error.value) == (
     f'the weights of config.init_from = {config.init_from!r} do not fit config.model.{field} = {mine!r} (the '
     f'weights: {its!r}): leave out what they bring themselves')
   config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
-  weights.first(config, tmp_path / 'run', {'train.steps'})
+  run_weights.open_initial_weights(config, tmp_path / 'run', {'train.steps'})
   assert config.model[field] == its, 'what is not given is that of the weights'
 
 
@@ -262,7 +261,7 @@ def test_all_fields_that_do_not_fit_the_first_weights_are_named_at_once(workdir,
   changes = {'model.n_layer': 3, 'model.n_embd': 64, 'model.n_ctx': 25}
   config = runnable(workdir, **{'model.pad_vocab_to': 128, 'data.tokenizer': 'train-bpe:290', **changes})
   with pytest.raises(ValueError, match=r'^[^\n]*$') as error:
-    weights.first(config, tmp_path / 'run', {'data.tokenizer', *changes})
+    run_weights.open_initial_weights(config, tmp_path / 'run', {'data.tokenizer', *changes})
   for field in ('data.tokenizer', *changes):
     assert f'config.{field} = ' in str(error.value)
 
@@ -302,18 +301,18 @@ def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path, capsy
   tokenizer = loaded(workdir)[1]
   digest, end = tokenizer.digest, tokenizer.end_of_text
   made = {'name': 'bpe', 'digest': digest, 'n_vocab': 290, 'end_of_text': end}
-  source = weights.first(config, tmp_path)
-  assert source.place == workdir / 'checkpoints' / '10'
-  weights.check_tokenizer(config, source, made)
+  source = run_weights.open_initial_weights(config, tmp_path)
+  assert source.folder == workdir / 'checkpoints' / '10'
+  run_weights.check_tokenizer(config, source, made)
   with pytest.raises(ValueError, match=f'end-of-text token {end}, but the documents .* end with None'):
-    weights.check_tokenizer(config, source, made | {'end_of_text': None})
+    run_weights.check_tokenizer(config, source, made | {'end_of_text': None})
   assert capsys.readouterr().err == ''
-  weights.check_tokenizer(config, source._replace(tokenizer=None), made)
+  run_weights.check_tokenizer(config, source._replace(tokenizer=None), made)
   assert 'has no tokenizer: nothing shows that the corpus' in capsys.readouterr().err
   with pytest.raises(ValueError, match=f'has the tokenizer bpe .digest {digest[:12]}.*made with another'):
-    weights.check_tokenizer(config, source, made | {'digest': 'f' * 64})
+    run_weights.check_tokenizer(config, source, made | {'digest': 'f' * 64})
   config.init_from = ''
-  assert weights.first(config, tmp_path) is None
+  assert run_weights.open_initial_weights(config, tmp_path) is None
 
 
 def test_bad_first_weights_are_refused_before_the_workdir_is_made(corpus_folder, tmp_path):
@@ -324,7 +323,7 @@ def test_bad_first_weights_are_refused_before_the_workdir_is_made(corpus_folder,
 
 def test_first_weights_of_another_run_are_read_onto_the_mesh_of_this_one(workdir, tmp_path):
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
-  source = weights.first(config, tmp_path)
+  source = run_weights.open_initial_weights(config, tmp_path)
   with mesh_of(fsdp=4) as mesh:
     shapes = sharding.with_shardings(layout.weight_shapes(config), mesh)
     read = source.read(shapes)
@@ -334,7 +333,7 @@ def test_first_weights_of_another_run_are_read_onto_the_mesh_of_this_one(workdir
 
 def test_a_checkpoint_of_the_run_itself_goes_first(workdir):
   """The folder of the first weights need not even be there any more."""
-  assert weights.first(runnable('absent'), workdir) is None
+  assert run_weights.open_initial_weights(runnable('absent'), workdir) is None
 
 
 def test_a_save_that_was_cut_short_leaves_the_run_to_start_from_its_first_weights(workdir, tmp_path):
@@ -342,7 +341,7 @@ def test_a_save_that_was_cut_short_leaves_the_run_to_start_from_its_first_weight
   config = runnable(workdir, **{'model.pad_vocab_to': 128})
   (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
   (tmp_path / 'checkpoints' / '5' / 'saving').touch()
-  assert weights.first(config, tmp_path) is not None
+  assert run_weights.open_initial_weights(config, tmp_path) is not None
 
 
 def test_an_old_config_without_the_newer_fields_is_still_read(workdir, tmp_path):

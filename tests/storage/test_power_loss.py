@@ -26,7 +26,7 @@ from gptjax.files import atomic
 from gptjax.model.gpt import GPT
 from gptjax.pretrain import rewind
 from gptjax.pretrained.export import folder_files, write_folder
-from gptjax.pretrained.run import keep_tokenizer
+from gptjax.pretrained.run_weights import save_corpus_tokenizer
 from gptjax.storage import checkpoint, rewind_log
 
 
@@ -125,7 +125,7 @@ def test_a_tokenizer_in_a_workdir_is_absent_or_whole(tmp_path, monkeypatch):
   training.train('bpe', 260, ['the cat sat'], progress=False).save(tmp_path / 'tokenizer')
   (tmp_path / 'run').mkdir()
   left = losses(tmp_path / 'run', tmp_path / 'left', monkeypatch,
-                lambda: keep_tokenizer(tmp_path / 'tokenizer', tmp_path / 'run'))
+                lambda: save_corpus_tokenizer(tmp_path / 'tokenizer', tmp_path / 'run'))
   found = [{path.name: path.read_bytes() for path in (image / 'tokenizer').iterdir()} for image, _ in left
            if (image / 'tokenizer').exists()]
   assert found == [{path.name: path.read_bytes() for path in (tmp_path / 'tokenizer').iterdir()}]

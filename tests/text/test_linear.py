@@ -39,7 +39,7 @@ INSTANT = 0.002  # s: what takes less for SHORT characters is not quadratic in t
 ANCHORED = {'webtext._SCHEME', 'gpt1_words._NUMBERS', 'gpt1_words._AFTER_HOST', 'gpt1_words._HOST',
             'gpt1_words._LABEL', 'study.NAME', 'pronouns.FIRST_WORD', 'tfds_folder.VERSION',
             'tfds_source.VERSION'}
-LOOKED_FOR_AT_THE_END = {'gpt1_words._SUFFIX': 2 * gpt1_words.LONGEST_SUFFIX}  # in so many characters
+LOOKED_FOR_AT_THE_END = {'gpt1_words._SUFFIX': 2 * gpt1_words.MAX_SUFFIX_LENGTH}  # in so many characters
 
 
 def modules():
@@ -131,7 +131,7 @@ def test_no_pattern_is_hidden_in_a_function():
   assert hidden == MAKERS
 
 
-RECIPE = webtext.recipe('webtext', (), '', '')._replace(
+RECIPE = webtext.make_recipe('webtext', (), '', '')._replace(
   domains=frozenset({'a.b', 'spam'}), titles=frozenset({'a b'}))
 LONG_TEXTS = {
   'sentences': sentences.sentences, 'normalized': answers.normalize,
@@ -165,8 +165,8 @@ def test_words_that_are_looked_for_in_a_text_are_short():
   tokenizer = SimpleNamespace(name='t', special_tokens={'x' * 1001: 1, 'y': 2})
   for names in (('all',), ('x' * 1001,)):
     with pytest.raises(InputError, match='has 1,001 characters'):
-      special.named(tokenizer, names)
-  assert special.named(tokenizer, ('y',)) == ('y',)
+      special.resolve_names(tokenizer, names)
+  assert special.resolve_names(tokenizer, ('y',)) == ('y',)
   kind = gpt1.SCHEMAS['definite_pronoun_resolution'].fields
   assert kind['pronoun'].fault('x' * 254) and kind['candidates'].fault(['a', 'x' * 254])
   assert not kind['pronoun'].fault('x' * 253)
@@ -222,14 +222,14 @@ def test_sentences_are_those_of_the_plain_rule(text):
                          '\n', '1'))
 @hypothesis.settings(max_examples=1000, deadline=None)
 def test_domains_are_those_of_the_plain_rule(url):
-  assert webtext.domain_of({'url': url}) == old_domain_of({'url': url})
+  assert webtext.get_domain({'url': url}) == old_domain_of({'url': url})
 
 
 @hypothesis.given(pieces('A', ' ', '  ', '_', '-', '\u2013', '|', 'Wikipedia', 'the free', '=', '\t', '\xa0',
                          's', ','))
 @hypothesis.settings(max_examples=1000, deadline=None)
 def test_titles_are_those_of_the_plain_rule(title):
-  assert webtext.plain_title(title) == old_plain_title(title)
+  assert webtext.normalize_title(title) == old_plain_title(title)
 
 
 @hypothesis.given(st.sampled_from(STYLES), pieces('a', '.', ' ', 'Mr', '..', 'b.c', '\n', 'é', 'A'))

@@ -117,7 +117,7 @@ def test_a_corpus_whose_manifest_holds_the_link_itself_is_still_found(corpus, tm
   shutil.copytree(corpus, tmp_path / 'old')
   manifest = json.loads((corpus / 'manifest.json').read_text())
   manifest['settings'] |= {'sources': [source],
-                           'inputs': documents.digest_before(documents.units([source], ''))}
+                           'inputs': documents.legacy_units_digest(documents.units([source], ''))}
   write_manifest(tmp_path / 'old', manifest)
   assert prepared(tmp_path / 'old', source)['content'] == manifest['content']
 

@@ -23,8 +23,7 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.data import prepare
-from gptjax.data.corpus import pipeline
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import pipeline, reader
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import byte_bpe, loading, training
 from gptjax.files import paths
@@ -44,7 +43,7 @@ def write_text(source, tfds_dir, megabytes, path):
   """
   texts, size = [], 0
   for piece in (piece for unit in documents.units([source], tfds_dir)
-                for piece in documents.sound_pieces(unit, '', tfds_dir)):
+                for piece in documents.usable_pieces(unit, '', tfds_dir)):
     texts.append(piece.text)
     size += len(piece.text.encode())
     if size >= megabytes * 1e6:
@@ -67,7 +66,7 @@ def prepare_text(folder, out, workers):
 def worker(contender, folder):
   """Answer each request with the seconds for the whole text; for READ with the dict of `read_speeds`."""
   if contender == READ:
-    corpus = corpora.open_corpus(f'{folder}/corpus', 'train', verify=False)
+    corpus = reader.open_corpus(f'{folder}/corpus', 'train', verify=False)
     return serve({}, functools.partial(read_speeds, corpus))
   if contender == ENCODE:
     with open(f'{folder}/text.jsonl', encoding='utf-8') as file:
@@ -90,7 +89,7 @@ def worker(contender, folder):
 def read_speeds(corpus, _):
   """{'pipeline', 'plain': tokens per second; 'first', 'late': seconds of batch 0 and of batch LATE_STEP}."""
   def make_batch(step):
-    return corpora.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
+    return reader.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
 
   def speed(batches):
     next(batches)  # loads TensorFlow
@@ -106,7 +105,7 @@ def read_speeds(corpus, _):
   pairs = [(seconds(0), seconds(LATE_STEP)) for _ in range(100)]
   return {'pipeline': speed(pipeline.batches(make_batch, 0, N_BATCHES + 1, workers=2,
                                              prefetch=defaults.fields()['data']['prefetch'])),
-          'plain': speed(pipeline.plain_batches(make_batch, 0, N_BATCHES + 1)),
+          'plain': speed(pipeline.synchronous_batches(make_batch, 0, N_BATCHES + 1)),
           **dict(zip(('first', 'late'), map(statistics.median, zip(*pairs, strict=True)), strict=True))}
 
 

@@ -51,30 +51,30 @@ def gptjax_tasks(config):
   """({task: function that runs it}, facts)."""
   import jax
 
-  from gptjax.generate import cache as decode
-  from gptjax.generate.sampling import Choice, row_keys
+  from gptjax.generate import kv_cache
+  from gptjax.generate.sampling import SamplingOptions, row_keys
   from gptjax.model.gpt import GPT
   from gptjax.parallel import sharding
   sharding.ensure_mesh()
-  model = decode.ready(jax.jit(functools.partial(GPT, config=config))(jax.random.key(0)))
-  greedy = Choice(None, None, None, model.n_vocab)
+  model = kv_cache.prepare_for_decoding(jax.jit(functools.partial(GPT, config=config))(jax.random.key(0)))
+  greedy = SamplingOptions(None, None, None, model.n_vocab)
 
   def generate(batch):
-    tokens, lengths, slots = decode.batch(prompts(config, batch, PROMPT), NEW, model.n_ctx)
+    tokens, lengths, slots = kv_cache.pad_prompts(prompts(config, batch, PROMPT), NEW, model.n_ctx)
     keys = row_keys(np.uint32(0), np.zeros(batch, np.uint32), np.arange(batch, dtype=np.int32))
-    logits, cache = decode.read(model, tokens, lengths, slots)
-    first = np.asarray(decode.draw_first(logits, keys, lengths, greedy))
-    rest, n, _ = decode.write(model, cache, first, np.zeros(batch, bool), np.int32(NEW - 1), keys,
+    logits, cache = kv_cache.prefill(model, tokens, lengths, slots)
+    first = np.asarray(kv_cache.sample_first(logits, keys, lengths, greedy))
+    rest, n, _ = kv_cache.decode(model, cache, first, np.zeros(batch, bool), np.int32(NEW - 1), keys,
                               lengths + 1, greedy, np.array([-1], np.int32))
     return np.concatenate([first[:, None], np.asarray(rest)[:, :int(n)]], 1)
 
   def prefill():
-    jax.block_until_ready(decode.read(model, *decode.batch(prompts(config, 1, LONG), 1, model.n_ctx)))
+    jax.block_until_ready(kv_cache.prefill(model, *kv_cache.pad_prompts(prompts(config, 1, LONG), 1, model.n_ctx)))
 
   device, width = jax.devices()[0], np.dtype(config.model.compute_dtype).itemsize
   c = config.model
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - model.wpe[...].nbytes
-  cache = 2 * c.n_layer * c.n_embd * width * decode.batch([[0] * PROMPT], NEW, c.n_ctx)[2]
+  cache = 2 * c.n_layer * c.n_embd * width * kv_cache.pad_prompts([[0] * PROMPT], NEW, c.n_ctx)[2]
   return ({task: functools.partial(generate, batch) for task, batch in BATCH.items()} | {READ: prefill},
           {'device': device.device_kind, 'weights': size, 'cache': cache})
 

@@ -24,24 +24,24 @@ SIMILARITIES = [0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
 def make_pairs(similarity, n):
   """[text]: n documents, each followed by a document with the given similarity to it."""
   shared = round(2 * PHRASES * similarity / (1 + similarity))
-  length, texts = PHRASES + duplicates.PHRASE - 1, []
+  length, texts = PHRASES + duplicates.SHINGLE_WORDS - 1, []
   for i in range(n):
     first = [f'{i}:{at}' for at in range(length)]
-    same = shared + duplicates.PHRASE - 1 if shared else 0
+    same = shared + duplicates.SHINGLE_WORDS - 1 if shared else 0
     texts += [' '.join(first), ' '.join([*first[:same], *(f'{i}.{at}' for at in range(same, length))])]
   return texts
 
 
 def recall(texts):
   """The share of the second documents of all pairs that is removed as a near duplicate."""
-  recipe = webtext.recipe('webtext', [name for name in webtext.FILTERS if name != 'near_duplicate'], '', '')
-  judge = duplicates.make_judge(recipe)
+  recipe = webtext.make_recipe('webtext', [name for name in webtext.FILTERS if name != 'near_duplicate'], '', '')
+  judge = duplicates.make_feature_function(recipe)
   with tempfile.TemporaryDirectory() as folder:
-    columns = duplicates.Columns(Path(folder), 0)
+    columns = duplicates.FeatureColumns(Path(folder), 0)
     columns.add(judge([(i, files.text_digest(text), text, {}) for i, text in enumerate(texts)]), len(texts))
     columns.complete()
-    duplicates.mark(Path(folder), recipe, len(texts))
-    verdicts = np.fromfile(Path(folder) / duplicates.JUDGED, np.uint8)
+    duplicates.write_verdicts(Path(folder), recipe, len(texts))
+    verdicts = np.fromfile(Path(folder) / duplicates.FINAL_VERDICTS, np.uint8)
   return float((verdicts[1::2] > 0).mean())
 
 

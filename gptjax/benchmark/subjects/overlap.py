@@ -21,7 +21,7 @@ from gptjax.benchmark.interleave import output_of
 from gptjax.benchmark.machine import machine_info
 from gptjax.command import run
 from gptjax.command.flag_types import WORKERS, integer, real
-from gptjax.data.sources import python_source
+from gptjax.data.sources import python
 from gptjax.evaluate.overlap import bloom, build
 from gptjax.files import paths
 
@@ -32,7 +32,7 @@ RATE = 1e-8     # of false positives, as in the paper
 
 def write_text(path, megabytes):
   """Write documents of 100 to 1,500 words drawn at random, as JSON lines."""
-  words, draw, size = ' '.join(piece.text for piece in python_source.pieces()).split(), random.Random(0), 0
+  words, draw, size = ' '.join(piece.text for piece in python.pieces()).split(), random.Random(0), 0
   with open(path, 'w', encoding='utf-8') as file:
     while size < megabytes * 1e6:
       text = ' '.join(draw.choices(words, k=draw.randint(100, 1500)))

@@ -1,4 +1,4 @@
-"""For each filter of the WebText recipe a document that it, and none before it, removes, and one
+"""Examples for each filter of the WebText recipe: a document that this filter is the first to remove, and one
 that all filters keep. A document is (text, fields of its record)."""
 
 PROSE = '''\
@@ -12,7 +12,7 @@ enough." They talked about it for an hour, and when he went home he began to wri
 would make his name. It was out of print when he died, but there are more of his readers now
 than there were then.
 '''
-OTHER = '''\
+OTHER_PROSE = '''\
 She had been told that the archive would be closed on Monday, and so it was; the man at the gate
 was sorry, but there was nothing that he could do about it before the next morning. There were
 two inns in the town. At the first of them they had a room which was over the kitchen, and it
@@ -49,10 +49,10 @@ EXAMPLES = {
   'menu': ((MENU, {}), (PROSE, {})),
   'placeholder': (('To see this page, enable JavaScript in your browser.\n' + PROSE, {}),
                   (PROSE.replace('a boy', 'a boy who knew JavaScript'), {})),
-  'exact_duplicate': ((PROSE, {'title': 'the same again'}), (OTHER, {})),
-  'near_duplicate': ((PROSE.replace('that summer', 'in summer'), {}), (OTHER, {})),
+  'exact_duplicate': ((PROSE, {'title': 'the same again'}), (OTHER_PROSE, {})),
+  'near_duplicate': ((PROSE.replace('that summer', 'in summer'), {}), (OTHER_PROSE, {})),
 }
-# Text of other kinds, which filters made for prose on web pages remove too: what each of them costs.
+# Other kinds of text, which filters for prose on web pages may also remove.
 VERSE = '''\
 I walked all night beside the sea
 and what I thought I thought alone
@@ -173,21 +173,22 @@ def main(arguments):
     print(f'{longest!r}: {len(longest)} characters')
     path.with_suffix('.counts').write_text('\\n'.join(table.rows()))
 '''
-COSTS = {'verse': VERSE, 'a song with a refrain': SONG, 'a scene of a play': PLAY, 'Python source': PYTHON}
+FALSE_POSITIVES = {'verse': VERSE, 'a song with a refrain': SONG, 'a scene of a play': PLAY,
+                   'Python source': PYTHON}
 
-# What each filter removes, as the command lists it; docstrings would be absent with `python -OO`.
-RULES = {
-  'blocked_domain': 'From a domain of the list that the user gave, from a part of one, or from a site '
-                    'of that name.',
-  'wikipedia': 'A page of Wikipedia: by its url or domain; where it has neither, by a title'
-               " of the user's list. The title is the record's, or the text's first line. "
-               "What says that it is Wikipedia's is, too.",
-  'short': 'Fewer than 96 words: about the 128 tokens that OpenWebText asks for.',
+# The rule of each filter, as the command lists it. `python -OO` would remove docstrings.
+DESCRIPTIONS = {
+  'blocked_domain': 'The domain, a parent domain, or the name of the site is in the list of '
+                    'blocked domains.',
+  'wikipedia': 'A page of Wikipedia: by its url or domain; if it has neither, by a title'
+               " in the user's list. The title is the record's, or the text's first line. "
+               'Also text that states that it is from Wikipedia.',
+  'short': 'Fewer than 96 words: about the 128 tokens that OpenWebText requires.',
   'not_english': 'Under 15 % of the words are frequent English ones, or over 10 % of the '
                  'letters are not ASCII. English prose has 40 to 55 % of them, other '
                  'European languages under 8 %.',
-  'symbols': 'Under 70 % of what is not white space are letters: tables, code, lists of '
-             'numbers.',
+  'symbols': 'Under 70 % of the characters except white space are letters: tables, code, '
+             'lists of numbers.',
   'word_length': 'The mean word has under 3 or over 10 characters (Gopher, Rae et al. 2021,'
                  ' A.1.1).',
   'repetition': 'Over 30 % of the lines occurred before, or one phrase of 4 words fills '
@@ -195,10 +196,10 @@ RULES = {
                 'length: 0.20 for 2 words to 0.16 for 4).',
   'menu': 'Of six lines or more, under 10 % end like a sentence: menus, link lists, '
           'indices.',
-  'placeholder': "A page that stands for another: `lorem ipsum`, a browser's complaint; in "
-                 'under 400 words.',
-  # These two look at other documents, in EXAMPLES at PROSE coming first.
+  'placeholder': 'A placeholder: `lorem ipsum` or an error message of a browser, in under 400 '
+                 'words.',
+  # These two compare documents; the examples assume that PROSE came first.
   'exact_duplicate': 'The same text as an earlier document.',
-  'near_duplicate': 'An estimated 80 % of its phrases of five words, taken together with those of '
-                    'an earlier document, are in both.',
+  'near_duplicate': 'Its five-word phrases and those of an earlier document have an estimated '
+                    'Jaccard similarity of 80 % or more.',
 }

@@ -1,11 +1,11 @@
-"""The WebText recipe (GPT-2, section 2.1), as far as it can be done on text in hand.
+"""The WebText recipe (GPT-2, section 2.1), as far as it applies to text without its web page.
 
-The paper names "de-duplication and some heuristic based cleaning", takes Wikipedia out and means to
-keep English only. It gives no numbers; the ones here are ours, with their origin beside
-them. Each filter has a name, can be switched off by it, and is counted; the first one that removes
-a document counts it. The two kinds of duplicates are found in `duplicates`, after all others.
+The paper names "de-duplication and some heuristic based cleaning", removes Wikipedia and intends to keep
+English only. It gives no numbers; those here are choices of gptjax, with their origin in the comments. Each
+filter can be disabled by its name. A removed document is counted for the first filter that removes it. The
+two filters of duplicates run after all others, see `duplicates`.
 
-    python -m gptjax.data.clean      lists the filters, each with what it removes and keeps
+    python -m gptjax.data.clean      lists the filters with examples of removed and kept text
 """
 
 import collections
@@ -25,53 +25,53 @@ DUPLICATES = ('exact_duplicate', 'near_duplicate')
 
 
 class Recipe(NamedTuple):
-  """Which filters are on, and what they need."""
+  """The enabled filters and their data."""
   filters: tuple        # names, in the order of FILTERS
-  domains: frozenset    # blocked ones
-  titles: frozenset     # of Wikipedia's pages, as `plain_title` gives them
-  description: str      # all of this in a line, for the manifest
+  domains: frozenset    # blocked domains
+  titles: frozenset     # of Wikipedia pages, from `normalize_title`
+  description: str      # all of this in one line, for the manifest
 
   def reason(self, verdict):
-    """The name under which documents with this verdict, a number from 1, are counted."""
+    """Return the reason under which documents with this verdict, a number from 1, are counted."""
     return f'webtext {FILTERS[verdict - 1]}'
 
 
 class Document(NamedTuple):
-  """What the filters look at."""
+  """A document as the filters see it."""
   text: str
-  fields: dict     # `url`, `domain` and `title`, those that there are (see `fields.origin`)
-  words: list      # between white space
-  lines: list      # without blank ones
+  fields: dict     # `url`, `domain` and `title` where present (see `fields.origin_fields`)
+  words: list      # separated by white space
+  lines: list      # without blank lines
 
 
-def recipe(name, without, blocked_domains, wikipedia_titles):
-  """The recipe called `name`.
+def make_recipe(name, without, blocked_domains, wikipedia_titles):
+  """Return the recipe called `name`.
 
   Args:
     name: 'webtext'; '': nothing is cleaned.
-    without: names of filters to leave out.
-    blocked_domains: file with a domain a line, or a name without the part that domains end in (`google`: of
-      google.com and google.co.uk, with all their subdomains); the last word of the line counts; '': none.
-      `domains.txt` in GPT-2's repository can be read, but it is no list of what to block: it counts the pages
-      by site that are in WebText.
-    wikipedia_titles: file with a title a line; '': none.
+    without: names of filters to disable.
+    blocked_domains: file with one domain per line, or the name of a site without its suffix (`google` stands
+      for google.com and google.co.uk, with all subdomains); only the last word of a line is used; '': none.
+      `domains.txt` in GPT-2's repository has this format, but it is not a blocklist: it counts the pages of
+      each site in WebText.
+    wikipedia_titles: file with one title per line; '': none.
 
   Raises:
-    ValueError: no such recipe, filter or file.
+    ValueError: unknown recipe or filter, or an unreadable file.
   """
   if name not in RECIPES:
     raise InputError(f'clean = {name!r} is not one of {sorted(RECIPES)}')
-  if strange := set(without) - set(RECIPES[name]):
-    raise InputError(f'clean_without: {min(strange)!r} is not a filter of {name!r}, those are '
+  if unknown := set(without) - set(RECIPES[name]):
+    raise InputError(f'clean_without: {min(unknown)!r} is not a filter of {name!r}, which has '
                      f'{", ".join(RECIPES[name])}')
   filters = tuple(f for f in RECIPES[name] if f not in without)
   domains = frozenset(line.split()[-1].lower().removeprefix('www.')
                       for line in _lines(blocked_domains))
-  titles = frozenset(plain_title(line) for line in _lines(wikipedia_titles)) - {''}
+  titles = frozenset(normalize_title(line) for line in _lines(wikipedia_titles)) - {''}
   parts = [name, *(f'without {f}' for f in RECIPES[name] if f in without)]
-  for what, found in (('blocked domains', domains), ('Wikipedia titles', titles)):
-    if found:
-      parts.append(f'{what} {tokenizer_files.digest(repr(sorted(found)).encode())[:16]}')
+  for label, names in (('blocked domains', domains), ('Wikipedia titles', titles)):
+    if names:
+      parts.append(f'{label} {tokenizer_files.digest(repr(sorted(names)).encode())[:16]}')
   return Recipe(filters, domains, titles, ', '.join(parts))
 
 
@@ -85,45 +85,45 @@ def _lines(path):
   return [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
 
 
-def judge(document, recipe):
-  """The number of the first filter that removes the document, from 1; 0 if none does."""
+def find_filter(document, recipe):
+  """Return the number, from 1, of the first filter that removes the document; 0 if none does."""
   for name in recipe.filters:
-    if name not in DUPLICATES and REMOVES[name](document, recipe):
+    if name not in DUPLICATES and FILTER_FUNCTIONS[name](document, recipe):
       return FILTERS.index(name) + 1
   return 0
 
 
-def document(text, fields):
-  """What the filters look at, of a text."""
+def make_document(text, fields):
+  """Return the Document of a text and the fields of its record."""
   return Document(text, fields, text.split(), [s for s in map(str.strip, text.split('\n')) if s])
 
 
 _SCHEME, _REST, _PORT = re.compile(r'[a-z][a-z0-9+.-]*://'), re.compile(r'[/?#]'), re.compile(r':\d*$')
-LONGEST_DOMAIN = 253  # characters, by RFC 1035; what is longer is none, and would take long to compare
+MAX_DOMAIN_LENGTH = 253  # characters, by RFC 1035; longer names are invalid and slow to compare
 
 
-def domain_of(fields):
-  """The domain that a record names, in `domain` or `url`, without `www.`; '' if it names none."""
-  found = (fields.get('domain') or fields.get('url', '')).strip().lower()
-  found = found[match.end():] if (match := _SCHEME.match(found)) else found
-  found = _REST.split(found, maxsplit=1)[0].rpartition('@')[2]
-  found = _PORT.sub('', found).removeprefix('www.')
-  return found if len(found) <= LONGEST_DOMAIN else ''
+def get_domain(fields):
+  """Return the domain in the field `domain` or `url` of a record, without `www.`; '' if there is none."""
+  domain = (fields.get('domain') or fields.get('url', '')).strip().lower()
+  domain = domain[match.end():] if (match := _SCHEME.match(domain)) else domain
+  domain = _REST.split(domain, maxsplit=1)[0].rpartition('@')[2]
+  domain = _PORT.sub('', domain).removeprefix('www.')
+  return domain if len(domain) <= MAX_DOMAIN_LENGTH else ''
 
 
-# The first of two labels that many countries' domains end in: example.co.uk, example.com.au, example.ne.jp.
+# The first label of country suffixes with two labels: example.co.uk, example.com.au, example.ne.jp.
 _SECOND_LEVEL = frozenset(['ac', 'co', 'com', 'edu', 'gov', 'mil', 'ne', 'net', 'or', 'org'])
 
 
 def _within(domain, domains):
-  """Whether a domain, one that it is a part of, or the name of its site is among `domains`."""
+  """Whether a domain, one of its parent domains, or the name of its site is in `domains`."""
   labels = domain.split('.')
   return (any('.'.join(labels[i:]) in domains for i in range(len(labels) - 1)) or domain in domains
           or _site(labels) in domains)
 
 
 def _site(labels):
-  """The label before what a domain ends in: `google` of www.google.co.uk."""
+  """Return the label before the suffix of a domain: `google` of www.google.co.uk."""
   two = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVEL
   return labels[-2 - two] if len(labels) > 1 else labels[-1]
 
@@ -131,27 +131,27 @@ def _site(labels):
 _SITE = re.compile(r' [-\u2013\u2014|] Wikipedia\b.*', re.DOTALL)
 
 
-def plain_title(title):
-  """A title as it is compared: of any case, without marks of headings and the site's name."""
+def normalize_title(title):
+  """Return a title in lower case, without heading marks and the name of the site, for comparison."""
   title = unicodedata.normalize('NFKC', title).replace('_', ' ').strip(' =\t\r\n')
   return _SITE.sub('', ' '.join(title.split())).strip().lower()
 
 
-# The filters; `clean_examples.RULES` says what each of them removes.
+# The filters; `clean_examples.DESCRIPTIONS` describes them.
 
 
 def blocked_domain(document, recipe):
-  domain = domain_of(document.fields)
+  domain = get_domain(document.fields)
   return bool(domain) and _within(domain, recipe.domains)
 
 
 def wikipedia(document, recipe):
-  if domain := domain_of(document.fields):
+  if domain := get_domain(document.fields):
     return _within(domain, {'wikipedia.org'})
   if 'From Wikipedia, the free encyclopedia' in document.text[:2000]:
     return True
   title = document.fields.get('title') or (document.lines or [''])[0]
-  return len(title) < 300 and plain_title(title) in recipe.titles
+  return len(title) < 300 and normalize_title(title) in recipe.titles
 
 
 def short(document, recipe):
@@ -159,7 +159,7 @@ def short(document, recipe):
   return len(document.words) < 96
 
 
-# Frequent in English, and together rare in the languages that share an alphabet with it.
+# Frequent in English, and together rare in other languages with the same alphabet.
 _COMMON = (
   'the of and to in that is was for it with as his he be by on not at had are but from have this '
   'you which or were her they their she would been there when who will what an we him has more if '
@@ -215,12 +215,6 @@ def placeholder(document, recipe):
   return len(document.words) < 400 and bool(_PLACEHOLDERS.search(document.text))
 
 
-REMOVES = {f.__name__: f for f in (
+FILTER_FUNCTIONS = {f.__name__: f for f in (
   blocked_domain, wikipedia, short, not_english, symbols, word_length, repetition, menu,
   placeholder)}
-
-
-
-
-
-

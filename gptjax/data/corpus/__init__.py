@@ -1,7 +1,7 @@
-"""A prepared corpus: its files, and which windows of it each batch reads.
+"""A prepared corpus: its files, and the windows that each batch reads.
 
-  corpus_manifest  The manifest of a corpus: what its files hold, with digests; checked before anything of
-                   it is used.
+  corpus_manifest  The manifest of a corpus: what its files hold, with digests; checked before anything of it
+                   is used.
   held_out         What a corpus holds out for validation: nothing, or at least one window, and never all of
                    it.
   mixture          What a run reads: the corpora that its config names, opened, checked, and shared out by

@@ -1,4 +1,4 @@
-"""The manifest of a corpus: what its files hold, with digests; checked before anything of it is used."""
+"""The manifest of a corpus: the content of its files, with digests. It is validated before any use."""
 
 import hashlib
 import json
@@ -10,33 +10,33 @@ from gptjax.text import text_checks
 from gptjax.text.printable import printable
 
 MANIFEST, VERSION = 'manifest.json', 2
-DTYPES = {'uint16': 1 << 16, 'uint32': 1 << 32}  # of ids, and how many there can be
-LONGEST = 255  # bytes of a file's name
-MOST = 1 << 53  # tokens, documents and bytes; JSON's numbers are exact up to there
-FILE = {'file': str, 'sha256': str}
-SPLIT = {'tokens': int, 'documents': int, 'bytes': int, 'sha256': str, 'shards': [{**FILE, 'tokens': int}],
-         'index': FILE}
-LAYOUT = {
-  'dtype': str, 'content': str, 'splits': {str: SPLIT}, '?sources': [str], '?clean': str, '?validation': str,
-  '?validation_fraction': json_files.NUMBER, '?skipped': {str: int}, '?settings': {'?sources': [str]},
-  '?no_origin': {'documents': int, 'of': int},
+DTYPES = {'uint16': 1 << 16, 'uint32': 1 << 32}  # dtypes of ids: number of values
+MAX_NAME_BYTES = 255  # of a file name
+MAX_COUNT = 1 << 53  # of tokens, documents or bytes; numbers in JSON are exact up to this
+FILE_SCHEMA = {'file': str, 'sha256': str}
+SPLIT_SCHEMA = {'tokens': int, 'documents': int, 'bytes': int, 'sha256': str,
+                'shards': [{**FILE_SCHEMA, 'tokens': int}], 'index': FILE_SCHEMA}
+SCHEMA = {
+  'dtype': str, 'content': str, 'splits': {str: SPLIT_SCHEMA}, '?sources': [str], '?clean': str,
+  '?validation': str, '?validation_fraction': json_files.NUMBER, '?skipped': {str: int},
+  '?settings': {'?sources': [str]}, '?no_origin': {'documents': int, 'of': int},
   'tokenizer': {'name': str, 'digest': str, 'n_vocab': int, 'end_of_text': (int, type(None))}}
 
 
 def read_manifest(folder):
-  """The manifest of the corpus in `folder`, its digest and its layout checked.
+  """Return the manifest of the corpus in `folder`, after checking its digest and schema.
 
   Raises:
-    ValueError: no such folder, no manifest, not JSON, wrong digest, another version, another layout.
+    ValueError: no such folder, no manifest, not JSON, wrong digest, another version, another schema.
   """
   path = Path(folder) / MANIFEST
   if not path.parent.is_dir():
-    raise InputError(f'corpus {folder} does not exist: make it with python -m gptjax.data.prepare')
+    raise InputError(f'corpus {folder} does not exist: create it with python -m gptjax.data.prepare')
   try:
     manifest = json_files.parse(bounded.read(path))
   except FileNotFoundError:
-    raise InputError(f'{path} does not exist: {folder} is not a corpus, or its preparation was cut '
-                     'short; run the same python -m gptjax.data.prepare again') from None
+    raise InputError(f'{path} does not exist: {folder} is not a corpus, or its preparation is '
+                     'incomplete: run the same python -m gptjax.data.prepare again') from None
   except InputError:
     raise
   except OSError as error:
@@ -46,49 +46,50 @@ def read_manifest(folder):
   if not isinstance(manifest, dict) or manifest.get('version') != VERSION:
     raise InputError(f'{path} is not the manifest of a corpus of version {VERSION}: remove the '
                      'folder and prepare the corpus again')
-  found = manifest_digest(manifest)
-  if manifest.get('digest') != found:
-    raise InputError(f'{path} has been changed: its digest should be {found[:12]}, it says '
+  digest = manifest_digest(manifest)
+  if manifest.get('digest') != digest:
+    raise InputError(f'{path} has been changed: its digest should be {digest[:12]}, but its field is '
                      f'{str(manifest.get("digest"))[:12]}; prepare the corpus again')
   text_checks.require_valid_json(manifest, str(path))
-  if fault := json_files.layout_fault(manifest, LAYOUT) or _contradiction(manifest):
+  if fault := json_files.layout_fault(manifest, SCHEMA) or _contradiction(manifest):
     raise InputError(f'{path} is not the manifest of a corpus: {fault}; prepare the corpus again')
   return manifest
 
 
 def _contradiction(manifest):
-  """Which number of a manifest cannot be, in words; '': all can."""
-  made, dtype = manifest['tokenizer'], manifest['dtype']
+  """Describe the first impossible value of a manifest; '' if there is none."""
+  tokenizer, dtype = manifest['tokenizer'], manifest['dtype']
   if dtype not in DTYPES:
     return f'dtype is {dtype[:40]!r}, not one of {", ".join(DTYPES)}'
-  if not 0 < made['n_vocab'] <= min(DTYPES[dtype], 1 << 31):
-    return f'ids of {json_files.shown(made["n_vocab"])} entries do not fit {dtype}'
-  if not 0 <= (made['end_of_text'] or 0) < made['n_vocab']:
-    return 'end_of_text is no entry of the tokenizer'
+  if not 0 < tokenizer['n_vocab'] <= min(DTYPES[dtype], 1 << 31):
+    return f'ids of {json_files.shown(tokenizer["n_vocab"])} entries do not fit {dtype}'
+  if not 0 <= (tokenizer['end_of_text'] or 0) < tokenizer['n_vocab']:
+    return 'end_of_text is not an entry of the tokenizer'
   for name, split in manifest['splits'].items():
-    in_shards = [one['tokens'] for one in split['shards']]
-    if not all(0 <= n < MOST for n in (split['tokens'], split['documents'], split['bytes'], *in_shards)):
-      return f'a number in splits.{name} is not one of tokens, documents or bytes'
-    names = [split['index']['file'], *(one['file'] for one in split['shards'])]
-    if any(one != printable(one) or one != Path(one).name or len(one) > LONGEST for one in names):
-      return f'a file of {name} has no plain name'
+    in_shards = [shard['tokens'] for shard in split['shards']]
+    if not all(0 <= n < MAX_COUNT for n in (split['tokens'], split['documents'], split['bytes'], *in_shards)):
+      return f'a number in splits.{name} is not a valid number of tokens, documents or bytes'
+    names = [split['index']['file'], *(shard['file'] for shard in split['shards'])]
+    plain = lambda file: file == printable(file) == Path(file).name and len(file) <= MAX_NAME_BYTES
+    if not all(map(plain, names)):
+      return f'a file of {name} does not have a plain name'
     if sum(in_shards) != split['tokens']:
       return f'the shards of {name} do not hold its {split["tokens"]:,} tokens'
     if split['tokens'] and not split['documents']:
-      return f'the {split["tokens"]:,} tokens of {name} are of no document'
+      return f'the {split["tokens"]:,} tokens of {name} belong to no document'
   return ''
 
 
 def manifest_digest(manifest):
-  """SHA-256 (hex) of the canonical JSON of all fields but `digest`."""
+  """Return the SHA-256 (hex) of the canonical JSON of all fields except `digest`."""
   return _json_digest({name: value for name, value in manifest.items() if name != 'digest'})
 
 
 def content_digest(tokenizer, splits):
-  """SHA-256 (hex) that names what a corpus holds: its tokens, its documents, its tokenizer.
+  """Return the SHA-256 (hex) of the content of a corpus: its tokens, documents and tokenizer.
 
-  It keys the order of the data, so two corpora of the same text are read alike, wherever they lie and
-  wherever their shards are cut.
+  The order of the data depends on it, so two corpora of the same text are read in the same order, whatever
+  their folders and shard sizes.
 
   Args:
     tokenizer, splits: as in the manifest.

@@ -1,4 +1,4 @@
-"""What a run reads: the corpora that its config names, opened, checked, and shared out by weight."""
+"""The mixture of corpora that a run reads: opened, validated, and sampled by weight."""
 
 import hashlib
 import json
@@ -6,116 +6,116 @@ import os
 import shlex
 from typing import NamedTuple
 
-from gptjax.data.corpus import corpus_manifest, order
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import corpus_manifest, order, reader
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 
 
 class Mixture(NamedTuple):
-  """One corpus or several; in each list an entry for each."""
-  names: list     # what tells the folders apart, for messages and metrics
-  weights: list   # shares in the batches, whole numbers without a common divisor
-  train: list     # corpora.Corpus
-  held_out: list  # corpora.Corpus of the validation split; None where there is none
-  digest: str     # of what is read: the digests of the corpora and their weights
+  """One or more corpora; each list has one entry per corpus."""
+  names: list     # distinct names of the folders, for messages and metrics
+  weights: list   # shares in the batches, integers without a common divisor
+  train: list     # reader.Corpus
+  held_out: list  # reader.Corpus of the validation split, or None
+  digest: str     # of the corpora and their weights
 
   def held_out_mean(self, values):
-    """The mean, by the weights, of one number for each corpus that holds text out, in their order."""
+    """Return the weighted mean of values, one for each corpus with held-out text, in order."""
     weights = [w for w, corpus in zip(self.weights, self.held_out, strict=True) if corpus]
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
   def held_out_bytes_per_token(self):
-    """UTF-8 bytes of text per token of the held-out splits, the mean by the weights."""
+    """Return the UTF-8 bytes per token of the held-out splits, averaged by weight."""
     return self.held_out_mean([corpus.n_bytes / corpus.n_tokens for corpus in self.held_out if corpus])
 
 
-def named(data):
-  """([folder], [weight]) of what `config.data` (or its JSON) names."""
+def folders_and_weights(data):
+  """Return ([folder], [weight]) of `config.data` (or its JSON)."""
   pairs = data['mixture'] or [(data['corpus'], 1.0)]
   return [folder for folder, _ in pairs], [weight for _, weight in pairs]
 
 
-def check_there(data):
-  """Refuses corpora that are not there and that nothing makes: names the command that makes them.
+def require_corpora(data):
+  """Raise InputError, with the command to run, if a corpus is missing and the run does not prepare it.
 
   Args:
-    data: `config.data`, resolved.
+    data: the resolved `config.data`.
   """
   if data.source:
     return
-  for folder in named(data)[0]:
+  for folder in folders_and_weights(data)[0]:
     if not os.path.isdir(folder):
       known = folder == data.corpus and data.recipe
       own = f"--source='text:FOLDER/*.txt' --tokenizer={data.tokenizer or 'gpt2'}"
       recipe, cost = (data.recipe, f' ({data.recipe_cost})') if known else (own, '')
-      raise InputError(f'corpus {folder} does not exist: make it{cost} with python -m gptjax.data.prepare '
+      raise InputError(f'corpus {folder} does not exist: create it{cost} with python -m gptjax.data.prepare '
                        f'{recipe} --out={shlex.quote(folder)}')
 
 
 def open_mixture(folders, weights, *, verify):
-  """Opens both splits of corpora that are to be read together.
+  """Open both splits of the corpora of a mixture.
 
   Args:
-    folders: of the corpora.
+    folders: folders of the corpora.
     weights: share of each in the batches, positive numbers (any scale).
-    verify: as for `corpus.open_corpus`.
+    verify: as for `reader.open_corpus`.
 
   Raises:
-    ValueError: a corpus is absent or damaged, one is named twice, they were not made with the same
-      tokenizer, or a weight is no share (see `order.mixture`).
+    ValueError: a corpus is missing or damaged, one is listed twice, their tokenizers differ, or a weight is
+      invalid (see `order.mixture_period`).
   """
-  shares = order.mixture(tuple(weights)).shares.tolist()
+  shares = order.mixture_period(tuple(weights)).shares.tolist()
   places = [os.path.abspath(folder) for folder in folders]
   if len(set(places)) < len(places):
-    raise InputError(f'a corpus is named twice in {list(folders)}: name it once, with all its weight')
+    raise InputError(f'a corpus is listed twice in {list(folders)}: list it once, with its total weight')
   manifests = [corpus_manifest.read_manifest(folder) for folder in folders]
-  made = [manifest['tokenizer'] for manifest in manifests]
-  for folder, other in zip(folders, made, strict=True):
-    if other['digest'] != made[0]['digest']:
+  tokenizers = [manifest['tokenizer'] for manifest in manifests]
+  for folder, tokenizer in zip(folders, tokenizers, strict=True):
+    if tokenizer['digest'] != tokenizers[0]['digest']:
       raise InputError(
-        f'corpus {folder} was made with the tokenizer {other["name"]} (digest {other["digest"][:12]}), '
-        f'corpus {folders[0]} with {made[0]["name"]} (digest {made[0]["digest"][:12]}): corpora that are '
-        'read together need the same one, prepare one of them again')
+        f'corpus {folder} was made with the tokenizer {tokenizer["name"]} (digest '
+        f'{tokenizer["digest"][:12]}), corpus {folders[0]} with {tokenizers[0]["name"]} (digest '
+        f'{tokenizers[0]["digest"][:12]}): corpora of a mixture need the same tokenizer, prepare one of them '
+        'again')
   parent = os.path.commonpath([os.path.dirname(place) for place in places])
   digests = [manifest['content'] for manifest in manifests]
   digest = digests[0] if len(digests) == 1 else hashlib.sha256(
     json.dumps([digests, shares]).encode()).hexdigest()
   return Mixture([os.path.relpath(place, parent) for place in places], shares,
-                 [corpora.open_corpus(folder, 'train', verify=verify) for folder in folders],
+                 [reader.open_corpus(folder, 'train', verify=verify) for folder in folders],
                  [_held_out(folder, verify) for folder in folders], digest)
 
 
 def _held_out(folder, verify):
   try:
-    corpus = corpora.open_corpus(folder, 'validation', verify=verify)
-  except corpora.NoSplit:
+    corpus = reader.open_corpus(folder, 'validation', verify=verify)
+  except reader.MissingSplit:
     return None
-  return corpus if corpus.n_tokens > 1 else None  # of one token, nothing can be predicted
+  return corpus if corpus.n_tokens > 1 else None  # one token has no target
 
 
-def check(mixture, config):
-  """Refuses corpora that the config cannot be run on.
+def check_compatible(mixture, config):
+  """Raise InputError if the config cannot train on the corpora.
 
   Raises:
-    ValueError: another tokenizer than the config says, or less to train on than one sequence.
+    ValueError: the tokenizer differs from the config, or a corpus is shorter than one sequence.
   """
-  data, made = config.data, mixture.train[0].tokenizer
+  data, tokenizer = config.data, mixture.train[0].tokenizer
   kind, _, folder = data.tokenizer.partition(':')
   padding = ''
-  if config.init_from and made['n_vocab'] < config.model.n_vocab:
-    padding = f', or, if the rows beyond are padding, give --config.model.n_vocab={made["n_vocab"]}'
-  if made['n_vocab'] != config.model.n_vocab:
-    raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} of '
-                     f'{made["n_vocab"]} entries, but config.model.n_vocab = {config.model.n_vocab}: use a '
-                     f'corpus made with the right one{padding}')
-  if kind not in ('', 'train-bpe', made['name']) or (
-      folder and kind == made['name'] and loading.load(data.tokenizer).digest != made['digest']):
-    raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {made["name"]} (digest '
-                     f'{made["digest"][:12]}), not with config.data.tokenizer = {data.tokenizer!r}: '
-                     'prepare it again')
+  if config.init_from and tokenizer['n_vocab'] < config.model.n_vocab:
+    padding = f', or, if the other rows are padding, give --config.model.n_vocab={tokenizer["n_vocab"]}'
+  if tokenizer['n_vocab'] != config.model.n_vocab:
+    raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {tokenizer["name"]} of '
+                     f'{tokenizer["n_vocab"]} entries, but config.model.n_vocab = {config.model.n_vocab}: '
+                     f'use a corpus made with the right tokenizer{padding}')
+  if kind not in ('', 'train-bpe', tokenizer['name']) or (
+      folder and kind == tokenizer['name'] and loading.load(data.tokenizer).digest != tokenizer['digest']):
+    raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {tokenizer["name"]} '
+                     f'(digest {tokenizer["digest"][:12]}), not with config.data.tokenizer = '
+                     f'{data.tokenizer!r}: prepare it again')
   for corpus in mixture.train:
-    if corpora.n_windows(corpus, data.seq_len, True) < 1:
+    if reader.n_windows(corpus, data.seq_len, True) < 1:
       raise InputError(f'corpus {corpus.folder} has {corpus.n_tokens:,} tokens to train on, fewer than the '
                        f'{data.seq_len + 1:,} that a sequence of config.data.seq_len = {data.seq_len} needs: '
                        'shorten it, or prepare more text')

@@ -1,4 +1,4 @@
-"""What a model must beat: unigram and bigram losses of the same text."""
+"""Baselines for a language model: unigram and bigram losses on the same text."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ DISCOUNT = 0.75  # of bigram counts; the usual value of absolute discounting
 
 
 def unigram_loss(train, held_out, n_vocab):
-  """Mean -log p(token) in nats, with one added to each count.
+  """Return the mean -log p(token) in nats, with add-one smoothing.
 
   Args:
     train, held_out: int arrays of token ids, 1-D.
@@ -16,10 +16,10 @@ def unigram_loss(train, held_out, n_vocab):
 
 
 def bigram_loss(train, held_out, n_vocab):
-  """Mean -log p(token | token before) in nats over held_out[1:].
+  """Return the mean -log p(token | previous token) in nats over held_out[1:].
 
   Absolute discounting, interpolated with the unigram model:
-    p(b|a) = max(n(ab) - D, 0) / n(a) + D types(a) / n(a) p(b),   p(b) where a was never seen.
+    p(b|a) = max(n(ab) - D, 0) / n(a) + D types(a) / n(a) p(b),   p(b) if a does not occur in `train`.
   """
   seen, count = np.unique(_pairs(train, n_vocab), return_counts=True)
   first = seen // n_vocab

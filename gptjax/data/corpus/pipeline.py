@@ -1,4 +1,4 @@
-"""Reads batches ahead of the training loop: tf.data over a pure function of the step."""
+"""Prefetches batches for the training loop: tf.data over a pure function of the step."""
 
 import collections
 import concurrent.futures
@@ -8,40 +8,40 @@ import importlib.util
 import os
 import time
 
-END = object()
+EXHAUSTED = object()
 
 
 def batches(make_batch, start, stop, *, prefetch, workers):
-  """Batches [start, stop) in order, made ahead of time in the background.
+  """Return batches [start, stop) in order, prefetched in the background.
 
   Args:
-    make_batch: step -> dict of NumPy arrays, of the same names and dtypes at every step; it is
-      called from other threads.
-    start, stop: steps; starting at step 3 gives the fourth batch of a run that starts at 0.
-    prefetch: batches kept ready.
-    workers: batches in the making at a time.
+    make_batch: step -> dict of NumPy arrays, with the same names and dtypes at every step; it is called from
+      other threads.
+    start, stop: steps; the first batch from start = 3 is the fourth batch of a run that starts at 0.
+    prefetch: number of batches to keep ready.
+    workers: number of batches to compute in parallel.
 
   Returns:
-    An iterator of dicts of NumPy arrays; the same as `plain_batches`, which takes its place where
-    TensorFlow is not installed.
+    An iterator of dicts of NumPy arrays, the same as from `synchronous_batches`, which is used if TensorFlow
+    is not installed.
 
   Raises:
-    What make_batch raises, at the step where it did.
+    Any error of make_batch, at its step.
   """
   if importlib.util.find_spec('tensorflow') is None:
-    return plain_batches(make_batch, start, stop)
+    return synchronous_batches(make_batch, start, stop)
   return _soon_tf_batches(make_batch, start, stop, prefetch, workers)
 
 
-def plain_batches(make_batch, start, stop):
-  """The same batches without TensorFlow, each made when it is asked for."""
+def synchronous_batches(make_batch, start, stop):
+  """Yield the same batches without TensorFlow, each computed on demand."""
   yield from map(make_batch, range(start, stop))
 
 
 def _soon_tf_batches(make_batch, start, stop, prefetch, workers):
-  """Those of tf.data, once TensorFlow is imported, which takes seconds; plain ones until then."""
+  """Yield synchronous batches until TensorFlow is imported, which takes seconds, then those of tf.data."""
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
-    importing = thread.submit(tensorflow)
+    importing = thread.submit(import_tensorflow)
     while start < stop and not importing.done():
       yield make_batch(start)
       start += 1
@@ -52,71 +52,71 @@ def _tf_batches(tf, make_batch, start, stop, prefetch, workers):
   if start >= stop:
     return
   failures = {}
-  # TensorFlow must be told what the arrays are before it calls for the first one.
+  # TensorFlow needs the names and dtypes of the arrays before it requests the first one.
   first = make_batch(start)
   names, dtypes = list(first), [array.dtype for array in first.values()]
 
   def make(step):
-    # Kept for the caller: through TensorFlow an error would come as a page of its own text.
+    # Store the error for the caller: TensorFlow would replace it with a long message of its own.
     try:
-      made = make_batch(int(step))
-      return [step, *(made[name] for name in names)]
+      batch = make_batch(int(step))
+      return [step, *(batch[name] for name in names)]
     except Exception as error:
       failures[int(step)] = error
       return [step, *(array[:0] for array in first.values())]
 
   options = tf.data.Options()
-  options.experimental_warm_start = True  # reads ahead while the caller works on the first batch
+  options.experimental_warm_start = True  # prefetches while the caller processes the first batch
   data = tf.data.Dataset.range(start + 1, stop).with_options(options)
   data = data.map(lambda step: tf.numpy_function(make, [step], [tf.int64, *dtypes], stateful=False),
                   num_parallel_calls=workers, deterministic=True)
-  made = data.prefetch(prefetch).as_numpy_iterator()
+  iterator = data.prefetch(prefetch).as_numpy_iterator()
   try:
     yield first
-    for step, *arrays in made:
+    for step, *arrays in iterator:
       if int(step) in failures:
         raise failures[int(step)]
       yield dict(zip(names, arrays, strict=True))
   finally:
-    # TensorFlow's threads call back into Python: they must end while there is one. Left to the end of
-    # the process, say in the frames of a traceback, they hang it.
-    del made, data
+    # TensorFlow's threads call back into Python, so they must end before the interpreter does. If they
+    # survive until then, for example in the frames of a traceback, the process hangs.
+    del iterator, data
 
 
-def ahead(batches, place, n):
-  """(`place(batch)`, seconds waited for it) of each batch in order, made up to n ahead in a thread.
+def prefetch_to_device(batches, place, n):
+  """Yield (`place(batch)`, seconds waited for it) for each batch in order; a thread prefetches n of them.
 
-  With `place` the copy to the devices, the next batch is there before the step that runs has ended. To wait
-  is to stand still because a batch is not there; what the threads of a step take from the caller's is not.
+  If `place` copies to the devices, the next batch is on them before the current step ends. The seconds count
+  only the time for which the caller is blocked because no batch is ready.
 
   Args:
     batches: generator; it is closed with this one.
     place: function of a batch.
-    n: results kept ready, at least 1.
+    n: number of results to keep ready, at least 1.
 
   Raises:
-    What `batches` and `place` raise, at the batch where they did.
+    Any error of `batches` and `place`, at its batch.
   """
-  take = lambda: END if (batch := next(batches, END)) is END else place(batch)
+  take = lambda: EXHAUSTED if (batch := next(batches, EXHAUSTED)) is EXHAUSTED else place(batch)
   with contextlib.closing(batches), concurrent.futures.ThreadPoolExecutor(1) as thread:
-    coming = collections.deque(thread.submit(take) for _ in range(n))
+    pending = collections.deque(thread.submit(take) for _ in range(n))
     try:
       while True:
-        began, there = time.monotonic(), coming[0].done()
-        if (placed := coming.popleft().result()) is END:
+        start, ready = time.monotonic(), pending[0].done()
+        if (placed := pending.popleft().result()) is EXHAUSTED:
           return
-        waited = 0.0 if there else time.monotonic() - began
-        coming.append(thread.submit(take))
+        waited = 0.0 if ready else time.monotonic() - start
+        pending.append(thread.submit(take))
         yield placed, waited
     finally:
       thread.shutdown(cancel_futures=True)
 
 
 @functools.cache
-def tensorflow():
-  """The tensorflow module, loaded late, quiet, and kept away from the accelerators."""
+def import_tensorflow():
+  """Import TensorFlow lazily, with little logging and without access to accelerators."""
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it only announces itself here
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # it would only log a message
   import tensorflow as tf
   if tf.config.list_physical_devices('GPU'):
     tf.config.set_visible_devices([], 'GPU')

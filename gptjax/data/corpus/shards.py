@@ -1,7 +1,7 @@
-"""The files of a corpus while it is being written: only ever longer, and cut back after a kill.
+"""Writes the files of a corpus: append-only, and truncated to the last commit after a kill.
 
-What a process has written after its last commit is forgotten: the next one cuts each file to the
-length that was committed and goes on from the position that was committed with it.
+Data after the last commit is discarded: the next process truncates each file to its committed length and
+resumes from the committed position.
 """
 
 import hashlib
@@ -12,40 +12,40 @@ from pathlib import Path
 from gptjax.errors import InputError
 from gptjax.files import atomic, paths, records
 
-PART = '.part'      # added to a file's name until it is complete
-CHUNK = 1 << 22     # bytes hashed at a time
+PARTIAL_SUFFIX = '.part'  # of a file's name until it is complete
+HASH_CHUNK = 1 << 22     # bytes hashed at a time
 STATE = 'progress.json'
 
 
 def load_state(folder):
-  """What was last committed to the folder, a dict; None if nothing was."""
+  """Return the last committed state, a dict; None if there is none."""
   path = folder / STATE
   try:
     return records.read(path) if path.exists() else None
   except InputError:
-    raise InputError(f'{path} is damaged: remove {folder} and begin again') from None
+    raise InputError(f'{path} is damaged: remove {folder} and start again') from None
 
 
 def save_state(folder, state):
-  """Commits the state (JSON): call it after the files that it speaks of are on disk."""
+  """Commit the state (JSON); call it after the files that it describes are synced."""
   atomic.write(folder / STATE, json.dumps(records.add_checksum(state), sort_keys=True))
 
 
-class Appended:
-  """A file that grows by `write`; `length` bytes of it are on disk after `sync`."""
+class AppendOnlyFile:
+  """An append-only file; after `sync`, `length` bytes of it are on disk."""
 
   def __init__(self, path, length):
-    """Opens it for what was not written yet, cut to its committed length (0: a new file)."""
+    """Open the file for appending, truncated to its committed length (0: a new file)."""
     self.path = Path(path)
-    self._part = self.path.with_name(self.path.name + PART)
-    if self.path.exists():  # Killed between its completion and the next commit.
+    self._part = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
+    if self.path.exists():  # the process was killed between `complete` and the next commit
       os.replace(self.path, self._part)
     self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b', opener=atomic.no_follow)
-    atomic.sync(self._part.parent)  # what is committed later must not be a name that is not on disk
+    atomic.sync(self._part.parent)  # a later commit must not refer to a file name that is not on disk
     size = self._file.seek(0, os.SEEK_END)
     if size < length:
-      raise InputError(f'{self._part} has {size:,} bytes, not the {length:,} that were written: '
-                       f'remove {self.path.parent} and begin again')
+      raise InputError(f'{self._part} has {size:,} bytes, not the {length:,} that were committed: '
+                       f'remove {self.path.parent} and start again')
     self._file.truncate(length)
     self._file.seek(length)
     self.length = length
@@ -62,7 +62,7 @@ class Appended:
     self._file.close()
 
   def complete(self):
-    """Gives the file its name, which an incomplete one never has; removes an empty one."""
+    """Rename the complete file to its final name, or remove it if it is empty."""
     self.sync()
     self.close()
     if self.length:
@@ -71,53 +71,53 @@ class Appended:
       self._part.unlink()
 
 
-def hashes(paths, tell):
-  """SHA-256 (hex) of the contents of files put together, and a list of that of each.
+def hash_files(paths, on_bytes):
+  """Return the SHA-256 (hex) of the concatenated files, and a list of the SHA-256 of each file.
 
   Args:
     paths: files of any size.
-    tell: called with the number of bytes just read.
+    on_bytes: called with the number of bytes of each chunk.
   """
-  whole, each = hashlib.sha256(), []
+  total, digests = hashlib.sha256(), []
   for path in paths:
-    alone = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, 'rb') as file:
-      while chunk := file.read(CHUNK):
-        whole.update(chunk)
-        alone.update(chunk)
-        tell(len(chunk))
-    each.append(alone.hexdigest())
-  return whole.hexdigest(), each
+      while chunk := file.read(HASH_CHUNK):
+        total.update(chunk)
+        digest.update(chunk)
+        on_bytes(len(chunk))
+    digests.append(digest.hexdigest())
+  return total.hexdigest(), digests
 
 
-class Split:
-  """The shards and the document index of one split."""
+class SplitWriter:
+  """Writes the shards and the document index of one split."""
 
   @staticmethod
   def empty():
-    """The state of a split of which nothing is written."""
+    """Return the state of an empty split."""
     return {'tokens': 0, 'documents': 0, 'bytes': 0, 'shards': []}
 
   def __init__(self, folder, name, dtype, shard_tokens, state):
-    """Goes on from a committed `state`; ids are of `dtype`, `shard_tokens` of them in a shard."""
+    """Resume from a committed `state`; a shard has `shard_tokens` ids of `dtype`."""
     self._folder, self._name, self._shard_tokens = folder, name, shard_tokens
     self._dtype = dtype
     self.state = state
-    self._index = Appended(folder / f'{name}-documents.bin', 8 * state['documents'])
+    self._index = AppendOnlyFile(folder / f'{name}-documents.bin', 8 * state['documents'])
     self._open_shard()
 
   def _open_shard(self):
     number = len(self.state['shards'])
     self._tokens = self.state['tokens'] - self._shard_tokens * number
     path = self._folder / f'{self._name}-{number:05d}.bin'
-    self._shard = Appended(path, self._tokens * self._dtype.itemsize)
+    self._shard = AppendOnlyFile(path, self._tokens * self._dtype.itemsize)
 
   def add(self, tokens, starts, n_bytes):
-    """Appends documents.
+    """Append documents.
 
     Args:
       tokens: ids, an array of the split's dtype.
-      starts: uint64 array: where in `tokens` a document begins.
+      starts: uint64 array: positions in `tokens` at which documents start.
       n_bytes: UTF-8 bytes of their text.
     """
     self._index.write((starts + self.state['tokens']).astype('<u8').tobytes())
@@ -139,27 +139,28 @@ class Split:
       self.state['shards'].append({'file': self._shard.path.name, 'tokens': self._tokens})
 
   def sync(self):
-    """Puts on disk what `state` says."""
+    """Sync the files to disk, so that `state` can be committed."""
     self._shard.sync()
     self._index.sync()
 
   def close(self):
-    """Leaves the files as they are, to be opened again."""
+    """Close the files without completing them."""
     self._shard.close()
     self._index.close()
 
-  def complete(self, tell):
-    """Gives all files their names, and hashes them; `tell` as for `hashes`.
+  def complete(self, on_bytes):
+    """Rename all files to their final names and hash them; `on_bytes` as for `hash_files`.
 
     Returns:
-      The split's entry in the manifest, None if it is empty. Its `sha256` is that of the token stream,
-      the shards put together, so it does not depend on where they are cut.
+      The split's entry in the manifest, None if it is empty. Its `sha256` is that of the token stream, the
+      concatenated shards, so it does not depend on the shard size.
     """
     self._complete_shard()
     self._index.complete()
     if not self.state['documents']:
       return None
     shards, index = self.state['shards'], self._index.path
-    stream, each = hashes([paths.below(self._folder, shard['file']) for shard in shards], tell)
-    return {**self.state, 'sha256': stream, 'index': {'file': index.name, 'sha256': hashes([index], tell)[0]},
-            'shards': [{**shard, 'sha256': found} for shard, found in zip(shards, each, strict=True)]}
+    stream, digests = hash_files([paths.below(self._folder, shard['file']) for shard in shards], on_bytes)
+    return {**self.state, 'sha256': stream,
+            'index': {'file': index.name, 'sha256': hash_files([index], on_bytes)[0]},
+            'shards': [{**shard, 'sha256': digest} for shard, digest in zip(shards, digests, strict=True)]}

@@ -1,20 +1,20 @@
-"""Documents from where they lie: text, JSON lines, Parquet, TFDS, corpora, Python's own documentation.
+"""Reads documents from sources: text, JSON lines, Parquet, TFDS, corpora, Python's own documentation.
 
 A source is `KIND:WHERE`:
 
-    text:GLOB                         a file a document, or split at a separator
-    jsonl:GLOB[:FIELD]                a JSON object a line; FIELD is `text` if not given
-    parquet:GLOB[:FIELD]              a row of a table
-    tar:GLOB                          archives: a file in one is a document, or split at a separator
-    tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` if not given
-    corpus:FOLDER[:SPLIT]             a prepared corpus; SPLIT is `train` if not given
+    text:GLOB                         one document per file, or split at a separator
+    jsonl:GLOB[:FIELD]                one JSON object per line; FIELD is `text` by default
+    parquet:GLOB[:FIELD]              one document per row of a table
+    tar:GLOB                          archives: one document per file in them, or split at a separator
+    tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` by default
+    corpus:FOLDER[:SPLIT]             a prepared corpus; SPLIT is `train` by default
     python:                           the documentation that ships with every Python
 
 FIELD may be dotted: `meta.text` is the field `text` of the object, or column, `meta`.
 
-Files may be plain, `.gz` or `.zst`, local or whatever fsspec opens (`gs://`, `s3://`, `memory://`).
-A source is a list of units (a file, a shard of a data set), in a fixed order; a unit is a sequence
-of pieces, always the same. So (unit, number of pieces) is a position that one can come back to.
+Files may be plain, `.gz` or `.zst`, local or on any file system of fsspec (`gs://`, `s3://`, `memory://`).
+A source is a list of units (a file, a shard of a data set) in a fixed order, and a unit is a reproducible
+sequence of pieces. So (unit, number of pieces) is a position from which reading can resume.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ import json
 import platform
 import re
 
-from gptjax.data.sources import files, jsonl_source
+from gptjax.data.sources import files, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
 from gptjax.files import paths
@@ -31,18 +31,16 @@ from gptjax.text.redacted import redacted, redacted_values
 KINDS = ('text', 'jsonl', 'parquet', 'tar', 'tfds', 'corpus', 'python')
 
 
-
-
 def units(sources, tfds_dir, tfds_download=False):
-  """The units of all sources, in the order of `sources` and of the names of files.
+  """Return the units of all sources, in the order of `sources` and sorted by file name.
 
   Args:
     sources: list of KIND:WHERE.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
-    tfds_download: whether a data set that is not there is prepared, which may download it.
+    tfds_download: whether to prepare a missing data set, which may download it.
 
   Raises:
-    ValueError: no such kind of source; a pattern without a file; no such data set, split, field.
+    ValueError: unknown kind of source; a pattern that matches no file; a missing data set, split or field.
   """
   if not sources:
     raise InputError('no source: give at least one --source=KIND:WHERE')
@@ -58,98 +56,98 @@ def _units(source, tfds_dir, tfds_download):
   if kind == 'python':
     return [Unit('python', platform.python_version(), 0)]
   if kind == 'tfds':
-    from gptjax.data.sources import tfds_source
-    return tfds_source.units(where, tfds_dir, tfds_download)
+    from gptjax.data.sources import tfds
+    return tfds.units(where, tfds_dir, tfds_download)
   if kind == 'corpus':
-    from gptjax.data.sources import corpus_source
-    return corpus_source.units(where)
-  found, field = files.find(where), ''
+    from gptjax.data.sources import corpus
+    return corpus.units(where)
+  matches, field = files.find_files(where), ''
   if kind not in ('text', 'tar'):
     field = DEFAULT_FIELD
     pattern, _, last = where.rpartition(':')
-    if not found and pattern and re.fullmatch(r'[^/*]+', last):
-      found, field = files.find(pattern), last
-  if not found:
+    if not matches and pattern and re.fullmatch(r'[^/*]+', last):
+      matches, field = files.find_files(pattern), last
+  if not matches:
     raise InputError(f'source {source!r}: no file has this name')
-  packed = [path for path, _ in found if kind == 'parquet' and path.endswith(files.COMPRESSED)]
-  if packed:
-    tool = 'gunzip' if packed[0].endswith('.gz') else 'zstd -d'
-    raise InputError(f'{packed[0]} is compressed Parquet, of which parts cannot be read: unpack it with '
-                     f'{tool} (Parquet compresses its columns itself)')
-  return [Unit(kind, path, size, field) for path, size in found]
+  compressed = [path for path, _ in matches if kind == 'parquet' and path.endswith(files.COMPRESSED_SUFFIXES)]
+  if compressed:
+    tool = 'gunzip' if compressed[0].endswith('.gz') else 'zstd -d'
+    raise InputError(f'{compressed[0]} is compressed Parquet, which cannot be read in parts: decompress it '
+                     f'with {tool} (Parquet compresses its columns itself)')
+  return [Unit(kind, path, size, field) for path, size in matches]
 
 
-def recorded(sources, found):
-  """The sources as files may name them: `redacted`, each with the field that it names.
+def recorded_sources(sources, units):
+  """Return the redacted sources, to be recorded in files; the field of each source is retained.
 
   Args:
     sources: list of KIND:WHERE.
-    found: their units.
+    units: their units.
   """
-  names = {f':{unit.field}' for unit in found if unit.field}
-  kept = []
+  names = {f':{unit.field}' for unit in units if unit.field}
+  recorded = []
   for source in sources:
     shown = redacted(source)
     field = next((name for name in names if source.endswith(name) and not shown.endswith(name)), '')
-    kept.append(shown + field)
-  return kept
+    recorded.append(shown + field)
+  return recorded
 
 
-def digest(found):
-  """SHA-256 (hex) of units, without what gives access to them."""
-  return _digest(redacted_values(found))
+def units_digest(units):
+  """Return the SHA-256 (hex) of units, without their credentials."""
+  return _digest(redacted_values(units))
 
 
-def digest_before(found):
-  """`digest` as versions up to 0.1.0 made it, of URLs as they were given."""
-  return _digest(found)
+def legacy_units_digest(units):
+  """Return the digest of versions up to 0.1.0, which includes unredacted URLs."""
+  return _digest(units)
 
 
-def _digest(found):
-  return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+def _digest(units):
+  return hashlib.sha256(json.dumps(units).encode()).hexdigest()
 
 
 def pieces(unit, separator, tfds_dir):
-  """The pieces of a unit's documents, in a fixed order.
+  """Return an iterator of the pieces of a unit's documents, in a fixed order.
 
   Args:
     unit: a Unit.
-    separator: what stands between documents in a text file, or a file of an archive; '': it is one document.
+    separator: text between documents in a text file or a file of an archive; '': the file is one document.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
 
   Yields:
-    files.Piece; one with a `problem` in place of each document that cannot be used.
+    files.Piece; each unusable document is one piece with a `problem`.
 
   Raises:
-    ValueError: the unit cannot be read at all, for a reason that is not in its data.
+    ValueError: the unit cannot be read for a reason other than its data.
   """
   if unit.kind == 'python':
-    from gptjax.data.sources import python_source
-    return python_source.pieces()
+    from gptjax.data.sources import python
+    return python.pieces()
   if unit.kind == 'tfds':
-    from gptjax.data.sources import tfds_source
-    return tfds_source.pieces(unit, tfds_dir)
+    from gptjax.data.sources import tfds
+    return tfds.pieces(unit, tfds_dir)
   if unit.kind == 'corpus':
-    from gptjax.data.sources import corpus_source
-    return corpus_source.pieces(unit)
+    from gptjax.data.sources import corpus
+    return corpus.pieces(unit)
   if unit.kind == 'jsonl':
-    return jsonl_source.pieces(unit.path, unit.field)
+    return jsonl.pieces(unit.path, unit.field)
   if unit.kind == 'parquet':
-    from gptjax.data.sources import parquet_source
-    return parquet_source.pieces(unit.path, unit.field)
+    from gptjax.data.sources import parquet
+    return parquet.pieces(unit.path, unit.field)
   if unit.kind == 'tar':
-    from gptjax.data.sources import tar_source
-    return tar_source.pieces(unit.path, separator)
+    from gptjax.data.sources import tar
+    return tar.pieces(unit.path, separator)
   return files.text_pieces(unit.path, separator)
 
 
-def is_plain(unit):
-  """Whether the size of a unit is about that of its text: a file that is not compressed."""
-  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(files.COMPRESSED)
+def is_uncompressed(unit):
+  """Whether the size of a unit is about the size of its text: a file without compression."""
+  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(files.COMPRESSED_SUFFIXES)
 
 
-def sound_pieces(unit, separator, tfds_dir):
-  """The pieces of a unit; ValueError, with file and line, at the first one with a problem."""
+def usable_pieces(unit, separator, tfds_dir):
+  """Yield the pieces of a unit; ValueError, with file and line, at the first piece with a problem."""
   for piece in pieces(unit, separator, tfds_dir):
     if piece.problem:
       raise InputError(f'{piece.place}: {piece.problem}')

@@ -1,45 +1,45 @@
-"""Fields of records, by their name or by a dotted one, and where a document comes from."""
+"""Looks up fields of records by name or dotted name, and the fields that describe a document's origin."""
 
 from gptjax.data.sources import files
 
-FIELDS = ('url', 'domain', 'title')  # of a record, beside its text: what the cleaning looks at
-SECTIONS = ('', 'meta.', 'metadata.')  # where they are looked for, the first of them first
+ORIGIN_FIELDS = ('url', 'domain', 'title')  # fields of a record that the filters use
+ORIGIN_PREFIXES = ('', 'meta.', 'metadata.')  # prefixes under which they are looked up, in this order
 ABSENT = object()
 
 
-def find(record, name):
-  """The value of a field like 'text', or 'meta.text' in the object `meta`; ABSENT if there is none."""
+def lookup(record, name):
+  """Return the value of a field such as 'text', or 'meta.text' in the object `meta`; ABSENT if missing."""
   if not isinstance(record, dict):
     return ABSENT
-  if name in record:  # names may have dots of their own
+  if name in record:  # a name may contain dots
     return record[name]
   head, dot, rest = name.partition('.')
-  return find(record.get(head), rest) if dot else ABSENT
+  return lookup(record.get(head), rest) if dot else ABSENT
 
 
-def origin(record):
-  """{name: value} of those of FIELDS that are text, at the top of a record or in SECTIONS; not blank."""
-  found = {}
-  for name in FIELDS:
-    values = [value for section in SECTIONS
-              if isinstance(value := find(record, section + name), str) and value.strip()]
+def origin_fields(record):
+  """Return {name: value} of the ORIGIN_FIELDS that are nonblank text, under any of the ORIGIN_PREFIXES."""
+  origin = {}
+  for name in ORIGIN_FIELDS:
+    values = [value for section in ORIGIN_PREFIXES
+              if isinstance(value := lookup(record, section + name), str) and value.strip()]
     if values:
-      found[name] = values[0]
-  return found
+      origin[name] = values[0]
+  return origin
 
 
-def pieces(record, place, field):
-  """The pieces of a record (a dict of str, bytes and such dicts) whose text is in `field`, maybe dotted."""
-  value = find(record, field)
+def record_pieces(record, place, field):
+  """Yield the pieces of a record (nested dicts of str and bytes); `field`, maybe dotted, has the text."""
+  value = lookup(record, field)
   if value is ABSENT:
-    has = sorted(record) if isinstance(record, dict) else type(record).__name__
-    yield files.Piece('', place, problem=f'no such field: {field!r} is not in {has}')
+    names = sorted(record) if isinstance(record, dict) else type(record).__name__
+    yield files.Piece('', place, problem=f'no such field: {field!r} is not in {names}')
     return
-  kept = origin(record)
+  origin = origin_fields(record)
   if isinstance(value, bytes):
-    yield from files.decoded(value, place, kept)
+    yield from files.decode_document(value, place, origin)
   elif isinstance(value, str):
-    yield from files.document(value, place, kept)
+    yield from files.document_pieces(value, place, origin)
   else:
     kind = 'empty' if value is None else f'not text: {field!r} is {type(value).__name__}'
     yield files.Piece('', place, problem=kind)

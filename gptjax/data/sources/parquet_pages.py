@@ -1,42 +1,42 @@
-"""Parquet files whose pages are looked at while they are read: a large one is refused before it is unpacked.
+"""Checks the pages of Parquet files while they are read, and rejects a large page before decompression.
 
-A page of 200 kB may unpack to 2 GB, and only its own header says so. Headers are Thrift's, in its compact
-protocol (https://parquet.apache.org/docs/file-format/data-pages; apache/parquet-format, `PageHeader`).
+A page of 200 kB may decompress to 2 GB, and only its header has the size. Headers use the compact protocol of
+Thrift (https://parquet.apache.org/docs/file-format/data-pages; apache/parquet-format, `PageHeader`).
 """
 
-HEADERS = (1 << 10, 1 << 16, 1 << 24)  # bytes that a header is looked for in, the last of which Arrow allows
+HEADER_READS = (1 << 10, 1 << 16, 1 << 24)  # bytes read to find a header; Arrow allows the last
 # Types of Thrift's compact protocol.
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
-UNPACKED, PACKED = 2, 3  # fields of a page header: its page's sizes
-DEEPEST = 16
+UNCOMPRESSED_SIZE, COMPRESSED_SIZE = 2, 3  # fields of a page header: the sizes of its page
+MAX_DEPTH = 16
 
 
-class LargePage(Exception):
-  """A page that unpacks to more than the limit; its size in bytes."""
+class PageTooLarge(Exception):
+  """A page is larger than the limit after decompression; the argument is its size in bytes."""
 
 
-class Damaged(Exception):
-  """A page header that is none."""
+class DamagedHeader(Exception):
+  """A page header is invalid."""
 
 
-class Watched:
-  """A file from which pages of columns are read; the methods that Arrow calls.
+class PageCheckedFile:
+  """A file of column pages that checks their sizes; it has the methods that Arrow calls.
 
-  limit: bytes that a page may unpack to. It may be changed between readings.
+  limit: maximum bytes of a page after decompression. It may be changed between reads.
 
   Raises:
-    LargePage, Damaged: by `read`, before the page gets to Arrow.
+    LargePage, Damaged: by `read`, before Arrow gets the page.
   """
 
   closed = False
 
   def __init__(self, file, limit):
-    """From an open file; `watch` says where its pages are."""
+    """Wrap an open file; `watch` sets the pages to check."""
     self._file, self.limit = file, limit
-    self._chunks = []  # [where the next page begins, where the column chunk ends]
+    self._chunks = []  # [start of the next page, end of the column chunk]
 
   def watch(self, row_group, columns):
-    """Looks at the pages of these columns (numbers) of a row group (pyarrow's metadata), and no others."""
+    """Check only the pages of these columns (indices) of a row group (pyarrow's metadata)."""
     self._chunks = []
     for column in map(row_group.column, columns):
       starts = column.dictionary_page_offset, column.data_page_offset
@@ -48,13 +48,13 @@ class Watched:
     data = self._file.read(size)
     for chunk in self._chunks:
       while at <= chunk[0] < min(at + len(data), chunk[1]):
-        chunk[0] += self._page(chunk[0], data[chunk[0] - at:chunk[0] - at + HEADERS[0]], at + len(data))
+        chunk[0] += self._page(chunk[0], data[chunk[0] - at:chunk[0] - at + HEADER_READS[0]], at + len(data))
     return data
 
   def _page(self, start, data, back):
-    """The length in the file of the page that begins at `start`, of which some bytes are at hand."""
-    for size in (0, *HEADERS):
-      if size:  # the header goes on in what has not been read yet
+    """Return the length in the file of the page at `start`; `data` has its first bytes."""
+    for size in (0, *HEADER_READS):
+      if size:  # the header extends beyond `data`
         self._file.seek(start)
         data = self._file.read(size)
         self._file.seek(back)
@@ -62,13 +62,13 @@ class Watched:
         fields, header = _struct(data, 0, 0)
       except IndexError:
         continue
-      unpacked, packed = fields.get(UNPACKED), fields.get(PACKED)
+      unpacked, packed = fields.get(UNCOMPRESSED_SIZE), fields.get(COMPRESSED_SIZE)
       if unpacked is None or packed is None or packed < 0:
         break
       if unpacked > self.limit:
-        raise LargePage(unpacked)
+        raise PageTooLarge(unpacked)
       return header + packed
-    raise Damaged(f'the page at byte {start:,} has no header')
+    raise DamagedHeader(f'the page at byte {start:,} has no valid header')
 
   def readable(self):
     return True
@@ -89,57 +89,57 @@ class Watched:
     pass
 
   def close(self):
-    """Leaves the file to whoever has opened it."""
+    """Do nothing: the owner of the file closes it."""
 
 
 def _struct(data, at, depth):
-  """({field: whole number} of a struct, where it ends); IndexError: it goes on after the data."""
-  found, field = {}, 0
+  """Return ({field: integer} of a struct, its end); IndexError if the data ends before it."""
+  values, field = {}, 0
   while byte := data[at]:
     at, kind = at + 1, byte & 15
     if byte >> 4:
       field += byte >> 4
     else:
-      field, at = _number(data, at)
+      field, at = _signed_varint(data, at)
     if kind in (TRUE, FALSE):
       continue
     if kind in (I16, I32, I64):
-      found[field], at = _number(data, at)
+      values[field], at = _signed_varint(data, at)
     else:
-      at = _after(data, at, kind, depth)
-  return found, at + 1
+      at = _skip_value(data, at, kind, depth)
+  return values, at + 1
 
 
-def _after(data, at, kind, depth):
-  """Where a value of a kind ends that begins at `at`."""
-  if depth > DEEPEST:
-    raise Damaged('a page header is nested too deeply')
-  if kind in (TRUE, FALSE, BYTE):  # in a list, a truth value is a byte
+def _skip_value(data, at, kind, depth):
+  """Return the end of a value of this kind that starts at `at`."""
+  if depth > MAX_DEPTH:
+    raise DamagedHeader('a page header is nested too deeply')
+  if kind in (TRUE, FALSE, BYTE):  # in a list, a boolean is a byte
     at += 1
   elif kind in (I16, I32, I64):
-    _, at = _number(data, at)
+    _, at = _signed_varint(data, at)
   elif kind == DOUBLE:
     at += 8
   elif kind == BINARY:
-    size, at = _length(data, at)
+    size, at = _varint(data, at)
     at += size
   elif kind in (LIST, SET):
     size, inner, at = data[at] >> 4, data[at] & 15, at + 1
     if size == 15:
-      size, at = _length(data, at)
+      size, at = _varint(data, at)
     for _ in range(size):
-      at = _after(data, at, inner, depth + 1)
+      at = _skip_value(data, at, inner, depth + 1)
   elif kind == STRUCT:
     _, at = _struct(data, at, depth + 1)
   else:
-    raise Damaged(f'a page header has a value of type {kind}')
+    raise DamagedHeader(f'a page header has a value of type {kind}')
   if at > len(data):
     raise IndexError
   return at
 
 
-def _length(data, at):
-  """(a length, where it ends): a number without a sign."""
+def _varint(data, at):
+  """Return (an unsigned varint, its end)."""
   value, shift = 0, 0
   while True:
     byte, at = data[at], at + 1
@@ -148,10 +148,10 @@ def _length(data, at):
     if byte < 128:
       return value, at
     if shift > 63:
-      raise Damaged('a page header has a number of more than 64 bits')
+      raise DamagedHeader('a page header has a number of more than 64 bits')
 
 
-def _number(data, at):
-  """(a whole number, where it ends), which is stored with its sign last."""
-  value, at = _length(data, at)
+def _signed_varint(data, at):
+  """Return (a zigzag-encoded integer, its end)."""
+  value, at = _varint(data, at)
   return (value >> 1) ^ -(value & 1), at

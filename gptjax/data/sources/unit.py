@@ -1,4 +1,4 @@
-"""A part of a source that one worker reads."""
+"""A unit: a part of a source that is read from its beginning."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ DEFAULT_FIELD, DEFAULT_SPLIT = 'text', 'train'
 
 
 class Unit(NamedTuple):
-  """What is read from its beginning: a file, a shard of a TFDS split, a corpus, Python's documentation."""
+  """A file, a shard of a TFDS split, a corpus, or Python's documentation."""
   kind: str
   path: str            # file, NAME[/CONFIG][:VERSION] of a data set, folder of a corpus, or version of Python
-  size: int            # bytes on disk, examples of a data set or tokens of a corpus; shows that it changed
-  field: str = ''      # where a record holds its text; of a corpus, its content digest
+  size: int            # bytes on disk, examples of a data set or tokens of a corpus; detects changes
+  field: str = ''      # the field of a record with its text; the content digest of a corpus
   split: str = ''      # of a data set or corpus
-  part: int = 0        # this shard of
-  parts: int = 1       # so many
+  shard: int = 0       # index of the shard
+  n_shards: int = 1

@@ -18,17 +18,17 @@ def main(arguments):
   parser = run.Parser(prog='python -m gptjax.data.tokenizers')
   parser.add_argument('action', choices=['train'])
   parser.add_argument('--kind', required=True, help='bpe or sentencepiece')
-  parser.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='entries')
+  parser.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='number of entries')
   parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   parser.add_argument('--out', type=paths.flag, required=True, help='folder for the tokenizer')
-  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='where tfds: finds its data sets')
+  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
   flags = parser.parse_args(arguments)
-  save_files(flags.out, {})  # A folder that cannot be is named before the training.
+  save_files(flags.out, {})  # fails before the training if the folder cannot be created
   texts = (piece.text for unit in documents.units(flags.source, flags.tfds_dir)
-           for piece in documents.sound_pieces(unit, '', flags.tfds_dir))
-  made = train(flags.kind, flags.vocab_size, texts, progress=True)
-  made.save(flags.out)
-  print(f'{flags.out}: {made.name}, {made.n_vocab} entries, digest {made.digest}')
+           for piece in documents.usable_pieces(unit, '', flags.tfds_dir))
+  tokenizer = train(flags.kind, flags.vocab_size, texts, progress=True)
+  tokenizer.save(flags.out)
+  print(f'{flags.out}: {tokenizer.name}, {tokenizer.n_vocab} entries, digest {tokenizer.digest}')
 
 
 if __name__ == '__main__':

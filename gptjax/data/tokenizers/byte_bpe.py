@@ -8,56 +8,59 @@ import numpy as np
 
 from gptjax.data.sources import files
 from gptjax.data.tokenizers import native
-from gptjax.data.tokenizers.long_words import without_long_words
-from gptjax.data.tokenizers.tokenizer_files import GPT2_DIGEST, digest, files_of, only, read_file, save_files
+from gptjax.data.tokenizers.long_words import cut_long_words
+from gptjax.data.tokenizers.tokenizer_files import (
+  GPT2_DIGEST,
+  default_eos_ids,
+  digest,
+  read_file,
+  save_files,
+  saved_files,
+)
 from gptjax.errors import InputError
 from gptjax.files import json_files
 
 END_OF_TEXT = '<|endoftext|>'
-
-
-AT_ONCE = 1 << 19  # characters given to tiktoken, whose stack is too small for a run of a million spaces
-
-
-# GPT-2's pre-split as tiktoken writes it: possessive, so faster, and the same on every text.
+TIKTOKEN_CHARACTERS = 1 << 19  # per call: a run of a million spaces overflows tiktoken's stack
+# The pre-tokenization of GPT-2 as in tiktoken: possessive quantifiers are faster and match the same.
 PATTERN = (r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s")
 
 
 @functools.cache
 def _byte_symbols():
-  """{byte: character}: the stand-ins for bytes in OpenAI's files, in the order of their ids."""
+  """Return {byte: character}: the symbols of bytes in OpenAI's files, in the order of their ids."""
   printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != ' ']
   others = [b for b in range(256) if b not in printable]
   return {b: chr(b) for b in printable} | {b: chr(256 + n) for n, b in enumerate(others)}
 
 
 def bpe_symbols(merges):
-  """The entries of a byte-level BPE in OpenAI's layout, in the order of their ids."""
+  """Return the entries of a byte-level BPE in OpenAI's layout, in the order of their ids."""
   return [*_byte_symbols().values(), *(a + b for a, b in merges), END_OF_TEXT]
 
 
 def train_bpe(texts, n_vocab):
-  """A byte-level BPE with GPT-2's pre-split, trained on `texts`; the same for the same input.
+  """Train a byte-level BPE with GPT-2's pre-tokenization on `texts`; the result is deterministic.
 
   Args:
     texts: iterable of str.
-    n_vocab: entries: 256 bytes, merges, and `<|endoftext|>` as the last.
+    n_vocab: number of entries: 256 bytes, merges, and `<|endoftext|>` as the last.
 
   Raises:
-    ValueError: n_vocab is below 257, or the texts do not have that many pairs to merge.
+    ValueError: n_vocab is below 257, or the texts have too few pairs to merge.
   """
   if n_vocab < 257:
-    raise InputError(f'a byte-level BPE has 257 entries at least (256 bytes, {END_OF_TEXT}), '
+    raise InputError(f'a byte-level BPE needs at least 257 entries (256 bytes, {END_OF_TEXT}), '
                      f'not {n_vocab}')
   import tokenizers
   model = tokenizers.Tokenizer(tokenizers.models.BPE())
   model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   alphabet = list(_byte_symbols().values())
-  model.train_from_iterator(without_long_words(texts), tokenizers.trainers.BpeTrainer(
+  model.train_from_iterator(cut_long_words(texts), tokenizers.trainers.BpeTrainer(
     vocab_size=n_vocab - 1, initial_alphabet=alphabet, min_frequency=1, show_progress=False))
   merges = [tuple(pair) for pair in json.loads(model.to_str())['model']['merges']]
   if len(merges) != n_vocab - 257:
-    raise InputError(f'the text is too short for {n_vocab} entries: it gives {257 + len(merges)}')
+    raise InputError(f'the text is too short for {n_vocab} entries: it has only {257 + len(merges)}')
   symbols = bpe_symbols(merges)
   assert len(set(symbols)) == n_vocab, 'two merges with one result'
   encoder = json.dumps({symbol: i for i, symbol in enumerate(symbols)})
@@ -70,57 +73,57 @@ class ByteBPE:
 
   @classmethod
   def read(cls, folder):
-    """From OpenAI's `encoder.json` and `vocab.bpe`, or Hugging Face's names for the same files."""
+    """Read OpenAI's `encoder.json` and `vocab.bpe`, or the same files under Hugging Face's names."""
     folder = Path(folder)
     if not (folder / 'encoder.json').exists() and (folder / 'vocab.json').exists():
       return cls(read_file(folder / 'vocab.json'), read_file(folder / 'merges.txt'))
     return cls(read_file(folder / 'encoder.json'), read_file(folder / 'vocab.bpe'))
 
   def __init__(self, encoder, merges):
-    """From the contents (bytes) of `encoder.json` and `vocab.bpe`."""
+    """Create from the contents (bytes) of `encoder.json` and `vocab.bpe`."""
     import tiktoken
     self.files = {'encoder.json': encoder, 'vocab.bpe': merges}
     self.digest = digest(encoder, merges)
     self.name = 'gpt2' if self.digest == GPT2_DIGEST else 'bpe'
     ranks = _ranks(encoder, merges)
     self.n_vocab, self.end_of_text = len(ranks) + 1, len(ranks)
-    self.ends, self.special_tokens = only(self.end_of_text), {END_OF_TEXT: self.end_of_text}
+    self.eos_ids, self.special_tokens = default_eos_ids(self.end_of_text), {END_OF_TEXT: self.end_of_text}
     self.coder = native.call(
       'encoder.json and vocab.bpe cannot be read', tiktoken.Encoding, self.name, pat_str=PATTERN,
       mergeable_ranks=ranks, special_tokens={END_OF_TEXT: self.end_of_text}, explicit_n_vocab=self.n_vocab)
 
   def encode(self, text):
-    """int32[n] ids of the text."""
-    found = []
+    """Return int32[n] ids of the text."""
+    chunks = []
     while True:
-      stop = files.cut(text[:AT_ONCE + 1], AT_ONCE)
+      stop = files.cut_position(text[:TIKTOKEN_CHARACTERS + 1], TIKTOKEN_CHARACTERS)
       ids = native.call('vocab.bpe cannot encode a text', self.coder.encode_to_numpy, text[:stop],
                         disallowed_special=())
-      found.append(ids.astype(np.int32))
+      chunks.append(ids.astype(np.int32))
       text = text[stop:]
       if not text:
-        return np.concatenate(found) if len(found) > 1 else found[0]
+        return np.concatenate(chunks) if len(chunks) > 1 else chunks[0]
 
   def encode_part(self, text, first):
-    """int32[n] ids of a part of a document (see `files.cut`); parts give what the whole gives."""
+    """Return int32[n] ids of a part of a document (see `files.cut_position`), as in the whole document."""
     del first
     return self.encode(text)
 
   def decode_bytes(self, ids):
-    """The bytes of the ids."""
+    """Return the bytes of the ids."""
     return native.call('vocab.bpe cannot decode ids', self.coder.decode_bytes, np.asarray(ids).tolist())
 
   def decode(self, ids):
-    """The text of the ids; bytes that are not UTF-8 become U+FFFD."""
+    """Return the text of the ids; bytes that are not UTF-8 become U+FFFD."""
     return self.decode_bytes(ids).decode('utf-8', errors='replace')
 
   def save(self, folder):
-    """Writes the tokenizer's files into the folder, which is made if need be."""
-    save_files(folder, files_of(self))
+    """Write the tokenizer's files into the folder, which is created if needed."""
+    save_files(folder, saved_files(self))
 
 
 def _ranks(encoder, merges):
-  """{bytes: id} of all entries but the last; ValueError unless the files are in OpenAI's layout."""
+  """Return {bytes: id} of all entries except the last; ValueError unless the files are in OpenAI's layout."""
   try:
     ids = json_files.parse(encoder)
     pairs = [line.split(' ') for line in merges.decode().split('\n')[1:] if line]

@@ -1,19 +1,18 @@
-"""Words as GPT-1's tokenizer saw them: the English rules of spaCy, as rules of our own.
+"""Splits text into the words of GPT-1's tokenizer: a reimplementation of the English rules of spaCy.
 
-The released code took its words from spaCy's `en`, a model that no longer exists; what it did to a
-text were the rules below, with the exceptions of English. They are written for text that has been
-through `gpt1_text.standardize`, which sets the characters of PADDED apart and leaves only straight
-quotes: what could apply to other text alone is left out. Letters are Unicode's; spaCy lists ranges.
-Against spaCy 3.8's blank English, 10.3 million words of novels, Wikipedia, news (also French) and
-Python's documentation split alike but for 110, such as `b''`: there spaCy 3 joins again (its pull
-request 4259, of 2019) what the rules have split, which the spaCy of GPT-1's time did not.
+The released code used spaCy's model `en`, which no longer exists; it applied the rules below, with the
+exceptions for English. The rules here assume text from `gpt1_text.standardize`, which separates
+PADDED_CHARACTERS and only leaves straight quotes; rules that only apply to other text are omitted. Letters
+are those of Unicode, where spaCy lists ranges. On 10.3 million words of novels, Wikipedia, news (also French)
+and Python's documentation, the result differs from blank English of spaCy 3.8 in 110 words, such as `b''`:
+spaCy 3 joins them after the split (its pull request 4259, of 2019), which earlier versions did not.
 """
 
 import functools
 
 import regex
 
-PADDED = '-~!";?+,)(/*[]}{|_'
+PADDED_CHARACTERS = '-~!";?+,)(/*[]}{|_'
 
 _QUOTES = '\'"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉⟦⟧'
 _MARKS = '…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪'
@@ -30,7 +29,7 @@ def _any(characters):
   return '[' + regex.escape(characters) + ']'
 
 
-# What is taken off the front and off the back of a word, again and again.
+# Removed repeatedly from the start and the end of a word.
 _PREFIX = regex.compile(rf'§|%|=|—|–|\+(?![0-9])|……|\.\.+|{_any(_MARKS)}|{_any(_QUOTES)}|{_MONEY}'
                         r'|\p{So}')
 _SUFFIX = regex.compile('|'.join(f'(?:{rule})$' for rule in (
@@ -39,15 +38,15 @@ _SUFFIX = regex.compile('|'.join(f'(?:{rule})$' for rule in (
   rf'(?<=[0-9])(?:{"|".join(_UNITS.split())})',
   rf'(?<=[0-9{_LOWER}%²\-+|.{regex.escape(_MARKS + _QUOTES)}](?<!\.))\.',
   rf'(?<=[{_UPPER}][{_UPPER}])\.')))
-LONGEST_SUFFIX = 4
-# What splits the rest of it.
+MAX_SUFFIX_LENGTH = 4
+# Separators within the rest of the word.
 _INFIX = regex.compile(
   rf'\.\.+|…|\p{{So}}|(?<=[0-9])[+\-*^](?=[0-9-])'
   rf'|(?<=[{_LOWER}{regex.escape(_QUOTES)}])\.(?=[{_UPPER}{regex.escape(_QUOTES)}])'
   rf'|(?<={_LETTER}),(?={_LETTER})|(?<=[{_LETTER}0-9])[-–—~](?={_LETTER})'
   rf'|(?<=[{_LETTER}0-9])[:<>=/](?={_LETTER})')
-# Addresses stay whole: numbers or a host, with or without what stands before an @, a port, and a path. These
-# are parts, because one pattern takes time that is quadratic in the number of labels.
+# Addresses are not split: IP numbers or a host, optionally with text before an @, a port, and a path. One
+# pattern would take time quadratic in the number of labels.
 _AT = regex.compile('@')
 _REST = r'(?::\d{2,5})?(?:[/?#]\S*)?$'
 _AFTER_HOST = regex.compile(_REST)
@@ -57,7 +56,7 @@ _HOST = regex.compile(rf'[{_INNER}_.\-{_LOWER}]*+')
 _LABEL = regex.compile(rf'(?:[{_INNER}][{_INNER}_-]{{0,62}})?[{_INNER}]')
 _TOP = regex.compile(rf'[{_LOWER}]{{2,63}}')
 
-# Whole words that no rule splits.
+# Words that no rule splits.
 _WHOLE = '''
   ' '' 'S 'd 'em 'll 'nuff 're 's 'bout 0.0 0.o 8D :0 :1 :3 :> :D :O :P :X :o :p :x <.< <3 <33
   <333 <space>
@@ -68,10 +67,10 @@ _WHOLE = '''
   Mt. Neb. Nebr. Nev. Nov. Oct. Okla. Ore. Pa. Prof. Rep. Rev. Sen. Sep. Sept. St. Tenn. Va.
   Wash. Wis.
   co. ä. ö. ü. ಠ︵ಠ'''
-# Both with a small and with a capital first letter.
+# With a lower-case or a capital first letter.
 _WHOLE_BOTH = "ma'am o'clock doin' goin' havin' lovin' nothin' nuthin' ol' somethin'"
 _CLIPPED = 'cause cos coz cuz'  # after an apostrophe
-# Contractions: first words, and what may follow them. Each also without its apostrophes.
+# Contractions: first words: endings. Each also without apostrophes.
 _CONTRACTED = {
   'are dare has have is was were ai': "n't",
   'ca did do does had may need ought sha wo': "n't n't've",
@@ -81,7 +80,7 @@ _CONTRACTED = {
   'these they those we you': "'d 'd've 'll 'll've 're 've",
   'i': "'d 'd've 'll 'll've 'm 'ma 've",
   'not': "'ve", 'let': "'s"}
-# Which without apostrophes are other words.
+# Contractions without apostrophes that are other words.
 _OTHER_WORDS = {'hell', 'ill', 'its', 'lets', 'shed', 'shell', 'well', 'were', 'whore'}
 _SPLIT = "c'm on|how 'd 'y|can not|gon na|got ta"
 _SPLIT_SMALL = "y' all|y all"
@@ -89,27 +88,27 @@ _SPLIT_SMALL = "y' all|y all"
 
 @functools.cache
 def _exceptions():
-  """{word: its parts} of what is looked up before any rule."""
-  made = {word: (word,) for word in _WHOLE.split()}
-  made |= {f'{letter}.': (f'{letter}.',) for letter in 'abcdefghijklmnopqrstuvwxyz'}
+  """Return {word: its parts} of the words that are looked up before any rule applies."""
+  exceptions = {word: (word,) for word in _WHOLE.split()}
+  exceptions |= {f'{letter}.': (f'{letter}.',) for letter in 'abcdefghijklmnopqrstuvwxyz'}
   for word in _WHOLE_BOTH.split():
-    made |= {form: (form,) for form in (word, word.capitalize())}
+    exceptions |= {form: (form,) for form in (word, word.capitalize())}
   for word in _CLIPPED.split():
-    made |= {form: (form,) for form in (f"'{word}", f"'{word.capitalize()}")}
+    exceptions |= {form: (form,) for form in (f"'{word}", f"'{word.capitalize()}")}
   for firsts, rests in _CONTRACTED.items():
     for first in firsts.split():
       for rest in rests.split():
         parts = (first, *regex.findall(r"n't|'[a-z]+?(?=a$|'|$)|a$", rest))
         bare = tuple(part.replace("'", '') for part in parts)
-        made |= _with_capital(parts)
+        exceptions |= _with_capital(parts)
         if ''.join(bare) not in _OTHER_WORDS:
-          made |= _with_capital(bare)
+          exceptions |= _with_capital(bare)
   for parts in _SPLIT.split('|'):
-    made |= _with_capital(parts.split())
-  made |= {''.join(parts.split()): tuple(parts.split()) for parts in _SPLIT_SMALL.split('|')}
+    exceptions |= _with_capital(parts.split())
+  exceptions |= {''.join(parts.split()): tuple(parts.split()) for parts in _SPLIT_SMALL.split('|')}
   for hour in range(1, 13):
-    made |= {f'{hour}{half}': (str(hour), half) for half in ('am', 'pm', 'a.m.', 'p.m.')}
-  return made | {f'°{unit}.': ('°', unit, '.') for unit in 'CFKcfk'}
+    exceptions |= {f'{hour}{half}': (str(hour), half) for half in ('am', 'pm', 'a.m.', 'p.m.')}
+  return exceptions | {f'°{unit}.': ('°', unit, '.') for unit in 'CFKcfk'}
 
 
 def _with_capital(parts):
@@ -122,8 +121,8 @@ def _longest_exception():
   return max(map(len, _exceptions()))
 
 
-def words(chunk):
-  """The words of a chunk of text that holds no white space, a list of str; in time linear in its length."""
+def split_words(chunk):
+  """Return the words of a chunk of text without white space, a list of str, in linear time."""
   front, back = [], []
   start, stop, size = 0, len(chunk), -1
   while start < stop and not _excepted(chunk, start, stop) and stop - start != size:
@@ -147,21 +146,21 @@ def words(chunk):
 
 
 def _excepted(chunk, start, stop):
-  """Whether a part of a chunk is an exception; a long one is not even copied."""
+  """Whether a part of a chunk is an exception; long parts are not copied."""
   return stop - start <= _longest_exception() and chunk[start:stop] in _exceptions()
 
 
 def _suffix(chunk, start, stop):
-  """Where the suffix of chunk[start:stop] begins; `stop` if it has none.
+  """Return the start of the suffix of chunk[start:stop]; `stop` if there is none.
 
-  A suffix is a run of dots, however long, or has at most LONGEST_SUFFIX characters, of which as many before
-  them decide.
+  A suffix is a run of dots of any length, or at most MAX_SUFFIX_LENGTH characters, and depends on at most as
+  many characters before it.
   """
   dots = stop
   while dots > start and chunk[dots - 1] == '.':
     dots -= 1
-  first = max(start, stop - 2 * LONGEST_SUFFIX)
-  match = _SUFFIX.search(chunk[first:stop], max(0, stop - LONGEST_SUFFIX - first))
+  first = max(start, stop - 2 * MAX_SUFFIX_LENGTH)
+  match = _SUFFIX.search(chunk[first:stop], max(0, stop - MAX_SUFFIX_LENGTH - first))
   found = first + match.start() if match else stop
   return min(found, dots) if stop - dots > 1 else found
 
@@ -182,7 +181,7 @@ def _middle(chunk, exceptions):
 
 
 def _is_address(chunk):
-  """Whether a host begins the chunk, or comes after an @ in it, and all that follows belongs to it."""
+  """Whether a host starts the chunk, or follows an @ in it, and the whole rest belongs to the address."""
   starts = [0, *(match.end() for match in _AT.finditer(chunk, 1))]
   return any(_NUMBERS.match(chunk, start) or _begins_host(chunk, start) for start in starts)
 
@@ -190,6 +189,6 @@ def _is_address(chunk):
 def _begins_host(chunk, start):
   stop = _HOST.match(chunk, start).end()
   *labels, top = chunk[start:stop].split('.')
-  # What follows is looked at last: it can be long, and once all else fits a match there ends the search.
+  # The rest is matched last: it can be long, and by then a match ends the search.
   return (labels and _TOP.fullmatch(top) and all(map(_LABEL.fullmatch, labels))
           and _AFTER_HOST.match(chunk, stop))

@@ -1,10 +1,10 @@
-"""What the files of a Hugging Face folder say about its tokenizer, as transformers 5 reads them.
+"""Reads the description of a tokenizer from a Hugging Face folder, with the semantics of transformers 5.
 
-transformers chooses a class by name. `GPT2Tokenizer` and `OpenAIGPTTokenizer` take the vocabulary and the
-merges, of tokenizer.json or else of vocab.json and merges.txt, and build the rest themselves;
-`PreTrainedTokenizerFast` takes tokenizer.json as it is. Special and added tokens come from
-`added_tokens_decoder` in tokenizer_config.json or, without it, from special_tokens_map.json,
-added_tokens.json and tokenizer.json.
+transformers chooses a class by name. `GPT2Tokenizer` and `OpenAIGPTTokenizer` use the vocabulary and merges
+of tokenizer.json, or else of vocab.json and merges.txt, and build the rest themselves;
+`PreTrainedTokenizerFast` uses tokenizer.json unchanged. Special and added tokens come from
+`added_tokens_decoder` in tokenizer_config.json, or else from special_tokens_map.json, added_tokens.json and
+tokenizer.json.
 """
 
 from typing import NamedTuple
@@ -17,20 +17,20 @@ from gptjax.text import text_checks
 JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'
 SPECIAL, ADDED = 'special_tokens_map.json', 'added_tokens.json'
 CONFIG, GENERATION = 'config.json', 'generation_config.json'
-GPT2, GPT1, AS_IS = 'GPT2Tokenizer', 'OpenAIGPTTokenizer', 'PreTrainedTokenizerFast'
-CLASSES = {GPT2: GPT2, f'{GPT2}Fast': GPT2, GPT1: GPT1, f'{GPT1}Fast': GPT1, AS_IS: AS_IS,
-           'PreTrainedTokenizer': AS_IS, 'TokenizersBackend': AS_IS, 'PythonBackend': AS_IS}
-OF_MODEL = {'gpt2': GPT2, 'openai-gpt': GPT1}
+GPT2, GPT1, FAST = 'GPT2Tokenizer', 'OpenAIGPTTokenizer', 'PreTrainedTokenizerFast'
+CLASSES = {GPT2: GPT2, f'{GPT2}Fast': GPT2, GPT1: GPT1, f'{GPT1}Fast': GPT1, FAST: FAST,
+           'PreTrainedTokenizer': FAST, 'TokenizersBackend': FAST, 'PythonBackend': FAST}
+CLASS_OF_MODEL_TYPE = {'gpt2': GPT2, 'openai-gpt': GPT1}
 ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token')
-# What the two classes that build a tokenizer put into it.
+# Components that the two classes that build a tokenizer use.
 NORMALIZERS = {GPT2: None, GPT1: 'BertNormalizer'}
 SPLITS = {GPT2: 'ByteLevel', GPT1: 'BertPreTokenizer'}
 SUFFIXES = {GPT2: '', GPT1: '</w>'}
-# What the classes of transformers take where no file names a token.
-DEFAULTS = {GPT2: dict.fromkeys(ROLES[:3], '<|endoftext|>'), GPT1: {'unk_token': '<unk>'}, AS_IS: {}}
+# Special tokens of the classes of transformers if no file sets them.
+DEFAULTS = {GPT2: dict.fromkeys(ROLES[:3], '<|endoftext|>'), GPT1: {'unk_token': '<unk>'}, FAST: {}}
 
 
-class Token(NamedTuple):
+class AddedToken(NamedTuple):
   """An added token, with the fields of the `tokenizers` library."""
   content: str
   special: bool
@@ -40,39 +40,39 @@ class Token(NamedTuple):
   rstrip: bool = False
 
 
-class Description(NamedTuple):
+class TokenizerDescription(NamedTuple):
   """A tokenizer as its files describe it.
 
-  kind: GPT2, GPT1 or AS_IS.
-  content: bytes of tokenizer.json; b'' without it. whole: the same, parsed; {} without it.
+  kind: GPT2, GPT1 or FAST.
+  content: bytes of tokenizer.json; b'' without it. tokenizer_json: its parsed content; {} without it.
   vocab: {symbol: id}; merges: [(symbol, symbol)]. Both of a BPE; empty for other models.
-  prefix_space: whether a text is encoded as if a space stood before it (GPT2 alone).
-  settings: what tokenizer_config.json holds.
+  prefix_space: whether a space is added before a text (only GPT2).
+  settings: the content of tokenizer_config.json.
   roles: {role: name of a special token}, a role being one of ROLES.
-  named: the roles that a file names; the others are defaults of the class.
-  added: [Token] that files list with ids, in the order of these.
-  extra: names of special tokens that have no role.
-  states_end: whether config.json has an eos_token_id.
+  named_roles: the roles that a file sets; the others are defaults of the class.
+  added: [AddedToken] that files list with ids, in order of id.
+  extra_special: names of special tokens without a role.
+  has_eos_id: whether config.json has an eos_token_id.
   """
   kind: str
   content: bytes
-  whole: dict
+  tokenizer_json: dict
   vocab: dict
   merges: list
   prefix_space: bool
   settings: dict
   roles: dict
-  named: frozenset
+  named_roles: frozenset
   added: list
-  extra: list
-  states_end: bool
+  extra_special: list
+  has_eos_id: bool
 
 
-def describe(folder):
-  """The Description of the tokenizer in a folder; None if there are no files of one.
+def read_description(folder):
+  """Return the TokenizerDescription of a folder; None if it has no files of a tokenizer.
 
   Raises:
-    InputError: a file that cannot be read, or a feature that is not supported: names both.
+    InputError: a file cannot be read, or uses an unsupported feature; the message has both.
   """
   files = (JSON, VOCAB, MERGES, SETTINGS, SPECIAL, ADDED, CONFIG)
   names = [name for name in files if (folder / name).exists()]
@@ -93,32 +93,32 @@ def describe(folder):
   _refuse_features(folder, kind, whole, settings)
   named, added, extra = _tokens(folder, settings, whole)
   defaults = dict(DEFAULTS[kind])
-  if kind == AS_IS and not config:  # a tokenizer.json alone
+  if kind == FAST and not config:  # a tokenizer.json alone
     defaults['eos_token'] = '<|endoftext|>'
   roles = {role: name for role, name in defaults.items() if settings.get(role, name) is not None} | named
   prefix_space = kind == GPT2 and settings.get('add_prefix_space', False)
-  return Description(kind, content, whole, vocab, merges, prefix_space, settings, roles, frozenset(named),
-                     added, extra, config.get('eos_token_id') is not None)
+  return TokenizerDescription(kind, content, whole, vocab, merges, prefix_space, settings, roles,
+                              frozenset(named), added, extra, config.get('eos_token_id') is not None)
 
 
 def _kind(folder, settings, config, fast):
-  """The class that transformers takes; None: to be told by the vocabulary, where no file says it."""
+  """Return the class that transformers uses; None if no file sets it and the vocabulary determines it."""
   path = SETTINGS if settings.get('tokenizer_class') else CONFIG
   name = settings.get('tokenizer_class') or config.get('tokenizer_class')
   if name is None:
-    return OF_MODEL.get(str(config.get('model_type'))) or (AS_IS if fast else None)
+    return CLASS_OF_MODEL_TYPE.get(str(config.get('model_type'))) or (FAST if fast else None)
   kind = CLASSES.get(name) if isinstance(name, str) else None
-  if kind is None and not (fast and not config):  # a folder of a corpus, which is what gptjax made of it
+  if kind is None and not (fast and not config):  # the tokenizer folder of a corpus, written by gptjax
     raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} is not supported, only {GPT2}, '
-                     f'{GPT1} and {AS_IS}: save the tokenizer again as the last, with its {JSON}')
-  kind = kind or AS_IS
-  if kind == AS_IS and not fast:
-    raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} needs a {JSON}, and there is none')
+                     f'{GPT1} and {FAST}: save the tokenizer again as the last, with its {JSON}')
+  kind = kind or FAST
+  if kind == FAST and not fast:
+    raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} needs a {JSON}, which is missing')
   return kind
 
 
 def _bpe_of(path, whole):
-  """(vocabulary, merges) of a tokenizer.json; both empty if its model is no BPE."""
+  """Return (vocabulary, merges) of a tokenizer.json; both empty if its model is not a BPE."""
   model = whole.get('model')
   if not isinstance(model, dict):
     raise InputError(f'{path}: the tokenizer cannot be read: model is {str(model)[:60]!r}, not an '
@@ -135,25 +135,25 @@ def _bpe_of(path, whole):
 
 
 def _merges(path):
-  """The pairs of a merges.txt, with or without a line of its version, with any ends of lines."""
+  """Return the pairs of a merges.txt, with or without a version line, with any line endings."""
   try:
     lines = _bytes(path).decode().replace('\r\n', '\n').split('\n')
   except UnicodeDecodeError as error:
     raise InputError(f'{path} is not UTF-8 text: {error}') from None
   pairs = [tuple(line.split(' ')) for line in lines if line and not line.startswith('#version')]
   if not all(len(pair) == 2 for pair in pairs):
-    raise InputError(f'{path}: a line is not two symbols with a space between')
+    raise InputError(f'{path}: a line is not two symbols separated by a space')
   return pairs
 
 
 def _require_ids(path, vocab):
   if not all(type(i) is int and 0 <= i < 2**24 for i in vocab.values()) or (
       len(set(vocab.values())) != len(vocab)):
-    raise InputError(f'{path}: the tokenizer cannot be read: not every symbol has an id of its own')
+    raise InputError(f'{path}: the tokenizer cannot be read: not every symbol has a distinct id')
 
 
 def _refuse_features(folder, kind, whole, settings):
-  """Refuses what versions of transformers read differently, or otherwise than tokenizer.json says."""
+  """Reject features that versions of transformers read differently, or that contradict tokenizer.json."""
   if settings.get('fast_tokenizer_files'):
     raise InputError(f'{folder / SETTINGS}: fast_tokenizer_files, a file for each version of transformers, '
                      f'is not supported: keep one {JSON} and remove the field')
@@ -165,9 +165,9 @@ def _refuse_features(folder, kind, whole, settings):
   model, split = whole['model'], _part(folder, whole, 'pre_tokenizer')
   normalizer = _part(folder, whole, 'normalizer')
   if model.get('dropout'):
-    raise InputError(f'{folder / JSON}: model.dropout = {shown(model["dropout"])} makes ids a matter of '
-                     'chance: set it to null')
-  if kind == AS_IS:
+    raise InputError(f'{folder / JSON}: model.dropout = {shown(model["dropout"])} makes ids '
+                     'random: set it to null')
+  if kind == FAST:
     states = split.get('add_prefix_space')
     if 'add_prefix_space' in settings and states is not None and states != prefix:
       raise InputError(f'{folder / SETTINGS}: add_prefix_space = {prefix} contradicts {JSON}, and versions '
@@ -181,11 +181,11 @@ def _refuse_features(folder, kind, whole, settings):
               'model.end_of_word_suffix': (model.get('end_of_word_suffix') or '', SUFFIXES[kind]),
               'model.byte_fallback': (model.get('byte_fallback', False), False),
               'model.ignore_merges': (model.get('ignore_merges', False), False)}
-  for name, (value, theirs) in expected.items():
-    if value != theirs:
-      raise InputError(f'{folder / JSON}: {name} = {shown(value)} is not what tokenizer_class {kind} does '
-                       f'({theirs!r}): if the model was trained with it, set tokenizer_class in {SETTINGS} '
-                       f'to {AS_IS}')
+  for name, (value, implied) in expected.items():
+    if value != implied:
+      raise InputError(f'{folder / JSON}: {name} = {shown(value)} differs from tokenizer_class {kind} '
+                       f'({implied!r}): if the model was trained with it, set tokenizer_class in {SETTINGS} '
+                       f'to {FAST}')
 
 
 def _part(folder, whole, name):
@@ -193,7 +193,7 @@ def _part(folder, whole, name):
 
 
 def _tokens(folder, settings, whole):
-  """({role: name} that files name, [Token] that have ids, [names of special tokens without a role])."""
+  """Return ({role: name} from the files, [AddedToken] with ids, [names of special tokens without a role])."""
   roles, added = {role: (SETTINGS, settings[role]) for role in ROLES if settings.get(role) is not None}, {}
   if 'added_tokens_decoder' in settings:
     special = {}
@@ -210,23 +210,23 @@ def _tokens(folder, settings, whole):
   if 'added_tokens_decoder' not in settings:
     for name, i in _object(folder / ADDED).items():
       is_special = name in (*named.values(), *extra)
-      added[_id(folder / ADDED, i)] = Token(name, is_special, not is_special)
+      added[_id(folder / ADDED, i)] = AddedToken(name, is_special, not is_special)
     added |= {_id(folder / JSON, token.get('id')): made for token, made in listed}
   return named, [added[i] for i in sorted(added)], extra
 
 
 def _extra(folder, special, settings):
-  """Names of special tokens that have no role."""
+  """Return the names of special tokens without a role."""
   for path, values in ((SPECIAL, special), (SETTINGS, settings)):
     for field in ('extra_special_tokens', 'additional_special_tokens'):
-      if several := values.get(field):
-        several = list(several.values()) if isinstance(several, dict) else several
-        return [_name(folder / path, field, one) for one in _checked(folder / path, field, several, list)]
+      if tokens := values.get(field):
+        tokens = list(tokens.values()) if isinstance(tokens, dict) else tokens
+        return [_name(folder / path, field, token) for token in _checked(folder / path, field, tokens, list)]
   return []
 
 
 def _name(path, role, value):
-  """The name of a special token that a file spells as a string or as an object."""
+  """Return the name of a special token that a file has as a string or an object."""
   name = value.get('content') if isinstance(value, dict) else value
   if not isinstance(name, str) or not name:
     raise InputError(f'{path}: {role} = {str(value)[:60]!r} is not the name of a token')
@@ -241,7 +241,7 @@ def _token(path, value):
   for field, flag in flags.items():
     if not isinstance(flag, bool):
       raise InputError(f'{path}: an added token has {field} = {str(flag)[:60]!r}: it must be true or false')
-  return Token(_name(path, 'content', value), **flags)
+  return AddedToken(_name(path, 'content', value), **flags)
 
 
 def _id(path, value):
@@ -265,7 +265,7 @@ def _bytes(path):
 
 
 def _object(path):
-  """The object in a JSON file; {} where it does not exist."""
+  """Return the object in a JSON file; {} if the file does not exist."""
   if not path.exists():
     return {}
   try:
@@ -276,26 +276,26 @@ def _object(path):
   return _checked(path, 'the content', value, dict)
 
 
-def ends(folder, n_vocab, end_of_text):
-  """Ids at which generation ends, as in transformers: those of generation_config.json, else of config.json.
+def eos_ids(folder, n_vocab, end_of_text):
+  """Return the ids at which generation stops: of generation_config.json, else config.json.
 
   Args:
-    folder: of the model.
-    n_vocab: entries of the tokenizer; an id beyond them names padding, which is never drawn.
-    end_of_text: what ends a text where neither file names an id, or None.
+    folder: folder of the model.
+    n_vocab: entries of the tokenizer; larger ids are padding, which is never sampled.
+    end_of_text: the end-of-text id, used if neither file has an id, or None.
 
   Returns:
     tuple of int.
   """
   for name in (GENERATION, CONFIG):
-    found = stated_ends(folder, name)
+    found = declared_eos_ids(folder, name)
     if usable := tuple(i for i in found if i < n_vocab):
       return usable
   return () if end_of_text is None else (end_of_text,)
 
 
-def stated_ends(folder, name):
-  """The ids that `eos_token_id` of a file holds, one or a list (InputError if it holds something else)."""
+def declared_eos_ids(folder, name):
+  """Return the ids in `eos_token_id` of a file, which is an id or a list; InputError for other values."""
   path = folder / name
   value = _object(path).get('eos_token_id')
   found = value if isinstance(value, list) else [] if value is None else [value]

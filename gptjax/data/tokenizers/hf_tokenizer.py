@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face folder: as one of ours where its files are those, else by `tokenizers`."""
+"""Loads the tokenizer of a Hugging Face folder: natively for GPT-2 and GPT-1, otherwise by `tokenizers`."""
 
 import json
 from pathlib import Path
@@ -6,27 +6,27 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.data.tokenizers import byte_bpe, gpt1_text, hf_folder, native, sentence_piece, tokenizer_files
-from gptjax.data.tokenizers.hf_folder import AS_IS, GPT1, GPT2, JSON, SETTINGS, VOCAB
+from gptjax.data.tokenizers.hf_folder import FAST, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
 from gptjax.files import bounded, lfs
 
-# In tokenizer_config.json, an entry that ends a text and is no special token, as an eos_token would be.
-END = 'end_of_text'
+# A field of tokenizer_config.json: an entry that ends a text but is not a special token, unlike eos_token.
+END_FIELD = 'end_of_text'
 
 
 def load_folder(folder, n_rows=None):
-  """The tokenizer whose files lie in the folder; None if there are none.
+  """Return the tokenizer in the folder; None if it has no files of one.
 
-  Ids, special tokens and end are those of `transformers.AutoTokenizer` (but GPT-1's words, see `gpt1_text`).
-  GPT-2's and GPT-1's, and byte-level BPEs in their layout, have the digests that they have as OpenAI's
-  files, so that a corpus made with those fits.
+  Ids, special tokens and end are those of `transformers.AutoTokenizer` (except GPT-1's words, see
+  `gpt1_text`). GPT-2's and GPT-1's tokenizers, and byte-level BPEs in their layout, have the same digests as
+  from OpenAI's files, so they match corpora made with those.
 
   Args:
     folder: path.
-    n_rows: rows of the model's embedding; special tokens beyond them, which no text contains, are left out.
+    n_rows: rows of the model's embedding; special tokens beyond them, which no text contains, are omitted.
 
   Raises:
-    ValueError: the files are not those of a tokenizer, or have a feature that is not supported.
+    ValueError: the files are not a valid tokenizer, or use an unsupported feature.
   """
   folder = Path(folder)
   try:
@@ -36,21 +36,21 @@ def load_folder(folder, n_rows=None):
 
 
 def _load(folder, n_rows):
-  found = hf_folder.describe(folder)
+  description = hf_folder.read_description(folder)
   models = sorted(folder.glob('*.model'))
   for path in models:
     lfs.refuse_pointer(path)
-  if found is None and len(models) != 1:
+  if description is None and len(models) != 1:
     return None
   made = sentence_piece.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
-  if found and (made is None or not _of_pieces(found.whole, made)):
-    made = _plain(found, n_rows) or _by_library(folder, found, n_rows)
-  made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
+  if description and (made is None or not _is_sentencepiece(description.tokenizer_json, made)):
+    made = _native(description, n_rows) or _by_library(folder, description, n_rows)
+  made.eos_ids = hf_folder.eos_ids(folder, made.n_vocab, made.end_of_text)
   return made
 
 
-def _of_pieces(whole, made):
-  """Whether a tokenizer.json is the one that gptjax writes for a sentencepiece model."""
+def _is_sentencepiece(whole, made):
+  """Whether a tokenizer.json is the one that gptjax writes for this sentencepiece model."""
   model, cleaned = whole.get('model', {}), whole.get('normalizer') or {}
   if not (isinstance(model, dict) and isinstance(cleaned, dict)):
     return False
@@ -64,40 +64,41 @@ def _of_pieces(whole, made):
   return [entry[:1] for entry in vocab] == [[made.coder.id_to_piece(i)] for i in range(made.n_vocab)]
 
 
-def _plain(found, n_rows):
-  """GPT-1's tokenizer or a byte-level BPE in GPT-2's layout, if it is exactly one; or None."""
-  vocab = dict(sorted(found.vocab.items(), key=lambda entry: entry[1]))
-  kind = found.kind if found.kind != AS_IS else _standard(found.whole)
-  names = {token.content for token in _added(found, vocab.__contains__, len(vocab), n_rows)}
+def _native(description, n_rows):
+  """Return GPT-1's tokenizer or a byte-level BPE in GPT-2's layout if the files are exactly one, or None."""
+  vocab = dict(sorted(description.vocab.items(), key=lambda entry: entry[1]))
+  kind = description.kind if description.kind != FAST else _standard(description.tokenizer_json)
+  names = {token.content for token in _added(description, vocab.__contains__, len(vocab), n_rows)}
   if kind == GPT1 and vocab.get('<unk>') == 0 and names <= {'<unk>'}:
-    return gpt1_text.GPT1(_gpt1_encoder(vocab), _merges_file(found.merges))
-  end, in_order = found.roles.get('eos_token'), list(vocab.values()) == list(range(len(vocab)))
-  if (kind == GPT2 and not found.prefix_space and end == byte_bpe.END_OF_TEXT and names == {end}
-      and in_order and list(vocab) == byte_bpe.bpe_symbols(found.merges)):
-    return byte_bpe.ByteBPE(_encoder(vocab), _merges_file(found.merges))
+    return gpt1_text.GPT1(_gpt1_encoder(vocab), _merges_file(description.merges))
+  end, in_order = description.roles.get('eos_token'), list(vocab.values()) == list(range(len(vocab)))
+  if (kind == GPT2 and not description.prefix_space and end == byte_bpe.END_OF_TEXT and names == {end}
+      and in_order and list(vocab) == byte_bpe.bpe_symbols(description.merges)):
+    return byte_bpe.ByteBPE(_encoder(vocab), _merges_file(description.merges))
   return None
 
 
-def _added(found, has, size, n_rows):
-  """[Token] that are added to a vocabulary, in the order and thus with the ids of transformers.
+def _added(description, has, size, n_rows):
+  """Return [AddedToken] that are added to a vocabulary, in the order and thus with the ids of transformers.
 
-  Special tokens beyond the rows of the model are left out, and defaults of a class that the vocabulary does
-  not have, unless they decide the id of another token, or how a text ends where nothing else does.
+  Special tokens beyond the rows of the model are omitted. So are defaults of a class that are not in the
+  vocabulary, unless they determine the id of another token, or are the only end of a text.
 
   Args:
-    found: hf_folder.Description.
+    description: hf_folder.TokenizerDescription.
     has: function of a name: whether the vocabulary has it.
-    size: entries of the vocabulary.
+    size: number of entries of the vocabulary.
     n_rows: rows of the model, or None.
   """
-  roles = [found.roles[role] for role in hf_folder.ROLES if role in found.roles]
-  listed = [token.content for token in found.added]
-  tokens = [token._replace(special=token.special or token.content in roles) for token in found.added]
-  tokens += [hf_folder.Token(name, True, False) for name in dict.fromkeys([*roles, *found.extra])
-             if name not in listed]
-  needed = {*listed, *found.extra, *(found.roles[role] for role in found.named)}
-  if not found.states_end:
-    needed.add(found.roles.get('eos_token'))
+  roles = [description.roles[role] for role in hf_folder.ROLES if role in description.roles]
+  listed = [token.content for token in description.added]
+  tokens = [token._replace(special=token.special or token.content in roles) for token in description.added]
+  special = dict.fromkeys([*roles, *description.extra_special])
+  tokens += [hf_folder.AddedToken(name, True, False) for name in special if name not in listed]
+  named = [description.roles[role] for role in description.named_roles]
+  needed = {*listed, *description.extra_special, *named}
+  if not description.has_eos_id:
+    needed.add(description.roles.get('eos_token'))
   kept, missing = [], 0
   for token in tokens:
     new = not has(token.content)
@@ -110,7 +111,7 @@ def _added(found, has, size, n_rows):
 
 
 def _standard(whole):
-  """The class of transformers that does what a tokenizer.json says, or None."""
+  """Return the class of transformers that is equivalent to a tokenizer.json, or None."""
   split, normalizer, model = (whole.get(part) or {} for part in ('pre_tokenizer', 'normalizer', 'model'))
   if model.get('type', 'BPE') != 'BPE' or any(
       model.get(part) for part in ('continuing_subword_prefix', 'byte_fallback', 'ignore_merges', 'dropout')):
@@ -119,62 +120,64 @@ def _standard(whole):
       and split.get('use_regex', True) and not model.get('end_of_word_suffix')):
     return GPT2
   kinds = split.get('type'), normalizer.get('type'), model.get('end_of_word_suffix')
-  return GPT1 if kinds == ('BertPreTokenizer', 'BertNormalizer', gpt1_text.END) else None
+  return GPT1 if kinds == ('BertPreTokenizer', 'BertNormalizer', gpt1_text.END_OF_WORD) else None
 
 
-def _by_library(folder, found, n_rows):
-  """A Library that gives the ids of transformers."""
+def _by_library(folder, description, n_rows):
+  """Return a LibraryTokenizer with the ids of transformers."""
   import tokenizers as library
-  coder, as_is = _coder(folder, found)
-  there = {token.content: token.special for token in coder.get_added_tokens_decoder().values()}
+  coder, as_is = _coder(folder, description)
+  existing = {token.content: token.special for token in coder.get_added_tokens_decoder().values()}
   has = lambda name: coder.token_to_id(name) is not None
-  for token in _added(found, has, coder.get_vocab_size(), n_rows):
-    if there.get(token.content) != token.special:
+  for token in _added(description, has, coder.get_vocab_size(), n_rows):
+    if existing.get(token.content) != token.special:
       as_is = False
       coder.add_tokens([library.AddedToken(
         token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
         normalized=token.normalized, special=token.special)])
-  settings = {name: value for name, value in found.settings.items()
+  settings = {name: value for name, value in description.settings.items()
               if name not in ('add_prefix_space', 'added_tokens_decoder', *hf_folder.ROLES)}
-  roles = {role: name for role, name in found.roles.items() if has(name)}
+  roles = {role: name for role, name in description.roles.items() if has(name)}
   if 'eos_token' not in roles:
-    stated = hf_folder.stated_ends(folder, hf_folder.CONFIG)
+    stated = hf_folder.declared_eos_ids(folder, hf_folder.CONFIG)
     if stated and (name := coder.id_to_token(stated[0])) is not None:
-      settings[END] = name
-  # Where there is no end, that is said: a default would be read in its place.
-  settings |= {'tokenizer_class': AS_IS, 'eos_token': None, **roles}
-  return Library(found.content if as_is else coder.to_str().encode(),
-                 (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode())
+      settings[END_FIELD] = name
+  # Write an absent end explicitly: a default would replace it.
+  settings |= {'tokenizer_class': FAST, 'eos_token': None, **roles}
+  return LibraryTokenizer(description.content if as_is else coder.to_str().encode(),
+                          (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode())
 
 
-def _coder(folder, found):
-  """(what transformers builds with the `tokenizers` library, whether tokenizer.json is just that)."""
+def _coder(folder, description):
+  """Return (the tokenizer that transformers builds, whether it equals tokenizer.json)."""
   import tokenizers as library
-  fault = f'{folder}: {JSON if found.content else VOCAB} cannot be read'
-  if _does_the_same(found):
-    return native.call(fault, library.Tokenizer.from_str, found.content.decode()), True
-  ends, unknown = ('</w>', '<unk>') if found.kind == GPT1 else ('', None)
+  fault = f'{folder}: {JSON if description.content else VOCAB} cannot be read'
+  if _is_equivalent(description):
+    return native.call(fault, library.Tokenizer.from_str, description.content.decode()), True
+  ends, unknown = ('</w>', '<unk>') if description.kind == GPT1 else ('', None)
   made = native.call(fault, lambda: library.Tokenizer(library.models.BPE(
-    found.vocab, found.merges, unk_token=unknown, continuing_subword_prefix='', end_of_word_suffix=ends)))
-  if found.kind == GPT1:
+    description.vocab, description.merges, unk_token=unknown, continuing_subword_prefix='',
+    end_of_word_suffix=ends)))
+  if description.kind == GPT1:
     made.normalizer = library.normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     made.decoder = library.decoders.BPEDecoder(suffix=ends)
   else:
-    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=found.prefix_space)
+    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=description.prefix_space)
     made.decoder = library.decoders.ByteLevel()
   return made, False
 
 
-def _does_the_same(found):
-  """Whether the tokenizer.json, as it is, does what the class of transformers builds of it."""
-  if found.kind == AS_IS:
+def _is_equivalent(description):
+  """Whether tokenizer.json is equivalent to the tokenizer that the class of transformers builds from it."""
+  if description.kind == FAST:
     return True
-  if not found.content or _standard(found.whole) != found.kind or found.prefix_space:
+  if not description.content or description.prefix_space or (
+      _standard(description.tokenizer_json) != description.kind):
     return False
-  theirs = {token['content'] for token in found.whole.get('added_tokens') or []}
-  return theirs <= {token.content for token in found.added} | set(found.roles.values()) and (
-    found.kind == GPT1 or found.whole['model'].get('unk_token') is None)
+  added = {token['content'] for token in description.tokenizer_json.get('added_tokens') or []}
+  return added <= {token.content for token in description.added} | set(description.roles.values()) and (
+    description.kind == GPT1 or description.tokenizer_json['model'].get('unk_token') is None)
 
 
 def _encoder(vocab):
@@ -182,7 +185,7 @@ def _encoder(vocab):
 
 
 def _gpt1_encoder(vocab):
-  """As in the published file: id 0, which is <unk>, comes last."""
+  """Return the encoder as in the published file: id 0, which is <unk>, is last."""
   first, *others = vocab.items()
   return _encoder(dict([*others, first]))
 
@@ -191,45 +194,45 @@ def _merges_file(merges):
   return '\n'.join(['#version: 0.2', *(' '.join(pair) for pair in merges), '']).encode()
 
 
-class Library:
+class LibraryTokenizer:
   """Any tokenizer that the `tokenizers` library reads from a tokenizer.json."""
 
   name = 'tokenizers'
 
   def __init__(self, content, settings):
-    """From the contents (bytes) of `tokenizer.json` and `tokenizer_config.json`."""
+    """Create from the contents (bytes) of `tokenizer.json` and `tokenizer_config.json`."""
     import tokenizers as library
     self.files = {JSON: content, SETTINGS: settings}
     self.digest = tokenizer_files.digest(content)
     self.coder = native.call(f'{JSON} cannot be read', lambda: library.Tokenizer.from_str(content.decode()))
     named = json.loads(settings)
-    end = named.get('eos_token') or named.get(END)
-    self.coder.encode_special_tokens = True  # nothing in a text is a special token
+    end = named.get('eos_token') or named.get(END_FIELD)
+    self.coder.encode_special_tokens = True  # no part of a text is a special token
     self.coder.no_truncation()
     self.coder.no_padding()
     self.n_vocab = 1 + max(self.coder.get_vocab().values(), default=-1)
     self.end_of_text = self.coder.token_to_id(end) if isinstance(end, str) else None
-    self.ends = tokenizer_files.only(self.end_of_text)
+    self.eos_ids = tokenizer_files.default_eos_ids(self.end_of_text)
     self.special_tokens = {token.content: i for i, token in self.coder.get_added_tokens_decoder().items()
                            if token.special}
 
   def encode(self, text):
-    """int32[n] ids of the text, without begin and end marks."""
+    """Return int32[n] ids of the text, without start and end tokens."""
     made = native.call(f'{JSON} cannot encode a text', self.coder.encode, text, add_special_tokens=False)
     return np.array(made.ids, np.int32)
 
   def encode_part(self, text, first):
-    """int32[n] ids of a document; what splits it is unknown, so that it cannot come in parts."""
+    """Return int32[n] ids of a document; its pre-tokenization is unknown, so parts are rejected."""
     if not first:
-      raise InputError(f'a document of more than a million characters, which a {JSON} of its own kind cannot '
+      raise InputError(f'a document of more than a million characters, which this kind of {JSON} cannot '
                        'encode in parts: cut it')
     return self.encode(text)
 
   def decode(self, ids):
-    """The text of the ids."""
+    """Return the text of the ids."""
     return native.call(f'{JSON} cannot decode ids', self.coder.decode, np.asarray(ids).tolist(),
                        skip_special_tokens=False)
 
   def save(self, folder):
-    """Writes the tokenizer's files into the folder, which is made if need be."""
-    tokenizer_files.save_files(folder, tokenizer_files.files_of(self))
+    """Write the tokenizer's files into the folder, which is created if needed."""
+    tokenizer_files.save_files(folder, tokenizer_files.saved_files(self))

@@ -1,10 +1,10 @@
 """Opens the tokenizer that a text like `bpe:DIR` names.
 
-A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `ends` (the ids at which generation ends),
+A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None), `eos_ids` (generation stops at them),
 `special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
-`encode_part(text, first)`, `decode(ids)` and `save(folder)`. Nothing in a text is a special token:
-`<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.tokenizers.special` is asked to read
-it as one.
+`encode_part(text, first)`, `decode(ids)` and `save(folder)`. No part of a text is a special token:
+`<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.tokenizers.special` encodes it as
+one.
 """
 
 from pathlib import Path
@@ -25,25 +25,25 @@ GPT2_SHA256 = {
 
 
 def load(spec):
-  """The tokenizer that `spec` names.
+  """Return the tokenizer of `spec`.
 
   Args:
     spec: `gpt2` (tiktoken's own cache), `gpt2:DIR`, `bpe:DIR` (a trained byte-level BPE),
       `gpt1:DIR`, `sentencepiece:FILE.model`, or a folder that holds the files of one of them.
 
   Raises:
-    ValueError: no such kind, files absent, damaged, or not what the kind says.
+    ValueError: unknown kind; files are missing, damaged, or of another kind.
   """
   spec = paths.expanded(spec, KINDS)
   kind, _, where = spec.partition(':')
   if spec == 'gpt2':
     return ByteBPE(*map(_from_tiktoken_cache, ('encoder.json', 'vocab.bpe')))
   if kind in ('gpt2', 'bpe') and where:
-    made = ByteBPE.read(where)
-    if kind == 'gpt2' and made.name != 'gpt2':
+    tokenizer = ByteBPE.read(where)
+    if kind == 'gpt2' and tokenizer.name != 'gpt2':
       raise InputError(f'{where} does not hold the published encoder.json and vocab.bpe of GPT-2 '
-                       f'(SHA-256 {made.digest[:12]}): a BPE of your own is bpe:{where}')
-    return made
+                       f'(SHA-256 {tokenizer.digest[:12]}): a BPE of your own is bpe:{where}')
+    return tokenizer
   if kind == 'gpt1' and where:
     return _gpt1(where)
   if kind == 'sentencepiece' and where:
@@ -55,17 +55,17 @@ def load(spec):
 
 
 def _load_folder(folder):
-  """The tokenizer whose files lie in the folder, told apart by their names."""
+  """Return the tokenizer in the folder; the file names determine its kind."""
   if (folder / 'encoder_bpe_40000.json').exists() or (folder / 'encoder.json').exists():
-    made = _gpt1(folder) if (folder / 'encoder_bpe_40000.json').exists() else ByteBPE.read(folder)
-    made.ends = hf_folder.ends(folder, made.n_vocab, made.end_of_text)
-    return made
+    tokenizer = _gpt1(folder) if (folder / 'encoder_bpe_40000.json').exists() else ByteBPE.read(folder)
+    tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
+    return tokenizer
   from gptjax.data.tokenizers import hf_tokenizer
-  found = hf_tokenizer.load_folder(folder)
-  if found is None:
-    raise InputError(f'{folder} holds no tokenizer: looked for encoder.json and vocab.bpe, tokenizer.json, '
+  tokenizer = hf_tokenizer.load_folder(folder)
+  if tokenizer is None:
+    raise InputError(f'{folder} has no tokenizer: looked for encoder.json and vocab.bpe, tokenizer.json, '
                      'vocab.json and merges.txt, encoder_bpe_40000.json, and one FILE.model')
-  return found
+  return tokenizer
 
 
 def _gpt1(folder):
@@ -73,55 +73,13 @@ def _gpt1(folder):
   return gpt1_text.GPT1(*(read_file(Path(folder) / name) for name in gpt1_text.FILES))
 
 
-
-
 def _from_tiktoken_cache(name):
-  """One of GPT-2's published files, from tiktoken's cache folder, or fetched by tiktoken."""
+  """Return one of GPT-2's published files from tiktoken's cache folder, or let tiktoken download it."""
   import requests
   import tiktoken.load
   try:
     return tiktoken.load.read_file_cached(GPT2_URL + name, GPT2_SHA256[name])
   except (OSError, requests.RequestException) as error:
     raise InputError(f'GPT-2\'s {name} is not in tiktoken\'s cache (TIKTOKEN_CACHE_DIR) and cannot '
-                     f'be fetched ({type(error).__name__}): name a folder that has it, '
+                     f'be downloaded ({type(error).__name__}): give a folder that has it, '
                      'gpt2:DIR') from None
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -1,30 +1,30 @@
-"""Calls into libraries written in Rust and C++ with files and text of others.
+"""Calls libraries written in Rust and C++ with untrusted files and text.
 
-What goes wrong there comes as any kind of exception. A panic of Rust is none at all for `except Exception`:
-pyo3's PanicException is a BaseException, so that it would pass all handlers and end the command with a
-traceback.
+They raise any kind of exception. `except Exception` does not catch a panic of Rust: pyo3's PanicException is
+a BaseException, which would pass all handlers and end the command with a traceback.
 """
 
 from gptjax.errors import InputError
 
-PANIC = 'PanicException'  # of the module pyo3_runtime, which cannot be imported
+PANIC = 'PanicException'  # its module pyo3_runtime cannot be imported
 
 
-def call(what, work, *arguments, **options):
-  """work(*arguments, **options), a function of a library.
+def call(message, function, *arguments, **options):
+  """Return function(*arguments, **options), a call of a library.
 
   Args:
-    what: is wrong if that fails, 'FILE cannot be read' for example.
+    message: start of the error message, for example 'FILE cannot be read'.
+    function: the function of the library.
 
   Raises:
-    InputError: the library raises anything but what stops a process, or panics.
+    InputError: the library panics or raises any error except MemoryError or a request to exit.
   """
   try:
-    return work(*arguments, **options)
+    return function(*arguments, **options)
   except InputError:
     raise
   except BaseException as error:
     if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == PANIC):
       raise
-    said = ' '.join(str(error).split())[:300]
-    raise InputError(f'{what}: {said or type(error).__name__}') from None
+    details = ' '.join(str(error).split())[:300]
+    raise InputError(f'{message}: {details or type(error).__name__}') from None

@@ -1,7 +1,7 @@
-"""Texts in which some names are special tokens.
+"""Encodes texts that contain special tokens.
 
-Nothing in a text is a special token unless it is asked for by name. Where it is, the text is encoded piece by
-piece: what stands between two names as a text of its own, and each name as its token.
+No part of a text is a special token unless its name is requested. The text between two special tokens is
+encoded separately, and each requested name becomes its token.
 """
 
 import functools
@@ -12,52 +12,52 @@ import regex
 from gptjax.errors import InputError
 
 ALL = 'all'
-LONGEST = 1000  # characters of a name
+MAX_NAME_LENGTH = 1000  # characters of a name
 
 
-def named(tokenizer, names):
-  """The names as a tuple, after checking that the tokenizer has these special tokens.
+def resolve_names(tokenizer, names):
+  """Return the names as a tuple, after checking that the tokenizer has these special tokens.
 
   Args:
-    tokenizer: one of gptjax's.
-    names: special tokens, like `<|endoftext|>`; or `all` alone, which stands for every one that there is.
+    tokenizer: any tokenizer of gptjax.
+    names: special tokens, like `<|endoftext|>`; or ('all',): all special tokens of the tokenizer.
 
   Raises:
-    InputError: names the one that is not there, and those that are.
+    InputError: a special token is missing; the message lists the available ones.
   """
-  there = tokenizer.special_tokens
-  names = tuple(there) if tuple(names) == (ALL,) else tuple(names)
+  available = tokenizer.special_tokens
+  names = tuple(available) if tuple(names) == (ALL,) else tuple(names)
   for name in names:
-    if name not in there:
+    if name not in available:
       raise InputError(f'special token {name!r} is not one of the tokenizer {tokenizer.name}, which has '
-                       f'{", ".join(map(repr, there)) or "none"}')
-    if len(name) > LONGEST:
-      raise InputError(f'the special token {name[:30]!r}... has {len(name):,} characters: a name that is '
-                       f'looked for in texts has {LONGEST:,} at most')
+                       f'{", ".join(map(repr, available)) or "none"}')
+    if len(name) > MAX_NAME_LENGTH:
+      raise InputError(f'the special token {name[:30]!r}... has {len(name):,} characters, but names '
+                       f'in texts may have at most {MAX_NAME_LENGTH:,}')
   return names
 
 
 def encode(tokenizer, names, text, first=True):
-  """int32[n] ids of a text, or of a part of one, in which these names are special tokens.
+  """Return int32[n] ids of a text, or of a part of one, with special tokens.
 
   Args:
-    tokenizer: one of gptjax's.
-    names: of `named`.
+    tokenizer: any tokenizer of gptjax.
+    names: from `resolve_names`.
     text: str.
-    first: whether the text begins a document (see the tokenizers' `encode_part`).
+    first: whether the text starts a document (see the tokenizers' `encode_part`).
   """
   if not names:
     return tokenizer.encode_part(text, first)
-  found = []
+  ids = []
   for number, piece in enumerate(_splitter(names).split(text)):
     if number % 2:
-      found.append(np.array([tokenizer.special_tokens[piece]], np.int32))
+      ids.append(np.array([tokenizer.special_tokens[piece]], np.int32))
     elif piece:
-      found.append(tokenizer.encode_part(piece, first or number > 0))
-  return np.concatenate([np.empty(0, np.int32), *found])
+      ids.append(tokenizer.encode_part(piece, first or number > 0))
+  return np.concatenate([np.empty(0, np.int32), *ids])
 
 
 @functools.cache
 def _splitter(names):
-  """The pattern of any of the names, the longest first."""
+  """Return a pattern that matches any of the names, the longest first."""
   return regex.compile(f'({"|".join(map(regex.escape, sorted(names, key=len, reverse=True)))})')

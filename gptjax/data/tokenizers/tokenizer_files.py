@@ -1,4 +1,4 @@
-"""What all tokenizers share: digests of their files, end tokens, and saving."""
+"""Functions for all tokenizers: digests of their files, end tokens, and saving."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
 from gptjax.files import atomic, bounded, lfs
 
-# digest() of the two, in this order.
+# digest(encoder.json, vocab.bpe) of GPT-2.
 GPT2_DIGEST = '00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb'
 
 
@@ -21,25 +21,25 @@ def read_file(path):
 
 
 def digest(*files):
-  """SHA-256 (hex) of the contents of files, in the given order."""
+  """Return the SHA-256 (hex) of the contents of files, in the given order."""
   return hashlib.sha256(b''.join(files)).hexdigest()
 
 
-def only(end_of_text):
-  """The `ends` of a tokenizer whose model names no others: its end of text, if there is one."""
+def default_eos_ids(end_of_text):
+  """Return the `eos_ids` of a tokenizer whose model declares none: its end of text, if it has one."""
   return () if end_of_text is None else (end_of_text,)
 
 
-def files_of(tokenizer):
-  """{name: bytes} of what `save` writes: its files, and its `ends` if its end of text does not say them."""
-  ends = tuple(tokenizer.ends)
-  if ends == only(tokenizer.end_of_text):
+def saved_files(tokenizer):
+  """Return {name: bytes} to save: the files, and `eos_ids` if `end_of_text` does not determine them."""
+  eos_ids = tuple(tokenizer.eos_ids)
+  if eos_ids == default_eos_ids(tokenizer.end_of_text):
     return tokenizer.files
-  return tokenizer.files | {hf_folder.GENERATION: json.dumps({'eos_token_id': list(ends)}).encode()}
+  return tokenizer.files | {hf_folder.GENERATION: json.dumps({'eos_token_id': list(eos_ids)}).encode()}
 
 
 def save_files(folder, files):
-  """Writes {name: bytes} into the folder; ValueError if there cannot be one."""
+  """Write {name: bytes} into the folder; ValueError if it cannot be created."""
   folder = Path(folder)
   try:
     folder.mkdir(parents=True, exist_ok=True)

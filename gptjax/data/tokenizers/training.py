@@ -7,18 +7,17 @@ from gptjax.data.tokenizers.sentence_piece import train_sentencepiece
 from gptjax.errors import InputError
 
 VOCAB_SIZES = integer(1, 2**24)
-
-
 TRAINERS = {'bpe': (train_bpe, 1 << 28), 'sentencepiece': (train_sentencepiece, 1 << 26)}
 
 
 def train(kind, n_vocab, texts, *, progress):
-  """A new tokenizer, trained on texts up to the first 268 (bpe) or 67 (sentencepiece) million
-  characters, which is what bounds the memory that training takes.
+  """Train a new tokenizer on the first 268 (bpe) or 67 (sentencepiece) million characters of the texts.
+
+  The limit bounds the memory of training.
 
   Args:
     kind: 'bpe' or 'sentencepiece'.
-    n_vocab: its number of entries.
+    n_vocab: number of entries.
     texts: iterable of str.
     progress: show a bar on stderr.
   """
@@ -26,7 +25,7 @@ def train(kind, n_vocab, texts, *, progress):
     raise InputError(f'kind = {kind!r} is not one of {sorted(TRAINERS)}')
   VOCAB_SIZES.require('n_vocab', n_vocab)
   trainer, limit = TRAINERS[kind]
-  with progress_bar.bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
+  with progress_bar.bytes_bar(f'reading for a {kind} of {n_vocab:,}', progress) as bar:
     return trainer(_first(texts, limit, bar), n_vocab)
 
 

@@ -147,7 +147,7 @@ def open_filter(path, *, progress=True):
   if n_bytes != metadata['parts'] * PART_BYTES:
     raise InputError(f'{path} has {n_bytes:,} bytes of bits, not {metadata["parts"] * PART_BYTES:,}: '
                      f'{REBUILD}')
-  with progress_bar.bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
+  with progress_bar.bytes_bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
     if _sha256(path, n_bytes, bar.update) != metadata['sha256']:
       raise InputError(f'{path} is damaged: the SHA-256 of its bits is not the recorded one: {REBUILD}')
   bits = np.memmap(path, np.uint8, 'r', 0, (metadata['parts'], PART_BYTES))
@@ -200,7 +200,7 @@ def merge(filters, target, *, progress=True):
   (parts, hashes), target = filters[0].shape, Path(target)
   new_path, expected = atomic.new_name(target), 0.0
   with (contextlib.ExitStack() as failed,
-        progress_bar.bar('merging', progress, total=2 * parts * PART_BYTES) as bar):
+        progress_bar.bytes_bar('merging', progress, total=2 * parts * PART_BYTES) as bar):
     failed.callback(atomic.remove, new_path)
     with open(new_path, 'xb', opener=atomic.no_follow) as file:
       for start in range(0, parts, PARTS_AT_A_TIME):

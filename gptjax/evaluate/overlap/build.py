@@ -50,7 +50,7 @@ class TextPosition(NamedTuple):
 
 class Job(NamedTuple):
   """The settings of a build."""
-  reading: blocks.Reading
+  reading: blocks.ReadOptions
   settings: dict       # everything that the filter depends on, JSON
   rate: float          # maximum rate of false positives
   capacity: int        # maximum number of 8-grams; 0: the number in the sources
@@ -62,7 +62,7 @@ class Job(NamedTuple):
 def texts(reading, start):
   """Yield (position after a piece, piece, why it is skipped or '') from `start`; pieces end between words."""
   held = start.held
-  for position, piece, why in blocks.kept(reading, blocks.Position(*start[:3]), ()):
+  for position, piece, why in blocks.label_pieces(reading, blocks.Position(*start[:3]), ()):
     text = held + piece.text if piece.start else piece.text
     held = ''
     if not why and piece.start + len(piece.text) < piece.length:
@@ -91,12 +91,12 @@ def build_filter(name, source_names, folder, *, rate, capacity, workers, tfds_di
   units = sources.units(source_names, tfds_dir)
   settings = {'version': bloom.VERSION, 'units': redacted_values(units), 'separator': separator,
               'on_error': on_error, 'rate': rate, 'capacity': capacity,
-              'sources': sources.recorded(source_names, units)}
+              'sources': sources.recorded_sources(source_names, units)}
   key = tokenizer_files.digest(json.dumps({**settings, 'sources': None}).encode())[:12]
   target = Path(folder) / f'{name}-{key}.bloom'
   work = target.with_suffix('.work')
   if not target.exists():
-    reading = blocks.Reading(units, separator, tfds_dir, on_error == 'stop', None)
+    reading = blocks.ReadOptions(units, separator, tfds_dir, on_error == 'stop', None)
     job = Job(reading, settings, rate, capacity, work, workers, progress)
     with ownership.own_folder(work):
       if not target.exists():  # another process may have built it
@@ -129,7 +129,7 @@ def _build(job, target):
               'distinct': filled['distinct'], 'eightgrams': state['eightgrams'],
               'documents': state['after'][2], 'skipped': state['skipped'], 'sources': job.settings['sources']}
   bloom.check_rate(metadata)
-  with progress_bar.bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
+  with progress_bar.bytes_bar('hashing', job.progress, total=filled['parts'] * bloom.PART_BYTES) as bar:
     bloom.finish(job.work / BITS, target, metadata, bar.update)
 
 
@@ -144,7 +144,7 @@ def _require_space(job, shape):
 
 def n_buckets(units):
   """Return the number of buckets, a power of two, for about BUCKET_KEYS keys per bucket."""
-  bytes_of = lambda unit: unit.size * (1 if sources.is_plain(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
+  bytes_of = lambda unit: unit.size * (1 if sources.is_uncompressed(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
   expected = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / BUCKET_KEYS
   return min(MAX_BUCKETS, 1 << max(0, math.ceil(math.log2(expected))))
 
@@ -154,15 +154,15 @@ def _read(job, state):
   position = TextPosition(*state['after'])
   units = job.reading.units
   sizes = [unit.size for unit in units]
-  work = blocks.blocks(texts(job.reading, position), position, lambda _, piece: piece.text)
+  work = blocks.make_blocks(texts(job.reading, position), position, lambda _, piece: piece.text)
   with contextlib.ExitStack() as stack:
-    buckets = [stack.enter_context(contextlib.closing(shards.Appended(_bucket_path(job.work, d), 8 * size)))
+    buckets = [stack.enter_context(contextlib.closing(shards.AppendOnlyFile(_bucket_path(job.work, d), 8 * size)))
                for d, size in enumerate(state['sizes'])]
-    total_bytes = sum(sizes) * all(map(sources.is_plain, units))
-    bar = stack.enter_context(contextlib.closing(progress_bar.Bar(
+    total_bytes = sum(sizes) * all(map(sources.is_uncompressed, units))
+    bar = stack.enter_context(contextlib.closing(progress_bar.ProgressBar(
       'reading', sizes, total_bytes, position.unit, state['bytes'], job.progress)))
     committed = time.monotonic()
-    for block, (keys, n_bytes) in workers.in_order(make_reader, [len(buckets)], work, job.workers):
+    for block, (keys, n_bytes) in workers.map_in_order(make_reader, [len(buckets)], work, job.workers):
       for d, (bucket, part) in enumerate(zip(buckets, keys, strict=True)):
         bucket.write(part)
         state['sizes'][d] += len(part) // 8
@@ -207,9 +207,9 @@ def _fill(job, state):
   atomic.sync(job.work)
   remaining = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], buckets))
   settings = [str(job.work), buckets, filled['parts'], filled['hashes']]
-  with progress_bar.bar('filling', job.progress, total=8 * state['eightgrams'],
+  with progress_bar.bytes_bar('filling', job.progress, total=8 * state['eightgrams'],
                         initial=8 * sum(state['sizes'][:filled['drawers']])) as bar:
-    for d, (distinct, rates) in workers.in_order(make_filler, settings, remaining, job.workers):
+    for d, (distinct, rates) in workers.map_in_order(make_filler, settings, remaining, job.workers):
       filled['drawers'] = d + 1
       filled['distinct'] += distinct
       filled['rates'] += rates
@@ -245,4 +245,4 @@ def make_filler(work, buckets, parts, hashes):
 def _bucket_file(work, number):
   """Return the file of a bucket, which keeps its temporary name until it is deleted."""
   path = _bucket_path(work, number)
-  return path.with_name(path.name + shards.PART)
+  return path.with_name(path.name + shards.PARTIAL_SUFFIX)

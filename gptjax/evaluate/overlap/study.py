@@ -40,11 +40,11 @@ class Overlap(NamedTuple):
 
 
 def source_overlap(reading, filters):
-  """Return the Overlap of the documents of a `blocks.Reading` with filters, given by name."""
+  """Return the Overlap of the documents of a `blocks.ReadOptions` with filters, given by name."""
   empty, start = np.zeros(0, np.int64), build.TextPosition()
   overlap = Overlap(empty, dict.fromkeys(filters, empty), dict.fromkeys(filters, empty))
   document_of = lambda position, piece: (position.documents - 1, piece.text)
-  for block, pieces in blocks.blocks(build.texts(reading, start), start, document_of):
+  for block, pieces in blocks.make_blocks(build.texts(reading, start), start, document_of):
     n, numbers = block.position.documents, np.array([number for number, _ in pieces], np.int64)
     added = texts_overlap([text for _, text in pieces], filters)
     overlap = Overlap(*(
@@ -135,7 +135,7 @@ def run_study(flags):
   examples = _read_examples(workdir, flags)
   _check_flags(flags, tests, own, examples)
   configs.make_workdir(workdir)  # after all checks that take no time, before the work that takes hours
-  readings = {name: blocks.Reading(documents.units([_parse_source(source, 'validation')], flags.tfds_dir),
+  readings = {name: blocks.ReadOptions(documents.units([_parse_source(source, 'validation')], flags.tfds_dir),
                                    flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
               for name, source in tests.items()}
   own_filters, corpus = _open_filters(flags, own, Path(flags.filters or workdir / 'overlap'))

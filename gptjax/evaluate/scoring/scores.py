@@ -20,7 +20,7 @@ import numpy as np
 
 from gptjax.command import bars
 from gptjax.errors import InputError
-from gptjax.generate import cache
+from gptjax.generate import kv_cache
 from gptjax.model.compute import in_dtype
 from gptjax.model.gpt import GPT
 from gptjax.model.parameters import gathered
@@ -77,7 +77,7 @@ def prepare_model(model):
   time.
   """
   if isinstance(model, GPT) and jax.default_backend() == 'cpu':
-    return cache.ready(model)
+    return kv_cache.prepare_for_decoding(model)
   return model if model.dtype == 'float32' else jax.jit(in_dtype, static_argnums=1)(model, model.dtype)
 
 

@@ -57,8 +57,8 @@ def read(data):
     if not os.path.isdir(folder):
       raise sources.NotRun(f'corpus {folder} does not exist: set --config.data.corpus=FOLDER')
     try:
-      corpus = corpora.open_corpus(folder, 'validation', verify=True)
-    except corpora.NoSplit as error:
+      corpus = reader.open_corpus(folder, 'validation', verify=True)
+    except reader.MissingSplit as error:
       data.note(str(error))
       continue
     if corpus.n_tokens < 2:  # pretraining, too, ignores such a split
@@ -109,7 +109,7 @@ def windows(corpus, seq_len, limit=0):
 
   A split that is shorter than a window is one window.
   """
-  n = corpora.n_windows(corpus, seq_len, True)
+  n = reader.n_windows(corpus, seq_len, True)
   if not n:
     return [Request(corpus.tokens(0, corpus.n_tokens), 1)]
   return [Request(corpus.tokens(i * seq_len, (i + 1) * seq_len + 1), 1) for i in range(min(n, limit or n))]

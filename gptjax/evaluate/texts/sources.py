@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax.data.sources import tfds_folder, tfds_source
+from gptjax.data.sources import tfds, tfds_folder
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import schema as schemas
 from gptjax.files import bounded
@@ -153,7 +153,7 @@ def read_tfds(data, name, split, schema):
   """
   if not _is_prepared(data, name):
     return None
-  records = tfds_source.records(tfds_source.open_set(name, data.tfds_dir), split)
+  records = tfds.records(tfds.open_set(name, data.tfds_dir), split)
   examples, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
     place = f'data set {name}, split {split}, record {number}'

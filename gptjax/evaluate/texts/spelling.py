@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gptjax.data.corpus import corpus_manifest
-from gptjax.data.sources import corpus_source
+from gptjax.data.sources import corpus
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 

@@ -171,8 +171,8 @@ def _number(value, task):
 def read_records(source, config, location):
   """The records of a source: dicts of str, numbers and lists of str."""
   if isinstance(source, Tfds):
-    from gptjax.data.sources import tfds_source
-    return _tfds(tfds_source, source, config.data, location)
+    from gptjax.data.sources import tfds
+    return _tfds(tfds, source, config.data, location)
   path = Path(config.finetune.data_dir) / source.file
   return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{location}: {path}')
 

@@ -21,13 +21,13 @@ def recipe(tmp_path):
   (tmp_path / 'blocked.txt').write_text('# blocked\n12345 blocked.example\nwww.other.example\n')
   (tmp_path / 'titles.txt').write_text('River\nNew_York_City\n\n')
   def make(without=()):
-    return webtext.recipe('webtext', without, str(tmp_path / 'blocked.txt'),
+    return webtext.make_recipe('webtext', without, str(tmp_path / 'blocked.txt'),
                         str(tmp_path / 'titles.txt'))
   return make
 
 
 def judge(example, recipe):
-  verdict = webtext.judge(webtext.document(*example), recipe)
+  verdict = webtext.find_filter(webtext.make_document(*example), recipe)
   return webtext.FILTERS[verdict - 1] if verdict else ''
 
 
@@ -50,13 +50,14 @@ def test_the_list_says_what_each_filter_costs(capsys):
   """Every kind of text is lost to some filter, and the list names just those that remove it."""
   clean_command.main()
   blocks = capsys.readouterr().out.strip().split('\n\n')
-  found = {name: set() for name in clean_examples.COSTS}
-  plain = webtext.recipe('webtext', (), '', '')
+  found = {name: set() for name in clean_examples.FALSE_POSITIVES}
+  plain = webtext.make_recipe('webtext', (), '', '')
   for block in blocks:
     name = block.partition(':')[0]
     line = next((line for line in block.split('\n') if line.startswith('  costs ')), '')
-    for kind, text in clean_examples.COSTS.items():
-      removed = name in webtext.REMOVES and webtext.REMOVES[name](webtext.document(text, {}), plain)
+    for kind, text in clean_examples.FALSE_POSITIVES.items():
+      removes = webtext.FILTER_FUNCTIONS.get(name, lambda document, recipe: False)
+      removed = removes(webtext.make_document(text, {}), plain)
       assert (kind in line) == removed, (kind, name)
       found[kind] |= {name} if removed else set()
   assert found == {'verse': {'menu'}, 'a song with a refrain': {'repetition'},
@@ -85,7 +86,7 @@ def test_wikipedia(recipe, fields, title, removed):
   ('blogspot.com', 'x.blogspot.com', True), ('co.uk', 'bbc.co.uk', True), ('\ufeffbbc', 'bbc.co.uk', True)])
 def test_blocked_domains_with_and_without_their_end(tmp_path, listed, domain, removed):
   (tmp_path / 'blocked.txt').write_text(listed)
-  made = webtext.recipe('webtext', (), str(tmp_path / 'blocked.txt'), '')
+  made = webtext.make_recipe('webtext', (), str(tmp_path / 'blocked.txt'), '')
   found = judge((clean_examples.PROSE, {'url': f'https://{domain}/a'}), made)
   assert found == ('blocked_domain' if removed else '')
 
@@ -101,11 +102,11 @@ def test_origins_inside_of_a_record_are_seen_and_missing_ones_counted(tmp_path):
                    validation_fraction=0, clean='webtext', workers=workers, tfds_dir='', on_error='stop',
                    clean_without=['near_duplicate'], progress=False)
     assert made['skipped'] == {'webtext wikipedia': 2} and made['no_origin'] == {'documents': 2, 'of': 5}
-  assert 'no url or domain: 2 of 5 documents' in summary.table(made, 1.0)
+  assert 'no url or domain: 2 of 5 documents' in summary.format_summary(made, 1.0)
   without = prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / 'without'),
                     validation_fraction=0, clean='webtext', workers=1, tfds_dir='', on_error='stop',
                     clean_without=['wikipedia', 'blocked_domain'], progress=False)
-  assert 'no_origin' not in without and 'no url' not in summary.table(without, 1.0)
+  assert 'no_origin' not in without and 'no url' not in summary.format_summary(without, 1.0)
 
 
 @pytest.mark.parametrize('url, domain', [
@@ -113,13 +114,13 @@ def test_origins_inside_of_a_record_are_seen_and_missing_ones_counted(tmp_path):
   ('blocked.example/x', 'blocked.example'),
   ('http://a.b.c#d', 'a.b.c'), ('', '')])
 def test_domain_of(url, domain):
-  assert webtext.domain_of({'url': url}) == domain
-  assert webtext.domain_of({'url': 'http://x.example', 'domain': 'y.example'}) == 'y.example'
+  assert webtext.get_domain({'url': url}) == domain
+  assert webtext.get_domain({'url': 'http://x.example', 'domain': 'y.example'}) == 'y.example'
 
 
 def test_real_text_is_judged_as_a_reader_would(shared_data):
   """News in English stays, its French translation goes; so with novels and Wikipedia's articles."""
-  plain = webtext.recipe('webtext', (), '', '')
+  plain = webtext.make_recipe('webtext', (), '', '')
   counts = {}
   for language in 'en', 'fr':
     lines = (SHARED / f'eval/newstest2014.{language}').read_text().split('\n')
@@ -138,17 +139,17 @@ def test_unknown_names_are_refused(tmp_path):
   for call in [('web', (), '', ''), ('webtext', ['shorts'], '', ''), ('', ['short'], '', ''),
                ('webtext', (), str(tmp_path / 'none.txt'), '')]:
     with pytest.raises(ValueError, match=r'not one of|not a filter|cannot be read'):
-      webtext.recipe(*call)
+      webtext.make_recipe(*call)
 
 
 def test_the_description_tells_recipes_apart(recipe):
-  plain = [webtext.recipe(name, (), '', '').description for name in ('', 'webtext')]
+  plain = [webtext.make_recipe(name, (), '', '').description for name in ('', 'webtext')]
   assert len({recipe().description, recipe(['short']).description, *plain}) == 4
 
 
 def shingles(text):
-  words = text.lower().split()
-  return {tuple(words[i:i + duplicates.PHRASE]) for i in range(len(words) - duplicates.PHRASE + 1)}
+  words, n = text.lower().split(), duplicates.SHINGLE_WORDS
+  return {tuple(words[i:i + n]) for i in range(len(words) - n + 1)}
 
 
 def near_and_far(rng):
@@ -165,15 +166,15 @@ def near_and_far(rng):
 
 def test_near_duplicates_are_those_of_high_similarity(tmp_path):
   texts = near_and_far(random.Random(1))
-  plain = webtext.recipe('webtext', TEXT_FILTERS, '', '')
-  function = duplicates.make_judge(plain)
-  columns = duplicates.Columns(tmp_path, 0)
+  plain = webtext.make_recipe('webtext', TEXT_FILTERS, '', '')
+  function = duplicates.make_feature_function(plain)
+  columns = duplicates.FeatureColumns(tmp_path, 0)
   pieces = [(i, files.text_digest(text), text, {}) for i, text in enumerate(texts)]
   for start in range(0, len(pieces), 30):
     columns.add(function(pieces[start:start + 30]), min(start + 30, len(pieces)))
   columns.complete()
-  duplicates.mark(tmp_path, plain, len(texts))
-  verdicts = np.fromfile(tmp_path / duplicates.JUDGED, np.uint8)
+  duplicates.write_verdicts(tmp_path, plain, len(texts))
+  verdicts = np.fromfile(tmp_path / duplicates.FINAL_VERDICTS, np.uint8)
   sets = [shingles(text) for text in texts]
   names = ['', *webtext.FILTERS]
   kinds = set()
@@ -191,7 +192,7 @@ def test_near_duplicates_are_those_of_high_similarity(tmp_path):
 
 
 def test_signatures_do_not_depend_on_the_machine_or_the_version():
-  signature = duplicates.make_judge(webtext.recipe('webtext', (), '', ''))(
+  signature = duplicates.make_feature_function(webtext.make_recipe('webtext', (), '', ''))(
     [(0, b'12345678', clean_examples.PROSE, {})])
   assert signature.signatures[0, :4].tolist() == GOLDEN_SIGNATURE
   assert signature.keys[0, :3].tolist() == GOLDEN_KEYS
@@ -205,7 +206,7 @@ def test_recipe_in_a_corpus(tmp_path, recipe):
   """Counts by filter, the first of duplicates kept, the same corpus from 1 and from 2 workers."""
   removed = [clean_examples.EXAMPLES[name][0] for name in webtext.FILTERS]
   records = [(clean_examples.PROSE, {}), *removed,
-             (clean_examples.OTHER, {'url': 'http://a.example'})]
+             (clean_examples.OTHER_PROSE, {'url': 'http://a.example'})]
   (tmp_path / 'a.jsonl').write_text('\n'.join(
     json.dumps({'text': text, **fields}) for text, fields in records))
   made = [prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / f'out{n}'),
@@ -215,7 +216,7 @@ def test_recipe_in_a_corpus(tmp_path, recipe):
   assert made[0] == made[1]
   assert made[0]['skipped'] == {f'webtext {name}': 1 for name in webtext.FILTERS}
   assert made[0]['splits']['train']['documents'] == 2
-  kept = len((clean_examples.PROSE + clean_examples.OTHER).encode())
+  kept = len((clean_examples.PROSE + clean_examples.OTHER_PROSE).encode())
   assert made[0]['splits']['train']['bytes'] == kept
   with pytest.raises(ValueError, match='another clean'):
     prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / 'out1'),
@@ -224,7 +225,7 @@ def test_recipe_in_a_corpus(tmp_path, recipe):
 
 
 def test_long_documents_are_judged_by_their_first_piece(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, 'PIECE', 2000)
+  monkeypatch.setattr(files, 'MAX_PIECE', 2000)
   texts = [clean_examples.PROSE * 5, clean_examples.FRENCH * 5 + clean_examples.PROSE * 5]
   (tmp_path / 'a.jsonl').write_text('\n'.join(json.dumps({'text': text}) for text in texts))
   made = prepare([f'jsonl:{tmp_path}/a.jsonl'], 'train-bpe:300', str(tmp_path / 'out'),

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from prepared import make_texts, run, write_jsonl
 
 from gptjax.data import summary
-from gptjax.data.corpus import held_out
+from gptjax.data.corpus import held_out, reader
 from gptjax.data.corpus import mixture as mixtures
-from gptjax.data.corpus import reader as corpora
 from gptjax.data.tokenizers import byte_bpe
 
 SEQ_LEN = 16
@@ -39,7 +38,7 @@ def test_nothing_or_a_window_and_never_all(tokenizer, tmp_path_factory, seed, n,
   manifest = run(source, root / 'out', tokenizer, validation_fraction=fraction, seq_len=SEQ_LEN)
   train, held = tokens(manifest)
   assert train > 0 and (held == 0 or min(train, held) > SEQ_LEN)
-  said = summary.table(manifest, 1.0).splitlines()[-1]
+  said = summary.format_summary(manifest, 1.0).splitlines()[-1]
   if held:
     assert said == f'held out: {manifest["validation"]}, {held / (train + held):.2%} of the tokens'
     assert manifest['validation'] in ('documents by their hash', 'the end of each document')
@@ -86,7 +85,7 @@ def test_corpora_of_older_versions_are_taken_as_they_are(tokenizer, tmp_path, mo
   """Finished ones, and those that had been begun when every held-out document counted."""
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(9))
   options = dict(validation_fraction=0.1, seq_len=10_000)
-  monkeypatch.setattr(held_out, 'choose', lambda *_: {'tail': 0})  # what their state has of it
+  monkeypatch.setattr(held_out, 'choose_rule', lambda *_: {'tail': 0})  # what their state has of it
   begun = run(source, tmp_path / 'out', tokenizer, **options)
   assert begun['validation'] == 'documents by their hash' and 0 < tokens(begun)[1] < 10_000
   monkeypatch.undo()
@@ -101,12 +100,12 @@ def test_a_short_held_out_split_is_evaluated_as_it_is(tmp_path):
   for held, n in (([1, 2, 3, 4], 1), ([1, 2], 1), ([1], 0), ([], 0)):
     folder = write_corpus(tmp_path / f'{len(held)}', [train], validation=[held] if held else (), n_vocab=61)
     mixture = mixtures.open_mixture([folder], [1.0], verify=True)
-    mixtures.check(mixture, tiny_config())
+    mixtures.check_compatible(mixture, tiny_config())
     (corpus,) = mixture.held_out
     assert (corpus is not None) == n
     if corpus:
-      assert corpora.n_eval_batches(corpus, 4, 24) == n
-      batch = corpora.eval_batch(corpus, 0, 4, 24)
+      assert reader.n_eval_batches(corpus, 4, 24) == n
+      batch = reader.eval_batch(corpus, 0, 4, 24)
       assert (batch['targets'] >= 0).sum() == len(held) - 1
       assert batch['inputs'][0, :len(held) - 1].tolist() == held[:-1]
       assert batch['targets'][0, :len(held) - 1].tolist() == held[1:]

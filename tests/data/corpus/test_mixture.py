@@ -13,8 +13,7 @@ from corpus_files import random_documents, write_corpus
 from gptjax.config import files
 from gptjax.config import resolve as configs
 from gptjax.data import inspect
-from gptjax.data.corpus import mixture
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import mixture, reader
 from gptjax.data.prepare import prepare
 from gptjax.pretrain import loop
 
@@ -86,7 +85,7 @@ def test_a_mixture_on_the_command_line_takes_the_place_of_the_files_corpus():
   with pytest.raises(ValueError, match='both say'):
     configs.make_paths_absolute(config)
   configs.make_paths_absolute(config, {'data.mixture'})
-  assert mixture.named(config.data) == (['/a', '/b'], [0.3, 0.7]) and not config.data.corpus
+  assert mixture.folders_and_weights(config.data) == (['/a', '/b'], [0.3, 0.7]) and not config.data.corpus
   config.data.corpus = 'c'
   with pytest.raises(ValueError, match='both say'):
     configs.make_paths_absolute(config, {'data.mixture', 'data.corpus'})
@@ -96,7 +95,8 @@ def test_a_corpus_too_short_for_a_sequence_is_named(pair, tmp_path):
   short = write_corpus(tmp_path / 'short', [[1, 2, 3]])
   config = tiny_config(**{'model.n_vocab': 1000, 'data.mixture': ((pair[0], 1), (short, 1))})
   with pytest.raises(ValueError, match=r'short has 3 tokens to train on, fewer than the 25 that a'):
-    mixture.check(mixture.open_mixture(*mixture.named(config.data), verify=False), config)
+    folders, weights = mixture.folders_and_weights(config.data)
+    mixture.check_compatible(mixture.open_mixture(folders, weights, verify=False), config)
 
 
 @pytest.fixture(scope='module')
@@ -126,7 +126,7 @@ def test_a_run_reports_the_mixture_and_each_corpus(trained):
   records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   evaluated = [record for record in records if 'eval/loss' in record]
   assert [record['step'] for record in evaluated] == [4, 8]
-  splits = [corpora.open_corpus(folder, 'validation', verify=False) for folder in folders]
+  splits = [reader.open_corpus(folder, 'validation', verify=False) for folder in folders]
   bytes_per_token = np.dot([0.75, 0.25], [split.n_bytes / split.n_tokens for split in splits])
   for record in evaluated:
     losses = [value for name, value in record.items() if name.startswith('eval/loss/')]
@@ -144,8 +144,8 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
   workdir, folders, _ = trained
   inspect.main([f'--workdir={workdir}', '--step=5'])
   rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith('row ')]
-  opened = [corpora.open_corpus(folder, 'train', verify=False) for folder in folders]
-  which, window, *_ = corpora.batch_windows(opened, [3, 1], 0, 5, 8, 24, True)
+  opened = [reader.open_corpus(folder, 'train', verify=False) for folder in folders]
+  which, window, *_ = reader.batch_windows(opened, [3, 1], 0, 5, 8, 24, True)
   assert sorted(which) == [0] * 6 + [1] * 2 and len(rows) == 8
   for i, row in enumerate(rows):
     assert row.startswith(f'row {i}: corpus {folders[which[i]]}, window {window[i]:,}, ')
@@ -175,7 +175,7 @@ def test_an_epoch_is_as_long_as_one_over_all_corpora(pair):
                           tuple((folder, 1) for folder in pair)})
   both, one = (mixture.open_mixture(folders, [1] * len(folders), verify=False)
                for folders in (pair, pair[:1]))
-  windows = [corpora.n_windows(corpus, 24, True) for corpus in both.train]
+  windows = [reader.n_windows(corpus, 24, True) for corpus in both.train]
   assert loop.n_steps(config, both) == -(-5 * sum(windows) // (2 * 8))
   assert loop.n_steps(config, one) == -(-5 * windows[0] // (2 * 8))
   config.train.steps = 3
@@ -187,4 +187,5 @@ def test_fields_of_a_mixture_survive_the_workdir(pair, tmp_path):
   configs.write_or_check_config(config, tmp_path, 'digest')
   configs.write_or_check_config(config, tmp_path, 'digest')
   stored = json.loads((tmp_path / 'config.json').read_text())['config']
-  assert mixture.named(stored['data']) == mixture.named(config.data) == (pair, [0.5, 0.5])
+  for data in (stored['data'], config.data):
+    assert mixture.folders_and_weights(data) == (pair, [0.5, 0.5])

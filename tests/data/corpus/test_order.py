@@ -78,7 +78,7 @@ def test_golden():
   assert order.permute(np.arange(10), 10, digest, 0, 0).tolist() == GOLDEN_10
   assert order.permute(np.arange(6), 1_000_000, digest, 7, 3).tolist() == GOLDEN_MILLION
   assert order.permute(np.arange(6), 2**33, digest, 7, 3).tolist() == GOLDEN_2_33
-  assert [a.tolist() for a in order.windows(
+  assert [a.tolist() for a in order.sample_windows(
     [5, 50, 500], ['a', 'b', 'c'], [0.5, 0.3, 0.2], 1, np.arange(10**12, 10**12 + 12))[:2]
   ] == GOLDEN_MIXTURE
 
@@ -93,7 +93,7 @@ WEIGHTS = st.one_of(
 @given(WEIGHTS)
 def test_every_prefix_of_a_mixture_is_exact_to_less_than_one(weights):
   """In integers; and by Tijdeman's 1 - 1 / (2n - 2), the best bound that holds for all weights."""
-  n, mix = len(weights), order.mixture(tuple(weights))
+  n, mix = len(weights), order.mixture_period(tuple(weights))
   period = len(mix.corpus)
   exact = [fractions.Fraction(w).limit_denominator(10**6) for w in weights]
   for c in range(n):
@@ -108,7 +108,7 @@ def test_every_prefix_of_a_mixture_is_exact_to_less_than_one(weights):
 def test_every_small_mixture_of_three_and_four():
   for n in (3, 4):
     for weights in itertools.combinations_with_replacement(range(1, 13), n):
-      mix = order.mixture(weights)
+      mix = order.mixture_period(weights)
       counts = np.cumsum(mix.corpus[:, None] == np.arange(n), axis=0)
       at = np.arange(1, len(mix.corpus) + 1)[:, None]
       error = abs(counts * len(mix.corpus) - at * mix.shares[None]).max()
@@ -121,7 +121,7 @@ def test_law_of_a_mixture_over_the_stream_itself(weights):
   """Counts, and each corpus read window by window without replacement, by the public function."""
   sizes = [7, 11, 13, 5, 3, 2, 1, 9, 8, 4, 6][:len(weights)]
   digests = [f'corpus {c}' for c in range(len(weights))]
-  corpus, window, _ = order.windows(sizes, digests, weights, 5, np.arange(3000))
+  corpus, window, _ = order.sample_windows(sizes, digests, weights, 5, np.arange(3000))
   for c, size in enumerate(sizes):
     share = weights[c] / sum(weights)
     counts = np.cumsum(corpus == c)
@@ -135,9 +135,9 @@ def test_law_of_a_mixture_over_the_stream_itself(weights):
 def test_law_of_a_mixture_far_out():
   """Sample 10^12 + i continues the counts exactly: no drift of floating point."""
   weights, sizes, start = [0.1, 0.2, 0.7], [10**9, 10**9, 10**9], 10**12 // 7
-  corpus, window, _ = order.windows(sizes, list('abc'), weights, 0, np.arange(start, start + 1000))
+  corpus, window, _ = order.sample_windows(sizes, list('abc'), weights, 0, np.arange(start, start + 1000))
   for c, share in enumerate([1, 2, 7]):
-    nth = start // 10 * share + int((order.mixture((0.1, 0.2, 0.7)).corpus[:start % 10] == c).sum())
+    nth = start // 10 * share + int((order.mixture_period((0.1, 0.2, 0.7)).corpus[:start % 10] == c).sum())
     assert abs(10 * nth - start * share) < 10
     mine = window[corpus == c]
     index = np.arange(nth, nth + len(mine))
@@ -146,7 +146,7 @@ def test_law_of_a_mixture_far_out():
 
 
 def test_weights_of_many_digits_are_rounded_to_a_millionth():
-  mix = order.mixture((123_456_789, 987_654_321, 55_555_555.5))
+  mix = order.mixture_period((123_456_789, 987_654_321, 55_555_555.5))
   assert len(mix.corpus) == 1_000_000
   exact = np.array([123_456_789, 987_654_321, 55_555_555.5])
   assert abs(mix.shares - exact / exact.sum() * 1_000_000).max() < 1
@@ -156,7 +156,7 @@ def test_weights_of_many_digits_are_rounded_to_a_millionth():
                                      [1, 1e-9]])
 def test_bad_weights(weights):
   with pytest.raises(ValueError, match=r'^weights [^\n]*$'):
-    order.mixture(tuple(weights))
+    order.mixture_period(tuple(weights))
 
 
 def test_a_late_sample_costs_no_more_than_an_early_one():
@@ -172,8 +172,8 @@ def test_a_late_sample_costs_no_more_than_an_early_one():
     tracemalloc.start()
     sys.settrace(trace)
     try:
-      _, _, epoch = order.windows(sizes, digests, weights, 0, numbers)
-      order.offsets('a', 0, epoch)
+      _, _, epoch = order.sample_windows(sizes, digests, weights, 0, numbers)
+      order.epoch_offsets('a', 0, epoch)
     finally:
       sys.settrace(before)
       peak = tracemalloc.get_traced_memory()[1]

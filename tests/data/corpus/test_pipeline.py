@@ -15,8 +15,7 @@ import pytest
 from conftest import ROOT, mesh_of
 from corpus_files import random_documents, write_corpus
 
-from gptjax.data.corpus import pipeline
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import pipeline, reader
 from gptjax.parallel import sharding
 from gptjax.train.step import microbatches
 
@@ -28,14 +27,14 @@ needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec('tensorflow') is 
 def imported():
   """Until TensorFlow is there, batches are plain ones."""
   if importlib.util.find_spec('tensorflow'):
-    pipeline.tensorflow()
+    pipeline.import_tensorflow()
 
 
 @pytest.fixture(scope='module')
 def make_batch(tmp_path_factory):
   folder = write_corpus(tmp_path_factory.mktemp('c'), random_documents(0, 300), shard_tokens=333)
-  corpus = corpora.open_corpus(folder, 'train', verify=True)
-  return lambda step: corpora.batch([corpus, corpus], [2, 1], 0, step, 8, 16, False)
+  corpus = reader.open_corpus(folder, 'train', verify=True)
+  return lambda step: reader.batch([corpus, corpus], [2, 1], 0, step, 8, 16, False)
 
 
 def same(a, b):
@@ -46,14 +45,14 @@ def same(a, b):
 @needs_tensorflow
 def test_pipeline_equals_the_plain_loop_to_the_token(make_batch):
   ahead = list(pipeline.batches(make_batch, 0, 150, prefetch=3, workers=2))
-  plain = list(pipeline.plain_batches(make_batch, 0, 150))
+  plain = list(pipeline.synchronous_batches(make_batch, 0, 150))
   assert len(ahead) == len(plain) == 150
   assert all(same(a, b) for a, b in zip(ahead, plain, strict=True))
 
 
 @pytest.mark.parametrize('batches', [
   pytest.param(lambda *args: pipeline.batches(*args, prefetch=2, workers=2),
-               marks=needs_tensorflow), pipeline.plain_batches])
+               marks=needs_tensorflow), pipeline.synchronous_batches])
 def test_starting_at_step_3_gives_the_fourth_batch(make_batch, batches):
   whole = list(itertools.islice(batches(make_batch, 0, 9), 9))
   late = list(batches(make_batch, 3, 9))
@@ -64,8 +63,8 @@ def test_starting_at_step_3_gives_the_fourth_batch(make_batch, batches):
 
 @needs_tensorflow
 def test_batches_come_while_tensorflow_is_imported_and_from_it_after(make_batch, monkeypatch):
-  there, tf, makers = threading.Event(), pipeline.tensorflow(), []
-  monkeypatch.setattr(pipeline, 'tensorflow', lambda: there.wait(120) and tf)
+  there, tf, makers = threading.Event(), pipeline.import_tensorflow(), []
+  monkeypatch.setattr(pipeline, 'import_tensorflow', lambda: there.wait(120) and tf)
   def noted(step):
     makers.append(threading.get_ident())
     return make_batch(step)
@@ -129,7 +128,7 @@ def test_ahead_places_every_batch_in_order_and_never_too_many(make_batch, n):
     placed.append(threading.current_thread().name)
     return batch['inputs'].sum()
   found = []
-  for value, _ in pipeline.ahead(pipeline.plain_batches(make_batch, 3, 40), place, n):
+  for value, _ in pipeline.prefetch_to_device(pipeline.synchronous_batches(make_batch, 3, 40), place, n):
     found.append(value)
     assert len(placed) <= len(found) + n
   assert found == [make_batch(step)['inputs'].sum() for step in range(3, 40)]
@@ -142,7 +141,8 @@ def test_ahead_works_while_the_caller_does(make_batch):
     if batch['step'] == 2:
       reached.set()
     return batch['step']
-  batches = pipeline.ahead(pipeline.plain_batches(lambda step: {'step': step}, 0, 9), place, 2)
+  made = pipeline.synchronous_batches(lambda step: {'step': step}, 0, 9)
+  batches = pipeline.prefetch_to_device(made, place, 2)
   assert next(batches)[0] == 0 and reached.wait(120), 'batch 2 is placed while the caller holds batch 0'
   batches.close()
 
@@ -159,7 +159,8 @@ def test_ahead_tells_how_long_the_caller_stood_still(monkeypatch):
     now[0] += 7 * (batch['step'] in (1, 2))
     return batch['step']
   monkeypatch.setattr(pipeline, 'time', types.SimpleNamespace(monotonic=clock))
-  batches = pipeline.ahead(pipeline.plain_batches(lambda step: {'step': step}, 0, 4), slow, 1)
+  made = pipeline.synchronous_batches(lambda step: {'step': step}, 0, 4)
+  batches = pipeline.prefetch_to_device(made, slow, 1)
   next(batches)
   asking.set()
   assert next(batches) == (1, 7.0), 'step 1 was not there when it was asked for'
@@ -171,7 +172,7 @@ def test_ahead_tells_how_long_the_caller_stood_still(monkeypatch):
   batches.close()
 
 
-@pytest.mark.parametrize('read', [pipeline.plain_batches, pytest.param(
+@pytest.mark.parametrize('read', [pipeline.synchronous_batches, pytest.param(
   lambda *args: pipeline.batches(*args, prefetch=2, workers=2), marks=needs_tensorflow)])
 def test_ahead_passes_errors_on_and_leaves_no_thread(make_batch, read):
   def broken(batch):
@@ -181,9 +182,9 @@ def test_ahead_passes_errors_on_and_leaves_no_thread(make_batch, read):
     return batch
   seen, before = [], threading.active_count()
   with pytest.raises(ValueError, match='no room'):
-    list(pipeline.ahead(read(make_batch, 0, 9), broken, 2))
+    list(pipeline.prefetch_to_device(read(make_batch, 0, 9), broken, 2))
   assert len(seen) == 3
-  abandoned = pipeline.ahead(read(make_batch, 0, 10**9), lambda batch: batch, 2)
+  abandoned = pipeline.prefetch_to_device(read(make_batch, 0, 10**9), lambda batch: batch, 2)
   assert same(next(abandoned)[0], make_batch(0))
   abandoned.close()
   assert threading.active_count() == before

@@ -10,15 +10,14 @@ from corpus_files import random_documents, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.data.corpus import mixture, order
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import mixture, order, reader
 from gptjax.pretrain import loop
 
 T = 16
 
 
 def written(folder, *args, **options):
-  return corpora.open_corpus(write_corpus(folder, *args, **options), 'train', verify=False)
+  return reader.open_corpus(write_corpus(folder, *args, **options), 'train', verify=False)
 
 
 @pytest.fixture(scope='module')
@@ -28,8 +27,8 @@ def corpus(tmp_path_factory):
 
 def places(corpus, offset, seq_len, cross_documents):
   """[tokens that are targets] of each window of an epoch with this offset."""
-  numbers = np.arange(corpora.n_windows(corpus, seq_len, cross_documents))
-  starts, lengths = corpora.windows(corpus, numbers, seq_len, cross_documents, offset)
+  numbers = np.arange(reader.n_windows(corpus, seq_len, cross_documents))
+  starts, lengths = reader.window_bounds(corpus, numbers, seq_len, cross_documents, offset)
   assert (starts >= 0).all() and (lengths >= 1).all() and (lengths <= seq_len).all()
   return [(np.arange(start, start + n) + 1) % corpus.n_tokens
           for start, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
@@ -40,7 +39,7 @@ def places(corpus, offset, seq_len, cross_documents):
 def test_each_token_is_a_target_equally_often(tmp_path_factory, seed, seq_len):
   """In one epoch at most once; over one epoch of each offset, exactly as often as any other."""
   one = written(tmp_path_factory.mktemp('c'), random_documents(seed, 8))
-  if not corpora.n_windows(one, seq_len, True):
+  if not reader.n_windows(one, seq_len, True):
     return
   counts = np.zeros(one.n_tokens, int)
   for offset in range(one.n_tokens):
@@ -73,10 +72,10 @@ def test_windows_of_single_documents_begin_at_many_places(corpus):
 @pytest.mark.parametrize('cross_documents', [True, False])
 def test_a_batch_has_the_tokens_of_its_windows(corpus, cross_documents):
   stream, around = corpus.tokens(0, corpus.n_tokens), 0
-  n = corpora.n_windows(corpus, T, cross_documents)
+  n = reader.n_windows(corpus, T, cross_documents)
   for step in range(3 * n // 8):
     where = [corpus], [1], 3, step, 8, T, cross_documents, slice(None), True
-    batch, found = corpora.batch(*where), corpora.batch_windows(*where)
+    batch, found = reader.batch(*where), reader.batch_windows(*where)
     for row, (start, length) in enumerate(zip(found.start, found.length, strict=True)):
       tokens = np.take(stream, np.arange(start, start + length + 1), mode='wrap')
       around += start + length >= corpus.n_tokens
@@ -87,9 +86,9 @@ def test_a_batch_has_the_tokens_of_its_windows(corpus, cross_documents):
 
 
 def test_epochs_have_other_windows_and_the_same_number(corpus):
-  n, seen = corpora.n_windows(corpus, T, True), collections.defaultdict(set)
+  n, seen = reader.n_windows(corpus, T, True), collections.defaultdict(set)
   for step in range(5 * n // 8):
-    found = corpora.batch_windows([corpus], [1], 0, step, 8, T, True, shift=True)
+    found = reader.batch_windows([corpus], [1], 0, step, 8, T, True, shift=True)
     for row, start in enumerate(found.start.tolist()):
       seen[(8 * step + row) // n].add((start, int(found.window[row])))
   assert all(len({window for _, window in seen[epoch]}) == n for epoch in range(4))
@@ -102,7 +101,7 @@ def test_a_shifted_batch_is_a_pure_function_of_corpus_seed_and_step(corpus, tmp_
   again = written(tmp_path / 'again', random_documents(0, 300), shard_tokens=77)
   asked = list(itertools.product((0, 10**12, 7), (True, False)))
   def inputs(one, seed, step, cross_documents, rows=slice(None)):
-    return corpora.batch([one], [1], seed, step, 24, T, cross_documents, rows, True)['inputs']
+    return reader.batch([one], [1], seed, step, 24, T, cross_documents, rows, True)['inputs']
   first = [inputs(corpus, 3, *one) for one in asked]
   for one, expected in zip(reversed(asked), reversed(first), strict=True):
     assert (inputs(again, 3, *one) == expected).all()
@@ -118,13 +117,13 @@ def test_training_reads_what_its_config_says(corpus, shift):
     read = mixture.Mixture(['c'], [1], [corpus], [None], '')
     run = loop.Run(config, None, mesh, None, read, 10, None, None)
     for step in (0, 1000):
-      expected = corpora.batch([corpus], [1], config.train.seed, step, 8, 24, True, shift=shift)
+      expected = reader.batch([corpus], [1], config.train.seed, step, 8, 24, True, shift=shift)
       assert (loop.train_batch(run, step)['inputs'] == expected['inputs']).all()
 
 
 def test_golden():
   """Frozen: a change here means that no run can be resumed or repeated any more."""
-  found = order.offsets('0123456789abcdef' * 4, 7, np.array([0, 1, 0, 10**12]))
+  found = order.epoch_offsets('0123456789abcdef' * 4, 7, np.array([0, 1, 0, 10**12]))
   assert found.tolist() == GOLDEN
 
 

@@ -12,7 +12,8 @@ import pytest
 from pyarrow import parquet
 from source_files import TEXTS, compress, jsonl, problems, read, texts
 
-from gptjax.data.sources import fields, files, tar_source
+from gptjax.data.sources import fields, files
+from gptjax.data.sources import tar as tar_source
 from gptjax.errors import InputError
 
 RECORDS = [
@@ -39,7 +40,7 @@ def test_dotted_fields(tmp_path):
   ({'meta.url': 'u', 'meta': {'url': 'v'}}, {'url': 'u'}), ({'meta': {'url': 3}, 'url': None}, {}),
   ({'meta': None, 'metadata': ['url']}, {})])
 def test_where_the_origin_of_a_record_may_be(record, origin):
-  assert fields.origin(record) == origin
+  assert fields.origin_fields(record) == origin
 
 
 def tar(path, members, suffix=''):
@@ -96,7 +97,7 @@ def test_a_tar_archive_that_lies_of_its_sizes(tmp_path, monkeypatch):
   assert [piece.text[:4] for piece in found] == ['good', '', 'yyyy']
   assert problems(found)[0][1] == 'too long: a file of more than 1,000 bytes'
   monkeypatch.setattr(files, 'MAX_DOCUMENT', 10**6)
-  monkeypatch.setattr(tar_source, 'HEADERS', 20_000)
+  monkeypatch.setattr(tar_source, 'MAX_HEADERS', 20_000)
   info = tarfile.TarInfo('x' * 60_000)
   header = info.create_pax_header(info.get_info(), 'utf-8')
   (tmp_path / 'big.tar').write_bytes(whole[:1024] + header + whole[1024:])
@@ -202,7 +203,7 @@ def test_what_arrow_cannot_read_is_refused_and_not_left_out(tmp_path, monkeypatc
     raise error
   parquet.write_table(pyarrow.table({'text': TEXTS}), tmp_path / 'a.parquet')
   monkeypatch.setattr(parquet.ParquetFile, 'iter_batches', fail)
-  with pytest.raises(InputError, match=r'a\.parquet cannot be read here: [^\n]*$'):
+  with pytest.raises(InputError, match=r'a\.parquet is not supported: [^\n]*$'):
     read(f'parquet:{tmp_path}/a.parquet')
   monkeypatch.undo()
   content = bytearray((tmp_path / 'a.parquet').read_bytes())
@@ -213,4 +214,4 @@ def test_what_arrow_cannot_read_is_refused_and_not_left_out(tmp_path, monkeypatc
 
 
 def test_a_blank_origin_at_the_top_does_not_hide_the_one_in_meta():
-  assert fields.origin({'url': ' ', 'meta': {'url': 'https://a.example/'}}) == {'url': 'https://a.example/'}
+  assert fields.origin_fields({'url': ' ', 'meta': {'url': 'https://a.example/'}}) == {'url': 'https://a.example/'}

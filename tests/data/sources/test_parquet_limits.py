@@ -1,4 +1,4 @@
-"""Parquet files in which little unpacks to much: what is read of them stays within limits, in order."""
+"""Parquet files that decompress to many times their size: memory stays bounded, and rows stay in order."""
 
 import json
 import random
@@ -8,7 +8,8 @@ import pytest
 from pyarrow import parquet
 from source_files import problems, read, texts
 
-from gptjax.data.sources import files, parquet_pages, parquet_source
+from gptjax.data.sources import files, parquet_pages
+from gptjax.data.sources import parquet as parquet_source
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def test_a_page_that_unpacks_to_too_much_is_refused_before_it_is(tmp_path, small
   source = write(tmp_path / 'a.parquet', pyarrow.table({'text': ['x' * 900] * 100}), use_dictionary=False)
   assert (tmp_path / 'a.parquet').stat().st_size < 5000
   ((place, problem),) = problems(read(source))
-  assert place.endswith('a.parquet:1') and problem.startswith('too long: its page in the file unpacks to 90,')
+  assert place.endswith('a.parquet:1')
+  assert problem.startswith('too long: its page in the file decompresses to 90,')
   # Written as it says, it can be read.
   source = write(tmp_path / 'a.parquet', pyarrow.table({'text': ['x' * 900] * 100}), row_group_size=10)
   assert texts(read(source)) == ['x' * 900] * 100
@@ -89,7 +91,7 @@ def test_each_page_is_seen(tmp_path, options):
   source = write(tmp_path / 'a.parquet', pyarrow.table({'text': [f'{i} ' * 300 for i in range(500)]}),
                  data_page_size=5000, **options)
   with files.open_bytes(source.removeprefix('parquet:')) as raw:
-    watched = parquet_pages.Watched(raw, 1 << 20)
+    watched = parquet_pages.PageCheckedFile(raw, 1 << 20)
     file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=1000)
     watched.watch(file.metadata.row_group(0), [0])
     ((start, stop),) = watched._chunks

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from source_files import TEXTS, compress, jsonl, problems, read, texts
 
 from gptjax.data.prepare import prepare
-from gptjax.data.sources import corpus_source, files, python_source
+from gptjax.data.sources import corpus, files, python
 from gptjax.data.sources import documents as sources
 from gptjax.data.tokenizers import training
 
@@ -166,9 +166,9 @@ def test_long_files_come_in_pieces_that_make_the_whole(tmp_path_factory, text, c
   path.write_bytes(text.encode())
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(files, 'CHUNK', chunk)
-    patch.setattr(files, 'PIECE', piece)
+    patch.setattr(files, 'MAX_PIECE', piece)
     found = read(f'text:{path}')
-    assert found == [p._replace(place=f'{path}:1') for p in files.document(text, '', {})]
+    assert found == [p._replace(place=f'{path}:1') for p in files.document_pieces(text, '', {})]
   assert ''.join(texts(found)) == text
   assert {p.length for p in found} == {len(text)} and len({p.digest for p in found}) == 1
   lengths = [len(p.text) for p in found]
@@ -263,12 +263,12 @@ def test_a_file_whose_name_has_a_colon(tmp_path):
 
 def test_python_is_a_megabyte_of_english_always_the_same():
   script = ('import hashlib, sys, warnings; warnings.simplefilter("error"); '
-            'from gptjax.data.sources import python_source as p; '
+            'from gptjax.data.sources import python as p; '
             'print(hashlib.sha256("".join(x.text for x in p.pieces()).encode()).hexdigest(), '
             'sorted({"this", "antigravity", "turtle", "jax", "numpy"} & set(sys.modules)))')
   done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)
   assert not done.stderr
-  found = python_source.pieces()
+  found = python.pieces()
   import hashlib
   digest = hashlib.sha256(''.join(texts(found)).encode()).hexdigest()
   assert done.stdout.split()[0] == digest and done.stdout.strip().endswith('[]')
@@ -294,7 +294,7 @@ def test_tfds(source, count, first):
 @pytest.mark.parametrize('source, message', [
   ('tfds:tiny_shakespeare:nosplit', 'no split'),
   ('tfds:tiny_shakespeare:train:nofield', 'no field'),
-  ('tfds:glue/rte', 'say which'), ('tfds:not_a_data_set', 'not_a_data_set'),
+  ('tfds:glue/rte', 'choose one'), ('tfds:not_a_data_set', 'not_a_data_set'),
   ('tfds:glue/cola:train:sentence:more', 'more than')])
 def test_tfds_that_is_not_there(source, message):
   with pytest.raises(ValueError, match=message) as error:
@@ -326,7 +326,7 @@ def test_a_corpus_gives_the_documents_that_went_into_it(tmp_path, monkeypatch, t
       tokenizer = f'sentencepiece:{tmp_path}/model/sentencepiece.model'
     prepare([f'jsonl:{tmp_path}/in.jsonl'], tokenizer, folder, validation_fraction=0, clean='', workers=1,
             tfds_dir='', on_error='stop', progress=False)
-    monkeypatch.setattr(corpus_source, 'TOKENS', tokens)
+    monkeypatch.setattr(corpus, 'DECODED_TOKENS', tokens)
     found = texts(read(f'corpus:{folder}'))
     if tokenizer.startswith('train'):
       assert found == documents and texts(read(f'corpus:{folder}:train')) == documents

@@ -9,7 +9,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of
 
 import gptjax
-from gptjax.data.sources import documents, tfds_folder, tfds_source
+from gptjax.data.sources import documents, tfds, tfds_folder
 from gptjax.data.tokenizers import byte_bpe
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import sources as eval_sources
@@ -61,7 +61,7 @@ def test_a_class_beside_the_data_is_not_imported_by_an_evaluation(tmp_path):
   folder = tmp_path / 'data' / 'tfds'
   write(folder / 'wsc273', features_of(pythonClassName='data.tfds.wsc273.payload.Anything'))
   with mesh_of():
-    model = layout.config_for({'n_layer': 1, 'n_head': 2, 'n_embd': 8, 'n_ctx': 32, 'n_vocab': 257})
+    model = layout.config_from_fields({'n_layer': 1, 'n_head': 2, 'n_embd': 8, 'n_ctx': 32, 'n_vocab': 257})
     tokenizer = byte_bpe.train_bpe(['a b'], 257)
     gptjax.save_pretrained(language_model(jax.random.key(0), model), tokenizer, tmp_path / 'model')
   found = run(tmp_path, 'gptjax.main', f'--config={ROOT}/configs/gpt2_zero_shot.py', '--workdir=run',
@@ -111,7 +111,8 @@ def test_the_newest_version_is_found_or_the_one_that_is_named_and_the_default_co
     write(tmp_path / 'a', info={**INFO, 'version': version})
     write(tmp_path / 'b' / 'small', info={**INFO, 'version': version})
   (tmp_path / 'a' / '3.0.0.incompleteABC').mkdir()
-  found = lambda name: (path := tfds_folder.find(name, str(tmp_path))) and str(path.relative_to(tmp_path))
+  find = lambda name: tfds_folder.find_folder(name, str(tmp_path))
+  found = lambda name: (path := find(name)) and str(path.relative_to(tmp_path))
   assert found('a') == 'a/2.10.0' and found('a:1.0.0') == 'a/1.0.0' and found('a:5.0.0') is None
   assert found('b') is None and found('b/small') == 'b/small/2.10.0' and found('c') is None
   (tmp_path / 'b' / '.config').mkdir()
@@ -119,18 +120,18 @@ def test_the_newest_version_is_found_or_the_one_that_is_named_and_the_default_co
     (tmp_path / 'b' / '.config' / 'metadata.json').write_text(json.dumps({'default_config_name': name}))
     assert found('b:1.0.0') == there
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
-  assert tfds_folder.find('a', '').name == '2.10.0'
+  assert tfds_folder.find_folder('a', '').name == '2.10.0'
 
 
 def test_another_version_is_read_and_nothing_is_fetched(tmp_path, monkeypatch):
   """Neither the set, nor its description from TFDS's bucket; in an evaluation whatever the config says."""
   from tensorflow_datasets.core import dataset_info
-  tfds = tfds_source._library()
+  builders = tfds._library().core.DatasetBuilder
   asked = []
-  monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', lambda self: asked.append(self.name))
+  monkeypatch.setattr(builders, 'download_and_prepare', lambda self: asked.append(self.name))
   monkeypatch.setattr(dataset_info.DatasetInfo, 'initialize_from_bucket', lambda self: asked.append('bucket'))
   write(tmp_path / 'glue' / 'cola', info={**INFO, 'name': 'glue', 'configName': 'cola'})
-  builder = tfds_source.open_set('glue/cola', str(tmp_path))
+  builder = tfds.open_dataset('glue/cola', str(tmp_path))
   assert str(builder.version) == '1.0.0' and list(builder.info.splits) == ['train']
   data = eval_sources.DataOptions('', str(tmp_path), 0)
   assert eval_sources.read_tfds(data, 'glue/rte', 'train', None) is None

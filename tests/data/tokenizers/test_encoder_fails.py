@@ -48,7 +48,7 @@ def test_a_document_that_cannot_be_encoded_is_left_out_and_listed(tmp_path, fail
   with pytest.raises(InputError, match=r'a\.jsonl:2: cannot be encoded: x y; --on_error=skip would leave it'):
     run(source, tmp_path / 'out', validation_fraction=0)
   manifest = run(source, tmp_path / 'skip', validation_fraction=0, on_error='skip')
-  assert manifest['skipped'] == {encode.FAILED: 2}
+  assert manifest['skipped'] == {encode.ENCODE_FAILED: 2}
   assert documents(tmp_path / 'skip', 'train') == ['one two', 'three two one', 'five']
   assert manifest['splits']['train']['bytes'] == sum(len(text) for text in TEXTS if 'BAD' not in text)
   assert (tmp_path / 'skip' / 'skipped.txt').read_text().split('\n') == [
@@ -58,7 +58,7 @@ def test_a_document_that_cannot_be_encoded_is_left_out_and_listed(tmp_path, fail
 def test_what_is_held_out_is_chosen_without_it(tmp_path, failing):
   source = write_jsonl(tmp_path / 'a.jsonl', TEXTS * 20)
   manifest = run(source, tmp_path / 'skip', validation_fraction=0.3, on_error='skip', seq_len=8)
-  assert manifest['skipped'] == {encode.FAILED: 40}
+  assert manifest['skipped'] == {encode.ENCODE_FAILED: 40}
 
 
 def test_a_mistake_of_the_program_stays_one(tmp_path, failing):
@@ -68,12 +68,12 @@ def test_a_mistake_of_the_program_stays_one(tmp_path, failing):
 
 
 def test_a_piece_that_fails_is_missing_in_its_document_and_moves_no_other(tmp_path, failing, monkeypatch):
-  monkeypatch.setattr(files, 'PIECE', 20)
+  monkeypatch.setattr(files, 'MAX_PIECE', 20)
   texts = ['first words here\nBAD\nmore words than one\n' * 2, 'alone', 'BAD ' * 8 + '\nat the end of it all']
   source = write_jsonl(tmp_path / 'a.jsonl', texts)
   manifest = run(source, tmp_path / 'out', validation_fraction=0, on_error='skip')
   found = documents(tmp_path / 'out', 'train')
-  assert len(found) == 3 and found[1] == 'alone' and manifest['skipped'] == {encode.FAILED: 2}
+  assert len(found) == 3 and found[1] == 'alone' and manifest['skipped'] == {encode.ENCODE_FAILED: 2}
   assert 'BAD' not in ''.join(found) and 'first words here' in found[0] and 'end of it all' in found[2]
 
 
@@ -95,10 +95,10 @@ def test_ids_are_those_of_the_text_in_one(text, most):
   tokenizer = train()
   whole = tokenizer.coder.encode(text, disallowed_special=())
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(byte_bpe, 'AT_ONCE', most)
+    patch.setattr(byte_bpe, 'TIKTOKEN_CHARACTERS', most)
     parts, rest = [], text
     while rest:
-      parts.append(rest[:files.cut(rest[:most + 1], most)])
+      parts.append(rest[:files.cut_position(rest[:most + 1], most)])
       rest = rest[len(parts[-1]):]
     anywhere = any(len(part) == most and not files._BEFORE_MARK.match(part[-1] + after[:1])
                    and after[:1] not in ' \n' for part, after in itertools.pairwise(parts))
@@ -119,11 +119,11 @@ def test_a_document_that_cannot_come_in_parts_is_a_problem_of_its_own(tmp_path, 
   made = library.Tokenizer(library.models.WordLevel({'a': 0, '?': 1}, unk_token='?'))
   made.pre_tokenizer = library.pre_tokenizers.Whitespace()
   made.save(str(tmp_path / 'tokenizer.json'))
-  assert isinstance(loading.load(str(tmp_path)), hf_tokenizer.Library)
-  monkeypatch.setattr(files, 'PIECE', 20)
+  assert isinstance(loading.load(str(tmp_path)), hf_tokenizer.LibraryTokenizer)
+  monkeypatch.setattr(files, 'MAX_PIECE', 20)
   source = write_jsonl(tmp_path / 'a.jsonl', ['a a', 'a ' * 30, 'a'])
   with pytest.raises(InputError, match=r'a\.jsonl:2: cannot be encoded: a document of more than a million'):
     run(source, tmp_path / 'out', str(tmp_path), validation_fraction=0)
   manifest = run(source, tmp_path / 'skip', str(tmp_path), validation_fraction=0, on_error='skip')
-  assert manifest['skipped'] == {encode.FAILED: 1}
+  assert manifest['skipped'] == {encode.ENCODE_FAILED: 1}
   assert reader.open_corpus(str(tmp_path / 'skip'), 'train', verify=True).n_documents == 3

@@ -69,7 +69,7 @@ def old_middle(chunk, exceptions):
 
 def old_merge(word, ranks):
   """The symbols of a word: the pair of lowest rank is merged, everywhere, until none is."""
-  symbols = [*word[:-1], word[-1] + gpt1_text.END]
+  symbols = [*word[:-1], word[-1] + gpt1_text.END_OF_WORD]
   while len(symbols) > 1:
     best = min(itertools.pairwise(symbols),
                key=lambda pair: ranks.get(pair, len(ranks)))
@@ -107,7 +107,7 @@ ADDRESSES = st.lists(st.sampled_from([
 @hypothesis.given(CHUNKS | ADDRESSES)
 @hypothesis.settings(max_examples=2000, deadline=None)
 def test_words_are_those_of_the_plain_rules(chunk):
-  assert gpt1_words.words(chunk) == old_words(chunk)
+  assert gpt1_words.split_words(chunk) == old_words(chunk)
 
 
 @hypothesis.given(WHITE)
@@ -130,7 +130,8 @@ SYMBOLS = st.sampled_from(['a', 'b', 'ab', 'ba', 'aa', 'aab', 'b</w>'])
 def test_merges_of_any_ranks_are_those_of_one_pass_after_the_other(pairs, word):
   """Also where a merge makes a pair of a lower rank than its own."""
   ranks = {pair: i for i, pair in enumerate(pairs)}
-  assert gpt1_text.merged([*word[:-1], word[-1] + gpt1_text.END], ranks) == old_merge(word, ranks)
+  symbols = [*word[:-1], word[-1] + gpt1_text.END_OF_WORD]
+  assert gpt1_text.apply_merges(symbols, ranks) == old_merge(word, ranks)
 
 
 class Counted(dict):
@@ -146,7 +147,7 @@ class Counted(dict):
 def test_merging_a_long_word_asks_for_few_ranks(gpt1, text):
   ranks = Counted(gpt1._ranks)
   symbols = list(text * 10_000)
-  gpt1_text.merged(symbols, ranks)
+  gpt1_text.apply_merges(symbols, ranks)
   assert ranks.asked < 5 * len(symbols)
 
 

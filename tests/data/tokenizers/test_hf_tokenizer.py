@@ -141,7 +141,7 @@ def compared(folder, parts, symbols):
     ends = config.eos_token_id
   ends = [ends] if isinstance(ends, int) else ends
   if ends and all(i < ours.n_vocab for i in ends):
-    assert list(ours.ends) == ends
+    assert list(ours.eos_ids) == ends
   ours.save(folder / 'saved')
   again = loading.load(str(folder / 'saved'))
   for name in ('digest', 'name', 'n_vocab', 'end_of_text', 'special_tokens', 'ends'):

@@ -15,7 +15,7 @@ from gptjax.errors import InputError
 from gptjax.finetune import data as finetune_data
 from gptjax.finetune.tasks import published
 from gptjax.finetune.tasks.examples import Example
-from gptjax.pretrained.tokenizer_files import tokenizer_files
+from gptjax.pretrained.tokenizer_files import transformers_files
 
 END = byte_bpe.END_OF_TEXT
 WORDS = 'the blue stone never sings of rain, and trees walk under it; '
@@ -30,7 +30,7 @@ def tokenizer():
 def test_ids_are_those_of_transformers_where_names_are_read_as_tokens(tokenizer, tmp_path):
   os.environ['HF_HUB_OFFLINE'] = '1'
   transformers = pytest.importorskip('transformers')
-  for name, content in tokenizer_files(tokenizer, 24).items():
+  for name, content in transformers_files(tokenizer, 24).items():
     (tmp_path / name).write_bytes(content)
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
   for text in TEXTS:
@@ -40,15 +40,15 @@ def test_ids_are_those_of_transformers_where_names_are_read_as_tokens(tokenizer,
 
 
 def test_names_are_checked_and_all_stands_for_all(tokenizer):
-  assert special.named(tokenizer, ['all']) == special.named(tokenizer, [END]) == (END,)
-  assert special.named(tokenizer, []) == ()
+  assert special.resolve_names(tokenizer, ['all']) == special.resolve_names(tokenizer, [END]) == (END,)
+  assert special.resolve_names(tokenizer, []) == ()
   with pytest.raises(InputError, match=r"special token '<sep>' is not one of .* which has '<.endoftext.>'"):
-    special.named(tokenizer, ['<sep>'])
+    special.resolve_names(tokenizer, ['<sep>'])
 
 
 def test_pieces_of_sentencepiece_have_their_control_tokens():
   made = sentence_piece.train_sentencepiece([WORDS * 9], 280)
-  ids = special.encode(made, special.named(made, ['</s>']), 'a stone</s>the rain')
+  ids = special.encode(made, special.resolve_names(made, ['</s>']), 'a stone</s>the rain')
   assert ids.tolist() == [*made.encode('a stone'), made.end_of_text, *made.encode('the rain')]
 
 

@@ -16,7 +16,7 @@ from conftest import SHARED
 from hypothesis import strategies as st
 
 from gptjax.command import run as command_module
-from gptjax.data.sources import files, python_source
+from gptjax.data.sources import files, python
 from gptjax.data.tokenizers import __main__ as tokenizers_command
 from gptjax.data.tokenizers import (
   byte_bpe,
@@ -76,7 +76,7 @@ def trained():
   return byte_bpe.train_bpe([CORPUS], 400)
 
 
-CORPUS = ''.join(piece.text for piece in python_source.pieces()[:12]) + 'aaaa aaa aaaaaaa ' * 9
+CORPUS = ''.join(piece.text for piece in python.pieces()[:12]) + 'aaaa aaa aaaaaaa ' * 9
 
 
 @pytest.mark.parametrize('text, ids', [
@@ -132,7 +132,7 @@ def test_end_of_text_in_a_document_is_text(gpt2):
 
 @pytest.mark.parametrize('character', ['a', ' ', '\n', '^', '漢', '\u0301'])
 def test_long_runs_do_not_crash_or_stall(gpt2, character):
-  text = character * (files.PIECE if character != '漢' else 100_000)
+  text = character * (files.MAX_PIECE if character != '漢' else 100_000)
   assert gpt2.decode(gpt2.encode(text)) == text
 
 
@@ -239,15 +239,15 @@ def test_gpt1_words_are_spacys():
   with open(os.path.join(os.path.dirname(__file__), 'gpt1_words.json'), encoding='utf-8') as file:
     cases = json.load(file)
   assert len(cases) > 1500
-  wrong = {chunk: (gpt1_words.words(chunk), words) for chunk, words in cases.items()
-           if gpt1_words.words(chunk) != words}
+  wrong = {chunk: (gpt1_words.split_words(chunk), words) for chunk, words in cases.items()
+           if gpt1_words.split_words(chunk) != words}
   assert not wrong
 
 
 @hypothesis.given(st.text(max_size=30).map(lambda text: ''.join(text.split())))
 @hypothesis.settings(max_examples=500, deadline=None)
 def test_gpt1_words_lose_nothing(chunk):
-  words = gpt1_words.words(chunk)
+  words = gpt1_words.split_words(chunk)
   assert ''.join(words) == chunk and all(words)
 
 
@@ -260,12 +260,12 @@ def test_gpt1_loses_case_and_white_space_and_no_more(gpt1):
 
 @pytest.mark.parametrize('kind', ['gpt2', 'gpt1', 'trained', 'sentencepiece'])
 def test_pieces_of_a_long_document_give_the_ids_of_the_whole(kind, request, monkeypatch):
-  monkeypatch.setattr(files, 'PIECE', 200)
+  monkeypatch.setattr(files, 'MAX_PIECE', 200)
   made = (sentence_piece.train_sentencepiece([CORPUS], 420) if kind == 'sentencepiece'
           else request.getfixturevalue(kind))
   odd = "She can't sell\n\n sea  shells, he said;\tthe shore's 'll  ...  \n" * 3
   text = (odd + CORPUS[:300] + ' one two' * 90) * 4
-  pieces = list(files.document(text, '', {}))
+  pieces = list(files.document_pieces(text, '', {}))
   assert len(pieces) > 5 and ''.join(piece.text for piece in pieces) == text
   ids = np.concatenate([made.encode_part(piece.text, piece.start == 0) for piece in pieces])
   assert ids.tolist() == made.encode(text).tolist()
@@ -310,7 +310,7 @@ def test_train_command(kind, tmp_path, monkeypatch, capsys):
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_words_are_cut_for_the_training_if_they_are_long_and_no_others(parts):
   text = ''.join(parts)
-  found = list(long_words.without_long_words([text]))
+  found = list(long_words.cut_long_words([text]))
   words = lambda text: regex.findall(byte_bpe.PATTERN, text)
   assert ''.join(found) == text and all(len(one) <= 1001 for part in found for one in words(part))
   a_few = regex.search('[^ \n]{8001}', text)  # words without a space between them, cut together

@@ -44,7 +44,7 @@ def filter_of(folder, *sources, **changes):
 def reading(source):
   from gptjax.data import blocks
   from gptjax.data.sources import documents
-  return blocks.Reading(documents.units([source], ''), '', '', True, None)
+  return blocks.ReadOptions(documents.units([source], ''), '', '', True, None)
 
 
 @few
@@ -66,8 +66,8 @@ def test_ascii_and_other_characters_have_the_same_keys():
 @hypothesis.given(st.lists(sentences | st.text(alphabet='ab .\n', max_size=300), min_size=1, max_size=4))
 def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(files, 'PIECE', 40)
-    found = [((0, 0, 0), piece, '') for text in texts for piece in files.document(text, '', {})
+    patch.setattr(files, 'MAX_PIECE', 40)
+    found = [((0, 0, 0), piece, '') for text in texts for piece in files.document_pieces(text, '', {})
              if not piece.problem]
     patch.setattr(build.blocks, 'kept', lambda *_: found)
     parts = [piece.text for _, piece, _ in build.texts(None, build.TextPosition())]

@@ -16,7 +16,7 @@ from gptjax.storage.checkpoint import any_completed
 from gptjax.train.step import graph
 
 
-def first(config, workdir, overrides=()):
+def open_initial_weights(config, workdir, overrides=()):
   """The layout.Source that `config.init_from` names, whose model and tokenizer become the config's.
 
   Args:
@@ -35,7 +35,7 @@ def first(config, workdir, overrides=()):
   # Where no tokenizer lies with the weights, the number of its entries can be given; other rows are padding.
   source = open_source(config.init_from, config.model.n_vocab if 'model.n_vocab' in overrides else None)
   wrong, other = [], []
-  for name, value in layout.config_for(source.fields).model.to_dict().items():
+  for name, value in layout.config_from_fields(source.fields).model.to_dict().items():
     mine = config.model[name]
     padding = name == 'pad_vocab_to' and name not in source.fields  # files hold no padded rows
     derived = name == 'n_inner' and not mine
@@ -56,7 +56,7 @@ def first(config, workdir, overrides=()):
     raise InputError(f'the weights of config.init_from = {config.init_from!r} do not fit '
                      f'{", ".join(wrong)}: leave out what they bring themselves')
   if other and jax.process_index() == 0:
-    print(f'from the weights of {source.place}: {", ".join(other)}', file=sys.stderr)
+    print(f'from the weights of {source.folder}: {", ".join(other)}', file=sys.stderr)
   return source
 
 
@@ -90,7 +90,7 @@ def check_tokenizer(config, source, made):
                      f'corpus end with {made["end_of_text"]}: prepare it again with that tokenizer')
 
 
-def exporter(config, workdir, source, tokenizer):
+def make_exporter(config, workdir, source, tokenizer):
   """What writes WORKDIR/export, given the folder of a good checkpoint; None without checkpoint.export.
 
   Args:
@@ -108,13 +108,13 @@ def exporter(config, workdir, source, tokenizer):
 
 
 def _kept(workdir, made):
-  """The tokenizer that the workdir keeps, which has its own `ends`, if it is this one."""
+  """The tokenizer that the workdir keeps, which has its own `eos_ids`, if it is this one."""
   folder = Path(workdir) / 'tokenizer'
   kept = loading.load(str(folder)) if folder.is_dir() else made
   return kept if kept.digest == made.digest else made
 
 
-def keep(source, tokenizer, workdir):
+def save_run_tokenizer(source, tokenizer, workdir):
   """Puts the tokenizer into the workdir, if it is not there yet.
 
   That of the first weights goes first: a corpus does not say at which ids their texts end.
@@ -127,7 +127,7 @@ def keep(source, tokenizer, workdir):
   if source and source.tokenizer:
     save_tokenizer(source.tokenizer, workdir)
   else:
-    keep_tokenizer(tokenizer, workdir)
+    save_corpus_tokenizer(tokenizer, workdir)
 
 
 def save_tokenizer(tokenizer, workdir):
@@ -140,7 +140,7 @@ def save_tokenizer(tokenizer, workdir):
     atomic.rename(fresh, kept)
 
 
-def keep_tokenizer(tokenizer, workdir):
+def save_corpus_tokenizer(tokenizer, workdir):
   """Writes the corpus's tokenizer into the workdir, which then loads without the corpus.
 
   Only the files of a tokenizer are written, with what was read of them: a folder may hold anything else, and

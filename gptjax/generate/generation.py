@@ -14,9 +14,9 @@ from gptjax.command import bars
 from gptjax.command.flag_types import SEED, integer, real
 from gptjax.data.tokenizers import special
 from gptjax.errors import InputError
-from gptjax.generate import cache as decode
-from gptjax.generate.sampling import Choice, row_keys
-from gptjax.generate.streaming import Text
+from gptjax.generate import kv_cache
+from gptjax.generate.sampling import SamplingOptions, row_keys
+from gptjax.generate.streaming import GeneratedText
 from gptjax.kernels import cpu
 from gptjax.parallel import sharding
 from gptjax.text import text_checks
@@ -60,7 +60,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
       tokenizer, a model whose logits are not numbers, or what `gptjax.load` says.
   """
   prompts, stop = [*_several(prompt), *map(read_prompt, _several(prompt_file))], _several(stop)
-  check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size)
+  check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size)
   sharding.ensure_mesh()
   if isinstance(source, str | Path):
     from gptjax import pretrained
@@ -70,18 +70,20 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     raise InputError('no tokenizer lies with the weights: put its files beside them')
   if top_k is None and top_p is None and not prompts:
     top_k = PAPER_TOP_K
-  choice = Choice(temperature or None, top_k or None, None if top_p == 1 else top_p,
-                  min(model.n_vocab, tokenizer.n_vocab))
-  begun = encoded(prompts, tokenizer, model.n_ctx, special_tokens)
-  made = [Text(tokenizer, ids, number, max_tokens, stop) for ids in begun for number in range(num_samples)]
+  choice = SamplingOptions(temperature or None, top_k or None, None if top_p == 1 else top_p,
+                           min(model.n_vocab, tokenizer.n_vocab))
+  begun = encode_prompts(prompts, tokenizer, model.n_ctx, special_tokens)
+  made = [GeneratedText(tokenizer, ids, number, max_tokens, stop)
+          for ids in begun for number in range(num_samples)]
   # The weights as they were loaded can go.
-  model, source = decode.ready(model), None
+  model, source = kv_cache.prepare_for_decoding(model), None
   _require_memory(model, made, batch_size)
-  extend(model, tokenizer, made, choice, seed, on_full, batch_size, listen)
-  return [text.said for text in made]
+  generate_texts(model, tokenizer, made, choice, seed, on_full, batch_size, listen)
+  return [text.text for text in made]
 
 
-def check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size):
+def check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full,
+                  batch_size):
   """Refuses options out of their range (ValueError)."""
   given = {'num_samples': num_samples, 'max_tokens': max_tokens, 'temperature': temperature, 'top_k': top_k,
            'top_p': top_p, 'seed': seed, 'batch_size': batch_size}
@@ -100,7 +102,7 @@ def check(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, sto
 
 def _require_memory(model, texts, batch_size):
   """Refuses a batch whose keys and values exceed the memory of all devices (InputError)."""
-  slots = max(min(len(text.ids) + text.left, model.n_ctx) for text in texts)
+  slots = max(min(len(text.ids) + text.remaining, model.n_ctx) for text in texts)
   rows = min(batch_size, len(texts))
   needed = 2 * model.n_layer * model.n_embd * np.dtype(model.dtype).itemsize * rows * slots
   limits = [(device.memory_stats() or {}).get('bytes_limit', 0) for device in jax.local_devices()]
@@ -110,14 +112,14 @@ def _require_memory(model, texts, batch_size):
                      f'bytes for their keys and values, and there are {there:,} bytes of memory: lower it')
 
 
-def encoded(prompts, tokenizer, n_ctx, special_tokens=()):
+def encode_prompts(prompts, tokenizer, n_ctx, special_tokens=()):
   """[int32[p] tokens of each prompt]; without any, the end-of-text token (ValueError if that cannot be)."""
   if not prompts:
     if tokenizer.end_of_text is None:
       raise InputError(f'the tokenizer {tokenizer.name} has no end-of-text token to begin with: give a '
                        'prompt')
     return [np.array([tokenizer.end_of_text], np.int32)]
-  names = special.named(tokenizer, special_tokens)
+  names = special.resolve_names(tokenizer, special_tokens)
   found = [special.encode(tokenizer, names, prompt) for prompt in prompts]
   for prompt, ids in zip(prompts, found):
     if not len(ids):
@@ -129,23 +131,23 @@ def encoded(prompts, tokenizer, n_ctx, special_tokens=()):
   return found
 
 
-def extend(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
+def generate_texts(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
   """Writes on until each text has ended.
 
   Args:
-    model: a `cache.ready` GPT; its mesh is set.
+    model: a `kv_cache.prepare_for_decoding` GPT; its mesh is set.
     tokenizer: the texts'.
     texts: list of Text, changed in place.
     choice: sampling.Choice.
     seed, on_full, batch_size, listen: as for `sample`.
   """
-  ends = np.array(tokenizer.ends or [-1], np.int32)
+  ends = np.array(tokenizer.eos_ids or [-1], np.int32)
   soon = listen is not None and len(texts) == 1
   checksums = [zlib.crc32(np.array(text.ids, '<i4').tobytes()) for text in texts]
-  with bars.bar(shown=not soon, total=sum(text.left for text in texts), unit='token', desc='generate',
+  with bars.bar(shown=not soon, total=sum(text.remaining for text in texts), unit='token', desc='generate',
                 leave=False) as bar:
     def hear(row, tokens, ended):
-      piece = texts[row].take(tokens, ended)
+      piece = texts[row].append(tokens, ended)
       bar.update(len(tokens) + (texts[row].left if texts[row].ended else 0))
       if listen:
         listen(row, piece, texts[row].ended)
@@ -164,14 +166,14 @@ def _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, s
   half = max(n_ctx // 2, 1)
   read = [texts[row].ids[-half:] if len(texts[row].ids) > n_ctx else texts[row].ids for row in rows]
   room = [min(texts[row].left, n_ctx + 1 - len(ids)) for row, ids in zip(rows, read)]
-  tokens, lengths, slots = decode.batch(read, max(room), n_ctx)
+  tokens, lengths, slots = kv_cache.pad_prompts(read, max(room), n_ctx)
   pad = lambda values, dtype: np.resize(np.array(values, dtype), len(tokens))
   keys = row_keys(np.uint32(seed), pad([checksums[row] for row in rows], np.uint32),
-                  pad([texts[row].sample for row in rows], np.int32))
+                  pad([texts[row].sample_index for row in rows], np.int32))
   counts = pad([len(texts[row].ids) for row in rows], np.int32)
   full = '' if on_full == 'slide' else 'context'
-  logits, cache = decode.read(model, tokens, lengths, slots)
-  new = np.asarray(decode.draw_first(logits, keys, counts, choice))[:, None]
+  logits, cache = kv_cache.prefill(model, tokens, lengths, slots)
+  new = np.asarray(kv_cache.sample_first(logits, keys, counts, choice))[:, None]
   going, written = np.arange(len(tokens)) < len(rows), 0
   while True:
     for i in np.flatnonzero(going):
@@ -179,17 +181,17 @@ def _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, s
       if -1 in mine:
         raise InputError('the model gives logits that are not numbers: its weights are damaged')
       last = written + len(mine) == room[i]
-      hear(rows[i], mine, '' if not last else 'length' if text.left == len(mine) else full)
-      going[i] = not (last or text.ended)
+      hear(rows[i], mine, '' if not last else 'length' if text.remaining == len(mine) else full)
+      going[i] = not (last or text.finish_reason)
     written += new.shape[1]
     if not going.any():
       return
     # Few tokens at first: most answers to a question end soon.
-    most = 1 if soon else min(max(written, 8), decode.SEGMENT)
+    most = 1 if soon else min(max(written, 8), kv_cache.MAX_DECODE_TOKENS)
     n = min(most, max(room[i] for i in np.flatnonzero(going)) - written)
     counts = counts + np.int32(new.shape[1])
-    new, n, cache = decode.write(model, cache, new[:, -1], ~going, np.int32(n), keys, counts, choice,
-                                 ends)
+    new, n, cache = kv_cache.decode(model, cache, new[:, -1], ~going, np.int32(n), keys, counts, choice,
+                                    ends)
     new = np.asarray(new)[:, :int(n)]
 
 

@@ -5,7 +5,7 @@ from gptjax.errors import InputError
 from gptjax.files.json_files import shown
 
 
-def sizes(path, values, names):
+def read_sizes(path, values, names):
   """The sizes of a model, {field of `config.model`: int}.
 
   Args:

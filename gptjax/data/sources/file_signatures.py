@@ -1,13 +1,13 @@
-"""What a file that should be UTF-8 text is instead, as far as its first bytes or a NUL byte show."""
+"""Recognizes files that are not UTF-8 text by their first bytes or a NUL byte."""
 
 import codecs
 import re
 
-HEAD = 512  # bytes looked at, a tar archive's header
-MARK = codecs.BOM_UTF8  # a byte-order mark, which is no part of the text
+HEAD_BYTES = 512  # the size of the header of a tar archive
+BYTE_ORDER_MARK = codecs.BOM_UTF8  # not part of the text
 _UNPACK = 'unpack it first'
-# UTF-32 before UTF-16, whose mark begins its own.
-_BEGINNINGS = (
+# UTF-32 before UTF-16, whose mark is a prefix of that of UTF-32.
+_PREFIXES = (
   (codecs.BOM_UTF32_LE, 'UTF-32, not UTF-8', 'convert it (iconv -f UTF-32 -t UTF-8)'),
   (codecs.BOM_UTF32_BE, 'UTF-32, not UTF-8', 'convert it (iconv -f UTF-32 -t UTF-8)'),
   (codecs.BOM_UTF16_LE, 'UTF-16, not UTF-8', 'convert it (iconv -f UTF-16 -t UTF-8)'),
@@ -15,8 +15,8 @@ _BEGINNINGS = (
   (b'\x1f\x8b', 'gzip data', 'its name must end in .gz'),
   (b'\x28\xb5\x2f\xfd', 'zstd data', 'its name must end in .zst'),
   (b'\xfd7zXZ\x00', 'xz data', _UNPACK), (b'PK\x03\x04', 'a zip archive', _UNPACK))
-# Formats that begin with letters, as a text may, too, with what no text has after them: of bzip2 the mark of
-# a block, or the end of an empty file; of Parquet the first field of a header in Thrift.
+# Formats that start with letters, as text may, followed by bytes that text does not have: for bzip2 the mark
+# of a block or the end of an empty file; for Parquet the first field of a Thrift header.
 _PATTERNS = (
   (re.compile(rb'BZh[1-9](1AY&SY|\x17rE8P\x90)'), 'bzip2 data', _UNPACK),
   (re.compile(rb'PAR1\x15'), 'a Parquet file', 'read it by parquet:'),
@@ -24,13 +24,13 @@ _PATTERNS = (
   (re.compile(rb'.{257}ustar(\0|  \0)', re.DOTALL), 'a tar archive', 'read it by tar:'))
 
 
-def not_text(head):
-  """Why a file that begins with these bytes is not text, `KIND: what to do`; '' if nothing shows it."""
-  found = [one for one in _BEGINNINGS if head.startswith(one[0])]
-  found += [one for one in _PATTERNS if one[0].match(head)]
-  return f'not text, {found[0][1]}: {found[0][2]}' if found else ''
+def not_text_problem(head):
+  """Return why a file that starts with these bytes is not text, and what to do; '' if it may be text."""
+  matches = [entry for entry in _PREFIXES if head.startswith(entry[0])]
+  matches += [entry for entry in _PATTERNS if entry[0].match(head)]
+  return f'not text, {matches[0][1]}: {matches[0][2]}' if matches else ''
 
 
-def nul_byte(offset):
-  """What to say of a NUL byte, so many bytes after the beginning."""
+def nul_byte_problem(offset):
+  """Return the problem of a file with a NUL byte at this offset."""
   return f'not text, it has NUL bytes: the first one at byte {offset:,} (another encoding, or not text)'

@@ -1,11 +1,11 @@
-"""Documents from files of JSON objects, one a line."""
+"""Documents from files of JSON objects, one per line."""
 
 from gptjax.data.sources import fields, files
 from gptjax.files import bounded
 
 
 def pieces(path, field):
-  """The pieces of the documents of a file of JSON objects, one a line; blank lines are no error."""
+  """Yield the pieces of the documents of a file of JSON objects, one per line; blank lines are skipped."""
   number = 0
   with files.open_bytes(path) as file:
     while True:
@@ -13,21 +13,21 @@ def pieces(path, field):
       place = f'{path}:{number}'
       try:
         if number == 1:
-          files.begin(file)
-        line, whole = _line(file)
-      except files.Broken as error:
+          files.skip_byte_order_mark(file)
+        line, complete = _read_line(file)
+      except files.DamagedFile as error:
         yield files.Piece('', place, problem=error.args[0])
         return
       if not line:
         return
-      if not whole:
+      if not complete:
         yield files.Piece('', place, problem=f'too long: a line of {files.MAX_DOCUMENT:,} bytes or more')
       elif not line.isspace():
         yield from _json_document(line, place, field)
 
 
-def _line(file):
-  """(the next line, True), or (its first files.MAX_DOCUMENT bytes, False) if it is longer."""
+def _read_line(file):
+  """Return (the next line, True), or (its first files.MAX_DOCUMENT bytes, False) if it is longer."""
   line = rest = file.readline(files.MAX_DOCUMENT)
   if len(line) < files.MAX_DOCUMENT or line.endswith(b'\n'):
     return line, True
@@ -40,9 +40,9 @@ def _json_document(line, place, field):
   try:
     record = bounded.parse(line)
   except UnicodeDecodeError as error:
-    yield files.Piece('', place, problem=files.not_utf8(error))
+    yield files.Piece('', place, problem=files.not_utf8_problem(error))
     return
   except ValueError as error:
     yield files.Piece('', place, problem=f'not JSON: {error}' + ', and it has NUL bytes' * (0 in line))
     return
-  yield from fields.pieces(record, place, field)
+  yield from fields.record_pieces(record, place, field)

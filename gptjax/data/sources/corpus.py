@@ -5,16 +5,16 @@ import hashlib
 import itertools
 from pathlib import Path
 
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import reader
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
 from gptjax.data.tokenizers import byte_bpe, loading
 
-TOKENS = 1 << 17  # decoded at a time
+DECODED_TOKENS = 1 << 17  # per call
 
 
-def located(where):
-  """(folder, split) that `FOLDER[:SPLIT]` names."""
+def parse_where(where):
+  """Return (folder, split) of `FOLDER[:SPLIT]`."""
   folder, _, split = where.rpartition(':')
   if not folder or not split or '/' in split or Path(where).is_dir():
     return where, DEFAULT_SPLIT
@@ -22,15 +22,15 @@ def located(where):
 
 
 def units(where):
-  """The unit that `FOLDER[:SPLIT]` names; ValueError if it is no corpus, or damaged."""
-  folder, split = located(where)
-  corpus = corpora.open_corpus(folder, split, verify=True)
+  """Return the unit of `FOLDER[:SPLIT]`; ValueError if it is not a corpus or is damaged."""
+  folder, split = parse_where(where)
+  corpus = reader.open_corpus(folder, split, verify=True)
   return [Unit('corpus', folder, corpus.n_tokens, corpus.digest, split)]
 
 
 def pieces(unit):
-  """The pieces of the documents of a corpus, in their order; a blank document is left out."""
-  corpus = corpora.open_corpus(unit.path, unit.split, verify=False)
+  """Yield the pieces of the documents of a corpus, in order; blank documents are skipped."""
+  corpus = reader.open_corpus(unit.path, unit.split, verify=False)
   tokenizer = loading.load(str(Path(unit.path) / 'tokenizer'))
   starts = [*corpus.document_starts.tolist(), corpus.n_tokens]
   for number, (start, stop) in enumerate(itertools.pairwise(starts)):
@@ -39,9 +39,9 @@ def pieces(unit):
 
 
 def _document(corpus, tokenizer, start, stop, place):
-  if stop - start <= TOKENS or not isinstance(tokenizer, byte_bpe.ByteBPE):
+  if stop - start <= DECODED_TOKENS or not isinstance(tokenizer, byte_bpe.ByteBPE):
     text = tokenizer.decode(corpus.tokens(start, stop))
-    yield from files.document(text, place, {}) if text.strip() else ()
+    yield from files.document_pieces(text, place, {}) if text.strip() else ()
     return
   digest, length, blank = hashlib.blake2b(digest_size=16), 0, True
   for text in _texts(corpus, tokenizer, start, stop):
@@ -49,12 +49,12 @@ def _document(corpus, tokenizer, start, stop, place):
     length += len(text)
     blank = blank and text.isspace()
   if not blank:
-    yield from files.cut_up(_texts(corpus, tokenizer, start, stop), place, digest.digest(), length)
+    yield from files.cut_into_pieces(_texts(corpus, tokenizer, start, stop), place, digest.digest(), length)
 
 
 def _texts(corpus, tokenizer, start, stop):
-  """The text of tokens [start, stop) of one document, a part at a time, for tokens that are bytes."""
+  """Yield the text of tokens [start, stop) of one document in parts, for tokenizers of bytes."""
   decoder = codecs.getincrementaldecoder('utf-8')(errors='replace')
-  for at in range(start, stop, TOKENS):
-    end = min(at + TOKENS, stop)
+  for at in range(start, stop, DECODED_TOKENS):
+    end = min(at + DECODED_TOKENS, stop)
     yield decoder.decode(tokenizer.decode_bytes(corpus.tokens(at, end)), final=end == stop)

@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from gptjax.errors import InputError
-from gptjax.generate.sampling import draw
+from gptjax.generate.sampling import sample_tokens
 from gptjax.model.attention import attention, attention_to
 from gptjax.model.compute import in_dtype, multiplied_in, projections, unrolled
 from gptjax.model.gpt import GPT, Block
@@ -32,10 +32,10 @@ from gptjax.model.layers import merge_heads
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 
-SEGMENT = 64  # tokens that one call of `write` can write
+MAX_DECODE_TOKENS = 64  # tokens that one call of `write` can write
 
 
-class Cache(NamedTuple):
+class KVCache(NamedTuple):
   """What was read.
 
   keys, values: for each layer [b, h, s, k] in the compute dtype; [h, s, k] where there is but one row (XLA
@@ -51,7 +51,7 @@ class Cache(NamedTuple):
   slot: jax.Array
 
 
-def ready(model):
+def prepare_for_decoding(model):
   """A new model as decoding wants it, still a GPT: weights cast and gathered once, layers apart.
 
   Its layers are a list, for a slice of stacked ones would be copied for each token; and where there is one
@@ -79,7 +79,7 @@ def _ready(model, turn):
   return model
 
 
-def batch(prompts, n_tokens, n_ctx):
+def pad_prompts(prompts, n_tokens, n_ctx):
   """Prompts as arrays of a few sizes, so that few programs are compiled.
 
   Args:
@@ -107,7 +107,7 @@ def _power(least, first=1):
 
 
 @functools.partial(jax.jit, static_argnames='slots')
-def read(model, tokens, lengths, slots):
+def prefill(model, tokens, lengths, slots):
   """Reads prompts.
 
   Args:
@@ -131,7 +131,7 @@ def read(model, tokens, lengths, slots):
   last = jax.vmap(lambda row, length: row.at[length - 1].get(out_sharding=jax.P(None)))(x, lengths)
   keys, values = ([_room(layer[i], slots) for layer in kept] for i in range(2))
   start = lengths.max()
-  return model.logits(last[:, None])[:, 0], Cache(keys, values, lengths, start, start)
+  return model.logits(last[:, None])[:, 0], KVCache(keys, values, lengths, start, start)
 
 
 def _room(kept, slots):
@@ -142,14 +142,14 @@ def _room(kept, slots):
 
 
 @jax.jit
-def draw_first(logits, keys, counts, choice):
+def sample_first(logits, keys, counts, choice):
   """int32[b], the token after each prompt; arguments as `read` gives them and `write` takes them."""
   keys, counts = (jax.reshard(x, sharding.compute_spec('batch')) for x in (keys, counts))
-  return jax.reshard(draw(logits, jax.vmap(jax.random.fold_in)(keys, counts), choice), jax.P())
+  return jax.reshard(sample_tokens(logits, jax.vmap(jax.random.fold_in)(keys, counts), choice), jax.P())
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
-def write(model, cache, last, done, n, keys, counts, choice, ends):
+def decode(model, cache, last, done, n, keys, counts, choice, ends):
   """Writes up to n tokens a row, in one compiled loop; ends early when all rows are done.
 
   Args:
@@ -169,12 +169,13 @@ def write(model, cache, last, done, n, keys, counts, choice, ends):
   """
   last, done, keys, counts = (jax.reshard(x, sharding.compute_spec('batch'))
                               for x in (last, done, keys, counts))
-  written = jnp.zeros((len(last), SEGMENT), jnp.int32, out_sharding=sharding.compute_spec('batch', None))
+  written = jnp.zeros((len(last), MAX_DECODE_TOKENS), jnp.int32,
+                      out_sharding=sharding.compute_spec('batch', None))
 
   def step(state):
     i, cache, last, done, written = state
     logits, cache = _read_one(model, cache, last)
-    last = draw(logits, jax.vmap(jax.random.fold_in)(keys, counts + i), choice)
+    last = sample_tokens(logits, jax.vmap(jax.random.fold_in)(keys, counts + i), choice)
     written = jax.lax.dynamic_update_slice(written, last[:, None], (0, i))
     return i + 1, cache, last, done | (last[:, None] == ends).any(-1), written
 
