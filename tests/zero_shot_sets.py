@@ -64,5 +64,5 @@ def mock_tfds(monkeypatch, records=TFDS):
   from gptjax.data.sources import tfds
   from gptjax.evaluate.texts import sources
   monkeypatch.setattr(sources, '_is_prepared', lambda data, name: name in records)
-  monkeypatch.setattr(tfds, 'open_set', lambda name, tfds_dir: name)
-  monkeypatch.setattr(tfds, 'records', lambda name, split: iter(records[name][split]))
+  monkeypatch.setattr(tfds, 'open_dataset', lambda name, tfds_dir: name)
+  monkeypatch.setattr(tfds, 'read_records', lambda name, split: iter(records[name][split]))

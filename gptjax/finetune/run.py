@@ -21,8 +21,7 @@ from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.kernels import xla_presets
 from gptjax.parallel import control, processes, sharding
-from gptjax.pretrained.export import export_obstacle
-from gptjax.pretrained.export import save_pretrained
+from gptjax.pretrained.export import export_obstacle, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
 from gptjax.text.words import plural

@@ -150,9 +150,9 @@ def sample_text(run, params):
   tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
   prompt = config.log.sample_prompt
   try:
-    texts = writer.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
+    texts = generation.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
                               num_samples=SAMPLES, max_tokens=config.log.sample_tokens,
-                              top_k=writer.PAPER_TOP_K, seed=config.train.seed)
+                              top_k=generation.PAPER_TOP_K, seed=config.train.seed)
   except InputError as error:  # training is complete and saved
     return f'none: {error}'
   if jax.process_index() == 0:

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import reader
 from gptjax.parallel import sharding
 from gptjax.train.step import eval_step
 
@@ -25,12 +25,12 @@ class Evaluation:
     for name, corpus in zip(run.mixture.names, run.mixture.held_out, strict=True):
       if not corpus:
         continue
-      n = corpora.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
+      n = reader.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
       sums = []
       for i in range(min(n, config.eval.steps) if config.eval.steps else n):
         if run.stop.requested():
           return None
-        batch = corpora.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
+        batch = reader.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
         sums.append(self.step(params, sharding.shard_batch(batch, run.mesh)))
         jax.block_until_ready(sums[-2:-1])  # limits the batches in flight, so that the watchdog sees progress
         run.watchdog.progress()

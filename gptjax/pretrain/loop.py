@@ -15,8 +15,7 @@ from gptjax.command import shutdown
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import mixture as mixtures
-from gptjax.data.corpus import pipeline
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import pipeline, reader
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
@@ -27,7 +26,7 @@ from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
 from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
-from gptjax.pretrained import run as weights
+from gptjax.pretrained import run_weights
 from gptjax.pretrained.export import export_obstacle
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log

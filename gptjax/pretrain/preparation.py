@@ -6,18 +6,18 @@ from pathlib import Path
 
 from gptjax.command import shutdown
 from gptjax.config import resolve as configs
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import reader
 from gptjax.domains import LARGEST
 from gptjax.errors import InputError
 from gptjax.parallel import processes
-from gptjax.pretrained import run as weights
+from gptjax.pretrained import run_weights
 
 PREPARE_LIMIT = 24 * 3600  # seconds that the other processes wait for process 0 to prepare a corpus
 
 
 def n_steps(config, mixture):
   """Return the number of steps; an epoch has as many sequences as all corpora together have windows."""
-  windows = sum(corpora.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
+  windows = sum(reader.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
                 for corpus in mixture.train)
   steps = config.train.steps or math.ceil(config.train.epochs * windows / config.train.batch_size)
   if steps > LARGEST:
@@ -40,7 +40,7 @@ def prepare_corpus(config, workdir, tokenizer=None):
   from gptjax.data.prepare import prepare
   configs.make_workdir(workdir)
   if tokenizer:
-    weights.save_tokenizer(tokenizer, workdir)
+    run_weights.save_tokenizer(tokenizer, workdir)
   spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
                           'commit')
@@ -64,7 +64,7 @@ def initialize_workdir(config, workdir, mixture, source, tokenizer):
   def write_files():
     configs.make_workdir(workdir)
     configs.write_or_check_config(config, workdir, mixture.digest, n_steps_of)
-    weights.keep(source, tokenizer, workdir)
+    run_weights.save_run_tokenizer(source, tokenizer, workdir)
     return (Path(workdir) / 'config.json').read_text()
   written, path = processes.on_process_0(write_files), Path(workdir) / 'config.json'
   if not path.exists() or path.read_text() != written:

@@ -17,8 +17,8 @@ from gptjax.report import published, runs
 INK, FAINT = '#010101', '#020202'
 SERIES = tuple(f'#0303{i:02x}' for i in range(1, 7))
 VARIABLES = {INK: '--ink', FAINT: '--faint', **{SERIES[i]: f'--series-{i + 1}' for i in range(6)}}
-# The colour-blind safe palette of Okabe & Ito (2008): blue, vermilion, green, purple, orange, sky; darkened for
-# light pages and lightened for dark pages.
+# The colour-blind safe palette of Okabe & Ito (2008): blue, vermilion, green, purple, orange, sky; darkened
+# for light pages and lightened for dark pages.
 LIGHT = {'--ink': '#1c1e21', '--faint': '#81868f', '--series-1': '#0063a6', '--series-2': '#c1440e',
          '--series-3': '#00785a', '--series-4': '#a0467f', '--series-5': '#9a6700', '--series-6': '#3a86b7'}
 DARK = {'--ink': '#e4e6ea', '--faint': '#8a919c', '--series-1': '#6cb6ff', '--series-2': '#ff8f5c',

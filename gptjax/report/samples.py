@@ -25,7 +25,7 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
 
 def save(workdir, texts, seed):
   """Write samples.json from {prompt: [text]}, for the report."""
-  rows = [{'prompt': prompt, 'text': text, 'top_k': writer.PAPER_TOP_K, 'seed': seed}
+  rows = [{'prompt': prompt, 'text': text, 'top_k': generation.PAPER_TOP_K, 'seed': seed}
           for prompt, samples in texts.items() for text in samples]
   content = json.dumps(list(map(records.add_checksum, rows)), indent=1) + '\n'
   atomic.write(Path(workdir) / 'samples.json', content)

@@ -18,8 +18,8 @@ from gptjax.files import atomic, records
 from gptjax.parallel import processes
 
 PROCESS_START = time.monotonic()  # approximate start of the process
-# Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they contradict
-# the values in the line of a step.
+# Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they
+# contradict the values in the line of a step.
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 
 # Dense bfloat16 peaks, FLOP/s per device, from the vendors' data sheets; by prefix of `device_kind`.

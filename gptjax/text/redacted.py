@@ -8,8 +8,8 @@ import re
 from urllib.parse import quote, unquote
 
 _URL = re.compile(r'://\S+')
-# `USER@` or `USER:PASSWORD@` after `://`; or `KEY:SECRET@`, because secret keys of S3 may contain slashes. Then
-# `HOST:PORT/` is not a user.
+# `USER@` or `USER:PASSWORD@` after `://`; or `KEY:SECRET@`, because secret keys of S3 may contain slashes.
+# Then `HOST:PORT/` is not a user.
 _USER = re.compile(r'(?<=://)(?:[^\s/?#]*@|[^\s/@:\[]*:(?!\d+[/?#])(?:(?!://)[^\s@?#])*@)')
 _SECRET = re.compile(
   r'^x-(amz|goog|ms|oss|cos|obs)-|(^|[-_])key$|^key-pair-id$|access(key)?id$|(api|access|secret)[-_]?key|'

@@ -14,7 +14,7 @@ from variants import VARIANTS
 from gptjax.finetune import step
 from gptjax.finetune.model import Classifier, add_lora
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
-from gptjax.generate import cache
+from gptjax.generate import kv_cache
 from gptjax.model.compute import gathered_once, in_dtype, multiplied_in, stacked, unrolled
 from gptjax.model.gpt import _logits
 from gptjax.model.layers import LayerNorm, Projection
@@ -150,8 +150,8 @@ PURE = {'in_dtype': (lambda model: in_dtype(model, 'bfloat16'), {}),
         'gathered_once': (gathered_once, {}),
         'unrolled': (unrolled, {}),
         'stacked': (lambda model: stacked(unrolled(model)), {}),
-        'decode': (lambda model: cache._ready.__wrapped__(model, True), {}),
-        'decode in bfloat16': (lambda model: cache._ready.__wrapped__(model, True), BFLOAT16),
+        'decode': (lambda model: kv_cache._ready.__wrapped__(model, True), {}),
+        'decode in bfloat16': (lambda model: kv_cache._ready.__wrapped__(model, True), BFLOAT16),
         'adapted': (lambda model: add_lora(model.h, jax.random.key(0), 2, 2), {})}
 
 

@@ -18,7 +18,7 @@ from variants import VARIANTS
 import gptjax
 from gptjax.errors import InputError
 from gptjax.finetune.model import add_lora
-from gptjax.generate import cache as decode
+from gptjax.generate import kv_cache
 from gptjax.model.compute import unrolled
 from gptjax.model.lstm import language_model
 from gptjax.model.parameters import declarations
@@ -125,19 +125,19 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refuse
     model = noisy(name)
     if 'model.architecture' in VARIANTS[name]:
       with pytest.raises(InputError, match='only a Transformer can write'):
-        decode.ready(model)
+        kv_cache.prepare_for_decoding(model)
       return
-    want, ready = np.asarray(model(tokens)), decode.ready(model)
+    want, ready = np.asarray(model(tokens)), kv_cache.prepare_for_decoding(model)
     np.testing.assert_allclose(ready(tokens), want, atol=2e-5)
     # The second prompt is shorter: its positions and its slots in the cache differ.
     lengths = np.array([9, 5], np.int32)
     prompts = [row[:length].tolist() for row, length in zip(tokens, lengths)]
-    padded, _, slots = decode.batch(prompts, 12, model.n_ctx)
-    logits, cache = decode.read(ready, padded, lengths, slots)
+    padded, _, slots = kv_cache.pad_prompts(prompts, 12, model.n_ctx)
+    logits, cache = kv_cache.prefill(ready, padded, lengths, slots)
     for i in range(12):
       if i:
         last = tokens[[0, 1], lengths + i - 1]
-        logits, cache = jax.jit(decode._read_one)(ready, cache, last)
+        logits, cache = jax.jit(kv_cache._read_one)(ready, cache, last)
       for row, length in enumerate(lengths):
         np.testing.assert_allclose(logits[row], want[row, length + i - 1], atol=2e-5, err_msg=f'{row} {i}')
 
@@ -224,7 +224,7 @@ def test_an_export_gives_the_same_logits_or_is_refused(name, tmp_path):
   config = config_of(name)
   with mesh_of():
     model = noisy(name)
-    if (why := export.obstacle(config)) is not None:
+    if (why := export.export_obstacle(config)) is not None:
       with pytest.raises(InputError, match=re.escape(why)):
         gptjax.save_pretrained(model, None, tmp_path / 'out')
       assert not list(tmp_path.iterdir())

@@ -24,7 +24,7 @@ from torch_models import logits_of, opened, tensors, tokens_for, transformers, t
 import gptjax
 from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading, sentence_piece
 from gptjax.finetune.model import add_lora
-from gptjax.generate import cache
+from gptjax.generate import kv_cache
 from gptjax.model.gpt import GPT
 from gptjax.model.lstm import language_model
 from gptjax.pretrain.loop import pretrain
@@ -219,7 +219,7 @@ def changed(path, value):
 
 ELSE = {
   'LoRA beside projections': (with_lora, 'h/attn/c_attn is LoRAProjection, but in its gpt2 Projection'),
-  'layers apart': (cache.ready, 'not GPT with its layers apart'),
+  'layers apart': (kv_cache.prepare_for_decoding, 'not GPT with its layers apart'),
   'another epsilon at the end': (changed('ln_f.epsilon', 0.1), 'ln_f/epsilon is 0.1, but in its gpt2 1e-05'),
   'another epsilon in blocks': (changed('h.ln_2.epsilon', 0.1), 'h/ln_2/epsilon is 0.1'),
   'a weight more': (changed('h.attn.sink', nnx.Param(jnp.ones(32))), 'h/attn/sink is (Declaration('),

@@ -69,7 +69,8 @@ def gptjax_tasks(config):
     return np.concatenate([first[:, None], np.asarray(rest)[:, :int(n)]], 1)
 
   def prefill():
-    jax.block_until_ready(kv_cache.prefill(model, *kv_cache.pad_prompts(prompts(config, 1, LONG), 1, model.n_ctx)))
+    padded = kv_cache.pad_prompts(prompts(config, 1, LONG), 1, model.n_ctx)
+    jax.block_until_ready(kv_cache.prefill(model, *padded))
 
   device, width = jax.devices()[0], np.dtype(config.model.compute_dtype).itemsize
   c = config.model

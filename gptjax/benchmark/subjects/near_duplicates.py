@@ -34,7 +34,8 @@ def make_pairs(similarity, n):
 
 def recall(texts):
   """The share of the second documents of all pairs that is removed as a near duplicate."""
-  recipe = webtext.make_recipe('webtext', [name for name in webtext.FILTERS if name != 'near_duplicate'], '', '')
+  others = [name for name in webtext.FILTERS if name != 'near_duplicate']
+  recipe = webtext.make_recipe('webtext', others, '', '')
   judge = duplicates.make_feature_function(recipe)
   with tempfile.TemporaryDirectory() as folder:
     columns = duplicates.FeatureColumns(Path(folder), 0)

@@ -144,7 +144,8 @@ def _require_space(job, shape):
 
 def n_buckets(units):
   """Return the number of buckets, a power of two, for about BUCKET_KEYS keys per bucket."""
-  bytes_of = lambda unit: unit.size * (1 if sources.is_uncompressed(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
+  bytes_of = lambda unit: unit.size * (
+    1 if sources.is_uncompressed(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
   expected = max(1, sum(map(bytes_of, units)) / WORD_BYTES) / BUCKET_KEYS
   return min(MAX_BUCKETS, 1 << max(0, math.ceil(math.log2(expected))))
 
@@ -156,7 +157,8 @@ def _read(job, state):
   sizes = [unit.size for unit in units]
   work = blocks.make_blocks(texts(job.reading, position), position, lambda _, piece: piece.text)
   with contextlib.ExitStack() as stack:
-    buckets = [stack.enter_context(contextlib.closing(shards.AppendOnlyFile(_bucket_path(job.work, d), 8 * size)))
+    open_bucket = lambda d, size: shards.AppendOnlyFile(_bucket_path(job.work, d), 8 * size)
+    buckets = [stack.enter_context(contextlib.closing(open_bucket(d, size)))
                for d, size in enumerate(state['sizes'])]
     total_bytes = sum(sizes) * all(map(sources.is_uncompressed, units))
     bar = stack.enter_context(contextlib.closing(progress_bar.ProgressBar(

@@ -5,8 +5,8 @@ import numpy as np
 from gptjax.command import bars
 from gptjax.evaluate.scoring.evaluated_model import arrays_digest
 from gptjax.evaluate.texts.sources import NotRun
-from gptjax.generate import cache, writer
-from gptjax.generate.sampling import Choice
+from gptjax.generate import generation, kv_cache
+from gptjax.generate.sampling import SamplingOptions
 from gptjax.generate.streaming import Text
 
 MIN_BATCH_SIZE = 8  # generation is bound by reading the weights, so a small batch takes as long as one text
@@ -29,15 +29,15 @@ def generate_texts(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
   results = {number: tuple(answer) for number, answer in part.known.items()}
   remaining = sorted((i for i in range(len(prompts)) if i not in results), key=lambda i: -len(prompts[i]))
   n_vocab = min(evaluated.model.n_vocab, evaluated.tokenizer.n_vocab)
-  choice = Choice(None if top_k == 1 else 1.0, None if top_k == 1 else top_k, None, n_vocab)
-  model = cache.ready(evaluated.model) if remaining else None
+  choice = SamplingOptions(None if top_k == 1 else 1.0, None if top_k == 1 else top_k, None, n_vocab)
+  model = kv_cache.prepare_for_decoding(evaluated.model) if remaining else None
   with bars.bar(shown=evaluated.show_progress, total=len(prompts), initial=len(results), desc=name,
                 unit='text', leave=False) as bar:
     size = max(MIN_BATCH_SIZE, evaluated.batch_size)
     for begin in range(0, len(remaining), size):
       rows = remaining[begin:begin + size]
       texts = [Text(evaluated.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
-      writer.extend(model, evaluated.tokenizer, texts, choice, evaluated.seed, 'stop', size, None)
+      generation.generate_texts(model, evaluated.tokenizer, texts, choice, evaluated.seed, 'stop', size, None)
       for i, text in zip(rows, texts):
         results[i] = text.said, text.ids[len(prompts[i]):]
         part.record(i, results[i])

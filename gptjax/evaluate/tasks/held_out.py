@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.data.corpus import mixture
-from gptjax.data.corpus import reader as corpora
+from gptjax.data.corpus import mixture, reader
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import sources
