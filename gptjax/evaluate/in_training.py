@@ -29,7 +29,7 @@ class TaskEvaluator:
       self._tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
     for task in chosen:
       try:
-        data = data_options(run.config, tuple(zip(*mixture.named(run.config.data), strict=True)),
+        data = data_options(run.config, tuple(zip(*mixture.folders_and_weights(run.config.data), strict=True)),
                             run.config.data.seq_len)
         note = lambda line, name=task.name: log(f'{name}: note: {line}')
         self._loaded.append((task, task.read(data._replace(note=note))))

@@ -148,15 +148,15 @@ def generate_texts(model, tokenizer, texts, choice, seed, on_full, batch_size, l
                 leave=False) as bar:
     def hear(row, tokens, ended):
       piece = texts[row].append(tokens, ended)
-      bar.update(len(tokens) + (texts[row].left if texts[row].ended else 0))
+      bar.update(len(tokens) + (texts[row].remaining if texts[row].finish_reason else 0))
       if listen:
-        listen(row, piece, texts[row].ended)
+        listen(row, piece, texts[row].finish_reason)
 
     order = sorted(range(len(texts)), key=lambda row: len(texts[row].ids))
     for at in range(0, len(order), batch_size):
       rows = order[at:at + batch_size]
       # Those whose context is full go on in a window of their own.
-      while rows := [row for row in rows if not texts[row].ended]:
+      while rows := [row for row in rows if not texts[row].finish_reason]:
         _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, soon, hear)
 
 
@@ -165,7 +165,7 @@ def _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, s
   n_ctx = model.n_ctx
   half = max(n_ctx // 2, 1)
   read = [texts[row].ids[-half:] if len(texts[row].ids) > n_ctx else texts[row].ids for row in rows]
-  room = [min(texts[row].left, n_ctx + 1 - len(ids)) for row, ids in zip(rows, read)]
+  room = [min(texts[row].remaining, n_ctx + 1 - len(ids)) for row, ids in zip(rows, read)]
   tokens, lengths, slots = kv_cache.pad_prompts(read, max(room), n_ctx)
   pad = lambda values, dtype: np.resize(np.array(values, dtype), len(tokens))
   keys = row_keys(np.uint32(seed), pad([checksums[row] for row in rows], np.uint32),

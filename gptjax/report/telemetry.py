@@ -153,7 +153,7 @@ class TensorBoard:
         self.writer.close()
 
   def _open(self):
-    pipeline.tensorflow()  # before clu, which would not silence it or hide the accelerators from it
+    pipeline.import_tensorflow()  # before clu, which would not silence it or hide the accelerators from it
     from clu import metric_writers
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self.folder)))
 

@@ -142,7 +142,8 @@ LONG_TEXTS = {
   'title': lambda text: webtext.normalize_title(text), 'words': gpt1_words.split_words,
   'standardize': gpt1_text.standardize,
   'train_bpe': lambda text: list(long_words.cut_long_words([text])),
-  'separated': lambda text: list(files.separated_documents(io.BufferedReader(io.BytesIO(text.encode())), 'p', b'--')),
+  'separated': lambda text: list(
+    files.separated_documents(io.BufferedReader(io.BytesIO(text.encode())), 'p', b'--')),
   'place': lambda text: pronouns.find_pronoun(text, 'he', ['a b', 'A. A.']),
   **{f'detokenize {i}': lambda text, style=style: detokenize.detokenize(text, style)
      for i, style in enumerate(STYLES)},

@@ -7,7 +7,7 @@ from gptjax.evaluate.scoring.evaluated_model import arrays_digest
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.generate import generation, kv_cache
 from gptjax.generate.sampling import SamplingOptions
-from gptjax.generate.streaming import Text
+from gptjax.generate.streaming import GeneratedText
 
 MIN_BATCH_SIZE = 8  # generation is bound by reading the weights, so a small batch takes as long as one text
 
@@ -36,10 +36,10 @@ def generate_texts(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
     size = max(MIN_BATCH_SIZE, evaluated.batch_size)
     for begin in range(0, len(remaining), size):
       rows = remaining[begin:begin + size]
-      texts = [Text(evaluated.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
+      texts = [GeneratedText(evaluated.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
       generation.generate_texts(model, evaluated.tokenizer, texts, choice, evaluated.seed, 'stop', size, None)
       for i, text in zip(rows, texts):
-        results[i] = text.said, text.ids[len(prompts[i]):]
+        results[i] = text.text, text.ids[len(prompts[i]):]
         part.record(i, results[i])
       bar.update(len(rows))
       evaluated.after_batch()

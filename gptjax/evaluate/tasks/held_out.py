@@ -38,7 +38,7 @@ def corpora_to_read(config):
       return (), data['seq_len']
     stored, _ = run_config.read(root / 'config.json')
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
-  pairs = zip(*mixture.named(data), strict=True)
+  pairs = zip(*mixture.folders_and_weights(data), strict=True)
   # A corpus that was prepared in the workdir moves with it.
   moved_with_run = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder
   return tuple((folder if Path(folder).is_dir() else moved_with_run(folder), weight)

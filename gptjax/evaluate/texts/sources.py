@@ -153,7 +153,7 @@ def read_tfds(data, name, split, schema):
   """
   if not _is_prepared(data, name):
     return None
-  records = tfds.records(tfds.open_set(name, data.tfds_dir), split)
+  records = tfds.read_records(tfds.open_dataset(name, data.tfds_dir), split)
   examples, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
     place = f'data set {name}, split {split}, record {number}'
@@ -169,7 +169,7 @@ def read_tfds(data, name, split, schema):
 
 def _is_prepared(data, name):
   """Whether a set is prepared; does not import TensorFlow, which takes seconds."""
-  return tfds_folder.find(name, data.tfds_dir) is not None
+  return tfds_folder.find_folder(name, data.tfds_dir) is not None
 
 
 def _strings(value):

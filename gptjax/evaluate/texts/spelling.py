@@ -46,7 +46,7 @@ def _tokenizer(source):
   kind, _, where = source.partition(':')
   if kind != 'corpus':
     return None
-  folder, _ = corpus.located(where)
+  folder, _ = corpus.parse_where(where)
   if not Path(folder).is_dir():  # a filter may have been built elsewhere
     print(f'overlap: the corpus {folder} does not exist: if it has GPT-1\'s tokenizer, some 8-grams are '
           'not found', file=sys.stderr)
