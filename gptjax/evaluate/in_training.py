@@ -29,8 +29,8 @@ class TaskEvaluator:
       self._tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
     for task in chosen:
       try:
-        data = data_options(run.config, tuple(zip(*mixture.folders_and_weights(run.config.data), strict=True)),
-                            run.config.data.seq_len)
+        corpora = tuple(zip(*mixture.folders_and_weights(run.config.data), strict=True))
+        data = data_options(run.config, corpora, run.config.data.seq_len)
         note = lambda line, name=task.name: log(f'{name}: note: {line}')
         self._loaded.append((task, task.read(data._replace(note=note))))
       except sources.NotRun as why:
