@@ -85,7 +85,7 @@ def test_a_loop_runs_from_its_start_to_its_limit():
 
 
 def test_a_loop_of_unknown_length_raises_an_error():
-  with pytest.raises(ValueError, match='trip count of the loop loop.* is unknown'):
+  with pytest.raises(ValueError, match=r'trip count of the loop loop.* is unknown'):
     hlo.collectives(LOOP.replace('direction=LT', 'direction=NE'))
 
 
