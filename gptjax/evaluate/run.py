@@ -95,7 +95,7 @@ def evaluate(config, workdir, overrides=(), write_report=None):
     for task in loaded:
       dog.progress(slow=True)
       run_task(task, evaluated, results)
-    log_files(results, write_report)
+    log_files(results, workdir, write_report)
   if not any(map(results.has, tasks)):
     raise InputError(f'none of the tasks can be run ({", ".join(task.name for task in tasks)}): '
                      f'{results.content["not_run"][tasks[0].name]}')
@@ -121,13 +121,13 @@ def open_weights(config):
   return source
 
 
-def log_files(results, write_report):
+def log_files(results, workdir, write_report):
   """Log where the results are, and write the report."""
   results.log(f'\nresults       {results.folder / "results.json"}\n'
               f'table         {results.folder / "results.md"}')
   if write_report and jax.process_index() == 0:
     with streams.optional('the report'):
-      results.log(f'report        {write_report([results.folder], results.folder)[0]}')
+      results.log(f'report        {write_report([workdir], workdir)[0]}')
 
 
 class TaskWithData(NamedTuple):

@@ -48,7 +48,7 @@ def run(config, name, options):
     sharding.check(config, mesh)
     print(kernels.table(kernels.estimate_kernels(config, mesh, device), config, mesh, name))
     return 0
-  if not options.search and (mesh := usable(config, devices)):
+  if not options.search and (mesh := valid_mesh(config, devices)):
     plan = estimate.plan(config, mesh, device)
   else:
     ranked = search(config, devices, device, options.few if options.search else 1)
@@ -60,7 +60,7 @@ def run(config, name, options):
   return int(not plan.fits(device))
 
 
-def usable(config, devices):
+def valid_mesh(config, devices):
   """Return the config's mesh of these devices; if it does not fit, print why and return None."""
   try:
     mesh = sharding.make_mesh(config.mesh, devices)

@@ -1,4 +1,4 @@
-"""The job: what it writes, what it says of what is absent, and that a kill costs nothing."""
+"""The evaluation job: its output files, its messages about missing data, and resuming after a kill."""
 
 import json
 import signal
@@ -49,7 +49,7 @@ def done(folder, tmp_path_factory):
   return workdir
 
 
-def test_results_examples_and_table_lie_in_the_workdir(done):
+def test_results_examples_and_table_are_written_to_the_workdir(done):
   found = read(done)
   assert found['tasks'].keys() == {'winograd', 'lambada'}
   values = [value for metrics in found['tasks'].values() for value in metrics.values()]
@@ -63,7 +63,7 @@ def test_results_examples_and_table_lie_in_the_workdir(done):
   assert stored['model']['n_layer'] == 2 and stored['model']['compute_dtype'] == 'float32'
 
 
-def test_what_is_absent_has_no_number_and_a_line_that_says_where_to_get_it(done):
+def test_a_task_without_data_has_no_metric_and_says_where_to_get_the_data(done):
   found, table = read(done), (done / 'results.md').read_text()
   assert 'DATA_DIR/ptb.test.txt from https://' in found['not_run']['ptb']
   row = next(line for line in table.splitlines() if line.startswith('| Penn Treebank'))
@@ -71,7 +71,7 @@ def test_what_is_absent_has_no_number_and_a_line_that_says_where_to_get_it(done)
   assert 'Only the first 12 examples' in table and '| LAMBADA, perplexity |' in table
 
 
-def test_a_mesh_changes_no_result(folder, done, tmp_path):
+def test_results_do_not_depend_on_the_mesh(folder, done, tmp_path):
   config = config_of(folder, tasks='winograd,lambada')
   config.mesh.update(dict(data=2, fsdp=2, tensor=2))
   assert evaluate(config, tmp_path) == 0
@@ -82,7 +82,7 @@ def test_a_mesh_changes_no_result(folder, done, tmp_path):
       assert ours[task][name] == (value if exact else pytest.approx(value, rel=1e-5)), (task, name)
 
 
-def test_further_tasks_are_added_and_known_ones_not_run_again(folder, done, capfd):
+def test_additional_tasks_are_run_and_finished_ones_are_not(folder, done, capfd):
   before = read(done)
   assert evaluate(config_of(folder, tasks='lambada,natural_questions', limit=12), done) == 0
   said = capfd.readouterr().out
@@ -96,13 +96,13 @@ def test_further_tasks_are_added_and_known_ones_not_run_again(folder, done, capf
 @pytest.mark.parametrize('changes, says', [
   ({'tasks': 'lambda'}, "has 'lambda', which is not a task: did you mean lambada"),
   ({'tasks': ''}, 'eval.tasks is empty'), ({'limit': -1}, 'limit = -1')])
-def test_what_cannot_be_evaluated_is_refused(folder, tmp_path, changes, says):
+def test_an_invalid_config_raises_an_error(folder, tmp_path, changes, says):
   with pytest.raises(ValueError, match=says):
     evaluate(config_of(folder, **changes), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 
 
-def test_what_an_earlier_version_measured_in_another_way_is_measured_again(folder, tmp_path, capfd):
+def test_results_of_a_changed_protocol_are_measured_again(folder, tmp_path, capfd):
   config = lambda: config_of(folder, tasks='winograd,lambada', limit=3, grid=False)
   assert evaluate(config(), tmp_path) == 0
   new = read(tmp_path)
@@ -130,7 +130,7 @@ def test_a_smaller_limit_or_other_weights_need_another_workdir(folder, done):
   (done / 'results.json').write_text(json.dumps(stored))
 
 
-def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, capfd, monkeypatch):
+def test_a_larger_limit_scores_only_the_additional_examples(folder, tmp_path, capfd, monkeypatch):
   few, many = (config_of(folder, tasks='lambada', limit=limit, grid=False) for limit in (5, 9))
   assert evaluate(few, tmp_path / 'grown') == 0
   with pytest.raises(ValueError, match='in use by process'), ownership.own_folder(tmp_path / 'grown'):
@@ -149,7 +149,7 @@ def test_a_larger_limit_asks_only_for_the_further_examples(folder, tmp_path, cap
   assert [entry['changed'] for entry in stored['history']] == [{'eval.limit': [5, 9]}]
 
 
-def test_a_task_that_is_measured_again_leaves_nothing_of_before():
+def test_a_new_result_replaces_all_parts_of_the_earlier_one():
   results = object.__new__(Results)
   results._active = False
   results.content = {part: {} for part in (*TASK_FIELDS, 'limits', 'notes')} | {'limit': 9}
@@ -162,7 +162,7 @@ def test_a_task_that_is_measured_again_leaves_nothing_of_before():
   assert not any(results.content[part] for part in ('grids', 'rows', 'protocols', 'notes'))
 
 
-def test_damaged_results_and_answers_are_found_again(folder, done, tmp_path, capfd):
+def test_damaged_results_and_answers_are_computed_again(folder, done, tmp_path, capfd):
   config = lambda: config_of(folder, tasks='winograd', limit=4)
   assert evaluate(config(), tmp_path) == 0
   before = read(tmp_path)['tasks']
@@ -177,7 +177,7 @@ def test_damaged_results_and_answers_are_found_again(folder, done, tmp_path, cap
   assert read(tmp_path)['tasks'] == {'winograd': pytest.approx(before['winograd'], rel=1e-5)}
 
 
-def test_the_digest_of_weights_sees_each_value_and_its_place_and_no_mesh():
+def test_the_digest_of_weights_depends_on_values_and_positions_not_on_the_mesh():
   import numpy as np
   values = np.arange(64, dtype=np.float32).reshape(8, 8)
   digests = set()
@@ -202,7 +202,7 @@ def start(line):
 
 @pytest.mark.parametrize('number, code', [
   (signal.SIGTERM, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)])
-def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, number, code):
+def test_a_stopped_run_resumes_with_the_same_results(folder, tmp_path, number, code):
   journal, line = tmp_path / 'cut' / 'answers' / 'lambada.jsonl', command(folder, tmp_path / 'cut')
   process = start(killing.instead_of_main(line, 'change', journal, 25, number))  # half an answer is written
   out, err = process.communicate(timeout=200)
@@ -220,7 +220,7 @@ def test_a_run_that_was_stopped_goes_on_and_finds_the_same(folder, tmp_path, num
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_does(folder, tmp_path):
+def test_two_processes_give_the_results_of_one(folder, tmp_path):
   with socket.create_server(('127.0.0.1', 0)) as server:
     port = server.getsockname()[1]
   flags = '--config.eval.tasks=winograd,natural_questions,ptb', '--config.eval.limit=10'

@@ -1,4 +1,4 @@
-"""What is read from a compiled program's text: work, what is sent, and how often loops run."""
+"""Costs from the text of a compiled program: FLOPs, communication and trip counts."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def text(function, *arguments):
   return jax.jit(function).lower(*arguments).compile().as_text()
 
 
-def test_products_in_loops_count_as_often_as_they_run():
+def test_matmuls_in_loops_count_once_per_iteration():
   w, x = jnp.ones((5, 16, 16)), jnp.ones((8, 16))
   layers = lambda x: jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
   inner = 5 * 2 * 8 * 16 * 16
@@ -22,7 +22,7 @@ def test_products_in_loops_count_as_often_as_they_run():
   assert hlo.flops(text(thrice, x)) == 3 * inner
 
 
-def test_a_batch_of_products_counts_each():
+def test_a_batch_of_matmuls_counts_each():
   a, b = jnp.ones((3, 4, 8, 16)), jnp.ones((3, 4, 16, 2))
   assert hlo.flops(text(jnp.matmul, a, b)) == 2 * 3 * 4 * 8 * 16 * 2
 
@@ -39,7 +39,7 @@ ENTRY %main (q: bf16[4,4,64,64], k: bf16[4,4,256,64]) -> f32[4,4,64,256] {
 
 @pytest.mark.parametrize('window', ['window={size=4x4 stride=3x3 lhs_dilate=4x4}',
                                     'window={size=4x4 pad=3_3x3_3 rhs_reversal=1x1}'])
-def test_convolutions_count_what_is_not_padding(window):
+def test_convolutions_do_not_count_padding(window):
   found = hlo.flops(CONVOLUTION.replace('WINDOW', window))
   if 'dilate' in window:
     assert found == 2 * 4 * 4 * 64 * 256 * 64
@@ -84,8 +84,8 @@ def test_a_loop_runs_from_its_start_to_its_limit():
   assert hlo.output_bytes(one) == 320 and hlo.sent_bytes(one) == 320 * 2 * 3 / 4
 
 
-def test_a_loop_of_unknown_length_is_refused():
-  with pytest.raises(ValueError, match='length is not known: loop'):
+def test_a_loop_of_unknown_length_raises_an_error():
+  with pytest.raises(ValueError, match=r'trip count of the loop loop.* is unknown'):
     hlo.collectives(LOOP.replace('direction=LT', 'direction=NE'))
 
 
@@ -98,7 +98,7 @@ def test_groups_are_read_in_each_notation(written, groups):
   assert one.groups.tolist() == groups
 
 
-def test_a_sum_that_is_scattered_sends_half_of_one_that_all_get():
+def test_a_reduce_scatter_sends_half_of_an_all_reduce():
   with mesh_of(fsdp=4) as mesh:
     place = jax.NamedSharding(mesh, jax.P('fsdp'))
     x = jax.device_put(np.ones((4, 64), np.float32), place)
@@ -147,7 +147,7 @@ ARRAY, ROWS = 2 * 2 * 3 * 1024 * 64, 4 * 2 * 3 * 8 * 1024  # bytes
   # One sequence on a device: its dimension is not there.
   ('%splash_mha_fwd_residuals.1 = ' + FORWARD.replace('%q', '%q_of_one'), 6 * 512 * 256 / 1024,
    ARRAY * (6 / 4 - 1))])
-def test_kernels_of_attention_count_the_past_and_what_lies_on_the_diagonal(written, flops, again):
+def test_attention_kernels_count_the_causal_half_and_blocks_on_the_diagonal(written, flops, again):
   text = ATTENTION.replace('KERNEL', written)
   assert hlo.flops(text) == pytest.approx(2 * 2 * 3 * 64 * 1024 * flops, rel=2e-3)
   found = [hlo.splash_cost(instruction, at.types)[1] for instruction, at in hlo.instructions(text)]

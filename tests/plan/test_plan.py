@@ -1,4 +1,4 @@
-"""Plans: what is counted is what an equation says, what is at rest is what really lies there."""
+"""Plans: FLOPs match an equation, and bytes match those of arrays on devices."""
 
 import functools
 import importlib
@@ -22,7 +22,7 @@ SIZES = ('gpt2_small', 'gpt2_medium', 'gpt2_large', 'gpt2_xl', 'gpt1')
 
 
 def named(name, device=None, **changes):
-  """A config of configs/, resolved, for `device` if it is not here; changes as {'model.remat': 'full'}."""
+  """A config of configs/, resolved, for `device` if it is not present; changes as {'model.remat': 'full'}."""
   config = importlib.import_module(f'configs.{name}').get_config()
   search.apply_settings(config, changes)
   configs.resolve(config, 'unused', device)
@@ -30,7 +30,7 @@ def named(name, device=None, **changes):
 
 
 @pytest.mark.parametrize('name', SIZES)
-def test_work_is_what_the_equation_says(name):
+def test_flops_match_the_equation(name):
   """Layers, microbatches and chunks of the loss are loops; the attention's square is not all computed."""
   config = named(name, **{'train.batch_size': 2, 'train.microbatch_size': 1, 'train.steps': 1, 'mesh.data': 1,
                           'mesh.fsdp': 1, 'model.remat': 'none', 'model.scan': True, 'model.dropout': 0.0})
@@ -50,7 +50,7 @@ def test_rematerialization_is_counted():
 
 
 @pytest.mark.parametrize('sizes', [dict(fsdp=4), dict(data=2, tensor=2)], ids=str)
-def test_what_is_at_rest_is_what_lies_there(sizes):
+def test_state_bytes_match_the_arrays_on_a_device(sizes):
   config = tiny_config(**{'train.microbatch_size': 4})
   with mesh_of(**sizes) as mesh:
     compiled, cost = program.compile_and_cost(config, mesh)
@@ -68,7 +68,7 @@ def test_what_is_at_rest_is_what_lies_there(sizes):
 
 
 @pytest.mark.parametrize('remat, least, most', [('full', 1, 1.01), ('dots', 8, 10), ('none', 20, 30)])
-def test_a_layer_leaves_its_input_or_its_products_or_all(remat, least, most):
+def test_activations_of_a_layer_are_its_input_its_matmuls_or_all(remat, least, most):
   def kept(n_layer):
     config = tiny_config(**{'model.remat': remat, 'model.n_layer': n_layer, 'model.dropout': 0.1})
     with mesh_of(fsdp=2) as mesh:
@@ -77,7 +77,7 @@ def test_a_layer_leaves_its_input_or_its_products_or_all(remat, least, most):
   assert least * one <= (kept(6) - kept(4)) / 2 <= most * one
 
 
-def test_kernels_are_as_slow_as_their_slower_ceiling():
+def test_a_kernel_takes_the_time_of_its_lower_ceiling():
   device = hardware.Device(flops=10.0, memory=1, bandwidth=5.0, intra_bandwidth=2.0, inter_bandwidth=1.0)
   kernels = [traffic.Kernel('product', 3, 100, 5), traffic.Kernel('sum', 2, 0, 50)]
   sent = {('intra', 'all-gather'): 8, ('intra', 'all-reduce'): 2, ('inter', 'all-reduce'): 90}
@@ -85,7 +85,7 @@ def test_kernels_are_as_slow_as_their_slower_ceiling():
     {'compute': 30, 'memory': 23, 'kernels': 50, 'intra': 5, 'inter': 90, 'step': 90, 'serial': 145})
 
 
-def test_a_kernel_reads_of_stacked_layers_the_one_that_it_cuts_out():
+def test_a_kernel_reads_only_its_slice_of_stacked_layers():
   w, x = np.ones((50, 64, 64), np.float32), np.ones((8, 64), np.float32)
   layers = lambda x, w: jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0]
   text = jax.jit(layers).lower(x, w).compile().as_text()
@@ -94,13 +94,13 @@ def test_a_kernel_reads_of_stacked_layers_the_one_that_it_cuts_out():
 
 
 @pytest.mark.parametrize('groups, far', [([[0, 1], [2, 3]], False), ([[0, 2], [1, 3]], True)])
-def test_what_joins_two_slices_is_sent_far(groups, far):
+def test_a_collective_across_slices_uses_the_network_between_them(groups, far):
   mesh = SimpleNamespace(devices=np.array([SimpleNamespace(platform='tpu', slice_index=n // 2)
                                            for n in range(4)]))
   assert estimate.crosses_networks(hlo.Collective('all-reduce', [8], np.array(groups), 1, 0), mesh) == far
 
 
-def test_between_slices_a_message_to_hosts_is_a_collective():
+def test_a_host_transfer_between_slices_is_a_collective():
   text = '''
 ENTRY %main (x: f32[64]) -> f32[64] {
   %send = (f32[64]{0}, u32[], token[]) send(%x, %t), channel_id=1, frontend_attributes=\
@@ -111,7 +111,7 @@ ENTRY %main (x: f32[64]) -> f32[64] {
   assert hlo.sent_bytes(one) == 256  # of two, each sends half of it twice
 
 
-def test_the_search_ranks_what_divides_and_says_what_to_use():
+def test_the_search_ranks_valid_settings_and_prints_the_flags():
   config = tiny_config(**{'train.batch_size': 16, 'train.microbatch_size': 2})  # of 2 nothing is made
   devices, device = jax.devices()[:4], hardware.Device(1e9, 1e9, 1e9, 1e8, 1e7)
   for settings in search.candidates(config, devices):
@@ -125,7 +125,7 @@ def test_the_search_ranks_what_divides_and_says_what_to_use():
     search.search(config, devices, device._replace(memory=1e4), 2)
 
 
-def test_the_whole_plan_is_said():
+def test_a_plan_is_printed_completely():
   config = tiny_config(**{'train.microbatch_size': 4})
   device = hardware.DEVICES['v5e']
   with mock.patch.object(sharding, 'ONE_CHANNEL', ()), mesh_of(fsdp=4) as mesh:  # as on that device
@@ -140,7 +140,7 @@ def test_the_whole_plan_is_said():
   (['--config=configs/gpt2_xl.py'], '--topology is missing'),
   (['--config=configs/gpt2_xl.py', '--topology=v9:2x2'], 'v4, v5e, v5p, v6e, h100, a100'),
   (['--config=configs/gpt2_xl.py', '--config.model.rematt=full'], 'config.model.remat?')])
-def test_a_wrong_flag_is_refused_in_one_line(flags, said):
+def test_a_wrong_flag_raises_an_error_of_one_line(flags, said):
   done = subprocess.run([sys.executable, '-m', 'gptjax.plan', *flags], cwd=ROOT, env=ENVIRONMENT,
                         capture_output=True, text=True)
   assert done.returncode == 2 and said in done.stderr and done.stderr.count('\n') == 1, done.stderr
@@ -149,7 +149,7 @@ def test_a_wrong_flag_is_refused_in_one_line(flags, said):
 @pytest.mark.parametrize('name, said', [
   ('v5e:2x2x2x2', 'has 2 dimensions'), ('v5e:banana', 'is not a topology'), ('x1:2x2', 'is not a topology'),
   ('h100:8x8x8', 'is not a topology'), ('v5p:4x4', 'has 3 dimensions')])
-def test_a_topology_that_cannot_be_is_refused(name, said):
+def test_an_impossible_topology_raises_an_error(name, said):
   with pytest.raises(ValueError, match=said):
     topology.describe(name)
 
@@ -157,7 +157,7 @@ def test_a_topology_that_cannot_be_is_refused(name, said):
 @pytest.mark.parametrize('name, extra, error', [
   ('h100:8', 'plan-gpu', NotImplementedError('topology not implemented for cuda')),
   ('v5e:2x4', 'plan-tpu', RuntimeError('JAX TPU support not installed; cannot generate TPU topology.'))])
-def test_a_compiler_that_is_not_here_is_named(monkeypatch, name, extra, error):
+def test_the_message_about_a_missing_compiler_has_the_package(monkeypatch, name, extra, error):
   def absent(*args, **kwargs):
     raise error
   monkeypatch.setattr(topology.topologies, 'get_topology_desc', absent)
@@ -168,8 +168,8 @@ def test_a_compiler_that_is_not_here_is_named(monkeypatch, name, extra, error):
 @pytest.mark.plan
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize('name', [*SIZES, 'quickstart'])
-def test_every_config_compiles_for_tpus_and_sends_no_more_than_it_must(name):
-  """Weights gathered, gradients scattered and summed; what permutes mends shards that are no whole tiles."""
+def test_every_config_compiles_for_tpus_with_minimal_communication(name):
+  """Weights are gathered, gradients reduce-scattered; permutes are for shards that are not whole tiles."""
   pytest.importorskip('libtpu')
   devices = topology.describe('v5e:2x4')
   config = named(name, devices[0], **{'mesh.data': 1, 'mesh.fsdp': 8, 'train.batch_size': 64,
@@ -203,7 +203,7 @@ def test_the_command_plans_a_config_for_a_slice(sequences, code, said):
 
 
 def described(name):
-  """Devices; the test skips, and says what to install, where their compiler is not here."""
+  """Return devices; the test is skipped, with the package to install, if their compiler is missing."""
   try:
     return topology.describe(name)
   except ValueError as error:
@@ -220,7 +220,7 @@ def described(name):
     for name in ('h100:1', 'h100:8', 'a100:8')),
   *((name, 'pallas', ('flash_forward', 'flash_dq', 'flash_dkv'), 9)
     for name in ('h100:1', 'h100:8', 'a100:8'))])
-def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, kernel, calls, products):
+def test_the_step_uses_the_kernel_of_its_device_without_communication(name, kernel, calls, products):
   devices = described(name)
   config = named('gpt2_small', devices[0], **{
     'model.n_layer': 2, 'model.n_vocab': 1024, 'mesh.data': 1, 'mesh.fsdp': -1,
@@ -238,8 +238,8 @@ def test_the_step_has_the_kernel_of_its_device_and_sends_nothing_for_it(name, ke
 
 
 @pytest.mark.plan
-def test_unrolled_layers_leave_no_more_than_the_backward_pass_reads():
-  """GELU and norms are computed again; merged with the first time, they would leave 20 widths a layer."""
+def test_unrolled_layers_save_only_what_the_backward_pass_reads():
+  """GELU and norms are recomputed; if CSE merged them, a layer would save 20 widths."""
   devices = described('h100:1')
   def peak(n_layer):
     config = named('gpt2_small', devices[0], **{
@@ -267,8 +267,8 @@ def test_kernels_and_blocks_are_compared():
 
 @pytest.mark.plan
 @pytest.mark.parametrize('name', ['h100:2x3', 'v5e:2x2x3'])
-def test_only_replicas_lie_apart(name):
-  """Hosts of GPUs, and slices of TPUs, have a fast network of their own; other axes stay within it."""
+def test_only_replicas_are_on_different_slices_or_hosts(name):
+  """Hosts of GPUs and slices of TPUs have a fast internal network; other axes stay within it."""
   devices = described(name)
   mesh = sharding.make_mesh(SimpleNamespace(replica=3, data=1, fsdp=-1, tensor=1), devices)
   islands = np.vectorize(sharding.slice_index)(mesh.devices).reshape(3, -1)

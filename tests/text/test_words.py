@@ -92,5 +92,5 @@ def test_slices_by_the_names_of_clouds(name, meant):
 
 def test_slices_of_no_shape_are_refused_too():
   for name in ('v5e-3', 'v9e-8', 'v5e-1', 'v4-6'):
-    with pytest.raises(ValueError, match='say its shape'):
+    with pytest.raises(ValueError, match='use its shape'):
       topology.check_name(name)

@@ -158,9 +158,9 @@ def run_study(flags):
 
 def _read_examples(workdir, flags):
   """Return {task: examples} of the workdir and of --examples."""
-  paths = {path.stem: path for path in sorted(workdir.glob('examples/*.jsonl'))}
-  paths |= _parse_named(flags.examples, 'examples')
-  return {name: overlap_scores.read_examples(path) for name, path in paths.items()}
+  paths = [(path.stem, path) for path in sorted(workdir.glob('examples/*.jsonl'))]
+  paths += _parse_named(flags.examples, 'examples').items()
+  return {name: overlap_scores.read_examples(path) for name, path in paths}
 
 
 def _check_flags(flags, tests, own, examples):

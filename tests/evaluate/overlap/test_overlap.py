@@ -1,4 +1,4 @@
-"""The overlap study: exact against sets of strings, its filters the same however they were made."""
+"""The overlap study against exact sets of strings; filters do not depend on how they were built."""
 
 import itertools
 import json
@@ -78,7 +78,7 @@ def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
 @few
 @hypothesis.given(st.lists(sentences.filter(str.strip), min_size=1, max_size=6),
                   st.lists(sentences.filter(str.strip), min_size=1, max_size=6))
-def test_what_is_found_is_what_a_set_of_strings_finds(tmp_path_factory, train, test):
+def test_overlap_equals_that_of_a_set_of_strings(tmp_path_factory, train, test):
   folder = tmp_path_factory.mktemp('exact')
   made = filter_of(folder, write(folder / 'train', train))
   found = study.source_overlap(reading(write(folder / 'test', test)), {'train': made})
@@ -88,7 +88,7 @@ def test_what_is_found_is_what_a_set_of_strings_finds(tmp_path_factory, train, t
   assert made.metadata['distinct'] == len(seen)
 
 
-def test_wikitext_against_its_training_split_as_a_set_finds_it(shared_data, tmp_path):
+def test_overlap_of_wikitext_equals_that_of_a_set_of_strings(shared_data, tmp_path):
   folder = shared_data / 'text' / 'wikitext-2'
   seen = set(brute((folder / 'train.txt').read_text()))
   expected = sum(gram in seen for gram in brute((folder / 'test.txt').read_text()))
@@ -98,7 +98,7 @@ def test_wikitext_against_its_training_split_as_a_set_finds_it(shared_data, tmp_
 
 
 def invented(seed, n_words):
-  """A text whose 8-grams are all different."""
+  """A random text whose 8-grams are all distinct."""
   draw = np.random.default_rng([seed, 1])
   letters = draw.integers(ord('a'), ord('z') + 1, (n_words, 6), dtype=np.uint8)
   letters[:, -1] = ord(' ')
@@ -106,7 +106,7 @@ def invented(seed, n_words):
 
 
 @pytest.mark.parametrize('rate', [0.03, 1e-3])
-def test_false_positives_are_as_many_as_promised(tmp_path, rate):
+def test_the_rate_of_false_positives_is_the_expected_one(tmp_path, rate):
   (tmp_path / 'train').write_text(invented(1, 400_007))
   made = filter_of(tmp_path, f'text:{tmp_path}/train', rate=rate)
   assert made.metadata['distinct'] == 400_000
@@ -117,7 +117,7 @@ def test_false_positives_are_as_many_as_promised(tmp_path, rate):
   assert measured.measured == pytest.approx(measured.found / measured.strings, rel=0.2)
 
 
-def test_at_the_papers_rate_no_made_up_8_gram_is_found(tmp_path):
+def test_at_the_papers_rate_no_random_8_gram_is_found(tmp_path):
   (tmp_path / 'train').write_text(invented(1, 400_007))
   made = filter_of(tmp_path, f'text:{tmp_path}/train')
   measured = bloom.measure_rate(made, 1_000_000)
@@ -149,14 +149,14 @@ def test_filters_of_parts_merge_into_the_filter_of_the_whole(tmp_path):
     bloom.merge([whole, filter_of(tmp_path, write(tmp_path / 'b', texts[:1]), rate=1e-3)], tmp_path / 'no')
 
 
-def test_a_filter_that_is_too_full_is_refused(tmp_path):
+def test_a_filter_that_is_too_full_raises_an_error(tmp_path):
   source = write(tmp_path / 'train', [invented(0, 60_000)])
   with pytest.raises(ValueError, match='--capacity=59993'):
     filter_of(tmp_path, source, capacity=10_000)
   assert not list(tmp_path.glob('*.bloom'))
 
 
-def test_a_filter_is_made_once(tmp_path):
+def test_a_filter_is_built_once(tmp_path):
   source = write(tmp_path / 'train', [invented(0, 1000)])
   first = filter_of(tmp_path, source)
   before = first.path.stat().st_mtime_ns
@@ -165,7 +165,7 @@ def test_a_filter_is_made_once(tmp_path):
   assert filter_of(tmp_path, source).path != first.path
 
 
-def test_any_damage_is_seen(tmp_path):
+def test_any_damage_is_detected(tmp_path):
   made = filter_of(tmp_path, write(tmp_path / 'train', [invented(0, 1000)]))
   good = made.path.read_bytes()
   draw = random.Random(0)
@@ -207,7 +207,7 @@ if __name__ == '__main__':
 '''
 
 
-def test_killed_at_any_change_of_its_files_a_build_goes_on_and_gives_the_same_filter(tmp_path):
+def test_a_build_killed_at_any_change_of_its_files_resumes_to_the_same_filter(tmp_path):
   source = write(tmp_path / 'train', [invented(i, 1000) for i in range(12)])
   (tmp_path / 'script.py').write_text(KILLED)
   done = subprocess.run(
@@ -280,14 +280,14 @@ def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
   (['--train=text:README.md', '--examples=a=README.md'], 'cannot be read'),
   (['--train=text:README.md', '--workdir=README.md/run'], 'not writable'),
 ])
-def test_what_a_user_gets_wrong_is_said_in_one_line(tmp_path, monkeypatch, flags, says):
+def test_wrong_flags_raise_an_error_of_one_line(tmp_path, monkeypatch, flags, says):
   monkeypatch.chdir(ROOT)
   with pytest.raises(ValueError, match=says) as error:
     overlap_command.main([f'--workdir={tmp_path}', *flags])
   assert '\n' not in str(error.value)
 
 
-def test_such_a_line_and_an_exit_code_are_all_that_a_user_sees(tmp_path):
+def test_an_error_is_printed_as_one_line_with_an_exit_code(tmp_path):
   ran = command('--filter=README.md', f'--workdir={tmp_path}')
   assert ran.returncode == 2 and not ran.stdout
   assert len(ran.stderr.strip().split('\n')) == 1 and 'README.md' in ran.stderr

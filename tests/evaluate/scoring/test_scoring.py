@@ -1,4 +1,4 @@
-"""Scores: the same whatever shares the batch, and every token of a text exactly once."""
+"""Scores do not depend on the batch, and every token of a text is scored exactly once."""
 
 import re
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def found(requests, batch_size=2, barred=None, **axes):
 
 @pytest.fixture(scope='module')
 def expected():
-  """Scores by the model's own logits, a request at a time."""
+  """Scores from the model's logits, one request at a time."""
   config = tiny_config(**{'model.init_std': 0.3})
   scores = []
   with mesh_of():
@@ -75,7 +75,7 @@ def test_scores_do_not_depend_on_the_order(expected):
   check(found([REQUESTS[i] for i in order]), [expected[i] for i in order])
 
 
-def test_what_is_barred_is_no_rival_but_of_itself():
+def test_excluded_tokens_are_ignored_as_competitors():
   plain = found(REQUESTS)
   single = [scoring.Request(ids, len(ids) - 1) for ids, _ in REQUESTS]
   with mesh_of():
@@ -100,7 +100,7 @@ def test_what_is_barred_is_no_rival_but_of_itself():
     [score.log_prob for score in plain], rel=1e-6)
 
 
-def test_what_is_known_is_not_asked_again_and_what_is_new_is_kept():
+def test_known_scores_are_not_computed_and_new_ones_are_recorded():
   kept, config = {}, tiny_config(**{'model.init_std': 0.3})
   known = {3: scoring.Score(1.0, 2.0, True, False, True)}
   with mesh_of():
@@ -111,12 +111,12 @@ def test_what_is_known_is_not_asked_again_and_what_is_new_is_kept():
 
 @pytest.mark.parametrize('request_', [scoring.Request(list(range(26)), 3), scoring.Request([1, 2], 2),
                                       scoring.Request([1, 2], 0)])
-def test_a_request_that_cannot_be_scored_is_refused(request_):
+def test_a_request_that_cannot_be_scored_raises_an_error(request_):
   with pytest.raises(ValueError, match='cannot be scored in a context of 24'):
     found([request_])
 
 
-def test_weights_that_are_no_numbers_are_no_result():
+def test_nan_weights_raise_an_error():
   with mesh_of():
     model = model_of(tiny_config())
     model.wpe[...] = model.wpe[...] * np.nan
@@ -124,7 +124,7 @@ def test_weights_that_are_no_numbers_are_no_result():
       scoring.score_requests(model, REQUESTS, 2)
 
 
-def test_there_are_few_shapes_and_little_padding():
+def test_batches_have_few_shapes_and_little_padding():
   requests = sorted((scoring.Request(np.zeros(n, np.int32), n - 1) for n in RNG.integers(2, 1025, 3000)),
                     key=lambda one: -len(one.ids))
   shapes, padded, begin = set(), 0, 0
@@ -138,7 +138,7 @@ def test_there_are_few_shapes_and_little_padding():
 
 
 class Letters:
-  """A tokenizer with a token a letter, and one for each pair `ab`."""
+  """A tokenizer with one token per letter, and one for the pair `ab`."""
 
   def __init__(self, end_of_text):
     self.end_of_text = end_of_text
@@ -169,7 +169,7 @@ def test_a_text_that_does_not_fit_is_not_run():
 
 @given(n=st.integers(1, 200), start=st.integers(1, 3), n_ctx=st.integers(3, 40), stride=st.integers(1, 40))
 @settings(deadline=None)
-def test_windows_score_every_token_once_with_all_the_context_there_is(n, start, n_ctx, stride):
+def test_windows_score_every_token_once_with_the_available_context(n, start, n_ctx, stride):
   stride, ids, seen = min(stride, n_ctx), np.arange(n + start), []
   for window, first in windows(ids, start, n_ctx, stride):
     assert 1 <= first < len(window) <= n_ctx + 1
@@ -182,7 +182,7 @@ def test_windows_score_every_token_once_with_all_the_context_there_is(n, start, 
 
 @pytest.mark.parametrize('tensor', [1, 2])
 @pytest.mark.parametrize('logits', [1, 30, 1 << 20])
-def test_blocks_of_the_vocabulary_change_nothing_and_the_first_of_equals_wins(logits, tensor, monkeypatch):
+def test_results_do_not_depend_on_vocabulary_blocks_and_the_first_of_equals_wins(logits, tensor, monkeypatch):
   monkeypatch.setattr(scoring, 'MAX_LOGITS', (logits, logits))
   n, v, padded = 12, 37, 44
   rng = np.random.default_rng(logits)
@@ -204,7 +204,7 @@ def test_blocks_of_the_vocabulary_change_nothing_and_the_first_of_equals_wins(lo
   assert (allowed == (np.where(out, -np.inf, wanted).argmax(-1) == target)).all()
 
 
-def test_in_bfloat16_products_alone_are_rounded_and_scores_stay_close():
+def test_in_bfloat16_only_matmul_operands_are_rounded_and_scores_stay_close():
   config = tiny_config(**{'model.init_std': 0.3})
   with mesh_of():
     model = model_of(config)

@@ -1,4 +1,4 @@
-"""The judge of zero-shot tasks: PyTorch and transformers, one text at a time, written from the protocols."""
+"""Reference implementation of zero-shot tasks: PyTorch and transformers, one text at a time."""
 
 import math
 
@@ -9,7 +9,7 @@ N_CTX = 256
 
 
 def make(folder, shared, whole=False):
-  """Writes a random GPT-2 for gptjax and for the judge; gives its folder.
+  """Write a random GPT-2 for gptjax and for the reference; returns its folder.
 
   Args:
     whole: with GPT-2's own vocabulary; else with a small one, which takes a tenth of the time.
@@ -60,7 +60,7 @@ class Judge:
     return self.log_probs(ids)[np.arange(len(ids) - 1), ids[1:]].sum()
 
   def stream(self, text, stride):
-    """(-log p of a long text, tokens): windows of N_CTX, what each adds counted."""
+    """(-log p of a long text, tokens): windows of N_CTX, each scoring its new tokens."""
     ids = [self.end, *self.encode(text)]
     total, at = 0.0, 1
     while at < len(ids):
@@ -73,7 +73,7 @@ class Judge:
     return total, len(ids) - 1
 
   def greedy(self, text, max_tokens, stop='\n'):
-    """What transformers writes after a prompt, up to the end of the line."""
+    """The text that transformers generates after a prompt, up to the end of the line."""
     ids = self.encode(text)[-(N_CTX - max_tokens):]
     made = self.model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long(),
                                do_sample=False, max_new_tokens=max_tokens, pad_token_id=self.end,

@@ -1,4 +1,4 @@
-"""GPT-1's heuristics, on a bigram model whose probabilities can be worked out by hand."""
+"""GPT-1's heuristics with a bigram model whose probabilities are known."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_acceptability_is_the_mean_over_tokens_that_have_a_probability():
   np.testing.assert_allclose(with_start, [-3.5 / 3])
 
 
-def test_a_threshold_is_the_best_there_is():
+def test_the_threshold_is_optimal():
   rng = np.random.default_rng(0)
   values, labels = rng.normal(size=60).round(1), rng.integers(0, 2, 60)
   def matthews(at):
@@ -62,7 +62,7 @@ def test_a_referent_is_judged_by_the_rest_of_the_sentence_alone():
   assert heuristics.winograd(score, encode, [('a ', ['cat', 'dog'], ' barked .')]).tolist() == [1]
 
 
-def test_the_scale_goes_from_chance_to_the_then_best():
+def test_the_scale_goes_from_chance_to_the_earlier_best():
   assert heuristics.relative_performance('sentiment', 50.0) == 0
   assert heuristics.relative_performance('sentiment', 93.2) == 1
   assert set(heuristics.SCALES) == {'acceptability', 'sentiment', 'question answering', 'winograd'}

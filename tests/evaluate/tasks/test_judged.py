@@ -86,7 +86,7 @@ def test_other_texts_by_their_own_units(folder, judge, shared_data, tmp_path, ta
 
 
 def judged_filter(pieces, full, wanted, by_word):
-  """Whether a word is right where stop words are out of the race, token by token."""
+  """Whether a word is correct with stop words excluded, token by token."""
   if not by_word:
     free = np.array([piece.strip().lower() not in STOPWORDS for piece in pieces])
     return (np.where(free, full, -np.inf).argmax(-1) == wanted).all()
@@ -138,7 +138,7 @@ def test_lambada(folder, judge, shared_data, limit, grid):
   check_lambada(folder, judge, shared_data, limit, grid)
 
 
-def test_the_filter_of_lambada_is_about_words_and_leaves_all_others_in_the_race(shared_data):
+def test_the_filter_of_lambada_excludes_only_stop_words(shared_data):
   tokenizer = loading.load(f'gpt2:{shared_data / "bpe" / "gpt2"}')
   pieces = lambada.token_texts(types.SimpleNamespace(tokenizer=tokenizer, model=types.SimpleNamespace(
     n_vocab=tokenizer.n_vocab)))
@@ -293,7 +293,7 @@ def test_cbt_in_its_published_format(folder, judge, tmp_path):
 @pytest.mark.parametrize('line, says', [
   ('21 no blank here\tfox\t\tfox|dog', 'not a question of CBT'),
   ('21 a XXXXX\tcat\t\tfox|dog', "answer 'cat'"), ('20 twice', "'20 twice' is in the place of line 21")])
-def test_a_damaged_cbt_file_is_named_with_its_line(tmp_path, line, says):
+def test_an_error_in_a_cbt_file_has_its_line(tmp_path, line, says):
   path = tmp_path / 'cbtest_NE_valid_2000ex.txt'
   path.write_text(''.join(f'{i} one\n' for i in range(1, 21)) + f'{line}\n')
   with pytest.raises(ValueError, match=f'cbtest_NE_valid_2000ex.txt:21: .*{says}'):
@@ -408,7 +408,7 @@ def test_coqa_with_all_annotators(folder, judge, tmp_path, monkeypatch):
     sum(example['f1'] for example in found.examples) / 2)
 
 
-def test_summaries_beside_simple_ones(folder, tmp_path, monkeypatch):
+def test_summaries_and_simple_baselines(folder, tmp_path, monkeypatch):
   monkeypatch.setattr(summarization, 'TOKENS', 12)
   articles = [{'article': 'A fox ran. Dr. Hill saw it. "It was blue," he said. Rain fell. ' * 12,
                'highlights': 'A fox ran .\nRain fell .'},

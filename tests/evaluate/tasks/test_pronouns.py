@@ -1,4 +1,4 @@
-"""The pronoun that the Definite Pronoun Resolution set means, and what is written in its place."""
+"""The pronoun in sentences of the Definite Pronoun Resolution set, and what replaces it."""
 
 from types import SimpleNamespace
 
@@ -46,7 +46,7 @@ def test_the_pronoun_of_the_clause_after_the_conjunction(sentence, pronoun, cand
     assert before + word + after == masked.replace('_', wanted)
 
 
-def test_a_sentence_without_its_pronoun_has_no_place():
+def test_a_sentence_without_its_pronoun_has_no_span():
   for pronoun in ('they', 'er', ''):
     assert pronouns.find_pronoun('The other one is here.', pronoun, ('a', 'b')) is None
 
@@ -65,7 +65,7 @@ def scorer(monkeypatch):
   monkeypatch.setattr(gpt1, 'heuristic_inputs', lambda evaluated: (score, encode, (0,)))
 
 
-def test_what_cannot_be_resolved_is_left_out_and_counted(monkeypatch):
+def test_sentences_without_the_pronoun_are_skipped_and_counted(monkeypatch):
   scorer(monkeypatch)
   found = gpt1.evaluate_dprd(None, gpt1.read_dprd(None))
   assert found.metrics['examples'] == len(SENTENCES) and found.metrics['left_out'] == 1
@@ -75,7 +75,7 @@ def test_what_cannot_be_resolved_is_left_out_and_counted(monkeypatch):
 
 
 def test_figure_2_runs_the_tasks(monkeypatch):
-  """One implementation: the study's figures are those of the tasks, on the same examples."""
+  """The study's figures equal those of the tasks on the same examples."""
   scorer(monkeypatch)
   texts = ['a bee', 'zoo zz', 'cab', 'xyz', 'ace', 'zyx']
   sentences = [dict(sentence=text, label=int(text < 'd')) for text in texts]

@@ -1,4 +1,4 @@
-"""Every set as it is published can be evaluated, and nothing else is scored."""
+"""Published sets can be evaluated; damaged records raise errors before scoring."""
 
 import copy
 import json
@@ -163,7 +163,7 @@ def test_the_shared_files_are_the_published_ones(shared_data):
   assert not notes
 
 
-def test_no_example_of_the_prompt_asks_what_a_question_of_the_set_asks(shared_data):
+def test_no_few_shot_example_is_a_question_of_the_set(shared_data):
   small = {*re.findall(r'\w+', 'the a an is of in to what who when where did does do was how many which')}
   words = lambda text: set(text.lower().split()) - small
   lines = (shared_data / 'eval' / 'nq_open_dev.jsonl').read_text().splitlines()
@@ -173,7 +173,7 @@ def test_no_example_of_the_prompt_asks_what_a_question_of_the_set_asks(shared_da
     assert max(len(own & other) for other in asked) < 0.75 * len(own), question
 
 
-def test_held_out_is_the_loss_that_training_has_found(corpus_folder, tmp_path):
+def test_held_out_reproduces_the_loss_of_training(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path / 'run', '--config.train.steps=2', '--config.data.seq_len=16')
   assert done.returncode == 0, done.stderr
   records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
@@ -191,7 +191,7 @@ def test_held_out_is_the_loss_that_training_has_found(corpus_folder, tmp_path):
       loss / math.log(2) * split['tokens'] / split['bytes'], rel=1e-5)
 
 
-def test_an_evaluation_of_which_nothing_could_be_run_fails(corpus_folder, tmp_path):
+def test_an_evaluation_without_any_runnable_task_fails(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path / 'run', '--config.train.steps=2')
   assert done.returncode == 0, done.stderr
   config = gpt2_zero_shot.get_config()
@@ -203,8 +203,8 @@ def test_an_evaluation_of_which_nothing_could_be_run_fails(corpus_folder, tmp_pa
   assert evaluate(config, tmp_path / 'some') == 0
 
 
-def test_a_held_out_split_of_a_token_is_none(tmp_path):
-  """Of one token nothing can be predicted; of two there is one target."""
+def test_a_held_out_split_of_one_token_is_ignored(tmp_path):
+  """One token has no target; two tokens have one."""
   held = lambda *folders: held_out.read(sources.DataOptions('', '', 0, [(folder, 1.0) for folder in folders],
                                                             24, note=notes.append))
   one, two = (write_corpus(tmp_path / f'{n}', [[1, 2, 3]], validation=[range(n)]) for n in (1, 2))
