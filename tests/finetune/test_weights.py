@@ -90,7 +90,7 @@ def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path)
   with mesh_of():
     model, tokenizer = gptjax.load(tmp_path / 'lstm')
     assert model(jnp.zeros((1, 5), jnp.int32)).shape == (1, 5, 290)
-    with pytest.raises(ValueError, match='transformers has no such LSTM'):
+    with pytest.raises(ValueError, match='transformers does not have this LSTM'):
       gptjax.save_pretrained(model, tokenizer, tmp_path / 'export')
 
 
