@@ -83,8 +83,8 @@ def check_tokenizer(config, source, facts):
             f'(digest {facts["digest"][:12]}), has the ids that the weights were trained on', file=sys.stderr)
   elif tokenizer.digest != facts['digest']:
     raise InputError(f'{origin} has the tokenizer {tokenizer.name} (digest {tokenizer.digest[:12]}), but the '
-                     f'corpus was made with another (digest {facts["digest"][:12]}): prepare it again with that '
-                     'tokenizer')
+                     f'corpus was made with another (digest {facts["digest"][:12]}): prepare it again with '
+                     'that tokenizer')
   elif tokenizer.end_of_text != facts['end_of_text']:
     raise InputError(f'{origin} has the end-of-text token {tokenizer.end_of_text}, but the documents of the '
                      f'corpus end with {facts["end_of_text"]}: prepare it again with that tokenizer')

@@ -149,7 +149,7 @@ def test_text_of_ones_own(corpus_folder, tmp_path, mode):
     perplexity = lambda m: np.exp(-logp(m).mean())
     np.testing.assert_allclose(found, perplexity(model), rtol=1e-4)
     assert found < 0.9 * perplexity(before) and tokenizer.n_vocab == model.n_vocab
-  with pytest.raises(ValueError, match='holds a fine-tuned classifier'):
+  with pytest.raises(ValueError, match='has a fine-tuned classifier'):
     gptjax.load(tmp_path / 'text')
 
 

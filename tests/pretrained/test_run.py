@@ -250,8 +250,8 @@ def test_a_config_that_does_not_fit_the_first_weights_names_the_field_and_both_v
   with pytest.raises(ValueError) as error:
     run_weights.open_initial_weights(config, tmp_path / 'run', {f'model.{field}'})
   assert str(error.value) == (
-    f'the weights of config.init_from = {config.init_from!r} do not match config.model.{field} = {mine!r} (the '
-    f'weights: {its!r}): remove these flags, the weights determine the fields')
+    f'the weights of config.init_from = {config.init_from!r} do not match config.model.{field} = {mine!r} '
+    f'(the weights: {its!r}): remove these flags, the weights determine the fields')
   config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
   run_weights.open_initial_weights(config, tmp_path / 'run', {'train.steps'})
   assert config.model[field] == its, 'what is not given is that of the weights'
@@ -292,7 +292,7 @@ def test_mistyped_first_weights_are_refused_before_the_corpus_is_prepared(tmp_pa
   done = subprocess.run([sys.executable, '-m', 'gptjax.main', '--config=configs/quickstart.py',
                          f'--workdir={tmp_path}/run', f'--config.init_from={tmp_path}/absent'], cwd=ROOT,
                         env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
-  assert done.returncode == 2 and 'absent is no folder' in done.stderr
+  assert done.returncode == 2 and 'absent is not a folder' in done.stderr
   assert not (tmp_path / 'run').exists()
 
 
@@ -317,7 +317,7 @@ def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path, capsy
 
 def test_bad_first_weights_are_refused_before_the_workdir_is_made(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path / 'run', f'--config.init_from={tmp_path}/absent')
-  assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'absent is no folder' in done.stderr
+  assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'absent is not a folder' in done.stderr
   assert not (tmp_path / 'run').exists()
 
 
