@@ -1,10 +1,10 @@
-"""A gptjax model for lm-evaluation-harness (pip install 'gptjax[lm-eval]'), which this module alone imports.
+"""A gptjax model for lm-evaluation-harness (pip install 'gptjax[lm-eval]'), which only this module imports.
 
     import lm_eval
     from gptjax.lm_eval import HarnessModel
     lm_eval.simple_evaluate(model=HarnessModel('gpt2-xl', batch_size=16), tasks=['lambada_openai'])
 
-or on a command line, where the arguments are the harness's own:
+or on the command line, with the arguments of the harness:
 
     python -m gptjax.lm_eval run --model gptjax --model_args source=gpt2-xl --tasks lambada_openai
 """
@@ -36,34 +36,34 @@ try:
   from lm_eval.api.registry import register_model
 except ModuleNotFoundError as missing:
   NEEDED = ("gptjax.lm_eval needs lm-evaluation-harness: pip install 'gptjax[lm-eval]' "
-            f'(there is no module {missing.name})')
+            f'(the module {missing.name} is missing)')
   if __name__ == '__main__':
     sys.exit(errors.print_line(InputError(NEEDED), 'lm_eval'))
   raise ModuleNotFoundError(NEEDED, name=missing.name) from None
 
 # The first of these that a task sets counts.
 MAX_TOKENS_FIELDS = ('max_gen_toks', 'max_new_tokens', 'max_tokens', 'max_completion_tokens')
-MAX_GEN_TOKS = 256  # where a task names none; the harness's number
+MAX_GEN_TOKS = 256  # the harness's default
 
 
 @register_model('gptjax')
 class HarnessModel(TemplateLM):
-  """What lm-evaluation-harness asks of a model.
+  """The model interface of lm-evaluation-harness.
 
-  Contexts are cut on the left, and documents into windows, as for the harness's own Hugging Face model.
-  Nothing in a text is a special token, unless `special_tokens` says so; to the harness's own model all names
-  are: `special_tokens=all` gives its scores for documents with a literal `<|endoftext|>` as well.
+  Contexts are truncated on the left, and documents are divided into windows, as in the harness's Hugging Face
+  model. No part of a text is a special token, except those in `special_tokens`. The harness's model encodes
+  all of them: `special_tokens=all` reproduces its scores for documents with a literal `<|endoftext|>`.
 
   Args:
-    source: what `gptjax.load` takes, or the (model, tokenizer) that it gives.
-    pretrained: the same, by the name that the harness has for it.
-    batch_size: sequences of full length at a time; of shorter ones there are more.
-    seed: of draws, where a task asks for them.
-    special_tokens: names of special tokens that a text may contain, with commas between them, or `all`.
-    Others that the harness adds (device, max_batch_size) do not apply.
+    source: path as for `gptjax.load`, or the (model, tokenizer) that it returns.
+    pretrained: the same, under the harness's name for it.
+    batch_size: sequences of full length per batch; batches of shorter sequences are larger.
+    seed: seed of tasks that sample.
+    special_tokens: names of special tokens that a text may contain, separated by commas, or `all`.
+    The other arguments of the harness (device, max_batch_size) are ignored.
 
   Raises:
-    ValueError: there is no tokenizer, or what `gptjax.load` says.
+    ValueError: there is no tokenizer, or an error of `gptjax.load`.
   """
 
   def __init__(self, source=None, batch_size=16, seed=0, special_tokens='', device=None,
@@ -71,11 +71,11 @@ class HarnessModel(TemplateLM):
     super().__init__()
     del device, max_batch_size
     if (source is None) == (pretrained is None):
-      raise InputError('give the model as source= or pretrained=, once: what gptjax.load takes')
+      raise InputError('give the model either as source= or as pretrained=: a path as for gptjax.load')
     source = pretrained if source is None else source
     model, self._tokenizer = source if isinstance(source, tuple) else gptjax.load(source)
     if self._tokenizer is None:
-      raise InputError('no tokenizer lies with the weights: put its files beside them')
+      raise InputError('there is no tokenizer in the folder of the weights: add its files')
     self._names = special.resolve_names(self._tokenizer, [name for name in special_tokens.split(',') if name])
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.prepare_model(model)
@@ -97,20 +97,20 @@ class HarnessModel(TemplateLM):
   @property
   def eot_token_id(self):
     if self._tokenizer.end_of_text is None:
-      raise InputError(f'the tokenizer {self._tokenizer.name} has no end-of-text token, after which a text '
-                       'without a context is scored')
+      raise InputError(f'the tokenizer {self._tokenizer.name} has no end-of-text token, which is needed to '
+                       'score a text without a context')
     return self._tokenizer.end_of_text
 
   def tok_encode(self, string, add_special_tokens=None, **kwargs):
-    del add_special_tokens, kwargs  # none are put around a text
+    del add_special_tokens, kwargs  # gptjax never adds special tokens
     return special.encode(self._tokenizer, self._names, string).tolist()
 
   def _loglikelihood_tokens(self, requests, disable_tqdm=False, **kwargs):
-    """[(log probability in nats, whether greedy)] of (strings, tokens before, tokens to score)."""
+    """Return [(log probability in nats, whether greedy)] of [(strings, context tokens, tokens to score)]."""
     del kwargs
-    asked = [self._asked(*request) for request in requests]
+    scoring_requests = [self._scoring_request(*request) for request in requests]
     with jax.set_mesh(self._mesh):
-      scores = scoring.score_requests(self._model, asked, self.batch_size, name='loglikelihood',
+      scores = scoring.score_requests(self._model, scoring_requests, self.batch_size, name='loglikelihood',
                                       show_progress=not disable_tqdm)
     results = [(score.log_prob, score.is_greedy) for score in scores]
     for (strings, *_), result in zip(requests, results):
@@ -118,18 +118,18 @@ class HarnessModel(TemplateLM):
         self.cache_hook.add_partial('loglikelihood', strings, result)
     return results
 
-  def _asked(self, strings, before, wanted):
+  def _scoring_request(self, strings, before, target):
     n_ctx = self._model.n_ctx
-    if not 1 <= len(wanted) <= n_ctx:
+    if not 1 <= len(target) <= n_ctx:
       context, continuation = strings or ('', '')
       raise InputError(f'the continuation {continuation[:60]!r} of the request {context[-60:]!r} has '
-                       f'{len(wanted)} tokens: it cannot be scored in a context of {n_ctx}; leave the '
-                       'document out of the task')
-    ids = [*before, *wanted][-n_ctx - 1:]
-    return scoring.Request(ids, len(ids) - len(wanted))
+                       f'{len(target)} tokens: it cannot be scored in a context of {n_ctx}; remove the '
+                       'document from the task')
+    ids = [*before, *target][-n_ctx - 1:]
+    return scoring.Request(ids, len(ids) - len(target))
 
   def loglikelihood_rolling(self, requests, disable_tqdm=False):
-    """[log probability in nats of a whole document]; each token is scored once."""
+    """Return [log probability in nats of a whole document]; each token is scored once."""
     strings = [request.args[0] for request in requests]
     windows = [(i, None, *utils.make_disjoint_window(window)) for i, string in enumerate(strings)
                for window in utils.get_rolling_token_windows(
@@ -143,8 +143,8 @@ class HarnessModel(TemplateLM):
     return totals
 
   def generate_until(self, requests, disable_tqdm=False):
-    """[text that follows a context, up to a stop string of the task]."""
-    del disable_tqdm  # the bar shows on a terminal alone
+    """Return [generated text after a context, up to a stop string of the task]."""
+    del disable_tqdm  # the progress bar is only shown on a terminal
     groups = {}
     for i, request in enumerate(requests):
       groups.setdefault(repr(sorted(request.args[1].items())), []).append(i)
@@ -164,22 +164,22 @@ class HarnessModel(TemplateLM):
         self.cache_hook.add_partial('generate_until', requests[row].args, text.text)
     return results
 
-  def _options(self, asked):
-    """(stop strings, tokens to write, sampling.Choice) for the generation_kwargs of a task."""
-    until = asked.pop('until', None) or []
-    named = [value for value in (asked.pop(name, None) for name in MAX_TOKENS_FIELDS) if value is not None]
+  def _options(self, options):
+    """Return (stop strings, maximum tokens, SamplingOptions) for the generation_kwargs of a task."""
+    until = options.pop('until', None) or []
+    limits = [value for value in (options.pop(name, None) for name in MAX_TOKENS_FIELDS) if value is not None]
     max_tokens = MAX_GEN_TOKS
-    if named:
-      max_tokens = generation.DOMAINS['max_tokens'].parse('max_gen_toks of a task', str(named[0]))
-    temperature, top_k, top_p = (asked.pop(name, None) for name in ('temperature', 'top_k', 'top_p'))
-    drawn = asked.pop('do_sample', bool(temperature))
+    if limits:
+      max_tokens = generation.DOMAINS['max_tokens'].parse('max_gen_toks of a task', str(limits[0]))
+    temperature, top_k, top_p = (options.pop(name, None) for name in ('temperature', 'top_k', 'top_p'))
+    do_sample = options.pop('do_sample', bool(temperature))
     temperature = (1.0 if temperature is None else generation.DOMAINS['temperature'].parse(
-      'temperature of a task', str(temperature))) if drawn else 0.0
-    if asked:
-      raise InputError(f'generation_kwargs {", ".join(sorted(asked))} of a task cannot be had here')
+      'temperature of a task', str(temperature))) if do_sample else 0.0
+    if options:
+      raise InputError(f'generation_kwargs {", ".join(sorted(options))} of a task are not supported')
     if not max_tokens < self.max_length:
       raise InputError(f'max_gen_toks = {max_tokens} leaves no room for a prompt in a context of '
-                       f'{self.max_length}: ask for fewer')
+                       f'{self.max_length}: request fewer')
     stop = [string for string in ([until] if isinstance(until, str) else until) if string]
     generation.check_options([], 1, max_tokens, temperature, top_k, top_p, self._seed, stop, 'stop',
                              self.batch_size)

@@ -10,7 +10,7 @@ __all__ = ['sample']
 
 
 def __getattr__(name):
-  """`sample`, imported when it is asked for: the command prepares the process before JAX is imported."""
+  """Import `sample` on first access: the command configures the process before JAX is imported."""
   if name not in __all__:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   from gptjax.generate import generation

@@ -1,7 +1,7 @@
-"""Text from a model: python -m gptjax.generate --from=gpt2 --prompt='Once upon a time'
+"""Generates text: python -m gptjax.generate --from=gpt2 --prompt='Once upon a time'
 
-What is written for a prompt depends on the seed, the prompt, the number of the sample and the options, and
-not on what else is in the batch; but for rounding, which differs with the size of a batch.
+The text depends on the seed, the prompt, the index of the sample and the options, but not on the other texts
+of the batch, except for rounding, which depends on the batch size.
 """
 
 if __name__ == '__main__':
@@ -24,30 +24,30 @@ from gptjax.text.words import plural
 
 
 def _parser():
-  """Flags that are the arguments of `sample`, whose defaults stand there."""
-  given = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
+  """Return a parser with the arguments of `sample` as flags; `sample` has their defaults."""
+  default = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
   parser = run.Parser(prog='python -m gptjax.generate', argument_default=argparse.SUPPRESS)
   add = parser.add_argument
   add('--from', dest='source', type=paths.flag, required=True,
       help='a workdir, a checkpoint, or a folder of released weights')
-  add('--prompt', action='append', default=[], help='repeatable; none: a text from its very beginning')
+  add('--prompt', action='append', default=[], help='repeatable; default: the start of a new text')
   add('--prompt_file', type=paths.flag, action='append', default=[],
-      help='a file that is a prompt; repeatable')
+      help='file with a prompt; repeatable')
   for name, text in (
-      ('num_samples', 'texts a prompt'),
-      ('max_tokens', 'tokens a text may have, the prompt not counted'),
-      ('temperature', '0: always the likeliest token'),
-      ('top_k', 'draw from so many of the likeliest tokens, 0: from all'),
-      ('top_p', 'draw from the likeliest tokens that have this probability together'),
-      ('seed', 'of the draws'), ('batch_size', 'texts at a time')):
-    add(f'--{name}', type=DOMAINS[name], help=text if given[name] is None else f'{text} ({given[name]})')
-  add('--stop', action='append', help='a text ends before this; repeatable')
+      ('num_samples', 'texts per prompt'),
+      ('max_tokens', 'maximum tokens of a text, without the prompt'),
+      ('temperature', '0: always the most likely token'),
+      ('top_k', 'sample from this many of the most likely tokens, 0: from all'),
+      ('top_p', 'sample from the most likely tokens with this total probability'),
+      ('seed', 'random seed'), ('batch_size', 'texts per batch')):
+    add(f'--{name}', type=DOMAINS[name], help=text if default[name] is None else f'{text} ({default[name]})')
+  add('--stop', action='append', help='string before which a text ends; repeatable')
   add('--special_tokens', action='append', metavar='NAME',
-      help='a special token that a prompt may contain, or all; repeatable; none: text is text')
-  add('--on_full', help='when the context is full: stop, or slide: its last half is read again and the text '
-      f'goes on ({given["on_full"]})')
+      help='a special token that a prompt may contain, or all; repeatable; default: none')
+  add('--on_full', help='when the context is full: stop, or slide: continue from its last half '
+      f'({default["on_full"]})')
   add('--compilation_cache', type=paths.flag,
-      help="where compiled programs are kept between calls, a folder of yours alone; '': nowhere")
+      help="private folder that caches compiled programs between calls; '': no cache")
   return parser
 
 
@@ -55,29 +55,29 @@ def main(arguments):
   flags = vars(_parser().parse_args(arguments))
   cpu.spare_threads()
   jax_settings.check_devices()
-  given = {'compilation_cache'} & flags.keys()
+  overrides = {'compilation_cache'} & flags.keys()
   cache = flags.pop('compilation_cache', defaults.fields()['compilation_cache'])
-  jax_settings.use_cache(jax_settings.cache_folder(cache, given), '--compilation_cache',
+  jax_settings.use_cache(jax_settings.cache_folder(cache, overrides), '--compilation_cache',
                      'switch the cache off by --compilation_cache=')
   prompts = flags['prompt'] = [*flags['prompt'], *map(read_prompt, flags.pop('prompt_file'))]
-  each = flags.get('num_samples', 1)
-  alone, shown, full = len(prompts) <= 1 and each == 1, list(prompts), 0
+  n_samples = flags.get('num_samples', 1)
+  single, pending, full = len(prompts) <= 1 and n_samples == 1, list(prompts), 0
 
-  def listen(number, piece, ended):
+  def listen(number, piece, finish_reason):
     nonlocal full
-    full += ended == 'context'
-    if alone:
-      streams.write_generated(''.join(shown) + piece + '\n' * bool(ended))
-      shown.clear()
+    full += finish_reason == 'context'
+    if single:
+      streams.write_generated(''.join(pending) + piece + '\n' * bool(finish_reason))
+      pending.clear()
 
-  found = sample(**flags, listen=listen)
-  for number, text in enumerate(() if alone else found):
-    of, nth = divmod(number, each)
+  texts = sample(**flags, listen=listen)
+  for number, text in enumerate(() if single else texts):
+    of, nth = divmod(number, n_samples)
     streams.write_generated(f'=== {f"prompt {of + 1}, " if prompts else ""}sample {nth + 1} ===\n'
                             f'{prompts[of] if prompts else ""}{text}\n\n')
   if full:
-    print(f'generate: {full} of {plural(len(found), "text")} ended where the context was full; '
-          '--on_full=slide goes on', file=sys.stderr)
+    print(f'generate: {full} of {plural(len(texts), "text")} ended because the context was full; '
+          'use --on_full=slide to continue', file=sys.stderr)
 
 
 if __name__ == '__main__':

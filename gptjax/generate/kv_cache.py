@@ -1,18 +1,18 @@
-"""Reading and writing with a key-value cache: prompts in one pass, then a token at a time.
+"""Decoding with a key-value cache: prefill of the prompts in one pass, then one token at a time.
 
-Letters: b rows, t tokens of the longest prompt, s slots of the cache, h heads, k head size, v vocabulary.
+Dimensions: b rows, t tokens of the longest prompt, s slots of the cache, h heads, k head size, v vocabulary.
 
-Prompts of different lengths are aligned on the left and padded on the right. What is written afterwards
-takes the same slot in every row, from the end of the longest prompt on; a shorter one leaves a gap that
-nobody sees, and its positions go on without one:
+Prompts of different lengths are aligned on the left and padded on the right. Generated tokens use the same
+slot in every row, after the end of the longest prompt. Shorter prompts leave a gap that is masked, and their
+positions continue without a gap:
 
     slot        0 1 2 3 4 5 | 6 7 8
     long row    a b c d e f | g h i       positions 0 ... 8
     short row   a b . . . . | c d e       positions 0 1, 2 3 4
 
-The forward pass is the model's own (`GPT.features`); only what attends to what is given from here. The
-number of slots decides how much memory a token reads, and is part of the compiled program; lengths and
-positions are not.
+The forward pass is that of the model (`GPT.features`); this module only passes the attention functions. The
+number of slots determines how much memory each token reads, and is static in the compiled program; lengths
+and positions are not.
 """
 
 import functools
@@ -32,14 +32,14 @@ from gptjax.model.layers import merge_heads
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 
-MAX_DECODE_TOKENS = 64  # tokens that one call of `write` can write
+MAX_DECODE_TOKENS = 64  # per call of `decode`
 
 
 class KVCache(NamedTuple):
-  """What was read.
+  """Keys and values of all tokens so far.
 
-  keys, values: for each layer [b, h, s, k] in the compute dtype; [h, s, k] where there is but one row (XLA
-    would copy the whole of [1, h, s, k] for each token).
+  keys, values: for each layer [b, h, s, k] in the compute dtype; [h, s, k] for a single row (XLA would copy
+    all of [1, h, s, k] for each token).
   lengths: int32[b], tokens of each prompt.
   start: int32[], the first slot after the prompts.
   slot: int32[], the slot of the next token.
@@ -52,26 +52,27 @@ class KVCache(NamedTuple):
 
 
 def prepare_for_decoding(model):
-  """A new model as decoding wants it, still a GPT: weights cast and gathered once, layers apart.
+  """Return a copy of a GPT for decoding: weights are cast and gathered once, layers are unstacked.
 
-  Its layers are a list, for a slice of stacked ones would be copied for each token; and where there is one
-  CPU, matrices lie as [out, in], which it reads a tenth faster. Given such a model, the model itself.
+  The layers are a list, because a slice of stacked weights would be copied for each token. On a single CPU
+  device, matrices are transposed to [out, in], which is 10 % faster to read. A prepared model is returned
+  unchanged.
   """
   if not isinstance(model, GPT):
-    raise InputError('only a Transformer can write or be scored with a cache, not an LSTM')
+    raise InputError('only a Transformer can generate or be scored with a cache, not an LSTM')
   if not isinstance(model.h, Block):
     return model
-  turn = jax.default_backend() == 'cpu' and jax.sharding.get_abstract_mesh().size == 1
-  return _ready(model, turn)
+  transpose = jax.default_backend() == 'cpu' and jax.sharding.get_abstract_mesh().size == 1
+  return _prepare(model, transpose)
 
 
-@functools.partial(jax.jit, static_argnames='turn')
-def _ready(model, turn):
+@functools.partial(jax.jit, static_argnames='transpose')
+def _prepare(model, transpose):
   cast = multiplied_in if jax.default_backend() == 'cpu' else in_dtype
   model = jax.tree.map(lambda param: param.replace(gathered(param)), unrolled(cast(model, model.dtype)),
                        is_leaf=lambda node: isinstance(node, nnx.Param))
-  model.remat = 'none'  # nothing to keep for a backward pass
-  for block in model.h if turn else ():
+  model.remat = 'none'  # there is no backward pass
+  for block in model.h if transpose else ():
     for _, projection in projections(block):
       w = jax.reshard(merge_heads(projection.w[...], projection.w.declaration.axes), jax.P())
       projection.w = projection.w.replace(w.reshape(w.shape[0], -1).T)
@@ -80,122 +81,123 @@ def _ready(model, turn):
 
 
 def pad_prompts(prompts, n_tokens, n_ctx):
-  """Prompts as arrays of a few sizes, so that few programs are compiled.
+  """Return prompts as arrays, padded to a few sizes, so that few programs are compiled.
 
   Args:
     prompts: lists of at most n_ctx tokens.
-    n_tokens: tokens that are to be written after them, the last of which is not read.
+    n_tokens: number of tokens to generate; the last one is not added to the cache.
     n_ctx: context of the model.
 
   Returns:
-    (int32[b, t] tokens, int32[b] lengths, slots of the cache). Rows beyond the prompts are one token long.
+    (int32[b, t] tokens, int32[b] lengths, slots of the cache). Padding rows have a length of 1.
   """
   longest = max(map(len, prompts))
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
-  b, t = shards * _power(-(-len(prompts) // shards)), min(_power(longest, 32), n_ctx)
+  b, t = shards * _next_size(-(-len(prompts) // shards)), min(_next_size(longest, 32), n_ctx)
   needed = longest + n_tokens - 1
-  slots = _power(needed, 128)
+  slots = _next_size(needed, 128)
   tokens, lengths = np.zeros((b, t), np.int32), np.ones(b, np.int32)
   for row, prompt in enumerate(prompts):
     tokens[row, :len(prompt)], lengths[row] = prompt, len(prompt)
   return tokens, lengths, max(t, min(slots, n_ctx) if needed <= n_ctx else slots)
 
 
-def _power(least, first=1):
-  """The least power of two times `first` that is at least `least`."""
+def _next_size(least, first=1):
+  """Return the smallest product of `first` and a power of two that is at least `least`."""
   return first << max(0, (-(-least // first) - 1).bit_length())
 
 
 @functools.partial(jax.jit, static_argnames='slots')
 def prefill(model, tokens, lengths, slots):
-  """Reads prompts.
+  """Run the prompts through the model and create their cache.
 
   Args:
-    model: a `ready` GPT, under `jax.set_mesh`.
+    model: a GPT from `prepare_for_decoding`, under `jax.set_mesh`.
     tokens: int32[b, t], aligned on the left; t at most n_ctx.
     lengths: int32[b], tokens of each prompt, at least 1.
-    slots: size of the cache to make, at least t.
+    slots: size of the new cache, at least t.
 
   Returns:
-    (float32[b, v] logits of what follows each prompt, Cache).
+    (float32[b, v] logits of the token after each prompt, KVCache).
   """
   lengths = jax.reshard(lengths, sharding.compute_spec('batch'))
-  kept = []
+  keys_values = []
 
   def attend(q, k, v, **dropout):
-    kept.append((k, v))
+    keys_values.append((k, v))
     return attention(q, k, v, kernel=model.kernel, **dropout)
 
   tokens = jax.reshard(tokens, sharding.compute_spec('batch', None))
   x = model.features(tokens, attends=[attend] * model.n_layer)
   last = jax.vmap(lambda row, length: row.at[length - 1].get(out_sharding=jax.P(None)))(x, lengths)
-  keys, values = ([_room(layer[i], slots) for layer in kept] for i in range(2))
+  keys, values = ([_padded(layer[i], slots) for layer in keys_values] for i in range(2))
   start = lengths.max()
   return model.logits(last[:, None])[:, 0], KVCache(keys, values, lengths, start, start)
 
 
-def _room(kept, slots):
-  """Keys or values [b, t, h, k] as the cache has them, with room for more."""
-  kept = jnp.swapaxes(kept, 1, 2)
-  kept = jnp.pad(kept, ((0, 0), (0, 0), (0, slots - kept.shape[2]), (0, 0)))
-  return kept[0] if len(kept) == 1 else kept
+def _padded(cached, slots):
+  """Return keys or values [b, t, h, k] in the layout of the cache, padded to `slots`."""
+  cached = jnp.swapaxes(cached, 1, 2)
+  cached = jnp.pad(cached, ((0, 0), (0, 0), (0, slots - cached.shape[2]), (0, 0)))
+  return cached[0] if len(cached) == 1 else cached
 
 
 @jax.jit
 def sample_first(logits, keys, counts, choice):
-  """int32[b], the token after each prompt; arguments as `read` gives them and `write` takes them."""
+  """Sample int32[b], the token after each prompt; logits from `prefill`, other arguments as in `decode`."""
   keys, counts = (jax.reshard(x, sharding.compute_spec('batch')) for x in (keys, counts))
   return jax.reshard(sample_tokens(logits, jax.vmap(jax.random.fold_in)(keys, counts), choice), jax.P())
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
 def decode(model, cache, last, done, n, keys, counts, choice, ends):
-  """Writes up to n tokens a row, in one compiled loop; ends early when all rows are done.
+  """Generate up to n tokens per row in one compiled loop; stop early when all rows are done.
 
   Args:
-    model: a `ready` GPT, under `jax.set_mesh`.
-    cache: Cache, with n free slots; it is used up.
-    last: int32[b], the newest token of each row, which has not been read yet.
-    done: bool[b], rows that need no more.
-    n: int32[], at most SEGMENT; the same program for each.
-    keys: key[b], one a row.
-    counts: int32[b], number of tokens in each row's text so far, the last one included; the draw of a token
-      depends on the row's key and the place of the token in the text, not on the batch or the call.
-    choice: sampling.Choice.
-    ends: int32[k], a row that draws one of these tokens is done; -1: none.
+    model: a GPT from `prepare_for_decoding`, under `jax.set_mesh`.
+    cache: KVCache with n free slots; it is donated.
+    last: int32[b], the last token of each row, which is not in the cache yet.
+    done: bool[b], rows that are complete.
+    n: int32[], at most MAX_DECODE_TOKENS; not static.
+    keys: key[b], one PRNG key per row.
+    counts: int32[b], tokens of each text so far, including `last`; a sample depends on the row's key and the
+      position of the token in the text, not on the batch or the call.
+    choice: sampling.SamplingOptions.
+    ends: int32[k], a row is done after it samples one of these tokens; -1: none.
 
   Returns:
-    (int32[b, SEGMENT] tokens, of which the first columns are written; int32[] how many; Cache).
+    (int32[b, MAX_DECODE_TOKENS] tokens, of which only the first columns are set; int32[] their number;
+    KVCache).
   """
   last, done, keys, counts = (jax.reshard(x, sharding.compute_spec('batch'))
                               for x in (last, done, keys, counts))
-  written = jnp.zeros((len(last), MAX_DECODE_TOKENS), jnp.int32,
+  tokens = jnp.zeros((len(last), MAX_DECODE_TOKENS), jnp.int32,
                       out_sharding=sharding.compute_spec('batch', None))
 
   def step(state):
-    i, cache, last, done, written = state
-    logits, cache = _read_one(model, cache, last)
+    i, cache, last, done, tokens = state
+    logits, cache = _decode_one(model, cache, last)
     last = sample_tokens(logits, jax.vmap(jax.random.fold_in)(keys, counts + i), choice)
-    written = jax.lax.dynamic_update_slice(written, last[:, None], (0, i))
-    return i + 1, cache, last, done | (last[:, None] == ends).any(-1), written
+    tokens = jax.lax.dynamic_update_slice(tokens, last[:, None], (0, i))
+    return i + 1, cache, last, done | (last[:, None] == ends).any(-1), tokens
 
-  going = lambda state: (state[0] < n) & ~state[3].all()
-  i, cache, _, _, written = jax.lax.while_loop(going, step, (jnp.int32(0), cache, last, done, written))
-  return jax.reshard(written, jax.P()), i, cache
+  running = lambda state: (state[0] < n) & ~state[3].all()
+  i, cache, _, _, tokens = jax.lax.while_loop(running, step, (jnp.int32(0), cache, last, done, tokens))
+  return jax.reshard(tokens, jax.P()), i, cache
 
 
-def _read_one(model, cache, last):
-  """Reads one token a row: logits float32[b, v] of what follows, and the cache with it."""
+def _decode_one(model, cache, last):
+  """Run one token per row; return (float32[b, v] logits of the next token, updated cache)."""
   slot = jnp.arange(cache.keys[0].shape[-2])
   prompt, after = slot < cache.lengths[:, None], (slot >= cache.start) & (slot <= cache.slot)
   keys, values = [], []
 
-  def attend_with(kept_k, kept_v):
+  def attend_with(cached_k, cached_v):
     def attend(q, k, v, **dropout):
       del dropout  # none when decoding
-      keys.append(_put(kept_k, k, cache.slot))
-      values.append(_put(kept_v, v, cache.slot))
-      return attention_to(q, _rows(keys[-1]), _rows(values[-1]), prompt | after)
+      keys.append(_update_slot(cached_k, k, cache.slot))
+      values.append(_update_slot(cached_v, v, cache.slot))
+      return attention_to(q, _with_batch_axis(keys[-1]), _with_batch_axis(values[-1]), prompt | after)
     return attend
 
   position = cache.lengths + cache.slot - cache.start
@@ -204,15 +206,16 @@ def _read_one(model, cache, last):
   return model.logits(x)[:, 0], cache._replace(keys=keys, values=values, slot=cache.slot + 1)
 
 
-def _put(kept, new, slot):
-  """The cache of a layer with [b, 1, h, k] in a slot."""
+def _update_slot(cached, new, slot):
+  """Return the cache of a layer with `new` [b, 1, h, k] in a slot."""
   new = jnp.swapaxes(new, 1, 2)
-  new = new[0] if kept.ndim == 3 else new
-  return jax.lax.dynamic_update_slice_in_dim(kept, new.astype(kept.dtype), slot, kept.ndim - 2)
+  new = new[0] if cached.ndim == 3 else new
+  return jax.lax.dynamic_update_slice_in_dim(cached, new.astype(cached.dtype), slot, cached.ndim - 2)
 
 
-def _rows(kept):
-  """The cache of a layer as [b, h, s, k]."""
-  if kept.ndim == 4:
-    return kept
-  return jax.reshard(kept[None], sharding.compute_spec('batch', sharding.head_axis(len(kept)), None, None))
+def _with_batch_axis(cached):
+  """Return the cache of a layer as [b, h, s, k]."""
+  if cached.ndim == 4:
+    return cached
+  heads = sharding.head_axis(len(cached))
+  return jax.reshard(cached[None], sharding.compute_spec('batch', heads, None, None))

@@ -1,53 +1,54 @@
-"""A text that grows by tokens: which characters can be shown already, and where it ends."""
+"""A text that grows by tokens: which characters are final, and where the text ends."""
 
 
 class GeneratedText:
-  """A prompt and what is written after it.
+  """A prompt and its continuation.
 
-  ids: list of int, tokens of the prompt and all after it, but for the token at which it ended.
-  sample_index: int, which of several texts for the same prompt it is.
+  ids: list of int, tokens of the prompt and the continuation, without the token that ended it.
+  sample_index: int, index among the texts for the same prompt.
   remaining: int, tokens that may still be added.
-  text: str, what can be shown of the continuation: whole characters, and nothing that may yet turn out to be
-    the beginning of a stop string.
-  finish_reason: '' while it grows; then 'end' (one of the tokenizer's `eos_ids`), 'stop' (a stop string,
+  text: str, the final part of the continuation: complete characters, without a suffix that may be the start
+    of a stop string.
+  finish_reason: '' until the text ends, then 'end' (one of the tokenizer's `eos_ids`), 'stop' (a stop string,
     which is cut off), 'length' (no tokens remain) or 'context' (the model's context is full).
   """
 
   def __init__(self, tokenizer, prompt, sample, max_tokens, stop):
-    """From int[p] tokens of the prompt, at least one, and strings, none of them empty."""
+    """Start a text from int[p] tokens of the prompt, p > 0, and nonempty stop strings."""
     self.ids, self.sample_index, self.remaining = list(map(int, prompt)), sample, max_tokens
     self.text, self.finish_reason = '', ''
     self._tokenizer, self._stop = tokenizer, stop
-    self._before = len(tokenizer.decode(self.ids))
+    self._prompt_length = len(tokenizer.decode(self.ids))
 
-  def append(self, ids, ended):
-    """Adds tokens.
+  def append(self, ids, finish_reason):
+    """Append tokens.
 
     Args:
       ids: list of int.
-      ended: why these are the last ones; '' if they are not.
+      finish_reason: why these are the last ones; '' if they are not.
 
     Returns:
-      str, what `text` has become longer by.
+      str, the new part of `text`.
     """
     last = next((i for i, token in enumerate(ids) if token in self._tokenizer.eos_ids), None)
     if last is not None:
-      ids, ended = ids[:last], 'end'
+      ids, finish_reason = ids[:last], 'end'
     self.ids += ids
     self.remaining -= len(ids)
-    # Bytes that may be part of a character are decoded as U+FFFD, until the others are there. What follows
-    # a prompt can depend on it (a space between words), so it is decoded with the prompt.
-    text = self._tokenizer.decode(self.ids)[self._before:].rstrip('\ufffd')
-    # The stop string that is complete first counts, so that it does not matter how many tokens come at once.
-    found = [(text.find(stop) + len(stop), -len(stop)) for stop in self._stop if stop in text]
-    if found:
-      text, ended = text[:sum(min(found))], 'stop'
-    self.finish_reason = ended
-    shown, self.text = len(self.text), text if ended else text[:len(text) - _open(text, self._stop)]
-    return self.text[shown:]
+    # Bytes of an incomplete character are decoded as U+FFFD. The text after a prompt can depend on it (a
+    # space between words), so both are decoded together.
+    text = self._tokenizer.decode(self.ids)[self._prompt_length:].rstrip('\ufffd')
+    # The stop string that ends first counts, so the result does not depend on the tokens per call.
+    matches = [(text.find(stop) + len(stop), -len(stop)) for stop in self._stop if stop in text]
+    if matches:
+      text, finish_reason = text[:sum(min(matches))], 'stop'
+    self.finish_reason = finish_reason
+    start, n_pending = len(self.text), 0 if finish_reason else _n_pending(text, self._stop)
+    self.text = text[:len(text) - n_pending]
+    return self.text[start:]
 
 
-def _open(text, stop):
-  """How many of the last characters of a text may be the beginning of a stop string."""
-  return max((size for one in stop for size in range(min(len(one) - 1, len(text)) + 1)
-              if text.endswith(one[:size])), default=0)
+def _n_pending(text, stop):
+  """Return how many of the last characters of a text may be the start of a stop string."""
+  return max((size for string in stop for size in range(min(len(string) - 1, len(text)) + 1)
+              if text.endswith(string[:size])), default=0)

@@ -1,15 +1,15 @@
-"""Released weights in and out: Hugging Face folders, OpenAI's own files, and runs of gptjax.
+"""Loads and saves weights: Hugging Face folders, OpenAI's files, and runs of gptjax.
 
     model, tokenizer = gptjax.load('gpt2-xl')
     logits = model(tokens)                                  # int32[b, t] -> float32[b, t, n_vocab]
     gptjax.save_pretrained(model, tokenizer, 'folder')      # for transformers, vLLM, ...
 
-Nothing here unpickles or runs what it loads, and PyTorch is not needed.
+Loading never unpickles or runs code, and does not need PyTorch.
 """
 
 import sys
 
-if sys.argv[:1] == ['-m']:  # Python has this while it imports the package of `python -m gptjax.pretrained`
+if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` imports the package
   from gptjax.command import startup
   from gptjax.parallel import jax_settings
   startup.begin('pretrained', 'stopped')
@@ -32,27 +32,27 @@ PICKLES = ('.bin', '.pt', '.pth', '.pkl', '.pickle')
 
 
 def load(path):
-  """A model and the tokenizer that lies with it.
+  """Load a model and the tokenizer in the same folder.
 
-  The weights are float32, born on their shards of the mesh that is set (`jax.set_mesh`), tensor by tensor;
-  where none is set, a mesh of one device is, for this thread and from then on. It computes in float32 on a
-  CPU, elsewhere in bfloat16, as `config.model.compute_dtype` = auto does.
+  The weights are float32, loaded tensor by tensor directly to their shards of the current mesh
+  (`jax.set_mesh`). If no mesh is set, a mesh of one device is set for this thread, also after the call. The
+  model computes in float32 on CPUs and in bfloat16 elsewhere, as with `config.model.compute_dtype` = auto.
 
   Args:
-    path: a folder, told apart by what is in it:
+    path: a folder; its content determines its kind:
       `config.json` and `model.safetensors` (or its shards): Hugging Face, GPT-2 or OpenAI-GPT;
       `hparams.json` and `model.ckpt.index`: OpenAI's GPT-2;
       `params_shapes.json` and `params_0.npy` ...: OpenAI's GPT-1;
-      `checkpoints/` and `config.json`: a workdir, its newest good checkpoint;
+      `checkpoints/` and `config.json`: a workdir: its newest valid checkpoint;
       `manifest.json` and `state/`: one checkpoint in a workdir.
 
   Returns:
-    (model, tokenizer): a `gptjax.model.gpt.GPT`, `model(int32[b, t])` gives float32[b, t, n_vocab]; the
-    tokenizer is None if its files are not there.
+    (model, tokenizer): a `gptjax.model.gpt.GPT`, `model(int32[b, t])` returns float32[b, t, n_vocab]; the
+    tokenizer is None if the folder has none.
 
   Raises:
-    ValueError: one line that says what is wrong with the folder, naming the tensor with both shapes, the
-      option of config.json, or the file; or which size the mesh cannot divide.
+    ValueError: with a one-line message about the tensor with both shapes, the option of config.json, the
+      file, or the size that the mesh does not divide.
   """
   mesh = sharding.ensure_mesh()
   source = open_source(path)
@@ -63,11 +63,11 @@ def load(path):
 
 
 def open_source(path, entries=None):
-  """The layout.Source at a path, its tensors' names and shapes checked.
+  """Return the layout.WeightSource at a path, after checking the names and shapes of its tensors.
 
   Args:
     path: as for `load`.
-    entries: how many rows of a Hugging Face folder's embedding are tokens, where no tokenizer lies there; the
+    entries: number of rows of the embedding of a Hugging Face folder without a tokenizer that are tokens; the
       others are padding. None: all.
 
   Raises:
@@ -76,9 +76,9 @@ def open_source(path, entries=None):
   folder = Path(paths.local(path))
   if folder.suffix in PICKLES and folder.is_file():
     raise InputError(f'{path} is a pickle, which can run code when it is read: save the model again as '
-                     'safetensors, and name its folder')
+                     'safetensors, and give its folder')
   if not folder.is_dir():
-    raise InputError(f'{path} is no folder: name the one that holds the weights')
+    raise InputError(f'{path} is not a folder: give the folder of the weights')
   has = lambda *names: all((folder / name).exists() for name in names)
   if has('manifest.json', 'state'):
     from gptjax.pretrained import workdir
@@ -97,7 +97,7 @@ def open_source(path, entries=None):
     return openai.open_gpt1(folder)
   pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
   if pickles:
-    raise InputError(f'{path} holds only pickles ({pickles[0]}), which can run code when they are read: save '
+    raise InputError(f'{path} has only pickles ({pickles[0]}), which can run code when they are read: save '
                      'the model again as safetensors')
-  raise InputError(f'{path} holds no weights: looked for config.json with model.safetensors, hparams.json '
+  raise InputError(f'{path} has no weights: looked for config.json with model.safetensors, hparams.json '
                    'with model.ckpt, params_shapes.json with params_0.npy, a workdir, a checkpoint')

@@ -1,4 +1,4 @@
-"""The command: python -m gptjax.pretrained export --from=runs/mine --to=mine-hf"""
+"""Exports weights for transformers: python -m gptjax.pretrained export --from=runs/mine --to=mine-hf"""
 
 from gptjax.command import run
 from gptjax.files import paths
@@ -11,7 +11,7 @@ def main(arguments):
   parser.add_argument('action', choices=['export'])
   parser.add_argument('--from', dest='source', type=paths.flag, required=True,
                       help='a workdir, a checkpoint, a Hugging Face folder, or OpenAI\'s files')
-  parser.add_argument('--to', type=paths.flag, required=True, help='folder for transformers')
+  parser.add_argument('--to', type=paths.flag, required=True, help='folder to write for transformers')
   flags = parser.parse_args(arguments)
   jax_settings.check_devices()
   import gptjax

@@ -1,4 +1,4 @@
-"""Small files of a folder of weights: JSON, and the sizes that it names."""
+"""Validates the fields of a model in the JSON files of a folder of weights."""
 
 from gptjax import defaults, domains
 from gptjax.errors import InputError
@@ -6,31 +6,31 @@ from gptjax.files.json_files import shown
 
 
 def read_sizes(path, values, names):
-  """The sizes of a model, {field of `config.model`: int}.
+  """Return the sizes of a model, {field of `config.model`: int}.
 
   Args:
-    path: the file that they come from, for messages.
-    values: what it holds.
+    path: the file of the values, for messages.
+    values: its content.
     names: {field of `config.model`: name in the file}.
   """
-  found = {field: values.get(name) for field, name in names.items()}
+  sizes = {field: values.get(name) for field, name in names.items()}
   for field, name in names.items():
-    if type(found[field]) is not int or found[field] < 1:
-      said = f'is {shown(found[field])}' if name in values else 'is missing'
-      raise InputError(f'{path}: {name} {said}: it must be a positive integer')
-  if found['n_embd'] % found['n_head']:
-    raise InputError(f'{path}: {names["n_embd"]} = {found["n_embd"]} cannot be divided by '
-                     f'{names["n_head"]} = {found["n_head"]}')
-  return found
+    if type(sizes[field]) is not int or sizes[field] < 1:
+      problem = f'is {shown(sizes[field])}' if name in values else 'is missing'
+      raise InputError(f'{path}: {name} {problem}: it must be a positive integer')
+  if sizes['n_embd'] % sizes['n_head']:
+    raise InputError(f'{path}: {names["n_embd"]} = {sizes["n_embd"]} is not divisible by '
+                     f'{names["n_head"]} = {sizes["n_head"]}')
+  return sizes
 
 
 def check_fields(path, fields, names):
-  """Refuses fields of a model that are outside their domain (InputError).
+  """Raise InputError for fields of a model outside their domain.
 
   Args:
-    path: the file that they come from, for messages.
+    path: the file of the fields, for messages.
     fields: {field of `config.model`: value}.
-    names: {field of `config.model`: name in the file}, of those that have another.
+    names: {field of `config.model`: name in the file} where the names differ.
   """
   for field, value in fields.items():
     if why := domains.violation(defaults.declared()[f'model.{field}'].domain, value):

@@ -1,4 +1,4 @@
-"""Writes a folder that `transformers` opens: GPT-2 or OpenAI-GPT, safetensors, tokenizer."""
+"""Writes a folder that `transformers` can load: GPT-2 or OpenAI-GPT, safetensors, tokenizer."""
 
 import json
 from pathlib import Path
@@ -30,45 +30,44 @@ from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint, digests
 from gptjax.train.step import graph
 
-# What a module keeps beside the model's shape: how it is computed, not what.
+# Attributes of a module that affect how it is computed, but not its function.
 COMPUTE_FIELDS = ('dtype', 'kernel', 'remat', 'scanned')
 
 
 def save_pretrained(model, tokenizer, folder):
-  """Writes a model and its tokenizer so that `transformers` opens them with no flag.
+  """Write a model and its tokenizer so that `transformers` loads them without options.
 
-  `AutoModelForCausalLM.from_pretrained(folder)` gives the same logits and `AutoTokenizer.from_pretrained`
-  the same ids (see `tokenizer_files` for what GPT-1's cannot be). Weights are float32, padding is cut off.
-  A folder that is new appears whole or not at all. In one that exists the weights are replaced whole; it
-  must have held the same model at another step, or nothing of this kind.
+  `AutoModelForCausalLM.from_pretrained(folder)` has the same logits and `AutoTokenizer.from_pretrained` the
+  same ids (see `tokenizer_files` for the exceptions of GPT-1). Weights are float32, padding is removed. A new
+  folder is created atomically. In an existing folder, the weights are replaced atomically; it must contain
+  the same model at another step, or no model.
 
   Args:
-    model: a `gptjax.model.gpt.GPT` on devices of this process; of weights in shards, one at a
-      time is gathered.
-    tokenizer: one of gptjax's, or None.
+    model: a `gptjax.model.gpt.GPT` on devices of this process; sharded weights are gathered one at a time.
+    tokenizer: any tokenizer of gptjax, or None.
     folder: path.
 
   Raises:
-    ValueError: `transformers` cannot have such a model or tokenizer, or the folder holds another one, or
-      it cannot be written.
+    ValueError: `transformers` does not support the model or tokenizer, or the folder contains another one or
+      cannot be written.
   """
   params = nnx.to_pure_dict(nnx.state(model))
   if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
-    raise InputError('the model lies on devices of several hosts: export its checkpoint with one process, '
+    raise InputError('the model is on devices of several hosts: export its checkpoint with one process, '
                      'python -m gptjax.pretrained export')
   write_folder(folder_files(model, tokenizer), params, folder, {})
 
 
 def checkpoint_exporter(model, tokenizer, folder):
-  """A function that exports a good checkpoint, given its folder; it needs no device.
+  """Return a function that exports a valid checkpoint, given its folder, without using a device.
 
   Args:
     model: a GPT whose weights may be jax.ShapeDtypeStruct.
-    tokenizer: one of gptjax's.
-    folder: where to; its weights' header says the step.
+    tokenizer: any tokenizer of gptjax.
+    folder: folder of the export; the header of its weights has the step.
 
   Raises:
-    ValueError: as `save_pretrained`, now and not at the first checkpoint.
+    ValueError: as `save_pretrained`, immediately instead of at the first checkpoint.
   """
   folder = Path(folder)
   files = folder_files(model, tokenizer)
@@ -83,9 +82,9 @@ def checkpoint_exporter(model, tokenizer, folder):
 
 
 def export_obstacle(config):
-  """Why `transformers` cannot have the model of a resolved config, in words; None: it can."""
+  """Return why `transformers` does not support the model of a resolved config; None if it does."""
   try:
-    with jax.set_mesh(sharding.single_mesh()):  # no size depends on the mesh
+    with jax.set_mesh(sharding.single_mesh()):  # sizes do not depend on the mesh
       config_json(nnx.merge(graph(config), layout.weight_shapes(config)), None)
   except InputError as error:
     return str(error)
@@ -93,7 +92,7 @@ def export_obstacle(config):
 
 
 def exported_facts(folder):
-  """The facts in the header of the weights that a folder of `checkpoint_exporter` holds; {}: none."""
+  """Return the facts in the header of the exported weights in a folder; {} without weights."""
   if not (folder / SINGLE).exists():
     return {}
   with safe_open(folder / SINGLE, framework='np') as file:
@@ -101,28 +100,29 @@ def exported_facts(folder):
 
 
 def folder_files(model, tokenizer):
-  """{name: bytes} of all files but the weights."""
+  """Return {name: bytes} of all files except the weights."""
   config = json.dumps(config_json(model, tokenizer), indent=2, sort_keys=True)
   files = {'config.json': f'{config}\n'.encode()}
   return files | (transformers_files(tokenizer, model.n_ctx) if tokenizer else {})
 
 
 def config_json(model, tokenizer):
-  """What config.json says, a dict (ValueError for what the architecture in `transformers` has not got)."""
+  """Return the content of config.json, a dict; ValueError for features that `transformers` does not have."""
   if isinstance(model, LSTM):
-    raise InputError('transformers has no such LSTM: only a Transformer can be exported')
+    raise InputError('transformers does not have this LSTM: only a Transformer can be exported')
   if type(model) is not GPT or not isinstance(model.h, Block):
-    raise InputError(f'only a gptjax.model.gpt.GPT as `gptjax.load` gives it can be exported, not '
-                     f'{type(model).__name__}{" with its layers apart" * (type(model) is GPT)}')
+    raise InputError(f'only a gptjax.model.gpt.GPT as returned by `gptjax.load` can be exported, not '
+                     f'{type(model).__name__}{" with unstacked layers" * (type(model) is GPT)}')
   block, end = model.h, tokenizer.end_of_text if tokenizer else None
   ends = list(tokenizer.eos_ids) if tokenizer else []
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
-  names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS[kind].items())}
+  names = {activation: name for name, activation in reversed(ACTIVATIONS[kind].items())}
   n_embd, n_inner = model.n_embd, block.mlp.c_fc.b.shape[1]
   if block.mlp.activation not in names:
-    raise InputError(f'OpenAI-GPT in transformers cannot have activation_function = {block.mlp.activation!r}')
+    raise InputError(f'OpenAI-GPT in transformers does not support activation_function = '
+                     f'{block.mlp.activation!r}')
   config = {
     'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
     'n_layer': model.n_layer, 'n_head': model.n_head,
@@ -136,18 +136,18 @@ def config_json(model, tokenizer):
                'n_inner': None if n_inner == 4 * n_embd else n_inner}
     check_round_trip(config, model)
     return config
-  for name, value, only in (
+  for name, value, supported in (
       ('n_inner', n_inner, 4 * n_embd), ('scale_attn_weights', block.attn.scaled, True),
       ('scale_attn_by_inverse_layer_idx', block.attn.scaled_by_layer, False)):
-    if value != only:
-      raise InputError(f'OpenAI-GPT in transformers cannot have {name} = {value}, only {only}')
+    if value != supported:
+      raise InputError(f'OpenAI-GPT in transformers does not support {name} = {value}, only {supported}')
   config['architectures'] = ['OpenAIGPTLMHeadModel']
   check_round_trip(config, model)
   return config
 
 
 def check_round_trip(config, model):
-  """Refuses a model that is not exactly the one of which a config.json speaks (InputError).
+  """Raise InputError if a model differs from the one that config.json describes.
 
   Args:
     config: the content of config.json.
@@ -156,108 +156,108 @@ def check_round_trip(config, model):
   fields = model_fields('config.json', config)
   with jax.set_mesh(sharding.single_mesh()):
     read = layout.config_from_fields(fields)
-    twin = nnx.merge(graph(read), layout.weight_shapes(read))
-  # The rows that pad a vocabulary are not written.
-  theirs, ours = (_parts(one, model.n_vocab) for one in (twin, model))
-  for name in sorted(ours.keys() | theirs.keys()):
-    if ours.get(name) != theirs.get(name):
-      raise InputError(f'transformers has no such model: {name} is {ours.get(name, "absent")}, but in its '
-                       f'{config["model_type"]} {theirs.get(name, "absent")}')
+    loaded = nnx.merge(graph(read), layout.weight_shapes(read))
+  # Padding rows of the vocabulary are not written.
+  expected, actual = (_parts(module, model.n_vocab) for module in (loaded, model))
+  for name in sorted(actual.keys() | expected.keys()):
+    if actual.get(name) != expected.get(name):
+      raise InputError(f'transformers does not have this model: {name} is {actual.get(name, "absent")}, but '
+                       f'in its {config["model_type"]} {expected.get(name, "absent")}')
 
 
 def _parts(module, n_vocab, prefix=''):
-  """{name: type, value, or declaration and shape in a file} of all that a module consists of."""
-  found = {prefix or 'model': type(module).__name__}
+  """Return {name: type, value, or declaration and shape in a file} of all attributes of a module."""
+  entries = {prefix or 'model': type(module).__name__}
   for name, value in vars(module).items():
     if name in COMPUTE_FIELDS or name.startswith('_pytree__'):
       continue
     path = f'{prefix}/{name}'.lstrip('/')
     if isinstance(value, nnx.Module):
-      found |= _parts(value, n_vocab, path)
+      entries |= _parts(value, n_vocab, path)
     else:
-      found[path] = value
+      entries[path] = value
       if isinstance(value, nnx.Variable):
         facts = declaration(value)
-        found[path] = facts, facts.real_shape(value.shape, n_vocab)
-  return found
+        entries[path] = facts, facts.real_shape(value.shape, n_vocab)
+  return entries
 
 
 def check_folder(folder, files):
-  """Refuses a folder in which one of these files is another one's (ValueError)."""
+  """Raise ValueError if one of these files in the folder has another content."""
   for name, content in files.items():
     if (folder / name).exists() and (folder / name).read_bytes() != content:
-      raise InputError(f'{folder} holds another model or tokenizer ({name} differs): export into another '
+      raise InputError(f'{folder} has another model or tokenizer ({name} differs): export to another '
                        'folder')
 
 
 def write_folder(files, params, folder, facts):
-  """Writes or renews a folder, so that it is whole at every moment.
+  """Write or update a folder atomically.
 
   Args:
-    files: of `folder_files`.
+    files: from `folder_files`.
     params: nested dict of weights, NumPy or JAX arrays.
     folder: path.
     facts: {str: str} for the header of the weights.
   """
   folder = Path(paths.local(folder))
   check_folder(folder, files)
-  made = folder if folder.exists() else atomic.new_name(folder)
+  target = folder if folder.exists() else atomic.new_name(folder)
   try:
     atomic.make_folders(folder.parent)
     atomic.remove_leftovers(folder.parent, folder.name)
-    if made == folder:
+    if target == folder:
       atomic.remove_leftovers(folder, SINGLE)
     else:
-      made.mkdir()
+      target.mkdir()
     for name, content in files.items():
-      if not (made / name).exists():
-        atomic.write(made / name, content)
+      if not (target / name).exists():
+        atomic.write(target / name, content)
     values = json.loads(files['config.json'])
-    with atomic.replacing(made / SINGLE) as file:
+    with atomic.replacing(target / SINGLE) as file:
       write_safetensors(file, released_tensors(params, values), facts)
-    if made != folder:
-      atomic.rename(made, folder)
+    if target != folder:
+      atomic.rename(target, folder)
   except OSError as error:
-    if made != folder:
-      atomic.remove(made)
+    if target != folder:
+      atomic.remove(target)
     raise InputError(f'{folder} cannot be written: {error.strerror or error}') from None
 
 
 def released_tensors(params, values):
-  """[(stacked weight, [(name in a Hugging Face file, its shape there)])], an entry of the list a layer.
+  """Return [(stacked weight, [(name in a Hugging Face file, its shape there) of each layer])].
 
   Args:
     params: nested dict of weights, or of their gradients.
-    values: what config.json says of the model.
+    values: the content of config.json.
   """
-  def full(name):
+  def full_name(name):
     name = hf_name(name, values['model_type'])
     return name if name.startswith('lm_head') else PREFIX + name
-  config, found = layout.config_from_fields(model_fields('config.json', values)), []
+  config, entries = layout.config_from_fields(model_fields('config.json', values)), []
   declared = dict(layout.named_leaves(layout.weight_declarations(config)))
   for path, leaf in layout.named_leaves(params):
     facts = declared[path]
     tensors = layout.released_shapes(path, leaf.shape, facts, values['vocab_size'])
-    named = [(full(name), shape) for name, shape in tensors]
-    found.append((leaf if leaf.ndim > len(facts.axes) else leaf[None], named))
-  return found
+    named = [(full_name(name), shape) for name, shape in tensors]
+    entries.append((leaf if leaf.ndim > len(facts.axes) else leaf[None], named))
+  return entries
 
 
 def unstack_tensors(stacked, named):
-  """{name: float32 array} of one entry of `released_tensors`; on one CPU device these are no copies."""
-  return {name: layer.reshape(-1, *shape[1:])[:shape[0]]  # what comes after is padding
+  """Return {name: float32 array} of one entry of `released_tensors`; without copies on one CPU device."""
+  return {name: layer.reshape(-1, *shape[1:])[:shape[0]]  # the rest is padding
           for (name, shape), layer in zip(named, np.asarray(stacked, np.float32), strict=True)}
 
 
 def write_safetensors(file, entries, facts):
-  """Writes tensors one by one, in the layout of the `safetensors` library.
+  """Write tensors one by one in the format of the `safetensors` library.
 
-  That library wants all of them in memory at once, where a model on many devices is not.
+  The library requires all of them in memory at once, which is too much for a model on many devices.
 
   Args:
     file: binary file.
-    entries: of `released_tensors`.
-    facts: {str: str} for its header.
+    entries: from `released_tensors`.
+    facts: {str: str} for the header.
   """
   header, end = {'__metadata__': {'format': 'pt', **facts}}, 0
   for _, named in entries:

@@ -1,4 +1,4 @@
-"""Reads a Hugging Face folder of GPT-2 or OpenAI-GPT: config.json and safetensors, with no PyTorch."""
+"""Reads a Hugging Face folder of GPT-2 or OpenAI-GPT: config.json and safetensors, without PyTorch."""
 
 import functools
 import re
@@ -16,10 +16,10 @@ from gptjax.pretrained.checked_fields import check_fields, read_sizes
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
-# Masks and positions that older versions of transformers kept among the weights.
+# Masks and positions that older versions of transformers saved with the weights.
 BUFFERS = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)|position_ids')
 PREFIX, HEAD = 'transformer.', 'lm_head.weight'
-# What puts a prefix of its own before all names.
+# Prefixes that wrappers add to all names.
 WRAPPERS = {'module.': ', as torch.nn.parallel names them', '_orig_mod.': ', as torch.compile names them'}
 
 GPT2, GPT1 = 'gpt2', 'openai-gpt'
@@ -29,7 +29,7 @@ ACTIVATIONS = {
          'silu': 'silu', 'swish': 'silu'},
   GPT1: {'gelu': 'gelu_new', 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}}
 ACTIVATION_FIELD = {GPT2: 'activation_function', GPT1: 'afn'}
-# What transformers takes where config.json does not say: {field: (value, type)}.
+# Defaults of transformers for fields of config.json: {field: (value, type)}.
 DEFAULTS = {'layer_norm_epsilon': (1e-5, (float, int)), 'resid_pdrop': (0.1, (float, int)),
             'tie_word_embeddings': (True, bool), 'n_inner': (None, (int, type(None))),
             'scale_attn_weights': (True, bool), 'scale_attn_by_inverse_layer_idx': (False, bool)}
@@ -37,7 +37,7 @@ SIZES = dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='n_posit
 
 
 def hf_name(name, model_type):
-  """The name in a Hugging Face file, without its prefix: `h0/mlp/c_fc/w` -> `h.0.mlp.c_fc.weight`."""
+  """Return the name in a Hugging Face file, without its prefix: `h0/mlp/c_fc/w` -> `h.0.mlp.c_fc.weight`."""
   if model_type == GPT1:
     name = {'wte': 'tokens_embed', 'wpe': 'positions_embed'}.get(name, name)
   name = re.sub(r'^h(\d+)/', r'h.\1.', name).replace('/', '.')
@@ -45,15 +45,15 @@ def hf_name(name, model_type):
 
 
 def open_folder(folder, entries=None):
-  """The Source of a Hugging Face folder.
+  """Return the WeightSource of a Hugging Face folder.
 
   Args:
     folder: path.
-    entries: how many of the embedding's rows are tokens, where no tokenizer in the folder says it.
+    entries: number of rows of the embedding that are tokens, if the folder has no tokenizer.
 
   Raises:
-    ValueError: what makes the folder unfit: not JSON, another architecture, an option that changes the
-      model and is not supported, a file cut short, tensors that do not fit.
+    ValueError: invalid JSON, another architecture, an unsupported option that changes the model, a truncated
+      file, or tensors that do not match.
   """
   values = json_files.read(folder / 'config.json')
   fields = model_fields(folder / 'config.json', values)
@@ -67,9 +67,9 @@ def open_folder(folder, entries=None):
 
 
 def model_fields(path, values):
-  """Fields of `config.model` from what config.json says (ValueError for what cannot be honoured).
+  """Return the fields of `config.model` from config.json; ValueError for unsupported values.
 
-  `reorder_and_upcast_attn` says in what precision scores are computed; here that is always float32.
+  `reorder_and_upcast_attn` sets the precision of the scores, which is always float32 here.
   """
   kind = values.get('model_type')
   if not isinstance(kind, str) or kind not in ACTIVATIONS:
@@ -79,10 +79,10 @@ def model_fields(path, values):
       raise InputError(f'{path}: {name} = {shown(values[name])} is not supported')
   activation = values.get(ACTIVATION_FIELD[kind], {GPT2: 'gelu_new', GPT1: 'gelu'}[kind])
   if not isinstance(activation, str) or activation not in ACTIVATIONS[kind]:
-    raise InputError(f'{path}: {ACTIVATION_FIELD[kind]} = {shown(activation)} is not supported: it is none '
-                     f'of {", ".join(ACTIVATIONS[kind])}')
+    raise InputError(f'{path}: {ACTIVATION_FIELD[kind]} = {shown(activation)} is not supported: it must be '
+                     f'one of {", ".join(ACTIVATIONS[kind])}')
   read = {name: values.get(name, value) for name, (value, _) in DEFAULTS.items()}
-  if kind == GPT1:  # its code has neither of them
+  if kind == GPT1:  # its code has none of them
     read |= {name: DEFAULTS[name][0] for name in DEFAULTS if name.startswith(('n_inner', 'scale_'))}
   for name, value in read.items():
     if fault := json_files.layout_fault(value, DEFAULTS[name][1], name):
@@ -97,8 +97,8 @@ def model_fields(path, values):
 
 
 def read_tensors(folder):
-  """{name without prefix: Tensor} of model.safetensors, or of the shards that its index names."""
-  found, origin = {}, {}
+  """Return {name without prefix: StoredTensor} of model.safetensors, or of the shards in its index."""
+  tensors, origin = {}, {}
   for path in _files(folder):
     lfs.refuse_pointer(path)
     for full_name, shape, dtype in native.call(f'{path} is damaged or cut short', _entries, path):
@@ -107,22 +107,22 @@ def read_tensors(folder):
         continue
       if dtype not in DTYPES:
         raise InputError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
-      if name in found:
-        raise InputError(f'{path}: the tensor {full_name} is in {origin[name]} too')
-      found[name] = layout.StoredTensor(tuple(shape), functools.partial(_block, path, full_name))
+      if name in tensors:
+        raise InputError(f'{path}: the tensor {full_name} is also in {origin[name]}')
+      tensors[name] = layout.StoredTensor(tuple(shape), functools.partial(_block, path, full_name))
       origin[name] = f'{path.name} as {full_name}'
-  return found
+  return tensors
 
 
 def _entries(path):
-  """[(name, shape, dtype)] of a safetensors file, in the order in which they lie there."""
+  """Return [(name, shape, dtype)] of a safetensors file, in file order."""
   with safe_open(path, framework='np') as file:
     slices = [(name, file.get_slice(name)) for name in file.offset_keys()]
     return [(name, entry.get_shape(), entry.get_dtype()) for name, entry in slices]
 
 
 def _files(folder):
-  """The safetensors files of the folder; those of an index must hold what it says."""
+  """Return the safetensors files of the folder; all files in an index must exist."""
   if (folder / SINGLE).exists():
     return [folder / SINGLE]
   index = folder / INDEX
@@ -138,13 +138,13 @@ def _files(folder):
 
 
 def _block(path, name, index):
-  # Opened for each tensor: a map that stays open would count all pages ever read as this process's.
+  # Open the file for each tensor: an open map would count all pages read so far as memory of this process.
   with safe_open(path, framework='np') as file:
     return file.get_slice(name)[index]
 
 
 def _refuse_prefix(folder, tensors, embedding):
-  """Refuses names that a wrapper has put something before: transformers finds none of those tensors."""
+  """Raise InputError for names with the prefix of a wrapper, which transformers does not recognize."""
   if embedding in tensors:
     return
   for name, stem in ((name, stem) for name in tensors for stem in (embedding, HEAD)):
@@ -159,7 +159,7 @@ def _refuse_prefix(folder, tensors, embedding):
 
 
 def _drop_copied_head(folder, tensors, embedding):
-  """Forgets an output matrix that is only a copy of the embedding; where it alone is there, it is both."""
+  """Remove an output matrix that is a copy of the embedding; if the embedding is missing, use it as both."""
   head, wte = tensors.pop(HEAD), tensors.get(embedding)
   if wte is None:
     tensors[embedding] = head
@@ -170,6 +170,6 @@ def _drop_copied_head(folder, tensors, embedding):
 
 
 def _blocks(shape):
-  """Indices of a matrix's rows, some thousands at a time."""
+  """Return indices of blocks of 4096 rows of a matrix."""
   n, *others = shape
   return [(slice(start, min(start + 4096, n)), *map(slice, others)) for start in range(0, n, 4096)]

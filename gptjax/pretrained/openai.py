@@ -1,4 +1,4 @@
-"""Reads OpenAI's own files: GPT-2's TensorFlow checkpoints and GPT-1's ten arrays."""
+"""Reads OpenAI's files: GPT-2's TensorFlow checkpoints and GPT-1's ten arrays."""
 
 import functools
 import itertools
@@ -15,21 +15,21 @@ from gptjax.pretrained.checked_fields import check_fields, read_sizes
 
 GPT2_HPARAMS, GPT2_INDEX = 'hparams.json', 'model.ckpt.index'
 GPT1_SHAPES, GPT1_PIECES = 'params_shapes.json', 10
-GPT1_HEAD_SIZE = 64  # of the released model; its files do not say
-# What the released code fixes, as fields of config.model.
+GPT1_HEAD_SIZE = 64  # of the released model; not in its files
+# Constants of the released code, as fields of config.model.
 RELEASED = dict(activation_function='gelu_new', layer_norm_epsilon=1e-5, scale_attn_weights=True,
                 scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
-# GPT-1's tensors in the order in which they were saved: these, then BLOCK for each layer.
+# GPT-1's tensors in saved order: EMBEDDINGS, then LAYER_TENSORS for each layer.
 EMBEDDINGS = ('wpe', 'wte')
 LAYER_TENSORS = ('attn/c_attn/w', 'attn/c_attn/b', 'attn/c_proj/w', 'attn/c_proj/b', 'ln_1/g', 'ln_1/b',
                  'mlp/c_fc/w', 'mlp/c_fc/b', 'mlp/c_proj/w', 'mlp/c_proj/b', 'ln_2/g', 'ln_2/b')
 
 
 def open_gpt2(folder):
-  """The Source of a folder with `hparams.json` and a TensorFlow checkpoint `model.ckpt`.
+  """Return the WeightSource of a folder with `hparams.json` and a TensorFlow checkpoint `model.ckpt`.
 
   Raises:
-    ValueError: a file is absent or damaged, or a tensor does not fit the sizes in hparams.json.
+    ValueError: a file is missing or damaged, or a tensor does not match the sizes in hparams.json.
   """
   path = folder / GPT2_HPARAMS
   names = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab')
@@ -70,17 +70,17 @@ def _one_line(error):
 
 
 def _matrix(shape):
-  """OpenAI's matrices have a leading dimension of 1, the width of a convolution."""
+  """Return the shape without the leading 1 of OpenAI's matrices, the width of a convolution."""
   return tuple(shape[1:]) if len(shape) == 3 and shape[0] == 1 else tuple(shape)
 
 
 def open_gpt1(folder):
-  """The Source of a folder with `params_shapes.json` and `params_0.npy` to `params_9.npy`.
+  """Return the WeightSource of a folder with `params_shapes.json` and `params_0.npy` to `params_9.npy`.
 
-  The arrays are one flat vector, cut into ten; the heads are of size 64, which no file says.
+  The arrays are one flat vector in ten parts; the head size is 64, which is not in the files.
 
   Raises:
-    ValueError: a file is absent or damaged, or the arrays do not fit the shapes.
+    ValueError: a file is missing or damaged, or the arrays do not match the shapes.
   """
   shapes = _gpt1_shapes(folder / GPT1_SHAPES)
   pieces = [_piece(folder / f'params_{i}.npy') for i in range(GPT1_PIECES)]
@@ -88,7 +88,7 @@ def open_gpt1(folder):
   length = sum(map(len, pieces))
   if length != starts[-1]:
     raise InputError(f'{folder}: params_0.npy to params_{GPT1_PIECES - 1}.npy hold {length} numbers, but '
-                     f'{GPT1_SHAPES} names {starts[-1]}')
+                     f'{GPT1_SHAPES} requires {starts[-1]}')
   n_layer = (len(shapes) - len(EMBEDDINGS)) // len(LAYER_TENSORS)
   names = [*EMBEDDINGS, *(f'h{i}/{name}' for i in range(n_layer) for name in LAYER_TENSORS)]
   tensors = {}
@@ -96,7 +96,7 @@ def open_gpt1(folder):
     tensors[name] = layout.StoredTensor(shape, functools.partial(_block, pieces, int(start), shape))
   (n_ctx, d), (n_vocab, _) = tensors['wpe'].shape, tensors['wte'].shape
   if d % GPT1_HEAD_SIZE:
-    raise InputError(f'{folder}/{GPT1_SHAPES}: width {d} is no multiple of the head size of GPT-1, '
+    raise InputError(f'{folder}/{GPT1_SHAPES}: width {d} is not a multiple of the head size of GPT-1, '
                      f'{GPT1_HEAD_SIZE}')
   fields = RELEASED | dict(n_layer=n_layer, n_head=d // GPT1_HEAD_SIZE, n_embd=d, n_ctx=n_ctx,
                            n_vocab=n_vocab, norm='after', n_inner=4 * d, dropout=0.1)
@@ -105,11 +105,11 @@ def open_gpt1(folder):
 
 
 def _gpt1_shapes(path):
-  """The list of shapes, of which there must be two and twelve for each layer."""
+  """Return the list of shapes: two, and twelve for each layer."""
   shapes = json_files.read(path, list)
-  sound = all(isinstance(shape, list) and shape and all(type(n) is int and 0 < n < 2**31 for n in shape)
+  valid = all(isinstance(shape, list) and shape and all(type(n) is int and 0 < n < 2**31 for n in shape)
               for shape in shapes)
-  if not sound or len(shapes) < 2 + len(LAYER_TENSORS) or (len(shapes) - 2) % len(LAYER_TENSORS) or not (
+  if not valid or len(shapes) < 2 + len(LAYER_TENSORS) or (len(shapes) - 2) % len(LAYER_TENSORS) or not (
       len(shapes[0]) == len(shapes[1]) == 2):
     raise InputError(f'{path} is not a list of the shapes of GPT-1: positions, tokens, and '
                      f'{len(LAYER_TENSORS)} for each layer')
@@ -117,26 +117,26 @@ def _gpt1_shapes(path):
 
 
 def _piece(path):
-  """A flat float32 array, mapped and not read."""
+  """Return a flat float32 array, memory-mapped."""
   lfs.refuse_pointer(path)
   try:
     piece = np.load(path, mmap_mode='r', allow_pickle=False)
   except OSError as error:
     raise InputError(f'{path}: {error.strerror or error}') from None
-  except Exception as error:  # NumPy reads the header as an expression of Python and takes the size from it
-    raise InputError(f'{path} is damaged or cut short, or no array: {_one_line(error)}') from None
+  except Exception as error:  # NumPy evaluates the header, which has the size
+    raise InputError(f'{path} is damaged or truncated, or not an array: {_one_line(error)}') from None
   if piece.dtype != np.float32 or piece.ndim != 1:
     raise InputError(f'{path} is {piece.dtype}{list(piece.shape)}, not a float32 vector')
   return piece
 
 
 def _block(pieces, start, shape, index):
-  """A block of the array of this shape that begins at `start` of the vector that the pieces make up."""
+  """Return a block of the array of this shape that starts at `start` of the concatenated pieces."""
   rows, *columns = index
   width = math.prod(shape[1:])
   first, last = start + rows.start * width, start + rows.stop * width
-  found = []
+  parts = []
   for piece in pieces:
-    found.append(piece[max(first, 0):max(last, 0)])
+    parts.append(piece[max(first, 0):max(last, 0)])
     first, last = first - len(piece), last - len(piece)
-  return np.concatenate(found).reshape(-1, *shape[1:])[(slice(None), *columns)]
+  return np.concatenate(parts).reshape(-1, *shape[1:])[(slice(None), *columns)]

@@ -1,4 +1,4 @@
-"""What a run has to do with weights of others: it may start from some, and give its own away."""
+"""The initial weights and the exported weights of a run, with their tokenizers."""
 
 import sys
 from pathlib import Path
@@ -17,46 +17,46 @@ from gptjax.train.step import graph
 
 
 def open_initial_weights(config, workdir, overrides=()):
-  """The layout.Source that `config.init_from` names, whose model and tokenizer become the config's.
+  """Return the layout.WeightSource of `config.init_from`, and set its model and tokenizer in the config.
 
   Args:
-    config: as written; what the weights were made for is set in place.
-    workdir: of the run; one of its own checkpoints goes first.
-    overrides: names of the fields that the command line sets: those must fit.
+    config: unresolved config; the fields that the weights determine are set in place.
+    workdir: workdir of the run; its own checkpoints take precedence.
+    overrides: names of the fields that the command line sets; they must match the weights.
 
   Returns:
-    The Source; None if the run does not start there.
+    The WeightSource; None if the run does not start from these weights.
 
   Raises:
-    InputError: the weights cannot be read, or do not fit fields that are given: names them all.
+    InputError: the weights cannot be read, or do not match the overrides; the message lists all of them.
   """
   if not config.init_from or any_completed(Path(workdir) / 'checkpoints'):
     return None
-  # Where no tokenizer lies with the weights, the number of its entries can be given; other rows are padding.
+  # Without a tokenizer in the folder, n_vocab sets the number of its entries; other rows are padding.
   source = open_source(config.init_from, config.model.n_vocab if 'model.n_vocab' in overrides else None)
-  wrong, other = [], []
+  conflicts, changes = [], []
   for name, value in layout.config_from_fields(source.fields).model.to_dict().items():
-    mine = config.model[name]
-    padding = name == 'pad_vocab_to' and name not in source.fields  # files hold no padded rows
-    derived = name == 'n_inner' and not mine
-    if mine == value or padding or not resume.is_weights_field(f'model.{name}'):
+    value_in_config = config.model[name]
+    padding = name == 'pad_vocab_to' and name not in source.fields  # files have no padding rows
+    derived = name == 'n_inner' and not value_in_config
+    if value_in_config == value or padding or not resume.is_weights_field(f'model.{name}'):
       continue
     if f'model.{name}' in overrides and not derived:
-      wrong.append(f'config.model.{name} = {mine!r} (the weights: {value!r})')
+      conflicts.append(f'config.model.{name} = {value_in_config!r} (the weights: {value!r})')
     elif not derived:
-      other.append(f'config.model.{name} = {value!r} (not {mine!r})')
+      changes.append(f'config.model.{name} = {value!r} (not {value_in_config!r})')
     config.model[name] = value
   tokenizer = config.data.tokenizer
   if source.tokenizer and tokenizer:
     if 'data.tokenizer' in overrides and not _same_tokenizer(tokenizer, source.tokenizer):
-      wrong.append(f'config.data.tokenizer = {tokenizer!r} (the weights: {source.tokenizer.name}, digest '
+      conflicts.append(f'config.data.tokenizer = {tokenizer!r} (the weights: {source.tokenizer.name}, digest '
                    f'{source.tokenizer.digest[:12]})')
-    config.data.tokenizer = ''  # the corpus is compared with that of the weights
-  if wrong:
-    raise InputError(f'the weights of config.init_from = {config.init_from!r} do not fit '
-                     f'{", ".join(wrong)}: leave out what they bring themselves')
-  if other and jax.process_index() == 0:
-    print(f'from the weights of {source.folder}: {", ".join(other)}', file=sys.stderr)
+    config.data.tokenizer = ''  # the corpus is checked against the tokenizer of the weights
+  if conflicts:
+    raise InputError(f'the weights of config.init_from = {config.init_from!r} do not match '
+                     f'{", ".join(conflicts)}: remove these flags, the weights determine the fields')
+  if changes and jax.process_index() == 0:
+    print(f'from the weights of {source.folder}: {", ".join(changes)}', file=sys.stderr)
   return source
 
 
@@ -64,65 +64,65 @@ def _same_tokenizer(spec, tokenizer):
   return not spec.startswith('train-bpe') and loading.load(spec).digest == tokenizer.digest
 
 
-def check_tokenizer(config, source, made):
-  """Refuses a corpus made with another tokenizer than that of the first weights (ValueError).
+def check_tokenizer(config, source, facts):
+  """Raise ValueError for a corpus whose tokenizer differs from that of the initial weights.
 
-  Where no tokenizer lies with the weights this cannot be checked, and a line on stderr says so.
+  If the weights have no tokenizer, print a warning to stderr that this cannot be checked.
 
   Args:
-    config: of the run.
-    source: layout.Source of the first weights, or None.
-    made: what the corpus says of its tokenizer, `corpus.Corpus.tokenizer`.
+    config: config of the run.
+    source: layout.WeightSource of the initial weights, or None.
+    facts: description of the tokenizer of the corpus, `reader.Corpus.tokenizer`.
   """
   if not source:
     return
-  theirs, where = source.tokenizer, f'config.init_from = {config.init_from!r}'
-  if theirs is None:
+  tokenizer, origin = source.tokenizer, f'config.init_from = {config.init_from!r}'
+  if tokenizer is None:
     if jax.process_index() == 0:
-      print(f'{where} has no tokenizer: nothing shows that the corpus, made with {made["name"]} '
-            f'(digest {made["digest"][:12]}), has the ids that the weights were trained on', file=sys.stderr)
-  elif theirs.digest != made['digest']:
-    raise InputError(f'{where} has the tokenizer {theirs.name} (digest {theirs.digest[:12]}), but the corpus '
-                     f'was made with another (digest {made["digest"][:12]}): prepare it again with that '
-                     'tokenizer')
-  elif theirs.end_of_text != made['end_of_text']:
-    raise InputError(f'{where} has the end-of-text token {theirs.end_of_text}, but the documents of the '
-                     f'corpus end with {made["end_of_text"]}: prepare it again with that tokenizer')
+      print(f'{origin} has no tokenizer: cannot check that the corpus, made with {facts["name"]} '
+            f'(digest {facts["digest"][:12]}), has the ids that the weights were trained on', file=sys.stderr)
+  elif tokenizer.digest != facts['digest']:
+    raise InputError(f'{origin} has the tokenizer {tokenizer.name} (digest {tokenizer.digest[:12]}), but the '
+                     f'corpus was made with another (digest {facts["digest"][:12]}): prepare it again with '
+                     'that tokenizer')
+  elif tokenizer.end_of_text != facts['end_of_text']:
+    raise InputError(f'{origin} has the end-of-text token {tokenizer.end_of_text}, but the documents of the '
+                     f'corpus end with {facts["end_of_text"]}: prepare it again with that tokenizer')
 
 
 def make_exporter(config, workdir, source, tokenizer):
-  """What writes WORKDIR/export, given the folder of a good checkpoint; None without checkpoint.export.
+  """Return a function that exports a valid checkpoint to WORKDIR/export; None without checkpoint.export.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    source: layout.Source of the first weights, or None.
+    config: config of the run.
+    workdir: workdir of the run.
+    source: layout.WeightSource of the initial weights, or None.
     tokenizer: folder of the corpus's tokenizer.
   """
   if not config.checkpoint.export or jax.process_index() > 0:
     return None
   model = nnx.merge(graph(config), layout.weight_shapes(config))
-  made = source.tokenizer if source else None
-  return checkpoint_exporter(model, made or _kept(workdir, loading.load(str(tokenizer))),
-                             Path(workdir) / 'export')
+  initial = source.tokenizer if source else None
+  exported = initial or _workdir_tokenizer(workdir, loading.load(str(tokenizer)))
+  return checkpoint_exporter(model, exported, Path(workdir) / 'export')
 
 
-def _kept(workdir, made):
-  """The tokenizer that the workdir keeps, which has its own `eos_ids`, if it is this one."""
+def _workdir_tokenizer(workdir, tokenizer):
+  """Return the tokenizer of the workdir, which has its own `eos_ids`, if it equals `tokenizer`."""
   folder = Path(workdir) / 'tokenizer'
-  kept = loading.load(str(folder)) if folder.is_dir() else made
-  return kept if kept.digest == made.digest else made
+  saved = loading.load(str(folder)) if folder.is_dir() else tokenizer
+  return saved if saved.digest == tokenizer.digest else tokenizer
 
 
 def save_run_tokenizer(source, tokenizer, workdir):
-  """Puts the tokenizer into the workdir, if it is not there yet.
+  """Save the tokenizer in the workdir unless it has one.
 
-  That of the first weights goes first: a corpus does not say at which ids their texts end.
+  The tokenizer of the initial weights takes precedence: a corpus does not have the `eos_ids` of the model.
 
   Args:
-    source: layout.Source of the first weights, or None.
+    source: layout.WeightSource of the initial weights, or None.
     tokenizer: folder of the corpus's tokenizer.
-    workdir: of the run.
+    workdir: workdir of the run.
   """
   if source and source.tokenizer:
     save_tokenizer(source.tokenizer, workdir)
@@ -131,24 +131,24 @@ def save_run_tokenizer(source, tokenizer, workdir):
 
 
 def save_tokenizer(tokenizer, workdir):
-  """Writes WORKDIR/tokenizer, if it is not there yet."""
-  kept = Path(workdir) / 'tokenizer'
-  if not kept.exists():
-    fresh = atomic.new_name(kept)
-    tokenizer.save(fresh)
-    atomic.sync_tree(fresh)
-    atomic.rename(fresh, kept)
+  """Write WORKDIR/tokenizer unless it exists."""
+  folder = Path(workdir) / 'tokenizer'
+  if not folder.exists():
+    new = atomic.new_name(folder)
+    tokenizer.save(new)
+    atomic.sync_tree(new)
+    atomic.rename(new, folder)
 
 
 def save_corpus_tokenizer(tokenizer, workdir):
-  """Writes the corpus's tokenizer into the workdir, which then loads without the corpus.
+  """Save the corpus's tokenizer in the workdir, which can then be loaded without the corpus.
 
-  Only the files of a tokenizer are written, with what was read of them: a folder may hold anything else, and
-  links to anywhere.
+  Only the files of the tokenizer are written, with the content that was read: the folder is untrusted and may
+  have other files, and links to anywhere.
 
   Args:
-    tokenizer: its folder.
-    workdir: of the run.
+    tokenizer: folder of the tokenizer.
+    workdir: workdir of the run.
   """
   if not (Path(workdir) / 'tokenizer').exists():
     save_tokenizer(loading.load(str(tokenizer)), workdir)

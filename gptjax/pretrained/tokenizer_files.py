@@ -1,4 +1,4 @@
-"""A tokenizer as the files that `transformers.AutoTokenizer` opens."""
+"""Converts a tokenizer to the files that `transformers.AutoTokenizer` loads."""
 
 import json
 
@@ -7,45 +7,45 @@ from gptjax.data.tokenizers.gpt1_text import END_OF_WORD
 from gptjax.errors import InputError
 
 SENTENCEPIECE = 'sentencepiece.model'
-UNIGRAM, USER_DEFINED = 1, 4  # sentencepiece's numbers for a kind of model and a kind of entry
+UNIGRAM, USER_DEFINED = 1, 4  # of sentencepiece: a type of model and a type of entry
 
 
 def transformers_files(tokenizer, n_ctx):
-  """{file name: bytes}.
+  """Return {file name: bytes}.
 
-  Ids of a text are the same there, but for two things. `transformers` takes the name of a special token in
-  a text, `<|endoftext|>` say, for the token; gptjax never does. And GPT-1's words are cut and cleaned
-  otherwise there (BERT's rules, accents stripped, line breaks dropped), as in the released Hugging Face
-  tokenizer: the vocabulary is the same, ids of plain sentences without contractions are too.
+  `transformers` gives the same ids with two exceptions. It encodes the name of a special token in a text,
+  such as `<|endoftext|>`, as the token; gptjax does not by default. It also splits and normalizes GPT-1's
+  words differently (BERT's rules, without accents and line breaks), as the released Hugging Face tokenizer
+  does: the vocabulary is the same, and so are the ids of plain sentences without contractions.
 
   Args:
-    tokenizer: any of gptjax's.
-    n_ctx: longest sequence of the model, tokens.
+    tokenizer: any tokenizer of gptjax.
+    n_ctx: maximum sequence length of the model in tokens.
 
   Raises:
-    ValueError: a sentencepiece model of a kind that cannot be written so.
+    ValueError: a kind of sentencepiece model that the files cannot represent.
   """
   if tokenizer.name in ('gpt2', 'bpe'):
     encoder, merges = tokenizer.files['encoder.json'], tokenizer.files['vocab.bpe']
     end = byte_bpe.END_OF_TEXT
     settings = dict(tokenizer_class='GPT2Tokenizer', add_prefix_space=False, errors='replace', bos_token=end,
                     eos_token=end, unk_token=end)
-    made = _byte_level(encoder, merges, end)
+    converted = _byte_level(encoder, merges, end)
     originals = {hf_folder.VOCAB: encoder, hf_folder.MERGES: merges}
   elif tokenizer.name == 'gpt1':
     encoder, merges = tokenizer.files.values()
     settings = dict(tokenizer_class='OpenAIGPTTokenizer', unk_token='<unk>')
-    made = _gpt1(encoder, merges)
+    converted = _gpt1(encoder, merges)
     originals = {hf_folder.VOCAB: encoder, hf_folder.MERGES: merges}
   elif tokenizer.name == 'sentencepiece':
     model = tokenizer.files['sentencepiece.model']
-    made, names = _unigram(model)
+    converted, names = _unigram(model)
     settings = dict(tokenizer_class='PreTrainedTokenizerFast', **names)
     originals = {SENTENCEPIECE: model}
   else:
     return dict(tokenizer.files)
   settings |= dict(model_max_length=n_ctx, clean_up_tokenization_spaces=False)
-  return originals | {hf_folder.JSON: made.to_str(pretty=False).encode(),
+  return originals | {hf_folder.JSON: converted.to_str(pretty=False).encode(),
                       hf_folder.SETTINGS: (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode()}
 
 
@@ -56,26 +56,26 @@ def _parsed(encoder, merges):
 
 def _byte_level(encoder, merges, end):
   import tokenizers as library
-  made = library.Tokenizer(library.models.BPE(*_parsed(encoder, merges)))
-  made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-  made.decoder = library.decoders.ByteLevel()
-  made.add_special_tokens([library.AddedToken(end, normalized=False, special=True)])
-  return made
+  converted = library.Tokenizer(library.models.BPE(*_parsed(encoder, merges)))
+  converted.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  converted.decoder = library.decoders.ByteLevel()
+  converted.add_special_tokens([library.AddedToken(end, normalized=False, special=True)])
+  return converted
 
 
 def _gpt1(encoder, merges):
   import tokenizers as library
-  made = library.Tokenizer(library.models.BPE(*_parsed(encoder, merges), unk_token='<unk>',
+  converted = library.Tokenizer(library.models.BPE(*_parsed(encoder, merges), unk_token='<unk>',
                                               end_of_word_suffix=END_OF_WORD))
-  made.normalizer = library.normalizers.BertNormalizer(lowercase=True)
-  made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-  made.decoder = library.decoders.BPEDecoder(suffix=END_OF_WORD)
-  made.add_special_tokens([library.AddedToken('<unk>', normalized=False, special=True)])
-  return made
+  converted.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+  converted.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+  converted.decoder = library.decoders.BPEDecoder(suffix=END_OF_WORD)
+  converted.add_special_tokens([library.AddedToken('<unk>', normalized=False, special=True)])
+  return converted
 
 
 def _unigram(content):
-  """(tokenizer, {role: special token}) of a sentencepiece model that keeps the text as it is."""
+  """Return (tokenizer, {role: special token}) of a sentencepiece model without normalization."""
   import tokenizers as library
   from sentencepiece import sentencepiece_model_pb2
   from tokenizers import decoders, normalizers
@@ -86,19 +86,19 @@ def _unigram(content):
       ('normalization_rule_name is not identity', not cleaned.precompiled_charsmap),
       ('remove_extra_whitespaces is on', not cleaned.remove_extra_whitespaces),
       ('treat_whitespace_as_suffix is on', not trained.treat_whitespace_as_suffix),
-      ('user_defined_symbols are there', all(piece.type != USER_DEFINED for piece in model.pieces))):
+      ('user_defined_symbols are set', all(piece.type != USER_DEFINED for piece in model.pieces))):
     if not holds:
       raise InputError(f'this sentencepiece model cannot be written as {hf_folder.JSON} ({name}): save '
                        'the model without its tokenizer, None')
-  made = library.Tokenizer(library.models.Unigram(
+  converted = library.Tokenizer(library.models.Unigram(
     [(piece.piece, piece.score) for piece in model.pieces], trained.unk_id, trained.byte_fallback))
   prefix = [normalizers.Prepend(sentence_piece.SPACE)] if cleaned.add_dummy_prefix else []
-  made.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(' ', sentence_piece.SPACE)])
+  converted.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(' ', sentence_piece.SPACE)])
   strip = [decoders.Strip(' ', 1, 0)] if cleaned.add_dummy_prefix else []
-  made.decoder = decoders.Sequence([decoders.Replace(sentence_piece.SPACE, ' '), decoders.ByteFallback(),
+  converted.decoder = decoders.Sequence([decoders.Replace(sentence_piece.SPACE, ' '), decoders.ByteFallback(),
                                     decoders.Fuse(), *strip])
   roles = {'unk_token': trained.unk_id, 'bos_token': trained.bos_id, 'eos_token': trained.eos_id}
   names = {role: model.pieces[i].piece for role, i in roles.items() if i >= 0}
-  made.add_special_tokens([library.AddedToken(name, normalized=False, special=True)
+  converted.add_special_tokens([library.AddedToken(name, normalized=False, special=True)
                            for name in names.values()])
-  return made, names
+  return converted, names

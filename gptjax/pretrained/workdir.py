@@ -1,4 +1,4 @@
-"""Reads the weights of a run of gptjax: of its newest good checkpoint, or of one that is named."""
+"""Reads the weights of a run of gptjax: of its newest valid checkpoint, or of a given one."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
 
 
 def open_workdir(folder):
-  """The Source of the newest checkpoint that is whole; nothing is renamed or written.
+  """Return the WeightSource of the newest valid checkpoint; nothing is renamed or written.
 
   Raises:
-    ValueError: no checkpoint is good, or the folder holds no run.
+    ValueError: no checkpoint is valid, or the folder is not a run.
   """
   for step in reversed(checkpoint.steps(folder / CHECKPOINTS)):
     path = folder / CHECKPOINTS / str(step)
@@ -28,30 +28,30 @@ def open_workdir(folder):
     if fault is None:
       return _source(path)
     records.log(f'checkpoint {step} is damaged ({fault}): not used')
-  raise InputError(f'{folder / CHECKPOINTS} holds no good checkpoint')
+  raise InputError(f'{folder / CHECKPOINTS} has no valid checkpoint')
 
 
 def open_checkpoint(folder):
-  """The Source of one checkpoint, `WORKDIR/checkpoints/STEP` (ValueError if it is damaged)."""
+  """Return the WeightSource of one checkpoint, `WORKDIR/checkpoints/STEP`; ValueError if it is damaged."""
   fault = checkpoint.find_fault(folder, checkpoint.read_manifest(folder))
   if fault:
-    raise InputError(f'checkpoint {folder} is damaged ({fault}): take another')
+    raise InputError(f'checkpoint {folder} is damaged ({fault}): use another checkpoint')
   return _source(folder)
 
 
 def _source(path):
-  """The Source of a checkpoint whose files are good; its workdir's config.json says what model it is."""
+  """Return the WeightSource of a valid checkpoint; config.json in its workdir describes the model."""
   workdir = path.absolute().parents[1]
   if not (workdir / 'config.json').exists():
-    raise InputError(f'checkpoint {path} lies outside its run: {workdir / "config.json"}, which says what '
-                     'model it is, is missing')
+    raise InputError(f'checkpoint {path} is outside its run: {workdir / "config.json"}, which describes '
+                     'the model, is missing')
   stored = records.read(workdir / 'config.json').get('config')
   known = defaults.fields()['model'].keys() - set(NOT_OF_WEIGHTS)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
-    raise InputError(f'{workdir / "config.json"} is not that of a run of gptjax')
+    raise InputError(f'{workdir / "config.json"} is not the config of a run of gptjax')
   if stored.get('job') == 'finetune':
-    raise InputError(f'{workdir} holds a fine-tuned classifier, not a language model (one that was '
-                     'fine-tuned on text lies in its folder export)')
+    raise InputError(f'{workdir} has a fine-tuned classifier, not a language model (a model that was '
+                     'fine-tuned on text is in its folder export)')
   fields = {name: value for name, value in stored['model'].items() if name in known}
   check_fields(workdir / 'config.json', fields, {})
   folder = workdir / TOKENIZER

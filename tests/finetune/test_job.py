@@ -163,7 +163,7 @@ def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
   ({'finetune.buckets': 9}, 'config.finetune.buckets = 9 must be a whole number from 1 to 8'),
   ({'finetune.pretrained': True}, 'config.init_from is missing'),
   ({'data.tokenizer': ''}, 'the weights have no tokenizer'),
-  ({'init_from': 'nowhere'}, 'nowhere is no folder'),
+  ({'init_from': 'nowhere'}, 'nowhere is not a folder'),
   ({'finetune.data_dir': 'nowhere'}, "config.finetune.data_dir = 'nowhere' is not a folder"),
   ({'model.architecture': 'lstm', 'finetune.train': 'lora'}, 'needs a Transformer')])
 def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, monkeypatch, changes, says):

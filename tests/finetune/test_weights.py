@@ -91,7 +91,7 @@ def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path)
   with mesh_of():
     model, tokenizer = gptjax.load(tmp_path / 'lstm')
     assert model(jnp.zeros((1, 5), jnp.int32)).shape == (1, 5, 290)
-    with pytest.raises(ValueError, match='transformers has no such LSTM'):
+    with pytest.raises(ValueError, match='transformers does not have this LSTM'):
       gptjax.save_pretrained(model, tokenizer, tmp_path / 'export')
 
 
@@ -150,7 +150,7 @@ def test_a_language_model_is_fine_tuned_on_text(corpus_folder, tmp_path, mode):
     perplexity = lambda m: np.exp(-logp(m).mean())
     np.testing.assert_allclose(found, perplexity(model), rtol=1e-4)
     assert found < 0.9 * perplexity(before) and tokenizer.n_vocab == model.n_vocab
-  with pytest.raises(ValueError, match='holds a fine-tuned classifier'):
+  with pytest.raises(ValueError, match='has a fine-tuned classifier'):
     gptjax.load(tmp_path / 'text')
 
 

@@ -64,7 +64,7 @@ def test_logits_with_the_cache_are_those_without(changes):
       logits, cache = kv_cache.prefill(ready, padded, lengths, slots)
       np.testing.assert_allclose(logits[0], want[first - 1], atol=1e-5)
       for i in range(first, 20):
-        logits, cache = jax.jit(kv_cache._read_one)(ready, cache, np.array(tokens[i:i + 1], np.int32))
+        logits, cache = jax.jit(kv_cache._decode_one)(ready, cache, np.array(tokens[i:i + 1], np.int32))
         np.testing.assert_allclose(logits[0], want[i], atol=1e-5)
 
 

@@ -218,14 +218,14 @@ def test_a_bad_option_is_refused_in_one_line(model, tokenizer, options, says):
 
 
 def test_a_damaged_model_and_a_missing_tokenizer_are_told(model, tokenizer):
-  with pytest.raises(ValueError, match='no tokenizer lies with the weights'):
+  with pytest.raises(ValueError, match='no tokenizer in the folder of the weights'):
     sample(model, None, prompt='a')
   endless = byte_bpe.train_bpe([WORDS], 300)
   endless.end_of_text = None
-  with pytest.raises(ValueError, match='no end-of-text token to begin with'):
+  with pytest.raises(ValueError, match='no end-of-text token to start with'):
     sample(model, endless)
   damaged = jax.tree.map(lambda x: x * np.nan, model)
-  with pytest.raises(ValueError, match='logits that are not numbers'):
+  with pytest.raises(ValueError, match='logits of the model are NaN'):
     sample(damaged, tokenizer, prompt='a')
 
 
@@ -267,7 +267,7 @@ def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer
     generate_command.main([f'--from={folder}', '--prompt=the blue', f'--prompt_file={tmp_path}/prompt',
                    '--num_samples=2'])
   said = capsys.readouterr()
-  assert '--on_full=slide goes on' in said.err
+  assert 'use --on_full=slide' in said.err
   for title in ('=== prompt 1, sample 1 ===\nthe blue', '=== prompt 2, sample 2 ===\nof rain'):
     assert title in said.out
 

@@ -150,8 +150,8 @@ PURE = {'in_dtype': (lambda model: in_dtype(model, 'bfloat16'), {}),
         'gathered_once': (gathered_once, {}),
         'unrolled': (unrolled, {}),
         'stacked': (lambda model: stacked(unrolled(model)), {}),
-        'decode': (lambda model: kv_cache._ready.__wrapped__(model, True), {}),
-        'decode in bfloat16': (lambda model: kv_cache._ready.__wrapped__(model, True), BFLOAT16),
+        'decode': (lambda model: kv_cache._prepare.__wrapped__(model, True), {}),
+        'decode in bfloat16': (lambda model: kv_cache._prepare.__wrapped__(model, True), BFLOAT16),
         'adapted': (lambda model: add_lora(model.h, jax.random.key(0), 2, 2), {})}
 
 

@@ -164,7 +164,7 @@ def gpt(**changes):
   ({'model.scale_attn_weights': False}, 'scale_attn_weights = False, only True'),
   ({'model.scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx = True, only False')])
 def test_what_openai_gpt_cannot_be_is_refused_by_name(tmp_path, changes, says):
-  with pytest.raises(ValueError, match=f'OpenAI-GPT in transformers cannot have {says}'):
+  with pytest.raises(ValueError, match=f'OpenAI-GPT in transformers does not support {says}'):
     gptjax.save_pretrained(gpt(**{'model.norm': 'after', **changes}), None, tmp_path / 'out')
   assert not list(tmp_path.iterdir())
 
@@ -219,7 +219,7 @@ def changed(path, value):
 
 ELSE = {
   'LoRA beside projections': (with_lora, 'h/attn/c_attn is LoRAProjection, but in its gpt2 Projection'),
-  'layers apart': (kv_cache.prepare_for_decoding, 'not GPT with its layers apart'),
+  'layers apart': (kv_cache.prepare_for_decoding, 'not GPT with unstacked layers'),
   'another epsilon at the end': (changed('ln_f.epsilon', 0.1), 'ln_f/epsilon is 0.1, but in its gpt2 1e-05'),
   'another epsilon in blocks': (changed('h.ln_2.epsilon', 0.1), 'h/ln_2/epsilon is 0.1'),
   'a weight more': (changed('h.attn.sink', nnx.Param(jnp.ones(32))), 'h/attn/sink is (Declaration('),
@@ -242,7 +242,7 @@ def test_a_model_that_is_not_exactly_gpt2_is_refused(tmp_path, case):
 
 def test_a_run_that_is_to_export_what_transformers_has_not_is_refused_before_anything_is_made(tmp_path):
   config = tiny_config(**{'checkpoint.export': True, 'model.architecture': 'lstm', 'model.n_layer': 1})
-  with pytest.raises(ValueError, match='export = True, but transformers has no such LSTM'):
+  with pytest.raises(ValueError, match='export = True, but transformers does not have this LSTM'):
     pretrain(config, tmp_path / 'run')
   assert not list(tmp_path.iterdir())
 
@@ -250,7 +250,7 @@ def test_a_run_that_is_to_export_what_transformers_has_not_is_refused_before_any
 def test_folders_that_must_not_be_written_are_refused_and_left_alone(tmp_path, novel):
   gptjax.save_pretrained(gpt(), None, tmp_path / 'out')
   gptjax.save_pretrained(gpt(), None, tmp_path / 'out')
-  with pytest.raises(ValueError, match=r'holds another model or tokenizer \(config.json differs\)'):
+  with pytest.raises(ValueError, match=r'has another model or tokenizer \(config.json differs\)'):
     gptjax.save_pretrained(gpt(**{'model.n_layer': 1}), None, tmp_path / 'out')
   with pytest.raises(ValueError, match='the tokenizer has 400 entries, but the model only 61'):
     gptjax.save_pretrained(gpt(), byte_bpe.train_bpe([novel], 400), tmp_path / 'new')
@@ -287,7 +287,7 @@ def test_the_command(tmp_path, capsys):
   done = subprocess.run([sys.executable, '-m', 'gptjax.pretrained', 'export', '--from=absent', '--to=x'],
                         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
   assert (done.returncode, done.stderr) == (
-    2, f'pretrained: {ROOT}/absent is no folder: name the one that holds the weights\n')
+    2, f'pretrained: {ROOT}/absent is not a folder: give the folder of the weights\n')
 
 
 RENEWING = """

@@ -281,7 +281,8 @@ WEIGHTS = 'model.safetensors'
 @pytest.mark.parametrize('damage, says', [
   (without(C_FC), r'the tensor h.1.mlp.c_fc.weight [32, 128] is missing'),
   (with_tensor(C_FC, np.zeros((128, 32), 'f4')), r'h.1.mlp.c_fc.weight is [128, 32], but .* for [32, 128]'),
-  (with_tensor('h.2.ln_1.bias', np.zeros(32, 'f4')), r'the tensor h.2.ln_1.bias [32] belongs to no part'),
+  (with_tensor('h.2.ln_1.bias', np.zeros(32, 'f4')),
+   r'the tensor h.2.ln_1.bias [32] is not part of the model'),
   (with_tensor('score.weight', np.zeros((2, 32), 'f4')), r'the tensor score.weight [2, 32] belongs to no'),
   (with_tensor(C_FC, np.zeros((32, 128), 'i8')), r'c_fc.weight is of type I64'),
   (with_tensor('h.1.mlp.c_fc.weight', np.zeros((32, 128), 'f4')), r'is in model.safetensors as .* too'),
@@ -293,14 +294,14 @@ WEIGHTS = 'model.safetensors'
   (lambda f: (f / 'config.json').write_text('{"model_type": '), 'config.json is not JSON'),
   (lambda f: (f / 'config.json').write_text('[1]'), 'config.json: its content is [1], not dict'),
   (lambda f: (f / 'config.json').write_bytes(b'\xff\xfe{}'), 'config.json is not JSON'),
-  (lambda f: (f / 'config.json').unlink(), 'holds no weights'),
-  (as_pickle, r'holds only pickles (pytorch_model.bin)'),
+  (lambda f: (f / 'config.json').unlink(), 'has no weights'),
+  (as_pickle, r'has only pickles (pytorch_model.bin)'),
   (lost_shard, r'model-00002-of-.*.safetensors is missing, but model.safetensors.index.json names it'),
   (empty_index, r'model.safetensors.index.json has no weight_map'),
   (lambda f: settings(f, model_type='llama'), r"model_type 'llama' is neither gpt2 nor openai-gpt"),
   (lambda f: settings(f, n_layer=0), r'n_layer is 0: it must be a positive integer'),
   (lambda f: settings(f, n_layer='2'), r"n_layer is '2': it must be a positive integer"),
-  (lambda f: settings(f, n_head=5), r'n_embd = 32 cannot be divided by n_head = 5'),
+  (lambda f: settings(f, n_head=5), r'n_embd = 32 is not divisible by n_head = 5'),
   (lambda f: settings(f, n_layer=3), r'the tensor h.2.attn.c_attn'),
   (lambda f: settings(f, n_positions=25), r'wpe.weight is [24, 32], but .* for [25, 32]'),
   (lambda f: settings(f, vocab_size=62), r'wte.weight is [61, 32], but .* for [62, 32]'),
@@ -367,7 +368,7 @@ def test_what_is_no_folder_of_weights_is_refused(tmp_path, name):
     path.mkdir()
   elif name != 'absent':
     path.write_bytes(b'x')
-  says = {'absent': 'is no folder', 'empty': 'holds no weights'}.get(name, 'is a pickle')
+  says = {'absent': 'is not a folder', 'empty': 'has no weights'}.get(name, 'is a pickle')
   with mesh_of(), pytest.raises(ValueError, match=says):
     gptjax.load(path)
 

@@ -150,7 +150,7 @@ def test_a_damaged_tensorflow_checkpoint_is_refused(tmp_path, damage, says):
    'the tensor model/h1/mlp/c_fc/w [32, 128] is missing'),
   (lambda v: {**v, 'model/h1/mlp/c_fc/w': np.zeros((1, 128, 32), 'f4')},
    'model/h1/mlp/c_fc/w is [128, 32], but .* for [32, 128]'),
-  (lambda v: {**v, 'model/extra': np.zeros(3, 'f4')}, 'the tensor model/extra [3] belongs to no part'),
+  (lambda v: {**v, 'model/extra': np.zeros(3, 'f4')}, 'the tensor model/extra [3] is not part of the model'),
   (lambda v: {**v, 'model/ln_f/b': np.zeros(32, 'f8')}, 'its tensors are not all float32')])
 def test_tensors_of_tensorflow_that_do_not_fit_are_named(tmp_path, change, says):
   values = write_gpt2(tmp_path, twin('gpt2'))
@@ -196,7 +196,7 @@ def poisoned(folder):
   (shapes(lambda s: s[:-1]), 'is not a list of the shapes of GPT-1'),
   (shapes(lambda s: [*s[:4], [1, 'x', 64], *s[5:]]), 'is not a list of the shapes of GPT-1'),
   (shapes(lambda s: [*s[:8], [1, 256, 64], *s[9:]]), 'h0/mlp/c_fc/w is [256, 64], but .* for [64, 256]'),
-  (poisoned, 'params_3.npy is damaged or cut short, or no array')])
+  (poisoned, 'params_3.npy is damaged or truncated, or not an array')])
 def test_damaged_arrays_of_gpt1_are_refused_and_never_unpickled(tmp_path, damage, says):
   write_gpt1(tmp_path, twin('openai-gpt', n_head=1, n_embd=64))
   damage(tmp_path)
@@ -206,4 +206,4 @@ def test_damaged_arrays_of_gpt1_are_refused_and_never_unpickled(tmp_path, damage
 
 def test_heads_of_gpt1_are_of_size_64_or_it_is_refused(tmp_path):
   write_gpt1(tmp_path, twin('openai-gpt'))
-  refused(tmp_path, 'width 32 is no multiple of the head size of GPT-1, 64')
+  refused(tmp_path, 'width 32 is not a multiple of the head size of GPT-1, 64')

@@ -114,7 +114,7 @@ def test_damage_is_seen_said_and_passed_over_but_nothing_is_moved(workdir, tmp_p
   with pytest.raises(ValueError, match=r'checkpoint .*/10 is damaged .*take another'):
     loaded(folder / 'checkpoints' / '10')
   flip(folder / 'checkpoints' / '5')
-  with pytest.raises(ValueError, match='holds no good checkpoint'):
+  with pytest.raises(ValueError, match='has no valid checkpoint'):
     loaded(folder)
 
 
@@ -133,10 +133,10 @@ def test_a_save_cut_short_is_no_checkpoint_and_a_lonely_one_no_model(workdir, tm
   (folder / 'checkpoints' / '10' / 'saving').touch()
   assert_same(loaded(folder)[0], loaded(workdir / 'checkpoints' / '5')[0])
   (folder / 'config.json').unlink()
-  with pytest.raises(ValueError, match=r'lies outside its run: .*config\.json'):
+  with pytest.raises(ValueError, match=r'is outside its run: .*config\.json'):
     loaded(folder / 'checkpoints' / '5')
   (folder / 'config.json').write_text('{"config": []}')
-  with pytest.raises(ValueError, match=r'config\.json is not that of a run of gptjax'):
+  with pytest.raises(ValueError, match=r'config\.json is not the config of a run of gptjax'):
     loaded(folder)
 
 
@@ -164,7 +164,7 @@ def test_an_export_that_is_not_possible_is_refused_before_anything_runs(corpus_f
   done = train(corpus_folder, tmp_path / 'run', '--config.checkpoint.export=True',
                '--config.model.norm=after', '--config.model.n_inner=64')
   assert done.returncode == 2 and done.stderr.count('\n') == 1
-  assert 'OpenAI-GPT in transformers cannot have n_inner = 64' in done.stderr
+  assert 'OpenAI-GPT in transformers does not support n_inner = 64' in done.stderr
   assert not (tmp_path / 'run').exists()
 
 
@@ -250,8 +250,8 @@ def test_a_config_that_does_not_fit_the_first_weights_names_the_field_and_both_v
   with pytest.raises(ValueError) as error:
     run_weights.open_initial_weights(config, tmp_path / 'run', {f'model.{field}'})
   assert str(error.value) == (
-    f'the weights of config.init_from = {config.init_from!r} do not fit config.model.{field} = {mine!r} (the '
-    f'weights: {its!r}): leave out what they bring themselves')
+    f'the weights of config.init_from = {config.init_from!r} do not match config.model.{field} = {mine!r} '
+    f'(the weights: {its!r}): remove these flags, the weights determine the fields')
   config = runnable(tmp_path / 'other', **{'model.pad_vocab_to': 128, f'model.{field}': mine})
   run_weights.open_initial_weights(config, tmp_path / 'run', {'train.steps'})
   assert config.model[field] == its, 'what is not given is that of the weights'
@@ -292,7 +292,7 @@ def test_mistyped_first_weights_are_refused_before_the_corpus_is_prepared(tmp_pa
   done = subprocess.run([sys.executable, '-m', 'gptjax.main', '--config=configs/quickstart.py',
                          f'--workdir={tmp_path}/run', f'--config.init_from={tmp_path}/absent'], cwd=ROOT,
                         env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
-  assert done.returncode == 2 and 'absent is no folder' in done.stderr
+  assert done.returncode == 2 and 'absent is not a folder' in done.stderr
   assert not (tmp_path / 'run').exists()
 
 
@@ -308,7 +308,7 @@ def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path, capsy
     run_weights.check_tokenizer(config, source, made | {'end_of_text': None})
   assert capsys.readouterr().err == ''
   run_weights.check_tokenizer(config, source._replace(tokenizer=None), made)
-  assert 'has no tokenizer: nothing shows that the corpus' in capsys.readouterr().err
+  assert 'has no tokenizer: cannot check that the corpus' in capsys.readouterr().err
   with pytest.raises(ValueError, match=f'has the tokenizer bpe .digest {digest[:12]}.*made with another'):
     run_weights.check_tokenizer(config, source, made | {'digest': 'f' * 64})
   config.init_from = ''
@@ -317,7 +317,7 @@ def test_first_weights_of_another_tokenizer_are_refused(workdir, tmp_path, capsy
 
 def test_bad_first_weights_are_refused_before_the_workdir_is_made(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path / 'run', f'--config.init_from={tmp_path}/absent')
-  assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'absent is no folder' in done.stderr
+  assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'absent is not a folder' in done.stderr
   assert not (tmp_path / 'run').exists()
 
 

@@ -37,6 +37,8 @@ def standardize(text):
 def apply_merges(symbols, ranks):
   """Return the symbols after all merges, in time n log n; each round merges one pair everywhere.
 
+  Within a round, merges go from left to right.
+
   A pair that results from a merge is processed in a later round, whatever its rank: two pairs can result in
   the same symbol, so its pairs may have lower ranks than the pair that it results from.
 

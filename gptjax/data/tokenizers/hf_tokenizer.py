@@ -42,15 +42,15 @@ def _load(folder, n_rows):
     lfs.refuse_pointer(path)
   if description is None and len(models) != 1:
     return None
-  made = sentence_piece.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
-  if description and (made is None or not _is_sentencepiece(description.tokenizer_json, made)):
-    made = _native(description, n_rows) or _by_library(folder, description, n_rows)
-  made.eos_ids = hf_folder.eos_ids(folder, made.n_vocab, made.end_of_text)
-  return made
+  tokenizer = sentence_piece.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
+  if description and (tokenizer is None or not _is_sentencepiece(description.tokenizer_json, tokenizer)):
+    tokenizer = _native(description, n_rows) or _by_library(folder, description, n_rows)
+  tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
+  return tokenizer
 
 
-def _is_sentencepiece(whole, made):
-  """Whether a tokenizer.json is the one that gptjax writes for this sentencepiece model."""
+def _is_sentencepiece(whole, tokenizer):
+  """Whether tokenizer.json is the one that gptjax writes for a sentencepiece model."""
   model, cleaned = whole.get('model', {}), whole.get('normalizer') or {}
   if not (isinstance(model, dict) and isinstance(cleaned, dict)):
     return False
@@ -61,7 +61,8 @@ def _is_sentencepiece(whole, made):
       and isinstance(vocab, list) and all(isinstance(entry, list) for entry in vocab)) or any(
       part.get('type') not in ('Prepend', 'Replace') for part in parts):
     return False
-  return [entry[:1] for entry in vocab] == [[made.coder.id_to_piece(i)] for i in range(made.n_vocab)]
+  pieces = [[tokenizer.coder.id_to_piece(i)] for i in range(tokenizer.n_vocab)]
+  return [entry[:1] for entry in vocab] == pieces
 
 
 def _native(description, n_rows):
@@ -155,17 +156,17 @@ def _coder(folder, description):
   if _is_equivalent(description):
     return native.call(fault, library.Tokenizer.from_str, description.content.decode()), True
   ends, unknown = ('</w>', '<unk>') if description.kind == GPT1 else ('', None)
-  made = native.call(fault, lambda: library.Tokenizer(library.models.BPE(
+  tokenizer = native.call(fault, lambda: library.Tokenizer(library.models.BPE(
     description.vocab, description.merges, unk_token=unknown, continuing_subword_prefix='',
     end_of_word_suffix=ends)))
   if description.kind == GPT1:
-    made.normalizer = library.normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
-    made.decoder = library.decoders.BPEDecoder(suffix=ends)
+    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = library.decoders.BPEDecoder(suffix=ends)
   else:
-    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=description.prefix_space)
-    made.decoder = library.decoders.ByteLevel()
-  return made, False
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=description.prefix_space)
+    tokenizer.decoder = library.decoders.ByteLevel()
+  return tokenizer, False
 
 
 def _is_equivalent(description):
@@ -218,8 +219,8 @@ class LibraryTokenizer:
 
   def encode(self, text):
     """Return int32[n] ids of the text, without start and end tokens."""
-    made = native.call(f'{JSON} cannot encode a text', self.coder.encode, text, add_special_tokens=False)
-    return np.array(made.ids, np.int32)
+    tokenizer = native.call(f'{JSON} cannot encode a text', self.coder.encode, text, add_special_tokens=False)
+    return np.array(tokenizer.ids, np.int32)
 
   def encode_part(self, text, first):
     """Return int32[n] ids of a document; its pre-tokenization is unknown, so parts are rejected."""
