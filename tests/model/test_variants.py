@@ -137,7 +137,7 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refuse
     for i in range(12):
       if i:
         last = tokens[[0, 1], lengths + i - 1]
-        logits, cache = jax.jit(kv_cache._read_one)(ready, cache, last)
+        logits, cache = jax.jit(kv_cache._decode_one)(ready, cache, last)
       for row, length in enumerate(lengths):
         np.testing.assert_allclose(logits[row], want[row, length + i - 1], atol=2e-5, err_msg=f'{row} {i}')
 
