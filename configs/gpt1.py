@@ -1,8 +1,8 @@
 """GPT-1 (Radford et al. 2018), pretraining.
 
 Parameters      116,534,784
-Tokens a step   32,768 (64 sequences of 512)
-Expect          perplexity 18.4 a token (loss 2.91) on BooksCorpus, the paper's; split not stated
+Tokens per step 32,768 (64 sequences of 512)
+Expect          perplexity 18.4 per token (loss 2.91) on BooksCorpus, the paper's; split not stated
 Meant for       one GPU of 16 GB or more (the authors: a month on eight GPUs)
 
 From the paper: 12 layers of norm after each sub-layer, dropout 0.1, 100 epochs, Adam at 2.5e-4 after

@@ -1,11 +1,11 @@
 """GPT-1's LSTM (section 5): one layer of 2,048 units in the Transformer's place, pretrained in the same way.
 
 Parameters      56 M
-Tokens a step   32,768 (64 sequences of 512)
+Tokens per step 32,768 (64 sequences of 512)
 Expect          a loss above the Transformer's; the paper gives none
 Meant for       one GPU of 16 GB or more
 
-All but the model is gpt1.py's. How the paper's 2,048 units became logits is not stated: see
+Everything except the model is that of gpt1.py. How the paper's 2,048 units became logits is not stated: see
 gptjax/model/lstm.py.
 """
 

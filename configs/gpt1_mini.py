@@ -1,12 +1,12 @@
 """A small GPT-1 on sixteen novels, for two CPU cores; docs/sst2.sh fine-tunes it.
 
 Parameters      0.3 M
-Tokens a step   4,096 (64 sequences of 64)
+Tokens per step 4,096 (64 sequences of 64)
 Expect          a held-out loss of about 5 after eight minutes
 Meant for       two CPU cores
 
-The shape of GPT-1 in small: norm after each sub-layer, dropout, tied embedding. 0.1 would be too much dropout
-for one pass over so few words.
+A small version of the shape of GPT-1: norm after each sub-layer, dropout, tied embedding. 0.1 would be too
+much dropout for one pass over so few words.
 """
 
 from configs import gpt1

@@ -1,13 +1,13 @@
 """GPT-2 355M ("345M" in the paper).
 
 Parameters      354,823,168
-Tokens a step   524,288 (512 sequences of 1,024)
+Tokens per step 524,288 (512 sequences of 1,024)
 Expect          the released weights have a loss of 2.84 on OpenWebText, without having seen it (nanoGPT's
                 README); a model trained on it ends lower
 Meant for       eight GPUs of 40 GB, or a v5e-16 slice
 
-Like gpt2_small.py but for what stands below. The paper tuned its rate by hand for each size and does
-not give it: this one follows GPT-3's table for the nearest size.
+Like gpt2_small.py except for the fields below. The paper tuned its rate by hand for each size and does
+not state it: this one follows GPT-3's table for the nearest size.
 """
 
 from configs import gpt2_small

@@ -1,7 +1,7 @@
 """GPT-2 124M ("117M" in the paper).
 
 Parameters      124,439,808
-Tokens a step   524,288 (512 sequences of 1,024)
+Tokens per step 524,288 (512 sequences of 1,024)
 Expect          held-out loss about 2.85 on OpenWebText after 300 G tokens (nanoGPT, from scratch);
                 the released weights have 3.12 there, without having seen it
 Meant for       one GPU of 16 GB or more; eight A100s take about four days for 300 G tokens (nanoGPT's README)

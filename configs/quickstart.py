@@ -1,7 +1,7 @@
 """A small GPT-2 on the documentation that ships with Python, on a laptop.
 
 Parameters      2.2 M
-Tokens a step   4,096 (32 sequences of 128)
+Tokens per step 4,096 (32 sequences of 128)
 Expect          a held-out loss of about 3.9, clearly below a bigram model's 4.5, in three minutes
 Meant for       two CPU cores
 """

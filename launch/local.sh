@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# N processes of one run on this machine:
+# Starts N processes of one run on this machine:
 #   launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two
-# Each has one GPU of those in CUDA_VISIBLE_DEVICES (of all, if that is not set); where there is none, DEVICES CPU
-# devices of its own (1 by default), unless JAX_PLATFORMS asks for something else.
+# Each gets one of the GPUs in CUDA_VISIBLE_DEVICES (of all GPUs, if that is not set). Without GPUs, each gets DEVICES
+# CPU devices (1 by default), unless JAX_PLATFORMS selects something else.
 set -euo pipefail
 # shellcheck source=launch/restarts.sh
 source "$(dirname "${BASH_SOURCE[0]}")/restarts.sh"
@@ -19,14 +19,14 @@ workdir=$(workdir_of "$@")
 [[ -n $workdir ]] || usage
 logs=$workdir/logs
 python=${PYTHON:-python}
-GRACE=${GRACE:-5} # seconds in which the others end by themselves once a process has failed
+GRACE=${GRACE:-5} # seconds for the others to exit after a process has failed
 LOST=70 STOPPED=75
 mkdir -p "$logs" || exit 2
 export_run_token
 port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])') || exit 2
 
-# The GPUs that the processes may use: as CUDA reads CUDA_VISIBLE_DEVICES, up to what is no GPU. Where JAX_PLATFORMS
-# says that there are some, they need no nvidia-smi, which containers may lack.
+# The GPUs that the processes may use: like CUDA, the entries of CUDA_VISIBLE_DEVICES before the first that is not a
+# GPU. If JAX_PLATFORMS selects GPUs, nvidia-smi is not needed, which containers may lack.
 gpus=()
 platforms=,${JAX_PLATFORMS:-},
 installed=$( { nvidia-smi --list-gpus 2>/dev/null || true; } | grep -c '^GPU ' || true)
@@ -47,12 +47,12 @@ if ((${#gpus[@]} > 0 && ${#gpus[@]} < n)); then
   exit 2
 fi
 
-# To stop one is to stop all: they agree on a step, save it, and end with 75. Each has a session of its own, or
-# Ctrl-C would reach it as well: as the second signal, which ends it at once. All that still run are told, and
-# while they are being started: as soon as all are.
-processes=() started='' pending='' told=''
+# A stop signal to one process stops all: they agree on a step, save it, and exit with 75. Each has its own session, or
+# Ctrl-C would reach it too, as the second signal, which ends it at once. All running processes get the signal; during
+# start-up, after all have been started.
+processes=() started='' pending='' stopping=''
 stop() {
-  told=1
+  stopping=1
   if [[ -n $started ]]; then
     for process in $(jobs -pr); do
       kill -s "$1" "$process" 2>/dev/null || true
@@ -62,8 +62,8 @@ stop() {
   fi
 }
 trap 'stop TERM' TERM INT
-trap 'stop USR1' USR1 # as itself: it is never the second signal, which ends a process at once
-trap 'stop HUP' HUP # as itself: a terminal that closes sends it twice, and a process counts it once
+trap 'stop USR1' USR1 # forwarded unchanged: it never counts as the second signal, which ends a process
+trap 'stop HUP' HUP # forwarded unchanged: a closing terminal sends it twice, and a process counts it once
 
 for ((i = 0; i < n; i++)); do
   if ((${#gpus[@]} > 0)); then
@@ -76,7 +76,7 @@ for ((i = 0; i < n; i++)); do
   if ((i == 0)); then
     setsid "${line[@]}" &
   else
-    rm -f "$logs/process-$i.log" # it may be a link to anywhere
+    rm -f "$logs/process-$i.log" # it may be a symbolic link
     setsid "${line[@]}" >"$logs/process-$i.log" 2>&1 &
   fi
   processes+=($!)
@@ -85,9 +85,9 @@ done
 started=1
 [[ -z $pending ]] || stop "$pending"
 
-# A process that fails once all have connected tells the others why, and they end. Before, as while Python imports, it
-# cannot: they would wait for it for a minute. So those that are left are told to stop.
-codes=() failed='' deadline='' cut_short=''
+# A process that fails after all have connected ends the others too. Before, for instance while Python imports modules,
+# it cannot, and they would wait for it for a minute. So the remaining processes get a stop signal.
+codes=() failed='' deadline='' stopped_others=''
 while true; do
   left=''
   for i in "${!processes[@]}"; do
@@ -104,24 +104,24 @@ while true; do
     fi
   done
   [[ -n $left ]] || break
-  if [[ -n $failed && -z $told ]] && ((SECONDS >= deadline)); then
+  if [[ -n $failed && -z $stopping ]] && ((SECONDS >= deadline)); then
     echo "$0: process $failed has ended with exit code ${codes[$failed]}: stopping the others" >&2
-    cut_short=1
+    stopped_others=1
     stop TERM
   fi
-  sleep 0.3 >/dev/null 2>&1 & # not in the foreground, where a trap would wait for its end
+  sleep 0.3 >/dev/null 2>&1 & # in the background, because a trap waits for a foreground command
   wait "$!" || true
 done
 
 code=${codes[0]}
 for i in "${!codes[@]}"; do
-  if ((code > 128 && codes[i] <= 128)); then # process 0 was killed: others say so
+  if ((code > 128 && codes[i] <= 128)); then # process 0 was killed: show the message of another process
     code=${codes[$i]}
     tail -n 1 "$logs/process-$i.log" >&2 || true
   fi
 done
-if [[ -n $cut_short ]]; then
-  if ((code == STOPPED)); then # only because of what had failed
+if [[ -n $stopped_others ]]; then
+  if ((code == STOPPED)); then # stopped because of the failed process
     code=$((codes[failed] > 128 ? LOST : codes[failed]))
   fi
   if ((failed > 0)); then

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# For the scripts here: how often a command that ends with exit code 1, a bug, is started again (again.sh and
-# slurm.sbatch), and the token by which the processes of a run know each other (local.sh and slurm.sbatch).
+# Shared by the launchers: the limit of restarts after exit code 1, a bug (again.sh and slurm.sbatch), and the token
+# with which the processes of a run authenticate (local.sh and slurm.sbatch).
 # shellcheck disable=SC2034 # the scripts above use it
-MOST_BUGS=3 # restarts without a newer checkpoint in between
+MOST_BUGS=3 # restarts without a newer checkpoint
 
-# Gives all that is started from here one GPTJAX_RUN_TOKEN, a new one if there is none. It is not passed as an
-# argument: those are shown to every user of the machine.
+# Exports GPTJAX_RUN_TOKEN for all processes started later, a new one if it is not set. It is not passed as an
+# argument, because all users of the machine can see arguments.
 export_run_token() {
   [[ -n ${GPTJAX_RUN_TOKEN:-} ]] || GPTJAX_RUN_TOKEN=$(new_run_token)
   export GPTJAX_RUN_TOKEN
@@ -15,7 +15,7 @@ new_run_token() {
   od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n'
 }
 
-# The value of --workdir among the arguments, with ~ expanded; nothing without it.
+# Prints the value of --workdir in the arguments, with ~ expanded; nothing without it.
 workdir_of() {
   local workdir='' next=''
   for argument in "$@"; do
@@ -28,13 +28,13 @@ workdir_of() {
     esac
   done
   # shellcheck disable=SC2088 # it is text here
-  case $workdir in # as gptjax.files.paths does: a shell expands it at the start of a word alone
+  case $workdir in # like gptjax.files.paths: a shell expands ~ only at the start of a word
     '~' | '~/'*) workdir=$HOME${workdir:1} ;;
   esac
   printf '%s' "$workdir"
 }
 
-# The newest checkpoint of a workdir: the largest N of WORKDIR/checkpoints/N/manifest.json; -1 if there is none.
+# Prints the newest checkpoint of a workdir: the largest N of WORKDIR/checkpoints/N/manifest.json; -1 if there is none.
 newest_checkpoint() {
   local newest=-1 manifest step
   if [[ -n $1 ]]; then

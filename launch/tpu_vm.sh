@@ -3,7 +3,7 @@
 #   NAME=gptjax ZONE=us-east5-a TYPE=v6e-16 SPOT=1 BUCKET=my-runs launch/tpu_vm.sh create
 #   ... launch/tpu_vm.sh install
 #   ... launch/tpu_vm.sh run --config=configs/gpt2_small.py --workdir=../bucket/small
-# With --dry_run as the first argument it prints each gcloud command and runs none.
+# With --dry_run as the first argument, gcloud commands are printed, not run.
 set -euo pipefail
 # shellcheck source=launch/restarts.sh
 source "$(dirname "${BASH_SOURCE[0]}")/restarts.sh"
@@ -48,7 +48,7 @@ state() {
   gcloud_tpu queued-resources describe "$NAME" --format='value(state.state)'
 }
 
-await() { # until the machines are there
+await() { # waits until the machines are ready
   local now
   while true; do
     now=$(state)
@@ -67,7 +67,7 @@ install() {
   new_run_token >"$folder/run.token"
   gcloud_tpu tpu-vm scp "$folder/gptjax.tgz" "$folder/run.token" "$NAME:." --worker=all
   rm -rf "$folder"
-  # Workers share no disk: a bucket, mounted on all, holds corpus and workdir.
+  # Workers share no disk: a bucket, mounted on all, contains the corpus and the workdir.
   on_all "set -e; chmod 600 run.token; rm -rf gptjax/gptjax gptjax/configs; mkdir -p gptjax bucket; tar -xzf gptjax.tgz -C gptjax
 cd gptjax && python3 -m venv ../env && ../env/bin/pip install --quiet --editable '.[tpu]'
 if [ -n $bucket ]; then
@@ -83,7 +83,7 @@ fi"
 run() {
   local flags
   flags=$(printf ' %q' "$@")
-  # All workers end together, and each starts its own process again.
+  # All workers exit together, and each restarts its own process.
   on_all "cd gptjax && GPTJAX_RUN_TOKEN=\$(cat ../run.token) PID_FILE=../run.pid nohup launch/again.sh ../env/bin/python -m gptjax.main$flags \
     >../run.log 2>&1 </dev/null & sleep 1"
 }
@@ -103,7 +103,7 @@ case $command in
     install
     run "$@"
     ;;
-  keep) # runs, and restarts for as long as the machines are taken away
+  keep) # recreates the machines and restarts the run after each preemption
     while true; do
       now=$(state)
       echo "$now"

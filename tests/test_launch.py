@@ -255,7 +255,7 @@ def test_a_signal_in_its_pause_is_not_lost(tmp_path, number):
   process = subprocess.Popen(
     ['launch/again.sh', 'bash', '-c', f'echo >>{tmp_path}/ran; exit 70'], cwd=ROOT, stderr=subprocess.PIPE,
     text=True, env={**ENVIRONMENT, 'PAUSE': '1000'})
-  assert 'exit code 70, started again' in process.stderr.readline()
+  assert 'exit code 70, restarting' in process.stderr.readline()
   process.send_signal(number)
   said = process.communicate(timeout=20)[1]
   assert process.returncode == 75 and 'told to stop' in said
@@ -335,7 +335,7 @@ def test_what_a_workdir_says_of_earlier_ends_is_a_number_or_nothing(tmp_path, te
   done = run('bash', 'launch/slurm.sbatch', f'--workdir={workdir}',
              env={'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
                   'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
-  assert 'queued again' in done.stdout and not list(tmp_path.rglob('hacked')), done
+  assert 'requeued' in done.stdout and not list(tmp_path.rglob('hacked')), done
   assert (workdir / 'bugs-7').read_text() == '1 -1\n'
 
 
@@ -359,7 +359,7 @@ trap 'echo forcing job termination; exit 137' TERM HUP""" * traps
   wait_for((tmp_path / 'ready').exists, process)
   process.send_signal(number)
   said = process.communicate(timeout=20)[0]
-  assert process.returncode == 0 and 'queued again' in said
+  assert process.returncode == 0 and 'requeued' in said
   assert f'exit code {75 if traps else 138}' in said
   assert (tmp_path / 'queued').read_text() == 'requeue 7\n' and (tmp_path / 'told').read_text() == told
 
@@ -375,7 +375,7 @@ def test_slurm_does_not_queue_a_job_again_that_is_being_ended(tmp_path, state, q
   done = run('launch/slurm.sbatch', env={'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
                                          'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
   assert done.returncode == (0 if queued else 75), done.stderr
-  assert (tmp_path / 'queued').exists() == queued and ('queued again' in done.stdout) == queued
+  assert (tmp_path / 'queued').exists() == queued and ('requeued' in done.stdout) == queued
 
 
 def test_local_passes_a_signal_on_to_all_its_processes(tmp_path):

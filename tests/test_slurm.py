@@ -76,11 +76,11 @@ def test_a_signal_to_the_batch_shell_saves_and_queues_again(slurm, corpus_folder
   try:
     wait_for(lambda: steps_logged(workdir) >= 3)
     subprocess.run(['scancel', shell, f'--signal={name}', number], env=slurm, check=True)
-    wait_for(lambda: 'queued again' in log.read_text() or job(slurm, number, 'JobState') == 'FAILED')
+    wait_for(lambda: 'requeued' in log.read_text() or job(slurm, number, 'JobState') == 'FAILED')
   finally:
     subprocess.run(['scancel', number], env=slurm, check=True)
   said = log.read_text()
-  assert 'exit code 75, queued again' in said and 'forcing job termination' not in said, said
+  assert 'exit code 75, requeued' in said and 'forcing job termination' not in said, said
   assert checkpoint.steps(workdir / 'checkpoints')[-1] == steps_logged(workdir)
 
 
@@ -98,7 +98,7 @@ def test_wrong_input_is_not_queued_again(slurm, corpus_folder, tmp_path):
                   '--config.train.batch_size=7')
   wait_for(lambda: job(slurm, number, 'JobState') in ('COMPLETED', 'FAILED'))
   assert job(slurm, number, 'JobState') == 'FAILED' and job(slurm, number, 'Restarts') == '0'
-  assert 'input or the config is wrong' in (tmp_path / 'log').read_text()
+  assert 'input or the config is invalid' in (tmp_path / 'log').read_text()
 
 
 def test_open_mpi_needs_no_flags(corpus_folder, tmp_path):

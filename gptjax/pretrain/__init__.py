@@ -1,9 +1,10 @@
 """The pretraining job.
 
-  console     Log lines of a pretraining run: at its start, at its steps, and its summary.
-  evaluation  The held-out loss of a pretraining run.
-  loop        The pretraining job: everything around the train step.
-  preparation Preparation of a pretraining run: its corpus, its number of steps, and the first files in its
-              workdir.
-  rewind      Rewinds after a loss spike: return to an older checkpoint and skip the batches before the spike.
+  console      Log lines of a pretraining run: at its start, at its steps, and its summary.
+  evaluation   The held-out loss of a pretraining run.
+  loop         The pretraining job: everything around the train step.
+  preparation  Preparation of a pretraining run: its corpus, its number of steps, and the first files in its
+               workdir.
+  rewind       Rewinds after a loss spike: return to an older checkpoint and skip the batches before the
+               spike.
 """

@@ -1,12 +1,11 @@
-"""What a run keeps: checkpoints, their manifests, who owns a workdir.
+"""The stored state of a run: checkpoints, their manifests, the ownership of a workdir.
 
-  checkpoint  Checkpoints that can be trusted: Orbax writes the arrays, a manifest written last vouches for
-              them.
-  digests     Digests of arrays: 64 bits that do not depend on the mesh, computed where the array lies.
-  manifest    The manifest of a checkpoint: JSON that names its arrays and files with their digests, and its
-              own.
-  orbax_io    All that knows how Orbax keeps arrays: writing them, opening what was written, restoring.
-  ownership   One process at a time writes to a folder: `owner.json` names it, and a lock on that file ends
-              with it.
-  rewind_log  The rewinds of a run: `WORKDIR/rewinds.json`, which decides what batch each step reads.
+  checkpoint  Verified checkpoints: Orbax writes the arrays, then a manifest records their digests.
+  digests     64-bit digests of arrays, computed on their devices and independent of the mesh.
+  manifest    The manifest of a checkpoint: JSON that lists its arrays and files with digests, and its own
+              digest.
+  orbax_io    Writing, checking and restoring arrays with Orbax.
+  ownership   Exclusive ownership of a folder by one process: a record of the owner in `owner.json`, and a
+              lock on it.
+  rewind_log  The rewinds of a run: `WORKDIR/rewinds.json`, which decides which batch each step reads.
 """

@@ -118,9 +118,9 @@ def test_fresh_weights_do_not_depend_on_the_mesh():
 
 @pytest.mark.parametrize('sizes, message', [
   (dict(data=3), 'takes 3 devices.*but there are 8'),
-  (dict(data=-1, fsdp=-1), 'at most one is -1'),
+  (dict(data=-1, fsdp=-1), 'at most one may be -1'),
   (dict(data=-1, fsdp=3), 'but there are 8'),
-  (dict(data=0), 'sizes are positive')])
+  (dict(data=0), 'sizes must be positive')])
 def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes, message):
   from types import SimpleNamespace
   sizes = SimpleNamespace(**{'replica': 1, 'data': 1, 'fsdp': 1, 'tensor': 1, **sizes})

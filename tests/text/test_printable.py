@@ -126,7 +126,7 @@ def test_no_command_passes_an_escape_sequence_on(name, folder, monkeypatch):
   job, *arguments = COMMANDS[name]
   monkeypatch.chdir(folder)
   monkeypatch.setattr(sys, 'argv', [name, *arguments])
-  monkeypatch.setattr(gptjax.command.shutdown, 'leave', lambda: None)
+  monkeypatch.setattr(gptjax.command.shutdown, 'ignore_signals', lambda: None)
   out, err = streams(monkeypatch, True, terminal=True)
   code = 0
   try:

@@ -69,8 +69,8 @@ def test_corpora_that_cannot_be_read_together_are_refused(pair, tmp_path):
 @pytest.mark.parametrize('data, message', [
   ({'mixture': ('a', 0.7)}, 'must be pairs of folder and weight'),
   ({'mixture': (('a',), ('b', 1))}, 'must be pairs'), ({'mixture': (('a', 'b'),)}, 'must be pairs'),
-  ({'mixture': (('a', 1),), 'corpus': 'c'}, "config.data.corpus = 'c' both say"),
-  ({'mixture': (('a', 1),), 'source': 'python:'}, "config.data.source = 'python:' both say")])
+  ({'mixture': (('a', 1),), 'corpus': 'c'}, "config.data.corpus = 'c' are both set"),
+  ({'mixture': (('a', 1),), 'source': 'python:'}, "config.data.source = 'python:' are both set")])
 def test_a_mixture_that_is_none_is_refused(data, message):
   with pytest.raises(ValueError) as caught:
     tiny_config(**{f'data.{name}': value for name, value in data.items()})
@@ -82,12 +82,12 @@ def test_a_mixture_on_the_command_line_takes_the_place_of_the_files_corpus():
   both = (('/a', 0.3), ('/b', 0.7))
   config = files.load('gpt2_small.py')
   config.data.mixture = both
-  with pytest.raises(ValueError, match='both say'):
+  with pytest.raises(ValueError, match='are both set'):
     configs.make_paths_absolute(config)
   configs.make_paths_absolute(config, {'data.mixture'})
   assert mixture.folders_and_weights(config.data) == (['/a', '/b'], [0.3, 0.7]) and not config.data.corpus
   config.data.corpus = 'c'
-  with pytest.raises(ValueError, match='both say'):
+  with pytest.raises(ValueError, match='are both set'):
     configs.make_paths_absolute(config, {'data.mixture', 'data.corpus'})
 
 
@@ -163,7 +163,7 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
 
 def test_a_run_goes_on_with_the_same_mixture_alone(trained, tmp_path):
   workdir, folders, _ = trained
-  for which, says in (((folders, (0.7, 0.3)), 'by other weights'), ((folders[:1], (1,)), 'another corpus')):
+  for which, says in (((folders, (0.7, 0.3)), 'a mixture with other weights'), ((folders[:1], (1,)), 'another corpus')):
     with pytest.raises(ValueError, match=says):
       run(workdir, *which)
   moved = [shutil.copytree(folder, tmp_path / f'moved{i}') for i, folder in enumerate(folders)]
