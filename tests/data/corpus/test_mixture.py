@@ -163,7 +163,8 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
 
 def test_a_run_goes_on_with_the_same_mixture_alone(trained, tmp_path):
   workdir, folders, _ = trained
-  for which, says in (((folders, (0.7, 0.3)), 'a mixture with other weights'), ((folders[:1], (1,)), 'another corpus')):
+  for which, says in (((folders, (0.7, 0.3)), 'a mixture with other weights'),
+                      ((folders[:1], (1,)), 'another corpus')):
     with pytest.raises(ValueError, match=says):
       run(workdir, *which)
   moved = [shutil.copytree(folder, tmp_path / f'moved{i}') for i, folder in enumerate(folders)]
