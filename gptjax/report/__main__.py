@@ -17,8 +17,7 @@ def main(arguments):
       '(top-k 40; saved in WORKDIR/samples.json for later reports)')
   add('--prompt', action='append', help="of conditional samples; repeatable; default: that of the paper's "
       'Table 13')
-  add('--sample_tokens', type=integer(1), default=256,
-      help='maximum number of tokens of a sample (default 256)')
+  add('--sample_tokens', type=integer(1), default=256, help='maximum tokens of a sample (default 256)')
   add('--seed', type=integer(0, SEED), default=0, help='of the samples')
   flags = parser.parse_args(arguments)
   prompts = flags.prompt or [published.UNICORNS]

@@ -1,4 +1,4 @@
-"""The content of a report, independent of its format: prose, tables, figures and verbatim text."""
+"""The content of a report, independent of its format: sections of prose, tables, figures and raw text."""
 
 from typing import NamedTuple
 

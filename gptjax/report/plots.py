@@ -115,7 +115,7 @@ def figure_1(found):
   """Plot score against size for four tasks, like the paper's Figure 1: ours in colour, the paper's dashed."""
   def draw(figure, axes):
     for panel, (task, metric, title, systems) in zip(axes.flat, published.FIGURE_1, strict=True):
-      of = next(one for one in paper.FIGURES if (one.task, one.metric) == (task, metric))
+      of = next(one for one in paper.PAPER_RESULTS if (one.task, one.metric) == (task, metric))
       for name, score in systems:
         panel.axhline(score, **DOTTED)
         panel.text(1.01, score, name, transform=panel.get_yaxis_transform(), va='center', fontsize=8,
@@ -139,7 +139,7 @@ def _points(found, one):
 
 def tasks_over_size(found):
   """Plot each number of the paper's Table 3, and Winograd's, that a run has; '' if there is none."""
-  shown = [one for one in paper.FIGURES if _points(found, one) and (
+  shown = [one for one in paper.PAPER_RESULTS if _points(found, one) and (
     len(set(one.sizes.values())) == 4 or (one.task, one.metric) == ('winograd', 'accuracy_partial'))]
   if not shown:
     return ''
@@ -167,7 +167,8 @@ def _panels(n, draw):
 
 
 def figure_4(found):
-  """Plot training and held-out perplexity over size, like the paper's Figure 4; '' if there is no data.
+  """Plot training and held-out perplexity over size, like the paper's Figure 4; '' if no run was trained
+  here.
 
   Perplexity is per token, so there is a panel for each vocabulary; the paper's numbers are in that of GPT-2.
   """
@@ -217,7 +218,10 @@ def loss_curves(found):
 
 
 def training_curves(found):
-  """Plot learning rate, gradient norm and throughput over steps; '' if no run was trained here."""
+  """Plot learning rate, gradient norm and throughput over steps, as recorded.
+
+  '' if no run was trained here.
+  """
   trained = runs.trained(found)
   shown = [(metric, title) for metric, title in (
     ('train/learning_rate', 'learning rate'), ('train/grad_norm', 'gradient norm, before clipping'),
@@ -251,7 +255,8 @@ def tasks_over_steps(found):
       for i, run in enumerate(found):
         if run in own:
           steps, values = runs.curve(run, name)
-          panel.plot(steps, [percent.shown(name, value) for value in values], color=SERIES[i % len(SERIES)],
+          panel.plot(steps, [percent.to_display(name, value) for value in values],
+                     color=SERIES[i % len(SERIES)],
                      marker=MARKERS[i % len(MARKERS)], label=figures.literal(run.name))
       title = name.removeprefix('eval/').replace('/', ', ').replace('_', ' ')
       panel.set_title(figures.literal(textwrap.fill(title, 34)))
@@ -264,7 +269,7 @@ def tasks_over_steps(found):
 
 def _first_metrics(task):
   """The metrics of a task that are plotted: those in the paper, or the accuracy."""
-  return {one.metric for one in paper.FIGURES if one.task == task} or {'accuracy'}
+  return {one.metric for one in paper.PAPER_RESULTS if one.task == task} or {'accuracy'}
 
 
 def overlap_scores(run):
@@ -278,8 +283,8 @@ def overlap_scores(run):
       metric = next(name for name in rows[0] if name not in ('bucket', 'examples'))
       buckets = [row for row in rows[1:] if row[metric] is not None]
       panel.bar([figures.literal(f'{row["bucket"]}\n(n = {row["examples"]:,})') for row in buckets],
-                [percent.shown(metric, row[metric]) for row in buckets], color=SERIES[0], width=0.6)
-      panel.axhline(percent.shown(metric, rows[0][metric]), **DOTTED)
+                [percent.to_display(metric, row[metric]) for row in buckets], color=SERIES[0], width=0.6)
+      panel.axhline(percent.to_display(metric, rows[0][metric]), **DOTTED)
       panel.set(title=figures.literal(f'{task}, {metric}'))
       panel.grid(axis='x', visible=False)
     for panel in axes.flat[len(found):]:

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 from gptjax.files import atomic, records
-from gptjax.generate import writer
+from gptjax.generate import generation
 from gptjax.report import files
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):
-  """Write unconditional and conditional samples of a workdir's model, or of the weights that it evaluates.
+  """Write samples of a workdir's model, or of the weights that it evaluates: unconditional and of each
+  prompt.
 
   Raises:
     ValueError: see `generate.sample`; or the folder is not a workdir.
@@ -17,14 +18,14 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   config = files.read_config(Path(workdir))
   trained = (Path(workdir) / 'checkpoints').is_dir()
   source = workdir if trained else config['config']['init_from']
-  save(workdir, {prompt: writer.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
-                                         max_tokens=max_tokens, top_k=writer.PAPER_TOP_K)
+  save(workdir, {prompt: generation.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
+                                         max_tokens=max_tokens, top_k=generation.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)
 
 
 def save(workdir, texts, seed):
   """Write samples.json from {prompt: [text]}, for the report."""
-  rows = [{'prompt': prompt, 'text': text, 'top_k': writer.PAPER_TOP_K, 'seed': seed}
+  rows = [{'prompt': prompt, 'text': text, 'top_k': generation.PAPER_TOP_K, 'seed': seed}
           for prompt, samples in texts.items() for text in samples]
   content = json.dumps(list(map(records.add_checksum, rows)), indent=1) + '\n'
   atomic.write(Path(workdir) / 'samples.json', content)

@@ -111,7 +111,7 @@ def test_damage_is_seen_said_and_passed_over_but_nothing_is_moved(workdir, tmp_p
   assert 'checkpoint 10 is damaged' in capsys.readouterr().err
   assert_same(model, loaded(workdir / 'checkpoints' / '5')[0])
   assert checkpoint.steps(folder / 'checkpoints') == [5, 10]
-  with pytest.raises(ValueError, match=r'checkpoint .*/10 is damaged .*take another'):
+  with pytest.raises(ValueError, match=r'checkpoint .*/10 is damaged .*use another'):
     loaded(folder / 'checkpoints' / '10')
   flip(folder / 'checkpoints' / '5')
   with pytest.raises(ValueError, match='has no valid checkpoint'):

@@ -326,7 +326,7 @@ def test_the_command(workdirs, tmp_path):
   (tmp_path / 'model' / 'config.json').write_text('{"model_type": "gpt2"}')
   for flags, says in ((['--workdir=nowhere'], 'does not exist'), ([f'--workdir={ROOT}'], 'no config.json'),
                       ([f'--workdir={tmp_path}/model'], 'no config.json of a run'),
-                      ([f'--workdir={workdirs[0]}'] * 2, 'named twice'),
+                      ([f'--workdir={workdirs[0]}'] * 2, 'listed twice'),
                       ([f'--workdir={tmp_path}'], 'is damaged')):
     with pytest.raises(ValueError, match=says) as error:
       main(flags)

@@ -322,7 +322,7 @@ def test_what_the_machine_refuses_is_one_line_and_leaves_the_earlier_checkpoint(
     # Python may say so at its end of what Orbax had begun when the save failed.
     said = [line for line in done.stderr.splitlines()
             if 'never awaited' not in line and 'tracemalloc' not in line]
-    assert 'checkpoint is good' in done.stdout and not said, done
+    assert 'checkpoint is valid' in done.stdout and not said, done
     subprocess.run(['mount', '-o', 'remount,rw', disk], check=True)
     assert all(checkpoint.is_incomplete(disk / str(step)) for step in checkpoint.steps(disk) if step != 5)
     assert restored(disk)[0] == 5
