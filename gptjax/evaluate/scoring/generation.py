@@ -12,7 +12,7 @@ from gptjax.generate.streaming import GeneratedText
 MIN_BATCH_SIZE = 8  # generation is bound by reading the weights, so a small batch takes as long as one text
 
 
-def generate_texts(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
+def generate_with_journal(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
   """Return [(generated text without the stop string; list of int, its tokens and possibly some after it)].
 
   Args:
@@ -29,7 +29,7 @@ def generate_texts(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
   results = {number: tuple(answer) for number, answer in part.known.items()}
   remaining = sorted((i for i in range(len(prompts)) if i not in results), key=lambda i: -len(prompts[i]))
   n_vocab = min(evaluated.model.n_vocab, evaluated.tokenizer.n_vocab)
-  choice = SamplingOptions(None if top_k == 1 else 1.0, None if top_k == 1 else top_k, None, n_vocab)
+  options = SamplingOptions(None if top_k == 1 else 1.0, None if top_k == 1 else top_k, None, n_vocab)
   model = kv_cache.prepare_for_decoding(evaluated.model) if remaining else None
   with bars.bar(shown=evaluated.show_progress, total=len(prompts), initial=len(results), desc=name,
                 unit='text', leave=False) as bar:
@@ -37,7 +37,8 @@ def generate_texts(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
     for begin in range(0, len(remaining), size):
       rows = remaining[begin:begin + size]
       texts = [GeneratedText(evaluated.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
-      generation.generate_texts(model, evaluated.tokenizer, texts, choice, evaluated.seed, 'stop', size, None)
+      generation.generate_texts(model, evaluated.tokenizer, texts, options, evaluated.seed, 'stop', size,
+                                None)
       for i, text in zip(rows, texts):
         results[i] = text.text, text.ids[len(prompts[i]):]
         part.record(i, results[i])

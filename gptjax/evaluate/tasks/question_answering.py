@@ -7,7 +7,7 @@ import numpy as np
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring import answers
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
-from gptjax.evaluate.scoring.generation import answer_tokens, encode_prompt, generate_texts
+from gptjax.evaluate.scoring.generation import answer_tokens, encode_prompt, generate_with_journal
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import schema, sources
 
@@ -82,7 +82,7 @@ def turns(story):
 def evaluate_coqa(evaluated, turns):
   """Return the TaskResult: F1 as the official script counts it."""
   prompts = [encode_prompt(evaluated, before, ANSWER_TOKENS) for before, *_ in turns]
-  generated = [text.strip() for text, _ in generate_texts(evaluated, 'coqa', prompts, ANSWER_TOKENS)]
+  generated = [text.strip() for text, _ in generate_with_journal(evaluated, 'coqa', prompts, ANSWER_TOKENS)]
   scores = [answers.coqa_f1(text, references) for text, (_, references, _) in zip(generated, turns)]
   domains = {domain: [score for score, turn in zip(scores, turns) if turn[2] == domain]
              for domain in sorted({turn[2] for turn in turns})}
@@ -118,7 +118,7 @@ def evaluate_nq(evaluated, questions):
   """Return the TaskResult: exact match of all answers and of the most confident ones."""
   prompts = [encode_prompt(evaluated, f'{few_shot_prompt()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
              for question, _ in questions]
-  outputs = generate_texts(evaluated, 'natural_questions', prompts, SHORT_ANSWER_TOKENS)
+  outputs = generate_with_journal(evaluated, 'natural_questions', prompts, SHORT_ANSWER_TOKENS)
   answer_ids = [answer_tokens(evaluated.tokenizer, ids, text) for text, ids in outputs]
   answered = [i for i, ids in enumerate(answer_ids) if ids]
   scores = score_with_journal(evaluated, 'natural_questions, how sure', [  # a key in existing journals

@@ -6,7 +6,7 @@ import random
 import numpy as np
 
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult
-from gptjax.evaluate.scoring.generation import generate_texts, max_prompt_tokens
+from gptjax.evaluate.scoring.generation import generate_with_journal, max_prompt_tokens
 from gptjax.evaluate.tasks.translation import require_package
 from gptjax.evaluate.texts import schema, sources
 from gptjax.evaluate.texts.sentences import sentences
@@ -53,7 +53,7 @@ def evaluate(evaluated, articles):
   prompts_by_name = {'hint': [np.append(article_ids, hint) for article_ids in ids], 'no hint': ids}
   summaries = {}
   for name, prompts in prompts_by_name.items():
-    texts = generate_texts(evaluated, f'cnn_dailymail, {name}', prompts, TOKENS, stop=(), top_k=TOP_K)
+    texts = generate_with_journal(evaluated, f'cnn_dailymail, {name}', prompts, TOKENS, stop=(), top_k=TOP_K)
     summaries[name] = ['\n'.join(sentences(text)[:SUMMARY_SENTENCES]) for text, _ in texts]
   article_sentences, rng = [sentences(article) for article, _ in articles], random.Random(evaluated.seed)
   summaries['lead 3'] = ['\n'.join(split[:SUMMARY_SENTENCES]) for split in article_sentences]

@@ -4,7 +4,7 @@ import functools
 
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult
-from gptjax.evaluate.scoring.generation import encode_prompt, generate_texts
+from gptjax.evaluate.scoring.generation import encode_prompt, generate_with_journal
 from gptjax.evaluate.texts import schema, sources
 from gptjax.evaluate.texts.sentences import sentences
 from gptjax.text.words import plural
@@ -68,7 +68,7 @@ def evaluate(source, target, evaluated, pairs):
   prompts = [encode_prompt(evaluated, f'{few_shot_prompt(source)}{sentence} =', TOKENS)
              for sentence, _ in pairs]
   translations = [(sentences(text) or [''])[0]
-                  for text, _ in generate_texts(evaluated, name, prompts, TOKENS)]
+                  for text, _ in generate_with_journal(evaluated, name, prompts, TOKENS)]
   bleu = sacrebleu.BLEU()
   score = bleu.corpus_score(translations, [[reference for _, reference in pairs]])
   examples = tuple({'text': sentence, 'answer': text, 'references': [reference]}

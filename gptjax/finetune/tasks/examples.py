@@ -236,13 +236,13 @@ def _object(line, location):
 
 def _tfds(library, source, data, location):
   """Yield the records of a split in TensorFlow Datasets."""
-  builder = library.open_set(source.name, data.tfds_dir, data.tfds_download)
+  builder = library.open_dataset(source.name, data.tfds_dir, data.tfds_download)
   try:
     builder.info.splits[source.split]
   except (KeyError, ValueError):
     raise InputError(f'{location}: data set {source.name} has no such split; the splits are '
                      f'{", ".join(sorted(builder.info.splits))}') from None
-  for record in library.records(builder, source.split):
+  for record in library.read_records(builder, source.split):
     yield {field: _plain(value) for field, value in record.items()}
 
 

@@ -69,7 +69,7 @@ def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
     patch.setattr(files, 'MAX_PIECE', 40)
     found = [((0, 0, 0), piece, '') for text in texts for piece in files.document_pieces(text, '', {})
              if not piece.problem]
-    patch.setattr(build.blocks, 'kept', lambda *_: found)
+    patch.setattr(build.blocks, 'label_pieces', lambda *_: found)
     parts = [piece.text for _, piece, _ in build.texts(None, build.TextPosition())]
   assert sorted(gram for part in parts for gram in brute(part)) == sorted(
     gram for text in texts for gram in brute(text))
