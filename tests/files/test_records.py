@@ -125,7 +125,7 @@ def test_each_flipped_bit_of_a_journal_is_found(tmp_path):
   journal = Journal(path)
   journal.open()
   for number in range(3):
-    journal.part('scores', ['a', 'b', 'c']).keep(number, [[-1.5, number], True])
+    journal.part('scores', ['a', 'b', 'c']).record(number, [[-1.5, number], True])
   journal.close()
   whole = Journal(path).part('scores', ['c', 'x', 'a', 'b']).done
   assert whole == {0: [[-1.5, 2], True], 2: [[-1.5, 0], True], 3: [[-1.5, 1], True]}
