@@ -1,9 +1,9 @@
 """Text from a model: `gptjax.generate.sample`, and the command `python -m gptjax.generate`.
 
-  generation  Text from a model
-  kv_cache    Reading and writing with a key-value cache: prompts in one pass, then a token at a time.
-  sampling    Which token comes next: temperature, top-k, top-p, and the draw.
-  streaming   A text that grows by tokens: which characters can be shown already, and where it ends.
+  generation  Generates texts from prompts in batches.
+  kv_cache    Decoding with a key-value cache: prefill of the prompts in one pass, then one token at a time.
+  sampling    Samples the next token: temperature, top-k and top-p.
+  streaming   A text that grows by tokens: which characters are final, and where the text ends.
 """
 
 __all__ = ['sample']

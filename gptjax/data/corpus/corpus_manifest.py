@@ -72,7 +72,7 @@ def _contradiction(manifest):
     names = [split['index']['file'], *(shard['file'] for shard in split['shards'])]
     plain = lambda file: file == printable(file) == Path(file).name and len(file) <= MAX_NAME_BYTES
     if not all(map(plain, names)):
-      return f'a file of {name} does not have a plain name'
+      return f'a file of {name} has no plain name'
     if sum(in_shards) != split['tokens']:
       return f'the shards of {name} do not hold its {split["tokens"]:,} tokens'
     if split['tokens'] and not split['documents']:

@@ -58,7 +58,7 @@ def test_held_out_mean_is_over_those_that_hold_out(pair, tmp_path):
 def test_corpora_that_cannot_be_read_together_are_refused(pair, tmp_path):
   other = write_corpus(tmp_path / 'other', random_documents(0, 9), tokenizer_digest='a' * 64)
   for folders, weights, message in [
-      ([pair[0], other], [1, 1], r'made with the tokenizer bpe \(digest aaaa.*need the same one'),
+      ([pair[0], other], [1, 1], r'made with the tokenizer bpe \(digest aaaa.*need the same tokenizer'),
       ([pair[0], pair[0] + '/'], [1, 1], 'named twice'), (pair, [1, 0], 'positive'),
       (pair, [1, -2], 'positive'), ([pair[0], '/nowhere'], [1, 1], 'does not exist')]:
     with pytest.raises(ValueError, match=message) as caught:
@@ -154,8 +154,8 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
   assert 'row 0: corpus ' in capsys.readouterr().out
   for argv, message in [([folders[0], f'--workdir={workdir}', '--step=5'], 'read 2 corpora, not 1'),
                         ([*folders[::-1], f'--workdir={workdir}', '--step=5'], 'is not what the run in'),
-                        ([*folders, '--step=5'], 'name one of'),
-                        ([f'--workdir={workdir}', '--document=0'], 'name one of')]:
+                        ([*folders, '--step=5'], 'are several corpora'),
+                        ([f'--workdir={workdir}', '--document=0'], 'are several corpora')]:
     with pytest.raises(ValueError) as caught:
       inspect.main(argv)
     assert message in str(caught.value) and '\n' not in str(caught.value)
