@@ -87,18 +87,23 @@ def _power_table(base, n):
 
 
 def split_last_word(text):
-  """Split a text whose next part is not known yet, so that the two parts give each 8-gram exactly once.
+  """Split a piece of a longer text so that each of its 8-grams is hashed exactly once.
+
+  The piece may end inside a word. A last word longer than MAX_WORD_LENGTH is not carried over: 8-grams that
+  contain its end are lost.
 
   Returns:
-    (the text without its last word, which may be incomplete; that word and the seven before it, to put before
-    the next part), both in lower case.
+    (head: the text without its last word; carry: that word and the seven before it, to prepend to the next
+    piece), both in lower case.
   """
-  text, size = text.lower(), 1 << 10  # lower case first: it may split a word in two
+  text, size = text.lower(), 1 << 10  # lower() first: it can insert a combining mark, which ends a word
   while True:
-    starts = [len(text[:-size]) + word.start() for word in WORD.finditer(text[-size:])]
-    if len(starts) > N or size >= len(text):  # the first match may be the end of a longer word
+    words = [tuple(len(text[:-size]) + end for end in word.span()) for word in WORD.finditer(text[-size:])]
+    if len(words) > N or size >= len(text):  # the first match may be the end of a longer word
       break
     size *= 8
-  if not starts or len(text) - starts[-1] > MAX_WORD_LENGTH:
+  if not words or words[-1][1] - words[-1][0] > MAX_WORD_LENGTH:
     return text, ''
-  return text[:starts[-1]], text[starts[-N:][0]:]
+  start, end = words[-1]
+  carry = text[words[-N:][0][0]:end] + ' ' * (end < len(text))  # any number of separators counts as one
+  return text[:start], carry

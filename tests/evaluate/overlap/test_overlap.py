@@ -56,6 +56,16 @@ def test_a_key_stands_for_an_8_gram_of_lower_cased_alphanumeric_words(texts):
   assert len(pairs) == len({gram for gram, _ in pairs}) == len({key for _, key in pairs})
 
 
+@pytest.mark.parametrize('between', ['\n' * (eightgrams.MAX_WORD_LENGTH + 5), '\n', ' - '])
+def test_pieces_of_a_text_give_each_8_gram_once_however_long_what_is_between_its_words(between):
+  words = [f'word{i}' for i in range(30)]
+  text = between.join(words)
+  for end in (text.index('word8'), text.index('word9') + 3, len(text)):
+    head, carry = eightgrams.split_last_word(text[:end])
+    keys = np.concatenate([eightgrams.eightgram_keys([piece]).keys for piece in (head, carry + text[end:])])
+    assert keys.tolist() == eightgrams.eightgram_keys([text]).keys.tolist()
+
+
 def test_ascii_and_other_characters_have_the_same_keys():
   text = 'One two, three four-five SIX seven 8 nine'
   assert eightgrams.eightgram_keys([text]).keys.tolist() == eightgrams.eightgram_keys([text,
