@@ -120,7 +120,7 @@ def tensor():
       picture.block(x + 6, y + 66, 138, 32, BATCH, middle.format(number))
       picture.block(x + 6, y + 104, 138, 32, WEIGHT, last.format(number))
     picture.exchange([x + 75 for x in edges], y + 160, f'all-reduce of activations after {name}')
-  picture.text(350, 472, 'the backward pass has two more, of the gradients of the inputs of attention and MLP',
+  picture.text(350, 472, 'the backward pass has two more: gradients of the inputs of attention and MLP',
                12, fill='#52606d')
   picture.save('sharding_tensor.svg')
 
