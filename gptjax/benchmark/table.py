@@ -1,8 +1,9 @@
 """The table of speeds in the documentation, from result files: python -m gptjax.benchmark table
 
-`python -m gptjax.benchmark table docs/benchmarks/*.json` prints it; with --into=FILE it is written into that
-file, docs/explanation/speed_measurement.md for ours, between two markers. The command also reads the journal of a `gpu` run that was cut off or is in progress, like
-gpu.jsonl; --json=gpu.json converts one journal to a result file.
+`python -m gptjax.benchmark table docs/benchmarks/*.json` prints it. With --into=FILE it is written into that
+file, between two markers; ours is in docs/explanation/speed_measurement.md. The command also reads the
+journal of a `gpu` run that was cut off or is in progress, like gpu.jsonl; --json=gpu.json converts one
+journal to a result file.
 """
 
 import argparse
