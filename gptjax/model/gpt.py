@@ -106,7 +106,9 @@ class Block(nnx.Module):
 class GPT(nnx.Module):
   """The model. `model(tokens)` returns logits, `features` the input of the output layer.
 
-  Args of the constructor (call it under `jax.set_mesh`, best inside `jax.jit`):
+  Call the constructor under `jax.set_mesh`, best inside `jax.jit`.
+
+  Args:
     key: PRNG key from which the float32 weights are drawn.
     config: the whole config; `model` and `attention` are read.
   """
