@@ -24,6 +24,7 @@ extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.viewcode', 'docst
               'sphinx_copybutton', 'generated_pages']
 exclude_patterns = ['_build', 'benchmarks']
 default_role = 'code'
+smartquotes = False  # they would turn the dashes of flags into others
 pygments_style = 'default'
 
 myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
@@ -31,14 +32,18 @@ myst_heading_anchors = 4
 
 autodoc_mock_imports = ['lm_eval']  # of an extra
 autodoc_member_order = 'bysource'
+autodoc_preserve_defaults = True
 autodoc_typehints = 'none'
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # docstrings state dtypes and shapes
 
 copybutton_prompt_text = r'\$ |>>> |\.\.\. '
 copybutton_prompt_is_regexp = True
 copybutton_line_continuation_character = '\\'
 copybutton_here_doc_delimiter = 'EOF'
+
+toc_object_entries_show_parents = 'hide'
 
 html_theme = 'sphinx_book_theme'
 html_title = 'gptjax'

@@ -3,8 +3,11 @@
 Before napoleon reads a docstring:
   - the text of `Returns:` is prose, so that no part before a colon is taken for a type;
   - the fields of a NamedTuple, "name: meaning" lines after the first paragraph, become `Attributes:`.
+
+Flax's modules have a metaclass that hides their arguments; the signature is that of `__init__`.
 """
 
+import inspect
 import re
 
 SECTION = re.compile(r'^(Args|Returns|Raises|Yields|Attributes):$')
@@ -33,7 +36,12 @@ def fields_as_attributes(lines, names):
   first = next((i for i, line in enumerate(lines) if re.match(rf'({"|".join(names)})\b[^:]*: ', line)), None)
   if first is None or any(SECTION.match(line) for line in lines):
     return
-  lines[first:] = ['Attributes:', *(f'  {line}' if line else '' for line in lines[first:])]
+  entries = []
+  for line in lines[first:]:
+    several = re.match(r'(\w+(?:, \w+)+)(: .*)', line)  # "low, high: meaning" is one line for each
+    for text in [f'{name}{several[2]}' for name in several[1].split(', ')] if several else [line]:
+      entries.append(f'  {text}' if text else '')
+  lines[first:] = ['Attributes:', *entries]
 
 
 def _process(app, what, name, obj, options, lines):
@@ -42,6 +50,14 @@ def _process(app, what, name, obj, options, lines):
   returns_as_prose(lines)
 
 
+def _signature(app, what, name, obj, options, signature, returned):
+  if what == 'class' and signature == '(*args, **kwargs)':
+    parameters = list(inspect.signature(obj.__init__).parameters.values())
+    return str(inspect.Signature(parameters[1:])), returned
+  return None
+
+
 def setup(app):
+  app.connect('autodoc-process-signature', _signature)
   app.connect('autodoc-process-docstring', _process, priority=100)  # before napoleon
   return {'parallel_read_safe': True, 'parallel_write_safe': True}

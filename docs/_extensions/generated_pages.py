@@ -249,8 +249,8 @@ def commands_page():
       jobs_done = True
       lines += [f'## {", ".join(f"gptjax {name}" for name in JOBS)}', '',
                 'They run the job of a config: `pretrain` (also `train`) trains a language model, `finetune` '
-                'trains it on labelled tasks, `evaluate` runs zero-shot tasks. An existing run in the workdir '
-                'is resumed. All four have the same flags.', '']
+                'trains it on labelled tasks, `evaluate` runs zero-shot tasks. An existing run in the '
+                'workdir is resumed. All four have the same flags.', '']
     else:
       lines += [f'{"###" if " " in command.name else "##"} gptjax {command.name}', '',
                 markdown(command.purpose), '']

@@ -130,7 +130,7 @@ class GPT(nnx.Module):
 
   @property
   def unembedding(self):
-    """The output matrix [v, d]: the embedding if it is tied, else `lm_head`."""
+    """The output matrix [v, d], which is the embedding if it is tied, else `lm_head`."""
     return self.wte if self.tied else self.lm_head
 
   def features(self, tokens, keys=None, positions=None, attends=None):

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import markdown_pages as pages
 import pytest
+import yaml
 
+import gptjax
 from gptjax import defaults
 
 GENERATED = pages.generated_pages()
 FIELDS = defaults.declared()
-SECTIONS = {name.rpartition('.')[0] for name in FIELDS} | {'config'}
+SECTIONS = {name.rpartition('.')[0] for name in FIELDS} - {''} | {'config'}
+FILE = re.compile(r'[\w./-]+\.(json|jsonl|py|tsv|csv|txt|safetensors|ckpt|bin|png|html|md|yaml)')
 ARGUMENT = re.compile(r'^--?(?P<name>[A-Za-z][\w.-]*)')
 
 # Flags in prose that are those of other programs.
@@ -80,6 +83,8 @@ def problems_of_command(words):
   words = [word for word in words if not re.match(r'^[A-Z_]+=', word)]  # variables of the environment
   if words[:1] and words[0].startswith('python') and words[1:2] == ['-m'] and words[2:]:
     module, words = words[2], words[3:]
+    if module.endswith('...'):
+      return []
     if module == 'gptjax':
       words = ['gptjax', *words]
     elif module.startswith('gptjax.'):
@@ -139,21 +144,21 @@ def problems_of_code(code):
   words = split(code)
   if words[:1] == ['gptjax'] or words[:2] == ['python', '-m']:
     return problems_of_command(words)
+  if re.fullmatch(r'gptjax/[\w/.]+|configs/\w+\.py', code):
+    return [] if (pages.ROOT / code).exists() else [f'no file {code}']
+  if FILE.fullmatch(code):
+    return []
   if re.fullmatch(r'(--)?config\.[\w.]+(=.*)?', code):
     return [problem_of_field(code.removeprefix('--').partition('=')[0])]
   if match := re.fullmatch(r'(--\w[\w-]*)(=.*)?', code):
     known = set().union(*flags_of_commands().values()) | flags_of_scripts() | OTHERS
-    return [] if match[1] in known else [f'no command has a flag {match[1]}']
+    return [] if match[1] in known or match[1].startswith('--xla_') else [f'no command has a flag {match[1]}']
   if re.fullmatch(r'gptjax(\.\w+)+', code):
-    return [problem_of_module(code.removesuffix('.py'))]
-  if re.fullmatch(r'gptjax/[\w/.]+', code):
-    return [] if (pages.ROOT / code).exists() else [f'no file {code}']
-  if re.fullmatch(r'configs/\w+\.py', code):
-    return [] if (pages.ROOT / code).exists() else [f'no config {code}']
+    return [problem_of_module(code)]
   section, _, field = code.partition('=')[0].rpartition('.')
   if section in SECTIONS and re.fullmatch(r'[a-z_0-9]+', field) and problem_of_field(f'{section}.{field}'):
     as_module = problem_of_module(f'gptjax.{section}.{field}')
-    return [f'{section}.{field} is neither a field nor in gptjax'] if as_module and field != 'py' else []
+    return [f'{section}.{field} is neither a field nor in gptjax'] if as_module else []
   return []
 
 
@@ -204,3 +209,9 @@ def test_the_pages_of_the_reference_have_every_field_and_flag():
                ':::{option} --source=', ':::{option} --predict, --nopredict', 'Required.',
                'Allowed: a whole number from '):
     assert text in commands, text
+
+
+def test_the_citation_and_the_changelog_have_the_version():
+  citation = yaml.safe_load((pages.ROOT / 'CITATION.cff').read_text())
+  assert citation['version'] == gptjax.__version__ and citation['license'] == 'Apache-2.0'
+  assert f'\n## {gptjax.__version__}' in (pages.ROOT / 'CHANGELOG.md').read_text()
