@@ -48,7 +48,7 @@ def flags_of_scripts():
 def problem_of_field(name):
   """Why `name`, like 'config.train.steps', is no field; '' if it is one, or a section."""
   name = name.removeprefix('config.').rstrip('.')
-  return '' if name in FIELDS or name in SECTIONS else f'no field config.{name}'
+  return '' if name in FIELDS or name in SECTIONS or name == 'FIELD' else f'no field config.{name}'
 
 
 def problem_of_module(name):
@@ -109,7 +109,7 @@ def problem_of_flag(word, command):
     return ''
   name, flags = match['name'], flags_of_commands()[command]
   if name.startswith('config.') and '--config' in flags:
-    return '' if name == 'config.FIELD' else problem_of_field(name)
+    return problem_of_field(name)
   if name == 'config' and '--config' in flags:
     value = word.partition('=')[2].partition(':')[0]
     shipped = Path(value).stem if not value.endswith('.py') or value.startswith('configs/') else ''
