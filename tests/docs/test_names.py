@@ -163,6 +163,16 @@ def problems_of_code(code):
 
 
 @pytest.mark.parametrize('path', pages.paths(), ids=pages.name_of)
+def test_objects_of_roles_exist(path):
+  """Sphinx leaves a reference to an object that it does not know as text, without a warning."""
+  for role, name in re.findall(r'(?<!`)\{([\w:]+)\}`~?([^`]+)`', pages.prose(path.read_text())):
+    if role == 'confval':
+      assert not problem_of_field(name)
+    elif role.startswith('py:'):
+      assert not problem_of_module(name)
+
+
+@pytest.mark.parametrize('path', pages.paths(), ids=pages.name_of)
 def test_names_exist(path):
   text = path.read_text()
   found = [(line, problem) for line, code in pages.inline_code(text) for problem in problems_of_code(code)]
