@@ -180,13 +180,17 @@ def config_page():
     kind = 'bool' if field.default is None else type(field.default).__name__
     default = 'not set' if field.default is None else f'`{field.default!r}`'
     lines += [f':::{{confval}} config.{name}', f':type: `{kind}`', f':default: {default}', '',
-              markdown(_sentence(field.meaning)), '', f'Allowed values: {markdown(field.domain.words)}.',
+              markdown(_sentence(field)), '', f'Allowed values: {markdown(field.domain.words)}.',
               ':::', '']
   return '\n'.join(lines)
 
 
-def _sentence(text):
-  return text if text.endswith('.') else f'{text}.'
+def _sentence(field):
+  """The meaning of a field as a sentence; a word that is a value of the field keeps its small letter."""
+  text = field.meaning if field.meaning.endswith('.') else f'{field.meaning}.'
+  first = re.match(r'[a-z]+(?=-| |\.$|;)', text)
+  is_value = first and field.domain.words.startswith('one of') and first[0] in field.domain.words
+  return f'{text[0].upper()}{text[1:]}' if first and not is_value else text
 
 
 def commands_page():
