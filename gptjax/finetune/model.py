@@ -55,7 +55,9 @@ def add_lora(block, key, rank, n_layer):
 class Classifier(nnx.Module):
   """The model to fine-tune.
 
-  Args of the constructor (call it under `jax.set_mesh`):
+  Call the constructor under `jax.set_mesh`.
+
+  Args:
     key: JAX random key.
     config: the whole config; its `model.n_vocab` counts the tokenizer's tokens and three task tokens.
     kind: of the task, see `transforms`.

@@ -106,7 +106,9 @@ class Block(nnx.Module):
 class GPT(nnx.Module):
   """The model. `model(tokens)` returns logits, `features` the input of the output layer.
 
-  Args of the constructor (call it under `jax.set_mesh`, best inside `jax.jit`):
+  Call the constructor under `jax.set_mesh`, best inside `jax.jit`.
+
+  Args:
     key: PRNG key from which the float32 weights are drawn.
     config: the whole config; `model` and `attention` are read.
   """
@@ -128,7 +130,7 @@ class GPT(nnx.Module):
 
   @property
   def unembedding(self):
-    """The output matrix [v, d]: the embedding if it is tied, else `lm_head`."""
+    """The output matrix [v, d], which is the embedding if it is tied, else `lm_head`."""
     return self.wte if self.tied else self.lm_head
 
   def features(self, tokens, keys=None, positions=None, attends=None):

@@ -43,7 +43,7 @@ class Projection(nnx.Module):
 
   The operands of the multiplication have the dtype of W.
 
-  Args of the constructor:
+  Args:
     key: JAX random key.
     inputs, outputs: lists of (size, logical axis), the dimensions of W.
     std: standard deviation of the first weights.

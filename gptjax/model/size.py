@@ -24,7 +24,9 @@ def n_params(model_config, padded=False):
 def flops_per_token(model_config, seq_len):
   """Training FLOPs per token, forward and backward, in two common conventions.
 
-  N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C width, T tokens:
+  N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C width, T
+  tokens::
+
     palm:   6 N + 12 L C T    attention over the full square (PaLM appendix B; nanoGPT)
     causal: 6 N + 6 L C T     only the half that a causal model needs
 

@@ -26,7 +26,7 @@ def batches(make_batch, start, stop, *, prefetch, workers):
     is not installed.
 
   Raises:
-    Any error of make_batch, at its step.
+    Exception: any error of `make_batch`, at its step.
   """
   if importlib.util.find_spec('tensorflow') is None:
     return synchronous_batches(make_batch, start, stop)
@@ -95,7 +95,7 @@ def prefetch_to_device(batches, place, n):
     n: number of results to keep ready, at least 1.
 
   Raises:
-    Any error of `batches` and `place`, at its batch.
+    Exception: any error of `batches` and `place`, at its batch.
   """
   take = lambda: EXHAUSTED if (batch := next(batches, EXHAUSTED)) is EXHAUSTED else place(batch)
   with contextlib.closing(batches), concurrent.futures.ThreadPoolExecutor(1) as thread:
