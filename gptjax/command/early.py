@@ -5,6 +5,7 @@ TensorFlow take several to import.
 """
 
 import sys
+import textwrap
 
 from gptjax import errors
 from gptjax.command import spelling
@@ -50,5 +51,5 @@ def print_version(arguments):
 
 def print_purpose(purpose, example):
   """Print what a command does, and an example, for a call without arguments."""
-  print(f'{spelling.spelled(purpose)}\n\nexample:\n  {spelling.spelled(example)}\n')
+  print(f'{spelling.spelled(purpose)}\n\nexample:\n{textwrap.indent(spelling.spelled(example), "  ")}\n')
   sys.stdout.flush()
