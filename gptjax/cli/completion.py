@@ -38,7 +38,7 @@ def whole_parser():
       continue
     added = commands.add_parser(name, help=command.purpose, prog=f'gptjax {name}', add_help=False)
     for action in one._actions:
-      if action.dest != 'action':  # of `export` and `tokenizer`: with one choice each
+      if name != 'export' or action.dest != 'action':  # which the sub-command adds itself
         added._add_action(action)
   return whole
 

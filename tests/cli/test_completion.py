@@ -47,7 +47,8 @@ def test_all_subcommands_are_completed(script):
   (['generate', '--max'], ['--max_tokens']),
   (['prepare', '--tok'], ['--tokenizer']),
   (['finetune', '--config.finetune.n_s'], ['--config.finetune.n_seeds']),
-  (['benchmark', 'near'], ['near_duplicates'])])
+  (['benchmark', 'near'], ['near_duplicates']),
+  (['tokenizer', 't'], ['train'])])
 def test_flags_fields_and_choices_are_completed(script, words, expected):
   assert completed(script, *words) == expected
 

@@ -1,4 +1,4 @@
-"""The console script: every sub-command reaches its module, its help is fast, and what is near is suggested."""
+"""The console script: every sub-command reaches its module, and its help is fast."""
 
 import importlib.util
 import inspect
@@ -20,7 +20,7 @@ from gptjax.command.parsers import generate
 LARGE = {'jax', 'jaxlib', 'flax', 'tensorflow', 'torch', 'transformers', 'matplotlib'}
 HERE = [name for name, command in COMMANDS.items() if importlib.util.find_spec(command.module)]
 BARE = 'clean', 'doctor'  # need no arguments
-MODULES = sorted({COMMANDS[name].module for name in HERE if not COMMANDS[name].module.startswith('gptjax.cli')})
+MODULES = sorted({COMMANDS[name].module for name in HERE} - {'gptjax.cli.doctor', 'gptjax.cli.completion'})
 
 
 def run(*arguments, importtime=False):
@@ -42,7 +42,8 @@ def reached(monkeypatch):
   """The (module, sys.argv) that the dispatcher runs, a list."""
   found = []
   monkeypatch.setattr(spelling, '_subcommands', {})
-  monkeypatch.setattr(runpy, 'run_module', lambda module, **options: found.append((module, sys.argv[1:], options)))
+  record = lambda module, **options: found.append((module, sys.argv[1:], options))
+  monkeypatch.setattr(runpy, 'run_module', record)
   return found
 
 
@@ -84,7 +85,7 @@ def test_the_help_of_every_module_imports_nothing_large_and_has_an_example(modul
 def test_a_subcommand_without_arguments_says_what_it_does(name):
   done = run('gptjax', name, importtime=True)
   packages, others = imported(done.stderr)
-  assert done.returncode == 2 and len(others) == 1 and not LARGE & packages - {'jax', 'jaxlib'}
+  assert done.returncode == 2 and len(others) == 1 and not LARGE & packages
   purpose, example = done.stdout.split('\n\nexample:\n  ')
   assert purpose[0].isupper() and example.startswith(f'gptjax {name} ')
 
@@ -152,7 +153,8 @@ def test_the_help_of_generate_has_the_defaults_of_sample():
 
 def test_texts_have_the_command_as_the_user_called_it(monkeypatch):
   monkeypatch.setattr(spelling, '_subcommands', {})
-  text = 'python -m\n gptjax.pretrained export, python -m gptjax.main --config=configs/a.py, python -m gptjax.none'
+  text = ('python -m\n gptjax.pretrained export, python -m gptjax.main --config=configs/a.py, '
+          'python -m gptjax.none')
   assert spelling.spelled(text) == text
   spelling.use_console_script(main='evaluate')
   assert spelling.spelled(text) == 'gptjax export, gptjax evaluate --config=a, python -m gptjax.none'

@@ -13,7 +13,7 @@ def parser():
                  description=docstring('data/tokenizers/__main__.py').partition('\n')[0],
                  example='python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 '
                  '--source=text:FILE --out=DIR')
-  flags.add_argument('action', choices=['train'])
+  flags.add_argument('action', choices=['train'], help='what to do')
   flags.add_argument('--kind', required=True, help='bpe or sentencepiece')
   flags.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='number of entries')
   flags.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')

@@ -1,6 +1,6 @@
 """The overlap of test sets with a training corpus (GPT-2, section 4): the 8-grams that they have in common.
 
-    python -m gptjax.evaluate.overlap --train=corpora/webtext --workdir=runs/gpt2 \
+    python -m gptjax.evaluate.overlap --train=corpora/webtext --workdir=runs/gpt2 \\
         --test=wikitext2=text:wiki.test.tokens --own=wikitext2=text:wiki.train.tokens
 
 prints the share of each test set's 8-grams that are also in its own training split and in the training
