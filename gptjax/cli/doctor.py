@@ -76,7 +76,7 @@ def software():
     if not fault(requirement):
       yield Row(requirement.name, metadata.version(requirement.name), GOOD)
     else:
-      yield Row(requirement.name, f'{fault(requirement)}: pip install gptjax', BAD)
+      yield Row(requirement.name, f"{fault(requirement)}: pip install '{requirement.name}{requirement.specifier}'", BAD)
 
 
 def requirements(distribution='gptjax', extra=''):

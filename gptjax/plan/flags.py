@@ -26,4 +26,4 @@ flags.DEFINE_float('price', 0.0, 'Dollars per device and hour; 0: no costs are s
 
 def answer(argv=None):
   """Call `command_line.answer` for this command; `argv` is by default that of the process."""
-  command_line.answer(flags.FLAGS, argv or sys.argv, USAGE, 'plan')
+  command_line.answer(flags.FLAGS, argv or sys.argv, USAGE, 'gptjax')
