@@ -73,10 +73,11 @@ def software():
   yield Row('python', f'{platform.python_version()}, {sys.executable}')
   yield Row('system', platform.platform())
   for requirement in requirements():
-    if not fault(requirement):
-      yield Row(requirement.name, metadata.version(requirement.name), GOOD)
+    if problem := fault(requirement):
+      remedy = f"pip install '{requirement.name}{requirement.specifier}'"
+      yield Row(requirement.name, f'{problem}: {remedy}', BAD)
     else:
-      yield Row(requirement.name, f"{fault(requirement)}: pip install '{requirement.name}{requirement.specifier}'", BAD)
+      yield Row(requirement.name, metadata.version(requirement.name), GOOD)
 
 
 def requirements(distribution='gptjax', extra=''):
