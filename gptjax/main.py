@@ -2,8 +2,8 @@
 
 if __name__ == '__main__':  # first: what follows takes seconds to import
   from gptjax.command import shutdown, startup
-  from gptjax.config import job_flags
   startup.begin('gptjax', shutdown.resume_message(0), shutdown.STOPPED)
+  from gptjax.config import job_flags
   job_flags.answer()
 
 import atexit

@@ -3,8 +3,8 @@
 if __name__ == '__main__':
   from gptjax.command import shutdown, startup
   from gptjax.parallel import jax_settings
-  from gptjax.plan import flags as plan_flags
   startup.begin('plan', 'stopped', product=True)
+  from gptjax.plan import flags as plan_flags
   plan_flags.answer()
   jax_settings.begin('plan')
 
