@@ -19,6 +19,8 @@ CORE = [
   'ml-collections>=1.1,<2',
   'tqdm>=4.66,<5',
   'matplotlib>=3.8,<4',
+  'packaging>=23',
+  'termcolor>=2.4,<4',
 ]
 DATA = [
   'tensorflow-cpu>=2.18,<3; platform_system != "Darwin"',
@@ -43,6 +45,7 @@ LOGS = [
 WEIGHTS = ['safetensors>=0.5,<1']
 BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
 EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
+COMPLETION = ['shtab>=1.7,<2']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1', 'pyyaml>=6',
@@ -61,6 +64,7 @@ setup(
   packages=[*find_packages(include=['gptjax', 'gptjax.*']), 'gptjax.configs'],
   package_dir={'gptjax.configs': 'configs'},  # no top-level package of this name: others have one, too
   install_requires=CORE + DATA + LOGS + WEIGHTS,
+  entry_points={'console_scripts': ['gptjax = gptjax.cli.dispatch:main']},
   extras_require={
     'cuda': ['jax[cuda12]>=0.10,<0.12'],
     'tpu': ['jax[tpu]>=0.10,<0.12'],
@@ -69,12 +73,13 @@ setup(
     'k8s': ['kubernetes>=29,<37'],  # by which JAX finds the other pods
     'gcs': ['gcsfs>=2024.2'],
     's3': ['s3fs>=2024.2'],
+    'completion': COMPLETION,
     'bench': BENCH,
     'eval': EVAL,
     'lm-eval': LM_EVAL,
     'docs': DOCS,
-    'test': TEST + BENCH + EVAL,
-    'test-without-torch': TEST + EVAL,
+    'test': TEST + BENCH + EVAL + COMPLETION,
+    'test-without-torch': TEST + EVAL + COMPLETION,
     'test-lm-eval': [*LM_EVAL, 'accelerate>=1,<2'],  # its own Hugging Face model is the judge
     'test-s3': ['moto[s3]>=5,<6', 'flask>=3,<4', 'flask-cors>=5,<7'],  # a server that speaks S3
   },

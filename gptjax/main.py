@@ -3,6 +3,8 @@
 if __name__ == '__main__':  # first: what follows takes seconds to import
   from gptjax.command import shutdown, startup
   startup.begin('gptjax', shutdown.resume_message(0), shutdown.STOPPED)
+  from gptjax.config import job_flags
+  job_flags.answer()
 
 import atexit
 import gc
@@ -31,23 +33,12 @@ if __name__ == '__main__':
 
 from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
-from gptjax.config import command_line  # noqa: E402
+from gptjax.config import command_line, job_flags  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
 from gptjax.files import paths  # noqa: E402
 from gptjax.parallel import compiling, control, processes  # noqa: E402
 
 FLAGS = flags.FLAGS
-EXAMPLE = 'python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart'
-flags.DEFINE_string('workdir', None, 'Folder of the run; an existing run is resumed. Default: '
-                    'runs/NAME for the config NAME.py.')
-flags.DEFINE_boolean('predict', False, 'Fine-tuning: also write WORKDIR/predictions for the test sets.')
-flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0; not needed on Cloud TPU, Slurm, Open MPI '
-                    'and GKE, where the processes of a run discover each other.')
-flags.DEFINE_integer('num_processes', None, 'Number of processes of the run, with --coordinator; 1: a single '
-                     'process, whatever the environment variables are.',
-                     lower_bound=1, upper_bound=2**20)
-flags.DEFINE_integer('process_id', None, 'Index of this process, from 0; with --coordinator.',
-                     lower_bound=0, upper_bound=2**20 - 1)
 
 
 def run(config, workdir, overrides=()):
@@ -85,8 +76,8 @@ def default_workdir(config):
 
 def main(argv):
   try:
-    command_line.show_help(FLAGS, argv, EXAMPLE)
-    path = command_line.parse_flags(FLAGS, argv, (), 'see the first lines of README.md')
+    job_flags.answer(argv)
+    path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[''])
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.local(FLAGS.workdir, '--workdir')
     cpu.spare_threads()

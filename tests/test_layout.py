@@ -11,7 +11,8 @@ from conftest import ENVIRONMENT, ROOT
 # From the bottom to the top: a package imports from its own row and from those before it.
 ROWS = [('errors', 'defaults', 'domains', 'text'), ('files',), ('command',), ('kernels', 'parallel'),
         ('model',), ('train',), ('storage', 'data'), ('config', 'pretrained', 'generate'),
-        ('evaluate', 'lm_eval'), ('report',), ('finetune', 'pretrain'), ('main', 'plan', 'benchmark')]
+        ('evaluate', 'lm_eval'), ('report',), ('finetune', 'pretrain'), ('main', 'plan', 'benchmark'),
+        ('cli',), ('__main__',)]
 RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 MOST = 16  # modules in a folder
 PURE = ('model', 'train')

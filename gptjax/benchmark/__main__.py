@@ -1,30 +1,58 @@
-"""The command: python -m gptjax.benchmark [SUBJECT] [flags]; without a name the subject is `train`."""
+"""The command: python -m gptjax.benchmark [SUBJECT] [flags]; with flags alone the subject is `train`."""
 
 if __name__ == '__main__':
   from gptjax.command import startup
   startup.begin('gptjax.benchmark', 'stopped')
 
 import importlib
+import sys
 
-from gptjax.command import run, shutdown
+from gptjax.command import early, run, shutdown, spelling
+from gptjax.command.parsers import docstring
 from gptjax.errors import InputError
 from gptjax.parallel import jax_settings
+from gptjax.text import words
 
 NOT_SUBJECTS = ('gpu', 'table')  # `gpu` runs other sub-commands, `table` shows their results
 SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
             'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'near_duplicates', 'table')
+PURPOSE = 'Measures speed, memory and accuracy on this machine, mostly beside PyTorch or another reference.'
+EXAMPLE = 'python -m gptjax.benchmark train --contenders=gptjax --turns=3'
+
+
+def help_text():
+  """Return the help: all subjects, each with what it measures."""
+  width = max(map(len, SUBJECTS)) + 2
+  rows = [f'  {subject:<{width}}{summary(subject)}' for subject in SUBJECTS]
+  return spelling.spelled('\n'.join([
+    'usage: python -m gptjax.benchmark SUBJECT [--FLAG=VALUE ...]', '', PURPOSE, '', 'subjects:', *rows, '',
+    'SUBJECT --help lists the flags of a subject. With flags alone the subject is `train`.', '', 'example:',
+    f'  {EXAMPLE}'])) + '\n'
+
+
+def summary(subject):
+  """Return what a subject measures: the first sentence of its module, which is not imported."""
+  folder = '' if subject in NOT_SUBJECTS else 'subjects/'
+  first = docstring(f'benchmark/{folder}{subject}.py').partition('\n\n')[0]
+  return ' '.join(first.split()).partition(': python -m')[0]
 
 
 def main(argv):
-  if argv[:1] in (['--help'], ['-h']):
-    print(f'usage: python -m gptjax.benchmark [SUBJECT] [flags]\n\nsubjects: {", ".join(SUBJECTS)}; default: '
-          'train\nSUBJECT --help lists the flags of a subject')
+  early.print_version(argv)
+  if argv and argv[0] in early.HELP:
+    run.write_help(help_text(), sys.stdout)
     return 0
-  named = bool(argv) and not argv[0].startswith('-')
+  if not argv:
+    early.print_purpose(PURPOSE, EXAMPLE)
+    raise InputError(f'no subject; the subjects are {", ".join(SUBJECTS)}')
+  named = not argv[0].startswith('-')
   subject, flags = (argv[0], argv[1:]) if named else ('train', argv)
   if subject not in SUBJECTS:
-    raise InputError(f'unknown subject {subject!r}: use one of {", ".join(SUBJECTS)}')
-  jax_settings.use_jax()
+    near = words.nearest_name(subject, SUBJECTS)
+    raise InputError(f'unknown subject {subject!r}: '
+                     + (f'did you mean {near}?' if near else f'use one of {", ".join(SUBJECTS)}'))
+  if not early.HELP & set(flags):  # JAX takes a second to import
+    jax_settings.use_jax()
   folder = 'gptjax.benchmark' if subject in NOT_SUBJECTS else 'gptjax.benchmark.subjects'
   module = importlib.import_module(f'{folder}.{subject}')
   shutdown.unwind_on_signal('ending all processes that it has started')

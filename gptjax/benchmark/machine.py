@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 
 import gptjax
-from gptjax.config import resolve
 from gptjax.text.redacted import redacted
 
 # Prefixes of environment variables that are recorded.
@@ -29,10 +28,11 @@ def machine_info(packages, device=''):
     packages: import names; those that are not installed are skipped.
     device: name of the device as its driver reports it; '': the processor.
   """
+  from gptjax.config import resolve  # imports JAX, which --help does not need
   installed = metadata.packages_distributions()
   processor = _processor()
   return {'date': datetime.date.today().isoformat(),
-          'command': shlex.join(['python', *map(redacted, sys.orig_argv[1:])]),
+          'command': _command(sys.orig_argv),
           'commit': _commit(), 'code': resolve.code_digest(), 'device': device or processor,
           'processor': processor, 'cores': available_cores(), 'python': platform.python_version(),
           'flags': {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAGS)},
@@ -43,6 +43,12 @@ def machine_info(packages, device=''):
 def available_cores():
   """Number of cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def _command(argv):
+  """The command line without the folders of Python and of the console script."""
+  words = ['python', *map(redacted, argv[1:])]
+  return shlex.join(['gptjax', *words[2:]] if Path(words[1]).name == 'gptjax' else words)
 
 
 def _commit():

@@ -19,6 +19,7 @@ import re
 import sys
 import traceback
 
+from gptjax.command import colors
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 
@@ -128,6 +129,17 @@ def _is_open(number):
   return True
 
 
+def write_colored(text, stream):
+  """Write a text with colour codes to a standard stream.
+
+  On a terminal that shows colours nothing is escaped: the caller makes untrusted parts printable.
+  """
+  if colors.enabled(stream) and isinstance(stream, _Messages):
+    stream._attempt(lambda: stream._stream.write(text))
+  else:
+    stream.write(text)
+
+
 def write_generated(text):
   """Write generated text to stdout and flush: unchanged to pipes and files, printable on a terminal."""
   out = sys.stdout
@@ -138,10 +150,12 @@ def write_generated(text):
   out.flush()
 
 
-def log(line):
-  """Write a line to stderr, above the progress bars of a terminal."""
+def log(line, warning=False):
+  """Write a line to stderr, above the progress bars of a terminal; a warning is yellow there."""
   from tqdm import tqdm
-  tqdm.write(printable(redacted(line), '\n\t'), file=sys.stderr)
+  text = printable(redacted(line), '\n\t')
+  with tqdm.external_write_mode(file=sys.stderr):
+    write_colored((colors.colored(text, sys.stderr, 'yellow') if warning else text) + '\n', sys.stderr)
   sys.stderr.flush()
 
 
@@ -169,5 +183,5 @@ def optional(what, on_failure=lambda: None):
     elif not isinstance(error, errors.InputError | OSError):
       traceback.print_exception(error)
       reason = f'{type(error).__name__}: {error}'
-    log(f'{what} failed, continuing without: {" ".join(reason.split())}')
+    log(f'{what} failed, continuing without: {" ".join(reason.split())}', warning=True)
 

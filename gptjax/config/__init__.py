@@ -4,6 +4,7 @@
   extension     Extending a run: `train.steps` (or `train.epochs`) and `eval.limit` may grow when it is
                 resumed.
   files         Config files: find and run them, with errors of one line.
+  job_flags     The flags beside --config of the command that runs the job of a config.
   memory        A lower bound of the memory of a run, checked before anything is compiled.
   resolve       Resolve a config: fill in derived fields, check it, and store it in the workdir.
   resume        Config fields of a resumed run: stored values are kept unless they are set explicitly.

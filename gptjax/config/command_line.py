@@ -2,11 +2,13 @@
 
 import sys
 import textwrap
+from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-from gptjax import defaults
+from gptjax import defaults, errors
+from gptjax.command import early, run, spelling
 from gptjax.config import files
 from gptjax.errors import InputError
 from gptjax.text import text_checks
@@ -28,6 +30,7 @@ def parse_flags(flag_values, argv, required, hint):
   Raises:
     InputError: a flag is unknown, invalid, missing or not valid Unicode; the message is one line.
   """
+  hint = spelling.spelled(hint)
   text_checks.escape_output()
   text_checks.require_valid_arguments(argv)
   try:
@@ -52,32 +55,73 @@ def parse_flags(flag_values, argv, required, hint):
   return path
 
 
-def show_help(flag_values, argv, example):
-  """If `argv` has --help, print the flags and the fields of the config, and exit with 0.
+class Usage(NamedTuple):
+  """What the help of a command that takes a config shows beside the declarations of flags and fields."""
+  prog: str         # `python -m gptjax.NAME`
+  module: str       # that defines the flags
+  purpose: str      # one sentence
+  example: str      # a complete command line
+  fields: tuple     # names of the fields that are used most
+
+
+def answer(flag_values, argv, usage, command):
+  """Print what `argv` asks for and exit with 0, or return if the command has to run; imports nothing large.
+
+  --help and -h print the flags and the most used fields of the config, --helpfull all fields, --version the
+  version. Without arguments (but --config.job, which `gptjax finetune` adds) the purpose and an example are
+  printed on stdout, the error of one line on stderr, and the exit code is 2.
 
   Args:
     flag_values, argv: as for `parse_flags`.
-    example: a complete command line.
+    usage: Usage of the command.
+    command: its name, which starts the line of the error.
   """
-  if not {'--help', '-help', '-h'} & set(argv[1:]):
-    return
-  gptjax_flags = [flag for module, flags_of_module in flag_values.flags_by_module_dict().items()
-                  if module == argv[0] or module.startswith('gptjax.') for flag in flags_of_module]
-  print(f'example: {example}\n\nflags:')
-  _print_entry('--config=FILE', "config file (Python); gptjax's own are in configs/")
-  for flag in gptjax_flags:
-    is_boolean = flag.flag_type() == 'bool'
-    value = '' if is_boolean else f'={flag.flag_type().upper()}'
-    _print_entry(f'--{"[no]" * is_boolean}{flag.name}{value}', flag.help)
-  print('\nfields of the config, each with its default (also in gptjax/defaults.py):')
-  for name, field in defaults.declared().items():
-    _print_entry(f'--config.{name}={field.default}', field.meaning)
-  sys.exit(0)
+  early.print_version(argv[1:])
+  full = {'--helpfull', '-helpfull'} & set(argv[1:])
+  if full or early.HELP & set(argv[1:]):
+    run.write_help(help_text(flag_values, usage, bool(full)), sys.stdout)
+    sys.exit(0)
+  if all(argument.startswith('--config.job=') for argument in argv[1:]):
+    early.print_purpose(usage.purpose, usage.example)
+    sys.exit(errors.print_line(InputError('--config is missing; --help lists the flags'), command))
 
 
-def _print_entry(flag, description):
-  print(f'  {flag}')
-  print(textwrap.fill(description, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6))
+def help_text(flag_values, usage, full=False):
+  """Return the help of a command that takes a config.
+
+  Args:
+    flag_values: `absl.flags.FLAGS`.
+    usage: Usage of the command.
+    full: whether to list all fields.
+  """
+  declared = defaults.declared()
+  fields = declared if full else usage.fields
+  entries = [_entry(f'--config.{name}={declared[name].default}', declared[name].meaning) for name in fields]
+  title = (f'all {len(declared)} fields of the config, each with its default (from defaults.py):' if full
+           else f'fields that are used most, each with its default (--helpfull lists all {len(declared)}):')
+  text = [f'usage: {usage.prog} --config=FILE [--FLAG=VALUE ...] [--config.FIELD=VALUE ...]', '',
+          usage.purpose, '', 'flags:', *_flag_entries(flag_values, usage.module), '', title, *entries, '',
+          'example:', f'  {usage.example}']
+  return spelling.spelled('\n'.join(text)) + '\n'
+
+
+def flags_of(flag_values, module):
+  """Return the absl flags that a module defines."""
+  return flag_values.flags_by_module_dict()[module]
+
+
+def _flag_entries(flag_values, module):
+  yield _entry('--config=FILE', f'the config, a Python file, or one of gptjax by its name: '
+               f'{", ".join(files.names())}')
+  for flag in flags_of(flag_values, module):
+    switch = flag.flag_type() == 'bool'
+    value = '' if switch else f'={flag.flag_type().upper()}'
+    shown = '' if flag.default is None else f' Default: {flag.default}.'
+    yield _entry(f'--{"[no]" * switch}{flag.name}{value}', flag.help + shown)
+
+
+def _entry(name, meaning):
+  return f'  {name}\n' + textwrap.fill(meaning, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
 
 
 def _split_config_flag(argv):

@@ -32,15 +32,15 @@ def names():
 
 
 def find(path):
-  """Return the file `path` if it exists, else gptjax's config of this name.
+  """Return the file `path` if it exists, else gptjax's config of this name, with or without configs/ and .py.
 
   Raises:
     InputError: the file does not exist; the message has the nearest name.
   """
   file = Path(path).expanduser()
-  if file.exists():
+  if file.exists() and (file.suffix or not file.is_dir()):
     return file
-  installed = folder() / file.name
+  installed = folder() / (file.name if file.suffix else f'{file.name}.py')
   if file.parent in (Path(PACKAGE), Path()) and not file.is_absolute() and installed.is_file():
     return installed
   near = words.nearest_name(file.stem, names())

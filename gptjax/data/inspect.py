@@ -9,20 +9,21 @@ Updates are counted from 0; metrics.jsonl has the loss of update s as step s + 1
 """
 
 if __name__ == '__main__':
-  from gptjax.command import startup
+  from gptjax.command import early, startup
+  from gptjax.command.parsers.inspect import parser
   startup.begin('inspect', 'stopped', product=True)
+  early.answer(parser, 'inspect')
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from gptjax.command import figures, run
-from gptjax.command.flag_types import SEED, integer
+from gptjax.command.parsers.inspect import parser
 from gptjax.data.corpus import corpus_manifest, reader
 from gptjax.data.corpus import mixture as mixtures
 from gptjax.errors import InputError
-from gptjax.files import paths, run_config
+from gptjax.files import run_config
 from gptjax.kernels import cpu
 from gptjax.storage import rewind_log
 from gptjax.text.printable import printable
@@ -61,26 +62,7 @@ def main(argv):
 
 
 def _parse(argv):
-  parser = run.Parser(
-    prog='python -m gptjax.data.inspect', description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-  add = parser.add_argument
-  add('corpus', type=paths.flag, nargs='*', help='folder of the corpus')
-  add('--split', default='train', help='train (default) or validation')
-  add('--png', type=paths.flag, help='also plot the document lengths to this file')
-  add('--document', type=integer(0, 2**40), help='show this document, counted from 0')
-  add('--step', type=integer(0), help='show the batch of this update, counted from 0')
-  add('--workdir', type=paths.flag,
-      help='workdir of a run: its config.json sets corpus, seed, batch_size and seq_len')
-  add('--batch_size', type=integer(1), help='sequences per batch')
-  add('--seq_len', type=integer(1), help='tokens per sequence')
-  add('--seed', type=integer(0, SEED), help='seed of the data order (config.train.seed)')
-  add('--cross_documents', choices=('true', 'false'),
-      help='whether a sequence may span several documents')
-  add('--shift_windows', choices=('true', 'false'), help='whether window offsets differ between epochs')
-  add('--row', type=integer(0), help='show only this row of the batch, completely')
-  add('--tokens', type=integer(1), default=64, help='tokens to show of a document or a row (default 64)')
-  args = parser.parse_args(argv)
+  args = parser().parse_args(argv)
   for name in ('cross_documents', 'shift_windows'):
     setattr(args, name, {None: None, 'true': True, 'false': False}[getattr(args, name)])
   return args

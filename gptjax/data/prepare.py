@@ -12,10 +12,11 @@ less than a window too, nothing is held out. The chosen rule is printed and reco
 """
 
 if __name__ == '__main__':
-  from gptjax.command import startup
+  from gptjax.command import early, startup
+  from gptjax.command.parsers.prepare import parser
   startup.begin('prepare', 'stopped; the same command continues where it was')
+  early.answer(parser, 'prepare')
 
-import argparse
 import collections
 import contextlib
 import json
@@ -26,8 +27,15 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.command import run
-from gptjax.command.flag_types import WORKERS as MOST_WORKERS
-from gptjax.command.flag_types import integer, real
+from gptjax.command.parsers.prepare import (
+  FRACTIONS,
+  SEQ_LEN,
+  SEQ_LENS,
+  SHARD_SIZES,
+  SHARD_TOKENS,
+  WORKERS,
+  parser,
+)
 from gptjax.data import blocks, encode, summary, workers
 from gptjax.data import progress as progress_bar
 from gptjax.data.clean import duplicates, webtext
@@ -35,12 +43,9 @@ from gptjax.data.corpus import corpus_manifest, held_out, shards
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
-from gptjax.files import atomic, json_files, paths
+from gptjax.files import atomic, json_files
 from gptjax.storage import ownership
 
-SHARD_TOKENS = 100_000_000  # 200 MB of uint16
-FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
-SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
 TRAIN_BPE = 'train-bpe:'
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a problem
@@ -334,30 +339,7 @@ def _remove_work(folder):
 
 
 def main(arguments):
-  parser = run.Parser(prog='python -m gptjax.data.prepare', description=__doc__,
-                          formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
-  parser.add_argument('--tokenizer', required=True,
-                      help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
-  parser.add_argument('--out', type=paths.flag, required=True, help='folder of the corpus')
-  parser.add_argument('--validation_fraction', type=FRACTIONS, default=0.005)
-  parser.add_argument('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
-                      help=f'tokens of an evaluation window: less text is not held out (default {SEQ_LEN})')
-  parser.add_argument('--clean', default='', help="'' or webtext")
-  parser.add_argument('--clean_without', default='', help='filters to disable: NAME,NAME')
-  parser.add_argument('--blocked_domains', type=paths.flag, default='', help='file with one domain per line')
-  parser.add_argument('--wikipedia_titles', type=paths.flag, default='', help='file with one title per line')
-  parser.add_argument('--workers', type=WORKERS, default=1, help='number of processes')
-  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
-  parser.add_argument('--tfds_download', action='store_true',
-                      help='prepare missing data sets of tfds:, which may download them')
-  parser.add_argument('--on_error', default='stop', help='stop or skip')
-  parser.add_argument('--document_separator', default='',
-                      help=r'text between documents in a file of text: or tar: (\n and \t are understood)')
-  parser.add_argument('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS)
-  parser.add_argument('--special_tokens', action='append', default=[], metavar='NAME',
-                      help='a special token that a text may contain, or all; repeatable; default: none')
-  flags = vars(parser.parse_args(arguments))
+  flags = vars(parser().parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]
   start = time.monotonic()

@@ -5,54 +5,26 @@ of the batch, except for rounding, which depends on the batch size.
 """
 
 if __name__ == '__main__':
-  from gptjax.command import startup
+  from gptjax.command import early, startup
+  from gptjax.command.parsers import generate
   from gptjax.parallel import jax_settings
   startup.begin('generate', 'stopped', product=True)
+  early.answer(generate.parser, 'generate')
   jax_settings.begin('generate', own_cache=True)
 
-import argparse
-import inspect
 import sys
 
 from gptjax import defaults
 from gptjax.command import run, streams
-from gptjax.files import paths
-from gptjax.generate.generation import DOMAINS, read_prompt, sample
+from gptjax.command.parsers import generate
+from gptjax.generate.generation import read_prompt, sample
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings
 from gptjax.text.words import plural
 
 
-def _parser():
-  """Return a parser with the arguments of `sample` as flags; `sample` has their defaults."""
-  default = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
-  parser = run.Parser(prog='python -m gptjax.generate', argument_default=argparse.SUPPRESS)
-  add = parser.add_argument
-  add('--from', dest='source', type=paths.flag, required=True,
-      help='a workdir, a checkpoint, or a folder of released weights')
-  add('--prompt', action='append', default=[], help='repeatable; default: the start of a new text')
-  add('--prompt_file', type=paths.flag, action='append', default=[],
-      help='file with a prompt; repeatable')
-  for name, text in (
-      ('num_samples', 'texts per prompt'),
-      ('max_tokens', 'maximum tokens of a text, without the prompt'),
-      ('temperature', '0: always the most likely token'),
-      ('top_k', 'sample from this many of the most likely tokens, 0: from all'),
-      ('top_p', 'sample from the most likely tokens with this total probability'),
-      ('seed', 'random seed'), ('batch_size', 'texts per batch')):
-    add(f'--{name}', type=DOMAINS[name], help=text if default[name] is None else f'{text} ({default[name]})')
-  add('--stop', action='append', help='string before which a text ends; repeatable')
-  add('--special_tokens', action='append', metavar='NAME',
-      help='a special token that a prompt may contain, or all; repeatable; default: none')
-  add('--on_full', help='when the context is full: stop, or slide: continue from its last half '
-      f'({default["on_full"]})')
-  add('--compilation_cache', type=paths.flag,
-      help="private folder that caches compiled programs between calls; '': no cache")
-  return parser
-
-
 def main(arguments):
-  flags = vars(_parser().parse_args(arguments))
+  flags = vars(generate.parser().parse_args(arguments))
   cpu.spare_threads()
   jax_settings.check_devices()
   overrides = {'compilation_cache'} & flags.keys()

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from gptjax.command import bars
-from gptjax.command.flag_types import SEED, integer, real
+from gptjax.command.parsers.generate import DOMAINS
 from gptjax.data.tokenizers import special
 from gptjax.errors import InputError
 from gptjax.generate import kv_cache
@@ -23,9 +23,7 @@ from gptjax.text import text_checks
 
 PAPER_TOP_K = 40  # of the samples in the appendix of the GPT-2 paper
 ON_FULL = ('stop', 'slide')
-DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed': integer(0, SEED),
-           'temperature': real(1e-6, 1e6, also={0: 'greedy'}), 'top_k': integer(0), 'top_p': real(1e-6, 1),
-           'batch_size': integer(1, 1_000_000)}
+
 
 
 def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=256, temperature=1.0,

@@ -25,11 +25,12 @@ def silence_without_tpu(devices='/sys/bus/pci/devices'):
   Args:
     devices: folder in which the kernel lists PCI devices.
   """
-  if importlib.util.find_spec('libtpu') and not any(map(_is_tpu, glob.glob(f'{devices}/*'))):
+  if importlib.util.find_spec('libtpu') and not any(map(is_tpu, glob.glob(f'{devices}/*'))):
     configure_without_tpu()
 
 
-def _is_tpu(device):
+def is_tpu(device):
+  """Return whether a device is a TPU, given its folder in `/sys/bus/pci/devices`."""
   vendor, kind = (Path(device, name) for name in ('vendor', 'device'))
   return (vendor.exists() and vendor.read_text().strip() == GOOGLE
           and kind.exists() and kind.read_text().strip() != NETWORK_CARD)

@@ -4,6 +4,8 @@ if __name__ == '__main__':
   from gptjax.command import shutdown, startup
   from gptjax.parallel import jax_settings
   startup.begin('plan', 'stopped', product=True)
+  from gptjax.plan import flags as plan_flags
+  plan_flags.answer()
   jax_settings.begin('plan')
 
 import os
@@ -21,18 +23,10 @@ from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.parallel import sharding
 from gptjax.plan import estimate, hardware, kernels, report, topology
+from gptjax.plan import flags as plan_flags
 from gptjax.plan.search import apply_settings, search
 
 FLAGS = flags.FLAGS
-EXAMPLE = 'python -m gptjax.plan --config=configs/gpt2_xl.py --topology=v5e:16x16'
-flags.DEFINE_string('topology', None, 'Devices: v5e:16x16, v5p:4x4x8; two slices: v5e:16x16x2; GPUs: h100:8, '
-                    'a100:8, 16 hosts of eight: h100:8x16.')
-flags.DEFINE_bool('search', False, 'Search for the best mesh, remat and microbatch size, and rank the plans.')
-flags.DEFINE_bool('kernels', False, 'Compile the attention of one layer with each kernel and block size.')
-flags.DEFINE_integer('few', 3, 'Number of best candidates that the search compiles.', lower_bound=1,
-                     upper_bound=1000)
-flags.DEFINE_float('price', 0.0, 'Dollars per device and hour; 0: no costs are shown.', lower_bound=0,
-                   upper_bound=1e6)
 
 
 def run(config, name, options):
@@ -73,8 +67,8 @@ def valid_mesh(config, devices):
 
 def main(argv):
   try:
-    command_line.show_help(FLAGS, argv, EXAMPLE)
-    command_line.parse_flags(FLAGS, argv, ('topology',), EXAMPLE)
+    plan_flags.answer(argv)
+    command_line.parse_flags(FLAGS, argv, ('topology',), plan_flags.USAGE.example)
     return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:
     code = errors.print_line(error, 'gptjax')

@@ -10,9 +10,11 @@ Loading never unpickles or runs code, and does not need PyTorch.
 import sys
 
 if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` imports the package
-  from gptjax.command import startup
+  from gptjax.command import early, startup
+  from gptjax.command.parsers import export
   from gptjax.parallel import jax_settings
   startup.begin('pretrained', 'stopped')
+  early.answer(export.parser, 'pretrained')
   jax_settings.begin('pretrained')
 
 from pathlib import Path

@@ -8,7 +8,9 @@ writes report.html, a single file, and report.md with a folder of figures.
 import sys
 
 if sys.argv[:1] == ['-m']:  # while Python imports the package for `python -m gptjax.report`
-  from gptjax.command import startup
+  from gptjax.command import early, startup
+  from gptjax.command.parsers import report
   from gptjax.parallel import jax_settings
   startup.begin('report', 'stopped')
+  early.answer(report.parser, 'report')
   jax_settings.begin('report')

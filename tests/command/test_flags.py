@@ -81,7 +81,7 @@ def test_every_parser_gives_its_errors_as_input_errors(monkeypatch):
     assert parser is None or isinstance(parser, run.Parser), name
 
 
-@pytest.mark.parametrize('path', ['main.py', 'plan/__main__.py'])
+@pytest.mark.parametrize('path', ['config/job_flags.py', 'plan/flags.py'])
 def test_numeric_flags_beside_a_config_have_bounds(path):
   """In the source: both define a flag `config`, which absl allows once in a process."""
   tree = ast.parse((Path(gptjax.__file__).parent / path).read_text())

@@ -74,6 +74,16 @@ def test_the_defaults_are_those_of_gptjax_whatever_the_current_folder_holds(tmp_
   assert {name for name in sys.modules if name.partition('.')[0] == 'configs'} == before
 
 
+@pytest.mark.parametrize('text', [
+  'quickstart', 'quickstart.py', 'configs/quickstart', 'configs/quickstart.py'])
+def test_a_config_of_gptjax_is_found_by_its_name(text, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'quickstart').mkdir()  # a folder is not a config
+  assert files.find(text) == files.folder() / 'quickstart.py'
+  with pytest.raises(InputError, match='no such file'):
+    files.find(f'elsewhere/{text}')
+
+
 @pytest.mark.parametrize('name', files.names())
 def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)

@@ -187,7 +187,7 @@ COMMANDS = {
   'generate': ('gptjax.generate', '--from=x'), 'plan': ('gptjax.plan', '--topology=v5e:4x4'),
   'pretrained': ('gptjax.pretrained', 'export', '--from=x', '--to=y'),
   'report': ('gptjax.report', '--workdir=x'),
-  'overlap': ('gptjax.evaluate.overlap', '--help'), 'gptjax.benchmark': ('gptjax.benchmark', 'train')}
+  'overlap': ('gptjax.evaluate.overlap', '--workdir=x'), 'gptjax.benchmark': ('gptjax.benchmark', 'train')}
 
 
 @pytest.mark.slow

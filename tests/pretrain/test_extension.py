@@ -66,7 +66,7 @@ def test_steps_grow_where_those_done_would_have_had_the_same_rates(grow, schedul
 
 @pytest.mark.parametrize('schedule, first', [('wsd', 81), ('cosine', 61), ('linear', 61)])
 def test_else_the_length_of_the_schedule_must_be_given(grow, schedule, first):
-  says = f'from step {first} on: say.*schedule_steps=N.*after step 50 elsewhere'
+  says = f'from step {first} on: set.*schedule_steps=N.*after step 50 elsewhere'
   with pytest.raises(ValueError, match=says):
     grow(schedule, 100)
   for n in (100, 200):

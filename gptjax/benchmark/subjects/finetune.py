@@ -9,24 +9,15 @@ import functools
 import statistics
 import time
 
-import jax
-from tqdm import tqdm
-
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine_info
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
-from gptjax.config import files
-from gptjax.config import resolve as configs
-from gptjax.data.tokenizers import loading
 from gptjax.files import paths
-from gptjax.finetune import batches, data, step, weights
-from gptjax.finetune.tasks import published
-from gptjax.parallel import sharding
 
 
 def make_parser():
-  parser = command.Parser(prog='python -m gptjax.benchmark finetune')
+  parser = command.Parser(prog='python -m gptjax.benchmark finetune', description=__doc__)
   parser.add_argument('--task', default='sst2', help='of gptjax/finetune/tasks/published.py')
   parser.add_argument('--tokenizer', required=True, help='gpt1:DIR, for example')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data set')
@@ -42,6 +33,8 @@ def make_parser():
 
 def make_config(flags, tokenizer):
   """The resolved config of a small model."""
+  from gptjax.config import files
+  from gptjax.config import resolve as configs
   config = files.shipped('gpt1_finetune', flags.task)
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
@@ -58,6 +51,13 @@ def measure(flags):
     {'bucketed': [examples per second of each turn], 'padded': the same, 'widths': [...], 'tokens': mean
     length}.
   """
+  import jax
+  from tqdm import tqdm
+
+  from gptjax.data.tokenizers import loading
+  from gptjax.finetune import batches, data, step, weights
+  from gptjax.finetune.tasks import published
+  from gptjax.parallel import sharding
   tokenizer = loading.load(flags.tokenizer)
   config = make_config(flags, tokenizer)
   loaded = data.load(flags.task, published.find(flags.task), tokenizer, config)

@@ -2,10 +2,13 @@
 """
 
 if __name__ == '__main__':
-  from gptjax.command import startup
+  from gptjax.command import early, startup
+  from gptjax.command.parsers.clean import parser
   startup.begin('clean', 'stopped', product=True)
+  early.answer(parser, 'clean', needs_arguments=False)
 
 from gptjax.command import run
+from gptjax.command.parsers.clean import parser
 from gptjax.data.clean.webtext import FILTER_FUNCTIONS, FILTERS, make_document, make_recipe
 
 
@@ -20,8 +23,7 @@ def false_positives(name):
 def main(arguments=()):
   """Print each filter: its rule, an example that it removes, one that it keeps, and false positives."""
   from gptjax.data.clean import clean_examples
-  run.Parser(prog='python -m gptjax.data.clean', description='Lists the filters, each with an '
-                 'example that it removes and one that it keeps.').parse_args(arguments)
+  parser().parse_args(arguments)
   for name in FILTERS:
     removed, kept = clean_examples.EXAMPLES[name]
     print(f'{name}: {clean_examples.DESCRIPTIONS[name]}')

@@ -4,25 +4,20 @@
 """
 
 if __name__ == '__main__':
-  from gptjax.command import startup
+  from gptjax.command import early, startup
+  from gptjax.command.parsers.tokenizer import parser
   startup.begin('tokenizers', 'stopped')
+  early.answer(parser, 'tokenizers')
 
 from gptjax.command import run
+from gptjax.command.parsers.tokenizer import parser
 from gptjax.data.tokenizers.tokenizer_files import save_files
-from gptjax.data.tokenizers.training import VOCAB_SIZES, train
-from gptjax.files import paths
+from gptjax.data.tokenizers.training import train
 
 
 def main(arguments):
   from gptjax.data.sources import documents
-  parser = run.Parser(prog='python -m gptjax.data.tokenizers')
-  parser.add_argument('action', choices=['train'])
-  parser.add_argument('--kind', required=True, help='bpe or sentencepiece')
-  parser.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='number of entries')
-  parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
-  parser.add_argument('--out', type=paths.flag, required=True, help='folder for the tokenizer')
-  parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
-  flags = parser.parse_args(arguments)
+  flags = parser().parse_args(arguments)
   save_files(flags.out, {})  # fails before the training if the folder cannot be created
   texts = (piece.text for unit in documents.units(flags.source, flags.tfds_dir)
            for piece in documents.usable_pieces(unit, '', flags.tfds_dir))

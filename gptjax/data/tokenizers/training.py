@@ -1,12 +1,11 @@
 """Trains a tokenizer on the texts of sources."""
 
-from gptjax.command.flag_types import integer
+from gptjax.command.parsers.tokenizer import VOCAB_SIZES
 from gptjax.data import progress as progress_bar
 from gptjax.data.tokenizers.byte_bpe import train_bpe
 from gptjax.data.tokenizers.sentence_piece import train_sentencepiece
 from gptjax.errors import InputError
 
-VOCAB_SIZES = integer(1, 2**24)
 TRAINERS = {'bpe': (train_bpe, 1 << 28), 'sentencepiece': (train_sentencepiece, 1 << 26)}
 
 

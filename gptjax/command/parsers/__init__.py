@@ -1,0 +1,28 @@
+"""The flags of each command, in modules that import nothing large, so that --help is fast.
+
+Each module has a function `parser()` that returns the `run.Parser` of a command. The descriptions are the
+docstrings of the commands' modules. The flags beside a config are in `gptjax.config.job_flags` and
+`gptjax.plan.flags`.
+
+  clean      of gptjax.data.clean
+  export     of gptjax.pretrained
+  generate   of gptjax.generate
+  inspect    of gptjax.data.inspect
+  overlap    of gptjax.evaluate.overlap
+  prepare    of gptjax.data.prepare
+  report     of gptjax.report
+  tokenizer  of gptjax.data.tokenizers
+"""
+
+import ast
+from pathlib import Path
+
+
+def docstring(module):
+  """Return the docstring of a module of gptjax, which is not imported.
+
+  Args:
+    module: its path, `data/prepare.py` for example.
+  """
+  path = Path(__file__).parents[2] / module
+  return ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))

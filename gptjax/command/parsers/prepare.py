@@ -1,0 +1,42 @@
+"""The flags of gptjax.data.prepare."""
+
+from gptjax.command.flag_types import WORKERS as MOST_WORKERS
+from gptjax.command.flag_types import integer, real
+from gptjax.command.parsers import docstring
+from gptjax.command.run import Parser
+from gptjax.files import paths
+
+SHARD_TOKENS = 100_000_000  # 200 MB of uint16
+FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
+SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
+
+
+def parser():
+  flags = Parser(prog='python -m gptjax.data.prepare', description=docstring('data/prepare.py'),
+                 example="python -m gptjax.data.prepare --source='jsonl:books/*.jsonl.gz:text' "
+                 '--tokenizer=gpt2 --out=corpora/books --workers=8')
+  add = flags.add_argument
+  add('--source', action='append', required=True, help='KIND:WHERE; repeatable')
+  add('--tokenizer', required=True,
+      help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
+  add('--out', type=paths.flag, required=True, help='folder of the corpus')
+  add('--validation_fraction', type=FRACTIONS, default=0.005,
+      help='share of the documents that is held out (default 0.005)')
+  add('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
+      help=f'tokens of an evaluation window: less text is not held out (default {SEQ_LEN})')
+  add('--clean', default='', help="'' (default) or webtext")
+  add('--clean_without', default='', help='filters to disable: NAME,NAME')
+  add('--blocked_domains', type=paths.flag, default='', help='file with one domain per line')
+  add('--wikipedia_titles', type=paths.flag, default='', help='file with one title per line')
+  add('--workers', type=WORKERS, default=1, help='number of processes (default 1)')
+  add('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
+  add('--tfds_download', action='store_true',
+      help='prepare missing data sets of tfds:, which may download them')
+  add('--on_error', default='stop', help='stop (default) or skip')
+  add('--document_separator', default='',
+      help=r'text between documents in a file of text: or tar: (\n and \t are understood)')
+  add('--shard_tokens', type=SHARD_SIZES, default=SHARD_TOKENS,
+      help=f'tokens per shard (default {SHARD_TOKENS:,})')
+  add('--special_tokens', action='append', default=[], metavar='NAME',
+      help='a special token that a text may contain, or all; repeatable; default: none')
+  return flags

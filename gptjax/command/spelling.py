@@ -1,0 +1,41 @@
+"""How the user called the command: `gptjax generate` or `python -m gptjax.generate`.
+
+Help texts are written with `python -m gptjax.NAME`. `gptjax.cli` calls `use_console_script`, after which
+`spelled` replaces that by the sub-command.
+"""
+
+import re
+
+# The sub-command of each module; `gptjax.main` has one for each job.
+SUBCOMMANDS = {
+  'gptjax.main': 'pretrain', 'gptjax.generate': 'generate', 'gptjax.evaluate.score': 'score',
+  'gptjax.data.prepare': 'prepare', 'gptjax.data.inspect': 'inspect', 'gptjax.data.tokenizers': 'tokenizer',
+  'gptjax.data.clean': 'clean', 'gptjax.evaluate.overlap': 'overlap', 'gptjax.report': 'report',
+  'gptjax.plan': 'plan', 'gptjax.pretrained': 'export', 'gptjax.benchmark': 'benchmark',
+  'gptjax.cli.doctor': 'doctor', 'gptjax.cli.completion': 'completion'}
+# `python -m gptjax.pretrained export` and `gptjax export`; a line may end after `-m`.
+_MODULE = re.compile(r'python -m\s+(gptjax(?:\.\w+)+)( export\b)?')
+_CONFIG = re.compile(r'--config=configs/(\w+)\.py')
+
+_subcommands = {}  # empty: the command was called as a module
+
+
+def use_console_script(**jobs):
+  """From now on texts have the sub-commands of `gptjax`.
+
+  Args:
+    jobs: `main='finetune'`, if that is the sub-command with which `gptjax.main` was called.
+  """
+  _subcommands.update(SUBCOMMANDS | {f'gptjax.{name}': job for name, job in jobs.items()})
+
+
+def spelled(text):
+  """Return a text with each command as the user called this one."""
+  def replace(match):
+    module, action = match.groups()
+    if module not in _subcommands:
+      return match[0]
+    return f'gptjax {_subcommands[module]}' + ('' if module == 'gptjax.pretrained' else action or '')
+  if not _subcommands:
+    return text
+  return _CONFIG.sub(r'--config=\1', _MODULE.sub(replace, text))

@@ -1,0 +1,63 @@
+"""The flags beside --config of the command that runs the job of a config, `gptjax.main`."""
+
+import sys
+
+from absl import flags
+
+from gptjax.config import command_line
+
+EXAMPLES = {
+  '': 'python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart',
+  'pretrain': 'python -m gptjax.main --config=configs/quickstart.py --workdir=runs/quickstart',
+  'finetune': 'python -m gptjax.main --config=configs/gpt1_finetune.py:sst2 --workdir=runs/sst2 '
+              '--config.init_from=FOLDER',
+  'evaluate': 'python -m gptjax.main --config=configs/gpt2_zero_shot.py --workdir=runs/zero-shot '
+              '--config.init_from=FOLDER --config.eval.data_dir=data'}
+PURPOSES = {
+  '': 'Runs the job of a config: pretraining, fine-tuning or evaluation.',
+  'pretrain': 'Trains a language model on a corpus.',
+  'finetune': 'Fine-tunes a pretrained model on labelled tasks or on text.',
+  'evaluate': 'Evaluates a model on zero-shot tasks, without training.'}
+_SHAPE = ('model.n_layer', 'model.n_head', 'model.n_embd', 'model.n_ctx')
+_DEVICES = ('mesh.data', 'mesh.fsdp', 'mesh.tensor')
+_PRETRAINING = (
+  'init_from', 'data.corpus', 'data.source', 'data.tokenizer', 'data.seq_len', 'train.steps', 'train.epochs',
+  'train.batch_size', 'train.microbatch_size', 'train.seed', 'optimizer.learning_rate',
+  'optimizer.warmup_steps', *_SHAPE, 'model.dropout', 'model.remat', *_DEVICES, 'checkpoint.every_steps',
+  'eval.every_steps', 'log.every_steps')
+FIELDS = {  # the most used ones
+  '': ('job', *_PRETRAINING),
+  'pretrain': _PRETRAINING,
+  'finetune': (
+    'init_from', 'finetune.tasks', 'finetune.data_dir', 'finetune.n_seeds', 'finetune.train',
+    'finetune.limit', 'data.tfds_dir', 'train.epochs', 'train.batch_size', 'train.microbatch_size',
+    'train.seed', 'optimizer.learning_rate', *_DEVICES, 'eval.every_steps'),
+  'evaluate': ('init_from', 'eval.tasks', 'eval.data_dir', 'eval.limit', 'eval.grid', 'eval.batch_size',
+               'model.compute_dtype', *_DEVICES)}
+
+flags.DEFINE_string('workdir', None, 'Folder of the run; an existing run is resumed. Default: '
+                    'runs/NAME for the config NAME.py.')
+flags.DEFINE_boolean('predict', False, 'Fine-tuning: also write WORKDIR/predictions for the test sets.')
+flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0; not needed on Cloud TPU, Slurm, Open MPI '
+                    'and GKE, where the processes of a run discover each other.')
+flags.DEFINE_integer('num_processes', None, 'Number of processes of the run, with --coordinator; 1: a single '
+                     'process, whatever the environment variables are.',
+                     lower_bound=1, upper_bound=2**20)
+flags.DEFINE_integer('process_id', None, 'Index of this process, from 0; with --coordinator.',
+                     lower_bound=0, upper_bound=2**20 - 1)
+
+
+def usage(job=''):
+  """Return the command_line.Usage of a job; '': of all."""
+  return command_line.Usage('python -m gptjax.main', __name__, PURPOSES[job], EXAMPLES[job], FIELDS[job])
+
+
+def answer(argv=None):
+  """Call `command_line.answer` for the job that --config.job names.
+
+  Args:
+    argv: by default that of the process.
+  """
+  argv = argv or sys.argv
+  given = [argument.partition('=')[2] for argument in argv[1:] if argument.startswith('--config.job=')]
+  command_line.answer(flags.FLAGS, argv, usage(given[-1] if given and given[-1] in FIELDS else ''), 'gptjax')

@@ -1,0 +1,66 @@
+"""Shell completion: the script that shtab makes knows all sub-commands, flags and fields."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from gptjax.cli import completion
+from gptjax.cli.commands import ALIASES, COMMANDS
+from gptjax.errors import InputError
+
+ASK = """
+source "$1"
+shift
+COMP_WORDS=("$@")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+"$(complete -p gptjax | sed 's/.*-F \\([^ ]*\\).*/\\1/')" gptjax
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture(scope='module')
+def script(tmp_path_factory):
+  shtab = pytest.importorskip('shtab')
+  path = tmp_path_factory.mktemp('completion') / 'gptjax'
+  path.write_text(shtab.complete(completion.whole_parser(), 'bash'))
+  return path
+
+
+def completed(script, *words):
+  """What bash offers for the last word."""
+  bash = shutil.which('bash')
+  done = subprocess.run([bash, '-c', ASK, 'bash', script, 'gptjax', *words], capture_output=True, text=True,
+                        timeout=30)
+  assert not done.stderr
+  return done.stdout.split()
+
+
+def test_all_subcommands_are_completed(script):
+  assert completed(script, 'pre') == ['pretrain', 'prepare']
+  offered = {*completed(script, '')}
+  assert {name for name in [*COMMANDS, *ALIASES] if name != 'score'} <= offered
+
+
+@pytest.mark.parametrize('words, expected', [
+  (['generate', '--max'], ['--max_tokens']),
+  (['prepare', '--tok'], ['--tokenizer']),
+  (['finetune', '--config.finetune.n_s'], ['--config.finetune.n_seeds']),
+  (['benchmark', 'near'], ['near_duplicates']),
+  (['tokenizer', 't'], ['train'])])
+def test_flags_fields_and_choices_are_completed(script, words, expected):
+  assert completed(script, *words) == expected
+
+
+@pytest.mark.parametrize('shell', completion.SHELLS)
+def test_every_shell_has_a_script(shell, capsys):
+  pytest.importorskip('shtab')
+  completion.main([shell])
+  assert '--config.train.steps' in capsys.readouterr().out
+
+
+def test_without_shtab_one_line_says_how_to_install_it(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'shtab', None)
+  with pytest.raises(InputError, match=r"pip install 'gptjax\[completion\]'"):
+    completion.main(['bash'])

@@ -1,0 +1,90 @@
+"""gptjax doctor names what is missing, and always ends well."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ENVIRONMENT, ROOT
+from packaging.requirements import Requirement
+
+from gptjax.cli import doctor
+from gptjax.cli.doctor import BAD, GOOD
+
+
+def install(folder, name, version, requires=(), extras=()):
+  """What pip would leave of a package that has no modules."""
+  place = folder / f'{name}-{version}.dist-info'
+  place.mkdir(parents=True)
+  lines = [f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}',
+           *(f'Provides-Extra: {extra}' for extra in extras), *(f'Requires-Dist: {one}' for one in requires)]
+  (place / 'METADATA').write_text('\n'.join(lines) + '\n')
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+  """Packages of which some fit and some do not."""
+  monkeypatch.syspath_prepend(tmp_path)
+  install(tmp_path, 'gptjax', '9', ['one>=1,<2', 'two>=1', 'absent', 'gpu-library; extra == "fast"',
+                                    'one>=1; extra == "slow"', 'two[plugin]; extra == "deep"'],
+          ['fast', 'slow', 'deep'])
+  install(tmp_path, 'one', '1.5')
+  install(tmp_path, 'two', '0.9', ['driver; extra == "plugin"'], ['plugin'])
+
+
+@pytest.mark.parametrize('requirement, says', [
+  ('one', ''), ('one>=1,<2', ''), ('one<1', 'one is 1.5, not <1'), ('absent', 'absent is not installed'),
+  ('two[plugin]', 'driver is not installed')])
+def test_what_is_wrong_with_a_requirement(requirement, says, installed):
+  assert doctor.fault(Requirement(requirement)) == says
+
+
+def test_packages_that_are_missing_or_too_old_are_named(installed):
+  rows = {row.name: row for row in doctor.software()}
+  assert rows['one'] == ('one', '1.5', GOOD)
+  assert rows['two'].mark == BAD and rows['two'].text == "two is 0.9, not >=1: pip install 'two>=1'"
+  assert rows['absent'].mark == BAD and 'absent is not installed' in rows['absent'].text
+  assert 'gpu-library' not in rows, 'of an extra'
+
+
+def test_what_is_missing_for_an_extra_is_named_with_the_line_that_installs_it(installed):
+  rows = {row.name: row for row in doctor.extras()}
+  assert rows['slow'].mark == GOOD
+  assert rows['fast'] == ('fast', "gpu-library is not installed: pip install 'gptjax[fast]'", BAD)
+  assert rows['deep'].mark == BAD and 'driver' in rows['deep'].text
+
+
+def test_each_kernel_can_run_or_has_a_reason():
+  from gptjax.model import attention
+  rows = {row.name: row for row in doctor.kernels()}
+  assert rows.keys() == {*attention.KERNELS}
+  assert rows['xla'].mark == GOOD and rows['auto'].text == 'selects xla'
+  assert rows['splash'].text == 'runs on a TPU, and this is a CPU'
+
+
+def test_a_tokenizer_cache_is_found(tmp_path, monkeypatch):
+  from gptjax.data.tokenizers import loading
+  monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
+  assert doctor.gpt2_tokenizer().mark != GOOD
+  import hashlib
+  for name in loading.GPT2_SHA256:
+    (tmp_path / hashlib.sha1((loading.GPT2_URL + name).encode()).hexdigest()).touch()
+  assert doctor.gpt2_tokenizer() == ('GPT-2 tokenizer', str(tmp_path), GOOD)
+
+
+def test_a_section_that_fails_does_not_end_the_report(monkeypatch, capsys):
+  def fails():
+    raise OSError('no such device')
+  for name in ('software', 'devices', 'kernels', 'caches', 'disk', 'extras'):
+    monkeypatch.setattr(doctor, name, fails)
+  doctor.main([])
+  said = capsys.readouterr().out
+  assert said.count('OSError: no such device') == 6
+
+
+def test_the_whole_command_ends_well_even_without_devices():
+  done = subprocess.run([sys.executable, '-m', 'gptjax', 'doctor'], cwd=ROOT, capture_output=True, text=True,
+                        env={**ENVIRONMENT, 'JAX_PLATFORMS': 'tpu'}, timeout=120)
+  assert done.returncode == 0 and '\x1b' not in done.stdout
+  for title in ('software', 'devices', 'attention kernels', 'caches', 'disk', 'extras'):
+    assert f'{title}\n' in done.stdout
+  assert 'free' in done.stdout and 'missing  not known' in done.stdout
