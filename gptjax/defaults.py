@@ -90,7 +90,9 @@ FIELDS = dict(
     corpus=Field('', path(), "folder written by gptjax.data.prepare; '': WORKDIR/corpus"),
     mixture=Field((), weighted_folders(), 'instead of corpus: (folder, weight) of each corpus of a mixture'),
     source=Field('', text(), 'source from which the corpus is prepared if its folder does not exist'),
-    tokenizer=Field('', text(), "tokenizer with which the corpus is (or must be) tokenized; '': any"),
+    tokenizer=Field('', text(),
+                    "tokenizer with which the corpus is (or must be) tokenized; '': any. train-bpe:N and "
+                    'train-char train one on the source; train-char also sets model.n_vocab'),
     recipe=Field('', text(), 'flags of gptjax.data.prepare for the corpus; shown if it is missing'),
     recipe_cost=Field('', text(),
                       'the text of the recipe, its size and the time to prepare it; shown with the recipe'),
@@ -218,6 +220,9 @@ FIELDS = dict(
   log=dict(
     every_steps=Field(10, integer(1), 'steps between records in metrics.jsonl and TensorBoard'),
     tensorboard=Field(True, flag(), 'write the metrics to WORKDIR/tensorboard too'),
+    wandb=Field('', text(),
+                "project of Weights & Biases to which the metrics are written too; '': none. Needs "
+                "pip install 'gptjax[wandb]'; WANDB_MODE=offline writes to WORKDIR/wandb only"),
     profile_steps=Field((0, 0), interval(), 'profile steps [a, b) to WORKDIR/tensorboard; a = b: none'),
     sample_tokens=Field(0, integer(0), 'tokens of a sample at the end; 0: none'),
     sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the end-of-text token"),

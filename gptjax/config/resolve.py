@@ -136,6 +136,9 @@ def check(config, device=None):
   _require(kind != 'train-bpe' or size == str(c.model.n_vocab),
            f'config.data.tokenizer = {c.data.tokenizer!r} has another vocabulary size than '
            f'config.model.n_vocab = {c.model.n_vocab}: set both to the same number')
+  _require(kind != 'train-char' or not size,
+           f'config.data.tokenizer = {c.data.tokenizer!r}: the text determines the number of entries: write '
+           'train-char')
   _require(not c.eval.data_dir or Path(c.eval.data_dir).is_dir(),
            f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
   _check_mixture(c.data)

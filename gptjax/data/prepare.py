@@ -41,7 +41,6 @@ from gptjax.storage import ownership
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
 SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
-TRAIN_BPE = 'train-bpe:'
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a problem
 
@@ -49,7 +48,7 @@ SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a
 class Job(NamedTuple):
   """The checked arguments of `prepare`."""
   reading: blocks.ReadOptions
-  tokenizer: object     # a tokenizer, or the string train-bpe:N
+  tokenizer: object     # a tokenizer, or (kind, number of entries or None) of one to train
   out: Path
   validation_fraction: float
   seq_len: int          # tokens of a window: the least amount that is held out
@@ -69,8 +68,8 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
 
   Args:
     source: list of sources (see `sources.documents`).
-    tokenizer: as for `loading.load`, or `train-bpe:N`: a new byte-level BPE with N entries, trained on the
-      sources.
+    tokenizer: as for `loading.load`; or trained on the sources: `train-bpe:N`, a new byte-level BPE with N
+      entries, or `train-char`, a tokenizer whose entries are the characters of the sources.
     out: folder of the corpus: new, empty, or started by the same call.
     validation_fraction: share of validation in [0, 1).
     clean: '' or 'webtext' (see `clean`).
@@ -101,11 +100,10 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
-  if tokenizer.startswith(TRAIN_BPE):
-    training.VOCAB_SIZES.parse(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
+  to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = documents.units(source, tfds_dir, tfds_download)
-  requested = None if tokenizer.startswith(TRAIN_BPE) else loading.load(tokenizer)
+  requested = None if to_train else loading.load(tokenizer)
   settings = {
     'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
     'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,
@@ -115,7 +113,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if requested:
     special.resolve_names(requested, special_tokens)
   reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, requested or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
+  job = Job(reading, requested or to_train, Path(out), validation_fraction, seq_len, workers, shard_tokens,
             settings, commit_seconds, progress, tuple(special_tokens))
   with ownership.own_folder(job.out):
     return _finished(job) or _run(job)
@@ -199,10 +197,10 @@ def _filter(job, state):
 def _tokenizer(job, verdicts):
   """Return the tokenizer, trained first if requested, and write its files into the corpus."""
   tokenizer, folder = job.tokenizer, job.out / 'tokenizer'
-  if isinstance(tokenizer, str):
+  if isinstance(tokenizer, tuple):
     pieces = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
     texts = (piece.text for _, piece, reason in pieces if not reason)
-    tokenizer = training.train('bpe', int(tokenizer[len(TRAIN_BPE):]), texts, progress=job.progress)
+    tokenizer = training.train(*tokenizer, texts, progress=job.progress)
   atomic.remove(folder)  # a killed process may have left it incomplete
   tokenizer.save(folder)
   atomic.sync_tree(folder)
@@ -338,7 +336,8 @@ def main(arguments):
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   parser.add_argument('--tokenizer', required=True,
-                      help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
+                      help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, char:DIR, sentencepiece:FILE, train-bpe:N or '
+                           'train-char')
   parser.add_argument('--out', type=paths.flag, required=True, help='folder of the corpus')
   parser.add_argument('--validation_fraction', type=FRACTIONS, default=0.005)
   parser.add_argument('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
