@@ -21,6 +21,7 @@ from gptjax.domains import (
   names,
   one_of,
   path,
+  path_or_hub_name,
   real,
   text,
   weighted_folders,
@@ -31,10 +32,11 @@ THE_REST = {-1: 'the rest'}
 
 FIELDS = dict(
   job=Field('pretrain', one_of('pretrain', 'finetune', 'evaluate'), 'what to do'),
-  init_from=Field('', path(),
+  init_from=Field('', path_or_hub_name(),
                   "folder of the initial weights, which determine the model's shape and tokenizer: a Hugging "
-                  "Face folder, OpenAI's files, a workdir or a checkpoint (see gptjax.load); '': random "
-                  'weights. A checkpoint of the run itself takes precedence'),
+                  "Face folder, OpenAI's files, a workdir or a checkpoint (see gptjax.load); or a model on "
+                  "the Hugging Face Hub, which is downloaded: gpt2, OWNER/NAME, OWNER/NAME@REVISION; '': "
+                  'random weights. A checkpoint of the run itself takes precedence'),
   compilation_cache=Field('~/.cache/gptjax/compiled', path(),
                           "folder that caches compiled programs between runs; '': no cache. "
                           'JAX_COMPILATION_CACHE_DIR replaces the default, even if a config file sets it'),

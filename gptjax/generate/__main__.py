@@ -16,7 +16,7 @@ import sys
 
 from gptjax import defaults
 from gptjax.command import run, streams
-from gptjax.files import paths
+from gptjax.files import hub_names, paths
 from gptjax.generate.generation import DOMAINS, read_prompt, sample
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings
@@ -28,8 +28,8 @@ def _parser():
   default = {name: parameter.default for name, parameter in inspect.signature(sample).parameters.items()}
   parser = run.Parser(prog='python -m gptjax.generate', argument_default=argparse.SUPPRESS)
   add = parser.add_argument
-  add('--from', dest='source', type=paths.flag, required=True,
-      help='a workdir, a checkpoint, or a folder of released weights')
+  add('--from', dest='source', type=hub_names.flag, required=True,
+      help='a workdir, a checkpoint, a folder of released weights, or a name on the Hugging Face Hub')
   add('--prompt', action='append', default=[], help='repeatable; default: the start of a new text')
   add('--prompt_file', type=paths.flag, action='append', default=[],
       help='file with a prompt; repeatable')

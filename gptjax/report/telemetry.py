@@ -205,7 +205,8 @@ class WandB:
       project=self.project, id=bounded.read(folder / 'run_id').decode(), resume='allow',
       dir=str(self.workdir), name=self.workdir.name,
       config=records.read(config).get('config', {}) if config.exists() else {},
-      settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False))
+      settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False,
+                              x_disable_meta=True))  # the command, which may have secrets
     run.define_metric('*', step_metric='step')
     return run
 
