@@ -72,7 +72,6 @@ setup(
     'bench': BENCH,
     'eval': EVAL,
     'lm-eval': LM_EVAL,
-    'test-wandb': [*TEST, *WANDB],
     'test': TEST + BENCH + EVAL,
     'test-without-torch': TEST + EVAL,
     'test-lm-eval': [*LM_EVAL, 'accelerate>=1,<2'],  # its own Hugging Face model is the judge

@@ -75,7 +75,8 @@ def test_the_model_and_its_training_touch_no_disk_clock_process_or_signal(packag
 
 
 @pytest.mark.parametrize('name', [
-  'gptjax.load', 'gptjax.save_pretrained', 'gptjax.score', 'gptjax.train.train_step', 'gptjax.generate.sample'])
+  'gptjax.load', 'gptjax.save_pretrained', 'gptjax.score', 'gptjax.train.train_step',
+  'gptjax.generate.sample'])
 def test_names_that_others_rely_on_are_where_they_were(name):
   module, _, attribute = name.rpartition('.')
   code = f'import importlib; assert callable(getattr(importlib.import_module({module!r}), {attribute!r}))'

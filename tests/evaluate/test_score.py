@@ -19,7 +19,7 @@ from gptjax.evaluate import score as score_module
 from gptjax.model.gpt import GPT
 
 N_VOCAB, CONTEXT = 264, 24
-TEXTS = ['the blue stone never sings', 'a', '', 'rain ' * 30, 'über naïve 日', 'of rain and of the blue stone']
+TEXTS = ['the blue stone never sings', 'a', '', 'rain ' * 30, 'über naïve 日', 'of rain and the blue stone']
 
 
 def log_softmax(logits):

@@ -16,8 +16,8 @@ def test_a_run_takes_its_vocabulary_from_the_text_resumes_and_exports(tmp_path):
            '--config.data.corpus=', '--config.checkpoint.export=True']
   entries = len(set(text)) + 1
   done = train('', tmp_path / 'run', *flags)  # with --config.model.n_vocab=290
-  assert done.returncode == 2 and f'n_vocab = 290, but corpus {tmp_path}/run/corpus has {entries} entries' in (
-    done.stderr)
+  said = f'config.model.n_vocab = 290, but corpus {tmp_path}/run/corpus has {entries} entries'
+  assert done.returncode == 2 and said in done.stderr
   for steps in 2, 4:
     line = command('', tmp_path / 'run', *flags, f'--config.train.steps={steps}')
     done = subprocess.run([flag for flag in line if 'model.n_vocab' not in flag], cwd=ROOT, env=ENVIRONMENT,
