@@ -1,7 +1,7 @@
 """The GPT-2 paper's zero-shot suite on any weights: `--config.init_from=PATH --workdir=D`.
 
 Tasks           --config.eval.tasks=lambada,wikitext2 takes only these
-Data            the sets' own files under --config.eval.data_dir (README, "Zero-shot evaluation"), TFDS sets
+Data            the sets' own files under --config.eval.data_dir (docs/howto/evaluation.md), TFDS sets
                 prepared under --config.data.tfds_dir; what is absent is not run, and the table says so
 Expect          with the released weights the paper's figures, or where those cannot be reproduced what others
                 have measured; both stand beside ours in results.md

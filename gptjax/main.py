@@ -86,7 +86,7 @@ def default_workdir(config):
 def main(argv):
   try:
     command_line.show_help(FLAGS, argv, EXAMPLE)
-    path = command_line.read(FLAGS, argv, (), 'see the first lines of README.md')
+    path = command_line.parse_flags(FLAGS, argv, (), 'see the first lines of README.md')
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.local(FLAGS.workdir, '--workdir')
     cpu.spare_threads()

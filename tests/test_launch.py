@@ -540,12 +540,15 @@ def test_the_image_has_what_the_command_needs():
   assert "'tpu':" in extras and "'cuda':" in extras and "'k8s':" in extras
 
 
-def test_each_way_to_launch_has_its_section():
-  text = (LAUNCH / 'README.md').read_text()
-  for name in ('local.sh', 'tpu_vm.sh', 'slurm.sbatch', 'gke_jobset.yaml'):
-    section = text.partition(f'## {name}')[2].partition('\n## ')[0]
-    for word in ('What it does', 'What it needs', 'Watch', 'Stop', 'Resume'):
-      assert f'**{word}' in section, (name, word)
+@pytest.mark.parametrize('file, page', [
+  ('local.sh', 'local'), ('tpu_vm.sh', 'tpu_vm'), ('slurm.sbatch', 'slurm'), ('gke_jobset.yaml', 'gke'),
+  ('mpirun', 'open_mpi')])
+def test_each_way_to_launch_has_its_page(file, page):
+  path = f'docs/howto/hosts/{page}.md'
+  text = (ROOT / path).read_text()
+  assert file in text and f'](../{path})' in (LAUNCH / 'README.md').read_text()
+  for word in ('What it does', 'What it needs', 'Watch', 'Stop', 'Resume'):
+    assert f'**{word}' in text, word
 
 
 def test_no_bucket_or_project_of_anyone_is_named():

@@ -1,8 +1,9 @@
-"""The README's table of speeds, from the results of other sub-commands: python -m gptjax.benchmark table
+"""The table of speeds in the documentation, from result files: python -m gptjax.benchmark table
 
-`python -m gptjax.benchmark table docs/benchmarks/*.json` prints it; --into=README.md writes it there, between
-its two markers. The command also reads the journal of a `gpu` run that was cut off or is in progress, like
-gpu.jsonl; --json=gpu.json converts one journal to a result file.
+`python -m gptjax.benchmark table docs/benchmarks/*.json` prints it. With --into=FILE it is written into that
+file, between two markers; ours is in docs/explanation/speed_measurement.md. The command also reads the
+journal of a `gpu` run that was cut off or is in progress, like gpu.jsonl; --json=gpu.json converts one
+journal to a result file.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from gptjax.command import run
 from gptjax.errors import InputError
 from gptjax.files import atomic, paths
 
-BEGIN = '<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md -->'
+BEGIN = ('<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json '
+         '--into=docs/explanation/speed_measurement.md -->')
 END = '<!-- end of the table -->'
 COLUMNS = 'measured', 'with', 'median (min to max)', 'gptjax speedup', 'machine', 'date'
 

@@ -114,7 +114,7 @@ def evaluation_batch_size(n_ctx, device):
 
 
 def should_scan(remat, device):
-  """Whether to scan layers rather than unroll them; docs/speed.md has the cost of the copies in a scan."""
+  """Whether to scan layers rather than unroll them; docs/explanation/speed_log.md has what scans cost."""
   return device.platform == 'tpu' or remat == 'full'
 
 

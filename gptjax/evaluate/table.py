@@ -1,4 +1,4 @@
-"""Evaluation results as Markdown, next to the paper's; a task that did not run has no number anywhere."""
+"""Evaluation results as Markdown tables beside the paper's; a task without a result shows 'not run'."""
 
 from gptjax.evaluate import paper, percent
 from gptjax.evaluate.tasks.suite import TASKS
@@ -13,7 +13,7 @@ def markdown(results):
     results: content of `results.json`.
   """
   size = paper.released_size(results['model'])
-  parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _about(results, size),
+  parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _model_line(results, size),
            _table(results, size)]
   if results['not_run']:
     parts.append('## Not run\n\n' + '\n'.join(
@@ -22,13 +22,16 @@ def markdown(results):
            for note in several]
   if notes:
     parts.append('## Data that is not as published\n\n' + '\n'.join(notes))
-  parts += [_reproductions(results), *_grids(results), *_rows(results), _protocols(results)]
+  parts += [_reproductions(results), *_protocol_tables(results), *_example_tables(results),
+            _protocols(results)]
   return '\n\n'.join(part for part in parts if part) + '\n'
 
 
-def _about(results, size):
-  released = f', the shape of the released {size} (the paper\'s {paper.PAPER_SIZES[size]})' if size else ''
-  limited = f' Only {first}: not comparable with the paper.' if (first := describe_limit(results)) else ''
+def _model_line(results, size):
+  released = (f', the architecture of the released {size} (the paper\'s {paper.PAPER_SIZES[size]})'
+              if size else '')
+  limit_text = describe_limit(results)
+  limited = f' Only {limit_text}: not comparable with the paper.' if limit_text else ''
   return (f'{results["model"]["parameters"]:,} parameters{released}; {results["model"]["compute_dtype"]}.'
           f'{limited} {percent.PERCENT_NOTE}.')
 
@@ -53,42 +56,44 @@ def describe_limit(results):
 
 def _table(results, size):
   head = ['', 'ours', *(bold(name) if released == size else name
-                        for released, name in paper.PAPER_SIZES.items()), 'state of the art then']
+                        for released, name in paper.PAPER_SIZES.items()), 'state of the art (2019)']
   lines = []
   for name in TASKS:
     figures = [figure for figure in paper.PAPER_RESULTS if figure.task == name]
     for figure in figures:
       lines.append([figure.title, _measured(results, figure),
-                    *(_number(figure.sizes.get(size_name)) for size_name in paper.SIZES),
-                    _number(figure.sota)])
+                    *(_format_number(figure.sizes.get(size_name)) for size_name in paper.SIZES),
+                    _format_number(figure.sota)])
     if not figures:
       metrics = results['tasks'].get(name, {}).items()
-      values = ', '.join(f'{key} {_number(percent.to_display(key, value))}' for key, value in metrics)
+      values = ', '.join(f'{key} {_format_number(percent.to_display(key, value))}' for key, value in metrics)
       lines.append([TASKS[name].title, values or 'not run', *[''] * 5])
   return table(head, lines)
 
 
 def _measured(results, figure):
   metrics = results['tasks'].get(figure.task)
-  return 'not run' if metrics is None else _number(percent.to_display(figure.metric, metrics[figure.metric]))
+  if metrics is None or figure.metric not in metrics:
+    return 'not run'
+  return _format_number(percent.to_display(figure.metric, metrics[figure.metric]))
 
 
 def _reproductions(results):
-  """Published measurements of the released weights, next to the nearest protocol here."""
+  """Published measurements of the released weights beside ours with the most similar protocol."""
   lines = []
   for reproduction in paper.REPRODUCTIONS:
-    cell = nearest_value(results, reproduction.task, reproduction.cell)
+    cell = grid_value(results, reproduction.task, reproduction.cell)
     measured = ('-' if reproduction.cell is None else 'not run' if cell is None
-                else _number(cell * reproduction.scale))
+                else _format_number(cell * reproduction.scale))
     lines.append([TASKS[reproduction.task].title, reproduction.protocol, measured,
-                  *(_number(reproduction.sizes.get(released)) for released in paper.SIZES),
+                  *(_format_number(reproduction.sizes.get(released)) for released in paper.SIZES),
                   reproduction.source])
-  return ('## Other measurements of the released weights\n\nWith these weights the results should be close; '
-          'where the paper cannot be reproduced, expect these numbers.\n\n'
+  return ('## Other measurements of the released weights\n\nWhere the paper cannot be reproduced, expect '
+          'these numbers with the released weights.\n\n'
           + table(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
 
 
-def nearest_value(results, task, cell):
+def grid_value(results, task, cell):
   """The value of a grid cell, named as in `paper.Reproduction`; None if it was not run."""
   if cell is None:
     return None
@@ -99,32 +104,32 @@ def nearest_value(results, task, cell):
                if (entry['text'], entry['stride'], entry['unit']) == (text, stride, unit)), None)
 
 
-def _grids(results):
+def _protocol_tables(results):
   for name, cells in results['grids'].items():
     units = list(dict.fromkeys(cell['unit'] for cell in cells))
     lines = []
     for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in cells):
       by_unit = {cell['unit']: cell for cell in cells if (cell['text'], cell['stride']) == (text, stride)}
-      lines.append([text, str(stride or ''), *(_marked(by_unit[unit]) for unit in units)])
+      lines.append([text, str(stride or ''), *(_format_cell(by_unit[unit]) for unit in units)])
     yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
-           'known. Bits for bytes and characters, per cent for accuracies, else perplexity.\n\n'
+           'known. Bytes and characters in bits, accuracies in per cent, all others are perplexities.\n\n'
            + table(['text', 'stride', *units], lines))
 
 
-def _marked(cell):
-  number = _number(percent.to_display(cell['unit'], cell['value']))
+def _format_cell(cell):
+  number = _format_number(percent.to_display(cell['unit'], cell['value']))
   return bold(number) if cell['paper'] else number
 
 
-def _rows(results):
+def _example_tables(results):
   for name, rows in results['rows'].items():
-    yield f'## {TASKS[name].title}\n\n' + table(rows[0], [list(map(_shown, row)) for row in rows[1:]])
+    yield f'## {TASKS[name].title}\n\n' + table(rows[0], [list(map(_format_value, row)) for row in rows[1:]])
 
 
-def _shown(value):
+def _format_value(value):
   if isinstance(value, bool):
     return 'yes' if value else 'no'
-  return _number(value) if isinstance(value, float) else str(value)
+  return _format_number(value) if isinstance(value, float) else str(value)
 
 
 def _protocols(results):
@@ -133,7 +138,7 @@ def _protocols(results):
   return '## How it was measured\n\n' + '\n\n'.join(lines) if lines else ''
 
 
-def _number(value):
+def _format_number(value):
   if value is None:
     return ''
   if isinstance(value, int):

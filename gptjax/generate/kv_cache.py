@@ -25,7 +25,7 @@ from flax import nnx
 
 from gptjax.errors import InputError
 from gptjax.generate.sampling import sample_tokens
-from gptjax.model.attention import attention, attention_to
+from gptjax.model.attention import attention, cached_attention
 from gptjax.model.compute import in_dtype, multiplied_in, projections, unrolled
 from gptjax.model.gpt import GPT, Block
 from gptjax.model.layers import merge_heads
@@ -197,7 +197,7 @@ def _decode_one(model, cache, last):
       del dropout  # none when decoding
       keys.append(_update_slot(cached_k, k, cache.slot))
       values.append(_update_slot(cached_v, v, cache.slot))
-      return attention_to(q, _with_batch_axis(keys[-1]), _with_batch_axis(values[-1]), prompt | after)
+      return cached_attention(q, _with_batch_axis(keys[-1]), _with_batch_axis(values[-1]), prompt | after)
     return attend
 
   position = cache.lengths + cache.slot - cache.start

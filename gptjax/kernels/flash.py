@@ -70,7 +70,7 @@ def attend(q, k, v, *, rate=0.0, keys=None, blocks=None, interpret=False):
 
 
 def block_sizes(t, k, dtype):
-  """(held, looped, warps, stages) that fit a GPU's registers and shared memory (docs/speed.md)."""
+  """(held, looped, warps, stages) for a GPU's registers and shared memory (docs/explanation/speed_log.md)."""
   row_bytes, longest = k * jnp.dtype(dtype).itemsize, max(16, pl.next_power_of_2(t))
   held, looped = (64 if row_bytes <= 256 else 32), (64 if row_bytes <= 128 else 32)
   return min(held, longest), min(looped, longest), 4, 2

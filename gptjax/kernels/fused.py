@@ -17,7 +17,7 @@ import jax.numpy as jnp
 LANES = 128  # width of a TPU register; splash wants sequences that are multiples of it
 CUDNN_HEAD_SIZE = 128  # largest that every GPU since Ampere supports
 PALLAS_HEAD_SIZES = (16, 32, 64, 128)  # Triton's blocks are powers of two, its matmuls at least 16 wide
-BLOCK = 512  # queries and keys per block in splash; docs/speed.md compares others
+BLOCK = 512  # queries and keys per block in splash; docs/explanation/speed_log.md compares others
 
 
 def obstacle(kernel, config, device):
@@ -89,7 +89,10 @@ def splash(q, k, v, blocks=None, interpret=False):
 
 
 def block_sizes(t, k):
-  """Splash's BlockSizes for t, a multiple of LANES, and head size k (docs/speed.md has the reasons)."""
+  """Splash's BlockSizes for t, a multiple of LANES, and head size k.
+
+  docs/explanation/speed_log.md has the reasons.
+  """
   from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, QKVLayout
   size = max(size for size in range(LANES, min(t, BLOCK) + 1, LANES) if t % size == 0)
   # The fused backward kernel computes scores once, but writes dq for each block of keys.

@@ -9,19 +9,20 @@ from gptjax.model.layers import dropout, fold_in
 
 KERNELS = ('auto', 'xla', 'cudnn', 'splash', 'pallas')
 
-QUERY_BLOCKS = 4  # keys after the end of a block are skipped
+FUSED_KERNELS = KERNELS[2:]
+N_QUERY_BLOCKS = 4  # xla: keys after the end of a block of queries are skipped
 
 
 def check(config, device):
   """Raise InputError if the kernel does not support the config on this device.
 
   Args:
-    config: resolved.
+    config: the resolved config.
     device: a JAX device or a description of one.
   """
   kernel = config.attention.kernel
-  if kernel in KERNELS[2:] and (why := fused.obstacle(kernel, config, device)):
-    raise InputError(f'config.attention.kernel = {kernel} {why}')
+  if kernel in FUSED_KERNELS and (reason := fused.obstacle(kernel, config, device)):
+    raise InputError(f'config.attention.kernel = {kernel} {reason}')
 
 
 def attention(q, k, v, *, kernel, rate, keys):
@@ -29,57 +30,57 @@ def attention(q, k, v, *, kernel, rate, keys):
 
   Args:
     q, k, v: [b, t, h, k].
-    kernel: 'xla', 'cudnn', 'splash' or 'pallas', as `config.attention.kernel` is once it is resolved.
-    rate: dropout of the attention weights.
-    keys: key[b] or None, see `dropout`.
+    kernel: 'xla', 'cudnn', 'splash' or 'pallas', the resolved `config.attention.kernel`.
+    rate: dropout rate of the attention weights.
+    keys: key[b], one PRNG key per sequence, or None for no dropout.
 
   Returns:
     [b, t, h, k] in the dtype of v. Scores and softmax are float32.
 
   Raises:
-    ValueError: the kernel has no dropout and rate > 0.
+    ValueError: rate > 0 and the kernel does not support dropout.
   """
   if kernel == 'pallas':
     from gptjax.kernels import flash  # imports Pallas's Triton backend, which only GPUs have
     return flash.attend(q, k, v, rate=rate, keys=keys)
   if kernel != 'xla':
     if rate and keys is not None:
-      raise ValueError(f'the attention kernel {kernel} has no dropout, but the rate is {rate}: use another')
+      raise ValueError(f'the attention kernel {kernel} does not support dropout, but the rate is {rate}')
     return {'cudnn': fused.cudnn, 'splash': fused.splash}[kernel](q, k, v)
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-  size = -(-q.shape[2] // QUERY_BLOCKS)
-  blocks = [_block(q, k, v, start, min(start + size, q.shape[2]), rate, keys)
+  size = -(-q.shape[2] // N_QUERY_BLOCKS)
+  blocks = [_attend_block(q, k, v, start, min(start + size, q.shape[2]), rate, keys)
             for start in range(0, q.shape[2], size)]
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 
-def _block(q, k, v, start, end, rate, keys):
-  """The queries from `start` to `end`, [b, h, end - start, k]; later keys are skipped."""
+def _attend_block(q, k, v, start, end, rate, keys):
+  """The attention output of queries start to end, [b, h, end - start, k]; later keys are not computed."""
   q, k, v = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
-  past = jnp.tril(jnp.ones((end - start, end), bool), start)
-  return _attend(q, k, v, past, rate, fold_in(keys, start))
+  causal_mask = jnp.tril(jnp.ones((end - start, end), bool), start)
+  return _attend(q, k, v, causal_mask, rate, fold_in(keys, start))
 
 
-def attention_to(q, k, v, visible):
+def cached_attention(q, k, v, mask):
   """Attention of new queries to cached keys and values.
 
   Args:
     q: [b, t, h, k].
     k, v: [b, h, s, k].
-    visible: bool[b, s], the keys that the queries of a row attend to.
+    mask: bool[b, s], True for the keys that all queries of a row attend to.
 
   Returns:
     [b, t, h, k] in the dtype of v.
   """
-  return jnp.swapaxes(_attend(jnp.swapaxes(q, 1, 2), k, v, visible[:, None, None], 0, None), 1, 2)
+  return jnp.swapaxes(_attend(jnp.swapaxes(q, 1, 2), k, v, mask[:, None, None], 0, None), 1, 2)
 
 
-def _attend(q, k, v, visible, rate, keys):
-  """q [b, h, t, k] attends to k, v [b, h, s, k] where `visible`, which broadcasts to [b, h, t, s]."""
+def _attend(q, k, v, mask, rate, keys):
+  """q [b, h, t, k] attends to k, v [b, h, s, k] where `mask` is True, which broadcasts to [b, h, t, s]."""
   scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
-  scores = jnp.where(visible, scores * q.shape[-1] ** -0.5, -jnp.inf)
+  scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, -jnp.inf)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-  dropped = dropout(weights, rate, keys).astype(v.dtype)
-  # Normalize the softmax after the matmul: y is smaller than the weights.
-  y = jnp.einsum('bhts,bhsk->bhtk', dropped, v, preferred_element_type=jnp.float32)
+  weights_after_dropout = dropout(weights, rate, keys).astype(v.dtype)
+  # Normalize the softmax after the matmul: y has fewer elements than the weights.
+  y = jnp.einsum('bhts,bhsk->bhtk', weights_after_dropout, v, preferred_element_type=jnp.float32)
   return (y / weights.sum(-1, keepdims=True)).astype(v.dtype)

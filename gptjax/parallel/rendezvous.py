@@ -73,7 +73,7 @@ def connect(address, n, me, limit, workdir='', log=_log):
   with run_token.process_0_token(workdir, one_machine) as token:
     if not token.key:
       log(f'anyone who reaches {address} can take the place of a process of this run: set '
-          f'{run_token.VARIABLE} to the same secret in all of them (`{run_token.MAKE_COMMAND}` makes one)')
+          f'{run_token.VARIABLE} to the same secret in all of them (`{run_token.GENERATE_COMMAND}`)')
     return _serve(address, socket_info, n, connections, deadline, limit, token)
 
 
@@ -258,7 +258,7 @@ def _authenticate(client, n, me, connections, workdir, wait):
     raise InputError(f'process 0 does not take the token of process {me} of {n} on {name}: give all '
                      f'processes the same {run_token.VARIABLE}')
   proof = answer.get('proof') if isinstance(answer, dict) else None
-  if not isinstance(proof, str) or (key and not run_token.is_proof(proof, key, 'process 0', *facts)):
+  if not isinstance(proof, str) or (key and not run_token.verify_proof(proof, key, 'process 0', *facts)):
     connections.clear()
   return ''
 

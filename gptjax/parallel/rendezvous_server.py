@@ -86,7 +86,7 @@ class RendezvousServer:
     facts, key = (peer_nonce, own_nonce, index, n, host), self.token.key
     peer.send({'nonce': own_nonce, 'token': self.token.source})
     proof = yield
-    if key and not run_token.is_proof(proof, key, 'process', *facts):
+    if key and not run_token.verify_proof(proof, key, 'process', *facts):
       self._refuse(f'{peer.address}, which calls itself process {index} on {wire.host_name(host)}, has '
                    'another token')
       peer.send({'refused': True})

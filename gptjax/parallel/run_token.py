@@ -1,10 +1,10 @@
 """The token of a run: a secret that its processes share, with which they authenticate at the rendezvous.
 
 Launchers set GPTJAX_RUN_TOKEN in all processes. Without it, process 0 writes a random token into the workdir
-if that is on a disk that all processes see; whoever can write there could change the run anyway. If the
-machines share no disk there is no token, and a warning is printed.
+if that is on a file system that all processes share; anyone who can write there can change the run anyway. If
+the machines share no file system there is no token, and a warning is printed.
 
-The token itself is never sent: each side sends a nonce, and proves by an HMAC of both nonces that it has the
+The token itself is never sent: each side sends a nonce, and an HMAC of both nonces proves that it has the
 token.
 """
 
@@ -22,10 +22,10 @@ from gptjax.errors import InputError
 from gptjax.files import atomic
 
 VARIABLE = 'GPTJAX_RUN_TOKEN'
-MIN_LENGTH = 16  # characters: a shorter token could be guessed from a proof
-MAKE_COMMAND = 'openssl rand -hex 32'
+MIN_LENGTH = 16  # characters: a shorter token could be found by brute force from a recorded proof
+GENERATE_COMMAND = 'openssl rand -hex 32'
 FILE = re.compile(r'\.rendezvous-[0-9a-f]{32}')
-STALE_SECONDS = 3600  # seconds after which a token file is assumed to be of a killed process
+STALE_SECONDS = 3600  # seconds after which a token file is assumed to be left over from a killed process
 # Network file systems, as named in /proc/self/mounts.
 SHARED_FILE_SYSTEMS = (
   'nfs', 'nfs4', 'lustre', 'gpfs', 'ceph', 'beegfs', 'cifs', 'smb3', 'afs', 'glusterfs', 'wekafs', 'orangefs',
@@ -63,10 +63,10 @@ def proof(key, role, *facts):
   return hmac.new(key, json.dumps([role, *facts]).encode(), hashlib.sha256).hexdigest()
 
 
-def is_proof(received, key, role, *facts):
+def verify_proof(received, key, role, *facts):
   """Whether a received value is the correct proof."""
-  expected = proof(key, role, *facts)
-  return isinstance(received, str) and hmac.compare_digest(received.encode(), expected.encode())
+  expected = proof(key, role, *facts).encode()
+  return isinstance(received, str) and hmac.compare_digest(received.encode(errors='replace'), expected)
 
 
 def from_environment():
@@ -74,16 +74,16 @@ def from_environment():
   text = os.environ.get(VARIABLE, '').strip()
   if text and len(text) < MIN_LENGTH:
     raise InputError(f'{VARIABLE} has {len(text)} characters, and must have {MIN_LENGTH} or more: '
-                     f'`{MAKE_COMMAND}` makes one')
-  return text.encode()
+                     f'`{GENERATE_COMMAND}` generates one')
+  return os.fsencode(text)
 
 
 @contextlib.contextmanager
 def process_0_token(workdir, one_machine):
-  """Context manager that gives the Token of process 0; a file that it writes is removed at the end.
+  """Context manager that yields the Token of process 0; a file that it writes is removed at the end.
 
   Args:
-    workdir: of the run, which need not exist; '' or None: there is none.
+    workdir: of the run, may not exist yet; '' or None if the run has none.
     one_machine: whether all processes are known to be on this machine.
   """
   key = from_environment()
@@ -93,18 +93,18 @@ def process_0_token(workdir, one_machine):
   if not workdir or not (one_machine or on_shared_disk(workdir)):
     yield NO_TOKEN
     return
-  path, created = None, [folder for folder in (Path(workdir), *Path(workdir).parents) if not folder.exists()]
+  missing_folders = [folder for folder in (Path(workdir), *Path(workdir).parents) if not folder.exists()]
+  path = Path(workdir) / f'.rendezvous-{nonce()}'
   try:
     try:
-      path, token = _write(Path(workdir))
+      token = _write_token_file(path)
     except OSError:  # reported later, when the workdir is created
       token = NO_TOKEN
     yield token
   finally:
     with contextlib.suppress(OSError):
-      if path:
-        path.unlink()
-      for folder in created:  # rmdir fails on the first that is not empty
+      path.unlink(missing_ok=True)
+      for folder in missing_folders:  # rmdir fails on the first that is not empty
         folder.rmdir()
 
 
@@ -123,11 +123,11 @@ def key_for_process_0(source, workdir):
   """
   key = from_environment()
   if source == VARIABLE and not key:
-    raise InputError(f'process 0 was started with {VARIABLE}, this process was not: give all processes the '
-                     'same')
+    raise InputError(f'process 0 was started with {VARIABLE}, this process was not: set it to the same '
+                     'value in all processes')
   if source != VARIABLE and key:
-    raise InputError(f'this process was started with {VARIABLE}, process 0 was not: give all processes the '
-                     'same')
+    raise InputError(f'this process was started with {VARIABLE}, process 0 was not: set it to the same '
+                     'value in all processes')
   if not isinstance(source, str) or not FILE.fullmatch(source):
     return key
   try:
@@ -142,7 +142,7 @@ def on_shared_disk(folder):
   """Whether a folder, or its nearest existing parent, is on a file system that other machines see."""
   folder = os.path.realpath(folder)
   try:
-    mounts = [line.split() for line in Path(MOUNTS).read_text().splitlines()]
+    mounts = [line.split() for line in Path(MOUNTS).read_text(errors='surrogateescape').splitlines()]
   except OSError:  # not Linux
     return False
   # Of two mounts at one place, the later one hides the earlier.
@@ -159,18 +159,18 @@ def _unescaped(text):
   return re.sub(r'\\([0-7]{3})', lambda match: chr(int(match[1], 8)), text)
 
 
-def _write(workdir):
-  """Write a file that only this user can read, and remove stale ones; returns (path, Token)."""
-  atomic.make_folders(workdir)
-  key, path = secrets.token_hex(32).encode(), workdir / f'.rendezvous-{nonce()}'
+def _write_token_file(path):
+  """Write a random Token to a file that only this user can read, and remove stale ones."""
+  atomic.make_folders(path.parent)
+  key = secrets.token_hex(32).encode()
   descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
   with open(descriptor, 'wb') as file:
     file.write(key)
     file.flush()
     os.fsync(descriptor)
     now = os.fstat(descriptor).st_mtime  # by the clock of the disk
-  for old in workdir.glob('.rendezvous-*'):
+  for old in path.parent.glob('.rendezvous-*'):
     with contextlib.suppress(OSError):
       if FILE.fullmatch(old.name) and now - old.lstat().st_mtime > STALE_SECONDS:
         old.unlink()
-  return path, Token(key, path.name)
+  return Token(key, path.name)

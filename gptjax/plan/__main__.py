@@ -74,7 +74,7 @@ def valid_mesh(config, devices):
 def main(argv):
   try:
     command_line.show_help(FLAGS, argv, EXAMPLE)
-    command_line.read(FLAGS, argv, ('topology',), EXAMPLE)
+    command_line.parse_flags(FLAGS, argv, ('topology',), EXAMPLE)
     return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:
     code = errors.print_line(error, 'gptjax')

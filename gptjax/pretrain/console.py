@@ -18,6 +18,7 @@ from gptjax.pretrain import rewind
 from gptjax.report import page, samples
 from gptjax.report.telemetry import duration, peak_flops, plot_curves
 from gptjax.storage import rewind_log
+from gptjax.storage.checkpoint import STORED_NAMES
 from gptjax.text.words import plural
 
 SAMPLES = 4  # texts, of which the summary shows the longest
@@ -79,7 +80,7 @@ def log_step(run, telemetry, watch, number, metrics):
   steps = watch.steps
   seconds, input_wait = watch.report()
   tokens = config.train.batch_size * config.data.seq_len
-  metrics = {f'train/{name}': value for name, value in metrics.items()} | {
+  metrics = {f'train/{STORED_NAMES.get(name, name)}': value for name, value in metrics.items()} | {
     'train/tokens_per_second': tokens / seconds, 'train/input_wait_fraction': input_wait,
     **telemetry.goodput(steps * seconds)}
   line = (f'loss {metrics["train/loss"]:.4f}  {tokens / seconds:,.0f} tokens/s')

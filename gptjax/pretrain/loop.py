@@ -167,7 +167,7 @@ def initial_state(run, source, telemetry):
   if restored:
     return restored[0]
   if source:
-    telemetry.log(f'initial weights from {source.place}')
+    telemetry.log(f'initial weights from {source.folder}')
     return jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
   return jax.jit(init)()
 

@@ -147,7 +147,7 @@ def tasks_over_size(found):
     for panel, one in zip(axes.flat, shown, strict=False):
       _of_paper(panel, one.sizes)
       if one.sota is not None:
-        panel.axhline(one.sota, label='state of the art then', **DOTTED)
+        panel.axhline(one.sota, label='state of the art (2019)', **DOTTED)
       points = _points(found, one)
       _ours(panel, points, SERIES[0], 'o', 'ours')
       if one.metric == 'perplexity':

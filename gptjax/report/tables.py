@@ -49,7 +49,7 @@ def results(found):
   """Return the table of all numbers of the paper with ours, then of tasks that the paper does not have."""
   ran = [run for run in found if run.results]
   head = ['', *(run.name for run in ran), *(f'GPT-2 {name}' for name in paper.PAPER_SIZES.values()),
-          'state of the art then']
+          'state of the art (2019)']
   rows = []
   for one in paper.PAPER_RESULTS:
     if one.task not in suite.TASKS:
@@ -93,7 +93,7 @@ def expected(found):
   ran = [run for run in found if run.results]
   rows = []
   for one in paper.REPRODUCTIONS:
-    ours = [table.nearest_value(run.results, one.task, one.cell) for run in ran]
+    ours = [table.grid_value(run.results, one.task, one.cell) for run in ran]
     rows.append([f'{suite.TASKS[one.task].title}: {one.protocol} ({one.source})',
                  *(_expected(one, run, value) for run, value in zip(ran, ours, strict=True)),
                  *(printed(one.sizes.get(size)) for size in paper.SIZES)])

@@ -32,7 +32,7 @@ from gptjax.storage.digests import describe_arrays, digests
 from gptjax.storage.manifest import MANIFEST, file_digest, find_fault, read_manifest, write_manifest
 
 STATE, SAVING = 'state', 'saving'
-RENAMED = {'loss_ema': 'usual_loss'}  # fields of a state whose name on disk is that of version 0.1
+STORED_NAMES = {'loss_ema': 'usual_loss'}  # fields and metrics whose name on disk is that of version 0.1
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
 
 
@@ -194,7 +194,8 @@ class Checkpoints:
 
 @functools.cache
 def _stored_type(state_type):
-  return collections.namedtuple(state_type.__name__, [RENAMED.get(name, name) for name in state_type._fields])
+  names = [STORED_NAMES.get(name, name) for name in state_type._fields]
+  return collections.namedtuple(state_type.__name__, names)
 
 
 def _under_stored_names(state):

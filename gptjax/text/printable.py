@@ -1,4 +1,4 @@
-"""Escapes characters that would act on a terminal.
+"""Escapes control and bidirectional characters, which a terminal would interpret.
 
 Untrusted names, texts and messages can contain escape sequences, which set the title of a window, write to
 its clipboard or draw a false prompt, and directional marks, which reorder a line.
@@ -11,7 +11,7 @@ _UNSAFE = re.compile('[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def printable(text, keep=''):
-  r"""Replace each character that acts on a terminal by a Python escape, '\x1b' or '\u202e'.
+  r"""Replace each control or bidirectional character by its Python escape, '\x1b' or '\u202e'.
 
   Each character is handled independently, so that text can be passed in pieces.
 

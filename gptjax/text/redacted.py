@@ -1,7 +1,7 @@
 """Removes credentials from URLs: passwords, signatures, tokens and keys.
 
-Sources are recorded and shown in this form. It is the same for two presigned links to one file, so digests
-that decide whether work can be resumed use it too.
+Sources are recorded and shown in this form. Two presigned URLs of one file have the same form, so the digests
+that decide whether work can be resumed are computed from it.
 """
 
 import re
@@ -13,7 +13,7 @@ _URL = re.compile(r'://\S+')
 _USER = re.compile(r'(?<=://)(?:[^\s/?#]*@|[^\s/@:\[]*:(?!\d+[/?#])(?:(?!://)[^\s@?#])*@)')
 _SECRET = re.compile(
   r'^x-(amz|goog|ms|oss|cos|obs)-|(^|[-_])key$|^key-pair-id$|access(key)?id$|(api|access|secret)[-_]?key|'
-  r'^policy$|^sig$|^expires$|signature|credential|secret|token($|[-_])|passw|pwd$|(^|[-_])auth($|[-_]|oriz)',
+  r'^policy$|^sig$|^expires$|signature|credential|secret|token($|[-_])|passw|pwd$|^pw$|^jwt$|(^|[-_])auth($|[-_]|oriz)',
   re.IGNORECASE)
 # The other parameters of an Azure signature, which count only together with `sig`.
 _AZURE = {'sv', 'st', 'se', 'sr', 'sp', 'sip', 'spr', 'ss', 'srt', 'skoid', 'sktid', 'skt', 'ske', 'sks',
@@ -29,11 +29,11 @@ def redacted(text):
   Args:
     text: str, a URL or any text with URLs in it.
   """
-  return _URL.sub(lambda match: _without_access(match[0]), text)
+  return _URL.sub(lambda match: _redact_url(match[0]), text)
 
 
 def without_secrets(text, url):
-  """`redacted` for text about a URL that may quote a part of the URL, or encode it in another way.
+  """Redact a text, and replace each credential of `url` in it, also in other encodings, by '***'.
 
   Args:
     text: str, for example an error message.
@@ -41,7 +41,8 @@ def without_secrets(text, url):
   """
   urls = _URL.findall(url)
   secrets = [part for url in urls for user in _USER.findall(url) for part in user[:-1].split(':', 1)]
-  secrets += [part.partition('=')[2] for url in urls for _, part, access in _split(url)[1] if access]
+  secrets += [parameter.partition('=')[2] for url in urls
+              for _, parameter, is_credential in _split(url)[1] if is_credential]
   text = redacted(text)
   secrets += [secret.rpartition(':')[0] for secret in secrets]  # a source may end in :FIELD
   for secret in sorted(set(secrets), key=len, reverse=True):
@@ -51,7 +52,7 @@ def without_secrets(text, url):
 
 
 def redacted_values(value):
-  """Redact all strings in a JSON value, which may contain tuples; field names are unchanged."""
+  """Redact all strings in a JSON value; field names are unchanged, tuples become lists."""
   if isinstance(value, str):
     return redacted(value)
   if isinstance(value, dict):
@@ -59,14 +60,14 @@ def redacted_values(value):
   return [redacted_values(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _without_access(url):
+def _redact_url(url):
   """Remove credentials from a URL, which starts at its `://`."""
-  place, parameters, closing = _split(_USER.sub('', url))
-  for sign, part, gives_access in parameters:
-    if not gives_access:
-      first = '?' not in place and '#' not in place
-      place += ('?' if first and sign in '&;' else sign) + part
-  return place + closing
+  base, parameters, closing_marks = _split(_USER.sub('', url))
+  for separator, parameter, is_credential in parameters:
+    if not is_credential:
+      first = '?' not in base and '#' not in base
+      base += ('?' if first and separator in '&;' else separator) + parameter
+  return base + closing_marks
 
 
 def _split(url):
@@ -74,9 +75,9 @@ def _split(url):
   bare = url.rstrip(_CLOSING)
   if url[len(bare):].startswith(':'):
     bare = _LINE.sub('', bare)
-  place = re.split('[?#]', bare, maxsplit=1)[0]
-  signs, parts = (re.split('([?&;#])', bare[len(place):])[start::2] for start in (1, 2))
-  names = [part.partition('=')[0].lower() if '=' in part else '' for part in parts]
+  base = re.split('[?#]', bare, maxsplit=1)[0]
+  separators, parameters = (re.split('([?&;#])', bare[len(base):])[start::2] for start in (1, 2))
+  names = [unquote(one.partition('=')[0]).lower() if '=' in one else '' for one in parameters]
   azure = _AZURE if 'sig' in names else ()
-  access = [bool(_SECRET.search(name)) or name in azure for name in names]
-  return place, list(zip(signs, parts, access, strict=True)), url[len(bare):]
+  is_credential = [bool(_SECRET.search(name)) or name in azure for name in names]
+  return base, list(zip(separators, parameters, is_credential, strict=True)), url[len(bare):]

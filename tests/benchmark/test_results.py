@@ -1,4 +1,4 @@
-"""Result files of benchmarks, the README's table of them, and interleaved workers."""
+"""Result files of benchmarks, the documentation's table of them, and interleaved workers."""
 
 import json
 import sys
@@ -13,9 +13,10 @@ from gptjax.errors import InputError
 KEPT = sorted((ROOT / 'docs' / 'benchmarks').glob('*.json'))
 
 
-def test_the_readme_holds_the_table_of_the_files():
-  _, held, _ = table.split_at_markers((ROOT / 'README.md').read_text(), 'README.md')
-  update = 'python -m gptjax.benchmark table docs/benchmarks/*.json --into=README.md'
+def test_the_documentation_has_the_table_of_the_files():
+  page = 'docs/explanation/speed_measurement.md'
+  _, held, _ = table.split_at_markers((ROOT / page).read_text(), page)
+  update = f'python -m gptjax.benchmark table docs/benchmarks/*.json --into={page}'
   assert held == table.markdown_table(KEPT), update
 
 

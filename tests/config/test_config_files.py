@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
 from gptjax import defaults
-from gptjax.config import files
+from gptjax.config import command_line, files
 from gptjax.errors import InputError
 
 START = 'from configs import default\ndef get_config():\n  c = default.get_config()\n'
@@ -31,8 +32,8 @@ def written(folder, text, name='mine.py'):
   (START + '  raise RuntimeError("disk")', ':4: RuntimeError: disk'),
   (START + '  raise SystemExit(3)', ':4: SystemExit: 3'),
   (START + '  raise RuntimeError', ':4: RuntimeError: no message'),
-  (START, 'gives NoneType, not a ConfigDict'),
-  (START + '  return {"job": "pretrain"}', 'gives dict, not a ConfigDict'),
+  (START, 'returns NoneType, not a ConfigDict'),
+  (START + '  return {"job": "pretrain"}', 'returns dict, not a ConfigDict'),
   (START + '  del c.train.steps\n  return c', 'config.train.steps is missing'),
   (START + '  c.unlock()\n  c.train.stepz = 3\n  return c', 'did you mean config.train.steps?'),
   (START + '  c.train.steps = "many"\n  return c', ':4: TypeError'),
@@ -85,10 +86,18 @@ def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
   (['--config=configs/quickstart.py', '--workdir=w', '--config.init_from=s3://bucket'], 's3://bucket'),
   (['--config=configs/quickstart.py', '--workdir=w', '--config.train.stps=3'], 'config.train.steps'),
   (['--config', 'configs/absent.py', '--workdir=w'], 'configs/absent.py'),
-  (['--workdir=w'], '--config is missing')])
+  (['--workdir=w'], '--config is missing'), (['--config=', '--workdir=w'], '--config is missing')])
 def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, flags, why):
   root = str(Path(files.__file__).parents[2])
   ran = subprocess.run([sys.executable, '-m', 'gptjax.main', *flags], cwd=tmp_path, capture_output=True,
                        text=True, env={**os.environ, 'PYTHONPATH': root, 'JAX_PLATFORMS': 'cpu'})
   assert ran.returncode == 2 and why in ran.stderr and ran.stderr.count('\n') == 1, ran.stderr
   assert not list(tmp_path.iterdir())
+
+
+def test_a_flag_file_that_is_not_utf_8_is_refused_with_the_reason(tmp_path):
+  (tmp_path / 'flags').write_bytes(b'--workdir=\xe9')
+  flag_values = flags.FlagValues()
+  flags.DEFINE_string('flagfile', '', '', flag_values=flag_values)
+  with pytest.raises(InputError, match="can't decode byte 0xe9"):
+    command_line.parse_flags(flag_values, ['gptjax', f'--flagfile={tmp_path}/flags'], (), '')

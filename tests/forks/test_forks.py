@@ -59,7 +59,8 @@ def patch_of(name):
 
 def run_laws(folder, paths, expression):
   return subprocess.run(
-    [sys.executable, '-m', 'pytest', '-q', '-n0', '-x', '-p', 'no:cacheprovider', *paths, '-k', expression],
+    [sys.executable, '-m', 'pytest', '-q', '-n0', '-x', '-p', 'no:cacheprovider', *paths,
+     '-m', '', '-k', expression],
     cwd=folder, env={**ENVIRONMENT, 'PYTHONPATH': f'{folder}{os.pathsep}{folder / "tests"}'},
     capture_output=True, text=True, check=False)
 

@@ -99,11 +99,11 @@ def test_auto_is_the_best_that_device_and_settings_allow(device, changes, kernel
   (TPU, 'splash', {'model.dropout': 0.1}, 'config.model.dropout = 0.1: set that to 0'),
   (GPU, 'cudnn', {'model.compute_dtype': 'float32'}, 'computes in bfloat16'),
   (GPU, 'cudnn', {'model.n_head': 4}, 'n_head = 192'),
-  (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.5'}), 'cudnn', {}, 'from Ampere on'),
+  (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.5'}), 'cudnn', {}, 'of Ampere or later'),
   (TPU, 'pallas', {'model.dropout': 0.1}, 'runs on a GPU, and this is a TPU: set it to xla or auto'),
   (GPU, 'pallas', {'model.n_head': 4}, 'takes heads of 16, 32, 64, 128, and .*n_head = 192: set it to xla'),
-  (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), 'pallas', {}, 'from Ampere on'),
-  (SimpleNamespace(platform='tpu', device_kind='TPU v3'), 'splash', {}, 'from v4 on'),
+  (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), 'pallas', {}, 'of Ampere or later'),
+  (SimpleNamespace(platform='tpu', device_kind='TPU v3'), 'splash', {}, 'v4 or later'),
   (GPU, 'flash', {}, 'must be one of auto, xla, cudnn, splash, pallas')])
 def test_a_kernel_that_cannot_serve_is_refused_in_one_line(device, kernel, changes, says):
   with pytest.raises(ValueError, match=f'config.attention.kernel = .*{says}') as refused:
@@ -113,7 +113,7 @@ def test_a_kernel_that_cannot_serve_is_refused_in_one_line(device, kernel, chang
 
 def test_dropout_is_never_dropped_in_silence():
   keys = jax.random.split(jax.random.key(0), 2)
-  with mesh_of(), pytest.raises(ValueError, match='cudnn has no dropout'):
+  with mesh_of(), pytest.raises(ValueError, match='cudnn does not support dropout'):
     attention(*qkv(8), kernel='cudnn', rate=0.1, keys=keys)
 
 

@@ -146,5 +146,5 @@ def test_padding_of_the_vocabulary_is_never_seen():
 
 def test_a_sequence_longer_than_the_context_is_refused():
   config = tiny_config()
-  with mesh_of(), pytest.raises(ValueError, match=r'25 tokens are more than model.n_ctx = 24'):
+  with mesh_of(), pytest.raises(ValueError, match=r'25 tokens is longer than config.model.n_ctx = 24'):
     build(config)(jnp.zeros((1, 25), jnp.int32))

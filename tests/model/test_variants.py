@@ -84,18 +84,26 @@ def loss_and_gradients(config, sizes):
     return jax.device_get(step(params, sharding.shard_batch(batch, mesh)))
 
 
-@every_variant
-def test_meshes_and_microbatches_change_neither_loss_nor_gradients(name):
-  sizes = {'model.dropout': 0.1, 'train.batch_size': 16}
-  want_loss, want = loss_and_gradients(config_of(name, **sizes), {})
-  for i, mesh in enumerate(MESHES):
-    config = config_of(name, **sizes, **{'train.microbatch_size': 8, 'model.scan': i == 0})
-    loss, grads = loss_and_gradients(config, mesh)
-    np.testing.assert_allclose(loss, want_loss, rtol=1e-5, err_msg=str(mesh))
-    for path, true in jax.tree.leaves_with_path(want):
-      got = functools.reduce(lambda tree, key: tree[key.key], path, grads)
-      np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4,
-                                 err_msg=f'{mesh} {path_of(path)}')
+DROPOUT = {'model.dropout': 0.1, 'train.batch_size': 16}
+
+
+@functools.cache
+def on_one_device(name):
+  return loss_and_gradients(config_of(name, **DROPOUT), {})
+
+
+# One mesh of each variant in the default run, all three in the slow one.
+@pytest.mark.parametrize('name, mesh', [
+  pytest.param(name, mesh, marks=[pytest.mark.slow] * ((i - j) % len(MESHES) > 0), id=f'{name}, {mesh}')
+  for i, name in enumerate(VARIANTS) for j, mesh in enumerate(MESHES)])
+def test_meshes_and_microbatches_change_neither_loss_nor_gradients(name, mesh):
+  want_loss, want = on_one_device(name)
+  config = config_of(name, **DROPOUT, **{'train.microbatch_size': 8, 'model.scan': 'data' in mesh})
+  loss, grads = loss_and_gradients(config, mesh)
+  np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
+  for path, true in jax.tree.leaves_with_path(want):
+    got = functools.reduce(lambda tree, key: tree[key.key], path, grads)
+    np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4, err_msg=path_of(path))
 
 
 @every_variant

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -324,3 +325,18 @@ def test_a_token_behind_a_link_is_not_read(tmp_path):
   (tmp_path / 'secret').write_text('of another')
   (tmp_path / name).symlink_to(tmp_path / 'secret')
   assert run_token.key_for_process_0(name, tmp_path) is None
+
+
+@pytest.mark.parametrize('received', ['\ud800', '', 'ü' * 64, None, 7, ['a']])
+def test_whatever_a_stranger_sends_as_a_proof_is_none(received):
+  assert not run_token.verify_proof(received, b'a secret of the run', 'process', 'x')
+
+
+def test_a_token_file_that_cannot_be_written_whole_is_removed(tmp_path, monkeypatch):
+  monkeypatch.delenv(run_token.VARIABLE, raising=False)
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, 'no space left on the disk')
+  monkeypatch.setattr(run_token.os, 'fsync', full)
+  with run_token.process_0_token(tmp_path / 'new' / 'run', True) as token:
+    assert token == run_token.NO_TOKEN
+  assert not list(tmp_path.iterdir())

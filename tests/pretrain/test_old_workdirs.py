@@ -48,7 +48,7 @@ def records(path):
     record = json.loads(line)
     found.setdefault(record['step'], {}).update(
       {name: value for name, value in record.items() if name in (
-        'train/loss', 'train/grad_norm', 'train/learning_rate', 'eval/loss')})
+        'train/loss', 'train/usual_loss', 'train/grad_norm', 'train/learning_rate', 'eval/loss')})
   return found
 
 

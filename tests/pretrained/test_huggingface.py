@@ -283,7 +283,7 @@ WEIGHTS = 'model.safetensors'
   (with_tensor(C_FC, np.zeros((128, 32), 'f4')), r'h.1.mlp.c_fc.weight is [128, 32], but .* for [32, 128]'),
   (with_tensor('h.2.ln_1.bias', np.zeros(32, 'f4')),
    r'the tensor h.2.ln_1.bias [32] is not part of the model'),
-  (with_tensor('score.weight', np.zeros((2, 32), 'f4')), r'the tensor score.weight [2, 32] belongs to no'),
+  (with_tensor('score.weight', np.zeros((2, 32), 'f4')), r'the tensor score.weight [2, 32] is not part'),
   (with_tensor(C_FC, np.zeros((32, 128), 'i8')), r'c_fc.weight is of type I64'),
   (with_tensor('h.1.mlp.c_fc.weight', np.zeros((32, 128), 'f4')), r'is in model.safetensors as .* too'),
   (with_tensor('lm_head.weight', np.zeros((61, 32), 'f4')), r'lm_head.weight differs from wte.weight'),

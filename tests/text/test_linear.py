@@ -135,7 +135,8 @@ RECIPE = webtext.make_recipe('webtext', (), '', '')._replace(
   domains=frozenset({'a.b', 'spam'}), titles=frozenset({'a b'}))
 LONG_TEXTS = {
   'sentences': sentences.sentences, 'normalized': answers.normalize,
-  'eightgrams': lambda text: eightgrams.eightgram_keys([text]), 'hold_back': eightgrams.split_last_word,
+  'eightgrams': lambda text: eightgrams.eightgram_keys([text]),
+  'split_carry_over': eightgrams.split_carry_over,
   'document': lambda text: webtext.find_filter(webtext.make_document(text, {}), RECIPE),
   'url': lambda text: webtext.find_filter(webtext.make_document('a b', {'url': 'http://' + text}), RECIPE),
   'domain': lambda text: webtext.find_filter(webtext.make_document('a b', {'domain': text}), RECIPE),

@@ -45,7 +45,7 @@ class TextPosition(NamedTuple):
   unit: int = 0
   pieces: int = 0
   documents: int = 0
-  held: str = ''       # the end of the document's text so far, see eightgrams.split_last_word
+  held: str = ''       # the end of the document's text so far, see eightgrams.split_carry_over
 
 
 class Job(NamedTuple):
@@ -66,7 +66,7 @@ def texts(reading, start):
     text = held + piece.text if piece.start else piece.text
     held = ''
     if not why and piece.start + len(piece.text) < piece.length:
-      text, held = eightgrams.split_last_word(text)
+      text, held = eightgrams.split_carry_over(text)
     yield TextPosition(*position, held), piece._replace(text=text), why
 
 

@@ -25,51 +25,51 @@ SEPARATOR = '\n'  # of the texts of a block; any character that is not a letter 
 N_CHARACTERS = 0x110000
 
 
-class Keys(NamedTuple):
+class EightgramKeys(NamedTuple):
   """The 8-grams of some texts in order, with repetitions."""
-  keys: np.ndarray    # uint64[n]
-  text: np.ndarray    # int64[n]: index of the text of each
+  keys: np.ndarray          # uint64[n]
+  text_indices: np.ndarray  # int64[n]: index of the text that contains the 8-gram
 
 
 def eightgram_keys(texts):
-  """Return the Keys of a list of str."""
+  """Return the EightgramKeys of a list of str."""
   lowered = [text.lower() for text in texts]
   block = SEPARATOR.join([*lowered, ''])
   ends = np.cumsum([len(text) + len(SEPARATOR) for text in lowered], dtype=np.int64)
   ascii_only = block.isascii()
   characters = (np.frombuffer(block.encode(), np.uint8) if ascii_only
                 else np.frombuffer(block.encode('utf-32-le', 'surrogatepass'), np.uint32))
-  alphanumeric, values = _tables(128 if ascii_only else N_CHARACTERS)
-  is_kept = alphanumeric[characters]
-  word_ends = np.flatnonzero(is_kept[:-1] & ~is_kept[1:]) + 1  # the first position after each word
-  is_kept[word_ends] = True  # of the characters between two words, the first is kept, as a space
-  compact = characters[is_kept]
-  stops = np.flatnonzero(~alphanumeric[compact])
-  assert len(stops) == len(word_ends), 'each word ends before the block does'
+  alphanumeric, values = _character_tables(128 if ascii_only else N_CHARACTERS)
+  mask = alphanumeric[characters]
+  word_ends = np.flatnonzero(mask[:-1] & ~mask[1:]) + 1  # the first position after each word
+  mask[word_ends] = True  # keep one separator per word, the first character after it, hashed as a space
+  compact = characters[mask]
+  separators = np.flatnonzero(~alphanumeric[compact])
+  assert len(separators) == len(word_ends), 'each word ends before the block does'
   if len(word_ends) < N:
-    return Keys(np.empty(0, np.uint64), np.empty(0, np.int64))
+    return EightgramKeys(np.empty(0, np.uint64), np.empty(0, np.int64))
 
   values = values[compact]
-  values[stops] = _tables(128)[1][ord(' ')]
+  values[separators] = _character_tables(128)[1][ord(' ')]
   sums = np.zeros(len(compact) + 1, np.uint64)
   np.cumsum(values * _powers(BASE, len(compact)), out=sums[1:])
-  starts = np.append(0, stops[:-1] + 1)[:1 - N]
-  eightgrams = mix((sums[stops[N - 1:]] - sums[starts]) * _powers(INVERSE, len(compact))[starts])
-  text = np.searchsorted(ends, word_ends, side='right')
-  in_one_text = text[:1 - N] == text[N - 1:]
-  return Keys(eightgrams[in_one_text], text[N - 1:][in_one_text])
+  starts = np.append(0, separators[:-1] + 1)[:1 - N]
+  eightgrams = mix((sums[separators[N - 1:]] - sums[starts]) * _powers(INVERSE, len(compact))[starts])
+  text_of_word = np.searchsorted(ends, word_ends, side='right')
+  in_one_text = text_of_word[:1 - N] == text_of_word[N - 1:]
+  return EightgramKeys(eightgrams[in_one_text], text_of_word[N - 1:][in_one_text])
 
 
 def mix(x):
-  """Apply a bijection to uint64 arrays after which each bit depends on all (the finaliser of SplitMix64)."""
+  """Apply the finalizer of SplitMix64: a bijection in which each output bit depends on all input bits."""
   x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
   x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
   return x ^ (x >> np.uint64(31))
 
 
 @functools.cache
-def _tables(n):
-  """Return (bool[n] is a letter or digit, uint64[n] value) of the first n characters of Unicode."""
+def _character_tables(n):
+  """Return (bool[n] whether a letter or digit, uint64[n] hash value) of the code points 0 to n - 1."""
   alphanumeric = np.fromiter((chr(c).isalnum() for c in range(n)), bool, n)
   return alphanumeric, mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(BASE))
 
@@ -86,19 +86,24 @@ def _power_table(base, n):
   return np.multiply.accumulate(powers)
 
 
-def split_last_word(text):
-  """Split a text whose next part is not known yet, so that the two parts give each 8-gram exactly once.
+def split_carry_over(text):
+  """Split a piece of a longer text so that each of its 8-grams is hashed exactly once.
+
+  The piece may end inside a word. A last word longer than MAX_WORD_LENGTH is not carried over: 8-grams that
+  contain its end are lost.
 
   Returns:
-    (the text without its last word, which may be incomplete; that word and the seven before it, to put before
-    the next part), both in lower case.
+    (head: the text without its last word; carry: that word and the seven before it, to prepend to the next
+    piece), both in lower case.
   """
-  text, size = text.lower(), 1 << 10  # lower case first: it may split a word in two
+  text, size = text.lower(), 1 << 10  # lower() first: it can insert a combining mark, which ends a word
   while True:
-    starts = [len(text[:-size]) + word.start() for word in WORD.finditer(text[-size:])]
-    if len(starts) > N or size >= len(text):  # the first match may be the end of a longer word
+    words = [tuple(len(text[:-size]) + end for end in word.span()) for word in WORD.finditer(text[-size:])]
+    if len(words) > N or size >= len(text):  # the first match may be the end of a longer word
       break
     size *= 8
-  if not starts or len(text) - starts[-1] > MAX_WORD_LENGTH:
+  if not words or words[-1][1] - words[-1][0] > MAX_WORD_LENGTH:
     return text, ''
-  return text[:starts[-1]], text[starts[-N:][0]:]
+  start, end = words[-1]
+  carry = text[words[-N:][0][0]:end] + ' ' * (end < len(text))  # any number of separators counts as one
+  return text[:start], carry

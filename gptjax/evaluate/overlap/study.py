@@ -68,7 +68,7 @@ def texts_overlap(texts, filters):
     keys, text = plain if respell is None else eightgrams.eightgram_keys(list(map(respell, texts)))
     in_filter[name] = np.bincount(text[bloom_filter.contains(keys)], minlength=n)
     looked_up[name] = np.bincount(text, minlength=n)
-  return Overlap(np.bincount(plain.text, minlength=n), in_filter, looked_up)
+  return Overlap(np.bincount(plain.text_indices, minlength=n), in_filter, looked_up)
 
 
 def summary(test):

@@ -59,7 +59,7 @@ def test_corpora_that_cannot_be_read_together_are_refused(pair, tmp_path):
   other = write_corpus(tmp_path / 'other', random_documents(0, 9), tokenizer_digest='a' * 64)
   for folders, weights, message in [
       ([pair[0], other], [1, 1], r'made with the tokenizer bpe \(digest aaaa.*need the same tokenizer'),
-      ([pair[0], pair[0] + '/'], [1, 1], 'named twice'), (pair, [1, 0], 'positive'),
+      ([pair[0], pair[0] + '/'], [1, 1], 'listed twice'), (pair, [1, 0], 'positive'),
       (pair, [1, -2], 'positive'), ([pair[0], '/nowhere'], [1, 1], 'does not exist')]:
     with pytest.raises(ValueError, match=message) as caught:
       mixture.open_mixture(folders, weights, verify=True)

@@ -164,8 +164,8 @@ def test_ahead_tells_how_long_the_caller_stood_still(monkeypatch):
   next(batches)
   asking.set()
   assert next(batches) == (1, 7.0), 'step 1 was not there when it was asked for'
-  coming, deadline = batches.gi_frame.f_locals['coming'], time.monotonic() + 120
-  while not coming[0].done():
+  pending, deadline = batches.gi_frame.f_locals['pending'], time.monotonic() + 120
+  while not pending[0].done():
     assert time.monotonic() < deadline
     time.sleep(0.001)
   assert next(batches) == (2, 0.0), 'step 2 was made while the caller was busy'

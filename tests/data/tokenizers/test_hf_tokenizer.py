@@ -144,7 +144,7 @@ def compared(folder, parts, symbols):
     assert list(ours.eos_ids) == ends
   ours.save(folder / 'saved')
   again = loading.load(str(folder / 'saved'))
-  for name in ('digest', 'name', 'n_vocab', 'end_of_text', 'special_tokens', 'ends'):
+  for name in ('digest', 'name', 'n_vocab', 'end_of_text', 'special_tokens', 'eos_ids'):
     assert getattr(again, name) == getattr(ours, name), name
   return 'same'
 

@@ -51,9 +51,19 @@ def reading(source):
 @hypothesis.given(st.lists(st.text(max_size=80) | sentences, max_size=8))
 def test_a_key_stands_for_an_8_gram_of_lower_cased_alphanumeric_words(texts):
   found, expected = eightgrams.eightgram_keys(texts), [brute(text) for text in texts]
-  assert found.text.tolist() == [i for i, grams in enumerate(expected) for _ in grams]
+  assert found.text_indices.tolist() == [i for i, grams in enumerate(expected) for _ in grams]
   pairs = set(zip(itertools.chain(*expected), found.keys.tolist(), strict=True))
   assert len(pairs) == len({gram for gram, _ in pairs}) == len({key for _, key in pairs})
+
+
+@pytest.mark.parametrize('between', ['\n' * (eightgrams.MAX_WORD_LENGTH + 5), '\n', ' - '])
+def test_pieces_of_a_text_give_each_8_gram_once_however_long_what_is_between_its_words(between):
+  words = [f'word{i}' for i in range(30)]
+  text = between.join(words)
+  for end in (text.index('word8'), text.index('word9') + 3, len(text)):
+    head, carry = eightgrams.split_carry_over(text[:end])
+    keys = np.concatenate([eightgrams.eightgram_keys([piece]).keys for piece in (head, carry + text[end:])])
+    assert keys.tolist() == eightgrams.eightgram_keys([text]).keys.tolist()
 
 
 def test_ascii_and_other_characters_have_the_same_keys():
