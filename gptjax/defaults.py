@@ -21,6 +21,7 @@ from gptjax.domains import (
   names,
   one_of,
   path,
+  path_or_hub_name,
   real,
   text,
   weighted_folders,
@@ -31,10 +32,11 @@ THE_REST = {-1: 'the rest'}
 
 FIELDS = dict(
   job=Field('pretrain', one_of('pretrain', 'finetune', 'evaluate'), 'what to do'),
-  init_from=Field('', path(),
+  init_from=Field('', path_or_hub_name(),
                   "folder of the initial weights, which determine the model's shape and tokenizer: a Hugging "
-                  "Face folder, OpenAI's files, a workdir or a checkpoint (see gptjax.load); '': random "
-                  'weights. A checkpoint of the run itself takes precedence'),
+                  "Face folder, OpenAI's files, a workdir or a checkpoint (see gptjax.load); or a model on "
+                  "the Hugging Face Hub, which is downloaded: gpt2, OWNER/NAME, OWNER/NAME@REVISION; '': "
+                  'random weights. A checkpoint of the run itself takes precedence'),
   compilation_cache=Field('~/.cache/gptjax/compiled', path(),
                           "folder that caches compiled programs between runs; '': no cache. "
                           'JAX_COMPILATION_CACHE_DIR replaces the default, even if a config file sets it'),
@@ -90,7 +92,9 @@ FIELDS = dict(
     corpus=Field('', path(), "folder written by gptjax.data.prepare; '': WORKDIR/corpus"),
     mixture=Field((), weighted_folders(), 'instead of corpus: (folder, weight) of each corpus of a mixture'),
     source=Field('', text(), 'source from which the corpus is prepared if its folder does not exist'),
-    tokenizer=Field('', text(), "tokenizer with which the corpus is (or must be) tokenized; '': any"),
+    tokenizer=Field('', text(),
+                    "tokenizer with which the corpus is (or must be) tokenized; '': any. train-bpe:N and "
+                    'train-char train one on the source; train-char also sets model.n_vocab'),
     recipe=Field('', text(), 'flags of gptjax.data.prepare for the corpus; shown if it is missing'),
     recipe_cost=Field('', text(),
                       'the text of the recipe, its size and the time to prepare it; shown with the recipe'),
@@ -218,6 +222,9 @@ FIELDS = dict(
   log=dict(
     every_steps=Field(10, integer(1), 'steps between records in metrics.jsonl and TensorBoard'),
     tensorboard=Field(True, flag(), 'write the metrics to WORKDIR/tensorboard too'),
+    wandb=Field('', text(),
+                "project of Weights & Biases to which the metrics are written too; '': none. Needs "
+                "pip install 'gptjax[wandb]'; WANDB_MODE=offline writes to WORKDIR/wandb only"),
     profile_steps=Field((0, 0), interval(), 'profile steps [a, b) to WORKDIR/tensorboard; a = b: none'),
     sample_tokens=Field(0, integer(0), 'tokens of a sample at the end; 0: none'),
     sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the end-of-text token"),

@@ -22,12 +22,14 @@ class Domain(NamedTuple):
   holds: predicate of a value of any type: whether it is allowed.
   low, high: the smallest and the largest number, for domains of numbers; else None.
   path: whether the values are paths on this machine, which become absolute when the config is read.
+  hub: whether a path may also be the name of a model on the Hugging Face Hub, which stays as it is.
   """
   words: str
   holds: Callable[[Any], bool]
   low: float | None = None
   high: float | None = None
   path: bool = False
+  hub: bool = False
 
 
 class Field(NamedTuple):
@@ -114,6 +116,12 @@ PLAIN = text().holds
 def path():
   """'' or the path of a folder."""
   return Domain('the path of a folder, of valid Unicode without control characters', PLAIN, path=True)
+
+
+def path_or_hub_name():
+  """'' or the path of a folder, or the name of a model on the Hugging Face Hub."""
+  return Domain('the path of a folder or a name on the Hugging Face Hub, of valid Unicode without control '
+                'characters', PLAIN, path=True, hub=True)
 
 
 def comma_separated():

@@ -41,7 +41,7 @@ def imported(path, names):
 
 def edges():
   names = modules()
-  del names['gptjax']  # which only hands on `load` and `save_pretrained`
+  del names['gptjax']  # which only hands on `load`, `save_pretrained` and `score`
   return {name: {one for one in imported(path, names) if one in names and one != name}
           for name, path in names.items()}
 
@@ -76,7 +76,8 @@ def test_the_model_and_its_training_touch_no_disk_clock_process_or_signal(packag
 
 
 @pytest.mark.parametrize('name', [
-  'gptjax.load', 'gptjax.save_pretrained', 'gptjax.train.train_step', 'gptjax.generate.sample'])
+  'gptjax.load', 'gptjax.save_pretrained', 'gptjax.score', 'gptjax.train.train_step',
+  'gptjax.generate.sample'])
 def test_names_that_others_rely_on_are_where_they_were(name):
   module, _, attribute = name.rpartition('.')
   code = f'import importlib; assert callable(getattr(importlib.import_module({module!r}), {attribute!r}))'
@@ -85,7 +86,7 @@ def test_names_that_others_rely_on_are_where_they_were(name):
 
 @pytest.mark.parametrize('command', [
   'main', 'generate', 'lm_eval', 'plan', 'benchmark', 'report', 'data.prepare', 'data.inspect',
-  'data.tokenizers', 'data.clean', 'evaluate.overlap', 'pretrained'])
+  'data.tokenizers', 'data.clean', 'evaluate.overlap', 'evaluate.score', 'pretrained'])
 def test_commands_that_others_rely_on_are_where_they_were(command):
   path = Path(ROOT, 'gptjax', *command.split('.'))
   assert path.with_suffix('.py').exists() or (path / '__main__.py').exists()

@@ -12,7 +12,7 @@ import gptjax
 from gptjax import defaults, domains
 from gptjax.config import extension
 from gptjax.errors import InputError
-from gptjax.files import atomic, paths, private_folder, records, run_config
+from gptjax.files import atomic, hub_names, paths, private_folder, records, run_config
 from gptjax.files.run_config import flat
 from gptjax.kernels import fused, xla_presets
 from gptjax.model import attention, parameters
@@ -21,8 +21,9 @@ from gptjax.text import words
 from gptjax.text.redacted import redacted_values
 
 WITHOUT_CACHE = 'disable it by --config.compilation_cache='
-# Fields that are paths on this machine.
-PATHS = [name for name, field in defaults.declared().items() if field.domain.path]
+# Fields that are paths on this machine, and the function that makes each absolute.
+PATHS = {name: hub_names.absolute if field.domain.hub else paths.local
+         for name, field in defaults.declared().items() if field.domain.path}
 # Those that may differ between hosts: the content of the folders is compared by its digest.
 OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
              'finetune.data_dir')
@@ -48,10 +49,10 @@ def make_paths_absolute(config, overrides=()):
   if 'data.mixture' in overrides:
     for field in {'data.corpus', 'data.source'} - set(overrides):
       config.data[field.partition('.')[2]] = ''
-  for field in PATHS:
+  for field, absolute in PATHS.items():
     section, _, name = field.rpartition('.')
     place = config[section] if section else config
-    place[name] = paths.local(place[name], f'config.{field} =')
+    place[name] = absolute(place[name], f'config.{field} =')
   _check_mixture(config.data)
   config.data.mixture = tuple((paths.local(folder, 'config.data.mixture:'), weight)
                               for folder, weight in config.data.mixture)
@@ -103,9 +104,13 @@ def resolve(config, workdir, device=None):
     c.attention.kernel = fused.best(c, device)
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
   if c.job == 'evaluate':
-    tokens = 1024 if device.platform == 'cpu' else 8192
-    c.eval.batch_size = c.eval.batch_size or jax.device_count() * max(1, tokens // c.model.n_ctx)
+    c.eval.batch_size = c.eval.batch_size or evaluation_batch_size(c.model.n_ctx, device)
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
+
+
+def evaluation_batch_size(n_ctx, device):
+  """Return the default number of sequences of n_ctx tokens per batch of an evaluation, over all devices."""
+  return jax.device_count() * max(1, (1024 if device.platform == 'cpu' else 8192) // n_ctx)
 
 
 def should_scan(remat, device):
@@ -136,6 +141,9 @@ def check(config, device=None):
   _require(kind != 'train-bpe' or size == str(c.model.n_vocab),
            f'config.data.tokenizer = {c.data.tokenizer!r} has another vocabulary size than '
            f'config.model.n_vocab = {c.model.n_vocab}: set both to the same number')
+  _require(kind != 'train-char' or not size,
+           f'config.data.tokenizer = {c.data.tokenizer!r}: the text determines the number of entries: write '
+           'train-char')
   _require(not c.eval.data_dir or Path(c.eval.data_dir).is_dir(),
            f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
   _check_mixture(c.data)
@@ -245,7 +253,7 @@ def _same_run(path, config, corpus_digest, n_steps):
   for field in sorted((before.keys() | now.keys()) - grown.keys()):
     stored = before.get(field)
     if field in PATHS and stored:  # older versions stored them as written
-      stored = paths.local(stored)
+      stored = PATHS[field](stored)
     same = redacted_values(stored) == redacted_values(now.get(field))
     other_weights = field == 'init_from' and config.job == 'finetune'
     if not same and (other_weights or not field.startswith(MAY_CHANGE)):

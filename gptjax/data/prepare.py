@@ -46,7 +46,6 @@ from gptjax.errors import InputError
 from gptjax.files import atomic, json_files
 from gptjax.storage import ownership
 
-TRAIN_BPE = 'train-bpe:'
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a problem
 
@@ -54,7 +53,7 @@ SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a
 class Job(NamedTuple):
   """The checked arguments of `prepare`."""
   reading: blocks.ReadOptions
-  tokenizer: object     # a tokenizer, or the string train-bpe:N
+  tokenizer: object     # a tokenizer, or (kind, number of entries or None) of one to train
   out: Path
   validation_fraction: float
   seq_len: int          # tokens of a window: the least amount that is held out
@@ -74,8 +73,8 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
 
   Args:
     source: list of sources (see `sources.documents`).
-    tokenizer: as for `loading.load`, or `train-bpe:N`: a new byte-level BPE with N entries, trained on the
-      sources.
+    tokenizer: as for `loading.load`; or trained on the sources: `train-bpe:N`, a new byte-level BPE with N
+      entries, or `train-char`, a tokenizer whose entries are the characters of the sources.
     out: folder of the corpus: new, empty, or started by the same call.
     validation_fraction: share of validation in [0, 1).
     clean: '' or 'webtext' (see `clean`).
@@ -106,11 +105,10 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
-  if tokenizer.startswith(TRAIN_BPE):
-    training.VOCAB_SIZES.parse(f'tokenizer {tokenizer}, which is {TRAIN_BPE}N', tokenizer[len(TRAIN_BPE):])
+  to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = documents.units(source, tfds_dir, tfds_download)
-  requested = None if tokenizer.startswith(TRAIN_BPE) else loading.load(tokenizer)
+  requested = None if to_train else loading.load(tokenizer)
   settings = {
     'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
     'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,
@@ -120,7 +118,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if requested:
     special.resolve_names(requested, special_tokens)
   reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, requested or tokenizer, Path(out), validation_fraction, seq_len, workers, shard_tokens,
+  job = Job(reading, requested or to_train, Path(out), validation_fraction, seq_len, workers, shard_tokens,
             settings, commit_seconds, progress, tuple(special_tokens))
   with ownership.own_folder(job.out):
     return _finished(job) or _run(job)
@@ -204,10 +202,10 @@ def _filter(job, state):
 def _tokenizer(job, verdicts):
   """Return the tokenizer, trained first if requested, and write its files into the corpus."""
   tokenizer, folder = job.tokenizer, job.out / 'tokenizer'
-  if isinstance(tokenizer, str):
+  if isinstance(tokenizer, tuple):
     pieces = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
     texts = (piece.text for _, piece, reason in pieces if not reason)
-    tokenizer = training.train('bpe', int(tokenizer[len(TRAIN_BPE):]), texts, progress=job.progress)
+    tokenizer = training.train(*tokenizer, texts, progress=job.progress)
   atomic.remove(folder)  # a killed process may have left it incomplete
   tokenizer.save(folder)
   atomic.sync_tree(folder)

@@ -2,6 +2,7 @@
 
   atomic          Atomic writes of files and folders, which survive a kill, a crash or a power loss.
   bounded         Untrusted files and JSON, read within limits.
+  hub_names       Names of models on the Hugging Face Hub, told apart from paths.
   json_files      Untrusted JSON files: bounded, strict, and checked against a layout.
   lfs             Git LFS pointers: small text files that stand in for large ones in a clone without `git
                   lfs`.

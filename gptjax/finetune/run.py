@@ -68,7 +68,7 @@ def finetune_run(run, source):
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   state = restored[0] if restored else make_state(source, run.mesh)
   shutdown.exit_on_signal(shutdown.resume_message(int(state.step)))
-  telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard)
+  telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard, config.log.wandb)
   telemetry.begin(int(state.step))
   saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
                                   {'corpus_digest': run.data.digest, 'versions': configs.versions()})

@@ -79,17 +79,20 @@ def pretrain(config, workdir, overrides=()):
   mixtures.require_corpora(config.data)
   literal_path.check(workdir)
   with ownership.own_workdir(workdir):
-    return run_owned(config, workdir, mesh, source)
+    return run_owned(config, workdir, mesh, source, overrides)
 
 
-def run_owned(config, workdir, mesh, source):
+def run_owned(config, workdir, mesh, source, overrides=()):
   """Run the job while this run owns the workdir; arguments and result as for `pretrain`.
 
   Args:
     source: of the initial weights, or None.
+    overrides: as for `pretrain`.
   """
   processes.on_process_0(lambda: prepare_corpus(config, workdir, source and source.tokenizer), PREPARE_LIMIT)
   mixture = mixtures.open_mixture(*mixtures.folders_and_weights(config.data), verify=config.data.verify)
+  if (line := mixtures.use_trained_vocabulary(mixture, config, overrides)) and jax.process_index() == 0:
+    print(line, file=sys.stderr)
   mixtures.check_compatible(mixture, config)
   processes.compare({f'digest of corpus {number}': corpus.digest
                      for number, corpus in enumerate(mixture.train)})
@@ -107,7 +110,7 @@ def run_owned(config, workdir, mesh, source):
 
 def _pretrain(run, source, export):
   """Train from the newest checkpoint to the end; after a loss spike, restart from an older one."""
-  telemetry = Telemetry(run.workdir, run.steps, run.config.log.tensorboard)
+  telemetry = Telemetry(run.workdir, run.steps, run.config.log.tensorboard, run.config.log.wandb)
   with contextlib.closing(telemetry):
     while True:
       try:

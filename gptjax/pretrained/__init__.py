@@ -1,6 +1,6 @@
 """Loads and saves weights: Hugging Face folders, OpenAI's files, and runs of gptjax.
 
-    model, tokenizer = gptjax.load('gpt2-xl')
+    model, tokenizer = gptjax.load('gpt2-xl')               # a folder, or else the model on the Hub
     logits = model(tokens)                                  # int32[b, t] -> float32[b, t, n_vocab]
     gptjax.save_pretrained(model, tokenizer, 'folder')      # for transformers, vLLM, ...
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from flax import nnx
 
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.files import hub_names, paths
 from gptjax.parallel import sharding
 from gptjax.pretrained import layout
 from gptjax.pretrained.export import save_pretrained
@@ -41,7 +41,9 @@ def load(path):
   model computes in float32 on CPUs and in bfloat16 elsewhere, as with `config.model.compute_dtype` = auto.
 
   Args:
-    path: a folder; its content determines its kind:
+    path: a folder, or a model on the Hugging Face Hub (`gpt2`, `OWNER/NAME`, `OWNER/NAME@REVISION`, see
+      `gptjax.files.hub_names`), whose files are downloaded into the cache of `huggingface_hub`. A folder of
+      that name takes precedence. The content of a folder determines its kind:
       `config.json` and `model.safetensors` (or its shards): Hugging Face, GPT-2 or OpenAI-GPT;
       `hparams.json` and `model.ckpt.index`: OpenAI's GPT-2;
       `params_shapes.json` and `params_0.npy` ...: OpenAI's GPT-1;
@@ -75,12 +77,21 @@ def open_source(path, entries=None):
   Raises:
     ValueError: as `load`.
   """
-  folder = Path(paths.local(path))
+  if name := hub_names.parse(path):
+    from gptjax.pretrained import hub
+    return _open_folder(hub.download(name), f'{name}', entries)
+  return _open_folder(paths.local(path), path, entries)
+
+
+def _open_folder(folder, path, entries):
+  """Return the WeightSource of a folder; `path` is its name in messages."""
+  folder = Path(folder)
   if folder.suffix in PICKLES and folder.is_file():
     raise InputError(f'{path} is a pickle, which can run code when it is read: save the model again as '
                      'safetensors, and give its folder')
   if not folder.is_dir():
-    raise InputError(f'{path} is not a folder: give the folder of the weights')
+    raise InputError(f'{path} is not a folder: give the folder of the weights, or a name on the Hugging Face '
+                     'Hub, OWNER/NAME')
   has = lambda *names: all((folder / name).exists() for name in names)
   if has('manifest.json', 'state'):
     from gptjax.pretrained import workdir

@@ -9,6 +9,7 @@ from flax import nnx
 from safetensors import safe_open
 
 from gptjax.command import bars
+from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
 from gptjax.files import atomic, paths
 from gptjax.model.gpt import GPT, Block
@@ -101,8 +102,10 @@ def exported_facts(folder):
 
 def folder_files(model, tokenizer):
   """Return {name: bytes} of all files except the weights."""
-  config = json.dumps(config_json(model, tokenizer), indent=2, sort_keys=True)
-  files = {'config.json': f'{config}\n'.encode()}
+  values = config_json(model, tokenizer)
+  ends = {name: values[name] for name in ('bos_token_id', 'eos_token_id')}
+  files = {name: f'{json.dumps(content, indent=2, sort_keys=True)}\n'.encode()
+           for name, content in (('config.json', values), (hf_folder.GENERATION, ends))}
   return files | (transformers_files(tokenizer, model.n_ctx) if tokenizer else {})
 
 

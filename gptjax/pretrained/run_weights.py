@@ -61,7 +61,7 @@ def open_initial_weights(config, workdir, overrides=()):
 
 
 def _same_tokenizer(spec, tokenizer):
-  return not spec.startswith('train-bpe') and loading.load(spec).digest == tokenizer.digest
+  return not spec.startswith('train-') and loading.load(spec).digest == tokenizer.digest
 
 
 def check_tokenizer(config, source, facts):

@@ -2,7 +2,7 @@
 
 import json
 
-from gptjax.data.tokenizers import byte_bpe, hf_folder, sentence_piece
+from gptjax.data.tokenizers import byte_bpe, characters, hf_folder, sentence_piece
 from gptjax.data.tokenizers.gpt1_text import END_OF_WORD
 from gptjax.errors import InputError
 
@@ -16,7 +16,8 @@ def transformers_files(tokenizer, n_ctx):
   `transformers` gives the same ids with two exceptions. It encodes the name of a special token in a text,
   such as `<|endoftext|>`, as the token; gptjax does not by default. It also splits and normalizes GPT-1's
   words differently (BERT's rules, without accents and line breaks), as the released Hugging Face tokenizer
-  does: the vocabulary is the same, and so are the ids of plain sentences without contractions.
+  does: the vocabulary is the same, and so are the ids of plain sentences without contractions. A
+  character-level tokenizer refuses unknown characters in both.
 
   Args:
     tokenizer: any tokenizer of gptjax.
@@ -42,6 +43,10 @@ def transformers_files(tokenizer, n_ctx):
     converted, names = _unigram(model)
     settings = dict(tokenizer_class='PreTrainedTokenizerFast', **names)
     originals = {SENTENCEPIECE: model}
+  elif tokenizer.name == 'char':
+    end = byte_bpe.END_OF_TEXT
+    settings = dict(tokenizer_class='PreTrainedTokenizerFast', bos_token=end, eos_token=end)
+    converted, originals = _character_level(tokenizer.entries), dict(tokenizer.files)
   else:
     return dict(tokenizer.files)
   settings |= dict(model_max_length=n_ctx, clean_up_tokenization_spaces=False)
@@ -60,6 +65,17 @@ def _byte_level(encoder, merges, end):
   converted.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
   converted.decoder = library.decoders.ByteLevel()
   converted.add_special_tokens([library.AddedToken(end, normalized=False, special=True)])
+  return converted
+
+
+def _character_level(entries):
+  import tokenizers as library
+  # Without the entry that it names, `tokenizers` raises an error for unknown characters.
+  converted = library.Tokenizer(library.models.WordLevel(
+    {entry: i for i, entry in enumerate(entries)}, unk_token=characters.NO_UNKNOWN))
+  converted.pre_tokenizer = library.pre_tokenizers.Split(library.Regex(characters.PATTERN), 'isolated')
+  converted.decoder = library.decoders.Fuse()
+  converted.add_special_tokens([library.AddedToken(entries[-1], normalized=False, special=True)])
   return converted
 
 

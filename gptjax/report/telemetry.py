@@ -1,4 +1,4 @@
-"""Metrics of a run: console, metrics.jsonl, TensorBoard, curves and throughput.
+"""Metrics of a run: console, metrics.jsonl, TensorBoard, Weights & Biases, curves and throughput.
 
 A run needs metrics.jsonl: an error there ends it. The other outputs are optional: if one fails, the run
 continues without it.
@@ -6,6 +6,7 @@ continues without it.
 
 import json
 import math
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ import jax
 
 from gptjax.command import figures, streams
 from gptjax.data.corpus import pipeline
-from gptjax.files import atomic, records
+from gptjax.errors import InputError
+from gptjax.files import atomic, bounded, records
 from gptjax.parallel import processes
 
 PROCESS_START = time.monotonic()  # approximate start of the process
@@ -43,9 +45,10 @@ class Telemetry:
     workdir: the run's folder.
     steps: number of steps of the run, for the progress bar.
     tensorboard: whether to write TensorBoard files too.
+    wandb: project of Weights & Biases to write to, too; '': none.
   """
 
-  def __init__(self, workdir, steps, tensorboard):
+  def __init__(self, workdir, steps, tensorboard, wandb=''):
     self.path = Path(workdir) / 'metrics.jsonl'
     self.active = jax.process_index() == 0
     self.records = read_metrics(self.path) if self.active else []
@@ -53,7 +56,9 @@ class Telemetry:
     self.seconds_before = max((record.get('time/run') or 0.0 for record in self.records), default=0.0)
     self.step_seconds = 0.0
     self.file = None
-    self.tensorboard = TensorBoard(Path(workdir) / 'tensorboard') if self.active and tensorboard else None
+    self.optional_writers = [writer for writer, wanted in (
+      (TensorBoard(Path(workdir) / 'tensorboard'), tensorboard), (WandB(Path(workdir), wandb), wandb))
+      if wanted and self.active]
     from tqdm import tqdm  # here: FLOPs are counted without it too
     self.bar = tqdm(total=steps, bar_format=BAR, dynamic_ncols=True, mininterval=0.5, leave=False,
                     disable=not (self.active and sys.stderr.isatty()))
@@ -98,8 +103,8 @@ class Telemetry:
     self.records.append(record)
     if self.active:
       self.file.write(_line(record))
-      if self.tensorboard:
-        self.tensorboard.write(step, metrics)
+      for writer in self.optional_writers:
+        writer.write(step, metrics)
 
   def busy(self, what):
     """Show the current activity in the progress bar; without a terminal, print it."""
@@ -127,8 +132,8 @@ class Telemetry:
 
   def close(self):
     self.close_bar()
-    if self.tensorboard:
-      self.tensorboard.close()
+    for writer in self.optional_writers:
+      writer.close()
     if self.file:
       self.file.close()
 
@@ -161,6 +166,54 @@ class TensorBoard:
     def disable():
       self.failed = True
     return streams.optional(f'TensorBoard ({self.folder})', disable)
+
+
+class WandB:
+  """Writes to a project of Weights & Biases, until that fails; a missing package is such a failure.
+
+  The run keeps its id in WORKDIR/wandb/run_id, so a resumed run continues there. Steps of a metric may come
+  twice, after a resume or a rewind: metrics are plotted against the metric `step`, not the internal counter,
+  which only increases.
+  """
+
+  def __init__(self, workdir, project):
+    self.workdir, self.project, self.failed = workdir, project, False
+    self.run = None  # started at the first write: the package takes seconds to import
+
+  def write(self, step, metrics):
+    """Append metrics {name: float} of a step."""
+    if not self.failed:
+      with self._optional():
+        self.run = self.run or self._start()
+        self.run.log({'step': step, **metrics})
+
+  def close(self):
+    if self.run and not self.failed:
+      with self._optional():
+        self.run.finish()
+
+  def _start(self):
+    try:
+      import wandb
+    except ImportError as error:
+      raise InputError(f"pip install 'gptjax[wandb]' first ({error})") from None
+    folder, config = self.workdir / 'wandb', self.workdir / 'config.json'
+    folder.mkdir(exist_ok=True)
+    if not (folder / 'run_id').exists():
+      atomic.write(folder / 'run_id', secrets.token_hex(8))
+    run = wandb.init(
+      project=self.project, id=bounded.read(folder / 'run_id').decode(), resume='allow',
+      dir=str(self.workdir), name=self.workdir.name,
+      config=records.read(config).get('config', {}) if config.exists() else {},
+      settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False,
+                              x_disable_meta=True))  # the command, which may have secrets
+    run.define_metric('*', step_metric='step')
+    return run
+
+  def _optional(self):
+    def disable():
+      self.failed = True
+    return streams.optional(f'Weights & Biases (project {self.project})', disable)
 
 
 def _line(record):

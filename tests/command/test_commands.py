@@ -108,8 +108,8 @@ def test_how_a_command_ends(error, expected, monkeypatch, capsys):
 
 HELP = {name: ['--help'] for name in (
   'generate.__main__', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect',
-  'data.clean.__main__', 'data.tokenizers.__main__', 'evaluate.overlap.__main__', 'benchmark.__main__',
-  'benchmark.subjects.train')}
+  'data.clean.__main__', 'data.tokenizers.__main__', 'evaluate.overlap.__main__', 'evaluate.score',
+  'benchmark.__main__', 'benchmark.subjects.train')}
 HELP |= {'main': ['main', '--help'], 'plan.__main__': ['plan', '--config=none.py', '-help']}
 
 

@@ -65,7 +65,8 @@ def test_every_flag_that_names_a_folder_is_made_absolute():
       if names:
         seen |= names
         types = [ast.unparse(word.value) for word in call.keywords if word.arg == 'type']
-        assert types == ['paths.flag'], f'{file}:{call.lineno}: {names}'
+        expected = 'hub_names.flag' if '--from' in names else 'paths.flag'
+        assert types == [expected], f'{file}:{call.lineno}: {names}'
   assert seen == FLAGS
 
 

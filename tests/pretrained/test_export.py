@@ -59,7 +59,8 @@ def test_from_hugging_face_and_back_every_bit_is_the_same(tmp_path, kind, change
   assert all(said[name] == wanted[name] for name in wanted if name not in ('_name_or_path', 'dtype'))
   tokens = tokens_for(theirs)
   np.testing.assert_array_equal(logits_of(back, tokens), logits_of(theirs, tokens))
-  assert {path.name for path in (tmp_path / 'out').iterdir()} == {'config.json', 'model.safetensors'}
+  assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+    'config.json', 'generation_config.json', 'model.safetensors'}
 
 
 @pytest.mark.parametrize('norm', ['before', 'after'])
@@ -108,6 +109,34 @@ def test_tokenizers_give_the_same_ids_and_text_in_transformers(tmp_path, novel, 
     assert theirs(text).input_ids == ids, text
     assert theirs.decode(ids) == tokenizer.decode(ids)
   assert loaded(folder)[1].digest == tokenizer.digest
+
+
+def test_generation_in_transformers_stops_at_the_ends_of_the_tokenizer(tmp_path):
+  import tokenizers as library
+  tokenizer = byte_bpe.train_bpe(['the cat sat on the mat'], 264)
+  tokenizer.eos_ids = (263, 7)
+  twin('gpt2', vocab_size=264).save_pretrained(tmp_path / 'in')
+  model, _ = loaded(tmp_path / 'in')
+  gptjax.save_pretrained(model, tokenizer, tmp_path / 'out')
+  said = transformers.GenerationConfig.from_pretrained(tmp_path / 'out')
+  assert said.eos_token_id == [263, 7] and said.bos_token_id == 263
+  theirs = opened(tmp_path / 'out')
+  assert theirs.generation_config.eos_token_id == [263, 7]
+  text = theirs.generate(max_new_tokens=20, do_sample=True, pad_token_id=0)[0].tolist()
+  assert text[0] == 263 and not {7, 263} & set(text[1:-1]), 'it starts at the end of a text and stops there'
+  assert loaded(tmp_path / 'out')[1].eos_ids == (263, 7)
+  fast = library.Tokenizer.from_file(str(tmp_path / 'out' / 'tokenizer.json'))
+  assert fast.encode('the cat sat').ids == tokenizer.encode('the cat sat').tolist()
+
+
+def test_an_export_of_an_older_version_gains_the_new_file(tmp_path):
+  twin('gpt2').save_pretrained(tmp_path / 'in')
+  model, _ = loaded(tmp_path / 'in')
+  gptjax.save_pretrained(model, None, tmp_path / 'out')
+  (tmp_path / 'out' / 'generation_config.json').unlink()
+  gptjax.save_pretrained(model, None, tmp_path / 'out')
+  assert json.loads((tmp_path / 'out' / 'generation_config.json').read_text()) == {
+    'bos_token_id': None, 'eos_token_id': None}
 
 
 def test_gpt1s_vocabulary_goes_along_and_plain_sentences_have_the_same_ids(tmp_path):
@@ -334,7 +363,8 @@ def test_killed_at_any_change_of_its_files_the_folder_holds_one_whole_step(tmp_p
   seen = {False: [], True: []}
   for before, n, left, after, names in map(json.loads, done.stdout.splitlines()):
     seen[before].append(left)
-    assert after == [3.0, '3'] and names == ['config.json', 'model.safetensors'], (before, n)
+    assert after == [3.0, '3'] and names == ['config.json', 'generation_config.json', 'model.safetensors'], (
+      before, n)
   whole = [2.0, '2']
   for left, earlier in ((seen[False], None), (seen[True], [1.0, '1'])):
     assert len(left) > 20 and left == [earlier] * left.count(earlier) + [whole] * left.count(whole), left

@@ -11,6 +11,7 @@ docstrings of the commands' modules. The flags beside a config are in `gptjax.co
   overlap    of gptjax.evaluate.overlap
   prepare    of gptjax.data.prepare
   report     of gptjax.report
+  score      of gptjax.evaluate.score
   tokenizer  of gptjax.data.tokenizers
 """
 

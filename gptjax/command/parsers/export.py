@@ -3,7 +3,7 @@
 import argparse
 
 from gptjax.command.run import Parser
-from gptjax.files import paths
+from gptjax.files import hub_names, paths
 
 
 def parser():
@@ -11,7 +11,8 @@ def parser():
                  description='Exports weights and their tokenizer as a folder for transformers.',
                  example='python -m gptjax.pretrained export --from=runs/mine --to=mine-hf')
   flags.add_argument('action', choices=['export'], help=argparse.SUPPRESS)  # shown as a part of the command
-  flags.add_argument('--from', dest='source', type=paths.flag, required=True,
-                     help='a workdir, a checkpoint, a Hugging Face folder, or OpenAI\'s files')
+  flags.add_argument('--from', dest='source', type=hub_names.flag, required=True,
+                     help='a workdir, a checkpoint, a Hugging Face folder, a name on the Hugging Face Hub, '
+                     "or OpenAI's files")
   flags.add_argument('--to', type=paths.flag, required=True, help='folder to write for transformers')
   return flags

@@ -4,7 +4,7 @@ import argparse
 
 from gptjax.command.flag_types import SEED, integer, real
 from gptjax.command.run import Parser
-from gptjax.files import paths
+from gptjax.files import hub_names, paths
 
 DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed': integer(0, SEED),
            'temperature': real(1e-6, 1e6, also={0: 'greedy'}), 'top_k': integer(0), 'top_p': real(1e-6, 1),
@@ -21,8 +21,8 @@ def parser():
                  example="python -m gptjax.generate --from=runs/quickstart --prompt='The function returns' "
                  '--max_tokens=64')
   add = flags.add_argument
-  add('--from', dest='source', type=paths.flag, required=True,
-      help='a workdir, a checkpoint, or a folder of released weights')
+  add('--from', dest='source', type=hub_names.flag, required=True,
+      help='a workdir, a checkpoint, a folder of released weights, or a name on the Hugging Face Hub')
   add('--prompt', action='append', default=[], help='repeatable; default: the start of a new text')
   add('--prompt_file', type=paths.flag, action='append', default=[],
       help='file with a prompt; repeatable')

@@ -18,7 +18,7 @@ def parser():
   add = flags.add_argument
   add('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   add('--tokenizer', required=True,
-      help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, sentencepiece:FILE or train-bpe:N')
+      help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, char:DIR, sentencepiece:FILE, train-bpe:N or train-char')
   add('--out', type=paths.flag, required=True, help='folder of the corpus')
   add('--validation_fraction', type=FRACTIONS, default=0.005,
       help='share of the documents that is held out (default 0.005)')

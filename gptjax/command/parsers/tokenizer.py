@@ -14,8 +14,9 @@ def parser():
                  example='python -m gptjax.data.tokenizers train --kind=bpe --vocab_size=8192 '
                  '--source=text:FILE --out=DIR')
   flags.add_argument('action', choices=['train'], help='what to do')
-  flags.add_argument('--kind', required=True, help='bpe or sentencepiece')
-  flags.add_argument('--vocab_size', type=VOCAB_SIZES, required=True, help='number of entries')
+  flags.add_argument('--kind', required=True, help='bpe, char or sentencepiece')
+  flags.add_argument('--vocab_size', type=VOCAB_SIZES,
+                     help='number of entries; not of char, whose entries are the characters of the text')
   flags.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   flags.add_argument('--out', type=paths.flag, required=True, help='folder for the tokenizer')
   flags.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')

@@ -94,6 +94,33 @@ def _held_out(folder, verify):
   return corpus if corpus.n_tokens > 1 else None  # one token has no target
 
 
+def use_trained_vocabulary(mixture, config, overrides=()):
+  """Set `config.model.n_vocab`, in place, to the entries of a corpus that has a character-level tokenizer.
+
+  It does so only if `config.data.tokenizer` is `train-char`, whose size is unknown until the text is read.
+
+  Args:
+    mixture: Mixture.
+    config: config of the run.
+    overrides: names of the fields that the command line sets.
+
+  Returns:
+    A line that says so; '' if nothing is changed.
+
+  Raises:
+    InputError: the command line sets another size.
+  """
+  tokenizer, n_vocab = mixture.train[0].tokenizer, config.model.n_vocab
+  if config.data.tokenizer != 'train-char' or tokenizer['name'] != 'char' or n_vocab == tokenizer['n_vocab']:
+    return ''
+  if 'model.n_vocab' in overrides:
+    raise InputError(f'config.model.n_vocab = {n_vocab}, but corpus {mixture.train[0].folder} has '
+                     f'{tokenizer["n_vocab"]} entries: its characters and the end-of-text token: remove the '
+                     'flag')
+  config.model.n_vocab = tokenizer['n_vocab']
+  return f'from the characters of the corpus: config.model.n_vocab = {config.model.n_vocab} (not {n_vocab})'
+
+
 def check_compatible(mixture, config):
   """Raise InputError if the config cannot train on the corpora.
 
@@ -109,7 +136,8 @@ def check_compatible(mixture, config):
     raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {tokenizer["name"]} of '
                      f'{tokenizer["n_vocab"]} entries, but config.model.n_vocab = {config.model.n_vocab}: '
                      f'use a corpus made with the right tokenizer{padding}')
-  if kind not in ('', 'train-bpe', tokenizer['name']) or (
+  trained = 'train-bpe', f'train-{tokenizer["name"]}'
+  if kind not in ('', *trained, tokenizer['name']) or (
       folder and kind == tokenizer['name'] and loading.load(data.tokenizer).digest != tokenizer['digest']):
     raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {tokenizer["name"]} '
                      f'(digest {tokenizer["digest"][:12]}), not with config.data.tokenizer = '

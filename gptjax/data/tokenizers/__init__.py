@@ -1,6 +1,7 @@
 """Text to token ids and back: python -m gptjax.data.tokenizers
 
   byte_bpe         Byte-level BPE (GPT-2, section 2.2): encoding, decoding and training.
+  characters       Character-level tokenizers: each character of the training text is an entry.
   gpt1_text        GPT-1's tokenizer: 40,000 merges over lower-case words (the released `text_utils.py`).
   gpt1_words       Splits text into the words of GPT-1's tokenizer: a reimplementation of the English rules of
                    spaCy.

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.data.tokenizers import byte_bpe, gpt1_text, hf_folder, native, sentence_piece, tokenizer_files
+from gptjax.data.tokenizers import (
+  byte_bpe,
+  characters,
+  gpt1_text,
+  hf_folder,
+  native,
+  sentence_piece,
+  tokenizer_files,
+)
 from gptjax.data.tokenizers.hf_folder import FAST, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
 from gptjax.files import bounded, lfs
@@ -66,10 +74,18 @@ def _is_sentencepiece(whole, tokenizer):
 
 
 def _native(description, n_rows):
-  """Return GPT-1's tokenizer or a byte-level BPE in GPT-2's layout if the files are exactly one, or None."""
+  """Return GPT-1's tokenizer, a byte-level BPE in GPT-2's layout, or a character-level one; else None.
+
+  Only if the files are exactly such a tokenizer.
+  """
   vocab = dict(sorted(description.vocab.items(), key=lambda entry: entry[1]))
   kind = description.kind if description.kind != FAST else _standard(description.tokenizer_json)
   names = {token.content for token in _added(description, vocab.__contains__, len(vocab), n_rows)}
+  if description.kind == FAST and (tokenizer := characters.from_library(description.tokenizer_json)):
+    added = {token.content for token in _added(description, tokenizer.entries.__contains__,
+                                               tokenizer.n_vocab, n_rows)}
+    end = description.roles.get('eos_token')
+    return tokenizer if added == {end} == {byte_bpe.END_OF_TEXT} else None
   if kind == GPT1 and vocab.get('<unk>') == 0 and names <= {'<unk>'}:
     return gpt1_text.GPT1(_gpt1_encoder(vocab), _merges_file(description.merges))
   end, in_order = description.roles.get('eos_token'), list(vocab.values()) == list(range(len(vocab)))

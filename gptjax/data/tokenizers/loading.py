@@ -11,12 +11,14 @@ from pathlib import Path
 
 from gptjax.data.tokenizers import hf_folder
 from gptjax.data.tokenizers.byte_bpe import ByteBPE
+from gptjax.data.tokenizers.characters import FILE as CHARACTERS
+from gptjax.data.tokenizers.characters import Characters
 from gptjax.data.tokenizers.sentence_piece import SentencePiece
 from gptjax.data.tokenizers.tokenizer_files import read_file
 from gptjax.errors import InputError
 from gptjax.files import paths
 
-KINDS = ('gpt2', 'bpe', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
+KINDS = ('gpt2', 'bpe', 'char', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
 GPT2_URL = 'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/'
 GPT2_SHA256 = {
@@ -28,8 +30,9 @@ def load(spec):
   """Return the tokenizer of `spec`.
 
   Args:
-    spec: `gpt2` (tiktoken's own cache), `gpt2:DIR`, `bpe:DIR` (a trained byte-level BPE),
-      `gpt1:DIR`, `sentencepiece:FILE.model`, or a folder that holds the files of one of them.
+    spec: `gpt2` (tiktoken's own cache), `gpt2:DIR`, `bpe:DIR` (a trained byte-level BPE), `char:DIR`
+      (a trained character-level tokenizer), `gpt1:DIR`, `sentencepiece:FILE.model`, or a folder that holds
+      the files of one of them.
 
   Raises:
     ValueError: unknown kind; files are missing, damaged, or of another kind.
@@ -44,13 +47,15 @@ def load(spec):
       raise InputError(f'{where} does not hold the published encoder.json and vocab.bpe of GPT-2 '
                        f'(SHA-256 {tokenizer.digest[:12]}): a BPE of your own is bpe:{where}')
     return tokenizer
+  if kind == 'char' and where:
+    return Characters.read(where)
   if kind == 'gpt1' and where:
     return _gpt1(where)
   if kind == 'sentencepiece' and where:
     return SentencePiece(read_file(Path(where)))
   if spec and Path(spec).is_dir():
     return _load_folder(Path(spec))
-  raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, gpt1:DIR, '
+  raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, char:DIR, gpt1:DIR, '
                    'sentencepiece:FILE.model, or a folder that exists')
 
 
@@ -60,11 +65,16 @@ def _load_folder(folder):
     tokenizer = _gpt1(folder) if (folder / 'encoder_bpe_40000.json').exists() else ByteBPE.read(folder)
     tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
     return tokenizer
+  if (folder / CHARACTERS).exists():
+    tokenizer = Characters.read(folder)
+    tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
+    return tokenizer
   from gptjax.data.tokenizers import hf_tokenizer
   tokenizer = hf_tokenizer.load_folder(folder)
   if tokenizer is None:
     raise InputError(f'{folder} has no tokenizer: looked for encoder.json and vocab.bpe, tokenizer.json, '
-                     'vocab.json and merges.txt, encoder_bpe_40000.json, and one FILE.model')
+                     'vocab.json and merges.txt, encoder_bpe_40000.json, characters.json, '
+                     'and one FILE.model')
   return tokenizer
 
 
