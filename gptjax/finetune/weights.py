@@ -99,7 +99,7 @@ def transfer_weights(fresh, pretrained, config, declarations):
   Args:
     fresh, pretrained: nested dicts of weights.
     config: of the run.
-    declarations: the weights' Declarations (`layout.declared`).
+    declarations: the weights' Declarations (`layout.weight_declarations`).
   """
   n, n_layer = config.finetune.transfer_layers, config.model.n_layer
   transfer_all = n in (-1, n_layer)

@@ -212,7 +212,7 @@ from gptjax.parallel import sharding
 def peak():
   return next(1024 * int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))
 sharding.ensure_mesh()
-pretrained.layout.weight_shapes(pretrained.layout.config_for({}))
+pretrained.layout.weight_shapes(pretrained.layout.config_from_fields({}))
 before = peak()
 model, _ = gptjax.load(sys.argv[1])
 print(before, peak(), sum(leaf.nbytes for leaf in jax.tree.leaves(model)))
@@ -280,12 +280,12 @@ WEIGHTS = 'model.safetensors'
 
 @pytest.mark.parametrize('damage, says', [
   (without(C_FC), r'the tensor h.1.mlp.c_fc.weight [32, 128] is missing'),
-  (with_tensor(C_FC, np.zeros((128, 32), 'f4')), r'h.1.mlp.c_fc.weight is [128, 32], but .* for [32, 128]'),
+  (with_tensor(C_FC, np.zeros((128, 32), 'f4')), r'h.1.mlp.c_fc.weight is [128, 32], but .* require [32, 128]'),
   (with_tensor('h.2.ln_1.bias', np.zeros(32, 'f4')),
    r'the tensor h.2.ln_1.bias [32] is not part of the model'),
   (with_tensor('score.weight', np.zeros((2, 32), 'f4')), r'the tensor score.weight [2, 32] is not part'),
   (with_tensor(C_FC, np.zeros((32, 128), 'i8')), r'c_fc.weight is of type I64'),
-  (with_tensor('h.1.mlp.c_fc.weight', np.zeros((32, 128), 'f4')), r'is in model.safetensors as .* too'),
+  (with_tensor('h.1.mlp.c_fc.weight', np.zeros((32, 128), 'f4')), r'is also in model.safetensors'),
   (with_tensor('lm_head.weight', np.zeros((61, 32), 'f4')), r'lm_head.weight differs from wte.weight'),
   (lambda f: truncate(f / WEIGHTS, 5000), 'model.safetensors is damaged or cut short'),
   (lambda f: truncate(f / WEIGHTS, (f / WEIGHTS).stat().st_size - 1), 'model.safetensors is damaged or cut'),
@@ -303,9 +303,9 @@ WEIGHTS = 'model.safetensors'
   (lambda f: settings(f, n_layer='2'), r"n_layer is '2': it must be a positive integer"),
   (lambda f: settings(f, n_head=5), r'n_embd = 32 is not divisible by n_head = 5'),
   (lambda f: settings(f, n_layer=3), r'the tensor h.2.attn.c_attn'),
-  (lambda f: settings(f, n_positions=25), r'wpe.weight is [24, 32], but .* for [25, 32]'),
-  (lambda f: settings(f, vocab_size=62), r'wte.weight is [61, 32], but .* for [62, 32]'),
-  (lambda f: settings(f, n_inner=64), r'c_fc.* is [128], but .* for [64]'),
+  (lambda f: settings(f, n_positions=25), r'wpe.weight is [24, 32], but .* require [25, 32]'),
+  (lambda f: settings(f, vocab_size=62), r'wte.weight is [61, 32], but .* require [62, 32]'),
+  (lambda f: settings(f, n_inner=64), r'c_fc.* is [128], but .* require [64]'),
   (lambda f: settings(f, tie_word_embeddings=False), r'the tensor lm_head.weight [61, 32] is missing'),
   (lambda f: settings(f, activation_function='quick_gelu'), r"activation_function = 'quick_gelu' is not"),
   (lambda f: settings(f, add_cross_attention=True), r'add_cross_attention = True is not supported'),

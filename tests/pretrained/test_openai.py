@@ -149,7 +149,7 @@ def test_a_damaged_tensorflow_checkpoint_is_refused(tmp_path, damage, says):
   (lambda v: {k: x for k, x in v.items() if k != 'model/h1/mlp/c_fc/w'},
    'the tensor model/h1/mlp/c_fc/w [32, 128] is missing'),
   (lambda v: {**v, 'model/h1/mlp/c_fc/w': np.zeros((1, 128, 32), 'f4')},
-   'model/h1/mlp/c_fc/w is [128, 32], but .* for [32, 128]'),
+   'model/h1/mlp/c_fc/w is [128, 32], but .* require [32, 128]'),
   (lambda v: {**v, 'model/extra': np.zeros(3, 'f4')}, 'the tensor model/extra [3] is not part of the model'),
   (lambda v: {**v, 'model/ln_f/b': np.zeros(32, 'f8')}, 'its tensors are not all float32')])
 def test_tensors_of_tensorflow_that_do_not_fit_are_named(tmp_path, change, says):
@@ -190,12 +190,12 @@ def poisoned(folder):
   (lambda f: cut(f / 'params_4.npy'), 'params_4.npy is damaged'),
   (lambda f: (f / 'params_4.npy').write_bytes(b''), 'params_4.npy is damaged'),
   (lambda f: np.save(f / 'params_4.npy', np.zeros(7)), 'params_4.npy is float64[7], not a float32 vector'),
-  (lambda f: np.save(f / 'params_4.npy', np.zeros(7, 'f4')), 'numbers, but params_shapes.json names'),
+  (lambda f: np.save(f / 'params_4.npy', np.zeros(7, 'f4')), 'numbers, but params_shapes.json requires'),
   (lambda f: (f / 'params_shapes.json').write_text('[[2'), 'params_shapes.json is not JSON'),
   (lambda f: (f / 'params_shapes.json').write_text('{}'), 'params_shapes.json: its content is {}, not list'),
   (shapes(lambda s: s[:-1]), 'is not a list of the shapes of GPT-1'),
   (shapes(lambda s: [*s[:4], [1, 'x', 64], *s[5:]]), 'is not a list of the shapes of GPT-1'),
-  (shapes(lambda s: [*s[:8], [1, 256, 64], *s[9:]]), 'h0/mlp/c_fc/w is [256, 64], but .* for [64, 256]'),
+  (shapes(lambda s: [*s[:8], [1, 256, 64], *s[9:]]), 'h0/mlp/c_fc/w is [256, 64], but .* require [64, 256]'),
   (poisoned, 'params_3.npy is damaged or truncated, or not an array')])
 def test_damaged_arrays_of_gpt1_are_refused_and_never_unpickled(tmp_path, damage, says):
   write_gpt1(tmp_path, twin('openai-gpt', n_head=1, n_embd=64))
