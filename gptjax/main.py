@@ -77,7 +77,7 @@ def default_workdir(config):
 def main(argv):
   try:
     job_flags.answer(argv)
-    path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[''])
+    path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[job_flags.job_of(argv)])
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.local(FLAGS.workdir, '--workdir')
     cpu.spare_threads()

@@ -77,8 +77,11 @@ def _unknown(name):
 
 def _other_job(name, command, arguments):
   """An InputError if the user's --config.job contradicts the sub-command, or None."""
-  for argument in arguments:
-    contradicts = argument.startswith('--config.job') and argument not in command.arguments
+  for argument, following in zip(arguments, [*arguments[1:], '']):
+    flag, _, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and '=' not in argument:
+      value = following
+    contradicts = flag == 'config.job' and f'--config.job={value}' not in command.arguments
     if contradicts and command.module == 'gptjax.main':
       return InputError(f'{argument} contradicts `gptjax {name}`: remove one of them')
   return None

@@ -49,10 +49,12 @@ def main(arguments):
   parser().parse_args(arguments)
   for title, rows in (('software', software), ('devices', devices), ('attention kernels', kernels),
                       ('caches', caches), ('disk', disk), ('extras', extras)):
+    found = []
     try:
-      found = list(rows())
+      for row in rows():
+        found.append(row)
     except Exception as error:  # a report with a gap is better than none
-      found = [Row('not known', f'{type(error).__name__}: {" ".join(str(error).split())}', BAD)]
+      found.append(Row('not known', f'{type(error).__name__}: {" ".join(str(error).split())}', BAD))
     streams.write_colored(section(title, found, sys.stdout), sys.stdout)
 
 

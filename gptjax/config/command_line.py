@@ -35,6 +35,8 @@ def parse_flags(flag_values, argv, required, hint):
   text_checks.require_valid_arguments(argv)
   try:
     argv, path = _split_config_flag(flag_values.read_flags_from_files(argv))
+    if not path and any(_is_field(argument) for argument in argv):  # flags that only --config defines
+      raise InputError(f'--config is missing: {hint}')
     if path:
       config_flags.DEFINE_config_dict('config', files.load(path), flag_values=flag_values, sys_argv=argv)
     rest = flag_values(argv)
@@ -122,6 +124,10 @@ def _flag_entries(flag_values, module):
 
 def _entry(name, meaning):
   return f'  {name}\n' + textwrap.fill(meaning, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
+
+
+def _is_field(argument):
+  return argument.startswith(('--config.', '-config.'))
 
 
 def _split_config_flag(argv):

@@ -43,6 +43,8 @@ def find(path):
   installed = folder() / (file.name if file.suffix else f'{file.name}.py')
   if file.parent in (Path(PACKAGE), Path()) and not file.is_absolute() and installed.is_file():
     return installed
+  if file.is_dir():  # `load` gives the reason
+    return file
   near = words.nearest_name(file.stem, names())
   raise InputError(f'--config={path}: no such file' + (f'; did you mean configs/{near}.py?' if near else
                    f'; the configs of gptjax are {", ".join(names())}'))

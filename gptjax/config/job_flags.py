@@ -59,5 +59,10 @@ def answer(argv=None):
     argv: by default that of the process.
   """
   argv = argv or sys.argv
-  given = [argument.partition('=')[2] for argument in argv[1:] if argument.startswith('--config.job=')]
-  command_line.answer(flags.FLAGS, argv, usage(given[-1] if given and given[-1] in FIELDS else ''), 'gptjax')
+  command_line.answer(flags.FLAGS, argv, usage(job_of(argv)), 'gptjax')
+
+
+def job_of(argv):
+  """Return the job that --config.job in a command line names; '' if there is none."""
+  jobs = [argument.partition('=')[2] for argument in argv[1:] if argument.startswith('--config.job=')]
+  return jobs[-1] if jobs and jobs[-1] in FIELDS else ''

@@ -14,7 +14,7 @@ from gptjax import defaults
 from gptjax.errors import InputError
 from gptjax.files.run_config import as_tuple, read
 
-# Fields that are chosen anew at each start: devices, their programs, and paths of inputs.
+# Fields that are not kept: mesh, kernels, compilation, evaluation batch size, input paths, predictions.
 NOT_KEPT = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
             'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
             'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
@@ -26,10 +26,11 @@ NOT_OF_WEIGHTS = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 're
 
 
 def keep_stored_fields(config, workdir, overrides=()):
-  """Set, in place, the fields that a run in the workdir keeps, and print those that would have differed.
+  """Set, in section_config, the fields that a run in the workdir keeps, and print those whose stored value
+  replaced another.
 
   Args:
-    config: as written.
+    config: with the values of the config file and the command line, before `resolve`.
     workdir: folder of the run; without a `config.json` the function does nothing.
     overrides: names of the fields that the command line sets, like 'train.steps'.
 
@@ -40,21 +41,21 @@ def keep_stored_fields(config, workdir, overrides=()):
   if not path.exists():
     return
   stored, kept = read(path)[0], []
-  if stored['job'] != config.job:  # the code of the job is already running
+  if stored['job'] != config.job:  # the job was chosen before this call, so a stored one would have no effect
     raise InputError(f'{workdir} has a run with config.job = {stored["job"]!r}, not {config.job!r}: use '
                      'its config file, or another workdir')
   for name, field in defaults.declared().items():
     section, _, leaf = name.rpartition('.')
-    place = config
+    section_config = config
     for part in filter(None, section.split('.')):
-      place = getattr(place, part)
-    value = getattr(place, leaf)
+      section_config = getattr(section_config, part)
+    value = getattr(section_config, leaf)
     from_weights = config.init_from and (name == 'data.tokenizer' or is_weights_field(name))
     if name in overrides or name.startswith(NOT_KEPT) or (value != field.default and not from_weights):
       continue
     stored_value = as_tuple(stored[name])
     if stored_value != value:
-      setattr(place, leaf, stored_value)
+      setattr(section_config, leaf, stored_value)
       kept += [f'config.{name} = {stored_value!r}'] * (name not in FILLED_IN)
   if kept and jax.process_index() == 0:
     print(f'kept from {path}: {", ".join(kept)}', file=sys.stderr)
@@ -63,4 +64,5 @@ def keep_stored_fields(config, workdir, overrides=()):
 def is_weights_field(name):
   """Whether a field, like 'model.n_layer', is a property of weights."""
   section, _, leaf = name.rpartition('.')
-  return section == 'model' and leaf not in (*NOT_OF_WEIGHTS, 'dropout')  # dropout is chosen by training
+  # A run may use another dropout than its initial weights had.
+  return section == 'model' and leaf not in (*NOT_OF_WEIGHTS, 'dropout')

@@ -106,21 +106,24 @@ def score(model, tokenizer, texts, *, stride=None, batch_size=None, special_toke
     batch_size = resolve.evaluation_batch_size(model.n_ctx, jax.devices()[0])
   BATCH_SIZES.require('batch_size', batch_size)
   names = special.resolve_names(tokenizer, special_tokens)
-  encoded, requests, owners = [], [], []
+  encoded, requests, text_indices = [], [], []
   for number, text in enumerate(texts):
     text_checks.require_valid(text, f'text {number + 1}')
     encoded.append(special.encode(tokenizer, names, text))
+    if encoded[-1].max(initial=0) >= model.n_vocab:
+      raise InputError(f'text {number + 1} has the token {encoded[-1].max()}, but the model has only '
+                       f'{model.n_vocab}: use its own tokenizer')
     found = windows(_after_end_of_text(encoded[-1], tokenizer), 1, model.n_ctx, stride)
     requests += found
-    owners += [number] * len(found)
+    text_indices += [number] * len(found)
   sharding.ensure_mesh()
-  # By default a GPU rounds float32 factors to 10 bits.
+  # By default a GPU multiplies float32 matrices in TF32, with a mantissa of 10 bits.
   with jax.default_matmul_precision('highest' if model.dtype == 'float32' else None):
     scored = scores.score_requests(
       scores.prepare_model(model), requests, batch_size, make_result=lambda log_probs, *_: log_probs,
       show_progress=show_progress) if requests else []
   parts = [[] for _ in texts]
-  for number, log_probs in zip(owners, scored, strict=True):
+  for number, log_probs in zip(text_indices, scored, strict=True):
     parts[number].append(log_probs)
   return [_text_score(tokenizer, *entry) for entry in zip(texts, encoded, parts, strict=True)]
 
@@ -135,8 +138,15 @@ def _text_score(tokenizer, text, ids, parts):
   log_probs, n_bytes = np.concatenate([np.empty(0, np.float32), *parts]), len(text.encode())
   if tokenizer.end_of_text is None and len(ids):
     log_probs = np.append(np.float32(np.nan), log_probs)
-    n_bytes -= min(n_bytes, len(tokenizer.decode(ids[:1]).encode()))
+    n_bytes -= _n_bytes(tokenizer, ids[:1])
   return TextScore(ids, log_probs, n_bytes)
+
+
+def _n_bytes(tokenizer, ids):
+  """Return the number of bytes of tokens, which may begin or end inside a character."""
+  if hasattr(tokenizer, 'decode_bytes'):
+    return len(tokenizer.decode_bytes(ids))
+  return len(tokenizer.decode(ids).encode())
 
 
 def combine(found):
@@ -151,7 +161,8 @@ def as_json(name, found, tokenizer):
   number = lambda value: float(value) if math.isfinite(value) else None
   tokens = [{'id': int(i), 'text': tokenizer.decode([i]), 'log_prob': number(log_prob)}
             for i, log_prob in zip(found.ids, found.log_probs, strict=True)]
-  return {'name': name, 'n_tokens': found.n_tokens, 'n_bytes': found.n_bytes, 'log_prob': found.log_prob,
+  return {'name': name, 'n_tokens': found.n_tokens, 'n_bytes': found.n_bytes,
+          'log_prob': number(found.log_prob),
           'perplexity': number(found.perplexity), 'bits_per_byte': number(found.bits_per_byte),
           'tokens': tokens}
 
@@ -175,11 +186,12 @@ def read_texts(files, lines):
   texts = []
   for file in files:
     try:
-      text = bounded.read(Path(file), MAX_FILE).decode()
+      text = bounded.read(Path(file), MAX_FILE).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
       raise InputError(f'{file}: {getattr(error, "strerror", None) or "not UTF-8 text"}') from None
     if lines:
-      texts += [(f'{file}:{number}', line) for number, line in enumerate(text.splitlines(), 1) if line]
+      texts += [(f'{file}:{number}', line) for number, line in
+                enumerate((line.removesuffix('\r') for line in text.split('\n')), 1) if line]
     else:
       texts.append((file, text))
   return texts
@@ -205,7 +217,7 @@ def main(arguments):
                 batch_size=flags.batch_size, special_tokens=flags.special_tokens, show_progress=True)
   if flags.format == JSON:
     for name, one in zip(names, found, strict=True):
-      streams.write_generated(json.dumps(as_json(name, one, tokenizer)) + '\n')
+      streams.write_generated(json.dumps(as_json(name, one, tokenizer), allow_nan=False) + '\n')
   else:
     streams.write_generated('\n'.join(as_table(names, found)) + '\n')
 

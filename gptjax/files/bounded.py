@@ -25,7 +25,7 @@ def read(path, max_bytes=FILE):
   with path.open('rb') as file:
     content = file.read(max_bytes + 1)
   if len(content) > max_bytes:
-    raise InputError(f'{path} has more than {max_bytes:,} bytes: it is not the file that its name says')
+    raise InputError(f'{path} has more than {max_bytes:,} bytes: such a file is not read')
   return content
 
 

@@ -2,7 +2,8 @@
 
 A name is `OWNER/NAME` or `OWNER/NAME@REVISION` (a branch, a tag or a commit), or one of the short names
 below. A folder of this machine takes precedence: text is a name only if there is no such folder, and OWNER is
-not a folder either, so that a misspelled `runs/NAME` is not looked up on the Hub. `./NAME` is always a path.
+not a folder either. So that a misspelled path is not looked up on the Hub, `runs/NAME` and the like are
+always paths, and so are names that end like files, `./NAME`, and every `pathlib.Path`.
 """
 
 import argparse
@@ -19,6 +20,9 @@ _NAME = re.compile(rf'(?P<repo>{_PART}(?:/{_PART})?)(?:@(?P<revision>[A-Za-z0-9]
 SHORT = {name: f'openai-community/{name}'
          for name in ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'openai-gpt')}
 SHORT['distilgpt2'] = 'distilbert/distilgpt2'
+# First parts of paths in the documentation, and ends of files.
+FOLDERS = {'runs', 'corpora', 'configs', 'checkpoints', 'data', 'exported', 'weights', 'models'}
+SUFFIXES = ('.safetensors', '.json', '.txt', '.bin', '.pt', '.ckpt', '.npz', '.py')
 
 
 class HubName(NamedTuple):
@@ -36,15 +40,16 @@ class HubName(NamedTuple):
 
 def parse(text):
   """Return the HubName that a text is; None for a path."""
-  text = str(text)
+  if not isinstance(text, str):
+    return None
   match = _NAME.fullmatch(text)
-  if not match or os.path.lexists(text) or '..' in text:
+  if not match or os.path.lexists(text) or '..' in text or text.endswith(SUFFIXES):
     return None
   repo, revision = match['repo'], match['revision']
   owner, slash, _ = repo.partition('/')
   if not slash:
     return HubName(SHORT[repo], revision) if repo in SHORT and not os.path.lexists(repo) else None
-  return None if os.path.lexists(owner) else HubName(repo, revision)
+  return None if owner in FOLDERS or os.path.lexists(owner) else HubName(repo, revision)
 
 
 def absolute(text, what='path'):

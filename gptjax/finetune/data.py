@@ -17,7 +17,7 @@ from gptjax.finetune.tasks import examples, transforms
 class TaskData(NamedTuple):
   """The data that a task is fine-tuned and evaluated on.
 
-  task: tasks.Task; name: its name.
+  task: published.Task; name: its name.
   train: batches.Encoded; validation: {name: batches.Encoded}; test: {name: batches.Encoded} of labelled test
     sets, and of all test sets if predictions are requested.
   widths: padding widths; a test set may contain longer sequences, up to `data.seq_len`.

@@ -84,7 +84,7 @@ def run_tasks(config, workdir, mesh, source, tokenizer):
 
 
 def selected_tasks(config):
-  """{name: tasks.Task} of `finetune.tasks`."""
+  """{name: published.Task} of `finetune.tasks`."""
   return {name: published.find(name, config.finetune.own_tasks) for name in config.finetune.tasks}
 
 

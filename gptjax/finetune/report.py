@@ -31,8 +31,8 @@ def log_start(run, telemetry, state):
   padded = sum(len(examples) * width for examples, width in epoch_batches)
   kind = 'bucketed by length' if run.schedule.by_length else 'random'
   widths = ', '.join(map(str, sorted({width for _, width in epoch_batches})))
-  telemetry.log(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens per sequence, of which '
-                f'{longest.mean():.1f} are not padding, instead of {config.data.seq_len}')
+  telemetry.log(f'batches {kind}, widths {widths}: {padded / len(longest):.1f} tokens per sequence padded '
+                f'({longest.mean():.1f} without, {config.data.seq_len} if padded to data.seq_len)')
   telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
                 f'{run.schedule.per_epoch:,} per epoch')
   if int(state.step):

@@ -82,7 +82,7 @@ def ablation_table(scores_of, tasks):
 
   Args:
     scores_of: {variant: {task: {metric: value}}}.
-    tasks: {name: tasks.Task}.
+    tasks: {name: published.Task}.
   """
   metric = {name: results.main_metric(task) for name, task in tasks.items()}
   rows = []
@@ -97,7 +97,7 @@ def ablation_table(scores_of, tasks):
         mean = statistics.fmean(values[name] for name in comparable) if comparable else None
         rows.append([label, show(mean), *(show(values.get(name)) for name in tasks)])
   notes = [f'\n{markdown.line(f"{name}: {task.note}; Avg excludes it.")}' for name, task in tasks.items()
-           if task.note and all_in_paper]
+           if task.note]
   return '\n'.join([markdown.table(['', 'Avg', *(f'{name} {metric[name]}' for name in tasks)], rows), *notes])
 
 
@@ -107,11 +107,15 @@ def transfer(config, workdir, overrides=()):
   Returns:
     Exit code: 0 or 75.
   """
-  weights.open_pretrained(shape := copy.deepcopy(config))
+  if not config.finetune.pretrained or config.finetune.train_examples <= 0:
+    raise InputError('the transfer study needs config.finetune.pretrained = True and '
+                     'config.finetune.train_examples > 0, as configs/gpt1_transfer.py has them')
+  resolved = copy.deepcopy(config)
+  weights.open_pretrained(resolved)  # sets resolved.model to the shape of the weights
   scores_of = {}
-  for n in range(shape.model.n_layer + 1):
+  for n in range(resolved.model.n_layer + 1):
     folder = Path(workdir) / f'transfer-{n}'
-    print(f'\nembeddings and {n} of {shape.model.n_layer} layers: {folder}', file=sys.stderr)
+    print(f'\nembeddings and {n} of {resolved.model.n_layer} layers: {folder}', file=sys.stderr)
     code = job.finetune(with_changes(config, {'finetune.transfer_layers': n}), folder, overrides)
     if code != DONE:
       return code

@@ -130,7 +130,7 @@ def encode_prompts(prompts, tokenizer, n_ctx, special_tokens=()):
   return encoded
 
 
-def generate_texts(model, tokenizer, texts, choice, seed, on_full, batch_size, listen):
+def generate_texts(model, tokenizer, texts, choice, seed, on_full, batch_size, listen, show_progress=True):
   """Generate tokens until each text has ended.
 
   Args:
@@ -139,12 +139,13 @@ def generate_texts(model, tokenizer, texts, choice, seed, on_full, batch_size, l
     texts: list of GeneratedText, changed in place.
     choice: sampling.SamplingOptions.
     seed, on_full, batch_size, listen: as for `sample`.
+    show_progress: whether to show a progress bar.
   """
   ends = np.array(tokenizer.eos_ids or [-1], np.int32)
   stream = listen is not None and len(texts) == 1
   checksums = [zlib.crc32(np.array(text.ids, '<i4').tobytes()) for text in texts]
-  with bars.bar(shown=not stream, total=sum(text.remaining for text in texts), unit='token', desc='generate',
-                leave=False) as bar:
+  with bars.bar(shown=show_progress and not stream, total=sum(text.remaining for text in texts), unit='token',
+                desc='generate', leave=False) as bar:
     def on_tokens(row, tokens, finish_reason):
       piece = texts[row].append(tokens, finish_reason)
       bar.update(len(tokens) + (texts[row].remaining if texts[row].finish_reason else 0))

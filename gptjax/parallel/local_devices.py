@@ -94,6 +94,7 @@ def _ids(environ, name):
 
 
 def _per_task(environ):
-  """The number in SLURM_GPUS_PER_TASK ('2', 'a100:2'), or None."""
-  match = re.search('([0-9]{1,4})$', environ.get('SLURM_GPUS_PER_TASK', ''))
-  return int(match[1]) if match else None
+  """The number of GPUs in SLURM_GPUS_PER_TASK ('2', 'a100:2', 'a100:1,h100:1'), or None."""
+  parts = environ.get('SLURM_GPUS_PER_TASK', '').split(',')
+  counts = [re.fullmatch('(?:[^:]+:)*([0-9]{1,4})', part) for part in parts]
+  return sum(int(count[1]) for count in counts) if all(counts) else None

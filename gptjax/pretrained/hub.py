@@ -7,6 +7,7 @@ those of `huggingface_hub`: HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE.
 import logging
 import sys
 
+from gptjax import errors
 from gptjax.errors import InputError
 
 # Names in the top folder of a model; the Hub has the same weights in other formats, too.
@@ -43,10 +44,13 @@ def download(name):
   level = logger.level
   try:
     logger.setLevel(logging.ERROR)  # its warnings about retries would hide the message
-    return huggingface_hub.snapshot_download(name.repo, revision=name.revision, allow_patterns=list(FILES),
-                                             ignore_patterns=[IN_FOLDERS])
+    folder = huggingface_hub.snapshot_download(name.repo, revision=name.revision, allow_patterns=list(FILES),
+                                               ignore_patterns=[IN_FOLDERS])
+    print(f'weights: {name} of {constants.ENDPOINT}, in {folder}', file=sys.stderr)
+    return folder
   except Exception as error:
-    if not (isinstance(error, OSError) or type(error).__module__.partition('.')[0] in NETWORK):
+    known = isinstance(error, OSError) or type(error).__module__.partition('.')[0] in NETWORK
+    if not known or errors.system_fault(error):  # a full disk is not the network's fault
       raise
     raise InputError(_message(name, error, constants)) from error
   finally:

@@ -41,17 +41,18 @@ def open_checkpoint(folder):
 
 def _source(path):
   """Return the WeightSource of a valid checkpoint; config.json in its workdir describes the model."""
-  workdir = path.absolute().parents[1]
+  parents = path.resolve().parents
+  workdir = parents[1] if len(parents) > 1 else path
   if not (workdir / 'config.json').exists():
     raise InputError(f'checkpoint {path} is outside its run: {workdir / "config.json"}, which describes '
-                     'the model, is missing')
+                     'the model, is missing: give the checkpoint in its workdir')
   stored = records.read(workdir / 'config.json').get('config')
   known = defaults.fields()['model'].keys() - set(NOT_OF_WEIGHTS)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
     raise InputError(f'{workdir / "config.json"} is not the config of a run of gptjax')
   if stored.get('job') == 'finetune':
     raise InputError(f'{workdir} has a fine-tuned classifier, not a language model (a model that was '
-                     'fine-tuned on text is in its folder export)')
+                     f'fine-tuned on text is in the folder export of its run)')
   fields = {name: value for name, value in stored['model'].items() if name in known}
   check_fields(workdir / 'config.json', fields, {})
   folder = workdir / TOKENIZER

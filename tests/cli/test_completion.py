@@ -57,7 +57,8 @@ def test_flags_fields_and_choices_are_completed(script, words, expected):
 def test_every_shell_has_a_script(shell, capsys):
   pytest.importorskip('shtab')
   completion.main([shell])
-  assert '--config.train.steps' in capsys.readouterr().out
+  # In tcsh, shtab completes commands and not the flags of each.
+  assert ('pretrain' if shell == 'tcsh' else '--config.train.steps') in capsys.readouterr().out
 
 
 def test_without_shtab_one_line_says_how_to_install_it(monkeypatch):

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import importlib.util
 import math
 import pkgutil
 import re
@@ -17,14 +18,16 @@ from gptjax.benchmark.subjects.train import config_override
 from gptjax.command import flag_types, run
 from gptjax.command.flag_types import Listed, Number, integer, real
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.files import hub_names, paths
 
 COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretrained.__main__',
             'gptjax.data.prepare', 'gptjax.data.inspect', 'gptjax.data.clean.__main__',
             'gptjax.data.tokenizers.__main__',
-            'gptjax.evaluate.overlap.__main__', 'gptjax.benchmark.gpu', 'gptjax.benchmark.table',
+            'gptjax.evaluate.overlap.__main__', 'gptjax.evaluate.score', 'gptjax.benchmark.gpu',
+            'gptjax.benchmark.table',
             *(f'gptjax.benchmark.subjects.{one.name}' for one in pkgutil.iter_modules(subjects.__path__)))
-TEXT = None, paths.flag, config_override, device_counts  # `device_counts` has a test of its own
+# `device_counts` has a test of its own.
+TEXT = None, paths.flag, hub_names.flag, config_override, device_counts
 
 
 class Parsed(Exception):
@@ -36,6 +39,8 @@ def parser_of(name, monkeypatch):
   def stop(self, *args, **kwargs):
     raise Parsed(self)
   monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+  if name.endswith('torch') and not importlib.util.find_spec('torch'):
+    return None
   module = importlib.import_module(name)
   if not hasattr(module, 'main'):
     return None
@@ -47,7 +52,7 @@ def parser_of(name, monkeypatch):
 def require_domain(kind):
   """The ends of a flag's domain belong to it unless its words call them open; all beyond is refused."""
   number = kind.number if isinstance(kind, Listed) else kind
-  whole, (words, _, low, high, _) = number.kind is int, number.domain
+  whole, (words, _, low, high, *_) = number.kind is int, number.domain
   next_to = lambda value, to: value + int(math.copysign(1, to)) if whole else math.nextafter(value, to)
   text = str if whole else repr
   opened = [low] if 'number in (' in words else []

@@ -109,7 +109,7 @@ def missing_line(shown, actual):
   """The first line of the output of a page that the actual output does not have in this order; or None."""
   lines = iter(actual.replace('\r', '\n').splitlines())
   for line in filter(str.strip, shown.splitlines()):
-    if line.strip() != '...' and not any(re.search(pattern_of(line), one) for one in lines):
+    if line.strip() != '...' and not any(re.fullmatch(pattern_of(line), one.strip()) for one in lines):
       return line
   return None
 

@@ -25,7 +25,9 @@ def test_links_lead_somewhere(path):
       continue
     file, _, anchor = target.partition('#')
     page = (path.parent / file).resolve() if file else path
-    if not page.exists() and (page.suffix or not page.with_suffix('.md').exists()):
+    if not page.suffix and page.with_suffix('.md').exists():
+      page = page.with_suffix('.md')
+    if not page.exists():
       broken.append(f'{line}: {target}: no such file')
     elif pages.DOCS in path.parents and pages.DOCS not in page.parents:
       broken.append(f'{line}: {target}: outside of the site')

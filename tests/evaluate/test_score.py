@@ -168,3 +168,10 @@ def test_the_command_says_what_is_wrong(theirs, tmp_path, monkeypatch, capsys, f
   flags = [flag.format(tmp=tmp_path) for flag in flags]
   code, out, err = command(monkeypatch, capsys, '--from', theirs[1], *flags)
   assert code == 2 and not out and err.count('\n') == 1 and says in err
+
+
+def test_lines_are_split_at_line_feeds_alone_and_a_byte_order_mark_is_no_text(tmp_path):
+  (tmp_path / 'a').write_bytes('\ufeffone\x0ctwo\u2028three\r\n\nfour\n'.encode())
+  texts = score_module.read_texts([tmp_path / 'a'], True)
+  assert [text for _, text in texts] == ['one\x0ctwo\u2028three', 'four']
+  assert [name.rpartition(':')[2] for name, _ in texts] == ['1', '3']

@@ -1,5 +1,7 @@
 """Which texts are names on the Hugging Face Hub, and which are paths."""
 
+from pathlib import Path
+
 import pytest
 
 from gptjax import defaults
@@ -21,7 +23,8 @@ def test_names(text, repo, revision, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('text', [
   '', 'runs', 'gpt4', './gpt2', '/gpt2', '../gpt2', 'a/b/c', 'a/..', 'a/b@', '@main', 'a b/c', 'a/b@../x',
-  '~/a', 'a/', '/a', 'a//b', '-a/b', 'a/b\n', 'gpt2\n', 'a/.b', 'a/b.'])
+  '~/a', 'a/', '/a', 'a//b', '-a/b', 'a/b\n', 'gpt2\n', 'a/.b', 'a/b.', 'runs/quickstart', 'corpora/books',
+  'a/b.safetensors', Path('gpt2'), Path('a/b')], ids=str)
 def test_paths(text, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert hub_names.parse(text) is None
@@ -30,14 +33,14 @@ def test_paths(text, tmp_path, monkeypatch):
 
 def test_what_exists_is_a_path(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert hub_names.parse('runs/a') and hub_names.parse('gpt2')
-  (tmp_path / 'runs').mkdir()
+  assert hub_names.parse('mine/a') and hub_names.parse('gpt2')
+  (tmp_path / 'mine').mkdir()
   (tmp_path / 'gpt2').symlink_to('nowhere')
-  assert hub_names.parse('runs/a') is None and hub_names.parse('gpt2') is None
+  assert hub_names.parse('mine/a') is None and hub_names.parse('gpt2') is None
   config = defaults.get_config()
   config.init_from = 'openai-community/gpt2@main'
   configs.make_paths_absolute(config)
   assert config.init_from == 'openai-community/gpt2@main'
-  config.init_from = 'runs/a'
+  config.init_from = 'mine/a'
   configs.make_paths_absolute(config)
-  assert config.init_from == f'{tmp_path}/runs/a'
+  assert config.init_from == f'{tmp_path}/mine/a'

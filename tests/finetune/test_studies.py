@@ -58,6 +58,15 @@ def test_ablations_differ_in_one_thing_each(monkeypatch, tmp_path):
   assert '| LSTM, the paper (test) | 90.5 | 90.5 |' in (tmp_path / 'results.md').read_text()
 
 
+@pytest.mark.parametrize('change', [{'pretrained': False}, {'train_examples': 0}])
+def test_transfer_without_what_it_measures_is_refused_at_once(tmp_path, change):
+  config = gpt1_transfer.get_config('sst2')
+  config.finetune.update(change)
+  with pytest.raises(ValueError, match='the transfer study needs config'):
+    studies.run_job(config, tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
 def test_transfer_goes_from_no_layer_to_all(monkeypatch, tmp_path):
   seen = fake(monkeypatch)
   monkeypatch.setattr(studies.weights, 'open_pretrained', lambda config: config.model.update(dict(n_layer=2)))

@@ -279,6 +279,7 @@ def slurm(visible=None, on_node=None, **more):
   (slurm('4,5,6,7', '4'), 1, 2, 8, [2, 3]),                                   # of eight; JAX counts from 0
   (slurm('3', '4'), 3, 4, 4, None), (slurm('0', '4'), 3, 4, 4, None),         # --gpus-per-task=1
   (slurm('2,3', '4'), 1, 2, 4, None), (slurm('0,1', '8', SLURM_GPUS_PER_TASK='2'), 1, 4, 8, None),
+  (slurm('0,1', SLURM_GPUS_PER_TASK='volta:1,kepler:1'), 1, 2, 4, None),
   (slurm('0,1', SLURM_GPUS_PER_TASK='a100:2'), 1, 2, 4, None), (slurm('0,1'), 1, 2, 4, [1]),
   (slurm('0,1', '8', SLURM_GPUS_PER_TASK='2'), 1, 2, 8, None),                # four of eight are nobody's
   (slurm('', '8'), 1, 2, 8, None),                                            # none is visible

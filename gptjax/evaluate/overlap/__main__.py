@@ -11,8 +11,8 @@ is reused; an incomplete one is resumed. Filters of parts of a corpus that were 
 --capacity and --rate, are merged: --filter=A --filter=B.
 
 If WORKDIR is that of an evaluation, the examples of its tasks are looked up too, and their scores are shown
-by overlap with the training corpus. Text that is looked up in a corpus of GPT-1's tokens goes through its
-tokenizer first, which changes words.
+grouped by their overlap with the training corpus. GPT-1's tokenizer is lossy: if the training corpus
+is stored as its tokens, each test text is encoded and decoded with it before the lookup.
 """
 
 if __name__ == '__main__':

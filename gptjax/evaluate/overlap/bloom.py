@@ -1,9 +1,9 @@
 """Bloom filters of 8-grams, in files that may be larger than memory.
 
-A filter consists of parts of 2^20 bits. The high bits of a key select its part, and all its hashes set bits
-there, so that a part fits into a processor's cache and several processes can fill parts in parallel. The
-number of keys per part varies by half a per cent, so a filter has 2 % more bits than the formula. After Bloom
-(1970):
+These are blocked Bloom filters, with parts of 2^20 bits. The high bits of a key select its part, and all its
+hashes set bits there, so that a part fits into a processor's cache and several processes can fill parts in
+parallel. The number of keys per part varies by half a per cent, so a filter has 2 % more bits than the
+formula. After Bloom (1970):
 
     n keys, a rate p of false positives:   hashes k = -log2 p,   bits = n k / ln 2
 
@@ -27,7 +27,7 @@ from gptjax.data import progress as progress_bar
 from gptjax.data.corpus import corpus_manifest
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import eightgrams
-from gptjax.files import atomic, json_files
+from gptjax.files import atomic, bounded, json_files
 
 VERSION = 1  # of the file and of the keys
 LENGTH = struct.Struct('<Q')
@@ -59,12 +59,13 @@ class Filter(NamedTuple):
   """A filter on disk."""
   path: Path
   shape: Shape
-  metadata: dict     # `rate`: the requested rate of false positives; `expected`: the rate by its bits;
-                     # `sources`; counts `capacity`, `documents`, `eightgrams`, `distinct` (an upper bound)
+  # `rate`: the requested rate of false positives; `expected`: that computed from the fraction of set bits;
+  # `sources`; counts `capacity`, `documents`, `eightgrams`, `distinct` (an upper bound)
+  metadata: dict
   bits: np.ndarray   # uint8[parts, PART_BYTES], mapped; the lowest bit of a byte comes first
 
   def contains(self, keys):
-    """Return bool[n] for uint64[n]: False is certain, True is wrong at the filter's rate."""
+    """Return bool[n] for uint64[n]: False is always right, True is a false positive at the filter's rate."""
     result = np.zeros(len(keys), bool)
     remaining = np.arange(len(keys))
     for j in range(self.shape.hashes):
@@ -162,6 +163,7 @@ def _read_metadata(path):
       file.seek(max(0, size - LENGTH.size))
       last = file.read()
       length, = LENGTH.unpack(last) if len(last) == LENGTH.size else (0,)
+      length = 0 if length > bounded.FILE else length  # not a filter, or a truncated one
       n_bytes = max(0, size - LENGTH.size - length)
       file.seek(n_bytes)
       text = file.read(min(length, size))

@@ -38,7 +38,7 @@ def generate_with_journal(evaluated, name, prompts, max_tokens, stop=('\n',), to
       rows = remaining[begin:begin + size]
       texts = [GeneratedText(evaluated.tokenizer, prompts[i], i, max_tokens, list(stop)) for i in rows]
       generation.generate_texts(model, evaluated.tokenizer, texts, options, evaluated.seed, 'stop', size,
-                                None)
+                                None, show_progress=False)
       for i, text in zip(rows, texts):
         results[i] = text.text, text.ids[len(prompts[i]):]
         part.record(i, results[i])
@@ -67,7 +67,9 @@ def max_prompt_tokens(evaluated, max_tokens):
 
 def answer_tokens(tokenizer, ids, text):
   """Return the shortest prefix of the tokens `ids` that decodes to at least `text`."""
+  # An incomplete character is decoded as U+FFFD; some tokenizers drop a space at the start.
+  decoded_length = lambda n: len(tokenizer.decode(ids[:n]).rstrip('\ufffd').lstrip())
   n = 0
-  while n < len(ids) and len(tokenizer.decode(ids[:n])) < len(text):
+  while n < len(ids) and decoded_length(n) < len(text.lstrip()):
     n += 1
   return ids[:n]

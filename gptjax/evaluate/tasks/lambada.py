@@ -94,7 +94,10 @@ def _protocol(form, values):
 
 
 def score_filtered(name, evaluated, requests, exclusion):
-  """Return ([Score of each Request], [whether its target can be correct]); the rest are never allowed."""
+  """Return ([Score of each Request], [whether its target can be correct]).
+
+  If not, the answer is never correct.
+  """
   excluded, possible = exclusion
   scores = score_with_journal(evaluated, name, requests, excluded)
   return [score._replace(is_greedy_allowed=score.is_greedy_allowed and is_possible)
@@ -112,7 +115,7 @@ def is_stop_word(text):
 
 
 def exclude_stop_tokens(vocabulary, requests):
-  """Return (ExcludedTokens, [whether each target can be correct]) without tokens that spell a stop word."""
+  """Filter by token: (ExcludedTokens that spell a stop word, [whether each target has none of them])."""
   stop = np.array([is_stop_word(piece) for piece in vocabulary])
   words = [np.asarray(ids[start:]) for ids, start in requests]
   return (ExcludedTokens(stop[None], [np.zeros(len(word), np.int32) for word in words]),
@@ -120,7 +123,7 @@ def exclude_stop_tokens(vocabulary, requests):
 
 
 def exclude_stop_words(vocabulary, requests):
-  """Return (ExcludedTokens, [whether each target can be correct]) without last words that are stop words."""
+  """Filter by word: (ExcludedTokens that complete or end a stop word, [whether each target is none])."""
   numbers, masks = {}, [np.zeros(len(vocabulary), bool)]  # by prefix of a word
   mask_indices, possible = [], []
   for ids, start in requests:

@@ -189,6 +189,6 @@ def _strings(value):
 def not_found_message(name, url, *names, tfds=''):
   """Return the message of NotRun for a missing set: where to get it and where to put it."""
   files = ' or '.join(f'DATA_DIR/{file}' for file in names)
-  ways = [f'`tfds build {tfds}` (--config.data.tfds_dir)'] if tfds else []
-  ways += [f'{files} from {url} (--config.eval.data_dir)'] if names else []
+  ways = [f'run `tfds build {tfds}` (its folder: --config.data.tfds_dir)'] if tfds else []
+  ways += [f'download {files} from {url} (its folder: --config.eval.data_dir)'] if names else []
   return f'{name} is missing: {", or ".join(ways)}'

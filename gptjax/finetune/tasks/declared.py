@@ -24,7 +24,7 @@ BINARY_METRICS, REGRESSION_METRICS = ('matthews', 'f1'), ('pearson', 'spearman')
 
 
 def parse_declaration(declaration, taken):
-  """{field of tasks.Task: value} of a declaration.
+  """{field of published.Task: value} of a declaration.
 
   Args:
     declaration: a dict as in the module's docstring; in a `config.json` it has lists instead of tuples.
@@ -108,8 +108,10 @@ def _sources(value, field, default_name, error):
   for name in value:
     if not isinstance(name, str) or not name.strip() or '/' in name or name.startswith('.'):
       raise error(f'the name {name!r} in {field} must be a valid file name')
-  if 'all' in value or (field == 'validation' and not value):
-    raise error(f'{field} needs one source or more, and the name "all" is reserved for all of them together')
+  if 'all' in value:
+    raise error(f'{field} has a source named "all", which is reserved for all together: rename it')
+  if field == 'validation' and not value:
+    raise error('validation has no source: name one or more')
   return {name: _source(source, field, error) for name, source in value.items()}
 
 

@@ -55,7 +55,7 @@ def read(name, task, source, config, *, labelled):
 
   Args:
     name: of the task, for messages.
-    task: tasks.Task.
+    task: published.Task.
     source: Tfds, Tsv or Jsonl.
     config: the config; `data.tfds_dir` and `finetune.data_dir` are read.
     labelled: whether each example needs its label; unlabelled examples of a published data set are skipped.
@@ -100,7 +100,7 @@ def _example(task, record, row, labelled, may_be_empty):
     values = value if isinstance(value, list) else [value]
     answers += [_text({field: text}, field, may_be_empty) for text in values]
   if task.kind == 'choice' and len(answers) != len(task.classes):
-    raise InputError(f'{len(answers)} answers, but the task has {len(task.classes)}')
+    raise InputError(f'{len(answers)} answers, but the task has {len(task.classes)} classes')
   has_label = labelled or record.get(task.label) is not None
   label = _label(task, _field(record, task.label)) if has_label else None
   return Example(texts, tuple(answers), label, _idx(record.get('idx', row - 1)))
@@ -109,7 +109,9 @@ def _example(task, record, row, labelled, may_be_empty):
 def _idx(value):
   """The value of the field 'idx' as an int."""
   try:
-    return int(value)
+    number = int(value)
+    np.int64(number)  # OverflowError: it does not fit
+    return number
   except (ValueError, TypeError, OverflowError):
     raise InputError(f'the idx {value!r} is not a number') from None
 
@@ -137,16 +139,16 @@ def _label(task, value):
   if not task.classes:
     return _number(value, task)
   if isinstance(value, str):
-    if value.strip() in ('', '-', '-1'):
+    if value not in task.classes and value.strip() in ('', '-', '-1'):
       return None
     if value not in task.classes:
       raise InputError(f'the label {value!r} is not one of {", ".join(task.classes)}')
     return task.classes.index(value)
-  if not isinstance(value, int | float) or value != value:
+  if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
     raise InputError(f'the label {value!r} is not a number')
   if value < 0:
     return None
-  if math.isinf(value) or value != int(value) or value >= len(task.classes):
+  if value >= len(task.classes) or value != int(value):
     raise InputError(f'the label {value} is not one of the {len(task.classes)} classes 0 to '
                      f'{len(task.classes) - 1}')
   return int(value)
@@ -159,8 +161,8 @@ def _number(value, task):
     return None
   try:
     number = float(value)
-  except (ValueError, TypeError):
-    raise InputError(f'the label {value!r} is not a number') from None
+  except (ValueError, TypeError, OverflowError):
+    raise InputError(f'the label {str(value)[:80]!r} is not a number') from None
   if minimum <= number <= maximum:
     return number
   if number < 0:

@@ -1,13 +1,13 @@
-"""Token sequences of an example (section 3.3, Figure 1), with start, delimiter and end tokens.
+"""Token sequences of an example (GPT-1, section 3.3, Figure 1), with start, delimiter and end tokens.
 
   classification  start text end
   entailment      start premise delimiter hypothesis end
   similarity      start a delimiter b end; start b delimiter a end
   choice          start document question delimiter answer end, one sequence per answer
 
-Texts that do not fit are truncated at their end, as in the released code. Entailment truncates the premise,
-similarity the longer text, choice the document, then the question, so that hypothesis, answer and end token
-are kept. A hypothesis or answer that fills a whole sequence by itself is truncated too.
+Texts that do not fit are truncated at their end, as in OpenAI's code of GPT-1. Entailment truncates the
+premise, similarity the longer text, choice the document, then the question, so that hypothesis, answer and
+end token are kept. A hypothesis or answer that fills a whole sequence by itself is truncated too.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class TaskTokens(NamedTuple):
 
 
 def task_tokens(n_vocab):
-  """The three ids after those of a tokenizer, as in the released code."""
+  """The three ids after those of a tokenizer, as in OpenAI's code of GPT-1."""
   return TaskTokens(n_vocab, n_vocab + 1, n_vocab + 2)
 
 
@@ -35,7 +35,7 @@ def make_sequences(kind, texts, answers, tokens, max_length):
 
   Args:
     kind: of KINDS.
-    texts, answers: lists of int arrays, see `tasks.Task`.
+    texts, answers: lists of int arrays, see `published.Task`.
     tokens: TaskTokens.
     max_length: maximum number of tokens in a sequence, task tokens included.
 
@@ -59,7 +59,7 @@ def make_sequences(kind, texts, answers, tokens, max_length):
 
 
 def _truncate_pair(a, b, room):
-  """Both texts, the longer one truncated until both fit; a text only loses tokens if it has to."""
+  """Both texts, cut to at most `room` tokens together; a text of at most half of `room` is kept whole."""
   half = room // 2
   keep_a = min(len(a), max(half, room - len(b)))
   return a[:keep_a], b[:room - keep_a]
