@@ -316,8 +316,8 @@ def test_the_command(tmp_path, capsys):
   done = subprocess.run([sys.executable, '-m', 'gptjax.pretrained', 'export', '--from=absent', '--to=x'],
                         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
   assert (done.returncode, done.stderr) == (
-    2, f'pretrained: {ROOT}/absent is not a folder: give the folder of the weights, or a name on the Hugging Face '
-    'Hub, OWNER/NAME\n')
+    2, f'pretrained: {ROOT}/absent is not a folder: give the folder of the weights, or a name on the Hugging '
+    'Face Hub, OWNER/NAME\n')
 
 
 RENEWING = """
