@@ -6,7 +6,6 @@ continues without it.
 
 import json
 import math
-import secrets
 import sys
 import time
 from pathlib import Path
@@ -15,9 +14,9 @@ import jax
 
 from gptjax.command import figures, streams
 from gptjax.data.corpus import pipeline
-from gptjax.errors import InputError
-from gptjax.files import atomic, bounded, records
+from gptjax.files import atomic, records
 from gptjax.parallel import processes
+from gptjax.report.wandb_run import WandB
 
 PROCESS_START = time.monotonic()  # approximate start of the process
 # Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they
@@ -166,54 +165,6 @@ class TensorBoard:
     def disable():
       self.failed = True
     return streams.optional(f'TensorBoard ({self.folder})', disable)
-
-
-class WandB:
-  """Writes to a project of Weights & Biases, until that fails; a missing package is such a failure.
-
-  The run keeps its id in WORKDIR/wandb/run_id, so a resumed run continues there. Steps of a metric may come
-  twice, after a resume or a rewind: metrics are plotted against the metric `step`, not the internal counter,
-  which only increases.
-  """
-
-  def __init__(self, workdir, project):
-    self.workdir, self.project, self.failed = workdir, project, False
-    self.run = None  # started at the first write: the package takes seconds to import
-
-  def write(self, step, metrics):
-    """Append metrics {name: float} of a step."""
-    if not self.failed:
-      with self._optional():
-        self.run = self.run or self._start()
-        self.run.log({'step': step, **metrics})
-
-  def close(self):
-    if self.run and not self.failed:
-      with self._optional():
-        self.run.finish()
-
-  def _start(self):
-    try:
-      import wandb
-    except ImportError as error:
-      raise InputError(f"pip install 'gptjax[wandb]' first ({error})") from None
-    folder, config = self.workdir / 'wandb', self.workdir / 'config.json'
-    folder.mkdir(exist_ok=True)
-    if not (folder / 'run_id').exists():
-      atomic.write(folder / 'run_id', secrets.token_hex(8))
-    run = wandb.init(
-      project=self.project, id=bounded.read(folder / 'run_id').decode(), resume='allow',
-      dir=str(self.workdir), name=self.workdir.name,
-      config=records.read(config).get('config', {}) if config.exists() else {},
-      settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False,
-                              x_disable_meta=True))  # the command, which may have secrets
-    run.define_metric('*', step_metric='step')
-    return run
-
-  def _optional(self):
-    def disable():
-      self.failed = True
-    return streams.optional(f'Weights & Biases (project {self.project})', disable)
 
 
 def _line(record):

@@ -99,3 +99,14 @@ def test_offline_the_real_package_writes_the_metrics_into_the_workdir(tmp_path, 
   assert files and all(file.stem == f'run-{run_id}' for file in files)
   written = b''.join(file.read_bytes() for file in files)
   assert b'train/loss' in written and b'my project' in written and b'n_layer' in written
+
+
+def test_a_seed_of_a_fine_tuning_job_is_named_with_its_task_and_has_the_jobs_config(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', fake := Fake())
+  job = tmp_path / 'mine'
+  (job / 'sst2' / 'seed-1').mkdir(parents=True)
+  (job / 'config.json').write_text(json.dumps({'config': {'init_from': 'https://me:secret@host/a', 'n': 3}}))
+  write_run(job / 'sst2' / 'seed-1')
+  options, = fake.options
+  assert (options['group'], options['name']) == ('mine', 'mine/sst2/seed-1')
+  assert options['config'] == {'init_from': 'https://host/a', 'n': 3}
