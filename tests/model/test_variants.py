@@ -133,7 +133,7 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refuse
   with mesh_of():
     model = noisy(name)
     if 'model.architecture' in VARIANTS[name]:
-      with pytest.raises(InputError, match='only a Transformer can write'):
+      with pytest.raises(InputError, match='only a Transformer can generate'):
         kv_cache.prepare_for_decoding(model)
       return
     want, ready = np.asarray(model(tokens)), kv_cache.prepare_for_decoding(model)
