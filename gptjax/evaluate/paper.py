@@ -31,30 +31,30 @@ class PaperResult(NamedTuple):
     return percent.display_scale(self.metric)
 
 
-def _four(*numbers):
+def _sizes(*numbers):
   return dict(zip(SIZES, numbers, strict=True))
 
 
 # Table 3; then sections 3.4 to 3.8 and Table 4, which show most sizes only in figures. For Winograd schemas
 # the paper prints one number, and both ways of scoring are near it in its Figure 3.
 PAPER_RESULTS = (
-  PaperResult('lambada', 'perplexity', 'LAMBADA, perplexity', 99.8, _four(35.13, 15.60, 10.87, 8.63)),
+  PaperResult('lambada', 'perplexity', 'LAMBADA, perplexity', 99.8, _sizes(35.13, 15.60, 10.87, 8.63)),
   PaperResult('lambada', 'accuracy_last_word_filtered', 'LAMBADA, accuracy (last word, no stop words)', 59.23,
-              _four(45.99, 55.48, 60.12, 63.24)),
+              _sizes(45.99, 55.48, 60.12, 63.24)),
   PaperResult('lambada', 'accuracy_last_word', 'LAMBADA, accuracy (last word)', None, {'1558M': 52.66}),
   PaperResult('lambada', 'accuracy_last_token', 'LAMBADA, accuracy (last token)', None, {}),
   PaperResult('cbt_cn', 'accuracy', 'CBT common nouns, validation accuracy', 85.7,
-              _four(87.65, 92.35, 93.45, 93.30)),
+              _sizes(87.65, 92.35, 93.45, 93.30)),
   PaperResult('cbt_ne', 'accuracy', 'CBT named entities, validation accuracy', 82.3,
-              _four(83.4, 87.1, 88.0, 89.05)),
-  PaperResult('wikitext2', 'perplexity', 'WikiText-2, perplexity', 39.14, _four(29.41, 22.76, 19.93, 18.34)),
-  PaperResult('ptb', 'perplexity', 'Penn Treebank, perplexity', 46.54, _four(65.85, 47.33, 40.31, 35.76)),
-  PaperResult('enwik8', 'bits_per_byte', 'enwik8, bits per byte', 0.99, _four(1.16, 1.01, 0.97, 0.93)),
+              _sizes(83.4, 87.1, 88.0, 89.05)),
+  PaperResult('wikitext2', 'perplexity', 'WikiText-2, perplexity', 39.14, _sizes(29.41, 22.76, 19.93, 18.34)),
+  PaperResult('ptb', 'perplexity', 'Penn Treebank, perplexity', 46.54, _sizes(65.85, 47.33, 40.31, 35.76)),
+  PaperResult('enwik8', 'bits_per_byte', 'enwik8, bits per byte', 0.99, _sizes(1.16, 1.01, 0.97, 0.93)),
   PaperResult('text8', 'bits_per_character', 'text8, bits per character', 1.08,
-              _four(1.17, 1.06, 1.02, 0.98)),
+              _sizes(1.17, 1.06, 1.02, 0.98)),
   PaperResult('wikitext103', 'perplexity', 'WikiText-103, perplexity', 18.3,
-              _four(37.50, 26.37, 22.05, 17.48)),
-  PaperResult('1bw', 'perplexity', '1 Billion Words, perplexity', 21.8, _four(75.20, 55.72, 44.575, 42.16)),
+              _sizes(37.50, 26.37, 22.05, 17.48)),
+  PaperResult('1bw', 'perplexity', '1 Billion Words, perplexity', 21.8, _sizes(75.20, 55.72, 44.575, 42.16)),
   PaperResult('winograd', 'accuracy_partial', 'Winograd, accuracy (partial)', 63.7, {'1558M': 70.70}),
   PaperResult('winograd', 'accuracy_full', 'Winograd, accuracy (full)', 63.7, {}),
   PaperResult('coqa', 'f1', 'CoQA, development F1', None, {'1558M': 55}),
@@ -70,9 +70,9 @@ PAPER_RESULTS = (
   PaperResult('cnn_dailymail', 'rouge_mean', 'CNN/Daily Mail, mean ROUGE', 32.75, {'1558M': 21.40}),
   PaperResult('cnn_dailymail', 'rouge_mean_no_hint', '... without the hint', None, {'1558M': 15.03}),
   PaperResult('cnn_dailymail', 'rouge_mean_lead_3', '... of the first three sentences', None,
-              _four(*[31.55] * 4)),
+              _sizes(*[31.55] * 4)),
   PaperResult('cnn_dailymail', 'rouge_mean_random_3', '... of three random sentences', None,
-              _four(*[20.98] * 4)),
+              _sizes(*[20.98] * 4)),
 )
 
 
@@ -98,39 +98,40 @@ class Reproduction(NamedTuple):
     return percent.display_scale(self.cell[2]) if self.cell else 1
 
 
-_FILE, _NATURAL, _RAW = "OpenAI's file", 'de-tokenized', 'raw'
+_OPENAI, _DETOKENIZED, _RAW = "OpenAI's file", 'de-tokenized', 'raw'
 REPRODUCTIONS = (
   Reproduction('lambada', 'last token, accuracy', {'124M': 46.67}, 'cybertronai/bflm',
-               (_FILE, None, 'accuracy_last_token')),
+               (_OPENAI, None, 'accuracy_last_token')),
   Reproduction('lambada', 'last token, a line break first and straight quotes, accuracy', {'124M': 46.89},
-               'cybertronai/bflm', (f'{_FILE}, a line break first and straight quotes', None,
+               'cybertronai/bflm', (f'{_OPENAI}, a line break first and straight quotes', None,
                                     'accuracy_last_token')),
   Reproduction('lambada', 'last word, stop words excluded at every token, accuracy', {'124M': 41.98},
-               'cybertronai/bflm', (_FILE, None, 'accuracy_last_word_filtered_by_token')),
+               'cybertronai/bflm', (_OPENAI, None, 'accuracy_last_word_filtered_by_token')),
   Reproduction('lambada', 'last word, accuracy', {'124M': 32.56, '1558M': 51.21},
-               'lm-evaluation-harness#911, #2159', (_FILE, None, 'accuracy_last_word')),
+               'lm-evaluation-harness#911, #2159', (_OPENAI, None, 'accuracy_last_word')),
   Reproduction('lambada', 'last word, perplexity', {'124M': 40.06, '1558M': 10.63},
-               'lm-evaluation-harness#911, #2159', (_FILE, None, 'perplexity')),
+               'lm-evaluation-harness#911, #2159', (_OPENAI, None, 'perplexity')),
   Reproduction('wikitext2', 'raw, per token, stride n_ctx', {'124M': 29.94, '774M': 19.44},
                'huggingface/transformers#13761 and its documentation', (_RAW, 'n_ctx', 'token')),
   Reproduction('wikitext2', 'raw, per token, stride n_ctx / 2', {'774M': 16.45},
                'documentation of transformers', (_RAW, 'n_ctx / 2', 'token')),
   Reproduction('wikitext2', 'by article, de-tokenized (Megatron-LM), per word, line ends not counted',
-               {'124M': 37.37}, 'lm-evaluation-harness', (_NATURAL, 'n_ctx', 'word (line ends not counted)')),
+               {'124M': 37.37}, 'lm-evaluation-harness',
+               (_DETOKENIZED, 'n_ctx', 'word (line ends not counted)')),
   Reproduction('wikitext2', 'the same, line ends counted (derived)', {'124M': 35.1}, 'lm-evaluation-harness',
-               (_NATURAL, 'n_ctx', 'word')),
+               (_DETOKENIZED, 'n_ctx', 'word')),
   Reproduction('wikitext2', 'raw, per word, line ends counted (derived)', {'124M': 53.6},
                'huggingface/transformers#13761', (_RAW, 'n_ctx', 'word')),
   Reproduction('wikitext103', 'validation set (here: the test set), raw, per token',
-               _four(30.59, 22.35, 19.33, 17.46), 'llm.c#340', None),
+               _sizes(30.59, 22.35, 19.33, 17.46), 'llm.c#340', None),
   Reproduction('ptb', 'test, per token', {'124M': 52.53}, 'huggingface/transformers#13786',
                (_RAW, 'n_ctx', 'token')),
   Reproduction('ptb', 'test, per word', {'124M': 79.65}, 'huggingface/transformers#13786',
                (_RAW, 'n_ctx', 'word')),
   Reproduction('cbt_cn', 'accuracy', {'124M': 84.35}, 'huggingface/transformers#13761',
-               (_NATURAL, None, 'accuracy')),
+               (_DETOKENIZED, None, 'accuracy')),
   Reproduction('cbt_ne', 'accuracy', {'124M': 73.65}, 'huggingface/transformers#13761',
-               (_NATURAL, None, 'accuracy')),
+               (_DETOKENIZED, None, 'accuracy')),
   Reproduction('1bw', 'unit unclear', {'124M': 45.88}, 'huggingface/transformers#13761', None),
 )
 

@@ -30,7 +30,7 @@ class TaskData(NamedTuple):
   widths: list
 
   @property
-  def numeric(self):
+  def is_regression(self):
     """Whether labels are numbers and not classes."""
     return not self.task.classes
 
@@ -39,7 +39,7 @@ class TaskData(NamedTuple):
     """Number of outputs of the head per sequence; 0: there is no head."""
     if self.task.kind == transforms.LANGUAGE_MODEL:
       return 0
-    return 1 if self.numeric or self.task.kind == 'choice' else len(self.task.classes)
+    return 1 if self.is_regression or self.task.kind == 'choice' else len(self.task.classes)
 
   @property
   def label_masks(self):

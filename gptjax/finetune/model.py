@@ -45,7 +45,7 @@ def add_lora(block, key, rank, n_layer):
   """A copy of stacked layers with a LoRA added to each projection; initially their outputs do not change."""
   block = copied(block)
   for i, ((*parents, name), base) in enumerate(projections(block)):
-    n_in, n_out = base.w.declaration.matrix(base.w.shape[1:])
+    n_in, n_out = base.w.declaration.matrix_shape(base.w.shape[1:])
     make_lora = lambda key: nnx.LoRA(n_in, rank, n_out, rngs=nnx.Rngs(key))
     lora = jax.vmap(make_lora)(jax.random.split(jax.random.fold_in(key, i), n_layer))
     setattr(functools.reduce(getattr, parents, block), name, LoRAProjection(base, lora))

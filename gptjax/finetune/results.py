@@ -91,18 +91,18 @@ def metrics_of_record(data, record):
 
 def predictions(data, outputs):
   """The predicted class or number of each example: [n]."""
-  return datas.unscale(data.task, outputs[:, 0]) if data.numeric else outputs.argmax(1)
+  return datas.unscale(data.task, outputs[:, 0]) if data.is_regression else outputs.argmax(1)
 
 
 def true_labels(data, encoded):
   """The true labels in the form of `predictions`: [n]."""
-  return datas.unscale(data.task, encoded.labels) if data.numeric else encoded.labels.astype(np.int64)
+  return datas.unscale(data.task, encoded.labels) if data.is_regression else encoded.labels.astype(np.int64)
 
 
 def write_predictions(folder, data, file, outputs):
   """Write FOLDER/predictions/FILE.tsv: index and prediction, sorted by index, in the format of GLUE."""
   predicted, task, encoded = predictions(data, outputs), data.task, data.test[file]
-  if data.numeric:
+  if data.is_regression:
     minimum, maximum = task.scale
     texts = [f'{value:.3f}' for value in np.clip(predicted, minimum, maximum)]
   else:

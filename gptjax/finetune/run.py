@@ -137,7 +137,7 @@ def compile_steps(run, state, telemetry):
   """{width: the compiled train step}, compiled in parallel on all cores; the step donates its state."""
   widths = [width for width in batches.used_widths(run.schedule, run.steps) if width not in run.programs]
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
-                                   numeric=run.data.numeric, steps=run.steps), donate_argnums=0)
+                                   is_regression=run.data.is_regression, steps=run.steps), donate_argnums=0)
   start, no_examples, jobs = time.monotonic(), np.arange(0), {}
   if widths:
     telemetry.busy(f'compiling the step for {plural(len(widths), "width")}')

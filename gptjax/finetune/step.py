@@ -22,7 +22,7 @@ class State(NamedTuple):
   """The complete state of a fine-tuning run.
 
   step: int32[], number of updates tried so far, which is the number of the next batch.
-  skipped: int32[], number of consecutive non-finite steps up to the last step; they changed nothing.
+  skipped: int32[], number of consecutive non-finite steps before this one, 0 after a finite step.
   seed: int32[], of dropout; part of the state and not of the config, so that one program serves all seeds.
   params, frozen: trained and frozen weights, see `trainable`.
   opt_state: Optax's state of the trained weights.
@@ -48,16 +48,16 @@ def init_state(config, graphdef, params):
   return State(number(0), number(0), number(config.train.seed), trained, frozen, opt_state)
 
 
-def task_losses(scores, labels, weights, numeric):
+def task_losses(scores, labels, weights, is_regression):
   """float32[b]: cross-entropy of each example, or half its squared error; 0 where the weight is 0.
 
   Args:
     scores: float32[b, c], see `Classifier`.
     labels: float32[b]: class numbers, or values scaled to [-1, 1].
     weights: float32[b].
-    numeric: whether labels are numbers.
+    is_regression: whether labels are real values (squared error), not classes (cross-entropy).
   """
-  if numeric:
+  if is_regression:
     losses = (scores[:, 0] - labels) ** 2 / 2
   else:
     is_label = jnp.arange(scores.shape[1])[None] == labels[:, None].astype(jnp.int32)
@@ -96,7 +96,7 @@ def _cast(tree, like):
   return [_cast(layer, like) for layer in tree] if isinstance(tree, list) else tree.astype(like.dtype)
 
 
-def loss_and_grads(state, batch, keys, config, graphdef, numeric):
+def loss_and_grads(state, batch, keys, config, graphdef, is_regression):
   """L3 of a batch and its gradient with respect to the trained weights; sums are float32, as in `train`.
 
   Args:
@@ -105,7 +105,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
     keys: key[b] for dropout, or None.
     config: the resolved config.
     graphdef: of `graph`.
-    numeric: whether labels are numbers.
+    is_regression: whether labels are real values (squared error), not classes (cross-entropy).
 
   Returns:
     ((L3, L2, L1) float32[] each, tree like `state.params`).
@@ -116,10 +116,10 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
   def loss(differentiated, batch, keys):
     model = trainable.build_classifier(graphdef, differentiated, constant, config)
     x, scores = model(batch['tokens'], batch['lengths'], keys)
-    if scores is None:  # without a task the task tokens are never predicted
+    if scores is None:  # the text has no task tokens: exclude the last three logits
       language = language_loss(model.lm, x, batch, config, model.lm.n_vocab - 3) / count
       return language, (language, jnp.zeros_like(language), language)
-    task = task_losses(scores, batch['labels'], batch['weights'], numeric).sum() / count
+    task = task_losses(scores, batch['labels'], batch['weights'], is_regression).sum() / count
     if config.finetune.lm_coef == 0:
       return task, (task, task, jnp.zeros_like(task))
     language = language_loss(model.lm, x, batch, config, model.lm.n_vocab) / count
@@ -142,7 +142,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, numeric):
   return values, trainable.to_storage_form(sharding.finish_grad_sum(grads), config)
 
 
-def train_step(state, batch, *, config, graphdef, numeric, steps):
+def train_step(state, batch, *, config, graphdef, is_regression, steps):
   """Update the state with one batch; a pure function of its arguments.
 
   A step whose loss or gradient norm is not finite changes no weight and no moment; only its number is
@@ -152,14 +152,14 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
     state: State.
     batch: of `batches.make_batch`.
     steps: number of updates in the whole run.
-    config, graphdef, numeric: see `loss_and_grads`.
+    config, graphdef, is_regression: see `loss_and_grads`.
 
   Returns:
     (State, {'loss', 'task_loss', 'lm_loss', 'grad_norm', 'learning_rate', 'skipped': scalars}).
   """
   dropout = config.model.dropout or config.finetune.head_dropout
   keys = sequence_keys(config.train, state.seed, state.step) if dropout else None
-  (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, numeric)
+  (loss, task, language), grads = loss_and_grads(state, batch, keys, config, graphdef, is_regression)
   norm = optax.tree.norm(grads)
   rate = learning_rate(config.optimizer, steps, state.step)
   declared = trainable.declarations(graphdef, trainable.merge_params(state.params, state.frozen))
@@ -178,7 +178,8 @@ def train_step(state, batch, *, config, graphdef, numeric, steps):
 def predict_step(state, batch, *, config, graphdef):
   """The head's output for each example, without dropout: float32[b, c], replicated on all devices.
 
-  Without a head, [b, 2]: an equal share of the sum of losses of all tokens in the batch, and of their number.
+  Without a head, float32[b, 2]: the total loss and the number of target tokens of the batch, each divided
+    equally among its examples, so that the sum over rows is the total.
   """
   differentiated, constant = compute_params(state, config, graphdef)
   model = trainable.build_classifier(graphdef, differentiated, constant, config)

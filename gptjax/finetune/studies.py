@@ -78,7 +78,7 @@ def ablations(config, workdir, overrides=()):
 def ablation_table(scores_of, tasks):
   """Table 5 in Markdown, per cent, with our figures and the paper's.
 
-  Means are over the comparable tasks, so that they are over the same tasks in both rows.
+  In both rows, Avg is over the tasks without a `note`: those comparable with the paper's.
 
   Args:
     scores_of: {variant: {task: {metric: value}}}.
@@ -89,8 +89,8 @@ def ablation_table(scores_of, tasks):
   all_in_paper = all(name in TABLE_5['aux LM'] for name in tasks)
   comparable = [name for name, task in tasks.items() if not task.note]
   show = lambda value: '-' if value is None else f'{value:.1f}'
-  for variant, tasks_of in scores_of.items():
-    scores = {name: percent.to_display(metric[name], tasks_of[name][metric[name]]) for name in tasks}
+  for variant, metrics_by_task in scores_of.items():
+    scores = {name: percent.to_display(metric[name], metrics_by_task[name][metric[name]]) for name in tasks}
     paper = {name: TABLE_5[variant][name] for name in comparable} if all_in_paper else None
     for label, values in ((f'{variant}, validation', scores), (f'{variant}, the paper (test)', paper)):
       if values is not None:

@@ -21,9 +21,9 @@ class Declaration:
 
   axes: its logical axes (see `gptjax.parallel.sharding`), one per dimension.
   inputs: dimensions that a matmul with the weight contracts.
-  outputs: dimensions of the result of that matmul. A dimension that is neither counts separate matrices, such
-    as those of query, key and value. In a block, Muon orthogonalizes and LoRA adapts the weights that have
-    inputs and outputs; Adam updates all others.
+  outputs: dimensions of the result of that matmul. A dimension in neither tuple indexes separate matrices,
+    such as those of query, key and value. In a block, Muon orthogonalizes and LoRA adapts the weights that
+    have inputs and outputs; Adam updates all others.
   decays: whether weight decay applies.
   float32: whether it computes in float32 regardless of `config.model.compute_dtype`.
   looked_up: whether it is only an embedding table, and in no matmul.
@@ -35,7 +35,7 @@ class Declaration:
   float32: bool = False
   looked_up: bool = False
 
-  def matrix(self, shape):
+  def matrix_shape(self, shape):
     """Return (rows, columns) of the weight as a matrix, or (size,) if it is not one.
 
     Args:
@@ -44,7 +44,7 @@ class Declaration:
     rows = math.prod(shape[d] for d in self.inputs)
     return (rows, math.prod(shape) // rows) if self.inputs else (math.prod(shape),)
 
-  def real_shape(self, shape, n_vocab):
+  def unpadded_shape(self, shape, n_vocab):
     """Return the shape, stacked or not, without the rows that pad the vocabulary."""
     layers = len(shape) - len(self.axes)
     rows = (n_vocab if axis == 'vocab' else size for axis, size in zip(self.axes, shape[layers:]))
@@ -52,7 +52,7 @@ class Declaration:
 
 
 def declare(value, **facts):
-  """Return an `nnx.Param` with a `Declaration` of these fields."""
+  """Return an `nnx.Param` whose metadata has `Declaration(**facts)`."""
   return nnx.Param(value, declaration=Declaration(**facts))
 
 

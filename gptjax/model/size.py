@@ -61,6 +61,6 @@ def _weights_of(fields):
   weights = []
   for param in jax.tree.leaves(model_shapes, is_leaf=lambda node: isinstance(node, nnx.Variable)):
     facts = declaration(param)
-    real = facts.real_shape(param.shape, model.n_vocab)
+    real = facts.unpadded_shape(param.shape, model.n_vocab)
     weights.append(Weight(math.prod(real), math.prod(param.shape), facts.looked_up))
   return weights

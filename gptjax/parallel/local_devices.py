@@ -35,18 +35,19 @@ def local_devices(environ, me, n, gpus):
     return None
   if environ.get('JAX_CUDA_VISIBLE_DEVICES') not in (None, '', 'all'):
     return None
-  mine, on_node = visible_gpus(environ), read_integer(environ, 'SLURM_GPUS_ON_NODE')
-  own = mine is not None and mine == _per_task(environ)
-  if mine and on_node is not None and mine < on_node:
-    if mine * n != on_node and not (own and mine * n < on_node):
-      raise InputError(f'{n} tasks share {on_node} GPUs of this node, but each sees {mine} of them '
-                       f'(CUDA_VISIBLE_DEVICES={environ["CUDA_VISIBLE_DEVICES"]}): which does each use? '
+  n_visible, n_on_node = visible_gpus(environ), read_integer(environ, 'SLURM_GPUS_ON_NODE')
+  assigned_per_task = n_visible is not None and n_visible == _per_task(environ)
+  if n_visible and n_on_node is not None and n_visible < n_on_node:
+    if n_visible * n != n_on_node and not (assigned_per_task and n_visible * n < n_on_node):
+      raise InputError(f'{n} tasks share {n_on_node} GPUs of this node, but each sees {n_visible} of them '
+                       f'(CUDA_VISIBLE_DEVICES={environ["CUDA_VISIBLE_DEVICES"]}), so it is unknown '
+                       'whether they see the same GPUs. '
                        'Assign each its own by --gpus-per-task or JAX_LOCAL_DEVICE_IDS, or all of them by '
                        '--gpu-bind=none')
     return None
-  if own and on_node is None:
+  if assigned_per_task and n_on_node is None:
     return None
-  shared = on_node if mine is None else mine
+  shared = n_on_node if n_visible is None else n_visible
   shared = gpus if shared is None else shared
   if shared == 0:
     return None
@@ -81,7 +82,8 @@ def read_integer(environ, name):
   if not text:
     return None
   if not re.fullmatch('[0-9]{1,10}', text):
-    raise InputError(f'{name}={environ[name]!r} is not a number: unset it; --num_processes=1 runs a single '
+    raise InputError(f'{name}={environ[name]!r} is not a non-negative integer: correct or unset it; '
+                     '--num_processes=1 runs a single '
                      'process')
   return int(text)
 

@@ -54,7 +54,7 @@ def log_start(run, telemetry, state, start):
 
 def _unpadded(params, declared, n_vocab):
   """Shapes of the weights without the padding rows of the vocabulary, as nested dicts."""
-  shape = lambda w, facts: jax.ShapeDtypeStruct(facts.real_shape(w.shape, n_vocab), w.dtype)
+  shape = lambda w, facts: jax.ShapeDtypeStruct(facts.unpadded_shape(w.shape, n_vocab), w.dtype)
   return jax.tree.map(shape, params, declared)
 
 

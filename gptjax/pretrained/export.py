@@ -181,7 +181,7 @@ def _parts(module, n_vocab, prefix=''):
       entries[path] = value
       if isinstance(value, nnx.Variable):
         facts = declaration(value)
-        entries[path] = facts, facts.real_shape(value.shape, n_vocab)
+        entries[path] = facts, facts.unpadded_shape(value.shape, n_vocab)
   return entries
 
 

@@ -82,9 +82,9 @@ def released_shapes(path, shape, facts, n_vocab):
     n_vocab: unpadded rows of the embedding in the files.
   """
   if len(shape) == len(facts.axes):
-    return [('/'.join(path), facts.real_shape(shape, n_vocab))]
+    return [('/'.join(path), facts.unpadded_shape(shape, n_vocab))]
   layers, *shape = shape
-  return [('/'.join((f'{path[0]}{layer}', *path[1:])), facts.matrix(shape)) for layer in range(layers)]
+  return [('/'.join((f'{path[0]}{layer}', *path[1:])), facts.matrix_shape(shape)) for layer in range(layers)]
 
 
 def make_source(folder, tensors, name_in_file, fields, tokenizer, entries=None):

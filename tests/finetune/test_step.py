@@ -78,7 +78,7 @@ def test_the_loss_of_numeric_labels_is_the_squared_error():
   batch = batch_of(config, 2)
   batch['labels'] = np.linspace(-1, 1, 8, dtype=np.float32)
   with mesh_of() as mesh:
-    (both, task, _), _ = grads_of(config, 'similarity', 1, put(batch, mesh), numeric=True)
+    (both, task, _), _ = grads_of(config, 'similarity', 1, put(batch, mesh), is_regression=True)
     model = classifier(config, 'similarity', 1)
     _, scores = jax.jit(lambda m, b: m(b['tokens'], b['lengths']))(model, put(batch, mesh))
   wanted = ((np.asarray(scores)[:7, 0] - batch['labels'][:7]) ** 2).mean() / 2
@@ -132,7 +132,7 @@ def test_neither_microbatches_nor_widths_change_anything(mode):
 def steps(config, n, kind='classification', outputs=3, batch=None):
   """The states before and after n steps."""
   run = jax.jit(functools.partial(step.train_step, config=config, graphdef=step.graph(config, kind, outputs),
-                                  numeric=False, steps=10))
+                                  is_regression=False, steps=10))
   first = state = finetune_state(config, kind, outputs)
   for _ in range(n):
     state, metrics = run(state, batch)

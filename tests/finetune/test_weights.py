@@ -81,7 +81,7 @@ def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path)
       state = weights.init_state(config, 'choice', 1, None, mesh)
       keys = jax.reshard(jax.random.split(jax.random.key(3), 8), sharding.compute_spec('batch'))
       f = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
-                            numeric=False)
+                            is_regression=False)
       found.append(jax.device_get(jax.jit(f)(state, sharding.shard_batch(batch_of(config, 3), mesh), keys)))
   for one, other in zip(*map(jax.tree.leaves, found), strict=True):
     np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
@@ -116,7 +116,7 @@ def test_thirty_two_examples_are_memorized(corpus_folder, kind):
     state = weights.init_state(config, kind, outputs, None, mesh)
     batch = sharding.shard_batch(batches.make_batch(encoded, np.arange(32), 24, 32, slice(0, 32)), mesh)
     graphdef = step.graph(config, kind, outputs)
-    train = jax.jit(functools.partial(step.train_step, config=config, graphdef=graphdef, numeric=False,
+    train = jax.jit(functools.partial(step.train_step, config=config, graphdef=graphdef, is_regression=False,
                                       steps=100))
     for _ in range(100):
       before, (state, metrics) = state, train(state, batch)

@@ -44,9 +44,9 @@ def finetune_state(config, kind='classification', outputs=3, mesh=None):
   return weights.init_state(config, kind, outputs, None, mesh)
 
 
-def grads_of(config, kind, outputs, batch, *, keys=None, numeric=False, state=None):
+def grads_of(config, kind, outputs, batch, *, keys=None, is_regression=False, state=None):
   """((L3, L2, L1), gradients) as NumPy arrays."""
   graphdef = step.graph(config, kind, outputs)
   state = state or finetune_state(config, kind, outputs)
-  f = functools.partial(step.loss_and_grads, config=config, graphdef=graphdef, numeric=numeric)
+  f = functools.partial(step.loss_and_grads, config=config, graphdef=graphdef, is_regression=is_regression)
   return jax.device_get(jax.jit(f)(state, batch, keys))

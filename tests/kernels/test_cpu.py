@@ -76,7 +76,7 @@ config = config_of(**{'model.dropout': 0.1, 'finetune.train': 'lora'})
 with conftest.mesh_of(data=2, fsdp=2, tensor=2) as mesh:
   keys = jax.reshard(jax.random.split(jax.random.key(0), 8), sharding.compute_spec('batch'))
   state, batch = finetune_state(config, 'choice', 1), sharding.shard_batch(batch_of(config, 3), mesh)
-  run = jax.jit(functools.partial(step.loss_and_grads, config=config, numeric=False,
+  run = jax.jit(functools.partial(step.loss_and_grads, config=config, is_regression=False,
                                   graphdef=step.graph(config, 'choice', 1)))
   first = jax.device_get(run(state, batch, keys))
   for _ in range(3000):

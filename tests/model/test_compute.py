@@ -108,7 +108,8 @@ def test_norms_compute_in_float32_in_every_job(scan, parts):
     assert computed_with(evaluate, state.params, batch) == {norms, products}
     assert computed_with(_logits.__wrapped__, made(config), batch['inputs']) == {norms, products}
     first, graphdef = finetune_state(tuned, 'choice', 1), step.graph(tuned, 'choice', 1)
-    finetune = functools.partial(step.train_step, config=tuned, graphdef=graphdef, numeric=False, steps=10)
+    finetune = functools.partial(step.train_step, config=tuned, graphdef=graphdef, is_regression=False,
+                                 steps=10)
     predict = functools.partial(step.predict_step, config=tuned, graphdef=graphdef)
     for job in finetune, predict:
       found = computed_with(job, first, sharding.shard_batch(batch_of(tuned, 2), mesh))
@@ -130,7 +131,7 @@ def test_fine_tuning_and_pretraining_compute_the_same_loss_in_bfloat16(norm):
            'weights': np.ones(8, np.float32), 'labels': np.zeros(8, np.float32)}
     state = step.init_state(tuned, step.graph(tuned, LANGUAGE_MODEL, 0), {'lm': lm})
     run = functools.partial(step.loss_and_grads, config=tuned, graphdef=step.graph(tuned, LANGUAGE_MODEL, 0),
-                            numeric=False)
+                            is_regression=False)
     (loss, _, _), _ = jax.jit(run)(state, one, None)
     targets = np.concatenate([tokens[:, 1:], np.full((8, 1), -1, np.int32)], axis=1)
     run = functools.partial(train.loss_and_grads, config=config, graphdef=train.graph(config))

@@ -146,10 +146,10 @@ def test_a_flag_wins_over_a_variable(flags, expected):
   ({}, ('a:1', 2, 2), '--process_id=2 must be from 0 to --num_processes - 1 = 1'),
   ({}, (None, 1, 1), '--process_id=1 must be from 0'),
   ({**STEP, 'SLURM_PROCID': '4'}, (), 'number of this process, 4, must be from 0'),
-  ({**STEP, 'SLURM_PROCID': 'x'}, (), "SLURM_PROCID='x' is not a number"),
+  ({**STEP, 'SLURM_PROCID': 'x'}, (), "SLURM_PROCID='x' is not a non-negative integer"),
   ({**STEP, 'SLURM_STEP_NUM_TASKS': '-4'}, (), "SLURM_STEP_NUM_TASKS='-4' is not a number"),
   ({**without(STEP, 'SLURM_STEP_NUM_TASKS'), 'SLURM_NTASKS': '²'}, (), "SLURM_NTASKS='²' is not a number"),
-  ({**STEP, 'SLURM_STEP_ID': 'x'}, (), "SLURM_STEP_ID='x' is not a number"),
+  ({**STEP, 'SLURM_STEP_ID': 'x'}, (), "SLURM_STEP_ID='x' is not a non-negative integer"),
   ({**STEP, 'SLURM_JOB_ID': '1_2'}, (), "SLURM_JOB_ID='1_2' is not a number"),
   (without(STEP, 'SLURM_JOB_ID'), (), 'SLURM_STEP_NUM_TASKS=4 means .* SLURM_JOB_ID is not set'),
   (without(STEP, 'SLURM_PROCID'), (), 'SLURM_PROCID is not set'),
@@ -158,10 +158,10 @@ def test_a_flag_wins_over_a_variable(flags, expected):
   ({**STEP, 'SLURM_STEP_NODELIST': '[1-2'}, (), 'has no node name'),
   ({**STEP, 'SLURM_STEP_TASKS_PER_NODE': '2x2'}, (), "SLURM_STEP_TASKS_PER_NODE='2x2'"),
   ({**STEP, 'SLURM_NODEID': '2'}, (), 'SLURM_NODEID=2 is not in'),
-  ({**STEP, 'JAX_COORDINATOR_PORT': 'x'}, (), "JAX_COORDINATOR_PORT='x' is not a number"),
+  ({**STEP, 'JAX_COORDINATOR_PORT': 'x'}, (), "JAX_COORDINATOR_PORT='x' is not a non-negative integer"),
   ({**STEP, 'JAX_COORDINATOR_PORT': '0'}, (), "the port '0' must be"),
   ({**STEP, 'JAX_LOCAL_DEVICE_IDS': '0;1'}, (), "JAX_LOCAL_DEVICE_IDS='0;1' is not"),
-  ({'JAX_PARTITION_INDEX': 'x'}, FLAGS, "JAX_PARTITION_INDEX='x' is not a number"),
+  ({'JAX_PARTITION_INDEX': 'x'}, FLAGS, "JAX_PARTITION_INDEX='x' is not a non-negative integer"),
   ({'OMPI_COMM_WORLD_SIZE': '2', 'OMPI_COMM_WORLD_RANK': '0'}, (), 'OMPI_COMM_WORLD_SIZE=2 means'),
   (without(MPI, 'OMPI_MCA_orte_hnp_uri'), (), 'does not provide the address of process 0'),
   ({**MPI, 'OMPI_MCA_orte_hnp_uri': 'x'}, (), "OMPI_MCA_orte_hnp_uri='x' has no address"),
@@ -169,7 +169,7 @@ def test_a_flag_wins_over_a_variable(flags, expected):
   (without(MPI, 'OMPI_COMM_WORLD_RANK'), (), 'OMPI_COMM_WORLD_RANK is not set'),
   (TPU, (), 'TPU_WORKER_HOSTNAMES=w0,w1,w2 means .* JAX finds no TPU'),
   ({'MEGASCALE_NUM_SLICES': '2'}, (), 'MEGASCALE_NUM_SLICES=2 means .* JAX finds no TPU'),
-  ({**SLICES, 'MEGASCALE_NUM_SLICES': 'x'}, (), "MEGASCALE_NUM_SLICES='x' is not a number")])
+  ({**SLICES, 'MEGASCALE_NUM_SLICES': 'x'}, (), "MEGASCALE_NUM_SLICES='x' is not a non-negative integer")])
 def test_what_is_odd_is_refused_by_name(environ, flags, says):
   with pytest.raises(InputError, match=says) as refused:
     decide(environ, flags)
@@ -302,7 +302,7 @@ def test_gpus_of_a_process(environ, me, n, gpus, expected):
   (slurm('2,3', '8'), 2, 8, '2 tasks share 8 GPUs'),
   (slurm('0', '8', SLURM_GPUS_PER_TASK='2'), 2, 8, 'each sees 1'),
   (slurm('0,1', '8', SLURM_GPUS_PER_TASK='2'), 5, 8, '5 tasks share 8 GPUs'),
-  (slurm('0,1', 'x'), 2, 2, "SLURM_GPUS_ON_NODE='x' is not a number")])
+  (slurm('0,1', 'x'), 2, 2, "SLURM_GPUS_ON_NODE='x' is not a non-negative integer")])
 def test_gpus_that_cannot_be_divided(environ, n, gpus, says):
   with pytest.raises(InputError, match=says):
     local_devices(environ, 0, n, gpus)

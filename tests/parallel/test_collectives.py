@@ -136,7 +136,7 @@ def test_gradients_are_summed_over_devices_in_float32(mesh, job, parts):
       config = config_of(**changes)
       state = finetune_state(config, 'choice', 1)
       run = functools.partial(step.loss_and_grads, config=config, graphdef=step.graph(config, 'choice', 1),
-                              numeric=False)
+                              is_regression=False)
       params, arguments = state.params, (state, sharding.shard_batch(batch_of(config, 2), on), None)
     traced, grads = jax.make_jaxpr(run, return_shape=True)(*arguments)
     found = late_sums(traced.jaxpr)

@@ -67,7 +67,7 @@ def measure(flags):
     kind = loaded.task.kind
     state = weights.init_state(config, kind, loaded.outputs, None, mesh)
     train_step = jax.jit(functools.partial(
-      step.train_step, config=config, numeric=loaded.numeric, steps=1000,
+      step.train_step, config=config, is_regression=loaded.is_regression, steps=1000,
       graphdef=step.graph(config, kind, loaded.outputs)), donate_argnums=0)
     make_schedule = functools.partial(batches.BatchSchedule, loaded.train.max_lengths)
     schedules = {'bucketed': (make_schedule(loaded.widths, size, 0, by_length=True), flags.batches),

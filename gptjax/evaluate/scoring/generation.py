@@ -1,4 +1,4 @@
-"""Texts that the model generates after prompts, for the tasks that read them."""
+"""Generation of continuations of prompts, for the tasks that score generated text."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ MIN_BATCH_SIZE = 8  # generation is bound by reading the weights, so a small bat
 
 
 def generate_with_journal(evaluated, name, prompts, max_tokens, stop=('\n',), top_k=1):
-  """Return [(generated text without the stop string; list of int, its tokens and possibly some after it)].
+  """Return (text, tokens) for each prompt: the text ends before the stop string; the tokens may include it.
 
   Args:
     evaluated: EvaluatedModel.

@@ -23,7 +23,7 @@ from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import schema, sources
 from gptjax.evaluate.texts.detokenize import BILLION, PLAIN, PTB, WIKITEXT, Style, count_marked, detokenize
 
-SHORT_STRIDE = 32  # tokens; the stride of Radford's later table
+SHORT_STRIDE = 32  # tokens; a small stride, for nearly the full context at each token
 CHUNK_CHARACTERS = 1000  # characters per "example" of a text without lines
 WORD, BYTE, CHARACTER, TOKEN = 'word', 'byte', 'character', 'token'
 WORD_ALONE = 'word (line ends not counted)'
@@ -39,7 +39,7 @@ class TextSet(NamedTuple):
 
   unit: of the paper's number; as usual, a line end counts as a word.
   style: how the text was tokenized.
-  test_part: the last 1 / test_part of the file is the test set.
+  test_divisor: the last 1 / test_divisor of the file is the test set.
   separate_lines: whether each line is a text of its own.
   published: number of units of the published test set; if that is a part of a file, bytes of the file.
   sha256: pairs of the name and the digest of a published file.
@@ -50,7 +50,7 @@ class TextSet(NamedTuple):
   url: str
   unit: str = WORD
   style: Style = PLAIN
-  test_part: int = 1
+  test_divisor: int = 1
   separate_lines: bool = False
   tfds: str = ''
   published: int = 0
@@ -67,9 +67,9 @@ SETS = (
           'https://www.fit.vut.cz/person/imikolov/public/rnnlm/simple-examples.tgz', style=PTB,
           published=82_430),
   TextSet('enwik8', 'enwik8', ('enwik8', 'enwik8/enwik8'), 'http://mattmahoney.net/dc/enwik8.zip', unit=BYTE,
-          test_part=20, published=100_000_000),
+          test_divisor=20, published=100_000_000),
   TextSet('text8', 'text8', ('text8', 'text8/text8'), 'http://mattmahoney.net/dc/text8.zip', unit=CHARACTER,
-          test_part=20, published=100_000_000),
+          test_divisor=20, published=100_000_000),
   TextSet('wikitext103', 'WikiText-103', (
     'wikitext-103-raw/wiki.test.raw', 'wikitext-103/wiki.test.raw', 'wikitext-103/wiki.test.tokens'),
     'https://www.salesforce.com/blog/the-wikitext-long-term-dependency-language-modeling-dataset',
@@ -96,13 +96,13 @@ def _text(path, text_set, note):
   """Return the test part of a file, without the remaining bytes of a character at its boundary."""
   raw = path.read_bytes()
   schema.note_digest(dict(text_set.sha256).get(path.name, ''), raw, path, note)
-  if text_set.test_part == 1:
+  if text_set.test_divisor == 1:
     text = sources.decode(path, raw, note)
     _note_size(text_set, count_units(_lines(text, text_set))[text_set.unit], f'{text_set.unit}s', path, note)
     return text
   raw = sources.with_lf_line_ends(path, raw, note)
   _note_size(text_set, len(raw), 'bytes', path, note)
-  raw = raw[len(raw) - len(raw) // text_set.test_part:]
+  raw = raw[len(raw) - len(raw) // text_set.test_divisor:]
   begin = next((i for i, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), 0)
   return sources.decode(path, raw[begin:], may_be_cut=True)
 
@@ -156,7 +156,7 @@ class ScoringPass(NamedTuple):
 
   form: of the text.
   stride: of the windows.
-  marks: number of stretches of the text that could not be de-tokenized.
+  marks: number of spans that detokenize kept unchanged, because the conversion is not invertible there.
   requests, scores: of its windows.
   """
   form: str
@@ -197,7 +197,7 @@ def evaluate(text_set, evaluated, lines):
 
 
 def strides(text_set, evaluated, lines):
-  """Return the paper's stride, as far as it is known; with `evaluated.grid` also the others that matter."""
+  """Return strides: n_ctx, probably the paper's; with `evaluated.grid` also n_ctx // 2 and SHORT_STRIDE."""
   n_ctx = evaluated.model.n_ctx
   if not evaluated.grid:
     return [n_ctx]
@@ -227,7 +227,7 @@ def _protocol(text_set, evaluated, marks):
            else 'whose first token is not scored, as this tokenizer has no end-of-text token')
   text = 'Each line is a text' if text_set.separate_lines else 'The test set is one text'
   form = ('as it is published' if text_set.style == PLAIN else
-          f'de-tokenized ({marks} stretches could not be, and stand as published between two U+2060)')
+          f'de-tokenized, except for {marks} spans that are kept as published between two U+2060 characters')
   return (f'{text}, {form}, {first}; windows of {evaluated.model.n_ctx} tokens, each token scored once; the '
           f'loss of all is divided by the number of {text_set.unit}s as published'
           + (', line ends counted' if text_set.unit == WORD else '') + '.')

@@ -1,4 +1,4 @@
-"""Words that do not end a passage of LAMBADA: the English list of NLTK 3, 179 words.
+"""Stop words that the LAMBADA filter excludes as last words: the English list of NLTK 3, 179 words.
 
 The GPT-2 paper does not print the list that it used.
 """
