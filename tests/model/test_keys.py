@@ -21,6 +21,7 @@ from gptjax.model import keys
 from gptjax.model import layers as attention
 from gptjax.model.compute import copied, unrolled
 from gptjax.model.lstm import language_model
+from gptjax.parallel import sharding
 from gptjax.train import step as train
 
 FINETUNE = {**VARIANTS, 'lora': {'finetune.train': 'lora', 'model.norm': 'before'}}
@@ -139,14 +140,16 @@ def test_fine_tuning_uses_each_key_once(changes):
   """Fresh weights, and the dropout of some steps; layers unrolled, as no keys of a loop are seen."""
   config, uses = config_of(**changes, **{'model.dropout': 0.1, 'finetune.head_dropout': 0.1,
                                          'model.scan': False, 'train.batch_size': 4}), Uses()
-  tokens, lengths = np.zeros((4, 2, 24), np.int32), np.full((4, 2), 24, np.int32)
+  batch = {'tokens': np.zeros((4, 2, 24), np.int32), 'lengths': np.full((4, 2), 24, np.int32)}
 
   def scores(model, step):
     model = copied(model)
     model.lm = unrolled(model.lm)
-    return model(tokens, lengths, train.sequence_keys(config.train, config.train.seed, step))
+    keys = train.sequence_keys(config.train, config.train.seed, step)
+    return model(batch['tokens'], batch['lengths'], keys)
 
-  with mesh_of():
+  with mesh_of() as mesh:
+    batch = sharding.shard_batch(batch, mesh)
     make = lambda: Classifier(jax.random.key(config.train.seed), config, 'choice', 1)
     uses.of(lambda: nnx.state(make()))
     model = make()
