@@ -38,7 +38,7 @@ INSTANT = 0.002  # s: what takes less for SHORT characters is not quadratic in t
 # Matched at one place of a text, and not looked for everywhere.
 ANCHORED = {'webtext._SCHEME', 'gpt1_words._NUMBERS', 'gpt1_words._AFTER_HOST', 'gpt1_words._HOST',
             'gpt1_words._LABEL', 'study.NAME', 'pronouns.FIRST_WORD', 'tfds_folder.VERSION',
-            'tfds_source.VERSION'}
+            'tfds.VERSION'}
 LOOKED_FOR_AT_THE_END = {'gpt1_words._SUFFIX': 2 * gpt1_words.MAX_SUFFIX_LENGTH}  # in so many characters
 
 
@@ -115,7 +115,7 @@ def test_the_test_sees_a_pattern_that_is_not_linear(pattern):
 
 # What makes patterns of its own: of names, which are short (below), or those of `patterns`; or reads flags.
 MAKERS = {'detokenize._splits', 'special._splitter', 'pronouns.find_pronoun', 'gpt1_words._exceptions',
-          'documents._units', 'tfds_source.units'}
+          'documents._units', 'tfds.units'}
 
 
 def test_no_pattern_is_hidden_in_a_function():
