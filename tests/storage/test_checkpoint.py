@@ -139,7 +139,7 @@ def test_a_save_cut_short_is_set_aside_and_does_not_count(tmp_path):
   (tmp_path / '5' / 'saving').touch()
   (tmp_path / '5' / 'state.orbax-checkpoint-tmp').mkdir()
   step, _, said = restored(tmp_path)
-  assert step is None and 'cut short' in said[0] and (tmp_path / '5.partial').is_dir()
+  assert step is None and 'is incomplete' in said[0] and (tmp_path / '5.partial').is_dir()
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
