@@ -45,21 +45,6 @@ class Command(NamedTuple):
   example: str = ''
 
 
-class _Parsed(Exception):
-  """Raised in place of parsing; holds the parser."""
-
-
-@contextlib.contextmanager
-def _parsing_stopped():
-  def stop(self, *args, **kwargs):
-    raise _Parsed(self)
-  parse_args, argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_args, stop
-  try:
-    yield
-  finally:
-    argparse.ArgumentParser.parse_args = parse_args
-
-
 def commands():
   """Return [Command] of all commands, with other names of a command, and of the subjects of the benchmark."""
   declared = importlib.import_module('gptjax.cli.commands')
