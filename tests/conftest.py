@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ['HF_HUB_OFFLINE'] = '1'  # no test needs a network; those of downloads have a server of their own
 
 import jax
 import numpy as np

@@ -1,6 +1,7 @@
 """The code base can be entered: imports point one way, folders are small, each package says what is in it."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,14 @@ def test_folders_are_small_and_say_what_is_in_them():
 def test_the_model_and_its_training_touch_no_disk_clock_process_or_signal(package):
   for path in (ROOT / 'gptjax' / package).rglob('*.py'):
     assert not IMPURE & set(imported(path, {})), path
+
+
+def test_tests_leave_the_environment_of_the_others_as_it_is():
+  changes = re.compile(r'os\.(environ\[[^]]*\] *[|+]?= |environ\.(update|setdefault|pop|clear)|putenv|unsetenv)')
+  for path in sorted((ROOT / 'tests').rglob('*.py')):
+    if path.name != 'conftest.py':
+      lines = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.stmt)]
+      assert not [line for line in lines if changes.match(line)], f'{path}: use monkeypatch'
 
 
 @pytest.mark.parametrize('name', [

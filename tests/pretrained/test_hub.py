@@ -43,6 +43,7 @@ def hub(files, tmp_path, monkeypatch):
   with hub_server.serving() as served:
     served.add(REPO, files[1] | OTHERS)
     use_endpoint(monkeypatch, served.endpoint)
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
@@ -124,7 +125,8 @@ def test_a_bug_in_the_download_is_not_hidden(hub, monkeypatch):
 def test_init_from_and_from_take_a_name_in_commands(hub, tmp_path, corpus_folder):
   env = {**ENVIRONMENT, 'HF_ENDPOINT': hub.endpoint, 'HF_HOME': str(tmp_path / 'home'),
          'PYTHONPATH': str(ROOT)}
-  env.pop('HF_HUB_CACHE', None)
+  for name in ('HF_HUB_CACHE', 'HF_HUB_OFFLINE'):
+    env.pop(name, None)
   run = lambda *line: subprocess.run([sys.executable, '-m', *line], cwd=os.getcwd(), env=env,
                                      capture_output=True, text=True, timeout=200)
   done = run('gptjax.evaluate.score', '--from=gpt2', '--text=the blue stone', '--compilation_cache=')

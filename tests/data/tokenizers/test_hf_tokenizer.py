@@ -1,12 +1,10 @@
 """A folder's tokenizer is read as `transformers.AutoTokenizer` reads it, whatever files it holds."""
 
 import json
-import os
 import random
 
 import pytest
 
-os.environ['HF_HUB_OFFLINE'] = '1'
 transformers = pytest.importorskip('transformers')
 
 from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading  # noqa: E402
