@@ -293,7 +293,7 @@ def test_tfds(source, count, first):
 @needs_data
 @pytest.mark.parametrize('source, message', [
   ('tfds:tiny_shakespeare:nosplit', 'no split'),
-  ('tfds:tiny_shakespeare:train:nofield', 'no field'),
+  ('tfds:tiny_shakespeare:train:nofield', 'no text field'),
   ('tfds:glue/rte', 'choose one'), ('tfds:not_a_data_set', 'not_a_data_set'),
   ('tfds:glue/cola:train:sentence:more', 'more than')])
 def test_tfds_that_is_not_there(source, message):
