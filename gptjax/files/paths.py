@@ -4,10 +4,53 @@ import argparse
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from gptjax.errors import InputError
 
 URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
+
+BUCKETS = 'gs', 's3'  # schemes of buckets
+
+
+class Url(NamedTuple):
+  """The name of an object or a folder in a bucket. It has the part of `pathlib.Path` that names need.
+
+  It is not an `os.PathLike`: opening it as a file of this machine is a TypeError.
+  """
+  scheme: str
+  key: str   # BUCKET/NAME, without a slash at the end
+
+  def __truediv__(self, name):
+    return Url(self.scheme, f'{self.key}/{name}')
+
+  def __str__(self):
+    return f'{self.scheme}://{self.key}'
+
+  @property
+  def name(self):
+    return self.key.rpartition('/')[2]
+
+  @property
+  def parent(self):
+    return Url(self.scheme, self.key.rpartition('/')[0])
+
+
+def location(path, what='path'):
+  """Return a Path of this machine (see `local`), or the Url of `gs://BUCKET/NAME` or `s3://BUCKET/NAME`.
+
+  Raises:
+    InputError: as for `local`; another scheme, or no bucket.
+  """
+  if isinstance(path, Url):
+    return path
+  scheme, separator, rest = str(path).partition('://')
+  if not separator or scheme not in BUCKETS:
+    return Path(local(path, what))
+  parts = rest.strip('/').split('/')
+  if not all(parts) or {'.', '..'} & set(parts) or set(rest) & set('?#*'):
+    raise InputError(f'{what} {path} is not a name in a bucket: write {scheme}://BUCKET/NAME')
+  return Url(scheme, '/'.join(parts))
 
 
 def local(path, what='path'):

@@ -1,0 +1,280 @@
+"""Objects in buckets: `gs://` through gcsfs, `s3://` through s3fs, both over fsspec.
+
+An object appears whole by one put, or not at all; nothing is appended to, renamed or written through an open
+file (an exception there would replace the old object by half of the new one). What belongs together is
+committed by its last object, a manifest.
+
+A request that fails for a reason that passes (too many requests, a fault of the server, a broken or silent
+connection) is repeated, after pauses with jitter, for up to `retry_seconds`. Lists and facts are never cached.
+"""
+
+import errno
+import logging
+import random
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from gptjax import defaults
+from gptjax.errors import InputError
+from gptjax.files import atomic, bounded
+from gptjax.files.paths import Url
+
+PACKAGES = {'gs': ('gcsfs', 'gcs'), 's3': ('s3fs', 's3')}  # scheme: package, extra
+CONNECT, SILENT = 20, 30    # seconds for a connection, and without a byte on it, before a request is repeated
+SLOWEST = 1 << 16           # bytes/s: slower transfers are repeated
+CHUNK = 8 << 20             # bytes of a ranged read of a large object, PARALLEL of which run at a time
+PARALLEL = 4
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a request is repeated
+# Packages whose errors without a status are those of a connection.
+NETWORK = {'aiohttp', 'requests', 'urllib3', 'fsspec', 'botocore', 'aiobotocore'}
+
+
+class Entry(NamedTuple):
+  """Facts about an object, from a list: they change whenever it is replaced.
+
+  size: bytes.
+  tag: generation (gs) or ETag (s3).
+  """
+  size: int
+  tag: str
+
+
+class _Settings:
+  """Of this process; `configure` sets them."""
+  retry_seconds = defaults.get_config().storage.retry_seconds
+  on_retry = staticmethod(lambda: None)
+
+
+def configure(retry_seconds, on_retry):
+  """Set how long requests are repeated, and a function that is called before each repetition."""
+  _Settings.retry_seconds, _Settings.on_retry = retry_seconds, staticmethod(on_retry)
+
+
+def read(url, max_bytes=bounded.FILE):
+  """Return the bytes of an object.
+
+  Raises:
+    FileNotFoundError: there is none.
+    InputError: it has more than `max_bytes` bytes; or as for all functions here: no access, no such bucket, no
+      credentials, or the storage could not be reached for `retry_seconds`.
+  """
+  content = _repeated(url, lambda system: _run(system, system._cat_file, url.key, start=0, end=max_bytes + 1))
+  if len(content) > max_bytes:
+    raise InputError(f'{url} has more than {max_bytes:,} bytes: such a file is not read')
+  return content
+
+
+def read_ranges(url, ranges):
+  """Return [bytes of each range (start, stop)] of an object, read concurrently."""
+  def fetch(system):
+    starts, stops = zip(*ranges, strict=True)
+    parts = _run(system, system._cat_ranges, [url.key] * len(ranges), list(starts), list(stops),
+                 batch_size=PARALLEL, on_error='raise', n_bytes=sum(stops) - sum(starts))
+    for part, start, stop in zip(parts, starts, stops, strict=True):
+      if len(part) != stop - start:
+        raise ConnectionError(f'{len(part):,} of {stop - start:,} bytes arrived')
+    return parts
+  return _repeated(url, fetch) if ranges else []
+
+
+def download(url, path, size, on_bytes=lambda chunk: None):
+  """Write the first `size` bytes of an object to a new local file, durably.
+
+  Args:
+    url: of the object.
+    path: of the file.
+    size: bytes.
+    on_bytes: called with each chunk (bytes) in order; what it raises ends the download, without a file.
+  """
+  with atomic.replacing(path) as file:
+    for start in range(0, size, CHUNK * PARALLEL):
+      stop = min(start + CHUNK * PARALLEL, size)
+      ranges = [(at, min(at + CHUNK, stop)) for at in range(start, stop, CHUNK)]
+      for chunk in read_ranges(url, ranges):
+        on_bytes(chunk)
+        file.write(chunk)
+
+
+def put(url, content):
+  """Write or replace an object, by one put.
+
+  Args:
+    url: of the object.
+    content: bytes, or str, written as UTF-8.
+  """
+  content = content.encode() if isinstance(content, str) else content
+  _repeated(url, lambda system: _run(system, system._pipe_file, url.key, content, n_bytes=len(content)))
+
+
+def put_file(url, path):
+  """Like `put` for a local file of any size."""
+  size = Path(path).stat().st_size
+  _repeated(url, lambda system: _run(system, system._put_file, str(path), url.key, n_bytes=size))
+
+
+def create(url, content):
+  """Write an object unless there is one, and return whether this call has written it."""
+  content = content.encode() if isinstance(content, str) else content
+  def attempt(system):
+    try:
+      _run(system, system._pipe_file, url.key, content, mode='create')
+    except FileExistsError:
+      return False
+    return True
+  # If an answer was lost, the repeated request finds the object of the first.
+  return _repeated(url, attempt) or read(url, max(len(content), bounded.FILE)) == content
+
+
+def find(url):
+  """Return {name below `url`: Entry} of all objects below it, which may be none."""
+  found = _repeated(url, lambda system: _run(system, system._find, url.key, detail=True, withdirs=False))
+  names = {name.removeprefix(f'{url.key}/'): entry for name, entry in found.items()
+           if name.startswith(f'{url.key}/') and not name.endswith('/')}
+  return {name: _entry(facts) for name, facts in sorted(names.items())}
+
+
+def names(url):
+  """Return the sorted names of the objects and folders directly in `url`; [] if there are none."""
+  try:
+    found = _repeated(url, lambda system: _run(system, system._ls, url.key, detail=False))
+  except FileNotFoundError:
+    return []
+  return sorted({name.rstrip('/').removeprefix(f'{url.key}/') for name in found} - {url.key, ''})
+
+
+def entry(url):
+  """Return the Entry of an object, or None if there is none."""
+  try:
+    facts = _repeated(url, lambda system: _run(system, system._info, url.key))
+  except FileNotFoundError:
+    return None
+  return _entry(facts) if facts['type'] == 'file' else None
+
+
+def remove(url):
+  """Remove an object; it need not exist."""
+  try:
+    _repeated(url, lambda system: _run(system, system._rm_file, url.key))
+  except FileNotFoundError:
+    pass
+
+
+def remove_tree(url, last=()):
+  """Remove all objects below `url`, those named in `last` after all others."""
+  below = find(url)
+  for name in sorted(below, key=lambda name: (name in last, name)):
+    remove(url / name)
+
+
+def _entry(facts):
+  tag = facts.get('generation') or str(facts.get('ETag', '')).strip('"')
+  return Entry(facts['size'], str(tag))
+
+
+_systems = {}
+
+
+def _system(url):
+  """The file system of fsspec for the scheme of a Url, without caches of lists."""
+  if url.scheme in _systems:
+    return _systems[url.scheme]
+  package, extra = PACKAGES[url.scheme]
+  try:
+    system = _gcs() if url.scheme == 'gs' else _s3()
+  except ImportError as error:
+    raise InputError(f"{url} needs the package {package} ({error}): pip install 'gptjax[{extra}]'") from None
+  _systems[url.scheme] = system
+  return system
+
+
+def _gcs():
+  import aiohttp
+  import gcsfs
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs each error with a traceback
+  logging.getLogger('google.auth').setLevel(logging.ERROR)
+  timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENT)
+  return gcsfs.GCSFileSystem(use_listings_cache=False, session_kwargs={'timeout': timeout})
+
+
+def _s3():
+  import s3fs
+  return s3fs.S3FileSystem(use_listings_cache=False, config_kwargs={
+    'connect_timeout': CONNECT, 'read_timeout': SILENT, 'retries': {'mode': 'standard', 'max_attempts': 3}})
+
+
+def _run(system, method, *arguments, n_bytes=0, **options):
+  """Run a coroutine of a file system to its end; TimeoutError if it makes no progress."""
+  import fsspec.asyn
+  return fsspec.asyn.sync(system.loop, method, *arguments, **options,
+                          timeout=CONNECT + 4 * SILENT + n_bytes / SLOWEST)
+
+
+def _repeated(url, attempt):
+  """attempt(file system), repeated while it fails for a reason that passes."""
+  deadline, pause, refreshed = time.monotonic() + _Settings.retry_seconds, FIRST_PAUSE, False
+  while True:
+    system = _system(url)
+    try:
+      return attempt(system)
+    except (FileNotFoundError, FileExistsError, InputError):
+      raise
+    except Exception as error:
+      status = _status(error)
+      if status == 401 and not refreshed:
+        refreshed = True
+        _systems.pop(url.scheme)  # a new one reads new credentials
+        type(system).clear_instance_cache()
+        continue
+      if fault := _lasting_fault(error, status):
+        raise InputError(f'{url}: {fault}') from error
+      if not _passes(error, status):
+        raise
+      if time.monotonic() + pause > deadline:
+        raise InputError(f'{url}: the storage has not answered for {_Settings.retry_seconds:g} s '
+                         f'({_reason(error)}): see whether it can be reached, and start again') from error
+    _Settings.on_retry()
+    time.sleep(pause * random.uniform(0.5, 1))
+    pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _causes(error):
+  while error is not None:
+    yield error
+    error = error.__cause__ or error.__context__
+
+
+def _status(error):
+  """The HTTP status in an error or its causes; None if there is none."""
+  for one in _causes(error):
+    answer = getattr(one, 'response', None)
+    from_boto = answer.get('ResponseMetadata', {}).get('HTTPStatusCode') if isinstance(answer, dict) else None
+    for status in (from_boto, getattr(one, 'code', None), getattr(one, 'status', None)):
+      if str(status).isdecimal():
+        return int(status)
+  return 403 if str(error).startswith('Forbidden') else None
+
+
+def _lasting_fault(error, status):
+  """What a user has to change, or ''."""
+  kinds = {type(one).__name__ for one in _causes(error)}
+  if status == 401 or kinds & {'NoCredentialsError', 'DefaultCredentialsError', 'RefreshError',
+                               'PartialCredentialsError', 'TokenRetrievalError'}:
+    return (f'the credentials are missing, wrong or expired ({_reason(error)}): see `gcloud auth '
+            'application-default login`, or for s3:// AWS_ACCESS_KEY_ID and the like')
+  if status == 403 or isinstance(error, PermissionError):
+    return f'access is denied ({_reason(error)}): give the account permission to list, read and write it'
+  return ''
+
+
+def _passes(error, status):
+  if status is not None:
+    return status in (408, 429) or status >= 500
+  if isinstance(error, OSError) and error.errno == errno.EBUSY:  # s3fs: slow down
+    return True
+  packages = {type(one).__module__.partition('.')[0] for one in _causes(error)}
+  return isinstance(error, TimeoutError | ConnectionError) or bool(packages & NETWORK)
+
+
+def _reason(error):
+  return ' '.join(str(error).split())[:200] or type(error).__name__
