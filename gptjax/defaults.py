@@ -172,6 +172,11 @@ FIELDS = dict(
     export=Field(False, flag(), 'export the newest valid checkpoint to WORKDIR/export, for transformers'),
   ),
 
+  storage=dict(                # of gs:// and s3://
+    retry_seconds=Field(600.0, real(0, 1e6),
+                        'how long requests are repeated that fail for a reason that passes'),
+  ),
+
   watchdog=dict(               # limits without progress: then dump stacks and exit with 70; 0: none
     step_timeout=Field(1800.0, SECONDS, 'seconds for a step or an evaluation batch'),
     compile_timeout=Field(7200.0, SECONDS,

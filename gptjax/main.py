@@ -35,8 +35,8 @@ from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
 from gptjax.config import command_line, job_flags  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
-from gptjax.files import paths  # noqa: E402
 from gptjax.parallel import compiling, control, processes  # noqa: E402
+from gptjax.storage.files import paths  # noqa: E402
 
 FLAGS = flags.FLAGS
 

@@ -28,7 +28,7 @@ workdir_of() {
     esac
   done
   # shellcheck disable=SC2088 # it is text here
-  case $workdir in # like gptjax.files.paths: a shell expands ~ only at the start of a word
+  case $workdir in # like gptjax.storage.files.paths: a shell expands ~ only at the start of a word
     '~' | '~/'*) workdir=$HOME${workdir:1} ;;
   esac
   printf '%s' "$workdir"

@@ -38,7 +38,7 @@ from gptjax.benchmark.subjects.train import PACKAGES, missing_package
 from gptjax.command import run, shutdown
 from gptjax.command.flag_types import real
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 SIZES = ('124M', '355M', '774M', '1558M')
 TINY = 'tiny'  # runs on any device

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from gptjax.benchmark import results
 from gptjax.errors import InputError
-from gptjax.files import paths, records
+from gptjax.storage.files import paths, records
 
 
 class Journal:

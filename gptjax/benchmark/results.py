@@ -5,7 +5,7 @@ import math
 import statistics
 from pathlib import Path
 
-from gptjax.files import atomic
+from gptjax.storage.files import atomic
 
 OURS = 'gptjax'
 

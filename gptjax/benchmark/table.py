@@ -14,7 +14,7 @@ from gptjax.benchmark import gates, journal, results
 from gptjax.benchmark.results import format_number
 from gptjax.command import run
 from gptjax.errors import InputError
-from gptjax.files import atomic, paths
+from gptjax.storage.files import atomic, paths
 
 BEGIN = ('<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json '
          '--into=docs/explanation/speed_measurement.md -->')

@@ -139,7 +139,7 @@ def kernels():
 
 def caches():
   """Yield the rows of compiled programs, tokenizers and data sets."""
-  from gptjax.files import paths, private_folder
+  from gptjax.storage.files import paths, private_folder
   folder = jax_settings.cache_folder(defaults.declared()['compilation_cache'].default)
   if folder:
     folder = Path(paths.local(folder))

@@ -2,7 +2,7 @@
 
 import io
 
-from gptjax.files import atomic
+from gptjax.storage.files import atomic
 from gptjax.text.printable import printable
 
 

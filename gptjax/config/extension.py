@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.files import atomic, records
+from gptjax.storage.files import atomic, records
 from gptjax.text.redacted import redacted_values
 from gptjax.train.optimizer import learning_rate
 

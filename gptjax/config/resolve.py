@@ -12,11 +12,11 @@ import gptjax
 from gptjax import defaults, domains
 from gptjax.config import extension
 from gptjax.errors import InputError
-from gptjax.files import atomic, hub_names, paths, private_folder, records, run_config
-from gptjax.files.run_config import flat
 from gptjax.kernels import fused, xla_presets
 from gptjax.model import attention, parameters
 from gptjax.parallel import jax_settings
+from gptjax.storage.files import atomic, hub_names, paths, private_folder, records, run_config
+from gptjax.storage.files.run_config import flat
 from gptjax.text import words
 from gptjax.text.redacted import redacted_values
 
@@ -29,9 +29,9 @@ OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir'
              'finetune.data_dir')
 
 # Fields that may change when a run is resumed: placement, logging and paths.
-MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', 'compilation_cache',
-              'xla_preset', 'init_from', 'model.scan', 'model.remat', 'train.microbatch_size',
-              'train.max_skipped', 'train.rewind.',
+MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'storage.', 'watchdog.', 'attention.kernel',
+              'compilation_cache', 'xla_preset', 'init_from', 'model.scan', 'model.remat',
+              'train.microbatch_size', 'train.max_skipped', 'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
               'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir',
               'data.tfds_download', 'data.verify', 'data.prefetch', 'loss.chunk', 'finetune.data_dir',
@@ -39,7 +39,7 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'watchdog.', 'attention.kernel', '
 
 
 def make_paths_absolute(config, overrides=()):
-  """Make the paths of a config absolute, in place; see `gptjax.files.paths`.
+  """Make the paths of a config absolute, in place; see `gptjax.storage.files.paths`.
 
   Args:
     config: as written.

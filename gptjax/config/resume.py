@@ -12,7 +12,7 @@ import jax
 
 from gptjax import defaults
 from gptjax.errors import InputError
-from gptjax.files.run_config import as_tuple, read
+from gptjax.storage.files.run_config import as_tuple, read
 
 # Fields that are not kept: mesh, kernels, compilation, evaluation batch size, input paths, predictions.
 NOT_KEPT = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',

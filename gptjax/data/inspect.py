@@ -23,9 +23,9 @@ from gptjax.command.parsers.inspect import parser
 from gptjax.data.corpus import corpus_manifest, reader
 from gptjax.data.corpus import mixture as mixtures
 from gptjax.errors import InputError
-from gptjax.files import run_config
 from gptjax.kernels import cpu
 from gptjax.storage import rewind_log
+from gptjax.storage.files import run_config
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 from gptjax.text.words import plural

@@ -43,8 +43,8 @@ from gptjax.data.corpus import corpus_manifest, held_out, shards
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
-from gptjax.files import atomic, json_files
 from gptjax.storage import ownership
+from gptjax.storage.files import atomic, json_files
 
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a problem

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gptjax.files import atomic, records
-from gptjax.files.json_files import NUMBER
+from gptjax.storage.files import atomic, records
+from gptjax.storage.files.json_files import NUMBER
 
 # Layout of `grids` in results.json: cells of how a score depends on the protocol.
 GRIDS = {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}

@@ -23,13 +23,13 @@ from gptjax.evaluate.journal import GRIDS, Journal
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
-from gptjax.files import atomic, records
-from gptjax.files.json_files import NUMBER, OPTIONAL_NUMBER
 from gptjax.model.size import n_params
 from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrained import layout, open_source
 from gptjax.storage import ownership
+from gptjax.storage.files import atomic, records
+from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER
 from gptjax.train.step import graph
 
 DONE = 0  # exit code

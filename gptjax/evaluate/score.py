@@ -33,9 +33,9 @@ from gptjax.data.tokenizers import special
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.tasks.language_modelling import windows
-from gptjax.files import bounded, paths
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings, sharding
+from gptjax.storage.files import bounded, paths
 from gptjax.text import text_checks
 
 MAX_FILE = 1 << 30  # bytes of a file of text

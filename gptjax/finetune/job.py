@@ -13,7 +13,6 @@ from gptjax.config import resolve as configs
 from gptjax.data.corpus import mixture
 from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
-from gptjax.files import atomic, literal_path
 from gptjax.finetune import batches, results, weights
 from gptjax.finetune import data as datas
 from gptjax.finetune.run import Run, finetune_run
@@ -26,6 +25,7 @@ from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run_weights import save_tokenizer
 from gptjax.storage import ownership
+from gptjax.storage.files import atomic, literal_path
 
 
 def finetune(config, workdir, overrides=()):

@@ -12,11 +12,11 @@ import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
-from gptjax.files import atomic, json_files, records
 from gptjax.finetune import batches
 from gptjax.finetune import data as datas
 from gptjax.finetune.tasks.metrics import METRICS
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
+from gptjax.storage.files import atomic, json_files, records
 from gptjax.text import markdown
 
 VERSION = 2  # of results.json and result.json, which have fractions; files without a version have per cent

@@ -15,7 +15,6 @@ import numpy as np
 from gptjax.command import bars, shutdown
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import pipeline
-from gptjax.files import atomic, records
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
@@ -24,6 +23,7 @@ from gptjax.parallel import control, processes, sharding
 from gptjax.pretrained.export import export_obstacle, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
+from gptjax.storage.files import atomic, records
 from gptjax.text.words import plural
 
 

@@ -11,10 +11,10 @@ from gptjax.command import figures, streams
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
-from gptjax.files import atomic, records
 from gptjax.finetune import job, results, weights, zero_shot
 from gptjax.pretrain.loop import DONE
 from gptjax.storage import ownership
+from gptjax.storage.files import atomic, records
 from gptjax.text import markdown
 
 # Table 5 of the paper, on the test sets of GLUE; QNLI's figures are of its version 1 and not printed.

@@ -13,12 +13,12 @@ from gptjax.evaluate.run import data_options
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import gpt1, heuristics
 from gptjax.evaluate.texts.sources import NotRun
-from gptjax.files import atomic, records
 from gptjax.finetune import results
 from gptjax.parallel import processes, sharding
 from gptjax.pretrain.loop import DONE
 from gptjax.pretrained.workdir import CHECKPOINTS
 from gptjax.storage import checkpoint
+from gptjax.storage.files import atomic, records
 
 # {task in gptjax/evaluate/tasks/gpt1.py: its name in the figure}.
 HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question answering', 'dprd': 'winograd'}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gptjax import defaults, errors
 from gptjax.errors import InputError
-from gptjax.files import json_files, paths, private_folder, records
+from gptjax.storage.files import json_files, paths, private_folder, records
 
 # The random numbers of a seed depend on these, so the environment cannot change them.
 FIXED = {'jax_default_prng_impl': 'threefry2x32', 'jax_threefry_partitionable': True,

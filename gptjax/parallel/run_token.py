@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.files import atomic
+from gptjax.storage.files import atomic
 
 VARIABLE = 'GPTJAX_RUN_TOKEN'
 MIN_LENGTH = 16  # characters: a shorter token could be found by brute force from a recorded proof

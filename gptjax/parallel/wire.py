@@ -10,7 +10,7 @@ import time
 
 from gptjax.command.shutdown import STOPPED
 from gptjax.errors import BAD_INPUT, BUG, LOST
-from gptjax.files import records
+from gptjax.storage.files import records
 from gptjax.text.printable import printable
 
 MAX_LINE = 1 << 14   # bytes of a line

@@ -19,7 +19,6 @@ from gptjax.data.corpus import pipeline, reader
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
-from gptjax.files import literal_path
 from gptjax.kernels import xla_presets
 from gptjax.parallel import control, processes, sharding
 from gptjax.parallel.watchdog import Watchdog
@@ -31,6 +30,7 @@ from gptjax.pretrained.export import export_obstacle
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
+from gptjax.storage.files import literal_path
 from gptjax.train.step import first_state, graph, init_state, train_step
 
 DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; stopped and saved, to be started again

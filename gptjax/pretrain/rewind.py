@@ -13,8 +13,8 @@ import math
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.files import atomic
 from gptjax.storage import checkpoint
+from gptjax.storage.files import atomic
 from gptjax.storage.rewind_log import batch_number, in_effect, read, write
 
 TRIES = 3  # rewinds to one checkpoint after which the run stops

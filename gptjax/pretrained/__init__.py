@@ -22,10 +22,10 @@ from pathlib import Path
 from flax import nnx
 
 from gptjax.errors import InputError
-from gptjax.files import hub_names, paths
 from gptjax.parallel import sharding
 from gptjax.pretrained import layout
 from gptjax.pretrained.export import save_pretrained
+from gptjax.storage.files import hub_names, paths
 from gptjax.train.step import graph
 
 __all__ = ['load', 'open_source', 'save_pretrained']
@@ -42,8 +42,8 @@ def load(path):
 
   Args:
     path: a folder, or a model on the Hugging Face Hub (`gpt2`, `OWNER/NAME`, `OWNER/NAME@REVISION`, see
-      `gptjax.files.hub_names`), whose files are downloaded into the cache of `huggingface_hub`. A folder of
-      that name takes precedence. The content of a folder determines its kind:
+      `gptjax.storage.files.hub_names`), whose files are downloaded into the cache of `huggingface_hub`. A
+      folder of that name takes precedence. The content of a folder determines its kind:
       `config.json` and `model.safetensors` (or its shards): Hugging Face, GPT-2 or OpenAI-GPT;
       `hparams.json` and `model.ckpt.index`: OpenAI's GPT-2;
       `params_shapes.json` and `params_0.npy` ...: OpenAI's GPT-1;

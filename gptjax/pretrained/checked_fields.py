@@ -2,7 +2,7 @@
 
 from gptjax import defaults, domains
 from gptjax.errors import InputError
-from gptjax.files.json_files import shown
+from gptjax.storage.files.json_files import shown
 
 
 def read_sizes(path, values, names):

@@ -11,7 +11,6 @@ from safetensors import safe_open
 from gptjax.command import bars
 from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
-from gptjax.files import atomic, paths
 from gptjax.model.gpt import GPT, Block
 from gptjax.model.lstm import LSTM
 from gptjax.model.parameters import declaration
@@ -29,6 +28,7 @@ from gptjax.pretrained.huggingface import (
 )
 from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint, digests
+from gptjax.storage.files import atomic, paths
 from gptjax.train.step import graph
 
 # Attributes of a module that affect how it is computed, but not its function.

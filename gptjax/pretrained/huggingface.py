@@ -9,10 +9,10 @@ from safetensors import safe_open
 
 from gptjax.data.tokenizers import hf_tokenizer, native
 from gptjax.errors import InputError
-from gptjax.files import json_files, lfs
-from gptjax.files.json_files import shown
 from gptjax.pretrained import layout
 from gptjax.pretrained.checked_fields import check_fields, read_sizes
+from gptjax.storage.files import json_files, lfs
+from gptjax.storage.files.json_files import shown
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')

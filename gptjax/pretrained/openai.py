@@ -9,9 +9,9 @@ import numpy as np
 from gptjax.data.corpus import pipeline
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
-from gptjax.files import json_files, lfs
 from gptjax.pretrained import layout
 from gptjax.pretrained.checked_fields import check_fields, read_sizes
+from gptjax.storage.files import json_files, lfs
 
 GPT2_HPARAMS, GPT2_INDEX = 'hparams.json', 'model.ckpt.index'
 GPT1_SHAPES, GPT1_PIECES = 'params_shapes.json', 10

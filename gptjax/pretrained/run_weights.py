@@ -9,10 +9,10 @@ from flax import nnx
 from gptjax.config import resume
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
-from gptjax.files import atomic
 from gptjax.pretrained import layout, open_source
 from gptjax.pretrained.export import checkpoint_exporter
 from gptjax.storage.checkpoint import any_completed
+from gptjax.storage.files import atomic
 from gptjax.train.step import graph
 
 

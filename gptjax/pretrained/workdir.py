@@ -6,10 +6,10 @@ from gptjax import defaults
 from gptjax.config.resume import NOT_OF_WEIGHTS
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
-from gptjax.files import records
 from gptjax.pretrained import layout
 from gptjax.pretrained.checked_fields import check_fields
 from gptjax.storage import checkpoint
+from gptjax.storage.files import records
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
 

@@ -2,8 +2,8 @@
 
 from gptjax.errors import InputError
 from gptjax.evaluate.journal import GRIDS
-from gptjax.files import bounded, records
-from gptjax.files.json_files import NUMBER, OPTIONAL_NUMBER, layout_fault
+from gptjax.storage.files import bounded, records
+from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER, layout_fault
 from gptjax.text import text_checks
 
 CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},

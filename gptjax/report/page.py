@@ -7,9 +7,9 @@ from pathlib import Path
 
 import gptjax
 from gptjax.config import resolve as configs
-from gptjax.files import atomic
 from gptjax.report import html, markdown, plots, runs, tables
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
+from gptjax.storage.files import atomic
 from gptjax.text.redacted import redacted, redacted_values
 
 FIGURES = 'report-figures'

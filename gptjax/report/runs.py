@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.files.json_files import layout_fault
 from gptjax.report import files, telemetry
+from gptjax.storage.files.json_files import layout_fault
 
 
 class Run(NamedTuple):

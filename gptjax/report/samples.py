@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from gptjax.files import atomic, records
 from gptjax.generate import generation
 from gptjax.report import files
+from gptjax.storage.files import atomic, records
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):

@@ -14,9 +14,9 @@ import jax
 
 from gptjax.command import figures, streams
 from gptjax.data.corpus import pipeline
-from gptjax.files import atomic, records
 from gptjax.parallel import processes
 from gptjax.report.wandb_run import WandB
+from gptjax.storage.files import atomic, records
 
 PROCESS_START = time.monotonic()  # approximate start of the process
 # Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they

@@ -4,7 +4,7 @@ import secrets
 
 from gptjax.command import streams
 from gptjax.errors import InputError
-from gptjax.files import atomic, bounded, records
+from gptjax.storage.files import atomic, bounded, records
 from gptjax.text.redacted import redacted_values
 
 

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 
 from gptjax import errors
 from gptjax.errors import InputError
-from gptjax.files import atomic
 from gptjax.parallel import processes
 from gptjax.storage import orbax_io
 from gptjax.storage.digests import describe_arrays, digests
+from gptjax.storage.files import atomic
 from gptjax.storage.manifest import MANIFEST, file_digest, find_fault, read_manifest, write_manifest
 
 STATE, SAVING = 'state', 'saving'

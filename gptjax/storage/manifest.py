@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from gptjax.errors import InputError
-from gptjax.files import atomic, bounded, json_files, paths
+from gptjax.storage.files import atomic, bounded, json_files, paths
 
 MANIFEST = 'manifest.json'
 # An array is [shape, dtype, digest], a file [size, digest].

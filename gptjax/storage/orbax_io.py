@@ -16,7 +16,7 @@ from etils import epath
 
 from gptjax import errors
 from gptjax.errors import InputError
-from gptjax.files.literal_path import literal
+from gptjax.storage.files.literal_path import literal
 
 # After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)

@@ -26,7 +26,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.files import atomic, json_files
+from gptjax.storage.files import atomic, json_files
 
 FILE = 'owner.json'
 HEARTBEAT = 10        # seconds between two heartbeats

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.files import atomic, records
 from gptjax.storage import checkpoint
+from gptjax.storage.files import atomic, records
 from gptjax.text.words import plural
 
 FILE = 'rewinds.json'

@@ -18,7 +18,7 @@ from gptjax.benchmark.subjects.train import config_override
 from gptjax.command import flag_types, run
 from gptjax.command.flag_types import Listed, Number, integer, real
 from gptjax.errors import InputError
-from gptjax.files import hub_names, paths
+from gptjax.storage.files import hub_names, paths
 
 COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretrained.__main__',
             'gptjax.data.prepare', 'gptjax.data.inspect', 'gptjax.data.clean.__main__',

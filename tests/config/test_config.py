@@ -18,11 +18,11 @@ from gptjax.config import memory
 from gptjax.config import resolve as configs
 from gptjax.data import prepare
 from gptjax.errors import InputError
-from gptjax.files import private_folder
 from gptjax.kernels import xla_presets
 from gptjax.model import attention, compute, gpt
 from gptjax.parallel import jax_settings
 from gptjax.pretrain.loop import pretrain
+from gptjax.storage.files import private_folder
 
 FIELDS = defaults.declared()
 

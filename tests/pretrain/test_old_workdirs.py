@@ -14,7 +14,7 @@ from gptjax.config import resolve as configs
 from gptjax.config import resume
 from gptjax.domains import Field, integer
 from gptjax.errors import InputError
-from gptjax.files import run_config
+from gptjax.storage.files import run_config
 
 V0_1 = ROOT / 'tests' / 'pretrain' / 'workdirs' / 'v0_1'
 

@@ -14,9 +14,9 @@ from huggingface_hub import constants
 
 import gptjax
 from gptjax.errors import InputError
-from gptjax.files import hub_names
 from gptjax.pretrained import hub as hub_module
 from gptjax.pretrained import open_source
+from gptjax.storage.files import hub_names
 
 OTHERS = {'pytorch_model.bin': b'\x80\x04.', 'tf_model.h5': b'x', 'README.md': b'#', 'run.py': b'import os',
           'onnx/config.json': b'{}', 'model.fp16.safetensors': b'x', 'flax_model.msgpack': b'x'}

@@ -18,12 +18,12 @@ import gptjax
 from gptjax.config import resolve as configs
 from gptjax.data.corpus.reader import open_corpus
 from gptjax.data.tokenizers import loading
-from gptjax.files import records
 from gptjax.parallel import sharding
 from gptjax.pretrain.loop import pretrain
 from gptjax.pretrained import layout, run_weights
 from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint
+from gptjax.storage.files import records
 
 EIGHT = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.tensor': 2}
 

@@ -9,9 +9,9 @@ import pytest
 from gptjax.command import figures
 from gptjax.data import inspect
 from gptjax.evaluate import table as evaluation
-from gptjax.files import records
 from gptjax.finetune import results
 from gptjax.report import page, plots, telemetry
+from gptjax.storage.files import records
 from gptjax.text import markdown
 
 HOSTILE = '<img src=x onerror=alert(1)>|[a](javascript:b)\n\n# `c` $\\frac{$ **d** &lt;'

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from gptjax import errors  # noqa: F401 (errors: of FULL)
 from gptjax.errors import InputError
-from gptjax.files import literal_path
 from gptjax.parallel import sharding
 from gptjax.pretrain.loop import pretrain
 from gptjax.storage import checkpoint, orbax_io
 from gptjax.storage.digests import digests
+from gptjax.storage.files import literal_path
 from gptjax.train.step import init_state
 
 FACTS = {'corpus_digest': 'abc'}

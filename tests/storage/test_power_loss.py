@@ -22,12 +22,12 @@ from gptjax.data.clean.webtext import RECIPES
 from gptjax.data.prepare import prepare
 from gptjax.data.tokenizers import training
 from gptjax.evaluate.overlap.build import build_filter
-from gptjax.files import atomic
 from gptjax.model.gpt import GPT
 from gptjax.pretrain import rewind
 from gptjax.pretrained.export import folder_files, write_folder
 from gptjax.pretrained.run_weights import save_corpus_tokenizer
 from gptjax.storage import checkpoint, rewind_log
+from gptjax.storage.files import atomic
 
 
 def content(folder, without=()):

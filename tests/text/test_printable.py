@@ -15,11 +15,11 @@ from gptjax.command import run as command
 from gptjax.command import streams as console
 from gptjax.data import inspect, prepare
 from gptjax.errors import InputError, LostProcess
-from gptjax.files import records
 from gptjax.generate import __main__ as generate_command
 from gptjax.parallel import rendezvous
 from gptjax.pretrained import __main__ as pretrained
 from gptjax.report import __main__ as report
+from gptjax.storage.files import records
 from gptjax.text.printable import printable
 
 # Sets a title, clears the screen, C1's control sequence introducer, reverses a line, ends a line.

@@ -11,8 +11,8 @@ from conftest import train
 from gptjax.data.prepare import prepare
 from gptjax.data.sources import documents
 from gptjax.errors import InputError
-from gptjax.files import records
 from gptjax.report import page
+from gptjax.storage.files import records
 from gptjax.text.redacted import redacted, redacted_values, without_secrets
 
 SECRETS = 'hunter2pass', 'wJalrXUtnFEMI/K7MDENG', '0a1b2c3d4e5f', 'AKIAEXAMPLE'

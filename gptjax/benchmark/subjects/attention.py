@@ -17,7 +17,7 @@ from gptjax.benchmark.sizes import SIZES, make_config
 from gptjax.benchmark.subjects.train import PACKAGES
 from gptjax.command import run
 from gptjax.command.flag_types import integer
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 DROPOUT_RATE = 0.1
 MAX_ERROR = 0.05  # relative; bfloat16 has 8 bits of precision

@@ -13,7 +13,7 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.sizes import SIZES, make_config, random_batch
 from gptjax.benchmark.subjects.train import PACKAGES, compiled_step
 from gptjax.command import run
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 LAYERS, BATCH, STEPS = 4, 2, 20
 MAX_ERROR = 0.05       # relative error of the gradient in bfloat16

@@ -26,7 +26,7 @@ from gptjax.data import prepare
 from gptjax.data.corpus import pipeline, reader
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import byte_bpe, loading, training
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 ENCODE, ONE, TWO, READ = 'encode_ordinary', 'prepare-1', 'prepare-2', 'read'
 LABELS = {ENCODE: 'tiktoken.encode_ordinary', ONE: 'prepare, 1 worker', TWO: 'prepare, 2 workers'}

@@ -21,8 +21,8 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.subjects.generate import SIZES, make_config
 from gptjax.command import run
 from gptjax.command.flag_types import integer
-from gptjax.files import paths
 from gptjax.kernels import cpu
+from gptjax.storage.files import paths
 
 OURS, HARNESS = 'gptjax', 'lm-evaluation-harness'
 DTYPES = 'float32', 'bfloat16'

@@ -13,7 +13,7 @@ from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine_info
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 
 def make_parser():

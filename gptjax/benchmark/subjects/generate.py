@@ -20,7 +20,7 @@ from gptjax.benchmark.results import OURS
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.config import files
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
 TINY, TINY_MODEL = 'tiny', dict(n_layer=2, n_head=2, n_embd=32, n_ctx=1024, n_vocab=96)

@@ -23,7 +23,7 @@ from gptjax.command import run
 from gptjax.command.flag_types import WORKERS, integer, real
 from gptjax.data.sources import python
 from gptjax.evaluate.overlap import bloom, build
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 SCALE = 10
 TARGET_SPEED = 1.5e6  # 8-grams per second, on two cores

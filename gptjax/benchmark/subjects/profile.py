@@ -24,7 +24,7 @@ from gptjax.benchmark.subjects.train import (
 )
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 STEPS = 3
 UNATTRIBUTED = 'not attributed'

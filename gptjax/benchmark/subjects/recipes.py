@@ -18,8 +18,8 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.command import figures
 from gptjax.command import run as command
 from gptjax.command.flag_types import Listed, integer, real
-from gptjax.files import paths
 from gptjax.parallel import jax_settings
+from gptjax.storage.files import paths
 
 # Fields set in config.optimizer; all others have their defaults: AdamW with GPT-2's usual constants, cosine.
 RECIPES = {'adamw': {}, 'muon': {'name': 'muon'}, 'wsd': {'schedule': 'wsd'}}

@@ -21,7 +21,7 @@ from gptjax.benchmark.subjects.train import make_config, random_batch
 from gptjax.command import figures
 from gptjax.command import run as command
 from gptjax.command.flag_types import Listed, integer
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 FLAT = 0.03  # relative change that still counts as none
 NEGLIGIBLE = 1e-3  # share of all exchanged bytes below which a collective is ignored

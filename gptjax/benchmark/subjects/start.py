@@ -18,7 +18,7 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.command import run, shutdown
 from gptjax.command.flag_types import integer
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 TARGET_S = 15   # seconds, with a warm cache
 LIMIT_S = 600   # time limit of one start, in seconds

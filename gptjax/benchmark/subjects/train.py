@@ -20,8 +20,8 @@ from gptjax.benchmark.results import OURS
 from gptjax.benchmark.sizes import SIZES, batch_sizes, make_config, random_batch
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
-from gptjax.files import paths
 from gptjax.kernels import cpu
+from gptjax.storage.files import paths
 
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')

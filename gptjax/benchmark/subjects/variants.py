@@ -22,8 +22,8 @@ from gptjax.benchmark.subjects.train import (
 )
 from gptjax.command import run
 from gptjax.command.flag_types import integer
-from gptjax.files import paths
 from gptjax.kernels import xla_presets
+from gptjax.storage.files import paths
 
 BATCH_MEMORY_SHARE = 0.3  # of the memory, for the batch size: some variants need 3 times as much
 VARIANTS = {

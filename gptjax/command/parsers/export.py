@@ -3,7 +3,7 @@
 import argparse
 
 from gptjax.command.run import Parser
-from gptjax.files import hub_names, paths
+from gptjax.storage.files import hub_names, paths
 
 
 def parser():

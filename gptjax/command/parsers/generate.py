@@ -4,7 +4,7 @@ import argparse
 
 from gptjax.command.flag_types import SEED, integer, real
 from gptjax.command.run import Parser
-from gptjax.files import hub_names, paths
+from gptjax.storage.files import hub_names, paths
 
 DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed': integer(0, SEED),
            'temperature': real(1e-6, 1e6, also={0: 'greedy'}), 'top_k': integer(0), 'top_p': real(1e-6, 1),

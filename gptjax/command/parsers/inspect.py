@@ -3,7 +3,7 @@
 from gptjax.command.flag_types import SEED, integer
 from gptjax.command.parsers import docstring
 from gptjax.command.run import Parser
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 
 def parser():

@@ -5,7 +5,7 @@ import os
 from gptjax.command.flag_types import WORKERS, integer, real
 from gptjax.command.parsers import docstring
 from gptjax.command.run import Parser
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 
 def parser():

@@ -4,7 +4,7 @@ from gptjax.command.flag_types import WORKERS as MOST_WORKERS
 from gptjax.command.flag_types import integer, real
 from gptjax.command.parsers import docstring
 from gptjax.command.run import Parser
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)

@@ -2,7 +2,7 @@
 
 from gptjax.command.flag_types import integer
 from gptjax.command.run import Parser
-from gptjax.files import hub_names, paths
+from gptjax.storage.files import hub_names, paths
 
 STRIDES, BATCH_SIZES = integer(1), integer(1, 1_000_000)
 TABLE, JSON = 'table', 'json'

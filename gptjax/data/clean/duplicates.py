@@ -17,7 +17,7 @@ import numpy as np
 
 from gptjax.data.clean import webtext
 from gptjax.data.corpus import shards
-from gptjax.files import atomic
+from gptjax.storage.files import atomic
 
 VERDICTS, KEYS, SIGNATURES = 'verdicts.bin', 'keys.bin', 'signatures.bin'
 FILES = (VERDICTS, KEYS, SIGNATURES)

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.files import bounded, json_files
+from gptjax.storage.files import bounded, json_files
 from gptjax.text import text_checks
 from gptjax.text.printable import printable
 

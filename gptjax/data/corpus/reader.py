@@ -18,7 +18,7 @@ from gptjax.command import bars
 from gptjax.data.corpus import order
 from gptjax.data.corpus.corpus_manifest import read_manifest
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 IGNORED_TARGET = -1  # the loss ignores these targets
 HASH_CHUNK = 1 << 22  # bytes hashed at a time

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.files import atomic, paths, records
+from gptjax.storage.files import atomic, paths, records
 
 PARTIAL_SUFFIX = '.part'  # of a file's name until it is complete
 HASH_CHUNK = 1 << 22     # bytes hashed at a time

@@ -25,7 +25,7 @@ import re
 from gptjax.data.sources import files, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.storage.files import paths
 from gptjax.text.redacted import redacted, redacted_values
 
 KINDS = ('text', 'jsonl', 'parquet', 'tar', 'tfds', 'corpus', 'python')

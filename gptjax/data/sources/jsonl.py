@@ -1,7 +1,7 @@
 """Documents from files of JSON objects, one per line."""
 
 from gptjax.data.sources import fields, files
-from gptjax.files import bounded
+from gptjax.storage.files import bounded
 
 
 def pieces(path, field):

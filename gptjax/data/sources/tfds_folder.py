@@ -9,7 +9,7 @@ import os
 import re
 
 from gptjax.errors import InputError
-from gptjax.files import bounded
+from gptjax.storage.files import bounded
 
 FEATURES, INFO = 'features.json', 'dataset_info.json'
 CONFIGS_METADATA = '.config/metadata.json'  # of all configs of a data set

@@ -18,7 +18,7 @@ from gptjax.data.tokenizers.tokenizer_files import (
   saved_files,
 )
 from gptjax.errors import InputError
-from gptjax.files import json_files
+from gptjax.storage.files import json_files
 
 END_OF_TEXT = '<|endoftext|>'
 TIKTOKEN_CHARACTERS = 1 << 19  # per call: a run of a million spaces overflows tiktoken's stack

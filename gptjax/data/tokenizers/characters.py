@@ -20,7 +20,7 @@ from gptjax.data.tokenizers.tokenizer_files import (
   saved_files,
 )
 from gptjax.errors import InputError
-from gptjax.files import json_files
+from gptjax.storage.files import json_files
 from gptjax.text import text_checks
 
 FILE = 'characters.json'

@@ -14,7 +14,7 @@ import numpy as np
 
 from gptjax.data.tokenizers import gpt1_words
 from gptjax.errors import InputError
-from gptjax.files import json_files
+from gptjax.storage.files import json_files
 
 FILES = ('encoder_bpe_40000.json', 'vocab_40000.bpe')
 END_OF_WORD = '</w>'      # on the last symbol of a word

@@ -10,8 +10,8 @@ tokenizer.json.
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.files import bounded, json_files, lfs
-from gptjax.files.json_files import shown
+from gptjax.storage.files import bounded, json_files, lfs
+from gptjax.storage.files.json_files import shown
 from gptjax.text import text_checks
 
 JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'

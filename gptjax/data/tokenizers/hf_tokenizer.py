@@ -16,7 +16,7 @@ from gptjax.data.tokenizers import (
 )
 from gptjax.data.tokenizers.hf_folder import FAST, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
-from gptjax.files import bounded, lfs
+from gptjax.storage.files import bounded, lfs
 
 # A field of tokenizer_config.json: an entry that ends a text but is not a special token, unlike eos_token.
 END_FIELD = 'end_of_text'

@@ -16,7 +16,7 @@ from gptjax.data.tokenizers.characters import Characters
 from gptjax.data.tokenizers.sentence_piece import SentencePiece
 from gptjax.data.tokenizers.tokenizer_files import read_file
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 KINDS = ('gpt2', 'bpe', 'char', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
-from gptjax.files import atomic, bounded, lfs
+from gptjax.storage.files import atomic, bounded, lfs
 
 # digest(encoder.json, vocab.bpe) of GPT-2.
 GPT2_DIGEST = '00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb'

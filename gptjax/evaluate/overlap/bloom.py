@@ -27,7 +27,7 @@ from gptjax.data import progress as progress_bar
 from gptjax.data.corpus import corpus_manifest
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import eightgrams
-from gptjax.files import atomic, bounded, json_files
+from gptjax.storage.files import atomic, bounded, json_files
 
 VERSION = 1  # of the file and of the keys
 LENGTH = struct.Struct('<Q')

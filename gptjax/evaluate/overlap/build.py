@@ -26,8 +26,8 @@ from gptjax.data.sources import documents as sources
 from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import bloom, eightgrams
-from gptjax.files import atomic
 from gptjax.storage import ownership
+from gptjax.storage.files import atomic
 from gptjax.text.redacted import redacted_values
 
 BUCKET_KEYS = 1 << 23     # target size of a bucket: 64 MB

@@ -16,7 +16,7 @@ from gptjax.errors import InputError
 from gptjax.evaluate.overlap import bloom, build, eightgrams
 from gptjax.evaluate.scoring import overlap_scores
 from gptjax.evaluate.texts import spelling
-from gptjax.files import atomic, records
+from gptjax.storage.files import atomic, records
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
 HIGH_OVERLAP = 0.15  # of an example's 8-grams; the threshold of the paper's analysis of LAMBADA

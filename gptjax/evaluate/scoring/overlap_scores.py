@@ -7,7 +7,7 @@ import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
-from gptjax.files import bounded
+from gptjax.storage.files import bounded
 from gptjax.text import text_checks
 
 NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'

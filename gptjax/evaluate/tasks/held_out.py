@@ -15,7 +15,7 @@ from gptjax.data.corpus import mixture, reader
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import sources
-from gptjax.files import run_config
+from gptjax.storage.files import run_config
 from gptjax.text.words import plural
 
 NO_CORPUS = ('no corpus with held-out text: set --config.data.corpus=FOLDER to a folder that '

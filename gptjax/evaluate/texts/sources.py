@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gptjax.data.sources import tfds, tfds_folder
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import schema as schemas
-from gptjax.files import bounded
+from gptjax.storage.files import bounded
 from gptjax.text import text_checks
 
 SEARCH_DEPTHS = ('', '*', '*/*')  # folders below data_dir that are searched

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.files import bounded
+from gptjax.storage.files import bounded
 from gptjax.text import text_checks
 
 MAX_LINE = 1 << 24  # characters per line in a file of examples

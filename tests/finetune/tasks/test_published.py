@@ -10,10 +10,10 @@ from finetune import published
 
 from configs import gpt1_finetune
 from gptjax.data.tokenizers import loading
-from gptjax.files import records
 from gptjax.finetune import data, job, results, studies
 from gptjax.finetune.tasks import examples
 from gptjax.finetune.tasks import published as tasks
+from gptjax.storage.files import records
 
 TASKS = [name for name, task in tasks.TASKS.items() if isinstance(task.train[0], examples.Tfds)]
 LABELLED = {'snli', 'scitail', 'race', 'story_cloze'}

@@ -47,10 +47,10 @@ def location(path, what='path'):
   scheme, separator, rest = str(path).partition('://')
   if not separator or scheme not in BUCKETS:
     return Path(local(path, what))
-  parts = rest.strip('/').split('/')
+  parts = rest.rstrip('/').split('/')
   if not all(parts) or {'.', '..'} & set(parts) or set(rest) & set('?#*'):
     raise InputError(f'{what} {path} is not a name in a bucket: write {scheme}://BUCKET/NAME')
-  return Url(scheme, '/'.join(parts))
+  return Url(scheme, rest.rstrip('/'))
 
 
 def local(path, what='path'):

@@ -20,12 +20,12 @@ from gptjax.data import inspect, prepare
 from gptjax.data.corpus import mixture, reader
 from gptjax.data.tokenizers import hf_tokenizer, loading, native
 from gptjax.errors import InputError
-from gptjax.files import json_files, records
 from gptjax.parallel import jax_settings
 from gptjax.pretrain import rewind
 from gptjax.pretrained import open_source
 from gptjax.report import runs
 from gptjax.storage import manifest, rewind_log
+from gptjax.storage.files import json_files, records
 
 DEEP = json.loads('[' * 150 + ']' * 150)
 ODD = [None, True, 0, -1, 7, 2**31, 2**70, -10**400, 1.5, -1.0, 1e300, math.nan, math.inf, '', 'x', '0',

@@ -12,8 +12,8 @@ from gptjax.data.sources import files, tfds
 from gptjax.data.tokenizers import hf_tokenizer, loading
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import sources
-from gptjax.files import bounded
 from gptjax.finetune.tasks import examples
+from gptjax.storage.files import bounded
 
 JSON = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner))

@@ -6,7 +6,7 @@ import pytest
 
 from gptjax import defaults
 from gptjax.config import resolve as configs
-from gptjax.files import hub_names
+from gptjax.storage.files import hub_names
 
 
 @pytest.mark.parametrize('text, repo, revision', [

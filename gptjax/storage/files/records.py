@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.files import bounded, json_files
+from gptjax.storage.files import bounded, json_files
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 

@@ -2,7 +2,7 @@
 
 from gptjax import defaults, domains
 from gptjax.errors import InputError
-from gptjax.files import bounded, json_files, records
+from gptjax.storage.files import bounded, json_files, records
 
 
 def read(path):

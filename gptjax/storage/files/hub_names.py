@@ -12,7 +12,7 @@ import re
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 _PART = r'[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?'
 _NAME = re.compile(rf'(?P<repo>{_PART}(?:/{_PART})?)(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?')

@@ -6,10 +6,10 @@ import math
 import pytest
 
 from gptjax.evaluate.journal import Journal
-from gptjax.files import records
 from gptjax.pretrain import rewind
 from gptjax.report import files, samples, telemetry
 from gptjax.storage import checkpoint, rewind_log
+from gptjax.storage.files import records
 
 
 def logged(folder, n=4):

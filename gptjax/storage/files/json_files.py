@@ -7,7 +7,7 @@ A layout is a type or a tuple of types; [layout] for a list; {str: layout} for a
 import math
 
 from gptjax.errors import InputError
-from gptjax.files import bounded, lfs
+from gptjax.storage.files import bounded, lfs
 from gptjax.text import text_checks
 
 NUMBER = int, float

@@ -13,9 +13,9 @@ from gptjax.config import resolve
 from gptjax.data.corpus import reader, shards
 from gptjax.data.tokenizers import loading, tokenizer_files, training
 from gptjax.errors import InputError
-from gptjax.files import atomic, paths
 from gptjax.pretrained.run_weights import save_corpus_tokenizer
 from gptjax.storage import manifest, ownership
+from gptjax.storage.files import atomic, paths
 
 SECRET = 'of another'
 

@@ -5,9 +5,10 @@ file (an exception there would replace the old object by half of the new one). W
 committed by its last object, a manifest.
 
 A request that fails for a reason that passes (too many requests, a fault of the server, a broken or silent
-connection) is repeated, after pauses with jitter, for up to `retry_seconds`. Lists and facts are never cached.
+connection) is repeated, after pauses with jitter, for up to `retry_seconds`. Lists are never cached.
 """
 
+import contextlib
 import errno
 import logging
 import random
@@ -17,8 +18,7 @@ from typing import NamedTuple
 
 from gptjax import defaults
 from gptjax.errors import InputError
-from gptjax.files import atomic, bounded
-from gptjax.files.paths import Url
+from gptjax.storage.files import atomic, bounded
 
 PACKAGES = {'gs': ('gcsfs', 'gcs'), 's3': ('s3fs', 's3')}  # scheme: package, extra
 CONNECT, SILENT = 20, 30    # seconds for a connection, and without a byte on it, before a request is repeated
@@ -56,10 +56,17 @@ def read(url, max_bytes=bounded.FILE):
 
   Raises:
     FileNotFoundError: there is none.
-    InputError: it has more than `max_bytes` bytes; or as for all functions here: no access, no such bucket, no
-      credentials, or the storage could not be reached for `retry_seconds`.
+    InputError: it has more than `max_bytes` bytes; as for all functions here: no access, no credentials,
+      or no answer from the storage for `retry_seconds`.
   """
-  content = _repeated(url, lambda system: _run(system, system._cat_file, url.key, start=0, end=max_bytes + 1))
+  def fetch(system):
+    try:
+      return _run(system, system._cat_file, url.key, start=0, end=max_bytes + 1)
+    except Exception as error:
+      if _status(error) == 416:  # an empty object has no such range
+        return b''
+      raise
+  content = _repeated(url, fetch)
   if len(content) > max_bytes:
     raise InputError(f'{url} has more than {max_bytes:,} bytes: such a file is not read')
   return content
@@ -154,10 +161,8 @@ def entry(url):
 
 def remove(url):
   """Remove an object; it need not exist."""
-  try:
+  with contextlib.suppress(FileNotFoundError):
     _repeated(url, lambda system: _run(system, system._rm_file, url.key))
-  except FileNotFoundError:
-    pass
 
 
 def remove_tree(url, last=()):
@@ -194,7 +199,7 @@ def _gcs():
   logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs each error with a traceback
   logging.getLogger('google.auth').setLevel(logging.ERROR)
   timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENT)
-  return gcsfs.GCSFileSystem(use_listings_cache=False, session_kwargs={'timeout': timeout})
+  return gcsfs.GCSFileSystem(use_listings_cache=False, requests_timeout=timeout)
 
 
 def _s3():

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.files import atomic
+from gptjax.storage.files import atomic
 
 
 def make(folder, name, instead):

@@ -12,7 +12,7 @@ from gptjax.config import resolve as configs
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
-from gptjax.files import paths
+from gptjax.storage.files import paths
 
 # Flags that name one folder or file; those that take KIND:WHERE are expanded where they are read.
 FLAGS = {'--out', '--workdir', '--tfds_dir', '--data_dir', '--filters', '--into', '--from', '--to',
