@@ -21,6 +21,7 @@ from gptjax.domains import (
   names,
   one_of,
   path,
+  path_or_bucket,
   path_or_hub_name,
   real,
   text,
@@ -89,7 +90,7 @@ FIELDS = dict(
   ),
 
   data=dict(
-    corpus=Field('', path(), "folder written by gptjax.data.prepare; '': WORKDIR/corpus"),
+    corpus=Field('', path_or_bucket(), "folder written by gptjax.data.prepare; '': WORKDIR/corpus"),
     mixture=Field((), weighted_folders(), 'instead of corpus: (folder, weight) of each corpus of a mixture'),
     source=Field('', text(), 'source from which the corpus is prepared if its folder does not exist'),
     tokenizer=Field('', text(),
@@ -100,7 +101,7 @@ FIELDS = dict(
                       'the text of the recipe, its size and the time to prepare it; shown with the recipe'),
     special_tokens=Field((), names(), "special tokens that the texts of a source or a task may contain, "
                          "('all',): all of them; (): none, they are encoded as plain text"),
-    tfds_dir=Field('', path(), "data folder of tensorflow_datasets; '': its default"),
+    tfds_dir=Field('', path_or_bucket(), "data folder of tensorflow_datasets; '': its default"),
     tfds_download=Field(False, flag(), 'prepare missing data sets, which may download them'),
     validation_fraction=Field(0.005, RATE_BELOW_1,
                               'fraction of documents held out when this run prepares the corpus'),
@@ -112,6 +113,10 @@ FIELDS = dict(
                         'all epochs', before=False),
     verify=Field(True, flag(), 'verify the hashes of the shards before training'),
     prefetch=Field(4, integer(1, 1000), 'batches read ahead'),
+    cache_dir=Field('~/.cache/gptjax/buckets', path(),
+                    'folder of this machine for copies of what is read from gs:// and s3://'),
+    cache_gb=Field(0.0, real(0, 1e9),
+                   'limit of the cache, GB; beyond it, shards are read by ranges; 0: the free space'),
   ),
 
   train=dict(
@@ -193,7 +198,7 @@ FIELDS = dict(
     ngrams=Field(False, flag(), 'compare with unigram and bigram models of the corpus at the end'),
     tasks=Field('', comma_separated(),
                 'zero-shot tasks, comma-separated; pretraining runs them every_steps'),
-    data_dir=Field('', path(), 'folder of the published files of the tasks'),
+    data_dir=Field('', path_or_bucket(), 'folder of the published files of the tasks'),
     limit=Field(0, integer(0), 'use only this many first examples of each task; 0: all'),
     grid=Field(False, flag(), "job evaluate: also run protocols other than the paper's"),
   ),
@@ -201,7 +206,7 @@ FIELDS = dict(
   finetune=dict(
     tasks=Field((), names(), 'names in gptjax/finetune/tasks/published.py or own_tasks, one after the other'),
     own_tasks=Field((), declarations(), 'tasks declared here, see gptjax/finetune/tasks/declared.py'),
-    data_dir=Field('', path(), 'folder of the TSV and JSONL files that a task names'),
+    data_dir=Field('', path_or_bucket(), 'folder of the TSV and JSONL files that a task names'),
     limit=Field(0, integer(0), 'use only this many first examples of each split; 0: all'),
     n_seeds=Field(1, integer(1, 1000), 'runs of each task, with train.seed, train.seed + 1, ...'),
     pretrained=Field(True, flag(), "False: random weights, in the shape of init_from (GPT-1's Table 5)"),
@@ -221,7 +226,7 @@ FIELDS = dict(
     predict=Field(False, flag(), 'write WORKDIR/predictions (--predict)'),
     study=Field('', one_of('', 'ablations', 'transfer', 'zero_shot'),
                 'ablations (Table 5), transfer or zero_shot (Figure 2)'),
-    lstm_from=Field('', path(), "ablations, zero_shot: workdir of a pretrained LSTM; '': without it"),
+    lstm_from=Field('', path_or_bucket(), "ablations, zero_shot: workdir of a pretrained LSTM; '': without it"),
   ),
 
   log=dict(

@@ -22,6 +22,7 @@ class Domain(NamedTuple):
   holds: predicate of a value of any type: whether it is allowed.
   low, high: the smallest and the largest number, for domains of numbers; else None.
   path: whether the values are paths on this machine, which become absolute when the config is read.
+  bucket: whether a path may also be `gs://BUCKET/NAME` or `s3://BUCKET/NAME`.
   hub: whether a path may also be the name of a model on the Hugging Face Hub, which stays as it is.
   """
   words: str
@@ -29,6 +30,7 @@ class Domain(NamedTuple):
   low: float | None = None
   high: float | None = None
   path: bool = False
+  bucket: bool = False
   hub: bool = False
 
 
@@ -118,10 +120,15 @@ def path():
   return Domain('the path of a folder, of valid Unicode without control characters', PLAIN, path=True)
 
 
+def path_or_bucket():
+  """'' or the path of a folder, here or in a bucket."""
+  return path()._replace(bucket=True)
+
+
 def path_or_hub_name():
-  """'' or the path of a folder, or the name of a model on the Hugging Face Hub."""
+  """'' or the path of a folder, here or in a bucket, or the name of a model on the Hugging Face Hub."""
   return Domain('the path of a folder or a name on the Hugging Face Hub, of valid Unicode without control '
-                'characters', PLAIN, path=True, hub=True)
+                'characters', PLAIN, path=True, bucket=True, hub=True)
 
 
 def comma_separated():

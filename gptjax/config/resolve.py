@@ -21,12 +21,13 @@ from gptjax.text import words
 from gptjax.text.redacted import redacted_values
 
 WITHOUT_CACHE = 'disable it by --config.compilation_cache='
-# Fields that are paths on this machine, and the function that makes each absolute.
-PATHS = {name: hub_names.absolute if field.domain.hub else paths.local
+# Fields that are paths, and the function that makes each absolute.
+PATHS = {name: (hub_names.absolute if field.domain.hub else paths.anywhere if field.domain.bucket else
+                paths.local)
          for name, field in defaults.declared().items() if field.domain.path}
 # Those that may differ between hosts: the content of the folders is compared by its digest.
 OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
-             'finetune.data_dir')
+             'finetune.data_dir', 'data.cache_dir')
 
 # Fields that may change when a run is resumed: placement, logging and paths.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'storage.', 'watchdog.', 'attention.kernel',
@@ -34,8 +35,8 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'storage.', 'watchdog.', 'attentio
               'train.microbatch_size', 'train.max_skipped', 'train.rewind.',
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
               'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir',
-              'data.tfds_download', 'data.verify', 'data.prefetch', 'loss.chunk', 'finetune.data_dir',
-              'finetune.predict')
+              'data.tfds_download', 'data.verify', 'data.prefetch', 'data.cache_', 'loss.chunk',
+              'finetune.data_dir', 'finetune.predict')
 
 
 def make_paths_absolute(config, overrides=()):
@@ -54,7 +55,7 @@ def make_paths_absolute(config, overrides=()):
     place = config[section] if section else config
     place[name] = absolute(place[name], f'config.{field} =')
   _check_mixture(config.data)
-  config.data.mixture = tuple((paths.local(folder, 'config.data.mixture:'), weight)
+  config.data.mixture = tuple((paths.anywhere(folder, 'config.data.mixture:'), weight)
                               for folder, weight in config.data.mixture)
 
 

@@ -1,7 +1,12 @@
 """Files and folders: paths, atomic writes, records with checksums, untrusted JSON within limits.
 
+  access          Files of runs and corpora, on this machine or in a bucket: the same functions for a Path and
+                  for a Url.
   atomic          Atomic writes of files and folders, which survive a kill, a crash or a power loss.
   bounded         Untrusted files and JSON, read within limits.
+  buckets         Objects in buckets: `gs://` through gcsfs, `s3://` through s3fs, both over fsspec.
+  cache           Copies, on this machine, of what is in a bucket: verified while they are downloaded, and
+                  shared by runs.
   hub_names       Names of models on the Hugging Face Hub, told apart from paths.
   json_files      Untrusted JSON files: bounded, strict, and checked against a layout.
   lfs             Git LFS pointers: small text files that stand in for large ones in a clone without `git

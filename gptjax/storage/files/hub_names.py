@@ -53,8 +53,8 @@ def parse(text):
 
 
 def absolute(text, what='path'):
-  """Return the name of a model on the Hub unchanged, and a path absolute, as `paths.local` does."""
-  return str(text) if parse(text) else paths.local(text, what)
+  """Return the name of a model on the Hub unchanged, and a path absolute, as `paths.anywhere` does."""
+  return str(text) if parse(text) else paths.anywhere(text, what)
 
 
 def flag(text):

@@ -53,6 +53,11 @@ def location(path, what='path'):
   return Url(scheme, rest.rstrip('/'))
 
 
+def anywhere(path, what='path'):
+  """Return `location` as text; '' stays ''."""
+  return str(location(path, what)) if str(path) else ''
+
+
 def local(path, what='path'):
   """Return an absolute path on this machine.
 
@@ -109,9 +114,14 @@ def expanded(spec, kinds):
   return os.path.expanduser(spec)
 
 
-def flag(text):
+def flag(text, absolute=local):
   """`local` as the `type` of an argparse flag."""
   try:
-    return local(text)
+    return absolute(text)
   except InputError as error:
     raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def bucket_flag(text):
+  """`anywhere` as the `type` of an argparse flag."""
+  return flag(text, anywhere)

@@ -1,0 +1,86 @@
+"""Files of runs and corpora, on this machine or in a bucket: the same functions for a Path and for a Url.
+
+On this machine a file is replaced by a rename, after a sync (`atomic`); in a bucket by one put (`buckets`). A
+folder in a bucket is the common beginning of some names: it is there if an object is.
+"""
+
+import errno
+import os
+
+from gptjax.storage.files import atomic, bounded, buckets
+from gptjax.storage.files.paths import Url
+
+
+def read(path, max_bytes=bounded.FILE):
+  """Return the bytes of a file.
+
+  Args:
+    path: Path or Url.
+    max_bytes: of a larger file nothing is read.
+
+  Raises:
+    FileNotFoundError: there is none.
+    InputError: it is larger.
+  """
+  return buckets.read(path, max_bytes) if isinstance(path, Url) else bounded.read(path, max_bytes)
+
+
+def write(path, content):
+  """Write or replace a file (str, as UTF-8, or bytes), whole and durably; its folder need exist only here."""
+  if isinstance(path, Url):
+    buckets.put(path, content)
+  else:
+    atomic.write(path, content)
+
+
+def create(path, content):
+  """Write a file unless there is one; returns whether it was written."""
+  if isinstance(path, Url):
+    return buckets.create(path, content)
+  new = atomic.new_name(path)
+  atomic.write(new, content)
+  try:
+    os.link(new, path)  # unlike a rename, it replaces nothing
+  except FileExistsError:
+    return False
+  except OSError as error:  # a file system without hard links
+    if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+      raise
+    if path.exists():
+      return False
+    atomic.rename(new, path)
+  finally:
+    atomic.remove(new)
+  atomic.sync(path.parent)
+  return True
+
+
+def is_file(path):
+  """Return whether there is a file."""
+  return buckets.entry(path) is not None if isinstance(path, Url) else path.is_file()
+
+
+def is_folder(path):
+  """Return whether there is a folder; in a bucket, one with an object in it."""
+  return bool(buckets.names(path)) if isinstance(path, Url) else path.is_dir()
+
+
+def names(folder):
+  """Return the sorted names of the files and folders in a folder; [] if it does not exist."""
+  if isinstance(folder, Url):
+    return buckets.names(folder)
+  return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def remove(path):
+  """Remove a file; it need not exist."""
+  if isinstance(path, Url):
+    buckets.remove(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def make_folder(path):
+  """Create a folder of this machine, durably, with its parents; in a bucket there is nothing to create."""
+  if not isinstance(path, Url):
+    atomic.make_folders(path)
