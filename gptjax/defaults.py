@@ -226,7 +226,8 @@ FIELDS = dict(
     predict=Field(False, flag(), 'write WORKDIR/predictions (--predict)'),
     study=Field('', one_of('', 'ablations', 'transfer', 'zero_shot'),
                 'ablations (Table 5), transfer or zero_shot (Figure 2)'),
-    lstm_from=Field('', path_or_bucket(), "ablations, zero_shot: workdir of a pretrained LSTM; '': without it"),
+    lstm_from=Field('', path_or_bucket(),
+                    "ablations, zero_shot: workdir of a pretrained LSTM; '': without it"),
   ),
 
   log=dict(
