@@ -34,10 +34,12 @@ class Entry(NamedTuple):
   """Facts about an object, from a list: they change whenever it is replaced.
 
   size: bytes.
-  tag: generation (gs) or ETag (s3).
+  checksum: of the content: `crc32c:...` (gs), or `etag:...` (s3; of a large object it depends on its upload).
+  version: another after each put.
   """
   size: int
-  tag: str
+  checksum: str
+  version: str
 
 
 class _Settings:
@@ -173,8 +175,10 @@ def remove_tree(url, last=()):
 
 
 def _entry(facts):
-  tag = facts.get('generation') or str(facts.get('ETag', '')).strip('"')
-  return Entry(facts['size'], str(tag))
+  if 'ETag' in facts:
+    tag = facts['ETag'].strip('"')
+    return Entry(facts['size'], f'etag:{tag}', f'{tag} {facts.get("LastModified")}')
+  return Entry(facts['size'], f'crc32c:{facts.get("crc32c")}', str(facts.get('generation')))
 
 
 _systems = {}
