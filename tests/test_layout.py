@@ -77,10 +77,11 @@ def test_the_model_and_its_training_touch_no_disk_clock_process_or_signal(packag
 
 
 def test_tests_leave_the_environment_of_the_others_as_it_is():
-  changes = re.compile(r'os\.(environ\[[^]]*\] *[|+]?= |environ\.(update|setdefault|pop|clear)|putenv|unsetenv)')
+  changes = re.compile(r'os\.(environ(\[[^]]*\] *[|+]?= |\.(update|setdefault|pop|clear))|putenv|unsetenv)')
   for path in sorted((ROOT / 'tests').rglob('*.py')):
     if path.name != 'conftest.py':
-      lines = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.stmt)]
+      nodes = ast.walk(ast.parse(path.read_text()))
+      lines = [ast.unparse(node) for node in nodes if isinstance(node, ast.stmt)]
       assert not [line for line in lines if changes.match(line)], f'{path}: use monkeypatch'
 
 
