@@ -193,7 +193,7 @@ STEP = {'SLURM_JOB_ID': '1', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS':
 
 @pytest.mark.parametrize('env, code, says', [
   ({}, 0, '1 process'), ({**STEP, 'SLURM_STEP_NUM_TASKS': '1'}, 0, '1 process'),
-  ({**STEP, 'SLURM_PROCID': 'x'}, 2, "SLURM_PROCID='x' is not a number"),
+  ({**STEP, 'SLURM_PROCID': 'x'}, 2, "SLURM_PROCID='x' is not a non-negative integer"),
   ({'OMPI_COMM_WORLD_SIZE': '2'}, 2, 'OMPI_COMM_WORLD_SIZE=2 means'),
   ({**STEP, 'START_LIMIT': '1'}, 70,
    'SLURM_NTASKS=4 made this one of 4 processes; --num_processes=1 runs a single process')])
