@@ -1,4 +1,4 @@
-"""launch/: the scripts are sound, print what they would run; the manifest is one that Kubernetes takes."""
+"""launch/: the scripts are sound, restart what they should, and pass on signals."""
 
 import os
 import re
@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ENVIRONMENT, ROOT, command
 
 LAUNCH = ROOT / 'launch'
@@ -440,108 +439,8 @@ def test_local_refuses_what_cannot_be_started(tmp_path, env, workdir):
   assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def documents():
-  return list(yaml.safe_load_all((LAUNCH / 'gke_jobset.yaml').read_text()))
-
-
-def assert_known(value, kind, path):
-  """Every field of `value` is one of the Kubernetes type `kind`, to the leaves."""
-  from kubernetes.client import models
-  if match := re.fullmatch(r'[lL]ist\[(.+)\]', kind):
-    assert isinstance(value, list), path
-    for i, item in enumerate(value):
-      assert_known(item, match[1], f'{path}[{i}]')
-  elif match := re.fullmatch(r'[dD]ict[\[(]str, (.+)[\])]', kind):
-    for key, item in value.items():
-      assert_known(item, match[1], f'{path}.{key}')
-  elif hasattr(models, kind):
-    model = getattr(models, kind)
-    types = {spelled: model.openapi_types[name] for name, spelled in model.attribute_map.items()}
-    for key, item in value.items():
-      assert key in types, f'{path} has no field {key}'
-      assert_known(item, types[key], f'{path}.{key}')
-  else:
-    accepted = {'str': (str, int) if 'limits' in path else str, 'int': int, 'bool': bool, 'object': object}
-    assert isinstance(value, accepted[kind]), f'{path} = {value!r} is no {kind}'
-
-
-def test_each_part_is_of_the_published_types():
-  pytest.importorskip('kubernetes')
-  kinds = {'ServiceAccount': 'V1ServiceAccount', 'Role': 'V1Role', 'RoleBinding': 'V1RoleBinding',
-           'NetworkPolicy': 'V1NetworkPolicy'}
-  for document in documents():
-    if document['kind'] == 'JobSet':
-      job = document['spec']['replicatedJobs'][0]['template']
-      assert_known(document['metadata'], 'V1ObjectMeta', 'metadata')
-      assert_known(job, 'V1JobTemplateSpec', 'template')
-    else:
-      assert_known(document, kinds[document['kind']], document['kind'])
-
-
-def test_the_jobset_fails_on_bad_input_counts_bugs_and_restarts_on_all_else():
-  jobset = next(document for document in documents() if document['kind'] == 'JobSet')
-  # The fields of jobset.x-k8s.io/v1alpha2 that are used here, by its published definition.
-  assert jobset['apiVersion'] == 'jobset.x-k8s.io/v1alpha2'
-  assert jobset['spec'].keys() == {'network', 'failurePolicy', 'replicatedJobs'}
-  assert jobset['spec']['network'].keys() <= {'enableDNSHostnames', 'publishNotReadyAddresses', 'subdomain'}
-  policy = jobset['spec']['failurePolicy']
-  # As the Job controller words it: kubernetes/pkg/controller/job/pod_failure_policy.go.
-  matched = ('Container gptjax for pod default/run-0-0 failed with exit code {} matching FailJob rule at '
-             'index 0')
-  def action(reason, message):
-    for rule in policy['rules']:  # as JobSet reads them
-      assert re.fullmatch('[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?', rule['name'])
-      patterns = rule.get('onJobFailureMessagePatterns', [''])
-      if reason in rule.get('onJobFailureReasons', [reason]) and any(re.search(p, message) for p in patterns):
-        return rule['action']
-  assert action('PodFailurePolicy', matched.format(2)) == 'FailJobSet'
-  assert action('PodFailurePolicy', matched.format(1)) == 'RestartJobSet' and policy['maxRestarts'] == 3
-  assert action('BackoffLimitExceeded', 'Job has reached the specified backoff limit') == (
-    'RestartJobSetAndIgnoreMaxRestarts')
-  replicated, = jobset['spec']['replicatedJobs']
-  assert replicated.keys() == {'name', 'replicas', 'template'} and replicated['replicas'] == 1
-  job = replicated['template']['spec']
-  assert job['parallelism'] == job['completions'] and job['completionMode'] == 'Indexed'
-  assert job['backoffLimit'] == 0 and job['template']['spec']['restartPolicy'] == 'Never'
-  rule, = job['podFailurePolicy']['rules']
-  assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [1, 2]
-  container, = job['template']['spec']['containers']
-  assert rule['onExitCodes']['containerName'] == container['name']
-  mounts = {mount['name'] for mount in container['volumeMounts']}
-  assert mounts == {volume['name'] for volume in job['template']['spec']['volumes']}
-  for argument in container['args']:
-    if argument.startswith('--config='):
-      assert (ROOT / argument.removeprefix('--config=')).exists()
-
-
-def test_the_pods_have_no_privileges_and_talk_to_each_other_alone():
-  policy = next(document for document in documents() if document['kind'] == 'NetworkPolicy')
-  jobset = next(document for document in documents() if document['kind'] == 'JobSet')
-  pods = {'podSelector': {'matchLabels': {'jobset.sigs.k8s.io/jobset-name': jobset['metadata']['name']}}}
-  assert policy['spec'] == {**pods, 'policyTypes': ['Ingress'], 'ingress': [{'from': [pods]}]}
-  pod = jobset['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
-  container, = pod['containers']
-  assert 'hostNetwork' not in pod and pod['securityContext']['runAsNonRoot']
-  user = re.search(r'^USER (\d+):\d+$', (LAUNCH / 'Dockerfile').read_text(), re.MULTILINE)[1]
-  assert pod['securityContext']['runAsUser'] == int(user) > 0
-  assert container['securityContext'] == {
-    'allowPrivilegeEscalation': False, 'readOnlyRootFilesystem': True, 'capabilities': {'drop': ['ALL']}}
-  assert re.search(r'[:@]', container['image'])
-  token, = container['env']
-  assert token['name'] == 'GPTJAX_RUN_TOKEN' and 'secretKeyRef' in token['valueFrom']
-
-
-def test_the_image_has_what_the_command_needs():
-  for line in (LAUNCH / 'Dockerfile').read_text().splitlines():
-    if line.startswith('COPY '):
-      for name in line.split()[1:-1]:
-        assert (ROOT / name).exists(), name
-  extras = (ROOT / 'setup.py').read_text()
-  assert "'tpu':" in extras and "'cuda':" in extras and "'k8s':" in extras
-
-
 @pytest.mark.parametrize('file, page', [
-  ('local.sh', 'local'), ('tpu_vm.sh', 'tpu_vm'), ('slurm.sbatch', 'slurm'), ('gke_jobset.yaml', 'gke'),
+  ('local.sh', 'local'), ('tpu_vm.sh', 'tpu_vm'), ('slurm.sbatch', 'slurm'), ('gke.sh', 'gke'),
   ('mpirun', 'open_mpi')])
 def test_each_way_to_launch_has_its_page(file, page):
   path = f'docs/howto/hosts/{page}.md'
