@@ -1,4 +1,4 @@
-"""launch/: the scripts are sound, restart what they should, and pass on signals."""
+"""launch/: the scripts are sound, restart what they should, and pass on signals and arguments."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, ROOT, command
+from launch_arguments import ODD
 
 LAUNCH = ROOT / 'launch'
 SCRIPTS = [LAUNCH / 'slurm.sbatch', *(path for folder in ('launch', 'tests', 'docs')
@@ -33,36 +34,10 @@ def test_shell_scripts_pass_shellcheck(path):
   assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize('arguments, expected', [
-  (['create'], [r'queued-resources create run --node-id=run --accelerator-type=v6e-16 .*--spot']),
-  (['install'], [r'tpu-vm scp \S+/gptjax\.tgz \S+/run\.token run:\. --worker=all',
-                r'tpu-vm ssh run --worker=all']),
-  (['run', '--workdir=a b'], [r'tpu-vm ssh run --worker=all --command=.*gptjax\.main']),
-  (['logs'], [r'tpu-vm ssh run --worker=0 .*run\.log']),
-  (['stop'], [r'tpu-vm ssh run --worker=all .*TERM']),
-  (['status'], [r'queued-resources describe run']),
-  (['restart', '--workdir=x'], [r'delete run --force', r'create run', r'describe run', r'scp', r'ssh',
-                                r'ssh']),
-  (['keep', '--workdir=x'], [r'describe run', r'delete run', r'create run', r'describe run', r'scp', r'ssh',
-                             r'ssh']),
-  (['delete'], [r'queued-resources delete run --force --quiet'])])
-def test_a_dry_run_prints_each_gcloud_command_and_runs_none(tmp_path, arguments, expected):
-  forbidden = tmp_path / 'gcloud'
-  forbidden.write_text('#!/bin/sh\nexit 99\n')
-  forbidden.chmod(0o755)
-  done = run('launch/tpu_vm.sh', '--dry_run', *arguments, env={
-    'NAME': 'run', 'TYPE': 'v6e-16', 'SPOT': '1', 'ZONE': 'us-east5-a',
-    'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
-  assert done.returncode == 0, done.stderr
-  commands = [line for line in done.stdout.splitlines() if line.startswith('gcloud compute tpus ')]
-  assert len(commands) == len(expected), done.stdout
-  for line, pattern in zip(commands, expected, strict=True):
-    assert re.search(pattern, line) and '--zone=us-east5-a' in line, line
-
-
 @pytest.mark.parametrize('arguments', [[], ['sell']])
-def test_what_it_does_not_know_it_does_not_do(arguments):
-  done = run('launch/tpu_vm.sh', '--dry_run', *arguments)
+@pytest.mark.parametrize('script', ['tpu_vm.sh', 'gke.sh'])
+def test_an_unknown_command_is_refused(script, arguments):
+  done = run(LAUNCH / script, *arguments)
   assert done.returncode == 2 and 'usage' in done.stderr
 
 
@@ -80,54 +55,6 @@ def test_the_scripts_know_the_workdir_as_the_command_does(tmp_path, workdir, fou
   done = run('bash', '-c', 'source launch/restarts.sh; workdir_of "$@"', 'name', 'x', *flags, '--predict',
              env={'HOME': str(tmp_path)})
   assert done.stdout == found.replace('HOME', str(tmp_path)), done.stderr
-
-
-@pytest.mark.parametrize('bucket', ['my-runs', '', "it's", "x'; touch HIT; '", '$(touch HIT)', 'a b'])
-def test_a_bucket_is_a_name_and_not_a_command(tmp_path, bucket):
-  """What the workers are sent is run here, with stubs of the programs that they would need."""
-  bucket, home = bucket.replace('HIT', f'{tmp_path}/hit'), tmp_path / 'home'
-  (home / 'env' / 'bin').mkdir(parents=True)
-  stubs = {
-    tmp_path / 'gcloud': f"""for word in "$@"; do
-  [[ $word != --command=* ]] || printf %s "${{word#*=}}" >{tmp_path}/command
-  [[ $word != */run.token ]] || cp "$word" {home}/
-done""",
-    tmp_path / 'gcsfuse': f'printf "%s\\n" "$@" >{tmp_path}/mounted', tmp_path / 'mountpoint': 'exit 1',
-    tmp_path / 'tar': '', tmp_path / 'python3': '', home / 'env' / 'bin' / 'pip': ''}
-  for path, body in stubs.items():
-    path.write_text(f'#!/bin/bash\n{body}\n')
-    path.chmod(0o755)
-  path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
-  assert run('launch/tpu_vm.sh', 'install', env={**path, 'BUCKET': bucket}).returncode == 0
-  on_worker = ['bash', str(tmp_path / 'command')]
-  done = subprocess.run(on_worker, cwd=home, env={**ENVIRONMENT, **path}, capture_output=True, timeout=60)
-  assert done.returncode == 0 and not (tmp_path / 'hit').exists(), done.stderr
-  mounted = (tmp_path / 'mounted').read_text().splitlines()[-2:] if bucket else ['', '../bucket']
-  assert mounted == [bucket, '../bucket']
-
-
-def test_the_workers_of_tpu_vm_are_given_a_token_in_a_file(tmp_path):
-  (tmp_path / 'gcloud').write_text(f"""#!/bin/bash
-for word in "$@"; do
-  [[ $word != --command=* ]] || printf %s "${{word#*=}}" >{tmp_path}/command
-  [[ $word != */run.token ]] || cp "$word" {tmp_path}/
-done""")
-  (tmp_path / 'gcloud').chmod(0o755)
-  path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
-  assert run('launch/tpu_vm.sh', 'install', env=path).returncode == 0
-  token = (tmp_path / 'run.token').read_text()
-  assert re.fullmatch('[0-9a-f]{64}', token) and 'chmod 600 run.token' in (tmp_path / 'command').read_text()
-  assert run('launch/tpu_vm.sh', 'run', '--workdir=w', env=path).returncode == 0
-  assert token not in (tmp_path / 'command').read_text()
-  again = tmp_path / 'gptjax' / 'launch' / 'again.sh'
-  again.parent.mkdir(parents=True)
-  again.write_text('#!/bin/bash\necho "$GPTJAX_RUN_TOKEN"\n')
-  again.chmod(0o755)
-  subprocess.run(['bash', str(tmp_path / 'command')], cwd=tmp_path, timeout=60, check=True)
-  deadline = time.monotonic() + 60
-  while not (tmp_path / 'run.log').read_text() and time.monotonic() < deadline:
-    time.sleep(0.01)
-  assert (tmp_path / 'run.log').read_text() == f'{token}\n'
 
 
 @pytest.mark.parametrize('given', ['', 'a secret of the users own'])
@@ -148,6 +75,43 @@ echo "$@" >>{tmp_path}/arguments
   assert len(tokens) == (3 if starts == 'python' else 1) and len(set(tokens)) == 1
   assert tokens[0] == given if given else re.fullmatch('[0-9a-f]{64}', tokens[0])
   assert tokens[0] not in (tmp_path / 'arguments').read_text()
+
+
+@pytest.mark.parametrize('script, starts', [
+  ('launch/local.sh', 'python'), ('launch/slurm.sbatch', 'srun'), ('launch/again.sh', 'python')])
+def test_arguments_arrive_unchanged(tmp_path, script, starts):
+  (tmp_path / starts).write_text(f"""#!/bin/bash
+[[ $1 == -c ]] && exec {sys.executable} "$@"
+printf '%s\\0' "$@" >{tmp_path}/arguments
+""")
+  (tmp_path / starts).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  before = {'launch/local.sh': ['1'], 'launch/again.sh': [tmp_path / starts]}.get(script, [])
+  done = subprocess.run(
+    ['bash', ROOT / script, *before, *ODD], cwd=tmp_path, timeout=60, capture_output=True, text=True, env={
+      **ENVIRONMENT, 'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7', 'PYTHON': 'python',
+      'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  assert done.returncode == 0, done.stderr
+  arguments = (tmp_path / 'arguments').read_text().split('\0')[:-1]
+  start = arguments.index(ODD[0])
+  assert arguments[start:start + len(ODD)] == ODD
+  assert not (tmp_path / 'gs:').exists()  # the workdir is in a bucket
+
+
+@pytest.mark.parametrize('steps, newest', [([9, 10], '10'), ([], '-1')])
+@pytest.mark.parametrize('workdir', ['gs://BUCKET/w d', 'gs://BUCKET/w d/'])
+def test_the_scripts_know_the_newest_checkpoint_in_a_bucket(tmp_path, workdir, steps, newest):
+  listed = '\n'.join(f'gs://BUCKET/w d/checkpoints/{step}/manifest.json' for step in steps)
+  (tmp_path / 'gcloud').write_text(f"""#!/bin/bash
+[[ "$1 $2 $3" == 'storage ls gs://BUCKET/w d/checkpoints/*/manifest.json' ]] || exit 9
+[[ -n '{listed}' ]] || exit 1
+echo '{listed}'
+""")
+  (tmp_path / 'gcloud').chmod(0o755)
+  script = 'source launch/restarts.sh; newest_checkpoint "$1"'
+  done = run('bash', '-euo', 'pipefail', '-c', script, 'name', workdir,
+             env={'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  assert done.stdout == f'{newest}\n', done.stderr
 
 
 def devices_of(tmp_path, n, gpus, **env):
@@ -452,4 +416,9 @@ def test_each_way_to_launch_has_its_page(file, page):
 
 def test_no_bucket_or_project_of_anyone_is_named():
   for path in LAUNCH.iterdir():
-    assert not re.search(r'gs://(?!BUCKET)|gcr\.io|pkg\.dev', path.read_text()), path
+    assert not re.search(r'gs://(?!BUCKET|\*)|gcr\.io|pkg\.dev', path.read_text()), path
+
+
+def test_nothing_mounts_a_bucket():
+  for path in [*LAUNCH.iterdir(), *(ROOT / 'docs' / 'howto' / 'hosts').iterdir()]:
+    assert 'gcsfuse' not in path.read_text(), path
