@@ -79,7 +79,7 @@ def main(argv):
     job_flags.answer(argv)
     path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[job_flags.job_of(argv)])
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
-    workdir = paths.local(FLAGS.workdir, '--workdir')
+    workdir = paths.anywhere(FLAGS.workdir, '--workdir')
     cpu.spare_threads()
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
     if processes.is_multiprocess():

@@ -296,7 +296,7 @@ def check_cache(folder):
 
 def make_workdir(workdir):
   """Create the workdir and check that it is writable (ValueError if not)."""
-  if why := _unwritable(workdir):
+  if not isinstance(paths.location(workdir), paths.Url) and (why := _unwritable(workdir)):
     raise InputError(f'workdir {workdir} is not writable ({why}): use another')
 
 

@@ -48,9 +48,12 @@ class _Settings:
   on_retry = staticmethod(lambda: None)
 
 
-def configure(retry_seconds, on_retry):
-  """Set how long requests are repeated, and a function that is called before each repetition."""
-  _Settings.retry_seconds, _Settings.on_retry = retry_seconds, staticmethod(on_retry)
+def configure(retry_seconds=None, on_retry=None):
+  """Set how long requests are repeated, and a function to call before each repetition; None: as it is."""
+  if retry_seconds is not None:
+    _Settings.retry_seconds = retry_seconds
+  if on_retry is not None:
+    _Settings.on_retry = staticmethod(on_retry)
 
 
 def read(url, max_bytes=bounded.FILE):
