@@ -34,6 +34,11 @@ def configure(folder, limit_gb):
   _Settings.folder, _Settings.limit = Path(folder), limit_gb * 1e9
 
 
+def root():
+  """Return the Path of the folder of the cache, which may not exist."""
+  return _Settings.folder
+
+
 class TooSmall(InputError):
   """The disk or the limit has not enough room for a file."""
 
