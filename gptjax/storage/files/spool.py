@@ -1,7 +1,7 @@
 """Folders of this machine for what a process writes as files and then puts into a bucket.
 
-    CACHE/spool/TOKEN/lock     locked while the process runs
-    CACHE/spool/TOKEN/NAME/    what goes to one folder in a bucket
+    CACHE/outgoing/TOKEN/lock     locked while the process runs
+    CACHE/outgoing/TOKEN/NAME/    what goes to one folder in a bucket
 
 A process removes its folder when it ends, and the folders of processes that were killed when it starts, except
 for those with the file `keep`: they hold what could not be put into the bucket.
@@ -67,7 +67,7 @@ def put_folder(url, path, last=()):
 
 
 def _root():
-  parent = cache.root() / 'spool'
+  parent = cache.root() / 'outgoing'
   key = os.getpid(), parent
   if key not in _roots:
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
