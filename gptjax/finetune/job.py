@@ -3,7 +3,6 @@
 import contextlib
 import math
 import sys
-from pathlib import Path
 
 import jax
 
@@ -98,7 +97,7 @@ def check(config):
   _require(config.train.seed + f.n_seeds - 1 <= LARGEST_SEED,
            f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} exceed the '
            f'largest seed, {LARGEST_SEED}: lower one of them')
-  _require(not f.data_dir or Path(f.data_dir).is_dir(),
+  _require(not f.data_dir or access.is_folder(paths.location(f.data_dir)),
            f'config.finetune.data_dir = {f.data_dir!r} is not a folder')
   _require(config.checkpoint.keep_best >= 1,
            'config.checkpoint.keep_best = 0 would delete the best checkpoint: keep at least 1')

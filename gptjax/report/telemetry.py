@@ -3,8 +3,9 @@
 A run needs metrics.jsonl: an error there ends it. The other outputs are optional: if one fails, the run
 continues without it.
 
-In a bucket, metrics.jsonl is a sequence of parts (see `gptjax.storage.files.parts`), which are never changed. So
-a process that resumes after step s does not remove later records: it writes {"void_after": s} before its own.
+In a bucket, metrics.jsonl is a sequence of parts (see `gptjax.storage.files.parts`), which are never changed.
+So a process that resumes after step s does not remove later records: it writes {"void_after": s} before its
+own.
 """
 
 import json

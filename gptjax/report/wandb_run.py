@@ -12,10 +12,9 @@ from gptjax.text.redacted import redacted_values
 class WandB:
   """Writes to a project of Weights & Biases, until that fails; a missing package is such a failure.
 
-  The run keeps its id in WORKDIR/wandb/run_id, so a resumed run continues there; of a workdir in a bucket, the
-  other files of the package are in the spool. Steps of a metric may come
-  twice, after a resume or a rewind: metrics are plotted against the metric `step`, not the internal counter,
-  which only increases.
+  The run keeps its id in WORKDIR/wandb/run_id, so a resumed run continues there; the other files of the
+  package are in the spool if the workdir is in a bucket. Steps of a metric may come twice, after a resume or
+  a rewind: metrics are plotted against the metric `step`, not the internal counter, which only increases.
   """
 
   def __init__(self, workdir, project):

@@ -16,7 +16,10 @@ MAX_EXAMPLES = 1 << 30  # bytes of a file of examples
 
 
 def read_examples(path):
-  """Return the examples of an evaluation, a JSONL file here or in a bucket: [{'text': str, a score: number or bool, ...}].
+  """Return the examples of an evaluation: [{'text': str, a score: number or bool, ...}].
+
+  Args:
+    path: of a JSONL file, here or in a bucket.
 
   Raises:
     ValueError: the file cannot be read, or a line is not such an object.

@@ -2,11 +2,12 @@
 
     WORKDIR/metrics/20261130T094706123456-1f2e3d4c-000002.jsonl
 
-Lines are appended to a file of this machine, and what is new in it is put as the next part, every minute and by
-`Writer.flush`. The names of parts sort by the process that has written them, then by their number. A process
-starts after all that have written parts before it, whatever its clock says.
+Lines are appended to a file of this machine, and what is new in it is put as the next part, every minute and
+by `Writer.flush`. The names of parts sort by the process that has written them, then by their number: the
+first time in the name of a process is after those of all parts before it, whatever its clock says.
 
-Reading puts together NAME.jsonl, if there is one, and the parts, also in a copy of the folder on this machine.
+Reading puts together NAME.jsonl, if there is one, and the parts, also in a copy of the folder on this
+machine.
 """
 
 import concurrent.futures

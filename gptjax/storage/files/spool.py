@@ -3,8 +3,8 @@
     CACHE/outgoing/TOKEN/lock     locked while the process runs
     CACHE/outgoing/TOKEN/NAME/    what goes to one folder in a bucket
 
-A process removes its folder when it ends, and the folders of processes that were killed when it starts, except
-for those with the file `keep`: they hold what could not be put into the bucket.
+A process removes its folder when it ends, and the folders of killed processes when it starts, except for
+those with the file `keep`: they hold what could not be put into the bucket.
 """
 
 import atexit
@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-from pathlib import Path
 
 from gptjax.storage.files import atomic, buckets, cache
 
@@ -32,7 +31,7 @@ def folder(url):
 
 @contextlib.contextmanager
 def temporary(url):
-  """Context manager of a new Path, not there yet, for a file or a folder that goes to a Url; removed at the end."""
+  """Context manager of an unused Path for a file or a folder that goes to a Url; removed at the end."""
   path = folder(url.parent) / f'{secrets.token_hex(4)}-{url.name}'
   try:
     yield path
@@ -91,8 +90,7 @@ def _remove_own(key):
 def _remove_abandoned(parent):
   """Remove the folders of processes that have ended."""
   for path in parent.iterdir():
-    with contextlib.suppress(OSError):  # also: another process removes it, or holds its lock
-      with open(Path(path) / LOCK) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not (path / KEEP).exists():
-          atomic.remove(path)
+    with contextlib.suppress(OSError), open(path / LOCK) as lock:  # another process may be removing it
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process is running
+      if not (path / KEEP).exists():
+        atomic.remove(path)
