@@ -25,7 +25,8 @@ from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
 from gptjax.pretrained import run_weights
 from gptjax.pretrained.export import export_obstacle
-from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
+from gptjax.report.telemetry import Stopwatch, Telemetry
+from gptjax.report.tensorboard import Profile
 from gptjax.storage import orbax_io, ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
 from gptjax.storage.files import buckets, cache, paths
