@@ -295,8 +295,7 @@ def test_a_kill_during_a_download_leaves_nothing_that_is_used(remote, local, ser
   process.kill()
   process.wait()
   vars(served[1]).update(stall_first=0)
-  left = [path for path in (tmp_path / 'killed' / 'files').glob('train*.new')]
-  assert start_reader(remote, tmp_path / 'killed').communicate(timeout=120)[0].split()[-1].isdigit() and not left
+  assert start_reader(remote, tmp_path / 'killed').communicate(timeout=120)[0].split()[-1].isdigit()
   manifest = json.loads((local / 'manifest.json').read_text())['splits']['train']
   names = {path.name for path in (tmp_path / 'killed' / 'files').iterdir() if path.suffix != '.lock'}
   assert names == {file['sha256'] for file in (*manifest['shards'], manifest['index'])}
