@@ -43,7 +43,7 @@ from gptjax.data.corpus import corpus_manifest, held_out, shards
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
-from gptjax.storage import ownership
+from gptjax.storage import owner_record, ownership
 from gptjax.storage.files import atomic, json_files
 
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
@@ -151,7 +151,7 @@ def _run(job):
   state = shards.load_state(job.out)
   if state is None:
     unexpected = [path.name for path in job.out.iterdir()
-               if path.name not in (ownership.FILE, OLD_LOCK) and path.suffix != '.new']
+               if path.name not in (owner_record.FILE, OLD_LOCK) and path.suffix != '.new']
     if unexpected:
       raise InputError(f'{job.out} is not empty (it holds {min(unexpected)}): give a new folder '
                        'as --out')
