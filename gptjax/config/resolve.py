@@ -15,7 +15,7 @@ from gptjax.errors import InputError
 from gptjax.kernels import fused, xla_presets
 from gptjax.model import attention, parameters
 from gptjax.parallel import jax_settings
-from gptjax.storage.files import atomic, hub_names, paths, private_folder, records, run_config
+from gptjax.storage.files import access, atomic, hub_names, paths, private_folder, records, run_config
 from gptjax.storage.files.run_config import flat
 from gptjax.text import words
 from gptjax.text.redacted import redacted_values
@@ -99,7 +99,7 @@ def resolve(config, workdir, device=None):
     c.model.scan = should_scan(c.model.remat, device)
   c.model.n_inner = parameters.inner_width(c.model)
   if not c.data.mixture:
-    c.data.corpus = c.data.corpus or str(Path(workdir) / 'corpus')
+    c.data.corpus = c.data.corpus or str(paths.parsed(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
   if c.attention.kernel == 'auto':
     c.attention.kernel = fused.best(c, device)
@@ -145,7 +145,7 @@ def check(config, device=None):
   _require(kind != 'train-char' or not size,
            f'config.data.tokenizer = {c.data.tokenizer!r}: the text determines the number of entries: write '
            'train-char')
-  _require(not c.eval.data_dir or Path(c.eval.data_dir).is_dir(),
+  _require(not c.eval.data_dir or access.is_folder(paths.parsed(c.eval.data_dir)),
            f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
   _require(c.checkpoint.keep_period or not c.checkpoint.keep_period_weights_only,
            'config.checkpoint.keep_period_weights_only = True needs a period: set '

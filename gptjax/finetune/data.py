@@ -1,7 +1,6 @@
 """A task's examples as token sequences, ready for batching."""
 
 import hashlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from gptjax.data.tokenizers import special
 from gptjax.errors import InputError
 from gptjax.finetune import batches
 from gptjax.finetune.tasks import examples, transforms
+from gptjax.storage.files import access, paths
 
 
 class TaskData(NamedTuple):
@@ -88,7 +88,7 @@ def _is_needed(task, source, config):
   """Whether a test source is read; GLUE's test sets and missing files are read only for predictions."""
   if config.finetune.predict or isinstance(source, examples.Tfds):
     return config.finetune.predict or not task.glue
-  return (Path(config.finetune.data_dir) / source.file).exists()
+  return access.is_file(paths.parsed(config.finetune.data_dir) / source.file)
 
 
 def corpus_windows(tokenizer, config):

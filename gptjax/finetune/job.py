@@ -25,7 +25,7 @@ from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run_weights import save_tokenizer
 from gptjax.storage import ownership
-from gptjax.storage.files import atomic, literal_path
+from gptjax.storage.files import access, atomic, literal_path, paths
 
 
 def finetune(config, workdir, overrides=()):
@@ -96,7 +96,7 @@ def check(config):
   _require(config.train.seed + f.n_seeds - 1 <= LARGEST_SEED,
            f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} exceed the '
            f'largest seed, {LARGEST_SEED}: lower one of them')
-  _require(not f.data_dir or Path(f.data_dir).is_dir(),
+  _require(not f.data_dir or access.is_folder(paths.parsed(f.data_dir)),
            f'config.finetune.data_dir = {f.data_dir!r} is not a folder')
   _require(config.checkpoint.keep_best >= 1,
            'config.checkpoint.keep_best = 0 would delete the best checkpoint: keep at least 1')

@@ -11,6 +11,7 @@ from gptjax.domains import LARGEST
 from gptjax.errors import InputError
 from gptjax.parallel import processes
 from gptjax.pretrained import run_weights
+from gptjax.storage.files import access, paths
 
 PREPARE_LIMIT = 24 * 3600  # seconds that the other processes wait for process 0 to prepare a corpus
 
@@ -35,13 +36,13 @@ def prepare_corpus(config, workdir, tokenizer=None):
     tokenizer: of the initial weights, which takes precedence over `config.data.tokenizer`; or None.
   """
   data = config.data
-  if not data.source or (Path(data.corpus) / 'manifest.json').exists():
+  if not data.source or access.is_file(paths.parsed(data.corpus) / 'manifest.json'):
     return
   from gptjax.data.prepare import prepare
   configs.make_workdir(workdir)
   if tokenizer:
     run_weights.save_tokenizer(tokenizer, workdir)
-  spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
+  spec = str(paths.parsed(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
                           'commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',

@@ -67,8 +67,7 @@ def open_mixture(folders, weights, *, verify):
       invalid (see `order.mixture_period`).
   """
   shares = order.mixture_period(tuple(weights)).shares.tolist()
-  places = [os.path.abspath(folder) if isinstance(paths.parsed(folder), Path) else str(paths.parsed(folder))
-            for folder in folders]
+  places = [absolute(folder) for folder in folders]
   if len(set(places)) < len(places):
     raise InputError(f'a corpus is listed twice in {list(folders)}: list it once, with its total weight')
   manifests = [corpus_manifest.read_manifest(folder) for folder in folders]
@@ -88,13 +87,18 @@ def open_mixture(folders, weights, *, verify):
                  [_held_out(folder, verify) for folder in folders], digest)
 
 
+def absolute(folder):
+  """Return the absolute path of a folder, or its URL, as text."""
+  place = paths.parsed(folder)
+  return os.path.abspath(place) if isinstance(place, Path) else str(place)
+
+
 def short_names(places):
   """Return distinct names of the absolute folders, here or in buckets, without the parent that all share."""
-  if len({place.partition('://')[0] for place in places if '://' in place} | {
-      '' for place in places if '://' not in place}) > 1:
+  schemes, names = zip(*(paths.split_url(place) for place in places), strict=True)
+  if len(set(schemes)) > 1:
     return places
-  # os.path would take gs://B/a for a relative path.
-  rooted = [f'/{place.partition("://")[2]}' if '://' in place else place for place in places]
+  rooted = [f'/{name.lstrip("/")}' for name in names]  # os.path would take gs://B/a for a relative path
   parent = os.path.commonpath([os.path.dirname(place) for place in rooted])
   return [os.path.relpath(place, parent) for place in rooted]
 

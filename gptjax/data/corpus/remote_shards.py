@@ -13,6 +13,7 @@ from gptjax.data.corpus import local_shards, shard_queue
 from gptjax.errors import InputError
 from gptjax.storage.files import buckets, cache
 
+NEAR = 1 << 18  # tokens that are read around a slice
 _queue = shard_queue.Queue()
 _told = set()  # corpora of which some shards are read by ranges
 
@@ -51,7 +52,7 @@ def _read_index(url, sha256, count, verify):
     return np.frombuffer(content, local_shards.STARTS)
 
 
-def fetch_ahead(corpora, held_out, batches, note, while_waiting=lambda: None):
+def fetch_ahead(corpora, held_out, batches, note=shard_queue.print_line, while_waiting=lambda: None):
   """Begin to copy all shards of corpora in buckets, in the order in which they will be read.
 
   Corpora on this machine need nothing and cost nothing. A call replaces the order of the one before.
@@ -62,10 +63,19 @@ def fetch_ahead(corpora, held_out, batches, note, while_waiting=lambda: None):
     batches: iterator of reader.BatchRows of `corpora` that this process will read; consumed in the
       background, up to the batch at which all shards are known.
     note: function that logs a line.
-    while_waiting: called about once per second while a reader waits, from its thread.
+    while_waiting: called about once per second while a reader waits, from its thread; what it raises ends
+      the wait.
   """
   if any(isinstance(corpus.shards, Shards) for corpus in (*corpora, *filter(None, held_out))):
     _queue.begin(_order(corpora, [corpus for corpus in held_out if corpus], batches), note, while_waiting)
+
+
+def verify(corpora):
+  """Read all shards of corpora in buckets whole, and check them; InputError for the first that is damaged."""
+  fetch_ahead([], corpora, ())
+  for corpus in corpora:
+    if isinstance(corpus.shards, Shards):
+      corpus.shards.verify()
 
 
 def _order(corpora, held_out, batches):
@@ -168,6 +178,7 @@ class _Shard:
     self.size = n_tokens * dtype.itemsize
     self.content = self.error = None
     self.claimed, self.n_downloaded, self.verify = False, 0, True
+    self.ranges = _Ranges(self)
 
   @property
   def done(self):
@@ -176,7 +187,7 @@ class _Shard:
   def get(self):
     if self.error is not None:
       raise self.error
-    return _Ranges(self) if self.content is None else self.content
+    return self.ranges if self.content is None else self.content
 
   def check_ids(self, chunk):
     largest = int(np.frombuffer(chunk, self.dtype).max())
@@ -213,20 +224,30 @@ class _Shard:
       _queue.note(f'the cache has no room for all shards of {self.url.parent}: the others are read by ranges '
                   'in each step, which is slower: free some of the disk, or set config.data.cache_dir or '
                   'config.data.cache_gb')
-    return _Ranges(self)
+    return self.ranges
 
 
 class _Ranges:
-  """A shard of which slices are read from the bucket; `read` has some of them: {(first, end): tokens}."""
+  """A shard of which slices are read from the bucket; `read` has some of them: {(first, end): tokens}.
+
+  A small slice that is not in `read` is read with what is around it, because the next one is often near.
+  """
 
   def __init__(self, shard, read=()):
-    self.shard, self.read = shard, dict(read)
+    self.shard, self.read, self._near = shard, dict(read), (0, ())
 
   def __getitem__(self, part):
     first, end, _ = part.indices(self.shard.n_tokens)
     if (first, end) in self.read:
       return self.read[first, end]
-    return _read_ranges([(self.shard, first, end)])[0]
+    start = first // NEAR * NEAR
+    if end > start + NEAR:
+      return _read_ranges([(self.shard, first, end)])[0]
+    at, near = self._near
+    if at != start or not len(near):
+      near = _read_ranges([(self.shard, start, min(start + NEAR, self.shard.n_tokens))])[0]
+      self._near = start, near
+    return near[first - start:end - start]
 
 
 def _read_ranges(spans):

@@ -9,7 +9,8 @@ THREADS, THREADS_IF_AWAITED = 2, 4  # shards downloaded at a time; the second, w
 REPORT, REPORT_AGAIN = 5, 30        # seconds of waiting before a line, and between further lines
 
 
-def _print(line):
+def print_line(line):
+  """Print a line to stderr."""
   print(line, file=sys.stderr, flush=True)
 
 
@@ -25,7 +26,7 @@ class Queue:
     self._awaited, self._planned, self._order = collections.deque(), collections.deque(), None
     self._threads = self._readers = 0
     self._failure = None
-    self.note, self._while_waiting = _print, lambda: None
+    self.note, self._while_waiting = print_line, lambda: None
 
   def begin(self, order, note, while_waiting):
     """Load what `order` yields, lists of shards; arguments as for `remote_shards.fetch_ahead`."""

@@ -6,7 +6,6 @@ recorded for the same weights, and measures other checkpoints and corpora in the
 """
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from gptjax.data.corpus import mixture, reader
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import sources
-from gptjax.storage.files import run_config
+from gptjax.storage.files import access, paths, run_config
 from gptjax.text.words import plural
 
 NO_CORPUS = ('no corpus with held-out text: set --config.data.corpus=FOLDER to a folder that '
@@ -31,17 +30,20 @@ def corpora_to_read(config):
   """
   data, root = config.data.to_dict(), None
   if not data['corpus'] and not data['mixture']:
-    path = Path(config.init_from).expanduser().absolute()
+    path = paths.parsed(config.init_from)
+    path = path.expanduser().absolute() if isinstance(path, Path) else path
     root = next((folder for folder in (path, path.parent.parent)
-                 if (folder / 'config.json').is_file() and (folder / 'checkpoints').is_dir()), None)
+                 if folder.name and access.is_file(folder / 'config.json')
+                 and access.is_folder(folder / 'checkpoints')), None)
     if root is None:
       return (), data['seq_len']
     stored, _ = run_config.read(root / 'config.json')
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
   pairs = zip(*mixture.folders_and_weights(data), strict=True)
   # A corpus that was prepared in the workdir moves with it.
-  moved_with_run = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder
-  return tuple((folder if Path(folder).is_dir() else moved_with_run(folder), weight)
+  moved_with_run = lambda folder: (
+    str(root / 'corpus') if root and paths.parsed(folder).name == 'corpus' else folder)
+  return tuple((folder if access.is_folder(paths.parsed(folder)) else moved_with_run(folder), weight)
                for folder, weight in pairs), (
     config.data.seq_len or data['seq_len'])
 
@@ -50,10 +52,10 @@ def read(data):
   """Return (tokens per window or 0, [(name, weight, Corpus)], limit) of all validation splits."""
   if not data.corpora:
     raise sources.NotRun(NO_CORPUS)
-  splits, folders = [], [os.path.abspath(folder) for folder, _ in data.corpora]
-  parent = os.path.commonpath([os.path.dirname(folder) for folder in folders])
-  for folder, (_, weight) in zip(folders, data.corpora, strict=True):
-    if not os.path.isdir(folder):
+  splits, folders = [], [mixture.absolute(folder) for folder, _ in data.corpora]
+  names = mixture.short_names(folders)
+  for name, folder, (_, weight) in zip(names, folders, data.corpora, strict=True):
+    if not access.is_folder(paths.parsed(folder)):
       raise sources.NotRun(f'corpus {folder} does not exist: set --config.data.corpus=FOLDER')
     try:
       corpus = reader.open_corpus(folder, 'validation', verify=True)
@@ -64,7 +66,7 @@ def read(data):
       data.note(f'corpus {folder} has {plural(corpus.n_tokens, "token")} held out, none of which can be '
                 'predicted')
       continue
-    splits.append((os.path.relpath(folder, parent), weight, corpus))
+    splits.append((name, weight, corpus))
   if not splits:
     raise sources.NotRun(f'{", ".join(folders)}: no held-out text: prepare a corpus with '
                          '--validation_fraction')

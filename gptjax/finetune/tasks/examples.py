@@ -6,13 +6,12 @@ where labels are required. In a user's own file both are errors.
 
 import csv
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded
+from gptjax.storage.files import bounded, cache, paths
 from gptjax.text import text_checks
 
 MAX_LINE = 1 << 24  # characters per line in a file of examples
@@ -175,8 +174,9 @@ def read_records(source, config, location):
   if isinstance(source, Tfds):
     from gptjax.data.sources import tfds
     return _tfds(tfds, source, config.data, location)
-  path = Path(config.finetune.data_dir) / source.file
-  return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{location}: {path}')
+  named = paths.parsed(config.finetune.data_dir) / source.file
+  path = cache.local_file(named)
+  return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{location}: {named}')
 
 
 def _open_text(path, location):

@@ -211,19 +211,36 @@ def _system(url):
   return system
 
 
+def file_system_options(text):
+  """Return the options with which fsspec opens a URL as this module does; {} for what is in no bucket."""
+  scheme = text.partition('://')[0]
+  try:
+    return {'gs': _gcs_options, 'gcs': _gcs_options, 's3': _s3_options}.get(scheme, dict)()
+  except ImportError:  # fsspec says which package is missing
+    return {}
+
+
 def _gcs():
-  import aiohttp
   import gcsfs
+  return gcsfs.GCSFileSystem(**_gcs_options())
+
+
+def _gcs_options():
+  import aiohttp
   logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs each error with a traceback
   logging.getLogger('google.auth').setLevel(logging.ERROR)
   timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENT)
-  return gcsfs.GCSFileSystem(use_listings_cache=False, requests_timeout=timeout)
+  return {'use_listings_cache': False, 'requests_timeout': timeout}
 
 
 def _s3():
   import s3fs
-  return s3fs.S3FileSystem(use_listings_cache=False, config_kwargs={
-    'connect_timeout': CONNECT, 'read_timeout': SILENT, 'retries': {'mode': 'standard', 'max_attempts': 3}})
+  return s3fs.S3FileSystem(**_s3_options())
+
+
+def _s3_options():
+  return {'use_listings_cache': False, 'config_kwargs': {
+    'connect_timeout': CONNECT, 'read_timeout': SILENT, 'retries': {'mode': 'standard', 'max_attempts': 3}}}
 
 
 def _run(system, method, *arguments, n_bytes=0, **options):

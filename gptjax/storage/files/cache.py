@@ -125,20 +125,35 @@ def reserve(sha256, size):
   return True
 
 
+def adopt(path, sha256):
+  """Move a file of this content into the cache, if there is room; else remove it."""
+  target = _Settings.folder / 'files' / sha256
+  with _locked(target):
+    if reserve(sha256, path.stat().st_size) and not target.exists():
+      with contextlib.suppress(OSError):  # on another file system
+        os.replace(path, target)
+  atomic.remove(path)
+
+
 def spool(location):
   """Return a folder of this machine, which need not exist, for what is prepared for a Url."""
   return _Settings.folder / 'spool' / hashlib.sha256(str(location).encode()).hexdigest()[:32] / location.name
 
 
-def folder(location):
+def folder(location, largest=None):
   """Return a folder of this machine: a Path unchanged, or a copy of all objects below a Url.
+
+  Args:
+    location: Path or Url.
+    largest: bytes of the largest objects that are copied; None: all are.
 
   Raises:
     InputError: there are no objects, or no room for them.
   """
   if not isinstance(location, Url):
     return location
-  entries = buckets.find(location)
+  entries = {name: entry for name, entry in buckets.find(location).items()
+             if largest is None or entry.size <= largest}
   if not entries:
     raise InputError(f'{location} does not exist, or is empty')
   key = hashlib.sha256(repr((str(location), sorted(entries.items()))).encode()).hexdigest()

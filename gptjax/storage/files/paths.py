@@ -58,6 +58,12 @@ def parsed(path):
   return location(path) if URL.match(str(path)) else Path(path)
 
 
+def split_url(text):
+  """Return (scheme, rest) of a URL, and ('', text) of another path."""
+  scheme, separator, rest = text.partition('://')
+  return (scheme, rest) if separator and URL.match(text) else ('', text)
+
+
 def anywhere(path, what='path'):
   """Return `location` as text; '' stays ''."""
   return str(location(path, what)) if str(path) else ''
