@@ -29,7 +29,7 @@ from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.report.tensorboard import Profile
 from gptjax.storage import orbax_io, ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
-from gptjax.storage.files import buckets, cache, paths
+from gptjax.storage.files import buckets, paths
 from gptjax.storage.retention import in_period, rules_of
 from gptjax.train.step import first_state, graph, init_state, train_step
 
@@ -78,8 +78,6 @@ def pretrain(config, workdir, overrides=()):
   memory.check(config, mesh)
   mixtures.require_corpora(config.data)
   orbax_io.check_supported(paths.location(workdir))
-  buckets.configure(config.storage.retry_seconds)
-  cache.configure(config.data.cache_dir, config.data.cache_gb)
   with ownership.own_workdir(workdir):
     return run_owned(config, workdir, mesh, source, overrides)
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from pathlib import Path
 
 from gptjax.command import shutdown
 from gptjax.config import resolve as configs
@@ -36,13 +35,13 @@ def prepare_corpus(config, workdir, tokenizer=None):
     tokenizer: of the initial weights, which takes precedence over `config.data.tokenizer`; or None.
   """
   data = config.data
-  if not data.source or (Path(data.corpus) / 'manifest.json').exists():
+  if not data.source or access.is_file(paths.parsed(data.corpus) / 'manifest.json'):
     return
   from gptjax.data.prepare import prepare
   configs.make_workdir(workdir)
   if tokenizer:
     run_weights.save_tokenizer(tokenizer, workdir)
-  spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
+  spec = str(paths.parsed(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
                           'commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',

@@ -53,6 +53,17 @@ def location(path, what='path'):
   return Url(scheme, rest.rstrip('/'))
 
 
+def parsed(path):
+  """Return `location` of a URL, and another path as it is, as a Path."""
+  return location(path) if URL.match(str(path)) else Path(path)
+
+
+def split_url(text):
+  """Return (scheme, rest) of a URL, and ('', text) of another path."""
+  scheme, separator, rest = text.partition('://')
+  return (scheme, rest) if separator and URL.match(text) else ('', text)
+
+
 def anywhere(path, what='path'):
   """Return `location` as text; '' stays ''."""
   return str(location(path, what)) if str(path) else ''
