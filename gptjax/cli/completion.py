@@ -5,7 +5,7 @@ The script is static, so completion starts no Python. It needs shtab: pip instal
 
 if __name__ == '__main__':
   from gptjax.command import startup
-  startup.begin('completion', 'stopped', product=True)
+  startup.begin('completion', 'stopped', stdout_is_result=True)
 
 from gptjax.cli.commands import ALIASES, COMMANDS
 from gptjax.cli.commands import parser as parser_of

@@ -132,7 +132,7 @@ def kernels():
   config.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   config.data.seq_len = config.model.n_ctx
   for kernel in attention.KERNELS[1:]:
-    why = '' if kernel == 'xla' else fused.obstacle(kernel, config, device)
+    why = '' if kernel == 'xla' else fused.unsupported_reason(kernel, config, device)
     yield Row(kernel, why.partition(': set')[0] or 'can run', FACT if why else GOOD)
   yield Row('auto', f'selects {fused.best(config, device)}')
 

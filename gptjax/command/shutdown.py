@@ -253,7 +253,7 @@ def _end(number):
   """End the process, and the others of its run, because of a signal."""
   line, code = _action
   if _end_others:
-    _print(f'{_command}: {_name(number)}: ending all processes of the run')
+    _print(f'{_command}: {_name(number)}: terminating all processes of the run')
     _end_others(f'{_name(number)}: {line}', code)
   _print(f'{_command}: {_name(number)}: {line}')
   os._exit(128 + number if code is None else code)

@@ -11,7 +11,7 @@ Updates are counted from 0; metrics.jsonl has the loss of update s as step s + 1
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.inspect import parser
-  startup.begin('inspect', 'stopped', product=True)
+  startup.begin('inspect', 'stopped', stdout_is_result=True)
   early.answer(parser, 'inspect')
 
 from pathlib import Path

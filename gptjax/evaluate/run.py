@@ -69,7 +69,7 @@ def evaluate(config, workdir, overrides=(), write_report=None):
     ValueError: the config or the input is invalid, or none of the tasks can be run.
   """
   configs.check_fields(config)
-  resume.keep_stored_fields(config, workdir, overrides)
+  resume.restore_stored_fields(config, workdir, overrides)
   tasks, source = require_tasks(config), open_weights(config)
   config.model.update(source.fields)
   corpora, seq_len = held_out.corpora_to_read(config)

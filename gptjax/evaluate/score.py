@@ -12,7 +12,7 @@ stride is more accurate and slower. The default is half of the context. Texts ar
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.score import parser
-  startup.begin('score', 'stopped', product=True)
+  startup.begin('score', 'stopped', stdout_is_result=True)
   early.answer(parser, 'score')
   from gptjax.parallel import jax_settings
   jax_settings.begin('score', own_cache=True)
@@ -203,7 +203,7 @@ def main(arguments):
            *read_texts(map(paths.local, flags.files), flags.lines)]
   if not texts:
     raise InputError('there is no text to score: give a FILE, or --text=TEXT')
-  cpu.spare_threads()
+  cpu.enlarge_thread_pool()
   jax_settings.check_devices()
   cache, given = flags.compilation_cache, flags.compilation_cache is not None
   jax_settings.use_cache(

@@ -43,7 +43,7 @@ def finetune(config, workdir, overrides=()):
     ValueError: bad config or input, one line.
   """
   configs.check_fields(config)
-  resume.keep_stored_fields(config, workdir, overrides)
+  resume.restore_stored_fields(config, workdir, overrides)
   check(config)
   source, tokenizer = weights.open_pretrained(config)
   configs.resolve(config, workdir)

@@ -21,7 +21,7 @@ from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.kernels import xla_presets
 from gptjax.parallel import control, processes, sharding
-from gptjax.pretrained.export import export_obstacle, save_pretrained
+from gptjax.pretrained.export import export_unsupported_reason, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
 from gptjax.text.words import plural
@@ -291,7 +291,7 @@ def _can_export(run, telemetry):
   is_transformer = run.config.model.architecture == 'transformer'
   if run.data.task.kind != LANGUAGE_MODEL or not is_transformer or processes.is_multiprocess():
     return False
-  if reason := export_obstacle(run.config):
+  if reason := export_unsupported_reason(run.config):
     telemetry.log(f'not exported: {reason}')
   return not reason
 

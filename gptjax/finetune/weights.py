@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.config.resume import NOT_OF_WEIGHTS
+from gptjax.config.resume import NOT_WEIGHTS_FIELDS
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.finetune import step, trainable
@@ -39,7 +39,7 @@ def open_pretrained(config):
     source = open_source(config.init_from, loading.load(config.data.tokenizer).n_vocab)
   fields = layout.config_from_fields(source.fields).model.to_dict()
   for name, value in fields.items():
-    if name not in (*NOT_OF_WEIGHTS, 'dropout'):  # the run chooses its own dropout
+    if name not in (*NOT_WEIGHTS_FIELDS, 'dropout'):  # the run chooses its own dropout
       config.model[name] = value
   tokenizer = source.tokenizer or _configured_tokenizer(config)
   if tokenizer.n_vocab > config.model.n_vocab:

@@ -75,7 +75,7 @@ def start_jax(run, bind, limit, heartbeat):
   jax.config.update('jax_enable_preemption_service', False)  # it would handle SIGTERM; see processes.Stop
   try:
     jax.distributed.initialize(
-      run.address, run.num_processes, run.process_id, run.local_devices, 'deactivate', limit,
+      run.address, run.num_processes, run.process_id, run.local_device_ids, 'deactivate', limit,
       heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=30, coordinator_bind_address=bind)
   except jax.errors.JaxRuntimeError as error:
     why = str(error).strip().partition('\n')[0]

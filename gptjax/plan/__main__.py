@@ -3,7 +3,7 @@
 if __name__ == '__main__':
   from gptjax.command import shutdown, startup
   from gptjax.parallel import jax_settings
-  startup.begin('plan', 'stopped', product=True)
+  startup.begin('plan', 'stopped', stdout_is_result=True)
   from gptjax.plan import flags as plan_flags
   plan_flags.answer()
   jax_settings.begin('plan')

@@ -27,7 +27,7 @@ from gptjax.pretrain import console, rewind
 from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
 from gptjax.pretrained import run_weights
-from gptjax.pretrained.export import export_obstacle
+from gptjax.pretrained.export import export_unsupported_reason
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
@@ -65,12 +65,12 @@ def pretrain(config, workdir, overrides=()):
   """
   # Cheap checks come first; no file is written before all of them have passed.
   configs.check_fields(config)
-  resume.keep_stored_fields(config, workdir, overrides)
+  resume.restore_stored_fields(config, workdir, overrides)
   suite.parse_tasks(config.eval.tasks)
   source = run_weights.open_initial_weights(config, workdir, overrides)
   configs.resolve(config, workdir)
   configs.check(config)
-  if config.checkpoint.export and (why := export_obstacle(config)):
+  if config.checkpoint.export and (why := export_unsupported_reason(config)):
     raise InputError(f'config.checkpoint.export = True, but {why}: set it to False')
   processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
   mesh = sharding.make_mesh(config.mesh)

@@ -82,7 +82,7 @@ def checkpoint_exporter(model, tokenizer, folder):
   return export
 
 
-def export_obstacle(config):
+def export_unsupported_reason(config):
   """Return why `transformers` does not support the model of a resolved config; None if it does."""
   try:
     with jax.set_mesh(sharding.single_mesh()):  # sizes do not depend on the mesh

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gptjax import defaults
-from gptjax.config.resume import NOT_OF_WEIGHTS
+from gptjax.config.resume import NOT_WEIGHTS_FIELDS
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.files import records
@@ -47,7 +47,7 @@ def _source(path):
     raise InputError(f'checkpoint {path} is outside its run: {workdir / "config.json"}, which describes '
                      'the model, is missing: give the checkpoint in its workdir')
   stored = records.read(workdir / 'config.json').get('config')
-  known = defaults.fields()['model'].keys() - set(NOT_OF_WEIGHTS)
+  known = defaults.fields()['model'].keys() - set(NOT_WEIGHTS_FIELDS)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
     raise InputError(f'{workdir / "config.json"} is not the config of a run of gptjax')
   if stored.get('job') == 'finetune':

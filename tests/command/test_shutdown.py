@@ -51,7 +51,7 @@ MOMENTS = [
    'writes the report', 4),
   pytest.param('gptjax.report.telemetry:plot_curves', 'TERM', False, (), 75, 'writes the report', 4,
                marks=slow),
-  pytest.param('gptjax.parallel.processes:shut_down', 'TERM', False, (), 0, 'all is saved, ending', 4,
+  pytest.param('gptjax.parallel.processes:shut_down', 'TERM', False, (), 0, 'everything is saved, exiting', 4,
                marks=slow),
   ('exit', 'TERM', False, (), 0, '', 4)]
 

@@ -233,7 +233,7 @@ def test_an_export_gives_the_same_logits_or_is_refused(name, tmp_path):
   config = config_of(name)
   with mesh_of():
     model = noisy(name)
-    if (why := export.export_obstacle(config)) is not None:
+    if (why := export.export_unsupported_reason(config)) is not None:
       with pytest.raises(InputError, match=re.escape(why)):
         gptjax.save_pretrained(model, None, tmp_path / 'out')
       assert not list(tmp_path.iterdir())

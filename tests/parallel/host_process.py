@@ -194,7 +194,7 @@ def main(port, n, me, deed):
     else:
       shutdown.defer_signal(processes.STOPPING)
       print('stopped after', steps(deed, me), flush=True)
-    shutdown.defer_signal('all is saved, ending')
+    shutdown.defer_signal('everything is saved, exiting')
     processes.shut_down()
     return 0
   except Exception as error:

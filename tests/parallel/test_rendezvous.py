@@ -304,7 +304,7 @@ def test_a_host_that_is_not_known_is_said():
 def test_which_disks_other_machines_see(tmp_path, monkeypatch, mounts, folder, shared):
   monkeypatch.setattr(run_token, 'MOUNTS', tmp_path / 'mounts')
   (tmp_path / 'mounts').write_text(mounts)
-  assert run_token.on_shared_disk(folder) == shared
+  assert run_token.on_shared_file_system(folder) == shared
 
 
 @pytest.mark.parametrize('here, source', [('', run_token.VARIABLE), ('a secret of the run', ''),

@@ -68,8 +68,8 @@ def find_file(data, *names):
 def read_text(path, note=ignore_note):
   """Return the text of a UTF-8 file, without a byte-order mark.
 
-  Published files have LF line ends. A copy with CRLF line ends has been converted: it is read with LF, which
-  is noted. Other CRs belong to the text.
+  Published files have LF line ends. A file with CRLF line ends is a converted copy: CRLF is read as LF, and
+  a note reports this. Other CRs belong to the text.
 
   Raises:
     InputError: the file is not UTF-8, has a NUL byte, or has only white space.
@@ -77,12 +77,12 @@ def read_text(path, note=ignore_note):
   return decode(path, path.read_bytes(), note)
 
 
-def decode(path, raw, note=ignore_note, may_be_cut=False):
-  """Decode the bytes of a file, as `read_text`; `may_be_cut`: the last character may be incomplete."""
+def decode(path, raw, note=ignore_note, allow_truncated=False):
+  """Decode the bytes of a file, as `read_text`; `allow_truncated`: the last character may be incomplete."""
   try:
     text = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    if not may_be_cut or error.end < len(raw):
+    if not allow_truncated or error.end < len(raw):
       raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
     text = raw[:error.start].decode('utf-8-sig')
   if '\0' in text:
@@ -94,13 +94,13 @@ def decode(path, raw, note=ignore_note, may_be_cut=False):
 
 
 def with_lf_line_ends(path, text, note):
-  """Return the text (str or bytes) with LF in place of CRLF, which is noted."""
+  """Return the text (str or bytes) with LF in place of CRLF, and note the replacement."""
   crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
-  n_crlf, lines = text.count(crlf), text.count(lf)
+  n_crlf, n_lf = text.count(crlf), text.count(lf)
   if not n_crlf:
     return text
-  some = '' if n_crlf == lines else f'{n_crlf:,} of {lines:,} '
-  note(f'{path} has {some}CRLF line ends, read as LF as in the published file')
+  count = '' if n_crlf == n_lf else f'{n_crlf:,} of {n_lf:,} '
+  note(f'{path} has {count}CRLF line ends; the published file has LF, so they are read as LF')
   return text.replace(crlf, lf)
 
 
