@@ -4,7 +4,7 @@ if __name__ == '__main__':  # first: what follows takes seconds to import
   from gptjax.command import shutdown, startup
   startup.begin('gptjax', shutdown.resume_message(0), shutdown.STOPPED)
   from gptjax.config import job_flags
-  job_flags.answer()
+  job_flags.handle_help()
 
 import atexit
 import gc
@@ -45,7 +45,7 @@ def run(config, workdir, overrides=()):
   """Run the job of the config; returns the exit code.
 
   Args:
-    config: as written.
+    config: unresolved.
     workdir: folder of the run.
     overrides: names of the fields that the command line sets.
   """
@@ -76,7 +76,7 @@ def default_workdir(config):
 
 def main(argv):
   try:
-    job_flags.answer(argv)
+    job_flags.handle_help(argv)
     path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[job_flags.job_of(argv)])
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.local(FLAGS.workdir, '--workdir')

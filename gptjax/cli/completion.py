@@ -53,5 +53,5 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  early.answer(parser, 'completion')
+  early.handle_help(parser, 'completion')
   run.run(main, 'completion')

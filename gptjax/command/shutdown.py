@@ -82,8 +82,8 @@ def exit_on_signal(line, code=STOPPED):
 def resume_message(step):
   """Return the line for `exit_on_signal` when all work is in the checkpoint of `step` (0: no work yet)."""
   if not step:
-    return 'stopped before the first step; nothing was lost: the same command starts it'
-  return f'stopped after step {step}, which is saved: the same command resumes there'
+    return 'stopped before the first step; nothing is lost: run the same command again'
+  return f'stopped after step {step}, which is saved: run the same command again to resume'
 
 
 def defer_signal(line):

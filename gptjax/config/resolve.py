@@ -42,7 +42,7 @@ def make_paths_absolute(config, overrides=()):
   """Make the paths of a config absolute, in place; see `gptjax.files.paths`.
 
   Args:
-    config: as written.
+    config: unresolved.
     overrides: names of the fields that the command line sets. If `data.mixture` is one of them, it replaces
       the corpus and the source of the config file.
   """
@@ -51,8 +51,8 @@ def make_paths_absolute(config, overrides=()):
       config.data[field.partition('.')[2]] = ''
   for field, absolute in PATHS.items():
     section, _, name = field.rpartition('.')
-    place = config[section] if section else config
-    place[name] = absolute(place[name], f'config.{field} =')
+    parent = config[section] if section else config
+    parent[name] = absolute(parent[name], f'config.{field} =')
   _check_mixture(config.data)
   config.data.mixture = tuple((paths.local(folder, 'config.data.mixture:'), weight)
                               for folder, weight in config.data.mixture)
@@ -62,7 +62,7 @@ def check_fields(config):
   """Check that each field is in its domain, which `gptjax/defaults.py` declares.
 
   Args:
-    config: as written or resolved.
+    config: unresolved or resolved.
 
   Raises:
     InputError: a field is not; the message has its name, its value and the domain.
@@ -83,7 +83,7 @@ def resolve(config, workdir, device=None):
   `train.steps` depends on the corpus.
 
   Args:
-    config: as written.
+    config: unresolved.
     workdir: folder of the run.
     device: one of the devices of the run; None: one of this machine.
 

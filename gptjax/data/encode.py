@@ -33,9 +33,9 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
     names: special tokens that a text may contain.
 
   Returns:
-    A function of a list of (text, held out, start, length, place) that returns (train, validation,
+    A function of a list of (text, held out, start, length, location) that returns (train, validation,
     number of documents without tokens, failures); the first two are Encoded. Text that cannot be encoded
-    is omitted from its document; failures has (place of the document, reason) for each such text.
+    is omitted from its document; failures has (location of the document, reason) for each such text.
   """
   from gptjax.data.tokenizers import loading
   tokenizer, names = loading.load(tokenizer_folder), tuple(names)
@@ -43,11 +43,11 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
   def encode_block(pieces):
     parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]
     n_empty, failures = 0, []
-    for text, held, start, length, place in pieces:
+    for text, held, start, length, location in pieces:
       for split, share, first, last in split_piece(text, held, start, length, tail):
         ids, problem = encode_piece(tokenizer, names, share, first, last)
         if problem:
-          failures.append((place, problem))
+          failures.append((location, problem))
         if first and last and not len(ids):
           n_empty += not problem
           continue

@@ -12,7 +12,7 @@ if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.inspect import parser
   startup.begin('inspect', 'stopped', stdout_is_result=True)
-  early.answer(parser, 'inspect')
+  early.handle_help(parser, 'inspect')
 
 from pathlib import Path
 

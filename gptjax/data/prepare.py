@@ -14,8 +14,8 @@ less than a window too, nothing is held out. The chosen rule is printed and reco
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.prepare import parser
-  startup.begin('prepare', 'stopped; the same command continues where it was')
-  early.answer(parser, 'prepare')
+  startup.begin('prepare', 'stopped; run the same command again to continue')
+  early.handle_help(parser, 'prepare')
 
 import collections
 import contextlib
@@ -221,7 +221,7 @@ def _encode(job, state, verdicts):
   position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
   pieces = blocks.label_pieces(job.reading, position, verdicts)
   work = blocks.make_blocks(pieces, position, lambda after, piece: (
-    piece.text, encode.in_validation(piece.digest, fraction), piece.start, piece.length, piece.place))
+    piece.text, encode.in_validation(piece.digest, fraction), piece.start, piece.length, piece.location))
   settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail'], state.get('special_tokens', ())]
   with contextlib.closing(_Output(job, state)) as output:
     with _Progress(job, state, output, 'encoding', position) as progress:
@@ -249,14 +249,14 @@ class _Output:
     self._skipped = shards.AppendOnlyFile(job.out / SKIPPED, state['skipped_bytes'])
 
   def add(self, block, encoded, n_empty, failures):
-    for place, problem in failures[:self._stop]:
-      raise InputError(blocks.unusable_document_message(place, problem))
+    for location, problem in failures[:self._stop]:
+      raise InputError(blocks.unusable_document_message(location, problem))
     for split, part in zip(self._splits, encoded, strict=True):
       split.add(*part)
-    messages = [*block.messages, *(f'{place}: {problem}\n' for place, problem in failures)]
+    messages = [*block.messages, *(f'{location}: {problem}\n' for location, problem in failures)]
     self._skipped.write(''.join(messages).encode(errors='backslashreplace'))
     counts = collections.Counter(self._state['skipped']) + block.skipped
-    failed = len({place for place, _ in failures})
+    failed = len({location for location, _ in failures})
     counts += collections.Counter({'no tokens': n_empty, encode.ENCODE_FAILED: failed})
     self._state.update(position=block.position, skipped=dict(counts),
                        skipped_bytes=self._skipped.length)

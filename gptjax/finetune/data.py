@@ -35,7 +35,7 @@ class TaskData(NamedTuple):
     return not self.task.classes
 
   @property
-  def outputs(self):
+  def n_outputs(self):
     """Number of outputs of the head per sequence; 0: there is no head."""
     if self.task.kind == transforms.LANGUAGE_MODEL:
       return 0

@@ -15,7 +15,7 @@ from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
 from gptjax.files import atomic, literal_path
 from gptjax.finetune import batches, results, weights
-from gptjax.finetune import data as datas
+from gptjax.finetune import data as task_data
 from gptjax.finetune.run import Run, finetune_run
 from gptjax.finetune.step import graph
 from gptjax.finetune.tasks import published
@@ -32,7 +32,7 @@ def finetune(config, workdir, overrides=()):
   """Fine-tune, or resume from the checkpoints in the workdir.
 
   Args:
-    config: as written; it is resolved in place.
+    config: unresolved; it is resolved in place.
     workdir: folder of the results.
     overrides: names of the fields that the command line sets, like 'train.steps'.
 
@@ -64,16 +64,16 @@ def run_tasks(config, workdir, mesh, source, tokenizer):
   """Run all tasks and seeds once this process owns the workdir; returns the exit code."""
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     processes.on_process_0(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
-  loaded = [datas.load(name, task, tokenizer, config) for name, task in selected_tasks(config).items()]
+  loaded = [task_data.load(name, task, tokenizer, config) for name, task in selected_tasks(config).items()]
   processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
   processes.on_process_0(lambda: initialize_workdir(config, workdir, tokenizer, loaded))
   results_of = {}
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
-        contextlib.closing(Watchdog(config.watchdog)) as dog):
+        contextlib.closing(Watchdog(config.watchdog)) as watchdog):
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):
-        run = make_run(config, workdir, data, tokenizer, seed, mesh, stop, dog, programs)
+        run = make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs)
         result = finetune_run(run, source)
         if result is None:
           return STOPPED
@@ -144,7 +144,7 @@ def make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, progr
   schedule = batches.BatchSchedule(data.train.max_lengths, data.widths, config.train.batch_size, seed,
                                    config.finetune.group_by_length)
   steps = config.train.steps or math.ceil(config.train.epochs * schedule.per_epoch)
-  graphdef = graph(config, data.task.kind, data.outputs)
+  graphdef = graph(config, data.task.kind, data.n_outputs)
   return Run(config, folder, mesh, data, tokenizer, schedule, graphdef, steps, stop, watchdog,
              programs)
 

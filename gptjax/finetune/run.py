@@ -63,7 +63,7 @@ def finetune_run(run, source):
     if earlier['steps'] == run.steps and not config.finetune.predict and has_test_scores:
       return earlier
   processes.on_process_0(lambda: run.folder.mkdir(parents=True, exist_ok=True))
-  make_state = functools.partial(weights.init_state, config, run.data.task.kind, run.data.outputs)
+  make_state = functools.partial(weights.init_state, config, run.data.task.kind, run.data.n_outputs)
   shapes = sharding.with_shardings(jax.eval_shape(lambda: make_state(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   state = restored[0] if restored else make_state(source, run.mesh)
@@ -116,9 +116,9 @@ def train_loop(run, state, telemetry, saves):
       pending = step + 1, metrics
       if evaluation_due(run, step + 1) or _is_multiple(run.config.checkpoint.every_steps, step + 1):
         report.log_step(run, telemetry, watch, *pending)
-        pending, aside = None, time.monotonic()
+        pending, began = None, time.monotonic()
         evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
-        watch.excluded += time.monotonic() - aside
+        watch.excluded += time.monotonic() - began
       saves.poll()
       if run.stop.requested() or (evaluation_due(run, step + 1) and patience_exhausted(run, telemetry)):
         break
@@ -129,7 +129,7 @@ def train_loop(run, state, telemetry, saves):
   if stopped:
     saves.save(state, int(state.step), _metric(telemetry, int(state.step)))
   saves.wait()
-  processes.on_process_0(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
+  processes.on_process_0(lambda: None)  # process 0 has written the manifest: the checkpoint is complete
   return state, not stopped
 
 

@@ -24,7 +24,7 @@ def open_pretrained(config):
   """The layout.Source and the tokenizer in a config; copies the shape of the source's model to the config.
 
   Args:
-    config: as written; `model` is changed in place to the model of the weights.
+    config: unresolved; `model` is changed in place to the model of the weights.
 
   Raises:
     ValueError: a required source or tokenizer is missing or cannot be read.

@@ -9,7 +9,7 @@ if __name__ == '__main__':
   from gptjax.command.parsers import generate
   from gptjax.parallel import jax_settings
   startup.begin('generate', 'stopped', stdout_is_result=True)
-  early.answer(generate.parser, 'generate')
+  early.handle_help(generate.parser, 'generate')
   jax_settings.begin('generate', own_cache=True)
 
 import sys

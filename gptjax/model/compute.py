@@ -105,7 +105,7 @@ def projections(module):
     if isinstance(part, Projection):
       found.append(((name,), part))
     elif isinstance(part, nnx.Module):
-      found += [((name, *path), one) for path, one in projections(part)]
+      found += [((name, *path), projection) for path, projection in projections(part)]
   return found
 
 

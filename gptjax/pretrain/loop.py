@@ -53,7 +53,7 @@ def pretrain(config, workdir, overrides=()):
   """Train to the end or until a stop is requested; resumes from the workdir's newest valid checkpoint.
 
   Args:
-    config: as written; it is resolved in place.
+    config: unresolved; it is resolved in place.
     workdir: folder of the run.
     overrides: names of the fields that the command line sets, like 'train.steps'.
 
@@ -140,12 +140,12 @@ def train_attempt(run, source, export, telemetry):
       state, finished = loop(run, state, batches, telemetry, saves)
     telemetry.close_bar()
     if finished:
-      shutdown.exit_on_signal('stopped before the closing report; the last step is saved: the same command '
-                              'writes the report')
+      shutdown.exit_on_signal('stopped before the closing report; the last step is saved: run the same '
+                              'command again to write the report')
       run.watchdog.progress(slow=True)
       console.log_summary(run, telemetry, state)
     else:
-      telemetry.log(f'stopped after step {int(state.step)}, saved: the same command resumes there')
+      telemetry.log(f'stopped after step {int(state.step)}, saved: run the same command again to resume')
     telemetry.write(int(state.step), telemetry.goodput(0.0))  # else the next start omits the time since then
     return DONE if finished else STOPPED
   except Exception as error:

@@ -61,4 +61,5 @@ class WandB:
 
 def job_folder(folder):
   """Return the workdir of a job, which has its config.json: the folder, or WORKDIR of WORKDIR/TASK/seed-N."""
-  return next((one for one in (folder, *folder.parents[:2]) if (one / 'config.json').exists()), folder)
+  candidates = folder, *folder.parents[:2]
+  return next((path for path in candidates if (path / 'config.json').exists()), folder)

@@ -19,7 +19,7 @@ def read_manifest(folder):
     manifest = json_files.parse(bounded.read(folder / MANIFEST), finite=False)
   except (OSError, ValueError):
     return None
-  return manifest if _has_layout(manifest) and manifest == _signed(manifest) else None
+  return manifest if _has_layout(manifest) and manifest == _with_digest(manifest) else None
 
 
 def _has_layout(manifest):
@@ -37,7 +37,7 @@ def write_manifest(folder, manifest):
     folder: of the checkpoint, whose files are on disk.
     manifest: dict.
   """
-  atomic.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))
+  atomic.write(folder / MANIFEST, json.dumps(_with_digest(manifest), indent=1, sort_keys=True))
 
 
 def find_fault(path, manifest):
@@ -62,7 +62,8 @@ def file_digest(path):
     return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
 
 
-def _signed(manifest):
+def _with_digest(manifest):
+  """Return the manifest with its digest, under the key 'signature'."""
   body = {key: value for key, value in manifest.items() if key != 'signature'}
   text = json.dumps(body, sort_keys=True)
   return {**body, 'signature': hashlib.sha256(text.encode()).hexdigest()}

@@ -69,8 +69,8 @@ def test_a_line_of_many_values_is_a_problem_of_its_document(tmp_path):
   (tmp_path / 'a.jsonl').write_text('{"text": "one"}\n' + line + '{"text": "two"}\n')
   found = read(f'jsonl:{tmp_path}/a.jsonl')
   assert [piece.text for piece in found] == ['one', '', 'two']
-  ((place, problem),) = problems(found)
-  assert place.endswith('a.jsonl:2') and problem == 'not JSON: it has more than 1,048,576 values'
+  ((location, problem),) = problems(found)
+  assert location.endswith('a.jsonl:2') and problem == 'not JSON: it has more than 1,048,576 values'
   (tmp_path / 'a.jsonl').write_text(line)
   with pytest.raises(InputError, match=r'a\.jsonl:1.*more than 1,048,576 values'):
     sources.read_jsonl(sources.DataOptions('', '', 0), tmp_path / 'a.jsonl', None)
@@ -118,7 +118,7 @@ def test_texts_of_tfds_that_are_long_are_read_one_by_one(tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'MAX_DOCUMENT', 8)
   found = read(source, tfds_dir=folder)
   assert [piece.text for piece in found] == [piece.text * (len(piece.text) <= 8) for piece in first]
-  assert [piece.place for piece in found] == [piece.place for piece in first]
+  assert [piece.location for piece in found] == [piece.location for piece in first]
   (shard,) = (tmp_path / 'glue' / 'cola').glob('*/*train.tfrecord*')
   shard.write_bytes(shard.read_bytes()[:-9])
   assert problems(read(source, tfds_dir=folder))[-1][1].startswith('damaged or cut short')

@@ -142,7 +142,7 @@ def contains(value, odd):
 
 def write_checkpoint(path, value):
   """A signed manifest."""
-  path.write_text(json.dumps(manifest._signed(value) if isinstance(value, dict) else value))
+  path.write_text(json.dumps(manifest._with_digest(value) if isinstance(value, dict) else value))
 
 
 def write_state(path, value):

@@ -65,10 +65,10 @@ def measure(flags):
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     kind = loaded.task.kind
-    state = weights.init_state(config, kind, loaded.outputs, None, mesh)
+    state = weights.init_state(config, kind, loaded.n_outputs, None, mesh)
     train_step = jax.jit(functools.partial(
       step.train_step, config=config, is_regression=loaded.is_regression, steps=1000,
-      graphdef=step.graph(config, kind, loaded.outputs)), donate_argnums=0)
+      graphdef=step.graph(config, kind, loaded.n_outputs)), donate_argnums=0)
     make_schedule = functools.partial(batches.BatchSchedule, loaded.train.max_lengths)
     schedules = {'bucketed': (make_schedule(loaded.widths, size, 0, by_length=True), flags.batches),
                  'padded': (make_schedule([flags.n_ctx], size, 0), 2)}

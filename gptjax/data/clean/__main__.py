@@ -5,7 +5,7 @@ if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.clean import parser
   startup.begin('clean', 'stopped', stdout_is_result=True)
-  early.answer(parser, 'clean', needs_arguments=False)
+  early.handle_help(parser, 'clean', needs_arguments=False)
 
 from gptjax.command import run
 from gptjax.command.parsers.clean import parser

@@ -150,5 +150,5 @@ def usable_pieces(unit, separator, tfds_dir):
   """Yield the pieces of a unit; ValueError, with file and line, at the first piece with a problem."""
   for piece in pieces(unit, separator, tfds_dir):
     if piece.problem:
-      raise InputError(f'{piece.place}: {piece.problem}')
+      raise InputError(f'{piece.location}: {piece.problem}')
     yield piece

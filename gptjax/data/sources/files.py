@@ -30,7 +30,7 @@ COMPRESSED_SUFFIXES = '.gz', '.zst'  # suffixes of compressed files
 class Piece(NamedTuple):
   """A document, or characters [start, start + len(text)) of one that is longer than PIECE."""
   text: str
-  place: str                # file and line at which the document starts, for messages
+  location: str                # file and line at which the document starts, for messages
   digest: bytes = b''       # 16 bytes, of the text of the whole document
   start: int = 0
   length: int = 0           # characters of the whole document
@@ -162,29 +162,29 @@ def bytes_digest(data):
   return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def document_pieces(text, place, fields):
+def document_pieces(text, location, fields):
   """Yield the pieces of a document in memory, or a piece with a problem if it is empty or not Unicode."""
   if not text or text.isspace():
-    yield Piece('', place, problem='empty')
+    yield Piece('', location, problem='empty')
     return
   try:
     data = text.encode()
   except UnicodeEncodeError as error:
     surrogate = error.object[error.start]
-    yield Piece('', place, problem=f'not Unicode: unpaired surrogate {surrogate!a}')
+    yield Piece('', location, problem=f'not Unicode: unpaired surrogate {surrogate!a}')
     return
   if len(data) > MAX_DOCUMENT:
-    yield Piece('', place, problem=too_long_problem())
+    yield Piece('', location, problem=too_long_problem())
     return
   digest = bytes_digest(data)
   del data
   if len(text) <= MAX_PIECE:
-    yield Piece(text, place, digest, 0, len(text), fields)
+    yield Piece(text, location, digest, 0, len(text), fields)
     return
   start = 0
   while start < len(text):
     stop = start + cut_position(text[start:start + MAX_PIECE + 1])
-    yield Piece(text[start:stop], place, digest, start, len(text), fields)
+    yield Piece(text[start:stop], location, digest, start, len(text), fields)
     start = stop
 
 
@@ -248,14 +248,14 @@ def _one_document(path):
     yield from cut_into_pieces(texts, f'{path}:1', digest, length)
 
 
-def cut_into_pieces(texts, place, digest, length):
+def cut_into_pieces(texts, location, digest, length):
   """Yield the pieces of a document given as an iterator of texts with `length` characters in total."""
   texts, rest, start = iter(texts), '', 0
   while start < length:
     while len(rest) <= MAX_PIECE and (text := next(texts, None)) is not None:
       rest += text
     stop = cut_position(rest)
-    yield Piece(rest[:stop], place, digest, start, length, {})
+    yield Piece(rest[:stop], location, digest, start, length, {})
     rest, start = rest[stop:], start + stop
 
 
@@ -348,14 +348,14 @@ def _split(file, separator):
   yield b''.join([*held, tail]), True
 
 
-def decode_document(data, place, fields):
+def decode_document(data, location, fields):
   """Yield the pieces of a document of UTF-8 bytes in memory."""
   if len(data) > MAX_DOCUMENT:
-    yield Piece('', place, problem=too_long_problem())
+    yield Piece('', location, problem=too_long_problem())
     return
   try:
     text = data.decode()
   except UnicodeDecodeError as error:
-    yield Piece('', place, problem=not_utf8_problem(error))
+    yield Piece('', location, problem=not_utf8_problem(error))
     return
-  yield from document_pieces(text, place, fields)
+  yield from document_pieces(text, location, fields)

@@ -10,20 +10,20 @@ def pieces(path, field):
   with files.open_bytes(path) as file:
     while True:
       number += 1
-      place = f'{path}:{number}'
+      location = f'{path}:{number}'
       try:
         if number == 1:
           files.skip_byte_order_mark(file)
         line, complete = _read_line(file)
       except files.DamagedFile as error:
-        yield files.Piece('', place, problem=error.args[0])
+        yield files.Piece('', location, problem=error.args[0])
         return
       if not line:
         return
       if not complete:
-        yield files.Piece('', place, problem=f'too long: a line of {files.MAX_DOCUMENT:,} bytes or more')
+        yield files.Piece('', location, problem=f'too long: a line of {files.MAX_DOCUMENT:,} bytes or more')
       elif not line.isspace():
-        yield from _json_document(line, place, field)
+        yield from _json_document(line, location, field)
 
 
 def _read_line(file):
@@ -36,13 +36,13 @@ def _read_line(file):
   return line, False
 
 
-def _json_document(line, place, field):
+def _json_document(line, location, field):
   try:
     record = bounded.parse(line)
   except UnicodeDecodeError as error:
-    yield files.Piece('', place, problem=files.not_utf8_problem(error))
+    yield files.Piece('', location, problem=files.not_utf8_problem(error))
     return
   except ValueError as error:
-    yield files.Piece('', place, problem=f'not JSON: {error}' + ', and it has NUL bytes' * (0 in line))
+    yield files.Piece('', location, problem=f'not JSON: {error}' + ', and it has NUL bytes' * (0 in line))
     return
-  yield from fields.record_pieces(record, place, field)
+  yield from fields.record_pieces(record, location, field)

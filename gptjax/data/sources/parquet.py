@@ -127,11 +127,11 @@ def _values(array, limit):
           for i, size in enumerate(sizes.to_pylist())]
 
 
-def _row(text, origins, place, field):
+def _row(text, origins, location, field):
   """Yield the pieces of a row's text (bytes); `origins` is {name: bytes} of its origin fields."""
   if text is TOO_LONG:
-    yield files.Piece('', place, problem=files.too_long_problem())
+    yield files.Piece('', location, problem=files.too_long_problem())
     return
   record = {name: value.decode(errors='replace') for name, value in origins.items()
             if isinstance(value, bytes)}
-  yield from fields.record_pieces({**record, field: text}, place, field)
+  yield from fields.record_pieces({**record, field: text}, location, field)

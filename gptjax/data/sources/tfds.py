@@ -126,7 +126,7 @@ def pieces(unit, tfds_dir):
   def long_texts():
     yield from data.filter(is_long).map(lambda record: record[unit.field]).as_numpy_iterator()
 
-  place = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.shard}:{number}'
+  location = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.shard}:{number}'
   number, texts = 0, long_texts()
   try:
     # Read batches: a single record costs 0.2 ms. Long texts are read one at a time, in a second pass.
@@ -137,9 +137,9 @@ def pieces(unit, tfds_dir):
         record = {name: values[i].decode(errors='replace') for name, values in batch.items()
                   if name != unit.field}
         record[unit.field] = next(texts) if long else batch[unit.field][i]
-        yield from fields.record_pieces(record, place(number), unit.field)
+        yield from fields.record_pieces(record, location(number), unit.field)
   except tf.errors.OpError as error:
-    yield files.Piece('', place(number + 1), problem=f'damaged or cut short: {_reason(error)}')
+    yield files.Piece('', location(number + 1), problem=f'damaged or cut short: {_reason(error)}')
 
 
 def read_records(builder, split):

@@ -179,7 +179,7 @@ def substitute_pronoun(schema, candidate):
 
 
 def evaluate_winograd(evaluated, schemas):
-  """Return the TaskResult: which candidate makes the sentence (full), or its rest (partial), likelier."""
+  """Return the TaskResult: which candidate makes the sentence (full), or its rest (partial), more likely."""
   full, partial = [], []
   for schema in schemas:
     for candidate in schema.candidates:

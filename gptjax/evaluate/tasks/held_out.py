@@ -26,24 +26,25 @@ def corpora_to_read(config):
   """Return (((folder, weight), ...), tokens per window or 0) for the task to read.
 
   Args:
-    config: unresolved. If it names no corpus, the corpora of the run whose checkpoint `config.init_from` is
+    config: unresolved. If it has no corpus, the corpora of the run whose checkpoint `config.init_from` is
       are used; released weights have none.
   """
-  data, root = config.data.to_dict(), None
+  data, workdir = config.data.to_dict(), None
   if not data['corpus'] and not data['mixture']:
     path = Path(config.init_from).expanduser().absolute()
-    root = next((folder for folder in (path, path.parent.parent)
-                 if (folder / 'config.json').is_file() and (folder / 'checkpoints').is_dir()), None)
-    if root is None:
+    workdir = next((folder for folder in (path, path.parent.parent)
+                    if (folder / 'config.json').is_file() and (folder / 'checkpoints').is_dir()), None)
+    if workdir is None:
       return (), data['seq_len']
-    stored, _ = run_config.read(root / 'config.json')
+    stored, _ = run_config.read(workdir / 'config.json')
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
+  def find(folder):
+    # A corpus that was prepared in the workdir moves with it.
+    moved = workdir and not Path(folder).is_dir() and Path(folder).name == 'corpus'
+    return str(workdir / 'corpus') if moved else folder
   pairs = zip(*mixture.folders_and_weights(data), strict=True)
-  # A corpus that was prepared in the workdir moves with it.
-  moved_with_run = lambda folder: str(root / 'corpus') if root and Path(folder).name == 'corpus' else folder
-  return tuple((folder if Path(folder).is_dir() else moved_with_run(folder), weight)
-               for folder, weight in pairs), (
-    config.data.seq_len or data['seq_len'])
+  corpora = tuple((find(folder), weight) for folder, weight in pairs)
+  return corpora, config.data.seq_len or data['seq_len']
 
 
 def read(data):

@@ -119,13 +119,13 @@ def read_jsonl(data, path, schema):
   for number, line in enumerate(read_text(path).split('\n'), 1):
     if not line.strip():
       continue
-    place = f'{path}:{number}'
+    location = f'{path}:{number}'
     try:
       record = bounded.parse(line)
     except ValueError as error:
-      raise InputError(f'{place}: not a JSON object ({error})') from None
-    text_checks.require_valid_json(record, place)
-    blanks += schemas.check_record(schema, record, place)
+      raise InputError(f'{location}: not a JSON object ({error})') from None
+    text_checks.require_valid_json(record, location)
+    blanks += schemas.check_record(schema, record, location)
     records.append(record)
   schemas.check_count(schema, len(records), blanks, path, data.note)
   schemas.note_digest(schema.sha256, path.read_bytes(), path, data.note)
@@ -156,12 +156,12 @@ def read_tfds(data, name, split, schema):
   records = tfds.read_records(tfds.open_dataset(name, data.tfds_dir), split)
   examples, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
-    place = f'data set {name}, split {split}, record {number}'
+    location = f'data set {name}, split {split}, record {number}'
     try:
       examples.append(_strings(record))
     except UnicodeDecodeError as error:
-      raise InputError(f'{place}: not UTF-8 ({error.reason})') from None
-    blanks += schemas.check_record(schema, examples[-1], place)
+      raise InputError(f'{location}: not UTF-8 ({error.reason})') from None
+    blanks += schemas.check_record(schema, examples[-1], location)
   n = None if data.limit and len(examples) == data.limit else len(examples)
   schemas.check_count(schema, n, blanks, f'data set {name}, split {split},', data.note)
   return examples

@@ -255,7 +255,7 @@ def _plain(value):
   if hasattr(value, 'to_list'):  # a ragged tensor
     value = value.to_list()
   if isinstance(value, np.ndarray | list):
-    return [_plain(one) for one in value]
+    return [_plain(item) for item in value]
   if isinstance(value, np.generic):
     value = value.item()
   return None if isinstance(value, float) and math.isnan(value) else value
