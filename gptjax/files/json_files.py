@@ -15,7 +15,7 @@ OPTIONAL_NUMBER = int, float, type(None)
 DEPTH = 100  # of nested lists and objects, because readers of a value may recurse
 
 
-def parse(content, max_values=bounded.MANY, finite=True):
+def parse(content, max_values=bounded.MAX_FILE_VALUES, finite=True):
   """Return the value of JSON (str or bytes).
 
   Args:
@@ -33,7 +33,7 @@ def parse(content, max_values=bounded.MANY, finite=True):
   return value
 
 
-def read(path, layout=dict, max_bytes=bounded.FILE):
+def read(path, layout=dict, max_bytes=bounded.MAX_FILE_BYTES):
   """Return the value in a JSON file.
 
   Args:

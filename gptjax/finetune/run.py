@@ -140,7 +140,7 @@ def compile_steps(run, state, telemetry):
                                    is_regression=run.data.is_regression, steps=run.steps), donate_argnums=0)
   start, no_examples, jobs = time.monotonic(), np.arange(0), {}
   if widths:
-    telemetry.busy(f'compiling the step for {plural(len(widths), "width")}')
+    telemetry.show_activity(f'compiling the step for {plural(len(widths), "width")}')
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in widths:
       batch = sharding.shard_batch(local_batch(run, run.data.train, no_examples, width), run.mesh)

@@ -1,5 +1,4 @@
-"""Forms of a model's weights for computing. Each function returns a new model and does not modify its
-argument.
+"""Forms of a model's weights for computing; each function returns a new model.
 
 The training step applies these in order, and the inverse of `unrolled` to the gradient:
 

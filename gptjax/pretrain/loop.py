@@ -137,10 +137,10 @@ def train_attempt(run, source, export, telemetry):
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
     with contextlib.closing(batches):
-      state, finished = loop(run, state, batches, telemetry, saves)
+      state, finished = train_loop(run, state, batches, telemetry, saves)
     telemetry.close_bar()
     if finished:
-      shutdown.exit_on_signal('stopped before the closing report; the last step is saved: run the same '
+      shutdown.exit_on_signal('stopped before the final report; the last step is saved: run the same '
                               'command again to write the report')
       run.watchdog.progress(slow=True)
       console.log_summary(run, telemetry, state)
@@ -176,7 +176,7 @@ def compile_step(run, state, batch, telemetry):
   """Compile the train step for the shapes of `state` and `batch`; the state is donated."""
   step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
   started = time.monotonic()
-  telemetry.busy('compiling the step')
+  telemetry.show_activity('compiling the step')
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   compiled = lowered.compile(compiler_options=xla_presets.options(run.config.xla_preset))
   telemetry.bar.set_postfix_str('')
@@ -184,7 +184,7 @@ def compile_step(run, state, batch, telemetry):
   return compiled
 
 
-def loop(run, state, batches, telemetry, saves):
+def train_loop(run, state, batches, telemetry, saves):
   """Train from `state.step` to the last step, or until a stop is requested.
 
   The metrics of a step are read while the next step runs, so that the device never waits.
@@ -202,7 +202,7 @@ def loop(run, state, batches, telemetry, saves):
     for step in range(start, run.steps):
       if run.stop.requested():
         break
-      profile.at(step, state)
+      profile.update(step, state)
       batch, waited = next(batches)
       watch.input += waited
       if step_fn is None:
@@ -214,7 +214,7 @@ def loop(run, state, batches, telemetry, saves):
         console.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if due(run, step + 1):
+      if is_due(run, step + 1):
         console.log_step(run, telemetry, watch, *pending)
         pending = None
         started = time.monotonic()
@@ -224,7 +224,7 @@ def loop(run, state, batches, telemetry, saves):
     if pending:
       console.log_step(run, telemetry, watch, *pending)
     run.watchdog.progress(slow=True)
-    profile.at(math.inf, state)
+    profile.update(math.inf, state)
   step = int(state.step)
   stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
@@ -234,13 +234,13 @@ def loop(run, state, batches, telemetry, saves):
   return state, not stopped
 
 
-def due(run, step):
+def is_due(run, step):
   """Whether an evaluation or a checkpoint is due after this step."""
-  return any(_due(every, step, run.steps) for every in (
+  return any(_is_due(every, step, run.steps) for every in (
     run.config.eval.every_steps, run.config.checkpoint.every_steps))
 
 
-def _due(every, step, last):
+def _is_due(every, step, last):
   return step == last or (every > 0 and step > 0 and step % every == 0)
 
 
@@ -248,7 +248,7 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks)
   """Evaluate and save a checkpoint, if due after `step` and not yet done."""
   config = run.config
   run.watchdog.progress(slow=True)
-  if (any(run.mixture.held_out) and _due(config.eval.every_steps, step, run.steps)
+  if (any(run.mixture.held_out) and _is_due(config.eval.every_steps, step, run.steps)
       and telemetry.value(step, 'eval/loss') is None):
     losses = evaluate(state.params)
     if losses:
@@ -260,11 +260,12 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks)
                              **{f'eval/loss/{name}': part for name, part in parts.items()}})
       telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                     + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
-  if tasks and _due(config.eval.every_steps, step, run.steps) and telemetry.value(step, 'eval/tasks') is None:
+  if (tasks and _is_due(config.eval.every_steps, step, run.steps)
+      and telemetry.value(step, 'eval/tasks') is None):
     scores = tasks(state.params)
     if scores is not None:
       telemetry.write(step, {'eval/tasks': len(scores), **scores})
-  if _due(config.checkpoint.every_steps, step, run.steps):
+  if _is_due(config.checkpoint.every_steps, step, run.steps):
     log_save(telemetry, saves.wait())
     saves.save(state, step, telemetry.value(step, 'eval/loss'))
 

@@ -105,7 +105,7 @@ class Telemetry:
       for writer in self.optional_writers:
         writer.write(step, metrics)
 
-  def busy(self, what):
+  def show_activity(self, what):
     """Show the current activity in the progress bar; without a terminal, print it."""
     self.bar.set_postfix_str(what)
     if self.bar.disable:
@@ -213,7 +213,7 @@ class Profile:
     self.folder, self.first, self.end = Path(workdir) / 'tensorboard', first, end
     self.on = False
 
-  def at(self, step, state):
+  def update(self, step, state):
     """Start or stop the profile; call it before each step, with the current state."""
     if not self.on and self.first <= step < self.end:
       with self._optional():

@@ -136,7 +136,7 @@ def read_json(path):
   """Return the content of a JSON file (raises InputError if it is not JSON)."""
   text = read_text(path)
   try:
-    content = bounded.parse(text, bounded.MANY)
+    content = bounded.parse(text, bounded.MAX_FILE_VALUES)
   except ValueError as error:
     raise InputError(f'{path}: not JSON ({error})') from None
   text_checks.require_valid_json(content, str(path))
