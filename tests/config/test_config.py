@@ -97,8 +97,10 @@ def test_what_is_inside_is_accepted(name, value):
   configs.check_fields(changed(name, value))
 
 
-def test_the_largest_seed_makes_weights():
-  jax.random.key(FIELDS['train.seed'].domain.high)
+def test_the_largest_seed_makes_its_own_key():
+  """A larger one would be truncated to 32 bits, and have the key of a smaller one."""
+  high = FIELDS['train.seed'].domain.high
+  assert jax.random.key_data(jax.random.key(high)).tolist() == [0, high]
 
 
 def test_names_to_choose_from_are_those_that_exist():

@@ -386,10 +386,12 @@ if '--process_id=1' in ' '.join(sys.orig_argv):
   def late(backend, module, *args, **options):
     if '{name}' in str(module.operation.attributes['sym_name']):
       time.sleep(35)
+      open({str(tmp_path / "was late")!r}, 'w').close()
     return compile_(backend, module, *args, **options)
   compiler.backend_compile_and_load = late
 """)
-  run(corpus_folder, workdir, 2, *SHORT, cache, env={'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'})
+  ended = run(corpus_folder, workdir, 2, *SHORT, cache, env={'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'})
+  assert (tmp_path / 'was late').exists() and 'step 4/4' in ended[0][1]
 
 
 def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path):

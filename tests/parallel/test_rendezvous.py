@@ -99,10 +99,10 @@ def test_all_learn_the_hosts_and_process_0_where_to_listen(tmp_path, monkeypatch
 
 def test_the_port_is_free_for_what_comes_after():
   address = free_address()
-  outcomes([(address, 2, i) for i in range(2)])
+  assert outcomes([(address, 2, i) for i in range(2)]) == [([HERE] * 2, address), ([HERE] * 2, None)]
   port = int(address.rpartition(':')[2])
-  with socket.create_server(('127.0.0.1', port)):
-    pass
+  with socket.create_server(('127.0.0.1', port)) as server:
+    assert server.getsockname() == ('127.0.0.1', port)
 
 
 SILENT = [b'']
