@@ -1,13 +1,13 @@
 """Documents from files of JSON objects, one per line."""
 
-from gptjax.data.sources import fields, files
+from gptjax.data.sources import fields, file_access, files
 from gptjax.files import bounded
 
 
 def pieces(path, field):
   """Yield the pieces of the documents of a file of JSON objects, one per line; blank lines are skipped."""
   number = 0
-  with files.open_bytes(path) as file:
+  with file_access.open_bytes(path) as file:
     while True:
       number += 1
       location = f'{path}:{number}'
@@ -15,7 +15,7 @@ def pieces(path, field):
         if number == 1:
           files.skip_byte_order_mark(file)
         line, complete = _read_line(file)
-      except files.DamagedFile as error:
+      except file_access.DamagedFile as error:
         yield files.Piece('', location, problem=error.args[0])
         return
       if not line:
@@ -32,7 +32,7 @@ def _read_line(file):
   if len(line) < files.MAX_DOCUMENT or line.endswith(b'\n'):
     return line, True
   while rest and not rest.endswith(b'\n'):
-    rest = file.readline(files.CHUNK)
+    rest = file.readline(file_access.CHUNK)
   return line, False
 
 

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.compute
 from pyarrow import parquet
 
-from gptjax.data.sources import fields, files
+from gptjax.data.sources import fields, file_access, files
 from gptjax.data.sources.parquet_pages import DamagedHeader, PageCheckedFile, PageTooLarge
 from gptjax.errors import InputError
 
@@ -35,10 +35,10 @@ def pieces(path, field):
     InputError: the file uses a feature that this version of Arrow does not support.
   """
   number = 0
-  with files.open_bytes(path) as raw:
+  with file_access.open_bytes(path) as raw:
     watched = PageCheckedFile(raw, SMALL_PAGE)
     try:
-      file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=files.CHUNK)
+      file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=file_access.CHUNK)
       names, problem = _columns(file, field)
       if problem:
         yield files.Piece('', f'{path}:1', problem=problem)
