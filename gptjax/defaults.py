@@ -109,7 +109,7 @@ FIELDS = dict(
                           'False: each sequence has one document and is padded to seq_len'),
     shift_windows=Field(True, flag(),
                         'shift the windows in each epoch (GPT-1: random windows); False: the same windows in '
-                        'all epochs', before=False),
+                        'all epochs', legacy_default=False),
     verify=Field(True, flag(), 'verify the hashes of the shards before training'),
     prefetch=Field(4, integer(1, 1000), 'batches read ahead'),
   ),
@@ -124,7 +124,7 @@ FIELDS = dict(
     seed=Field(0, integer(0, LARGEST_SEED), 'of weights, dropout and the order of the data'),
     dropout_branch=Field('named', one_of('named', 'first'),
                          "branch of the seed's key for dropout: named: a separate one; first: that of an "
-                         'initial weight, as up to version 0.1.0', before='first'),
+                         'initial weight, as up to version 0.1.0', legacy_default='first'),
     max_skipped=Field(20, integer(1),
                       'consecutive steps without a finite loss after which to stop (or rewind)'),
     rewind=dict(               # after a loss spike, return to a checkpoint and skip the batches before it
@@ -210,7 +210,7 @@ FIELDS = dict(
     head_dropout=Field(0.1, RATE_BELOW_1, 'rate on the input of the head'),
     buckets=Field(8, integer(1, 8), 'maximum number of padded widths; 1: all batches padded to the longest'),
     group_by_length=Field(False, flag(), "batches of similar lengths: less padding; False: random (GPT-1's)",
-                          before=True),
+                          legacy_default=True),
     patience=Field(0, integer(0), 'stop after this many evaluations without improvement; 0: never'),
     train_examples=Field(0, integer(0), 'training examples that are also scored at the end; 0: none'),
     predict=Field(False, flag(), 'write WORKDIR/predictions (--predict)'),

@@ -25,7 +25,7 @@ WITHOUT_CACHE = 'disable it by --config.compilation_cache='
 PATHS = {name: hub_names.absolute if field.domain.hub else paths.local
          for name, field in defaults.declared().items() if field.domain.path}
 # Those that may differ between hosts: the content of the folders is compared by its digest.
-OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
+HOST_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
              'finetune.data_dir')
 
 # Fields that may change when a run is resumed: placement, logging and paths.
@@ -215,12 +215,12 @@ def facts(config):
   Settings of JAX are compared earlier, see `gptjax.parallel.jax_settings`.
   """
   return {
-    'code of gptjax, its digest': code_digest(),
+    'digest of the code of gptjax': code_digest(),
     **{f'version of {name}': version for name, version in versions().items()},
-    'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
-    'number of its devices': jax.local_device_count(),
+    'device kind': sorted({device.device_kind for device in jax.local_devices()}),
+    'number of local devices': jax.local_device_count(),
     **{f'config.{field}': redacted_values(value) for field, value in flat(config).items()
-       if field not in OWN_PATHS}}
+       if field not in HOST_PATHS}}
 
 
 def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
@@ -237,7 +237,7 @@ def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
   """
   path = Path(workdir) / 'config.json'
   if path.exists():
-    _same_run(path, config, corpus_digest, n_steps)
+    _check_same_run(path, config, corpus_digest, n_steps)
   else:
     run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
            'devices': [jax.devices()[0].device_kind, jax.device_count()],
@@ -246,7 +246,8 @@ def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
   print(f'workdir {workdir}', file=sys.stderr)
 
 
-def _same_run(path, config, corpus_digest, n_steps):
+def _check_same_run(path, config, corpus_digest, n_steps):
+  """Raise InputError unless config.json has this run or one that it extends, which is recorded."""
   before, digest = run_config.read(path)
   now = flat(config)
   grown = extension.check(before, now, config, path.parent, n_steps)

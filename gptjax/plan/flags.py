@@ -1,4 +1,4 @@
-"""The flags beside --config of `gptjax.plan`."""
+"""The flags of `gptjax.plan` in addition to --config."""
 
 import sys
 

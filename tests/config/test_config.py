@@ -57,7 +57,7 @@ def outside(domain):
 def test_every_field_has_a_domain_and_a_meaning_and_refuses_what_is_just_outside(name):
   field = FIELDS[name]
   assert field.domain.holds(field.default) and len(field.meaning) >= 4
-  assert field.before is None or field.domain.holds(field.before)
+  assert field.legacy_default is None or field.domain.holds(field.legacy_default)
   refused = [value for value in outside(field.domain) if not (name == 'model.scan' and value is None)]
   for value in refused:
     with pytest.raises(InputError, match=r'^[^\n\x1b]*$') as error:

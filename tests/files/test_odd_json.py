@@ -101,7 +101,7 @@ def open_run(folder):
   only_input_errors(open_model, folder)
   only_input_errors(lambda: resume.restore_stored_fields(config_of(folder), folder))
   n_steps = lambda steps, epochs: steps or 1
-  only_input_errors(lambda: configs._same_run(path, config_of(folder), 'f' * 64, n_steps))
+  only_input_errors(lambda: configs._check_same_run(path, config_of(folder), 'f' * 64, n_steps))
   only_input_errors(jax_settings.report_changes, path, lambda line: None)
   only_input_errors(inspect.main, [f'--workdir={folder}', '--step=0', '--row=0'])
   only_input_errors(runs.read, [folder])

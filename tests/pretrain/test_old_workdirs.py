@@ -28,7 +28,7 @@ changes = {'optimizer': dict(b2=0.5, learning_rate=1e-5, schedule='constant'), '
 for section, fields in changes.items():
   for name, value in fields.items():
     defaults.FIELDS[section][name] = defaults.FIELDS[section][name]._replace(default=value)
-defaults.FIELDS['train']['newer'] = domains.Field(1, domains.integer(0), 'not in v0_1', before=3)
+defaults.FIELDS['train']['newer'] = domains.Field(1, domains.integer(0), 'not in v0_1', legacy_default=3)
 from gptjax import main
 sys.exit(main.main(sys.argv))
 '''
@@ -108,7 +108,8 @@ def test_devices_and_places_are_those_of_the_start(workdir):
 
 
 def test_fields_of_later_versions_are_as_before_them(workdir, monkeypatch):
-  monkeypatch.setitem(defaults.FIELDS['train'], 'newer', Field(1, integer(0), 'was always 3', before=3))
+  newer = Field(1, integer(0), 'was always 3', legacy_default=3)
+  monkeypatch.setitem(defaults.FIELDS['train'], 'newer', newer)
   monkeypatch.setitem(defaults.FIELDS['train'], 'newest', Field(5, integer(0), 'no version did otherwise'))
   values, _ = run_config.read(workdir / 'config.json')
   assert (values['train.newer'], values['train.newest']) == (3, 5)
