@@ -1,6 +1,4 @@
-"""Held-out loss of training recipes at equal tokens, with the range over seeds.
-
-    python -m gptjax.benchmark recipes
+"""Held-out loss of training recipes at equal tokens, over several seeds: python -m gptjax.benchmark recipes
 
 Each run is a pretraining job in a workdir under --workdir: a finished run is not repeated, and an interrupted
 run resumes. For each recipe the best learning rate of --rates is chosen first, with a seed that is not used
