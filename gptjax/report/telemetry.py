@@ -12,15 +12,15 @@ from pathlib import Path
 
 import jax
 
-from gptjax.command import figures, streams
+from gptjax.command import bars, figures, streams
 from gptjax.data.corpus import pipeline
 from gptjax.files import atomic, records
 from gptjax.parallel import processes
 from gptjax.report.wandb_run import WandB
 
 PROCESS_START = time.monotonic()  # approximate start of the process
-# Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they
-# contradict the values in the line of a step.
+# The postfix has throughput and remaining time. tqdm's own are averages over compilation and evaluations,
+# and would contradict them.
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 
 # Dense bfloat16 peaks, FLOP/s per device, from the vendors' data sheets; by prefix of `device_kind`.
@@ -58,9 +58,8 @@ class Telemetry:
     self.optional_writers = [writer for writer, wanted in (
       (TensorBoard(Path(workdir) / 'tensorboard'), tensorboard), (WandB(Path(workdir), wandb), wandb))
       if wanted and self.active]
-    from tqdm import tqdm  # here: FLOPs are counted without it too
-    self.bar = tqdm(total=steps, bar_format=BAR, dynamic_ncols=True, mininterval=0.5, leave=False,
-                    disable=not (self.active and sys.stderr.isatty()))
+    # Without a terminal, `progress` prints a line for each step that is logged.
+    self.bar = bars.bar(shown=self.active and sys.stderr.isatty(), total=steps, bar_format=BAR, leave=False)
 
   def begin(self, start):
     """Start after step `start`: drop later records of an earlier process, or of before a rewind."""

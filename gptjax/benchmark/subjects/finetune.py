@@ -11,6 +11,7 @@ import time
 
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine_info
+from gptjax.command import bars
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
 from gptjax.files import paths
@@ -52,7 +53,6 @@ def measure(flags):
     length}.
   """
   import jax
-  from tqdm import tqdm
 
   from gptjax.data.tokenizers import loading
   from gptjax.finetune import batches, data, step, weights
@@ -75,10 +75,10 @@ def measure(flags):
     speeds = {name: [] for name in schedules}
     rows = sharding.local_rows(size, mesh)
     for name, (schedule, _) in schedules.items():  # compile
-      for width in tqdm(schedule.widths, desc=f'compiling, {name}', unit='width', leave=False, disable=None):
+      for width in bars.bar(schedule.widths, desc=f'compiling, {name}', unit='width', leave=False):
         empty = batches.make_batch(loaded.train, loaded.train.index[:0], width, size, rows)
         state, _ = train_step(state, sharding.shard_batch(empty, mesh))
-    for turn in tqdm(range(flags.turns), desc='measuring', unit='turn', leave=False, disable=None):
+    for turn in bars.bar(range(flags.turns), desc='measuring', unit='turn', leave=False):
       for name, (schedule, n) in schedules.items():
         jax.block_until_ready(state)
         start, n_examples = time.monotonic(), 0

@@ -1,6 +1,7 @@
 """Documents from TensorFlow Datasets, which it can also prepare."""
 
 import re
+import sys
 
 from gptjax.data.corpus import pipeline
 from gptjax.data.sources import fields, files, tfds_folder
@@ -77,7 +78,9 @@ def _prepare(name, tfds_dir, where):
   name, _, version = name.partition(':')
   name, _, config = name.partition('/')
   try:
-    builder = _library().builder_cls(name)(
+    library = _library()
+    library.display_progress_bar(sys.stderr.isatty())  # its own bars would fill a log file
+    builder = library.builder_cls(name)(
       data_dir=tfds_dir or None, config=config or None, version=version or None)
     builder.download_and_prepare()
   except Exception as error:  # each data set has its own code, packages and servers
