@@ -182,7 +182,7 @@ def optional(what, on_failure=lambda: None):
       reason = f'{os.strerror(fault.number)} {fault.path}'
     elif type(error).__module__.startswith('tensorflow.'):
       reason = re.sub(r'{{.*?}}|\[Op:.*', '', reason)
-    elif not isinstance(error, errors.InputError | OSError):
+    elif not (isinstance(error, errors.InputError | OSError) or type(error).__module__.startswith('wandb.')):
       traceback.print_exception(error)
       reason = f'{type(error).__name__}: {error}'
     log(f'{what} failed, continuing without: {" ".join(reason.split())}', warning=True)
