@@ -1,5 +1,6 @@
 """launch/: the scripts are sound, print what they would run; the manifest is one that Kubernetes takes."""
 
+import json
 import os
 import re
 import shutil
@@ -532,12 +533,29 @@ def test_the_pods_have_no_privileges_and_talk_to_each_other_alone():
 
 
 def test_the_image_has_what_the_command_needs():
-  for line in (LAUNCH / 'Dockerfile').read_text().splitlines():
-    if line.startswith('COPY '):
-      for name in line.split()[1:-1]:
-        assert (ROOT / name).exists(), name
+  lines = [line for line in (LAUNCH / 'Dockerfile').read_text().splitlines() if line and line[0] != '#']
+  assert not [line for line in lines if line.endswith('\\')], 'this test reads instructions of one line'
+  steps = [tuple(line.split(None, 1)) for line in lines]
+  names = [name for name, _ in steps]
+  assert {*names} == {'ARG', 'FROM', 'RUN', 'WORKDIR', 'COPY', 'USER', 'ENV', 'ENTRYPOINT'}
+  assert steps[:2] == [('ARG', 'BASE=python:3.11-slim'), ('FROM', '${BASE}')]  # a version, and not `latest`
+  runs = [text for name, text in steps if name == 'RUN']
+  assert runs == ['useradd --create-home --uid 1000 gptjax',
+                  'pip install --no-cache-dir ".[${ACCELERATOR},k8s]"']
   extras = (ROOT / 'setup.py').read_text()
   assert "'tpu':" in extras and "'cuda':" in extras and "'k8s':" in extras
+  user = names.index('USER')
+  assert steps[user] == ('USER', '1000:1000') and not {'RUN', 'COPY', 'USER'} & {*names[user + 1:]}
+  program, flag, module = json.loads(steps[-1][1])
+  assert (program, flag) == ('python', '-m') and (ROOT / f'{module.replace(".", "/")}.py').exists()
+
+
+def test_the_image_copies_all_that_its_context_has():
+  copied = {name for line in (LAUNCH / 'Dockerfile').read_text().splitlines() if line.startswith('COPY ')
+            for name in line.split()[1:-1]}
+  rules = (LAUNCH / 'Dockerfile.dockerignore').read_text().splitlines()[1:]
+  assert rules[0] == '*' and copied == {rule[1:] for rule in rules if rule[0] == '!'}
+  assert all((ROOT / name).exists() for name in copied)
 
 
 @pytest.mark.parametrize('file, page', [
