@@ -168,7 +168,9 @@ FIELDS = dict(
     every_steps=Field(1000, integer(0),
                       'steps between checkpoints; also at the end and at a stop; 0: only then'),
     keep=Field(2, integer(1), 'newest checkpoints to keep'),
-    keep_best=Field(1, integer(0), 'further checkpoints to keep, those with the best eval loss'),
+    keep_best=Field(1, integer(0), 'checkpoints with the best eval loss to keep'),
+    keep_period=Field(0, integer(0),
+                      'also save after each multiple of this step, and keep these checkpoints; 0: none'),
     export=Field(False, flag(), 'export the newest valid checkpoint to WORKDIR/export, for transformers'),
   ),
 

@@ -160,7 +160,7 @@ def _check_mixture(data):
 
 
 def _check_rewind(c):
-  if c.train.rewind.threshold > 0:
+  if c.train.rewind.threshold > 0 and not c.checkpoint.keep_period:  # which keeps those to return to
     every, keep, back = c.checkpoint.every_steps, c.checkpoint.keep, c.train.rewind.steps_back
     _require(every > 0, 'config.train.rewind needs checkpoints: set config.checkpoint.every_steps')
     _require((keep - 1) * every >= back,

@@ -31,6 +31,7 @@ from gptjax.pretrained.export import export_unsupported_reason
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
+from gptjax.storage.retention import in_period, rules_of
 from gptjax.train.step import first_state, graph, init_state, train_step
 
 DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; stopped and saved, to be started again
@@ -128,7 +129,7 @@ def train_attempt(run, source, export, telemetry):
   start = int(state.step)
   shutdown.exit_on_signal(shutdown.resume_message(start))
   telemetry.begin(start)
-  saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
+  saves = Checkpoints(run.workdir / 'checkpoints', rules_of(config.checkpoint),
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
                        **rewind_log.facts(run.rewinds)}, export)
   try:
@@ -214,7 +215,7 @@ def train_loop(run, state, batches, telemetry, saves):
         console.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if is_due(run, step + 1):
+      if evaluation_due(run, step + 1) or checkpoint_due(run, step + 1):
         console.log_step(run, telemetry, watch, *pending)
         pending = None
         started = time.monotonic()
@@ -234,22 +235,23 @@ def train_loop(run, state, batches, telemetry, saves):
   return state, not stopped
 
 
-def is_due(run, step):
-  """Whether an evaluation or a checkpoint is due after this step."""
-  return any(_is_due(every, step, run.steps) for every in (
-    run.config.eval.every_steps, run.config.checkpoint.every_steps))
+def evaluation_due(run, step):
+  """Whether an evaluation is due after this step."""
+  return step == run.steps or in_period(step, run.config.eval.every_steps)
 
 
-def _is_due(every, step, last):
-  return step == last or (every > 0 and step > 0 and step % every == 0)
+def checkpoint_due(run, step):
+  """Whether a checkpoint is due after this step."""
+  fields = run.config.checkpoint
+  return (step == run.steps or in_period(step, fields.every_steps)
+          or in_period(step, fields.keep_period))
 
 
 def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks):
   """Evaluate and save a checkpoint, if due after `step` and not yet done."""
-  config = run.config
   run.watchdog.progress(slow=True)
-  if (any(run.mixture.held_out) and _is_due(config.eval.every_steps, step, run.steps)
-      and telemetry.value(step, 'eval/loss') is None):
+  evaluating = evaluation_due(run, step)
+  if any(run.mixture.held_out) and evaluating and telemetry.value(step, 'eval/loss') is None:
     losses = evaluate(state.params)
     if losses:
       loss = run.mixture.held_out_mean(losses.values())
@@ -260,12 +262,11 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks)
                              **{f'eval/loss/{name}': part for name, part in parts.items()}})
       telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                     + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
-  if (tasks and _is_due(config.eval.every_steps, step, run.steps)
-      and telemetry.value(step, 'eval/tasks') is None):
+  if tasks and evaluating and telemetry.value(step, 'eval/tasks') is None:
     scores = tasks(state.params)
     if scores is not None:
       telemetry.write(step, {'eval/tasks': len(scores), **scores})
-  if _is_due(config.checkpoint.every_steps, step, run.steps):
+  if checkpoint_due(run, step):
     log_save(telemetry, saves.wait())
     saves.save(state, step, telemetry.value(step, 'eval/loss'))
 

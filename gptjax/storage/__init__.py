@@ -7,5 +7,6 @@
   orbax_io    Writing, checking and restoring arrays with Orbax.
   ownership   Exclusive ownership of a folder by one process: a record of the owner in `owner.json`, and a
               lock on it.
+  retention   Which checkpoints of a run are kept, and the deletion of the others.
   rewind_log  The rewinds of a run: `WORKDIR/rewinds.json`, which decides which batch each step reads.
 """

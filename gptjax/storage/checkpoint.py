@@ -10,6 +10,7 @@ folder with `saving` and no manifest is incomplete and does not count. A folder 
 or arrays differ from the manifest, is damaged. Both are renamed, never deleted.
 
 Each process writes its shards, concurrently. Process 0 does everything else, and decides.
+`retention` says which checkpoints are kept.
 """
 
 import collections
@@ -27,11 +28,19 @@ from gptjax import errors
 from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.parallel import processes
-from gptjax.storage import orbax_io
+from gptjax.storage import orbax_io, retention
 from gptjax.storage.digests import describe_arrays, digests
-from gptjax.storage.manifest import MANIFEST, file_digest, find_fault, read_manifest, write_manifest
+from gptjax.storage.manifest import (
+  MANIFEST,
+  STATE,
+  file_digests,
+  find_fault,
+  read_manifest,
+  steps,
+  write_manifest,
+)
 
-STATE, SAVING = 'state', 'saving'
+SAVING = 'saving'
 STORED_NAMES = {'loss_ema': 'usual_loss'}  # fields and metrics whose name on disk is that of version 0.1
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
 
@@ -41,15 +50,14 @@ class Checkpoints:
 
   Args:
     folder: `WORKDIR/checkpoints`.
-    keep: number of newest checkpoints to keep.
-    keep_best: number of further checkpoints to keep, those with the smallest metric.
+    rules: retention.Rules, which checkpoints are kept.
     facts: dict that is added to each manifest (corpus digest, versions, ...).
     on_saved: called in the background with the folder of each checkpoint after it is complete, or None.
   """
 
-  def __init__(self, folder, keep, keep_best, facts, on_saved=None):
+  def __init__(self, folder, rules, facts, on_saved=None):
     self.folder = Path(folder).absolute()
-    self.keep, self.keep_best, self.facts, self.on_saved = keep, keep_best, facts, on_saved
+    self.rules, self.facts, self.on_saved = rules, facts, on_saved
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -121,17 +129,15 @@ class Checkpoints:
       if jax.process_index() > 0:
         return step, time.monotonic() - started
       arrays = describe_arrays(state, state_digests)
-      _check_saved(folder / STATE, arrays)
+      orbax_io.check_stored(folder / STATE, arrays)
       atomic.sync_tree(folder)
-      manifest = {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
-                  'files': {str(path.relative_to(folder)): file_digest(path)
-                            for path in sorted((folder / STATE).rglob('*')) if path.is_file()}}
-      write_manifest(folder, manifest)
+      write_manifest(folder, {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
+                              'files': file_digests(folder)})
       (folder / SAVING).unlink()
     except Exception as error:
       self._failed(folder, error)
     seconds = time.monotonic() - started
-    self._prune()
+    retention.prune(self.folder, self.rules)
     if self.on_saved:
       self.on_saved(folder)
     return step, seconds
@@ -176,21 +182,6 @@ class Checkpoints:
     self.thread.shutdown()
     self.writer.close()
 
-  def _prune(self):
-    manifests = {step: read_manifest(self.folder / str(step)) for step in steps(self.folder)}
-    manifests = {step: manifest for step, manifest in manifests.items() if manifest}
-    newest = sorted(manifests)[-self.keep:]
-    evaluated = [step for step in manifests if manifests[step]['metric'] is not None]
-    best = sorted(evaluated, key=lambda step: (manifests[step]['metric'], step))[:self.keep_best]
-    retained = {*newest, *best}
-    for step in retained:  # a killed process may have renamed a file without syncing its folder
-      atomic.sync(self.folder / str(step))
-    atomic.sync(self.folder)
-    for step in set(manifests) - retained:
-      atomic.remove_tree(self.folder / str(step))
-    for path in self.folder.glob('*.deleting'):
-      atomic.remove(path)
-
 
 @functools.cache
 def _stored_type(state_type):
@@ -201,14 +192,6 @@ def _stored_type(state_type):
 def _under_stored_names(state):
   """A state with the names of its fields on disk; any other tree as it is."""
   return _stored_type(type(state))(*state) if hasattr(state, '_fields') else state
-
-
-def steps(folder):
-  """Return the steps of all checkpoint folders, valid or not, ascending."""
-  folder = Path(folder)
-  if not folder.is_dir():
-    return []
-  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def restore(folder, abstract_state, log):
@@ -308,15 +291,6 @@ def load_weights(path, manifest, abstract_params):
 def read_weights(path, abstract_params):
   """Return the weights of one checkpoint as NumPy arrays, in this process alone, without devices."""
   return orbax_io.read_part(path / STATE, {'params': abstract_params})['params']
-
-
-def _check_saved(path, arrays):
-  """Compare the arrays stored in a folder with those that were saved (`arrays`, of the manifest)."""
-  expected, stored = {name: entry[:2] for name, entry in arrays.items()}, orbax_io.stored_arrays(path)
-  for name in sorted(expected.keys() | stored.keys()):
-    if expected.get(name) != stored.get(name):
-      raise RuntimeError(f'{path}: {name} was saved as {expected.get(name, "absent")}, but is '
-                         f'{stored.get(name, "absent")} there')
 
 
 def _check_arrays(path, arrays, abstract):

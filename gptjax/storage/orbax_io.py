@@ -122,6 +122,15 @@ def stored_arrays(path):
   return arrays
 
 
+def check_stored(path, arrays):
+  """Raise RuntimeError if the arrays in a folder are not those that were saved (`arrays` of the manifest)."""
+  expected, stored = {name: entry[:2] for name, entry in arrays.items()}, stored_arrays(path)
+  for name in sorted(expected.keys() | stored.keys()):
+    if expected.get(name) != stored.get(name):
+      raise RuntimeError(f'{path}: {name} was saved as {expected.get(name, "absent")}, but is '
+                         f'{stored.get(name, "absent")} there')
+
+
 def name_of(key_path):
   """Return the name of an array in manifests and messages, 'params/h/ln_1/g'."""
   return jax.tree_util.keystr(key_path, simple=True, separator='/')
