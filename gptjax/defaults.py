@@ -171,6 +171,8 @@ FIELDS = dict(
     keep_best=Field(1, integer(0), 'checkpoints with the best eval loss to keep'),
     keep_period=Field(0, integer(0),
                       'also save after each multiple of this step, and keep these checkpoints; 0: none'),
+    keep_period_weights_only=Field(False, flag(),
+                                   'keep only the weights of these, in WORKDIR/milestones/STEP'),
     export=Field(False, flag(), 'export the newest valid checkpoint to WORKDIR/export, for transformers'),
   ),
 

@@ -28,7 +28,7 @@ from gptjax import errors
 from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.parallel import processes
-from gptjax.storage import orbax_io, retention
+from gptjax.storage import milestones, orbax_io, retention
 from gptjax.storage.digests import describe_arrays, digests
 from gptjax.storage.manifest import (
   MANIFEST,
@@ -39,6 +39,7 @@ from gptjax.storage.manifest import (
   steps,
   write_manifest,
 )
+from gptjax.storage.retention import in_period
 
 SAVING = 'saving'
 STORED_NAMES = {'loss_ema': 'usual_loss'}  # fields and metrics whose name on disk is that of version 0.1
@@ -76,6 +77,7 @@ class Checkpoints:
     """
     self.wait()
     state, folder = _under_stored_names(state), self.folder / str(step)
+    self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
     if processes.on_process_0(prepare):
       return
@@ -101,18 +103,17 @@ class Checkpoints:
     return state_digests
 
   def _finish_earlier_save(self, folder, metric):
-    """Whether this checkpoint exists; if so, add a missing metric and repeat `on_saved`."""
+    """Whether this checkpoint exists; if so, add a missing metric and repeat what follows a save."""
     if not (folder / MANIFEST).exists():
       return False
     saved = read_manifest(folder)
     if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
       write_manifest(folder, {**saved, 'metric': metric})
-    if self.on_saved:  # a kill may have prevented it
-      self.pending = self.thread.submit(self.on_saved, folder)
+    self.pending = self.thread.submit(self._follow_up, folder)  # a kill may have prevented it
     return True
 
   def _make_folder(self, folder, state):
-    self._check_room(state)
+    self._check_room(folder, state)
     new = self.folder / f'{folder.name}.new'
     atomic.remove(new)
     new.mkdir()
@@ -137,27 +138,42 @@ class Checkpoints:
     except Exception as error:
       self._failed(folder, error)
     seconds = time.monotonic() - started
+    self._follow_up(folder)
+    return step, seconds
+
+  def _follow_up(self, folder):
+    """What follows a save: copy milestones, then delete what is not kept, then call `on_saved`."""
+    for step in retention.milestone_steps(self.folder, self.rules):
+      try:
+        milestones.copy_weights(self.folder / str(step), self.params)
+      except Exception as error:
+        self._raise(f'milestone {step}', self.folder.parent, error)
     retention.prune(self.folder, self.rules)
     if self.on_saved:
       self.on_saved(folder)
-    return step, seconds
 
   def _failed(self, folder, error):
-    """Remove the folder of a failed save and raise; an error of the machine becomes an InputError."""
+    """Remove the folder of a failed save and raise its error."""
     if folder.exists() and not processes.is_multiprocess():  # others may still be writing there
       with contextlib.suppress(OSError):  # if it cannot be removed, it counts as incomplete
         atomic.remove_tree(folder)
+    self._raise(f'checkpoint {folder.name}', folder, error)
+
+  def _raise(self, what, folder, error):
+    """Raise the error of a failed write; one of the machine becomes an InputError."""
     if fault := errors.system_fault(error):
       line = errors.describe_fault(fault, folder, errors.checkpoint_status(self.folder))
-      raise InputError(f'cannot save checkpoint {folder.name}: {line}') from error
+      raise InputError(f'cannot save {what}: {line}') from error
     raise error
 
-  def _check_room(self, state):
-    """Raise ValueError before writing if the checkpoint does not fit on the disk."""
+  def _check_room(self, folder, state):
+    """Raise ValueError before writing if the checkpoint does not fit on the disk, with its milestone."""
     earlier = [read_manifest(self.folder / str(step)) for step in steps(self.folder)]
     earlier = [manifest for manifest in earlier if manifest]
     needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
               sum(x.nbytes for x in jax.tree.leaves(state)))
+    if self.rules.weights_only and in_period(int(folder.name), self.rules.keep_period):
+      needed += sum(x.nbytes for x in jax.tree.leaves(state.params))
     atomic.make_folders(self.folder)
     free = shutil.disk_usage(self.folder).free
     if free < needed:
@@ -228,7 +244,7 @@ def _newest_valid(folder, log):
   for step in reversed(steps(folder)):
     path = folder / str(step)
     if is_incomplete(path):
-      log(f'checkpoint {step} is incomplete: moved to {_rename_invalid(path, "partial").name}')
+      log(f'checkpoint {step} is incomplete: moved to {atomic.move_aside(path, "partial").name}')
       continue
     fault = find_fault(path, read_manifest(path))
     if fault is None:
@@ -238,7 +254,7 @@ def _newest_valid(folder, log):
 
 
 def _rename_damaged(path, fault, log):
-  log(f'checkpoint {path.name} is damaged ({fault}): moved to {_rename_invalid(path, "damaged").name}')
+  log(f'checkpoint {path.name} is damaged ({fault}): moved to {atomic.move_aside(path, "damaged").name}')
 
 
 def is_incomplete(path):
@@ -301,11 +317,3 @@ def _check_arrays(path, arrays, abstract):
     if expected.get(name) != stored.get(name):
       raise InputError(f'{path}: {name} is {stored.get(name, "absent")} in the checkpoint and '
                        f'{expected.get(name, "absent")} in the config')
-
-
-def _rename_invalid(path, word):
-  """Rename a folder to the first free name of `NAME.word`, `NAME.word-2`, ..."""
-  number = 1
-  while (new := path.with_name(f'{path.name}.{word}' + (f'-{number}' if number > 1 else ''))).exists():
-    number += 1
-  return path.rename(new)

@@ -81,6 +81,14 @@ def read_part(path, abstract):
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
+def write_part(path, tree):
+  """Write a tree of NumPy arrays to a new folder, in this process alone, without devices."""
+  options = _single_process_options('copy')
+  with (literal(path.parent) as folder,
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as orbax):
+    orbax.save(folder / path.name, args=ocp.args.PyTreeSave(tree))
+
+
 def _check_complete(tree):
   """Return the tree; InputError if Orbax has omitted an array because its metadata is missing."""
   for path, leaf in jax.tree.leaves_with_path(tree):
