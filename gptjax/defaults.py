@@ -167,6 +167,8 @@ FIELDS = dict(
   checkpoint=dict(
     every_steps=Field(1000, integer(0),
                       'steps between checkpoints; also at the end and at a stop; 0: only then'),
+    every_minutes=Field(0.0, real(0, 1e6),
+                        'also save when the last save started this many minutes ago; 0: never'),
     keep=Field(2, integer(1), 'newest checkpoints to keep'),
     keep_best=Field(1, integer(0), 'checkpoints with the best eval loss to keep'),
     keep_period=Field(0, integer(0),

@@ -168,6 +168,9 @@ def _check_rewind(c):
   if c.train.rewind.threshold == 0 or kept_for_good:
     return
   _require(fields.every_steps > 0, 'config.train.rewind needs checkpoints: set config.checkpoint.every_steps')
+  _require(fields.every_minutes == 0, 'config.train.rewind needs checkpoints that reach back for a number of '
+           f'steps, but those of config.checkpoint.every_minutes = {fields.every_minutes:g} replace older '
+           'ones: set it to 0, or config.checkpoint.keep_period')
   further = fields.keep_period % fields.every_steps > 0  # checkpoints between those of every_steps
   enough = 1 + -(-back // fields.every_steps) + further * -(-back // max(fields.keep_period, 1))
   _require(fields.keep >= enough,

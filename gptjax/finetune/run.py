@@ -38,7 +38,7 @@ class Run(NamedTuple):
   schedule: Any   # batches.BatchSchedule
   graphdef: Any
   steps: int
-  stop: Any       # the Stop of `processes.stop_signals`
+  stop: Any       # agreement.Stop
   watchdog: Any   # Watchdog
   programs: dict  # compiled programs of the task: by width, and `predict`; shared by all seeds
 
@@ -99,6 +99,7 @@ def train_loop(run, state, telemetry, saves):
     (state, whether the run is complete).
   """
   start, watch, pending = int(state.step), Stopwatch(), None
+  timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_and_checkpoint(run, state, start, telemetry, saves)
   training = start < run.steps and not run.stop.requested() and not patience_exhausted(run, telemetry)
   step_fns = compile_steps(run, state, telemetry) if training else {}
@@ -115,10 +116,11 @@ def train_loop(run, state, telemetry, saves):
         report.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if checkpoint_due(run, step + 1):
+      timed = timer.due(saves.started)
+      if timed or checkpoint_due(run, step + 1):
         report.log_step(run, telemetry, watch, *pending)
         pending, began = None, time.monotonic()
-        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
+        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, timed)
         watch.excluded += time.monotonic() - began
       saves.poll()
       if run.stop.requested() or (evaluation_due(run, step + 1) and patience_exhausted(run, telemetry)):
@@ -173,14 +175,14 @@ def evaluation_due(run, step):
 
 
 def checkpoint_due(run, step):
-  """Whether to save after a step: after each evaluation, and as the fields of `config.checkpoint` say."""
+  """Whether a checkpoint is due after a step, whatever the time; one is after each evaluation."""
   fields = run.config.checkpoint
   return (evaluation_due(run, step) or in_period(step, fields.every_steps)
           or in_period(step, fields.keep_period))
 
 
-def evaluate_and_checkpoint(run, state, step, telemetry, saves):
-  """Evaluate and save a checkpoint if due after `step` and not done yet."""
+def evaluate_and_checkpoint(run, state, step, telemetry, saves, timed=False):
+  """Evaluate and save a checkpoint if due after `step` (or `timed`) and not done yet."""
   run.watchdog.progress(slow=True)
   if evaluation_due(run, step) and _metric(telemetry, step) is None:
     outputs = predict_splits(run, state, run.data.validation)
@@ -190,7 +192,7 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves):
     score = results.main_score(run.data, scores)
     telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in scores.items()}})
     telemetry.log(f'step {step}  {_format_metrics(scores)}')
-  if checkpoint_due(run, step):
+  if timed or checkpoint_due(run, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
 

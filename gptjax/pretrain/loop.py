@@ -45,7 +45,7 @@ class Run(NamedTuple):
   graphdef: Any
   mixture: Any  # mixtures.Mixture
   steps: int
-  stop: Any      # processes.Stop
+  stop: Any      # agreement.Stop
   watchdog: Any  # Watchdog
   rewinds: tuple = ()  # so far, see gptjax.pretrain.rewind
 
@@ -198,7 +198,10 @@ def train_loop(run, state, batches, telemetry, saves):
   """
   start, evaluate, tasks = int(state.step), Evaluation(run), TaskEvaluator(run, telemetry.log)
   watch, step_fn, pending = Stopwatch(), None, None  # pending: (step, metrics) not yet read
-  evaluate_and_checkpoint(run, state, start, telemetry, saves, evaluate, tasks)
+  timer = processes.save_timer(run.config.checkpoint.every_minutes)
+  evaluate_if_due(run, state, start, telemetry, evaluate, tasks)
+  if checkpoint_due(run, start):
+    save(state, start, telemetry, saves)
   with contextlib.closing(Profile(run.workdir, *run.config.log.profile_steps)) as profile:
     for step in range(start, run.steps):
       if run.stop.requested():
@@ -215,11 +218,14 @@ def train_loop(run, state, batches, telemetry, saves):
         console.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if evaluation_due(run, step + 1) or checkpoint_due(run, step + 1):
+      saving = timer.due(saves.started) or checkpoint_due(run, step + 1)
+      if saving or evaluation_due(run, step + 1):
         console.log_step(run, telemetry, watch, *pending)
         pending = None
         started = time.monotonic()
-        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, evaluate, tasks)
+        evaluate_if_due(run, state, step + 1, telemetry, evaluate, tasks)
+        if saving:
+          save(state, step + 1, telemetry, saves)
         watch.excluded += time.monotonic() - started
       log_save(telemetry, saves.poll())
     if pending:
@@ -229,7 +235,7 @@ def train_loop(run, state, batches, telemetry, saves):
   step = int(state.step)
   stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
-    saves.save(state, step, telemetry.value(step, 'eval/loss'))
+    save(state, step, telemetry, saves)
   log_save(telemetry, saves.wait())
   processes.on_process_0(lambda: None)  # wait for process 0 to write the manifest of the checkpoint
   return state, not stopped
@@ -241,17 +247,18 @@ def evaluation_due(run, step):
 
 
 def checkpoint_due(run, step):
-  """Whether a checkpoint is due after this step."""
+  """Whether a checkpoint is due after this step, whatever the time."""
   fields = run.config.checkpoint
   return (step == run.steps or in_period(step, fields.every_steps)
           or in_period(step, fields.keep_period))
 
 
-def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks):
-  """Evaluate and save a checkpoint, if due after `step` and not yet done."""
+def evaluate_if_due(run, state, step, telemetry, evaluate, tasks):
+  """Compute the held-out loss and run the tasks, if due after `step` and not yet done."""
   run.watchdog.progress(slow=True)
-  evaluating = evaluation_due(run, step)
-  if any(run.mixture.held_out) and evaluating and telemetry.value(step, 'eval/loss') is None:
+  if not evaluation_due(run, step):
+    return
+  if any(run.mixture.held_out) and telemetry.value(step, 'eval/loss') is None:
     losses = evaluate(state.params)
     if losses:
       loss = run.mixture.held_out_mean(losses.values())
@@ -262,13 +269,16 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks)
                              **{f'eval/loss/{name}': part for name, part in parts.items()}})
       telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                     + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
-  if tasks and evaluating and telemetry.value(step, 'eval/tasks') is None:
+  if tasks and telemetry.value(step, 'eval/tasks') is None:
     scores = tasks(state.params)
     if scores is not None:
       telemetry.write(step, {'eval/tasks': len(scores), **scores})
-  if checkpoint_due(run, step):
-    log_save(telemetry, saves.wait())
-    saves.save(state, step, telemetry.value(step, 'eval/loss'))
+
+
+def save(state, step, telemetry, saves):
+  """Start to save a checkpoint, unless it exists."""
+  log_save(telemetry, saves.wait())
+  saves.save(state, step, telemetry.value(step, 'eval/loss'))
 
 
 def log_save(telemetry, saved):

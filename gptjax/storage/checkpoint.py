@@ -54,6 +54,9 @@ class Checkpoints:
     rules: retention.Rules, which checkpoints are kept.
     facts: dict that is added to each manifest (corpus digest, versions, ...).
     on_saved: called in the background with the folder of each checkpoint after it is complete, or None.
+
+  Attributes:
+    started: `time.monotonic()` at the start of the last save, or when this object was made.
   """
 
   def __init__(self, folder, rules, facts, on_saved=None):
@@ -62,7 +65,7 @@ class Checkpoints:
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
-    self.pending = None
+    self.pending, self.started = None, time.monotonic()
     self.digests = jax.jit(digests)
     self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
     self.buffers = None  # reused for each copy: new memory pages would cost more than the copy itself
@@ -76,6 +79,7 @@ class Checkpoints:
       metric: held-out loss at this step, or None.
     """
     self.wait()
+    self.started = time.monotonic()
     state, folder = _under_stored_names(state), self.folder / str(step)
     self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
@@ -94,7 +98,7 @@ class Checkpoints:
     except Exception as error:
       self._failed(folder, error)
     self.pending = self.thread.submit(self._finish, folder, step, metric, saved, state_digests,
-                                      jax.sharding.get_mesh(), time.monotonic())
+                                      jax.sharding.get_mesh(), self.started)
 
   def _write(self, folder, state):
     """Start to write; returns the digests."""
