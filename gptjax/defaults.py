@@ -174,7 +174,7 @@ FIELDS = dict(
     keep_period=Field(0, integer(0),
                       'also save after each multiple of this step, and keep these checkpoints; 0: none'),
     keep_period_weights_only=Field(False, flag(),
-                                   'keep only the weights of these, in WORKDIR/milestones/STEP'),
+                                   'pretraining: keep only the weights of these, in WORKDIR/milestones/STEP'),
     export=Field(False, flag(), 'export the newest valid checkpoint to WORKDIR/export, for transformers'),
   ),
 
