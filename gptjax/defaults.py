@@ -167,8 +167,14 @@ FIELDS = dict(
   checkpoint=dict(
     every_steps=Field(1000, integer(0),
                       'steps between checkpoints; also at the end and at a stop; 0: only then'),
+    every_minutes=Field(0.0, real(0, 1e6),
+                        'also save when the last save started this many minutes ago; 0: never'),
     keep=Field(2, integer(1), 'newest checkpoints to keep'),
-    keep_best=Field(1, integer(0), 'further checkpoints to keep, those with the best eval loss'),
+    keep_best=Field(1, integer(0), 'checkpoints with the best eval loss to keep'),
+    keep_period=Field(0, integer(0),
+                      'also save after each multiple of this step, and keep these checkpoints; 0: none'),
+    keep_period_weights_only=Field(False, flag(),
+                                   'pretraining: keep only the weights of these, in WORKDIR/milestones/STEP'),
     export=Field(False, flag(), 'export the newest valid checkpoint to WORKDIR/export, for transformers'),
   ),
 

@@ -100,6 +100,8 @@ def check(config):
            f'config.finetune.data_dir = {f.data_dir!r} is not a folder')
   _require(config.checkpoint.keep_best >= 1,
            'config.checkpoint.keep_best = 0 would delete the best checkpoint: keep at least 1')
+  _require(not config.checkpoint.keep_period_weights_only,
+           'config.checkpoint.keep_period_weights_only = True is for pretraining: set it to False')
   _require(seq_len == 0 or seq_len >= 8, f'config.data.seq_len = {seq_len} is too short: use at least 8')
 
 

@@ -24,6 +24,7 @@ from gptjax.parallel import control, processes, sharding
 from gptjax.pretrained.export import export_unsupported_reason, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
+from gptjax.storage.retention import in_period, rules_of
 from gptjax.text.words import plural
 
 
@@ -37,7 +38,7 @@ class Run(NamedTuple):
   schedule: Any   # batches.BatchSchedule
   graphdef: Any
   steps: int
-  stop: Any       # the Stop of `processes.stop_signals`
+  stop: Any       # agreement.Stop
   watchdog: Any   # Watchdog
   programs: dict  # compiled programs of the task: by width, and `predict`; shared by all seeds
 
@@ -70,7 +71,7 @@ def finetune_run(run, source):
   shutdown.exit_on_signal(shutdown.resume_message(int(state.step)))
   telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard, config.log.wandb)
   telemetry.begin(int(state.step))
-  saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
+  saves = checkpoints.Checkpoints(folder, rules_of(config.checkpoint),
                                   {'corpus_digest': run.data.digest, 'versions': configs.versions()})
   try:
     report.log_start(run, telemetry, state)
@@ -98,6 +99,7 @@ def train_loop(run, state, telemetry, saves):
     (state, whether the run is complete).
   """
   start, watch, pending = int(state.step), Stopwatch(), None
+  timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_and_checkpoint(run, state, start, telemetry, saves)
   training = start < run.steps and not run.stop.requested() and not patience_exhausted(run, telemetry)
   step_fns = compile_steps(run, state, telemetry) if training else {}
@@ -114,10 +116,11 @@ def train_loop(run, state, telemetry, saves):
         report.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if evaluation_due(run, step + 1) or _is_multiple(run.config.checkpoint.every_steps, step + 1):
+      timed = timer.due(saves.started)
+      if timed or checkpoint_due(run, step + 1):
         report.log_step(run, telemetry, watch, *pending)
         pending, began = None, time.monotonic()
-        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
+        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, timed)
         watch.excluded += time.monotonic() - began
       saves.poll()
       if run.stop.requested() or (evaluation_due(run, step + 1) and patience_exhausted(run, telemetry)):
@@ -165,19 +168,21 @@ def train_batch(run, step):
   return local_batch(run, run.data.train, *run.schedule(step))
 
 
-def _is_multiple(interval, step):
-  """Whether `step` is a positive multiple of `interval`; 0: never."""
-  return interval > 0 and step > 0 and step % interval == 0
-
-
 def evaluation_due(run, step):
   """Whether to evaluate after a step: after each epoch, each eval.every_steps, and after the last step."""
   epochs, every = run.schedule.per_epoch, run.config.eval.every_steps
-  return step == run.steps or _is_multiple(epochs, step) or _is_multiple(every, step)
+  return step == run.steps or in_period(step, epochs) or in_period(step, every)
 
 
-def evaluate_and_checkpoint(run, state, step, telemetry, saves):
-  """Evaluate and save a checkpoint if due after `step` and not done yet."""
+def checkpoint_due(run, step):
+  """Whether a checkpoint is due after a step, whatever the time; one is after each evaluation."""
+  fields = run.config.checkpoint
+  return (evaluation_due(run, step) or in_period(step, fields.every_steps)
+          or in_period(step, fields.keep_period))
+
+
+def evaluate_and_checkpoint(run, state, step, telemetry, saves, timed=False):
+  """Evaluate and save a checkpoint if due after `step` (or `timed`) and not done yet."""
   run.watchdog.progress(slow=True)
   if evaluation_due(run, step) and _metric(telemetry, step) is None:
     outputs = predict_splits(run, state, run.data.validation)
@@ -187,7 +192,7 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves):
     score = results.main_score(run.data, scores)
     telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in scores.items()}})
     telemetry.log(f'step {step}  {_format_metrics(scores)}')
-  if evaluation_due(run, step) or _is_multiple(run.config.checkpoint.every_steps, step):
+  if timed or checkpoint_due(run, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
 

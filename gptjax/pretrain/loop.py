@@ -31,6 +31,7 @@ from gptjax.pretrained.export import export_unsupported_reason
 from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
 from gptjax.storage import ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
+from gptjax.storage.retention import in_period, rules_of
 from gptjax.train.step import first_state, graph, init_state, train_step
 
 DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; stopped and saved, to be started again
@@ -44,7 +45,7 @@ class Run(NamedTuple):
   graphdef: Any
   mixture: Any  # mixtures.Mixture
   steps: int
-  stop: Any      # processes.Stop
+  stop: Any      # agreement.Stop
   watchdog: Any  # Watchdog
   rewinds: tuple = ()  # so far, see gptjax.pretrain.rewind
 
@@ -128,7 +129,7 @@ def train_attempt(run, source, export, telemetry):
   start = int(state.step)
   shutdown.exit_on_signal(shutdown.resume_message(start))
   telemetry.begin(start)
-  saves = Checkpoints(run.workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_best,
+  saves = Checkpoints(run.workdir / 'checkpoints', rules_of(config.checkpoint),
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
                        **rewind_log.facts(run.rewinds)}, export)
   try:
@@ -197,7 +198,10 @@ def train_loop(run, state, batches, telemetry, saves):
   """
   start, evaluate, tasks = int(state.step), Evaluation(run), TaskEvaluator(run, telemetry.log)
   watch, step_fn, pending = Stopwatch(), None, None  # pending: (step, metrics) not yet read
-  evaluate_and_checkpoint(run, state, start, telemetry, saves, evaluate, tasks)
+  timer = processes.save_timer(run.config.checkpoint.every_minutes)
+  evaluate_if_due(run, state, start, telemetry, evaluate, tasks)
+  if checkpoint_due(run, start):
+    save(state, start, telemetry, saves)
   with contextlib.closing(Profile(run.workdir, *run.config.log.profile_steps)) as profile:
     for step in range(start, run.steps):
       if run.stop.requested():
@@ -214,11 +218,14 @@ def train_loop(run, state, batches, telemetry, saves):
         console.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if is_due(run, step + 1):
+      saving = timer.due(saves.started) or checkpoint_due(run, step + 1)
+      if saving or evaluation_due(run, step + 1):
         console.log_step(run, telemetry, watch, *pending)
         pending = None
         started = time.monotonic()
-        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, evaluate, tasks)
+        evaluate_if_due(run, state, step + 1, telemetry, evaluate, tasks)
+        if saving:
+          save(state, step + 1, telemetry, saves)
         watch.excluded += time.monotonic() - started
       log_save(telemetry, saves.poll())
     if pending:
@@ -228,28 +235,30 @@ def train_loop(run, state, batches, telemetry, saves):
   step = int(state.step)
   stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
-    saves.save(state, step, telemetry.value(step, 'eval/loss'))
+    save(state, step, telemetry, saves)
   log_save(telemetry, saves.wait())
   processes.on_process_0(lambda: None)  # wait for process 0 to write the manifest of the checkpoint
   return state, not stopped
 
 
-def is_due(run, step):
-  """Whether an evaluation or a checkpoint is due after this step."""
-  return any(_is_due(every, step, run.steps) for every in (
-    run.config.eval.every_steps, run.config.checkpoint.every_steps))
+def evaluation_due(run, step):
+  """Whether an evaluation is due after this step."""
+  return step == run.steps or in_period(step, run.config.eval.every_steps)
 
 
-def _is_due(every, step, last):
-  return step == last or (every > 0 and step > 0 and step % every == 0)
+def checkpoint_due(run, step):
+  """Whether a checkpoint is due after this step, whatever the time."""
+  fields = run.config.checkpoint
+  return (step == run.steps or in_period(step, fields.every_steps)
+          or in_period(step, fields.keep_period))
 
 
-def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks):
-  """Evaluate and save a checkpoint, if due after `step` and not yet done."""
-  config = run.config
+def evaluate_if_due(run, state, step, telemetry, evaluate, tasks):
+  """Compute the held-out loss and run the tasks, if due after `step` and not yet done."""
   run.watchdog.progress(slow=True)
-  if (any(run.mixture.held_out) and _is_due(config.eval.every_steps, step, run.steps)
-      and telemetry.value(step, 'eval/loss') is None):
+  if not evaluation_due(run, step):
+    return
+  if any(run.mixture.held_out) and telemetry.value(step, 'eval/loss') is None:
     losses = evaluate(state.params)
     if losses:
       loss = run.mixture.held_out_mean(losses.values())
@@ -260,14 +269,16 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks)
                              **{f'eval/loss/{name}': part for name, part in parts.items()}})
       telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                     + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
-  if (tasks and _is_due(config.eval.every_steps, step, run.steps)
-      and telemetry.value(step, 'eval/tasks') is None):
+  if tasks and telemetry.value(step, 'eval/tasks') is None:
     scores = tasks(state.params)
     if scores is not None:
       telemetry.write(step, {'eval/tasks': len(scores), **scores})
-  if _is_due(config.checkpoint.every_steps, step, run.steps):
-    log_save(telemetry, saves.wait())
-    saves.save(state, step, telemetry.value(step, 'eval/loss'))
+
+
+def save(state, step, telemetry, saves):
+  """Start to save a checkpoint, unless it exists."""
+  log_save(telemetry, saves.wait())
+  saves.save(state, step, telemetry.value(step, 'eval/loss'))
 
 
 def log_save(telemetry, saved):

@@ -15,6 +15,7 @@ from pathlib import Path
 from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.storage import checkpoint
+from gptjax.storage.milestones import MILESTONES
 from gptjax.storage.rewind_log import batch_number, in_effect, read, write
 
 MAX_REWINDS = 3  # to one checkpoint, after which the run stops
@@ -69,17 +70,18 @@ def _find_checkpoint(folder, step, steps_back):
 
 
 def apply_rewinds(workdir):
-  """Remove the checkpoints that rewinds have discarded; returns the rewinds, oldest first.
+  """Remove the checkpoints and milestones that rewinds have discarded; returns the rewinds, oldest first.
 
   A checkpoint records the number of rewinds before it, so that this also completes an interrupted rewind. A
   damaged `rewinds.json` is repaired.
   """
-  folder, rewinds = Path(workdir) / 'checkpoints', read(workdir)
+  rewinds = read(workdir)
   write(workdir, rewinds)
-  for step in checkpoint.steps(folder):
-    manifest = checkpoint.read_manifest(folder / str(step))
-    since = rewinds[manifest['facts'].get('rewinds', 0):] if manifest else []
-    if any(step > rewind['to'] for rewind in since):
-      atomic.sync(workdir)  # the process that wrote `FILE` may have been killed before it was synced
-      atomic.remove_tree(folder / str(step))
+  for folder in (Path(workdir) / 'checkpoints', Path(workdir) / MILESTONES):
+    for step in checkpoint.steps(folder):
+      manifest = checkpoint.read_manifest(folder / str(step))
+      since = rewinds[manifest['facts'].get('rewinds', 0):] if manifest else []
+      if any(step > rewind['to'] for rewind in since):
+        atomic.sync(workdir)  # the process that wrote `FILE` may have been killed before it was synced
+        atomic.remove_tree(folder / str(step))
   return rewinds

@@ -4,8 +4,10 @@
   digests     64-bit digests of arrays, computed on their devices and independent of the mesh.
   manifest    The manifest of a checkpoint: JSON that lists its arrays and files with digests, and its own
               digest.
+  milestones  Milestones: the weights alone of every Nth checkpoint, in `WORKDIR/milestones/STEP`.
   orbax_io    Writing, checking and restoring arrays with Orbax.
   ownership   Exclusive ownership of a folder by one process: a record of the owner in `owner.json`, and a
               lock on it.
+  retention   Which checkpoints of a run are kept, and the deletion of the others.
   rewind_log  The rewinds of a run: `WORKDIR/rewinds.json`, which decides which batch each step reads.
 """

@@ -10,6 +10,7 @@ folder with `saving` and no manifest is incomplete and does not count. A folder 
 or arrays differ from the manifest, is damaged. Both are renamed, never deleted.
 
 Each process writes its shards, concurrently. Process 0 does everything else, and decides.
+`retention` says which checkpoints are kept.
 """
 
 import collections
@@ -27,11 +28,20 @@ from gptjax import errors
 from gptjax.errors import InputError
 from gptjax.files import atomic
 from gptjax.parallel import processes
-from gptjax.storage import orbax_io
+from gptjax.storage import milestones, orbax_io, retention
 from gptjax.storage.digests import describe_arrays, digests
-from gptjax.storage.manifest import MANIFEST, file_digest, find_fault, read_manifest, write_manifest
+from gptjax.storage.manifest import (
+  MANIFEST,
+  STATE,
+  file_digests,
+  find_fault,
+  read_manifest,
+  steps,
+  write_manifest,
+)
+from gptjax.storage.retention import in_period
 
-STATE, SAVING = 'state', 'saving'
+SAVING = 'saving'
 STORED_NAMES = {'loss_ema': 'usual_loss'}  # fields and metrics whose name on disk is that of version 0.1
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
 
@@ -41,19 +51,21 @@ class Checkpoints:
 
   Args:
     folder: `WORKDIR/checkpoints`.
-    keep: number of newest checkpoints to keep.
-    keep_best: number of further checkpoints to keep, those with the smallest metric.
+    rules: retention.Rules, which checkpoints are kept.
     facts: dict that is added to each manifest (corpus digest, versions, ...).
     on_saved: called in the background with the folder of each checkpoint after it is complete, or None.
+
+  Attributes:
+    started: `time.monotonic()` at the start of the last save, or when this object was made.
   """
 
-  def __init__(self, folder, keep, keep_best, facts, on_saved=None):
+  def __init__(self, folder, rules, facts, on_saved=None):
     self.folder = Path(folder).absolute()
-    self.keep, self.keep_best, self.facts, self.on_saved = keep, keep_best, facts, on_saved
+    self.rules, self.facts, self.on_saved = rules, facts, on_saved
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
-    self.pending = None
+    self.pending, self.started = None, time.monotonic()
     self.digests = jax.jit(digests)
     self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
     self.buffers = None  # reused for each copy: new memory pages would cost more than the copy itself
@@ -67,7 +79,9 @@ class Checkpoints:
       metric: held-out loss at this step, or None.
     """
     self.wait()
+    self.started = time.monotonic()
     state, folder = _under_stored_names(state), self.folder / str(step)
+    self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
     if processes.on_process_0(prepare):
       return
@@ -84,7 +98,7 @@ class Checkpoints:
     except Exception as error:
       self._failed(folder, error)
     self.pending = self.thread.submit(self._finish, folder, step, metric, saved, state_digests,
-                                      jax.sharding.get_mesh(), time.monotonic())
+                                      jax.sharding.get_mesh(), self.started)
 
   def _write(self, folder, state):
     """Start to write; returns the digests."""
@@ -93,18 +107,17 @@ class Checkpoints:
     return state_digests
 
   def _finish_earlier_save(self, folder, metric):
-    """Whether this checkpoint exists; if so, add a missing metric and repeat `on_saved`."""
+    """Whether this checkpoint exists; if so, add a missing metric and repeat what follows a save."""
     if not (folder / MANIFEST).exists():
       return False
     saved = read_manifest(folder)
     if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
       write_manifest(folder, {**saved, 'metric': metric})
-    if self.on_saved:  # a kill may have prevented it
-      self.pending = self.thread.submit(self.on_saved, folder)
+    self.pending = self.thread.submit(self._follow_up, folder)  # a kill may have prevented it
     return True
 
   def _make_folder(self, folder, state):
-    self._check_room(state)
+    self._check_room(folder, state)
     new = self.folder / f'{folder.name}.new'
     atomic.remove(new)
     new.mkdir()
@@ -121,37 +134,50 @@ class Checkpoints:
       if jax.process_index() > 0:
         return step, time.monotonic() - started
       arrays = describe_arrays(state, state_digests)
-      _check_saved(folder / STATE, arrays)
+      orbax_io.check_stored(folder / STATE, arrays)
       atomic.sync_tree(folder)
-      manifest = {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
-                  'files': {str(path.relative_to(folder)): file_digest(path)
-                            for path in sorted((folder / STATE).rglob('*')) if path.is_file()}}
-      write_manifest(folder, manifest)
+      write_manifest(folder, {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
+                              'files': file_digests(folder)})
       (folder / SAVING).unlink()
     except Exception as error:
       self._failed(folder, error)
     seconds = time.monotonic() - started
-    self._prune()
-    if self.on_saved:
-      self.on_saved(folder)
+    self._follow_up(folder)
     return step, seconds
 
+  def _follow_up(self, folder):
+    """What follows a save: copy milestones, then delete what is not kept, then call `on_saved`."""
+    for step in retention.milestone_steps(self.folder, self.rules):
+      try:
+        milestones.copy_weights(self.folder / str(step), self.params)
+      except Exception as error:
+        self._raise(f'milestone {step}', self.folder.parent, error)
+    retention.prune(self.folder, self.rules)
+    if self.on_saved:
+      self.on_saved(folder)
+
   def _failed(self, folder, error):
-    """Remove the folder of a failed save and raise; an error of the machine becomes an InputError."""
+    """Remove the folder of a failed save and raise its error."""
     if folder.exists() and not processes.is_multiprocess():  # others may still be writing there
       with contextlib.suppress(OSError):  # if it cannot be removed, it counts as incomplete
         atomic.remove_tree(folder)
+    self._raise(f'checkpoint {folder.name}', folder, error)
+
+  def _raise(self, what, folder, error):
+    """Raise the error of a failed write; one of the machine becomes an InputError."""
     if fault := errors.system_fault(error):
       line = errors.describe_fault(fault, folder, errors.checkpoint_status(self.folder))
-      raise InputError(f'cannot save checkpoint {folder.name}: {line}') from error
+      raise InputError(f'cannot save {what}: {line}') from error
     raise error
 
-  def _check_room(self, state):
-    """Raise ValueError before writing if the checkpoint does not fit on the disk."""
+  def _check_room(self, folder, state):
+    """Raise ValueError before writing if the checkpoint does not fit on the disk, with its milestone."""
     earlier = [read_manifest(self.folder / str(step)) for step in steps(self.folder)]
     earlier = [manifest for manifest in earlier if manifest]
     needed = (sum(size for size, _ in earlier[-1]['files'].values()) if earlier else
               sum(x.nbytes for x in jax.tree.leaves(state)))
+    if self.rules.weights_only and in_period(int(folder.name), self.rules.keep_period):
+      needed += sum(x.nbytes for x in jax.tree.leaves(state.params))
     atomic.make_folders(self.folder)
     free = shutil.disk_usage(self.folder).free
     if free < needed:
@@ -176,21 +202,6 @@ class Checkpoints:
     self.thread.shutdown()
     self.writer.close()
 
-  def _prune(self):
-    manifests = {step: read_manifest(self.folder / str(step)) for step in steps(self.folder)}
-    manifests = {step: manifest for step, manifest in manifests.items() if manifest}
-    newest = sorted(manifests)[-self.keep:]
-    evaluated = [step for step in manifests if manifests[step]['metric'] is not None]
-    best = sorted(evaluated, key=lambda step: (manifests[step]['metric'], step))[:self.keep_best]
-    retained = {*newest, *best}
-    for step in retained:  # a killed process may have renamed a file without syncing its folder
-      atomic.sync(self.folder / str(step))
-    atomic.sync(self.folder)
-    for step in set(manifests) - retained:
-      atomic.remove_tree(self.folder / str(step))
-    for path in self.folder.glob('*.deleting'):
-      atomic.remove(path)
-
 
 @functools.cache
 def _stored_type(state_type):
@@ -201,14 +212,6 @@ def _stored_type(state_type):
 def _under_stored_names(state):
   """A state with the names of its fields on disk; any other tree as it is."""
   return _stored_type(type(state))(*state) if hasattr(state, '_fields') else state
-
-
-def steps(folder):
-  """Return the steps of all checkpoint folders, valid or not, ascending."""
-  folder = Path(folder)
-  if not folder.is_dir():
-    return []
-  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def restore(folder, abstract_state, log):
@@ -245,7 +248,7 @@ def _newest_valid(folder, log):
   for step in reversed(steps(folder)):
     path = folder / str(step)
     if is_incomplete(path):
-      log(f'checkpoint {step} is incomplete: moved to {_rename_invalid(path, "partial").name}')
+      log(f'checkpoint {step} is incomplete: moved to {atomic.move_aside(path, "partial").name}')
       continue
     fault = find_fault(path, read_manifest(path))
     if fault is None:
@@ -255,7 +258,7 @@ def _newest_valid(folder, log):
 
 
 def _rename_damaged(path, fault, log):
-  log(f'checkpoint {path.name} is damaged ({fault}): moved to {_rename_invalid(path, "damaged").name}')
+  log(f'checkpoint {path.name} is damaged ({fault}): moved to {atomic.move_aside(path, "damaged").name}')
 
 
 def is_incomplete(path):
@@ -310,15 +313,6 @@ def read_weights(path, abstract_params):
   return orbax_io.read_part(path / STATE, {'params': abstract_params})['params']
 
 
-def _check_saved(path, arrays):
-  """Compare the arrays stored in a folder with those that were saved (`arrays`, of the manifest)."""
-  expected, stored = {name: entry[:2] for name, entry in arrays.items()}, orbax_io.stored_arrays(path)
-  for name in sorted(expected.keys() | stored.keys()):
-    if expected.get(name) != stored.get(name):
-      raise RuntimeError(f'{path}: {name} was saved as {expected.get(name, "absent")}, but is '
-                         f'{stored.get(name, "absent")} there')
-
-
 def _check_arrays(path, arrays, abstract):
   expected = {orbax_io.name_of(key): [list(x.shape), str(x.dtype)]
               for key, x in jax.tree.leaves_with_path(abstract)}
@@ -327,11 +321,3 @@ def _check_arrays(path, arrays, abstract):
     if expected.get(name) != stored.get(name):
       raise InputError(f'{path}: {name} is {stored.get(name, "absent")} in the checkpoint and '
                        f'{expected.get(name, "absent")} in the config')
-
-
-def _rename_invalid(path, word):
-  """Rename a folder to the first free name of `NAME.word`, `NAME.word-2`, ..."""
-  number = 1
-  while (new := path.with_name(f'{path.name}.{word}' + (f'-{number}' if number > 1 else ''))).exists():
-    number += 1
-  return path.rename(new)

@@ -2,15 +2,24 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 from gptjax.errors import InputError
 from gptjax.files import atomic, bounded, json_files, paths
 
-MANIFEST = 'manifest.json'
+MANIFEST, STATE = 'manifest.json', 'state'  # STATE: the folder with the arrays
 # An array is [shape, dtype, digest], a file [size, digest].
 LAYOUT = {'step': int, 'metric': json_files.OPTIONAL_NUMBER, 'arrays': {str: [(list, str)]},
           'files': {str: [(int, str)]},
           'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
+
+
+def steps(folder):
+  """Return the steps of all checkpoint folders, valid or not, ascending."""
+  folder = Path(folder)
+  if not folder.is_dir():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def read_manifest(folder):
@@ -56,8 +65,14 @@ def find_fault(path, manifest):
   return None
 
 
+def file_digests(folder):
+  """Return the entry `files` of the manifest of a checkpoint whose arrays are on disk."""
+  return {str(path.relative_to(folder)): file_digest(path)
+          for path in sorted((folder / STATE).rglob('*')) if path.is_file()}
+
+
 def file_digest(path):
-  """Return [size in bytes, SHA-256 in hex] of a file, for the manifest."""
+  """Return [size in bytes, SHA-256 in hex] of a file."""
   with open(path, 'rb') as file:
     return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
 

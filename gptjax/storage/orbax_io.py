@@ -81,6 +81,14 @@ def read_part(path, abstract):
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
+def write_part(path, tree):
+  """Write a tree of NumPy arrays to a new folder, in this process alone, without devices."""
+  options = _single_process_options('copy')
+  with (literal(path.parent) as folder,
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as orbax):
+    orbax.save(folder / path.name, args=ocp.args.PyTreeSave(tree))
+
+
 def _check_complete(tree):
   """Return the tree; InputError if Orbax has omitted an array because its metadata is missing."""
   for path, leaf in jax.tree.leaves_with_path(tree):
@@ -120,6 +128,15 @@ def stored_arrays(path):
     if stored != expected:
       raise FileNotFoundError(f'{path}: {array.name} has {stored} of its {expected} chunks')
   return arrays
+
+
+def check_stored(path, arrays):
+  """Raise RuntimeError if the arrays in a folder are not those that were saved (`arrays` of the manifest)."""
+  expected, stored = {name: entry[:2] for name, entry in arrays.items()}, stored_arrays(path)
+  for name in sorted(expected.keys() | stored.keys()):
+    if expected.get(name) != stored.get(name):
+      raise RuntimeError(f'{path}: {name} was saved as {expected.get(name, "absent")}, but is '
+                         f'{stored.get(name, "absent")} there')
 
 
 def name_of(key_path):

@@ -92,6 +92,24 @@ def steps(deed, me):
     return step
 
 
+def timed_saves(me):
+  """Prints the steps at which a save is due by the clock of process 0, and the step at which all stop."""
+  shutdown.defer_signal(processes.STOPPING)
+  f, x = collective()
+  timer, saved, step, started = processes.save_timer(0.2 / 60 if me == 0 else 1e-9), [], 0, time.monotonic()
+  with processes.stop_signals() as stop:
+    while not stop.requested():
+      float(f(x))
+      step += 1
+      time.sleep(0.01 * me)
+      if timer.due(started):
+        saved.append(step)
+        started = time.monotonic()
+        if len(saved) == 3 and me == 1:
+          os.kill(os.getpid(), signal.SIGTERM)
+  print('saved after', saved, step, flush=True)
+
+
 def left(deed, me):
   """One leaves its steps and is told to stop; another makes its last call of `requested` only then."""
   with processes.stop_signals() as stop:
@@ -210,6 +228,7 @@ def perform(deed, me):
     'no wait': lambda: no_wait(me),
     'late': lambda: processes.barrier('start', 1) if me else time.sleep(3),
     'mesh': print_meshes,
+    'timed saves': lambda: timed_saves(me),
     'told': lambda: told(me)}
   if deed in deeds:
     deeds[deed]()

@@ -22,6 +22,7 @@ from gptjax.parallel import sharding
 from gptjax.pretrain.loop import pretrain
 from gptjax.storage import checkpoint, orbax_io
 from gptjax.storage.digests import digests
+from gptjax.storage.retention import Rules
 from gptjax.train.step import init_state
 
 FACTS = {'corpus_digest': 'abc'}
@@ -39,9 +40,9 @@ def target_on(sizes):
     return sharding.with_shardings(jax.eval_shape(lambda: init_state(config)), mesh)
 
 
-def save(folder, *steps, sizes=None, keep=9, keep_best=0, metrics=None):
+def save(folder, *steps, sizes=None, metrics=None, **rules):
   """Saves the state drawn from seed STEP under each step."""
-  saves = checkpoint.Checkpoints(folder, keep, keep_best, FACTS)
+  saves = checkpoint.Checkpoints(folder, Rules(**{'keep': 9, 'keep_best': 0, **rules}), FACTS)
   with mesh_of(**(sizes or {})):
     for step in steps:
       saves.save(state_on(sizes or {}, seed=step), step, (metrics or {}).get(step))
