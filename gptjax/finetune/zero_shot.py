@@ -55,9 +55,9 @@ def study(config, workdir, overrides=()):
   with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
       of_run = scores_of.setdefault(name, {})
-      for step, path in saved_weights(folder).items():
+      for step, saved in saved_weights(folder).items():
         if str(step) not in of_run:
-          of_run[str(step)] = evaluate_checkpoint(path, data, config)
+          of_run[str(step)] = evaluate_checkpoint(saved, data, config)
           if jax.process_index() == 0:
             atomic.write(path, records.text({'version': results.VERSION, 'study': scores_of}))
             texts = '  '.join(f'{task} {100 * value:.2f}' for task, value in of_run[str(step)].items())

@@ -81,7 +81,8 @@ class Checkpoints:
     self.wait()
     self.started = time.monotonic()
     state, folder = _under_stored_names(state), self.folder / str(step)
-    self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
+    if self.rules.weights_only:
+      self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
     if processes.on_process_0(prepare):
       return
