@@ -1,4 +1,4 @@
-"""All jobs with every path in a bucket, by processes that share nothing else: bit for bit those of local ones."""
+"""All jobs with every path in a bucket, by processes that share nothing else: bit for bit the local ones."""
 
 import json
 import math
@@ -98,7 +98,8 @@ def test_a_corpus_a_run_and_all_that_follows(bucket, hosts, text, tmp_path):
 
   for host, source, to in ((hosts[0], workdir, root / 'out'), (hosts[2], here / 'run', here / 'out')):
     host.run(*module('pretrained', 'export', f'--from={source}', f'--to={to}'))
-  assert {name: buckets.read(root / 'out' / name) for name in buckets.find(root / 'out')} == files(here / 'out')
+  out = root / 'out'
+  assert {name: buckets.read(out / name) for name in buckets.find(out)} == files(here / 'out')
   generate = lambda host, source: host.run(*module(
     'generate', f'--from={source}', '--prompt=line', '--max_tokens=8', '--seed=1'))
   assert generate(hosts[1], root / 'out') == generate(hosts[2], here / 'run')
@@ -129,7 +130,8 @@ def test_fine_tuning_reads_weights_and_data_from_a_bucket(bucket, hosts, shared_
   tune = lambda host, to, tfds, weights: host.run(*module(
     'main', '--config=configs/gpt1_finetune.py:sst2', f'--workdir={to}', f'--config.init_from={weights}',
     f'--config.data.tfds_dir={tfds}', '--config.finetune.limit=32', '--config.train.epochs=1',
-    '--config.loss.chunk=0', '--config.data.seq_len=24', '--config.checkpoint.every_steps=1', '--config.log.tensorboard=False'))
+    '--config.loss.chunk=0', '--config.data.seq_len=24', '--config.checkpoint.every_steps=1',
+    '--config.log.tensorboard=False'))
   tune(hosts[1], root / 'tuned', root / 'tfds', root / 'start' / 'export')
   exported = tmp_path / 'export'
   exported.mkdir()
@@ -138,5 +140,6 @@ def test_fine_tuning_reads_weights_and_data_from_a_bucket(bucket, hosts, shared_
   tune(hosts[2], tmp_path / 'tuned', shared_data / 'tfds', exported)
   there, here = (json.loads(content) for content in (
     buckets.read(root / 'tuned' / 'results.json'), (tmp_path / 'tuned' / 'results.json').read_bytes()))
-  without = lambda value: {k: v for k, v in value.items() if k not in ('config', 'crc32', 'seconds', 'versions')}
+  differ = 'config', 'crc32', 'seconds', 'versions'
+  without = lambda value: {name: part for name, part in value.items() if name not in differ}
   assert without(there) == without(here)
