@@ -22,9 +22,8 @@ from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run_weights import save_tokenizer
-from gptjax.storage import ownership
-from gptjax.storage.files import access, literal_path, paths
-from gptjax.storage.files.paths import Url
+from gptjax.storage import orbax_io, ownership
+from gptjax.storage.files import access, paths
 
 
 def finetune(config, workdir, overrides=()):
@@ -55,8 +54,7 @@ def finetune(config, workdir, overrides=()):
   memory.check(config, mesh)
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixture.require_corpora(config.data)
-  if not isinstance(workdir, Url):
-    literal_path.check(workdir)
+  orbax_io.check_supported(paths.location(workdir))
   with ownership.own_workdir(workdir):
     return run_tasks(config, workdir, mesh, source, tokenizer)
 
