@@ -117,11 +117,9 @@ class Writer:
     Raises:
       InputError: it could not be put; a later call tries again.
     """
-    try:
-      self._put()
-    except Exception:
-      self._raised = True
-      raise
+    self._raised = True
+    self._put()
+    self._raised = False
 
   def close(self):
     """Put the last part and stop; after `flush` has raised an error, only say where the lines are."""
