@@ -173,7 +173,14 @@ FIELDS = dict(
     every_steps=Field(1000, integer(0),
                       'steps between checkpoints; also at the end and at a stop; 0: only then'),
     keep=Field(2, integer(1), 'newest checkpoints to keep'),
-    keep_best=Field(1, integer(0), 'further checkpoints to keep, those with the best eval loss'),
+    keep_best=Field(1, integer(0), 'checkpoints with the best eval loss to keep'),
+    keep_period=Field(0, integer(0),
+                      'also save after each multiple of this step, and keep these checkpoints; 0: none'),
+    keep_period_weights_only=Field(False, flag(),
+                                   'keep only the weights of these, in WORKDIR/milestones/STEP'),
+    max_failed=Field(3, integer(1),
+                     'saves in a row to a bucket that may fail before the run ends; on a disk the first '
+                     'one ends it'),
     export=Field(False, flag(), 'export the newest valid checkpoint to WORKDIR/export, for transformers'),
   ),
 

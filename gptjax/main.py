@@ -36,7 +36,7 @@ from gptjax.command import shutdown  # noqa: E402
 from gptjax.config import command_line, job_flags  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
 from gptjax.parallel import compiling, control, processes  # noqa: E402
-from gptjax.storage.files import cache, paths  # noqa: E402
+from gptjax.storage.files import buckets, cache, paths  # noqa: E402
 
 FLAGS = flags.FLAGS
 
@@ -54,6 +54,7 @@ def run(config, workdir, overrides=()):
   config.compilation_cache = jax_settings.cache_folder(config.compilation_cache, overrides)
   configs.make_paths_absolute(config, overrides)
   cache.configure(config.data.cache_dir, config.data.cache_gb)
+  buckets.configure(config.storage.retry_seconds)
   configs.check_cache(config.compilation_cache)
   jax_settings.use_cache(config.compilation_cache)
   compiling.synchronize(config.watchdog.compile_timeout)

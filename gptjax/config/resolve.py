@@ -149,6 +149,9 @@ def check(config, device=None):
            'train-char')
   _require(not c.eval.data_dir or access.is_folder(paths.location(c.eval.data_dir)),
            f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
+  _require(c.checkpoint.keep_period or not c.checkpoint.keep_period_weights_only,
+           'config.checkpoint.keep_period_weights_only = True needs a period: set '
+           'config.checkpoint.keep_period')
   _check_mixture(c.data)
   _check_rewind(c)
   device = device or jax.devices()[0]
@@ -163,12 +166,16 @@ def _check_mixture(data):
 
 
 def _check_rewind(c):
-  if c.train.rewind.threshold > 0:
-    every, keep, back = c.checkpoint.every_steps, c.checkpoint.keep, c.train.rewind.steps_back
-    _require(every > 0, 'config.train.rewind needs checkpoints: set config.checkpoint.every_steps')
-    _require((keep - 1) * every >= back,
-             f'config.train.rewind.steps_back = {back} is further than config.checkpoint.keep = {keep} '
-             f'checkpoints every {every} steps reach: keep {-(-back // every) + 1}')
+  fields, back = c.checkpoint, c.train.rewind.steps_back
+  kept_for_good = fields.keep_period > 0 and not fields.keep_period_weights_only
+  if c.train.rewind.threshold == 0 or kept_for_good:
+    return
+  _require(fields.every_steps > 0, 'config.train.rewind needs checkpoints: set config.checkpoint.every_steps')
+  further = fields.keep_period % fields.every_steps > 0  # checkpoints between those of every_steps
+  enough = 1 + -(-back // fields.every_steps) + further * -(-back // max(fields.keep_period, 1))
+  _require(fields.keep >= enough,
+           f'config.train.rewind.steps_back = {back} is further than config.checkpoint.keep = {fields.keep} '
+           f'checkpoints every {fields.every_steps} steps reach: keep {enough}')
 
 
 def unknown_field(arguments):

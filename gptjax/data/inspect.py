@@ -14,18 +14,20 @@ if __name__ == '__main__':
   startup.begin('inspect', 'stopped', product=True)
   early.answer(parser, 'inspect')
 
+import io
 from pathlib import Path
 
 import numpy as np
 
 from gptjax.command import figures, run
 from gptjax.command.parsers.inspect import parser
-from gptjax.data.corpus import corpus_manifest, reader
+from gptjax.data.corpus import corpus_manifest, reader, remote_shards
 from gptjax.data.corpus import mixture as mixtures
 from gptjax.errors import InputError
 from gptjax.kernels import cpu
 from gptjax.storage import rewind_log
-from gptjax.storage.files import run_config
+from gptjax.storage.files import access, paths, run_config
+from gptjax.storage.files.paths import Url
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 from gptjax.text.words import plural
@@ -94,6 +96,7 @@ def show_counts(folder):
   """Print the counts in the manifest, after comparing the hash of every file with it."""
   manifest = corpus_manifest.read_manifest(folder)
   splits = [reader.open_corpus(folder, split, verify=True) for split in manifest['splits']]
+  remote_shards.verify(splits)
   facts = manifest['tokenizer']
   _load_tokenizer(folder, facts)
   n_files = sum(len(split.shards) + 1 for split in splits)
@@ -145,7 +148,10 @@ def _draw(path, counts, edges, title):
   axes.set(xlabel='tokens per document, end of text included', ylabel='documents',
            title=figures.literal(title))
   try:
-    figure.savefig(path, format='png')
+    png = io.BytesIO()
+    figure.savefig(png, format='png')
+    path = paths.parsed(path)
+    access.write(path, png.getvalue()) if isinstance(path, Url) else path.write_bytes(png.getvalue())
   except OSError as error:
     raise InputError(f'cannot write {path}: {error.strerror}') from None
 
@@ -231,7 +237,7 @@ def _decoder(corpus):
 def _load_tokenizer(folder, facts):
   """Return the tokenizer in the corpus folder; ValueError if its digest differs from the manifest."""
   from gptjax.data.tokenizers import loading
-  path = Path(folder) / 'tokenizer'
+  path = paths.parsed(folder) / 'tokenizer'
   tokenizer = loading.load(str(path))
   if tokenizer.digest != facts['digest']:
     raise InputError(f'{path} is not the tokenizer of the corpus: its digest is '

@@ -21,7 +21,6 @@ import collections
 import contextlib
 import json
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,15 +35,16 @@ from gptjax.command.parsers.prepare import (
   WORKERS,
   parser,
 )
-from gptjax.data import blocks, encode, summary, workers
+from gptjax.data import blocks, encode, summary, upload, workers
 from gptjax.data import progress as progress_bar
 from gptjax.data.clean import duplicates, webtext
 from gptjax.data.corpus import corpus_manifest, held_out, shards
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
-from gptjax.storage import ownership
-from gptjax.storage.files import atomic, json_files
+from gptjax.storage import owner_record, ownership
+from gptjax.storage.files import access, atomic, cache, json_files, paths
+from gptjax.storage.files.paths import Url
 
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
 SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a problem
@@ -54,7 +54,7 @@ class Job(NamedTuple):
   """The checked arguments of `prepare`."""
   reading: blocks.ReadOptions
   tokenizer: object     # a tokenizer, or (kind, number of entries or None) of one to train
-  out: Path
+  out: object           # Path or Url of the corpus
   validation_fraction: float
   seq_len: int          # tokens of a window: the least amount that is held out
   workers: int
@@ -63,6 +63,7 @@ class Job(NamedTuple):
   commit_seconds: float
   progress: bool
   special_tokens: tuple
+  uploader: object = None  # upload.Uploader, if `out` is the spool of a corpus in a bucket
 
 
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
@@ -75,7 +76,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     source: list of sources (see `sources.documents`).
     tokenizer: as for `loading.load`; or trained on the sources: `train-bpe:N`, a new byte-level BPE with N
       entries, or `train-char`, a tokenizer whose entries are the characters of the sources.
-    out: folder of the corpus: new, empty, or started by the same call.
+    out: folder of the corpus, here or in a bucket: new, empty, or started by the same call.
     validation_fraction: share of validation in [0, 1).
     clean: '' or 'webtext' (see `clean`).
     workers: number of processes; it does not change the corpus.
@@ -118,15 +119,30 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if requested:
     special.resolve_names(requested, special_tokens)
   reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, requested or to_train, Path(out), validation_fraction, seq_len, workers, shard_tokens,
-            settings, commit_seconds, progress, tuple(special_tokens))
+  job = Job(reading, requested or to_train, paths.parsed(out), validation_fraction, seq_len, workers,
+            shard_tokens, settings, commit_seconds, progress, tuple(special_tokens))
+  if isinstance(job.out, Url):
+    return _finished(job) or _run_in_spool(job)
   with ownership.own_folder(job.out):
     return _finished(job) or _run(job)
 
 
+def _run_in_spool(job):
+  """Prepare a corpus in a folder of this machine and upload it to the bucket."""
+  spool = cache.spool(job.out)
+  with ownership.own_folder(job.out), ownership.own_folder(spool):
+    if manifest := _finished(job):  # by the previous owner
+      return manifest
+    upload.discard_other(spool, job.settings)
+    with contextlib.closing(upload.Uploader(spool, job.out)) as uploader:
+      _check_same(job, uploader.begin(job.settings))
+      local = job._replace(out=spool, uploader=uploader)
+      return uploader.finish(_finished(local) or _run(local), job.progress)
+
+
 def _finished(job):
   """Return the manifest of the finished corpus, or None; ValueError if it is another corpus."""
-  if not (job.out / 'manifest.json').exists():
+  if not access.is_file(job.out / 'manifest.json'):
     return None
   manifest = corpus_manifest.read_manifest(job.out)
   _check_same(job, manifest.get('settings', {}))
@@ -151,7 +167,7 @@ def _run(job):
   state = shards.load_state(job.out)
   if state is None:
     unexpected = [path.name for path in job.out.iterdir()
-               if path.name not in (ownership.FILE, OLD_LOCK) and path.suffix != '.new']
+               if path.name not in (owner_record.FILE, OLD_LOCK) and path.suffix != '.new']
     if unexpected:
       raise InputError(f'{job.out} is not empty (it holds {min(unexpected)}): give a new folder '
                        'as --out')
@@ -305,6 +321,8 @@ class _Progress:
     if time.monotonic() - self._committed >= self._job.commit_seconds:
       self._files.sync()
       shards.save_state(self._job.out, self._state)
+      if self._job.uploader:
+        self._job.uploader.offer(self._state.get('splits', {}))
       self._committed = time.monotonic()
 
 
@@ -331,6 +349,9 @@ def _finish(job, state, splits):
 
 
 def _remove_work(folder):
+  if isinstance(folder, Url):
+    access.remove(folder / shards.STATE)
+    return
   atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
   for name in (shards.STATE, *duplicates.FILES, duplicates.FINAL_VERDICTS):
     (folder / name).unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from gptjax.pretrained.export import export_obstacle, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
 from gptjax.storage.files import access, records
+from gptjax.storage.retention import in_period, rules_of
 from gptjax.text.words import plural
 
 
@@ -69,7 +70,7 @@ def finetune_run(run, source):
   shutdown.exit_on_signal(shutdown.resume_message(int(state.step)))
   telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard, config.log.wandb)
   telemetry.begin(int(state.step))
-  saves = checkpoints.Checkpoints(folder, config.checkpoint.keep, config.checkpoint.keep_best,
+  saves = checkpoints.Checkpoints(folder, rules_of(config.checkpoint),
                                   {'corpus_digest': run.data.digest, 'versions': configs.versions()})
   try:
     report.log_start(run, telemetry, state)
@@ -113,7 +114,7 @@ def train_loop(run, state, telemetry, saves):
         report.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if evaluation_due(run, step + 1) or _is_multiple(run.config.checkpoint.every_steps, step + 1):
+      if checkpoint_due(run, step + 1):
         report.log_step(run, telemetry, watch, *pending)
         pending, aside = None, time.monotonic()
         evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
@@ -164,15 +165,17 @@ def train_batch(run, step):
   return local_batch(run, run.data.train, *run.schedule(step))
 
 
-def _is_multiple(interval, step):
-  """Whether `step` is a positive multiple of `interval`; 0: never."""
-  return interval > 0 and step > 0 and step % interval == 0
-
-
 def evaluation_due(run, step):
   """Whether to evaluate after a step: after each epoch, each eval.every_steps, and after the last step."""
   epochs, every = run.schedule.per_epoch, run.config.eval.every_steps
-  return step == run.steps or _is_multiple(epochs, step) or _is_multiple(every, step)
+  return step == run.steps or in_period(step, epochs) or in_period(step, every)
+
+
+def checkpoint_due(run, step):
+  """Whether to save after a step: after each evaluation, and as the fields of `config.checkpoint` say."""
+  fields = run.config.checkpoint
+  return (evaluation_due(run, step) or in_period(step, fields.every_steps)
+          or in_period(step, fields.keep_period))
 
 
 def evaluate_and_checkpoint(run, state, step, telemetry, saves):
@@ -186,7 +189,7 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves):
     score = results.main_score(run.data, scores)
     telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in scores.items()}})
     telemetry.log(f'step {step}  {_format_metrics(scores)}')
-  if evaluation_due(run, step) or _is_multiple(run.config.checkpoint.every_steps, step):
+  if checkpoint_due(run, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
 

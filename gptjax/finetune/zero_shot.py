@@ -15,8 +15,7 @@ from gptjax.evaluate.texts.sources import NotRun
 from gptjax.finetune import results
 from gptjax.parallel import processes, sharding
 from gptjax.pretrain.loop import DONE
-from gptjax.pretrained.workdir import CHECKPOINTS
-from gptjax.storage import checkpoint
+from gptjax.pretrained.workdir import saved_weights
 from gptjax.storage.files import access, paths, records
 
 # {task in gptjax/evaluate/tasks/gpt1.py: its name in the figure}.
@@ -26,9 +25,10 @@ LAYOUT = {'study': {str: {str: results.METRICS_LAYOUT}}, '?version': int}  # of 
 
 
 def study(config, workdir, overrides=()):
-  """Score every checkpoint of the workdirs `init_from` and `finetune.lstm_from`, and plot the scores.
+  """Score every checkpoint and milestone of `init_from` and `finetune.lstm_from`, and plot the scores.
 
-  Scores in WORKDIR/results.json are not computed again.
+  Both are workdirs of pretraining, of which one may be absent. Scores in WORKDIR/results.json are not
+  computed again.
 
   Returns:
     Exit code: 0. A signal ends the process at once, with 75; the same command then resumes.
@@ -40,9 +40,9 @@ def study(config, workdir, overrides=()):
     raise InputError('config.init_from and config.finetune.lstm_from are empty: set them to workdirs of '
                      'pretraining, --config.init_from=runs/gpt1 --config.finetune.lstm_from=runs/gpt1_lstm')
   for folder in runs.values():
-    if not checkpoint.steps(folder / CHECKPOINTS):
+    if not saved_weights(folder):
       raise InputError(f'{folder} is not a workdir with checkpoints: keep them in pretraining with '
-                       '--config.checkpoint.keep=1000')
+                       '--config.checkpoint.keep_period=1000')
   configs.make_workdir(workdir)
   path, data = paths.location(workdir) / results.RESULTS, read_suites(config)
   earlier = processes.on_process_0(lambda: records.read_or_discard(path, layout=LAYOUT))
@@ -54,9 +54,9 @@ def study(config, workdir, overrides=()):
   with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
       of_run = scores_of.setdefault(name, {})
-      for step in checkpoint.steps(folder / CHECKPOINTS):
+      for step, saved in saved_weights(folder).items():
         if str(step) not in of_run:
-          of_run[str(step)] = evaluate_checkpoint(folder / CHECKPOINTS / str(step), data, config)
+          of_run[str(step)] = evaluate_checkpoint(saved, data, config)
           if jax.process_index() == 0:
             access.write(path, records.text({'version': results.VERSION, 'study': scores_of}))
             texts = '  '.join(f'{task} {100 * value:.2f}' for task, value in of_run[str(step)].items())

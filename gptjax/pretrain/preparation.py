@@ -2,7 +2,6 @@
 
 import copy
 import math
-from pathlib import Path
 
 from gptjax.command import shutdown
 from gptjax.config import resolve as configs
@@ -11,6 +10,7 @@ from gptjax.domains import LARGEST
 from gptjax.errors import InputError
 from gptjax.parallel import processes
 from gptjax.pretrained import run_weights
+from gptjax.storage.files import access, paths
 
 PREPARE_LIMIT = 24 * 3600  # seconds that the other processes wait for process 0 to prepare a corpus
 
@@ -35,13 +35,13 @@ def prepare_corpus(config, workdir, tokenizer=None):
     tokenizer: of the initial weights, which takes precedence over `config.data.tokenizer`; or None.
   """
   data = config.data
-  if not data.source or (Path(data.corpus) / 'manifest.json').exists():
+  if not data.source or access.is_file(paths.parsed(data.corpus) / 'manifest.json'):
     return
   from gptjax.data.prepare import prepare
   configs.make_workdir(workdir)
   if tokenizer:
     run_weights.save_tokenizer(tokenizer, workdir)
-  spec = str(Path(workdir) / 'tokenizer') if tokenizer else data.tokenizer
+  spec = str(paths.parsed(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
                           'commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
@@ -65,8 +65,8 @@ def initialize_workdir(config, workdir, mixture, source, tokenizer):
     configs.make_workdir(workdir)
     configs.write_or_check_config(config, workdir, mixture.digest, n_steps_of)
     run_weights.save_run_tokenizer(source, tokenizer, workdir)
-    return (Path(workdir) / 'config.json').read_text()
-  written, path = processes.on_process_0(write_files), Path(workdir) / 'config.json'
-  if not path.exists() or path.read_text() != written:
+    return access.read(paths.location(workdir) / 'config.json').decode()
+  written, path = processes.on_process_0(write_files), paths.location(workdir) / 'config.json'
+  if not access.is_file(path) or access.read(path).decode() != written:
     raise InputError(f'{path} is not the file that process 0 wrote: --workdir must be a folder that '
                      'all hosts share')

@@ -102,7 +102,7 @@ def _open_folder(folder, path, entries):
   location = folder
   hugging_face = has('config.json') and (has('model.safetensors') or has('model.safetensors.index.json'))
   if hugging_face or has('hparams.json') or has('params_shapes.json'):
-    folder = cache.folder(folder, lambda name: '/' not in name and not name.endswith(OTHER_WEIGHTS))
+    folder = cache.folder(folder, lambda name, _: '/' not in name and not name.endswith(OTHER_WEIGHTS))
   if hugging_face:
     from gptjax.pretrained import huggingface
     return huggingface.open_folder(folder, entries)._replace(folder=location)

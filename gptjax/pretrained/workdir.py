@@ -1,4 +1,4 @@
-"""Reads the weights of a run of gptjax: of its newest valid checkpoint, or of a given one."""
+"""Reads the weights of a run of gptjax: of its newest valid checkpoint, or of a given one or milestone."""
 
 from gptjax import defaults
 from gptjax.config.resume import NOT_OF_WEIGHTS
@@ -9,6 +9,7 @@ from gptjax.pretrained.checked_fields import check_fields
 from gptjax.storage import checkpoint
 from gptjax.storage.files import access, cache, records
 from gptjax.storage.files.paths import Url
+from gptjax.storage.milestones import MILESTONES
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
 
@@ -34,11 +35,25 @@ def open_workdir(folder):
 
 
 def open_checkpoint(folder):
-  """Return the WeightSource of one checkpoint, `WORKDIR/checkpoints/STEP`; ValueError if it is damaged."""
+  """Return the WeightSource of one checkpoint or milestone, `WORKDIR/checkpoints/STEP`.
+
+  Raises:
+    ValueError: it is damaged, or outside its run.
+  """
   fault = checkpoint.find_fault(folder, checkpoint.read_manifest(folder))
   if fault:
     raise InputError(f'checkpoint {folder} is damaged ({fault}): use another checkpoint')
   return _source(folder)
+
+
+def saved_weights(folder):
+  """Return {step: folder} of all checkpoints and milestones of a run, ascending.
+
+  If a step has both, the folder is that of the milestone.
+  """
+  found = {step: folder / kind / str(step) for kind in (CHECKPOINTS, MILESTONES)
+           for step in checkpoint.steps(folder / kind)}
+  return dict(sorted(found.items()))
 
 
 def _source(path):

@@ -10,6 +10,8 @@ Therefore an owner increments a counter in its record every `HEARTBEAT` seconds.
 process id and its start time show whether the owner is alive. A record of another machine is watched: a
 heartbeat within `HEARTBEAT_LIMIT` seconds means that the owner is alive, none that it is dead. No clocks are
 compared.
+
+A folder in a bucket has a record alone, see `bucket_ownership`.
 """
 
 import contextlib
@@ -17,21 +19,18 @@ import errno
 import fcntl
 import json
 import os
-import secrets
-import socket
 import sys
 import threading
 import time
-from datetime import datetime
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, json_files
+from gptjax.storage import bucket_ownership, owner_record
+from gptjax.storage.files import atomic, paths
+from gptjax.storage.files.paths import Url
 
-FILE = 'owner.json'
 HEARTBEAT = 10        # seconds between two heartbeats
 HEARTBEAT_LIMIT = 90  # seconds without a heartbeat after which an owner on another machine is dead
-MAX_RECORD = 1 << 16  # bytes that are read of a record
 SETTLE = 1            # seconds after which, without flock, concurrent writers see each other's record
 UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
@@ -64,6 +63,10 @@ def own_folder(folder, log=_log):
   Raises:
     InputError: another process owns the folder (host, process and since when), or it cannot be written to.
   """
+  if isinstance(folder, Url):
+    with bucket_ownership.own(folder, log):
+      yield
+    return
   folder = Path(folder)
   created = [path for path in (folder, *folder.parents) if not path.exists()]
   try:
@@ -71,8 +74,7 @@ def own_folder(folder, log=_log):
     file = _acquire(folder, log)
   except OSError as error:
     raise InputError(f'{folder} is not writable ({error.strerror}): use another folder') from None
-  record = {'host': socket.gethostname(), 'pid': os.getpid(), 'since': _now(), 'token': secrets.token_hex(8),
-            'process': _process(os.getpid()), 'machine': _machine(), 'beat': 0}
+  record = owner_record.new()
   ended = threading.Event()
   try:
     _write(file, record)
@@ -88,7 +90,7 @@ def own_folder(folder, log=_log):
       beats.join()
       with contextlib.suppress(OSError):
         if _read(folder).get('token') == record['token'] and os.getpid() == record['pid']:  # no forked child
-          (folder / FILE).unlink()
+          (folder / owner_record.FILE).unlink()
   finally:
     _open.discard(file)
     file.close()
@@ -103,15 +105,24 @@ def own_workdir(workdir):
   from gptjax.parallel import processes  # here: corpora are prepared without it
   with contextlib.ExitStack() as stack:
     def own():
-      stack.enter_context(own_folder(workdir))
+      stack.enter_context(own_folder(paths.location(workdir)))
     processes.on_process_0(own)
     yield
+
+
+def check(path):
+  """Raise InputError if this process has lost the folder of a file that it is about to commit.
+
+  A lock on this machine cannot be lost.
+  """
+  if isinstance(path, Url):
+    bucket_ownership.check(path)
 
 
 def _acquire(folder, log):
   """The open record, locked if the file system supports it; its previous owner has ended."""
   while True:
-    file = open(folder / FILE, 'a+b', buffering=0, opener=atomic.no_follow)
+    file = open(folder / owner_record.FILE, 'a+b', buffering=0, opener=atomic.no_follow)
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       locked = True
@@ -121,19 +132,19 @@ def _acquire(folder, log):
         file.close()
         if not isinstance(error, BlockingIOError | PermissionError):
           raise
-        raise _in_use(folder, _read(folder)) from None
+        raise owner_record.in_use(folder, _read(folder)) from None
     # The previous owner may have removed the file after it was opened here: then the lock has no effect.
-    if not _is_at(file, folder / FILE):
+    if not _is_at(file, folder / owner_record.FILE):
       file.close()
       continue
     try:
       if not locked:
-        log(f'{folder}: the file system has no flock; {FILE} alone prevents a second run')
+        log(f'{folder}: the file system has no flock; {owner_record.FILE} alone prevents a second run')
       _check_ended(folder, locked, log)
     except BaseException:
       file.close()
       raise
-    if _is_at(file, folder / FILE):
+    if _is_at(file, folder / owner_record.FILE):
       if locked:
         _open.add(file)
       return file
@@ -152,18 +163,19 @@ def _check_ended(folder, locked, log):
   previous = _read(folder)
   if not previous:
     return
-  if previous.get('machine') == _machine():
+  if previous.get('machine') == owner_record.machine():
     # On one machine the lock is sufficient; without it, the process is looked up.
-    if not locked and previous.get('process') == _process(previous.get('pid')):
-      raise _in_use(folder, previous)
+    if not locked and previous.get('process') == owner_record.process(previous.get('pid')):
+      raise owner_record.in_use(folder, previous)
     return
-  log(f'{folder} was not released by {_owner(previous)}: waiting up to {HEARTBEAT_LIMIT} s for its heartbeat')
+  log(f'{folder} was not released by {owner_record.name(previous)}: waiting up to {HEARTBEAT_LIMIT} s for '
+      'its heartbeat')
   deadline = time.monotonic() + HEARTBEAT_LIMIT
-  while time.monotonic() < deadline and (folder / FILE).exists():
+  while time.monotonic() < deadline and (folder / owner_record.FILE).exists():
     time.sleep(min(1, HEARTBEAT))
     current = _read(folder)
     if current and current != previous:
-      raise _in_use(folder, current)
+      raise owner_record.in_use(folder, current)
 
 
 def _confirm(folder, record):
@@ -171,14 +183,15 @@ def _confirm(folder, record):
   time.sleep(SETTLE)
   current = _read(folder)
   if current.get('token') != record['token']:
-    raise _in_use(folder, current)
+    raise owner_record.in_use(folder, current)
 
 
 def _beat(file, record, ended):
   """The thread of the heartbeat; it does not change the record of another owner."""
   while not ended.wait(HEARTBEAT):
     with contextlib.suppress(OSError):  # a full disk must not end the run; the next heartbeat tries again
-      if _parsed(os.pread(file.fileno(), MAX_RECORD, 0)).get('token') == record['token']:
+      content = os.pread(file.fileno(), owner_record.MAX_BYTES, 0)
+      if owner_record.parse(content).get('token') == record['token']:
         record['beat'] += 1
         _write(file, record)
 
@@ -193,51 +206,7 @@ def _write(file, record):
 def _read(folder):
   """The record; {} if it is absent, damaged or being written."""
   try:
-    with open(folder / FILE, 'rb') as file:
-      return _parsed(file.read(MAX_RECORD))
+    with open(folder / owner_record.FILE, 'rb') as file:
+      return owner_record.parse(file.read(owner_record.MAX_BYTES))
   except FileNotFoundError:
     return {}
-
-
-def _parsed(content):
-  try:
-    record = json_files.parse(content)
-  except ValueError:
-    return {}
-  return record if isinstance(record, dict) and isinstance(record.get('machine'), list) else {}
-
-
-def _in_use(folder, record):
-  return InputError(f'{folder} is in use by {_owner(record)}: wait until it has ended, or use another folder')
-
-
-def _owner(record):
-  if not record:
-    return 'another process'
-  return f'process {record.get("pid")} on {record.get("host")} (since {record.get("since")})'
-
-
-def _now():
-  return datetime.now().astimezone().isoformat(' ', 'seconds')
-
-
-def _machine():
-  """The scope of process ids: host, boot and PID namespace."""
-  scope = [socket.gethostname()]
-  with contextlib.suppress(OSError):  # only Linux has them
-    scope += [Path('/proc/sys/kernel/random/boot_id').read_text().strip(), os.readlink('/proc/self/ns/pid')]
-  return scope
-
-
-def _process(pid):
-  """An identifier that distinguishes a process from a later one with the same id; None if it has ended."""
-  with contextlib.suppress(OSError, ValueError, TypeError):
-    fields = Path(f'/proc/{int(pid)}/stat').read_text().rpartition(')')[2].split()
-    return None if fields[0] in 'ZX' else fields[19]  # a zombie is dead
-  if Path('/proc/self/stat').exists():
-    return None
-  try:
-    os.kill(int(pid), 0)  # without /proc only the id is checked
-  except (OSError, ValueError, TypeError):
-    return None
-  return 'alive'

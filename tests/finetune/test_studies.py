@@ -106,7 +106,8 @@ def test_zero_shot_over_the_checkpoints_of_two_runs(shared_data, corpus_folder, 
   for name, changes in kinds.items():
     config = tiny_config(**changes, **{
       'model.n_ctx': 64, 'model.n_vocab': 290, 'data.seq_len': 24, 'data.corpus': str(corpus_folder),
-      'train.steps': 4, 'mesh.data': 8, 'checkpoint.every_steps': 2, 'checkpoint.keep': 9,
+      'train.steps': 4, 'mesh.data': 8, 'checkpoint.keep': 1, 'checkpoint.keep_best': 0,
+      'checkpoint.keep_period': 2, 'checkpoint.keep_period_weights_only': name == 'transformer',
       'log.tensorboard': False})
     assert pretrain(config, tmp_path / name) == 0
   config = studies.with_changes(gpt1_zero_shot.get_config(), {

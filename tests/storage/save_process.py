@@ -11,6 +11,7 @@ import jax  # noqa: E402
 
 from gptjax.parallel import sharding  # noqa: E402
 from gptjax.storage.checkpoint import Checkpoints  # noqa: E402
+from gptjax.storage.retention import Rules  # noqa: E402
 
 
 def main(folder):
@@ -18,7 +19,7 @@ def main(folder):
   keys = jax.random.split(jax.random.key(0), 24)
   state = jax.jit(lambda: {str(i): jax.random.normal(keys[i], (4096, 4096)) for i in range(24)})()
   step = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
-  saves = Checkpoints(folder, 1, 0, {})
+  saves = Checkpoints(folder, Rules(1, 0), {})
   state = jax.block_until_ready(step(state))
   began = time.monotonic()
   for _ in range(3):

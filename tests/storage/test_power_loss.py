@@ -28,6 +28,7 @@ from gptjax.pretrained.export import folder_files, write_folder
 from gptjax.pretrained.run_weights import save_corpus_tokenizer
 from gptjax.storage import checkpoint, rewind_log
 from gptjax.storage.files import atomic
+from gptjax.storage.retention import Rules
 
 
 def content(folder, without=()):
@@ -67,7 +68,7 @@ def test_a_checkpoint_can_be_restored_at_every_moment_after_the_first(tmp_path, 
   folder.mkdir()
   completed = []  # steps whose save had ended when the power failed
   def work():
-    saves = checkpoint.Checkpoints(folder / 'checkpoints', 1, 0, {})
+    saves = checkpoint.Checkpoints(folder / 'checkpoints', Rules(1, 0), {})
     for step in (1, 2, 3):
       saves.save(test_checkpoint.state_on({}, seed=step), step)
       saves.wait()

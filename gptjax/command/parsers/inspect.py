@@ -10,9 +10,9 @@ def parser():
   flags = Parser(prog='python -m gptjax.data.inspect', description=docstring('data/inspect.py'),
                  example='python -m gptjax.data.inspect corpora/books', allow_abbrev=False)
   add = flags.add_argument
-  add('corpus', type=paths.flag, nargs='*', help='folder of the corpus')
+  add('corpus', type=paths.bucket_flag, nargs='*', help='folder of the corpus')
   add('--split', default='train', help='train (default) or validation')
-  add('--png', type=paths.flag, help='also plot the document lengths to this file')
+  add('--png', type=paths.bucket_flag, help='also plot the document lengths to this file')
   add('--document', type=integer(0, 2**40), help='show this document, counted from 0')
   add('--step', type=integer(0), help='show the batch of this update, counted from 0')
   add('--workdir', type=paths.bucket_flag,

@@ -30,7 +30,7 @@ def parser():
       help='random 8-grams to look up (default 10,000,000)')
   add('--workers', type=integer(1, WORKERS), default=len(os.sched_getaffinity(0)),
       help='processes (default: one per core)')
-  add('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
+  add('--tfds_dir', type=paths.bucket_flag, default='', help='folder of the data sets of tfds:')
   add('--on_error', default='stop', choices=('stop', 'skip'),
       help='what to do with a document that cannot be used')
   add('--document_separator', dest='separator', default='',

@@ -19,17 +19,17 @@ def parser():
   add('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   add('--tokenizer', required=True,
       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, char:DIR, sentencepiece:FILE, train-bpe:N or train-char')
-  add('--out', type=paths.flag, required=True, help='folder of the corpus')
+  add('--out', type=paths.bucket_flag, required=True, help='folder of the corpus')
   add('--validation_fraction', type=FRACTIONS, default=0.005,
       help='share of the documents that is held out (default 0.005)')
   add('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
       help=f'tokens of an evaluation window: less text is not held out (default {SEQ_LEN})')
   add('--clean', default='', help="'' (default) or webtext")
   add('--clean_without', default='', help='filters to disable: NAME,NAME')
-  add('--blocked_domains', type=paths.flag, default='', help='file with one domain per line')
-  add('--wikipedia_titles', type=paths.flag, default='', help='file with one title per line')
+  add('--blocked_domains', type=paths.bucket_flag, default='', help='file with one domain per line')
+  add('--wikipedia_titles', type=paths.bucket_flag, default='', help='file with one title per line')
   add('--workers', type=WORKERS, default=1, help='number of processes (default 1)')
-  add('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
+  add('--tfds_dir', type=paths.bucket_flag, default='', help='folder of the data sets of tfds:')
   add('--tfds_download', action='store_true',
       help='prepare missing data sets of tfds:, which may download them')
   add('--on_error', default='stop', help='stop (default) or skip')

@@ -18,6 +18,7 @@ def parser():
   flags.add_argument('--vocab_size', type=VOCAB_SIZES,
                      help='number of entries; not of char, whose entries are the characters of the text')
   flags.add_argument('--source', action='append', required=True, help='KIND:WHERE; repeatable')
-  flags.add_argument('--out', type=paths.flag, required=True, help='folder for the tokenizer')
-  flags.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets of tfds:')
+  flags.add_argument('--out', type=paths.bucket_flag, required=True, help='folder for the tokenizer')
+  flags.add_argument('--tfds_dir', type=paths.bucket_flag, default='',
+                     help='folder of the data sets of tfds:')
   return flags

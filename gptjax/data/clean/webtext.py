@@ -11,11 +11,11 @@ two filters of duplicates run after all others, see `duplicates`.
 import collections
 import re
 import unicodedata
-from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
+from gptjax.storage.files import cache, paths
 
 RECIPES = {'': (), 'webtext': (
   'blocked_domain', 'wikipedia', 'short', 'not_english', 'symbols', 'word_length', 'repetition',
@@ -79,7 +79,7 @@ def _lines(path):
   if not path:
     return []
   try:
-    text = Path(path).read_text(encoding='utf-8-sig')
+    text = cache.local_file(paths.parsed(path)).read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f'{path} cannot be read: {error}') from None
   return [line for line in text.splitlines() if line.strip() and not line.startswith('#')]

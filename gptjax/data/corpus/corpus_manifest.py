@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, json_files
+from gptjax.storage.files import access, json_files, paths
+from gptjax.storage.files.paths import Url
 from gptjax.text import text_checks
 from gptjax.text.printable import printable
 
@@ -24,17 +25,19 @@ SCHEMA = {
 
 
 def read_manifest(folder):
-  """Return the manifest of the corpus in `folder`, after checking its digest and schema.
+  """Return the manifest of the corpus in `folder`, here or in a bucket, after checking its digest and schema.
 
   Raises:
     ValueError: no such folder, no manifest, not JSON, wrong digest, another version, another schema.
   """
-  path = Path(folder) / MANIFEST
-  if not path.parent.is_dir():
-    raise InputError(f'corpus {folder} does not exist: create it with python -m gptjax.data.prepare')
+  path = paths.parsed(folder) / MANIFEST
+  if not isinstance(path, Url) and not path.parent.is_dir():
+    raise InputError(_missing(folder))
   try:
-    manifest = json_files.parse(bounded.read(path))
+    manifest = json_files.parse(access.read(path))
   except FileNotFoundError:
+    if isinstance(path, Url) and not access.is_folder(path.parent):
+      raise InputError(_missing(folder)) from None
     raise InputError(f'{path} does not exist: {folder} is not a corpus, or its preparation is '
                      'incomplete: run the same python -m gptjax.data.prepare again') from None
   except InputError:
@@ -54,6 +57,10 @@ def read_manifest(folder):
   if fault := json_files.layout_fault(manifest, SCHEMA) or _contradiction(manifest):
     raise InputError(f'{path} is not the manifest of a corpus: {fault}; prepare the corpus again')
   return manifest
+
+
+def _missing(folder):
+  return f'corpus {folder} does not exist: create it with python -m gptjax.data.prepare'
 
 
 def _contradiction(manifest):

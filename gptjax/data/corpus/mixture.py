@@ -4,11 +4,13 @@ import hashlib
 import json
 import os
 import shlex
+from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.data.corpus import corpus_manifest, order, reader
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
+from gptjax.storage.files import access, paths
 
 
 class Mixture(NamedTuple):
@@ -44,7 +46,7 @@ def require_corpora(data):
   if data.source:
     return
   for folder in folders_and_weights(data)[0]:
-    if not os.path.isdir(folder):
+    if not access.is_folder(paths.parsed(folder)):
       known = folder == data.corpus and data.recipe
       own = f"--source='text:FOLDER/*.txt' --tokenizer={data.tokenizer or 'gpt2'}"
       recipe, cost = (data.recipe, f' ({data.recipe_cost})') if known else (own, '')
@@ -65,7 +67,7 @@ def open_mixture(folders, weights, *, verify):
       invalid (see `order.mixture_period`).
   """
   shares = order.mixture_period(tuple(weights)).shares.tolist()
-  places = [os.path.abspath(folder) for folder in folders]
+  places = [absolute(folder) for folder in folders]
   if len(set(places)) < len(places):
     raise InputError(f'a corpus is listed twice in {list(folders)}: list it once, with its total weight')
   manifests = [corpus_manifest.read_manifest(folder) for folder in folders]
@@ -77,13 +79,28 @@ def open_mixture(folders, weights, *, verify):
         f'{tokenizer["digest"][:12]}), corpus {folders[0]} with {tokenizers[0]["name"]} (digest '
         f'{tokenizers[0]["digest"][:12]}): corpora of a mixture need the same tokenizer, prepare one of them '
         'again')
-  parent = os.path.commonpath([os.path.dirname(place) for place in places])
   digests = [manifest['content'] for manifest in manifests]
   digest = digests[0] if len(digests) == 1 else hashlib.sha256(
     json.dumps([digests, shares]).encode()).hexdigest()
-  return Mixture([os.path.relpath(place, parent) for place in places], shares,
+  return Mixture(short_names(places), shares,
                  [reader.open_corpus(folder, 'train', verify=verify) for folder in folders],
                  [_held_out(folder, verify) for folder in folders], digest)
+
+
+def absolute(folder):
+  """Return the absolute path of a folder, or its URL, as text."""
+  place = paths.parsed(folder)
+  return os.path.abspath(place) if isinstance(place, Path) else str(place)
+
+
+def short_names(places):
+  """Return distinct names of the absolute folders, here or in buckets, without the parent that all share."""
+  schemes, names = zip(*(paths.split_url(place) for place in places), strict=True)
+  if len(set(schemes)) > 1:
+    return places
+  rooted = [f'/{name.lstrip("/")}' for name in names]  # os.path would take gs://B/a for a relative path
+  parent = os.path.commonpath([os.path.dirname(place) for place in rooted])
+  return [os.path.relpath(place, parent) for place in rooted]
 
 
 def _held_out(folder, verify):

@@ -5,23 +5,19 @@ on these and r. See `order` for the mapping of rows to windows, and `window_boun
 windows.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import hashlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.command import bars
-from gptjax.data.corpus import order
+from gptjax.data.corpus import local_shards, order, remote_shards
 from gptjax.data.corpus.corpus_manifest import read_manifest
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
+from gptjax.storage.files.paths import Url
 
 IGNORED_TARGET = -1  # the loss ignores these targets
-HASH_CHUNK = 1 << 22  # bytes hashed at a time
 
 
 class MissingSplit(InputError):
@@ -30,7 +26,7 @@ class MissingSplit(InputError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-  """One split of a corpus, memory-mapped."""
+  """One split of a corpus, memory-mapped, or copied from a bucket and then memory-mapped."""
   folder: str
   split: str
   digest: str        # of the content of all splits, see `corpus_manifest`
@@ -38,7 +34,7 @@ class Corpus:
   n_tokens: int
   n_documents: int
   n_bytes: int       # UTF-8 bytes of the documents
-  shards: list       # uint16 or uint32 arrays
+  shards: list       # uint16 or uint32 arrays; of a corpus in a bucket remote_shards.Shards
   shard_offsets: np.ndarray          # int64[len(shards) + 1]: first token of each shard
   document_starts: np.ndarray  # int64[n_documents]: first token of each document
 
@@ -61,77 +57,34 @@ def open_corpus(folder, split, *, verify):
   """Open a split of a corpus that `gptjax.data.prepare` wrote.
 
   Args:
-    folder: path of the corpus.
+    folder: path of the corpus, here or in a bucket.
     split: 'train' or 'validation'.
     verify: read all files: compare hashes with the manifest and check that all ids are in the vocabulary.
-      If False, only the manifest and the sizes of the files are checked.
+      If False, only the manifest and the sizes of the files are checked. Shards in a bucket are verified when
+      they are copied to this machine, before they are used, and copies from earlier only if `verify`.
 
   Raises:
     MissingSplit: the corpus does not have the split.
     ValueError: the folder or one of its files is missing, damaged or not a corpus.
   """
-  root = Path(folder)
+  root = paths.parsed(folder)
   manifest = read_manifest(root)
   if split not in manifest['splits'] or not manifest['splits'][split]['tokens']:
     raise MissingSplit(f'corpus {folder} has no tokens in its split {split!r}, it has '
                        f'{sorted(manifest["splits"])}: prepare it with another validation_fraction or '
                        'from more documents')
   entry, dtype = manifest['splits'][split], np.dtype(manifest['dtype']).newbyteorder('<')
-  files = [(shard, dtype, shard['tokens']) for shard in entry['shards']]
-  files.append((entry['index'], np.dtype('<u8'), entry['documents']))
-  for file, *_ in files:
-    path = paths.below(root, file['file'])
-    if not verify and not path.resolve().is_relative_to(root.resolve()):
-      raise InputError(f'{path} is a link to a file outside the corpus, and its content is not verified '
-                       'here: replace the link by the file')
-  *shards, starts = (_map(root / file['file'], dtype, count) for file, dtype, count in files)
+  where = remote_shards if isinstance(root, Url) else local_shards
+  shards, starts = where.open_split(root, entry, dtype, manifest['tokenizer']['n_vocab'], verify)
   # As signed integers: NumPy would convert all of them to floats to compare unsigned with signed ones.
   starts = starts.view('<i8')
-  offsets = np.cumsum([0, *(len(shard) for shard in shards)], dtype=np.int64)
+  offsets = np.cumsum([0, *(shard['tokens'] for shard in entry['shards'])], dtype=np.int64)
   assert offsets[-1] == entry['tokens'], (folder, split)
-  if verify:
-    _verify(root, files, manifest['tokenizer']['n_vocab'])
-    if starts[0] != 0 or starts[-1] >= entry['tokens'] or not (starts[1:] >= starts[:-1]).all():
-      raise InputError(f'{root / entry["index"]["file"]} is not a sorted list of positions below '
-                       f'{entry["tokens"]}: prepare the corpus again')
+  if verify and (starts[0] != 0 or starts[-1] >= entry['tokens'] or not (starts[1:] >= starts[:-1]).all()):
+    raise InputError(f'{root / entry["index"]["file"]} is not a sorted list of positions below '
+                     f'{entry["tokens"]}: prepare the corpus again')
   return Corpus(str(folder), split, manifest['content'], manifest['tokenizer'], entry['tokens'],
                 entry['documents'], entry['bytes'], shards, offsets, starts)
-
-
-def _map(path, dtype, count):
-  """Memory-map a file as a read-only array of `count` items; ValueError if missing or of another size."""
-  size = count * dtype.itemsize
-  try:
-    actual = path.stat().st_size
-  except FileNotFoundError:
-    raise InputError(f'{path} is missing: copy it again, or prepare the corpus again') from None
-  if actual != size:
-    raise InputError(f'{path} has {actual:,} bytes, not {size:,} as in its manifest: copy it again, or '
-                     'prepare the corpus again')
-  # A plain array that shares the memory: slicing np.memmap itself is ten times slower.
-  return np.asarray(np.memmap(path, dtype, 'r')) if count else np.empty(0, dtype)
-
-
-def _verify(root, files, n_vocab):
-  """Raise ValueError for the first file with another hash, or with an id of n_vocab or more."""
-  def check(file, dtype):
-    path, digest, largest = root / file['file'], hashlib.sha256(), -1
-    with open(path, 'rb') as f:
-      while chunk := f.read(HASH_CHUNK):
-        digest.update(chunk)
-        bar.update(len(chunk))
-        largest = max(largest, int(np.frombuffer(chunk, dtype).max()))
-    if digest.hexdigest() != file['sha256']:
-      raise InputError(f'{path} is damaged: its SHA-256 is {digest.hexdigest()[:12]}, not '
-                       f'{file["sha256"][:12]} as in its manifest; copy it again, or prepare the corpus '
-                       'again')
-    if dtype != np.dtype('<u8') and largest >= n_vocab:
-      raise InputError(f'{path} has the token {largest}, but its tokenizer only {n_vocab}: prepare the '
-                       'corpus again')
-  size = sum(dtype.itemsize * count for _, dtype, count in files)
-  bar = bars.bar(desc=f'verifying {root}', total=size, unit='B', unit_scale=True, delay=1, leave=False)
-  with bar, concurrent.futures.ThreadPoolExecutor() as pool:
-    list(pool.map(lambda file: check(*file[:2]), files))
 
 
 def n_windows(corpus, seq_len, cross_documents):
@@ -259,6 +212,9 @@ def _read(corpus, starts, lengths, rows, inputs, targets):
   local = starts - corpus.shard_offsets[shard]
   whole = local + lengths < np.diff(corpus.shard_offsets)[shard]
   assert (lengths < corpus.n_tokens).all(), (corpus.folder, lengths.max())
+  if isinstance(corpus.shards, remote_shards.Shards):
+    here = corpus.shards.for_windows(corpus, starts, starts + lengths + 1)
+    corpus = dataclasses.replace(corpus, shards=here)
   for row, start, n, s, at, fits in zip(rows.tolist(), starts.tolist(), lengths.tolist(), shard.tolist(),
                                         local.tolist(), whole.tolist(), strict=True):
     tokens = corpus.shards[s][at:at + n + 1] if fits else _wrapped_tokens(corpus, start, start + n + 1)

@@ -5,10 +5,12 @@ import hashlib
 import itertools
 from pathlib import Path
 
-from gptjax.data.corpus import reader
+from gptjax.data.corpus import reader, remote_shards
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
 from gptjax.data.tokenizers import byte_bpe, loading
+from gptjax.storage.files import paths
+from gptjax.storage.files.paths import Url
 
 DECODED_TOKENS = 1 << 17  # per call
 
@@ -30,8 +32,10 @@ def units(where):
 
 def pieces(unit):
   """Yield the pieces of the documents of a corpus, in order; blank documents are skipped."""
-  corpus = reader.open_corpus(unit.path, unit.split, verify=False)
-  tokenizer = loading.load(str(Path(unit.path) / 'tokenizer'))
+  remote = isinstance(paths.parsed(unit.path), Url)  # its shards are verified when they are read, not before
+  corpus = reader.open_corpus(unit.path, unit.split, verify=remote)
+  remote_shards.fetch_ahead([], [corpus], ())
+  tokenizer = loading.load(str(paths.parsed(unit.path) / 'tokenizer'))
   starts = [*corpus.document_starts.tolist(), corpus.n_tokens]
   for number, (start, stop) in enumerate(itertools.pairwise(starts)):
     ended = stop > start and int(corpus.tokens(stop - 1, stop)[0]) == tokenizer.end_of_text

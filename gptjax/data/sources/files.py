@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from gptjax.data.sources import file_signatures
 from gptjax.errors import InputError
+from gptjax.storage.files import buckets
 from gptjax.text import text_checks
 from gptjax.text.redacted import without_secrets
 
@@ -51,7 +52,7 @@ def find_files(pattern):
   if '://' in pattern:
     with _read_errors(pattern):
       import fsspec
-      system, path = fsspec.core.url_to_fs(pattern)
+      system, path = fsspec.core.url_to_fs(pattern, **buckets.file_system_options(pattern))
       details = system.glob(path, detail=True) if glob.has_magic(path) else (
         {path: system.info(path)} if system.exists(path) else {})
       return [(system.unstrip_protocol(name), info['size'])
@@ -87,7 +88,7 @@ def open_bytes(path):
   with _read_errors(path):
     if '://' in path:
       import fsspec
-      raw = _Raw(path, fsspec.open(path, 'rb').open())
+      raw = _Raw(path, fsspec.open(path, 'rb', **buckets.file_system_options(path)).open())
     else:
       raw = _Raw(path, open(path, 'rb', buffering=0))
   if path.endswith('.gz'):

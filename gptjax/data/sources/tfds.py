@@ -6,6 +6,7 @@ from gptjax.data.corpus import pipeline
 from gptjax.data.sources import fields, files, tfds_folder
 from gptjax.data.sources.unit import DEFAULT_FIELD, DEFAULT_SPLIT, Unit
 from gptjax.errors import InputError
+from gptjax.storage.files import paths
 
 BATCH = 64  # examples read at a time
 LONG, LONG_MARK = 1 << 20, ' long'  # bytes above which a text is read alone, and the field that marks it
@@ -57,6 +58,9 @@ def open_dataset(name, tfds_dir, download=False):
   """
   where = tfds_dir or 'the default tfds_dir'
   folder = tfds_folder.find_folder(name, tfds_dir)
+  if folder is None and download and paths.URL.match(where):
+    raise InputError(f'data set {name} is not in {where}: prepare it in a folder of this machine (tfds build '
+                     f'{name}), and copy that to {where}')
   if folder is None and download:
     _prepare(name, tfds_dir, where)
     folder = tfds_folder.find_folder(name, tfds_dir)

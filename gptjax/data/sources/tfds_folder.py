@@ -7,9 +7,10 @@ adds the current folder to the module path. Such folders are untrusted, so class
 
 import os
 import re
+from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded
+from gptjax.storage.files import access, bounded, cache, paths
 
 FEATURES, INFO = 'features.json', 'dataset_info.json'
 CONFIGS_METADATA = '.config/metadata.json'  # of all configs of a data set
@@ -22,37 +23,36 @@ TEMPLATE = re.compile(r'(?:[\w.-]|\{[A-Z_]+\}|(?<=.)/)*')  # of file names, like
 
 
 def find_folder(name, tfds_dir):
-  """Return the folder of a prepared data set, or None. Local disks do not need TensorFlow.
+  """Return the folder of a prepared data set, or None; of one in a bucket, that of a copy on this machine.
 
   Args:
     name: NAME[/CONFIG][:VERSION]; by default the newest version and the default config.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
   """
-  root = _path(tfds_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets').expanduser()
+  root = _root(tfds_dir)
   name, _, version = name.partition(':')
   folder = root / name
   versions = _versions(folder) or _versions(folder / _default_config(folder))
-  return versions.get(version) if version else next(reversed(versions.values()), None)
+  found = versions.get(version) if version else next(reversed(versions.values()), None)
+  return found and Path(cache.folder(found))
 
 
-def _path(text):
-  from etils import epath  # a pathlib.Path for local folders; buckets too
-  return epath.Path(text)
+def _root(tfds_dir):
+  root = paths.parsed(tfds_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+  return root.expanduser() if isinstance(root, Path) else root
 
 
 def _versions(folder):
   """Return {version: folder} of the prepared versions in the folder of a config, the newest last."""
-  if not folder.is_dir():
-    return {}
-  versions = {path.name: path for path in folder.iterdir()
-              if VERSION.fullmatch(path.name) and (path / INFO).is_file()}
+  versions = {name: folder / name for name in access.names(folder)
+              if VERSION.fullmatch(name) and access.is_file(folder / name / INFO)}
   numbers = lambda name: tuple(map(int, name.split('.')))
   return {name: versions[name] for name in sorted(versions, key=numbers)}
 
 
 def _default_config(folder):
   """Return the name of the default config from the metadata that TFDS writes beside the configs, or ''."""
-  if not (folder / CONFIGS_METADATA).is_file():
+  if not access.is_file(folder / CONFIGS_METADATA):
     return ''
   content = _read(folder / CONFIGS_METADATA)
   name = content.get('default_config_name') if isinstance(content, dict) else None
@@ -116,6 +116,6 @@ def _nested(text):
 def _read(path):
   """Return the content of a JSON file; InputError if it is not JSON."""
   try:
-    return bounded.parse(bounded.read(path), bounded.MANY)
+    return bounded.parse(access.read(path), bounded.MANY)
   except ValueError as error:
     raise InputError(f'{path} is not JSON of TFDS: {error}') from None

@@ -16,7 +16,7 @@ from gptjax.data.tokenizers.characters import Characters
 from gptjax.data.tokenizers.sentence_piece import SentencePiece
 from gptjax.data.tokenizers.tokenizer_files import read_file
 from gptjax.errors import InputError
-from gptjax.storage.files import paths
+from gptjax.storage.files import bounded, cache, paths
 
 KINDS = ('gpt2', 'bpe', 'char', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
@@ -32,20 +32,23 @@ def load(spec):
   Args:
     spec: `gpt2` (tiktoken's own cache), `gpt2:DIR`, `bpe:DIR` (a trained byte-level BPE), `char:DIR`
       (a trained character-level tokenizer), `gpt1:DIR`, `sentencepiece:FILE.model`, or a folder that holds
-      the files of one of them.
+      the files of one of them. DIR and FILE may be in a bucket.
 
   Raises:
     ValueError: unknown kind; files are missing, damaged, or of another kind.
   """
   spec = paths.expanded(spec, KINDS)
-  kind, _, where = spec.partition(':')
+  if paths.URL.match(spec):
+    return _load_folder(_here(spec))
+  kind, _, named = spec.partition(':')
+  where = _here(named, kind == 'sentencepiece') if kind in KINDS and paths.URL.match(named) else named
   if spec == 'gpt2':
     return ByteBPE(*map(_from_tiktoken_cache, ('encoder.json', 'vocab.bpe')))
   if kind in ('gpt2', 'bpe') and where:
     tokenizer = ByteBPE.read(where)
     if kind == 'gpt2' and tokenizer.name != 'gpt2':
-      raise InputError(f'{where} does not hold the published encoder.json and vocab.bpe of GPT-2 '
-                       f'(SHA-256 {tokenizer.digest[:12]}): a BPE of your own is bpe:{where}')
+      raise InputError(f'{named} does not hold the published encoder.json and vocab.bpe of GPT-2 '
+                       f'(SHA-256 {tokenizer.digest[:12]}): a BPE of your own is bpe:{named}')
     return tokenizer
   if kind == 'char' and where:
     return Characters.read(where)
@@ -57,6 +60,14 @@ def load(spec):
     return _load_folder(Path(spec))
   raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, char:DIR, gpt1:DIR, '
                    'sentencepiece:FILE.model, or a folder that exists')
+
+
+def _here(text, is_file=False):
+  """Return the Path of a copy of a file, or of the small files of a folder, in a bucket."""
+  url = paths.location(text, 'tokenizer')
+  if is_file:
+    return cache.local_file(url)
+  return cache.folder(url, lambda name, entry: entry.size <= bounded.FILE)
 
 
 def _load_folder(folder):

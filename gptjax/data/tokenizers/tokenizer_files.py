@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, bounded, lfs
+from gptjax.storage.files import access, bounded, lfs, paths
+from gptjax.storage.files.paths import Url
 
 # digest(encoder.json, vocab.bpe) of GPT-2.
 GPT2_DIGEST = '00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb'
@@ -39,11 +39,11 @@ def saved_files(tokenizer):
 
 
 def save_files(folder, files):
-  """Write {name: bytes} into the folder; ValueError if it cannot be created."""
-  folder = Path(folder)
+  """Write {name: bytes} into the folder, here or in a bucket; ValueError if it cannot be created."""
+  folder = paths.parsed(folder)
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    access.names(folder) if isinstance(folder, Url) else folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise InputError(f'{folder} cannot be written to: {error.strerror}') from None
   for name, content in files.items():
-    atomic.write(folder / name, content)
+    access.write(folder / name, content)

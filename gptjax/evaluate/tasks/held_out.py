@@ -6,7 +6,6 @@ recorded for the same weights, and measures other checkpoints and corpora in the
 """
 
 import math
-import os
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import sources
 from gptjax.storage.files import access, hub_names, paths, run_config
-from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
 
 NO_CORPUS = ('no corpus with held-out text: set --config.data.corpus=FOLDER to a folder that '
@@ -55,12 +53,10 @@ def read(data):
   """Return (tokens per window or 0, [(name, weight, Corpus)], limit) of all validation splits."""
   if not data.corpora:
     raise sources.NotRun(NO_CORPUS)
-  splits, locations = [], [paths.location(folder) for folder, _ in data.corpora]
-  folders = [str(one) if isinstance(one, Url) else os.path.abspath(one) for one in locations]
-  here = not any(isinstance(one, Url) for one in locations)
-  parent = os.path.commonpath([os.path.dirname(folder) for folder in folders]) if here else ''
-  for folder, location, (_, weight) in zip(folders, locations, data.corpora, strict=True):
-    if not access.is_folder(location):
+  splits, folders = [], [mixture.absolute(folder) for folder, _ in data.corpora]
+  names = mixture.short_names(folders)
+  for name, folder, (_, weight) in zip(names, folders, data.corpora, strict=True):
+    if not access.is_folder(paths.parsed(folder)):
       raise sources.NotRun(f'corpus {folder} does not exist: set --config.data.corpus=FOLDER')
     try:
       corpus = reader.open_corpus(folder, 'validation', verify=True)
@@ -71,7 +67,7 @@ def read(data):
       data.note(f'corpus {folder} has {plural(corpus.n_tokens, "token")} held out, none of which can be '
                 'predicted')
       continue
-    splits.append((os.path.relpath(folder, parent) if here else folder, weight, corpus))
+    splits.append((name, weight, corpus))
   if not splits:
     raise sources.NotRun(f'{", ".join(folders)}: no held-out text: prepare a corpus with '
                          '--validation_fraction')

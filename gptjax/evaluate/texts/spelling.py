@@ -6,12 +6,12 @@ not those of the text. Text to look up in a filter of such a corpus goes through
 
 import functools
 import sys
-from pathlib import Path
 
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import corpus
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
+from gptjax.storage.files import access, paths
 
 LOSSY = 'gpt1',  # names of tokenizers
 
@@ -47,9 +47,9 @@ def _tokenizer(source):
   if kind != 'corpus':
     return None
   folder, _ = corpus.parse_where(where)
-  if not Path(folder).is_dir():  # a filter may have been built elsewhere
+  if not access.is_folder(paths.parsed(folder)):  # a filter may have been built elsewhere
     print(f'overlap: the corpus {folder} does not exist: if it has GPT-1\'s tokenizer, some 8-grams are '
           'not found', file=sys.stderr)
     return None
   lossy = corpus_manifest.read_manifest(folder)['tokenizer']['name'] in LOSSY
-  return loading.load(str(Path(folder) / 'tokenizer')) if lossy else None
+  return loading.load(str(paths.parsed(folder) / 'tokenizer')) if lossy else None

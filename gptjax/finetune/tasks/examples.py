@@ -174,8 +174,9 @@ def read_records(source, config, location):
   if isinstance(source, Tfds):
     from gptjax.data.sources import tfds
     return _tfds(tfds, source, config.data, location)
-  path = cache.local_file(paths.location(config.finetune.data_dir) / source.file)
-  return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{location}: {path}')
+  named = paths.parsed(config.finetune.data_dir) / source.file
+  path = cache.local_file(named)
+  return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{location}: {named}')
 
 
 def _open_text(path, location):

@@ -128,6 +128,14 @@ def make_folders(path):
     sync(folder.parent)
 
 
+def move_aside(path, word):
+  """Rename a folder to the first free name of `NAME.word`, `NAME.word-2`, ...; returns the new path."""
+  number = 1
+  while (new := path.with_name(f'{path.name}.{word}' + (f'-{number}' if number > 1 else ''))).exists():
+    number += 1
+  return path.rename(new)
+
+
 def remove_tree(folder):
   """Delete a folder under the name `NAME.deleting`, so that an interruption does not look like damage."""
   deleting = Path(f'{folder}.deleting')

@@ -25,6 +25,7 @@ CONNECT, SILENT = 20, 30    # seconds for a connection, and without a byte on it
 SLOWEST = 1 << 16           # bytes/s: slower transfers are repeated
 CHUNK = 8 << 20             # bytes of a ranged read of a large object, PARALLEL of which run at a time
 PARALLEL = 4
+SMALL, PARALLEL_SMALL = 1 << 16, 32  # bytes of a range up to which more of them are read at a time
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a request is repeated
 # Packages whose errors without a status are those of a connection.
 NETWORK = {'aiohttp', 'requests', 'urllib3', 'fsspec', 'botocore', 'aiobotocore'}
@@ -34,10 +35,12 @@ class Entry(NamedTuple):
   """Facts about an object, from a list: they change whenever it is replaced.
 
   size: bytes.
-  tag: generation (gs) or ETag (s3).
+  checksum: of the content: `crc32c:...` (gs), or `etag:...` (s3; of a large object it depends on its upload).
+  version: another after each put.
   """
   size: int
-  tag: str
+  checksum: str
+  version: str
 
 
 class _Settings:
@@ -46,9 +49,12 @@ class _Settings:
   on_retry = staticmethod(lambda: None)
 
 
-def configure(retry_seconds, on_retry):
-  """Set how long requests are repeated, and a function that is called before each repetition."""
-  _Settings.retry_seconds, _Settings.on_retry = retry_seconds, staticmethod(on_retry)
+def configure(retry_seconds=None, on_retry=None):
+  """Set how long requests are repeated, and a function to call before each repetition; None: as it is."""
+  if retry_seconds is not None:
+    _Settings.retry_seconds = retry_seconds
+  if on_retry is not None:
+    _Settings.on_retry = staticmethod(on_retry)
 
 
 def read(url, max_bytes=bounded.FILE):
@@ -74,15 +80,35 @@ def read(url, max_bytes=bounded.FILE):
 
 def read_ranges(url, ranges):
   """Return [bytes of each range (start, stop)] of an object, read concurrently."""
+  return read_parts([(url, start, stop) for start, stop in ranges])
+
+
+def read_parts(parts):
+  """Return [bytes of each part (url, start, stop)] of objects in one kind of storage, read concurrently."""
+  found = {}
   def fetch(system):
-    starts, stops = zip(*ranges, strict=True)
-    parts = _run(system, system._cat_ranges, [url.key] * len(ranges), list(starts), list(stops),
-                 batch_size=PARALLEL, on_error='raise', n_bytes=sum(stops) - sum(starts))
-    for part, start, stop in zip(parts, starts, stops, strict=True):
-      if len(part) != stop - start:
-        raise ConnectionError(f'{len(part):,} of {stop - start:,} bytes arrived')
-    return parts
-  return _repeated(url, fetch) if ranges else []
+    missing = [number for number in range(len(parts)) if number not in found]
+    urls, starts, stops = zip(*(parts[number] for number in missing), strict=True)
+    n_bytes = sum(stops) - sum(starts)
+    together = PARALLEL if n_bytes > len(missing) * SMALL else PARALLEL_SMALL
+    answers = _run(system, system._cat_ranges, [url.key for url in urls], list(starts), list(stops),
+                   batch_size=together, on_error='return', n_bytes=n_bytes)
+    whole = [isinstance(answer, bytes) and len(answer) == stop - start
+             for answer, start, stop in zip(answers, starts, stops, strict=True)]
+    found.update({n: answer for n, answer, good in zip(missing, answers, whole, strict=True) if good})
+    if not all(whole):
+      failed = answers[whole.index(False)]
+      raise failed if isinstance(failed, Exception) else ConnectionError(f'only {len(failed):,} bytes came')
+  if parts:
+    _repeated(parts[0][0], fetch)
+  return [found[number] for number in range(len(parts))]
+
+
+def chunks(url, size):
+  """Yield the first `size` bytes of an object, in chunks."""
+  for start in range(0, size, CHUNK * PARALLEL):
+    stop = min(start + CHUNK * PARALLEL, size)
+    yield from read_ranges(url, [(at, min(at + CHUNK, stop)) for at in range(start, stop, CHUNK)])
 
 
 def download(url, path, size, on_bytes=lambda chunk: None):
@@ -95,12 +121,9 @@ def download(url, path, size, on_bytes=lambda chunk: None):
     on_bytes: called with each chunk (bytes) in order; what it raises ends the download, without a file.
   """
   with atomic.replacing(path) as file:
-    for start in range(0, size, CHUNK * PARALLEL):
-      stop = min(start + CHUNK * PARALLEL, size)
-      ranges = [(at, min(at + CHUNK, stop)) for at in range(start, stop, CHUNK)]
-      for chunk in read_ranges(url, ranges):
-        on_bytes(chunk)
-        file.write(chunk)
+    for chunk in chunks(url, size):
+      on_bytes(chunk)
+      file.write(chunk)
 
 
 def put(url, content):
@@ -173,8 +196,10 @@ def remove_tree(url, last=()):
 
 
 def _entry(facts):
-  tag = facts.get('generation') or str(facts.get('ETag', '')).strip('"')
-  return Entry(facts['size'], str(tag))
+  if 'ETag' in facts:
+    tag = facts['ETag'].strip('"')
+    return Entry(facts['size'], f'etag:{tag}', f'{tag} {facts.get("LastModified")}')
+  return Entry(facts['size'], f'crc32c:{facts.get("crc32c")}', str(facts.get('generation')))
 
 
 _systems = {}
@@ -193,19 +218,36 @@ def _system(url):
   return system
 
 
+def file_system_options(text):
+  """Return the options with which fsspec opens a URL as this module does; {} for what is in no bucket."""
+  scheme = text.partition('://')[0]
+  try:
+    return {'gs': _gcs_options, 'gcs': _gcs_options, 's3': _s3_options}.get(scheme, dict)()
+  except ImportError:  # fsspec says which package is missing
+    return {}
+
+
 def _gcs():
-  import aiohttp
   import gcsfs
+  return gcsfs.GCSFileSystem(**_gcs_options())
+
+
+def _gcs_options():
+  import aiohttp
   logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs each error with a traceback
   logging.getLogger('google.auth').setLevel(logging.ERROR)
   timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=SILENT)
-  return gcsfs.GCSFileSystem(use_listings_cache=False, requests_timeout=timeout)
+  return {'use_listings_cache': False, 'requests_timeout': timeout}
 
 
 def _s3():
   import s3fs
-  return s3fs.S3FileSystem(use_listings_cache=False, config_kwargs={
-    'connect_timeout': CONNECT, 'read_timeout': SILENT, 'retries': {'mode': 'standard', 'max_attempts': 3}})
+  return s3fs.S3FileSystem(**_s3_options())
+
+
+def _s3_options():
+  return {'use_listings_cache': False, 'config_kwargs': {
+    'connect_timeout': CONNECT, 'read_timeout': SILENT, 'retries': {'mode': 'standard', 'max_attempts': 3}}}
 
 
 def _run(system, method, *arguments, n_bytes=0, **options):

@@ -21,7 +21,7 @@ SHORT = {name: f'openai-community/{name}'
          for name in ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl', 'openai-gpt')}
 SHORT['distilgpt2'] = 'distilbert/distilgpt2'
 # First parts of paths in the documentation, and ends of files.
-FOLDERS = {'runs', 'corpora', 'configs', 'checkpoints', 'data', 'exported', 'weights', 'models'}
+FOLDERS = {'runs', 'corpora', 'configs', 'checkpoints', 'milestones', 'data', 'exported', 'weights', 'models'}
 SUFFIXES = ('.safetensors', '.json', '.txt', '.bin', '.pt', '.ckpt', '.npz', '.py')
 
 

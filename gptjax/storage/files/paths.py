@@ -53,6 +53,17 @@ def location(path, what='path'):
   return Url(scheme, rest.rstrip('/'))
 
 
+def parsed(path):
+  """Return `location` of a URL, and another path as it is, as a Path."""
+  return location(path) if URL.match(str(path)) else Path(path)
+
+
+def split_url(text):
+  """Return (scheme, rest) of a URL, and ('', text) of another path."""
+  scheme, separator, rest = text.partition('://')
+  return (scheme, rest) if separator and URL.match(text) else ('', text)
+
+
 def anywhere(path, what='path'):
   """Return `location` as text; '' stays ''."""
   return str(location(path, what)) if str(path) else ''
@@ -98,7 +109,7 @@ def below(folder, name):
   parts = PurePosixPath(name).parts if isinstance(name, str) and '\0' not in name else ()
   if not parts or parts[0] == '/' or '..' in parts:
     raise InputError(f'{folder} refers to the file {name!r}, which is not in that folder: get another copy')
-  return Path(folder) / name
+  return folder / name
 
 
 def expanded(spec, kinds):

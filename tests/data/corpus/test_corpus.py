@@ -1,6 +1,7 @@
 """Reading a corpus: its token stream, training and held-out batches, and damage to its files."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 
@@ -266,7 +267,7 @@ def test_verify_finds_an_index_that_is_none(tmp_path):
   starts = np.frombuffer(path.read_bytes(), '<u8')[::-1]
   path.write_bytes(starts.tobytes())
   manifest = json.loads((tmp_path / 'c' / 'manifest.json').read_text())
-  manifest['splits']['train']['index']['sha256'] = reader.hashlib.sha256(
+  manifest['splits']['train']['index']['sha256'] = hashlib.sha256(
     starts.tobytes()).hexdigest()
   write_manifest(tmp_path / 'c', manifest)
   with pytest.raises(ValueError, match='not a sorted list'):

@@ -14,7 +14,7 @@ from gptjax.data.corpus import reader, shards
 from gptjax.data.tokenizers import loading, tokenizer_files, training
 from gptjax.errors import InputError
 from gptjax.pretrained.run_weights import save_corpus_tokenizer
-from gptjax.storage import manifest, ownership
+from gptjax.storage import manifest, owner_record, ownership
 from gptjax.storage.files import atomic, paths
 
 SECRET = 'of another'
@@ -77,7 +77,7 @@ def test_an_owner_removes_what_a_kill_left_of_files_to_be(folder, victim):
 
 @pytest.mark.parametrize('exists', [True, False])
 def test_a_lock_is_not_taken_through_a_link(folder, victim, exists):
-  (folder / ownership.FILE).symlink_to(victim if exists else victim.parent / 'other')
+  (folder / owner_record.FILE).symlink_to(victim if exists else victim.parent / 'other')
   match = r'owner\.json is a symbolic link.*remove it'
   with pytest.raises(InputError, match=match), ownership.own_folder(folder):
     pass
@@ -179,7 +179,7 @@ def test_a_link_out_of_a_corpus_is_read_only_if_its_content_is_compared(tmp_path
 
 
 def test_a_checkpoint_names_files_of_its_own(tmp_path, folder, victim):
-  found = [victim.stat().st_size, manifest.file_digest(victim)[1]]
+  found = [victim.stat().st_size, manifest._hash(victim)]
   for name in ('../victim', str(victim)):
     assert 'not the name of a file in the checkpoint' in manifest.find_fault(folder, {'files': {name: found}})
 

@@ -1,0 +1,83 @@
+"""Memory maps of the files of a corpus on this machine, and their verification."""
+
+import concurrent.futures
+import hashlib
+
+import numpy as np
+
+from gptjax.command import bars
+from gptjax.errors import InputError
+from gptjax.storage.files import cache, paths
+
+HASH_CHUNK = 1 << 22  # bytes hashed at a time
+STARTS = np.dtype('<u8')  # of the index: the first token of each document
+
+
+def open_split(root, entry, dtype, n_vocab, verify):
+  """Return (list of arrays of ids, one per shard; uint64[n_documents], the first token of each document).
+
+  Args:
+    root: Path of the corpus.
+    entry: of the split in the manifest.
+    dtype: of the ids.
+    n_vocab: entries of the tokenizer.
+    verify: as for `reader.open_corpus`.
+
+  Raises:
+    InputError: a file is missing or damaged.
+  """
+  files = [(shard, dtype, shard['tokens']) for shard in entry['shards']]
+  files.append((entry['index'], STARTS, entry['documents']))
+  for file, *_ in files:
+    path = paths.below(root, file['file'])
+    if not verify and not path.resolve().is_relative_to(root.resolve()):
+      raise InputError(f'{path} is a link to a file outside the corpus, and its content is not verified '
+                       'here: replace the link by the file')
+  *shards, starts = (_map(root / file['file'], dtype, count) for file, dtype, count in files)
+  if verify:
+    _verify(root, files, n_vocab)
+  return shards, starts
+
+
+def _map(path, dtype, count):
+  """Memory-map a file as a read-only array of `count` items; InputError if missing or of another size."""
+  size = count * dtype.itemsize
+  try:
+    actual = path.stat().st_size
+  except FileNotFoundError:
+    raise InputError(f'{path} is missing: copy it again, or prepare the corpus again') from None
+  if actual != size:
+    raise InputError(cache.wrong_size(path, actual, size))
+  return map_file(path, dtype, count)
+
+
+def map_file(path, dtype, count):
+  """Return a memory map of a file of `count` items."""
+  # A plain array that shares the memory: slicing np.memmap itself is ten times slower.
+  return np.asarray(np.memmap(path, dtype, 'r')) if count else np.empty(0, dtype)
+
+
+def _verify(root, files, n_vocab):
+  """Raise InputError for the first file with another hash, or with an id of n_vocab or more."""
+  def check(file, dtype):
+    path, digest, largest = root / file['file'], hashlib.sha256(), -1
+    with open(path, 'rb') as f:
+      while chunk := f.read(HASH_CHUNK):
+        digest.update(chunk)
+        bar.update(len(chunk))
+        largest = max(largest, int(np.frombuffer(chunk, dtype).max()))
+    if digest.hexdigest() != file['sha256']:
+      raise InputError(f'{path} is damaged: its SHA-256 is {digest.hexdigest()[:12]}, not '
+                       f'{file["sha256"][:12]} as in its manifest; copy it again, or prepare the corpus '
+                       'again')
+    if dtype != STARTS and largest >= n_vocab:
+      raise InputError(too_large(path, largest, n_vocab))
+  size = sum(dtype.itemsize * count for _, dtype, count in files)
+  bar = bars.bar(desc=f'verifying {root}', total=size, unit='B', unit_scale=True, delay=1, leave=False)
+  with bar, concurrent.futures.ThreadPoolExecutor() as pool:
+    list(pool.map(lambda file: check(*file[:2]), files))
+
+
+def too_large(path, token, n_vocab):
+  """Return the message about a token that is not an entry of the tokenizer."""
+  return f'{path} has the token {token}, but its tokenizer only {n_vocab}: prepare the corpus again'

@@ -1,0 +1,127 @@
+"""One owner of a folder in a bucket: processes that share nothing else, and owners that vanish."""
+
+import concurrent.futures
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import object_storage
+import pytest
+from conftest import ROOT
+
+from gptjax.errors import InputError
+from gptjax.storage import bucket_ownership, owner_record, ownership
+from gptjax.storage.files import buckets, paths
+
+OWNER = """
+import sys, time
+from gptjax.storage import ownership
+from gptjax.storage.files import paths
+with ownership.own_folder(paths.location(sys.argv[1])):
+  print('owned', flush=True)
+  time.sleep(1000)
+"""
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope='module', params=object_storage.BUCKETS)
+def served(request):
+  with object_storage.in_process(object_storage.BUCKETS[request.param]('buck')):
+    yield request.param
+
+
+@pytest.fixture
+def folder(served, monkeypatch):
+  for name, seconds in (('HEARTBEAT', 0.2), ('TAKEOVER', 1.5), ('SETTLE', 0.3)):
+    monkeypatch.setattr(bucket_ownership, name, seconds)
+  return paths.location(f'{served}://buck/run{next(NUMBERS)}')
+
+
+def elsewhere(record):
+  """The record as a process of another machine would have written it."""
+  return {**record, 'machine': ['b', 'x', 'y'], 'host': 'b', 'pid': 7}
+
+
+def put(folder, record):
+  buckets.put(folder / owner_record.FILE, json.dumps(record))
+
+
+def test_a_second_owner_is_told_of_the_first_and_harms_nothing(folder):
+  with ownership.own_folder(folder):
+    before = bucket_ownership.read(folder)
+    refused = pytest.raises(InputError, match=rf'in use by process {os.getpid()} on .* \(since ')
+    with refused, ownership.own_folder(folder):
+      pass
+    assert bucket_ownership.read(folder)['token'] == before['token']
+    ownership.check(folder / 'checkpoints' / '1')
+  assert buckets.find(folder) == {}
+
+
+def test_an_owner_elsewhere_lives_as_long_as_its_heart_beats(folder):
+  record = elsewhere(owner_record.new())
+  put(folder, record)
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    beating = pool.submit(lambda: time.sleep(0.7) or put(folder, {**record, 'beat': 5}))
+    with pytest.raises(InputError, match='in use by process 7 on b'), ownership.own_folder(folder, print):
+      pass
+    beating.result()
+
+
+def test_a_vanished_owner_is_replaced_after_a_while(folder):
+  said = []
+  put(folder, elsewhere(owner_record.new()))
+  started = time.monotonic()
+  with ownership.own_folder(folder, said.append):
+    assert time.monotonic() - started > bucket_ownership.TAKEOVER
+    assert bucket_ownership.read(folder)['pid'] == os.getpid()
+  assert len(said) == 1 and 'was not released by process 7 on b' in said[0]
+
+
+def test_a_killed_owner_of_this_machine_is_replaced_at_once(folder, tmp_path):
+  process = subprocess.Popen([sys.executable, '-c', OWNER, str(folder)], cwd=tmp_path, text=True,
+                             env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.PIPE)
+  try:
+    assert process.stdout.readline() == 'owned\n'
+    with pytest.raises(InputError, match=f'in use by process {process.pid}'), ownership.own_folder(folder):
+      pass
+  finally:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+  said = []
+  with ownership.own_folder(folder, said.append):
+    assert not said and bucket_ownership.read(folder)['pid'] == os.getpid()
+
+
+@pytest.mark.parametrize('vanished', [False, True])
+def test_one_of_many_that_start_together_owns_the_folder(folder, vanished):
+  if vanished:
+    put(folder, elsewhere(owner_record.new()))
+  def own(_):
+    try:
+      with ownership.own_folder(folder, lambda line: None):
+        time.sleep(3)
+        return True
+    except InputError:
+      return False
+  with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    assert sum(pool.map(own, range(6))) == 1
+
+
+def test_a_process_that_lost_the_folder_commits_nothing_and_leaves_the_new_owner(folder):
+  new = elsewhere(owner_record.new())
+  with ownership.own_folder(folder):
+    put(folder, new)
+    with pytest.raises(InputError, match=r'was taken over by process 7 on b .*this run ends'):
+      ownership.check(folder / 'checkpoints')
+    time.sleep(0.6)
+  assert bucket_ownership.read(folder) == new
+
+
+def test_a_folder_on_this_machine_is_never_lost(tmp_path):
+  with ownership.own_folder(tmp_path / 'run'):
+    (tmp_path / 'run' / owner_record.FILE).write_text('{}')
+    ownership.check(tmp_path / 'run' / 'checkpoints')
