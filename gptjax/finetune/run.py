@@ -71,7 +71,8 @@ def finetune_run(run, source):
   telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard, config.log.wandb)
   telemetry.begin(int(state.step))
   saves = checkpoints.Checkpoints(folder, rules_of(config.checkpoint),
-                                  {'corpus_digest': run.data.digest, 'versions': configs.versions()})
+                                  {'corpus_digest': run.data.digest, 'versions': configs.versions()}, None,
+                                  telemetry.flush, config.checkpoint.max_failed, config.storage.retry_seconds)
   try:
     report.log_start(run, telemetry, state)
     state, finished = train_loop(run, state, telemetry, saves)
@@ -128,7 +129,7 @@ def train_loop(run, state, telemetry, saves):
   stopped = run.stop.requested()
   if stopped:
     saves.save(state, int(state.step), _metric(telemetry, int(state.step)))
-  saves.wait()
+  saves.wait(last=True)
   processes.on_process_0(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
   return state, not stopped
 
