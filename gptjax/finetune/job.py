@@ -22,9 +22,8 @@ from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run_weights import save_tokenizer
-from gptjax.storage import ownership
-from gptjax.storage.files import access, literal_path, paths
-from gptjax.storage.files.paths import Url
+from gptjax.storage import orbax_io, ownership
+from gptjax.storage.files import access, buckets, paths
 
 
 def finetune(config, workdir, overrides=()):
@@ -55,8 +54,7 @@ def finetune(config, workdir, overrides=()):
   memory.check(config, mesh)
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixture.require_corpora(config.data)
-  if not isinstance(workdir, Url):
-    literal_path.check(workdir)
+  orbax_io.check_supported(workdir)
   with ownership.own_workdir(workdir):
     return run_tasks(config, workdir, mesh, source, tokenizer)
 
@@ -71,6 +69,7 @@ def run_tasks(config, workdir, mesh, source, tokenizer):
   results_of = {}
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
+    buckets.configure(on_retry=lambda: dog.progress(slow=True))
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):

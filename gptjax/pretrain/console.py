@@ -1,7 +1,6 @@
 """Log lines of a pretraining run: at its start, at its steps, and its summary."""
 
 import math
-from pathlib import Path
 
 import jax
 from flax import nnx
@@ -19,6 +18,7 @@ from gptjax.report import page, samples
 from gptjax.report.telemetry import duration, peak_flops, plot_curves
 from gptjax.storage import rewind_log
 from gptjax.storage.checkpoint import STORED_NAMES
+from gptjax.storage.files import cache
 from gptjax.text.words import plural
 
 SAMPLES = 4  # texts, of which the summary shows the longest
@@ -125,7 +125,7 @@ def log_summary(run, telemetry, state):
       telemetry.log(f'report        {page.write([run.workdir], run.workdir)[0]}')
     with streams.optional('the plot of curves'):
       telemetry.log(f'curves        {plot_curves(run.workdir, baselines)}')
-  telemetry.log(f'metrics       {telemetry.path}')
+  telemetry.log(f'metrics       {telemetry.written_to}')
   telemetry.log(f'checkpoints   {run.workdir / "checkpoints"}')
   if config.checkpoint.export:
     telemetry.log(f'export        {run.workdir / "export"}')
@@ -148,7 +148,7 @@ def ngram_baselines(run):
 def sample_text(run, params):
   """Return the longest of SAMPLES texts (the first token may be end-of-text): top-k 40, as in the papers."""
   config = run.config
-  tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
+  tokenizer = loading.load(str(cache.folder(run.workdir / 'tokenizer')))
   prompt = config.log.sample_prompt
   try:
     texts = generation.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
