@@ -53,7 +53,8 @@ def _google_identity():
     credentials, project = google.auth.default()
   except google.auth.exceptions.DefaultCredentialsError:
     return ''
-  account = getattr(credentials, 'service_account_email', '') or type(credentials).__module__.rpartition('.')[2]
+  kind = type(credentials).__module__.rpartition('.')[2]
+  account = getattr(credentials, 'service_account_email', '') or kind
   return f'credentials of {account}' + (f', project {project}' if project else '')
 
 

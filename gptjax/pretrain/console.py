@@ -18,7 +18,6 @@ from gptjax.report import page, samples
 from gptjax.report.telemetry import duration, peak_flops, plot_curves
 from gptjax.storage import rewind_log
 from gptjax.storage.checkpoint import STORED_NAMES
-from gptjax.storage.files import cache
 from gptjax.text.words import plural
 
 SAMPLES = 4  # texts, of which the summary shows the longest
@@ -148,7 +147,7 @@ def ngram_baselines(run):
 def sample_text(run, params):
   """Return the longest of SAMPLES texts (the first token may be end-of-text): top-k 40, as in the papers."""
   config = run.config
-  tokenizer = loading.load(str(cache.folder(run.workdir / 'tokenizer')))
+  tokenizer = loading.load(str(run.workdir / 'tokenizer'))
   prompt = config.log.sample_prompt
   try:
     texts = generation.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,
