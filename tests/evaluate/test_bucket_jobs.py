@@ -10,7 +10,7 @@ from configs import gpt2_zero_shot
 from gptjax.evaluate import run
 from gptjax.evaluate.overlap import __main__ as overlap
 from gptjax.report import page
-from gptjax.storage.files import access, buckets, cache, paths
+from gptjax.storage.files import access, cache, paths
 
 PASSAGES = ['the blue stone sings of rain', 'never under the tree', 'rain sings of the stone', 'a tree walks']
 
@@ -49,13 +49,12 @@ def test_results_are_those_of_a_workdir_here_and_answers_are_kept(bucket, tmp_pa
       run.evaluate(config_of(bucket / 'model', bucket / 'data'), str(bucket / 'run'))
   assert access.names(bucket / 'run' / 'answers' / 'lambada')
   assert run.evaluate(config_of(bucket / 'model', bucket / 'data'), bucket / 'run', (), page.write) == 0
-  here, there = (json.loads(access.read(workdir / 'results.json')) for workdir in (tmp_path / 'run', bucket / 'run'))
+  here, there = (json.loads(access.read(place / 'run' / 'results.json')) for place in (tmp_path, bucket))
   for name in ('tasks', 'grids', 'protocols', 'weights', 'limits', 'not_run'):
     assert here[name] == there[name]
   examples = 'examples/lambada.jsonl'
   assert access.read(bucket / 'run' / examples) == (tmp_path / 'run' / examples).read_bytes()
   assert {*access.names(bucket / 'run')} >= {'report.html', 'report.md', 'results.md', 'config.json'}
-  assert not [name for name in buckets.find(bucket / 'run') if name.startswith('.probe')]
 
 
 def test_an_overlap_study_of_a_workdir_in_a_bucket_needs_a_folder_for_filters(bucket, tmp_path, capsys):

@@ -26,5 +26,5 @@ if __name__ == '__main__':
   log = telemetry.Telemetry(workdir, steps, tensorboard=False)
   log.begin(start)
   print('started', flush=True)
-  write_steps(log, start, steps, pause=0.03)
+  write_steps(log, start, steps, pause=0.015)
   log.close()

@@ -1,6 +1,5 @@
 """Files of lines that grow in a bucket: parts that are never changed, in order; damage is reported."""
 
-import re
 import threading
 
 import object_storage
@@ -75,6 +74,42 @@ def test_parts_are_put_by_themselves_each_once_under_faults(path, served):
   assert sum(size for _, size in put) <= 3 * size + 600 * len(put)  # some of which is the protocol's
 
 
+def test_many_parts_are_merged_and_each_line_is_read_once(path, monkeypatch):
+  monkeypatch.setattr(parts, 'MERGED', 4)
+  writer, expected = parts.Writer(path, print), []
+  def write(number):
+    for _ in range(number):
+      expected.append(f'line {len(expected)}')
+      writer.write(expected[-1] + '\n')
+      writer.flush()
+  write(6)
+  writer._merge()
+  write(3)
+  with monkeypatch.context() as patched:  # killed between the merged part and the removal of its parts
+    patched.setattr(access, 'remove', lambda url: None)
+    writer._merge()
+  assert len(access.names(path.parent / 'lines')) == 1 + 1 + 5
+  write(1)
+  writer.close()
+  assert len(parts.part_names(path)) == 4 and lines(path) == expected
+  listed = parts._parts(path)  # as if others had merged them after the list
+  gone, original = [], parts._parts
+  def first_of_before(where):
+    gone.append(where)
+    return [listed[0]._replace(name='none'), *listed[1:]] if len(gone) == 1 else original(where)
+  monkeypatch.setattr(parts, '_parts', first_of_before)
+  assert lines(path) == expected and len(gone) == 2
+
+
+def test_an_object_is_replaced_once_per_second_at_most(path, served):
+  served[1].mutations_per_second = 1.0
+  for number in range(3):
+    access.write(path, f'{number}\n')
+  assert access.read(path) == b'2\n'
+  put = [method for method, where, size in served[1].requests if method in ('PUT', 'POST')]
+  assert len(put) == 3
+
+
 def test_what_is_missing_or_damaged_is_reported(path):
   writer = parts.Writer(path, print)
   for number in range(4):
@@ -86,7 +121,7 @@ def test_what_is_missing_or_damaged_is_reported(path):
   access.write(path.parent / 'lines' / names[2], b'\xff\n7\n')
   access.write(path.parent / 'lines' / 'other.txt', b'not a part\n')
   assert lines(path, said) == ['0', '7', '3']
-  assert len(said) == 2 and re.search(f'{names[1]} is missing', said[0])
+  assert len(said) == 2 and said[0].endswith(f'/lines: {names[1]} is missing: its lines are omitted')
   assert said[1].endswith(f'{names[2]}: 1 damaged or truncated, omitted: line 1')
 
 
