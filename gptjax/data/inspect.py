@@ -11,8 +11,8 @@ Updates are counted from 0; metrics.jsonl has the loss of update s as step s + 1
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.inspect import parser
-  startup.begin('inspect', 'stopped', product=True)
-  early.answer(parser, 'inspect')
+  startup.begin('inspect', 'stopped', stdout_is_result=True)
+  early.handle_help(parser, 'inspect')
 
 import io
 

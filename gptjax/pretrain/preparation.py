@@ -42,17 +42,17 @@ def prepare_corpus(config, workdir, tokenizer=None):
   if tokenizer:
     run_weights.save_tokenizer(tokenizer, workdir)
   spec = str(paths.parsed(workdir) / 'tokenizer') if tokenizer else data.tokenizer
-  shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
-                          'commit')
+  shutdown.exit_on_signal('stopped while the corpus is prepared: run the same command again to continue '
+                          'after its last commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
           workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
           tfds_download=data.tfds_download, special_tokens=data.special_tokens)
-  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: the same command starts '
-                          'the run')
+  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: run the same '
+                          'command again to start the run')
 
 
 def initialize_workdir(config, workdir, mixture, source, tokenizer):
-  """Write config.json and the tokenizer into the workdir, on process 0.
+  """Write the tokenizer and config.json into the workdir, on process 0.
 
   Raises:
     ValueError: see `config.resolve.write_or_check_config`; or the processes do not see the same folder.
@@ -63,8 +63,8 @@ def initialize_workdir(config, workdir, mixture, source, tokenizer):
     return n_steps(changed, mixture)
   def write_files():
     configs.make_workdir(workdir)
+    run_weights.save_run_tokenizer(source, tokenizer, workdir)  # before config.json, see `save_tokenizer`
     configs.write_or_check_config(config, workdir, mixture.digest, n_steps_of)
-    run_weights.save_run_tokenizer(source, tokenizer, workdir)
     return access.read(paths.location(workdir) / 'config.json').decode()
   written, path = processes.on_process_0(write_files), paths.location(workdir) / 'config.json'
   if not access.is_file(path) or access.read(path).decode() != written:

@@ -59,8 +59,8 @@ def test_results_are_those_of_a_workdir_here_and_answers_are_kept(bucket, tmp_pa
 
 def test_an_overlap_study_of_a_workdir_in_a_bucket_needs_a_folder_for_filters(bucket, tmp_path, capsys):
   (tmp_path / 'text').write_text(' '.join(f'word{number}' for number in range(40)))
-  flags = [f'--workdir={bucket}/overlap', f'--train=text:{tmp_path}/text', f'--test=mine=text:{tmp_path}/text',
-           '--strings=1000', '--workers=1']
+  text = f'text:{tmp_path}/text'
+  flags = [f'--workdir={bucket}/overlap', f'--train={text}', f'--test=mine={text}', '--strings=1000']
   with pytest.raises(ValueError, match='set --filters'):
     overlap.main(flags)
   overlap.main([*flags, f'--filters={tmp_path}/filters'])

@@ -82,8 +82,8 @@ def test_no_kill_loses_a_step_before_a_checkpoint(workdir, served, tmp_path):
   environment = {**os.environ, **ENVIRONMENT}
   rng, saved = random.Random(served[0]), 0
   for attempt in range(4):
-    process = subprocess.Popen([sys.executable, 'tests/report/bucket_run.py', str(workdir), str(saved), '300'],
-                               cwd=ROOT, env={**environment, 'PYTHONPATH': str(ROOT)}, text=True,
+    line = [sys.executable, 'tests/report/bucket_run.py', str(workdir), str(saved), '300']
+    process = subprocess.Popen(line, cwd=ROOT, env={**environment, 'PYTHONPATH': str(ROOT)}, text=True,
                                stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout.readline() == 'started\n'
     if attempt < 3:

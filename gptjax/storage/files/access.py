@@ -16,7 +16,7 @@ APART = 1.1  # seconds between two `write` of an object
 _turns, _lock = {}, threading.Lock()  # {Url: time of the last or next one}
 
 
-def read(path, max_bytes=bounded.FILE):
+def read(path, max_bytes=bounded.MAX_FILE_BYTES):
   """Return the bytes of a file.
 
   Args:
