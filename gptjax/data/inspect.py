@@ -26,7 +26,6 @@ from gptjax.errors import InputError
 from gptjax.kernels import cpu
 from gptjax.storage import rewind_log
 from gptjax.storage.files import access, paths, run_config
-from gptjax.storage.files.paths import Url
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 from gptjax.text.words import plural
@@ -149,8 +148,7 @@ def _draw(path, counts, edges, title):
   try:
     png = io.BytesIO()
     figure.savefig(png, format='png')
-    path = paths.parsed(path)
-    access.write(path, png.getvalue()) if isinstance(path, Url) else path.write_bytes(png.getvalue())
+    access.write(paths.location(path), png.getvalue())
   except OSError as error:
     raise InputError(f'cannot write {path}: {error.strerror}') from None
 

@@ -26,7 +26,7 @@ from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrained import layout, open_source
 from gptjax.storage import ownership
-from gptjax.storage.files import access, buckets, paths, records
+from gptjax.storage.files import access, paths, records
 from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER
 from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
@@ -87,7 +87,6 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   shutdown.exit_on_signal(f'stopped; {saved} are saved: run the same command to resume')
   with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
-    buckets.configure(on_retry=lambda: watchdog.progress(slow=True))
     params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, weights_digest(params))
     evaluated = make_evaluated_model(

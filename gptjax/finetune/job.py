@@ -23,7 +23,7 @@ from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run_weights import save_tokenizer
 from gptjax.storage import orbax_io, ownership
-from gptjax.storage.files import access, buckets, paths
+from gptjax.storage.files import access, paths
 
 
 def finetune(config, workdir, overrides=()):
@@ -54,7 +54,7 @@ def finetune(config, workdir, overrides=()):
   memory.check(config, mesh)
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixture.require_corpora(config.data)
-  orbax_io.check_supported(workdir)
+  orbax_io.check_supported(paths.location(workdir))
   with ownership.own_workdir(workdir):
     return run_tasks(config, workdir, mesh, source, tokenizer)
 
@@ -69,7 +69,6 @@ def run_tasks(config, workdir, mesh, source, tokenizer):
   results_of = {}
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
-    buckets.configure(on_retry=lambda: watchdog.progress(slow=True))
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):

@@ -71,8 +71,9 @@ def finetune_run(run, source):
   telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard, config.log.wandb)
   telemetry.begin(int(state.step))
   saves = checkpoints.Checkpoints(folder, rules_of(config.checkpoint),
-                                  {'corpus_digest': run.data.digest, 'versions': configs.versions()}, None,
-                                  telemetry.flush, config.checkpoint.max_failed, config.storage.retry_seconds)
+                                  {'corpus_digest': run.data.digest, 'versions': configs.versions()},
+                                  before_manifest=telemetry.flush, max_failed=config.checkpoint.max_failed,
+                                  upload_seconds=config.storage.retry_seconds)
   try:
     report.log_start(run, telemetry, state)
     state, finished = train_loop(run, state, telemetry, saves)

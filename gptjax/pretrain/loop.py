@@ -13,7 +13,7 @@ from gptjax.command import shutdown
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import mixture as mixtures
-from gptjax.data.corpus import pipeline, reader
+from gptjax.data.corpus import pipeline, reader, remote_shards
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
@@ -29,7 +29,7 @@ from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.report.tensorboard import Profile
 from gptjax.storage import orbax_io, ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
-from gptjax.storage.files import buckets, paths
+from gptjax.storage.files import paths
 from gptjax.storage.retention import in_period, rules_of
 from gptjax.train.step import first_state, graph, init_state, train_step
 
@@ -104,7 +104,6 @@ def run_owned(config, workdir, mesh, source, overrides=()):
   initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
-    buckets.configure(on_retry=lambda: watchdog.progress(slow=True))
     run = Run(config, paths.location(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop,
               watchdog)
     return _pretrain(run, source, export)
@@ -136,6 +135,7 @@ def train_attempt(run, source, export, telemetry):
                       config.checkpoint.max_failed, config.storage.retry_seconds)
   try:
     console.log_start(run, telemetry, state, start)
+    fetch_shards(run, start, telemetry)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
@@ -237,7 +237,7 @@ def train_loop(run, state, batches, telemetry, saves):
   step = int(state.step)
   stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
-    save(state, step, telemetry, saves)
+    save(state, step, telemetry, saves, stopping=True)
   log_save(telemetry, saves.wait(last=True))
   processes.on_process_0(lambda: None)  # wait for process 0 to write the manifest of the checkpoint
   return state, not stopped
@@ -277,10 +277,10 @@ def evaluate_if_due(run, state, step, telemetry, evaluate, tasks):
       telemetry.write(step, {'eval/tasks': len(scores), **scores})
 
 
-def save(state, step, telemetry, saves):
+def save(state, step, telemetry, saves, stopping=False):
   """Start to save a checkpoint, unless it exists."""
   log_save(telemetry, saves.wait())
-  saves.save(state, step, telemetry.value(step, 'eval/loss'))
+  saves.save(state, step, telemetry.value(step, 'eval/loss'), stopping)
 
 
 def log_save(telemetry, saved):
@@ -289,9 +289,21 @@ def log_save(telemetry, saved):
     telemetry.write(step, {'checkpoint/seconds': seconds})
 
 
+def fetch_shards(run, start, telemetry):
+  """Begin to copy the shards of corpora in buckets, in the order in which this host's batches read them."""
+  windows = (reader.batch_windows(*batch_arguments(run, step)) for step in range(start, run.steps))
+  remote_shards.fetch_ahead(run.mixture.train, run.mixture.held_out, windows, telemetry.log,
+                            lambda: run.watchdog.progress(slow=True))
+
+
 def train_batch(run, step):
   """Return this host's rows of the batch of `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
+  return reader.batch(*batch_arguments(run, step))
+
+
+def batch_arguments(run, step):
+  """Return the arguments of `reader.batch` for this host's rows of the batch of `step`."""
   c, number = run.config, rewind_log.batch_number(run.rewinds, step)
-  return reader.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
-                       c.data.seq_len, c.data.cross_documents,
-                       rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)
+  rows = sharding.local_rows(c.train.batch_size, run.mesh)
+  return (run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size, c.data.seq_len,
+          c.data.cross_documents, rows, c.data.shift_windows)

@@ -247,7 +247,7 @@ def _put_folder(files, params, url, facts):
   """`write_folder` in a bucket, after `check_folder`: the weights are written on this machine first."""
   missing = [name for name in files if not access.is_file(url / name)]
   with spool.temporary(url / SINGLE) as path:
-    with open(path, 'xb') as file:
+    with open(path, 'xb', opener=atomic.no_follow) as file:
       write_safetensors(file, released_tensors(params, json.loads(files[CONFIG])), facts)
     for name in missing:
       if name != CONFIG:

@@ -101,7 +101,7 @@ class Profile:
     self.folder = spool.folder(workdir) / 'profile' if self.in_bucket and end > first else self.target
     self.on = False
 
-  def at(self, step, state):
+  def update(self, step, state):
     """Start or stop the profile; call it before each step, with the current state."""
     if not self.on and self.first <= step < self.end:
       with self._optional():

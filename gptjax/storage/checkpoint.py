@@ -69,15 +69,17 @@ class Checkpoints:
     self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
     self.buffers = None  # reused for each copy: new memory pages would cost more than the copy itself
 
-  def save(self, state, step, metric=None):
+  def save(self, state, step, metric=None, stopping=False):
     """Start an asynchronous save; the state may be donated at once. At most one save runs.
 
     Args:
       state: tree of arrays.
       step: name of the checkpoint.
       metric: held-out loss at this step, or None.
+      stopping: the process will be killed soon: if the folder is in a bucket, `on_saved` is not called.
     """
     self.wait()
+    self.stopping = stopping
     self.started = time.monotonic()
     state, folder = _under_stored_names(state), self.folder / str(step)
     try:
@@ -162,7 +164,7 @@ class Checkpoints:
       except Exception as error:
         self._raise(f'milestone {step}', self.folder.parent, error)
     retention.prune(self.folder, self.rules)
-    if self.on_saved:
+    if self.on_saved and not (self.stopping and isinstance(folder, Url)):
       self.on_saved(folder)
 
   def _failed(self, folder, error):
