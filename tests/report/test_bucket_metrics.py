@@ -11,6 +11,7 @@ import object_storage
 import pytest
 from conftest import ENVIRONMENT, ROOT, tiny_config
 from report.bucket_run import metrics, write_steps
+from report.test_wandb import Fake
 
 from gptjax.errors import InputError
 from gptjax.evaluate.journal import Journal
@@ -149,6 +150,20 @@ def test_tensorboard_files_are_put_closed_and_a_failure_ends_nothing(workdir, mo
   assert [record['step'] for record in found] == [1, 2, 3, 4, 5, 6]
   said = [line for line in capsys.readouterr().err.splitlines() if 'continuing without' in line]
   assert len(said) == 1 and said[0].startswith(f'TensorBoard ({workdir}/tensorboard) failed')
+
+
+def test_the_folder_of_weights_and_biases_is_here_and_its_id_in_the_bucket(workdir, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'wandb', fake := Fake())
+  for start in (0, 2):
+    log = telemetry.Telemetry(workdir, 9, tensorboard=False, wandb='mine')
+    log.begin(start)
+    log.write(start + 1, metrics(start + 1))
+    log.flush()
+    log.close()
+  first, second = fake.options
+  assert first['id'] == second['id'] == access.read(workdir / 'wandb' / 'run_id').decode()
+  assert first['dir'].startswith(str(cache.root())) and first['name'] == first['group'] == workdir.name
+  assert access.names(workdir / 'wandb') == ['run_id']
 
 
 def test_a_report_of_a_bucket_is_that_of_its_copy(workdir, tmp_path):
