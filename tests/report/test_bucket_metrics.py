@@ -15,7 +15,7 @@ from report.test_wandb import Fake
 
 from gptjax.errors import InputError
 from gptjax.evaluate.journal import Journal
-from gptjax.report import page, samples, telemetry, tensorboard
+from gptjax.report import page, samples, telemetry, tensorboard, wandb_process
 from gptjax.storage.files import access, buckets, cache, parts, paths, records, spool
 
 
@@ -154,12 +154,10 @@ def test_tensorboard_files_are_put_closed_and_a_failure_ends_nothing(workdir, mo
 
 def test_the_folder_of_weights_and_biases_is_here_and_its_id_in_the_bucket(workdir, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', fake := Fake())
-  for start in (0, 2):
-    log = telemetry.Telemetry(workdir, 9, tensorboard=False, wandb='mine')
-    log.begin(start)
-    log.write(start + 1, metrics(start + 1))
-    log.flush()
-    log.close()
+  for step in (1, 2):
+    run = wandb_process.Run(workdir, 'mine')
+    run.write(step, metrics(step))
+    run.close()
   first, second = fake.options
   assert first['id'] == second['id'] == access.read(workdir / 'wandb' / 'run_id').decode()
   assert first['dir'].startswith(str(cache.root())) and first['name'] == first['group'] == workdir.name
