@@ -16,7 +16,7 @@ from gptjax.errors import InputError
 from gptjax.evaluate.overlap import bloom, build, eightgrams
 from gptjax.evaluate.scoring import overlap_scores
 from gptjax.evaluate.texts import spelling
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import atomic, paths, records
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
 HIGH_OVERLAP = 0.15  # of an example's 8-grams; the threshold of the paper's analysis of LAMBADA
@@ -114,7 +114,7 @@ def _filter_row(bloom_filter, n_strings):
 
 def _parse_source(text, split):
   """Return a source in the form of `data.sources`; a folder is a corpus."""
-  return f'corpus:{text}:{split}' if Path(text).is_dir() else text
+  return f'corpus:{text}:{split}' if paths.URL.match(text) or Path(text).is_dir() else text
 
 
 def _parse_named(flags, flag_name):
@@ -158,15 +158,18 @@ def run_study(flags):
 
 def _read_examples(workdir, flags):
   """Return {task: examples} of the workdir and of --examples."""
-  paths = [(path.stem, path) for path in sorted(workdir.glob('examples/*.jsonl'))]
-  paths += _parse_named(flags.examples, 'examples').items()
-  return {name: overlap_scores.read_examples(path) for name, path in paths}
+  found = [(path.stem, path) for path in sorted(workdir.glob('examples/*.jsonl'))]
+  found += [(name, paths.local(path, '--examples'))
+            for name, path in _parse_named(flags.examples, 'examples').items()]
+  return {name: overlap_scores.read_examples(path) for name, path in found}
 
 
 def _check_flags(flags, tests, own, examples):
   """Raise InputError for flags that do not fit together."""
   if unknown := own.keys() - tests.keys() - examples.keys():
     raise InputError(f'--own={min(unknown)}=...: no --test or --examples has this name')
+  for path in flags.filter:
+    paths.local(path, '--filter')  # no URL
   if not flags.train and not flags.filter and not own:
     raise InputError('no training text to compare with: set --train, --filter or --own')
   for sources in (flags.train, *([source] for source in own.values())):
