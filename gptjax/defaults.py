@@ -178,6 +178,9 @@ FIELDS = dict(
                       'also save after each multiple of this step, and keep these checkpoints; 0: none'),
     keep_period_weights_only=Field(False, flag(),
                                    'keep only the weights of these, in WORKDIR/milestones/STEP'),
+    max_failed=Field(3, integer(1),
+                     'saves in a row to a bucket that may fail before the run ends; on a disk the first '
+                     'one ends it'),
     export=Field(False, flag(), 'export the newest valid checkpoint to WORKDIR/export, for transformers'),
   ),
 

@@ -113,6 +113,8 @@ def checkpoint_status(folder):
   Args:
     folder: workdir of the run, or the folder of its checkpoints.
   """
+  if '://' in str(folder):  # a bucket, which may not answer
+    return 'the same command resumes from the newest checkpoint'
   try:
     exists = any('manifest.json' in files and os.path.basename(parent)[:1].isdigit()
                  for parent, _, files in os.walk(folder, onerror=_raise))

@@ -36,7 +36,7 @@ from gptjax.command import shutdown  # noqa: E402
 from gptjax.config import command_line, job_flags  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
 from gptjax.parallel import compiling, control, processes  # noqa: E402
-from gptjax.storage.files import paths  # noqa: E402
+from gptjax.storage.files import buckets, cache, paths  # noqa: E402
 
 FLAGS = flags.FLAGS
 
@@ -53,6 +53,8 @@ def run(config, workdir, overrides=()):
   jax_settings.check_devices()
   config.compilation_cache = jax_settings.cache_folder(config.compilation_cache, overrides)
   configs.make_paths_absolute(config, overrides)
+  cache.configure(config.data.cache_dir, config.data.cache_gb)
+  buckets.configure(config.storage.retry_seconds)
   configs.check_cache(config.compilation_cache)
   jax_settings.use_cache(config.compilation_cache)
   compiling.synchronize(config.watchdog.compile_timeout)
@@ -79,7 +81,7 @@ def main(argv):
     job_flags.answer(argv)
     path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[job_flags.job_of(argv)])
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
-    workdir = paths.local(FLAGS.workdir, '--workdir')
+    workdir = paths.anywhere(FLAGS.workdir, '--workdir')
     cpu.spare_threads()
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
     if processes.is_multiprocess():

@@ -18,6 +18,7 @@ shift
 workdir=$(workdir_of "$@")
 [[ -n $workdir ]] || usage
 logs=$workdir/logs
+[[ $workdir != *://* ]] || logs=logs/${workdir##*/} # the workdir is in a bucket
 python=${PYTHON:-python}
 GRACE=${GRACE:-5} # seconds for the others to exit after a process has failed
 LOST=70 STOPPED=75

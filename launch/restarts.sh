@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Shared by the launchers: the limit of restarts after exit code 1, a bug (again.sh and slurm.sbatch), and the token
-# with which the processes of a run authenticate (local.sh and slurm.sbatch).
+# with which the processes of a run authenticate (local.sh, slurm.sbatch and tpu_vm.sh).
 # shellcheck disable=SC2034 # the scripts above use it
 MOST_BUGS=3 # restarts without a newer checkpoint
 
@@ -34,17 +34,24 @@ workdir_of() {
   printf '%s' "$workdir"
 }
 
-# Prints the newest checkpoint of a workdir: the largest N of WORKDIR/checkpoints/N/manifest.json; -1 if there is none.
+# Prints the newest checkpoint of a workdir: the largest N of WORKDIR/checkpoints/N/manifest.json; -1 if there is none,
+# or if it is in a bucket that cannot be listed.
 newest_checkpoint() {
-  local newest=-1 manifest step
-  if [[ -n $1 ]]; then
-    for manifest in "$1"/checkpoints/*/manifest.json; do
-      step=${manifest%/manifest.json}
-      step=${step##*/}
-      if [[ $step =~ ^[0-9]+$ && -e $manifest ]] && ((10#$step > newest)); then
-        newest=$((10#$step))
-      fi
-    done
-  fi
+  local newest=-1 manifest step manifests=()
+  case $1 in
+    gs://*)
+      while read -r manifest; do
+        manifests+=("$manifest")
+      done < <(gcloud storage ls "${1%/}/checkpoints/*/manifest.json" 2>/dev/null)
+      ;;
+    ?*) manifests=("$1"/checkpoints/*/manifest.json) ;; # the pattern itself if there is none
+  esac
+  for manifest in ${manifests[@]+"${manifests[@]}"}; do
+    step=${manifest%/manifest.json}
+    step=${step##*/}
+    if [[ $step =~ ^[0-9]+$ && ($manifest == gs://* || -e $manifest) ]] && ((10#$step > newest)); then
+      newest=$((10#$step))
+    fi
+  done
   echo "$newest"
 }

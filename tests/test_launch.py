@@ -1,4 +1,4 @@
-"""launch/: the scripts are sound, print what they would run; the manifest is one that Kubernetes takes."""
+"""launch/: the scripts are sound, restart what they should, and pass on signals and arguments."""
 
 import os
 import re
@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ENVIRONMENT, ROOT, command
+from launch_arguments import ODD
 
 LAUNCH = ROOT / 'launch'
 SCRIPTS = [LAUNCH / 'slurm.sbatch', *(path for folder in ('launch', 'tests', 'docs')
@@ -34,36 +34,10 @@ def test_shell_scripts_pass_shellcheck(path):
   assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize('arguments, expected', [
-  (['create'], [r'queued-resources create run --node-id=run --accelerator-type=v6e-16 .*--spot']),
-  (['install'], [r'tpu-vm scp \S+/gptjax\.tgz \S+/run\.token run:\. --worker=all',
-                r'tpu-vm ssh run --worker=all']),
-  (['run', '--workdir=a b'], [r'tpu-vm ssh run --worker=all --command=.*gptjax\.main']),
-  (['logs'], [r'tpu-vm ssh run --worker=0 .*run\.log']),
-  (['stop'], [r'tpu-vm ssh run --worker=all .*TERM']),
-  (['status'], [r'queued-resources describe run']),
-  (['restart', '--workdir=x'], [r'delete run --force', r'create run', r'describe run', r'scp', r'ssh',
-                                r'ssh']),
-  (['keep', '--workdir=x'], [r'describe run', r'delete run', r'create run', r'describe run', r'scp', r'ssh',
-                             r'ssh']),
-  (['delete'], [r'queued-resources delete run --force --quiet'])])
-def test_a_dry_run_prints_each_gcloud_command_and_runs_none(tmp_path, arguments, expected):
-  forbidden = tmp_path / 'gcloud'
-  forbidden.write_text('#!/bin/sh\nexit 99\n')
-  forbidden.chmod(0o755)
-  done = run('launch/tpu_vm.sh', '--dry_run', *arguments, env={
-    'NAME': 'run', 'TYPE': 'v6e-16', 'SPOT': '1', 'ZONE': 'us-east5-a',
-    'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
-  assert done.returncode == 0, done.stderr
-  commands = [line for line in done.stdout.splitlines() if line.startswith('gcloud compute tpus ')]
-  assert len(commands) == len(expected), done.stdout
-  for line, pattern in zip(commands, expected, strict=True):
-    assert re.search(pattern, line) and '--zone=us-east5-a' in line, line
-
-
 @pytest.mark.parametrize('arguments', [[], ['sell']])
-def test_what_it_does_not_know_it_does_not_do(arguments):
-  done = run('launch/tpu_vm.sh', '--dry_run', *arguments)
+@pytest.mark.parametrize('script', ['tpu_vm.sh', 'gke.sh'])
+def test_an_unknown_command_is_refused(script, arguments):
+  done = run(LAUNCH / script, *arguments)
   assert done.returncode == 2 and 'usage' in done.stderr
 
 
@@ -81,54 +55,6 @@ def test_the_scripts_know_the_workdir_as_the_command_does(tmp_path, workdir, fou
   done = run('bash', '-c', 'source launch/restarts.sh; workdir_of "$@"', 'name', 'x', *flags, '--predict',
              env={'HOME': str(tmp_path)})
   assert done.stdout == found.replace('HOME', str(tmp_path)), done.stderr
-
-
-@pytest.mark.parametrize('bucket', ['my-runs', '', "it's", "x'; touch HIT; '", '$(touch HIT)', 'a b'])
-def test_a_bucket_is_a_name_and_not_a_command(tmp_path, bucket):
-  """What the workers are sent is run here, with stubs of the programs that they would need."""
-  bucket, home = bucket.replace('HIT', f'{tmp_path}/hit'), tmp_path / 'home'
-  (home / 'env' / 'bin').mkdir(parents=True)
-  stubs = {
-    tmp_path / 'gcloud': f"""for word in "$@"; do
-  [[ $word != --command=* ]] || printf %s "${{word#*=}}" >{tmp_path}/command
-  [[ $word != */run.token ]] || cp "$word" {home}/
-done""",
-    tmp_path / 'gcsfuse': f'printf "%s\\n" "$@" >{tmp_path}/mounted', tmp_path / 'mountpoint': 'exit 1',
-    tmp_path / 'tar': '', tmp_path / 'python3': '', home / 'env' / 'bin' / 'pip': ''}
-  for path, body in stubs.items():
-    path.write_text(f'#!/bin/bash\n{body}\n')
-    path.chmod(0o755)
-  path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
-  assert run('launch/tpu_vm.sh', 'install', env={**path, 'BUCKET': bucket}).returncode == 0
-  on_worker = ['bash', str(tmp_path / 'command')]
-  done = subprocess.run(on_worker, cwd=home, env={**ENVIRONMENT, **path}, capture_output=True, timeout=60)
-  assert done.returncode == 0 and not (tmp_path / 'hit').exists(), done.stderr
-  mounted = (tmp_path / 'mounted').read_text().splitlines()[-2:] if bucket else ['', '../bucket']
-  assert mounted == [bucket, '../bucket']
-
-
-def test_the_workers_of_tpu_vm_are_given_a_token_in_a_file(tmp_path):
-  (tmp_path / 'gcloud').write_text(f"""#!/bin/bash
-for word in "$@"; do
-  [[ $word != --command=* ]] || printf %s "${{word#*=}}" >{tmp_path}/command
-  [[ $word != */run.token ]] || cp "$word" {tmp_path}/
-done""")
-  (tmp_path / 'gcloud').chmod(0o755)
-  path = {'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
-  assert run('launch/tpu_vm.sh', 'install', env=path).returncode == 0
-  token = (tmp_path / 'run.token').read_text()
-  assert re.fullmatch('[0-9a-f]{64}', token) and 'chmod 600 run.token' in (tmp_path / 'command').read_text()
-  assert run('launch/tpu_vm.sh', 'run', '--workdir=w', env=path).returncode == 0
-  assert token not in (tmp_path / 'command').read_text()
-  again = tmp_path / 'gptjax' / 'launch' / 'again.sh'
-  again.parent.mkdir(parents=True)
-  again.write_text('#!/bin/bash\necho "$GPTJAX_RUN_TOKEN"\n')
-  again.chmod(0o755)
-  subprocess.run(['bash', str(tmp_path / 'command')], cwd=tmp_path, timeout=60, check=True)
-  deadline = time.monotonic() + 60
-  while not (tmp_path / 'run.log').read_text() and time.monotonic() < deadline:
-    time.sleep(0.01)
-  assert (tmp_path / 'run.log').read_text() == f'{token}\n'
 
 
 @pytest.mark.parametrize('given', ['', 'a secret of the users own'])
@@ -149,6 +75,43 @@ echo "$@" >>{tmp_path}/arguments
   assert len(tokens) == (3 if starts == 'python' else 1) and len(set(tokens)) == 1
   assert tokens[0] == given if given else re.fullmatch('[0-9a-f]{64}', tokens[0])
   assert tokens[0] not in (tmp_path / 'arguments').read_text()
+
+
+@pytest.mark.parametrize('script, starts', [
+  ('launch/local.sh', 'python'), ('launch/slurm.sbatch', 'srun'), ('launch/again.sh', 'python')])
+def test_arguments_arrive_unchanged(tmp_path, script, starts):
+  (tmp_path / starts).write_text(f"""#!/bin/bash
+[[ $1 == -c ]] && exec {sys.executable} "$@"
+printf '%s\\0' "$@" >{tmp_path}/arguments
+""")
+  (tmp_path / starts).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  before = {'launch/local.sh': ['1'], 'launch/again.sh': [tmp_path / starts]}.get(script, [])
+  done = subprocess.run(
+    ['bash', ROOT / script, *before, *ODD], cwd=tmp_path, timeout=60, capture_output=True, text=True, env={
+      **ENVIRONMENT, 'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7', 'PYTHON': 'python',
+      'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  assert done.returncode == 0, done.stderr
+  arguments = (tmp_path / 'arguments').read_text().split('\0')[:-1]
+  start = arguments.index(ODD[0])
+  assert arguments[start:start + len(ODD)] == ODD
+  assert not (tmp_path / 'gs:').exists()  # the workdir is in a bucket
+
+
+@pytest.mark.parametrize('steps, newest', [([9, 10], '10'), ([], '-1')])
+@pytest.mark.parametrize('workdir', ['gs://BUCKET/w d', 'gs://BUCKET/w d/'])
+def test_the_scripts_know_the_newest_checkpoint_in_a_bucket(tmp_path, workdir, steps, newest):
+  listed = '\n'.join(f'gs://BUCKET/w d/checkpoints/{step}/manifest.json' for step in steps)
+  (tmp_path / 'gcloud').write_text(f"""#!/bin/bash
+[[ "$1 $2 $3" == 'storage ls gs://BUCKET/w d/checkpoints/*/manifest.json' ]] || exit 9
+[[ -n '{listed}' ]] || exit 1
+echo '{listed}'
+""")
+  (tmp_path / 'gcloud').chmod(0o755)
+  script = 'source launch/restarts.sh; newest_checkpoint "$1"'
+  done = run('bash', '-euo', 'pipefail', '-c', script, 'name', workdir,
+             env={'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  assert done.stdout == f'{newest}\n', done.stderr
 
 
 def devices_of(tmp_path, n, gpus, **env):
@@ -440,108 +403,8 @@ def test_local_refuses_what_cannot_be_started(tmp_path, env, workdir):
   assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def documents():
-  return list(yaml.safe_load_all((LAUNCH / 'gke_jobset.yaml').read_text()))
-
-
-def assert_known(value, kind, path):
-  """Every field of `value` is one of the Kubernetes type `kind`, to the leaves."""
-  from kubernetes.client import models
-  if match := re.fullmatch(r'[lL]ist\[(.+)\]', kind):
-    assert isinstance(value, list), path
-    for i, item in enumerate(value):
-      assert_known(item, match[1], f'{path}[{i}]')
-  elif match := re.fullmatch(r'[dD]ict[\[(]str, (.+)[\])]', kind):
-    for key, item in value.items():
-      assert_known(item, match[1], f'{path}.{key}')
-  elif hasattr(models, kind):
-    model = getattr(models, kind)
-    types = {spelled: model.openapi_types[name] for name, spelled in model.attribute_map.items()}
-    for key, item in value.items():
-      assert key in types, f'{path} has no field {key}'
-      assert_known(item, types[key], f'{path}.{key}')
-  else:
-    accepted = {'str': (str, int) if 'limits' in path else str, 'int': int, 'bool': bool, 'object': object}
-    assert isinstance(value, accepted[kind]), f'{path} = {value!r} is no {kind}'
-
-
-def test_each_part_is_of_the_published_types():
-  pytest.importorskip('kubernetes')
-  kinds = {'ServiceAccount': 'V1ServiceAccount', 'Role': 'V1Role', 'RoleBinding': 'V1RoleBinding',
-           'NetworkPolicy': 'V1NetworkPolicy'}
-  for document in documents():
-    if document['kind'] == 'JobSet':
-      job = document['spec']['replicatedJobs'][0]['template']
-      assert_known(document['metadata'], 'V1ObjectMeta', 'metadata')
-      assert_known(job, 'V1JobTemplateSpec', 'template')
-    else:
-      assert_known(document, kinds[document['kind']], document['kind'])
-
-
-def test_the_jobset_fails_on_bad_input_counts_bugs_and_restarts_on_all_else():
-  jobset = next(document for document in documents() if document['kind'] == 'JobSet')
-  # The fields of jobset.x-k8s.io/v1alpha2 that are used here, by its published definition.
-  assert jobset['apiVersion'] == 'jobset.x-k8s.io/v1alpha2'
-  assert jobset['spec'].keys() == {'network', 'failurePolicy', 'replicatedJobs'}
-  assert jobset['spec']['network'].keys() <= {'enableDNSHostnames', 'publishNotReadyAddresses', 'subdomain'}
-  policy = jobset['spec']['failurePolicy']
-  # As the Job controller words it: kubernetes/pkg/controller/job/pod_failure_policy.go.
-  matched = ('Container gptjax for pod default/run-0-0 failed with exit code {} matching FailJob rule at '
-             'index 0')
-  def action(reason, message):
-    for rule in policy['rules']:  # as JobSet reads them
-      assert re.fullmatch('[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?', rule['name'])
-      patterns = rule.get('onJobFailureMessagePatterns', [''])
-      if reason in rule.get('onJobFailureReasons', [reason]) and any(re.search(p, message) for p in patterns):
-        return rule['action']
-  assert action('PodFailurePolicy', matched.format(2)) == 'FailJobSet'
-  assert action('PodFailurePolicy', matched.format(1)) == 'RestartJobSet' and policy['maxRestarts'] == 3
-  assert action('BackoffLimitExceeded', 'Job has reached the specified backoff limit') == (
-    'RestartJobSetAndIgnoreMaxRestarts')
-  replicated, = jobset['spec']['replicatedJobs']
-  assert replicated.keys() == {'name', 'replicas', 'template'} and replicated['replicas'] == 1
-  job = replicated['template']['spec']
-  assert job['parallelism'] == job['completions'] and job['completionMode'] == 'Indexed'
-  assert job['backoffLimit'] == 0 and job['template']['spec']['restartPolicy'] == 'Never'
-  rule, = job['podFailurePolicy']['rules']
-  assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [1, 2]
-  container, = job['template']['spec']['containers']
-  assert rule['onExitCodes']['containerName'] == container['name']
-  mounts = {mount['name'] for mount in container['volumeMounts']}
-  assert mounts == {volume['name'] for volume in job['template']['spec']['volumes']}
-  for argument in container['args']:
-    if argument.startswith('--config='):
-      assert (ROOT / argument.removeprefix('--config=')).exists()
-
-
-def test_the_pods_have_no_privileges_and_talk_to_each_other_alone():
-  policy = next(document for document in documents() if document['kind'] == 'NetworkPolicy')
-  jobset = next(document for document in documents() if document['kind'] == 'JobSet')
-  pods = {'podSelector': {'matchLabels': {'jobset.sigs.k8s.io/jobset-name': jobset['metadata']['name']}}}
-  assert policy['spec'] == {**pods, 'policyTypes': ['Ingress'], 'ingress': [{'from': [pods]}]}
-  pod = jobset['spec']['replicatedJobs'][0]['template']['spec']['template']['spec']
-  container, = pod['containers']
-  assert 'hostNetwork' not in pod and pod['securityContext']['runAsNonRoot']
-  user = re.search(r'^USER (\d+):\d+$', (LAUNCH / 'Dockerfile').read_text(), re.MULTILINE)[1]
-  assert pod['securityContext']['runAsUser'] == int(user) > 0
-  assert container['securityContext'] == {
-    'allowPrivilegeEscalation': False, 'readOnlyRootFilesystem': True, 'capabilities': {'drop': ['ALL']}}
-  assert re.search(r'[:@]', container['image'])
-  token, = container['env']
-  assert token['name'] == 'GPTJAX_RUN_TOKEN' and 'secretKeyRef' in token['valueFrom']
-
-
-def test_the_image_has_what_the_command_needs():
-  for line in (LAUNCH / 'Dockerfile').read_text().splitlines():
-    if line.startswith('COPY '):
-      for name in line.split()[1:-1]:
-        assert (ROOT / name).exists(), name
-  extras = (ROOT / 'setup.py').read_text()
-  assert "'tpu':" in extras and "'cuda':" in extras and "'k8s':" in extras
-
-
 @pytest.mark.parametrize('file, page', [
-  ('local.sh', 'local'), ('tpu_vm.sh', 'tpu_vm'), ('slurm.sbatch', 'slurm'), ('gke_jobset.yaml', 'gke'),
+  ('local.sh', 'local'), ('tpu_vm.sh', 'tpu_vm'), ('slurm.sbatch', 'slurm'), ('gke.sh', 'gke'),
   ('mpirun', 'open_mpi')])
 def test_each_way_to_launch_has_its_page(file, page):
   path = f'docs/howto/hosts/{page}.md'
@@ -553,4 +416,9 @@ def test_each_way_to_launch_has_its_page(file, page):
 
 def test_no_bucket_or_project_of_anyone_is_named():
   for path in LAUNCH.iterdir():
-    assert not re.search(r'gs://(?!BUCKET)|gcr\.io|pkg\.dev', path.read_text()), path
+    assert not re.search(r'gs://(?!BUCKET|\*)|gcr\.io|pkg\.dev', path.read_text()), path
+
+
+def test_nothing_mounts_a_bucket():
+  for path in [*LAUNCH.iterdir(), *(ROOT / 'docs' / 'howto' / 'hosts').iterdir()]:
+    assert 'gcsfuse' not in path.read_text(), path

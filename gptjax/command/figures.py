@@ -2,7 +2,7 @@
 
 import io
 
-from gptjax.storage.files import atomic
+from gptjax.storage.files import access
 from gptjax.text.printable import printable
 
 
@@ -32,7 +32,7 @@ def figure(rows, columns, size, **options):
 
 
 def save(figure, path):
-  """Write a figure as PNG."""
+  """Write a figure as PNG to a Path or Url."""
   content = io.BytesIO()
   figure.savefig(content, format='png', dpi=120)
-  atomic.write(path, content.getvalue())
+  access.write(path, content.getvalue())

@@ -7,12 +7,11 @@ start of its decay. Otherwise `optimizer.schedule_steps` must give the length of
 
 import sys
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import access, paths, records
 from gptjax.text.redacted import redacted_values
 from gptjax.train.optimizer import learning_rate
 
@@ -79,7 +78,7 @@ def _check_rates(before, now, config, workdir, n_steps):
 def steps_saved(workdir):
   """Return 0 and the step of each checkpoint with a manifest, ascending."""
   from gptjax.storage import checkpoint  # here: it imports Orbax, which is slow
-  folder = Path(workdir) / 'checkpoints'
+  folder = paths.location(workdir) / 'checkpoints'
   return [0, *(step for step in checkpoint.steps(folder) if checkpoint.read_manifest(folder / str(step)))]
 
 
@@ -87,7 +86,7 @@ def record(path, grown, versions):
   """Write new values to config.json; its `history` records the change.
 
   Args:
-    path: of config.json.
+    path: of config.json, a Path or a Url.
     grown: result of `check`.
     versions: current {package: version}.
   """
@@ -100,4 +99,4 @@ def record(path, grown, versions):
   stored['history'].append({
     'changed': grown, 'after_step': steps_saved(path.parent)[-1], 'versions': versions,
     'command': redacted_values(sys.orig_argv), 'at': datetime.now().astimezone().isoformat(' ', 'seconds')})
-  atomic.write(path, records.text(stored))
+  access.write(path, records.text(stored))

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import secrets
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from gptjax.kernels import fused, xla_presets
 from gptjax.model import attention, parameters
 from gptjax.parallel import jax_settings
 from gptjax.storage.files import access, atomic, hub_names, paths, private_folder, records, run_config
+from gptjax.storage.files.paths import Url
 from gptjax.storage.files.run_config import flat
 from gptjax.text import words
 from gptjax.text.redacted import redacted_values
@@ -99,7 +101,7 @@ def resolve(config, workdir, device=None):
     c.model.scan = should_scan(c.model.remat, device)
   c.model.n_inner = parameters.inner_width(c.model)
   if not c.data.mixture:
-    c.data.corpus = c.data.corpus or str(paths.parsed(workdir) / 'corpus')
+    c.data.corpus = c.data.corpus or str(paths.location(workdir) / 'corpus')
   c.data.seq_len = c.data.seq_len or c.model.n_ctx
   if c.attention.kernel == 'auto':
     c.attention.kernel = fused.best(c, device)
@@ -145,7 +147,7 @@ def check(config, device=None):
   _require(kind != 'train-char' or not size,
            f'config.data.tokenizer = {c.data.tokenizer!r}: the text determines the number of entries: write '
            'train-char')
-  _require(not c.eval.data_dir or access.is_folder(paths.parsed(c.eval.data_dir)),
+  _require(not c.eval.data_dir or access.is_folder(paths.location(c.eval.data_dir)),
            f'config.eval.data_dir = {c.eval.data_dir!r} is not a folder')
   _require(c.checkpoint.keep_period or not c.checkpoint.keep_period_weights_only,
            'config.checkpoint.keep_period_weights_only = True needs a period: set '
@@ -243,14 +245,12 @@ def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
   Raises:
     ValueError: the workdir has another run, or cannot be written to.
   """
-  path = Path(workdir) / 'config.json'
-  if path.exists():
+  path = paths.location(workdir) / 'config.json'
+  run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
+         'devices': [jax.devices()[0].device_kind, jax.device_count()],
+         'settings': jax_settings.effective(), 'command': sys.orig_argv}
+  if access.is_file(path) or not access.create(path, records.text(redacted_values(run))):
     _same_run(path, config, corpus_digest, n_steps)
-  else:
-    run = {'config': config.to_dict(), 'corpus_digest': corpus_digest, 'versions': versions(),
-           'devices': [jax.devices()[0].device_kind, jax.device_count()],
-           'settings': jax_settings.effective(), 'command': sys.orig_argv}
-    atomic.write(path, records.text(redacted_values(run)))
   print(f'workdir {workdir}', file=sys.stderr)
 
 
@@ -295,7 +295,13 @@ def check_cache(folder):
 
 
 def make_workdir(workdir):
-  """Create the workdir and check that it is writable (ValueError if not)."""
+  """Create the workdir, here or in a bucket, and check that it is writable (ValueError if not)."""
+  workdir = paths.location(workdir)
+  if isinstance(workdir, Url):
+    probe = workdir / f'.probe-{secrets.token_hex(4)}'
+    access.write(probe, b'')
+    access.remove(probe)
+    return
   if why := _unwritable(workdir):
     raise InputError(f'workdir {workdir} is not writable ({why}): use another')
 

@@ -6,12 +6,12 @@ field that an older version did not store takes the value that reproduces that v
 """
 
 import sys
-from pathlib import Path
 
 import jax
 
 from gptjax import defaults
 from gptjax.errors import InputError
+from gptjax.storage.files import access, paths
 from gptjax.storage.files.run_config import as_tuple, read
 
 # Fields that are not kept: mesh, kernels, compilation, evaluation batch size, input paths, predictions.
@@ -37,8 +37,8 @@ def keep_stored_fields(config, workdir, overrides=()):
   Raises:
     InputError: the workdir's `config.json` is damaged, or of another job.
   """
-  path = Path(workdir) / 'config.json'
-  if not path.exists():
+  path = paths.location(workdir) / 'config.json'
+  if not access.is_file(path):
     return
   stored, kept = read(path)[0], []
   if stored['job'] != config.job:  # the job was chosen before this call, so a stored one would have no effect

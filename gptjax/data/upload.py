@@ -164,7 +164,7 @@ class Uploader:
     size, (sha256, recorded, tag) = path.stat().st_size, self._record_of(name)
     digest = shards.hash_files([path], lambda n_bytes: None)[0]
     present = self._present.get(name)
-    if present and (digest, size, present.tag) == (sha256, recorded, tag) and present.size == size:
+    if present and (digest, size, present.version) == (sha256, recorded, tag) and present.size == size:
       self._uploaded[name] = digest
       return
     self._record = {other: facts for other, facts in self._record.items() if other != name}
@@ -173,6 +173,6 @@ class Uploader:
     if found is None or found.size != size:
       raise InputError(f'{self._url / name} was changed by another process while it was uploaded: run the '
                        'same command again')
-    self._record[name] = [digest, size, found.tag]
+    self._record[name] = [digest, size, found.version]
     atomic.write(self._spool / RECORD, json.dumps(self._record))
     self._uploaded[name] = digest

@@ -2,7 +2,6 @@
 
 import functools
 import numbers
-from pathlib import Path
 
 from flax import nnx
 
@@ -12,6 +11,7 @@ from gptjax.evaluate.run import data_options
 from gptjax.evaluate.scoring.evaluated_model import Stopped, make_evaluated_model
 from gptjax.evaluate.tasks import suite
 from gptjax.evaluate.texts import sources
+from gptjax.storage.files import cache
 
 
 class TaskEvaluator:
@@ -26,7 +26,7 @@ class TaskEvaluator:
     self._run, self._log, self._loaded = run, log, []
     chosen = suite.parse_tasks(run.config.eval.tasks)
     if chosen:
-      self._tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
+      self._tokenizer = loading.load(str(cache.folder(run.workdir / 'tokenizer')))
     for task in chosen:
       try:
         corpora = tuple(zip(*mixture.folders_and_weights(run.config.data), strict=True))

@@ -1,13 +1,15 @@
 """Answers of an evaluation, written to disk at once, so that a stopped run resumes after the last one."""
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import access, atomic, parts, paths, records
 from gptjax.storage.files.json_files import NUMBER
+from gptjax.storage.files.paths import Url
+
+EVERY = 10.0  # seconds between parts of a journal in a bucket: an evaluation that is stopped ends at once
 
 # Layout of `grids` in results.json: cells of how a score depends on the protocol.
 GRIDS = {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}
@@ -32,6 +34,8 @@ def no_journal(name, digests):
 class Journal:
   """The file of one task; each line is [part, digest of the question, answer, CRC-32 of these].
 
+  In a bucket it is a sequence of parts, see `gptjax.storage.files.parts`.
+
   The file is kept when the task is done: with a larger `eval.limit` only the additional questions are run.
 
   Args:
@@ -40,7 +44,7 @@ class Journal:
   """
 
   def __init__(self, path, log=records.log):
-    self._path, self._answers = Path(path), {}
+    self._path, self._answers = paths.location(path), {}
     self._valid = records.read_lines(self._path, _read, log)
     for part, digest, answer in self._valid:
       self._answers.setdefault(part, {})[digest] = answer
@@ -53,9 +57,12 @@ class Journal:
 
   def open(self):
     """Open the file for writing, once all processes have read it."""
-    if jax.process_index() == 0:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0 and isinstance(self._path, Url):
+      self._file = parts.Writer(self._path, records.log, EVERY)
+    elif jax.process_index() == 0:
+      access.make_folder(self._path.parent)
       atomic.write(self._path, ''.join(map(_line, self._valid)))
+      parts.remove(self._path)  # of a copy of a run in a bucket
       self._file = open(self._path, 'a', buffering=1, opener=atomic.no_follow)
     self._valid = []
 

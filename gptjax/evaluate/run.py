@@ -4,9 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +17,7 @@ from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent, table
-from gptjax.evaluate.journal import GRIDS, Journal
+from gptjax.evaluate.journal import EVERY, GRIDS, Journal
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
@@ -28,8 +26,9 @@ from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrained import layout, open_source
 from gptjax.storage import ownership
-from gptjax.storage.files import atomic, cache, paths, records
+from gptjax.storage.files import access, cache, paths, records
 from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER
+from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
 
 DONE = 0  # exit code
@@ -57,7 +56,7 @@ def evaluate(config, workdir, overrides=(), write_report=None):
 
   Args:
     config: unresolved; it is resolved in place, `config.model` from the weights of `config.init_from`.
-    workdir: folder of the run.
+    workdir: folder of the run, here or in a bucket.
     overrides: names of the fields that the command line sets, like 'eval.limit'.
     write_report: function with the signature of `gptjax.report.page.write`, called on process 0 at the end;
       None: no report.
@@ -68,6 +67,7 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   Raises:
     ValueError: the config or the input is invalid, or none of the tasks can be run.
   """
+  workdir = paths.location(workdir)
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
   tasks, source = require_tasks(config), open_weights(config)
@@ -75,7 +75,7 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   corpora, seq_len = held_out.corpora_to_read(config)
   configs.resolve(config, workdir)
   configs.check(config)
-  processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
+  processes.compare(configs.facts(config) | {'--workdir': str(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check_model(config.model, mesh)
   memory.check(config, mesh)
@@ -83,7 +83,8 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   loaded = [read_task(task, data) for task in tasks]  # all data is checked before anything is scored
   # By default a GPU rounds float32 factors to 10 bits, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
-  shutdown.exit_on_signal('stopped; all answers so far are saved: run the same command to resume')
+  saved = f'the answers until {EVERY:g} s ago' if isinstance(workdir, Url) else 'all answers so far'
+  shutdown.exit_on_signal(f'stopped; {saved} are saved: run the same command to resume')
   with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
         contextlib.closing(Watchdog(config.watchdog)) as dog):
     params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
@@ -201,7 +202,8 @@ class Results:
   """
 
   def __init__(self, config, workdir, weights):
-    self.folder, self._path = Path(workdir), Path(workdir) / 'results.json'
+    self.folder = paths.location(workdir)
+    self._path = self.folder / 'results.json'
     self._active = jax.process_index() == 0
     def initialize():
       configs.make_workdir(workdir)
@@ -241,8 +243,8 @@ class Results:
     """Save the result of a task and log it."""
     if self._active:
       path = self.folder / 'examples' / f'{task.name}.jsonl'
-      path.parent.mkdir(exist_ok=True)
-      atomic.write(path, ''.join(json.dumps(example) + '\n' for example in result.examples))
+      access.make_folder(path.parent)
+      access.write(path, ''.join(json.dumps(example) + '\n' for example in result.examples))
     self.content['tasks'][task.name] = result.metrics
     self.content['limits'][task.name] = self.content['limit']
     self.content['not_run'].pop(task.name, None)
@@ -267,8 +269,8 @@ class Results:
 
   def _write(self):
     if self._active:
-      atomic.write(self._path, records.text(self.content))
-      atomic.write(self.folder / 'results.md', table.markdown(self.content))
+      access.write(self._path, records.text(self.content))
+      access.write(self.folder / 'results.md', table.markdown(self.content))
 
 
 def _format_metric(name, value):

@@ -19,7 +19,6 @@ if __name__ == '__main__':
 
 import json
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -35,7 +34,7 @@ from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.tasks.language_modelling import windows
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings, sharding
-from gptjax.storage.files import bounded, paths
+from gptjax.storage.files import access, paths
 from gptjax.text import text_checks
 
 MAX_FILE = 1 << 30  # bytes of a file of text
@@ -186,7 +185,7 @@ def read_texts(files, lines):
   texts = []
   for file in files:
     try:
-      text = bounded.read(Path(file), MAX_FILE).decode('utf-8-sig')
+      text = access.read(paths.location(file), MAX_FILE).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
       raise InputError(f'{file}: {getattr(error, "strerror", None) or "not UTF-8 text"}') from None
     if lines:
@@ -200,7 +199,7 @@ def read_texts(files, lines):
 def main(arguments):
   flags = parser().parse_args(arguments)
   texts = [*((f'text {number}', text) for number, text in enumerate(flags.text, 1)),
-           *read_texts(map(paths.local, flags.files), flags.lines)]
+           *read_texts(map(paths.anywhere, flags.files), flags.lines)]
   if not texts:
     raise InputError('there is no text to score: give a FILE, or --text=TEXT')
   cpu.spare_threads()

@@ -88,7 +88,7 @@ def _is_needed(task, source, config):
   """Whether a test source is read; GLUE's test sets and missing files are read only for predictions."""
   if config.finetune.predict or isinstance(source, examples.Tfds):
     return config.finetune.predict or not task.glue
-  return access.is_file(paths.parsed(config.finetune.data_dir) / source.file)
+  return access.is_file(paths.location(config.finetune.data_dir) / source.file)
 
 
 def corpus_windows(tokenizer, config):

@@ -2,9 +2,7 @@
 
 import contextlib
 import math
-import os
 import sys
-from pathlib import Path
 
 import jax
 
@@ -25,7 +23,8 @@ from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run_weights import save_tokenizer
 from gptjax.storage import ownership
-from gptjax.storage.files import access, atomic, literal_path, paths
+from gptjax.storage.files import access, literal_path, paths
+from gptjax.storage.files.paths import Url
 
 
 def finetune(config, workdir, overrides=()):
@@ -33,7 +32,7 @@ def finetune(config, workdir, overrides=()):
 
   Args:
     config: as written; it is resolved in place.
-    workdir: folder of the results.
+    workdir: folder of the results, here or in a bucket.
     overrides: names of the fields that the command line sets, like 'train.steps'.
 
   Returns:
@@ -42,6 +41,7 @@ def finetune(config, workdir, overrides=()):
   Raises:
     ValueError: bad config or input, one line.
   """
+  workdir = paths.location(workdir)
   configs.check_fields(config)
   resume.keep_stored_fields(config, workdir, overrides)
   check(config)
@@ -49,13 +49,14 @@ def finetune(config, workdir, overrides=()):
   configs.resolve(config, workdir)
   configs.check(config)
   check_model(config)
-  processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
+  processes.compare(configs.facts(config) | {'--workdir': str(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixture.require_corpora(config.data)
-  literal_path.check(workdir)
+  if not isinstance(workdir, Url):
+    literal_path.check(workdir)
   with ownership.own_workdir(workdir):
     return run_tasks(config, workdir, mesh, source, tokenizer)
 
@@ -96,7 +97,7 @@ def check(config):
   _require(config.train.seed + f.n_seeds - 1 <= LARGEST_SEED,
            f'config.train.seed = {config.train.seed} and config.finetune.n_seeds = {f.n_seeds} exceed the '
            f'largest seed, {LARGEST_SEED}: lower one of them')
-  _require(not f.data_dir or access.is_folder(paths.parsed(f.data_dir)),
+  _require(not f.data_dir or access.is_folder(paths.location(f.data_dir)),
            f'config.finetune.data_dir = {f.data_dir!r} is not a folder')
   _require(config.checkpoint.keep_best >= 1,
            'config.checkpoint.keep_best = 0 would delete the best checkpoint: keep at least 1')
@@ -125,16 +126,16 @@ def _require(condition, message):
 
 def run_folder(config, workdir, name, seed):
   """The folder of the metrics and checkpoints of one run; the workdir itself if there is only one run."""
-  folder = Path(workdir)
+  folder = paths.location(workdir)
   folder = folder / name if len(config.finetune.tasks) > 1 else folder
   return folder / f'seed-{seed}' if config.finetune.n_seeds > 1 else folder
 
 
 def initialize_workdir(config, workdir, tokenizer, loaded):
-  """Write config.json and the tokenizer, on process 0 before the runs."""
+  """Write the tokenizer and config.json, on process 0 before the runs."""
   configs.make_workdir(workdir)
-  configs.write_or_check_config(config, workdir, '+'.join(data.digest for data in loaded))
   save_tokenizer(tokenizer, workdir)
+  configs.write_or_check_config(config, workdir, '+'.join(data.digest for data in loaded))
 
 
 def make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs):
@@ -152,16 +153,16 @@ def make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, progr
 def write_results(config, workdir, loaded, results_of):
   """Write and print the results of all tasks and seeds."""
   collected = results.collect(results_of, {data.name: data.task.paper for data in loaded})
-  notes = {data.name: data.task.note for data in loaded}
+  workdir, notes = paths.location(workdir), {data.name: data.task.note for data in loaded}
   results.write(workdir, collected, notes)
-  lines = ['', results.table(collected, notes), '', f'results       {Path(workdir) / results.RESULTS}']
+  lines = ['', results.table(collected, notes), '', f'results       {workdir / results.RESULTS}']
   for data in loaded:
     best = max(results_of[data.name], key=lambda run: results.main_score(data, run['metrics']))
     predictions = run_folder(config, workdir, data.name, best['seed']) / results.PREDICTIONS
     for file in data.test if config.finetune.predict else ():
-      target = Path(workdir) / results.PREDICTIONS / f'{file}.tsv'
-      target.parent.mkdir(exist_ok=True)
+      target = workdir / results.PREDICTIONS / f'{file}.tsv'
+      access.make_folder(target.parent)
       if predictions != target.parent:
-        atomic.write(target, (predictions / target.name).read_bytes())
+        access.copy(predictions / target.name, target)
       lines.append(f'predictions   {target} (seed {best["seed"]})')
   print('\n'.join(lines), file=sys.stderr)

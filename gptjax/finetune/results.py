@@ -6,7 +6,6 @@ Files contain fractions (accuracy 0.913), tables per cent (91.3); perplexity is 
 
 import math
 import statistics
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from gptjax.finetune import batches
 from gptjax.finetune import data as datas
 from gptjax.finetune.tasks.metrics import METRICS
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
-from gptjax.storage.files import atomic, json_files, records
+from gptjax.storage.files import access, json_files, paths, records
 from gptjax.text import markdown
 
 VERSION = 2  # of results.json and result.json, which have fractions; files without a version have per cent
@@ -108,9 +107,9 @@ def write_predictions(folder, data, file, outputs):
   else:
     texts = [str(value) if task.glue == 'number' else task.classes[value] for value in predicted]
   lines = [f'{encoded.index[i]}\t{texts[i]}' for i in np.argsort(encoded.index, kind='stable')]
-  path = Path(folder) / PREDICTIONS / f'{file}.tsv'
-  path.parent.mkdir(exist_ok=True)
-  atomic.write(path, '\n'.join(['index\tprediction', *lines]) + '\n')
+  path = paths.location(folder) / PREDICTIONS / f'{file}.tsv'
+  access.make_folder(path.parent)
+  access.write(path, '\n'.join(['index\tprediction', *lines]) + '\n')
   return path
 
 
@@ -213,5 +212,6 @@ def _figure(metric, figure, note):
 
 def write(workdir, collected, notes=None):
   """Write results.json and results.md."""
-  atomic.write(Path(workdir) / RESULTS, records.text(collected))
-  atomic.write(Path(workdir) / TABLE, table(collected, notes) + '\n')
+  workdir = paths.location(workdir)
+  access.write(workdir / RESULTS, records.text(collected))
+  access.write(workdir / TABLE, table(collected, notes) + '\n')

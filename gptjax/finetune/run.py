@@ -6,7 +6,6 @@ import functools
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ from gptjax.parallel import control, processes, sharding
 from gptjax.pretrained.export import export_obstacle, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import access, records
 from gptjax.storage.retention import in_period, rules_of
 from gptjax.text.words import plural
 
@@ -31,7 +30,7 @@ from gptjax.text.words import plural
 class Run(NamedTuple):
   """The constants of one run, which fine-tunes one task with one seed."""
   config: Any     # of the fine-tuned model: n_vocab counts the task tokens, train.seed is that of the run
-  folder: Path
+  folder: Any     # Path or Url
   mesh: Any
   data: Any       # data.Data
   tokenizer: Any
@@ -63,7 +62,7 @@ def finetune_run(run, source):
       name.startswith(results.TEST) for name in earlier['metrics'])
     if earlier['steps'] == run.steps and not config.finetune.predict and has_test_scores:
       return earlier
-  processes.on_process_0(lambda: run.folder.mkdir(parents=True, exist_ok=True))
+  processes.on_process_0(lambda: access.make_folder(run.folder))
   make_state = functools.partial(weights.init_state, config, run.data.task.kind, run.data.outputs)
   shapes = sharding.with_shardings(jax.eval_shape(lambda: make_state(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
@@ -284,7 +283,7 @@ def finish_run(run, state, shapes, telemetry):
   if exporting:
     save_pretrained(weights.export_language_model(state, config), run.tokenizer, run.folder / 'export')
     telemetry.log(f'export        {run.folder / "export"}')
-  processes.on_process_0(lambda: atomic.write(run.folder / results.RESULT, records.text(result)))
+  processes.on_process_0(lambda: access.write(run.folder / results.RESULT, records.text(result)))
   telemetry.log(f'best at step {step}: {_format_metrics(result["metrics"])}')
   return result
 

@@ -3,7 +3,6 @@
 import copy
 import statistics
 import sys
-from pathlib import Path
 
 import jax
 
@@ -14,7 +13,7 @@ from gptjax.evaluate import percent
 from gptjax.finetune import job, results, weights, zero_shot
 from gptjax.pretrain.loop import DONE
 from gptjax.storage import ownership
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import access, paths, records
 from gptjax.text import markdown
 
 # Table 5 of the paper, on the test sets of GLUE; QNLI's figures are of its version 1 and not printed.
@@ -64,7 +63,7 @@ def ablations(config, workdir, overrides=()):
     print('the LSTM is skipped: config.finetune.lstm_from is empty', file=sys.stderr)
   scores_of = {}
   for name, changes in variants.items():
-    folder = Path(workdir) / name.replace(' ', '-')
+    folder = paths.location(workdir) / name.replace(' ', '-')
     print(f'\n{name}: {folder}', file=sys.stderr)
     code = job.finetune(with_changes(config, changes), folder, overrides)
     if code != DONE:
@@ -114,7 +113,7 @@ def transfer(config, workdir, overrides=()):
   weights.open_pretrained(resolved)  # sets resolved.model to the shape of the weights
   scores_of = {}
   for n in range(resolved.model.n_layer + 1):
-    folder = Path(workdir) / f'transfer-{n}'
+    folder = paths.location(workdir) / f'transfer-{n}'
     print(f'\nembeddings and {n} of {resolved.model.n_layer} layers: {folder}', file=sys.stderr)
     code = job.finetune(with_changes(config, {'finetune.transfer_layers': n}), folder, overrides)
     if code != DONE:
@@ -158,13 +157,14 @@ def plot_transfer(workdir, scores_of, metrics):
       axes.fill_between(layers, minimum, maximum, color=f'C{i}', alpha=0.1)
   axes.set(xlabel='layers transferred', xticks=layers, ylabel=', '.join(sorted({*metrics.values()})))
   axes.legend()
-  path = Path(workdir) / 'transfer.png'
+  path = paths.location(workdir) / 'transfer.png'
   figures.save(figure, path)
   return path
 
 
 def write_study(workdir, study, table):
   """Write results.json and results.md of a study, and print the table."""
-  atomic.write(Path(workdir) / results.RESULTS, records.text({'version': results.VERSION, 'study': study}))
-  atomic.write(Path(workdir) / results.TABLE, table + '\n')
-  print(f'\n{table}\n\nresults       {Path(workdir) / results.RESULTS}', file=sys.stderr)
+  workdir = paths.location(workdir)
+  access.write(workdir / results.RESULTS, records.text({'version': results.VERSION, 'study': study}))
+  access.write(workdir / results.TABLE, table + '\n')
+  print(f'\n{table}\n\nresults       {workdir / results.RESULTS}', file=sys.stderr)

@@ -1,7 +1,6 @@
 """Figure 2, right: GPT-1's heuristics on every checkpoint of pretraining runs, without fine-tuning."""
 
 import sys
-from pathlib import Path
 
 import jax
 
@@ -17,7 +16,7 @@ from gptjax.finetune import results
 from gptjax.parallel import processes, sharding
 from gptjax.pretrain.loop import DONE
 from gptjax.pretrained.workdir import saved_weights
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import access, paths, records
 
 # {task in gptjax/evaluate/tasks/gpt1.py: its name in the figure}.
 HEURISTICS = {'cola': 'acceptability', 'sst2': 'sentiment', 'race': 'question answering', 'dprd': 'winograd'}
@@ -35,7 +34,7 @@ def study(config, workdir, overrides=()):
     Exit code: 0. A signal ends the process at once, with 75; the same command then resumes.
   """
   del overrides  # no config is stored
-  runs = {name: Path(folder) for name, folder in (('Transformer', config.init_from),
+  runs = {name: paths.location(folder) for name, folder in (('Transformer', config.init_from),
                                                   ('LSTM', config.finetune.lstm_from)) if folder}
   if not runs:
     raise InputError('config.init_from and config.finetune.lstm_from are empty: set them to workdirs of '
@@ -45,7 +44,7 @@ def study(config, workdir, overrides=()):
       raise InputError(f'{folder} is not a workdir with checkpoints: keep them in pretraining with '
                        '--config.checkpoint.keep_period=1000')
   configs.make_workdir(workdir)
-  path, data = Path(workdir) / results.RESULTS, read_suites(config)
+  path, data = paths.location(workdir) / results.RESULTS, read_suites(config)
   earlier = processes.on_process_0(lambda: records.read_or_discard(path, layout=LAYOUT))
   if earlier and results.require_version(path, earlier) < results.VERSION:
     print(f'{path} is of a version with different heuristics: scoring all checkpoints again', file=sys.stderr)
@@ -55,11 +54,11 @@ def study(config, workdir, overrides=()):
   with jax.set_mesh(sharding.make_mesh(config.mesh)):
     for name, folder in runs.items():
       of_run = scores_of.setdefault(name, {})
-      for step, path in saved_weights(folder).items():
+      for step, saved in saved_weights(folder).items():
         if str(step) not in of_run:
-          of_run[str(step)] = evaluate_checkpoint(path, data, config)
+          of_run[str(step)] = evaluate_checkpoint(saved, data, config)
           if jax.process_index() == 0:
-            atomic.write(path, records.text({'version': results.VERSION, 'study': scores_of}))
+            access.write(path, records.text({'version': results.VERSION, 'study': scores_of}))
             texts = '  '.join(f'{task} {100 * value:.2f}' for task, value in of_run[str(step)].items())
             print(f'{name}, step {step}: {texts}', file=sys.stderr)
   if jax.process_index() == 0:
@@ -119,6 +118,6 @@ def plot(workdir, scores_of):
            ylabel='relative performance (0: chance, 1: best in 2018)')
   axes.axhline(0, color='gray', linewidth=0.5)
   axes.legend(fontsize=7, handlelength=4)
-  path = Path(workdir) / 'zero_shot.png'
+  path = paths.location(workdir) / 'zero_shot.png'
   figures.save(figure, path)
   return path

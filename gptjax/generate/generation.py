@@ -19,6 +19,8 @@ from gptjax.generate.sampling import SamplingOptions, row_keys
 from gptjax.generate.streaming import GeneratedText
 from gptjax.kernels import cpu
 from gptjax.parallel import sharding
+from gptjax.storage.files import access, paths
+from gptjax.storage.files.paths import Url
 from gptjax.text import text_checks
 
 PAPER_TOP_K = 40  # of the samples in the appendix of the GPT-2 paper
@@ -60,7 +62,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
   prompts, stop = [*_as_list(prompt), *map(read_prompt, _as_list(prompt_file))], _as_list(stop)
   check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size)
   sharding.ensure_mesh()
-  if isinstance(source, str | Path):
+  if isinstance(source, str | Path | Url):
     from gptjax import pretrained
     source = pretrained.load(source)
   model, tokenizer = source
@@ -198,13 +200,13 @@ def _extend_window(model, texts, rows, checksums, choice, seed, ends, on_full, s
 
 def _as_list(one_or_more):
   """Return a list of zero, one or several values."""
-  if one_or_more is None or isinstance(one_or_more, str | Path):
+  if one_or_more is None or isinstance(one_or_more, str | Path | Url):
     return [one_or_more] if one_or_more is not None else []
   return list(one_or_more)
 
 
 def read_prompt(path):
   try:
-    return Path(path).read_text(encoding='utf-8')
+    return access.read(paths.location(path)).decode().replace('\r\n', '\n').replace('\r', '\n')
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f'{path}: {getattr(error, "strerror", None) or "not UTF-8 text"}') from None

@@ -28,13 +28,15 @@ DAY = 24 * 3600
 def synchronize(limit):
   """Synchronize the compilation of programs of several processes; call it once, before the first compilation.
 
-  A process that waits for the others longer than the limit raises LostProcess, which lists them.
+  A process that waits for the others longer than the limit raises LostProcess, which lists them. All other
+  barriers of the run wait at least as long, because a program of one process alone is not synchronized.
 
   Args:
     limit: seconds; 0: one day.
   """
   if not processes.is_multiprocess():
     return
+  processes.extend_limit(limit or DAY)
   compile_, write = compiler.compile_or_get_cached, compiler._cache_write
   compiled, numbers = threading.local(), collections.Counter()
 

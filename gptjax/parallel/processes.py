@@ -23,11 +23,12 @@ from gptjax.parallel.control import client, process_index, process_name
 from gptjax.parallel.coordinator import start_jax
 
 START_LIMIT = 60        # seconds within which all processes must connect
-LIMIT = 600             # seconds for short work on process 0
+LIMIT = 600             # seconds that processes wait for each other, at least (see `extend_limit`)
 HEARTBEAT_LIMIT = 100   # seconds after which JAX considers a process dead, and ends the others
 STOPPING = 'stopping after this step, then saving; a second signal ends the process at once'
 STOP = 'gptjax/stop/'   # folder of the store: number of calls of `Stop.requested` in each process
 
+_limit = LIMIT          # of on_process_0, barrier and compare
 _calls = itertools.count()  # of on_process_0 and compare: all processes call these in the same order
 _shutting_down = threading.Event()
 _listener_ended = threading.Event()
@@ -72,18 +73,28 @@ def start(coordinator=None, num_processes=None, process_id=None, workdir=''):
   threading.Thread(target=_listen, daemon=True).start()
 
 
-def on_process_0(work, limit=LIMIT):
+def extend_limit(seconds):
+  """Let processes wait for each other for at least so long: one may be late by the compilation of a program.
+
+  The limit only matters for a process that is alive and hangs: nobody waits for a process that has ended.
+  """
+  global _limit
+  _limit = max(LIMIT, seconds)
+
+
+def on_process_0(work, limit=0):
   """Run `work` on process 0 and return its result on every process.
 
   All processes call it, in the same order; the others wait for process 0.
 
   Args:
     work: function without arguments whose result is a JSON value.
-    limit: seconds that the other processes wait.
+    limit: seconds that the other processes wait, if more than those of `extend_limit`.
 
   Raises:
     LostProcess: it took longer.
   """
+  limit = max(limit, _limit)
   if not is_multiprocess():
     return work()
   key = f'gptjax/results/{next(_calls)}'
@@ -99,14 +110,18 @@ def on_process_0(work, limit=LIMIT):
     raise LostProcess(f'{process_name(0)} did not reach the same point within {limit:.0f} s') from None
 
 
-def barrier(name, limit=LIMIT):
+def barrier(name, limit=None):
   """Wait until all processes have called it with this name, which is used once per run.
+
+  Args:
+    name: of the barrier.
+    limit: seconds; None: those of `extend_limit`.
 
   Raises:
     LostProcess: some processes have not reached it within `limit` seconds; the message lists them.
   """
   if is_multiprocess():
-    gather(name, '', limit, range(len(control.hosts)))
+    gather(name, '', _limit if limit is None else limit, range(len(control.hosts)))
 
 
 def gather(name, text, limit, participants):
@@ -150,7 +165,7 @@ def compare(facts):
     if expected.get(field) != mine.get(field):
       raise InputError(f'{field} is {mine.get(field)!r} in {process_name(me)}, but {expected.get(field)!r} '
                        f'in {process_name(0)}: use the same value on all processes')
-  barrier(f'compare {next(_calls)}', START_LIMIT)
+  barrier(f'compare {next(_calls)}')
 
 
 class Stop:

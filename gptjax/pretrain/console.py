@@ -1,7 +1,6 @@
 """Log lines of a pretraining run: at its start, at its steps, and its summary."""
 
 import math
-from pathlib import Path
 
 import jax
 from flax import nnx
@@ -148,7 +147,7 @@ def ngram_baselines(run):
 def sample_text(run, params):
   """Return the longest of SAMPLES texts (the first token may be end-of-text): top-k 40, as in the papers."""
   config = run.config
-  tokenizer = loading.load(str(Path(run.workdir) / 'tokenizer'))
+  tokenizer = loading.load(str(run.workdir / 'tokenizer'))
   prompt = config.log.sample_prompt
   try:
     texts = generation.sample((nnx.merge(run.graphdef, params), tokenizer), prompt=prompt or None,

@@ -3,10 +3,8 @@
 import contextlib
 import functools
 import math
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +25,11 @@ from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
 from gptjax.pretrained import run_weights
 from gptjax.pretrained.export import export_obstacle
-from gptjax.report.telemetry import Profile, Stopwatch, Telemetry
-from gptjax.storage import ownership, rewind_log
+from gptjax.report.telemetry import Stopwatch, Telemetry
+from gptjax.report.tensorboard import Profile
+from gptjax.storage import orbax_io, ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
-from gptjax.storage.files import literal_path
+from gptjax.storage.files import buckets, paths
 from gptjax.storage.retention import in_period, rules_of
 from gptjax.train.step import first_state, graph, init_state, train_step
 
@@ -40,7 +39,7 @@ DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; stopped and saved, 
 class Run(NamedTuple):
   """The constant state of a run."""
   config: Any
-  workdir: Path
+  workdir: Any   # Path or Url
   mesh: Any
   graphdef: Any
   mixture: Any  # mixtures.Mixture
@@ -73,12 +72,12 @@ def pretrain(config, workdir, overrides=()):
   configs.check(config)
   if config.checkpoint.export and (why := export_obstacle(config)):
     raise InputError(f'config.checkpoint.export = True, but {why}: set it to False')
-  processes.compare(configs.facts(config) | {'--workdir': os.path.abspath(workdir)})
+  processes.compare(configs.facts(config) | {'--workdir': paths.anywhere(workdir)})
   mesh = sharding.make_mesh(config.mesh)
   sharding.check(config, mesh)
   memory.check(config, mesh)
   mixtures.require_corpora(config.data)
-  literal_path.check(workdir)
+  orbax_io.check_supported(paths.location(workdir))
   with ownership.own_workdir(workdir):
     return run_owned(config, workdir, mesh, source, overrides)
 
@@ -98,14 +97,16 @@ def run_owned(config, workdir, mesh, source, overrides=()):
   processes.compare({f'digest of corpus {number}': corpus.digest
                      for number, corpus in enumerate(mixture.train)})
   first_corpus = mixture.train[0]  # all corpora share one tokenizer
-  tokenizer = Path(first_corpus.folder) / 'tokenizer'
+  tokenizer = paths.location(first_corpus.folder) / 'tokenizer'
   run_weights.check_tokenizer(config, source, first_corpus.tokenizer)
   with jax.set_mesh(mesh):
     export = run_weights.make_exporter(config, workdir, source, tokenizer)
   initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
-    run = Run(config, Path(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop, watchdog)
+    buckets.configure(on_retry=lambda: watchdog.progress(slow=True))
+    run = Run(config, paths.location(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop,
+              watchdog)
     return _pretrain(run, source, export)
 
 
@@ -131,7 +132,8 @@ def train_attempt(run, source, export, telemetry):
   telemetry.begin(start)
   saves = Checkpoints(run.workdir / 'checkpoints', rules_of(config.checkpoint),
                       {'corpus_digest': run.mixture.digest, 'versions': configs.versions(),
-                       **rewind_log.facts(run.rewinds)}, export)
+                       **rewind_log.facts(run.rewinds)}, export, telemetry.flush,
+                      config.checkpoint.max_failed, config.storage.retry_seconds)
   try:
     console.log_start(run, telemetry, state, start)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
@@ -230,7 +232,7 @@ def loop(run, state, batches, telemetry, saves):
   stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
     saves.save(state, step, telemetry.value(step, 'eval/loss'))
-  log_save(telemetry, saves.wait())
+  log_save(telemetry, saves.wait(last=True))
   processes.on_process_0(lambda: None)  # wait for process 0 to write the manifest of the checkpoint
   return state, not stopped
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from pathlib import Path
 
 from gptjax.command import shutdown
 from gptjax.config import resolve as configs
@@ -66,8 +65,8 @@ def initialize_workdir(config, workdir, mixture, source, tokenizer):
     configs.make_workdir(workdir)
     configs.write_or_check_config(config, workdir, mixture.digest, n_steps_of)
     run_weights.save_run_tokenizer(source, tokenizer, workdir)
-    return (Path(workdir) / 'config.json').read_text()
-  written, path = processes.on_process_0(write_files), Path(workdir) / 'config.json'
-  if not path.exists() or path.read_text() != written:
+    return access.read(paths.location(workdir) / 'config.json').decode()
+  written, path = processes.on_process_0(write_files), paths.location(workdir) / 'config.json'
+  if not access.is_file(path) or access.read(path).decode() != written:
     raise InputError(f'{path} is not the file that process 0 wrote: --workdir must be a folder that '
                      'all hosts share')

@@ -10,11 +10,10 @@ checkpoint's manifest has a copy, which replaces a damaged or lost file.
 """
 
 import math
-from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage import checkpoint
-from gptjax.storage.files import atomic
+from gptjax.storage import checkpoint, step_folders
+from gptjax.storage.files import paths
 from gptjax.storage.milestones import MILESTONES
 from gptjax.storage.rewind_log import batch_number, in_effect, read, write
 
@@ -47,7 +46,7 @@ def record(config, workdir, spike):
     ValueError: rewinding to the same checkpoint has not helped `TRIES` times.
   """
   rewinds, limits = read(workdir), config.train.rewind
-  to = _find_checkpoint(Path(workdir) / 'checkpoints', spike.step, limits.steps_back)
+  to = _find_checkpoint(paths.location(workdir) / 'checkpoints', spike.step, limits.steps_back)
   if sum(rewind['to'] == to for rewind in in_effect(rewinds)) >= TRIES:
     raise InputError(f'{spike}, and rewinding to step {to} has not helped {TRIES} times: raise config.train.'
                      'rewind.skip_batches or .steps_back, or lower config.optimizer.learning_rate')
@@ -74,13 +73,13 @@ def apply_rewinds(workdir):
   A checkpoint records the number of rewinds before it, so that this also completes an interrupted rewind. A
   damaged `rewinds.json` is repaired.
   """
-  rewinds = read(workdir)
+  workdir, rewinds = paths.location(workdir), read(workdir)
   write(workdir, rewinds)
-  for folder in (Path(workdir) / 'checkpoints', Path(workdir) / MILESTONES):
+  for folder in (workdir / 'checkpoints', workdir / MILESTONES):
     for step in checkpoint.steps(folder):
       manifest = checkpoint.read_manifest(folder / str(step))
       since = rewinds[manifest['facts'].get('rewinds', 0):] if manifest else []
       if any(step > rewind['to'] for rewind in since):
-        atomic.sync(workdir)  # the process that wrote `FILE` may have been killed before it was synced
-        atomic.remove_tree(folder / str(step))
+        step_folders.make_durable([workdir])  # a killed process may have written `FILE` without a sync
+        step_folders.discard(folder / str(step))
   return rewinds

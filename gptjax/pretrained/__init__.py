@@ -17,20 +17,19 @@ if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` impor
   early.answer(export.parser, 'pretrained')
   jax_settings.begin('pretrained')
 
-from pathlib import Path
-
 from flax import nnx
 
 from gptjax.errors import InputError
 from gptjax.parallel import sharding
 from gptjax.pretrained import layout
 from gptjax.pretrained.export import save_pretrained
-from gptjax.storage.files import hub_names, paths
+from gptjax.storage.files import access, cache, hub_names, paths
 from gptjax.train.step import graph
 
 __all__ = ['load', 'open_source', 'save_pretrained']
 
 PICKLES = ('.bin', '.pt', '.pth', '.pkl', '.pickle')
+OTHER_WEIGHTS = (*PICKLES, '.h5', '.msgpack', '.onnx', '.ot', '.gguf')  # not copied from a bucket
 
 
 def load(path):
@@ -41,9 +40,10 @@ def load(path):
   model computes in float32 on CPUs and in bfloat16 elsewhere, as with `config.model.compute_dtype` = auto.
 
   Args:
-    path: a folder, or a model on the Hugging Face Hub (`gpt2`, `OWNER/NAME`, `OWNER/NAME@REVISION`, see
-      `gptjax.storage.files.hub_names`), whose files are downloaded into the cache of `huggingface_hub`. A
-      folder of that name takes precedence. The content of a folder determines its kind:
+    path: a folder, here or in a bucket (`gs://BUCKET/FOLDER`, `s3://BUCKET/FOLDER`); or a model on the
+      Hugging Face Hub (`gpt2`, `OWNER/NAME`, `OWNER/NAME@REVISION`, see `gptjax.storage.files.hub_names`).
+      Their files are copied into `config.data.cache_dir`, and the cache of `huggingface_hub`. A folder of
+      the name of a model takes precedence. The content of a folder determines its kind:
       `config.json` and `model.safetensors` (or its shards): Hugging Face, GPT-2 or OpenAI-GPT;
       `hparams.json` and `model.ckpt.index`: OpenAI's GPT-2;
       `params_shapes.json` and `params_0.npy` ...: OpenAI's GPT-1;
@@ -79,36 +79,40 @@ def open_source(path, entries=None):
   """
   if name := hub_names.parse(path):
     from gptjax.pretrained import hub
-    return _open_folder(hub.download(name), f'{name}', entries)
-  return _open_folder(paths.local(path), path, entries)
+    return _open_folder(paths.location(hub.download(name)), f'{name}', entries)
+  return _open_folder(paths.location(path), path, entries)
 
 
 def _open_folder(folder, path, entries):
-  """Return the WeightSource of a folder; `path` is its name in messages."""
-  folder = Path(folder)
-  if folder.suffix in PICKLES and folder.is_file():
+  """Return the WeightSource of a folder, a Path or a Url; `path` is its name in messages."""
+  if folder.name.endswith(PICKLES) and access.is_file(folder):
     raise InputError(f'{path} is a pickle, which can run code when it is read: save the model again as '
                      'safetensors, and give its folder')
-  if not folder.is_dir():
+  names = access.names(folder)
+  if not names and not access.is_folder(folder):
     raise InputError(f'{path} is not a folder: give the folder of the weights, or a name on the Hugging Face '
                      'Hub, OWNER/NAME')
-  has = lambda *names: all((folder / name).exists() for name in names)
+  has = lambda *files: set(files) <= set(names)
   if has('manifest.json', 'state'):
     from gptjax.pretrained import workdir
     return workdir.open_checkpoint(folder)
   if has('config.json', 'checkpoints'):
     from gptjax.pretrained import workdir
     return workdir.open_workdir(folder)
-  if has('config.json') and (has('model.safetensors') or has('model.safetensors.index.json')):
+  location = folder
+  hugging_face = has('config.json') and (has('model.safetensors') or has('model.safetensors.index.json'))
+  if hugging_face or has('hparams.json') or has('params_shapes.json'):
+    folder = cache.folder(folder, lambda name, _: '/' not in name and not name.endswith(OTHER_WEIGHTS))
+  if hugging_face:
     from gptjax.pretrained import huggingface
-    return huggingface.open_folder(folder, entries)
+    return huggingface.open_folder(folder, entries)._replace(folder=location)
   if has('hparams.json'):
     from gptjax.pretrained import openai
-    return openai.open_gpt2(folder)
+    return openai.open_gpt2(folder)._replace(folder=location)
   if has('params_shapes.json'):
     from gptjax.pretrained import openai
-    return openai.open_gpt1(folder)
-  pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    return openai.open_gpt1(folder)._replace(folder=location)
+  pickles = [name for name in names if name.endswith(PICKLES)]
   if pickles:
     raise InputError(f'{path} has only pickles ({pickles[0]}), which can run code when they are read: save '
                      'the model again as safetensors')

@@ -1,7 +1,6 @@
 """Writes a folder that `transformers` can load: GPT-2 or OpenAI-GPT, safetensors, tokenizer."""
 
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,9 +27,11 @@ from gptjax.pretrained.huggingface import (
 )
 from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint, digests
-from gptjax.storage.files import atomic, paths
+from gptjax.storage.files import access, atomic, bounded, buckets, json_files, paths, spool
+from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
 
+CONFIG = 'config.json'
 # Attributes of a module that affect how it is computed, but not its function.
 COMPUTE_FIELDS = ('dtype', 'kernel', 'remat', 'scanned')
 
@@ -41,12 +42,13 @@ def save_pretrained(model, tokenizer, folder):
   `AutoModelForCausalLM.from_pretrained(folder)` has the same logits and `AutoTokenizer.from_pretrained` the
   same ids (see `tokenizer_files` for the exceptions of GPT-1). Weights are float32, padding is removed. A new
   folder is created atomically. In an existing folder, the weights are replaced atomically; it must contain
-  the same model at another step, or no model.
+  the same model at another step, or no model. In a bucket, config.json comes last, without which nothing
+  loads the folder; later the weights, one object, are all that is replaced.
 
   Args:
     model: a `gptjax.model.gpt.GPT` on devices of this process; sharded weights are gathered one at a time.
     tokenizer: any tokenizer of gptjax, or None.
-    folder: path.
+    folder: path, here or in a bucket.
 
   Raises:
     ValueError: `transformers` does not support the model or tokenizer, or the folder contains another one or
@@ -70,7 +72,7 @@ def checkpoint_exporter(model, tokenizer, folder):
   Raises:
     ValueError: as `save_pretrained`, immediately instead of at the first checkpoint.
   """
-  folder = Path(folder)
+  folder = paths.location(folder)
   files = folder_files(model, tokenizer)
   check_folder(folder, files)
   abstract = nnx.to_pure_dict(nnx.state(model))
@@ -94,10 +96,23 @@ def export_obstacle(config):
 
 def exported_facts(folder):
   """Return the facts in the header of the exported weights in a folder; {} without weights."""
+  if isinstance(folder, Url):
+    return _facts_in_bucket(folder / SINGLE) if access.is_file(folder / CONFIG) else {}
   if not (folder / SINGLE).exists():
     return {}
   with safe_open(folder / SINGLE, framework='np') as file:
     return file.metadata() or {}
+
+
+def _facts_in_bucket(url):
+  """Return the facts in the header of an object in the format of the `safetensors` library."""
+  if buckets.entry(url) is None:
+    return {}
+  size = int.from_bytes(buckets.read_ranges(url, [(0, 8)])[0], 'little')
+  if size > bounded.FILE:
+    raise InputError(f'{url} is damaged: remove it')
+  header = json_files.parse(buckets.read_ranges(url, [(8, 8 + size)])[0])
+  return header.get('__metadata__', {})
 
 
 def folder_files(model, tokenizer):
@@ -105,7 +120,7 @@ def folder_files(model, tokenizer):
   values = config_json(model, tokenizer)
   ends = {name: values[name] for name in ('bos_token_id', 'eos_token_id')}
   files = {name: f'{json.dumps(content, indent=2, sort_keys=True)}\n'.encode()
-           for name, content in (('config.json', values), (hf_folder.GENERATION, ends))}
+           for name, content in ((CONFIG, values), (hf_folder.GENERATION, ends))}
   return files | (transformers_files(tokenizer, model.n_ctx) if tokenizer else {})
 
 
@@ -188,13 +203,13 @@ def _parts(module, n_vocab, prefix=''):
 def check_folder(folder, files):
   """Raise ValueError if one of these files in the folder has another content."""
   for name, content in files.items():
-    if (folder / name).exists() and (folder / name).read_bytes() != content:
+    if access.is_file(folder / name) and access.read(folder / name) != content:
       raise InputError(f'{folder} has another model or tokenizer ({name} differs): export to another '
                        'folder')
 
 
 def write_folder(files, params, folder, facts):
-  """Write or update a folder atomically.
+  """Write or update a folder, here or in a bucket, atomically (see `save_pretrained`).
 
   Args:
     files: from `folder_files`.
@@ -202,8 +217,11 @@ def write_folder(files, params, folder, facts):
     folder: path.
     facts: {str: str} for the header of the weights.
   """
-  folder = Path(paths.local(folder))
+  folder = paths.location(folder)
   check_folder(folder, files)
+  if isinstance(folder, Url):
+    _put_folder(files, params, folder, facts)
+    return
   target = folder if folder.exists() else atomic.new_name(folder)
   try:
     atomic.make_folders(folder.parent)
@@ -215,15 +233,28 @@ def write_folder(files, params, folder, facts):
     for name, content in files.items():
       if not (target / name).exists():
         atomic.write(target / name, content)
-    values = json.loads(files['config.json'])
     with atomic.replacing(target / SINGLE) as file:
-      write_safetensors(file, released_tensors(params, values), facts)
+      write_safetensors(file, released_tensors(params, json.loads(files[CONFIG])), facts)
     if target != folder:
       atomic.rename(target, folder)
   except OSError as error:
     if target != folder:
       atomic.remove(target)
     raise InputError(f'{folder} cannot be written: {error.strerror or error}') from None
+
+
+def _put_folder(files, params, url, facts):
+  """`write_folder` in a bucket, after `check_folder`: the weights are written on this machine first."""
+  missing = [name for name in files if not access.is_file(url / name)]
+  with spool.temporary(url / SINGLE) as path:
+    with open(path, 'xb') as file:
+      write_safetensors(file, released_tensors(params, json.loads(files[CONFIG])), facts)
+    for name in missing:
+      if name != CONFIG:
+        access.write(url / name, files[name])
+    spool.put_file(url / SINGLE, path)
+  if CONFIG in missing:
+    access.write(url / CONFIG, files[CONFIG])
 
 
 def released_tensors(params, values):

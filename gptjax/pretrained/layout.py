@@ -7,7 +7,6 @@ heads.
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -34,12 +33,12 @@ class StoredTensor(NamedTuple):
 class WeightSource(NamedTuple):
   """A description of weights that are not loaded yet.
 
-  folder: the folder of the weights.
+  folder: the folder of the weights, a Path or a Url.
   fields: {field of `config.model`: value} of their model.
   tokenizer: the tokenizer in the folder, or None.
   read: function of a tree of jax.ShapeDtypeStruct with shardings; returns float32 arrays.
   """
-  folder: Path
+  folder: Any
   fields: dict
   tokenizer: Any
   read: Callable

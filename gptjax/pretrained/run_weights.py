@@ -1,18 +1,19 @@
 """The initial weights and the exported weights of a run, with their tokenizers."""
 
 import sys
-from pathlib import Path
 
 import jax
 from flax import nnx
 
 from gptjax.config import resume
 from gptjax.data.tokenizers import loading
+from gptjax.data.tokenizers.tokenizer_files import saved_files
 from gptjax.errors import InputError
 from gptjax.pretrained import layout, open_source
 from gptjax.pretrained.export import checkpoint_exporter
 from gptjax.storage.checkpoint import any_completed
-from gptjax.storage.files import atomic
+from gptjax.storage.files import access, atomic, cache, paths
+from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
 
 
@@ -30,7 +31,7 @@ def open_initial_weights(config, workdir, overrides=()):
   Raises:
     InputError: the weights cannot be read, or do not match the overrides; the message lists all of them.
   """
-  if not config.init_from or any_completed(Path(workdir) / 'checkpoints'):
+  if not config.init_from or any_completed(paths.location(workdir) / 'checkpoints'):
     return None
   # Without a tokenizer in the folder, n_vocab sets the number of its entries; other rows are padding.
   source = open_source(config.init_from, config.model.n_vocab if 'model.n_vocab' in overrides else None)
@@ -104,13 +105,13 @@ def make_exporter(config, workdir, source, tokenizer):
   model = nnx.merge(graph(config), layout.weight_shapes(config))
   initial = source.tokenizer if source else None
   exported = initial or _workdir_tokenizer(workdir, loading.load(str(tokenizer)))
-  return checkpoint_exporter(model, exported, Path(workdir) / 'export')
+  return checkpoint_exporter(model, exported, paths.location(workdir) / 'export')
 
 
 def _workdir_tokenizer(workdir, tokenizer):
   """Return the tokenizer of the workdir, which has its own `eos_ids`, if it equals `tokenizer`."""
-  folder = Path(workdir) / 'tokenizer'
-  saved = loading.load(str(folder)) if folder.is_dir() else tokenizer
+  folder = paths.location(workdir) / 'tokenizer'
+  saved = loading.load(str(cache.folder(folder))) if access.is_folder(folder) else tokenizer
   return saved if saved.digest == tokenizer.digest else tokenizer
 
 
@@ -131,9 +132,17 @@ def save_run_tokenizer(source, tokenizer, workdir):
 
 
 def save_tokenizer(tokenizer, workdir):
-  """Write WORKDIR/tokenizer unless it exists."""
-  folder = Path(workdir) / 'tokenizer'
-  if not folder.exists():
+  """Write WORKDIR/tokenizer unless it exists.
+
+  In a bucket it is whole if the workdir has a config.json: so call it before that is written.
+  """
+  workdir = paths.location(workdir)
+  folder = workdir / 'tokenizer'
+  if isinstance(workdir, Url):
+    if not access.is_folder(folder) or not access.is_file(workdir / 'config.json'):
+      for name, content in saved_files(tokenizer).items():
+        access.write(folder / name, content)
+  elif not folder.exists():
     new = atomic.new_name(folder)
     tokenizer.save(new)
     atomic.sync_tree(new)
@@ -150,5 +159,6 @@ def save_corpus_tokenizer(tokenizer, workdir):
     tokenizer: folder of the tokenizer.
     workdir: workdir of the run.
   """
-  if not (Path(workdir) / 'tokenizer').exists():
-    save_tokenizer(loading.load(str(tokenizer)), workdir)
+  workdir = paths.location(workdir)
+  if isinstance(workdir, Url) or not (workdir / 'tokenizer').exists():
+    save_tokenizer(loading.load(str(cache.folder(paths.location(tokenizer)))), workdir)

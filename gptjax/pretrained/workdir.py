@@ -1,7 +1,5 @@
 """Reads the weights of a run of gptjax: of its newest valid checkpoint, or of a given one or milestone."""
 
-from pathlib import Path
-
 from gptjax import defaults
 from gptjax.config.resume import NOT_OF_WEIGHTS
 from gptjax.data.tokenizers import loading
@@ -9,7 +7,8 @@ from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.checked_fields import check_fields
 from gptjax.storage import checkpoint
-from gptjax.storage.files import records
+from gptjax.storage.files import access, cache, records
+from gptjax.storage.files.paths import Url
 from gptjax.storage.milestones import MILESTONES
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
@@ -17,6 +16,9 @@ CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
 
 def open_workdir(folder):
   """Return the WeightSource of the newest valid checkpoint; nothing is renamed or written.
+
+  Args:
+    folder: the workdir, a Path or a Url.
 
   Raises:
     ValueError: no checkpoint is valid, or the folder is not a run.
@@ -56,9 +58,8 @@ def saved_weights(folder):
 
 def _source(path):
   """Return the WeightSource of a valid checkpoint; config.json in its workdir describes the model."""
-  parents = path.resolve().parents
-  workdir = parents[1] if len(parents) > 1 else path
-  if not (workdir / 'config.json').exists():
+  workdir = (path if isinstance(path, Url) else path.resolve()).parent.parent
+  if not workdir.name or not access.is_file(workdir / 'config.json'):
     raise InputError(f'checkpoint {path} is outside its run: {workdir / "config.json"}, which describes '
                      'the model, is missing: give the checkpoint in its workdir')
   stored = records.read(workdir / 'config.json').get('config')
@@ -71,7 +72,7 @@ def _source(path):
   fields = {name: value for name, value in stored['model'].items() if name in known}
   check_fields(workdir / 'config.json', fields, {})
   folder = workdir / TOKENIZER
-  tokenizer = loading.load(str(folder)) if folder.is_dir() else None
+  tokenizer = loading.load(str(cache.folder(folder))) if access.is_folder(folder) else None
   manifest = checkpoint.read_manifest(path)
-  return layout.WeightSource(Path(path), fields, tokenizer,
+  return layout.WeightSource(path, fields, tokenizer,
                              lambda shapes: checkpoint.load_weights(path, manifest, shapes))

@@ -2,7 +2,7 @@
 
 from gptjax.errors import InputError
 from gptjax.evaluate.journal import GRIDS
-from gptjax.storage.files import bounded, records
+from gptjax.storage.files import access, records
 from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER, layout_fault
 from gptjax.text import text_checks
 
@@ -25,13 +25,13 @@ SAMPLES = [{'prompt': str, 'text': str, 'top_k': int, 'seed': int}]
 
 
 def read(path, layout, absent):
-  """Return the value in a JSON file; `absent` if the file does not exist.
+  """Return the value in a JSON file, here or in a bucket; `absent` if the file does not exist.
 
   Raises:
     InputError: it cannot be read, is not JSON, or differs from the layout; the message has the location.
   """
   try:
-    value = records.parse(bounded.read(path))
+    value = records.parse(access.read(path))
     value = [*map(_unsealed, value)] if isinstance(value, list) else _unsealed(value)
   except FileNotFoundError:
     return absent

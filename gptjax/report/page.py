@@ -3,13 +3,12 @@
 import importlib.metadata
 import platform
 import shlex
-from pathlib import Path
 
 import gptjax
 from gptjax.config import resolve as configs
 from gptjax.report import html, markdown, plots, runs, tables
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
-from gptjax.storage.files import atomic
+from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values
 
 FIGURES = 'report-figures'
@@ -19,26 +18,26 @@ def write(workdirs, out):
   """Write report.html, report.md and the figures of report.md to the folder `out`.
 
   Args:
-    workdirs: list of folders of runs, of pretraining and of evaluation.
-    out: folder.
+    workdirs: list of folders of runs, of pretraining and of evaluation, here or in a bucket.
+    out: folder, here or in a bucket.
 
   Returns:
-    (path of report.html, path of report.md).
+    (location of report.html, location of report.md), each a Path or a Url.
 
   Raises:
     ValueError: a workdir does not exist or has nothing to report.
   """
-  found, out = runs.read(workdirs), Path(out)
+  found, out = runs.read(workdirs), paths.location(out)
   evaluated = any(run.results for run in found)
   title = ('Language models evaluated as in the GPT-2 paper' if evaluated
            else f'Training of {", ".join(run.name for run in found)}')
   sections = list(_sections(found))
   configs.make_workdir(out)
-  (out / FIGURES).mkdir(exist_ok=True)
+  access.make_folder(out / FIGURES)
   for figure in (block for section in sections for block in section.blocks if isinstance(block, Figure)):
-    atomic.write(out / FIGURES / f'{figure.name}.svg', plots.standalone(figure.svg))
-  atomic.write(out / 'report.html', html.page(title, sections))
-  atomic.write(out / 'report.md', markdown.page(title, sections, FIGURES))
+    access.write(out / FIGURES / f'{figure.name}.svg', plots.standalone(figure.svg))
+  access.write(out / 'report.html', html.page(title, sections))
+  access.write(out / 'report.md', markdown.page(title, sections, FIGURES))
   return out / 'report.html', out / 'report.md'
 
 

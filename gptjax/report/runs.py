@@ -1,18 +1,20 @@
 """Reads the data of workdirs for a report."""
 
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 from gptjax.errors import InputError
 from gptjax.report import files, telemetry
+from gptjax.storage.files import access, hub_names, paths
 from gptjax.storage.files.json_files import layout_fault
+from gptjax.storage.files.paths import Url
 
 
 class Run(NamedTuple):
   """The data of a workdir; missing files are {}, [] or None.
 
   name: short name, unique in the report.
-  folder: the workdir.
+  folder: the workdir, a Path or a Url.
   config: `config.json`: {'config', 'versions', 'devices', 'command'}.
   model: {field: value} of its model, with `parameters` if known.
   records: of metrics.jsonl, of this workdir or the one whose weights it evaluates.
@@ -22,7 +24,7 @@ class Run(NamedTuple):
   samples: [{'prompt', 'text', 'top_k', 'seed'}] of `samples.json`.
   """
   name: str
-  folder: Path
+  folder: Any
   config: dict
   model: dict
   records: list
@@ -38,26 +40,27 @@ def read(workdirs):
   Raises:
     ValueError: a workdir does not exist, has nothing to report, or has a damaged file.
   """
-  paths = [Path(workdir).resolve() for workdir in workdirs]
-  if len(set(paths)) < len(paths):
+  folders = [paths.location(workdir) for workdir in workdirs]
+  places = [folder if isinstance(folder, Url) else folder.resolve() for folder in folders]
+  if len(set(places)) < len(places):
     raise InputError('a workdir is listed twice: list each once')
-  depth = next(depth for depth in range(1, 100) if len({path.parts[-depth:] for path in paths}) == len(paths))
-  runs = [_read(Path(workdir), '/'.join(path.parts[-depth:]))
-          for workdir, path in zip(workdirs, paths, strict=True)]
+  parts = [PurePosixPath(str(place)).parts for place in places]
+  depth = next(depth for depth in range(1, 100) if len({one[-depth:] for one in parts}) == len(parts))
+  runs = [_read(folder, '/'.join(one[-depth:])) for folder, one in zip(folders, parts, strict=True)]
   return sorted(runs, key=lambda run: run.model['parameters'])
 
 
 def _read(folder, name):
-  if not folder.is_dir():
+  if not access.is_folder(folder):
     raise InputError(f'workdir {folder} does not exist')
   config = files.read_config(folder)
   fields, results = config['config'], {}
   if fields['job'] == 'evaluate':  # the results of fine-tuning have a table of their own
     results = files.read(folder / 'results.json', files.RESULTS, {})
-  metrics, trained = telemetry.read_metrics(folder / 'metrics.jsonl'), config
-  if not metrics and fields['init_from']:
-    source = Path(fields['init_from']).expanduser()
-    metrics = telemetry.read_metrics(source / 'metrics.jsonl')
+  metrics, trained = telemetry.read_metrics(folder / telemetry.METRICS), config
+  if not metrics and fields['init_from'] and not hub_names.parse(fields['init_from']):
+    source = paths.location(fields['init_from'])
+    metrics = telemetry.read_metrics(source / telemetry.METRICS)
     trained = files.read(source / 'config.json', files.CONFIG, config) if metrics else config
   model = {**fields['model'], **results.get('model', {})}
   model['parameters'] = model.get('parameters') or _parameters(folder, fields['model'])

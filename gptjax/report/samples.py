@@ -1,11 +1,10 @@
 """Samples of a model, as in the paper's appendix: top-k 40, not selected."""
 
 import json
-from pathlib import Path
 
 from gptjax.generate import generation
 from gptjax.report import files
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import access, paths, records
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):
@@ -15,9 +14,10 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   Raises:
     ValueError: see `generate.sample`; or the folder is not a workdir.
   """
-  config = files.read_config(Path(workdir))
-  trained = (Path(workdir) / 'checkpoints').is_dir()
-  source = workdir if trained else config['config']['init_from']
+  workdir = paths.location(workdir)
+  config = files.read_config(workdir)
+  trained = access.is_folder(workdir / 'checkpoints')
+  source = str(workdir) if trained else config['config']['init_from']
   save(workdir, {prompt: generation.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
                                          max_tokens=max_tokens, top_k=generation.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)
@@ -28,4 +28,4 @@ def save(workdir, texts, seed):
   rows = [{'prompt': prompt, 'text': text, 'top_k': generation.PAPER_TOP_K, 'seed': seed}
           for prompt, samples in texts.items() for text in samples]
   content = json.dumps(list(map(records.add_checksum, rows)), indent=1) + '\n'
-  atomic.write(Path(workdir) / 'samples.json', content)
+  access.write(paths.location(workdir) / 'samples.json', content)

@@ -2,25 +2,31 @@
 
 A run needs metrics.jsonl: an error there ends it. The other outputs are optional: if one fails, the run
 continues without it.
+
+In a bucket, metrics.jsonl is a sequence of parts (see `gptjax.storage.files.parts`), which are never changed.
+So a process that resumes after step s does not remove later records: it writes {"void_after": s} before its
+own.
 """
 
 import json
 import math
 import sys
 import time
-from pathlib import Path
 
 import jax
 
-from gptjax.command import figures, streams
-from gptjax.data.corpus import pipeline
+from gptjax.command import figures
 from gptjax.parallel import processes
+from gptjax.report.tensorboard import TensorBoard
 from gptjax.report.wandb_run import WandB
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import atomic, parts, paths, records
+from gptjax.storage.files.paths import Url
 
 PROCESS_START = time.monotonic()  # approximate start of the process
 # Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they
 # contradict the values in the line of a step.
+METRICS = 'metrics.jsonl'
+VOID = 'void_after'  # of a record: those of later steps before it do not count
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 
 # Dense bfloat16 peaks, FLOP/s per device, from the vendors' data sheets; by prefix of `device_kind`.
@@ -41,22 +47,23 @@ class Telemetry:
   """Writes the metrics of a run, on process 0. Call `begin` first.
 
   Args:
-    workdir: the run's folder.
+    workdir: the run's folder, here or in a bucket.
     steps: number of steps of the run, for the progress bar.
     tensorboard: whether to write TensorBoard files too.
     wandb: project of Weights & Biases to write to, too; '': none.
   """
 
   def __init__(self, workdir, steps, tensorboard, wandb=''):
-    self.path = Path(workdir) / 'metrics.jsonl'
+    workdir = paths.location(workdir)
+    self.path = workdir / METRICS
     self.active = jax.process_index() == 0
     self.records = read_metrics(self.path) if self.active else []
     # The total time includes steps that are repeated; the time of steps only those that are not.
     self.seconds_before = max((record.get('time/run') or 0.0 for record in self.records), default=0.0)
     self.step_seconds = 0.0
     self.file = None
-    self.optional_writers = [writer for writer, wanted in (
-      (TensorBoard(Path(workdir) / 'tensorboard'), tensorboard), (WandB(Path(workdir), wandb), wandb))
+    self.optional_writers = [writer(workdir) for writer, wanted in (
+      (TensorBoard, tensorboard), (lambda workdir: WandB(workdir, wandb), wandb))
       if wanted and self.active]
     from tqdm import tqdm  # here: FLOPs are counted without it too
     self.bar = tqdm(total=steps, bar_format=BAR, dynamic_ncols=True, mininterval=0.5, leave=False,
@@ -67,17 +74,26 @@ class Telemetry:
     self.records, dropped = ([record for record in self.records if (record['step'] <= start) == keep]
                              for keep in (True, False))
     spent = lambda records: max((record.get('time/run') or 0.0 for record in records), default=0.0)
-    if spent(dropped) > spent(self.records):  # else the time would be lost if this process ends now
-      self.records.append({'step': start, 'time/run': spent(dropped)})
+    added = [{'step': start, 'time/run': spent(dropped)}] if spent(dropped) > spent(self.records) else []
+    self.records += added  # else the time would be lost if this process ends now
     self.step_seconds = max((record.get('time/steps') or 0.0 for record in self.records), default=0.0)
     of_start = processes.on_process_0(lambda: [record for record in self.records if record['step'] == start])
     self.records = self.records or of_start  # so that all processes skip the same evaluations
     if self.active:
-      if self.file:
-        self.file.close()
-      atomic.write(self.path, ''.join(map(_line, self.records)))
-      self.file = open(self.path, 'a', buffering=1, opener=atomic.no_follow)
+      self._open([{VOID: start}, *added])
     self.bar.initial = self.bar.n = start
+
+  def _open(self, changes):
+    """Write the records that are left; in a bucket, only the changes to those that are there."""
+    if isinstance(self.path, Url):
+      self.file = self.file or parts.Writer(self.path, records.log)
+      self.file.write(''.join(map(_line, changes)))
+      return
+    if self.file:
+      self.file.close()
+    atomic.write(self.path, ''.join(map(_line, self.records)))
+    parts.remove(self.path)  # of a copy of a run in a bucket
+    self.file = open(self.path, 'a', buffering=1, opener=atomic.no_follow)
 
   def value(self, step, name):
     """Return a recorded metric of a step, from this or an earlier process of the run, or None."""
@@ -104,6 +120,20 @@ class Telemetry:
       self.file.write(_line(record))
       for writer in self.optional_writers:
         writer.write(step, metrics)
+
+  def flush(self):
+    """Return when all records so far are in the bucket; without one there is nothing to do.
+
+    A checkpoint calls it before its manifest, from any thread: so metrics reach at least the step that a
+    restart resumes from.
+
+    Raises:
+      InputError: they could not be put there.
+    """
+    if isinstance(self.file, parts.Writer):
+      self.file.flush()
+      for writer in self.optional_writers:
+        writer.flush()
 
   def busy(self, what):
     """Show the current activity in the progress bar; without a terminal, print it."""
@@ -137,36 +167,6 @@ class Telemetry:
       self.file.close()
 
 
-class TensorBoard:
-  """Writes TensorBoard files, until one cannot be written."""
-
-  def __init__(self, folder):
-    self.folder, self.failed = folder, False
-    self.writer = None  # opened at the first write, because it needs TensorFlow, which is being imported
-
-  def write(self, step, metrics):
-    """Append metrics {name: float} of a step."""
-    if not self.failed:
-      with self._optional():
-        self.writer = self.writer or self._open()
-        self.writer.write_scalars(step, metrics)
-
-  def close(self):
-    if self.writer and not self.failed:
-      with self._optional():
-        self.writer.close()
-
-  def _open(self):
-    pipeline.import_tensorflow()  # before clu, which would not silence it or hide the accelerators from it
-    from clu import metric_writers
-    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self.folder)))
-
-  def _optional(self):
-    def disable():
-      self.failed = True
-    return streams.optional(f'TensorBoard ({self.folder})', disable)
-
-
 def _line(record):
   return json.dumps(records.add_checksum(record)) + '\n'
 
@@ -178,10 +178,10 @@ def read_metrics(path, log=records.log):
   earlier, and is valid only before the first line with a checksum.
 
   Args:
-    path: of the file; it need not exist.
+    path: of the file, or of what its parts make up, here or in a bucket; it need not exist.
     log: called with the report.
   """
-  checked = []
+  checked, found = [], []
   def read(line):
     record = records.parse(line)
     if not isinstance(record, dict):
@@ -189,10 +189,20 @@ def read_metrics(path, log=records.log):
     if checked and records.CHECKSUM not in record:
       raise ValueError('it has no checksum')
     body = records.remove_checksum(record)
-    _check_record(body)
+    _check_void(body) if VOID in body else _check_record(body)
     checked.extend([True] * (body != record))
     return body
-  return records.read_lines(path, read, log)
+  for record in records.read_lines(path, read, log):
+    if VOID in record:
+      found = [earlier for earlier in found if earlier['step'] <= record[VOID]]
+    else:
+      found.append(record)
+  return found
+
+
+def _check_void(record):
+  if record.keys() != {VOID} or type(record[VOID]) is not int:
+    raise ValueError(f'{VOID} is not a step')
 
 
 def _check_record(record):
@@ -204,35 +214,6 @@ def _check_record(record):
     number = (type(value) is int and abs(value) < 1 << 53) or (type(value) is float and math.isfinite(value))
     if name != 'step' and not ('/' in name and (number or value is None)):
       raise ValueError(f'{name} is not a metric')
-
-
-class Profile:
-  """Profiles the steps [first, end) for TensorBoard; none if first = end."""
-
-  def __init__(self, workdir, first, end):
-    self.folder, self.first, self.end = Path(workdir) / 'tensorboard', first, end
-    self.on = False
-
-  def at(self, step, state):
-    """Start or stop the profile; call it before each step, with the current state."""
-    if not self.on and self.first <= step < self.end:
-      with self._optional():
-        jax.profiler.start_trace(str(self.folder))
-        self.on = True
-    elif self.on and step >= self.end:
-      jax.block_until_ready(state)
-      self.close()
-
-  def close(self):
-    if self.on:
-      self.on = False
-      with self._optional():
-        jax.profiler.stop_trace()
-
-  def _optional(self):
-    def disable():
-      self.end = self.first  # no further steps
-    return streams.optional(f'the profile ({self.folder})', disable)
 
 
 class Stopwatch:
@@ -263,13 +244,14 @@ def plot_curves(workdir, baselines):
   """Plot loss and throughput of metrics.jsonl to `curves.png`.
 
   Args:
-    workdir: of the run.
+    workdir: of the run, here or in a bucket.
     baselines: {name: loss} drawn as horizontal lines.
 
   Returns:
     The path of the image.
   """
-  records = read_metrics(Path(workdir) / 'metrics.jsonl')
+  workdir = paths.location(workdir)
+  records = read_metrics(workdir / METRICS)
   figure, (loss, speed) = figures.figure(1, 2, (10, 4))
   for axes, name, label in ((loss, 'train/loss', 'training'), (loss, 'eval/loss', 'held out'),
                             (speed, 'train/tokens_per_second', None)):
@@ -283,6 +265,6 @@ def plot_curves(workdir, baselines):
   loss.set(xlabel='step', ylabel='loss, nats per token')
   loss.legend()
   speed.set(xlabel='step', ylabel='tokens per second', ylim=(0, None))
-  path = Path(workdir) / 'curves.png'
+  path = workdir / 'curves.png'
   figures.save(figure, path)
   return path

@@ -4,16 +4,17 @@ import secrets
 
 from gptjax.command import streams
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, bounded, records
+from gptjax.storage.files import access, records, spool
+from gptjax.storage.files.paths import Url
 from gptjax.text.redacted import redacted_values
 
 
 class WandB:
   """Writes to a project of Weights & Biases, until that fails; a missing package is such a failure.
 
-  The run keeps its id in WORKDIR/wandb/run_id, so a resumed run continues there. Steps of a metric may come
-  twice, after a resume or a rewind: metrics are plotted against the metric `step`, not the internal counter,
-  which only increases.
+  The run keeps its id in WORKDIR/wandb/run_id, so a resumed run continues there; the other files of the
+  package are in the spool if the workdir is in a bucket. Steps of a metric may come twice, after a resume or
+  a rewind: metrics are plotted against the metric `step`, not the internal counter, which only increases.
   """
 
   def __init__(self, workdir, project):
@@ -28,6 +29,9 @@ class WandB:
           self._start()
         self.run.log({'step': step, **metrics})
 
+  def flush(self):
+    """The package sends the metrics by itself."""
+
   def close(self):
     if self.run and not self.failed:
       with self._optional():
@@ -39,14 +43,15 @@ class WandB:
     except ImportError as error:
       raise InputError(f"pip install 'gptjax[wandb]' first ({error})") from None
     folder = self.workdir / 'wandb'
-    folder.mkdir(exist_ok=True)
-    if not (folder / 'run_id').exists():
-      atomic.write(folder / 'run_id', secrets.token_hex(8))
+    access.make_folder(folder)
+    access.create(folder / 'run_id', secrets.token_hex(8))
     job = job_folder(self.workdir)
-    config = records.read(job / 'config.json').get('config', {}) if (job / 'config.json').exists() else {}
+    known = access.is_file(job / 'config.json')
+    config = records.read(job / 'config.json').get('config', {}) if known else {}
+    local = spool.folder(self.workdir) if isinstance(self.workdir, Url) else self.workdir
     self.run = wandb.init(
-      project=self.project, id=bounded.read(folder / 'run_id').decode(), resume='allow',
-      dir=str(self.workdir), group=job.name, name=str(self.workdir.relative_to(job.parent)),
+      project=self.project, id=access.read(folder / 'run_id').decode(), resume='allow',
+      dir=str(local), group=job.name, name=str(self.workdir).removeprefix(f'{job.parent}/'),
       config=redacted_values(config),
       # The metadata have the command, which may have secrets. Training waits for a login and for the start.
       settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False,
@@ -61,4 +66,5 @@ class WandB:
 
 def job_folder(folder):
   """Return the workdir of a job, which has its config.json: the folder, or WORKDIR of WORKDIR/TASK/seed-N."""
-  return next((one for one in (folder, *folder.parents[:2]) if (one / 'config.json').exists()), folder)
+  above = folder, folder.parent, folder.parent.parent
+  return next((one for one in above if one.name and access.is_file(one / 'config.json')), folder)

@@ -15,4 +15,13 @@
               lock on it.
   retention   Which checkpoints of a run are kept, and the deletion of the others.
   rewind_log  The rewinds of a run: `WORKDIR/rewinds.json`, which decides which batch each step reads.
+  step_folders
+              The folders of checkpoints, `WORKDIR/checkpoints/STEP`: begun, completed, set aside and deleted.
 """
+
+import os
+
+# TensorStore, which reads these when it is loaded, repeats a request on which no byte has come for this time;
+# else it would wait for ever.
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS', '30')
+os.environ.setdefault('TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES', '1')

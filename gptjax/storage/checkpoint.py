@@ -1,13 +1,12 @@
 """Verified checkpoints: Orbax writes the arrays, then a manifest records their digests.
 
-A workdir's `checkpoints/STEP/` contains
+A workdir's `checkpoints/STEP/`, on this machine or in a bucket, contains
   state/         the arrays, written by Orbax
-  manifest.json  step, metric, the shape, dtype and digest of each array, the size and hash of each file;
-                 written last, by an atomic rename
-  saving         exists from before the first byte until after the manifest
-The manifest is written after the arrays have been opened like in a restore, and everything is on disk. A
-folder with `saving` and no manifest is incomplete and does not count. A folder with neither, or whose files
-or arrays differ from the manifest, is damaged. Both are renamed, never deleted.
+  manifest.json  step, metric, the shape, dtype and digest of each array, the size and checksum of each file;
+                 written last, by an atomic rename or one put
+The manifest is written after the arrays have been opened like in a restore, and everything is stored. A
+folder without one is incomplete, if a marker says that its save has begun, and does not count; else, or if
+its files or arrays differ from the manifest, it is damaged and set aside (see `step_folders`).
 
 Each process writes its shards, concurrently. Process 0 does everything else, and decides.
 `retention` says which checkpoints are kept.
@@ -19,7 +18,6 @@ import contextlib
 import functools
 import shutil
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,23 +25,17 @@ import jax.numpy as jnp
 from gptjax import errors
 from gptjax.errors import InputError
 from gptjax.parallel import processes
-from gptjax.storage import milestones, orbax_io, retention
+from gptjax.storage import milestones, orbax_io, retention, step_folders
 from gptjax.storage.digests import describe_arrays, digests
-from gptjax.storage.files import atomic
-from gptjax.storage.manifest import (
-  MANIFEST,
-  STATE,
-  file_digests,
-  find_fault,
-  read_manifest,
-  steps,
-  write_manifest,
-)
+from gptjax.storage.files import access, paths, records
+from gptjax.storage.files.paths import Url
+from gptjax.storage.manifest import STATE, find_fault, read_manifest, write_manifest
 from gptjax.storage.retention import in_period
+from gptjax.storage.step_folders import any_completed, is_incomplete, steps
 
-SAVING = 'saving'
 STORED_NAMES = {'loss_ema': 'usual_loss'}  # fields and metrics whose name on disk is that of version 0.1
 VERIFY_LIMIT = 3600  # seconds for process 0 to hash the files of a checkpoint
+SLOWEST = 1 << 20    # bytes/s of an upload, below which it counts as failed
 
 
 class Checkpoints:
@@ -54,11 +46,18 @@ class Checkpoints:
     rules: retention.Rules, which checkpoints are kept.
     facts: dict that is added to each manifest (corpus digest, versions, ...).
     on_saved: called in the background with the folder of each checkpoint after it is complete, or None.
+    before_manifest: called in the background before a manifest is written, or None: what belongs to the
+      checkpoint is then stored.
+    max_failed: saves to a bucket in a row that may fail before an error is raised.
+    upload_seconds: a save to a bucket fails after this time, plus one second for each SLOWEST bytes; None:
+      never.
   """
 
-  def __init__(self, folder, rules, facts, on_saved=None):
-    self.folder = Path(folder).absolute()
-    self.rules, self.facts, self.on_saved = rules, facts, on_saved
+  def __init__(self, folder, rules, facts, on_saved=None, before_manifest=None, max_failed=1,
+               upload_seconds=None):
+    self.folder = paths.location(folder)
+    self.rules, self.facts, self.on_saved, self.before_manifest = rules, facts, on_saved, before_manifest
+    self.max_failed, self.n_failed, self.upload_seconds = max_failed, 0, upload_seconds
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -77,6 +76,15 @@ class Checkpoints:
     """
     self.wait()
     state, folder = _under_stored_names(state), self.folder / str(step)
+    try:
+      self._start(state, step, folder, metric)
+    except InputError as error:
+      if not isinstance(folder, Url):
+        raise
+      self.pending = concurrent.futures.Future()  # `poll` decides whether it ends the run
+      self.pending.set_exception(error)
+
+  def _start(self, state, step, folder, metric):
     self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
     if processes.on_process_0(prepare):
@@ -104,7 +112,7 @@ class Checkpoints:
 
   def _finish_earlier_save(self, folder, metric):
     """Whether this checkpoint exists; if so, add a missing metric and repeat what follows a save."""
-    if not (folder / MANIFEST).exists():
+    if not step_folders.is_complete(folder):
       return False
     saved = read_manifest(folder)
     if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
@@ -113,33 +121,33 @@ class Checkpoints:
     return True
 
   def _make_folder(self, folder, state):
-    self._check_room(folder, state)
-    new = self.folder / f'{folder.name}.new'
-    atomic.remove(new)
-    new.mkdir()
-    (new / SAVING).touch()
-    atomic.sync_tree(new)
-    atomic.rename(new, folder)
+    if not isinstance(folder, Url):
+      self._check_room(folder, state)
+    step_folders.begin(folder)
     return False
 
   def _finish(self, folder, step, metric, state, state_digests, mesh, started):
     try:
       with jax.set_mesh(mesh):
         state_digests = state_digests or self._write(folder, state)
-      self.writer.wait()
+      self.writer.wait(self._upload_limit(state))
       if jax.process_index() > 0:
         return step, time.monotonic() - started
       arrays = describe_arrays(state, state_digests)
       orbax_io.check_stored(folder / STATE, arrays)
-      atomic.sync_tree(folder)
-      write_manifest(folder, {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
-                              'files': file_digests(folder)})
-      (folder / SAVING).unlink()
+      if self.before_manifest:
+        self.before_manifest()
+      step_folders.complete(folder, {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays})
     except Exception as error:
       self._failed(folder, error)
     seconds = time.monotonic() - started
     self._follow_up(folder)
     return step, seconds
+
+  def _upload_limit(self, state):
+    if not isinstance(self.folder, Url) or self.upload_seconds is None:
+      return None
+    return self.upload_seconds + sum(x.nbytes for x in jax.tree.leaves(state)) / SLOWEST
 
   def _follow_up(self, folder):
     """What follows a save: copy milestones, then delete what is not kept, then call `on_saved`."""
@@ -154,13 +162,15 @@ class Checkpoints:
 
   def _failed(self, folder, error):
     """Remove the folder of a failed save and raise its error."""
-    if folder.exists() and not processes.is_multiprocess():  # others may still be writing there
+    if not isinstance(folder, Url) and folder.exists() and not processes.is_multiprocess():
       with contextlib.suppress(OSError):  # if it cannot be removed, it counts as incomplete
-        atomic.remove_tree(folder)
+        step_folders.discard(folder)
     self._raise(f'checkpoint {folder.name}', folder, error)
 
   def _raise(self, what, folder, error):
-    """Raise the error of a failed write; one of the machine becomes an InputError."""
+    """Raise the error of a failed write; one of the machine or of a bucket becomes an InputError."""
+    if isinstance(folder, Url) and not isinstance(error, AssertionError):
+      raise InputError(f'cannot save {what} to {folder}: {" ".join(str(error).split())[:300]}') from error
     if fault := errors.system_fault(error):
       line = errors.describe_fault(fault, folder, errors.checkpoint_status(self.folder))
       raise InputError(f'cannot save {what}: {line}') from error
@@ -174,25 +184,37 @@ class Checkpoints:
               sum(x.nbytes for x in jax.tree.leaves(state)))
     if self.rules.weights_only and in_period(int(folder.name), self.rules.keep_period):
       needed += sum(x.nbytes for x in jax.tree.leaves(state.params))
-    atomic.make_folders(self.folder)
+    access.make_folder(self.folder)
     free = shutil.disk_usage(self.folder).free
     if free < needed:
       raise InputError(f'no space left on the disk of {self.folder} while saving (a checkpoint takes '
                        f'{needed:,} bytes, {free:,} are left): free some and start again; '
                        + errors.checkpoint_status(self.folder))
 
-  def poll(self):
-    """Return (step, seconds) once after a save has ended, else None. Raises the error of a failed save."""
+  def poll(self, last=False):
+    """Return (step, seconds) once after a save has ended, else None.
+
+    Raises the error of a failed save; to a bucket, of `max_failed` saves in a row, or of the `last` one.
+    """
     if self.pending is None or not self.pending.done():
       return None
     pending, self.pending = self.pending, None
-    return pending.result()
+    try:
+      result, self.n_failed = pending.result(), 0
+      return result
+    except InputError as error:
+      self.n_failed += 1
+      if not isinstance(self.folder, Url) or self.n_failed >= self.max_failed or last:
+        raise
+      records.log(f'{error}; training continues, and the next checkpoint is saved when it is due')
+      self.writer = orbax_io.Writer()  # the old one may still be waiting for the storage
+      return None
 
-  def wait(self):
+  def wait(self, last=False):
     """Wait for the save in flight; returns the result of `poll`."""
     if self.pending is not None:
       concurrent.futures.wait([self.pending])
-    return self.poll()
+    return self.poll(last)
 
   def close(self):
     self.thread.shutdown()
@@ -216,7 +238,7 @@ def restore(folder, abstract_state, log):
   Args:
     folder: `WORKDIR/checkpoints`.
     abstract_state: tree of jax.ShapeDtypeStruct with concrete shardings, on any mesh.
-    log: called with a line about each checkpoint that is renamed because it is not valid.
+    log: called with a line about each checkpoint that is set aside because it is not valid.
 
   Returns:
     (state, manifest), or None if no checkpoint was ever completed.
@@ -224,7 +246,7 @@ def restore(folder, abstract_state, log):
   Raises:
     ValueError: no checkpoint is valid, or they are of another model.
   """
-  folder = Path(folder).absolute()
+  folder = paths.location(folder)
   exists = processes.on_process_0(lambda: any_completed(folder))
   while (step := processes.on_process_0(lambda: _newest_valid(folder, log), VERIFY_LIMIT)) is not None:
     path = folder / str(step)
@@ -232,7 +254,7 @@ def restore(folder, abstract_state, log):
     state = load(path, manifest, _under_stored_names(abstract_state))
     if describe_arrays(state, jax.jit(digests)(state)) == manifest['arrays']:
       return jax.tree.unflatten(jax.tree.structure(abstract_state), jax.tree.leaves(state)), manifest
-    processes.on_process_0(lambda: _rename_damaged(path, 'an array differs from its digest', log))
+    processes.on_process_0(lambda: _set_aside(path, 'an array differs from its digest', log))
   if exists:
     raise InputError(f'{folder} has checkpoints but none is valid: restore one from a copy, or start in '
                      'another workdir')
@@ -240,37 +262,21 @@ def restore(folder, abstract_state, log):
 
 
 def _newest_valid(folder, log):
-  """The newest step whose files match their manifest, or None; renames invalid checkpoints."""
+  """The newest step whose files match their manifest, or None; sets invalid checkpoints aside."""
   for step in reversed(steps(folder)):
     path = folder / str(step)
     if is_incomplete(path):
-      log(f'checkpoint {step} is incomplete: moved to {atomic.move_aside(path, "partial").name}')
+      log(f'checkpoint {step} is incomplete: {step_folders.set_aside(path, "")}')
       continue
     fault = find_fault(path, read_manifest(path))
     if fault is None:
       return step
-    _rename_damaged(path, fault, log)
+    _set_aside(path, fault, log)
   return None
 
 
-def _rename_damaged(path, fault, log):
-  log(f'checkpoint {path.name} is damaged ({fault}): moved to {atomic.move_aside(path, "damaged").name}')
-
-
-def is_incomplete(path):
-  """Whether the save of a checkpoint is in progress, or was interrupted."""
-  if (path / MANIFEST).exists():
-    return False
-  # TensorStore's threads may continue to write after a save has failed and its folder has been removed.
-  unfinished = not (path / STATE).exists() and any(path.glob(f'{STATE}.orbax-checkpoint-tmp*'))
-  return (path / SAVING).exists() or unfinished
-
-
-def any_completed(folder):
-  """Whether any checkpoint of a run was ever completed, valid or damaged."""
-  folder = Path(folder)
-  return bool(list(folder.glob('*.damaged*'))) or not all(
-    is_incomplete(folder / str(step)) for step in steps(folder))
+def _set_aside(path, fault, log):
+  log(f'checkpoint {path.name} is damaged ({fault}): {step_folders.set_aside(path, fault)}')
 
 
 def load(path, manifest, abstract_state):

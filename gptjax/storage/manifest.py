@@ -2,31 +2,28 @@
 
 import hashlib
 import json
-from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, bounded, json_files, paths
+from gptjax.storage.files import access, buckets, json_files, paths
+from gptjax.storage.files.paths import Url
 
 MANIFEST, STATE = 'manifest.json', 'state'  # STATE: the folder with the arrays
-# An array is [shape, dtype, digest], a file [size, digest].
+SHA256 = 'sha256'
+# An array is [shape, dtype, digest], a file [size, checksum], see `file_facts`.
 LAYOUT = {'step': int, 'metric': json_files.OPTIONAL_NUMBER, 'arrays': {str: [(list, str)]},
           'files': {str: [(int, str)]},
           'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
 
 
-def steps(folder):
-  """Return the steps of all checkpoint folders, valid or not, ascending."""
-  folder = Path(folder)
-  if not folder.is_dir():
-    return []
-  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-
-
 def read_manifest(folder):
   """Return the manifest of one checkpoint, or None if it is absent or damaged."""
   try:
-    manifest = json_files.parse(bounded.read(folder / MANIFEST), finite=False)
+    manifest = json_files.parse(access.read(folder / MANIFEST), finite=False)
+  except FileNotFoundError:
+    return None
   except (OSError, ValueError):
+    if isinstance(folder, Url) and not access.is_file(folder / MANIFEST):
+      raise  # no access, or no answer: this does not say that it is damaged
     return None
   return manifest if _has_layout(manifest) and manifest == _signed(manifest) else None
 
@@ -46,35 +43,60 @@ def write_manifest(folder, manifest):
     folder: of the checkpoint, whose files are on disk.
     manifest: dict.
   """
-  atomic.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))
+  access.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))
 
 
 def find_fault(path, manifest):
   """Return a description of the first fault of a checkpoint's files; None if there is none."""
   if manifest is None:
     return 'no readable manifest'
-  for name, (size, digest) in manifest['files'].items():
+  listed = buckets.find(path) if isinstance(path, Url) else None
+  for name, entry in manifest['files'].items():
     try:
       file = paths.below(path, name)
     except InputError:
       return f'{name!r} is not the name of a file in the checkpoint'
-    if not file.is_file():
+    if not (file.is_file() if listed is None else name in listed):
       return f'{name} is missing'
-    if [size, digest] != file_digest(file):
-      return f'{name} differs from its hash'
+    if not (_same_file(entry, file) if listed is None else _same_object(entry, listed[name])):
+      return f'{name} differs from its checksum'
   return None
 
 
-def file_digests(folder):
-  """Return the entry `files` of the manifest of a checkpoint whose arrays are on disk."""
-  return {str(path.relative_to(folder)): file_digest(path)
+# A checkpoint that was copied from a bucket, or into one, has checksums of another kind: then the sizes are
+# compared, and the digests of its arrays when it is restored.
+
+def _same_file(entry, path):
+  size, checksum = entry
+  return path.stat().st_size == size and (_kind(checksum) != SHA256 or _hash(path) == checksum)
+
+
+def _same_object(entry, found):
+  size, checksum = entry
+  return found.size == size and (_kind(checksum) != _kind(found.checksum) or found.checksum == checksum)
+
+
+def _kind(checksum):
+  return checksum.partition(':')[0] if ':' in checksum else SHA256
+
+
+def file_facts(folder):
+  """Return the entry `files` of the manifest of a checkpoint whose arrays are written.
+
+  Returns:
+    {name: [size in bytes, checksum]}: SHA-256 in hex of a file on this machine; of an object, which is not
+    read back, the checksum in the list of the bucket, `crc32c:...` or `etag:...`.
+  """
+  if isinstance(folder, Url):
+    return {name: [entry.size, entry.checksum] for name, entry in buckets.find(folder).items()
+            if name.startswith(f'{STATE}/')}
+  return {str(path.relative_to(folder)): [path.stat().st_size, _hash(path)]
           for path in sorted((folder / STATE).rglob('*')) if path.is_file()}
 
 
-def file_digest(path):
-  """Return [size in bytes, SHA-256 in hex] of a file."""
+def _hash(path):
   with open(path, 'rb') as file:
-    return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
+    return hashlib.file_digest(file, SHA256).hexdigest()
 
 
 def _signed(manifest):

@@ -2,26 +2,25 @@
 
 A milestone has the files of a checkpoint and is read like one, but its only arrays are `params/...`: a third
 of the size with AdamW. It is copied from the complete checkpoint, by process 0 in the background and without
-devices. It is written as `STEP.new` and renamed when it is on disk, so it exists completely or not at all.
+devices. On this machine it is written as `STEP.new` and renamed when it is on disk; in a bucket its manifest
+is put last. So it exists completely or not at all.
 
 The copy is made after each save, and when a run resumes at a checkpoint, for each checkpoint that has none. A
 milestone is never deleted, unless a rewind discards its step. If the same step is saved again with other
 weights, the earlier milestone becomes `STEP.replaced`.
 """
 
-from pathlib import Path
-
-from gptjax.storage import orbax_io
+from gptjax.storage import orbax_io, step_folders
 from gptjax.storage.files import atomic, records
-from gptjax.storage.manifest import STATE, file_digests, find_fault, read_manifest, write_manifest
+from gptjax.storage.files.paths import Url
+from gptjax.storage.manifest import STATE, file_facts, find_fault, read_manifest, write_manifest
 
 MILESTONES = 'milestones'
 
 
 def milestone_of(checkpoint):
   """Return the folder of the milestone of a checkpoint, `WORKDIR/checkpoints/STEP`."""
-  checkpoint = Path(checkpoint)
-  return checkpoint.parents[1] / MILESTONES / checkpoint.name
+  return checkpoint.parent.parent / MILESTONES / checkpoint.name
 
 
 def is_copied(checkpoint, manifest):
@@ -44,14 +43,18 @@ def copy_weights(checkpoint, abstract_params):
     records.log(f'checkpoint {checkpoint} is damaged ({fault}): its weights are not copied to a milestone')
     return
   milestone = milestone_of(checkpoint)
+  if isinstance(milestone, Url):
+    step_folders.begin(milestone)
+    _write_weights(milestone, checkpoint, manifest, abstract_params)
+    step_folders.complete(milestone, {**manifest, 'arrays': _weights(manifest)})
+    return
   atomic.make_folders(milestone.parent)
   new = milestone.with_name(f'{milestone.name}.new')
   atomic.remove(new)  # of an interrupted copy
   new.mkdir()
   try:
-    orbax_io.write_part(new / STATE, orbax_io.read_part(checkpoint / STATE, {'params': abstract_params}))
-    orbax_io.check_stored(new / STATE, _weights(manifest))
-    write_manifest(new, {**manifest, 'arrays': _weights(manifest), 'files': file_digests(new)})
+    _write_weights(new, checkpoint, manifest, abstract_params)
+    write_manifest(new, {**manifest, 'arrays': _weights(manifest), 'files': file_facts(new)})
     atomic.sync_tree(new)
     if milestone.exists():
       atomic.move_aside(milestone, 'replaced')
@@ -59,6 +62,11 @@ def copy_weights(checkpoint, abstract_params):
   except Exception:
     atomic.remove(new)
     raise
+
+
+def _write_weights(folder, checkpoint, manifest, abstract_params):
+  orbax_io.write_part(folder / STATE, orbax_io.read_part(checkpoint / STATE, {'params': abstract_params}))
+  orbax_io.check_stored(folder / STATE, _weights(manifest))
 
 
 def _weights(manifest):

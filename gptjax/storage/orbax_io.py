@@ -4,23 +4,26 @@ A folder `state/` is an OCDBT database of TensorStore: a tree of keys, whose sma
 tree and whose large values are in data files. The metadata of each array and each of its chunks have a key.
 """
 
+import concurrent.futures
 import contextlib
 import math
+import threading
 import warnings
-from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from etils.epath import gpath
 
 from gptjax import errors
 from gptjax.errors import InputError
+from gptjax.storage.files import buckets, literal_path
 from gptjax.storage.files.literal_path import literal
+from gptjax.storage.files.paths import Url
 
 # After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
-
 
 class Writer:
   """Writes trees of arrays in the background, one at a time."""
@@ -31,16 +34,59 @@ class Writer:
 
   def start(self, path, state):
     """Start to write a tree to a new folder; its parent must exist."""
-    path = Path(path)
-    self._orbax.save(self._folder.enter_context(literal(path.parent)) / path.name, state)
+    self._orbax.save(self._folder.enter_context(_opened(path.parent)) / path.name, state)
 
-  def wait(self):
-    """Wait for the write; raises its error."""
+  def wait(self, seconds=None):
+    """Wait for the write; raises its error, or TimeoutError after `seconds`: then use another Writer."""
     with self._folder:
-      self._orbax.wait_until_finished()
+      if seconds is None:
+        self._orbax.wait_until_finished()
+        return
+      ended = concurrent.futures.Future()
+      # TensorStore repeats requests for longer than a run wants to wait, and cannot be stopped.
+      threading.Thread(target=_finish, args=(ended, self._orbax.wait_until_finished), daemon=True).start()
+      try:
+        ended.result(seconds)
+      except TimeoutError:
+        raise TimeoutError(f'the storage has not taken the arrays within {seconds:.0f} s') from None
 
   def close(self):
     self._orbax.close()
+
+
+def _finish(future, function):
+  try:
+    future.set_result(function())
+  except BaseException as error:
+    future.set_exception(error)
+
+
+@contextlib.contextmanager
+def _opened(folder):
+  """The folder as a path for Orbax: one that no library interprets, or of a bucket."""
+  if isinstance(folder, Url):
+    yield _bucket_path(folder)
+  else:
+    with literal(folder) as path:
+      yield path
+
+
+def check_supported(workdir):
+  """Raise InputError for a workdir that Orbax cannot write checkpoints to, Path or Url."""
+  if not isinstance(workdir, Url):
+    literal_path.check(workdir)
+  elif workdir.scheme != 'gs':
+    raise InputError(f'--workdir {workdir}: Orbax writes checkpoints to gs:// and to file systems, not to '
+                     f'{workdir.scheme}://: use another workdir (corpora, weights and reports can be there)')
+  else:
+    _bucket_path(workdir)
+
+
+def _bucket_path(url):
+  """The path in a bucket for Orbax, which then uses TensorStore for arrays and gcsfs for all else."""
+  # With TensorFlow installed epath would use its file system, which rewrites a whole object at each flush.
+  gpath._is_tf_installed = lambda: False
+  return epath.Path(str(url))
 
 
 @contextlib.contextmanager
@@ -61,14 +107,14 @@ def _reading(path):
 
 def restore(path, abstract_state):
   """Restore a tree with the shardings of `abstract_state`, a tree of jax.ShapeDtypeStruct."""
-  with _reading(path), literal(path) as folder, ocp.StandardCheckpointer() as orbax:
+  with _reading(path), _opened(path) as folder, ocp.StandardCheckpointer() as orbax:
     return _check_complete(orbax.restore(folder, abstract_state))
 
 
 def restore_part(path, abstract):
   """Restore the part of a tree that `abstract` has, with the shardings of its jax.ShapeDtypeStruct."""
   restore_args = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract)
-  with _reading(path), literal(path) as folder, ocp.PyTreeCheckpointer() as orbax:
+  with _reading(path), _opened(path) as folder, ocp.PyTreeCheckpointer() as orbax:
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
@@ -76,7 +122,7 @@ def read_part(path, abstract):
   """Like `restore_part`, but returns NumPy arrays, in this process alone, without devices."""
   restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
   options = _single_process_options('weights')
-  with (_reading(path), literal(path) as folder,
+  with (_reading(path), _opened(path) as folder,
         ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as orbax):
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
@@ -84,7 +130,7 @@ def read_part(path, abstract):
 def write_part(path, tree):
   """Write a tree of NumPy arrays to a new folder, in this process alone, without devices."""
   options = _single_process_options('copy')
-  with (literal(path.parent) as folder,
+  with (_opened(path.parent) as folder,
         ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as orbax):
     orbax.save(folder / path.name, args=ocp.args.PyTreeSave(tree))
 
@@ -114,12 +160,12 @@ def stored_arrays(path):
   Raises:
     FileNotFoundError: a chunk of an array, or the data file with it, is missing.
   """
-  with literal(path) as folder:
+  with _opened(path) as folder:
     # Use the handler directly, because a checkpointer only logs errors.
     handler = ocp.PyTreeCheckpointHandler(**_single_process_options('opened'))
     tree = handler.metadata(epath.Path(folder)).tree
     handler.close()
-    chunks = _chunks(folder)
+    chunks = _chunks(path, folder)
   arrays = {}
   for key, array in jax.tree.leaves_with_path(tree):
     arrays[name_of(key)] = [list(array.shape), str(array.dtype)]
@@ -144,10 +190,22 @@ def name_of(key_path):
   return jax.tree_util.keystr(key_path, simple=True, separator='/')
 
 
-def _chunks(folder):
-  """{Orbax's name of an array: number of its chunks}; also checks the sizes of the data files."""
+def _chunks(path, folder):
+  """{Orbax's name of an array: number of its chunks}; also checks the sizes of the data files.
+
+  Args:
+    path: Path or Url of the folder.
+    folder: its path for libraries, see `_opened`.
+  """
   import tensorstore
-  store = tensorstore.KvStore.open({'driver': 'file', 'path': f'{folder}/'}).result()
+  if isinstance(path, Url):
+    bucket, _, key = path.key.partition('/')
+    store = tensorstore.KvStore.open({'driver': 'gcs', 'bucket': bucket, 'path': f'{key}/'}).result()
+    objects = buckets.find(path)
+    size_of = lambda name: objects[name].size if name in objects else _raise_missing(path / name)
+  else:
+    store = tensorstore.KvStore.open({'driver': 'file', 'path': f'{folder}/'}).result()
+    size_of = lambda name: (folder / name).stat().st_size
   counts, sizes = {}, {}
   def visit(location, prefix):
     node = tensorstore.ocdbt.dump(store, node=location).result()
@@ -160,10 +218,14 @@ def _chunks(folder):
         file, offset, length = entry['indirect_value'].removeprefix('value:').rsplit(':', 2)
         file = file.replace(':', '')
         if file not in sizes:
-          sizes[file] = (folder / file).stat().st_size
+          sizes[file] = size_of(file)
         if sizes[file] < int(offset) + int(length):
-          raise FileNotFoundError(f'{folder / file} ends before {name}')
+          raise FileNotFoundError(f'{path / file} ends before {name}')
       counts[name] = counts.get(name, 0) + (chunk != '.zarray')
   manifest = tensorstore.ocdbt.dump(store).result()
   visit(manifest['versions'][-1]['root']['location'], b'')
   return counts
+
+
+def _raise_missing(file):
+  raise FileNotFoundError(f'{file} is missing')

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership, owner_record
-from gptjax.storage.files import atomic
+from gptjax.storage.files import atomic, paths
 from gptjax.storage.files.paths import Url
 
 HEARTBEAT = 10        # seconds between two heartbeats
@@ -105,7 +105,7 @@ def own_workdir(workdir):
   from gptjax.parallel import processes  # here: corpora are prepared without it
   with contextlib.ExitStack() as stack:
     def own():
-      stack.enter_context(own_folder(workdir))
+      stack.enter_context(own_folder(paths.location(workdir)))
     processes.on_process_0(own)
     yield
 

@@ -9,12 +9,12 @@ The rules do not depend on each other: a checkpoint is kept if any of them keeps
 All others are deleted. A folder without a valid manifest is neither counted nor deleted.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
-from gptjax.storage import milestones
-from gptjax.storage.files import atomic
-from gptjax.storage.manifest import read_manifest, steps
+from gptjax.storage import milestones, step_folders
+from gptjax.storage.files import paths
+from gptjax.storage.manifest import read_manifest
+from gptjax.storage.step_folders import steps
 
 
 class Rules(NamedTuple):
@@ -63,18 +63,14 @@ def kept_steps(metrics, rules, copied=()):
 
 def prune(folder, rules):
   """Delete the checkpoints in `WORKDIR/checkpoints` that the rules do not keep."""
-  folder = Path(folder)
+  folder = paths.location(folder)
   manifests = {step: read_manifest(folder / str(step)) for step in steps(folder)}
   metrics = {step: manifest['metric'] for step, manifest in manifests.items() if manifest}
   copied = {step for step in milestone_steps(folder, rules)
             if step in metrics and milestones.is_copied(folder / str(step), manifests[step])}
   kept = kept_steps(metrics, rules, copied)
-  for step in kept:  # a killed process may have renamed a file without syncing its folder
-    atomic.sync(folder / str(step))
-  atomic.sync(folder)
-  if copied:
-    atomic.sync(folder.parent / milestones.MILESTONES)
+  step_folders.make_durable([*(folder / str(step) for step in kept), folder,
+                             *([folder.parent / milestones.MILESTONES] if copied else [])])
   for step in metrics.keys() - kept:
-    atomic.remove_tree(folder / str(step))
-  for path in folder.glob('*.deleting'):
-    atomic.remove(path)
+    step_folders.discard(folder / str(step))
+  step_folders.finish_deletions(folder)

@@ -1,11 +1,10 @@
 """The rewinds of a run: `WORKDIR/rewinds.json`, which decides which batch each step reads."""
 
 import json
-from pathlib import Path
 
 from gptjax.errors import InputError
 from gptjax.storage import checkpoint
-from gptjax.storage.files import atomic, records
+from gptjax.storage.files import access, paths, records
 from gptjax.text.words import plural
 
 FILE = 'rewinds.json'
@@ -32,12 +31,13 @@ def read(workdir, log=records.log):
     workdir: of the run.
     log: called with a line if the file is damaged or lost, and the newest checkpoint's copy is used.
   """
-  path, folder = Path(workdir) / FILE, Path(workdir) / 'checkpoints'
+  workdir = paths.location(workdir)
+  path, folder = workdir / FILE, workdir / 'checkpoints'
   manifests = (checkpoint.read_manifest(folder / str(step)) for step in reversed(checkpoint.steps(folder)))
   newest = next(filter(None, manifests), {'step': 0, 'facts': {}})
   count = newest['facts'].get('rewinds', 0)
   try:
-    rewinds = _parse(path.read_bytes()) if path.exists() else []
+    rewinds = _parse(access.read(path)) if access.is_file(path) else []
     if len(rewinds) >= count:
       return rewinds
     why = f'has {plural(len(rewinds), "rewind")}, but checkpoint {newest["step"]} records {count}'
@@ -81,6 +81,6 @@ def _check(rewinds):
 def write(workdir, rewinds):
   """Write `rewinds.json`, unless its content is unchanged."""
   content = json.dumps([records.add_checksum(rewind) for rewind in rewinds], indent=1) + '\n'
-  path = Path(workdir) / FILE
-  if content.encode() != (path.read_bytes() if path.exists() else b'[]\n'):
-    atomic.write(path, content)
+  path = paths.location(workdir) / FILE
+  if content.encode() != (access.read(path) if access.is_file(path) else b'[]\n'):
+    access.write(path, content)

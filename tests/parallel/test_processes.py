@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from conftest import ENVIRONMENT, ROOT, command
 from hosts import HOST_PROCESS, TOKEN, free_port, last_line, run, run_script, start, wait
 from runs import LONG, after, arrays, assert_same_run, in_save, losses, storm
 
-from gptjax.parallel import processes
+from gptjax.parallel import compiling, processes
 from gptjax.storage import checkpoint
 
 DEAD = 'http://127.0.0.1:9'  # a proxy where nothing listens
@@ -125,6 +126,29 @@ def test_none_runs_a_program_before_all_have_compiled_it(tmp_path):
   assert hits_and_misses(cache) == [(count, 0) for count in total]
 
 
+@pytest.mark.parametrize('limit, waited', [(0, 24 * 3600), (7200, 7200), (10, processes.LIMIT)])
+def test_all_barriers_wait_as_long_as_a_compilation_may_take(monkeypatch, limit, waited):
+  """One process may find a program of its own in the cache, and the next compiles it."""
+  limits = []
+  for function in ('compile_or_get_cached', '_cache_write'):
+    monkeypatch.setattr(compiling.compiler, function, None)  # restored afterwards
+  monkeypatch.setattr(processes, '_limit', processes.LIMIT)
+  monkeypatch.setattr(processes, 'is_multiprocess', lambda: True)
+  monkeypatch.setattr(processes, 'process_index', lambda: 1)
+  monkeypatch.setattr(processes, 'gather', lambda name, text, limit, participants: limits.append(limit))
+  monkeypatch.setattr(processes, 'client', lambda: types.SimpleNamespace(
+    blocking_key_value_get=lambda key, ms: limits.append(ms / 1000) or '{}'))
+  compiling.synchronize(limit)
+  processes.on_process_0(None)
+  processes.on_process_0(None, 1)
+  processes.barrier('end of a test')
+  processes.compare({})
+  assert limits == [waited] * 5
+  processes.on_process_0(None, 10 * waited)
+  processes.barrier('short', 1)
+  assert limits[5:] == [10 * waited, 1]
+
+
 @pytest.mark.parametrize('who', [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_signal_to_one_stops_all_after_the_same_step(who):
   ended = run_script(2, f'term{who}')
@@ -193,7 +217,7 @@ STEP = {'SLURM_JOB_ID': '1', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS':
 
 @pytest.mark.parametrize('env, code, says', [
   ({}, 0, '1 process'), ({**STEP, 'SLURM_STEP_NUM_TASKS': '1'}, 0, '1 process'),
-  ({**STEP, 'SLURM_PROCID': 'x'}, 2, "SLURM_PROCID='x' is not a number"),
+  ({**STEP, 'SLURM_PROCID': 'x'}, 2, "SLURM_PROCID='x' is not a non-negative integer"),
   ({'OMPI_COMM_WORLD_SIZE': '2'}, 2, 'OMPI_COMM_WORLD_SIZE=2 means'),
   ({**STEP, 'START_LIMIT': '1'}, 70,
    'SLURM_NTASKS=4 made this one of 4 processes; --num_processes=1 runs a single process')])

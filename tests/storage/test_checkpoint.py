@@ -224,8 +224,8 @@ def test_where_such_a_path_cannot_be_had_it_is_refused_before_anything_is_writte
 
 def spoil(what):
   """Makes each write of Orbax lose something that only opening it would tell."""
-  def wait(writer, own=orbax_io.Writer.wait):
-    own(writer)
+  def wait(writer, seconds=None, own=orbax_io.Writer.wait):
+    own(writer, seconds)
     what(spoil.path)
   def start(writer, path, state, own=orbax_io.Writer.start):
     spoil.path = path
@@ -268,7 +268,7 @@ def test_chunks_are_counted_in_a_tree_of_any_height(tmp_path):
     for array in range(30):
       for key in ('.zarray', '0.0', '0.1', '1.0'):
         store.with_transaction(transaction)[f'params.part.{array:02}.w/{key}'] = b'x' * 20
-  assert orbax_io._chunks(tmp_path) == {f'params.part.{array:02}.w': 3 for array in range(30)}
+  assert orbax_io._chunks(tmp_path, tmp_path) == {f'params.part.{array:02}.w': 3 for array in range(30)}
   root = tensorstore.ocdbt.dump(tensorstore.KvStore.open(f'file://{tmp_path}/').result()).result()
   assert root['versions'][-1]['root_height'] > 1
 

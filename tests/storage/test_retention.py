@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptjax.storage import manifest
+from gptjax.storage import manifest, step_folders
 from gptjax.storage.retention import Rules, kept_steps, prune
 
 METRICS = st.dictionaries(st.integers(1, 60), st.none() | st.sampled_from([1.0, 2.0, 2.5, float('inf')]) |
@@ -45,7 +45,7 @@ def test_pruned_after_each_save_or_once_the_rules_hold(metrics, rules):
       present = {step: present[step] for step in kept_steps(present, rules)}
       for _ in range(2):
         prune(folder, rules)
-        assert manifest.steps(folder) == sorted(present)
+        assert step_folders.steps(folder) == sorted(present)
     # No rule depends on what was deleted before: the same remains if all are pruned at once.
     assert set(present) == kept_steps(metrics, rules)
 

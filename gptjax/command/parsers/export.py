@@ -14,5 +14,6 @@ def parser():
   flags.add_argument('--from', dest='source', type=hub_names.flag, required=True,
                      help='a workdir, a checkpoint, a Hugging Face folder, a name on the Hugging Face Hub, '
                      "or OpenAI's files")
-  flags.add_argument('--to', type=paths.flag, required=True, help='folder to write for transformers')
+  flags.add_argument('--to', type=paths.bucket_flag, required=True,
+                     help='folder to write for transformers, here or in a bucket')
   return flags

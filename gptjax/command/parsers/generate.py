@@ -24,7 +24,7 @@ def parser():
   add('--from', dest='source', type=hub_names.flag, required=True,
       help='a workdir, a checkpoint, a folder of released weights, or a name on the Hugging Face Hub')
   add('--prompt', action='append', default=[], help='repeatable; default: the start of a new text')
-  add('--prompt_file', type=paths.flag, action='append', default=[],
+  add('--prompt_file', type=paths.bucket_flag, action='append', default=[],
       help='file with a prompt; repeatable')
   for name, text in (
       ('num_samples', 'texts per prompt'),

@@ -15,7 +15,7 @@ def parser():
   add('--png', type=paths.bucket_flag, help='also plot the document lengths to this file')
   add('--document', type=integer(0, 2**40), help='show this document, counted from 0')
   add('--step', type=integer(0), help='show the batch of this update, counted from 0')
-  add('--workdir', type=paths.flag,
+  add('--workdir', type=paths.bucket_flag,
       help='workdir of a run: its config.json sets corpus, seed, batch_size and seq_len')
   add('--batch_size', type=integer(1), help='sequences per batch')
   add('--seq_len', type=integer(1), help='tokens per sequence')

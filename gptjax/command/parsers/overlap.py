@@ -21,7 +21,7 @@ def parser():
   add('--examples', **several, help='NAME=FILE.jsonl of scored examples, in addition to those of WORKDIR: '
       'one {"text", "correct" | "nats" | ...} per line; repeatable')
   add('--filter', **several, help='existing filter of the training corpus; repeatable')
-  add('--workdir', type=paths.flag, required=True, help='folder for overlap.json')
+  add('--workdir', type=paths.bucket_flag, required=True, help='folder for overlap.json')
   add('--filters', type=paths.flag, default='', help='folder of filters; default WORKDIR/overlap')
   add('--rate', type=real(1e-15, 0.5), default=1e-8, help='maximum rate of false positives (default 1e-8)')
   add('--capacity', type=integer(0, 2**50), default=0,

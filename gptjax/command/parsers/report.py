@@ -11,8 +11,9 @@ def parser():
                  'runs.',
                  example='python -m gptjax.report --workdir=runs/gpt2_small --workdir=runs/gpt2_medium')
   add = flags.add_argument
-  add('--workdir', type=paths.flag, action='append', required=True, help='of a run, any job; repeatable')
-  add('--out', type=paths.flag, default='', help='folder of the report; default: the first workdir')
+  add('--workdir', type=paths.bucket_flag, action='append', required=True,
+      help='of a run, any job; repeatable')
+  add('--out', type=paths.bucket_flag, default='', help='folder of the report; default: the first workdir')
   add('--samples', type=integer(0, 10_000), default=0,
       help='first write this many samples of each kind by each model '
       '(top-k 40; saved in WORKDIR/samples.json for later reports)')

@@ -18,8 +18,8 @@ class Queue:
   """Loads shards in daemon threads, which end when there is nothing to do.
 
   A shard has `load()`, which returns an error or None, `done`, `url`, `size` and `n_downloaded`, and these
-  attributes are set here: `claimed` by a thread or a reader; `error`, which its readers raise; `failed`: to be
-  loaded again when it is read.
+  attributes are set here: `claimed` by a thread or a reader; `error`, which its readers raise; `failed`: to
+  be loaded again when it is read.
   """
 
   def __init__(self):

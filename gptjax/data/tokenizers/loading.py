@@ -65,7 +65,9 @@ def load(spec):
 def _here(text, is_file=False):
   """Return the Path of a copy of a file, or of the small files of a folder, in a bucket."""
   url = paths.location(text, 'tokenizer')
-  return cache.local_file(url) if is_file else cache.folder(url, largest=bounded.FILE)
+  if is_file:
+    return cache.local_file(url)
+  return cache.folder(url, lambda name, entry: entry.size <= bounded.FILE)
 
 
 def _load_folder(folder):

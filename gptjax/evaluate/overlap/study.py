@@ -16,7 +16,8 @@ from gptjax.errors import InputError
 from gptjax.evaluate.overlap import bloom, build, eightgrams
 from gptjax.evaluate.scoring import overlap_scores
 from gptjax.evaluate.texts import spelling
-from gptjax.storage.files import atomic, paths, records
+from gptjax.storage.files import access, paths, records
+from gptjax.storage.files.paths import Url
 
 NAME, OWN, TRAIN = re.compile(r'([\w.+-]+)=(?=.)'), 'own', 'train'
 HIGH_OVERLAP = 0.15  # of an example's 8-grams; the threshold of the paper's analysis of LAMBADA
@@ -130,7 +131,7 @@ def _parse_named(flags, flag_name):
 
 def run_study(flags):
   """Build missing filters, look up all test sets, and write and print the results."""
-  workdir = Path(flags.workdir)
+  workdir = paths.location(flags.workdir)
   tests, own = _parse_named(flags.test, 'test'), _parse_named(flags.own, 'own')
   examples = _read_examples(workdir, flags)
   _check_flags(flags, tests, own, examples)
@@ -138,7 +139,8 @@ def run_study(flags):
   readings = {name: blocks.ReadOptions(documents.units([_parse_source(source, 'validation')], flags.tfds_dir),
                                    flags.separator, flags.tfds_dir, flags.on_error == 'stop', None)
               for name, source in tests.items()}
-  own_filters, corpus = _open_filters(flags, own, Path(flags.filters or workdir / 'overlap'))
+  folder = Path(flags.filters or workdir / 'overlap')
+  own_filters, corpus = _open_filters(flags, own, folder)
   filters_of = lambda name: ({OWN: own_filters[name]} if name in own_filters else {}) | corpus
   of_examples = {name: texts_overlap([example[overlap_scores.TEXT] for example in rows], filters_of(name))
                  for name, rows in examples.items() if filters_of(name)}
@@ -158,10 +160,12 @@ def run_study(flags):
 
 def _read_examples(workdir, flags):
   """Return {task: examples} of the workdir and of --examples."""
-  found = [(path.stem, path) for path in sorted(workdir.glob('examples/*.jsonl'))]
-  found += [(name, paths.local(path, '--examples'))
+  folder = workdir / 'examples'
+  files = [(name.removesuffix('.jsonl'), folder / name) for name in access.names(folder)
+           if name.endswith('.jsonl')]
+  files += [(name, paths.local(path, '--examples'))
             for name, path in _parse_named(flags.examples, 'examples').items()]
-  return {name: overlap_scores.read_examples(path) for name, path in found}
+  return {name: overlap_scores.read_examples(path) for name, path in files}
 
 
 def _check_flags(flags, tests, own, examples):
@@ -172,6 +176,9 @@ def _check_flags(flags, tests, own, examples):
     paths.local(path, '--filter')  # no URL
   if not flags.train and not flags.filter and not own:
     raise InputError('no training text to compare with: set --train, --filter or --own')
+  if isinstance(paths.location(flags.workdir), Url) and not flags.filters:
+    raise InputError(f'--workdir={flags.workdir} is in a bucket, and filters are built on this machine: set '
+                     '--filters to a folder here')
   for sources in (flags.train, *([source] for source in own.values())):
     spelling.respelling_for([_parse_source(source, 'train') for source in sources])
 
@@ -201,14 +208,10 @@ def merged_filter(parts, folder):
 
 
 def _write(workdir, report, tests):
-  (workdir / 'overlap').mkdir(parents=True, exist_ok=True)
+  access.make_folder(workdir / 'overlap')
   for name, test in tests.items():
     columns = {'eightgrams': test.eightgrams, **test.in_filter}
     numbers = zip(*(column.tolist() for column in columns.values()), strict=True)
     rows = (dict(zip(columns, row, strict=True)) for row in numbers)
-    atomic.write(workdir / 'overlap' / f'{name}.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
-  atomic.write(workdir / 'overlap.json', records.text(report))
-
-
-
-
+    access.write(workdir / 'overlap' / f'{name}.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+  access.write(workdir / 'overlap.json', records.text(report))

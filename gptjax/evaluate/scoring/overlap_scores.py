@@ -1,5 +1,6 @@
 """Scores by the overlap of an example with the training corpus, which show the effect of contamination."""
 
+import io
 import itertools
 import math
 
@@ -7,21 +8,25 @@ import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
-from gptjax.storage.files import bounded
+from gptjax.storage.files import access, bounded, paths
 from gptjax.text import text_checks
 
 NATS, TOKENS, TEXT = 'nats', 'tokens', 'text'
+MAX_EXAMPLES = 1 << 30  # bytes of a file of examples
 
 
 def read_examples(path):
   """Return the examples of an evaluation: [{'text': str, a score: number or bool, ...}].
 
+  Args:
+    path: of a JSONL file, here or in a bucket.
+
   Raises:
     ValueError: the file cannot be read, or a line is not such an object.
   """
   try:
-    with open(path, encoding='utf-8') as file:
-      examples = [bounded.parse(line) for line in file if line.strip()]
+    text = access.read(paths.location(path), MAX_EXAMPLES).decode()
+    examples = [bounded.parse(line) for line in io.StringIO(text) if line.strip()]
   except (OSError, ValueError) as error:
     raise InputError(f'examples {path} cannot be read: {error}') from None
   text_checks.require_valid_json(examples, str(path))

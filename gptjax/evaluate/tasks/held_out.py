@@ -6,7 +6,6 @@ recorded for the same weights, and measures other checkpoints and corpora in the
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from gptjax.data.corpus import mixture, reader
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import sources
-from gptjax.storage.files import access, paths, run_config
+from gptjax.storage.files import access, hub_names, paths, run_config
 from gptjax.text.words import plural
 
 NO_CORPUS = ('no corpus with held-out text: set --config.data.corpus=FOLDER to a folder that '
@@ -30,10 +29,11 @@ def corpora_to_read(config):
   """
   data, root = config.data.to_dict(), None
   if not data['corpus'] and not data['mixture']:
-    path = paths.parsed(config.init_from)
-    path = path.expanduser().absolute() if isinstance(path, Path) else path
-    root = next((folder for folder in (path, path.parent.parent)
-                 if folder.name and access.is_file(folder / 'config.json')
+    above = ()
+    if config.init_from and not hub_names.parse(config.init_from):
+      path = paths.location(config.init_from)
+      above = path, path.parent.parent
+    root = next((folder for folder in above if folder.name and access.is_file(folder / 'config.json')
                  and access.is_folder(folder / 'checkpoints')), None)
     if root is None:
       return (), data['seq_len']
@@ -41,10 +41,11 @@ def corpora_to_read(config):
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
   pairs = zip(*mixture.folders_and_weights(data), strict=True)
   # A corpus that was prepared in the workdir moves with it.
-  moved_with_run = lambda folder: (
-    str(root / 'corpus') if root and paths.parsed(folder).name == 'corpus' else folder)
-  return tuple((folder if access.is_folder(paths.parsed(folder)) else moved_with_run(folder), weight)
-               for folder, weight in pairs), (
+  def moved_with_run(folder):
+    location = paths.location(folder)
+    moved = root and location.name == 'corpus' and not access.is_folder(location)
+    return str(root / 'corpus') if moved else folder
+  return tuple((moved_with_run(folder), weight) for folder, weight in pairs), (
     config.data.seq_len or data['seq_len'])
 
 

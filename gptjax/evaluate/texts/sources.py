@@ -4,6 +4,7 @@ Nothing is downloaded: an evaluation must not depend on a network, and its data 
 inspected. The message about a missing set says where to get it.
 """
 
+import fnmatch
 import glob
 import itertools
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import NamedTuple
 from gptjax.data.sources import tfds, tfds_folder
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import schema as schemas
-from gptjax.storage.files import bounded
+from gptjax.storage.files import bounded, buckets, cache, paths
+from gptjax.storage.files.paths import Url
 from gptjax.text import text_checks
 
 SEARCH_DEPTHS = ('', '*', '*/*')  # folders below data_dir that are searched
@@ -52,17 +54,27 @@ class DataOptions(NamedTuple):
 def find_file(data, *names):
   """Return the Path of the first of these files in data_dir or up to two folders below it, or None.
 
+  Of a file in a bucket, it is a copy.
+
   Args:
     data: DataOptions.
     names: like 'wikitext-2-raw/wiki.test.raw', in order of preference.
   """
   for name in names if data.data_dir else ():
     for folder in SEARCH_DEPTHS:
-      paths = sorted(glob.glob(str(Path(glob.escape(str(Path(data.data_dir).expanduser()))) / folder / name)))
-      files = [path for path in map(Path, paths) if path.is_file()]
-      if files:
-        return files[0]
+      if files := _matching(paths.location(data.data_dir), f'{folder}/{name}'.lstrip('/')):
+        return cache.local_file(files[0])
   return None
+
+
+def _matching(folder, pattern):
+  """Return the sorted files below a folder, a Path or a Url, whose name matches a pattern of `glob`."""
+  if not isinstance(folder, Url):
+    return sorted(path for path in map(Path, glob.glob(str(Path(glob.escape(str(folder))) / pattern)))
+                  if path.is_file())
+  parts = pattern.split('/')
+  return [folder / name for name in buckets.find(folder)
+          if len(name.split('/')) == len(parts) and all(map(fnmatch.fnmatchcase, name.split('/'), parts))]
 
 
 def read_text(path, note=ignore_note):

@@ -12,8 +12,11 @@
   lfs             Git LFS pointers: small text files that stand in for large ones in a clone without `git
                   lfs`.
   literal_path    Paths for libraries that interpret some characters of a path.
+  parts           Files of lines that grow, `NAME.jsonl`: on this machine one file; in a bucket, immutable
+                  parts of it.
   paths           Paths of flags, config fields and arguments, made absolute where they are read.
   private_folder  Folders of compiled programs, which no other user may write to.
   records         JSON records with a checksum, so that damage on disk is detected.
   run_config      `config.json` of a workdir: the fields of its run, checked when read.
+  spool           Folders of this machine for what a process writes as files and then puts into a bucket.
 """

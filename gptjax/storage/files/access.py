@@ -22,7 +22,12 @@ def read(path, max_bytes=bounded.FILE):
     FileNotFoundError: there is none.
     InputError: it is larger.
   """
-  return buckets.read(path, max_bytes) if isinstance(path, Url) else bounded.read(path, max_bytes)
+  if not isinstance(path, Url):
+    return bounded.read(path, max_bytes)
+  try:
+    return buckets.read(path, max_bytes)
+  except FileNotFoundError:  # of fsspec, without a number
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
 
 
 def write(path, content):
@@ -53,6 +58,11 @@ def create(path, content):
     atomic.remove(new)
   atomic.sync(path.parent)
   return True
+
+
+def copy(path, target):
+  """Write a file of up to 64 MB, here or in a bucket, to another place."""
+  write(target, read(path))
 
 
 def is_file(path):

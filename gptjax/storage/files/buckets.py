@@ -35,10 +35,12 @@ class Entry(NamedTuple):
   """Facts about an object, from a list: they change whenever it is replaced.
 
   size: bytes.
-  tag: generation (gs) or ETag (s3).
+  checksum: of the content: `crc32c:...` (gs), or `etag:...` (s3; of a large object it depends on its upload).
+  version: another after each put.
   """
   size: int
-  tag: str
+  checksum: str
+  version: str
 
 
 class _Settings:
@@ -47,9 +49,12 @@ class _Settings:
   on_retry = staticmethod(lambda: None)
 
 
-def configure(retry_seconds, on_retry):
-  """Set how long requests are repeated, and a function that is called before each repetition."""
-  _Settings.retry_seconds, _Settings.on_retry = retry_seconds, staticmethod(on_retry)
+def configure(retry_seconds=None, on_retry=None):
+  """Set how long requests are repeated, and a function to call before each repetition; None: as it is."""
+  if retry_seconds is not None:
+    _Settings.retry_seconds = retry_seconds
+  if on_retry is not None:
+    _Settings.on_retry = staticmethod(on_retry)
 
 
 def read(url, max_bytes=bounded.FILE):
@@ -191,8 +196,10 @@ def remove_tree(url, last=()):
 
 
 def _entry(facts):
-  tag = facts.get('generation') or str(facts.get('ETag', '')).strip('"')
-  return Entry(facts['size'], str(tag))
+  if 'ETag' in facts:
+    tag = facts['ETag'].strip('"')
+    return Entry(facts['size'], f'etag:{tag}', f'{tag} {facts.get("LastModified")}')
+  return Entry(facts['size'], f'crc32c:{facts.get("crc32c")}', str(facts.get('generation')))
 
 
 _systems = {}

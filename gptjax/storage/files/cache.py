@@ -24,6 +24,7 @@ from gptjax.storage.files import atomic, buckets, paths
 from gptjax.storage.files.paths import Url
 
 FREE = 1 << 30  # bytes of the disk that the cache leaves free
+TRIES = 5       # downloads of a folder whose objects are replaced meanwhile
 
 
 class _Settings:
@@ -40,6 +41,11 @@ _lock = threading.Lock()
 def configure(folder, limit_gb):
   """Set the folder of the cache, and its limit in GB (0: the free space of the disk)."""
   _Settings.folder, _Settings.limit = Path(folder), limit_gb * 1e9
+
+
+def root():
+  """Return the Path of the folder of the cache, which may not exist."""
+  return _Settings.folder
 
 
 class TooSmall(InputError):
@@ -140,22 +146,31 @@ def spool(location):
   return _Settings.folder / 'spool' / hashlib.sha256(str(location).encode()).hexdigest()[:32] / location.name
 
 
-def folder(location, largest=None):
-  """Return a folder of this machine: a Path unchanged, or a copy of all objects below a Url.
+def folder(location, wanted=lambda name, entry: True):
+  """Return a folder of this machine: a Path unchanged, or a copy of the objects below a Url.
 
   Args:
     location: Path or Url.
-    largest: bytes of the largest objects that are copied; None: all are.
+    wanted: function of an object's name below the Url and its buckets.Entry: whether to copy it.
 
   Raises:
-    InputError: there are no objects, or no room for them.
+    InputError: there are no objects, no room for them, or they are replaced again and again meanwhile.
   """
   if not isinstance(location, Url):
     return location
-  entries = {name: entry for name, entry in buckets.find(location).items()
-             if largest is None or entry.size <= largest}
-  if not entries:
-    raise InputError(f'{location} does not exist, or is empty')
+  find = lambda: {name: entry for name, entry in buckets.find(location).items() if wanted(name, entry)}
+  for _ in range(TRIES):
+    entries = find()
+    if not entries:
+      raise InputError(f'{location} does not exist, or is empty')
+    path = _copy(location, entries, find)
+    if path:
+      return path
+  raise InputError(f'{location} was replaced while it was read, {TRIES} times: try again later')
+
+
+def _copy(location, entries, find):
+  """Return the Path of a copy of these objects, or None if they are others after the download."""
   key = hashlib.sha256(repr((str(location), sorted(entries.items()))).encode()).hexdigest()
   path = _Settings.folder / 'folders' / key / location.name
   with _locked(path.parent):
@@ -166,7 +181,12 @@ def folder(location, largest=None):
         for name, entry in entries.items():
           target = paths.below(new, name)
           target.parent.mkdir(parents=True, exist_ok=True)
-          buckets.download(location / name, target, entry.size)
+          try:
+            buckets.download(location / name, target, entry.size)
+          except FileNotFoundError:
+            return None
+        if find() != entries:
+          return None
         atomic.sync_tree(new)
         atomic.rename(new, path)
       finally:

@@ -7,7 +7,7 @@ A layout is a type or a tuple of types; [layout] for a list; {str: layout} for a
 import math
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, lfs
+from gptjax.storage.files import access, bounded, lfs
 from gptjax.text import text_checks
 
 NUMBER = int, float
@@ -37,16 +37,17 @@ def read(path, layout=dict, max_bytes=bounded.FILE):
   """Return the value in a JSON file.
 
   Args:
-    path: pathlib.Path.
+    path: pathlib.Path or paths.Url.
     layout: of the value.
     max_bytes: maximum size of the file.
 
   Raises:
     InputError: it cannot be read, is larger, is not JSON as `parse` takes it, or has another layout.
   """
-  lfs.refuse_pointer(path)
   try:
-    value = parse(bounded.read(path, max_bytes))
+    content = access.read(path, max_bytes)
+    lfs.refuse_content(path, content)
+    value = parse(content)
   except InputError:
     raise
   except OSError as error:

@@ -7,9 +7,13 @@ HEAD = b'version https://git-lfs.github.com/spec/'
 
 def refuse_pointer(path):
   """Raise InputError if a file is a Git LFS pointer; an absent file is accepted."""
-  if not path.is_file():
-    return
-  with open(path, 'rb') as file:
-    if file.read(len(HEAD)) == HEAD:
-      raise InputError(f'{path} is a Git LFS pointer, not the file itself: `git lfs pull` in its folder '
-                       'fetches the real one')
+  if path.is_file():
+    with open(path, 'rb') as file:
+      refuse_content(path, file.read(len(HEAD)))
+
+
+def refuse_content(path, content):
+  """Like `refuse_pointer` for the first bytes of a file."""
+  if content.startswith(HEAD):
+    raise InputError(f'{path} is a Git LFS pointer, not the file itself: `git lfs pull` in its folder '
+                     'fetches the real one')

@@ -109,7 +109,7 @@ def below(folder, name):
   parts = PurePosixPath(name).parts if isinstance(name, str) and '\0' not in name else ()
   if not parts or parts[0] == '/' or '..' in parts:
     raise InputError(f'{folder} refers to the file {name!r}, which is not in that folder: get another copy')
-  return Path(folder) / name
+  return folder / name
 
 
 def expanded(spec, kinds):

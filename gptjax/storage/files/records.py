@@ -10,7 +10,8 @@ import zlib
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, json_files
+from gptjax.storage.files import access, json_files, parts
+from gptjax.storage.files.paths import Url
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 
@@ -61,32 +62,33 @@ def read_lines(path, read, log=log):
   """Return [read(text) of each line]; damaged lines are omitted, and their numbers are reported.
 
   Args:
-    path: of the file; it need not exist.
+    path: of the file, or of what its parts make up (see `parts`), here or in a bucket; it need not exist.
     read: function of the text of a line; raises ValueError if the line is damaged.
     log: called with the report.
   """
-  path = Path(path)
-  values, damaged = [], []
-  content = path.read_bytes() if path.exists() else b''
-  for number, line in enumerate(content.removesuffix(b'\n').split(b'\n'), 1):
-    try:
-      values += [read(line.decode())] if content else []
-    except ValueError:
-      damaged.append(number)
-  if damaged:
-    numbers = ', '.join(map(str, damaged[:10])) + (', ...' if damaged[10:] else '')
-    log(f'{path}: {len(damaged)} damaged or truncated, omitted: line {numbers}')
+  values = []
+  for location, content in parts.read(path if isinstance(path, Url) else Path(path), log):
+    damaged = []
+    for number, line in enumerate(content.removesuffix(b'\n').split(b'\n'), 1):
+      try:
+        values += [read(line.decode())] if content else []
+      except ValueError:
+        damaged.append(number)
+    if damaged:
+      numbers = ', '.join(map(str, damaged[:10])) + (', ...' if damaged[10:] else '')
+      log(f'{location}: {len(damaged)} damaged or truncated, omitted: line {numbers}')
   return values
 
 
 def read(path):
-  """Return the record, a dict, in a JSON file.
+  """Return the record, a dict, in a JSON file, here or in a bucket.
 
   Raises:
+    FileNotFoundError: there is none.
     InputError: it is damaged, or not a record; one line.
   """
   try:
-    record = parse(bounded.read(Path(path)))
+    record = parse(access.read(path if isinstance(path, Url) else Path(path)))
     if not isinstance(record, dict):
       raise ValueError('it is not a JSON object')
     return remove_checksum(record)
@@ -104,13 +106,13 @@ def text(record):
 def read_or_discard(path, log=log, layout=None):
   """Like `read`, for data that can be computed again; None if the file is absent or damaged.
 
-  A damaged file is renamed to NAME.damaged and reported.
+  A damaged file is renamed to NAME.damaged (in a bucket, copied there and removed) and reported.
 
   Args:
     layout: of the record, see `json_files`; None: any.
   """
-  path = Path(path)
-  if not path.exists():
+  path = path if isinstance(path, Url) else Path(path)
+  if not access.is_file(path):
     return None
   try:
     record = read(path)
@@ -120,7 +122,11 @@ def read_or_discard(path, log=log, layout=None):
     why = f'{path}: {fault}'
   except InputError as error:
     why = str(error).removesuffix(RESTORE)
-  damaged = path.with_name(path.name + '.damaged')
-  path.replace(damaged)
+  damaged = path.parent / f'{path.name}.damaged'
+  if isinstance(path, Url):
+    access.copy(path, damaged)
+    access.remove(path)
+  else:
+    path.replace(damaged)
   log(f'{why}: moved to {damaged.name}; its content is computed again')
   return None

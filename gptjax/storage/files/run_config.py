@@ -2,11 +2,11 @@
 
 from gptjax import defaults, domains
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, json_files, records
+from gptjax.storage.files import access, json_files, records
 
 
 def read(path):
-  """Return ({field: value} of a `config.json`, digest of the corpus).
+  """Return ({field: value} of a `config.json` (Path or Url), digest of the corpus).
 
   Fields that its version did not have get the value that reproduces that version.
 
@@ -14,7 +14,7 @@ def read(path):
     InputError: it is not a config.json of gptjax.
   """
   try:
-    stored = records.remove_checksum(records.parse(bounded.read(path)))
+    stored = records.remove_checksum(records.parse(access.read(path)))
     values, digest = flat(stored['config']), stored['corpus_digest']
     for section, tree in defaults.FIELDS.items():
       if isinstance(tree, dict) and section in values:

@@ -49,7 +49,7 @@ def test_what_is_put_is_read_listed_and_removed(bucket, tmp_path):
     CONTENT[3:9], CONTENT[:1], CONTENT[-10:]]
   before = buckets.entry(bucket / 'b')
   buckets.put(bucket / 'b', b'now more')
-  assert buckets.entry(bucket / 'b').tag != before.tag and buckets.entry(bucket / 'b').size == 8
+  assert buckets.entry(bucket / 'b').version != before.version and buckets.entry(bucket / 'b').size == 8
   assert buckets.entry(bucket / 'a') is None and buckets.entry(bucket / 'none') is None
   buckets.remove_tree(bucket / 'a')
   buckets.remove(bucket / 'a' / 'text')

@@ -179,7 +179,7 @@ def test_a_link_out_of_a_corpus_is_read_only_if_its_content_is_compared(tmp_path
 
 
 def test_a_checkpoint_names_files_of_its_own(tmp_path, folder, victim):
-  found = [victim.stat().st_size, manifest.file_digest(victim)[1]]
+  found = [victim.stat().st_size, manifest._hash(victim)]
   for name in ('../victim', str(victim)):
     assert 'not the name of a file in the checkpoint' in manifest.find_fault(folder, {'files': {name: found}})
 

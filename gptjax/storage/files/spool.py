@@ -1,0 +1,96 @@
+"""Folders of this machine for what a process writes as files and then puts into a bucket.
+
+    CACHE/outgoing/TOKEN/lock     locked while the process runs
+    CACHE/outgoing/TOKEN/NAME/    what goes to one folder in a bucket
+
+A process removes its folder when it ends, and the folders of killed processes when it starts, except for
+those with the file `keep`: they hold what could not be put into the bucket.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+
+from gptjax.storage.files import atomic, buckets, cache
+
+LOCK, KEEP = 'lock', 'keep'
+SMALL = 1 << 20  # bytes: files up to this size are put by one request
+
+_roots = {}  # {(process, folder of the cache): (folder of this process, its open lock)}
+
+
+def folder(url):
+  """Return the Path of the folder for what goes below a Url; it exists."""
+  path = _root() / f'{url.name}-{hashlib.sha256(str(url).encode()).hexdigest()[:12]}'
+  path.mkdir(exist_ok=True)
+  return path
+
+
+@contextlib.contextmanager
+def temporary(url):
+  """Context manager of an unused Path for a file or a folder that goes to a Url; removed at the end."""
+  path = folder(url.parent) / f'{secrets.token_hex(4)}-{url.name}'
+  try:
+    yield path
+  finally:
+    atomic.remove(path)
+
+
+def keep():
+  """Keep the folder of this process when it ends, because not all of it is in the bucket."""
+  (_root() / KEEP).touch()
+
+
+def put_file(url, path):
+  """Put a file into a bucket."""
+  if path.stat().st_size <= SMALL:
+    buckets.put(url, path.read_bytes())
+  else:
+    buckets.put_file(url, path)
+
+
+def put_folder(url, path, last=()):
+  """Put all files below a folder into a bucket.
+
+  Args:
+    url: of the folder in the bucket.
+    path: Path of the folder of this machine.
+    last: names of the files that are put after all others.
+  """
+  files = {str(file.relative_to(path)): file for file in path.rglob('*') if file.is_file()}
+  for name in sorted(files, key=lambda name: (name in last, name)):
+    put_file(url / name, files[name])
+
+
+def _root():
+  parent = cache.root() / 'outgoing'
+  key = os.getpid(), parent
+  if key not in _roots:
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_abandoned(parent)
+    path = parent / secrets.token_hex(8)
+    path.mkdir(mode=0o700)
+    lock = open(path / LOCK, 'w')
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    _roots[key] = path, lock
+    atexit.register(_remove_own, key)
+  return _roots[key][0]
+
+
+def _remove_own(key):
+  path, lock = _roots[key]
+  if key[0] == os.getpid() and not (path / KEEP).exists():
+    atomic.remove(path)
+  lock.close()
+
+
+def _remove_abandoned(parent):
+  """Remove the folders of processes that have ended."""
+  for path in parent.iterdir():
+    with contextlib.suppress(OSError), open(path / LOCK) as lock:  # another process may be removing it
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process is running
+      if not (path / KEEP).exists():
+        atomic.remove(path)
