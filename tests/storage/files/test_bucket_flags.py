@@ -70,11 +70,8 @@ def test_these_flags_take_buckets():
 
 
 @pytest.mark.parametrize('command', [
-  ['generate', '--from=gpt2', '--prompt_file=gs://b/p'],
   ['generate', '--from=gpt2', '--compilation_cache=s3://b/p', '--prompt=a'],
   ['score', '--from=gpt2', '--compilation_cache=gs://b/c', 'a.txt'],
-  ['score', '--from=gpt2', 'gs://b/a.txt'],
-  ['overlap', '--train=text:a', '--workdir=gs://b/w'],
   ['overlap', '--train=text:a', '--workdir=w', '--filters=s3://b/w'],
   ['overlap', '--train=text:a', '--workdir=w', '--examples=a=s3://b/w'],
   ['export', '--from=gpt2', '--to=s3a://b/x'],
