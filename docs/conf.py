@@ -48,4 +48,7 @@ toc_object_entries_show_parents = 'hide'
 html_theme = 'sphinx_book_theme'
 html_title = 'gptjax'
 html_copy_source = False
-html_theme_options = {'show_toc_level': 2, 'use_download_button': False, 'home_page_in_toc': False}
+html_static_path = ['_static']
+html_css_files = ['narrow.css']
+html_theme_options = {'show_toc_level': 2, 'use_download_button': False, 'home_page_in_toc': False,
+                      'navbar_persistent': []}  # the sidebar has the search

@@ -110,7 +110,7 @@ FIELDS = dict(
                           'False: each sequence has one document and is padded to seq_len'),
     shift_windows=Field(True, flag(),
                         'shift the windows in each epoch (GPT-1: random windows); False: the same windows in '
-                        'all epochs', before=False),
+                        'all epochs', legacy_default=False),
     verify=Field(True, flag(), 'verify the hashes of the shards before training'),
     prefetch=Field(4, integer(1, 1000), 'batches read ahead'),
     cache_dir=Field('~/.cache/gptjax/buckets', path(),
@@ -129,7 +129,7 @@ FIELDS = dict(
     seed=Field(0, integer(0, LARGEST_SEED), 'of weights, dropout and the order of the data'),
     dropout_branch=Field('named', one_of('named', 'first'),
                          "branch of the seed's key for dropout: named: a separate one; first: that of an "
-                         'initial weight, as up to version 0.1.0', before='first'),
+                         'initial weight, as up to version 0.1.0', legacy_default='first'),
     max_skipped=Field(20, integer(1),
                       'consecutive steps without a finite loss after which to stop (or rewind)'),
     rewind=dict(               # after a loss spike, return to a checkpoint and skip the batches before it
@@ -172,12 +172,14 @@ FIELDS = dict(
   checkpoint=dict(
     every_steps=Field(1000, integer(0),
                       'steps between checkpoints; also at the end and at a stop; 0: only then'),
+    every_minutes=Field(0.0, real(0, 1e6),
+                        'also save when the last save started this many minutes ago; 0: never'),
     keep=Field(2, integer(1), 'newest checkpoints to keep'),
     keep_best=Field(1, integer(0), 'checkpoints with the best eval loss to keep'),
     keep_period=Field(0, integer(0),
                       'also save after each multiple of this step, and keep these checkpoints; 0: none'),
     keep_period_weights_only=Field(False, flag(),
-                                   'keep only the weights of these, in WORKDIR/milestones/STEP'),
+                                   'pretraining: keep only the weights of these, in WORKDIR/milestones/STEP'),
     max_failed=Field(3, integer(1),
                      'saves in a row to a bucket that may fail before the run ends; on a disk the first '
                      'one ends it'),
@@ -227,7 +229,7 @@ FIELDS = dict(
     head_dropout=Field(0.1, RATE_BELOW_1, 'rate on the input of the head'),
     buckets=Field(8, integer(1, 8), 'maximum number of padded widths; 1: all batches padded to the longest'),
     group_by_length=Field(False, flag(), "batches of similar lengths: less padding; False: random (GPT-1's)",
-                          before=True),
+                          legacy_default=True),
     patience=Field(0, integer(0), 'stop after this many evaluations without improvement; 0: never'),
     train_examples=Field(0, integer(0), 'training examples that are also scored at the end; 0: none'),
     predict=Field(False, flag(), 'write WORKDIR/predictions (--predict)'),

@@ -40,13 +40,13 @@ class Field(NamedTuple):
   default: value if nothing else is set.
   domain: Domain.
   meaning: with the unit, if there is one.
-  before: the value that reproduces versions without this field; None: the default does. A run of such a
-    version resumes with it.
+  legacy_default: the value that reproduces versions without this field, with which a run of such a version
+    resumes; None: the default.
   """
   default: Any
   domain: Domain
   meaning: str
-  before: Any = None
+  legacy_default: Any = None
 
 
 def violation(domain, value):
@@ -112,12 +112,13 @@ def text(several_lines=False):
   return Domain(words, holds)
 
 
-PLAIN = text().holds
+_is_plain_text = text().holds
 
 
 def path():
   """'' or the path of a folder."""
-  return Domain('the path of a folder, of valid Unicode without control characters', PLAIN, path=True)
+  return Domain('the path of a folder, of valid Unicode without control characters', _is_plain_text,
+                path=True)
 
 
 def path_or_bucket():
@@ -128,19 +129,19 @@ def path_or_bucket():
 def path_or_hub_name():
   """'' or the path of a folder, here or in a bucket, or the name of a model on the Hugging Face Hub."""
   return Domain('the path of a folder or a name on the Hugging Face Hub, of valid Unicode without control '
-                'characters', PLAIN, path=True, bucket=True, hub=True)
+                'characters', _is_plain_text, path=True, bucket=True, hub=True)
 
 
 def comma_separated():
   """'' or names separated by single commas."""
-  return Domain('names separated by single commas, or empty', lambda x: PLAIN(x) and (
+  return Domain('names separated by single commas, or empty', lambda x: _is_plain_text(x) and (
     not x or all(name.strip() for name in x.split(','))))
 
 
 def names():
   """A tuple of names."""
   return Domain("names, ('A', 'B')", lambda x: isinstance(x, tuple | list) and all(
-    PLAIN(name) and name.strip() for name in x))
+    _is_plain_text(name) and name.strip() for name in x))
 
 
 def declarations():
@@ -149,8 +150,8 @@ def declarations():
     if isinstance(x, tuple | list):
       return all(map(plain, x))
     if isinstance(x, dict):
-      return all(PLAIN(name) and plain(value) for name, value in x.items())
-    return PLAIN(x) or is_integer(x) or (isinstance(x, float) and math.isfinite(x))
+      return all(_is_plain_text(name) and plain(value) for name, value in x.items())
+    return _is_plain_text(x) or is_integer(x) or (isinstance(x, float) and math.isfinite(x))
   return Domain("dicts in a tuple, (dict(name='films', ...),), of text, numbers, tuples and dicts",
                 lambda x: isinstance(x, tuple | list) and all(isinstance(y, dict) and plain(y) for y in x))
 
@@ -159,7 +160,7 @@ def weighted_folders():
   """Pairs of a folder and a positive weight."""
   weight = real(0, 1e30, open_left=True).holds
   def pair(x):
-    return isinstance(x, tuple | list) and len(x) == 2 and PLAIN(x[0]) and x[0] and weight(x[1])
+    return isinstance(x, tuple | list) and len(x) == 2 and _is_plain_text(x[0]) and x[0] and weight(x[1])
   return Domain("pairs of folder and weight, (('FOLDER', 0.7), ('FOLDER', 0.3)), weights positive and finite",
                 lambda x: isinstance(x, tuple | list) and all(map(pair, x)))
 

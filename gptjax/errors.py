@@ -68,7 +68,7 @@ def describe(error, workdir):
   if line := _exhausted(error):
     return line, BAD_INPUT
   if fault := system_fault(error):
-    status = checkpoint_status(workdir) if workdir else 'the same command resumes from here'
+    status = checkpoint_status(workdir) if workdir else 'run the same command again to resume'
     return describe_fault(fault, fault.path or workdir or 'the output', status), BAD_INPUT
   return None
 

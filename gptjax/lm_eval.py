@@ -12,7 +12,7 @@ or on the command line, with the arguments of the harness:
 if __name__ == '__main__':
   from gptjax.command import startup
   from gptjax.parallel import jax_settings
-  startup.begin('lm_eval', 'stopped', product=True)
+  startup.begin('lm_eval', 'stopped', stdout_is_result=True)
   jax_settings.begin('lm_eval')
 
 import sys

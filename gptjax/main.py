@@ -4,7 +4,7 @@ if __name__ == '__main__':  # first: what follows takes seconds to import
   from gptjax.command import shutdown, startup
   startup.begin('gptjax', shutdown.resume_message(0), shutdown.STOPPED)
   from gptjax.config import job_flags
-  job_flags.answer()
+  job_flags.handle_help()
 
 import atexit
 import gc
@@ -21,7 +21,7 @@ os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings
 
-cpu.keep_memory()
+cpu.retain_freed_memory()
 
 # Most objects made by imports and tracing are never freed: with the default threshold, garbage collection
 # takes 10% of the start-up time, and one second more when Python exits.
@@ -29,7 +29,7 @@ gc.set_threshold(50_000)
 atexit.register(gc.freeze)
 
 if __name__ == '__main__':
-  jax_settings.begin('gptjax', single_process=False)  # imports JAX: `keep_memory` must precede its threads
+  jax_settings.begin('gptjax', single_process=False)  # after `retain_freed_memory`: JAX starts threads
 
 from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
@@ -45,7 +45,7 @@ def run(config, workdir, overrides=()):
   """Run the job of the config; returns the exit code.
 
   Args:
-    config: as written.
+    config: unresolved.
     workdir: folder of the run.
     overrides: names of the fields that the command line sets.
   """
@@ -78,22 +78,22 @@ def default_workdir(config):
 
 def main(argv):
   try:
-    job_flags.answer(argv)
+    job_flags.handle_help(argv)
     path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[job_flags.job_of(argv)])
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.anywhere(FLAGS.workdir, '--workdir')
-    cpu.spare_threads()
+    cpu.enlarge_thread_pool()
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
     if processes.is_multiprocess():
       shutdown.set_end_others(control.end_all)
     processes.compare(jax_settings.effective())  # before compilation, which could block
     jax_settings.check()
     code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
-    shutdown.defer_signal('all is saved, ending')
+    shutdown.defer_signal('everything is saved, exiting')
     processes.shut_down()
     return code
   except Exception as error:
-    shutdown.defer_signal('ending already, because of an error')
+    shutdown.defer_signal('already exiting because of an error')
     control.fail(error, FLAGS['workdir'].value)
     code = errors.print_line(error, 'gptjax', FLAGS['workdir'].value)
     if code is None:

@@ -196,6 +196,7 @@ def in_process(serving):
   """Let the clients of this process use a server of `gcs` or `s3`; yields its Faults."""
   from gptjax.storage.files import buckets
   with serving as (faults, environment), pytest.MonkeyPatch.context() as monkeypatch:
+    faults.environment = environment  # for other processes
     for name, value in environment.items():
       monkeypatch.setenv(name, value)
     forget = lambda: [type(system).clear_instance_cache() for system in buckets._systems.values()]

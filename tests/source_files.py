@@ -21,7 +21,7 @@ def texts(pieces):
 
 
 def problems(pieces):
-  return [(piece.place, piece.problem) for piece in pieces if piece.problem]
+  return [(piece.location, piece.problem) for piece in pieces if piece.problem]
 
 
 def compress(data, suffix):

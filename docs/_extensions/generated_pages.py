@@ -63,8 +63,9 @@ def commands():
 
 def _benchmarks(name, one):
   benchmark = importlib.import_module(f'{one.module}.__main__')
-  purpose = 'Measures speed, memory and accuracy. Each subject has flags of its own; the default is `train`.'
-  found = [Command(name, one.module, purpose, f'usage: gptjax {name} [SUBJECT] [flags]', [], one.example)]
+  purpose = 'Measures speed, memory and accuracy. Each subject has flags of its own.'
+  usage = f'usage: gptjax {name} SUBJECT [--FLAG=VALUE ...]'
+  found = [Command(name, one.module, purpose, usage, [], one.example)]
   for subject in benchmark.SUBJECTS:
     folder = one.module if subject in benchmark.NOT_SUBJECTS else f'{one.module}.subjects'
     parser = _parser_of(importlib.import_module(f'{folder}.{subject}'))

@@ -1,1 +1,1 @@
-"""Speed of gptjax and its alternatives, measured interleaved in one run: `python -m gptjax.benchmark`."""
+"""Speed of gptjax and its alternatives, measured interleaved: `python -m gptjax.benchmark train`."""

@@ -55,7 +55,7 @@ def main(argv):
     jax_settings.use_jax()
   folder = 'gptjax.benchmark' if subject in NOT_SUBJECTS else 'gptjax.benchmark.subjects'
   module = importlib.import_module(f'{folder}.{subject}')
-  shutdown.unwind_on_signal('ending all processes that it has started')
+  shutdown.unwind_on_signal('terminating all processes that it started')
   return module.main(flags)
 
 

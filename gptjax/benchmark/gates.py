@@ -1,7 +1,7 @@
 """Targets for one GPU: tokens per second, at least PyTorch's speed, and a small cost of dropout in attention.
 
 Speeds are those of one H100 or H200, bfloat16, sequences of 1,024 tokens. An H200 computes as fast as an
-H100; these targets do not count on its larger and faster memory.
+H100; the targets do not depend on its larger and faster memory.
 """
 
 from gptjax.benchmark import results
@@ -22,14 +22,14 @@ def training_gates(rows, device):
     size, *details = what.removeprefix(f'{TRAINING} ').split(', ')
     contenders = {row['who']: row for row in rows if row['what'] == what}
     ours = contenders.pop(OURS, None)
-    if len(details) != 1 or ours is None:  # a variant, which has no peer
+    if len(details) != 1 or ours is None:  # a variant, which no other contender runs
       continue
     if size in TARGET_SPEEDS and device.startswith(GPUS):
       target, goal = TARGET_SPEEDS[size]
       gates.append(results.gate(f'{size}, tokens/s', '>=', target, ours['median'], goal))
     if contenders:
       best = max(contenders.values(), key=lambda row: row['median'])
-      note = '' if best['ratio'] else ', not interleaved'  # the memory has no room for both
+      note = '' if best['ratio'] else ', not interleaved'  # the two do not fit into memory together
       ratio = best['ratio'] or ours['median'] / best['median']
       gates.append(results.gate(f'{size}, times as fast as {best["who"]}{note}', '>=', 1, ratio))
   return gates

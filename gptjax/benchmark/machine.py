@@ -17,7 +17,9 @@ FLAGS = 'XLA_', 'JAX_', 'LIBTPU_', 'CUDA_DEVICE_', 'NVIDIA_TF32', 'TORCH', 'PYTO
 
 
 def machine_info(packages, device=''):
-  """A dict of 'date', 'command', 'commit', 'code', 'device', 'processor', 'cores', 'python', 'flags',
+  """Return a dict that describes the machine and the software.
+
+  Its keys: 'date', 'command', 'commit', 'code', 'device', 'processor', 'cores', 'python', 'flags',
   'versions'.
 
   commit: of the checkout, with '-dirty' if files differ from it; '' outside a checkout. code: digest of

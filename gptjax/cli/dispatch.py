@@ -63,7 +63,7 @@ def overview():
         alias = f' (also: {command.alias})' if command.alias else ''
         text.append(f'  {name:<{width}}{command.purpose}{alias}')
   text += ['', '`gptjax COMMAND --help` lists the flags of a command, `gptjax --version` shows the version.',
-           '`gptjax completion bash` (zsh, tcsh) prints a script for the completion of commands and flags.',
+           '`gptjax completion bash` (zsh, fish, tcsh) prints a script that completes commands and flags.',
            '', 'example:', f'  {EXAMPLE}']
   return '\n'.join(text) + '\n'
 

@@ -89,8 +89,10 @@ def requirements(distribution='gptjax', extra=''):
     metadata.PackageNotFoundError: it is not installed.
   """
   declared = map(Requirement, metadata.requires(distribution) or ())
-  applies = lambda one, extra: not one.marker or one.marker.evaluate({'extra': extra})
-  return [one for one in declared if applies(one, extra) and not (extra and applies(one, ''))]
+  applies = lambda requirement, extra: (not requirement.marker
+                                        or requirement.marker.evaluate({'extra': extra}))
+  return [requirement for requirement in declared
+          if applies(requirement, extra) and not (extra and applies(requirement, ''))]
 
 
 def fault(requirement):
@@ -101,8 +103,8 @@ def fault(requirement):
     return f'{requirement.name} is not installed'
   if not requirement.specifier.contains(version, prereleases=True):
     return f'{requirement.name} is {version}, not {requirement.specifier}'
-  wanted = [one for extra in requirement.extras for one in requirements(requirement.name, extra)]
-  return next(filter(None, map(fault, wanted)), '')
+  required = [needed for extra in requirement.extras for needed in requirements(requirement.name, extra)]
+  return next(filter(None, map(fault, required)), '')
 
 
 def devices():
@@ -132,7 +134,7 @@ def kernels():
   config.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   config.data.seq_len = config.model.n_ctx
   for kernel in attention.KERNELS[1:]:
-    why = '' if kernel == 'xla' else fused.obstacle(kernel, config, device)
+    why = '' if kernel == 'xla' else fused.unsupported_reason(kernel, config, device)
     yield Row(kernel, why.partition(': set')[0] or 'can run', FACT if why else GOOD)
   yield Row('auto', f'selects {fused.best(config, device)}')
 
@@ -194,5 +196,5 @@ def extras():
 
 
 if __name__ == '__main__':
-  early.answer(parser, 'doctor', needs_arguments=False)
+  early.handle_help(parser, 'doctor', needs_arguments=False)
   run.run(main, 'doctor')

@@ -2,7 +2,7 @@
 
   bars        Progress bars: tqdm's on a terminal, elsewhere a line every 30 seconds.
   colors      Colours on terminals, by termcolor: headings of help, warnings, the marks of `gptjax doctor`.
-  early       Help, the version, and calls without arguments: answered before any large import.
+  early       Help, the version, and calls without arguments, handled before any large import.
   figures     Matplotlib figures, drawn by its Agg backend whatever the environment selects.
   flag_types  Types of numeric flags, each with a domain.
   parsers     The flags of each command, in modules that import nothing large.

@@ -1,7 +1,7 @@
-"""Help, the version, and calls without arguments: answered before any large import.
+"""Help, the version, and calls without arguments, handled before any large import.
 
-Each command calls `answer` right after `startup.begin`, so these take a fraction of a second although JAX and
-TensorFlow take several to import.
+Each command calls `handle_help` right after `startup.begin`, so these take a fraction of a second although
+JAX and TensorFlow take several to import.
 """
 
 import sys
@@ -14,7 +14,7 @@ from gptjax.errors import InputError
 HELP = {'--help', '-help', '-h'}
 
 
-def answer(parser, command, needs_arguments=True):
+def handle_help(parser, command, needs_arguments=True):
   """Print what the command line asks for and exit, or return if the command has to run.
 
   --help, -h and --version exit with 0. Without arguments the purpose of the command and an example are

@@ -17,7 +17,7 @@ from gptjax.errors import InputError
 
 SEED = LARGEST_SEED
 WORKERS = max(64, 4 * (os.cpu_count() or 1))  # maximum number of worker processes of a command
-SHOWN = 40           # characters of a refused value that a message repeats
+MAX_SHOWN = 40       # characters of a refused value that a message repeats
 
 
 class Number(NamedTuple):
@@ -30,7 +30,7 @@ class Number(NamedTuple):
   domain: domains.Domain
 
   def __call__(self, text):
-    shown = text if len(text) <= SHOWN else f'{text[:SHOWN]}...'
+    shown = text if len(text) <= MAX_SHOWN else f'{text[:MAX_SHOWN]}...'
     try:
       value = self.kind(text)
     except ValueError:

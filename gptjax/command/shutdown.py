@@ -82,8 +82,8 @@ def exit_on_signal(line, code=STOPPED):
 def resume_message(step):
   """Return the line for `exit_on_signal` when all work is in the checkpoint of `step` (0: no work yet)."""
   if not step:
-    return 'stopped before the first step; nothing was lost: the same command starts it'
-  return f'stopped after step {step}, which is saved: the same command resumes there'
+    return 'stopped before the first step; nothing is lost: run the same command again'
+  return f'stopped after step {step}, which is saved: run the same command again to resume'
 
 
 def defer_signal(line):
@@ -253,7 +253,7 @@ def _end(number):
   """End the process, and the others of its run, because of a signal."""
   line, code = _action
   if _end_others:
-    _print(f'{_command}: {_name(number)}: ending all processes of the run')
+    _print(f'{_command}: {_name(number)}: terminating all processes of the run')
     _end_others(f'{_name(number)}: {line}', code)
   _print(f'{_command}: {_name(number)}: {line}')
   os._exit(128 + number if code is None else code)

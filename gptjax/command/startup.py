@@ -9,14 +9,14 @@ from gptjax.command import shutdown, streams
 OTHERS = r'(?!gptjax\b)'  # regular expression for modules in a warnings filter
 
 
-def begin(command, line, code=None, product=False):
+def begin(command, line, code=None, stdout_is_result=False):
   """Protect the standard streams, override harmful environment variables, and catch signals.
 
   Args:
     command, line, code: see `shutdown.catch`.
-    product: whether stdout is what the command is for (see `streams.protect`).
+    stdout_is_result: whether the result of the command goes to stdout (see `streams.protect`).
   """
-  streams.protect(product)
+  streams.protect(stdout_is_result)
   os.environ.setdefault('NO_COLOR', '1')  # colour codes of libraries would be escaped, like untrusted text
   os.environ['MPLBACKEND'] = 'Agg'  # a notebook's backend, which its shells inherit, fails elsewhere
   if any(option.startswith('error') for option in sys.warnoptions):

@@ -1,11 +1,12 @@
 """Standard output and standard error of a command; errors there do not end a run.
 
 A reader can exit (`2>&1 | head -1`), a terminal can close, and the disk of a log can fill up. None of these
-may end a run or change its exit code. So a command replaces `sys.stderr`, and `sys.stdout` unless that is its
-product, by a stream that reports its first OSError on the other stream and then writes to /dev/null. The file
-descriptor is redirected too: libraries in C++ write to it, and Python flushes its buffers at exit.
+may end a run or change its exit code. So a command replaces `sys.stderr`, and `sys.stdout` unless it has the
+result of the command, by a stream that reports its first OSError on the other stream and then writes to
+/dev/null. The file descriptor is redirected too: libraries in C++ write to it, and Python flushes its buffers
+at exit.
 
-If stdout is the product, the command exits when it has no reader (`| head`), with 141 as if by SIGPIPE. The
+If stdout has the result, the command exits when it has no reader (`| head`), with 141 as if by SIGPIPE. The
 signal itself stays ignored, Python's default, because it does not distinguish stdout from stderr or a socket.
 
 Untrusted text must not act on a terminal: everything that a command writes is `printable`, except for
@@ -23,13 +24,13 @@ from gptjax.command import colors
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 
-UNREAD = 128 + 13  # exit code of a command whose product has no reader, as a shell shows SIGPIPE
+NO_READER = 128 + 13  # exit code of a command whose stdout has no reader, as a shell shows SIGPIPE
 
 # What tqdm writes first: a return to the start of the line, or only movements to other lines.
 _CURSOR_MOVES = re.compile(r'\r|(?:\n|\x1b\[A)+\Z')
 
 
-class _Messages:
+class _PrintableStream:
   """A text stream that makes text printable; it delegates everything but writing."""
 
   def __init__(self, stream, name):
@@ -59,13 +60,13 @@ class _Messages:
 
   def _discard(self):
     """Redirect buffered and later output to /dev/null."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, self._stream.fileno())
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, self._stream.fileno())
+    os.close(devnull)
     self._stream.flush()
 
 
-class _Guarded(_Messages):
+class _GuardedStream(_PrintableStream):
   """Also redacts URLs, and never raises OSError."""
 
   def _filtered(self, text):
@@ -74,44 +75,45 @@ class _Guarded(_Messages):
   def _failed(self, error):
     self._discard()
     other = sys.stdout if self._name == 'stderr' else sys.stderr
-    if type(other) is _Guarded:  # else the other stream is reserved for the product
+    if type(other) is _GuardedStream:  # else the other stream is reserved for the result
       other.write(f'gptjax: {self._name} cannot be written ({error.strerror}): continuing without it\n')
       other.flush()
 
 
-class _Product(_Messages):
-  """Standard output if it is the product of the command."""
+class _ResultStream(_PrintableStream):
+  """Standard output if it has the result of the command."""
 
   def _filtered(self, text):
-    return text  # a product can be a text with URLs
+    return text  # a result can be a text with URLs
 
   def _failed(self, error):
     if not isinstance(error, BrokenPipeError):
       raise error
     self._discard()
-    sys.exit(UNREAD)
+    sys.exit(NO_READER)
 
 
-def protect(product):
+def protect(stdout_is_result):
   """Make the standard streams of this process safe to write to; call it before any file is opened.
 
   Args:
-    product: whether stdout is the product of the command; then an error there is an error of the command, and
-      the process exits with UNREAD when stdout has no reader.
+    stdout_is_result: whether the result of the command goes to stdout; then an error there is an error of the
+      command, and the process exits with NO_READER when stdout has no reader.
   """
   for number, name in enumerate(('stdin', 'stdout', 'stderr')):
     if getattr(sys, name) is None:  # closed, as by `2>&-`: else the next opened file would get its descriptor
       if not _is_open(number):
         os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
       setattr(sys, name, open(os.devnull, 'w' if number else 'r'))
-  for name, guard in ('stdout', _Product if product else _Guarded), ('stderr', _Guarded):
-    if not isinstance(getattr(sys, name), _Messages):
-      setattr(sys, name, guard(getattr(sys, name), name))
-  if product:
-    atexit.register(_flush_product)
+  stdout_class = _ResultStream if stdout_is_result else _GuardedStream
+  for name, stream_class in ('stdout', stdout_class), ('stderr', _GuardedStream):
+    if not isinstance(getattr(sys, name), _PrintableStream):
+      setattr(sys, name, stream_class(getattr(sys, name), name))
+  if stdout_is_result:
+    atexit.register(_flush_result)
 
 
-def _flush_product():
+def _flush_result():
   """Flush the buffer before Python exits, which would show an error as a traceback."""
   try:
     sys.stdout.flush()
@@ -134,7 +136,7 @@ def write_colored(text, stream):
 
   On a terminal that shows colours nothing is escaped: the caller makes untrusted parts printable.
   """
-  if colors.enabled(stream) and isinstance(stream, _Messages):
+  if colors.enabled(stream) and isinstance(stream, _PrintableStream):
     stream._attempt(lambda: stream._stream.write(text))
   else:
     stream.write(text)
@@ -146,7 +148,7 @@ def write_generated(text):
   if out.isatty():
     out.write(printable(text, '\n\t'))
   else:
-    (out._stream if isinstance(out, _Messages) else out).write(text)
+    (out._stream if isinstance(out, _PrintableStream) else out).write(text)
   out.flush()
 
 
@@ -180,7 +182,7 @@ def optional(what, on_failure=lambda: None):
       reason = f'{os.strerror(fault.number)} {fault.path}'
     elif type(error).__module__.startswith('tensorflow.'):
       reason = re.sub(r'{{.*?}}|\[Op:.*', '', reason)
-    elif not isinstance(error, errors.InputError | OSError):
+    elif not (isinstance(error, errors.InputError | OSError) or type(error).__module__.startswith('wandb.')):
       traceback.print_exception(error)
       reason = f'{type(error).__name__}: {error}'
     log(f'{what} failed, continuing without: {" ".join(reason.split())}', warning=True)

@@ -4,8 +4,9 @@
   extension     Extending a run: `train.steps` (or `train.epochs`) and `eval.limit` may grow when it is
                 resumed.
   files         Config files: find and run them, with errors of one line.
-  job_flags     The flags beside --config of the command that runs the job of a config.
+  job_flags     The flags of `gptjax.main` in addition to --config: workdir, processes, predictions; and its
+                help.
   memory        A lower bound of the memory of a run, checked before anything is compiled.
   resolve       Resolve a config: fill in derived fields, check it, and store it in the workdir.
-  resume        Config fields of a resumed run: stored values are kept unless they are set explicitly.
+  resume        Config fields of a resumed run: stored values are restored unless fields are set explicitly.
 """

@@ -66,7 +66,7 @@ class Usage(NamedTuple):
   fields: tuple     # names of the fields that are used most
 
 
-def answer(flag_values, argv, usage, command):
+def handle_help(flag_values, argv, usage, command):
   """Print what `argv` asks for and exit with 0, or return if the command has to run; imports nothing large.
 
   --help and -h print the flags and the most used fields of the config, --helpfull all fields, --version the

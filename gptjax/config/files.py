@@ -22,8 +22,8 @@ PACKAGE = 'configs'  # the name under which config files import each other
 def folder():
   """Return the folder of gptjax's configs: inside the package if installed, beside it in a checkout."""
   package = Path(__file__).parents[1]
-  return next((place for place in (package / PACKAGE, package.parent / PACKAGE)
-               if (place / 'default.py').is_file()), package / PACKAGE)
+  candidates = package / PACKAGE, package.parent / PACKAGE
+  return next((path for path in candidates if (path / 'default.py').is_file()), candidates[0])
 
 
 def names():
@@ -88,14 +88,14 @@ def _run(file, name, arguments):
     raise InputError(f'{name}{line} is not a config file in Python ({_first_line(error)})') from None
   module = types.ModuleType('config')
   module.__file__ = str(file)
-  with _siblings(file.parent):
+  with _configs_package(file.parent):
     try:
       exec(code, module.__dict__)
       if callable(getattr(module, 'get_config', None)):
         return module.get_config(*arguments)
     except (Exception, SystemExit) as error:
-      place = _place(error, file, name)
-      raise InputError(f'{place}: {type(error).__name__}: {_first_line(error)}') from error
+      location = _error_location(error, file, name)
+      raise InputError(f'{location}: {type(error).__name__}: {_first_line(error)}') from error
   raise InputError(f'{name} has no function get_config: define one that returns the config')
 
 
@@ -118,7 +118,7 @@ def _names(config, prefix=''):
     yield from _names(value, f'{prefix}{name}.') if hasattr(value, 'items') else [f'{prefix}{name}']
 
 
-def _place(error, file, name):
+def _error_location(error, file, name):
   """FILE:LINE of the innermost frame of an error in the config file, or in a config that it imports."""
   frames = [frame for frame in traceback.extract_tb(error.__traceback__)
             if Path(frame.filename).parent in (file.parent, folder())]
@@ -133,12 +133,12 @@ def _first_line(error):
 
 
 @contextlib.contextmanager
-def _siblings(place):
+def _configs_package(config_folder):
   """Context in which `configs` is a package of the config file's folder and of gptjax's configs."""
   in_package = lambda name: name == PACKAGE or name.startswith(PACKAGE + '.')
   before = {name: sys.modules.pop(name) for name in list(sys.modules) if in_package(name)}
   package = types.ModuleType(PACKAGE)
-  package.__path__ = [str(place), str(folder())]
+  package.__path__ = [str(config_folder), str(folder())]
   package.default = defaults
   sys.modules |= {PACKAGE: package, f'{PACKAGE}.default': defaults}
   try:

@@ -1,4 +1,4 @@
-"""The flags beside --config of the command that runs the job of a config, `gptjax.main`."""
+"""The flags of `gptjax.main` in addition to --config: workdir, processes, predictions; and its help."""
 
 import sys
 
@@ -25,7 +25,7 @@ _PRETRAINING = (
   'train.batch_size', 'train.microbatch_size', 'train.seed', 'optimizer.learning_rate',
   'optimizer.warmup_steps', *_SHAPE, 'model.dropout', 'model.remat', *_DEVICES, 'checkpoint.every_steps',
   'eval.every_steps', 'log.every_steps')
-FIELDS = {  # the most used ones
+FIELDS = {  # shown by --help
   '': ('job', *_PRETRAINING),
   'pretrain': _PRETRAINING,
   'finetune': (
@@ -52,14 +52,14 @@ def usage(job=''):
   return command_line.Usage('python -m gptjax.main', __name__, PURPOSES[job], EXAMPLES[job], FIELDS[job])
 
 
-def answer(argv=None):
-  """Call `command_line.answer` for the job that --config.job names.
+def handle_help(argv=None):
+  """Call `command_line.handle_help` for the job that --config.job names.
 
   Args:
     argv: by default that of the process.
   """
   argv = argv or sys.argv
-  command_line.answer(flags.FLAGS, argv, usage(job_of(argv)), 'gptjax')
+  command_line.handle_help(flags.FLAGS, argv, usage(job_of(argv)), 'gptjax')
 
 
 def job_of(argv):

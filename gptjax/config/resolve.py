@@ -28,8 +28,8 @@ PATHS = {name: (hub_names.absolute if field.domain.hub else paths.anywhere if fi
                 paths.local)
          for name, field in defaults.declared().items() if field.domain.path}
 # Those that may differ between hosts: the content of the folders is compared by its digest.
-OWN_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
-             'finetune.data_dir', 'data.cache_dir')
+HOST_PATHS = ('compilation_cache', 'data.corpus', 'data.mixture', 'data.tfds_dir', 'eval.data_dir',
+              'finetune.data_dir', 'data.cache_dir')
 
 # Fields that may change when a run is resumed: placement, logging and paths.
 MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'storage.', 'watchdog.', 'attention.kernel',
@@ -45,7 +45,7 @@ def make_paths_absolute(config, overrides=()):
   """Make the paths of a config absolute, in place; see `gptjax.storage.files.paths`.
 
   Args:
-    config: as written.
+    config: unresolved.
     overrides: names of the fields that the command line sets. If `data.mixture` is one of them, it replaces
       the corpus and the source of the config file.
   """
@@ -54,8 +54,8 @@ def make_paths_absolute(config, overrides=()):
       config.data[field.partition('.')[2]] = ''
   for field, absolute in PATHS.items():
     section, _, name = field.rpartition('.')
-    place = config[section] if section else config
-    place[name] = absolute(place[name], f'config.{field} =')
+    parent = config[section] if section else config
+    parent[name] = absolute(parent[name], f'config.{field} =')
   _check_mixture(config.data)
   config.data.mixture = tuple((paths.anywhere(folder, 'config.data.mixture:'), weight)
                               for folder, weight in config.data.mixture)
@@ -65,7 +65,7 @@ def check_fields(config):
   """Check that each field is in its domain, which `gptjax/defaults.py` declares.
 
   Args:
-    config: as written or resolved.
+    config: unresolved or resolved.
 
   Raises:
     InputError: a field is not; the message has its name, its value and the domain.
@@ -86,7 +86,7 @@ def resolve(config, workdir, device=None):
   `train.steps` depends on the corpus.
 
   Args:
-    config: as written.
+    config: unresolved.
     workdir: folder of the run.
     device: one of the devices of the run; None: one of this machine.
 
@@ -171,6 +171,9 @@ def _check_rewind(c):
   if c.train.rewind.threshold == 0 or kept_for_good:
     return
   _require(fields.every_steps > 0, 'config.train.rewind needs checkpoints: set config.checkpoint.every_steps')
+  _require(fields.every_minutes == 0, 'config.train.rewind needs checkpoints that reach back for a number of '
+           f'steps, but those of config.checkpoint.every_minutes = {fields.every_minutes:g} replace older '
+           'ones: set it to 0, or config.checkpoint.keep_period')
   further = fields.keep_period % fields.every_steps > 0  # checkpoints between those of every_steps
   enough = 1 + -(-back // fields.every_steps) + further * -(-back // max(fields.keep_period, 1))
   _require(fields.keep >= enough,
@@ -225,12 +228,12 @@ def facts(config):
   Settings of JAX are compared earlier, see `gptjax.parallel.jax_settings`.
   """
   return {
-    'code of gptjax, its digest': code_digest(),
+    'digest of the code of gptjax': code_digest(),
     **{f'version of {name}': version for name, version in versions().items()},
-    'kind of its devices': sorted({device.device_kind for device in jax.local_devices()}),
-    'number of its devices': jax.local_device_count(),
+    'device kind': sorted({device.device_kind for device in jax.local_devices()}),
+    'number of local devices': jax.local_device_count(),
     **{f'config.{field}': redacted_values(value) for field, value in flat(config).items()
-       if field not in OWN_PATHS}}
+       if field not in HOST_PATHS}}
 
 
 def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
@@ -250,11 +253,12 @@ def write_or_check_config(config, workdir, corpus_digest, n_steps=None):
          'devices': [jax.devices()[0].device_kind, jax.device_count()],
          'settings': jax_settings.effective(), 'command': sys.orig_argv}
   if access.is_file(path) or not access.create(path, records.text(redacted_values(run))):
-    _same_run(path, config, corpus_digest, n_steps)
+    _check_same_run(path, config, corpus_digest, n_steps)
   print(f'workdir {workdir}', file=sys.stderr)
 
 
-def _same_run(path, config, corpus_digest, n_steps):
+def _check_same_run(path, config, corpus_digest, n_steps):
+  """Raise InputError unless config.json has this run or one that it extends, which is recorded."""
   before, digest = run_config.read(path)
   now = flat(config)
   grown = extension.check(before, now, config, path.parent, n_steps)

@@ -1,4 +1,4 @@
-"""Config fields of a resumed run: stored values are kept unless they are set explicitly.
+"""Config fields of a resumed run: stored values are restored unless fields are set explicitly.
 
 Versions can change defaults and add fields, which must not change an existing run. A field keeps its stored
 value unless the command line sets it, or the config file sets it to a value other than the current default. A
@@ -14,20 +14,19 @@ from gptjax.errors import InputError
 from gptjax.storage.files import access, paths
 from gptjax.storage.files.run_config import as_tuple, read
 
-# Fields that are not kept: mesh, kernels, compilation, evaluation batch size, input paths, predictions.
-NOT_KEPT = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
-            'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
-            'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
-            'finetune.lstm_from', 'finetune.predict')
-# Fields that `config.resolve` fills in; keeping them is not reported.
-FILLED_IN = ('model.n_inner', 'model.compute_dtype', 'data.seq_len', 'train.microbatch_size')
+# Fields that are not restored: mesh, kernels, compilation, evaluation batch size, input paths, predictions.
+NOT_RESTORED = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
+                'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
+                'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
+                'finetune.lstm_from', 'finetune.predict')
+# Fields that `config.resolve` sets; restoring them is not reported.
+RESOLVED_FIELDS = ('model.n_inner', 'model.compute_dtype', 'data.seq_len', 'train.microbatch_size')
 # Fields of config.model that do not change the weights' shapes or meaning.
-NOT_OF_WEIGHTS = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
+NOT_WEIGHTS_FIELDS = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 
 
-def keep_stored_fields(config, workdir, overrides=()):
-  """Set, in section_config, the fields that a run in the workdir keeps, and print those whose stored value
-  replaced another.
+def restore_stored_fields(config, workdir, overrides=()):
+  """Set the fields of a config to the values stored in the workdir, and print those that change.
 
   Args:
     config: with the values of the config file and the command line, before `resolve`.
@@ -40,7 +39,7 @@ def keep_stored_fields(config, workdir, overrides=()):
   path = paths.location(workdir) / 'config.json'
   if not access.is_file(path):
     return
-  stored, kept = read(path)[0], []
+  stored, restored = read(path)[0], []
   if stored['job'] != config.job:  # the job was chosen before this call, so a stored one would have no effect
     raise InputError(f'{workdir} has a run with config.job = {stored["job"]!r}, not {config.job!r}: use '
                      'its config file, or another workdir')
@@ -51,18 +50,18 @@ def keep_stored_fields(config, workdir, overrides=()):
       section_config = getattr(section_config, part)
     value = getattr(section_config, leaf)
     from_weights = config.init_from and (name == 'data.tokenizer' or is_weights_field(name))
-    if name in overrides or name.startswith(NOT_KEPT) or (value != field.default and not from_weights):
+    if name in overrides or name.startswith(NOT_RESTORED) or (value != field.default and not from_weights):
       continue
     stored_value = as_tuple(stored[name])
     if stored_value != value:
       setattr(section_config, leaf, stored_value)
-      kept += [f'config.{name} = {stored_value!r}'] * (name not in FILLED_IN)
-  if kept and jax.process_index() == 0:
-    print(f'kept from {path}: {", ".join(kept)}', file=sys.stderr)
+      restored += [f'config.{name} = {stored_value!r}'] * (name not in RESOLVED_FIELDS)
+  if restored and jax.process_index() == 0:
+    print(f'restored from {path}: {", ".join(restored)}', file=sys.stderr)
 
 
 def is_weights_field(name):
   """Whether a field, like 'model.n_layer', is a property of weights."""
   section, _, leaf = name.rpartition('.')
   # A run may use another dropout than its initial weights had.
-  return section == 'model' and leaf not in (*NOT_OF_WEIGHTS, 'dropout')
+  return section == 'model' and leaf not in (*NOT_WEIGHTS_FIELDS, 'dropout')

@@ -6,6 +6,7 @@
   corpus      A prepared corpus: its files, and the windows that each batch reads.
   encode      Encodes pieces of documents into token ids and assigns them to a split.
   inspect     Inspects a corpus: counts, damage, document lengths, and the text of a document or a batch.
+  output      The files that `prepare` writes, and the commits of its progress.
   prepare     Writes a corpus: documents from any source, tokenized, in shards with a manifest.
   progress    The progress bar of `prepare`: amount of text, speed, and an estimate of the remaining time.
   sources     Documents from files, archives, tables, TensorFlow Datasets and corpora.

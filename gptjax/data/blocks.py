@@ -44,15 +44,15 @@ def read_pieces(reading, position):
     pieces = sources.pieces(reading.units[number], reading.separator, reading.tfds_dir)
     for count, piece in enumerate(itertools.islice(pieces, skip, None), skip + 1):
       if piece.problem and reading.stop_on_error:
-        raise InputError(unusable_document_message(piece.place, piece.problem))
+        raise InputError(unusable_document_message(piece.location, piece.problem))
       documents += piece.start == 0
       yield Position(number, count, documents), piece
     skip = 0
 
 
-def unusable_document_message(place, problem):
+def unusable_document_message(location, problem):
   """The error message for the first unusable document."""
-  return f'{place}: {problem.rstrip(".")}; --on_error=skip would leave it out'
+  return f'{location}: {problem.rstrip(".")}; --on_error=skip would leave it out'
 
 
 def label_pieces(reading, position, verdicts):
@@ -79,7 +79,7 @@ def make_blocks(pieces, position, payload):
     if reason:
       skipped[reason] += piece.start == 0
       if piece.problem:
-        messages.append(printable(redacted(f'{piece.place}: {piece.problem}')) + '\n')
+        messages.append(printable(redacted(f'{piece.location}: {piece.problem}')) + '\n')
     else:
       payloads.append(payload(after, piece))
       size += len(piece.text)

@@ -33,9 +33,9 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
     names: special tokens that a text may contain.
 
   Returns:
-    A function of a list of (text, held out, start, length, place) that returns (train, validation,
+    A function of a list of (text, held out, start, length, location) that returns (train, validation,
     number of documents without tokens, failures); the first two are Encoded. Text that cannot be encoded
-    is omitted from its document; failures has (place of the document, reason) for each such text.
+    is omitted from its document; failures has (location of the document, reason) for each such text.
   """
   from gptjax.data.tokenizers import loading
   tokenizer, names = loading.load(tokenizer_folder), tuple(names)
@@ -43,11 +43,11 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
   def encode_block(pieces):
     parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]
     n_empty, failures = 0, []
-    for text, held, start, length, place in pieces:
-      for split, share, first, last in split_piece(text, held, start, length, tail):
-        ids, problem = encode_piece(tokenizer, names, share, first, last)
+    for text, held_out, start, length, location in pieces:
+      for split, part, first, last in split_piece(text, held_out, start, length, tail):
+        ids, problem = encode_piece(tokenizer, names, part, first, last)
         if problem:
-          failures.append((place, problem))
+          failures.append((location, problem))
         if first and last and not len(ids):
           n_empty += not problem
           continue
@@ -55,8 +55,8 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
           starts[split].append(counts[split])
         parts[split].append(ids)
         counts[split] += len(ids)
-        n_bytes[split] += 0 if problem else len(share.encode())
-    joined = [np.concatenate([np.empty(0, np.int32), *part]).astype(dtype) for part in parts]
+        n_bytes[split] += 0 if problem else len(part.encode())
+    joined = [np.concatenate([np.empty(0, np.int32), *ids]).astype(dtype) for ids in parts]
     encoded = [Encoded(joined[i], np.array(starts[i], np.uint64), n_bytes[i]) for i in (0, 1)]
     return *encoded, n_empty, failures
 
@@ -98,25 +98,25 @@ def _is_encoder_error(error):
           or type(error).__name__ == 'PanicException')
 
 
-def split_piece(text, held, start, length, tail):
+def split_piece(text, held_out, start, length, tail):
   """Split a piece: [(0 for train or 1 for validation, text, starts a document, ends a document)].
 
   Args:
     text: characters [start, start + len(text)) of a document of `length` characters.
-    held: whether the document belongs to validation.
+    held_out: whether the document belongs to validation.
     tail: 0, or the share at the end of each document that is validation instead. The cut is at the next
       start of a line, or else of a word. Documents whose end is shorter than MIN_TAIL characters are not
       cut.
   """
   stop = start + len(text)
   if not tail:
-    return [(int(held), text, start == 0, stop == length)]
-  border = int(length * (1 - tail)) if length * tail >= MIN_TAIL else length
-  if border >= stop:
-    return [(0, text, start == 0, stop == border)]
-  if border <= start:
-    return [(1, text, start == border, stop == length)]
-  at = border - start
+    return [(int(held_out), text, start == 0, stop == length)]
+  cut = int(length * (1 - tail)) if length * tail >= MIN_TAIL else length
+  if cut >= stop:
+    return [(0, text, start == 0, stop == cut)]
+  if cut <= start:
+    return [(1, text, start == cut, stop == length)]
+  at = cut - start
   for separator in '\n ':
     index = text.find(separator, at, len(text) - 1)
     if index >= 0:

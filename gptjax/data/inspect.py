@@ -11,8 +11,8 @@ Updates are counted from 0; metrics.jsonl has the loss of update s as step s + 1
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.inspect import parser
-  startup.begin('inspect', 'stopped', product=True)
-  early.answer(parser, 'inspect')
+  startup.begin('inspect', 'stopped', stdout_is_result=True)
+  early.handle_help(parser, 'inspect')
 
 import io
 from pathlib import Path
@@ -27,7 +27,6 @@ from gptjax.errors import InputError
 from gptjax.kernels import cpu
 from gptjax.storage import rewind_log
 from gptjax.storage.files import access, paths, run_config
-from gptjax.storage.files.paths import Url
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 from gptjax.text.words import plural
@@ -150,8 +149,7 @@ def _draw(path, counts, edges, title):
   try:
     png = io.BytesIO()
     figure.savefig(png, format='png')
-    path = paths.parsed(path)
-    access.write(path, png.getvalue()) if isinstance(path, Url) else path.write_bytes(png.getvalue())
+    access.write(paths.location(path), png.getvalue())
   except OSError as error:
     raise InputError(f'cannot write {path}: {error.strerror}') from None
 

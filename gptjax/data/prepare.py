@@ -14,10 +14,9 @@ less than a window too, nothing is held out. The chosen rule is printed and reco
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.prepare import parser
-  startup.begin('prepare', 'stopped; the same command continues where it was')
-  early.answer(parser, 'prepare')
+  startup.begin('prepare', 'stopped; run the same command again to continue')
+  early.handle_help(parser, 'prepare')
 
-import collections
 import contextlib
 import json
 import time
@@ -39,6 +38,7 @@ from gptjax.data import blocks, encode, summary, upload, workers
 from gptjax.data import progress as progress_bar
 from gptjax.data.clean import duplicates, webtext
 from gptjax.data.corpus import corpus_manifest, held_out, shards
+from gptjax.data.output import Output, Progress, token_dtype
 from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
@@ -47,7 +47,6 @@ from gptjax.storage.files import access, atomic, cache, json_files, paths
 from gptjax.storage.files.paths import Url
 
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
-SKIPPED = 'skipped.txt'     # lists the documents that were skipped because of a problem
 
 
 class Job(NamedTuple):
@@ -167,7 +166,7 @@ def _run(job):
   state = shards.load_state(job.out)
   if state is None:
     unexpected = [path.name for path in job.out.iterdir()
-               if path.name not in (owner_record.FILE, OLD_LOCK) and path.suffix != '.new']
+                  if path.name not in (owner_record.FILE, OLD_LOCK) and path.suffix != '.new']
     if unexpected:
       raise InputError(f'{job.out} is not empty (it holds {min(unexpected)}): give a new folder '
                        'as --out')
@@ -200,7 +199,7 @@ def _filter(job, state):
     work = blocks.make_blocks(first_pieces, position, lambda after, piece: (
       after.documents - 1, piece.digest, piece.text, piece.fields))
     with (contextlib.closing(duplicates.FeatureColumns(job.out, position.documents)) as columns,
-          _Progress(job, state, columns, 'judging', position) as progress):
+          Progress(job, state, columns, 'judging', position) as progress):
       for block, features in workers.map_in_order(duplicates.make_feature_function, [job.reading.recipe],
                                                   work, job.workers):
         columns.add(features, block.position.documents)
@@ -237,93 +236,19 @@ def _encode(job, state, verdicts):
   position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
   pieces = blocks.label_pieces(job.reading, position, verdicts)
   work = blocks.make_blocks(pieces, position, lambda after, piece: (
-    piece.text, encode.in_validation(piece.digest, fraction), piece.start, piece.length, piece.place))
-  settings = [str(job.out / 'tokenizer'), _dtype(state).name, state['tail'], state.get('special_tokens', ())]
-  with contextlib.closing(_Output(job, state)) as output:
-    with _Progress(job, state, output, 'encoding', position) as progress:
+    piece.text, encode.in_validation(piece.digest, fraction), piece.start, piece.length, piece.location))
+  settings = [str(job.out / 'tokenizer'), token_dtype(state).name, state['tail'],
+              state.get('special_tokens', ())]
+  with contextlib.closing(Output(job, state)) as output:
+    with Progress(job, state, output, 'encoding', position) as progress:
       for block, (*encoded, n_empty, failures) in workers.map_in_order(encode.make_encoder, settings, work,
                                                                        job.workers):
         output.add(block, encoded, n_empty, failures)
         progress.update(sum(part.n_bytes for part in encoded), block.position)
-    size = sum(split['tokens'] * _dtype(state).itemsize + 8 * split['documents']
+    size = sum(split['tokens'] * token_dtype(state).itemsize + 8 * split['documents']
                for split in state['splits'].values())
     with progress_bar.bytes_bar('hashing', job.progress, total=size) as bar:
       return output.complete(bar.update)
-
-
-def _dtype(state):
-  return np.dtype('<u2' if state['tokenizer']['n_vocab'] <= 1 << 16 else '<u4')
-
-
-class _Output:
-  """The files of a corpus, and the part of the state that describes them."""
-
-  def __init__(self, job, state):
-    self._state, self._stop = state, job.reading.stop_on_error
-    self._splits = [shards.SplitWriter(job.out, name, _dtype(state), job.shard_tokens,
-                                       state['splits'][name]) for name in encode.SPLITS]
-    self._skipped = shards.AppendOnlyFile(job.out / SKIPPED, state['skipped_bytes'])
-
-  def add(self, block, encoded, n_empty, failures):
-    for place, problem in failures[:self._stop]:
-      raise InputError(blocks.unusable_document_message(place, problem))
-    for split, part in zip(self._splits, encoded, strict=True):
-      split.add(*part)
-    messages = [*block.messages, *(f'{place}: {problem}\n' for place, problem in failures)]
-    self._skipped.write(''.join(messages).encode(errors='backslashreplace'))
-    counts = collections.Counter(self._state['skipped']) + block.skipped
-    failed = len({place for place, _ in failures})
-    counts += collections.Counter({'no tokens': n_empty, encode.ENCODE_FAILED: failed})
-    self._state.update(position=block.position, skipped=dict(counts),
-                       skipped_bytes=self._skipped.length)
-
-  def sync(self):
-    for file in (*self._splits, self._skipped):
-      file.sync()
-
-  def close(self):
-    for file in (*self._splits, self._skipped):
-      file.close()
-
-  def complete(self, on_bytes):
-    self._skipped.complete()
-    entries = {name: split.complete(on_bytes)
-               for name, split in zip(encode.SPLITS, self._splits, strict=True)}
-    return {name: entry for name, entry in entries.items() if entry}
-
-
-class _Progress:
-  """A progress bar and periodic commits."""
-
-  def __init__(self, job, state, files, name, position):
-    self._job, self._state, self._files = job, state, files
-    units = job.reading.units
-    sizes = [unit.size or 0 for unit in units]
-    expected = sum(sizes) if all(map(documents.is_uncompressed, units)) else 0
-    self._bar = progress_bar.ProgressBar(name, sizes, expected, position.unit,
-                                         sum(split['bytes'] for split in self._splits()), job.progress)
-    self._committed = time.monotonic()
-
-  def _splits(self):
-    return self._state.get('splits', {}).values()
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *error):
-    self._bar.close()
-
-  def update(self, n_bytes, position):
-    """Add a block of `n_bytes` of text; commit if the last commit is old enough."""
-    tokens = sum(split['tokens'] for split in self._splits())
-    self._bar.update(n_bytes, position.unit,
-                     f'{tokens / 1e6:.1f} M tokens' if tokens else f'{position.documents:,} documents')
-    if time.monotonic() - self._committed >= self._job.commit_seconds:
-      self._files.sync()
-      shards.save_state(self._job.out, self._state)
-      if self._job.uploader:
-        self._job.uploader.offer(self._state.get('splits', {}))
-      self._committed = time.monotonic()
 
 
 def _finish(job, state, splits):
@@ -332,7 +257,7 @@ def _finish(job, state, splits):
     raise InputError(f'the sources {job.settings["sources"]} have no document left after filtering: '
                      f'{state["skipped"]}')
   manifest = {
-    'version': corpus_manifest.VERSION, 'dtype': 'uint16' if _dtype(state).itemsize == 2 else 'uint32',
+    'version': corpus_manifest.VERSION, 'dtype': 'uint16' if token_dtype(state).itemsize == 2 else 'uint32',
     'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
     'validation': held_out.describe(state, job.validation_fraction, job.seq_len),

@@ -61,8 +61,8 @@ class TaskEvaluator:
     return results
 
 
-def check_stop(dog, stop):
+def check_stop(watchdog, stop):
   """Report progress to the watchdog after a batch; raise Stopped if the run is to stop."""
-  dog.progress()
+  watchdog.progress()
   if stop.requested():
     raise Stopped

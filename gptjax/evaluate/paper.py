@@ -83,19 +83,19 @@ class Reproduction(NamedTuple):
   protocol: description.
   sizes: {size: number}.
   source: who measured it.
-  cell: (text, stride as 'n_ctx' or a number or None, unit) of the nearest cell here; None: none is
-    comparable.
+  grid_key: (text, stride as 'n_ctx' or a number or None, unit) of the grid cell with the most similar
+    protocol; None: no cell is comparable.
   """
   task: str
   protocol: str
   sizes: dict
   source: str
-  cell: tuple | None
+  grid_key: tuple | None
 
   @property
   def scale(self):
     """The factor from the value of the cell to the number."""
-    return percent.display_scale(self.cell[2]) if self.cell else 1
+    return percent.display_scale(self.grid_key[2]) if self.grid_key else 1
 
 
 _OPENAI, _DETOKENIZED, _RAW = "OpenAI's file", 'de-tokenized', 'raw'

@@ -62,14 +62,14 @@ def evaluate(config, workdir, overrides=(), write_report=None):
       None: no report.
 
   Returns:
-    Exit code: 0. A signal ends the process at once, with 75: the same command then continues.
+    Exit code: 0. A signal ends the process at once, with 75: run the same command again to continue.
 
   Raises:
     ValueError: the config or the input is invalid, or none of the tasks can be run.
   """
   workdir = paths.location(workdir)
   configs.check_fields(config)
-  resume.keep_stored_fields(config, workdir, overrides)
+  resume.restore_stored_fields(config, workdir, overrides)
   tasks, source = require_tasks(config), open_weights(config)
   config.model.update(source.fields)
   corpora, seq_len = held_out.corpora_to_read(config)
@@ -86,15 +86,15 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   saved = f'the answers until {EVERY:g} s ago' if isinstance(workdir, Url) else 'all answers so far'
   shutdown.exit_on_signal(f'stopped; {saved} are saved: run the same command to resume')
   with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
-        contextlib.closing(Watchdog(config.watchdog)) as dog):
+        contextlib.closing(Watchdog(config.watchdog)) as watchdog):
     params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, weights_digest(params))
     evaluated = make_evaluated_model(
       nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size, grid=config.eval.grid,
-      seed=config.train.seed, after_batch=dog.progress, show_progress=jax.process_index() == 0)
+      seed=config.train.seed, after_batch=watchdog.progress, show_progress=jax.process_index() == 0)
     del params
     for task in loaded:
-      dog.progress(slow=True)
+      watchdog.progress(slow=True)
       run_task(task, evaluated, results)
     log_files(results, workdir, write_report)
   if not any(map(results.has, tasks)):
@@ -136,12 +136,12 @@ class TaskWithData(NamedTuple):
 
   task: evaluated_model.Task.
   examples: its examples; None if its data is missing.
-  absent: why its data is missing; '' if it is not.
+  missing: why its data is missing; '' if it is not.
   notes: lines on how its data differs from the published data.
   """
   task: Any
   examples: Any
-  absent: str
+  missing: str
   notes: list
 
 
@@ -156,16 +156,16 @@ def read_task(task, data):
 
 def run_task(loaded, evaluated, results):
   """Run a task and save its result, unless there is one already or its data is missing."""
-  task, examples, absent, notes = loaded
+  task, examples, missing, notes = loaded
   if results.has(task):
     return
-  if absent:
-    results.skip(task, absent)
+  if missing:
+    results.skip(task, missing)
     return
   for note in notes:
     results.log(f'{task.name}: note: {note}')
-  processes.compare({f'digest of the examples of {task.name}':
-                 hashlib.sha256(json.dumps(examples, default=_digest).encode()).hexdigest()})
+  digest = hashlib.sha256(json.dumps(examples, default=_digest).encode()).hexdigest()
+  processes.compare({f'digest of the examples of {task.name}': digest})
   journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.log)
   processes.compare({f'answers in the journal of {task.name}': journal.size})
   journal.open()
@@ -214,7 +214,7 @@ class Results:
     # In version 0.1.0 and earlier a workdir had one limit.
     self.content.setdefault('limits', {task: self.content['limit'] for task in self.content['tasks']})
     self.content.setdefault('notes', {})
-    self._forget_changed(self.content.get('version', 1 if earlier else VERSION))
+    self._discard_outdated(self.content.get('version', 1 if earlier else VERSION))
     if earlier and self.content['weights'] != weights:
       raise InputError(f'{self._path} holds results of other weights (digest {self.content["weights"][:12]}, '
                        f'not {weights[:12]}): use another workdir')
@@ -224,14 +224,14 @@ class Results:
                      'devices': [jax.devices()[0].device_kind, jax.device_count()]}
     self._write()
 
-  def _forget_changed(self, version):
+  def _discard_outdated(self, version):
     """Drop results whose protocol has changed since; refuse a file of a later version."""
     if version > VERSION:
       raise InputError(f'{self._path} has version {version}, but this gptjax reads at most {VERSION}: use '
                        'another workdir, or a newer gptjax')
     old = {task for since, tasks in CHANGED_TASKS.items() if since > version for task in tasks}
     for task in sorted(old & self.content['tasks'].keys()):
-      self.log(f'{task}: an earlier version measured it in another way: it is measured again')
+      self.log(f'{task}: its protocol has changed since an earlier version measured it: evaluating it again')
       for part in (*TASK_FIELDS, 'limits'):
         self.content[part].pop(task, None)
 

@@ -12,8 +12,8 @@ stride is more accurate and slower. The default is half of the context. Texts ar
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.score import parser
-  startup.begin('score', 'stopped', product=True)
-  early.answer(parser, 'score')
+  startup.begin('score', 'stopped', stdout_is_result=True)
+  early.handle_help(parser, 'score')
   from gptjax.parallel import jax_settings
   jax_settings.begin('score', own_cache=True)
 
@@ -148,11 +148,11 @@ def _n_bytes(tokenizer, ids):
   return len(tokenizer.decode(ids).encode())
 
 
-def combine(found):
+def combine(scores):
   """Return the TextScore of several texts together."""
-  return TextScore(np.concatenate([np.empty(0, np.int32), *(score.ids for score in found)]),
-                   np.concatenate([np.empty(0, np.float32), *(score.log_probs for score in found)]),
-                   sum(score.n_bytes for score in found))
+  return TextScore(np.concatenate([np.empty(0, np.int32), *(score.ids for score in scores)]),
+                   np.concatenate([np.empty(0, np.float32), *(score.log_probs for score in scores)]),
+                   sum(score.n_bytes for score in scores))
 
 
 def as_json(name, found, tokenizer):
@@ -166,11 +166,11 @@ def as_json(name, found, tokenizer):
           'tokens': tokens}
 
 
-def as_table(names, found):
+def as_table(names, scores):
   """Return the lines of a table: one per text, and one for all texts together if there are several."""
-  rows = list(zip(names, found, strict=True))
+  rows = list(zip(names, scores, strict=True))
   if len(rows) > 1:
-    rows.append(('all', combine(found)))
+    rows.append(('all', combine(scores)))
   cells = [('text', 'tokens', 'bytes', 'log prob', 'perplexity', 'bits/byte')]
   cells += [(name, f'{score.n_tokens:,}', f'{score.n_bytes:,}', f'{score.log_prob:.2f}',
              f'{score.perplexity:.4g}', f'{score.bits_per_byte:.4f}') for name, score in rows]
@@ -202,7 +202,7 @@ def main(arguments):
            *read_texts(map(paths.anywhere, flags.files), flags.lines)]
   if not texts:
     raise InputError('there is no text to score: give a FILE, or --text=TEXT')
-  cpu.spare_threads()
+  cpu.enlarge_thread_pool()
   jax_settings.check_devices()
   cache, given = flags.compilation_cache, flags.compilation_cache is not None
   jax_settings.use_cache(
@@ -212,13 +212,13 @@ def main(arguments):
   import gptjax
   model, tokenizer = gptjax.load(flags.source)
   names = [name for name, _ in texts]
-  found = score(model, tokenizer, [text for _, text in texts], stride=flags.stride,
-                batch_size=flags.batch_size, special_tokens=flags.special_tokens, show_progress=True)
+  scores = score(model, tokenizer, [text for _, text in texts], stride=flags.stride,
+                 batch_size=flags.batch_size, special_tokens=flags.special_tokens, show_progress=True)
   if flags.format == JSON:
-    for name, one in zip(names, found, strict=True):
-      streams.write_generated(json.dumps(as_json(name, one, tokenizer), allow_nan=False) + '\n')
+    for name, score_of_text in zip(names, scores, strict=True):
+      streams.write_generated(json.dumps(as_json(name, score_of_text, tokenizer), allow_nan=False) + '\n')
   else:
-    streams.write_generated('\n'.join(as_table(names, found)) + '\n')
+    streams.write_generated('\n'.join(as_table(names, scores)) + '\n')
 
 
 if __name__ == '__main__':

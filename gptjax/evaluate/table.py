@@ -82,9 +82,9 @@ def _reproductions(results):
   """Published measurements of the released weights beside ours with the most similar protocol."""
   lines = []
   for reproduction in paper.REPRODUCTIONS:
-    cell = grid_value(results, reproduction.task, reproduction.cell)
-    measured = ('-' if reproduction.cell is None else 'not run' if cell is None
-                else _format_number(cell * reproduction.scale))
+    value = grid_value(results, reproduction.task, reproduction.grid_key)
+    measured = ('-' if reproduction.grid_key is None else 'not run' if value is None
+                else _format_number(value * reproduction.scale))
     lines.append([TASKS[reproduction.task].title, reproduction.protocol, measured,
                   *(_format_number(reproduction.sizes.get(released)) for released in paper.SIZES),
                   reproduction.source])
@@ -93,11 +93,11 @@ def _reproductions(results):
           + table(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
 
 
-def grid_value(results, task, cell):
-  """The value of a grid cell, named as in `paper.Reproduction`; None if it was not run."""
-  if cell is None:
+def grid_value(results, task, grid_key):
+  """Return the value of a grid cell, None if it was not run; for grid_key see `paper.Reproduction`."""
+  if grid_key is None:
     return None
-  text, stride, unit = cell
+  text, stride, unit = grid_key
   n_ctx = results['model']['n_ctx']
   stride = {'n_ctx': n_ctx, 'n_ctx / 2': n_ctx // 2}.get(stride, stride)
   return next((entry['value'] for entry in results['grids'].get(task, ())

@@ -35,7 +35,7 @@ class TaskData(NamedTuple):
     return not self.task.classes
 
   @property
-  def outputs(self):
+  def n_outputs(self):
     """Number of outputs of the head per sequence; 0: there is no head."""
     if self.task.kind == transforms.LANGUAGE_MODEL:
       return 0
@@ -68,10 +68,10 @@ def load(name, task, tokenizer, config):
   sources += [(split, (source,), False) for split, source in task.test.items()
               if _is_needed(task, source, config)]
   splits = []
-  for split, parts, labelled in sources:
+  for split, parts, require_labels in sources:
     split_examples, n_unlabelled = [], 0
     for source in parts:
-      part, n_part_unlabelled = examples.read(name, task, source, config, labelled=labelled)
+      part, n_part_unlabelled = examples.read(name, task, source, config, require_labels=require_labels)
       split_examples, n_unlabelled = split_examples + part, n_unlabelled + n_part_unlabelled
     split_examples = split_examples[:config.finetune.limit or None]
     splits.append(encode_examples(task, split_examples, tokenizer, config, n_unlabelled, f'{name} {split}'))

@@ -12,7 +12,7 @@ from gptjax.data.corpus import mixture
 from gptjax.domains import LARGEST_SEED
 from gptjax.errors import InputError
 from gptjax.finetune import batches, results, weights
-from gptjax.finetune import data as datas
+from gptjax.finetune import data as task_data
 from gptjax.finetune.run import Run, finetune_run
 from gptjax.finetune.step import graph
 from gptjax.finetune.tasks import published
@@ -22,16 +22,15 @@ from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain.loop import DONE, STOPPED
 from gptjax.pretrain.preparation import PREPARE_LIMIT, prepare_corpus
 from gptjax.pretrained.run_weights import save_tokenizer
-from gptjax.storage import ownership
-from gptjax.storage.files import access, literal_path, paths
-from gptjax.storage.files.paths import Url
+from gptjax.storage import orbax_io, ownership
+from gptjax.storage.files import access, paths
 
 
 def finetune(config, workdir, overrides=()):
   """Fine-tune, or resume from the checkpoints in the workdir.
 
   Args:
-    config: as written; it is resolved in place.
+    config: unresolved; it is resolved in place.
     workdir: folder of the results, here or in a bucket.
     overrides: names of the fields that the command line sets, like 'train.steps'.
 
@@ -43,7 +42,7 @@ def finetune(config, workdir, overrides=()):
   """
   workdir = paths.location(workdir)
   configs.check_fields(config)
-  resume.keep_stored_fields(config, workdir, overrides)
+  resume.restore_stored_fields(config, workdir, overrides)
   check(config)
   source, tokenizer = weights.open_pretrained(config)
   configs.resolve(config, workdir)
@@ -55,8 +54,7 @@ def finetune(config, workdir, overrides=()):
   memory.check(config, mesh)
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     mixture.require_corpora(config.data)
-  if not isinstance(workdir, Url):
-    literal_path.check(workdir)
+  orbax_io.check_supported(paths.location(workdir))
   with ownership.own_workdir(workdir):
     return run_tasks(config, workdir, mesh, source, tokenizer)
 
@@ -65,16 +63,16 @@ def run_tasks(config, workdir, mesh, source, tokenizer):
   """Run all tasks and seeds once this process owns the workdir; returns the exit code."""
   if any(task.kind == LANGUAGE_MODEL for task in selected_tasks(config).values()):
     processes.on_process_0(lambda: prepare_corpus(config, workdir, tokenizer), PREPARE_LIMIT)
-  loaded = [datas.load(name, task, tokenizer, config) for name, task in selected_tasks(config).items()]
+  loaded = [task_data.load(name, task, tokenizer, config) for name, task in selected_tasks(config).items()]
   processes.compare({f'digest of task {data.name}': data.digest for data in loaded})
   processes.on_process_0(lambda: initialize_workdir(config, workdir, tokenizer, loaded))
   results_of = {}
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
-        contextlib.closing(Watchdog(config.watchdog)) as dog):
+        contextlib.closing(Watchdog(config.watchdog)) as watchdog):
     for data in loaded:
       programs = {}
       for seed in range(config.train.seed, config.train.seed + config.finetune.n_seeds):
-        run = make_run(config, workdir, data, tokenizer, seed, mesh, stop, dog, programs)
+        run = make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, programs)
         result = finetune_run(run, source)
         if result is None:
           return STOPPED
@@ -101,6 +99,8 @@ def check(config):
            f'config.finetune.data_dir = {f.data_dir!r} is not a folder')
   _require(config.checkpoint.keep_best >= 1,
            'config.checkpoint.keep_best = 0 would delete the best checkpoint: keep at least 1')
+  _require(not config.checkpoint.keep_period_weights_only,
+           'config.checkpoint.keep_period_weights_only = True is for pretraining: set it to False')
   _require(seq_len == 0 or seq_len >= 8, f'config.data.seq_len = {seq_len} is too short: use at least 8')
 
 
@@ -145,7 +145,7 @@ def make_run(config, workdir, data, tokenizer, seed, mesh, stop, watchdog, progr
   schedule = batches.BatchSchedule(data.train.max_lengths, data.widths, config.train.batch_size, seed,
                                    config.finetune.group_by_length)
   steps = config.train.steps or math.ceil(config.train.epochs * schedule.per_epoch)
-  graphdef = graph(config, data.task.kind, data.outputs)
+  graphdef = graph(config, data.task.kind, data.n_outputs)
   return Run(config, folder, mesh, data, tokenizer, schedule, graphdef, steps, stop, watchdog,
              programs)
 

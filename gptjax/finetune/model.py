@@ -1,5 +1,4 @@
-"""A language model with a linear head on its last activation (section 3.2): the model of GPT-1's second
-stage.
+"""The model of GPT-1's second stage: a language model with a linear head on its last activation.
 
 Letters: b examples, g sequences per example, n = b g sequences, t time, d width, c classes.
 """

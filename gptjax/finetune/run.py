@@ -19,7 +19,7 @@ from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.kernels import xla_presets
 from gptjax.parallel import control, processes, sharding
-from gptjax.pretrained.export import export_obstacle, save_pretrained
+from gptjax.pretrained.export import export_unsupported_reason, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.storage import checkpoint as checkpoints
 from gptjax.storage.files import access, records
@@ -37,7 +37,7 @@ class Run(NamedTuple):
   schedule: Any   # batches.BatchSchedule
   graphdef: Any
   steps: int
-  stop: Any       # the Stop of `processes.stop_signals`
+  stop: Any       # agreement.Stop
   watchdog: Any   # Watchdog
   programs: dict  # compiled programs of the task: by width, and `predict`; shared by all seeds
 
@@ -63,7 +63,7 @@ def finetune_run(run, source):
     if earlier['steps'] == run.steps and not config.finetune.predict and has_test_scores:
       return earlier
   processes.on_process_0(lambda: access.make_folder(run.folder))
-  make_state = functools.partial(weights.init_state, config, run.data.task.kind, run.data.outputs)
+  make_state = functools.partial(weights.init_state, config, run.data.task.kind, run.data.n_outputs)
   shapes = sharding.with_shardings(jax.eval_shape(lambda: make_state(None, run.mesh)), run.mesh)
   restored = checkpoints.restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   state = restored[0] if restored else make_state(source, run.mesh)
@@ -71,7 +71,9 @@ def finetune_run(run, source):
   telemetry = Telemetry(run.folder, run.steps, config.log.tensorboard, config.log.wandb)
   telemetry.begin(int(state.step))
   saves = checkpoints.Checkpoints(folder, rules_of(config.checkpoint),
-                                  {'corpus_digest': run.data.digest, 'versions': configs.versions()})
+                                  {'corpus_digest': run.data.digest, 'versions': configs.versions()},
+                                  before_manifest=telemetry.flush, max_failed=config.checkpoint.max_failed,
+                                  upload_seconds=config.storage.retry_seconds)
   try:
     report.log_start(run, telemetry, state)
     state, finished = train_loop(run, state, telemetry, saves)
@@ -98,6 +100,7 @@ def train_loop(run, state, telemetry, saves):
     (state, whether the run is complete).
   """
   start, watch, pending = int(state.step), Stopwatch(), None
+  timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_and_checkpoint(run, state, start, telemetry, saves)
   training = start < run.steps and not run.stop.requested() and not patience_exhausted(run, telemetry)
   step_fns = compile_steps(run, state, telemetry) if training else {}
@@ -114,11 +117,12 @@ def train_loop(run, state, telemetry, saves):
         report.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if checkpoint_due(run, step + 1):
+      timed = timer.due(saves.started)
+      if timed or checkpoint_due(run, step + 1):
         report.log_step(run, telemetry, watch, *pending)
-        pending, aside = None, time.monotonic()
-        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves)
-        watch.excluded += time.monotonic() - aside
+        pending, began = None, time.monotonic()
+        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, timed)
+        watch.excluded += time.monotonic() - began
       saves.poll()
       if run.stop.requested() or (evaluation_due(run, step + 1) and patience_exhausted(run, telemetry)):
         break
@@ -128,8 +132,8 @@ def train_loop(run, state, telemetry, saves):
   stopped = run.stop.requested()
   if stopped:
     saves.save(state, int(state.step), _metric(telemetry, int(state.step)))
-  saves.wait()
-  processes.on_process_0(lambda: None)  # process 0 has signed the checkpoint: from here on nothing is lost
+  saves.wait(last=True)
+  processes.on_process_0(lambda: None)  # process 0 has written the manifest: the checkpoint is complete
   return state, not stopped
 
 
@@ -140,7 +144,7 @@ def compile_steps(run, state, telemetry):
                                    is_regression=run.data.is_regression, steps=run.steps), donate_argnums=0)
   start, no_examples, jobs = time.monotonic(), np.arange(0), {}
   if widths:
-    telemetry.busy(f'compiling the step for {plural(len(widths), "width")}')
+    telemetry.show_activity(f'compiling the step for {plural(len(widths), "width")}')
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in widths:
       batch = sharding.shard_batch(local_batch(run, run.data.train, no_examples, width), run.mesh)
@@ -172,14 +176,14 @@ def evaluation_due(run, step):
 
 
 def checkpoint_due(run, step):
-  """Whether to save after a step: after each evaluation, and as the fields of `config.checkpoint` say."""
+  """Whether a checkpoint is due after a step, whatever the time; one is after each evaluation."""
   fields = run.config.checkpoint
   return (evaluation_due(run, step) or in_period(step, fields.every_steps)
           or in_period(step, fields.keep_period))
 
 
-def evaluate_and_checkpoint(run, state, step, telemetry, saves):
-  """Evaluate and save a checkpoint if due after `step` and not done yet."""
+def evaluate_and_checkpoint(run, state, step, telemetry, saves, timed=False):
+  """Evaluate and save a checkpoint if due after `step` (or `timed`) and not done yet."""
   run.watchdog.progress(slow=True)
   if evaluation_due(run, step) and _metric(telemetry, step) is None:
     outputs = predict_splits(run, state, run.data.validation)
@@ -189,7 +193,7 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves):
     score = results.main_score(run.data, scores)
     telemetry.write(step, {'eval/score': score, **{f'eval/{name}': value for name, value in scores.items()}})
     telemetry.log(f'step {step}  {_format_metrics(scores)}')
-  if checkpoint_due(run, step):
+  if timed or checkpoint_due(run, step):
     saves.wait()
     saves.save(state, step, _metric(telemetry, step))
 
@@ -293,7 +297,7 @@ def _can_export(run, telemetry):
   is_transformer = run.config.model.architecture == 'transformer'
   if run.data.task.kind != LANGUAGE_MODEL or not is_transformer or processes.is_multiprocess():
     return False
-  if reason := export_obstacle(run.config):
+  if reason := export_unsupported_reason(run.config):
     telemetry.log(f'not exported: {reason}')
   return not reason
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.config.resume import NOT_OF_WEIGHTS
+from gptjax.config.resume import NOT_WEIGHTS_FIELDS
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.finetune import step, trainable
@@ -24,7 +24,7 @@ def open_pretrained(config):
   """The layout.Source and the tokenizer in a config; copies the shape of the source's model to the config.
 
   Args:
-    config: as written; `model` is changed in place to the model of the weights.
+    config: unresolved; `model` is changed in place to the model of the weights.
 
   Raises:
     ValueError: a required source or tokenizer is missing or cannot be read.
@@ -39,7 +39,7 @@ def open_pretrained(config):
     source = open_source(config.init_from, loading.load(config.data.tokenizer).n_vocab)
   fields = layout.config_from_fields(source.fields).model.to_dict()
   for name, value in fields.items():
-    if name not in (*NOT_OF_WEIGHTS, 'dropout'):  # the run chooses its own dropout
+    if name not in (*NOT_WEIGHTS_FIELDS, 'dropout'):  # the run chooses its own dropout
       config.model[name] = value
   tokenizer = source.tokenizer or _configured_tokenizer(config)
   if tokenizer.n_vocab > config.model.n_vocab:

@@ -8,8 +8,8 @@ if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers import generate
   from gptjax.parallel import jax_settings
-  startup.begin('generate', 'stopped', product=True)
-  early.answer(generate.parser, 'generate')
+  startup.begin('generate', 'stopped', stdout_is_result=True)
+  early.handle_help(generate.parser, 'generate')
   jax_settings.begin('generate', own_cache=True)
 
 import sys
@@ -25,7 +25,7 @@ from gptjax.text.words import plural
 
 def main(arguments):
   flags = vars(generate.parser().parse_args(arguments))
-  cpu.spare_threads()
+  cpu.enlarge_thread_pool()
   jax_settings.check_devices()
   overrides = {'compilation_cache'} & flags.keys()
   cache = flags.pop('compilation_cache', defaults.fields()['compilation_cache'])

@@ -1,11 +1,10 @@
 """One file for each backend: fused attention, matmuls, compiler options.
 
-  cpu          What XLA needs of a host that is the device itself: memory that stays, and threads to spare.
-  cpu_matmul   Matmuls of activations with weights, and what XLA:CPU wants of their gradients.
-  flash        Causal attention that may drop weights, in kernels of our own for NVIDIA GPUs: no array of
-               scores exists.
-  fused        Attention in one kernel, written by others: cuDNN's on NVIDIA GPUs, splash on TPUs. Neither
-               drops weights. Our own that does, on NVIDIA GPUs, is in flash.py; which of all is for a
-               device and a config is said here.
-  xla_presets  Options of XLA's compiler under names: `config.xla_preset`.
+  cpu          malloc and thread settings for runs on CPU devices.
+  cpu_matmul   Matmuls of activations with weights, and a layout of their gradients that is fast on XLA:CPU.
+  flash        Fused causal attention with dropout for NVIDIA GPUs, in Pallas: the scores are never
+               materialized.
+  fused        Fused attention from libraries: cuDNN on NVIDIA GPUs, splash on TPUs; and the choice of a
+               kernel.
+  xla_presets  Named sets of XLA compiler options: `config.xla_preset`.
 """

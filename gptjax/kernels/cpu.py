@@ -21,7 +21,7 @@ MADV_HUGEPAGE, HUGE_PAGE = 14, 2 << 20               # Linux
 THREADS = 4                                          # per simulated device
 
 
-def keep_memory():
+def retain_freed_memory():
   """Make this process keep freed memory; call it before JAX starts its threads.
 
   Does nothing if JAX is installed for an accelerator, unless JAX_PLATFORMS=cpu; if the C library is not
@@ -50,9 +50,9 @@ def memory():
   return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
-def spare_threads():
+def enlarge_thread_pool():
   """Give each simulated CPU device threads to wait in; call it before JAX creates its devices."""
-  import jax  # after `keep_memory`
+  import jax  # after `retain_freed_memory`
   devices = jax.config.jax_num_cpu_devices
   if devices > 1:
     os.environ.setdefault('PJRT_NPROC', str(THREADS * devices))

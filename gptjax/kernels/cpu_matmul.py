@@ -67,6 +67,6 @@ def weight_gradient(gradient, x, y):
   spec = jax.typeof(gradient).sharding.spec
   multiply = functools.partial(jnp.einsum, preferred_element_type=gradient.dtype)
   if y.ndim == 2 and x.shape[1] > y.shape[1]:
-    place = jax.P(*spec.partitions[::-1], unreduced=spec.unreduced)
-    return barrier(multiply('on,ni->oi', barrier(y.T), x, out_sharding=place)).T
+    transposed_spec = jax.P(*spec.partitions[::-1], unreduced=spec.unreduced)
+    return barrier(multiply('on,ni->oi', barrier(y.T), x, out_sharding=transposed_spec)).T
   return multiply('in,n...->i...', barrier(x.T), y, out_sharding=spec)

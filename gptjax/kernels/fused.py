@@ -20,7 +20,7 @@ PALLAS_HEAD_SIZES = (16, 32, 64, 128)  # Triton's blocks are powers of two, its 
 BLOCK = 512  # queries and keys per block in splash; docs/explanation/speed_log.md compares others
 
 
-def obstacle(kernel, config, device):
+def unsupported_reason(kernel, config, device):
   """Return why a kernel does not support this config on this device, and what to do; '' if it does.
 
   Args:
@@ -39,10 +39,10 @@ def obstacle(kernel, config, device):
   if kernel == 'cudnn' and c.compute_dtype != 'bfloat16':
     return f'computes in bfloat16, and config.model.compute_dtype = {c.compute_dtype}: change one of them'
   if kernel == 'cudnn' and (size % 8 or size > CUDNN_HEAD_SIZE):
-    return (f'takes heads of a multiple of 8 up to {CUDNN_HEAD_SIZE}, and config.model.n_embd / '
+    return (f'supports head sizes that are multiples of 8 up to {CUDNN_HEAD_SIZE}, and config.model.n_embd / '
             f'config.model.n_head = {size}: set it to xla')
   if kernel == 'pallas' and size not in PALLAS_HEAD_SIZES:
-    return (f'takes heads of {", ".join(map(str, PALLAS_HEAD_SIZES))}, and config.model.n_embd / '
+    return (f'supports the head sizes {", ".join(map(str, PALLAS_HEAD_SIZES))}, and config.model.n_embd / '
             f'config.model.n_head = {size}: set it to xla')
   if kernel in ('cudnn', 'pallas') and not _is_ampere_or_later(device):
     return f'needs an NVIDIA GPU of Ampere or later, and this is a {device.device_kind}: set it to xla'
@@ -58,10 +58,10 @@ def _is_ampere_or_later(device):
 
 def best(config, device):
   """Return the kernel that `config.attention.kernel = auto` selects on this device."""
-  if not obstacle('cudnn', config, device):
+  if not unsupported_reason('cudnn', config, device):
     return 'cudnn'
   # Padding to LANES is fine for one prompt, too expensive for training.
-  if config.data.seq_len % LANES == 0 and not obstacle('splash', config, device):
+  if config.data.seq_len % LANES == 0 and not unsupported_reason('splash', config, device):
     return 'splash'
   return 'xla'  # also with dropout on a GPU: `pallas` is tested in interpreter mode, but has never run on one
 

@@ -21,7 +21,7 @@ def check(config, device):
     device: a JAX device or a description of one.
   """
   kernel = config.attention.kernel
-  if kernel in FUSED_KERNELS and (reason := fused.obstacle(kernel, config, device)):
+  if kernel in FUSED_KERNELS and (reason := fused.unsupported_reason(kernel, config, device)):
     raise InputError(f'config.attention.kernel = {kernel} {reason}')
 
 

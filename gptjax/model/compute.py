@@ -1,5 +1,4 @@
-"""Forms of a model's weights for computing. Each function returns a new model and does not modify its
-argument.
+"""Forms of a model's weights for computing; each function returns a new model.
 
 The training step applies these in order, and the inverse of `unrolled` to the gradient:
 
@@ -105,7 +104,7 @@ def projections(module):
     if isinstance(part, Projection):
       found.append(((name,), part))
     elif isinstance(part, nnx.Module):
-      found += [((name, *path), one) for path, one in projections(part)]
+      found += [((name, *path), projection) for path, projection in projections(part)]
   return found
 
 

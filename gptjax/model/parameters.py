@@ -51,12 +51,12 @@ class Declaration:
     return (*shape[:layers], *rows)
 
 
-def declare(value, **facts):
-  """Return an `nnx.Param` whose metadata has `Declaration(**facts)`."""
-  return nnx.Param(value, declaration=Declaration(**facts))
+def declare(value, **fields):
+  """Return an `nnx.Param` whose metadata has `Declaration(**fields)`."""
+  return nnx.Param(value, declaration=Declaration(**fields))
 
 
-def weight(key, shape, axes, std, **facts):
+def weight(key, shape, axes, std, **fields):
   """Return a weight drawn from N(0, std^2), created with the sharding of its logical axes.
 
   Args:
@@ -64,29 +64,29 @@ def weight(key, shape, axes, std, **facts):
     shape: tuple.
     axes: its logical axes.
     std: standard deviation.
-    facts: other fields of its `Declaration`.
+    fields: other fields of its `Declaration`.
   """
-  return declare(_normal(key, shape, axes, std), axes=axes, **facts)
+  return declare(_normal(key, shape, axes, std), axes=axes, **fields)
 
 
-def constant(value, shape, axes, **facts):
+def constant(value, shape, axes, **fields):
   """Return a bias or gain, initially `value`, without weight decay; other arguments as in `weight`."""
   initial = jnp.full(shape, value, jnp.float32, out_sharding=sharding.storage_spec(*axes))
-  return declare(initial, axes=axes, decays=False, **facts)
+  return declare(initial, axes=axes, decays=False, **fields)
 
 
-def embedding(key, config, **facts):
+def embedding(key, config, **fields):
   """Return a weight [v, d] with one row per token; the rows that pad the vocabulary are 0.
 
   Args:
     key: PRNG key.
     config: `config.model`.
-    facts: fields of its `Declaration`.
+    fields: fields of its `Declaration`.
   """
   axes = ('vocab', 'embed')
   drawn = _normal(key, (padded_vocab(config), config.n_embd), axes, config.init_std)
   real = jnp.arange(padded_vocab(config), out_sharding=sharding.storage_spec('vocab')) < config.n_vocab
-  return declare(jnp.where(real[:, None], drawn, 0), axes=axes, **facts)
+  return declare(jnp.where(real[:, None], drawn, 0), axes=axes, **fields)
 
 
 def _normal(key, shape, axes, std):

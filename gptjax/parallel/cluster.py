@@ -1,7 +1,7 @@
 """Detect whether this process is one of several, and which one, from flags and environment variables.
 
 The order of detection and the addresses are those of `jax._src.clusters`, with three differences: under Slurm
-the step decides, not the job; `local_devices` divides the GPUs; and an invalid or missing variable is an
+the step decides, not the job; `local_device_ids` divides the GPUs; and an invalid or missing variable is an
 InputError whose message includes its name. JAX's own detection is therefore disabled when JAX starts.
 """
 
@@ -16,7 +16,7 @@ from jax._src import clusters
 
 from gptjax.errors import InputError, LostProcess
 from gptjax.parallel.coordinator import HOST_NAME, host_and_port, join_host_port
-from gptjax.parallel.local_devices import local_devices, read_integer
+from gptjax.parallel.local_devices import local_device_ids, read_integer
 
 SINGLE_PROCESS_HINT = '--num_processes=1 runs a single process'
 FLAGS = '--coordinator=HOST:PORT, --num_processes=N and --process_id=I'
@@ -30,13 +30,13 @@ class Membership(NamedTuple):
 
   address: 'HOST:PORT' of process 0, in the form of gRPC.
   num_processes, process_id: the number of processes, and the index of this one.
-  local_devices: indices of the GPUs that JAX uses; None: all visible ones.
+  local_device_ids: indices of the GPUs that JAX uses; None: all visible ones.
   source: the environment variable that decided, 'NAME=value'; '' if the flags did.
   """
   address: str
   num_processes: int
   process_id: int
-  local_devices: list | None
+  local_device_ids: list | None
   source: str
 
 
@@ -104,7 +104,7 @@ def detect(environ, coordinator=None, num_processes=None, process_id=None, *, tp
     host, port = host_and_port(coordinator)
   for name in ('JAX_PARTITION_INDEX', 'JAX_SLICE_INDEX'):  # JAX reads them after it has started
     read_integer(environ, name)
-  devices = local_devices(environ, *(cluster.local() if cluster and cluster.local else (0, 1)), gpus)
+  devices = local_device_ids(environ, *(cluster.local() if cluster and cluster.local else (0, 1)), gpus)
   return Membership(join_host_port(host, port), n, me, devices, cluster.source if cluster else '')
 
 

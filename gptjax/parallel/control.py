@@ -1,10 +1,10 @@
-"""Control messages between the processes of a run: stop requests, roll calls, and why the run ends.
+"""Control messages between the processes of a run: requests, roll calls, and why the run ends.
 
 They are keys in the key-value store of JAX's coordination service, which process 0 hosts. `handle_messages`
 is called by a thread of each process (see `processes`), whatever the main thread waits for.
 
-This file and `processes` are the only ones that use the store. The client is JAX's own, behind a private
-import: with the public functions a barrier has no time limit.
+This file, `agreement` and `processes` are the only ones that use the store. The client is JAX's own, behind a
+private import: with the public functions a barrier has no time limit.
 """
 
 import contextlib
@@ -158,6 +158,17 @@ def stop_requested_by(messages):
   """The index of the process that has requested a stop; None: no process has."""
   text = messages.get(f'{MESSAGES}stop')
   return int(text) if text in map(str, range(len(hosts))) else None
+
+
+def request_save(number):
+  """Publish the n-th request of process 0 to save because of the time."""
+  client().key_value_set(f'{MESSAGES}save', str(number), allow_overwrite=True)
+
+
+def save_requests(messages):
+  """The number of requests to save."""
+  text = messages.get(f'{MESSAGES}save', '0')
+  return int(text) if text.isdecimal() else 0
 
 
 def exit_with(line, code):

@@ -72,10 +72,10 @@ def start_jax(run, bind, limit, heartbeat):
   os.environ.update(no_grpc_proxy=no_grpc_proxy(os.environ, host))
   jax.config.update('jax_check_proxy_envs', False)  # its warning is obsolete after the previous line
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.config.update('jax_enable_preemption_service', False)  # it would handle SIGTERM; see processes.Stop
+  jax.config.update('jax_enable_preemption_service', False)  # it would handle SIGTERM; see agreement.Stop
   try:
     jax.distributed.initialize(
-      run.address, run.num_processes, run.process_id, run.local_devices, 'deactivate', limit,
+      run.address, run.num_processes, run.process_id, run.local_device_ids, 'deactivate', limit,
       heartbeat_timeout_seconds=heartbeat, shutdown_timeout_seconds=30, coordinator_bind_address=bind)
   except jax.errors.JaxRuntimeError as error:
     why = str(error).strip().partition('\n')[0]

@@ -1,4 +1,4 @@
-"""The processes of a run: they start together, agree on values and on when to stop, and shut down together.
+"""The processes of a run: they start together, agree on values and decisions, and shut down together.
 
 The processes share a key-value store and barriers, JAX's coordination service, which process 0 hosts. A
 thread in each process handles control messages (see `control`). With a single process nothing here has an
@@ -10,7 +10,6 @@ import ctypes
 import faulthandler
 import itertools
 import json
-import math
 import signal
 import threading
 
@@ -19,6 +18,7 @@ import jax
 from gptjax.command import shutdown
 from gptjax.errors import LOST, InputError, LostProcess
 from gptjax.parallel import cluster, control, rendezvous
+from gptjax.parallel.agreement import SaveTimer, Stop
 from gptjax.parallel.control import client, process_index, process_name
 from gptjax.parallel.coordinator import start_jax
 
@@ -26,13 +26,13 @@ START_LIMIT = 60        # seconds within which all processes must connect
 LIMIT = 600             # seconds that processes wait for each other, at least (see `extend_limit`)
 HEARTBEAT_LIMIT = 100   # seconds after which JAX considers a process dead, and ends the others
 STOPPING = 'stopping after this step, then saving; a second signal ends the process at once'
-STOP = 'gptjax/stop/'   # folder of the store: number of calls of `Stop.requested` in each process
+AGREEING = 0.01         # seconds between two looks at an agreement that is not complete
 
 _limit = LIMIT          # of on_process_0, barrier and compare
 _calls = itertools.count()  # of on_process_0 and compare: all processes call these in the same order
 _shutting_down = threading.Event()
 _listener_ended = threading.Event()
-_stop = None            # the Stop of this process
+_stop = _timer = None   # the Stop and the SaveTimer of this process
 
 
 def is_multiprocess():
@@ -168,41 +168,6 @@ def compare(facts):
   barrier(f'compare {next(_calls)}')
 
 
-class Stop:
-  """Whether the run should stop, because any of its processes has received a signal (see `shutdown`).
-
-  All processes call `requested` equally often: at every step and wherever else they can stop. It becomes True
-  at the same call on all of them. Only a run that has to stop waits for this agreement: the listening thread
-  of each process blocks the next call of `requested`, publishes the number of calls so far, and takes the
-  largest number of all processes plus one. If a process has already made its last call, no process stops
-  early, because all of them are finishing.
-  """
-
-  def __init__(self):
-    self.lock = threading.Lock()
-    self.calls, self.last = 0, math.inf
-    self.agreed = False
-
-  def requested(self):
-    """Whether to stop now."""
-    with self.lock:
-      self.calls += 1
-      if shutdown.signalled() and not is_multiprocess():
-        self.last = min(self.last, self.calls)
-      return self.calls >= self.last
-
-  def agree(self):
-    """Agree on the last call; called once, in the listening thread of each process."""
-    with self.lock:
-      client().key_value_set(f'{STOP}{process_index()}', str(self.calls))
-      while control.absent_processes(STOP, control.POLL):
-        if _shutting_down.is_set():
-          return
-        control.handle_messages(control.read_messages())
-      self.last = 1 + max(int(calls) for _, calls in client().key_value_dir_get(STOP))
-      self.agreed = True
-
-
 @contextlib.contextmanager
 def stop_signals():
   """Context manager that gives the Stop of this process.
@@ -217,6 +182,19 @@ def stop_signals():
     yield _stop
 
 
+def save_timer(minutes):
+  """Return the SaveTimer of this process; in a run of several processes there is one, like the Stop.
+
+  Args:
+    minutes: after which a save is due; 0: never.
+  """
+  global _timer
+  if not (_timer and is_multiprocess()):
+    _timer = SaveTimer()
+  _timer.seconds = 60 * minutes
+  return _timer
+
+
 def shut_down():
   """Wait for all processes and shut down JAX's coordination service, before a successful exit."""
   if is_multiprocess():
@@ -229,15 +207,27 @@ def shut_down():
 
 def _listen():
   """The thread that handles control messages."""
-  while not _shutting_down.wait(control.POLL):
+  pause = control.POLL
+  while not _shutting_down.wait(pause):
     messages = control.read_messages()
     control.handle_messages(messages)
     if (sender := control.stop_requested_by(messages)) is not None:
       shutdown.handle_remote_stop(f'{process_name(sender)} has received a stop signal')
-      if _stop and not _stop.agreed:
-        _stop.agree()
     elif shutdown.signalled():
       control.request_stop()
+    saves = control.save_requests(messages)
+    if _timer and _timer.requests > saves:
+      control.request_save(_timer.requests)
+    # Neither waits for the other: another process may have seen only one of two requests.
+    decisions = [(_stop, int(sender is not None)), (_timer, saves)]
+    try:
+      for decision, requests in decisions:
+        if decision:
+          decision.advance(requests)
+    except jax.errors.JaxRuntimeError:
+      control.exit_with(control.lost_message([0]), LOST)
+    agreeing = any(decision and decision.begun > decision.agreed for decision, _ in decisions)
+    pause = AGREEING if agreeing else control.POLL
   _listener_ended.set()
 
 

@@ -90,7 +90,7 @@ def process_0_token(workdir, one_machine):
   if key:
     yield Token(key, VARIABLE)
     return
-  if not workdir or not (one_machine or on_shared_disk(workdir)):
+  if not workdir or not (one_machine or on_shared_file_system(workdir)):
     yield NO_TOKEN
     return
   missing_folders = [folder for folder in (Path(workdir), *Path(workdir).parents) if not folder.exists()]
@@ -138,7 +138,7 @@ def key_for_process_0(source, workdir):
     return file.read(256) or None
 
 
-def on_shared_disk(folder):
+def on_shared_file_system(folder):
   """Whether a folder, or its nearest existing parent, is on a file system that other machines see."""
   folder = os.path.realpath(folder)
   try:

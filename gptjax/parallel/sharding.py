@@ -186,11 +186,11 @@ def gather(w, *axes):
   collectives share one channel (`ONE_CHANNEL`), two concurrent ones would receive each other's data, so
   `jax.reshard` is used there.
   """
-  place = _place(w)
+  partitions = _partitions(w)
   mesh = jax.sharding.get_abstract_mesh()
-  if 'fsdp' not in place or mesh.shape['fsdp'] == 1 or mesh.abstract_device.device_kind in ONE_CHANNEL:
+  if 'fsdp' not in partitions or mesh.shape['fsdp'] == 1 or mesh.abstract_device.device_kind in ONE_CHANNEL:
     return jax.reshard(w, reduced_spec(*axes))
-  stored, axis = P(*place, reduced=set(DEFERRED_AXES)), place.index('fsdp')
+  stored, axis = P(*partitions, reduced=set(DEFERRED_AXES)), partitions.index('fsdp')
 
   def all_gather(shard):
     shards = jnp.moveaxis(jax.lax.all_gather(shard, 'fsdp', to='reduced'), 0, axis)
@@ -205,12 +205,12 @@ def unreduced_spec(*axes):
 
 def defer_grad_sum(weights):
   """Mark weights so that their gradients stay unreduced over replicas until `finish_grad_sum`."""
-  return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x), reduced=set(DEFERRED_AXES))), weights)
+  return jax.tree.map(lambda x: jax.reshard(x, P(*_partitions(x), reduced=set(DEFERRED_AXES))), weights)
 
 
 def finish_grad_sum(gradients):
   """Reduce the gradients with respect to the weights of `defer_grad_sum`."""
-  return jax.tree.map(lambda x: jax.reshard(x, P(*_place(x))), gradients)
+  return jax.tree.map(lambda x: jax.reshard(x, P(*_partitions(x))), gradients)
 
 
 def replicated(tree):
@@ -220,7 +220,7 @@ def replicated(tree):
 
 def zero_gradient(x, dtype):
   """Return zeros to which gradients with respect to x can be added."""
-  return jnp.zeros(x.shape, dtype, out_sharding=_of_gradient(x))
+  return jnp.zeros(x.shape, dtype, out_sharding=_gradient_spec(x))
 
 
 def reduced_scalar(scalar, x):
@@ -228,11 +228,11 @@ def reduced_scalar(scalar, x):
   return jax.reshard(scalar, P(reduced=jax.typeof(x).sharding.spec.unreduced))
 
 
-def _of_gradient(x):
-  return P(*_place(x), unreduced=jax.typeof(x).sharding.spec.reduced)
+def _gradient_spec(x):
+  return P(*_partitions(x), unreduced=jax.typeof(x).sharding.spec.reduced)
 
 
-def _place(x):
+def _partitions(x):
   """The mesh axes of each dimension of x, a tuple."""
   return jax.typeof(x).sharding.spec.partitions
 
@@ -240,19 +240,19 @@ def _place(x):
 def broadcast(w, x):
   """Broadcast a bias or gain w [...], which may have a position axis, to the shape of x [n, ...]."""
   n = x.ndim - w.ndim
-  return _broadcast(w, x.shape[:n], P(*_place(x)[:n]))
+  return _broadcast(w, x.shape[:n], P(*_partitions(x)[:n]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _broadcast(w, sizes, spec):
-  n, place = len(sizes), _place(w)
-  return jax.lax.broadcast_in_dim(jax.reshard(w, P(*place)), (*sizes, *w.shape), range(n, n + w.ndim),
-                                  out_sharding=P(*spec, *place))
+  n, partitions = len(sizes), _partitions(w)
+  return jax.lax.broadcast_in_dim(jax.reshard(w, P(*partitions)), (*sizes, *w.shape), range(n, n + w.ndim),
+                                  out_sharding=P(*spec, *partitions))
 
 
 def _broadcast_bwd(sizes, spec, w, gradient):
   del spec
-  total = jax.lax.reduce_sum(gradient.astype(jnp.float32), range(len(sizes)), out_sharding=_of_gradient(w))
+  total = jax.lax.reduce_sum(gradient.astype(jnp.float32), range(len(sizes)), out_sharding=_gradient_spec(w))
   return total.astype(w.dtype),
 
 
@@ -261,14 +261,14 @@ _broadcast.defvjp(lambda w, sizes, spec: (_broadcast(w, sizes, spec), w), _broad
 
 def merge_axes(x, axis):
   """[..., i, j, ...] -> [..., i j, ...] at `axis`; j must not be sharded."""
-  spec, reduced = _place(x), jax.typeof(x).sharding.spec.reduced
+  spec, reduced = _partitions(x), jax.typeof(x).sharding.spec.reduced
   shape = *x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2:]
   return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], *spec[axis + 2:], reduced=reduced))
 
 
 def split_axis(x, axis, sizes):
   """The inverse of `merge_axes`: split `axis` into two of these sizes; the first keeps the sharding."""
-  spec, reduced = _place(x), jax.typeof(x).sharding.spec.reduced
+  spec, reduced = _partitions(x), jax.typeof(x).sharding.spec.reduced
   shape = *x.shape[:axis], *sizes, *x.shape[axis + 1:]
   return jax.lax.reshape(x, shape, out_sharding=P(*spec[:axis + 1], None, *spec[axis + 1:], reduced=reduced))
 
@@ -278,8 +278,8 @@ def split_into_blocks(x, size, value=0):
 
   Rows stay on their devices: a block has rows of each shard.
   """
-  place, mesh = _place(x)[0], jax.sharding.get_abstract_mesh()
-  shards = mesh.shape[place] if place else 1
+  mesh_axis, mesh = _partitions(x)[0], jax.sharding.get_abstract_mesh()
+  shards = mesh.shape[mesh_axis] if mesh_axis else 1
   n = -(-x.shape[0] // (shards * size))
   size = -(-x.shape[0] // (shards * n))
   x = split_axis(x, 0, (shards, x.shape[0] // shards))

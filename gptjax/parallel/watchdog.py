@@ -7,6 +7,7 @@ import threading
 import time
 
 from gptjax.parallel import control
+from gptjax.storage.files import buckets
 
 
 class Watchdog:
@@ -19,6 +20,7 @@ class Watchdog:
   def __init__(self, limits):
     self.limits = limits
     self.ended = threading.Event()
+    buckets.configure(on_retry=lambda: self.progress(slow=True))  # the storage may be away for a while
     self.progress(slow=True)
     threading.Thread(target=self._watch, daemon=True).start()
 

@@ -3,9 +3,9 @@
 if __name__ == '__main__':
   from gptjax.command import shutdown, startup
   from gptjax.parallel import jax_settings
-  startup.begin('plan', 'stopped', product=True)
+  startup.begin('plan', 'stopped', stdout_is_result=True)
   from gptjax.plan import flags as plan_flags
-  plan_flags.answer()
+  plan_flags.handle_help()
   jax_settings.begin('plan')
 
 import os
@@ -67,7 +67,7 @@ def valid_mesh(config, devices):
 
 def main(argv):
   try:
-    plan_flags.answer(argv)
+    plan_flags.handle_help(argv)
     command_line.parse_flags(FLAGS, argv, ('topology',), plan_flags.USAGE.example)
     return run(FLAGS.config, FLAGS.topology, FLAGS)
   except Exception as error:

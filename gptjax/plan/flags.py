@@ -1,4 +1,4 @@
-"""The flags beside --config of `gptjax.plan`."""
+"""The flags of `gptjax.plan` in addition to --config."""
 
 import sys
 
@@ -24,6 +24,6 @@ flags.DEFINE_float('price', 0.0, 'Dollars per device and hour; 0: no costs are s
                    upper_bound=1e6)
 
 
-def answer(argv=None):
-  """Call `command_line.answer` for this command; `argv` is by default that of the process."""
-  command_line.answer(flags.FLAGS, argv or sys.argv, USAGE, 'gptjax')
+def handle_help(argv=None):
+  """Call `command_line.handle_help` for this command; `argv` is by default that of the process."""
+  command_line.handle_help(flags.FLAGS, argv or sys.argv, USAGE, 'gptjax')

@@ -47,9 +47,9 @@ def estimate_kernels(config, mesh, device):
   """
   c, rows = config.model, []
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    place = sharding.compute_spec('batch', None, sharding.head_axis(c.n_head), None)
+    spec = sharding.compute_spec('batch', None, sharding.head_axis(c.n_head), None)
   shape = config.train.microbatch_size, config.data.seq_len, c.n_head, c.n_embd // c.n_head
-  x = jax.ShapeDtypeStruct(shape, c.compute_dtype, sharding=jax.NamedSharding(mesh, place))
+  x = jax.ShapeDtypeStruct(shape, c.compute_dtype, sharding=jax.NamedSharding(mesh, spec))
   platform = mesh.devices.flat[0].platform
   for name, attend in candidates(platform, config.data.seq_len).items():
     def forward_and_backward(q, k, v, dy, attend=attend):

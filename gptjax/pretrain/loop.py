@@ -13,7 +13,7 @@ from gptjax.command import shutdown
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import mixture as mixtures
-from gptjax.data.corpus import pipeline, reader
+from gptjax.data.corpus import pipeline, reader, remote_shards
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
@@ -24,12 +24,12 @@ from gptjax.pretrain import console, rewind
 from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
 from gptjax.pretrained import run_weights
-from gptjax.pretrained.export import export_obstacle
+from gptjax.pretrained.export import export_unsupported_reason
 from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.report.tensorboard import Profile
 from gptjax.storage import orbax_io, ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
-from gptjax.storage.files import buckets, paths
+from gptjax.storage.files import paths
 from gptjax.storage.retention import in_period, rules_of
 from gptjax.train.step import first_state, graph, init_state, train_step
 
@@ -44,7 +44,7 @@ class Run(NamedTuple):
   graphdef: Any
   mixture: Any  # mixtures.Mixture
   steps: int
-  stop: Any      # processes.Stop
+  stop: Any      # agreement.Stop
   watchdog: Any  # Watchdog
   rewinds: tuple = ()  # so far, see gptjax.pretrain.rewind
 
@@ -53,7 +53,7 @@ def pretrain(config, workdir, overrides=()):
   """Train to the end or until a stop is requested; resumes from the workdir's newest valid checkpoint.
 
   Args:
-    config: as written; it is resolved in place.
+    config: unresolved; it is resolved in place.
     workdir: folder of the run.
     overrides: names of the fields that the command line sets, like 'train.steps'.
 
@@ -65,12 +65,12 @@ def pretrain(config, workdir, overrides=()):
   """
   # Cheap checks come first; no file is written before all of them have passed.
   configs.check_fields(config)
-  resume.keep_stored_fields(config, workdir, overrides)
+  resume.restore_stored_fields(config, workdir, overrides)
   suite.parse_tasks(config.eval.tasks)
   source = run_weights.open_initial_weights(config, workdir, overrides)
   configs.resolve(config, workdir)
   configs.check(config)
-  if config.checkpoint.export and (why := export_obstacle(config)):
+  if config.checkpoint.export and (why := export_unsupported_reason(config)):
     raise InputError(f'config.checkpoint.export = True, but {why}: set it to False')
   processes.compare(configs.facts(config) | {'--workdir': paths.anywhere(workdir)})
   mesh = sharding.make_mesh(config.mesh)
@@ -104,7 +104,6 @@ def run_owned(config, workdir, mesh, source, overrides=()):
   initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
-    buckets.configure(on_retry=lambda: watchdog.progress(slow=True))
     run = Run(config, paths.location(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop,
               watchdog)
     return _pretrain(run, source, export)
@@ -136,19 +135,20 @@ def train_attempt(run, source, export, telemetry):
                       config.checkpoint.max_failed, config.storage.retry_seconds)
   try:
     console.log_start(run, telemetry, state, start)
+    fetch_shards(run, start, telemetry)
     batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
     with contextlib.closing(batches):
-      state, finished = loop(run, state, batches, telemetry, saves)
+      state, finished = train_loop(run, state, batches, telemetry, saves)
     telemetry.close_bar()
     if finished:
-      shutdown.exit_on_signal('stopped before the closing report; the last step is saved: the same command '
-                              'writes the report')
+      shutdown.exit_on_signal('stopped before the final report; the last step is saved: run the same '
+                              'command again to write the report')
       run.watchdog.progress(slow=True)
       console.log_summary(run, telemetry, state)
     else:
-      telemetry.log(f'stopped after step {int(state.step)}, saved: the same command resumes there')
+      telemetry.log(f'stopped after step {int(state.step)}, saved: run the same command again to resume')
     telemetry.write(int(state.step), telemetry.goodput(0.0))  # else the next start omits the time since then
     return DONE if finished else STOPPED
   except Exception as error:
@@ -179,7 +179,7 @@ def compile_step(run, state, batch, telemetry):
   """Compile the train step for the shapes of `state` and `batch`; the state is donated."""
   step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
   started = time.monotonic()
-  telemetry.busy('compiling the step')
+  telemetry.show_activity('compiling the step')
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   compiled = lowered.compile(compiler_options=xla_presets.options(run.config.xla_preset))
   telemetry.bar.set_postfix_str('')
@@ -187,7 +187,7 @@ def compile_step(run, state, batch, telemetry):
   return compiled
 
 
-def loop(run, state, batches, telemetry, saves):
+def train_loop(run, state, batches, telemetry, saves):
   """Train from `state.step` to the last step, or until a stop is requested.
 
   The metrics of a step are read while the next step runs, so that the device never waits.
@@ -200,12 +200,15 @@ def loop(run, state, batches, telemetry, saves):
   """
   start, evaluate, tasks = int(state.step), Evaluation(run), TaskEvaluator(run, telemetry.log)
   watch, step_fn, pending = Stopwatch(), None, None  # pending: (step, metrics) not yet read
-  evaluate_and_checkpoint(run, state, start, telemetry, saves, evaluate, tasks)
+  timer = processes.save_timer(run.config.checkpoint.every_minutes)
+  evaluate_if_due(run, state, start, telemetry, evaluate, tasks)
+  if checkpoint_due(run, start):
+    save(state, start, telemetry, saves)
   with contextlib.closing(Profile(run.workdir, *run.config.log.profile_steps)) as profile:
     for step in range(start, run.steps):
       if run.stop.requested():
         break
-      profile.at(step, state)
+      profile.update(step, state)
       batch, waited = next(batches)
       watch.input += waited
       if step_fn is None:
@@ -217,21 +220,24 @@ def loop(run, state, batches, telemetry, saves):
         console.log_step(run, telemetry, watch, *pending)
         run.watchdog.progress()
       pending = step + 1, metrics
-      if evaluation_due(run, step + 1) or checkpoint_due(run, step + 1):
+      saving = timer.due(saves.started) or checkpoint_due(run, step + 1)
+      if saving or evaluation_due(run, step + 1):
         console.log_step(run, telemetry, watch, *pending)
         pending = None
         started = time.monotonic()
-        evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, evaluate, tasks)
+        evaluate_if_due(run, state, step + 1, telemetry, evaluate, tasks)
+        if saving:
+          save(state, step + 1, telemetry, saves)
         watch.excluded += time.monotonic() - started
       log_save(telemetry, saves.poll())
     if pending:
       console.log_step(run, telemetry, watch, *pending)
     run.watchdog.progress(slow=True)
-    profile.at(math.inf, state)
+    profile.update(math.inf, state)
   step = int(state.step)
   stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
-    saves.save(state, step, telemetry.value(step, 'eval/loss'))
+    save(state, step, telemetry, saves, stopping=True)
   log_save(telemetry, saves.wait(last=True))
   processes.on_process_0(lambda: None)  # wait for process 0 to write the manifest of the checkpoint
   return state, not stopped
@@ -243,17 +249,18 @@ def evaluation_due(run, step):
 
 
 def checkpoint_due(run, step):
-  """Whether a checkpoint is due after this step."""
+  """Whether a checkpoint is due after this step, whatever the time."""
   fields = run.config.checkpoint
   return (step == run.steps or in_period(step, fields.every_steps)
           or in_period(step, fields.keep_period))
 
 
-def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks):
-  """Evaluate and save a checkpoint, if due after `step` and not yet done."""
+def evaluate_if_due(run, state, step, telemetry, evaluate, tasks):
+  """Compute the held-out loss and run the tasks, if due after `step` and not yet done."""
   run.watchdog.progress(slow=True)
-  evaluating = evaluation_due(run, step)
-  if any(run.mixture.held_out) and evaluating and telemetry.value(step, 'eval/loss') is None:
+  if not evaluation_due(run, step):
+    return
+  if any(run.mixture.held_out) and telemetry.value(step, 'eval/loss') is None:
     losses = evaluate(state.params)
     if losses:
       loss = run.mixture.held_out_mean(losses.values())
@@ -264,13 +271,16 @@ def evaluate_and_checkpoint(run, state, step, telemetry, saves, evaluate, tasks)
                              **{f'eval/loss/{name}': part for name, part in parts.items()}})
       telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
                     + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
-  if tasks and evaluating and telemetry.value(step, 'eval/tasks') is None:
+  if tasks and telemetry.value(step, 'eval/tasks') is None:
     scores = tasks(state.params)
     if scores is not None:
       telemetry.write(step, {'eval/tasks': len(scores), **scores})
-  if checkpoint_due(run, step):
-    log_save(telemetry, saves.wait())
-    saves.save(state, step, telemetry.value(step, 'eval/loss'))
+
+
+def save(state, step, telemetry, saves, stopping=False):
+  """Start to save a checkpoint, unless it exists."""
+  log_save(telemetry, saves.wait())
+  saves.save(state, step, telemetry.value(step, 'eval/loss'), stopping)
 
 
 def log_save(telemetry, saved):
@@ -279,9 +289,21 @@ def log_save(telemetry, saved):
     telemetry.write(step, {'checkpoint/seconds': seconds})
 
 
+def fetch_shards(run, start, telemetry):
+  """Begin to copy the shards of corpora in buckets, in the order in which this host's batches read them."""
+  windows = (reader.batch_windows(*batch_arguments(run, step)) for step in range(start, run.steps))
+  remote_shards.fetch_ahead(run.mixture.train, run.mixture.held_out, windows, telemetry.log,
+                            lambda: run.watchdog.progress(slow=True))
+
+
 def train_batch(run, step):
   """Return this host's rows of the batch of `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
+  return reader.batch(*batch_arguments(run, step))
+
+
+def batch_arguments(run, step):
+  """Return the arguments of `reader.batch` for this host's rows of the batch of `step`."""
   c, number = run.config, rewind_log.batch_number(run.rewinds, step)
-  return reader.batch(run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size,
-                       c.data.seq_len, c.data.cross_documents,
-                       rows=sharding.local_rows(c.train.batch_size, run.mesh), shift=c.data.shift_windows)
+  rows = sharding.local_rows(c.train.batch_size, run.mesh)
+  return (run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size, c.data.seq_len,
+          c.data.cross_documents, rows, c.data.shift_windows)

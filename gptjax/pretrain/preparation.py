@@ -42,13 +42,13 @@ def prepare_corpus(config, workdir, tokenizer=None):
   if tokenizer:
     run_weights.save_tokenizer(tokenizer, workdir)
   spec = str(paths.parsed(workdir) / 'tokenizer') if tokenizer else data.tokenizer
-  shutdown.exit_on_signal('stopped while the corpus is prepared: the same command continues after its last '
-                          'commit')
+  shutdown.exit_on_signal('stopped while the corpus is prepared: run the same command again to continue '
+                          'after its last commit')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
           workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
           tfds_download=data.tfds_download, special_tokens=data.special_tokens)
-  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: the same command starts '
-                          'the run')
+  shutdown.exit_on_signal('stopped before the first step, the corpus is prepared: run the same '
+                          'command again to start the run')
 
 
 def initialize_workdir(config, workdir, mixture, source, tokenizer):

@@ -17,7 +17,7 @@ from gptjax.storage.files import paths
 from gptjax.storage.milestones import MILESTONES
 from gptjax.storage.rewind_log import batch_number, in_effect, read, write
 
-TRIES = 3  # rewinds to one checkpoint after which the run stops
+MAX_REWINDS = 3  # to one checkpoint, after which the run stops
 
 
 class Spike(Exception):
@@ -43,13 +43,14 @@ def record(config, workdir, spike):
   """Choose the checkpoint of a rewind and write it to `rewinds.json`, which makes the rewind permanent.
 
   Raises:
-    ValueError: rewinding to the same checkpoint has not helped `TRIES` times.
+    ValueError: rewinding to the same checkpoint has not helped `MAX_REWINDS` times.
   """
   rewinds, limits = read(workdir), config.train.rewind
   to = _find_checkpoint(paths.location(workdir) / 'checkpoints', spike.step, limits.steps_back)
-  if sum(rewind['to'] == to for rewind in in_effect(rewinds)) >= TRIES:
-    raise InputError(f'{spike}, and rewinding to step {to} has not helped {TRIES} times: raise config.train.'
-                     'rewind.skip_batches or .steps_back, or lower config.optimizer.learning_rate')
+  if sum(rewind['to'] == to for rewind in in_effect(rewinds)) >= MAX_REWINDS:
+    raise InputError(f'{spike}, and rewinding to step {to} has not helped {MAX_REWINDS} times: raise '
+                     'config.train.rewind.skip_batches or .steps_back, or lower '
+                     'config.optimizer.learning_rate')
   earlier = [rewind for rewind in in_effect(rewinds) if rewind['to'] <= to]
   last_read, first_again = batch_number(rewinds, spike.step - 1), batch_number(earlier, to)
   losses = {name: value if math.isfinite(value) else None

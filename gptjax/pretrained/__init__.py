@@ -14,7 +14,7 @@ if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` impor
   from gptjax.command.parsers import export
   from gptjax.parallel import jax_settings
   startup.begin('pretrained', 'stopped')
-  early.answer(export.parser, 'pretrained')
+  early.handle_help(export.parser, 'pretrained')
   jax_settings.begin('pretrained')
 
 from flax import nnx

@@ -84,7 +84,7 @@ def checkpoint_exporter(model, tokenizer, folder):
   return export
 
 
-def export_obstacle(config):
+def export_unsupported_reason(config):
   """Return why `transformers` does not support the model of a resolved config; None if it does."""
   try:
     with jax.set_mesh(sharding.single_mesh()):  # sizes do not depend on the mesh
@@ -109,7 +109,7 @@ def _facts_in_bucket(url):
   if buckets.entry(url) is None:
     return {}
   size = int.from_bytes(buckets.read_ranges(url, [(0, 8)])[0], 'little')
-  if size > bounded.FILE:
+  if size > bounded.MAX_FILE_BYTES:
     raise InputError(f'{url} is damaged: remove it')
   header = json_files.parse(buckets.read_ranges(url, [(8, 8 + size)])[0])
   return header.get('__metadata__', {})
@@ -247,7 +247,7 @@ def _put_folder(files, params, url, facts):
   """`write_folder` in a bucket, after `check_folder`: the weights are written on this machine first."""
   missing = [name for name in files if not access.is_file(url / name)]
   with spool.temporary(url / SINGLE) as path:
-    with open(path, 'xb') as file:
+    with open(path, 'xb', opener=atomic.no_follow) as file:
       write_safetensors(file, released_tensors(params, json.loads(files[CONFIG])), facts)
     for name in missing:
       if name != CONFIG:

@@ -1,7 +1,8 @@
 """Reads the weights of a run of gptjax: of its newest valid checkpoint, or of a given one or milestone."""
 
+
 from gptjax import defaults
-from gptjax.config.resume import NOT_OF_WEIGHTS
+from gptjax.config.resume import NOT_WEIGHTS_FIELDS
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
@@ -63,7 +64,7 @@ def _source(path):
     raise InputError(f'checkpoint {path} is outside its run: {workdir / "config.json"}, which describes '
                      'the model, is missing: give the checkpoint in its workdir')
   stored = records.read(workdir / 'config.json').get('config')
-  known = defaults.fields()['model'].keys() - set(NOT_OF_WEIGHTS)
+  known = defaults.fields()['model'].keys() - set(NOT_WEIGHTS_FIELDS)
   if not isinstance(stored, dict) or not isinstance(stored.get('model'), dict):
     raise InputError(f'{workdir / "config.json"} is not the config of a run of gptjax')
   if stored.get('job') == 'finetune':

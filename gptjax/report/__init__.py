@@ -12,5 +12,5 @@ if sys.argv[:1] == ['-m']:  # while Python imports the package for `python -m gp
   from gptjax.command.parsers import report
   from gptjax.parallel import jax_settings
   startup.begin('report', 'stopped')
-  early.answer(report.parser, 'report')
+  early.handle_help(report.parser, 'report')
   jax_settings.begin('report')

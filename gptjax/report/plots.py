@@ -46,20 +46,20 @@ def _drawn(rows, columns, size, draw):
     figure.savefig(out, format='svg', metadata={'Date': None, 'Creator': None})
   svg = out.getvalue()[out.getvalue().index('<svg'):]
   svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r'font: \1 system-ui, sans-serif', svg)
-  return re.sub('|'.join(VARIABLES), lambda found: f'var({VARIABLES[found[0]]})', svg)
+  return re.sub('|'.join(VARIABLES), lambda match: f'var({VARIABLES[match[0]]})', svg)
 
 
 def standalone(svg):
   """Return a plot for a separate file, with light and dark colours."""
   rule = lambda values: 'svg { ' + ' '.join(f'{name}: {value};' for name, value in values.items()) + ' }'
   style = f'<style>{rule(LIGHT)} @media (prefers-color-scheme: dark) {{ {rule(DARK)} }}</style>'
-  return re.sub(r'(<svg[^>]*>)', lambda found: found[1] + style, svg, count=1)
+  return re.sub(r'(<svg[^>]*>)', lambda match: match[1] + style, svg, count=1)
 
 
-def _over_size(axes, found):
+def _over_size(axes, all_runs):
   """Make the x axis a logarithmic axis of parameters that includes our models and the paper's."""
   from matplotlib import ticker
-  sizes = [*published.PARAMETERS.values(), *(run.model['parameters'] for run in found)]
+  sizes = [*published.PARAMETERS.values(), *(run.model['parameters'] for run in all_runs)]
   axes.set_xscale('log')
   axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
   if min(sizes) > 5e7:
@@ -76,8 +76,8 @@ def _logarithmic(axes):
   low, high = axes.get_ylim()
   if high > 200 * low:  # powers of ten, as Matplotlib writes them
     return
-  marks = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
-  axes.yaxis.set_major_locator(ticker.LogLocator(subs=marks))
+  ticks = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=ticks))
   axes.yaxis.set_minor_locator(ticker.NullLocator())
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f'{value:g}'))
 
@@ -90,7 +90,7 @@ def short_count(n):
   return f'{n:g}'
 
 
-def _of_paper(axes, sizes, **more):
+def _plot_paper(axes, sizes, **more):
   """Plot the paper's numbers, {size: number}."""
   points = sorted((published.PARAMETERS[size], number) for size, number in sizes.items())
   if points:
@@ -98,7 +98,7 @@ def _of_paper(axes, sizes, **more):
     axes.plot(*zip(*points, strict=True), color=FAINT, **style)
 
 
-def _ours(axes, points, colour, marker, name):
+def _plot_ours(axes, points, colour, marker, name):
   if points:
     axes.plot(*zip(*sorted(points), strict=True), color=colour, marker=marker, label=name)
 
@@ -111,49 +111,51 @@ def _legend(figure, axes, columns=4):
   figure.legend(handles.values(), handles.keys(), loc='outside upper left', ncols=columns)
 
 
-def figure_1(found):
+def figure_1(all_runs):
   """Plot score against size for four tasks, like the paper's Figure 1: ours in colour, the paper's dashed."""
   def draw(figure, axes):
     for panel, (task, metric, title, systems) in zip(axes.flat, published.FIGURE_1, strict=True):
-      of = next(one for one in paper.PAPER_RESULTS if (one.task, one.metric) == (task, metric))
+      result = next(result for result in paper.PAPER_RESULTS
+                    if (result.task, result.metric) == (task, metric))
       for name, score in systems:
         panel.axhline(score, **DOTTED)
         panel.text(1.01, score, name, transform=panel.get_yaxis_transform(), va='center', fontsize=8,
                    color=FAINT)
-      _of_paper(panel, of.sizes)
-      points = _points(found, of)
-      _ours(panel, points, SERIES[0], 'o', 'ours')
+      _plot_paper(panel, result.sizes)
+      points = _points(all_runs, result)
+      _plot_ours(panel, points, SERIES[0], 'o', 'ours')
       panel.set_title(title if points else f'{title} (not run)')
-      panel.set_ylim(0, 1.08 * max([*of.sizes.values(), *dict(systems).values(), *(y for _, y in points)]))
-      _over_size(panel, found)
+      panel.set_ylim(0, 1.08 * max([*result.sizes.values(), *dict(systems).values(),
+                                  *(y for _, y in points)]))
+      _over_size(panel, all_runs)
     _legend(figure, axes)
     figure.supxlabel('parameters', fontsize=9)
   return _drawn(2, 2, (WIDTH, 5.8), draw)
 
 
-def _points(found, one):
-  """[(parameters, number on the paper's scale)] of the runs that have this figure of the paper."""
-  values = [(run.model['parameters'], runs.value(run, one.task, one.metric)) for run in found]
-  return [(size, value * one.scale) for size, value in values if value is not None]
+def _points(all_runs, result):
+  """[(parameters, number on the paper's scale)] of the runs that have this result of the paper."""
+  values = [(run.model['parameters'], runs.value(run, result.task, result.metric)) for run in all_runs]
+  return [(size, value * result.scale) for size, value in values if value is not None]
 
 
-def tasks_over_size(found):
+def tasks_over_size(all_runs):
   """Plot each number of the paper's Table 3, and Winograd's, that a run has; '' if there is none."""
-  shown = [one for one in paper.PAPER_RESULTS if _points(found, one) and (
-    len(set(one.sizes.values())) == 4 or (one.task, one.metric) == ('winograd', 'accuracy_partial'))]
+  shown = [result for result in paper.PAPER_RESULTS if _points(all_runs, result) and (
+    len(set(result.sizes.values())) == 4 or (result.task, result.metric) == ('winograd', 'accuracy_partial'))]
   if not shown:
     return ''
   def draw(figure, axes):
-    for panel, one in zip(axes.flat, shown, strict=False):
-      _of_paper(panel, one.sizes)
-      if one.sota is not None:
-        panel.axhline(one.sota, label='state of the art (2019)', **DOTTED)
-      points = _points(found, one)
-      _ours(panel, points, SERIES[0], 'o', 'ours')
-      if one.metric == 'perplexity':
+    for panel, result in zip(axes.flat, shown, strict=False):
+      _plot_paper(panel, result.sizes)
+      if result.sota is not None:
+        panel.axhline(result.sota, label='state of the art (2019)', **DOTTED)
+      points = _points(all_runs, result)
+      _plot_ours(panel, points, SERIES[0], 'o', 'ours')
+      if result.metric == 'perplexity':
         _logarithmic(panel)
-      panel.set_title(textwrap.fill(one.title, 34))
-      _over_size(panel, found)
+      panel.set_title(textwrap.fill(result.title, 34))
+      _over_size(panel, all_runs)
     for panel in axes.flat[len(shown):]:
       panel.set_axis_off()
     _legend(figure, axes)
@@ -166,42 +168,41 @@ def _panels(n, draw):
   return _drawn(rows, columns, (WIDTH / 3 * columns + 0.2, 2.4 * rows + 0.6), draw)
 
 
-def figure_4(found):
-  """Plot training and held-out perplexity over size, like the paper's Figure 4; '' if no run was trained
-  here.
+def figure_4(all_runs):
+  """Plot training and held-out perplexity over size, like the paper's Figure 4; '' without trained runs.
 
   Perplexity is per token, so there is a panel for each vocabulary; the paper's numbers are in that of GPT-2.
   """
   points = {}
-  for run in found:
+  for run in all_runs:
     for metric in ('train/loss', 'eval/loss'):
       values = runs.curve(run, metric)[1]
       last = values[-max(1, len(values) // 20):] if metric == 'train/loss' else values[-1:]
       if last:
-        of = points.setdefault(run.model.get('n_vocab', 0), {}).setdefault(metric, set())
-        of.add((run.model['parameters'], math.exp(min(sum(last) / len(last), 50))))
+        of_metric = points.setdefault(run.model.get('n_vocab', 0), {}).setdefault(metric, set())
+        of_metric.add((run.model['parameters'], math.exp(min(sum(last) / len(last), 50))))
   if not points:
     return ''
   def draw(figure, axes):
     for panel, (n_vocab, mine) in zip(axes.flat, points.items(), strict=True):
       for (name, numbers), marker in zip(published.WEBTEXT.items(), 'os', strict=True):
         if n_vocab == published.N_VOCAB:
-          _of_paper(panel, numbers, label=f'{THE_PAPERS} on WebText, {name} (read off)', marker=marker)
+          _plot_paper(panel, numbers, label=f'{THE_PAPERS} on WebText, {name} (read off)', marker=marker)
       for (metric, name), colour, marker in zip(
           (('train/loss', 'training'), ('eval/loss', 'held out')), SERIES, MARKERS, strict=False):
-        _ours(panel, mine.get(metric, ()), colour, marker, name)
+        _plot_ours(panel, mine.get(metric, ()), colour, marker, name)
       panel.set(xlabel='parameters', ylabel='perplexity per token')
       if len(points) > 1:
         panel.set_title(f'vocabulary of {n_vocab:,}')
       _logarithmic(panel)
-      _over_size(panel, found)
+      _over_size(panel, all_runs)
     _legend(figure, axes, columns=2)
   return _drawn(1, len(points), (WIDTH * min(1, 0.4 + 0.4 * len(points)), 4.2), draw)
 
 
-def loss_curves(found):
+def loss_curves(all_runs):
   """Plot training and held-out loss over steps; '' if no run was trained here."""
-  trained = runs.trained(found)
+  trained = runs.trained(all_runs)
   if not trained:
     return ''
   def draw(figure, axes):
@@ -217,12 +218,12 @@ def loss_curves(found):
   return _drawn(1, 1, (WIDTH * 0.8, 4), draw)
 
 
-def training_curves(found):
+def training_curves(all_runs):
   """Plot learning rate, gradient norm and throughput over steps, as recorded.
 
   '' if no run was trained here.
   """
-  trained = runs.trained(found)
+  trained = runs.trained(all_runs)
   shown = [(metric, title) for metric, title in (
     ('train/learning_rate', 'learning rate'), ('train/grad_norm', 'gradient norm, before clipping'),
     ('train/tokens_per_second', 'tokens per second')) if any(runs.curve(run, metric)[0] for run in trained)]
@@ -240,10 +241,10 @@ def training_curves(found):
   return _panels(len(shown), draw)
 
 
-def tasks_over_steps(found):
+def tasks_over_steps(all_runs):
   """Plot each task that was run during pretraining; '' if there is none."""
   shown = {}
-  for run in found:
+  for run in all_runs:
     for name in {name: None for record in run.records for name in record if name.count('/') == 2}:
       _, task, metric = name.split('/')
       if name.startswith('eval/') and metric in _first_metrics(task):
@@ -252,7 +253,7 @@ def tasks_over_steps(found):
     return ''
   def draw(figure, axes):
     for panel, (name, own) in zip(axes.flat, shown.items(), strict=False):
-      for i, run in enumerate(found):
+      for i, run in enumerate(all_runs):
         if run in own:
           steps, values = runs.curve(run, name)
           panel.plot(steps, [percent.to_display(name, value) for value in values],
@@ -269,17 +270,17 @@ def tasks_over_steps(found):
 
 def _first_metrics(task):
   """The metrics of a task that are plotted: those in the paper, or the accuracy."""
-  return {one.metric for one in paper.PAPER_RESULTS if one.task == task} or {'accuracy'}
+  return {result.metric for result in paper.PAPER_RESULTS if result.task == task} or {'accuracy'}
 
 
 def overlap_scores(run):
   """Plot scores by the overlap of examples with the training corpus; '' if all are in one bucket."""
-  found = {task: rows for task, rows in run.overlap.get('by_overlap', {}).items()
+  by_overlap = {task: rows for task, rows in run.overlap.get('by_overlap', {}).items()
            if sum(row['examples'] > 0 for row in rows[1:]) > 1}
-  if not found:
+  if not by_overlap:
     return ''
   def draw(figure, axes):
-    for panel, (task, rows) in zip(axes.flat, found.items(), strict=False):
+    for panel, (task, rows) in zip(axes.flat, by_overlap.items(), strict=False):
       metric = next(name for name in rows[0] if name not in ('bucket', 'examples'))
       buckets = [row for row in rows[1:] if row[metric] is not None]
       panel.bar([figures.literal(f'{row["bucket"]}\n(n = {row["examples"]:,})') for row in buckets],
@@ -287,6 +288,6 @@ def overlap_scores(run):
       panel.axhline(percent.to_display(metric, rows[0][metric]), **DOTTED)
       panel.set(title=figures.literal(f'{task}, {metric}'))
       panel.grid(axis='x', visible=False)
-    for panel in axes.flat[len(found):]:
+    for panel in axes.flat[len(by_overlap):]:
       panel.set_axis_off()
-  return _panels(len(found), draw)
+  return _panels(len(by_overlap), draw)

@@ -8,8 +8,7 @@ from gptjax.storage.files import access, paths, records
 
 
 def write(workdir, prompts, num_samples, max_tokens, seed):
-  """Write samples of a workdir's model, or of the weights that it evaluates: unconditional and of each
-  prompt.
+  """Write unconditional samples, and samples for each prompt, of the model of a workdir.
 
   Raises:
     ValueError: see `generate.sample`; or the folder is not a workdir.
@@ -19,7 +18,7 @@ def write(workdir, prompts, num_samples, max_tokens, seed):
   trained = access.is_folder(workdir / 'checkpoints')
   source = str(workdir) if trained else config['config']['init_from']
   save(workdir, {prompt: generation.sample(source, prompt=prompt or None, num_samples=num_samples, seed=seed,
-                                         max_tokens=max_tokens, top_k=generation.PAPER_TOP_K)
+                                           max_tokens=max_tokens, top_k=generation.PAPER_TOP_K)
                  for prompt in ('', *prompts)}, seed)
 
 

@@ -11,10 +11,10 @@ from gptjax.report.document import Prose, Strong, Table
 NOT_RUN = 'not run'
 
 
-def models(found):
+def models(all_runs):
   """Return the table of models."""
   rows = []
-  for run in found:
+  for run in all_runs:
     size = paper.released_size(run.model)
     rows.append([run.name, f'{run.model["parameters"]:,}',
                  f'{run.model["n_layer"]} x {run.model["n_embd"]} x {run.model["n_head"]}',
@@ -25,10 +25,10 @@ def models(found):
                 'weights', 'digest'], rows, 'The models of this report.', prose=True)
 
 
-def training(found):
+def training(all_runs):
   """Return the table of training lengths and final losses; '-' if metrics.jsonl has no such number."""
   rows = []
-  for run in runs.trained(found):
+  for run in runs.trained(all_runs):
     steps, losses = runs.curve(run, 'train/loss')
     fields = ('train', 'batch_size'), ('data', 'seq_len')
     sizes = [run.trained.get(part, {}).get(name) for part, name in fields]
@@ -45,18 +45,18 @@ def training(found):
                'bits per byte can be compared between tokenizers.')
 
 
-def results(found):
+def results(all_runs):
   """Return the table of all numbers of the paper with ours, then of tasks that the paper does not have."""
-  ran = [run for run in found if run.results]
+  ran = [run for run in all_runs if run.results]
   head = ['', *(run.name for run in ran), *(f'GPT-2 {name}' for name in paper.PAPER_SIZES.values()),
           'state of the art (2019)']
   rows = []
-  for one in paper.PAPER_RESULTS:
-    if one.task not in suite.TASKS:
+  for result in paper.PAPER_RESULTS:
+    if result.task not in suite.TASKS:
       continue
-    theirs = (*(one.sizes.get(size) for size in paper.SIZES), one.sota)
-    rows.append([one.title, *(_ours(run, one) for run in ran), *map(printed, theirs)])
-  in_paper = {one.task for one in paper.PAPER_RESULTS}
+    theirs = (*(result.sizes.get(size) for size in paper.SIZES), result.sota)
+    rows.append([result.title, *(_ours(run, result) for run in ran), *map(printed, theirs)])
+  in_paper = {result.task for result in paper.PAPER_RESULTS}
   for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
       values = (_value(run, task, metric) for run in ran)
@@ -66,8 +66,8 @@ def results(found):
                'run has no number.')
 
 
-def _ours(run, one):
-  value = _value(run, one.task, one.metric)
+def _ours(run, result):
+  value = _value(run, result.task, result.metric)
   return NOT_RUN if value is None else Strong(value)
 
 
@@ -81,31 +81,33 @@ def _star(run, task):
   return '*' * bool(table.limit_of(run.results, task))
 
 
-def limits(found):
+def limits(all_runs):
   """Return a paragraph about runs with incomplete data sets."""
-  cut = '; '.join(f'{run.name}: {first}' for run in found
+  cut = '; '.join(f'{run.name}: {first}' for run in all_runs
                   if run.results and (first := table.describe_limit(run.results)))
   return [Prose(f'* Not of all examples, so not to be compared with the paper ({cut}).')] if cut else []
 
 
-def expected(found):
+def expected(all_runs):
   """Return the table of others' results with the released weights."""
-  ran = [run for run in found if run.results]
+  ran = [run for run in all_runs if run.results]
   rows = []
-  for one in paper.REPRODUCTIONS:
-    ours = [table.grid_value(run.results, one.task, one.cell) for run in ran]
-    rows.append([f'{suite.TASKS[one.task].title}: {one.protocol} ({one.source})',
-                 *(_expected(one, run, value) for run, value in zip(ran, ours, strict=True)),
-                 *(printed(one.sizes.get(size)) for size in paper.SIZES)])
+  for reproduction in paper.REPRODUCTIONS:
+    ours = [table.grid_value(run.results, reproduction.task, reproduction.grid_key) for run in ran]
+    rows.append([f'{suite.TASKS[reproduction.task].title}: {reproduction.protocol} ({reproduction.source})',
+                 *(_expected(reproduction, run, value) for run, value in zip(ran, ours, strict=True)),
+                 *(printed(reproduction.sizes.get(size)) for size in paper.SIZES)])
   return Table(['', *(run.name for run in ran), *(f'released {size}' for size in paper.SIZES)], rows,
                'What others have measured with the released weights, where the paper cannot be reproduced: '
                'with these weights, ours should be near.')
 
 
-def _expected(one, run, value):
-  if one.cell is None:
+def _expected(reproduction, run, value):
+  if reproduction.grid_key is None:
     return '-'
-  return NOT_RUN if value is None else Strong(format_number(value * one.scale) + _star(run, one.task))
+  if value is None:
+    return NOT_RUN
+  return Strong(format_number(value * reproduction.scale) + _star(run, reproduction.task))
 
 
 def grids(evaluated):
@@ -113,14 +115,14 @@ def grids(evaluated):
   tasks = dict.fromkeys(task for run in evaluated for task in run.results.get('grids', {}))
   for task in tasks:
     cells = {run.name: run.results['grids'].get(task, ()) for run in evaluated}
-    units = list(dict.fromkeys(cell['unit'] for found in cells.values() for cell in found))
+    units = list(dict.fromkeys(cell['unit'] for run_cells in cells.values() for cell in run_cells))
     rows = []
-    for name, found in cells.items():
-      at = {(cell['text'], cell['stride'], cell['unit']): cell for cell in found}
-      for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in found):
-        whose, moved = [name] * (len(evaluated) > 1), [f'stride {stride}'] * (stride is not None)
-        place = ', '.join([*whose, text, *moved])
-        rows.append([place, *(_cell(at.get((text, stride, unit))) for unit in units)])
+    for name, run_cells in cells.items():
+      by_key = {(cell['text'], cell['stride'], cell['unit']): cell for cell in run_cells}
+      for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in run_cells):
+        run_name, stride_name = [name] * (len(evaluated) > 1), [f'stride {stride}'] * (stride is not None)
+        label = ', '.join([*run_name, text, *stride_name])
+        rows.append([label, *(_cell(by_key.get((text, stride, unit))) for unit in units)])
     yield Table(['text and stride', *map(_words, units)], rows, f'{_title(task)}.')
 
 
@@ -146,21 +148,22 @@ def _shown(value):
 
 def overlaps(run):
   """Yield the paper's Table 6 with our numbers, statistics of the filters, and scores by overlap."""
-  found = run.overlap
+  overlap = run.overlap
   rows = [[_title(name), f'{row["documents"]:,}', f'{row["eightgrams"]:,}', _percent(row['own']),
            _percent(row['train']), f'{row["documents_with_any"]:,}', f'{row["documents_with_much"]:,}',
-           *map(printed, published.OVERLAP.get(name, (None, None)))] for name, row in found['tests'].items()]
+           *map(printed, published.OVERLAP.get(name, (None, None)))]
+          for name, row in overlap['tests'].items()]
   yield Table(['test set', 'documents', '8-grams', 'in own train, %', 'in training corpus, %',
                'documents with any', f'with over {study.HIGH_OVERLAP:.0%}', 'paper: own train',
                'paper: WebText'],
               rows, f'8-grams of test sets that are also in training text, {run.name}.')
-  for name, row in found['filters'].items():
+  for name, row in overlap['filters'].items():
     yield Prose(f'Filter {name}: {row["eightgrams"]:,} 8-grams of {", ".join(row["sources"])}, '
                 f'{row["distinct"]:,} different ones, {row["bytes"] / 1e6:,.1f} MB; '
                 + study.false_positives(row) + '.')
-  for task, scores in found['by_overlap'].items():
+  for task, scores in overlap['by_overlap'].items():
     metrics = [name for name in scores[0] if name not in ('bucket', 'examples')]
-    where = 'training corpus' if study.TRAIN in found['filters'] else 'own train split'
+    where = 'training corpus' if study.TRAIN in overlap['filters'] else 'own train split'
     yield Table([f'8-grams in the {where}', 'examples', *map(_words, metrics)],
                 [[row['bucket'], f'{row["examples"]:,}',
                   *(format_number(percent.to_display(metric, row[metric])) for metric in metrics)]

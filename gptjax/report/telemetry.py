@@ -15,7 +15,7 @@ import time
 
 import jax
 
-from gptjax.command import figures
+from gptjax.command import bars, figures
 from gptjax.parallel import processes
 from gptjax.report.tensorboard import TensorBoard
 from gptjax.report.wandb_run import WandB
@@ -23,10 +23,10 @@ from gptjax.storage.files import atomic, parts, paths, records
 from gptjax.storage.files.paths import Url
 
 PROCESS_START = time.monotonic()  # approximate start of the process
-# Without tqdm's rate and remaining time: these averages include compilation and evaluations, so they
-# contradict the values in the line of a step.
 METRICS = 'metrics.jsonl'
 VOID = 'void_after'  # of a record: those of later steps before it do not count
+# The postfix has throughput and remaining time. tqdm's own are averages over compilation and evaluations,
+# and would contradict them.
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 
 # Dense bfloat16 peaks, FLOP/s per device, from the vendors' data sheets; by prefix of `device_kind`.
@@ -65,9 +65,8 @@ class Telemetry:
     self.optional_writers = [writer(workdir) for writer, wanted in (
       (TensorBoard, tensorboard), (lambda workdir: WandB(workdir, wandb), wandb))
       if wanted and self.active]
-    from tqdm import tqdm  # here: FLOPs are counted without it too
-    self.bar = tqdm(total=steps, bar_format=BAR, dynamic_ncols=True, mininterval=0.5, leave=False,
-                    disable=not (self.active and sys.stderr.isatty()))
+    # Without a terminal, `progress` prints a line for each step that is logged.
+    self.bar = bars.bar(shown=self.active and sys.stderr.isatty(), total=steps, bar_format=BAR, leave=False)
 
   def begin(self, start):
     """Start after step `start`: drop later records of an earlier process, or of before a rewind."""
@@ -135,7 +134,7 @@ class Telemetry:
       for writer in self.optional_writers:
         writer.flush()
 
-  def busy(self, what):
+  def show_activity(self, what):
     """Show the current activity in the progress bar; without a terminal, print it."""
     self.bar.set_postfix_str(what)
     if self.bar.disable:

@@ -51,6 +51,9 @@ class Checkpoints:
     max_failed: saves to a bucket in a row that may fail before an error is raised.
     upload_seconds: a save to a bucket fails after this time, plus one second for each SLOWEST bytes; None:
       never.
+
+  Attributes:
+    started: `time.monotonic()` at the start of the last save, or when this object was made.
   """
 
   def __init__(self, folder, rules, facts, on_saved=None, before_manifest=None, max_failed=1,
@@ -61,20 +64,23 @@ class Checkpoints:
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
-    self.pending = None
+    self.pending, self.started = None, time.monotonic()
     self.digests = jax.jit(digests)
     self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
     self.buffers = None  # reused for each copy: new memory pages would cost more than the copy itself
 
-  def save(self, state, step, metric=None):
+  def save(self, state, step, metric=None, stopping=False):
     """Start an asynchronous save; the state may be donated at once. At most one save runs.
 
     Args:
       state: tree of arrays.
       step: name of the checkpoint.
       metric: held-out loss at this step, or None.
+      stopping: the process will be killed soon: if the folder is in a bucket, `on_saved` is not called.
     """
     self.wait()
+    self.stopping = stopping
+    self.started = time.monotonic()
     state, folder = _under_stored_names(state), self.folder / str(step)
     try:
       self._start(state, step, folder, metric)
@@ -85,7 +91,8 @@ class Checkpoints:
       self.pending.set_exception(error)
 
   def _start(self, state, step, folder, metric):
-    self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
+    if self.rules.weights_only:
+      self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
     if processes.on_process_0(prepare):
       return
@@ -102,7 +109,7 @@ class Checkpoints:
     except Exception as error:
       self._failed(folder, error)
     self.pending = self.thread.submit(self._finish, folder, step, metric, saved, state_digests,
-                                      jax.sharding.get_mesh(), time.monotonic())
+                                      jax.sharding.get_mesh(), self.started)
 
   def _write(self, folder, state):
     """Start to write; returns the digests."""
@@ -157,7 +164,7 @@ class Checkpoints:
       except Exception as error:
         self._raise(f'milestone {step}', self.folder.parent, error)
     retention.prune(self.folder, self.rules)
-    if self.on_saved:
+    if self.on_saved and not (self.stopping and isinstance(folder, Url)):
       self.on_saved(folder)
 
   def _failed(self, folder, error):

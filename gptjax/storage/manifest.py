@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 from gptjax.errors import InputError
 from gptjax.storage.files import access, buckets, json_files, paths
@@ -15,6 +16,14 @@ LAYOUT = {'step': int, 'metric': json_files.OPTIONAL_NUMBER, 'arrays': {str: [(l
           'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
 
 
+def steps(folder):
+  """Return the steps of all checkpoint folders, valid or not, ascending."""
+  folder = Path(folder)
+  if not folder.is_dir():
+    return []
+  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
 def read_manifest(folder):
   """Return the manifest of one checkpoint, or None if it is absent or damaged."""
   try:
@@ -25,7 +34,7 @@ def read_manifest(folder):
     if isinstance(folder, Url) and not access.is_file(folder / MANIFEST):
       raise  # no access, or no answer: this does not say that it is damaged
     return None
-  return manifest if _has_layout(manifest) and manifest == _signed(manifest) else None
+  return manifest if _has_layout(manifest) and manifest == _with_digest(manifest) else None
 
 
 def _has_layout(manifest):
@@ -43,7 +52,7 @@ def write_manifest(folder, manifest):
     folder: of the checkpoint, whose files are on disk.
     manifest: dict.
   """
-  access.write(folder / MANIFEST, json.dumps(_signed(manifest), indent=1, sort_keys=True))
+  access.write(folder / MANIFEST, json.dumps(_with_digest(manifest), indent=1, sort_keys=True))
 
 
 def find_fault(path, manifest):
@@ -99,7 +108,8 @@ def _hash(path):
     return hashlib.file_digest(file, SHA256).hexdigest()
 
 
-def _signed(manifest):
+def _with_digest(manifest):
+  """Return the manifest with its digest, under the key 'signature'."""
   body = {key: value for key, value in manifest.items() if key != 'signature'}
   text = json.dumps(body, sort_keys=True)
   return {**body, 'signature': hashlib.sha256(text.encode()).hexdigest()}

@@ -10,6 +10,7 @@ milestone is never deleted, unless a rewind discards its step. If the same step 
 weights, the earlier milestone becomes `STEP.replaced`.
 """
 
+
 from gptjax.storage import orbax_io, step_folders
 from gptjax.storage.files import atomic, records
 from gptjax.storage.files.paths import Url

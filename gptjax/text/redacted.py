@@ -77,7 +77,7 @@ def _split(url):
     bare = _LINE.sub('', bare)
   base = re.split('[?#]', bare, maxsplit=1)[0]
   separators, parameters = (re.split('([?&;#])', bare[len(base):])[start::2] for start in (1, 2))
-  names = [unquote(one.partition('=')[0]).lower() if '=' in one else '' for one in parameters]
+  names = [unquote(text.partition('=')[0]).lower() if '=' in text else '' for text in parameters]
   azure = _AZURE if 'sig' in names else ()
   is_credential = [bool(_SECRET.search(name)) or name in azure for name in names]
   return base, list(zip(separators, parameters, is_credential, strict=True)), url[len(bare):]

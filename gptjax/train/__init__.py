@@ -1,7 +1,7 @@
 """Training as pure functions: the step, the loss, the optimizer.
 
   loss       The next-token loss, computed a few positions at a time.
-  optimizer  What turns gradients into updates: schedule, clipping, AdamW or Muon, decay on matrices alone.
+  optimizer  Learning-rate schedules, gradient clipping, AdamW, Muon and weight decay.
   step       The training state, the step as a pure function of it, and evaluation.
 """
 

@@ -45,7 +45,8 @@ def next_token_loss(x, wte, targets, n_vocab, chunk, weights=None):
   chunks = lambda a: jnp.stack([flatten_batch(a[:, start:start + chunk]) for start in starts])
   if weights is not None:
     weights = flatten_batch(weights[:, None] * jnp.ones((1, chunk)))
-  return _chunked(chunks(x), wte, chunks(targets), weights, n_vocab), (targets >= 0).sum(dtype=jnp.float32)
+  loss = _chunked_loss(chunks(x), wte, chunks(targets), weights, n_vocab)
+  return loss, (targets >= 0).sum(dtype=jnp.float32)
 
 
 def _exponentials(x, wte, targets, n_vocab):
@@ -56,19 +57,19 @@ def _exponentials(x, wte, targets, n_vocab):
   if n_vocab < wte.shape[0]:
     column = jnp.arange(wte.shape[0], out_sharding=sharding.compute_spec('vocab'))
     logits = jnp.where(column < n_vocab, logits, -jnp.inf)
-  most = logits.max(-1)
-  exps = jnp.exp(logits - most[:, None])
+  maximum = logits.max(-1)
+  exps = jnp.exp(logits - maximum[:, None])
   sums = exps.sum(-1)
-  return exps, sums, jnp.where(targets >= 0, most - target_logit + jnp.log(sums), 0)
+  return exps, sums, jnp.where(targets >= 0, maximum - target_logit + jnp.log(sums), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _chunked(x, wte, targets, weights, n_vocab):
+def _chunked_loss(x, wte, targets, weights, n_vocab):
   """Sum of losses over chunks: x [chunks, n, d], targets [chunks, n], weights [n] or None."""
   def body(totals, chunk):
     x, targets = chunk
     return totals + _exponentials(x, wte, targets, n_vocab)[2], None
-  return _weighted(jax.lax.scan(body, _no_losses(targets), (x, targets))[0], weights).sum()
+  return _weighted(jax.lax.scan(body, _zero_losses(targets), (x, targets))[0], weights).sum()
 
 
 def _weighted(a, weights):
@@ -76,12 +77,12 @@ def _weighted(a, weights):
   return a if weights is None else a * (weights if a.ndim == 1 else weights[:, None])
 
 
-def _no_losses(targets):
+def _zero_losses(targets):
   """Initial totals [n], one per position of a chunk: one all-reduce after the scan serves all chunks."""
   return jnp.zeros(targets.shape[1:], jnp.float32, out_sharding=sharding.compute_spec('batch'))
 
 
-def _chunked_fwd(x, wte, targets, weights, n_vocab):
+def _chunked_loss_fwd(x, wte, targets, weights, n_vocab):
   """The loss and both gradients in one pass."""
   partial_sum = sharding.unreduced_spec('vocab', None)
 
@@ -98,7 +99,7 @@ def _chunked_fwd(x, wte, targets, weights, n_vocab):
     grad_wte += weight_gradient(grad, exps, x)
     return (totals + losses, grad_wte), grad_x
 
-  start = _no_losses(targets), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
+  start = _zero_losses(targets), jnp.zeros(wte.shape, jnp.float32, out_sharding=partial_sum)
   (totals, grad_wte), grad_x = jax.lax.scan(body, start, (x, targets))
   rows_of_targets = lambda table: lookup(table, jnp.maximum(targets, 0), (None, 'batch'))
   target_rows, lookup_vjp = jax.vjp(rows_of_targets, wte)
@@ -111,10 +112,10 @@ def _chunked_fwd(x, wte, targets, weights, n_vocab):
   return _weighted(totals, weights).sum(), (grad_x.astype(x.dtype), grad_wte.astype(wte.dtype))
 
 
-def _chunked_bwd(n_vocab, gradients, cotangent):
+def _chunked_loss_bwd(n_vocab, gradients, cotangent):
   del n_vocab
   scale = lambda grad: (sharding.reduced_scalar(cotangent, grad) * grad).astype(grad.dtype)
   return *map(scale, gradients), None, None
 
 
-_chunked.defvjp(_chunked_fwd, _chunked_bwd)
+_chunked_loss.defvjp(_chunked_loss_fwd, _chunked_loss_bwd)

@@ -39,36 +39,38 @@ def learning_rate(config, steps, step):
   return config.learning_rate * jnp.where(step < warmup, step / max(warmup, 1), decay)
 
 
-def decayed(params, declared):
-  """Return a tree of bools: True where weight decay applies.
+def decay_mask(params, declared):
+  """Return the mask of weight decay: a tree of bools, True where it applies.
 
   Args:
     params: nested dict of weights, or a part of it.
     declared: nested dict of their Declarations, see `gptjax.model.parameters`.
   """
-  return jax.tree.map_with_path(lambda path, _: _facts(path, declared).decays, params)
+  return jax.tree.map_with_path(lambda path, _: _declaration(path, declared).decays, params)
 
 
 def muon_dimensions(params, declared):
   """Return a tree of MuonDimensionNumbers for the matrices of blocks, None for all other weights."""
-  return jax.tree.map_with_path(lambda path, w: _dimensions(_facts(path, declared), w), params)
+  return jax.tree.map_with_path(lambda path, w: _dimensions(_declaration(path, declared), w), params)
 
 
-def _facts(path, declared):
+def _declaration(path, declared):
+  """The Declaration of the weight at a path."""
   for key in path:
     declared = declared[key.key]
   return declared
 
 
-def _dimensions(facts, w):
+def _dimensions(declaration, w):
   """MuonDimensionNumbers of a stacked matrix, else None.
 
   Dimensions that are neither inputs nor outputs (layers; query, key and value) are batch dimensions.
   """
-  if not facts.inputs or w.ndim == len(facts.axes):
+  if not declaration.inputs or w.ndim == len(declaration.axes):
     return None
   stacked = lambda dimensions: tuple(d + 1 for d in dimensions)
-  return MuonDimensionNumbers(reduction_axis=stacked(facts.inputs), output_axis=stacked(facts.outputs))
+  return MuonDimensionNumbers(reduction_axis=stacked(declaration.inputs),
+                              output_axis=stacked(declaration.outputs))
 
 
 def make_optimizer(config, declared):
@@ -78,7 +80,7 @@ def make_optimizer(config, declared):
     config: `config.optimizer`.
     declared: nested dict of Declarations (`gptjax.model.parameters.declarations`).
   """
-  c, decays = config, functools.partial(decayed, declared=declared)
+  c, decays = config, functools.partial(decay_mask, declared=declared)
   adam = optax.scale_by_adam(c.b1, c.b2, c.epsilon)
   clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm > 0 else optax.identity()
   if c.name == 'openai_adam':
@@ -122,7 +124,7 @@ def _muon_for_blocks(adam, momentum, declared):
   dimensions = functools.partial(muon_dimensions, declared=declared)
 
   def labels(params):
-    label = lambda path, w: 'muon' if _dimensions(_facts(path, declared), w) else 'adam'
+    label = lambda path, w: 'muon' if _dimensions(_declaration(path, declared), w) else 'adam'
     return jax.tree.map_with_path(label, params)
 
   orthogonalized = muon(learning_rate=-1.0, beta=momentum, consistent_rms=0.2,

@@ -53,12 +53,37 @@ def test_flags_fields_and_choices_are_completed(script, words, expected):
   assert completed(script, *words) == expected
 
 
-@pytest.mark.parametrize('shell', completion.SHELLS)
+@pytest.mark.parametrize('shell', [shell for shell in completion.SHELLS if shell != 'fish'])
 def test_every_shell_has_a_script(shell, capsys):
   pytest.importorskip('shtab')
   completion.main([shell])
   # In tcsh, shtab completes commands and not the flags of each.
   assert ('pretrain' if shell == 'tcsh' else '--config.train.steps') in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('line, expected', [
+  ('gptjax pre', ['prepare', 'pretrain']),
+  ('gptjax generate --max', ['--max_tokens']),
+  ('gptjax finetune --config.finetune.n_s', ['--config.finetune.n_seeds']),
+  ('gptjax benchmark near', ['near_duplicates']),
+  ('gptjax completion f', ['fish'])])
+def test_fish_completes_commands_flags_fields_and_choices(line, expected, tmp_path):
+  fish = shutil.which('fish')
+  if not fish:
+    pytest.skip('needs fish')
+  script = tmp_path / 'gptjax.fish'
+  script.write_text(completion.fish_script())
+  done = subprocess.run([fish, '--no-config', '-c', f'source {script}; complete -C {line!r}'], text=True,
+                        capture_output=True, timeout=60, env={'HOME': str(tmp_path), 'PATH': '/usr/bin:/bin'})
+  assert not done.stderr
+  assert [found.partition('\t')[0] for found in done.stdout.splitlines()] == expected
+
+
+def test_fish_needs_no_shtab(monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'shtab', None)
+  completion.main(['fish'])
+  script = capsys.readouterr().out
+  assert "-l config.train.steps -r -d" in script and '%%' not in script
 
 
 def test_without_shtab_one_line_says_how_to_install_it(monkeypatch):

@@ -53,7 +53,7 @@ class Terminal(io.StringIO):
 def test_a_text_with_colours_passes_the_guard_and_others_do_not(monkeypatch):
   monkeypatch.setattr(colors, 'ALLOWED', True)
   terminal = Terminal()
-  guarded = streams._Guarded(terminal, 'stderr')
+  guarded = streams._GuardedStream(terminal, 'stderr')
   streams.write_colored(colors.colored('bad', guarded, 'yellow'), guarded)
   assert terminal.getvalue() == f'{ESCAPE}[33mbad{ESCAPE}[0m'
   guarded.write(f'{ESCAPE}[31m')

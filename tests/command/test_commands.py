@@ -187,10 +187,10 @@ def test_texts_that_are_not_unicode_are_refused_where_they_are_read(tmp_path):
 
 
 def test_names_of_files_and_folders_that_are_not_utf_8_are_refused(tmp_path, monkeypatch):
-  from gptjax.data.sources import files
+  from gptjax.data.sources import file_access
   (tmp_path / f'a{HALF}.txt').write_text('text')
   with pytest.raises(InputError, match='the name of a file is not valid Unicode'):
-    files.find_files(f'{tmp_path}/*')
+    file_access.find_files(f'{tmp_path}/*')
   (tmp_path / f'folder{HALF}').mkdir()
   monkeypatch.chdir(tmp_path / f'folder{HALF}')
   with pytest.raises(InputError, match='the name of the current folder is not valid Unicode'):

@@ -21,8 +21,8 @@ from gptjax.storage import checkpoint
 
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=0', '--config.eval.every_steps=0',
          '--config.eval.ngrams=False')
-NOT_BEGUN = 'stopped before the first step; nothing was lost: the same command starts it'
-CONTINUES = 'stopped; the same command continues where it was'
+NOT_BEGUN = 'stopped before the first step; nothing is lost: run the same command again'
+CONTINUES = 'stopped; run the same command again to continue'
 slow = pytest.mark.slow
 
 
@@ -48,10 +48,10 @@ MOMENTS = [
   pytest.param('gptjax.pretrain.loop:Evaluation', 'USR1', False, (), 75, 'stopping after this step', 4,
                marks=slow),
   ('gptjax.generate.generation:sample', 'INT', True, ('--config.log.sample_tokens=8',), 75,
-   'writes the report', 4),
-  pytest.param('gptjax.report.telemetry:plot_curves', 'TERM', False, (), 75, 'writes the report', 4,
+   'to write the report', 4),
+  pytest.param('gptjax.report.telemetry:plot_curves', 'TERM', False, (), 75, 'to write the report', 4,
                marks=slow),
-  pytest.param('gptjax.parallel.processes:shut_down', 'TERM', False, (), 0, 'all is saved, ending', 4,
+  pytest.param('gptjax.parallel.processes:shut_down', 'TERM', False, (), 0, 'everything is saved, exiting', 4,
                marks=slow),
   ('exit', 'TERM', False, (), 0, '', 4)]
 
@@ -76,7 +76,8 @@ def test_while_the_corpus_is_prepared_and_then_again(tmp_path):
   done = train('', tmp_path / 'run', *flags, env=signalled('gptjax.data.prepare:_encode', signal.SIGINT))
   assert done.returncode == 75
   assert after(done.stderr) == [
-    'gptjax: Ctrl-C: stopped while the corpus is prepared: the same command continues after its last commit']
+    'gptjax: Ctrl-C: stopped while the corpus is prepared: run the same command again to continue after its '
+    'last commit']
   done = train('', tmp_path / 'run', *flags)
   assert done.returncode == 0 and 'step 4/4' in done.stderr, done.stderr
 

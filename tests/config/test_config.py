@@ -53,11 +53,37 @@ def outside(domain):
   return [*never, step(domain.low, -math.inf), step(domain.high, math.inf), True, '0.5', -0.1, 10**400]
 
 
+@pytest.mark.parametrize('changes, says', [
+  ({'checkpoint.keep_period_weights_only': True}, 'needs a period: set config.checkpoint.keep_period'),
+  ({'train.rewind': 100, 'checkpoint.every_steps': 0}, 'set config.checkpoint.every_steps'),
+  ({'train.rewind': 101, 'checkpoint.every_steps': 50}, 'keep 4'),
+  ({'train.rewind': 100, 'checkpoint.every_steps': 50, 'checkpoint.keep': 3}, ''),
+  ({'train.rewind': 100, 'checkpoint.every_steps': 50, 'checkpoint.keep_period': 60,
+    'checkpoint.keep_period_weights_only': True}, 'keep 5'),
+  ({'train.rewind': 100, 'checkpoint.every_steps': 50, 'checkpoint.keep': 3, 'checkpoint.keep_period': 100,
+    'checkpoint.keep_period_weights_only': True}, ''),
+  ({'train.rewind': 100, 'checkpoint.every_minutes': 5.0}, 'set it to 0, or config.checkpoint.keep_period'),
+  ({'train.rewind': 100, 'checkpoint.every_minutes': 5.0, 'checkpoint.every_steps': 0,
+    'checkpoint.keep_period': 100}, '')])
+def test_checkpoints_reach_back_as_far_as_a_rewind(changes, says):
+  config = tiny_config()
+  for name, value in changes.items():
+    if name == 'train.rewind':
+      config.train.rewind.update(dict(threshold=1.0, steps_back=value))
+    else:
+      config.checkpoint[name.partition('.')[2]] = value
+  if not says:
+    configs.check(config)
+    return
+  with pytest.raises(InputError, match=f'^[^\n]*{says}'):
+    configs.check(config)
+
+
 @pytest.mark.parametrize('name', FIELDS)
 def test_every_field_has_a_domain_and_a_meaning_and_refuses_what_is_just_outside(name):
   field = FIELDS[name]
   assert field.domain.holds(field.default) and len(field.meaning) >= 4
-  assert field.before is None or field.domain.holds(field.before)
+  assert field.legacy_default is None or field.domain.holds(field.legacy_default)
   refused = [value for value in outside(field.domain) if not (name == 'model.scan' and value is None)]
   for value in refused:
     with pytest.raises(InputError, match=r'^[^\n\x1b]*$') as error:
@@ -97,8 +123,10 @@ def test_what_is_inside_is_accepted(name, value):
   configs.check_fields(changed(name, value))
 
 
-def test_the_largest_seed_makes_weights():
-  jax.random.key(FIELDS['train.seed'].domain.high)
+def test_the_largest_seed_makes_its_own_key():
+  """A larger one would be truncated to 32 bits, and have the key of a smaller one."""
+  high = FIELDS['train.seed'].domain.high
+  assert jax.random.key_data(jax.random.key(high)).tolist() == [0, high]
 
 
 def test_names_to_choose_from_are_those_that_exist():

@@ -96,6 +96,16 @@ def test_a_stopped_and_resumed_run_is_bit_identical(undisturbed, corpus_folder, 
   assert one['arrays'] == other['arrays'], 'weights, moments and step, to the bit'
 
 
+def test_every_nth_step_is_kept_and_the_result_the_same(undisturbed, corpus_folder, reviews, tmp_path):
+  done = run(corpus_folder, reviews, tmp_path, '--config.checkpoint.keep_period=7',
+             '--config.checkpoint.keep=1', '--config.checkpoint.every_minutes=1e-6')
+  assert done.returncode == 0, done.stderr
+  assert {7, 14, 21, 28, 35, 40} <= set(checkpoint.steps(tmp_path / 'checkpoints'))
+  assert len(checkpoint.steps(tmp_path / 'checkpoints')) <= 7, 'and the best'
+  one, other = (checkpoint.read_manifest(folder / 'checkpoints' / '40') for folder in (tmp_path, undisturbed))
+  assert one['arrays'] == other['arrays']
+
+
 def test_damaged_records_of_a_finished_run_change_no_result(undisturbed, corpus_folder, reviews, tmp_path):
   shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
   best = json.loads((tmp_path / 'result.json').read_text())
@@ -165,6 +175,7 @@ def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
   ({'data.tokenizer': ''}, 'the weights have no tokenizer'),
   ({'init_from': 'nowhere'}, 'nowhere is not a folder'),
   ({'finetune.data_dir': 'nowhere'}, "config.finetune.data_dir = 'nowhere' is not a folder"),
+  ({'checkpoint.keep_period': 5, 'checkpoint.keep_period_weights_only': True}, 'is for pretraining'),
   ({'model.architecture': 'lstm', 'finetune.train': 'lora'}, 'needs a Transformer')])
 def test_a_config_that_cannot_run_is_refused(corpus_folder, reviews, tmp_path, monkeypatch, changes, says):
   monkeypatch.chdir(tmp_path)  # TFDS makes the folder that it is told to look in

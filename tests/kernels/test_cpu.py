@@ -10,7 +10,7 @@ PROGRAM = '''
 import resource, sys
 from gptjax.kernels import cpu
 if sys.argv[1] == 'keep':
-  cpu.keep_memory()
+  cpu.retain_freed_memory()
 import ctypes
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
@@ -44,7 +44,7 @@ import os, sys
 import jax
 from gptjax.kernels import cpu
 if sys.argv[1] == 'spare':
-  cpu.spare_threads()
+  cpu.enlarge_thread_pool()
 jax.devices()
 print(len(os.listdir('/proc/self/task')))
 '''

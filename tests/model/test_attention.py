@@ -101,7 +101,7 @@ def test_auto_is_the_best_that_device_and_settings_allow(device, changes, kernel
   (GPU, 'cudnn', {'model.n_head': 4}, 'n_head = 192'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.5'}), 'cudnn', {}, 'of Ampere or later'),
   (TPU, 'pallas', {'model.dropout': 0.1}, 'runs on a GPU, and this is a TPU: set it to xla or auto'),
-  (GPU, 'pallas', {'model.n_head': 4}, 'takes heads of 16, 32, 64, 128, and .*n_head = 192: set it to xla'),
+  (GPU, 'pallas', {'model.n_head': 4}, 'the head sizes 16, 32, 64, 128, .*n_head = 192: set it to xla'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), 'pallas', {}, 'of Ampere or later'),
   (SimpleNamespace(platform='tpu', device_kind='TPU v3'), 'splash', {}, 'v4 or later'),
   (GPU, 'flash', {}, 'must be one of auto, xla, cudnn, splash, pallas')])

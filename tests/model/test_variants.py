@@ -25,7 +25,7 @@ from gptjax.model.parameters import declarations
 from gptjax.model.size import flops_per_token, n_params
 from gptjax.parallel import sharding
 from gptjax.pretrained import export
-from gptjax.train.optimizer import decayed, muon_dimensions
+from gptjax.train.optimizer import decay_mask, muon_dimensions
 from gptjax.train.step import dropout_keys, graph, init_state, loss_and_grads
 
 MESHES = [dict(data=2, fsdp=2, tensor=2), dict(replica=2, fsdp=4), dict(fsdp=2, tensor=4)]
@@ -202,7 +202,7 @@ def test_random_weights_decay_and_those_of_blocks_are_matrices_of_muon(name):
     params = jax.eval_shape(lambda: init_state(config).params)
     declared = declarations(jax.eval_shape(lambda: fresh(config)))
   paths = [path_of(path) for path, _ in jax.tree.leaves_with_path(params)]
-  decays = dict(zip(paths, jax.tree.leaves(decayed(params, declared)), strict=True))
+  decays = dict(zip(paths, jax.tree.leaves(decay_mask(params, declared)), strict=True))
   none = lambda x: x is None or not isinstance(x, dict)
   muon = dict(zip(paths, jax.tree.leaves(muon_dimensions(params, declared), is_leaf=none), strict=True))
   for path, random in drawn(name).items():
@@ -233,7 +233,7 @@ def test_an_export_gives_the_same_logits_or_is_refused(name, tmp_path):
   config = config_of(name)
   with mesh_of():
     model = noisy(name)
-    if (why := export.export_obstacle(config)) is not None:
+    if (why := export.export_unsupported_reason(config)) is not None:
       with pytest.raises(InputError, match=re.escape(why)):
         gptjax.save_pretrained(model, None, tmp_path / 'out')
       assert not list(tmp_path.iterdir())

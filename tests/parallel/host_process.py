@@ -61,6 +61,21 @@ def compile_and_run(me):
   return events['cache_hits'], events['compile_requests_use_cache'] - events['cache_hits']
 
 
+def misbehave(deed, me):
+  """Does a deed, if it is one of this process."""
+  numbers = {f'kill{me}': signal.SIGKILL, f'halt{me}': signal.SIGSTOP, f'term{me}': signal.SIGTERM}
+  if deed in numbers:
+    os.kill(os.getpid(), numbers[deed])
+  elif deed == f'raise{me}':
+    raise OSError(28, 'No space left on device')
+  elif deed == f'bug{me}':
+    raise KeyError('a bug')
+  elif deed == f'unpack{me}':
+    _, _, _ = (1, 2)  # a mistake in our own code
+  elif deed == f'library{me}':
+    json.loads('[')
+
+
 def steps(deed, me):
   """Steps that all take part in, until told to stop; at the fifth, one process does a deed."""
   f, x = collective()
@@ -70,23 +85,29 @@ def steps(deed, me):
       float(f(x))
       step += 1
       time.sleep(0.01 * me)
-      if step == 5 and deed == f'kill{me}':
-        os.kill(os.getpid(), signal.SIGKILL)
-      if step == 5 and deed == f'halt{me}':
-        os.kill(os.getpid(), signal.SIGSTOP)
-      if step == 5 and deed == f'term{me}':
-        os.kill(os.getpid(), signal.SIGTERM)
-      if step == 5 and deed == f'raise{me}':
-        raise OSError(28, 'No space left on device')
-      if step == 5 and deed == f'bug{me}':
-        raise KeyError('a bug')
-      if step == 5 and deed == f'unpack{me}':
-        _, _, _ = (1, 2)  # a mistake in our own code
-      if step == 5 and deed == f'library{me}':
-        json.loads('[')
+      if step == 5:
+        misbehave(deed, me)
       if step > 1000:
         raise AssertionError('never told to stop')
     return step
+
+
+def timed_saves(me):
+  """Prints the steps at which a save is due by the clock of process 0, and the step at which all stop."""
+  shutdown.defer_signal(processes.STOPPING)
+  f, x = collective()
+  timer, saved, step, started = processes.save_timer(0.2 / 60 if me == 0 else 1e-9), [], 0, time.monotonic()
+  with processes.stop_signals() as stop:
+    while not stop.requested():
+      float(f(x))
+      step += 1
+      time.sleep(0.01 * me)
+      if timer.due(started):
+        saved.append(step)
+        started = time.monotonic()
+        if len(saved) == 3 and me == 1:
+          os.kill(os.getpid(), signal.SIGTERM)
+  print('saved after', saved, step, flush=True)
 
 
 def left(deed, me):
@@ -142,17 +163,85 @@ def all_wait(present):
   return lambda: (SIGNS / f'guests.{present - 1}').exists()
 
 
-def main(port, n, me, deed):
+def roll(me):
+  """All processes answer a roll call, and process 0 shares two values, one after the other."""
+  if me:
+    assert control.roll_call() == []
+  found = [processes.on_process_0(lambda: 'first', 20), processes.on_process_0(lambda: 'second', 20)]
+  assert found == ['first', 'second']
+  processes.compare({'same': 1})
+
+
+def no_wait(me):
+  """Process 0 finds the other one at a barrier, and its time is up at once."""
+  while me == 0 and control.absent_processes('gptjax/at/here/', 0) != [0]:
+    time.sleep(0.01)
+  processes.barrier('here', 60 * me)
+
+
+def print_meshes():
+  """Prints the process of each device, for several shapes of the mesh."""
+  for sizes in (2, 1, 1, 4), (2, 1, 4, 1), (1, 2, 2, 2), (1, 1, 2, 4):
+    mesh = sharding.make_mesh(types.SimpleNamespace(**dict(zip(sharding.MESH_AXES, sizes, strict=True))))
+    print(json.dumps([device.process_index for device in mesh.devices.flat]))
+
+
+def told(me):
+  """Prints a value of process 0, and compares others."""
+  print(processes.on_process_0(lambda: {'by': me, 'list': [1, None]}))
+  processes.compare({'same': (1, 2.5, 'x')})
+
+
+def begin(deed, me):
+  """Waits for ever at the start of a run; one process is told to stop."""
+  if deed == f'begin{me}':
+    os.kill(os.getpid(), signal.SIGTERM)
+  processes.barrier('a start that never ends')
+  time.sleep(600)
+
+
+def train(deed, me):
+  """Takes the steps of a run; any signal is deferred until the step is over."""
+  shutdown.defer_signal(processes.STOPPING)
+  print('stopped after', steps(deed, me), flush=True)
+
+
+def arrange(deed, me):
+  """Prepares what the deed needs before the processes connect: a signal, or a JAX that does not start."""
   if deed.startswith('early'):
     ready = all_wait(int(os.environ['PRESENT']))
     if deed == f'early{me}':
       stop_when(ready)
-  if deed == f'told-to-stop{me}':
-    jax.distributed.initialize = lambda *_, **__: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60))
-  if deed == f'start{me}':
-    jax.distributed.initialize = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-  if deed == f'stuck{me}':
-    jax.distributed.initialize = lambda *_, **__: time.sleep(60)
+  starts = {
+    f'told-to-stop{me}': lambda *_, **__: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60)),
+    f'start{me}': lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL),
+    f'stuck{me}': lambda *_, **__: time.sleep(60)}
+  jax.distributed.initialize = starts.get(deed, jax.distributed.initialize)
+
+
+def perform(deed, me):
+  """Does the deed in the connected processes; a deed that is none of these is one in the steps."""
+  deeds = {
+    'differ': lambda: processes.compare({'config.a': 1, 'config.b': [me], 'config.c': 2}),
+    'compile': lambda: print('hits and misses', *compile_and_run(me)),
+    'roll': lambda: roll(me),
+    'no wait': lambda: no_wait(me),
+    'late': lambda: processes.barrier('start', 1) if me else time.sleep(3),
+    'mesh': print_meshes,
+    'timed saves': lambda: timed_saves(me),
+    'told': lambda: told(me)}
+  if deed in deeds:
+    deeds[deed]()
+  elif deed.startswith('left'):
+    left(deed, me)
+  elif deed.startswith('begin'):
+    begin(deed, me)
+  else:
+    train(deed, me)
+
+
+def main(port, n, me, deed):
+  arrange(deed, me)
   try:
     if deed == 'alone':
       processes.start()
@@ -161,40 +250,8 @@ def main(port, n, me, deed):
     together(me)
     processes.start(f'{os.environ.get("ADDRESS", "127.0.0.1")}:{port}', n, me)
     shutdown.set_end_others(control.end_all)
-    if deed == 'differ':
-      processes.compare({'config.a': 1, 'config.b': [me], 'config.c': 2})
-    elif deed == 'compile':
-      print('hits and misses', *compile_and_run(me))
-    elif deed == 'roll':
-      if me:
-        assert control.roll_call() == []
-      found = [processes.on_process_0(lambda: 'first', 20), processes.on_process_0(lambda: 'second', 20)]
-      assert found == ['first', 'second']
-      processes.compare({'same': 1})
-    elif deed == 'no wait':
-      while me == 0 and control.absent_processes('gptjax/at/here/', 0) != [0]:
-        time.sleep(0.01)
-      processes.barrier('here', 60 * me)  # process 0 finds the other one there, and its time is up at once
-    elif deed == 'late':
-      processes.barrier('start', 1) if me else time.sleep(3)
-    elif deed == 'mesh':
-      for sizes in (2, 1, 1, 4), (2, 1, 4, 1), (1, 2, 2, 2), (1, 1, 2, 4):
-        mesh = sharding.make_mesh(types.SimpleNamespace(**dict(zip(sharding.MESH_AXES, sizes, strict=True))))
-        print(json.dumps([device.process_index for device in mesh.devices.flat]))
-    elif deed == 'told':
-      print(processes.on_process_0(lambda: {'by': me, 'list': [1, None]}))
-      processes.compare({'same': (1, 2.5, 'x')})
-    elif deed.startswith('left'):
-      left(deed, me)
-    elif deed.startswith('begin'):
-      if deed == f'begin{me}':
-        os.kill(os.getpid(), signal.SIGTERM)
-      processes.barrier('a start that never ends')
-      time.sleep(600)
-    else:
-      shutdown.defer_signal(processes.STOPPING)
-      print('stopped after', steps(deed, me), flush=True)
-    shutdown.defer_signal('all is saved, ending')
+    perform(deed, me)
+    shutdown.defer_signal('everything is saved, exiting')
     processes.shut_down()
     return 0
   except Exception as error:

@@ -11,7 +11,7 @@ from jax._src import clusters
 
 from gptjax.errors import InputError, LostProcess
 from gptjax.parallel import cluster, coordinator
-from gptjax.parallel.local_devices import local_devices, visible_gpus
+from gptjax.parallel.local_devices import local_device_ids, visible_gpus
 
 # As Slurm 22.05 and Open MPI 4.1 set them.
 STEP = {'SLURM_JOB_ID': '4097', 'SLURM_JOB_NAME': 'gptjax', 'SLURM_STEP_ID': '0',
@@ -292,7 +292,7 @@ def slurm(visible=None, on_node=None, **more):
   ({'JAX_LOCAL_DEVICE_IDS': '2,0'}, 1, 3, 4, [2, 0]), ({'JAX_CUDA_VISIBLE_DEVICES': '1'}, 1, 3, 4, None),
   ({'JAX_CUDA_VISIBLE_DEVICES': 'all'}, 1, 2, 2, [1])])
 def test_gpus_of_a_process(environ, me, n, gpus, expected):
-  assert local_devices(environ, me, n, gpus) == expected
+  assert local_device_ids(environ, me, n, gpus) == expected
 
 
 @pytest.mark.parametrize('environ, n, gpus, says', [
@@ -306,13 +306,13 @@ def test_gpus_of_a_process(environ, me, n, gpus, expected):
   (slurm('0,1', 'x'), 2, 2, "SLURM_GPUS_ON_NODE='x' is not a non-negative integer")])
 def test_gpus_that_cannot_be_divided(environ, n, gpus, says):
   with pytest.raises(InputError, match=says):
-    local_devices(environ, 0, n, gpus)
+    local_device_ids(environ, 0, n, gpus)
 
 
 @given(n=st.integers(1, 16), share=st.integers(1, 8))
 def test_shared_gpus_are_used_once_each(n, share):
   environ = slurm(','.join(map(str, range(n * share))), str(n * share))
-  used = [local_devices(environ, me, n, 0) or range(share * n) for me in range(n)]
+  used = [local_device_ids(environ, me, n, 0) or range(share * n) for me in range(n)]
   assert [i for ids in used for i in ids] == list(range(n * share))
 
 
@@ -320,13 +320,13 @@ def test_the_tasks_of_a_node_share_its_gpus():
   """Of 3 nodes with 2, 2 and 1 tasks."""
   five = {**STEP, 'SLURM_STEP_NUM_TASKS': '5', 'SLURM_STEP_TASKS_PER_NODE': '2(x2),1',
           **slurm('0,1,2,3', '4')}
-  assert decide({**five, 'SLURM_NODEID': '1', 'SLURM_LOCALID': '1'}).local_devices == [2, 3]
-  assert decide({**five, 'SLURM_NODEID': '2', 'SLURM_LOCALID': '0'}).local_devices is None
+  assert decide({**five, 'SLURM_NODEID': '1', 'SLURM_LOCALID': '1'}).local_device_ids == [2, 3]
+  assert decide({**five, 'SLURM_NODEID': '2', 'SLURM_LOCALID': '0'}).local_device_ids is None
   old = without(STEP, 'SLURM_STEP_TASKS_PER_NODE')
-  assert decide({**old, **slurm('0,1', '2')}).local_devices == [1]
-  assert decide({**old, 'SLURM_NTASKS_PER_NODE': '2', **slurm('0,1', '2')}).local_devices == [1]
-  assert decide(MPI, gpus=4).local_devices == [2, 3]
-  assert decide(TPU, tpu_vm=True, gpus=4).local_devices is None
+  assert decide({**old, **slurm('0,1', '2')}).local_device_ids == [1]
+  assert decide({**old, 'SLURM_NTASKS_PER_NODE': '2', **slurm('0,1', '2')}).local_device_ids == [1]
+  assert decide(MPI, gpus=4).local_device_ids == [2, 3]
+  assert decide(TPU, tpu_vm=True, gpus=4).local_device_ids is None
 
 
 @given(st.text(alphabet='0123456789,-GPUMI ', max_size=20))

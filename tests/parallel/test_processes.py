@@ -157,6 +157,15 @@ def test_a_signal_to_one_stops_all_after_the_same_step(who):
   assert len(after) == 2 and len(set(after)) == 1
 
 
+def test_all_save_after_the_same_steps_by_the_clock_of_process_0_and_still_stop_together():
+  ended = run_script(3, 'timed saves')
+  assert [code for code, *_ in ended] == [0, 0, 0], ended
+  said = [line for _, said, _ in ended for line in said.splitlines() if 'saved after' in line]
+  assert len(said) == 3 and len(set(said)) == 1, said
+  saved = json.loads(said[0].partition('[')[1] + said[0].partition('[')[2].partition(']')[0] + ']')
+  assert len(saved) >= 3 and saved == sorted(set(saved))
+
+
 @pytest.mark.parametrize('n, who', [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow),
                                     pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_one_is_killed_and_the_others_name_it(n, who):
@@ -410,10 +419,12 @@ if '--process_id=1' in ' '.join(sys.orig_argv):
   def late(backend, module, *args, **options):
     if '{name}' in str(module.operation.attributes['sym_name']):
       time.sleep(35)
+      open({str(tmp_path / "was late")!r}, 'w').close()
     return compile_(backend, module, *args, **options)
   compiler.backend_compile_and_load = late
 """)
-  run(corpus_folder, workdir, 2, *SHORT, cache, env={'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'})
+  ended = run(corpus_folder, workdir, 2, *SHORT, cache, env={'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'})
+  assert (tmp_path / 'was late').exists() and 'step 4/4' in ended[0][1]
 
 
 def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path):

@@ -99,10 +99,10 @@ def test_all_learn_the_hosts_and_process_0_where_to_listen(tmp_path, monkeypatch
 
 def test_the_port_is_free_for_what_comes_after():
   address = free_address()
-  outcomes([(address, 2, i) for i in range(2)])
+  assert outcomes([(address, 2, i) for i in range(2)]) == [([HERE] * 2, address), ([HERE] * 2, None)]
   port = int(address.rpartition(':')[2])
-  with socket.create_server(('127.0.0.1', port)):
-    pass
+  with socket.create_server(('127.0.0.1', port)) as server:
+    assert server.getsockname() == ('127.0.0.1', port)
 
 
 SILENT = [b'']
@@ -304,7 +304,7 @@ def test_a_host_that_is_not_known_is_said():
 def test_which_disks_other_machines_see(tmp_path, monkeypatch, mounts, folder, shared):
   monkeypatch.setattr(run_token, 'MOUNTS', tmp_path / 'mounts')
   (tmp_path / 'mounts').write_text(mounts)
-  assert run_token.on_shared_disk(folder) == shared
+  assert run_token.on_shared_file_system(folder) == shared
 
 
 @pytest.mark.parametrize('here, source', [('', run_token.VARIABLE), ('a secret of the run', ''),

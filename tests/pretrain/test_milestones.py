@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import hosts
 import jax
 import numpy as np
 import pytest
@@ -94,6 +95,21 @@ def test_it_is_generated_from_exported_and_the_start_of_another_run(weights_only
                                 '--config.train.steps=1'), cwd=ROOT, env=ENVIRONMENT, capture_output=True,
                         text=True, timeout=200)
   assert done.returncode == 0 and f'initial weights from {milestone}' in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_of_several_processes_one_copies_what_all_have_written(corpus_folder, tmp_path):
+  for name, flags in (('whole', FLAGS), ('weights', WEIGHTS)):
+    hosts.run(corpus_folder, tmp_path / name, 2, *flags, '--config.train.steps=12', '--config.mesh.fsdp=2')
+  assert checkpoint.steps(tmp_path / 'weights' / 'checkpoints') == [12]
+  for step in (6, 12):
+    milestone = tmp_path / 'weights' / 'milestones' / str(step)
+    manifest = checkpoint.read_manifest(milestone)
+    assert checkpoint.find_fault(milestone, manifest) is None
+    assert manifest['arrays'] == {name: entry for name, entry in arrays(tmp_path / 'whole', step).items()
+                                  if name.startswith('params/')}
+    with mesh_of():
+      gptjax.load(milestone)  # which compares the digests of what it has read
 
 
 def test_a_damaged_milestone_is_refused_by_name(weights_only, tmp_path):

@@ -28,7 +28,7 @@ changes = {'optimizer': dict(b2=0.5, learning_rate=1e-5, schedule='constant'), '
 for section, fields in changes.items():
   for name, value in fields.items():
     defaults.FIELDS[section][name] = defaults.FIELDS[section][name]._replace(default=value)
-defaults.FIELDS['train']['newer'] = domains.Field(1, domains.integer(0), 'not in v0_1', before=3)
+defaults.FIELDS['train']['newer'] = domains.Field(1, domains.integer(0), 'not in v0_1', legacy_default=3)
 from gptjax import main
 sys.exit(main.main(sys.argv))
 '''
@@ -57,7 +57,7 @@ def test_a_run_of_an_older_version_goes_on_to_the_same_figures(workdir, start):
   done = subprocess.run([sys.executable, *start, '--config=configs/default.py', f'--workdir={workdir}'],
                         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
   assert done.returncode == 0, done.stderr
-  assert 'resuming after step 4' in done.stderr and 'kept from' in done.stderr
+  assert 'resuming after step 4' in done.stderr and 'restored from' in done.stderr
   made, want = records(workdir / 'metrics.jsonl'), records(V0_1 / 'expected.jsonl')
   assert made.keys() == {1, 2, 3, 4, 5, 6, 7, 8} and want.keys() == {5, 6, 7, 8}
   for step, metrics in want.items():
@@ -70,7 +70,7 @@ def test_a_run_of_an_older_version_goes_on_to_the_same_figures(workdir, start):
 def test_a_field_that_is_given_and_differs_is_refused_by_name(workdir):
   config = defaults.get_config()
   config.data.corpus = 'elsewhere'
-  resume.keep_stored_fields(config, workdir, {'train.seed', 'optimizer.b2'})
+  resume.restore_stored_fields(config, workdir, {'train.seed', 'optimizer.b2'})
   config.optimizer.b2 = 0.9
   configs.resolve(config, workdir)
   digest = json.loads((workdir / 'config.json').read_text())['corpus_digest']
@@ -82,14 +82,14 @@ def test_a_field_that_is_given_and_differs_is_refused_by_name(workdir):
 
 def test_a_given_default_is_not_replaced_by_what_is_stored(workdir):
   config = defaults.get_config()
-  resume.keep_stored_fields(config, workdir, {'model.n_layer'})
+  resume.restore_stored_fields(config, workdir, {'model.n_layer'})
   assert config.model.n_layer == 12 and config.model.n_embd == 16
 
 
 def test_what_a_config_file_sets_is_compared_and_what_it_leaves_is_kept(workdir):
   config = defaults.get_config()
   config.optimizer.weight_decay = 0.3
-  resume.keep_stored_fields(config, workdir)
+  resume.restore_stored_fields(config, workdir)
   assert config.optimizer.weight_decay == 0.3 and config.optimizer.learning_rate == 0.01
   configs.resolve(config, workdir)
   with pytest.raises(InputError, match=r'config\.optimizer\.weight_decay = 0\.1, not 0\.3'):
@@ -103,17 +103,18 @@ def test_devices_and_places_are_those_of_the_start(workdir):
   stored['config']['data']['corpus'] = 'where/it/once/was'
   path.write_text(json.dumps(stored))
   config = defaults.get_config()
-  resume.keep_stored_fields(config, workdir)
+  resume.restore_stored_fields(config, workdir)
   assert (config.mesh.fsdp, config.attention.kernel, config.data.corpus) == (1, 'auto', '')
 
 
 def test_fields_of_later_versions_are_as_before_them(workdir, monkeypatch):
-  monkeypatch.setitem(defaults.FIELDS['train'], 'newer', Field(1, integer(0), 'was always 3', before=3))
+  newer = Field(1, integer(0), 'was always 3', legacy_default=3)
+  monkeypatch.setitem(defaults.FIELDS['train'], 'newer', newer)
   monkeypatch.setitem(defaults.FIELDS['train'], 'newest', Field(5, integer(0), 'no version did otherwise'))
   values, _ = run_config.read(workdir / 'config.json')
   assert (values['train.newer'], values['train.newest']) == (3, 5)
   config = defaults.get_config()
-  resume.keep_stored_fields(config, workdir)
+  resume.restore_stored_fields(config, workdir)
   assert (config.train.newer, config.train.newest) == (3, 5)
   config.train.newest = 6
   configs.resolve(config, workdir)
@@ -127,14 +128,14 @@ def test_fields_of_later_versions_are_as_before_them(workdir, monkeypatch):
 def test_a_damaged_config_is_refused_in_one_line(workdir, damage):
   (workdir / 'config.json').write_text(damage)
   with pytest.raises(InputError, match=r'^[^\n]*config\.json[^\n]*$'):
-    resume.keep_stored_fields(defaults.get_config(), workdir)
+    resume.restore_stored_fields(defaults.get_config(), workdir)
 
 
 def test_a_workdir_of_another_job_is_refused(workdir):
   config = defaults.get_config()
   config.job = 'evaluate'
   with pytest.raises(InputError, match=r"config\.job = 'pretrain', not 'evaluate'"):
-    resume.keep_stored_fields(config, workdir)
+    resume.restore_stored_fields(config, workdir)
 
 
 def test_no_flipped_bit_of_a_stored_config_becomes_a_field_of_the_run(tmp_path):
@@ -157,5 +158,5 @@ def test_no_flipped_bit_of_a_stored_config_becomes_a_field_of_the_run(tmp_path):
 
 def test_a_new_workdir_changes_nothing(tmp_path):
   config = defaults.get_config()
-  resume.keep_stored_fields(config, tmp_path)
+  resume.restore_stored_fields(config, tmp_path)
   assert config.to_dict() == defaults.fields()

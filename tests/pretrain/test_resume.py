@@ -51,7 +51,7 @@ def test_told_to_stop_it_saves_and_asks_to_be_started_again(undisturbed, corpus_
   process = start(corpus_folder, tmp_path, after(tmp_path, 7), number)
   said = process.communicate(timeout=300)[1]
   assert process.returncode == 75, said
-  assert 'Traceback' not in said and 'resumes there' in said
+  assert 'Traceback' not in said and 'run the same command again to resume' in said
   step = checkpoint.steps(tmp_path / 'checkpoints')[-1]
   assert 7 <= step < 30
   done = train(corpus_folder, tmp_path)

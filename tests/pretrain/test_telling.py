@@ -163,7 +163,8 @@ def python(code, shell='exec "$@"', **more):
                         capture_output=True, timeout=60, **more)
 
 
-BEGIN = 'import sys\nfrom gptjax.command import startup\nstartup.begin("test", "stopped", product={})\n'
+BEGIN = ('import sys\nfrom gptjax.command import startup\n'
+         'startup.begin("test", "stopped", stdout_is_result={})\n')
 
 
 @pytest.mark.parametrize('closed', ['<&-', '>&-', '2>&-', '<&- >&- 2>&-'])

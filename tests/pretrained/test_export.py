@@ -215,7 +215,7 @@ def test_an_export_gives_the_same_logits_or_is_refused_when_the_config_is_read(t
   with mesh_of():
     model = jax.jit(lambda: language_model(jax.random.key(1), config))()
     model = jax.tree.map(lambda x: 3 * x, model)  # scores that matter
-    why = export.export_obstacle(config)
+    why = export.export_unsupported_reason(config)
     if why is not None:
       with pytest.raises(ValueError, match=re.escape(why)):
         gptjax.save_pretrained(model, None, tmp_path / 'out')
@@ -230,7 +230,7 @@ def test_an_export_gives_the_same_logits_or_is_refused_when_the_config_is_read(t
 def test_every_option_is_written_for_gpt2():
   for variant in VARIANTS:
     config = tiny_config(**{f'model.{name}': value for name, value in variant.items()})
-    assert (export.export_obstacle(config) is None) == ('architecture' not in variant)
+    assert (export.export_unsupported_reason(config) is None) == ('architecture' not in variant)
 
 
 def with_lora(model):

@@ -5,7 +5,7 @@ import time
 
 from gptjax.kernels import cpu
 
-cpu.keep_memory()  # as gptjax.main does
+cpu.retain_freed_memory()  # as gptjax.main does
 
 import jax  # noqa: E402
 

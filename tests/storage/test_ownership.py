@@ -87,7 +87,7 @@ def test_a_process_that_is_started_does_not_inherit_the_lock(tmp_path):
     child = subprocess.Popen(['sleep', '60'], close_fds=False)
   try:
     with ownership.own_folder(tmp_path, nothing_said):
-      pass
+      assert child.poll() is None and (tmp_path / 'owner.json').exists()
   finally:
     child.kill()
     child.wait()
@@ -141,7 +141,9 @@ def test_without_flock_a_later_process_of_the_same_number_is_another_one(tmp_pat
     record = json.loads((tmp_path / 'owner.json').read_text())
   (tmp_path / 'owner.json').write_text(json.dumps(record | {'process': '1'}))
   with ownership.own_folder(tmp_path, print):
-    pass
+    owner = json.loads((tmp_path / 'owner.json').read_text())
+    assert owner['pid'] == record['pid'] and owner['process'] == record['process'] != '1'
+    assert owner['token'] != record['token']
 
 
 def test_without_flock_one_of_two_at_the_same_moment_gives_way(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from variants import OPTIMIZERS
 from gptjax.finetune.model import Classifier
 from gptjax.model.lstm import language_model
 from gptjax.model.parameters import declarations
-from gptjax.train.optimizer import decayed, learning_rate, make_optimizer, muon_dimensions
+from gptjax.train.optimizer import decay_mask, learning_rate, make_optimizer, muon_dimensions
 from gptjax.train.step import init_state
 
 
@@ -51,7 +51,7 @@ def test_decay_touches_matrices_and_no_bias_or_gain():
   config = tiny_config()
   with mesh_of():
     params = jax.eval_shape(lambda: init_state(config).params)
-  for path, on in jax.tree.leaves_with_path(decayed(params, declared_of(config))):
+  for path, on in jax.tree.leaves_with_path(decay_mask(params, declared_of(config))):
     assert on == (path[-1].key in ('w', 'wte', 'wpe')), path
 
 
@@ -72,7 +72,7 @@ def test_where_there_is_no_gradient_weights_that_decay_do_so_and_nothing_else_ch
     scale = 0.1
     if name == 'openai_adam':  # its bias correction scales the decay, too
       scale *= (1 - config.optimizer.b2) ** 0.5 / (1 - config.optimizer.b1)
-    for update, w, decays in zip(*map(jax.tree.leaves, (updates, params, decayed(params, declared))),
+    for update, w, decays in zip(*map(jax.tree.leaves, (updates, params, decay_mask(params, declared))),
                                  strict=True):
       np.testing.assert_allclose(update, scale * w if decays else 0 * w, rtol=1e-5, atol=1e-9)
 
@@ -85,7 +85,7 @@ def test_the_factors_of_lora_decay_and_are_not_those_of_muon():
   factors = params['lm']['h']['attn']['c_attn']['lora']
   facts = declared['lm']['h']['attn']['c_attn']['lora']
   assert set(factors) == {'lora_a', 'lora_b'}
-  assert jax.tree.leaves(decayed(factors, facts)) == [True, True]
+  assert jax.tree.leaves(decay_mask(factors, facts)) == [True, True]
   assert not jax.tree.leaves(muon_dimensions(factors, facts))
 
 
@@ -98,7 +98,7 @@ def test_ten_updates_equal_those_of_torch(clip_norm):
   optimizer = make_optimizer(config.optimizer, declared_of(config))
   state = optimizer.init(params)
   flat = [torch.tensor(np.array(x), requires_grad=True) for x in jax.tree.leaves(params)]
-  on = jax.tree.leaves(decayed(params, declared_of(config)))
+  on = jax.tree.leaves(decay_mask(params, declared_of(config)))
   c = config.optimizer
   adamw = torch.optim.AdamW(
     [{'params': [x for x, d in zip(flat, on) if d], 'weight_decay': c.weight_decay},

@@ -2,14 +2,14 @@
 
   attention        Accuracy and speed of each attention kernel
   check            Accuracy of the training step on this device
-  data             Speed of preparing a corpus, compared with the tokenizer alone, and of reading it
+  data             Speed of preparing and of reading a corpus, compared with the tokenizer
   evaluate         Zero-shot scoring compared with lm-evaluation-harness, interleaved in one run
   finetune         Fine-tuning speed with bucketed batches and with padding to n_ctx
   generate         Speed of generation compared with transformers, interleaved
   near_duplicates  Recall of `--clean=webtext` for pairs of similar documents
   overlap          Speed and memory of building the filter of the overlap study
   profile          Time per component of a training step
-  recipes          Held-out loss of training recipes at equal tokens, with the range over seeds
+  recipes          Held-out loss of training recipes at equal tokens, over several seeds
   scaling          Weak scaling: the cost of a step per device as devices are added
   start            Seconds from the command to its first logged step
   train            Training speed compared with PyTorch, interleaved in one run

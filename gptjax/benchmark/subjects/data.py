@@ -1,5 +1,4 @@
-"""Speed of preparing a corpus, compared with the tokenizer alone, and of reading it: python -m
-gptjax.benchmark data
+"""Speed of preparing and of reading a corpus, compared with the tokenizer: python -m gptjax.benchmark data
 
 The text is the documentation that ships with Python, repeated, with a BPE trained on it; --source and
 --tokenizer choose others. Each contender runs in a process of its own; they are interleaved, and the result

@@ -45,7 +45,7 @@ def load_texts(data_dir, passages, characters):
 
 def gptjax_tasks(folder, dtype, pairs, text):
   """({task: function that returns the log probability of all texts}, facts)."""
-  cpu.keep_memory()
+  cpu.retain_freed_memory()
   import gptjax
   from gptjax.evaluate.scoring.evaluated_model import (
     make_evaluated_model,

@@ -11,6 +11,7 @@ import time
 
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine_info
+from gptjax.command import bars
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
 from gptjax.storage.files import paths
@@ -52,7 +53,6 @@ def measure(flags):
     length}.
   """
   import jax
-  from tqdm import tqdm
 
   from gptjax.data.tokenizers import loading
   from gptjax.finetune import batches, data, step, weights
@@ -65,20 +65,20 @@ def measure(flags):
   mesh = sharding.make_mesh(config.mesh)
   with jax.set_mesh(mesh):
     kind = loaded.task.kind
-    state = weights.init_state(config, kind, loaded.outputs, None, mesh)
+    state = weights.init_state(config, kind, loaded.n_outputs, None, mesh)
     train_step = jax.jit(functools.partial(
       step.train_step, config=config, is_regression=loaded.is_regression, steps=1000,
-      graphdef=step.graph(config, kind, loaded.outputs)), donate_argnums=0)
+      graphdef=step.graph(config, kind, loaded.n_outputs)), donate_argnums=0)
     make_schedule = functools.partial(batches.BatchSchedule, loaded.train.max_lengths)
     schedules = {'bucketed': (make_schedule(loaded.widths, size, 0, by_length=True), flags.batches),
                  'padded': (make_schedule([flags.n_ctx], size, 0), 2)}
     speeds = {name: [] for name in schedules}
     rows = sharding.local_rows(size, mesh)
     for name, (schedule, _) in schedules.items():  # compile
-      for width in tqdm(schedule.widths, desc=f'compiling, {name}', unit='width', leave=False, disable=None):
+      for width in bars.bar(schedule.widths, desc=f'compiling, {name}', unit='width', leave=False):
         empty = batches.make_batch(loaded.train, loaded.train.index[:0], width, size, rows)
         state, _ = train_step(state, sharding.shard_batch(empty, mesh))
-    for turn in tqdm(range(flags.turns), desc='measuring', unit='turn', leave=False, disable=None):
+    for turn in bars.bar(range(flags.turns), desc='measuring', unit='turn', leave=False):
       for name, (schedule, n) in schedules.items():
         jax.block_until_ready(state)
         start, n_examples = time.monotonic(), 0

@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from gptjax.command import run
+from gptjax.command import bars, run
 from gptjax.command.flag_types import Listed, integer, real
 from gptjax.data.clean import duplicates, webtext
 from gptjax.data.sources import files
@@ -53,6 +52,6 @@ def main(argv):
   parser.add_argument('--similarities', type=Listed(real(0, 1)), default=SIMILARITIES)
   flags = parser.parse_args(argv)
   print(f'{flags.pairs:,} pairs of each similarity\n{"similarity":>10}{"removed":>10}')
-  for similarity in tqdm(flags.similarities, leave=False, disable=None):
+  for similarity in bars.bar(flags.similarities, unit='row', leave=False):
     print(f'{similarity:>10.2f}{recall(make_pairs(similarity, flags.pairs)):>10.3f}')
   return 0

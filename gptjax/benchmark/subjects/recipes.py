@@ -1,5 +1,4 @@
-"""Held-out loss of training recipes at equal tokens, with the range over seeds: python -m gptjax.benchmark
-recipes
+"""Held-out loss of training recipes at equal tokens, over several seeds: python -m gptjax.benchmark recipes
 
 Each run is a pretraining job in a workdir under --workdir: a finished run is not repeated, and an interrupted
 run resumes. For each recipe the best learning rate of --rates is chosen first, with a seed that is not used
@@ -177,7 +176,7 @@ def report(flags, tried, rates, runs):
           f'{rates[recipe]:>9g}{seconds:>9.1f}')
   verdicts = compare_recipes(losses)
   print('', *map(format_verdict, verdicts), '',
-        'rates tried, with a seed of their own (the best is used):', sep='\n')
+        'learning rates tried, with a separate seed (the best is used):', sep='\n')
   for recipe, values in tried.items():
     edge = len(values) > 1 and rates[recipe] in (min(values), max(values))
     print(f'{LABELS[recipe]:<34}' + '  '.join(f'{rate:g}: {loss:.4f}' for rate, loss in values.items())

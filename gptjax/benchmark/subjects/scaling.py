@@ -13,12 +13,11 @@ import time
 from collections import namedtuple
 
 import numpy as np
-from tqdm import tqdm
 
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.subjects.train import make_config, random_batch
-from gptjax.command import figures
+from gptjax.command import bars, figures
 from gptjax.command import run as command
 from gptjax.command.flag_types import Listed, integer
 from gptjax.storage.files import paths
@@ -222,7 +221,7 @@ def main(argv):
 def measure(families, out):
   """Compute, print and plot the tables; returns 1 if a quantity that should be flat is not."""
   tables, worst = [], 0.0
-  with tqdm(total=sum(map(len, families.values())), unit='program', disable=not sys.stderr.isatty()) as bar:
+  with bars.bar(total=sum(map(len, families.values())), unit='program') as bar:
     for family, devices in families.items():
       rows = []
       for n in devices:
@@ -231,7 +230,7 @@ def measure(families, out):
       if rows:
         tables.append((family, rows))
         worst = max(worst, *relative_changes(rows, family).values())
-        tqdm.write('\n'.join(format_table(rows, family)) + '\n', file=sys.stdout)
+        bar.write('\n'.join(format_table(rows, family)) + '\n', file=sys.stdout)
   print(NOT_COVERED)
   if out:
     speeds = [results.row(f'weak scaling, {family.name}', f'{row["devices"]} devices', 'tokens/s',

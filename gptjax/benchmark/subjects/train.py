@@ -136,7 +136,7 @@ def worker(flags):
   """Answer each request n with the measurements of n steps."""
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
-    cpu.keep_memory()
+    cpu.retain_freed_memory()
   train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
   return serve(facts, train)
 

@@ -14,13 +14,13 @@ def parser():
                  example='python -m gptjax.evaluate.overlap --train=corpora/webtext --workdir=runs/gpt2 '
                  '--test=wikitext2=text:wiki.test.tokens')
   add = flags.add_argument
-  several = {'action': 'append', 'default': []}
-  add('--train', **several, help='source or corpus that the model was trained on; repeatable')
-  add('--test', **several, help='NAME=SOURCE of a test set; repeatable')
-  add('--own', **several, help='NAME=SOURCE of the training split of that test set; repeatable')
-  add('--examples', **several, help='NAME=FILE.jsonl of scored examples, in addition to those of WORKDIR: '
+  repeatable = {'action': 'append', 'default': []}
+  add('--train', **repeatable, help='source or corpus that the model was trained on; repeatable')
+  add('--test', **repeatable, help='NAME=SOURCE of a test set; repeatable')
+  add('--own', **repeatable, help='NAME=SOURCE of the training split of that test set; repeatable')
+  add('--examples', **repeatable, help='NAME=FILE.jsonl of scored examples, in addition to those of WORKDIR: '
       'one {"text", "correct" | "nats" | ...} per line; repeatable')
-  add('--filter', **several, help='existing filter of the training corpus; repeatable')
+  add('--filter', **repeatable, help='existing filter of the training corpus; repeatable')
   add('--workdir', type=paths.bucket_flag, required=True, help='folder for overlap.json')
   add('--filters', type=paths.flag, default='', help='folder of filters; default WORKDIR/overlap')
   add('--rate', type=real(1e-15, 0.5), default=1e-8, help='maximum rate of false positives (default 1e-8)')

@@ -1,7 +1,6 @@
 """The WebText recipe (GPT-2, section 2.1): python -m gptjax.data.clean
 
-  clean_examples  Examples for each filter of the WebText recipe: a document that this filter is the first to
-                  remove, and one that all filters keep. A document is (text, fields of its record).
+  clean_examples  Examples for each filter of the WebText recipe.
   duplicates      Filters all documents before a corpus is written: the filters of the recipe, then
                   duplicates.
   webtext         The WebText recipe (GPT-2, section 2.1), as far as it applies to text without its web page.

@@ -4,8 +4,8 @@
 if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.clean import parser
-  startup.begin('clean', 'stopped', product=True)
-  early.answer(parser, 'clean', needs_arguments=False)
+  startup.begin('clean', 'stopped', stdout_is_result=True)
+  early.handle_help(parser, 'clean', needs_arguments=False)
 
 from gptjax.command import run
 from gptjax.command.parsers.clean import parser

@@ -1,5 +1,8 @@
-"""Examples for each filter of the WebText recipe: a document that this filter is the first to remove, and one
-that all filters keep. A document is (text, fields of its record)."""
+"""Examples for each filter of the WebText recipe.
+
+Each filter has a document that it is the first to remove, and one that all filters keep. A document is
+(text, fields of its record).
+"""
 
 PROSE = '''\
 It was the first of many walks that he would take along the river that summer, and he said later

@@ -43,7 +43,7 @@ def describe(state, fraction, seq_len):
 
   Args:
     state: contains the result of `choose_rule`, or only `tail`, as in versions up to 0.1.0.
-    fraction, seq_len: as for `choose`.
+    fraction, seq_len: as for `choose_rule`.
   """
   if state['tail']:
     return DOCUMENT_ENDS

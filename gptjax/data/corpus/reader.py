@@ -176,8 +176,8 @@ def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, ro
   windows = batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows, shift)
   inputs, targets = np.empty((2, len(windows.window), seq_len), np.int32)
   for c, corpus in enumerate(corpora):
-    own = np.flatnonzero(windows.corpus == c)
-    _read(corpus, windows.start[own], windows.length[own], own, inputs, targets)
+    of_corpus = np.flatnonzero(windows.corpus == c)
+    _read(corpus, windows.start[of_corpus], windows.length[of_corpus], of_corpus, inputs, targets)
   return {'inputs': inputs, 'targets': targets}
 
 
@@ -190,10 +190,10 @@ def batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_docum
   corpus_index, window, epoch = order.sample_windows(sizes, digests, weights, seed, numbers)
   bounds = BatchRows(corpus_index, window, np.empty_like(window), np.empty_like(window))
   for c, corpus in enumerate(corpora):
-    own = bounds.corpus == c
-    offsets = order.epoch_offsets(corpus.digest, seed, epoch[own]) if shift else 0
-    bounds.start[own], bounds.length[own] = window_bounds(
-      corpus, bounds.window[own], seq_len, cross_documents, offsets)
+    of_corpus = bounds.corpus == c
+    offsets = order.epoch_offsets(corpus.digest, seed, epoch[of_corpus]) if shift else 0
+    bounds.start[of_corpus], bounds.length[of_corpus] = window_bounds(
+      corpus, bounds.window[of_corpus], seq_len, cross_documents, offsets)
   return bounds
 
 

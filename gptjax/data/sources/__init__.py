@@ -5,9 +5,10 @@
                    documentation.
   fields           Looks up fields of records by name or dotted name, and the fields that describe a
                    document's origin.
+  file_access      Finds files and opens them: local or remote (fsspec), plain, .gz or .zst; errors have one
+                   line.
   file_signatures  Recognizes files that are not UTF-8 text by their first bytes or a NUL byte.
-  files            Opens files of documents (plain, .gz or .zst, local or remote) and reads documents from
-                   text files.
+  files            Documents, in pieces of bounded size, from text files and from text in memory.
   jsonl            Documents from files of JSON objects, one per line.
   parquet          Documents from Parquet files, one per row.
   parquet_pages    Checks the pages of Parquet files while they are read, and rejects a large page before

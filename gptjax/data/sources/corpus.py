@@ -42,10 +42,10 @@ def pieces(unit):
     yield from _document(corpus, tokenizer, start, stop - ended, f'{unit.path}:{unit.split}:{number}')
 
 
-def _document(corpus, tokenizer, start, stop, place):
+def _document(corpus, tokenizer, start, stop, location):
   if stop - start <= DECODED_TOKENS or not isinstance(tokenizer, byte_bpe.ByteBPE):
     text = tokenizer.decode(corpus.tokens(start, stop))
-    yield from files.document_pieces(text, place, {}) if text.strip() else ()
+    yield from files.document_pieces(text, location, {}) if text.strip() else ()
     return
   digest, length, blank = hashlib.blake2b(digest_size=16), 0, True
   for text in _texts(corpus, tokenizer, start, stop):
@@ -53,7 +53,8 @@ def _document(corpus, tokenizer, start, stop, place):
     length += len(text)
     blank = blank and text.isspace()
   if not blank:
-    yield from files.cut_into_pieces(_texts(corpus, tokenizer, start, stop), place, digest.digest(), length)
+    texts = _texts(corpus, tokenizer, start, stop)
+    yield from files.cut_into_pieces(texts, location, digest.digest(), length)
 
 
 def _texts(corpus, tokenizer, start, stop):

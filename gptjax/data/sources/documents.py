@@ -22,7 +22,7 @@ import json
 import platform
 import re
 
-from gptjax.data.sources import files, jsonl
+from gptjax.data.sources import file_access, files, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
@@ -61,15 +61,16 @@ def _units(source, tfds_dir, tfds_download):
   if kind == 'corpus':
     from gptjax.data.sources import corpus
     return corpus.units(where)
-  matches, field = files.find_files(where), ''
+  matches, field = file_access.find_files(where), ''
   if kind not in ('text', 'tar'):
     field = DEFAULT_FIELD
     pattern, _, last = where.rpartition(':')
     if not matches and pattern and re.fullmatch(r'[^/*]+', last):
-      matches, field = files.find_files(pattern), last
+      matches, field = file_access.find_files(pattern), last
   if not matches:
     raise InputError(f'source {source!r}: no file has this name')
-  compressed = [path for path, _ in matches if kind == 'parquet' and path.endswith(files.COMPRESSED_SUFFIXES)]
+  compressed = [path for path, _ in matches
+                if kind == 'parquet' and path.endswith(file_access.COMPRESSED_SUFFIXES)]
   if compressed:
     tool = 'gunzip' if compressed[0].endswith('.gz') else 'zstd -d'
     raise InputError(f'{compressed[0]} is compressed Parquet, which cannot be read in parts: decompress it '
@@ -143,12 +144,12 @@ def pieces(unit, separator, tfds_dir):
 
 def is_uncompressed(unit):
   """Whether the size of a unit is about the size of its text: a file without compression."""
-  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(files.COMPRESSED_SUFFIXES)
+  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(file_access.COMPRESSED_SUFFIXES)
 
 
 def usable_pieces(unit, separator, tfds_dir):
   """Yield the pieces of a unit; ValueError, with file and line, at the first piece with a problem."""
   for piece in pieces(unit, separator, tfds_dir):
     if piece.problem:
-      raise InputError(f'{piece.place}: {piece.problem}')
+      raise InputError(f'{piece.location}: {piece.problem}')
     yield piece

@@ -28,18 +28,18 @@ def origin_fields(record):
   return origin
 
 
-def record_pieces(record, place, field):
+def record_pieces(record, location, field):
   """Yield the pieces of a record (nested dicts of str and bytes); `field`, maybe dotted, has the text."""
   value = lookup(record, field)
   if value is ABSENT:
     names = sorted(record) if isinstance(record, dict) else type(record).__name__
-    yield files.Piece('', place, problem=f'no such field: {field!r} is not in {names}')
+    yield files.Piece('', location, problem=f'no such field: {field!r} is not in {names}')
     return
   origin = origin_fields(record)
   if isinstance(value, bytes):
-    yield from files.decode_document(value, place, origin)
+    yield from files.decode_document(value, location, origin)
   elif isinstance(value, str):
-    yield from files.document_pieces(value, place, origin)
+    yield from files.document_pieces(value, location, origin)
   else:
     kind = 'empty' if value is None else f'not text: {field!r} is {type(value).__name__}'
-    yield files.Piece('', place, problem=kind)
+    yield files.Piece('', location, problem=kind)

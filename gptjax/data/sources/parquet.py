@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.compute
 from pyarrow import parquet
 
-from gptjax.data.sources import fields, files
+from gptjax.data.sources import fields, file_access, files
 from gptjax.data.sources.parquet_pages import DamagedHeader, PageCheckedFile, PageTooLarge
 from gptjax.errors import InputError
 
@@ -35,10 +35,10 @@ def pieces(path, field):
     InputError: the file uses a feature that this version of Arrow does not support.
   """
   number = 0
-  with files.open_bytes(path) as raw:
+  with file_access.open_bytes(path) as raw:
     watched = PageCheckedFile(raw, SMALL_PAGE)
     try:
-      file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=files.CHUNK)
+      file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=file_access.CHUNK)
       names, problem = _columns(file, field)
       if problem:
         yield files.Piece('', f'{path}:1', problem=problem)
@@ -127,11 +127,11 @@ def _values(array, limit):
           for i, size in enumerate(sizes.to_pylist())]
 
 
-def _row(text, origins, place, field):
+def _row(text, origins, location, field):
   """Yield the pieces of a row's text (bytes); `origins` is {name: bytes} of its origin fields."""
   if text is TOO_LONG:
-    yield files.Piece('', place, problem=files.too_long_problem())
+    yield files.Piece('', location, problem=files.too_long_problem())
     return
   record = {name: value.decode(errors='replace') for name, value in origins.items()
             if isinstance(value, bytes)}
-  yield from fields.record_pieces({**record, field: text}, place, field)
+  yield from fields.record_pieces({**record, field: text}, location, field)

@@ -7,7 +7,7 @@ links and devices are skipped. A file in it may have at most MAX_DOCUMENT bytes,
 import io
 import tarfile
 
-from gptjax.data.sources import file_signatures, files
+from gptjax.data.sources import file_access, file_signatures, files
 from gptjax.errors import InputError
 from gptjax.text.printable import printable
 
@@ -21,8 +21,8 @@ def pieces(path, separator):
     path: path of the archive: plain, .gz or .zst.
     separator: text between documents in a file of the archive; '': each file is one document.
   """
-  with files.open_bytes(path) as raw:
-    source, place = _BoundedReader(raw), path
+  with file_access.open_bytes(path) as raw:
+    source, location = _BoundedReader(raw), path
     try:
       open_archive = lambda: tarfile.open(fileobj=source, mode='r|', errors='backslashreplace')
       with _call_tarfile(open_archive) as archive:
@@ -31,12 +31,12 @@ def pieces(path, separator):
           archive.members = []  # else the list of all members would grow
           source.remaining = member.size + MAX_HEADERS
           if member.isreg():
-            place = f'{path}:{printable(member.name)}'
-            yield from _documents(archive.extractfile(member), member.size, place, separator)
-    except files.DamagedFile as error:
-      yield files.Piece('', place, problem=error.args[0])
+            location = f'{path}:{printable(member.name)}'
+            yield from _documents(archive.extractfile(member), member.size, location, separator)
+    except file_access.DamagedFile as error:
+      yield files.Piece('', location, problem=error.args[0])
     except (tarfile.TarError, OSError, EOFError) as error:
-      yield files.Piece('', place, problem=f'damaged or cut short: {error}')
+      yield files.Piece('', location, problem=f'damaged or cut short: {error}')
 
 
 def _call_tarfile(function):
@@ -49,24 +49,24 @@ def _call_tarfile(function):
     raise tarfile.ReadError(str(error)) from None
 
 
-def _documents(file, size, place, separator):
+def _documents(file, size, location, separator):
   if size > files.MAX_DOCUMENT:
-    yield files.Piece('', place, problem=f'too long: a file of more than {files.MAX_DOCUMENT:,} bytes')
+    yield files.Piece('', location, problem=f'too long: a file of more than {files.MAX_DOCUMENT:,} bytes')
     return
   data = io.BufferedReader(io.BytesIO(file.read()))
   if separator:
-    yield from files.separated_documents(data, place, separator.encode())
+    yield from files.separated_documents(data, location, separator.encode())
     return
   try:
     offset = files.skip_byte_order_mark(data)
-  except files.DamagedFile as error:
-    yield files.Piece('', place, problem=error.args[0])
+  except file_access.DamagedFile as error:
+    yield files.Piece('', location, problem=error.args[0])
     return
   text = data.read()
   if 0 in text:
-    yield files.Piece('', place, problem=file_signatures.nul_byte_problem(offset + text.index(0)))
+    yield files.Piece('', location, problem=file_signatures.nul_byte_problem(offset + text.index(0)))
     return
-  yield from files.decode_document(text, place, {})
+  yield from files.decode_document(text, location, {})
 
 
 class _BoundedReader(io.RawIOBase):
@@ -82,5 +82,5 @@ class _BoundedReader(io.RawIOBase):
     n = self._file.readinto(buffer)
     self.remaining -= n
     if self.remaining < 0:
-      raise files.DamagedFile(f'damaged or cut short: headers of more than {MAX_HEADERS:,} bytes')
+      raise file_access.DamagedFile(f'damaged or cut short: headers of more than {MAX_HEADERS:,} bytes')
     return n

@@ -1,6 +1,7 @@
 """Documents from TensorFlow Datasets, which it can also prepare."""
 
 import re
+import sys
 
 from gptjax.data.corpus import pipeline
 from gptjax.data.sources import fields, files, tfds_folder
@@ -81,7 +82,9 @@ def _prepare(name, tfds_dir, where):
   name, _, version = name.partition(':')
   name, _, config = name.partition('/')
   try:
-    builder = _library().builder_cls(name)(
+    library = _library()
+    library.display_progress_bar(sys.stderr.isatty())  # its own bars would fill a log file
+    builder = library.builder_cls(name)(
       data_dir=tfds_dir or None, config=config or None, version=version or None)
     builder.download_and_prepare()
   except Exception as error:  # each data set has its own code, packages and servers
@@ -130,7 +133,7 @@ def pieces(unit, tfds_dir):
   def long_texts():
     yield from data.filter(is_long).map(lambda record: record[unit.field]).as_numpy_iterator()
 
-  place = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.shard}:{number}'
+  location = lambda number: f'tfds:{unit.path}:{unit.split}:{unit.shard}:{number}'
   number, texts = 0, long_texts()
   try:
     # Read batches: a single record costs 0.2 ms. Long texts are read one at a time, in a second pass.
@@ -141,9 +144,9 @@ def pieces(unit, tfds_dir):
         record = {name: values[i].decode(errors='replace') for name, values in batch.items()
                   if name != unit.field}
         record[unit.field] = next(texts) if long else batch[unit.field][i]
-        yield from fields.record_pieces(record, place(number), unit.field)
+        yield from fields.record_pieces(record, location(number), unit.field)
   except tf.errors.OpError as error:
-    yield files.Piece('', place(number + 1), problem=f'damaged or cut short: {_reason(error)}')
+    yield files.Piece('', location(number + 1), problem=f'damaged or cut short: {_reason(error)}')
 
 
 def read_records(builder, split):

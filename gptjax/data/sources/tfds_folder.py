@@ -116,6 +116,6 @@ def _nested(text):
 def _read(path):
   """Return the content of a JSON file; InputError if it is not JSON."""
   try:
-    return bounded.parse(access.read(path), bounded.MANY)
+    return bounded.parse(access.read(path), bounded.MAX_FILE_VALUES)
   except ValueError as error:
     raise InputError(f'{path} is not JSON of TFDS: {error}') from None

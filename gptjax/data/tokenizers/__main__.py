@@ -8,7 +8,7 @@ if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.tokenizer import parser
   startup.begin('tokenizers', 'stopped')
-  early.answer(parser, 'tokenizers')
+  early.handle_help(parser, 'tokenizers')
 
 from gptjax.command import run
 from gptjax.command.parsers.tokenizer import parser

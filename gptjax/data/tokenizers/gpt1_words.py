@@ -15,7 +15,7 @@ import regex
 PADDED_CHARACTERS = '-~!";?+,)(/*[]}{|_'
 
 _QUOTES = '\'"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉⟦⟧'
-_MARKS = '…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪'
+_PUNCTUATION = '…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪'
 _MONEY = r'US\$|C\$|A\$|[$£€¥฿₽﷼₠-₿]'
 _UNITS = (
   'km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg '
@@ -30,13 +30,13 @@ def _any(characters):
 
 
 # Removed repeatedly from the start and the end of a word.
-_PREFIX = regex.compile(rf'§|%|=|—|–|\+(?![0-9])|……|\.\.+|{_any(_MARKS)}|{_any(_QUOTES)}|{_MONEY}'
+_PREFIX = regex.compile(rf'§|%|=|—|–|\+(?![0-9])|……|\.\.+|{_any(_PUNCTUATION)}|{_any(_QUOTES)}|{_MONEY}'
                         r'|\p{So}')
 _SUFFIX = regex.compile('|'.join(f'(?:{rule})$' for rule in (
-  r'……|\.\.+', _any(_MARKS), _any(_QUOTES), r'\p{So}', "'[sS]|’[sS]|—|–", r'(?<=[0-9])\+',
+  r'……|\.\.+', _any(_PUNCTUATION), _any(_QUOTES), r'\p{So}', "'[sS]|’[sS]|—|–", r'(?<=[0-9])\+',
   r'(?<=°[FfCcKk])\.', rf'(?<=[0-9])(?:{_MONEY})',
   rf'(?<=[0-9])(?:{"|".join(_UNITS.split())})',
-  rf'(?<=[0-9{_LOWER}%²\-+|.{regex.escape(_MARKS + _QUOTES)}](?<!\.))\.',
+  rf'(?<=[0-9{_LOWER}%²\-+|.{regex.escape(_PUNCTUATION + _QUOTES)}](?<!\.))\.',
   rf'(?<=[{_UPPER}][{_UPPER}])\.')))
 MAX_SUFFIX_LENGTH = 4
 # Separators within the rest of the word.
@@ -57,7 +57,7 @@ _LABEL = regex.compile(rf'(?:[{_INNER}][{_INNER}_-]{{0,62}})?[{_INNER}]')
 _TOP = regex.compile(rf'[{_LOWER}]{{2,63}}')
 
 # Words that no rule splits.
-_WHOLE = '''
+_NEVER_SPLIT = '''
   ' '' 'S 'd 'em 'll 'nuff 're 's 'bout 0.0 0.o 8D :0 :1 :3 :> :D :O :P :X :o :p :x <.< <3 <33
   <333 <space>
   =3 =D >.< >.> >:o O.O O.o V.V XD XDD o.0 o.O o.o v.v xD xDD v.s. vs. E.G. E.g. I.E. I.e. e.g. i.e.
@@ -68,7 +68,7 @@ _WHOLE = '''
   Wash. Wis.
   co. ä. ö. ü. ಠ︵ಠ'''
 # With a lower-case or a capital first letter.
-_WHOLE_BOTH = "ma'am o'clock doin' goin' havin' lovin' nothin' nuthin' ol' somethin'"
+_NEVER_SPLIT_OR_CAPITALIZED = "ma'am o'clock doin' goin' havin' lovin' nothin' nuthin' ol' somethin'"
 _CLIPPED = 'cause cos coz cuz'  # after an apostrophe
 # Contractions: first words: endings. Each also without apostrophes.
 _CONTRACTED = {
@@ -89,9 +89,9 @@ _SPLIT_SMALL = "y' all|y all"
 @functools.cache
 def _exceptions():
   """Return {word: its parts} of the words that are looked up before any rule applies."""
-  exceptions = {word: (word,) for word in _WHOLE.split()}
+  exceptions = {word: (word,) for word in _NEVER_SPLIT.split()}
   exceptions |= {f'{letter}.': (f'{letter}.',) for letter in 'abcdefghijklmnopqrstuvwxyz'}
-  for word in _WHOLE_BOTH.split():
+  for word in _NEVER_SPLIT_OR_CAPITALIZED.split():
     exceptions |= {form: (form,) for form in (word, word.capitalize())}
   for word in _CLIPPED.split():
     exceptions |= {form: (form,) for form in (f"'{word}", f"'{word.capitalize()}")}
@@ -142,7 +142,7 @@ def split_words(chunk):
     if suffix < stop:
       back.append(chunk[suffix:stop])
     start, stop = prefix, suffix
-  return front + _middle(chunk[start:stop], _exceptions()) + back[::-1]
+  return front + _split_infixes(chunk[start:stop], _exceptions()) + back[::-1]
 
 
 def _excepted(chunk, start, stop):
@@ -165,7 +165,7 @@ def _suffix(chunk, start, stop):
   return min(found, dots) if stop - dots > 1 else found
 
 
-def _middle(chunk, exceptions):
+def _split_infixes(chunk, exceptions):
   if not chunk:
     return []
   if chunk in exceptions:

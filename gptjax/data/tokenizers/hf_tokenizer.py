@@ -52,19 +52,19 @@ def _load(folder, n_rows):
     return None
   tokenizer = sentence_piece.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
   if description and (tokenizer is None or not _is_sentencepiece(description.tokenizer_json, tokenizer)):
-    tokenizer = _native(description, n_rows) or _by_library(folder, description, n_rows)
+    tokenizer = _native_tokenizer(description, n_rows) or _library_tokenizer(folder, description, n_rows)
   tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
   return tokenizer
 
 
-def _is_sentencepiece(whole, tokenizer):
+def _is_sentencepiece(tokenizer_json, tokenizer):
   """Whether tokenizer.json is the one that gptjax writes for a sentencepiece model."""
-  model, cleaned = whole.get('model', {}), whole.get('normalizer') or {}
+  model, cleaned = tokenizer_json.get('model', {}), tokenizer_json.get('normalizer') or {}
   if not (isinstance(model, dict) and isinstance(cleaned, dict)):
     return False
   parts = cleaned.get('normalizers') or []
   vocab = model.get('vocab')
-  if model.get('type') != 'Unigram' or whole.get('pre_tokenizer') or not (
+  if model.get('type') != 'Unigram' or tokenizer_json.get('pre_tokenizer') or not (
       isinstance(parts, list) and all(isinstance(part, dict) for part in parts)
       and isinstance(vocab, list) and all(isinstance(entry, list) for entry in vocab)) or any(
       part.get('type') not in ('Prepend', 'Replace') for part in parts):
@@ -73,13 +73,13 @@ def _is_sentencepiece(whole, tokenizer):
   return [entry[:1] for entry in vocab] == pieces
 
 
-def _native(description, n_rows):
+def _native_tokenizer(description, n_rows):
   """Return GPT-1's tokenizer, a byte-level BPE in GPT-2's layout, or a character-level one; else None.
 
   Only if the files are exactly such a tokenizer.
   """
   vocab = dict(sorted(description.vocab.items(), key=lambda entry: entry[1]))
-  kind = description.kind if description.kind != FAST else _standard(description.tokenizer_json)
+  kind = description.kind if description.kind != FAST else _equivalent_class(description.tokenizer_json)
   names = {token.content for token in _added(description, vocab.__contains__, len(vocab), n_rows)}
   if description.kind == FAST and (tokenizer := characters.from_library(description.tokenizer_json)):
     added = {token.content for token in _added(description, tokenizer.entries.__contains__,
@@ -127,9 +127,10 @@ def _added(description, has, size, n_rows):
   return kept
 
 
-def _standard(whole):
+def _equivalent_class(tokenizer_json):
   """Return the class of transformers that is equivalent to a tokenizer.json, or None."""
-  split, normalizer, model = (whole.get(part) or {} for part in ('pre_tokenizer', 'normalizer', 'model'))
+  split, normalizer, model = (tokenizer_json.get(part) or {}
+                              for part in ('pre_tokenizer', 'normalizer', 'model'))
   if model.get('type', 'BPE') != 'BPE' or any(
       model.get(part) for part in ('continuing_subword_prefix', 'byte_fallback', 'ignore_merges', 'dropout')):
     return None
@@ -140,15 +141,15 @@ def _standard(whole):
   return GPT1 if kinds == ('BertPreTokenizer', 'BertNormalizer', gpt1_text.END_OF_WORD) else None
 
 
-def _by_library(folder, description, n_rows):
-  """Return a LibraryTokenizer with the ids of transformers."""
+def _library_tokenizer(folder, description, n_rows):
+  """Return the LibraryTokenizer of the folder, with the ids of transformers."""
   import tokenizers as library
-  coder, as_is = _coder(folder, description)
+  coder, is_unchanged = _coder(folder, description)
   existing = {token.content: token.special for token in coder.get_added_tokens_decoder().values()}
   has = lambda name: coder.token_to_id(name) is not None
   for token in _added(description, has, coder.get_vocab_size(), n_rows):
     if existing.get(token.content) != token.special:
-      as_is = False
+      is_unchanged = False
       coder.add_tokens([library.AddedToken(
         token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
         normalized=token.normalized, special=token.special)])
@@ -161,7 +162,7 @@ def _by_library(folder, description, n_rows):
       settings[END_FIELD] = name
   # Write an absent end explicitly: a default would replace it.
   settings |= {'tokenizer_class': FAST, 'eos_token': None, **roles}
-  return LibraryTokenizer(description.content if as_is else coder.to_str().encode(),
+  return LibraryTokenizer(description.content if is_unchanged else coder.to_str().encode(),
                           (json.dumps(settings, indent=2, sort_keys=True) + '\n').encode())
 
 
@@ -190,7 +191,7 @@ def _is_equivalent(description):
   if description.kind == FAST:
     return True
   if not description.content or description.prefix_space or (
-      _standard(description.tokenizer_json) != description.kind):
+      _equivalent_class(description.tokenizer_json) != description.kind):
     return False
   added = {token['content'] for token in description.tokenizer_json.get('added_tokens') or []}
   return added <= {token.content for token in description.added} | set(description.roles.values()) and (

@@ -67,7 +67,7 @@ def _here(text, is_file=False):
   url = paths.location(text, 'tokenizer')
   if is_file:
     return cache.local_file(url)
-  return cache.folder(url, lambda name, entry: entry.size <= bounded.FILE)
+  return cache.folder(url, lambda name, entry: entry.size <= bounded.MAX_FILE_BYTES)
 
 
 def _load_folder(folder):

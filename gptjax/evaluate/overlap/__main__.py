@@ -19,8 +19,8 @@ if __name__ == '__main__':
   from gptjax.command import early, startup
   from gptjax.command.parsers.overlap import parser
   from gptjax.parallel import jax_settings
-  startup.begin('overlap', 'stopped; the same command continues where it was')
-  early.answer(parser, 'overlap')
+  startup.begin('overlap', 'stopped; run the same command again to continue')
+  early.handle_help(parser, 'overlap')
   jax_settings.begin('overlap')
 
 from gptjax.command import run

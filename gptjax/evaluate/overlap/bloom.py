@@ -163,7 +163,7 @@ def _read_metadata(path):
       file.seek(max(0, size - LENGTH.size))
       last = file.read()
       length, = LENGTH.unpack(last) if len(last) == LENGTH.size else (0,)
-      length = 0 if length > bounded.FILE else length  # not a filter, or a truncated one
+      length = 0 if length > bounded.MAX_FILE_BYTES else length  # not a filter, or a truncated one
       n_bytes = max(0, size - LENGTH.size - length)
       file.seek(n_bytes)
       text = file.read(min(length, size))

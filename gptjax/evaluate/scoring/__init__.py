@@ -3,7 +3,7 @@
   answers          Comparison of answers: normalisation, exact match and F1 as in the official SQuAD and CoQA
                    scripts.
   evaluated_model  The model under evaluation, its tokenizer, and how a task queries it.
-  generation       Texts that the model generates after prompts, for the tasks that read them.
+  generation       Generation of continuations of prompts, for the tasks that score generated text.
   overlap_scores   Scores by the overlap of an example with the training corpus, which show the effect of
                    contamination.
   scores           Log-likelihoods of tokens under a model: one implementation for every task that compares or

@@ -180,9 +180,9 @@ def _require_numbers(log_probs):
     raise InputError('the logits are not numbers: the weights of the model are damaged')
 
 
-def _score(log_probs, likeliest, allowed):
-  return Score(float(log_probs.sum(dtype=np.float64)), float(log_probs[-1]), bool(likeliest.all()),
-               bool(likeliest[-1]), bool(allowed.all()))
+def _score(log_probs, is_greedy, is_greedy_allowed):
+  return Score(float(log_probs.sum(dtype=np.float64)), float(log_probs[-1]), bool(is_greedy.all()),
+               bool(is_greedy[-1]), bool(is_greedy_allowed.all()))
 
 
 @jax.jit
@@ -229,16 +229,16 @@ def _compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
   def block(table, column, excluded):
     logits = jnp.einsum('nd,cd->nc', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
     logits = jnp.where(column < NO_TOKEN, logits, -jnp.inf)
-    maximum, _ = likeliest = _likeliest(logits, column)
+    maximum, _ = most_likely = _max_and_column(logits, column)
     total = jnp.exp(logits - jnp.maximum(maximum, LOWEST_LOGIT)[:, None]).sum(-1)
     target_logit = jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)
     if excluded is None:
-      return maximum, total, target_logit, likeliest, likeliest
+      return maximum, total, target_logit, most_likely, most_likely
     # A matmul and not a gather, because it is sharded over devices as the logits are.
     is_excluded = jnp.einsum('nm,cm->nc', one_hot, excluded.astype(jnp.float32)) > 0.5
     is_excluded &= column != target[:, None]
     allowed = jnp.where(is_excluded, -jnp.inf, logits)
-    return maximum, total, target_logit, likeliest, _likeliest(allowed, column)
+    return maximum, total, target_logit, most_likely, _max_and_column(allowed, column)
 
   devices, on_cpu = sharding.batch_shards(jax.sharding.get_abstract_mesh()), jax.default_backend() == 'cpu'
   split_vocabulary = functools.partial(sharding.split_into_blocks,
@@ -247,12 +247,12 @@ def _compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
             None if excluded is None else split_vocabulary(excluded, value=False))
   maximum, total, target_logit, *winners = jax.lax.map(lambda arrays: block(*arrays), blocks)
   sums = (total * jnp.exp(maximum - maximum.max(0))).sum(0)
-  is_likeliest = [jnp.where(maximum == maximum.max(0), first, NO_TOKEN).min(0) == target
+  is_most_likely = [jnp.where(maximum == maximum.max(0), first, NO_TOKEN).min(0) == target
                   for maximum, first in winners]
-  return target_logit.max(0) - maximum.max(0) - jnp.log(sums), *is_likeliest
+  return target_logit.max(0) - maximum.max(0) - jnp.log(sums), *is_most_likely
 
 
-def _likeliest(logits, column):
+def _max_and_column(logits, column):
   """The maximum of logits [n, c] and the first column that has it; twice as fast as argmax on a CPU."""
   maximum = logits.max(-1)
   return maximum, jnp.where(logits == maximum[:, None], column, NO_TOKEN).min(-1)

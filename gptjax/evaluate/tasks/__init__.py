@@ -12,7 +12,8 @@
   pronouns            Position of the pronoun in sentences of the Definite Pronoun Resolution set, and what
                       replaces it.
   question_answering  Question answering by generation: CoQA and Natural Questions (GPT-2 paper, 3.5 and 3.8).
-  stopwords           Words that do not end a passage of LAMBADA: the English list of NLTK 3, 179 words.
+  stopwords           Stop words that the LAMBADA filter excludes as last words: the English list of NLTK 3,
+                      179 words.
   suite               All tasks, in the order in which they run and are listed in the table.
   summarization       Summaries of news: CNN and Daily Mail (GPT-2 paper, section 3.6 and Table 4).
   translation         Translation after a few examples: WMT-14 English and French (GPT-2 paper, section 3.7).

@@ -72,8 +72,8 @@ def parse_cbt(text, path):
     index, _, rest = line.partition(' ')
     question, tab, tail = rest.partition('\t')
     if index != str(len(story) + 1) or bool(tab) != (len(story) == STORY_SENTENCES):
-      raise InputError(f'{path}:{number}: {domains.format_value(line)} is in the place of line '
-                       f'{len(story) + 1} of a block: lines 1 to {STORY_SENTENCES} are sentences, '
+      raise InputError(f'{path}:{number}: expected line {len(story) + 1} of a block, found '
+                       f'{domains.format_value(line)}: lines 1 to {STORY_SENTENCES} are sentences, '
                        f'{STORY_SENTENCES + 1} is the question')
     if not tab:
       story.append(rest)
@@ -81,13 +81,13 @@ def parse_cbt(text, path):
     answer, *_, candidates = tail.split('\t')
     candidates = tuple(candidates.strip().split('|'))
     if BLANK not in question or answer not in candidates or len(candidates) < 2:
-      raise InputError(f'{path}:{number}: not a question of CBT: it must have {BLANK}, and its answer '
-                       f'{answer!r} among its candidates')
+      raise InputError(f'{path}:{number}: not a CBT question: it must contain {BLANK}, and its answer '
+                       f'{answer!r} must be one of its candidates')
     questions.append(Cloze(tuple(story), question, candidates, answer))
     story = []
   if story:
-    raise InputError(f'{path} ends after {len(story)} of {STORY_SENTENCES + 1} lines of a block: it has been '
-                     'cut short')
+    raise InputError(f'{path} ends after {len(story)} of {STORY_SENTENCES + 1} lines of a block: it is '
+                     'truncated, get it again')
   return questions
 
 
@@ -179,7 +179,7 @@ def substitute_pronoun(schema, candidate):
 
 
 def evaluate_winograd(evaluated, schemas):
-  """Return the TaskResult: which candidate makes the sentence (full), or its rest (partial), likelier."""
+  """Return the TaskResult: which candidate makes the sentence (full), or its rest (partial), more likely."""
   full, partial = [], []
   for schema in schemas:
     for candidate in schema.candidates:

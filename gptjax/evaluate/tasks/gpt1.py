@@ -46,7 +46,7 @@ def heuristic_inputs(evaluated):
     requests = [Request(ids[-n_ctx - 1:], 1) for ids in sequences]
     return scores.score_requests(evaluated.model, requests, evaluated.batch_size,
                                  make_result=lambda log_probs, *_: log_probs,
-                          after_batch=evaluated.after_batch, name='heuristic',
+                                 after_batch=evaluated.after_batch, name='heuristic',
                                  show_progress=evaluated.show_progress)
   return score, evaluated.tokenizer.encode, () if end is None else (end,)
 

@@ -24,29 +24,29 @@ def corpora_to_read(config):
   """Return (((folder, weight), ...), tokens per window or 0) for the task to read.
 
   Args:
-    config: unresolved. If it names no corpus, the corpora of the run whose checkpoint `config.init_from` is
+    config: unresolved. If it has no corpus, the corpora of the run whose checkpoint `config.init_from` is
       are used; released weights have none.
   """
-  data, root = config.data.to_dict(), None
+  data, workdir = config.data.to_dict(), None
   if not data['corpus'] and not data['mixture']:
-    above = ()
+    candidates = ()
     if config.init_from and not hub_names.parse(config.init_from):
       path = paths.location(config.init_from)
-      above = path, path.parent.parent
-    root = next((folder for folder in above if folder.name and access.is_file(folder / 'config.json')
-                 and access.is_folder(folder / 'checkpoints')), None)
-    if root is None:
+      candidates = path, path.parent.parent
+    workdir = next((folder for folder in candidates if folder.name and access.is_file(folder / 'config.json')
+                    and access.is_folder(folder / 'checkpoints')), None)
+    if workdir is None:
       return (), data['seq_len']
-    stored, _ = run_config.read(root / 'config.json')
+    stored, _ = run_config.read(workdir / 'config.json')
     data = {name: stored[f'data.{name}'] for name in ('corpus', 'mixture', 'seq_len')}
-  pairs = zip(*mixture.folders_and_weights(data), strict=True)
-  # A corpus that was prepared in the workdir moves with it.
-  def moved_with_run(folder):
+  def find(folder):
+    # A corpus that was prepared in the workdir moves with it.
     location = paths.location(folder)
-    moved = root and location.name == 'corpus' and not access.is_folder(location)
-    return str(root / 'corpus') if moved else folder
-  return tuple((moved_with_run(folder), weight) for folder, weight in pairs), (
-    config.data.seq_len or data['seq_len'])
+    moved = workdir and location.name == 'corpus' and not access.is_folder(location)
+    return str(workdir / 'corpus') if moved else folder
+  pairs = zip(*mixture.folders_and_weights(data), strict=True)
+  corpora = tuple((find(folder), weight) for folder, weight in pairs)
+  return corpora, config.data.seq_len or data['seq_len']
 
 
 def read(data):

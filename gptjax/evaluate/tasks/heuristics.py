@@ -54,8 +54,8 @@ def threshold(values, labels):
 def sentiment(score, encode, texts, start=(), very=' very', words=(' negative', ' positive')):
   """Return, for SST-2, int[n]: the index of the most likely word after the text and the token `very`."""
   ends = [encode(word) for word in words]
-  befores = [_join(start, encode(text.rstrip()), encode(very)) for text in texts]
-  return _likeliest(score, [[(before, end) for end in ends] for before in befores], np.sum)
+  contexts = [_join(start, encode(text.rstrip()), encode(very)) for text in texts]
+  return _most_likely(score, [[(context, end) for end in ends] for context in contexts], np.sum)
 
 
 def question_answering(score, encode, items, n_ctx, start=()):
@@ -69,10 +69,10 @@ def question_answering(score, encode, items, n_ctx, start=()):
   for document, question, answers in items:
     answers = [' ' + answer.strip() if answer.strip() else '' for answer in answers]
     ends = [encode(answer)[:n_ctx - len(start) - 1] for answer in answers]
-    room = n_ctx - len(start) - max(map(len, ends))
-    before = _join(encode(document), encode(' ' + question.strip()))[-room:]
+    max_before = n_ctx - len(start) - max(map(len, ends))
+    before = _join(encode(document), encode(' ' + question.strip()))[-max_before:]
     pairs.append([(_join(start, before), end) for end in ends])
-  return _likeliest(score, pairs, np.mean)
+  return _most_likely(score, pairs, np.mean)
 
 
 def winograd(score, encode, items, start=()):
@@ -83,20 +83,22 @@ def winograd(score, encode, items, start=()):
   """
   pairs = [[(_join(start, encode(before + referent)), encode(after)) for referent in referents]
            for before, referents, after in items]
-  return _likeliest(score, pairs, np.mean)
+  return _most_likely(score, pairs, np.mean)
 
 
 def _join(*parts):
   return np.concatenate([np.asarray(part, np.int32) for part in parts])
 
 
-def _likeliest(score, pairs, total):
-  """Return int[n]: the pair (before, end) of each item with the most likely end, by `total` over its tokens.
+def _most_likely(score, pairs, reduce):
+  """Return int[n]: the pair (before, end) of each item with the most likely end.
+
+  `reduce` is the sum or the mean of the log-probabilities of its tokens.
 
   An empty end is never chosen.
   """
   flat = [pair for item in pairs for pair in item]
   logps = score([_join(*pair) for pair in flat])
-  values = iter([float(total(logp[len(logp) - len(end):])) if len(end) else -np.inf
+  values = iter([float(reduce(logp[len(logp) - len(end):])) if len(end) else -np.inf
                  for logp, (_, end) in zip(logps, flat, strict=True)])
   return np.array([int(np.argmax([next(values) for _ in item])) for item in pairs])

@@ -66,7 +66,7 @@ def evaluate(evaluated, passages_by_kind):
     requests = [make_request(evaluated, *split_last_word(text)) for text in texts]
     scores[form], possible = score_filtered(f'lambada {form}, filtered by word', evaluated, requests,
                                             exclude_stop_words(vocabulary, requests))
-    values[form] = summary(scores[form]) | {f'ceiling_{FILTERED}': mean(possible)}
+    values[form] = metrics_of(scores[form]) | {f'ceiling_{FILTERED}': mean(possible)}
     if evaluated.grid:
       by_token, possible = score_filtered(f'lambada {form}, filtered by token', evaluated, requests,
                                           exclude_stop_tokens(vocabulary, requests))
@@ -94,10 +94,7 @@ def _protocol(form, values):
 
 
 def score_filtered(name, evaluated, requests, exclusion):
-  """Return ([Score of each Request], [whether its target can be correct]).
-
-  If not, the answer is never correct.
-  """
+  """Return ([Score of each Request], [whether its target can be correct]); others count as incorrect."""
   excluded, possible = exclusion
   scores = score_with_journal(evaluated, name, requests, excluded)
   return [score._replace(is_greedy_allowed=score.is_greedy_allowed and is_possible)
@@ -123,17 +120,17 @@ def exclude_stop_tokens(vocabulary, requests):
 
 
 def exclude_stop_words(vocabulary, requests):
-  """Filter by word: (ExcludedTokens that complete or end a stop word, [whether each target is none])."""
-  numbers, masks = {}, [np.zeros(len(vocabulary), bool)]  # by prefix of a word
+  """Filter by word: (ExcludedTokens that complete or end a stop word, [whether each target is allowed])."""
+  mask_of_prefix, masks = {}, [np.zeros(len(vocabulary), bool)]  # mask 0 excludes nothing
   mask_indices, possible = [], []
   for ids, start in requests:
     prefix, indices = '', []
     for token in ids[start:]:
-      if prefix not in numbers:
+      if prefix not in mask_of_prefix:
         mask = excluded_next_tokens(prefix, vocabulary)
-        numbers[prefix] = len(masks) if mask.any() else 0
+        mask_of_prefix[prefix] = len(masks) if mask.any() else 0
         masks += [mask] if mask.any() else []
-      indices.append(numbers[prefix])
+      indices.append(mask_of_prefix[prefix])
       prefix = (prefix + vocabulary[token]).lstrip().lower()
     mask_indices.append(np.array(indices, np.int32))
     possible.append(not is_stop_word(prefix))
@@ -167,7 +164,7 @@ def mean(values):
   return math.fsum(values) / len(values)
 
 
-def summary(scores):
+def metrics_of(scores):
   """Return {metric: value} from the Scores of all last words."""
   n = len(scores)
   counts = {'correct_last_token': sum(score.last_is_greedy for score in scores),

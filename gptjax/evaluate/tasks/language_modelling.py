@@ -21,7 +21,15 @@ from gptjax.evaluate.scoring.evaluated_model import (
 )
 from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.texts import schema, sources
-from gptjax.evaluate.texts.detokenize import BILLION, PLAIN, PTB, WIKITEXT, Style, count_marked, detokenize
+from gptjax.evaluate.texts.detokenize import (
+  BILLION,
+  PLAIN,
+  PTB,
+  WIKITEXT,
+  Style,
+  count_kept_spans,
+  detokenize,
+)
 
 SHORT_STRIDE = 32  # tokens; a small stride, for nearly the full context at each token
 CHUNK_CHARACTERS = 1000  # characters per "example" of a text without lines
@@ -104,7 +112,7 @@ def _text(path, text_set, note):
   _note_size(text_set, len(raw), 'bytes', path, note)
   raw = raw[len(raw) - len(raw) // text_set.test_divisor:]
   begin = next((i for i, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), 0)
-  return sources.decode(path, raw[begin:], may_be_cut=True)
+  return sources.decode(path, raw[begin:], allow_truncated=True)
 
 
 def _note_size(text_set, n, unit, path, note):
@@ -156,12 +164,12 @@ class ScoringPass(NamedTuple):
 
   form: of the text.
   stride: of the windows.
-  marks: number of spans that detokenize kept unchanged, because the conversion is not invertible there.
+  n_kept_spans: number of spans that detokenize keeps unchanged, because it is not invertible there.
   requests, scores: of its windows.
   """
   form: str
   stride: int
-  marks: int
+  n_kept_spans: int
   requests: list
   scores: list
 
@@ -191,7 +199,7 @@ def evaluate(text_set, evaluated, lines):
   metrics = {kind: metric_value(paper.nats, text_set.unit, counts[text_set.unit]), 'nats': paper.nats,
              'tokens': paper.tokens, 'words': counts[WORD], 'bytes': counts[BYTE],
              'characters': counts[CHARACTER]}
-  return TaskResult(metrics, _protocol(text_set, evaluated, paper.marks), cells=cells, examples=tuple(
+  return TaskResult(metrics, _protocol(text_set, evaluated, paper.n_kept_spans), cells=cells, examples=tuple(
     {'text': evaluated.tokenizer.decode(ids[start:]), 'nats': -score.log_prob, 'tokens': len(ids) - start}
     for (ids, start), score in zip(paper.requests, paper.scores)))
 
@@ -212,7 +220,8 @@ def run_pass(text_set, evaluated, lines, form, style, stride):
   texts = [detokenize(line, style) for line in (lines if text_set.separate_lines else [''.join(lines)])]
   requests = [window for text in texts for window in _windows_of(evaluated, text, stride)]
   scores = score_with_journal(evaluated, f'{text_set.name} {form}, stride {stride}', requests)
-  return ScoringPass(form, stride, sum(map(count_marked, texts)) if style != PLAIN else 0, requests, scores)
+  n_kept_spans = sum(map(count_kept_spans, texts)) if style != PLAIN else 0
+  return ScoringPass(form, stride, n_kept_spans, requests, scores)
 
 
 def _windows_of(evaluated, text, stride):
@@ -222,12 +231,13 @@ def _windows_of(evaluated, text, stride):
   return windows(*request_after_end_of_text(evaluated, ids, 0), evaluated.model.n_ctx, stride)
 
 
-def _protocol(text_set, evaluated, marks):
+def _protocol(text_set, evaluated, n_kept_spans):
   first = ('after the end-of-text token' if evaluated.tokenizer.end_of_text is not None
            else 'whose first token is not scored, as this tokenizer has no end-of-text token')
   text = 'Each line is a text' if text_set.separate_lines else 'The test set is one text'
   form = ('as it is published' if text_set.style == PLAIN else
-          f'de-tokenized, except for {marks} spans that are kept as published between two U+2060 characters')
+          f'de-tokenized, except for {n_kept_spans} spans that are kept as published between two U+2060 '
+          'characters')
   return (f'{text}, {form}, {first}; windows of {evaluated.model.n_ctx} tokens, each token scored once; the '
           f'loss of all is divided by the number of {text_set.unit}s as published'
           + (', line ends counted' if text_set.unit == WORD else '') + '.')

@@ -59,13 +59,13 @@ def read_coqa(data):
   return data.limited([turn for story in stories for turn in turns(story)])
 
 
-def _check_turns(story, place):
+def _check_turns(story, location):
   """Raise InputError unless every question has an answer of each annotator."""
   n = len(story['questions'])
   by_annotator = {'answers': story['answers'], **story.get('additional_answers', {})}
   for name, replies in by_annotator.items():
     if len(replies) != n:
-      raise InputError(f'{place}: {n} questions, but {len(replies)} answers of the annotator {name!r}')
+      raise InputError(f'{location}: {n} questions, but {len(replies)} answers of the annotator {name!r}')
 
 
 def turns(story):

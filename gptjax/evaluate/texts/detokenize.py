@@ -5,8 +5,8 @@ The GPT-2 paper (section 3.1) removes tokenization artifacts of data sets ("film
 `retokenize(detokenize(text, style), style) == text` for every string.
 
 `_join` applies a style's conventions to a line, `_split` reverts them. Where they are not inverse (a full
-stop after an abbreviation, a stray quote), the smallest stretch that causes this is kept unchanged between
-two MARKs, a character that does not occur in texts; `count_marked` counts these stretches.
+stop after an abbreviation, a stray quote), the smallest span that causes this is kept unchanged between
+two MARKs, a character that does not occur in texts; `count_kept_spans` counts these spans.
 """
 
 import functools
@@ -30,7 +30,7 @@ class Style(NamedTuple):
   no_space_after: tokens without a space after them.
   no_space_around: tokens without a space on either side.
   clitics: endings that are separate tokens in the data set and belong to the previous word.
-  marks: {token: character} between two letters or digits, like '@-@' of WikiText.
+  infixes: {token: character} between two letters or digits, like '@-@' of WikiText.
   brackets: {token: character}, like '-LRB-'.
   space_padded: whether each line begins and ends with a space.
   """
@@ -39,7 +39,7 @@ class Style(NamedTuple):
   no_space_after: str = ''
   no_space_around: str = ''
   clitics: tuple = ()
-  marks: tuple = ()
+  infixes: tuple = ()
   brackets: tuple = ()
   space_padded: bool = False
 
@@ -48,7 +48,7 @@ CLITICS = "'s", "'m", "'d", "'re", "'ve", "'ll"
 PLAIN = Style()
 WIKITEXT = Style(quotes=('"', '"'), no_space_before=',.;:!?)]%', no_space_after='([$', no_space_around='/',
                  clitics=(*CLITICS, "'t"),
-                 marks=(('@-@', '-'), ('@,@', ','), ('@.@', '.')), space_padded=True)
+                 infixes=(('@-@', '-'), ('@,@', ','), ('@.@', '.')), space_padded=True)
 PTB = Style(no_space_before='%', no_space_after='$#', clitics=(*CLITICS, "n't"), space_padded=True)
 BILLION = Style(quotes=('"', '"'), no_space_before=',.;:!?)]%', no_space_after='([$',
                 clitics=(*CLITICS, "'t"))
@@ -75,8 +75,8 @@ def retokenize(text, style):
   return '\n'.join(lines).replace(ESCAPE + 'm', MARK).replace(ESCAPE + 'e', ESCAPE)
 
 
-def count_marked(text):
-  """Return the number of stretches that `detokenize` kept unchanged in this text."""
+def count_kept_spans(text):
+  """Return the number of spans that `detokenize` kept unchanged in this text."""
   return text.count(MARK) // 2
 
 
@@ -104,7 +104,7 @@ def _unline(line, style):
 
 
 def _natural(bare, style, open_quote=False):
-  """Return the natural form of a line without its padding, or of a part of it, with marks where needed."""
+  """Return the natural form of a line without its padding, or of a part of it, with MARKs where needed."""
   natural = _join(bare, style, open_quote)
   if _split(natural, style) == bare:
     return natural
@@ -115,41 +115,41 @@ def _natural(bare, style, open_quote=False):
   still_open = open_quote ^ (sum(word in style.quotes for word in words[:middle]) % 2 == 1)
   halves = [_natural(' '.join(words[:middle]), style, open_quote),
             _natural(' '.join(words[middle:]), style, still_open)]
-  natural = ' '.join(halves).replace(f'{MARK} {MARK}', ' ')  # merge adjacent marked stretches
+  natural = ' '.join(halves).replace(f'{MARK} {MARK}', ' ')  # merge adjacent kept spans
   back = ''.join(piece if i % 2 else _split(piece, style) for i, piece in enumerate(natural.split(MARK)))
   return natural if back == bare else f'{MARK}{bare}{MARK}'
 
 
 def _join(line, style, open_quote):
   """Apply the style's conventions to a line; correct for nearly all lines."""
-  brackets, marks = dict(style.brackets), dict(style.marks)
+  brackets, infixes = dict(style.brackets), dict(style.infixes)
   words = [brackets.get(word, word) for word in line.split(' ')]
-  pieces, glued = [], True  # glued: no space between this word and the next
+  pieces, joined = [], True  # joined: no space between the previous word and this one
   for i, word in enumerate(words):
     before = words[i - 1] if i else ''
-    if word in marks and before[-1:].isalnum() and words[i + 1:i + 2] and words[i + 1][:1].isalnum():
-      pieces.append(marks[word])
-      glued = True
+    if word in infixes and before[-1:].isalnum() and words[i + 1:i + 2] and words[i + 1][:1].isalnum():
+      pieces.append(infixes[word])
+      joined = True
       continue
     quote = word in style.quotes
     closing = quote and (word != style.quotes[0] if len(set(style.quotes)) == 2 else open_quote)
-    attached = (glued or closing or word == style.no_space_around != ''
-                or (len(word) == 1 and word in style.no_space_before and _takes(before, word))
+    attached = (joined or closing or word == style.no_space_around != ''
+                or (len(word) == 1 and word in style.no_space_before and _is_separable(before, word))
                 or (word in style.clitics and before[-1:].isalpha()))
     pieces.append(('' if attached else ' ') + ('"' if quote else word))
     if quote:
       open_quote = not closing
-    glued = (quote and not closing) or (word == style.no_space_around != '') or (
+    joined = (quote and not closing) or (word == style.no_space_around != '') or (
       len(word) == 1 and word in style.no_space_after)
   return ''.join(pieces)
 
 
-def _takes(before, stop):
+def _is_separable(before, punctuation):
   """Whether punctuation after a word can be distinguished from the word's own."""
-  return bool(before) and (stop != '.' or not _abbreviates(before))
+  return bool(before) and (punctuation != '.' or not _is_abbreviation(before))
 
 
-def _abbreviates(word):
+def _is_abbreviation(word):
   return word[-1] == '.' or '.' in word or word in ABBREVIATIONS or (len(word) == 1 and word.isupper())
 
 
@@ -163,10 +163,10 @@ def _split(line, style):
 @functools.cache
 def _splits(style):
   """Return [(pattern, replacement)] that in this order split natural text into tokens."""
-  rules, names = [], {chr(0xE000 + i): f' {token} ' for i, (token, _) in enumerate(style.marks)}
-  for private, (_, mark) in zip(names, style.marks):  # private characters protect the marks from later rules
-    side = '[0-9]' if mark in ',.' else r'[^\W_]'
-    rules.append((f'(?<={side}){re.escape(mark)}(?={side})', private))
+  rules, names = [], {chr(0xE000 + i): f' {token} ' for i, (token, _) in enumerate(style.infixes)}
+  for private, (_, infix) in zip(names, style.infixes):  # later rules do not change private-use characters
+    side = '[0-9]' if infix in ',.' else r'[^\W_]'
+    rules.append((f'(?<={side}){re.escape(infix)}(?={side})', private))
   if len(set(style.quotes)) == 2:
     opening, closing = style.quotes
     rules += [(r'(?<![^ (\[])"(?=[^ ])', opening + ' '), ('(?<=[^ ])"', ' ' + closing),
@@ -185,5 +185,5 @@ def _splits(style):
   if style.clitics:
     rules.append((f"(?<=[^\\W\\d_])({'|'.join(style.clitics)})(?![^ ])", r' \1'))
   if '.' in style.no_space_before:
-    rules.append((r'(?<![^ ])([^ ]+)\.(?![^ ])', lambda m: m[0] if _abbreviates(m[1]) else m[1] + ' .'))
+    rules.append((r'(?<![^ ])([^ ]+)\.(?![^ ])', lambda m: m[0] if _is_abbreviation(m[1]) else m[1] + ' .'))
   return [(re.compile(pattern), replacement) for pattern, replacement in rules]

@@ -1,7 +1,7 @@
 """Schemas of published data sets, declared beside the reader of each set and checked before scoring.
 
 A Schema has the fields of a record and the Kind of each. A record that does not fit raises an error with its
-place. Blank texts that a published set is known to have are kept, counted and reported. A set with another
+location. Blank texts that a published set is known to have are kept, counted and reported. A set with another
 number of records, or another file, than the published one is reported, since its results are not comparable.
 """
 
@@ -16,11 +16,11 @@ from gptjax.errors import InputError
 class Fault(NamedTuple):
   """A value that is not of a Kind.
 
-  place: of the value inside the field, like '[3].input_text'; '' for the field itself.
+  location: of the value inside the field, like '[3].input_text'; '' for the field itself.
   value: the value there.
   expected: description of a valid value, as in "must be ...".
   """
-  place: str
+  location: str
   value: Any
   expected: str
 
@@ -105,7 +105,7 @@ def record(fields):
           return Fault('', sorted(value), f'an object with the field {name!r}')
         continue
       if field_fault := kind.fault(value[name]):
-        return field_fault._replace(place=f'.{name}{field_fault.place}')
+        return field_fault._replace(location=f'.{name}{field_fault.location}')
     return None
   return Kind(fault, lambda value: sum(kind.blanks(value[name]) for name, kind in fields.items()
                                        if name in value))
@@ -125,54 +125,54 @@ def _fault(value, holds, expected):
 
 
 def _first(faults):
-  return next((fault._replace(place=where + fault.place) for where, fault in faults if fault), None)
+  return next((fault._replace(location=where + fault.location) for where, fault in faults if fault), None)
 
 
-def check_record(schema, value, place):
+def check_record(schema, value, location):
   """Raise an error for a record that does not fit.
 
   Args:
     schema: Schema.
     value: of any type.
-    place: of the record, 'FILE:LINE'.
+    location: of the record, 'FILE:LINE'.
 
   Returns:
     The number of blank texts in it.
 
   Raises:
-    InputError: the record does not fit; the message has the place, the value and what is expected.
+    InputError: the record does not fit; the message has the location, the value and what is expected.
   """
   kind = record(schema.fields)
   if fault := kind.fault(value):
-    inside = fault.place.removeprefix('.')
-    raise InputError(f'{place}: {inside + " = " if inside else ""}{domains.format_value(fault.value)} must '
-                     f'be {fault.expected}')
+    inside = fault.location.removeprefix('.')
+    field = f'{inside} = ' if inside else ''
+    raise InputError(f'{location}: {field}{domains.format_value(fault.value)} must be {fault.expected}')
   return kind.blanks(value)
 
 
-def check_count(schema, n, blanks, place, note):
+def check_count(schema, n, blanks, location, note):
   """Raise an error for a set without records, and note how a set differs from the published one.
 
   Args:
     schema: Schema.
     n: number of records; None: only a part of them has been read.
     blanks: number of blank texts in them.
-    place: of the set, for messages.
+    location: of the set, for messages.
     note: function that takes a line.
 
   Raises:
     InputError: the set has no records.
   """
   if n == 0:
-    raise InputError(f'{place} has no {schema.record_noun}: get the published set again')
+    raise InputError(f'{location} has no {schema.record_noun}: get the published set again')
   if blanks:
-    note(f'{place}: {blanks:,} of the texts {"is" if blanks == 1 else "are"} blank, and used as published')
+    note(f'{location}: {blanks:,} of the texts {"is" if blanks == 1 else "are"} blank, and used as published')
   if n is not None and schema.count and n != schema.count:
-    note(f'{place} has {n:,} {schema.record_noun}, the published set {schema.count:,}: results are not '
+    note(f'{location} has {n:,} {schema.record_noun}, the published set {schema.count:,}: results are not '
          'comparable with published ones')
 
 
-def note_digest(sha256, content, place, note):
+def note_digest(sha256, content, location, note):
   """Note that a file, with this content, is not the published one."""
   if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-    note(f'{place} is not the published file (SHA-256 {sha256[:12]}...)')
+    note(f'{location} is not the published file (SHA-256 {sha256[:12]}...)')

@@ -80,8 +80,8 @@ def _matching(folder, pattern):
 def read_text(path, note=ignore_note):
   """Return the text of a UTF-8 file, without a byte-order mark.
 
-  Published files have LF line ends. A copy with CRLF line ends has been converted: it is read with LF, which
-  is noted. Other CRs belong to the text.
+  Published files have LF line ends. A file with CRLF line ends is a converted copy: CRLF is read as LF, and
+  a note reports this. Other CRs belong to the text.
 
   Raises:
     InputError: the file is not UTF-8, has a NUL byte, or has only white space.
@@ -89,12 +89,12 @@ def read_text(path, note=ignore_note):
   return decode(path, path.read_bytes(), note)
 
 
-def decode(path, raw, note=ignore_note, may_be_cut=False):
-  """Decode the bytes of a file, as `read_text`; `may_be_cut`: the last character may be incomplete."""
+def decode(path, raw, note=ignore_note, allow_truncated=False):
+  """Decode the bytes of a file, as `read_text`; `allow_truncated`: the last character may be incomplete."""
   try:
     text = raw.decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    if not may_be_cut or error.end < len(raw):
+    if not allow_truncated or error.end < len(raw):
       raise InputError(f'{path}: byte {error.start} is not UTF-8 ({error.reason})') from None
     text = raw[:error.start].decode('utf-8-sig')
   if '\0' in text:
@@ -106,13 +106,13 @@ def decode(path, raw, note=ignore_note, may_be_cut=False):
 
 
 def with_lf_line_ends(path, text, note):
-  """Return the text (str or bytes) with LF in place of CRLF, which is noted."""
+  """Return the text (str or bytes) with LF in place of CRLF, and note the replacement."""
   crlf, lf = ('\r\n', '\n') if isinstance(text, str) else (b'\r\n', b'\n')
-  n_crlf, lines = text.count(crlf), text.count(lf)
+  n_crlf, n_lf = text.count(crlf), text.count(lf)
   if not n_crlf:
     return text
-  some = '' if n_crlf == lines else f'{n_crlf:,} of {lines:,} '
-  note(f'{path} has {some}CRLF line ends, read as LF as in the published file')
+  count = '' if n_crlf == n_lf else f'{n_crlf:,} of {n_lf:,} '
+  note(f'{path} has {count}CRLF line ends; the published file has LF, so they are read as LF')
   return text.replace(crlf, lf)
 
 
@@ -131,13 +131,13 @@ def read_jsonl(data, path, schema):
   for number, line in enumerate(read_text(path).split('\n'), 1):
     if not line.strip():
       continue
-    place = f'{path}:{number}'
+    location = f'{path}:{number}'
     try:
       record = bounded.parse(line)
     except ValueError as error:
-      raise InputError(f'{place}: not a JSON object ({error})') from None
-    text_checks.require_valid_json(record, place)
-    blanks += schemas.check_record(schema, record, place)
+      raise InputError(f'{location}: not a JSON object ({error})') from None
+    text_checks.require_valid_json(record, location)
+    blanks += schemas.check_record(schema, record, location)
     records.append(record)
   schemas.check_count(schema, len(records), blanks, path, data.note)
   schemas.note_digest(schema.sha256, path.read_bytes(), path, data.note)
@@ -148,7 +148,7 @@ def read_json(path):
   """Return the content of a JSON file (raises InputError if it is not JSON)."""
   text = read_text(path)
   try:
-    content = bounded.parse(text, bounded.MANY)
+    content = bounded.parse(text, bounded.MAX_FILE_VALUES)
   except ValueError as error:
     raise InputError(f'{path}: not JSON ({error})') from None
   text_checks.require_valid_json(content, str(path))
@@ -168,12 +168,12 @@ def read_tfds(data, name, split, schema):
   records = tfds.read_records(tfds.open_dataset(name, data.tfds_dir), split)
   examples, blanks = [], 0
   for number, record in enumerate(itertools.islice(records, data.limit or None)):
-    place = f'data set {name}, split {split}, record {number}'
+    location = f'data set {name}, split {split}, record {number}'
     try:
       examples.append(_strings(record))
     except UnicodeDecodeError as error:
-      raise InputError(f'{place}: not UTF-8 ({error.reason})') from None
-    blanks += schemas.check_record(schema, examples[-1], place)
+      raise InputError(f'{location}: not UTF-8 ({error.reason})') from None
+    blanks += schemas.check_record(schema, examples[-1], location)
   n = None if data.limit and len(examples) == data.limit else len(examples)
   schemas.check_count(schema, n, blanks, f'data set {name}, split {split},', data.note)
   return examples

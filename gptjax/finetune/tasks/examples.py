@@ -49,7 +49,7 @@ class Example(NamedTuple):
   index: int
 
 
-def read(name, task, source, config, *, labelled):
+def read(name, task, source, config, *, require_labels):
   """All examples of a source, and the number of unlabelled examples that were skipped.
 
   Args:
@@ -57,8 +57,8 @@ def read(name, task, source, config, *, labelled):
     task: published.Task.
     source: Tfds, Tsv or Jsonl.
     config: the config; `data.tfds_dir` and `finetune.data_dir` are read.
-    labelled: whether each example needs its label; unlabelled examples of a published data set are skipped.
-      False: labels are read where they exist.
+    require_labels: whether each example needs a label; unlabelled examples of a published data set are
+      skipped. If False, labels are read where they exist.
 
   Returns:
     ([Example, ...], int).
@@ -73,10 +73,10 @@ def read(name, task, source, config, *, labelled):
     for part in task.unfold(record):
       row += 1
       try:
-        example = _example(task, part, row, labelled, published)
+        example = _example(task, part, row, require_labels, published)
       except InputError as error:
         raise InputError(f'task {name}, split {split}, row {row}: {error}') from None
-      if labelled and example.label is None:
+      if require_labels and example.label is None:
         unlabelled.append((row, part[task.label]))
         if published:
           continue
@@ -90,17 +90,17 @@ def read(name, task, source, config, *, labelled):
   return examples, len(unlabelled)
 
 
-def _example(task, record, row, labelled, may_be_empty):
+def _example(task, record, row, require_labels, allow_empty):
   """The checked Example of a record."""
-  texts = tuple(_text(record, field, may_be_empty) for field in task.texts)
+  texts = tuple(_text(record, field, allow_empty) for field in task.texts)
   answers = []
   for field in task.answers:
     value = _field(record, field)
     values = value if isinstance(value, list) else [value]
-    answers += [_text({field: text}, field, may_be_empty) for text in values]
+    answers += [_text({field: text}, field, allow_empty) for text in values]
   if task.kind == 'choice' and len(answers) != len(task.classes):
     raise InputError(f'{len(answers)} answers, but the task has {len(task.classes)} classes')
-  has_label = labelled or record.get(task.label) is not None
+  has_label = require_labels or record.get(task.label) is not None
   label = _label(task, _field(record, task.label)) if has_label else None
   return Example(texts, tuple(answers), label, _idx(record.get('idx', row - 1)))
 
@@ -122,12 +122,12 @@ def _field(record, field):
   return record[field]
 
 
-def _text(record, field, may_be_empty):
+def _text(record, field, allow_empty):
   """The stripped text of a field, checked."""
   text = _field(record, field)
   if not isinstance(text, str):
     raise InputError(f'the field {field!r} is {type(text).__name__}, not text')
-  if not text.strip() and not may_be_empty:
+  if not text.strip() and not allow_empty:
     raise InputError(f'the text of {field!r} is empty')
   text_checks.require_valid(text, f'the text of {field!r}')
   return text.strip()
@@ -255,7 +255,7 @@ def _plain(value):
   if hasattr(value, 'to_list'):  # a ragged tensor
     value = value.to_list()
   if isinstance(value, np.ndarray | list):
-    return [_plain(one) for one in value]
+    return [_plain(item) for item in value]
   if isinstance(value, np.generic):
     value = value.item()
   return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,7 +11,7 @@ from gptjax.storage.files import atomic, bounded, buckets
 from gptjax.storage.files.paths import Url
 
 
-def read(path, max_bytes=bounded.FILE):
+def read(path, max_bytes=bounded.MAX_FILE_BYTES):
   """Return the bytes of a file.
 
   Args:

@@ -9,13 +9,13 @@ import re
 
 from gptjax.errors import InputError
 
-FILE = 1 << 26    # bytes of a small file: a tokenizer, the description of a data set
-VALUES = 1 << 20  # values in a JSON object, such as a document with its fields: about 300 MB at most
-MANY = 1 << 22    # values in a whole file, such as a vocabulary with its merges
+MAX_FILE_BYTES = 1 << 26   # of a small file: a tokenizer, the description of a data set
+MAX_VALUES = 1 << 20       # in a JSON object, such as a document with its fields: about 300 MB at most
+MAX_FILE_VALUES = 1 << 22  # in a whole file, such as a vocabulary with its merges
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
-def read(path, max_bytes=FILE):
+def read(path, max_bytes=MAX_FILE_BYTES):
   """Return the bytes of a file (anything with `open`, such as a pathlib.Path).
 
   Raises:
@@ -29,7 +29,7 @@ def read(path, max_bytes=FILE):
   return content
 
 
-def parse(text, max_values=VALUES, **options):
+def parse(text, max_values=MAX_VALUES, **options):
   """Return the value of JSON text (str or bytes); `options` are those of `json.loads`.
 
   Raises:
@@ -46,5 +46,5 @@ def parse(text, max_values=VALUES, **options):
 
 
 def _separators(raw):
-  """The number of marks that precede a value, or open a list or an object: an upper bound of the values."""
+  """Return the number of commas, colons and opening brackets, an upper bound of the number of values."""
   return sum(map(raw.count, (b',', b'[', b'{', b':')))

@@ -57,7 +57,7 @@ def configure(retry_seconds=None, on_retry=None):
     _Settings.on_retry = staticmethod(on_retry)
 
 
-def read(url, max_bytes=bounded.FILE):
+def read(url, max_bytes=bounded.MAX_FILE_BYTES):
   """Return the bytes of an object.
 
   Raises:
@@ -153,7 +153,7 @@ def create(url, content):
       return False
     return True
   # If an answer was lost, the repeated request finds the object of the first.
-  return _repeated(url, attempt) or read(url, max(len(content), bounded.FILE)) == content
+  return _repeated(url, attempt) or read(url, max(len(content), bounded.MAX_FILE_BYTES)) == content
 
 
 def find(url):

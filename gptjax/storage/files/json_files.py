@@ -15,7 +15,7 @@ OPTIONAL_NUMBER = int, float, type(None)
 DEPTH = 100  # of nested lists and objects, because readers of a value may recurse
 
 
-def parse(content, max_values=bounded.MANY, finite=True):
+def parse(content, max_values=bounded.MAX_FILE_VALUES, finite=True):
   """Return the value of JSON (str or bytes).
 
   Args:
@@ -33,7 +33,7 @@ def parse(content, max_values=bounded.MANY, finite=True):
   return value
 
 
-def read(path, layout=dict, max_bytes=bounded.FILE):
+def read(path, layout=dict, max_bytes=bounded.MAX_FILE_BYTES):
   """Return the value in a JSON file.
 
   Args:
@@ -60,30 +60,36 @@ def read(path, layout=dict, max_bytes=bounded.FILE):
   return value
 
 
-def layout_fault(value, layout, place=''):
-  """Return a description of the first difference between a value and a layout, or None."""
-  where = place or 'its content'
+def layout_fault(value, layout, path=''):
+  """Return a description of the first difference between a value and a layout, or None.
+
+  Args:
+    value: parsed JSON.
+    layout: see `read`.
+    path: of the value in the file, like 'tasks.lambada'; '' for the whole content.
+  """
+  where = path or 'its content'
   if isinstance(layout, list):
     if not isinstance(value, list):
       return f'{where} is not a list'
-    inner = ((f'{place}[{i}]', one, layout[0]) for i, one in enumerate(value))
+    inner = ((item, layout[0], f'{path}[{i}]') for i, item in enumerate(value))
   elif isinstance(layout, dict):
     if not isinstance(value, dict):
       return f'{where} is not an object'
     if str in layout:
-      inner = ((f'{place}.{name}'.lstrip('.'), one, layout[str]) for name, one in value.items())
+      inner = ((item, layout[str], f'{path}.{name}'.lstrip('.')) for name, item in value.items())
     else:
       missing = [name for name in layout if not name.startswith('?') and name not in value]
       if missing:
         return f'{where} has no {missing[0]!r}'
-      inner = ((f'{place}.{name}'.lstrip('.'), value[name], one) for name, one in
-               ((name.removeprefix('?'), one) for name, one in layout.items()) if name in value)
+      inner = ((value[name], part, f'{path}.{name}'.lstrip('.')) for name, part in
+               ((name.removeprefix('?'), part) for name, part in layout.items()) if name in value)
   else:
     types = layout if isinstance(layout, tuple) else (layout,)
     wrong = not isinstance(value, types) or (isinstance(value, bool) and not {bool, object} & set(types))
-    names = ' or '.join('null' if one is type(None) else one.__name__ for one in types)
+    names = ' or '.join('null' if type_ is type(None) else type_.__name__ for type_ in types)
     return f'{where} is {shown(value)}, not {names}' if wrong else None
-  return next((fault for at, one, of in inner if (fault := layout_fault(one, of, at))), None)
+  return next((fault for arguments in inner if (fault := layout_fault(*arguments))), None)
 
 
 def shown(value):
@@ -96,12 +102,12 @@ def shown(value):
 
 
 def _object(pairs):
-  found = dict(pairs)
-  if len(found) < len(pairs):
+  result = dict(pairs)
+  if len(result) < len(pairs):
     seen = set()
     twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-    raise ValueError(f'it has {twice[:40]!r} twice')
-  return found
+    raise ValueError(f'it has the name {twice[:40]!r} twice')
+  return result
 
 
 def _number(text):
@@ -113,9 +119,9 @@ def _number(text):
 
 def _check_depth(value):
   level, depth = [value], 0
-  while level := [one for several in level if isinstance(several, dict | list)
-                  for one in (several.values() if isinstance(several, dict) else several)
-                  if isinstance(one, dict | list)]:
+  while level := [child for parent in level if isinstance(parent, dict | list)
+                  for child in (parent.values() if isinstance(parent, dict) else parent)
+                  if isinstance(child, dict | list)]:
     depth += 1
     if depth > DEPTH:
       raise ValueError(f'it is nested more than {DEPTH} deep')

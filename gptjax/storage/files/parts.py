@@ -17,7 +17,7 @@ import secrets
 import threading
 from datetime import UTC, datetime, timedelta
 
-from gptjax.storage.files import access, spool
+from gptjax.storage.files import access, atomic, spool
 from gptjax.storage.files.paths import Url
 
 EVERY = 60.0        # seconds between parts
@@ -98,7 +98,8 @@ class Writer:
   def __init__(self, path, log, every=None):
     self._folder, self._log, self._every = folder_of(path), log, every or EVERY
     self._prefix, self._number = _new_prefix(part_names(path)), 0
-    self._file = open(spool.folder(path.parent) / f'{self._prefix}-{path.name}', 'xb+')
+    self._file = open(spool.folder(path.parent) / f'{self._prefix}-{path.name}', 'xb+',
+                      opener=atomic.no_follow)
     self._content = b''     # of the part that is being put, or could not be put
     self._end = 0           # of what is in parts or in `_content`, bytes
     self._writing, self._putting = threading.Lock(), threading.Lock()

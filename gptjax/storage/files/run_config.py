@@ -29,7 +29,7 @@ def read(path):
     raise InputError(f'{path} is damaged, or not a config.json of gptjax ({error}): restore it from a copy, '
                      'or use another workdir') from None
   for name, field in defaults.declared().items():
-    earlier = field.default if field.before is None else field.before
+    earlier = field.default if field.legacy_default is None else field.legacy_default
     stored = values.setdefault(name, list(earlier) if isinstance(earlier, tuple) else earlier)
     if why := domains.violation(field.domain, as_tuple(stored)):
       raise InputError(f'{path}: config.{name} {why}: restore it from a copy, or use another workdir')

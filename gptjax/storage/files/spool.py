@@ -73,7 +73,7 @@ def _root():
     _remove_abandoned(parent)
     path = parent / secrets.token_hex(8)
     path.mkdir(mode=0o700)
-    lock = open(path / LOCK, 'w')
+    lock = open(path / LOCK, 'w', opener=atomic.no_follow)
     fcntl.flock(lock, fcntl.LOCK_EX)
     _roots[key] = path, lock
     atexit.register(_remove_own, key)

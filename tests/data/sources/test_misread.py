@@ -69,10 +69,11 @@ def test_tar(tmp_path, suffix):
   spec = f'tar:{tmp_path}/*.tar*'
   found = read(spec)
   assert [piece.text for piece in found if not piece.problem] == ['one\n', 'two', 'drei \u00e4', 'four']
-  assert [(place.rpartition(':')[2], problem.partition(':')[0]) for place, problem in problems(found)] == [
+  assert [(location.rpartition(':')[2], problem.partition(':')[0])
+          for location, problem in problems(found)] == [
     ('empty.txt', 'empty'), ('nul', 'not text, it has NUL bytes'), ('latin', 'not UTF-8'),
     ('inner.gz', 'not text, gzip data')]
-  assert '\x1b' not in ''.join(piece.place for piece in found)
+  assert '\x1b' not in ''.join(piece.location for piece in found)
   assert not list(tmp_path.parent.glob('two*')) and len(list(tmp_path.iterdir())) == 1
   split = read(spec, 'n')
   assert [piece.text for piece in split if not piece.problem][:2] == ['o', 'e\n']
@@ -150,8 +151,8 @@ def archive(layout):
 def test_what_is_not_text_is_named(tmp_path, data, says):
   (tmp_path / 'a').write_bytes(data)
   for separator in ('', '--'):
-    (place, problem), = problems(read(f'text:{tmp_path}/a', separator))
-    assert problem.startswith('not text, ') and says in problem and place.startswith(f'{tmp_path}/a:')
+    (location, problem), = problems(read(f'text:{tmp_path}/a', separator))
+    assert problem.startswith('not text, ') and says in problem and location.startswith(f'{tmp_path}/a:')
   if 'NUL' not in says:
     assert says in problems(read(f'jsonl:{tmp_path}/a'))[0][1]
   else:

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 from source_files import problems, read, texts
 
-from gptjax.data.sources import files, parquet_pages
+from gptjax.data.sources import file_access, files, parquet_pages
 from gptjax.data.sources import parquet as parquet_source
 
 
@@ -90,7 +90,7 @@ def test_rows_are_all_there_in_order_whatever_their_pages(tmp_path, small, optio
 def test_each_page_is_seen(tmp_path, options):
   source = write(tmp_path / 'a.parquet', pyarrow.table({'text': [f'{i} ' * 300 for i in range(500)]}),
                  data_page_size=5000, **options)
-  with files.open_bytes(source.removeprefix('parquet:')) as raw:
+  with file_access.open_bytes(source.removeprefix('parquet:')) as raw:
     watched = parquet_pages.PageCheckedFile(raw, 1 << 20)
     file = parquet.ParquetFile(watched, pre_buffer=False, buffer_size=1000)
     watched.watch(file.metadata.row_group(0), [0])

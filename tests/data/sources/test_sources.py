@@ -48,8 +48,8 @@ def test_parquet(tmp_path):
   found = read(f'parquet:{tmp_path}/*.parquet:body')
   assert texts(found) == TEXTS
   assert [piece.fields.get('url') for piece in found] == urls
-  (place, problem), *_ = problems(read(f'parquet:{tmp_path}/a.parquet'))
-  assert place.endswith('a.parquet:1') and problem == (
+  (location, problem), *_ = problems(read(f'parquet:{tmp_path}/a.parquet'))
+  assert location.endswith('a.parquet:1') and problem == (
     "no such field: 'text' is not a column, there are body, url, n")
 
 
@@ -168,7 +168,7 @@ def test_long_files_come_in_pieces_that_make_the_whole(tmp_path_factory, text, c
     patch.setattr(files, 'CHUNK', chunk)
     patch.setattr(files, 'MAX_PIECE', piece)
     found = read(f'text:{path}')
-    assert found == [p._replace(place=f'{path}:1') for p in files.document_pieces(text, '', {})]
+    assert found == [p._replace(location=f'{path}:1') for p in files.document_pieces(text, '', {})]
   assert ''.join(texts(found)) == text
   assert {p.length for p in found} == {len(text)} and len({p.digest for p in found}) == 1
   lengths = [len(p.text) for p in found]
@@ -188,7 +188,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, suffix):
   path.write_bytes(compress(b'\n'.join(lines), suffix))
   found = read(f'jsonl:{path}')
   assert [piece.text for piece in found if not piece.problem] == ['good', 'good too']
-  assert [(place, problem.split(':')[0]) for place, problem in problems(found)] == [
+  assert [(location, problem.split(':')[0]) for location, problem in problems(found)] == [
     (f'{path}:3', 'not UTF-8'), (f'{path}:4', 'not JSON'), (f'{path}:5', 'empty'),
     (f'{path}:6', 'empty'), (f'{path}:7', 'no such field'), (f'{path}:8', 'no such field'),
     (f'{path}:9', 'not text'), (f'{path}:10', 'empty'), (f'{path}:11', 'not Unicode')]
@@ -200,12 +200,12 @@ def test_bad_text_files_are_named_with_their_line(tmp_path):
   (tmp_path / 'c.txt').write_bytes(b' \n\n')
   (tmp_path / 'd.txt').write_bytes(b'ends within a letter \xc3')
   found = problems(read(f'text:{tmp_path}/*.txt'))
-  assert [(place.rpartition('/')[2], problem.split(':')[0]) for place, problem in found] == [
+  assert [(location.rpartition('/')[2], problem.split(':')[0]) for location, problem in found] == [
     ('a.txt:3', 'not UTF-8'), ('b.txt:1', 'empty'), ('c.txt:1', 'empty'), ('d.txt:1', 'not UTF-8')]
   (tmp_path / 'a.txt').write_bytes(b'one\n\n--\n\n--\ntwo\n ' + BAD + b'\n--\nfour')
   found = read(f'text:{tmp_path}/a.txt', '--')
   assert [piece.text for piece in found if not piece.problem] == ['one\n\n', '\nfour']
-  found = [(place.rpartition(':')[2], problem.split(':')[0]) for place, problem in problems(found)]
+  found = [(location.rpartition(':')[2], problem.split(':')[0]) for location, problem in problems(found)]
   assert found == [('5', 'empty'), ('6', 'not UTF-8')]
 
 
@@ -218,11 +218,11 @@ def test_damaged_files_are_named(tmp_path, suffix, kind, damage):
   path = tmp_path / f'a{suffix}'
   path.write_bytes(data[:len(data) * 2 // 3] if damage == 'cut' else b'garbage' * 50)
   found = read(f'{kind}:{path}')
-  (place, problem), = problems(found)
+  (location, problem), = problems(found)
   assert problem.startswith('damaged or cut short'), problem
-  assert place.startswith(f'{path}:')
+  assert location.startswith(f'{path}:')
   if damage == 'cut' and kind == 'jsonl':
-    assert len(found) > 3000 and int(place.rpartition(':')[2]) == len(found)
+    assert len(found) > 3000 and int(location.rpartition(':')[2]) == len(found)
   if kind == 'text':
     assert len(found) == 1
 
@@ -231,8 +231,8 @@ def test_a_cut_parquet_file_is_named(tmp_path):
   buffer = io.BytesIO()
   parquet.write_table(pyarrow.table({'text': TEXTS}), buffer)
   (tmp_path / 'a.parquet').write_bytes(buffer.getvalue()[:-9])
-  (place, problem), = problems(read(f'parquet:{tmp_path}/a.parquet'))
-  assert place.endswith('a.parquet:1') and problem.startswith('damaged')
+  (location, problem), = problems(read(f'parquet:{tmp_path}/a.parquet'))
+  assert location.endswith('a.parquet:1') and problem.startswith('damaged')
 
 
 def test_too_long_a_line_is_passed_over(tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_too_long_a_line_is_passed_over(tmp_path, monkeypatch):
   (tmp_path / 'a.jsonl').write_bytes(lines)
   found = read(f'jsonl:{tmp_path}/a.jsonl')
   assert [piece.text for piece in found] == ['a', '', 'b']
-  assert found[1].place.endswith(':2') and found[1].problem.startswith('too long')
+  assert found[1].location.endswith(':2') and found[1].problem.startswith('too long')
   (tmp_path / 'a.txt').write_bytes(b'x' * 5000)
   assert read(f'text:{tmp_path}/a.txt', '--')[0].problem.startswith('too long')
 
@@ -273,8 +273,8 @@ def test_python_is_a_megabyte_of_english_always_the_same():
   digest = hashlib.sha256(''.join(texts(found)).encode()).hexdigest()
   assert done.stdout.split()[0] == digest and done.stdout.strip().endswith('[]')
   assert len(found) > 200 and sum(len(piece.text) for piece in found) > 1_000_000
-  assert not any('site-packages' in piece.place for piece in found)
-  module = next(piece.text for piece in found if piece.place == 'module textwrap')
+  assert not any('site-packages' in piece.location for piece in found)
+  module = next(piece.text for piece in found if piece.location == 'module textwrap')
   assert module.startswith('textwrap\n\nText wrapping and filling.') and 'textwrap.dedent' in module
 
 

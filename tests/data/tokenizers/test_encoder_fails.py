@@ -100,7 +100,7 @@ def test_ids_are_those_of_the_text_in_one(text, most):
     while rest:
       parts.append(rest[:files.cut_position(rest[:most + 1], most)])
       rest = rest[len(parts[-1]):]
-    anywhere = any(len(part) == most and not files._BEFORE_MARK.match(part[-1] + after[:1])
+    anywhere = any(len(part) == most and not files._BEFORE_PUNCTUATION.match(part[-1] + after[:1])
                    and after[:1] not in ' \n' for part, after in itertools.pairwise(parts))
     found = tokenizer.encode(text)
   assert found.dtype == np.int32 and tokenizer.decode(found) == text

@@ -291,8 +291,9 @@ def test_cbt_in_its_published_format(folder, judge, tmp_path):
 
 
 @pytest.mark.parametrize('line, says', [
-  ('21 no blank here\tfox\t\tfox|dog', 'not a question of CBT'),
-  ('21 a XXXXX\tcat\t\tfox|dog', "answer 'cat'"), ('20 twice', "'20 twice' is in the place of line 21")])
+  ('21 no blank here\tfox\t\tfox|dog', 'not a CBT question'),
+  ('21 a XXXXX\tcat\t\tfox|dog', "answer 'cat'"),
+  ('20 twice', "expected line 21 of a block, found '20 twice'")])
 def test_an_error_in_a_cbt_file_has_its_line(tmp_path, line, says):
   path = tmp_path / 'cbtest_NE_valid_2000ex.txt'
   path.write_text(''.join(f'{i} one\n' for i in range(1, 21)) + f'{line}\n')

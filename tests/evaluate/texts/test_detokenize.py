@@ -11,7 +11,7 @@ from gptjax.evaluate.texts.detokenize import (
   PLAIN,
   PTB,
   WIKITEXT,
-  count_marked,
+  count_kept_spans,
   detokenize,
   retokenize,
 )
@@ -47,7 +47,7 @@ def test_any_text_comes_back(name, text):
 ])
 def test_natural_text_is_what_a_person_would_write(name, stored, natural):
   assert detokenize(stored, STYLES[name]) == natural
-  assert count_marked(natural) == 0
+  assert count_kept_spans(natural) == 0
 
 
 @pytest.mark.parametrize('name', ['wiki.test.raw', 'test.txt', 'valid.txt', 'train.txt'])
@@ -57,7 +57,7 @@ def test_the_real_files_come_back_and_hardly_a_word_is_marked(shared_data, name)
     text = text[:2_000_000]
   natural = detokenize(text, WIKITEXT)
   assert retokenize(natural, WIKITEXT) == text
-  assert count_marked(natural) < len(text.split()) / 2000
+  assert count_kept_spans(natural) < len(text.split()) / 2000
   assert len(natural) < 0.97 * len(text)
 
 

@@ -152,7 +152,7 @@ def test_converted_line_ends_are_read_as_published_and_noted_even_if_only_some_a
   for whole, end in ((text, '\r\n'), (text.encode(), b'\r\n')):
     notes = []
     assert sources.with_lf_line_ends('f', whole, notes.append) == whole.replace(end, end[-1:])
-    assert notes == [f'f has {some}CRLF line ends, read as LF as in the published file']
+    assert notes == [f'f has {some}CRLF line ends; the published file has LF, so they are read as LF']
 
 
 def test_the_shared_files_are_the_published_ones(shared_data):

@@ -80,7 +80,7 @@ def test_it_survives_the_config_json(tmp_path):
   configs.write_or_check_config(config, tmp_path, 'digest')
   configs.write_or_check_config(config, tmp_path, 'digest')
   plain = tiny_config()
-  resume.keep_stored_fields(plain, tmp_path)
+  resume.restore_stored_fields(plain, tmp_path)
   for name in ('films', 'quiz'):
     assert published.find(name, plain.finetune.own_tasks) == published.find(name, (FILMS, CHOICE))
   config.finetune.own_tasks = (dict(FILMS, label='stars'),)
@@ -133,7 +133,7 @@ def test_invalid_json_lines_are_reported(tmp_path, content, says):
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   task = published.find('films', (dict(FILMS, train='train.jsonl'),))
   with pytest.raises(ValueError, match=r'^task films, split train.jsonl[^\n]*$') as error:
-    examples.read('films', task, task.train[0], config, labelled=True)
+    examples.read('films', task, task.train[0], config, require_labels=True)
   assert says in str(error.value)
 
 
@@ -145,12 +145,13 @@ def test_invalid_tsv_lines_are_reported(tmp_path, content, says):
   (tmp_path / 'train.tsv').write_text(content)
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   with pytest.raises(ValueError, match=says):
-    examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config, labelled=True)
+    examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config,
+                  require_labels=True)
 
 
 def test_a_byte_order_mark_is_removed(tmp_path):
   (tmp_path / 'train.tsv').write_bytes('\ufefftext\tlabel\r\nfine\tgood\r\n'.encode())
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config,
-                           labelled=True)
+                           require_labels=True)
   assert [(one.texts, one.label) for one in found] == [(('fine',), 1)]

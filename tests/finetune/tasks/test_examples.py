@@ -47,7 +47,7 @@ def test_whole_splits_are_read(shared_data, name, sizes):
   CONFIG.data.tfds_dir = str(shared_data / 'tfds')
   task = published.find(name)
   for source, size in zip((task.train[0], task.validation['']), sizes):
-    found, skipped = examples.read(name, task, source, CONFIG, labelled=True)
+    found, skipped = examples.read(name, task, source, CONFIG, require_labels=True)
     assert (len(found), skipped) == (size, 0)
     assert sorted(example.index for example in found) == list(range(size))
   if name == 'cola':
@@ -59,17 +59,19 @@ def test_whole_splits_are_read(shared_data, name, sizes):
 def test_a_split_without_labels_is_refused(shared_data):
   CONFIG.data.tfds_dir = str(shared_data / 'tfds')
   with pytest.raises(ValueError, match=r'^task sst2, split test, row 1: no label \(label = -1\)'):
-    examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG, labelled=True)
+    examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG,
+                  require_labels=True)
   assert len(examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'test'), CONFIG,
-                           labelled=False)[0]) == 1821
+                           require_labels=False)[0]) == 1821
   with pytest.raises(ValueError, match='data set glue/sst2 has no such split; the splits are test'):
-    examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'dev'), CONFIG, labelled=True)
+    examples.read('sst2', published.find('sst2'), examples.Tfds('glue/sst2', 'dev'), CONFIG,
+                  require_labels=True)
 
 
 def read_records(monkeypatch, name, records, **changes):
   monkeypatch.setattr(examples, 'read_records', lambda *arguments: records)
   task = published.find(name)._replace(**changes)
-  return examples.read(name, task, task.train[0], CONFIG, labelled=True)
+  return examples.read(name, task, task.train[0], CONFIG, require_labels=True)
 
 
 RACE = {'article': 'Long ago.', 'questions': ['When?', 'Who?'], 'options': [['a', 'b', 'c', 'd']] * 2,
@@ -120,5 +122,5 @@ def test_quotation_marks_in_a_tsv_are_text(tmp_path):
   (tmp_path / 'train.tsv').write_text('label\ttext\ngood\tsay "hello" and "go\nbad\tno\n')
   config = types.SimpleNamespace(finetune=types.SimpleNamespace(data_dir=str(tmp_path)))
   found, _ = examples.read('reviews', published.find('reviews'), examples.Tsv('train.tsv'), config,
-                           labelled=True)
+                           require_labels=True)
   assert [(e.texts, e.label, e.index) for e in found] == [(('say "hello" and "go',), 1, 0), (('no',), 0, 1)]

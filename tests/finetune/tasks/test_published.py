@@ -69,7 +69,7 @@ def test_files_of_ones_own_have_no_empty_text_and_no_missing_label(tmp_path):
     (tmp_path / 'q.tsv').write_text(f'question1\tquestion2\tis_duplicate\n{row}\nx\ty\t0\n')
     task = task._replace(classes=('0', '1'))
     with pytest.raises(ValueError, match=says):
-      examples.read('qqp', task, examples.Tsv('q.tsv'), config, labelled=True)
+      examples.read('qqp', task, examples.Tsv('q.tsv'), config, require_labels=True)
 
 
 def test_test_sets_with_labels_are_scored(sets, corpus_folder, tmp_path, capsys):

@@ -61,16 +61,16 @@ def test_marks_in_texts_are_no_values():
   (b'["' * 500, 'more than 100 values|delimiter'), (b'', 'Expecting value')])
 def test_what_is_not_json_is_a_value_error(text, why):
   with pytest.raises(ValueError, match=why):
-    bounded.parse(text, 100 if len(text) < 5000 else bounded.VALUES)
+    bounded.parse(text, 100 if len(text) < 5000 else bounded.MAX_VALUES)
 
 
 def test_a_line_of_many_values_is_a_problem_of_its_document(tmp_path):
-  line = '{"text": "a", "x": [' + '[],' * bounded.VALUES + '[]]}\n'
+  line = '{"text": "a", "x": [' + '[],' * bounded.MAX_VALUES + '[]]}\n'
   (tmp_path / 'a.jsonl').write_text('{"text": "one"}\n' + line + '{"text": "two"}\n')
   found = read(f'jsonl:{tmp_path}/a.jsonl')
   assert [piece.text for piece in found] == ['one', '', 'two']
-  ((place, problem),) = problems(found)
-  assert place.endswith('a.jsonl:2') and problem == 'not JSON: it has more than 1,048,576 values'
+  ((location, problem),) = problems(found)
+  assert location.endswith('a.jsonl:2') and problem == 'not JSON: it has more than 1,048,576 values'
   (tmp_path / 'a.jsonl').write_text(line)
   with pytest.raises(InputError, match=r'a\.jsonl:1.*more than 1,048,576 values'):
     sources.read_jsonl(sources.DataOptions('', '', 0), tmp_path / 'a.jsonl', None)
@@ -118,7 +118,7 @@ def test_texts_of_tfds_that_are_long_are_read_one_by_one(tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'MAX_DOCUMENT', 8)
   found = read(source, tfds_dir=folder)
   assert [piece.text for piece in found] == [piece.text * (len(piece.text) <= 8) for piece in first]
-  assert [piece.place for piece in found] == [piece.place for piece in first]
+  assert [piece.location for piece in found] == [piece.location for piece in first]
   (shard,) = (tmp_path / 'glue' / 'cola').glob('*/*train.tfrecord*')
   shard.write_bytes(shard.read_bytes()[:-9])
   assert problems(read(source, tfds_dir=folder))[-1][1].startswith('damaged or cut short')
@@ -130,7 +130,7 @@ def test_files_of_tokenizers_are_read_to_a_limit(tmp_path, name):
   (tmp_path / 'vocab.json').write_text('{"a": 0}')
   (tmp_path / 'merges.txt').write_text('')
   with open(tmp_path / name, 'wb') as file:
-    file.truncate(bounded.FILE + 1)  # without a byte of it on disk
+    file.truncate(bounded.MAX_FILE_BYTES + 1)  # without a byte of it on disk
   with pytest.raises(InputError, match=f'{name} has more than 67,108,864 bytes'):
     hf_tokenizer.load_folder(tmp_path)
 
@@ -138,6 +138,6 @@ def test_files_of_tokenizers_are_read_to_a_limit(tmp_path, name):
 def test_openais_tokenizer_files_too(tmp_path):
   for name in ('encoder.json', 'vocab.bpe'):
     with open(tmp_path / name, 'wb') as file:
-      file.truncate(bounded.FILE + 1)
+      file.truncate(bounded.MAX_FILE_BYTES + 1)
   with pytest.raises(InputError, match=r'encoder\.json has more than'):
     loading.load(f'bpe:{tmp_path}')

@@ -99,9 +99,9 @@ def open_run(folder):
   """All that reads a workdir when its run is continued, inspected, shown and used."""
   path = folder / 'config.json'
   only_input_errors(open_model, folder)
-  only_input_errors(lambda: resume.keep_stored_fields(config_of(folder), folder))
+  only_input_errors(lambda: resume.restore_stored_fields(config_of(folder), folder))
   n_steps = lambda steps, epochs: steps or 1
-  only_input_errors(lambda: configs._same_run(path, config_of(folder), 'f' * 64, n_steps))
+  only_input_errors(lambda: configs._check_same_run(path, config_of(folder), 'f' * 64, n_steps))
   only_input_errors(jax_settings.report_changes, path, lambda line: None)
   only_input_errors(inspect.main, [f'--workdir={folder}', '--step=0', '--row=0'])
   only_input_errors(runs.read, [folder])
@@ -142,7 +142,7 @@ def contains(value, odd):
 
 def write_checkpoint(path, value):
   """A signed manifest."""
-  path.write_text(json.dumps(manifest._signed(value) if isinstance(value, dict) else value))
+  path.write_text(json.dumps(manifest._with_digest(value) if isinstance(value, dict) else value))
 
 
 def write_state(path, value):

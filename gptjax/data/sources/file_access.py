@@ -1,0 +1,131 @@
+"""Finds files and opens them: local or remote (fsspec), plain, .gz or .zst; errors have one line."""
+
+import contextlib
+import glob
+import gzip
+import io
+import zlib
+from pathlib import Path
+
+from gptjax.errors import InputError
+from gptjax.storage.files import buckets
+from gptjax.text import text_checks
+from gptjax.text.redacted import without_secrets
+
+CHUNK = 1 << 20                      # bytes read at a time
+DECOMPRESSED_CHUNK = 1 << 13         # bytes decompressed at a time
+COMPRESSED_SUFFIXES = '.gz', '.zst'
+
+
+class DamagedFile(Exception):
+  """The content of the file does not have the expected format."""
+
+
+def find_files(pattern):
+  """Return [(path, bytes)] of the files that match a glob pattern (also `**`), sorted by name; may be [].
+
+  Raises:
+    ValueError: the file system cannot be accessed.
+  """
+  if '://' in pattern:
+    with _read_errors(pattern):
+      import fsspec
+      system, path = fsspec.core.url_to_fs(pattern, **buckets.file_system_options(pattern))
+      details = system.glob(path, detail=True) if glob.has_magic(path) else (
+        {path: system.info(path)} if system.exists(path) else {})
+      return [(system.unstrip_protocol(name), info['size'])
+              for name, info in sorted(details.items()) if info['type'] == 'file']
+  paths = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
+  for path in paths:  # the manifest, which is JSON, records the names
+    text_checks.require_valid(path, 'the name of a file')
+  return [(path, Path(path).stat().st_size) for path in paths if Path(path).is_file()]
+
+
+@contextlib.contextmanager
+def _read_errors(path):
+  """Convert any error of listing, opening or reading a file into a ValueError with a one-line message.
+
+  The errors differ between the file systems of fsspec: missing packages, credentials, the network, a disk.
+  """
+  try:
+    yield
+  except Exception as error:
+    reason = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
+    message = f'{path} cannot be read: {" ".join(str(reason).split())}'
+    # A traceback would show the cause, which can contain the URL.
+    raise InputError(without_secrets(message, path)) from (None if '://' in path else error)
+
+
+def open_bytes(path):
+  """Return a buffered reader of the file's content, decompressed if its name ends in .gz or .zst.
+
+  Raises:
+    ValueError: the file cannot be opened; also raised by the reader if it cannot be read.
+    DamagedFile: raised by the reader if the compressed content is damaged.
+  """
+  with _read_errors(path):
+    if '://' in path:
+      import fsspec
+      raw = _Raw(path, fsspec.open(path, 'rb', **buckets.file_system_options(path)).open())
+    else:
+      raw = _Raw(path, open(path, 'rb', buffering=0))
+  if path.endswith('.gz'):
+    return io.BufferedReader(_Decompressed(gzip.GzipFile(fileobj=raw), raw, path), CHUNK)
+  if path.endswith('.zst'):
+    import pyarrow
+    return io.BufferedReader(_Decompressed(pyarrow.CompressedInputStream(raw, 'zstd'), raw, path), CHUNK)
+  return io.BufferedReader(raw, CHUNK)
+
+
+class _Raw(io.RawIOBase):
+  """The raw file; its errors are distinguished from damaged content."""
+
+  def __init__(self, path, file):
+    self._path, self._file = path, file
+
+  def readable(self):
+    return True
+
+  def seekable(self):
+    return True
+
+  def seek(self, offset, whence=0):
+    return self._file.seek(offset, whence)
+
+  def tell(self):
+    return self._file.tell()
+
+  def readinto(self, buffer):
+    with _read_errors(self._path):
+      return self._file.readinto(buffer)
+
+  def close(self):
+    self._file.close()
+    super().close()
+
+
+class _Decompressed(io.RawIOBase):
+  """Decompresses in small chunks, so that all content before a damaged part is returned."""
+
+  def __init__(self, source, raw, path):
+    self._source, self._raw, self._path = source, raw, path
+
+  def readable(self):
+    return True
+
+  def readinto(self, buffer):
+    try:
+      data = self._source.read1(min(len(buffer), DECOMPRESSED_CHUNK))
+    except (EOFError, OSError, zlib.error) as error:
+      if 'requires too much memory' in str(error):  # not damaged, so it must not be skipped
+        raise InputError(f'{self._path} is compressed with a window of more than 128 MiB, which is '
+                         'not supported: compress it again without --long and --ultra (zstd -d --long=31, '
+                         'then zstd)') from None
+      raise DamagedFile(f'damaged or cut short: {error}') from None
+    buffer[:len(data)] = data
+    return len(data)
+
+  def close(self):
+    self._source.close()
+    self._raw.close()
+    super().close()
