@@ -114,7 +114,8 @@ def test_milestones_keep_the_weights_alone(folder):
 
 
 @pytest.mark.parametrize('what', [
-  'changed', 'no manifest', *(pytest.param(what, marks=pytest.mark.slow) for what in ('missing', 'manifest'))])
+  'changed', 'no manifest', pytest.param('missing', marks=pytest.mark.slow),
+  pytest.param('manifest', marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_recorded_and_the_one_before_is_used(folder, what):
   save(folder, 3, 5)
   files = buckets.find(folder / '5' / 'state')
