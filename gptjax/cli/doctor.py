@@ -1,4 +1,4 @@
-"""Reports what this machine and installation can do: versions, devices, kernels, caches, disk, extras.
+"""Reports what this machine and installation can do: versions, devices, caches, buckets, disk, extras.
 
 It changes nothing and always exits with 0: what is missing is named, with the command that installs it.
 """
@@ -48,7 +48,7 @@ def parser():
 def main(arguments):
   parser().parse_args(arguments)
   for title, rows in (('software', software), ('devices', devices), ('attention kernels', kernels),
-                      ('caches', caches), ('disk', disk), ('extras', extras)):
+                      ('caches', caches), ('buckets', buckets), ('disk', disk), ('extras', extras)):
     found = []
     try:
       for row in rows():
@@ -177,6 +177,14 @@ def _described(folder):
     return f'{folder} does not exist yet'
   sizes = [path.stat().st_size for path in folder.rglob('*') if path.is_file()]
   return f'{folder}, {len(sizes):,} files, {sum(sizes) / GB:.2f} GB'
+
+
+def buckets():
+  """Yield a row for each kind of bucket: its package, credentials, and whether the service answers."""
+  from gptjax.cli import bucket_rows
+  for scheme in bucket_rows.PACKAGES:
+    text, usable = bucket_rows.describe(scheme)
+    yield Row(f'{scheme}://', text, GOOD if usable else BAD)
 
 
 def disk():

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import secrets
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -302,10 +301,7 @@ def make_workdir(workdir):
   """Create the workdir, here or in a bucket, and check that it is writable (ValueError if not)."""
   workdir = paths.location(workdir)
   if isinstance(workdir, Url):
-    probe = workdir / f'.probe-{secrets.token_hex(4)}'
-    access.write(probe, b'')
-    access.remove(probe)
-    return
+    return  # the first object that is put there shows it
   if why := _unwritable(workdir):
     raise InputError(f'workdir {workdir} is not writable ({why}): use another')
 

@@ -15,7 +15,6 @@ if __name__ == '__main__':
   early.handle_help(parser, 'inspect')
 
 import io
-from pathlib import Path
 
 import numpy as np
 
@@ -71,7 +70,7 @@ def _parse(argv):
 
 def _set_from_workdir(args):
   """Set the arguments that the command line does not set from the workdir's config.json."""
-  path = Path(args.workdir) / 'config.json'
+  path = paths.location(args.workdir) / 'config.json'
   try:
     stored, args.digest = run_config.read(path)
   except FileNotFoundError:

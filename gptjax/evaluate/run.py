@@ -26,7 +26,7 @@ from gptjax.parallel import processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrained import layout, open_source
 from gptjax.storage import ownership
-from gptjax.storage.files import access, cache, paths, records
+from gptjax.storage.files import access, paths, records
 from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER
 from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
@@ -188,8 +188,7 @@ def _digest(corpus):
 
 def data_options(config, corpora=(), seq_len=0):
   """Return the `sources.DataOptions` of a config; corpora and seq_len are described there."""
-  folder = config.eval.data_dir and str(cache.folder(paths.parsed(config.eval.data_dir)))
-  return sources.DataOptions(folder, config.data.tfds_dir, config.eval.limit, corpora, seq_len)
+  return sources.DataOptions(config.eval.data_dir, config.data.tfds_dir, config.eval.limit, corpora, seq_len)
 
 
 class Results:

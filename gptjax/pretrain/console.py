@@ -124,7 +124,7 @@ def log_summary(run, telemetry, state):
       telemetry.log(f'report        {page.write([run.workdir], run.workdir)[0]}')
     with streams.optional('the plot of curves'):
       telemetry.log(f'curves        {plot_curves(run.workdir, baselines)}')
-  telemetry.log(f'metrics       {telemetry.path}')
+  telemetry.log(f'metrics       {telemetry.written_to}')
   telemetry.log(f'checkpoints   {run.workdir / "checkpoints"}')
   if config.checkpoint.export:
     telemetry.log(f'export        {run.workdir / "export"}')

@@ -52,7 +52,7 @@ def prepare_corpus(config, workdir, tokenizer=None):
 
 
 def initialize_workdir(config, workdir, mixture, source, tokenizer):
-  """Write config.json and the tokenizer into the workdir, on process 0.
+  """Write the tokenizer and config.json into the workdir, on process 0.
 
   Raises:
     ValueError: see `config.resolve.write_or_check_config`; or the processes do not see the same folder.
@@ -63,8 +63,8 @@ def initialize_workdir(config, workdir, mixture, source, tokenizer):
     return n_steps(changed, mixture)
   def write_files():
     configs.make_workdir(workdir)
+    run_weights.save_run_tokenizer(source, tokenizer, workdir)  # before config.json, see `save_tokenizer`
     configs.write_or_check_config(config, workdir, mixture.digest, n_steps_of)
-    run_weights.save_run_tokenizer(source, tokenizer, workdir)
     return access.read(paths.location(workdir) / 'config.json').decode()
   written, path = processes.on_process_0(write_files), paths.location(workdir) / 'config.json'
   if not access.is_file(path) or access.read(path).decode() != written:

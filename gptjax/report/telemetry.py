@@ -56,6 +56,7 @@ class Telemetry:
   def __init__(self, workdir, steps, tensorboard, wandb=''):
     workdir = paths.location(workdir)
     self.path = workdir / METRICS
+    self.written_to = parts.folder_of(self.path) if isinstance(workdir, Url) else self.path
     self.active = jax.process_index() == 0
     self.records = read_metrics(self.path) if self.active else []
     # The total time includes steps that are repeated; the time of steps only those that are not.

@@ -32,6 +32,7 @@ class TensorBoard:
     self.folder = spool.folder(workdir) / FOLDER if self.in_bucket else self.target
     self.writer = None  # opened at the first write, because it needs TensorFlow, which is being imported
     self.opened, self.lock = 0.0, threading.Lock()
+    self.submitted = set()  # closed files
     self.uploads = concurrent.futures.ThreadPoolExecutor(1, 'tensorboard')
 
   def write(self, step, metrics):
@@ -64,8 +65,9 @@ class TensorBoard:
     writer, self.writer = self.writer, None
     if writer:
       writer.close()
-      closed = [path for path in self.folder.iterdir() if path.is_file()]
-      self.uploads.submit(self._put, closed)
+      closed = set(self.folder.iterdir()) - self.submitted
+      self.submitted |= closed
+      self.uploads.submit(self._put, sorted(closed))
 
   def _put(self, closed):
     for path in closed if not self.failed else ():
@@ -99,7 +101,7 @@ class Profile:
     self.folder = spool.folder(workdir) / 'profile' if self.in_bucket and end > first else self.target
     self.on = False
 
-  def at(self, step, state):
+  def update(self, step, state):
     """Start or stop the profile; call it before each step, with the current state."""
     if not self.on and self.first <= step < self.end:
       with self._optional():

@@ -12,7 +12,7 @@ import threading
 
 from gptjax.command import streams
 from gptjax.errors import InputError
-from gptjax.storage.files import access, paths, records, spool
+from gptjax.storage.files import access, cache, paths, records, spool
 from gptjax.storage.files.paths import Url
 from gptjax.text.redacted import redacted_values
 
@@ -78,9 +78,16 @@ def job_folder(folder):
   return next((path for path in candidates if path.name and access.is_file(path / 'config.json')), folder)
 
 
-def main(workdir, project):
-  """Write the records of standard input; called in a process of its own."""
+def main(workdir, project, cache_folder):
+  """Write the records of standard input; called in a process of its own.
+
+  Args:
+    workdir: of the run, here or in a bucket.
+    project: of Weights & Biases.
+    cache_folder: see `gptjax.storage.files.cache`.
+  """
   streams.protect(False)
+  cache.configure(cache_folder, 0)
   for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1:
     signal.signal(number, signal.SIG_IGN)  # the process that trains gets them too, and ends this one
   lines = queue.SimpleQueue()

@@ -11,6 +11,7 @@ import sys
 
 from gptjax.command import streams
 from gptjax.errors import InputError
+from gptjax.storage.files import cache
 
 FINISH_SECONDS = 10  # that `close` waits for the last metrics to be sent
 
@@ -33,7 +34,7 @@ class WandB:
       with self._optional():
         self.process = self.process or subprocess.Popen(
           [sys.executable, '-c', 'import sys; from gptjax.report import wandb_process; '
-           'wandb_process.main(*sys.argv[1:])', str(self.workdir), self.project],
+           'wandb_process.main(*sys.argv[1:])', str(self.workdir), self.project, str(cache.root())],
           stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
         self.process.stdin.write(json.dumps({'step': step, **metrics}) + '\n')
         self.process.stdin.flush()

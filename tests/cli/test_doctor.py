@@ -3,11 +3,12 @@
 import subprocess
 import sys
 
+import object_storage
 import pytest
 from conftest import ENVIRONMENT, ROOT
 from packaging.requirements import Requirement
 
-from gptjax.cli import doctor
+from gptjax.cli import bucket_rows, doctor
 from gptjax.cli.doctor import BAD, GOOD
 
 
@@ -71,20 +72,32 @@ def test_a_tokenizer_cache_is_found(tmp_path, monkeypatch):
   assert doctor.gpt2_tokenizer() == ('GPT-2 tokenizer', str(tmp_path), GOOD)
 
 
+def test_buckets_name_the_package_the_credentials_and_the_service(monkeypatch):
+  with object_storage.in_process(object_storage.gcs('buck')):
+    (gs, s3) = doctor.buckets()
+  assert gs.mark == GOOD and 'gcsfs 20' in gs.text and gs.text.endswith(' answers')
+  monkeypatch.setenv('STORAGE_EMULATOR_HOST', 'http://127.0.0.1:9')
+  (gs, s3) = doctor.buckets()
+  assert gs.mark == BAD and 'http://127.0.0.1:9 cannot be reached (' in gs.text
+  monkeypatch.setitem(bucket_rows.PACKAGES, 's3', ('not-a-package', 's3'))
+  (gs, s3) = doctor.buckets()
+  assert s3 == ('s3://', "not-a-package is not installed: pip install 'gptjax[s3]'", BAD)
+
+
 def test_a_section_that_fails_does_not_end_the_report(monkeypatch, capsys):
   def fails():
     raise OSError('no such device')
-  for name in ('software', 'devices', 'kernels', 'caches', 'disk', 'extras'):
+  for name in ('software', 'devices', 'kernels', 'caches', 'buckets', 'disk', 'extras'):
     monkeypatch.setattr(doctor, name, fails)
   doctor.main([])
   said = capsys.readouterr().out
-  assert said.count('OSError: no such device') == 6
+  assert said.count('OSError: no such device') == 7
 
 
 def test_the_whole_command_ends_well_even_without_devices():
   done = subprocess.run([sys.executable, '-m', 'gptjax', 'doctor'], cwd=ROOT, capture_output=True, text=True,
                         env={**ENVIRONMENT, 'JAX_PLATFORMS': 'tpu'}, timeout=120)
   assert done.returncode == 0 and '\x1b' not in done.stdout
-  for title in ('software', 'devices', 'attention kernels', 'caches', 'disk', 'extras'):
+  for title in ('software', 'devices', 'attention kernels', 'caches', 'buckets', 'disk', 'extras'):
     assert f'{title}\n' in done.stdout
   assert 'free' in done.stdout and 'missing  not known' in done.stdout

@@ -33,7 +33,7 @@ def ignore_note(line):
 class DataOptions(NamedTuple):
   """Where the data of tasks is, and how much of it to read.
 
-  data_dir: folder of published files; '' for none.
+  data_dir: folder of published files, here or in a bucket; '' for none.
   tfds_dir: data folder of tensorflow_datasets; '' for its default.
   limit: number of examples to read, from the first; 0: all.
   corpora: (folder, weight) of prepared corpora whose validation splits are read.

@@ -6,9 +6,14 @@ folder in a bucket is the common beginning of some names: it is there if an obje
 
 import errno
 import os
+import threading
+import time
 
 from gptjax.storage.files import atomic, bounded, buckets
 from gptjax.storage.files.paths import Url
+
+APART = 1.1  # seconds between two `write` of an object
+_turns, _lock = {}, threading.Lock()  # {Url: time of the last or next one}
 
 
 def read(path, max_bytes=bounded.MAX_FILE_BYTES):
@@ -31,11 +36,25 @@ def read(path, max_bytes=bounded.MAX_FILE_BYTES):
 
 
 def write(path, content):
-  """Write or replace a file (str, as UTF-8, or bytes), whole and durably; its folder need exist only here."""
+  """Write or replace a file (str, as UTF-8, or bytes), whole and durably; its folder need exist only here.
+
+  This process replaces an object at most once per second, because GCS refuses to do so more often.
+  """
   if isinstance(path, Url):
+    _wait_for_turn(path)
     buckets.put(path, content)
   else:
     atomic.write(path, content)
+
+
+def _wait_for_turn(url):
+  """Return when `write` may replace an object."""
+  with _lock:
+    now = time.monotonic()
+    for old in [name for name, turn in _turns.items() if turn < now - APART]:
+      del _turns[old]
+    turn = _turns[url] = max(now, _turns.get(url, now - APART) + APART)
+  time.sleep(turn - now)
 
 
 def create(path, content):

@@ -3,8 +3,10 @@
     WORKDIR/metrics/20261130T094706123456-1f2e3d4c-000002.jsonl
 
 Lines are appended to a file of this machine, and what is new in it is put as the next part, every minute and
-by `Writer.flush`. The names of parts sort by the process that has written them, then by their number: the
-first time in the name of a process is after those of all parts before it, whatever its clock says.
+by `Writer.flush`. Every 64 parts of a process are merged into one, NAME-FIRST-LAST.jsonl, and then removed:
+so each line is put twice at most. The names of parts sort by the process that has written them, then by their
+number: the first time in the name of a process is after those of all parts before it, whatever its clock
+says.
 
 Reading puts together NAME.jsonl, if there is one, and the parts, also in a copy of the folder on this
 machine.
@@ -12,10 +14,12 @@ machine.
 
 import concurrent.futures
 import contextlib
+import os
 import re
 import secrets
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from gptjax.storage.files import access, atomic, spool
 from gptjax.storage.files.paths import Url
@@ -23,7 +27,9 @@ from gptjax.storage.files.paths import Url
 EVERY = 60.0        # seconds between parts
 LARGEST = 1 << 40   # bytes of an object that is read
 READERS = 16        # parts that are read at a time
-_PART = re.compile(r'(\d{8}T\d{12})-[0-9a-f]{8}-(\d{6,})\.jsonl')
+MERGED = 64         # parts that are merged into one
+TRIES = 5           # lists of parts, if some are merged while they are read
+_PART = re.compile(r'((\d{8}T\d{12})-[0-9a-f]{8})-(\d{6,})(?:-(\d{6,}))?\.jsonl')
 _TIME = '%Y%m%dT%H%M%S%f'
 
 
@@ -33,8 +39,27 @@ def folder_of(path):
 
 
 def part_names(path):
-  """Return the sorted names of the parts of `NAME.jsonl`; [] if there are none."""
-  return [name for name in access.names(folder_of(path)) if _PART.fullmatch(name)]
+  """Return the names of the parts of `NAME.jsonl` in order, without those that are merged; [] without any."""
+  return [part.name for part in _parts(path)]
+
+
+class _Part(NamedTuple):
+  """The name of a part, with the numbers of the first and the last part that are in it."""
+  prefix: str  # of the process that has written it
+  first: int
+  last: int
+  name: str
+
+
+def _parts(path):
+  """Return [_Part] in order, without those that are merged."""
+  found = [_Part(match[1], int(match[3]), int(match[4] or match[3]), match[0])
+           for match in map(_PART.fullmatch, access.names(folder_of(path))) if match]
+  parts = []
+  for part in sorted(found, key=lambda part: (part.prefix, part.first, -part.last)):
+    if not parts or parts[-1].prefix != part.prefix or parts[-1].last < part.last:
+      parts.append(part)
+  return parts
 
 
 def read(path, log):
@@ -42,17 +67,20 @@ def read(path, log):
 
   Args:
     path: Path or Url of NAME.jsonl.
-    log: called with a line about each part that is missing.
+    log: called with a line about parts that are missing.
   """
-  names, folder = part_names(path), folder_of(path)
-  for name in _missing(names):
-    log(f'{folder / name} is missing: its lines are omitted')
-  locations = [path, *(folder / name for name in names)]
-  if len(locations) == 1:
-    contents = [_read(path)]
-  else:
+  for _ in range(TRIES):
+    parts = _parts(path)
+    locations = [path, *(folder_of(path) / part.name for part in parts)]
+    if not parts:
+      contents = [_read(path)]
+      break
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
       contents = list(pool.map(_read, locations))
+    if None not in contents[1:]:  # else some are merged by now
+      break
+  for line in _gaps(parts):
+    log(f'{folder_of(path)}: {line}: its lines are omitted')
   return [(location, content) for location, content in zip(locations, contents, strict=True)
           if content is not None]
 
@@ -64,26 +92,31 @@ def _read(path):
     return None
 
 
-def _missing(names):
-  """Return the names of the parts before the last one of each process that are not there."""
-  numbers = {}
-  for name in names:
-    prefix, _, number = name.removesuffix('.jsonl').rpartition('-')
-    numbers.setdefault(prefix, set()).add(int(number))
-  return [_name(prefix, number) for prefix, found in numbers.items()
-          for number in sorted(set(range(max(found))) - found)]
+def _gaps(parts):
+  """Yield a text about each part of a process that is missing before the last one."""
+  before = None
+  for part in parts:
+    start = before.last + 1 if before and before.prefix == part.prefix else 0
+    for number in range(start, part.first):
+      yield f'{_name(part.prefix, number)} is missing'
+    before = part
 
 
 def remove(path):
   """Remove the parts of a file of this machine, whose lines are all in the file by now."""
-  for name in part_names(path):
-    access.remove(folder_of(path) / name)
+  for name in access.names(folder_of(path)):
+    if _PART.fullmatch(name):
+      access.remove(folder_of(path) / name)
   with contextlib.suppress(OSError):
     folder_of(path).rmdir()
 
 
 def _name(prefix, number):
   return f'{prefix}-{number:06}.jsonl'
+
+
+def _merged_name(prefix, first, last):
+  return f'{prefix}-{first:06}-{last:06}.jsonl'
 
 
 class Writer:
@@ -102,6 +135,8 @@ class Writer:
                       opener=atomic.no_follow)
     self._content = b''     # of the part that is being put, or could not be put
     self._end = 0           # of what is in parts or in `_content`, bytes
+    self._starts = [0]      # of the parts that are not merged and of the next one, bytes
+    self._merged = 0        # number of parts that are merged
     self._writing, self._putting = threading.Lock(), threading.Lock()
     self._raised, self._closing = False, threading.Event()
     self._thread = threading.Thread(target=self._put_regularly, name='parts', daemon=True)
@@ -118,11 +153,9 @@ class Writer:
     Raises:
       InputError: it could not be put; a later call tries again.
     """
-    try:
-      self._put()
-    except Exception:
-      self._raised = True
-      raise
+    self._raised = True
+    self._put()
+    self._raised = False
 
   def close(self):
     """Put the last part and stop; after `flush` has raised an error, only say where the lines are."""
@@ -143,7 +176,22 @@ class Writer:
       for _ in range(1 + bool(self._content)):
         if self._next():
           access.write(self._folder / _name(self._prefix, self._number), self._content)
+          self._starts.append(self._starts[-1] + len(self._content))
           self._content, self._number = b'', self._number + 1
+
+  def _merge(self):
+    """Merge MERGED parts, if there are so many: the file of this machine has their lines, too."""
+    while len(self._starts) > MERGED:
+      with self._writing:
+        self._file.flush()
+        self._file.seek(self._starts[0])
+        content = self._file.read(self._starts[MERGED] - self._starts[0])
+        self._file.seek(0, os.SEEK_END)
+      numbers = range(self._merged, self._merged + MERGED)
+      access.write(self._folder / _merged_name(self._prefix, numbers[0], numbers[-1]), content)
+      for number in numbers:
+        access.remove(self._folder / _name(self._prefix, number))
+      self._starts, self._merged = self._starts[MERGED:], numbers[-1] + 1
 
   def _next(self):
     """Whether there is something to put, in `_content`: unchanged if it could not be put before."""
@@ -160,6 +208,7 @@ class Writer:
     while not self._closing.wait(self._every):
       try:
         self._put()
+        self._merge()
         warned = False
       except Exception as error:  # the next `flush` raises it
         if not warned:
@@ -171,6 +220,6 @@ def _new_prefix(names):
   """A prefix that sorts after those of all parts, with the current time if possible."""
   now = datetime.now(UTC).replace(tzinfo=None)
   if names:
-    last = datetime.strptime(_PART.fullmatch(names[-1])[1], _TIME)
+    last = datetime.strptime(_PART.fullmatch(names[-1])[2], _TIME)
     now = max(now, last + timedelta(microseconds=1))
   return f'{now.strftime(_TIME)}-{secrets.token_hex(4)}'

@@ -1,0 +1,69 @@
+"""The evaluation job with weights, data and workdir in a bucket: the results of a workdir here."""
+
+import json
+
+import object_storage
+import pytest
+from hf_files import write_folder
+
+from configs import gpt2_zero_shot
+from gptjax.evaluate import run
+from gptjax.evaluate.overlap import __main__ as overlap
+from gptjax.report import page
+from gptjax.storage.files import access, cache, paths
+
+PASSAGES = ['the blue stone sings of rain', 'never under the tree', 'rain sings of the stone', 'a tree walks']
+
+
+@pytest.fixture(scope='module', params=object_storage.BUCKETS)
+def bucket(request):
+  with object_storage.in_process(object_storage.BUCKETS[request.param]('buck')):
+    yield paths.location(f'{request.param}://buck/jobs')
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+  monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'cache')
+
+
+def config_of(weights, data_dir):
+  config = gpt2_zero_shot.get_config()
+  config.init_from, config.compilation_cache = str(weights), ''
+  config.eval.update(dict(tasks='lambada', data_dir=str(data_dir), batch_size=8))
+  return config
+
+
+def test_results_are_those_of_a_workdir_here_and_answers_are_kept(bucket, tmp_path, monkeypatch):
+  folder, data = write_folder(tmp_path / 'model'), tmp_path / 'data' / 'deeper'
+  data.mkdir(parents=True)
+  (data / 'lambada_test.jsonl').write_text(''.join(json.dumps({'text': one}) + '\n' for one in PASSAGES))
+  for path in (*folder.iterdir(), data / 'lambada_test.jsonl'):
+    access.write(bucket / str(path.relative_to(tmp_path)), path.read_bytes())
+  assert run.evaluate(config_of(folder, tmp_path / 'data'), tmp_path / 'run', (), page.write) == 0
+
+  def stop(self, *arguments):
+    raise KeyboardInterrupt
+  with monkeypatch.context() as patched:
+    patched.setattr(run.Results, 'add', stop)  # after the answers, before the results
+    with pytest.raises(KeyboardInterrupt):
+      run.evaluate(config_of(bucket / 'model', bucket / 'data'), str(bucket / 'run'))
+  assert access.names(bucket / 'run' / 'answers' / 'lambada')
+  assert run.evaluate(config_of(bucket / 'model', bucket / 'data'), bucket / 'run', (), page.write) == 0
+  here, there = (json.loads(access.read(place / 'run' / 'results.json')) for place in (tmp_path, bucket))
+  for name in ('tasks', 'grids', 'protocols', 'weights', 'limits', 'not_run'):
+    assert here[name] == there[name]
+  examples = 'examples/lambada.jsonl'
+  assert access.read(bucket / 'run' / examples) == (tmp_path / 'run' / examples).read_bytes()
+  assert {*access.names(bucket / 'run')} >= {'report.html', 'report.md', 'results.md', 'config.json'}
+
+
+def test_an_overlap_study_of_a_workdir_in_a_bucket_needs_a_folder_for_filters(bucket, tmp_path, capsys):
+  (tmp_path / 'text').write_text(' '.join(f'word{number}' for number in range(40)))
+  text = f'text:{tmp_path}/text'
+  flags = [f'--workdir={bucket}/overlap', f'--train={text}', f'--test=mine={text}', '--strings=1000']
+  with pytest.raises(ValueError, match='set --filters'):
+    overlap.main(flags)
+  overlap.main([*flags, f'--filters={tmp_path}/filters'])
+  content = json.loads(access.read(bucket / 'overlap' / 'overlap.json'))
+  assert content['tests']['mine']['train'] == 1.0
+  assert access.names(bucket / 'overlap' / 'overlap') == ['mine.jsonl']
