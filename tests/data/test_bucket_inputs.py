@@ -69,7 +69,7 @@ def test_a_tokenizer_is_trained_into_a_bucket_and_used_from_it(url, served, caps
 
 
 def test_the_small_files_of_a_folder_are_copied(url, monkeypatch):
-  monkeypatch.setattr(loading.bounded, 'FILE', 50)
+  monkeypatch.setattr(loading.bounded, 'MAX_FILE_BYTES', 50)
   buckets.put(url / 'a.txt', 'small')
   buckets.put(url / 'weights', bytes(51))
   with pytest.raises(InputError, match='has no tokenizer'):
