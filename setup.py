@@ -72,8 +72,8 @@ setup(
     'plan-tpu': ['jax[tpu]>=0.10,<0.12'],  # the TPU's compiler, of the version that JAX wants; Linux
     'plan-gpu': ['jax[cuda12]>=0.10,<0.12'],  # the GPU's; needs none
     'k8s': ['kubernetes>=29,<37'],  # by which JAX finds the other pods
-    'gcs': ['gcsfs>=2024.2'],
-    's3': ['s3fs>=2024.2'],
+    'gcs': ['gcsfs>=2024.2', 'aiohttp>=3.9,<4', 'google-auth>=2.20,<3'],
+    's3': ['s3fs>=2024.2', 'botocore>=1.34,<2'],
     'completion': COMPLETION,
     'wandb': WANDB,
     'bench': BENCH,
