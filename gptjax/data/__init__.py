@@ -12,5 +12,6 @@
   sources     Documents from files, archives, tables, TensorFlow Datasets and corpora.
   summary     The summary that `gptjax.data.prepare` prints for a finished corpus.
   tokenizers  Text to token ids and back
+  upload      Uploads a corpus to a bucket while it is prepared in a folder of this machine.
   workers     Maps a function over a sequence in several processes, and yields the results in order.
 """

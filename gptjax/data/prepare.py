@@ -129,14 +129,14 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
 def _run_in_spool(job):
   """Prepare a corpus in a folder of this machine and upload it to the bucket."""
   spool = cache.spool(job.out)
-  with ownership.own_folder(job.out), ownership.own_folder(spool):
+  uploader = upload.Uploader(spool, job.out)
+  with ownership.own_folder(job.out), ownership.own_folder(spool), contextlib.closing(uploader):
     if manifest := _finished(job):  # by the previous owner
       return manifest
-    upload.discard_other(spool, job.settings)
-    with contextlib.closing(upload.Uploader(spool, job.out)) as uploader:
-      _check_same(job, uploader.begin(job.settings))
-      local = job._replace(out=spool, uploader=uploader)
-      return uploader.finish(_finished(local) or _run(local), job.progress)
+    _check_same(job, uploader.begin(job.settings))
+    uploader.start(job.settings)
+    local = job._replace(out=spool, uploader=uploader)
+    return uploader.finish(_finished(local) or _run(local), job.progress)
 
 
 def _finished(job):
@@ -276,6 +276,7 @@ def _finish(job, state, splits):
 def _remove_work(folder):
   if isinstance(folder, Url):
     access.remove(folder / shards.STATE)
+    upload.remove_spool(folder)
     return
   atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
   for name in (shards.STATE, *duplicates.FILES, duplicates.FINAL_VERDICTS):

@@ -6,6 +6,7 @@ incomplete is not mixed with another corpus. The spool records what was uploaded
 command on the same machine uploads the rest.
 """
 
+import contextlib
 import json
 import queue
 import threading
@@ -14,22 +15,18 @@ from pathlib import Path
 from gptjax.data import progress as progress_bar
 from gptjax.data.corpus import corpus_manifest, shards
 from gptjax.errors import InputError
-from gptjax.storage import bucket_ownership, owner_record
+from gptjax.storage import bucket_ownership, owner_record, ownership
 from gptjax.storage.files import atomic, buckets, cache, json_files, records
 
 RECORD = 'uploaded.json'  # in the spool: {name of a file: [SHA-256, bytes, tag of the object]}
 
 
-def discard_other(spool, settings):
-  """Remove what is in the spool, unless it is a corpus, complete or not, of these settings."""
-  try:
-    state = (corpus_manifest.read_manifest(spool) if (spool / corpus_manifest.MANIFEST).exists() else
-             shards.load_state(spool) or {})
-    same = state.get('settings') == json.loads(json.dumps(settings))
-  except InputError:  # damaged
-    same = False
-  if not same:
-    clear(spool)
+def remove_spool(url):
+  """Remove what a killed process has left of a corpus that is complete in the bucket."""
+  spool = cache.spool(url)
+  if spool.is_dir():
+    with contextlib.suppress(InputError), ownership.own_folder(spool):  # else another process does it
+      clear(spool)
 
 
 def clear(spool):
@@ -45,10 +42,7 @@ class Uploader:
   def __init__(self, spool, url):
     self._spool, self._url = spool, url
     self._queue, self._offered, self._error = queue.SimpleQueue(), set(), None
-    try:
-      self._record = json_files.parse((spool / RECORD).read_bytes())
-    except (FileNotFoundError, ValueError):
-      self._record = {}
+    self._record = {}                       # see RECORD
     self._present, self._uploaded = {}, {}  # in the bucket at the start; by this process: {name: SHA-256}
     self._thread = threading.Thread(target=self._work, name='upload', daemon=True)
 
@@ -67,8 +61,24 @@ class Uploader:
         state = records.remove_checksum(records.parse(buckets.read(marker)))
       except ValueError as error:
         raise InputError(f'{marker} is damaged ({error}): remove {self._url} and begin again') from None
-    self._thread.start()
     return state.get('settings', {}) if isinstance(state, dict) else {}
+
+  def start(self, settings):
+    """Keep what is in the spool if it is a corpus, complete or not, of these settings; begin to upload."""
+    spool = self._spool
+    try:
+      state = (corpus_manifest.read_manifest(spool) if (spool / corpus_manifest.MANIFEST).exists() else
+               shards.load_state(spool) or {})
+      same = state.get('settings') == json.loads(json.dumps(settings))
+    except InputError:  # damaged
+      same = False
+    if not same:
+      clear(spool)
+    try:
+      self._record = json_files.parse((spool / RECORD).read_bytes())
+    except (FileNotFoundError, ValueError):
+      self._record = {}
+    self._thread.start()
 
   def offer(self, splits):
     """Upload the complete shards of a committed state, {split: state of its writer}, in the background.

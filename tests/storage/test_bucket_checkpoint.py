@@ -69,7 +69,8 @@ def same(state, step):
     np.testing.assert_array_equal(jax.device_get(a), jax.device_get(b))
 
 
-@pytest.mark.parametrize('sizes, other', [({}, {'data': 2, 'fsdp': 2}), ({'fsdp': 2, 'tensor': 2}, {})])
+@pytest.mark.parametrize('sizes, other', [
+  ({}, {'data': 2, 'fsdp': 2}), pytest.param({'fsdp': 2, 'tensor': 2}, {}, marks=pytest.mark.slow)])
 def test_a_state_is_restored_to_the_bit_on_any_mesh(folder, sizes, other):
   save(folder, 3, 5, sizes=sizes)
   step, state, said = restored(folder, other)
@@ -102,6 +103,7 @@ def test_the_newest_and_the_best_stay_and_interrupted_deletions_are_finished(fol
   assert {name.partition('/')[0] for name in buckets.find(folder)} == {'2', '5', '6'}
 
 
+@pytest.mark.slow
 def test_milestones_keep_the_weights_alone(folder):
   save(folder, 2, 3, 4, 5, keep=1, keep_period=2, weights_only=True)
   milestones = folder.parent / 'milestones'
@@ -111,7 +113,9 @@ def test_milestones_keep_the_weights_alone(folder):
   assert found['arrays'] and all(name.startswith('params/') for name in found['arrays'])
 
 
-@pytest.mark.parametrize('what', ['changed', 'missing', 'manifest', 'no manifest'])
+@pytest.mark.parametrize('what', [
+  'changed', 'no manifest', pytest.param('missing', marks=pytest.mark.slow),
+  pytest.param('manifest', marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_recorded_and_the_one_before_is_used(folder, what):
   save(folder, 3, 5)
   files = buckets.find(folder / '5' / 'state')
@@ -153,8 +157,9 @@ def test_a_lost_folder_gets_no_manifest(folder):
   assert step_folders.is_incomplete(folder / '5')
 
 
-@pytest.mark.parametrize('fault', [{'fail': 0.1}, {'fail': 0.1, 'code': 429}, {'mutations_per_second': 1.0},
-                                   {'cut': 0.1, 'path': '^/(download|storage/v1/b/buck/o/)'}])
+@pytest.mark.parametrize('fault', [{'fail': 0.1}, *(pytest.param(fault, marks=pytest.mark.slow) for fault in (
+  {'fail': 0.1, 'code': 429}, {'mutations_per_second': 1.0},
+  {'cut': 0.1, 'path': '^/(download|storage/v1/b/buck/o/)'}))])
 def test_faults_that_pass_change_nothing(folder, served, fault):
   vars(served).update(fault)
   save(folder, 3, 5, keep=1)

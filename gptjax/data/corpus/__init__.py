@@ -4,10 +4,13 @@
                    any use.
   held_out         Chooses the text that a corpus holds out for validation: nothing, or at least one window,
                    but never all.
+  local_shards     Memory maps of the files of a corpus on this machine, and their verification.
   mixture          The mixture of corpora that a run reads: opened, validated, and sampled by weight.
   ngrams           Baselines for a language model: unigram and bigram losses on the same text.
   order            Maps sample numbers to windows of corpora: pure arithmetic, without state or files.
   pipeline         Prefetches batches for the training loop: tf.data over a pure function of the step.
   reader           Reads a corpus: its folder, its token stream, and the windows of each batch.
+  remote_shards    Shards of a corpus in a bucket, copied to this machine in the order of the batches.
+  shard_queue      Downloads shards in the background: those for which a reader waits before those planned.
   shards           Writes the files of a corpus: append-only, and truncated to the last commit after a kill.
 """

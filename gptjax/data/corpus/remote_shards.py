@@ -129,7 +129,7 @@ class Shards:
     for shard in shards:
       shard.verify = verify
       if not shard.n_tokens or (not verify and cache.held(shard.sha256, shard.size)):
-        shard.load()
+        shard.error = shard.load()
 
   def __len__(self):
     return len(self.all)
@@ -177,7 +177,8 @@ class _Shard:
     self.url, self.sha256, self.n_tokens, self.dtype, self.n_vocab = url, sha256, n_tokens, dtype, n_vocab
     self.size = n_tokens * dtype.itemsize
     self.content = self.error = None
-    self.claimed, self.n_downloaded, self.verify = False, 0, True
+    self.claimed = self.failed = False  # see shard_queue
+    self.n_downloaded, self.verify = 0, True
     self.ranges = _Ranges(self)
 
   @property
@@ -195,11 +196,13 @@ class _Shard:
       raise InputError(local_shards.too_large(self.url, largest, self.n_vocab))
 
   def load(self):
-    """Set `content`, after copying the shard into the cache if there is room, or `error`."""
+    """Set `content`, after copying the shard into the cache if there is room; returns an error or None."""
+    self.claimed, self.n_downloaded = True, 0
     try:
       self.content = self._mapped()
     except BaseException as error:  # raised where the shard is read
-      self.error = error
+      return error
+    return None
 
   def _mapped(self):
     if not self.n_tokens:

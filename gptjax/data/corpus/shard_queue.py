@@ -17,8 +17,9 @@ def print_line(line):
 class Queue:
   """Loads shards in daemon threads, which end when there is nothing to do.
 
-  A shard has `load()`, which does not raise, `done`, `error`, `claimed` (set here), `url`, `size` and
-  `n_downloaded`.
+  A shard has `load()`, which returns an error or None, `done`, `url`, `size` and `n_downloaded`, and these
+  attributes are set here: `claimed` by a thread or a reader; `error`, which its readers raise; `failed`: to
+  be loaded again when it is read.
   """
 
   def __init__(self):
@@ -46,7 +47,10 @@ class Queue:
       return
     began, due = time.monotonic(), REPORT
     with self._changed:
-      self._awaited.extend(shard for shard in shards if not shard.claimed)
+      for shard in shards:
+        if not shard.done and (shard.failed or not shard.claimed):
+          shard.claimed, shard.failed = True, False
+          self._awaited.append(shard)
       self._readers += 1
       self._start_threads()
     try:
@@ -72,24 +76,28 @@ class Queue:
 
   def _work(self):
     while (shard := self._next()) is not None:
-      shard.load()
+      error = shard.load()
       with self._changed:
-        unread = shard.error is not None and not self._readers
+        raised = self._readers > 0
+        if error and raised:
+          shard.error = error
+        elif error:  # whoever reads the shard, perhaps hours later, begins again
+          shard.failed = True
         self._changed.notify_all()
-      if unread:  # it is raised when the shard is read, which may be hours later
-        self.note(str(shard.error))
+      if error and not raised:
+        self.note(str(error))
 
   def _next(self):
     """The next shard for a thread, which is then claimed; None: the thread ends."""
     while True:
       with self._changed:
-        waiting = [self._awaited] if self._threads > THREADS else [self._awaited, self._planned]
-        for queue in waiting:
-          while queue:
-            shard = queue.popleft()
-            if not shard.claimed:
-              shard.claimed = True
-              return shard
+        if self._awaited:
+          return self._awaited.popleft()
+        while self._planned and self._threads <= THREADS:
+          shard = self._planned.popleft()
+          if not shard.claimed:
+            shard.claimed = True
+            return shard
         order = self._order
         if order is None or self._threads > THREADS:
           self._threads -= 1

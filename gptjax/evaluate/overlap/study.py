@@ -115,7 +115,7 @@ def _filter_row(bloom_filter, n_strings):
 
 def _parse_source(text, split):
   """Return a source in the form of `data.sources`; a folder is a corpus."""
-  return f'corpus:{text}:{split}' if Path(text).is_dir() else text
+  return f'corpus:{text}:{split}' if paths.URL.match(text) or Path(text).is_dir() else text
 
 
 def _parse_named(flags, flag_name):
@@ -163,7 +163,8 @@ def _read_examples(workdir, flags):
   folder = workdir / 'examples'
   files = [(name.removesuffix('.jsonl'), folder / name) for name in access.names(folder)
            if name.endswith('.jsonl')]
-  files += _parse_named(flags.examples, 'examples').items()
+  files += [(name, paths.local(path, '--examples'))
+            for name, path in _parse_named(flags.examples, 'examples').items()]
   return {name: overlap_scores.read_examples(path) for name, path in files}
 
 
@@ -171,6 +172,8 @@ def _check_flags(flags, tests, own, examples):
   """Raise InputError for flags that do not fit together."""
   if unknown := own.keys() - tests.keys() - examples.keys():
     raise InputError(f'--own={min(unknown)}=...: no --test or --examples has this name')
+  for path in flags.filter:
+    paths.local(path, '--filter')  # no URL
   if not flags.train and not flags.filter and not own:
     raise InputError('no training text to compare with: set --train, --filter or --own')
   if isinstance(paths.location(flags.workdir), Url) and not flags.filters:

@@ -188,17 +188,22 @@ def test_a_damaged_shard_is_reported_before_a_token_of_it_is_used(remote, local,
 def test_a_fault_far_ahead_is_noted_at_once_and_raised_when_it_is_read(remote, local):
   name = 'train-00003.bin'
   buckets.put(remote / name, damage((local / name).read_bytes()))
-  corpus = reader.open_corpus(str(remote), 'train', verify=True)
-  noted = []
-  remote_shards.fetch_ahead([corpus], [], (reader.batch_windows([corpus], step=step, **ARGUMENTS)
-                                           for step in range(99)), noted.append)
-  deadline = time.monotonic() + 60
-  while not all(shard.done for shard in corpus.shards.all):
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
-  assert len(noted) == 1 and 'train-00003.bin is damaged' in noted[0]
-  with pytest.raises(InputError, match=rf'{name} is damaged'):
-    batches(corpus)
+  for mended in (False, True):
+    corpus = reader.open_corpus(str(remote), 'train', verify=True)
+    noted, damaged = [], corpus.shards.all[3]
+    remote_shards.fetch_ahead([corpus], [], (reader.batch_windows([corpus], step=step, **ARGUMENTS)
+                                             for step in range(99)), noted.append)
+    deadline = time.monotonic() + 60
+    while not all(shard.done for shard in corpus.shards.all if shard is not damaged) or not damaged.failed:
+      assert time.monotonic() < deadline
+      time.sleep(0.05)
+    assert len(noted) == 1 and 'train-00003.bin is damaged' in noted[0]
+    if mended:
+      buckets.put(remote / name, (local / name).read_bytes())
+      assert (corpus.shards[3] == np.fromfile(local / name, '<u2')).all()
+    else:
+      with pytest.raises(InputError, match=rf'{name} is damaged'):
+        batches(corpus)
 
 
 def test_a_damaged_copy_in_the_cache_is_downloaded_again(remote, local, monkeypatch, capsys):

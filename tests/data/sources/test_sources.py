@@ -73,8 +73,8 @@ def test_whatever_fsspec_opens():
 @pytest.fixture
 def s3(monkeypatch):
   """A bucket `corpora` of a server on this machine that speaks S3."""
-  pytest.importorskip('s3fs', reason="needs s3fs: pip install -e '.[s3,test-s3]'")
-  server = pytest.importorskip('moto.server', reason="needs moto: pip install -e '.[s3,test-s3]'")
+  pytest.importorskip('s3fs', reason="needs s3fs: pip install -e '.[test]'")
+  server = pytest.importorskip('moto.server', reason="needs moto: pip install -e '.[test]'")
   logging.getLogger('werkzeug').setLevel(logging.ERROR)
   running = server.ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)
   running.start()

@@ -1,0 +1,206 @@
+"""A corpus that is prepared into a bucket is the local one, byte for byte, in spite of kills and faults."""
+
+import os
+import subprocess
+import sys
+import time
+
+import object_storage
+import prepared
+import pytest
+from prepared import contents, make_texts, write_jsonl
+
+from gptjax.data import inspect as inspect_command
+from gptjax.data import prepare, upload
+from gptjax.data.corpus import reader, remote_shards, shard_queue
+from gptjax.errors import InputError
+from gptjax.storage import bucket_ownership
+from gptjax.storage.files import buckets, cache, paths
+
+OPTIONS = dict(shard_tokens=500, commit_seconds=0)
+
+
+@pytest.fixture(scope='module', params=object_storage.BUCKETS)
+def served(request):
+  serving = object_storage.BUCKETS[request.param]('buck')
+  with object_storage.in_process(serving) as faults:
+    yield request.param, faults
+
+
+@pytest.fixture
+def url(served, tmp_path, monkeypatch, request):
+  """The Url of an empty folder; the cache is empty, there are no faults yet."""
+  scheme, faults = served
+  monkeypatch.setattr(buckets, 'FIRST_PAUSE', 0.01)
+  monkeypatch.setattr(bucket_ownership, 'SETTLE', 0.01)
+  monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'cache')
+  monkeypatch.setattr(cache, '_reserved', {})
+  monkeypatch.setattr(cache, '_verified', set())
+  monkeypatch.setattr(remote_shards, '_queue', shard_queue.Queue())
+  original = {name: vars(faults)[name] for name in ('fail', 'cut', 'code', 'method', 'path', 'stall_first')}
+  yield paths.location(f'{scheme}://buck/{abs(hash(request.node.name))}/c')
+  vars(faults).update(original)
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+  return write_jsonl(tmp_path_factory.mktemp('source') / 'a.jsonl', make_texts(40))
+
+
+@pytest.fixture(scope='module')
+def local(source, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('local') / 'c'
+  prepared.run(source, folder, **OPTIONS)
+  return folder
+
+
+def in_bucket(url):
+  return {name: buckets.read(url / name) for name in buckets.find(url)}
+
+
+def spooled(url):
+  """What is left in the folder of the preparation."""
+  return [path for path in cache.spool(url).parent.rglob('*') if path.is_file()]
+
+
+def test_the_corpus_is_that_of_a_local_folder(url, source, local, served):
+  manifest = prepared.run(source, url, **OPTIONS)
+  assert in_bucket(url) == contents(local) and len(manifest['splits']['train']['shards']) > 3
+  assert spooled(url) == []
+  before = len(served[1].requests)
+  corpus = reader.open_corpus(str(url), 'train', verify=True)
+  assert (corpus.tokens(0, corpus.n_tokens) == reader.open_corpus(local, 'train', verify=True).tokens(
+    0, corpus.n_tokens)).all()
+  gets = [path for method, path, _ in served[1].requests[before:] if 'train-0' in path]
+  assert gets == []  # the shards have moved into the cache
+  before = len(served[1].requests)
+  assert prepared.run(source, url, **OPTIONS) == manifest
+  assert all(method in ('GET', 'HEAD', 'DELETE') for method, *_ in served[1].requests[before:])
+
+
+def test_another_corpus_or_other_content_is_refused(url, source):
+  prepared.run(source, url, **OPTIONS)
+  with pytest.raises(InputError, match=rf'{url} holds a corpus, complete or partial, with another seq_len'):
+    prepared.run(source, url, **OPTIONS, seq_len=5)
+  buckets.put(url.parent / 'notes' / 'diary.txt', 'dear')
+  with pytest.raises(InputError, match=r'notes is not empty \(it holds diary.txt\): give a new folder'):
+    prepared.run(source, url.parent / 'notes', **OPTIONS)
+  assert in_bucket(url.parent / 'notes') == {'diary.txt': b'dear'}
+
+
+def test_a_second_process_is_refused(url, source):
+  with bucket_ownership.own(url, print), pytest.raises(InputError, match=rf'{url} is in use by process'):
+    prepared.run(source, url, **OPTIONS)
+  assert in_bucket(url) == {}
+
+
+def test_a_manifest_of_another_process_is_not_replaced(url, source, monkeypatch):
+  put_last = upload.Uploader._put_small_files
+  monkeypatch.setattr(upload.Uploader, '_put_small_files',
+                      lambda self: (put_last(self), buckets.put(url / 'manifest.json', 'of another')))
+  with pytest.raises(InputError, match='has a manifest now, of another process'):
+    prepared.run(source, url, **OPTIONS)
+  assert buckets.read(url / 'manifest.json') == b'of another'
+
+
+@pytest.mark.parametrize('fault', [{'fail': 0.1}, {'cut': 0.1, 'method': 'GET'}])
+def test_faults_that_pass_change_nothing(url, source, local, served, fault):
+  vars(served[1]).update(fault)
+  prepared.run(source, url, **OPTIONS)
+  vars(served[1]).update(fail=0, cut=0)
+  assert in_bucket(url) == contents(local)
+
+
+def test_an_upload_that_fails_is_an_error_and_the_next_call_goes_on(url, source, local, monkeypatch):
+  put_file, n_puts = buckets.put_file, []
+  def fail_at_last(url, path):
+    n_puts.append(url)
+    if len(n_puts) > 3:
+      raise InputError('no access')
+    put_file(url, path)
+  monkeypatch.setattr(buckets, 'put_file', fail_at_last)
+  with pytest.raises(InputError, match='no access'):
+    prepared.run(source, url, **OPTIONS)
+  assert 'manifest.json' not in in_bucket(url) and 'progress.json' in in_bucket(url)
+  with pytest.raises(InputError, match=rf'{url} holds a corpus, complete or partial, with another seq_len'):
+    prepared.run(source, url, **OPTIONS, seq_len=5)
+  again = []
+  monkeypatch.setattr(buckets, 'put_file', lambda url, path: (again.append(url), put_file(url, path)))
+  prepared.run(source, url, **OPTIONS)
+  assert in_bucket(url) == contents(local)
+  assert not set(n_puts[:3]) & set(again)  # these were uploaded before
+
+
+def test_on_another_machine_the_same_call_begins_again(url, source, local, monkeypatch, tmp_path):
+  monkeypatch.setattr(upload.Uploader, 'finish', lambda *arguments: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    prepared.run(source, url, **OPTIONS)
+  monkeypatch.undo()
+  monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'of another machine')
+  prepared.run(source, url, **OPTIONS)
+  assert in_bucket(url) == contents(local)
+
+
+KILLED = '''
+import sys
+import prepared
+from pathlib import Path
+from gptjax.storage import bucket_ownership
+from gptjax.storage.files import cache
+cache._Settings.folder, bucket_ownership.SETTLE = Path(sys.argv[3]), 0.01
+prepared.run(sys.argv[1], sys.argv[2], shard_tokens=500, commit_seconds=0)
+'''
+
+
+@pytest.mark.parametrize('requests', [8, 20, 35])
+def test_killed_during_the_upload_the_same_call_goes_on(url, source, local, served, tmp_path, requests):
+  command = [sys.executable, '-c', KILLED, source, str(url), str(cache._Settings.folder)]
+  before = len(served[1].requests)
+  process = subprocess.Popen(command, env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+  deadline = time.monotonic() + 120
+  while process.poll() is None and len(served[1].requests) < before + requests:
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  process.kill()
+  process.wait()
+  prepared.run(source, url, **OPTIONS)
+  assert in_bucket(url) == contents(local)
+  assert spooled(url) == []
+
+
+def test_the_commands_take_buckets(url, source, local, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  prepare.main([f'--source={source}', '--tokenizer=train-bpe:300', f'--out={url}', '--seq_len=4',
+                '--validation_fraction=0.1'])
+  assert 'held out' in capsys.readouterr().out
+  inspect_command.main([str(url), f'--png={url.parent}/lengths.png'])
+  shown = capsys.readouterr().out
+  assert f'corpus      {url}' in shown and 'are unchanged' in shown
+  assert buckets.read(url.parent / 'lengths.png').startswith(b'\x89PNG')
+  for flags in (['--document=3'], ['--step=2', '--batch_size=2', '--seq_len=8', '--seed=0',
+                                   '--cross_documents=true', '--shift_windows=true']):
+    outputs = []
+    for folder in (url, local):
+      inspect_command.main([str(folder), *flags])
+      outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+  assert list(tmp_path.iterdir()) == [tmp_path / 'cache']
+
+
+def test_a_damaged_shard_is_found_by_the_command(url, source):
+  prepared.run(source, url, **OPTIONS)
+  for path in (cache._Settings.folder / 'files').iterdir():
+    path.unlink()
+  content = buckets.read(url / 'train-00001.bin')
+  buckets.put(url / 'train-00001.bin', content[:-2] + b'\0\0')
+  with pytest.raises(InputError, match=r'train-00001.bin is damaged'):
+    inspect_command.main([str(url)])
+
+
+def test_a_corpus_in_a_bucket_is_a_source(url, source, local, tmp_path):
+  prepared.run(source, url, **OPTIONS)
+  prepared.run(f'corpus:{local}', tmp_path / 'a', 'train-char')
+  prepared.run(f'corpus:{url}', tmp_path / 'b', 'train-char')
+  prepared.run(f'corpus:{url}:train', tmp_path / 'd', f'bpe:{url}/tokenizer')
+  one, other = contents(tmp_path / 'a'), contents(tmp_path / 'b')
+  assert all(one[name] == other[name] for name in one if name != 'manifest.json')
