@@ -15,7 +15,6 @@ A folder in a bucket has a record alone, see `bucket_ownership`.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -26,13 +25,12 @@ from pathlib import Path
 
 from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership, owner_record
-from gptjax.storage.files import atomic, paths
+from gptjax.storage.files import atomic, locks, paths
 from gptjax.storage.files.paths import Url
 
 HEARTBEAT = 10        # seconds between two heartbeats
 HEARTBEAT_LIMIT = 90  # seconds without a heartbeat after which an owner on another machine is dead
 SETTLE = 1            # seconds after which, without flock, concurrent writers see each other's record
-UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 
 _open = set()  # files that are locked by this process
 
@@ -128,7 +126,7 @@ def _acquire(folder, log):
       locked = True
     except OSError as error:
       locked = False
-      if error.errno not in UNSUPPORTED:
+      if error.errno not in locks.UNSUPPORTED:
         file.close()
         if not isinstance(error, BlockingIOError | PermissionError):
           raise

@@ -14,6 +14,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, train
 
 from gptjax.storage import ownership
+from gptjax.storage.files import locks
 
 HOLD = r"""
 import os, sys, time
@@ -117,7 +118,7 @@ def quick(monkeypatch):
   monkeypatch.setattr(ownership, 'HEARTBEAT_LIMIT', 1.0)
 
 
-@pytest.mark.parametrize('number', sorted(ownership.UNSUPPORTED))
+@pytest.mark.parametrize('number', sorted(locks.UNSUPPORTED))
 def test_without_flock_the_process_of_the_record_is_looked_up(tmp_path, held, monkeypatch, number):
   process, _ = held(tmp_path)
   without_flock(monkeypatch, number)

@@ -52,7 +52,7 @@ def _map(path, dtype, count):
 
 
 def map_file(path, dtype, count):
-  """Return a memory map of a file of `count` items."""
+  """Return a memory map of a file, a Path or an open file, of `count` items."""
   # A plain array that shares the memory: slicing np.memmap itself is ten times slower.
   return np.asarray(np.memmap(path, dtype, 'r')) if count else np.empty(0, dtype)
 

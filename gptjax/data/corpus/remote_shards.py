@@ -45,11 +45,18 @@ def open_split(root, entry, dtype, n_vocab, verify):
 def _read_index(url, sha256, count, verify):
   size = count * local_shards.STARTS.itemsize
   try:
-    return local_shards.map_file(cache.file(url, sha256, size, verify=verify), local_shards.STARTS, count)
+    return _map(cache.file(url, sha256, size, verify=verify), local_shards.STARTS, count)
   except (cache.TooSmall, FileNotFoundError):
     content, check = buckets.read(url, size), cache.digest_check(url, sha256, size)
     check(content)
     return np.frombuffer(content, local_shards.STARTS)
+
+
+def _map(path, dtype, count):
+  """Memory-map a file of the cache, which then stays there; FileNotFoundError if it was deleted before."""
+  with open(path, 'rb') as file:
+    cache.hold(file)
+    return local_shards.map_file(file, dtype, count)
 
 
 def fetch_ahead(corpora, held_out, batches, note=shard_queue.print_line, while_waiting=lambda: None):
@@ -63,8 +70,8 @@ def fetch_ahead(corpora, held_out, batches, note=shard_queue.print_line, while_w
     batches: iterator of reader.BatchRows of `corpora` that this process will read; consumed in the
       background, up to the batch at which all shards are known.
     note: function that logs a line.
-    while_waiting: called about once per second while a reader waits, from its thread; what it raises ends
-      the wait.
+    while_waiting: called up to once per second while a reader waits and bytes of its shards arrive, from its
+      thread; what it raises ends the wait.
   """
   if any(isinstance(corpus.shards, Shards) for corpus in (*corpora, *filter(None, held_out))):
     _queue.begin(_order(corpora, [corpus for corpus in held_out if corpus], batches), note, while_waiting)
@@ -214,7 +221,7 @@ class _Shard:
       while cache.reserve(self.sha256, self.size):
         path = cache.file(self.url, self.sha256, self.size, on_bytes, verify=self.verify)
         try:
-          return local_shards.map_file(path, self.dtype, self.n_tokens)
+          return _map(path, self.dtype, self.n_tokens)
         except FileNotFoundError:  # another process has made room for its own files
           continue
     except cache.TooSmall:

@@ -5,13 +5,13 @@
   atomic          Atomic writes of files and folders, which survive a kill, a crash or a power loss.
   bounded         Untrusted files and JSON, read within limits.
   buckets         Objects in buckets: `gs://` through gcsfs, `s3://` through s3fs, both over fsspec.
-  cache           Copies, on this machine, of what is in a bucket: verified while they are downloaded, and
-                  shared by runs.
+  cache           Copies, on this machine, of what is in a bucket, shared by the runs that read it.
   hub_names       Names of models on the Hugging Face Hub, told apart from paths.
   json_files      Untrusted JSON files: bounded, strict, and checked against a layout.
   lfs             Git LFS pointers: small text files that stand in for large ones in a clone without `git
                   lfs`.
   literal_path    Paths for libraries that interpret some characters of a path.
+  locks           Locks of open files (`flock`), on file systems that have them.
   parts           Files of lines that grow, `NAME.jsonl`: on this machine one file; in a bucket, immutable
                   parts of it.
   paths           Paths of flags, config fields and arguments, made absolute where they are read.

@@ -1,26 +1,31 @@
-"""Copies, on this machine, of what is in a bucket: verified while they are downloaded, and shared by runs.
+"""Copies, on this machine, of what is in a bucket, shared by the runs that read it.
 
     CACHE/files/SHA256        a file by the digest of its content, such as a shard of a corpus
-    CACHE/folders/SHA256/     a small folder by the names, sizes and tags of its objects
-    CACHE/*/NAME.lock         locked by a process that downloads NAME
-    CACHE/spool/              what is prepared for a bucket and not yet uploaded
+    CACHE/folders/KEY/NAME    a small file or folder; KEY: digest of the names, sizes and tags of its objects
+    CACHE/*/NAME.lock         locked by a process that downloads or deletes NAME
+    CACHE/folders/KEY.used    locked (shared) by each process that uses it
+    CACHE/spool/, outgoing/   what is prepared for a bucket and not yet uploaded
 
-If the cache would grow beyond its limit, or beyond the free space, the files are deleted that were used least
-recently. A file in use keeps its content: deleting it on Linux and macOS removes its name only.
+A file by its digest is verified while it is downloaded. A folder has no digest: it is downloaded again if its
+objects are others after the download.
+
+If files and folders would grow beyond the limit, or beyond the free space, those are deleted that were used
+least recently. What a process uses is locked, and is not deleted: that would free no space. Without `flock`
+nothing is deleted.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from gptjax import defaults
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, buckets, paths
+from gptjax.storage.files import atomic, buckets, locks, paths
 from gptjax.storage.files.paths import Url
 
 FREE = 1 << 30  # bytes of the disk that the cache leaves free
@@ -35,6 +40,8 @@ class _Settings:
 
 _reserved = {}      # SHA-256: bytes of the files that this process keeps in the cache
 _verified = set()   # SHA-256 of the files that this process has read whole
+_arriving = {}      # {path of what this process is downloading: bytes}
+_used = {}          # {folder of the cache that this process uses: (its open file `.used`, bytes)}
 _lock = threading.Lock()
 
 
@@ -55,7 +62,8 @@ class TooSmall(InputError):
 def file(url, sha256, size, on_bytes=lambda chunk: None, *, verify=False):
   """Return the Path of a copy of an object, after downloading it unless it is there.
 
-  Another process may delete the file (see above): open it at once, and call again if it is missing.
+  Another process may delete the file before it is in use: open it at once and call `hold`, and call again if
+  it is missing.
 
   Args:
     url: of the object.
@@ -69,7 +77,7 @@ def file(url, sha256, size, on_bytes=lambda chunk: None, *, verify=False):
     InputError: the object is missing, has another size, or another digest.
   """
   path = _Settings.folder / 'files' / sha256
-  with _locked(path):
+  with _locked(path) as locked:
     if _has_size(path, size):
       if not verify or sha256 in _verified or _digest(path, on_bytes) == sha256:
         _verified.update([sha256] if verify else [])
@@ -82,15 +90,32 @@ def file(url, sha256, size, on_bytes=lambda chunk: None, *, verify=False):
       raise InputError(f'{url} is missing: copy it again, or prepare the corpus again')
     if found.size != size:
       raise InputError(wrong_size(url, found.size, size))
-    atomic.remove_leftovers(path.parent, path.name)
-    _make_room(path.parent, size)
+    if locked:
+      atomic.remove_leftovers(path.parent, path.name)
     check = digest_check(url, sha256, size)
     def on_chunk(chunk):
       check(chunk)
       on_bytes(chunk)
-    buckets.download(url, path, size, on_chunk)
+    try:
+      with _room(path, size):
+        buckets.download(url, path, size, on_chunk)
+    except TooSmall:
+      with _lock:
+        _reserved.pop(sha256, None)
+      raise
     _verified.add(sha256)
   return path
+
+
+def hold(file):
+  """Keep a file of the cache from being deleted while it, or a memory map of it, is open.
+
+  Raises:
+    FileNotFoundError: it was deleted after it was opened.
+  """
+  locks.lock(file, shared=True)
+  if not os.fstat(file.fileno()).st_nlink:
+    raise FileNotFoundError(file.name)
 
 
 def held(sha256, size):
@@ -133,11 +158,12 @@ def reserve(sha256, size):
 
 def adopt(path, sha256):
   """Move a file of this content into the cache, if there is room; else remove it."""
-  target = _Settings.folder / 'files' / sha256
+  target, size = _Settings.folder / 'files' / sha256, path.stat().st_size
   with _locked(target):
-    if reserve(sha256, path.stat().st_size) and not target.exists():
-      with contextlib.suppress(OSError):  # on another file system
-        os.replace(path, target)
+    if reserve(sha256, size) and not target.exists():
+      with contextlib.suppress(OSError, TooSmall), _room(target, size, on_disk=True):
+        os.replace(path, target)  # OSError: on another file system
+        os.utime(target)
   atomic.remove(path)
 
 
@@ -159,75 +185,100 @@ def folder(location, wanted=lambda name, entry: True):
   if not isinstance(location, Url):
     return location
   find = lambda: {name: entry for name, entry in buckets.find(location).items() if wanted(name, entry)}
-  for _ in range(TRIES):
-    entries = find()
-    if not entries:
-      raise InputError(f'{location} does not exist, or is empty')
-    path = _copy(location, entries, find)
-    if path:
-      return path
-  raise InputError(f'{location} was replaced while it was read, {TRIES} times: try again later')
-
-
-def _copy(location, entries, find):
-  """Return the Path of a copy of these objects, or None if they are others after the download."""
-  key = hashlib.sha256(repr((str(location), sorted(entries.items()))).encode()).hexdigest()
-  path = _Settings.folder / 'folders' / key / location.name
-  with _locked(path.parent):
-    if not path.is_dir():
-      _make_room(path.parent.parent, sum(entry.size for entry in entries.values()))
-      new = atomic.new_name(path)
-      try:
-        for name, entry in entries.items():
-          target = paths.below(new, name)
-          target.parent.mkdir(parents=True, exist_ok=True)
-          try:
-            buckets.download(location / name, target, entry.size)
-          except FileNotFoundError:
-            return None
-        if find() != entries:
-          return None
-        atomic.sync_tree(new)
-        atomic.rename(new, path)
-      finally:
-        atomic.remove(new)
-  return path
+  def download(new, entries):
+    for name, entry in entries.items():
+      target = paths.below(new, name)
+      target.parent.mkdir(parents=True, exist_ok=True)
+      buckets.download(location / name, target, entry.size)
+    atomic.sync_tree(new)
+  return _copy(location, find, download)
 
 
 def local_file(location):
   """Like `folder` for one file."""
   if not isinstance(location, Url):
     return location
-  entry = buckets.entry(location)
-  if entry is None:
-    raise InputError(f'{location} does not exist')
-  key = hashlib.sha256(repr((str(location), entry)).encode()).hexdigest()
-  path = _Settings.folder / 'folders' / key / location.name
-  with _locked(path.parent):
-    if not path.is_file():
-      _make_room(path.parent.parent, entry.size)
-      path.parent.mkdir(parents=True, exist_ok=True)
-      buckets.download(location, path, entry.size)
-  return path
+  def find():
+    entry = buckets.entry(location)
+    return {'': entry} if entry else {}
+  return _copy(location, find, lambda new, entries: buckets.download(location, new, entries[''].size))
+
+
+def _copy(location, find, download):
+  """Return the Path of a copy of what is at a Url.
+
+  Args:
+    location: Url.
+    find: function that returns {name: buckets.Entry} of its objects.
+    download: function of (Path, entries) that writes the copy there.
+  """
+  for _ in range(TRIES):
+    entries = find()
+    if not entries:
+      raise InputError(f'{location} does not exist, or is empty')
+    key = hashlib.sha256(repr((str(location), sorted(entries.items()))).encode()).hexdigest()
+    path = _Settings.folder / 'folders' / key / location.name
+    with _locked(path.parent) as locked:
+      if path.exists() or _download(path, locked, entries, find, download):
+        _use(path.parent)
+        return path
+  raise InputError(f'{location} was replaced while it was read, {TRIES} times: try again later')
+
+
+def _download(path, locked, entries, find, download):
+  """Whether the objects were still the same after they were downloaded to `path`."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  if locked:
+    atomic.remove_leftovers(path.parent)
+  new = atomic.new_name(path)
+  try:
+    with _room(path, sum(entry.size for entry in entries.values())):
+      download(new, entries)
+      if find() != entries:
+        return False
+      atomic.rename(new, path)
+  except FileNotFoundError:  # an object
+    return False
+  except OSError:
+    if locked or not path.exists():  # else another process has it by now
+      raise
+  finally:
+    atomic.remove(new)
+  return True
+
+
+def _use(folder):
+  """Keep a folder of the cache, which is locked, from being deleted while this process runs."""
+  os.utime(folder)
+  with _lock:
+    if folder not in _used:
+      file = open(folder.with_name(f'{folder.name}.used'), 'a', opener=atomic.no_follow)
+      locks.lock(file, shared=True)
+      _used[folder] = file, _size(folder)
 
 
 def room_for(size):
-  """Return whether the cache could hold `size` bytes, if it held nothing else."""
-  free = _free() + sum(facts.st_size for _, facts in _files())
-  return size <= min(free, _Settings.limit or free)
+  """Return whether the cache could hold `size` bytes beside the folders that this process uses."""
+  free = _free() + sum(kept.size for kept in _kept())
+  used = sum(n_bytes for folder, (_, n_bytes) in _used.items() if folder.is_relative_to(_Settings.folder))
+  return size <= min(free, _Settings.limit or free) - used
 
 
 @contextlib.contextmanager
 def _locked(path):
+  """Context manager of the lock of a file or folder; yields whether the file system has locks."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = open(path.with_name(f'{path.name}.lock'), 'a', opener=atomic.no_follow)
+    lock = open(_lock_of(path), 'a', opener=atomic.no_follow)
   except OSError as error:
     raise InputError(f'the cache {_Settings.folder} is not writable ({error.strerror}): set '
                      'config.data.cache_dir to another folder') from None
   with lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    yield
+    yield locks.lock(lock)
+
+
+def _lock_of(path):
+  return path.with_name(f'{path.name}.lock')
 
 
 def _has_size(path, size):
@@ -243,14 +294,28 @@ def _digest(path, on_bytes):
   return digest.hexdigest()
 
 
-def _files():
-  """Return [(Path, stat result)] of the whole files by digest."""
+class _Kept(NamedTuple):
+  """A file by its digest, or a folder by its key."""
+  used: float  # time of the last use
+  path: Path
+  size: int
+
+
+def _kept():
+  """Return [_Kept] of all that is whole in the cache."""
   found = []
-  for path in (_Settings.folder / 'files').glob('*'):
+  for path in (*(_Settings.folder / 'files').glob('*'), *(_Settings.folder / 'folders').glob('*')):
     with contextlib.suppress(FileNotFoundError):  # another process has deleted it
-      if path.suffix not in ('.lock', '.new'):
-        found.append((path, path.stat()))
+      if path.suffix not in ('.lock', '.new', '.used'):
+        found.append(_Kept(path.stat().st_mtime, path, _size(path)))
   return found
+
+
+def _size(path):
+  """Return the bytes of a file, or of all files below a folder."""
+  if not path.is_dir():
+    return path.stat().st_size
+  return sum(file.lstat().st_size for file in path.rglob('*') if not file.is_dir())
 
 
 def _free():
@@ -259,16 +324,62 @@ def _free():
   return shutil.disk_usage(existing).free - FREE
 
 
-def _make_room(folder, size):
-  """Delete the files used least recently until there is room for `size` bytes; TooSmall if there is none."""
-  files = _files()
-  held_bytes = sum(facts.st_size for _, facts in files)
-  oldest = sorted((facts.st_mtime, path, facts.st_size) for path, facts in files
-                  if path.name not in _reserved)
-  while _free() < size or (_Settings.limit and held_bytes + size > _Settings.limit):
-    if not oldest:
-      raise TooSmall(f'the cache {folder} has no room for {size:,} bytes: free some, or set '
-                     'config.data.cache_dir or config.data.cache_gb')
-    _, path, freed = oldest.pop(0)
-    held_bytes -= freed
-    path.unlink(missing_ok=True)
+@contextlib.contextmanager
+def _room(path, size, on_disk=False):
+  """Context manager of the time in which `size` bytes arrive at `path`, after making room for them."""
+  with _lock:
+    _make_room(size, on_disk)
+    _arriving[path] = size
+  try:
+    yield
+  finally:
+    with _lock:
+      _arriving.pop(path, None)
+
+
+def _make_room(size, on_disk):
+  """Delete what was used least recently and is not in use, until there is room for `size` bytes.
+
+  Args:
+    size: bytes.
+    on_disk: whether these are on the disk of the cache already, outside the files and folders.
+
+  Raises:
+    TooSmall: there is not enough to delete; then nothing is deleted.
+  """
+  _remove_leftovers()
+  kept, needed = _kept(), size + sum(_arriving.values())
+  missing = 0 if on_disk else needed - _free()
+  if _Settings.limit:
+    missing = max(missing, sum(one.size for one in kept) + needed - _Settings.limit)
+  with contextlib.ExitStack() as unlock:
+    deleted = []
+    for one in sorted(kept):
+      if missing > 0 and one.path.name not in _reserved and _lock_unused(one.path, unlock):
+        deleted.append(one.path)
+        missing -= one.size
+    if missing > 0:
+      raise TooSmall(f'the cache {_Settings.folder} has no room for {size:,} bytes beside what is in use: '
+                     'free some of the disk, or set config.data.cache_dir or config.data.cache_gb')
+    for path in deleted:
+      atomic.remove(path)
+
+
+def _lock_unused(path, unlock):
+  """Lock a file or folder that no process uses, until `unlock` is closed; False if it cannot be locked."""
+  use = (path.with_name(f'{path.name}.used'), 'a') if path.is_dir() else (path, 'r+b')
+  with contextlib.suppress(OSError):  # BlockingIOError: it is in use
+    return all(locks.lock(unlock.enter_context(open(name, mode, opener=atomic.no_follow)), wait=False)
+               for name, mode in ((_lock_of(path), 'a'), use))
+  return False
+
+
+def _remove_leftovers():
+  """Remove what killed processes have downloaded in part."""
+  parts = {path: path.with_name(f'{match[1]}.lock') for path in (_Settings.folder / 'files').glob('*.new')
+           if (match := atomic.LEFTOVER.fullmatch(path.name))}
+  parts |= {path: _lock_of(path.parent) for path in (_Settings.folder / 'folders').glob('*/*.new')}
+  for path, name in parts.items():
+    with contextlib.suppress(OSError), open(name, 'a', opener=atomic.no_follow) as lock:
+      if locks.lock(lock, wait=False):  # BlockingIOError: it is being downloaded
+        atomic.remove(path)

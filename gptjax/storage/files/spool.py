@@ -9,12 +9,11 @@ those with the file `keep`: they hold what could not be put into the bucket.
 
 import atexit
 import contextlib
-import fcntl
 import hashlib
 import os
 import secrets
 
-from gptjax.storage.files import atomic, buckets, cache
+from gptjax.storage.files import atomic, buckets, cache, locks
 
 LOCK, KEEP = 'lock', 'keep'
 SMALL = 1 << 20  # bytes: files up to this size are put by one request
@@ -44,6 +43,11 @@ def keep():
   (_root() / KEEP).touch()
 
 
+def forget():
+  """Undo `keep`: all is in the bucket by now."""
+  (_root() / KEEP).unlink(missing_ok=True)
+
+
 def put_file(url, path):
   """Put a file into a bucket."""
   if path.stat().st_size <= SMALL:
@@ -71,13 +75,23 @@ def _root():
   if key not in _roots:
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove_abandoned(parent)
-    path = parent / secrets.token_hex(8)
-    path.mkdir(mode=0o700)
-    lock = open(path / LOCK, 'w', opener=atomic.no_follow)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    _roots[key] = path, lock
+    while (found := _new_root(parent)) is None:
+      pass
+    _roots[key] = found
     atexit.register(_remove_own, key)
   return _roots[key][0]
+
+
+def _new_root(parent):
+  """Return (a new folder, its locked file); None if another process removed it before it was locked."""
+  path = parent / secrets.token_hex(8)
+  path.mkdir(mode=0o700)
+  lock = open(path / LOCK, 'w', opener=atomic.no_follow)
+  locks.lock(lock)
+  if os.fstat(lock.fileno()).st_nlink:
+    return path, lock
+  lock.close()
+  return None
 
 
 def _remove_own(key):
@@ -88,9 +102,9 @@ def _remove_own(key):
 
 
 def _remove_abandoned(parent):
-  """Remove the folders of processes that have ended."""
+  """Remove the folders of processes that have ended; without flock they are not known, and stay."""
   for path in parent.iterdir():
-    with contextlib.suppress(OSError), open(path / LOCK) as lock:  # another process may be removing it
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process is running
-      if not (path / KEEP).exists():
+    with contextlib.suppress(OSError), open(path / LOCK, 'r+') as lock:  # another process may be removing it
+      # BlockingIOError: its process is running
+      if locks.lock(lock, wait=False) and not (path / KEEP).exists():
         atomic.remove(path)
