@@ -25,7 +25,7 @@ class Queue:
   def __init__(self):
     self._changed, self._planning = threading.Condition(), threading.Lock()
     self._awaited, self._planned, self._order = collections.deque(), collections.deque(), None
-    self._threads = self._readers = 0
+    self._threads, self._waited_for = 0, collections.Counter()  # number of readers that wait for a shard
     self._failure = None
     self.note, self._while_waiting = print_line, lambda: None
 
@@ -51,21 +51,24 @@ class Queue:
         if not shard.done and (shard.failed or not shard.claimed):
           shard.claimed, shard.failed = True, False
           self._awaited.append(shard)
-      self._readers += 1
+      self._waited_for.update(shards)
       self._start_threads()
+    seen = _n_downloaded(shards)
     try:
       while missing := [shard for shard in shards if not shard.done]:
         if self._failure:
           raise self._failure
         with self._changed:
           self._changed.wait_for(lambda missing=missing: any(shard.done for shard in missing), timeout=1)
-        self._while_waiting()
+        before, seen = seen, _n_downloaded(shards)
+        if seen > before:
+          self._while_waiting()
         if time.monotonic() - began > due:
           due += REPORT_AGAIN
           self.note(_waiting_line(missing))
     finally:
       with self._changed:
-        self._readers -= 1
+        self._waited_for -= collections.Counter(shards)
 
   def _start_threads(self):
     limit = THREADS_IF_AWAITED if self._awaited else THREADS
@@ -78,7 +81,7 @@ class Queue:
     while (shard := self._next()) is not None:
       error = shard.load()
       with self._changed:
-        raised = self._readers > 0
+        raised = self._waited_for[shard] > 0
         if error and raised:
           shard.error = error
         elif error:  # whoever reads the shard, perhaps hours later, begins again
@@ -117,7 +120,11 @@ class Queue:
         self._order, self._failure = order if found is not None else None, failure
 
 
+def _n_downloaded(shards):
+  return sum(shard.n_downloaded for shard in shards)
+
+
 def _waiting_line(shards):
-  done, size = sum(shard.n_downloaded for shard in shards), sum(shard.size for shard in shards)
+  done, size = _n_downloaded(shards), sum(shard.size for shard in shards)
   more = f' and {len(shards) - 1} more' if len(shards) > 1 else ''
   return f'waiting for {shards[0].url}{more}: {done / 1e6:,.0f} of {size / 1e6:,.0f} MB are here'
