@@ -9,7 +9,7 @@ from gptjax.storage.files import access, atomic, parts, paths, records
 from gptjax.storage.files.json_files import NUMBER
 from gptjax.storage.files.paths import Url
 
-EVERY = 10.0  # seconds between parts of a journal in a bucket: an evaluation that is stopped ends at once
+PART_SECONDS = 10.0  # between parts of a journal in a bucket: an evaluation that is stopped ends at once
 
 # Layout of `grids` in results.json: cells of how a score depends on the protocol.
 GRIDS = {str: [{'text': str, 'stride': (int, type(None)), 'unit': str, 'value': NUMBER, 'paper': bool}]}
@@ -58,11 +58,10 @@ class Journal:
   def open(self):
     """Open the file for writing, once all processes have read it."""
     if jax.process_index() == 0 and isinstance(self._path, Url):
-      self._file = parts.Writer(self._path, records.log, EVERY)
+      self._file = parts.Writer(self._path, records.log, PART_SECONDS)
     elif jax.process_index() == 0:
       access.make_folder(self._path.parent)
-      atomic.write(self._path, ''.join(map(_line, self._valid)))
-      parts.remove(self._path)  # of a copy of a run in a bucket
+      parts.replace(self._path, ''.join(map(_line, self._valid)))
       self._file = open(self._path, 'a', buffering=1, opener=atomic.no_follow)
     self._valid = []
 

@@ -17,7 +17,7 @@ from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent, table
-from gptjax.evaluate.journal import EVERY, GRIDS, Journal
+from gptjax.evaluate.journal import GRIDS, PART_SECONDS, Journal
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
@@ -83,7 +83,7 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   loaded = [read_task(task, data) for task in tasks]  # all data is checked before anything is scored
   # By default a GPU rounds float32 factors to 10 bits, and results depend on the shapes of batches.
   precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
-  saved = f'the answers until {EVERY:g} s ago' if isinstance(workdir, Url) else 'all answers so far'
+  saved = f'the answers until {PART_SECONDS:g} s ago' if isinstance(workdir, Url) else 'all answers so far'
   shutdown.exit_on_signal(f'stopped; {saved} are saved: run the same command to resume')
   with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):

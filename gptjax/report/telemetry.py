@@ -91,8 +91,7 @@ class Telemetry:
       return
     if self.file:
       self.file.close()
-    atomic.write(self.path, ''.join(map(_line, self.records)))
-    parts.remove(self.path)  # of a copy of a run in a bucket
+    parts.replace(self.path, ''.join(map(_line, self.records)))
     self.file = open(self.path, 'a', buffering=1, opener=atomic.no_follow)
 
   def value(self, step, name):

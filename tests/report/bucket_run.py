@@ -21,7 +21,7 @@ def write_steps(log, start, steps, flush_every=5, pause=0.0):
 
 
 if __name__ == '__main__':
-  parts.EVERY = 0.2
+  parts.PART_SECONDS = 0.2
   workdir, start, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
   log = telemetry.Telemetry(workdir, steps, tensorboard=False)
   log.begin(start)

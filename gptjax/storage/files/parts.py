@@ -9,7 +9,8 @@ number: the first time in the name of a process is after those of all parts befo
 says.
 
 Reading puts together NAME.jsonl, if there is one, and the parts, also in a copy of the folder on this
-machine.
+machine. When a run continues in such a copy, `replace` puts one file in their place. Until that is done,
+NAME/whole.jsonl has its content, and nothing else is read.
 """
 
 import concurrent.futures
@@ -21,14 +22,17 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from gptjax.errors import InputError
 from gptjax.storage.files import access, atomic, spool
 from gptjax.storage.files.paths import Url
 
-EVERY = 60.0        # seconds between parts
-LARGEST = 1 << 40   # bytes of an object that is read
-READERS = 16        # parts that are read at a time
-MERGED = 64         # parts that are merged into one
-TRIES = 5           # lists of parts, if some are merged while they are read
+PART_SECONDS = 60.0   # between parts
+CLOSE_SECONDS = 30.0  # that `Writer.close` waits for the last part
+LARGEST = 1 << 40     # bytes of an object that is read
+READERS = 16          # parts that are read at a time
+MERGED = 64           # parts that are merged into one
+TRIES = 5             # lists of parts, if some are merged while they are read
+WHOLE = 'whole.jsonl'
 _PART = re.compile(r'((\d{8}T\d{12})-[0-9a-f]{8})-(\d{6,})(?:-(\d{6,}))?\.jsonl')
 _TIME = '%Y%m%dT%H%M%S%f'
 
@@ -69,6 +73,8 @@ def read(path, log):
     path: Path or Url of NAME.jsonl.
     log: called with a line about parts that are missing.
   """
+  if (whole := _whole(path)) is not None:
+    return [(folder_of(path) / WHOLE, whole)]
   for _ in range(TRIES):
     parts = _parts(path)
     locations = [path, *(folder_of(path) / part.name for part in parts)]
@@ -102,11 +108,27 @@ def _gaps(parts):
     before = part
 
 
-def remove(path):
-  """Remove the parts of a file of this machine, whose lines are all in the file by now."""
-  for name in access.names(folder_of(path)):
-    if _PART.fullmatch(name):
-      access.remove(folder_of(path) / name)
+def _whole(path):
+  """Return the content of an unfinished `replace`, or None."""
+  whole = folder_of(path) / WHOLE
+  return None if isinstance(path, Url) or not whole.is_file() else _read(whole)
+
+
+def replace(path, text):
+  """Replace `NAME.jsonl` and its parts, if there are any, on this machine by one file NAME.jsonl.
+
+  If the process is killed meanwhile, either the old lines are read or the new ones.
+  """
+  names = [name for name in access.names(folder_of(path)) if _PART.fullmatch(name)]
+  if names:
+    atomic.write(folder_of(path) / WHOLE, text)  # from here on, the new lines are read
+  atomic.write(path, text)
+  for name in names:
+    access.remove(folder_of(path) / name)
+  if names:
+    atomic.sync(folder_of(path))
+  if folder_of(path).is_dir():
+    access.remove(folder_of(path) / WHOLE)
   with contextlib.suppress(OSError):
     folder_of(path).rmdir()
 
@@ -124,12 +146,12 @@ class Writer:
 
   Args:
     path: Url of NAME.jsonl.
-    every: seconds between parts; None: EVERY.
+    every: seconds between parts; None: PART_SECONDS.
     log: called with a line about a part that could not be put.
   """
 
   def __init__(self, path, log, every=None):
-    self._folder, self._log, self._every = folder_of(path), log, every or EVERY
+    self._folder, self._log, self._every = folder_of(path), log, every or PART_SECONDS
     self._prefix, self._number = _new_prefix(part_names(path)), 0
     self._file = open(spool.folder(path.parent) / f'{self._prefix}-{path.name}', 'xb+',
                       opener=atomic.no_follow)
@@ -138,8 +160,8 @@ class Writer:
     self._starts = [0]      # of the parts that are not merged and of the next one, bytes
     self._merged = 0        # number of parts that are merged
     self._writing, self._putting = threading.Lock(), threading.Lock()
-    self._raised, self._closing = False, threading.Event()
-    self._thread = threading.Thread(target=self._put_regularly, name='parts', daemon=True)
+    self._raised, self._closing, self._error = False, threading.Event(), None
+    self._thread = threading.Thread(target=self._work, name='parts', daemon=True)
     self._thread.start()
 
   def write(self, text):
@@ -153,23 +175,34 @@ class Writer:
     Raises:
       InputError: it could not be put; a later call tries again.
     """
-    self._raised = True
-    self._put()
-    self._raised = False
+    try:
+      self._put()
+    except BaseException:
+      self._raised = True
+      raise
 
   def close(self):
-    """Put the last part and stop; after `flush` has raised an error, only say where the lines are."""
+    """Put the last part and stop; it waits CLOSE_SECONDS, and says where lines are that are not put by then.
+
+    Raises:
+      InputError: they could not be put; but not if this was the error of the last `flush` already.
+    """
+    raised = self._raised
     self._closing.set()
-    self._thread.join()
-    try:
-      if not self._raised:
-        self._put()
-    finally:
-      if self._content:
-        spool.keep()
-        self._log(f'{self._folder}: the last lines are not there, but in {self._file.name}, '
-                  f'from byte {self._end - len(self._content):,} on')
+    self._thread.join(CLOSE_SECONDS)
+    waiting = self._thread.is_alive()  # for the storage: the thread ends with the process
+    with self._writing:
+      self._file.flush()
+      put, written = self._starts[-1], self._file.seek(0, os.SEEK_END)
+    if put < written:
+      spool.keep()
+      self._log(f'{self._folder}: the last lines are not there, but in {self._file.name}, '
+                f'from byte {put:,} on')
+    if not waiting:
       self._file.close()
+    if put < written and not raised:
+      raise self._error or InputError(f'{self._folder}: the storage has not answered for {CLOSE_SECONDS:g} '
+                                      's: see whether it can be reached, and start again')
 
   def _put(self):
     with self._putting:
@@ -177,11 +210,11 @@ class Writer:
         if self._next():
           access.write(self._folder / _name(self._prefix, self._number), self._content)
           self._starts.append(self._starts[-1] + len(self._content))
-          self._content, self._number = b'', self._number + 1
+          self._content, self._number, self._raised = b'', self._number + 1, False
 
   def _merge(self):
     """Merge MERGED parts, if there are so many: the file of this machine has their lines, too."""
-    while len(self._starts) > MERGED:
+    while len(self._starts) > MERGED and not self._closing.is_set():
       with self._writing:
         self._file.flush()
         self._file.seek(self._starts[0])
@@ -203,17 +236,25 @@ class Writer:
         self._end += len(self._content)
     return bool(self._content)
 
-  def _put_regularly(self):
-    warned = False
+  def _work(self):
+    """The thread: puts and merges parts until `close`, then puts the last one."""
+    warned = set()
+    def attempt(work, fault):
+      try:
+        work()
+        warned.discard(fault)
+      except Exception as error:  # the next `flush` raises that of a part
+        if fault not in warned:
+          self._log(f'{self._folder}: {fault} ({error})')
+        warned.add(fault)
     while not self._closing.wait(self._every):
+      attempt(self._put, f'lines could not be put there, and wait in {self._file.name}')
+      attempt(self._merge, 'parts could not be merged, which is tried again later')
+    if not self._raised:
       try:
         self._put()
-        self._merge()
-        warned = False
-      except Exception as error:  # the next `flush` raises it
-        if not warned:
-          self._log(f'{self._folder}: lines could not be put there, and wait in {self._file.name} ({error})')
-        warned = True
+      except Exception as error:
+        self._error = error
 
 
 def _new_prefix(names):

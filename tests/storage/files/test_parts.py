@@ -1,12 +1,14 @@
 """Files of lines that grow in a bucket: parts that are never changed, in order; damage is reported."""
 
+import functools
 import threading
+import time
 
 import object_storage
 import pytest
 
 from gptjax.errors import InputError
-from gptjax.storage.files import access, buckets, cache, parts, paths, records, spool
+from gptjax.storage.files import access, atomic, buckets, cache, parts, paths, records, spool
 
 
 @pytest.fixture(scope='module', params=object_storage.BUCKETS)
@@ -146,3 +148,107 @@ def test_lines_that_cannot_be_put_stay_on_this_machine(path, served, monkeypatch
   assert kept.read_text() == '1\n2\n3\n' and said == [
     f'{path.parent / "lines"}: the last lines are not there, but in {kept}, from byte 4 on']
   assert (spool._root() / spool.KEEP).exists()
+
+
+def test_after_an_outage_that_is_over_the_last_lines_are_put(path, monkeypatch):
+  said, write, fails = [], access.write, [True]
+  def failing(url, content):
+    if fails:
+      raise InputError('an outage')
+    write(url, content)
+  monkeypatch.setattr(access, 'write', failing)
+  writer = parts.Writer(path, said.append, every=0.02)
+  writer.write('1\n')
+  with pytest.raises(InputError, match='an outage'):
+    writer.flush()
+  fails.clear()
+  deadline = time.monotonic() + 30
+  while not parts.part_names(path) and time.monotonic() < deadline:
+    time.sleep(0.02)
+  writer._every = 1e6  # whatever the thread does from now on
+  writer.write('2\n')
+  writer.close()
+  assert lines(path) == ['1', '2']
+
+
+def test_lines_after_a_flush_that_failed_are_not_lost_silently(path, monkeypatch, tmp_path):
+  said = []
+  writer = parts.Writer(path, said.append)
+  writer.write('1\n')
+  with monkeypatch.context() as patched:
+    patched.setattr(access, 'write', lambda url, content: (_ for _ in ()).throw(InputError('an outage')))
+    with pytest.raises(InputError):
+      writer.flush()
+    writer.write('2\n')
+    writer.close()
+  kept = next(tmp_path.glob('cache/outgoing/*/*/*.jsonl'))
+  assert kept.read_text() == '1\n2\n' and said == [
+    f'{path.parent / "lines"}: the last lines are not there, but in {kept}, from byte 0 on']
+  assert (spool._root() / spool.KEEP).exists()
+
+
+def test_closing_waits_a_short_time_for_the_storage(path, monkeypatch, tmp_path):
+  monkeypatch.setattr(parts, 'CLOSE_SECONDS', 0.2)
+  answered, write, said = threading.Event(), access.write, []
+  monkeypatch.setattr(access, 'write', lambda url, content: (answered.wait(60), write(url, content)))
+  writer = parts.Writer(path, said.append)
+  writer.write('1\n')
+  began = time.monotonic()
+  with pytest.raises(InputError, match=r'the storage has not answered for 0\.2 s'):
+    writer.close()
+  assert time.monotonic() - began < 10 and len(said) == 1 and 'the last lines are not there' in said[0]
+  answered.set()
+  writer._thread.join()
+
+
+def test_a_merge_that_fails_is_reported_as_such_and_tried_again(path, monkeypatch):
+  monkeypatch.setattr(parts, 'MERGED', 2)
+  said, remove, failed = [], access.remove, []
+  def failing(url):
+    if len(failed) < 3:
+      failed.append(url)
+      raise InputError('access is denied')
+    remove(url)
+  monkeypatch.setattr(access, 'remove', failing)
+  writer = parts.Writer(path, said.append, every=0.02)
+  for number in range(3):
+    writer.write(f'{number}\n')
+    writer.flush()
+  deadline = time.monotonic() + 30
+  while (len(parts.part_names(path)) > 2 and time.monotonic() < deadline) or len(failed) < 3:
+    time.sleep(0.02)
+  writer.close()
+  assert lines(path) == ['0', '1', '2']
+  assert said == [f'{path.parent / "lines"}: parts could not be merged, which is tried again later '
+                  '(access is denied)']
+
+
+def test_a_kill_while_parts_become_one_file_doubles_and_loses_nothing(tmp_path, monkeypatch):
+  path = tmp_path / 'lines.jsonl'
+  folder = tmp_path / 'lines'
+  operations = [(atomic, 'write'), (access, 'remove'), (atomic, 'sync')]
+  for steps in range(99):
+    folder.mkdir(exist_ok=True)
+    path.write_text('0\n')
+    for number in range(3):
+      (folder / f'20261130T094706123456-1f2e3d4c-{number:06}.jsonl').write_text(f'{number + 1}\n')
+    assert lines(path) == ['0', '1', '2', '3']
+    left = [steps]
+    def killed(work, *arguments, left=left):
+      if not left[0]:
+        raise KeyboardInterrupt
+      left[0] -= 1
+      return work(*arguments)
+    with monkeypatch.context() as patched:
+      for module, name in operations:
+        patched.setattr(module, name, functools.partial(killed, getattr(module, name)))
+      try:
+        parts.replace(path, '0\n1\n2\n')
+        break
+      except KeyboardInterrupt:
+        pass
+    found = lines(path)
+    assert found in (['0', '1', '2', '3'], ['0', '1', '2'])
+    parts.replace(path, ''.join(f'{line}\n' for line in found))
+    assert lines(path) == found and not folder.exists()
+  assert steps > 4 and lines(path) == ['0', '1', '2'] and not folder.exists()
