@@ -1,10 +1,11 @@
 """TensorBoard files of a run, optional: if one cannot be written, the run continues without.
 
 In a bucket no file grows. So the files of a workdir there are written into the spool of this machine, and the
-writer starts another file every `EVERY` seconds and at each `flush`; the closed ones are put into the bucket.
+writer starts another file every `FILE_SECONDS` and at each `flush`; the closed ones are put into the bucket.
+What cannot be put is tried again with the next file, and stays on this machine if that fails until the end.
 """
 
-import concurrent.futures
+import queue
 import threading
 import time
 
@@ -14,8 +15,10 @@ from gptjax.command import streams
 from gptjax.data.corpus import pipeline
 from gptjax.storage.files import spool
 from gptjax.storage.files.paths import Url
+from gptjax.text.words import plural
 
-EVERY = 60.0  # seconds between files in a bucket
+FILE_SECONDS = 60.0   # between files in a bucket
+CLOSE_SECONDS = 30.0  # that `close` waits for the last files
 FOLDER = 'tensorboard'
 
 
@@ -33,13 +36,13 @@ class TensorBoard:
     self.writer = None  # opened at the first write, because it needs TensorFlow, which is being imported
     self.opened, self.lock = 0.0, threading.Lock()
     self.submitted = set()  # closed files
-    self.uploads = concurrent.futures.ThreadPoolExecutor(1, 'tensorboard')
+    self.uploads = _Uploads(self.target, self.folder) if self.in_bucket else None
 
   def write(self, step, metrics):
     """Append metrics {name: float} of a step."""
     if not self.failed:
       with self._optional(), self.lock:
-        if self.writer and self.in_bucket and time.monotonic() - self.opened > EVERY:
+        if self.writer and self.in_bucket and time.monotonic() - self.opened > FILE_SECONDS:
           self._rotate()
         self.writer = self.writer or self._open()
         self.writer.write_scalars(step, metrics)
@@ -51,14 +54,15 @@ class TensorBoard:
         self._rotate()
 
   def close(self):
-    """End the files, and wait until they are in the bucket."""
+    """End the files, and wait up to CLOSE_SECONDS until they are in the bucket."""
     if self.writer and not self.failed:
       with self._optional(), self.lock:
         if self.in_bucket:
           self._rotate()
         else:
           self.writer.close()
-    self.uploads.shutdown()
+    if self.uploads:
+      self.uploads.close()
 
   def _rotate(self):
     """Close the file and put it into the bucket, in another thread; the next write opens another one."""
@@ -67,13 +71,7 @@ class TensorBoard:
       writer.close()
       closed = set(self.folder.iterdir()) - self.submitted
       self.submitted |= closed
-      self.uploads.submit(self._put, sorted(closed))
-
-  def _put(self, closed):
-    for path in closed if not self.failed else ():
-      with self._optional():
-        spool.put_file(self.target / path.name, path)
-        path.unlink()
+      self.uploads.put(sorted(closed))
 
   def _open(self):
     pipeline.import_tensorflow()  # before clu, which would not silence it or hide the accelerators from it
@@ -85,6 +83,55 @@ class TensorBoard:
     def disable():
       self.failed = True
     return streams.optional(f'TensorBoard ({self.target})', disable)
+
+
+class _Uploads:
+  """Puts files into a folder in a bucket, in a thread, and removes them here.
+
+  Args:
+    target: Url of the folder.
+    folder: Path of the folder of this machine that has the files.
+  """
+
+  def __init__(self, target, folder):
+    self._target, self._folder = target, folder
+    self._offered, self._waiting, self._warned = queue.SimpleQueue(), [], False
+    self._thread = threading.Thread(target=self._work, name='tensorboard', daemon=True)
+
+  def put(self, files):
+    """Start to put files, after those that could not be put before."""
+    if not self._thread.ident:
+      self._thread.start()
+    self._offered.put(files)
+
+  def close(self):
+    """Wait up to CLOSE_SECONDS for the last files; those that are left are kept, with a warning."""
+    if not self._thread.ident:
+      return
+    self._offered.put(None)
+    self._thread.join(CLOSE_SECONDS)
+    if left := sum(path.is_file() for path in self._folder.iterdir()):
+      spool.keep()
+      streams.log(f'TensorBoard ({self._target}): {plural(left, "file")} could not be put there: see '
+                  f'{self._folder}', warning=True)
+
+  def _work(self):
+    while (files := self._offered.get()) is not None:
+      self._waiting += files
+      self._put_waiting()
+    self._put_waiting()
+
+  def _put_waiting(self):
+    try:
+      while self._waiting:
+        spool.put_file(self._target / self._waiting[0].name, self._waiting[0])
+        self._waiting.pop(0).unlink()
+      self._warned = False
+    except Exception as error:
+      if not self._warned:
+        streams.log(f'TensorBoard ({self._target}): files cannot be put there, and wait in {self._folder} '
+                    f'({" ".join(str(error).split())})', warning=True)
+      self._warned = True
 
 
 class Profile:
@@ -122,4 +169,7 @@ class Profile:
   def _optional(self):
     def disable():
       self.end = self.first  # no further steps
-    return streams.optional(f'the profile ({self.target})', disable)
+      if self.in_bucket:
+        spool.keep()
+    here = f'; on this machine {self.folder}' if self.in_bucket else ''
+    return streams.optional(f'the profile ({self.target}{here})', disable)

@@ -23,9 +23,11 @@ class Run:
   """Writes to a project of Weights & Biases, until that fails; a missing package is such a failure.
 
   The run keeps its id in WORKDIR/wandb/run_id, so a resumed run continues there; the other files of the
-  package are in the spool if the workdir is in a bucket. Steps of a metric may come
-  twice, after a resume or a rewind: metrics are plotted against the metric `step`, not the internal counter,
-  which only increases.
+  package are in the spool if the workdir is in a bucket. If the package is offline, these are the only
+  record: they are put below WORKDIR/wandb at the end, and kept in the spool until then.
+
+  Steps of a metric may come twice, after a resume or a rewind: metrics are plotted against the metric `step`,
+  not the internal counter, which only increases.
   """
 
   def __init__(self, workdir, project):
@@ -44,6 +46,10 @@ class Run:
     if self.run and not self.failed:
       with self._optional():
         self.run.finish()
+        for folder in (offline := self._offline_runs()):
+          spool.put_folder(self.workdir / 'wandb' / folder.name, folder)
+        if offline:
+          spool.forget()
 
   def _start(self):
     try:
@@ -65,6 +71,15 @@ class Run:
       settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False,
                               x_disable_meta=True, init_timeout=30, login_timeout=10))
     self.run.define_metric('*', step_metric='step')
+    if offline := self._offline_runs():
+      spool.keep()
+      records.log(f'Weights & Biases is offline: the metrics are in {offline[-1]}, and below {folder} when '
+                  'the run has ended; `wandb sync FOLDER` sends them')
+
+  def _offline_runs(self):
+    """Return the folders of the spool that the package has written because it is offline."""
+    in_bucket = isinstance(self.workdir, Url)
+    return sorted((spool.folder(self.workdir) / 'wandb').glob('offline-run-*')) if in_bucket else []
 
   def _optional(self):
     def disable():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import object_storage
 import pytest
@@ -125,7 +126,7 @@ def test_damage_is_reported_and_the_rest_is_read(workdir, capsys):
 
 
 def test_tensorboard_files_are_put_closed_and_a_failure_ends_nothing(workdir, monkeypatch, tmp_path, capsys):
-  monkeypatch.setattr(tensorboard, 'EVERY', 0.0)
+  monkeypatch.setattr(tensorboard, 'FILE_SECONDS', 0.0)
   log = telemetry.Telemetry(workdir, 9, tensorboard=True)
   log.begin(0)
   for step in (1, 2, 3):
@@ -148,8 +149,30 @@ def test_tensorboard_files_are_put_closed_and_a_failure_ends_nothing(workdir, mo
   log.close()
   found = telemetry.read_metrics(workdir / 'metrics.jsonl')
   assert [record['step'] for record in found] == [1, 2, 3, 4, 5, 6]
-  said = [line for line in capsys.readouterr().err.splitlines() if 'continuing without' in line]
-  assert len(said) == 1 and said[0].startswith(f'TensorBoard ({workdir}/tensorboard) failed')
+  said = [line for line in capsys.readouterr().err.splitlines() if 'TensorBoard' in line]
+  local = spool.folder(workdir) / 'tensorboard'
+  first, what = min(path.name for path in local.iterdir()), f'TensorBoard ({workdir}/tensorboard):'
+  assert said == [f'{what} files cannot be put there, and wait in {local} ({workdir}/tensorboard/{first}: '
+                  'access is denied)', f'{what} 3 files could not be put there: see {local}']
+  assert (spool._root() / spool.KEEP).exists()
+
+
+def test_tensorboard_files_of_an_outage_are_put_when_it_is_over(workdir, monkeypatch):
+  monkeypatch.setattr(tensorboard, 'FILE_SECONDS', 0.0)
+  put, outage = spool.put_file, [1, 1]
+  def failing(url, path):
+    if outage:
+      outage.pop()
+      raise InputError(f'{url}: the storage has not answered')
+    put(url, path)
+  monkeypatch.setattr(spool, 'put_file', failing)
+  log = telemetry.Telemetry(workdir, 9, tensorboard=True)
+  log.begin(0)
+  for step in (1, 2, 3):
+    log.write(step, metrics(step))
+  log.close()
+  assert len(access.names(workdir / 'tensorboard')) == 3
+  assert not (spool._root() / spool.KEEP).exists()
 
 
 def test_the_folder_of_weights_and_biases_is_here_and_its_id_in_the_bucket(workdir, monkeypatch):
@@ -162,6 +185,27 @@ def test_the_folder_of_weights_and_biases_is_here_and_its_id_in_the_bucket(workd
   assert first['id'] == second['id'] == access.read(workdir / 'wandb' / 'run_id').decode()
   assert first['dir'].startswith(str(cache.root())) and first['name'] == first['group'] == workdir.name
   assert access.names(workdir / 'wandb') == ['run_id']
+
+
+class Offline(Fake):
+  """Weights & Biases without network."""
+
+  def init(self, **options):
+    folder = Path(options['dir']) / 'wandb' / 'offline-run-1'
+    folder.mkdir(parents=True)
+    (folder / 'run.wandb').write_bytes(b'metrics')
+    return super().init(**options)
+
+
+def test_an_offline_run_of_weights_and_biases_is_put_at_the_end(workdir, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'wandb', Offline())
+  run = wandb_process.Run(workdir, 'mine')
+  run.write(1, metrics(1))
+  kept = spool._root() / spool.KEEP
+  assert kept.exists()  # if the process is killed
+  assert 'is offline: the metrics are in ' + str(spool.folder(workdir)) in capsys.readouterr().err
+  run.close()
+  assert access.read(workdir / 'wandb' / 'offline-run-1' / 'run.wandb') == b'metrics' and not kept.exists()
 
 
 def test_a_report_of_a_bucket_is_that_of_its_copy(workdir, tmp_path):
