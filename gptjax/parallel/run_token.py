@@ -2,7 +2,7 @@
 
 Launchers set GPTJAX_RUN_TOKEN in all processes. Without it, process 0 writes a random token into the workdir
 if that is on a file system that all processes share; anyone who can write there can change the run anyway. If
-the machines share no file system there is no token, and a warning is printed.
+the machines share no file system, or the workdir is in a bucket, there is no token, and a warning is printed.
 
 The token itself is never sent: each side sends a nonce, and an HMAC of both nonces proves that it has the
 token.
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic
+from gptjax.storage.files import atomic, paths
 
 VARIABLE = 'GPTJAX_RUN_TOKEN'
 MIN_LENGTH = 16  # characters: a shorter token could be found by brute force from a recorded proof
@@ -83,14 +83,14 @@ def process_0_token(workdir, one_machine):
   """Context manager that yields the Token of process 0; a file that it writes is removed at the end.
 
   Args:
-    workdir: of the run, may not exist yet; '' or None if the run has none.
+    workdir: of the run, may not exist yet; '' or None if the run has none. In a bucket there is no file.
     one_machine: whether all processes are known to be on this machine.
   """
   key = from_environment()
   if key:
     yield Token(key, VARIABLE)
     return
-  if not workdir or not (one_machine or on_shared_file_system(workdir)):
+  if not workdir or paths.URL.match(str(workdir)) or not (one_machine or on_shared_file_system(workdir)):
     yield NO_TOKEN
     return
   missing_folders = [folder for folder in (Path(workdir), *Path(workdir).parents) if not folder.exists()]

@@ -21,11 +21,11 @@ def free_address():
     return f'127.0.0.1:{server.getsockname()[1]}'
 
 
-def outcomes(arguments, limit=60, workdir=''):
+def outcomes(arguments, limit=60, workdir='', log=lambda line: None):
   """(hosts, bind) that each `meet(address, n, me)` gives, or the message of its error."""
   def one(arguments):
     try:
-      met = rendezvous.connect(*arguments, limit, str(workdir), lambda line: None)
+      met = rendezvous.connect(*arguments, limit, str(workdir), log)
     except (InputError, LostProcess, rendezvous.Stopped) as error:
       return str(error)
     for connection in met.connections.values():
@@ -338,5 +338,17 @@ def test_a_token_file_that_cannot_be_written_whole_is_removed(tmp_path, monkeypa
     raise OSError(errno.ENOSPC, 'no space left on the disk')
   monkeypatch.setattr(run_token.os, 'fsync', full)
   with run_token.process_0_token(tmp_path / 'new' / 'run', True) as token:
+    assert token == run_token.NO_TOKEN
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('workdir', ['gs://b/run', 's3://b/run'])
+def test_a_workdir_in_a_bucket_has_no_token_file(tmp_path, monkeypatch, workdir):
+  monkeypatch.chdir(tmp_path)
+  said, address = [], free_address()
+  found = outcomes([(address, 2, i) for i in range(2)], workdir=workdir, log=said.append)
+  assert found == [([HERE] * 2, address), ([HERE] * 2, None)]
+  assert len(said) == 1 and run_token.VARIABLE in said[0]
+  with run_token.process_0_token(workdir, True) as token:
     assert token == run_token.NO_TOKEN
   assert not list(tmp_path.iterdir())
