@@ -12,7 +12,7 @@ from gptjax.errors import InputError
 from gptjax.pretrained import layout, open_source
 from gptjax.pretrained.export import checkpoint_exporter
 from gptjax.storage.checkpoint import any_completed
-from gptjax.storage.files import access, atomic, cache, paths
+from gptjax.storage.files import access, atomic, buckets, cache, paths, records
 from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
 
@@ -116,7 +116,7 @@ def _workdir_tokenizer(workdir, tokenizer):
 
 
 def save_run_tokenizer(source, tokenizer, workdir):
-  """Save the tokenizer in the workdir unless it has one.
+  """Save the tokenizer in the workdir, see `save_tokenizer`.
 
   The tokenizer of the initial weights takes precedence: a corpus does not have the `eos_ids` of the model.
 
@@ -132,21 +132,42 @@ def save_run_tokenizer(source, tokenizer, workdir):
 
 
 def save_tokenizer(tokenizer, workdir):
-  """Write WORKDIR/tokenizer unless it exists.
+  """Write WORKDIR/tokenizer, unless the run has one.
 
-  In a bucket it is whole if the workdir has a config.json: so call it before that is written.
+  A workdir with a config.json has that of its run, whole: so call it before that is written. Without one,
+  what is there may be of another run, which was killed early: it is replaced if it differs (on this machine
+  it is renamed to `tokenizer.replaced`).
   """
   workdir = paths.location(workdir)
-  folder = workdir / 'tokenizer'
+  folder, files = workdir / 'tokenizer', saved_files(tokenizer)
+  if _is_saved(workdir):
+    return
   if isinstance(workdir, Url):
-    if not access.is_folder(folder) or not access.is_file(workdir / 'config.json'):
-      for name, content in saved_files(tokenizer).items():
-        access.write(folder / name, content)
-  elif not folder.exists():
-    new = atomic.new_name(folder)
-    tokenizer.save(new)
-    atomic.sync_tree(new)
-    atomic.rename(new, folder)
+    for name, content in files.items():
+      access.write(folder / name, content)
+    for name in buckets.find(folder).keys() - files.keys():
+      access.remove(folder / name)
+    return
+  if folder.exists():
+    if _has_files(folder, files):
+      return
+    records.log(f'{folder} is not the tokenizer of this run: moved to '
+                f'{atomic.move_aside(folder, "replaced").name}')
+  new = atomic.new_name(folder)
+  tokenizer.save(new)
+  atomic.sync_tree(new)
+  atomic.rename(new, folder)
+
+
+def _is_saved(workdir):
+  """Whether the workdir has the tokenizer of its run."""
+  return access.is_folder(workdir / 'tokenizer') and access.is_file(workdir / 'config.json')
+
+
+def _has_files(folder, files):
+  """Whether a folder of this machine has exactly these files, {name: bytes}."""
+  return access.names(folder) == sorted(files) and all(
+    (folder / name).is_file() and access.read(folder / name) == content for name, content in files.items())
 
 
 def save_corpus_tokenizer(tokenizer, workdir):
@@ -159,6 +180,5 @@ def save_corpus_tokenizer(tokenizer, workdir):
     tokenizer: folder of the tokenizer.
     workdir: workdir of the run.
   """
-  workdir = paths.location(workdir)
-  if isinstance(workdir, Url) or not (workdir / 'tokenizer').exists():
+  if not _is_saved(paths.location(workdir)):
     save_tokenizer(loading.load(str(cache.folder(paths.location(tokenizer)))), workdir)

@@ -10,6 +10,7 @@ from gptjax.pretrained.checked_fields import check_fields
 from gptjax.storage import checkpoint
 from gptjax.storage.files import access, cache, records
 from gptjax.storage.files.paths import Url
+from gptjax.storage.manifest import MANIFEST
 from gptjax.storage.milestones import MILESTONES
 
 CHECKPOINTS, TOKENIZER = 'checkpoints', 'tokenizer'
@@ -50,10 +51,12 @@ def open_checkpoint(folder):
 def saved_weights(folder):
   """Return {step: folder} of all checkpoints and milestones of a run, ascending.
 
-  If a step has both, the folder is that of the milestone.
+  If a step has both, the folder is that of the milestone. A milestone without a manifest is not whole, and is
+  left out.
   """
-  found = {step: folder / kind / str(step) for kind in (CHECKPOINTS, MILESTONES)
-           for step in checkpoint.steps(folder / kind)}
+  found = {step: folder / CHECKPOINTS / str(step) for step in checkpoint.steps(folder / CHECKPOINTS)}
+  copies = {step: folder / MILESTONES / str(step) for step in checkpoint.steps(folder / MILESTONES)}
+  found |= {step: copy for step, copy in copies.items() if access.is_file(copy / MANIFEST)}
   return dict(sorted(found.items()))
 
 

@@ -9,11 +9,14 @@ from hf_files import write_folder
 from safetensors.numpy import load_file
 
 import gptjax
+from gptjax.data.tokenizers import loading, training
+from gptjax.data.tokenizers.tokenizer_files import saved_files
 from gptjax.errors import InputError
 from gptjax.generate import generation
 from gptjax.pretrained import __main__ as command
 from gptjax.pretrained import export
-from gptjax.pretrained.run_weights import save_tokenizer
+from gptjax.pretrained.run_weights import save_corpus_tokenizer, save_tokenizer
+from gptjax.pretrained.workdir import saved_weights
 from gptjax.storage.files import access, buckets, cache, paths, spool
 
 
@@ -140,6 +143,37 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(folder, bucket
   names = {path.name for path in folder.iterdir()}
   assert {path.name for path in copy.iterdir()} == {*names, 'generation_config.json'}
   assert load_file(copy / 'model.safetensors').keys() == load_file(folder / 'model.safetensors').keys()
+
+
+def test_a_new_run_replaces_the_tokenizer_of_one_that_was_killed_early(bucket, tmp_path, capsys):
+  training.train('bpe', 260, ['the cat sat'], progress=False).save(tmp_path / 'first')
+  training.train('char', None, ['the dog'], progress=False).save(tmp_path / 'second')
+  first, second = (loading.load(str(tmp_path / name)) for name in ('first', 'second'))
+  for workdir in (bucket, tmp_path / 'run'):
+    access.make_folder(workdir)
+    save_tokenizer(first, workdir)
+    save_tokenizer(second, workdir)
+    assert access.names(workdir / 'tokenizer') == sorted(saved_files(second))
+    save_corpus_tokenizer(tmp_path / 'first', workdir)
+    assert loading.load(str(workdir / 'tokenizer')).digest == first.digest
+    access.write(workdir / 'config.json', b'{}')
+    save_corpus_tokenizer(tmp_path / 'second', workdir)  # the run has one
+    assert loading.load(str(workdir / 'tokenizer')).digest == first.digest
+  assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == [
+    'config.json', 'tokenizer', 'tokenizer.replaced', 'tokenizer.replaced-2']
+  assert capsys.readouterr().err.count('is not the tokenizer of this run: moved to') == 2
+
+
+def test_a_milestone_that_is_not_whole_does_not_hide_its_checkpoint(bucket, tmp_path):
+  for workdir in (bucket, tmp_path / 'run'):
+    for name in ('checkpoints/10', 'milestones/5', 'checkpoints/5'):
+      access.make_folder(tmp_path / 'run' / name)
+      access.write(paths.below(workdir, f'{name}/manifest.json'), b'{}')
+    for name in ('milestones/10', 'milestones/20'):
+      access.make_folder(tmp_path / 'run' / name)
+      access.write(paths.below(workdir, f'{name}/state'), b'x')
+    assert saved_weights(workdir) == {5: paths.below(workdir, 'milestones/5'),
+                                      10: paths.below(workdir, 'checkpoints/10')}
 
 
 def test_the_tokenizer_of_a_run_is_written_again_unless_it_is_known_to_be_whole(folder, bucket):
