@@ -14,6 +14,7 @@ import numpy as np
 from gptjax.command import bars, shutdown
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import pipeline
+from gptjax.errors import InputError
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
@@ -224,6 +225,27 @@ def score_history(run, telemetry):
   return processes.on_process_0(read)
 
 
+def best_saved_step(run, telemetry):
+  """The step with the best score, the first of equal ones, among those whose checkpoint was saved.
+
+  A save to a bucket may have failed: then a line says which step is used instead.
+  """
+  history = sorted(score_history(run, telemetry), key=lambda pair: (-pair[0], pair[1]))
+  def choose():
+    folder = run.folder / 'checkpoints'
+    saved = {*checkpoints.steps(folder)}
+    return next((step for _, step in history
+                 if step in saved and checkpoints.read_manifest(folder / str(step))), None)
+  step = processes.on_process_0(choose)
+  if step is None:
+    raise InputError(f'{run.folder / "checkpoints"} has no checkpoint of a step that was evaluated: restore '
+                     'one from a copy, or start in another workdir')
+  if step != history[0][1]:
+    telemetry.log(f'the checkpoint of the best step, {history[0][1]}, was not saved or is gone: step {step} '
+                  'is the best of the others')
+  return step
+
+
 def patience_exhausted(run, telemetry):
   """Whether the last `finetune.patience` evaluations have brought no improvement."""
   patience = run.config.finetune.patience
@@ -263,7 +285,7 @@ def finish_run(run, state, shapes, telemetry):
     The content of result.json; None if a signal has stopped the run.
   """
   config, data = run.config, run.data
-  _, step = max(score_history(run, telemetry), key=lambda pair: (pair[0], -pair[1]))
+  step = best_saved_step(run, telemetry)
   logged = processes.on_process_0(lambda: next((record for record in reversed(telemetry.records)
                                                 if record['step'] == step and 'eval/score' in record), None))
   exporting, splits = _can_export(run, telemetry), _final_splits(run, logged)
