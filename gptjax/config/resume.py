@@ -14,11 +14,12 @@ from gptjax.errors import InputError
 from gptjax.storage.files import access, paths
 from gptjax.storage.files.run_config import as_tuple, read
 
-# Fields that are not restored: mesh, kernels, compilation, evaluation batch size, input paths, predictions.
+# Fields that are not restored: mesh, kernels, compilation, evaluation batch size, input paths, predictions,
+# and how this machine uses buckets, which is set before the workdir is read.
 NOT_RESTORED = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
                 'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
-                'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'finetune.data_dir',
-                'finetune.lstm_from', 'finetune.predict')
+                'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'data.cache_', 'storage.',
+                'finetune.data_dir', 'finetune.lstm_from', 'finetune.predict')
 # Fields that `config.resolve` sets; restoring them is not reported.
 RESOLVED_FIELDS = ('model.n_inner', 'model.compute_dtype', 'data.seq_len', 'train.microbatch_size')
 # Fields of config.model that do not change the weights' shapes or meaning.
