@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage.files import buckets
+from gptjax.storage.files import buckets, paths
+from gptjax.storage.files.paths import Url
 from gptjax.text import text_checks
 from gptjax.text.redacted import without_secrets
 
@@ -29,16 +30,27 @@ def find_files(pattern):
   """
   if '://' in pattern:
     with _read_errors(pattern):
-      import fsspec
-      system, path = fsspec.core.url_to_fs(pattern, **buckets.file_system_options(pattern))
-      details = system.glob(path, detail=True) if glob.has_magic(path) else (
-        {path: system.info(path)} if system.exists(path) else {})
-      return [(system.unstrip_protocol(name), info['size'])
-              for name, info in sorted(details.items()) if info['type'] == 'file']
+      return _repeated(pattern, lambda: _find_remote(pattern))
   paths = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
   for path in paths:  # the manifest, which is JSON, records the names
     text_checks.require_valid(path, 'the name of a file')
   return [(path, Path(path).stat().st_size) for path in paths if Path(path).is_file()]
+
+
+def _find_remote(pattern):
+  import fsspec
+  system, path = fsspec.core.url_to_fs(pattern, **buckets.file_system_options(pattern))
+  details = system.glob(path, detail=True) if glob.has_magic(path) else (
+    {path: system.info(path)} if system.exists(path) else {})
+  return [(system.unstrip_protocol(name), info['size'])
+          for name, info in sorted(details.items()) if info['type'] == 'file']
+
+
+def _repeated(url, attempt):
+  """Return attempt(), repeated if the URL is in a bucket and the storage fails for a reason that passes."""
+  scheme, rest = paths.split_url(url)
+  scheme = 'gs' if scheme == 'gcs' else scheme
+  return buckets.repeated(Url(scheme, rest), attempt) if scheme in paths.BUCKETS else attempt()
 
 
 @contextlib.contextmanager
@@ -49,6 +61,8 @@ def _read_errors(path):
   """
   try:
     yield
+  except InputError as error:  # of `buckets`
+    raise InputError(without_secrets(str(error), path)) from None
   except Exception as error:
     reason = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
     message = f'{path} cannot be read: {" ".join(str(reason).split())}'
@@ -64,11 +78,7 @@ def open_bytes(path):
     DamagedFile: raised by the reader if the compressed content is damaged.
   """
   with _read_errors(path):
-    if '://' in path:
-      import fsspec
-      raw = _Raw(path, fsspec.open(path, 'rb', **buckets.file_system_options(path)).open())
-    else:
-      raw = _Raw(path, open(path, 'rb', buffering=0))
+    raw = _Raw(path, _Remote(path) if '://' in path else open(path, 'rb', buffering=0))
   if path.endswith('.gz'):
     return io.BufferedReader(_Decompressed(gzip.GzipFile(fileobj=raw), raw, path), CHUNK)
   if path.endswith('.zst'):
@@ -102,6 +112,47 @@ class _Raw(io.RawIOBase):
   def close(self):
     self._file.close()
     super().close()
+
+
+class _Remote:
+  """A file at a URL, opened again at the same position when an attempt to read it is repeated."""
+
+  def __init__(self, url):
+    self._url, self._file, self._position = url, None, 0
+    self._attempt(lambda file: None)
+
+  def seek(self, offset, whence=0):
+    return self._attempt(lambda file: file.seek(offset, whence))
+
+  def tell(self):
+    return self._position
+
+  def readinto(self, buffer):
+    return self._attempt(lambda file: file.readinto(buffer))
+
+  def close(self):
+    if self._file:
+      self._file.close()
+
+  def _attempt(self, work):
+    return _repeated(self._url, lambda: self._once(work))
+
+  def _once(self, work):
+    try:
+      if self._file is None:
+        import fsspec
+        self._file = fsspec.open(self._url, 'rb', **buckets.file_system_options(self._url)).open()
+        if self._position:
+          self._file.seek(self._position)
+      result = work(self._file)
+      self._position = self._file.tell()
+      return result
+    except Exception:
+      file, self._file = self._file, None
+      if file:
+        with contextlib.suppress(Exception):
+          file.close()
+      raise
 
 
 class _Decompressed(io.RawIOBase):

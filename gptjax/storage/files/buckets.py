@@ -325,3 +325,8 @@ def _passes(error, status):
 
 def _reason(error):
   return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
+def repeated(url, attempt):
+  """Return attempt(), repeated like a request to the bucket of `url` if it fails for a reason that passes."""
+  return _repeated(url, lambda system: attempt())
