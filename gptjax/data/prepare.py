@@ -18,12 +18,15 @@ if __name__ == '__main__':
   early.handle_help(parser, 'prepare')
 
 import contextlib
+import errno
 import json
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from gptjax import errors
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
   FRACTIONS,
@@ -127,7 +130,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
 
 
 def _run_in_spool(job):
-  """Prepare a corpus in a folder of this machine and upload it to the bucket."""
+  """Prepare a corpus in a folder of this machine, which holds all of it, and upload it to the bucket."""
   spool = cache.spool(job.out)
   uploader = upload.Uploader(spool, job.out)
   with ownership.own_folder(job.out), ownership.own_folder(spool), contextlib.closing(uploader):
@@ -136,7 +139,20 @@ def _run_in_spool(job):
     _check_same(job, uploader.begin(job.settings))
     uploader.start(job.settings)
     local = job._replace(out=spool, uploader=uploader)
-    return uploader.finish(_finished(local) or _run(local), job.progress)
+    try:
+      return uploader.finish(_finished(local) or _run(local), job.progress)
+    except Exception as error:
+      fault = errors.system_fault(error)
+      full = fault and fault.number in (errno.ENOSPC, errno.EDQUOT)
+      if full and Path(fault.path or spool).is_relative_to(spool):
+        raise InputError(_no_room(job.out, spool)) from error
+      raise
+
+
+def _no_room(url, spool):
+  return (f'no space left on the disk of {spool}, which holds the whole corpus until it is in {url}: free '
+          'some and run the same command again; or give --out on a larger disk, and copy that folder to the '
+          'bucket')
 
 
 def _finished(job):

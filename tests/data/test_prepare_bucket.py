@@ -1,5 +1,6 @@
 """A corpus that is prepared into a bucket is the local one, byte for byte, in spite of kills and faults."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from prepared import contents, make_texts, write_jsonl
 
 from gptjax.data import inspect as inspect_command
 from gptjax.data import prepare, upload
-from gptjax.data.corpus import reader, remote_shards, shard_queue
+from gptjax.data.corpus import reader, remote_shards, shard_queue, shards
 from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership
 from gptjax.storage.files import buckets, cache, paths
@@ -204,3 +205,17 @@ def test_a_corpus_in_a_bucket_is_a_source(url, source, local, tmp_path):
   prepared.run(f'corpus:{url}:train', tmp_path / 'd', f'bpe:{url}/tokenizer')
   one, other = contents(tmp_path / 'a'), contents(tmp_path / 'b')
   assert all(one[name] == other[name] for name in one if name != 'manifest.json')
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_and_the_same_command_continues(url, source, local, monkeypatch, number):
+  def full(self):
+    raise OSError(number, os.strerror(number))
+  with monkeypatch.context() as patched:
+    patched.setattr(shards.SplitWriter, 'sync', full)
+    with pytest.raises(InputError) as error:
+      prepared.run(source, url, **OPTIONS)
+  assert str(error.value).startswith(
+    f'no space left on the disk of {cache.spool(url)}, which holds the whole corpus until it is in {url}: ')
+  prepared.run(source, url, **OPTIONS)
+  assert in_bucket(url) == contents(local)

@@ -19,7 +19,9 @@ def parser():
   add('--source', action='append', required=True, help='KIND:WHERE; repeatable')
   add('--tokenizer', required=True,
       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, char:DIR, sentencepiece:FILE, train-bpe:N or train-char')
-  add('--out', type=paths.bucket_flag, required=True, help='folder of the corpus')
+  add('--out', type=paths.bucket_flag, required=True,
+      help='folder of the corpus, here or in a bucket (gs://, s3://); then this machine has all of it too '
+           'until the end, in ~/.cache/gptjax/buckets')
   add('--validation_fraction', type=FRACTIONS, default=0.005,
       help='share of the documents that is held out (default 0.005)')
   add('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
