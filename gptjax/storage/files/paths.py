@@ -1,4 +1,12 @@
-"""Paths of flags, config fields and arguments, made absolute where they are read."""
+"""Paths of flags, config fields and arguments, made absolute where they are read.
+
+Which function to use:
+    local     a path that must be on this machine, as text: a URL is an error
+    anywhere  a path that may be in a bucket, as text: for flags and config fields, which stay text
+    location  the same as a Path or a Url: where files are read or written
+    parsed    like `location`, but a path of this machine stays as it is: no `~`, and relative if it was; for
+              names in recorded settings, and for functions of the library, as `open` takes them
+"""
 
 import argparse
 import os
