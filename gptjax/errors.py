@@ -41,6 +41,23 @@ class InputError(_Message, ValueError):
   """
 
 
+class Unavailable(InputError):
+  """The storage has not answered for a long time, which says nothing about what is stored there.
+
+  Commands print the line and exit with 70, so that launchers restart the run.
+  """
+  exit_code = LOST
+
+
+class Denied(Unavailable):
+  """The storage refuses access: the credentials or the permissions have to be mended. Exit code 2."""
+  exit_code = BAD_INPUT
+
+
+class LostWorkdir(InputError):
+  """Another run owns the workdir now; this one must write nothing more and end."""
+
+
 class LostProcess(_Message, RuntimeError):
   """Another process of the run is missing, dead or hangs: one line with its name.
 
@@ -62,7 +79,7 @@ def describe(error, workdir):
     workdir: of the run, used if the error has no path; '' if the command has none.
   """
   if isinstance(error, InputError):
-    return str(error), BAD_INPUT
+    return str(error), getattr(error, 'exit_code', BAD_INPUT)
   if isinstance(error, LostProcess):
     return str(error), LOST
   if line := _exhausted(error):

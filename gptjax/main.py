@@ -105,4 +105,8 @@ if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
   exit_code = main(sys.argv)
   shutdown.ignore_signals()
+  saving = sys.modules.get('gptjax.storage.orbax_io')
+  if saving and saving.abandoned:  # Python would wait for their threads
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(exit_code)
   sys.exit(exit_code)

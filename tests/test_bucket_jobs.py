@@ -79,7 +79,7 @@ def test_a_corpus_a_run_and_all_that_follows(bucket, hosts, text, tmp_path):
   prepare(hosts[2], text, here / 'corpus')
   local = files(here / 'corpus')
   assert {name: buckets.read(root / 'corpus' / name) for name in buckets.find(root / 'corpus')
-          if name != 'owner.json'} == local
+          } == local
   assert 'documents' in hosts[1].run(*module('data.inspect', root / 'corpus'))
 
   workdir = root / 'run'

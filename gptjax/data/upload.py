@@ -53,7 +53,8 @@ class Uploader:
       InputError: the folder holds something else.
     """
     self._present = buckets.find(self._url)
-    if unexpected := set() if shards.STATE in self._present else set(self._present) - {owner_record.FILE}:
+    others = {name for name in self._present if not name.startswith(f'{bucket_ownership.FOLDER}/')}
+    if unexpected := set() if shards.STATE in self._present else others:
       raise InputError(f'{self._url} is not empty (it holds {min(unexpected)}): give a new folder as --out')
     state, marker = {'settings': settings}, self._url / shards.STATE
     if not buckets.create(marker, json.dumps(records.add_checksum(state), sort_keys=True)):

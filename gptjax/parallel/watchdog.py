@@ -20,7 +20,7 @@ class Watchdog:
   def __init__(self, limits):
     self.limits = limits
     self.ended = threading.Event()
-    buckets.configure(on_retry=lambda: self.progress(slow=True))  # the storage may be away for a while
+    buckets.configure(on_retry=self._storage_is_away)
     self.progress(slow=True)
     threading.Thread(target=self._watch, daemon=True).start()
 
@@ -32,6 +32,11 @@ class Watchdog:
     """
     name = 'compile_timeout' if slow else 'step_timeout'
     self.due = name, getattr(self.limits, name) or math.inf, time.monotonic()
+
+  def _storage_is_away(self):
+    """A request is repeated: progress, unless its thread is one that nothing waits for."""
+    if not threading.current_thread().daemon:
+      self.progress(slow=True)
 
   def close(self):
     self.ended.set()

@@ -279,6 +279,7 @@ def evaluate_if_due(run, state, step, telemetry, evaluate, tasks):
 
 def save(state, step, telemetry, saves, stopping=False):
   """Start to save a checkpoint, unless it exists."""
+  saves.stopping = stopping
   log_save(telemetry, saves.wait())
   saves.save(state, step, telemetry.value(step, 'eval/loss'), stopping)
 

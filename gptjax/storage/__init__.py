@@ -1,8 +1,7 @@
 """The stored state of a run: checkpoints, their manifests, the ownership of a workdir.
 
   bucket_ownership
-              Exclusive ownership of a folder in a bucket: a record of the owner in `owner.json`, with a
-              heartbeat.
+              Exclusive ownership of a folder in a bucket: numbered records of its owners, with heartbeats.
   checkpoint  Verified checkpoints: Orbax writes the arrays, then a manifest records their digests.
   digests     64-bit digests of arrays, computed on their devices and independent of the mesh.
   manifest    The manifest of a checkpoint: JSON that lists its arrays and files with digests, and its own
@@ -10,7 +9,7 @@
   milestones  Milestones: the weights alone of every Nth checkpoint, in `WORKDIR/milestones/STEP`.
   orbax_io    Writing, checking and restoring arrays with Orbax.
   owner_record
-              The record of the owner of a folder, `owner.json`: host, process, start time and a random token.
+              The record of the owner of a folder: host, process, start time and a random token.
   ownership   Exclusive ownership of a folder by one process: a record of the owner in `owner.json`, and a
               lock on it.
   retention   Which checkpoints of a run are kept, and the deletion of the others.

@@ -1,11 +1,12 @@
-"""Exclusive ownership of a folder in a bucket: a record of the owner in `owner.json`, with a heartbeat.
+"""Exclusive ownership of a folder in a bucket: numbered records of its owners, with heartbeats.
 
-The record is created if absent, by one request that only one process can win. The owner rewrites it every
-`HEARTBEAT` seconds with a higher counter, and reads it before: if another process has written its own, this
-one has lost the folder, and `check`, which is called before anything is committed, ends the run.
+The record with the highest number, of `owner/000001.json` and so on, is that of the owner. A process becomes
+the owner by creating the next number if absent, which one of several succeeds in. It rewrites its own record
+every `HEARTBEAT` seconds, and no other: a request of an earlier owner that arrives late changes nothing.
+`check`, which is called before anything is committed, ends a run that is no longer the owner.
 
-The record of a process that has vanished stays. A process that finds one watches it; a record that does not
-change for `TAKEOVER` seconds is replaced. No clocks are compared.
+The record of a process that has vanished stays. A process that finds one watches it, and takes the folder
+over if it does not change for `TAKEOVER` seconds. No clocks are compared.
 """
 
 import contextlib
@@ -13,26 +14,32 @@ import json
 import threading
 import time
 
-from gptjax.errors import InputError
+from gptjax.errors import LostWorkdir
 from gptjax.storage import owner_record
 from gptjax.storage.files import buckets
 
+FOLDER = 'owner'
 HEARTBEAT = 10   # seconds between two heartbeats
 TAKEOVER = 120   # seconds without a heartbeat after which the folder of an owner is taken over
-SETTLE = 2       # seconds after which processes that take over at the same time see who wrote last
+RELEASED = 'released'  # field of the record of an owner that has ended
 
-_owned = {}  # Url of each folder of this process: its record
+_owned = {}  # Url of each folder of this process: the number of its record
 
 
 @contextlib.contextmanager
-def own(folder, log):
-  """Context manager that excludes other owners of a folder, `ownership.own_folder` for a Url."""
-  file, record = folder / owner_record.FILE, owner_record.new()
-  if not buckets.create(file, _text(record)):
-    _take_over(folder, record, log)
-  _owned[folder] = record
+def own(folder, log, keep_record=True):
+  """Context manager that excludes other owners of a folder, `ownership.own_folder` for a Url.
+
+  Args:
+    folder: Url.
+    log: called with a line before waiting for the heartbeat of an earlier owner.
+    keep_record: whether the last record stays, so that numbers are never used again; else it is removed.
+  """
+  record = owner_record.new()
+  number = _acquire(folder, record, log)
+  _owned[folder] = number
   ended = threading.Event()
-  beats = threading.Thread(target=_beat, args=(folder, record, ended), daemon=True)
+  beats = threading.Thread(target=_beat, args=(_file(folder, number), record, ended), daemon=True)
   beats.start()
   try:
     yield
@@ -40,56 +47,74 @@ def own(folder, log):
     ended.set()
     beats.join(HEARTBEAT)
     del _owned[folder]
-    with contextlib.suppress(InputError, OSError):  # without access the record stays, and is taken over
-      if read(folder).get('token') == record['token']:
-        buckets.remove(file)
+    with contextlib.suppress(Exception):  # without access the record stays, and is taken over
+      if keep_record:
+        buckets.put(_file(folder, number), _text({**record, RELEASED: True}))
+      else:
+        buckets.remove(_file(folder, number))
 
 
 def check(path):
-  """Raise InputError if this process has lost the folder that holds `path`, a Url."""
-  for folder, record in list(_owned.items()):
+  """Raise LostWorkdir if this process has lost the folder that holds `path`, a Url."""
+  for folder, number in list(_owned.items()):
     if str(path).startswith(f'{folder}/'):
-      current = read(folder)
-      if current.get('token') != record['token']:
-        raise InputError(f'{folder} was taken over by {owner_record.name(current)}, because this process had '
-                         f'not renewed {owner_record.FILE} for {TAKEOVER} s: this run ends')
+      newest, current = read(folder)
+      if newest != number:
+        raise LostWorkdir(f'{folder} was taken over by {owner_record.name(current)}, because this process '
+                          f'had not renewed its record for {TAKEOVER} s: this run ends')
 
 
 def read(folder):
-  """Return the record; {} if it is absent or damaged."""
+  """Return (number, record) of the newest owner; (0, {}) if there is none."""
+  number = max((int(name[:-len('.json')]) for name in buckets.names(folder / FOLDER)
+                if name.endswith('.json') and name[:-len('.json')].isdecimal()), default=0)
   try:
-    return owner_record.parse(buckets.read(folder / owner_record.FILE, owner_record.MAX_BYTES))
+    content = buckets.read(_file(folder, number), owner_record.MAX_BYTES) if number else b'{}'
   except FileNotFoundError:
-    return {}
+    content = b'{}'
+  return number, owner_record.parse(content)
 
 
-def _take_over(folder, record, log):
-  previous = read(folder)
-  if owner_record.is_alive(previous):
-    raise owner_record.in_use(folder, previous)
-  if not owner_record.has_ended(previous):
-    log(f'{folder} was not released by {owner_record.name(previous)}: waiting up to {TAKEOVER} s for its '
-        'heartbeat')
-    deadline = time.monotonic() + TAKEOVER
-    while time.monotonic() < deadline and (current := read(folder)):
-      if current != previous:
-        raise owner_record.in_use(folder, current)
-      time.sleep(min(HEARTBEAT / 2, 5))
-  buckets.put(folder / owner_record.FILE, _text(record))
-  time.sleep(SETTLE)
-  current = read(folder)
-  if current.get('token') != record['token']:
-    raise owner_record.in_use(folder, current)
+def _file(folder, number):
+  return folder / FOLDER / f'{number:06}.json'
 
 
-def _beat(folder, record, ended):
+def _acquire(folder, record, log):
+  """Wait until there is no living owner, and return the number of the record of this process."""
+  number, previous = read(folder)
+  if previous and not previous.get(RELEASED):
+    if owner_record.is_alive(previous):
+      raise owner_record.in_use(folder, previous)
+    if not owner_record.has_ended(previous):
+      _watch(folder, number, previous, log)
+  if not buckets.create(_file(folder, number + 1), _text(record)):
+    raise owner_record.in_use(folder, read(folder)[1])
+  for earlier in range(max(1, number - 9), number + 1):
+    with contextlib.suppress(Exception):  # they only take space
+      buckets.remove(_file(folder, earlier))
+  return number + 1
+
+
+def _watch(folder, number, previous, log):
+  """Return if the owner gives no sign of life for TAKEOVER seconds."""
+  log(f'{folder} was not released by {owner_record.name(previous)}: waiting up to {TAKEOVER} s for its '
+      'heartbeat')
+  deadline = time.monotonic() + TAKEOVER
+  while time.monotonic() < deadline:
+    time.sleep(min(HEARTBEAT / 2, 5))
+    newest, current = read(folder)
+    if newest != number or (current and not current.get(RELEASED) and current != previous):
+      raise owner_record.in_use(folder, current)
+    if not current or current.get(RELEASED):
+      return
+
+
+def _beat(file, record, ended):
   while not ended.wait(HEARTBEAT):
-    # Without an answer the next heartbeat tries again; `check` reports what lasts.
-    with contextlib.suppress(InputError, OSError):
-      if read(folder).get('token') != record['token']:
-        return
+    # Without an answer the next heartbeat tries again; what lasts is reported by the requests of the run.
+    with contextlib.suppress(Exception):
       record['beat'] += 1
-      buckets.put(folder / owner_record.FILE, _text(record))
+      buckets.put(file, _text(record))
 
 
 def _text(record):

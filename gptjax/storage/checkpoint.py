@@ -23,13 +23,13 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import errors
-from gptjax.errors import InputError
+from gptjax.errors import InputError, LostWorkdir, Unavailable
 from gptjax.parallel import processes
 from gptjax.storage import milestones, orbax_io, retention, step_folders
 from gptjax.storage.digests import describe_arrays, digests
 from gptjax.storage.files import access, paths, records
 from gptjax.storage.files.paths import Url
-from gptjax.storage.manifest import STATE, find_fault, read_manifest, write_manifest
+from gptjax.storage.manifest import STATE, file_facts, find_fault, read_manifest, write_manifest
 from gptjax.storage.retention import in_period
 from gptjax.storage.step_folders import any_completed, is_incomplete, steps
 
@@ -64,7 +64,7 @@ class Checkpoints:
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
-    self.pending, self.started = None, time.monotonic()
+    self.pending, self.started, self.stopping = None, time.monotonic(), False
     self.digests = jax.jit(digests)
     self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
     self.buffers = None  # reused for each copy: new memory pages would cost more than the copy itself
@@ -76,14 +76,16 @@ class Checkpoints:
       state: tree of arrays.
       step: name of the checkpoint.
       metric: held-out loss at this step, or None.
-      stopping: the process will be killed soon: if the folder is in a bucket, `on_saved` is not called.
+      stopping: the process will be killed soon: in a bucket, nothing follows this save.
     """
-    self.wait()
     self.stopping = stopping
+    self.wait()
     self.started = time.monotonic()
     state, folder = _under_stored_names(state), self.folder / str(step)
     try:
       self._start(state, step, folder, metric)
+    except LostWorkdir:
+      raise
     except InputError as error:
       if not isinstance(folder, Url):
         raise
@@ -93,8 +95,10 @@ class Checkpoints:
   def _start(self, state, step, folder, metric):
     if self.rules.weights_only:
       self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
-    prepare = lambda: self._finish_earlier_save(folder, metric) or self._make_folder(folder, state)
-    if processes.on_process_0(prepare):
+    exists, failure = processes.on_process_0(lambda: self._prepare(folder, state, metric))
+    if failure:
+      raise Unavailable(failure)
+    if exists:
       return
     try:
       # On CPUs Orbax reads the arrays in place; a step that overwrites them would wait for that.
@@ -117,11 +121,20 @@ class Checkpoints:
     self.writer.start(folder / STATE, state)
     return state_digests
 
+  def _prepare(self, folder, state, metric):
+    """(whether the checkpoint exists, why a bucket cannot take it or ''), for all processes."""
+    try:
+      return self._finish_earlier_save(folder, metric) or self._make_folder(folder, state), ''
+    except Unavailable as error:
+      return False, f'cannot save checkpoint {folder.name}: {error}'
+
   def _finish_earlier_save(self, folder, metric):
     """Whether this checkpoint exists; if so, add a missing metric and repeat what follows a save."""
     if not step_folders.is_complete(folder):
       return False
     saved = read_manifest(folder)
+    if isinstance(folder, Url) and find_fault(folder, saved):
+      return False
     if saved and saved['metric'] is None and metric is not None:  # measured only after a restart
       write_manifest(folder, {**saved, 'metric': metric})
     self.pending = self.thread.submit(self._follow_up, folder)  # a kill may have prevented it
@@ -142,9 +155,11 @@ class Checkpoints:
         return step, time.monotonic() - started
       arrays = describe_arrays(state, state_digests)
       orbax_io.check_stored(folder / STATE, arrays)
+      facts = {'files': file_facts(folder)} if isinstance(folder, Url) else {}
       if self.before_manifest:
         self.before_manifest()
-      step_folders.complete(folder, {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays})
+      step_folders.complete(folder, {'step': step, 'metric': metric, 'facts': self.facts, 'arrays': arrays,
+                                     **facts})
     except Exception as error:
       self._failed(folder, error)
     seconds = time.monotonic() - started
@@ -159,13 +174,19 @@ class Checkpoints:
   def _follow_up(self, folder):
     """What follows a save: copy milestones, then delete what is not kept, then call `on_saved`."""
     for step in retention.milestone_steps(self.folder, self.rules):
+      if self._in_a_hurry():
+        break
       try:
         milestones.copy_weights(self.folder / str(step), self.params)
       except Exception as error:
         self._raise(f'milestone {step}', self.folder.parent, error)
-    retention.prune(self.folder, self.rules)
-    if self.on_saved and not (self.stopping and isinstance(folder, Url)):
+    if not self._in_a_hurry():
+      retention.prune(self.folder, self.rules)
+    if self.on_saved and not self._in_a_hurry():
       self.on_saved(folder)
+
+  def _in_a_hurry(self):
+    return self.stopping and isinstance(self.folder, Url)
 
   def _failed(self, folder, error):
     """Remove the folder of a failed save and raise its error."""
@@ -176,8 +197,8 @@ class Checkpoints:
 
   def _raise(self, what, folder, error):
     """Raise the error of a failed write; one of the machine or of a bucket becomes an InputError."""
-    if isinstance(folder, Url) and not isinstance(error, AssertionError):
-      raise InputError(f'cannot save {what} to {folder}: {" ".join(str(error).split())[:300]}') from error
+    if isinstance(folder, Url) and (kind := orbax_io.storage_fault(error)):
+      raise kind(f'cannot save {what} to {folder}: {" ".join(str(error).split())[:300]}') from error
     if fault := errors.system_fault(error):
       line = errors.describe_fault(fault, folder, errors.checkpoint_status(self.folder))
       raise InputError(f'cannot save {what}: {line}') from error
@@ -209,6 +230,8 @@ class Checkpoints:
     try:
       result, self.n_failed = pending.result(), 0
       return result
+    except LostWorkdir:
+      raise
     except InputError as error:
       self.n_failed += 1
       if not isinstance(self.folder, Url) or self.n_failed >= self.max_failed or last:
@@ -254,6 +277,7 @@ def restore(folder, abstract_state, log):
     ValueError: no checkpoint is valid, or they are of another model.
   """
   folder = paths.location(folder)
+  processes.on_process_0(lambda: step_folders.finish_deletions(folder))
   exists = processes.on_process_0(lambda: any_completed(folder))
   while (step := processes.on_process_0(lambda: _newest_valid(folder, log), VERIFY_LIMIT)) is not None:
     path = folder / str(step)

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-from pathlib import Path
 
-from gptjax.errors import InputError
+from gptjax.errors import InputError, Unavailable
 from gptjax.storage.files import access, buckets, json_files, paths
 from gptjax.storage.files.paths import Url
 
@@ -16,23 +15,13 @@ LAYOUT = {'step': int, 'metric': json_files.OPTIONAL_NUMBER, 'arrays': {str: [(l
           'facts': {'?corpus_digest': str, '?rewinds': int, '?rewind_history': [dict]}}
 
 
-def steps(folder):
-  """Return the steps of all checkpoint folders, valid or not, ascending."""
-  folder = Path(folder)
-  if not folder.is_dir():
-    return []
-  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-
-
 def read_manifest(folder):
   """Return the manifest of one checkpoint, or None if it is absent or damaged."""
   try:
     manifest = json_files.parse(access.read(folder / MANIFEST), finite=False)
-  except FileNotFoundError:
-    return None
+  except Unavailable:  # which does not say that it is damaged
+    raise
   except (OSError, ValueError):
-    if isinstance(folder, Url) and not access.is_file(folder / MANIFEST):
-      raise  # no access, or no answer: this does not say that it is damaged
     return None
   return manifest if _has_layout(manifest) and manifest == _with_digest(manifest) else None
 
@@ -59,6 +48,8 @@ def find_fault(path, manifest):
   """Return a description of the first fault of a checkpoint's files; None if there is none."""
   if manifest is None:
     return 'no readable manifest'
+  if not manifest['files']:
+    return 'no files'
   listed = buckets.find(path) if isinstance(path, Url) else None
   for name, entry in manifest['files'].items():
     try:

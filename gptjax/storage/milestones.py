@@ -47,7 +47,8 @@ def copy_weights(checkpoint, abstract_params):
   if isinstance(milestone, Url):
     step_folders.begin(milestone)
     _write_weights(milestone, checkpoint, manifest, abstract_params)
-    step_folders.complete(milestone, {**manifest, 'arrays': _weights(manifest)})
+    step_folders.complete(milestone, {**manifest, 'arrays': _weights(manifest),
+                                      'files': file_facts(milestone)})
     return
   atomic.make_folders(milestone.parent)
   new = milestone.with_name(f'{milestone.name}.new')

@@ -17,19 +17,24 @@ from etils import epath
 from etils.epath import gpath
 
 from gptjax import errors
-from gptjax.errors import InputError
+from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
 from gptjax.storage.files import buckets, literal_path
-from gptjax.storage.files.literal_path import literal
+from gptjax.storage.files.literal_path import SPECIAL, literal
 from gptjax.storage.files.paths import Url
 
 # After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
 
+# Codes of errors of the storage, in the messages of TensorStore.
+CODES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'NOT_FOUND', 'DATA_LOSS', 'INTERNAL', 'CANCELLED')
+abandoned = []  # Writers with threads that wait for the storage, and for which Python would wait at its end
+
+
 class Writer:
   """Writes trees of arrays in the background, one at a time."""
 
   def __init__(self):
-    self._orbax = ocp.StandardCheckpointer()
+    self._orbax, self.abandoned = ocp.StandardCheckpointer(), False
     self._folder = contextlib.ExitStack()  # open from `start` until `wait` ends
 
   def start(self, path, state):
@@ -48,10 +53,29 @@ class Writer:
       try:
         ended.result(seconds)
       except TimeoutError:
+        self.abandoned = True
+        abandoned.append(self)
         raise TimeoutError(f'the storage has not taken the arrays within {seconds:.0f} s') from None
 
   def close(self):
-    self._orbax.close()
+    if not self.abandoned:  # it would wait for the storage
+      self._orbax.close()
+
+
+def storage_fault(error):
+  """Return the class of InputError that stands for an error of the storage; None for any other error.
+
+  Orbax and TensorStore raise ValueError, RuntimeError or OSError with the code of the fault in the text.
+  """
+  text = str(error)
+  if isinstance(error, LostWorkdir | errors.LostProcess) or type(error).__name__ == 'JaxRuntimeError':
+    return None
+  if isinstance(error, InputError):
+    return type(error)
+  if 'PERMISSION_DENIED' in text or 'UNAUTHENTICATED' in text or text.startswith('Forbidden'):
+    return Denied
+  known = isinstance(error, OSError | TimeoutError) or any(code in text for code in CODES)
+  return Unavailable if known else None
 
 
 def _finish(future, function):
@@ -75,6 +99,9 @@ def check_supported(workdir):
   """Raise InputError for a workdir that Orbax cannot write checkpoints to, Path or Url."""
   if not isinstance(workdir, Url):
     literal_path.check(workdir)
+  elif SPECIAL.search(workdir.key):
+    raise InputError(f'--workdir {workdir} has a character that Orbax interprets: choose a name without '
+                     '* ? [ \\')
   elif workdir.scheme != 'gs':
     raise InputError(f'--workdir {workdir}: Orbax writes checkpoints to gs:// and to file systems, not to '
                      f'{workdir.scheme}://: use another workdir (corpora, weights and reports can be there)')

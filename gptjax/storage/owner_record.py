@@ -1,4 +1,4 @@
-"""The record of the owner of a folder, `owner.json`: host, process, start time and a random token."""
+"""The record of the owner of a folder: host, process, start time and a random token."""
 
 import contextlib
 import os

@@ -11,7 +11,7 @@ process id and its start time show whether the owner is alive. A record of anoth
 heartbeat within `HEARTBEAT_LIMIT` seconds means that the owner is alive, none that it is dead. No clocks are
 compared.
 
-A folder in a bucket has a record alone, see `bucket_ownership`.
+A folder in a bucket has records alone, see `bucket_ownership`.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ def _log(line):
 
 
 @contextlib.contextmanager
-def own_folder(folder, log=_log):
+def own_folder(folder, log=_log, keep_record=False):
   """Context manager that creates a folder if necessary and excludes other owners.
 
   At the end the record is removed, and the folder too if it was created here and is empty.
@@ -57,12 +57,13 @@ def own_folder(folder, log=_log):
   Args:
     folder: of a run or a corpus.
     log: called with a line about limits of the file system.
+    keep_record: in a bucket, keep the record of the last owner, see `bucket_ownership.own`.
 
   Raises:
     InputError: another process owns the folder (host, process and since when), or it cannot be written to.
   """
   if isinstance(folder, Url):
-    with bucket_ownership.own(folder, log):
+    with bucket_ownership.own(folder, log, keep_record):
       yield
     return
   folder = Path(folder)
@@ -103,7 +104,7 @@ def own_workdir(workdir):
   from gptjax.parallel import processes  # here: corpora are prepared without it
   with contextlib.ExitStack() as stack:
     def own():
-      stack.enter_context(own_folder(paths.location(workdir)))
+      stack.enter_context(own_folder(paths.location(workdir), keep_record=True))
     processes.on_process_0(own)
     yield
 

@@ -2,7 +2,7 @@
 
 import json
 
-from gptjax.errors import InputError
+from gptjax.errors import InputError, Unavailable
 from gptjax.storage import checkpoint
 from gptjax.storage.files import access, paths, records
 from gptjax.text.words import plural
@@ -41,6 +41,8 @@ def read(workdir, log=records.log):
     if len(rewinds) >= count:
       return rewinds
     why = f'has {plural(len(rewinds), "rewind")}, but checkpoint {newest["step"]} records {count}'
+  except Unavailable:
+    raise
   except ValueError as error:
     why = f'is damaged ({error})'
   if count and 'rewind_history' not in newest['facts']:  # of version 0.1.0 or earlier

@@ -13,6 +13,7 @@ In a bucket, where nothing can be renamed, objects beside the folder record it:
 import re
 from pathlib import Path
 
+from gptjax.errors import InputError
 from gptjax.storage import manifest as manifests
 from gptjax.storage import ownership
 from gptjax.storage.files import access, atomic, buckets
@@ -31,8 +32,10 @@ def steps(folder):
     folder: `WORKDIR/checkpoints`, Path or Url; it need not exist.
   """
   names = set(access.names(folder))
+  # On this machine STEP.damaged and STEP.deleting are other folders, beside a new one of that step.
+  not_counted = {f'.{DAMAGED}', f'.{DELETING}'} if isinstance(folder, Url) else ()
   return sorted(int(name) for name in names if name.isdigit()
-                and not {f'{name}.{DAMAGED}', f'{name}.{DELETING}'} & names)
+                and not any(name + marker in names for marker in not_counted))
 
 
 def is_incomplete(path):
@@ -59,9 +62,11 @@ def any_completed(folder):
 def begin(path):
   """Create the folder of a checkpoint that is about to be written, on process 0."""
   if isinstance(path, Url):
+    ownership.check(path)
     buckets.put(_marker(path, SAVING), b'')
     buckets.remove_tree(path)
-    buckets.remove(_marker(path, DAMAGED))
+    for name in (DAMAGED, DELETING):
+      buckets.remove(_marker(path, name))
     return
   new = path.with_name(f'{path.name}.new')
   atomic.remove(new)
@@ -72,10 +77,17 @@ def begin(path):
 
 
 def complete(path, manifest):
-  """Write the manifest of a checkpoint, whose arrays are written, with the facts about its files."""
+  """Write the manifest of a checkpoint, whose arrays are written, with the facts about its files.
+
+  Args:
+    path: of the checkpoint.
+    manifest: with `files`, if the checkpoint is in a bucket: what was there when the arrays were opened.
+  """
   if not isinstance(path, Url):
     atomic.sync_tree(path)
-  manifest = {**manifest, 'files': manifests.file_facts(path)}
+    manifest = {**manifest, 'files': manifests.file_facts(path)}
+  elif fault := manifests.find_fault(path, manifest):
+    raise InputError(f'{path} has changed while it was saved ({fault}): does another run use the workdir?')
   ownership.check(path)
   manifests.write_manifest(path, manifest)
   access.remove(_marker(path, SAVING))

@@ -33,7 +33,6 @@ def url(served, tmp_path, monkeypatch, request):
   """The Url of an empty folder; the cache is empty, there are no faults yet."""
   scheme, faults = served
   monkeypatch.setattr(buckets, 'FIRST_PAUSE', 0.01)
-  monkeypatch.setattr(bucket_ownership, 'SETTLE', 0.01)
   monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'cache')
   monkeypatch.setattr(cache, '_reserved', {})
   monkeypatch.setattr(cache, '_verified', set())
@@ -146,9 +145,8 @@ KILLED = '''
 import sys
 import prepared
 from pathlib import Path
-from gptjax.storage import bucket_ownership
 from gptjax.storage.files import cache
-cache._Settings.folder, bucket_ownership.SETTLE = Path(sys.argv[3]), 0.01
+cache._Settings.folder = Path(sys.argv[3])
 prepared.run(sys.argv[1], sys.argv[2], shard_tokens=500, commit_seconds=0)
 '''
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, mesh_of
 from storage.test_checkpoint import FACTS, restored, state_on
 
-from gptjax.errors import InputError
+from gptjax.errors import Denied, InputError, LostWorkdir
 from gptjax.storage import checkpoint, manifest, ownership, step_folders
 from gptjax.storage.files import buckets, paths
 from gptjax.storage.retention import Rules
@@ -147,14 +147,34 @@ def test_what_an_interrupted_save_left_is_deleted(folder):
   assert step_folders.steps(folder) == [3]
 
 
-def test_a_lost_folder_gets_no_manifest(folder):
+def test_a_lost_folder_gets_no_manifest_and_ends_the_run_at_once(folder):
   with ownership.own_folder(folder.parent):
     save(folder, 3)
-    other = {'machine': [], 'token': 'other', 'host': 'b', 'pid': 1}
-    buckets.put(folder.parent / 'owner.json', json.dumps(other))
-    with pytest.raises(InputError, match='was taken over by process 1 on b'):
-      save(folder, 5)
-  assert step_folders.is_incomplete(folder / '5')
+    lose = lambda step: buckets.put(folder.parent / 'owner' / '000002.json', json.dumps(
+      {'machine': [], 'token': 'other', 'host': 'b', 'pid': 1}))
+    with pytest.raises(LostWorkdir, match='was taken over by process 1 on b'):
+      save(folder, 5, 6, on_step=lose, max_failed=3)
+  assert not buckets.entry(folder / '5' / manifest.MANIFEST) and step_folders.steps(folder) == [3]
+
+
+def test_a_deletion_that_was_interrupted_does_not_delete_the_step_when_it_is_saved_again(folder):
+  save(folder, 3, 5)
+  buckets.put(folder / '5.deleting', b'')
+  buckets.remove(folder / '5' / manifest.MANIFEST)
+  save(folder, 5)
+  assert restored(folder)[0] == 5 and not buckets.entry(folder / '5.deleting')
+  buckets.put(folder / '5.deleting', b'')
+  assert restored(folder)[0] == 3 and step_folders.steps(folder) == [3]
+
+
+def test_an_outage_is_not_damage(folder, served, monkeypatch):
+  save(folder, 3)
+  monkeypatch.setattr(buckets._Settings, 'retry_seconds', 0)
+  vars(served).update(fail=1.0, code=403, path='manifest.json')
+  with pytest.raises(Denied):
+    restored(folder)
+  vars(served).update(NO_FAULTS)
+  assert restored(folder)[0] == 3 and not buckets.entry(folder / '3.damaged')
 
 
 @pytest.mark.parametrize('fault', [{'fail': 0.1}, *(pytest.param(fault, marks=pytest.mark.slow) for fault in (

@@ -36,7 +36,7 @@ def served(request):
 
 @pytest.fixture
 def folder(served, monkeypatch):
-  for name, seconds in (('HEARTBEAT', 0.2), ('TAKEOVER', 1.5), ('SETTLE', 0.3)):
+  for name, seconds in (('HEARTBEAT', 0.2), ('TAKEOVER', 1.5)):
     monkeypatch.setattr(bucket_ownership, name, seconds)
   return paths.location(f'{served}://buck/run{next(NUMBERS)}')
 
@@ -46,17 +46,17 @@ def elsewhere(record):
   return {**record, 'machine': ['b', 'x', 'y'], 'host': 'b', 'pid': 7}
 
 
-def put(folder, record):
-  buckets.put(folder / owner_record.FILE, json.dumps(record))
+def put(folder, record, number=1):
+  buckets.put(folder / 'owner' / f'{number:06}.json', json.dumps(record))
 
 
 def test_a_second_owner_is_told_of_the_first_and_harms_nothing(folder):
   with ownership.own_folder(folder):
-    before = bucket_ownership.read(folder)
+    before = bucket_ownership.read(folder)[1]
     refused = pytest.raises(InputError, match=rf'in use by process {os.getpid()} on .* \(since ')
     with refused, ownership.own_folder(folder):
       pass
-    assert bucket_ownership.read(folder)['token'] == before['token']
+    assert bucket_ownership.read(folder)[1]['token'] == before['token']
     ownership.check(folder / 'checkpoints' / '1')
   assert buckets.find(folder) == {}
 
@@ -77,7 +77,7 @@ def test_a_vanished_owner_is_replaced_after_a_while(folder):
   started = time.monotonic()
   with ownership.own_folder(folder, said.append):
     assert time.monotonic() - started > bucket_ownership.TAKEOVER
-    assert bucket_ownership.read(folder)['pid'] == os.getpid()
+    assert bucket_ownership.read(folder)[1]['pid'] == os.getpid()
   assert len(said) == 1 and 'was not released by process 7 on b' in said[0]
 
 
@@ -93,7 +93,7 @@ def test_a_killed_owner_of_this_machine_is_replaced_at_once(folder, tmp_path):
     process.communicate()
   said = []
   with ownership.own_folder(folder, said.append):
-    assert not said and bucket_ownership.read(folder)['pid'] == os.getpid()
+    assert not said and bucket_ownership.read(folder)[1]['pid'] == os.getpid()
 
 
 @pytest.mark.parametrize('vanished', [False, True])
@@ -114,11 +114,28 @@ def test_one_of_many_that_start_together_owns_the_folder(folder, vanished):
 def test_a_process_that_lost_the_folder_commits_nothing_and_leaves_the_new_owner(folder):
   new = elsewhere(owner_record.new())
   with ownership.own_folder(folder):
-    put(folder, new)
+    put(folder, new, 2)
     with pytest.raises(InputError, match=r'was taken over by process 7 on b .*this run ends'):
       ownership.check(folder / 'checkpoints')
     time.sleep(0.6)
-  assert bucket_ownership.read(folder) == new
+  assert bucket_ownership.read(folder) == (2, new)
+
+
+def test_a_late_request_of_an_earlier_owner_changes_nothing(folder):
+  put(folder, elsewhere(owner_record.new()))
+  with ownership.own_folder(folder, lambda line: None):
+    put(folder, {**elsewhere(owner_record.new()), 'beat': 9})
+    ownership.check(folder / 'checkpoints')
+    with pytest.raises(InputError, match=f'in use by process {os.getpid()}'), ownership.own_folder(folder):
+      pass
+
+
+def test_a_workdir_keeps_the_number_of_its_last_owner(folder):
+  for number in (1, 2, 3):
+    with ownership.own_workdir(folder):
+      assert bucket_ownership.read(folder)[0] == number
+    assert bucket_ownership.read(folder)[1]['released']
+  assert buckets.names(folder / 'owner') == ['000003.json']
 
 
 def test_a_folder_on_this_machine_is_never_lost(tmp_path):

@@ -222,6 +222,14 @@ def test_where_such_a_path_cannot_be_had_it_is_refused_before_anything_is_writte
     assert path == tmp_path
 
 
+def test_a_step_that_was_damaged_and_is_saved_again_counts(tmp_path):
+  save(tmp_path, 3, 5)
+  (tmp_path / '5' / 'manifest.json').write_text('{}')
+  assert restored(tmp_path)[0] == 3 and (tmp_path / '5.damaged').is_dir()
+  save(tmp_path, 5)
+  assert restored(tmp_path)[0] == 5 and checkpoint.steps(tmp_path) == [3, 5]
+
+
 def spoil(what):
   """Makes each write of Orbax lose something that only opening it would tell."""
   def wait(writer, seconds=None, own=orbax_io.Writer.wait):

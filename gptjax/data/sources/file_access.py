@@ -62,7 +62,7 @@ def _read_errors(path):
   try:
     yield
   except InputError as error:  # of `buckets`
-    raise InputError(without_secrets(str(error), path)) from None
+    raise type(error)(without_secrets(str(error), path)) from None
   except Exception as error:
     reason = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
     message = f'{path} cannot be read: {" ".join(str(reason).split())}'

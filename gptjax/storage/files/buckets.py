@@ -12,12 +12,13 @@ import contextlib
 import errno
 import logging
 import random
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from gptjax import defaults
-from gptjax.errors import InputError
+from gptjax.errors import Denied, InputError, Unavailable
 from gptjax.storage.files import atomic, bounded
 
 PACKAGES = {'gs': ('gcsfs', 'gcs'), 's3': ('s3fs', 's3')}  # scheme: package, extra
@@ -28,7 +29,7 @@ PARALLEL = 4
 SMALL, PARALLEL_SMALL = 1 << 16, 32  # bytes of a range up to which more of them are read at a time
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a request is repeated
 # Packages whose errors without a status are those of a connection.
-NETWORK = {'aiohttp', 'requests', 'urllib3', 'fsspec', 'botocore', 'aiobotocore'}
+NETWORK = {'google', 'aiohttp', 'requests', 'urllib3', 'fsspec', 'botocore', 'aiobotocore'}
 
 
 class Entry(NamedTuple):
@@ -67,7 +68,7 @@ def read(url, max_bytes=bounded.MAX_FILE_BYTES):
   """
   def fetch(system):
     try:
-      return _run(system, system._cat_file, url.key, start=0, end=max_bytes + 1)
+      return _run(system, system._cat_file, url.key, start=0, end=max_bytes + 1, n_bytes=max_bytes)
     except Exception as error:
       if _status(error) == 416:  # an empty object has no such range
         return b''
@@ -134,13 +135,13 @@ def put(url, content):
     content: bytes, or str, written as UTF-8.
   """
   content = content.encode() if isinstance(content, str) else content
-  _repeated(url, lambda system: _run(system, system._pipe_file, url.key, content, n_bytes=len(content)))
+  _written(url, lambda system: _run(system, system._pipe_file, url.key, content, n_bytes=len(content)))
 
 
 def put_file(url, path):
   """Like `put` for a local file of any size."""
   size = Path(path).stat().st_size
-  _repeated(url, lambda system: _run(system, system._put_file, str(path), url.key, n_bytes=size))
+  _written(url, lambda system: _run(system, system._put_file, str(path), url.key, n_bytes=size))
 
 
 def create(url, content):
@@ -152,8 +153,23 @@ def create(url, content):
     except FileExistsError:
       return False
     return True
-  # If an answer was lost, the repeated request finds the object of the first.
-  return _repeated(url, attempt) or read(url, max(len(content), bounded.MAX_FILE_BYTES)) == content
+  while not _written(url, attempt):
+    with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+      # If an answer was lost, the repeated request finds the object of the first.
+      return read(url, max(len(content), bounded.MAX_FILE_BYTES)) == content
+  return True
+
+
+def _written(url, attempt):
+  """`_repeated` for a request that writes: 404 means a lost upload, or that there is no such bucket."""
+  for last in (False, False, True):
+    try:
+      return _repeated(url, attempt)
+    except FileNotFoundError as error:
+      if last:
+        bucket = url.key.partition('/')[0]
+        raise InputError(f'{url} cannot be written: there is no bucket {bucket!r}, or it is hidden from this '
+                         f'account ({_reason(error)})') from error
 
 
 def find(url):
@@ -202,7 +218,7 @@ def _entry(facts):
   return Entry(facts['size'], f'crc32c:{facts.get("crc32c")}', str(facts.get('generation')))
 
 
-_systems = {}
+_systems, _renewing = {}, threading.Lock()
 
 
 def _system(url):
@@ -268,21 +284,37 @@ def _repeated(url, attempt):
       raise
     except Exception as error:
       status = _status(error)
-      if status == 401 and not refreshed:
+      if _expired(error, status) and not refreshed:
         refreshed = True
-        _systems.pop(url.scheme)  # a new one reads new credentials
-        type(system).clear_instance_cache()
+        _renew(url.scheme, system)
         continue
       if fault := _lasting_fault(error, status):
-        raise InputError(f'{url}: {fault}') from error
+        raise Denied(f'{url}: {fault}') from error
       if not _passes(error, status):
-        raise
+        if status is None:
+          raise
+        raise InputError(f'{url}: the storage refuses the request ({status}, {_reason(error)}): see whether '
+                         'the name of the bucket is right') from error
       if time.monotonic() + pause > deadline:
-        raise InputError(f'{url}: the storage has not answered for {_Settings.retry_seconds:g} s '
+        raise Unavailable(f'{url}: the storage has not answered for {_Settings.retry_seconds:g} s '
                          f'({_reason(error)}): see whether it can be reached, and start again') from error
     _Settings.on_retry()
     time.sleep(pause * random.uniform(0.5, 1))
     pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _expired(error, status):
+  """Whether a new client, which reads the credentials again, may succeed."""
+  kinds, texts = {type(one).__name__ for one in _causes(error)}, str(error)
+  return status == 401 or 'RefreshError' in kinds or 'ExpiredToken' in texts
+
+
+def _renew(scheme, system):
+  """Forget the client of a scheme, unless another thread has done so."""
+  with _renewing:
+    if _systems.get(scheme) is system:
+      del _systems[scheme]
+      type(system).clear_instance_cache()
 
 
 def _causes(error):
@@ -305,6 +337,8 @@ def _status(error):
 def _lasting_fault(error, status):
   """What a user has to change, or ''."""
   kinds = {type(one).__name__ for one in _causes(error)}
+  if 'TransportError' in kinds:  # the server that gives credentials is away
+    return ''
   if status == 401 or kinds & {'NoCredentialsError', 'DefaultCredentialsError', 'RefreshError',
                                'PartialCredentialsError', 'TokenRetrievalError'}:
     return (f'the credentials are missing, wrong or expired ({_reason(error)}): see `gcloud auth '
@@ -316,7 +350,7 @@ def _lasting_fault(error, status):
 
 def _passes(error, status):
   if status is not None:
-    return status in (408, 429) or status >= 500
+    return status in (408, 409, 410, 429) or status >= 500
   if isinstance(error, OSError) and error.errno == errno.EBUSY:  # s3fs: slow down
     return True
   packages = {type(one).__module__.partition('.')[0] for one in _causes(error)}

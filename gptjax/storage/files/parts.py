@@ -22,7 +22,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from gptjax.errors import InputError
+from gptjax.errors import Unavailable
 from gptjax.storage.files import access, atomic, spool
 from gptjax.storage.files.paths import Url
 
@@ -201,8 +201,8 @@ class Writer:
     if not waiting:
       self._file.close()
     if put < written and not raised:
-      raise self._error or InputError(f'{self._folder}: the storage has not answered for {CLOSE_SECONDS:g} '
-                                      's: see whether it can be reached, and start again')
+      raise self._error or Unavailable(f'{self._folder}: the storage has not answered for {CLOSE_SECONDS:g} '
+                                       's: see whether it can be reached, and start again')
 
   def _put(self):
     with self._putting:

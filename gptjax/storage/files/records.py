@@ -9,7 +9,7 @@ import sys
 import zlib
 from pathlib import Path
 
-from gptjax.errors import InputError
+from gptjax.errors import InputError, Unavailable
 from gptjax.storage.files import access, json_files, parts
 from gptjax.storage.files.paths import Url
 from gptjax.text.printable import printable
@@ -120,6 +120,8 @@ def read_or_discard(path, log=log, layout=None):
     if not fault:
       return record
     why = f'{path}: {fault}'
+  except Unavailable:
+    raise
   except InputError as error:
     why = str(error).removesuffix(RESTORE)
   damaged = path.parent / f'{path.name}.damaged'

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from gptjax.data.sources import file_access
-from gptjax.errors import InputError
+from gptjax.errors import InputError, Unavailable
 from gptjax.storage.files import buckets
 
 CONTENT = bytes(range(256)) * 20_000
@@ -51,7 +51,7 @@ def test_a_compressed_file_too(opened):
 
 def test_a_fault_that_lasts_is_one_line(opened, monkeypatch):
   monkeypatch.setattr(buckets._Settings, 'retry_seconds', -1)
-  with (pytest.raises(InputError, match=r'^gs://b/file: the storage has not answered for'),
+  with (pytest.raises(Unavailable, match=r'^gs://b/file: the storage has not answered for'),
         file_access.open_bytes('gs://b/file') as file):
     file.read()
 
