@@ -13,6 +13,7 @@ import hashlib
 import os
 import secrets
 
+from gptjax.errors import InputError
 from gptjax.storage.files import atomic, buckets, cache, locks
 
 LOCK, KEEP = 'lock', 'keep'
@@ -104,7 +105,8 @@ def _remove_own(key):
 def _remove_abandoned(parent):
   """Remove the folders of processes that have ended; without flock they are not known, and stay."""
   for path in parent.iterdir():
-    with contextlib.suppress(OSError), open(path / LOCK, 'r+') as lock:  # another process may be removing it
-      # BlockingIOError: its process is running
+    # OSError: another process is removing it; BlockingIOError: its process is running.
+    with (contextlib.suppress(OSError, InputError),
+          open(path / LOCK, 'r+', opener=atomic.no_follow) as lock):
       if locks.lock(lock, wait=False) and not (path / KEEP).exists():
         atomic.remove(path)
