@@ -208,3 +208,5 @@ def in_process(serving):
 
 
 BUCKETS = {'gs': gcs, 's3': s3}
+# For long tests: what differs between the two is in `buckets` alone, whose own tests always run on both.
+GS_AND_SLOWLY_S3 = ['gs', pytest.param('s3', marks=pytest.mark.slow)]

@@ -22,7 +22,7 @@ from gptjax.storage import bucket_ownership
 from gptjax.storage.files import buckets, cache, paths
 
 
-@pytest.fixture(scope='module', params=object_storage.BUCKETS)
+@pytest.fixture(scope='module', params=object_storage.GS_AND_SLOWLY_S3)
 def served(request):
   serving = object_storage.BUCKETS[request.param]('buck')
   with object_storage.in_process(serving) as faults:

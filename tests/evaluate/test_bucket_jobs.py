@@ -15,7 +15,7 @@ from gptjax.storage.files import access, cache, paths
 PASSAGES = ['the blue stone sings of rain', 'never under the tree', 'rain sings of the stone', 'a tree walks']
 
 
-@pytest.fixture(scope='module', params=object_storage.BUCKETS)
+@pytest.fixture(scope='module', params=object_storage.GS_AND_SLOWLY_S3)
 def bucket(request):
   with object_storage.in_process(object_storage.BUCKETS[request.param]('buck')):
     yield paths.location(f'{request.param}://buck/jobs')

@@ -28,7 +28,7 @@ with ownership.own_folder(paths.location(sys.argv[1])):
 NUMBERS = itertools.count()
 
 
-@pytest.fixture(scope='module', params=object_storage.BUCKETS)
+@pytest.fixture(scope='module', params=object_storage.GS_AND_SLOWLY_S3)
 def served(request):
   with object_storage.in_process(object_storage.BUCKETS[request.param]('buck')):
     yield request.param
