@@ -125,6 +125,15 @@ def discard(path):
     atomic.remove_tree(path)
 
 
+def discard_interrupted(folder, before):
+  """Delete, in a bucket, what failed or interrupted saves of steps below `before` have left."""
+  if isinstance(folder, Url):
+    for name in buckets.names(folder):
+      step, _, marker = name.partition('.')
+      if marker == SAVING and step.isdigit() and int(step) < before and not is_complete(folder / step):
+        discard(folder / step)
+
+
 def finish_deletions(folder):
   """Finish the deletions in `WORKDIR/checkpoints` that were interrupted."""
   for name in access.names(folder):

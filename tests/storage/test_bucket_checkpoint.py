@@ -197,6 +197,7 @@ def test_training_survives_failed_saves_but_not_several_in_a_row(folder, served,
   save(folder, 3, 4, 5, 6, on_step=refuse, max_failed=3)
   vars(served).update(NO_FAULTS)
   assert restored(folder)[0] == 6
+  assert {name.partition('/')[0] for name in buckets.find(folder)} == {'3', '6'}, 'failed saves leave nothing'
   with pytest.raises(InputError, match='cannot save checkpoint 8'):
     save(folder, 7, 8, 9, on_step=refuse, max_failed=2)
 
