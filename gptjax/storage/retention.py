@@ -6,8 +6,8 @@ After each save, and when a run resumes at a checkpoint, these are kept:
   3. if `keep_period` is above 0, all whose step is a multiple of it; with `weights_only`, each of these only
      until `milestones` has a copy of its weights, which stays.
 The rules do not depend on each other: a checkpoint is kept if any of them keeps it, and it counts for each.
-All others are deleted. A folder without a valid manifest is neither counted nor deleted, but for what a failed
-save to a bucket has left of an earlier step.
+All others are deleted. A folder without a valid manifest is neither counted nor deleted, except for what a
+failed save to a bucket has left of an earlier step.
 """
 
 from typing import NamedTuple
