@@ -27,8 +27,8 @@ PLAIN = {
   # A line from an untrusted process, which only closes its connection.
   'parallel/rendezvous_server.py', 'parallel/wire.py',
   # A damaged record or row, for the reader that called, which reports the place or refuses the file.
-  'files/records.py', 'report/telemetry.py', 'storage/rewind_log.py', 'evaluate/journal.py',
-  'finetune/tasks/examples.py', 'files/bounded.py', 'files/json_files.py',
+  'storage/files/records.py', 'report/telemetry.py', 'storage/rewind_log.py', 'evaluate/journal.py',
+  'finetune/tasks/examples.py', 'storage/files/bounded.py', 'storage/files/json_files.py',
   'parallel/cluster.py',    # a package that is absent, for the function that names the variable
 }
 
