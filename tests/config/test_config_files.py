@@ -92,8 +92,8 @@ def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('flags, why', [
-  (['--config=configs/quickstart.py', '--workdir=gs://bucket/run'], 'gs://bucket/run'),
-  (['--config=configs/quickstart.py', '--workdir=w', '--config.init_from=s3://bucket'], 's3://bucket'),
+  (['--config=configs/quickstart.py', '--workdir=az://bucket/run'], 'az://bucket/run'),
+  (['--config=configs/quickstart.py', '--workdir=w', '--config.init_from=az://bucket'], 'az://bucket'),
   (['--config=configs/quickstart.py', '--workdir=w', '--config.train.stps=3'], 'config.train.steps'),
   (['--config', 'configs/absent.py', '--workdir=w'], 'configs/absent.py'),
   (['--workdir=w'], '--config is missing'), (['--config=', '--workdir=w'], '--config is missing')])

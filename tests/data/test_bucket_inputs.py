@@ -18,7 +18,6 @@ from gptjax.errors import InputError
 from gptjax.evaluate.run import data_options
 from gptjax.evaluate.texts import sources as eval_sources
 from gptjax.finetune.tasks import examples
-from gptjax.storage import bucket_ownership
 from gptjax.storage.files import buckets, cache, paths
 
 
@@ -33,7 +32,6 @@ def served(request):
 def url(served, tmp_path, monkeypatch, request):
   """The Url of an empty folder; nothing but the cache may be made in the current folder."""
   monkeypatch.setattr(buckets, 'FIRST_PAUSE', 0.01)
-  monkeypatch.setattr(bucket_ownership, 'SETTLE', 0.01)
   monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'cache')
   (tmp_path / 'here').mkdir()
   monkeypatch.chdir(tmp_path / 'here')

@@ -89,7 +89,8 @@ def test_another_corpus_or_other_content_is_refused(url, source):
 
 
 def test_a_second_process_is_refused(url, source):
-  with bucket_ownership.own(url, print), pytest.raises(InputError, match=rf'{url} is in use by process'):
+  owned = bucket_ownership.own(url, print, keep_record=False)
+  with owned, pytest.raises(InputError, match=rf'{url} is in use by process'):
     prepared.run(source, url, **OPTIONS)
   assert in_bucket(url) == {}
 
