@@ -116,5 +116,5 @@ def test_a_damaged_milestone_is_refused_by_name(weights_only, tmp_path):
   shutil.copytree(weights_only, tmp_path, dirs_exist_ok=True)
   file = max((tmp_path / 'milestones' / '12' / 'state').rglob('*'), key=lambda path: path.stat().st_size)
   file.write_bytes(file.read_bytes()[:-1])
-  with pytest.raises(InputError, match=r'milestones/12 is damaged \(state/.* differs from its hash'):
+  with pytest.raises(InputError, match=r'milestones/12 is damaged \(state/.* differs from its checksum'):
     gptjax.load(tmp_path / 'milestones' / '12')

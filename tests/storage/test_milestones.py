@@ -59,7 +59,7 @@ def test_one_bit_of_a_milestone_that_flips_is_found(tmp_path):
   save(tmp_path, 10)
   folder = tmp_path / 'milestones' / '10'
   flip(largest(folder / 'state'), 1234)
-  assert 'differs from its hash' in checkpoint.find_fault(folder, checkpoint.read_manifest(folder))
+  assert 'differs from its checksum' in checkpoint.find_fault(folder, checkpoint.read_manifest(folder))
 
 
 def test_the_newest_and_the_best_stay_whole_besides(tmp_path):
