@@ -1,6 +1,7 @@
 """Milestones: the weights of every Nth checkpoint, copied completely or not at all, before it is deleted."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from storage.test_power_loss import losses
 from gptjax.errors import InputError
 from gptjax.pretrain import rewind
 from gptjax.storage import checkpoint, milestones, orbax_io, rewind_log
+from gptjax.storage.files import paths
 from gptjax.storage.retention import Rules
 
 RULES = dict(keep=1, keep_best=0, keep_period=10, weights_only=True)
@@ -154,4 +156,5 @@ def test_a_rewind_discards_the_milestones_after_it_too(tmp_path):
 
 
 def test_the_milestone_of_a_checkpoint_is_beside_it():
-  assert str(milestones.milestone_of('a/run/checkpoints/10')) == 'a/run/milestones/10'
+  for run in (Path('a/run'), paths.location('gs://bucket/a/run')):
+    assert milestones.milestone_of(run / 'checkpoints' / '10') == run / 'milestones' / '10'
