@@ -210,3 +210,12 @@ def in_process(serving):
 BUCKETS = {'gs': gcs, 's3': s3}
 # For long tests: what differs between the two is in `buckets` alone, whose own tests always run on both.
 GS_AND_SLOWLY_S3 = ['gs', pytest.param('s3', marks=pytest.mark.slow)]
+
+
+def served(params):
+  """Return a fixture of a module: (scheme, Faults) of an empty bucket `buck`, for each scheme of `params`."""
+  @pytest.fixture(scope='module', params=params)
+  def served(request):
+    with in_process(BUCKETS[request.param]('buck')) as faults:
+      yield request.param, faults
+  return served

@@ -132,6 +132,7 @@ def train_loop(run, state, telemetry, saves):
   run.watchdog.progress(slow=True)
   stopped = run.stop.requested()
   if stopped:
+    saves.stopping = True
     saves.save(state, int(state.step), _metric(telemetry, int(state.step)))
   saves.wait(last=True)
   processes.on_process_0(lambda: None)  # process 0 has written the manifest: the checkpoint is complete

@@ -83,7 +83,7 @@ def process_0_token(workdir, one_machine):
   """Context manager that yields the Token of process 0; a file that it writes is removed at the end.
 
   Args:
-    workdir: of the run, may not exist yet; '' or None if the run has none. In a bucket there is no file.
+    workdir: of the run, may not exist yet; '' or None if the run has none. In a bucket no file is written.
     one_machine: whether all processes are known to be on this machine.
   """
   key = from_environment()

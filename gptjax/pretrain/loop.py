@@ -237,7 +237,8 @@ def train_loop(run, state, batches, telemetry, saves):
   step = int(state.step)
   stopped = run.stop.requested()  # an evaluation after the last step may have been interrupted too
   if stopped:
-    save(state, step, telemetry, saves, stopping=True)
+    saves.stopping = True
+    save(state, step, telemetry, saves)
   log_save(telemetry, saves.wait(last=True))
   processes.on_process_0(lambda: None)  # wait for process 0 to write the manifest of the checkpoint
   return state, not stopped
@@ -277,11 +278,10 @@ def evaluate_if_due(run, state, step, telemetry, evaluate, tasks):
       telemetry.write(step, {'eval/tasks': len(scores), **scores})
 
 
-def save(state, step, telemetry, saves, stopping=False):
+def save(state, step, telemetry, saves):
   """Start to save a checkpoint, unless it exists."""
-  saves.stopping = stopping
   log_save(telemetry, saves.wait())
-  saves.save(state, step, telemetry.value(step, 'eval/loss'), stopping)
+  saves.save(state, step, telemetry.value(step, 'eval/loss'))
 
 
 def log_save(telemetry, saved):

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import errors
-from gptjax.errors import InputError, LostWorkdir, Unavailable
+from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
 from gptjax.parallel import processes
 from gptjax.storage import milestones, orbax_io, retention, step_folders
 from gptjax.storage.digests import describe_arrays, digests
@@ -54,13 +54,14 @@ class Checkpoints:
 
   Attributes:
     started: `time.monotonic()` at the start of the last save, or when this object was made.
+    stopping: set by a run whose process will be killed soon: in a bucket, nothing follows a save then.
   """
 
   def __init__(self, folder, rules, facts, on_saved=None, before_manifest=None, max_failed=1,
                upload_seconds=None):
     self.folder = paths.location(folder)
     self.rules, self.facts, self.on_saved, self.before_manifest = rules, facts, on_saved, before_manifest
-    self.max_failed, self.n_failed, self.upload_seconds = max_failed, 0, upload_seconds
+    self.max_failed, self.failures, self.upload_seconds = max_failed, [], upload_seconds
     errors.quiet_libraries()
     self.writer = orbax_io.Writer()
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -69,16 +70,14 @@ class Checkpoints:
     self.copy = jax.jit(lambda state, into: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
     self.buffers = None  # reused for each copy: new memory pages would cost more than the copy itself
 
-  def save(self, state, step, metric=None, stopping=False):
+  def save(self, state, step, metric=None):
     """Start an asynchronous save; the state may be donated at once. At most one save runs.
 
     Args:
       state: tree of arrays.
       step: name of the checkpoint.
       metric: held-out loss at this step, or None.
-      stopping: the process will be killed soon: in a bucket, nothing follows this save.
     """
-    self.stopping = stopping
     self.wait()
     self.started = time.monotonic()
     state, folder = _under_stored_names(state), self.folder / str(step)
@@ -95,9 +94,9 @@ class Checkpoints:
   def _start(self, state, step, folder, metric):
     if self.rules.weights_only:
       self.params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
-    exists, failure = processes.on_process_0(lambda: self._prepare(folder, state, metric))
+    exists, failure, code = processes.on_process_0(lambda: self._prepare(folder, state, metric))
     if failure:
-      raise Unavailable(failure)
+      raise (Unavailable if code == errors.LOST else Denied)(failure)
     if exists:
       return
     try:
@@ -122,11 +121,17 @@ class Checkpoints:
     return state_digests
 
   def _prepare(self, folder, state, metric):
-    """(whether the checkpoint exists, why a bucket cannot take it or ''), for all processes."""
+    """(whether the checkpoint exists, why a bucket cannot take it or '', exit code of that).
+
+    Not raised, because process 0 may continue after it, and the others would wait.
+    """
     try:
-      return self._finish_earlier_save(folder, metric) or self._make_folder(folder, state), ''
-    except Unavailable as error:
-      return False, f'cannot save checkpoint {folder.name}: {error}'
+      return self._finish_earlier_save(folder, metric) or self._make_folder(folder, state), '', 0
+    except InputError as error:
+      if isinstance(error, LostWorkdir) or not isinstance(folder, Url):
+        raise
+      line, code = errors.describe(error, '')
+      return False, f'cannot save checkpoint {folder.name}: {line}', code
 
   def _finish_earlier_save(self, folder, metric):
     """Whether this checkpoint exists; if so, add a missing metric and repeat what follows a save."""
@@ -219,32 +224,39 @@ class Checkpoints:
                        f'{needed:,} bytes, {free:,} are left): free some and start again; '
                        + errors.checkpoint_status(self.folder))
 
-  def poll(self, last=False):
+  def poll(self):
     """Return (step, seconds) once after a save has ended, else None.
 
-    Raises the error of a failed save; to a bucket, of `max_failed` saves in a row, or of the `last` one.
+    Raises the error of a failed save; to a bucket, of `max_failed` saves in a row.
     """
     if self.pending is None or not self.pending.done():
       return None
     pending, self.pending = self.pending, None
     try:
-      result, self.n_failed = pending.result(), 0
+      result, self.failures = pending.result(), []
       return result
     except LostWorkdir:
       raise
     except InputError as error:
-      self.n_failed += 1
-      if not isinstance(self.folder, Url) or self.n_failed >= self.max_failed or last:
+      self.failures.append(error)
+      if not isinstance(self.folder, Url) or len(self.failures) >= self.max_failed:
         raise
       records.log(f'{error}; training continues, and the next checkpoint is saved when it is due')
       self.writer = orbax_io.Writer()  # the old one may still be waiting for the storage
       return None
 
   def wait(self, last=False):
-    """Wait for the save in flight; returns the result of `poll`."""
+    """Wait for the save in flight; returns the result of `poll`.
+
+    Args:
+      last: no save follows: raise the error of the last one if it has failed.
+    """
     if self.pending is not None:
       concurrent.futures.wait([self.pending])
-    return self.poll(last)
+    result = self.poll()
+    if last and self.failures:
+      raise self.failures[-1]
+    return result
 
   def close(self):
     self.thread.shutdown()

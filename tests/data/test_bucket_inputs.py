@@ -20,12 +20,7 @@ from gptjax.evaluate.texts import sources as eval_sources
 from gptjax.finetune.tasks import examples
 from gptjax.storage.files import buckets, cache, paths
 
-
-@pytest.fixture(scope='module', params=object_storage.GS_AND_SLOWLY_S3)
-def served(request):
-  serving = object_storage.BUCKETS[request.param]('buck')
-  with object_storage.in_process(serving) as faults:
-    yield request.param, faults
+served = object_storage.served(object_storage.GS_AND_SLOWLY_S3)
 
 
 @pytest.fixture

@@ -21,11 +21,7 @@ from gptjax.storage.files import buckets, cache, paths
 OPTIONS = dict(shard_tokens=500, commit_seconds=0)
 
 
-@pytest.fixture(scope='module', params=object_storage.GS_AND_SLOWLY_S3)
-def served(request):
-  serving = object_storage.BUCKETS[request.param]('buck')
-  with object_storage.in_process(serving) as faults:
-    yield request.param, faults
+served = object_storage.served(object_storage.GS_AND_SLOWLY_S3)
 
 
 @pytest.fixture

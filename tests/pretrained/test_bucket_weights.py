@@ -19,11 +19,7 @@ from gptjax.pretrained.run_weights import save_corpus_tokenizer, save_tokenizer
 from gptjax.pretrained.workdir import saved_weights
 from gptjax.storage.files import access, buckets, cache, paths, spool
 
-
-@pytest.fixture(scope='module', params=object_storage.BUCKETS)
-def served(request):
-  with object_storage.in_process(object_storage.BUCKETS[request.param]('buck')) as faults:
-    yield request.param, faults
+served = object_storage.served(object_storage.BUCKETS)
 
 
 @pytest.fixture

@@ -19,11 +19,7 @@ from gptjax.evaluate.journal import Journal
 from gptjax.report import page, samples, telemetry, tensorboard, wandb_process
 from gptjax.storage.files import access, buckets, cache, parts, paths, records, spool
 
-
-@pytest.fixture(scope='module', params=object_storage.GS_AND_SLOWLY_S3)
-def served(request):
-  with object_storage.in_process(object_storage.BUCKETS[request.param]('buck')) as faults:
-    yield request.param, faults
+served = object_storage.served(object_storage.GS_AND_SLOWLY_S3)
 
 
 @pytest.fixture

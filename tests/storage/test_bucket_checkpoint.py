@@ -202,6 +202,28 @@ def test_training_survives_failed_saves_but_not_several_in_a_row(folder, served,
     save(folder, 7, 8, 9, on_step=refuse, max_failed=2)
 
 
+def test_a_run_does_not_end_as_if_its_last_checkpoint_were_saved(folder, served):
+  saves = checkpoint.Checkpoints(folder, Rules(9, 0), FACTS, max_failed=3)
+  vars(served).update(fail=1.0, code=403)
+  with mesh_of():
+    saves.save(state_on({}, seed=3), 3)
+    assert saves.poll() is None  # reported: training would continue
+    with pytest.raises(Denied, match='cannot save checkpoint 3'):
+      saves.wait(last=True)
+  saves.close()
+
+
+def test_why_process_0_cannot_begin_a_save_reaches_the_others(folder, monkeypatch):
+  saves = checkpoint.Checkpoints(folder.parent.parent.parent / 'no-such-bucket' / 'run', Rules(9, 0), FACTS)
+  line = f'{saves.folder}: there is no bucket'
+  monkeypatch.setattr(step_folders, 'is_complete', lambda path: False)
+  def refuse(path):
+    raise InputError(line)
+  monkeypatch.setattr(step_folders, 'begin', refuse)
+  assert saves._prepare(saves.folder / '3', None, None) == (False, f'cannot save checkpoint 3: {line}', 2)
+  saves.close()
+
+
 @pytest.mark.slow
 def test_storage_that_never_answers_fails_the_save_in_a_bounded_time(folder, served, monkeypatch):
   save(folder, 3)

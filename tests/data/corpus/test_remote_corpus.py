@@ -27,11 +27,7 @@ def local(tmp_path_factory):
                            validation=random_documents(1, 9), shard_tokens=333))
 
 
-@pytest.fixture(scope='module', params=object_storage.GS_AND_SLOWLY_S3)
-def served(request):
-  serving = object_storage.BUCKETS[request.param]('buck')
-  with object_storage.in_process(serving) as faults:
-    yield request.param, faults
+served = object_storage.served(object_storage.GS_AND_SLOWLY_S3)
 
 
 def upload(folder, url):

@@ -13,11 +13,7 @@ from gptjax.storage.files import buckets, paths
 CONTENT = os.urandom(20_000_000)
 
 
-@pytest.fixture(scope='module', params=object_storage.BUCKETS)
-def served(request):
-  serving = object_storage.BUCKETS[request.param]('buck')
-  with object_storage.in_process(serving) as faults:
-    yield request.param, faults
+served = object_storage.served(object_storage.BUCKETS)
 
 
 @pytest.fixture

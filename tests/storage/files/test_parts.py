@@ -10,11 +10,7 @@ import pytest
 from gptjax.errors import InputError
 from gptjax.storage.files import access, atomic, buckets, cache, parts, paths, records, spool
 
-
-@pytest.fixture(scope='module', params=object_storage.BUCKETS)
-def served(request):
-  with object_storage.in_process(object_storage.BUCKETS[request.param]('buck')) as faults:
-    yield request.param, faults
+served = object_storage.served(object_storage.BUCKETS)
 
 
 @pytest.fixture
