@@ -17,6 +17,26 @@ ROWS = [('errors', 'defaults', 'domains', 'text'), ('storage.files',), ('command
 RANK = {name: number for number, row in enumerate(ROWS) for name in row}
 MOST = 16  # modules in a folder
 PURE = ('model', 'train')
+# Calls that reach files: functions, and methods of paths.
+FILE_FUNCTIONS = re.compile(
+  r'open|io\.open|mmap\..*|glob\..*|shutil\..*|np\.(memmap|fromfile|load|loadtxt|save|savez.*)|'
+  r'os\.(open|replace|re\w*name\w*|remove|unlink|listdir|scandir|walk|l?stat|mkdir|makedirs|link|symlink)|'
+  r'os\.path\.(exists|lexists|is\w+|getsize)')
+FILE_METHODS = {'open', 'exists', 'is_file', 'is_dir', 'is_symlink', 'stat', 'lstat', 'iterdir', 'glob',
+                'rglob', 'walk', 'mkdir', 'rmdir', 'touch', 'unlink', 'rename', 'symlink_to', 'hardlink_to',
+                'read_bytes', 'read_text', 'write_bytes', 'write_text', 'tofile'}
+# Packages that take part in a run, and what else than runs and corpora their modules read.
+OF_RUNS = 'config', 'data', 'evaluate', 'finetune', 'generate', 'pretrain', 'pretrained', 'report', 'lm_eval'
+OTHER_FILES = {
+  'config/files.py': 'configuration files, which are Python code',
+  'config/memory.py': 'limits of memory in /proc and /sys',
+  'config/resolve.py': 'the code of gptjax, for its digest; a probe of a new workdir',
+  'data/clean/clean_examples.py': 'the code of rules',
+  'data/sources/file_access.py': 'texts of users, through fsspec',
+  'data/sources/python.py': 'the code of sources',
+  'data/sources/tar.py': 'an archive that is open',
+  'pretrained/openai.py': 'arrays on this machine, mapped by NumPy',
+}
 IMPURE = {'os', 'time', 'signal', 'pathlib', 'subprocess', 'socket', 'shutil', 'tempfile', 'threading'}
 
 
@@ -76,6 +96,28 @@ def test_folders_are_small_and_say_what_is_in_them():
 def test_the_model_and_its_training_touch_no_disk_clock_process_or_signal(package):
   for path in (ROOT / 'gptjax' / package).rglob('*.py'):
     assert not IMPURE & set(imported(path, {})), path
+
+
+def reached_files(path):
+  """The calls in a file that reach files by themselves, not through gptjax."""
+  tree = ast.parse(path.read_text())
+  own = {alias.asname or alias.name for node in ast.walk(tree)
+         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith('gptjax')
+         for alias in node.names}
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute | ast.Name):
+      text, receiver = ast.unparse(node), node.value if isinstance(node, ast.Attribute) else None
+      method = receiver is not None and node.attr in FILE_METHODS and ast.unparse(receiver) not in own
+      if method or (FILE_FUNCTIONS.fullmatch(text) and text not in own):
+        yield f'{path.relative_to(ROOT)}:{node.lineno}: {text}'
+
+
+def test_only_the_storage_reaches_the_files_of_runs_and_corpora():
+  paths = {str(path.relative_to(ROOT / 'gptjax')): path for package in OF_RUNS for place in
+           (f'{package}.py', f'{package}/**/*.py') for path in (ROOT / 'gptjax').glob(place)}
+  found = {name: list(reached_files(path)) for name, path in paths.items()}
+  assert not [line for name, lines in found.items() if name not in OTHER_FILES for line in lines]
+  assert not [name for name in OTHER_FILES if not found[name]], 'these need no exception'
 
 
 def test_tests_leave_the_environment_of_the_others_as_it_is():

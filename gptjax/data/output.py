@@ -10,6 +10,7 @@ from gptjax.data import progress as progress_bar
 from gptjax.data.corpus import shards
 from gptjax.data.sources import documents
 from gptjax.errors import InputError
+from gptjax.storage.files import local
 
 SKIPPED = 'skipped.txt'  # lists the documents that were skipped because of a problem
 
@@ -26,7 +27,7 @@ class Output:
     self._state, self._stop = state, job.reading.stop_on_error
     self._splits = [shards.SplitWriter(job.out, name, token_dtype(state), job.shard_tokens,
                                        state['splits'][name]) for name in encode.SPLITS]
-    self._skipped = shards.AppendOnlyFile(job.out / SKIPPED, state['skipped_bytes'])
+    self._skipped = local.AppendOnlyFile(job.out / SKIPPED, state['skipped_bytes'])
 
   def add(self, block, encoded, n_empty, failures):
     """Append an encoded block (see `encode.make_encoder`) and count its documents that were skipped."""

@@ -46,7 +46,7 @@ from gptjax.data.sources import documents
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
 from gptjax.storage import owner_record, ownership
-from gptjax.storage.files import access, atomic, cache, json_files, paths
+from gptjax.storage.files import access, atomic, cache, json_files, local, paths
 from gptjax.storage.files.paths import Url
 
 OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
@@ -181,8 +181,8 @@ def _run(job):
   """Run all stages, from the last commit on."""
   state = shards.load_state(job.out)
   if state is None:
-    unexpected = [path.name for path in job.out.iterdir()
-                  if path.name not in (owner_record.FILE, OLD_LOCK) and path.suffix != '.new']
+    unexpected = [name for name in access.names(job.out)
+                  if name not in (owner_record.FILE, OLD_LOCK) and not name.endswith('.new')]
     if unexpected:
       raise InputError(f'{job.out} is not empty (it holds {min(unexpected)}): give a new folder '
                        'as --out')
@@ -227,7 +227,7 @@ def _filter(job, state):
     duplicates.write_verdicts(job.out, job.reading.recipe, judged['position'].documents)
     judged['done'] = True
     shards.save_state(job.out, state)
-  return np.fromfile(job.out / duplicates.FINAL_VERDICTS, np.uint8)
+  return local.array(job.out / duplicates.FINAL_VERDICTS, np.uint8)
 
 
 def _tokenizer(job, verdicts):
@@ -296,7 +296,7 @@ def _remove_work(folder):
     return
   atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
   for name in (shards.STATE, *duplicates.FILES, duplicates.FINAL_VERDICTS):
-    (folder / name).unlink(missing_ok=True)
+    access.remove(folder / name)
 
 
 def main(arguments):

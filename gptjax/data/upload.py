@@ -16,7 +16,7 @@ from gptjax.data import progress as progress_bar
 from gptjax.data.corpus import corpus_manifest, shards
 from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership, owner_record, ownership
-from gptjax.storage.files import atomic, buckets, cache, json_files, records
+from gptjax.storage.files import access, atomic, buckets, cache, json_files, local, records
 
 RECORD = 'uploaded.json'  # in the spool: {name of a file: [SHA-256, bytes, tag of the object]}
 
@@ -24,16 +24,16 @@ RECORD = 'uploaded.json'  # in the spool: {name of a file: [SHA-256, bytes, tag 
 def remove_spool(url):
   """Remove what a killed process has left of a corpus that is complete in the bucket."""
   spool = cache.spool(url)
-  if spool.is_dir():
+  if access.is_folder(spool):
     with contextlib.suppress(InputError), ownership.own_folder(spool):  # else another process does it
       clear(spool)
 
 
 def clear(spool):
   """Remove all in the spool but the record of its owner."""
-  for path in spool.iterdir():
-    if path.name != owner_record.FILE:
-      atomic.remove(path)
+  for name in access.names(spool):
+    if name != owner_record.FILE:
+      atomic.remove(spool / name)
 
 
 class Uploader:
@@ -68,7 +68,7 @@ class Uploader:
     """Keep what is in the spool if it is a corpus, complete or not, of these settings; begin to upload."""
     spool = self._spool
     try:
-      state = (corpus_manifest.read_manifest(spool) if (spool / corpus_manifest.MANIFEST).exists() else
+      state = (corpus_manifest.read_manifest(spool) if access.is_file(spool / corpus_manifest.MANIFEST) else
                shards.load_state(spool) or {})
       same = state.get('settings') == json.loads(json.dumps(settings))
     except InputError:  # damaged
@@ -76,7 +76,7 @@ class Uploader:
     if not same:
       clear(spool)
     try:
-      self._record = json_files.parse((spool / RECORD).read_bytes())
+      self._record = json_files.parse(access.read(spool / RECORD))
     except (FileNotFoundError, ValueError):
       self._record = {}
     self._thread.start()
@@ -112,7 +112,7 @@ class Uploader:
         bar.update(self._size(file))
     self._put_small_files()
     bucket_ownership.check(self._url / corpus_manifest.MANIFEST)
-    content = (self._spool / corpus_manifest.MANIFEST).read_bytes()
+    content = access.read(self._spool / corpus_manifest.MANIFEST)
     if not buckets.create(self._url / corpus_manifest.MANIFEST, content):
       raise InputError(f'{self._url} has a manifest now, of another process: run the same command again')
     buckets.remove(self._url / shards.STATE)
@@ -126,7 +126,7 @@ class Uploader:
     self._queue.put(None)
 
   def _size(self, file):
-    return (self._spool / file['file']).stat().st_size
+    return local.size(self._spool / file['file'])
 
   def _put(self, name):
     if name not in self._offered:
@@ -148,10 +148,10 @@ class Uploader:
     return found if isinstance(found, list) and len(found) == 3 else ['', 0, '']
 
   def _put_small_files(self):
-    names = [path.relative_to(self._spool) for path in sorted((self._spool / 'tokenizer').rglob('*'))]
+    names = [path.relative_to(self._spool) for path in local.matching(self._spool, 'tokenizer/**')]
     for name in [*names, Path('skipped.txt')]:
-      if (self._spool / name).is_file():
-        buckets.put(self._url / name.as_posix(), (self._spool / name).read_bytes())
+      if access.is_file(self._spool / name):
+        buckets.put(self._url / name.as_posix(), access.read(self._spool / name))
 
   def _work(self):
     try:
@@ -162,7 +162,7 @@ class Uploader:
 
   def _upload(self, name):
     path = self._spool / name
-    size, (sha256, recorded, tag) = path.stat().st_size, self._record_of(name)
+    size, (sha256, recorded, tag) = local.size(path), self._record_of(name)
     digest = shards.hash_files([path], lambda n_bytes: None)[0]
     present = self._present.get(name)
     if present and (digest, size, present.version) == (sha256, recorded, tag) and present.size == size:

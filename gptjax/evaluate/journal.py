@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gptjax.storage.files import access, atomic, parts, paths, records
+from gptjax.storage.files import access, local, parts, paths, records
 from gptjax.storage.files.json_files import NUMBER
 from gptjax.storage.files.paths import Url
 
@@ -55,14 +55,14 @@ class Journal:
     """Number of answers in the file when it was read."""
     return sum(map(len, self._answers.values()))
 
-  def open(self):
+  def begin(self):
     """Open the file for writing, once all processes have read it."""
     if jax.process_index() == 0 and isinstance(self._path, Url):
       self._file = parts.Writer(self._path, records.log, PART_SECONDS)
     elif jax.process_index() == 0:
       access.make_folder(self._path.parent)
       parts.replace(self._path, ''.join(map(_line, self._valid)))
-      self._file = open(self._path, 'a', buffering=1, opener=atomic.no_follow)
+      self._file = local.lines_at_end(self._path)
     self._valid = []
 
   def part(self, name, digests):

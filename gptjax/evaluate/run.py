@@ -168,7 +168,7 @@ def run_task(loaded, evaluated, results):
   processes.compare({f'digest of the examples of {task.name}': digest})
   journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.log)
   processes.compare({f'answers in the journal of {task.name}': journal.size})
-  journal.open()
+  journal.begin()
   if journal.size:
     results.log(f'{task.name}: resuming after {journal.size:,} answers')
   began = time.monotonic()

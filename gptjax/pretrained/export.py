@@ -27,7 +27,7 @@ from gptjax.pretrained.huggingface import (
 )
 from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint, digests
-from gptjax.storage.files import access, atomic, bounded, buckets, json_files, paths, spool
+from gptjax.storage.files import access, atomic, bounded, buckets, json_files, local, paths, spool
 from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
 
@@ -98,7 +98,7 @@ def exported_facts(folder):
   """Return the facts in the header of the exported weights in a folder; {} without weights."""
   if isinstance(folder, Url):
     return _facts_in_bucket(folder / SINGLE) if access.is_file(folder / CONFIG) else {}
-  if not (folder / SINGLE).exists():
+  if not access.is_file(folder / SINGLE):
     return {}
   with safe_open(folder / SINGLE, framework='np') as file:
     return file.metadata() or {}
@@ -222,16 +222,16 @@ def write_folder(files, params, folder, facts):
   if isinstance(folder, Url):
     _put_folder(files, params, folder, facts)
     return
-  target = folder if folder.exists() else atomic.new_name(folder)
+  target = folder if access.is_folder(folder) else atomic.new_name(folder)
   try:
     atomic.make_folders(folder.parent)
     atomic.remove_leftovers(folder.parent, folder.name)
     if target == folder:
       atomic.remove_leftovers(folder, SINGLE)
     else:
-      target.mkdir()
+      access.make_folder(target)
     for name, content in files.items():
-      if not (target / name).exists():
+      if not access.is_file(target / name):
         atomic.write(target / name, content)
     with atomic.replacing(target / SINGLE) as file:
       write_safetensors(file, released_tensors(params, json.loads(files[CONFIG])), facts)
@@ -247,7 +247,7 @@ def _put_folder(files, params, url, facts):
   """`write_folder` in a bucket, after `check_folder`: the weights are written on this machine first."""
   missing = [name for name in files if not access.is_file(url / name)]
   with spool.temporary(url / SINGLE) as path:
-    with open(path, 'xb', opener=atomic.no_follow) as file:
+    with local.opened(path, 'xb') as file:
       write_safetensors(file, released_tensors(params, json.loads(files[CONFIG])), facts)
     for name in missing:
       if name != CONFIG:

@@ -11,7 +11,7 @@ from gptjax.data.tokenizers import hf_tokenizer, native
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.checked_fields import check_fields, read_sizes
-from gptjax.storage.files import json_files, lfs
+from gptjax.storage.files import access, json_files, lfs
 from gptjax.storage.files.json_files import shown
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -123,7 +123,7 @@ def _entries(path):
 
 def _files(folder):
   """Return the safetensors files of the folder; all files in an index must exist."""
-  if (folder / SINGLE).exists():
+  if access.is_file(folder / SINGLE):
     return [folder / SINGLE]
   index = folder / INDEX
   placed = json_files.read(index).get('weight_map')
@@ -132,7 +132,7 @@ def _files(folder):
     raise InputError(f'{index} has no weight_map from tensors to files beside it')
   files = [folder / name for name in sorted(set(placed.values()))]
   for file in files:
-    if not file.is_file():
+    if not access.is_file(file):
       raise InputError(f'{file} is missing, but {INDEX} names it')
   return files
 

@@ -11,7 +11,7 @@ from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
 from gptjax.pretrained.checked_fields import check_fields, read_sizes
-from gptjax.storage.files import json_files, lfs
+from gptjax.storage.files import access, json_files, lfs, local
 
 GPT2_HPARAMS, GPT2_INDEX = 'hparams.json', 'model.ckpt.index'
 GPT1_SHAPES, GPT1_PIECES = 'params_shapes.json', 10
@@ -36,7 +36,7 @@ def open_gpt2(folder):
   fields = read_sizes(path, json_files.read(path), {name: name for name in names})
   check_fields(path, fields, {})
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
-  for file in sorted(folder.glob('model.ckpt*')):
+  for file in local.matching(folder, 'model.ckpt*'):
     lfs.refuse_pointer(file)
   errors = _tensorflow().errors.OpError, ValueError, RuntimeError, LookupError, OSError
   try:
@@ -57,7 +57,7 @@ def open_gpt2(folder):
 
   tensors = {name: layout.StoredTensor(_matrix(shape), functools.partial(block, name))
              for name, shape in shapes.items()}
-  tokenizer = loading.load(str(folder)) if (folder / 'encoder.json').exists() else None
+  tokenizer = loading.load(str(folder)) if access.is_file(folder / 'encoder.json') else None
   return layout.make_source(folder, tensors, 'model/{}'.format, fields, tokenizer)
 
 
@@ -100,7 +100,7 @@ def open_gpt1(folder):
                      f'{GPT1_HEAD_SIZE}')
   fields = RELEASED | dict(n_layer=n_layer, n_head=d // GPT1_HEAD_SIZE, n_embd=d, n_ctx=n_ctx,
                            n_vocab=n_vocab, norm='after', n_inner=4 * d, dropout=0.1)
-  tokenizer = loading.load(str(folder)) if (folder / 'encoder_bpe_40000.json').exists() else None
+  tokenizer = loading.load(str(folder)) if access.is_file(folder / 'encoder_bpe_40000.json') else None
   return layout.make_source(folder, tensors, str, fields, tokenizer)
 
 

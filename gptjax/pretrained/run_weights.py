@@ -148,7 +148,7 @@ def save_tokenizer(tokenizer, workdir):
     for name in buckets.find(folder).keys() - files.keys():
       access.remove(folder / name)
     return
-  if folder.exists():
+  if access.is_folder(folder):
     if _has_files(folder, files):
       return
     records.log(f'{folder} is not the tokenizer of this run: moved to '
@@ -167,7 +167,8 @@ def _is_saved(workdir):
 def _has_files(folder, files):
   """Whether a folder of this machine has exactly these files, {name: bytes}."""
   return access.names(folder) == sorted(files) and all(
-    (folder / name).is_file() and access.read(folder / name) == content for name, content in files.items())
+    access.is_file(folder / name) and access.read(folder / name) == content
+    for name, content in files.items())
 
 
 def save_corpus_tokenizer(tokenizer, workdir):

@@ -19,7 +19,7 @@ from gptjax.command import bars, figures
 from gptjax.parallel import processes
 from gptjax.report.tensorboard import TensorBoard
 from gptjax.report.wandb_run import WandB
-from gptjax.storage.files import atomic, parts, paths, records
+from gptjax.storage.files import local, parts, paths, records
 from gptjax.storage.files.paths import Url
 
 PROCESS_START = time.monotonic()  # approximate start of the process
@@ -92,7 +92,7 @@ class Telemetry:
     if self.file:
       self.file.close()
     parts.replace(self.path, ''.join(map(_line, self.records)))
-    self.file = open(self.path, 'a', buffering=1, opener=atomic.no_follow)
+    self.file = local.lines_at_end(self.path)
 
   def value(self, step, name):
     """Return a recorded metric of a step, from this or an earlier process of the run, or None."""

@@ -13,7 +13,7 @@ import jax
 
 from gptjax.command import streams
 from gptjax.data.corpus import pipeline
-from gptjax.storage.files import spool
+from gptjax.storage.files import access, spool
 from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
 
@@ -69,7 +69,7 @@ class TensorBoard:
     writer, self.writer = self.writer, None
     if writer:
       writer.close()
-      closed = set(self.folder.iterdir()) - self.submitted
+      closed = {self.folder / name for name in access.names(self.folder)} - self.submitted
       self.submitted |= closed
       self.uploads.put(sorted(closed))
 
@@ -110,7 +110,7 @@ class _Uploads:
       return
     self._offered.put(None)
     self._thread.join(CLOSE_SECONDS)
-    if left := sum(path.is_file() for path in self._folder.iterdir()):
+    if left := sum(access.is_file(self._folder / name) for name in access.names(self._folder)):
       spool.keep()
       streams.log(f'TensorBoard ({self._target}): {plural(left, "file")} could not be put there: see '
                   f'{self._folder}', warning=True)
@@ -125,7 +125,7 @@ class _Uploads:
     try:
       while self._waiting:
         spool.put_file(self._target / self._waiting[0].name, self._waiting[0])
-        self._waiting.pop(0).unlink()
+        access.remove(self._waiting.pop(0))
       self._warned = False
     except Exception as error:
       if not self._warned:

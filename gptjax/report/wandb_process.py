@@ -12,7 +12,7 @@ import threading
 
 from gptjax.command import streams
 from gptjax.errors import InputError
-from gptjax.storage.files import access, cache, paths, records, spool
+from gptjax.storage.files import access, cache, local, paths, records, spool
 from gptjax.storage.files.paths import Url
 from gptjax.text.redacted import redacted_values
 
@@ -79,7 +79,7 @@ class Run:
   def _offline_runs(self):
     """Return the folders of the spool that the package has written because it is offline."""
     in_bucket = isinstance(self.workdir, Url)
-    return sorted((spool.folder(self.workdir) / 'wandb').glob('offline-run-*')) if in_bucket else []
+    return local.matching(spool.folder(self.workdir), 'wandb/offline-run-*') if in_bucket else []
 
   def _optional(self):
     def disable():

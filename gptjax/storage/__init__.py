@@ -4,6 +4,8 @@
               Exclusive ownership of a folder in a bucket: numbered records of its owners, with heartbeats.
   checkpoint  Verified checkpoints: Orbax writes the arrays, then a manifest records their digests.
   digests     64-bit digests of arrays, computed on their devices and independent of the mesh.
+  literal_path
+              Paths for libraries that interpret some characters of a path.
   manifest    The manifest of a checkpoint: JSON that lists its arrays and files with digests, and its own
               digest.
   milestones  Milestones: the weights alone of every Nth checkpoint, in `WORKDIR/milestones/STEP`.

@@ -16,7 +16,6 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import shutil
 import time
 
 import jax
@@ -27,7 +26,7 @@ from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
 from gptjax.parallel import processes
 from gptjax.storage import milestones, orbax_io, retention, step_folders
 from gptjax.storage.digests import describe_arrays, digests
-from gptjax.storage.files import access, paths, records
+from gptjax.storage.files import access, local, paths, records
 from gptjax.storage.files.paths import Url
 from gptjax.storage.manifest import STATE, file_facts, find_fault, read_manifest, write_manifest
 from gptjax.storage.retention import in_period
@@ -218,7 +217,7 @@ class Checkpoints:
     if self.rules.weights_only and in_period(int(folder.name), self.rules.keep_period):
       needed += sum(x.nbytes for x in jax.tree.leaves(state.params))
     access.make_folder(self.folder)
-    free = shutil.disk_usage(self.folder).free
+    free = local.free_bytes(self.folder)
     if free < needed:
       raise InputError(f'no space left on the disk of {self.folder} while saving (a checkpoint takes '
                        f'{needed:,} bytes, {free:,} are left): free some and start again; '

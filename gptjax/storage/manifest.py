@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from gptjax.errors import InputError, Unavailable
-from gptjax.storage.files import access, buckets, json_files, paths
+from gptjax.storage.files import access, buckets, json_files, local, paths
 from gptjax.storage.files.paths import Url
 
 MANIFEST, STATE = 'manifest.json', 'state'  # STATE: the folder with the arrays
@@ -95,7 +95,7 @@ def file_facts(folder):
 
 
 def _hash(path):
-  with open(path, 'rb') as file:
+  with local.opened(path) as file:
     return hashlib.file_digest(file, SHA256).hexdigest()
 
 

@@ -18,9 +18,10 @@ from etils.epath import gpath
 
 from gptjax import errors
 from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
-from gptjax.storage.files import buckets, literal_path
-from gptjax.storage.files.literal_path import SPECIAL, literal
+from gptjax.storage import literal_path
+from gptjax.storage.files import buckets
 from gptjax.storage.files.paths import Url
+from gptjax.storage.literal_path import SPECIAL, literal
 
 # After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)

@@ -14,6 +14,7 @@ from prepared import contents, make_texts, run, write_jsonl
 from gptjax.command import run as command_module
 from gptjax.data import blocks, prepare
 from gptjax.data.corpus import shards
+from gptjax.storage.files import local
 
 KILLED = """
 import hashlib, json, sys
@@ -109,18 +110,18 @@ def test_a_full_disk_is_said_in_one_line_and_gone_on_from(tmp_path, monkeypatch,
   monkeypatch.setattr(blocks, 'BLOCK_CHARACTERS', 20_000)
   flags = [f'--source={source}', '--tokenizer=train-bpe:300', '--shard_tokens=9000']
   prepare.main([*flags, f'--out={tmp_path}/whole'])
-  write, left = shards.AppendOnlyFile.write, [30]
+  write, left = local.AppendOnlyFile.write, [30]
   def full(self, data):
     left[0] -= 1
     if left[0] < 0:
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     write(self, data)
-  monkeypatch.setattr(shards.AppendOnlyFile, 'write', full)
+  monkeypatch.setattr(local.AppendOnlyFile, 'write', full)
   monkeypatch.setattr(sys, 'argv', ['prepare', *flags, f'--out={tmp_path}/full'])
   with pytest.raises(SystemExit) as ended:
     command_module.run(prepare.main, 'prepare')
   said = capsys.readouterr().err.splitlines()[-1]
   assert ended.value.code == 2 and said.startswith('prepare: no space left') and left[0] < 0
-  monkeypatch.setattr(shards.AppendOnlyFile, 'write', write)
+  monkeypatch.setattr(local.AppendOnlyFile, 'write', write)
   prepare.main([*flags, f'--out={tmp_path}/full'])
   assert contents(tmp_path / 'full') == contents(tmp_path / 'whole')

@@ -19,9 +19,8 @@ from gptjax import errors  # noqa: F401 (errors: of FULL)
 from gptjax.errors import InputError
 from gptjax.parallel import sharding
 from gptjax.pretrain.loop import pretrain
-from gptjax.storage import checkpoint, orbax_io
+from gptjax.storage import checkpoint, literal_path, orbax_io
 from gptjax.storage.digests import digests
-from gptjax.storage.files import literal_path
 from gptjax.storage.retention import Rules
 from gptjax.train.step import init_state
 

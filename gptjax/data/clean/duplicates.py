@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.data.clean import webtext
-from gptjax.data.corpus import shards
-from gptjax.storage.files import atomic
+from gptjax.storage.files import atomic, local
 
 VERDICTS, KEYS, SIGNATURES = 'verdicts.bin', 'keys.bin', 'signatures.bin'
 FILES = (VERDICTS, KEYS, SIGNATURES)
@@ -93,7 +92,7 @@ class FeatureColumns:
     """Resume after the rows of the first `documents` documents."""
     self.documents = documents
     widths = (1, 8 * (1 + BANDS), 4 * BANDS * ROWS)
-    self._files = [shards.AppendOnlyFile(folder / name, width * documents)
+    self._files = [local.AppendOnlyFile(folder / name, width * documents)
                    for name, width in zip(FILES, widths, strict=True)]
 
   def add(self, features, documents):
@@ -119,7 +118,7 @@ class FeatureColumns:
 
 def write_verdicts(folder, recipe, documents):
   """Write FINAL_VERDICTS: the verdicts including those on duplicates, uint8, one per document."""
-  verdicts = np.fromfile(folder / VERDICTS, np.uint8) if documents else np.zeros(0, np.uint8)
+  verdicts = local.array(folder / VERDICTS, np.uint8) if documents else np.zeros(0, np.uint8)
   assert len(verdicts) == documents, (folder, documents)
   if documents and 'exact_duplicate' in recipe.filters:
     kept = np.flatnonzero(verdicts == 0)
@@ -133,9 +132,9 @@ def write_verdicts(folder, recipe, documents):
 def _key(folder, number, documents):
   """Return uint64[documents]: a column of KEYS, read CHUNK_ROWS rows at a time."""
   column, width = np.empty(documents, np.uint64), 1 + BANDS
-  with open(folder / KEYS, 'rb') as file:
+  with local.opened(folder / KEYS) as file:
     for start in range(0, documents, CHUNK_ROWS):
-      rows = np.fromfile(file, np.uint64, CHUNK_ROWS * width).reshape(-1, width)
+      rows = local.array(file, np.uint64, CHUNK_ROWS * width).reshape(-1, width)
       column[start:start + len(rows)] = rows[:, number]
   return column
 
@@ -149,7 +148,7 @@ def _earliest(keys, numbers):
 def _mark_near(folder, verdicts):
   """Mark documents with a signature similar to that of the first document that shares a band."""
   kept = np.flatnonzero(verdicts == 0)
-  signatures = np.memmap(folder / SIGNATURES, np.uint32, 'r').reshape(-1, BANDS * ROWS)
+  signatures = local.mapped(folder / SIGNATURES, np.uint32, (len(verdicts), BANDS * ROWS))
   near = np.zeros(len(verdicts), bool)
   for band in range(BANDS):
     earliest = _earliest(_key(folder, 1 + band, len(verdicts))[kept], kept)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
-from gptjax.storage.files import cache, paths
+from gptjax.storage.files import cache, local, paths
 
 RECIPES = {'': (), 'webtext': (
   'blocked_domain', 'wikipedia', 'short', 'not_english', 'symbols', 'word_length', 'repetition',
@@ -79,7 +79,7 @@ def _lines(path):
   if not path:
     return []
   try:
-    text = cache.local_file(paths.parsed(path)).read_text(encoding='utf-8-sig')
+    text = local.content(cache.local_file(paths.parsed(path))).decode('utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f'{path} cannot be read: {error}') from None
   return [line for line in text.splitlines() if line.strip() and not line.startswith('#')]

@@ -31,7 +31,7 @@ def read_manifest(folder):
     ValueError: no such folder, no manifest, not JSON, wrong digest, another version, another schema.
   """
   path = paths.parsed(folder) / MANIFEST
-  if not isinstance(path, Url) and not path.parent.is_dir():
+  if not isinstance(path, Url) and not access.is_folder(path.parent):
     raise InputError(_missing(folder))
   try:
     manifest = json_files.parse(access.read(path))

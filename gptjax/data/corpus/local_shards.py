@@ -7,9 +7,8 @@ import numpy as np
 
 from gptjax.command import bars
 from gptjax.errors import InputError
-from gptjax.storage.files import cache, paths
+from gptjax.storage.files import cache, local, paths
 
-HASH_CHUNK = 1 << 22  # bytes hashed at a time
 STARTS = np.dtype('<u8')  # of the index: the first token of each document
 
 
@@ -43,29 +42,22 @@ def _map(path, dtype, count):
   """Memory-map a file as a read-only array of `count` items; InputError if missing or of another size."""
   size = count * dtype.itemsize
   try:
-    actual = path.stat().st_size
+    actual = local.size(path)
   except FileNotFoundError:
     raise InputError(f'{path} is missing: copy it again, or prepare the corpus again') from None
   if actual != size:
     raise InputError(cache.wrong_size(path, actual, size))
-  return map_file(path, dtype, count)
-
-
-def map_file(path, dtype, count):
-  """Return a memory map of a file, a Path or an open file, of `count` items."""
-  # A plain array that shares the memory: slicing np.memmap itself is ten times slower.
-  return np.asarray(np.memmap(path, dtype, 'r')) if count else np.empty(0, dtype)
+  return local.mapped(path, dtype, count)
 
 
 def _verify(root, files, n_vocab):
   """Raise InputError for the first file with another hash, or with an id of n_vocab or more."""
   def check(file, dtype):
     path, digest, largest = root / file['file'], hashlib.sha256(), -1
-    with open(path, 'rb') as f:
-      while chunk := f.read(HASH_CHUNK):
-        digest.update(chunk)
-        bar.update(len(chunk))
-        largest = max(largest, int(np.frombuffer(chunk, dtype).max()))
+    for chunk in local.chunks(path):
+      digest.update(chunk)
+      bar.update(len(chunk))
+      largest = max(largest, int(np.frombuffer(chunk, dtype).max()))
     if digest.hexdigest() != file['sha256']:
       raise InputError(f'{path} is damaged: its SHA-256 is {digest.hexdigest()[:12]}, not '
                        f'{file["sha256"][:12]} as in its manifest; copy it again, or prepare the corpus '

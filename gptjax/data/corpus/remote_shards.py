@@ -11,7 +11,7 @@ import numpy as np
 
 from gptjax.data.corpus import local_shards, shard_queue
 from gptjax.errors import InputError
-from gptjax.storage.files import buckets, cache
+from gptjax.storage.files import buckets, cache, local
 
 NEAR = 1 << 18  # tokens that are read around a slice
 _queue = shard_queue.Queue()
@@ -54,9 +54,9 @@ def _read_index(url, sha256, count, verify):
 
 def _map(path, dtype, count):
   """Memory-map a file of the cache, which then stays there; FileNotFoundError if it was deleted before."""
-  with open(path, 'rb') as file:
+  with local.opened(path) as file:
     cache.hold(file)
-    return local_shards.map_file(file, dtype, count)
+    return local.mapped(file, dtype, count)
 
 
 def fetch_ahead(corpora, held_out, batches, note=shard_queue.print_line, while_waiting=lambda: None):

@@ -6,14 +6,10 @@ resumes from the committed position.
 
 import hashlib
 import json
-import os
-from pathlib import Path
 
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, paths, records
+from gptjax.storage.files import access, atomic, local, paths, records
 
-PARTIAL_SUFFIX = '.part'  # of a file's name until it is complete
-HASH_CHUNK = 1 << 22     # bytes hashed at a time
 STATE = 'progress.json'
 
 
@@ -21,7 +17,7 @@ def load_state(folder):
   """Return the last committed state, a dict; None if there is none."""
   path = folder / STATE
   try:
-    return records.read(path) if path.exists() else None
+    return records.read(path) if access.is_file(path) else None
   except InputError:
     raise InputError(f'{path} is damaged: remove {folder} and start again') from None
 
@@ -29,46 +25,6 @@ def load_state(folder):
 def save_state(folder, state):
   """Commit the state (JSON); call it after the files that it describes are synced."""
   atomic.write(folder / STATE, json.dumps(records.add_checksum(state), sort_keys=True))
-
-
-class AppendOnlyFile:
-  """An append-only file; after `sync`, `length` bytes of it are on disk."""
-
-  def __init__(self, path, length):
-    """Open the file for appending, truncated to its committed length (0: a new file)."""
-    self.path = Path(path)
-    self._part = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
-    if self.path.exists():  # the process was killed between `complete` and the next commit
-      os.replace(self.path, self._part)
-    self._file = open(self._part, 'r+b' if self._part.exists() else 'w+b', opener=atomic.no_follow)
-    atomic.sync(self._part.parent)  # a later commit must not refer to a file name that is not on disk
-    size = self._file.seek(0, os.SEEK_END)
-    if size < length:
-      raise InputError(f'{self._part} has {size:,} bytes, not the {length:,} that were committed: '
-                       f'remove {self.path.parent} and start again')
-    self._file.truncate(length)
-    self._file.seek(length)
-    self.length = length
-
-  def write(self, data):
-    self._file.write(data)
-    self.length += len(data)
-
-  def sync(self):
-    self._file.flush()
-    os.fsync(self._file.fileno())
-
-  def close(self):
-    self._file.close()
-
-  def complete(self):
-    """Rename the complete file to its final name, or remove it if it is empty."""
-    self.sync()
-    self.close()
-    if self.length:
-      atomic.rename(self._part, self.path)
-    else:
-      self._part.unlink()
 
 
 def hash_files(paths, on_bytes):
@@ -81,11 +37,10 @@ def hash_files(paths, on_bytes):
   total, digests = hashlib.sha256(), []
   for path in paths:
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-      while chunk := file.read(HASH_CHUNK):
-        total.update(chunk)
-        digest.update(chunk)
-        on_bytes(len(chunk))
+    for chunk in local.chunks(path):
+      total.update(chunk)
+      digest.update(chunk)
+      on_bytes(len(chunk))
     digests.append(digest.hexdigest())
   return total.hexdigest(), digests
 
@@ -103,14 +58,14 @@ class SplitWriter:
     self._folder, self._name, self._shard_tokens = folder, name, shard_tokens
     self._dtype = dtype
     self.state = state
-    self._index = AppendOnlyFile(folder / f'{name}-documents.bin', 8 * state['documents'])
+    self._index = local.AppendOnlyFile(folder / f'{name}-documents.bin', 8 * state['documents'])
     self._open_shard()
 
   def _open_shard(self):
     number = len(self.state['shards'])
     self._tokens = self.state['tokens'] - self._shard_tokens * number
     path = self._folder / f'{self._name}-{number:05d}.bin'
-    self._shard = AppendOnlyFile(path, self._tokens * self._dtype.itemsize)
+    self._shard = local.AppendOnlyFile(path, self._tokens * self._dtype.itemsize)
 
   def add(self, tokens, starts, n_bytes):
     """Append documents.

@@ -9,7 +9,7 @@ from gptjax.data.corpus import reader, remote_shards
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
 from gptjax.data.tokenizers import byte_bpe, loading
-from gptjax.storage.files import paths
+from gptjax.storage.files import access, paths
 from gptjax.storage.files.paths import Url
 
 DECODED_TOKENS = 1 << 17  # per call
@@ -18,7 +18,7 @@ DECODED_TOKENS = 1 << 17  # per call
 def parse_where(where):
   """Return (folder, split) of `FOLDER[:SPLIT]`."""
   folder, _, split = where.rpartition(':')
-  if not folder or not split or '/' in split or Path(where).is_dir():
+  if not folder or not split or '/' in split or access.is_folder(Path(where)):
     return where, DEFAULT_SPLIT
   return folder, split
 

@@ -68,7 +68,7 @@ def require_safe(folder):
   Raises:
     InputError: the data set is unsafe; or a file is missing or not JSON.
   """
-  if not (folder / FEATURES).is_file():
+  if not access.is_file(folder / FEATURES):
     raise InputError(f'{folder} has no {FEATURES}: prepare the data set again with TensorFlow Datasets 4 or '
                      'newer')
   for path in (folder / FEATURES, folder / INFO):

@@ -18,7 +18,7 @@ from gptjax.data.tokenizers.tokenizer_files import (
   saved_files,
 )
 from gptjax.errors import InputError
-from gptjax.storage.files import json_files
+from gptjax.storage.files import access, json_files
 
 END_OF_TEXT = '<|endoftext|>'
 TIKTOKEN_CHARACTERS = 1 << 19  # per call: a run of a million spaces overflows tiktoken's stack
@@ -75,7 +75,7 @@ class ByteBPE:
   def read(cls, folder):
     """Read OpenAI's `encoder.json` and `vocab.bpe`, or the same files under Hugging Face's names."""
     folder = Path(folder)
-    if not (folder / 'encoder.json').exists() and (folder / 'vocab.json').exists():
+    if not access.is_file(folder / 'encoder.json') and access.is_file(folder / 'vocab.json'):
       return cls(read_file(folder / 'vocab.json'), read_file(folder / 'merges.txt'))
     return cls(read_file(folder / 'encoder.json'), read_file(folder / 'vocab.bpe'))
 

@@ -10,7 +10,7 @@ tokenizer.json.
 from typing import NamedTuple
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, json_files, lfs
+from gptjax.storage.files import access, bounded, json_files, lfs
 from gptjax.storage.files.json_files import shown
 from gptjax.text import text_checks
 
@@ -75,7 +75,7 @@ def read_description(folder):
     InputError: a file cannot be read, or uses an unsupported feature; the message has both.
   """
   files = (JSON, VOCAB, MERGES, SETTINGS, SPECIAL, ADDED, CONFIG)
-  names = [name for name in files if (folder / name).exists()]
+  names = [name for name in files if access.is_file(folder / name)]
   for name in names:
     lfs.refuse_pointer(folder / name)
   if JSON not in names and VOCAB not in names:
@@ -266,7 +266,7 @@ def _bytes(path):
 
 def _object(path):
   """Return the object in a JSON file; {} if the file does not exist."""
-  if not path.exists():
+  if not access.is_file(path):
     return {}
   try:
     value = json_files.parse(_bytes(path))

@@ -16,7 +16,7 @@ from gptjax.data.tokenizers import (
 )
 from gptjax.data.tokenizers.hf_folder import FAST, GPT1, GPT2, JSON, SETTINGS, VOCAB
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, lfs
+from gptjax.storage.files import bounded, lfs, local
 
 # A field of tokenizer_config.json: an entry that ends a text but is not a special token, unlike eos_token.
 END_FIELD = 'end_of_text'
@@ -45,7 +45,7 @@ def load_folder(folder, n_rows=None):
 
 def _load(folder, n_rows):
   description = hf_folder.read_description(folder)
-  models = sorted(folder.glob('*.model'))
+  models = local.matching(folder, '*.model')
   for path in models:
     lfs.refuse_pointer(path)
   if description is None and len(models) != 1:

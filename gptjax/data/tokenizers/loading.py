@@ -16,7 +16,7 @@ from gptjax.data.tokenizers.characters import Characters
 from gptjax.data.tokenizers.sentence_piece import SentencePiece
 from gptjax.data.tokenizers.tokenizer_files import read_file
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, cache, paths
+from gptjax.storage.files import access, bounded, cache, paths
 
 KINDS = ('gpt2', 'bpe', 'char', 'gpt1', 'sentencepiece')  # of `KIND:PATH`
 # The published files, https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/
@@ -56,7 +56,7 @@ def load(spec):
     return _gpt1(where)
   if kind == 'sentencepiece' and where:
     return SentencePiece(read_file(Path(where)))
-  if spec and Path(spec).is_dir():
+  if spec and access.is_folder(Path(spec)):
     return _load_folder(Path(spec))
   raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, char:DIR, gpt1:DIR, '
                    'sentencepiece:FILE.model, or a folder that exists')
@@ -72,11 +72,12 @@ def _here(text, is_file=False):
 
 def _load_folder(folder):
   """Return the tokenizer in the folder; the file names determine its kind."""
-  if (folder / 'encoder_bpe_40000.json').exists() or (folder / 'encoder.json').exists():
-    tokenizer = _gpt1(folder) if (folder / 'encoder_bpe_40000.json').exists() else ByteBPE.read(folder)
+  is_gpt1 = access.is_file(folder / 'encoder_bpe_40000.json')
+  if is_gpt1 or access.is_file(folder / 'encoder.json'):
+    tokenizer = _gpt1(folder) if is_gpt1 else ByteBPE.read(folder)
     tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
     return tokenizer
-  if (folder / CHARACTERS).exists():
+  if access.is_file(folder / CHARACTERS):
     tokenizer = Characters.read(folder)
     tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
     return tokenizer

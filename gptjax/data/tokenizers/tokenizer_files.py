@@ -6,7 +6,6 @@ import json
 from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
 from gptjax.storage.files import access, bounded, lfs, paths
-from gptjax.storage.files.paths import Url
 
 # digest(encoder.json, vocab.bpe) of GPT-2.
 GPT2_DIGEST = '00f404d36600411e497efb3df08d3b4e094f0820e2595afcb7cbd0c4353d4fcb'
@@ -42,7 +41,7 @@ def save_files(folder, files):
   """Write {name: bytes} into the folder, here or in a bucket; ValueError if it cannot be created."""
   folder = paths.parsed(folder)
   try:
-    access.names(folder) if isinstance(folder, Url) else folder.mkdir(parents=True, exist_ok=True)
+    access.make_folder(folder)
   except OSError as error:
     raise InputError(f'{folder} cannot be written to: {error.strerror}') from None
   for name, content in files.items():

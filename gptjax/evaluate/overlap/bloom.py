@@ -27,7 +27,7 @@ from gptjax.data import progress as progress_bar
 from gptjax.data.corpus import corpus_manifest
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import eightgrams
-from gptjax.storage.files import atomic, bounded, json_files
+from gptjax.storage.files import atomic, bounded, json_files, local
 
 VERSION = 1  # of the file and of the keys
 LENGTH = struct.Struct('<Q')
@@ -112,10 +112,10 @@ def finish(path, target, metadata, on_read):
     metadata: JSON.
     on_read: function called with the number of bytes just read.
   """
-  metadata = {**metadata, 'version': VERSION, 'sha256': _sha256(path, path.stat().st_size, on_read)}
+  metadata = {**metadata, 'version': VERSION, 'sha256': _sha256(path, local.size(path), on_read)}
   metadata['digest'] = corpus_manifest.manifest_digest(metadata)
   text = json.dumps(metadata, sort_keys=True).encode()
-  with open(path, 'ab', opener=atomic.no_follow) as file:
+  with local.opened(path, 'ab') as file:
     file.write(text + LENGTH.pack(len(text)))
     file.flush()
     os.fsync(file.fileno())
@@ -125,7 +125,7 @@ def finish(path, target, metadata, on_read):
 def _sha256(path, size, on_read):
   """Return the SHA-256 (hex) of the first `size` bytes of a file."""
   sha256 = hashlib.sha256()
-  with open(path, 'rb') as file:
+  with local.opened(path) as file:
     while size and (chunk := file.read(min(size, PARTS_AT_A_TIME * PART_BYTES))):
       sha256.update(chunk)
       on_read(len(chunk))
@@ -151,14 +151,14 @@ def open_filter(path, *, progress=True):
   with progress_bar.bytes_bar(f'verifying {path.name}', progress, total=n_bytes, delay=1, leave=False) as bar:
     if _sha256(path, n_bytes, bar.update) != metadata['sha256']:
       raise InputError(f'{path} is damaged: the SHA-256 of its bits is not the recorded one: {REBUILD}')
-  bits = np.memmap(path, np.uint8, 'r', 0, (metadata['parts'], PART_BYTES))
-  return Filter(path, Shape(metadata['parts'], metadata['hashes']), metadata, np.asarray(bits))
+  bits = local.mapped(path, np.uint8, (metadata['parts'], PART_BYTES))
+  return Filter(path, Shape(metadata['parts'], metadata['hashes']), metadata, bits)
 
 
 def _read_metadata(path):
   """Return (the metadata of a filter, number of bytes before it)."""
   try:
-    with open(path, 'rb') as file:
+    with local.opened(path) as file:
       size = file.seek(0, os.SEEK_END)
       file.seek(max(0, size - LENGTH.size))
       last = file.read()
@@ -204,7 +204,7 @@ def merge(filters, target, *, progress=True):
   with (contextlib.ExitStack() as failed,
         progress_bar.bytes_bar('merging', progress, total=2 * parts * PART_BYTES) as bar):
     failed.callback(atomic.remove, new_path)
-    with open(new_path, 'xb', opener=atomic.no_follow) as file:
+    with local.opened(new_path, 'xb') as file:
       for start in range(0, parts, PARTS_AT_A_TIME):
         union = np.bitwise_or.reduce([bloom.bits[start:start + PARTS_AT_A_TIME] for bloom in filters])
         fill = np.bitwise_count(union).sum(1, dtype=np.int64) / PART_BITS

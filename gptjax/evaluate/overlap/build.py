@@ -12,7 +12,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +26,7 @@ from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import bloom, eightgrams
 from gptjax.storage import ownership
-from gptjax.storage.files import atomic
+from gptjax.storage.files import access, atomic, local
 from gptjax.text.redacted import redacted_values
 
 BUCKET_KEYS = 1 << 23     # target size of a bucket: 64 MB
@@ -95,14 +94,14 @@ def build_filter(name, source_names, folder, *, rate, capacity, workers, tfds_di
   key = tokenizer_files.digest(json.dumps({**settings, 'sources': None}).encode())[:12]
   target = Path(folder) / f'{name}-{key}.bloom'
   work = target.with_suffix('.work')
-  if not target.exists():
+  if not access.is_file(target):
     reading = blocks.ReadOptions(units, separator, tfds_dir, on_error == 'stop', None)
     job = Job(reading, settings, rate, capacity, work, workers, progress)
     with ownership.own_folder(work):
-      if not target.exists():  # another process may have built it
+      if not access.is_file(target):  # another process may have built it
         _build(job, target)
   atomic.sync(folder)
-  shutil.rmtree(work, ignore_errors=True)  # also the files of a process that was killed at the end
+  atomic.remove(work)  # also the files of a process that was killed at the end
   return bloom.open_filter(target, progress=progress)
 
 
@@ -135,7 +134,7 @@ def _build(job, target):
 
 def _require_space(job, shape):
   """Raise InputError if the filter does not fit on the disk."""
-  needed, free = shape.parts * bloom.PART_BYTES, shutil.disk_usage(job.work).free
+  needed, free = shape.parts * bloom.PART_BYTES, local.free_bytes(job.work)
   if needed > free:
     raise InputError(f'a filter with --capacity={job.capacity} and --rate={job.rate:g} takes {needed:,} '
                      f'bytes, and {free:,} are free in {job.work.parent}: lower the capacity, or set '
@@ -157,7 +156,7 @@ def _read(job, state):
   sizes = [unit.size for unit in units]
   work = blocks.make_blocks(texts(job.reading, position), position, lambda _, piece: piece.text)
   with contextlib.ExitStack() as stack:
-    open_bucket = lambda d, size: shards.AppendOnlyFile(_bucket_path(job.work, d), 8 * size)
+    open_bucket = lambda d, size: local.AppendOnlyFile(_bucket_path(job.work, d), 8 * size)
     buckets = [stack.enter_context(contextlib.closing(open_bucket(d, size)))
                for d, size in enumerate(state['sizes'])]
     total_bytes = sum(sizes) * all(map(sources.is_uncompressed, units))
@@ -204,7 +203,7 @@ def _fill(job, state):
   """Fill the parts of the filter from the buckets, and delete these."""
   filled, buckets = state['filled'], len(state['sizes'])
   path = job.work / BITS
-  with open(path, 'ab', opener=atomic.no_follow) as file:
+  with local.opened(path, 'ab') as file:
     file.truncate(filled['parts'] * bloom.PART_BYTES)
   atomic.sync(job.work)
   remaining = ((d, (d, state['sizes'][d])) for d in range(filled['drawers'], buckets))
@@ -216,7 +215,7 @@ def _fill(job, state):
       filled['distinct'] += distinct
       filled['rates'] += rates
       shards.save_state(job.work, state)
-      _bucket_file(job.work, d).unlink()
+      access.remove(_bucket_file(job.work, d))
       bar.update(8 * state['sizes'][d])
 
 
@@ -227,12 +226,12 @@ def make_filler(work, buckets, parts, hashes):
 
   def fill_bucket(bucket):
     number, size = bucket
-    keys = np.sort(np.fromfile(_bucket_file(work, number), np.uint64, size))
+    keys = np.sort(local.array(_bucket_file(work, number), np.uint64, size))
     keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]  # np.unique takes a hundred times as long
     first = number * parts_per_bucket
     borders = np.searchsorted(bloom.part_index(keys, parts), np.arange(first, first + parts_per_bucket + 1))
     rates = 0.0
-    with open(work / BITS, 'r+b', opener=atomic.no_follow) as file:
+    with local.opened(work / BITS, 'r+b') as file:
       file.seek(first * bloom.PART_BYTES)
       for start, stop in itertools.pairwise(borders):
         bits, share = bloom.part_bits(keys[start:stop], hashes, flags)
@@ -247,4 +246,4 @@ def make_filler(work, buckets, parts, hashes):
 def _bucket_file(work, number):
   """Return the file of a bucket, which keeps its temporary name until it is deleted."""
   path = _bucket_path(work, number)
-  return path.with_name(path.name + shards.PARTIAL_SUFFIX)
+  return path.with_name(path.name + local.PARTIAL_SUFFIX)

@@ -115,7 +115,7 @@ def _filter_row(bloom_filter, n_strings):
 
 def _parse_source(text, split):
   """Return a source in the form of `data.sources`; a folder is a corpus."""
-  return f'corpus:{text}:{split}' if paths.URL.match(text) or Path(text).is_dir() else text
+  return f'corpus:{text}:{split}' if paths.URL.match(text) or access.is_folder(Path(text)) else text
 
 
 def _parse_named(flags, flag_name):
@@ -201,8 +201,8 @@ def merged_filter(parts, folder):
     return parts[0]
   key = tokenizer_files.digest(*sorted(part.metadata['sha256'].encode() for part in parts))[:12]
   target = folder / f'{TRAIN}-merged-{key}.bloom'
-  if not target.exists():
-    folder.mkdir(parents=True, exist_ok=True)
+  if not access.is_file(target):
+    access.make_folder(folder)
     bloom.merge(parts, target)
   return bloom.open_filter(target)
 

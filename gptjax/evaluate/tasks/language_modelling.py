@@ -30,6 +30,7 @@ from gptjax.evaluate.texts.detokenize import (
   count_kept_spans,
   detokenize,
 )
+from gptjax.storage.files import local
 
 SHORT_STRIDE = 32  # tokens; a small stride, for nearly the full context at each token
 CHUNK_CHARACTERS = 1000  # characters per "example" of a text without lines
@@ -102,7 +103,7 @@ def read(text_set, data):
 
 def _text(path, text_set, note):
   """Return the test part of a file, without the remaining bytes of a character at its boundary."""
-  raw = path.read_bytes()
+  raw = local.content(path)
   schema.note_digest(dict(text_set.sha256).get(path.name, ''), raw, path, note)
   if text_set.test_divisor == 1:
     text = sources.decode(path, raw, note)

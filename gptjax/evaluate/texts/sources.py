@@ -5,16 +5,14 @@ inspected. The message about a missing set says where to get it.
 """
 
 import fnmatch
-import glob
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from gptjax.data.sources import tfds, tfds_folder
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import schema as schemas
-from gptjax.storage.files import bounded, buckets, cache, paths
+from gptjax.storage.files import access, bounded, buckets, cache, local, paths
 from gptjax.storage.files.paths import Url
 from gptjax.text import text_checks
 
@@ -70,8 +68,7 @@ def find_file(data, *names):
 def _matching(folder, pattern):
   """Return the sorted files below a folder, a Path or a Url, whose name matches a pattern of `glob`."""
   if not isinstance(folder, Url):
-    return sorted(path for path in map(Path, glob.glob(str(Path(glob.escape(str(folder))) / pattern)))
-                  if path.is_file())
+    return list(filter(access.is_file, local.matching(folder, pattern)))
   parts = pattern.split('/')
   return [folder / name for name in buckets.find(folder)
           if len(name.split('/')) == len(parts) and all(map(fnmatch.fnmatchcase, name.split('/'), parts))]
@@ -86,7 +83,7 @@ def read_text(path, note=ignore_note):
   Raises:
     InputError: the file is not UTF-8, has a NUL byte, or has only white space.
   """
-  return decode(path, path.read_bytes(), note)
+  return decode(path, local.content(path), note)
 
 
 def decode(path, raw, note=ignore_note, allow_truncated=False):
@@ -140,7 +137,7 @@ def read_jsonl(data, path, schema):
     blanks += schemas.check_record(schema, record, location)
     records.append(record)
   schemas.check_count(schema, len(records), blanks, path, data.note)
-  schemas.note_digest(schema.sha256, path.read_bytes(), path, data.note)
+  schemas.note_digest(schema.sha256, local.content(path), path, data.note)
   return records
 
 

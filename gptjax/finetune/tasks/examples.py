@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, cache, paths
+from gptjax.storage.files import bounded, cache, local, paths
 from gptjax.text import text_checks
 
 MAX_LINE = 1 << 24  # characters per line in a file of examples
@@ -182,7 +182,7 @@ def read_records(source, config, location):
 def _open_text(path, location):
   """The opened text file (InputError if that fails)."""
   try:
-    return open(path, encoding='utf-8-sig', newline='')  # removes a byte-order mark
+    return local.opened(path, 'r', encoding='utf-8-sig', newline='')  # removes a byte-order mark
   except OSError as error:
     raise InputError(f'{location}: {error.strerror} (config.finetune.data_dir)') from None
 

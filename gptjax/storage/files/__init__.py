@@ -10,7 +10,7 @@
   json_files      Untrusted JSON files: bounded, strict, and checked against a layout.
   lfs             Git LFS pointers: small text files that stand in for large ones in a clone without `git
                   lfs`.
-  literal_path    Paths for libraries that interpret some characters of a path.
+  local           Files of this machine that are read or written in parts: shards, logs, columns.
   locks           Locks of open files (`flock`), on file systems that have them.
   parts           Files of lines that grow, `NAME.jsonl`: on this machine one file; in a bucket, immutable
                   parts of it.

@@ -10,12 +10,12 @@ from corpus_files import random_documents, write_corpus, write_manifest
 
 from gptjax.command import figures
 from gptjax.config import resolve
-from gptjax.data.corpus import reader, shards
+from gptjax.data.corpus import reader
 from gptjax.data.tokenizers import loading, tokenizer_files, training
 from gptjax.errors import InputError
 from gptjax.pretrained.run_weights import save_corpus_tokenizer
 from gptjax.storage import manifest, owner_record, ownership
-from gptjax.storage.files import atomic, paths
+from gptjax.storage.files import atomic, local, paths
 
 SECRET = 'of another'
 
@@ -89,7 +89,7 @@ def test_a_lock_is_not_taken_through_a_link(folder, victim, exists):
 def test_a_shard_does_not_grow_through_a_link(folder, victim, name, exists):
   (folder / name).symlink_to(victim if exists else victim.parent / 'other')
   try:
-    shard = shards.AppendOnlyFile(folder / 'train-00000.bin', 0)
+    shard = local.AppendOnlyFile(folder / 'train-00000.bin', 0)
     shard.write(b'tokens')
     shard.complete()
   except InputError as error:
