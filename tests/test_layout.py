@@ -31,7 +31,6 @@ OTHER_FILES = {
   'config/files.py': 'configuration files, which are Python code',
   'config/memory.py': 'limits of memory in /proc and /sys',
   'config/resolve.py': 'the code of gptjax, for its digest; a probe of a new workdir',
-  'data/clean/clean_examples.py': 'the code of rules',
   'data/sources/file_access.py': 'texts of users, through fsspec',
   'data/sources/python.py': 'the code of sources',
   'data/sources/tar.py': 'an archive that is open',

@@ -221,7 +221,7 @@ def test_answers_of_an_evaluation_are_known_after_a_restart(workdir):
   for run in range(2):
     journal = Journal(path)
     assert journal.size == 2 * run
-    journal.open()
+    journal.begin()
     part = journal.part('one', ['a', 'b', 'c', 'd'])
     assert part.known == ({0: 1.5, 1: 'two'} if run else {})
     for number, answer in enumerate((1.5, 'two', [3], None)[2 * run:][:2], 2 * run):

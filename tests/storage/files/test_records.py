@@ -123,7 +123,7 @@ def test_rewinds_of_an_older_version_are_read_and_a_damaged_file_blocks_nothing(
 def test_each_flipped_bit_of_a_journal_is_found(tmp_path):
   path = tmp_path / 'answers' / 'task.jsonl'
   journal = Journal(path)
-  journal.open()
+  journal.begin()
   for number in range(3):
     journal.part('scores', ['a', 'b', 'c']).record(number, [[-1.5, number], True])
   journal.close()
