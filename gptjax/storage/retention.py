@@ -10,12 +10,15 @@ All others are deleted. A folder without a valid manifest is neither counted nor
 failed save to a bucket has left of an earlier step.
 """
 
+import concurrent.futures
 from typing import NamedTuple
 
 from gptjax.storage import milestones, step_folders
 from gptjax.storage.files import paths
 from gptjax.storage.manifest import read_manifest
 from gptjax.storage.step_folders import steps
+
+READERS = 16  # threads that read manifests
 
 
 class Rules(NamedTuple):
@@ -62,10 +65,17 @@ def kept_steps(metrics, rules, copied=()):
   return {*newest, *best, *periodic}
 
 
+def _manifests(folder):
+  """Return {step: manifest, or None if it is damaged} of all checkpoints."""
+  found = steps(folder)
+  with concurrent.futures.ThreadPoolExecutor(READERS) as pool:  # in a bucket, each is a request
+    return dict(zip(found, pool.map(lambda step: read_manifest(folder / str(step)), found), strict=True))
+
+
 def prune(folder, rules):
   """Delete the checkpoints in `WORKDIR/checkpoints` that the rules do not keep."""
   folder = paths.location(folder)
-  manifests = {step: read_manifest(folder / str(step)) for step in steps(folder)}
+  manifests = _manifests(folder)
   metrics = {step: manifest['metric'] for step, manifest in manifests.items() if manifest}
   copied = {step for step in milestone_steps(folder, rules)
             if step in metrics and milestones.is_copied(folder / str(step), manifests[step])}
