@@ -10,17 +10,19 @@ from gptjax.storage.files.paths import Url
 from gptjax.text import text_checks
 from gptjax.text.printable import printable
 
-MANIFEST, VERSION = 'manifest.json', 2
+MANIFEST, VERSION = 'manifest.json', 3
+READABLE = (2, 3)  # of version 2, `sha256` of a split is that of its concatenated shards
 DTYPES = {'uint16': 1 << 16, 'uint32': 1 << 32}  # dtypes of ids: number of values
 MAX_NAME_BYTES = 255  # of a file name
+MAX_HEADER = 1 << 16  # bytes before the ids in a shard
 MAX_COUNT = 1 << 53  # of tokens, documents or bytes; numbers in JSON are exact up to this
 FILE_SCHEMA = {'file': str, 'sha256': str}
 SPLIT_SCHEMA = {'tokens': int, 'documents': int, 'bytes': int, 'sha256': str,
-                'shards': [{**FILE_SCHEMA, 'tokens': int}], 'index': FILE_SCHEMA}
+                'shards': [{**FILE_SCHEMA, 'tokens': int, '?offset': int}], 'index': FILE_SCHEMA}
 SCHEMA = {
   'dtype': str, 'content': str, 'splits': {str: SPLIT_SCHEMA}, '?sources': [str], '?clean': str,
   '?validation': str, '?validation_fraction': json_files.NUMBER, '?skipped': {str: int},
-  '?settings': {'?sources': [str]}, '?no_origin': {'documents': int, 'of': int},
+  '?settings': {'?sources': [str]}, '?tokens_folder': str, '?no_origin': {'documents': int, 'of': int},
   'tokenizer': {'name': str, 'digest': str, 'n_vocab': int, 'end_of_text': (int, type(None))}}
 
 
@@ -46,9 +48,9 @@ def read_manifest(folder):
     raise InputError(f'{path}: {error.strerror}') from None
   except ValueError as error:
     raise InputError(f'{path} is not JSON ({error}): prepare the corpus again') from None
-  if not isinstance(manifest, dict) or manifest.get('version') != VERSION:
-    raise InputError(f'{path} is not the manifest of a corpus of version {VERSION}: remove the '
-                     'folder and prepare the corpus again')
+  if not isinstance(manifest, dict) or manifest.get('version') not in READABLE:
+    raise InputError(f'{path} is not the manifest of a corpus of version {" or ".join(map(str, READABLE))}: '
+                     'remove the folder and prepare the corpus again')
   digest = manifest_digest(manifest)
   if manifest.get('digest') != digest:
     raise InputError(f'{path} has been changed: its digest should be {digest[:12]}, but its field is '
@@ -80,11 +82,18 @@ def _contradiction(manifest):
     plain = lambda file: file == printable(file) == Path(file).name and len(file) <= MAX_NAME_BYTES
     if not all(map(plain, names)):
       return f'a file of {name} has no plain name'
+    if not all(0 <= shard.get('offset', 0) <= MAX_HEADER for shard in split['shards']):
+      return f'the ids of a shard of {name} begin at an impossible place'
     if sum(in_shards) != split['tokens']:
       return f'the shards of {name} do not hold its {split["tokens"]:,} tokens'
     if split['tokens'] and not split['documents']:
       return f'the {split["tokens"]:,} tokens of {name} belong to no document'
   return ''
+
+
+def tokens_folder(root, manifest):
+  """Return where the shards are, Path or Url: the folder of the corpus, or that of adopted files."""
+  return paths.parsed(manifest['tokens_folder']) if 'tokens_folder' in manifest else root
 
 
 def manifest_digest(manifest):
@@ -96,7 +105,7 @@ def content_digest(tokenizer, splits):
   """Return the SHA-256 (hex) of the content of a corpus: its tokens, documents and tokenizer.
 
   The order of the data depends on it, so two corpora of the same text are read in the same order, whatever
-  their folders and shard sizes.
+  their folders and shard sizes. That of a split's tokens is in `tree`.
 
   Args:
     tokenizer, splits: as in the manifest.

@@ -12,11 +12,12 @@ from gptjax.storage.files import cache, local, paths
 STARTS = np.dtype('<u8')  # of the index: the first token of each document
 
 
-def open_split(root, entry, dtype, n_vocab, verify):
+def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
   """Return (list of arrays of ids, one per shard; uint64[n_documents], the first token of each document).
 
   Args:
     root: Path of the corpus.
+    tokens_folder: Path of its shards.
     entry: of the split in the manifest.
     dtype: of the ids.
     n_vocab: entries of the tokenizer.
@@ -25,49 +26,51 @@ def open_split(root, entry, dtype, n_vocab, verify):
   Raises:
     InputError: a file is missing or damaged.
   """
-  files = [(shard, dtype, shard['tokens']) for shard in entry['shards']]
-  files.append((entry['index'], STARTS, entry['documents']))
-  for file, *_ in files:
-    path = paths.below(root, file['file'])
-    if not verify and not path.resolve().is_relative_to(root.resolve()):
+  files = [(tokens_folder, shard, dtype, shard['tokens']) for shard in entry['shards']]
+  files.append((root, entry['index'], STARTS, entry['documents']))
+  for folder, file, *_ in files:
+    path = paths.below(folder, file['file'])
+    if not verify and not path.resolve().is_relative_to(folder.resolve()):
       raise InputError(f'{path} is a link to a file outside the corpus, and its content is not verified '
                        'here: replace the link by the file')
-  *shards, starts = (_map(root / file['file'], dtype, count) for file, dtype, count in files)
+  *shards, starts = (_map(folder / file['file'], dtype, count, file.get('offset', 0))
+                     for folder, file, dtype, count in files)
   if verify:
     _verify(root, files, n_vocab)
   return shards, starts
 
 
-def _map(path, dtype, count):
+def _map(path, dtype, count, offset):
   """Memory-map a file as a read-only array of `count` items; InputError if missing or of another size."""
-  size = count * dtype.itemsize
+  size = offset + count * dtype.itemsize
   try:
     actual = local.size(path)
   except FileNotFoundError:
     raise InputError(f'{path} is missing: copy it again, or prepare the corpus again') from None
   if actual != size:
     raise InputError(cache.wrong_size(path, actual, size))
-  return local.mapped(path, dtype, count)
+  return local.mapped(path, dtype, count, offset)
 
 
 def _verify(root, files, n_vocab):
   """Raise InputError for the first file with another hash, or with an id of n_vocab or more."""
-  def check(file, dtype):
-    path, digest, largest = root / file['file'], hashlib.sha256(), -1
+  def check(folder, file, dtype):
+    path, digest, largest, header = folder / file['file'], hashlib.sha256(), -1, file.get('offset', 0)
     for chunk in local.chunks(path):
       digest.update(chunk)
       bar.update(len(chunk))
-      largest = max(largest, int(np.frombuffer(chunk, dtype).max()))
+      largest = max(largest, int(np.frombuffer(chunk[header:], dtype).max(initial=0)))
+      header = 0
     if digest.hexdigest() != file['sha256']:
       raise InputError(f'{path} is damaged: its SHA-256 is {digest.hexdigest()[:12]}, not '
                        f'{file["sha256"][:12]} as in its manifest; copy it again, or prepare the corpus '
                        'again')
     if dtype != STARTS and largest >= n_vocab:
       raise InputError(too_large(path, largest, n_vocab))
-  size = sum(dtype.itemsize * count for _, dtype, count in files)
+  size = sum(dtype.itemsize * count for *_, dtype, count in files)
   bar = bars.bar(desc=f'verifying {root}', total=size, unit='B', unit_scale=True, delay=1, leave=False)
   with bar, concurrent.futures.ThreadPoolExecutor() as pool:
-    list(pool.map(lambda file: check(*file[:2]), files))
+    list(pool.map(lambda file: check(*file[:3]), files))
 
 
 def too_large(path, token, n_vocab):

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.data.corpus import local_shards, order, remote_shards
-from gptjax.data.corpus.corpus_manifest import read_manifest
+from gptjax.data.corpus import corpus_manifest, local_shards, order, remote_shards
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
 from gptjax.storage.files.paths import Url
@@ -68,14 +67,15 @@ def open_corpus(folder, split, *, verify):
     ValueError: the folder or one of its files is missing, damaged or not a corpus.
   """
   root = paths.parsed(folder)
-  manifest = read_manifest(root)
+  manifest = corpus_manifest.read_manifest(root)
   if split not in manifest['splits'] or not manifest['splits'][split]['tokens']:
     raise MissingSplit(f'corpus {folder} has no tokens in its split {split!r}, it has '
                        f'{sorted(manifest["splits"])}: prepare it with another validation_fraction or '
                        'from more documents')
   entry, dtype = manifest['splits'][split], np.dtype(manifest['dtype']).newbyteorder('<')
   where = remote_shards if isinstance(root, Url) else local_shards
-  shards, starts = where.open_split(root, entry, dtype, manifest['tokenizer']['n_vocab'], verify)
+  shards, starts = where.open_split(root, corpus_manifest.tokens_folder(root, manifest), entry, dtype,
+                                    manifest['tokenizer']['n_vocab'], verify)
   # As signed integers: NumPy would convert all of them to floats to compare unsigned with signed ones.
   starts = starts.view('<i8')
   offsets = np.cumsum([0, *(shard['tokens'] for shard in entry['shards'])], dtype=np.int64)

@@ -18,26 +18,27 @@ _queue = shard_queue.Queue()
 _told = set()  # corpora of which some shards are read by ranges
 
 
-def open_split(root, entry, dtype, n_vocab, verify):
+def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
   """Return (Shards, uint64[n_documents]: the first token of each document) of a split in a bucket.
 
   Args:
     root: Url of the corpus.
+    tokens_folder: Url of its shards.
     entry, dtype, n_vocab: as for `local_shards.open_split`.
     verify: if False, shards are read by ranges until `fetch_ahead` has copied them.
 
   Raises:
     InputError: a file is missing or has another size, or the index is damaged.
   """
-  present, index = buckets.find(root), entry['index']
-  sizes = [(shard['file'], shard['tokens'] * dtype.itemsize) for shard in entry['shards']]
-  for name, size in (*sizes, (index['file'], entry['documents'] * 8)):
-    if name not in present:
-      raise InputError(f'{root / name} is missing: copy it again, or prepare the corpus again')
-    if present[name].size != size:
-      raise InputError(cache.wrong_size(root / name, present[name].size, size))
-  shards = [_Shard(root / shard['file'], shard['sha256'], shard['tokens'], dtype, n_vocab)
-            for shard in entry['shards']]
+  index = entry['index']
+  shards = [_Shard(tokens_folder / shard['file'], shard, dtype, n_vocab) for shard in entry['shards']]
+  present = {folder: buckets.find(folder) for folder in {root, tokens_folder}}
+  sizes = [(shard.url, shard.size) for shard in shards]
+  for url, size in (*sizes, (root / index['file'], entry['documents'] * 8)):
+    if url.name not in present[url.parent]:
+      raise InputError(f'{url} is missing: copy it again, or prepare the corpus again')
+    if (actual := present[url.parent][url.name].size) != size:
+      raise InputError(cache.wrong_size(url, actual, size))
   starts = _read_index(root / index['file'], index['sha256'], entry['documents'], verify)
   return Shards(shards, verify), starts
 
@@ -52,11 +53,11 @@ def _read_index(url, sha256, count, verify):
     return np.frombuffer(content, local_shards.STARTS)
 
 
-def _map(path, dtype, count):
+def _map(path, dtype, count, offset=0):
   """Memory-map a file of the cache, which then stays there; FileNotFoundError if it was deleted before."""
   with local.opened(path) as file:
     cache.hold(file)
-    return local.mapped(file, dtype, count)
+    return local.mapped(file, dtype, count, offset)
 
 
 def fetch_ahead(corpora, held_out, batches, note=shard_queue.print_line, while_waiting=lambda: None):
@@ -172,17 +173,20 @@ class Shards:
       _queue.wait([shard])
       if isinstance(shard.get(), _Ranges):
         check, check_ids = cache.digest_check(shard.url, shard.sha256, shard.size), shard.check_ids
+        header = shard.offset
         for chunk in buckets.chunks(shard.url, shard.size):
           check(chunk)
-          check_ids(chunk)
+          check_ids(chunk[header:])
+          header = 0
 
 
 class _Shard:
   """One shard: `content` is None until it is loaded, then an array, or _Ranges if the cache has no room."""
 
-  def __init__(self, url, sha256, n_tokens, dtype, n_vocab):
-    self.url, self.sha256, self.n_tokens, self.dtype, self.n_vocab = url, sha256, n_tokens, dtype, n_vocab
-    self.size = n_tokens * dtype.itemsize
+  def __init__(self, url, entry, dtype, n_vocab):
+    self.url, self.sha256, self.n_tokens = url, entry['sha256'], entry['tokens']
+    self.dtype, self.n_vocab, self.offset = dtype, n_vocab, entry.get('offset', 0)
+    self.size = self.offset + self.n_tokens * dtype.itemsize
     self.content = self.error = None
     self.claimed = self.failed = False  # see shard_queue
     self.n_downloaded, self.verify = 0, True
@@ -198,7 +202,7 @@ class _Shard:
     return self.ranges if self.content is None else self.content
 
   def check_ids(self, chunk):
-    largest = int(np.frombuffer(chunk, self.dtype).max())
+    largest = int(np.frombuffer(chunk, self.dtype).max(initial=0))
     if largest >= self.n_vocab:
       raise InputError(local_shards.too_large(self.url, largest, self.n_vocab))
 
@@ -215,13 +219,14 @@ class _Shard:
     if not self.n_tokens:
       return np.empty(0, self.dtype)
     def on_bytes(chunk):
+      self.check_ids(chunk[0 if self.n_downloaded else self.offset:])
       self.n_downloaded += len(chunk)
-      self.check_ids(chunk)
     try:
       while cache.reserve(self.sha256, self.size):
+        self.n_downloaded = 0
         path = cache.file(self.url, self.sha256, self.size, on_bytes, verify=self.verify)
         try:
-          return _map(path, self.dtype, self.n_tokens)
+          return _map(path, self.dtype, self.n_tokens, self.offset)
         except FileNotFoundError:  # another process has made room for its own files
           continue
     except cache.TooSmall:
@@ -262,7 +267,8 @@ class _Ranges:
 
 def _read_ranges(spans):
   """Return [array of ids of each span (_Shard, first, end)]."""
-  contents = buckets.read_parts([(shard.url, first * shard.dtype.itemsize, end * shard.dtype.itemsize)
+  position = lambda shard, token: shard.offset + token * shard.dtype.itemsize
+  contents = buckets.read_parts([(shard.url, position(shard, first), position(shard, end))
                                  for shard, first, end in spans])
   for (shard, *_), content in zip(spans, contents, strict=True):
     shard.check_ids(content)

@@ -60,10 +60,17 @@ def array(file, dtype, count=-1):
   return np.fromfile(file, dtype, count)
 
 
-def mapped(file, dtype, count):
-  """Return a memory map of the `count` items of a file, a path or an open file, as a read-only array."""
+def mapped(file, dtype, count, offset=0):
+  """Return a memory map of `count` items of a file, from byte `offset` on, as a read-only array.
+
+  Args:
+    file: a path or an open file.
+    dtype: of the items.
+    count: number of items, or the shape of the array.
+    offset: bytes.
+  """
   # A plain array that shares the memory: slicing np.memmap itself is ten times slower.
-  return np.asarray(np.memmap(file, dtype, 'r', shape=count)) if count else np.empty(0, dtype)
+  return np.asarray(np.memmap(file, dtype, 'r', offset, count)) if count else np.empty(0, dtype)
 
 
 class AppendOnlyFile:
