@@ -2,8 +2,16 @@
 
     python -m gptjax.data.prepare --source=text:FILE --tokenizer=gpt2 --out=DIR
 
-The command can be killed at any moment and started again: it resumes after its last commit, and the corpus
-is byte-identical to that of an uninterrupted run, whatever the number of workers.
+The command can be killed at any moment and started again: it goes on after the parts that are complete, and
+the corpus is byte for byte that of an uninterrupted run, whatever the number of workers.
+
+Its stages (`gptjax.data.stages`) can also be run one by one, each by any number of tasks on any machines that
+share the folder or the bucket: all tasks of a stage, then those of the next.
+
+    for stage in judge mark tokenizer encode join; do
+      srun --ntasks=100 sh -c "python -m gptjax.data.prepare ... --stage=$stage --tasks=100 \\
+        --task=\\$SLURM_PROCID"
+    done
 
 A hash of a document's text decides whether it belongs to validation, so all its copies are in the same
 split, in any order. If either split would have less than one window of --seq_len tokens (a corpus of one
@@ -17,16 +25,10 @@ if __name__ == '__main__':
   startup.begin('prepare', 'stopped; run the same command again to continue')
   early.handle_help(parser, 'prepare')
 
-import contextlib
-import errno
 import json
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from gptjax import errors
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
   FRACTIONS,
@@ -37,42 +39,50 @@ from gptjax.command.parsers.prepare import (
   WORKERS,
   parser,
 )
-from gptjax.data import blocks, encode, summary, upload, workers
-from gptjax.data import progress as progress_bar
-from gptjax.data.clean import duplicates, webtext
-from gptjax.data.corpus import corpus_manifest, held_out, shards
-from gptjax.data.output import Output, Progress, token_dtype
+from gptjax.data import blocks, summary
+from gptjax.data.clean import webtext
+from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
+from gptjax.data.stages import parts, work
+from gptjax.data.stages import run as stages
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
-from gptjax.storage import owner_record, ownership
-from gptjax.storage.files import access, atomic, cache, json_files, local, paths
+from gptjax.storage import bucket_ownership, owner_record, ownership
+from gptjax.storage.files import access, atomic, buckets, json_files, paths, records
 from gptjax.storage.files.paths import Url
 
-OLD_LOCK = '.lock'          # in corpora of versions up to 0.1.0
+STATE = 'progress.json'  # the settings of a corpus that is not complete
+ALL = 'all'              # stages
 
 
 class Job(NamedTuple):
-  """The checked arguments of `prepare`."""
+  """The checked arguments of `prepare`; can be pickled for workers."""
   reading: blocks.ReadOptions
-  tokenizer: object     # a tokenizer, or (kind, number of entries or None) of one to train
+  tokenizer: str        # as for `loading.load`, or a spec of `training`
   out: object           # Path or Url of the corpus
   validation_fraction: float
   seq_len: int          # tokens of a window: the least amount that is held out
-  workers: int
   shard_tokens: int
   settings: dict        # everything that the corpus depends on, as JSON
-  commit_seconds: float
   progress: bool
   special_tokens: tuple
-  uploader: object = None  # upload.Uploader, if `out` is the spool of a corpus in a bucket
+  borders: list         # of the parts, see `stages.parts`
+  known: dict           # what this process has read of the work folder, see `stages.work`
+
+  @property
+  def n_parts(self):
+    return len(self.borders) - 1
+
+  @property
+  def work(self):
+    return self.out / work.FOLDER
 
 
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
-            shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN,
-            tfds_download=False, special_tokens=()):
-  """Write a corpus to the folder `out`, resume writing it, or return if it is already complete.
+            shard_tokens=SHARD_TOKENS, progress=True, seq_len=SEQ_LEN, tfds_download=False,
+            special_tokens=(), stage=ALL, task=0, tasks=1):
+  """Write a corpus to the folder `out`, go on writing it, or return if it is already complete.
 
   Args:
     source: list of sources (see `sources.documents`).
@@ -90,17 +100,18 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     clean_without: names of filters of the recipe to disable.
     blocked_domains, wikipedia_titles: files for the recipe; '': none.
     shard_tokens: tokens per shard.
-    commit_seconds: seconds between commits of the progress.
-    progress: show a progress bar on stderr.
+    progress: show progress bars on stderr.
     seq_len: tokens of an evaluation window: a held-out split has at least one window, or is empty.
     special_tokens: names of special tokens that a text may contain, or `('all',)`; others are plain text.
+    stage: 'all', or the name of the stage to run (see `stages`).
+    task, tasks: run share `task`, from 0, of `tasks` shares of the stage.
 
   Returns:
-    The manifest, a dict.
+    The manifest, a dict; None if the corpus is not complete after this stage.
 
   Raises:
-    ValueError: a missing source or tokenizer; an unusable document, with its file and line; a folder that
-      holds something else.
+    InputError: a missing source or tokenizer; an unusable document, with its file and line; a folder that
+      holds something else; a stage before this one is not complete.
   """
   FRACTIONS.require('validation_fraction', validation_fraction)
   WORKERS.require('workers', workers)
@@ -108,61 +119,84 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
-  to_train = training.parse_spec(tokenizer)
+  if not 0 <= task < tasks or (stage == ALL and tasks > 1):
+    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, and are shares of one '
+                     '--stage')
+  requested = None if training.parse_spec(tokenizer) else loading.load(tokenizer)
+  if requested:
+    special.resolve_names(requested, special_tokens)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles)
   units = documents.units(source, tfds_dir, tfds_download)
-  requested = None if to_train else loading.load(tokenizer)
   settings = {
     'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
     'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,
     'validation_fraction': validation_fraction, 'document_separator': document_separator,
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
-  if requested:
-    special.resolve_names(requested, special_tokens)
   reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, requested or to_train, paths.parsed(out), validation_fraction, seq_len, workers,
-            shard_tokens, settings, commit_seconds, progress, tuple(special_tokens))
-  if isinstance(job.out, Url):
-    return _finished(job) or _run_in_spool(job)
-  with ownership.own_folder(job.out):
-    return _finished(job) or _run(job)
-
-
-def _run_in_spool(job):
-  """Prepare a corpus in a folder of this machine, which holds all of it, and upload it to the bucket."""
-  spool = cache.spool(job.out)
-  uploader = upload.Uploader(spool, job.out)
-  with ownership.own_folder(job.out), ownership.own_folder(spool), contextlib.closing(uploader):
-    if manifest := _finished(job):  # by the previous owner
-      return manifest
-    _check_same(job, uploader.begin(job.settings))
-    uploader.start(job.settings)
-    local = job._replace(out=spool, uploader=uploader)
-    try:
-      return uploader.finish(_finished(local) or _run(local), job.progress)
-    except Exception as error:
-      fault = errors.system_fault(error)
-      full = fault and fault.number in (errno.ENOSPC, errno.EDQUOT)
-      if full and Path(fault.path or spool).is_relative_to(spool):
-        raise InputError(_no_room(job.out, spool)) from error
-      raise
-
-
-def _no_room(url, spool):
-  return (f'no space left on the disk of {spool}, which holds the whole corpus until it is in {url}: free '
-          'some and run the same command again; or give --out on a larger disk, and copy that folder to the '
-          'bucket')
+  job = Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
+            progress, tuple(special_tokens), [], {})
+  if manifest := _finished(job):
+    return manifest
+  if stage == ALL:
+    with ownership.own_folder(job.out):
+      return _finished(job) or _completed(job, stages.run_all(_begun(job), workers))
+  access.make_folder(job.out)
+  return _completed(job, stages.run_task(_begun(job), stage, task, tasks, workers))
 
 
 def _finished(job):
-  """Return the manifest of the finished corpus, or None; ValueError if it is another corpus."""
-  if not access.is_file(job.out / 'manifest.json'):
+  """Return the manifest of the finished corpus, or None; InputError if it is another corpus."""
+  if not access.is_file(job.out / corpus_manifest.MANIFEST):
     return None
   manifest = corpus_manifest.read_manifest(job.out)
   _check_same(job, manifest.get('settings', {}))
   _remove_work(job.out)
   return manifest
+
+
+def _completed(job, manifest):
+  if manifest:
+    _remove_work(job.out)
+  return manifest
+
+
+def _remove_work(folder):
+  """Remove what only the preparation needed; other processes may be doing the same."""
+  if isinstance(folder, Url):
+    buckets.remove_tree(folder / work.FOLDER)
+  else:
+    atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
+    atomic.remove(folder / work.FOLDER)
+  access.remove(folder / STATE)
+
+
+def _begun(job):
+  """Return the job with the borders of its parts, after recording both in a new folder.
+
+  Raises:
+    InputError: the folder holds something else, or the corpus of other settings or sources.
+  """
+  path = job.out / STATE
+  state = {'settings': job.settings, 'borders': None}
+  if not access.is_file(path):
+    others = [name for name in access.names(job.out)
+              if name not in (owner_record.FILE, bucket_ownership.FOLDER, STATE)
+              and not name.endswith('.new')]
+    if others:
+      raise InputError(f'{job.out} is not empty (it holds {min(others)}): give a new folder as --out')
+    state['borders'] = parts.borders(job.reading.units)
+    access.create(path, json.dumps(records.add_checksum(state), sort_keys=True))
+  try:
+    state = records.remove_checksum(records.parse(access.read(path, 1 << 30)))
+    fault = json_files.layout_fault(state, {'settings': {'?sources': [str]}, 'borders': [[int]]})
+  except ValueError as error:
+    fault = error
+  if fault:
+    raise InputError(f'{path} is damaged or of an earlier version ({fault}): remove {job.out} and begin '
+                     'again')
+  _check_same(job, state['settings'])
+  return job._replace(borders=state['borders'])
 
 
 def _check_same(job, settings):
@@ -177,135 +211,16 @@ def _check_same(job, settings):
                        f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
 
 
-def _run(job):
-  """Run all stages, from the last commit on."""
-  state = shards.load_state(job.out)
-  if state is None:
-    unexpected = [name for name in access.names(job.out)
-                  if name not in (owner_record.FILE, OLD_LOCK) and not name.endswith('.new')]
-    if unexpected:
-      raise InputError(f'{job.out} is not empty (it holds {min(unexpected)}): give a new folder '
-                       'as --out')
-    state = {'settings': job.settings}
-    shards.save_state(job.out, state)
-  if fault := json_files.layout_fault(state, {'settings': {'?sources': [str]}}):
-    raise InputError(f'{job.out / shards.STATE} is damaged ({fault}): remove {job.out} and begin again')
-  _check_same(job, state['settings'])
-  verdicts = _filter(job, state) if job.reading.recipe.filters else np.zeros(0, np.uint8)
-  if 'tail' not in state:
-    tokenizer = _tokenizer(job, verdicts)
-    state['tokenizer'] = {'name': tokenizer.name, 'digest': tokenizer.digest,
-                          'n_vocab': tokenizer.n_vocab, 'end_of_text': tokenizer.end_of_text}
-    state['special_tokens'] = special.resolve_names(tokenizer, job.special_tokens)
-    pieces = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
-    state |= held_out.choose_rule((piece for _, piece, reason in pieces if not reason), tokenizer,
-                                  job.validation_fraction, job.seq_len, state['special_tokens'])
-    shards.save_state(job.out, state)
-  return _finish(job, state, _encode(job, state, verdicts))
-
-
-def _filter(job, state):
-  """Return uint8[documents]: the number of the filter that removes each document, or 0."""
-  if 'judged' not in state:
-    state['judged'] = {'position': blocks.Position(), 'done': False, 'no_origin': 0}
-  judged = state['judged']
-  if not judged['done']:
-    position = blocks.Position(*judged['position'])
-    first_pieces = (item for item in blocks.label_pieces(job.reading, position, ()) if item[1].start == 0)
-    work = blocks.make_blocks(first_pieces, position, lambda after, piece: (
-      after.documents - 1, piece.digest, piece.text, piece.fields))
-    with (contextlib.closing(duplicates.FeatureColumns(job.out, position.documents)) as columns,
-          Progress(job, state, columns, 'judging', position) as progress):
-      for block, features in workers.map_in_order(duplicates.make_feature_function, [job.reading.recipe],
-                                                  work, job.workers):
-        columns.add(features, block.position.documents)
-        judged['position'] = block.position
-        if 'no_origin' in judged:  # the state of versions up to 0.1.0 does not count them
-          judged['no_origin'] += features.no_origin
-        progress.update(features.n_bytes, block.position)
-      columns.complete()
-    duplicates.write_verdicts(job.out, job.reading.recipe, judged['position'].documents)
-    judged['done'] = True
-    shards.save_state(job.out, state)
-  return local.array(job.out / duplicates.FINAL_VERDICTS, np.uint8)
-
-
-def _tokenizer(job, verdicts):
-  """Return the tokenizer, trained first if requested, and write its files into the corpus."""
-  tokenizer, folder = job.tokenizer, job.out / 'tokenizer'
-  if isinstance(tokenizer, tuple):
-    pieces = blocks.label_pieces(job.reading, blocks.Position(), verdicts)
-    texts = (piece.text for _, piece, reason in pieces if not reason)
-    tokenizer = training.train(*tokenizer, texts, progress=job.progress)
-  atomic.remove(folder)  # a killed process may have left it incomplete
-  tokenizer.save(folder)
-  atomic.sync_tree(folder)
-  atomic.sync(job.out)
-  return tokenizer
-
-
-def _encode(job, state, verdicts):
-  """Write the shards; return {split: its entry in the manifest}."""
-  if 'position' not in state:
-    state.update(position=blocks.Position(), skipped={}, skipped_bytes=0,
-                 splits={name: shards.SplitWriter.empty() for name in encode.SPLITS})
-  position, fraction = blocks.Position(*state['position']), state.get('fraction', job.validation_fraction)
-  pieces = blocks.label_pieces(job.reading, position, verdicts)
-  work = blocks.make_blocks(pieces, position, lambda after, piece: (
-    piece.text, encode.in_validation(piece.digest, fraction), piece.start, piece.length, piece.location))
-  settings = [str(job.out / 'tokenizer'), token_dtype(state).name, state['tail'],
-              state.get('special_tokens', ())]
-  with contextlib.closing(Output(job, state)) as output:
-    with Progress(job, state, output, 'encoding', position) as progress:
-      for block, (*encoded, n_empty, failures) in workers.map_in_order(encode.make_encoder, settings, work,
-                                                                       job.workers):
-        output.add(block, encoded, n_empty, failures)
-        progress.update(sum(part.n_bytes for part in encoded), block.position)
-    size = sum(split['tokens'] * token_dtype(state).itemsize + 8 * split['documents']
-               for split in state['splits'].values())
-    with progress_bar.bytes_bar('hashing', job.progress, total=size) as bar:
-      return output.complete(bar.update)
-
-
-def _finish(job, state, splits):
-  """Write the manifest and remove temporary files."""
-  if not splits:
-    raise InputError(f'the sources {job.settings["sources"]} have no document left after filtering: '
-                     f'{state["skipped"]}')
-  manifest = {
-    'version': corpus_manifest.VERSION, 'dtype': 'uint16' if token_dtype(state).itemsize == 2 else 'uint32',
-    'tokenizer': state['tokenizer'], 'sources': job.settings['sources'],
-    'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
-    'validation': held_out.describe(state, job.validation_fraction, job.seq_len),
-    'splits': splits, 'skipped': state['skipped'], 'settings': job.settings,
-    'content': corpus_manifest.content_digest(state['tokenizer'], splits)}
-  judged = state.get('judged', {})
-  if 'no_origin' in judged and {'blocked_domain', 'wikipedia'} & set(job.reading.recipe.filters):
-    seen = blocks.Position(*judged['position']).documents
-    manifest['no_origin'] = {'documents': judged['no_origin'], 'of': seen}
-  manifest['digest'] = corpus_manifest.manifest_digest(manifest)
-  atomic.write(job.out / 'manifest.json', json.dumps(manifest, sort_keys=True, indent=1) + '\n')
-  _remove_work(job.out)
-  return manifest
-
-
-def _remove_work(folder):
-  if isinstance(folder, Url):
-    access.remove(folder / shards.STATE)
-    upload.remove_spool(folder)
-    return
-  atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
-  for name in (shards.STATE, *duplicates.FILES, duplicates.FINAL_VERDICTS):
-    access.remove(folder / name)
-
-
 def main(arguments):
   flags = vars(parser().parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   without = [name for name in flags.pop('clean_without').split(',') if name]
   start = time.monotonic()
   manifest = prepare(**flags, document_separator=separator, clean_without=without)
-  print(summary.format_summary(manifest, time.monotonic() - start))
+  if manifest:
+    print(summary.format_summary(manifest, time.monotonic() - start))
+  else:
+    print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
 
 
 if __name__ == '__main__':

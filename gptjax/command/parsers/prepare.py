@@ -9,6 +9,7 @@ from gptjax.storage.files import paths
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
 SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
+STAGES = 'all', 'judge', 'mark', 'tokenizer', 'encode', 'join'
 
 
 def parser():
@@ -20,8 +21,8 @@ def parser():
   add('--tokenizer', required=True,
       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, char:DIR, sentencepiece:FILE, train-bpe:N or train-char')
   add('--out', type=paths.bucket_flag, required=True,
-      help='folder of the corpus, here or in a bucket (gs://, s3://); then this machine has all of it too '
-           'until the end, in ~/.cache/gptjax/buckets')
+      help='folder of the corpus, here or in a bucket (gs://, s3://); it takes twice the size of the corpus '
+           'until the end')
   add('--validation_fraction', type=FRACTIONS, default=0.005,
       help='share of the documents that is held out (default 0.005)')
   add('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
@@ -41,4 +42,8 @@ def parser():
       help=f'tokens per shard (default {SHARD_TOKENS:,})')
   add('--special_tokens', action='append', default=[], metavar='NAME',
       help='a special token that a text may contain, or all; repeatable; default: none')
+  add('--stage', choices=STAGES, default='all',
+      help='all (default), or one stage, of which this command runs its share')
+  add('--task', type=integer(0), default=0, help='number of this share, from 0')
+  add('--tasks', type=integer(1), default=1, help='number of shares of the stage (default 1)')
   return flags

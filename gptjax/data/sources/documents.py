@@ -108,13 +108,36 @@ def _digest(units):
   return hashlib.sha256(json.dumps(units).encode()).hexdigest()
 
 
-def pieces(unit, separator, tfds_dir):
+# Bytes of text in a unit per byte of its size: of a file with columns, an example of a data set, a token.
+TEXT_BYTES = {'parquet': 3, 'tfds': 1500, 'corpus': 5}
+COMPRESSED = 4
+
+
+def text_bytes(unit):
+  """Return about how many bytes of text a unit has."""
+  return unit.size * (1 if is_uncompressed(unit) else TEXT_BYTES.get(unit.kind, COMPRESSED))
+
+
+def positions(unit, target):
+  """Return the sorted positions at which a large unit can be divided into parts of about `target` bytes."""
+  if unit.kind == 'jsonl' and is_uncompressed(unit):
+    return list(range(target, unit.size - target // 2, target))
+  return []
+
+
+def shown_location(location):
+  """Return a location of a piece as it is shown: `FILE:LINE`."""
+  return jsonl.shown_location(location)
+
+
+def pieces(unit, separator, tfds_dir, first=0, end=None):
   """Return an iterator of the pieces of a unit's documents, in a fixed order.
 
   Args:
     unit: a Unit.
     separator: text between documents in a text file or a file of an archive; '': the file is one document.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
+    first, end: of a unit that is divided, the part between these `positions`; None: to its end.
 
   Yields:
     files.Piece; each unusable document is one piece with a `problem`.
@@ -132,7 +155,7 @@ def pieces(unit, separator, tfds_dir):
     from gptjax.data.sources import corpus
     return corpus.pieces(unit)
   if unit.kind == 'jsonl':
-    return jsonl.pieces(unit.path, unit.field)
+    return jsonl.pieces(unit.path, unit.field, first, end)
   if unit.kind == 'parquet':
     from gptjax.data.sources import parquet
     return parquet.pieces(unit.path, unit.field)

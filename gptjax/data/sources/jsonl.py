@@ -1,18 +1,32 @@
 """Documents from files of JSON objects, one per line."""
 
+import functools
+import re
+
 from gptjax.data.sources import fields, file_access, files
 from gptjax.storage.files import bounded
 
+IN_PART = re.compile(r'(.*):after byte (\d+), line (\d+)')  # a location in a part of a file
 
-def pieces(path, field):
-  """Yield the pieces of the documents of a file of JSON objects, one per line; blank lines are skipped."""
+
+def pieces(path, field, first=0, end=None):
+  """Yield the pieces of the documents of a file of JSON objects, one per line; blank lines are skipped.
+
+  Args:
+    path: of the file.
+    field: with the text.
+    first, end: bytes; only the lines that begin after byte `first` (all, if it is 0), up to byte `end`.
+  """
   number = 0
   with file_access.open_bytes(path) as file:
-    while True:
+    if first:
+      file.seek(first)
+      _read_line(file)  # of the part before, also if it begins at `first`
+    while end is None or file.tell() <= end:
       number += 1
-      location = f'{path}:{number}'
+      location = f'{path}:after byte {first}, line {number}' if first else f'{path}:{number}'
       try:
-        if number == 1:
+        if number == 1 and not first:
           files.skip_byte_order_mark(file)
         line, complete = _read_line(file)
       except file_access.DamagedFile as error:
@@ -34,6 +48,25 @@ def _read_line(file):
   while rest and not rest.endswith(b'\n'):
     rest = file.readline(file_access.CHUNK)
   return line, False
+
+
+def shown_location(location):
+  """Return `FILE:LINE` for the location of a line, counted from the beginning of the file."""
+  match = IN_PART.fullmatch(location)
+  if not match:
+    return location
+  return f'{match[1]}:{_lines_begun(match[1], int(match[2])) + int(match[3])}'
+
+
+@functools.lru_cache(maxsize=16)
+def _lines_begun(path, position):
+  """Return the number of lines of a file that begin up to a byte."""
+  count = 1
+  with file_access.open_bytes(path) as file:
+    while position > 0 and (chunk := file.read(min(position, file_access.CHUNK))):
+      count += chunk.count(b'\n')
+      position -= len(chunk)
+  return count
 
 
 def _json_document(line, location, field):

@@ -33,6 +33,13 @@ def content(path):
     return file.read()
 
 
+def part(path, start, stop):
+  """Return the bytes [start, stop) of a file."""
+  with opened(path) as file:
+    file.seek(start)
+    return file.read(stop - start)
+
+
 def chunks(path):
   """Yield the bytes of a file, CHUNK at a time."""
   with opened(path) as file:

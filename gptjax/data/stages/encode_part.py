@@ -1,0 +1,77 @@
+"""The stage `encode`: the tokens of the documents of a part that are kept.
+
+The result of a part, for each of the splits:
+
+    NAME.train          ids of the tokens, of `tree.id_dtype`
+    NAME.train-starts   uint64: the first token of each document, counted from the first of the part
+    NAME.skipped        a line for each document with a problem
+"""
+
+import collections
+import contextlib
+
+import numpy as np
+
+from gptjax.data import encode
+from gptjax.data.corpus import tree
+from gptjax.data.stages import parts, tokenizer, work
+from gptjax.errors import InputError
+from gptjax.storage.files import paths
+
+BLOCK_CHARACTERS = 1 << 20  # encoded together
+
+
+def make_encoder(job):
+  """Return the function of `encode.make_encoder` for the tokenizer of a corpus."""
+  chosen = tokenizer.chosen(job)
+  dtype = tree.id_dtype(chosen['tokenizer']['n_vocab']).name
+  return encode.make_encoder(str(paths.location(job.out) / 'tokenizer'), dtype, chosen['rule']['tail'],
+                             chosen['special_tokens'])
+
+
+def encode_part(job, number, encoder=None):
+  """Encode a part; returns the bytes of its text. `encoder`: of `make_encoder`."""
+  folder, name, encoder = job.work / 'encode', f'{number:05d}', encoder or make_encoder(job)
+  fraction = tokenizer.chosen(job)['rule']['fraction']
+  totals = {split: {'tokens': 0, 'documents': 0, 'bytes': 0} for split in encode.SPLITS}
+  skipped, lines = collections.Counter(), []
+  with contextlib.ExitStack() as stack:
+    open_file = lambda suffix: stack.enter_context(work.writing(folder / f'{name}.{suffix}'))
+    files = {split: (open_file(split), open_file(f'{split}-starts')) for split in encode.SPLITS}
+    for block in _blocks(job, number, fraction, skipped, lines):
+      *encoded, n_empty, failures = encoder(block)
+      for location, problem in failures:
+        if job.reading.stop_on_error:
+          raise InputError(parts.unusable_message(location, problem))
+        lines.append(parts.problem_line(location, problem))
+      skipped['no tokens'] += n_empty
+      skipped[encode.ENCODE_FAILED] += len({location for location, _ in failures})
+      for split, part in zip(encode.SPLITS, encoded, strict=True):
+        total, (tokens, starts) = totals[split], files[split]
+        starts.write((part.starts + np.uint64(total['tokens'])).astype('<u8').data)
+        tokens.write(part.tokens.data)
+        total['tokens'] += len(part.tokens)
+        total['documents'] += len(part.starts)
+        total['bytes'] += part.n_bytes
+  with work.writing(folder / f'{name}.skipped') as file:
+    file.write(''.join(lines).encode(errors='backslashreplace'))
+  work.write_record(folder, name, {'splits': totals, 'skipped': dict(+skipped)})
+  return sum(total['bytes'] for total in totals.values())
+
+
+def _blocks(job, number, fraction, skipped, lines):
+  """Yield lists of what `encode.make_encoder` takes; count the documents that are left out."""
+  block, size = [], 0
+  for piece, reason in tokenizer.labelled_pieces(job, number):
+    if reason:
+      skipped[reason] += piece.start == 0
+      if piece.problem:
+        lines.append(parts.problem_line(piece.location, piece.problem))
+      continue
+    held = encode.in_validation(piece.digest, fraction)
+    block.append((piece.text, held, piece.start, piece.length, piece.location))
+    size += len(piece.text)
+    if size >= BLOCK_CHARACTERS:
+      yield block
+      block, size = [], 0
+  yield block

@@ -1,0 +1,76 @@
+"""Divides the sources of a corpus into parts, which are read independently of each other.
+
+A part is a run of units (files, shards of data sets) or of positions within large ones: bytes of JSON lines,
+row groups of Parquet. The division depends on the sources alone, so it does not depend on how many tasks
+share the work. What is in a unit before and after a border is decided by the reader of its kind.
+"""
+
+import itertools
+
+from gptjax.data.sources import documents
+from gptjax.errors import InputError
+from gptjax.text.printable import printable
+from gptjax.text.redacted import redacted
+
+MOST_PARTS = 4096       # about; fewer for less than MOST_PARTS * MIN_BYTES
+MIN_BYTES = 1 << 23     # of text in a part
+
+
+def borders(units):
+  """Return the borders of the parts: [[unit, position in it], ...]; part i is between border i and i + 1.
+
+  Args:
+    units: list of sources.Unit.
+  """
+  sizes = [documents.text_bytes(unit) for unit in units]
+  target = max(MIN_BYTES, sum(sizes) // MOST_PARTS)
+  found, filled = [[0, 0]], 0
+  for number, (unit, size) in enumerate(zip(units, sizes, strict=True)):
+    if filled and filled + size > target:
+      found.append([number, 0])
+      filled = 0
+    if size > 2 * target:
+      found += [[number, position] for position in documents.positions(unit, target)]
+      size = target
+    filled += size
+  return [*found, [len(units), 0]]
+
+
+def spans(part_borders, number):
+  """Yield (unit, first position, end or None) of a part."""
+  (unit, first), (end_unit, end) = part_borders[number:number + 2]
+  for current in range(unit, end_unit + (end > 0)):
+    yield current, first if current == unit else 0, end if current == end_unit else None
+
+
+def text_bytes(job, number):
+  """Return the expected bytes of text in a part."""
+  shares = [documents.text_bytes(job.reading.units[unit]) / sum(
+    border[0] == unit for border in job.borders[:-1]) if first or end else
+    documents.text_bytes(job.reading.units[unit]) for unit, first, end in spans(job.borders, number)]
+  return max(1, round(sum(shares)))
+
+
+def pieces(job, number):
+  """Yield the pieces of the documents of a part, also those with a problem.
+
+  Raises:
+    InputError: a document has a problem, and `job.reading.stop_on_error`.
+  """
+  reading = job.reading
+  read = (documents.pieces(reading.units[unit], reading.separator, reading.tfds_dir, first, end)
+          for unit, first, end in spans(job.borders, number))
+  for piece in itertools.chain.from_iterable(read):
+    if piece.problem and reading.stop_on_error:
+      raise InputError(unusable_message(piece.location, piece.problem))
+    yield piece
+
+
+def unusable_message(location, problem):
+  """Return the message about the first unusable document."""
+  return f'{documents.shown_location(location)}: {problem.rstrip(".")}; --on_error=skip would leave it out'
+
+
+def problem_line(location, problem):
+  """Return the line of `skipped.txt` about an unusable document."""
+  return printable(redacted(f'{documents.shown_location(location)}: {problem}')) + '\n'

@@ -1,0 +1,51 @@
+"""The stage `tokenizer`, one task: the tokenizer of the corpus, trained if requested, and what is held out."""
+
+from gptjax.data.corpus import held_out
+from gptjax.data.stages import judge, mark, parts, work
+from gptjax.data.tokenizers import loading, special, training
+from gptjax.storage.files import paths
+
+NAME = 'tokenizer'
+
+
+def kept_pieces(job):
+  """Yield the pieces of all documents that are kept."""
+  for number in range(job.n_parts):
+    for piece, reason in labelled_pieces(job, number):
+      if not reason:
+        yield piece
+
+
+def labelled_pieces(job, number):
+  """Yield (piece, reason why its document is not in the corpus or '') for all pieces of a part."""
+  recipe = job.reading.recipe
+  verdicts, document = mark.verdicts(job, number) if recipe.filters else (), -1
+  for piece in parts.pieces(job, number):
+    document += piece.start == 0
+    reason = piece.problem.partition(':')[0]
+    if not reason and len(verdicts) and verdicts[document] not in (0, judge.UNUSABLE):
+      reason = recipe.reason(verdicts[document])
+    yield piece, reason
+
+
+def choose(job, number=0):
+  """Write `OUT/tokenizer`, and the record of what is held out; returns 0."""
+  assert number == 0, number
+  to_train = training.parse_spec(job.tokenizer)
+  if to_train:
+    tokenizer = training.train(*to_train, (piece.text for piece in kept_pieces(job)), progress=job.progress)
+  else:
+    tokenizer = loading.load(job.tokenizer)
+  tokenizer.save(paths.location(job.out) / 'tokenizer')
+  names = special.resolve_names(tokenizer, job.special_tokens)
+  rule = held_out.choose_rule(kept_pieces(job), tokenizer, job.validation_fraction, job.seq_len, names)
+  work.write_record(job.work, NAME, {
+    'special_tokens': names, 'rule': rule,
+    'tokenizer': {'name': tokenizer.name, 'digest': tokenizer.digest, 'n_vocab': tokenizer.n_vocab,
+                  'end_of_text': tokenizer.end_of_text}})
+  return 0
+
+
+def chosen(job):
+  """Return the record of this stage."""
+  return work.read_record(job.work, NAME)

@@ -1,0 +1,97 @@
+"""The folder `OUT/work` of a corpus that is being prepared: the results of tasks, here or in a bucket.
+
+A result is one or more files with a common beginning of their names; its record, `NAME.json`, is written last
+and makes it complete. A task that is killed leaves no record, and is done again.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+
+import numpy as np
+
+from gptjax.errors import InputError
+from gptjax.storage.files import access, atomic, buckets, local, records, spool
+from gptjax.storage.files.paths import Url
+
+FOLDER = 'work'
+READERS = 16  # threads that read records
+
+
+@contextlib.contextmanager
+def writing(path):
+  """Context manager of a binary file that is at `path`, here or in a bucket, once the block has ended."""
+  if not isinstance(path, Url):
+    with atomic.replacing(path) as file:
+      yield file
+    return
+  with spool.temporary(path) as temporary:
+    with local.opened(temporary, 'wb') as file:
+      yield file
+    spool.put_file(path, temporary)
+
+
+def write(path, array):
+  """Write an array as a file."""
+  with writing(path) as file:
+    file.write(np.ascontiguousarray(array).data)
+
+
+def write_record(folder, name, record):
+  """Make a result complete, with its record, a dict."""
+  access.write(folder / f'{name}.json', json.dumps(records.add_checksum(record), sort_keys=True))
+
+
+def read_record(folder, name):
+  """Return the record of a result; None if the result is not complete."""
+  path = folder / f'{name}.json'
+  try:
+    return records.remove_checksum(records.parse(access.read(path)))
+  except FileNotFoundError:
+    return None
+  except ValueError:
+    raise InputError(f'{path} is damaged: remove {folder.parent} and run the same command again') from None
+
+
+def read_records(job, stage):
+  """Return the records of all parts after a stage, which each process reads once.
+
+  Raises:
+    InputError: the stage is not complete.
+  """
+  if stage not in job.known:
+    names = [f'{part:05d}' for part in range(job.n_parts)]
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+      found = list(pool.map(lambda name: read_record(job.work / stage, name), names))
+    if None in found:
+      raise InputError(f'{job.out}: --stage={stage} is not complete, part {found.index(None)} of '
+                       f'{len(names)} is missing: run all of its tasks first')
+    job.known[stage] = found
+  return job.known[stage]
+
+
+def complete(folder):
+  """Return the set of the names of complete results."""
+  return {name.removesuffix('.json') for name in access.names(folder) if name.endswith('.json')}
+
+
+def read(path, dtype):
+  """Return a whole file as an array."""
+  content = buckets.read(path, 1 << 62) if isinstance(path, Url) else local.content(path)
+  return np.frombuffer(content, dtype)
+
+
+def read_ranges(ranges):
+  """Return [array of the items [start, stop) of each file]; those in a bucket are read concurrently.
+
+  Args:
+    ranges: list of (path, dtype, start, stop) of one kind of storage; start and stop count items.
+  """
+  sized = [(path, np.dtype(dtype), start, stop) for path, dtype, start, stop in ranges]
+  wanted = [(path, dtype.itemsize * start, dtype.itemsize * stop) for path, dtype, start, stop in sized]
+  if ranges and isinstance(ranges[0][0], Url):
+    found = iter(buckets.read_parts([part for part in wanted if part[1] < part[2]]))
+    contents = [next(found) if start < stop else b'' for _, start, stop in wanted]
+  else:
+    contents = [local.part(*part) for part in wanted]
+  return [np.frombuffer(content, dtype) for content, (_, dtype, _, _) in zip(contents, sized, strict=True)]
