@@ -1,4 +1,4 @@
-"""The stage `tokenizer`, one task: the tokenizer of the corpus, trained if requested, and what is held out."""
+"""The stage `tokenizer`, one task: the tokenizer of the corpus, and what is held out."""
 
 from gptjax.data.corpus import held_out
 from gptjax.data.stages import judge, mark, parts, work
