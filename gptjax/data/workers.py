@@ -13,36 +13,46 @@ ITEMS_PER_WORKER = 2  # one in progress, one waiting
 
 
 def map_in_order(make, settings, items, workers):
-  """Yield (item, make(*settings)(payload)) for each (item, payload), in order.
+  """Yield (item, make(*settings)(payload)) for each (item, payload), in order; see `pool`."""
+  with pool(make, settings, workers) as map_items:
+    yield from map_items(items)
+
+
+@contextlib.contextmanager
+def pool(make, settings, workers):
+  """Context manager of a function that maps items in several processes.
 
   Args:
     make: an importable function that returns the function to apply; each process calls it once.
     settings: its arguments, which can be pickled.
-    items: iterable of (item, payload); only the payload is sent to the worker.
     workers: number of processes; 1: only the current one.
 
-  Raises:
-    RuntimeError: a worker process died.
-    Any error that the function raises.
+  Yields:
+    A function of an iterable of (item, payload) that yields (item, make(*settings)(payload)) in order; only
+    the payload is sent to a worker. It raises RuntimeError if a worker process died, and any error that the
+    function raises.
   """
   if workers == 1:
     function = make(*settings)
-    for item, payload in items:
-      yield item, function(payload)
+    yield lambda items: ((item, function(payload)) for item, payload in items)
     return
   with contextlib.ExitStack() as stack:
     idle = queue.SimpleQueue()
     for _ in range(workers):
       idle.put(stack.enter_context(_worker(make, settings)))
-    pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers))
-    waiting = collections.deque()
-    for item, payload in items:
-      waiting.append((item, pool.submit(_request, idle, payload)))
-      if len(waiting) > ITEMS_PER_WORKER * workers:
-        done, future = waiting.popleft()
-        yield done, future.result()
-    for done, future in waiting:
+    threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers))
+    yield lambda items: _mapped(threads, idle, items, ITEMS_PER_WORKER * workers)
+
+
+def _mapped(threads, idle, items, most_waiting):
+  waiting = collections.deque()
+  for item, payload in items:
+    waiting.append((item, threads.submit(_request, idle, payload)))
+    if len(waiting) > most_waiting:
+      done, future = waiting.popleft()
       yield done, future.result()
+  for done, future in waiting:
+    yield done, future.result()
 
 
 @contextlib.contextmanager

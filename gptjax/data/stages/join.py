@@ -16,7 +16,8 @@ from gptjax.data import encode
 from gptjax.data.corpus import corpus_manifest, held_out, tree
 from gptjax.data.stages import mark, tokenizer, work
 from gptjax.errors import InputError
-from gptjax.storage.files import access, paths
+from gptjax.storage.files import access, atomic, paths
+from gptjax.storage.files.paths import Url
 
 SKIPPED = 'skipped.txt'  # lists the documents that were left out because of a problem
 
@@ -82,6 +83,8 @@ def join(job, number):
   name, split, shard = files(job, records)[number]
   write = _write_skipped if not split else _write_index if shard < 0 else _write_shard
   record = write(job, records, name, split, shard)
+  if not isinstance(job.out, Url):
+    atomic.sync(job.out)
   work.write_record(job.work / 'join', f'{number:05d}', {'file': name, **record})
   return record['bytes']
 

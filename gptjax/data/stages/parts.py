@@ -12,8 +12,8 @@ from gptjax.errors import InputError
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 
-MOST_PARTS = 4096       # about; fewer for less than MOST_PARTS * MIN_BYTES
-MIN_BYTES = 1 << 23     # of text in a part
+MOST_PARTS = 4096                        # about, if their size is between these two
+MIN_BYTES, MAX_BYTES = 1 << 23, 1 << 30  # of text in a part, except for a unit that cannot be divided
 
 
 def borders(units):
@@ -23,7 +23,7 @@ def borders(units):
     units: list of sources.Unit.
   """
   sizes = [documents.text_bytes(unit) for unit in units]
-  target = max(MIN_BYTES, sum(sizes) // MOST_PARTS)
+  target = min(max(MIN_BYTES, sum(sizes) // MOST_PARTS), MAX_BYTES)
   found, filled = [[0, 0]], 0
   for number, (unit, size) in enumerate(zip(units, sizes, strict=True)):
     if filled and filled + size > target:

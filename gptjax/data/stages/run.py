@@ -1,5 +1,6 @@
 """Runs the stages of `prepare`: all of them here, over processes, or the share of one task in one stage."""
 
+import functools
 from typing import Any, NamedTuple
 
 from gptjax.command import bars
@@ -46,8 +47,9 @@ def stages_of(job):
 
 def run_all(job, n_workers):
   """Run what is left of all stages; returns the manifest."""
-  for name in stages_of(job):
-    run_numbers(job, name, _left(job, name, range(STAGES[name].count(job))), n_workers)
+  with _workers(job, n_workers) as map_items:
+    for name in stages_of(job):
+      run_numbers(job, name, _left(job, name, range(STAGES[name].count(job))), map_items)
   return join.write_manifest(job)
 
 
@@ -61,7 +63,8 @@ def run_task(job, name, task, tasks, n_workers):
     raise InputError(f'--stage={name}: this corpus has the stages {", ".join(stages_of(job))}')
   count = STAGES[name].count(job)
   share = range(task * count // tasks, (task + 1) * count // tasks)
-  run_numbers(job, name, _left(job, name, share), n_workers)
+  with _workers(job, n_workers) as map_items:
+    run_numbers(job, name, _left(job, name, share), map_items)
   return join.write_manifest(job) if name == 'join' else None
 
 
@@ -72,29 +75,36 @@ def _left(job, name, numbers):
   return [number for number in numbers if f'{number:05d}' not in complete]
 
 
-def run_numbers(job, name, numbers, n_workers):
-  """Write the results of these numbers in a stage, over processes of this machine."""
+def _workers(job, n_workers):
+  """Return a context manager of a function that maps (item, (stage, number)); see `workers.pool`.
+
+  The processes serve all stages, because each takes seconds to start.
+  """
+  return workers.pool(make_task, [job], min(n_workers, job.n_parts))
+
+
+def run_numbers(job, name, numbers, map_items):
+  """Write the results of these numbers in a stage."""
   access.make_folder(job.work / name)
   if not numbers:
     return
-  n_workers = min(n_workers, len(numbers))
   by_part = name in ('judge', 'encode')
   size = (lambda number: parts.text_bytes(job, number)) if by_part else lambda number: 1
   unit = {'unit': 'B', 'unit_scale': True} if by_part else {'unit': 'file' if name == 'join' else 'range'}
   with bars.bar(shown=job.progress, desc=STAGES[name].what, total=sum(map(size, numbers)), **unit) as bar:
-    items = ((number, number) for number in numbers)
-    for number, _ in workers.map_in_order(make_task, [job, name], items, n_workers):
+    for number, _ in map_items((number, (name, number)) for number in numbers):
       bar.update(size(number))
 
 
-def make_task(job, name):
-  """Return the function of a worker."""
-  return STAGES[name].make(job)
+def make_task(job):
+  """Return the function of a worker: of (stage, number), it writes a result."""
+  make = functools.cache(lambda name: STAGES[name].make(job))
+  return lambda item: make(item[0])(item[1])
 
 
 def run_one(job, name, number):
   """Write one result of a stage, in this process: for the drivers of other engines."""
   access.make_folder(job.work / name)
-  make_task(job, name)(number)
+  make_task(job)((name, number))
 
 

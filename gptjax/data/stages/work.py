@@ -20,9 +20,12 @@ READERS = 16  # threads that read records
 
 @contextlib.contextmanager
 def writing(path):
-  """Context manager of a binary file that is at `path`, here or in a bucket, once the block has ended."""
+  """Context manager of a binary file that is at `path`, here or in a bucket, once the block has ended.
+
+  On this machine it is durable once a record is written to the same folder.
+  """
   if not isinstance(path, Url):
-    with atomic.replacing(path) as file:
+    with atomic.replacing(path, sync_name=False) as file:
       yield file
     return
   with spool.temporary(path) as temporary:

@@ -73,8 +73,11 @@ def write(path, content):
 
 
 @contextlib.contextmanager
-def replacing(path):
-  """Context manager of a new binary file that replaces `path` at the end; removed if the block raises."""
+def replacing(path, sync_name=True):
+  """Context manager of a new binary file that replaces `path` at the end; removed if the block raises.
+
+  With `sync_name=False` the file is durable once its folder is synced, as by writing another file there.
+  """
   new = new_name(path)
   try:
     file = open(new, 'xb', opener=no_follow)
@@ -86,7 +89,9 @@ def replacing(path):
       yield file
       file.flush()
       os.fsync(file.fileno())
-    rename(new, path)
+    os.replace(new, path)
+    if sync_name:
+      sync(Path(path).parent)
   except BaseException:
     remove(new)
     raise
