@@ -142,7 +142,12 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     with ownership.own_folder(job.out):
       return _finished(job) or _completed(job, stages.run_all(_begun(job), workers))
   access.make_folder(job.out)
-  return _completed(job, stages.run_task(_begun(job), stage, task, tasks, workers))
+  try:
+    return _completed(job, stages.run_task(_begun(job), stage, task, tasks, workers))
+  except (InputError, OSError):
+    if manifest := _finished(job):  # another task has completed it meanwhile, and removed the work folder
+      return manifest
+    raise
 
 
 def _finished(job):
@@ -168,6 +173,8 @@ def _remove_work(folder):
   else:
     atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
     atomic.remove(folder / work.FOLDER)
+    for place in (folder, folder / 'tokenizer'):
+      atomic.remove_leftovers(place)  # of tasks that were killed
   access.remove(folder / STATE)
 
 
@@ -183,7 +190,7 @@ def _begun(job):
     others = [name for name in access.names(job.out)
               if name not in (owner_record.FILE, bucket_ownership.FOLDER, STATE)
               and not name.endswith('.new')]
-    if others:
+    if others and not access.is_file(path):  # another task may have begun it meanwhile
       raise InputError(f'{job.out} is not empty (it holds {min(others)}): give a new folder as --out')
     state['borders'] = parts.borders(job.reading.units)
     access.create(path, json.dumps(records.add_checksum(state), sort_keys=True))

@@ -12,13 +12,15 @@ import pytest
 from prepared import contents, make_texts, write_jsonl
 
 from gptjax.data import inspect as inspect_command
-from gptjax.data import prepare, upload
-from gptjax.data.corpus import reader, remote_shards, shard_queue, shards
+from gptjax.data import prepare
+from gptjax.data.clean import webtext
+from gptjax.data.corpus import reader, remote_shards, shard_queue
+from gptjax.data.stages import join, parts
 from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership
-from gptjax.storage.files import buckets, cache, paths
+from gptjax.storage.files import buckets, cache, paths, spool
 
-OPTIONS = dict(shard_tokens=500, commit_seconds=0)
+OPTIONS = dict(shard_tokens=500)
 
 
 served = object_storage.served(object_storage.GS_AND_SLOWLY_S3)
@@ -54,21 +56,19 @@ def in_bucket(url):
   return {name: buckets.read(url / name) for name in buckets.find(url)}
 
 
-def spooled(url):
-  """What is left in the folder of the preparation."""
-  return [path for path in cache.spool(url).parent.rglob('*') if path.is_file()]
+@pytest.fixture(scope='module', autouse=True)
+def small_parts():
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setattr(parts, 'MIN_BYTES', 9000)
+    yield
 
 
 def test_the_corpus_is_that_of_a_local_folder(url, source, local, served):
   manifest = prepared.run(source, url, **OPTIONS)
   assert in_bucket(url) == contents(local) and len(manifest['splits']['train']['shards']) > 3
-  assert spooled(url) == []
-  before = len(served[1].requests)
   corpus = reader.open_corpus(str(url), 'train', verify=True)
   assert (corpus.tokens(0, corpus.n_tokens) == reader.open_corpus(local, 'train', verify=True).tokens(
     0, corpus.n_tokens)).all()
-  gets = [path for method, path, _ in served[1].requests[before:] if 'train-0' in path]
-  assert gets == []  # the shards have moved into the cache
   before = len(served[1].requests)
   assert prepared.run(source, url, **OPTIONS) == manifest
   assert all(method in ('GET', 'HEAD', 'DELETE') for method, *_ in served[1].requests[before:])
@@ -92,9 +92,11 @@ def test_a_second_process_is_refused(url, source):
 
 
 def test_a_manifest_of_another_process_is_not_replaced(url, source, monkeypatch):
-  put_last = upload.Uploader._put_small_files
-  monkeypatch.setattr(upload.Uploader, '_put_small_files',
-                      lambda self: (put_last(self), buckets.put(url / 'manifest.json', 'of another')))
+  write = join.write_manifest
+  def after_another(job):
+    buckets.put(url / 'manifest.json', 'of another')
+    return write(job)
+  monkeypatch.setattr(join, 'write_manifest', after_another)
   with pytest.raises(InputError, match='has a manifest now, of another process'):
     prepared.run(source, url, **OPTIONS)
   assert buckets.read(url / 'manifest.json') == b'of another'
@@ -109,33 +111,34 @@ def test_faults_that_pass_change_nothing(url, source, local, served, fault):
 
 
 def test_an_upload_that_fails_is_an_error_and_the_next_call_goes_on(url, source, local, monkeypatch):
-  put_file, n_puts = buckets.put_file, []
+  put_file, n_puts = spool.put_file, []
   def fail_at_last(url, path):
     n_puts.append(url)
-    if len(n_puts) > 3:
+    if len(n_puts) > 12:
       raise InputError('no access')
     put_file(url, path)
-  monkeypatch.setattr(buckets, 'put_file', fail_at_last)
+  monkeypatch.setattr(spool, 'put_file', fail_at_last)
   with pytest.raises(InputError, match='no access'):
     prepared.run(source, url, **OPTIONS)
   assert 'manifest.json' not in in_bucket(url) and 'progress.json' in in_bucket(url)
   with pytest.raises(InputError, match=rf'{url} holds a corpus, complete or partial, with another seq_len'):
     prepared.run(source, url, **OPTIONS, seq_len=5)
   again = []
-  monkeypatch.setattr(buckets, 'put_file', lambda url, path: (again.append(url), put_file(url, path)))
+  monkeypatch.setattr(spool, 'put_file', lambda url, path: (again.append(url), put_file(url, path)))
   prepared.run(source, url, **OPTIONS)
   assert in_bucket(url) == contents(local)
-  assert not set(n_puts[:3]) & set(again)  # these were uploaded before
+  assert not set(n_puts[:10]) & set(again)  # of two complete parts
 
 
-def test_on_another_machine_the_same_call_begins_again(url, source, local, monkeypatch, tmp_path):
-  monkeypatch.setattr(upload.Uploader, 'finish', lambda *arguments: 1 / 0)
-  with pytest.raises(ZeroDivisionError):
-    prepared.run(source, url, **OPTIONS)
-  monkeypatch.undo()
-  monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'of another machine')
-  prepared.run(source, url, **OPTIONS)
-  assert in_bucket(url) == contents(local)
+def test_tasks_on_machines_that_share_only_the_bucket(url, source, local, monkeypatch, tmp_path):
+  stages = {'judge': 3, 'mark': 1, 'tokenizer': 1, 'encode': 3, 'join': 2}
+  options = {**OPTIONS, 'clean': 'webtext', 'clean_without': webtext.FILTERS[:-2]}
+  prepared.run(source, tmp_path / 'one', **options)
+  for stage, tasks in stages.items():
+    for task in reversed(range(tasks)):
+      monkeypatch.setattr(cache._Settings, 'folder', tmp_path / f'machine {stage} {task}')
+      prepared.run(source, url, stage=stage, task=task, tasks=tasks, **options)
+  assert in_bucket(url) == contents(tmp_path / 'one')
 
 
 KILLED = '''
@@ -144,7 +147,9 @@ import prepared
 from pathlib import Path
 from gptjax.storage.files import cache
 cache._Settings.folder = Path(sys.argv[3])
-prepared.run(sys.argv[1], sys.argv[2], shard_tokens=500, commit_seconds=0)
+from gptjax.data.stages import parts
+parts.MIN_BYTES = 9000
+prepared.run(sys.argv[1], sys.argv[2], shard_tokens=500)
 '''
 
 
@@ -161,7 +166,6 @@ def test_killed_during_the_upload_the_same_call_goes_on(url, source, local, serv
   process.wait()
   prepared.run(source, url, **OPTIONS)
   assert in_bucket(url) == contents(local)
-  assert spooled(url) == []
 
 
 def test_the_commands_take_buckets(url, source, local, capsys, tmp_path, monkeypatch):
@@ -185,8 +189,6 @@ def test_the_commands_take_buckets(url, source, local, capsys, tmp_path, monkeyp
 
 def test_a_damaged_shard_is_found_by_the_command(url, source):
   prepared.run(source, url, **OPTIONS)
-  for path in (cache._Settings.folder / 'files').iterdir():
-    path.unlink()
   content = buckets.read(url / 'train-00001.bin')
   buckets.put(url / 'train-00001.bin', content[:-2] + b'\0\0')
   with pytest.raises(InputError, match=r'train-00001.bin is damaged'):
@@ -202,15 +204,16 @@ def test_a_corpus_in_a_bucket_is_a_source(url, source, local, tmp_path):
   assert all(one[name] == other[name] for name in one if name != 'manifest.json')
 
 
-@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_one_line_and_the_same_command_continues(url, source, local, monkeypatch, number):
-  def full(self):
-    raise OSError(number, os.strerror(number))
+def test_a_full_disk_ends_it_and_the_same_command_continues(url, source, local, monkeypatch):
+  temporary, left = spool.temporary, [7]
+  def full(url):
+    left[0] -= 1
+    if left[0] < 0:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return temporary(url)
   with monkeypatch.context() as patched:
-    patched.setattr(shards.SplitWriter, 'sync', full)
-    with pytest.raises(InputError) as error:
+    patched.setattr(spool, 'temporary', full)
+    with pytest.raises(OSError, match='No space left'):
       prepared.run(source, url, **OPTIONS)
-  assert str(error.value).startswith(
-    f'no space left on the disk of {cache.spool(url)}, which holds the whole corpus until it is in {url}: ')
   prepared.run(source, url, **OPTIONS)
   assert in_bucket(url) == contents(local)

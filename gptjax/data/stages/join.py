@@ -57,7 +57,7 @@ class Stream:
 
 def encoded(job):
   """Return the records of all parts, after `encode`."""
-  return work.read_records(job, 'encode')
+  return work.read_records(job, 'encode', job.n_parts)
 
 
 def files(job, records):
@@ -175,8 +175,9 @@ def write_manifest(job):
     'splits': splits, 'skipped': dict(skipped), 'settings': job.settings, **_no_origin(job),
     'content': corpus_manifest.content_digest(chosen['tokenizer'], splits)}
   manifest['digest'] = corpus_manifest.manifest_digest(manifest)
-  text = json.dumps(manifest, sort_keys=True, indent=1) + '\n'
-  access.write(paths.location(job.out) / corpus_manifest.MANIFEST, text)
+  path, text = job.out / corpus_manifest.MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + '\n'
+  if not access.create(path, text) and access.read(path) != text.encode():
+    raise InputError(f'{job.out} has a manifest now, of another process: run the same command again')
   return manifest
 
 

@@ -28,7 +28,7 @@ def range_bits(n_kept):
 
 def judged(job):
   """Return the records of all parts, after `judge`."""
-  return work.read_records(job, 'judge')
+  return work.read_records(job, 'judge', job.n_parts)
 
 
 def n_ranges(job):
@@ -127,6 +127,7 @@ def verdicts(job, part):
 def _pairs_of(job, part):
   """Return the pairs of the documents of a part, of all ranges."""
   folder, n = job.work / 'mark', n_ranges(job)
+  work.read_records(job, 'mark', n)
   names = [f'{number:05d}' for number in range(n)]
   borders = work.read_ranges([(folder / f'{name}.borders', '<u8', part, part + 2) for name in names])
   return np.concatenate(work.read_ranges([(folder / f'{name}.pairs', PAIR, *map(int, border))

@@ -70,7 +70,7 @@ def run_task(job, name, task, tasks, n_workers):
 
 def _left(job, name, numbers):
   if name == 'tokenizer':
-    return [] if tokenizer.chosen(job) else [0]
+    return [] if tokenizer.is_chosen(job) else [0]
   complete = work.complete(job.work / name)
   return [number for number in numbers if f'{number:05d}' not in complete]
 

@@ -3,7 +3,8 @@
 from gptjax.data.corpus import held_out
 from gptjax.data.stages import judge, mark, parts, work
 from gptjax.data.tokenizers import loading, special, training
-from gptjax.storage.files import paths
+from gptjax.errors import InputError
+from gptjax.storage.files import access, paths
 
 NAME = 'tokenizer'
 
@@ -46,6 +47,20 @@ def choose(job, number=0):
   return 0
 
 
+def is_chosen(job):
+  """Return whether this stage is complete."""
+  return access.is_file(job.work / f'{NAME}.json')
+
+
 def chosen(job):
-  """Return the record of this stage."""
-  return work.read_record(job.work, NAME)
+  """Return the record of this stage, which each process reads once.
+
+  Raises:
+    InputError: the stage is not complete.
+  """
+  if NAME not in job.known:
+    record = work.read_record(job.work, NAME)
+    if record is None:
+      raise InputError(f'{job.out}: --stage={NAME} is not complete: run it first')
+    job.known[NAME] = record
+  return job.known[NAME]

@@ -56,18 +56,18 @@ def read_record(folder, name):
     raise InputError(f'{path} is damaged: remove {folder.parent} and run the same command again') from None
 
 
-def read_records(job, stage):
-  """Return the records of all parts after a stage, which each process reads once.
+def read_records(job, stage, n):
+  """Return the records of all `n` results of a stage, which each process reads once.
 
   Raises:
     InputError: the stage is not complete.
   """
   if stage not in job.known:
-    names = [f'{part:05d}' for part in range(job.n_parts)]
+    names = [f'{number:05d}' for number in range(n)]
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
       found = list(pool.map(lambda name: read_record(job.work / stage, name), names))
     if None in found:
-      raise InputError(f'{job.out}: --stage={stage} is not complete, part {found.index(None)} of '
+      raise InputError(f'{job.out}: --stage={stage} is not complete, result {found.index(None)} of '
                        f'{len(names)} is missing: run all of its tasks first')
     job.known[stage] = found
   return job.known[stage]

@@ -156,22 +156,6 @@ def reserve(sha256, size):
   return True
 
 
-def adopt(path, sha256):
-  """Move a file of this content into the cache, if there is room; else remove it."""
-  target, size = _Settings.folder / 'files' / sha256, path.stat().st_size
-  with _locked(target):
-    if reserve(sha256, size) and not target.exists():
-      with contextlib.suppress(OSError, TooSmall), _room(target, size, on_disk=True):
-        os.replace(path, target)  # OSError: on another file system
-        os.utime(target)
-  atomic.remove(path)
-
-
-def spool(location):
-  """Return a folder of this machine, which need not exist, for what is prepared for a Url."""
-  return _Settings.folder / 'spool' / hashlib.sha256(str(location).encode()).hexdigest()[:32] / location.name
-
-
 def folder(location, wanted=lambda name, entry: True):
   """Return a folder of this machine: a Path unchanged, or a copy of the objects below a Url.
 

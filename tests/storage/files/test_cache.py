@@ -110,21 +110,6 @@ def test_a_file_without_room_keeps_no_reservation(objects, monkeypatch):
   assert digest not in cache._reserved
 
 
-def test_adopted_files_stay_within_the_limit(objects, monkeypatch, tmp_path):
-  monkeypatch.setattr(cache._Settings, 'limit', 1000.0)
-  old = add_file(objects, 500)
-  set_age(old, 100)
-  adopted = []
-  for number in range(3):
-    path = tmp_path / str(number)
-    path.write_bytes(bytes([number]) * 400)
-    adopted.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    cache.adopt(path, adopted[-1])
-    assert not path.exists()
-  assert not old.exists()
-  assert [cache.held(digest, 400) is not None for digest in adopted] == [True, True, False]
-
-
 def test_what_killed_downloads_have_left_is_removed(objects):
   path = add_file(objects, 10)
   objects[URL / 'a' / 'b'] = b'x'

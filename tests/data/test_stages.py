@@ -1,0 +1,242 @@
+"""The stages of `prepare`: any tasks, in any order, write the corpus of one process."""
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+import threading
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from prepared import command, contents, documents, make_texts, run, write_jsonl
+
+from gptjax.data import prepare
+from gptjax.data.clean import near_duplicates, webtext
+from gptjax.data.sources import jsonl
+from gptjax.data.stages import mark, parts
+from gptjax.data.stages import run as stages
+from gptjax.errors import InputError
+
+DUPLICATES = {'clean': 'webtext', 'clean_without': [
+  name for name in webtext.FILTERS if name not in webtext.DUPLICATES]}
+NAMES = list(stages.STAGES)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+  monkeypatch.setattr(parts, 'MIN_BYTES', 20_000)
+
+
+def with_duplicates(seed, n=150):
+  """Texts of random words, some of them copies, equal or with changed words, of texts far before them."""
+  rng, words = random.Random(seed), [f'word{i}' for i in range(3000)]
+  texts = [' '.join(rng.choices(words, k=rng.randint(8, 300))) for _ in range(n)]
+  for changed in (0, 0, 1, 2, 5, 40) * 6:
+    copy = rng.choice(texts[:n]).split()
+    for i in rng.sample(range(len(copy)), min(changed, len(copy))):
+      copy[i] = rng.choice(words)
+    texts.append(' '.join(copy))
+  return texts
+
+
+def judge(texts, near):
+  """{position: reason} of the texts that an independent comparison of all pairs removes."""
+  signatures = near_duplicates.signatures([text.split() for text in texts], near)
+  keys, removed = near_duplicates.band_keys(signatures, near), {}
+  for i, text in enumerate(texts):
+    if text in texts[:i]:
+      removed[i] = 'webtext exact_duplicate'
+      continue
+    for band in range(near.bands):
+      first = next(j for j in range(i + 1) if keys[j, band] == keys[i, band])
+      if first < i and (signatures[i] == signatures[first]).mean() >= near.threshold:
+        removed[i] = 'webtext near_duplicate'
+  return removed
+
+
+@pytest.mark.parametrize('bits', [0, 3])
+def test_what_is_removed_are_the_later_ones_of_all_pairs(tmp_path, monkeypatch, bits):
+  monkeypatch.setattr(mark, 'range_bits', lambda n_kept: bits)
+  texts = with_duplicates(1)
+  made = run(write_jsonl(tmp_path / 'a.jsonl', texts), tmp_path / 'c', validation_fraction=0, **DUPLICATES)
+  removed = judge(texts, near_duplicates.PRESETS['standard'])
+  assert made['skipped'] == {reason: list(removed.values()).count(reason) for reason in set(removed.values())}
+  assert len(made['skipped']) == 2
+  assert documents(tmp_path / 'c', 'train') == [text for i, text in enumerate(texts) if i not in removed]
+
+
+def test_any_number_of_tasks_in_any_order_writes_the_corpus_of_one_process(tmp_path, monkeypatch):
+  monkeypatch.setattr(mark, 'range_bits', lambda n_kept: 2)
+  (tmp_path / 'b.jsonl').write_text('{"text": "last"}\n{"text": 1}\n')
+  source = [write_jsonl(tmp_path / 'a.jsonl', with_duplicates(2)), f'jsonl:{tmp_path}/b.jsonl']
+  options = {'shard_tokens': 5000, 'on_error': 'skip', **DUPLICATES}
+  run(source, tmp_path / 'one', **options)
+  rng, expected = random.Random(0), contents(tmp_path / 'one')
+  assert 'train-00002.bin' in expected and b'b.jsonl:2: not text' in expected['skipped.txt']
+  for tasks in (1, 3, 50):
+    out = tmp_path / f'tasks{tasks}'
+    for stage in NAMES:
+      order = [*range(tasks), *rng.choices(range(tasks), k=2)]  # some are repeated
+      rng.shuffle(order)
+      done = [run(source, out, stage=stage, task=task, tasks=tasks, **options) for task in order]
+      if stage != 'join':
+        assert not any(done)
+    assert contents(out) == expected
+  assert run(source, out, stage='judge', **options)['content']  # nothing is left to do
+
+
+def test_tasks_of_several_processes_at_the_same_time(tmp_path, monkeypatch):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(200))
+  run(source, tmp_path / 'one')
+  errors = []
+  def stage_by_stage():
+    try:
+      for stage in NAMES[2:]:
+        run(source, tmp_path / 'two', stage=stage)
+        barrier.wait(60)
+    except BaseException as error:
+      errors.append(error)
+      raise
+  barrier = threading.Barrier(2)
+  threads = [threading.Thread(target=stage_by_stage) for _ in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert not errors and contents(tmp_path / 'two') == contents(tmp_path / 'one')
+
+
+def test_a_stage_needs_those_before_it(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(100))
+  def task(stage, number, **options):
+    return run(source, tmp_path / 'c', stage=stage, task=number, tasks=2, **DUPLICATES, **options)
+  task('judge', 0)
+  with pytest.raises(InputError, match=r'--stage=judge is not complete, result \d+ of \d+ is missing'):
+    task('mark', 0)
+  task('judge', 1)
+  with pytest.raises(InputError, match=r'--stage=mark is not complete'):
+    task('tokenizer', 0)
+  task('mark', 1)
+  task('mark', 0)
+  with pytest.raises(InputError, match=r'--stage=tokenizer is not complete'):
+    task('encode', 0)
+  task('tokenizer', 0)
+  with pytest.raises(InputError, match=r'--stage=encode is not complete'):
+    task('join', 0)
+  with pytest.raises(InputError, match='another seq_len'):
+    task('encode', 0, seq_len=9)
+  with pytest.raises(InputError, match=r'--stage=judge: this corpus has the stages tokenizer, encode, join'):
+    run(source, tmp_path / 'plain', stage='judge')
+  with pytest.raises(InputError, match=r'--task=2 --tasks=2: tasks are numbered from 0'):
+    task('encode', 2)
+
+
+def test_the_command_runs_a_share_of_a_stage(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(30))
+  for stage in NAMES[2:]:
+    done = subprocess.run(command(source, tmp_path / 'c', f'--stage={stage}'), capture_output=True, text=True,
+                          check=True)
+    assert ('held out' if stage == 'join' else f'task 0 of 1 of --stage={stage} is complete') in done.stdout
+  run(source, tmp_path / 'one')
+  made = contents(tmp_path / 'c')
+  assert all(made[name] == content for name, content in contents(tmp_path / 'one').items()
+             if name != 'manifest.json')  # which has other shard sizes in its settings
+
+
+LINES = st.lists(st.sampled_from([
+  b'{"text": "a"}', b'', b'  ', b'{"text": 3}', b'\xff', b'{"text": "b b b"}', b'{"te',
+  '{"text": "\u00e9\u4e2d"}'.encode()]), max_size=12)
+
+
+@hypothesis.given(LINES, st.booleans(), st.booleans(), st.lists(st.integers(1, 120), max_size=5))
+def test_parts_of_a_file_have_its_documents_and_lines(tmp_path_factory, lines, mark_first, ended, cuts):
+  path = tmp_path_factory.mktemp('ranges') / 'a.jsonl'
+  path.write_bytes(b'\xef\xbb\xbf' * mark_first + b'\n'.join(lines) + b'\n' * ended)
+  jsonl._lines_begun.cache_clear()
+  def shown(pieces):
+    return [piece._replace(location=jsonl.shown_location(piece.location)) for piece in pieces]
+  borders = [0, *sorted({cut for cut in cuts if cut < path.stat().st_size}), None]
+  found = [piece for first, end in itertools.pairwise(borders)
+           for piece in shown(jsonl.pieces(str(path), 'text', first, end))]
+  assert found == shown(jsonl.pieces(str(path), 'text'))
+
+
+def test_parts_depend_on_the_sources_alone_and_cover_them(tmp_path):
+  for name, n in (('a', 3), ('b', 400), ('c', 1), ('d', 60)):
+    write_jsonl(tmp_path / f'{name}.jsonl', make_texts(n))
+  units = prepare.documents.units([f'jsonl:{tmp_path}/*.jsonl'], '')
+  borders = parts.borders(units)
+  assert borders[0] == [0, 0] and borders[-1] == [4, 0] and borders == sorted(borders) and len(borders) > 5
+  spans = [span for number in range(len(borders) - 1) for span in parts.spans(borders, number)]
+  for unit in range(4):
+    own = [(first, end) for number, first, end in spans if number == unit]
+    assert own[0][0] == 0 and own[-1][1] is None
+    assert [end for _, end in own[:-1]] == [first for first, _ in own[1:]]
+
+
+def test_the_first_unusable_document_is_named_with_its_line(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  write_jsonl(path, make_texts(300))
+  lines = path.read_text().splitlines()
+  lines[250] = lines[250][:-5]
+  path.write_text('\n'.join(lines))
+  for workers in (1, 2):
+    with pytest.raises(InputError, match=r'a.jsonl:251: not JSON.*--on_error=skip'):
+      run(f'jsonl:{path}', tmp_path / f'c{workers}', workers=workers, tokenizer=_tokenizer(tmp_path))
+
+
+def _tokenizer(folder):
+  from gptjax.data.tokenizers import byte_bpe
+  byte_bpe.train_bpe(make_texts(20), 270).save(folder / 'bpe')
+  return f'bpe:{folder}/bpe'
+
+
+MEASURED = """
+import json, resource, sys
+sys.path[:0] = json.loads(sys.argv[1])
+import numpy as np
+from pathlib import Path
+from types import SimpleNamespace
+from gptjax.data.clean import near_duplicates, webtext
+from gptjax.data.stages import judge, mark, work
+folder, n, bits = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+rng = np.random.default_rng(0)
+recipe = webtext.make_recipe('webtext', (), '', '')
+job = SimpleNamespace(work=folder, out=folder, n_parts=n, known={}, reading=SimpleNamespace(recipe=recipe))
+(folder / 'judge').mkdir(parents=True)
+(folder / 'mark').mkdir()
+for part in range(n):
+  m, name = 20_000, f'{part:05d}'
+  exact = judge._exact_keys([rng.bytes(16) for _ in range(m)])
+  signatures = rng.integers(0, 1 << 32, (m, 120), np.uint32)
+  bands = judge._band_keys(signatures, recipe.near)
+  work.write(folder / 'judge' / f'{name}.exact', exact)
+  work.write(folder / 'judge' / f'{name}.bands', bands)
+  prefixes = np.array([judge._prefixes(keys['key'], 10) for keys in (exact, *bands)])
+  work.write(folder / 'judge' / f'{name}.prefixes', prefixes)
+  work.write_record(folder / 'judge', name, {'kept': m, 'prefix_bits': 10, 'documents': m, 'no_origin': 0})
+del exact, signatures, bands
+mark.RANGE_KEYS = 1 << 16
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert mark.range_bits(n * 20_000) == bits, mark.range_bits(n * 20_000)
+mark.mark(job, 0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_range_does_not_grow_with_the_corpus(tmp_path):
+  grown = []
+  for n, bits in ((8, 2), (32, 4), (128, 6)):
+    done = subprocess.run([sys.executable, '-c', MEASURED, json.dumps(sys.path), tmp_path / str(n), str(n),
+                           str(bits)], capture_output=True, text=True, check=True)
+    grown.append(int(done.stdout))
+  print(grown, 'kB')
+  assert max(grown) < 64 << 10, grown
+
+
+def test_a_range_has_no_more_keys_than_fit_into_memory():
+  for n_kept in (0, 1, mark.RANGE_KEYS - 1, mark.RANGE_KEYS, 5 * mark.RANGE_KEYS, 1000 * mark.RANGE_KEYS):
+    assert n_kept >> mark.range_bits(n_kept) < mark.RANGE_KEYS
