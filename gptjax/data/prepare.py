@@ -136,9 +136,9 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
             progress, tuple(special_tokens), [], {})
-  if manifest := _finished(job):
+  if (isinstance(job.out, Url) or stage != ALL) and (manifest := _finished(job)):
     return manifest
-  if stage == ALL:
+  if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
       return _finished(job) or _completed(job, stages.run_all(_begun(job), workers))
   access.make_folder(job.out)
