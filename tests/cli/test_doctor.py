@@ -54,6 +54,15 @@ def test_what_is_missing_for_an_extra_is_named_with_the_line_that_installs_it(in
   assert rows['deep'].mark == BAD and 'driver' in rows['deep'].text
 
 
+def test_a_process_of_several_is_told_its_place(monkeypatch):
+  assert 'process' not in {row.name for row in doctor.devices()}
+  for name, value in {'STEP_NODELIST': 'node[7-8]', 'STEP_NUM_TASKS': '8', 'STEP_ID': '0', 'PROCID': '3',
+                      'JOB_ID': '7', 'LOCALID': '3', 'STEP_TASKS_PER_NODE': '4(x2)'}.items():
+    monkeypatch.setenv(f'SLURM_{name}', value)
+  row = {row.name: row for row in doctor.devices()}['process']
+  assert row == ('process', '3 of 8, because of SLURM_STEP_NUM_TASKS=8; process 0 is at node7:61447', GOOD)
+
+
 def test_each_kernel_can_run_or_has_a_reason():
   from gptjax.model import attention
   rows = {row.name: row for row in doctor.kernels()}
@@ -100,4 +109,22 @@ def test_the_whole_command_ends_well_even_without_devices():
   assert done.returncode == 0 and '\x1b' not in done.stdout
   for title in ('software', 'devices', 'attention kernels', 'caches', 'buckets', 'disk', 'extras'):
     assert f'{title}\n' in done.stdout
-  assert 'free' in done.stdout and 'missing  not known' in done.stdout
+  assert 'free' in done.stdout and 'not known  JAX finds no devices with JAX_PLATFORMS=tpu' in done.stdout
+  assert 'Error:' not in done.stdout
+
+
+def test_a_plugin_without_its_device_is_one_line(caplog):
+  """A node without a GPU, for instance the one from which jobs are submitted, with the packages for GPUs."""
+  import logging
+
+  from gptjax.parallel import jax_settings
+  jax_settings.import_jax()
+  try:
+    raise RuntimeError('operation cuInit(0) failed')
+  except RuntimeError:
+    logging.getLogger('jax._src.xla_bridge').exception(
+      'Jax plugin configuration error: Exception when calling %s.initialize()', 'jax_plugins.xla_cuda12')
+  record, = caplog.records
+  assert not record.exc_info and record.getMessage() == (
+    "JAX's plugin jax_plugins.xla_cuda12 does not start, which is normal on a machine without its devices: "
+    'RuntimeError: operation cuInit(0) failed')
