@@ -181,7 +181,7 @@ def test_local_runs_two_processes_and_says_why_they_end(corpus_folder, tmp_path)
   flags = [f'--config={ROOT}/configs/quickstart.py', *command(corpus_folder, tmp_path / 'run')[4:]]
   env = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)}
   done = run('launch/local.sh', '2', *flags, '--config.train.steps=3', env=env)
-  assert done.returncode == 0 and '2 x cpu' in done.stderr, done.stderr
+  assert done.returncode == 0 and '2 x cpu, 2 processes on 1 host, mesh' in done.stderr, done.stderr
   done = run('launch/local.sh', '2', *flags, '--config.train.seed=9', env=env)
   assert done.returncode == 2
   assert 'config.train.seed = 0, not 9' in done.stderr.strip().splitlines()[-1]

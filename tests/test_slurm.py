@@ -110,4 +110,4 @@ def test_open_mpi_needs_no_flags(corpus_folder, tmp_path):
     ['mpirun', '--allow-run-as-root', '--oversubscribe', '-n', '2', *line],
     cwd=ROOT, env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '1'}, capture_output=True, text=True,
     timeout=200)
-  assert done.returncode == 0 and '2 x cpu' in done.stderr, done.stderr
+  assert done.returncode == 0 and '2 x cpu, 2 processes on 1 host, mesh' in done.stderr, done.stderr

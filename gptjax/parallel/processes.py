@@ -21,6 +21,7 @@ from gptjax.parallel import cluster, control, rendezvous
 from gptjax.parallel.agreement import SaveTimer, Stop
 from gptjax.parallel.control import client, process_index, process_name
 from gptjax.parallel.coordinator import start_jax
+from gptjax.text.words import plural
 
 START_LIMIT = 60        # seconds within which all processes must connect
 LIMIT = 600             # seconds that processes wait for each other, at least (see `extend_limit`)
@@ -38,6 +39,14 @@ _stop = _timer = None   # the Stop and the SaveTimer of this process
 def is_multiprocess():
   """Whether the run has more than one process."""
   return bool(control.hosts)
+
+
+def summary():
+  """The processes and hosts of the run, for a log line: ', 8 processes on 2 hosts'; '' for one process."""
+  if not is_multiprocess():
+    return ''
+  return (f', {plural(len(control.hosts), "process", "processes")} on '
+          f'{plural(len(set(control.hosts)), "host")}')
 
 
 def start(coordinator=None, num_processes=None, process_id=None, workdir=''):
