@@ -197,7 +197,8 @@ def missing_message(hosts, limit, refused=()):
   connected = [f'{i} ({host})' for i, host in enumerate(hosts) if host]
   also = f'; refused: {"; ".join(refused)}' if refused else ''
   return (f'of {len(hosts)} processes these did not connect within {limit:.0f} s: {", ".join(absent)}; '
-          f'connected: {", ".join(connected)}{also}: look at the logs of those that are missing')
+          f'connected: {", ".join(connected)}{also}: look at the logs of those that are missing, '
+          'or raise config.watchdog.connect_timeout if they only start more slowly')
 
 
 def _join(address, socket_info, n, me, connections, deadline, limit, workdir):
