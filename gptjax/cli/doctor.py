@@ -31,6 +31,7 @@ from gptjax.text.printable import printable
 GOOD, BAD, FACT = 'ok', 'missing', ''
 COLORS = {GOOD: 'green', BAD: 'yellow'}
 GB = 10**9
+SHOWN_FAULTS = 3  # packages of an extra that are not installed; the extra `test` has twenty
 
 
 class Row(NamedTuple):
@@ -206,6 +207,8 @@ def extras():
   """Yield a row for each extra: whether it is installed, or what is missing and how to install it."""
   for extra in metadata.metadata('gptjax').get_all('Provides-Extra') or ():
     faults = [text for text in map(fault, requirements(extra=extra)) if text]
+    if len(faults) > SHOWN_FAULTS + 1:
+      faults[SHOWN_FAULTS:] = [f'and {len(faults) - SHOWN_FAULTS} more packages']
     yield Row(extra, f"{'; '.join(faults)}: pip install 'gptjax[{extra}]'" if faults else 'installed',
               BAD if faults else GOOD)
 

@@ -54,6 +54,16 @@ def test_what_is_missing_for_an_extra_is_named_with_the_line_that_installs_it(in
   assert rows['deep'].mark == BAD and 'driver' in rows['deep'].text
 
 
+def test_an_extra_of_many_packages_takes_one_line(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  needed = [f'absent{i}; extra == "{extra}"' for extra, n in (('four', 4), ('five', 5)) for i in range(n)]
+  install(tmp_path, 'gptjax', '9', needed, ['four', 'five'])
+  rows = {row.name: row.text for row in doctor.extras()}
+  assert 'absent3 is not installed: pip' in rows['four']
+  assert 'absent2 is not installed; and 2 more packages: pip' in rows['five']
+  assert 'absent3' not in rows['five']
+
+
 def test_a_process_of_several_is_told_its_place(monkeypatch):
   assert 'process' not in {row.name for row in doctor.devices()}
   for name, value in {'STEP_NODELIST': 'node[7-8]', 'STEP_NUM_TASKS': '8', 'STEP_ID': '0', 'PROCID': '3',
