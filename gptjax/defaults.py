@@ -195,6 +195,7 @@ FIELDS = dict(
     step_timeout=Field(1800.0, SECONDS, 'seconds for a step or an evaluation batch'),
     compile_timeout=Field(7200.0, SECONDS,
                           'seconds for work that includes compilation, and for checkpoints'),
+    connect_timeout=Field(60.0, real(1, 1e9), 'seconds at the start within which all processes must connect'),
   ),
 
   eval=dict(

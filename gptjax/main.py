@@ -83,7 +83,8 @@ def main(argv):
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.anywhere(FLAGS.workdir, '--workdir')
     cpu.enlarge_thread_pool()
-    processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir)
+    processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir,
+                    max(FLAGS.config.watchdog.connect_timeout, 1))
     if processes.is_multiprocess():
       shutdown.set_end_others(control.end_all)
     processes.compare(jax_settings.effective())  # before compilation, which could block

@@ -181,7 +181,7 @@ def test_local_runs_two_processes_and_says_why_they_end(corpus_folder, tmp_path)
   flags = [f'--config={ROOT}/configs/quickstart.py', *command(corpus_folder, tmp_path / 'run')[4:]]
   env = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT)}
   done = run('launch/local.sh', '2', *flags, '--config.train.steps=3', env=env)
-  assert done.returncode == 0 and '2 x cpu' in done.stderr, done.stderr
+  assert done.returncode == 0 and '2 x cpu, 2 processes on 1 host, mesh' in done.stderr, done.stderr
   done = run('launch/local.sh', '2', *flags, '--config.train.seed=9', env=env)
   assert done.returncode == 2
   assert 'config.train.seed = 0, not 9' in done.stderr.strip().splitlines()[-1]
@@ -255,6 +255,10 @@ BUGS = [
   ('9 10 10 10 10 11', ['--workdir={}'], 5),       # by number, not by letter; the same one is not newer
   ('x70 - x75 - x70 -', ['--workdir={}'], 7),      # other exit codes neither count nor begin anew
   ('- - - x0', ['--workdir={}'], 4), ('- x2', ['--workdir={}'], 2)]
+LOST = [  # at most ten restarts without a newer checkpoint
+  (' '.join(['x70'] * 12), ['--workdir={}'], 11), (' '.join(['x137'] * 12), [], 11),
+  (' '.join(['x75'] * 12) + ' x0', ['--workdir={}'], 13),  # a run that is stopped has saved
+  ('x70 x70 5 ' + ' '.join(['x70'] * 12), ['--workdir={}'], 3 + 11)]
 
 
 @pytest.mark.parametrize('deeds, flags, runs', BUGS)
@@ -266,17 +270,22 @@ def test_a_bug_is_started_again_three_times_without_a_newer_checkpoint(tmp_path,
   assert done.returncode == (int(deeds[-1]) if deeds[-2:] in ('x0', 'x2') else 1)
 
 
-@pytest.mark.parametrize('deeds, flags, runs', BUGS)
+def slurm_job(tmp_path, **commands):
+  """The environment of a job; `python`, `srun`, `scontrol` and `squeue` are these bash scripts."""
+  for name, script in {'python': '', 'srun': '', 'scontrol': '', 'squeue': 'exit 1', **commands}.items():
+    (tmp_path / name).write_text(f'#!/bin/bash\n{script}\n')
+    (tmp_path / name).chmod(0o755)
+  (tmp_path / 'launch').symlink_to(LAUNCH)
+  return {'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
+          'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+
+
+@pytest.mark.parametrize('deeds, flags, runs', BUGS + LOST)
 def test_slurm_queues_a_bug_again_as_often(tmp_path, deeds, flags, runs):
   """With a `srun` that runs DOES, and a `scontrol` that notes what it is asked."""
   workdir = tmp_path / 'w d'
-  (tmp_path / 'srun').write_text('#!/bin/bash\n' + DOES.format(folder=tmp_path, deeds=deeds))
-  (tmp_path / 'scontrol').write_text(f'#!/bin/bash\necho "$@" >>{tmp_path}/queued\n')
-  for name in ('srun', 'scontrol'):
-    (tmp_path / name).chmod(0o755)
-  (tmp_path / 'launch').symlink_to(LAUNCH)
-  job = {'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
-         'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
+  job = slurm_job(tmp_path, srun=DOES.format(folder=tmp_path, deeds=deeds),
+                  scontrol=f'echo "$@" >>{tmp_path}/queued')
   for restart in range(runs):
     done = run('bash', 'launch/slurm.sbatch', *(flag.format(workdir) for flag in flags),
                env={**job, 'SLURM_RESTART_COUNT': str(restart)})
@@ -285,19 +294,57 @@ def test_slurm_queues_a_bug_again_as_often(tmp_path, deeds, flags, runs):
     assert (done.returncode == 0) == (restart < runs - 1 or deeds.endswith('x0'))
 
 
+def test_slurm_requeues_one_task_of_an_array(tmp_path):
+  """The last task of an array has the number of the array, which means all tasks to `scontrol`."""
+  job = slurm_job(tmp_path, srun=f'printf "%s\\n" "$@" >{tmp_path}/arguments; exit 75',
+                  scontrol=f'echo "$@" >{tmp_path}/queued', squeue=f'echo "$@" >{tmp_path}/asked')
+  done = run('bash', 'launch/slurm.sbatch', '--workdir=runs/x y-%a', '--config.train.seed=%a%a', '--x=100%',
+             env={**job, 'SLURM_ARRAY_JOB_ID': '7', 'SLURM_ARRAY_TASK_ID': '12'})
+  assert done.returncode == 0 and 'job 7_12: exit code 75, requeued' in done.stdout, done
+  assert (tmp_path / 'queued').read_text() == 'requeue 7_12\n'
+  assert '--jobs=7_12 ' in (tmp_path / 'asked').read_text()
+  assert (tmp_path / 'arguments').read_text().splitlines()[-3:] == [
+    '--workdir=runs/x y-12', '--config.train.seed=1212', '--x=100%']
+
+
+@pytest.mark.parametrize('env, platforms, cpus', [
+  ({}, '', ''), ({'SLURM_GPUS_ON_NODE': '8', 'SLURM_CPUS_PER_TASK': '12'}, 'cuda', '12'),
+  ({'SLURM_GPUS_ON_NODE': '0', 'SLURM_CPUS_PER_TASK': '12', 'SRUN_CPUS_PER_TASK': '6'}, '', '6'),
+  ({'SLURM_GPUS_ON_NODE': '8', 'JAX_PLATFORMS': 'cpu'}, 'cpu', '')])
+def test_slurm_tasks_get_the_cpus_and_gpus_of_the_job(tmp_path, env, platforms, cpus):
+  job = slurm_job(tmp_path, srun='echo "$JAX_PLATFORMS;$SRUN_CPUS_PER_TASK;$*"')
+  done = run('bash', 'launch/slurm.sbatch', env={'JAX_PLATFORMS': '', **job, **env})
+  assert done.stdout.startswith(f'{platforms};{cpus};') and '--export=ALL' in done.stdout
+  assert ('its GPUs are not used' in done.stderr) == (platforms == 'cpu')
+
+
+@pytest.mark.parametrize('code', [1, 2])
+@pytest.mark.parametrize('python', ['/nowhere/python', 'python'])
+def test_slurm_does_not_requeue_a_job_whose_python_lacks_gptjax(tmp_path, code, python):
+  job = slurm_job(tmp_path, srun=f'exit {code}', scontrol=f'touch {tmp_path}/queued', python='exit 1')
+  done = run('bash', 'launch/slurm.sbatch', env={**job, 'PYTHON': python})
+  assert done.returncode == 2 and f'{python} cannot import gptjax' in done.stderr, done
+  assert not (tmp_path / 'queued').exists()
+
+
+def test_slurm_says_from_where_to_submit(tmp_path):
+  done = run('bash', 'launch/slurm.sbatch', env={'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7'})
+  assert done.returncode == 2 and 'change to the checkout' in done.stderr
+  assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_number_of_slurm_tasks_is_the_users():
+  """A script with --ntasks makes sbatch ignore --ntasks-per-node, and lower --nodes."""
+  assert not re.search('^#SBATCH.*(-n|--ntasks)\\b', (LAUNCH / 'slurm.sbatch').read_text(), re.M)
+
+
 @pytest.mark.parametrize('text', ['0 a[$(touch hacked)]', 'a[$(touch hacked)] 3', '', '1', '9' * 30 + ' 1'])
 def test_what_a_workdir_says_of_earlier_ends_is_a_number_or_nothing(tmp_path, text):
   """Bash evaluates what stands in arithmetic."""
   workdir = tmp_path / 'w'
   workdir.mkdir()
   (workdir / 'bugs-7').write_text(text + '\n')
-  for name, does in (('srun', 'exit 1'), ('scontrol', 'exit 0')):
-    (tmp_path / name).write_text(f'#!/bin/bash\n{does}\n')
-    (tmp_path / name).chmod(0o755)
-  (tmp_path / 'launch').symlink_to(LAUNCH)
-  done = run('bash', 'launch/slurm.sbatch', f'--workdir={workdir}',
-             env={'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
-                  'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  done = run('bash', 'launch/slurm.sbatch', f'--workdir={workdir}', env=slurm_job(tmp_path, srun='exit 1'))
   assert 'requeued' in done.stdout and not list(tmp_path.rglob('hacked')), done
   assert (workdir / 'bugs-7').read_text() == '1 -1\n'
 
@@ -309,16 +356,12 @@ def test_a_signal_to_the_batch_shell_goes_on_to_the_step_and_queues_again(tmp_pa
   trap = f"""
 trap 'echo USR1 >>{tmp_path}/told; exit 75' USR1
 trap 'echo forcing job termination; exit 137' TERM HUP""" * traps
-  (tmp_path / 'srun').write_text(f'#!/bin/bash{trap}\ntouch {tmp_path}/told {tmp_path}/ready\n'
-                                 'while true; do sleep 0.02; done\n')
-  (tmp_path / 'scontrol').write_text(f'#!/bin/bash\necho "$@" >>{tmp_path}/queued\n')
-  for name in ('srun', 'scontrol'):
-    (tmp_path / name).chmod(0o755)
-  (tmp_path / 'launch').symlink_to(LAUNCH)
+  job = slurm_job(tmp_path, scontrol=f'echo "$@" >>{tmp_path}/queued', srun=f"""{trap}
+touch {tmp_path}/told {tmp_path}/ready
+while true; do sleep 0.02; done""")
   process = subprocess.Popen(
     ['bash', 'launch/slurm.sbatch', f'--workdir={tmp_path}/w'], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    env={**ENVIRONMENT, 'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
-         'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+    env={**ENVIRONMENT, **job})
   wait_for((tmp_path / 'ready').exists, process)
   process.send_signal(number)
   said = process.communicate(timeout=20)[0]
@@ -330,13 +373,8 @@ trap 'echo forcing job termination; exit 137' TERM HUP""" * traps
 @pytest.mark.parametrize('state, queued', [('RUNNING', True), ('COMPLETING', False)])
 def test_slurm_does_not_queue_a_job_again_that_is_being_ended(tmp_path, state, queued):
   """Slurm tells the shell and the tasks of a job that `scancel` ends as it does before the time is up."""
-  deeds = {'srun': 'exit 75', 'squeue': f'echo {state}', 'scontrol': f'touch {tmp_path}/queued'}
-  for name, deed in deeds.items():
-    (tmp_path / name).write_text(f'#!/bin/bash\n{deed}\n')
-    (tmp_path / name).chmod(0o755)
-  (tmp_path / 'launch').symlink_to(LAUNCH)
-  done = run('launch/slurm.sbatch', env={'SLURM_SUBMIT_DIR': str(tmp_path), 'SLURM_JOB_ID': '7',
-                                         'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'})
+  job = slurm_job(tmp_path, srun='exit 75', squeue=f'echo {state}', scontrol=f'touch {tmp_path}/queued')
+  done = run('launch/slurm.sbatch', env=job)
   assert done.returncode == (0 if queued else 75), done.stderr
   assert (tmp_path / 'queued').exists() == queued and ('requeued' in done.stdout) == queued
 

@@ -31,8 +31,9 @@ def slurm(tmp_path_factory):
 def submit(environment, log, *flags):
   """sbatch of launch/slurm.sbatch: the number of the job."""
   return subprocess.run(
-    ['sbatch', '--parsable', '--overcommit', f'--output={log}', 'launch/slurm.sbatch', *flags], cwd=ROOT,
-    env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    ['sbatch', '--parsable', '--overcommit', '--nodes=1', '--ntasks-per-node=2', f'--output={log}',
+     'launch/slurm.sbatch', *flags],
+    cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def job(environment, number, field):
@@ -84,6 +85,61 @@ def test_a_signal_to_the_batch_shell_saves_and_queues_again(slurm, corpus_folder
   assert checkpoint.steps(workdir / 'checkpoints')[-1] == steps_logged(workdir)
 
 
+def test_a_preempted_job_saves_and_is_queued_again(slurm, corpus_folder, tmp_path):
+  """Slurm sends SIGTERM to the tasks twice."""
+  workdir, log = tmp_path / 'run', tmp_path / 'log'
+  number = submit(slurm, log, *flags_of(corpus_folder, workdir), '--config.train.steps=100000')
+  try:
+    wait_for(lambda: steps_logged(workdir) >= 3)
+    subprocess.run(['sbatch', '--partition=urgent', '--nodes=2', '--exclusive', '--output=/dev/null',
+                    '--wrap=sleep 1'], env=slurm, check=True)
+    wait_for(lambda: job(slurm, number, 'JobState') == 'PENDING' and 'exit code' in log.read_text())
+  finally:
+    subprocess.run(['scancel', number], env=slurm, check=True)
+  said = log.read_text()
+  assert 'DUE TO PREEMPTION' in said and 'exit code 75, ended by Slurm' in said, said
+  assert checkpoint.steps(workdir / 'checkpoints')[-1] == steps_logged(workdir)
+
+
+def test_as_many_tasks_run_as_sbatch_is_told(slurm, tmp_path):
+  """On as many nodes as well."""
+  task = tmp_path / 'task'
+  task.write_text(f'#!/bin/bash\necho "$SLURMD_NODENAME $SLURM_NTASKS" >>{tmp_path}/tasks\n')
+  task.chmod(0o755)
+  subprocess.run(
+    ['sbatch', '--wait', '--nodes=2', '--ntasks-per-node=2', f'--output={tmp_path}/log',
+     'launch/slurm.sbatch'],
+    cwd=ROOT, env={**slurm, 'PYTHON': str(task)}, check=True, timeout=100)
+  tasks = [line.split() for line in (tmp_path / 'tasks').read_text().splitlines()]
+  assert len({node for node, _ in tasks}) == 2 and [n for _, n in tasks] == ['4'] * 4
+
+
+def test_a_task_of_an_array_leaves_the_others_alone(slurm, tmp_path):
+  """The one that is requeued has the number of the array."""
+  task = tmp_path / 'task'
+  task.write_text(f"""#!/bin/bash
+echo "$2 $3" >{tmp_path}/ran-$SLURM_ARRAY_TASK_ID
+[[ $SLURM_JOB_ID == "$SLURM_ARRAY_JOB_ID" ]] && exit 75
+trap 'exit 75' TERM USR1
+while ! [[ -e {tmp_path}/end ]]; do sleep 0.2; done
+""")
+  task.chmod(0o755)
+  number = subprocess.run(
+    ['sbatch', '--parsable', '--overcommit', '--ntasks=1', '--array=0-1', f'--output={tmp_path}/log-%a',
+     'launch/slurm.sbatch', '--workdir=%a'], cwd=ROOT, env={**slurm, 'PYTHON': str(task)}, check=True,
+    capture_output=True, text=True).stdout.strip()
+  try:
+    logs = lambda: ''.join(path.read_text() for path in tmp_path.glob('log-*'))
+    wait_for(lambda: 'exit code 75' in logs())
+    wait_for(lambda: len(list(tmp_path.glob('ran-*'))) == 2)
+    (tmp_path / 'end').touch()
+    wait_for(lambda: ': done' in logs(), 60)
+  finally:
+    subprocess.run(['scancel', number], env=slurm, check=True)
+  assert logs().count('requeued') == 1 and logs().count(': done') == 1, logs()
+  assert (tmp_path / 'ran-1').read_text() == 'gptjax.main --workdir=1\n'
+
+
 def test_a_job_that_is_cancelled_does_not_come_back(slurm, corpus_folder, tmp_path):
   workdir, log = tmp_path / 'run', tmp_path / 'log'
   number = submit(slurm, log, *flags_of(corpus_folder, workdir), '--config.train.steps=100000')
@@ -98,7 +154,7 @@ def test_wrong_input_is_not_queued_again(slurm, corpus_folder, tmp_path):
                   '--config.train.batch_size=7')
   wait_for(lambda: job(slurm, number, 'JobState') in ('COMPLETED', 'FAILED'))
   assert job(slurm, number, 'JobState') == 'FAILED' and job(slurm, number, 'Restarts') == '0'
-  assert 'input or the config is invalid' in (tmp_path / 'log').read_text()
+  assert 'exit code 2, not requeued' in (tmp_path / 'log').read_text()
 
 
 def test_open_mpi_needs_no_flags(corpus_folder, tmp_path):
@@ -110,4 +166,4 @@ def test_open_mpi_needs_no_flags(corpus_folder, tmp_path):
     ['mpirun', '--allow-run-as-root', '--oversubscribe', '-n', '2', *line],
     cwd=ROOT, env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '1'}, capture_output=True, text=True,
     timeout=200)
-  assert done.returncode == 0 and '2 x cpu' in done.stderr, done.stderr
+  assert done.returncode == 0 and '2 x cpu, 2 processes on 1 host, mesh' in done.stderr, done.stderr

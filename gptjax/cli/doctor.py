@@ -25,12 +25,13 @@ from gptjax import defaults
 from gptjax.command import colors, early, run, streams
 from gptjax.command.parsers import docstring
 from gptjax.errors import InputError
-from gptjax.parallel import jax_settings, libtpu
+from gptjax.parallel import cluster, jax_settings, libtpu
 from gptjax.text.printable import printable
 
 GOOD, BAD, FACT = 'ok', 'missing', ''
 COLORS = {GOOD: 'green', BAD: 'yellow'}
 GB = 10**9
+SHOWN_FAULTS = 3  # packages of an extra that are not installed; the extra `test` has twenty
 
 
 class Row(NamedTuple):
@@ -53,6 +54,8 @@ def main(arguments):
     try:
       for row in rows():
         found.append(row)
+    except InputError as error:
+      found.append(Row('not known', str(error), BAD))
     except Exception as error:  # a report with a gap is better than none
       found.append(Row('not known', f'{type(error).__name__}: {" ".join(str(error).split())}', BAD))
     streams.write_colored(section(title, found, sys.stdout), sys.stdout)
@@ -114,6 +117,7 @@ def devices():
   yield Row('memory', f'{cpu.memory() / GB:.1f} GB')
   jax_settings.import_jax()
   import jax
+  jax_settings.check_devices()
   found = jax.devices()
   memory = (found[0].memory_stats() or {}).get('bytes_limit')
   yield Row('JAX', f'{len(found)} x {found[0].device_kind} ({found[0].platform})'
@@ -122,6 +126,9 @@ def devices():
     yield Row('NVIDIA GPU', "this machine has one, and JAX does not use it: pip install 'gptjax[cuda]'", BAD)
   if found[0].platform == 'cpu' and any(map(libtpu.is_tpu, glob.glob('/sys/bus/pci/devices/*'))):
     yield Row('TPU', "this machine has one, and JAX does not use it: pip install 'gptjax[tpu]'", BAD)
+  if me := cluster.detect_here(None, None, None):
+    yield Row('process', f'{me.process_id} of {me.num_processes}, because of {me.source}; process 0 is at '
+              f'{me.address}', GOOD)
 
 
 def kernels():
@@ -130,6 +137,7 @@ def kernels():
 
   from gptjax.kernels import fused
   from gptjax.model import attention
+  jax_settings.check_devices()
   device, config = jax.devices()[0], defaults.get_config()
   config.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   config.data.seq_len = config.model.n_ctx
@@ -199,6 +207,8 @@ def extras():
   """Yield a row for each extra: whether it is installed, or what is missing and how to install it."""
   for extra in metadata.metadata('gptjax').get_all('Provides-Extra') or ():
     faults = [text for text in map(fault, requirements(extra=extra)) if text]
+    if len(faults) > SHOWN_FAULTS + 1:
+      faults[SHOWN_FAULTS:] = [f'and {len(faults) - SHOWN_FAULTS} more packages']
     yield Row(extra, f"{'; '.join(faults)}: pip install 'gptjax[{extra}]'" if faults else 'installed',
               BAD if faults else GOOD)
 

@@ -6,7 +6,8 @@ the process (`exit_on_signal`). Elsewhere the job reads `signalled` and stops af
 (`unwind_on_signal`). A second signal ends the process by that signal. SIGHUP counts once, because the shell
 and the kernel both send it when a terminal closes. SIGUSR1 neither counts as a second signal nor makes the
 next signal the second: a batch system sends it before another signal, or to a script that forwards it to
-processes that also get it from the batch system.
+processes that also get it from the batch system. In a Slurm job SIGTERM counts once too: Slurm sends it
+twice within milliseconds when it preempts a job, and again at the time limit; later it kills the processes.
 
 Python runs signal handlers in the main thread between two bytecode instructions, so not while that thread
 compiles a program or loads a library. Therefore the handlers here do nothing: Python's C handler also writes
@@ -204,7 +205,12 @@ def _signals_to_catch():
 
 def _is_repeated(number):
   """Whether a signal repeats an earlier one and has no effect."""
-  return _first and (number == signal.SIGUSR1 or number == _first == signal.SIGHUP)
+  return _first and (number == signal.SIGUSR1 or (number == _first and _counts_once(number)))
+
+
+def _counts_once(number):
+  """Whether a signal that arrives again has no effect."""
+  return number == signal.SIGHUP or (number == signal.SIGTERM and 'SLURM_JOB_ID' in os.environ)
 
 
 def _is_second():
@@ -237,8 +243,8 @@ def _handle(number):
     return
   if number != signal.SIGUSR1:
     for stop in _caught:  # in C: the next signal must end the process even if Python cannot run
-      again = stop == signal.SIGUSR1 or number == stop == signal.SIGHUP
-      _libc.signal(stop, _IGNORE if again else _DEFAULT)
+      ignored = stop == signal.SIGUSR1 or (stop == number and _counts_once(number))
+      _libc.signal(stop, _IGNORE if ignored else _DEFAULT)
   if number == signal.SIGHUP:
     _detach()
   with _lock:

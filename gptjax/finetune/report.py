@@ -3,6 +3,7 @@
 import jax
 
 from gptjax.errors import InputError
+from gptjax.parallel import processes
 from gptjax.report.telemetry import duration
 from gptjax.text.words import plural
 
@@ -13,8 +14,8 @@ def log_start(run, telemetry, state):
   devices = jax.devices()
   telemetry.log(f'task {data.name}, seed {config.train.seed}: {n_weights(state.params):,} weights trained'
                 + (f', {n_weights(state.frozen):,} frozen' if state.frozen else ''))
-  telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
-                f'{config.model.compute_dtype}')
+  telemetry.log(f'{len(devices)} x {devices[0].device_kind}{processes.summary()}, '
+                f'mesh {dict(run.mesh.shape)}, {config.model.compute_dtype}')
   validation = {f'validation {name}'.strip(): encoded for name, encoded in data.validation.items()}
   tests = {f'test {name}': encoded for name, encoded in data.test.items()}
   splits = {'training': data.train, **validation, **tests}

@@ -8,6 +8,7 @@ before any file is written.
 
 import contextlib
 import enum
+import logging
 import os
 import re
 import shlex
@@ -81,6 +82,7 @@ def import_jax():
     import jax
   except ValueError as error:
     raise InputError(_refused_by_jax(str(error))) from None
+  logging.getLogger('jax._src.xla_bridge').addFilter(_shorten_plugin_error)
   if jax.config.jax_num_cpu_devices == 0:
     raise InputError('JAX_NUM_CPU_DEVICES=0 leaves no device: set it to 1 or more, or unset it')
   for name, value in FIXED.items():
@@ -88,6 +90,16 @@ def import_jax():
       print(f'{_as_variable(name)} has no effect: with gptjax a seed always gives the same random numbers',
             file=sys.stderr)
       jax.config.update(name, value)
+
+
+def _shorten_plugin_error(record):
+  """A logging filter: one line instead of JAX's traceback where a plugin finds no device."""
+  if record.exc_info and str(record.msg).startswith('Jax plugin configuration error'):
+    error = record.exc_info[1]
+    record.msg = "JAX's plugin %s does not start, which is normal on a machine without its devices: %s"
+    record.args = ' '.join(map(str, record.args)), ' '.join(f'{type(error).__name__}: {error}'.split())
+    record.exc_info = record.exc_text = None
+  return True
 
 
 def check():

@@ -21,8 +21,9 @@ from gptjax.parallel import cluster, control, rendezvous
 from gptjax.parallel.agreement import SaveTimer, Stop
 from gptjax.parallel.control import client, process_index, process_name
 from gptjax.parallel.coordinator import start_jax
+from gptjax.text.words import plural
 
-START_LIMIT = 60        # seconds within which all processes must connect
+START_LIMIT = 60        # seconds within which all processes must connect, and then JAX must start
 LIMIT = 600             # seconds that processes wait for each other, at least (see `extend_limit`)
 HEARTBEAT_LIMIT = 100   # seconds after which JAX considers a process dead, and ends the others
 STOPPING = 'stopping after this step, then saving; a second signal ends the process at once'
@@ -40,7 +41,15 @@ def is_multiprocess():
   return bool(control.hosts)
 
 
-def start(coordinator=None, num_processes=None, process_id=None, workdir=''):
+def summary():
+  """The processes and hosts of the run, for a log line: ', 8 processes on 2 hosts'; '' for one process."""
+  if not is_multiprocess():
+    return ''
+  return (f', {plural(len(control.hosts), "process", "processes")} on '
+          f'{plural(len(set(control.hosts)), "host")}')
+
+
+def start(coordinator=None, num_processes=None, process_id=None, workdir='', limit=0):
   """Connect the processes of the run; call it before any other use of JAX.
 
   On Cloud TPU, under Slurm, Open MPI and in a GKE JobSet no argument is needed. Elsewhere, a process without
@@ -50,17 +59,18 @@ def start(coordinator=None, num_processes=None, process_id=None, workdir=''):
     coordinator: 'HOST:PORT' of process 0.
     num_processes, process_id: the number of processes, and the index of this one.
     workdir: of the run; its token may be a file there (see `run_token`).
+    limit: seconds within which all processes must connect; 0: START_LIMIT.
 
   Raises:
     ValueError: invalid arguments or environment variables.
-    LostProcess: some processes have not connected after a minute; the message lists them.
+    LostProcess: some processes have not connected in time; the message lists them.
   """
   run = cluster.detect_here(coordinator, num_processes, process_id)
   if run is None:
     return
   try:
-    hosts, bind, connections = rendezvous.connect(run.address, run.num_processes, run.process_id, START_LIMIT,
-                                                  workdir)
+    hosts, bind, connections = rendezvous.connect(run.address, run.num_processes, run.process_id,
+                                                  limit or START_LIMIT, workdir)
   except rendezvous.Stopped as stopped:
     control.exit_with(*stopped.args)
   except LostProcess as error:

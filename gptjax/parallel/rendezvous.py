@@ -136,7 +136,8 @@ def _resolve(address, host, port, deadline):
       return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
       if time.monotonic() > deadline:
-        raise InputError(f'--coordinator={address}: {host} is not known here ({error.strerror})') from None
+        raise InputError(f'the address of process 0 is {address}, and {host} is not known here '
+                         f'({error.strerror})') from None
       time.sleep(0.5)
 
 
@@ -178,8 +179,8 @@ def _listen(address, socket_info):
     else:
       bracketed = f'[{host}]' if ':' in host else host or '[::]'
       return server, f'{bracketed}:{port}'
-  raise InputError(f'process 0 cannot listen at --coordinator={address} ({reason}): is another run using the '
-                   'port? Use another port')
+  raise InputError(f'process 0 cannot listen at {address} ({reason}): is another run using the port? Give '
+                   'all processes another one, by --coordinator or JAX_COORDINATOR_PORT')
 
 
 def missing_message(hosts, limit, refused=()):
@@ -196,7 +197,8 @@ def missing_message(hosts, limit, refused=()):
   connected = [f'{i} ({host})' for i, host in enumerate(hosts) if host]
   also = f'; refused: {"; ".join(refused)}' if refused else ''
   return (f'of {len(hosts)} processes these did not connect within {limit:.0f} s: {", ".join(absent)}; '
-          f'connected: {", ".join(connected)}{also}: look at the logs of those that are missing')
+          f'connected: {", ".join(connected)}{also}: look at the logs of those that are missing, '
+          'or raise config.watchdog.connect_timeout if they only start more slowly')
 
 
 def _join(address, socket_info, n, me, connections, deadline, limit, workdir):
@@ -229,7 +231,7 @@ def _join(address, socket_info, n, me, connections, deadline, limit, workdir):
                          f'{os.path.join(workdir, missing_token)}: put the workdir on a disk that all '
                          f'processes see, or give all the same {run_token.VARIABLE}')
       raise LostProcess(f'process {me} of {n} on {_hostname()} got no answer from process 0 at '
-                        f'--coordinator={address} within {limit:.0f} s: is it running there, and does a '
+                        f'{address} within {limit:.0f} s: is it running there, and does a '
                         'firewall let the port through?')
     time.sleep(0.2)
 

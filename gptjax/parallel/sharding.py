@@ -140,9 +140,10 @@ def mesh_warnings(config, mesh):
   if n_head % tensor:
     warnings.append(f'{n_head} heads cannot be divided by config.mesh.tensor = {tensor}: attention is '
                     'replicated across `tensor`, everything else is sharded')
-  if mesh.shape['replica'] % slices:
+  if mesh.shape['replica'] % slices and mesh.shape['fsdp'] * tensor > 1:
     warnings.append(f'config.mesh.replica = {mesh.shape["replica"]} is not a multiple of the {slices} '
-                    'slices: not only gradients are sent over the network between slices')
+                    'slices or hosts: weights or activations, not only gradients, are sent over the network '
+                    'between them')
   return warnings
 
 

@@ -12,7 +12,7 @@ from gptjax.errors import InputError
 from gptjax.generate import generation
 from gptjax.model import size
 from gptjax.model.parameters import declarations
-from gptjax.parallel import sharding
+from gptjax.parallel import processes, sharding
 from gptjax.pretrain import rewind
 from gptjax.report import page, samples
 from gptjax.report.telemetry import duration, peak_flops, plot_curves
@@ -32,8 +32,9 @@ def log_start(run, telemetry, state, start):
   devices = jax.devices()
   tokens = config.train.batch_size * config.data.seq_len
   n_windows = lambda corpus: reader.n_windows(corpus, config.data.seq_len, config.data.cross_documents)
-  telemetry.log(f'{len(devices)} x {devices[0].device_kind}, mesh {dict(run.mesh.shape)}, '
-                f'{config.model.compute_dtype}, attention {config.attention.kernel}')
+  telemetry.log(f'{len(devices)} x {devices[0].device_kind}{processes.summary()}, '
+                f'mesh {dict(run.mesh.shape)}, {config.model.compute_dtype}, '
+                f'attention {config.attention.kernel}')
   for line in sharding.mesh_warnings(config, run.mesh):
     telemetry.log(line)
   for weight, corpus, held_out in zip(mixture.weights, mixture.train, mixture.held_out, strict=True):

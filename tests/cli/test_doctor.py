@@ -54,6 +54,25 @@ def test_what_is_missing_for_an_extra_is_named_with_the_line_that_installs_it(in
   assert rows['deep'].mark == BAD and 'driver' in rows['deep'].text
 
 
+def test_an_extra_of_many_packages_takes_one_line(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  needed = [f'absent{i}; extra == "{extra}"' for extra, n in (('four', 4), ('five', 5)) for i in range(n)]
+  install(tmp_path, 'gptjax', '9', needed, ['four', 'five'])
+  rows = {row.name: row.text for row in doctor.extras()}
+  assert 'absent3 is not installed: pip' in rows['four']
+  assert 'absent2 is not installed; and 2 more packages: pip' in rows['five']
+  assert 'absent3' not in rows['five']
+
+
+def test_a_process_of_several_is_told_its_place(monkeypatch):
+  assert 'process' not in {row.name for row in doctor.devices()}
+  for name, value in {'STEP_NODELIST': 'node[7-8]', 'STEP_NUM_TASKS': '8', 'STEP_ID': '0', 'PROCID': '3',
+                      'JOB_ID': '7', 'LOCALID': '3', 'STEP_TASKS_PER_NODE': '4(x2)'}.items():
+    monkeypatch.setenv(f'SLURM_{name}', value)
+  row = {row.name: row for row in doctor.devices()}['process']
+  assert row == ('process', '3 of 8, because of SLURM_STEP_NUM_TASKS=8; process 0 is at node7:61447', GOOD)
+
+
 def test_each_kernel_can_run_or_has_a_reason():
   from gptjax.model import attention
   rows = {row.name: row for row in doctor.kernels()}
@@ -100,4 +119,22 @@ def test_the_whole_command_ends_well_even_without_devices():
   assert done.returncode == 0 and '\x1b' not in done.stdout
   for title in ('software', 'devices', 'attention kernels', 'caches', 'buckets', 'disk', 'extras'):
     assert f'{title}\n' in done.stdout
-  assert 'free' in done.stdout and 'missing  not known' in done.stdout
+  assert 'free' in done.stdout and 'not known  JAX finds no devices with JAX_PLATFORMS=tpu' in done.stdout
+  assert 'Error:' not in done.stdout
+
+
+def test_a_plugin_without_its_device_is_one_line(caplog):
+  """A node without a GPU, for instance the one from which jobs are submitted, with the packages for GPUs."""
+  import logging
+
+  from gptjax.parallel import jax_settings
+  jax_settings.import_jax()
+  try:
+    raise RuntimeError('operation cuInit(0) failed')
+  except RuntimeError:
+    logging.getLogger('jax._src.xla_bridge').exception(
+      'Jax plugin configuration error: Exception when calling %s.initialize()', 'jax_plugins.xla_cuda12')
+  record, = caplog.records
+  assert not record.exc_info and record.getMessage() == (
+    "JAX's plugin jax_plugins.xla_cuda12 does not start, which is normal on a machine without its devices: "
+    'RuntimeError: operation cuInit(0) failed')

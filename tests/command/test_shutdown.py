@@ -101,6 +101,8 @@ shutdown.defer_signal('stopping')
 for name in sys.argv[1:]:
   shutdown._handle(signal.Signals[f'SIG{name}'])
 os.kill(os.getpid(), signal.SIGUSR1)  # and so it is where no Python runs
+if 'SLURM_JOB_ID' in os.environ and 'TERM' in sys.argv[-1:]:
+  os.kill(os.getpid(), signal.SIGTERM)
 assert shutdown.signalled()
 """
 
@@ -112,6 +114,16 @@ assert shutdown.signalled()
 def test_which_signal_is_the_second(names, code):
   done = subprocess.run([sys.executable, '-c', SECOND, *names.split()], cwd=ROOT, capture_output=True,
                         text=True, timeout=60)
+  assert done.returncode == code, done.stderr
+
+
+@pytest.mark.parametrize('names, code', [
+  ('TERM TERM TERM', 0), ('USR1 TERM USR1 TERM', 0), ('TERM INT', -signal.SIGINT),
+  ('INT TERM', -signal.SIGTERM)])
+def test_under_slurm_sigterm_counts_once(names, code):
+  """Slurm sends it twice when it preempts a job."""
+  done = subprocess.run([sys.executable, '-c', SECOND, *names.split()], cwd=ROOT, capture_output=True,
+                        text=True, timeout=60, env={**os.environ, 'SLURM_JOB_ID': '7'})
   assert done.returncode == code, done.stderr
 
 

@@ -438,3 +438,12 @@ def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path
     workdir / 'checkpoints' / '4')) is None
   model, tokenizer = gptjax.load(str(workdir))
   assert model(np.zeros((1, 4), np.int32)).shape == (1, 4, 290) and tokenizer.n_vocab == 290
+
+
+def test_the_time_to_connect_is_a_field(corpus_folder, tmp_path):
+  """Where Python is loaded from a slow disk, processes start at different times."""
+  line = command(corpus_folder, tmp_path, '--config.watchdog.connect_timeout=1.5')
+  done = subprocess.run(
+    [*line, f'--coordinator=127.0.0.1:{free_port()}', '--num_processes=2', '--process_id=0'], cwd=ROOT,
+    env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+  assert done.returncode == 70 and 'did not connect within 2 s: 1' in last_line(done.stderr), done.stderr

@@ -285,7 +285,7 @@ def test_a_port_that_is_taken_is_said():
   address = free_address()
   with socket.create_server(('127.0.0.1', int(address.rpartition(':')[2]))):
     said, = outcomes([(address, 2, 0)], limit=1)
-  assert 'cannot listen' in said and 'Use another port' in said
+  assert 'cannot listen' in said and 'JAX_COORDINATOR_PORT' in said
 
 
 def test_a_host_that_is_not_known_is_said():

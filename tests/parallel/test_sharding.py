@@ -154,3 +154,14 @@ def test_a_weight_is_gathered_the_same_way_on_all_devices():
   (one, by_name), (other, by_reshard) = found(()), found(('cpu',))
   assert 'reduce-scatter' in by_name and 'reduce-scatter' not in by_reshard
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, other)
+
+
+@pytest.mark.parametrize('sizes, says', [
+  (dict(data=8), ''), (dict(fsdp=8), 'replica = 1 is not a multiple of the 2 slices or hosts'),
+  (dict(data=2, fsdp=4), 'slices or hosts'), (dict(replica=2, fsdp=4), '')])
+def test_a_mesh_that_sends_weights_between_hosts_is_reported(sizes, says, monkeypatch):
+  """With replica = 1, data parallelism sends nothing but gradients either."""
+  with mesh_of(**sizes) as mesh:
+    monkeypatch.setattr(sharding, 'slice_count', lambda devices: 2)
+    warnings = sharding.mesh_warnings(tiny_config(), mesh)
+  assert bool(warnings) == bool(says) and says in ''.join(warnings)
