@@ -32,6 +32,7 @@ from typing import NamedTuple
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
   FRACTIONS,
+  NEAR_FLAGS,
   SEQ_LEN,
   SEQ_LENS,
   SHARD_SIZES,
@@ -40,7 +41,7 @@ from gptjax.command.parsers.prepare import (
   parser,
 )
 from gptjax.data import blocks, summary
-from gptjax.data.clean import webtext
+from gptjax.data.clean import near_presets, webtext
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
 from gptjax.data.stages import parts, work
@@ -81,7 +82,7 @@ class Job(NamedTuple):
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
             shard_tokens=SHARD_TOKENS, progress=True, seq_len=SEQ_LEN, tfds_download=False,
-            special_tokens=(), stage=ALL, task=0, tasks=1):
+            special_tokens=(), near=None, stage=ALL, task=0, tasks=1):
   """Write a corpus to the folder `out`, go on writing it, or return if it is already complete.
 
   Args:
@@ -98,6 +99,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
       manifest and listed in `skipped.txt`.
     document_separator: text between documents in a file of `text:`; '': a file is a document.
     clean_without: names of filters of the recipe to disable.
+    near: near_presets.Near: which documents are near duplicates; None: the standard preset.
     blocked_domains, wikipedia_titles: files for the recipe; '': none.
     shard_tokens: tokens per shard.
     progress: show progress bars on stderr.
@@ -125,7 +127,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   requested = None if training.parse_spec(tokenizer) else loading.load(tokenizer)
   if requested:
     special.resolve_names(requested, special_tokens)
-  recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles)
+  recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   units = documents.units(source, tfds_dir, tfds_download)
   settings = {
     'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
@@ -221,9 +223,10 @@ def _check_same(job, settings):
 def main(arguments):
   flags = vars(parser().parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
+  near = near_presets.resolve(*(flags.pop(name) for name in NEAR_FLAGS))
   without = [name for name in flags.pop('clean_without').split(',') if name]
   start = time.monotonic()
-  manifest = prepare(**flags, document_separator=separator, clean_without=without)
+  manifest = prepare(**flags, document_separator=separator, clean_without=without, near=near)
   if manifest:
     print(summary.format_summary(manifest, time.monotonic() - start))
   else:
