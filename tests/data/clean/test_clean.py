@@ -3,13 +3,13 @@
 import json
 import random
 
-import numpy as np
 import pytest
 from conftest import SHARED
+from prepared import documents, run, write_jsonl
 
 from gptjax.data import summary
 from gptjax.data.clean import __main__ as clean_command
-from gptjax.data.clean import clean_examples, duplicates, near_duplicates, webtext
+from gptjax.data.clean import clean_examples, near_duplicates, webtext
 from gptjax.data.prepare import prepare
 from gptjax.data.sources import files
 
@@ -166,40 +166,16 @@ def near_and_far(rng):
 
 def test_near_duplicates_are_those_of_high_similarity(tmp_path):
   texts = near_and_far(random.Random(1))
-  plain = webtext.make_recipe('webtext', TEXT_FILTERS, '', '')
-  function = duplicates.make_feature_function(plain)
-  columns = duplicates.FeatureColumns(tmp_path, 0, plain.near)
-  pieces = [(i, files.text_digest(text), text, {}) for i, text in enumerate(texts)]
-  for start in range(0, len(pieces), 30):
-    columns.add(function(pieces[start:start + 30]), min(start + 30, len(pieces)))
-  columns.complete()
-  duplicates.write_verdicts(tmp_path, plain, len(texts))
-  verdicts = np.fromfile(tmp_path / duplicates.FINAL_VERDICTS, np.uint8)
+  made = run(write_jsonl(tmp_path / 'a.jsonl', texts), tmp_path / 'c', validation_fraction=0, clean='webtext',
+             clean_without=TEXT_FILTERS)
+  kept = set(documents(tmp_path / 'c', 'train'))
   sets = [shingles(text) for text in texts]
-  names = ['', *webtext.FILTERS]
-  kinds = set()
-  for i, verdict in enumerate(verdicts):
+  for i, text in enumerate(texts):
     best = max((len(sets[i] & other) / len(sets[i] | other) for other in sets[:i]), default=0)
-    name = names[verdict]
-    kinds.add(name)
-    if texts[i] in texts[:i]:
-      assert name == 'exact_duplicate'
-    elif best > 0.93:
-      assert name == 'near_duplicate', best
-    elif best < 0.65:
-      assert name == '', best
-  assert kinds == {'', 'exact_duplicate', 'near_duplicate'}
-
-
-def test_signatures_do_not_depend_on_the_machine_or_the_version():
-  signature = duplicates.make_feature_function(webtext.make_recipe('webtext', (), '', ''))(
-    [(0, b'12345678', clean_examples.PROSE, {})])
-  assert signature.signatures[0, :4].tolist() == GOLDEN_SIGNATURE
-  assert signature.keys[0, :3].tolist() == GOLDEN_KEYS
-
-
-GOLDEN_SIGNATURE = [10059615, 54805009, 81105255, 60612603]
-GOLDEN_KEYS = [4050765991979987505, 13304973739951596225, 17593078837002699539]
+    if text not in texts[:i] and not 0.65 < best < 0.93:
+      assert (text in kept) == (best < 0.65), best
+  assert made['skipped']['webtext exact_duplicate'] == len(texts) - len(set(texts))
+  assert made['skipped']['webtext near_duplicate'] == len(set(texts)) - len(kept)
 
 
 def test_recipe_in_a_corpus(tmp_path, recipe):
