@@ -81,7 +81,8 @@ def value_of(config, name):
 def resolve(config, workdir, device=None):
   """Fill in, in place, the fields whose meaning is "0: ...", "'': ..." or "not set", except `train.steps`.
 
-  `train.steps` depends on the corpus.
+  `train.steps` depends on the corpus. `model.n_vocab` becomes N with the tokenizer `train-bpe:N`, unless it
+  is set or comes from initial weights.
 
   Args:
     config: unresolved.
@@ -97,6 +98,10 @@ def resolve(config, workdir, device=None):
     c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   if c.model.scan is None:
     c.model.scan = should_scan(c.model.remat, device)
+  kind, _, size = c.data.tokenizer.partition(':')
+  unset = c.model.n_vocab == defaults.declared()['model.n_vocab'].default and not c.init_from
+  if kind == 'train-bpe' and size.isdecimal() and len(size) < 10 and unset:
+    c.model.n_vocab = int(size)
   c.model.n_inner = parameters.inner_width(c.model)
   if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(paths.location(workdir) / 'corpus')
