@@ -174,7 +174,11 @@ def _check_same(job, settings):
       stored = documents.recorded_sources(stored, units)
     if stored != value and not (name == 'inputs' and stored == documents.legacy_units_digest(units)):
       raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} '
-                       f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
+                       f'({_shown(stored)}, not {_shown(value)}): remove it or give another --out')
+
+
+def _shown(setting):
+  return (repr(setting) if isinstance(setting, str) and not setting.strip() else str(setting))[:60]
 
 
 def _run(job):
@@ -190,6 +194,9 @@ def _run(job):
     shards.save_state(job.out, state)
   if fault := json_files.layout_fault(state, {'settings': {'?sources': [str]}}):
     raise InputError(f'{job.out / shards.STATE} is damaged ({fault}): remove {job.out} and begin again')
+  if state.keys() == {'settings'} and state['settings'] != job.settings:  # nothing has been made from them
+    state = {'settings': job.settings}
+    shards.save_state(job.out, state)
   _check_same(job, state['settings'])
   verdicts = _filter(job, state) if job.reading.recipe.filters else np.zeros(0, np.uint8)
   if 'tail' not in state:
