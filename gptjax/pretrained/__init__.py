@@ -13,9 +13,9 @@ if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` impor
   from gptjax.command import early, startup
   from gptjax.command.parsers import export
   from gptjax.parallel import jax_settings
-  startup.begin('pretrained', 'stopped')
-  early.handle_help(export.parser, 'pretrained')
-  jax_settings.begin('pretrained')
+  startup.begin('export', 'stopped')
+  early.handle_help(export.parser, 'export')
+  jax_settings.begin('export')
 
 from flax import nnx
 
