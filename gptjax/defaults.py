@@ -90,13 +90,14 @@ FIELDS = dict(
   ),
 
   data=dict(
-    corpus=Field('', path_or_bucket(), "folder written by gptjax.data.prepare; '': WORKDIR/corpus"),
+    corpus=Field('', path_or_bucket(), "folder written by `gptjax prepare`; '': WORKDIR/corpus"),
     mixture=Field((), weighted_folders(), 'instead of corpus: (folder, weight) of each corpus of a mixture'),
     source=Field('', text(), 'source from which the corpus is prepared if its folder does not exist'),
     tokenizer=Field('', text(),
                     "tokenizer with which the corpus is (or must be) tokenized; '': any. train-bpe:N and "
-                    'train-char train one on the source; train-char also sets model.n_vocab'),
-    recipe=Field('', text(), 'flags of gptjax.data.prepare for the corpus; shown if it is missing'),
+                    'train-char train one on the source and set model.n_vocab, train-bpe:N only if that is '
+                    'not set'),
+    recipe=Field('', text(), 'flags of `gptjax prepare` for the corpus; shown if it is missing'),
     recipe_cost=Field('', text(),
                       'the text of the recipe, its size and the time to prepare it; shown with the recipe'),
     special_tokens=Field((), names(), "special tokens that the texts of a source or a task may contain, "

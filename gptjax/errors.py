@@ -25,6 +25,8 @@ REASONS = {os.strerror(number): number for number in MACHINE}
 NO_MEMORY = re.compile(r'RESOURCE_EXHAUSTED.*(out of memory|allocat)', re.IGNORECASE | re.DOTALL)  # of XLA
 TENSORFLOW = re.compile(r'(?:^|}} )([^;{}]+); (' + '|'.join(map(re.escape, REASONS)) + r')\b')
 
+as_called = str  # replaces the commands in a line by what the user calls; `gptjax.command.spelling` sets it
+
 
 class _Message:
   """An exception whose texts are safe to print, although they may quote untrusted names and URLs."""
@@ -105,7 +107,7 @@ def print_line(error, command, workdir=''):
   if described is None:
     return None
   line, code = described
-  print(printable(redacted(f'{command}: {" ".join(line.split())}')), file=sys.stderr)
+  print(printable(redacted(f'{command}: {as_called(" ".join(line.split()))}')), file=sys.stderr)
   return code
 
 

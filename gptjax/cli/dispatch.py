@@ -10,6 +10,7 @@ from gptjax.command import early, run, spelling, startup
 from gptjax.errors import InputError
 from gptjax.text import text_checks, words
 
+OTHER_NAMES = {'sample': 'generate', 'eval': 'evaluate', 'convert': 'export', 'tokenize': 'prepare'}
 EXAMPLE = 'gptjax pretrain --config=quickstart --workdir=runs/quickstart'
 
 
@@ -71,6 +72,8 @@ def overview():
 def _unknown(name):
   if name.startswith('-'):
     return InputError(f'{name} is not a flag of gptjax: begin with a command, as in {EXAMPLE}')
+  if name in OTHER_NAMES:
+    return InputError(f'unknown command {name!r}: did you mean {OTHER_NAMES[name]}?')
   known = [*COMMANDS, *ALIASES]
   return InputError(f'unknown command {name!r}{words.suggestion(name, known, "the commands are")}')
 

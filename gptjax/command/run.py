@@ -21,15 +21,17 @@ class Parser(argparse.ArgumentParser):
   The texts are written with `python -m gptjax.NAME`; the help has the command as the user called it.
   """
 
-  def __init__(self, *, prog, description='', example='', **options):
+  def __init__(self, *, prog, description='', example='', other_names=(), **options):
     """Create a parser without flags.
 
     Args:
       prog: `python -m gptjax.NAME`.
       description: what the command does; its first paragraph is shown if there are no arguments.
       example: a complete command line, shown at the end of the help.
+      other_names: {flag of another program: ours}, for messages.
       options: of `argparse.ArgumentParser`.
     """
+    self.other_names, self.arguments = dict(other_names), []
     options.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
     self.purpose = spelling.spelled(inspect.cleandoc(description)).partition('\n\n')[0]
     self.example = spelling.spelled(inspect.cleandoc(example))
@@ -41,13 +43,32 @@ class Parser(argparse.ArgumentParser):
   def print_help(self, file=None):
     write_help(self.format_help(), file or sys.stdout)
 
+  def parse_known_args(self, args=None, namespace=None):
+    self.arguments = sys.argv[1:] if args is None else list(args)
+    return super().parse_known_args(args, namespace)
+
   def error(self, message):
-    unknown = message.removeprefix('unrecognized arguments: ')
-    if unknown == message or not unknown.startswith('--'):
+    """Raise InputError; a required flag may be missing because it is given under another name."""
+    unrecognized, required = 'unrecognized arguments: --', 'the following arguments are required: '
+    first, unknown = next(iter(self.arguments), '-'), ''
+    if message.startswith(unrecognized):
+      unknown = message.removeprefix(unrecognized[:-2]).split()[0]
+    elif message.startswith(required):
+      unknown = next(filter(self._is_unknown_flag, self.arguments), '')
+      if not unknown and not first.startswith('-') and all(action.option_strings for action in self._actions):
+        flag = message.removeprefix(required).partition(',')[0]
+        raise InputError(f'{first!r} needs the name of its flag, as in {flag}={first}')
+    if not unknown:
       raise InputError(f'{message}; --help lists the flags')
-    known = [name for name in self._option_string_actions if name.startswith('--')]
-    name = unknown.split()[0].partition('=')[0]
-    raise InputError(f'{name} is not a flag{words.suggestion(name, known, "the flags are")}')
+    name = unknown.partition('=')[0]
+    known = [flag for flag in self._option_string_actions if flag.startswith('--')]
+    meant = self.other_names.get(name)
+    suggestion = f': did you mean {meant}?' if meant else words.suggestion(name, known, 'the flags are')
+    raise InputError(f'{name} is not a flag{suggestion}')
+
+  def _is_unknown_flag(self, argument):
+    name = argument.partition('=')[0]
+    return name.startswith('--') and not any(flag.startswith(name) for flag in self._option_string_actions)
 
 
 def write_help(text, stream):

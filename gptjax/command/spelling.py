@@ -1,10 +1,12 @@
 """How the user called the command: `gptjax generate` or `python -m gptjax.generate`.
 
-Help texts are written with `python -m gptjax.NAME`. `gptjax.cli` calls `use_console_script`, after which
-`spelled` replaces that by the sub-command.
+Help texts and errors are written with `python -m gptjax.NAME`. `gptjax.cli` calls `use_console_script`, after
+which `spelled` (of help texts) and `errors.print_line` replace that by the sub-command.
 """
 
 import re
+
+from gptjax import errors
 
 # The sub-command of each module; `gptjax.main` has one for each job.
 SUBCOMMANDS = {
@@ -27,15 +29,18 @@ def use_console_script(**jobs):
     jobs: `main='finetune'`, if that is the sub-command with which `gptjax.main` was called.
   """
   _subcommands.update(SUBCOMMANDS | {f'gptjax.{name}': job for name, job in jobs.items()})
+  errors.as_called = _with_subcommands
 
 
 def spelled(text):
-  """Return a text with each command as the user called this one."""
+  """Return a text with each command as the user called this one, and configs by name."""
+  return _CONFIG.sub(r'--config=\1', _with_subcommands(text)) if _subcommands else text
+
+
+def _with_subcommands(text):
   def replace(match):
     module, action = match.groups()
     if module not in _subcommands:
       return match[0]
     return f'gptjax {_subcommands[module]}' + ('' if module == 'gptjax.pretrained' else action or '')
-  if not _subcommands:
-    return text
-  return _CONFIG.sub(r'--config=\1', _MODULE.sub(replace, text))
+  return _MODULE.sub(replace, text)

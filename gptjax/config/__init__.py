@@ -3,6 +3,8 @@
   command_line  The flags of commands that take a config.
   extension     Extending a run: `train.steps` (or `train.epochs`) and `eval.limit` may grow when it is
                 resumed.
+  field_names   Messages about names that are no fields: the nearest field, or what an option of nanoGPT is
+                here.
   files         Config files: find and run them, with errors of one line.
   job_flags     The flags of `gptjax.main` in addition to --config: workdir, processes, predictions; and its
                 help.

@@ -1,5 +1,6 @@
 """The flags of commands that take a config."""
 
+import re
 import sys
 import textwrap
 from typing import NamedTuple
@@ -9,9 +10,9 @@ from ml_collections import config_flags
 
 from gptjax import defaults, errors
 from gptjax.command import early, run, spelling
-from gptjax.config import files
+from gptjax.config import field_names, files
 from gptjax.errors import InputError
-from gptjax.text import text_checks
+from gptjax.text import text_checks, words
 
 
 def parse_flags(flag_values, argv, required, hint):
@@ -36,19 +37,25 @@ def parse_flags(flag_values, argv, required, hint):
   try:
     argv, path = _split_config_flag(flag_values.read_flags_from_files(argv))
     if not path and any(_is_field(argument) for argument in argv):  # flags that only --config defines
-      raise InputError(f'--config is missing: {hint}')
+      raise InputError(_missing_config(argv, hint))
     if path:
       config_flags.DEFINE_config_dict('config', files.load(path), flag_values=flag_values, sys_argv=argv)
     rest = flag_values(argv)
   except InputError:
     raise
   except (AttributeError, KeyError) as error:
-    from gptjax.config.resolve import unknown_field
-    raise InputError(unknown_field(argv) or str(error)) from None
+    raise InputError(field_names.unknown_field(argv) or str(error)) from None
+  except flags.UnrecognizedFlagError as error:
+    # absl would suggest its own flags too, such as --log_dir.
+    own = [flag.name for module, some in flag_values.flags_by_module_dict().items()
+           if module.startswith('gptjax.') for flag in some]
+    raise InputError(field_names.unknown_flag(error.flagname, ['config', *own])) from None
+  except flags.IllegalFlagValueError as error:
+    raise InputError(_illegal_value(str(error))) from None
   except (flags.Error, TypeError, ValueError, OSError) as error:
     raise InputError(' '.join(str(error).split())) from None
   if not path:
-    raise InputError(f'--config is missing: {hint}')
+    raise InputError(_missing_config(argv, hint))
   if len(rest) > 1:
     raise InputError(f'{rest[1]!r} is not a flag: set config fields with --config.FIELD=VALUE')
   for name in required:
@@ -141,3 +148,22 @@ def _split_config_flag(argv):
     else:
       rest.append(argument)
   return rest, path
+
+
+def _illegal_value(message):
+  """The message about a value that is not of the type of its field, from that of absl or Python."""
+  message = ' '.join(message.split())
+  parts = re.match(r'flag --config\.([\w.]+)=(.*?): ', message)
+  field = defaults.declared().get(parts[1]) if parts else None
+  return f'config.{parts[1]} = {parts[2]!r} must be {field.domain.words}' if field else message
+
+
+def _missing_config(argv, hint):
+  """The message if there is no --config: with the file that was given without it, or with its wrong name."""
+  for argument in argv[1:]:
+    name, file = argument.partition('=')[0], argument.partition(':')[0]
+    if not argument.startswith('-') and file.endswith('.py'):
+      return f'--config is missing: write --config={argument}'
+    if name.startswith('--') and words.nearest_name(name[2:], ['config']):
+      return f'{name} is not a flag: did you mean --config?'
+  return f'--config is missing: {hint}'

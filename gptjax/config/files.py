@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 
 from gptjax import defaults
+from gptjax.config import field_names
 from gptjax.errors import InputError
 from gptjax.text import words
 
@@ -45,6 +46,8 @@ def find(path):
     return installed
   if file.is_dir():  # `load` gives the reason
     return file
+  if file.with_name(f'{file.name}.py').is_file():
+    raise InputError(f'--config={path}: no such file; did you mean {path}.py?')
   near = words.nearest_name(file.stem, names())
   raise InputError(f'--config={path}: no such file' + (f'; did you mean configs/{near}.py?' if near else
                    f'; the configs of gptjax are {", ".join(names())}'))
@@ -106,9 +109,7 @@ def _check_fields(config, name):
     raise InputError(f'{name}: config.{min(missing)} is missing: start with `default.get_config()` and '
                      'keep all its fields')
   if unknown := fields - expected:
-    near = words.nearest_name(min(unknown), expected)
-    raise InputError(f'{name}: config.{min(unknown)} is not a field'
-                     + (f': did you mean config.{near}?' if near else ''))
+    raise InputError(f'{name}: {field_names.not_a_field(min(unknown))}')
 
 
 def _names(config, prefix=''):

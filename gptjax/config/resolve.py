@@ -18,7 +18,6 @@ from gptjax.parallel import jax_settings
 from gptjax.storage.files import access, atomic, hub_names, paths, private_folder, records, run_config
 from gptjax.storage.files.paths import Url
 from gptjax.storage.files.run_config import flat
-from gptjax.text import words
 from gptjax.text.redacted import redacted_values
 
 WITHOUT_CACHE = 'disable it by --config.compilation_cache='
@@ -82,7 +81,8 @@ def value_of(config, name):
 def resolve(config, workdir, device=None):
   """Fill in, in place, the fields whose meaning is "0: ...", "'': ..." or "not set", except `train.steps`.
 
-  `train.steps` depends on the corpus.
+  `train.steps` depends on the corpus. `model.n_vocab` becomes N with the tokenizer `train-bpe:N`, unless it
+  is set or comes from initial weights.
 
   Args:
     config: unresolved.
@@ -98,6 +98,10 @@ def resolve(config, workdir, device=None):
     c.model.compute_dtype = 'float32' if device.platform == 'cpu' else 'bfloat16'
   if c.model.scan is None:
     c.model.scan = should_scan(c.model.remat, device)
+  kind, _, size = c.data.tokenizer.partition(':')
+  unset = c.model.n_vocab == defaults.declared()['model.n_vocab'].default and not c.init_from
+  if kind == 'train-bpe' and size.isdecimal() and len(size) < 10 and unset:
+    c.model.n_vocab = int(size)
   c.model.n_inner = parameters.inner_width(c.model)
   if not c.data.mixture:
     c.data.corpus = c.data.corpus or str(paths.location(workdir) / 'corpus')
@@ -178,28 +182,6 @@ def _check_rewind(c):
   _require(fields.keep >= enough,
            f'config.train.rewind.steps_back = {back} is further than config.checkpoint.keep = {fields.keep} '
            f'checkpoints every {fields.every_steps} steps reach: keep {enough}')
-
-
-def unknown_field(arguments):
-  """Return a message about the first --config.FIELD that is not a field; '' if there is none."""
-  fields = list(defaults.declared())
-  for argument in arguments:
-    name = argument.partition('=')[0].lstrip('-').removeprefix('config.')
-    if argument.lstrip('-').startswith('config.') and name not in fields:
-      return f'config.{name} is not a field{_suggestion(name, fields)}'
-  return ''
-
-
-def _suggestion(name, fields):
-  """The nearest field; else the fields of its section, or the sections."""
-  if near := words.nearest_name(name, fields):
-    return f': did you mean config.{near}?'
-  section = name.partition('.')[0]
-  inside = [field for field in fields if field.startswith(f'{section}.')]
-  if '.' in name and inside:
-    return f'; config.{section} has {", ".join(field.partition(".")[2] for field in inside)}'
-  tops = dict.fromkeys(field.partition('.')[0] + '.' * ('.' in field) for field in fields)
-  return f'; config has {", ".join(tops)} (with a dot: has fields of its own)'
 
 
 def _require(condition, message):

@@ -142,10 +142,10 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     return manifest
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
-      return _finished(job) or _completed(job, stages.run_all(_begun(job), workers))
+      return _finished(job) or _completed(job, stages.run_all(_begun(job, True), workers))
   access.make_folder(job.out)
   try:
-    return _completed(job, stages.run_task(_begun(job), stage, task, tasks, workers))
+    return _completed(job, stages.run_task(_begun(job, False), stage, task, tasks, workers))
   except (InputError, OSError):
     if manifest := _finished(job):  # another task has completed it meanwhile, and removed the work folder
       return manifest
@@ -180,8 +180,12 @@ def _remove_work(folder):
   access.remove(folder / STATE)
 
 
-def _begun(job):
+def _begun(job, alone):
   """Return the job with the borders of its parts, after recording both in a new folder.
+
+  Args:
+    job: Job.
+    alone: whether this process owns the folder; then other settings are replaced if nothing is made yet.
 
   Raises:
     InputError: the folder holds something else, or the corpus of other settings or sources.
@@ -204,6 +208,9 @@ def _begun(job):
   if fault:
     raise InputError(f'{path} is damaged or of an earlier version ({fault}): remove {job.out} and begin '
                      'again')
+  if state['settings'] != job.settings and alone and not stages.has_results(job):
+    access.remove(path)  # nothing has been made from them
+    return _begun(job, alone)
   _check_same(job, state['settings'])
   return job._replace(borders=state['borders'])
 
@@ -217,7 +224,11 @@ def _check_same(job, settings):
       stored = documents.recorded_sources(stored, units)
     if stored != value and not (name == 'inputs' and stored == documents.legacy_units_digest(units)):
       raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} '
-                       f'({str(stored)[:60]}, not {str(value)[:60]}): remove it or give another --out')
+                       f'({_shown(stored)}, not {_shown(value)}): remove it or give another --out')
+
+
+def _shown(setting):
+  return (repr(setting) if isinstance(setting, str) and not setting.strip() else str(setting))[:60]
 
 
 def main(arguments):

@@ -13,9 +13,9 @@ if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` impor
   from gptjax.command import early, startup
   from gptjax.command.parsers import export
   from gptjax.parallel import jax_settings
-  startup.begin('pretrained', 'stopped')
-  early.handle_help(export.parser, 'pretrained')
-  jax_settings.begin('pretrained')
+  startup.begin('export', 'stopped')
+  early.handle_help(export.parser, 'export')
+  jax_settings.begin('export')
 
 from flax import nnx
 
@@ -90,6 +90,9 @@ def _open_folder(folder, path, entries):
                      'safetensors, and give its folder')
   names = access.names(folder)
   if not names and not access.is_folder(folder):
+    if folder.name in ('resume', 'scratch'):  # values of init_from in nanoGPT
+      raise InputError(f'{path} is not a folder: leave init_from empty; a run starts from random weights, '
+                       'and resumes with the same --workdir')
     raise InputError(f'{path} is not a folder: give the folder of the weights, or a name on the Hugging Face '
                      'Hub, OWNER/NAME')
   has = lambda *files: set(files) <= set(names)

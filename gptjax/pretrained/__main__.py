@@ -17,4 +17,4 @@ def main(arguments):
 
 
 if __name__ == '__main__':
-  run.run(main, 'pretrained')
+  run.run(main, 'export')

@@ -139,8 +139,8 @@ def config_json(model, tokenizer):
   names = {activation: name for name, activation in reversed(ACTIVATIONS[kind].items())}
   n_embd, n_inner = model.n_embd, block.mlp.c_fc.b.shape[1]
   if block.mlp.activation not in names:
-    raise InputError(f'OpenAI-GPT in transformers does not support activation_function = '
-                     f'{block.mlp.activation!r}')
+    raise InputError(f'{"GPT-2" if kind == GPT2 else "OpenAI-GPT"} in transformers does not support '
+                     f'activation_function = {block.mlp.activation!r}')
   config = {
     'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
     'n_layer': model.n_layer, 'n_head': model.n_head,

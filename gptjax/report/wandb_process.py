@@ -63,13 +63,18 @@ class Run:
     known = access.is_file(job / 'config.json')
     config = records.read(job / 'config.json').get('config', {}) if known else {}
     local = spool.folder(self.workdir) if isinstance(self.workdir, Url) else self.workdir
-    self.run = wandb.init(
-      project=self.project, id=access.read(folder / 'run_id').decode(), resume='allow',
-      dir=str(local), group=job.name, name=str(self.workdir).removeprefix(f'{job.parent}/'),
-      config=redacted_values(config),
-      # The metadata have the command, which may have secrets.
-      settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False,
-                              x_disable_meta=True, init_timeout=30, login_timeout=10))
+    try:
+      self.run = wandb.init(
+        project=self.project, id=access.read(folder / 'run_id').decode(), resume='allow',
+        dir=str(local), group=job.name, name=str(self.workdir).removeprefix(f'{job.parent}/'),
+        config=redacted_values(config),
+        # The metadata have the command, which may have secrets.
+        settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False,
+                                x_disable_meta=True, init_timeout=30, login_timeout=10))
+    except Exception as error:
+      if 'API key' in str(error):
+        raise InputError(f'{error} Or set WANDB_MODE=offline, which needs no account') from None
+      raise
     self.run.define_metric('*', step_metric='step')
     if offline := self._offline_runs():
       spool.keep()

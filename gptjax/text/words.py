@@ -19,9 +19,9 @@ def nearest_name(name, candidates):
   """Return the candidate that is nearest to `name`; '' if none is near.
 
   A candidate is near if it differs by at most one edit for every four characters (of the longer name), or by
-  one edit, and by fewer edits than the shorter name has characters. A dotted candidate is also near if its
-  last part is near the last part of `name`, or starts with its words. Of several, dotted names are compared
-  by the edits of the last part, others by all edits; ties by all edits.
+  one edit, and by fewer edits than the shorter name has characters; or if `name` abbreviates its words. A
+  dotted candidate is also near if its last part is near the last part of `name`, or starts with its words. Of
+  several, dotted names are compared by the edits of the last part, others by all edits; ties by all edits.
 
   Args:
     name: as written by the user.
@@ -30,7 +30,8 @@ def nearest_name(name, candidates):
   near = []
   for candidate in candidates:
     edits, last = distance(name, candidate), _distance_of_parts(_last(name), _last(candidate))
-    if _near(edits, name, candidate) or ('.' in candidate and _near(last, _last(name), _last(candidate))):
+    near_in_section = '.' in candidate and _near(last, _last(name), _last(candidate))
+    if near_in_section or _near(edits, name, candidate) or _abbreviates(name, candidate):
       near.append((last if '.' in candidate else edits, edits, candidate))
   return min(near, default=(0, 0, ''))[2]
 
@@ -41,6 +42,12 @@ def _last(name):
 
 def _near(edits, a, b):
   return edits <= max(1, max(len(a), len(b)) // 4) and edits < min(len(a), len(b))
+
+
+def _abbreviates(a, b):
+  """Whether each word of a, of at least three letters, starts that word of b: val_fraction."""
+  a, b = a.lstrip('-').split('_'), b.lstrip('-').split('_')
+  return len(a) == len(b) and all(len(x) >= 3 and y.startswith(x) for x, y in zip(a, b, strict=True))
 
 
 def _distance_of_parts(a, b):

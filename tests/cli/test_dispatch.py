@@ -11,11 +11,12 @@ import pytest
 from conftest import ENVIRONMENT, ROOT
 
 import gptjax
-from gptjax import defaults
+from gptjax import defaults, errors
 from gptjax.cli import dispatch
 from gptjax.cli.commands import ALIASES, COMMANDS, parser
 from gptjax.command import spelling
 from gptjax.command.parsers import generate
+from gptjax.errors import InputError
 
 LARGE = {'jax', 'jaxlib', 'flax', 'tensorflow', 'torch', 'transformers', 'matplotlib'}
 HERE = [name for name, command in COMMANDS.items() if importlib.util.find_spec(command.module)]
@@ -114,6 +115,7 @@ def test_the_version(arguments):
 
 @pytest.mark.parametrize('given, says', [
   ('pretain', 'did you mean pretrain?'), ('tran', 'did you mean train?'), ('docter', 'did you mean doctor?'),
+  ('sample', 'did you mean generate?'), ('eval', 'did you mean evaluate?'), ('bench', 'mean benchmark?'),
   ('zzzzzz', 'the commands are pretrain, finetune'), ('--config=x', 'begin with a command')])
 def test_an_unknown_subcommand_is_refused_in_one_line(given, says):
   done = run('gptjax', given)
@@ -158,6 +160,15 @@ def test_texts_have_the_command_as_the_user_called_it(monkeypatch):
   assert spelling.spelled(text) == text
   spelling.use_console_script(main='evaluate')
   assert spelling.spelled(text) == 'gptjax export, gptjax evaluate --config=a, python -m gptjax.none'
+
+
+def test_errors_have_the_command_as_the_user_called_it(monkeypatch, capsys):
+  monkeypatch.setattr(spelling, '_subcommands', {})
+  error = InputError('--config=configs/a.py: run python -m gptjax.data.prepare')
+  errors.print_line(error, 'x')
+  spelling.use_console_script()
+  errors.print_line(error, 'x')
+  assert capsys.readouterr().err == (f'x: {error}\nx: --config=configs/a.py: run gptjax prepare\n')
 
 
 def test_every_module_of_a_subcommand_has_its_spelling():

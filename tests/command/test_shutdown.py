@@ -168,7 +168,7 @@ def test_a_terminal_that_closes_stops_a_run_and_it_saves(corpus_folder, tmp_path
   ('gptjax.data.tokenizers', 'numpy', 'TERM', 143, 'tokenizers: SIGTERM: stopped'),
   ('gptjax.evaluate.overlap', 'numpy', 'USR1', 138, f'overlap: SIGUSR1: {CONTINUES}'),
   ('gptjax.report', 'jax', 'INT', 130, 'report: Ctrl-C: stopped'),
-  ('gptjax.pretrained', 'jax', 'INT', 130, 'pretrained: Ctrl-C: stopped'),
+  ('gptjax.pretrained', 'jax', 'INT', 130, 'export: Ctrl-C: stopped'),
   ('gptjax.benchmark', 'jax', 'TERM', 143, 'gptjax.benchmark: SIGTERM: stopped')])
 def test_commands_end_in_one_line(module, at, name, code, line):
   # With a flag, for without arguments nothing large is imported.

@@ -53,6 +53,21 @@ def outside(domain):
   return [*never, step(domain.low, -math.inf), step(domain.high, math.inf), True, '0.5', -0.1, 10**400]
 
 
+@pytest.mark.parametrize('changes, n_vocab', [
+  ({'data.tokenizer': 'train-bpe:300'}, 300),
+  ({'data.tokenizer': 'train-bpe:300', 'model.n_vocab': 290}, 290),
+  ({'data.tokenizer': 'train-bpe:300', 'init_from': 'gpt2'}, 50257),
+  ({'data.tokenizer': 'train-bpe:x'}, 50257), ({'data.tokenizer': f'train-bpe:{"9" * 5000}'}, 50257),
+  ({'data.tokenizer': 'train-char'}, 50257), ({'data.tokenizer': 'gpt2'}, 50257)])
+def test_a_bpe_that_is_trained_sets_the_vocabulary_unless_it_is_known(changes, n_vocab):
+  config = defaults.get_config()
+  for name, value in changes.items():
+    section, _, leaf = name.rpartition('.')
+    (config[section] if section else config)[leaf] = value
+  configs.resolve(config, 'workdir')
+  assert config.model.n_vocab == n_vocab
+
+
 @pytest.mark.parametrize('changes, says', [
   ({'checkpoint.keep_period_weights_only': True}, 'needs a period: set config.checkpoint.keep_period'),
   ({'train.rewind': 100, 'checkpoint.every_steps': 0}, 'set config.checkpoint.every_steps'),

@@ -36,6 +36,8 @@ def written(folder, text, name='mine.py'):
   (START + '  return {"job": "pretrain"}', 'returns dict, not a ConfigDict'),
   (START + '  del c.train.steps\n  return c', 'config.train.steps is missing'),
   (START + '  c.unlock()\n  c.train.stepz = 3\n  return c', 'did you mean config.train.steps?'),
+  (START + '  c.unlock()\n  c.train.max_iters = 3\n  return c',
+   "nanoGPT's max_iters is config.train.steps"),
   (START + '  c.train.steps = "many"\n  return c', ':4: TypeError'),
 ])
 def test_a_bad_file_is_refused_with_its_name(tmp_path, text, why):
@@ -47,8 +49,10 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, text, why):
 
 def test_a_file_that_is_not_there(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
+  (tmp_path / 'mine.py').write_text(START)
   for path, why in (('absent.py', 'quickstart'), ('configs/gpt2_xxl.py', 'did you mean configs/gpt2_xl.py?'),
-                    (str(tmp_path), 'cannot be read'), ('/configs/gpt2_xl.py', 'no such file')):
+                    ('mine', 'did you mean mine.py[?]'), (str(tmp_path), 'cannot be read'),
+                    ('/configs/gpt2_xl.py', 'no such file')):
     with pytest.raises(InputError, match=why):
       files.load(path)
 
@@ -96,6 +100,13 @@ def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
   (['--config=configs/quickstart.py', '--workdir=w', '--config.init_from=az://bucket'], 'az://bucket'),
   (['--config=configs/quickstart.py', '--workdir=w', '--config.train.stps=3'], 'config.train.steps'),
   (['--config', 'configs/absent.py', '--workdir=w'], 'configs/absent.py'),
+  (['--config=quickstart', '--batch_size=3'], 'mean --config.train.batch_size or --config.eval.batch_size?'),
+  (['--config=quickstart', '--log_di=x'], '--log_di is not a flag: set config fields'),
+  (['--config=quickstart', '--config.model.n_layer=3.5'], "n_layer = '3.5' must be a whole number from 1 to"),
+  (['--config=quickstart', '--config.optimizer.learning_rate=fast'], "rate = 'fast' must be a number"),
+  (['--config=quickstart', '--config.log.tensorboard=maybe'], "tensorboard = 'maybe' must be True or False"),
+  (['mine.py', '--config.train.steps=3'], 'write --config=mine.py'), (['mine.py'], 'write --config=mine.py'),
+  (['--confg=quickstart', '--config.train.steps=3'], 'did you mean --config?'),
   (['--workdir=w'], '--config is missing'), (['--config=', '--workdir=w'], '--config is missing')])
 def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, flags, why):
   root = str(Path(files.__file__).parents[2])

@@ -287,7 +287,10 @@ def test_command_shows_progress_and_a_table(tmp_path):
 @pytest.mark.parametrize('flags, message', [
   (['--source=text:/nowhere/x'], 'no file has this name'), (['--on_error=maybe'], 'on_error'),
   (['--validation_fraction=2'], 'validation_fraction'), (['--workers=0'], 'workers'),
-  (['--tokenizer=train-bpe:x'], 'train-bpe:N'), (['--unknown=1'], 'unknown'),
+  (['--tokenizer=train-bpe:x'], 'train-bpe:N'), (['--tokenizer=train-bpe'], 'as in train-bpe:8192'),
+  (['--tokenizer=bpe'], 'train-bpe:N and train-char train one'),
+  (['--val_fraction=0'], '--validation_fraction?'),
+ (['--unknown=1'], 'unknown'),
   (['--clean=web'], 'clean'), (['--source=jsonl:BAD'], r'a.jsonl:2: not JSON')])
 def test_errors_are_one_line_and_exit_code_2(tmp_path, flags, message, monkeypatch, capsys):
   (tmp_path / 'a.jsonl').write_text('{"text": "good"}\nbad\n')
@@ -297,6 +300,28 @@ def test_errors_are_one_line_and_exit_code_2(tmp_path, flags, message, monkeypat
     command_module.run(prepare.main, 'prepare')
   last = capsys.readouterr().err.strip().splitlines()[-1]
   assert ended.value.code == 2 and last.startswith('prepare: ') and message in last
+
+
+@pytest.mark.parametrize('name, kind', [
+  ('a.txt', 'text'), ('a.jsonl', 'jsonl'), ('a.jsonl.gz', 'jsonl'), ('a.parquet', 'parquet'),
+  ('a.tar', 'tar')])
+def test_a_source_without_its_kind_is_refused_with_it(tmp_path, name, kind):
+  (tmp_path / name).write_text('')
+  with pytest.raises(ValueError, match=f'has no kind: write {kind}:{tmp_path}/{name}$'):
+    sources.units([f'{tmp_path}/{name}'], '')
+
+
+def test_after_an_error_before_the_first_commit_other_settings_may_follow(tmp_path):
+  (tmp_path / 'a.txt').write_text('one two\n\nthree four\n')
+  options = dict(validation_fraction=0.0, clean='', workers=1, tfds_dir='', on_error='stop')
+  make = lambda tokenizer, **more: prepare.prepare(
+    [f'text:{tmp_path}/a.txt'], tokenizer, str(tmp_path / 'made'), **options, **more)
+  with pytest.raises(ValueError, match='too short for 5000 entries'):
+    make('train-bpe:5000')
+  manifest = make('train-bpe:258', document_separator='\n\n')
+  assert manifest['splits']['train']['documents'] == 2
+  with pytest.raises(ValueError, match=r"another document_separator \('\\n\\n', not ''\): remove it"):
+    make('train-bpe:258')
 
 
 def test_a_refusal_of_the_command_itself_has_no_traceback(tmp_path):

@@ -198,6 +198,14 @@ def test_what_openai_gpt_cannot_be_is_refused_by_name(tmp_path, changes, says):
   assert not list(tmp_path.iterdir())
 
 
+def test_an_activation_that_transformers_lacks_is_refused_by_name(tmp_path):
+  model = gpt()
+  model.h.mlp.activation = 'relu_squared'
+  with pytest.raises(ValueError, match=r"^GPT-2 in transformers .* = 'relu_squared'$"):
+    gptjax.save_pretrained(model, None, tmp_path / 'out')
+  assert not list(tmp_path.iterdir())
+
+
 VARIANTS = [
   {}, {'n_inner': 64}, {'activation_function': 'gelu'}, {'activation_function': 'relu'},
   {'activation_function': 'silu'}, {'layer_norm_epsilon': 0.1}, {'scale_attn_weights': False},
@@ -316,7 +324,7 @@ def test_the_command(tmp_path, capsys):
   done = subprocess.run([sys.executable, '-m', 'gptjax.pretrained', 'export', '--from=absent', '--to=x'],
                         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
   assert (done.returncode, done.stderr) == (
-    2, f'pretrained: {ROOT}/absent is not a folder: give the folder of the weights, or a name on the Hugging '
+    2, f'export: {ROOT}/absent is not a folder: give the folder of the weights, or a name on the Hugging '
     'Face Hub, OWNER/NAME\n')
 
 

@@ -361,14 +361,14 @@ def test_a_missing_size_takes_no_default_but_a_missing_option_does(tmp_path):
   same(plain, loaded(folder))
 
 
-@pytest.mark.parametrize('name', ['model.bin', 'model.pt', 'model.pkl', 'absent', 'empty'])
+@pytest.mark.parametrize('name', ['model.bin', 'model.pt', 'model.pkl', 'absent', 'resume', 'empty'])
 def test_what_is_no_folder_of_weights_is_refused(tmp_path, name):
   path = tmp_path / name
   if name == 'empty':
     path.mkdir()
-  elif name != 'absent':
+  elif name not in ('absent', 'resume'):
     path.write_bytes(b'x')
-  says = {'absent': 'is not a folder', 'empty': 'has no weights'}.get(name, 'is a pickle')
-  with mesh_of(), pytest.raises(ValueError, match=says):
+  says = {'absent': 'is not a folder', 'resume': 'leave init_from empty', 'empty': 'has no weights'}
+  with mesh_of(), pytest.raises(ValueError, match=says.get(name, 'is a pickle')):
     gptjax.load(path)
 

@@ -17,14 +17,15 @@ from gptjax.report import telemetry, wandb_process, wandb_run
 class Fake(types.ModuleType):
   """The part of the package that is used; `fails` names a call that raises."""
 
-  def __init__(self, fails=''):
+  def __init__(self, fails='', why=''):
     super().__init__('wandb')
+    self.why = why or f'{fails} went wrong'
     self.fails, self.calls, self.logged, self.options = fails, [], [], []
 
   def called(self, name):
     self.calls.append(name)
     if name == self.fails:
-      raise RuntimeError(f'{name} went wrong')
+      raise RuntimeError(self.why)
 
   def Settings(self, **options):
     return options
@@ -92,6 +93,14 @@ def test_a_failure_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch, c
   lines = [line for line in capsys.readouterr().err.splitlines() if 'continuing without' in line]
   assert lines == ['Weights & Biases (project my project) failed, continuing without: '
                    f'RuntimeError: {fails} went wrong']
+
+
+def test_without_an_account_one_line_says_how_to_go_without(tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'wandb', Fake('init', 'No API key configured. Use `wandb login`.'))
+  write_run(tmp_path)
+  said = capsys.readouterr().err
+  assert said.count('\n') == 1
+  assert said.endswith('Use `wandb login`. Or set WANDB_MODE=offline, which needs no account\n')
 
 
 def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Numbers with their nouns, and suggestions that are near or are not made."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from gptjax import defaults
 from gptjax.command import run
-from gptjax.config import resolve
+from gptjax.config import field_names
 from gptjax.config.resolve import flat
 from gptjax.evaluate.tasks import suite
 from gptjax.finetune.tasks import published
@@ -51,13 +52,43 @@ def test_one_typing_error_in_any_field_is_understood(seed):
   ('--config.n_layers=2', 'did you mean config.model.n_layer?'),
   ('--config.train.stepz=2', 'did you mean config.train.steps?'),
   ('--config.learning_rate=2', 'did you mean config.optimizer.learning_rate?'),
+  ('--config.batch_size=2', 'did you mean config.train.batch_size or config.eval.batch_size?'),
   ('--config.mesh.zebra=2', '; config.mesh has replica, data, fsdp, tensor'),
   ('--config.zebra.stripes=2', '; config has job, init_from,'),
   ('--config.zebra=2', 'model., attention., loss., data.,')])
 def test_unknown_fields(argument, says):
-  said = resolve.unknown_field([argument])
+  said = field_names.unknown_field([argument])
   assert says in said and said.startswith(argument[2:].partition('=')[0] + ' is not a field')
   assert ('did you mean' in said) == ('did you mean' in says)
+
+
+@pytest.mark.parametrize('name, says', [
+  ('batch_size', 'did you mean --config.train.batch_size or --config.eval.batch_size?'),
+  ('wrokdir', 'did you mean --workdir?'), ('init_from', 'did you mean --config.init_from?'),
+  ('out_dir', "nanoGPT's out_dir is --workdir"), ('max_iters', "nanoGPT's max_iters is config.train.steps"),
+  ('compile', 'every step is compiled'), ('zebra', 'set config fields with --config.FIELD=VALUE')])
+def test_flags_that_are_fields_or_options_of_nanogpt(name, says):
+  assert field_names.unknown_flag(name, ['config', 'workdir']) == f'--{name} is not a flag: {says}'
+
+
+def test_options_of_nanogpt_are_no_fields_and_what_replaces_them_exists():
+  fields = defaults.declared()
+  ours = {name for name in field_names.NANOGPT.values() if name != '--workdir'}
+  for text in field_names.NANOGPT_INSTEAD.values():
+    ours.update(re.findall(r'config\.([a-z_.]*[a-z_])', text))
+  assert ours <= fields.keys() and len(ours) > 15
+  for name in (*field_names.NANOGPT, *field_names.NANOGPT_INSTEAD):
+    assert not any(field.rpartition('.')[2] == name for field in fields), name
+    assert field_names.meaning(name) in field_names.unknown_field([f'--config.train.{name}=1'])
+  assert field_names.meaning('zebra') == ''
+
+
+@pytest.mark.parametrize('name, near', [
+  ('val_fraction', 'validation_fraction'), ('--val_fraction', '--validation_fraction'), ('eval', 'evaluate'),
+  ('va_fraction', ''), ('fraction_val', ''), ('val', '')])
+def test_words_may_be_abbreviated(name, near):
+  dashes = '--' * name.startswith('--')
+  assert words.nearest_name(name, [f'{dashes}validation_fraction', f'{dashes}evaluate']) == near
 
 
 @pytest.mark.parametrize('refuse', [
@@ -77,6 +108,23 @@ def test_unknown_flags():
                       ('zebra', 'unrecognized arguments: zebra; --help lists the flags')):
     with pytest.raises(ValueError) as caught:
       parser.parse_args([argument])
+    assert str(caught.value) == says
+
+
+def test_flags_under_other_names_are_reported_before_required_ones():
+  parser = run.Parser(prog='x', other_names={'--start': '--prompt'})
+  for flag in '--from', '--out':
+    parser.add_argument(flag, required=True)
+  parser.add_argument('--prompt')
+  for arguments, says in (
+      (['--start=a'], '--start is not a flag: did you mean --prompt?'),
+      (['--form', 'a'], '--form is not a flag: did you mean --from?'),
+      (['--start', 'a', '--from=b', '--out=c'], '--start is not a flag: did you mean --prompt?'),
+      (['runs/a', '--out=b'], "'runs/a' needs the name of its flag, as in --from=runs/a"),
+      (['--prompt=a', '--fro=b'], 'the following arguments are required: --out; --help lists the flags'),
+      ([], 'the following arguments are required: --from, --out; --help lists the flags')):
+    with pytest.raises(ValueError) as caught:
+      parser.parse_args(arguments)
     assert str(caught.value) == says
 
 

@@ -9,6 +9,9 @@ from gptjax.storage.files import hub_names, paths
 DOMAINS = {'num_samples': integer(1, 1_000_000), 'max_tokens': integer(1), 'seed': integer(0, SEED),
            'temperature': real(1e-6, 1e6, also={0: 'greedy'}), 'top_k': integer(0), 'top_p': real(1e-6, 1),
            'batch_size': integer(1, 1_000_000)}
+# Flags of nanoGPT's sample.py and of other commands.
+OTHER_NAMES = {'--start': '--prompt', '--out_dir': '--from', '--max_new_tokens': '--max_tokens',
+               '--workdir': '--from', '--init_from': '--from'}
 # As in the signature of `sample`, for the help; flags that are not given are left to `sample`.
 DEFAULTS = {'num_samples': 1, 'max_tokens': 256, 'temperature': 1.0, 'seed': 0, 'on_full': 'stop',
             'batch_size': 16}
@@ -17,6 +20,7 @@ DEFAULTS = {'num_samples': 1, 'max_tokens': 256, 'temperature': 1.0, 'seed': 0, 
 def parser():
   """Return the parser; the flags that are not given are not in its result."""
   flags = Parser(prog='python -m gptjax.generate', argument_default=argparse.SUPPRESS,
+                 other_names=OTHER_NAMES,
                  description='Generates text with a model: released weights, a run or a checkpoint.',
                  example="python -m gptjax.generate --from=runs/quickstart --prompt='The function returns' "
                  '--max_tokens=64')

@@ -146,13 +146,15 @@ def check_compatible(mixture, config):
   """
   data, tokenizer = config.data, mixture.train[0].tokenizer
   kind, _, folder = data.tokenizer.partition(':')
-  padding = ''
-  if config.init_from and tokenizer['n_vocab'] < config.model.n_vocab:
-    padding = f', or, if the other rows are padding, give --config.model.n_vocab={tokenizer["n_vocab"]}'
+  other = ''
+  if not config.init_from:
+    other = f', or a model of its size: --config.model.n_vocab={tokenizer["n_vocab"]}'
+  elif tokenizer['n_vocab'] < config.model.n_vocab:
+    other = f', or, if the other rows are padding, give --config.model.n_vocab={tokenizer["n_vocab"]}'
   if tokenizer['n_vocab'] != config.model.n_vocab:
     raise InputError(f'corpus {mixture.train[0].folder} was made with the tokenizer {tokenizer["name"]} of '
                      f'{tokenizer["n_vocab"]} entries, but config.model.n_vocab = {config.model.n_vocab}: '
-                     f'use a corpus made with the right tokenizer{padding}')
+                     f'use a corpus made with the right tokenizer{other}')
   trained = 'train-bpe', f'train-{tokenizer["name"]}'
   if kind not in ('', *trained, tokenizer['name']) or (
       folder and kind == tokenizer['name'] and loading.load(data.tokenizer).digest != tokenizer['digest']):

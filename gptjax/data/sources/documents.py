@@ -47,9 +47,18 @@ def units(sources, tfds_dir, tfds_download=False):
   return [unit for source in sources for unit in _units(source, tfds_dir, tfds_download)]
 
 
+def _kind_of(file):
+  """The kind of source that a file of this name probably is."""
+  name = file.removesuffix('.gz').removesuffix('.zst')
+  kinds = {'.jsonl': 'jsonl', '.parquet': 'parquet', '.tar': 'tar', '.tgz': 'tar'}
+  return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), 'text')
+
+
 def _units(source, tfds_dir, tfds_download):
   kind, colon, where = paths.expanded(source, KINDS).partition(':')
   if not colon or kind not in KINDS or (kind != 'python' and not where) or source == 'python':
+    if '://' not in source and not colon and file_access.find_files(source):
+      raise InputError(f'source {source!r} has no kind: write {_kind_of(source)}:{source}')
     raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
                      'parquet:GLOB[:FIELD], tar:GLOB, tfds:NAME[/CONFIG][:SPLIT][:FIELD], '
                      'corpus:FOLDER[:SPLIT], python:')

@@ -75,6 +75,11 @@ def _left(job, name, numbers):
   return [number for number in numbers if f'{number:05d}' not in complete]
 
 
+def has_results(job):
+  """Return whether any result is complete."""
+  return tokenizer.is_chosen(job) or any(work.complete(job.work / name) for name in STAGES)
+
+
 def _workers(job, n_workers):
   """Return a context manager of a function that maps (item, (stage, number)); see `workers.pool`.
 

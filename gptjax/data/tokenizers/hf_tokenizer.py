@@ -141,6 +141,12 @@ def _equivalent_class(tokenizer_json):
   return GPT1 if kinds == ('BertPreTokenizer', 'BertNormalizer', gpt1_text.END_OF_WORD) else None
 
 
+def _splits_like_gpt2(tokenizer_json):
+  """Whether a tokenizer.json splits a text as GPT-2 does, and joins nothing across a split."""
+  return _equivalent_class(tokenizer_json) == GPT2 and all(
+    token.get('special') for token in tokenizer_json.get('added_tokens') or [])
+
+
 def _library_tokenizer(folder, description, n_rows):
   """Return the LibraryTokenizer of the folder, with the ids of transformers."""
   import tokenizers as library
@@ -226,6 +232,7 @@ class LibraryTokenizer:
     named = json.loads(settings)
     end = named.get('eos_token') or named.get(END_FIELD)
     self.coder.encode_special_tokens = True  # no part of a text is a special token
+    self.splits_like_gpt2 = _splits_like_gpt2(json.loads(content))
     self.coder.no_truncation()
     self.coder.no_padding()
     self.n_vocab = 1 + max(self.coder.get_vocab().values(), default=-1)
@@ -240,10 +247,11 @@ class LibraryTokenizer:
     return np.array(tokenizer.ids, np.int32)
 
   def encode_part(self, text, first):
-    """Return int32[n] ids of a document; its pre-tokenization is unknown, so parts are rejected."""
-    if not first:
+    """Return int32[n] ids of a part of a document; rejected if it is unknown how the tokenizer splits it."""
+    if not first and not self.splits_like_gpt2:
       raise InputError(f'a document of more than a million characters, which this kind of {JSON} cannot '
-                       'encode in parts: cut it')
+                       'encode in parts: split it into shorter ones; `python -m gptjax.data.prepare` has '
+                       '--document_separator')
     return self.encode(text)
 
   def decode(self, ids):

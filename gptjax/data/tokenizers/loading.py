@@ -59,7 +59,8 @@ def load(spec):
   if spec and access.is_folder(Path(spec)):
     return _load_folder(Path(spec))
   raise InputError(f'tokenizer {spec!r} is none of gpt2, gpt2:DIR, bpe:DIR, char:DIR, gpt1:DIR, '
-                   'sentencepiece:FILE.model, or a folder that exists')
+                   'sentencepiece:FILE.model, or a folder that exists; train-bpe:N and train-char train one '
+                   'while a corpus is prepared')
 
 
 def _here(text, is_file=False):

@@ -46,6 +46,9 @@ def parse_spec(spec):
   if name not in SPECS:
     return None
   if TRAINERS[SPECS[name]].sized:
+    if not size:
+      raise InputError(f'tokenizer {spec}: the number of entries is missing: write {name}:N, as in '
+                       f'{name}:8192')
     return SPECS[name], VOCAB_SIZES.parse(f'tokenizer {spec}, which is {name}:N', size)
   if colon:
     raise InputError(f'tokenizer {spec}: the text determines the number of entries: write {name}')
@@ -71,8 +74,8 @@ def train(kind, n_vocab, texts, *, progress):
     raise InputError(f'n_vocab = {n_vocab}: the text determines the number of entries of {kind}: omit it')
   if trainer.sized:
     VOCAB_SIZES.require('n_vocab', n_vocab)
-  size = f' of {n_vocab:,}' if trainer.sized else ''
-  with progress_bar.bytes_bar(f'reading for a {kind}{size}', progress) as bar:
+  size = f' of {n_vocab:,} entries' if trainer.sized else ''
+  with progress_bar.bytes_bar(f'training a {kind} tokenizer{size}', progress) as bar:
     texts = _first(texts, trainer.max_characters, bar)
     return trainer.train(texts, n_vocab) if trainer.sized else trainer.train(texts)
 

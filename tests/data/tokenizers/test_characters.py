@@ -140,7 +140,8 @@ def test_it_is_trained_on_all_of_a_corpus_and_saved_in_it(tmp_path):
 
 
 @pytest.mark.parametrize('spec, says', [
-  ('train-char:65', 'determines the number of entries: write train-char'), ('train-bpe', 'train-bpe:N'),
+  ('train-char:65', 'determines the number of entries: write train-char'),
+  ('train-bpe', 'write train-bpe:N, as in train-bpe:8192'),
   ('train-bpe:x', 'train-bpe:N'), ('char', "tokenizer 'char' is none of"),
   ('char:/nowhere', 'characters.json'), ('train-sentencepiece:300', 'is none of')])
 def test_specs_that_are_refused(spec, says, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 transformers = pytest.importorskip('transformers')
 
+from gptjax.data.sources import files  # noqa: E402
 from gptjax.data.tokenizers import byte_bpe, hf_tokenizer, loading  # noqa: E402
 from gptjax.errors import InputError  # noqa: E402
 
@@ -159,3 +160,25 @@ def test_every_folder_that_transformers_opens_has_the_same_ids_special_tokens_an
       changed = {name: value for name, value in parts.items() if value != PLAIN[name]}
       raise AssertionError(f'{changed}: {error}') from None
   assert found.count('same') > 120 and found.count('refused') < len(found) / 4, found
+
+
+@pytest.mark.parametrize('changes', [
+  {'layout': 'front'}, {'named': {'eos_token': END, 'pad_token': '[PAD]'}}])
+def test_pieces_of_a_long_document_give_the_ids_of_the_whole(changes, tmp_path, symbols, monkeypatch):
+  monkeypatch.setattr(files, 'MAX_PIECE', 200)
+  write_folder(tmp_path, PLAIN | {'files': 'both'} | changes, symbols)
+  made = hf_tokenizer.load_folder(tmp_path)
+  assert isinstance(made, hf_tokenizer.LibraryTokenizer)
+  text = (' '.join(TEXTS) + "\n\n  the trees' ...  \n" + WORDS * 5) * 3
+  pieces = list(files.document_pieces(text, '', {}))
+  assert len(pieces) > 5
+  ids = [i for piece in pieces for i in made.encode_part(piece.text, piece.start == 0).tolist()]
+  assert ids == made.encode(text).tolist()
+
+
+@pytest.mark.parametrize('changes', [
+  {'json prefix': True, 'class': 'PreTrainedTokenizerFast'}, {'added': {'zzz': 0}}])
+def test_pieces_are_refused_where_a_token_may_span_two(changes, tmp_path, symbols):
+  write_folder(tmp_path, PLAIN | {'files': 'both', 'layout': 'front'} | changes, symbols)
+  with pytest.raises(InputError, match='prepare` has --document_separator'):
+    hf_tokenizer.load_folder(tmp_path).encode_part(' two', False)
