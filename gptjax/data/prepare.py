@@ -54,6 +54,7 @@ from gptjax.storage.files.paths import Url
 
 STATE = 'progress.json'  # the settings of a corpus that is not complete
 ALL = 'all'              # stages
+MAX_STATE = 1 << 30      # bytes
 
 
 class Job(NamedTuple):
@@ -191,17 +192,15 @@ def _begun(job, alone):
     InputError: the folder holds something else, or the corpus of other settings or sources.
   """
   path = job.out / STATE
-  state = {'settings': job.settings, 'borders': None}
   if not access.is_file(path):
     others = [name for name in access.names(job.out)
               if name not in (owner_record.FILE, bucket_ownership.FOLDER, STATE)
               and not name.endswith('.new')]
     if others and not access.is_file(path):  # another task may have begun it meanwhile
       raise InputError(f'{job.out} is not empty (it holds {min(others)}): give a new folder as --out')
-    state['borders'] = parts.borders(job.reading.units)
-    access.create(path, json.dumps(records.add_checksum(state), sort_keys=True))
+    access.create(path, _state(job))
   try:
-    state = records.remove_checksum(records.parse(access.read(path, 1 << 30)))
+    state = records.remove_checksum(records.parse(access.read(path, MAX_STATE)))
     fault = json_files.layout_fault(state, {'settings': {'?sources': [str]}, 'borders': [[int]]})
   except ValueError as error:
     fault = error
@@ -209,10 +208,16 @@ def _begun(job, alone):
     raise InputError(f'{path} is damaged or of an earlier version ({fault}): remove {job.out} and begin '
                      'again')
   if state['settings'] != job.settings and alone and not stages.has_results(job):
-    access.remove(path)  # nothing has been made from them
+    access.write(path, _state(job))  # nothing has been made from the others
     return _begun(job, alone)
   _check_same(job, state['settings'])
   return job._replace(borders=state['borders'])
+
+
+def _state(job):
+  """Return the content of STATE."""
+  state = {'settings': job.settings, 'borders': parts.borders(job.reading.units)}
+  return json.dumps(records.add_checksum(state), sort_keys=True)
 
 
 def _check_same(job, settings):

@@ -61,7 +61,7 @@ def test_what_is_removed_are_the_later_ones_of_all_pairs(tmp_path, monkeypatch, 
   monkeypatch.setattr(mark, 'range_bits', lambda n_kept: bits)
   texts = with_duplicates(1)
   made = run(write_jsonl(tmp_path / 'a.jsonl', texts), tmp_path / 'c', validation_fraction=0, **DUPLICATES)
-  removed = judge(texts, near_duplicates.PRESETS['standard'])
+  removed = judge(texts, webtext.make_recipe('webtext', (), '', '').near)
   assert made['skipped'] == {reason: list(removed.values()).count(reason) for reason in set(removed.values())}
   assert len(made['skipped']) == 2
   assert documents(tmp_path / 'c', 'train') == [text for i, text in enumerate(texts) if i not in removed]
