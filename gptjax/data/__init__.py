@@ -1,17 +1,15 @@
 """Corpora: sources, cleaning, tokenizers, and the data that training reads.
 
-  blocks      Reads pieces of documents in source order, from any position, and groups them into blocks for
-              workers.
   clean       The WebText recipe (GPT-2, section 2.1)
   corpus      A prepared corpus: its files, and the windows that each batch reads.
   encode      Encodes pieces of documents into token ids and assigns them to a split.
   inspect     Inspects a corpus: counts, damage, document lengths, and the text of a document or a batch.
-  output      The files that `prepare` writes, and the commits of its progress.
+  ngrams      The words that texts have in common: their n-grams as keys.
   prepare     Writes a corpus: documents from any source, tokenized, in shards with a manifest.
-  progress    The progress bar of `prepare`: amount of text, speed, and an estimate of the remaining time.
+  progress    A progress bar that counts bytes.
   sources     Documents from files, archives, tables, TensorFlow Datasets and corpora.
+  stages      The stages of `prepare`.
   summary     The summary that `gptjax.data.prepare` prints for a finished corpus.
   tokenizers  Text to token ids and back
-  upload      Uploads a corpus to a bucket while it is prepared in a folder of this machine.
   workers     Maps a function over a sequence in several processes, and yields the results in order.
 """

@@ -40,7 +40,7 @@ from gptjax.command.parsers.prepare import (
   WORKERS,
   parser,
 )
-from gptjax.data import blocks, summary
+from gptjax.data import summary
 from gptjax.data.clean import near_presets, webtext
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
@@ -59,7 +59,7 @@ MAX_STATE = 1 << 30      # bytes
 
 class Job(NamedTuple):
   """The checked arguments of `prepare`; can be pickled for workers."""
-  reading: blocks.ReadOptions
+  reading: parts.ReadOptions
   tokenizer: str        # as for `loading.load`, or a spec of `training`
   out: object           # Path or Url of the corpus
   validation_fraction: float
@@ -136,7 +136,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     'validation_fraction': validation_fraction, 'document_separator': document_separator,
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None}
-  reading = blocks.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
+  reading = parts.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
             progress, tuple(special_tokens), [], {})
   if (isinstance(job.out, Url) or stage != ALL) and (manifest := _finished(job)):

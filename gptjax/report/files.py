@@ -17,7 +17,10 @@ RESULTS = {
   'grids': GRIDS}
 FILTER = {**dict.fromkeys(('eightgrams', 'distinct', 'bytes', 'found', 'strings', 'passed', 'tests'), int),
           **dict.fromkeys(('measured', 'expected', 'rate'), NUMBER), 'sources': [str]}
+EXACT = {**dict.fromkeys(('documents', 'eightgrams', 'keys', 'found'), int), 'expected': NUMBER,
+         'sources': [str]}
 OVERLAP = {
+  '?method': str, '?exact': {str: EXACT},
   'tests': {str: {'documents': int, 'eightgrams': int, 'own': OPTIONAL_NUMBER, 'train': OPTIONAL_NUMBER,
                   '?documents_with_any': int, '?documents_with_much': int}},
   'filters': {str: FILTER}, 'by_overlap': {str: [{'bucket': str, 'examples': int}]}}

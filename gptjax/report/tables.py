@@ -3,7 +3,8 @@
 import math
 
 from gptjax.evaluate import paper, percent, table
-from gptjax.evaluate.overlap import study
+from gptjax.evaluate.overlap import lookup
+from gptjax.evaluate.overlap import table as overlap_table
 from gptjax.evaluate.tasks import suite
 from gptjax.report import published, runs
 from gptjax.report.document import Prose, Strong, Table
@@ -154,16 +155,20 @@ def overlaps(run):
            *map(printed, published.OVERLAP.get(name, (None, None)))]
           for name, row in overlap['tests'].items()]
   yield Table(['test set', 'documents', '8-grams', 'in own train, %', 'in training corpus, %',
-               'documents with any', f'with over {study.HIGH_OVERLAP:.0%}', 'paper: own train',
+               'documents with any', f'with over {overlap_table.HIGH_OVERLAP:.0%}', 'paper: own train',
                'paper: WebText'],
-              rows, f'8-grams of test sets that are also in training text, {run.name}.')
+              rows, f'8-grams of test sets that are also in training text, {run.name}; method: '
+              f'{overlap.get("method", overlap_table.BLOOM)}.')
   for name, row in overlap['filters'].items():
     yield Prose(f'Filter {name}: {row["eightgrams"]:,} 8-grams of {", ".join(row["sources"])}, '
                 f'{row["distinct"]:,} different ones, {row["bytes"] / 1e6:,.1f} MB; '
-                + study.false_positives(row) + '.')
+                + overlap_table.false_positives(row) + '.')
+  for name, row in overlap.get('exact', {}).items():
+    yield Prose(f'Exact lookup in {name} ({", ".join(row["sources"])}): {overlap_table.exact_lookup(row)}.')
   for task, scores in overlap['by_overlap'].items():
     metrics = [name for name in scores[0] if name not in ('bucket', 'examples')]
-    where = 'training corpus' if study.TRAIN in overlap['filters'] else 'own train split'
+    texts = overlap['filters'] | overlap.get('exact', {})
+    where = 'training corpus' if lookup.TRAIN in texts else 'own train split'
     yield Table([f'8-grams in the {where}', 'examples', *map(_words, metrics)],
                 [[row['bucket'], f'{row["examples"]:,}',
                   *(format_number(percent.to_display(metric, row[metric])) for metric in metrics)]

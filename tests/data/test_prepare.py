@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prepared import command, contents, documents, make_texts, run, write_jsonl
 
 from gptjax.command import run as command_module
-from gptjax.data import encode, prepare, progress
+from gptjax.data import encode, prepare
 from gptjax.data.corpus import reader, tree
 from gptjax.data.sources import documents as sources
 from gptjax.data.sources import files
@@ -138,30 +138,6 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path, out):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=r'is not writable \([^\n]*$'):
     run(write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), tmp_path / out)
-
-
-def test_the_bar_tells_what_is_left_by_the_inputs_behind(capsys):
-  bar = progress.ProgressBar('encoding', [100, 100, 300], 0, 0, 0, True)
-  bar.update(1_000_000, 0, '')
-  assert '%' not in capsys.readouterr().err
-  bar.update(1_000_000, 1, '0.5 M tokens')
-  bar.close()
-  assert '20%' in (said := capsys.readouterr().err) and '2.00M/10.0M' in said
-  assert '0.5 M tokens, input 2 of 3' in said
-
-
-def test_the_bar_of_plain_files_tells_what_is_left_from_the_first_byte(tmp_path, capsys):
-  texts = make_texts(300)
-  write_jsonl(tmp_path / 'a.jsonl', texts)
-  (tmp_path / 'a.txt').write_text(''.join(texts))
-  (tmp_path / 'a.txt.gz').write_bytes(gzip.compress(b'x'))
-  plain, packed = (sources.units([f'{kind}:{tmp_path}/{name}' for kind, name in named], '') for named in (
-    [('jsonl', 'a.jsonl'), ('text', 'a.txt')], [('text', 'a.txt.gz')]))
-  assert all(map(sources.is_uncompressed, plain)) and not any(map(sources.is_uncompressed, packed))
-  bar = progress.ProgressBar('encoding', [0, 0], sum(unit.size for unit in plain), 0, 0, True)
-  bar.update(sum(map(len, texts)), 0, '')
-  bar.close()
-  assert 'encoding:  50% ' in capsys.readouterr().err
 
 
 def test_a_corpus_too_small_to_hold_anything_out_says_so(tmp_path, capsys):

@@ -3,10 +3,12 @@
 import json
 
 import object_storage
+import prepared
 import pytest
 from hf_files import write_folder
 
 from configs import gpt2_zero_shot
+from gptjax.data.stages import parts
 from gptjax.evaluate import run
 from gptjax.evaluate.overlap import __main__ as overlap
 from gptjax.report import page
@@ -67,3 +69,28 @@ def test_an_overlap_study_of_a_workdir_in_a_bucket_needs_a_folder_for_filters(bu
   content = json.loads(access.read(bucket / 'overlap' / 'overlap.json'))
   assert content['tests']['mine']['train'] == 1.0
   assert access.names(bucket / 'overlap' / 'overlap') == ['mine.jsonl']
+
+
+def test_an_exact_overlap_study_needs_only_the_bucket_whatever_its_tasks(bucket, tmp_path, monkeypatch):
+  monkeypatch.setattr(parts, 'MIN_BYTES', 4000)
+  words = [f'word{number}' for number in range(2000)]
+  texts = [' '.join(words[start:start + 40]) for start in range(0, 2000, 20)]
+  lines = ''.join(json.dumps({'text': text}) + '\n' for text in texts)
+  access.write(bucket / 'train.jsonl', lines)
+  access.write(bucket / 'test.txt', f'{texts[50]} {texts[3]}')
+  flags = ['--method=exact', '--test=mine=text:%s/test.txt', '--strings=1000', '--workers=1']
+  source = prepared.write_jsonl(tmp_path / 'train.jsonl', texts)
+  prepared.run(source, bucket / 'corpus', validation_fraction=0)
+  for train in (f'jsonl:{bucket}/train.jsonl', f'{bucket}/corpus'):
+    found = []
+    for name, stages in (('all', [[]]), ('tasks', [
+        *(['--stage=read', '--tasks=3', f'--task={task}'] for task in (2, 0, 1, 0)), ['--stage=report']])):
+      workdir = bucket / name
+      for stage in stages:
+        overlap.main([*(flag.replace('%s', str(bucket)) for flag in flags), f'--workdir={workdir}',
+                      f'--train={train}', *stage])
+      found.append(access.read(workdir / 'overlap.json'))
+      assert not [name for name in access.names(workdir / 'overlap') if name.endswith('.work')]
+    assert found[0] == found[1]
+    report = json.loads(found[0])
+    assert report['tests']['mine']['eightgrams'] == 73 and report['exact']['train']['found'] == 66

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 import gptjax.data
 import gptjax.evaluate
 from gptjax.data.clean import webtext
+from gptjax.data.ngrams import keys, windows
 from gptjax.data.sources import files
 from gptjax.data.tokenizers import gpt1_text, gpt1_words, long_words, special
 from gptjax.errors import InputError
-from gptjax.evaluate.overlap import eightgrams
 from gptjax.evaluate.scoring import answers
 from gptjax.evaluate.tasks import gpt1, pronouns
 from gptjax.evaluate.texts import detokenize, sentences
@@ -38,7 +38,7 @@ INSTANT = 0.002  # s: what takes less for SHORT characters is not quadratic in t
 # Matched at one place of a text, and not looked for everywhere.
 ANCHORED = {'webtext._SCHEME', 'gpt1_words._NUMBERS', 'gpt1_words._AFTER_HOST', 'gpt1_words._HOST',
             'gpt1_words._LABEL', 'study.NAME', 'pronouns.FIRST_WORD', 'tfds_folder.VERSION',
-            'tfds.VERSION'}
+            'tfds.VERSION', 'jsonl.IN_PART'}
 LOOKED_FOR_AT_THE_END = {'gpt1_words._SUFFIX': 2 * gpt1_words.MAX_SUFFIX_LENGTH}  # in so many characters
 
 
@@ -135,8 +135,8 @@ RECIPE = webtext.make_recipe('webtext', (), '', '')._replace(
   domains=frozenset({'a.b', 'spam'}), titles=frozenset({'a b'}))
 LONG_TEXTS = {
   'sentences': sentences.sentences, 'normalized': answers.normalize,
-  'eightgrams': lambda text: eightgrams.eightgram_keys([text]),
-  'split_carry_over': eightgrams.split_carry_over,
+  'ngram_keys': lambda text: keys.ngram_keys([text]),
+  'last_words': lambda text: windows.last_words(text, 8),
   'document': lambda text: webtext.find_filter(webtext.make_document(text, {}), RECIPE),
   'url': lambda text: webtext.find_filter(webtext.make_document('a b', {'url': 'http://' + text}), RECIPE),
   'domain': lambda text: webtext.find_filter(webtext.make_document('a b', {'domain': text}), RECIPE),

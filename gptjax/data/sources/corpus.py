@@ -5,6 +5,8 @@ import hashlib
 import itertools
 from pathlib import Path
 
+import numpy as np
+
 from gptjax.data.corpus import reader, remote_shards
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
@@ -30,14 +32,22 @@ def units(where):
   return [Unit('corpus', folder, corpus.n_tokens, corpus.digest, split)]
 
 
-def pieces(unit):
-  """Yield the pieces of the documents of a corpus, in order; blank documents are skipped."""
+def pieces(unit, first=0, end=None):
+  """Yield the pieces of the documents of a corpus, in order; blank documents are skipped.
+
+  Args:
+    unit: of the corpus.
+    first, end: tokens; only the documents that start from token `first` on and before token `end`.
+  """
   remote = isinstance(paths.parsed(unit.path), Url)  # its shards are verified when they are read, not before
   corpus = reader.open_corpus(unit.path, unit.split, verify=remote)
-  remote_shards.fetch_ahead([], [corpus], ())
   tokenizer = loading.load(str(paths.parsed(unit.path) / 'tokenizer'))
-  starts = [*corpus.document_starts.tolist(), corpus.n_tokens]
-  for number, (start, stop) in enumerate(itertools.pairwise(starts)):
+  low, high = np.searchsorted(corpus.document_starts, [first, corpus.n_tokens + 1 if end is None else end])
+  if low == 0 and high == corpus.n_documents:  # other parts need few shards
+    remote_shards.fetch_ahead([], [corpus], ())
+  last = [corpus.n_tokens] if high == corpus.n_documents else []
+  starts = [*corpus.document_starts[low:high + 1].tolist(), *last]
+  for number, (start, stop) in enumerate(itertools.pairwise(starts), int(low)):
     ended = stop > start and int(corpus.tokens(stop - 1, stop)[0]) == tokenizer.end_of_text
     yield from _document(corpus, tokenizer, start, stop - ended, f'{unit.path}:{unit.split}:{number}')
 

@@ -47,8 +47,8 @@ def units(sources, tfds_dir, tfds_download=False):
   return [unit for source in sources for unit in _units(source, tfds_dir, tfds_download)]
 
 
-def _kind_of(file):
-  """The kind of source that a file of this name probably is."""
+def kind_of(file):
+  """Return the kind of source that a file of this name probably is."""
   name = file.removesuffix('.gz').removesuffix('.zst')
   kinds = {'.jsonl': 'jsonl', '.parquet': 'parquet', '.tar': 'tar', '.tgz': 'tar'}
   return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), 'text')
@@ -58,7 +58,7 @@ def _units(source, tfds_dir, tfds_download):
   kind, colon, where = paths.expanded(source, KINDS).partition(':')
   if not colon or kind not in KINDS or (kind != 'python' and not where) or source == 'python':
     if '://' not in source and not colon and file_access.find_files(source):
-      raise InputError(f'source {source!r} has no kind: write {_kind_of(source)}:{source}')
+      raise InputError(f'source {source!r} has no kind: write {kind_of(source)}:{source}')
     raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
                      'parquet:GLOB[:FIELD], tar:GLOB, tfds:NAME[/CONFIG][:SPLIT][:FIELD], '
                      'corpus:FOLDER[:SPLIT], python:')
@@ -131,6 +131,9 @@ def positions(unit, target):
   """Return the sorted positions at which a large unit can be divided into parts of about `target` bytes."""
   if unit.kind == 'jsonl' and is_uncompressed(unit):
     return list(range(target, unit.size - target // 2, target))
+  if unit.kind == 'corpus':
+    tokens = max(1, target // TEXT_BYTES['corpus'])
+    return list(range(tokens, unit.size - tokens // 2, tokens))
   return []
 
 
@@ -162,7 +165,7 @@ def pieces(unit, separator, tfds_dir, first=0, end=None):
     return tfds.pieces(unit, tfds_dir)
   if unit.kind == 'corpus':
     from gptjax.data.sources import corpus
-    return corpus.pieces(unit)
+    return corpus.pieces(unit, first, end)
   if unit.kind == 'jsonl':
     return jsonl.pieces(unit.path, unit.field, first, end)
   if unit.kind == 'parquet':

@@ -1,12 +1,14 @@
 """Divides the sources of a corpus into parts, which are read independently of each other.
 
 A part is a run of units (files, shards of data sets) or of positions within large ones: bytes of JSON lines,
-row groups of Parquet. The division depends on the sources alone, so it does not depend on how many tasks
+tokens of corpora. The division depends on the sources alone, so it does not depend on how many tasks
 share the work. What is in a unit before and after a border is decided by the reader of its kind.
 """
 
 import itertools
+from typing import NamedTuple
 
+from gptjax.data.clean import webtext
 from gptjax.data.sources import documents
 from gptjax.errors import InputError
 from gptjax.text.printable import printable
@@ -14,6 +16,15 @@ from gptjax.text.redacted import redacted
 
 MOST_PARTS = 4096                        # about, if their size is between these two
 MIN_BYTES, MAX_BYTES = 1 << 23, 1 << 30  # of text in a part, except for a unit that cannot be divided
+
+
+class ReadOptions(NamedTuple):
+  """The sources to read, and how to read them."""
+  units: list           # of sources.Unit
+  separator: str        # between documents of a text file; '': the file is one document
+  tfds_dir: str
+  stop_on_error: bool   # at the first unusable document
+  recipe: webtext.Recipe | None = None
 
 
 def borders(units):

@@ -4,11 +4,26 @@
         --test=wikitext2=text:wiki.test.tokens --own=wikitext2=text:wiki.train.tokens
 
 prints the share of each test set's 8-grams that are also in its own training split and in the training
-corpus, with the measured rate of false positives, and writes WORKDIR/overlap.json; the counts of each
-document are in WORKDIR/overlap/NAME.jsonl. A source is KIND:WHERE as for gptjax.data.prepare, or the folder
-of a corpus (its split train; for --test its split validation). A filter in WORKDIR/overlap, or in --filters,
-is reused; an incomplete one is resumed. Filters of parts of a corpus that were built elsewhere, with the same
---capacity and --rate, are merged: --filter=A --filter=B.
+corpus, and writes WORKDIR/overlap.json; the counts of each document are in WORKDIR/overlap/NAME.jsonl. A
+source is KIND:WHERE as for gptjax.data.prepare, or the folder of a corpus (its split train; for --test its
+split validation).
+
+--method=bloom, the default, is that of the paper: it builds a Bloom filter of the training text, in which any
+test set can be looked up later, and measures its rate of false positives. A filter in WORKDIR/overlap, or in
+--filters, is reused; an incomplete one is resumed. Filters of parts of a corpus that were built elsewhere,
+with the same --capacity and --rate, are merged: --filter=A --filter=B. --method=exact
+needs no filter: the 8-grams of the test sets are in memory, and the training text is read past them. It has
+no false positives but those of 64-bit keys, of which none is expected, and the training text is read again
+for other test sets.
+
+A killed study goes on after the parts of the training text that are complete. Its stages can also be run one
+by one, each by any number of tasks on machines that share the folder or, with --method=exact, the bucket: all
+tasks of a stage, then those of the next (`fill` only with --method=bloom).
+
+    for stage in read fill report; do
+      srun --ntasks=100 sh -c "python -m gptjax.evaluate.overlap ... --stage=$stage --tasks=100 \\
+        --task=\\$SLURM_PROCID"
+    done
 
 If WORKDIR is that of an evaluation, the examples of its tasks are looked up too, and their scores are shown
 grouped by their overlap with the training corpus. GPT-1's tokenizer is lossy: if the training corpus

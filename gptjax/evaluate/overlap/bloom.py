@@ -25,8 +25,8 @@ import numpy as np
 
 from gptjax.data import progress as progress_bar
 from gptjax.data.corpus import corpus_manifest
+from gptjax.data.ngrams import keys as ngram_keys
 from gptjax.errors import InputError
-from gptjax.evaluate.overlap import eightgrams
 from gptjax.storage.files import atomic, bounded, json_files, local
 
 VERSION = 1  # of the file and of the keys
@@ -40,7 +40,7 @@ PART_BYTES = PART_BITS // 8
 SLACK = 1.02
 PARTS_AT_A_TIME = 64       # when reading, hashing or merging
 # Odd numbers: the top 20 bits of key * MULTIPLIERS[j] are the index of the key's j-th bit.
-MULTIPLIERS = eightgrams.mix(np.arange(1, 65, dtype=np.uint64)) | np.uint64(1)
+MULTIPLIERS = ngram_keys.mix(np.arange(1, 65, dtype=np.uint64)) | np.uint64(1)
 
 
 class Shape(NamedTuple):
@@ -244,9 +244,9 @@ def measure_rate(bloom, n_strings, seed=0):
   rng, n_strings_tested, found, tests, passed = np.random.default_rng(seed), 0, 0, 0, 0
   while n_strings_tested < n_strings:
     n = min(n_strings - n_strings_tested, 1 << 17)
-    letters = rng.integers(ord('a'), ord('z') + 1, (n + eightgrams.N - 1, 6), dtype=np.uint8)
+    letters = rng.integers(ord('a'), ord('z') + 1, (n + ngram_keys.N - 1, 6), dtype=np.uint8)
     letters[:, -1] = ord(' ')
-    remaining = eightgrams.eightgram_keys([letters.tobytes().decode()]).keys
+    remaining = ngram_keys.ngram_keys([letters.tobytes().decode()]).keys
     n_strings_tested += len(remaining)
     for j in range(bloom.shape.hashes):
       tests += len(remaining)

@@ -4,17 +4,14 @@ Whole files are read and written with `access`, which also takes those in bucket
 """
 
 import glob
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from gptjax.errors import InputError
 from gptjax.storage.files import atomic
 
-PARTIAL_SUFFIX = '.part'  # of the name of an AppendOnlyFile until it is complete
-CHUNK = 1 << 22           # bytes
+CHUNK = 1 << 22  # bytes
 
 
 def opened(path, mode='rb', **options):
@@ -78,46 +75,3 @@ def mapped(file, dtype, count, offset=0):
   """
   # A plain array that shares the memory: slicing np.memmap itself is ten times slower.
   return np.asarray(np.memmap(file, dtype, 'r', offset, count)) if count else np.empty(0, dtype)
-
-
-class AppendOnlyFile:
-  """A file that is only appended to; after `sync`, `length` bytes of it are on disk.
-
-  Until it is complete, its name ends with PARTIAL_SUFFIX.
-  """
-
-  def __init__(self, path, length):
-    """Open the file, truncated to its committed length (0: a new file)."""
-    self.path = Path(path)
-    self._part = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
-    if self.path.exists():  # the process was killed between `complete` and the next commit
-      os.replace(self.path, self._part)
-    self._file = opened(self._part, 'r+b' if self._part.exists() else 'w+b')
-    atomic.sync(self._part.parent)  # a later commit must not refer to a file name that is not on disk
-    size = self._file.seek(0, os.SEEK_END)
-    if size < length:
-      raise InputError(f'{self._part} has {size:,} bytes, not the {length:,} that were committed: '
-                       f'remove {self.path.parent} and start again')
-    self._file.truncate(length)
-    self._file.seek(length)
-    self.length = length
-
-  def write(self, data):
-    self._file.write(data)
-    self.length += len(data)
-
-  def sync(self):
-    self._file.flush()
-    os.fsync(self._file.fileno())
-
-  def close(self):
-    self._file.close()
-
-  def complete(self):
-    """Rename the complete file to its final name, or remove it if it is empty."""
-    self.sync()
-    self.close()
-    if self.length:
-      atomic.rename(self._part, self.path)
-    else:
-      self._part.unlink()

@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import hypothesis
 import numpy as np
@@ -14,10 +15,17 @@ import pytest
 from conftest import ENVIRONMENT, ROOT
 from hypothesis import strategies as st
 
-from gptjax.data.sources import files
+from gptjax.data.ngrams import keys as ngram_keys
+from gptjax.data.ngrams import windows
+from gptjax.data.sources import documents, files
+from gptjax.data.stages import parts
+from gptjax.errors import InputError
 from gptjax.evaluate.overlap import __main__ as overlap_command
-from gptjax.evaluate.overlap import bloom, build, eightgrams, study
+from gptjax.evaluate.overlap import bloom, build, exact, lookup, table, training_text
 from gptjax.evaluate.scoring import overlap_scores
+from gptjax.report import files as report_files
+from gptjax.report import tables
+from gptjax.storage.files import records
 
 few = hypothesis.settings(deadline=None, max_examples=40)
 words = st.sampled_from(['a', 'B', 'the', 'Tree', '7', 'été', 'ΣΑΣ', 'İx', '日本', 'x_y', '½'])
@@ -42,33 +50,41 @@ def filter_of(folder, *sources, **changes):
 
 
 def reading(source):
-  from gptjax.data import blocks
-  from gptjax.data.sources import documents
-  return blocks.ReadOptions(documents.units([source], ''), '', '', True, None)
+  return parts.ReadOptions(documents.units([source], ''), '', '', True)
+
+
+def hits_of(folder, tests, *sources, workers=1):
+  """The exact.Hits of the 8-grams of test sets in sources."""
+  keys = lookup.keys_of([reading(test) for test in tests], [], sources)
+  text = exact.make_text('some', list(sources), folder, keys, tfds_dir='', on_error='stop', separator='',
+                         progress=False)
+  return training_text.complete(text, workers)
 
 
 @few
 @hypothesis.given(st.lists(st.text(max_size=80) | sentences, max_size=8))
 def test_a_key_stands_for_an_8_gram_of_lower_cased_alphanumeric_words(texts):
-  found, expected = eightgrams.eightgram_keys(texts), [brute(text) for text in texts]
+  found, expected = ngram_keys.ngram_keys(texts), [brute(text) for text in texts]
   assert found.text_indices.tolist() == [i for i, grams in enumerate(expected) for _ in grams]
   pairs = set(zip(itertools.chain(*expected), found.keys.tolist(), strict=True))
   assert len(pairs) == len({gram for gram, _ in pairs}) == len({key for _, key in pairs})
 
 
-@pytest.mark.parametrize('between', ['\n' * (eightgrams.MAX_WORD_LENGTH + 5), '\n', ' - '])
+@pytest.mark.parametrize('between', ['\n' * (windows.MAX_WORD_LENGTH + 5), '\n', ' - '])
 def test_pieces_of_a_text_give_each_8_gram_once_however_long_what_is_between_its_words(between):
-  words = [f'word{i}' for i in range(30)]
-  text = between.join(words)
+  text = between.join(f'word{i}' for i in range(30))
   for end in (text.index('word8'), text.index('word9') + 3, len(text)):
-    head, carry = eightgrams.split_carry_over(text[:end])
-    keys = np.concatenate([eightgrams.eightgram_keys([piece]).keys for piece in (head, carry + text[end:])])
-    assert keys.tolist() == eightgrams.eightgram_keys([text]).keys.tolist()
+    stream = windows.Windows(8)
+    found = [stream.add(files.Piece(part, '', b'', start, len(text)))
+             for start, part in ((0, text[:end]), (end, text[end:]))]
+    assert len(found[1].text) < len(text) - end + 1000
+    keys = np.concatenate([ngram_keys.ngram_keys([window.text]).keys for window in found])
+    assert keys.tolist() == ngram_keys.ngram_keys([text]).keys.tolist()
 
 
 def test_ascii_and_other_characters_have_the_same_keys():
   text = 'One two, three four-five SIX seven 8 nine'
-  assert eightgrams.eightgram_keys([text]).keys.tolist() == eightgrams.eightgram_keys([text,
+  assert ngram_keys.ngram_keys([text]).keys.tolist() == ngram_keys.ngram_keys([text,
                                                                                        'été']).keys.tolist()
 
 
@@ -77,12 +93,9 @@ def test_ascii_and_other_characters_have_the_same_keys():
 def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(files, 'MAX_PIECE', 40)
-    found = [((0, 0, 0), piece, '') for text in texts for piece in files.document_pieces(text, '', {})
-             if not piece.problem]
-    patch.setattr(build.blocks, 'label_pieces', lambda *_: found)
-    parts = [piece.text for _, piece, _ in build.texts(None, build.TextPosition())]
-  assert sorted(gram for part in parts for gram in brute(part)) == sorted(
-    gram for text in texts for gram in brute(text))
+    stream = windows.Windows(8)
+    found = [stream.add(piece).text for text in texts for piece in files.document_pieces(text, '', {})]
+  assert [gram for part in found for gram in brute(part)] == [gram for text in texts for gram in brute(text)]
 
 
 @few
@@ -91,18 +104,23 @@ def test_a_document_in_pieces_has_the_8_grams_of_the_whole(texts):
 def test_overlap_equals_that_of_a_set_of_strings(tmp_path_factory, train, test):
   folder = tmp_path_factory.mktemp('exact')
   made = filter_of(folder, write(folder / 'train', train))
-  found = study.source_overlap(reading(write(folder / 'test', test)), {'train': made})
+  found = lookup.source_overlap(reading(write(folder / 'test', test)), {'train': made})
   seen = {gram for text in train for gram in brute(text)}
   assert found.eightgrams.tolist() == [len(brute(text)) for text in test]
   assert found.in_filter['train'].tolist() == [sum(gram in seen for gram in brute(text)) for text in test]
   assert made.metadata['distinct'] == len(seen)
+  hits = hits_of(folder, [f'jsonl:{folder}/test'], f'jsonl:{folder}/train')
+  again = lookup.source_overlap(reading(f'jsonl:{folder}/test'), {'train': hits})
+  assert again.in_filter['train'].tolist() == found.in_filter['train'].tolist()
+  assert hits.metadata['found'] == len(seen & {gram for text in test for gram in brute(text)})
+  assert hits.metadata['eightgrams'] == made.metadata['eightgrams'] == sum(len(brute(text)) for text in train)
 
 
 def test_overlap_of_wikitext_equals_that_of_a_set_of_strings(shared_data, tmp_path):
   folder = shared_data / 'text' / 'wikitext-2'
   seen = set(brute((folder / 'train.txt').read_text()))
   expected = sum(gram in seen for gram in brute((folder / 'test.txt').read_text()))
-  found = study.source_overlap(reading(f'text:{folder}/test.txt'),
+  found = lookup.source_overlap(reading(f'text:{folder}/test.txt'),
                             {'own': filter_of(tmp_path, f'text:{folder}/train.txt')})
   assert found.in_filter['own'].sum() == expected > 300
 
@@ -196,40 +214,46 @@ KILLED = '''
 import hashlib, sys
 from pathlib import Path
 import killing
-from gptjax.data import blocks
-from gptjax.data.corpus import shards
-from gptjax.evaluate.overlap import build
-blocks.BLOCK_CHARACTERS, build.COMMIT_SECONDS, build.BUCKET_KEYS = 30_000, -1, 1 << 12
-source, folder = sys.argv[1], Path(sys.argv[2])
-def work(workers):
-  build.build_filter('some', [source], folder, rate=1e-8, capacity=0, workers=workers, tfds_dir='',
-                  on_error='stop', separator='', progress=False)
+from gptjax.data.stages import parts, work
+from gptjax.evaluate.overlap import build, exact, lookup, training_text
+parts.MIN_BYTES, build.RANGE_KEYS = 30_000, 1 << 12
+source, folder, method = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+options = dict(tfds_dir='', on_error='stop', separator='', progress=False)
+def make(workers):
+  if method == 'bloom':
+    build.build_filter('some', [source], folder, rate=1e-8, capacity=80_000, workers=workers, **options)
+  else:
+    keys = lookup.key_set.KeySet.of(lookup.np.arange(1000, dtype='u8') << lookup.np.uint64(54))
+    training_text.complete(exact.make_text('some', [source], folder, keys, **options), workers)
 def state():
-  done = list(folder.glob('*.bloom'))
-  found = [shards.load_state(work) for work in folder.glob('*.work')]
-  filled = found and found[0] and found[0]['filled']
-  return ('complete' if done else f'drawer {filled["drawers"]}' if filled else
-          'reading' if found and found[0] else 'nothing')
+  if list(folder.glob(f'*{exact.METHOD.suffix}')) + list(folder.glob('*.bloom')):
+    return 'complete'
+  return [sum(len(work.complete(stage)) for stage in folder.glob(f'*.work/{name}'))
+          for name in ('read', 'fill')]
 def made():
   return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 if __name__ == '__main__':
-  killing.everywhere(work, folder, state, made, [0.2, 0.6])
+  killing.everywhere(make, folder, state, made, [0.2, 0.6])
 '''
 
 
-def test_a_build_killed_at_any_change_of_its_files_resumes_to_the_same_filter(tmp_path):
+@pytest.mark.parametrize('method', ['bloom', 'exact'])
+def test_a_study_killed_at_any_change_of_its_files_goes_on_to_the_same_result(tmp_path, method):
   source = write(tmp_path / 'train', [invented(i, 1000) for i in range(12)])
   (tmp_path / 'script.py').write_text(KILLED)
   done = subprocess.run(
-    [sys.executable, tmp_path / 'script.py', source, tmp_path / 'made'], check=True, capture_output=True,
+    [sys.executable, tmp_path / 'script.py', source, tmp_path / 'made', method], capture_output=True,
     text=True, env={**ENVIRONMENT, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])})
+  assert not done.returncode, done.stderr
   _, *stages = lives = list(map(json.loads, done.stdout.splitlines()))
-  drawers = [f'drawer {d}' for d in range(5)]
-  assert {state for _, state, _ in stages} == {'nothing', 'reading', *drawers, 'complete'}, stages
-  made = next(iter((tmp_path / 'made').glob('*.bloom')))
+  states = {str(state) for _, state, _ in stages}
+  assert {'[0, 0]', '[1, 0]', '[2, 0]', 'complete'} <= states, states
+  assert method == 'exact' or {'[2, 1]', '[2, 2]', '[2, 3]'} <= states, states
   for n, _, found in lives:
-    assert found == lives[0][2] and list(found) == [made.name], n
-  assert bloom.open_filter(made, progress=False).metadata['distinct'] > 11_000
+    assert found == lives[0][2] and len(found) == 1, n
+  if method == 'bloom':
+    made = next(iter((tmp_path / 'made').glob('*.bloom')))
+    assert bloom.open_filter(made, progress=False).metadata['distinct'] > 11_000
 
 
 def test_scores_by_overlap_add_up_and_show_contamination():
@@ -279,6 +303,124 @@ def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
   assert again.returncode == 0, again.stderr
 
 
+def study(folder, *flags):
+  """The report of a study in this process, and the rows of its test sets."""
+  overlap_command.main([f'--workdir={folder}', '--strings=1000', '--workers=1', *flags])
+  if not (folder / 'overlap.json').exists():
+    return None
+  rows = {path.name: path.read_text() for path in (folder / 'overlap').glob('*.jsonl')}
+  return {**records.read(folder / 'overlap.json'), 'rows': rows}
+
+
+def quoting(folder):
+  """Flags of a study: training texts with quotations of two test sets, a corpus, and examples."""
+  draw = random.Random(5)
+  tests = [[invented(100 * which + i, draw.randint(5, 80)) for i in range(30)] for which in (1, 2)]
+  quote = lambda: ' '.join(draw.choice(draw.choice(tests)).split()[draw.randrange(5):])
+  train = [f'{invented(i, 300)} {quote().upper()} - {invented(1000 + i, 40)}' for i in range(60)]
+  sources = {name: write(folder / f'{name}.jsonl', texts) for name, texts in (
+    ('train', train), ('own', train[:7]), ('a', tests[0]), ('b', [*tests[1], '\u0130x \u03a3']))}
+  (folder / 'examples.jsonl').write_text(''.join(
+    json.dumps({'text': text, 'correct': True}) + '\n' for text in (*train[:3], *tests[1])))
+  return [f'--train={sources["train"]}', f'--own=a={sources["own"]}', f'--test=a={sources["a"]}',
+          f'--test=b={sources["b"]}', f'--examples=c={folder}/examples.jsonl'], train, tests
+
+
+def test_both_methods_find_the_same_and_any_tasks_do(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(parts, 'MIN_BYTES', 9000)
+  monkeypatch.setattr(build, 'RANGE_KEYS', 3000)
+  flags, train, tests = quoting(tmp_path)
+  bloom_report = study(tmp_path / 'bloom', *flags)
+  assert 'method: bloom' in capsys.readouterr().out
+  report = study(tmp_path / 'exact', *flags, '--method=exact')
+  assert 'method: exact' in capsys.readouterr().out
+  assert bloom_report['method'] == 'bloom' and report['method'] == 'exact'
+  for name in ('tests', 'by_overlap', 'rows'):
+    assert report[name] == bloom_report[name]
+  seen = {gram for text in train for gram in brute(text)}
+  assert [json.loads(line)['train'] for line in report['rows']['a.jsonl'].splitlines()] == [
+    sum(gram in seen for gram in brute(text)) for text in tests[0]]
+  assert 0 < report['tests']['a']['own'] < report['tests']['a']['train'] < 1
+  for folder, one in (('bloom', bloom_report), ('exact', report)):
+    shown = report_files.read(tmp_path / folder / 'overlap.json', report_files.OVERLAP, None)
+    blocks = list(tables.overlaps(SimpleNamespace(overlap=shown, name='mine')))
+    assert f'method: {folder}.' in str(blocks[0]) and '8-grams in the training corpus' in str(blocks[-1])
+    assert ('distinct 8-grams of the test sets are among' in str(blocks)) == (folder == 'exact')
+    assert one['by_overlap'].keys() == {'c'}
+  assert report['exact']['train']['eightgrams'] == bloom_report['filters']['train']['eightgrams']
+  for method, stages in (('exact', ('read',)), ('bloom', ('read', 'fill'))):
+    for tasks in (1, 3, 40):
+      folder = tmp_path / f'{method}{tasks}'
+      for stage in stages:
+        order = [*range(tasks), 0]
+        random.Random(tasks).shuffle(order)
+        for task in order:
+          assert study(folder, *flags, f'--method={method}', f'--stage={stage}', f'--task={task}',
+                       f'--tasks={tasks}') is None
+      assert study(folder, *flags, f'--method={method}', '--stage=report', f'--tasks={tasks}') == {
+        'exact': report, 'bloom': {**bloom_report, 'filters': {
+          name: {**row, 'file': row['file'].replace(str(tmp_path / 'bloom'), str(folder))}
+          for name, row in bloom_report['filters'].items()}}}[method]
+      assert not list(folder.rglob('*.work'))
+
+
+def test_a_stage_of_a_study_needs_those_before_it(tmp_path, monkeypatch):
+  monkeypatch.setattr(parts, 'MIN_BYTES', 9000)
+  flags, *_ = quoting(tmp_path)
+  for method in ('exact', 'bloom'):
+    run = lambda *more, method=method: study(tmp_path / method, *flags, f'--method={method}', *more)
+    run('--stage=read', '--tasks=2', '--task=1')
+    with pytest.raises(InputError, match=r'--stage=read is not complete, result \d+ of \d+ is missing'):
+      run('--stage=report')
+    run('--stage=read', '--tasks=2')
+    if method == 'bloom':
+      with pytest.raises(InputError, match=r'--stage=fill is not complete'):
+        run('--stage=report')
+    else:
+      with pytest.raises(InputError, match=r'--stage=fill: this method has no such stage, only read and rep'):
+        run('--stage=fill')
+    run()  # goes on with what is there
+
+
+def test_exact_results_are_reused_and_checked(tmp_path):
+  train = write(tmp_path / 'train', [invented(0, 1000)])
+  test = write(tmp_path / 'test', [invented(0, 20), 'short', ''.join(['a '] * 3)])
+  first = hits_of(tmp_path / 'made', [test], train)
+  assert first.metadata['found'] == first.metadata['keys'] == 13
+  (path,) = (tmp_path / 'made').glob('*')
+  before = path.stat().st_mtime_ns
+  hits_of(tmp_path / 'made', [test], train)
+  assert path.stat().st_mtime_ns == before
+  good = path.read_text()
+  for bad in (good[:-9], good.replace('"found": 13', '"found": 12'), '{}'):
+    path.write_text(bad)
+    with pytest.raises(InputError, match=r'\.hits is damaged: remove it'):
+      hits_of(tmp_path / 'made', [test], train)
+  path.write_text(good)
+  write(tmp_path / 'test', [invented(0, 21)])
+  assert hits_of(tmp_path / 'made', [test], train).metadata['found'] == 14
+  assert len(list((tmp_path / 'made').glob('*'))) == 2
+  write(tmp_path / 'test', ['no eight words'])
+  assert hits_of(tmp_path / 'made', [test], train).metadata['keys'] == 0
+  (tmp_path / 'test').write_text('')
+  found = lookup.source_overlap(reading(test), {'train': hits_of(tmp_path / 'made', [test], train)})
+  assert table.summary(found)['train'] == 0 and not len(found.eightgrams)
+
+
+def test_a_corpus_is_read_in_parts(tmp_path, monkeypatch):
+  import prepared
+  texts = [invented(i, 60 + i) for i in range(300)]
+  prepared.run(write(tmp_path / 'texts', texts), tmp_path / 'c', validation_fraction=0)
+  (unit,) = documents.units([f'corpus:{tmp_path}/c'], '')
+  whole = list(documents.pieces(unit, '', ''))
+  assert [piece.text for piece in whole] == texts
+  monkeypatch.setattr(parts, 'MIN_BYTES', 20_000)
+  borders = parts.borders([unit])
+  assert len(borders) > 5
+  assert [piece for number in range(len(borders) - 1) for _, first, end in parts.spans(borders, number)
+          for piece in documents.pieces(unit, '', '', first, end)] == whole
+
+
 @pytest.mark.parametrize('flags, says', [
   (['--test=a=text:nowhere', '--train=text:README.md'], 'no file has this name'),
   (['--test=text:README.md', '--train=text:README.md'], 'NAME=SOURCE'),
@@ -288,6 +430,9 @@ def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
   (['--train=text:README.md', '--rate=2'], r'--rate: 2 must be a number in \[1e-15, 0.5\]'),
   (['--train=text:gptjax/data/*.npy'], 'no file has this name'),
   (['--train=text:README.md', '--examples=a=README.md'], 'cannot be read'),
+  (['--train=text:README.md', '--method=exact', '--capacity=9'], '--filter and --capacity are of filters'),
+  (['--train=text:README.md', '--tasks=2'], 'are shares of one --stage'),
+  (['--train=text:README.md', '--stage=read', '--task=2', '--tasks=2'], 'numbered from 0'),
   (['--train=text:README.md', '--workdir=README.md/run'], 'not writable'),
 ])
 def test_wrong_flags_raise_an_error_of_one_line(tmp_path, monkeypatch, flags, says):
@@ -311,12 +456,12 @@ def test_a_corpus_of_gpt1s_tokens_has_all_8_grams_of_its_own_text(shared_data, t
   source = write(tmp_path / 'texts.jsonl', texts)
   prepared.run(source, tmp_path / 'corpus', f'gpt1:{shared_data / "bpe" / "gpt1"}', validation_fraction=0)
   made = filter_of(tmp_path / 'filters', f'corpus:{tmp_path / "corpus"}:train')
-  whole = study.texts_overlap(texts, {'train': made})
-  by_pieces = study.source_overlap(reading(source), {'train': made})
+  whole = lookup.texts_overlap(texts, {'train': made})
+  by_pieces = lookup.source_overlap(reading(source), {'train': made})
   for found in whole, by_pieces:
     assert found.share('train').tolist() == [1, 1] and found.looked_up['train'][0] > found.eightgrams[0]
-    assert study.summary(found)['train'] == 1
-  assert not study.texts_overlap(['quite another text of ten words that is not there'],
+    assert table.summary(found)['train'] == 1
+  assert not lookup.texts_overlap(['quite another text of ten words that is not there'],
                                  {'train': made}).in_filter[
     'train'].any()
   with pytest.raises(ValueError, match="corpora of GPT-1's tokenizer, which changes words, and other text"):

@@ -15,7 +15,7 @@ from gptjax.data.tokenizers import loading, tokenizer_files, training
 from gptjax.errors import InputError
 from gptjax.pretrained.run_weights import save_corpus_tokenizer
 from gptjax.storage import manifest, owner_record, ownership
-from gptjax.storage.files import atomic, local, paths
+from gptjax.storage.files import atomic, paths
 
 SECRET = 'of another'
 
@@ -81,21 +81,6 @@ def test_a_lock_is_not_taken_through_a_link(folder, victim, exists):
   match = r'owner\.json is a symbolic link.*remove it'
   with pytest.raises(InputError, match=match), ownership.own_folder(folder):
     pass
-  assert not (victim.parent / 'other').exists()
-
-
-@pytest.mark.parametrize('name', ['train-00000.bin', 'train-00000.bin.part'])
-@pytest.mark.parametrize('exists', [True, False])
-def test_a_shard_does_not_grow_through_a_link(folder, victim, name, exists):
-  (folder / name).symlink_to(victim if exists else victim.parent / 'other')
-  try:
-    shard = local.AppendOnlyFile(folder / 'train-00000.bin', 0)
-    shard.write(b'tokens')
-    shard.complete()
-  except InputError as error:
-    assert 'is a symbolic link' in str(error)
-  else:
-    assert not (folder / name).is_symlink()
   assert not (victim.parent / 'other').exists()
 
 
