@@ -17,6 +17,11 @@ A hash of a document's text decides whether it belongs to validation, so all its
 split, in any order. If either split would have less than one window of --seq_len tokens (a corpus of one
 file, or of little text), the last `validation_fraction` of each document is held out instead. If that is
 less than a window too, nothing is held out. The chosen rule is printed and recorded in the manifest.
+
+--exclude leaves out documents that share eight consecutive words with a test set; the words are those of the
+overlap study (gptjax.evaluate.overlap). An excluded document cannot be the first of several duplicates, so
+the corpus is that of the sources without the excluded documents. With --exclude_spans only the shared words
+are left out, and each stretch of text between them, if it has at least 200 characters, becomes a document.
 """
 
 if __name__ == '__main__':
@@ -26,13 +31,16 @@ if __name__ == '__main__':
   early.handle_help(parser, 'prepare')
 
 import json
+import sys
 import time
 from typing import NamedTuple
 
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
+  EXCLUDE_WORDS,
   FRACTIONS,
   NEAR_FLAGS,
+  NGRAM_WORDS,
   SEQ_LEN,
   SEQ_LENS,
   SHARD_SIZES,
@@ -44,7 +52,7 @@ from gptjax.data import summary
 from gptjax.data.clean import near_presets, webtext
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
-from gptjax.data.stages import parts, work
+from gptjax.data.stages import excluded, parts, work
 from gptjax.data.stages import run as stages
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
@@ -68,6 +76,7 @@ class Job(NamedTuple):
   settings: dict        # everything that the corpus depends on, as JSON
   progress: bool
   special_tokens: tuple
+  excluded: object      # excluded.Excluded, or None
   borders: list         # of the parts, see `stages.parts`
   known: dict           # what this process has read of the work folder, see `stages.work`
 
@@ -83,7 +92,8 @@ class Job(NamedTuple):
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
             shard_tokens=SHARD_TOKENS, progress=True, seq_len=SEQ_LEN, tfds_download=False,
-            special_tokens=(), near=None, stage=ALL, task=0, tasks=1):
+            special_tokens=(), near=None, exclude=(), exclude_words=EXCLUDE_WORDS, exclude_spans=False,
+            stage=ALL, task=0, tasks=1):
   """Write a corpus to the folder `out`, go on writing it, or return if it is already complete.
 
   Args:
@@ -106,6 +116,9 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     progress: show progress bars on stderr.
     seq_len: tokens of an evaluation window: a held-out split has at least one window, or is empty.
     special_tokens: names of special tokens that a text may contain, or `('all',)`; others are plain text.
+    exclude: test sets (see `stages.excluded`): documents that share n-grams with one are left out.
+    exclude_words: words of such an n-gram.
+    exclude_spans: leave out only the shared words; the text between them becomes documents.
     stage: 'all', or the name of the stage to run (see `stages`).
     task, tasks: run share `task`, from 0, of `tasks` shares of the stage.
 
@@ -129,16 +142,17 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if requested:
     special.resolve_names(requested, special_tokens)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
+  test_sets = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir, on_error)
   units = documents.units(source, tfds_dir, tfds_download)
   settings = {
     'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
     'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,
     'validation_fraction': validation_fraction, 'document_separator': document_separator,
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
-    'special_tokens': list(special_tokens) or None}
+    'special_tokens': list(special_tokens) or None, 'exclude': test_sets and test_sets.settings}
   reading = parts.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
   job = Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
-            progress, tuple(special_tokens), [], {})
+            progress, tuple(special_tokens), test_sets, [], {})
   if (isinstance(job.out, Url) or stage != ALL) and (manifest := _finished(job)):
     return manifest
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
@@ -151,6 +165,20 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     if manifest := _finished(job):  # another task has completed it meanwhile, and removed the work folder
       return manifest
     raise
+
+
+def _read_test_sets(exclude, words, spans, separator, tfds_dir, on_error):
+  """Return the Excluded of the test sets, or None."""
+  if spans and not exclude:
+    raise InputError('--exclude_spans needs test sets: give --exclude=KIND:WHERE')
+  NGRAM_WORDS.require('exclude_words', words)
+  test_sets = excluded.read(exclude, words, spans, separator=separator, tfds_dir=tfds_dir,
+                            stop_on_error=on_error == 'stop')
+  for name, counts in (test_sets.counts if test_sets else {}).items():
+    if not counts['ngrams']:
+      print(f'prepare: --exclude={name} excludes nothing: no document in it has {words} words',
+            file=sys.stderr)
+  return test_sets
 
 
 def _finished(job):

@@ -13,6 +13,9 @@ def format_summary(manifest, seconds):
   skipped = manifest['skipped']
   lines += [f'skipped {count:,}: {reason}' for reason, count in sorted(skipped.items())]
   lines.append(f'skipped {plural(sum(skipped.values()), "document")}; {seconds:.1f} s')
+  lines += [f'test set {name}: {counts["ngrams_found"]:,} of {plural(counts["ngrams"], "n-gram")} in '
+            f'{plural(counts["source_documents"], "document")} of the sources'
+            for name, counts in sorted(manifest.get('excluded', {}).items())]
   if no_origin := manifest.get('no_origin'):
     lines.append(f'no url or domain: {no_origin["documents"]:,} of '
                  f'{plural(no_origin["of"], "document")}, which the '

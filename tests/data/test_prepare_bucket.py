@@ -1,6 +1,7 @@
 """A corpus that is prepared into a bucket is the local one, byte for byte, in spite of kills and faults."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,22 @@ def test_the_corpus_is_that_of_a_local_folder(url, source, local, served):
   before = len(served[1].requests)
   assert prepared.run(source, url, **OPTIONS) == manifest
   assert all(method in ('GET', 'HEAD', 'DELETE') for method, *_ in served[1].requests[before:])
+
+
+def test_test_sets_in_a_bucket_are_excluded_as_those_of_a_folder(url, source, tmp_path):
+  texts = make_texts(40)
+  test = ''.join(json.dumps({'text': text[5:90]}) + '\n' for text in texts[::9])
+  (tmp_path / 'test').mkdir()
+  (tmp_path / 'test' / 'a.jsonl').write_text(test)
+  buckets.put(url.parent / 'test' / 'more' / 'a.jsonl', test)
+  for spans in (False, True):
+    options = {**OPTIONS, 'clean': 'webtext', 'exclude_spans': spans,
+               'clean_without': [name for name in webtext.FILTERS if name not in webtext.DUPLICATES]}
+    here = prepared.run(source, tmp_path / f'c{spans}', exclude=[f'{tmp_path}/test'], **options)
+    there = prepared.run(source, url.parent / f'c{spans}', exclude=[f'{url.parent}/test'], **options)
+    assert here['splits'] == there['splits'] and here['skipped'] == there['skipped']
+    assert [*here['excluded'].values()] == [*there['excluded'].values()]
+    assert here['excluded'][f'{tmp_path}/test']['source_documents'] > 3
 
 
 def test_another_corpus_or_other_content_is_refused(url, source):

@@ -9,6 +9,7 @@ from gptjax.storage.files import paths
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
+NGRAM_WORDS, EXCLUDE_WORDS = integer(1, 1000), 8  # as in GPT-2's overlap study
 SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
 STAGES = 'all', 'judge', 'mark', 'tokenizer', 'encode', 'join'
 
@@ -43,6 +44,13 @@ def parser():
       help='entries of a signature per band; default: of the preset')
   add('--near_threshold', type=real(0, 1),
       help='least share of equal entries of near duplicates; default: of the preset')
+  add('--exclude', action='append', default=[], metavar='TEST_SET',
+      help='leave out documents that share n-grams with this test set: KIND:WHERE as for --source, a file '
+           'or a folder; repeatable')
+  add('--exclude_words', type=NGRAM_WORDS, default=EXCLUDE_WORDS,
+      help=f'words of such an n-gram (default {EXCLUDE_WORDS})')
+  add('--exclude_spans', action='store_true',
+      help='leave out only the shared words: the stretches of text between them become documents')
   add('--workers', type=WORKERS, default=1, help='number of processes (default 1)')
   add('--tfds_dir', type=paths.bucket_flag, default='', help='folder of the data sets of tfds:')
   add('--tfds_download', action='store_true',

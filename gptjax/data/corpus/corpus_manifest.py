@@ -23,6 +23,7 @@ SCHEMA = {
   'dtype': str, 'content': str, 'splits': {str: SPLIT_SCHEMA}, '?sources': [str], '?clean': str,
   '?validation': str, '?validation_fraction': json_files.NUMBER, '?skipped': {str: int},
   '?settings': {'?sources': [str]}, '?tokens_folder': str, '?no_origin': {'documents': int, 'of': int},
+  '?excluded': {str: {str: int}},
   'tokenizer': {'name': str, 'digest': str, 'n_vocab': int, 'end_of_text': (int, type(None))}}
 
 

@@ -1,6 +1,7 @@
 """The stages of `prepare`. Each consists of independent tasks, which may run on any machines, in any order.
 
-    judge      for each part of the sources: filters, and keys for finding duplicates    (with --clean)
+    judge      for each part of the sources: test sets, filters, and keys for finding
+               duplicates                                               (with --clean or --exclude)
     mark       for each range of keys: pairs of a document and an earlier one            (with --clean)
     tokenizer  one task: the tokenizer, trained if requested, and what is held out
     encode     for each part: the tokens of the documents that are kept
@@ -10,10 +11,12 @@ A task reads whole results of the stages before and writes whole files into `OUT
 on the sources and the settings alone. So a task can be killed and repeated, also by two processes at once,
 and the corpus is byte for byte the same, however the work is divided. `run` has the list of the stages.
 
+  excluded     The test sets of `prepare --exclude`: their n-grams.
   encode_part  The stage `encode`.
   join         The stage `join`.
   judge        The stage `judge`.
   mark         The stage `mark`.
+  match        Finds the n-grams of test sets in the documents of a part, for the stage `judge`.
   parts        Divides the sources into parts, which are read independently of each other.
   run          Runs stages: all on this machine, or some tasks of one.
   tokenizer    The stage `tokenizer`.

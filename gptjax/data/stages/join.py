@@ -172,7 +172,7 @@ def write_manifest(job):
     'tokenizer': chosen['tokenizer'], 'sources': job.settings['sources'],
     'clean': job.reading.recipe.description, 'validation_fraction': job.validation_fraction,
     'validation': held_out.describe(chosen['rule'], job.validation_fraction, job.seq_len),
-    'splits': splits, 'skipped': dict(skipped), 'settings': job.settings, **_no_origin(job),
+    'splits': splits, 'skipped': dict(skipped), 'settings': job.settings, **_no_origin(job), **_shared(job),
     'content': corpus_manifest.content_digest(chosen['tokenizer'], splits)}
   manifest['digest'] = corpus_manifest.manifest_digest(manifest)
   path, text = job.out / corpus_manifest.MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + '\n'
@@ -188,3 +188,16 @@ def _no_origin(job):
   records = mark.judged(job)
   return {'no_origin': {'documents': sum(record['no_origin'] for record in records),
                         'of': sum(record['documents'] for record in records)}}
+
+
+def _shared(job):
+  """Return what the sources share with each test set, if there are any."""
+  if not job.excluded:
+    return {}
+  records, found = mark.judged(job), np.zeros(len(job.excluded.keys.keys), bool)
+  for number in range(len(records)):
+    found[work.read(job.work / 'judge' / f'{number:05d}.found', '<u4')] = True
+  return {'excluded': {name: {
+    **counts, 'ngrams_found': int(found[job.excluded.members[name]].sum()),
+    'source_documents': sum(record['shared'][name] for record in records)}
+    for name, counts in job.excluded.counts.items()}}

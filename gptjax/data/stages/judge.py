@@ -1,8 +1,16 @@
-"""The stage `judge`: the filters of the recipe for each document, and its keys for finding duplicates.
+"""The stage `judge`: what documents share with test sets, the filters, and keys for finding duplicates.
 
-The result of a part, with n documents of which m are kept by the filters:
+A document that is excluded because of a test set is counted as such, also if a filter would remove it. Both
+are decided for each document alone. Duplicates are then searched among the others, so no document is removed
+as a duplicate of one that is not in the corpus itself.
 
-    NAME.verdicts     uint8[n]: 0, the number of the filter that removes the document, or UNUSABLE
+The result of a part, with n documents of which m are kept:
+
+    NAME.verdicts     uint8[n]: 0, the number of the filter that removes the document, EXCLUDED or UNUSABLE
+    NAME.found, NAME.stretches    with test sets, see `match`
+
+and with a recipe also
+
     NAME.exact        EXACT[m]: digests, sorted
     NAME.bands        BAND[bands, m]: for each band of the signatures its keys, sorted
     NAME.signatures   uint32[m, bands * rows]
@@ -14,9 +22,9 @@ A document is called by its number among the m, its rank.
 import numpy as np
 
 from gptjax.data.clean import near_duplicates, webtext
-from gptjax.data.stages import parts, work
+from gptjax.data.stages import match, parts, work
 
-UNUSABLE = 255
+EXCLUDED, UNUSABLE = 254, 255
 EXACT = np.dtype([('key', '<u8'), ('more', '<u8'), ('rank', '<u4')])
 BAND = np.dtype([('key', '<u8'), ('rank', '<u4')])
 BATCH_CHARACTERS = 1 << 20  # of which the signatures are computed together
@@ -25,39 +33,80 @@ BATCH_CHARACTERS = 1 << 20  # of which the signatures are computed together
 def judge(job, number):
   """Judge a part; returns the bytes of its text."""
   folder, name, recipe = job.work / 'judge', f'{number:05d}', job.reading.recipe
-  verdicts, digests, signatures, no_origin, n_bytes = [], [], [], 0, 0
-  words, size = [], 0
+  verdicts, keys = [], Keys(recipe)
+  matcher, no_origin, n_bytes = job.excluded and match.Matcher(job.excluded), 0, 0
   for piece in parts.pieces(job, number):
     n_bytes += len(piece.text)
+    if matcher:
+      matcher.add(piece)
     if piece.start:
-      continue  # of a document in pieces, the first one is judged
+      continue  # of a document in pieces, the filters judge the first one
     if piece.problem:
       verdicts.append(UNUSABLE)
       continue
-    document = webtext.make_document(piece.text, piece.fields)
-    no_origin += not webtext.get_domain(piece.fields)
-    verdicts.append(webtext.find_filter(document, recipe))
-    if verdicts[-1]:
-      continue
-    digests.append(piece.digest)
-    words.append(document.words)
-    size += len(piece.text)
-    if size >= BATCH_CHARACTERS:
-      signatures.append(_signatures(words, recipe))
-      words, size = [], 0
-  signatures.append(_signatures(words, recipe))
-  signatures = np.concatenate(signatures)
-  exact, bands = _exact_keys(digests), _band_keys(signatures, recipe.near)
-  bits = max(0, len(exact).bit_length() - 4)
-  work.write(folder / f'{name}.verdicts', np.array(verdicts, np.uint8))
-  work.write(folder / f'{name}.exact', exact)
-  work.write(folder / f'{name}.bands', bands)
-  work.write(folder / f'{name}.signatures', signatures)
-  prefixes = [_prefixes(keys['key'], bits) for keys in (exact, *bands)]
-  work.write(folder / f'{name}.prefixes', np.array(prefixes))
-  work.write_record(folder, name, {'documents': len(verdicts), 'kept': len(exact), 'prefix_bits': bits,
-                                   'no_origin': no_origin})
+    verdicts.append(0)
+    if recipe.filters:
+      document = webtext.make_document(piece.text, piece.fields)
+      no_origin += not webtext.get_domain(piece.fields)
+      verdicts[-1] = webtext.find_filter(document, recipe)
+      if not verdicts[-1]:
+        keys.add(len(verdicts) - 1, piece, document.words)
+  verdicts = np.array(verdicts, np.uint8)
+  record = {'documents': len(verdicts), 'no_origin': no_origin}
+  if matcher:
+    record |= _write_matches(folder, name, matcher, verdicts)
+  if recipe.filters:
+    record |= keys.write(folder, name, verdicts)
+  work.write(folder / f'{name}.verdicts', verdicts)
+  work.write_record(folder, name, record)
   return n_bytes
+
+
+def _write_matches(folder, name, matcher, verdicts):
+  """Write what is shared with test sets, and set the verdicts of what is excluded; returns the counts."""
+  documents = matcher.documents()
+  verdicts[[document for document, kept in documents.items() if not kept]] = EXCLUDED
+  stretches = [(document, *span) for document, kept in sorted(documents.items()) for span in kept]
+  found, counts = matcher.found()
+  work.write(folder / f'{name}.found', found.astype('<u4'))
+  work.write(folder / f'{name}.stretches', np.array(stretches, match.STRETCH))
+  return {'shared': counts}
+
+
+class Keys:
+  """The keys of the documents of a part that the filters keep."""
+
+  def __init__(self, recipe):
+    self._recipe, self._documents, self._digests = recipe, [], []
+    self._words, self._size, self._signatures = [], 0, []
+
+  def add(self, document, piece, words):
+    """Add a document: its number in the part, its first piece, and the words of that."""
+    self._documents.append(document)
+    self._digests.append(piece.digest)
+    self._words.append(words)
+    self._size += len(piece.text)
+    if self._size >= BATCH_CHARACTERS:
+      self._sign()
+
+  def _sign(self):
+    self._signatures.append(_signatures(self._words, self._recipe))
+    self._words, self._size = [], 0
+
+  def write(self, folder, name, verdicts):
+    """Write the keys of the documents whose verdict is 0; returns their number and that of the prefixes."""
+    self._sign()
+    kept = verdicts[self._documents] == 0
+    signatures = np.concatenate(self._signatures)[kept]
+    exact = _exact_keys([digest for digest, keep in zip(self._digests, kept, strict=True) if keep])
+    bands = _band_keys(signatures, self._recipe.near)
+    bits = max(0, len(exact).bit_length() - 4)
+    work.write(folder / f'{name}.exact', exact)
+    work.write(folder / f'{name}.bands', bands)
+    work.write(folder / f'{name}.signatures', signatures)
+    prefixes = [_prefixes(keys['key'], bits) for keys in (exact, *bands)]
+    work.write(folder / f'{name}.prefixes', np.array(prefixes))
+    return {'kept': len(exact), 'prefix_bits': bits}
 
 
 def _signatures(words, recipe):

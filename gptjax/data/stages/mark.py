@@ -109,10 +109,12 @@ def _unique(pairs, later):
 def verdicts(job, part):
   """Return uint8[documents]: for each document of a part the number of the filter that removes it, or 0.
 
-  UNUSABLE documents stay so. A part that was not judged has none: all its documents are kept.
+  EXCLUDED and UNUSABLE documents stay so.
   """
-  folder, name = job.work / 'judge', f'{part:05d}'
-  result = work.read(folder / f'{name}.verdicts', np.uint8).copy()
+  judged(job)
+  result = work.read(job.work / 'judge' / f'{part:05d}.verdicts', np.uint8).copy()
+  if not job.reading.recipe.filters:
+    return result
   rows = np.flatnonzero(result == 0)
   pairs = _pairs_of(job, part)
   near, exact = pairs[pairs['near'] == 1], pairs[pairs['near'] == 0]

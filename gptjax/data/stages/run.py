@@ -42,7 +42,8 @@ STAGES = {
 
 def stages_of(job):
   """Return the names of the stages that a job has, in their order."""
-  return [name for name in STAGES if job.reading.recipe.filters or name not in ('judge', 'mark')]
+  unused = set() if job.reading.recipe.filters else {'mark'} if job.excluded else {'judge', 'mark'}
+  return [name for name in STAGES if name not in unused]
 
 
 def run_all(job, n_workers):

@@ -1,12 +1,13 @@
 """The stage `tokenizer`, one task: the tokenizer of the corpus, and what is held out."""
 
 from gptjax.data.corpus import held_out
-from gptjax.data.stages import judge, mark, parts, work
+from gptjax.data.stages import judge, mark, match, parts, work
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
 from gptjax.storage.files import access, paths
 
 NAME = 'tokenizer'
+EXCLUDED = 'shares words with a test set'  # the reason under which documents are counted
 
 
 def kept_pieces(job):
@@ -18,15 +19,35 @@ def kept_pieces(job):
 
 
 def labelled_pieces(job, number):
-  """Yield (piece, reason why its document is not in the corpus or '') for all pieces of a part."""
-  recipe = job.reading.recipe
-  verdicts, document = mark.verdicts(job, number) if recipe.filters else (), -1
+  """Yield (piece, reason why its document is not in the corpus or '') for all pieces of a part.
+
+  Where shared words are removed, each stretch between them is a document of its own.
+  """
+  if not job.excluded and not job.reading.recipe.filters:
+    for piece in parts.pieces(job, number):
+      yield piece, piece.problem.partition(':')[0]
+    return
+  verdicts = mark.verdicts(job, number)
+  pieces = _labelled(job, number, verdicts)
+  if job.excluded:
+    path = job.work / 'judge' / f'{number:05d}.stretches'
+    yield from match.stretches_of(pieces, work.read(path, match.STRETCH))
+  else:
+    for piece, _, reason in pieces:
+      yield piece, reason
+
+
+def _labelled(job, number, verdicts):
+  """Yield (piece, number of its document, reason) for all pieces of a part."""
+  document = -1
   for piece in parts.pieces(job, number):
     document += piece.start == 0
     reason = piece.problem.partition(':')[0]
-    if not reason and len(verdicts) and verdicts[document] not in (0, judge.UNUSABLE):
-      reason = recipe.reason(verdicts[document])
-    yield piece, reason
+    if not reason and verdicts[document] == judge.EXCLUDED:
+      reason = EXCLUDED
+    elif not reason and verdicts[document] not in (0, judge.UNUSABLE):
+      reason = job.reading.recipe.reason(verdicts[document])
+    yield piece, document, reason
 
 
 def choose(job, number=0):

@@ -1,0 +1,128 @@
+"""The n-grams of test sets, which `prepare --exclude` keeps out of a corpus.
+
+A test set is a source KIND:WHERE, or a file, a glob or a folder, whose files are read by the endings of their
+names. Every process reads all test sets, so their keys must fit into its memory: about 20 bytes per word.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gptjax.data.corpus import corpus_manifest
+from gptjax.data.ngrams import key_set, keys, windows
+from gptjax.data.sources import documents, file_access
+from gptjax.data.stages import parts
+from gptjax.errors import InputError
+from gptjax.storage.files import access, paths
+from gptjax.text.redacted import redacted
+
+BLOCK_CHARACTERS = 1 << 20  # whose keys are computed together
+
+
+class Excluded(NamedTuple):
+  """The test sets of a corpus.
+
+  n: words of an n-gram.
+  spans: whether only the shared words are removed, not the whole document.
+  keys: KeySet of all test sets.
+  members: {name of a test set: int64 array, the sorted indices of its keys}.
+  counts: {name of a test set: {'documents', 'skipped', 'short', 'ngrams': int}}.
+  """
+  n: int
+  spans: bool
+  keys: key_set.KeySet
+  members: dict
+  counts: dict
+
+  @property
+  def settings(self):
+    """What a corpus depends on, as JSON."""
+    digest = hashlib.sha256(self.keys.keys.astype('<u8').tobytes())
+    for index in self.members.values():
+      digest.update(len(index).to_bytes(8, 'little') + index.astype('<u8').tobytes())
+    return {'words': self.n, 'spans': self.spans, 'sets': list(self.members), 'digest': digest.hexdigest()}
+
+
+def read(test_sets, n, spans, *, separator, tfds_dir, stop_on_error):
+  """Return the Excluded of test sets; None if there are none.
+
+  Args:
+    test_sets: list of KIND:WHERE, files, globs or folders.
+    n: words of an n-gram.
+    spans: whether only the shared words are removed.
+    separator, tfds_dir, stop_on_error: as for the sources of a corpus.
+
+  Raises:
+    InputError: a test set is missing or given twice; an unusable document, if `stop_on_error`.
+  """
+  if not test_sets:
+    return None
+  found, counts = {}, {}
+  for test_set in test_sets:
+    name = redacted(test_set)
+    if name in found:
+      raise InputError(f'--exclude={name} is given twice')
+    units = documents.units(_sources(test_set), tfds_dir)
+    pieces = (piece for unit in units for piece in documents.pieces(unit, separator, tfds_dir))
+    found[name], counts[name] = _read(pieces, n, stop_on_error)
+  every = key_set.KeySet.of(np.concatenate([np.empty(0, np.uint64), *found.values()]))
+  members = {name: np.searchsorted(every.keys, own) for name, own in found.items()}
+  return Excluded(n, spans, every, members, counts)
+
+
+def _sources(test_set):
+  """Return the sources, KIND:WHERE, of a test set."""
+  kind, colon, _ = test_set.partition(':')
+  if colon and kind in documents.KINDS:
+    return [test_set]
+  where = paths.expanded(test_set, documents.KINDS)
+  if _is_folder(where):
+    if access.is_file(paths.parsed(where) / corpus_manifest.MANIFEST):
+      raise InputError(f'--exclude={redacted(test_set)} is a corpus: write corpus:{redacted(test_set)}:SPLIT')
+    where = f'{where.rstrip("/")}/**/*'
+  files = file_access.find_files(where)
+  if not files:
+    raise InputError(f'--exclude={redacted(test_set)}: no file has this name')
+  return [f'{documents.kind_of(path)}:{path}' for path, _ in files]
+
+
+def _is_folder(where):
+  scheme, rest = paths.split_url(where)
+  if scheme:
+    return scheme in paths.BUCKETS and not set(rest) & set('*?[') and access.is_folder(paths.location(where))
+  return access.is_folder(Path(where))
+
+
+def _read(pieces, n, stop_on_error):
+  """Return (the sorted keys of a test set, each once; its counts)."""
+  counts, found = {'documents': 0, 'skipped': 0}, [np.empty(0, np.uint64)]
+  with_ngrams, last = 0, 0
+  for texts, numbers in _blocks(pieces, n, stop_on_error, counts):
+    ngrams = keys.ngram_keys(texts, n)
+    found.append(key_set.sorted_unique(ngrams.keys))
+    own = np.unique(np.array(numbers, int)[ngrams.text_indices])  # of documents
+    with_ngrams += np.count_nonzero(own != last)  # a document may be in several blocks
+    last = int(own[-1]) if len(own) else last
+  own = key_set.sorted_unique(np.concatenate(found))
+  return own, counts | {'short': counts['documents'] - int(with_ngrams), 'ngrams': len(own)}
+
+
+def _blocks(pieces, n, stop_on_error, counts):
+  """Yield (texts, number of the document of each, from 1); count the documents."""
+  texts, numbers, size, stream = [], [], 0, windows.Windows(n)
+  for piece in pieces:
+    if piece.problem:
+      if stop_on_error:
+        raise InputError(parts.unusable_message(piece.location, piece.problem))
+      counts['skipped'] += 1
+      continue
+    counts['documents'] += piece.start == 0
+    texts.append(stream.add(piece).text)
+    numbers.append(counts['documents'])
+    size += len(texts[-1])
+    if size >= BLOCK_CHARACTERS:
+      yield texts, numbers
+      texts, numbers, size = [], [], 0
+  yield texts, numbers
