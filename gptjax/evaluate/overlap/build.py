@@ -1,9 +1,9 @@
 """The Bloom method: a filter of all 8-grams of sources, built in parts and in constant memory.
 
-The stage `read` writes the sorted keys of the 8-grams of each part of the sources. The keys are divided into
-ranges; `fill` collects those of a range from all parts and sets their bits in the file of the filter, each
-range in bytes of its own. The filter is the same bit for bit, however the work is divided. On disk this takes
-8 bytes per 8-gram in addition to the 5 of the filter, in a folder that all machines share.
+The stage `read` writes the keys of the 8-grams of each part of the sources, in sorted runs. The keys are
+divided into ranges; `fill` collects those of a range from all parts and sets their bits in the file of the
+filter, each range in bytes of its own. The filter is the same bit for bit, however the work is divided. On
+disk this takes 8 bytes per 8-gram in addition to the 5 of the filter, in a folder that all machines share.
 """
 
 import itertools
@@ -22,9 +22,9 @@ from gptjax.evaluate.overlap import bloom, training_text
 from gptjax.storage.files import atomic, local
 from gptjax.text.redacted import redacted_values
 
-RANGE_KEYS = 1 << 23  # at most about this many are in memory, of 8 bytes each
+RUN_KEYS = RANGE_KEYS = 1 << 22  # at most about this many are in memory, of 8 bytes each
 MAX_RANGES = 1 << 12
-PREFIX_BITS = 12      # of a key; a result of `read` has a table of where the keys with each prefix begin
+PREFIX_BITS = 12  # of a key; a result of `read` has a table of where the keys with each prefix begin
 BITS = 'bits'
 
 
@@ -68,16 +68,30 @@ def build_filter(name, sources, folder, *, rate, capacity, workers, tfds_dir, on
 
 
 def _read(text, number):
-  """Write the sorted keys of a part, and where those with each prefix begin."""
+  """Write the keys of a part in sorted runs, and where the keys with each prefix begin in each run."""
   if text.parameters.capacity:  # otherwise the size is known only after reading the sources
     _require_space(text, _shape(text))
-  counts, folder, name = {}, text.work / 'read', f'{number:05d}'
-  found = [np.empty(0, np.uint64), *training_text.read_keys(text, number, counts)]
-  keys = key_set.sorted_unique(np.concatenate(found))
+  counts, folder, name, n_keys, n_runs = {}, text.work / 'read', f'{number:05d}', 0, 0
   prefixes = np.arange(1 << PREFIX_BITS, dtype=np.uint64) << np.uint64(64 - PREFIX_BITS)
-  work.write(folder / f'{name}.keys', keys.astype('<u8'))
-  work.write(folder / f'{name}.prefixes', np.append(np.searchsorted(keys, prefixes), len(keys)).astype('<u8'))
-  work.write_record(folder, name, {**counts, 'keys': len(keys)})
+  with work.writing(folder / f'{name}.keys') as file, work.writing(folder / f'{name}.prefixes') as borders:
+    for run in _runs(training_text.read_keys(text, number, counts)):
+      file.write(run.astype('<u8').data)
+      borders.write((np.append(np.searchsorted(run, prefixes), len(run)) + n_keys).astype('<u8').data)
+      n_keys, n_runs = n_keys + len(run), n_runs + 1
+  work.write_record(folder, name, {**counts, 'keys': n_keys, 'runs': n_runs})
+
+
+def _runs(blocks):
+  """Yield the keys of some blocks sorted, each once in a run of up to about RUN_KEYS."""
+  held, size = [], 0
+  for block in blocks:
+    held.append(block)
+    size += len(block)
+    if size >= RUN_KEYS:
+      yield key_set.sorted_unique(np.concatenate(held))
+      held, size = [], 0
+  if size:
+    yield key_set.sorted_unique(np.concatenate(held))
 
 
 def _shape(text):
@@ -135,12 +149,17 @@ def _keys_of(text, first, last, parts):
   """Return the keys of the parts [first, last) of the filter, from all parts of the sources."""
   shift = 32 - PREFIX_BITS
   low, high = ((part << 32) // parts >> shift for part in (first, last))  # of the first 32 bits of a key
-  folder, names = text.work / 'read', [f'{number:05d}' for number in range(text.n_parts)]
   ends = [min(low, (1 << PREFIX_BITS) - 1), min(high + 1, 1 << PREFIX_BITS)]
-  spans = np.concatenate(work.read_ranges([
-    (folder / f'{name}.prefixes', '<u8', end, end + 1) for name in names for end in ends])).reshape(-1, 2)
-  keys = np.concatenate(work.read_ranges([(folder / f'{name}.keys', '<u8', *span) for name, span in
-                                          zip(names, spans.tolist(), strict=True)]))
+  records, folder = work.read_records(text, 'read', text.n_parts), text.work / 'read'
+  runs = [(f'{number:05d}', run * ((1 << PREFIX_BITS) + 1)) for number, record in enumerate(records)
+          for run in range(record['runs'])]
+  if not runs:
+    return np.empty(0, np.uint64)
+  spans = np.concatenate(work.read_ranges([(folder / f'{name}.prefixes', '<u8', at + end, at + end + 1)
+                                           for name, at in runs for end in ends]))
+  keys = np.concatenate(work.read_ranges([
+    (folder / f'{name}.keys', '<u8', *span) for (name, _), span in
+    zip(runs, spans.reshape(-1, 2).tolist(), strict=True)]))
   part = bloom.part_index(keys, parts)
   return keys[(first <= part) & (part < last)]
 

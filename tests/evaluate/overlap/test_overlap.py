@@ -165,6 +165,21 @@ def test_the_filter_does_not_depend_on_the_number_of_processes(tmp_path):
   assert content(one) == content(two)
 
 
+def test_the_filter_does_not_depend_on_how_the_work_is_divided(tmp_path, monkeypatch):
+  source = write(tmp_path / 'train', [invented(i % 40, 3000) for i in range(50)])
+  whole = filter_of(tmp_path / 'whole', source)
+  assert whole.metadata['distinct'] == 40 * 2993 and whole.shape.parts > 3
+  for part_bytes, run_keys, range_keys in ((1 << 14, 1 << 30, 1 << 16), (1 << 23, 5000, 30_000), (1, 1, 1)):
+    monkeypatch.setattr(parts, 'MIN_BYTES', part_bytes)
+    monkeypatch.setattr(build, 'RUN_KEYS', run_keys)
+    monkeypatch.setattr(build, 'RANGE_KEYS', range_keys)
+    monkeypatch.setattr(training_text, 'BLOCK_CHARACTERS', 1 << 15)
+    made = filter_of(tmp_path / f'{part_bytes}', source)
+    assert np.array_equal(made.bits, whole.bits)
+    same = ('documents', 'eightgrams', 'distinct', 'parts', 'capacity')
+    assert {name: made.metadata[name] for name in same} == {name: whole.metadata[name] for name in same}
+
+
 def test_filters_of_parts_merge_into_the_filter_of_the_whole(tmp_path):
   texts = [invented(i, 4000) for i in range(12)]
   whole, *parts = (filter_of(tmp_path, write(tmp_path / f'{a}-{b}', texts[a:b]), capacity=48_000)
