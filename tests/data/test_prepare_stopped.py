@@ -25,11 +25,11 @@ from gptjax.data import prepare
 from gptjax.data.stages import parts
 from prepared import contents
 parts.MIN_BYTES = 9000
-source, folder, clean = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+source, folder, clean, exclude = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
 def work(workers):
   prepare.prepare([source], 'train-bpe:300', str(folder), validation_fraction=0.1, clean=clean,
                   workers=workers, tfds_dir='', on_error='skip', shard_tokens=2000, progress=False, seq_len=4,
-                  clean_without=('short', 'repetition', 'menu') if clean else ())
+                  clean_without=('short', 'repetition', 'menu') if clean else (), exclude=exclude)
 def state():
   if (folder / 'manifest.json').exists():
     return 'complete'
@@ -49,22 +49,25 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.parametrize('clean', ['', pytest.param('webtext', marks=pytest.mark.slow)])
-def test_killed_at_any_change_of_its_files_it_goes_on_to_the_same_bytes(tmp_path, clean):
+@pytest.mark.parametrize('clean, exclude', [
+  ('', False), ('', True), pytest.param('webtext', False, marks=pytest.mark.slow)])
+def test_killed_at_any_change_of_its_files_it_goes_on_to_the_same_bytes(tmp_path, clean, exclude):
   lines = [json.dumps({'text': text}) for text in make_texts(25, longest=80) * 2]
   for i in range(10, 50, 23):
     lines[i] = lines[i][:-9]  # a broken line, to be listed once
   (tmp_path / 'a.jsonl').write_text('\n'.join(lines))
+  test_set = [write_jsonl(tmp_path / 'test.jsonl', make_texts(25, longest=80)[:9])] if exclude else []
   (tmp_path / 'script.py').write_text(KILLED)
   done = subprocess.run(
-    [sys.executable, tmp_path / 'script.py', f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'made', clean],
+    [sys.executable, tmp_path / 'script.py', f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'made', clean,
+     *test_set],
     check=True, capture_output=True, text=True,
     env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])})
   _, *stages = lives = list(map(json.loads, done.stdout.splitlines()))
   for n, _, found in lives:
     assert found == lives[0][2], n
   seen = collections.Counter(state.split()[0] for state in {state for _, state, _ in stages})
-  before = {'judge': 2, 'mark': 1} if clean else {}
+  before = {'judge': 2, 'mark': 1} if clean else {'judge': 2} if exclude else {}
   assert seen == {'nothing': 1, 'settings': 1, **before, 'tokenizer': 1, 'encode': 2, 'join': seen['join'],
                   'complete': 1}, seen
   made = contents(tmp_path / 'made')
@@ -72,6 +75,7 @@ def test_killed_at_any_change_of_its_files_it_goes_on_to_the_same_bytes(tmp_path
   assert made['skipped.txt'].count(b'not JSON') == 2
   manifest = json.loads(made['manifest.json'])
   assert manifest['skipped']['not JSON'] == 2
+  assert not exclude or manifest['skipped']['shares words with a test set'] > 9
   assert not clean or manifest['skipped']['webtext exact_duplicate'] > 20
 
 

@@ -160,7 +160,8 @@ def run_task(texts, stage, task, tasks, n_workers):
     raise InputError(f'--stage={stage}: this method has no such stage, only '
                      f'{" and ".join([*texts[0].method.stages, "report"])}')
   items = [(which, number) for which, text in enumerate(texts) for number in range(count(text, stage))]
-  share = items[task * len(items) // tasks:(task + 1) * len(items) // tasks]
+  first, end = (-(-one * len(items) // tasks) for one in (task, task + 1))  # the first tasks have one more
+  share = items[first:end]
   with _workers(texts, n_workers) as map_items:
     _run(texts, stage, share, map_items)
 
