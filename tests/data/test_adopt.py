@@ -328,7 +328,7 @@ def test_the_command_prints_a_summary_and_exits_with_2(tokenizer, tmp_path):
   assert failed.returncode == 2 and failed.stderr.count('\n') == 1 and not failed.stdout
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 268), min_size=1, max_size=30), min_size=1, max_size=20),
        st.integers(2, 40), st.sampled_from(['llmc', 'nanogpt']), st.integers(1, 50))
 def test_export_and_adopt_are_inverse(tokenizer, tmp_path_factory, lists, shard_tokens, to, block):

@@ -40,8 +40,8 @@ def _ends(file):
 def _recorded_dtype(file):
   metadata = file.beside(f'{file.name}.metadata')
   line = metadata.head(MAX_METADATA).partition(b'\n')[0].strip() if metadata else b''
-  size = line.rpartition(b'|')[2]
-  if not size.isdigit():  # the tokenizer alone
+  _, bar, size = line.rpartition(b'|')
+  if not bar or not size.isdigit():  # the tokenizer alone
     return None
   if int(size) not in DTYPES:
     raise InputError(f'{metadata.path} says that an id has {int(size)} bytes, but those of a corpus have 2 '
