@@ -1,10 +1,13 @@
 """Corpora: sources, cleaning, tokenizers, and the data that training reads.
 
+  adopt       Makes a corpus of files of tokens that another project has written, in place.
   blocks      Reads pieces of documents in source order, from any position, and groups them into blocks for
               workers.
   clean       The WebText recipe (GPT-2, section 2.1)
   corpus      A prepared corpus: its files, and the windows that each batch reads.
   encode      Encodes pieces of documents into token ids and assigns them to a split.
+  export      Writes the tokens of a corpus in the layout of another project.
+  foreign     Files of tokens that other projects write, in the layouts of their own.
   inspect     Inspects a corpus: counts, damage, document lengths, and the text of a document or a batch.
   output      The files that `prepare` writes, and the commits of its progress.
   prepare     Writes a corpus: documents from any source, tokenized, in shards with a manifest.

@@ -107,6 +107,7 @@ def test_how_a_command_ends(error, expected, monkeypatch, capsys):
 
 
 HELP = {name: ['--help'] for name in (
+  'data.adopt', 'data.export',
   'generate.__main__', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect',
   'data.clean.__main__', 'data.tokenizers.__main__', 'evaluate.overlap.__main__', 'evaluate.score',
   'benchmark.__main__', 'benchmark.subjects.train')}
