@@ -28,7 +28,7 @@ from gptjax import defaults
 from gptjax.command import run, streams
 from gptjax.command.parsers.score import BATCH_SIZES, JSON, STRIDES, parser
 from gptjax.config import resolve
-from gptjax.data.tokenizers import special
+from gptjax.data.tokenizers import special, tokenizer_files
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.tasks.language_modelling import windows
@@ -95,7 +95,7 @@ def score(model, tokenizer, texts, *, stride=None, batch_size=None, special_toke
       tokenizer cannot encode, or logits that are NaN.
   """
   if tokenizer is None:
-    raise InputError('there is no tokenizer in the folder of the weights: add its files')
+    raise InputError(tokenizer_files.missing_message('the folder of the weights'))
   texts = [texts] if isinstance(texts, str) else list(texts)
   stride = max(1, model.n_ctx // 2) if stride is None else stride
   STRIDES.require('stride', stride)
