@@ -21,7 +21,8 @@ ARGUMENT = re.compile(r'^--?(?P<name>[A-Za-z][\w.-]*)')
 
 # Flags in prose that are those of other programs.
 OTHERS = {'--user', '--format', '--query', '--spot', '--help', '--version', '--helpfull', '--gres', '--nodes',
-          '--ntasks-per-node', '--requeue', '--signal', '--logdir', '--model', '--model_args', '--tasks'}
+          '--ntasks-per-node', '--requeue', '--signal', '--logdir', '--model', '--model_args', '--tasks',
+          '--include_path'}
 
 
 @functools.cache
