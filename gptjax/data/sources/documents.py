@@ -12,7 +12,8 @@ A source is `KIND:WHERE`:
 
 FIELD may be dotted: `meta.text` is the field `text` of the object, or column, `meta`.
 
-Files may be plain, `.gz` or `.zst`, local or on any file system of fsspec (`gs://`, `s3://`, `memory://`).
+Files may be plain, `.gz`, `.zst` (`.zstd`), `.bz2` or `.xz`, local or on any file system of fsspec (`gs://`,
+`s3://`, `memory://`).
 A source is a list of units (a file, a shard of a data set) in a fixed order, and a unit is a reproducible
 sequence of pieces. So (unit, number of pieces) is a position from which reading can resume.
 """
@@ -22,7 +23,7 @@ import json
 import platform
 import re
 
-from gptjax.data.sources import file_access, files, jsonl
+from gptjax.data.sources import decompression, file_access, files, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
@@ -79,9 +80,9 @@ def _units(source, tfds_dir, tfds_download):
   if not matches:
     raise InputError(f'source {source!r}: no file has this name')
   compressed = [path for path, _ in matches
-                if kind == 'parquet' and path.endswith(file_access.COMPRESSED_SUFFIXES)]
+                if kind == 'parquet' and decompression.format_of(path)]
   if compressed:
-    tool = 'gunzip' if compressed[0].endswith('.gz') else 'zstd -d'
+    tool = decompression.format_of(compressed[0]).command
     raise InputError(f'{compressed[0]} is compressed Parquet, which cannot be read in parts: decompress it '
                      f'with {tool} (Parquet compresses its columns itself)')
   return [Unit(kind, path, size, field) for path, size in matches]
@@ -153,7 +154,7 @@ def pieces(unit, separator, tfds_dir):
 
 def is_uncompressed(unit):
   """Whether the size of a unit is about the size of its text: a file without compression."""
-  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(file_access.COMPRESSED_SUFFIXES)
+  return unit.kind in ('text', 'jsonl', 'tar') and not decompression.format_of(unit.path)
 
 
 def usable_pieces(unit, separator, tfds_dir):

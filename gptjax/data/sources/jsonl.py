@@ -1,6 +1,6 @@
 """Documents from files of JSON objects, one per line."""
 
-from gptjax.data.sources import fields, file_access, files
+from gptjax.data.sources import decompression, fields, file_access, files
 from gptjax.storage.files import bounded
 
 
@@ -15,7 +15,7 @@ def pieces(path, field):
         if number == 1:
           files.skip_byte_order_mark(file)
         line, complete = _read_line(file)
-      except file_access.DamagedFile as error:
+      except decompression.DamagedFile as error:
         yield files.Piece('', location, problem=error.args[0])
         return
       if not line:
