@@ -1,10 +1,13 @@
-"""Reads documents from sources: text, JSON lines, Parquet, TFDS, corpora, Python's own documentation.
+"""Reads documents from sources: text, JSON lines, tables, TFDS, corpora, Python's own documentation.
 
 A source is `KIND:WHERE`:
 
     text:GLOB                         one document per file, or split at a separator
     jsonl:GLOB[:FIELD]                one JSON object per line; FIELD is `text` by default
     parquet:GLOB[:FIELD]              one document per row of a table
+    arrow:GLOB[:FIELD]                the same, of Arrow files
+    arrow:FOLDER[:SPLIT][:FIELD]      the same, of a folder of the library `datasets`; SPLIT is `train` by
+                                      default, and only given if the folder has splits
     tar:GLOB                          archives: one document per file in them, or split at a separator
     tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` by default
     corpus:FOLDER[:SPLIT]             a prepared corpus; SPLIT is `train` by default
@@ -29,7 +32,7 @@ from gptjax.errors import InputError
 from gptjax.storage.files import paths
 from gptjax.text.redacted import redacted, redacted_values
 
-KINDS = ('text', 'jsonl', 'parquet', 'tar', 'tfds', 'corpus', 'python')
+KINDS = ('text', 'jsonl', 'parquet', 'arrow', 'tar', 'tfds', 'corpus', 'python')
 
 
 def units(sources, tfds_dir, tfds_download=False):
@@ -61,8 +64,8 @@ def _units(source, tfds_dir, tfds_download):
     if '://' not in source and not colon and file_access.find_files(source):
       raise InputError(f'source {source!r} has no kind: write {_kind_of(source)}:{source}')
     raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
-                     'parquet:GLOB[:FIELD], tar:GLOB, tfds:NAME[/CONFIG][:SPLIT][:FIELD], '
-                     'corpus:FOLDER[:SPLIT], python:')
+                     'parquet:GLOB[:FIELD], arrow:GLOB[:FIELD], arrow:FOLDER[:SPLIT][:FIELD], tar:GLOB, '
+                     'tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], python:')
   if kind == 'python':
     return [Unit('python', platform.python_version(), 0)]
   if kind == 'tfds':
@@ -71,8 +74,12 @@ def _units(source, tfds_dir, tfds_download):
   if kind == 'corpus':
     from gptjax.data.sources import corpus
     return corpus.units(where)
-  matches, field = file_access.find_files(where), ''
-  if kind not in ('text', 'tar'):
+  if kind == 'arrow':
+    from gptjax.data.sources.columns import datasets_folder
+    matches, field = datasets_folder.find(where)
+  else:
+    matches, field = file_access.find_files(where), ''
+  if kind in ('jsonl', 'parquet'):
     field = DEFAULT_FIELD
     pattern, _, last = where.rpartition(':')
     if not matches and pattern and re.fullmatch(r'[^/*]+', last):
@@ -144,8 +151,11 @@ def pieces(unit, separator, tfds_dir):
   if unit.kind == 'jsonl':
     return jsonl.pieces(unit.path, unit.field)
   if unit.kind == 'parquet':
-    from gptjax.data.sources import parquet
+    from gptjax.data.sources.columns import parquet
     return parquet.pieces(unit.path, unit.field)
+  if unit.kind == 'arrow':
+    from gptjax.data.sources.columns import arrow
+    return arrow.pieces(unit.path, unit.field)
   if unit.kind == 'tar':
     from gptjax.data.sources import tar
     return tar.pieces(unit.path, separator)

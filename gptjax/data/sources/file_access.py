@@ -30,6 +30,24 @@ def find_files(pattern):
   return [(path, Path(path).stat().st_size) for path in paths if Path(path).is_file()]
 
 
+def is_folder(path):
+  """Whether there is a folder of this name, here or at a URL.
+
+  Raises:
+    ValueError: the file system cannot be accessed.
+  """
+  if '://' not in path:
+    return Path(path).is_dir()
+  with _read_errors(path):
+    return _repeated(path, lambda: _is_remote_folder(path))
+
+
+def _is_remote_folder(url):
+  import fsspec
+  system, path = fsspec.core.url_to_fs(url, **buckets.file_system_options(url))
+  return not glob.has_magic(path) and system.isdir(path)
+
+
 def _find_remote(pattern):
   import fsspec
   system, path = fsspec.core.url_to_fs(pattern, **buckets.file_system_options(pattern))

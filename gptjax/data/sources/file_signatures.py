@@ -14,6 +14,8 @@ _PREFIXES = (
   (b'\x1f\x8b', 'gzip data', 'its name must end in .gz'),
   (b'\x28\xb5\x2f\xfd', 'zstd data', 'its name must end in .zst'),
   (b'\xfd7zXZ\x00', 'xz data', 'its name must end in .xz'),
+  (b'ARROW1\0\0', 'an Arrow file', 'read it by arrow:'),
+  (b'\xff\xff\xff\xff', 'an Arrow file', 'read it by arrow:'),
   (b'PK\x03\x04', 'a zip archive', 'unpack it first'))
 # Formats that start with letters, as text may, followed by bytes that text does not have: for bzip2 the mark
 # of a block or the end of an empty file; for Parquet the first field of a Thrift header.

@@ -8,6 +8,7 @@ import lzma
 import tarfile
 
 import pyarrow
+import pyarrow.ipc
 import pytest
 from pyarrow import parquet
 from source_files import COMPRESSED, TEXTS, compress, jsonl, problems, read, texts
@@ -32,6 +33,31 @@ def test_dotted_fields(tmp_path):
     assert problem.startswith("no such field: 'meta.words'")
   (_, problem), *_ = problems(read(f'parquet:{tmp_path}/a.parquet:meta.words'))
   assert problem.endswith('there are meta, meta.n, meta.text, meta.url') or 'meta.url' in problem
+
+
+NESTED = [{'domain': 'top', 'meta': None, 'a': {'title': 'no', 'b': {
+            'text': 'one', 'url': 'http://a.example/', 'domain': 'a'}}},
+          {'a': {'b': {'text': 'two', 'url': None}}, 'meta': {'url': 'http://b.example/'}}]
+
+
+@pytest.mark.parametrize('kind', ['jsonl', 'parquet', 'arrow'])
+def test_the_origin_beside_a_dotted_text(tmp_path, kind):
+  """Under the prefix of the text too, after those under which it is looked up for any text."""
+  path = tmp_path / 'a.zst'
+  if kind == 'jsonl':
+    path.write_bytes(compress(''.join(json.dumps(record) + '\n' for record in NESTED).encode(), '.zst'))
+  elif kind == 'parquet':
+    path = tmp_path / 'a'
+    parquet.write_table(pyarrow.Table.from_pylist(NESTED), path)
+  else:
+    made, table = io.BytesIO(), pyarrow.Table.from_pylist(NESTED)
+    with pyarrow.ipc.new_stream(made, table.schema) as writer:
+      writer.write_table(table)
+    path.write_bytes(compress(made.getvalue(), '.zst'))
+  found = read(f'{kind}:{path}:a.b.text')
+  assert texts(found) == ['one', 'two']
+  assert [piece.fields for piece in found] == [
+    {'url': 'http://a.example/', 'domain': 'top'}, {'url': 'http://b.example/'}]
 
 
 @pytest.mark.parametrize('record, origin', [
@@ -143,7 +169,7 @@ def archive(layout):
   ('\ufefftext'.encode('utf-16-be'), 'UTF-16'), (pyarrow.compress(b'x', 'zstd', asbytes=True), 'zstd data'),
   (bz2.compress(b'x'), 'bzip2 data'), (bz2.compress(b''), 'bzip2 data'), (lzma.compress(b'x'), 'xz data'),
   (b'PK\3\4...', 'a zip archive'), (b'%PDF-1.5', 'a PDF file'),
-  (table('a', 'b'), 'a Parquet file'), (table(), 'a Parquet file'),
+  (b'ARROW1\0\0', 'an Arrow file'), (table('a', 'b'), 'a Parquet file'), (table(), 'a Parquet file'),
   *((archive(layout), 'a tar archive') for layout in (
     tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)),
   ('text'.encode('utf-16-le'), 'NUL bytes: the first one at byte 1 '),
