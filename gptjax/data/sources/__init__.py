@@ -11,6 +11,7 @@
                    line.
   file_signatures  Recognizes files that are not UTF-8 text by their first bytes or a NUL byte.
   files            Documents, in pieces of bounded size, from text files and from text in memory.
+  hub_revisions    Pins URLs of the Hugging Face Hub to a commit.
   jsonl            Documents from files of JSON objects, one per line.
   python           English text that ships with Python: the language reference and the docstrings of the
                    standard library.

@@ -16,7 +16,7 @@ A source is `KIND:WHERE`:
 FIELD may be dotted: `meta.text` is the field `text` of the object, or column, `meta`.
 
 Files may be plain, `.gz`, `.zst` (`.zstd`), `.bz2` or `.xz`, local or on any file system of fsspec (`gs://`,
-`s3://`, `memory://`).
+`s3://`, `hf://`, `memory://`).
 A source is a list of units (a file, a shard of a data set) in a fixed order, and a unit is a reproducible
 sequence of pieces. So (unit, number of pieces) is a position from which reading can resume.
 """
@@ -26,7 +26,7 @@ import json
 import platform
 import re
 
-from gptjax.data.sources import decompression, file_access, files, jsonl
+from gptjax.data.sources import decompression, file_access, files, hub_revisions, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
@@ -48,6 +48,7 @@ def units(sources, tfds_dir, tfds_download=False):
   """
   if not sources:
     raise InputError('no source: give at least one --source=KIND:WHERE')
+  hub_revisions.forget()
   return [unit for source in sources for unit in _units(source, tfds_dir, tfds_download)]
 
 
@@ -98,6 +99,8 @@ def _units(source, tfds_dir, tfds_download):
 def recorded_sources(sources, units):
   """Return the redacted sources, to be recorded in files; the field of each source is retained.
 
+  Sources on the Hugging Face Hub are recorded with the commit that `units` has read.
+
   Args:
     sources: list of KIND:WHERE.
     units: their units.
@@ -105,6 +108,8 @@ def recorded_sources(sources, units):
   names = {f':{unit.field}' for unit in units if unit.field}
   recorded = []
   for source in sources:
+    kind, colon, where = source.partition(':')
+    source = f'{kind}{colon}{hub_revisions.pinned(where)}'
     shown = redacted(source)
     field = next((name for name in names if source.endswith(name) and not shown.endswith(name)), '')
     recorded.append(shown + field)

@@ -5,7 +5,7 @@ import glob
 import io
 from pathlib import Path
 
-from gptjax.data.sources import decompression
+from gptjax.data.sources import decompression, hub_revisions
 from gptjax.errors import InputError
 from gptjax.storage.files import buckets, paths
 from gptjax.storage.files.paths import Url
@@ -17,6 +17,8 @@ CHUNK = 1 << 20  # bytes read at a time
 
 def find_files(pattern):
   """Return [(path, bytes)] of the files that match a glob pattern (also `**`), sorted by name; may be [].
+
+  Paths on the Hugging Face Hub have the commit in them, see `hub_revisions`.
 
   Raises:
     ValueError: the file system cannot be accessed.
@@ -44,12 +46,14 @@ def is_folder(path):
 
 def _is_remote_folder(url):
   import fsspec
+  url = hub_revisions.pinned(url)
   system, path = fsspec.core.url_to_fs(url, **buckets.file_system_options(url))
   return not glob.has_magic(path) and system.isdir(path)
 
 
 def _find_remote(pattern):
   import fsspec
+  pattern = hub_revisions.pinned(pattern)
   system, path = fsspec.core.url_to_fs(pattern, **buckets.file_system_options(pattern))
   details = system.glob(path, detail=True) if glob.has_magic(path) else (
     {path: system.info(path)} if system.exists(path) else {})
