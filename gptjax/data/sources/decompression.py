@@ -23,8 +23,8 @@ class DamagedFile(Exception):
 class Format(NamedTuple):
   """A format of compressed files."""
   suffixes: tuple
-  command: str   # decompresses a file
-  open: object   # function from the raw file to an object with `read1`
+  command: str    # decompresses a file
+  reader: object  # function from the raw file to an object with `read1`
 
 
 def _open_zstd(raw):
@@ -61,7 +61,7 @@ class Decompressed(io.RawIOBase):
       raw: the open file, closed with this one.
       path: its name, for messages.
     """
-    self._source, self._raw, self._path, self._empty = kind.open(raw), raw, path, True
+    self._source, self._raw, self._path, self._empty = kind.reader(raw), raw, path, True
 
   def readable(self):
     return True

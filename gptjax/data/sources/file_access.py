@@ -32,6 +32,11 @@ def find_files(pattern):
   return [(path, Path(path).stat().st_size) for path in paths if Path(path).is_file()]
 
 
+def files_in(folder):
+  """Return {name: (path, bytes)} of the files in a folder, here or at a URL."""
+  return {path.rpartition('/')[2]: (path, size) for path, size in find_files(f'{glob.escape(folder)}/*')}
+
+
 def is_folder(path):
   """Whether there is a folder of this name, here or at a URL.
 

@@ -8,7 +8,6 @@
 Folders may be untrusted: names in them that lead out of the folder are rejected. Nothing in them is run.
 """
 
-import glob
 import re
 
 from gptjax.data.sources import file_access
@@ -43,7 +42,7 @@ def find(where):
 
 def _folder(folder, suffixes):
   """Return the files and the field of a folder."""
-  entries = _entries(folder)
+  entries = file_access.files_in(folder)
   if DICTIONARY not in entries and STATE in entries:
     if len(suffixes) > 1:
       raise InputError(f'{folder} has one split: write arrow:{folder}:FIELD')
@@ -52,19 +51,13 @@ def _folder(folder, suffixes):
   if DICTIONARY in entries:
     splits = _read(entries, DICTIONARY).get('splits')
     _require_split(folder, split, splits)
-    return _saved_files(f'{folder}/{split}', _entries(f'{folder}/{split}')), field
+    return _saved_files(f'{folder}/{split}', file_access.files_in(f'{folder}/{split}')), field
   if INFO in entries:
     splits = _read(entries, INFO).get('splits')
     _require_split(folder, split, splits)
     return _prepared_files(folder, entries, split, splits), field
   raise InputError(f'{folder} has neither {STATE}, {DICTIONARY} nor {INFO}, so it is not a folder of the '
                    f'library datasets: give its files, arrow:{folder}/*.arrow')
-
-
-def _entries(folder):
-  """Return {name: (path, bytes)} of the files in a folder."""
-  return {path.rpartition('/')[2]: (path, size)
-          for path, size in file_access.find_files(f'{glob.escape(folder)}/*')}
 
 
 def _read(entries, name):
