@@ -20,7 +20,10 @@ def parser():
                  example="python -m gptjax.data.prepare --source='jsonl:books/*.jsonl.gz:text' "
                  '--tokenizer=gpt2 --out=corpora/books --workers=8')
   add = flags.add_argument
-  add('--source', action='append', required=True, help='KIND:WHERE; repeatable')
+  add('--source', action='append', required=True,
+      help='text:GLOB, tar:GLOB, jsonl:GLOB[:FIELD], parquet:GLOB[:FIELD], arrow:GLOB[:FIELD], '
+           'arrow:FOLDER[:SPLIT][:FIELD], tfds:NAME[:SPLIT][:FIELD], corpus:FOLDER[:SPLIT] or python:, where '
+           'files may be .gz, .zst, .bz2 or .xz, and URLs (gs://, s3://, hf://); repeatable')
   add('--tokenizer', required=True,
       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, char:DIR, sentencepiece:FILE, train-bpe:N or train-char')
   add('--out', type=paths.bucket_flag, required=True,
