@@ -221,7 +221,8 @@ def _filter(job, state):
     first_pieces = (item for item in blocks.label_pieces(job.reading, position, ()) if item[1].start == 0)
     work = blocks.make_blocks(first_pieces, position, lambda after, piece: (
       after.documents - 1, piece.digest, piece.text, piece.fields))
-    with (contextlib.closing(duplicates.FeatureColumns(job.out, position.documents)) as columns,
+    with (contextlib.closing(duplicates.FeatureColumns(job.out, position.documents,
+                                                        job.reading.recipe.near)) as columns,
           Progress(job, state, columns, 'judging', position) as progress):
       for block, features in workers.map_in_order(duplicates.make_feature_function, [job.reading.recipe],
                                                   work, job.workers):

@@ -13,7 +13,7 @@ import numpy as np
 
 from gptjax.command import bars, run
 from gptjax.command.flag_types import Listed, integer, real
-from gptjax.data.clean import duplicates, webtext
+from gptjax.data.clean import duplicates, near_duplicates, webtext
 from gptjax.data.sources import files
 
 PHRASES = 1000  # of each document
@@ -23,10 +23,10 @@ SIMILARITIES = [0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
 def make_pairs(similarity, n):
   """[text]: n documents, each followed by a document with the given similarity to it."""
   shared = round(2 * PHRASES * similarity / (1 + similarity))
-  length, texts = PHRASES + duplicates.SHINGLE_WORDS - 1, []
+  length, texts = PHRASES + near_duplicates.SHINGLE_WORDS - 1, []
   for i in range(n):
     first = [f'{i}:{at}' for at in range(length)]
-    same = shared + duplicates.SHINGLE_WORDS - 1 if shared else 0
+    same = shared + near_duplicates.SHINGLE_WORDS - 1 if shared else 0
     texts += [' '.join(first), ' '.join([*first[:same], *(f'{i}.{at}' for at in range(same, length))])]
   return texts
 
@@ -37,7 +37,7 @@ def recall(texts):
   recipe = webtext.make_recipe('webtext', others, '', '')
   judge = duplicates.make_feature_function(recipe)
   with tempfile.TemporaryDirectory() as folder:
-    columns = duplicates.FeatureColumns(Path(folder), 0)
+    columns = duplicates.FeatureColumns(Path(folder), 0, recipe.near)
     columns.add(judge([(i, files.text_digest(text), text, {}) for i, text in enumerate(texts)]), len(texts))
     columns.complete()
     duplicates.write_verdicts(Path(folder), recipe, len(texts))

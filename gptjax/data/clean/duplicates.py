@@ -1,29 +1,21 @@
 """Filters all documents before a corpus is written: the filters of the recipe, then duplicates.
 
-The features of the documents are columns on disk, one row per document: a verdict of 1 byte, keys of 168
-bytes, a signature of 480 bytes. Finding duplicates needs arrays of 8 bytes per document in memory. The
-result depends only on the order of the documents: the earlier one is kept.
-
-Near duplicates are found by MinHash (Broder 1997) over shingles of 5 words, with `datasketch`: it is
-maintained since 2015, widely used, needs only NumPy, and its permutation scheme has a name and a seed, so
-that later versions give the same result. `rensa`, written in Rust, is faster, but young and not yet at
-version 1. Of a document with several pieces, only the first one is compared.
+The features of the documents are columns on disk, one row per document: a verdict of 1 byte, and, in the
+standard preset of `near_duplicates`, keys of 168 bytes and a signature of 480 bytes. Finding duplicates needs
+arrays of 8 bytes per document in memory. The result depends only on the order of the documents: the earlier
+one is kept. Of a document with several pieces, only the first one is compared.
 """
 
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.data.clean import webtext
+from gptjax.data.clean import near_duplicates, webtext
 from gptjax.storage.files import atomic, local
 
 VERDICTS, KEYS, SIGNATURES = 'verdicts.bin', 'keys.bin', 'signatures.bin'
 FILES = (VERDICTS, KEYS, SIGNATURES)
 FINAL_VERDICTS = 'judged.bin'
-SHINGLE_WORDS = 5
-BANDS, ROWS = 20, 6     # 99.8 % of the pairs with a similarity of 0.8 share a band, 27 % with 0.5
-MIN_SIMILARITY = 0.8    # equal share of the signatures of two near duplicates
 CHUNK_ROWS = 1 << 16
 
 
@@ -31,67 +23,45 @@ class DocumentFeatures(NamedTuple):
   """Verdicts, keys and signatures of the documents of a block; arrays with one row per document."""
   numbers: np.ndarray      # int64: index of the document in the whole source
   verdicts: np.ndarray     # uint8: the number of the filter that removes it, or 0
-  keys: np.ndarray         # uint64[1 + BANDS]: hashes of the text and of each band of the signature
-  signatures: np.ndarray   # uint32[BANDS * ROWS]
+  keys: np.ndarray         # uint64[1 + bands]: hashes of the text and of each band of the signature
+  signatures: np.ndarray   # uint32[bands * rows]
   n_bytes: int
   no_origin: int             # documents without a url or domain
 
 
 def make_feature_function(recipe):
   """Return the function for workers: a list of (number, digest, text, fields) -> DocumentFeatures."""
-  from datasketch import MinHash
-  blank = MinHash(BANDS * ROWS, seed=1, hashfunc=int, scheme='affine32')
-  near = 'near_duplicate' in recipe.filters
+  near = recipe.near
 
   def compute_features(pieces):
     n = len(pieces)
-    verdicts = np.zeros(n, np.uint8)
-    keys, signatures = np.zeros((n, 1 + BANDS), np.uint64), np.zeros((n, BANDS * ROWS), np.uint32)
-    n_bytes, no_origin = 0, 0
+    verdicts, keys = np.zeros(n, np.uint8), np.zeros((n, 1 + near.bands), np.uint64)
+    signatures = np.zeros((n, near.bands * near.rows), np.uint32)
+    kept, n_bytes, no_origin = {}, 0, 0  # kept: {index: words}
     for i, (_, digest, text, fields) in enumerate(pieces):
       document = webtext.make_document(text, fields)
       n_bytes += len(text)
       no_origin += not webtext.get_domain(fields)
       verdicts[i] = webtext.find_filter(document, recipe)
       keys[i, 0] = int.from_bytes(digest[:8], 'little')
-      if near and not verdicts[i]:
-        signatures[i] = _signature(document.words, blank.copy())
-        keys[i, 1:] = _band_keys(signatures[i])
+      if not verdicts[i]:
+        kept[i] = document.words
+    if 'near_duplicate' in recipe.filters and kept:
+      signatures[list(kept)] = near_duplicates.signatures(list(kept.values()), near)
+      keys[list(kept), 1:] = near_duplicates.band_keys(signatures[list(kept)], near)
     return DocumentFeatures(np.array([p[0] for p in pieces], np.int64), verdicts, keys, signatures, n_bytes,
                             no_origin)
 
   return compute_features
 
 
-def _signature(words, sketch):
-  """Return uint32[BANDS * ROWS]: the MinHash of the shingles of SHINGLE_WORDS words, in lower case."""
-  hashes = np.fromiter((zlib.crc32(word.lower().encode()) for word in words), np.uint64, len(words))
-  phrases = np.zeros(max(1, len(words) - SHINGLE_WORDS + 1), np.uint64)
-  for i in range(min(SHINGLE_WORDS, len(words))):
-    phrases = phrases * np.uint64(0x9E3779B97F4A7C15) + hashes[i:i + len(phrases)]
-  phrases = np.unique((phrases ^ (phrases >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) >>
-                      np.uint64(32))
-  for start in range(0, len(phrases), 2048):  # so that the intermediate products fit in the CPU cache
-    sketch.update_batch(phrases[start:start + 2048].tolist())
-  return sketch.hashvalues
-
-
-def _band_keys(signature):
-  """Return uint64[BANDS]: a hash of the ROWS numbers of each band."""
-  keys = np.zeros(BANDS, np.uint64)
-  for column in signature.reshape(BANDS, ROWS).T.astype(np.uint64):
-    keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
-    keys ^= keys >> np.uint64(32)
-  return keys
-
-
 class FeatureColumns:
   """The features of all documents so far, in files."""
 
-  def __init__(self, folder, documents):
+  def __init__(self, folder, documents, near):
     """Resume after the rows of the first `documents` documents."""
     self.documents = documents
-    widths = (1, 8 * (1 + BANDS), 4 * BANDS * ROWS)
+    widths = (1, 8 * (1 + near.bands), 4 * near.bands * near.rows)
     self._files = [local.AppendOnlyFile(folder / name, width * documents)
                    for name, width in zip(FILES, widths, strict=True)]
 
@@ -122,16 +92,16 @@ def write_verdicts(folder, recipe, documents):
   assert len(verdicts) == documents, (folder, documents)
   if documents and 'exact_duplicate' in recipe.filters:
     kept = np.flatnonzero(verdicts == 0)
-    earliest = _earliest(_key(folder, 0, documents)[kept], kept)
+    earliest = _earliest(_key(folder, 0, documents, recipe.near)[kept], kept)
     verdicts[kept[earliest < kept]] = 1 + webtext.FILTERS.index('exact_duplicate')
   if documents and 'near_duplicate' in recipe.filters:
-    _mark_near(folder, verdicts)
+    _mark_near(folder, verdicts, recipe.near)
   atomic.write(folder / FINAL_VERDICTS, verdicts.tobytes())
 
 
-def _key(folder, number, documents):
+def _key(folder, number, documents, near):
   """Return uint64[documents]: a column of KEYS, read CHUNK_ROWS rows at a time."""
-  column, width = np.empty(documents, np.uint64), 1 + BANDS
+  column, width = np.empty(documents, np.uint64), 1 + near.bands
   with local.opened(folder / KEYS) as file:
     for start in range(0, documents, CHUNK_ROWS):
       rows = local.array(file, np.uint64, CHUNK_ROWS * width).reshape(-1, width)
@@ -145,15 +115,15 @@ def _earliest(keys, numbers):
   return numbers[first][group]
 
 
-def _mark_near(folder, verdicts):
+def _mark_near(folder, verdicts, near):
   """Mark documents with a signature similar to that of the first document that shares a band."""
   kept = np.flatnonzero(verdicts == 0)
-  signatures = local.mapped(folder / SIGNATURES, np.uint32, (len(verdicts), BANDS * ROWS))
-  near = np.zeros(len(verdicts), bool)
-  for band in range(BANDS):
-    earliest = _earliest(_key(folder, 1 + band, len(verdicts))[kept], kept)
+  signatures = local.mapped(folder / SIGNATURES, np.uint32, (len(verdicts), near.bands * near.rows))
+  marked = np.zeros(len(verdicts), bool)
+  for band in range(near.bands):
+    earliest = _earliest(_key(folder, 1 + band, len(verdicts), near)[kept], kept)
     for chunk in np.array_split(np.flatnonzero(earliest < kept),
                                1 + len(kept) // CHUNK_ROWS):
-      equal = signatures[kept[chunk]] == signatures[earliest[chunk]]
-      near[kept[chunk][equal.mean(axis=1) >= MIN_SIMILARITY]] = True
-  verdicts[near] = 1 + webtext.FILTERS.index('near_duplicate')
+      same = near_duplicates.is_near(signatures[kept[chunk]], signatures[earliest[chunk]], near)
+      marked[kept[chunk][same]] = True
+  verdicts[marked] = 1 + webtext.FILTERS.index('near_duplicate')

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from gptjax.data.clean import near_duplicates
 from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
 from gptjax.storage.files import cache, local, paths
@@ -30,6 +31,7 @@ class Recipe(NamedTuple):
   domains: frozenset    # blocked domains
   titles: frozenset     # of Wikipedia pages, from `normalize_title`
   description: str      # all of this in one line, for the manifest
+  near: near_duplicates.Near = near_duplicates.PRESETS['standard']  # of the filter near_duplicate
 
   def reason(self, verdict):
     """Return the reason under which documents with this verdict, a number from 1, are counted."""
@@ -44,7 +46,7 @@ class Document(NamedTuple):
   lines: list      # without blank lines
 
 
-def make_recipe(name, without, blocked_domains, wikipedia_titles):
+def make_recipe(name, without, blocked_domains, wikipedia_titles, near=near_duplicates.PRESETS['standard']):
   """Return the recipe called `name`.
 
   Args:
@@ -55,6 +57,7 @@ def make_recipe(name, without, blocked_domains, wikipedia_titles):
       `domains.txt` in GPT-2's repository has this format, but it is not a blocklist: it counts the pages of
       each site in WebText.
     wikipedia_titles: file with one title per line; '': none.
+    near: near_duplicates.Near: which pairs of documents are near duplicates.
 
   Raises:
     ValueError: unknown recipe or filter, or an unreadable file.
@@ -72,7 +75,9 @@ def make_recipe(name, without, blocked_domains, wikipedia_titles):
   for label, names in (('blocked domains', domains), ('Wikipedia titles', titles)):
     if names:
       parts.append(f'{label} {tokenizer_files.digest(repr(sorted(names)).encode())[:16]}')
-  return Recipe(filters, domains, titles, ', '.join(parts))
+  if 'near_duplicate' in filters:
+    parts.append(f'near {near_duplicates.describe(near)}')
+  return Recipe(filters, domains, titles, ', '.join(parts), near)
 
 
 def _lines(path):
