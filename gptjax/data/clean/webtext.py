@@ -10,8 +10,11 @@ two filters of duplicates run after all others, see `duplicates`.
 
 import collections
 import re
+import string
 import unicodedata
 from typing import NamedTuple
+
+import numpy as np
 
 from gptjax.data.clean import near_duplicates
 from gptjax.data.tokenizers import tokenizer_files
@@ -44,6 +47,7 @@ class Document(NamedTuple):
   fields: dict     # `url`, `domain` and `title` where present (see `fields.origin_fields`)
   words: list      # separated by white space
   lines: list      # without blank lines
+  characters: int  # of all words
 
 
 def make_recipe(name, without, blocked_domains, wikipedia_titles, near=near_duplicates.PRESETS['standard']):
@@ -100,7 +104,8 @@ def find_filter(document, recipe):
 
 def make_document(text, fields):
   """Return the Document of a text and the fields of its record."""
-  return Document(text, fields, text.split(), [s for s in map(str.strip, text.split('\n')) if s])
+  words, lines = text.split(), [s for s in map(str.strip, text.split('\n')) if s]
+  return Document(text, fields, words, lines, len(''.join(words)))
 
 
 _SCHEME, _REST, _PORT = re.compile(r'[a-z][a-z0-9+.-]*://'), re.compile(r'[/?#]'), re.compile(r':\d*$')
@@ -142,7 +147,9 @@ def normalize_title(title):
   return _SITE.sub('', ' '.join(title.split())).strip().lower()
 
 
-# The filters; `clean_examples.DESCRIPTIONS` describes them.
+# The filters; `clean_examples.DESCRIPTIONS` describes them. Python loops over characters, words and phrases
+# would take most of the time of `prepare`: filters compute bounds first, which decide nearly always. The
+# tests have the plain rules.
 
 
 def blocked_domain(document, recipe):
@@ -173,34 +180,84 @@ COMMON = frozenset(_COMMON.split())
 _EDGES = '.,;:!?"\'()[]{}<>*_-\u2018\u2019\u201c\u201d'
 
 
+class _CommonWords(dict):
+  """{word: whether it is a common one without its punctuation}, computed where a word is looked up."""
+  MAX_WORDS, MAX_LENGTH = 1 << 16, 20  # that are stored: up to 10 MB
+
+  def __missing__(self, word):
+    common = word.strip(_EDGES).lower() in COMMON
+    if len(word) <= self.MAX_LENGTH:
+      if len(self) >= self.MAX_WORDS:
+        self.clear()
+      self[word] = common
+    return common
+
+
+_common = _CommonWords()
+_ASCII_LETTERS = string.ascii_letters.encode()
+
+
+def _count_ascii(text):
+  """Return (number of ASCII letters, number of characters that are not ASCII)."""
+  data = text.encode('ascii', 'ignore')
+  return len(data) - len(data.translate(None, _ASCII_LETTERS)), len(text) - len(data)
+
+
 def not_english(document, recipe):
   del recipe
-  words = [word.strip(_EDGES).lower() for word in document.words]
-  if sum(word in COMMON for word in words) < 0.15 * len(words):
+  if sum(map(_common.__getitem__, document.words)) < 0.15 * len(document.words):
     return True
+  letters, others = _count_ascii(document.text)
+  if others <= 0.1 * max(1, letters + others):  # even if all others are letters
+    return False
   foreign = sum(c.isalpha() for c in document.text if c > '\x7f')
-  return foreign > 0.1 * max(1, sum(map(str.isalpha, document.text)))
+  return foreign > 0.1 * max(1, letters + foreign)
 
 
 def symbols(document, recipe):
   del recipe
-  letters = sum(map(str.isalpha, document.text))
-  return letters < 0.7 * sum(map(len, document.words))
+  letters, others = _count_ascii(document.text)
+  least = 0.7 * document.characters
+  return letters < least and (letters + others < least or sum(map(str.isalpha, document.text)) < least)
 
 
 def word_length(document, recipe):
   del recipe
-  return not 3 <= sum(map(len, document.words)) / max(1, len(document.words)) <= 10
+  return not 3 <= document.characters / max(1, len(document.words)) <= 10
 
 
 def repetition(document, recipe):
   del recipe
   if len(document.lines) - len(set(document.lines)) > 0.3 * len(document.lines):
     return True
+  if not _may_repeat(document.words, 0.15 * document.characters):
+    return False
   words = document.words
   phrases = collections.Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
   phrase, times = max(phrases.items(), key=lambda item: item[1], default=((), 0))
-  return times > 2 and times * sum(map(len, phrase)) > 0.15 * sum(map(len, words))
+  return times > 2 and times * sum(map(len, phrase)) > 0.15 * document.characters
+
+
+def _may_repeat(words, characters):
+  """Whether one phrase of 4 words may occur 3 times and have more than so many characters in all.
+
+  A phrase that occurs n times has a hash that occurs n times. The hashes differ between processes, but they
+  decide only whether `repetition` counts the phrases.
+  """
+  n = len(words)
+  if n < 6:
+    return False
+  hashes = np.fromiter(map(hash, words), np.int64, n).view(np.uint64)
+  phrases = hashes[:-3]
+  for i in (1, 2, 3):
+    phrases = phrases * np.uint64(near_duplicates.P) + hashes[i:n - 3 + i]
+  phrases.sort()
+  if not (phrases[2:] == phrases[:-2]).any():
+    return False
+  ends = np.cumsum(np.fromiter(map(len, words), np.int64, n))
+  longest = max(ends[3], (ends[4:] - ends[:-4]).max())
+  times = max(3, int(characters / longest))  # the least number of a phrase that is as long as the longest
+  return times <= len(phrases) and bool((phrases[times - 1:] == phrases[:len(phrases) - times + 1]).any())
 
 
 def menu(document, recipe):
@@ -215,9 +272,18 @@ _PLACEHOLDERS = re.compile(
   r'|your browser does not support', re.IGNORECASE)
 
 
+# A text that the expression matches has one of these parts in lower case, or one of the four letters beyond
+# ASCII that match an `i`, an `s` or a `k` if case is ignored. Parts are found much faster.
+_PARTS, _ODD_LETTERS = ('lorem', 'javascript', 'denied', '404', 'page', 'browser'), '\u0130\u0131\u017f\u212a'
+
+
 def placeholder(document, recipe):
   del recipe
-  return len(document.words) < 400 and bool(_PLACEHOLDERS.search(document.text))
+  if len(document.words) >= 400:
+    return False
+  text, lower = document.text, document.text.lower()
+  may_match = any(part in lower for part in _PARTS) or any(letter in text for letter in _ODD_LETTERS)
+  return may_match and bool(_PLACEHOLDERS.search(text))
 
 
 FILTER_FUNCTIONS = {f.__name__: f for f in (
