@@ -30,6 +30,7 @@ from gptjax import errors
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
   FRACTIONS,
+  NEAR_FLAGS,
   SEQ_LEN,
   SEQ_LENS,
   SHARD_SIZES,
@@ -39,7 +40,7 @@ from gptjax.command.parsers.prepare import (
 )
 from gptjax.data import blocks, encode, summary, upload, workers
 from gptjax.data import progress as progress_bar
-from gptjax.data.clean import duplicates, webtext
+from gptjax.data.clean import duplicates, near_presets, webtext
 from gptjax.data.corpus import corpus_manifest, held_out, shards
 from gptjax.data.output import Output, Progress, token_dtype
 from gptjax.data.sources import documents
@@ -71,7 +72,7 @@ class Job(NamedTuple):
 def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
             document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
             shard_tokens=SHARD_TOKENS, commit_seconds=2.0, progress=True, seq_len=SEQ_LEN,
-            tfds_download=False, special_tokens=()):
+            tfds_download=False, special_tokens=(), near=None):
   """Write a corpus to the folder `out`, resume writing it, or return if it is already complete.
 
   Args:
@@ -88,6 +89,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
       manifest and listed in `skipped.txt`.
     document_separator: text between documents in a file of `text:`; '': a file is a document.
     clean_without: names of filters of the recipe to disable.
+    near: near_presets.Near: which documents are near duplicates; None: the standard preset.
     blocked_domains, wikipedia_titles: files for the recipe; '': none.
     shard_tokens: tokens per shard.
     commit_seconds: seconds between commits of the progress.
@@ -109,7 +111,7 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   to_train = training.parse_spec(tokenizer)
-  recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles)
+  recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   units = documents.units(source, tfds_dir, tfds_download)
   requested = None if to_train else loading.load(tokenizer)
   settings = {
@@ -310,9 +312,10 @@ def _remove_work(folder):
 def main(arguments):
   flags = vars(parser().parse_args(arguments))
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
+  near = near_presets.resolve(*(flags.pop(name) for name in NEAR_FLAGS))
   without = [name for name in flags.pop('clean_without').split(',') if name]
   start = time.monotonic()
-  manifest = prepare(**flags, document_separator=separator, clean_without=without)
+  manifest = prepare(**flags, document_separator=separator, clean_without=without, near=near)
   print(summary.format_summary(manifest, time.monotonic() - start))
 
 

@@ -204,5 +204,5 @@ DESCRIPTIONS = {
   # These two compare documents; the examples assume that PROSE came first.
   'exact_duplicate': 'The same text as an earlier document.',
   'near_duplicate': 'Its five-word phrases and those of an earlier document have an estimated '
-                    'Jaccard similarity of 80 % or more.',
+                    'Jaccard similarity of 75 % or more, or of --near_threshold.',
 }

@@ -19,33 +19,16 @@ The first four are modulo 2**64. A sum over bytes is the difference of two prefi
 the phrases of many documents at once.
 """
 
-from typing import NamedTuple
-
 import numpy as np
+
+from gptjax.data.clean.near_presets import Near
+
+__all__ = ['Near', 'band_keys', 'is_near', 'recall', 'signature', 'signatures']
 
 SHINGLE_WORDS = 5
 P = 0xD6E8FEB86659FD93             # odd, and so invertible
 P_INVERSE = pow(P, -1, 1 << 64)
 CHUNK_WORDS = 1 << 14              # hashed at once: the arrays fit in the cache of a core
-
-
-class Near(NamedTuple):
-  """Which pairs of documents are near duplicates."""
-  bands: int         # a pair is compared if one of its bands is equal
-  rows: int          # entries of the signature per band
-  threshold: float   # least share of equal entries of a near duplicate, in [0, 1]
-
-
-PRESETS = {  # see `recall`; docs/howto/corpora.md has its values
-  'standard': Near(20, 6, 0.75),  # removes over 90 % of the pairs with a similarity of 0.8, 12 % with 0.7
-  'strict': Near(20, 6, 0.8),     # half of the pairs with 0.8, 1 % with 0.7
-  'precise': Near(32, 8, 0.76),   # as `standard`, but 2 % with 0.7; twice the time and the disk
-  'fineweb': Near(14, 8, 0.0)}    # without a threshold, as FineWeb (Penedo et al. 2024): 56 % with 0.7
-
-
-def describe(near):
-  """Return the numbers in words, for manifests."""
-  return f'{near.bands} bands of {near.rows}, threshold {near.threshold:g}'
 
 
 def _mix(z):
@@ -147,3 +130,27 @@ def band_keys(signatures, near):
 def is_near(a, b, near):
   """Return bool[n]: whether rows of two arrays of n signatures have enough equal entries."""
   return (a == b).sum(axis=1) / (near.bands * near.rows) >= near.threshold
+
+
+def recall(similarity, near):
+  """Return the probability that a pair of documents with a similarity s is removed, b bands of r rows.
+
+  Entries are equal independently, with probability s. A band is equal with s**r, one of b bands with
+  1 - (1 - s**r)**b. The number of equal entries, of n = b * r, is binomial and has to be at least t * n. Both
+  depend on the same entries, so that the result is not the product: with the generating function of a band
+  that is not equal, g(z) = (1 - s + s * z)**r - (s * z)**r, it is
+
+      sum over k >= t * n of: binomial(n, k) * s**k * (1 - s)**(n - k) - coefficient of z**k in g(z)**b
+
+  Two documents with a similarity below 1 are compared only if no earlier document has the equal band.
+  """
+  any_band = np.ones(1)
+  for _ in range(near.rows):
+    any_band = np.convolve(any_band, [1 - similarity, similarity])
+  not_equal = any_band.copy()
+  not_equal[-1] = 0
+  removed, missed = np.ones(1), np.ones(1)
+  for _ in range(near.bands):
+    removed, missed = np.convolve(removed, any_band), np.convolve(missed, not_equal)
+  enough = np.arange(len(removed)) / (len(removed) - 1) >= near.threshold
+  return float((removed - missed)[enough].sum())

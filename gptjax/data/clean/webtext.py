@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.data.clean import near_duplicates
+from gptjax.data.clean import near_presets
 from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
 from gptjax.storage.files import cache, local, paths
@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
   domains: frozenset    # blocked domains
   titles: frozenset     # of Wikipedia pages, from `normalize_title`
   description: str      # all of this in one line, for the manifest
-  near: near_duplicates.Near = near_duplicates.PRESETS['standard']  # of the filter near_duplicate
+  near: near_presets.Near = near_presets.PRESETS['standard']  # for the filter near_duplicate
 
   def reason(self, verdict):
     """Return the reason under which documents with this verdict, a number from 1, are counted."""
@@ -50,7 +50,7 @@ class Document(NamedTuple):
   characters: int  # of all words
 
 
-def make_recipe(name, without, blocked_domains, wikipedia_titles, near=near_duplicates.PRESETS['standard']):
+def make_recipe(name, without, blocked_domains, wikipedia_titles, near=None):
   """Return the recipe called `name`.
 
   Args:
@@ -61,10 +61,10 @@ def make_recipe(name, without, blocked_domains, wikipedia_titles, near=near_dupl
       `domains.txt` in GPT-2's repository has this format, but it is not a blocklist: it counts the pages of
       each site in WebText.
     wikipedia_titles: file with one title per line; '': none.
-    near: near_duplicates.Near: which pairs of documents are near duplicates.
+    near: Near of `near_presets` for the filter near_duplicate; None: the standard preset.
 
   Raises:
-    ValueError: unknown recipe or filter, or an unreadable file.
+    ValueError: unknown recipe or filter, an unreadable file, or `near` without the filter near_duplicate.
   """
   if name not in RECIPES:
     raise InputError(f'clean = {name!r} is not one of {sorted(RECIPES)}')
@@ -72,6 +72,9 @@ def make_recipe(name, without, blocked_domains, wikipedia_titles, near=near_dupl
     raise InputError(f'clean_without: {min(unknown)!r} is not a filter of {name!r}, which has '
                      f'{", ".join(RECIPES[name])}')
   filters = tuple(f for f in RECIPES[name] if f not in without)
+  if near and 'near_duplicate' not in filters:
+    raise InputError('--near and --near_... need the filter near_duplicate: give --clean=webtext too')
+  near = near or near_presets.PRESETS['standard']
   domains = frozenset(line.split()[-1].lower().removeprefix('www.')
                       for line in _lines(blocked_domains))
   titles = frozenset(normalize_title(line) for line in _lines(wikipedia_titles)) - {''}
@@ -80,7 +83,7 @@ def make_recipe(name, without, blocked_domains, wikipedia_titles, near=near_dupl
     if names:
       parts.append(f'{label} {tokenizer_files.digest(repr(sorted(names)).encode())[:16]}')
   if 'near_duplicate' in filters:
-    parts.append(f'near {near_duplicates.describe(near)}')
+    parts.append(f'near {near_presets.describe(near)}')
   return Recipe(filters, domains, titles, ', '.join(parts), near)
 
 
@@ -250,7 +253,7 @@ def _may_repeat(words, characters):
   hashes = np.fromiter(map(hash, words), np.int64, n).view(np.uint64)
   phrases = hashes[:-3]
   for i in (1, 2, 3):
-    phrases = phrases * np.uint64(near_duplicates.P) + hashes[i:n - 3 + i]
+    phrases = phrases * np.uint64(0x9E3779B97F4A7C15) + hashes[i:n - 3 + i]
   phrases.sort()
   if not (phrases[2:] == phrases[:-2]).any():
     return False
