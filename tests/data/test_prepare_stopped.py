@@ -19,7 +19,7 @@ from gptjax.storage.files import local
 KILLED = """
 import hashlib, json, sys
 from pathlib import Path
-import datasketch, tiktoken, tokenizers  # once, and not in each of the forks
+import tiktoken, tokenizers  # once, and not in each of the forks
 import killing
 from gptjax.data import blocks, prepare
 from gptjax.data.corpus import shards

@@ -15,8 +15,12 @@ All hashes are defined here, by integers alone, so that signatures depend on no 
     set         x = mix(p) >> 32 | 1, odd numbers of 32 bits
     hash i      a[i] * x mod 2**32, with a[i] = random(257 + i) >> 32 | 1: a permutation of the odd numbers
 
-The first four are modulo 2**64. A sum over bytes is the difference of two prefix sums, so that NumPy hashes
-the phrases of many documents at once.
+All but hash i are modulo 2**64. The sum over the bytes of a phrase is a difference of two prefix sums, so
+that NumPy hashes the phrases of many documents at once.
+
+No library computes the signatures. `datasketch` 2.0 (MIT, pure Python) takes a list of hashes per document;
+with it, signatures took 5 to 7 times as long. `rensa` 0.5 (MIT, in Rust, wheels of 0.5 MB) takes each phrase as a
+string; with the strings it took 1.6 times as long, and before version 1 it may change its hashes.
 """
 
 import numpy as np
