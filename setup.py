@@ -36,7 +36,6 @@ DATA = [
   'pyarrow>=17,<30',
   'requests>=2.32.4,<3',  # what tiktoken fetches with raises its errors
   'fsspec>=2024.2',
-  'datasketch>=2,<3',
 ]
 LOGS = [
   'clu>=0.0.12,<0.1',
