@@ -1,4 +1,4 @@
-"""The state of work that commits its progress: files are truncated to their committed lengths after a kill."""
+"""The state of work that commits its progress; after a kill, files are truncated to their committed length."""
 
 import json
 
