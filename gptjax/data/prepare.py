@@ -125,11 +125,12 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if not 0 <= task < tasks or (stage == ALL and tasks > 1):
     raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, and are shares of one '
                      '--stage')
-  requested = None if training.parse_spec(tokenizer) else loading.load(tokenizer)
-  if requested:
-    special.resolve_names(requested, special_tokens)
+  to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   units = documents.units(source, tfds_dir, tfds_download)
+  requested = None if to_train else loading.load(tokenizer)
+  if requested:
+    special.resolve_names(requested, special_tokens)
   settings = {
     'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
     'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,

@@ -85,7 +85,8 @@ def blocks(pieces):
 
 def command(checkout, texts):
   """Return the command line of a worker: this file, with the other modules of a checkout of gptjax."""
-  return ['env', f'PYTHONPATH={checkout}', sys.executable, '-P', __file__, str(texts)]
+  program = f'import runpy; runpy.run_path({__file__!r})["worker"]({str(texts)!r})'
+  return ['env', f'PYTHONPATH={checkout}', sys.executable, '-P', '-c', program]
 
 
 def main(argv):
@@ -118,7 +119,3 @@ def main(argv):
     here, other = ([turn['all'] for turn in turns] for _, turns in answers.values())
     print(f'\nspeed relative to the other: {speedup(here, other):.1f} x')
   return 0
-
-
-if __name__ == '__main__':  # a worker: `command`
-  worker(sys.argv[1])

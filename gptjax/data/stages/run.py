@@ -49,7 +49,9 @@ def run_all(job, n_workers):
   """Run what is left of all stages; returns the manifest."""
   with _workers(job, n_workers) as map_items:
     for name in stages_of(job):
-      run_numbers(job, name, _left(job, name, range(STAGES[name].count(job))), map_items)
+      one_task = name == 'tokenizer'  # in this process
+      run_numbers(job, name, _left(job, name, range(STAGES[name].count(job))),
+                  _mapped_here(job) if one_task else map_items)
   return join.write_manifest(job)
 
 
@@ -86,6 +88,11 @@ def _workers(job, n_workers):
   The processes serve all stages, because each takes seconds to start.
   """
   return workers.pool(make_task, [job], min(n_workers, job.n_parts))
+
+
+def _mapped_here(job):
+  task = make_task(job)
+  return lambda items: ((item, task(payload)) for item, payload in items)
 
 
 def run_numbers(job, name, numbers, map_items):
