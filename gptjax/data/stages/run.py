@@ -68,9 +68,9 @@ def run_task(job, name, task, tasks, n_workers):
   if name not in stages_of(job):
     raise InputError(f'--stage={name}: this corpus has the stages {", ".join(stages_of(job))}')
   count = STAGES[name].count(job)
-  share = range(task * count // tasks, (task + 1) * count // tasks)
+  first, end = (-(-number * count // tasks) for number in (task, task + 1))  # the first tasks have one more
   with processes(job, n_workers) as run_stage:
-    _run_numbers(job, name, share, run_stage)
+    _run_numbers(job, name, range(first, end), run_stage)
   return join.write_manifest(job) if name == 'join' else None
 
 
@@ -82,7 +82,7 @@ def _run_numbers(job, name, numbers, run_stage):
 
 def _left(job, name, numbers):
   if name == 'tokenizer':
-    return [] if tokenizer.is_chosen(job) else [0]
+    return [] if tokenizer.is_chosen(job) else list(numbers)
   complete = work.complete(job.work / name)
   return [number for number in numbers if f'{number:05d}' not in complete]
 
