@@ -1,4 +1,4 @@
-"""`prepare` on other engines writes the corpus of one process, and the files of the guide start all shares."""
+"""`prepare` on other engines writes the corpus of one process; the files of the guide start all shares."""
 
 import shlex
 import subprocess
