@@ -36,13 +36,12 @@ DATA = [
   'pyarrow>=17,<30',
   'requests>=2.32.4,<3',  # what tiktoken fetches with raises its errors
   'fsspec>=2024.2',
-  'datasketch>=2,<3',
 ]
 LOGS = [
   'clu>=0.0.12,<0.1',
   'tensorboard>=2.18,<3',  # clu's writers import it and do not say so
 ]
-WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']
+WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']  # fsspec reads hf:// sources with the second
 WANDB = ['wandb>=0.19,<1']
 BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
 EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']

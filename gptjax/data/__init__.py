@@ -9,12 +9,12 @@
   export      Writes the tokens of a corpus in the layout of another project.
   foreign     Files of tokens that other projects write, in the layouts of their own.
   inspect     Inspects a corpus: counts, damage, document lengths, and the text of a document or a batch.
-  output      The files that `prepare` writes, and the commits of its progress.
   prepare     Writes a corpus: documents from any source, tokenized, in shards with a manifest.
   progress    The progress bar of `prepare`: amount of text, speed, and an estimate of the remaining time.
   sources     Documents from files, archives, tables, TensorFlow Datasets and corpora.
+  stages      The stages of `prepare`. Each consists of independent tasks, which may run on any machines, in
+              any order.
   summary     The summary that `gptjax.data.prepare` prints for a finished corpus.
   tokenizers  Text to token ids and back
-  upload      Uploads a corpus to a bucket while it is prepared in a folder of this machine.
   workers     Maps a function over a sequence in several processes, and yields the results in order.
 """

@@ -138,6 +138,12 @@ def test_help_of_a_real_command_lists_its_own_flags_and_fields(flag):
   assert 'alsologtostderr' not in done.stdout, 'flags of absl'
 
 
+def test_help_shows_the_values_of_the_config():
+  done = run('gptjax.main', '--config=gpt2_zero_shot', '--config.job=evaluate', '--help')
+  assert 'each with its value in gpt2_zero_shot' in done.stdout
+  assert '--config.eval.grid=True' in done.stdout and '--config.eval.tasks=lambada,cbt_cn' in done.stdout
+
+
 def test_a_command_gives_its_exit_code(monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['x'])
   assert commands.run(lambda arguments: None, 'x') is None

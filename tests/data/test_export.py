@@ -2,9 +2,12 @@
 
 import foreign_files
 import numpy as np
+import prepared
 import pytest
 
+from gptjax.data import adopt as adopt_command
 from gptjax.data import export as export_command
+from gptjax.data.corpus import reader
 from gptjax.errors import InputError
 
 
@@ -73,3 +76,18 @@ def test_a_damaged_corpus_or_name_is_refused(corpus, tmp_path):
   (folder / 'train-00001.bin').write_bytes(b'\0' * 100)
   with pytest.raises(InputError, match=r'train-00001.bin is damaged'):
     export(folder, 'llmc', tmp_path / 'x')
+
+
+@pytest.mark.parametrize('to', ['llmc', 'nanogpt'])
+def test_exported_tokens_of_a_prepared_corpus_are_adopted_as_the_same_corpus(tmp_path, to):
+  source = prepared.write_jsonl(tmp_path / 'a.jsonl', prepared.make_texts(80))
+  made = prepared.run(source, tmp_path / 'made', shard_tokens=3000)
+  export(tmp_path / 'made', to, tmp_path / 'exported')
+  adopted = adopt_command.adopt(f'{to}:{tmp_path}/exported/*.bin', f'bpe:{tmp_path}/made/tokenizer',
+                                str(tmp_path / 'adopted'), progress=False)
+  assert adopted['content'] == made['content']
+  assert {name: split['bytes'] for name, split in adopted['splits'].items()} == {
+    name: split['bytes'] for name, split in made['splits'].items()}
+  opened = [reader.open_corpus(tmp_path / folder, 'train', verify=True) for folder in ('made', 'adopted')]
+  batches = [reader.batch([corpus], [1], 3, 5, 8, 33, False) for corpus in opened]
+  assert (batches[0]['inputs'] == batches[1]['inputs']).all()

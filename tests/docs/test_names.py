@@ -23,7 +23,8 @@ ARGUMENT = re.compile(r'^--?(?P<name>[A-Za-z][\w.-]*)')
 # Flags in prose that are those of other programs.
 OTHERS = {'--user', '--format', '--query', '--spot', '--help', '--version', '--helpfull', '--gres', '--nodes',
           '--ntasks-per-node', '--requeue', '--signal', '--logdir', '--model', '--model_args', '--array',
-          '--dependency', '--kill-on-invalid-dep', '--runner', '--sdk_container_image'}
+          '--dependency', '--kill-on-invalid-dep', '--runner', '--sdk_container_image',
+          '--include_path'}
 
 
 @functools.cache
@@ -211,7 +212,8 @@ def test_every_command_of_the_package_has_a_section():
     module = '.'.join(path.relative_to(pages.ROOT).with_suffix('').parts).removesuffix('.__main__')
     if "if __name__ == '__main__':" in path.read_text() and module not in described:
       assert module in ('gptjax', 'gptjax.lm_eval', 'gptjax.data.clean.clean_examples',
-                        'gptjax.benchmark.stage', 'gptjax.benchmark.subjects.train_torch'), module
+                        'gptjax.benchmark.stage', 'gptjax.benchmark.subjects.train_torch',
+                        'gptjax.benchmark.subjects.clean'), module
 
 
 def test_the_pages_of_the_reference_have_every_field_and_flag():

@@ -12,6 +12,6 @@
   reader           Reads a corpus: its folder, its token stream, and the windows of each batch.
   remote_shards    Shards of a corpus in a bucket, copied to this machine in the order of the batches.
   shard_queue      Downloads shards in the background: those for which a reader waits before those planned.
-  shards           Writes the files of a corpus: append-only, and truncated to the last commit after a kill.
+  shards           The state of work that commits its progress.
   tree             The digest of a token stream: a tree, so that its parts can be hashed by many machines.
 """

@@ -11,6 +11,8 @@ The result of a part, with n documents of which m are kept by the filters:
 A document is called by its number among the m, its rank.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from gptjax.data.clean import near_duplicates, webtext
@@ -22,15 +24,45 @@ BAND = np.dtype([('key', '<u8'), ('rank', '<u4')])
 BATCH_CHARACTERS = 1 << 20  # of which the signatures are computed together
 
 
+class Features(NamedTuple):
+  """What `judge` finds out about the documents of a part; m of them are kept by the filters."""
+  verdicts: list           # of all documents
+  digests: list            # m of 16 bytes
+  signatures: np.ndarray   # uint32[m, bands * rows], or uint32[m, 0]
+  no_origin: int           # documents without a url or domain
+  n_bytes: int             # of text
+
+
 def judge(job, number):
   """Judge a part; returns the bytes of its text."""
   folder, name, recipe = job.work / 'judge', f'{number:05d}', job.reading.recipe
+  found = features(parts.pieces(job, number), recipe)
+  exact, bands = _exact_keys(found.digests), _band_keys(found.signatures, recipe.near)
+  bits = max(0, len(exact).bit_length() - 4)
+  work.write(folder / f'{name}.verdicts', np.array(found.verdicts, np.uint8))
+  work.write(folder / f'{name}.exact', exact)
+  work.write(folder / f'{name}.bands', bands)
+  work.write(folder / f'{name}.signatures', found.signatures)
+  prefixes = [_prefixes(keys['key'], bits) for keys in (exact, *bands)]
+  work.write(folder / f'{name}.prefixes', np.array(prefixes))
+  work.write_record(folder, name, {'documents': len(found.verdicts), 'kept': len(exact), 'prefix_bits': bits,
+                                   'no_origin': found.no_origin})
+  return found.n_bytes
+
+
+def features(pieces, recipe):
+  """Return the Features of documents.
+
+  Args:
+    pieces: iterable of files.Piece; of a document in several pieces, the first one is judged.
+    recipe: webtext.Recipe.
+  """
   verdicts, digests, signatures, no_origin, n_bytes = [], [], [], 0, 0
   words, size = [], 0
-  for piece in parts.pieces(job, number):
+  for piece in pieces:
     n_bytes += len(piece.text)
     if piece.start:
-      continue  # of a document in pieces, the first one is judged
+      continue
     if piece.problem:
       verdicts.append(UNUSABLE)
       continue
@@ -46,18 +78,7 @@ def judge(job, number):
       signatures.append(_signatures(words, recipe))
       words, size = [], 0
   signatures.append(_signatures(words, recipe))
-  signatures = np.concatenate(signatures)
-  exact, bands = _exact_keys(digests), _band_keys(signatures, recipe.near)
-  bits = max(0, len(exact).bit_length() - 4)
-  work.write(folder / f'{name}.verdicts', np.array(verdicts, np.uint8))
-  work.write(folder / f'{name}.exact', exact)
-  work.write(folder / f'{name}.bands', bands)
-  work.write(folder / f'{name}.signatures', signatures)
-  prefixes = [_prefixes(keys['key'], bits) for keys in (exact, *bands)]
-  work.write(folder / f'{name}.prefixes', np.array(prefixes))
-  work.write_record(folder, name, {'documents': len(verdicts), 'kept': len(exact), 'prefix_bits': bits,
-                                   'no_origin': no_origin})
-  return n_bytes
+  return Features(verdicts, digests, np.concatenate(signatures), no_origin, n_bytes)
 
 
 def _signatures(words, recipe):
