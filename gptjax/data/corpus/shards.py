@@ -1,4 +1,4 @@
-"""The state of work that commits its progress; after a kill, files are truncated to their committed length."""
+"""The state of work that commits its progress; after a kill its files are cut to their committed length."""
 
 import json
 
