@@ -90,6 +90,17 @@ def test_any_number_of_tasks_in_any_order_writes_the_corpus_of_one_process(tmp_p
   assert run(source, out, stage='judge', **options)['content']  # nothing is left to do
 
 
+@pytest.mark.parametrize('tasks', [1, 2, 7, 100])
+def test_one_share_chooses_the_tokenizer(tmp_path, monkeypatch, tasks):
+  source, chosen = write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), []
+  monkeypatch.setattr(stages.tokenizer, 'is_chosen', lambda job: False)
+  monkeypatch.setitem(stages.STAGES, 'tokenizer', stages.STAGES['tokenizer']._replace(
+    make=lambda job: lambda number: chosen.append(number)))
+  for task in range(tasks):
+    run(source, tmp_path / 'c', stage='tokenizer', task=task, tasks=tasks)
+  assert chosen == [0]
+
+
 def test_tasks_of_several_processes_at_the_same_time(tmp_path, monkeypatch):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(200))
   run(source, tmp_path / 'one')
@@ -98,7 +109,7 @@ def test_tasks_of_several_processes_at_the_same_time(tmp_path, monkeypatch):
     try:
       for stage in NAMES[2:]:
         run(source, tmp_path / 'two', stage=stage)
-        barrier.wait(60)
+        barrier.wait(600)
     except BaseException as error:
       errors.append(error)
       raise

@@ -7,9 +7,11 @@ from gptjax.command.run import Parser
 from gptjax.storage.files import paths
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
+FRACTION = 0.005
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
 SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
 STAGES = 'all', 'judge', 'mark', 'tokenizer', 'encode', 'join'
+ENGINES = 'local', 'beam'
 NEAR_PRESETS = ('standard', 'strict', 'precise', 'fineweb')  # names of `near_presets.PRESETS`
 NEAR_FLAGS = ('near', 'near_bands', 'near_rows', 'near_threshold')  # arguments of `near_presets.resolve`
 
@@ -28,8 +30,8 @@ def parser():
   add('--out', type=paths.bucket_flag, required=True,
       help='folder of the corpus, here or in a bucket (gs://, s3://); it takes twice the size of the corpus '
            'until the end')
-  add('--validation_fraction', type=FRACTIONS, default=0.005,
-      help='share of the documents that is held out (default 0.005)')
+  add('--validation_fraction', type=FRACTIONS, default=FRACTION,
+      help=f'share of the documents that is held out (default {FRACTION})')
   add('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
       help=f'tokens of an evaluation window: less text is not held out (default {SEQ_LEN})')
   add('--clean', default='', help="'' (default) or webtext")
@@ -59,4 +61,7 @@ def parser():
       help='all (default), or one stage, of which this command runs its share')
   add('--task', type=integer(0), default=0, help='number of this share, from 0')
   add('--tasks', type=integer(1), default=1, help='number of shares of the stage (default 1)')
+  add('--engine', choices=ENGINES, default='local',
+      help='what runs the tasks of all stages: local (default), --workers processes of this machine; or '
+           'beam, Apache Beam, whose own flags follow after --')
   return flags
