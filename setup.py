@@ -36,17 +36,17 @@ DATA = [
   'pyarrow>=17,<30',
   'requests>=2.32.4,<3',  # what tiktoken fetches with raises its errors
   'fsspec>=2024.2',
-  'datasketch>=2,<3',
 ]
 LOGS = [
   'clu>=0.0.12,<0.1',
   'tensorboard>=2.18,<3',  # clu's writers import it and do not say so
 ]
-WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']
+WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']  # fsspec reads hf:// sources with the second
 WANDB = ['wandb>=0.19,<1']
 BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
 EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
 COMPLETION = ['shtab>=1.7,<2']
+BEAM = ['apache-beam>=2.74,<3']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1', 'pyyaml>=6',
@@ -82,6 +82,7 @@ setup(
     'wandb': WANDB,
     'bench': BENCH,
     'eval': EVAL,
+    'beam': BEAM,
     'lm-eval': LM_EVAL,
     'docs': DOCS,
     'test': TEST + STORAGE + BENCH + EVAL + COMPLETION,

@@ -210,7 +210,7 @@ FIELDS = dict(
     tasks=Field('', comma_separated(),
                 'zero-shot tasks, comma-separated; pretraining runs them every_steps'),
     data_dir=Field('', path_or_bucket(), 'folder of the published files of the tasks'),
-    limit=Field(0, integer(0), 'use only this many first examples of each task; 0: all'),
+    limit=Field(0, integer(0), 'use only this many first examples of each task, lines of text sets; 0: all'),
     grid=Field(False, flag(), "job evaluate: also run protocols other than the paper's"),
   ),
 

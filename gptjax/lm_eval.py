@@ -22,7 +22,7 @@ import jax
 import gptjax
 from gptjax import errors
 from gptjax.command import run
-from gptjax.data.tokenizers import special
+from gptjax.data.tokenizers import special, tokenizer_files
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring import scores as scoring
 from gptjax.generate import generation, kv_cache
@@ -75,7 +75,7 @@ class HarnessModel(TemplateLM):
     source = pretrained if source is None else source
     model, self._tokenizer = source if isinstance(source, tuple) else gptjax.load(source)
     if self._tokenizer is None:
-      raise InputError('there is no tokenizer in the folder of the weights: add its files')
+      raise InputError(tokenizer_files.missing_message('the folder of the weights'))
     self._names = special.resolve_names(self._tokenizer, [name for name in special_tokens.split(',') if name])
     self._mesh = sharding.ensure_mesh()
     self._model = scoring.prepare_model(model)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,8 @@ COMMIT, OLDER = 'a' * 40, 'b' * 40
 
 class Hub:
   """Models of the server: {(repo, commit): {file name: bytes}}, and {(repo, branch or tag): commit}.
+
+  A data set is the repo 'datasets/OWNER/NAME'.
 
   asked: [path of each request], and served: {names of files that were downloaded}.
   """
@@ -23,6 +26,20 @@ class Hub:
   def add(self, repo, files, commit=COMMIT, names=('main',)):
     self.models[repo, commit] = files
     self.names |= {(repo, name): commit for name in (*names, commit)}
+
+
+def tree(files, folder, recursive):
+  """The entries of a listing of a folder."""
+  entries, prefix = {}, f'{folder}/' if folder else ''
+  for name, content in files.items():
+    if name.startswith(prefix):
+      first, slash, _ = name.removeprefix(prefix).partition('/')
+      if slash:
+        entries[prefix + first] = {'type': 'directory', 'path': prefix + first, 'oid': '0' * 40, 'size': 0}
+      if recursive or not slash:
+        entries[name] = {'type': 'file', 'path': name, 'size': len(content),
+                         'oid': hashlib.sha1(content).hexdigest()}
+  return list(entries.values())
 
 
 def handler(hub):
@@ -44,10 +61,11 @@ def handler(hub):
       self.answer(404 if code != 'GatedRepo' else 403, b'{}', X_Error_Code=code, X_Error_Message=code)
 
     def do_GET(self):
-      path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
+      url = urllib.parse.urlparse(self.path)
+      path = urllib.parse.unquote(url.path)
       hub.asked.append(path)
-      listing = path.startswith('/api/models/')
-      repo, _, rest = path.removeprefix('/api/models/').lstrip('/').partition(
+      listing = path.startswith(('/api/models/', '/api/datasets/'))
+      repo, _, rest = path.removeprefix('/api/models/').removeprefix('/api').lstrip('/').partition(
         '/revision/' if '/revision/' in path else '/tree/' if listing and '/tree/' in path else '/resolve/')
       if repo in hub.gated:
         return self.refuse('GatedRepo')
@@ -59,19 +77,25 @@ def handler(hub):
         return self.refuse('RevisionNotFound')
       files = hub.models[repo, commit]
       if listing and '/tree/' in path:
-        entries = [{'type': 'file', 'path': name, 'size': len(content),
-                    'oid': hashlib.sha1(content).hexdigest()} for name, content in files.items()]
+        entries = tree(files, file, 'recursive=true' in url.query.lower())
+        if file and not entries:
+          return self.refuse('EntryNotFound')
         return self.answer(200, json.dumps(entries).encode(), Content_Type='application/json')
       if listing:
-        facts = {'id': repo, 'modelId': repo, 'sha': commit, 'private': False, 'tags': [], 'downloads': 0,
-                 'likes': 0, 'siblings': [{'rfilename': name} for name in files]}
+        facts = {'id': repo.removeprefix('datasets/'), 'sha': commit, 'private': False, 'tags': [],
+                 'downloads': 0, 'likes': 0, 'siblings': [{'rfilename': name} for name in files]}
+        facts |= {} if repo.startswith('datasets/') else {'modelId': repo}
         return self.answer(200, json.dumps(facts).encode(), Content_Type='application/json')
       if file not in files:
         return self.refuse('EntryNotFound')
       if self.command == 'GET':
         hub.served.add(file)
-      etag = f'"{hashlib.sha256(files[file]).hexdigest()}"'
-      return self.answer(200, files[file], ETag=etag, X_Repo_Commit=commit)
+      headers = {'ETag': f'"{hashlib.sha256(files[file]).hexdigest()}"', 'X_Repo_Commit': commit}
+      if part := re.fullmatch(r'bytes=(\d+)-(\d+)', self.headers.get('Range', '')):
+        body = files[file][int(part[1]):int(part[2]) + 1]
+        headers['Content_Range'] = f'bytes {part[1]}-{int(part[1]) + len(body) - 1}/{len(files[file])}'
+        return self.answer(206, body, **headers)
+      return self.answer(200, files[file], **headers)
 
     do_HEAD = do_GET
 

@@ -86,6 +86,12 @@ def _block(info, lines, needs, start, end, line):
   return Block(language, options, ''.join(lines), start, end, line)
 
 
+def files(name):
+  """Return {caption: body} of the blocks of a page that are files."""
+  return {block.options['caption']: block.body for block in blocks((ROOT / name).read_text())
+          if 'caption' in block.options}
+
+
 def prose(text):
   """Return the text with blocks of code replaced by empty lines; directives that hold prose stay."""
   parts, position = [], 0

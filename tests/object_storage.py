@@ -34,6 +34,7 @@ class Faults:
     self.code, self.method, self.path = 503, '', ''
     self.random, self.lock, self.changed = random.Random(0), threading.Lock(), {}
     self.requests, self.ended = [], threading.Event()  # requests: (method, path, bytes sent)
+    self.answered, self.keys = 0, set()  # bytes of answers; ids of the keys that signed requests to S3
 
   def answer(self, method, path, body):
     """The status of the fault for a request, 'cut', 'stall', or None."""
@@ -80,6 +81,8 @@ def _handler(faults, upstream):
 
     def forward(self):
       body = self._body()
+      if signed := re.search('Credential=([^/]+)/', self.headers.get('Authorization', '')):
+        faults.keys.add(signed[1])
       fault = faults.answer(self.command, self.path, body)
       if fault == 'stall':
         faults.ended.wait()
@@ -95,6 +98,7 @@ def _handler(faults, upstream):
         connection.request(self.command, self.path, body, headers)
         answer = connection.getresponse()
         content = answer.read()
+        faults.answered += len(content)
       length = answer.headers.get('Content-Length') if self.command == 'HEAD' else len(content)
       if fault == 'cut' and content:
         self.reply(answer.status, answer.headers.items(), content[:len(content) // 2], length)
@@ -194,21 +198,28 @@ def s3(bucket):
 @contextlib.contextmanager
 def in_process(serving):
   """Let the clients of this process use a server of `gcs` or `s3`; yields its Faults."""
-  from gptjax.storage.files import buckets
   with serving as (faults, environment), pytest.MonkeyPatch.context() as monkeypatch:
     faults.environment = environment  # for other processes
     for name, value in environment.items():
       monkeypatch.setenv(name, value)
-    forget = lambda: [type(system).clear_instance_cache() for system in buckets._systems.values()]
-    forget(), buckets._systems.clear()
+    forget_clients()
     try:
       yield faults
     finally:
-      forget(), buckets._systems.clear()
+      forget_clients()
+
+
+def forget_clients():
+  """Let the clients of this process read the environment again."""
+  from gptjax.storage.files import buckets
+  for system in buckets._systems.values():
+    type(system).clear_instance_cache()
+  buckets._systems.clear()
 
 
 BUCKETS = {'gs': gcs, 's3': s3}
-# For long tests: what differs between the two is in `buckets` alone, whose own tests always run on both.
+# For long tests: what differs between the two is in `buckets`, and for checkpoints in `orbax_s3`, whose own
+# tests always run on both.
 GS_AND_SLOWLY_S3 = ['gs', pytest.param('s3', marks=pytest.mark.slow)]
 
 

@@ -1,12 +1,15 @@
 """Files of a few documents, and what sources find in them."""
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pyarrow
 
 from gptjax.data.sources import documents
 
+COMPRESSED = ['.gz', '.zst', '.zstd', '.bz2', '.xz']
 TEXTS = ['First document.\nTwo lines.', 'Second, naïve café\r\n', ' third\twith tabs ']
 
 
@@ -25,9 +28,12 @@ def problems(pieces):
 
 
 def compress(data, suffix):
-  if suffix == '.gz':
-    return gzip.compress(data)
-  return pyarrow.compress(data, codec='zstd', asbytes=True) if suffix == '.zst' else data
+  if suffix.endswith(('.zst', '.zstd', '.tzst')):
+    return pyarrow.compress(data, codec='zstd', asbytes=True)
+  if suffix.endswith('bz2'):
+    return bz2.compress(data, 1)  # blocks of 100 kB
+  functions = {'gz': gzip.compress, 'tgz': gzip.compress, 'xz': lzma.compress, 'txz': lzma.compress}
+  return functions.get(suffix.rpartition('.')[2], bytes)(data)
 
 
 def jsonl(field='text'):

@@ -83,8 +83,6 @@ def test_a_corpus_a_run_and_all_that_follows(bucket, hosts, text, tmp_path):
   assert 'documents' in hosts[1].run(*module('data.inspect', root / 'corpus'))
 
   workdir = root / 'run'
-  if root.scheme == 's3':  # Orbax writes no checkpoints there
-    workdir = here / 'of_s3'
   train = lambda host, corpus, to, *flags: host.run(*command(
     corpus, to, *flags, '--config.checkpoint.export=True'))
   train(hosts[0], root / 'corpus', workdir, SHORT)
@@ -103,6 +101,7 @@ def test_a_corpus_a_run_and_all_that_follows(bucket, hosts, text, tmp_path):
   generate = lambda host, source: host.run(*module(
     'generate', f'--from={source}', '--prompt=line', '--max_tokens=8', '--seed=1'))
   assert generate(hosts[1], root / 'out') == generate(hosts[2], here / 'run')
+  assert generate(hosts[1], workdir) == generate(hosts[2], here / 'run')
 
   zero_shot = lambda host, base, run, corpus: host.run(*module(
     'main', '--config=configs/gpt2_zero_shot.py', f'--workdir={base / "zero"}', f'--config.init_from={run}',
@@ -119,8 +118,6 @@ def test_a_corpus_a_run_and_all_that_follows(bucket, hosts, text, tmp_path):
 @pytest.mark.slow
 def test_fine_tuning_reads_weights_and_data_from_a_bucket(bucket, hosts, shared_data, tmp_path, text):
   root = bucket[0]
-  if root.scheme == 's3':
-    pytest.skip('checkpoints are not written to s3://')
   for path in (shared_data / 'tfds' / 'glue' / 'sst2').rglob('*'):
     if path.is_file():
       buckets.put_file(root / 'tfds' / path.relative_to(shared_data / 'tfds').as_posix(), path)

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import markdown_pages as pages
 import pytest
 from conftest import ENVIRONMENT, ROOT, command
 from hosts import run
+from prepared import contents, make_texts, write_jsonl
 from runs import assert_same_run, steps_logged
 
 from gptjax.storage import checkpoint
@@ -167,3 +169,24 @@ def test_open_mpi_needs_no_flags(corpus_folder, tmp_path):
     cwd=ROOT, env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '1'}, capture_output=True, text=True,
     timeout=200)
   assert done.returncode == 0 and '2 x cpu, 2 processes on 1 host, mesh' in done.stderr, done.stderr
+
+
+def test_the_arrays_of_the_guide_prepare_a_corpus(slurm, tmp_path):
+  flags = [f'--source={write_jsonl(tmp_path / "a.jsonl", make_texts(200))}', '--tokenizer=train-bpe:300']
+  changes = {r'0-99': '0-2', r'--tasks=100': '--tasks=3', r'--mem=4G ': '', r'judge mark ': '',
+             r'FLAGS=.*': f'FLAGS=({" ".join(flags)} --out={tmp_path}/corpus)',
+             r'^gptjax': f'"{sys.executable}" -m gptjax'}
+  for name in ('prepare.sbatch', 'submit.sh'):
+    text = pages.files('docs/howto/prepare_on_many_machines.md')[name]
+    for old, new in changes.items():
+      text = re.sub(old, new, text, flags=re.MULTILINE)
+    (tmp_path / name).write_text(text)
+  subprocess.run(['bash', 'submit.sh'], cwd=tmp_path, env=slurm, check=True)
+  queue = lambda: subprocess.run(['squeue', '--noheader'], env=slurm, check=True, capture_output=True).stdout
+  wait_for(lambda: not queue())
+  logs = ''.join(path.read_text() for path in tmp_path.glob('slurm-*.out'))
+  assert logs.count('is complete') == 8 and logs.count('skipped 0 documents') == 1, logs  # of the last one
+  assert logs.count('tokenizer: 100%') == 1
+  subprocess.run([sys.executable, '-m', 'gptjax', 'prepare', *flags, f'--out={tmp_path}/one'], env=slurm,
+                 check=True)
+  assert contents(tmp_path / 'corpus') == contents(tmp_path / 'one')

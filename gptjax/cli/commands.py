@@ -49,6 +49,12 @@ COMMANDS = {
   'prepare': Command(
     DATA, 'gptjax.data.prepare', 'write a corpus: documents from any source, tokenized',
     "gptjax prepare --source='text:books/*.txt' --tokenizer=train-bpe:8192 --out=corpora/books"),
+  'adopt': Command(
+    DATA, 'gptjax.data.adopt', 'make a corpus of files of tokens from another project, in place',
+    'gptjax adopt llmc:fineweb10B --tokenizer=gpt2 --out=corpora/fineweb10B'),
+  'export-tokens': Command(
+    DATA, 'gptjax.data.export', 'write the tokens of a corpus for llm.c or nanoGPT',
+    'gptjax export-tokens --from=corpora/books --to=llmc --out=books-llmc'),
   'inspect': Command(
     DATA, 'gptjax.data.inspect', 'check a corpus and show its documents and batches',
     'gptjax inspect corpora/books'),
@@ -77,6 +83,8 @@ _PARSERS = {
   'gptjax.pretrained': 'gptjax.command.parsers.export',
   'gptjax.evaluate.score': 'gptjax.command.parsers.score',
   'gptjax.data.prepare': 'gptjax.command.parsers.prepare',
+  'gptjax.data.adopt': 'gptjax.command.parsers.adopt',
+  'gptjax.data.export': 'gptjax.command.parsers.export_tokens',
   'gptjax.data.inspect': 'gptjax.command.parsers.inspect',
   'gptjax.data.tokenizers': 'gptjax.command.parsers.tokenizer',
   'gptjax.data.clean': 'gptjax.command.parsers.clean',

@@ -25,7 +25,7 @@ from gptjax import defaults
 from gptjax.command import colors, early, run, streams
 from gptjax.command.parsers import docstring
 from gptjax.errors import InputError
-from gptjax.parallel import cluster, jax_settings, libtpu
+from gptjax.parallel import jax_settings, libtpu
 from gptjax.text.printable import printable
 
 GOOD, BAD, FACT = 'ok', 'missing', ''
@@ -126,6 +126,7 @@ def devices():
     yield Row('NVIDIA GPU', "this machine has one, and JAX does not use it: pip install 'gptjax[cuda]'", BAD)
   if found[0].platform == 'cpu' and any(map(libtpu.is_tpu, glob.glob('/sys/bus/pci/devices/*'))):
     yield Row('TPU', "this machine has one, and JAX does not use it: pip install 'gptjax[tpu]'", BAD)
+  from gptjax.parallel import cluster  # imports JAX
   if me := cluster.detect_here(None, None, None):
     yield Row('process', f'{me.process_id} of {me.num_processes}, because of {me.source}; process 0 is at '
               f'{me.address}', GOOD)

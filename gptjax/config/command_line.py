@@ -1,5 +1,7 @@
 """The flags of commands that take a config."""
 
+import contextlib
+import functools
 import re
 import sys
 import textwrap
@@ -88,26 +90,33 @@ def handle_help(flag_values, argv, usage, command):
   early.print_version(argv[1:])
   full = {'--helpfull', '-helpfull'} & set(argv[1:])
   if full or early.HELP & set(argv[1:]):
-    run.write_help(help_text(flag_values, usage, bool(full)), sys.stdout)
+    path = _split_config_flag(argv[1:])[1]
+    run.write_help(help_text(flag_values, usage, bool(full), path), sys.stdout)
     sys.exit(0)
   if all(argument.startswith('--config.job=') for argument in argv[1:]):
     early.print_purpose(usage.purpose, usage.example)
     sys.exit(errors.print_line(InputError('--config is missing; --help lists the flags'), command))
 
 
-def help_text(flag_values, usage, full=False):
+def help_text(flag_values, usage, full=False, path=None):
   """Return the help of a command that takes a config.
 
   Args:
     flag_values: `absl.flags.FLAGS`.
     usage: Usage of the command.
     full: whether to list all fields.
+    path: of the config whose values are shown, as after `--config=`; if it is None or cannot be read,
+      defaults are shown.
   """
   declared = defaults.declared()
   fields = declared if full else usage.fields
-  entries = [_entry(f'--config.{name}={declared[name].default}', declared[name].meaning) for name in fields]
-  title = (f'all {len(declared)} fields of the config, each with its default (from defaults.py):' if full
-           else f'fields that are used most, each with its default (--helpfull lists all {len(declared)}):')
+  values, origin = {name: field.default for name, field in declared.items()}, 'default'
+  with contextlib.suppress(InputError):
+    if path:
+      values, origin = _values(files.load(path), declared), f'value in {path}'
+  entries = [_entry(f'--config.{name}={values[name]}', declared[name].meaning) for name in fields]
+  title = (f'all {len(declared)} fields of the config, each with its {origin}:' if full else
+           f'fields that are used most, each with its {origin} (--helpfull lists all {len(declared)}):')
   text = [f'usage: {usage.prog} --config=FILE [--FLAG=VALUE ...] [--config.FIELD=VALUE ...]', '',
           usage.purpose, '', 'flags:', *_flag_entries(flag_values, usage.module), '', title, *entries, '',
           'example:', f'  {usage.example}']
@@ -131,6 +140,10 @@ def _flag_entries(flag_values, module):
 
 def _entry(name, meaning):
   return f'  {name}\n' + textwrap.fill(meaning, 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
+
+
+def _values(config, names):
+  return {name: functools.reduce(getattr, name.split('.'), config) for name in names}
 
 
 def _is_field(argument):

@@ -10,6 +10,9 @@ NANOGPT = {
   'warmup_iters': 'optimizer.warmup_steps', 'beta1': 'optimizer.b1', 'beta2': 'optimizer.b2',
   'grad_clip': 'optimizer.clip_norm', 'eval_interval': 'eval.every_steps', 'eval_iters': 'eval.steps',
   'log_interval': 'log.every_steps', 'dtype': 'model.compute_dtype'}
+# Flag of `gptjax score` and `generate`, or of lm-evaluation-harness and transformers -> the field.
+OTHER_FLAGS = {'from': 'init_from', 'model': 'init_from', 'lr': 'optimizer.learning_rate',
+               'max_steps': 'train.steps', 'output_dir': '--workdir'}
 # Option -> what to do instead, if it is not the value of one field.
 NANOGPT_INSTEAD = {
   'min_lr': 'set config.optimizer.final_fraction, a fraction of config.optimizer.learning_rate',
@@ -60,8 +63,14 @@ def unknown_flag(name, flags):
     flags: names of the flags of the command.
   """
   near = words.nearest_name(name, flags)
+  if name in OTHER_FLAGS:
+    return f'--{name} is not a flag: did you mean {_as_flag(OTHER_FLAGS[name])}?'
   meant = meaning(name) or (f'did you mean --{near}?' if near else _did_you_mean(name, '--config.'))
   return f'--{name} is not a flag: {meant or "set config fields with --config.FIELD=VALUE"}'
+
+
+def _as_flag(field):
+  return field if field.startswith('--') else f'--config.{field}'
 
 
 def meaning(name):

@@ -29,6 +29,8 @@ NOT_WEIGHTS_FIELDS = ('init_std', 'wpe_init_std', 'scale_residual_init', 'scan',
 def restore_stored_fields(config, workdir, overrides=()):
   """Set the fields of a config to the values stored in the workdir, and print those that change.
 
+  Fields that an evaluation reads from the weights again are not printed, because no user has set them.
+
   Args:
     config: with the values of the config file and the command line, before `resolve`.
     workdir: folder of the run; without a `config.json` the function does nothing.
@@ -56,7 +58,9 @@ def restore_stored_fields(config, workdir, overrides=()):
     stored_value = as_tuple(stored[name])
     if stored_value != value:
       setattr(section_config, leaf, stored_value)
-      restored += [f'config.{name} = {stored_value!r}'] * (name not in RESOLVED_FIELDS)
+      read_again = config.job == 'evaluate' and (is_weights_field(name) or name == 'model.dropout')
+      if name not in RESOLVED_FIELDS and not read_again:
+        restored.append(f'config.{name} = {stored_value!r}')
   if restored and jax.process_index() == 0:
     print(f'restored from {path}: {", ".join(restored)}', file=sys.stderr)
 

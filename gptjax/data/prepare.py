@@ -6,12 +6,17 @@ The command can be killed at any moment and started again: it goes on after the 
 the corpus is byte for byte that of an uninterrupted run, whatever the number of workers.
 
 Its stages (`gptjax.data.stages`) can also be run one by one, each by any number of tasks on any machines that
-share the folder or the bucket: all tasks of a stage, then those of the next.
+share the folder or the bucket: all tasks of a stage, then those of the next. Without --clean there is
+no stage `mark`, and without --exclude too no stage `judge`.
 
     for stage in judge mark tokenizer encode join; do
       srun --ntasks=100 sh -c "python -m gptjax.data.prepare ... --stage=$stage --tasks=100 \\
         --task=\\$SLURM_PROCID"
     done
+
+--engine=beam runs all stages by Apache Beam (pip install 'gptjax[beam]'); Beam's own flags follow after --.
+
+    python -m gptjax.data.prepare ... --engine=beam -- --runner=DataflowRunner --project=...
 
 A hash of a document's text decides whether it belongs to validation, so all its copies are in the same
 split, in any order. If either split would have less than one window of --seq_len tokens (a corpus of one
@@ -30,14 +35,16 @@ if __name__ == '__main__':
   startup.begin('prepare', 'stopped; run the same command again to continue')
   early.handle_help(parser, 'prepare')
 
+import contextlib
+import functools
 import json
 import sys
 import time
-from typing import NamedTuple
 
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
   EXCLUDE_WORDS,
+  FRACTION,
   FRACTIONS,
   NEAR_FLAGS,
   NGRAM_WORDS,
@@ -53,6 +60,7 @@ from gptjax.data.clean import near_presets, webtext
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
 from gptjax.data.stages import excluded, parts, work
+from gptjax.data.stages import job as jobs
 from gptjax.data.stages import run as stages
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
@@ -65,35 +73,11 @@ ALL = 'all'              # stages
 MAX_STATE = 1 << 30      # bytes
 
 
-class Job(NamedTuple):
-  """The checked arguments of `prepare`; can be pickled for workers."""
-  reading: parts.ReadOptions
-  tokenizer: str        # as for `loading.load`, or a spec of `training`
-  out: object           # Path or Url of the corpus
-  validation_fraction: float
-  seq_len: int          # tokens of a window: the least amount that is held out
-  shard_tokens: int
-  settings: dict        # everything that the corpus depends on, as JSON
-  progress: bool
-  special_tokens: tuple
-  excluded: object      # excluded.Excluded, or None
-  borders: list         # of the parts, see `stages.parts`
-  known: dict           # what this process has read of the work folder, see `stages.work`
-
-  @property
-  def n_parts(self):
-    return len(self.borders) - 1
-
-  @property
-  def work(self):
-    return self.out / work.FOLDER
-
-
-def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds_dir, on_error,
-            document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
+def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', workers=1, tfds_dir='',
+            on_error='stop', document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
             shard_tokens=SHARD_TOKENS, progress=True, seq_len=SEQ_LEN, tfds_download=False,
             special_tokens=(), near=None, exclude=(), exclude_words=EXCLUDE_WORDS, exclude_spans=False,
-            stage=ALL, task=0, tasks=1):
+            stage=ALL, task=0, tasks=1, run_stage=None):
   """Write a corpus to the folder `out`, go on writing it, or return if it is already complete.
 
   Args:
@@ -120,7 +104,10 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     exclude_words: words of such an n-gram.
     exclude_spans: leave out only the shared words; the text between them becomes documents.
     stage: 'all', or the name of the stage to run (see `stages`).
-    task, tasks: run share `task`, from 0, of `tasks` shares of the stage.
+    task, tasks: run share `task`, from 0, of `tasks` shares of the stage. A share may be empty, and any share
+      may be run again, also while it runs elsewhere.
+    run_stage: runs the tasks of a stage on another engine, see `stages.run.run_all`; None: in `workers`
+      processes of this machine.
 
   Returns:
     The manifest, a dict; None if the corpus is not complete after this stage.
@@ -138,12 +125,13 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
   if not 0 <= task < tasks or (stage == ALL and tasks > 1):
     raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, and are shares of one '
                      '--stage')
-  requested = None if training.parse_spec(tokenizer) else loading.load(tokenizer)
-  if requested:
-    special.resolve_names(requested, special_tokens)
+  to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   test_sets = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir, on_error)
   units = documents.units(source, tfds_dir, tfds_download)
+  requested = None if to_train else loading.load(tokenizer)
+  if requested:
+    special.resolve_names(requested, special_tokens)
   settings = {
     'sources': documents.recorded_sources(source, units), 'inputs': documents.units_digest(units),
     'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,
@@ -151,13 +139,13 @@ def prepare(source, tokenizer, out, *, validation_fraction, clean, workers, tfds
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None, 'exclude': test_sets and test_sets.settings}
   reading = parts.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
-  job = Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
-            progress, tuple(special_tokens), test_sets, [], {})
+  job = jobs.Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
+                 progress, tuple(special_tokens), test_sets, [], {})
   if (isinstance(job.out, Url) or stage != ALL) and (manifest := _finished(job)):
     return manifest
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
-      return _finished(job) or _completed(job, stages.run_all(_begun(job, True), workers))
+      return _finished(job) or _completed(job, _run_all(_begun(job, True), workers, run_stage))
   access.make_folder(job.out)
   try:
     return _completed(job, stages.run_task(_begun(job, False), stage, task, tasks, workers))
@@ -179,6 +167,11 @@ def _read_test_sets(exclude, words, spans, separator, tfds_dir, on_error):
       print(f'prepare: --exclude={name} excludes nothing: no document in it has {words} words',
             file=sys.stderr)
   return test_sets
+
+
+def _run_all(job, workers, run_stage):
+  with contextlib.nullcontext(run_stage) if run_stage else stages.processes(job, workers) as run_stage:
+    return stages.run_all(job, run_stage)
 
 
 def _finished(job):
@@ -265,7 +258,9 @@ def _shown(setting):
 
 
 def main(arguments):
-  flags = vars(parser().parse_args(arguments))
+  end = arguments.index('--') if '--' in arguments else len(arguments)
+  flags = vars(parser().parse_args(arguments[:end]))
+  flags['run_stage'] = _engine(flags.pop('engine'), flags, arguments[end + 1:])
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   near = near_presets.resolve(*(flags.pop(name) for name in NEAR_FLAGS))
   without = [name for name in flags.pop('clean_without').split(',') if name]
@@ -275,6 +270,22 @@ def main(arguments):
     print(summary.format_summary(manifest, time.monotonic() - start))
   else:
     print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
+
+
+def _engine(name, flags, engine_flags):
+  """Return `run_stage` of `prepare`, for an engine and its own flags."""
+  if name == 'local':
+    if engine_flags:
+      raise InputError(f'{engine_flags[0]} is after --, where the flags of --engine=beam are')
+    return None
+  if flags['stage'] != ALL:
+    raise InputError(f'--stage={flags["stage"]}: --engine={name} runs all stages, remove one of the two')
+  try:
+    from gptjax.data.stages import beam
+  except ModuleNotFoundError as missing:
+    raise InputError(f"--engine={name} needs Apache Beam: pip install 'gptjax[beam]' "
+                     f'(the module {missing.name} is missing)') from None
+  return functools.partial(beam.run_stage, engine_flags)
 
 
 if __name__ == '__main__':

@@ -82,6 +82,8 @@ def _serve(connection, make, settings):
     function = make(*settings)
     while True:
       payload = connection.recv()
+      if not multiprocessing.parent_process().is_alive():  # it was sent before the end
+        return
       try:
         result = (function(payload), None)
       except Exception as error:  # raised again in the parent process

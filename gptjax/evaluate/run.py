@@ -15,8 +15,9 @@ from flax import nnx
 from gptjax.command import shutdown, streams
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
+from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
-from gptjax.evaluate import percent, table
+from gptjax.evaluate import paper, percent, table
 from gptjax.evaluate.journal import GRIDS, PART_SECONDS, Journal
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import held_out, suite
@@ -118,7 +119,7 @@ def open_weights(config):
                      'evaluate')
   source = open_source(config.init_from)
   if source.tokenizer is None:
-    raise InputError(f'{config.init_from} has no tokenizer: put the tokenizer files beside the weights')
+    raise InputError(tokenizer_files.missing_message(config.init_from))
   return source
 
 
@@ -158,6 +159,7 @@ def run_task(loaded, evaluated, results):
   """Run a task and save its result, unless there is one already or its data is missing."""
   task, examples, missing, notes = loaded
   if results.has(task):
+    results.keep(task)
     return
   if missing:
     results.skip(task, missing)
@@ -254,8 +256,16 @@ class Results:
         self.content[kind][task.name] = value
     self.content['seconds'][task.name] = round(seconds, 1)
     self._write()
-    metrics = '  '.join(_format_metric(name, value) for name, value in result.metrics.items())
-    self.log(f'{task.name:<18} {seconds:>8.1f} s  {metrics}')
+    self._log_result(task, f'{seconds:.1f} s')
+
+  def keep(self, task):
+    """Log the result that the workdir has of a task."""
+    self._log_result(task, 'kept')
+
+  def _log_result(self, task, origin):
+    metrics = self.content['tasks'][task.name]
+    shown = '  '.join(_format_metric(name, metrics[name]) for name in main_metrics(task.name, metrics))
+    self.log(f'{task.name:<18} {origin:>10}  {shown}')
 
   def skip(self, task, why):
     self.content['not_run'][task.name] = why
@@ -270,6 +280,20 @@ class Results:
     if self._active:
       access.write(self._path, records.text(self.content))
       access.write(self.folder / 'results.md', table.markdown(self.content))
+
+
+def main_metrics(task, metrics):
+  """Return the names of the metrics to print: those beside the paper's, else all; and the number of examples.
+
+  `results.json` has all of them, also counts and upper bounds.
+
+  Args:
+    task: name of the task.
+    metrics: {name: value} of its result.
+  """
+  compared = [figure.metric for figure in paper.PAPER_RESULTS
+              if figure.task == task and figure.metric in metrics]
+  return [*compared, *['examples'] * ('examples' in metrics)] if compared else list(metrics)
 
 
 def _format_metric(name, value):

@@ -19,6 +19,7 @@ if __name__ == '__main__':
 
 import json
 import math
+import sys
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ from gptjax import defaults
 from gptjax.command import run, streams
 from gptjax.command.parsers.score import BATCH_SIZES, JSON, STRIDES, parser
 from gptjax.config import resolve
-from gptjax.data.tokenizers import special
+from gptjax.data.tokenizers import special, tokenizer_files
 from gptjax.errors import InputError
 from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.tasks.language_modelling import windows
@@ -37,6 +38,7 @@ from gptjax.parallel import jax_settings, sharding
 from gptjax.storage.files import access, paths
 from gptjax.text import text_checks
 
+STDIN = '-'
 MAX_FILE = 1 << 30  # bytes of a file of text
 
 
@@ -95,7 +97,7 @@ def score(model, tokenizer, texts, *, stride=None, batch_size=None, special_toke
       tokenizer cannot encode, or logits that are NaN.
   """
   if tokenizer is None:
-    raise InputError('there is no tokenizer in the folder of the weights: add its files')
+    raise InputError(tokenizer_files.missing_message('the folder of the weights'))
   texts = [texts] if isinstance(texts, str) else list(texts)
   stride = max(1, model.n_ctx // 2) if stride is None else stride
   STRIDES.require('stride', stride)
@@ -181,11 +183,12 @@ def as_table(names, scores):
 
 
 def read_texts(files, lines):
-  """Return [(name, text)] of files in UTF-8; with `lines`, of each line that is not empty."""
+  """Return [(name, text)] of files in UTF-8 (-: stdin); with `lines`, of each line that is not empty."""
   texts = []
   for file in files:
     try:
-      text = access.read(paths.location(file), MAX_FILE).decode('utf-8-sig')
+      content = sys.stdin.buffer.read() if file == STDIN else access.read(paths.location(file), MAX_FILE)
+      text = content.decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
       raise InputError(f'{file}: {getattr(error, "strerror", None) or "not UTF-8 text"}') from None
     if lines:
@@ -198,8 +201,9 @@ def read_texts(files, lines):
 
 def main(arguments):
   flags = parser().parse_args(arguments)
+  files = [file if file == STDIN else paths.anywhere(file) for file in flags.files]
   texts = [*((f'text {number}', text) for number, text in enumerate(flags.text, 1)),
-           *read_texts(map(paths.anywhere, flags.files), flags.lines)]
+           *read_texts(files, flags.lines)]
   if not texts:
     raise InputError('there is no text to score: give a FILE, or --text=TEXT')
   cpu.enlarge_thread_pool()

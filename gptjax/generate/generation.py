@@ -12,7 +12,7 @@ import numpy as np
 
 from gptjax.command import bars
 from gptjax.command.parsers.generate import DOMAINS
-from gptjax.data.tokenizers import special
+from gptjax.data.tokenizers import special, tokenizer_files
 from gptjax.errors import InputError
 from gptjax.generate import kv_cache
 from gptjax.generate.sampling import SamplingOptions, row_keys
@@ -67,7 +67,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     source = pretrained.load(source)
   model, tokenizer = source
   if tokenizer is None:
-    raise InputError('there is no tokenizer in the folder of the weights: add its files')
+    raise InputError(tokenizer_files.missing_message('the folder of the weights'))
   if top_k is None and top_p is None and not prompts:
     top_k = PAPER_TOP_K
   choice = SamplingOptions(temperature or None, top_k or None, None if top_p == 1 else top_p,

@@ -43,7 +43,7 @@ def prepare_corpus(config, workdir, tokenizer=None):
     run_weights.save_tokenizer(tokenizer, workdir)
   spec = str(paths.parsed(workdir) / 'tokenizer') if tokenizer else data.tokenizer
   shutdown.exit_on_signal('stopped while the corpus is prepared: run the same command again to continue '
-                          'after its last commit')
+                          'after the parts that are complete')
   prepare([data.source], spec, data.corpus, validation_fraction=data.validation_fraction, clean='',
           workers=1, tfds_dir=data.tfds_dir, on_error='stop', seq_len=data.seq_len,
           tfds_download=data.tfds_download, special_tokens=data.special_tokens)

@@ -7,6 +7,7 @@
 Loading never unpickles or runs code, and does not need PyTorch.
 """
 
+import re
 import sys
 
 if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` imports the package
@@ -28,6 +29,7 @@ from gptjax.train.step import graph
 
 __all__ = ['load', 'open_source', 'save_pretrained']
 
+CHECKPOINT = re.compile(r'checkpoint-\d{1,18}')
 PICKLES = ('.bin', '.pt', '.pth', '.pkl', '.pickle')
 OTHER_WEIGHTS = (*PICKLES, '.h5', '.msgpack', '.onnx', '.ot', '.gguf')  # not copied from a bucket
 
@@ -115,9 +117,28 @@ def _open_folder(folder, path, entries):
   if has('params_shapes.json'):
     from gptjax.pretrained import openai
     return openai.open_gpt1(folder)._replace(folder=location)
-  pickles = [name for name in names if name.endswith(PICKLES)]
-  if pickles:
-    raise InputError(f'{path} has only pickles ({pickles[0]}), which can run code when they are read: save '
-                     'the model again as safetensors')
+  _refuse_incomplete(path, names)
   raise InputError(f'{path} has no weights: looked for config.json with model.safetensors, hparams.json '
                    'with model.ckpt, params_shapes.json with params_0.npy, a workdir, a checkpoint')
+
+
+def _refuse_incomplete(path, names):
+  """Raise InputError if the names in a folder show that it is nearly one of transformers, and what to do."""
+  if 'adapter_config.json' in names:
+    raise InputError(f'{path} has an adapter of PEFT, not a model: merge it into its model, with '
+                     'model.merge_and_unload().save_pretrained(FOLDER), and give that folder')
+  weights = [name for name in names if name.endswith('.safetensors')]
+  if weights and 'config.json' not in names:
+    raise InputError(f'{path} has {weights[0]} but no config.json: add the one that transformers saved with '
+                     'the weights, which has the sizes of the model')
+  if weights:
+    raise InputError(f'{path} has {weights[0]}, but neither model.safetensors nor '
+                     'model.safetensors.index.json: rename a single file to model.safetensors, or add the '
+                     'index of the shards')
+  if checkpoints := [name for name in names if CHECKPOINT.fullmatch(name)]:  # the output_dir of a Trainer
+    newest = max(checkpoints, key=lambda name: int(name.rpartition('-')[2]))
+    raise InputError(f'{path} has no weights itself: give one of its checkpoints, like {path}/{newest}')
+  if pickles := [name for name in names if name.endswith(PICKLES)]:
+    raise InputError(f'{path} has only pickles ({pickles[0]}), which can run code when they are read: save '
+                     'the model again as safetensors, where transformers and PyTorch are installed: '
+                     'AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)')

@@ -13,7 +13,7 @@ def main(arguments):
   model, tokenizer = gptjax.load(flags.source)
   gptjax.save_pretrained(model, tokenizer, flags.to)
   print(f'{flags.to}: {plural(model.n_layer, "layer")} of width {model.n_embd}, '
-        f'{f"tokenizer {tokenizer.name}" if tokenizer else "no tokenizer"}')
+        f'{f"tokenizer of {tokenizer.n_vocab:,} entries" if tokenizer else "no tokenizer"}')
 
 
 if __name__ == '__main__':

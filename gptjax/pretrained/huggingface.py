@@ -19,6 +19,8 @@ DTYPES = ('F32', 'F16', 'BF16')
 # Masks and positions that older versions of transformers saved with the weights.
 BUFFERS = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)|position_ids')
 PREFIX, HEAD = 'transformer.', 'lm_head.weight'
+# Tensors of the heads that transformers adds for classification, questions and multiple choice.
+TASK_HEADS = re.compile(r'(score|classifier|qa_outputs|multiple_choice_head)\b.*')
 # Prefixes that wrappers add to all names.
 WRAPPERS = {'module.': ', as torch.nn.parallel names them', '_orig_mod.': ', as torch.compile names them'}
 
@@ -59,6 +61,7 @@ def open_folder(folder, entries=None):
   fields = model_fields(folder / 'config.json', values)
   tensors, embedding = read_tensors(folder), hf_name('wte', values['model_type'])
   _refuse_prefix(folder, tensors, embedding)
+  _refuse_task_head(folder, tensors, values)
   if fields['tie_word_embeddings'] and HEAD in tensors:
     _drop_copied_head(folder, tensors, embedding)
   tokenizer = hf_tokenizer.load_folder(folder, fields['n_vocab'])
@@ -156,6 +159,16 @@ def _refuse_prefix(folder, tensors, embedding):
                        f'{PREFIX}{embedding} and so on: remove {added!r} from all names, '
                        f'{{name.removeprefix({added!r}): x for name, x in load_file(path).items()}}, and '
                        'save the file again')
+
+
+def _refuse_task_head(folder, tensors, values):
+  """Raise InputError for a model with the head of another task, such as GPT2ForSequenceClassification."""
+  for name in filter(TASK_HEADS.fullmatch, tensors):
+    kind = values.get('architectures')
+    raise InputError(f'{folder}: the tensor {name} {list(tensors[name].shape)} is not part of the model: '
+                     'only language models can be loaded, and architectures in config.json is '
+                     f'{shown(kind)}. To take the layers without this head, save the folder again with '
+                     'transformers: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)')
 
 
 def _drop_copied_head(folder, tensors, embedding):

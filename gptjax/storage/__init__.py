@@ -10,6 +10,8 @@
               digest.
   milestones  Milestones: the weights alone of every Nth checkpoint, in `WORKDIR/milestones/STEP`.
   orbax_io    Writing, checking and restoring arrays with Orbax.
+  orbax_s3    Orbax on `s3://`, which it does not support itself: what is changed in it, for paths of `s3://`
+              alone.
   owner_record
               The record of the owner of a folder: host, process, start time and a random token.
   ownership   Exclusive ownership of a folder by one process: a record of the owner in `owner.json`, and a

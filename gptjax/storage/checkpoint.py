@@ -62,7 +62,7 @@ class Checkpoints:
     self.rules, self.facts, self.on_saved, self.before_manifest = rules, facts, on_saved, before_manifest
     self.max_failed, self.failures, self.upload_seconds = max_failed, [], upload_seconds
     errors.quiet_libraries()
-    self.writer = orbax_io.Writer()
+    self.writer = orbax_io.Writer(self.folder)
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending, self.started, self.stopping = None, time.monotonic(), False
     self.digests = jax.jit(digests)
@@ -241,7 +241,7 @@ class Checkpoints:
       if not isinstance(self.folder, Url) or len(self.failures) >= self.max_failed:
         raise
       records.log(f'{error}; training continues, and the next checkpoint is saved when it is due')
-      self.writer = orbax_io.Writer()  # the old one may still be waiting for the storage
+      self.writer = orbax_io.Writer(self.folder)  # the old one may still be waiting for the storage
       return None
 
   def wait(self, last=False):

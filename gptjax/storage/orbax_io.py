@@ -18,7 +18,7 @@ from etils.epath import gpath
 
 from gptjax import errors
 from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
-from gptjax.storage import literal_path
+from gptjax.storage import literal_path, orbax_s3
 from gptjax.storage.files import buckets
 from gptjax.storage.files.paths import Url
 from gptjax.storage.literal_path import SPECIAL, literal
@@ -27,20 +27,26 @@ from gptjax.storage.literal_path import SPECIAL, literal
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
 
 # Codes of errors of the storage, in the messages of TensorStore.
-CODES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'NOT_FOUND', 'DATA_LOSS', 'INTERNAL', 'CANCELLED')
+CODES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'NOT_FOUND', 'DATA_LOSS', 'INTERNAL', 'CANCELLED',
+         'http_response_code')  # of any other answer of a service
 abandoned = []  # Writers with threads that wait for the storage, and for which Python would wait at its end
 
 
 class Writer:
-  """Writes trees of arrays in the background, one at a time."""
+  """Writes trees of arrays in the background, one at a time.
 
-  def __init__(self):
-    self._orbax, self.abandoned = ocp.StandardCheckpointer(), False
+  Args:
+    folder: Path or Url below which it writes.
+  """
+
+  def __init__(self, folder):
+    self._orbax, self.abandoned = ocp.StandardCheckpointer(**_place_options(folder)), False
     self._folder = contextlib.ExitStack()  # open from `start` until `wait` ends
 
   def start(self, path, state):
     """Start to write a tree to a new folder; its parent must exist."""
-    self._orbax.save(self._folder.enter_context(_opened(path.parent)) / path.name, state)
+    folder = self._folder.enter_context(_opened(path.parent))
+    self._orbax.save(folder / path.name, state, save_args=_save_args(path, state))
 
   def wait(self, seconds=None):
     """Wait for the write; raises its error, or TimeoutError after `seconds`: then use another Writer."""
@@ -103,18 +109,32 @@ def check_supported(workdir):
   elif SPECIAL.search(workdir.key):
     raise InputError(f'--workdir {workdir} has a character that Orbax interprets: choose a name without '
                      '* ? [ \\')
-  elif workdir.scheme != 'gs':
-    raise InputError(f'--workdir {workdir}: Orbax writes checkpoints to gs:// and to file systems, not to '
-                     f'{workdir.scheme}://: use another workdir (corpora, weights and reports can be there)')
   else:
     _bucket_path(workdir)
+    if _on_s3(workdir):
+      orbax_s3.probe(workdir)
 
 
 def _bucket_path(url):
-  """The path in a bucket for Orbax, which then uses TensorStore for arrays and gcsfs for all else."""
+  """The path in a bucket for Orbax, which uses TensorStore for arrays, and else gcsfs or `orbax_s3`."""
   # With TensorFlow installed epath would use its file system, which rewrites a whole object at each flush.
   gpath._is_tf_installed = lambda: False
+  if _on_s3(url):
+    orbax_s3.prepare(url)
   return epath.Path(str(url))
+
+
+def _place_options(folder):
+  """Options of a checkpointer for a folder, Path or Url."""
+  return orbax_s3.options() if _on_s3(folder) else {}
+
+
+def _save_args(folder, tree):
+  return orbax_s3.save_args(tree) if _on_s3(folder) else None
+
+
+def _on_s3(path):
+  return isinstance(path, Url) and path.scheme == orbax_s3.SCHEME
 
 
 @contextlib.contextmanager
@@ -135,14 +155,15 @@ def _reading(path):
 
 def restore(path, abstract_state):
   """Restore a tree with the shardings of `abstract_state`, a tree of jax.ShapeDtypeStruct."""
-  with _reading(path), _opened(path) as folder, ocp.StandardCheckpointer() as orbax:
+  with _reading(path), _opened(path) as folder, ocp.StandardCheckpointer(**_place_options(path)) as orbax:
     return _check_complete(orbax.restore(folder, abstract_state))
 
 
 def restore_part(path, abstract):
   """Restore the part of a tree that `abstract` has, with the shardings of its jax.ShapeDtypeStruct."""
   restore_args = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract)
-  with _reading(path), _opened(path) as folder, ocp.PyTreeCheckpointer() as orbax:
+  with (_reading(path), _opened(path) as folder,
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), **_place_options(path)) as orbax):
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
@@ -151,7 +172,7 @@ def read_part(path, abstract):
   restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
   options = _single_process_options('weights')
   with (_reading(path), _opened(path) as folder,
-        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as orbax):
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options, **_place_options(path)) as orbax):
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
@@ -159,8 +180,8 @@ def write_part(path, tree):
   """Write a tree of NumPy arrays to a new folder, in this process alone, without devices."""
   options = _single_process_options('copy')
   with (_opened(path.parent) as folder,
-        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options) as orbax):
-    orbax.save(folder / path.name, args=ocp.args.PyTreeSave(tree))
+        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options, **_place_options(path)) as orbax):
+    orbax.save(folder / path.name, args=ocp.args.PyTreeSave(tree, save_args=_save_args(path, tree)))
 
 
 def _check_complete(tree):
@@ -228,7 +249,8 @@ def _chunks(path, folder):
   import tensorstore
   if isinstance(path, Url):
     bucket, _, key = path.key.partition('/')
-    store = tensorstore.KvStore.open({'driver': 'gcs', 'bucket': bucket, 'path': f'{key}/'}).result()
+    driver = orbax_s3.driver(path) if _on_s3(path) else {'driver': 'gcs'}
+    store = tensorstore.KvStore.open({**driver, 'bucket': bucket, 'path': f'{key}/'}).result()
     objects = buckets.find(path)
     size_of = lambda name: objects[name].size if name in objects else _raise_missing(path / name)
   else:

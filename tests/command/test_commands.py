@@ -107,6 +107,7 @@ def test_how_a_command_ends(error, expected, monkeypatch, capsys):
 
 
 HELP = {name: ['--help'] for name in (
+  'data.adopt', 'data.export',
   'generate.__main__', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect',
   'data.clean.__main__', 'data.tokenizers.__main__', 'evaluate.overlap.__main__', 'evaluate.score',
   'benchmark.__main__', 'benchmark.subjects.train')}
@@ -135,6 +136,12 @@ def test_help_of_a_real_command_lists_its_own_flags_and_fields(flag):
   listed = [name for name in defaults.declared() if f'\n  --config.{name}=' in done.stdout]
   assert len(listed) == len(defaults.declared()) if flag == '--helpfull' else len(listed) < 40
   assert 'alsologtostderr' not in done.stdout, 'flags of absl'
+
+
+def test_help_shows_the_values_of_the_config():
+  done = run('gptjax.main', '--config=gpt2_zero_shot', '--config.job=evaluate', '--help')
+  assert 'each with its value in gpt2_zero_shot' in done.stdout
+  assert '--config.eval.grid=True' in done.stdout and '--config.eval.tasks=lambada,cbt_cn' in done.stdout
 
 
 def test_a_command_gives_its_exit_code(monkeypatch):

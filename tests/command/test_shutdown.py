@@ -73,11 +73,12 @@ def test_while_the_corpus_is_prepared_and_then_again(tmp_path):
   flags = (*SHORT, f'--config.data.source=text:{tmp_path / "text"}', '--config.data.tokenizer=train-bpe:260',
            f'--config.data.corpus={tmp_path / "corpus"}', '--config.data.validation_fraction=0',
            '--config.model.n_vocab=260')
-  done = train('', tmp_path / 'run', *flags, env=signalled('gptjax.data.prepare:_encode', signal.SIGINT))
+  done = train('', tmp_path / 'run', *flags,
+               env=signalled('gptjax.data.stages.encode_part:encode_part', signal.SIGINT))
   assert done.returncode == 75
   assert after(done.stderr) == [
-    'gptjax: Ctrl-C: stopped while the corpus is prepared: run the same command again to continue after its '
-    'last commit']
+    'gptjax: Ctrl-C: stopped while the corpus is prepared: run the same command again to continue after the '
+    'parts that are complete']
   done = train('', tmp_path / 'run', *flags)
   assert done.returncode == 0 and 'step 4/4' in done.stderr, done.stderr
 
@@ -225,9 +226,10 @@ def test_a_job_inside_a_command_that_unwinds_stops_in_its_own_way(then, until, c
 
 
 def test_ctrl_c_reaches_workers_too_and_none_of_them_says_a_word(tmp_path):
-  (tmp_path / 'text').write_text('the blue stone never sings\n' * 20)
+  for name in 'ab':  # of two parts
+    (tmp_path / f'text{name}').write_text('the blue stone never sings\n' * 170_000)
   out = tmp_path / 'corpus'
-  line = [sys.executable, '-m', 'gptjax.data.prepare', f'--source=text:{tmp_path / "text"}', '--workers=2',
+  line = [sys.executable, '-m', 'gptjax.data.prepare', f'--source=text:{tmp_path}/text?', '--workers=2',
           '--tokenizer=train-bpe:260', '--validation_fraction=0', f'--out={out}']
   # The signal comes while the workers are importing; they go on once the process that started them has ended.
   module = tmp_path / 'late' / 'sitecustomize.py'

@@ -139,4 +139,4 @@ def test_sources_are_read_with_the_settings_of_all_buckets(url, monkeypatch):
   assert len(documents.units([f'text:{url}/*.txt'], '')) == 2
   import fsspec
   system, _ = fsspec.core.url_to_fs(str(url), **buckets.file_system_options(str(url)))
-  assert system is buckets._system(url)
+  assert system is buckets.file_system(url)

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def workdir(folder, tmp_path):
-  return written_workdir(tmp_path, folder, reader.read_manifest(folder)['content'])
+  return written_workdir(tmp_path, folder, reader.corpus_manifest.read_manifest(folder)['content'])
 
 
 def written_workdir(path, corpus, digest, mixture=()):

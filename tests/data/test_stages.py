@@ -8,12 +8,15 @@ import sys
 import threading
 
 import hypothesis
+import pyarrow
 import pytest
 from hypothesis import strategies as st
 from prepared import command, contents, documents, make_texts, run, write_jsonl
+from pyarrow import parquet
 
 from gptjax.data import prepare
 from gptjax.data.clean import near_duplicates, webtext
+from gptjax.data.sources import documents as sources
 from gptjax.data.sources import jsonl
 from gptjax.data.stages import mark, parts
 from gptjax.data.stages import run as stages
@@ -87,6 +90,17 @@ def test_any_number_of_tasks_in_any_order_writes_the_corpus_of_one_process(tmp_p
   assert run(source, out, stage='judge', **options)['content']  # nothing is left to do
 
 
+@pytest.mark.parametrize('tasks', [1, 2, 7, 100])
+def test_one_share_chooses_the_tokenizer(tmp_path, monkeypatch, tasks):
+  source, chosen = write_jsonl(tmp_path / 'a.jsonl', make_texts(5)), []
+  monkeypatch.setattr(stages.tokenizer, 'is_chosen', lambda job: False)
+  monkeypatch.setitem(stages.STAGES, 'tokenizer', stages.STAGES['tokenizer']._replace(
+    make=lambda job: lambda number: chosen.append(number)))
+  for task in range(tasks):
+    run(source, tmp_path / 'c', stage='tokenizer', task=task, tasks=tasks)
+  assert chosen == [0]
+
+
 def test_tasks_of_several_processes_at_the_same_time(tmp_path, monkeypatch):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(200))
   run(source, tmp_path / 'one')
@@ -95,7 +109,7 @@ def test_tasks_of_several_processes_at_the_same_time(tmp_path, monkeypatch):
     try:
       for stage in NAMES[2:]:
         run(source, tmp_path / 'two', stage=stage)
-        barrier.wait(60)
+        barrier.wait(600)
     except BaseException as error:
       errors.append(error)
       raise
@@ -240,3 +254,26 @@ def test_the_memory_of_a_range_does_not_grow_with_the_corpus(tmp_path):
 def test_a_range_has_no_more_keys_than_fit_into_memory():
   for n_kept in (0, 1, mark.RANGE_KEYS - 1, mark.RANGE_KEYS, 5 * mark.RANGE_KEYS, 1000 * mark.RANGE_KEYS):
     assert n_kept >> mark.range_bits(n_kept) < mark.RANGE_KEYS
+
+
+@pytest.mark.parametrize('kind', ['jsonl', 'parquet', 'corpus'])
+def test_a_large_file_is_read_in_parts_with_the_same_documents(tmp_path, kind):
+  texts = [*make_texts(120), *(f'short {i}' for i in range(9))]
+  write_jsonl(tmp_path / 'a.jsonl', texts)
+  table = pyarrow.table({'text': texts})
+  parquet.write_table(table, tmp_path / 'a.parquet', row_group_size=7)
+  if kind == 'corpus':
+    run(f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'c', validation_fraction=0)
+  source = f'corpus:{tmp_path}/c' if kind == 'corpus' else f'{kind}:{tmp_path}/a.{kind}'
+  [unit] = sources.units([source], '')
+  whole = list(sources.pieces(unit, '', ''))
+  assert len(whole) == len(texts)
+  for target in (3000, 20_000):
+    positions = sources.positions(unit, target)
+    assert len(positions) > 3 and positions == sorted(set(positions))
+    found = [piece._replace(location=sources.shown_location(piece.location))
+             for first, end in itertools.pairwise([0, *positions, None])
+             for piece in sources.pieces(unit, '', '', first, end)]
+    assert found == whole
+  made = run(source, tmp_path / 'made', 'train-char', validation_fraction=0)
+  assert made['splits']['train']['documents'] == len(texts)

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -21,7 +22,9 @@ ARGUMENT = re.compile(r'^--?(?P<name>[A-Za-z][\w.-]*)')
 
 # Flags in prose that are those of other programs.
 OTHERS = {'--user', '--format', '--query', '--spot', '--help', '--version', '--helpfull', '--gres', '--nodes',
-          '--ntasks-per-node', '--requeue', '--signal', '--logdir', '--model', '--model_args', '--tasks'}
+          '--ntasks-per-node', '--requeue', '--signal', '--logdir', '--model', '--model_args', '--array',
+          '--dependency', '--kill-on-invalid-dep', '--runner', '--sdk_container_image',
+          '--include_path'}
 
 
 @functools.cache
@@ -99,7 +102,9 @@ def problems_of_command(words):
   command = ' '.join(words[:2]) if ' '.join(words[:2]) in flags_of_commands() else words[0]
   if command not in flags_of_commands():
     return [f'no command gptjax {words[0]}']
-  return [problem for word in words[len(command.split()):] if (problem := problem_of_flag(word, command))]
+  # After `--` are the flags of an engine.
+  own = itertools.takewhile(lambda word: word != '--', words[len(command.split()):])
+  return [problem for word in own if (problem := problem_of_flag(word, command))]
 
 
 def problem_of_flag(word, command):
@@ -207,7 +212,8 @@ def test_every_command_of_the_package_has_a_section():
     module = '.'.join(path.relative_to(pages.ROOT).with_suffix('').parts).removesuffix('.__main__')
     if "if __name__ == '__main__':" in path.read_text() and module not in described:
       assert module in ('gptjax', 'gptjax.lm_eval', 'gptjax.data.clean.clean_examples',
-                        'gptjax.benchmark.stage', 'gptjax.benchmark.subjects.train_torch'), module
+                        'gptjax.benchmark.stage', 'gptjax.benchmark.subjects.train_torch',
+                        'gptjax.benchmark.subjects.clean'), module
 
 
 def test_the_pages_of_the_reference_have_every_field_and_flag():

@@ -1,5 +1,6 @@
 """Scores of any text: those of transformers and a plain loop, whatever the batch, stride and mesh."""
 
+import io
 import json
 import math
 import sys
@@ -112,7 +113,8 @@ def test_a_special_token_counts_as_one_only_if_it_is_named(theirs):
   (dict(stride=0), 'stride = 0 must be'), (dict(stride=CONTEXT + 1), 'longer than the context of 24'),
   (dict(batch_size=0), 'batch_size = 0 must be'),
   (dict(texts=['ok', 'a\udcff']), 'text 2 is not valid Unicode'),
-  (dict(special_tokens=['<x>']), "special token '<x>'"), (dict(tokenizer=None), 'there is no tokenizer')])
+  (dict(special_tokens=['<x>']), "special token '<x>'"),
+  (dict(tokenizer=None), 'has no tokenizer: copy tokenizer.json')])
 def test_what_is_wrong_is_said_in_one_line(theirs, options, says):
   model, tokenizer = gptjax.load(theirs[1])
   with pytest.raises(InputError, match=says):
@@ -157,6 +159,10 @@ def test_the_command_writes_json_lines_or_a_table(theirs, tmp_path, monkeypatch,
   file = f'{tmp_path}/a.txt'
   assert [row.split('  ')[0] for row in rows] == ['text 1', f'{file}:1', f'{file}:3', 'all']
   assert rows[2].split()[-1] == f'{line.bits_per_byte:.4f}' and len(set(map(len, rows))) == 1
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(TEXTS[4].encode())))
+  code, out, _ = command(monkeypatch, capsys, '--from', theirs[1], '-')
+  assert not code and out.split('\n')[1].split()[0] == '-'
+  assert out.split()[-1] == f'{line.bits_per_byte:.4f}'
 
 
 @pytest.mark.parametrize('flags, says', [

@@ -218,7 +218,7 @@ def test_a_bad_option_is_refused_in_one_line(model, tokenizer, options, says):
 
 
 def test_a_damaged_model_and_a_missing_tokenizer_are_told(model, tokenizer):
-  with pytest.raises(ValueError, match='no tokenizer in the folder of the weights'):
+  with pytest.raises(ValueError, match='the folder of the weights has no tokenizer: copy tokenizer'):
     sample(model, None, prompt='a')
   endless = byte_bpe.train_bpe([WORDS], 300)
   endless.end_of_text = None

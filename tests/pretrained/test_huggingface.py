@@ -274,6 +274,21 @@ def pointer(path):
   path.write_text(f'version https://git-lfs.github.com/spec/v1\noid sha256:{"4d7a" * 16}\nsize 12345\n')
 
 
+def as_adapter(folder):
+  (folder / 'config.json').unlink()
+  (folder / WEIGHTS).rename(folder / 'adapter_model.safetensors')
+  (folder / 'adapter_config.json').write_text('{}')
+
+
+def as_output_dir(folder):
+  """What a Trainer of transformers leaves in its output_dir while it runs."""
+  for name in ('config.json', WEIGHTS):
+    (folder / name).unlink()
+  (folder / 'training_args.bin').write_bytes(b'x')
+  for step in (500, 1000):
+    (folder / f'checkpoint-{step}').mkdir()
+
+
 C_FC = 'transformer.h.1.mlp.c_fc.weight'
 WEIGHTS = 'model.safetensors'
 
@@ -283,7 +298,8 @@ WEIGHTS = 'model.safetensors'
   (with_tensor(C_FC, np.zeros((128, 32), 'f4')), r'c_fc.weight is [128, 32], but .* require [32, 128]'),
   (with_tensor('h.2.ln_1.bias', np.zeros(32, 'f4')),
    r'the tensor h.2.ln_1.bias [32] is not part of the model'),
-  (with_tensor('score.weight', np.zeros((2, 32), 'f4')), r'the tensor score.weight [2, 32] is not part'),
+  (with_tensor('score.weight', np.zeros((2, 32), 'f4')),
+   r"score.weight [2, 32] is not part .* architectures in config.json is ['GPT2LMHeadModel']"),
   (with_tensor(C_FC, np.zeros((32, 128), 'i8')), r'c_fc.weight is of type I64'),
   (with_tensor('h.1.mlp.c_fc.weight', np.zeros((32, 128), 'f4')), r'is also in model.safetensors'),
   (with_tensor('lm_head.weight', np.zeros((61, 32), 'f4')), r'lm_head.weight differs from wte.weight'),
@@ -294,8 +310,11 @@ WEIGHTS = 'model.safetensors'
   (lambda f: (f / 'config.json').write_text('{"model_type": '), 'config.json is not JSON'),
   (lambda f: (f / 'config.json').write_text('[1]'), 'config.json: its content is [1], not dict'),
   (lambda f: (f / 'config.json').write_bytes(b'\xff\xfe{}'), 'config.json is not JSON'),
-  (lambda f: (f / 'config.json').unlink(), 'has no weights'),
-  (as_pickle, r'has only pickles (pytorch_model.bin)'),
+  (lambda f: (f / 'config.json').unlink(), 'has model.safetensors but no config.json'),
+  (lambda f: (f / WEIGHTS).rename(f / 'gpt2.safetensors'), 'gpt2.safetensors, but neither model.safetensors'),
+  (as_adapter, 'has an adapter of PEFT, not a model'),
+  (as_output_dir, 'give one of its checkpoints, like .*/checkpoint-1000'),
+  (as_pickle, r'has only pickles (pytorch_model.bin).*from_pretrained(FOLDER).save_pretrained(FOLDER)'),
   (lost_shard, r'model-00002-of-.*.safetensors is missing, but model.safetensors.index.json names it'),
   (empty_index, r'model.safetensors.index.json has no weight_map'),
   (lambda f: settings(f, model_type='llama'), r"model_type 'llama' is neither gpt2 nor openai-gpt"),

@@ -65,6 +65,7 @@ def test_unknown_fields(argument, says):
 @pytest.mark.parametrize('name, says', [
   ('batch_size', 'did you mean --config.train.batch_size or --config.eval.batch_size?'),
   ('wrokdir', 'did you mean --workdir?'), ('init_from', 'did you mean --config.init_from?'),
+  ('from', 'did you mean --config.init_from?'), ('output_dir', 'did you mean --workdir?'),
   ('out_dir', "nanoGPT's out_dir is --workdir"), ('max_iters', "nanoGPT's max_iters is config.train.steps"),
   ('compile', 'every step is compiled'), ('zebra', 'set config fields with --config.FIELD=VALUE')])
 def test_flags_that_are_fields_or_options_of_nanogpt(name, says):

@@ -2,6 +2,7 @@
 
   attention        Accuracy and speed of each attention kernel
   check            Accuracy of the training step on this device
+  clean            CPU time of `--clean=webtext` per MB of text, compared with another version
   data             Speed of preparing and of reading a corpus, compared with the tokenizer
   evaluate         Zero-shot scoring compared with lm-evaluation-harness, interleaved in one run
   finetune         Fine-tuning speed with bucketed batches and with padding to n_ctx

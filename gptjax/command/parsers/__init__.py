@@ -4,15 +4,17 @@ Each module has a function `parser()` that returns the `run.Parser` of a command
 docstrings of the commands' modules. The flags beside a config are in `gptjax.config.job_flags` and
 `gptjax.plan.flags`.
 
-  clean      of gptjax.data.clean
-  export     of gptjax.pretrained
-  generate   of gptjax.generate
-  inspect    of gptjax.data.inspect
-  overlap    of gptjax.evaluate.overlap
-  prepare    of gptjax.data.prepare
-  report     of gptjax.report
-  score      of gptjax.evaluate.score
-  tokenizer  of gptjax.data.tokenizers
+  adopt          of gptjax.data.adopt
+  clean          of gptjax.data.clean
+  export         of gptjax.pretrained
+  export_tokens  of gptjax.data.export
+  generate       of gptjax.generate
+  inspect        of gptjax.data.inspect
+  overlap        of gptjax.evaluate.overlap
+  prepare        of gptjax.data.prepare
+  report         of gptjax.report
+  score          of gptjax.evaluate.score
+  tokenizer      of gptjax.data.tokenizers
 """
 
 import ast

@@ -4,15 +4,16 @@ from gptjax.command.flag_types import WORKERS as MOST_WORKERS
 from gptjax.command.flag_types import integer, real
 from gptjax.command.parsers import docstring
 from gptjax.command.run import Parser
-from gptjax.data.clean import near_presets
 from gptjax.storage.files import paths
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
+FRACTION = 0.005
 FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
 NGRAM_WORDS, EXCLUDE_WORDS = integer(1, 1000), 8  # as in GPT-2's overlap study
 SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
 STAGES = 'all', 'judge', 'mark', 'tokenizer', 'encode', 'join'
-
+ENGINES = 'local', 'beam'
+NEAR_PRESETS = ('standard', 'strict', 'precise', 'fineweb')  # names of `near_presets.PRESETS`
 NEAR_FLAGS = ('near', 'near_bands', 'near_rows', 'near_threshold')  # arguments of `near_presets.resolve`
 
 
@@ -21,27 +22,29 @@ def parser():
                  example="python -m gptjax.data.prepare --source='jsonl:books/*.jsonl.gz:text' "
                  '--tokenizer=gpt2 --out=corpora/books --workers=8')
   add = flags.add_argument
-  add('--source', action='append', required=True, help='KIND:WHERE; repeatable')
+  add('--source', action='append', required=True,
+      help='text:GLOB, tar:GLOB, jsonl:GLOB[:FIELD], parquet:GLOB[:FIELD], arrow:GLOB[:FIELD], '
+           'arrow:FOLDER[:SPLIT][:FIELD], tfds:NAME[:SPLIT][:FIELD], corpus:FOLDER[:SPLIT] or python:, where '
+           'files may be .gz, .zst, .bz2 or .xz, and URLs (gs://, s3://, hf://); repeatable')
   add('--tokenizer', required=True,
       help='gpt2, gpt2:DIR, gpt1:DIR, bpe:DIR, char:DIR, sentencepiece:FILE, train-bpe:N or train-char')
   add('--out', type=paths.bucket_flag, required=True,
       help='folder of the corpus, here or in a bucket (gs://, s3://); it takes twice the size of the corpus '
            'until the end')
-  add('--validation_fraction', type=FRACTIONS, default=0.005,
-      help='share of the documents that is held out (default 0.005)')
+  add('--validation_fraction', type=FRACTIONS, default=FRACTION,
+      help=f'share of the documents that is held out (default {FRACTION})')
   add('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
       help=f'tokens of an evaluation window: less text is not held out (default {SEQ_LEN})')
   add('--clean', default='', help="'' (default) or webtext")
   add('--clean_without', default='', help='filters to disable: NAME,NAME')
   add('--blocked_domains', type=paths.bucket_flag, default='', help='file with one domain per line')
   add('--wikipedia_titles', type=paths.bucket_flag, default='', help='file with one title per line')
-  presets = '; '.join(f'{name}: {near_presets.describe(near)}' for name, near in near_presets.PRESETS.items())
-  add('--near', choices=list(near_presets.PRESETS),
-      help=f'which near duplicates --clean=webtext removes; default standard ({presets})')
-  add('--near_bands', type=integer(1, near_presets.MAX_ENTRIES),
+  add('--near', choices=NEAR_PRESETS,
+      help='which near duplicates --clean=webtext removes: a preset of the numbers below; default standard: '
+      '20 bands of 6 entries, threshold 0.75, which removes 93 %% of the pairs that are 80 %% similar')
+  add('--near_bands', type=integer(1),
       help='bands of a signature: documents are compared if one band is equal; default: of the preset')
-  add('--near_rows', type=integer(1, near_presets.MAX_ENTRIES),
-      help='entries of a signature per band; default: of the preset')
+  add('--near_rows', type=integer(1), help='entries of a signature per band; default: of the preset')
   add('--near_threshold', type=real(0, 1),
       help='least share of equal entries of near duplicates; default: of the preset')
   add('--exclude', action='append', default=[], metavar='TEST_SET',
@@ -66,4 +69,7 @@ def parser():
       help='all (default), or one stage, of which this command runs its share')
   add('--task', type=integer(0), default=0, help='number of this share, from 0')
   add('--tasks', type=integer(1), default=1, help='number of shares of the stage (default 1)')
+  add('--engine', choices=ENGINES, default='local',
+      help='what runs the tasks of all stages: local (default), --workers processes of this machine; or '
+           'beam, Apache Beam, whose own flags follow after --')
   return flags

@@ -15,7 +15,7 @@ def parser():
   add = flags.add_argument
   add('--from', dest='source', type=hub_names.flag, required=True, metavar='MODEL',
       help='a workdir, a checkpoint, a folder of released weights, or a name on the Hugging Face Hub')
-  add('files', nargs='*', metavar='FILE', help='file of text in UTF-8, which is one text')
+  add('files', nargs='*', metavar='FILE', help='file of text in UTF-8, which is one text; -: stdin')
   add('--text', action='append', default=[], help='a text to score; repeatable')
   add('--lines', action='store_true', help='each line of a file that is not empty is a text')
   add('--format', choices=[TABLE, JSON], default=TABLE,

@@ -6,7 +6,8 @@ that two documents have an equal entry with a probability that is their similari
 all entries of a band of the signatures are equal, and a near duplicate if also a share of all entries of at
 least the threshold is equal.
 
-All hashes are defined here, by integers alone, so that signatures depend on no library and no machine:
+All hashes are defined here, by integers alone, so that signatures depend on no library and no machine, but
+on Python's Unicode tables in one respect: the lower case of letters that a later Unicode adds.
 
     mix(z)      u = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;  v = (u ^ u >> 27) * 0x94D049BB133111EB;  v ^ v >> 31
     random(k)   mix(k * 0x9E3779B97F4A7C15), for k = 1, 2, ...: SplitMix64 (Steele et al. 2014)
@@ -15,8 +16,12 @@ All hashes are defined here, by integers alone, so that signatures depend on no 
     set         x = mix(p) >> 32 | 1, odd numbers of 32 bits
     hash i      a[i] * x mod 2**32, with a[i] = random(257 + i) >> 32 | 1: a permutation of the odd numbers
 
-The first four are modulo 2**64. A sum over bytes is the difference of two prefix sums, so that NumPy hashes
-the phrases of many documents at once.
+All but hash i are modulo 2**64. The sum over the bytes of a phrase is a difference of two prefix sums, so
+that NumPy hashes the phrases of many documents at once.
+
+No library computes the signatures. `datasketch` 2.0 (MIT, pure Python) takes a list of hashes per document;
+with it, signatures took 5 to 7 times as long. `rensa` 0.5 (MIT, in Rust, wheels of 0.5 MB) takes each phrase
+as a string; with the strings it took 1.6 times as long, and before version 1 it may change its hashes.
 """
 
 import numpy as np

@@ -94,7 +94,11 @@ def _contradiction(manifest):
 
 def tokens_folder(root, manifest):
   """Return where the shards are, Path or Url: the folder of the corpus, or that of adopted files."""
-  return paths.parsed(manifest['tokens_folder']) if 'tokens_folder' in manifest else root
+  folder = paths.parsed(manifest['tokens_folder']) if 'tokens_folder' in manifest else root
+  if isinstance(root, Url) and not isinstance(folder, Url):
+    raise InputError(f'the tokens of {root} are in {folder}, a folder of one machine: copy them to a bucket, '
+                     'and adopt them again')
+  return folder
 
 
 def manifest_digest(manifest):

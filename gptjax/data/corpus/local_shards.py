@@ -40,6 +40,11 @@ def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
   return shards, starts
 
 
+def open_index(root, index, n_documents, verify):
+  """Return uint64[n_documents], the first token of each document, of a corpus whose shards are elsewhere."""
+  return open_split(root, root, {'shards': [], 'index': index, 'documents': n_documents}, None, 0, verify)[1]
+
+
 def _map(path, dtype, count, offset):
   """Memory-map a file as a read-only array of `count` items; InputError if missing or of another size."""
   size = offset + count * dtype.itemsize

@@ -73,9 +73,10 @@ def open_corpus(folder, split, *, verify):
                        f'{sorted(manifest["splits"])}: prepare it with another validation_fraction or '
                        'from more documents')
   entry, dtype = manifest['splits'][split], np.dtype(manifest['dtype']).newbyteorder('<')
-  where = remote_shards if isinstance(root, Url) else local_shards
-  shards, starts = where.open_split(root, corpus_manifest.tokens_folder(root, manifest), entry, dtype,
-                                    manifest['tokenizer']['n_vocab'], verify)
+  tokens_folder = corpus_manifest.tokens_folder(root, manifest)
+  where = remote_shards if isinstance(tokens_folder, Url) else local_shards
+  shards, starts = where.open_split(root, tokens_folder, entry, dtype, manifest['tokenizer']['n_vocab'],
+                                    verify)
   # As signed integers: NumPy would convert all of them to floats to compare unsigned with signed ones.
   starts = starts.view('<i8')
   offsets = np.cumsum([0, *(shard['tokens'] for shard in entry['shards'])], dtype=np.int64)

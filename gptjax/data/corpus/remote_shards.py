@@ -12,6 +12,7 @@ import numpy as np
 from gptjax.data.corpus import local_shards, shard_queue
 from gptjax.errors import InputError
 from gptjax.storage.files import buckets, cache, local
+from gptjax.storage.files.paths import Url
 
 NEAR = 1 << 18  # tokens that are read around a slice
 _queue = shard_queue.Queue()
@@ -22,7 +23,7 @@ def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
   """Return (Shards, uint64[n_documents]: the first token of each document) of a split in a bucket.
 
   Args:
-    root: Url of the corpus.
+    root: Url or Path of the corpus.
     tokens_folder: Url of its shards.
     entry, dtype, n_vocab: as for `local_shards.open_split`.
     verify: if False, shards are read by ranges until `fetch_ahead` has copied them.
@@ -32,14 +33,19 @@ def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
   """
   index = entry['index']
   shards = [_Shard(tokens_folder / shard['file'], shard, dtype, n_vocab) for shard in entry['shards']]
-  present = {folder: buckets.find(folder) for folder in {root, tokens_folder}}
   sizes = [(shard.url, shard.size) for shard in shards]
-  for url, size in (*sizes, (root / index['file'], entry['documents'] * 8)):
+  if isinstance(root, Url):
+    sizes.append((root / index['file'], entry['documents'] * local_shards.STARTS.itemsize))
+  present = {folder: buckets.find(folder) for folder in {url.parent for url, _ in sizes}}
+  for url, size in sizes:
     if url.name not in present[url.parent]:
       raise InputError(f'{url} is missing: copy it again, or prepare the corpus again')
     if (actual := present[url.parent][url.name].size) != size:
       raise InputError(cache.wrong_size(url, actual, size))
-  starts = _read_index(root / index['file'], index['sha256'], entry['documents'], verify)
+  if isinstance(root, Url):
+    starts = _read_index(root / index['file'], index['sha256'], entry['documents'], verify)
+  else:
+    starts = local_shards.open_index(root, index, entry['documents'], verify)
   return Shards(shards, verify), starts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.data.corpus import reader, remote_shards
+from gptjax.data.corpus import reader
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
 from gptjax.data.tokenizers import byte_bpe, loading
@@ -32,22 +32,20 @@ def units(where):
   return [Unit('corpus', folder, corpus.n_tokens, corpus.digest, split)]
 
 
-def pieces(unit, first=0, end=None):
-  """Yield the pieces of the documents of a corpus, in order; blank documents are skipped.
+def positions(unit, n_tokens):
+  """Return the documents, from the second on, that begin after about `n_tokens` tokens more each."""
+  starts = reader.open_corpus(unit.path, unit.split, verify=False).document_starts
+  found = np.searchsorted(starts, np.arange(n_tokens, unit.size - n_tokens // 2, n_tokens))
+  return sorted({int(number) for number in found} - {0, len(starts)})
 
-  Args:
-    unit: of the corpus.
-    first, end: tokens; only the documents that start from token `first` on and before token `end`.
-  """
+
+def pieces(unit, first=0, end=None):
+  """Yield the pieces of the documents [first, end) of a corpus, in order; blank ones are skipped."""
   remote = isinstance(paths.parsed(unit.path), Url)  # its shards are verified when they are read, not before
   corpus = reader.open_corpus(unit.path, unit.split, verify=remote)
   tokenizer = loading.load(str(paths.parsed(unit.path) / 'tokenizer'))
-  low, high = np.searchsorted(corpus.document_starts, [first, corpus.n_tokens + 1 if end is None else end])
-  if low == 0 and high == corpus.n_documents:  # other parts need few shards
-    remote_shards.fetch_ahead([], [corpus], ())
-  last = [corpus.n_tokens] if high == corpus.n_documents else []
-  starts = [*corpus.document_starts[low:high + 1].tolist(), *last]
-  for number, (start, stop) in enumerate(itertools.pairwise(starts), int(low)):
+  starts = [*corpus.document_starts[first:None if end is None else end + 1].tolist(), corpus.n_tokens]
+  for number, (start, stop) in enumerate(itertools.pairwise(starts[:None if end is None else -1]), first):
     ended = stop > start and int(corpus.tokens(stop - 1, stop)[0]) == tokenizer.end_of_text
     yield from _document(corpus, tokenizer, start, stop - ended, f'{unit.path}:{unit.split}:{number}')
 

@@ -1,10 +1,13 @@
-"""Reads documents from sources: text, JSON lines, Parquet, TFDS, corpora, Python's own documentation.
+"""Reads documents from sources: text, JSON lines, tables, TFDS, corpora, Python's own documentation.
 
 A source is `KIND:WHERE`:
 
     text:GLOB                         one document per file, or split at a separator
     jsonl:GLOB[:FIELD]                one JSON object per line; FIELD is `text` by default
     parquet:GLOB[:FIELD]              one document per row of a table
+    arrow:GLOB[:FIELD]                the same, of Arrow files
+    arrow:FOLDER[:SPLIT][:FIELD]      the same, of a folder of the library `datasets`; SPLIT is `train` by
+                                      default, and only given if the folder has splits
     tar:GLOB                          archives: one document per file in them, or split at a separator
     tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` by default
     corpus:FOLDER[:SPLIT]             a prepared corpus; SPLIT is `train` by default
@@ -12,7 +15,8 @@ A source is `KIND:WHERE`:
 
 FIELD may be dotted: `meta.text` is the field `text` of the object, or column, `meta`.
 
-Files may be plain, `.gz` or `.zst`, local or on any file system of fsspec (`gs://`, `s3://`, `memory://`).
+Files may be plain, `.gz`, `.zst` (`.zstd`), `.bz2` or `.xz`, local or on any file system of fsspec (`gs://`,
+`s3://`, `hf://`, `memory://`).
 A source is a list of units (a file, a shard of a data set) in a fixed order, and a unit is a reproducible
 sequence of pieces. So (unit, number of pieces) is a position from which reading can resume.
 """
@@ -22,13 +26,13 @@ import json
 import platform
 import re
 
-from gptjax.data.sources import file_access, files, jsonl
+from gptjax.data.sources import decompression, file_access, files, hub_revisions, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
 from gptjax.text.redacted import redacted, redacted_values
 
-KINDS = ('text', 'jsonl', 'parquet', 'tar', 'tfds', 'corpus', 'python')
+KINDS = ('text', 'jsonl', 'parquet', 'arrow', 'tar', 'tfds', 'corpus', 'python')
 
 
 def units(sources, tfds_dir, tfds_download=False):
@@ -44,6 +48,7 @@ def units(sources, tfds_dir, tfds_download=False):
   """
   if not sources:
     raise InputError('no source: give at least one --source=KIND:WHERE')
+  hub_revisions.forget()
   return [unit for source in sources for unit in _units(source, tfds_dir, tfds_download)]
 
 
@@ -60,8 +65,8 @@ def _units(source, tfds_dir, tfds_download):
     if '://' not in source and not colon and file_access.find_files(source):
       raise InputError(f'source {source!r} has no kind: write {kind_of(source)}:{source}')
     raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
-                     'parquet:GLOB[:FIELD], tar:GLOB, tfds:NAME[/CONFIG][:SPLIT][:FIELD], '
-                     'corpus:FOLDER[:SPLIT], python:')
+                     'parquet:GLOB[:FIELD], arrow:GLOB[:FIELD], arrow:FOLDER[:SPLIT][:FIELD], tar:GLOB, '
+                     'tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], python:')
   if kind == 'python':
     return [Unit('python', platform.python_version(), 0)]
   if kind == 'tfds':
@@ -70,8 +75,12 @@ def _units(source, tfds_dir, tfds_download):
   if kind == 'corpus':
     from gptjax.data.sources import corpus
     return corpus.units(where)
-  matches, field = file_access.find_files(where), ''
-  if kind not in ('text', 'tar'):
+  if kind == 'arrow':
+    from gptjax.data.sources.columns import datasets_folder
+    matches, field = datasets_folder.find(where)
+  else:
+    matches, field = file_access.find_files(where), ''
+  if kind in ('jsonl', 'parquet'):
     field = DEFAULT_FIELD
     pattern, _, last = where.rpartition(':')
     if not matches and pattern and re.fullmatch(r'[^/*]+', last):
@@ -79,9 +88,9 @@ def _units(source, tfds_dir, tfds_download):
   if not matches:
     raise InputError(f'source {source!r}: no file has this name')
   compressed = [path for path, _ in matches
-                if kind == 'parquet' and path.endswith(file_access.COMPRESSED_SUFFIXES)]
+                if kind == 'parquet' and decompression.format_of(path)]
   if compressed:
-    tool = 'gunzip' if compressed[0].endswith('.gz') else 'zstd -d'
+    tool = decompression.format_of(compressed[0]).command
     raise InputError(f'{compressed[0]} is compressed Parquet, which cannot be read in parts: decompress it '
                      f'with {tool} (Parquet compresses its columns itself)')
   return [Unit(kind, path, size, field) for path, size in matches]
@@ -90,6 +99,8 @@ def _units(source, tfds_dir, tfds_download):
 def recorded_sources(sources, units):
   """Return the redacted sources, to be recorded in files; the field of each source is retained.
 
+  Sources on the Hugging Face Hub are recorded with the commit that `units` has read.
+
   Args:
     sources: list of KIND:WHERE.
     units: their units.
@@ -97,6 +108,8 @@ def recorded_sources(sources, units):
   names = {f':{unit.field}' for unit in units if unit.field}
   recorded = []
   for source in sources:
+    kind, colon, where = source.partition(':')
+    source = f'{kind}{colon}{hub_revisions.pinned(where)}'
     shown = redacted(source)
     field = next((name for name in names if source.endswith(name) and not shown.endswith(name)), '')
     recorded.append(shown + field)
@@ -118,7 +131,7 @@ def _digest(units):
 
 
 # Bytes of text in a unit per byte of its size: of a file with columns, an example of a data set, a token.
-TEXT_BYTES = {'parquet': 3, 'tfds': 1500, 'corpus': 5}
+TEXT_BYTES = {'parquet': 3, 'arrow': 1, 'tfds': 1500, 'corpus': 5}
 COMPRESSED = 4
 
 
@@ -131,9 +144,12 @@ def positions(unit, target):
   """Return the sorted positions at which a large unit can be divided into parts of about `target` bytes."""
   if unit.kind == 'jsonl' and is_uncompressed(unit):
     return list(range(target, unit.size - target // 2, target))
+  if unit.kind == 'parquet':
+    from gptjax.data.sources.columns import parquet
+    return parquet.positions(unit.path, target)
   if unit.kind == 'corpus':
-    tokens = max(1, target // TEXT_BYTES['corpus'])
-    return list(range(tokens, unit.size - tokens // 2, tokens))
+    from gptjax.data.sources import corpus
+    return corpus.positions(unit, target // TEXT_BYTES['corpus'])
   return []
 
 
@@ -169,8 +185,11 @@ def pieces(unit, separator, tfds_dir, first=0, end=None):
   if unit.kind == 'jsonl':
     return jsonl.pieces(unit.path, unit.field, first, end)
   if unit.kind == 'parquet':
-    from gptjax.data.sources import parquet
-    return parquet.pieces(unit.path, unit.field)
+    from gptjax.data.sources.columns import parquet
+    return parquet.pieces(unit.path, unit.field, first, end)
+  if unit.kind == 'arrow':
+    from gptjax.data.sources.columns import arrow
+    return arrow.pieces(unit.path, unit.field)
   if unit.kind == 'tar':
     from gptjax.data.sources import tar
     return tar.pieces(unit.path, separator)
@@ -179,7 +198,7 @@ def pieces(unit, separator, tfds_dir, first=0, end=None):
 
 def is_uncompressed(unit):
   """Whether the size of a unit is about the size of its text: a file without compression."""
-  return unit.kind in ('text', 'jsonl', 'tar') and not unit.path.endswith(file_access.COMPRESSED_SUFFIXES)
+  return unit.kind in ('text', 'jsonl', 'tar') and not decompression.format_of(unit.path)
 
 
 def usable_pieces(unit, separator, tfds_dir):

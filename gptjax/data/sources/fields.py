@@ -1,6 +1,7 @@
 """Looks up fields of records by name or dotted name, and the fields that describe a document's origin."""
 
 from gptjax.data.sources import files
+from gptjax.data.sources.unit import DEFAULT_FIELD
 
 ORIGIN_FIELDS = ('url', 'domain', 'title')  # fields of a record that the filters use
 ORIGIN_PREFIXES = ('', 'meta.', 'metadata.')  # prefixes under which they are looked up, in this order
@@ -17,12 +18,24 @@ def lookup(record, name):
   return lookup(record.get(head), rest) if dot else ABSENT
 
 
-def origin_fields(record):
-  """Return {name: value} of the ORIGIN_FIELDS that are nonblank text, under any of the ORIGIN_PREFIXES."""
+def origin_prefixes(field):
+  """Return the prefixes of the origin fields if `field` has the text; for `a.text` the last one is `a.`."""
+  head, dot, _ = field.rpartition('.')
+  return tuple(dict.fromkeys((*ORIGIN_PREFIXES, head + dot)))
+
+
+def needed_names(field):
+  """Return the names of the fields to read: `field`, which has the text, then those of the origin."""
+  origins = [prefix + name for prefix in origin_prefixes(field) for name in ORIGIN_FIELDS]
+  return list(dict.fromkeys([field, *origins]))
+
+
+def origin_fields(record, field=DEFAULT_FIELD):
+  """Return {name: value} of the ORIGIN_FIELDS that are nonblank text, under any of the `origin_prefixes`."""
   origin = {}
   for name in ORIGIN_FIELDS:
-    values = [value for section in ORIGIN_PREFIXES
-              if isinstance(value := lookup(record, section + name), str) and value.strip()]
+    values = [value for prefix in origin_prefixes(field)
+              if isinstance(value := lookup(record, prefix + name), str) and value.strip()]
     if values:
       origin[name] = values[0]
   return origin
@@ -35,7 +48,7 @@ def record_pieces(record, location, field):
     names = sorted(record) if isinstance(record, dict) else type(record).__name__
     yield files.Piece('', location, problem=f'no such field: {field!r} is not in {names}')
     return
-  origin = origin_fields(record)
+  origin = origin_fields(record, field)
   if isinstance(value, bytes):
     yield from files.decode_document(value, location, origin)
   elif isinstance(value, str):

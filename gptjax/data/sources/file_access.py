@@ -1,29 +1,24 @@
-"""Finds files and opens them: local or remote (fsspec), plain, .gz or .zst; errors have one line."""
+"""Finds files and opens them: local or remote (fsspec), plain or compressed; errors have one line."""
 
 import contextlib
 import glob
-import gzip
 import io
-import zlib
 from pathlib import Path
 
+from gptjax.data.sources import decompression, hub_revisions
 from gptjax.errors import InputError
 from gptjax.storage.files import buckets, paths
 from gptjax.storage.files.paths import Url
 from gptjax.text import text_checks
 from gptjax.text.redacted import without_secrets
 
-CHUNK = 1 << 20                      # bytes read at a time
-DECOMPRESSED_CHUNK = 1 << 13         # bytes decompressed at a time
-COMPRESSED_SUFFIXES = '.gz', '.zst'
-
-
-class DamagedFile(Exception):
-  """The content of the file does not have the expected format."""
+CHUNK = 1 << 20  # bytes read at a time
 
 
 def find_files(pattern):
   """Return [(path, bytes)] of the files that match a glob pattern (also `**`), sorted by name; may be [].
+
+  Paths on the Hugging Face Hub have the commit in them, see `hub_revisions`.
 
   Raises:
     ValueError: the file system cannot be accessed.
@@ -37,8 +32,33 @@ def find_files(pattern):
   return [(path, Path(path).stat().st_size) for path in paths if Path(path).is_file()]
 
 
+def files_in(folder):
+  """Return {name: (path, bytes)} of the files in a folder, here or at a URL."""
+  return {path.rpartition('/')[2]: (path, size) for path, size in find_files(f'{glob.escape(folder)}/*')}
+
+
+def is_folder(path):
+  """Whether there is a folder of this name, here or at a URL.
+
+  Raises:
+    ValueError: the file system cannot be accessed.
+  """
+  if '://' not in path:
+    return Path(path).is_dir()
+  with _read_errors(path):
+    return _repeated(path, lambda: _is_remote_folder(path))
+
+
+def _is_remote_folder(url):
+  import fsspec
+  url = hub_revisions.pinned(url)
+  system, path = fsspec.core.url_to_fs(url, **buckets.file_system_options(url))
+  return not glob.has_magic(path) and system.isdir(path)
+
+
 def _find_remote(pattern):
   import fsspec
+  pattern = hub_revisions.pinned(pattern)
   system, path = fsspec.core.url_to_fs(pattern, **buckets.file_system_options(pattern))
   details = system.glob(path, detail=True) if glob.has_magic(path) else (
     {path: system.info(path)} if system.exists(path) else {})
@@ -71,7 +91,7 @@ def _read_errors(path):
 
 
 def open_bytes(path):
-  """Return a buffered reader of the file's content, decompressed if its name ends in .gz or .zst.
+  """Return a buffered reader of the file's content, decompressed if its name says so.
 
   Raises:
     ValueError: the file cannot be opened; also raised by the reader if it cannot be read.
@@ -79,11 +99,8 @@ def open_bytes(path):
   """
   with _read_errors(path):
     raw = _Raw(path, _Remote(path) if '://' in path else open(path, 'rb', buffering=0))
-  if path.endswith('.gz'):
-    return io.BufferedReader(_Decompressed(gzip.GzipFile(fileobj=raw), raw, path), CHUNK)
-  if path.endswith('.zst'):
-    import pyarrow
-    return io.BufferedReader(_Decompressed(pyarrow.CompressedInputStream(raw, 'zstd'), raw, path), CHUNK)
+  if kind := decompression.format_of(path):
+    return io.BufferedReader(decompression.Decompressed(kind, raw, path), CHUNK)
   return io.BufferedReader(raw, CHUNK)
 
 
@@ -153,30 +170,3 @@ class _Remote:
         with contextlib.suppress(Exception):
           file.close()
       raise
-
-
-class _Decompressed(io.RawIOBase):
-  """Decompresses in small chunks, so that all content before a damaged part is returned."""
-
-  def __init__(self, source, raw, path):
-    self._source, self._raw, self._path = source, raw, path
-
-  def readable(self):
-    return True
-
-  def readinto(self, buffer):
-    try:
-      data = self._source.read1(min(len(buffer), DECOMPRESSED_CHUNK))
-    except (EOFError, OSError, zlib.error) as error:
-      if 'requires too much memory' in str(error):  # not damaged, so it must not be skipped
-        raise InputError(f'{self._path} is compressed with a window of more than 128 MiB, which is '
-                         'not supported: compress it again without --long and --ultra (zstd -d --long=31, '
-                         'then zstd)') from None
-      raise DamagedFile(f'damaged or cut short: {error}') from None
-    buffer[:len(data)] = data
-    return len(data)
-
-  def close(self):
-    self._source.close()
-    self._raw.close()
-    super().close()

@@ -10,7 +10,8 @@ import re
 from typing import NamedTuple
 
 from gptjax.data.sources import file_signatures
-from gptjax.data.sources.file_access import CHUNK, DamagedFile, open_bytes
+from gptjax.data.sources.decompression import DamagedFile
+from gptjax.data.sources.file_access import CHUNK, open_bytes
 
 MAX_PIECE = 1 << 20     # characters: longer documents are encoded in pieces of at most this size
 MAX_DOCUMENT = 1 << 26  # bytes of a document, or of its line of JSON

@@ -3,7 +3,7 @@
 import functools
 import re
 
-from gptjax.data.sources import fields, file_access, files
+from gptjax.data.sources import decompression, fields, file_access, files
 from gptjax.storage.files import bounded
 
 IN_PART = re.compile(r'(.*):after byte (\d+), line (\d+)')  # a location in a part of a file
@@ -29,7 +29,7 @@ def pieces(path, field, first=0, end=None):
         if number == 1 and not first:
           files.skip_byte_order_mark(file)
         line, complete = _read_line(file)
-      except file_access.DamagedFile as error:
+      except decompression.DamagedFile as error:
         yield files.Piece('', location, problem=error.args[0])
         return
       if not line:

@@ -7,7 +7,7 @@ links and devices are skipped. A file in it may have at most MAX_DOCUMENT bytes,
 import io
 import tarfile
 
-from gptjax.data.sources import file_access, file_signatures, files
+from gptjax.data.sources import decompression, file_access, file_signatures, files
 from gptjax.errors import InputError
 from gptjax.text.printable import printable
 
@@ -18,7 +18,7 @@ def pieces(path, separator):
   """Yield the pieces of the documents of an archive, in order; see `files.Piece`.
 
   Args:
-    path: path of the archive: plain, .gz or .zst.
+    path: path of the archive, plain or compressed.
     separator: text between documents in a file of the archive; '': each file is one document.
   """
   with file_access.open_bytes(path) as raw:
@@ -33,7 +33,7 @@ def pieces(path, separator):
           if member.isreg():
             location = f'{path}:{printable(member.name)}'
             yield from _documents(archive.extractfile(member), member.size, location, separator)
-    except file_access.DamagedFile as error:
+    except decompression.DamagedFile as error:
       yield files.Piece('', location, problem=error.args[0])
     except (tarfile.TarError, OSError, EOFError) as error:
       yield files.Piece('', location, problem=f'damaged or cut short: {error}')
@@ -59,7 +59,7 @@ def _documents(file, size, location, separator):
     return
   try:
     offset = files.skip_byte_order_mark(data)
-  except file_access.DamagedFile as error:
+  except decompression.DamagedFile as error:
     yield files.Piece('', location, problem=error.args[0])
     return
   text = data.read()
@@ -82,5 +82,5 @@ class _BoundedReader(io.RawIOBase):
     n = self._file.readinto(buffer)
     self.remaining -= n
     if self.remaining < 0:
-      raise file_access.DamagedFile(f'damaged or cut short: headers of more than {MAX_HEADERS:,} bytes')
+      raise decompression.DamagedFile(f'damaged or cut short: headers of more than {MAX_HEADERS:,} bytes')
     return n

@@ -11,14 +11,16 @@ A task reads whole results of the stages before and writes whole files into `OUT
 on the sources and the settings alone. So a task can be killed and repeated, also by two processes at once,
 and the corpus is byte for byte the same, however the work is divided. `run` has the list of the stages.
 
+  beam         Runs the tasks of a stage on Apache Beam.
   excluded     The test sets of `prepare --exclude`: their n-grams.
   encode_part  The stage `encode`.
+  job          What all tasks of a corpus need to know.
   join         The stage `join`.
   judge        The stage `judge`.
   mark         The stage `mark`.
   match        Finds the n-grams of test sets in the documents of a part, for the stage `judge`.
   parts        Divides the sources into parts, which are read independently of each other.
-  run          Runs stages: all on this machine, or some tasks of one.
+  run          Runs stages: all, on any engine, or some tasks of one.
   tokenizer    The stage `tokenizer`.
   work         The folder `OUT/work`: records and arrays.
 """

@@ -19,6 +19,8 @@ and with a recipe also
 A document is called by its number among the m, its rank.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from gptjax.data.clean import near_duplicates, webtext
@@ -30,36 +32,30 @@ BAND = np.dtype([('key', '<u8'), ('rank', '<u4')])
 BATCH_CHARACTERS = 1 << 20  # of which the signatures are computed together
 
 
+class Features(NamedTuple):
+  """What `judge` finds out about the documents of a part; m of them are kept by the filters."""
+  verdicts: list           # of all documents
+  digests: list            # m of 16 bytes
+  signatures: np.ndarray   # uint32[m, bands * rows], or uint32[m, 0]
+  no_origin: int           # documents without a url or domain
+  n_bytes: int             # of text
+
+
 def judge(job, number):
   """Judge a part; returns the bytes of its text."""
   folder, name, recipe = job.work / 'judge', f'{number:05d}', job.reading.recipe
-  verdicts, keys = [], Keys(recipe)
-  matcher, no_origin, n_bytes = job.excluded and match.Matcher(job.excluded), 0, 0
-  for piece in parts.pieces(job, number):
-    n_bytes += len(piece.text)
-    if matcher:
-      matcher.add(piece)
-    if piece.start:
-      continue  # of a document in pieces, the filters judge the first one
-    if piece.problem:
-      verdicts.append(UNUSABLE)
-      continue
-    verdicts.append(0)
-    if recipe.filters:
-      document = webtext.make_document(piece.text, piece.fields)
-      no_origin += not webtext.get_domain(piece.fields)
-      verdicts[-1] = webtext.find_filter(document, recipe)
-      if not verdicts[-1]:
-        keys.add(len(verdicts) - 1, piece, document.words)
-  verdicts = np.array(verdicts, np.uint8)
-  record = {'documents': len(verdicts), 'no_origin': no_origin}
+  matcher, pieces = job.excluded and match.Matcher(job.excluded), parts.pieces(job, number)
+  found = features(matcher.added(pieces) if matcher else pieces, recipe)
+  verdicts = np.array(found.verdicts, np.uint8)
+  passed = np.flatnonzero(verdicts == 0)  # the filters
+  record = {'documents': len(verdicts), 'no_origin': found.no_origin}
   if matcher:
     record |= _write_matches(folder, name, matcher, verdicts)
   if recipe.filters:
-    record |= keys.write(folder, name, verdicts)
+    record |= _write_keys(folder, name, found, verdicts[passed] == 0, recipe)
   work.write(folder / f'{name}.verdicts', verdicts)
   work.write_record(folder, name, record)
-  return n_bytes
+  return found.n_bytes
 
 
 def _write_matches(folder, name, matcher, verdicts):
@@ -73,40 +69,56 @@ def _write_matches(folder, name, matcher, verdicts):
   return {'shared': counts}
 
 
-class Keys:
-  """The keys of the documents of a part that the filters keep."""
+def _write_keys(folder, name, found, kept, recipe):
+  """Write the keys of documents; returns their number and that of the bits of the prefixes.
 
-  def __init__(self, recipe):
-    self._recipe, self._documents, self._digests = recipe, [], []
-    self._words, self._size, self._signatures = [], 0, []
+  Args:
+    folder, name: of the result.
+    found: Features.
+    kept: bool array: which of its documents that the filters keep are not excluded.
+    recipe: webtext.Recipe.
+  """
+  signatures = found.signatures[kept]
+  exact = _exact_keys([digest for digest, keep in zip(found.digests, kept, strict=True) if keep])
+  bands = _band_keys(signatures, recipe.near)
+  bits = max(0, len(exact).bit_length() - 4)
+  work.write(folder / f'{name}.exact', exact)
+  work.write(folder / f'{name}.bands', bands)
+  work.write(folder / f'{name}.signatures', signatures)
+  prefixes = [_prefixes(keys['key'], bits) for keys in (exact, *bands)]
+  work.write(folder / f'{name}.prefixes', np.array(prefixes))
+  return {'kept': len(exact), 'prefix_bits': bits}
 
-  def add(self, document, piece, words):
-    """Add a document: its number in the part, its first piece, and the words of that."""
-    self._documents.append(document)
-    self._digests.append(piece.digest)
-    self._words.append(words)
-    self._size += len(piece.text)
-    if self._size >= BATCH_CHARACTERS:
-      self._sign()
 
-  def _sign(self):
-    self._signatures.append(_signatures(self._words, self._recipe))
-    self._words, self._size = [], 0
+def features(pieces, recipe):
+  """Return the Features of documents.
 
-  def write(self, folder, name, verdicts):
-    """Write the keys of the documents whose verdict is 0; returns their number and that of the prefixes."""
-    self._sign()
-    kept = verdicts[self._documents] == 0
-    signatures = np.concatenate(self._signatures)[kept]
-    exact = _exact_keys([digest for digest, keep in zip(self._digests, kept, strict=True) if keep])
-    bands = _band_keys(signatures, self._recipe.near)
-    bits = max(0, len(exact).bit_length() - 4)
-    work.write(folder / f'{name}.exact', exact)
-    work.write(folder / f'{name}.bands', bands)
-    work.write(folder / f'{name}.signatures', signatures)
-    prefixes = [_prefixes(keys['key'], bits) for keys in (exact, *bands)]
-    work.write(folder / f'{name}.prefixes', np.array(prefixes))
-    return {'kept': len(exact), 'prefix_bits': bits}
+  Args:
+    pieces: iterable of files.Piece; of a document in several pieces, the first one is judged.
+    recipe: webtext.Recipe; without filters there are no digests and signatures.
+  """
+  verdicts, digests, signatures, no_origin, n_bytes = [], [], [], 0, 0
+  words, size = [], 0
+  for piece in pieces:
+    n_bytes += len(piece.text)
+    if piece.start:
+      continue
+    if piece.problem or not recipe.filters:
+      verdicts.append(UNUSABLE if piece.problem else 0)
+      continue
+    document = webtext.make_document(piece.text, piece.fields)
+    no_origin += not webtext.get_domain(piece.fields)
+    verdicts.append(webtext.find_filter(document, recipe))
+    if verdicts[-1]:
+      continue
+    digests.append(piece.digest)
+    words.append(document.words)
+    size += len(piece.text)
+    if size >= BATCH_CHARACTERS:
+      signatures.append(_signatures(words, recipe))
+      words, size = [], 0
+  signatures.append(_signatures(words, recipe))
+  return Features(verdicts, digests, np.concatenate(signatures), no_origin, n_bytes)
 
 
 def _signatures(words, recipe):

@@ -33,6 +33,12 @@ class Matcher:
     self._lengths = {}  # of documents that share an n-gram
     self._spans = {}    # of the shared words in them
 
+  def added(self, pieces):
+    """Yield the pieces of the part after adding each."""
+    for piece in pieces:
+      self.add(piece)
+      yield piece
+
   def add(self, piece):
     """Look up the next piece of the part."""
     self._document += piece.start == 0

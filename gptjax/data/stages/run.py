@@ -1,5 +1,6 @@
-"""Runs the stages of `prepare`: all of them here, over processes, or the share of one task in one stage."""
+"""Runs the stages of `prepare`: all of them, on any engine, or the share of one task in one stage."""
 
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -46,11 +47,16 @@ def stages_of(job):
   return [name for name in STAGES if name not in unused]
 
 
-def run_all(job, n_workers):
-  """Run what is left of all stages; returns the manifest."""
-  with _workers(job, n_workers) as map_items:
-    for name in stages_of(job):
-      run_numbers(job, name, _left(job, name, range(STAGES[name].count(job))), map_items)
+def run_all(job, run_stage):
+  """Run what is left of all stages; returns the manifest.
+
+  Args:
+    job: Job.
+    run_stage: function of (job, name of the stage, numbers) that calls `Task(job, name)(number)` for each of
+      the numbers, in any processes on any machines and in any order, and returns when all of them are done.
+  """
+  for name in stages_of(job):
+    _run_numbers(job, name, range(STAGES[name].count(job)), run_stage)
   return join.write_manifest(job)
 
 
@@ -63,15 +69,21 @@ def run_task(job, name, task, tasks, n_workers):
   if name not in stages_of(job):
     raise InputError(f'--stage={name}: this corpus has the stages {", ".join(stages_of(job))}')
   count = STAGES[name].count(job)
-  share = range(task * count // tasks, (task + 1) * count // tasks)
-  with _workers(job, n_workers) as map_items:
-    run_numbers(job, name, _left(job, name, share), map_items)
+  first, end = (-(-number * count // tasks) for number in (task, task + 1))  # the first tasks have one more
+  with processes(job, n_workers) as run_stage:
+    _run_numbers(job, name, range(first, end), run_stage)
   return join.write_manifest(job) if name == 'join' else None
+
+
+def _run_numbers(job, name, numbers, run_stage):
+  access.make_folder(job.work / name)
+  if left := _left(job, name, numbers):
+    run_stage(job, name, left)
 
 
 def _left(job, name, numbers):
   if name == 'tokenizer':
-    return [] if tokenizer.is_chosen(job) else [0]
+    return [] if tokenizer.is_chosen(job) else list(numbers)
   complete = work.complete(job.work / name)
   return [number for number in numbers if f'{number:05d}' not in complete]
 
@@ -81,18 +93,24 @@ def has_results(job):
   return tokenizer.is_chosen(job) or any(work.complete(job.work / name) for name in STAGES)
 
 
-def _workers(job, n_workers):
-  """Return a context manager of a function that maps (item, (stage, number)); see `workers.pool`.
+@contextlib.contextmanager
+def processes(job, n_workers):
+  """Context manager of `run_stage`, see `run_all`, of an engine of processes of this machine.
 
   The processes serve all stages, because each takes seconds to start.
   """
-  return workers.pool(make_task, [job], min(n_workers, job.n_parts))
+  with workers.pool(_make_tasks, [job], min(n_workers, job.n_parts)) as map_items:
+    yield functools.partial(_run_with_bar, map_items)
 
 
-def run_numbers(job, name, numbers, map_items):
-  """Write the results of these numbers in a stage."""
-  access.make_folder(job.work / name)
-  if not numbers:
+def _make_tasks(job):
+  tasks = functools.cache(lambda name: Task(job, name))
+  return lambda item: tasks(item[0])(item[1])
+
+
+def _run_with_bar(map_items, job, name, numbers):
+  if name == 'tokenizer':  # one task, in this process, with bars of its own
+    Task(job, name)(*numbers)
     return
   by_part = name in ('judge', 'encode')
   size = (lambda number: parts.text_bytes(job, number)) if by_part else lambda number: 1
@@ -102,15 +120,21 @@ def run_numbers(job, name, numbers, map_items):
       bar.update(size(number))
 
 
-def make_task(job):
-  """Return the function of a worker: of (stage, number), it writes a result."""
-  make = functools.cache(lambda name: STAGES[name].make(job))
-  return lambda item: make(item[0])(item[1])
+class Task:
+  """The function of a number that writes this result of a stage; can be pickled for other processes.
 
+  Args:
+    job: Job.
+    name: of the stage.
+  """
 
-def run_one(job, name, number):
-  """Write one result of a stage, in this process: for the drivers of other engines."""
-  access.make_folder(job.work / name)
-  make_task(job)((name, number))
+  def __init__(self, job, name):
+    self._job, self._name, self._function = job, name, None
 
+  def __call__(self, number):
+    if self._function is None:  # once in each process: it may load the tokenizer
+      self._function = STAGES[self._name].make(self._job)
+    self._function(number)
 
+  def __reduce__(self):
+    return Task, (self._job._replace(known={}, progress=False), self._name)

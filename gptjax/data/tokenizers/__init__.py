@@ -14,6 +14,8 @@
   native           Calls libraries written in Rust and C++ with untrusted files and text.
   sentence_piece   Tokenizers of the sentencepiece library, and their training.
   special          Encodes texts that contain special tokens.
+  token_bytes      How many bytes of text each entry of a tokenizer stands for, to count the text of tokens
+                   without it.
   tokenizer_files  Functions for all tokenizers: digests of their files, end tokens, and saving.
   training         Trains a tokenizer on the texts of sources.
 """

@@ -19,6 +19,12 @@ def read_file(path):
     raise InputError(f'tokenizer file {path}: {error.strerror}') from None
 
 
+def missing_message(folder):
+  """Return the message for weights that cannot be used for text, because their folder has no tokenizer."""
+  return (f'{folder} has no tokenizer: copy tokenizer.json, or vocab.json and merges.txt, into it; in '
+          'Python, `tokenizer.save_pretrained(FOLDER)` of transformers writes them')
+
+
 def digest(*files):
   """Return the SHA-256 (hex) of the contents of files, in the given order."""
   return hashlib.sha256(b''.join(files)).hexdigest()

@@ -112,7 +112,7 @@ def score_requests(model, requests, batch_size, *, excluded=None, make_result=No
                      key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
   pending, masks = [], None if excluded is None else jnp.asarray(excluded.masks)
-  with bars.bar(shown=show_progress, total=len(requests), initial=len(scores), desc=name, unit='text',
+  with bars.bar(shown=show_progress, total=len(requests), initial=len(scores), desc=name, unit='sequence',
                 leave=False) as bar:
     def finish():
       indices, targets, results = pending.pop(0)

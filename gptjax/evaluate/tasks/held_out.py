@@ -16,8 +16,8 @@ from gptjax.evaluate.texts import sources
 from gptjax.storage.files import access, hub_names, paths, run_config
 from gptjax.text.words import plural
 
-NO_CORPUS = ('no corpus with held-out text: set --config.data.corpus=FOLDER to a folder that '
-             'gptjax.data.prepare wrote with the tokenizer of these weights')
+NO_CORPUS = ('no corpus with held-out text: write one with `gptjax prepare --tokenizer=FOLDER`, where FOLDER '
+             'has the tokenizer of these weights, and give it as --config.data.corpus')
 
 
 def corpora_to_read(config):

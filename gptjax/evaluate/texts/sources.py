@@ -197,7 +197,6 @@ def _strings(value):
 
 def not_found_message(name, url, *names, tfds=''):
   """Return the message of NotRun for a missing set: where to get it and where to put it."""
-  files = ' or '.join(f'DATA_DIR/{file}' for file in names)
-  ways = [f'run `tfds build {tfds}` (its folder: --config.data.tfds_dir)'] if tfds else []
-  ways += [f'download {files} from {url} (its folder: --config.eval.data_dir)'] if names else []
+  ways = [f'run `tfds build {tfds}` and give its folder as --config.data.tfds_dir'] if tfds else []
+  ways += [f'put {" or ".join(names)} from {url} into the folder --config.eval.data_dir'] if names else []
   return f'{name} is missing: {", or ".join(ways)}'

@@ -221,8 +221,8 @@ def _entry(facts):
 _systems, _renewing = {}, threading.Lock()
 
 
-def _system(url):
-  """The file system of fsspec for the scheme of a Url, without caches of lists."""
+def file_system(url):
+  """Return the file system of fsspec for the scheme of a Url, without caches of lists."""
   if url.scheme in _systems:
     return _systems[url.scheme]
   package, extra = PACKAGES[url.scheme]
@@ -232,6 +232,33 @@ def _system(url):
     raise InputError(f"{url} needs the package {package} ({error}): pip install 'gptjax[{extra}]'") from None
   _systems[url.scheme] = system
   return system
+
+
+class S3Service(NamedTuple):
+  """What s3fs has found in the variables and files of Amazon's clients, for another client.
+
+  endpoint, region: of the service; region may be None.
+  credentials: their source, by botocore's name, 'env' for example; None if there are none.
+  profile, credentials_file, config_file: where credentials in files are.
+  """
+  endpoint: str
+  region: str | None
+  credentials: str | None
+  profile: str
+  credentials_file: str
+  config_file: str
+
+
+def s3_service(url):
+  """Return the S3Service of a Url of `s3://`."""
+  def find(system):
+    client = system.s3.meta  # which makes the session
+    credentials = _run(system, system.session.get_credentials)
+    files = [str(Path(system.session.get_config_variable(name)).expanduser())
+             for name in ('credentials_file', 'config_file')]
+    return S3Service(client.endpoint_url, client.region_name, credentials and credentials.method,
+                     system.session.profile or 'default', *files)
+  return _repeated(url, find)
 
 
 def file_system_options(text):
@@ -277,7 +304,7 @@ def _repeated(url, attempt):
   """attempt(file system), repeated while it fails for a reason that passes."""
   deadline, pause, refreshed = time.monotonic() + _Settings.retry_seconds, FIRST_PAUSE, False
   while True:
-    system = _system(url)
+    system = file_system(url)
     try:
       return attempt(system)
     except (FileNotFoundError, FileExistsError, InputError):

@@ -15,6 +15,7 @@ import secrets
 
 from gptjax.errors import InputError
 from gptjax.storage.files import atomic, buckets, cache, locks
+from gptjax.storage.files.paths import Url
 
 LOCK, KEEP = 'lock', 'keep'
 SMALL = 1 << 20  # bytes: files up to this size are put by one request
@@ -37,6 +38,26 @@ def temporary(url):
     yield path
   finally:
     atomic.remove(path)
+
+
+@contextlib.contextmanager
+def replacing(path):
+  """Context manager of a new binary file of any size that replaces one, here or in a bucket, at the end.
+
+  If the block raises, nothing is replaced.
+
+  Args:
+    path: Path or Url.
+  """
+  if not isinstance(path, Url):
+    atomic.remove_leftovers(path.parent, path.name)  # of killed processes; the caller owns the folder
+    with atomic.replacing(path) as file:
+      yield file
+    return
+  with temporary(path) as here:
+    with atomic.replacing(here) as file:
+      yield file
+    put_file(path, here)
 
 
 def keep():

@@ -124,6 +124,14 @@ def test_flags_of_prepare(flags, near):
   assert near_presets.resolve(*(given[name] for name in prepare_flags.NEAR_FLAGS)) == near
 
 
+def test_the_parser_knows_the_presets():
+  assert tuple(PRESETS) == prepare_flags.NEAR_PRESETS
+  assert '20 bands of 6 entries, threshold 0.75, which removes 93 %' in ' '.join(
+    prepare_flags.parser().format_help().split())
+  assert PRESETS['standard'] == Near(20, 6, 0.75)
+  assert round(100 * near_duplicates.recall(0.8, PRESETS['standard'])) == 93
+
+
 def test_wrong_flags_are_refused():
   for flags in ['--near=none'], ['--near_bands=0'], ['--near_threshold=1.5']:
     with pytest.raises((InputError, SystemExit)):

@@ -85,7 +85,7 @@ def test_corpora_of_older_versions_are_taken_as_they_are(tokenizer, tmp_path, mo
   """Finished ones, and those that had been begun when every held-out document counted."""
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(9))
   options = dict(validation_fraction=0.1, seq_len=10_000)
-  monkeypatch.setattr(held_out, 'choose_rule', lambda *_: {'tail': 0})  # what their state has of it
+  monkeypatch.setattr(held_out, 'choose_rule', lambda *_: {'fraction': 0.1, 'tail': 0})
   begun = run(source, tmp_path / 'out', tokenizer, **options)
   assert begun['validation'] == 'documents by their hash' and 0 < tokens(begun)[1] < 10_000
   monkeypatch.undo()

@@ -28,7 +28,7 @@ def opened(monkeypatch):
     state.openings += 1
     return SimpleNamespace(open=lambda: File(state.content))
   monkeypatch.setattr(fsspec, 'open', open_file)
-  monkeypatch.setattr(buckets, '_system', lambda url: None)
+  monkeypatch.setattr(buckets, 'file_system', lambda url: None)
   monkeypatch.setattr(buckets, 'FIRST_PAUSE', 0.0)
   monkeypatch.setattr(buckets._Settings, 'retry_seconds', 5)
   return state

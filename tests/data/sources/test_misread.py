@@ -8,9 +8,10 @@ import lzma
 import tarfile
 
 import pyarrow
+import pyarrow.ipc
 import pytest
 from pyarrow import parquet
-from source_files import TEXTS, compress, jsonl, problems, read, texts
+from source_files import COMPRESSED, TEXTS, compress, jsonl, problems, read, texts
 
 from gptjax.data.sources import fields, files
 from gptjax.data.sources import tar as tar_source
@@ -32,6 +33,31 @@ def test_dotted_fields(tmp_path):
     assert problem.startswith("no such field: 'meta.words'")
   (_, problem), *_ = problems(read(f'parquet:{tmp_path}/a.parquet:meta.words'))
   assert problem.endswith('there are meta, meta.n, meta.text, meta.url') or 'meta.url' in problem
+
+
+NESTED = [{'domain': 'top', 'meta': None, 'a': {'title': 'no', 'b': {
+            'text': 'one', 'url': 'http://a.example/', 'domain': 'a'}}},
+          {'a': {'b': {'text': 'two', 'url': None}}, 'meta': {'url': 'http://b.example/'}}]
+
+
+@pytest.mark.parametrize('kind', ['jsonl', 'parquet', 'arrow'])
+def test_the_origin_beside_a_dotted_text(tmp_path, kind):
+  """Under the prefix of the text too, after those under which it is looked up for any text."""
+  path = tmp_path / 'a.zst'
+  if kind == 'jsonl':
+    path.write_bytes(compress(''.join(json.dumps(record) + '\n' for record in NESTED).encode(), '.zst'))
+  elif kind == 'parquet':
+    path = tmp_path / 'a'
+    parquet.write_table(pyarrow.Table.from_pylist(NESTED), path)
+  else:
+    made, table = io.BytesIO(), pyarrow.Table.from_pylist(NESTED)
+    with pyarrow.ipc.new_stream(made, table.schema) as writer:
+      writer.write_table(table)
+    path.write_bytes(compress(made.getvalue(), '.zst'))
+  found = read(f'{kind}:{path}:a.b.text')
+  assert texts(found) == ['one', 'two']
+  assert [piece.fields for piece in found] == [
+    {'url': 'http://a.example/', 'domain': 'top'}, {'url': 'http://b.example/'}]
 
 
 @pytest.mark.parametrize('record, origin', [
@@ -57,16 +83,17 @@ def tar(path, members, suffix=''):
     path.write_bytes(compress(made.getvalue(), suffix))
 
 
-@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+@pytest.mark.parametrize('suffix', ['.tar', '.tgz', '.tbz2', '.txz', '.tzst',
+                                    *(f'.tar{one}' for one in COMPRESSED)])
 def test_tar(tmp_path, suffix):
   long = 'd/' * 90 + 'long.txt'
-  tar(tmp_path / f'a.tar{suffix}', [
+  tar(tmp_path / f'a{suffix}', [
     ('folder', (tarfile.DIRTYPE, '')), ('folder/one.txt', b'\xef\xbb\xbfone\n'),
     ('link', (tarfile.SYMTYPE, '/etc/passwd')),
     ('hard', (tarfile.LNKTYPE, 'folder/one.txt')), ('../../two\x1b[31m.txt', b'two'), ('empty.txt', b''),
     (long, 'drei \u00e4'.encode()), ('nul', b'a\0b'), ('latin', b'\xe4'), ('inner.gz', gzip.compress(b'x')),
-    ('pipe', (tarfile.FIFOTYPE, '')), ('last', b'four')], suffix)
-  spec = f'tar:{tmp_path}/*.tar*'
+    ('pipe', (tarfile.FIFOTYPE, '')), ('last', b'four')], suffix.removeprefix('.tar'))
+  spec = f'tar:{tmp_path}/a.*'
   found = read(spec)
   assert [piece.text for piece in found if not piece.problem] == ['one\n', 'two', 'drei \u00e4', 'four']
   assert [(location.rpartition(':')[2], problem.partition(':')[0])
@@ -77,7 +104,7 @@ def test_tar(tmp_path, suffix):
   assert not list(tmp_path.parent.glob('two*')) and len(list(tmp_path.iterdir())) == 1
   split = read(spec, 'n')
   assert [piece.text for piece in split if not piece.problem][:2] == ['o', 'e\n']
-  (_, problem), = problems(read(f'text:{tmp_path}/a.tar{suffix}'))
+  (_, problem), = problems(read(f'text:{tmp_path}/a{suffix}'))
   assert problem == 'not text, a tar archive: read it by tar:'
 
 
@@ -110,7 +137,7 @@ def test_a_tar_archive_that_lies_of_its_sizes(tmp_path, monkeypatch):
 MARK = b'\xef\xbb\xbf'
 
 
-@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+@pytest.mark.parametrize('suffix', ['', *COMPRESSED])
 def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path, suffix):
   (tmp_path / f'a.txt{suffix}').write_bytes(compress(MARK + b'one--two', suffix))
   (tmp_path / f'a.jsonl{suffix}').write_bytes(compress(MARK + jsonl(), suffix))
@@ -142,7 +169,7 @@ def archive(layout):
   ('\ufefftext'.encode('utf-16-be'), 'UTF-16'), (pyarrow.compress(b'x', 'zstd', asbytes=True), 'zstd data'),
   (bz2.compress(b'x'), 'bzip2 data'), (bz2.compress(b''), 'bzip2 data'), (lzma.compress(b'x'), 'xz data'),
   (b'PK\3\4...', 'a zip archive'), (b'%PDF-1.5', 'a PDF file'),
-  (table('a', 'b'), 'a Parquet file'), (table(), 'a Parquet file'),
+  (b'ARROW1\0\0', 'an Arrow file'), (table('a', 'b'), 'a Parquet file'), (table(), 'a Parquet file'),
   *((archive(layout), 'a tar archive') for layout in (
     tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)),
   ('text'.encode('utf-16-le'), 'NUL bytes: the first one at byte 1 '),
@@ -189,7 +216,7 @@ def test_sound_files_that_cannot_be_read_are_never_skipped_as_damaged(tmp_path):
   with pytest.raises(InputError, match=r'window of more than 128 MiB.*without --long'):
     read(f'jsonl:{tmp_path}/a.jsonl.zst')
   parquet.write_table(pyarrow.table({'text': TEXTS}), tmp_path / 'a.parquet')
-  for suffix in ('.gz', '.zst'):
+  for suffix in COMPRESSED:
     (tmp_path / f'a.parquet{suffix}').write_bytes(compress((tmp_path / 'a.parquet').read_bytes(), suffix))
     with pytest.raises(InputError, match='is compressed Parquet'):
       read(f'parquet:{tmp_path}/a.parquet{suffix}')

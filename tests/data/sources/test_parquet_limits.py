@@ -8,15 +8,16 @@ import pytest
 from pyarrow import parquet
 from source_files import problems, read, texts
 
-from gptjax.data.sources import file_access, files, parquet_pages
-from gptjax.data.sources import parquet as parquet_source
+from gptjax.data.sources import file_access, files
+from gptjax.data.sources.columns import parquet as parquet_source
+from gptjax.data.sources.columns import parquet_pages, rows
 
 
 @pytest.fixture
 def small(monkeypatch):
   """Limits that small files reach: bytes of a document, and of pages."""
   monkeypatch.setattr(files, 'MAX_DOCUMENT', 1000)
-  monkeypatch.setattr(parquet_source, 'MAX_ORIGIN', 100)
+  monkeypatch.setattr(rows, 'MAX_ORIGIN', 100)
   monkeypatch.setattr(parquet_source, 'SMALL_PAGE', 3000)
   monkeypatch.setattr(parquet_source, 'MAX_PAGE', 20_000)
 
@@ -61,11 +62,11 @@ def test_one_value_in_many_rows_takes_the_memory_of_one(tmp_path):
   source = write(tmp_path / 'a.parquet', pyarrow.table({'text': dictionary(['x ' * (1 << 21)] * 64)}))
   assert (tmp_path / 'a.parquet').stat().st_size < 3000
   limit = pyarrow.total_allocated_bytes() + (40 << 20)
-  rows = 0
+  n_rows = 0
   for piece in parquet_source.pieces(source.removeprefix('parquet:'), 'text'):
-    rows += piece.start == 0
+    n_rows += piece.start == 0
     assert not piece.problem and pyarrow.total_allocated_bytes() < limit
-  assert rows == 64
+  assert n_rows == 64
 
 
 @pytest.mark.parametrize('options', [

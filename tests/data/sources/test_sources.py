@@ -13,7 +13,7 @@ import pytest
 from conftest import SHARED
 from hypothesis import strategies as st
 from pyarrow import parquet
-from source_files import TEXTS, compress, jsonl, problems, read, texts
+from source_files import COMPRESSED, TEXTS, compress, jsonl, problems, read, texts
 
 from gptjax.data.prepare import prepare
 from gptjax.data.sources import corpus, files, python
@@ -23,7 +23,7 @@ from gptjax.data.tokenizers import training
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f'needs the data folder {SHARED}')
 
 
-@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+@pytest.mark.parametrize('suffix', ['', *COMPRESSED])
 def test_text_files_are_documents_in_the_order_of_their_names(tmp_path, suffix):
   for name, text in zip('bac', TEXTS, strict=True):
     (tmp_path / f'{name}.txt{suffix}').write_bytes(compress(text.encode(), suffix))
@@ -33,7 +33,7 @@ def test_text_files_are_documents_in_the_order_of_their_names(tmp_path, suffix):
   assert texts(read(f'text:{tmp_path}/**/*.txt{suffix}'))[-1] == 'deep'
 
 
-@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+@pytest.mark.parametrize('suffix', ['', *COMPRESSED])
 @pytest.mark.parametrize('field', ['text', 'body'])
 def test_jsonl(tmp_path, suffix, field):
   (tmp_path / f'a.jsonl{suffix}').write_bytes(compress(jsonl(field), suffix))
@@ -61,10 +61,10 @@ def test_fields_of_records_are_kept_for_the_cleaning(tmp_path):
 
 def test_whatever_fsspec_opens():
   system = fsspec.filesystem('memory')
-  for name, suffix in ('b', ''), ('a', '.gz'):
+  for name, suffix in ('b', ''), *(('a', suffix) for suffix in COMPRESSED):
     with system.open(f'/corpus/{name}.jsonl{suffix}', 'wb') as file:
       file.write(compress(jsonl(), suffix))
-  assert texts(read('jsonl:memory://corpus/*.jsonl*')) == TEXTS * 2
+  assert texts(read('jsonl:memory://corpus/*.jsonl*')) == TEXTS * 6
   assert texts(read('jsonl:memory://corpus/b.jsonl:text')) == TEXTS
   with pytest.raises(ValueError, match='no file'):
     read('jsonl:memory://nowhere/*.jsonl')
@@ -179,7 +179,7 @@ def test_long_files_come_in_pieces_that_make_the_whole(tmp_path_factory, text, c
 BAD = b'caf\xe9'
 
 
-@pytest.mark.parametrize('suffix', ['', '.gz', '.zst'])
+@pytest.mark.parametrize('suffix', ['', *COMPRESSED])
 def test_what_is_wrong_is_named_with_its_line(tmp_path, suffix):
   lines = [b'{"text": "good"}', b'', b'{"text": "' + BAD + b'"}', b'{"text": "half',
            b'{"text": ""}', b'{"text": " \\n "}', b'{"body": "x"}', b'[1]', b'{"text": 3}',
@@ -209,7 +209,7 @@ def test_bad_text_files_are_named_with_their_line(tmp_path):
   assert found == [('5', 'empty'), ('6', 'not UTF-8')]
 
 
-@pytest.mark.parametrize('suffix', ['.gz', '.zst'])
+@pytest.mark.parametrize('suffix', COMPRESSED)
 @pytest.mark.parametrize('kind', ['text', 'jsonl'])
 @pytest.mark.parametrize('damage', ['cut', 'garbage'])
 def test_damaged_files_are_named(tmp_path, suffix, kind, damage):

@@ -1,0 +1,79 @@
+"""What a format declares: the names of its files, and where their ids and documents begin."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from gptjax.errors import InputError
+
+UINT16, UINT32 = np.dtype('<u2'), np.dtype('<u4')  # the dtypes of ids that a corpus can have
+
+
+class Layout(NamedTuple):
+  """Where the ids of a file are: from byte `offset` on, to its end.
+
+  limit: ids are below it, whatever the tokenizer is; None: no such limit.
+  """
+  dtype: np.dtype
+  offset: int
+  n_tokens: int
+  limit: int | None = None
+
+
+class Options(NamedTuple):
+  """What a format may need to know to read a file.
+
+  dtype: 'uint16', 'uint32', or '' if the user has not chosen one.
+  n_vocab: entries of the tokenizer.
+  end_of_text: id, or None.
+  """
+  dtype: str
+  n_vocab: int
+  end_of_text: int | None
+
+
+class Format(NamedTuple):
+  """A layout of files.
+
+  purpose: one line.
+  names: patterns of the names of its files in a folder.
+  layout: function (files.File, Options) -> Layout; InputError for a file that is not in this format.
+  validation: pattern of the names of the validation split; '': none.
+  starts: function (files.File, Layout) -> iterator of int64 arrays, the first token of each document of the
+    file in order; None: a document begins after each end-of-text token.
+  end_first: end-of-text tokens precede the documents, so the first one of a split is not part of it.
+  has_dtype: whether the format needs `Options.dtype`.
+  """
+  purpose: str
+  names: tuple
+  layout: Callable
+  validation: str = ''
+  starts: Callable | None = None
+  end_first: bool = False
+  has_dtype: bool = False
+
+
+def headerless(file, dtype):
+  """Return the Layout of a file that has only ids; InputError unless its size is a multiple of theirs."""
+  dtype = np.dtype(dtype).newbyteorder('<')
+  return Layout(dtype, 0, count(file, dtype, file.size))
+
+
+def count(file, dtype, n_bytes):
+  """Return the number of ids in `n_bytes` of a file; InputError if there are none, or a part of one."""
+  if n_bytes <= 0:
+    raise InputError(f'{file.path} has no tokens: remove it, or copy it again')
+  if n_bytes % dtype.itemsize:
+    raise InputError(f'{file.path} has {n_bytes:,} bytes of ids, not a multiple of the {dtype.itemsize} of '
+                     f'{dtype.name}: it is truncated, or its ids have another dtype; copy it again')
+  return n_bytes // dtype.itemsize
+
+
+def require_size(file, layout):
+  """Raise InputError unless a file ends with the last of the tokens that its header counts."""
+  size = layout.offset + layout.n_tokens * layout.dtype.itemsize
+  if file.size != size:
+    state = 'it is truncated' if file.size < size else 'something follows its tokens'
+    raise InputError(f'{file.path} has {file.size:,} bytes, not the {size:,} of a file with '
+                     f'{layout.n_tokens:,} tokens: {state}; copy it again')

@@ -1,0 +1,31 @@
+"""Ids without a header, as OLMo's: files to be memory-mapped, whatever their names end with.
+
+https://github.com/allenai/OLMo, olmo/data/memmap_dataset.py. End-of-text follows each document. Nothing in
+the files says which dtype they have: without `--dtype` it is uint16 if the tokenizer has at most 65,536
+entries, else uint32, as in OLMo-core.
+"""
+
+import numpy as np
+
+from gptjax.data.corpus import tree
+from gptjax.data.foreign import layout, npy
+from gptjax.errors import InputError
+
+SAMPLE = 1 << 12  # bytes that show whether ids of 16 bits are halves of longer ones
+
+
+def _layout(file, options):
+  head = file.head(SAMPLE)
+  if head.startswith(npy.MAGIC):
+    raise InputError(f'{file.path} begins with the header of a NumPy file, it has more than ids: it is npy:')
+  dtype = np.dtype(options.dtype) if options.dtype else tree.id_dtype(options.n_vocab)
+  high = np.frombuffer(head[:len(head) // 4 * 4], layout.UINT16)[1::2]
+  if dtype == layout.UINT16 and not options.dtype and len(high) > 8 and not high.any():
+    raise InputError(f'{file.path}: every second id is 0 if they are uint16, as the {options.n_vocab:,} '
+                     'entries of the tokenizer suggest: give --dtype=uint32, or --dtype=uint16 if they are')
+  return layout.headerless(file, dtype)
+
+
+FORMAT = layout.Format('ids without a header: *.bin or *.npy, uint16 or uint32', ('*.bin', '*.npy'), _layout,
+                       has_dtype=True)
+OLMO = FORMAT._replace(purpose='OLMo: *.npy, which have no header, uint16 or uint32', names=('*.npy',))
