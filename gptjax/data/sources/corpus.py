@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptjax.data.corpus import reader
+from gptjax.data.corpus import reader, remote_shards
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
 from gptjax.data.tokenizers import byte_bpe, loading
@@ -43,6 +43,8 @@ def pieces(unit, first=0, end=None):
   """Yield the pieces of the documents [first, end) of a corpus, in order; blank ones are skipped."""
   remote = isinstance(paths.parsed(unit.path), Url)  # its shards are verified when they are read, not before
   corpus = reader.open_corpus(unit.path, unit.split, verify=remote)
+  if not first and end is None:  # a part needs few shards, which are copied when they are read
+    remote_shards.fetch_ahead([], [corpus], ())
   tokenizer = loading.load(str(paths.parsed(unit.path) / 'tokenizer'))
   starts = [*corpus.document_starts[first:None if end is None else end + 1].tolist(), corpus.n_tokens]
   for number, (start, stop) in enumerate(itertools.pairwise(starts[:None if end is None else -1]), first):
