@@ -20,6 +20,7 @@ from storage import test_checkpoint
 
 from gptjax.data.clean.webtext import RECIPES
 from gptjax.data.prepare import prepare
+from gptjax.data.stages import parts
 from gptjax.data.tokenizers import training
 from gptjax.evaluate.overlap.build import build_filter
 from gptjax.model.gpt import GPT
@@ -151,10 +152,11 @@ def assert_resumes(left, work, want, folder, limit):
 
 
 def test_prepare_goes_on_to_the_same_bytes(tmp_path, monkeypatch, texts):
+  monkeypatch.setattr(parts, 'MIN_BYTES', 1500)
   made = functools.partial(
     prepare, [f'text:{texts}/*.txt'], 'train-bpe:270', validation_fraction=0.2, seq_len=4, clean='webtext',
     clean_without=set(RECIPES['webtext']) - {'exact_duplicate'}, workers=1, tfds_dir='', on_error='stop',
-    shard_tokens=700, commit_seconds=0.0, progress=False)
+    shard_tokens=700, progress=False)
   work = lambda folder: made(str(folder))
   (tmp_path / 'run').mkdir()
   left = losses(tmp_path / 'run', tmp_path / 'left', monkeypatch, lambda: work(tmp_path / 'run' / 'corpus'))

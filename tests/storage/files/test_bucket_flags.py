@@ -19,9 +19,11 @@ from gptjax.storage.files import hub_names, paths
 OTHER_TEXT = {
   '--source', '--exclude', '--tokenizer', '--clean', '--clean_without', '--on_error', '--document_separator',
   '--special_tokens', '--split', '--kind', '--prompt', '--stop', '--on_full', '--text', '--train', '--test',
-  '--own', '--examples', '--filter', '--config', '--topology', '--coordinator', '--workdir', 'files'}
+  '--own', '--examples', '--filter', '--config', '--topology', '--coordinator', '--workdir', 'files',
+  'source', '--validation', '--name'}
 TAKE_BUCKETS = {('prepare', '--out'), ('prepare', '--blocked_domains'), ('prepare', '--wikipedia_titles'),
                 ('prepare', '--tfds_dir'), ('inspect', 'corpus'), ('inspect', '--png'),
+                ('adopt', '--out'), ('export-tokens', '--from'), ('export-tokens', '--out'),
                 ('tokenizer', '--out'), ('tokenizer', '--tfds_dir'), ('overlap', '--tfds_dir')}
 KINDS = {'paths.flag': paths.flag, 'paths.bucket_flag': paths.bucket_flag, 'hub_names.flag': hub_names.flag}
 
