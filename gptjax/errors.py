@@ -180,11 +180,18 @@ def describe_fault(fault, path, status):
   return f'{problem}: {MACHINE[fault.number]} and start again; {status}'
 
 
-def quiet_libraries():
+_covered = []  # functions of an exception: whether a line of gptjax covers it
+
+
+def quiet_libraries(*covered):
   """Stop Orbax and clu from logging stacks of errors that they also raise and `describe` covers.
 
   Also suppress the message that TensorStore prints for each array that it could not write.
+
+  Args:
+    covered: functions of an exception: whether it is such an error, beside those of the machine.
   """
+  _covered.extend(function for function in (system_fault, *covered) if function not in _covered)
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(_is_new)
   if sys.unraisablehook is not _unraisable_hook:
@@ -192,7 +199,8 @@ def quiet_libraries():
 
 
 def _is_new(record):
-  return not (record.exc_info and record.exc_info[1] and system_fault(record.exc_info[1]))
+  error = record.exc_info[1] if record.exc_info else None
+  return not (error and any(function(error) for function in _covered))
 
 
 def _unraisable_hook(raised):

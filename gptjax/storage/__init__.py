@@ -1,5 +1,7 @@
 """The stored state of a run: checkpoints, their manifests, the ownership of a workdir.
 
+  bucket_files
+              The file system that Orbax uses for buckets: the requests of `files.buckets`.
   bucket_ownership
               Exclusive ownership of a folder in a bucket: numbered records of its owners, with heartbeats.
   checkpoint  Verified checkpoints: Orbax writes the arrays, then a manifest records their digests.

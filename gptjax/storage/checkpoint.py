@@ -61,7 +61,7 @@ class Checkpoints:
     self.folder = paths.location(folder)
     self.rules, self.facts, self.on_saved, self.before_manifest = rules, facts, on_saved, before_manifest
     self.max_failed, self.failures, self.upload_seconds = max_failed, [], upload_seconds
-    errors.quiet_libraries()
+    errors.quiet_libraries(*([orbax_io.storage_fault] if isinstance(self.folder, Url) else []))
     self.writer = orbax_io.Writer(self.folder)
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.pending, self.started, self.stopping = None, time.monotonic(), False

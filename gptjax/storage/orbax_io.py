@@ -14,11 +14,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from etils.epath import gpath
 
 from gptjax import errors
 from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
-from gptjax.storage import literal_path, orbax_s3
+from gptjax.storage import bucket_files, literal_path, orbax_s3
 from gptjax.storage.files import buckets
 from gptjax.storage.files.paths import Url
 from gptjax.storage.literal_path import SPECIAL, literal
@@ -79,6 +78,8 @@ def storage_fault(error):
     return None
   if isinstance(error, InputError):
     return type(error)
+  if kind := buckets.fault_of(error):
+    return kind
   if 'PERMISSION_DENIED' in text or 'UNAUTHENTICATED' in text or text.startswith('Forbidden'):
     return Denied
   known = isinstance(error, OSError | TimeoutError) or any(code in text for code in CODES)
@@ -116,9 +117,8 @@ def check_supported(workdir):
 
 
 def _bucket_path(url):
-  """The path in a bucket for Orbax, which uses TensorStore for arrays, and else gcsfs or `orbax_s3`."""
-  # With TensorFlow installed epath would use its file system, which rewrites a whole object at each flush.
-  gpath._is_tf_installed = lambda: False
+  """The path in a bucket for Orbax, which uses TensorStore for arrays, and else `bucket_files`."""
+  bucket_files.use()
   if _on_s3(url):
     orbax_s3.prepare(url)
   return epath.Path(str(url))

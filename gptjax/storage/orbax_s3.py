@@ -1,14 +1,12 @@
 """Orbax on `s3://`, which it does not support itself: what is changed in it, for paths of `s3://` alone.
 
 TensorStore, with which Orbax writes arrays, has a driver for S3. But Orbax 0.12 takes every path except
-`gs://...` for one of a file system. `prepare` therefore changes, once per process:
-  specs    Orbax's private function `build_kvstore_tspec`, which makes the specification of TensorStore for a
-           path. For `s3://` it is called with the same path of `gs://`, and the driver in its result is
-           replaced. All other paths go to Orbax's function unchanged.
-  files    the file system that etils uses for `s3://`, through which Orbax reads and writes its small files:
-           `buckets`, which repeats requests. The one of etils keeps lists, and looks for the bucket, to
-           create it, when a folder is made.
-And `options` asks Orbax, by a public option, to write in place and then a commit file, as on `gs://`: a
+`gs://...` for one of a file system. `prepare` therefore changes, once per process, Orbax's private function
+`build_kvstore_tspec`, which makes the specification of TensorStore for a path. For `s3://` it is called with
+the same path of `gs://`, and the driver in its result is replaced. All other paths go to Orbax's function
+unchanged. Orbax's small files go through `bucket_files`, as for `gs://`.
+
+`options` asks Orbax, by a public option, to write in place and then a commit file, as on `gs://`: a
 folder in a bucket cannot be renamed.
 
 The private function may change with any minor version, so others than TESTED are refused.
@@ -20,16 +18,11 @@ make the checkpoint count. That has the checksum of each object, so that what a 
 found as damage.
 """
 
-import fnmatch
 import functools
-import io
-import os
 import re
 
 import jax
 import orbax.checkpoint as ocp
-from etils.epath import backend, gpath
-from etils.epath.stat_utils import StatResult
 
 from gptjax.errors import Denied, InputError, Unavailable
 from gptjax.storage.files import buckets
@@ -127,10 +120,9 @@ def _change_orbax():
     if not str(directory).startswith(f'{SCHEME}://'):
       return build(directory, *arguments, **named)
     as_gcs = build(f'gs{str(directory).removeprefix(SCHEME)}', *arguments, **named)
-    return _with_driver(as_gcs, driver(_url(directory)))
+    return _with_driver(as_gcs, driver(Url(*split_url(str(directory)))))
 
   module.build_kvstore_tspec = build_kvstore_tspec
-  gpath._PREFIX_TO_BACKEND[SCHEME] = _Files()
 
 
 def _with_driver(spec, replacement):
@@ -141,67 +133,3 @@ def _with_driver(spec, replacement):
     return spec
   spec = {name: _with_driver(part, replacement) for name, part in spec.items()}
   return spec | replacement if spec.get('driver') in GCS_DRIVERS else spec
-
-
-def _url(path):
-  """The Url of a path of etils, or of a pattern."""
-  return Url(*split_url(os.fspath(path)))
-
-
-class _Object(io.BytesIO):
-  """A new object, which is put when it is closed."""
-
-  def __init__(self, url):
-    super().__init__()
-    self.url = url
-
-  def close(self):
-    if not self.closed:
-      buckets.put(self.url, self.getvalue())
-    super().close()
-
-
-class _Files(backend.Backend):
-  """What Orbax needs of the file system of etils for `s3://`. A folder exists while it contains objects."""
-
-  def open(self, path, mode):
-    if mode not in ('r', 'rb', 'w', 'wb'):
-      raise io.UnsupportedOperation(f'{path}: an object cannot be opened with the mode {mode!r}')
-    file = _Object(_url(path)) if 'w' in mode else io.BytesIO(buckets.read(_url(path)))
-    return file if 'b' in mode else io.TextIOWrapper(file, encoding='utf-8')
-
-  def exists(self, path):
-    return buckets.entry(_url(path)) is not None or self.isdir(path)
-
-  def isdir(self, path):
-    return bool(buckets.names(_url(path)))
-
-  def listdir(self, path):
-    return buckets.names(_url(path))
-
-  def glob(self, path):
-    folder, _, pattern = os.fspath(path).rpartition('/')
-    return [f'{folder}/{name}' for name in fnmatch.filter(self.listdir(folder), pattern)]
-
-  def mkdir(self, path, *, exist_ok=False, mode=None):
-    if not exist_ok and self.exists(path):
-      raise FileExistsError(f'{path} exists')
-
-  makedirs = mkdir
-
-  def rmtree(self, path):
-    buckets.remove_tree(_url(path))
-
-  def remove(self, path):
-    buckets.remove(_url(path))
-
-  def stat(self, path):
-    found = buckets.entry(_url(path))
-    if found is None and not self.isdir(path):
-      raise FileNotFoundError(f'{path} is missing')
-    return StatResult(is_directory=found is None, length=found.size if found else 0, mtime=0)
-
-  def _unsupported(self, path, *arguments, **named):
-    raise io.UnsupportedOperation(f'{path}: not possible in a bucket')
-
-  walk = rename = replace = copy = _unsupported

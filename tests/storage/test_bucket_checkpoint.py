@@ -208,6 +208,29 @@ def test_training_survives_failed_saves_but_not_several_in_a_row(folder, served,
     save(folder, 7, 8, 9, on_step=refuse, max_failed=2)
 
 
+@pytest.mark.parametrize('part', ['STATE', pytest.param('commit_success', marks=pytest.mark.slow),
+                                  pytest.param('_METADATA', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('code', [503, pytest.param(403, marks=pytest.mark.slow)])
+def test_an_outage_while_orbax_writes_its_small_files_is_a_failed_save(folder, served, monkeypatch, capfd,
+                                                                      caplog, part, code):
+  monkeypatch.setattr(buckets._Settings, 'retry_seconds', 1)
+  path = f'{folder.key.partition("/")[2]}/4/' + ('state$' if part == 'STATE' else f'state/{part}')
+  def refuse(step):
+    vars(served).update(NO_FAULTS | ({'fail': 1.0, 'code': code, 'path': path} if step == 4 else {}))
+  save(folder, 3, 4, 5, on_step=refuse, max_failed=2)
+  vars(served).update(NO_FAULTS)
+  assert restored(folder)[0] == 5
+  printed = capfd.readouterr().err
+  assert 'cannot save checkpoint 4' in printed and 'Traceback' not in printed
+  assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_an_outage_that_passes_while_orbax_writes_its_small_files_fails_no_save(folder, served, capfd):
+  vars(served).update(fail_first=8, path=f'{folder.key.partition("/")[2]}/4/(state$|state/_|state/commit)')
+  save(folder, 4)
+  assert restored(folder)[0] == 4 and not served.fail_first and 'cannot save' not in capfd.readouterr().err
+
+
 def test_a_run_does_not_end_as_if_its_last_checkpoint_were_saved(folder, served):
   saves = checkpoint.Checkpoints(folder, Rules(9, 0), FACTS, max_failed=3)
   vars(served).update(fail=1.0, code=403)

@@ -28,6 +28,9 @@ CHUNK = 8 << 20             # bytes of a ranged read of a large object, PARALLEL
 PARALLEL = 4
 SMALL, PARALLEL_SMALL = 1 << 16, 32  # bytes of a range up to which more of them are read at a time
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a request is repeated
+CREDENTIALS = {'gs': 'see `gcloud auth application-default login`',
+               's3': 'set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE'}
+CLIENTS = {'gcsfs', 's3fs', 'botocore', 'aiobotocore'}  # packages whose errors have a status
 # Packages whose errors without a status are those of a connection.
 NETWORK = {'google', 'aiohttp', 'requests', 'urllib3', 'fsspec', 'botocore', 'aiobotocore'}
 
@@ -315,7 +318,7 @@ def _repeated(url, attempt):
         refreshed = True
         _renew(url.scheme, system)
         continue
-      if fault := _lasting_fault(error, status):
+      if fault := _lasting_fault(url.scheme, error, status):
         raise Denied(f'{url}: {fault}') from error
       if not _passes(error, status):
         if status is None:
@@ -328,6 +331,15 @@ def _repeated(url, attempt):
     _Settings.on_retry()
     time.sleep(pause * random.uniform(0.5, 1))
     pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def fault_of(error):
+  """Return the class of InputError for an error of a client, gcsfs or s3fs; None for any other error."""
+  status = _status(error)
+  if _lasting_fault('', error, status):
+    return Denied
+  from_client = {type(one).__module__.partition('.')[0] for one in _causes(error)} & CLIENTS
+  return Unavailable if from_client or _passes(error, None) else None
 
 
 def _expired(error, status):
@@ -361,15 +373,15 @@ def _status(error):
   return 403 if str(error).startswith('Forbidden') else None
 
 
-def _lasting_fault(error, status):
+def _lasting_fault(scheme, error, status):
   """What a user has to change, or ''."""
   kinds = {type(one).__name__ for one in _causes(error)}
   if 'TransportError' in kinds:  # the server that gives credentials is away
     return ''
   if status == 401 or kinds & {'NoCredentialsError', 'DefaultCredentialsError', 'RefreshError',
                                'PartialCredentialsError', 'TokenRetrievalError'}:
-    return (f'the credentials are missing, wrong or expired ({_reason(error)}): see `gcloud auth '
-            'application-default login`, or for s3:// AWS_ACCESS_KEY_ID and the like')
+    return (f'the credentials are missing, wrong or expired ({_reason(error)}): '
+            f'{CREDENTIALS.get(scheme, "renew them")}')
   if status == 403 or isinstance(error, PermissionError):
     return f'access is denied ({_reason(error)}): give the account permission to list, read and write it'
   return ''
