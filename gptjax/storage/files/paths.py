@@ -19,6 +19,9 @@ from gptjax.errors import InputError
 URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 
 BUCKETS = 'gs', 's3'  # schemes of buckets
+# Other spellings of these schemes. A folder of this machine with such a name is ./gs:/...
+SPELLINGS = {'gs': 'gs', 'gcs': 'gs', 's3': 's3', 's3a': 's3', 's3n': 's3'}
+MISTYPED = re.compile(rf'({"|".join(SPELLINGS)}):/', re.IGNORECASE)
 
 
 class Url(NamedTuple):
@@ -52,9 +55,13 @@ def location(path, what='path'):
   """
   if isinstance(path, Url):
     return path
+  if (mistyped := MISTYPED.match(str(path))) and not str(path).startswith(tuple(f'{s}://' for s in BUCKETS)):
+    raise InputError(f'{what} {path}: a bucket is written {SPELLINGS[mistyped[1].lower()]}://BUCKET/NAME')
   scheme, separator, rest = str(path).partition('://')
   if not separator or scheme not in BUCKETS:
     return Path(local(path, what))
+  if not rest.isprintable():  # TensorStore omits tabs and line ends, so parts of a checkpoint go elsewhere
+    raise InputError(f'{what} {path} has a character that cannot be printed: choose another name')
   parts = rest.rstrip('/').split('/')
   if not all(parts) or {'.', '..'} & set(parts) or set(rest) & set('?#*'):
     raise InputError(f'{what} {path} is not a name in a bucket: write {scheme}://BUCKET/NAME')

@@ -99,7 +99,7 @@ def test_a_request_without_an_answer_is_repeated(bucket, served, monkeypatch):
 
 @pytest.mark.parametrize('code, message', [
   pytest.param(503, 'the storage has not answered for 1 s', marks=pytest.mark.slow),
-  (401, 'credentials are missing, wrong or expired'),
+  (401, 'credentials are missing, wrong or expired .*(`gcloud auth|: set AWS_ACCESS_KEY_ID)'),
   (403, 'access is denied')])
 def test_faults_that_last_are_one_line(bucket, served, monkeypatch, code, message):
   monkeypatch.setattr(buckets._Settings, 'retry_seconds', 1)
@@ -113,6 +113,19 @@ def test_faults_that_last_are_one_line(bucket, served, monkeypatch, code, messag
 def test_what_is_no_name_in_a_bucket_is_refused(text):
   with pytest.raises(InputError, match='is not a name in a bucket'):
     paths.location(text)
+
+
+@pytest.mark.parametrize('text', ['gs:/b/run', 's3:/b/run', 'GS://b/run', 'gcs://b/run', 's3a://b/run', 'gs:///b'])
+def test_a_mistyped_scheme_is_refused_and_the_right_one_is_shown(text):
+  scheme = 's3' if text.lower().startswith('s3') else 'gs'
+  with pytest.raises(InputError, match=f'--workdir {text}.* {scheme}://BUCKET/NAME'):
+    paths.anywhere(text, '--workdir')
+
+
+@pytest.mark.parametrize('name', ['a\tb', 'a\nb', 'a\x00b', 'a\x7fb'])
+def test_a_name_that_tensorstore_would_change_is_refused(name):
+  with pytest.raises(InputError, match='cannot be printed'):
+    paths.location(f'gs://b/{name}')
 
 
 def test_names_are_joined_and_never_opened_as_files_here(tmp_path, monkeypatch):
