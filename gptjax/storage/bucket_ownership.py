@@ -6,7 +6,7 @@ every `HEARTBEAT` seconds, and no other: a request of an earlier owner that arri
 `check`, which is called before anything is committed, ends a run that is no longer the owner.
 
 The record of a process that has vanished stays. A process that finds one watches it, and takes the folder
-over if it does not change for `TAKEOVER` seconds. No clocks are compared.
+over if it does not change for `TAKEOVER` seconds in which the storage answers. No clocks are compared.
 """
 
 import contextlib
@@ -102,7 +102,10 @@ def _watch(folder, number, previous, log):
   deadline = time.monotonic() + TAKEOVER
   while time.monotonic() < deadline:
     time.sleep(min(HEARTBEAT / 2, 5))
+    asked = time.monotonic()
     newest, current = read(folder)
+    if time.monotonic() - asked > HEARTBEAT:  # while the storage is away, its owner cannot beat either
+      deadline = time.monotonic() + TAKEOVER
     if newest != number or (current and not current.get(RELEASED) and current != previous):
       raise owner_record.in_use(folder, current)
     if not current or current.get(RELEASED):
@@ -114,7 +117,7 @@ def _beat(file, record, ended):
     # Without an answer the next heartbeat tries again; what lasts is reported by the requests of the run.
     with contextlib.suppress(Exception):
       record['beat'] += 1
-      buckets.put(file, _text(record))
+      buckets.put(file, _text(record), longest_pause=HEARTBEAT)
 
 
 def _text(record):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import object_storage
@@ -79,6 +80,30 @@ def test_a_vanished_owner_is_replaced_after_a_while(folder):
     assert time.monotonic() - started > bucket_ownership.TAKEOVER
     assert bucket_ownership.read(folder)[1]['pid'] == os.getpid()
   assert len(said) == 1 and 'was not released by process 7 on b' in said[0]
+
+
+def test_an_outage_of_the_storage_is_no_sign_that_the_owner_has_vanished(folder, monkeypatch):
+  record, read, looks = elsewhere(owner_record.new()), bucket_ownership.read, []
+  put(folder, record)
+  def slow(folder):  # the first look lasts longer than TAKEOVER, and the owner beats soon afterwards
+    looks.append(1)
+    if len(looks) == 2:
+      time.sleep(2)
+    elif len(looks) == 4:
+      put(folder, {**record, 'beat': 1})
+    return read(folder)
+  monkeypatch.setattr(bucket_ownership, 'read', slow)
+  with pytest.raises(InputError, match='is in use by process 7 on b'), ownership.own_folder(folder):
+    pass
+
+
+def test_the_heart_beats_soon_after_an_outage(folder, monkeypatch):
+  pauses = []
+  monkeypatch.setattr(buckets, '_repeated', lambda url, attempt, longest=None: pauses.append(longest))
+  ended = threading.Event()
+  threading.Timer(0.5, ended.set).start()
+  bucket_ownership._beat(folder / 'owner' / '000001.json', {'beat': 0}, ended)
+  assert pauses and set(pauses) == {bucket_ownership.HEARTBEAT}
 
 
 def test_a_killed_owner_of_this_machine_is_replaced_at_once(folder, tmp_path):

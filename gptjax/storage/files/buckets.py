@@ -130,15 +130,17 @@ def download(url, path, size, on_bytes=lambda chunk: None):
       file.write(chunk)
 
 
-def put(url, content):
+def put(url, content, longest_pause=None):
   """Write or replace an object, by one put.
 
   Args:
     url: of the object.
     content: bytes, or str, written as UTF-8.
+    longest_pause: seconds before a request is repeated, at most; None: LONGEST_PAUSE.
   """
   content = content.encode() if isinstance(content, str) else content
-  _written(url, lambda system: _run(system, system._pipe_file, url.key, content, n_bytes=len(content)))
+  _written(url, lambda system: _run(system, system._pipe_file, url.key, content, n_bytes=len(content)),
+           longest_pause)
 
 
 def put_file(url, path):
@@ -163,11 +165,11 @@ def create(url, content):
   return True
 
 
-def _written(url, attempt):
+def _written(url, attempt, longest_pause=None):
   """`_repeated` for a request that writes: 404 means a lost upload, or that there is no such bucket."""
   for last in (False, False, True):
     try:
-      return _repeated(url, attempt)
+      return _repeated(url, attempt, longest_pause)
     except FileNotFoundError as error:
       if last:
         bucket = url.key.partition('/')[0]
@@ -303,7 +305,7 @@ def _run(system, method, *arguments, n_bytes=0, **options):
                           timeout=CONNECT + 4 * SILENT + n_bytes / SLOWEST)
 
 
-def _repeated(url, attempt):
+def _repeated(url, attempt, longest_pause=None):
   """attempt(file system), repeated while it fails for a reason that passes."""
   deadline, pause, refreshed = time.monotonic() + _Settings.retry_seconds, FIRST_PAUSE, False
   while True:
@@ -330,7 +332,7 @@ def _repeated(url, attempt):
                          f'({_reason(error)}): see whether it can be reached, and start again') from error
     _Settings.on_retry()
     time.sleep(pause * random.uniform(0.5, 1))
-    pause = min(2 * pause, LONGEST_PAUSE)
+    pause = min(2 * pause, longest_pause or LONGEST_PAUSE)
 
 
 def fault_of(error):

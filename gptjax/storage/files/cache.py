@@ -343,8 +343,9 @@ def _make_room(size, on_disk):
         deleted.append(one.path)
         missing -= one.size
     if missing > 0:
-      raise TooSmall(f'the cache {_Settings.folder} has no room for {size:,} bytes beside what is in use: '
-                     'free some of the disk, or set config.data.cache_dir or config.data.cache_gb')
+      raise TooSmall(f'the cache {_Settings.folder} has no room for {size:,} bytes beside what is in use '
+                     f'(it leaves {FREE / 1e9:.1f} GB of the disk free): free some of the disk, or set '
+                     'config.data.cache_dir or config.data.cache_gb')
     for path in deleted:
       atomic.remove(path)
 
