@@ -88,8 +88,19 @@ def describe(error, workdir):
     return line, BAD_INPUT
   if fault := system_fault(error):
     status = checkpoint_status(workdir) if workdir else 'run the same command again to resume'
-    return describe_fault(fault, fault.path or workdir or 'the output', status), BAD_INPUT
+    return describe_fault(fault, fault.path or disk_of(workdir) or 'the output', status), BAD_INPUT
   return None
+
+
+def disk_of(folder):
+  """Return the folder whose disk a Fault is about that has no path.
+
+  What goes into a bucket is written to the cache of this machine first.
+  """
+  if '://' not in str(folder):
+    return folder
+  from gptjax.storage.files import cache  # here: it imports this module
+  return cache.root()
 
 
 def print_line(error, command, workdir=''):

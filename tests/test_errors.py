@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gptjax import errors
+from gptjax.storage.files import cache
 
 
 @pytest.mark.parametrize('number', errors.MACHINE)
@@ -16,6 +17,13 @@ def test_what_a_machine_refuses_is_a_line_with_path_reason_and_remedy(number, pa
   reason = 'no space left on the disk' if number in (errno.ENOSPC, errno.EDQUOT) else os.strerror(number)
   assert code == errors.BAD_INPUT and '\n' not in line
   assert (path or '/runs/x') in line and reason in line and errors.MACHINE[number] in line
+
+
+def test_a_full_disk_during_a_run_in_a_bucket_is_that_of_the_cache(tmp_path, monkeypatch):
+  monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'cache')
+  line, code = errors.describe(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 'gs://b/run')
+  assert code == 2 and f'no space left on the disk of {tmp_path}/cache: free some' in line
+  assert 'resumes from the newest checkpoint' in line
 
 
 def np_error():

@@ -204,7 +204,8 @@ class Checkpoints:
     if isinstance(folder, Url) and (kind := orbax_io.storage_fault(error)):
       raise kind(f'cannot save {what} to {folder}: {" ".join(str(error).split())[:300]}') from error
     if fault := errors.system_fault(error):
-      line = errors.describe_fault(fault, folder, errors.checkpoint_status(self.folder))
+      path = fault.path or errors.disk_of(folder) if isinstance(folder, Url) else folder
+      line = errors.describe_fault(fault, path, errors.checkpoint_status(self.folder))
       raise InputError(f'cannot save {what}: {line}') from error
     raise error
 

@@ -6,6 +6,7 @@ tree and whose large values are in data files. The metadata of each array and ea
 
 import concurrent.futures
 import contextlib
+import errno
 import math
 import threading
 import warnings
@@ -78,6 +79,8 @@ def storage_fault(error):
     return None
   if isinstance(error, InputError):
     return type(error)
+  if (fault := errors.system_fault(error)) and fault.number in (errno.ENOSPC, errno.EDQUOT):
+    return None  # of a disk of this machine
   if kind := buckets.fault_of(error):
     return kind
   if 'PERMISSION_DENIED' in text or 'UNAUTHENTICATED' in text or text.startswith('Forbidden'):

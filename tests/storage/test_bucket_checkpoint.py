@@ -1,5 +1,6 @@
 """Checkpoints in a bucket: committed by one put, found after any kill, the same through every fault."""
 
+import errno
 import itertools
 import json
 import os
@@ -16,9 +17,9 @@ import pytest
 from conftest import ROOT, mesh_of
 from storage.test_checkpoint import FACTS, restored, state_on
 
-from gptjax.errors import Denied, InputError, LostWorkdir
+from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
 from gptjax.storage import checkpoint, manifest, ownership, step_folders
-from gptjax.storage.files import buckets, paths
+from gptjax.storage.files import buckets, cache, paths
 from gptjax.storage.retention import Rules
 
 NUMBERS = itertools.count()
@@ -229,6 +230,18 @@ def test_an_outage_that_passes_while_orbax_writes_its_small_files_fails_no_save(
   vars(served).update(fail_first=8, path=f'{folder.key.partition("/")[2]}/4/(state$|state/_|state/commit)')
   save(folder, 4)
   assert restored(folder)[0] == 4 and not served.fail_first and 'cannot save' not in capfd.readouterr().err
+
+
+def test_a_full_disk_here_is_not_called_a_fault_of_the_storage(folder, tmp_path, monkeypatch):
+  monkeypatch.setattr(cache._Settings, 'folder', tmp_path / 'cache')
+  def full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  saves = checkpoint.Checkpoints(folder, Rules(9, 0), FACTS, before_manifest=full)
+  with mesh_of(), pytest.raises(InputError, match=f'no space left on the disk of {tmp_path}/cache') as error:
+    saves.save(state_on({}, seed=3), 3)
+    saves.wait(last=True)
+  saves.close()
+  assert not isinstance(error.value, Unavailable)
 
 
 def test_a_run_does_not_end_as_if_its_last_checkpoint_were_saved(folder, served):

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import logging
 import random
+import re
 import threading
 import time
 from pathlib import Path
@@ -30,6 +31,11 @@ SMALL, PARALLEL_SMALL = 1 << 16, 32  # bytes of a range up to which more of them
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a request is repeated
 CREDENTIALS = {'gs': 'see `gcloud auth application-default login`',
                's3': 'set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE'}
+# Codes of S3 for a key that is not valid; their status is that of a missing permission.
+WRONG_KEYS = {'InvalidAccessKeyId', 'SignatureDoesNotMatch', 'InvalidToken', 'ExpiredToken'}
+NO_CREDENTIALS = {'NoCredentialsError', 'DefaultCredentialsError', 'RefreshError', 'PartialCredentialsError',
+                  'TokenRetrievalError'}
+CLOCK = re.compile(r'RequestTimeTooSkewed|reasonable timeframe')  # of S3, and of Google
 CLIENTS = {'gcsfs', 's3fs', 'botocore', 'aiobotocore'}  # packages whose errors have a status
 # Packages whose errors without a status are those of a connection.
 NETWORK = {'google', 'aiohttp', 'requests', 'urllib3', 'fsspec', 'botocore', 'aiobotocore'}
@@ -325,8 +331,9 @@ def _repeated(url, attempt, longest_pause=None):
       if not _passes(error, status):
         if status is None:
           raise
+        region = ', and AWS_REGION its region' if url.scheme == 's3' else ''
         raise InputError(f'{url}: the storage refuses the request ({status}, {_reason(error)}): see whether '
-                         'the name of the bucket is right') from error
+                         f'the name of the bucket is right{region}') from error
       if time.monotonic() + pause > deadline:
         raise Unavailable(f'{url}: the storage has not answered for {_Settings.retry_seconds:g} s '
                          f'({_reason(error)}): see whether it can be reached, and start again') from error
@@ -346,8 +353,8 @@ def fault_of(error):
 
 def _expired(error, status):
   """Whether a new client, which reads the credentials again, may succeed."""
-  kinds, texts = {type(one).__name__ for one in _causes(error)}, str(error)
-  return status == 401 or 'RefreshError' in kinds or 'ExpiredToken' in texts
+  kinds = {type(one).__name__ for one in _causes(error)}
+  return status == 401 or 'RefreshError' in kinds or _code(error) == 'ExpiredToken'
 
 
 def _renew(scheme, system):
@@ -375,13 +382,22 @@ def _status(error):
   return 403 if str(error).startswith('Forbidden') else None
 
 
+def _code(error):
+  """The code of S3 in an error or its causes; '' if there is none."""
+  answers = (getattr(one, 'response', None) for one in _causes(error))
+  return next((answer['Error'].get('Code', '') for answer in answers
+               if isinstance(answer, dict) and isinstance(answer.get('Error'), dict)), '')
+
+
 def _lasting_fault(scheme, error, status):
   """What a user has to change, or ''."""
   kinds = {type(one).__name__ for one in _causes(error)}
   if 'TransportError' in kinds:  # the server that gives credentials is away
     return ''
-  if status == 401 or kinds & {'NoCredentialsError', 'DefaultCredentialsError', 'RefreshError',
-                               'PartialCredentialsError', 'TokenRetrievalError'}:
+  code = _code(error)
+  if CLOCK.search(f'{code} {error}'):
+    return f'the clock of this machine is wrong ({_reason(error)}): set it'
+  if status == 401 or code in WRONG_KEYS or kinds & NO_CREDENTIALS:
     return (f'the credentials are missing, wrong or expired ({_reason(error)}): '
             f'{CREDENTIALS.get(scheme, "renew them")}')
   if status == 403 or isinstance(error, PermissionError):

@@ -109,6 +109,36 @@ def test_faults_that_last_are_one_line(bucket, served, monkeypatch, code, messag
   assert '\n' not in str(error.value) and str(error.value).startswith(str(bucket / 'a'))
 
 
+@pytest.mark.parametrize('code, status, message', [
+  ('InvalidAccessKeyId', 403, 'credentials are missing, wrong or expired .* set AWS_ACCESS_KEY_ID'),
+  ('SignatureDoesNotMatch', 403, 'credentials are missing, wrong or expired'),
+  ('AccessDenied', 403, 'access is denied .* give the account permission'),
+  ('RequestTimeTooSkewed', 403, 'the clock of this machine is wrong .* set it'),
+  ('AuthorizationHeaderMalformed', 400, 'name of the bucket is right, and AWS_REGION its region')])
+def test_what_s3_refuses_is_told_by_its_code(code, status, message):
+  exceptions, errors = pytest.importorskip('botocore.exceptions'), pytest.importorskip('s3fs.errors')
+  def attempt():
+    error = exceptions.ClientError({'Error': {'Code': code, 'Message': 'why'},
+                                    'ResponseMetadata': {'HTTPStatusCode': status}}, 'GetObject')
+    raise errors.translate_boto_error(error)
+  with pytest.raises(InputError, match=message):
+    buckets.repeated(paths.location('s3://b/a'), attempt)
+
+
+def test_an_expired_token_of_s3_is_renewed_once(monkeypatch):
+  exceptions, errors = pytest.importorskip('botocore.exceptions'), pytest.importorskip('s3fs.errors')
+  renewed, tries = [], []
+  monkeypatch.setattr(buckets, '_renew', lambda scheme, system: renewed.append(scheme))
+  def attempt():
+    tries.append(1)
+    if len(tries) == 1:
+      raise errors.translate_boto_error(exceptions.ClientError(
+        {'Error': {'Code': 'ExpiredToken', 'Message': 'The provided token has expired.'},
+         'ResponseMetadata': {'HTTPStatusCode': 400}}, 'GetObject'))
+    return 'read'
+  assert buckets.repeated(paths.location('s3://b/a'), attempt) == 'read' and renewed == ['s3']
+
+
 @pytest.mark.parametrize('text', ['gs://', 'gs:///a', 's3://b//c', 'gs://b/../c', 'gs://b/a*', 's3://b/a?x=1'])
 def test_what_is_no_name_in_a_bucket_is_refused(text):
   with pytest.raises(InputError, match='is not a name in a bucket'):
