@@ -26,6 +26,7 @@ NO_MEMORY = re.compile(r'RESOURCE_EXHAUSTED.*(out of memory|allocat)', re.IGNORE
 TENSORFLOW = re.compile(r'(?:^|}} )([^;{}]+); (' + '|'.join(map(re.escape, REASONS)) + r')\b')
 
 as_called = str  # replaces the commands in a line by what the user calls; `gptjax.command.spelling` sets it
+cache_folder = str  # returns where this machine writes what goes to buckets; `storage.files.cache` sets it
 
 
 class _Message:
@@ -97,10 +98,7 @@ def disk_of(folder):
 
   What goes into a bucket is written to the cache of this machine first.
   """
-  if '://' not in str(folder):
-    return folder
-  from gptjax.storage.files import cache  # here: it imports this module
-  return cache.root()
+  return cache_folder() if '://' in str(folder) else folder
 
 
 def print_line(error, command, workdir=''):

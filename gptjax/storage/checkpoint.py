@@ -202,7 +202,7 @@ class Checkpoints:
   def _raise(self, what, folder, error):
     """Raise the error of a failed write; one of the machine or of a bucket becomes an InputError."""
     if isinstance(folder, Url) and (kind := orbax_io.storage_fault(error)):
-      raise kind(f'cannot save {what} to {folder}: {" ".join(str(error).split())[:300]}') from error
+      raise kind(f'cannot save {what} to {folder}: {orbax_io.reason(error)}') from error
     if fault := errors.system_fault(error):
       path = fault.path or errors.disk_of(folder) if isinstance(folder, Url) else folder
       line = errors.describe_fault(fault, path, errors.checkpoint_status(self.folder))

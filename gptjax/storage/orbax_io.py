@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import errno
 import math
+import re
 import threading
 import warnings
 
@@ -29,6 +30,7 @@ warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWar
 # Codes of errors of the storage, in the messages of TensorStore.
 CODES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'NOT_FOUND', 'DATA_LOSS', 'INTERNAL', 'CANCELLED',
          'http_response_code')  # of any other answer of a service
+QUOTED = re.compile(r" \[(?!http_response_code)\w+='(?:[^'\\]|\\.)*'\]", re.DOTALL)  # in these messages
 abandoned = []  # Writers with threads that wait for the storage, and for which Python would wait at its end
 
 
@@ -87,6 +89,11 @@ def storage_fault(error):
     return Denied
   known = isinstance(error, OSError | TimeoutError) or any(code in text for code in CODES)
   return Unavailable if known else None
+
+
+def reason(error):
+  """Return the text of an error of the storage in one line, without the requests that TensorStore quotes."""
+  return ' '.join(QUOTED.sub('', str(error)).split())[:300]
 
 
 def _finish(future, function):

@@ -23,7 +23,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from gptjax import defaults
+from gptjax import defaults, errors
 from gptjax.errors import InputError
 from gptjax.storage.files import atomic, buckets, locks, paths
 from gptjax.storage.files.paths import Url
@@ -53,6 +53,9 @@ def configure(folder, limit_gb):
 def root():
   """Return the Path of the folder of the cache, which may not exist."""
   return _Settings.folder
+
+
+errors.cache_folder = root
 
 
 class TooSmall(InputError):
