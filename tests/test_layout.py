@@ -19,7 +19,7 @@ MOST = 16  # modules in a folder
 PURE = ('model', 'train')
 # Calls that reach files: functions, and methods of paths.
 FILE_FUNCTIONS = re.compile(
-  r'open|io\.open|mmap\..*|glob\..*|shutil\..*|np\.(memmap|fromfile|load|loadtxt|save|savez.*)|'
+  r'open|io\.open|mmap\..*|glob\.i?glob|shutil\..*|np\.(memmap|fromfile|load|loadtxt|save|savez.*)|'
   r'os\.(open|replace|re\w*name\w*|remove|unlink|listdir|scandir|walk|l?stat|mkdir|makedirs|link|symlink)|'
   r'os\.path\.(exists|lexists|is\w+|getsize)')
 FILE_METHODS = {'open', 'exists', 'is_file', 'is_dir', 'is_symlink', 'stat', 'lstat', 'iterdir', 'glob',

@@ -148,7 +148,8 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
       return _finished(job) or _completed(job, _run_all(_begun(job, True), workers, run_stage))
   access.make_folder(job.out)
   try:
-    return _completed(job, stages.run_task(_begun(job, False), stage, task, tasks, workers))
+    manifest = stages.run_task(_begun(job, False), stage, task, tasks, workers)
+    return _completed(job, manifest) or _finished(job)
   except (InputError, OSError):
     if manifest := _finished(job):  # another task has completed it meanwhile, and removed the work folder
       return manifest
@@ -216,23 +217,25 @@ def _begun(job, alone):
   if not access.is_file(path):
     others = [name for name in access.names(job.out)
               if name not in (owner_record.FILE, bucket_ownership.FOLDER, STATE)
-              and not name.endswith('.new')]
+              and not atomic.LEFTOVER.fullmatch(name)]
     if others and not access.is_file(path):  # another task may have begun it meanwhile
       raise InputError(f'{job.out} is not empty (it holds {min(others)}): give a new folder as --out')
     access.create(path, _state(job))
+  content = access.read(path, MAX_STATE)
   try:
-    state = records.remove_checksum(records.parse(access.read(path, MAX_STATE)))
+    state = records.remove_checksum(records.parse(content))
     fault = json_files.layout_fault(state, {'settings': {'?sources': [str]}, 'borders': [[int]]})
   except ValueError as error:
     fault = error
   if fault:
     raise InputError(f'{path} is damaged or of an earlier version ({fault}): remove {job.out} and begin '
                      'again')
-  if state['settings'] != job.settings and alone and not stages.has_results(job):
+  stored = job._replace(settings=state['settings'], borders=state['borders'], known={})
+  if state['settings'] != job.settings and alone and not stages.has_results(stored):
     access.write(path, _state(job))  # nothing has been made from the others
     return _begun(job, alone)
   _check_same(job, state['settings'])
-  return job._replace(borders=state['borders'])
+  return stored._replace(settings=job.settings)
 
 
 def _state(job):

@@ -40,7 +40,8 @@ def pool(make, settings, workers):
     idle = queue.SimpleQueue()
     for _ in range(workers):
       idle.put(stack.enter_context(_worker(make, settings)))
-    threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers))
+    threads = concurrent.futures.ThreadPoolExecutor(workers)
+    stack.callback(threads.shutdown, cancel_futures=True)  # after an error, what waits is not needed
     yield lambda items: _mapped(threads, idle, items, ITEMS_PER_WORKER * workers)
 
 

@@ -34,12 +34,12 @@ def state():
   if (folder / 'manifest.json').exists():
     return 'complete'
   for stage in ('join', 'encode'):
-    if n := len(list(folder.glob(f'work/{stage}/*.json'))):
+    if n := len(list(folder.glob(f'work/*/{stage}/*.json'))):
       return f'{stage} {n}'
-  if (folder / 'work' / 'tokenizer.json').exists():
+  if list(folder.glob('work/*/tokenizer.json')):
     return 'tokenizer'
   for stage in ('mark', 'judge'):
-    if n := len(list(folder.glob(f'work/{stage}/*.json'))):
+    if n := len(list(folder.glob(f'work/*/{stage}/*.json'))):
       return f'{stage} {n}'
   return 'settings' if (folder / 'progress.json').exists() else 'nothing'
 def made():

@@ -16,11 +16,13 @@ from pyarrow import parquet
 
 from gptjax.data import prepare
 from gptjax.data.clean import near_duplicates, webtext
+from gptjax.data.corpus import held_out
 from gptjax.data.sources import documents as sources
 from gptjax.data.sources import jsonl
-from gptjax.data.stages import mark, parts
+from gptjax.data.stages import encode_part, mark, parts
 from gptjax.data.stages import run as stages
-from gptjax.errors import InputError
+from gptjax.errors import InputError, Unavailable
+from gptjax.storage.files import access
 
 DUPLICATES = {'clean': 'webtext', 'clean_without': [
   name for name in webtext.FILTERS if name not in webtext.DUPLICATES]}
@@ -168,7 +170,7 @@ LINES = st.lists(st.sampled_from([
 def test_parts_of_a_file_have_its_documents_and_lines(tmp_path_factory, lines, mark_first, ended, cuts):
   path = tmp_path_factory.mktemp('ranges') / 'a.jsonl'
   path.write_bytes(b'\xef\xbb\xbf' * mark_first + b'\n'.join(lines) + b'\n' * ended)
-  jsonl._lines_begun.cache_clear()
+  jsonl._counted.clear()
   def shown(pieces):
     return [piece._replace(location=jsonl.shown_location(piece.location)) for piece in pieces]
   borders = [0, *sorted({cut for cut in cuts if cut < path.stat().st_size}), None]
@@ -277,3 +279,59 @@ def test_a_large_file_is_read_in_parts_with_the_same_documents(tmp_path, kind):
     assert found == whole
   made = run(source, tmp_path / 'made', 'train-char', validation_fraction=0)
   assert made['splits']['train']['documents'] == len(texts)
+
+
+def test_an_outage_is_not_taken_for_damage(tmp_path, monkeypatch):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(50))
+  run(source, tmp_path / 'c', stage='tokenizer')
+  read = access.read
+  for name in ('progress.json', 'tokenizer.json'):
+    def away(path, *limits, name=name):
+      if path.name == name:
+        raise Unavailable('the storage has not answered')
+      return read(path, *limits)
+    monkeypatch.setattr(access, 'read', away)
+    with pytest.raises(Unavailable, match='has not answered'):
+      run(source, tmp_path / 'c', stage='encode')
+
+
+def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
+  """Of tasks that still ran when the settings were replaced."""
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'one', tokenizer='train-char')
+  def stopped(*_):
+    raise KeyboardInterrupt
+  with monkeypatch.context() as patched:
+    patched.setattr(held_out, 'choose_rule', stopped)  # the tokenizer is there, its record is not
+    with pytest.raises(KeyboardInterrupt):
+      run(source, tmp_path / 'two', tokenizer='train-bpe:300')
+  [late] = (tmp_path / 'two' / 'work').iterdir()
+  late = {path: path.read_bytes() for path in late.rglob('*') if path.is_file()}
+  encode = encode_part.encode_part
+  def with_late_results(job, number, encoder):
+    for path, content in late.items():
+      path.write_bytes(content)
+      (path.parent.parent / 'encode').mkdir(exist_ok=True)
+      (path.parent.parent / 'encode' / '00000.json').write_text('{}')
+    return encode(job, number, encoder)
+  monkeypatch.setattr(encode_part, 'encode_part', with_late_results)
+  run(source, tmp_path / 'two', tokenizer='train-char')
+  assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
+
+
+def test_a_result_that_was_cut_short_is_an_error(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  for stage in NAMES[2:4]:
+    run(source, tmp_path / 'c', stage=stage)
+  [tokens] = (tmp_path / 'c').glob('work/*/encode/00000.train')
+  tokens.write_bytes(tokens.read_bytes()[:-2])
+  with pytest.raises(InputError, match=r'00000.train has fewer than .* bytes'):
+    run(source, tmp_path / 'c', stage='join')
+
+
+def test_after_an_error_the_parts_that_wait_are_not_read(tmp_path):
+  lines = [json.dumps({'text': text}) for text in make_texts(600)]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(['{', *lines]))
+  with pytest.raises(InputError, match=r'a.jsonl:1: not JSON'):
+    run(f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'c', workers=2, tokenizer=_tokenizer(tmp_path))
+  assert len(list((tmp_path / 'c').glob('work/*/encode/*.json'))) < 6

@@ -83,7 +83,9 @@ def _contradiction(manifest):
     plain = lambda file: file == printable(file) == Path(file).name and len(file) <= MAX_NAME_BYTES
     if not all(map(plain, names)):
       return f'a file of {name} has no plain name'
-    if not all(0 <= shard.get('offset', 0) <= MAX_HEADER for shard in split['shards']):
+    item = 2 if dtype == 'uint16' else 4
+    offsets = [shard.get('offset', 0) for shard in split['shards']]
+    if not all(0 <= offset <= MAX_HEADER and offset % item == 0 for offset in offsets):
       return f'the ids of a shard of {name} begin at an impossible place'
     if sum(in_shards) != split['tokens']:
       return f'the shards of {name} do not hold its {split["tokens"]:,} tokens'

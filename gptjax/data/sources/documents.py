@@ -32,6 +32,7 @@ from gptjax.errors import InputError
 from gptjax.storage.files import paths
 from gptjax.text.redacted import redacted, redacted_values
 
+COMPRESSIONS = ('.gz', '.zst', '.zstd', '.bz2', '.xz')  # ends of names
 KINDS = ('text', 'jsonl', 'parquet', 'arrow', 'tar', 'tfds', 'corpus', 'python')
 
 
@@ -54,8 +55,9 @@ def units(sources, tfds_dir, tfds_download=False):
 
 def kind_of(file):
   """Return the kind of source that a file of this name probably is."""
-  name = file.removesuffix('.gz').removesuffix('.zst')
-  kinds = {'.jsonl': 'jsonl', '.parquet': 'parquet', '.tar': 'tar', '.tgz': 'tar'}
+  archives = ('.tar', '.tgz', '.tzst', '.tbz2', '.tbz', '.txz')
+  name = next((file.removesuffix(suffix) for suffix in COMPRESSIONS if file.endswith(suffix)), file)
+  kinds = {'.jsonl': 'jsonl', '.parquet': 'parquet', '.arrow': 'arrow', **dict.fromkeys(archives, 'tar')}
   return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), 'text')
 
 

@@ -1,11 +1,11 @@
 """Documents from files of JSON objects, one per line."""
 
-import functools
 import re
 
 from gptjax.data.sources import decompression, fields, file_access, files
 from gptjax.storage.files import bounded
 
+_counted = {}  # {path: {byte: number of lines that begin up to it}}, so that parts count only what is new
 IN_PART = re.compile(r'(.*):after byte (\d+), line (\d+)')  # a location in a part of a file
 
 
@@ -58,14 +58,17 @@ def shown_location(location):
   return f'{match[1]}:{_lines_begun(match[1], int(match[2])) + int(match[3])}'
 
 
-@functools.lru_cache(maxsize=16)
 def _lines_begun(path, position):
   """Return the number of lines of a file that begin up to a byte."""
-  count = 1
+  known = _counted.setdefault(path, {0: 1})
+  at = max(start for start in known if start <= position)
+  count = known[at]
   with file_access.open_bytes(path) as file:
-    while position > 0 and (chunk := file.read(min(position, file_access.CHUNK))):
+    file.seek(at)
+    while at < position and (chunk := file.read(min(position - at, file_access.CHUNK))):
       count += chunk.count(b'\n')
-      position -= len(chunk)
+      at += len(chunk)
+  known[position] = count
   return count
 
 

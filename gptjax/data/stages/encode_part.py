@@ -25,7 +25,7 @@ def make_encoder(job):
   """Return the function of `encode.make_encoder` for the tokenizer of a corpus."""
   chosen = tokenizer.chosen(job)
   dtype = tree.id_dtype(chosen['tokenizer']['n_vocab']).name
-  return encode.make_encoder(str(paths.location(job.out) / 'tokenizer'), dtype, chosen['rule']['tail'],
+  return encode.make_encoder(str(paths.location(job.work / tokenizer.FILES)), dtype, chosen['rule']['tail'],
                              chosen['special_tokens'])
 
 

@@ -4,6 +4,7 @@ A test set is a source KIND:WHERE, or a file, a glob or a folder, whose files ar
 names. Every process reads all test sets, so their keys must fit into its memory: about 20 bytes per word.
 """
 
+import glob
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def _sources(test_set):
   if _is_folder(where):
     if access.is_file(paths.parsed(where) / corpus_manifest.MANIFEST):
       raise InputError(f'--exclude={redacted(test_set)} is a corpus: write corpus:{redacted(test_set)}:SPLIT')
-    where = f'{where.rstrip("/")}/**/*'
+    where = f'{where.rstrip("/")}/**/*' if paths.split_url(where)[0] else f'{glob.escape(where)}/**/*'
   files = file_access.find_files(where)
   if not files:
     raise InputError(f'--exclude={redacted(test_set)}: no file has this name')

@@ -1,8 +1,12 @@
 """What all tasks of a corpus need to know."""
 
+import hashlib
+import json
 from typing import NamedTuple
 
 from gptjax.data.stages import parts, work
+
+FOLDER = 'folder'  # in `known`
 
 
 class Job(NamedTuple):
@@ -26,4 +30,8 @@ class Job(NamedTuple):
 
   @property
   def work(self):
-    return self.out / work.FOLDER
+    """The folder of the results. Tasks of other settings, which may still run, have another one."""
+    if FOLDER not in self.known:
+      state = json.dumps([self.settings, self.borders], sort_keys=True)
+      self.known[FOLDER] = self.out / work.FOLDER / hashlib.sha256(state.encode()).hexdigest()[:16]
+    return self.known[FOLDER]

@@ -148,10 +148,10 @@ def _write_shard(job, records, name, split, shard):
 def write_manifest(job):
   """Write the manifest, if all files are complete; returns it, or None if some are not."""
   records = encoded(job)
-  joined = [work.read_record(job.work / 'join', f'{number:05d}')
-            for number in range(len(files(job, records)))]
-  if None in joined:
+  n = len(files(job, records))
+  if len(work.complete(job.work / 'join')) < n:
     return None
+  joined = work.read_records(job, 'join', n)
   chosen, splits = tokenizer.chosen(job), {}
   for split in encode.SPLITS:
     totals = [record['splits'][split] for record in records]
@@ -175,6 +175,7 @@ def write_manifest(job):
     'splits': splits, 'skipped': dict(skipped), 'settings': job.settings, **_no_origin(job), **_shared(job),
     'content': corpus_manifest.content_digest(chosen['tokenizer'], splits)}
   manifest['digest'] = corpus_manifest.manifest_digest(manifest)
+  tokenizer.copy_files(job)
   path, text = job.out / corpus_manifest.MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + '\n'
   if not access.create(path, text) and access.read(path) != text.encode():
     raise InputError(f'{job.out} has a manifest now, of another process: run the same command again')

@@ -1,4 +1,7 @@
-"""The stage `tokenizer`, one task: the tokenizer of the corpus, and what is held out."""
+"""The stage `tokenizer`, one task: the tokenizer of the corpus, and what is held out.
+
+The files of the tokenizer are in the folder `FILES` of the work folder until the manifest is written.
+"""
 
 from gptjax.data.corpus import held_out
 from gptjax.data.stages import judge, mark, match, parts, work
@@ -6,7 +9,7 @@ from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
 from gptjax.storage.files import access, paths
 
-NAME = 'tokenizer'
+NAME, FILES = 'tokenizer', 'tokenizer_files'
 EXCLUDED = 'shares words with a test set'  # the reason under which documents are counted
 
 
@@ -51,14 +54,14 @@ def _labelled(job, number, verdicts):
 
 
 def choose(job, number=0):
-  """Write `OUT/tokenizer`, and the record of what is held out; returns 0."""
+  """Write the tokenizer, and the record of what is held out; returns 0."""
   assert number == 0, number
   to_train = training.parse_spec(job.tokenizer)
   if to_train:
     tokenizer = training.train(*to_train, (piece.text for piece in kept_pieces(job)), progress=job.progress)
   else:
     tokenizer = loading.load(job.tokenizer)
-  tokenizer.save(paths.location(job.out) / 'tokenizer')
+  tokenizer.save(paths.location(job.work / FILES))
   names = special.resolve_names(tokenizer, job.special_tokens)
   rule = held_out.choose_rule(kept_pieces(job), tokenizer, job.validation_fraction, job.seq_len, names)
   work.write_record(job.work, NAME, {
@@ -71,6 +74,18 @@ def choose(job, number=0):
 def is_chosen(job):
   """Return whether this stage is complete."""
   return access.is_file(job.work / f'{NAME}.json')
+
+
+def copy_files(job):
+  """Write `OUT/tokenizer`, with nothing else in it."""
+  source, target = job.work / FILES, job.out / 'tokenizer'
+  names = access.names(source)
+  access.make_folder(target)
+  for name in access.names(target):
+    if name not in names:
+      access.remove(target / name)
+  for name in names:
+    access.copy(source / name, target / name)
 
 
 def chosen(job):

@@ -49,9 +49,11 @@ def read_record(folder, name):
   """Return the record of a result; None if the result is not complete."""
   path = folder / f'{name}.json'
   try:
-    return records.remove_checksum(records.parse(access.read(path)))
+    content = access.read(path)
   except FileNotFoundError:
     return None
+  try:
+    return records.remove_checksum(records.parse(content))
   except ValueError:
     raise InputError(f'{path} is damaged: remove {folder.parent} and run the same command again') from None
 

@@ -5,10 +5,12 @@ Whole files are read and written with `access`, which also takes those in bucket
 
 import glob
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
 
+from gptjax.errors import InputError
 from gptjax.storage.files import atomic
 
 CHUNK = 1 << 22  # bytes
@@ -31,10 +33,13 @@ def content(path):
 
 
 def part(path, start, stop):
-  """Return the bytes [start, stop) of a file."""
+  """Return the bytes [start, stop) of a file; InputError if it has fewer."""
   with opened(path) as file:
     file.seek(start)
-    return file.read(stop - start)
+    content = file.read(stop - start)
+  if len(content) < stop - start:
+    raise InputError(f'{path} has fewer than {stop:,} bytes: it was changed or cut short')
+  return content
 
 
 def chunks(path):
@@ -45,8 +50,16 @@ def chunks(path):
 
 
 def size(path):
-  """Return the size of a file in bytes; FileNotFoundError if there is none."""
-  return path.stat().st_size
+  """Return the size of a file in bytes.
+
+  Raises:
+    FileNotFoundError: there is none.
+    InputError: it is a device or the like, which has no size.
+  """
+  status = path.stat()
+  if not stat.S_ISREG(status.st_mode):
+    raise InputError(f'{path} is not a file: remove it')
+  return status.st_size
 
 
 def free_bytes(folder):
