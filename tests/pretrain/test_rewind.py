@@ -51,16 +51,25 @@ def test_what_is_a_spike():
 
 @pytest.fixture(scope='module')
 def poisoned(tmp_path_factory):
-  """A corpus in which a few windows are noise: (folder, number of the first batch that has one)."""
+  """A corpus in which a few windows are noise, all of them in a few batches after the first ones."""
+  for seed in range(100):
+    folder = with_noise(tmp_path_factory.mktemp('poisoned'), seed)
+    found = [n for n in range(40) if noisy(folder, n)]
+    if found and found[0] >= 8 and found[-1] <= min(found[0] + 2, 16):
+      return folder
+  raise AssertionError('no seed gives such an order')
+
+
+def with_noise(folder, seed):
   from gptjax.data.prepare import prepare
-  folder, rng = tmp_path_factory.mktemp('poisoned'), random.Random(0)
+  rng = random.Random(seed)
   words = ['tree', 'walks', 'under', 'a', 'the', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
   for i in range(60):
     (folder / f'{i:02}.txt').write_text(' '.join(rng.choices(words, k=200)))
   letters = [chr(n) for n in range(0x100, 0x250)]
   (folder / '30.txt').write_text(''.join(rng.choices(letters, k=90)))
   prepare([f'text:{folder}/*.txt'], 'train-bpe:290', str(folder / 'made'), validation_fraction=0.1,
-          clean='', workers=1, tfds_dir='', on_error='stop', seq_len=24)
+          clean='', workers=1, tfds_dir='', on_error='stop', seq_len=24, progress=False)
   return folder / 'made'
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax.data.corpus import reader
+from gptjax.errors import InputError
 
 T = 16
 
@@ -272,6 +273,27 @@ def test_verify_finds_an_index_that_is_none(tmp_path):
   write_manifest(tmp_path / 'c', manifest)
   with pytest.raises(ValueError, match='not a sorted list'):
     reader.open_corpus(written, 'train', verify=True)
+
+
+@pytest.mark.parametrize('verify', [False, True])
+def test_a_device_is_no_shard(tmp_path, verify):
+  """It has no bytes, as a shard of no tokens, but reading it never ends."""
+  written = write_corpus(tmp_path / 'c', random_documents(0, 5))
+  (tmp_path / 'c' / 'empty.bin').symlink_to('/dev/zero')
+  manifest = json.loads((tmp_path / 'c' / 'manifest.json').read_text())
+  manifest['splits']['train']['shards'].append({'file': 'empty.bin', 'tokens': 0, 'sha256': '0' * 64})
+  write_manifest(tmp_path / 'c', manifest)
+  with pytest.raises(InputError, match=r'empty.bin is (not a file|a link)'):
+    reader.open_corpus(written, 'train', verify=verify)
+
+
+def test_ids_begin_at_a_multiple_of_their_size(tmp_path):
+  written = write_corpus(tmp_path / 'c', random_documents(0, 5))
+  manifest = json.loads((tmp_path / 'c' / 'manifest.json').read_text())
+  manifest['splits']['train']['shards'][0]['offset'] = 3
+  write_manifest(tmp_path / 'c', manifest)
+  with pytest.raises(InputError, match='begin at an impossible place'):
+    reader.open_corpus(written, 'train', verify=False)
 
 
 GOLDEN_WINDOWS = [
