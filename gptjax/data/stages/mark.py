@@ -47,8 +47,9 @@ def mark(job, number):
   for kind in range(1 + _n_bands(job)):
     keys, owners = _keys(job, records, kind, number, bits)
     found.append(_pairs(keys, owners, kind > 0))
-  later, pairs = (np.concatenate(columns) for columns in zip(*found, strict=True))
-  pairs, later = _unique(pairs, later)
+    if sum(len(pairs) for _, pairs in found) > RANGE_KEYS:  # bands find the same pairs again
+      found = [_unique(found)]
+  later, pairs = _unique(found)
   work.write(folder / f'{name}.pairs', pairs)
   work.write(folder / f'{name}.borders', np.searchsorted(later, np.arange(job.n_parts + 1)).astype('<u8'))
   work.write_record(folder, name, {'pairs': len(pairs)})
@@ -97,13 +98,14 @@ def _pairs(keys, owners, near):
   return owners[later], pairs
 
 
-def _unique(pairs, later):
-  """Sort pairs by document and drop those that several bands have found."""
+def _unique(found):
+  """Join lists of (part of a document, PAIR of it), sorted by document, each pair once."""
+  later, pairs = (np.concatenate(columns) for columns in zip(*found, strict=True))
   columns = [pairs[field] for field in ('first_rank', 'first_part', 'near', 'rank')] + [later]
   order = np.lexsort(columns)
   pairs, later = pairs[order], later[order]
   new = np.append(True, (pairs[1:] != pairs[:-1]) | (later[1:] != later[:-1]))[:len(pairs)]
-  return pairs[new], later[new]
+  return later[new], pairs[new]
 
 
 def verdicts(job, part):

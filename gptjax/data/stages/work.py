@@ -6,6 +6,7 @@ and makes it complete. A task that is killed leaves no record, and is done again
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from gptjax.storage.files import access, atomic, buckets, local, records, spool
 from gptjax.storage.files.paths import Url
 
 FOLDER = 'work'
+RANGES = 4096  # that are read together, because a request has a time limit
 READERS = 16  # threads that read records
 
 
@@ -95,7 +97,9 @@ def read_ranges(ranges):
   sized = [(path, np.dtype(dtype), start, stop) for path, dtype, start, stop in ranges]
   wanted = [(path, dtype.itemsize * start, dtype.itemsize * stop) for path, dtype, start, stop in sized]
   if ranges and isinstance(ranges[0][0], Url):
-    found = iter(buckets.read_parts([part for part in wanted if part[1] < part[2]]))
+    filled = [part for part in wanted if part[1] < part[2]]
+    found = itertools.chain.from_iterable(
+      buckets.read_parts(filled[at:at + RANGES]) for at in range(0, len(filled), RANGES))
     contents = [next(found) if start < stop else b'' for _, start, stop in wanted]
   else:
     contents = [local.part(*part) for part in wanted]

@@ -8,6 +8,7 @@ A request that fails for a reason that passes (too many requests, a fault of the
 connection) is repeated, after pauses with jitter, for up to `retry_seconds`. Lists are never cached.
 """
 
+import concurrent.futures
 import contextlib
 import errno
 import logging
@@ -26,6 +27,7 @@ PACKAGES = {'gs': ('gcsfs', 'gcs'), 's3': ('s3fs', 's3')}  # scheme: package, ex
 CONNECT, SILENT = 20, 30    # seconds for a connection, and without a byte on it, before a request is repeated
 SLOWEST = 1 << 16           # bytes/s: slower transfers are repeated
 CHUNK = 8 << 20             # bytes of a ranged read of a large object, PARALLEL of which run at a time
+REMOVERS = 16  # threads that remove objects
 PARALLEL = 4
 SMALL, PARALLEL_SMALL = 1 << 16, 32  # bytes of a range up to which more of them are read at a time
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before a request is repeated
@@ -217,8 +219,10 @@ def remove(url):
 
 def remove_tree(url, last=()):
   """Remove all objects below `url`, those named in `last` after all others."""
-  below = find(url)
-  for name in sorted(below, key=lambda name: (name in last, name)):
+  below = find(url).keys()
+  with concurrent.futures.ThreadPoolExecutor(REMOVERS) as pool:
+    list(pool.map(lambda name: remove(url / name), sorted(below - set(last))))
+  for name in sorted(below & set(last)):
     remove(url / name)
 
 
