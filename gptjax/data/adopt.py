@@ -82,6 +82,9 @@ def adopt(source, tokenizer, out, *, dtype='', validation=None, no_end_of_text=F
   settings = {'source': redacted(source), 'tokenizer': loaded.digest, 'no_end_of_text': no_end_of_text,
               'dtype': splits[0].layouts[0].dtype.name,
               'files': {split.name: [[file.name, file.size] for file in split.files] for split in splits}}
+  if format_.indices:
+    settings['index_files'] = {split.name: [[index.name, index.size] for file in split.files
+                                            for index in format_.indices(file)] for split in splits}
   with ownership.own_folder(target):
     if manifest := _finished(target, settings):
       return manifest

@@ -29,9 +29,12 @@ from gptjax.data.foreign import llmc, nanogpt
 from gptjax.errors import InputError
 from gptjax.storage import ownership
 from gptjax.storage.files import access, paths, spool
+from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
 
 CHUNK = 1 << 20  # tokens in memory
+SHORT_NAMES = {'train': 'train', 'validation': 'val'}  # of the splits, in names of files
+SPLIT_PARTS = '_train', '_val'  # of the names by which a reader of llmc knows the split
 
 
 class Target(NamedTuple):
@@ -79,11 +82,15 @@ def export(source, to, out, *, shard_tokens=SHARD_TOKENS, name='tokens', progres
     [Shard], the files written.
 
   Raises:
-    InputError: the corpus is damaged, or its ids do not fit; `out` holds other files of the same kind.
+    InputError: the corpus is damaged, or its ids do not fit; `out` is a folder of the corpus, or holds other
+      files of the same kind.
   """
   SHARD_SIZES.require('shard_tokens', shard_tokens)
   if not name or '/' in name:
     raise InputError(f'--name={name} is not the beginning of a file name: write letters, digits, - and _')
+  if any(part in name for part in SPLIT_PARTS):
+    raise InputError(f'--name={name} has {" or ".join(SPLIT_PARTS)} in it, by which llm.c distinguishes the '
+                     'files of the splits: give another name')
   target = _targets(name)[to]
   manifest = corpus_manifest.read_manifest(source)
   n_vocab = manifest['tokenizer']['n_vocab']
@@ -91,8 +98,9 @@ def export(source, to, out, *, shard_tokens=SHARD_TOKENS, name='tokens', progres
   if not dtypes:
     raise InputError(f'the tokenizer of {source} has {n_vocab:,} entries, and the ids of {to} are below '
                      '65,536: use --to=llmc, or a corpus with a smaller vocabulary')
-  shards = _shards(source, manifest, target, shard_tokens if to == 'llmc' else 1 << 62)
   folder = paths.location(out)
+  _require_elsewhere(folder, source, manifest)
+  shards = _shards(source, manifest, target, shard_tokens if to == 'llmc' else 1 << 62)
   with ownership.own_folder(folder):
     _require_no_others(folder, {shard.name for shard in shards}, to)
     size = sum(shard.stop - shard.start for shard in shards) * dtypes[0].itemsize
@@ -108,18 +116,27 @@ def export(source, to, out, *, shard_tokens=SHARD_TOKENS, name='tokens', progres
 
 def _shards(source, manifest, target, shard_tokens):
   """Return [Shard] of all splits."""
-  shards = []
-  for split, short in (('train', 'train'), ('validation', 'val')):
-    if split in manifest['splits'] and manifest['splits'][split]['tokens']:
-      corpus = reader.open_corpus(source, split, verify=True)
-      remote_shards.fetch_ahead([], [corpus], ())
-      first = -1 if target.end_first and _lacks_end(manifest, split) else 0
-      for number, start in enumerate(range(first, corpus.n_tokens, shard_tokens)):
-        stop = min(start + shard_tokens, corpus.n_tokens)
-        shards.append(Shard(target.name(short, number), corpus, start, stop))
+  shards, corpora = [], [reader.open_corpus(source, split, verify=True) for split in SHORT_NAMES
+                         if split in manifest['splits'] and manifest['splits'][split]['tokens']]
+  remote_shards.fetch_ahead([], corpora, ())
+  for corpus in corpora:
+    first = -1 if target.end_first and _lacks_end(manifest, corpus.split) else 0
+    for number, start in enumerate(range(first, corpus.n_tokens, shard_tokens)):
+      stop = min(start + shard_tokens, corpus.n_tokens)
+      shards.append(Shard(target.name(SHORT_NAMES[corpus.split], number), corpus, start, stop))
   if not shards:
     raise InputError(f'{source} has no tokens: prepare it from more documents')
   return shards
+
+
+def _require_elsewhere(folder, source, manifest):
+  """Raise InputError if `folder` has the files of the corpus, which the export could replace."""
+  root = paths.location(source)
+  resolved = [where if isinstance(where, Url) else where.resolve()
+              for where in (folder, root, corpus_manifest.tokens_folder(root, manifest))]
+  if resolved[0] in resolved[1:]:
+    raise InputError(f'--out={folder} has files of the corpus {source}, which the export could replace: give '
+                     'another folder')
 
 
 def _lacks_end(manifest, split):
@@ -141,7 +158,7 @@ def _tokens(shard):
 
 def _require_no_others(folder, names, to):
   """Raise InputError if a reader would take another file of the folder for one of these."""
-  kind = {'llmc': ('_train_', '_val_'), 'nanogpt': ('train.bin', 'val.bin')}[to]
+  kind = {'llmc': SPLIT_PARTS, 'nanogpt': ('train.bin', 'val.bin')}[to]
   for name in access.names(folder):
     if name.endswith('.bin') and any(part in name for part in kind) and name not in names:
       raise InputError(f'{folder} holds {name}, which is not part of this export: remove it, or give another '

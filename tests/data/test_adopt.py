@@ -19,7 +19,8 @@ from gptjax.data import adopt as adopt_command
 from gptjax.data import export as export_command
 from gptjax.data import inspect as inspect_command
 from gptjax.data.corpus import reader, remote_shards, shard_queue, tree
-from gptjax.data.foreign import datatrove, scan
+from gptjax.data.foreign import datatrove, files, scan
+from gptjax.data.foreign.formats import FORMATS
 from gptjax.errors import InputError
 from gptjax.storage.files import access, buckets, cache, local, paths
 
@@ -187,6 +188,8 @@ empty = lambda content: b''
   ('llmc', 'x_val_000000.bin', header(2, -1), 'has -1 tokens by its header'),
   ('npy', 'x_train_000000.npy', cut, 'it is truncated'),
   ('npy', 'x_train_000000.npy', short, 'does not begin with the header of a NumPy file'),
+  ('npy', 'x_train_000000.npy', put(10, b'('), 'does not begin with the header of a NumPy file'),
+  ('npy', 'x_train_000000.npy', put(10, b'  \n '), 'does not begin with the header of a NumPy file'),
   ('npy', 'x_train_000000.npy', put(0, b'x'), 'if it has only ids, as OLMo'),
   ('olmo', 'train-0.npy', put(0, b'\x93NUMPY'), 'it is npy:'),
   ('olmo', 'train-1.npy', cut, 'not a multiple'),
@@ -244,9 +247,60 @@ def test_a_wrong_dtype_is_noticed(tokenizer, tmp_path):
     adopt(f'megatron:{tmp_path}/m.bin', spec, tmp_path / 'e')
 
 
+def test_uint32_in_files_of_nanogpt_is_noticed(tokenizer, tmp_path):
+  ids = np.concatenate(foreign_files.documents(tokenizer[0], foreign_files.texts(0, 20)))
+  foreign_files.raw(tmp_path / 'train.bin', ids, '<u4')
+  with pytest.raises(InputError, match=r'train.bin: every second id is 0 .* raw: with --validation and'):
+    adopt(f'nanogpt:{tmp_path}', tokenizer[1], tmp_path / 'c')
+  found = adopt(f'raw:{tmp_path}', tokenizer[1], tmp_path / 'c', dtype='uint32')
+  assert found['splits']['train']['tokens'] == len(ids)
+
+
+def test_files_of_llmc_may_have_no_number(tokenizer, tmp_path):
+  foreign_files.llmc(tmp_path / 'TinyStories_train.bin', [269, 1, 2, 269, 3])
+  foreign_files.llmc(tmp_path / 'TinyStories_val.bin', [269, 1])
+  found = adopt(f'llmc:{tmp_path}', tokenizer[1], tmp_path)
+  assert {name: [shard['file'] for shard in split['shards']] for name, split in found['splits'].items()} == {
+    'train': ['TinyStories_train.bin'], 'validation': ['TinyStories_val.bin']}
+  assert adopt(f'llmc:{tmp_path}', tokenizer[1], tmp_path) == found
+
+
+@pytest.mark.parametrize('kind', ['megatron', 'datatrove'])
+def test_a_corrected_index_is_not_taken_for_complete(kind, tokenizer, tmp_path):
+  docs = [[1, 269], [2, 269], [3, 269]]
+  if kind == 'megatron':
+    write = lambda some: foreign_files.megatron(tmp_path / 'a', some)
+  else:
+    write = lambda some: foreign_files.datatrove(tmp_path / 'a.ds', some)
+  write([docs[0] + docs[1], docs[2]])
+  found = adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c')
+  assert adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c') == found
+  write(docs)
+  with pytest.raises(InputError, match='holds a corpus with another index_files'):
+    adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c')
+
+
+def test_npy_of_another_dtype_is_named_as_numpy_writes_it(tokenizer, tmp_path):
+  foreign_files.npy(tmp_path / 'a.npy', [1, 269], '>u2')
+  with pytest.raises(InputError, match=r'a.npy has >u2 of shape \(2,\)'):
+    adopt(f'npy:{tmp_path}', tokenizer[1], tmp_path / 'c')
+
+
+@pytest.mark.filterwarnings('ignore')  # of Python's parser
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 127),
+       st.binary(min_size=1, max_size=4) | st.sampled_from([b'(', b"'''", b'{[', b'\n  \n ']))
+def test_a_damaged_header_of_numpy_is_refused(tmp_path_factory, at, more):
+  path = tmp_path_factory.mktemp('npy') / 'a.npy'
+  foreign_files.npy(path, [1, 269])
+  path.write_bytes(put(at, more)(path.read_bytes()))
+  with contextlib.suppress(InputError):
+    FORMATS['npy'].layout(files.File(path, path.stat().st_size), None)
+
+
 @pytest.mark.parametrize('source, options, message', [
   ('llm.c:{}', {}, 'is not KIND:FILES: did you mean llmc?'), ('llmc', {}, 'is not KIND:FILES'),
-  ('nanogpt:{}/none', {}, 'none does not exist'), ('llmc:{}', {}, r'has no file \*_train_\*.bin or'),
+  ('nanogpt:{}/none', {}, 'none does not exist'), ('llmc:{}', {}, r'has no file \*_train\*.bin or'),
   ('raw:{}/*/x.bin', {}, 'is a pattern of folders'),
   ('nanogpt:{}', {'dtype': 'uint16'}, 'have a dtype of their own'),
   ('raw:{}/link.bin', {}, 'is a link to a file outside its folder')])
@@ -329,7 +383,7 @@ def test_the_command_prints_a_summary_and_exits_with_2(tokenizer, tmp_path):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.lists(st.integers(0, 268), min_size=1, max_size=30), min_size=1, max_size=20),
+@given(st.lists(st.lists(st.integers(1, 268), min_size=1, max_size=30), min_size=1, max_size=20),
        st.integers(2, 40), st.sampled_from(['llmc', 'nanogpt']), st.integers(1, 50))
 def test_export_and_adopt_are_inverse(tokenizer, tmp_path_factory, lists, shard_tokens, to, block):
   coder, spec = tokenizer

@@ -7,7 +7,7 @@ import pytest
 
 from gptjax.data import adopt as adopt_command
 from gptjax.data import export as export_command
-from gptjax.data.corpus import reader
+from gptjax.data.corpus import reader, remote_shards
 from gptjax.errors import InputError
 
 
@@ -76,6 +76,31 @@ def test_a_damaged_corpus_or_name_is_refused(corpus, tmp_path):
   (folder / 'train-00001.bin').write_bytes(b'\0' * 100)
   with pytest.raises(InputError, match=r'train-00001.bin is damaged'):
     export(folder, 'llmc', tmp_path / 'x')
+
+
+@pytest.mark.parametrize('name', ['my_train', 'books_validation'])
+def test_a_name_by_which_the_split_would_be_mistaken_is_refused(name, corpus, tmp_path):
+  with pytest.raises(InputError, match=f'--name={name} has _train or _val in it'):
+    export(corpus[0], 'llmc', tmp_path / 'x', name=name)
+
+
+@pytest.mark.parametrize('to', ['llmc', 'nanogpt'])
+def test_the_folders_of_the_corpus_are_not_written_to(corpus, tmp_path, to):
+  foreign_files.raw(tmp_path / 'train.bin', [1, 2, 269])
+  adopt_command.adopt(f'nanogpt:{tmp_path}', f'bpe:{tmp_path}/t', str(tmp_path / 'adopted'), progress=False)
+  (tmp_path / 'link').symlink_to(tmp_path / 'c')
+  for source, out in (('c', 'c'), ('c', 'link'), ('link', 'c'), ('adopted', 'adopted'), ('adopted', '.')):
+    before = {path: path.read_bytes() for path in (tmp_path / out).iterdir() if path.is_file()}
+    with pytest.raises(InputError, match=r'has files of the corpus .*: give another folder'):
+      export(tmp_path / source, to, tmp_path / out)
+    assert {path: path.read_bytes() for path in (tmp_path / out).iterdir() if path.is_file()} == before
+
+
+def test_the_shards_of_all_splits_are_fetched_ahead_in_one_order(corpus, tmp_path, monkeypatch):
+  calls = []
+  monkeypatch.setattr(remote_shards, 'fetch_ahead', lambda *args: calls.append(args))
+  export(corpus[0], 'llmc', tmp_path / 'x')
+  assert [[one.split for one in held_out] for _, held_out, _ in calls] == [['train', 'validation']]
 
 
 @pytest.mark.parametrize('to', ['llmc', 'nanogpt'])

@@ -21,7 +21,7 @@ def parser():
   add('--dtype', choices=('uint16', 'uint32'), default='',
       help='of the ids of olmo and raw; default: uint16 if the tokenizer has at most 65,536 entries')
   add('--validation', metavar='PATTERN',
-      help='names of the files of the validation split; default: val.bin (nanogpt), *_val_*.bin (llmc), '
+      help='names of the files of the validation split; default: val.bin (nanogpt), *_val*.bin (llmc), '
            '*val*.npy (npy), else none')
   add('--no_end_of_text', action='store_true',
       help='the files have no end-of-text tokens: a split is one document, or what the index says')

@@ -29,8 +29,13 @@ def _layout(file, options):
   return found
 
 
+def _indices(file):
+  metadata = file.beside(f'{file.name}.metadata')
+  return [file.required(f'{file.name}.index', 'the document ends'), *([metadata] if metadata else ())]
+
+
 def _ends(file):
-  index = file.required(f'{file.name}.index', 'the document ends')
+  index = _indices(file)[0]
   if not index.size or index.size % ENDS.itemsize:
     raise InputError(f'{index.path} has {index.size:,} bytes, not a multiple of {ENDS.itemsize}: it is '
                      'truncated; copy it again')
@@ -38,14 +43,14 @@ def _ends(file):
 
 
 def _recorded_dtype(file):
-  metadata = file.beside(f'{file.name}.metadata')
-  line = metadata.head(MAX_METADATA).partition(b'\n')[0].strip() if metadata else b''
+  _, *metadata = _indices(file)
+  line = metadata[0].head(MAX_METADATA).partition(b'\n')[0].strip() if metadata else b''
   _, bar, size = line.rpartition(b'|')
   if not bar or not size.isdigit():  # the tokenizer alone
     return None
   if int(size) not in DTYPES:
-    raise InputError(f'{metadata.path} says that an id has {int(size)} bytes, but those of a corpus have 2 '
-                     'or 4: tokenize the texts again')
+    raise InputError(f'{metadata[0].path} says that an id has {int(size)} bytes, but those of a corpus have '
+                     '2 or 4: tokenize the texts again')
   return DTYPES[int(size)]
 
 
@@ -56,4 +61,5 @@ def _starts(file, found):
     yield before if at else np.append(np.int64(0), before)
 
 
-FORMAT = layout.Format('datatrove: *.ds, each with its *.ds.index', ('*.ds',), _layout, starts=_starts)
+FORMAT = layout.Format('datatrove: *.ds, each with its *.ds.index', ('*.ds',), _layout,
+                       indices=_indices, starts=_starts)

@@ -7,6 +7,8 @@ import numpy as np
 
 from gptjax.errors import InputError
 
+SAMPLE = 1 << 12  # bytes that show whether ids of 16 bits are halves of longer ones
+RAW = 'adopt them by raw: with --validation and --dtype=uint32, or --dtype=uint16 if they are'
 UINT16, UINT32 = np.dtype('<u2'), np.dtype('<u4')  # the dtypes of ids that a corpus can have
 
 
@@ -40,6 +42,8 @@ class Format(NamedTuple):
   names: patterns of the names of its files in a folder.
   layout: function (files.File, Options) -> Layout; InputError for a file that is not in this format.
   validation: pattern of the names of the validation split; '': none.
+  indices: function (files.File) -> [files.File] beside it from which its layout or documents are read; None:
+    there are none.
   starts: function (files.File, Layout) -> iterator of int64 arrays, the first token of each document of the
     file in order; None: a document begins after each end-of-text token.
   end_first: end-of-text tokens precede the documents, so the first one of a split is not part of it.
@@ -49,14 +53,29 @@ class Format(NamedTuple):
   names: tuple
   layout: Callable
   validation: str = ''
+  indices: Callable | None = None
   starts: Callable | None = None
   end_first: bool = False
   has_dtype: bool = False
 
 
-def headerless(file, dtype):
-  """Return the Layout of a file that has only ids; InputError unless its size is a multiple of theirs."""
+def headerless(file, dtype, advice=RAW):
+  """Return the Layout of a file that has only ids.
+
+  Args:
+    file: files.File.
+    dtype: of its ids.
+    advice: what to do if ids of 16 bits seem to be halves of longer ones; '': the user has chosen the dtype.
+
+  Raises:
+    InputError: the size is no multiple of that of an id; every second one of 16 bits is 0.
+  """
   dtype = np.dtype(dtype).newbyteorder('<')
+  if dtype == UINT16 and advice:
+    head = file.head(SAMPLE)
+    high = np.frombuffer(head[:len(head) // 4 * 4], UINT16)[1::2]
+    if len(high) > 8 and not high.any():
+      raise InputError(f'{file.path}: every second id is 0 if they are uint16: {advice}')
   return Layout(dtype, 0, count(file, dtype, file.size))
 
 

@@ -55,5 +55,5 @@ def _layout(file, options):
   return found
 
 
-FORMAT = layout.Format('llm.c and modded-nanogpt: *_train_*.bin and *_val_*.bin, with a header',
-                       ('*_train_*.bin', '*_val_*.bin'), _layout, validation='*_val_*.bin', end_first=True)
+FORMAT = layout.Format('llm.c and modded-nanogpt: *_train*.bin and *_val*.bin, with a header',
+                       ('*_train*.bin', '*_val*.bin'), _layout, validation='*_val*.bin', end_first=True)

@@ -35,8 +35,12 @@ class _Index(NamedTuple):
   bounds: np.ndarray
 
 
+def _indices(file):
+  return [file.required(f'{file.name.removesuffix(".bin")}.idx', 'the documents')]
+
+
 def _index(file):
-  index = file.required(f'{file.name.removesuffix(".bin")}.idx', 'the documents')
+  index, = _indices(file)
   head = index.head(HEADER.size)
   if len(head) < HEADER.size or not head.startswith(MAGIC):
     raise InputError(f'{index.path} does not begin with MMIDIDX and the sizes of an index of Megatron-LM: '
@@ -90,6 +94,5 @@ def _starts(file, found):
     yield np.where(first < n_sequences, index.pointers[inside] // found.dtype.itemsize, found.n_tokens)
 
 
-
-
-FORMAT = layout.Format('Megatron-LM: *.bin, each with its *.idx', ('*.bin',), _layout, starts=_starts)
+FORMAT = layout.Format('Megatron-LM: *.bin, each with its *.idx', ('*.bin',), _layout, indices=_indices,
+                       starts=_starts)

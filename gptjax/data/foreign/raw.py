@@ -11,19 +11,13 @@ from gptjax.data.corpus import tree
 from gptjax.data.foreign import layout, npy
 from gptjax.errors import InputError
 
-SAMPLE = 1 << 12  # bytes that show whether ids of 16 bits are halves of longer ones
-
 
 def _layout(file, options):
-  head = file.head(SAMPLE)
-  if head.startswith(npy.MAGIC):
+  if file.head(len(npy.MAGIC)) == npy.MAGIC:
     raise InputError(f'{file.path} begins with the header of a NumPy file, it has more than ids: it is npy:')
   dtype = np.dtype(options.dtype) if options.dtype else tree.id_dtype(options.n_vocab)
-  high = np.frombuffer(head[:len(head) // 4 * 4], layout.UINT16)[1::2]
-  if dtype == layout.UINT16 and not options.dtype and len(high) > 8 and not high.any():
-    raise InputError(f'{file.path}: every second id is 0 if they are uint16, as the {options.n_vocab:,} '
-                     'entries of the tokenizer suggest: give --dtype=uint32, or --dtype=uint16 if they are')
-  return layout.headerless(file, dtype)
+  advice = '' if options.dtype else 'give --dtype=uint32, or --dtype=uint16 if they are'
+  return layout.headerless(file, dtype, advice)
 
 
 FORMAT = layout.Format('ids without a header: *.bin or *.npy, uint16 or uint32', ('*.bin', '*.npy'), _layout,

@@ -36,11 +36,13 @@ def token_bytes(tokenizer):
   if isinstance(tokenizer, byte_bpe.ByteBPE | characters.Characters):
     return TokenBytes(lengths, 0, True)
   try:
-    per_document = 1 - int(lengths[tokenizer.encode('a')].sum())
-    exact = tokenizer.decode(tokenizer.encode(PROBE)) == PROBE
+    per_document = min(0, max(-1, 1 - int(lengths[tokenizer.encode('a')].sum())))
+    ids = tokenizer.encode(PROBE)
+    exact = (tokenizer.decode(ids) == PROBE
+             and int(lengths[ids].sum()) + per_document == len(PROBE.encode()))
   except InputError:  # of a text that it cannot encode
     per_document, exact = 0, False
-  return TokenBytes(lengths, min(0, max(-1, per_document)), exact)
+  return TokenBytes(lengths, per_document, exact)
 
 
 def _lengths(tokenizer):
@@ -71,6 +73,8 @@ def _library_lengths(tokenizer):
   of_bytes = 'ByteLevel' in [part.get('type') for part in [decoder, *decoder.get('decoders', ())]]
   lengths = [0] * tokenizer.n_vocab
   for entry, i in tokenizer.coder.get_vocab().items():
-    # A character of a byte-level entry is one byte; added tokens are text.
-    lengths[i] = len(added[i].encode()) if i in added else len(entry) if of_bytes else _piece_bytes(entry)
+    if of_bytes:  # a character of an entry is one byte; added tokens are text
+      lengths[i] = len(added[i].encode()) if i in added else len(entry)
+    else:
+      lengths[i] = _piece_bytes(entry)
   return lengths

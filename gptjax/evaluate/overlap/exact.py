@@ -15,11 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gptjax.data.ngrams import key_set
 from gptjax.data.stages import work
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import training_text
 from gptjax.storage.files import access, json_files, records
 from gptjax.text.redacted import redacted_values
+from gptjax.text.words import plural
 
 VERSION = 1
 MAX_BYTES = 1 << 34
@@ -30,18 +32,22 @@ LAYOUT = {**dict.fromkeys(('version', 'documents', 'skipped', 'eightgrams', 'key
 class Hits(NamedTuple):
   """Which 8-grams of test sets are in a training text.
 
-  keys: uint64[m], sorted: those that can be looked up.
-  hits: bool[m].
+  keys: KeySet of m keys: those that can be looked up.
+  hits: bool[m], of the sorted keys.
   metadata: `sources`; counts `documents`, `skipped` and `eightgrams` of the training text, `keys` and `found`
     ones of the test sets.
   """
-  keys: np.ndarray
+  keys: key_set.KeySet
   hits: np.ndarray
   metadata: dict
 
   def contains(self, keys):
-    """Return bool[n] for uint64[n], of which all are in `self.keys`."""
-    return self.hits[np.searchsorted(self.keys, keys)]
+    """Return bool[n] for uint64[n]; InputError unless all of them are in `self.keys`."""
+    found, index = self.keys.find(keys)
+    if len(found) != len(keys):
+      raise InputError(f'{plural(len(keys) - len(found), "8-gram")} of a test set were not there when the '
+                       'training text was read: the test set changed; run the same command again')
+    return self.hits[index]
 
 
 def make_text(name, sources, folder, test_keys, *, on_error, separator, tfds_dir, progress=True):
@@ -99,7 +105,7 @@ def _opened(text):
   if fault:
     raise InputError(f'{text.out} is damaged: remove it and run the same command again')
   hits = np.unpackbits(bits, count=record['keys'], bitorder='little').astype(bool)
-  return Hits(text.parameters.keys, hits, {name: value for name, value in record.items() if name != 'hits'})
+  return Hits(text.parameters, hits, {name: value for name, value in record.items() if name != 'hits'})
 
 
 METHOD = training_text.Method('.hits', {'read': (training_text.n_parts, _read)}, _finish, _opened)

@@ -57,5 +57,30 @@ def test_special_tokens_have_no_bytes(tokenizer):
   assert not lengths[[*tokenizer.special_tokens.values()]].any()
 
 
+def spaces_as_underscores(*added):
+  """A tokenizer whose entries have U+2581 for a space, with bytes for other characters, as Gemma's."""
+  entries = ['<|end|>', '\u2581', *(f'<0x{i:02X}>' for i in range(256))]
+  vocab = {entry: i for i, entry in enumerate(entries)}
+  made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, [], byte_fallback=True))
+  made.normalizer = tokenizers.normalizers.Replace(' ', '\u2581')
+  made.decoder = tokenizers.decoders.Sequence([
+    tokenizers.decoders.Replace('\u2581', ' '), tokenizers.decoders.ByteFallback(),
+    tokenizers.decoders.Fuse()])
+  made.add_special_tokens(['<|end|>'])
+  made.add_tokens(list(added))
+  return hf_tokenizer.LibraryTokenizer(made.to_str().encode(), SETTINGS)
+
+
+def test_added_tokens_of_spaces_have_the_bytes_of_spaces():
+  tokenizer = spaces_as_underscores(tokenizers.AddedToken('\u2581\u2581', normalized=True))
+  assert tokenizer.coder.token_to_id('\u2581\u2581') in tokenizer.encode('a  b')
+  assert size(tokenizer, ['a  b', TEXT]) == (True, 4 + len(TEXT.encode()))
+
+
+def test_sizes_that_do_not_add_up_are_an_estimate(monkeypatch):
+  monkeypatch.setattr(token_bytes, '_piece_bytes', lambda piece: 2)
+  assert not size(spaces_as_underscores(), [TEXT])[0]
+
+
 def test_a_tokenizer_that_changes_texts_is_said_to(tmp_path):
   assert not size(byte_level(normalizer=tokenizers.normalizers.Lowercase()), [TEXT])[0]

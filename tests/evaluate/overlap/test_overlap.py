@@ -116,6 +116,15 @@ def test_overlap_equals_that_of_a_set_of_strings(tmp_path_factory, train, test):
   assert hits.metadata['eightgrams'] == made.metadata['eightgrams'] == sum(len(brute(text)) for text in train)
 
 
+def test_a_test_set_that_changed_since_the_training_text_was_read_is_refused(tmp_path):
+  texts = [' '.join(f'w{i}' for i in range(start, start + 9)) for start in (0, 50)]
+  train = write(tmp_path / 'train', texts)
+  hits = hits_of(tmp_path, [write(tmp_path / 'test', texts[:1])], train)
+  assert lookup.texts_overlap(texts[:1], {'train': hits}).in_filter['train'].tolist() == [2]
+  with pytest.raises(InputError, match=r'^2 8-grams of a test set .*: the test set changed; run .* again$'):
+    lookup.texts_overlap(texts, {'train': hits})
+
+
 def test_overlap_of_wikitext_equals_that_of_a_set_of_strings(shared_data, tmp_path):
   folder = shared_data / 'text' / 'wikitext-2'
   seen = set(brute((folder / 'train.txt').read_text()))
