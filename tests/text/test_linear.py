@@ -45,7 +45,8 @@ LOOKED_FOR_AT_THE_END = {'gpt1_words._SUFFIX': 2 * gpt1_words.MAX_SUFFIX_LENGTH}
 def modules():
   for package in (gptjax.data, gptjax.evaluate):
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
-      yield importlib.import_module(found.name)
+      if found.name != 'gptjax.data.stages.beam':  # which needs an extra; it reads no text of strangers
+        yield importlib.import_module(found.name)
 
 
 def patterns():
@@ -115,7 +116,7 @@ def test_the_test_sees_a_pattern_that_is_not_linear(pattern):
 
 # What makes patterns of its own: of names, which are short (below), or those of `patterns`; or reads flags.
 MAKERS = {'detokenize._splits', 'special._splitter', 'pronouns.find_pronoun', 'gpt1_words._exceptions',
-          'documents._units', 'tfds.units'}
+          'documents._units', 'tfds.units', 'datasets_folder._prepared_files'}
 
 
 def test_no_pattern_is_hidden_in_a_function():

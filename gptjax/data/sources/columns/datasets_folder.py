@@ -19,6 +19,7 @@ STATE, DICTIONARY, INFO = 'state.json', 'dataset_dict.json', 'dataset_info.json'
 # In state.json: the rows are selected, or in another order.
 INDICES = '_indices_files', '_indices_data_files'
 SPLIT = re.compile(r'(?!\.)[\w.+=-]+')
+SUFFIX = re.compile(r'[^/*]+')  # after a colon: a split or a field
 MAX_SUFFIXES = 2  # :SPLIT:FIELD
 
 
@@ -35,7 +36,7 @@ def find(where):
     if file_access.is_folder(name):
       return _folder(name.rstrip('/') or '/', suffixes)
     name, _, suffix = name.rpartition(':')
-    if not name or not re.fullmatch(r'[^/*]+', suffix) or len(suffixes) == MAX_SUFFIXES:
+    if not name or not SUFFIX.fullmatch(suffix) or len(suffixes) == MAX_SUFFIXES:
       return [], DEFAULT_FIELD
     suffixes.insert(0, suffix)
 
