@@ -119,6 +119,28 @@ def test_only_the_storage_reaches_the_files_of_runs_and_corpora():
   assert not [name for name in OTHER_FILES if not found[name]], 'these need no exception'
 
 
+READS = re.compile(r'(access|buckets|cache|json_files)\.(read|find|file|folder|local_file|entry|names)\b.*|'
+                   r'(corpus_manifest\.)?read_manifest|work\.read\w*|run_config\.read')
+
+
+def test_an_outage_is_not_taken_for_damage():
+  """`Unavailable` is a ValueError, so what may read from a bucket is not inside of `except ValueError`."""
+  for path in modules().values():
+    for attempt in ast.walk(ast.parse(path.read_text())):
+      if not isinstance(attempt, ast.Try):
+        continue
+      reads = {ast.unparse(call.func) for line in attempt.body for call in ast.walk(line)
+               if isinstance(call, ast.Call) and READS.fullmatch(ast.unparse(call.func))}
+      seen = set()
+      for handler in attempt.handlers if reads else ():
+        kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        names = {ast.unparse(kind) for kind in kinds if kind}
+        again = any(isinstance(node, ast.Raise) and not node.exc for node in ast.walk(handler))
+        taken = names & {'ValueError', 'InputError'} and not seen & {'Unavailable', 'InputError'}
+        assert again or not taken, f'{path}:{handler.lineno}: {reads}'
+        seen |= names
+
+
 def test_tests_leave_the_environment_of_the_others_as_it_is():
   changes = re.compile(r'os\.(environ(\[[^]]*\] *[|+]?= |\.(update|setdefault|pop|clear))|putenv|unsetenv)')
   for path in sorted((ROOT / 'tests').rglob('*.py')):

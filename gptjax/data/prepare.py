@@ -235,7 +235,7 @@ def _begun(job, alone):
     access.write(path, _state(job))  # nothing has been made from the others
     return _begun(job, alone)
   _check_same(job, state['settings'])
-  return stored._replace(settings=job.settings)
+  return stored
 
 
 def _state(job):

@@ -12,12 +12,6 @@ from gptjax.command import shutdown
 ITEMS_PER_WORKER = 2  # one in progress, one waiting
 
 
-def map_in_order(make, settings, items, workers):
-  """Yield (item, make(*settings)(payload)) for each (item, payload), in order; see `pool`."""
-  with pool(make, settings, workers) as map_items:
-    yield from map_items(items)
-
-
 @contextlib.contextmanager
 def pool(make, settings, workers):
   """Context manager of a function that maps items in several processes.

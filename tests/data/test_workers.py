@@ -19,7 +19,8 @@ def make(factor):
   return function
 def attempt(items, n):
   try:
-    print(list(workers.map_in_order(make, [2], items, n)))
+    with workers.pool(make, [2], n) as map_items:
+      print(list(map_items(items)))
   except (ValueError, RuntimeError) as error:
     print(error)
 if __name__ == '__main__':
@@ -58,8 +59,9 @@ def make():
   import os
   return lambda payload: os.getpid()
 if __name__ == '__main__':
-  for item, pid in workers.map_in_order(make, (), ((i, i) for i in range(10**9)), 2):
-    print(pid, flush=True)
+  with workers.pool(make, (), 2) as map_items:
+    for item, pid in map_items((i, i) for i in range(10**9)):
+      print(pid, flush=True)
 ''')
   parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True,
                             env={**os.environ, 'PYTHONPATH': os.getcwd()})

@@ -27,15 +27,3 @@ def leaf(tokens, n_vocab):
 def root(leaves):
   """Return the digest (hex) of a stream from the digests of its blocks, in order."""
   return hashlib.sha256(b''.join(leaves)).hexdigest()
-
-
-def stream_digest(read, n_tokens, n_vocab):
-  """Return the digest (hex) of a stream.
-
-  Args:
-    read: function of (start, stop) that returns tokens [start, stop).
-    n_tokens: of the stream.
-    n_vocab: entries of the tokenizer.
-  """
-  return root(leaf(read(start, min(start + BLOCK_TOKENS, n_tokens)), n_vocab)
-              for start in range(0, n_tokens, BLOCK_TOKENS))

@@ -17,7 +17,7 @@ else:
     def _layout(file, options):
       return layout.headerless(file, 'uint16')
 
-    FORMAT = layout.Format('ids of SomeProject', ('*.tokens',), _layout, validation='valid*')
+    FORMAT = layout.Format(('*.tokens',), _layout, validation='valid*')
 
 A header is read with `file.head(n_bytes)`, and `layout.Layout(dtype, offset, n_tokens)` says where the ids
 begin; `scan` checks the size of the file. If another file lists the documents, `Format.starts` yields their

@@ -61,5 +61,4 @@ def _starts(file, found):
     yield before if at else np.append(np.int64(0), before)
 
 
-FORMAT = layout.Format('datatrove: *.ds, each with its *.ds.index', ('*.ds',), _layout,
-                       indices=_indices, starts=_starts)
+FORMAT = layout.Format(('*.ds',), _layout, indices=_indices, starts=_starts)

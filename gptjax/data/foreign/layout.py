@@ -38,7 +38,6 @@ class Options(NamedTuple):
 class Format(NamedTuple):
   """A layout of files.
 
-  purpose: one line.
   names: patterns of the names of its files in a folder.
   layout: function (files.File, Options) -> Layout; InputError for a file that is not in this format.
   validation: pattern of the names of the validation split; '': none.
@@ -49,7 +48,6 @@ class Format(NamedTuple):
   end_first: end-of-text tokens precede the documents, so the first one of a split is not part of it.
   has_dtype: whether the format needs `Options.dtype`.
   """
-  purpose: str
   names: tuple
   layout: Callable
   validation: str = ''

@@ -14,7 +14,6 @@ from gptjax.errors import InputError
 HEADER = np.dtype('<i4')
 N_HEADER = 256
 OFFSET = N_HEADER * HEADER.itemsize
-MAX_TOKENS = (1 << 31) - 1  # of a shard: the header counts in int32
 
 
 class Kind(NamedTuple):
@@ -55,5 +54,4 @@ def _layout(file, options):
   return found
 
 
-FORMAT = layout.Format('llm.c and modded-nanogpt: *_train*.bin and *_val*.bin, with a header',
-                       ('*_train*.bin', '*_val*.bin'), _layout, validation='*_val*.bin', end_first=True)
+FORMAT = layout.Format(('*_train*.bin', '*_val*.bin'), _layout, validation='*_val*.bin', end_first=True)

@@ -94,5 +94,4 @@ def _starts(file, found):
     yield np.where(first < n_sequences, index.pointers[inside] // found.dtype.itemsize, found.n_tokens)
 
 
-FORMAT = layout.Format('Megatron-LM: *.bin, each with its *.idx', ('*.bin',), _layout, indices=_indices,
-                       starts=_starts)
+FORMAT = layout.Format(('*.bin',), _layout, indices=_indices, starts=_starts)

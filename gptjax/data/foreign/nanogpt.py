@@ -13,5 +13,4 @@ def _layout(file, options):
   return layout.headerless(file, DTYPE)
 
 
-FORMAT = layout.Format('nanoGPT: train.bin and val.bin, uint16 without a header', (TRAIN, VALIDATION),
-                       _layout, validation=VALIDATION)
+FORMAT = layout.Format((TRAIN, VALIDATION), _layout, validation=VALIDATION)

@@ -34,5 +34,4 @@ def _layout(file, options):
   return found
 
 
-FORMAT = layout.Format("NumPy's files, as build-nanogpt writes: *.npy with a header", ('*.npy',), _layout,
-                       validation='*val*.npy', end_first=True)
+FORMAT = layout.Format(('*.npy',), _layout, validation='*val*.npy', end_first=True)

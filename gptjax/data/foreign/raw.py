@@ -20,6 +20,5 @@ def _layout(file, options):
   return layout.headerless(file, dtype, advice)
 
 
-FORMAT = layout.Format('ids without a header: *.bin or *.npy, uint16 or uint32', ('*.bin', '*.npy'), _layout,
-                       has_dtype=True)
-OLMO = FORMAT._replace(purpose='OLMo: *.npy, which have no header, uint16 or uint32', names=('*.npy',))
+FORMAT = layout.Format(('*.bin', '*.npy'), _layout, has_dtype=True)
+OLMO = FORMAT._replace(names=('*.npy',))

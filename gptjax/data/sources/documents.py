@@ -18,7 +18,7 @@ FIELD may be dotted: `meta.text` is the field `text` of the object, or column, `
 Files may be plain, `.gz`, `.zst` (`.zstd`), `.bz2` or `.xz`, local or on any file system of fsspec (`gs://`,
 `s3://`, `hf://`, `memory://`).
 A source is a list of units (a file, a shard of a data set) in a fixed order, and a unit is a reproducible
-sequence of pieces. So (unit, number of pieces) is a position from which reading can resume.
+sequence of pieces. Large units can also be read in parts, between `positions`.
 """
 
 import hashlib

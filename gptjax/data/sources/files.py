@@ -28,13 +28,8 @@ class Piece(NamedTuple):
   problem: str = ''         # why the document is unusable, `KIND` or `KIND: DETAILS`
 
 
-def text_digest(text):
-  """Return 16 bytes that identify a document: in practice only equal texts have equal digests."""
-  return bytes_digest(text.encode())
-
-
 def bytes_digest(data):
-  """Return the `text_digest` of UTF-8 data."""
+  """Return 16 bytes that identify a document in UTF-8: in practice only equal texts have equal digests."""
   return hashlib.blake2b(data, digest_size=16).digest()
 
 

@@ -115,7 +115,8 @@ def _nested(text):
 
 def _read(path):
   """Return the content of a JSON file; InputError if it is not JSON."""
+  content = access.read(path)
   try:
-    return bounded.parse(access.read(path), bounded.MAX_FILE_VALUES)
+    return bounded.parse(content, bounded.MAX_FILE_VALUES)
   except ValueError as error:
     raise InputError(f'{path} is not JSON of TFDS: {error}') from None

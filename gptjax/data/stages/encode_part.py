@@ -29,9 +29,9 @@ def make_encoder(job):
                              chosen['special_tokens'])
 
 
-def encode_part(job, number, encoder=None):
-  """Encode a part; returns the bytes of its text. `encoder`: of `make_encoder`."""
-  folder, name, encoder = job.work / 'encode', f'{number:05d}', encoder or make_encoder(job)
+def encode_part(job, number, encoder):
+  """Encode a part by the function of `make_encoder`."""
+  folder, name = job.work / 'encode', f'{number:05d}'
   fraction = tokenizer.chosen(job)['rule']['fraction']
   totals = {split: {'tokens': 0, 'documents': 0, 'bytes': 0} for split in encode.SPLITS}
   skipped, lines = collections.Counter(), []
@@ -56,7 +56,6 @@ def encode_part(job, number, encoder=None):
   with work.writing(folder / f'{name}.skipped') as file:
     file.write(''.join(lines).encode(errors='backslashreplace'))
   work.write_record(folder, name, {'splits': totals, 'skipped': dict(+skipped)})
-  return sum(total['bytes'] for total in totals.values())
 
 
 def _blocks(job, number, fraction, skipped, lines):

@@ -78,7 +78,7 @@ def n_files(job):
 
 
 def join(job, number):
-  """Write a file of the corpus; returns its bytes."""
+  """Write a file of the corpus."""
   records = encoded(job)
   name, split, shard = files(job, records)[number]
   write = _write_skipped if not split else _write_index if shard < 0 else _write_shard
@@ -86,7 +86,6 @@ def join(job, number):
   if not isinstance(job.out, Url):
     atomic.sync(job.out)
   work.write_record(job.work / 'join', f'{number:05d}', {'file': name, **record})
-  return record['bytes']
 
 
 def _write_skipped(job, records, name, split, shard):
@@ -96,13 +95,11 @@ def _write_skipped(job, records, name, split, shard):
            for part in range(len(records)))
   first = next((text for text in texts if text), b'')
   if not first:
-    return {'bytes': 0}
-  n_bytes = 0
+    return {}
   with work.writing(paths.location(job.out) / name) as file:
     for text in (first, *texts):
       file.write(text)
-      n_bytes += len(text)
-  return {'bytes': n_bytes}
+  return {}
 
 
 def _write_index(job, records, name, split, shard):
@@ -118,7 +115,7 @@ def _write_index(job, records, name, split, shard):
         content = (starts + before[part]).astype('<u8').tobytes()
         digest.update(content)
         file.write(content)
-  return {'bytes': 8 * n, 'sha256': digest.hexdigest()}
+  return {'sha256': digest.hexdigest()}
 
 
 def _write_shard(job, records, name, split, shard):
@@ -141,8 +138,7 @@ def _write_shard(job, records, name, split, shard):
       digest.update(content)
       file.write(content)
       at += len(tokens[:stop - at])
-  return {'bytes': (stop - start) * tree.id_dtype(n_vocab).itemsize, 'tokens': stop - start,
-          'sha256': digest.hexdigest(), 'leaves': leaves}
+  return {'tokens': stop - start, 'sha256': digest.hexdigest(), 'leaves': leaves}
 
 
 def write_manifest(job):

@@ -38,11 +38,10 @@ class Features(NamedTuple):
   digests: list            # m of 16 bytes
   signatures: np.ndarray   # uint32[m, bands * rows], or uint32[m, 0]
   no_origin: int           # documents without a url or domain
-  n_bytes: int             # of text
 
 
 def judge(job, number):
-  """Judge a part; returns the bytes of its text."""
+  """Judge a part."""
   folder, name, recipe = job.work / 'judge', f'{number:05d}', job.reading.recipe
   matcher, pieces = job.excluded and match.Matcher(job.excluded), parts.pieces(job, number)
   found = features(matcher.added(pieces) if matcher else pieces, recipe)
@@ -55,7 +54,6 @@ def judge(job, number):
     record |= _write_keys(folder, name, found, verdicts[passed] == 0, recipe)
   work.write(folder / f'{name}.verdicts', verdicts)
   work.write_record(folder, name, record)
-  return found.n_bytes
 
 
 def _write_matches(folder, name, matcher, verdicts):
@@ -97,10 +95,9 @@ def features(pieces, recipe):
     pieces: iterable of files.Piece; of a document in several pieces, the first one is judged.
     recipe: webtext.Recipe; without filters there are no digests and signatures.
   """
-  verdicts, digests, signatures, no_origin, n_bytes = [], [], [], 0, 0
+  verdicts, digests, signatures, no_origin = [], [], [], 0
   words, size = [], 0
   for piece in pieces:
-    n_bytes += len(piece.text)
     if piece.start:
       continue
     if piece.problem or not recipe.filters:
@@ -118,7 +115,7 @@ def features(pieces, recipe):
       signatures.append(_signatures(words, recipe))
       words, size = [], 0
   signatures.append(_signatures(words, recipe))
-  return Features(verdicts, digests, np.concatenate(signatures), no_origin, n_bytes)
+  return Features(verdicts, digests, np.concatenate(signatures), no_origin)
 
 
 def _signatures(words, recipe):

@@ -37,7 +37,7 @@ def n_ranges(job):
 
 
 def mark(job, number):
-  """Write the pairs of a range; returns their number.
+  """Write the pairs of a range.
 
   The result: `NAME.borders`, uint64[parts + 1], where the pairs of each part begin; `NAME.pairs`, PAIR[n].
   """
@@ -53,7 +53,6 @@ def mark(job, number):
   work.write(folder / f'{name}.pairs', pairs)
   work.write(folder / f'{name}.borders', np.searchsorted(later, np.arange(job.n_parts + 1)).astype('<u8'))
   work.write_record(folder, name, {'pairs': len(pairs)})
-  return len(pairs)
 
 
 def _n_bands(job):

@@ -54,7 +54,7 @@ def _labelled(job, number, verdicts):
 
 
 def choose(job, number=0):
-  """Write the tokenizer, and the record of what is held out; returns 0."""
+  """Write the tokenizer, and the record of what is held out."""
   assert number == 0, number
   to_train = training.parse_spec(job.tokenizer)
   if to_train:
@@ -68,7 +68,6 @@ def choose(job, number=0):
     'special_tokens': names, 'rule': rule,
     'tokenizer': {'name': tokenizer.name, 'digest': tokenizer.digest, 'n_vocab': tokenizer.n_vocab,
                   'end_of_text': tokenizer.end_of_text}})
-  return 0
 
 
 def is_chosen(job):

@@ -95,8 +95,9 @@ def _finish(text):
 
 def _opened(text):
   """Return the Hits in the final file of a text."""
+  content = access.read(text.out, MAX_BYTES)
   try:
-    record = records.remove_checksum(records.parse(access.read(text.out, MAX_BYTES)))
+    record = records.remove_checksum(records.parse(content))
     fault = json_files.layout_fault(record, LAYOUT) or record['digest'] != _digest(text.parameters)
     bits = np.frombuffer(b'' if fault else base64.b64decode(record['hits']), np.uint8)
     fault = fault or len(bits) != -(-record['keys'] // 8)

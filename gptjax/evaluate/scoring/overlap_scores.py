@@ -25,9 +25,12 @@ def read_examples(path):
     ValueError: the file cannot be read, or a line is not such an object.
   """
   try:
-    text = access.read(paths.location(path), MAX_EXAMPLES).decode()
-    examples = [bounded.parse(line) for line in io.StringIO(text) if line.strip()]
-  except (OSError, ValueError) as error:
+    content = access.read(paths.location(path), MAX_EXAMPLES)
+  except OSError as error:
+    raise InputError(f'examples {path} cannot be read: {error}') from None
+  try:
+    examples = [bounded.parse(line) for line in io.StringIO(content.decode()) if line.strip()]
+  except ValueError as error:
     raise InputError(f'examples {path} cannot be read: {error}') from None
   text_checks.require_valid_json(examples, str(path))
   for number, example in enumerate(examples, 1):

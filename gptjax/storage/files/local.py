@@ -72,11 +72,6 @@ def matching(folder, pattern):
   return sorted(map(Path, glob.glob(str(Path(glob.escape(str(folder))) / pattern), recursive=True)))
 
 
-def array(file, dtype, count=-1):
-  """Return the next `count` items of a file, a path or an open file; -1: all."""
-  return np.fromfile(file, dtype, count)
-
-
 def mapped(file, dtype, count, offset=0):
   """Return a memory map of `count` items of a file, from byte `offset` on, as a read-only array.
 

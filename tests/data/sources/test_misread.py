@@ -145,7 +145,7 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path, suffix):
   assert texts(read(f'text:{tmp_path}/a.txt{suffix}', '--')) == ['one', 'two']
   assert texts(read(f'jsonl:{tmp_path}/a.jsonl{suffix}')) == TEXTS
   digest, = {piece.digest for piece in read(f'text:{tmp_path}/a.txt{suffix}')}
-  assert digest == files.text_digest('one--two')
+  assert digest == files.bytes_digest(b'one--two')
 
 
 def table(*values):

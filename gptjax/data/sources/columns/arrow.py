@@ -100,7 +100,7 @@ def _rows(stream, schema, names):
       return
     for column in batch.columns:
       column.validate()  # else the sizes of its parts may be wrong
-    leaves = dict(_leaves(batch.schema, batch.columns))
+    leaves = dict(rows.leaves(batch.schema, batch.columns))
     del batch, column
     columns = [_values(leaves.pop(name), files.MAX_DOCUMENT if name == names[0] else rows.MAX_ORIGIN)
                for name in names]
@@ -108,15 +108,6 @@ def _rows(stream, schema, names):
     for values in zip(*columns, strict=True):
       yield dict(zip(names, values, strict=True))
     del columns  # before the next batch is read
-
-
-def _leaves(parent, columns, prefix=''):
-  """Yield (dotted name, array) of columns, including those nested in structures."""
-  for field, column in zip(parent, columns, strict=True):
-    if types.is_struct(field.type):
-      yield from _leaves(field.type, column.flatten(), f'{prefix}{field.name}.')
-    else:
-      yield prefix + field.name, column
 
 
 def _values(array, limit):

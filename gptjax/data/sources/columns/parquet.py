@@ -58,7 +58,7 @@ def pieces(path, field, first=0, end=None):
         return
       number = sum(file.metadata.row_group(group).num_rows for group in range(first))
       for batch in _batches(file, watched, names, range(first, file.num_row_groups if end is None else end)):
-        leaves = dict(_leaves(batch.schema, batch.columns))
+        leaves = dict(rows.leaves(batch.schema, batch.columns))
         values = zip(*(_values(leaves[name], rows.MAX_ORIGIN if i else files.MAX_DOCUMENT)
                        for i, name in enumerate(names)), strict=True)
         for row in values:
@@ -109,15 +109,6 @@ def _batches(file, watched, names, groups):
       except PageTooLarge:
         if n_rows == 1:
           raise
-
-
-def _leaves(schema, columns, prefix=''):
-  """Yield (dotted name, array) of columns, including those nested in structures."""
-  for field, column in zip(schema, columns, strict=True):
-    if pyarrow.types.is_struct(field.type):
-      yield from _leaves(field.type, column.flatten(), f'{prefix}{field.name}.')
-    else:
-      yield prefix + field.name, column
 
 
 def _values(array, limit):

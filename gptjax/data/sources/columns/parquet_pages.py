@@ -25,7 +25,7 @@ class PageCheckedFile:
   limit: maximum bytes of a page after decompression. It may be changed between reads.
 
   Raises:
-    LargePage, Damaged: by `read`, before Arrow gets the page.
+    PageTooLarge, DamagedHeader: by `read`, before Arrow gets the page.
   """
 
   closed = False

@@ -2,6 +2,8 @@
 
 import re
 
+import pyarrow
+
 from gptjax.data.sources import fields, files
 from gptjax.errors import InputError
 
@@ -26,6 +28,15 @@ def pieces(values, location, field):
   record = {name: value.decode(errors='replace') for name, value in values.items()
             if isinstance(value, bytes)}
   yield from fields.record_pieces({**record, field: text}, location, field)
+
+
+def leaves(schema, columns, prefix=''):
+  """Yield (dotted name, array) of the columns of a table, including those nested in structures."""
+  for field, column in zip(schema, columns, strict=True):
+    if pyarrow.types.is_struct(field.type):
+      yield from leaves(field.type, column.flatten(), f'{prefix}{field.name}.')
+    else:
+      yield prefix + field.name, column
 
 
 def no_such_field_problem(field, columns):
