@@ -114,6 +114,7 @@ def test_tasks_of_several_processes_at_the_same_time(tmp_path, monkeypatch):
         barrier.wait(600)
     except BaseException as error:
       errors.append(error)
+      barrier.abort()
       raise
   barrier = threading.Barrier(2)
   threads = [threading.Thread(target=stage_by_stage) for _ in range(2)]
@@ -122,6 +123,36 @@ def test_tasks_of_several_processes_at_the_same_time(tmp_path, monkeypatch):
   for thread in threads:
     thread.join()
   assert not errors and contents(tmp_path / 'two') == contents(tmp_path / 'one')
+
+
+def test_the_copy_that_another_task_writes_is_left_alone(tmp_path, monkeypatch):
+  writing = tmp_path / 'c/tokenizer/encoder.json.0123abcd.new'
+  copy_files = stages.tokenizer.copy_files
+  def copied(job):
+    writing.parent.mkdir()
+    writing.touch()
+    copy_files(job)
+    assert writing.exists()
+  monkeypatch.setattr(stages.tokenizer, 'copy_files', copied)
+  run(write_jsonl(tmp_path / 'a.jsonl', make_texts(30)), tmp_path / 'c')
+  assert not writing.exists()  # the finished corpus has no leftovers
+
+
+def test_a_late_task_leaves_the_finished_corpus_as_it_is(tmp_path, monkeypatch):
+  """It copies the tokenizer while another task, which has written the manifest, removes the work folder."""
+  copy_files = stages.tokenizer.copy_files
+  def copied(job):
+    copy_files(job)
+    for path in (job.work / stages.tokenizer.FILES).iterdir():
+      path.unlink()
+    with pytest.raises(FileNotFoundError):
+      copy_files(job)
+  monkeypatch.setattr(stages.tokenizer, 'copy_files', copied)
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(30))
+  run(source, tmp_path / 'c')
+  monkeypatch.undo()
+  run(source, tmp_path / 'one')
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
 
 
 def test_a_stage_needs_those_before_it(tmp_path):

@@ -5,9 +5,9 @@ The files of the tokenizer are in the folder `FILES` of the work folder until th
 
 from gptjax.data.corpus import held_out
 from gptjax.data.stages import judge, mark, match, parts, work
-from gptjax.data.tokenizers import loading, special, training
+from gptjax.data.tokenizers import loading, special, tokenizer_files, training
 from gptjax.errors import InputError
-from gptjax.storage.files import access, paths
+from gptjax.storage.files import access, atomic, paths
 
 NAME, FILES = 'tokenizer', 'tokenizer_files'
 EXCLUDED = 'shares words with a test set'  # the reason under which documents are counted
@@ -65,7 +65,7 @@ def choose(job, number=0):
   names = special.resolve_names(tokenizer, job.special_tokens)
   rule = held_out.choose_rule(kept_pieces(job), tokenizer, job.validation_fraction, job.seq_len, names)
   work.write_record(job.work, NAME, {
-    'special_tokens': names, 'rule': rule,
+    'special_tokens': names, 'rule': rule, 'files': sorted(tokenizer_files.saved_files(tokenizer)),
     'tokenizer': {'name': tokenizer.name, 'digest': tokenizer.digest, 'n_vocab': tokenizer.n_vocab,
                   'end_of_text': tokenizer.end_of_text}})
 
@@ -76,12 +76,12 @@ def is_chosen(job):
 
 
 def copy_files(job):
-  """Write `OUT/tokenizer`, with nothing else in it."""
+  """Write `OUT/tokenizer`, with nothing else in it but what other tasks are writing at the same time."""
   source, target = job.work / FILES, job.out / 'tokenizer'
-  names = access.names(source)
+  names = chosen(job)['files']  # not those that are there: another task may have begun to remove the work
   access.make_folder(target)
   for name in access.names(target):
-    if name not in names:
+    if name not in names and not atomic.LEFTOVER.fullmatch(name):
       access.remove(target / name)
   for name in names:
     access.copy(source / name, target / name)
