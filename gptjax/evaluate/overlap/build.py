@@ -140,7 +140,8 @@ def _open_bits(text, parts):
   with local.opened(path, 'ab') as file:
     if not file.tell():
       _require_space(text, _shape(text))
-    file.truncate(parts * bloom.PART_BYTES)
+    if file.tell() < parts * bloom.PART_BYTES:
+      file.truncate(parts * bloom.PART_BYTES)
   atomic.sync(text.work)
   return local.opened(path, 'r+b')
 
@@ -173,7 +174,8 @@ def _finish(text):
               'expected': sum(record['rates'] for record in filled) / shape.parts,
               'distinct': sum(record['distinct'] for record in filled), **totals, 'sources': text.sources}
   bloom.check_rate(metadata)
-  _open_bits(text, shape.parts).close()  # a killed process may have appended the metadata
+  with _open_bits(text, shape.parts) as file:
+    file.truncate(shape.parts * bloom.PART_BYTES)  # a killed process may have appended the metadata
   with progress_bar.bytes_bar('hashing', text.progress, total=shape.parts * bloom.PART_BYTES) as bar:
     bloom.finish(text.work / BITS, text.out, metadata, bar.update)
 

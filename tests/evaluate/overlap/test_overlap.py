@@ -406,6 +406,30 @@ def test_a_stage_of_a_study_needs_those_before_it(tmp_path, monkeypatch):
     run()  # goes on with what is there
 
 
+def test_one_process_at_a_time_finishes_a_filter(tmp_path, monkeypatch):
+  flags, *_ = quoting(tmp_path)
+  run = lambda *more: study(tmp_path / 'c', *flags, '--method=bloom', *more)
+  for stage in ('read', 'fill'):
+    run(f'--stage={stage}')
+  finish = bloom.finish
+  def finished(path, *arguments):
+    with pytest.raises(InputError, match='is in use'):
+      run('--stage=report')
+    text = next(text for text in texts if text.work == path.parent)
+    build.METHOD.stages['fill'][1](text, 0)  # a task that is run again
+    finish(path, *arguments)
+    size = os.path.getsize(arguments[0])
+    build.METHOD.stages['fill'][1](text, 0)
+    assert os.path.getsize(arguments[0]) == size
+  texts = []
+  monkeypatch.setattr(bloom, 'finish', finished)
+  made = training_text.finished
+  monkeypatch.setattr(training_text, 'finished', lambda text: [texts.append(text), made(text)][1])
+  report = run('--stage=report')
+  monkeypatch.undo()
+  assert report['rows'] == study(tmp_path / 'one', *flags, '--method=bloom')['rows']
+
+
 def test_exact_results_are_reused_and_checked(tmp_path):
   train = write(tmp_path / 'train', [invented(0, 1000)])
   test = write(tmp_path / 'test', [invented(0, 20), 'short', ''.join(['a '] * 3)])
