@@ -35,7 +35,7 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
   Returns:
     A function of a list of (text, held out, start, length, location) that returns (train, validation,
     number of documents without tokens, failures); the first two are Encoded. Text that cannot be encoded
-    is omitted from its document; failures has (location of the document, reason) for each such text.
+    is omitted from its document; failures has (index in the list, reason) for each such text.
   """
   from gptjax.data.tokenizers import loading
   tokenizer, names = loading.load(tokenizer_folder), tuple(names)
@@ -43,11 +43,11 @@ def make_encoder(tokenizer_folder, dtype, tail, names=()):
   def encode_block(pieces):
     parts, starts, counts, n_bytes = ([], []), ([], []), [0, 0], [0, 0]
     n_empty, failures = 0, []
-    for text, held_out, start, length, location in pieces:
+    for index, (text, held_out, start, length, _) in enumerate(pieces):
       for split, part, first, last in split_piece(text, held_out, start, length, tail):
         ids, problem = encode_piece(tokenizer, names, part, first, last)
         if problem:
-          failures.append((location, problem))
+          failures.append((index, problem))
         if first and last and not len(ids):
           n_empty += not problem
           continue

@@ -127,7 +127,8 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
                      '--stage')
   to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
-  test_sets = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir, on_error)
+  test_sets, keys = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir,
+                                    on_error)
   units = documents.units(source, tfds_dir, tfds_download)
   requested = None if to_train else loading.load(tokenizer)
   if requested:
@@ -145,10 +146,10 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
     return manifest
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
-      return _finished(job) or _completed(job, _run_all(_begun(job, True), workers, run_stage))
+      return _finished(job) or _completed(job, _run_all(_begun(job, keys, True), workers, run_stage))
   access.make_folder(job.out)
   try:
-    manifest = stages.run_task(_begun(job, False), stage, task, tasks, workers)
+    manifest = stages.run_task(_begun(job, keys, False), stage, task, tasks, workers)
     return _completed(job, manifest) or _finished(job)
   except (InputError, OSError):
     if manifest := _finished(job):  # another task has completed it meanwhile, and removed the work folder
@@ -157,17 +158,17 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
 
 
 def _read_test_sets(exclude, words, spans, separator, tfds_dir, on_error):
-  """Return the Excluded of the test sets, or None."""
+  """Return the Excluded of the test sets and their Keys, or None and None."""
   if spans and not exclude:
     raise InputError('--exclude_spans needs test sets: give --exclude=KIND:WHERE')
   NGRAM_WORDS.require('exclude_words', words)
-  test_sets = excluded.read(exclude, words, spans, separator=separator, tfds_dir=tfds_dir,
-                            stop_on_error=on_error == 'stop')
+  test_sets, keys = excluded.read(exclude, words, spans, separator=separator, tfds_dir=tfds_dir,
+                                  stop_on_error=on_error == 'stop')
   for name, counts in (test_sets.counts if test_sets else {}).items():
     if not counts['ngrams']:
       print(f'prepare: --exclude={name} excludes nothing: no document in it has {words} words',
             file=sys.stderr)
-  return test_sets
+  return test_sets, keys
 
 
 def _run_all(job, workers, run_stage):
@@ -203,11 +204,12 @@ def _remove_work(folder):
   access.remove(folder / STATE)
 
 
-def _begun(job, alone):
-  """Return the job with the borders of its parts, after recording both in a new folder.
+def _begun(job, keys, alone):
+  """Return the job with the borders of its parts, after recording both, and its keys, in a new folder.
 
   Args:
     job: Job.
+    keys: excluded.Keys, or None.
     alone: whether this process owns the folder; then other settings are replaced if nothing is made yet.
 
   Raises:
@@ -233,8 +235,10 @@ def _begun(job, alone):
   stored = job._replace(settings=state['settings'], borders=state['borders'], known={})
   if state['settings'] != job.settings and alone and not stages.has_results(stored):
     access.write(path, _state(job))  # nothing has been made from the others
-    return _begun(job, alone)
+    return _begun(job, keys, alone)
   _check_same(job, state['settings'])
+  if keys:
+    excluded.write(stored, keys)
   return stored
 
 

@@ -19,7 +19,8 @@ def pool(make, settings, workers):
   Args:
     make: an importable function that returns the function to apply; each process calls it once.
     settings: its arguments, which can be pickled.
-    workers: number of processes; 1: only the current one.
+    workers: the largest number of processes, which start when there are items for them; 1: only the current
+      one.
 
   Yields:
     A function of an iterable of (item, payload) that yields (item, make(*settings)(payload)) in order; only
@@ -31,17 +32,23 @@ def pool(make, settings, workers):
     yield lambda items: ((item, function(payload)) for item, payload in items)
     return
   with contextlib.ExitStack() as stack:
-    idle = queue.SimpleQueue()
-    for _ in range(workers):
-      idle.put(stack.enter_context(_worker(make, settings)))
+    idle, n_started = queue.SimpleQueue(), 0
     threads = concurrent.futures.ThreadPoolExecutor(workers)
-    stack.callback(threads.shutdown, cancel_futures=True)  # after an error, what waits is not needed
-    yield lambda items: _mapped(threads, idle, items, ITEMS_PER_WORKER * workers)
+    def start(n):
+      nonlocal n_started
+      while n_started < min(n, workers):
+        idle.put(stack.enter_context(_worker(make, settings)))
+        n_started += 1
+    try:
+      yield lambda items: _mapped(threads, idle, start, items, ITEMS_PER_WORKER * workers)
+    finally:
+      threads.shutdown(cancel_futures=True)  # after an error, what waits is not needed
 
 
-def _mapped(threads, idle, items, most_waiting):
+def _mapped(threads, idle, start, items, most_waiting):
   waiting = collections.deque()
-  for item, payload in items:
+  for number, (item, payload) in enumerate(items, 1):
+    start(number)  # as many processes as there are items, at most
     waiting.append((item, threads.submit(_request, idle, payload)))
     if len(waiting) > most_waiting:
       done, future = waiting.popleft()

@@ -50,13 +50,13 @@ def stretches(text, test_grams, n, least):
   """The texts between the shared characters."""
   groups = itertools.groupby(zip(text, shared(text, test_grams, n), strict=True), lambda pair: pair[1])
   found = [''.join(character for character, _ in group) for inside, group in groups if not inside]
-  return [text for text in found if len(text) >= least]
+  return [text for text in found if len(text) >= least and text.strip()]
 
 
-def excluded_of(texts, n, spans):
+def keys_of(texts, n):
   own = key_set.sorted_unique(keys.ngram_keys(texts, n).keys)
   every = key_set.KeySet.of(own)
-  return excluded.Excluded(n, spans, every, {'a': every.keys.searchsorted(own)}, {'a': {}})
+  return excluded.Keys(every, {'a': every.keys.searchsorted(own)})
 
 
 @few
@@ -70,7 +70,7 @@ def test_matches_are_those_of_sets_of_strings_however_documents_are_cut(
     patch.setattr(files, 'MAX_PIECE', piece)
     patch.setattr(match, 'BATCH_CHARACTERS', batch)
     patch.setattr(match, 'LEAST_CHARACTERS', 5)
-    matcher = match.Matcher(excluded_of(test_texts, n, spans))
+    matcher = match.Matcher(keys_of(test_texts, n), n, spans)
     pieces = [list(files.document_pieces(text, '', {})) for text in train]
     for one in itertools.chain(*pieces):
       matcher.add(one)

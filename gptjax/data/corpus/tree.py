@@ -25,5 +25,5 @@ def leaf(tokens, n_vocab):
 
 
 def root(leaves):
-  """Return the digest (hex) of a stream from the digests of its blocks, in order."""
+  """Return the digest (hex) of a stream from the digests of its blocks, in order, one or more at a time."""
   return hashlib.sha256(b''.join(leaves)).hexdigest()

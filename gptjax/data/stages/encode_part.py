@@ -34,18 +34,22 @@ def encode_part(job, number, encoder):
   folder, name = job.work / 'encode', f'{number:05d}'
   fraction = tokenizer.chosen(job)['rule']['fraction']
   totals = {split: {'tokens': 0, 'documents': 0, 'bytes': 0} for split in encode.SPLITS}
-  skipped, lines = collections.Counter(), []
+  skipped, n_failed, last_failed = collections.Counter(), 0, -1
   with contextlib.ExitStack() as stack:
     open_file = lambda suffix: stack.enter_context(work.writing(folder / f'{name}.{suffix}'))
     files = {split: (open_file(split), open_file(f'{split}-starts')) for split in encode.SPLITS}
-    for block in _blocks(job, number, fraction, skipped, lines):
+    problems = open_file('skipped')
+    note = lambda *problem: problems.write(parts.problem_line(*problem).encode(errors='backslashreplace'))
+    for block, documents in _blocks(job, number, fraction, skipped, note):
       *encoded, n_empty, failures = encoder(block)
-      for location, problem in failures:
+      for index, problem in failures:
+        location = block[index][-1]
         if job.reading.stop_on_error:
           raise InputError(parts.unusable_message(location, problem))
-        lines.append(parts.problem_line(location, problem))
+        note(location, problem)
+        n_failed += documents[index] != last_failed  # a document may be in several blocks
+        last_failed = documents[index]
       skipped['no tokens'] += n_empty
-      skipped[encode.ENCODE_FAILED] += len({location for location, _ in failures})
       for split, part in zip(encode.SPLITS, encoded, strict=True):
         total, (tokens, starts) = totals[split], files[split]
         starts.write((part.starts + np.uint64(total['tokens'])).astype('<u8').data)
@@ -53,24 +57,31 @@ def encode_part(job, number, encoder):
         total['tokens'] += len(part.tokens)
         total['documents'] += len(part.starts)
         total['bytes'] += part.n_bytes
-  with work.writing(folder / f'{name}.skipped') as file:
-    file.write(''.join(lines).encode(errors='backslashreplace'))
-  work.write_record(folder, name, {'splits': totals, 'skipped': dict(+skipped)})
+    skipped[encode.ENCODE_FAILED], size = n_failed, problems.tell()
+  work.write_record(folder, name, {'splits': totals, 'skipped': dict(+skipped), 'skipped_bytes': size})
 
 
-def _blocks(job, number, fraction, skipped, lines):
-  """Yield lists of what `encode.make_encoder` takes; count the documents that are left out."""
-  block, size = [], 0
+def _blocks(job, number, fraction, skipped, note):
+  """Yield (list of what `encode.make_encoder` takes, list of the number of the document of each).
+
+  Args:
+    job, number, fraction: as in `encode_part`.
+    skipped: Counter of the documents that are left out.
+    note: called with the location and the problem of each that is unusable.
+  """
+  block, documents, size, document = [], [], 0, -1
   for piece, reason in tokenizer.labelled_pieces(job, number):
     if reason:
       skipped[reason] += piece.start == 0
       if piece.problem:
-        lines.append(parts.problem_line(piece.location, piece.problem))
+        note(piece.location, piece.problem)
       continue
+    document += piece.start == 0
     held = encode.in_validation(piece.digest, fraction)
     block.append((piece.text, held, piece.start, piece.length, piece.location))
+    documents.append(document)
     size += len(piece.text)
     if size >= BLOCK_CHARACTERS:
-      yield block
-      block, size = [], 0
-  yield block
+      yield block, documents
+      block, documents, size = [], [], 0
+  yield block, documents

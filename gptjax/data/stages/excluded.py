@@ -1,7 +1,12 @@
 """The n-grams of test sets, which `prepare --exclude` keeps out of a corpus.
 
 A test set is a source KIND:WHERE, or a file, a glob or a folder, whose files are read by the endings of their
-names. Every process reads all test sets, so their keys must fit into its memory: about 20 bytes per word.
+names. Every process has the keys of all test sets in memory: about 20 bytes per word. They are in the work
+folder, from which workers read them:
+
+    excluded.keys      uint64: all keys, sorted, each once
+    excluded.members   int64: the indices of the keys of each test set, sorted; one set after the other
+    excluded.json      the record: how many of them each set has
 """
 
 import glob
@@ -12,42 +17,86 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.data.corpus import corpus_manifest
-from gptjax.data.ngrams import key_set, keys, windows
+from gptjax.data.ngrams import key_set, windows
+from gptjax.data.ngrams import keys as ngram_keys
 from gptjax.data.sources import documents, file_access
-from gptjax.data.stages import parts
+from gptjax.data.stages import parts, work
 from gptjax.errors import InputError
 from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted
 
+NAME = 'excluded'  # in the work folder, and in `known`
 BLOCK_CHARACTERS = 1 << 20  # whose keys are computed together
 
 
 class Excluded(NamedTuple):
-  """The test sets of a corpus.
+  """The test sets of a corpus, without their keys.
 
   n: words of an n-gram.
   spans: whether only the shared words are removed, not the whole document.
-  keys: KeySet of all test sets.
-  members: {name of a test set: int64 array, the sorted indices of its keys}.
   counts: {name of a test set: {'documents', 'skipped', 'short', 'ngrams': int}}.
+  digest: of the Keys.
   """
   n: int
   spans: bool
-  keys: key_set.KeySet
-  members: dict
   counts: dict
+  digest: str
 
   @property
   def settings(self):
     """What a corpus depends on, as JSON."""
-    digest = hashlib.sha256(self.keys.keys.astype('<u8').tobytes())
+    return {'words': self.n, 'spans': self.spans, 'sets': list(self.counts), 'digest': self.digest}
+
+
+class Keys(NamedTuple):
+  """The keys of test sets.
+
+  keys: KeySet of all test sets.
+  members: {name of a test set: int64 array, the sorted indices of its keys}.
+  """
+  keys: key_set.KeySet
+  members: dict
+
+  @property
+  def digest(self):
+    """The SHA-256 (hex) of all of them."""
+    digest = hashlib.sha256(self.keys.keys.astype('<u8').data)
     for index in self.members.values():
       digest.update(len(index).to_bytes(8, 'little') + index.astype('<u8').tobytes())
-    return {'words': self.n, 'spans': self.spans, 'sets': list(self.members), 'digest': digest.hexdigest()}
+    return digest.hexdigest()
+
+
+def write(job, own):
+  """Write the Keys of a job into its work folder, unless they are there, and keep them in this process."""
+  if work.read_record(job.work, NAME) is None:
+    access.make_folder(job.work)
+    work.write(job.work / f'{NAME}.keys', own.keys.keys.astype('<u8'))
+    work.write(job.work / f'{NAME}.members', np.concatenate(list(own.members.values())).astype('<i8'))
+    work.write_record(job.work, NAME, {'sizes': [len(index) for index in own.members.values()]})
+  job.known[NAME] = own
+
+
+def keys(job):
+  """Return the Keys of a job, which each process reads once.
+
+  Raises:
+    InputError: they are missing or damaged.
+  """
+  if NAME not in job.known:
+    record = work.read_record(job.work, NAME)
+    if record is None:
+      raise InputError(f'{job.work / NAME}.json is missing: run the same command again')
+    every = np.array(work.read(job.work / f'{NAME}.keys', '<u8'))
+    members = np.split(work.read(job.work / f'{NAME}.members', '<i8'), np.cumsum(record['sizes'])[:-1])
+    own = Keys(key_set.KeySet.of(every), dict(zip(job.excluded.counts, members, strict=True)))
+    if own.digest != job.excluded.digest:
+      raise InputError(f'{job.work / NAME}.keys is damaged: remove {job.work} and run the same command again')
+    job.known[NAME] = own
+  return job.known[NAME]
 
 
 def read(test_sets, n, spans, *, separator, tfds_dir, stop_on_error):
-  """Return the Excluded of test sets; None if there are none.
+  """Return (the Excluded of test sets, their Keys); None and None if there are none.
 
   Args:
     test_sets: list of KIND:WHERE, files, globs or folders.
@@ -59,7 +108,7 @@ def read(test_sets, n, spans, *, separator, tfds_dir, stop_on_error):
     InputError: a test set is missing or given twice; an unusable document, if `stop_on_error`.
   """
   if not test_sets:
-    return None
+    return None, None
   found, counts = {}, {}
   for test_set in test_sets:
     name = redacted(test_set)
@@ -70,7 +119,8 @@ def read(test_sets, n, spans, *, separator, tfds_dir, stop_on_error):
     found[name], counts[name] = _read(pieces, n, stop_on_error)
   every = key_set.KeySet.of(np.concatenate([np.empty(0, np.uint64), *found.values()]))
   members = {name: np.searchsorted(every.keys, own) for name, own in found.items()}
-  return Excluded(n, spans, every, members, counts)
+  own = Keys(every, members)
+  return Excluded(n, spans, counts, own.digest), own
 
 
 def _sources(test_set):
@@ -101,7 +151,7 @@ def _read(pieces, n, stop_on_error):
   counts, found = {'documents': 0, 'skipped': 0}, [np.empty(0, np.uint64)]
   with_ngrams, last = 0, 0
   for texts, numbers in _blocks(pieces, n, stop_on_error, counts):
-    ngrams = keys.ngram_keys(texts, n)
+    ngrams = ngram_keys.ngram_keys(texts, n)
     found.append(key_set.sorted_unique(ngrams.keys))
     own = np.unique(np.array(numbers, int)[ngrams.text_indices])  # of documents
     with_ngrams += np.count_nonzero(own != last)  # a document may be in several blocks

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from gptjax.data.stages import parts, work
 
 FOLDER = 'folder'  # in `known`
+LAYOUT = 2         # of the results: those of another version are not read
 
 
 class Job(NamedTuple):
@@ -24,6 +25,9 @@ class Job(NamedTuple):
   borders: list         # of the parts, see `stages.parts`
   known: dict           # what this process has read of the work folder, see `stages.work`
 
+  def __reduce__(self):  # other processes read themselves what they need
+    return Job, tuple(self._replace(known={}, progress=False))
+
   @property
   def n_parts(self):
     return len(self.borders) - 1
@@ -32,6 +36,6 @@ class Job(NamedTuple):
   def work(self):
     """The folder of the results. Tasks of other settings, which may still run, have another one."""
     if FOLDER not in self.known:
-      state = json.dumps([self.settings, self.borders], sort_keys=True)
+      state = json.dumps([LAYOUT, self.settings, self.borders], sort_keys=True)
       self.known[FOLDER] = self.out / work.FOLDER / hashlib.sha256(state.encode()).hexdigest()[:16]
     return self.known[FOLDER]

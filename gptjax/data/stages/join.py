@@ -14,11 +14,12 @@ import numpy as np
 
 from gptjax.data import encode
 from gptjax.data.corpus import corpus_manifest, held_out, tree
-from gptjax.data.stages import mark, tokenizer, work
+from gptjax.data.stages import excluded, judge, tokenizer, work
 from gptjax.errors import InputError
 from gptjax.storage.files import access, atomic, paths
 from gptjax.storage.files.paths import Url
 
+SKIPPED_BYTES = 1 << 22  # of skipped.txt that are copied at a time
 SKIPPED = 'skipped.txt'  # lists the documents that were left out because of a problem
 
 
@@ -91,14 +92,14 @@ def join(job, number):
 def _write_skipped(job, records, name, split, shard):
   """Write `skipped.txt`, unless it would be empty."""
   del split, shard
-  texts = (work.read(job.work / 'encode' / f'{part:05d}.skipped', 'u1').tobytes()
-           for part in range(len(records)))
-  first = next((text for text in texts if text), b'')
-  if not first:
+  if not any(record['skipped_bytes'] for record in records):
     return {}
   with work.writing(paths.location(job.out) / name) as file:
-    for text in (first, *texts):
-      file.write(text)
+    for part, record in enumerate(records):
+      path, size = job.work / 'encode' / f'{part:05d}.skipped', record['skipped_bytes']
+      for start in range(0, size, SKIPPED_BYTES):
+        [text] = work.read_ranges([(path, 'u1', start, min(start + SKIPPED_BYTES, size))])
+        file.write(text.data)
   return {}
 
 
@@ -119,13 +120,14 @@ def _write_index(job, records, name, split, shard):
 
 
 def _write_shard(job, records, name, split, shard):
-  """Write a shard, and the digests of the blocks of the stream that begin in it."""
+  """Write a shard, and `NAME.leaves`: the digests of the blocks of the stream that begin in it."""
   n_vocab = tokenizer.chosen(job)['tokenizer']['n_vocab']
   counts = [record['splits'][split]['tokens'] for record in records]
   stream, n_tokens = Stream(job, split, counts, tree.id_dtype(n_vocab)), sum(counts)
   start, stop = shard * job.shard_tokens, min((shard + 1) * job.shard_tokens, n_tokens)
-  digest, leaves = hashlib.sha256(), []
-  with work.writing(paths.location(job.out) / name) as file:
+  digest = hashlib.sha256()
+  with (work.writing(paths.location(job.out) / name) as file,
+        work.writing(job.work / 'join' / f'{name}.leaves') as leaves):
     at = start
     while at < stop:
       block = at // tree.BLOCK_TOKENS * tree.BLOCK_TOKENS
@@ -133,12 +135,12 @@ def _write_shard(job, records, name, split, shard):
       # A block that begins in this shard is read whole, also where it goes on in the next shards.
       tokens = stream.tokens(at, end if at == block else min(end, stop))
       if at == block:
-        leaves.append(tree.leaf(tokens, n_vocab).hex())
+        leaves.write(tree.leaf(tokens, n_vocab))
       content = tokens[:stop - at].tobytes()
       digest.update(content)
       file.write(content)
       at += len(tokens[:stop - at])
-  return {'tokens': stop - start, 'sha256': digest.hexdigest(), 'leaves': leaves}
+  return {'tokens': stop - start, 'sha256': digest.hexdigest()}
 
 
 def write_manifest(job):
@@ -152,11 +154,12 @@ def write_manifest(job):
   for split in encode.SPLITS:
     totals = [record['splits'][split] for record in records]
     index = next((file for file in joined if file['file'] == f'{split}-documents.bin'), None)
-    shards = [file for file in joined if 'leaves' in file and file['file'].startswith(f'{split}-')]
+    shards = [file for file in joined if 'tokens' in file and file['file'].startswith(f'{split}-')]
     if index:
       splits[split] = {
         **{what: sum(total[what] for total in totals) for what in ('tokens', 'documents', 'bytes')},
-        'sha256': tree.root(bytes.fromhex(leaf) for shard in shards for leaf in shard['leaves']),
+        'sha256': tree.root(work.read(job.work / 'join' / f'{shard["file"]}.leaves', 'u1').tobytes()
+                            for shard in shards),
         'shards': [{name: shard[name] for name in ('file', 'tokens', 'sha256')} for shard in shards],
         'index': {name: index[name] for name in ('file', 'sha256')}}
   skipped = sum((collections.Counter(record['skipped']) for record in records), start=collections.Counter())
@@ -182,19 +185,19 @@ def _no_origin(job):
   """Return the count of documents without a url or domain, if filters need one."""
   if not {'blocked_domain', 'wikipedia'} & set(job.reading.recipe.filters):
     return {}
-  records = mark.judged(job)
-  return {'no_origin': {'documents': sum(record['no_origin'] for record in records),
-                        'of': sum(record['documents'] for record in records)}}
+  return {'no_origin': {'documents': sum(record['no_origin'] for record in judge.records(job)),
+                        'of': sum(segment.documents for segment in judge.segments(job).all)}}
 
 
 def _shared(job):
   """Return what the sources share with each test set, if there are any."""
   if not job.excluded:
     return {}
-  records, found = mark.judged(job), np.zeros(len(job.excluded.keys.keys), bool)
+  records, keys = judge.records(job), excluded.keys(job)
+  found = np.zeros(len(keys.keys.keys), bool)
   for number in range(len(records)):
     found[work.read(job.work / 'judge' / f'{number:05d}.found', '<u4')] = True
   return {'excluded': {name: {
-    **counts, 'ngrams_found': int(found[job.excluded.members[name]].sum()),
+    **counts, 'ngrams_found': int(found[keys.members[name]].sum()),
     'source_documents': sum(record['shared'][name] for record in records)}
     for name, counts in job.excluded.counts.items()}}

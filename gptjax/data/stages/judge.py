@@ -4,88 +4,97 @@ A document that is excluded because of a test set is counted as such, also if a 
 are decided for each document alone. Duplicates are then searched among the others, so no document is removed
 as a duplicate of one that is not in the corpus itself.
 
-The result of a part, with n documents of which m are kept:
+The documents of a part are judged in segments: runs of so many that what is found out about them takes at
+most about SEGMENT_BYTES, however large the part is. The result of a part:
 
-    NAME.verdicts     uint8[n]: 0, the number of the filter that removes the document, EXCLUDED or UNUSABLE
-    NAME.found, NAME.stretches    with test sets, see `match`
+    NAME.found          with test sets, see `match`
 
-and with a recipe also
+and for each of its segments, with n documents of which m are kept:
 
-    NAME.exact        EXACT[m]: digests, sorted
-    NAME.bands        BAND[bands, m]: for each band of the signatures its keys, sorted
-    NAME.signatures   uint32[m, bands * rows]
-    NAME.prefixes     uint32[1 + bands, 2^b + 1]: where the keys with each value of their first b bits begin
+    NAME.K.verdicts     uint8[n]: 0, the number of the filter that removes the document, EXCLUDED or UNUSABLE
+    NAME.K.stretches    with test sets, see `match`
+    NAME.K.exact ...    with filters of duplicates, see `segment_keys`
 
 A document is called by its number among the m, its rank.
 """
 
+import collections
+import itertools
+import operator
 from typing import NamedTuple
 
 import numpy as np
 
 from gptjax.data.clean import near_duplicates, webtext
-from gptjax.data.stages import match, parts, work
+from gptjax.data.stages import excluded, match, parts, segment_keys, work
 
 EXCLUDED, UNUSABLE = 254, 255
-EXACT = np.dtype([('key', '<u8'), ('more', '<u8'), ('rank', '<u4')])
-BAND = np.dtype([('key', '<u8'), ('rank', '<u4')])
-BATCH_CHARACTERS = 1 << 20  # of which the signatures are computed together
+SEGMENT_BYTES = 1 << 27       # in memory for the documents of a segment, beside a batch of their texts
+BATCH_CHARACTERS = 1 << 20    # of which the signatures are computed together
 
 
 class Features(NamedTuple):
-  """What `judge` finds out about the documents of a part; m of them are kept by the filters."""
-  verdicts: list           # of all documents
-  digests: list            # m of 16 bytes
-  signatures: np.ndarray   # uint32[m, bands * rows], or uint32[m, 0]
+  """What `judge` finds out about the documents of a segment; m of them are kept by the filters."""
+  verdicts: bytearray      # of all documents
+  digests: bytearray       # of 16 bytes each, 16 m in total
+  signatures: list         # of uint32[k, bands * rows], or uint32[k, 0]; m rows in total
   no_origin: int           # documents without a url or domain
+
+
+def segment_documents(job):
+  """Return the number of documents in a segment; the last one of a part may have fewer."""
+  recipe = job.reading.recipe
+  near = recipe.near.bands * (recipe.near.rows * 4 + 8) if 'near_duplicate' in recipe.filters else 0
+  return max(1, SEGMENT_BYTES // (64 + near + 512 * bool(job.excluded)))
+
+
+def by_segment(job, part):
+  """Yield (number of a segment of a part, iterator of its pieces), each after the pieces before are read."""
+  size = segment_documents(job)
+  def numbered():
+    document = -1
+    for piece in parts.pieces(job, part):
+      document += piece.start == 0
+      yield document // size, piece
+  for number, group in itertools.groupby(numbered(), operator.itemgetter(0)):
+    yield number, (piece for _, piece in group)
 
 
 def judge(job, number):
   """Judge a part."""
   folder, name, recipe = job.work / 'judge', f'{number:05d}', job.reading.recipe
-  matcher, pieces = job.excluded and match.Matcher(job.excluded), parts.pieces(job, number)
-  found = features(matcher.added(pieces) if matcher else pieces, recipe)
-  verdicts = np.array(found.verdicts, np.uint8)
-  passed = np.flatnonzero(verdicts == 0)  # the filters
-  record = {'documents': len(verdicts), 'no_origin': found.no_origin}
-  if matcher:
-    record |= _write_matches(folder, name, matcher, verdicts)
-  if recipe.filters:
-    record |= _write_keys(folder, name, found, verdicts[passed] == 0, recipe)
-  work.write(folder / f'{name}.verdicts', verdicts)
+  keys = excluded.keys(job) if job.excluded else None
+  segments, no_origin, shared = [], 0, collections.Counter()
+  found = np.zeros(len(keys.keys.keys), bool) if keys else None
+  for segment, pieces in by_segment(job, number):
+    matcher = match.Matcher(keys, job.excluded.n, job.excluded.spans) if keys else None
+    own = features(matcher.added(pieces) if matcher else pieces, recipe)
+    verdicts = np.array(own.verdicts, np.uint8)
+    passed = np.flatnonzero(verdicts == 0)  # the filters
+    if matcher:
+      index, counts = matcher.found()
+      found[index] = True
+      shared.update(counts)
+      _write_matches(folder, f'{name}.{segment}', matcher, verdicts)
+    kept = verdicts[passed] == 0
+    segments.append({'documents': len(verdicts), 'kept': int(kept.sum())})
+    if segment_keys.kinds(recipe):
+      segments[-1]['bits'] = segment_keys.write(folder, f'{name}.{segment}', own, kept, recipe)
+    work.write(folder / f'{name}.{segment}.verdicts', verdicts)
+    no_origin += own.no_origin
+  record = {'segments': segments, 'no_origin': no_origin}
+  if keys:
+    work.write(folder / f'{name}.found', np.flatnonzero(found).astype('<u4'))
+    record['shared'] = {name: shared[name] for name in keys.members}
   work.write_record(folder, name, record)
 
 
 def _write_matches(folder, name, matcher, verdicts):
-  """Write what is shared with test sets, and set the verdicts of what is excluded; returns the counts."""
+  """Write what is left of documents that share words with test sets; set the verdicts of what is excluded."""
   documents = matcher.documents()
   verdicts[[document for document, kept in documents.items() if not kept]] = EXCLUDED
   stretches = [(document, *span) for document, kept in sorted(documents.items()) for span in kept]
-  found, counts = matcher.found()
-  work.write(folder / f'{name}.found', found.astype('<u4'))
   work.write(folder / f'{name}.stretches', np.array(stretches, match.STRETCH))
-  return {'shared': counts}
-
-
-def _write_keys(folder, name, found, kept, recipe):
-  """Write the keys of documents; returns their number and that of the bits of the prefixes.
-
-  Args:
-    folder, name: of the result.
-    found: Features.
-    kept: bool array: which of its documents that the filters keep are not excluded.
-    recipe: webtext.Recipe.
-  """
-  signatures = found.signatures[kept]
-  exact = _exact_keys([digest for digest, keep in zip(found.digests, kept, strict=True) if keep])
-  bands = _band_keys(signatures, recipe.near)
-  bits = max(0, len(exact).bit_length() - 4)
-  work.write(folder / f'{name}.exact', exact)
-  work.write(folder / f'{name}.bands', bands)
-  work.write(folder / f'{name}.signatures', signatures)
-  prefixes = [_prefixes(keys['key'], bits) for keys in (exact, *bands)]
-  work.write(folder / f'{name}.prefixes', np.array(prefixes))
-  return {'kept': len(exact), 'prefix_bits': bits}
 
 
 def features(pieces, recipe):
@@ -95,7 +104,7 @@ def features(pieces, recipe):
     pieces: iterable of files.Piece; of a document in several pieces, the first one is judged.
     recipe: webtext.Recipe; without filters there are no digests and signatures.
   """
-  verdicts, digests, signatures, no_origin = [], [], [], 0
+  verdicts, digests, signatures, no_origin = bytearray(), bytearray(), [], 0
   words, size = [], 0
   for piece in pieces:
     if piece.start:
@@ -108,14 +117,14 @@ def features(pieces, recipe):
     verdicts.append(webtext.find_filter(document, recipe))
     if verdicts[-1]:
       continue
-    digests.append(piece.digest)
+    digests += piece.digest
     words.append(document.words)
     size += len(piece.text)
     if size >= BATCH_CHARACTERS:
       signatures.append(_signatures(words, recipe))
       words, size = [], 0
   signatures.append(_signatures(words, recipe))
-  return Features(verdicts, digests, np.concatenate(signatures), no_origin)
+  return Features(verdicts, digests, signatures, no_origin)
 
 
 def _signatures(words, recipe):
@@ -125,25 +134,32 @@ def _signatures(words, recipe):
   return near_duplicates.signatures(words, recipe.near)
 
 
-def _exact_keys(digests):
-  keys = np.empty(len(digests), EXACT)
-  values = np.frombuffer(b''.join(digests), '<u8').reshape(-1, 2)
-  keys['key'], keys['more'], keys['rank'] = values[:, 0], values[:, 1], np.arange(len(digests))
-  return keys[np.lexsort((keys['rank'], keys['more'], keys['key']))]
+def records(job):
+  """Return the records of all parts, after `judge`."""
+  return work.read_records(job, 'judge', job.n_parts)
 
 
-def _band_keys(signatures, near):
-  if not signatures.shape[1]:
-    return np.empty((0, len(signatures)), BAND)
-  values = near_duplicates.band_keys(signatures, near)
-  bands = np.empty(values.T.shape, BAND)
-  for band, column in zip(bands, values.T, strict=True):
-    order = np.argsort(column, kind='stable')
-    band['key'], band['rank'] = column[order], order
-  return bands
+class Segment(NamedTuple):
+  """A segment of all parts."""
+  name: str        # of its files
+  documents: int
+  kept: int
+  bits: int        # see `segment_keys`
 
 
-def _prefixes(keys, bits):
-  """Return uint32[2^bits + 1]: where the sorted keys with each value of their first bits begin."""
-  starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits) if bits else np.zeros(1, np.uint64)
-  return np.append(np.searchsorted(keys, starts), len(keys)).astype('<u4')
+class Segments(NamedTuple):
+  """The segments of all parts, in order."""
+  all: list      # of Segment
+  borders: list  # parts + 1: the first segment of each part
+
+
+def segments(job):
+  """Return the Segments, after `judge`; each process finds them once."""
+  if 'segments' not in job.known:
+    found, borders = [], [0]
+    for part, record in enumerate(records(job)):
+      found += [Segment(f'{part:05d}.{number}', own['documents'], own['kept'], own.get('bits', 0))
+                for number, own in enumerate(record['segments'])]
+      borders.append(len(found))
+    job.known['segments'] = Segments(found, borders)
+  return job.known['segments']

@@ -5,6 +5,7 @@ tokens of corpora. The division depends on the sources alone, so it does not dep
 share the work. What is in a unit before and after a border is decided by the reader of its kind.
 """
 
+import collections
 import itertools
 from typing import NamedTuple
 
@@ -54,12 +55,13 @@ def spans(part_borders, number):
     yield current, first if current == unit else 0, end if current == end_unit else None
 
 
-def text_bytes(job, number):
-  """Return the expected bytes of text in a part."""
-  shares = [documents.text_bytes(job.reading.units[unit]) / sum(
-    border[0] == unit for border in job.borders[:-1]) if first or end else
-    documents.text_bytes(job.reading.units[unit]) for unit, first, end in spans(job.borders, number)]
-  return max(1, round(sum(shares)))
+def text_bytes(job):
+  """Return the list of the expected bytes of text in each part."""
+  begun = collections.Counter(unit for unit, _ in job.borders[:-1])  # parts that begin in a unit
+  sizes = [documents.text_bytes(unit) for unit in job.reading.units]
+  return [max(1, round(sum(sizes[unit] / begun[unit] if first or end else sizes[unit]
+                           for unit, first, end in spans(job.borders, number))))
+          for number in range(len(job.borders) - 1)]
 
 
 def pieces(job, number):

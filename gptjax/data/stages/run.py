@@ -1,12 +1,22 @@
 """Runs the stages of `prepare`: all of them, on any engine, or the share of one task in one stage."""
 
+import collections
 import contextlib
 import functools
 from typing import Any, NamedTuple
 
 from gptjax.command import bars
 from gptjax.data import workers
-from gptjax.data.stages import encode_part, join, judge, mark, parts, tokenizer, work
+from gptjax.data.stages import (
+  encode_part,
+  join,
+  judge,
+  mark,
+  parts,
+  segment_keys,
+  tokenizer,
+  work,
+)
 from gptjax.errors import InputError
 from gptjax.storage.files import access
 
@@ -43,7 +53,11 @@ STAGES = {
 
 def stages_of(job):
   """Return the names of the stages that a job has, in their order."""
-  unused = set() if job.reading.recipe.filters else {'mark'} if job.excluded else {'judge', 'mark'}
+  recipe, unused = job.reading.recipe, set()
+  if not recipe.filters and not job.excluded:
+    unused.add('judge')
+  if not segment_keys.kinds(recipe):
+    unused.add('mark')
   return [name for name in STAGES if name not in unused]
 
 
@@ -97,9 +111,9 @@ def has_results(job):
 def processes(job, n_workers):
   """Context manager of `run_stage`, see `run_all`, of an engine of processes of this machine.
 
-  The processes serve all stages, because each takes seconds to start.
+  The processes serve all stages, because each takes seconds to start. A stage starts as many as it has tasks.
   """
-  with workers.pool(_make_tasks, [job], min(n_workers, job.n_parts)) as map_items:
+  with workers.pool(_make_tasks, [job], n_workers) as map_items:
     yield functools.partial(_run_with_bar, map_items)
 
 
@@ -113,11 +127,12 @@ def _run_with_bar(map_items, job, name, numbers):
     Task(job, name)(*numbers)
     return
   by_part = name in ('judge', 'encode')
-  size = (lambda number: parts.text_bytes(job, number)) if by_part else lambda number: 1
+  sizes = parts.text_bytes(job) if by_part else collections.defaultdict(lambda: 1)
   unit = {'unit': 'B', 'unit_scale': True} if by_part else {'unit': 'file' if name == 'join' else 'range'}
-  with bars.bar(shown=job.progress, desc=STAGES[name].what, total=sum(map(size, numbers)), **unit) as bar:
+  total = sum(sizes[number] for number in numbers)
+  with bars.bar(shown=job.progress, desc=STAGES[name].what, total=total, **unit) as bar:
     for number, _ in map_items((number, (name, number)) for number in numbers):
-      bar.update(size(number))
+      bar.update(sizes[number])
 
 
 class Task:
@@ -137,4 +152,4 @@ class Task:
     self._function(number)
 
   def __reduce__(self):
-    return Task, (self._job._replace(known={}, progress=False), self._name)
+    return Task, (self._job, self._name)

@@ -4,7 +4,8 @@ The files of the tokenizer are in the folder `FILES` of the work folder until th
 """
 
 from gptjax.data.corpus import held_out
-from gptjax.data.stages import judge, mark, match, parts, work
+from gptjax.data.stages import judge, match, parts, work
+from gptjax.data.stages import verdicts as final
 from gptjax.data.tokenizers import loading, special, tokenizer_files, training
 from gptjax.errors import InputError
 from gptjax.storage.files import access, atomic, paths
@@ -30,20 +31,21 @@ def labelled_pieces(job, number):
     for piece in parts.pieces(job, number):
       yield piece, piece.problem.partition(':')[0]
     return
-  verdicts = mark.verdicts(job, number)
-  pieces = _labelled(job, number, verdicts)
-  if job.excluded:
-    path = job.work / 'judge' / f'{number:05d}.stretches'
-    yield from match.stretches_of(pieces, work.read(path, match.STRETCH))
-  else:
-    for piece, _, reason in pieces:
-      yield piece, reason
+  found = zip(judge.by_segment(job, number), final.verdicts(job, number), strict=True)
+  for (segment, pieces), own in found:
+    labelled = _labelled(job, pieces, own)
+    if job.excluded:
+      path = job.work / 'judge' / f'{number:05d}.{segment}.stretches'
+      yield from match.stretches_of(labelled, work.read(path, match.STRETCH))
+    else:
+      for piece, _, reason in labelled:
+        yield piece, reason
 
 
-def _labelled(job, number, verdicts):
-  """Yield (piece, number of its document, reason) for all pieces of a part."""
+def _labelled(job, pieces, verdicts):
+  """Yield (piece, number of its document, reason) for all pieces of a segment."""
   document = -1
-  for piece in parts.pieces(job, number):
+  for piece in pieces:
     document += piece.start == 0
     reason = piece.problem.partition(':')[0]
     if not reason and verdicts[document] == judge.EXCLUDED:

@@ -194,7 +194,8 @@ def _run(texts, stage, items, map_items):
     access.make_folder(texts[which].work / stage)
     done[which] = work.complete(texts[which].work / stage)
   left = [(which, number) for which, number in items if f'{number:05d}' not in done[which]]
-  size = lambda item: parts.text_bytes(texts[item[0]], item[1]) if stage == 'read' else 1
+  sizes = {which: parts.text_bytes(texts[which]) for which in done} if stage == 'read' else {}
+  size = lambda item: sizes[item[0]][item[1]] if sizes else 1
   unit = {'unit': 'B', 'unit_scale': True} if stage == 'read' else {'unit': 'range'}
   shown = any(text.progress for text in texts)
   with bars.bar(shown=shown, desc=f'overlap: {stage}', total=sum(map(size, left)), **unit) as bar:
