@@ -140,3 +140,24 @@ def test_sources_are_read_with_the_settings_of_all_buckets(url, monkeypatch):
   import fsspec
   system, _ = fsspec.core.url_to_fs(str(url), **buckets.file_system_options(str(url)))
   assert system is buckets.file_system(url)
+
+
+@pytest.mark.parametrize('kind, end', [
+  ('jsonl', '/*.jsonl:text'), ('jsonl', '/a.jsonl'), ('text', '/**/*.txt'), ('parquet', '/*.parquet'),
+  ('tar', '/a.tar'), ('arrow', '/folder'), ('corpus', '/c'), ('tfds_dir', '/c'), ('tokenizer', '/c'),
+  ('exclude', '/*.txt'), ('exclude', '/a.txt'), ('wikipedia_titles', '/a'), ('out', '/c')])
+def test_a_bucket_that_does_not_exist_is_one_line(url, tmp_path, kind, end):
+  where = f'{url.scheme}://nobuck{end}'
+  source, flags = prepared.write_jsonl(tmp_path / 'a.jsonl', prepared.make_texts(9)), {}
+  if kind == 'tfds_dir':
+    source, flags = 'tfds:tiny', {kind: where}
+  elif kind in ('exclude', 'tokenizer', 'wikipedia_titles', 'out'):
+    flags = {'clean': 'webtext', kind: [where] if kind == 'exclude' else where}
+    flags[kind] = f'bpe:{where}' if kind == 'tokenizer' else flags[kind]
+  else:
+    source = f'{kind}:{where}'
+  with pytest.raises(InputError) as error:
+    prepared.run(source, **{'out': tmp_path / 'c', **flags})
+  line = str(error.value)
+  assert '\n' not in line and f'{url.scheme}://nobuck/' in line or 'tfds' in kind, line
+  assert 'FileNotFound' not in line and 'b/nobuck/o' not in line.partition('(')[0], line

@@ -68,9 +68,15 @@ def _find_remote(pattern):
 
 def _repeated(url, attempt):
   """Return attempt(), repeated if the URL is in a bucket and the storage fails for a reason that passes."""
+  bucket = _in_bucket(url)
+  return buckets.repeated(bucket, attempt) if bucket else attempt()
+
+
+def _in_bucket(url):
+  """Return the Url of what is in a bucket, or None."""
   scheme, rest = paths.split_url(url)
   scheme = 'gs' if scheme == 'gcs' else scheme
-  return buckets.repeated(Url(scheme, rest), attempt) if scheme in paths.BUCKETS else attempt()
+  return Url(scheme, rest) if scheme in paths.BUCKETS else None
 
 
 @contextlib.contextmanager
@@ -84,7 +90,10 @@ def _read_errors(path):
   except InputError as error:  # of `buckets`
     raise type(error)(without_secrets(str(error), path)) from None
   except Exception as error:
-    reason = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
+    if isinstance(error, FileNotFoundError) and (bucket := _in_bucket(path)):  # its text is an internal path
+      reason = f'it does not exist: it was removed, or {buckets.no_bucket(bucket)}'
+    else:
+      reason = getattr(error, 'strerror', None) or f'{type(error).__name__} {error}'
     message = f'{path} cannot be read: {" ".join(str(reason).split())}'
     # A traceback would show the cause, which can contain the URL.
     raise InputError(without_secrets(message, path)) from (None if '://' in path else error)

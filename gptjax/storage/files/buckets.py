@@ -180,14 +180,24 @@ def _written(url, attempt, longest_pause=None):
       return _repeated(url, attempt, longest_pause)
     except FileNotFoundError as error:
       if last:
-        bucket = url.key.partition('/')[0]
-        raise InputError(f'{url} cannot be written: there is no bucket {bucket!r}, or it is hidden from this '
-                         f'account ({_reason(error)})') from error
+        raise InputError(f'{url} cannot be written: {no_bucket(url)} ({_reason(error)})') from error
+
+
+def no_bucket(url):
+  """Return the text about a bucket that is not found."""
+  return f'there is no bucket {url.key.partition("/")[0]!r}, or it is hidden from this account'
 
 
 def find(url):
-  """Return {name below `url`: Entry} of all objects below it, which may be none."""
-  found = _repeated(url, lambda system: _run(system, system._find, url.key, detail=True, withdirs=False))
+  """Return {name below `url`: Entry} of all objects below it, which may be none.
+
+  Raises:
+    InputError: there is no such bucket.
+  """
+  try:
+    found = _repeated(url, lambda system: _run(system, system._find, url.key, detail=True, withdirs=False))
+  except FileNotFoundError as error:
+    raise InputError(f'{url}: {no_bucket(url)}') from error
   names = {name.removeprefix(f'{url.key}/'): entry for name, entry in found.items()
            if name.startswith(f'{url.key}/') and not name.endswith('/')}
   return {name: _entry(facts) for name, facts in sorted(names.items())}
