@@ -159,5 +159,5 @@ def test_a_bucket_that_does_not_exist_is_one_line(url, tmp_path, kind, end):
   with pytest.raises(InputError) as error:
     prepared.run(source, **{'out': tmp_path / 'c', **flags})
   line = str(error.value)
-  assert '\n' not in line and f'{url.scheme}://nobuck/' in line or 'tfds' in kind, line
+  assert ('\n' not in line and f'{url.scheme}://nobuck/' in line) or 'tfds' in kind, line
   assert 'FileNotFound' not in line and 'b/nobuck/o' not in line.partition('(')[0], line

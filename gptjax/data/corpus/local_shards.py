@@ -12,7 +12,7 @@ from gptjax.storage.files import cache, local, paths
 STARTS = np.dtype('<u8')  # of the index: the first token of each document
 
 
-def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
+def open_split(root, tokens_folder, entry, dtype, n_vocab, verify, lazily=False):
   """Return (list of arrays of ids, one per shard; uint64[n_documents], the first token of each document).
 
   Args:
@@ -21,7 +21,7 @@ def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
     entry: of the split in the manifest.
     dtype: of the ids.
     n_vocab: entries of the tokenizer.
-    verify: as for `reader.open_corpus`.
+    verify, lazily: as for `reader.open_corpus`.
 
   Raises:
     InputError: a file is missing or damaged.
@@ -36,8 +36,30 @@ def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
   *shards, starts = (_map(folder / file['file'], dtype, count, file.get('offset', 0))
                      for folder, file, dtype, count in files)
   if verify:
-    _verify(root, files, n_vocab)
+    _verify(root, files[-1:] if lazily else files, n_vocab)
+    shards = Verified(shards, lambda number: _verify(root, [files[number]], n_vocab)) if lazily else shards
   return shards, starts
+
+
+class Verified:
+  """Shards, indexed like a list of arrays, each of which is verified when it is first read.
+
+  Args:
+    shards: list of arrays.
+    verify: function of the number of a shard that raises InputError if it is damaged.
+  """
+
+  def __init__(self, shards, verify):
+    self._shards, self._verify, self._verified = shards, verify, set()
+
+  def __len__(self):
+    return len(self._shards)
+
+  def __getitem__(self, number):
+    if number not in self._verified:
+      self._verify(number)
+      self._verified.add(number)
+    return self._shards[number]
 
 
 def open_index(root, index, n_documents, verify):

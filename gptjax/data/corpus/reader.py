@@ -52,7 +52,7 @@ class Corpus:
     return out
 
 
-def open_corpus(folder, split, *, verify):
+def open_corpus(folder, split, *, verify, lazily=False):
   """Open a split of a corpus that `gptjax.data.prepare` wrote.
 
   Args:
@@ -61,6 +61,7 @@ def open_corpus(folder, split, *, verify):
     verify: read all files: compare hashes with the manifest and check that all ids are in the vocabulary.
       If False, only the manifest and the sizes of the files are checked. Shards in a bucket are verified when
       they are copied to this machine, before they are used, and copies from earlier only if `verify`.
+    lazily: verify each shard of a folder, too, when it is first read, and not before.
 
   Raises:
     MissingSplit: the corpus does not have the split.
@@ -76,7 +77,7 @@ def open_corpus(folder, split, *, verify):
   tokens_folder = corpus_manifest.tokens_folder(root, manifest)
   where = remote_shards if isinstance(tokens_folder, Url) else local_shards
   shards, starts = where.open_split(root, tokens_folder, entry, dtype, manifest['tokenizer']['n_vocab'],
-                                    verify)
+                                    verify, lazily)
   # As signed integers: NumPy would convert all of them to floats to compare unsigned with signed ones.
   starts = starts.view('<i8')
   offsets = np.cumsum([0, *(shard['tokens'] for shard in entry['shards'])], dtype=np.int64)

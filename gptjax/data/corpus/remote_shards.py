@@ -19,7 +19,7 @@ _queue = shard_queue.Queue()
 _told = set()  # corpora of which some shards are read by ranges
 
 
-def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
+def open_split(root, tokens_folder, entry, dtype, n_vocab, verify, lazily=False):
   """Return (Shards, uint64[n_documents]: the first token of each document) of a split in a bucket.
 
   Args:
@@ -27,10 +27,12 @@ def open_split(root, tokens_folder, entry, dtype, n_vocab, verify):
     tokens_folder: Url of its shards.
     entry, dtype, n_vocab: as for `local_shards.open_split`.
     verify: if False, shards are read by ranges until `fetch_ahead` has copied them.
+    lazily: has no effect: shards are always verified when they are read, not before.
 
   Raises:
     InputError: a file is missing or has another size, or the index is damaged.
   """
+  del lazily
   index = entry['index']
   shards = [_Shard(tokens_folder / shard['file'], shard, dtype, n_vocab) for shard in entry['shards']]
   sizes = [(shard.url, shard.size) for shard in shards]

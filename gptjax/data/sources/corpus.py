@@ -1,20 +1,22 @@
 """Documents from a corpus that `gptjax.data.prepare` wrote, decoded from its tokens."""
 
 import codecs
+import functools
 import hashlib
 import itertools
 from pathlib import Path
 
 import numpy as np
 
-from gptjax.data.corpus import reader, remote_shards
+from gptjax.data.corpus import corpus_manifest, reader, remote_shards
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
 from gptjax.data.tokenizers import byte_bpe, loading
+from gptjax.errors import InputError
 from gptjax.storage.files import access, paths
-from gptjax.storage.files.paths import Url
 
 DECODED_TOKENS = 1 << 17  # per call
+OPEN = 16  # corpora that a process keeps open
 
 
 def parse_where(where):
@@ -26,26 +28,47 @@ def parse_where(where):
 
 
 def units(where):
-  """Return the unit of `FOLDER[:SPLIT]`; ValueError if it is not a corpus or is damaged."""
+  """Return the unit of `FOLDER[:SPLIT]`, whose content is verified when it is read.
+
+  Raises:
+    InputError: it is not a corpus, its index is damaged, or a file is missing or has another size.
+  """
   folder, split = parse_where(where)
-  corpus = reader.open_corpus(folder, split, verify=True)
+  corpus, _ = _opened(folder, split)
   return [Unit('corpus', folder, corpus.n_tokens, corpus.digest, split)]
+
+
+def _opened(folder, split):
+  """Return (Corpus, its tokenizer): each process opens a corpus, and verifies what it reads of it, once."""
+  return _with_manifest(folder, split, corpus_manifest.read_manifest(paths.parsed(folder))['digest'])
+
+
+@functools.lru_cache(maxsize=OPEN)
+def _with_manifest(folder, split, digest):
+  del digest  # of its manifest: another one is another corpus
+  corpus = reader.open_corpus(folder, split, verify=True, lazily=True)
+  return corpus, loading.load(str(paths.parsed(folder) / 'tokenizer'))
+
+
+def _of_unit(unit):
+  corpus, tokenizer = _opened(unit.path, unit.split)
+  if (corpus.digest, corpus.n_tokens) != (unit.field, unit.size):
+    raise InputError(f'corpus {unit.path} was replaced by another one: run the same command again')
+  return corpus, tokenizer
 
 
 def positions(unit, n_tokens):
   """Return the documents, from the second on, that begin after about `n_tokens` tokens more each."""
-  starts = reader.open_corpus(unit.path, unit.split, verify=False).document_starts
+  starts = _of_unit(unit)[0].document_starts
   found = np.searchsorted(starts, np.arange(n_tokens, unit.size - n_tokens // 2, n_tokens))
   return sorted({int(number) for number in found} - {0, len(starts)})
 
 
 def pieces(unit, first=0, end=None):
   """Yield the pieces of the documents [first, end) of a corpus, in order; blank ones are skipped."""
-  remote = isinstance(paths.parsed(unit.path), Url)  # its shards are verified when they are read, not before
-  corpus = reader.open_corpus(unit.path, unit.split, verify=remote)
+  corpus, tokenizer = _of_unit(unit)
   if not first and end is None:  # a part needs few shards, which are copied when they are read
     remote_shards.fetch_ahead([], [corpus], ())
-  tokenizer = loading.load(str(paths.parsed(unit.path) / 'tokenizer'))
   starts = [*corpus.document_starts[first:None if end is None else end + 1].tolist(), corpus.n_tokens]
   for number, (start, stop) in enumerate(itertools.pairwise(starts[:None if end is None else -1]), first):
     ended = stop > start and int(corpus.tokens(stop - 1, stop)[0]) == tokenizer.end_of_text

@@ -21,14 +21,14 @@ def pieces(path, field, first=0, end=None):
   with file_access.open_bytes(path) as file:
     if first:
       file.seek(first)
-      _read_line(file)  # of the part before, also if it begins at `first`
+      _read_line(file, end)  # of the part before, also if it begins at `first`
     while end is None or file.tell() <= end:
       number += 1
       location = f'{path}:after byte {first}, line {number}' if first else f'{path}:{number}'
       try:
         if number == 1 and not first:
           files.skip_byte_order_mark(file)
-        line, complete = _read_line(file)
+        line, complete = _read_line(file, end)
       except decompression.DamagedFile as error:
         yield files.Piece('', location, problem=error.args[0])
         return
@@ -40,12 +40,15 @@ def pieces(path, field, first=0, end=None):
         yield from _json_document(line, location, field)
 
 
-def _read_line(file):
-  """Return (the next line, True), or (its first files.MAX_DOCUMENT bytes, False) if it is longer."""
+def _read_line(file, end):
+  """Return (the next line, True), or (its first files.MAX_DOCUMENT bytes, False) if it is longer.
+
+  The rest of a longer line is not read after byte `end`, which may be None: no other line begins before it.
+  """
   line = rest = file.readline(files.MAX_DOCUMENT)
   if len(line) < files.MAX_DOCUMENT or line.endswith(b'\n'):
     return line, True
-  while rest and not rest.endswith(b'\n'):
+  while rest and not rest.endswith(b'\n') and (end is None or file.tell() <= end):
     rest = file.readline(file_access.CHUNK)
   return line, False
 
