@@ -4,7 +4,6 @@ import itertools
 import json
 import random
 import subprocess
-import sys
 import threading
 
 import hypothesis
@@ -19,7 +18,7 @@ from gptjax.data.clean import near_duplicates, webtext
 from gptjax.data.corpus import held_out
 from gptjax.data.sources import documents as sources
 from gptjax.data.sources import jsonl
-from gptjax.data.stages import encode_part, mark, parts
+from gptjax.data.stages import encode_part, mark, parts, verdicts
 from gptjax.data.stages import run as stages
 from gptjax.errors import InputError, Unavailable
 from gptjax.storage.files import access
@@ -46,34 +45,43 @@ def with_duplicates(seed, n=150):
   return texts
 
 
-def judge(texts, near):
+def judge(texts, near, filters=webtext.DUPLICATES):
   """{position: reason} of the texts that an independent comparison of all pairs removes."""
   signatures = near_duplicates.signatures([text.split() for text in texts], near)
   keys, removed = near_duplicates.band_keys(signatures, near), {}
   for i, text in enumerate(texts):
-    if text in texts[:i]:
+    if text in texts[:i] and 'exact_duplicate' in filters:
       removed[i] = 'webtext exact_duplicate'
       continue
-    for band in range(near.bands):
+    for band in range(near.bands if 'near_duplicate' in filters else 0):
       first = next(j for j in range(i + 1) if keys[j, band] == keys[i, band])
       if first < i and (signatures[i] == signatures[first]).mean() >= near.threshold:
         removed[i] = 'webtext near_duplicate'
   return removed
 
 
-@pytest.mark.parametrize('bits', [0, 3])
-def test_what_is_removed_are_the_later_ones_of_all_pairs(tmp_path, monkeypatch, bits):
+@pytest.mark.parametrize('filters', [webtext.DUPLICATES, *((name,) for name in webtext.DUPLICATES)])
+@pytest.mark.parametrize('bits, segment, read', [
+  (0, 1 << 27, 1 << 25), (3, 1 << 27, 1 << 25), (0, 4000, 1 << 25), (2, 20_000, 1000), (1, 1500, 1 << 11)])
+def test_what_is_removed_are_the_later_ones_of_all_pairs(tmp_path, monkeypatch, bits, segment, read, filters):
   monkeypatch.setattr(mark, 'range_bits', lambda n_kept: bits)
+  monkeypatch.setattr(mark, 'SORTED_PAIRS', segment // 100)
+  monkeypatch.setattr(stages.judge, 'SEGMENT_BYTES', segment)
+  monkeypatch.setattr(verdicts, 'READ_BYTES', read)
+  monkeypatch.setattr(verdicts, 'AT_A_TIME', read // 100)
   texts = with_duplicates(1)
-  made = run(write_jsonl(tmp_path / 'a.jsonl', texts), tmp_path / 'c', validation_fraction=0, **DUPLICATES)
-  removed = judge(texts, webtext.make_recipe('webtext', (), '', '').near)
+  options = {'clean': 'webtext', 'clean_without': [name for name in webtext.FILTERS if name not in filters]}
+  made = run(write_jsonl(tmp_path / 'a.jsonl', texts), tmp_path / 'c', _tokenizer(tmp_path),
+             validation_fraction=0, **options)
+  removed = judge(texts, webtext.make_recipe('webtext', (), '', '').near, filters)
   assert made['skipped'] == {reason: list(removed.values()).count(reason) for reason in set(removed.values())}
-  assert len(made['skipped']) == 2
+  assert len(made['skipped']) == len(filters)
   assert documents(tmp_path / 'c', 'train') == [text for i, text in enumerate(texts) if i not in removed]
 
 
 def test_any_number_of_tasks_in_any_order_writes_the_corpus_of_one_process(tmp_path, monkeypatch):
   monkeypatch.setattr(mark, 'range_bits', lambda n_kept: 2)
+  monkeypatch.setattr(stages.judge, 'SEGMENT_BYTES', 15_000)  # about 20 documents
   (tmp_path / 'b.jsonl').write_text('{"text": "last"}\n{"text": 1}\n')
   source = [write_jsonl(tmp_path / 'a.jsonl', with_duplicates(2)), f'jsonl:{tmp_path}/b.jsonl']
   options = {'shard_tokens': 5000, 'on_error': 'skip', **DUPLICATES}
@@ -176,6 +184,10 @@ def test_a_stage_needs_those_before_it(tmp_path):
     task('encode', 0, seq_len=9)
   with pytest.raises(InputError, match=r'--stage=judge: this corpus has the stages tokenizer, encode, join'):
     run(source, tmp_path / 'plain', stage='judge')
+  for number, excluded in enumerate(({}, {'exclude': [source]})):  # nothing looks for duplicates
+    with pytest.raises(InputError, match=r'--stage=mark: this corpus has the stages judge, tokenizer'):
+      run(source, tmp_path / f'{number}', stage='mark', clean='webtext', clean_without=webtext.DUPLICATES,
+          **excluded)
   with pytest.raises(InputError, match=r'--task=2 --tasks=2: tasks are numbered from 0'):
     task('encode', 2)
 
@@ -238,50 +250,6 @@ def _tokenizer(folder):
   from gptjax.data.tokenizers import byte_bpe
   byte_bpe.train_bpe(make_texts(20), 270).save(folder / 'bpe')
   return f'bpe:{folder}/bpe'
-
-
-MEASURED = """
-import json, resource, sys
-sys.path[:0] = json.loads(sys.argv[1])
-import numpy as np
-from pathlib import Path
-from types import SimpleNamespace
-from gptjax.data.clean import near_duplicates, webtext
-from gptjax.data.stages import judge, mark, work
-folder, n, bits = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-rng = np.random.default_rng(0)
-recipe = webtext.make_recipe('webtext', (), '', '')
-job = SimpleNamespace(work=folder, out=folder, n_parts=n, known={}, reading=SimpleNamespace(recipe=recipe))
-(folder / 'judge').mkdir(parents=True)
-(folder / 'mark').mkdir()
-for part in range(n):
-  m, name = 20_000, f'{part:05d}'
-  exact = judge._exact_keys([rng.bytes(16) for _ in range(m)])
-  signatures = rng.integers(0, 1 << 32, (m, 120), np.uint32)
-  bands = judge._band_keys(signatures, recipe.near)
-  work.write(folder / 'judge' / f'{name}.exact', exact)
-  work.write(folder / 'judge' / f'{name}.bands', bands)
-  prefixes = np.array([judge._prefixes(keys['key'], 10) for keys in (exact, *bands)])
-  work.write(folder / 'judge' / f'{name}.prefixes', prefixes)
-  work.write_record(folder / 'judge', name, {'kept': m, 'prefix_bits': 10, 'documents': m, 'no_origin': 0})
-del exact, signatures, bands
-mark.RANGE_KEYS = 1 << 16
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert mark.range_bits(n * 20_000) == bits, mark.range_bits(n * 20_000)
-mark.mark(job, 0)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-"""
-
-
-@pytest.mark.slow
-def test_the_memory_of_a_range_does_not_grow_with_the_corpus(tmp_path):
-  grown = []
-  for n, bits in ((8, 2), (32, 4), (128, 6)):
-    done = subprocess.run([sys.executable, '-c', MEASURED, json.dumps(sys.path), tmp_path / str(n), str(n),
-                           str(bits)], capture_output=True, text=True, check=True)
-    grown.append(int(done.stdout))
-  print(grown, 'kB')
-  assert max(grown) < 64 << 10, grown
 
 
 def test_a_range_has_no_more_keys_than_fit_into_memory():
