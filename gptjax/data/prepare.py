@@ -6,8 +6,8 @@ The command can be killed at any moment and started again: it goes on after the 
 the corpus is byte for byte that of an uninterrupted run, whatever the number of workers.
 
 Its stages (`gptjax.data.stages`) can also be run one by one, each by any number of tasks on any machines that
-share the folder or the bucket: all tasks of a stage, then those of the next. Without --clean there is
-no stage `mark`, and without --exclude too no stage `judge`.
+share the folder or the bucket: all tasks of a stage, then those of the next. Without --clean, or if it has no
+filter of duplicates, there is no stage `mark`, and without --clean and --exclude no stage `judge`.
 
     for stage in judge mark tokenizer encode join; do
       srun --ntasks=100 sh -c "python -m gptjax.data.prepare ... --stage=$stage --tasks=100 \\
@@ -26,7 +26,8 @@ less than a window too, nothing is held out. The chosen rule is printed and reco
 --exclude leaves out documents that share eight consecutive words with a test set; the words are those of the
 overlap study (gptjax.evaluate.overlap). An excluded document cannot be the first of several duplicates, so
 the corpus is that of the sources without the excluded documents. With --exclude_spans only the shared words
-are left out, and each stretch of text between them, if it has at least 200 characters, becomes a document.
+are left out, and each stretch of text between them, if it has at least 200 characters and is not blank,
+becomes a document; the hash that decides about validation is that of the whole text of the source.
 """
 
 if __name__ == '__main__':

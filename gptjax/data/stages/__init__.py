@@ -2,7 +2,8 @@
 
     judge      for each part of the sources: test sets, filters, and keys for finding
                duplicates                                               (with --clean or --exclude)
-    mark       for each range of keys: pairs of a document and an earlier one            (with --clean)
+    mark       for each range of keys: pairs of a document and an earlier one            (with --clean,
+               unless its filters of duplicates are disabled)
     tokenizer  one task: the tokenizer, trained if requested, and what is held out
     encode     for each part: the tokens of the documents that are kept
     join       for each file of the corpus: its content; the last task writes the manifest
@@ -21,6 +22,8 @@ and the corpus is byte for byte the same, however the work is divided. `run` has
   match        Finds the n-grams of test sets in the documents of a part, for the stage `judge`.
   parts        Divides the sources into parts, which are read independently of each other.
   run          Runs stages: all, on any engine, or some tasks of one.
+  segment_keys The keys of a segment of documents, with which `mark` finds duplicates.
   tokenizer    The stage `tokenizer`.
+  verdicts     Which documents are removed, from the results of `judge` and `mark`.
   work         The folder `OUT/work`: records and arrays.
 """
