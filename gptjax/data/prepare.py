@@ -60,7 +60,7 @@ from gptjax.data import summary
 from gptjax.data.clean import near_presets, webtext
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
-from gptjax.data.stages import excluded, parts, work
+from gptjax.data.stages import excluded, lists, parts, work
 from gptjax.data.stages import job as jobs
 from gptjax.data.stages import run as stages
 from gptjax.data.tokenizers import loading, special, training
@@ -140,17 +140,17 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
     'validation_fraction': validation_fraction, 'document_separator': document_separator,
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
     'special_tokens': list(special_tokens) or None, 'exclude': test_sets and test_sets.settings}
-  reading = parts.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', recipe)
+  reading = parts.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', lists.without(recipe))
   job = jobs.Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
                  progress, tuple(special_tokens), test_sets, [], {})
   if (isinstance(job.out, Url) or stage != ALL) and (manifest := _finished(job)):
     return manifest
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
-      return _finished(job) or _completed(job, _run_all(_begun(job, keys, True), workers, run_stage))
+      return _finished(job) or _completed(job, _run_all(_begun(job, recipe, keys, True), workers, run_stage))
   access.make_folder(job.out)
   try:
-    manifest = stages.run_task(_begun(job, keys, False), stage, task, tasks, workers)
+    manifest = stages.run_task(_begun(job, recipe, keys, False), stage, task, tasks, workers)
     return _completed(job, manifest) or _finished(job)
   except (InputError, OSError):
     if manifest := _finished(job):  # another task has completed it meanwhile, and removed the work folder
@@ -205,11 +205,12 @@ def _remove_work(folder):
   access.remove(folder / STATE)
 
 
-def _begun(job, keys, alone):
-  """Return the job with the borders of its parts, after recording both, and its keys, in a new folder.
+def _begun(job, recipe, keys, alone):
+  """Return the job with the borders of its parts, after recording both, and its data, in a new folder.
 
   Args:
     job: Job.
+    recipe: webtext.Recipe, with its lists.
     keys: excluded.Keys, or None.
     alone: whether this process owns the folder; then other settings are replaced if nothing is made yet.
 
@@ -236,10 +237,11 @@ def _begun(job, keys, alone):
   stored = job._replace(settings=state['settings'], borders=state['borders'], known={})
   if state['settings'] != job.settings and alone and not stages.has_results(stored):
     access.write(path, _state(job))  # nothing has been made from the others
-    return _begun(job, keys, alone)
+    return _begun(job, recipe, keys, alone)
   _check_same(job, state['settings'])
   if keys:
     excluded.write(stored, keys)
+  lists.write(stored, recipe)
   return stored
 
 

@@ -150,6 +150,39 @@ def test_the_keys_of_test_sets_are_not_sent_to_workers(tmp_path, tokenizer):
   assert sizes[1] < sizes[0] + 100, sizes
 
 
+def test_the_lists_of_a_recipe_are_not_sent_to_workers(tmp_path, tokenizer):
+  sizes = []
+  def keep(job, name, numbers):
+    sent = pickle.dumps(stages.Task(job, name))
+    sizes.append(len(sent))
+    for number in numbers:
+      pickle.loads(sent)(number)
+  texts = [f'Title {i}\n{text}' for i, text in enumerate(make_texts(60))]
+  (tmp_path / 'titles.txt').write_text(''.join(f'Title {i}\n' for i in range(5, 3000)))
+  options = {'clean': 'webtext', 'wikipedia_titles': f'{tmp_path}/titles.txt',
+             'clean_without': [name for name in webtext.FILTERS if name != 'wikipedia']}
+  source = write_jsonl(tmp_path / 'a.jsonl', texts)
+  made = run(source, tmp_path / 'c', tokenizer, run_stage=keep, **options)
+  assert made['skipped'] == {'webtext wikipedia': 55} and max(sizes) < 10_000
+  run(source, tmp_path / 'd', tokenizer, **options)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'd')
+
+
+def test_a_source_that_changes_between_stages_is_an_error(tmp_path, tokenizer):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(30))
+  content = (tmp_path / 'a.jsonl').read_text()
+  more = content.replace('{"text": "', '{}\n{"text":"', 1)
+  for number, other in enumerate((content.replace('\n', ' ', 3), more, ' ' * len(content))):
+    (tmp_path / 'a.jsonl').write_text(content)
+    out, options = tmp_path / f'{number}', {'on_error': 'skip', **DUPLICATES}
+    for stage in ('judge', 'mark'):
+      run(source, out, tokenizer, stage=stage, **options)
+    (tmp_path / 'a.jsonl').write_text(other[:len(content)])
+    with pytest.raises(InputError, match='a source was changed after --stage=judge'):
+      run(source, out, tokenizer, stage='tokenizer', **options)
+      run(source, out, tokenizer, stage='encode', **options)
+
+
 def test_damaged_keys_of_test_sets_are_an_error(tmp_path, tokenizer):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(30))
   test = write_jsonl(tmp_path / 't.jsonl', make_texts(30, seed=1))

@@ -20,7 +20,8 @@ folder, kind, n = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 rng = np.random.default_rng(0)
 recipe = webtext.make_recipe('webtext', webtext.FILTERS[:-2], '', '')
 reading = SimpleNamespace(recipe=recipe)
-job = SimpleNamespace(work=folder, out=folder, n_parts=n, known={}, reading=reading, excluded=None)
+job = SimpleNamespace(work=folder, out=folder, n_parts=n, known={'recipe': recipe}, reading=reading,
+                      excluded=None)
 for name in ('judge', 'mark'):
   (folder / name).mkdir(parents=True, exist_ok=True)
 def memory(name):

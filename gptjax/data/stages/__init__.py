@@ -18,6 +18,7 @@ and the corpus is byte for byte the same, however the work is divided. `run` has
   job          What all tasks of a corpus need to know.
   join         The stage `join`.
   judge        The stage `judge`.
+  lists        The lists of a recipe, in the work folder.
   mark         The stage `mark`.
   match        Finds the n-grams of test sets in the documents of a part, for the stage `judge`.
   parts        Divides the sources into parts, which are read independently of each other.

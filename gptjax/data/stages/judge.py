@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.data.clean import near_duplicates, webtext
-from gptjax.data.stages import excluded, match, parts, segment_keys, work
+from gptjax.data.stages import excluded, lists, match, parts, segment_keys, work
 
 EXCLUDED, UNUSABLE = 254, 255
 SEGMENT_BYTES = 1 << 27       # in memory for the documents of a segment, beside a batch of their texts
@@ -62,7 +62,7 @@ def by_segment(job, part):
 
 def judge(job, number):
   """Judge a part."""
-  folder, name, recipe = job.work / 'judge', f'{number:05d}', job.reading.recipe
+  folder, name, recipe = job.work / 'judge', f'{number:05d}', lists.recipe(job)
   keys = excluded.keys(job) if job.excluded else None
   segments, no_origin, shared = [], 0, collections.Counter()
   found = np.zeros(len(keys.keys.keys), bool) if keys else None

@@ -3,6 +3,8 @@
 The files of the tokenizer are in the folder `FILES` of the work folder until the manifest is written.
 """
 
+import itertools
+
 from gptjax.data.corpus import held_out
 from gptjax.data.stages import judge, match, parts, work
 from gptjax.data.stages import verdicts as final
@@ -31,8 +33,10 @@ def labelled_pieces(job, number):
     for piece in parts.pieces(job, number):
       yield piece, piece.problem.partition(':')[0]
     return
-  found = zip(judge.by_segment(job, number), final.verdicts(job, number), strict=True)
-  for (segment, pieces), own in found:
+  for found, own in itertools.zip_longest(judge.by_segment(job, number), final.verdicts(job, number)):
+    if found is None or own is None:
+      raise _changed(job)
+    segment, pieces = found
     labelled = _labelled(job, pieces, own)
     if job.excluded:
       path = job.work / 'judge' / f'{number:05d}.{segment}.stretches'
@@ -43,16 +47,28 @@ def labelled_pieces(job, number):
 
 
 def _labelled(job, pieces, verdicts):
-  """Yield (piece, number of its document, reason) for all pieces of a segment."""
+  """Yield (piece, number of its document, reason) for all pieces of a segment.
+
+  Raises:
+    InputError: the segment has other documents than when it was judged.
+  """
   document = -1
   for piece in pieces:
     document += piece.start == 0
+    if document == len(verdicts):
+      break
     reason = piece.problem.partition(':')[0]
     if not reason and verdicts[document] == judge.EXCLUDED:
       reason = EXCLUDED
     elif not reason and verdicts[document] not in (0, judge.UNUSABLE):
       reason = job.reading.recipe.reason(verdicts[document])
     yield piece, document, reason
+  if document + 1 != len(verdicts):
+    raise _changed(job)
+
+
+def _changed(job):
+  return InputError(f'{job.out}: a source was changed after --stage=judge: remove {job.out} and begin again')
 
 
 def choose(job, number=0):
