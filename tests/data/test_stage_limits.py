@@ -1,7 +1,6 @@
 """What a task of the stages of `prepare` reads, sends and records does not grow with the corpus."""
 
 import itertools
-import json
 import os
 import pickle
 import sys
@@ -12,13 +11,14 @@ import pytest
 from object_storage import served as served_by
 from prepared import contents, documents, make_texts, run, write_jsonl
 
+from gptjax.command.parsers import prepare as parser
 from gptjax.data import encode, workers
 from gptjax.data.clean import webtext
 from gptjax.data.corpus import local_shards, tree
 from gptjax.data.ngrams import key_set, keys
 from gptjax.data.sources import corpus, file_access, files, jsonl
 from gptjax.data.sources import documents as sources
-from gptjax.data.stages import excluded, match, parts, work
+from gptjax.data.stages import excluded, join, match, parts, work
 from gptjax.data.stages import run as stages
 from gptjax.data.tokenizers import byte_bpe
 from gptjax.errors import InputError
@@ -235,16 +235,13 @@ def test_blank_stretches_are_no_documents(tmp_path, monkeypatch, tokenizer):
     assert made['skipped'] == {'shares words with a test set': 2}
 
 
-def test_the_record_of_a_shard_does_not_grow_with_its_tokens(tmp_path, monkeypatch, tokenizer):
-  monkeypatch.setattr(tree, 'BLOCK_TOKENS', 8)
-  source, sizes = write_jsonl(tmp_path / 'a.jsonl', make_texts(100)), []
-  write_record = work.write_record
-  monkeypatch.setattr(work, 'write_record', lambda folder, name, record: (
-    sizes.append(len(json.dumps(record))) if folder.name == 'join' else None,
-    write_record(folder, name, record)))
-  made = run(source, tmp_path / 'c', tokenizer, validation_fraction=0)
-  assert made['splits']['train']['tokens'] > 8 * 1000 and max(sizes) < 400, sizes
-  assert documents(tmp_path / 'c', 'train') == make_texts(100)
+def test_the_record_of_the_largest_shard_can_be_read(tmp_path):
+  with pytest.raises(InputError, match='shard_tokens'):
+    parser.SHARD_SIZES.require('shard_tokens', 2**40 + 1)
+  n = 2**40 // tree.BLOCK_TOKENS + 1
+  record = {'file': 'train-00000.bin', 'leaves': join._packed([bytes([i % 256]) * 32 for i in range(n)])}
+  work.write_record(tmp_path, 'a', record)
+  assert work.read_record(tmp_path, 'a') == record
 
 
 def test_a_line_that_is_too_long_is_not_read_beyond_its_part(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ Each file is the result of a task; its record has the digests. The task that fin
 complete writes the manifest, with the same content whichever task it is.
 """
 
+import base64
 import bisect
 import collections
 import hashlib
@@ -120,14 +121,13 @@ def _write_index(job, records, name, split, shard):
 
 
 def _write_shard(job, records, name, split, shard):
-  """Write a shard, and `NAME.leaves`: the digests of the blocks of the stream that begin in it."""
+  """Write a shard; its record has the digests of the blocks of the stream that begin in it."""
   n_vocab = tokenizer.chosen(job)['tokenizer']['n_vocab']
   counts = [record['splits'][split]['tokens'] for record in records]
   stream, n_tokens = Stream(job, split, counts, tree.id_dtype(n_vocab)), sum(counts)
   start, stop = shard * job.shard_tokens, min((shard + 1) * job.shard_tokens, n_tokens)
-  digest = hashlib.sha256()
-  with (work.writing(paths.location(job.out) / name) as file,
-        work.writing(job.work / 'join' / f'{name}.leaves') as leaves):
+  digest, leaves = hashlib.sha256(), []
+  with work.writing(paths.location(job.out) / name) as file:
     at = start
     while at < stop:
       block = at // tree.BLOCK_TOKENS * tree.BLOCK_TOKENS
@@ -135,12 +135,17 @@ def _write_shard(job, records, name, split, shard):
       # A block that begins in this shard is read whole, also where it goes on in the next shards.
       tokens = stream.tokens(at, end if at == block else min(end, stop))
       if at == block:
-        leaves.write(tree.leaf(tokens, n_vocab))
+        leaves.append(tree.leaf(tokens, n_vocab))
       content = tokens[:stop - at].tobytes()
       digest.update(content)
       file.write(content)
       at += len(tokens[:stop - at])
-  return {'tokens': stop - start, 'sha256': digest.hexdigest()}
+  return {'tokens': stop - start, 'sha256': digest.hexdigest(), 'leaves': _packed(leaves)}
+
+
+def _packed(leaves):
+  """Return the digests of blocks as one text: a record with a list of the million of a shard is not read."""
+  return base64.b64encode(b''.join(leaves)).decode()
 
 
 def write_manifest(job):
@@ -154,12 +159,11 @@ def write_manifest(job):
   for split in encode.SPLITS:
     totals = [record['splits'][split] for record in records]
     index = next((file for file in joined if file['file'] == f'{split}-documents.bin'), None)
-    shards = [file for file in joined if 'tokens' in file and file['file'].startswith(f'{split}-')]
+    shards = [file for file in joined if 'leaves' in file and file['file'].startswith(f'{split}-')]
     if index:
       splits[split] = {
         **{what: sum(total[what] for total in totals) for what in ('tokens', 'documents', 'bytes')},
-        'sha256': tree.root(work.read(job.work / 'join' / f'{shard["file"]}.leaves', 'u1').tobytes()
-                            for shard in shards),
+        'sha256': tree.root(base64.b64decode(shard['leaves']) for shard in shards),
         'shards': [{name: shard[name] for name in ('file', 'tokens', 'sha256')} for shard in shards],
         'index': {name: index[name] for name in ('file', 'sha256')}}
   skipped = sum((collections.Counter(record['skipped']) for record in records), start=collections.Counter())
