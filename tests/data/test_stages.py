@@ -3,9 +3,11 @@
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import hypothesis
 import pyarrow
@@ -160,7 +162,7 @@ def test_a_stage_needs_those_before_it(tmp_path):
   def task(stage, number, **options):
     return run(source, tmp_path / 'c', stage=stage, task=number, tasks=2, **DUPLICATES, **options)
   task('judge', 0)
-  with pytest.raises(InputError, match=r'--stage=judge is not complete, result \d+ of \d+ is missing'):
+  with pytest.raises(InputError, match=r'--stage=judge is not complete, \d+ of \d+ results are missing'):
     task('mark', 0)
   task('judge', 1)
   with pytest.raises(InputError, match=r'--stage=mark is not complete'):
@@ -350,14 +352,52 @@ def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
   assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
 
 
-def test_a_result_that_was_cut_short_is_an_error(tmp_path):
-  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
-  for stage in NAMES[2:4]:
-    run(source, tmp_path / 'c', stage=stage)
-  [tokens] = (tmp_path / 'c').glob('work/*/encode/00000.train')
-  tokens.write_bytes(tokens.read_bytes()[:-2])
-  with pytest.raises(InputError, match=r'00000.train has fewer than .* bytes'):
-    run(source, tmp_path / 'c', stage='join')
+@pytest.mark.parametrize('stage, suffix, says', [
+  ('encode', 'train', 'was cut short'), ('encode', 'train', 'is missing'), ('encode', 'skipped', 'is missing'),
+  ('encode', 'json', 'is damaged'), ('judge', 'verdicts', 'is missing')])
+def test_a_damaged_result_is_an_error_that_says_what_to_do(tmp_path, stage, suffix, says):
+  """Who does it gets the corpus of one process."""
+  source = write_jsonl(tmp_path / 'a.jsonl', with_duplicates(1))
+  run(source, tmp_path / 'one', **DUPLICATES)
+  at = NAMES.index(stage)
+  for before in NAMES[:at + 1] if stage == 'encode' else NAMES[:at + 2]:
+    run(source, tmp_path / 'c', stage=before, **DUPLICATES)
+  path = max((tmp_path / 'c').glob(f'work/*/{stage}/*.{suffix}'))
+  if says == 'is missing':
+    path.unlink()
+  else:
+    path.write_bytes(path.read_bytes()[:-2])
+  after = 'join' if stage == 'encode' else 'tokenizer'
+  with pytest.raises(InputError, match=rf'{path} {says}: remove .*, and run --stage={stage} again') as error:
+    run(source, tmp_path / 'c', stage=after, **DUPLICATES)
+  [removed] = re.findall(r'remove (.+?),', str(error.value).replace('remove it', f'remove {path}'))
+  Path(removed).unlink()
+  for again in (stage, *NAMES[at + 1:]):
+    run(source, tmp_path / 'c', stage=again, **DUPLICATES)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
+@pytest.mark.parametrize('clean', [False, True])
+@pytest.mark.parametrize('change', ['one letter', 'more documents', 'fewer documents'])
+def test_a_source_that_changes_between_stages_is_an_error(tmp_path, clean, change):
+  """Also if it keeps its size. Restored, the corpus is that of one process."""
+  path, options = tmp_path / 'a.jsonl', DUPLICATES if clean else {}
+  source = write_jsonl(path, make_texts(100))
+  run(source, tmp_path / 'one', **options)
+  before = NAMES[:3] if clean else NAMES[2:3]
+  for stage in before:
+    run(source, tmp_path / 'c', stage=stage, **options)
+  content = path.read_bytes()
+  texts = {'more documents': ['{"text": "a word"}'] * 200, 'fewer documents': ['{"text": "a word"}'],
+           'one letter': [content.decode()[:-1].replace('river', 'liver', 1)]}[change]
+  path.write_text('\n'.join(texts).ljust(len(content), '\n'))
+  assert path.stat().st_size == len(content) and path.read_bytes() != content
+  with pytest.raises(InputError, match=r'a\.jsonl.* has changed since this corpus was begun: restore'):
+    run(source, tmp_path / 'c', stage='encode', **options)
+  path.write_bytes(content)
+  for stage in ('encode', 'join'):
+    run(source, tmp_path / 'c', stage=stage, **options)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
 
 
 def test_after_an_error_the_parts_that_wait_are_not_read(tmp_path):

@@ -394,7 +394,7 @@ def test_a_stage_of_a_study_needs_those_before_it(tmp_path, monkeypatch):
   for method in ('exact', 'bloom'):
     run = lambda *more, method=method: study(tmp_path / method, *flags, f'--method={method}', *more)
     run('--stage=read', '--tasks=2', '--task=1')
-    with pytest.raises(InputError, match=r'--stage=read is not complete, result \d+ of \d+ is missing'):
+    with pytest.raises(InputError, match=r'--stage=read is not complete, \d+ of \d+ results are missing'):
       run('--stage=report')
     run('--stage=read', '--tasks=2')
     if method == 'bloom':
