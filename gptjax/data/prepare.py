@@ -41,6 +41,7 @@ import json
 import sys
 import time
 
+import gptjax
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
   EXCLUDE_WORDS,
@@ -67,6 +68,7 @@ from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership, owner_record, ownership
 from gptjax.storage.files import access, atomic, buckets, json_files, paths, records
 from gptjax.storage.files.paths import Url
+from gptjax.text.words import plural
 
 STATE = 'progress.json'  # the settings of a corpus that is not complete
 ALL = 'all'              # stages
@@ -122,9 +124,12 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
   SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
-  if not 0 <= task < tasks or (stage == ALL and tasks > 1):
-    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, and are shares of one '
-                     '--stage')
+  validation_fraction = float(validation_fraction)  # 0 and 0.0 are not the same in the manifest
+  if not 0 <= task < tasks:
+    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, so --task must be less than '
+                     '--tasks')
+  if stage == ALL and tasks > 1:
+    raise InputError(f'--task={task} --tasks={tasks}: tasks are shares of one stage: give --stage too')
   to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   test_sets = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir, on_error)
@@ -146,7 +151,10 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
       return _finished(job) or _completed(job, _run_all(_begun(job, True), workers, run_stage))
-  access.make_folder(job.out)
+  try:
+    access.make_folder(job.out)
+  except OSError as error:
+    raise InputError(f'{job.out} is not writable ({error.strerror}): use another folder') from None
   try:
     manifest = stages.run_task(_begun(job, False), stage, task, tasks, workers)
     return _completed(job, manifest) or _finished(job)
@@ -224,23 +232,29 @@ def _begun(job, alone):
   content = access.read(path, MAX_STATE)
   try:
     state = records.remove_checksum(records.parse(content))
-    fault = json_files.layout_fault(state, {'settings': {'?sources': [str]}, 'borders': [[int]]})
+    fault = json_files.layout_fault(
+      state, {'settings': {'?sources': [str]}, 'borders': [[int]], 'gptjax': str})
   except ValueError as error:
     fault = error
   if fault:
     raise InputError(f'{path} is damaged or of an earlier version ({fault}): remove {job.out} and begin '
                      'again')
   stored = job._replace(settings=state['settings'], borders=state['borders'], known={})
-  if state['settings'] != job.settings and alone and not stages.has_results(stored):
+  current = (job.settings, gptjax.__version__)
+  if (state['settings'], state['gptjax']) != current and alone and not stages.has_results(stored):
     access.write(path, _state(job))  # nothing has been made from the others
     return _begun(job, alone)
   _check_same(job, state['settings'])
+  if state['gptjax'] != gptjax.__version__:  # which may read, filter or tokenize in another way
+    raise InputError(f'{job.out} was begun by gptjax {state["gptjax"]}, and this is {gptjax.__version__}: '
+                     'continue with that version, or remove it and begin again')
   return stored
 
 
 def _state(job):
   """Return the content of STATE."""
-  state = {'settings': job.settings, 'borders': parts.borders(job.reading.units)}
+  state = {'settings': job.settings, 'borders': parts.borders(job.reading.units),
+           'gptjax': gptjax.__version__}
   return json.dumps(records.add_checksum(state), sort_keys=True)
 
 
@@ -251,9 +265,14 @@ def _check_same(job, settings):
     stored = settings.get(name, default)
     if name == 'sources' and stored:  # those versions recorded URLs unredacted
       stored = documents.recorded_sources(stored, units)
-    if stored != value and not (name == 'inputs' and stored == documents.legacy_units_digest(units)):
-      raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} '
-                       f'({_shown(stored)}, not {_shown(value)}): remove it or give another --out')
+    if stored == value or (name == 'inputs' and stored == documents.legacy_units_digest(units)):
+      continue
+    if name == 'inputs':
+      raise InputError(f'{job.out} holds a corpus, complete or partial, of other files: a name or a size has '
+                       f'changed among the {plural(len(units), "file")} of the sources; restore them or give '
+                       'another --out')
+    raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} ({_shown(stored)}, '
+                     f'not {_shown(value)}): give the same flags as at its start, or another --out')
 
 
 def _shown(setting):

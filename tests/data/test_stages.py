@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from prepared import command, contents, documents, make_texts, run, write_jsonl
 from pyarrow import parquet
 
+import gptjax
 from gptjax.data import prepare
 from gptjax.data.clean import near_duplicates, webtext
 from gptjax.data.corpus import held_out
@@ -178,8 +179,10 @@ def test_a_stage_needs_those_before_it(tmp_path):
     task('encode', 0, seq_len=9)
   with pytest.raises(InputError, match=r'--stage=judge: this corpus has the stages tokenizer, encode, join'):
     run(source, tmp_path / 'plain', stage='judge')
-  with pytest.raises(InputError, match=r'--task=2 --tasks=2: tasks are numbered from 0'):
+  with pytest.raises(InputError, match=r'--task=2 --tasks=2: .* must be less than --tasks'):
     task('encode', 2)
+  with pytest.raises(InputError, match=r'--task=1 --tasks=2: .*: give --stage too'):
+    task('all', 1)
 
 
 def test_the_command_runs_a_share_of_a_stage(tmp_path):
@@ -353,8 +356,8 @@ def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('stage, suffix, says', [
-  ('encode', 'train', 'was cut short'), ('encode', 'train', 'is missing'), ('encode', 'skipped', 'is missing'),
-  ('encode', 'json', 'is damaged'), ('judge', 'verdicts', 'is missing')])
+  ('encode', 'train', 'was cut short'), ('encode', 'train', 'is missing'),
+  ('encode', 'skipped', 'is missing'), ('encode', 'json', 'is damaged'), ('judge', 'verdicts', 'is missing')])
 def test_a_damaged_result_is_an_error_that_says_what_to_do(tmp_path, stage, suffix, says):
   """Who does it gets the corpus of one process."""
   source = write_jsonl(tmp_path / 'a.jsonl', with_duplicates(1))
@@ -398,6 +401,60 @@ def test_a_source_that_changes_between_stages_is_an_error(tmp_path, clean, chang
   for stage in ('encode', 'join'):
     run(source, tmp_path / 'c', stage=stage, **options)
   assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
+def test_a_damaged_tokenizer_is_an_error_that_says_what_to_do(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'one')
+  run(source, tmp_path / 'c', stage='tokenizer')
+  [folder] = (tmp_path / 'c').glob('work/*/tokenizer_files')
+  (folder / 'vocab.bpe').write_bytes((folder / 'vocab.bpe').read_bytes()[:-4])
+  record = folder.parent / 'tokenizer.json'
+  with pytest.raises(InputError, match=rf'{folder} is damaged: remove {record}, and run'):
+    run(source, tmp_path / 'c', stage='encode')
+  record.unlink()
+  for stage in NAMES[2:]:
+    run(source, tmp_path / 'c', stage=stage)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
+def test_tasks_of_two_versions_do_not_share_a_corpus(tmp_path, monkeypatch):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'c', stage='tokenizer')
+  monkeypatch.setattr(gptjax, '__version__', '99.1')
+  for stage in ('encode', 'all'):
+    with pytest.raises(InputError, match=r'begun by gptjax .*, and this is 99\.1: continue'):
+      run(source, tmp_path / 'c', stage=stage)
+  run(source, tmp_path / 'd', stage='tokenizer')
+  monkeypatch.undo()
+  for path in (tmp_path / 'd' / 'work').glob('*/tokenizer.json'):
+    path.unlink()  # nothing is complete
+  run(source, tmp_path / 'one')
+  run(source, tmp_path / 'd')
+  assert contents(tmp_path / 'd') == contents(tmp_path / 'one')
+
+
+def test_other_files_are_an_error_in_words(tmp_path):
+  source = write_jsonl(tmp_path / 'a1.jsonl', make_texts(60)).replace('a1', 'a*')
+  write_jsonl(tmp_path / 'a2.jsonl', make_texts(5))
+  run(source, tmp_path / 'c', stage='tokenizer')
+  (tmp_path / 'a2.jsonl').unlink()
+  with pytest.raises(InputError, match=r'of other files: .* among the 1 file of the sources; restore'):
+    run(source, tmp_path / 'c', stage='encode')
+
+
+@pytest.mark.parametrize('out', ['a.jsonl', 'a.jsonl/c', '/proc/none/c'])
+def test_a_task_whose_folder_cannot_be_made_ends_with_one_line(tmp_path, out):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(5))
+  with pytest.raises(InputError, match=r'is not writable \(.*\): use another folder'):
+    run(source, tmp_path / out, stage='tokenizer')
+
+
+def test_a_whole_number_is_the_same_fraction(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'a', validation_fraction=0)
+  run(source, tmp_path / 'b', validation_fraction=0.0)
+  assert contents(tmp_path / 'a') == contents(tmp_path / 'b')
 
 
 def test_after_an_error_the_parts_that_wait_are_not_read(tmp_path):

@@ -72,9 +72,8 @@ def read_records(job, stage, n):
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
       found = list(pool.map(lambda name: read_record(job.work / stage, name), names))
     if missing := found.count(None):
-      raise InputError(f'{job.out}: --stage={stage} is not complete, {missing} of {n} results are missing, the '
-                       f'first is {found.index(None)}: run the rest of its tasks (those that are complete '
-                       'take seconds)')
+      raise InputError(f'{job.out}: --stage={stage} is not complete, {missing} of {n} results are missing, '
+                       f'the first is {found.index(None)}: run all of its tasks first')
     job.known[stage] = found
   return job.known[stage]
 
