@@ -71,7 +71,7 @@ from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
 
 STATE = 'progress.json'  # the settings of a corpus that is not complete
-ALL = 'all'              # stages
+ALL, STATUS = 'all', 'status'  # instead of the name of a stage
 MAX_STATE = 1 << 30      # bytes
 
 
@@ -105,7 +105,7 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
     exclude: test sets (see `stages.excluded`): documents that share n-grams with one are left out.
     exclude_words: words of such an n-gram.
     exclude_spans: leave out only the shared words; the text between them becomes documents.
-    stage: 'all', or the name of the stage to run (see `stages`).
+    stage: 'all', or the name of the stage to run (see `stages`); or 'status', to print what is complete.
     task, tasks: run share `task`, from 0, of `tasks` shares of the stage. A share may be empty, and any share
       may be run again, also while it runs elsewhere.
     run_stage: runs the tasks of a stage on another engine, see `stages.run.run_all`; None: in `workers`
@@ -151,6 +151,11 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
       return _finished(job) or _completed(job, _run_all(_begun(job, True), workers, run_stage))
+  if stage == STATUS:
+    if not access.is_file(job.out / STATE):
+      raise InputError(f'{job.out} has no {STATE}: its preparation has not begun')
+    print(stages.status(_begun(job, False), tasks))
+    return None
   try:
     access.make_folder(job.out)
   except OSError as error:
@@ -290,7 +295,7 @@ def main(arguments):
   manifest = prepare(**flags, document_separator=separator, clean_without=without, near=near)
   if manifest:
     print(summary.format_summary(manifest, time.monotonic() - start))
-  else:
+  elif flags['stage'] != STATUS:
     print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
 
 

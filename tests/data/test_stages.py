@@ -403,6 +403,34 @@ def test_a_source_that_changes_between_stages_is_an_error(tmp_path, clean, chang
   assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
 
 
+@pytest.mark.parametrize('tasks', [1, 3, 100])
+def test_the_status_lists_the_tasks_that_are_left(tmp_path, capsys, tasks):
+  """To run only those completes a stage."""
+  source = write_jsonl(tmp_path / 'a.jsonl', with_duplicates(1))
+  def status():
+    assert run(source, tmp_path / 'c', stage='status', tasks=tasks, **DUPLICATES) is None
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ['stage', *NAMES]
+    return {row[0]: row[1:] for row in rows}
+  with pytest.raises(InputError, match=r'c has no progress\.json: its preparation has not begun'):
+    status()
+  run(source, tmp_path / 'c', stage='judge', task=0, tasks=1000, **DUPLICATES)
+  assert status()['judge'][1] == '1' and status()['mark'][0] == status()['join'][0] == '?'
+  for stage in NAMES[:-1]:
+    for result in list((tmp_path / 'c').glob(f'work/*/{stage}/0000[02].json'))[:1]:
+      result.unlink()
+    *_, left = status()[stage]
+    for one in left.split(','):
+      first, _, last = one.partition('-')
+      for task in range(int(first), int(last or first) + 1):
+        run(source, tmp_path / 'c', stage=stage, task=task, tasks=tasks, **DUPLICATES)
+    count, complete, left = status()[stage]
+    assert count == complete and left == 'none'
+  max((tmp_path / 'c').glob('work/*/judge/*.json')).write_text('{')
+  with pytest.raises(InputError, match=r'json is damaged'):
+    status()
+
+
 def test_a_damaged_tokenizer_is_an_error_that_says_what_to_do(tmp_path):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
   run(source, tmp_path / 'one')

@@ -111,11 +111,11 @@ def chosen(job):
   """Return the record of this stage, which each process reads once.
 
   Raises:
-    InputError: the stage is not complete.
+    Incomplete: the stage is not complete.
   """
   if NAME not in job.known:
     record = work.read_record(job.work, NAME)
     if record is None:
-      raise InputError(f'{job.out}: --stage={NAME} is not complete: run it first')
+      raise work.Incomplete(f'{job.out}: --stage={NAME} is not complete: run it first')
     job.known[NAME] = record
   return job.known[NAME]

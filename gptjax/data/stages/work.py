@@ -20,6 +20,10 @@ RANGES = 4096  # that are read together, because a request has a time limit
 READERS = 16  # threads that read records
 
 
+class Incomplete(InputError):
+  """A stage is not complete."""
+
+
 @contextlib.contextmanager
 def writing(path):
   """Context manager of a binary file that is at `path`, here or in a bucket, once the block has ended.
@@ -65,14 +69,14 @@ def read_records(job, stage, n):
   """Return the records of all `n` results of a stage, which each process reads once.
 
   Raises:
-    InputError: the stage is not complete.
+    Incomplete: the stage is not complete.
   """
   if stage not in job.known:
     names = [f'{number:05d}' for number in range(n)]
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
       found = list(pool.map(lambda name: read_record(job.work / stage, name), names))
     if missing := found.count(None):
-      raise InputError(f'{job.out}: --stage={stage} is not complete, {missing} of {n} results are missing, '
+      raise Incomplete(f'{job.out}: --stage={stage} is not complete, {missing} of {n} results are missing, '
                        f'the first is {found.index(None)}: run all of its tasks first')
     job.known[stage] = found
   return job.known[stage]
