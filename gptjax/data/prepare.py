@@ -276,12 +276,22 @@ def _check_same(job, settings):
       raise InputError(f'{job.out} holds a corpus, complete or partial, of other files: a name or a size has '
                        f'changed among the {plural(len(units), "file")} of the sources; restore them or give '
                        'another --out')
+    if name == 'exclude' and stored and value:
+      name, stored, value = _other_exclude(stored, value)
     raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} ({_shown(stored)}, '
                      f'not {_shown(value)}): give the same flags as at its start, or another --out')
 
 
+def _other_exclude(stored, settings):
+  """Return (name, stored value, value) of the first setting of two different test sets that differs."""
+  names = {'sets': 'exclude', 'words': 'exclude_words', 'spans': 'exclude_spans',
+           'digest': 'text of --exclude'}
+  return next((names[key], stored.get(key), settings[key]) for key in names
+              if stored.get(key) != settings[key])
+
+
 def _shown(setting):
-  return (repr(setting) if isinstance(setting, str) and not setting.strip() else str(setting))[:60]
+  return (repr(setting) if isinstance(setting, str) and not setting.strip() else str(setting))[:300]
 
 
 def main(arguments):

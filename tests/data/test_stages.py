@@ -478,6 +478,19 @@ def test_a_task_whose_folder_cannot_be_made_ends_with_one_line(tmp_path, out):
     run(source, tmp_path / out, stage='tokenizer')
 
 
+def test_after_an_unusable_document_the_tasks_that_are_left_may_skip_it(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', ['first', *make_texts(200)])
+  (tmp_path / 'b.jsonl').write_text('{"text": 1}\n')
+  sources = [source, f'jsonl:{tmp_path}/b.jsonl']
+  run(sources, tmp_path / 'one', on_error='skip', **DUPLICATES)
+  run(sources, tmp_path / 'c', stage='judge', task=0, tasks=2, **DUPLICATES)
+  with pytest.raises(InputError, match=r'b\.jsonl:1: not text.*--on_error=skip would leave it out'):
+    run(sources, tmp_path / 'c', stage='judge', task=1, tasks=2, **DUPLICATES)
+  for stage in NAMES:
+    run(sources, tmp_path / 'c', stage=stage, on_error='skip', **DUPLICATES)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
 def test_a_whole_number_is_the_same_fraction(tmp_path):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
   run(source, tmp_path / 'a', validation_fraction=0)

@@ -108,11 +108,21 @@ def read_ranges(ranges):
   if ranges and isinstance(ranges[0][0], Url):
     filled = [part for part in wanted if part[1] < part[2]]
     found = itertools.chain.from_iterable(
-      buckets.read_parts(filled[at:at + RANGES]) for at in range(0, len(filled), RANGES))
+      _parts(filled[at:at + RANGES]) for at in range(0, len(filled), RANGES))
     contents = [next(found) if start < stop else b'' for _, start, stop in wanted]
   else:
     contents = [_part(*part) for part in wanted]
   return [np.frombuffer(content, dtype) for content, (_, dtype, _, _) in zip(contents, sized, strict=True)]
+
+
+def _parts(wanted):
+  try:
+    return buckets.read_parts(wanted)
+  except FileNotFoundError:
+    for path, _, _ in wanted:
+      if not access.is_file(path):
+        raise _damaged(path, 'is missing') from None
+    raise
 
 
 def _part(path, start, stop):
@@ -126,7 +136,10 @@ def _of_complete_result(path):
   try:
     yield
   except (FileNotFoundError, local.TooShort) as error:
-    fault = 'is missing' if isinstance(error, FileNotFoundError) else 'was cut short'
-    record = path.parent / f'{path.name.partition(".")[0]}.json'
-    raise InputError(f'{path} {fault}: remove {record}, and run --stage={path.parent.name} again (or all '
-                     'stages)') from None
+    raise _damaged(path, 'is missing' if isinstance(error, FileNotFoundError) else 'was cut short') from None
+
+
+def _damaged(path, fault):
+  record = path.parent / f'{path.name.partition(".")[0]}.json'
+  return InputError(f'{path} {fault}: remove {record}, and run --stage={path.parent.name} again (or all '
+                    'stages)')
