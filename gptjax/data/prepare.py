@@ -42,6 +42,7 @@ import json
 import sys
 import time
 
+import gptjax
 from gptjax.command import run
 from gptjax.command.parsers.prepare import (
   EXCLUDE_WORDS,
@@ -68,9 +69,10 @@ from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership, owner_record, ownership
 from gptjax.storage.files import access, atomic, buckets, json_files, paths, records
 from gptjax.storage.files.paths import Url
+from gptjax.text.words import plural
 
 STATE = 'progress.json'  # the settings of a corpus that is not complete
-ALL = 'all'              # stages
+ALL, STATUS = 'all', 'status'  # instead of the name of a stage
 MAX_STATE = 1 << 30      # bytes
 
 
@@ -104,7 +106,7 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
     exclude: test sets (see `stages.excluded`): documents that share n-grams with one are left out.
     exclude_words: words of such an n-gram.
     exclude_spans: leave out only the shared words; the text between them becomes documents.
-    stage: 'all', or the name of the stage to run (see `stages`).
+    stage: 'all', or the name of the stage to run (see `stages`); or 'status', to print what is complete.
     task, tasks: run share `task`, from 0, of `tasks` shares of the stage. A share may be empty, and any share
       may be run again, also while it runs elsewhere.
     run_stage: runs the tasks of a stage on another engine, see `stages.run.run_all`; None: in `workers`
@@ -123,9 +125,12 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
   SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
-  if not 0 <= task < tasks or (stage == ALL and tasks > 1):
-    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, and are shares of one '
-                     '--stage')
+  validation_fraction = float(validation_fraction)  # 0 and 0.0 are not the same in the manifest
+  if not 0 <= task < tasks:
+    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, so --task must be less than '
+                     '--tasks')
+  if stage == ALL and tasks > 1:
+    raise InputError(f'--task={task} --tasks={tasks}: tasks are shares of one stage: give --stage too')
   to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   test_sets, keys = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir,
@@ -148,7 +153,15 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
   if stage == ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
       return _finished(job) or _completed(job, _run_all(_begun(job, recipe, keys, True), workers, run_stage))
-  access.make_folder(job.out)
+  if stage == STATUS:
+    if not access.is_file(job.out / STATE):
+      raise InputError(f'{job.out} has no {STATE}: its preparation has not begun')
+    print(stages.status(_begun(job, recipe, keys, False), tasks))
+    return None
+  try:
+    access.make_folder(job.out)
+  except OSError as error:
+    raise InputError(f'{job.out} is not writable ({error.strerror}): use another folder') from None
   try:
     manifest = stages.run_task(_begun(job, recipe, keys, False), stage, task, tasks, workers)
     return _completed(job, manifest) or _finished(job)
@@ -228,17 +241,22 @@ def _begun(job, recipe, keys, alone):
   content = access.read(path, MAX_STATE)
   try:
     state = records.remove_checksum(records.parse(content))
-    fault = json_files.layout_fault(state, {'settings': {'?sources': [str]}, 'borders': [[int]]})
+    fault = json_files.layout_fault(
+      state, {'settings': {'?sources': [str]}, 'borders': [[int]], 'gptjax': str})
   except ValueError as error:
     fault = error
   if fault:
     raise InputError(f'{path} is damaged or of an earlier version ({fault}): remove {job.out} and begin '
                      'again')
   stored = job._replace(settings=state['settings'], borders=state['borders'], known={})
-  if state['settings'] != job.settings and alone and not stages.has_results(stored):
+  current = (job.settings, gptjax.__version__)
+  if (state['settings'], state['gptjax']) != current and alone and not stages.has_results(stored):
     access.write(path, _state(job))  # nothing has been made from the others
     return _begun(job, recipe, keys, alone)
   _check_same(job, state['settings'])
+  if state['gptjax'] != gptjax.__version__:  # which may read, filter or tokenize in another way
+    raise InputError(f'{job.out} was begun by gptjax {state["gptjax"]}, and this is {gptjax.__version__}: '
+                     'continue with that version, or remove it and begin again')
   if keys:
     excluded.write(stored, keys)
   lists.write(stored, recipe)
@@ -247,7 +265,8 @@ def _begun(job, recipe, keys, alone):
 
 def _state(job):
   """Return the content of STATE."""
-  state = {'settings': job.settings, 'borders': parts.borders(job.reading.units)}
+  state = {'settings': job.settings, 'borders': parts.borders(job.reading.units),
+           'gptjax': gptjax.__version__}
   return json.dumps(records.add_checksum(state), sort_keys=True)
 
 
@@ -258,13 +277,28 @@ def _check_same(job, settings):
     stored = settings.get(name, default)
     if name == 'sources' and stored:  # those versions recorded URLs unredacted
       stored = documents.recorded_sources(stored, units)
-    if stored != value and not (name == 'inputs' and stored == documents.legacy_units_digest(units)):
-      raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} '
-                       f'({_shown(stored)}, not {_shown(value)}): remove it or give another --out')
+    if stored == value or (name == 'inputs' and stored == documents.legacy_units_digest(units)):
+      continue
+    if name == 'inputs':
+      raise InputError(f'{job.out} holds a corpus, complete or partial, of other files: a name or a size has '
+                       f'changed among the {plural(len(units), "file")} of the sources; restore them or give '
+                       'another --out')
+    if name == 'exclude' and stored and value:
+      name, stored, value = _other_exclude(stored, value)
+    raise InputError(f'{job.out} holds a corpus, complete or partial, with another {name} ({_shown(stored)}, '
+                     f'not {_shown(value)}): give the same flags as at its start, or another --out')
+
+
+def _other_exclude(stored, settings):
+  """Return (name, stored value, value) of the first setting of two different test sets that differs."""
+  names = {'sets': 'exclude', 'words': 'exclude_words', 'spans': 'exclude_spans',
+           'digest': 'text of --exclude'}
+  return next((names[key], stored.get(key), settings[key]) for key in names
+              if stored.get(key) != settings[key])
 
 
 def _shown(setting):
-  return (repr(setting) if isinstance(setting, str) and not setting.strip() else str(setting))[:60]
+  return (repr(setting) if isinstance(setting, str) and not setting.strip() else str(setting))[:300]
 
 
 def main(arguments):
@@ -278,7 +312,7 @@ def main(arguments):
   manifest = prepare(**flags, document_separator=separator, clean_without=without, near=near)
   if manifest:
     print(summary.format_summary(manifest, time.monotonic() - start))
-  else:
+  elif flags['stage'] != STATUS:
     print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
 
 

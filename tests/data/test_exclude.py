@@ -279,6 +279,21 @@ def test_wrong_test_sets_raise_an_error_of_one_line(tmp_path, exclude, says):
   assert '\n' not in str(error.value)
 
 
+def test_other_test_sets_are_an_error_that_names_what_differs(tmp_path):
+  source, test_set = write_jsonl(tmp_path / 's.jsonl', make_texts(20)), tmp_path / 't.txt'
+  test_set.write_text('one two three four five six seven eight nine')
+  options = {'exclude': [str(test_set)], 'tokenizer': tokenizer(tmp_path)}
+  run(source, tmp_path / 'c', stage='judge', **options)
+  for other, says in (({'exclude': [source]}, r'another exclude \(.*t\.txt.*s\.jsonl'),
+                      ({'exclude_words': 9}, r'another exclude_words \(8, not 9\)'),
+                      ({'exclude_spans': True}, r'another exclude_spans \(False, not True\)')):
+    with pytest.raises(InputError, match=says):
+      run(source, tmp_path / 'c', stage='encode', **options | other)
+  test_set.write_text('one two three four five six seven eight ten')
+  with pytest.raises(InputError, match=r'another text of --exclude \('):
+    run(source, tmp_path / 'c', stage='encode', **options)
+
+
 def test_everything_can_be_excluded_but_then_there_is_no_corpus(tmp_path):
   source = write_jsonl(tmp_path / 's.jsonl', ['one two three four'])
   with pytest.raises(InputError, match=r"no document left .*'shares words with a test set'"):

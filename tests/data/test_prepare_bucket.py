@@ -158,6 +158,20 @@ def test_tasks_on_machines_that_share_only_the_bucket(url, source, local, monkey
   assert in_bucket(url) == contents(tmp_path / 'one')
 
 
+@pytest.mark.parametrize('suffix', ['train', 'skipped'])
+def test_a_missing_object_of_a_result_is_an_error_that_says_what_to_do(url, source, local, suffix):
+  for stage in ('tokenizer', 'encode'):
+    prepared.run(source, url, stage=stage, **OPTIONS)
+  [lost] = [url / name for name in buckets.find(url) if name.endswith(f'encode/00001.{suffix}')]
+  buckets.remove(lost)
+  record = str(lost).replace(suffix, 'json')
+  with pytest.raises(InputError, match=rf'{lost} is missing: remove {record}, and run --stage=encode again'):
+    prepared.run(source, url, stage='join', **OPTIONS)
+  buckets.remove(lost.parent / '00001.json')
+  prepared.run(source, url, **OPTIONS)
+  assert in_bucket(url) == contents(local)
+
+
 KILLED = '''
 import sys
 import prepared

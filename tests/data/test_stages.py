@@ -3,8 +3,10 @@
 import itertools
 import json
 import random
+import re
 import subprocess
 import threading
+from pathlib import Path
 
 import hypothesis
 import pyarrow
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from prepared import command, contents, documents, make_texts, run, write_jsonl
 from pyarrow import parquet
 
+import gptjax
 from gptjax.data import prepare
 from gptjax.data.clean import near_duplicates, webtext
 from gptjax.data.corpus import held_out
@@ -168,7 +171,7 @@ def test_a_stage_needs_those_before_it(tmp_path):
   def task(stage, number, **options):
     return run(source, tmp_path / 'c', stage=stage, task=number, tasks=2, **DUPLICATES, **options)
   task('judge', 0)
-  with pytest.raises(InputError, match=r'--stage=judge is not complete, result \d+ of \d+ is missing'):
+  with pytest.raises(InputError, match=r'--stage=judge is not complete, \d+ of \d+ results are missing'):
     task('mark', 0)
   task('judge', 1)
   with pytest.raises(InputError, match=r'--stage=mark is not complete'):
@@ -188,8 +191,10 @@ def test_a_stage_needs_those_before_it(tmp_path):
     with pytest.raises(InputError, match=r'--stage=mark: this corpus has the stages judge, tokenizer'):
       run(source, tmp_path / f'{number}', stage='mark', clean='webtext', clean_without=webtext.DUPLICATES,
           **excluded)
-  with pytest.raises(InputError, match=r'--task=2 --tasks=2: tasks are numbered from 0'):
+  with pytest.raises(InputError, match=r'--task=2 --tasks=2: .* must be less than --tasks'):
     task('encode', 2)
+  with pytest.raises(InputError, match=r'--task=1 --tasks=2: .*: give --stage too'):
+    task('all', 1)
 
 
 def test_the_command_runs_a_share_of_a_stage(tmp_path):
@@ -318,14 +323,147 @@ def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
   assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
 
 
-def test_a_result_that_was_cut_short_is_an_error(tmp_path):
+@pytest.mark.parametrize('stage, suffix, says', [
+  ('encode', 'train', 'was cut short'), ('encode', 'train', 'is missing'),
+  ('encode', 'skipped', 'is missing'), ('encode', 'json', 'is damaged'), ('judge', 'verdicts', 'is missing')])
+def test_a_damaged_result_is_an_error_that_says_what_to_do(tmp_path, stage, suffix, says):
+  """Who does it gets the corpus of one process."""
+  source = write_jsonl(tmp_path / 'a.jsonl', with_duplicates(1))
+  run(source, tmp_path / 'one', **DUPLICATES)
+  at = NAMES.index(stage)
+  for before in NAMES[:at + 1] if stage == 'encode' else NAMES[:at + 2]:
+    run(source, tmp_path / 'c', stage=before, **DUPLICATES)
+  path = max((tmp_path / 'c').glob(f'work/*/{stage}/*.{suffix}'))
+  if says == 'is missing':
+    path.unlink()
+  else:
+    path.write_bytes(path.read_bytes()[:-2])
+  after = 'join' if stage == 'encode' else 'tokenizer'
+  with pytest.raises(InputError, match=rf'{path} {says}: remove .*, and run --stage={stage} again') as error:
+    run(source, tmp_path / 'c', stage=after, **DUPLICATES)
+  [removed] = re.findall(r'remove (.+?),', str(error.value).replace('remove it', f'remove {path}'))
+  Path(removed).unlink()
+  for again in (stage, *NAMES[at + 1:]):
+    run(source, tmp_path / 'c', stage=again, **DUPLICATES)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
+@pytest.mark.parametrize('clean', [False, True])
+@pytest.mark.parametrize('change', ['one letter', 'more documents', 'fewer documents'])
+def test_a_source_that_changes_between_stages_is_an_error(tmp_path, clean, change):
+  """Also if it keeps its size. Restored, the corpus is that of one process."""
+  path, options = tmp_path / 'a.jsonl', DUPLICATES if clean else {}
+  source = write_jsonl(path, make_texts(100))
+  run(source, tmp_path / 'one', **options)
+  before = NAMES[:3] if clean else NAMES[2:3]
+  for stage in before:
+    run(source, tmp_path / 'c', stage=stage, **options)
+  content = path.read_bytes()
+  texts = {'more documents': ['{"text": "a word"}'] * 200, 'fewer documents': ['{"text": "a word"}'],
+           'one letter': [content.decode()[:-1].replace('river', 'liver', 1)]}[change]
+  path.write_text('\n'.join(texts).ljust(len(content), '\n'))
+  assert path.stat().st_size == len(content) and path.read_bytes() != content
+  with pytest.raises(InputError, match=r'a\.jsonl.* has changed since this corpus was begun: restore'):
+    run(source, tmp_path / 'c', stage='encode', **options)
+  path.write_bytes(content)
+  for stage in ('encode', 'join'):
+    run(source, tmp_path / 'c', stage=stage, **options)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
+@pytest.mark.parametrize('tasks', [1, 3, 100])
+def test_the_status_lists_the_tasks_that_are_left(tmp_path, capsys, tasks):
+  """To run only those completes a stage."""
+  source = write_jsonl(tmp_path / 'a.jsonl', with_duplicates(1))
+  def status():
+    assert run(source, tmp_path / 'c', stage='status', tasks=tasks, **DUPLICATES) is None
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ['stage', *NAMES]
+    return {row[0]: row[1:] for row in rows}
+  with pytest.raises(InputError, match=r'c has no progress\.json: its preparation has not begun'):
+    status()
+  run(source, tmp_path / 'c', stage='judge', task=0, tasks=1000, **DUPLICATES)
+  assert status()['judge'][1] == '1' and status()['mark'][0] == status()['join'][0] == '?'
+  for stage in NAMES[:-1]:
+    for result in list((tmp_path / 'c').glob(f'work/*/{stage}/0000[02].json'))[:1]:
+      result.unlink()
+    *_, left = status()[stage]
+    for one in left.split(','):
+      first, _, last = one.partition('-')
+      for task in range(int(first), int(last or first) + 1):
+        run(source, tmp_path / 'c', stage=stage, task=task, tasks=tasks, **DUPLICATES)
+    count, complete, left = status()[stage]
+    assert count == complete and left == 'none'
+  max((tmp_path / 'c').glob('work/*/judge/*.json')).write_text('{')
+  with pytest.raises(InputError, match=r'json is damaged'):
+    status()
+
+
+def test_a_damaged_tokenizer_is_an_error_that_says_what_to_do(tmp_path):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
-  for stage in NAMES[2:4]:
+  run(source, tmp_path / 'one')
+  run(source, tmp_path / 'c', stage='tokenizer')
+  [folder] = (tmp_path / 'c').glob('work/*/tokenizer_files')
+  (folder / 'vocab.bpe').write_bytes((folder / 'vocab.bpe').read_bytes()[:-4])
+  record = folder.parent / 'tokenizer.json'
+  with pytest.raises(InputError, match=rf'{folder} is damaged: remove {record}, and run'):
+    run(source, tmp_path / 'c', stage='encode')
+  record.unlink()
+  for stage in NAMES[2:]:
     run(source, tmp_path / 'c', stage=stage)
-  [tokens] = (tmp_path / 'c').glob('work/*/encode/00000.train')
-  tokens.write_bytes(tokens.read_bytes()[:-2])
-  with pytest.raises(InputError, match=r'00000.train has fewer than .* bytes'):
-    run(source, tmp_path / 'c', stage='join')
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
+def test_tasks_of_two_versions_do_not_share_a_corpus(tmp_path, monkeypatch):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'c', stage='tokenizer')
+  monkeypatch.setattr(gptjax, '__version__', '99.1')
+  for stage in ('encode', 'all'):
+    with pytest.raises(InputError, match=r'begun by gptjax .*, and this is 99\.1: continue'):
+      run(source, tmp_path / 'c', stage=stage)
+  run(source, tmp_path / 'd', stage='tokenizer')
+  monkeypatch.undo()
+  for path in (tmp_path / 'd' / 'work').glob('*/tokenizer.json'):
+    path.unlink()  # nothing is complete
+  run(source, tmp_path / 'one')
+  run(source, tmp_path / 'd')
+  assert contents(tmp_path / 'd') == contents(tmp_path / 'one')
+
+
+def test_other_files_are_an_error_in_words(tmp_path):
+  source = write_jsonl(tmp_path / 'a1.jsonl', make_texts(60)).replace('a1', 'a*')
+  write_jsonl(tmp_path / 'a2.jsonl', make_texts(5))
+  run(source, tmp_path / 'c', stage='tokenizer')
+  (tmp_path / 'a2.jsonl').unlink()
+  with pytest.raises(InputError, match=r'of other files: .* among the 1 file of the sources; restore'):
+    run(source, tmp_path / 'c', stage='encode')
+
+
+@pytest.mark.parametrize('out', ['a.jsonl', 'a.jsonl/c', '/proc/none/c'])
+def test_a_task_whose_folder_cannot_be_made_ends_with_one_line(tmp_path, out):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(5))
+  with pytest.raises(InputError, match=r'is not writable \(.*\): use another folder'):
+    run(source, tmp_path / out, stage='tokenizer')
+
+
+def test_after_an_unusable_document_the_tasks_that_are_left_may_skip_it(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', ['first', *make_texts(200)])
+  (tmp_path / 'b.jsonl').write_text('{"text": 1}\n')
+  sources = [source, f'jsonl:{tmp_path}/b.jsonl']
+  run(sources, tmp_path / 'one', on_error='skip', **DUPLICATES)
+  run(sources, tmp_path / 'c', stage='judge', task=0, tasks=2, **DUPLICATES)
+  with pytest.raises(InputError, match=r'b\.jsonl:1: not text.*--on_error=skip would leave it out'):
+    run(sources, tmp_path / 'c', stage='judge', task=1, tasks=2, **DUPLICATES)
+  for stage in NAMES:
+    run(sources, tmp_path / 'c', stage=stage, on_error='skip', **DUPLICATES)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
+def test_a_whole_number_is_the_same_fraction(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'a', validation_fraction=0)
+  run(source, tmp_path / 'b', validation_fraction=0.0)
+  assert contents(tmp_path / 'a') == contents(tmp_path / 'b')
 
 
 def test_after_an_error_the_parts_that_wait_are_not_read(tmp_path):

@@ -65,8 +65,9 @@ def parser():
       help=f'tokens per shard (default {SHARD_TOKENS:,})')
   add('--special_tokens', action='append', default=[], metavar='NAME',
       help='a special token that a text may contain, or all; repeatable; default: none')
-  add('--stage', choices=STAGES, default='all',
-      help='all (default), or one stage, of which this command runs its share')
+  add('--stage', choices=(*STAGES, 'status'), default='all',
+      help='all (default), or one stage, of which this command runs its share; status: print what is '
+           'complete, and which tasks are left')
   add('--task', type=integer(0), default=0, help='number of this share, from 0')
   add('--tasks', type=integer(1), default=1, help='number of shares of the stage (default 1)')
   add('--engine', choices=ENGINES, default='local',

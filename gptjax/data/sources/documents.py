@@ -25,11 +25,12 @@ import hashlib
 import json
 import platform
 import re
+from pathlib import Path
 
 from gptjax.data.sources import decompression, file_access, files, hub_revisions, jsonl
 from gptjax.data.sources.unit import DEFAULT_FIELD, Unit
 from gptjax.errors import InputError
-from gptjax.storage.files import paths
+from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values
 
 COMPRESSIONS = ('.gz', '.zst', '.zstd', '.bz2', '.xz')  # ends of names
@@ -88,6 +89,8 @@ def _units(source, tfds_dir, tfds_download):
     if not matches and pattern and re.fullmatch(r'[^/*]+', last):
       matches, field = file_access.find_files(pattern), last
   if not matches:
+    if '://' not in where and access.is_folder(Path(where)):
+      raise InputError(f'source {source!r} is a folder: name its files, as in {source.rstrip("/")}/**/*')
     raise InputError(f'source {source!r}: no file has this name')
   compressed = [path for path, _ in matches
                 if kind == 'parquet' and decompression.format_of(path)]

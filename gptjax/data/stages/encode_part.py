@@ -23,6 +23,7 @@ BLOCK_CHARACTERS = 1 << 20  # encoded together
 
 def make_encoder(job):
   """Return the function of `encode.make_encoder` for the tokenizer of a corpus."""
+  tokenizer.require_unchanged(job)
   chosen = tokenizer.chosen(job)
   dtype = tree.id_dtype(chosen['tokenizer']['n_vocab']).name
   return encode.make_encoder(str(paths.location(job.work / tokenizer.FILES)), dtype, chosen['rule']['tail'],

@@ -5,18 +5,26 @@ tokens of corpora. The division depends on the sources alone, so it does not dep
 share the work. What is in a unit before and after a border is decided by the reader of its kind.
 """
 
+import array
 import collections
 import itertools
+import zlib
 from typing import NamedTuple
+
+import numpy as np
 
 from gptjax.data.clean import webtext
 from gptjax.data.sources import documents
+from gptjax.data.stages import work
 from gptjax.errors import InputError
+from gptjax.storage.files import access
 from gptjax.text.printable import printable
 from gptjax.text.redacted import redacted
 
 MOST_PARTS = 4096                        # about, if their size is between these two
 MIN_BYTES, MAX_BYTES = 1 << 23, 1 << 30  # of text in a part, except for a unit that cannot be divided
+
+CHECKSUMS = 'sources'                    # folder in the work folder
 
 
 class ReadOptions(NamedTuple):
@@ -65,18 +73,48 @@ def text_bytes(job):
 
 
 def pieces(job, number):
+  """Yield the pieces of the documents of a part; see `read`.
+
+  The first reading writes a checksum of each piece, `CHECKSUMS` of the work folder. Every later reading, of
+  the same or another stage, compares them.
+
+  Raises:
+    InputError: as for `read`, and if a document is not what it was when another stage, or an earlier attempt,
+      read it.
+  """
+  folder, name, found = job.work / CHECKSUMS, f'{number:05d}.pieces', array.array('I')
+  known = work.read(folder / name, '<u4') if access.is_file(folder / name) else None
+  for piece in read(job, number):
+    found.append(zlib.crc32(piece.digest + repr((piece.start, piece.length, bool(piece.problem))).encode()))
+    if known is not None and not np.array_equal(known[len(found) - 1:len(found)], found[-1:]):
+      raise _changed(job, documents.shown_location(piece.location))
+    yield piece
+  if known is None:
+    access.make_folder(folder)
+    work.write(folder / name, np.array(found, '<u4'))
+  elif len(known) != len(found):
+    unit, _ = job.borders[number]
+    raise _changed(job, redacted(job.reading.units[unit].path))
+
+
+def read(job, number):
   """Yield the pieces of the documents of a part, also those with a problem.
 
   Raises:
     InputError: a document has a problem, and `job.reading.stop_on_error`.
   """
   reading = job.reading
-  read = (documents.pieces(reading.units[unit], reading.separator, reading.tfds_dir, first, end)
-          for unit, first, end in spans(job.borders, number))
-  for piece in itertools.chain.from_iterable(read):
+  read_spans = (documents.pieces(reading.units[unit], reading.separator, reading.tfds_dir, first, end)
+                for unit, first, end in spans(job.borders, number))
+  for piece in itertools.chain.from_iterable(read_spans):
     if piece.problem and reading.stop_on_error:
       raise InputError(unusable_message(piece.location, piece.problem))
     yield piece
+
+
+def _changed(job, where):
+  return InputError(f'{where} has changed since this corpus was begun: restore the file, or remove {job.out} '
+                    'and begin again')
 
 
 def unusable_message(location, problem):

@@ -89,6 +89,32 @@ def run_task(job, name, task, tasks, n_workers):
   return join.write_manifest(job) if name == 'join' else None
 
 
+def status(job, tasks):
+  """Return what is complete of each stage, as a table with the tasks that are left if there are `tasks`."""
+  rows = [('stage', 'results', 'complete', f'left of {tasks} tasks')]
+  for name in stages_of(job):
+    try:
+      count = STAGES[name].count(job)
+    except work.Incomplete:  # known when the stage before is complete
+      rows.append((name, '?', '0', 'not known yet'))
+      continue
+    left = _left(job, name, range(count))
+    again = sorted({number * tasks // count for number in left})
+    rows.append((name, str(count), str(count - len(left)), _ranges(again) or 'none'))
+  return '\n'.join(f'{name:<10}{count:>9}{complete:>10}  {left}' for name, count, complete, left in rows)
+
+
+def _ranges(numbers):
+  """Return sorted numbers as Slurm writes them: '0-3,7'."""
+  runs = []
+  for number in numbers:
+    if runs and number == runs[-1][1] + 1:
+      runs[-1][1] = number
+    else:
+      runs.append([number, number])
+  return ','.join(str(first) if first == last else f'{first}-{last}' for first, last in runs)
+
+
 def _run_numbers(job, name, numbers, run_stage):
   access.make_folder(job.work / name)
   if left := _left(job, name, numbers):

@@ -3,6 +3,8 @@
 The files of the tokenizer are in the folder `FILES` of the work folder until the manifest is written.
 """
 
+import contextlib
+import hashlib
 import itertools
 
 from gptjax.data.corpus import held_out
@@ -83,7 +85,7 @@ def choose(job, number=0):
   names = special.resolve_names(tokenizer, job.special_tokens)
   rule = held_out.choose_rule(kept_pieces(job), tokenizer, job.validation_fraction, job.seq_len, names)
   work.write_record(job.work, NAME, {
-    'special_tokens': names, 'rule': rule, 'files': sorted(tokenizer_files.saved_files(tokenizer)),
+    'special_tokens': names, 'rule': rule, 'files': _digests(tokenizer_files.saved_files(tokenizer)),
     'tokenizer': {'name': tokenizer.name, 'digest': tokenizer.digest, 'n_vocab': tokenizer.n_vocab,
                   'end_of_text': tokenizer.end_of_text}})
 
@@ -105,15 +107,32 @@ def copy_files(job):
     access.copy(source / name, target / name)
 
 
+def require_unchanged(job):
+  """Raise InputError if the files of the tokenizer are not those that this stage has written."""
+  folder, record = job.work / FILES, chosen(job)
+  found = {}
+  for name in record['files']:
+    with contextlib.suppress(FileNotFoundError):
+      found[name] = access.read(folder / name)
+  if _digests(found) != record['files']:
+    raise InputError(f'{folder} is damaged: remove {job.work / NAME}.json, and run --stage={NAME} again (or '
+                     'all stages)')
+
+
+def _digests(files):
+  """Return {name: SHA-256 (hex)} of {name: bytes}."""
+  return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+
+
 def chosen(job):
   """Return the record of this stage, which each process reads once.
 
   Raises:
-    InputError: the stage is not complete.
+    Incomplete: the stage is not complete.
   """
   if NAME not in job.known:
     record = work.read_record(job.work, NAME)
     if record is None:
-      raise InputError(f'{job.out}: --stage={NAME} is not complete: run it first')
+      raise work.Incomplete(f'{job.out}: --stage={NAME} is not complete: run it first')
     job.known[NAME] = record
   return job.known[NAME]

@@ -20,6 +20,10 @@ RANGES = 4096  # that are read together, because a request has a time limit
 READERS = 16  # threads that read records
 
 
+class Incomplete(InputError):
+  """A stage is not complete."""
+
+
 @contextlib.contextmanager
 def writing(path):
   """Context manager of a binary file that is at `path`, here or in a bucket, once the block has ended.
@@ -57,22 +61,23 @@ def read_record(folder, name):
   try:
     return records.remove_checksum(records.parse(content))
   except ValueError:
-    raise InputError(f'{path} is damaged: remove {folder.parent} and run the same command again') from None
+    stage = folder.name if name.isdigit() else name
+    raise InputError(f'{path} is damaged: remove it, and run --stage={stage} again (or all stages)') from None
 
 
 def read_records(job, stage, n):
   """Return the records of all `n` results of a stage, which each process reads once.
 
   Raises:
-    InputError: the stage is not complete.
+    Incomplete: the stage is not complete.
   """
   if stage not in job.known:
     names = [f'{number:05d}' for number in range(n)]
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
       found = list(pool.map(lambda name: read_record(job.work / stage, name), names))
-    if None in found:
-      raise InputError(f'{job.out}: --stage={stage} is not complete, result {found.index(None)} of '
-                       f'{len(names)} is missing: run all of its tasks first')
+    if missing := found.count(None):
+      raise Incomplete(f'{job.out}: --stage={stage} is not complete, {missing} of {n} results are missing, '
+                       f'the first is {found.index(None)}: run all of its tasks first')
     job.known[stage] = found
   return job.known[stage]
 
@@ -83,8 +88,9 @@ def complete(folder):
 
 
 def read(path, dtype):
-  """Return a whole file as an array."""
-  content = buckets.read(path, 1 << 62) if isinstance(path, Url) else local.content(path)
+  """Return a whole file of a complete result as an array; InputError if it is missing."""
+  with _of_complete_result(path):
+    content = buckets.read(path, 1 << 62) if isinstance(path, Url) else local.content(path)
   return np.frombuffer(content, dtype)
 
 
@@ -93,14 +99,47 @@ def read_ranges(ranges):
 
   Args:
     ranges: list of (path, dtype, start, stop) of one kind of storage; start and stop count items.
+
+  Raises:
+    InputError: a file of a complete result is missing or too short.
   """
   sized = [(path, np.dtype(dtype), start, stop) for path, dtype, start, stop in ranges]
   wanted = [(path, dtype.itemsize * start, dtype.itemsize * stop) for path, dtype, start, stop in sized]
   if ranges and isinstance(ranges[0][0], Url):
     filled = [part for part in wanted if part[1] < part[2]]
     found = itertools.chain.from_iterable(
-      buckets.read_parts(filled[at:at + RANGES]) for at in range(0, len(filled), RANGES))
+      _parts(filled[at:at + RANGES]) for at in range(0, len(filled), RANGES))
     contents = [next(found) if start < stop else b'' for _, start, stop in wanted]
   else:
-    contents = [local.part(*part) for part in wanted]
+    contents = [_part(*part) for part in wanted]
   return [np.frombuffer(content, dtype) for content, (_, dtype, _, _) in zip(contents, sized, strict=True)]
+
+
+def _parts(wanted):
+  try:
+    return buckets.read_parts(wanted)
+  except FileNotFoundError:
+    for path, _, _ in wanted:
+      if not access.is_file(path):
+        raise _damaged(path, 'is missing') from None
+    raise
+
+
+def _part(path, start, stop):
+  with _of_complete_result(path):
+    return local.part(path, start, stop)
+
+
+@contextlib.contextmanager
+def _of_complete_result(path):
+  """Context manager that says what to do if a file is missing or too short although its record exists."""
+  try:
+    yield
+  except (FileNotFoundError, local.TooShort) as error:
+    raise _damaged(path, 'is missing' if isinstance(error, FileNotFoundError) else 'was cut short') from None
+
+
+def _damaged(path, fault):
+  record = path.parent / f'{path.name.partition(".")[0]}.json'
+  return InputError(f'{path} {fault}: remove {record}, and run --stage={path.parent.name} again (or all '
+                    'stages)')

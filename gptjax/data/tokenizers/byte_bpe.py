@@ -60,7 +60,8 @@ def train_bpe(texts, n_vocab):
     vocab_size=n_vocab - 1, initial_alphabet=alphabet, min_frequency=1, show_progress=False))
   merges = [tuple(pair) for pair in json.loads(model.to_str())['model']['merges']]
   if len(merges) != n_vocab - 257:
-    raise InputError(f'the text is too short for {n_vocab} entries: it has only {257 + len(merges)}')
+    most = 257 + len(merges)
+    raise InputError(f'the text is too short for {n_vocab} entries: choose at most {most}, or add text')
   symbols = bpe_symbols(merges)
   assert len(set(symbols)) == n_vocab, 'two merges with one result'
   encoder = json.dumps({symbol: i for i, symbol in enumerate(symbols)})

@@ -9,6 +9,7 @@ disk this takes 8 bytes per 8-gram in addition to the 5 of the filter, in a fold
 import itertools
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,19 +120,38 @@ def n_ranges(text):
 def _fill(text, number):
   """Set the bits of a range of keys."""
   (parts, hashes), n = _shape(text), n_ranges(text)
-  first, last = number * parts // n, (number + 1) * parts // n
+  first, last = _parts_of(number, n, parts)
   keys = key_set.sorted_unique(_keys_of(text, first, last, parts))
   borders = np.searchsorted(bloom.part_index(keys, parts), np.arange(first, last + 1))
-  flags, rates = np.empty(bloom.PART_BITS, np.uint8), 0.0
+  flags, rates, checksum = np.empty(bloom.PART_BITS, np.uint8), 0.0, 0
   with _open_bits(text, parts) as file:
     file.seek(first * bloom.PART_BYTES)
     for start, stop in itertools.pairwise(borders):
       bits, share = bloom.part_bits(keys[start:stop], hashes, flags)
       file.write(bits)
+      checksum = zlib.crc32(bits, checksum)
       rates += share ** hashes
     file.flush()
     os.fsync(file.fileno())
-  work.write_record(text.work / 'fill', f'{number:05d}', {'distinct': len(keys), 'rates': rates})
+  work.write_record(text.work / 'fill', f'{number:05d}', {
+    'distinct': len(keys), 'rates': rates, 'bits': checksum})
+
+
+def _parts_of(number, n, parts):
+  """Return (first, last): the parts [first, last) of the filter of one of `n` ranges of keys."""
+  return number * parts // n, (number + 1) * parts // n
+
+
+def _require_filled(text, filled, parts):
+  """Raise InputError if the bits are not those that `fill` wrote: their file was lost or damaged."""
+  for number, record in enumerate(filled):
+    first, last = (part * bloom.PART_BYTES for part in _parts_of(number, len(filled), parts))
+    checksum = 0
+    for start in range(first, last, local.CHUNK):
+      checksum = zlib.crc32(local.part(text.work / BITS, start, min(start + local.CHUNK, last)), checksum)
+    if checksum != record['bits']:
+      raise InputError(f'{text.work / BITS} is damaged: remove {text.work / "fill"}, and run --stage=fill '
+                       'again (or all stages)')
 
 
 def _open_bits(text, parts):
@@ -176,6 +196,7 @@ def _finish(text):
   bloom.check_rate(metadata)
   with _open_bits(text, shape.parts) as file:
     file.truncate(shape.parts * bloom.PART_BYTES)  # a killed process may have appended the metadata
+  _require_filled(text, filled, shape.parts)
   with progress_bar.bytes_bar('hashing', text.progress, total=shape.parts * bloom.PART_BYTES) as bar:
     bloom.finish(text.work / BITS, text.out, metadata, bar.update)
 

@@ -132,9 +132,12 @@ def _check_flags(flags, tests, own, examples):
     paths.local(path, '--filter')  # no URL
   if not flags.train and not flags.filter and not own:
     raise InputError('no training text to compare with: set --train, --filter or --own')
-  if not 0 <= flags.task < flags.tasks or (flags.stage == ALL and flags.tasks > 1):
-    raise InputError(f'--task={flags.task} --tasks={flags.tasks}: tasks are numbered from 0, and are shares '
-                     'of one --stage')
+  if not 0 <= flags.task < flags.tasks:
+    raise InputError(f'--task={flags.task} --tasks={flags.tasks}: tasks are numbered from 0, so --task must '
+                     'be less than --tasks')
+  if flags.stage == ALL and flags.tasks > 1:
+    raise InputError(f'--task={flags.task} --tasks={flags.tasks}: tasks are shares of one stage: give '
+                     '--stage too')
   if flags.method == table.EXACT and (flags.filter or flags.capacity):
     raise InputError('--filter and --capacity are of filters: remove them, or give --method=bloom')
   if flags.method == table.BLOOM and isinstance(paths.location(flags.workdir), Url) and not flags.filters:

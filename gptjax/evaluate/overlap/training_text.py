@@ -109,7 +109,7 @@ def read_keys(text, number, counts):
   """
   counts |= {'documents': 0, 'skipped': 0, 'eightgrams': 0}
   stream, batch, size = windows.Windows(keys.N), [], 0
-  for piece in parts.pieces(text, number):
+  for piece in parts.read(text, number):
     counts['documents'] += piece.start == 0
     counts['skipped'] += bool(piece.problem)
     batch.append(stream.add(piece).text)

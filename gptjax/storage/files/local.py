@@ -32,13 +32,17 @@ def content(path):
     return file.read()
 
 
+class TooShort(InputError):
+  """A file has fewer bytes than were to be read."""
+
+
 def part(path, start, stop):
-  """Return the bytes [start, stop) of a file; InputError if it has fewer."""
+  """Return the bytes [start, stop) of a file; TooShort if it has fewer."""
   with opened(path) as file:
     file.seek(start)
     content = file.read(stop - start)
   if len(content) < stop - start:
-    raise InputError(f'{path} has fewer than {stop:,} bytes: it was changed or cut short')
+    raise TooShort(f'{path} has fewer than {stop:,} bytes: it was changed or cut short')
   return content
 
 

@@ -336,3 +336,8 @@ def test_a_corpus_gives_the_documents_that_went_into_it(tmp_path, monkeypatch, t
     read(f'corpus:{folder}:validation')
   with pytest.raises(ValueError, match='does not exist'):
     read(f'corpus:{tmp_path}/nowhere')
+
+
+def test_a_folder_as_a_source_says_how_to_name_its_files(tmp_path):
+  with pytest.raises(ValueError, match=rf'is a folder: name its files, as in text:{tmp_path}/\*\*/\*$'):
+    sources.units([f'text:{tmp_path}'], '')

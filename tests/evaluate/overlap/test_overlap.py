@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -394,7 +395,7 @@ def test_a_stage_of_a_study_needs_those_before_it(tmp_path, monkeypatch):
   for method in ('exact', 'bloom'):
     run = lambda *more, method=method: study(tmp_path / method, *flags, f'--method={method}', *more)
     run('--stage=read', '--tasks=2', '--task=1')
-    with pytest.raises(InputError, match=r'--stage=read is not complete, result \d+ of \d+ is missing'):
+    with pytest.raises(InputError, match=r'--stage=read is not complete, \d+ of \d+ results are missing'):
       run('--stage=report')
     run('--stage=read', '--tasks=2')
     if method == 'bloom':
@@ -404,6 +405,27 @@ def test_a_stage_of_a_study_needs_those_before_it(tmp_path, monkeypatch):
       with pytest.raises(InputError, match=r'--stage=fill: this method has no such stage, only read and rep'):
         run('--stage=fill')
     run()  # goes on with what is there
+
+
+@pytest.mark.parametrize('damage', ['lost', 'cut short', 'changed'])
+def test_damaged_bits_are_an_error_that_says_what_to_do(tmp_path, damage):
+  """And not a filter that has forgotten 8-grams."""
+  flags, *_ = quoting(tmp_path)
+  run = lambda *more: study(tmp_path / 'c', *flags, '--method=bloom', *more)
+  for stage in ('read', 'fill'):
+    run(f'--stage={stage}')
+  path = max((tmp_path / 'c').rglob('bits'))
+  bits = path.read_bytes()
+  at = max(i for i, byte in enumerate(bits) if byte)
+  if damage == 'lost':
+    path.unlink()
+  else:
+    path.write_bytes(bits[:at] if damage == 'cut short' else bits[:at] + b'\0' + bits[at + 1:])
+  with pytest.raises(InputError, match=rf'{path} is damaged: remove {path.parent}/fill, and'):
+    run('--stage=report')
+  shutil.rmtree(path.parent / 'fill')
+  run('--stage=fill')
+  assert run('--stage=report')['rows'] == study(tmp_path / 'one', *flags, '--method=bloom')['rows']
 
 
 def test_one_process_at_a_time_finishes_a_filter(tmp_path, monkeypatch):
