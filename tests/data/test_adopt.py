@@ -144,7 +144,7 @@ def test_files_without_end_of_text_are_refused_or_one_document(tokenizer, tmp_pa
   with pytest.raises(InputError, match=r'no end-of-text token \(269\) among the first 4 tokens: give'):
     adopt(f'nanogpt:{tmp_path}', spec, tmp_path)
   assert not (tmp_path / 'manifest.json').exists()
-  monkeypatch.setattr(scan, 'NO_END_AFTER', 3)
+  monkeypatch.setattr(scan, 'NO_MARK_AFTER', 3)
   with pytest.raises(InputError, match=r'train.bin: no end-of-text token'):
     adopt(f'nanogpt:{tmp_path}', spec, tmp_path)
   found = adopt(f'nanogpt:{tmp_path}', spec, tmp_path, no_end_of_text=True)
@@ -330,7 +330,7 @@ def test_what_is_in_the_folder_is_not_replaced(tokenizer, tmp_path):
   with pytest.raises(InputError, match='tokenizer exists, and the tokenizer of the corpus would replace it'):
     adopt(f'nanogpt:{tmp_path}/a', spec, tmp_path / 'a')
   adopt(f'nanogpt:{tmp_path}/a', spec, tmp_path / 'c')
-  with pytest.raises(InputError, match='holds a corpus with another source'):
+  with pytest.raises(InputError, match=r'b.train.bin is not the file that was adopted in'):
     adopt(f'nanogpt:{tmp_path}/b', spec, tmp_path / 'c')
 
 
