@@ -64,14 +64,16 @@ def adopt(source, tokenizer, out, *, dtype='', validation=None, begin_of_text=''
       something else.
   """
   kind, _, where = source.partition(':')
-  if kind not in FORMATS or not where:
+  if kind not in FORMATS:
     raise InputError(f'{source} is not KIND:FILES{suggestion(kind, FORMATS, "the kinds are")}')
+  if not where:
+    raise InputError(f'{source} names no files: write {kind}:FOLDER')
   format_ = FORMATS[kind]
   if dtype and not format_.has_dtype:
     raise InputError(f'--dtype={dtype}: the files of {kind} have a dtype of their own: remove it')
   loaded = loading.load(tokenizer)
   mark = _mark(loaded, begin_of_text, no_end_of_text)
-  folder, found = files.find(where, format_.names)
+  folder, found = _find(where, format_)
   target = paths.location(out)
   folder, target = _absolute(folder), _absolute(target)
   if isinstance(target, Url) and not isinstance(folder, Url):
@@ -90,6 +92,15 @@ def adopt(source, tokenizer, out, *, dtype='', validation=None, begin_of_text=''
       return manifest
     _require_free(target, folder)
     return _write(target, folder, format_, splits, loaded, mark, settings, progress)
+
+
+def _find(where, format_):
+  """Return (folder, [files.File]) without indices, which a pattern may match too."""
+  folder, found = files.find(where, format_.names)
+  is_named = lambda file: any(fnmatch.fnmatchcase(file.name, name) for name in format_.names)
+  if format_.indices and not any(map(is_named, found)):
+    raise InputError(f'{where} has no ids, only what describes them: give {" or ".join(format_.names)}')
+  return folder, [file for file in found if not format_.indices or is_named(file)]
 
 
 def _mark(tokenizer, begin_of_text, no_end_of_text):

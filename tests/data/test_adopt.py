@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -149,7 +150,7 @@ def test_files_without_end_of_text_are_refused_or_one_document(tokenizer, tmp_pa
     adopt(f'nanogpt:{tmp_path}', spec, tmp_path)
   found = adopt(f'nanogpt:{tmp_path}', spec, tmp_path, no_end_of_text=True)
   assert found['splits']['train']['documents'] == 1
-  with pytest.raises(InputError, match='holds a corpus with another no_end_of_text'):
+  with pytest.raises(InputError, match='holds a corpus whose no_end_of_text setting is another'):
     adopt(f'nanogpt:{tmp_path}', spec, tmp_path)
 
 
@@ -276,7 +277,7 @@ def test_a_corrected_index_is_not_taken_for_complete(kind, tokenizer, tmp_path):
   found = adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c')
   assert adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c') == found
   write(docs)
-  with pytest.raises(InputError, match='holds a corpus with another index_files'):
+  with pytest.raises(InputError, match='holds a corpus whose index_files setting is'):
     adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c')
 
 
@@ -303,7 +304,8 @@ def test_a_damaged_header_of_numpy_is_refused(tmp_path_factory, at, more):
 
 
 @pytest.mark.parametrize('source, options, message', [
-  ('llm.c:{}', {}, 'is not KIND:FILES: did you mean llmc?'), ('llmc', {}, 'is not KIND:FILES'),
+  ('llm.c:{}', {}, 'is not KIND:FILES: did you mean llmc?'), ('llmc', {}, 'llmc names no files: write llmc:'),
+  ('llmc:', {}, 'llmc: names no files'),
   ('nanogpt:{}/none', {}, 'none does not exist'), ('llmc:{}', {}, r'has no file \*_train\*.bin or'),
   ('raw:{}/*/x.bin', {}, 'is a pattern of folders'),
   ('nanogpt:{}', {'dtype': 'uint16'}, 'have a dtype of their own'),
@@ -315,6 +317,34 @@ def test_wrong_arguments_are_refused(source, options, message, tokenizer, tmp_pa
   (tmp_path / 'f' / 'link.bin').symlink_to(tmp_path / 'elsewhere')
   with pytest.raises(InputError, match=message):
     adopt(source.format(tmp_path / 'f'), tokenizer[1], tmp_path / 'c', **options)
+
+
+@pytest.mark.parametrize('kind, ending', [('megatron', 'bin'), ('datatrove', 'ds'), ('raw', 'bin')])
+def test_files_may_be_given_without_their_ending_or_by_a_wide_pattern(kind, ending, tokenizer, tmp_path):
+  docs = [[1, 269], [2, 269]]
+  if kind == 'megatron':
+    foreign_files.megatron(tmp_path / 'x_text', docs)
+  elif kind == 'datatrove':
+    foreign_files.datatrove(tmp_path / 'x_text.ds', docs)
+  else:
+    foreign_files.raw(tmp_path / 'x_text.bin', np.concatenate(docs))
+  found = [adopt(f'{kind}:{tmp_path}/{where}', tokenizer[1], tmp_path / str(number))
+           for number, where in enumerate(('x_text', f'x_text.{ending}', 'x_*'))]
+  assert len({one['content'] for one in found}) == 1
+  if kind != 'raw':
+    index = {'megatron': 'x_text.idx', 'datatrove': 'x_text.ds.index'}[kind]
+    with pytest.raises(InputError, match=rf'{index} has no ids, only what describes them: give \*.{ending}'):
+      adopt(f'{kind}:{tmp_path}/{index}', tokenizer[1], tmp_path / 'd')
+
+
+@pytest.mark.parametrize('name', [b'a\nb.bin', b'a\x1b[31m.bin', b'caf\xe9.bin'])
+def test_names_that_a_manifest_cannot_have_are_refused(name, tokenizer, tmp_path):
+  path = os.path.join(os.fsencode(tmp_path), name)
+  with open(path, 'wb') as file:
+    file.write(np.array([1, 269], '<u2').tobytes())
+  with pytest.raises(InputError, match=r'has a control character or is not Unicode, .*: rename it') as raised:
+    adopt(f'raw:{tmp_path}', tokenizer[1], tmp_path / 'c')
+  assert str(raised.value).isprintable() and not (tmp_path / 'c').exists()
 
 
 def test_what_is_in_the_folder_is_not_replaced(tokenizer, tmp_path):

@@ -55,7 +55,7 @@ def test_an_index_of_the_same_size_is_not_taken_for_complete(kind, files, tmp_pa
   write([[1, 2], [269, 3, 269]])
   assert path.stat().st_size == before.st_size
   os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-  with pytest.raises(InputError, match='holds a corpus with another index_files'):
+  with pytest.raises(InputError, match='holds a corpus whose index_files setting is'):
     adopt()
 
 
@@ -72,7 +72,7 @@ def test_files_that_have_moved_are_adopted_again_without_other_content(files, tm
   foreign_files.raw(tmp_path / 'h' / 'train.bin', [1, 2, 269, 4, 269, 3, 269])
   with pytest.raises(InputError, match=r'h/train.bin is not the file that was adopted'):
     files(f'nanogpt:{tmp_path}/h')
-  with pytest.raises(InputError, match='with another source'):  # another kind
+  with pytest.raises(InputError, match='whose source setting is another'):  # another kind
     files(f'raw:{tmp_path}/g')
 
 

@@ -68,6 +68,11 @@ def _missing(folder):
   return f'corpus {folder} does not exist: create it with python -m gptjax.data.prepare'
 
 
+def is_plain(name):
+  """Whether a manifest may have a file of this name: no folder, no control characters, valid Unicode."""
+  return name == printable(name) == Path(name).name and len(name) <= MAX_NAME_BYTES
+
+
 def _contradiction(manifest):
   """Describe the first impossible value of a manifest; '' if there is none."""
   tokenizer, dtype = manifest['tokenizer'], manifest['dtype']
@@ -86,8 +91,7 @@ def _contradiction(manifest):
     if not all(0 <= n < MAX_COUNT for n in (split['tokens'], split['documents'], split['bytes'], *in_shards)):
       return f'a number in splits.{name} is not a valid number of tokens, documents or bytes'
     names = [split['index']['file'], *(shard['file'] for shard in split['shards'])]
-    plain = lambda file: file == printable(file) == Path(file).name and len(file) <= MAX_NAME_BYTES
-    if not all(map(plain, names)):
+    if not all(map(is_plain, names)):
       return f'a file of {name} has no plain name'
     item = 2 if dtype == 'uint16' else 4
     offsets = [shard.get('offset', 0) for shard in split['shards']]

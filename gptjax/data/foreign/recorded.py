@@ -53,9 +53,9 @@ def manifest_of(target, folder, splits, settings):
   if differing == ['source'] and str(stored.get('source')).partition(':')[0] == kind:
     differing = []
   for name in differing:
-    raise InputError(f'{target} holds a corpus with another {name} ({str(stored.get(name))[:60]}, not '
-                     f'{str(settings[name])[:60]}): remove its {corpus_manifest.MANIFEST}, or give another '
-                     '--out')
+    raise InputError(f'{target} holds a corpus whose {name} setting is another '
+                     f'({str(stored.get(name))[:60]}, not {str(settings[name])[:60]}): remove its '
+                     f'{corpus_manifest.MANIFEST}, or give another --out')
   moved = corpus_manifest.tokens_folder(target, manifest) != folder
   for split in splits:
     shards = {shard['file']: shard['sha256']
