@@ -173,10 +173,15 @@ def _require_no_others(folder, names, to):
 
 def main(arguments):
   flags = vars(parser().parse_args(arguments))
+  unmarked = corpus_manifest.read_manifest(flags['source']).get('settings', {}).get('no_end_of_text', False)
   for name, shards in itertools.groupby(export(**flags), lambda shard: shard.corpus.split):
     shards = list(shards)
     n_tokens = sum(shard.stop - shard.start for shard in shards)
     print(f'{name:<12}{plural(len(shards), "file")} from {shards[0].name} on, {n_tokens:,} tokens')
+    n_documents = shards[0].corpus.n_documents
+    if unmarked and n_documents > 1:
+      print(f'{"":<12}no token separates the {n_documents:,} documents, so the files do not show where they '
+            'begin')
 
 
 if __name__ == '__main__':

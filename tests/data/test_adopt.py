@@ -478,6 +478,11 @@ def test_files_and_corpora_may_be_in_buckets(kind, bucket, tokenizer, texts, tmp
       for step in range(3):
         batches = [reader.batch([corpus], [1.0], 7, step, 4, 16, True) for corpus in (one, other)]
         assert (batches[0]['inputs'] == batches[1]['inputs']).all()
+  for path in (tmp_path / 'f').iterdir():
+    access.copy(path, bucket / 'g' / path.name)
+  for out in (bucket / 'c', tmp_path / 'here'):  # the files have moved
+    moved = adopt(f'{kind}:{bucket}/g', spec, out, **options)
+    assert (moved['content'], moved['tokens_folder']) == (expected['content'], f'{bucket}/g')
   with pytest.raises(InputError, match='of this machine: copy them to the bucket'):
     adopt(f'{kind}:{tmp_path}/f', spec, bucket / 'd', **options)
   exported = export_command.export(str(bucket / 'c'), 'llmc', bucket / 'x', shard_tokens=500, progress=False)

@@ -144,3 +144,12 @@ def test_no_end_is_written_into_tokens_that_have_none(tmp_path):
   export(tmp_path / 'c', 'llmc', tmp_path / 'x')
   assert np.fromfile(tmp_path / 'x' / 'tokens_train_000001.bin', '<u2', offset=1024).tolist() == [5, 6, 7, 8]
   assert adopt(f'llmc:{tmp_path}/x', tmp_path / 'd')['content'] == found['content']
+
+
+def test_documents_that_no_token_separates_are_reported(tmp_path, capsys):
+  _, spec = foreign_files.tokenizer(tmp_path / 't')
+  foreign_files.megatron(tmp_path / 'm', [[1, 2], [3, 4], [5, 6]])
+  adopt_command.adopt(f'megatron:{tmp_path}', spec, str(tmp_path / 'c'), no_end_of_text=True, progress=False)
+  for to in ('llmc', 'nanogpt'):
+    export_command.main([f'--from={tmp_path}/c', f'--to={to}', f'--out={tmp_path}/{to}'])
+    assert 'no token separates the 3 documents, so the files do not show where' in capsys.readouterr().out
