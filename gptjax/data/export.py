@@ -5,8 +5,9 @@
     llmc      NAME_train_000001.bin, ..., NAME_val_000000.bin, ...: shards of llm.c and modded-nanogpt
     nanogpt   train.bin, val.bin: for nanoGPT
 
-llm.c expects an end-of-text token before each document, so one is written before the first. Both layouts
-have the tokens in the order of the corpus; `gptjax.data.adopt` makes of them a corpus of the same content.
+llm.c expects an end-of-text token before each document, so one is written before the first, unless the
+split begins within a document, or its documents have no end-of-text token. Both layouts have the tokens in
+the order of the corpus; `gptjax.data.adopt` makes of them a corpus of the same content.
 """
 
 if __name__ == '__main__':
@@ -142,10 +143,15 @@ def _require_elsewhere(folder, source, manifest):
 def _lacks_end(manifest, split):
   """Whether an end-of-text token has to be written first.
 
-  Not if the corpus was adopted from files of llm.c that begin within a document.
+  Not if the documents of a corpus are not ended by one, or if the split begins within a document.
   """
-  first = manifest['splits'][split]['shards'][0].get('offset', 0)
-  return manifest['tokenizer']['end_of_text'] is not None and first != llmc.OFFSET
+  tokenizer, entry = manifest['tokenizer'], manifest['splits'][split]
+  if tokenizer['end_of_text'] is None or 'begin_of_text' in tokenizer or manifest.get('settings', {}).get(
+      'no_end_of_text'):
+    return False
+  # Corpora that were adopted before the field existed: in files of llm.c nothing follows the header then.
+  of_llmc = entry['shards'][0].get('offset', 0) == llmc.OFFSET
+  return not entry.get('begins_within_document', of_llmc)
 
 
 def _tokens(shard):
@@ -167,10 +173,15 @@ def _require_no_others(folder, names, to):
 
 def main(arguments):
   flags = vars(parser().parse_args(arguments))
+  unmarked = corpus_manifest.read_manifest(flags['source']).get('settings', {}).get('no_end_of_text', False)
   for name, shards in itertools.groupby(export(**flags), lambda shard: shard.corpus.split):
     shards = list(shards)
     n_tokens = sum(shard.stop - shard.start for shard in shards)
     print(f'{name:<12}{plural(len(shards), "file")} from {shards[0].name} on, {n_tokens:,} tokens')
+    n_documents = shards[0].corpus.n_documents
+    if unmarked and n_documents > 1:
+      print(f'{"":<12}no token separates the {n_documents:,} documents, so the files do not show where they '
+            'begin')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -144,12 +145,12 @@ def test_files_without_end_of_text_are_refused_or_one_document(tokenizer, tmp_pa
   with pytest.raises(InputError, match=r'no end-of-text token \(269\) among the first 4 tokens: give'):
     adopt(f'nanogpt:{tmp_path}', spec, tmp_path)
   assert not (tmp_path / 'manifest.json').exists()
-  monkeypatch.setattr(scan, 'NO_END_AFTER', 3)
+  monkeypatch.setattr(scan, 'NO_MARK_AFTER', 3)
   with pytest.raises(InputError, match=r'train.bin: no end-of-text token'):
     adopt(f'nanogpt:{tmp_path}', spec, tmp_path)
   found = adopt(f'nanogpt:{tmp_path}', spec, tmp_path, no_end_of_text=True)
   assert found['splits']['train']['documents'] == 1
-  with pytest.raises(InputError, match='holds a corpus with another no_end_of_text'):
+  with pytest.raises(InputError, match='holds a corpus whose no_end_of_text setting is another'):
     adopt(f'nanogpt:{tmp_path}', spec, tmp_path)
 
 
@@ -276,7 +277,7 @@ def test_a_corrected_index_is_not_taken_for_complete(kind, tokenizer, tmp_path):
   found = adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c')
   assert adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c') == found
   write(docs)
-  with pytest.raises(InputError, match='holds a corpus with another index_files'):
+  with pytest.raises(InputError, match='holds a corpus whose index_files setting is'):
     adopt(f'{kind}:{tmp_path}', tokenizer[1], tmp_path / 'c')
 
 
@@ -303,7 +304,8 @@ def test_a_damaged_header_of_numpy_is_refused(tmp_path_factory, at, more):
 
 
 @pytest.mark.parametrize('source, options, message', [
-  ('llm.c:{}', {}, 'is not KIND:FILES: did you mean llmc?'), ('llmc', {}, 'is not KIND:FILES'),
+  ('llm.c:{}', {}, 'is not KIND:FILES: did you mean llmc?'), ('llmc', {}, 'llmc names no files: write llmc:'),
+  ('llmc:', {}, 'llmc: names no files'),
   ('nanogpt:{}/none', {}, 'none does not exist'), ('llmc:{}', {}, r'has no file \*_train\*.bin or'),
   ('raw:{}/*/x.bin', {}, 'is a pattern of folders'),
   ('nanogpt:{}', {'dtype': 'uint16'}, 'have a dtype of their own'),
@@ -315,6 +317,34 @@ def test_wrong_arguments_are_refused(source, options, message, tokenizer, tmp_pa
   (tmp_path / 'f' / 'link.bin').symlink_to(tmp_path / 'elsewhere')
   with pytest.raises(InputError, match=message):
     adopt(source.format(tmp_path / 'f'), tokenizer[1], tmp_path / 'c', **options)
+
+
+@pytest.mark.parametrize('kind, ending', [('megatron', 'bin'), ('datatrove', 'ds'), ('raw', 'bin')])
+def test_files_may_be_given_without_their_ending_or_by_a_wide_pattern(kind, ending, tokenizer, tmp_path):
+  docs = [[1, 269], [2, 269]]
+  if kind == 'megatron':
+    foreign_files.megatron(tmp_path / 'x_text', docs)
+  elif kind == 'datatrove':
+    foreign_files.datatrove(tmp_path / 'x_text.ds', docs)
+  else:
+    foreign_files.raw(tmp_path / 'x_text.bin', np.concatenate(docs))
+  found = [adopt(f'{kind}:{tmp_path}/{where}', tokenizer[1], tmp_path / str(number))
+           for number, where in enumerate(('x_text', f'x_text.{ending}', 'x_*'))]
+  assert len({one['content'] for one in found}) == 1
+  if kind != 'raw':
+    index = {'megatron': 'x_text.idx', 'datatrove': 'x_text.ds.index'}[kind]
+    with pytest.raises(InputError, match=rf'{index} has no ids, only what describes them: give \*.{ending}'):
+      adopt(f'{kind}:{tmp_path}/{index}', tokenizer[1], tmp_path / 'd')
+
+
+@pytest.mark.parametrize('name', [b'a\nb.bin', b'a\x1b[31m.bin', b'caf\xe9.bin'])
+def test_names_that_a_manifest_cannot_have_are_refused(name, tokenizer, tmp_path):
+  path = os.path.join(os.fsencode(tmp_path), name)
+  with open(path, 'wb') as file:
+    file.write(np.array([1, 269], '<u2').tobytes())
+  with pytest.raises(InputError, match=r'has a control character or is not Unicode, .*: rename it') as raised:
+    adopt(f'raw:{tmp_path}', tokenizer[1], tmp_path / 'c')
+  assert str(raised.value).isprintable() and not (tmp_path / 'c').exists()
 
 
 def test_what_is_in_the_folder_is_not_replaced(tokenizer, tmp_path):
@@ -330,7 +360,7 @@ def test_what_is_in_the_folder_is_not_replaced(tokenizer, tmp_path):
   with pytest.raises(InputError, match='tokenizer exists, and the tokenizer of the corpus would replace it'):
     adopt(f'nanogpt:{tmp_path}/a', spec, tmp_path / 'a')
   adopt(f'nanogpt:{tmp_path}/a', spec, tmp_path / 'c')
-  with pytest.raises(InputError, match='holds a corpus with another source'):
+  with pytest.raises(InputError, match=r'b.train.bin is not the file that was adopted in'):
     adopt(f'nanogpt:{tmp_path}/b', spec, tmp_path / 'c')
 
 
@@ -448,6 +478,11 @@ def test_files_and_corpora_may_be_in_buckets(kind, bucket, tokenizer, texts, tmp
       for step in range(3):
         batches = [reader.batch([corpus], [1.0], 7, step, 4, 16, True) for corpus in (one, other)]
         assert (batches[0]['inputs'] == batches[1]['inputs']).all()
+  for path in (tmp_path / 'f').iterdir():
+    access.copy(path, bucket / 'g' / path.name)
+  for out in (bucket / 'c', tmp_path / 'here'):  # the files have moved
+    moved = adopt(f'{kind}:{bucket}/g', spec, out, **options)
+    assert (moved['content'], moved['tokens_folder']) == (expected['content'], f'{bucket}/g')
   with pytest.raises(InputError, match='of this machine: copy them to the bucket'):
     adopt(f'{kind}:{tmp_path}/f', spec, bucket / 'd', **options)
   exported = export_command.export(str(bucket / 'c'), 'llmc', bucket / 'x', shard_tokens=500, progress=False)

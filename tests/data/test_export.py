@@ -116,3 +116,40 @@ def test_exported_tokens_of_a_prepared_corpus_are_adopted_as_the_same_corpus(tmp
   opened = [reader.open_corpus(tmp_path / folder, 'train', verify=True) for folder in ('made', 'adopted')]
   batches = [reader.batch([corpus], [1], 3, 5, 8, 33, False) for corpus in opened]
   assert (batches[0]['inputs'] == batches[1]['inputs']).all()
+
+
+@pytest.mark.parametrize('kind', ['llmc', 'npy'])
+@pytest.mark.parametrize('whole', [True, False])
+def test_an_end_is_written_first_only_before_a_whole_document(kind, whole, tmp_path):
+  _, spec = foreign_files.tokenizer(tmp_path / 't')
+  stream = [269, 5, 6, 269, 7, 269, 8] if whole else [5, 6, 269, 7, 269, 8]
+  (tmp_path / 'f').mkdir()
+  if kind == 'llmc':
+    foreign_files.llmc(tmp_path / 'f' / 'x_train_000001.bin', stream)
+  else:
+    foreign_files.npy(tmp_path / 'f' / 'x_train_000001.npy', stream)
+  found = adopt_command.adopt(f'{kind}:{tmp_path}/f', spec, str(tmp_path / 'c'), progress=False)
+  export(tmp_path / 'c', 'llmc', tmp_path / 'x', name='x')
+  path = tmp_path / 'x' / 'x_train_000001.bin'
+  assert np.fromfile(path, '<u2', offset=1024).tolist() == stream
+  again = adopt_command.adopt(f'llmc:{tmp_path}/x', spec, str(tmp_path / 'd'), progress=False)
+  assert again['content'] == found['content']
+
+
+def test_no_end_is_written_into_tokens_that_have_none(tmp_path):
+  _, spec = foreign_files.tokenizer(tmp_path / 't')
+  foreign_files.raw(tmp_path / 'train.bin', [5, 6, 7, 8])
+  adopt = lambda source, out: adopt_command.adopt(source, spec, str(out), no_end_of_text=True, progress=False)
+  found = adopt(f'nanogpt:{tmp_path}', tmp_path / 'c')
+  export(tmp_path / 'c', 'llmc', tmp_path / 'x')
+  assert np.fromfile(tmp_path / 'x' / 'tokens_train_000001.bin', '<u2', offset=1024).tolist() == [5, 6, 7, 8]
+  assert adopt(f'llmc:{tmp_path}/x', tmp_path / 'd')['content'] == found['content']
+
+
+def test_documents_that_no_token_separates_are_reported(tmp_path, capsys):
+  _, spec = foreign_files.tokenizer(tmp_path / 't')
+  foreign_files.megatron(tmp_path / 'm', [[1, 2], [3, 4], [5, 6]])
+  adopt_command.adopt(f'megatron:{tmp_path}', spec, str(tmp_path / 'c'), no_end_of_text=True, progress=False)
+  for to in ('llmc', 'nanogpt'):
+    export_command.main([f'--from={tmp_path}/c', f'--to={to}', f'--out={tmp_path}/{to}'])
+    assert 'no token separates the 3 documents, so the files do not show where' in capsys.readouterr().out

@@ -20,7 +20,7 @@ from gptjax.data import encode, prepare
 from gptjax.data.corpus import reader, tree
 from gptjax.data.sources import documents as sources
 from gptjax.data.sources import files
-from gptjax.data.tokenizers import loading
+from gptjax.data.tokenizers import characters, loading
 from gptjax.storage import ownership
 
 
@@ -306,3 +306,11 @@ def test_a_refusal_of_the_command_itself_has_no_traceback(tmp_path):
                         text=True, check=False)
   assert done.returncode == 2 and 'Traceback' not in done.stderr
   assert done.stderr.strip().splitlines()[-1].startswith(f'prepare: {tmp_path}/a.jsonl:2: not JSON')
+
+
+@pytest.mark.parametrize('content', ['', '\n \n\n'])
+def test_sources_without_documents_are_named(tmp_path, content):
+  characters.train_characters(['a']).save(tmp_path)
+  (tmp_path / 'a.jsonl').write_text(content)
+  with pytest.raises(ValueError, match=r'the sources jsonl:.*a.jsonl have no documents: they are empty'):
+    run(f'jsonl:{tmp_path}/a.jsonl', tmp_path / 'c', f'char:{tmp_path}')

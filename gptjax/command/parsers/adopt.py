@@ -23,6 +23,9 @@ def parser():
   add('--validation', metavar='PATTERN',
       help='names of the files of the validation split; default: val.bin (nanogpt), *_val*.bin (llmc), '
            '*val*.npy (npy), else none')
+  add('--begin_of_text', metavar='TOKEN', default='',
+      help='special token by which each document begins, like <|begin_of_text|> in uint32 shards of llm.c; '
+           'documents need no end-of-text token then')
   add('--no_end_of_text', action='store_true',
-      help='the files have no end-of-text tokens: a split is one document, or what the index says')
+      help='no token separates documents: a split is one document, or what the index says')
   return flags

@@ -18,13 +18,15 @@ MAX_HEADER = 1 << 16  # bytes before the ids in a shard
 MAX_COUNT = 1 << 53  # of tokens, documents or bytes; numbers in JSON are exact up to this
 FILE_SCHEMA = {'file': str, 'sha256': str}
 SPLIT_SCHEMA = {'tokens': int, 'documents': int, 'bytes': int, 'sha256': str,
-                'shards': [{**FILE_SCHEMA, 'tokens': int, '?offset': int}], 'index': FILE_SCHEMA}
+                'shards': [{**FILE_SCHEMA, 'tokens': int, '?offset': int}], 'index': FILE_SCHEMA,
+                '?begins_within_document': bool}
 SCHEMA = {
   'dtype': str, 'content': str, 'splits': {str: SPLIT_SCHEMA}, '?sources': [str], '?clean': str,
   '?validation': str, '?validation_fraction': json_files.NUMBER, '?skipped': {str: int},
-  '?settings': {'?sources': [str]}, '?tokens_folder': str, '?no_origin': {'documents': int, 'of': int},
-  '?excluded': {str: {str: int}},
-  'tokenizer': {'name': str, 'digest': str, 'n_vocab': int, 'end_of_text': (int, type(None))}}
+  '?settings': {'?sources': [str], '?no_end_of_text': bool}, '?tokens_folder': str,
+  '?no_origin': {'documents': int, 'of': int}, '?excluded': {str: {str: int}},
+  'tokenizer': {'name': str, 'digest': str, 'n_vocab': int, 'end_of_text': (int, type(None)),
+                '?begin_of_text': int}}
 
 
 def read_manifest(folder):
@@ -66,6 +68,11 @@ def _missing(folder):
   return f'corpus {folder} does not exist: create it with python -m gptjax.data.prepare'
 
 
+def is_plain(name):
+  """Whether a manifest may have a file of this name: no folder, no control characters, valid Unicode."""
+  return name == printable(name) == Path(name).name and len(name) <= MAX_NAME_BYTES
+
+
 def _contradiction(manifest):
   """Describe the first impossible value of a manifest; '' if there is none."""
   tokenizer, dtype = manifest['tokenizer'], manifest['dtype']
@@ -73,15 +80,18 @@ def _contradiction(manifest):
     return f'dtype is {dtype[:40]!r}, not one of {", ".join(DTYPES)}'
   if not 0 < tokenizer['n_vocab'] <= min(DTYPES[dtype], 1 << 31):
     return f'ids of {json_files.shown(tokenizer["n_vocab"])} entries do not fit {dtype}'
-  if not 0 <= (tokenizer['end_of_text'] or 0) < tokenizer['n_vocab']:
-    return 'end_of_text is not an entry of the tokenizer'
+  for name in ('end_of_text', 'begin_of_text'):
+    if not 0 <= (tokenizer.get(name) or 0) < tokenizer['n_vocab']:
+      return f'{name} is not an entry of the tokenizer'
+  folder = manifest.get('tokens_folder', '/')
+  if not (paths.URL.match(folder) or Path(folder).is_absolute()) or '\0' in folder:
+    return f'tokens_folder {json_files.shown(folder)} is neither an absolute path nor a URL'
   for name, split in manifest['splits'].items():
     in_shards = [shard['tokens'] for shard in split['shards']]
     if not all(0 <= n < MAX_COUNT for n in (split['tokens'], split['documents'], split['bytes'], *in_shards)):
       return f'a number in splits.{name} is not a valid number of tokens, documents or bytes'
     names = [split['index']['file'], *(shard['file'] for shard in split['shards'])]
-    plain = lambda file: file == printable(file) == Path(file).name and len(file) <= MAX_NAME_BYTES
-    if not all(map(plain, names)):
+    if not all(map(is_plain, names)):
       return f'a file of {name} has no plain name'
     item = 2 if dtype == 'uint16' else 4
     offsets = [shard.get('offset', 0) for shard in split['shards']]

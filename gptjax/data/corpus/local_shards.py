@@ -1,4 +1,10 @@
-"""Memory maps of the files of a corpus on this machine, and their verification."""
+"""Memory maps of the files of a corpus on this machine, and their verification.
+
+The manifest of a corpus is untrusted, and that of adopted files may name any folder of this machine. Shards
+outside the folder of the corpus are therefore used only after their hash has been compared with the manifest,
+whose author must have known their content. Where the corpus is not verified as a whole, each of them is
+verified when it is first used.
+"""
 
 import concurrent.futures
 import hashlib
@@ -10,10 +16,16 @@ from gptjax.errors import InputError
 from gptjax.storage.files import cache, local, paths
 
 STARTS = np.dtype('<u8')  # of the index: the first token of each document
+# What to do about a missing file.
+LOST = 'copy it again, or prepare the corpus again'
+MOVED = 'if the files have moved, run the same gptjax adopt again with their new folder; else copy it again'
+_verified = set()  # (path, size, time of the last change, SHA-256) of files that this process has verified
 
 
 def open_split(root, tokens_folder, entry, dtype, n_vocab, verify, lazily=False):
-  """Return (list of arrays of ids, one per shard; uint64[n_documents], the first token of each document).
+  """Return (arrays of ids, one per shard; uint64[n_documents], the first token of each document).
+
+  The arrays are in a list, or in VerifiedShards, which are indexed like one.
 
   Args:
     root: Path of the corpus.
@@ -33,32 +45,37 @@ def open_split(root, tokens_folder, entry, dtype, n_vocab, verify, lazily=False)
     if not verify and not path.resolve().is_relative_to(folder.resolve()):
       raise InputError(f'{path} is a link to a file outside the corpus, and its content is not verified '
                        'here: replace the link by the file')
-  *shards, starts = (_map(folder / file['file'], dtype, count, file.get('offset', 0))
+  outside = not tokens_folder.resolve().is_relative_to(root.resolve())
+  *shards, starts = (_map(folder / file['file'], dtype, count, file.get('offset', 0),
+                          MOVED if outside and folder == tokens_folder else LOST)
                      for folder, file, dtype, count in files)
   if verify:
     _verify(root, files[-1:] if lazily else files, n_vocab)
-    shards = Verified(shards, lambda number: _verify(root, [files[number]], n_vocab)) if lazily else shards
+  if lazily or (outside and not verify):
+    shards = VerifiedShards(shards, root, files[:-1], n_vocab)
   return shards, starts
 
 
-class Verified:
-  """Shards, indexed like a list of arrays, each of which is verified when it is first read.
+class VerifiedShards:
+  """The shards of a split, indexed like a list of arrays, each of which is verified when it is first read."""
 
-  Args:
-    shards: list of arrays.
-    verify: function of the number of a shard that raises InputError if it is damaged.
-  """
-
-  def __init__(self, shards, verify):
-    self._shards, self._verify, self._verified = shards, verify, set()
+  def __init__(self, shards, root, files, n_vocab):
+    self._shards, self._root, self._files, self._n_vocab = shards, root, files, n_vocab
+    self._used = set()
 
   def __len__(self):
     return len(self._shards)
 
   def __getitem__(self, number):
-    if number not in self._verified:
-      self._verify(number)
-      self._verified.add(number)
+    number = range(len(self._shards))[number]
+    if number not in self._used:
+      folder, file, *_ = self._files[number]
+      path = folder / file['file']
+      state = path, local.size(path), local.modified(path), file['sha256']
+      if state not in _verified:
+        _verify(self._root, [self._files[number]], self._n_vocab)
+        _verified.add(state)
+      self._used.add(number)
     return self._shards[number]
 
 
@@ -67,13 +84,13 @@ def open_index(root, index, n_documents, verify):
   return open_split(root, root, {'shards': [], 'index': index, 'documents': n_documents}, None, 0, verify)[1]
 
 
-def _map(path, dtype, count, offset):
+def _map(path, dtype, count, offset, advice):
   """Memory-map a file as a read-only array of `count` items; InputError if missing or of another size."""
   size = offset + count * dtype.itemsize
   try:
     actual = local.size(path)
   except FileNotFoundError:
-    raise InputError(f'{path} is missing: copy it again, or prepare the corpus again') from None
+    raise InputError(f'{path} is missing: {advice}') from None
   if actual != size:
     raise InputError(cache.wrong_size(path, actual, size))
   return local.mapped(path, dtype, count, offset)

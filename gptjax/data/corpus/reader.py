@@ -59,8 +59,9 @@ def open_corpus(folder, split, *, verify, lazily=False):
     folder: path of the corpus, here or in a bucket.
     split: 'train' or 'validation'.
     verify: read all files: compare hashes with the manifest and check that all ids are in the vocabulary.
-      If False, only the manifest and the sizes of the files are checked. Shards in a bucket are verified when
-      they are copied to this machine, before they are used, and copies from earlier only if `verify`.
+      If False, only the manifest and the sizes of the files are checked, and shards of this machine outside
+      `folder` are verified when they are first used. Shards in a bucket are verified when they are copied to
+      this machine, before they are used, and copies from earlier only if `verify`.
     lazily: verify each shard of a folder, too, when it is first read, and not before.
 
   Raises:

@@ -9,6 +9,7 @@
   nanogpt    nanoGPT's `train.bin` and `val.bin`: ids, nothing else.
   npy        NumPy's own files, as build-nanogpt writes them.
   raw        Ids without a header, as OLMo's: files to be memory-mapped, whatever their names end with.
+  recorded   An adopted corpus that is there already: is it complete, have its files moved or changed?
   scan       Reads the files of a split once: digests, ids, bytes of text, and document starts.
 
 A new format is a module with a `layout.Format`, and a line in `formats`. Ids without a header need nothing

@@ -4,6 +4,7 @@ import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
+from gptjax.data.corpus import corpus_manifest
 from gptjax.errors import InputError
 from gptjax.storage.files import access, buckets, cache, local, paths
 from gptjax.storage.files.paths import Url
@@ -60,7 +61,8 @@ def find(where, names):
   """Return (folder, [File sorted by name]).
 
   Args:
-    where: a folder, a file, or a pattern of file names in a folder; here or in a bucket.
+    where: a folder, a file (maybe without the ending in `names`), or a pattern of file names in a folder;
+      here or in a bucket.
     names: patterns of the names of files, if `where` is a folder.
 
   Raises:
@@ -74,6 +76,9 @@ def find(where, names):
     folder, names = paths.location(parent if parent else slash or '.'), (last,)
   else:
     folder = paths.location(where)
+    others = [folder.parent / f'{folder.name}{name[1:]}' for name in names if name.startswith('*.')]
+    if _size(folder) is None and not access.is_folder(folder):  # Megatron-LM's own flags omit the ending
+      folder = next((path for path in others if _size(path) is not None), folder)
     if _size(folder) is not None:
       folder, names = folder.parent, (folder.name.translate({ord(c): f'[{c}]' for c in PATTERN}),)
   if not access.is_folder(folder):
@@ -82,6 +87,9 @@ def find(where, names):
   if not found:
     raise InputError(f'{folder} has no file {" or ".join(names)}: give the files by a pattern')
   for file in found:
+    if not corpus_manifest.is_plain(file.name):
+      raise InputError(f'{folder} has a file whose name has a control character or is not Unicode, '
+                       f'{file.name!a}: rename it')
     if isinstance(folder, Path) and not file.path.resolve().is_relative_to(folder.resolve()):
       raise InputError(f'{file.path} is a link to a file outside its folder, which may change there without '
                        'notice: replace the link by the file')

@@ -28,11 +28,9 @@ class Options(NamedTuple):
 
   dtype: 'uint16', 'uint32', or '' if the user has not chosen one.
   n_vocab: entries of the tokenizer.
-  end_of_text: id, or None.
   """
   dtype: str
   n_vocab: int
-  end_of_text: int | None
 
 
 class Format(NamedTuple):
@@ -45,7 +43,8 @@ class Format(NamedTuple):
     there are none.
   starts: function (files.File, Layout) -> iterator of int64 arrays, the first token of each document of the
     file in order; None: a document begins after each end-of-text token.
-  end_first: end-of-text tokens precede the documents, so the first one of a split is not part of it.
+  end_first: end-of-text tokens precede the documents, so the first one of a split is not part of it, unless
+    documents begin with the token.
   has_dtype: whether the format needs `Options.dtype`.
   """
   names: tuple

@@ -17,7 +17,7 @@ from gptjax.errors import InputError
 
 WORKERS = 4   # threads that hash
 WAITING = 8   # blocks of ids that wait to be hashed
-NO_END_AFTER = 1 << 26  # tokens without an end-of-text token after which the files are refused
+NO_MARK_AFTER = 1 << 26  # tokens without a mark of a document after which the files are refused
 
 
 class Split(NamedTuple):
@@ -26,36 +26,62 @@ class Split(NamedTuple):
   name: 'train' or 'validation'.
   files: [files.File].
   layouts: [Layout] of each.
+  begins_within: its first token is inside a document.
   """
   name: str
   files: list
   layouts: list
+  begins_within: bool = False
 
   @property
   def n_tokens(self):
     return sum(layout.n_tokens for layout in self.layouts)
 
 
+class Mark(NamedTuple):
+  """The token by which documents are found.
+
+  token: id.
+  is_first: it is the first token of a document; else it is the last one.
+  """
+  token: int
+  is_first: bool = False
+
+  @property
+  def name(self):
+    return 'begin-of-text' if self.is_first else 'end-of-text'
+
+
 class Vocabulary(NamedTuple):
   """What is needed of the tokenizer.
 
   name, n_vocab: for messages.
-  end_of_text: id, or None: no document ends with a token.
+  mark: Mark, or None: no token marks the documents.
   n_bytes: int64[n_vocab], the bytes of the text of each id.
   per_document: bytes to add for each document.
   """
   name: str
   n_vocab: int
-  end_of_text: int | None
+  mark: Mark | None
   n_bytes: np.ndarray
   per_document: int
 
 
-def without_first_end(split, end_of_text):
-  """Return a Split whose tokens begin after an end-of-text token at the very beginning, if there is one."""
+def after_first_mark(split, mark):
+  """Return a Split whose first document is whole, or which says that it begins within one.
+
+  Args:
+    split: Split of files in which a mark precedes each document.
+    mark: Mark; if it ends documents, one at the very beginning is not part of the Split.
+
+  Raises:
+    InputError: the mark is the only token of the first file.
+  """
   file, layout = split.files[0], split.layouts[0]
   first = file.head(layout.offset + layout.dtype.itemsize)[layout.offset:]
-  if end_of_text is None or int(np.frombuffer(first, layout.dtype)[0]) != end_of_text:
+  if int(np.frombuffer(first, layout.dtype)[0]) != mark.token:
+    return split._replace(begins_within=True)
+  if mark.is_first:
     return split
   if layout.n_tokens == 1:
     raise InputError(f'{file.path} has no token but end-of-text: remove it')
@@ -64,7 +90,7 @@ def without_first_end(split, end_of_text):
 
 
 def scan(split, format_, vocabulary, index, on_bytes):
-  """Read a split; returns (its entry in a manifest without `index`, SHA-256 of `index`, number of ends).
+  """Read a split; returns (its entry in a manifest without `index`, SHA-256 of `index`, number of marks).
 
   Args:
     split: Split.
@@ -92,7 +118,8 @@ def scan(split, format_, vocabulary, index, on_bytes):
     digest = blocks.digest()
   entry = {'tokens': tokens.count, 'documents': starts.count, 'sha256': digest, 'shards': shards,
            'bytes': max(0, tokens.n_bytes() + vocabulary.per_document * starts.count)}
-  return entry, starts.sha256.hexdigest(), tokens.n_ends
+  entry |= {'begins_within_document': True} if split.begins_within else {}
+  return entry, starts.sha256.hexdigest(), tokens.n_marks
 
 
 def _read(file, layout, tokens, blocks, pool, on_bytes, starts):
@@ -103,9 +130,9 @@ def _read(file, layout, tokens, blocks, pool, on_bytes, starts):
     ids = np.frombuffer(chunk, np.uint8)[max(0, layout.offset - seen):]
     seen += len(chunk)
     ids = ids[:len(ids) // layout.dtype.itemsize * layout.dtype.itemsize].view(layout.dtype)
-    ends = tokens.add(ids, file, layout, first)
+    found = tokens.add(ids, file, layout, first)
     if starts is not None:
-      starts.add(ends + 1)
+      starts.add(found)
     blocks.add(ids)
     hashed.result()
     on_bytes(len(chunk))
@@ -119,34 +146,37 @@ class _Tokens:
   """Counts ids, and checks them."""
 
   def __init__(self, vocabulary):
-    self._vocabulary, self.count, self.n_ends = vocabulary, 0, 0
+    self._vocabulary, self.count, self.n_marks = vocabulary, 0, 0
     self._of_id = np.zeros(vocabulary.n_vocab, np.int64)
 
   def add(self, ids, file, layout, first):
-    """Add ids of a file, which begins at token `first` of the split; returns the positions of the ends."""
-    vocabulary = self._vocabulary
+    """Add ids of a file, which begins at token `first` of the split; returns the starts of documents."""
+    vocabulary, mark = self._vocabulary, self._vocabulary.mark
     limit = min(vocabulary.n_vocab, layout.limit or vocabulary.n_vocab)
     if len(ids) and ids.max() >= limit:
       at = int(np.argmax(ids >= limit))
       raise InputError(f'{file.path} has the id {ids[at]} at token {self.count - first + at:,}, but the '
                        f'tokenizer {vocabulary.name} has {limit:,} entries: give the tokenizer, and the '
                        'dtype, with which the file was written')
-    ends = np.flatnonzero(ids == vocabulary.end_of_text) if vocabulary.end_of_text is not None else (
-      np.empty(0, np.int64))
+    marks = np.flatnonzero(ids == mark.token) if mark else np.empty(0, np.int64)
+    starts = marks + (self.count if mark and mark.is_first else self.count + 1)
     self._of_id += np.bincount(ids, minlength=vocabulary.n_vocab)
-    ends, self.n_ends, self.count = ends + self.count, self.n_ends + len(ends), self.count + len(ids)
-    if vocabulary.end_of_text is not None and not self.n_ends and self.count >= NO_END_AFTER:
-      raise InputError(no_end(file.path, self.count, vocabulary.end_of_text))
-    return ends
+    self.n_marks, self.count = self.n_marks + len(marks), self.count + len(ids)
+    if mark and not self.n_marks and self.count >= NO_MARK_AFTER:
+      raise InputError(no_mark(file.path, self.count, mark))
+    return starts
 
   def n_bytes(self):
     return int(self._of_id @ self._vocabulary.n_bytes)
 
 
-def no_end(path, n_tokens, end_of_text):
-  """Return the message about tokens among which there is no end-of-text token."""
-  return (f'{path}: no end-of-text token ({end_of_text}) among the first {n_tokens:,} tokens: give the '
-          'tokenizer with which it was written, or --no_end_of_text if the documents have none')
+def no_mark(path, n_tokens, mark):
+  """Return the message about tokens among which there is no mark of a document."""
+  other = ('a special token by which each document begins as --begin_of_text' if mark.is_first else
+           '--begin_of_text=TOKEN if each document begins with a token, or --no_end_of_text if nothing '
+           'separates them')
+  return (f'{path}: no {mark.name} token ({mark.token}) among the first {n_tokens:,} tokens: give the '
+          f'tokenizer with which it was written, or {other}')
 
 
 class _Starts:

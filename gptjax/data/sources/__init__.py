@@ -2,6 +2,7 @@
 
   columns          Documents from tables: Parquet, and Arrow as the library `datasets` writes it.
   corpus           Documents from a corpus that `gptjax.data.prepare` wrote, decoded from its tokens.
+  decoded          The text of the tokens of a long document, in parts of bounded size.
   decompression    Decompresses files while they are read: .gz, .zst, .bz2 and .xz, in bounded memory.
   documents        Reads documents from sources: text, JSON lines, tables, TFDS, corpora, Python's own
                    documentation.

@@ -1,6 +1,5 @@
 """Documents from a corpus that `gptjax.data.prepare` wrote, decoded from its tokens."""
 
-import codecs
 import functools
 import hashlib
 import itertools
@@ -9,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from gptjax.data.corpus import corpus_manifest, reader, remote_shards
-from gptjax.data.sources import files
+from gptjax.data.sources import decoded, files
 from gptjax.data.sources.unit import DEFAULT_SPLIT, Unit
-from gptjax.data.tokenizers import byte_bpe, loading
+from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.storage.files import access, paths
 
-DECODED_TOKENS = 1 << 17  # per call
 OPEN = 16  # corpora that a process keeps open
 
 
@@ -70,29 +68,23 @@ def pieces(unit, first=0, end=None):
   if not first and end is None:  # a part needs few shards, which are copied when they are read
     remote_shards.fetch_ahead([], [corpus], ())
   starts = [*corpus.document_starts[first:None if end is None else end + 1].tolist(), corpus.n_tokens]
+  mark = corpus.tokenizer.get('begin_of_text')
   for number, (start, stop) in enumerate(itertools.pairwise(starts[:None if end is None else -1]), first):
+    start += mark is not None and stop > start and int(corpus.tokens(start, start + 1)[0]) == mark
     ended = stop > start and int(corpus.tokens(stop - 1, stop)[0]) == tokenizer.end_of_text
     yield from _document(corpus, tokenizer, start, stop - ended, f'{unit.path}:{unit.split}:{number}')
 
 
 def _document(corpus, tokenizer, start, stop, location):
-  if stop - start <= DECODED_TOKENS or not isinstance(tokenizer, byte_bpe.ByteBPE):
+  if stop - start <= decoded.DECODED_TOKENS:
     text = tokenizer.decode(corpus.tokens(start, stop))
     yield from files.document_pieces(text, location, {}) if text.strip() else ()
     return
   digest, length, blank = hashlib.blake2b(digest_size=16), 0, True
-  for text in _texts(corpus, tokenizer, start, stop):
+  for text in decoded.texts(corpus.tokens, tokenizer, start, stop):
     digest.update(text.encode())
     length += len(text)
-    blank = blank and text.isspace()
+    blank = blank and (not text or text.isspace())
   if not blank:
-    texts = _texts(corpus, tokenizer, start, stop)
+    texts = decoded.texts(corpus.tokens, tokenizer, start, stop)
     yield from files.cut_into_pieces(texts, location, digest.digest(), length)
-
-
-def _texts(corpus, tokenizer, start, stop):
-  """Yield the text of tokens [start, stop) of one document in parts, for tokenizers of bytes."""
-  decoder = codecs.getincrementaldecoder('utf-8')(errors='replace')
-  for at in range(start, stop, DECODED_TOKENS):
-    end = min(at + DECODED_TOKENS, stop)
-    yield decoder.decode(tokenizer.decode_bytes(corpus.tokens(at, end)), final=end == stop)

@@ -6,6 +6,7 @@ from gptjax.data.sources.unit import DEFAULT_FIELD
 ORIGIN_FIELDS = ('url', 'domain', 'title')  # fields of a record that the filters use
 ORIGIN_PREFIXES = ('', 'meta.', 'metadata.')  # prefixes under which they are looked up, in this order
 ABSENT = object()
+JSON_NAMES = {list: 'array', str: 'string', bool: 'boolean', type(None): 'null'}  # of values without fields
 
 
 def lookup(record, name):
@@ -45,8 +46,9 @@ def record_pieces(record, location, field):
   """Yield the pieces of a record (nested dicts of str and bytes); `field`, maybe dotted, has the text."""
   value = lookup(record, field)
   if value is ABSENT:
-    names = sorted(record) if isinstance(record, dict) else type(record).__name__
-    yield files.Piece('', location, problem=f'no such field: {field!r} is not in {names}')
+    problem = (f'no such field: {field!r} is not in {sorted(record)}' if isinstance(record, dict) else
+               f'not an object: a JSON {JSON_NAMES.get(type(record), "number")}, which has no fields')
+    yield files.Piece('', location, problem=problem)
     return
   origin = origin_fields(record, field)
   if isinstance(value, bytes):

@@ -82,6 +82,9 @@ def _json_document(line, location, field):
     yield files.Piece('', location, problem=files.not_utf8_problem(error))
     return
   except ValueError as error:
-    yield files.Piece('', location, problem=f'not JSON: {error}' + ', and it has NUL bytes' * (0 in line))
+    more = ', and it has NUL bytes' * (0 in line)
+    if line.strip() in (b'[', b'{'):
+      more += ', the first of several lines: write each object in one line (jq -c, with .[] for an array)'
+    yield files.Piece('', location, problem=f'not JSON: {error}{more}')
     return
   yield from fields.record_pieces(record, location, field)

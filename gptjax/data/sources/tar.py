@@ -33,6 +33,9 @@ def pieces(path, separator):
           if member.isreg():
             location = f'{path}:{printable(member.name)}'
             yield from _documents(archive.extractfile(member), member.size, location, separator)
+        # Python's tarfile takes the end of a file for the end of the archive, wherever a header is cut.
+        if source.n_read < archive.offset + tarfile.BLOCKSIZE:
+          raise tarfile.ReadError('the archive has no end')
     except decompression.DamagedFile as error:
       yield files.Piece('', location, problem=error.args[0])
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -73,7 +76,7 @@ class _BoundedReader(io.RawIOBase):
   """Reads at most `remaining` bytes, then raises DamagedFile: lengths in headers are untrusted."""
 
   def __init__(self, file):
-    self._file, self.remaining = file, MAX_HEADERS
+    self._file, self.remaining, self.n_read = file, MAX_HEADERS, 0
 
   def readable(self):
     return True
@@ -81,6 +84,7 @@ class _BoundedReader(io.RawIOBase):
   def readinto(self, buffer):
     n = self._file.readinto(buffer)
     self.remaining -= n
+    self.n_read += n
     if self.remaining < 0:
       raise decompression.DamagedFile(f'damaged or cut short: headers of more than {MAX_HEADERS:,} bytes')
     return n

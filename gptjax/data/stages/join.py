@@ -168,8 +168,8 @@ def write_manifest(job):
         'index': {name: index[name] for name in ('file', 'sha256')}}
   skipped = sum((collections.Counter(record['skipped']) for record in records), start=collections.Counter())
   if not splits:
-    raise InputError(f'the sources {job.settings["sources"]} have no document left after filtering: '
-                     f'{dict(skipped)}')
+    reason = f'document left after filtering: {dict(skipped)}' if skipped else 'documents: they are empty'
+    raise InputError(f'the sources {" ".join(job.settings["sources"])} have no {reason}')
   manifest = {
     'version': corpus_manifest.VERSION, 'dtype': tree.id_dtype(chosen['tokenizer']['n_vocab']).name,
     'tokenizer': chosen['tokenizer'], 'sources': job.settings['sources'],

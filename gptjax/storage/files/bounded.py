@@ -43,6 +43,12 @@ def parse(text, max_values=MAX_VALUES, **options):
     return json.loads(raw.decode() if isinstance(text, bytes) else text, **options)
   except RecursionError:
     raise ValueError('it is nested too deeply') from None
+  except json.JSONDecodeError:
+    raise
+  except ValueError as error:
+    if 'integer string conversion' in str(error):  # Python's message says how to change its limit
+      raise ValueError('it has a number of too many digits') from None
+    raise
 
 
 def _separators(raw):

@@ -66,6 +66,11 @@ def size(path):
   return status.st_size
 
 
+def modified(path):
+  """Return when the content of a file was written last, in nanoseconds."""
+  return path.stat().st_mtime_ns
+
+
 def free_bytes(folder):
   """Return the free bytes of the disk that a folder is on."""
   return shutil.disk_usage(folder).free

@@ -243,3 +243,32 @@ def test_what_arrow_cannot_read_is_refused_and_not_left_out(tmp_path, monkeypatc
 
 def test_a_blank_origin_at_the_top_does_not_hide_the_one_in_meta():
   assert fields.origin_fields({'url': ' ', 'meta': {'url': 'https://a.example/'}}) == {'url': 'https://a.example/'}
+
+
+@pytest.mark.parametrize('cut', range(1, 5 * 512, 211))
+def test_a_tar_archive_that_is_cut_anywhere_is_damaged(tmp_path, cut):
+  content = io.BytesIO()
+  with tarfile.open(fileobj=content, mode='w') as archive:
+    for name in ('a', 'b', 'c'):
+      member = tarfile.TarInfo(name)
+      member.size = 5
+      archive.addfile(member, io.BytesIO(b'words'))
+  path = tmp_path / 'a.tar'
+  path.write_bytes(content.getvalue())
+  assert [piece.text for piece in read(f'tar:{path}')] == ['words'] * 3
+  for size in (cut, (cut // 512 + 1) * 512):  # also between two blocks
+    path.write_bytes(content.getvalue()[:size])
+    *whole, last = read(f'tar:{path}')
+    assert [piece.text for piece in whole] == ['words'] * (max(0, size - 517 + 1024) // 1024)
+    assert last.problem.startswith('damaged or cut short')
+
+
+@pytest.mark.parametrize('content, problem', [
+  ('["a"]', 'not an object: a JSON array, which has no fields'), ('3', 'not an object: a JSON number'),
+  ('"a"', 'not an object: a JSON string'), ('null', 'not an object: a JSON null'),
+  ('true', 'not an object: a JSON boolean'), ('{"b": 1}', "no such field: 'text' is not in ['b']"),
+  ('[\n {"text": "a"}\n]', 'the first of several lines: write each object in one line'),
+  ('{\n "text": "a"\n}', 'the first of several lines')])
+def test_lines_that_are_no_records_are_named(tmp_path, content, problem):
+  (tmp_path / 'a.jsonl').write_text(content)
+  assert problem in read(f'jsonl:{tmp_path}/a.jsonl')[0].problem

@@ -16,7 +16,7 @@ from pyarrow import parquet
 from source_files import COMPRESSED, TEXTS, compress, jsonl, problems, read, texts
 
 from gptjax.data.prepare import prepare
-from gptjax.data.sources import corpus, files, python
+from gptjax.data.sources import decoded, files, python
 from gptjax.data.sources import documents as sources
 from gptjax.data.tokenizers import training
 
@@ -326,7 +326,7 @@ def test_a_corpus_gives_the_documents_that_went_into_it(tmp_path, monkeypatch, t
       tokenizer = f'sentencepiece:{tmp_path}/model/sentencepiece.model'
     prepare([f'jsonl:{tmp_path}/in.jsonl'], tokenizer, folder, validation_fraction=0, clean='', workers=1,
             tfds_dir='', on_error='stop', progress=False)
-    monkeypatch.setattr(corpus, 'DECODED_TOKENS', tokens)
+    monkeypatch.setattr(decoded, 'DECODED_TOKENS', tokens)
     found = texts(read(f'corpus:{folder}'))
     if tokenizer.startswith('train'):
       assert found == documents and texts(read(f'corpus:{folder}:train')) == documents

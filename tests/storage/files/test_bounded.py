@@ -58,7 +58,8 @@ def test_marks_in_texts_are_no_values():
 
 @pytest.mark.parametrize('text, why', [
   (b'[' * 100_000, 'nested too deeply'), (b'"\xff"', "can't decode"), (b'"\\', 'Unterminated'),
-  (b'["' * 500, 'more than 100 values|delimiter'), (b'', 'Expecting value')])
+  (b'["' * 500, 'more than 100 values|delimiter'), (b'', 'Expecting value'),
+  (b'{"a": ' + b'9' * 5000 + b'}', '^it has a number of too many digits$')])
 def test_what_is_not_json_is_a_value_error(text, why):
   with pytest.raises(ValueError, match=why):
     bounded.parse(text, 100 if len(text) < 5000 else bounded.MAX_VALUES)
