@@ -178,7 +178,7 @@ def overlaps(run):
 
 
 def _title(name):
-  return suite.TASKS[name].title if name in suite.TASKS else name
+  return suite.TITLES.get(name, name)
 
 
 def _words(name):
