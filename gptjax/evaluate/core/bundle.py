@@ -66,8 +66,8 @@ def _settings(data):
       'file': entry['dataset_uri'], 'n_shots': entry['num_fewshot'][0], 'type': _type(entry['icl_task_type']),
       'delimiter': entry.get('continuation_delimiter', ' ')} for entry in entries['icl_tasks']}
   except (yaml.YAMLError, TypeError, KeyError, IndexError) as error:
-    raise InputError(f'{path} is not the list of tasks of a CORE bundle ({type(error).__name__}: {error}): get '
-                     'the bundle again') from None
+    raise InputError(f'{path} is not the list of tasks of a CORE bundle ({type(error).__name__}: {error}): '
+                     'get the bundle again') from None
 
 
 def _type(name):
@@ -86,4 +86,5 @@ def _baseline(task, data):
     rows = {row['Eval Task']: row['Random baseline'] for row in csv.DictReader(lines)}
     return {'baseline': float(rows[task.label])} if task.label in rows else {}
   except (KeyError, ValueError) as error:
-    raise InputError(f'{path} has no random baseline of {task.label} ({error}): get the bundle again') from None
+    raise InputError(f'{path} has no random baseline of {task.label} ({error}): get the bundle '
+                     'again') from None

@@ -1,9 +1,10 @@
 """The control of a score: each item with the readable part of another one.
 
-A model that reads the question answers the control at chance; one that answers from priors, like the length or
-the frequency of an answer, does as well as before. The control of nanochat's CORE evaluation (pull request 806)
-replaces the query of multiple choice, of BoolQ only the passage, and the context of language modelling; here it
-also replaces the continuation of schemas. Options and gold answers stay, and so do the few-shot examples.
+A model that reads the question answers the control at chance; one that answers from priors, like the length
+or the frequency of an answer, does as well as before. The control that was proposed for nanochat (pull
+request 806) replaces the query of multiple choice, of BoolQ only the passage, and the context of language
+modelling; here it also replaces the continuation of schemas. Options and gold answers stay, and so do the
+few-shot examples.
 """
 
 import random

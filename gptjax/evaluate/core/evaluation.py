@@ -70,11 +70,11 @@ def text_of(item, kind):
 def protocol(evaluated, task, items):
   """Return how the task was measured, with a complete prompt."""
   scored = {'multiple_choice': 'the choice with the lowest mean loss of its tokens is the answer',
-            'schema': 'the context after which the continuation has the lowest mean loss is the answer',
-            'language_modeling': 'correct if each token of the continuation is the most likely one'}[task.type]
+            'schema': 'the context that gives the continuation the lowest mean loss is the answer',
+            'language_modeling': 'correct if each token of the continuation is the most likely one'}
   begins = ('every prompt begins with the end-of-text token' if evaluated.tokenizer.end_of_text is not None
             else 'the tokenizer has no end-of-text token for the beginning of prompts')
   prompt = question_prompts(task, items, 0, items[0])[-1]
   return (f'CORE: {task.type}, {task.n_shots} examples, delimiter {task.delimiter!r}, baseline '
-          f'{task.baseline:g} %; {scored}; {begins}; prompts are cut on the left to {evaluated.model.n_ctx:,} '
-          f'tokens. A prompt:\n{prompt}')
+          f'{task.baseline:g} %; {scored[task.type]}; {begins}; prompts are cut on the left to '
+          f'{evaluated.model.n_ctx:,} tokens. A prompt:\n{prompt}')

@@ -1,7 +1,7 @@
 """HellaSwag as llm.c and lm-evaluation-harness score it; ARC, PIQA, BoolQ and BLiMP without examples.
 
-The published figures of HellaSwag differ by what is scored: for the released 124M weights llm.c has 0.2955, the
-harness 0.2892 (acc) and 0.3114 (acc_norm). So each task is named after its scorer:
+The published figures of HellaSwag differ by what is scored: for the released 124M weights llm.c has 0.2955,
+the harness 0.2892 (acc) and 0.3114 (acc_norm). So each task is named after its scorer:
 
   llmc     context and ending are encoded apart, without an end-of-text token; the ending with the lowest mean
            loss (`accuracy`; by the sum: `accuracy_sum`).
@@ -147,8 +147,8 @@ def evaluate_llmc(evaluated, questions):
   spans = _score(evaluated, 'llm.c', request, questions)
   scores = {'accuracy': [[-mean_loss(span) for span in own] for own in spans],
             'accuracy_sum': [[span.log_prob for span in own] for own in spans]}
-  return _result(questions, scores, 'As llm.c: context, a space and the ending, without an end-of-text token; '
-                 'the ending with the lowest mean loss is the answer. accuracy_sum: by the sum.')
+  return _result(questions, scores, 'As llm.c: context, a space and the ending, without an end-of-text '
+                 'token; the ending with the lowest mean loss is the answer. accuracy_sum: by the sum.')
 
 
 def evaluate_harness(evaluated, questions):
@@ -201,8 +201,10 @@ TASKS = (
   Task('hellaswag_llmc', 'HellaSwag, llm.c', functools.partial(read_hellaswag, llmc_text), evaluate_llmc),
   Task('hellaswag_harness', 'HellaSwag, lm-evaluation-harness',
        functools.partial(read_hellaswag, harness_text), evaluate_harness),
-  Task('arc_easy_harness', 'ARC easy, lm-evaluation-harness', functools.partial(read_arc, 'Easy'), evaluate_harness),
-  Task('arc_challenge_harness', 'ARC challenge, lm-evaluation-harness', functools.partial(read_arc, 'Challenge'), evaluate_harness),
+  Task('arc_easy_harness', 'ARC easy, lm-evaluation-harness', functools.partial(read_arc, 'Easy'),
+       evaluate_harness),
+  Task('arc_challenge_harness', 'ARC challenge, lm-evaluation-harness',
+       functools.partial(read_arc, 'Challenge'), evaluate_harness),
   Task('piqa_harness', 'PIQA, lm-evaluation-harness', read_piqa, evaluate_harness),
   Task('boolq_harness', 'BoolQ, lm-evaluation-harness', read_boolq, evaluate_harness),
   Task('blimp_harness', 'BLiMP, lm-evaluation-harness', read_blimp, evaluate_harness))

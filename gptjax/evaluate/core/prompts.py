@@ -11,7 +11,7 @@ FIRST_SEED = 1234  # of the examples of the first item; that of item i is FIRST_
 
 
 def draw_examples(items, i, n):
-  """Return n of the items other than item i, drawn with a seed that depends on i; fewer if there are fewer."""
+  """Return n of the items other than item i, drawn with a seed that depends on i; all if there are fewer."""
   n = min(n, len(items) - 1)
   drawn = random.Random(FIRST_SEED + i).sample(range(len(items) - 1), n) if n > 0 else []
   return [items[j + (j >= i)] for j in drawn]
@@ -19,7 +19,8 @@ def draw_examples(items, i, n):
 
 def multiple_choice(item, examples, delimiter):
   """Return one prompt per choice of an item {'query', 'choices', 'gold'}."""
-  before = _shown(delimiter, ((example['query'], example['choices'][example['gold']]) for example in examples))
+  before = _shown(delimiter, ((example['query'], example['choices'][example['gold']])
+                              for example in examples))
   return [f'{before}{item["query"]}{delimiter}{choice}' for choice in item['choices']]
 
 

@@ -1,7 +1,7 @@
 """The 22 tasks of CORE: type, file, few-shot examples, delimiter and baseline of each.
 
-Source: DCLM, arXiv 2406.11794, and the bundle of nanochat (see `bundle`). To add a task of the same types, add
-a row to TABLE, or a CoreTask of your own to MORE, which does not count for CORE.
+Source: DCLM, arXiv 2406.11794, and the bundle of nanochat (see `bundle`). A task of the same types that is
+not part of CORE is a CoreTask in MORE.
 """
 
 import functools
@@ -60,7 +60,8 @@ TABLE = (
   CoreTask('agi_eval_lsat_ar', CHOICE, f'{SYMBOLIC}/agi_eval_lsat_ar.jsonl', 3, SPACE, 20, 230),
   CoreTask('bigbench_cs_algorithms', LM, f'{SYMBOLIC}/bigbench_cs_algorithms.jsonl', 10, SPACE, 0),
   CoreTask('bigbench_operators', LM, f'{SYMBOLIC}/bigbench_operators.jsonl', 10, SPACE, 0, 210),
-  CoreTask('bigbench_repeat_copy_logic', LM, f'{SYMBOLIC}/bigbench_repeat_copy_logic.jsonl', 10, SPACE, 0, 32),
+  CoreTask('bigbench_repeat_copy_logic', LM, f'{SYMBOLIC}/bigbench_repeat_copy_logic.jsonl', 10, SPACE, 0,
+           32),
   CoreTask('squad', LM, f'{READING}/squad.jsonl', 10, SPACE, 0),
   CoreTask('coqa', LM, f'{READING}/coqa.jsonl', 0, SPACE, 0, 0, 'core_coqa'),
   CoreTask('boolq', CHOICE, f'{READING}/boolq.jsonl', 10, ANSWER, 62),

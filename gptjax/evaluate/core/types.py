@@ -1,12 +1,9 @@
 """The three types of tasks: what is scored of the prompts, and when an answer is correct.
 
-    type                 items have                                 scored                  correct if
-    multiple_choice      query, choices, gold                       each choice             gold has the lowest
-                                                                                            mean loss
-    schema               context_options, continuation, gold        the continuation after  gold has the lowest
-                                                                    each context            mean loss
-    language_modeling    context, continuation                      the continuation        each token is the
-                                                                                            most likely one
+    type               items have                            scored            correct if
+    multiple_choice    query, choices, gold                  each choice       gold has the lowest mean loss
+    schema             context_options, continuation, gold   the continuation  gold has the lowest mean loss
+    language_modeling  context, continuation                 the continuation  all tokens are the most likely
 
 The scored tokens are found by comparing the encoded prompts: those of the choices after their common prefix,
 those of a schema in their common suffix.
@@ -96,8 +93,8 @@ def make_requests(evaluated, kind, texts):
   for ids, start in kind.starts(encoded):
     cut, start = max(0, len(ids) - n_ctx), max(1, start)
     if start <= cut:
-      raise NotRun(f'{len(ids) - start} tokens to score do not fit into a context of {n_ctx}: this task needs '
-                   'a model with a longer context')
+      raise NotRun(f'{len(ids) - start} tokens to score do not fit into a context of {n_ctx}: this task '
+                   'needs a model with a longer context')
     requests.append(Request(ids[cut:], start - cut))
   return requests
 

@@ -16,7 +16,6 @@ scores are those of the requests one by one (`gptjax.model.attention.shared_pref
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax.command import bars
@@ -185,7 +184,8 @@ def score_rows(model, tokens, positions, segments, places, targets):
     places, targets: int32[b, k].
 
   Returns:
-    (float32[b, k] log p in nats; bool[b, k] whether the target is the most likely token, the first of equals).
+    (float32[b, k] log p in nats; bool[b, k] whether the target is the most likely token, the first of
+    equals).
   """
   return _compare(model, _features(model, tokens, positions, segments), places, targets)
 

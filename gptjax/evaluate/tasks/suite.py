@@ -1,8 +1,8 @@
 """All tasks, in the order in which they run and are listed in the table.
 
-TASKS are those of both papers; the table has a row for each of them, beside the paper's figure. MORE_TASKS are
-those of CORE and of its kind, which have tables of their own. `core` stands for the tasks of CORE, and for their
-mean.
+TASKS are those of both papers; the table has a row for each of them, beside the paper's figure. MORE_TASKS
+are those of CORE and of its kind, which have tables of their own. `core` stands for the tasks of CORE, and
+for their mean.
 """
 
 from gptjax.errors import InputError
@@ -42,7 +42,7 @@ def parse_tasks(names):
 
 
 def summaries(names, results):
-  """Return {name: TaskResult} of the means over tasks in a list of names: `core`, if one of its tasks was run.
+  """Return {name: TaskResult} of the means over tasks that are named: `core`, if one of its tasks was run.
 
   Args:
     names: as for `parse_tasks`.

@@ -21,7 +21,7 @@ class CoreJudge:
   def encode(self, text):
     return [self.end, *self.tokenizer(text, split_special_tokens=True)['input_ids']]
 
-  def accuracy(self, kind, items, shots, delimiter, questions=None):
+  def answers(self, kind, items, shots, delimiter, questions=None):
     """[whether each item is answered correctly]; few-shot examples are drawn from the items."""
     return [self.is_correct(kind, (questions or items)[i], shown(items, i, shots), delimiter)
             for i in range(len(items))]
