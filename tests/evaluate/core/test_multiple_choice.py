@@ -50,7 +50,7 @@ def data(tmp_path):
   return tmp_path
 
 
-def run(folder, name, data, **axes):
+def run(folder, name, data, /, **axes):
   with mesh_of(**axes):
     model, tokenizer = gptjax.load(folder)
     task = suite.ALL_TASKS[name]
