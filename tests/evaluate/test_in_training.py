@@ -35,13 +35,14 @@ def test_the_suite_of_the_config_is_the_whole_suite():
 def test_core_is_logged_beside_the_loss_in_bits_per_byte(corpus_folder, tmp_path):
   data = core_bundle.write(tmp_path / 'data', [task for task in TABLE if task.label in ('copa', 'winograd')])
   done = train(corpus_folder, tmp_path / 'run', '--config.eval.tasks=core', '--config.eval.limit=4',
-               f'--config.eval.data_dir={data}', '--config.train.steps=20', '--config.model.n_ctx=128')
+               f'--config.eval.data_dir={data}', '--config.train.steps=10', '--config.eval.every_steps=5',
+               '--config.model.n_ctx=64', timeout=250)
   assert done.returncode == 0, done.stderr
   assert 'bits/byte' in done.stderr and 'of 2 of the 22 tasks of CORE' in done.stderr
   assert 'squad is not run: squad of CORE is missing' in done.stderr
   records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   found = {record['step']: record for record in records if 'eval/tasks' in record}
-  assert found.keys() == {10, 20}
+  assert found.keys() == {5, 10}
   for record in found.values():
     centred = record['eval/copa/centered'], record['eval/core_winograd/centered']
     assert record['eval/core/mean_of_tasks_run'] == pytest.approx(sum(centred) / 2)

@@ -73,16 +73,15 @@ def test_hellaswag_as_llmc_scores_it(folder, data):
 @pytest.mark.parametrize('task, questions', [
   ('hellaswag_harness', [
     ('Roof work: A man is on a roof. He', ['She ran away.', ' He stays here.', *ENDINGS[2:]], 2),
-    ('Home:  How to sing. Stand up. Breathe. ', [*ENDINGS[:1:-1], ' He stays here.', ENDINGS[0]], 0)]),
+    ('Home: How to sing. Stand up. Breathe.', [*ENDINGS[:1:-1], ' He stays here.', ENDINGS[0]], 0)]),
   ('arc_easy_harness', [('Question: What is red?\nAnswer:', ['a fox', 'the old king', 'rain'], 1)]),
   ('piqa_harness', [('Question: open a door\nAnswer:', ['push it', 'sing to it all day'], 1)]),
   ('boolq_harness', [('The house is old.\nQuestion: is it old?\nAnswer:', ['no', 'yes'], 1)])])
 def test_tasks_as_the_harness_scores_them(folder, data, task, questions):
   found, judge = run(folder, task, data), Judge(folder)
   for example, (before, choices, gold) in zip(found.examples, questions, strict=False):
-    assert example['text'].startswith(before.rstrip())
-    sums = [judge.continuation(before.rstrip(), ' ' * (before != before.rstrip()) + ' ' + choice)[0].sum()
-            for choice in choices]
+    assert example['text'] == f'{before} {choices[gold]}'
+    sums = [judge.continuation(before, f' {choice}')[0].sum() for choice in choices]
     lengths = [len(choice) for choice in choices]
     assert example['correct'] == (np.argmax(sums) == gold)
     assert example['correct_norm'] == (np.argmax(np.array(sums) / lengths) == gold)

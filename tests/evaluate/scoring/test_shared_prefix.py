@@ -1,5 +1,7 @@
 """A group that shares a prefix has the scores of its requests one by one."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from gptjax.evaluate.journal import Part
 from gptjax.evaluate.scoring import scores, shared_prefix
-from gptjax.evaluate.scoring.evaluated_model import EvaluatedModel, make_evaluated_model
+from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.model.gpt import GPT
 
 TOKENS = st.lists(st.integers(0, 60), min_size=0, max_size=8)
@@ -31,6 +33,12 @@ def model_of(**changes):
   return jax.jit(lambda: GPT(jax.random.key(0), config))()
 
 
+@functools.cache
+def small():
+  with mesh_of():
+    return make_evaluated_model(model_of(), None, 2)
+
+
 def check(evaluated, found, wanted_groups):
   for spans, group in zip(found, wanted_groups, strict=True):
     whole = [request for request in group if request.start < len(request.ids)]
@@ -45,20 +53,19 @@ def check(evaluated, found, wanted_groups):
         assert span.log_prob == 0 and span.is_greedy
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(st.lists(groups(), min_size=1, max_size=6))
 def test_scores_are_those_of_the_requests_one_by_one(several):
   with mesh_of():
-    evaluated = make_evaluated_model(model_of(), None, 2)
-    check(evaluated, shared_prefix.score_groups(evaluated, 'x', several), several)
+    check(small(), shared_prefix.score_groups(small(), 'x', several), several)
 
 
 @pytest.mark.parametrize('axes, changes', [
   (dict(data=8), {}), (dict(data=2, fsdp=2, tensor=2), {}), (dict(tensor=4), {'model.norm': 'after'})])
-def test_scores_do_not_depend_on_the_mesh_or_the_form_of_the_layers(axes, changes, monkeypatch):
+def test_scores_do_not_depend_on_the_mesh_or_the_form_of_the_layers(axes, changes):
   rng = np.random.default_rng(0)
   several = []
-  for _ in range(9):
+  for _ in range(5):
     prefix = rng.integers(0, 61, rng.integers(1, 17))
     rests = [rng.integers(0, 61, rng.integers(1, 9)) for _ in range(3)]
     several.append([scores.Request(np.append(prefix, rest).astype(np.int32), len(prefix)) for rest in rests])
@@ -87,7 +94,7 @@ def test_known_groups_are_not_computed_again_and_new_ones_are_recorded(monkeypat
   several = [[scores.Request(np.array([1, 2, i, j], np.int32), 3) for j in (4, 5)] for i in range(4)]
   recorded, computed = {}, []
   with mesh_of():
-    evaluated = make_evaluated_model(model_of(), None, 2)
+    evaluated = small()
     whole = shared_prefix.score_groups(evaluated, 'x', several)
     known = {i: [list(span) for span in whole[i]] for i in (0, 2)}
     pack = shared_prefix.pack_group
@@ -95,4 +102,3 @@ def test_known_groups_are_not_computed_again_and_new_ones_are_recorded(monkeypat
     part = lambda name, digests: Part(known, recorded.__setitem__)
     assert shared_prefix.score_groups(evaluated._replace(journal_part=part), 'x', several) == whole
   assert computed == [1, 3] and recorded == {i: list(whole[i]) for i in (1, 3)}
-  assert isinstance(evaluated, EvaluatedModel)
