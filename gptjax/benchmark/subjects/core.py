@@ -27,15 +27,22 @@ TARGETS = {CHOICE: 3, REST: 1.3}  # times as fast as transformers
 PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers')
 
 
-def load_tasks(data_dir, n):
+def load_tasks(data_dir, n, labels=()):
   """{label: (CoreTask, its items, indices of those to answer)} of the tasks whose data is in data_dir.
 
   Few-shot examples are drawn from all items; the first n are answered.
+
+  Args:
+    data_dir: the bundle, or a folder of its JSON lines.
+    n: items of each task.
+    labels: of the tasks; empty: all.
   """
   from gptjax.evaluate.core import bundle, tasks
   from gptjax.evaluate.texts import sources
   found = {}
   for task in tasks.TABLE:
+    if labels and task.label not in labels:
+      continue
     try:
       task, items = bundle.read(task, sources.DataOptions(data_dir, '', 0))
     except sources.NotRun:
@@ -166,14 +173,15 @@ def main(argv):
                       help='the bundle of CORE, or a folder of its JSON lines')
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
   parser.add_argument('--examples', type=integer(1, 100_000), default=4, help='of each task')
+  parser.add_argument('--tasks', default='', help='labels, comma-separated; default: all whose data is there')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=[OURS, TRANSFORMERS], help=argparse.SUPPRESS)
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
-  tasks = load_tasks(args.data_dir, args.examples)
+  tasks = load_tasks(args.data_dir, args.examples, [label for label in args.tasks.split(',') if label])
   if not tasks:
-    parser.error(f'{args.data_dir} has no data of CORE')
+    parser.error(f'{args.data_dir} has no data of {args.tasks or "CORE"}')
   if args.worker:
     return worker(args.worker, args.folder, tasks)
   machine = machine_info(PACKAGES)
