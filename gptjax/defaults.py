@@ -208,10 +208,12 @@ FIELDS = dict(
                      '8,192 tokens per device, 1,024 on CPUs'),
     ngrams=Field(False, flag(), 'compare with unigram and bigram models of the corpus at the end'),
     tasks=Field('', comma_separated(),
-                'zero-shot tasks, comma-separated; pretraining runs them every_steps'),
+                'zero-shot tasks, comma-separated; core: all of CORE; pretraining runs them every_steps'),
     data_dir=Field('', path_or_bucket(), 'folder of the published files of the tasks'),
     limit=Field(0, integer(0), 'use only this many first examples of each task, lines of text sets; 0: all'),
     grid=Field(False, flag(), "job evaluate: also run protocols other than the paper's"),
+    counterfactual=Field(False, flag(),
+                         "tasks of CORE: also answer each question with the readable part of another one"),
   ),
 
   finetune=dict(

@@ -13,7 +13,8 @@ DECLARED = [Requirement(text) for text in re.findall(r"'([a-zA-Z][\w.-]*(?:\[[\w
                                                      (ROOT / 'setup.py').read_text())]
 OURS = {'gptjax', 'configs'}
 # Modules whose distribution has another name than they have.
-OF = {'absl': 'absl-py', 'google': 'google-auth', 'orbax': 'orbax-checkpoint', 'tensorflow': 'tensorflow-cpu'}
+OF = {'absl': 'absl-py', 'google': 'google-auth', 'orbax': 'orbax-checkpoint', 'tensorflow': 'tensorflow-cpu',
+      'yaml': 'pyyaml'}
 
 
 def plain(name):

@@ -14,7 +14,7 @@ from gptjax.parallel import jax_settings
 from gptjax.text import words
 
 NOT_SUBJECTS = ('gpu', 'table')  # `gpu` runs other sub-commands, `table` shows their results
-SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'overlap', 'scaling', 'recipes',
+SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'core', 'overlap', 'scaling', 'recipes',
             'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'clean', 'near_duplicates', 'table')
 PURPOSE = 'Measures speed, memory and accuracy on this machine, mostly beside PyTorch or another reference.'
 EXAMPLE = 'python -m gptjax.benchmark train --contenders=gptjax --turns=3'

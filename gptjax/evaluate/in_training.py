@@ -7,6 +7,7 @@ from flax import nnx
 
 from gptjax.data.corpus import mixture
 from gptjax.data.tokenizers import loading
+from gptjax.evaluate.core import summary
 from gptjax.evaluate.run import data_options
 from gptjax.evaluate.scoring.evaluated_model import Stopped, make_evaluated_model
 from gptjax.evaluate.tasks import suite
@@ -41,24 +42,26 @@ class TaskEvaluator:
 
   def __call__(self, params):
     """Return {'eval/TASK/METRIC': value} for these weights; None if the run is to stop before the end."""
-    run, results = self._run, {}
+    run, found = self._run, {}
     evaluated = make_evaluated_model(
       nnx.merge(run.graphdef, params), self._tokenizer, run.config.eval.batch_size,
-      seed=run.config.train.seed, after_batch=functools.partial(check_stop, run.watchdog, run.stop))
+      seed=run.config.train.seed, after_batch=functools.partial(check_stop, run.watchdog, run.stop),
+      counterfactual=run.config.eval.counterfactual)
     try:
       for task, examples in list(self._loaded):
         run.watchdog.progress(slow=True)
         try:
-          metrics = task.evaluate(evaluated, examples).metrics
+          found[task.name] = task.evaluate(evaluated, examples).metrics
         except sources.NotRun as why:
           self._loaded.remove((task, examples))
           self._log(f'{task.name} is not run: {why}')
-          continue
-        results |= {f'eval/{task.name}/{name}': value for name, value in metrics.items()
-                    if isinstance(value, numbers.Real)}
     except Stopped:
       return None
-    return results
+    for name, result in suite.summaries(run.config.eval.tasks, found).items():
+      found[name] = result.metrics
+      self._log(summary.line(result.metrics))
+    return {f'eval/{task}/{name}': value for task, metrics in found.items() for name, value in metrics.items()
+            if isinstance(value, numbers.Real)}
 
 
 def check_stop(watchdog, stop):

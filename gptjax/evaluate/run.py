@@ -18,6 +18,7 @@ from gptjax.config import resolve as configs
 from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
 from gptjax.evaluate import paper, percent, table
+from gptjax.evaluate.core import summary
 from gptjax.evaluate.journal import GRIDS, PART_SECONDS, Journal
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import held_out, suite
@@ -92,11 +93,13 @@ def evaluate(config, workdir, overrides=(), write_report=None):
     results = Results(config, workdir, weights_digest(params))
     evaluated = make_evaluated_model(
       nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size, grid=config.eval.grid,
-      seed=config.train.seed, after_batch=watchdog.progress, show_progress=jax.process_index() == 0)
+      seed=config.train.seed, after_batch=watchdog.progress, show_progress=jax.process_index() == 0,
+      counterfactual=config.eval.counterfactual)
     del params
     for task in loaded:
       watchdog.progress(slow=True)
       run_task(task, evaluated, results)
+    add_summaries(config.eval.tasks, tasks, results)
     log_files(results, workdir, write_report)
   if not any(map(results.has, tasks)):
     raise InputError(f'none of the tasks can be run ({", ".join(task.name for task in tasks)}): '
@@ -108,7 +111,7 @@ def require_tasks(config):
   """Return the tasks of `config.eval.tasks` (raises InputError if there are none)."""
   tasks = suite.parse_tasks(config.eval.tasks)
   if not tasks:
-    raise InputError('config.eval.tasks is empty: set it to one or more of ' + ','.join(suite.TASKS))
+    raise InputError('config.eval.tasks is empty: set it to one or more of ' + ','.join(suite.TITLES))
   return tasks
 
 
@@ -184,6 +187,13 @@ def run_task(loaded, evaluated, results):
     journal.close()
 
 
+def add_summaries(names, tasks, results):
+  """Save and log the means over tasks, like CORE, that are among the names of `config.eval.tasks`."""
+  done = {task.name: results.content['tasks'][task.name] for task in tasks if results.has(task)}
+  for name, result in suite.summaries(names, done).items():
+    results.add_summary(name, result)
+
+
 def _digest(corpus):
   return corpus.digest  # its path may differ between hosts
 
@@ -246,17 +256,25 @@ class Results:
       path = self.folder / 'examples' / f'{task.name}.jsonl'
       access.make_folder(path.parent)
       access.write(path, ''.join(json.dumps(example) + '\n' for example in result.examples))
-    self.content['tasks'][task.name] = result.metrics
-    self.content['limits'][task.name] = self.content['limit']
-    self.content['not_run'].pop(task.name, None)
+    self._store(task.name, result, seconds, notes)
+    self._log_result(task, f'{seconds:.1f} s')
+
+  def add_summary(self, name, result):
+    """Save a mean over tasks and log it."""
+    self._store(name, result, 0.0, ())
+    self.log(f'\n{summary.line(result.metrics)}')
+
+  def _store(self, name, result, seconds, notes):
+    self.content['tasks'][name] = result.metrics
+    self.content['limits'][name] = self.content['limit']
+    self.content['not_run'].pop(name, None)
     for kind, value in (('grids', result.cells), ('rows', result.rows), ('protocols', result.protocol),
                         ('notes', list(notes))):
-      self.content[kind].pop(task.name, None)  # of an earlier run of the task
+      self.content[kind].pop(name, None)  # of an earlier run of the task
       if value:
-        self.content[kind][task.name] = value
-    self.content['seconds'][task.name] = round(seconds, 1)
+        self.content[kind][name] = value
+    self.content['seconds'][name] = round(seconds, 1)
     self._write()
-    self._log_result(task, f'{seconds:.1f} s')
 
   def keep(self, task):
     """Log the result that the workdir has of a task."""

@@ -1,7 +1,9 @@
 """Evaluation results as Markdown tables beside the paper's; a task without a result shows 'not run'."""
 
 from gptjax.evaluate import paper, percent
-from gptjax.evaluate.tasks.suite import TASKS
+from gptjax.evaluate.core import summary
+from gptjax.evaluate.core import tasks as core
+from gptjax.evaluate.tasks.suite import TASKS, TITLES
 from gptjax.text.markdown import bold, escape, line, table
 from gptjax.text.words import plural
 
@@ -14,7 +16,7 @@ def markdown(results):
   """
   size = paper.released_size(results['model'])
   parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _model_line(results, size),
-           _table(results, size)]
+           _table(results, size), _more_tasks(results)]
   if results['not_run']:
     parts.append('## Not run\n\n' + '\n'.join(
       f'- {line(f"{name}: {why}")}' for name, why in results['not_run'].items()))
@@ -65,10 +67,22 @@ def _table(results, size):
                     *(_format_number(figure.sizes.get(size_name)) for size_name in paper.SIZES),
                     _format_number(figure.sota)])
     if not figures:
-      metrics = results['tasks'].get(name, {}).items()
-      values = ', '.join(f'{key} {_format_number(percent.to_display(key, value))}' for key, value in metrics)
+      values = _all_metrics(results['tasks'].get(name, {}))
       lines.append([TASKS[name].title, values or 'not run', *[''] * 5])
   return table(head, lines)
+
+
+def _more_tasks(results):
+  """The results of tasks that are not of the papers; those of CORE have a table of their own."""
+  in_core = {task.name for task in core.TASKS} if summary.NAME in results['rows'] else set()
+  lines = [[title, _all_metrics(results['tasks'][name])] for name, title in TITLES.items()
+           if name in results['tasks'] and name not in (*TASKS, *in_core)]
+  return '## Other tasks\n\n' + table(['', 'ours'], lines) if lines else ''
+
+
+def _all_metrics(metrics):
+  return ', '.join(f'{name} {_format_number(percent.to_display(name, value))}'
+                   for name, value in metrics.items())
 
 
 def _measured(results, figure):
@@ -85,7 +99,7 @@ def _reproductions(results):
     value = grid_value(results, reproduction.task, reproduction.grid_key)
     measured = ('-' if reproduction.grid_key is None else 'not run' if value is None
                 else _format_number(value * reproduction.scale))
-    lines.append([TASKS[reproduction.task].title, reproduction.protocol, measured,
+    lines.append([TITLES[reproduction.task], reproduction.protocol, measured,
                   *(_format_number(reproduction.sizes.get(released)) for released in paper.SIZES),
                   reproduction.source])
   return ('## Other measurements of the released weights\n\nWhere the paper cannot be reproduced, expect '
@@ -111,7 +125,7 @@ def _protocol_tables(results):
     for text, stride in dict.fromkeys((cell['text'], cell['stride']) for cell in cells):
       by_unit = {cell['unit']: cell for cell in cells if (cell['text'], cell['stride']) == (text, stride)}
       lines.append([text, str(stride or ''), *(_format_cell(by_unit[unit]) for unit in units)])
-    yield (f'## {TASKS[name].title}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
+    yield (f'## {TITLES[name]}: the protocols\n\n**Bold**: the protocol of the paper, as far as it is '
            'known. Bytes and characters in bits, accuracies in per cent, all others are perplexities.\n\n'
            + table(['text', 'stride', *units], lines))
 
@@ -123,7 +137,7 @@ def _format_cell(cell):
 
 def _example_tables(results):
   for name, rows in results['rows'].items():
-    yield f'## {TASKS[name].title}\n\n' + table(rows[0], [list(map(_format_value, row)) for row in rows[1:]])
+    yield f'## {TITLES[name]}\n\n' + table(rows[0], [list(map(_format_value, row)) for row in rows[1:]])
 
 
 def _format_value(value):
@@ -133,7 +147,7 @@ def _format_value(value):
 
 
 def _protocols(results):
-  lines = [f'**{TASKS[name].title}.** ' + escape(text).replace('\n', '\n    ').rstrip()
+  lines = [f'**{TITLES[name]}.** ' + escape(text).replace('\n', '\n    ').rstrip()
            for name, text in results['protocols'].items()]
   return '## How it was measured\n\n' + '\n\n'.join(lines) if lines else ''
 

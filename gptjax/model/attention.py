@@ -47,18 +47,40 @@ def attention(q, k, v, *, kernel, rate, keys):
     if rate and keys is not None:
       raise ValueError(f'the attention kernel {kernel} does not support dropout, but the rate is {rate}')
     return {'cudnn': fused.cudnn, 'splash': fused.splash}[kernel](q, k, v)
+  return _attend_in_blocks(q, k, v, None, rate, keys)
+
+
+def shared_prefix_attention(q, k, v, segments):
+  """Causal attention of several texts that begin with the same tokens and are in one row, those tokens once.
+
+  Args:
+    q, k, v: [b, t, h, k].
+    segments: int32[b, t]: 0 for the common beginning; for the rest of each text another number, which is the
+      same in all its positions. A position attends to earlier ones of segment 0 and of its own.
+
+  Returns:
+    [b, t, h, k] in the dtype of v.
+  """
+  return _attend_in_blocks(q, k, v, segments, 0, None)
+
+
+def _attend_in_blocks(q, k, v, segments, rate, keys):
+  """The result [b, t, h, k] of `attention`, or of `shared_prefix_attention` if there are segments."""
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   size = -(-q.shape[2] // N_QUERY_BLOCKS)
-  blocks = [_attend_block(q, k, v, start, min(start + size, q.shape[2]), rate, keys)
+  blocks = [_attend_block(q, k, v, segments, start, min(start + size, q.shape[2]), rate, keys)
             for start in range(0, q.shape[2], size)]
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 
-def _attend_block(q, k, v, start, end, rate, keys):
+def _attend_block(q, k, v, segments, start, end, rate, keys):
   """The attention output of queries start to end, [b, h, end - start, k]; later keys are not computed."""
   q, k, v = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
-  causal_mask = jnp.tril(jnp.ones((end - start, end), bool), start)
-  return _attend(q, k, v, causal_mask, rate, fold_in(keys, start))
+  mask = jnp.tril(jnp.ones((end - start, end), bool), start)
+  if segments is not None:
+    of_keys, of_queries = segments[:, None, None, :end], segments[:, None, start:end, None]
+    mask = mask & ((of_keys == 0) | (of_keys == of_queries))
+  return _attend(q, k, v, mask, rate, fold_in(keys, start))
 
 
 def cached_attention(q, k, v, mask):

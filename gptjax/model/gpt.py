@@ -139,15 +139,15 @@ class GPT(nnx.Module):
     Args:
       tokens: int32[b, t], t at most n_ctx.
       keys: key[b] for dropout, one per sequence; None: no dropout.
-      positions: int32[b, t] of the tokens; None: 0, 1, ...
-      attends: for each layer of an `unrolled` model a function like `attention`, which may read and write a
-        cache (see `gptjax.generate.kv_cache`); None: `attention` itself.
+      positions: int32[b, t] of the tokens, less than n_ctx; t may then be larger. None: 0, 1, ...
+      attends: a function like `attention` for all layers; or, for each layer of an `unrolled` model, one that
+        may read and write a cache (see `gptjax.generate.kv_cache`); None: `attention` itself.
 
     Returns:
       [b, t, d] in the compute dtype.
     """
     t = tokens.shape[1]
-    if t > self.n_ctx:
+    if positions is None and t > self.n_ctx:
       raise InputError(f'a sequence of {t} tokens is longer than config.model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = split_keys(keys, 2)
     x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
@@ -163,10 +163,12 @@ class GPT(nnx.Module):
       return block(x, Context(attend, self.dropout, fold_in(keys, index), index)), None
 
     rematerialized = lambda attend: compute.rematerialized(functools.partial(layer, attend), self.remat)
-    default = functools.partial(attention, kernel=self.kernel)
-    if isinstance(self.h, Block):
-      return jax.lax.scan(rematerialized(default), x, (self.h, jnp.arange(self.n_layer)))[0]
-    for index, (block, attend) in enumerate(zip(self.h, attends or [default] * self.n_layer)):
+    if attends is None or callable(attends):
+      attend = attends or functools.partial(attention, kernel=self.kernel)
+      if isinstance(self.h, Block):
+        return jax.lax.scan(rematerialized(attend), x, (self.h, jnp.arange(self.n_layer)))[0]
+      attends = [attend] * self.n_layer
+    for index, (block, attend) in enumerate(zip(self.h, attends)):
       x, _ = rematerialized(attend)(x, (block, index))
     return x
 

@@ -270,7 +270,8 @@ def evaluate_if_due(run, state, step, telemetry, evaluate, tasks):
       bits = loss / run.mixture.held_out_bytes_per_token() / math.log(2)
       telemetry.write(step, {'eval/loss': loss, 'eval/perplexity': perplexity, 'eval/bits_per_byte': bits,
                              **{f'eval/loss/{name}': part for name, part in parts.items()}})
-      telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}'
+      telemetry.log(f'step {step}  held-out loss {loss:.4f}  perplexity {perplexity:.2f}  '
+                    f'bits/byte {bits:.3f}'
                     + ''.join(f'  {name} {part:.4f}' for name, part in parts.items()))
   if tasks and telemetry.value(step, 'eval/tasks') is None:
     scores = tasks(state.params)

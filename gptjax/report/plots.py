@@ -36,7 +36,7 @@ STYLE = {
 THE_PAPERS, DOTTED = "the paper's GPT-2", {'linewidth': 0.9, 'linestyle': ':', 'color': FAINT}
 
 
-def _drawn(rows, columns, size, draw):
+def drawn(rows, columns, size, draw):
   """The SVG text of a figure with subplots; `draw` is a function of (figure, 2-D array of axes)."""
   import matplotlib
   with matplotlib.rc_context(STYLE):
@@ -130,7 +130,7 @@ def figure_1(all_runs):
       _over_size(panel, all_runs)
     _legend(figure, axes)
     figure.supxlabel('parameters', fontsize=9)
-  return _drawn(2, 2, (WIDTH, 5.8), draw)
+  return drawn(2, 2, (WIDTH, 5.8), draw)
 
 
 def _points(all_runs, result):
@@ -165,7 +165,7 @@ def tasks_over_size(all_runs):
 
 def _panels(n, draw):
   rows, columns = math.ceil(n / 3), min(3, n)
-  return _drawn(rows, columns, (WIDTH / 3 * columns + 0.2, 2.4 * rows + 0.6), draw)
+  return drawn(rows, columns, (WIDTH / 3 * columns + 0.2, 2.4 * rows + 0.6), draw)
 
 
 def figure_4(all_runs):
@@ -197,7 +197,7 @@ def figure_4(all_runs):
       _logarithmic(panel)
       _over_size(panel, all_runs)
     _legend(figure, axes, columns=2)
-  return _drawn(1, len(points), (WIDTH * min(1, 0.4 + 0.4 * len(points)), 4.2), draw)
+  return drawn(1, len(points), (WIDTH * min(1, 0.4 + 0.4 * len(points)), 4.2), draw)
 
 
 def loss_curves(all_runs):
@@ -215,7 +215,7 @@ def loss_curves(all_runs):
                  label=figures.literal(f'{run.name} ({short_count(run.model["parameters"])})'))
     panel.set(xlabel='step', ylabel='loss, nats per token')
     panel.legend(title='line: training; dashed: held out', alignment='left')
-  return _drawn(1, 1, (WIDTH * 0.8, 4), draw)
+  return drawn(1, 1, (WIDTH * 0.8, 4), draw)
 
 
 def training_curves(all_runs):

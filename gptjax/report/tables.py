@@ -6,7 +6,7 @@ from gptjax.evaluate import paper, percent, table
 from gptjax.evaluate.overlap import lookup
 from gptjax.evaluate.overlap import table as overlap_table
 from gptjax.evaluate.tasks import suite
-from gptjax.report import published, runs
+from gptjax.report import core, published, runs
 from gptjax.report.document import Prose, Strong, Table
 
 NOT_RUN = 'not run'
@@ -58,7 +58,8 @@ def results(all_runs):
     theirs = (*(result.sizes.get(size) for size in paper.SIZES), result.sota)
     rows.append([result.title, *(_ours(run, result) for run in ran), *map(printed, theirs)])
   in_paper = {result.task for result in paper.PAPER_RESULTS}
-  for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper):
+  for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper
+                            and not core.is_of_core(task)):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
       values = (_value(run, task, metric) for run in ran)
       rows.append([f'{_title(task)}, {_words(metric)}', *values, *[None] * 5])
@@ -178,7 +179,7 @@ def overlaps(run):
 
 
 def _title(name):
-  return suite.TASKS[name].title if name in suite.TASKS else name
+  return suite.TITLES.get(name, name)
 
 
 def _words(name):

@@ -231,7 +231,7 @@ assert not xla_bridge.backends_are_initialized()
 def test_pytorchs_loss_falls_as_ours_does(contender, monkeypatch):
   torch = pytest.importorskip('torch')
   pytest.importorskip('transformers')
-  from gptjax.benchmark.subjects import train_torch
+  from gptjax.benchmark import train_torch
   monkeypatch.setattr(torch, 'compile', lambda function: function)  # which contender, not how fast
   monkeypatch.setattr(torch.nn.Module, 'compile', lambda module: None)
   config = sizes.make_config('tiny')

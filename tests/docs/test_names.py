@@ -212,7 +212,7 @@ def test_every_command_of_the_package_has_a_section():
     module = '.'.join(path.relative_to(pages.ROOT).with_suffix('').parts).removesuffix('.__main__')
     if "if __name__ == '__main__':" in path.read_text() and module not in described:
       assert module in ('gptjax', 'gptjax.lm_eval', 'gptjax.data.clean.clean_examples',
-                        'gptjax.benchmark.stage', 'gptjax.benchmark.subjects.train_torch',
+                        'gptjax.benchmark.stage', 'gptjax.benchmark.train_torch',
                         'gptjax.benchmark.subjects.clean'), module
 
 

@@ -3,6 +3,7 @@
   attention        Accuracy and speed of each attention kernel
   check            Accuracy of the training step on this device
   clean            CPU time of `--clean=webtext` per MB of text, compared with another version
+  core             CORE compared with transformers, one example at a time, interleaved
   data             Speed of preparing and of reading a corpus, compared with the tokenizer
   evaluate         Zero-shot scoring compared with lm-evaluation-harness, interleaved in one run
   finetune         Fine-tuning speed with bucketed batches and with padding to n_ctx
@@ -14,6 +15,5 @@
   scaling          Weak scaling: the cost of a step per device as devices are added
   start            Seconds from the command to its first logged step
   train            Training speed compared with PyTorch, interleaved in one run
-  train_torch      The contenders in PyTorch: GPT-2 as a plain module and from transformers
   variants         Training speed under single changes of the config
 """

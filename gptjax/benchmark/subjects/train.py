@@ -110,7 +110,7 @@ def make_trainer(contender, size, batch_size, changes, share):
     if contender == OURS:
       train, facts = gptjax_trainer(config)
     else:
-      from gptjax.benchmark.subjects.train_torch import torch_trainer
+      from gptjax.benchmark.train_torch import torch_trainer
       train, facts = torch_trainer(config, random_batch(config), contender, share)
     return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
   sizes = [batch_size] if batch_size else batch_sizes(size, memory_limit(contender, share))
@@ -120,7 +120,7 @@ def make_trainer(contender, size, batch_size, changes, share):
 def memory_limit(contender, share):
   """Bytes of the GPU's memory that this process may use; None on a CPU."""
   if contender != OURS:
-    from gptjax.benchmark.subjects.train_torch import gpu_memory
+    from gptjax.benchmark.train_torch import gpu_memory
     return share * gpu_memory() or None
   import jax
   return (jax.devices()[0].memory_stats() or {}).get('bytes_limit')  # JAX's limit is its share already

@@ -8,4 +8,5 @@
                    contamination.
   scores           Log-likelihoods of tokens under a model: one implementation for every task that compares or
                    sums them.
+  shared_prefix    Log-likelihoods of texts that begin with the same tokens, which are computed once.
 """

@@ -27,6 +27,7 @@ class EvaluatedModel(NamedTuple):
   after_batch: function to call after each batch; it raises Stopped if the run is to stop.
   journal_part: function of (name of a part, [digest of each question]) that returns a `journal.Part`.
   show_progress: whether to show progress bars.
+  counterfactual: whether to run the counterfactual control of CORE's tasks.
   """
   model: Any
   tokenizer: Any
@@ -36,13 +37,14 @@ class EvaluatedModel(NamedTuple):
   after_batch: Callable[[], None]
   journal_part: Callable[[str, list], Any]
   show_progress: bool
+  counterfactual: bool = False
 
 
 def make_evaluated_model(model, tokenizer, batch_size, *, grid=False, seed=0, after_batch=lambda: None,
-                         journal_part=no_journal, show_progress=False):
+                         journal_part=no_journal, show_progress=False, counterfactual=False):
   """Return an EvaluatedModel; the model may be any GPT."""
   return EvaluatedModel(scores.prepare_model(model), tokenizer, batch_size, grid, seed, after_batch,
-                        journal_part, show_progress)
+                        journal_part, show_progress, counterfactual)
 
 
 class Task(NamedTuple):

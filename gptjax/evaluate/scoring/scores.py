@@ -117,7 +117,7 @@ def score_requests(model, requests, batch_size, *, excluded=None, make_result=No
     def finish():
       indices, targets, results = pending.pop(0)
       for i, is_scored, *values in zip(indices, targets >= 0, *jax.device_get(results)):
-        _require_numbers(values[0][is_scored])
+        require_numbers(values[0][is_scored])
         scores[i] = make_result(*(value[is_scored] for value in values))
         on_score(i, scores[i])
       bar.update(len(indices))
@@ -175,7 +175,7 @@ def padded_length(n, n_ctx):
   return min(max(MIN_LENGTH, -(-n // step) * step), n_ctx)
 
 
-def _require_numbers(log_probs):
+def require_numbers(log_probs):
   if np.isnan(log_probs).any():
     raise InputError('the logits are not numbers: the weights of the model are damaged')
 
@@ -210,12 +210,12 @@ def score_rows(model, tokens, starts, targets, masks, mask_indices):
     take = lambda row, positions: row.at[positions].get(out_sharding=jax.P(None, None))
     x = jax.vmap(take)(x, positions)
   mask_indices = None if masks is None else as_rows(place_on_mesh(mask_indices))
-  outputs = _compare_logits(as_rows(x), gathered(model.unembedding), as_rows(targets), model.n_vocab, masks,
+  outputs = compare_logits(as_rows(x), gathered(model.unembedding), as_rows(targets), model.n_vocab, masks,
                             mask_indices)
   return tuple(jax.reshard(sharding.split_axis(a, 0, targets.shape), jax.P()) for a in outputs)
 
 
-def _compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
+def compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
   """`score_rows` for features x [n, d], targets and mask indices [n], one vocabulary block [c] at a time."""
   target = jnp.maximum(target, 0).astype(jnp.float32)
   column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute_spec('vocab'))

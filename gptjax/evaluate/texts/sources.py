@@ -58,11 +58,22 @@ def find_file(data, *names):
     data: DataOptions.
     names: like 'wikitext-2-raw/wiki.test.raw', in order of preference.
   """
-  for name in names if data.data_dir else ():
-    for folder in SEARCH_DEPTHS:
-      if files := _matching(paths.location(data.data_dir), f'{folder}/{name}'.lstrip('/')):
-        return cache.local_file(files[0])
+  for name in names:
+    if files := _found(data, name):
+      return cache.local_file(files[0])
   return None
+
+
+def find_files(data, pattern):
+  """Return the sorted Paths of all files that match, like 'blimp/*.jsonl', in the same folders."""
+  return [cache.local_file(file) for file in _found(data, pattern)]
+
+
+def _found(data, pattern):
+  for folder in SEARCH_DEPTHS if data.data_dir else ():
+    if files := _matching(paths.location(data.data_dir), f'{folder}/{pattern}'.lstrip('/')):
+      return files
+  return []
 
 
 def _matching(folder, pattern):

@@ -193,7 +193,7 @@ def test_results_do_not_depend_on_vocabulary_blocks_and_the_first_of_equals_wins
   target[:4] = wanted[:4].argmax(-1)
   with mesh_of(tensor=tensor):
     placed = jax.reshard(table, sharding.compute_spec('vocab', None))
-    compared = jax.jit(scoring._compare_logits, static_argnums=3)
+    compared = jax.jit(scoring.compare_logits, static_argnums=3)
     log_probs, likeliest, allowed = map(np.asarray, compared(x, placed, target.astype(np.int32), v, masks,
                                                              marks))
     assert (np.asarray(compared(x, placed, target.astype(np.int32), v)[2]) == likeliest).all()

@@ -1,0 +1,68 @@
+"""CORE in a report: the table, and the curve over hours, FLOPs and tokens with GPT-2's line."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+from report.test_report import write_run
+
+from gptjax.evaluate.core import summary
+from gptjax.evaluate.core.tasks import TABLE
+from gptjax.model.size import flops_per_token
+from gptjax.report import core, page, runs
+
+
+def training_run(folder, metric):
+  """A workdir of pretraining: 4 steps of two evaluations of CORE, a step takes half an hour."""
+  config = tiny_config(**{'train.batch_size': 8, 'data.seq_len': 24})
+  folder.mkdir(parents=True)
+  (folder / 'config.json').write_text(json.dumps({
+    'config': config.to_dict(), 'versions': {'gptjax': '0'}, 'devices': ['cpu', 1]}))
+  records = [{'step': step, 'train/loss': 4.0, 'time/steps': 1800.0 * step} for step in range(1, 5)]
+  records += [{'step': step, f'eval/core/{metric}': value, 'eval/core/tasks_run': 22}
+              for step, value in ((2, 0.1), (4, 0.2))]
+  (folder / 'metrics.jsonl').write_text(''.join(json.dumps(record) + '\n' for record in records))
+  return folder, config
+
+
+@pytest.mark.parametrize('metric', [summary.CORE, summary.PARTIAL])
+def test_points_are_at_the_hours_flops_and_tokens_of_the_run(tmp_path, metric):
+  folder, config = training_run(tmp_path / 'run', metric)
+  run, = runs.read([folder])
+  found = core.points(run)
+  assert found.keys() == {metric}
+  tokens = np.array([2, 4]) * 8 * 24
+  np.testing.assert_allclose(found[metric]['tokens'], tokens)
+  np.testing.assert_allclose(found[metric]['hours'], [1, 2])
+  np.testing.assert_allclose(found[metric]['flops'], tokens * flops_per_token(config.model, 24)['palm'])
+  assert found[metric]['value'] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize('metric', [summary.CORE, summary.PARTIAL])
+def test_the_figure_has_gpt_2s_line_and_names_what_is_not_core(tmp_path, metric):
+  folder, _ = training_run(tmp_path / 'run', metric)
+  html, markdown = page.write([folder], tmp_path / 'out')
+  text = html.read_text()
+  assert 'CORE of GPT-2 XL, 0.256525' in text
+  for axis in ('hours of training', 'FLOPs', 'tokens'):
+    assert f'>{axis}<' in text
+  assert re.search(r'## \d+ CORE\n', markdown.read_text())
+  assert ('not CORE' in text) == (metric == summary.PARTIAL)
+  assert (tmp_path / 'out' / 'report-figures' / 'core.svg').is_file()
+
+
+def test_the_table_has_all_tasks_and_the_figure_only_if_all_were_run(tmp_path):
+  metrics = {'accuracy': 0.5, 'centered': 0.25, 'correct': 1, 'examples': 2}
+  tasks = {task.name: metrics for task in TABLE}
+  for name, ran in (('all', tasks), ('some', {'copa': metrics})):
+    done = summary.summarize(ran).metrics
+    write_run(tmp_path / name, '124M', tasks={**ran, 'core': done}, records=[])
+    _, markdown = page.write([tmp_path / name], tmp_path / f'out-{name}')
+    text = markdown.read_text()
+    assert '| copa | multiple choice | 0 | 50 | 50.00 | 0.2500 |' in text
+    assert ('| CORE |' in text) == (name == 'all')
+    assert ('| boolq | multiple choice | 10 | 62 | not run | not run |' in text) == (name == 'some')
+    assert ('| mean of the tasks that were run (not CORE) |' in text) == (name == 'some')
+    assert 'copa, centered' not in text  # in its own table alone
