@@ -65,6 +65,10 @@ FIELDS = dict(
                                           'also divide by the layer index, from 1 (in neither paper)'),
     tie_word_embeddings=Field(True, flag(), 'False: the output layer has a separate matrix, lm_head'),
     dropout=Field(0.0, RATE_BELOW_1, 'rate on embeddings, attention weights and residual branches'),
+    embedding_dropout=Field('activations', one_of('activations', 'matrix'),
+                            'what the dropout of embeddings zeroes: activations: entries of each position; '
+                            "matrix: entries of the token and position matrices, once per step for all "
+                            "positions and for the tied output layer, as GPT-1's released code"),
     init_std=Field(0.02, RATE, 'standard deviation of initial weights'),
     wpe_init_std=Field(0.01, RATE, 'the same for position embeddings (released GPT-2: 0.01; GPT-1: 0.02)'),
     scale_residual_init=Field(True, flag(),
