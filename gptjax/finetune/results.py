@@ -90,18 +90,20 @@ def metrics_of_record(data, record):
 
 def predictions(data, outputs):
   """The predicted class or number of each example: [n]."""
-  return datas.unscale(data.task, outputs[:, 0]) if data.is_regression else outputs.argmax(1)
+  return datas.predicted_numbers(data, outputs) if data.is_numeric else outputs.argmax(1)
 
 
 def true_labels(data, encoded):
   """The true labels in the form of `predictions`: [n]."""
-  return datas.unscale(data.task, encoded.labels) if data.is_regression else encoded.labels.astype(np.int64)
+  if data.is_numeric:
+    return datas.true_numbers(data, encoded.labels)
+  return encoded.labels.astype(np.int64)
 
 
 def write_predictions(folder, data, file, outputs):
   """Write FOLDER/predictions/FILE.tsv: index and prediction, sorted by index, in the format of GLUE."""
   predicted, task, encoded = predictions(data, outputs), data.task, data.test[file]
-  if data.is_regression:
+  if data.is_numeric:
     minimum, maximum = task.scale
     texts = [f'{value:.3f}' for value in np.clip(predicted, minimum, maximum)]
   else:

@@ -53,15 +53,16 @@ def task_losses(scores, labels, weights, is_regression):
 
   Args:
     scores: float32[b, c], see `Classifier`.
-    labels: float32[b]: class numbers, or values scaled to [-1, 1].
+    labels: float32[b]: class numbers, or values scaled to [-1, 1]. A class number between two integers is a
+      soft label, p(i) = max(0, 1 - |i - label|), which for an integer is one-hot.
     weights: float32[b].
     is_regression: whether labels are real values (squared error), not classes (cross-entropy).
   """
   if is_regression:
     losses = (scores[:, 0] - labels) ** 2 / 2
   else:
-    is_label = jnp.arange(scores.shape[1])[None] == labels[:, None].astype(jnp.int32)
-    losses = jax.nn.logsumexp(scores, -1) - jnp.where(is_label, scores, 0).sum(-1)
+    p = jnp.maximum(0, 1 - jnp.abs(jnp.arange(scores.shape[1])[None] - labels[:, None]))
+    losses = jax.nn.logsumexp(scores, -1) - jnp.where(p > 0, p * scores, 0).sum(-1)
   return jnp.where(weights > 0, losses * weights, 0)
 
 

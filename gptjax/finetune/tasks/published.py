@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gptjax.errors import InputError
 from gptjax.finetune.tasks import declared, transforms
-from gptjax.finetune.tasks.examples import Corpus, Tfds, Tsv
+from gptjax.finetune.tasks.examples import Corpus, Stories, Tfds, Tsv
 from gptjax.text import words
 
 
@@ -126,10 +126,9 @@ TASKS = {
                {'accuracy/m': 62.9, 'accuracy/h': 57.4, 'accuracy/all': 59.0},
                classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions,
                validation_of={'RACE-m': 'm', 'RACE-h': 'h'}),
-  # As in the released code: the labelled stories of 2016, four fifths of them for training.
-  'story_cloze': Task('choice', (Tfds('story_cloze/2016', 'validation[:80%]'),),
-                      {'': Tfds('story_cloze/2016', 'validation[80%:]')},
-                      {'StoryCloze': Tfds('story_cloze/2016', 'test')},
+  # The labelled stories of 2016 are for training and validation, see `story_cloze`.
+  'story_cloze': Task('choice', (Stories('train'),), {'': Stories('validation')},
+                      {'StoryCloze': Stories('test')},
                       ('context',), ('accuracy',), {'accuracy': 86.5},
                       classes=('1', '2'), answers=('endings',), unfold=_right_ending),
   # Your own text from config.data.source or corpus: a language model without a head.
