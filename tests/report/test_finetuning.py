@@ -4,7 +4,7 @@ import json
 import statistics
 
 import pytest
-from conftest import tiny_config
+from conftest import ROOT, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +50,14 @@ def test_gpt1s_average_is_that_of_its_scores():
   assert of_table_5['mnli'] == pytest.approx((82.1 + 81.4) / 2, abs=0.051)
   first = {task: next(iter(metrics.values())) for task, metrics in paper_gpt1.GLUE_GPT1.items()}
   assert {**first, 'mnli': 81.8, 'wnli': None} == {**of_table_5, 'wnli': None}
+
+
+def test_the_page_of_results_has_the_tables():
+  text = (ROOT / 'docs' / 'results.md').read_text()
+  for table in paper_gpt1.TABLES:
+    for system, figures in table.rows.items():
+      cells = ['' if figure is None else f'{figure:.1f}' for figure in figures]
+      assert f'| {system} | {" | ".join(cells)} |' in text
 
 
 @given(st.lists(st.floats(0, 1), min_size=13, max_size=13), st.sampled_from(list(paper_gpt1.GLUE)))
