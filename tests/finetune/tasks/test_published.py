@@ -10,7 +10,7 @@ from finetune import published
 
 from configs import gpt1_finetune
 from gptjax.data.tokenizers import loading
-from gptjax.finetune import data, job, results, studies
+from gptjax.finetune import data, glue, job, results, studies
 from gptjax.finetune.tasks import examples
 from gptjax.finetune.tasks import published as tasks
 from gptjax.storage.files import records
@@ -173,6 +173,16 @@ def again(config, workdir, found):
   now = json.loads((workdir / 'results.json').read_text())
   assert now['tasks']['snli'] == pytest.approx(found['tasks']['snli'])
   assert now['tasks']['qqp'] == found['tasks']['qqp']
+
+
+def test_the_diagnostic_set_of_glue_is_predicted_by_the_model_of_mnli(sets, corpus_folder, tmp_path):
+  config = config_of(('mnli',), sets, corpus_folder, **{'finetune.predict': True})
+  assert studies.run_job(config, tmp_path / 'run') == 0
+  files = {path.stem: path.read_text() for path in (tmp_path / 'run' / 'predictions').iterdir()}
+  assert files.keys() == {'MNLI-m', 'MNLI-mm', 'AX'}
+  assert glue.fault('AX', files['AX']) == f'it has {len(published.HIDDEN)} rows, not 1,104', 'else valid'
+  assert set(json.loads((tmp_path / 'run' / 'results.json').read_text())['tasks']['mnli']) == {
+    'accuracy/m', 'accuracy/mm', 'accuracy/all'}
 
 
 @pytest.mark.slow
