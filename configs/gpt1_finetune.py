@@ -1,7 +1,7 @@
 """GPT-1's fine-tuning (Radford et al. 2018, section 4.1): --config=configs/gpt1_finetune.py:TASK
 
 TASK is one of gptjax/finetune/tasks/published.py, or several with commas: sst2, cola, mrpc, qqp, stsb, mnli,
-qnli, rte, snli, scitail, race, story_cloze; or one that your own config file declares
+qnli, rte, snli, scitail, race, story_cloze, wnli; or one that your own config file declares
 (`config.finetune.own_tasks`).
 `--config.init_from=FOLDER` names the pretrained weights.
 

@@ -65,6 +65,10 @@ FIELDS = dict(
                                           'also divide by the layer index, from 1 (in neither paper)'),
     tie_word_embeddings=Field(True, flag(), 'False: the output layer has a separate matrix, lm_head'),
     dropout=Field(0.0, RATE_BELOW_1, 'rate on embeddings, attention weights and residual branches'),
+    embedding_dropout=Field('activations', one_of('activations', 'matrix'),
+                            'what the dropout of embeddings zeroes: activations: entries of each position; '
+                            "matrix: entries of the token and position matrices, once per step for all "
+                            "positions and for the tied output layer, as GPT-1's released code"),
     init_std=Field(0.02, RATE, 'standard deviation of initial weights'),
     wpe_init_std=Field(0.01, RATE, 'the same for position embeddings (released GPT-2: 0.01; GPT-1: 0.02)'),
     scale_residual_init=Field(True, flag(),
@@ -221,6 +225,14 @@ FIELDS = dict(
     own_tasks=Field((), declarations(), 'tasks declared here, see gptjax/finetune/tasks/declared.py'),
     data_dir=Field('', path_or_bucket(), 'folder of the TSV and JSONL files that a task names'),
     limit=Field(0, integer(0), 'use only this many first examples of each split; 0: all'),
+    story_cloze_split=Field('released', one_of('released', 'tfds'),
+                            'Story Cloze: released: the 1,497 and 374 labelled stories of the released code, '
+                            'from the CSV files in data_dir; tfds: four fifths and one fifth of them in the '
+                            'order of TensorFlow Datasets', legacy_default='tfds'),
+    numeric_labels=Field('regression', one_of('regression', 'soft_label'),
+                         'labels that are numbers (STS-B): regression: squared error; soft_label: '
+                         'cross-entropy with a distribution over the integers of the scale, as the released '
+                         'code encodes them'),
     n_seeds=Field(1, integer(1, 1000), 'runs of each task, with train.seed, train.seed + 1, ...'),
     pretrained=Field(True, flag(), "False: random weights, in the shape of init_from (GPT-1's Table 5)"),
     transfer_layers=Field(-1, integer(0, also={-1: 'all'}),

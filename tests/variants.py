@@ -17,7 +17,10 @@ VARIANTS = {
   'unscaled attention': {'model.scale_attn_weights': False},
   'attention scaled by layer': {'model.scale_attn_by_inverse_layer_idx': True},
   'gpt1, untied, relu': {**GPT1, 'model.tie_word_embeddings': False, 'model.activation_function': 'relu'},
+  'matrix dropout': {**GPT1, 'model.embedding_dropout': 'matrix'},
   'lstm': {'model.architecture': 'lstm', 'model.n_inner': 48},
+  'lstm, matrix dropout': {'model.architecture': 'lstm', 'model.n_inner': 48,
+                           'model.embedding_dropout': 'matrix'},
 }
 
 OPTIMIZERS = ('adamw', 'muon', 'openai_adam')

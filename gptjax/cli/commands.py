@@ -31,6 +31,9 @@ COMMANDS = {
     TRAIN, 'gptjax.main', 'evaluate a model on zero-shot tasks',
     'gptjax evaluate --config=gpt2_zero_shot --workdir=runs/zero-shot --config.init_from=FOLDER',
     ('--config.job=evaluate',)),
+  'glue': Command(
+    TRAIN, 'gptjax.finetune.glue', 'write or check a submission to the GLUE benchmark',
+    'gptjax glue --workdir=runs/glue --out=submission'),
   'plan': Command(
     TRAIN, 'gptjax.plan', 'memory, time and cost of training on hardware that is not here',
     'gptjax plan --config=gpt2_xl --topology=v5e:16x16'),
@@ -89,6 +92,7 @@ _PARSERS = {
   'gptjax.data.tokenizers': 'gptjax.command.parsers.tokenizer',
   'gptjax.data.clean': 'gptjax.command.parsers.clean',
   'gptjax.evaluate.overlap': 'gptjax.command.parsers.overlap',
+  'gptjax.finetune.glue': 'gptjax.command.parsers.glue',
   'gptjax.cli.doctor': 'gptjax.cli.doctor', 'gptjax.cli.completion': 'gptjax.cli.completion'}
 
 

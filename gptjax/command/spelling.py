@@ -14,6 +14,7 @@ SUBCOMMANDS = {
   'gptjax.data.prepare': 'prepare', 'gptjax.data.inspect': 'inspect', 'gptjax.data.tokenizers': 'tokenizer',
   'gptjax.data.adopt': 'adopt', 'gptjax.data.export': 'export-tokens',
   'gptjax.data.clean': 'clean', 'gptjax.evaluate.overlap': 'overlap', 'gptjax.report': 'report',
+  'gptjax.finetune.glue': 'glue',
   'gptjax.plan': 'plan', 'gptjax.pretrained': 'export', 'gptjax.benchmark': 'benchmark',
   'gptjax.cli.doctor': 'doctor', 'gptjax.cli.completion': 'completion'}
 # `python -m gptjax.pretrained export` and `gptjax export`; a line may end after `-m`.

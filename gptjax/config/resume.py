@@ -58,7 +58,8 @@ def restore_stored_fields(config, workdir, overrides=()):
     stored_value = as_tuple(stored[name])
     if stored_value != value:
       setattr(section_config, leaf, stored_value)
-      read_again = config.job == 'evaluate' and (is_weights_field(name) or name == 'model.dropout')
+      of_weights = is_weights_field(name) or name in ('model.dropout', 'model.embedding_dropout')
+      read_again = config.job == 'evaluate' and of_weights
       if name not in RESOLVED_FIELDS and not read_again:
         restored.append(f'config.{name} = {stored_value!r}')
   if restored and jax.process_index() == 0:
@@ -69,4 +70,4 @@ def is_weights_field(name):
   """Whether a field, like 'model.n_layer', is a property of weights."""
   section, _, leaf = name.rpartition('.')
   # A run may use another dropout than its initial weights had.
-  return section == 'model' and leaf not in (*NOT_WEIGHTS_FIELDS, 'dropout')
+  return section == 'model' and leaf not in (*NOT_WEIGHTS_FIELDS, 'dropout', 'embedding_dropout')

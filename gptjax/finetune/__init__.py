@@ -2,6 +2,7 @@
 
   batches     Padding widths, and the examples of each batch
   data        A task's examples as token sequences
+  glue        A submission to the GLUE benchmark: written and checked
   job         The job: all tasks with all seeds
   model       The language model with a classification head
   report      Log lines of a run

@@ -13,6 +13,8 @@ from gptjax.finetune import batches
 from gptjax.finetune.tasks import examples, transforms
 from gptjax.storage.files import access, paths
 
+MAX_SOFT_CLASSES = 1000
+
 
 class TaskData(NamedTuple):
   """The data that a task is fine-tuned and evaluated on.
@@ -21,6 +23,7 @@ class TaskData(NamedTuple):
   train: batches.Encoded; validation: {name: batches.Encoded}; test: {name: batches.Encoded} of labelled test
     sets, and of all test sets if predictions are requested.
   widths: padding widths; a test set may contain longer sequences, up to `data.seq_len`.
+  soft_labels: whether numeric labels are distributions over the integers of their scale, see `load`.
   """
   name: str
   task: object
@@ -28,17 +31,25 @@ class TaskData(NamedTuple):
   validation: dict
   test: dict
   widths: list
+  soft_labels: bool = False
+
+  @property
+  def is_numeric(self):
+    """Whether labels are numbers and not classes."""
+    return not self.task.classes
 
   @property
   def is_regression(self):
-    """Whether labels are numbers and not classes."""
-    return not self.task.classes
+    """Whether the head has one output, the number itself, trained with the squared error."""
+    return self.is_numeric and not self.soft_labels
 
   @property
   def n_outputs(self):
     """Number of outputs of the head per sequence; 0: there is no head."""
     if self.task.kind == transforms.LANGUAGE_MODEL:
       return 0
+    if self.soft_labels:
+      return n_soft_classes(self.task)
     return 1 if self.is_regression or self.task.kind == 'choice' else len(self.task.classes)
 
   @property
@@ -57,12 +68,23 @@ class TaskData(NamedTuple):
 def load(name, task, tokenizer, config):
   """Read and encode a task.
 
+  With `finetune.numeric_labels` = 'soft_label' a number y, y = label - the smallest label of the scale, is
+  the distribution over the classes 0 ... n - 1
+
+      p(i) = max(0, 1 - |i - y|)
+
+  which has floor(y) + 1 - y on floor(y) and the rest on the class after it (Tai et al. 2015, section 4.2;
+  GPT-1's released code has it for STS-B), and the predicted number is the expectation of i.
+
   Raises:
     ValueError: one line with task, split and row.
   """
   if task.kind == transforms.LANGUAGE_MODEL:
     train, validation = corpus_windows(tokenizer, config)
     return TaskData(name, task, train, {'': validation}, {}, [config.data.seq_len])
+  soft_labels = config.finetune.numeric_labels == 'soft_label' and not task.classes
+  if soft_labels:
+    n_soft_classes(task)
   sources = [('train', task.train, True)]
   sources += [(split, (source,), True) for split, source in task.validation.items()]
   sources += [(split, (source,), False) for split, source in task.test.items()
@@ -81,12 +103,12 @@ def load(name, task, tokenizer, config):
   test_names = [split for split, *_ in sources[n_first:]]
   return TaskData(name, task, splits[0], dict(zip(task.validation, splits[1:n_first])),
                   dict(zip(test_names, splits[n_first:], strict=True)),
-                  [min(width, config.data.seq_len) for width in widths])
+                  [min(width, config.data.seq_len) for width in widths], soft_labels)
 
 
 def _is_needed(task, source, config):
   """Whether a test source is read; GLUE's test sets and missing files are read only for predictions."""
-  if config.finetune.predict or isinstance(source, examples.Tfds):
+  if config.finetune.predict or isinstance(source, examples.PUBLISHED):
     return config.finetune.predict or not task.glue
   return access.is_file(paths.location(config.finetune.data_dir) / source.file)
 
@@ -112,10 +134,10 @@ def _windows(corpus, config):
 
 
 def encode_examples(task, task_examples, tokenizer, config, n_unlabelled, title):
-  """Examples as batches.Encoded; numeric labels are scaled to [-1, 1]."""
+  """Examples as batches.Encoded; numeric labels are scaled to [-1, 1], or are y of `load`."""
   tokens, max_length = transforms.task_tokens(config.model.n_vocab), config.data.seq_len
   rows, lengths, labels, n_truncated = [], [], [], 0
-  minimum, maximum = task.scale
+  scaled = _label_scaling(task, config)
   names = special.resolve_names(tokenizer, config.data.special_tokens)
   space = ' ' if task.kind == 'choice' else ''  # a question continues its document: not "nine.When"
   encode = lambda text: np.asarray(special.encode(tokenizer, names, text), np.int32)
@@ -126,8 +148,7 @@ def encode_examples(task, task_examples, tokenizer, config, n_unlabelled, title)
     rows += sequences
     lengths.append([len(row) for row in sequences])
     n_truncated += truncated
-    label = np.nan if example.label is None else example.label
-    labels.append(label if task.classes else (label - minimum) / (maximum - minimum) * 2 - 1)
+    labels.append(np.nan if example.label is None else scaled(example.label))
   lengths = np.array(lengths, np.int64)
   starts = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
   return batches.Encoded(np.concatenate(rows), starts, lengths, np.array(labels, np.float32),
@@ -136,7 +157,36 @@ def encode_examples(task, task_examples, tokenizer, config, n_unlabelled, title)
                          sum(not all((*example.texts, *example.answers)) for example in task_examples))
 
 
-def unscale(task, values):
-  """Numbers in [-1, 1] converted to the task's own scale."""
-  low, high = task.scale
-  return (np.asarray(values, np.float64) + 1) / 2 * (high - low) + low
+def _label_scaling(task, config):
+  """Function from a label to its number in `batches.Encoded`."""
+  minimum, maximum = task.scale
+  if task.classes:
+    return lambda label: label
+  if config.finetune.numeric_labels == 'soft_label':
+    return lambda label: label - minimum
+  return lambda label: (label - minimum) / (maximum - minimum) * 2 - 1
+
+
+def n_soft_classes(task):
+  """Number of classes of a soft label: one per integer of the scale, six for STS-B."""
+  minimum, maximum = task.scale
+  if minimum != int(minimum) or maximum != int(maximum) or maximum - minimum >= MAX_SOFT_CLASSES:
+    raise InputError("config.finetune.numeric_labels = 'soft_label' needs a scale between two integers, less "
+                     f'than {MAX_SOFT_CLASSES} apart, not {task.scale}: set it to regression')
+  return int(maximum - minimum) + 1
+
+
+def true_numbers(data, labels):
+  """float64[n]: numeric labels of `batches.Encoded` on the task's own scale."""
+  low, high = data.task.scale
+  labels = np.asarray(labels, np.float64)
+  return labels + low if data.soft_labels else (labels + 1) / 2 * (high - low) + low
+
+
+def predicted_numbers(data, outputs):
+  """float64[n]: the numbers predicted by a head's outputs float[n, c], on the task's own scale."""
+  outputs = np.asarray(outputs, np.float64)
+  if not data.soft_labels:
+    return true_numbers(data, outputs[:, 0])
+  p = np.exp(outputs - outputs.max(1, keepdims=True))
+  return p @ np.arange(outputs.shape[1]) / p.sum(1) + data.task.scale[0]

@@ -154,7 +154,7 @@ def write_results(config, workdir, loaded, results_of):
   """Write and print the results of all tasks and seeds."""
   collected = results.collect(results_of, {data.name: data.task.paper for data in loaded})
   workdir, notes = paths.location(workdir), {data.name: data.task.note for data in loaded}
-  results.write(workdir, collected, notes)
+  results.write(workdir, collected, notes, config.finetune.limit)
   lines = ['', results.table(collected, notes), '', f'results       {workdir / results.RESULTS}']
   for data in loaded:
     best = max(results_of[data.name], key=lambda run: results.main_score(data, run['metrics']))

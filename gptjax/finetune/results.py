@@ -15,6 +15,9 @@ from gptjax.finetune import batches
 from gptjax.finetune import data as datas
 from gptjax.finetune.tasks.metrics import METRICS
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
+from gptjax.report import finetuning
+from gptjax.report import markdown as report_markdown
+from gptjax.report.finetuning import TEST
 from gptjax.storage.files import access, json_files, paths, records
 from gptjax.text import markdown
 
@@ -22,7 +25,7 @@ VERSION = 2  # of results.json and result.json, which have fractions; files with
 METRICS_LAYOUT = {str: json_files.NUMBER}
 RESULT_LAYOUT = {'seed': int, 'step': int, 'steps': int, 'cut': object, 'metrics': METRICS_LAYOUT,
                  '?version': int, '?train_metrics': METRICS_LAYOUT}
-TEST, PERPLEXITY = 'test/', 'perplexity'  # prefix of metrics of test sets; name of a metric
+PERPLEXITY = 'perplexity'
 RESULT, RESULTS, TABLE, PREDICTIONS = 'result.json', 'results.json', 'results.md', 'predictions'
 
 
@@ -90,18 +93,20 @@ def metrics_of_record(data, record):
 
 def predictions(data, outputs):
   """The predicted class or number of each example: [n]."""
-  return datas.unscale(data.task, outputs[:, 0]) if data.is_regression else outputs.argmax(1)
+  return datas.predicted_numbers(data, outputs) if data.is_numeric else outputs.argmax(1)
 
 
 def true_labels(data, encoded):
   """The true labels in the form of `predictions`: [n]."""
-  return datas.unscale(data.task, encoded.labels) if data.is_regression else encoded.labels.astype(np.int64)
+  if data.is_numeric:
+    return datas.true_numbers(data, encoded.labels)
+  return encoded.labels.astype(np.int64)
 
 
 def write_predictions(folder, data, file, outputs):
   """Write FOLDER/predictions/FILE.tsv: index and prediction, sorted by index, in the format of GLUE."""
   predicted, task, encoded = predictions(data, outputs), data.task, data.test[file]
-  if data.is_regression:
+  if data.is_numeric:
     minimum, maximum = task.scale
     texts = [f'{value:.3f}' for value in np.clip(predicted, minimum, maximum)]
   else:
@@ -183,35 +188,20 @@ def table(collected, notes=None):
     collected: of `collect`.
     notes: {task: caveat for the comparison with the paper}.
   """
-  head = ('task', 'metric', 'seeds', 'validation, mean', 'median', 'min to max', 'std', 'test, mean',
-          'median', 'paper (test)')
-  rows = []
-  for task, metrics in collected['spread'].items():
-    test = {name.removeprefix(TEST): summary for name, summary in metrics.items() if name.startswith(TEST)}
-    validation = {name: summary for name, summary in metrics.items() if not name.startswith(TEST)}
-    for metric in dict.fromkeys((*validation, *test)):  # a test set may have no validation set with its name
-      rows.append([task, metric, len(collected['runs'][task]),
-                   *_cells(metric, validation.get(metric), ('mean', 'median', 'range', 'std')),
-                   *_cells(metric, test.get(metric), ('mean', 'median')),
-                   _figure(metric, collected['paper'][task].get(metric), (notes or {}).get(task))])
   footnotes = [f'\n{markdown.line(f"* {task}: {note}.")}' for task, note in (notes or {}).items() if note]
-  return '\n'.join([markdown.table(head, rows), *footnotes])
+  rows = finetuning.score_rows(collected, notes or {})
+  return '\n'.join([markdown.table(finetuning.SCORES_HEAD, rows), *footnotes])
 
 
-def _cells(metric, values, columns):
-  """The table cells of a result of `summarize`; '-' if there is none."""
-  if not values:
-    return ['-'] * len(columns)
-  texts = {name: format_metric(metric, value) for name, value in values.items()}
-  return [f'{texts["min"]} to {texts["max"]}' if name == 'range' else texts[name] for name in columns]
+def write(workdir, collected, notes=None, limit=0):
+  """Write results.json, and results.md with the paper's Tables 2 to 4 and GLUE's average below the scores.
 
-
-def _figure(metric, figure, note):
-  return ('-' if figure is None else format_metric(metric, figure)) + '*' * bool(note)
-
-
-def write(workdir, collected, notes=None):
-  """Write results.json and results.md."""
+  Args:
+    workdir, collected, notes: see `table`.
+    limit: `config.finetune.limit`.
+  """
   workdir = paths.location(workdir)
   access.write(workdir / RESULTS, records.text(collected))
-  access.write(workdir / TABLE, table(collected, notes) + '\n')
+  beside = [f'{markdown.line(block.caption)}\n\n{report_markdown.table_of(block)}'
+            for block in finetuning.beside_paper({finetuning.row_name('ours', limit): collected})]
+  access.write(workdir / TABLE, '\n\n'.join([table(collected, notes), *beside]) + '\n')

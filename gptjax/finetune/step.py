@@ -9,7 +9,7 @@ from flax import nnx
 
 from gptjax.finetune import trainable
 from gptjax.finetune.model import Classifier
-from gptjax.model.compute import in_dtype
+from gptjax.model.compute import drop_embeddings, in_dtype
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import merge_axes
@@ -53,15 +53,16 @@ def task_losses(scores, labels, weights, is_regression):
 
   Args:
     scores: float32[b, c], see `Classifier`.
-    labels: float32[b]: class numbers, or values scaled to [-1, 1].
+    labels: float32[b]: class numbers, or values scaled to [-1, 1]. A class number between two integers is a
+      soft label, p(i) = max(0, 1 - |i - label|), which for an integer is one-hot.
     weights: float32[b].
     is_regression: whether labels are real values (squared error), not classes (cross-entropy).
   """
   if is_regression:
     losses = (scores[:, 0] - labels) ** 2 / 2
   else:
-    is_label = jnp.arange(scores.shape[1])[None] == labels[:, None].astype(jnp.int32)
-    losses = jax.nn.logsumexp(scores, -1) - jnp.where(is_label, scores, 0).sum(-1)
+    p = jnp.maximum(0, 1 - jnp.abs(jnp.arange(scores.shape[1])[None] - labels[:, None]))
+    losses = jax.nn.logsumexp(scores, -1) - jnp.where(p > 0, p * scores, 0).sum(-1)
   return jnp.where(weights > 0, losses * weights, 0)
 
 
@@ -81,12 +82,21 @@ def next_tokens(batch):
   return jnp.where(jnp.arange(tokens.shape[1])[None] < lengths[:, None] - 1, shifted, -1)
 
 
-def compute_params(state, config, graphdef):
-  """(differentiated, constant) of `trainable.to_compute_form`, in the dtypes that the model computes in."""
+def compute_params(state, config, graphdef, keys=None):
+  """(differentiated, constant) of `trainable.to_compute_form`, in the dtypes that the model computes in.
+
+  With `keys` their embeddings are dropped as the config says (`drop_embeddings`).
+  """
   def cast(params):
     return nnx.to_pure_dict(nnx.state(in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)))
   like = jax.eval_shape(cast, trainable.merge_params(state.params, state.frozen))
-  return tuple(_cast(tree, like) for tree in trainable.to_compute_form(state.params, state.frozen, config))
+  trees = trainable.to_compute_form(state.params, state.frozen, config)
+  return tuple(_cast(_drop(tree, config, keys), like) for tree in trees)
+
+
+def _drop(tree, config, keys):
+  """`drop_embeddings` of the language model in a tree of weights or gradients."""
+  return {**tree, 'lm': drop_embeddings(tree['lm'], config, keys)} if 'lm' in tree else tree
 
 
 def _cast(tree, like):
@@ -111,7 +121,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, is_regression):
     ((L3, L2, L1) float32[] each, tree like `state.params`).
   """
   count = jnp.maximum(batch['weights'].sum(), 1)
-  differentiated, constant = compute_params(state, config, graphdef)
+  differentiated, constant = compute_params(state, config, graphdef, keys)
 
   def loss(differentiated, batch, keys):
     model = trainable.build_classifier(graphdef, differentiated, constant, config)
@@ -139,7 +149,7 @@ def loss_and_grads(state, batch, keys, config, graphdef, is_regression):
 
     zeros = jax.tree.map(lambda x: sharding.zero_gradient(x, jnp.float32), ((count,) * 3, differentiated))
     (values, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
-  return values, trainable.to_storage_form(sharding.finish_grad_sum(grads), config)
+  return values, trainable.to_storage_form(_drop(sharding.finish_grad_sum(grads), config, keys), config)
 
 
 def train_step(state, batch, *, config, graphdef, is_regression, steps):

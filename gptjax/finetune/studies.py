@@ -10,20 +10,12 @@ from gptjax.command import figures, streams
 from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate import percent
+from gptjax.evaluate.paper_gpt1 import TABLE_5
 from gptjax.finetune import job, results, weights, zero_shot
 from gptjax.pretrain.loop import DONE
 from gptjax.storage import ownership
 from gptjax.storage.files import access, paths, records
 from gptjax.text import markdown
-
-# Table 5 of the paper, on the test sets of GLUE; QNLI's figures are of its version 1 and not printed.
-TABLE_5 = {
-  'aux LM': dict(cola=45.4, sst2=91.3, mrpc=82.3, stsb=82.0, qqp=70.3, mnli=81.8, qnli=88.1, rte=56.0),
-  'no pretraining': dict(cola=18.9, sst2=84.0, mrpc=79.4, stsb=30.9, qqp=65.5, mnli=75.7, qnli=71.2,
-                         rte=53.8),
-  'no aux LM': dict(cola=47.9, sst2=92.0, mrpc=84.9, stsb=83.2, qqp=69.8, mnli=81.1, qnli=86.9, rte=54.4),
-  'LSTM': dict(cola=30.3, sst2=90.5, mrpc=83.2, stsb=71.8, qqp=68.1, mnli=73.7, qnli=81.1, rte=54.6),
-}
 
 
 def run_job(config, workdir, overrides=()):
@@ -100,6 +92,11 @@ def ablation_table(scores_of, tasks):
   return '\n'.join([markdown.table(['', 'Avg', *(f'{name} {metric[name]}' for name in tasks)], rows), *notes])
 
 
+def figure_metric(name, task):
+  """The metric of a task in Figure 2, left: MultiNLI's is of the matched set, others are the main one."""
+  return 'accuracy/m' if name == 'mnli' else results.main_metric(task)
+
+
 def transfer(config, workdir, overrides=()):
   """Figure 2, left: the embeddings and the first 0 .. n blocks are transferred; writes scores and a plot.
 
@@ -120,11 +117,11 @@ def transfer(config, workdir, overrides=()):
       return code
     runs, tasks = results.read(folder / results.RESULTS)['runs'], job.selected_tasks(config)
     summary_of = lambda name, part, metric: results.summarize([run[part][metric] for run in runs[name]])
-    scores_of[n] = {name: {'validation': summary_of(name, 'metrics', results.main_metric(task)),
+    scores_of[n] = {name: {'validation': summary_of(name, 'metrics', figure_metric(name, task)),
                            'train': summary_of(name, 'train_metrics', task.metrics[0])}
                     for name, task in tasks.items()}
   if jax.process_index() == 0:
-    metrics = {name: results.main_metric(task) for name, task in job.selected_tasks(config).items()}
+    metrics = {name: figure_metric(name, task) for name, task in job.selected_tasks(config).items()}
     write_study(workdir, scores_of, transfer_table(scores_of, metrics))
     with streams.optional('the plot'):
       print(f'plot          {plot_transfer(workdir, scores_of, metrics)}', file=sys.stderr)

@@ -2,9 +2,10 @@
 
 The training step applies these in order, and the inverse of `unrolled` to the gradient:
 
-  in_dtype       float32 -> the compute dtype, once per step and not per microbatch
-  unrolled       stacked layers -> a list of layers, unless `config.model.scan`; `stacked` is the inverse
-  gathered_once  gathered embedding tables, so that lookup and output matmul share one all-gather
+  drop_embeddings  dropout of the embedding matrices, if the config has it; also of their gradients
+  in_dtype         float32 -> the compute dtype, once per step and not per microbatch
+  unrolled         stacked layers -> a list of layers, unless `config.model.scan`; `stacked` is the inverse
+  gathered_once    gathered embedding tables, so that lookup and output matmul share one all-gather
 
 and `sharding.defer_grad_sum`, with which gradients are all-reduced over replicas once per step.
 Decoding has its own: `multiplied_in`, and those of `gptjax.generate.kv_cache`.
@@ -15,10 +16,42 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.kernels import cpu_matmul
+from gptjax.model.keys import named
 from gptjax.model.layers import Projection
 from gptjax.model.parameters import declaration, gathered
+from gptjax.parallel import sharding
 
 REMAT = ('none', 'dots', 'full')
+EMBEDDINGS = ('wte', 'wpe')  # the matrices of `drop_embeddings`
+
+
+def drop_embeddings(weights, config, keys):
+  """Dropout of the embedding matrices, as GPT-1's released code has it; with `embedding_dropout` = 'matrix'.
+
+      w'[i, j] = m[i, j] w[i, j] / (1 - rate),   m[i, j] ~ Bernoulli(1 - rate)
+
+  A dropped entry is dropped at all positions of the step and in the tied output layer. The map is its own
+  transpose, so the gradient with respect to w is this function of the gradient with respect to w'.
+
+  Args:
+    weights: dict with the float32 matrices [v, d] and [n_ctx, d] under the names `EMBEDDINGS`, of which some
+      may be absent; or their gradients. An untied output matrix is not an embedding.
+    config: the whole config.
+    keys: key[b], the dropout keys of the whole batch, so that the mask does not depend on microbatches; None:
+      no dropout.
+
+  Returns:
+    The same dict with other matrices.
+  """
+  if keys is None or config.model.embedding_dropout != 'matrix':
+    return weights
+  key, rate = named(sharding.replicated(keys)[0], 'embedding_dropout'), config.model.dropout
+
+  def drop(name):
+    w = weights[name]
+    keep = jax.random.bernoulli(named(key, name), 1 - rate, w.shape, out_sharding=jax.typeof(w).sharding.spec)
+    return jnp.where(keep, w / (1 - rate), 0)
+  return {**weights, **{name: drop(name) for name in EMBEDDINGS if name in weights}}
 
 
 def in_dtype(model, dtype):

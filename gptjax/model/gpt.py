@@ -118,6 +118,7 @@ class GPT(nnx.Module):
     self.n_ctx, self.n_vocab, self.n_layer = c.n_ctx, c.n_vocab, c.n_layer
     self.n_head, self.n_embd = c.n_head, c.n_embd
     self.norm, self.dropout, self.kernel = c.norm, c.dropout, config.attention.kernel
+    self.embedding_dropout = c.embedding_dropout
     self.remat, self.dtype, self.tied = c.remat, c.compute_dtype, c.tie_word_embeddings
     key_wte, key_wpe, key_h = jax.random.split(key, 3)
     self.wte = embedding(key_wte, c, looked_up=not self.tied)
@@ -152,7 +153,8 @@ class GPT(nnx.Module):
     keys_embd, keys_h = split_keys(keys, 2)
     x, wpe = lookup(gathered(self.wte), tokens, ('batch', None)), gathered(self.wpe)
     x += broadcast(wpe[:t], x) if positions is None else lookup(wpe, positions, ('batch', None))
-    x = dropout(x, self.dropout, keys_embd)
+    if self.embedding_dropout == 'activations':  # else the step has applied `compute.drop_embeddings`
+      x = dropout(x, self.dropout, keys_embd)
     x = self._layers(x, keys_h, attends)
     return self.ln_f(x) if self.norm == 'before' else x
 

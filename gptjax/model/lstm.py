@@ -23,7 +23,7 @@ class LSTM(nnx.Module):
   def __init__(self, key, config):
     c = config.model
     self.n_ctx, self.n_vocab, self.units = c.n_ctx, c.n_vocab, inner_width(c)
-    self.dropout, self.dtype = c.dropout, c.compute_dtype
+    self.dropout, self.dtype, self.embedding_dropout = c.dropout, c.compute_dtype, c.embedding_dropout
     key_wte, key_cell, key_proj = jax.random.split(key, 3)
     self.wte = embedding(key_wte, c)
     self.cell = nnx.OptimizedLSTMCell(c.n_embd, self.units, rngs=nnx.Rngs(key_cell))
@@ -38,7 +38,9 @@ class LSTM(nnx.Module):
     b, t = tokens.shape
     if t > self.n_ctx:
       raise InputError(f'a sequence of {t} tokens is longer than config.model.n_ctx = {self.n_ctx}')
-    x = dropout(lookup(gathered(self.wte), tokens, ('batch', None)), self.dropout, fold_in(keys, 0))
+    x = lookup(gathered(self.wte), tokens, ('batch', None))
+    if self.embedding_dropout == 'activations':  # else the step has applied `compute.drop_embeddings`
+      x = dropout(x, self.dropout, fold_in(keys, 0))
     cell = sharding.replicated(self.cell)
     zeros = jnp.zeros((b, self.units), x.dtype, out_sharding=sharding.compute_spec('batch', None))
     _, y = jax.lax.scan(cell, (zeros, zeros), jnp.swapaxes(x, 0, 1))

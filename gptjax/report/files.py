@@ -7,7 +7,8 @@ from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER, layout_faul
 from gptjax.text import text_checks
 
 CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
-                     '?train': {'?batch_size': int}, '?data': {'?seq_len': int}}, 'versions': {str: str},
+                     '?train': {'?batch_size': int}, '?data': {'?seq_len': int},
+                     '?finetune': {'?limit': int}}, 'versions': {str: str},
           'devices': [(str, int)], '?command': [str]}
 MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}
 RESULTS = {
@@ -15,6 +16,9 @@ RESULTS = {
   '?limit': int, '?limits': {str: int}, '?notes': {str: [str]}, '?version': int, '?protocols': {str: str},
   '?versions': {str: str}, '?devices': [(str, int)], '?rows': {str: [[object]]},
   'grids': GRIDS}
+SUMMARY = dict.fromkeys(('mean', 'median', 'min', 'max', 'std'), NUMBER)  # of a metric over seeds
+FINETUNED = {'version': int, 'tasks': {str: {str: NUMBER}}, 'spread': {str: {str: SUMMARY}},
+             'paper': {str: {str: NUMBER}}, 'runs': {str: [{'seed': int}]}}
 FILTER = {**dict.fromkeys(('eightgrams', 'distinct', 'bytes', 'found', 'strings', 'passed', 'tests'), int),
           **dict.fromkeys(('measured', 'expected', 'rate'), NUMBER), 'sources': [str]}
 EXACT = {**dict.fromkeys(('documents', 'eightgrams', 'keys', 'found'), int), 'expected': NUMBER,

@@ -36,9 +36,14 @@ def _block(block, number, folder):
   caption = f'**{type(block).__name__} {next(number[type(block)])}.** {line(block.caption)}'.rstrip()
   if isinstance(block, Figure):
     return f'![{line(block.caption)}]({folder}/{block.name}.svg)\n\n{caption}'
+  return f'{caption}\n\n{table_of(block)}'
+
+
+def table_of(block):
+  """The text of a document.Table, without its caption."""
   side = '---' if block.prose else '---:'
   rows = [[bold(value.text) if isinstance(value, Strong) else value for value in row] for row in block.rows]
-  return caption + '\n\n' + table(block.head, rows, ['---', *[side] * (len(block.head) - 1)])
+  return table(block.head, rows, ['---', *[side] * (len(block.head) - 1)])
 
 
 def _longest_run(text, character):

@@ -6,7 +6,7 @@ import shlex
 
 import gptjax
 from gptjax.config import resolve as configs
-from gptjax.report import core, html, markdown, plots, runs, tables
+from gptjax.report import core, finetuning, html, markdown, plots, runs, tables
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
 from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values
@@ -55,6 +55,10 @@ def _sections(found):
       'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of '
       'the model. Of GPT-2 what the paper prints; dotted, other systems.')])
   yield from core.section(found)
+  limit = lambda run: run.config['config'].get('finetune', {}).get('limit', 0)
+  finetuned = {finetuning.row_name(run.name, limit(run)): run.finetuned for run in found if run.finetuned}
+  if finetuned:
+    yield Section('Fine-tuning beside the GPT-1 paper', list(finetuning.blocks(finetuned)))
   yield from _training(found)
   grids = list(tables.grids(evaluated))
   if grids:

@@ -20,6 +20,7 @@ class Run(NamedTuple):
   records: of metrics.jsonl, of this workdir or the one whose weights it evaluates.
   trained: the fields of the config that these records are of.
   results: `results.json` of an evaluation.
+  finetuned: `results.json` of fine-tuning; only its version if that is 1.
   overlap: `overlap.json`.
   samples: [{'prompt', 'text', 'top_k', 'seed'}] of `samples.json`.
   """
@@ -30,6 +31,7 @@ class Run(NamedTuple):
   records: list
   trained: dict
   results: dict
+  finetuned: dict
   overlap: dict
   samples: list
 
@@ -55,7 +57,7 @@ def _read(folder, name):
     raise InputError(f'workdir {folder} does not exist')
   config = files.read_config(folder)
   fields, results = config['config'], {}
-  if fields['job'] == 'evaluate':  # the results of fine-tuning have a table of their own
+  if fields['job'] == 'evaluate':
     results = files.read(folder / 'results.json', files.RESULTS, {})
   metrics, trained = telemetry.read_metrics(folder / telemetry.METRICS), config
   if not metrics and fields['init_from'] and not hub_names.parse(fields['init_from']):
@@ -67,8 +69,17 @@ def _read(folder, name):
   if fault := layout_fault(model, files.MODEL):
     raise InputError(f'{folder}/config.json is damaged, or of another version: of the model, {fault}')
   return Run(name, folder, config, model, metrics, trained['config'], results,
+             _finetuned(folder) if fields['job'] == 'finetune' else {},
              files.read(folder / 'overlap.json', files.OVERLAP, {}),
              files.read(folder / 'samples.json', files.SAMPLES, []))
+
+
+def _finetuned(folder):
+  path = folder / 'results.json'
+  content = files.read(path, {'?version': int}, {})
+  if content.get('version', 1) > 1:
+    return files.read(path, files.FINETUNED, {})
+  return {'version': 1} if content else {}
 
 
 def _parameters(folder, fields):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from gptjax.model.compute import gathered_once, in_dtype, stacked, unrolled
+from gptjax.model.compute import drop_embeddings, gathered_once, in_dtype, stacked, unrolled
 from gptjax.model.keys import named
 from gptjax.model.lstm import language_model
 from gptjax.model.parameters import declarations, gathered
@@ -91,8 +91,9 @@ def microbatches(tree, n):
 def loss_and_grads(params, batch, keys, config, graphdef):
   """Return the mean loss over all counted targets of the batch, and its gradient.
 
-  Weights pass through these forms (`gptjax.model.compute`): params -> module -> compute dtype -> unrolled,
-  unless `config.model.scan` -> deferred gradient sum; the gradient passes back through them.
+  Weights pass through these forms (`gptjax.model.compute`): params -> dropped embeddings, if the config has
+  them -> module -> compute dtype -> unrolled, unless `config.model.scan` -> deferred gradient sum; the
+  gradient passes back through them.
 
   On each device the gradients of a microbatch, and their reduce-scatter over `fsdp`, have the compute dtype
   of the weight. They are summed over microbatches, `replica` and `data` in float32.
@@ -114,8 +115,8 @@ def loss_and_grads(params, batch, keys, config, graphdef):
                                config.loss.chunk)
     return total / count
 
-  # Cast and unroll once per step, not per microbatch.
-  model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
+  # Drop, cast and unroll once per step, not per microbatch.
+  model = in_dtype(nnx.merge(graphdef, drop_embeddings(params, config, keys)), config.model.compute_dtype)
   model = sharding.defer_grad_sum(model if config.model.scan else unrolled(model))
   value_and_grad = jax.value_and_grad(loss)
   n = config.train.batch_size // config.train.microbatch_size
@@ -130,7 +131,8 @@ def loss_and_grads(params, batch, keys, config, graphdef):
     zeros = jax.tree.map(lambda x: sharding.zero_gradient(x, jnp.float32), (count, model))
     (value, grads), _ = jax.lax.scan(accumulate, zeros, microbatches((batch, keys), n))
   grads = nnx.to_pure_dict(nnx.state(stacked(sharding.finish_grad_sum(grads))))
-  return value, jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
+  grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, params)
+  return value, drop_embeddings(grads, config, keys)
 
 
 def train_step(state, batch, *, config, graphdef, steps):

@@ -28,7 +28,7 @@ PLAIN = {
   'parallel/rendezvous_server.py', 'parallel/wire.py',
   # A damaged record or row, for the reader that called, which reports the place or refuses the file.
   'storage/files/records.py', 'report/telemetry.py', 'storage/rewind_log.py', 'evaluate/journal.py',
-  'finetune/tasks/examples.py', 'storage/files/bounded.py', 'storage/files/json_files.py',
+  'finetune/tasks/text_files.py', 'storage/files/bounded.py', 'storage/files/json_files.py',
   'parallel/cluster.py',    # a package that is absent, for the function that names the variable
 }
 
@@ -107,7 +107,7 @@ def test_how_a_command_ends(error, expected, monkeypatch, capsys):
 
 
 HELP = {name: ['--help'] for name in (
-  'data.adopt', 'data.export',
+  'data.adopt', 'data.export', 'finetune.glue',
   'generate.__main__', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect',
   'data.clean.__main__', 'data.tokenizers.__main__', 'evaluate.overlap.__main__', 'evaluate.score',
   'benchmark.__main__', 'benchmark.subjects.train')}

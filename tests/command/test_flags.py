@@ -22,7 +22,7 @@ from gptjax.storage.files import hub_names, paths
 
 COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretrained.__main__',
             'gptjax.data.adopt', 'gptjax.data.export', 'gptjax.data.prepare', 'gptjax.data.inspect',
-            'gptjax.data.clean.__main__',
+            'gptjax.data.clean.__main__', 'gptjax.finetune.glue',
             'gptjax.data.tokenizers.__main__',
             'gptjax.evaluate.overlap.__main__', 'gptjax.evaluate.score', 'gptjax.benchmark.gpu',
             'gptjax.benchmark.table',

@@ -53,6 +53,8 @@ SETS = {
   'glue/mnli': {'train': MNLI, 'validation_matched': MNLI, 'validation_mismatched': MNLI,
                 'test_matched': HIDDEN, 'test_mismatched': HIDDEN},
   'glue/qnli': _glue(_pairs('question', 'sentence', [0, 1]), _pairs('question', 'sentence', [-1])),
+  'glue/ax': {'test': HIDDEN},
+  'glue/wnli': _glue(_pairs('sentence1', 'sentence2', [0, 1]), _pairs('sentence1', 'sentence2', [-1])),
   'glue/rte': _glue(_pairs('sentence1', 'sentence2', [0, 1]), _pairs('sentence1', 'sentence2', [-1])),
   # Where annotators did not agree SNLI has no label, in its test set, too.
   'snli': {split: _nli([0, -1, 1, 2]) for split in ('train', 'validation', 'test')},

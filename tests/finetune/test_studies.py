@@ -77,6 +77,11 @@ def test_transfer_goes_from_no_layer_to_all(monkeypatch, tmp_path):
   assert '| 2 | 53.0 | 60.0 |' in (tmp_path / 'results.md').read_text()
 
 
+def test_transfer_shows_the_metrics_of_the_figure():
+  metric = lambda name: studies.figure_metric(name, published.find(name))
+  assert (metric('mnli'), metric('race'), metric('sst2')) == ('accuracy/m', 'accuracy/all', 'accuracy')
+
+
 def test_an_unknown_study_is_refused(tmp_path):
   config = gpt1_ablations.get_config('sst2')
   config.finetune.study = 'table6'

@@ -9,6 +9,7 @@ docstrings of the commands' modules. The flags beside a config are in `gptjax.co
   export         of gptjax.pretrained
   export_tokens  of gptjax.data.export
   generate       of gptjax.generate
+  glue           of gptjax.finetune.glue
   inspect        of gptjax.data.inspect
   overlap        of gptjax.evaluate.overlap
   prepare        of gptjax.data.prepare

@@ -1,26 +1,35 @@
 """Labelled examples: checked texts and labels from TensorFlow Datasets, TSV or JSON lines.
 
-A published data set (`Tfds`) is used as published: empty texts are kept, and unlabelled examples are skipped
-where labels are required. In a user's own file both are errors.
+A published data set (`Tfds`, `Stories`) is used as published: empty texts are kept, and unlabelled examples
+are skipped where labels are required. In a user's own file both are errors.
 """
 
-import csv
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gptjax.errors import InputError
-from gptjax.storage.files import bounded, cache, local, paths
+from gptjax.finetune.tasks import story_cloze, text_files
+from gptjax.storage.files import cache, paths
 from gptjax.text import text_checks
-
-MAX_LINE = 1 << 24  # characters per line in a file of examples
 
 
 class Tfds(NamedTuple):
   """A split of a data set in TensorFlow Datasets, like ('glue/sst2', 'validation')."""
   name: str
   split: str
+
+
+class Stories(NamedTuple):
+  """Story Cloze of spring 2016: 'train', 'validation' or 'test', see `finetune.story_cloze_split`."""
+  split: str
+
+  @property
+  def in_tfds(self):
+    """The source in TensorFlow Datasets: the first four fifths of the labelled stories for training."""
+    splits = {'train': 'validation[:80%]', 'validation': 'validation[80%:]', 'test': 'test'}
+    return Tfds('story_cloze/2016', splits[self.split])
 
 
 class Tsv(NamedTuple):
@@ -41,6 +50,9 @@ class Corpus(NamedTuple):
   split: str
 
 
+PUBLISHED = Tfds, Stories  # sources that are used as published
+
+
 class Example(NamedTuple):
   """An example: its texts, the answers to choose from, its label (None: unlabelled), and its identifier."""
   texts: tuple
@@ -55,8 +67,8 @@ def read(name, task, source, config, *, require_labels):
   Args:
     name: of the task, for messages.
     task: published.Task.
-    source: Tfds, Tsv or Jsonl.
-    config: the config; `data.tfds_dir` and `finetune.data_dir` are read.
+    source: Tfds, Stories, Tsv or Jsonl.
+    config: the config; `data.tfds_dir`, `finetune.data_dir` and `finetune.story_cloze_split` are read.
     require_labels: whether each example needs a label; unlabelled examples of a published data set are
       skipped. If False, labels are read where they exist.
 
@@ -66,7 +78,7 @@ def read(name, task, source, config, *, require_labels):
   Raises:
     ValueError: one line with task, split, row (from 1) and the error.
   """
-  published = isinstance(source, Tfds)
+  published = isinstance(source, PUBLISHED)
   split = source.split if published else source.file
   examples, unlabelled, row = [], [], 0
   for record in read_records(source, config, f'task {name}, split {split}'):
@@ -171,69 +183,16 @@ def _number(value, task):
 
 def read_records(source, config, location):
   """The records of a source: dicts of str, numbers and lists of str."""
+  if isinstance(source, Stories):
+    if config.finetune.story_cloze_split == 'released':
+      return story_cloze.records(source.split, config.finetune.data_dir, location)
+    source = source.in_tfds
   if isinstance(source, Tfds):
     from gptjax.data.sources import tfds
     return _tfds(tfds, source, config.data, location)
   named = paths.parsed(config.finetune.data_dir) / source.file
   path = cache.local_file(named)
-  return (_tsv if isinstance(source, Tsv) else _jsonl)(path, f'{location}: {named}')
-
-
-def _open_text(path, location):
-  """The opened text file (InputError if that fails)."""
-  try:
-    return local.opened(path, 'r', encoding='utf-8-sig', newline='')  # removes a byte-order mark
-  except OSError as error:
-    raise InputError(f'{location}: {error.strerror} (config.finetune.data_dir)') from None
-
-
-def _lines(file, location):
-  """Yield the lines of a text file (InputError for a line that is too long)."""
-  number = 0
-  while line := file.readline(MAX_LINE):
-    number += 1
-    if len(line) == MAX_LINE:
-      raise InputError(f'{location}: line {number} has {MAX_LINE:,} characters or more: shorten it')
-    yield line
-
-
-def _tsv(path, location):
-  """Yield the records of a TSV file."""
-  with _open_text(path, location) as file:
-    try:
-      lines = csv.reader(_lines(file, location), delimiter='\t', quoting=csv.QUOTE_NONE)
-      head = next(lines, [])
-      if len(set(head)) < len(head):
-        raise InputError(f'{location}: line 1, the field names, contains a name twice: {", ".join(head)}')
-      for row in lines:
-        if row and len(row) != len(head):
-          raise InputError(f'{location}: line {lines.line_num} has {len(row)} of {len(head)} columns')
-        if row:
-          yield dict(zip(head, row))
-    except (UnicodeDecodeError, csv.Error) as error:
-      raise InputError(f'{location} is not a TSV file in UTF-8: {error}') from None
-
-
-def _jsonl(path, location):
-  """Yield the records of a file with JSON lines."""
-  with _open_text(path, location) as file:
-    try:
-      for number, line in enumerate(_lines(file, location), 1):
-        if line.strip():
-          yield _object(line, f'{location}: line {number}')
-    except UnicodeDecodeError as error:
-      raise InputError(f'{location} is not in UTF-8: {error}') from None
-
-
-def _object(line, location):
-  """The JSON object of a line, as a dict."""
-  try:
-    record = bounded.parse(line)
-    if not isinstance(record, dict):
-      raise ValueError(f'it is {type(record).__name__}')
-    return record
-  except ValueError as error:
-    raise InputError(f'{location} is not a JSON object ({error})') from None
+  return (text_files.tsv if isinstance(source, Tsv) else text_files.jsonl)(path, f'{location}: {named}')
 
 
 def _tfds(library, source, data, location):

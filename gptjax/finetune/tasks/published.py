@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gptjax.errors import InputError
+from gptjax.evaluate.paper_gpt1 import QNLI_NOTE, figures
 from gptjax.finetune.tasks import declared, transforms
-from gptjax.finetune.tasks.examples import Corpus, Tfds, Tsv
+from gptjax.finetune.tasks.examples import Corpus, Stories, Tfds, Tsv
 from gptjax.text import words
 
 
@@ -20,7 +21,7 @@ class Task(NamedTuple):
   train: sources of the training examples.
   validation: {name: source} for choosing the best checkpoint; a single source is named ''.
   test: {name of a predictions file: source}; scored if labelled, except GLUE's test sets, whose labels are
-    not public.
+    not public. AX, GLUE's diagnostic set, is predicted by the model of MNLI.
   validation_of: {name of a predictions file: name of the validation source that it belongs to}, where these
     names differ.
   texts: fields of its texts: the text; premise, hypothesis; both texts; or document and, if it exists,
@@ -75,10 +76,10 @@ def _right_ending(record):
 
 
 def _glue(name, file, *, kind='classification', glue='number', **declaration):
-  """A task of the GLUE benchmark from TFDS."""
+  """A task of the GLUE benchmark from TFDS, where it has the same name."""
   source = lambda split: Tfds(f'glue/{name}', split)
   return Task(**{'kind': kind, 'train': (source('train'),), 'validation': {'': source('validation')},
-                 'test': {file: source('test')}, 'glue': glue, **declaration})
+                 'test': {file: source('test')}, 'glue': glue, 'paper': figures(name), **declaration})
 
 
 PAIR, NLI = ('sentence1', 'sentence2'), ('premise', 'hypothesis')
@@ -86,51 +87,52 @@ PAIR, NLI = ('sentence1', 'sentence2'), ('premise', 'hypothesis')
 TASKS = {
   # Classification.
   'sst2': _glue('sst2', 'SST-2', texts=('sentence',), classes=('negative', 'positive'),
-                metrics=('accuracy',), paper={'accuracy': 91.3}),
+                metrics=('accuracy',)),
   'cola': _glue('cola', 'CoLA', texts=('sentence',), classes=('unacceptable', 'acceptable'),
-                metrics=('matthews', 'accuracy'), paper={'matthews': 45.4}),
+                metrics=('matthews', 'accuracy')),
   # Similarity.
   'mrpc': _glue('mrpc', 'MRPC', kind='similarity', texts=PAIR, classes=('not_equivalent', 'equivalent'),
-                metrics=('f1', 'accuracy'), paper={'f1': 82.3}),
+                metrics=('f1', 'accuracy')),
   'qqp': _glue('qqp', 'QQP', kind='similarity', texts=('question1', 'question2'),
-               classes=('not_duplicate', 'duplicate'), metrics=('f1', 'accuracy'), paper={'f1': 70.3}),
+               classes=('not_duplicate', 'duplicate'), metrics=('f1', 'accuracy')),
   'stsb': _glue('stsb', 'STS-B', kind='similarity', texts=PAIR, scale=(0.0, 5.0),
-                metrics=('pearson', 'spearman'), paper={'pearson': 82.0}),
+                metrics=('pearson', 'spearman')),
   # Entailment.
   'mnli': _glue('mnli', '', kind='entailment', texts=NLI, glue='name', metrics=('accuracy',),
                 classes=('entailment', 'neutral', 'contradiction'),
                 validation={'m': Tfds('glue/mnli', 'validation_matched'),
                             'mm': Tfds('glue/mnli', 'validation_mismatched')},
                 test={'MNLI-m': Tfds('glue/mnli', 'test_matched'),
-                      'MNLI-mm': Tfds('glue/mnli', 'test_mismatched')},
-                validation_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'},
-                paper={'accuracy/m': 82.1, 'accuracy/mm': 81.4}),
+                      'MNLI-mm': Tfds('glue/mnli', 'test_mismatched'), 'AX': Tfds('glue/ax', 'test')},
+                validation_of={'MNLI-m': 'm', 'MNLI-mm': 'mm'}),
   'qnli': _glue('qnli', 'QNLI', kind='entailment', texts=('question', 'sentence'), glue='name',
-                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={},
-                note='not comparable, the paper has QNLI v1 and TFDS has v2, another split of the data'),
+                classes=('entailment', 'not_entailment'), metrics=('accuracy',), paper={}, note=QNLI_NOTE),
   'rte': _glue('rte', 'RTE', kind='entailment', texts=PAIR, glue='name', metrics=('accuracy',),
-               classes=('entailment', 'not_entailment'), paper={'accuracy': 56.0}),
+               classes=('entailment', 'not_entailment')),
+  # For a complete submission to GLUE; the paper's tables do not have it.
+  'wnli': _glue('wnli', 'WNLI', kind='entailment', texts=PAIR, metrics=('accuracy',),
+                classes=('not_entailment', 'entailment'),
+                note="not in the paper's tables, only in its GLUE score"),
   # SNLI has no label where its annotators disagreed; as is usual, those examples are skipped, see
   # `examples.read`.
   'snli': Task('entailment', (Tfds('snli', 'train'),), {'': Tfds('snli', 'validation')},
-               {'SNLI': Tfds('snli', 'test')}, NLI, ('accuracy',), {'accuracy': 89.9},
+               {'SNLI': Tfds('snli', 'test')}, NLI, ('accuracy',), figures('snli'),
                classes=('entailment', 'neutral', 'contradiction')),
   'scitail': Task('entailment', (Tfds('sci_tail', 'train'),), {'': Tfds('sci_tail', 'validation')},
-                  {'SciTail': Tfds('sci_tail', 'test')}, NLI, ('accuracy',), {'accuracy': 88.3},
+                  {'SciTail': Tfds('sci_tail', 'test')}, NLI, ('accuracy',), figures('scitail'),
                   classes=('entails', 'neutral')),
   # Multiple choice.
   'race': Task('choice', (Tfds('race/middle', 'train'), Tfds('race/high', 'train')),
                {'m': Tfds('race/middle', 'dev'), 'h': Tfds('race/high', 'dev')},
                {'RACE-m': Tfds('race/middle', 'test'), 'RACE-h': Tfds('race/high', 'test')},
                ('article', 'question'), ('accuracy',),
-               {'accuracy/m': 62.9, 'accuracy/h': 57.4, 'accuracy/all': 59.0},
+               figures('race'),
                classes=('A', 'B', 'C', 'D'), answers=('options',), unfold=_questions,
                validation_of={'RACE-m': 'm', 'RACE-h': 'h'}),
-  # As in the released code: the labelled stories of 2016, four fifths of them for training.
-  'story_cloze': Task('choice', (Tfds('story_cloze/2016', 'validation[:80%]'),),
-                      {'': Tfds('story_cloze/2016', 'validation[80%:]')},
-                      {'StoryCloze': Tfds('story_cloze/2016', 'test')},
-                      ('context',), ('accuracy',), {'accuracy': 86.5},
+  # The labelled stories of 2016 are for training and validation, see `story_cloze`.
+  'story_cloze': Task('choice', (Stories('train'),), {'': Stories('validation')},
+                      {'StoryCloze': Stories('test')},
+                      ('context',), ('accuracy',), figures('story_cloze'),
                       classes=('1', '2'), answers=('endings',), unfold=_right_ending),
   # Your own text from config.data.source or corpus: a language model without a head.
   'text': Task(transforms.LANGUAGE_MODEL, (Corpus('train'),), {'': Corpus('validation')}, {}, (),
