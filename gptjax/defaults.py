@@ -109,7 +109,8 @@ FIELDS = dict(
     tfds_dir=Field('', path_or_bucket(), "data folder of tensorflow_datasets; '': its default"),
     tfds_download=Field(False, flag(), 'prepare missing data sets, which may download them'),
     validation_fraction=Field(0.005, RATE_BELOW_1,
-                              'fraction of documents held out when this run prepares the corpus'),
+                              'fraction of documents held out when this run prepares the corpus; GPT-2: 0.05 '
+                              'of WebText'),
     seq_len=Field(0, integer(0), 'tokens per training sequence; 0: model.n_ctx'),
     cross_documents=Field(True, flag(),
                           'False: each sequence has one document and is padded to seq_len'),

@@ -62,6 +62,8 @@ PAPER_RESULTS = (
               {'1558M': 4.1}),
   PaperResult('natural_questions', 'exact_match_confident', 'Natural Questions, the most confident 1 %', None,
               {'1558M': 63.1}),
+  PaperResult('natural_questions', 'exact_match_baseline',
+              '... of the most common answer per type of question', None, _sizes(*[1.0] * 4)),
   PaperResult('wmt14_en_fr', 'bleu', 'WMT-14 English to French, BLEU', None, {'1558M': 5}),
   PaperResult('wmt14_fr_en', 'bleu', 'WMT-14 French to English, BLEU', 33.5, {'1558M': 11.5}),
   PaperResult('cnn_dailymail', 'rouge_1', 'CNN/Daily Mail, ROUGE-1', 41.22, {'1558M': 29.34}),

@@ -150,6 +150,8 @@ def tasks_over_size(all_runs):
       _plot_paper(panel, result.sizes)
       if result.sota is not None:
         panel.axhline(result.sota, label='state of the art (2019)', **DOTTED)
+      if result.task in published.HUMAN:
+        panel.axhline(published.HUMAN[result.task], label='human (read off)', **{**DOTTED, 'linestyle': '-.'})
       points = _points(all_runs, result)
       _plot_ours(panel, points, SERIES[0], 'o', 'ours')
       if result.metric == 'perplexity':

@@ -32,7 +32,7 @@ def parser():
       help='folder of the corpus, here or in a bucket (gs://, s3://); it takes twice the size of the corpus '
            'until the end')
   add('--validation_fraction', type=FRACTIONS, default=FRACTION,
-      help=f'share of the documents that is held out (default {FRACTION})')
+      help=f'share of the documents that is held out (default {FRACTION}; GPT-2: 0.05 of WebText)')
   add('--seq_len', type=SEQ_LENS, default=SEQ_LEN,
       help=f'tokens of an evaluation window: less text is not held out (default {SEQ_LEN})')
   add('--clean', default='', help="'' (default) or webtext")

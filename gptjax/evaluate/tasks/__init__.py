@@ -2,6 +2,8 @@
 
   cloze               Multiple choice by log-likelihood: Children's Book Test and Winograd schemas (GPT-2
                       paper, 3.2, 3.4).
+  common_answers      Natural Questions' baseline: the most common answer to questions of the same type
+                      (GPT-2 paper, 3.8).
   gpt1                GPT-1's zero-shot heuristics as tasks (GPT-1 paper, section 5); Figure 2 uses the same
                       tasks.
   held_out            Held-out loss: the validation split of a prepared corpus, read as pretraining reads it.

@@ -9,6 +9,7 @@ from gptjax.evaluate.scoring import answers
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult, score_with_journal
 from gptjax.evaluate.scoring.generation import answer_tokens, encode_prompt, generate_with_journal
 from gptjax.evaluate.scoring.scores import Request
+from gptjax.evaluate.tasks import common_answers
 from gptjax.evaluate.texts import schema, sources
 
 COQA, COQA_URL = 'coqa-dev-v1.0.json', 'https://nlp.stanford.edu/data/coqa/coqa-dev-v1.0.json'
@@ -99,14 +100,18 @@ def evaluate_coqa(evaluated, turns):
 
 
 def read_nq(data):
-  """Return [(question, [answers])] of the development set."""
+  """Return ([(question, [answers])] of the development set, {type of question: answer of the baseline}).
+
+  The second is {} if the training questions are not there: they are not needed for anything else.
+  """
   path = sources.find_file(data, NQ, 'NQ-open.dev.jsonl', 'NQ-open.efficientqa.dev.1.1.jsonl')
   records = (sources.read_jsonl(data, path, QUESTIONS) if path else
              sources.read_tfds(data, 'natural_questions_open', 'validation', QUESTIONS))
   if records is None:
     raise sources.NotRun(sources.not_found_message('Natural Questions', NQ_URL, NQ,
                                                    tfds='natural_questions_open'))
-  return data.limited([(record['question'], list(record['answer'])) for record in records])
+  questions = data.limited([(record['question'], list(record['answer'])) for record in records])
+  return questions, common_answers.read(data)
 
 
 def few_shot_prompt():
@@ -114,8 +119,9 @@ def few_shot_prompt():
   return ''.join(f'Q: {question}?\nA: {answer}\n\n' for question, answer in EXAMPLES)
 
 
-def evaluate_nq(evaluated, questions):
-  """Return the TaskResult: exact match of all answers and of the most confident ones."""
+def evaluate_nq(evaluated, examples):
+  """Return the TaskResult: exact match of all answers, of the most confident ones, and of the baseline."""
+  questions, common = examples
   prompts = [encode_prompt(evaluated, f'{few_shot_prompt()}Q: {question}?\nA:', SHORT_ANSWER_TOKENS)
              for question, _ in questions]
   outputs = generate_with_journal(evaluated, 'natural_questions', prompts, SHORT_ANSWER_TOKENS)
@@ -131,16 +137,33 @@ def evaluate_nq(evaluated, questions):
   most_confident = order[:max(1, round(CONFIDENT_FRACTION * len(order)))]
   metrics = {'exact_match': sum(correct) / len(correct), 'correct': sum(correct),
              'exact_match_confident': sum(correct[i] for i in most_confident) / len(most_confident),
-             'confident': len(most_confident), 'examples': len(correct)}
+             'confident': len(most_confident), 'examples': len(correct), **_baseline(questions, common)}
   rows = (('question', 'answer', 'correct', 'probability'),
           *((questions[i][0], generated[i], correct[i], probabilities[i]) for i in order[:TABLE_ROWS]))
-  examples = tuple({'text': questions[i][0], 'answer': generated[i], 'references': questions[i][1],
-                    'correct': correct[i], 'probability': probabilities[i]} for i in range(len(generated)))
+  results = tuple({'text': questions[i][0], 'answer': generated[i], 'references': questions[i][1],
+                   'correct': correct[i], 'probability': probabilities[i]} for i in range(len(generated)))
   protocol = (f'Development set; greedy after {len(EXAMPLES)} examples, to the end of the line, '
               f"at most {SHORT_ANSWER_TOKENS} tokens; exact match with SQuAD's normalisation; confidence: "
               f"the probability of the answer's tokens; the most confident {CONFIDENT_FRACTION:.0%} are "
-              f'{len(most_confident)}. The context:\n{few_shot_prompt()}')
-  return TaskResult(metrics, protocol, rows=rows, examples=examples)
+              f'{len(most_confident)}. {_describe_baseline(common)} The context:\n{few_shot_prompt()}')
+  return TaskResult(metrics, protocol, rows=rows, examples=results)
+
+
+def _baseline(questions, common):
+  """Return the exact match of the most common training answer per type of question; {} without these."""
+  if not common:
+    return {}
+  correct = [answers.exact_match(common_answers.answer(common, question), references)
+             for question, references in questions]
+  return {'exact_match_baseline': sum(correct) / len(correct)}
+
+
+def _describe_baseline(common):
+  if not common:
+    return ('Baseline: not computed, because the training questions are missing: put '
+            f'{" or ".join(common_answers.FILES)} into the folder --config.eval.data_dir.')
+  return ('Baseline: the most common answer to training questions with the same question word: '
+          + '; '.join(f'{kind}: {answer}' for kind, answer in common.items()) + '.')
 
 
 TASKS = (Task('coqa', 'CoQA', read_coqa, evaluate_coqa),

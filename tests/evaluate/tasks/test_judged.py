@@ -313,6 +313,7 @@ def test_natural_questions(folder, judge, shared_data, tmp_path, monkeypatch):
       item['answer'] = ['something else', f'The {said[-1].strip().upper()}!']
   (tmp_path / 'nq_open_dev.jsonl').write_text(''.join(json.dumps(item) + '\n' for item in items))
   found = run(folder, 'natural_questions', sources.DataOptions(str(tmp_path), '', 0))
+  assert 'exact_match_baseline' not in found.metrics and 'nq_open_train.jsonl' in found.protocol
   assert [example['answer'] for example in found.examples] == [text.strip() for text in said]
   words = lambda text: re.sub(r'\b(a|an|the)\b', ' ', re.sub(r'[!-/:-@\[-`{-~]', '', text.lower())).split()
   right = [any(words(text) == words(answer) for answer in item['answer']) for text, item in zip(said, items)]
