@@ -37,6 +37,9 @@ COMMANDS = {
   'plan': Command(
     TRAIN, 'gptjax.plan', 'memory, time and cost of training on hardware that is not here',
     'gptjax plan --config=gpt2_xl --topology=v5e:16x16'),
+  'samples': Command(
+    TRAIN, 'gptjax.evaluate.samples', "write samples as in the GPT-2 paper's appendix, for the report",
+    'gptjax samples contexts --workdir=runs/quickstart --contexts=runs/quickstart/corpus'),
   'report': Command(
     TRAIN, 'gptjax.report', 'write a report of runs, with curves, tables and samples',
     'gptjax report --workdir=runs/quickstart'),
@@ -85,6 +88,7 @@ _PARSERS = {
   'gptjax.generate': 'gptjax.command.parsers.generate', 'gptjax.report': 'gptjax.command.parsers.report',
   'gptjax.pretrained': 'gptjax.command.parsers.export',
   'gptjax.evaluate.score': 'gptjax.command.parsers.score',
+  'gptjax.evaluate.samples': 'gptjax.command.parsers.samples',
   'gptjax.data.prepare': 'gptjax.command.parsers.prepare',
   'gptjax.data.adopt': 'gptjax.command.parsers.adopt',
   'gptjax.data.export': 'gptjax.command.parsers.export_tokens',

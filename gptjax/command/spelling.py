@@ -11,6 +11,7 @@ from gptjax import errors
 # The sub-command of each module; `gptjax.main` has one for each job.
 SUBCOMMANDS = {
   'gptjax.main': 'pretrain', 'gptjax.generate': 'generate', 'gptjax.evaluate.score': 'score',
+  'gptjax.evaluate.samples': 'samples',
   'gptjax.data.prepare': 'prepare', 'gptjax.data.inspect': 'inspect', 'gptjax.data.tokenizers': 'tokenizer',
   'gptjax.data.adopt': 'adopt', 'gptjax.data.export': 'export-tokens',
   'gptjax.data.clean': 'clean', 'gptjax.evaluate.overlap': 'overlap', 'gptjax.report': 'report',

@@ -77,7 +77,7 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
           for ids in prompt_ids for number in range(num_samples)]
   # Release the weights as loaded.
   model, source = kv_cache.prepare_for_decoding(model), None
-  _require_memory(model, texts, batch_size)
+  require_memory(model, texts, batch_size)
   generate_texts(model, tokenizer, texts, choice, seed, on_full, batch_size, listen)
   return [text.text for text in texts]
 
@@ -100,7 +100,7 @@ def check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, s
     text_checks.require_valid(text, 'a prompt or stop string')
 
 
-def _require_memory(model, texts, batch_size):
+def require_memory(model, texts, batch_size):
   """Raise InputError if the keys and values of a batch exceed the memory of all devices."""
   slots = max(min(len(text.ids) + text.remaining, model.n_ctx) for text in texts)
   rows = min(batch_size, len(texts))

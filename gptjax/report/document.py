@@ -41,6 +41,11 @@ class Verbatim(NamedTuple):
   folded: bool = False
 
 
+class SideBySide(NamedTuple):
+  """Verbatim texts in columns: `columns` are (title, text)."""
+  columns: list
+
+
 class Section(NamedTuple):
   """A section with a heading."""
   title: str

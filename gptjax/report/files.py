@@ -27,6 +27,8 @@ OVERLAP = {
   '?method': str, '?exact': {str: EXACT},
   'tests': {str: {'documents': int, 'eightgrams': int, 'own': OPTIONAL_NUMBER, 'train': OPTIONAL_NUMBER,
                   '?documents_with_any': int, '?documents_with_much': int}},
+  '?cdf': {str: {'documents': int, 'short': int, 'shares': [NUMBER], 'none': NUMBER,
+                 'below_1_percent': NUMBER, 'median': NUMBER}},
   'filters': {str: FILTER}, 'by_overlap': {str: [{'bucket': str, 'examples': int}]}}
 SAMPLES = [{'prompt': str, 'text': str, 'top_k': int, 'seed': int}]
 

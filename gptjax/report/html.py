@@ -4,7 +4,7 @@ import html
 import itertools
 
 from gptjax.report import plots
-from gptjax.report.document import Figure, Prose, Strong, Table, Verbatim
+from gptjax.report.document import Figure, Prose, SideBySide, Strong, Table, Verbatim
 
 # Should anything get past the escaping: no script runs, and nothing is loaded from anywhere.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -36,6 +36,8 @@ svg { max-width: 100%; height: auto; display: block; }
 pre { font: 0.8rem/1.45 ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre-wrap;
   overflow-wrap: anywhere; background: var(--band); border-left: 3px solid var(--rule);
   padding: 0.7rem 0.9rem; margin: 0.4rem 0 1.2rem; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
+  gap: 0 1.2rem; }
 .title, summary { font: 600 0.85rem/1.4 system-ui, sans-serif; margin: 1rem 0 0; }
 summary { cursor: pointer; }
 p { margin: 0.7rem 0; font-size: 0.94rem; }
@@ -68,6 +70,9 @@ def page(title, sections):
 def _block(block, number):
   if isinstance(block, Prose):
     return f'<p>{html.escape(block.text)}</p>\n'
+  if isinstance(block, SideBySide):
+    columns = (_block(Verbatim(*column), number) for column in block.columns)
+    return '<div class="columns">' + ''.join(f'<div>{column}</div>' for column in columns) + '</div>\n'
   if isinstance(block, Verbatim):
     text = f'<pre>{html.escape(block.text)}</pre>\n'
     if block.folded:

@@ -3,7 +3,7 @@
 import html
 import itertools
 
-from gptjax.report.document import Figure, Prose, Strong, Table, Verbatim
+from gptjax.report.document import Figure, Prose, SideBySide, Strong, Table, Verbatim
 from gptjax.text.markdown import bold, escape, line, table
 
 
@@ -26,6 +26,8 @@ def page(title, sections, folder):
 def _block(block, number, folder):
   if isinstance(block, Prose):
     return escape(block.text)
+  if isinstance(block, SideBySide):  # Markdown has no columns
+    return '\n\n'.join(_block(Verbatim(*column), number, folder) for column in block.columns)
   if isinstance(block, Verbatim):
     fence = '`' * max(3, 1 + _longest_run(block.text, '`'))
     text = f'{fence}text\n{block.text}\n{fence}'

@@ -7,6 +7,8 @@ import shlex
 import gptjax
 from gptjax.config import resolve as configs
 from gptjax.report import core, finetuning, html, markdown, plots, runs, tables
+from gptjax.report.appendix import figure_5, recital
+from gptjax.report.appendix import samples as appendix_samples
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
 from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values
@@ -71,12 +73,15 @@ def _sections(found):
   seen = [block for run in found if run.overlap for block in (
     *tables.overlaps(run), *_drawing(f'overlap-{_slug(run.name)}', plots.overlap_scores(run),
                                      'Score by the share of an example\'s 8-grams that was seen in training; '
-                                     'dotted, of all examples. Accuracies in per cent.'))]
+                                     'dotted, of all examples. Accuracies in per cent.'),
+    *figure_5.blocks(run, _slug(run.name)))]
   if seen:
     yield Section('Overlap of test sets with training text', seen)
   samples = [block for run in found for block in _samples(run)]
   if samples:
     yield Section('Samples', samples)
+  yield from appendix_samples.sections(found)
+  yield from recital.sections(found)
   yield Section('How it was made', [block for run in found for block in _provenance(run)] + [_versions()])
 
 

@@ -1,8 +1,8 @@
 """Numbers in the figures and Table 6 of the GPT-2 paper; its other numbers are in `gptjax.evaluate.paper`."""
 
-# Figure 1: task, metric, title, and the systems whose scores are drawn as lines, most of which the paper gives
-# no number for. Sources: CoQA, Reddy et al. 2019 (test sets); translation, Artetxe et al. 2018 (abstract) and
-# 2019 (as quoted in section 3.7); summaries, Table 4 and, for PGNet, See et al. 2017 (pointer-generator without
+# Figure 1: task, metric, title, and the systems whose scores are drawn as lines, most of which the paper
+# gives no number for. Sources: CoQA, Reddy et al. 2019 (test sets); translation, the abstract of Artetxe et
+# al. 2018, and 2019 as quoted in section 3.7; summaries, Table 4 and, for PGNet, See et al. 2017 (without
 # coverage, mean of 36.44, 15.66 and 33.42); Natural Questions, section 3.8. The lines "embedding nearest
 # neighbour", "denoising" and "unsupervised statistical MT" of the second panel are not here, because their
 # numbers could not be confirmed.
@@ -29,9 +29,3 @@ OVERLAP = {'ptb': (2.67, 0.88), 'wikitext2': (0.66, 1.63), 'enwik8': (7.50, 6.31
            'wikitext103': (9.09, 2.42), '1bw': (13.19, 3.75)}
 
 PARAMETERS = {'124M': 124_439_808, '355M': 354_823_168, '774M': 774_030_080, '1558M': 1_557_611_200}
-
-# Table 13's prompt.
-UNICORNS = (
-  'In a shocking finding, scientist discovered a herd of unicorns living in a remote, previously unexplored '
-  'valley, in the Andes Mountains. Even more surprising to the researchers was the fact that the unicorns '
-  'spoke perfect English.')

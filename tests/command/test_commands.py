@@ -110,6 +110,7 @@ HELP = {name: ['--help'] for name in (
   'data.adopt', 'data.export', 'finetune.glue',
   'generate.__main__', 'report.__main__', 'pretrained.__main__', 'data.prepare', 'data.inspect',
   'data.clean.__main__', 'data.tokenizers.__main__', 'evaluate.overlap.__main__', 'evaluate.score',
+  'evaluate.samples.__main__',
   'benchmark.__main__', 'benchmark.subjects.train')}
 HELP |= {'main': ['main', '--help'], 'plan.__main__': ['plan', '--config=none.py', '-help']}
 

@@ -25,6 +25,7 @@ COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretra
             'gptjax.data.clean.__main__', 'gptjax.finetune.glue',
             'gptjax.data.tokenizers.__main__',
             'gptjax.evaluate.overlap.__main__', 'gptjax.evaluate.score', 'gptjax.benchmark.gpu',
+            'gptjax.evaluate.samples.__main__',
             'gptjax.benchmark.table',
             *(f'gptjax.benchmark.subjects.{one.name}' for one in pkgutil.iter_modules(subjects.__path__)))
 # `device_counts` has a test of its own.

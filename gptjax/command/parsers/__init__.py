@@ -14,6 +14,7 @@ docstrings of the commands' modules. The flags beside a config are in `gptjax.co
   overlap        of gptjax.evaluate.overlap
   prepare        of gptjax.data.prepare
   report         of gptjax.report
+  samples        of gptjax.evaluate.samples
   score          of gptjax.evaluate.score
   tokenizer      of gptjax.data.tokenizers
 """

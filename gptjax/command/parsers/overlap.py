@@ -20,6 +20,8 @@ def parser():
   add('--own', **repeatable, help='NAME=SOURCE of the training split of that test set; repeatable')
   add('--examples', **repeatable, help='NAME=FILE.jsonl of scored examples, in addition to those of WORKDIR: '
       'one {"text", "correct" | "nats" | ...} per line; repeatable')
+  add('--samples', **repeatable, help='NAME=FILE.jsonl of `gptjax samples contexts`: how much of the samples '
+      'and of the real continuations is in the training corpus; repeatable')
   add('--filter', **repeatable, help='existing filter of the training corpus; repeatable')
   add('--workdir', type=paths.bucket_flag, required=True, help='folder for overlap.json')
   add('--method', choices=('bloom', 'exact'), default='bloom',

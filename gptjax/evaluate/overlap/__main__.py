@@ -26,8 +26,9 @@ tasks of a stage, then those of the next (`fill` only with --method=bloom).
     done
 
 If WORKDIR is that of an evaluation, the examples of its tasks are looked up too, and their scores are shown
-grouped by their overlap with the training corpus. GPT-1's tokenizer is lossy: if the training corpus
-is stored as its tokens, each test text is encoded and decoded with it before the lookup.
+grouped by their overlap with the training corpus. --samples looks up samples of `gptjax samples contexts` and
+the real continuations of their contexts, for the paper's Figure 5. GPT-1's tokenizer is lossy: if the
+training corpus is stored as its tokens, each test text is encoded and decoded with it before the lookup.
 """
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from gptjax.data.tokenizers import tokenizer_files
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import bloom, build, exact, lookup, table, training_text
 from gptjax.evaluate.overlap.lookup import OWN, TRAIN
+from gptjax.evaluate.samples import store
 from gptjax.evaluate.scoring import overlap_scores
 from gptjax.evaluate.texts import spelling
 from gptjax.storage.files import access, paths, records
@@ -40,14 +41,14 @@ def run_study(flags):
   """Read the training texts, look up all test sets, and write and print the results; or run one stage."""
   workdir = paths.location(flags.workdir)
   tests, own = _parse_named(flags.test, 'test'), _parse_named(flags.own, 'own')
-  examples = _read_examples(workdir, flags)
+  examples, samples = _read_examples(workdir, flags), _read_samples(flags)
   _check_flags(flags, tests, own, examples)
   configs.make_workdir(workdir)  # after all checks that take no time, before the work that takes hours
   readings = {name: parts.ReadOptions(documents.units([_parse_source(source, 'validation')], flags.tfds_dir),
                                       flags.separator, flags.tfds_dir, flags.on_error == 'stop')
               for name, source in tests.items()}
   folder = Path(flags.filters) if flags.filters else workdir / 'overlap'
-  texts = _training_texts(flags, own, readings, examples, folder)
+  texts = _training_texts(flags, own, readings, examples | samples, folder)
   if flags.stage in training_text.STAGES:
     training_text.run_task(list(texts.values()), flags.stage, flags.task, flags.tasks, flags.workers)
   if flags.stage in training_text.STAGES or flags.task:
@@ -55,27 +56,32 @@ def run_study(flags):
     return
   opened = {name: training_text.finished(text) if flags.stage == REPORT else
             training_text.complete(text, flags.workers) for name, text in texts.items()}
-  _report(workdir, flags, readings, examples, opened, _corpus(flags, opened.pop(None, None), folder))
+  _report(workdir, flags, readings, examples, samples, opened,
+          _corpus(flags, opened.pop(None, None), folder))
 
 
-def _report(workdir, flags, readings, examples, own_filters, corpus):
+def _report(workdir, flags, readings, examples, samples, own_filters, corpus):
   """Look up all test sets, and write and print the results.
 
   Args:
+    samples: {name: [{'text': ...}]} of `_read_samples`.
     own_filters: {test set: what its 8-grams are looked up in}.
     corpus: {'train': the same of the training corpus} or {}.
   """
   filters_of = lambda name: ({OWN: own_filters[name]} if name in own_filters else {}) | corpus
   of_examples = {name: lookup.texts_overlap(_texts(rows), filters_of(name))
                  for name, rows in examples.items() if filters_of(name)}
-  overlaps = of_examples | {name: lookup.source_overlap(reading, filters_of(name))
-                            for name, reading in readings.items() if filters_of(name)}
+  of_samples = {name: lookup.texts_overlap(_texts(rows), corpus) for name, rows in samples.items()}
+  overlaps = of_examples | of_samples | {name: lookup.source_overlap(reading, filters_of(name))
+                                         for name, reading in readings.items() if filters_of(name)}
   by_overlap = {name: overlap_scores.scores_by_overlap(overlap.share(TRAIN if corpus else OWN),
                                                        examples[name], (0, table.HIGH_OVERLAP))
                 for name, overlap in of_examples.items()}
   filters, is_exact = corpus | own_filters, flags.method == table.EXACT
+  cdf = {name: table.distribution(one, TRAIN) for name, one in overlaps.items()
+         if name in of_samples or (of_samples and name in readings and TRAIN in one.in_filter)}
   report = {'method': flags.method, 'tests': {name: table.summary(one) for name, one in overlaps.items()},
-            'by_overlap': by_overlap,
+            'by_overlap': by_overlap, **({'cdf': cdf} if cdf else {}),
             'filters': {name: table.filter_row(one, flags.strings)
                         for name, one in filters.items() if not is_exact},
             'exact': {name: table.exact_row(one) for name, one in filters.items() if is_exact}}
@@ -124,12 +130,28 @@ def _read_examples(workdir, flags):
   return {name: overlap_scores.read_examples(path) for name, path in files}
 
 
+def _read_samples(flags):
+  """Return {NAME: samples, 'NAME-real': the real continuations of the same contexts} of --samples."""
+  found = {}
+  for name, file in _parse_named(flags.samples, 'samples').items():
+    samples = store.read(paths.location(file)).samples
+    if not samples:
+      raise InputError(f'--samples={name}={file}: there are no samples of `gptjax samples`')
+    found[name] = [{overlap_scores.TEXT: sample.text} for sample in samples]
+    real = {sample.group: sample.reference for sample in samples if sample.reference}
+    if real:
+      found[f'{name}-real'] = [{overlap_scores.TEXT: text} for text in real.values()]
+  return found
+
+
 def _check_flags(flags, tests, own, examples):
   """Raise InputError for flags that do not fit together."""
   if unknown := own.keys() - tests.keys() - examples.keys():
     raise InputError(f'--own={min(unknown)}=...: no --test or --examples has this name')
   for path in flags.filter:
     paths.local(path, '--filter')  # no URL
+  if flags.samples and not flags.train and not flags.filter:
+    raise InputError('--samples is compared with the training corpus: set --train or --filter')
   if not flags.train and not flags.filter and not own:
     raise InputError('no training text to compare with: set --train, --filter or --own')
   if not 0 <= flags.task < flags.tasks:

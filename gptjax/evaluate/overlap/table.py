@@ -1,10 +1,13 @@
 """The results of the overlap study: the rows of `overlap.json`, and the table that is printed."""
 
+import numpy as np
+
 from gptjax.evaluate.overlap import bloom
 from gptjax.evaluate.overlap.lookup import OWN, TRAIN
 
 HIGH_OVERLAP = 0.15  # of an example's 8-grams; the threshold of the paper's analysis of LAMBADA
 BLOOM, EXACT = 'bloom', 'exact'
+MAX_SHARES = 1000  # of a distribution in overlap.json
 
 
 def summary(test):
@@ -20,6 +23,30 @@ def summary(test):
   return row
 
 
+def distribution(test, name):
+  """Return the row of `cdf` in overlap.json: how the overlap varies between the documents of a test set.
+
+  Args:
+    test: lookup.Overlap.
+    name: of the training text, 'train' or 'own'.
+
+  Returns:
+    `documents` that have an 8-gram, and `short`, those that have none; of the former, the shares of documents
+    with `none` of their 8-grams in the training text and with `below_1_percent` of them, and the `median`
+    share; `shares`: up to MAX_SHARES of the shares in increasing order, at equal distances of their ranks.
+  """
+  long_enough = test.looked_up[name] > 0
+  shares = np.sort(test.share(name)[long_enough])
+  n = len(shares)
+  if not n:
+    return {'documents': 0, 'short': len(long_enough), 'none': 0.0, 'below_1_percent': 0.0, 'median': 0.0,
+            'shares': []}
+  ranks = np.ceil(np.arange(1, min(n, MAX_SHARES) + 1) * n / min(n, MAX_SHARES)).astype(int) - 1
+  return {'documents': n, 'short': len(long_enough) - n, 'none': float((shares == 0).mean()),
+          'below_1_percent': float((shares < 0.01).mean()), 'median': float(np.median(shares)),
+          'shares': shares[ranks].tolist()}
+
+
 def table(report):
   """Format the overlap table: `summary` of each test set, then how the 8-grams were looked up."""
   lines = [f'{"8-grams also in":<18}{"documents":>10}{"8-grams":>12}{"own train":>11}{"training":>10}'
@@ -28,6 +55,9 @@ def table(report):
   for name, row in report['tests'].items():
     lines.append(f'{name:<18}{row["documents"]:>10,}{row["eightgrams"]:>12,}{share(row[OWN]):>11}'
                  f'{share(row[TRAIN]):>10}{row["documents_with_any"]:>8,}{row["documents_with_much"]:>11,}')
+  for name, row in report.get('cdf', {}).items():
+    lines.append(f'{name}: of {row["documents"]:,} documents {row["none"]:.1%} have no 8-gram in the '
+                 f'training text, {row["below_1_percent"]:.1%} under 1%; median {row["median"]:.2%}')
   lines.append(f'\nmethod: {report["method"]}')
   for name, row in report['filters'].items():
     lines.append(f'filter {name}: {row["eightgrams"]:,} 8-grams, {row["distinct"]:,} distinct, '

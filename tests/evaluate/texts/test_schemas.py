@@ -162,7 +162,7 @@ def test_the_shared_files_are_the_published_ones(shared_data):
                                                note=notes.append))
   # Its training split has other questions.
   note, = notes
-  assert note.startswith('data set natural_questions_open, split train, has 1,800 questions, the published set')
+  assert note.startswith('data set natural_questions_open, split train, has 1,800 questions, the published')
 
 
 def test_no_few_shot_example_is_a_question_of_the_set(shared_data):
