@@ -31,7 +31,7 @@ def parser():
       help='best-of: number of the sample to mark in the report; nothing is generated')
   add('--text', type=paths.bucket_flag, action='append',
       help='recital: file with a text; repeatable (the Gettysburg Address and other public-domain texts)')
-  add('--prompt_words', type=integer(1), help='recital: words of a text that the model is given (42)')
+  add('--prompt_words', type=integer(1), help='recital: words of a text that the model is given (39)')
   add('--top_k', type=integer(0), default=40,
       help='sample from this many of the most likely tokens, 0: from all (40)')
   add('--seed', type=integer(0, SEED), default=0, help='of the samples and the choice of contexts (0)')

@@ -14,7 +14,7 @@ from gptjax.evaluate.samples.continuations import GREEDY, Decoding, Prompt
 from gptjax.generate import generation
 from gptjax.text.words import plural
 
-PROMPT_WORDS = 42  # a sentence and a half of the Gettysburg Address
+PROMPT_WORDS = 39  # of the Gettysburg Address: to the comma in its second sentence
 SLACK = 8          # tokens by which a continuation may be longer than the rest of the text
 _WORD = re.compile(r'\S+')
 

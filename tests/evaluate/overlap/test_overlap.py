@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -23,9 +24,11 @@ from gptjax.data.stages import parts
 from gptjax.errors import InputError
 from gptjax.evaluate.overlap import __main__ as overlap_command
 from gptjax.evaluate.overlap import bloom, build, exact, lookup, table, training_text
+from gptjax.evaluate.samples import store
 from gptjax.evaluate.scoring import overlap_scores
 from gptjax.report import files as report_files
 from gptjax.report import tables
+from gptjax.report.appendix import figure_5
 from gptjax.storage.files import records
 
 few = hypothesis.settings(deadline=None, max_examples=40)
@@ -537,3 +540,67 @@ def test_a_corpus_of_gpt1s_tokens_has_all_8_grams_of_its_own_text(shared_data, t
   with pytest.raises(ValueError, match="corpora of GPT-1's tokenizer, which changes words, and other text"):
     overlap_command.main([f'--workdir={tmp_path / "run"}', f'--train={tmp_path / "corpus"}',
                           f'--train={source}', f'--test=a={source}'])
+
+
+def write_samples(path, pairs):
+  """A file of `gptjax samples contexts` with (text, real continuation), two samples for each context."""
+  with store.appending(path, []) as append:
+    append({'weights': 'w', 'ids': [f'{i}' for i in range(len(pairs))]})
+    for i, (text, real) in enumerate(pairs):
+      append(store.Sample(f'{i}', 'w', f'{i // 2}', 'title', 'prompt', text, real, 1, 1, 1, 'length', 1 + i % 2,
+                          1.0, 40, 0, -1.0)._asdict())
+
+
+@pytest.mark.parametrize('method', ['bloom', 'exact'])
+def test_figure_5_is_the_distribution_of_the_overlap_of_samples_and_of_real_text(tmp_path, method):
+  """Against sets of strings; a sample too short for an 8-gram does not count."""
+  train = [invented(i, 300) for i in range(5)]
+  quote = lambda i, n: ' '.join(train[i % 5].split()[i:i + n]) + ' ' + invented(500 + i, 20)
+  pairs = [(quote(i, (0, 9, 30)[i % 3]), quote(50 + i // 2, 8 + i // 2)) for i in range(20)]
+  pairs += [('a b c', '')] * 2
+  write_samples(tmp_path / 'contexts.jsonl', pairs)
+  report = study(tmp_path / 'run', f'--train={write(tmp_path / "train", train)}', f'--method={method}',
+                 f'--samples=mine={tmp_path}/contexts.jsonl',
+                 f'--test=whole={write(tmp_path / "test", train[:2])}')
+  seen = {gram for text in train for gram in brute(text)}
+  share = lambda text: np.mean([gram in seen for gram in brute(text)])
+  expected = {'mine': [share(text) for text, _ in pairs[:20]],
+              'mine-real': [share(real) for _, real in pairs[:20:2]], 'whole': [1.0, 1.0]}
+  assert report['cdf'].keys() == expected.keys() and report['tests'].keys() == expected.keys()
+  for name, shares in expected.items():
+    row = report['cdf'][name]
+    assert row['shares'] == pytest.approx(sorted(shares)) and row['documents'] == len(shares)
+    assert row['none'] == pytest.approx(np.mean(np.array(shares) == 0))
+    assert row['below_1_percent'] == pytest.approx(np.mean(np.array(shares) < 0.01))
+    assert row['median'] == pytest.approx(np.median(shares))
+  assert report['cdf']['mine']['short'] == 2 and 0 < report['cdf']['mine']['none'] < 1
+  run = SimpleNamespace(name='run', overlap=report_files.read(tmp_path / 'run' / 'overlap.json',
+                                                              report_files.OVERLAP, {}))
+  figure, shown = figure_5.blocks(run, 'run')
+  assert 'mine-real' in figure.svg and [row[0] for row in shown.rows[:3]] == list(expected)
+  assert shown.rows[0][2] == f'{100 * report["cdf"]["mine"]["none"]:.1f}' and shown.rows[-1][-1] == '2.6'
+
+
+@few
+@hypothesis.given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(1, 12))
+def test_a_distribution_has_the_quantiles_of_all_shares(found, most):
+  counts = np.array(found)
+  test = lookup.Overlap(np.full(len(found), 40), {'train': counts}, {'train': np.full(len(found), 40)})
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(table, 'MAX_SHARES', most)
+    row = table.distribution(test, 'train')
+  ordered, n = sorted(counts / 40), len(found)
+  assert len(row['shares']) == min(n, most) and row['shares'][-1] == ordered[-1]
+  for i, value in enumerate(row['shares'], 1):
+    assert value == ordered[math.ceil(i * n / min(n, most)) - 1]
+
+
+@pytest.mark.parametrize('flags, says', [
+  (['--samples=a=nowhere.jsonl', '--train=python:'], 'there are no samples of `gptjax samples`'),
+  (['--samples=FILE'], 'must be NAME=SOURCE'), (['--samples=a=FILE', '--own=b=python:', '--test=b=python:'],
+                                                '--samples is compared with the training corpus')])
+def test_samples_without_a_file_a_name_or_a_corpus_are_refused(tmp_path, flags, says):
+  write_samples(tmp_path / 'contexts.jsonl', [('a', 'b')])
+  with pytest.raises(InputError, match=says):
+    overlap_command.main([f'--workdir={tmp_path}/run', *(
+      flag.replace('FILE', f'{tmp_path}/contexts.jsonl') for flag in flags)])
