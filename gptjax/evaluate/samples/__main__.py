@@ -151,12 +151,11 @@ def _write(source, flags, make_prompts, decodings):
   sharding.ensure_mesh()
   model, tokenizer = gptjax.load(source.weights)
   weights = weights_digest(nnx.split(model)[1])[:16]
-  prompts = make_prompts(model, tokenizer)
+  prompts, model = make_prompts(model, tokenizer), kv_cache.prepare_for_decoding(model)
   path = store.path_of(source.workdir, flags.kind)
   precision = jax.default_matmul_precision('highest' if model.dtype == 'float32' else None)
   with ownership.own_folder(path.parent), precision:
-    samples = write(path, kv_cache.prepare_for_decoding(model), tokenizer, weights, prompts, decodings,
-                    flags.seed, flags.batch_size)
+    samples = write(path, model, tokenizer, weights, prompts, decodings, flags.seed, flags.batch_size)
   print(f'{path}: {plural(len(samples), "sample")}')
   if flags.kind == store.RECITAL:
     for sample in samples:

@@ -547,8 +547,8 @@ def write_samples(path, pairs):
   with store.appending(path, []) as append:
     append({'weights': 'w', 'ids': [f'{i}' for i in range(len(pairs))]})
     for i, (text, real) in enumerate(pairs):
-      append(store.Sample(f'{i}', 'w', f'{i // 2}', 'title', 'prompt', text, real, 1, 1, 1, 'length', 1 + i % 2,
-                          1.0, 40, 0, -1.0)._asdict())
+      append(store.Sample(f'{i}', 'w', f'{i // 2}', 'title', 'prompt', text, real, 1, 1, 1, 'length',
+                          1 + i % 2, 1.0, 40, 0, -1.0)._asdict())
 
 
 @pytest.mark.parametrize('method', ['bloom', 'exact'])
