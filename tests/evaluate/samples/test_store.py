@@ -57,7 +57,7 @@ def test_a_command_killed_at_any_change_of_its_file_ends_with_the_same_samples(t
   lambda line: json.dumps(records.add_checksum({**json.loads(line), 'more': 1})) + '\n'])
 def test_damaged_lines_are_reported_and_omitted(tmp_path, damage):
   path, said = tmp_path / 'samples.jsonl', []
-  sample = lambda i: store.Sample(str(i), 'w', 'g', 't', 'p', 'text', '', 1, 1, 1, 'end', i, 1.0, 4, 0, -1)
+  sample = lambda i: store.Sample(str(i), 'w', 'g', '', '', 'text', '', 1, 1, 1, 'end', i, 1.0, 4, 0, -1)
   with store.appending(path, []) as append:
     append({'weights': 'w', 'ids': ['0', '1', '2']})
     for i in range(3):
