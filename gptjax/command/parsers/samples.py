@@ -36,4 +36,6 @@ def parser():
       help='sample from this many of the most likely tokens, 0: from all (40)')
   add('--seed', type=integer(0, SEED), default=0, help='of the samples and the choice of contexts (0)')
   add('--batch_size', type=integer(1, 1_000_000), default=16, help='texts per batch; affects memory (16)')
+  add('--compilation_cache', type=paths.flag, default=None,
+      help="private folder that caches compiled programs between calls; '': no cache")
   return flags

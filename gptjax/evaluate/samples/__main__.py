@@ -24,7 +24,7 @@ if __name__ == '__main__':
   from gptjax.parallel import jax_settings
   startup.begin('samples', 'stopped; run the same command again to continue')
   early.handle_help(parser, 'samples')
-  jax_settings.begin('samples')
+  jax_settings.begin('samples', own_cache=True)
 
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ import jax
 from flax import nnx
 
 import gptjax
+from gptjax import defaults
 from gptjax.command import run
 from gptjax.command.parsers.samples import NUMBERS, parser
 from gptjax.data.tokenizers import tokenizer_files
@@ -63,19 +64,13 @@ class Source(NamedTuple):
 
 def main(arguments):
   flags = parser().parse_args(arguments)
-  for name, kinds in OF_KINDS.items():
-    if getattr(flags, name) is not None and flags.kind not in kinds:
-      raise InputError(f'--{name} is not of {flags.kind}, but of {" and ".join(kinds)}: remove it')
-  if flags.kind in OF_KINDS['contexts'] and not flags.contexts:
-    raise InputError(f'{flags.kind} needs --contexts=FOLDER, a corpus of `gptjax prepare`')
+  _check_flags(flags)
   if flags.choose is not None:
     for workdir in flags.workdir:
       store.choose(store.path_of(paths.location(workdir), store.BEST_OF), flags.choose)
     return
-  cpu.enlarge_thread_pool()
-  jax_settings.check_devices()
-  sources = list(map(_source, flags.workdir))
-  number = flags.number or NUMBERS[flags.kind]
+  _use_devices(flags)
+  sources, number = list(map(_source, flags.workdir)), flags.number or NUMBERS[flags.kind]
   if flags.kind == store.RECITAL:
     make_prompts, decodings = _recital(flags), recital.decodings(number, flags.top_k)
   elif flags.kind == store.BEST_OF:
@@ -86,6 +81,25 @@ def main(arguments):
     decodings = [Decoding(number if several else 1, 1.0, flags.top_k)]
   for source in sources:
     _write(source, flags, make_prompts, decodings)
+
+
+def _check_flags(flags):
+  """Raise InputError for flags that are not of this kind, or missing."""
+  for name, kinds in OF_KINDS.items():
+    if getattr(flags, name) is not None and flags.kind not in kinds:
+      raise InputError(f'--{name} is not of {flags.kind}, but of {" and ".join(kinds)}: remove it')
+  if flags.kind in OF_KINDS['contexts'] and not flags.contexts:
+    raise InputError(f'{flags.kind} needs --contexts=FOLDER, a corpus of `gptjax prepare`')
+
+
+def _use_devices(flags):
+  cpu.enlarge_thread_pool()
+  jax_settings.check_devices()
+  cache, given = flags.compilation_cache, flags.compilation_cache is not None
+  jax_settings.use_cache(
+    jax_settings.cache_folder(cache if given else defaults.fields()['compilation_cache'],
+                              {'compilation_cache'} if given else set()),
+    '--compilation_cache', 'switch the cache off by --compilation_cache=')
 
 
 def _source(workdir):

@@ -52,7 +52,8 @@ def test_a_command_killed_at_any_change_of_its_file_ends_with_the_same_samples(t
 
 
 @pytest.mark.parametrize('damage', [
-  lambda line: line[:-20], lambda line: line.replace('text', 'test'), lambda line: '{}\n', lambda line: '\0\n',
+  lambda line: line[:-20], lambda line: line.replace('text', 'test'), lambda line: '{}\n',
+  lambda line: '\0\n',
   lambda line: json.dumps(records.add_checksum({**json.loads(line), 'tokens': 'x'})) + '\n',
   lambda line: json.dumps(records.add_checksum({**json.loads(line), 'more': 1})) + '\n'])
 def test_damaged_lines_are_reported_and_omitted(tmp_path, damage):
