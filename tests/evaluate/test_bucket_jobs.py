@@ -11,6 +11,7 @@ from configs import gpt2_zero_shot
 from gptjax.data.stages import parts
 from gptjax.evaluate import run
 from gptjax.evaluate.overlap import __main__ as overlap
+from gptjax.evaluate.samples import continuations, store
 from gptjax.report import page
 from gptjax.storage.files import access, cache, paths
 
@@ -94,3 +95,22 @@ def test_an_exact_overlap_study_needs_only_the_bucket_whatever_its_tasks(bucket,
     assert found[0] == found[1]
     report = json.loads(found[0])
     assert report['tests']['mine']['eightgrams'] == 73 and report['exact']['train']['found'] == 66
+
+
+def test_samples_in_a_bucket_are_those_of_a_workdir_here(bucket, tmp_path, monkeypatch):
+  """Written by two commands, of which the second adds the rest; and looked up from there."""
+  def generate(model, tokenizer, weights, batch, seed):
+    return [store.Sample(one.id, weights, one.group, 'title', one.prompt.text, f'text of {one.id}', '', 1, 2, 3,
+                         'length', one.number + 1, 1.0, 40, seed, -1.5)._asdict() for one in batch]
+  monkeypatch.setattr(continuations, '_generate', generate)
+  found = {}
+  for folder in (bucket / 'samples-of', tmp_path):
+    path = store.path_of(folder, store.BEST_OF)
+    for number in (3, 5):
+      continuations.write(path, None, None, 'w', [continuations.Prompt('title', 'prompt', [1], '', 3)],
+                          [continuations.Decoding(number, 1.0, 40)], 0, 2)
+    store.choose(path, 4)
+    found[folder] = store.read(path)
+  (there, chosen, lines), here = found.values()
+  assert (there, chosen, lines) == here and len(there) == 5 and list(chosen.values()) == [4]
+  assert len(lines) == 5 + 2 + 1
