@@ -100,8 +100,8 @@ def test_an_exact_overlap_study_needs_only_the_bucket_whatever_its_tasks(bucket,
 def test_samples_in_a_bucket_are_those_of_a_workdir_here(bucket, tmp_path, monkeypatch):
   """Written by two commands, of which the second adds the rest; and looked up from there."""
   def generate(model, tokenizer, weights, batch, seed):
-    return [store.Sample(one.id, weights, one.group, 'title', one.prompt.text, f'text of {one.id}', '', 1, 2, 3,
-                         'length', one.number + 1, 1.0, 40, seed, -1.5)._asdict() for one in batch]
+    return [store.Sample(one.id, weights, one.group, 'title', one.prompt.text, f'text of {one.id}', '', 1, 2,
+                         3, 'end', one.number + 1, 1.0, 40, seed, -1.5)._asdict() for one in batch]
   monkeypatch.setattr(continuations, '_generate', generate)
   found = {}
   for folder in (bucket / 'samples-of', tmp_path):
@@ -111,6 +111,6 @@ def test_samples_in_a_bucket_are_those_of_a_workdir_here(bucket, tmp_path, monke
                           [continuations.Decoding(number, 1.0, 40)], 0, 2)
     store.choose(path, 4)
     found[folder] = store.read(path)
-  (there, chosen, lines), here = found.values()
-  assert (there, chosen, lines) == here and len(there) == 5 and list(chosen.values()) == [4]
-  assert len(lines) == 5 + 2 + 1
+  there, here = found.values()
+  assert there == here and len(there.samples) == there.wanted == 5 and list(there.chosen.values()) == [4]
+  assert len(there.lines) == 5 + 2 + 1

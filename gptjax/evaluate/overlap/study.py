@@ -134,7 +134,9 @@ def _read_samples(flags):
   """Return {NAME: samples, 'NAME-real': the real continuations of the same contexts} of --samples."""
   found = {}
   for name, file in _parse_named(flags.samples, 'samples').items():
-    samples = store.read(paths.location(file)).samples
+    samples, wanted, *_ = store.read(paths.location(file))
+    if len(samples) < wanted:
+      records.log(f'{file}: {len(samples):,} of {wanted:,} samples are written so far')
     if not samples:
       raise InputError(f'--samples={name}={file}: there are no samples of `gptjax samples`')
     found[name] = [{overlap_scores.TEXT: sample.text} for sample in samples]

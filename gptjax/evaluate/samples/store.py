@@ -63,10 +63,12 @@ class Stored(NamedTuple):
   """The content of a file.
 
   samples: [Sample], the current ones that have been written, in the order in which they were asked for.
+  wanted: number of samples that were asked for.
   chosen: {group: number of the sample that was chosen}.
   lines: [record], all that are valid.
   """
   samples: list
+  wanted: int
   chosen: dict
   lines: list
 
@@ -92,7 +94,7 @@ def read(path, log=records.log):
       chosen[line['group']] = line['chosen']
     else:
       samples[line['weights'], line['id']] = Sample(**line)
-  return Stored([samples[key] for key in current if key in samples], chosen, lines)
+  return Stored([samples[key] for key in current if key in samples], len(current), chosen, lines)
 
 
 def _read(text):

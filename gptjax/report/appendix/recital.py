@@ -28,7 +28,8 @@ def sections(all_runs):
           'follows the speech for a while, and typically drifts away within 100 to 200 tokens.'),
     Table(['text', 'model', 'how', 'samples', 'words', 'exact', 'by letters'], rows,
           'Words recited before the first deviation, the median of the samples and their maximum. By '
-          'letters: without case and punctuation, in which copies of a text differ.'), *columns])
+          'letters: without case and punctuation, in which copies of a text differ. Words: of the rest of '
+          'the text, of which a model recites no more than its context has room for.'), *columns])
 
 
 def _by_text(stored):
