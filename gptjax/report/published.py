@@ -2,10 +2,10 @@
 
 # Figure 1: task, metric, title, and the systems whose scores are drawn as lines, most of which the paper
 # gives no number for. Sources: CoQA, Reddy et al. 2019 (test sets); translation, the abstract of Artetxe et
-# al. 2018, and 2019 as quoted in section 3.7; summaries, Table 4 and, for PGNet, See et al. 2017 (without
-# coverage, mean of 36.44, 15.66 and 33.42); Natural Questions, section 3.8. The lines "embedding nearest
-# neighbour", "denoising" and "unsupervised statistical MT" of the second panel are not here, because their
-# numbers could not be confirmed.
+# al. 2018, and 2019 as quoted in section 3.7; summaries, Table 4 and, for PGNet, See et al. 2017 (the mean of
+# 36.44, 15.66 and 33.42, without coverage; which one is drawn is not stated); Natural Questions, section 3.8.
+# The lines "embedding nearest neighbour", "denoising" and "unsupervised statistical MT" of the second panel
+# are not here, because their numbers could not be confirmed.
 FIGURE_1 = (
   ('coqa', 'f1', 'Reading comprehension\nCoQA, F1 (development; systems: test)',
    (('human', 88.8), ('DrQA + PGNet', 65.1), ('DrQA', 52.6), ('PGNet', 44.1), ('Seq2seq', 26.3))),
