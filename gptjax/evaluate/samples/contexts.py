@@ -59,13 +59,16 @@ def read(folder, split, number, lengths, seed):
   end = corpus.tokenizer['end_of_text']
   lengths_of = np.diff(corpus.document_starts, append=corpus.n_tokens) - (end is not None)
   enough = np.flatnonzero(lengths_of >= sum(lengths))
-  if len(enough) < number:
-    raise InputError(
-      f'{folder}: {len(enough):,} of {plural(corpus.n_documents, "document")} of the split {split} have '
-      f'{sum(lengths):,} tokens or more (the longest has {lengths_of.max():,}), and {number:,} are needed: '
-      'set --number, or --context_tokens and --tokens, lower')
-  chosen = np.random.default_rng(seed).permutation(enough)[:number]
-  return corpus, [_context(corpus, document, lengths, end) for document in chosen.tolist()]
+  found = {}  # by their tokens: documents that begin alike give one context
+  for document in np.random.default_rng(seed).permutation(enough) if len(enough) >= number else ():
+    context = _context(corpus, int(document), lengths, end)
+    found.setdefault(context.ids.tobytes(), context)
+    if len(found) == number:
+      return corpus, list(found.values())
+  raise InputError(
+    f'{folder}: {len(enough):,} of {plural(corpus.n_documents, "document")} of the split {split} have '
+    f'{sum(lengths):,} tokens or more (the longest has {lengths_of.max():,}), and {number:,} that begin '
+    'differently are needed: set --number, or --context_tokens and --tokens, lower')
 
 
 def _context(corpus, document, lengths, end):
