@@ -108,11 +108,11 @@ def test_documents_that_begin_alike_give_one_context(corpus, tmp_path):
   beginnings = [' '.join(rng.choices(WORDS, k=60)) for _ in range(4)]
   texts = [f'{beginnings[i % 4]} {" ".join(rng.choices(WORDS, k=40))}' for i in range(24)]
   (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts))
-  prepare([f'jsonl:{tmp_path}/a.jsonl'], str(corpus / 'tokenizer'), str(tmp_path / 'made'), clean='', workers=1,
-          validation_fraction=0, tfds_dir='', on_error='stop', seq_len=24)
+  prepare([f'jsonl:{tmp_path}/a.jsonl'], str(corpus / 'tokenizer'), str(tmp_path / 'made'), clean='',
+          workers=1, validation_fraction=0, tfds_dir='', on_error='stop', seq_len=24)
   _, found = contexts.read(tmp_path / 'made', 'train', 4, contexts.Lengths(40, 10), 0)
   assert len({tuple(one.ids) for one in found}) == 4
-  with pytest.raises(InputError, match='24 of 24 documents .* and 5 that begin differently are needed'):
+  with pytest.raises(InputError, match=r'24 of 24 documents .* and 5 that begin differently are needed'):
     contexts.read(tmp_path / 'made', 'train', 5, contexts.Lengths(40, 10), 0)
 
 
