@@ -133,7 +133,8 @@ def test_damage_costs_one_record(tmp_path):
 
 
 @pytest.mark.parametrize('content, problem', [
-  (b'', None), (b'hello\n' * 99, 'does not begin with WARC/1'), (gzip.compress(b'hello', mtime=0), 'does not begin'),
+  (b'', None), (b'hello\n' * 99, 'does not begin with WARC/1'),
+  (gzip.compress(b'hello', mtime=0), 'does not begin'),
   (b'WARC/1.0\r\nWARC-Type: response\r\n\r\n', "with the length ''"),
   (b'WARC/1.0\r\nContent-Length: -5\r\n\r\n', "with the length '-5'"),
   (b'WARC/1.0\r\n' + b'a: b\r\n' * 20_000, 'headers of more than 65,536 bytes'),
@@ -210,7 +211,8 @@ ENCODED = {
   'raw deflate': (zlib.compress(BODY)[2:-4], {'Content_Encoding': 'deflate'}),
   'br': (brotli.compress(BODY), {'Content_Encoding': 'br'}),
   'br decoded': (BODY, {'Content_Encoding': 'br'}),
-  'both': (chunked(gzip.compress(BODY, mtime=0)), {'Content_Encoding': 'gzip', 'Transfer_Encoding': 'chunked'}),
+  'both': (chunked(gzip.compress(BODY, mtime=0)),
+           {'Content_Encoding': 'gzip', 'Transfer_Encoding': 'chunked'}),
   'two': (gzip.compress(brotli.compress(BODY), mtime=0), {'Content_Encoding': 'br, gzip'}),
   'unknown, but decoded': (BODY, {'Content_Encoding': 'zstd'}),
 }
