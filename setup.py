@@ -48,6 +48,9 @@ BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
 EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
 COMPLETION = ['shtab>=1.7,<2']
 BEAM = ['apache-beam>=2.74,<3']
+# Web pages. Resiliparse needs FastWARC of its own version and Brotli.
+WEBTEXT = ['resiliparse>=2.0,<3', 'brotli>=1.2,<2', 'pycld2>=0.42,<0.50',
+           'backports.zstd>=1.3,<2; python_version < "3.14"']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1',
@@ -84,10 +87,11 @@ setup(
     'bench': BENCH,
     'eval': EVAL,
     'beam': BEAM,
+    'webtext': WEBTEXT,
     'lm-eval': LM_EVAL,
     'docs': DOCS,
-    'test': TEST + STORAGE + BENCH + EVAL + COMPLETION,
-    'test-without-torch': TEST + STORAGE + EVAL + COMPLETION,
+    'test': TEST + STORAGE + BENCH + EVAL + COMPLETION + WEBTEXT,
+    'test-without-torch': TEST + STORAGE + EVAL + COMPLETION + WEBTEXT,
     'test-lm-eval': [*LM_EVAL, 'accelerate>=1,<2'],  # its own Hugging Face model is the judge
   },
 )

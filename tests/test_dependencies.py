@@ -12,9 +12,10 @@ from packaging.requirements import Requirement
 DECLARED = [Requirement(text) for text in re.findall(r"'([a-zA-Z][\w.-]*(?:\[[\w,-]+\])?[<>=][^']*)'",
                                                      (ROOT / 'setup.py').read_text())]
 OURS = {'gptjax', 'configs'}
+NEWER_PYTHON = {'compression'}  # of Python 3.14
 # Modules whose distribution has another name than they have.
-OF = {'absl': 'absl-py', 'google': 'google-auth', 'orbax': 'orbax-checkpoint', 'tensorflow': 'tensorflow-cpu',
-      'yaml': 'pyyaml'}
+OF = {'absl': 'absl-py', 'backports': 'backports.zstd', 'google': 'google-auth', 'orbax': 'orbax-checkpoint',
+      'tensorflow': 'tensorflow-cpu', 'yaml': 'pyyaml'}
 
 
 def plain(name):
@@ -28,7 +29,7 @@ def imported():
     for node in ast.walk(ast.parse(path.read_text())):
       names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
         [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [])
-      for name in {name.partition('.')[0] for name in names} - OURS - sys.stdlib_module_names:
+      for name in {name.partition('.')[0] for name in names} - OURS - NEWER_PYTHON - sys.stdlib_module_names:
         found.setdefault(name, set()).add(path.name)
   return found
 

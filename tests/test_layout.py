@@ -161,7 +161,7 @@ def test_names_that_others_rely_on_are_where_they_were(name):
 
 @pytest.mark.parametrize('command', [
   'main', 'generate', 'lm_eval', 'plan', 'benchmark', 'report', 'data.prepare', 'data.inspect',
-  'data.adopt', 'data.export', 'finetune.glue',
+  'data.adopt', 'data.export', 'data.webtext_links', 'data.languages', 'finetune.glue',
   'data.tokenizers', 'data.clean', 'evaluate.overlap', 'evaluate.samples', 'evaluate.score', 'pretrained'])
 def test_commands_that_others_rely_on_are_where_they_were(command):
   path = Path(ROOT, 'gptjax', *command.split('.'))

@@ -55,6 +55,12 @@ COMMANDS = {
   'prepare': Command(
     DATA, 'gptjax.data.prepare', 'write a corpus: documents from any source, tokenized',
     "gptjax prepare --source='text:books/*.txt' --tokenizer=train-bpe:8192 --out=corpora/books"),
+  'webtext-links': Command(
+    DATA, 'gptjax.data.webtext_links', 'list the URLs of WebText, from dumps of Reddit',
+    "gptjax webtext-links --source='dumps/RS_*.zst' --out=urls"),
+  'languages': Command(
+    DATA, 'gptjax.data.languages', 'count documents and bytes per language',
+    'gptjax languages --source=corpus:corpora/books'),
   'adopt': Command(
     DATA, 'gptjax.data.adopt', 'make a corpus of files of tokens from another project, in place',
     'gptjax adopt llmc:fineweb10B --tokenizer=gpt2 --out=corpora/fineweb10B'),
@@ -90,6 +96,8 @@ _PARSERS = {
   'gptjax.evaluate.score': 'gptjax.command.parsers.score',
   'gptjax.evaluate.samples': 'gptjax.command.parsers.samples',
   'gptjax.data.prepare': 'gptjax.command.parsers.prepare',
+  'gptjax.data.webtext_links': 'gptjax.command.parsers.webtext_links',
+  'gptjax.data.languages': 'gptjax.command.parsers.languages',
   'gptjax.data.adopt': 'gptjax.command.parsers.adopt',
   'gptjax.data.export': 'gptjax.command.parsers.export_tokens',
   'gptjax.data.inspect': 'gptjax.command.parsers.inspect',

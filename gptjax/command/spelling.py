@@ -13,6 +13,7 @@ SUBCOMMANDS = {
   'gptjax.main': 'pretrain', 'gptjax.generate': 'generate', 'gptjax.evaluate.score': 'score',
   'gptjax.evaluate.samples': 'samples',
   'gptjax.data.prepare': 'prepare', 'gptjax.data.inspect': 'inspect', 'gptjax.data.tokenizers': 'tokenizer',
+  'gptjax.data.webtext_links': 'webtext-links', 'gptjax.data.languages': 'languages',
   'gptjax.data.adopt': 'adopt', 'gptjax.data.export': 'export-tokens',
   'gptjax.data.clean': 'clean', 'gptjax.evaluate.overlap': 'overlap', 'gptjax.report': 'report',
   'gptjax.finetune.glue': 'glue',

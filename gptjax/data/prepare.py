@@ -37,13 +37,13 @@ if __name__ == '__main__':
   early.handle_help(parser, 'prepare')
 
 import contextlib
-import functools
 import json
 import sys
 import time
 
 import gptjax
 from gptjax.command import run
+from gptjax.command.parsers import stage_flags
 from gptjax.command.parsers.prepare import (
   EXCLUDE_WORDS,
   FRACTION,
@@ -54,12 +54,12 @@ from gptjax.command.parsers.prepare import (
   SEQ_LENS,
   SHARD_SIZES,
   SHARD_TOKENS,
-  WORKERS,
   parser,
 )
-from gptjax.data import summary
+from gptjax.data import engines, summary
 from gptjax.data.clean import near_presets, webtext
 from gptjax.data.corpus import corpus_manifest
+from gptjax.data.links import url_list
 from gptjax.data.sources import documents
 from gptjax.data.stages import excluded, lists, parts, work
 from gptjax.data.stages import job as jobs
@@ -80,7 +80,7 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
             on_error='stop', document_separator='', clean_without=(), blocked_domains='', wikipedia_titles='',
             shard_tokens=SHARD_TOKENS, progress=True, seq_len=SEQ_LEN, tfds_download=False,
             special_tokens=(), near=None, exclude=(), exclude_words=EXCLUDE_WORDS, exclude_spans=False,
-            stage=ALL, task=0, tasks=1, run_stage=None):
+            urls=(), stage=engines.ALL, task=0, tasks=1, run_stage=None):
   """Write a corpus to the folder `out`, go on writing it, or return if it is already complete.
 
   Args:
@@ -106,6 +106,8 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
     exclude: test sets (see `stages.excluded`): documents that share n-grams with one are left out.
     exclude_words: words of such an n-gram.
     exclude_spans: leave out only the shared words; the text between them becomes documents.
+    urls: files of keys of `webtext_links`, text files with one URL per line, or globs: of web archives only
+      these pages are read.
     stage: 'all', or the name of the stage to run (see `stages`); or 'status', to print what is complete.
     task, tasks: run share `task`, from 0, of `tasks` shares of the stage. A share may be empty, and any share
       may be run again, also while it runs elsewhere.
@@ -120,7 +122,7 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
       holds something else; a stage before this one is not complete.
   """
   FRACTIONS.require('validation_fraction', validation_fraction)
-  WORKERS.require('workers', workers)
+  stage_flags.WORKERS.require('workers', workers)
   SHARD_SIZES.require('shard_tokens', shard_tokens)
   SEQ_LENS.require('seq_len', seq_len)
   if on_error not in ('stop', 'skip'):
@@ -129,13 +131,14 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
   if not 0 <= task < tasks:
     raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, so --task must be less than '
                      '--tasks')
-  if stage == ALL and tasks > 1:
+  if stage == engines.ALL and tasks > 1:
     raise InputError(f'--task={task} --tasks={tasks}: tasks are shares of one stage: give --stage too')
   to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   test_sets, keys = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir,
                                     on_error)
   units = documents.units(source, tfds_dir, tfds_download)
+  chosen = url_list.read_for(urls, units)
   requested = None if to_train else loading.load(tokenizer)
   if requested:
     special.resolve_names(requested, special_tokens)
@@ -144,16 +147,18 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
     'clean': recipe.description, 'tokenizer': requested.digest if requested else tokenizer,
     'validation_fraction': validation_fraction, 'document_separator': document_separator,
     'shard_tokens': shard_tokens, 'seq_len': seq_len,
-    'special_tokens': list(special_tokens) or None, 'exclude': test_sets and test_sets.settings}
-  reading = parts.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', lists.without(recipe))
+    'special_tokens': list(special_tokens) or None, 'exclude': test_sets and test_sets.settings,
+    'urls': chosen and chosen.digest, 'libraries': documents.library_versions(units)}
+  reading = parts.ReadOptions(units, document_separator, tfds_dir, on_error == 'stop', lists.without(recipe),
+                              chosen)
   job = jobs.Job(reading, tokenizer, paths.parsed(out), validation_fraction, seq_len, shard_tokens, settings,
                  progress, tuple(special_tokens), test_sets, [], {})
-  if (isinstance(job.out, Url) or stage != ALL) and (manifest := _finished(job)):
+  if (isinstance(job.out, Url) or stage != engines.ALL) and (manifest := _finished(job)):
     return manifest
-  if stage == ALL:  # on this machine the owner also removes the record of a killed one
+  if stage == engines.ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
       return _finished(job) or _completed(job, _run_all(_begun(job, recipe, keys, True), workers, run_stage))
-  if stage == STATUS:
+  if stage == engines.STATUS:
     if not access.is_file(job.out / STATE):
       raise InputError(f'{job.out} has no {STATE}: its preparation has not begun')
     print(stages.status(_begun(job, recipe, keys, False), tasks))
@@ -302,9 +307,9 @@ def _shown(setting):
 
 
 def main(arguments):
-  end = arguments.index('--') if '--' in arguments else len(arguments)
-  flags = vars(parser().parse_args(arguments[:end]))
-  flags['run_stage'] = _engine(flags.pop('engine'), flags, arguments[end + 1:])
+  own, engine_flags = engines.split_flags(arguments)
+  flags = vars(parser().parse_args(own))
+  flags['run_stage'] = engines.choose(flags.pop('engine'), flags['stage'], engine_flags)
   separator = flags.pop('document_separator').replace('\\n', '\n').replace('\\t', '\t')
   near = near_presets.resolve(*(flags.pop(name) for name in NEAR_FLAGS))
   without = [name for name in flags.pop('clean_without').split(',') if name]
@@ -312,24 +317,8 @@ def main(arguments):
   manifest = prepare(**flags, document_separator=separator, clean_without=without, near=near)
   if manifest:
     print(summary.format_summary(manifest, time.monotonic() - start))
-  elif flags['stage'] != STATUS:
+  elif flags['stage'] != engines.STATUS:
     print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
-
-
-def _engine(name, flags, engine_flags):
-  """Return `run_stage` of `prepare`, for an engine and its own flags."""
-  if name == 'local':
-    if engine_flags:
-      raise InputError(f'{engine_flags[0]} is after --, where the flags of --engine=beam are')
-    return None
-  if flags['stage'] != ALL:
-    raise InputError(f'--stage={flags["stage"]}: --engine={name} runs all stages, remove one of the two')
-  try:
-    from gptjax.data.stages import beam
-  except ModuleNotFoundError as missing:
-    raise InputError(f"--engine={name} needs Apache Beam: pip install 'gptjax[beam]' "
-                     f'(the module {missing.name} is missing)') from None
-  return functools.partial(beam.run_stage, engine_flags)
 
 
 if __name__ == '__main__':

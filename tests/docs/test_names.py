@@ -24,7 +24,7 @@ ARGUMENT = re.compile(r'^--?(?P<name>[A-Za-z][\w.-]*)')
 OTHERS = {'--user', '--format', '--query', '--spot', '--help', '--version', '--helpfull', '--gres', '--nodes',
           '--ntasks-per-node', '--requeue', '--signal', '--logdir', '--model', '--model_args', '--array',
           '--dependency', '--kill-on-invalid-dep', '--runner', '--sdk_container_image',
-          '--include_path'}
+          '--include_path', '--long'}
 
 
 @functools.cache

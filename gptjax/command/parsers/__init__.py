@@ -11,12 +11,15 @@ docstrings of the commands' modules. The flags beside a config are in `gptjax.co
   generate       of gptjax.generate
   glue           of gptjax.finetune.glue
   inspect        of gptjax.data.inspect
+  languages      of gptjax.data.languages
   overlap        of gptjax.evaluate.overlap
   prepare        of gptjax.data.prepare
   report         of gptjax.report
   samples        of gptjax.evaluate.samples
   score          of gptjax.evaluate.score
+  stage_flags    of commands whose work consists of stages: which share this process runs, and on what
   tokenizer      of gptjax.data.tokenizers
+  webtext_links  of gptjax.data.webtext_links
 """
 
 import ast

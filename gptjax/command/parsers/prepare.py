@@ -1,18 +1,16 @@
 """The flags of gptjax.data.prepare."""
 
-from gptjax.command.flag_types import WORKERS as MOST_WORKERS
 from gptjax.command.flag_types import integer, real
-from gptjax.command.parsers import docstring
+from gptjax.command.parsers import docstring, stage_flags
 from gptjax.command.run import Parser
 from gptjax.storage.files import paths
 
 SHARD_TOKENS = 100_000_000  # 200 MB of uint16
 FRACTION = 0.005
-FRACTIONS, WORKERS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, MOST_WORKERS), integer(1, 2**40)
+FRACTIONS, SHARD_SIZES = real(0, 1, open_right=True), integer(1, 2**40)
 NGRAM_WORDS, EXCLUDE_WORDS = integer(1, 1000), 8  # as in GPT-2's overlap study
 SEQ_LENS, SEQ_LEN = integer(1), 1024  # GPT-2's context
-STAGES = 'all', 'judge', 'mark', 'tokenizer', 'encode', 'join'
-ENGINES = 'local', 'beam'
+STAGES = 'judge', 'mark', 'tokenizer', 'encode', 'join'
 NEAR_PRESETS = ('standard', 'strict', 'precise', 'fineweb')  # names of `near_presets.PRESETS`
 NEAR_FLAGS = ('near', 'near_bands', 'near_rows', 'near_threshold')  # arguments of `near_presets.resolve`
 
@@ -23,7 +21,7 @@ def parser():
                  '--tokenizer=gpt2 --out=corpora/books --workers=8')
   add = flags.add_argument
   add('--source', action='append', required=True,
-      help='text:GLOB, tar:GLOB, jsonl:GLOB[:FIELD], parquet:GLOB[:FIELD], arrow:GLOB[:FIELD], '
+      help='text:GLOB, tar:GLOB, warc:GLOB, jsonl:GLOB[:FIELD], parquet:GLOB[:FIELD], arrow:GLOB[:FIELD], '
            'arrow:FOLDER[:SPLIT][:FIELD], tfds:NAME[:SPLIT][:FIELD], corpus:FOLDER[:SPLIT] or python:, where '
            'files may be .gz, .zst, .bz2 or .xz, and URLs (gs://, s3://, hf://); repeatable')
   add('--tokenizer', required=True,
@@ -54,7 +52,10 @@ def parser():
       help=f'words of such an n-gram (default {EXCLUDE_WORDS})')
   add('--exclude_spans', action='store_true',
       help='leave out only the shared words: the stretches of text between them become documents')
-  add('--workers', type=WORKERS, default=1, help='number of processes (default 1)')
+  add('--urls', action='append', default=[], metavar='GLOB',
+      help='the keys-*.bin of webtext-links, or text files with one URL per line: of web archives (warc:) '
+           'only these pages are read; repeatable')
+  add('--workers', type=stage_flags.WORKERS, default=1, help='number of processes (default 1)')
   add('--tfds_dir', type=paths.bucket_flag, default='', help='folder of the data sets of tfds:')
   add('--tfds_download', action='store_true',
       help='prepare missing data sets of tfds:, which may download them')
@@ -65,12 +66,5 @@ def parser():
       help=f'tokens per shard (default {SHARD_TOKENS:,})')
   add('--special_tokens', action='append', default=[], metavar='NAME',
       help='a special token that a text may contain, or all; repeatable; default: none')
-  add('--stage', choices=(*STAGES, 'status'), default='all',
-      help='all (default), or one stage, of which this command runs its share; status: print what is '
-           'complete, and which tasks are left')
-  add('--task', type=integer(0), default=0, help='number of this share, from 0')
-  add('--tasks', type=integer(1), default=1, help='number of shares of the stage (default 1)')
-  add('--engine', choices=ENGINES, default='local',
-      help='what runs the tasks of all stages: local (default), --workers processes of this machine; or '
-           'beam, Apache Beam, whose own flags follow after --')
+  stage_flags.add(flags, STAGES)
   return flags

@@ -75,9 +75,8 @@ def make_recipe(name, without, blocked_domains, wikipedia_titles, near=None):
   if near and 'near_duplicate' not in filters:
     raise InputError('--near and --near_... need the filter near_duplicate: give --clean=webtext too')
   near = near or near_presets.PRESETS['standard']
-  domains = frozenset(line.split()[-1].lower().removeprefix('www.')
-                      for line in _lines(blocked_domains))
-  titles = frozenset(normalize_title(line) for line in _lines(wikipedia_titles)) - {''}
+  domains = read_domains(blocked_domains)
+  titles = frozenset(normalize_title(line) for line in read_lines(wikipedia_titles)) - {''}
   parts = [name, *(f'without {f}' for f in RECIPES[name] if f in without)]
   for label, names in (('blocked domains', domains), ('Wikipedia titles', titles)):
     if names:
@@ -87,7 +86,13 @@ def make_recipe(name, without, blocked_domains, wikipedia_titles, near=None):
   return Recipe(filters, domains, titles, ', '.join(parts), near)
 
 
-def _lines(path):
+def read_domains(path):
+  """Return the frozenset of the domains in a file, see `make_recipe`; '': none."""
+  return frozenset(line.split()[-1].lower().removeprefix('www.') for line in read_lines(path))
+
+
+def read_lines(path):
+  """Return the lines of a text file that are neither blank nor begin with #; '': none."""
   if not path:
     return []
   try:
@@ -128,7 +133,7 @@ def get_domain(fields):
 _SECOND_LEVEL = frozenset(['ac', 'co', 'com', 'edu', 'gov', 'mil', 'ne', 'net', 'or', 'org'])
 
 
-def _within(domain, domains):
+def is_within(domain, domains):
   """Whether a domain, one of its parent domains, or the name of its site is in `domains`."""
   labels = domain.split('.')
   return (any('.'.join(labels[i:]) in domains for i in range(len(labels) - 1)) or domain in domains
@@ -157,12 +162,12 @@ def normalize_title(title):
 
 def blocked_domain(document, recipe):
   domain = get_domain(document.fields)
-  return bool(domain) and _within(domain, recipe.domains)
+  return bool(domain) and is_within(domain, recipe.domains)
 
 
 def wikipedia(document, recipe):
   if domain := get_domain(document.fields):
-    return _within(domain, {'wikipedia.org'})
+    return is_within(domain, {'wikipedia.org'})
   if 'From Wikipedia, the free encyclopedia' in document.text[:2000]:
     return True
   title = document.fields.get('title') or (document.lines or [''])[0]

@@ -21,5 +21,6 @@
   tfds             Documents from TensorFlow Datasets, which it can also prepare.
   tfds_folder      Finds folders of prepared TensorFlow Datasets by name, and validates them before TFDS reads
                    them.
+  warc             Documents from web archives: the text of each HTML page (pip install 'gptjax[webtext]').
   unit             A unit: a part of a source that is read from its beginning.
 """

@@ -12,6 +12,7 @@ from gptjax.errors import InputError
 DECOMPRESSED_CHUNK = 1 << 13  # bytes decompressed at a time
 COMPRESSED_CHUNK = 1 << 16    # bytes read at a time
 MAX_WINDOW = 1 << 27          # bytes of history that a compressed file may refer to; the limit of zstd
+LONG_WINDOW_LOG = 31          # of `zstd --long=31`: 2 GiB of history
 XZ_MEMORY = MAX_WINDOW + (1 << 21)  # the decoder of xz needs a little more than its window
 PADDING = b'\0'               # may follow a member
 
@@ -30,6 +31,19 @@ class Format(NamedTuple):
 def _open_zstd(raw):
   import pyarrow
   return pyarrow.CompressedInputStream(raw, 'zstd')
+
+
+def _open_long_zstd(raw):
+  try:
+    from compression import zstd  # Python 3.14
+  except ModuleNotFoundError:
+    try:
+      from backports import zstd
+    except ModuleNotFoundError:
+      raise InputError("a .zst file that may be compressed with --long=31 needs backports.zstd: "
+                       "pip install 'gptjax[webtext]'") from None
+  options = {zstd.DecompressionParameter.window_log_max: LONG_WINDOW_LOG}
+  return _Members(raw, lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError)
 
 
 FORMATS = (
@@ -53,15 +67,17 @@ class Decompressed(io.RawIOBase):
   is damaged, and InputError if it needs too much memory.
   """
 
-  def __init__(self, kind, raw, path):
+  def __init__(self, kind, raw, path, long_window=False):
     """Wrap an open file.
 
     Args:
       kind: its Format.
       raw: the open file, closed with this one.
       path: its name, for messages.
+      long_window: whether zstd may take 2 GiB of memory, for files of `zstd --long=31`.
     """
-    self._source, self._raw, self._path, self._empty = kind.reader(raw), raw, path, True
+    reader = _open_long_zstd if long_window and kind.reader is _open_zstd else kind.reader
+    self._source, self._raw, self._path, self._empty = reader(raw), raw, path, True
 
   def readable(self):
     return True
@@ -96,8 +112,8 @@ class Decompressed(io.RawIOBase):
 class _Members:
   """Reads members one after the other. Those of Python's bz2 and lzma ignore what follows the first one."""
 
-  def __init__(self, raw, new):
-    self._raw, self._new, self._member = raw, new, None
+  def __init__(self, raw, new, error=OSError):
+    self._raw, self._new, self._error, self._member = raw, new, error, None
 
   def read1(self, size):
     """Return up to `size` bytes, b'' at the end."""
@@ -113,7 +129,11 @@ class _Members:
         data = self._raw.read(COMPRESSED_CHUNK)
         if not data:
           raise EOFError('the file ends within a compressed part')
-      if text := self._member.decompress(data, size):
+      try:
+        text = self._member.decompress(data, size)
+      except self._error as error:
+        raise OSError(error) from None
+      if text:
         return text
 
   def _next_member(self):

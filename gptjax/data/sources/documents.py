@@ -8,6 +8,7 @@ A source is `KIND:WHERE`:
     arrow:GLOB[:FIELD]                the same, of Arrow files
     arrow:FOLDER[:SPLIT][:FIELD]      the same, of a folder of the library `datasets`; SPLIT is `train` by
                                       default, and only given if the folder has splits
+    warc:GLOB                         web archives: one document per HTML page
     tar:GLOB                          archives: one document per file in them, or split at a separator
     tfds:NAME[/CONFIG][:VERSION][:SPLIT][:FIELD]     SPLIT is `train` by default
     corpus:FOLDER[:SPLIT]             a prepared corpus; SPLIT is `train` by default
@@ -34,7 +35,7 @@ from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values
 
 COMPRESSIONS = ('.gz', '.zst', '.zstd', '.bz2', '.xz')  # ends of names
-KINDS = ('text', 'jsonl', 'parquet', 'arrow', 'tar', 'tfds', 'corpus', 'python')
+KINDS = ('text', 'jsonl', 'parquet', 'arrow', 'tar', 'warc', 'tfds', 'corpus', 'python')
 
 
 def units(sources, tfds_dir, tfds_download=False):
@@ -58,7 +59,8 @@ def kind_of(file):
   """Return the kind of source that a file of this name probably is."""
   archives = ('.tar', '.tgz', '.tzst', '.tbz2', '.tbz', '.txz')
   name = next((file.removesuffix(suffix) for suffix in COMPRESSIONS if file.endswith(suffix)), file)
-  kinds = {'.jsonl': 'jsonl', '.parquet': 'parquet', '.arrow': 'arrow', **dict.fromkeys(archives, 'tar')}
+  kinds = {'.jsonl': 'jsonl', '.parquet': 'parquet', '.arrow': 'arrow', '.warc': 'warc',
+           **dict.fromkeys(archives, 'tar')}
   return next((kind for suffix, kind in kinds.items() if name.endswith(suffix)), 'text')
 
 
@@ -69,7 +71,7 @@ def _units(source, tfds_dir, tfds_download):
       raise InputError(f'source {source!r} has no kind: write {kind_of(source)}:{source}')
     raise InputError(f'source {source!r} is none of text:GLOB, jsonl:GLOB[:FIELD], '
                      'parquet:GLOB[:FIELD], arrow:GLOB[:FIELD], arrow:FOLDER[:SPLIT][:FIELD], tar:GLOB, '
-                     'tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], python:')
+                     'warc:GLOB, tfds:NAME[/CONFIG][:SPLIT][:FIELD], corpus:FOLDER[:SPLIT], python:')
   if kind == 'python':
     return [Unit('python', platform.python_version(), 0)]
   if kind == 'tfds':
@@ -78,6 +80,8 @@ def _units(source, tfds_dir, tfds_download):
   if kind == 'corpus':
     from gptjax.data.sources import corpus
     return corpus.units(where)
+  if kind == 'warc':
+    _warc_pages()
   if kind == 'arrow':
     from gptjax.data.sources.columns import datasets_folder
     matches, field = datasets_folder.find(where)
@@ -99,6 +103,21 @@ def _units(source, tfds_dir, tfds_download):
     raise InputError(f'{compressed[0]} is compressed Parquet, which cannot be read in parts: decompress it '
                      f'with {tool} (Parquet compresses its columns itself)')
   return [Unit(kind, path, size, field) for path, size in matches]
+
+
+def _warc_pages():
+  """Return the module that reads web archives."""
+  try:
+    from gptjax.data.sources.warc import pages
+  except ModuleNotFoundError as missing:
+    raise InputError("warc: needs libraries for web pages: pip install 'gptjax[webtext]' "
+                     f'(the module {missing.name} is missing)') from None
+  return pages
+
+
+def library_versions(units):
+  """Return {name: version} of the libraries on which the text of units depends; None if there are none."""
+  return _warc_pages().versions() if any(unit.kind == 'warc' for unit in units) else None
 
 
 def recorded_sources(sources, units):
@@ -136,7 +155,7 @@ def _digest(units):
 
 
 # Bytes of text in a unit per byte of its size: of a file with columns, an example of a data set, a token.
-TEXT_BYTES = {'parquet': 3, 'arrow': 1, 'tfds': 1500, 'corpus': 5}
+TEXT_BYTES = {'parquet': 3, 'arrow': 1, 'tfds': 1500, 'corpus': 5, 'warc': 1}
 COMPRESSED = 4
 
 
@@ -148,6 +167,8 @@ def text_bytes(unit):
 def positions(unit, target):
   """Return the sorted positions at which a large unit can be divided into parts of about `target` bytes."""
   if unit.kind == 'jsonl' and is_uncompressed(unit):
+    return list(range(target, unit.size - target // 2, target))
+  if unit.kind == 'warc' and (unit.path.endswith('.gz') or not decompression.format_of(unit.path)):
     return list(range(target, unit.size - target // 2, target))
   if unit.kind == 'parquet':
     from gptjax.data.sources.columns import parquet
@@ -163,7 +184,7 @@ def shown_location(location):
   return jsonl.shown_location(location)
 
 
-def pieces(unit, separator, tfds_dir, first=0, end=None):
+def pieces(unit, separator, tfds_dir, first=0, end=None, urls=None):
   """Return an iterator of the pieces of a unit's documents, in a fixed order.
 
   Args:
@@ -171,6 +192,7 @@ def pieces(unit, separator, tfds_dir, first=0, end=None):
     separator: text between documents in a text file or a file of an archive; '': the file is one document.
     tfds_dir: where TFDS keeps its data sets; '': its own default.
     first, end: of a unit that is divided, the part between these `positions`; None: to its end.
+    urls: url_list.UrlList: only pages of web archives with these URLs; None: all.
 
   Yields:
     files.Piece; each unusable document is one piece with a `problem`.
@@ -195,6 +217,8 @@ def pieces(unit, separator, tfds_dir, first=0, end=None):
   if unit.kind == 'arrow':
     from gptjax.data.sources.columns import arrow
     return arrow.pieces(unit.path, unit.field)
+  if unit.kind == 'warc':
+    return _warc_pages().pieces(unit.path, urls, first, end)
   if unit.kind == 'tar':
     from gptjax.data.sources import tar
     return tar.pieces(unit.path, separator)

@@ -99,18 +99,31 @@ def _read_errors(path):
     raise InputError(without_secrets(message, path)) from (None if '://' in path else error)
 
 
-def open_bytes(path):
+def open_bytes(path, long_window=False):
   """Return a buffered reader of the file's content, decompressed if its name says so.
+
+  Args:
+    path: path or URL.
+    long_window: whether a .zst file may take 2 GiB of memory, see `decompression`.
 
   Raises:
     ValueError: the file cannot be opened; also raised by the reader if it cannot be read.
     DamagedFile: raised by the reader if the compressed content is damaged.
   """
-  with _read_errors(path):
-    raw = _Raw(path, _Remote(path) if '://' in path else open(path, 'rb', buffering=0))
+  raw = _open_raw(path)
   if kind := decompression.format_of(path):
-    return io.BufferedReader(decompression.Decompressed(kind, raw, path), CHUNK)
+    return io.BufferedReader(decompression.Decompressed(kind, raw, path, long_window), CHUNK)
   return io.BufferedReader(raw, CHUNK)
+
+
+def open_stored(path):
+  """Return a buffered reader of the bytes of a file as they are stored; errors as for `open_bytes`."""
+  return io.BufferedReader(_open_raw(path), CHUNK)
+
+
+def _open_raw(path):
+  with _read_errors(path):
+    return _Raw(path, _Remote(path) if '://' in path else open(path, 'rb', buffering=0))
 
 
 class _Raw(io.RawIOBase):

@@ -22,6 +22,7 @@ _PREFIXES = (
 _PATTERNS = (
   (re.compile(rb'BZh[1-9](1AY&SY|\x17rE8P\x90)'), 'bzip2 data', 'its name must end in .bz2'),
   (re.compile(rb'PAR1\x15'), 'a Parquet file', 'read it by parquet:'),
+  (re.compile(rb'WARC/[01]\.\d{1,2}\r?\n'), 'a web archive', 'read it by warc:'),
   (re.compile(rb'%PDF-\d\.'), 'a PDF file', 'extract its text first'),
   (re.compile(rb'.{257}ustar(\0|  \0)', re.DOTALL), 'a tar archive', 'read it by tar:'))
 

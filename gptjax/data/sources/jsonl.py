@@ -6,6 +6,7 @@ from gptjax.data.sources import decompression, fields, file_access, files
 from gptjax.storage.files import bounded
 
 _counted = {}  # {path: {byte: number of lines that begin up to it}}, so that parts count only what is new
+TOO_LONG = 'too long'
 IN_PART = re.compile(r'(.*):after byte (\d+), line (\d+)')  # a location in a part of a file
 
 
@@ -17,8 +18,25 @@ def pieces(path, field, first=0, end=None):
     field: with the text.
     first, end: bytes; only the lines that begin after byte `first` (all, if it is 0), up to byte `end`.
   """
+  for location, line, problem in lines(path, first, end):
+    if problem:
+      yield files.Piece('', location, problem=problem)
+    elif not line.isspace():
+      yield from _json_document(line, location, field)
+
+
+def lines(path, first=0, end=None, long_window=False):
+  """Yield (location, line with its line break, '') or (location, b'', problem) for each line of a file.
+
+  What follows a damaged place is not read.
+
+  Args:
+    path: of the file.
+    first, end: as for `pieces`.
+    long_window: as for `file_access.open_bytes`.
+  """
   number = 0
-  with file_access.open_bytes(path) as file:
+  with file_access.open_bytes(path, long_window) as file:
     if first:
       file.seek(first)
       _read_line(file, end)  # of the part before, also if it begins at `first`
@@ -30,14 +48,14 @@ def pieces(path, field, first=0, end=None):
           files.skip_byte_order_mark(file)
         line, complete = _read_line(file, end)
       except decompression.DamagedFile as error:
-        yield files.Piece('', location, problem=error.args[0])
+        yield location, b'', error.args[0]
         return
       if not line:
         return
-      if not complete:
-        yield files.Piece('', location, problem=f'too long: a line of {files.MAX_DOCUMENT:,} bytes or more')
-      elif not line.isspace():
-        yield from _json_document(line, location, field)
+      if complete:
+        yield location, line, ''
+      else:
+        yield location, b'', f'{TOO_LONG}: a line of {files.MAX_DOCUMENT:,} bytes or more'
 
 
 def _read_line(file, end):

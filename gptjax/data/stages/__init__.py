@@ -12,9 +12,12 @@ A task reads whole results of the stages before and writes whole files into `OUT
 on the sources and the settings alone. So a task can be killed and repeated, also by two processes at once,
 and the corpus is byte for byte the same, however the work is divided. `run` has the list of the stages.
 
+The machinery also serves commands that fill another folder than a corpus: `webtext_links` and `languages`.
+
   beam         Runs the tasks of a stage on Apache Beam.
   excluded     The test sets of `prepare --exclude`: their n-grams.
   encode_part  The stage `encode`.
+  folder       A folder, other than a corpus, that stages fill: links, or counts of languages.
   job          What all tasks of a corpus need to know.
   join         The stage `join`.
   judge        The stage `judge`.

@@ -1,13 +1,8 @@
 """What all tasks of a corpus need to know."""
 
-import hashlib
-import json
 from typing import NamedTuple
 
-from gptjax.data.stages import parts, work
-
-FOLDER = 'folder'  # in `known`
-LAYOUT = 2         # of the results: those of another version are not read
+from gptjax.data.stages import join, parts, run, segment_keys, work
 
 
 class Job(NamedTuple):
@@ -34,8 +29,19 @@ class Job(NamedTuple):
 
   @property
   def work(self):
-    """The folder of the results. Tasks of other settings, which may still run, have another one."""
-    if FOLDER not in self.known:
-      state = json.dumps([LAYOUT, self.settings, self.borders], sort_keys=True)
-      self.known[FOLDER] = self.out / work.FOLDER / hashlib.sha256(state.encode()).hexdigest()[:16]
-    return self.known[FOLDER]
+    """The folder of the results."""
+    return work.folder_of(self)
+
+  @property
+  def stages(self):
+    """The stages that this corpus needs, {name: run.Stage} in their order."""
+    recipe, unused = self.reading.recipe, set()
+    if not recipe.filters and not self.excluded:
+      unused.add('judge')
+    if not segment_keys.kinds(recipe):
+      unused.add('mark')
+    return {name: stage for name, stage in run.STAGES.items() if name not in unused}
+
+  def finish(self):
+    """Write the manifest and return it; None if a file of the corpus is missing."""
+    return join.write_manifest(self)

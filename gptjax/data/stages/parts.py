@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.data.clean import webtext
+from gptjax.data.links import url_list
 from gptjax.data.sources import documents
 from gptjax.data.stages import work
 from gptjax.errors import InputError
@@ -34,6 +35,7 @@ class ReadOptions(NamedTuple):
   tfds_dir: str
   stop_on_error: bool   # at the first unusable document
   recipe: webtext.Recipe | None = None
+  urls: url_list.UrlList | None = None  # of the pages of web archives to read; None: all
 
 
 def borders(units):
@@ -104,7 +106,8 @@ def read(job, number):
     InputError: a document has a problem, and `job.reading.stop_on_error`.
   """
   reading = job.reading
-  read_spans = (documents.pieces(reading.units[unit], reading.separator, reading.tfds_dir, first, end)
+  read_spans = (documents.pieces(reading.units[unit], reading.separator, reading.tfds_dir, first, end,
+                                 reading.urls)
                 for unit, first, end in spans(job.borders, number))
   for piece in itertools.chain.from_iterable(read_spans):
     if piece.problem and reading.stop_on_error:

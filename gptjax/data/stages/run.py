@@ -1,4 +1,8 @@
-"""Runs the stages of `prepare`: all of them, on any engine, or the share of one task in one stage."""
+"""Runs the stages of a job: all of them, on any engine, or the share of one task in one stage.
+
+A job is that of `prepare` (`job.Job`) or of another command (`folder.Job`). Both have `stages`, `work`,
+`n_parts`, `progress`, `known`, and `finish`, which writes the manifest once all results are there.
+"""
 
 import collections
 import contextlib
@@ -13,7 +17,6 @@ from gptjax.data.stages import (
   judge,
   mark,
   parts,
-  segment_keys,
   tokenizer,
   work,
 )
@@ -27,10 +30,17 @@ class Stage(NamedTuple):
   count: function of the job that returns the number of its results.
   make: function of the job that returns the function of (number) that writes a result.
   what: the text of its progress bar.
+  sizes: function of the job that returns about how many bytes of text each task reads; None: tasks are
+    counted.
+  unit: what is counted.
+  is_complete: function of the job, of a stage of one task that has a record and bars of its own; or None.
   """
   count: Any
   make: Any
   what: str
+  sizes: Any = None
+  unit: str = 'file'
+  is_complete: Any = None
 
 
 def _plain(function):
@@ -42,23 +52,15 @@ def _make_encode(job):
   return lambda number: encode_part.encode_part(job, number, encoder)
 
 
+# The stages of `prepare`.
 STAGES = {
-  'judge': Stage(lambda job: job.n_parts, _plain(judge.judge), 'judging'),
-  'mark': Stage(mark.n_ranges, _plain(mark.mark), 'finding duplicates'),
-  'tokenizer': Stage(lambda job: 1, _plain(tokenizer.choose), 'tokenizer'),
-  'encode': Stage(lambda job: job.n_parts, _make_encode, 'encoding'),
+  'judge': Stage(lambda job: job.n_parts, _plain(judge.judge), 'judging', parts.text_bytes),
+  'mark': Stage(mark.n_ranges, _plain(mark.mark), 'finding duplicates', unit='range'),
+  'tokenizer': Stage(lambda job: 1, _plain(tokenizer.choose), 'tokenizer',
+                     is_complete=lambda job: tokenizer.is_chosen(job)),
+  'encode': Stage(lambda job: job.n_parts, _make_encode, 'encoding', parts.text_bytes),
   'join': Stage(join.n_files, _plain(join.join), 'joining'),
 }
-
-
-def stages_of(job):
-  """Return the names of the stages that a job has, in their order."""
-  recipe, unused = job.reading.recipe, set()
-  if not recipe.filters and not job.excluded:
-    unused.add('judge')
-  if not segment_keys.kinds(recipe):
-    unused.add('mark')
-  return [name for name in STAGES if name not in unused]
 
 
 def run_all(job, run_stage):
@@ -69,9 +71,9 @@ def run_all(job, run_stage):
     run_stage: function of (job, name of the stage, numbers) that calls `Task(job, name)(number)` for each of
       the numbers, in any processes on any machines and in any order, and returns when all of them are done.
   """
-  for name in stages_of(job):
-    _run_numbers(job, name, range(STAGES[name].count(job)), run_stage)
-  return join.write_manifest(job)
+  for name, stage in job.stages.items():
+    _run_numbers(job, name, range(stage.count(job)), run_stage)
+  return job.finish()
 
 
 def run_task(job, name, task, tasks, n_workers):
@@ -80,21 +82,21 @@ def run_task(job, name, task, tasks, n_workers):
   Raises:
     InputError: the job has no such stage, or the stage before is not complete.
   """
-  if name not in stages_of(job):
-    raise InputError(f'--stage={name}: this corpus has the stages {", ".join(stages_of(job))}')
-  count = STAGES[name].count(job)
+  if name not in job.stages:
+    raise InputError(f'--stage={name}: this corpus has the stages {", ".join(job.stages)}')
+  count = job.stages[name].count(job)
   first, end = (-(-number * count // tasks) for number in (task, task + 1))  # the first tasks have one more
   with processes(job, n_workers) as run_stage:
     _run_numbers(job, name, range(first, end), run_stage)
-  return join.write_manifest(job) if name == 'join' else None
+  return job.finish() if name == list(job.stages)[-1] else None
 
 
 def status(job, tasks):
   """Return what is complete of each stage, as a table with the tasks that are left if there are `tasks`."""
   rows = [('stage', 'results', 'complete', f'left of {tasks} tasks')]
-  for name in stages_of(job):
+  for name, stage in job.stages.items():
     try:
-      count = STAGES[name].count(job)
+      count = stage.count(job)
     except work.Incomplete:  # known when the stage before is complete
       rows.append((name, '?', '0', 'not known yet'))
       continue
@@ -122,15 +124,16 @@ def _run_numbers(job, name, numbers, run_stage):
 
 
 def _left(job, name, numbers):
-  if name == 'tokenizer':
-    return [] if tokenizer.is_chosen(job) else list(numbers)
+  if is_complete := job.stages[name].is_complete:
+    return [] if is_complete(job) else list(numbers)
   complete = work.complete(job.work / name)
   return [number for number in numbers if f'{number:05d}' not in complete]
 
 
 def has_results(job):
   """Return whether any result is complete."""
-  return tokenizer.is_chosen(job) or any(work.complete(job.work / name) for name in STAGES)
+  return any(stage.is_complete(job) if stage.is_complete else work.complete(job.work / name)
+             for name, stage in job.stages.items())
 
 
 @contextlib.contextmanager
@@ -149,14 +152,14 @@ def _make_tasks(job):
 
 
 def _run_with_bar(map_items, job, name, numbers):
-  if name == 'tokenizer':  # one task, in this process, with bars of its own
+  stage = job.stages[name]
+  if stage.is_complete:  # one task, in this process, with bars of its own
     Task(job, name)(*numbers)
     return
-  by_part = name in ('judge', 'encode')
-  sizes = parts.text_bytes(job) if by_part else collections.defaultdict(lambda: 1)
-  unit = {'unit': 'B', 'unit_scale': True} if by_part else {'unit': 'file' if name == 'join' else 'range'}
+  sizes = stage.sizes(job) if stage.sizes else collections.defaultdict(lambda: 1)
+  unit = {'unit': 'B', 'unit_scale': True} if stage.sizes else {'unit': stage.unit}
   total = sum(sizes[number] for number in numbers)
-  with bars.bar(shown=job.progress, desc=STAGES[name].what, total=total, **unit) as bar:
+  with bars.bar(shown=job.progress, desc=stage.what, total=total, **unit) as bar:
     for number, _ in map_items((number, (name, number)) for number in numbers):
       bar.update(sizes[number])
 
@@ -174,7 +177,7 @@ class Task:
 
   def __call__(self, number):
     if self._function is None:  # once in each process: it may load the tokenizer
-      self._function = STAGES[self._name].make(self._job)
+      self._function = self._job.stages[self._name].make(self._job)
     self._function(number)
 
   def __reduce__(self):

@@ -6,6 +6,7 @@ and makes it complete. A task that is killed leaves no record, and is done again
 
 import concurrent.futures
 import contextlib
+import hashlib
 import itertools
 import json
 
@@ -16,12 +17,22 @@ from gptjax.storage.files import access, atomic, buckets, local, records, spool
 from gptjax.storage.files.paths import Url
 
 FOLDER = 'work'
+KNOWN_FOLDER = 'folder'  # in `known` of a job
+LAYOUT = 2    # of the results: those of another version are not read
 RANGES = 4096  # that are read together, because a request has a time limit
 READERS = 16  # threads that read records
 
 
 class Incomplete(InputError):
   """A stage is not complete."""
+
+
+def folder_of(job):
+  """Return the folder of the results. Tasks of other settings, which may still run, have another one."""
+  if KNOWN_FOLDER not in job.known:
+    state = json.dumps([LAYOUT, job.settings, job.borders], sort_keys=True)
+    job.known[KNOWN_FOLDER] = job.out / FOLDER / hashlib.sha256(state.encode()).hexdigest()[:16]
+  return job.known[KNOWN_FOLDER]
 
 
 @contextlib.contextmanager
