@@ -41,7 +41,7 @@ def beside_paper(contents):
     if ours:
       theirs = [[system, *map(_printed, figures)] for system, figures in table.rows.items()]
       caption = (f"Table {table.number} of the GPT-1 paper, {table.title}, per cent, with ours. The paper's "
-                 'figures are of test sets; (5x) is an ensemble of five models.')
+                 'figures are of test sets; (5x) is an ensemble of five models, (3x) and (9x) accordingly.')
       if any('qnli' in content['spread'] for content in contents.values()) and table.number == 2:
         caption += f' QNLI: {paper_gpt1.QNLI_NOTE}.'
       yield Table(['', *(column.head for column in table.columns)], theirs + ours, caption)
