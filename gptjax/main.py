@@ -41,13 +41,14 @@ from gptjax.storage.files import buckets, cache, paths  # noqa: E402
 FLAGS = flags.FLAGS
 
 
-def run(config, workdir, overrides=()):
-  """Run the job of the config; returns the exit code.
+def run(config, workdir, overrides=(), file=''):
+  """Prepare this process and run the job of the config; returns the exit code.
 
   Args:
     config: unresolved.
     workdir: folder of the run.
     overrides: names of the fields that the command line sets.
+    file: as after `--config=`, for the job sweep.
   """
   configs.check_fields(config)
   jax_settings.check_devices()
@@ -58,6 +59,14 @@ def run(config, workdir, overrides=()):
   configs.check_cache(config.compilation_cache)
   jax_settings.use_cache(config.compilation_cache)
   compiling.synchronize(config.watchdog.compile_timeout)
+  if config.job == 'sweep':
+    from gptjax.pretrain.sweep import sweep
+    return sweep(config, file, workdir, overrides, FLAGS.size, run_job)
+  return run_job(config, workdir, overrides)
+
+
+def run_job(config, workdir, overrides=()):
+  """Run a job of one workdir; arguments and result as for `run`."""
   if config.job == 'pretrain':
     from gptjax.pretrain.loop import pretrain
     return pretrain(config, workdir, overrides)
@@ -89,7 +98,7 @@ def main(argv):
       shutdown.set_end_others(control.end_all)
     processes.compare(jax_settings.effective())  # before compilation, which could block
     jax_settings.check()
-    code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
+    code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values), path)
     shutdown.defer_signal('everything is saved, exiting')
     processes.shut_down()
     return code

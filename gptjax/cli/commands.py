@@ -31,6 +31,9 @@ COMMANDS = {
     TRAIN, 'gptjax.main', 'evaluate a model on zero-shot tasks',
     'gptjax evaluate --config=gpt2_zero_shot --workdir=runs/zero-shot --config.init_from=FOLDER',
     ('--config.job=evaluate',)),
+  'sweep': Command(
+    TRAIN, 'gptjax.main', 'train or evaluate a family of sizes, with results over size',
+    'gptjax sweep --config=gpt2_sweep --workdir=runs/gpt2_sweep', ('--config.job=sweep',)),
   'plan': Command(
     TRAIN, 'gptjax.plan', 'memory, time and cost of training on hardware that is not here',
     'gptjax plan --config=gpt2_xl --topology=v5e:16x16'),
