@@ -1,4 +1,4 @@
-"""The flags of `gptjax.main` in addition to --config: workdir, sizes, processes, predictions; and its help."""
+"""The flags of `gptjax.main` in addition to --config: workdir, processes, sizes, predictions; its help."""
 
 import sys
 
@@ -43,7 +43,8 @@ FIELDS = {  # shown by --help
 flags.DEFINE_string('workdir', None, 'Folder of the run; an existing run is resumed. Default: '
                     'runs/NAME for the config NAME.py.')
 flags.DEFINE_boolean('predict', False, 'Fine-tuning: also write WORKDIR/predictions for the test sets.')
-flags.DEFINE_list('size', [], 'Sweep: run only these sizes, comma-separated; the report has all that have begun.')
+flags.DEFINE_list('size', [], 'Sweep: run only these sizes, comma-separated; the report has all that '
+                  'have begun.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0; not needed on Cloud TPU, Slurm, Open MPI '
                     'and GKE, where the processes of a run discover each other.')
 flags.DEFINE_integer('num_processes', None, 'Number of processes of the run, with --coordinator; 1: a single '

@@ -17,7 +17,7 @@ from gptjax.config import resolve as configs
 from gptjax.errors import InputError
 from gptjax.evaluate.tasks import suite
 from gptjax.pretrain.loop import DONE
-from gptjax.report import page
+from gptjax.report import page, telemetry
 from gptjax.storage.files import access, paths
 
 ZERO_SHOT = '-zero-shot'  # after the size, in the names of workdirs
@@ -66,6 +66,7 @@ def sweep(config, file, workdir, overrides, only, run_job):
            f'command again; {NEXT}')
       return code
     _free_memory()
+    telemetry.begin_next_run()
   shutdown.exit_on_signal('all runs are finished; stopped before the report: run the same command again')
   if jax.process_index() == 0:
     write_report(config.sweep.sizes, workdir)
@@ -111,7 +112,7 @@ def with_overrides(one, config, overrides):
 
 
 def zero_shot_config(trained, workdir):
-  """Return the config that measures the zero-shot tasks of a run: in float32, as configs/gpt2_zero_shot.py."""
+  """Return the config of the zero-shot tasks of a run; in float32, as configs/gpt2_zero_shot.py."""
   config = copy.deepcopy(trained)
   config.job, config.init_from = 'evaluate', str(workdir)
   config.eval.tasks, config.model.compute_dtype = trained.sweep.tasks, 'float32'

@@ -7,8 +7,8 @@ from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER, layout_faul
 from gptjax.text import text_checks
 
 CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
-                     '?train': {'?batch_size': int}, '?data': {'?seq_len': int}}, 'versions': {str: str},
-          'devices': [(str, int)], '?command': [str]}
+                     '?train': {'?batch_size': int}, '?data': {'?seq_len': int, '?reference': str}},
+          'versions': {str: str}, 'devices': [(str, int)], '?command': [str]}
 MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}
 RESULTS = {
   'tasks': {str: {str: OPTIONAL_NUMBER}}, 'model': MODEL, '?not_run': {str: str}, '?weights': str,

@@ -6,7 +6,7 @@ import shlex
 
 import gptjax
 from gptjax.config import resolve as configs
-from gptjax.report import html, markdown, plots, runs, tables
+from gptjax.report import html, loss_over_tokens, markdown, plots, runs, sizes, tables
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
 from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values
@@ -45,6 +45,7 @@ def _sections(found):
   """Yield the sections for which there is data."""
   evaluated = [run for run in found if run.results]
   yield Section('Models', [tables.models(found)])
+  yield from sizes.sections(found)
   if evaluated:
     yield Section('Results beside the paper', [
       tables.results(found), *tables.limits(found),
@@ -55,6 +56,7 @@ def _sections(found):
       'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of '
       'the model. Of GPT-2 what the paper prints; dotted, other systems.')])
   yield from _training(found)
+  yield from loss_over_tokens.sections(found)
   grids = list(tables.grids(evaluated))
   if grids:
     yield Section('Protocols', [Prose(
