@@ -24,7 +24,8 @@ def on_fineweb(config):
   config.data.update(dict(
     corpus='corpora/fineweb10B', reference='fineweb',
     recipe="--source='parquet:hf://datasets/HuggingFaceFW/fineweb@9bb295ddab0e05d785b879661af7260fed5140fc/"
-           "sample/10BT/*.parquet' --tokenizer=gpt2 --workers=16 --validation_fraction=0.01",
+           "sample/10BT/*.parquet' --tokenizer=gpt2 --workers=16 --validation_fraction=0.01 "
+           '--on_error=skip',
     recipe_cost='the sample of FineWeb, read from Hugging Face: 31 GB to download, 47 GB of text, 10 G '
                 'tokens, 20 GB on disk, two hours divided by the number of cores; or adopt the shards of '
                 'llm.c, as launch/recipes/fineweb.sh does'))

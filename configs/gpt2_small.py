@@ -20,7 +20,7 @@ def get_config():
   config.data.update(dict(
     corpus='corpora/openwebtext-gpt2', tokenizer='gpt2',
     recipe="--source='parquet:hf://datasets/Skylion007/openwebtext@79d93d786212f7344586290adb811d4ae6a1762c/"
-           "plain_text/*.parquet' --tokenizer=gpt2 --workers=16",
+           "plain_text/*.parquet' --tokenizer=gpt2 --workers=16 --on_error=skip",
     recipe_cost='OpenWebText, read from Hugging Face: 24 GB to download, 40 GB of text, 9 G tokens, 18 GB on '
                 'disk, an hour and a half divided by the number of cores',
     reference='openwebtext'))

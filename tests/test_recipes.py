@@ -18,8 +18,8 @@ CONFIGS = {'openwebtext': 'gpt2_small', 'fineweb': 'gpt2_fineweb', 'books': 'gpt
 TINY = [f'--config.{field}={value}' for field, value in {
   'model.n_layer': 1, 'model.n_head': 2, 'model.n_embd': 16, 'model.n_ctx': 24, 'model.n_vocab': 290,
   'data.tokenizer': '', 'train.steps': 4, 'train.epochs': 0, 'train.batch_size': 8,
-  'train.microbatch_size': 4, 'eval.every_steps': 2, 'eval.steps': 2, 'eval.batch_size': 4, 'log.every_steps': 1,
-  'log.tensorboard': False}.items()]
+  'train.microbatch_size': 4, 'eval.every_steps': 2, 'eval.steps': 2, 'eval.batch_size': 4,
+  'log.every_steps': 1, 'log.tensorboard': False}.items()]
 
 
 def recipe(name, folder, *line, **variables):
@@ -84,7 +84,7 @@ def text(tmp_path_factory):
   (folder / 'parquet').mkdir()
   for split, n in (('train-00000-of-00002', 400), ('train-00001-of-00002', 400),
                    ('validation-00000-of-00001', 20), ('test-00000-of-00001', 20)):
-    rows = pa.table({'text': [' \n', *[story] * n]})
+    rows = pa.table({'text': ['', *[f'{i} {story}' * 3 for i in range(n)]]})  # data sets have empty rows
     pyarrow.parquet.write_table(rows, folder / 'parquet' / f'{split}.parquet')
   run(sys.executable, '-m', 'gptjax', 'tokenizer', 'train', '--kind=bpe', '--vocab_size=290',
       f'--source=text:{folder}/books/*.txt', f'--out={folder}/bpe', folder=ROOT)
@@ -108,7 +108,7 @@ def prepare(name, text, folder):
     recipe(name, folder, 'download', PARQUET=f'{text}/parquet')
     valid = pyarrow.parquet.read_table(text / 'parquet' / 'validation-00000-of-00001.parquet')['text']
     assert (folder / 'wikitext-103-raw' / 'wiki.valid.raw').read_text() == ''.join(valid.to_pylist())
-    recipe(name, folder, 'prepare', TOKENIZER=tokenizer)
+    recipe(name, folder, 'prepare', '--seq_len=24', '--validation_fraction=0.2', TOKENIZER=tokenizer)
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -16,7 +16,7 @@ case $step in
   # gpt1:gpt1 is the folder gpt1 with encoder_bpe_40000.json and vocab_40000.bpe of openai/finetune-transformer-lm.
   prepare)
     exec "${gptjax[@]}" prepare --source="$source" --tokenizer="${TOKENIZER:-gpt1:gpt1}" --workers=16 \
-      --out="$corpus" "$@"
+      --on_error=skip --out="$corpus" "$@"
     ;;
   # 100 passes over 1.2 G tokens.
   plan) exec "${gptjax[@]}" plan --config=gpt1 --config.train.steps=3662110 --topology=a100:1 "$@" ;;

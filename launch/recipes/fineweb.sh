@@ -22,7 +22,7 @@ case $step in
   # Instead of download and prepare: the text itself, in another order and with another validation split.
   prepare-text)
     exec "${gptjax[@]}" prepare --source="$source" --tokenizer="${TOKENIZER:-gpt2}" --workers=16 \
-      --validation_fraction=0.01 --out="$corpus" "$@"
+      --validation_fraction=0.01 --on_error=skip --out="$corpus" "$@"
     ;;
   plan) exec "${gptjax[@]}" plan --config=gpt2_fineweb --topology=a100:8 "$@" ;;
   train) exec "${gptjax[@]}" pretrain --config=gpt2_fineweb --config.data.corpus="$corpus" --workdir="$workdir" "$@" ;;

@@ -13,7 +13,8 @@ step=${1:-}
 [[ $# -gt 0 ]] && shift
 case $step in
   prepare)
-    exec "${gptjax[@]}" prepare --source="$source" --tokenizer="${TOKENIZER:-gpt2}" --workers=16 --out="$corpus" "$@"
+    exec "${gptjax[@]}" prepare --source="$source" --tokenizer="${TOKENIZER:-gpt2}" --workers=16 \
+      --on_error=skip --out="$corpus" "$@"
     ;;
   plan) exec "${gptjax[@]}" plan --config=gpt2_small --topology=a100:8 "$@" ;;
   train) exec "${gptjax[@]}" pretrain --config=gpt2_small --config.data.corpus="$corpus" --workdir="$workdir" "$@" ;;
