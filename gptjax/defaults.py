@@ -28,7 +28,7 @@ from gptjax.domains import (
   weighted_folders,
 )
 
-# Texts with published losses, which gptjax/report/published_losses.py has.
+# Texts with published losses, which gptjax/report/comparison/published_losses.py has.
 REFERENCES = 'openwebtext', 'fineweb', 'bookscorpus', 'wikitext103'
 
 SECONDS = real(0, 1e9)
@@ -104,7 +104,7 @@ FIELDS = dict(
     recipe_cost=Field('', text(),
                       'the text of the recipe, its size and the time to prepare it; shown with the recipe'),
     reference=Field('', one_of('', *REFERENCES),
-                    'the text whose published losses (gptjax/report/published_losses.py) a report draws '
+                    'the text whose published losses (gptjax/report/comparison/published_losses.py) a report draws '
                     "beside the run's; '': none"),
     special_tokens=Field((), names(), "special tokens that the texts of a source or a task may contain, "
                          "('all',): all of them; (): none, they are encoded as plain text"),

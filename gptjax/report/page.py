@@ -6,7 +6,8 @@ import shlex
 
 import gptjax
 from gptjax.config import resolve as configs
-from gptjax.report import html, loss_over_tokens, markdown, plots, runs, sizes, tables
+from gptjax.report import html, markdown, plots, runs, tables
+from gptjax.report.comparison import loss_over_tokens, sizes
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
 from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values

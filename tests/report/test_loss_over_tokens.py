@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT, tiny_config
 
 from gptjax import defaults
-from gptjax.report import loss_over_tokens, page, published_losses, runs, sizes
+from gptjax.report import page, runs
+from gptjax.report.comparison import loss_over_tokens, published_losses, sizes
 
 TEXT = published_losses.TEXTS['fineweb']
 

@@ -1,7 +1,8 @@
 """Held-out loss over training tokens beside published losses of the same text (`published_losses`)."""
 
 from gptjax.command import figures
-from gptjax.report import plots, published_losses, runs
+from gptjax.report import plots, runs
+from gptjax.report.comparison import published_losses
 from gptjax.report.document import Figure, Prose, Section, Table
 
 
