@@ -104,8 +104,8 @@ FIELDS = dict(
     recipe_cost=Field('', text(),
                       'the text of the recipe, its size and the time to prepare it; shown with the recipe'),
     reference=Field('', one_of('', *REFERENCES),
-                    'the text whose published losses (gptjax/report/comparison/published_losses.py) a report draws '
-                    "beside the run's; '': none"),
+                    'the text whose published losses (gptjax/report/comparison/published_losses.py) a report '
+                    "draws beside the run's; '': none"),
     special_tokens=Field((), names(), "special tokens that the texts of a source or a task may contain, "
                          "('all',): all of them; (): none, they are encoded as plain text"),
     tfds_dir=Field('', path_or_bucket(), "data folder of tensorflow_datasets; '': its default"),
