@@ -63,8 +63,9 @@ def _over_size(axes, all_runs, with_paper=True):
            *(run.model['parameters'] for run in all_runs)]
   axes.set_xscale('log')
   axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
-  if min(sizes) > 5e7:
-    axes.set_xticks(list(published.PARAMETERS.values()))
+  own_ticks = not with_paper and len({*sizes}) <= 6
+  if min(sizes) > 5e7 or own_ticks:
+    axes.set_xticks(sorted({*sizes}) if own_ticks else list(published.PARAMETERS.values()))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
   axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short_count(value)))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())

@@ -5,6 +5,8 @@ from gptjax.report import plots, runs
 from gptjax.report.comparison import published_losses
 from gptjax.report.document import Figure, Prose, Section, Table
 
+LABEL_HEIGHT = 0.05  # of a panel
+
 
 def sections(found):
   """Yield the section of the runs whose config has a `data.reference`, if there are any."""
@@ -71,11 +73,13 @@ def plot(by_text):
 
 def _draw_published(panel, text):
   """Draw a line for each published loss, its label at the right, and a cross at its number of tokens."""
-  lowest = float('inf')
-  for one in sorted(text.losses, key=lambda one: -one.loss):
+  for one in text.losses:
     panel.axhline(one.loss, **plots.DOTTED)
     if one.tokens:
       panel.plot([one.tokens], [one.loss], 'x', color=plots.FAINT)
-    lowest = min(one.loss, lowest - 0.09)  # so that labels do not overlap
+  low, high = panel.get_ylim()
+  lowest, apart = high, LABEL_HEIGHT * (high - low)
+  for one in sorted(text.losses, key=lambda one: -one.loss):
+    lowest = min(one.loss, lowest - apart)
     panel.text(1.01, lowest, f'{one.label}: {one.loss:.2f}', transform=panel.get_yaxis_transform(),
                va='center', fontsize=8, color=plots.FAINT)
