@@ -98,7 +98,7 @@ def runs_of(config, file, size, workdir, overrides):
   if one.job not in ('pretrain', 'evaluate'):
     raise InputError(f"{file}:{size} has config.job = {one.job!r}: a sweep runs 'pretrain' or 'evaluate'")
   runs = [SizeRun(workdir / size, one)]
-  if one.job == 'pretrain' and suite.parse_tasks(config.sweep.tasks):
+  if one.job == 'pretrain' and suite.parse_tasks(config.sweep.tasks, 'sweep.tasks'):
     runs.append(SizeRun(workdir / f'{size}{ZERO_SHOT}', zero_shot_config(one, runs[0].workdir)))
   return runs
 

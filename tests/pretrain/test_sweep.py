@@ -114,7 +114,7 @@ def test_what_a_run_returns_or_raises_ends_the_sweep(file, tmp_path, capsys):
   ([], {'sweep__sizes': ('../x',)}, 'cannot be the name of a workdir'),
   ([], {'sweep__sizes': ('small', 'small')}, 'cannot be the name of a workdir'),
   ([], {'sweep__sizes': ('small', 'huge')}, "KeyError: 'huge'"),
-  ([], {'sweep__tasks': 'lambda'}, 'did you mean lambada'),
+  ([], {'sweep__tasks': 'lambda'}, "config.sweep.tasks has 'lambda'"),
   ([], {'train__batch_size': 0}, 'config.train.batch_size = 0')])
 def test_an_invalid_sweep_is_refused_before_anything_runs(file, tmp_path, only, overrides, why):
   seen, start = planned(file, tmp_path, only=only, **overrides)

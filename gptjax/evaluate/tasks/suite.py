@@ -18,12 +18,12 @@ TASKS = {task.name: task for task in (
   *summarization.TASKS, *gpt1.TASKS, *held_out.TASKS)}
 
 
-def parse_tasks(names):
-  """Return [Task] of a comma-separated list of names (raises ValueError for an unknown name)."""
+def parse_tasks(names, field='eval.tasks'):
+  """Return [Task] of a comma-separated list of names in a field (raises ValueError for an unknown name)."""
   tasks = []
   for name in filter(None, (name.strip() for name in names.split(','))):
     if name not in TASKS:
-      raise InputError(f'config.eval.tasks has {name!r}, which is not a task'
+      raise InputError(f'config.{field} has {name!r}, which is not a task'
                        + words.suggestion(name, TASKS, 'the tasks are'))
     if TASKS[name] not in tasks:
       tasks.append(TASKS[name])
