@@ -35,6 +35,7 @@ from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
 from gptjax.config import command_line, job_flags  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
+from gptjax.errors import InputError  # noqa: E402
 from gptjax.parallel import compiling, control, processes  # noqa: E402
 from gptjax.storage.files import buckets, cache, paths  # noqa: E402
 
@@ -89,6 +90,9 @@ def main(argv):
   try:
     job_flags.handle_help(argv)
     path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[job_flags.job_of(argv)])
+    if FLAGS.size and FLAGS.config.job != 'sweep':
+      raise InputError(f'--size={",".join(FLAGS.size)} is for a sweep, and config.job = {FLAGS.config.job!r}: '
+                       f'for one size use --config={path.partition(":")[0]}:{FLAGS.size[0]}')
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.anywhere(FLAGS.workdir, '--workdir')
     cpu.enlarge_thread_pool()

@@ -186,6 +186,11 @@ def test_sizes_that_are_launched_separately_are_in_one_report(file, alone, tmp_p
     (tmp_path / 'large').rename(alone)
 
 
+def test_a_size_without_a_sweep_is_refused(file, tmp_path):
+  done = run(command(file, tmp_path, '--size=large', '--config.job=pretrain'))
+  assert done.returncode == 2 and f'for one size use --config={file}:large' in done.stderr
+
+
 def test_a_size_that_fails_ends_the_command_with_its_exit_code(file, tmp_path):
   done = run(command(file, tmp_path, '--config.model.n_head=5', '--config.sweep.tasks='))
   lines = done.stderr.splitlines()
