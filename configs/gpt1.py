@@ -18,7 +18,7 @@ def get_config():
   config.model.update(dict(n_layer=12, n_head=12, n_embd=768, n_ctx=512, n_vocab=40_478, norm='after',
                            dropout=0.1, wpe_init_std=0.02, scale_residual_init=False))
   config.data.update(dict(
-    corpus='corpora/books-gpt1', tokenizer='gpt1',
+    corpus='corpora/books-gpt1', tokenizer='gpt1', reference='bookscorpus',
     recipe="--source='text:books/*.txt' --tokenizer=gpt1:gpt1 --workers=16",
     recipe_cost='BooksCorpus, a text file per book in the folder books, and encoder_bpe_40000.json and '
                 'vocab_40000.bpe in the folder gpt1: 5 GB of text, 1.2 G tokens, 2.4 GB on disk, an hour '

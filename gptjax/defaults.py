@@ -28,11 +28,14 @@ from gptjax.domains import (
   weighted_folders,
 )
 
+# Texts with published losses, which gptjax/report/comparison/published_losses.py has.
+REFERENCES = 'openwebtext', 'fineweb', 'bookscorpus', 'wikitext103'
+
 SECONDS = real(0, 1e9)
 THE_REST = {-1: 'the rest'}
 
 FIELDS = dict(
-  job=Field('pretrain', one_of('pretrain', 'finetune', 'evaluate'), 'what to do'),
+  job=Field('pretrain', one_of('pretrain', 'finetune', 'evaluate', 'sweep'), 'what to do'),
   init_from=Field('', path_or_hub_name(),
                   "folder of the initial weights, which determine the model's shape and tokenizer: a Hugging "
                   "Face folder, OpenAI's files, a workdir or a checkpoint (see gptjax.load); or a model on "
@@ -104,6 +107,9 @@ FIELDS = dict(
     recipe=Field('', text(), 'flags of `gptjax prepare` for the corpus; shown if it is missing'),
     recipe_cost=Field('', text(),
                       'the text of the recipe, its size and the time to prepare it; shown with the recipe'),
+    reference=Field('', one_of('', *REFERENCES),
+                    'the text whose published losses (gptjax/report/comparison/published_losses.py) a report '
+                    "draws beside the run's; '': none"),
     special_tokens=Field((), names(), "special tokens that the texts of a source or a task may contain, "
                          "('all',): all of them; (): none, they are encoded as plain text"),
     tfds_dir=Field('', path_or_bucket(), "data folder of tensorflow_datasets; '': its default"),
@@ -254,6 +260,12 @@ FIELDS = dict(
                 'ablations (Table 5), transfer or zero_shot (Figure 2)'),
     lstm_from=Field('', path_or_bucket(),
                     "ablations, zero_shot: workdir of a pretrained LSTM; '': without it"),
+  ),
+
+  sweep=dict(                  # the job sweep: one run for each size, --config=FILE:SIZE
+    sizes=Field((), names(), 'arguments of get_config in the config file, in the order of the runs'),
+    tasks=Field('', comma_separated(),
+                "zero-shot tasks of each size after its training, in WORKDIR/SIZE-zero-shot; '': none"),
   ),
 
   log=dict(

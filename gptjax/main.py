@@ -35,19 +35,21 @@ from gptjax import errors  # noqa: E402
 from gptjax.command import shutdown  # noqa: E402
 from gptjax.config import command_line, job_flags  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
+from gptjax.errors import InputError  # noqa: E402
 from gptjax.parallel import compiling, control, processes  # noqa: E402
 from gptjax.storage.files import buckets, cache, paths  # noqa: E402
 
 FLAGS = flags.FLAGS
 
 
-def run(config, workdir, overrides=()):
-  """Run the job of the config; returns the exit code.
+def run(config, workdir, overrides=(), file=''):
+  """Prepare this process and run the job of the config; returns the exit code.
 
   Args:
     config: unresolved.
     workdir: folder of the run.
     overrides: names of the fields that the command line sets.
+    file: as after `--config=`, for the job sweep.
   """
   configs.check_fields(config)
   jax_settings.check_devices()
@@ -58,6 +60,14 @@ def run(config, workdir, overrides=()):
   configs.check_cache(config.compilation_cache)
   jax_settings.use_cache(config.compilation_cache)
   compiling.synchronize(config.watchdog.compile_timeout)
+  if config.job == 'sweep':
+    from gptjax.pretrain.sweep import sweep
+    return sweep(config, file, workdir, overrides, FLAGS.size, run_job)
+  return run_job(config, workdir, overrides)
+
+
+def run_job(config, workdir, overrides=()):
+  """Run a job of one workdir; arguments and result as for `run`."""
   if config.job == 'pretrain':
     from gptjax.pretrain.loop import pretrain
     return pretrain(config, workdir, overrides)
@@ -80,6 +90,9 @@ def main(argv):
   try:
     job_flags.handle_help(argv)
     path = command_line.parse_flags(FLAGS, argv, (), job_flags.EXAMPLES[job_flags.job_of(argv)])
+    if FLAGS.size and FLAGS.config.job != 'sweep':
+      raise InputError(f'--size={",".join(FLAGS.size)} is for a sweep, and config.job = {FLAGS.config.job!r}'
+                       f': for one size use --config={path.partition(":")[0]}:{FLAGS.size[0]}')
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.anywhere(FLAGS.workdir, '--workdir')
     cpu.enlarge_thread_pool()
@@ -89,7 +102,7 @@ def main(argv):
       shutdown.set_end_others(control.end_all)
     processes.compare(jax_settings.effective())  # before compilation, which could block
     jax_settings.check()
-    code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values))
+    code = run(FLAGS.config, workdir, set(FLAGS['config'].override_values), path)
     shutdown.defer_signal('everything is saved, exiting')
     processes.shut_down()
     return code

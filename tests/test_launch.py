@@ -453,10 +453,10 @@ def test_each_way_to_launch_has_its_page(file, page):
 
 
 def test_no_bucket_or_project_of_anyone_is_named():
-  for path in LAUNCH.iterdir():
+  for path in filter(Path.is_file, LAUNCH.rglob('*')):
     assert not re.search(r'gs://(?!BUCKET|\*)|gcr\.io|pkg\.dev', path.read_text()), path
 
 
 def test_nothing_mounts_a_bucket():
-  for path in [*LAUNCH.iterdir(), *(ROOT / 'docs' / 'howto' / 'hosts').iterdir()]:
+  for path in [*filter(Path.is_file, LAUNCH.rglob('*')), *(ROOT / 'docs' / 'howto' / 'hosts').iterdir()]:
     assert 'gcsfuse' not in path.read_text(), path

@@ -34,6 +34,9 @@ COMMANDS = {
   'glue': Command(
     TRAIN, 'gptjax.finetune.glue', 'write or check a submission to the GLUE benchmark',
     'gptjax glue --workdir=runs/glue --out=submission'),
+  'sweep': Command(
+    TRAIN, 'gptjax.main', 'train or evaluate a family of sizes, with results over size',
+    'gptjax sweep --config=gpt2_sweep --workdir=runs/gpt2_sweep', ('--config.job=sweep',)),
   'plan': Command(
     TRAIN, 'gptjax.plan', 'memory, time and cost of training on hardware that is not here',
     'gptjax plan --config=gpt2_xl --topology=v5e:16x16'),

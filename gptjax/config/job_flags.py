@@ -1,4 +1,4 @@
-"""The flags of `gptjax.main` in addition to --config: workdir, processes, predictions; and its help."""
+"""The flags of `gptjax.main` in addition to --config: workdir, processes, sizes, predictions; its help."""
 
 import sys
 
@@ -12,12 +12,14 @@ EXAMPLES = {
   'finetune': 'python -m gptjax.main --config=configs/gpt1_finetune.py:sst2 --workdir=runs/sst2 '
               '--config.init_from=FOLDER',
   'evaluate': 'python -m gptjax.main --config=configs/gpt2_zero_shot.py --workdir=runs/zero-shot '
-              '--config.init_from=FOLDER --config.eval.data_dir=data'}
+              '--config.init_from=FOLDER --config.eval.data_dir=data',
+  'sweep': 'python -m gptjax.main --config=configs/gpt2_sweep.py --workdir=runs/gpt2_sweep'}
 PURPOSES = {
-  '': 'Runs the job of a config: pretraining, fine-tuning or evaluation.',
+  '': 'Runs the job of a config: pretraining, fine-tuning, evaluation or a sweep over sizes.',
   'pretrain': 'Trains a language model on a corpus.',
   'finetune': 'Fine-tunes a pretrained model on labelled tasks or on text.',
-  'evaluate': 'Evaluates a model on zero-shot tasks, without training.'}
+  'evaluate': 'Evaluates a model on zero-shot tasks, without training.',
+  'sweep': 'Trains or evaluates a family of sizes, each in WORKDIR/SIZE, and reports results over size.'}
 _SHAPE = ('model.n_layer', 'model.n_head', 'model.n_embd', 'model.n_ctx')
 _DEVICES = ('mesh.data', 'mesh.fsdp', 'mesh.tensor')
 _PRETRAINING = (
@@ -33,11 +35,16 @@ FIELDS = {  # shown by --help
     'finetune.limit', 'data.tfds_dir', 'train.epochs', 'train.batch_size', 'train.microbatch_size',
     'train.seed', 'optimizer.learning_rate', *_DEVICES, 'eval.every_steps'),
   'evaluate': ('init_from', 'eval.tasks', 'eval.data_dir', 'eval.limit', 'eval.grid', 'eval.batch_size',
-               'model.compute_dtype', *_DEVICES)}
+               'model.compute_dtype', *_DEVICES),
+  'sweep': ('sweep.sizes', 'sweep.tasks', 'data.corpus', 'train.steps', 'train.batch_size', 'train.seed',
+            'optimizer.learning_rate', *_DEVICES, 'checkpoint.every_steps', 'eval.every_steps',
+            'eval.data_dir', 'eval.limit')}
 
 flags.DEFINE_string('workdir', None, 'Folder of the run; an existing run is resumed. Default: '
                     'runs/NAME for the config NAME.py.')
 flags.DEFINE_boolean('predict', False, 'Fine-tuning: also write WORKDIR/predictions for the test sets.')
+flags.DEFINE_list('size', [], 'Sweep: run only these sizes, comma-separated; the report has all that '
+                  'have begun.')
 flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0; not needed on Cloud TPU, Slurm, Open MPI '
                     'and GKE, where the processes of a run discover each other.')
 flags.DEFINE_integer('num_processes', None, 'Number of processes of the run, with --coordinator; 1: a single '

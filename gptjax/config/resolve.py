@@ -36,7 +36,7 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'storage.', 'watchdog.', 'attentio
               'eval.every_steps', 'eval.batch_size', 'eval.ngrams', 'eval.tasks', 'eval.data_dir',
               'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir',
               'data.tfds_download', 'data.verify', 'data.prefetch', 'data.cache_', 'loss.chunk',
-              'finetune.data_dir', 'finetune.predict')
+              'data.reference', 'finetune.data_dir', 'finetune.predict', 'sweep.')
 
 
 def make_paths_absolute(config, overrides=()):

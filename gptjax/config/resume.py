@@ -19,7 +19,7 @@ from gptjax.storage.files.run_config import as_tuple, read
 NOT_RESTORED = ('mesh.', 'attention.kernel', 'model.scan', 'compilation_cache', 'xla_preset', 'init_from',
                 'eval.batch_size', 'eval.data_dir', 'data.corpus', 'data.mixture', 'data.source',
                 'data.recipe', 'data.tfds_dir', 'data.tfds_download', 'data.cache_', 'storage.',
-                'finetune.data_dir', 'finetune.lstm_from', 'finetune.predict')
+                'finetune.data_dir', 'finetune.lstm_from', 'finetune.predict', 'sweep.')
 # Fields that `config.resolve` sets; restoring them is not reported.
 RESOLVED_FIELDS = ('model.n_inner', 'model.compute_dtype', 'data.seq_len', 'train.microbatch_size')
 # Fields of config.model that do not change the weights' shapes or meaning.

@@ -7,4 +7,6 @@
                workdir.
   rewind       Rewinds after a loss spike: return to an older checkpoint and skip the batches before the
                spike.
+  sweep        The job sweep: trains or evaluates a family of sizes, one after the other, and reports all of
+               them.
 """

@@ -7,7 +7,7 @@ from gptjax.storage.files.json_files import NUMBER, OPTIONAL_NUMBER, layout_faul
 from gptjax.text import text_checks
 
 CONFIG = {'config': {'job': str, 'init_from': str, 'model': {},
-                     '?train': {'?batch_size': int}, '?data': {'?seq_len': int},
+                     '?train': {'?batch_size': int}, '?data': {'?seq_len': int, '?reference': str},
                      '?finetune': {'?limit': int}}, 'versions': {str: str},
           'devices': [(str, int)], '?command': [str]}
 MODEL = {'n_layer': int, 'n_embd': int, 'n_head': int, 'n_ctx': int, '?parameters': int, '?name': str}

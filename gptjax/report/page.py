@@ -9,6 +9,7 @@ from gptjax.config import resolve as configs
 from gptjax.report import core, finetuning, html, markdown, plots, runs, tables
 from gptjax.report.appendix import figure_5, recital
 from gptjax.report.appendix import samples as appendix_samples
+from gptjax.report.comparison import loss_over_tokens, sizes
 from gptjax.report.document import Figure, Prose, Section, Table, Verbatim
 from gptjax.storage.files import access, paths
 from gptjax.text.redacted import redacted, redacted_values
@@ -47,6 +48,7 @@ def _sections(found):
   """Yield the sections for which there is data."""
   evaluated = [run for run in found if run.results]
   yield Section('Models', [tables.models(found)])
+  yield from sizes.sections(found)
   if evaluated:
     yield Section('Results beside the paper', [
       tables.results(found), *tables.limits(found),
@@ -62,6 +64,7 @@ def _sections(found):
   if finetuned:
     yield Section('Fine-tuning beside the GPT-1 paper', list(finetuning.blocks(finetuned)))
   yield from _training(found)
+  yield from loss_over_tokens.sections(found)
   grids = list(tables.grids(evaluated))
   if grids:
     yield Section('Protocols', [Prose(

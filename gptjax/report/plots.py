@@ -56,14 +56,16 @@ def standalone(svg):
   return re.sub(r'(<svg[^>]*>)', lambda match: match[1] + style, svg, count=1)
 
 
-def _over_size(axes, all_runs):
-  """Make the x axis a logarithmic axis of parameters that includes our models and the paper's."""
+def _over_size(axes, all_runs, with_paper=True):
+  """Make the x axis a logarithmic axis of parameters that includes our models and perhaps the paper's."""
   from matplotlib import ticker
-  sizes = [*published.PARAMETERS.values(), *(run.model['parameters'] for run in all_runs)]
+  sizes = [*(published.PARAMETERS.values() if with_paper else ()),
+           *(run.model['parameters'] for run in all_runs)]
   axes.set_xscale('log')
   axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
-  if min(sizes) > 5e7:
-    axes.set_xticks(list(published.PARAMETERS.values()))
+  own_ticks = not with_paper and len({*sizes}) <= 6
+  if min(sizes) > 5e7 or own_ticks:
+    axes.set_xticks(sorted({*sizes}) if own_ticks else list(published.PARAMETERS.values()))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
   axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: short_count(value)))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
@@ -179,10 +181,10 @@ def figure_4(all_runs):
   for run in all_runs:
     for metric in ('train/loss', 'eval/loss'):
       values = runs.curve(run, metric)[1]
-      last = values[-max(1, len(values) // 20):] if metric == 'train/loss' else values[-1:]
-      if last:
+      if values:
+        loss = last_mean(values) if metric == 'train/loss' else values[-1]
         of_metric = points.setdefault(run.model.get('n_vocab', 0), {}).setdefault(metric, set())
-        of_metric.add((run.model['parameters'], math.exp(min(sum(last) / len(last), 50))))
+        of_metric.add((run.model['parameters'], math.exp(min(loss, 50))))
   if not points:
     return ''
   def draw(figure, axes):
@@ -197,9 +199,16 @@ def figure_4(all_runs):
       if len(points) > 1:
         panel.set_title(f'vocabulary of {n_vocab:,}')
       _logarithmic(panel)
-      _over_size(panel, all_runs)
+      _over_size(panel, [run for run in all_runs if run.model.get('n_vocab', 0) == n_vocab],
+                 with_paper=n_vocab == published.N_VOCAB)
     _legend(figure, axes, columns=2)
   return drawn(1, len(points), (WIDTH * min(1, 0.4 + 0.4 * len(points)), 4.2), draw)
+
+
+def last_mean(values):
+  """Return the mean over the last twentieth of a curve."""
+  last = values[-max(1, len(values) // 20):]
+  return sum(last) / len(last)
 
 
 def loss_curves(all_runs):

@@ -22,7 +22,7 @@ from gptjax.report.wandb_run import WandB
 from gptjax.storage.files import local, parts, paths, records
 from gptjax.storage.files.paths import Url
 
-PROCESS_START = time.monotonic()  # approximate start of the process
+PROCESS_START = time.monotonic()  # approximate start of the process, or of its current run if it has several
 METRICS = 'metrics.jsonl'
 VOID = 'void_after'  # of a record: those of later steps before it do not count
 # The postfix has throughput and remaining time. tqdm's own are averages over compilation and evaluations,
@@ -36,6 +36,12 @@ PEAKS = {
   'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5e': 197e12, 'TPU v5p': 459e12, 'TPU v5': 459e12,
   'TPU v6 lite': 918e12, 'TPU v6e': 918e12,
 }
+
+
+def begin_next_run():
+  """Count the time from now on for another run of this process."""
+  global PROCESS_START
+  PROCESS_START = time.monotonic()
 
 
 def peak_flops(device):

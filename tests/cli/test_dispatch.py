@@ -173,5 +173,5 @@ def test_errors_have_the_command_as_the_user_called_it(monkeypatch, capsys):
 
 def test_every_module_of_a_subcommand_has_its_spelling():
   for name, command in COMMANDS.items():
-    expected = {'pretrain', 'finetune', 'evaluate'} if command.module == 'gptjax.main' else {name}
+    expected = {'pretrain', 'finetune', 'evaluate', 'sweep'} if command.module == 'gptjax.main' else {name}
     assert spelling.SUBCOMMANDS[command.module] in expected

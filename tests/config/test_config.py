@@ -276,12 +276,14 @@ AS_THEY_ARE = {
   'gpt1_mini': CORPUS, 'gpt2_small': CORPUS, 'gpt2_medium': CORPUS, 'gpt2_large': CORPUS, 'gpt2_xl': CORPUS,
   'gpt1_finetune': 'config.init_from is missing', 'gpt1_ablations': 'config.init_from is missing',
   'gpt1_transfer': 'config.init_from is missing', 'gpt1_zero_shot': 'config.init_from and',
-  'gpt2_zero_shot': 'config.init_from is empty'}
+  'gpt2_zero_shot': 'config.init_from is empty', 'gpt2_fineweb': CORPUS, 'gpt2_wikitext103': CORPUS,
+  'gpt2_sweep': CORPUS, 'gpt2_released_sweep': 'gpt2 is not a folder'}
+SWEEPS = 'gpt2_sweep', 'gpt2_released_sweep'  # which say first which size they begin
 
 
 def test_every_config_is_in_the_table():
   names = {path.stem for path in (ROOT / 'configs').glob('*.py')} - {'__init__'}
-  assert names == {*AS_THEY_ARE, 'quickstart'}
+  assert names == {*AS_THEY_ARE, 'quickstart', 'gpt2_sweep_tiny'}
 
 
 def run_as_it_is(name, folder, monkeypatch, there=10**15):
@@ -296,10 +298,10 @@ def run_as_it_is(name, folder, monkeypatch, there=10**15):
   config.compilation_cache = ''
   if name.startswith('gpt2_') or name == 'gpt1':
     config.update_from_flattened_dict({'mesh.replica': 1, 'mesh.data': -1, 'mesh.fsdp': 1})
-  if config.job == 'finetune':
+  if config.job in ('finetune', 'sweep'):
     main.FLAGS.mark_as_parsed()
   with pytest.raises(InputError, match=r'^[^\n]*$') as error:
-    main.run(config, f'runs/{name}')
+    main.run(config, f'runs/{name}', file=name)
   assert not list(folder.iterdir()), 'nothing is written'
   return str(error.value)
 
@@ -307,11 +309,11 @@ def run_as_it_is(name, folder, monkeypatch, there=10**15):
 @pytest.mark.parametrize('name', AS_THEY_ARE)
 def test_a_config_as_it_is_says_what_it_lacks(name, tmp_path, monkeypatch, capsys):
   said = run_as_it_is(name, tmp_path, monkeypatch)
-  assert not capsys.readouterr().err, 'one line, that of the refusal'
+  assert name in SWEEPS or not capsys.readouterr().err, 'one line, that of the refusal'
   assert AS_THEY_ARE[name] in said
   if AS_THEY_ARE[name] == CORPUS:
     command = said.partition('python -m gptjax.data.prepare ')[2]
-    with pytest.raises(InputError, match=r'no file has this name|encoder_bpe_40000'):
+    with pytest.raises(InputError, match=r'no file has this name|encoder_bpe_40000|OfflineMode'):
       prepare.main(shlex.split(command))  # all its flags are known; the text is what is not there
     assert '--tokenizer=' in command and '/corpora/' in command.partition('--out=')[2]
     assert ' of text, ' in said and ' tokens, ' in said, 'size and time'

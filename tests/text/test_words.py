@@ -93,9 +93,9 @@ def test_words_may_be_abbreviated(name, near):
 
 
 @pytest.mark.parametrize('refuse', [
-  lambda: suite.parse_tasks('hellaswag'), lambda: published.find('hellaswag')])
+  lambda: suite.parse_tasks('gsm8k'), lambda: published.find('gsm8k')])
 def test_tasks_that_are_not_near_are_listed(refuse):
-  with pytest.raises(ValueError, match=r"'hellaswag'.* not a task; the tasks are \w+, \w+, ") as caught:
+  with pytest.raises(ValueError, match=r"'gsm8k'.* not a task; the tasks are \w+, \w+, ") as caught:
     refuse()
   assert 'did you mean' not in str(caught.value)
 

@@ -30,12 +30,12 @@ ALL_TASKS = TASKS | MORE_TASKS
 TITLES = {name: task.title for name, task in ALL_TASKS.items()} | {summary.NAME: summary.TITLE}
 
 
-def parse_tasks(names):
-  """Return [Task] of a comma-separated list of names (raises ValueError for an unknown name)."""
+def parse_tasks(names, field='eval.tasks'):
+  """Return [Task] of a comma-separated list of names in a field (raises ValueError for an unknown name)."""
   tasks = {}
   for name in _split(names):
     if name not in TITLES:
-      raise InputError(f'config.eval.tasks has {name!r}, which is not a task'
+      raise InputError(f'config.{field} has {name!r}, which is not a task'
                        + words.suggestion(name, TITLES, 'the tasks are'))
     tasks |= {task.name: task for task in (core.TASKS if name == summary.NAME else [ALL_TASKS[name]])}
   return list(tasks.values())
