@@ -190,7 +190,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, suffix):
   assert [piece.text for piece in found if not piece.problem] == ['good', 'good too']
   assert [(location, problem.split(':')[0]) for location, problem in problems(found)] == [
     (f'{path}:3', 'not UTF-8'), (f'{path}:4', 'not JSON'), (f'{path}:5', 'empty'),
-    (f'{path}:6', 'empty'), (f'{path}:7', 'no such field'), (f'{path}:8', 'no such field'),
+    (f'{path}:6', 'empty'), (f'{path}:7', 'no such field'), (f'{path}:8', 'not an object'),
     (f'{path}:9', 'not text'), (f'{path}:10', 'empty'), (f'{path}:11', 'not Unicode')]
 
 
