@@ -40,8 +40,8 @@ def beside_paper(contents):
     ours = [row for name, content in contents.items() for row in _our_rows(name, content, table.columns)]
     if ours:
       theirs = [[system, *map(_printed, figures)] for system, figures in table.rows.items()]
-      caption = (f"Table {table.number} of the GPT-1 paper, {table.title}, per cent, with ours. The paper's "
-                 'figures are of test sets; (5x) is an ensemble of five models, (3x) and (9x) accordingly.')
+      caption = (f"As Table {table.number} of the GPT-1 paper: {table.title}, per cent, with ours. The "
+                 "paper's figures are of test sets; (5x) is an ensemble of five models.")
       if any('qnli' in content['spread'] for content in contents.values()) and table.number == 2:
         caption += f' QNLI: {paper_gpt1.QNLI_NOTE}.'
       yield Table(['', *(column.head for column in table.columns)], theirs + ours, caption)
