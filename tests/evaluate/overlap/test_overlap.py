@@ -504,7 +504,7 @@ def test_a_corpus_is_read_in_parts(tmp_path, monkeypatch):
   (['--train=text:gptjax/data/*.npy'], 'no file has this name'),
   (['--train=text:README.md', '--examples=a=README.md'], 'cannot be read'),
   (['--train=text:README.md', '--method=exact', '--capacity=9'], '--filter and --capacity are of filters'),
-  (['--train=text:README.md', '--tasks=2'], 'are shares of one --stage'),
+  (['--train=text:README.md', '--tasks=2'], 'are shares of one stage: give'),
   (['--train=text:README.md', '--stage=read', '--task=2', '--tasks=2'], 'numbered from 0'),
   (['--train=text:README.md', '--workdir=README.md/run'], 'not writable'),
 ])
