@@ -325,7 +325,8 @@ def test_results_of_other_settings_are_not_taken(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('stage, suffix, says', [
   ('encode', 'train', 'was cut short'), ('encode', 'train', 'is missing'),
-  ('encode', 'train-starts', 'is missing'), ('encode', 'json', 'is damaged'), ('judge', 'verdicts', 'is missing')])
+  ('encode', 'train-starts', 'is missing'), ('encode', 'json', 'is damaged'),
+  ('judge', 'verdicts', 'is missing')])
 def test_a_damaged_result_is_an_error_that_says_what_to_do(tmp_path, stage, suffix, says):
   """Who does it gets the corpus of one process."""
   source = write_jsonl(tmp_path / 'a.jsonl', with_duplicates(1))
