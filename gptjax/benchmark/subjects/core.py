@@ -143,6 +143,8 @@ def save_model(folder, size, tokenizer):
 def compare(turns, tasks):
   """(rows, gates of `results`, [(label, index) of each example with different answers]).
 
+  The rows are two of each task, then two of each gate.
+
   Args:
     turns: {contender: [{label: (seconds, answers)} of each turn]}.
     tasks: of `load_tasks`.
@@ -200,5 +202,7 @@ def main(argv):
     print(f'{ours["what"]:<44}{ours["median"]:>10.2f}{theirs["median"]:>14.2f}{theirs["ratio"]:>9.2f}x')
   results.print_gates(gates)
   print(f'{len(different)} of {n} answers differ' + ''.join(f'; {label}, {i}' for label, i in different))
-  results.write(args.out, 'core', machine, rows, gates, different=different, turns=turns)
+  groups = rows[-2 * len(gates):]
+  results.write(args.out, 'core', machine, groups, gates, tasks=rows[:-2 * len(gates)], different=different,
+                turns=turns)
   return 0 if not different else 1
