@@ -68,7 +68,7 @@ def plot(by_text):
       panel.set(title=text.title, xlabel='training tokens', ylabel='held-out loss, nats per token')
       panel.legend()
   width = plots.WIDTH * (0.8 if len(by_text) == 1 else 1)
-  return plots._drawn(len(by_text), 1, (width, 4.2 * len(by_text)), draw)
+  return plots.drawn(len(by_text), 1, (width, 4.2 * len(by_text)), draw)
 
 
 def _draw_published(panel, text):
