@@ -65,6 +65,8 @@ def test_uint32_shards_of_llmc(tokenizer, tmp_path):
   pieces = [piece.text for unit in units for piece in documents.pieces(unit, '', '')]
   assert pieces == texts
   assert adopt(f'llmc:{tmp_path}/f', tokenizer, tmp_path / 'c', begin_of_text=BEGIN) == found
+  with pytest.raises(InputError, match=r'begin_of_text setting is another \(<\|begin_of_text\|>, not None\)'):
+    adopt(f'llmc:{tmp_path}/f', tokenizer, tmp_path / 'c')
   export_command.export(str(tmp_path / 'c'), 'llmc', tmp_path / 'x', name='x', progress=False)
   exported = np.fromfile(tmp_path / 'x' / 'x_train_000001.bin', '<u2', offset=1024)
   assert exported.tolist() == stream.tolist()  # nothing is inserted

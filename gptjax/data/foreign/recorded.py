@@ -13,6 +13,8 @@ from gptjax.errors import InputError
 from gptjax.storage.files import access, local
 from gptjax.storage.files.paths import Url
 
+OPTIONAL = 'begin_of_text', 'index_files'  # settings that a manifest has only if they are given
+
 
 def file_facts(files):
   """Return [[name, size]] of files.File."""
@@ -48,13 +50,13 @@ def manifest_of(target, folder, splits, settings):
     return None
   manifest = corpus_manifest.read_manifest(target)
   stored = manifest.get('settings', {})
-  differing = [name for name, value in settings.items() if stored.get(name) != value]
+  differing = [name for name in (*settings, *OPTIONAL) if stored.get(name) != settings.get(name)]
   kind = settings['source'].partition(':')[0]
   if differing == ['source'] and str(stored.get('source')).partition(':')[0] == kind:
     differing = []
   for name in differing:
     raise InputError(f'{target} holds a corpus whose {name} setting is another '
-                     f'({str(stored.get(name))[:60]}, not {str(settings[name])[:60]}): remove its '
+                     f'({str(stored.get(name))[:60]}, not {str(settings.get(name))[:60]}): remove its '
                      f'{corpus_manifest.MANIFEST}, or give another --out')
   moved = corpus_manifest.tokens_folder(target, manifest) != folder
   for split in splits:
