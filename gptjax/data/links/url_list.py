@@ -11,10 +11,12 @@ import numpy as np
 
 from gptjax.data.links import urls
 from gptjax.data.sources import file_access
+from gptjax.data.sources.decompression import DamagedFile
 from gptjax.errors import InputError
 
 KEY = np.dtype('<u8')
 KEYS_SUFFIX = '.bin'
+MAX_LINE = 4 * urls.MAX_WRITTEN  # bytes
 
 
 class UrlList(NamedTuple):
@@ -32,7 +34,7 @@ class UrlList(NamedTuple):
     """Return whether the list has a canonical URL, up to what `urls.key` ignores."""
     if self not in _known and read(self.patterns) != self:
       raise InputError(f'--urls={self.patterns[0]} has changed meanwhile: run the command again')
-    keys, key = _known[self], np.frombuffer(packed([urls.key(url)]), KEY)[0]
+    keys, key = _known[self], _numbers([urls.key(url)])[0]
     at = np.searchsorted(keys, key)
     return bool(at < len(keys) and keys[at] == key)
 
@@ -76,14 +78,18 @@ def packed(keys):
   Args:
     keys: iterable of the results of `urls.key`.
   """
-  # The first 8 bytes as a number, so that numbers are ordered as the keys are.
-  return b''.join(key[7::-1] for key in keys)
+  return _numbers(keys).tobytes()
+
+
+def _numbers(keys):
+  """Return KEY[n]: the first 8 bytes of each key as a number, so that numbers are ordered as the keys are."""
+  return np.fromiter((int.from_bytes(key[:8]) for key in keys), KEY)
 
 
 def _keys_of(path):
   """Return KEY[n]: the keys in a file."""
   if not path.endswith(KEYS_SUFFIX):
-    return np.frombuffer(packed(map(urls.key, _lines(path))), KEY)
+    return _numbers(map(urls.key, _lines(path)))
   with file_access.open_bytes(path) as file:
     content = file.read()
   if len(content) % KEY.itemsize:
@@ -94,11 +100,16 @@ def _keys_of(path):
 
 def _lines(path):
   """Yield the canonical URLs of a text file."""
+  number = 0
   with file_access.open_bytes(path) as file:
-    for number, line in enumerate(file, 1):
-      text = line.decode('utf-8', 'replace').strip()
-      if text:
-        url = urls.canonical(text)
-        if not url:
-          raise InputError(f'{path}:{number}: {text[:100]!r} is not the URL of a web page: remove the line')
-        yield url
+    try:
+      while line := file.readline(MAX_LINE):
+        number += 1
+        text = line.decode('utf-8', 'replace').strip()
+        if text:
+          url = urls.canonical(text) if len(line) < MAX_LINE else ''
+          if not url:
+            raise InputError(f'{path}:{number}: {text[:100]!r} is not the URL of a web page: remove the line')
+          yield url
+    except DamagedFile as error:
+      raise InputError(f'{path}: after line {number:,}: {error.args[0]}: copy it again') from None

@@ -82,6 +82,15 @@ def test_each_record_is_in_one_part_wherever_the_borders_are(tmp_path, suffix):
   assert list(itertools.chain.from_iterable(parts)) == whole and len(whole) == len(made)
 
 
+def test_parts_of_a_file_with_plain_line_breaks_have_all_its_records(tmp_path):
+  made = [record(b'a' * 300, f'http://example.org/{i}') for i in range(9)]
+  path = write(tmp_path / 'a.warc', [one.replace(b'\r\n', b'\n') for one in made])
+  whole = everything(path)
+  assert len(whole) == 9 and not any(one.problem for one in whole)
+  for border in range(1, path.stat().st_size, 7):
+    assert everything(path, 0, border) + everything(path, border) == whole, border
+
+
 def test_a_gzip_file_whose_members_are_not_records(tmp_path):
   plain = b''.join(some_records(3))
   expected = everything(write(tmp_path / 'a.warc', some_records(3)))
@@ -289,6 +298,12 @@ def test_only_the_pages_of_a_list(tmp_path):
     url_list.read([str(tmp_path / 'keys-*.bin')])
   with pytest.raises(InputError, match='no file has this name'):
     url_list.read([str(tmp_path / 'none.txt')])
+  (tmp_path / 'urls.txt').write_text(f'http://example.org/c\nhttp://example.org/#{url_list.MAX_LINE * "a"}')
+  with pytest.raises(InputError, match=r'urls\.txt:2: .* is not the URL of a web page'):
+    url_list.read([str(tmp_path / 'urls.txt')])
+  (tmp_path / 'urls.txt.gz').write_bytes(gzip.compress(b'http://example.org/c\n' * 9, mtime=0)[:-5])
+  with pytest.raises(InputError, match=r'urls\.txt\.gz: after line 9: .*cut short.*: copy it again'):
+    url_list.read([str(tmp_path / 'urls.txt.gz')])
 
 
 def test_another_process_notices_that_the_list_has_changed(tmp_path, monkeypatch):

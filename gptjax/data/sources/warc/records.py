@@ -27,7 +27,7 @@ PROBE = 1 << 12        # bytes of a member by which it is recognized
 OVERLAP = 1 << 8       # bytes that are searched again with those that follow
 _GZIP = b'\x1f\x8b\x08'
 _VERSION = re.compile(rb'WARC/[01]\.[0-9]{1,2}\r?\n')
-_PLAIN_RECORD = re.compile(rb'(?<=\r\n\r\n)WARC/[01]\.[0-9]{1,2}\r\n[A-Za-z-]+:')
+_PLAIN_RECORD = re.compile(rb'(?:(?<=\r\n\r\n)|(?<=\n\n))WARC/[01]\.[0-9]{1,2}\r?\n[A-Za-z-]+:')
 _END_OF_HEADERS = re.compile(rb'\r?\n\r?\n')
 _LENGTH = re.compile(r'[0-9]{1,18}')
 _PADDING = b'\r\n\0'    # between records and after members
