@@ -13,6 +13,15 @@ def split_flags(arguments):
   return arguments[:end], arguments[end + 1:]
 
 
+def require_share(stage, task, tasks):
+  """Raise InputError unless `task` is one of `tasks` shares of a stage; ALL has only one."""
+  if not 0 <= task < tasks:
+    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, so --task must be less than '
+                     '--tasks')
+  if stage == ALL and tasks > 1:
+    raise InputError(f'--task={task} --tasks={tasks}: tasks are shares of one stage: give --stage too')
+
+
 def choose(name, stage, engine_flags):
   """Return `run_stage` of `run.run_all` for an engine; None: processes of this machine.
 

@@ -72,7 +72,6 @@ from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
 
 STATE = 'progress.json'  # the settings of a corpus that is not complete
-ALL, STATUS = 'all', 'status'  # instead of the name of a stage
 MAX_STATE = 1 << 30      # bytes
 
 
@@ -128,11 +127,7 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
   if on_error not in ('stop', 'skip'):
     raise InputError(f'on_error = {on_error!r} must be stop or skip')
   validation_fraction = float(validation_fraction)  # 0 and 0.0 are not the same in the manifest
-  if not 0 <= task < tasks:
-    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, so --task must be less than '
-                     '--tasks')
-  if stage == engines.ALL and tasks > 1:
-    raise InputError(f'--task={task} --tasks={tasks}: tasks are shares of one stage: give --stage too')
+  engines.require_share(stage, task, tasks)
   to_train = training.parse_spec(tokenizer)
   recipe = webtext.make_recipe(clean, clean_without, blocked_domains, wikipedia_titles, near)
   test_sets, keys = _read_test_sets(exclude, exclude_words, exclude_spans, document_separator, tfds_dir,

@@ -431,6 +431,17 @@ def test_tasks_of_two_versions_do_not_share_a_corpus(tmp_path, monkeypatch):
   assert contents(tmp_path / 'd') == contents(tmp_path / 'one')
 
 
+def test_results_of_a_stage_that_other_flags_do_not_need_are_not_given_up(tmp_path):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'c', stage='judge', **DUPLICATES)
+  with pytest.raises(InputError, match='complete or partial, with another clean'):
+    run(source, tmp_path / 'c')
+  for stage in NAMES[1:]:
+    run(source, tmp_path / 'c', stage=stage, **DUPLICATES)
+  run(source, tmp_path / 'one', **DUPLICATES)
+  assert contents(tmp_path / 'c') == contents(tmp_path / 'one')
+
+
 def test_other_files_are_an_error_in_words(tmp_path):
   source = write_jsonl(tmp_path / 'a1.jsonl', make_texts(60)).replace('a1', 'a*')
   write_jsonl(tmp_path / 'a2.jsonl', make_texts(5))

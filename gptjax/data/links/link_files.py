@@ -131,6 +131,7 @@ def merge(job, number):
     with work.writing(paths.location(job.out) / name) as file:
       file.write(content)
     files[name] = hashlib.sha256(content).hexdigest()
+  work.sync_names(job.out)
   work.write_record(job.work / 'merge', f'{number:05d}', {'links': len(links), 'files': files})
 
 

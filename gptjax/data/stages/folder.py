@@ -2,12 +2,14 @@
 
 The folder has the results of `run` in `OUT/work` until the manifest is written, with the same content
 whichever task writes it. The manifest has the settings; the same call on a complete folder returns it.
+Results of another version of gptjax, which may read or select in another way, are not used.
 """
 
 import contextlib
 import json
 from typing import Any, NamedTuple
 
+import gptjax
 from gptjax.data import engines
 from gptjax.data.stages import parts, run, work
 from gptjax.errors import InputError
@@ -50,7 +52,7 @@ class Job(NamedTuple):
   @property
   def work(self):
     """The folder of the results."""
-    return work.folder_of(self)
+    return work.folder_of(self._replace(settings={**self.settings, 'gptjax': gptjax.__version__}))
 
   @property
   def stages(self):
@@ -64,6 +66,7 @@ class Job(NamedTuple):
     if len(work.complete(self.work / name)) < n:
       return None
     manifest = {'settings': self.settings, **self.pipeline.manifest(self)}
+    _require_no_others(self, manifest.get('files', ()))
     text = json.dumps(records.add_checksum(manifest), sort_keys=True, indent=1) + '\n'
     path = self.out / MANIFEST
     if not access.create(path, text) and access.read(path) != text.encode():
@@ -84,9 +87,7 @@ def fill(job, stage, task, tasks, n_workers, run_stage=None):
   Raises:
     InputError: the folder holds something else; a stage before this one is not complete.
   """
-  if not 0 <= task < tasks or (stage == engines.ALL and tasks > 1):
-    raise InputError(f'--task={task} --tasks={tasks}: tasks are numbered from 0, and are shares of one '
-                     '--stage')
+  engines.require_share(stage, task, tasks)
   if manifest := _finished(job):
     return manifest
   if stage == engines.STATUS:
@@ -105,7 +106,20 @@ def fill(job, stage, task, tasks, n_workers, run_stage=None):
     raise
   if manifest:
     _remove_work(job.out)
-  return manifest
+  return manifest or _finished(job)  # which another task may have completed meanwhile
+
+
+def _require_no_others(job, files):
+  """Raise InputError if the folder holds files of the same kind beside these, as of a run that was given up.
+
+  Whoever reads the files by a pattern, as in `prepare --urls`, would read those too.
+  """
+  kind = job.pipeline.files
+  others = [name for name in access.names(job.out) if name.startswith(kind) and name not in files
+            and not atomic.LEFTOVER.fullmatch(name)]
+  if others:
+    raise InputError(f'{job.out} holds {min(others)}, which is not of these settings: remove its files '
+                     f'{"*, ".join(kind)}* and run the same command again, or give another --out')
 
 
 def _finished(job):
@@ -120,6 +134,8 @@ def _finished(job):
     if others and not access.is_file(path):
       raise InputError(f'{job.out} is not empty (it holds {min(others)}): give a new folder as '
                        '--out') from None
+    if not access.is_folder(job.work) and not access.is_file(path):
+      _require_no_others(job, ())
     return None
   try:
     manifest = records.remove_checksum(records.parse(content))

@@ -17,8 +17,7 @@ from gptjax.data import encode
 from gptjax.data.corpus import corpus_manifest, held_out, tree
 from gptjax.data.stages import excluded, judge, tokenizer, work
 from gptjax.errors import InputError
-from gptjax.storage.files import access, atomic, paths
-from gptjax.storage.files.paths import Url
+from gptjax.storage.files import access, paths
 
 SKIPPED_BYTES = 1 << 22  # of skipped.txt that are copied at a time
 SKIPPED = 'skipped.txt'  # lists the documents that were left out because of a problem
@@ -85,8 +84,7 @@ def join(job, number):
   name, split, shard = files(job, records)[number]
   write = _write_skipped if not split else _write_index if shard < 0 else _write_shard
   record = write(job, records, name, split, shard)
-  if not isinstance(job.out, Url):
-    atomic.sync(job.out)
+  work.sync_names(job.out)
   work.write_record(job.work / 'join', f'{number:05d}', {'file': name, **record})
 
 

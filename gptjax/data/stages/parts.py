@@ -89,14 +89,15 @@ def pieces(job, number):
   for piece in read(job, number):
     found.append(zlib.crc32(piece.digest + repr((piece.start, piece.length, bool(piece.problem))).encode()))
     if known is not None and not np.array_equal(known[len(found) - 1:len(found)], found[-1:]):
-      raise _changed(job, documents.shown_location(piece.location))
+      raise changed(job, documents.shown_location(piece.location))
     yield piece
   if known is None:
     access.make_folder(folder)
     work.write(folder / name, np.array(found, '<u4'))
+    work.sync_names(folder)  # before the record of the stage, which is in another one
   elif len(known) != len(found):
     unit, _ = job.borders[number]
-    raise _changed(job, redacted(job.reading.units[unit].path))
+    raise changed(job, redacted(job.reading.units[unit].path))
 
 
 def read(job, number):
@@ -115,7 +116,8 @@ def read(job, number):
     yield piece
 
 
-def _changed(job, where):
+def changed(job, where):
+  """Return the error that a source, named `where`, is not what it was."""
   return InputError(f'{where} has changed since this corpus was begun: restore the file, or remove {job.out} '
                     'and begin again')
 

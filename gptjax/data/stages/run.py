@@ -131,9 +131,9 @@ def _left(job, name, numbers):
 
 
 def has_results(job):
-  """Return whether any result is complete."""
+  """Return whether any result of `prepare` is complete, also of a stage that other flags do not need."""
   return any(stage.is_complete(job) if stage.is_complete else work.complete(job.work / name)
-             for name, stage in job.stages.items())
+             for name, stage in STAGES.items())
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def labelled_pieces(job, number):
     return
   for found, own in itertools.zip_longest(judge.by_segment(job, number), final.verdicts(job, number)):
     if found is None or own is None:
-      raise _changed(job)
+      raise parts.changed(job, 'a source')
     segment, pieces = found
     labelled = _labelled(job, pieces, own)
     if job.excluded:
@@ -66,11 +66,7 @@ def _labelled(job, pieces, verdicts):
       reason = job.reading.recipe.reason(verdicts[document])
     yield piece, document, reason
   if document + 1 != len(verdicts):
-    raise _changed(job)
-
-
-def _changed(job):
-  return InputError(f'{job.out}: a source was changed after --stage=judge: remove {job.out} and begin again')
+    raise parts.changed(job, 'a source')
 
 
 def choose(job, number=0):

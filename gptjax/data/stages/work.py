@@ -51,6 +51,12 @@ def writing(path):
     spool.put_file(path, temporary)
 
 
+def sync_names(folder):
+  """Make files of `writing` durable that are in another folder than the record of their result."""
+  if not isinstance(folder, Url):
+    atomic.sync(folder)
+
+
 def write(path, array):
   """Write an array as a file."""
   with writing(path) as file:

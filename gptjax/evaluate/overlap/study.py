@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from gptjax.config import resolve as configs
+from gptjax.data import engines
 from gptjax.data.sources import documents
 from gptjax.data.stages import parts
 from gptjax.data.tokenizers import tokenizer_files
@@ -18,7 +19,7 @@ from gptjax.storage.files import access, paths, records
 from gptjax.storage.files.paths import Url
 
 NAME = re.compile(r'([\w.+-]+)=(?=.)')
-ALL, REPORT = 'all', 'report'  # stages, with those of `training_text`
+REPORT = 'report'  # a stage, with those of `training_text`
 
 
 def _parse_source(text, split):
@@ -156,12 +157,7 @@ def _check_flags(flags, tests, own, examples):
     raise InputError('--samples is compared with the training corpus: set --train or --filter')
   if not flags.train and not flags.filter and not own:
     raise InputError('no training text to compare with: set --train, --filter or --own')
-  if not 0 <= flags.task < flags.tasks:
-    raise InputError(f'--task={flags.task} --tasks={flags.tasks}: tasks are numbered from 0, so --task must '
-                     'be less than --tasks')
-  if flags.stage == ALL and flags.tasks > 1:
-    raise InputError(f'--task={flags.task} --tasks={flags.tasks}: tasks are shares of one stage: give '
-                     '--stage too')
+  engines.require_share(flags.stage, flags.task, flags.tasks)
   if flags.method == table.EXACT and (flags.filter or flags.capacity):
     raise InputError('--filter and --capacity are of filters: remove them, or give --method=bloom')
   if flags.method == table.BLOOM and isinstance(paths.location(flags.workdir), Url) and not flags.filters:

@@ -10,10 +10,12 @@ import sys
 import pytest
 from conftest import ENVIRONMENT
 
+import gptjax
 from gptjax.data import webtext_links
 from gptjax.data.links import link_files, submissions
-from gptjax.data.stages import parts
+from gptjax.data.stages import parts, work
 from gptjax.errors import InputError
+from gptjax.storage.files import atomic
 
 ROW = {
   'archived': False, 'author': 'someone', 'created_utc': 1483228800, 'domain': 'example.org', 'edited': False,
@@ -286,3 +288,55 @@ def test_what_is_complete_is_not_done_again(tmp_path, monkeypatch):
   write(tmp_path / 'two', tmp_path / 'RS')
   assert contents(tmp_path / 'one') == contents(tmp_path / 'two')
   assert sorted(done) == sorted([2, *range(max(done) + 1)])
+
+
+def stopped(monkeypatch, out, dump, **options):
+  """Write links, and stop after the last file and before the manifest."""
+  def stop(job):
+    raise KeyboardInterrupt
+  with monkeypatch.context() as patched:
+    patched.setattr(webtext_links, 'PIPELINE', webtext_links.PIPELINE._replace(manifest=stop))
+    with pytest.raises(KeyboardInterrupt):
+      write(out, dump, **options)
+
+
+def test_files_of_other_settings_do_not_stay_among_the_links(tmp_path, monkeypatch):
+  """`prepare --urls='urls/keys-*.bin'` would read them too."""
+  monkeypatch.setattr(link_files, 'FILE_LINKS', 30)
+  (tmp_path / 'RS').write_bytes(random_dump(1))
+  write(tmp_path / 'one', tmp_path / 'RS', min_karma=8)
+  stopped(monkeypatch, tmp_path / 'urls', tmp_path / 'RS')
+  with pytest.raises(InputError, match=r'urls holds keys-00000.bin, which is not of these settings: remove'):
+    write(tmp_path / 'urls', tmp_path / 'RS', min_karma=8)
+  select = link_files.select
+  def selected(job, number):  # and a task of other settings that still runs writes its file
+    (job.out / 'keys-00099.bin').write_bytes(b'')
+    select(job, number)
+  monkeypatch.setattr(link_files, 'select', selected)
+  with pytest.raises(InputError, match=r'late holds keys-00099.bin, which is not of these settings: remove'):
+    write(tmp_path / 'late', tmp_path / 'RS', min_karma=8)
+  (tmp_path / 'late' / 'keys-00099.bin').unlink()
+  assert write(tmp_path / 'late', tmp_path / 'RS', min_karma=8)
+  assert contents(tmp_path / 'late') == contents(tmp_path / 'one')
+
+
+def test_results_of_another_version_are_not_used(tmp_path, monkeypatch):
+  (tmp_path / 'RS').write_bytes(line())
+  monkeypatch.setattr(gptjax, '__version__', '99.1')
+  write(tmp_path / 'urls', tmp_path / 'RS', stage='select')
+  monkeypatch.undo()
+  with pytest.raises(InputError, match='--stage=select is not complete'):
+    write(tmp_path / 'urls', tmp_path / 'RS', stage='merge')
+  for stage in ('select', 'merge'):
+    write(tmp_path / 'urls', tmp_path / 'RS', stage=stage)
+  assert [path.name for path in (tmp_path / 'urls').iterdir() if path.is_dir()] == []
+
+
+def test_the_names_of_files_are_durable_before_the_record_of_their_result(tmp_path, monkeypatch):
+  (tmp_path / 'RS').write_bytes(line())
+  events, sync, record = [], atomic.sync, work.write_record
+  monkeypatch.setattr(atomic, 'sync', lambda path: [events.append(str(path)), sync(path)])
+  monkeypatch.setattr(work, 'write_record', lambda folder, *rest: [
+    events.append(folder.name), record(folder, *rest)])
+  write(tmp_path / 'urls', tmp_path / 'RS')
+  assert str(tmp_path / 'urls') in events[events.index('select'):events.index('merge')]
