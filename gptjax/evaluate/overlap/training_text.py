@@ -1,15 +1,18 @@
 """Text that a model was trained on, which is read in parts by any number of processes and machines.
 
 A method of the study (`build`: a Bloom filter; `exact`) reads each part and writes a result into a folder
-`NAME-KEY.work`; when all are there, they become one file beside it. A killed task is done again, and the file
-does not depend on how the work is divided. The stages:
+`NAME-KEY-DIVISION.work`; when all are there, they become the file `NAME-KEY` beside it. A killed task is done
+again, and the file does not depend on how the work is divided. Results of another version of gptjax, which
+may divide the texts in another way, have another DIVISION, and are not used. The stages:
 
     read  for each part of the texts: what the method needs of its 8-grams
     fill  for each range of keys: the bits of the filter    (bloom)
 """
 
+import json
 from typing import Any, NamedTuple
 
+import gptjax
 from gptjax.command import bars
 from gptjax.data import workers
 from gptjax.data.ngrams import keys, windows
@@ -71,7 +74,8 @@ class TrainingText(NamedTuple):
 
   @property
   def work(self):
-    return self.folder / f'{self.name}-{self.key}.work'
+    division = json.dumps([work.LAYOUT, gptjax.__version__, self.borders])
+    return self.folder / f'{self.name}-{self.key}-{tokenizer_files.digest(division.encode())[:8]}.work'
 
 
 def training_text(name, sources, folder, method, parameters, settings, *, tfds_dir, on_error, separator,
@@ -89,7 +93,9 @@ def training_text(name, sources, folder, method, parameters, settings, *, tfds_d
   """
   units = documents.units(sources, tfds_dir)
   reading = parts.ReadOptions(units, separator, tfds_dir, on_error == 'stop')
-  key = tokenizer_files.digest(settings(units).encode())[:12]
+  libraries = documents.library_versions(units)
+  state = settings(units) + (json.dumps(libraries, sort_keys=True) if libraries else '')
+  key = tokenizer_files.digest(state.encode())[:12]
   return TrainingText(name, documents.recorded_sources(sources, units), reading, method, parameters,
                       parts.borders(units), folder, key, progress, {})
 
@@ -162,8 +168,14 @@ def run_task(texts, stage, task, tasks, n_workers):
   items = [(which, number) for which, text in enumerate(texts) for number in range(count(text, stage))]
   first, end = (-(-one * len(items) // tasks) for one in (task, task + 1))  # the first tasks have one more
   share = items[first:end]
-  with _workers(texts, n_workers) as map_items:
-    _run(texts, stage, share, map_items)
+  try:
+    with _workers(texts, n_workers) as map_items:
+      _run(texts, stage, share, map_items)
+  except (InputError, OSError):
+    if not all(map(is_finished, texts)):
+      raise
+  for text in filter(is_finished, texts):  # by another task meanwhile, which has removed the work folder
+    _remove_work(text)
 
 
 def finished(text):
@@ -213,10 +225,11 @@ def make_task(texts):
 
 
 def _remove_work(text):
-  """Remove what only the stages needed, also after a kill at the end."""
-  if isinstance(text.work, Url):
-    buckets.remove_tree(text.work)
-  else:
+  """Remove what only the stages needed, also after a kill at the end, and what other versions have left."""
+  if not isinstance(text.folder, Url):
     atomic.sync(text.folder)
     atomic.remove_leftovers(text.folder, text.out.name)  # of a process that was killed while it wrote it
-    atomic.remove(text.work)
+  for name in access.names(text.folder):
+    if name.startswith(f'{text.name}-{text.key}') and name.endswith('.work'):
+      folder = text.folder / name
+      buckets.remove_tree(folder) if isinstance(folder, Url) else atomic.remove(folder)

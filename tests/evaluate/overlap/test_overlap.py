@@ -455,6 +455,38 @@ def test_one_process_at_a_time_finishes_a_filter(tmp_path, monkeypatch):
   assert report['rows'] == study(tmp_path / 'one', *flags, '--method=bloom')['rows']
 
 
+@pytest.mark.parametrize('method', ['exact', 'bloom'])
+def test_a_task_that_ends_when_the_study_is_complete_leaves_nothing_behind(tmp_path, monkeypatch, method):
+  flags, *_ = quoting(tmp_path)
+  run = lambda *more: study(tmp_path / 'c', *flags, f'--method={method}', *more)
+  for stage in ['read', 'fill'][:1 + (method == 'bloom')]:
+    run_stage = training_text._run
+    def late(*arguments, run_stage=run_stage):
+      monkeypatch.setattr(training_text, '_run', run_stage)
+      run()
+      run_stage(*arguments)
+    monkeypatch.setattr(training_text, '_run', late)
+    run(f'--stage={stage}')
+    assert not list((tmp_path / 'c').rglob('*.work'))
+    for path in (tmp_path / 'c' / 'overlap').iterdir():
+      path.unlink()
+    run('--stage=read')
+
+
+def test_results_of_another_division_are_not_used(tmp_path, monkeypatch):
+  flags, *_ = quoting(tmp_path)
+  run = lambda *more: study(tmp_path / 'c', *flags, '--method=exact', *more)
+  monkeypatch.setattr(parts, 'MIN_BYTES', 9000)
+  run('--stage=read', '--tasks=2')
+  monkeypatch.setattr(parts, 'MIN_BYTES', 20_000)
+  run('--stage=read', '--tasks=2', '--task=1')
+  with pytest.raises(InputError, match='--stage=read is not complete'):
+    run('--stage=report')
+  run('--stage=read')
+  assert run('--stage=report')['rows'] == study(tmp_path / 'one', *flags, '--method=exact')['rows']
+  assert not list((tmp_path / 'c').rglob('*.work'))
+
+
 def test_exact_results_are_reused_and_checked(tmp_path):
   train = write(tmp_path / 'train', [invented(0, 1000)])
   test = write(tmp_path / 'test', [invented(0, 20), 'short', ''.join(['a '] * 3)])
