@@ -152,18 +152,17 @@ def prepare(source, tokenizer, out, *, validation_fraction=FRACTION, clean='', w
     return manifest
   if stage == engines.ALL:  # on this machine the owner also removes the record of a killed one
     with ownership.own_folder(job.out):
-      return _finished(job) or _completed(job, _run_all(_begun(job, recipe, keys, True), workers, run_stage))
+      return _finished(job) or _completed(job, _run_all(_with_lists(_begun(job, True), recipe, keys), workers,
+                                                        run_stage))
   if stage == engines.STATUS:
     if not access.is_file(job.out / STATE):
       raise InputError(f'{job.out} has no {STATE}: its preparation has not begun')
-    print(stages.status(_begun(job, recipe, keys, False), tasks))
+    print(stages.status(_begun(job, False), tasks))
     return None
+  work.make_out(job.out)
   try:
-    access.make_folder(job.out)
-  except OSError as error:
-    raise InputError(f'{job.out} is not writable ({error.strerror}): use another folder') from None
-  try:
-    manifest = stages.run_task(_begun(job, recipe, keys, False), stage, task, tasks, workers)
+    begun = _with_lists(_begun(job, False), recipe, keys)
+    manifest = stages.run_task(begun, stage, task, tasks, workers)
     return _completed(job, manifest) or _finished(job)
   except (InputError, OSError):
     if manifest := _finished(job):  # another task has completed it meanwhile, and removed the work folder
@@ -218,13 +217,11 @@ def _remove_work(folder):
   access.remove(folder / STATE)
 
 
-def _begun(job, recipe, keys, alone):
+def _begun(job, alone):
   """Return the job with the borders of its parts, after recording both, and its data, in a new folder.
 
   Args:
     job: Job.
-    recipe: webtext.Recipe, with its lists.
-    keys: excluded.Keys, or None.
     alone: whether this process owns the folder; then other settings are replaced if nothing is made yet.
 
   Raises:
@@ -252,15 +249,20 @@ def _begun(job, recipe, keys, alone):
   current = (job.settings, gptjax.__version__)
   if (state['settings'], state['gptjax']) != current and alone and not stages.has_results(stored):
     access.write(path, _state(job))  # nothing has been made from the others
-    return _begun(job, recipe, keys, alone)
+    return _begun(job, alone)
   _check_same(job, state['settings'])
   if state['gptjax'] != gptjax.__version__:  # which may read, filter or tokenize in another way
     raise InputError(f'{job.out} was begun by gptjax {state["gptjax"]}, and this is {gptjax.__version__}: '
                      'continue with that version, or remove it and begin again')
-  if keys:
-    excluded.write(stored, keys)
-  lists.write(stored, recipe)
   return stored
+
+
+def _with_lists(job, recipe, keys):
+  """Return the job after writing what its workers read: the lists of a Recipe, and excluded.Keys or None."""
+  if keys:
+    excluded.write(job, keys)
+  lists.write(job, recipe)
+  return job
 
 
 def _state(job):

@@ -400,6 +400,17 @@ def test_the_status_lists_the_tasks_that_are_left(tmp_path, capsys, tasks):
     status()
 
 
+def test_the_status_changes_nothing(tmp_path, capsys):
+  source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
+  run(source, tmp_path / 'c', stage='judge', **DUPLICATES)
+  [path] = (tmp_path / 'c').glob('work/*/recipe.json')
+  path.unlink()  # killed before it was written
+  before = {path: path.is_file() and path.read_bytes() for path in (tmp_path / 'c').rglob('*')}
+  run(source, tmp_path / 'c', stage='status', **DUPLICATES)
+  assert {path: path.is_file() and path.read_bytes() for path in (tmp_path / 'c').rglob('*')} == before
+  assert 'judge' in capsys.readouterr().out
+
+
 def test_a_damaged_tokenizer_is_an_error_that_says_what_to_do(tmp_path):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(60))
   run(source, tmp_path / 'one')

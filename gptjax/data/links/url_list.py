@@ -13,6 +13,7 @@ from gptjax.data.links import urls
 from gptjax.data.sources import file_access
 from gptjax.data.sources.decompression import DamagedFile
 from gptjax.errors import InputError
+from gptjax.storage.files import paths
 
 KEY = np.dtype('<u8')
 KEYS_SUFFIX = '.bin'
@@ -66,7 +67,7 @@ def read(patterns):
 
 
 def _files(pattern):
-  files = file_access.find_files(pattern)
+  files = file_access.find_files(paths.expanded(pattern, ()))
   if not files:
     raise InputError(f'--urls={pattern}: no file has this name')
   return [path for path, _ in files]

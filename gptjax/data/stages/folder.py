@@ -93,7 +93,7 @@ def fill(job, stage, task, tasks, n_workers, run_stage=None):
   if stage == engines.STATUS:
     print(run.status(job, tasks))
     return None
-  access.make_folder(job.out)
+  work.make_out(job.out)
   try:
     if stage != engines.ALL:
       manifest = run.run_task(job, stage, task, tasks, n_workers)
@@ -127,7 +127,7 @@ def _finished(job):
   path = job.out / MANIFEST
   try:
     content = access.read(path)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     others = [name for name in access.names(job.out)
               if name not in (MANIFEST, work.FOLDER) and not atomic.LEFTOVER.fullmatch(name)
               and not name.startswith(job.pipeline.files)]

@@ -35,6 +35,14 @@ def folder_of(job):
   return job.known[KNOWN_FOLDER]
 
 
+def make_out(folder):
+  """Create the folder that the tasks of a command share; InputError if that is not possible."""
+  try:
+    access.make_folder(folder)
+  except OSError as error:
+    raise InputError(f'{folder} is not writable ({error.strerror}): use another folder') from None
+
+
 @contextlib.contextmanager
 def writing(path):
   """Context manager of a binary file that is at `path`, here or in a bucket, once the block has ended.

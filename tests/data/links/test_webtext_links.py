@@ -245,6 +245,9 @@ def test_errors_have_one_line(tmp_path):
     write(tmp_path / 'urls', tmp_path / 'RS', stage='select', task=2, tasks=2)
   with pytest.raises(InputError, match='--stage=select is not complete'):
     write(tmp_path / 'urls', tmp_path / 'RS', stage='merge')
+  for out in ('RS', 'RS/urls'):
+    with pytest.raises(InputError, match=rf'{out} is not writable \(.*\): use another folder'):
+      write(tmp_path / out, tmp_path / 'RS')
   (tmp_path / 'other').mkdir()
   (tmp_path / 'other/file').write_text('')
   with pytest.raises(InputError, match=r'other is not empty \(it holds file\)'):

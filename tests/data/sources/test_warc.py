@@ -139,6 +139,8 @@ def test_damage_costs_one_record(tmp_path):
     lost = [one for one in whole if one not in found]
     assert len(lost) <= 1 and len(found) - (len(whole) - len(lost)) in (0, 1)
     assert not lost or [one.problem for one in found if one.problem], at
+    for border in warc_files.ends(path, made)[:-1]:
+      assert everything(path, 0, border) + everything(path, border) == found, (at, border)
 
 
 @pytest.mark.parametrize('content, problem', [
@@ -156,7 +158,10 @@ def test_what_is_not_a_record(tmp_path, content, problem):
 
 def test_a_record_that_is_too_long_is_passed_over(tmp_path, monkeypatch):
   monkeypatch.setattr(records, 'MAX_CONTENT', 10_000)
-  path = write(tmp_path / 'a.warc.gz', [page(PROSE * 1000, 'http://example.org/long'), page(TEXT)])
+  video = b'\0' * 20_000
+  path = write(tmp_path / 'a.warc.gz', [
+    page(PROSE * 1000, 'http://example.org/long'), record(response(video, 'video/mp4'), 'http://example.org/b'),
+    record(video, 'http://example.org/c', 'resource', Content_Type='video/mp4'), page(TEXT)])
   assert extracted(path) == ['too long: a record of more than 10,000 bytes', f'Heading\n\n{TEXT}']
 
 

@@ -28,9 +28,9 @@ def pieces(path, urls=None, first=0, end=None):
     url = _target(record.headers)
     location = f'{path}:byte {record.start}' + (f':{printable(url)}' if url else '')
     try:
-      if record.problem:
+      if record.problem and _may_have_page(record):
         raise DamagedFile(record.problem)
-      page = _page(record)
+      page = None if record.problem else _page(record)
       if page:
         text = html.extract(page)
         fields = {'url': url, 'title': text.title, 'date': record.headers.get('warc-date', '')}
@@ -54,6 +54,14 @@ def _may_be_page(headers, urls):
     return False
   url = canonical_urls.canonical(_target(headers))
   return bool(url) and (urls is None or urls.has(url))
+
+
+def _may_have_page(record):
+  """Return whether a record with a problem may have a page; one that is too long may be of another type."""
+  try:
+    return not record.content or _page(record) is not None
+  except DamagedFile:
+    return True
 
 
 def _page(record):

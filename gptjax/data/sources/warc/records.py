@@ -37,7 +37,7 @@ class Record(NamedTuple):
   """A record, or a problem where one was expected."""
   start: int        # position at which it begins, or its member
   headers: dict     # {name in lower case: value}
-  content: bytes    # b'' if it is not wanted or too long
+  content: bytes    # of a record that is too long, the beginning
   problem: str = ''
 
 
@@ -61,6 +61,8 @@ def read(path, is_wanted, first=0, end=None):
           yield record
         return
       except DamagedFile as error:
+        if end is not None and stream.start >= end and new.is_record(file, stream.start):
+          return  # the reader of the next part finds it
         if not damaged:  # what is found next may be the rest of the same damage
           yield Record(stream.start, {}, b'', error.args[0])
         damaged = True
@@ -86,7 +88,7 @@ def _find(file, new, first, end):
 
 
 def _records(stream, is_wanted, end):
-  while stream.skip(_PADDING):
+  while _follows(stream):
     stream.mark()
     if end is not None and stream.start >= end and stream.is_aligned:
       return
@@ -100,10 +102,19 @@ def _records(stream, is_wanted, end):
       stream.check()
       yield Record(stream.start, headers, content)
     else:
-      start = stream.start
-      stream.drop(size)
+      start, head = stream.start, stream.take(min(size, MAX_HEADERS)) if wanted else b''
+      stream.drop(size - len(head))
       if wanted:
-        yield Record(start, headers, b'', f'too long: a record of more than {MAX_CONTENT:,} bytes')
+        yield Record(start, headers, head, f'too long: a record of more than {MAX_CONTENT:,} bytes')
+
+
+def _follows(stream):
+  """Return whether another record follows; if the member in which it would be is damaged, that is where."""
+  try:
+    return stream.skip(_PADDING)
+  except DamagedFile:
+    stream.mark()
+    raise
 
 
 def _headers(stream):
