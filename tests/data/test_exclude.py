@@ -233,7 +233,7 @@ def test_a_corpus_with_other_test_sets_is_another_corpus(tmp_path):
         run(source, tmp_path / out, stage='judge', **options, **other)
   write_jsonl(tmp_path / 't.jsonl', ['one two three four five six seven nine'])
   for out in 'cd':
-    with pytest.raises(InputError, match='another exclude'):
+    with pytest.raises(InputError, match='another text of --exclude'):
       run(source, tmp_path / out, exclude=[test], stage='judge', **options)
 
 

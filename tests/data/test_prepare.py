@@ -173,7 +173,7 @@ def test_changed_inputs_are_refused(tmp_path):
   source = write_jsonl(tmp_path / 'a.jsonl', make_texts(50))
   run(source, tmp_path / 'out')
   write_jsonl(tmp_path / 'a.jsonl', make_texts(51))
-  with pytest.raises(ValueError, match='another inputs'):
+  with pytest.raises(ValueError, match='of other files: a name or a size has changed'):
     run(source, tmp_path / 'out')
 
 
@@ -296,7 +296,7 @@ def test_after_an_error_before_the_first_commit_other_settings_may_follow(tmp_pa
     make('train-bpe:5000')
   manifest = make('train-bpe:258', document_separator='\n\n')
   assert manifest['splits']['train']['documents'] == 2
-  with pytest.raises(ValueError, match=r"another document_separator \('\\n\\n', not ''\): remove it"):
+  with pytest.raises(ValueError, match=r"another document_separator \('\\n\\n', not ''\): give the same flags"):
     make('train-bpe:258')
 
 

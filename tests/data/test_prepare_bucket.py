@@ -158,7 +158,7 @@ def test_tasks_on_machines_that_share_only_the_bucket(url, source, local, monkey
   assert in_bucket(url) == contents(tmp_path / 'one')
 
 
-@pytest.mark.parametrize('suffix', ['train', 'skipped'])
+@pytest.mark.parametrize('suffix', ['train', 'train-starts'])
 def test_a_missing_object_of_a_result_is_an_error_that_says_what_to_do(url, source, local, suffix):
   for stage in ('tokenizer', 'encode'):
     prepared.run(source, url, stage=stage, **OPTIONS)

@@ -178,7 +178,7 @@ def test_a_source_that_changes_between_stages_is_an_error(tmp_path, tokenizer):
     for stage in ('judge', 'mark'):
       run(source, out, tokenizer, stage=stage, **options)
     (tmp_path / 'a.jsonl').write_text(other[:len(content)])
-    with pytest.raises(InputError, match='a source was changed after --stage=judge'):
+    with pytest.raises(InputError, match='has changed since this corpus was begun'):
       run(source, out, tokenizer, stage='tokenizer', **options)
       run(source, out, tokenizer, stage='encode', **options)
 
