@@ -19,6 +19,10 @@ from gptjax.evaluate.texts import schema, sources
 SETTINGS, BASELINES, DATA = 'core.yaml', 'eval_meta_data.csv', 'eval_data'
 URL = 'https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip'
 SHUFFLE_SEED = 1337
+TASK = schema.Schema('tasks', {
+  'label': schema.text(), 'dataset_uri': schema.text(), 'num_fewshot': schema.list_of(schema.integer(0, 1000)),
+  'icl_task_type': schema.one_of(*TYPES),
+  'continuation_delimiter': schema.text(blank=True)._replace(optional=True)})
 
 
 def read(task, data):
@@ -62,18 +66,15 @@ def _settings(data):
   text = sources.read_text(path)
   try:
     entries = yaml.safe_load(text)
-    return {entry['label']: {
-      'file': entry['dataset_uri'], 'n_shots': entry['num_fewshot'][0], 'type': _type(entry['icl_task_type']),
-      'delimiter': entry.get('continuation_delimiter', ' ')} for entry in entries['icl_tasks']}
-  except (yaml.YAMLError, TypeError, KeyError, IndexError) as error:
+    entries = entries['icl_tasks']
+    for i, entry in enumerate(entries):
+      schema.check_record(TASK, entry, f'{path}: icl_tasks[{i}]')
+  except (yaml.YAMLError, TypeError, KeyError) as error:
     raise InputError(f'{path} is not the list of tasks of a CORE bundle ({type(error).__name__}: {error}): '
                      'get the bundle again') from None
-
-
-def _type(name):
-  if name not in TYPES:
-    raise InputError(f'{SETTINGS} has the task type {name!r}, not one of {", ".join(TYPES)}')
-  return name
+  return {entry['label']: {
+    'file': entry['dataset_uri'], 'n_shots': entry['num_fewshot'][0], 'type': entry['icl_task_type'],
+    'delimiter': entry.get('continuation_delimiter', ' ')} for entry in entries}
 
 
 def _baseline(task, data):
@@ -84,7 +85,11 @@ def _baseline(task, data):
   lines = sources.read_text(path).splitlines()
   try:
     rows = {row['Eval Task']: row['Random baseline'] for row in csv.DictReader(lines)}
-    return {'baseline': float(rows[task.label])} if task.label in rows else {}
-  except (KeyError, ValueError) as error:
+    if task.label not in rows:
+      return {}
+    if not 0 <= float(rows[task.label]) < 100:
+      raise ValueError(f'{rows[task.label]} is not from 0 to less than 100')
+    return {'baseline': float(rows[task.label])}
+  except (KeyError, TypeError, ValueError) as error:
     raise InputError(f'{path} has no random baseline of {task.label} ({error}): get the bundle '
                      'again') from None

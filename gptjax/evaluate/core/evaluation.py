@@ -19,7 +19,7 @@ def evaluate(evaluated, task_and_items):
   metrics['centered'] = centered(metrics['accuracy'], task.baseline)
   examples = [{'text': text_of(item, kind), 'correct': right} for item, right in zip(items, correct)]
   if evaluated.counterfactual:
-    controls = counterfactual.corrupted(items, kind.read, passage_only=task.label == 'boolq')
+    controls = counterfactual.corrupted(items, kind.read)
     control = answers_correct(evaluated, task, f'{task.label} counterfactual', items, controls)
     metrics['accuracy_counterfactual'] = sum(control) / len(items)
     metrics['centered_counterfactual'] = centered(metrics['accuracy_counterfactual'], task.baseline)

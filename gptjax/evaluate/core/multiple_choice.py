@@ -10,6 +10,7 @@ the harness 0.2892 (acc) and 0.3114 (acc_norm). So each task is named after its 
 """
 
 import functools
+import math
 import re
 from typing import NamedTuple
 
@@ -117,6 +118,8 @@ def read_boolq(data):
 def read_blimp(data):
   """Return [Question] of BLiMP: pairs of sentences, of which the first is grammatical.
 
+  Each follows a space, as in the versions 0.4 of the harness; later ones leave it out.
+
   A limit applies to each of the 67 files.
   """
   files = sources.find_files(data, 'blimp/*.jsonl')
@@ -126,7 +129,7 @@ def read_blimp(data):
   if len(files) != BLIMP_FILES:
     data.note(f'{len(files)} files, the published set has {BLIMP_FILES}: results are not comparable with '
               'published ones')
-  return [Question('', (record['sentence_good'], record['sentence_bad']), 0, path.stem)
+  return [Question('', (f' {record["sentence_good"]}', f' {record["sentence_bad"]}'), 0, path.stem)
           for path in files for record in data.limited(sources.read_jsonl(data, path, BLIMP))]
 
 
@@ -145,7 +148,7 @@ def evaluate_llmc(evaluated, questions):
     return truncate_request(Request(np.concatenate([before, encode(choice)]), len(before)),
                             evaluated.model.n_ctx)
   spans = _score(evaluated, 'llm.c', request, questions)
-  scores = {'accuracy': [[-mean_loss(span) for span in own] for own in spans],
+  scores = {'accuracy': [[-mean_loss(span) if span.n else -math.inf for span in own] for own in spans],
             'accuracy_sum': [[span.log_prob for span in own] for own in spans]}
   return _result(questions, scores, 'As llm.c: context, a space and the ending, without an end-of-text '
                  'token; the ending with the lowest mean loss is the answer. accuracy_sum: by the sum.')
@@ -153,7 +156,10 @@ def evaluate_llmc(evaluated, questions):
 
 def evaluate_harness(evaluated, questions):
   """Return the TaskResult of the harness's scorer."""
-  spans = _score(evaluated, 'harness', lambda *texts: make_request(evaluated, *texts), questions)
+  def request(before, choice):
+    text = before.rstrip()  # white space at the end of a question is scored with the choice, as there
+    return make_request(evaluated, text, before[len(text):] + choice)
+  spans = _score(evaluated, 'harness', request, questions)
   per = lambda length: [[span.log_prob / max(1, length(choice.removeprefix(' ')))
                          for span, choice in zip(own, question.choices, strict=True)]
                         for own, question in zip(spans, questions, strict=True)]

@@ -102,11 +102,13 @@ def make_requests(evaluated, kind, texts):
 def answer(kind, spans):
   """Return the index of the chosen option; of language modelling, whether the continuation is greedy.
 
+  A continuation without tokens, which some tokenizers may make of unusual characters, is not correct.
+
   An option without a token of its own (it is the beginning of the other ones) has no mean loss; it is chosen
   only if it is the first, as in nanochat, where its mean is NaN.
   """
   if not kind.options:
-    return spans[0].is_greedy
+    return spans[0].n > 0 and spans[0].is_greedy
   losses = [mean_loss(span) for span in spans]
   return 0 if math.isnan(losses[0]) else min(range(len(losses)), key=lambda i: _last_if_nan(losses[i]))
 

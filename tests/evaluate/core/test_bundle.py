@@ -84,10 +84,15 @@ def test_a_damaged_example_is_refused(tmp_path, line, says):
 
 @pytest.mark.parametrize('name, text, says', [
   ('core.yaml', 'a: [', 'not the list of tasks of a CORE bundle'),
-  ('core.yaml', 'icl_tasks: [{label: copa}]', 'not the list of tasks of a CORE bundle'),
+  ('core.yaml', 'icl_tasks: 1', 'not the list of tasks of a CORE bundle'),
+  ('core.yaml', 'icl_tasks: [{label: copa}]', r'icl_tasks\[0\]: .* must be an object with the field .dataset_uri.'),
+  ('core.yaml', 'icl_tasks: [{label: copa, dataset_uri: x, num_fewshot: [a], icl_task_type: schema}]',
+   r'num_fewshot\[0\] = .a. must be a whole number'),
   ('core.yaml', 'icl_tasks: [{label: copa, dataset_uri: x, num_fewshot: [0], icl_task_type: qa}]',
-   "task type 'qa', not one of multiple_choice, schema, language_modeling"),
+   "icl_task_type = 'qa' must be one of multiple_choice, schema, language_modeling"),
   ('eval_meta_data.csv', 'Eval Task,Random baseline\ncopa,half\n', 'no random baseline of copa'),
+  ('eval_meta_data.csv', 'Eval Task,Random baseline\ncopa,100\n', '100 is not from 0 to less than 100'),
+  ('eval_meta_data.csv', 'Eval Task,Random baseline\ncopa\n', 'no random baseline of copa'),
   ('eval_meta_data.csv', 'task,baseline\ncopa,50\n', 'no random baseline of copa')])
 def test_damaged_settings_are_refused(tmp_path, name, text, says):
   core_bundle.write(tmp_path)

@@ -158,10 +158,36 @@ def test_the_control_replaces_the_text_to_read_and_nothing_else(queries):
 
 
 def test_of_boolq_only_the_passage_is_replaced():
-  items = [{'query': f'Passage {i}.\nQuestion: is it {i}?'} for i in range(3)]
-  for i, control in enumerate(counterfactual.corrupted(items, 'query', passage_only=True)):
+  items = [{'query': f'Passage: {i}.\nQuestion: is it {i}?', 'choices': ['no', 'yes']} for i in range(3)]
+  for i, control in enumerate(counterfactual.corrupted(items, 'query')):
     assert control['query'].endswith(f'\nQuestion: is it {i}?')
-    assert not control['query'].startswith(f'Passage {i}.')
+    assert not control['query'].startswith(f'Passage: {i}.')
+
+
+@pytest.mark.parametrize('mark', ['.', '.)'])
+def test_options_that_are_listed_in_the_query_stay(mark):
+  tail = lambda i: f'A{mark} red {i}\nB{mark} blue {i}\nAnswer:'
+  items = [{'query': f'Passage: {i}\nQuestion: which?\n{tail(i)}', 'choices': ['A', 'B']} for i in range(4)]
+  for i, control in enumerate(counterfactual.corrupted(items, 'query')):
+    assert control['query'].endswith(f'which?\n{tail(i)}')
+    assert not control['query'].startswith(f'Passage: {i}')
+
+
+@given(st.integers(2, 50), st.data())
+def test_the_other_item_is_drawn_as_nanochat_draws_it(n, data):
+  items, i = [{'context': f'{j}', 'continuation': 'x'} for j in range(n)], data.draw(st.integers(0, n - 1))
+  drawn = random.Random(99 + i).choice([j for j in range(n) if j != i])
+  assert counterfactual.corrupted(items, 'context')[i]['context'] == f'{drawn}'
+
+
+def test_a_single_item_has_no_control():
+  items = [{'context': 'a', 'continuation': 'b'}]
+  assert counterfactual.corrupted(items, 'context') == items
+
+
+def test_a_continuation_without_tokens_is_not_correct():
+  kind = types.TYPES['language_modeling']
+  assert not types.answer(kind, [Span(0.0, 0, True)]) and types.answer(kind, [Span(-1.0, 1, True)])
 
 
 def test_core_is_the_mean_of_all_22_tasks_and_has_another_name_without_some():

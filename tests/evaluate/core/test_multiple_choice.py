@@ -10,6 +10,7 @@ from evaluate.tasks.judge import Judge, make
 import gptjax
 from gptjax.errors import InputError
 from gptjax.evaluate.core import multiple_choice
+from gptjax.evaluate.journal import no_journal
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
 from gptjax.evaluate.tasks import suite
 from gptjax.evaluate.texts import sources
@@ -87,10 +88,31 @@ def test_tasks_as_the_harness_scores_them(folder, data, task, questions):
     assert example['correct_norm'] == (np.argmax(np.array(sums) / lengths) == gold)
 
 
+def test_white_space_at_the_end_of_a_question_is_scored_with_the_choice(folder):
+  with mesh_of():
+    model, tokenizer = gptjax.load(folder)
+    requests = []
+    def keep(name, digests):
+      return no_journal(name, requests.append(digests))
+    evaluated = make_evaluated_model(model, tokenizer, 4)._replace(journal_part=keep)
+    for before, choices in (('A man is', ('  here', '  gone')), ('A man is ', (' here', ' gone'))):
+      multiple_choice.evaluate_harness(evaluated, [multiple_choice.Question(before, choices, 0)])
+  assert requests[0] == requests[1]
+
+
+def test_an_ending_without_tokens_is_not_the_answer(folder, data):
+  with mesh_of():
+    model, tokenizer = gptjax.load(folder)
+    question = multiple_choice.Question('A man is', ('', ' here'), 1)
+    found = multiple_choice.evaluate_llmc(make_evaluated_model(model, tokenizer, 4), [question])
+  assert found.metrics['accuracy'] == 1
+
+
 def test_blimp_compares_whole_sentences(folder, data):
   found, judge = run(folder, 'blimp_harness', data), Judge(folder)
   pairs = [*FILES['blimp/one.jsonl'], *FILES['blimp/two.jsonl']]
-  wanted = [judge.whole(pair['sentence_good']) > judge.whole(pair['sentence_bad']) for pair in pairs]
+  wanted = [judge.whole(f' {pair["sentence_good"]}') > judge.whole(f' {pair["sentence_bad"]}')
+            for pair in pairs]
   assert [example['correct'] for example in found.examples] == wanted
   assert [row[:2] for row in found.rows[1:]] == [['one', 2], ['two', 1]]
 
