@@ -10,6 +10,7 @@ from gptjax.data.tokenizers import loading
 from gptjax.evaluate.core import summary
 from gptjax.evaluate.run import data_options
 from gptjax.evaluate.scoring.evaluated_model import Stopped, make_evaluated_model
+from gptjax.evaluate.scoring.scores import matmul_precision
 from gptjax.evaluate.tasks import suite
 from gptjax.evaluate.texts import sources
 from gptjax.storage.files import cache
@@ -51,7 +52,8 @@ class TaskEvaluator:
       for task, examples in list(self._loaded):
         run.watchdog.progress(slow=True)
         try:
-          found[task.name] = task.evaluate(evaluated, examples).metrics
+          with matmul_precision(run.config.model.compute_dtype):
+            found[task.name] = task.evaluate(evaluated, examples).metrics
         except sources.NotRun as why:
           self._loaded.remove((task, examples))
           self._log(f'{task.name} is not run: {why}')
@@ -59,7 +61,7 @@ class TaskEvaluator:
       return None
     for name, result in suite.summaries(run.config.eval.tasks, found).items():
       found[name] = result.metrics
-      self._log(summary.line(result.metrics))
+      self._log(summary.line(result.metrics, run.config.eval.limit))
     return {f'eval/{task}/{name}': value for task, metrics in found.items() for name, value in metrics.items()
             if isinstance(value, numbers.Real)}
 

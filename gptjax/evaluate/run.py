@@ -21,6 +21,7 @@ from gptjax.evaluate import paper, percent, table
 from gptjax.evaluate.core import summary
 from gptjax.evaluate.journal import GRIDS, PART_SECONDS, Journal
 from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model
+from gptjax.evaluate.scoring.scores import matmul_precision
 from gptjax.evaluate.tasks import held_out, suite
 from gptjax.evaluate.texts import sources
 from gptjax.model.size import n_params
@@ -83,11 +84,9 @@ def evaluate(config, workdir, overrides=(), write_report=None):
   memory.check(config, mesh)
   data = data_options(config, corpora, seq_len)
   loaded = [read_task(task, data) for task in tasks]  # all data is checked before anything is scored
-  # By default a GPU rounds float32 factors to 10 bits, and results depend on the shapes of batches.
-  precision = jax.default_matmul_precision('highest' if config.model.compute_dtype == 'float32' else None)
   saved = f'the answers until {PART_SECONDS:g} s ago' if isinstance(workdir, Url) else 'all answers so far'
   shutdown.exit_on_signal(f'stopped; {saved} are saved: run the same command to resume')
-  with (ownership.own_workdir(workdir), jax.set_mesh(mesh), precision,
+  with (ownership.own_workdir(workdir), jax.set_mesh(mesh), matmul_precision(config.model.compute_dtype),
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
     params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, weights_digest(params))
@@ -262,7 +261,7 @@ class Results:
   def add_summary(self, name, result):
     """Save a mean over tasks and log it."""
     self._store(name, result, 0.0, ())
-    self.log(f'\n{summary.line(result.metrics)}')
+    self.log(f'\n{summary.line(result.metrics, self.content["limit"])}')
 
   def _store(self, name, result, seconds, notes):
     self.content['tasks'][name] = result.metrics

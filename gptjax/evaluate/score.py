@@ -118,8 +118,7 @@ def score(model, tokenizer, texts, *, stride=None, batch_size=None, special_toke
     requests += found
     text_indices += [number] * len(found)
   sharding.ensure_mesh()
-  # By default a GPU multiplies float32 matrices in TF32, with a mantissa of 10 bits.
-  with jax.default_matmul_precision('highest' if model.dtype == 'float32' else None):
+  with scores.matmul_precision(model.dtype):
     scored = scores.score_requests(
       scores.prepare_model(model), requests, batch_size, make_result=lambda log_probs, *_: log_probs,
       show_progress=show_progress) if requests else []

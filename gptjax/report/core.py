@@ -7,9 +7,11 @@ import numpy as np
 from gptjax.command import figures
 from gptjax.evaluate.core import summary
 from gptjax.evaluate.core.tasks import TABLE
+from gptjax.evaluate.table import limit_of
 from gptjax.model.size import flops_per_token
 from gptjax.report import plots, runs
 from gptjax.report.document import Figure, Section, Table
+from gptjax.text.words import plural
 
 AXES = (('hours', 'hours of training'), ('flops', 'FLOPs'), ('tokens', 'tokens'))
 
@@ -26,20 +28,26 @@ def _table(evaluated):
   evaluated = [run for run in evaluated if any(task.name in run.results['tasks'] for task in TABLE)]
   if not evaluated:
     return
-  shown = lambda value, scale, digits: 'not run' if value is None else f'{scale * value:.{digits}f}'
-  rows = [[task.label, task.type.replace('_', ' '), str(task.n_shots), f'{task.baseline:g}', *(
-    shown(runs.value(run, task.name, metric), *form) for run in evaluated
-    for metric, form in (('accuracy', (100, 2)), ('centered', (1, 4))))] for task in TABLE]
+  metrics = ('accuracy', 100, 2), ('centered', 1, 4)
+  rows = [[task.label, task.type.replace('_', ' '), str(task.n_shots), f'{task.baseline:g}',
+           *(_cell(run, task.name, *metric) or 'not run' for run in evaluated for metric in metrics)]
+          for task in TABLE]
   for name, title in ((summary.CORE, 'CORE'),
                       (summary.PARTIAL, 'mean of the tasks that were run (not CORE)')):
-    values = [runs.value(run, summary.NAME, name) for run in evaluated]
-    if any(value is not None for value in values):
-      rows.append([title, '', '', '', *(cell for value in values for cell in (
-        '', '' if value is None else f'{value:.6f}'))])
+    values = [_cell(run, summary.NAME, name, 1, 6) for run in evaluated]
+    if any(values):
+      rows.append([title, '', '', '', *(cell for value in values for cell in ('', value))])
   heads = [cell for run in evaluated for cell in (f'{run.name}, %', f'{run.name}, centred')]
   yield Table(['task', 'type', 'examples in a prompt', 'baseline, %', *heads], rows,
               'CORE (DCLM, arXiv 2406.11794): accuracies, and (accuracy - baseline) / (1 - baseline), of '
-              f'which CORE is the mean. GPT-2 XL has {summary.GPT2_XL}.')
+              f'which CORE is the mean. GPT-2 XL has {summary.GPT2_XL}, of all examples.'
+              + ' * Only of the first examples.' * any(cell.endswith('*') for row in rows for cell in row))
+
+
+def _cell(run, task, metric, scale, digits):
+  """A number, with a star if it is of the first examples only; '' if there is none."""
+  value = runs.value(run, task, metric)
+  return '' if value is None else f'{scale * value:.{digits}f}' + '*' * (limit_of(run.results, task) > 0)
 
 
 def points(run):
@@ -86,7 +94,14 @@ def _curves(all_runs):
              if any(name == summary.PARTIAL for _, name, _ in found) else '')
   yield Figure('core', plots.drawn(1, 3, (plots.WIDTH, 3.2), draw), 'CORE in the course of training, over '
                'the hours of productive steps, the FLOPs of the model and the tokens. Dotted: GPT-2 XL'
-               f'{partial}.')
+               f'{partial}.{_limits([run for run, *_ in found])}')
+
+
+def _limits(shown):
+  """' NAME: the first 500 examples of each task.' of the runs that do not use all; ''."""
+  limits = {run.name: run.trained.get('eval', {}).get('limit') for run in shown}
+  return ''.join(f' {name}: the first {plural(limit, "example")} of each task.'
+                 for name, limit in limits.items() if limit)
 
 
 def is_of_core(task):

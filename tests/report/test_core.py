@@ -66,3 +66,23 @@ def test_the_table_has_all_tasks_and_the_figure_only_if_all_were_run(tmp_path):
     assert ('| boolq | multiple choice | 10 | 62 | not run | not run |' in text) == (name == 'some')
     assert ('| mean of the tasks that were run (not CORE) |' in text) == (name == 'some')
     assert 'copa, centered' not in text  # in its own table alone
+    assert 'Only of the first' not in text
+
+
+def test_a_score_of_some_examples_has_a_star(tmp_path):
+  ran = {task.name: {'accuracy': 0.5, 'centered': 0.25} for task in TABLE}
+  write_run(tmp_path / 'run', '124M', tasks={**ran, 'core': summary.summarize(ran).metrics}, records=[],
+            limits=dict.fromkeys(('core', *ran), 12))
+  _, markdown = page.write([tmp_path / 'run'], tmp_path / 'out')
+  text = markdown.read_text().replace('\\*', '*')
+  assert '| 50.00* | 0.2500* |' in text and '| 0.250000* |' in text
+  assert '* Only of the first examples.' in text
+
+
+def test_the_figure_says_of_how_many_examples_it_is(tmp_path):
+  folder, _ = training_run(tmp_path / 'run', summary.CORE)
+  content = json.loads((folder / 'config.json').read_text())
+  content['config']['eval']['limit'] = 500
+  (folder / 'config.json').write_text(json.dumps(content))
+  html, _ = page.write([folder], tmp_path / 'out')
+  assert 'run: the first 500 examples of each task.' in html.read_text()

@@ -23,8 +23,8 @@ VERSIONS = {'gptjax': '0', 'jax': '0'}
 ODD = '<b>"a|b" & `c` *d* _e_ ünï 日本</b>'
 
 
-def write_run(folder, size, *, tasks, records, overlap=None, samples=None):
-  """A workdir of an evaluation, with invented numbers; `tasks` {name: {metric: value}}."""
+def write_run(folder, size, *, tasks, records, overlap=None, samples=None, limits=None):
+  """A workdir of an evaluation, with invented numbers; `tasks` {name: {metric: value}}, `limits` by task."""
   layers, width = paper.SIZES[size]
   config = tiny_config()
   config.model.update(dict(n_layer=layers, n_embd=width, n_head=width // 64, n_ctx=1024, n_vocab=50257))
@@ -34,7 +34,8 @@ def write_run(folder, size, *, tasks, records, overlap=None, samples=None):
     'config.json': {'config': config.to_dict(), 'versions': VERSIONS, 'devices': ['cpu', 1],
                     'command': ['python', '-m', 'gptjax.main', f'--workdir={ODD}']},
     'results.json': {
-      'tasks': tasks, 'not_run': {'1bw': ODD}, 'weights': 'ab' * 32, 'limit': 0, 'seconds': {},
+      'tasks': tasks, 'limits': limits or {},
+      'not_run': {'1bw': ODD}, 'weights': 'ab' * 32, 'limit': 0, 'seconds': {},
       'model': {**config.model.to_dict(), 'name': ODD, 'parameters': published.PARAMETERS[size]},
       'versions': VERSIONS, 'devices': ['cpu', 1], 'protocols': {'lambada': ODD},
       'rows': {'natural_questions': [['question', 'answer', 'right'], [ODD, 'Darwin', True]]},

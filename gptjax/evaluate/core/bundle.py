@@ -20,8 +20,8 @@ SETTINGS, BASELINES, DATA = 'core.yaml', 'eval_meta_data.csv', 'eval_data'
 URL = 'https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip'
 SHUFFLE_SEED = 1337
 TASK = schema.Schema('tasks', {
-  'label': schema.text(), 'dataset_uri': schema.text(), 'num_fewshot': schema.list_of(schema.integer(0, 1000)),
-  'icl_task_type': schema.one_of(*TYPES),
+  'label': schema.text(), 'dataset_uri': schema.text(),
+  'num_fewshot': schema.list_of(schema.integer(0, 1000)), 'icl_task_type': schema.one_of(*TYPES),
   'continuation_delimiter': schema.text(blank=True)._replace(optional=True)})
 
 

@@ -4,6 +4,7 @@ import math
 
 from gptjax.evaluate.core.tasks import TABLE
 from gptjax.evaluate.scoring.evaluated_model import TaskResult
+from gptjax.text.words import plural
 
 NAME, TITLE = 'core', 'CORE'
 CORE, PARTIAL = 'core', 'mean_of_tasks_run'  # metrics: of all tasks; of some, which is not CORE
@@ -43,15 +44,21 @@ def summarize(results):
   return TaskResult(metrics, protocol, rows=(head, *rows))
 
 
-def line(metrics):
-  """Return the metrics of `summarize` as a line for the console."""
+def line(metrics, limit):
+  """Return the metrics of `summarize` as a line for the console.
+
+  Args:
+    metrics: of `summarize`.
+    limit: number of examples that were used of each task; 0: all.
+  """
   if CORE in metrics:
     text = f'CORE {metrics[CORE]:.6f} (GPT-2 XL: {GPT2_XL})'
   else:
     text = (f'mean of the centred accuracies of {metrics["tasks_run"]} of the {len(TABLE)} tasks of CORE '
             f'{metrics[PARTIAL]:.6f}: not CORE, which needs all of them')
   control = next((value for name, value in metrics.items() if name.endswith('_counterfactual')), None)
-  return text + ('' if control is None else f'; of the counterfactual control {control:.6f}')
+  text += '' if control is None else f'; of the counterfactual control {control:.6f}'
+  return text + (f'; only the first {plural(limit, "example")} of each task' if limit else '')
 
 
 def _cell(metrics, column):

@@ -28,7 +28,6 @@ if __name__ == '__main__':
 
 from typing import Any, NamedTuple
 
-import jax
 from flax import nnx
 
 import gptjax
@@ -40,6 +39,7 @@ from gptjax.errors import InputError
 from gptjax.evaluate.run import weights_digest
 from gptjax.evaluate.samples import contexts, public_texts, recital, store
 from gptjax.evaluate.samples.continuations import Decoding, Prompt, write
+from gptjax.evaluate.scoring.scores import matmul_precision
 from gptjax.generate import generation, kv_cache
 from gptjax.kernels import cpu
 from gptjax.parallel import jax_settings, sharding
@@ -167,8 +167,7 @@ def _write(source, flags, make_prompts, decodings):
   weights = weights_digest(nnx.split(model)[1])[:16]
   prompts, model = make_prompts(model, tokenizer), kv_cache.prepare_for_decoding(model)
   path = store.path_of(source.workdir, flags.kind)
-  precision = jax.default_matmul_precision('highest' if model.dtype == 'float32' else None)
-  with ownership.own_folder(path.parent), precision:
+  with ownership.own_folder(path.parent), matmul_precision(model.dtype):
     samples = write(path, model, tokenizer, weights, prompts, decodings, flags.seed, flags.batch_size)
   print(f'{path}: {plural(len(samples), "sample")}')
   if flags.kind == store.RECITAL:

@@ -70,6 +70,15 @@ class ExcludedTokens(NamedTuple):
   mask_indices: list
 
 
+def matmul_precision(compute_dtype):
+  """Return the context manager under which a model of this dtype, a string, is evaluated.
+
+  By default a GPU multiplies float32 matrices in TF32, with a mantissa of 10 bits, so that scores depend on
+  the shapes of batches.
+  """
+  return jax.default_matmul_precision('highest' if compute_dtype == 'float32' else None)
+
+
 def prepare_model(model):
   """Return the model with its weights cast to its compute dtype.
 

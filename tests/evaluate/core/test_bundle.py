@@ -85,7 +85,8 @@ def test_a_damaged_example_is_refused(tmp_path, line, says):
 @pytest.mark.parametrize('name, text, says', [
   ('core.yaml', 'a: [', 'not the list of tasks of a CORE bundle'),
   ('core.yaml', 'icl_tasks: 1', 'not the list of tasks of a CORE bundle'),
-  ('core.yaml', 'icl_tasks: [{label: copa}]', r'icl_tasks\[0\]: .* must be an object with the field .dataset_uri.'),
+  ('core.yaml', 'icl_tasks: [{label: copa}]',
+   r'icl_tasks\[0\]: .* must be an object with the field .dataset_uri.'),
   ('core.yaml', 'icl_tasks: [{label: copa, dataset_uri: x, num_fewshot: [a], icl_task_type: schema}]',
    r'num_fewshot\[0\] = .a. must be a whole number'),
   ('core.yaml', 'icl_tasks: [{label: copa, dataset_uri: x, num_fewshot: [0], icl_task_type: qa}]',

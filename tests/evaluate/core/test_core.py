@@ -194,11 +194,13 @@ def test_core_is_the_mean_of_all_22_tasks_and_has_another_name_without_some():
   results = {task.name: {'centered': i / 100, 'accuracy': 0.5} for i, task in enumerate(TABLE)}
   assert len(TABLE) == 22 and summary.summarize(results).metrics == {
     'core': pytest.approx(0.105), 'tasks_run': 22}
-  assert summary.line({'core': 0.3, 'tasks_run': 22}) == 'CORE 0.300000 (GPT-2 XL: 0.256525)'
+  assert summary.line({'core': 0.3, 'tasks_run': 22}, 0) == 'CORE 0.300000 (GPT-2 XL: 0.256525)'
+  assert summary.line({'core': 0.3, 'tasks_run': 22}, 500).endswith(
+    '; only the first 500 examples of each task')
   del results['core_coqa'], results['boolq']
   found = summary.summarize(results)
   assert found.metrics == {'mean_of_tasks_run': pytest.approx((2.31 - 0.19 - 0.2) / 20), 'tasks_run': 20}
-  assert 'not CORE' in summary.line(found.metrics) and 'without coqa, boolq' in found.protocol
+  assert 'not CORE' in summary.line(found.metrics, 0) and 'without coqa, boolq' in found.protocol
   assert ['boolq', 'multiple_choice', 10, 62, 'not run', 'not run'] in found.rows
   assert summary.summarize({'lambada': {'accuracy': 1.0}}) is None
 
