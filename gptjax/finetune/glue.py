@@ -108,7 +108,7 @@ def collect(workdirs, wnli):
     InputError: a file is in none of the workdirs, or in several.
   """
   contents = {'WNLI': majority().encode()} if wnli == 'majority' else {}
-  for name in FILES.keys() - contents.keys():
+  for name in (name for name in FILES if name not in contents):
     places = [path for path in (workdir / PREDICTIONS / f'{name}.tsv' for workdir in workdirs)
               if access.is_file(path)]
     if len(places) > 1:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.evaluate.core import prompts
+from gptjax.evaluate.scoring.evaluated_model import common_prefix
 from gptjax.evaluate.scoring.scores import Request
-from gptjax.evaluate.scoring.shared_prefix import common_prefix
 from gptjax.evaluate.texts import schema as layout
 from gptjax.evaluate.texts.sources import NotRun
 

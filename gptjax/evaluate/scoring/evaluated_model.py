@@ -88,10 +88,15 @@ def make_request(evaluated, before, after):
   """
   encode, n_ctx = evaluated.tokenizer.encode, evaluated.model.n_ctx
   ids, before_ids = encode(before + after), encode(before) if before else []
-  n = min(len(ids), len(before_ids))
-  differing = np.flatnonzero(np.asarray(ids[:n]) != np.asarray(before_ids[:n]))
-  start = int(differing[0]) if len(differing) else n
+  start = common_prefix(ids, before_ids)
   return truncate_request(request_after_end_of_text(evaluated, ids, start), n_ctx)
+
+
+def common_prefix(first, second):
+  """The number of leading elements that two sequences have in common."""
+  n = min(len(first), len(second))
+  differing = np.flatnonzero(np.asarray(first[:n]) != np.asarray(second[:n]))
+  return int(differing[0]) if len(differing) else n
 
 
 def request_after_end_of_text(evaluated, ids, start):

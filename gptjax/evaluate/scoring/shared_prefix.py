@@ -20,7 +20,7 @@ import numpy as np
 
 from gptjax.command import bars
 from gptjax.evaluate.scoring import scores
-from gptjax.evaluate.scoring.evaluated_model import arrays_digest
+from gptjax.evaluate.scoring.evaluated_model import arrays_digest, common_prefix
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.model.attention import shared_prefix_attention
 from gptjax.model.gpt import GPT
@@ -126,13 +126,6 @@ def _pack(number, group, indices, shared):
     n, k = n + len(rest), k + len(ids) - start
   joined = lambda arrays: np.concatenate(arrays).astype(np.int32)
   return Pack(number, *map(joined, (tokens, positions, segments, places, targets)), spans)
-
-
-def common_prefix(first, second):
-  """The number of leading elements that two sequences have in common."""
-  n = min(len(first), len(second))
-  differing = np.flatnonzero(np.asarray(first[:n]) != np.asarray(second[:n]))
-  return int(differing[0]) if len(differing) else n
 
 
 def score_packs(evaluated, packs):
