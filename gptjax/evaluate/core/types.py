@@ -83,12 +83,14 @@ def make_requests(evaluated, kind, texts):
     texts: prompts of `kind.prompts`.
 
   Raises:
-    NotRun: scored tokens would be cut off.
+    NotRun: scored tokens would be cut off, or a prompt has no tokens.
   """
   end, n_ctx = evaluated.tokenizer.end_of_text, evaluated.model.n_ctx
   first = np.asarray([] if end is None else [end], np.int32)
   encoded = [np.concatenate([first, np.asarray(evaluated.tokenizer.encode(text), np.int32)])
              for text in texts]
+  if not all(map(len, encoded)):
+    raise NotRun('an example has no tokens in this tokenizer, which has no end-of-text token either')
   requests = []
   for ids, start in kind.starts(encoded):
     cut, start = max(0, len(ids) - n_ctx), max(1, start)

@@ -27,7 +27,7 @@ from gptjax.model.gpt import GPT
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 
-MIN_SHARED = 4  # requests share a row if their common prefix is at least this fraction, 1 / 4, of each
+MIN_SHARED = 0.25  # of each of the requests in a row is their common prefix
 
 
 class Span(NamedTuple):
@@ -101,7 +101,7 @@ def pack_group(number, group):
   for j, (ids, _) in enumerate(group):
     for row in rows:
       shared = min(row[1], common_prefix(group[row[0][0]].ids[:-1], ids[:-1]))
-      if MIN_SHARED * shared >= max(len(group[i].ids) for i in (*row[0], j)):
+      if shared >= MIN_SHARED * max(len(group[i].ids) for i in (*row[0], j)):
         row[0].append(j)
         row[1] = shared
         break

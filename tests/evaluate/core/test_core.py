@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import core_bundle
 import numpy as np
@@ -183,6 +184,20 @@ def test_the_other_item_is_drawn_as_nanochat_draws_it(n, data):
 def test_a_single_item_has_no_control():
   items = [{'context': 'a', 'continuation': 'b'}]
   assert counterfactual.corrupted(items, 'context') == items
+
+
+class NoTokens:
+  """A tokenizer for which all characters are unknown, and are left out."""
+  end_of_text = None
+
+  def encode(self, text):
+    return []
+
+
+def test_a_task_with_a_prompt_without_tokens_is_not_run():
+  evaluated = make_evaluated_model(SimpleNamespace(n_ctx=8, dtype='float32'), NoTokens(), 1)
+  with pytest.raises(sources.NotRun, match='no tokens in this tokenizer'):
+    types.make_requests(evaluated, types.TYPES['multiple_choice'], ['a', 'b'])
 
 
 def test_a_continuation_without_tokens_is_not_correct():

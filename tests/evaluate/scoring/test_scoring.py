@@ -217,3 +217,10 @@ def test_in_bfloat16_only_matmul_operands_are_rounded_and_scores_stay_close():
   assert products and set(products) == {'f32'}, 'a CPU multiplies many times slower into bfloat16'
   np.testing.assert_allclose([score.log_prob for score in close], [score.log_prob for score in exact],
                              rtol=0.01)
+
+
+def test_float32_models_are_scored_with_exact_matmuls():
+  with scoring.matmul_precision('float32'):
+    assert jax.config.jax_default_matmul_precision == 'highest'
+  with scoring.matmul_precision('bfloat16'):
+    assert jax.config.jax_default_matmul_precision is None
