@@ -32,7 +32,10 @@ def no_journal(name, digests):
 
 
 class Journal:
-  """The file of one task; each line is [part, digest of the question, answer, CRC-32 of these].
+  """The file of one task; each line is [part, digest, answer, CRC-32 of these].
+
+  The digest is that of the model, then that of the question. Answers of another model, which a workdir has
+  if its `results.json` was deleted, are not used; nor are those of versions that did not store the model.
 
   In a bucket it is a sequence of parts, see `gptjax.storage.files.parts`.
 
@@ -40,19 +43,21 @@ class Journal:
 
   Args:
     path: of the file; its folder is created. Only process 0 writes; all processes read it at the start.
+    model: digest of the model, see `gptjax.evaluate.run.model_digest`.
     log: function that logs a line about damaged answers, which are skipped.
   """
 
-  def __init__(self, path, log=records.log):
-    self._path, self._answers = paths.location(path), {}
+  def __init__(self, path, model, log=records.log):
+    self._path, self._answers, self._model = paths.location(path), {}, f'{model} '
     self._valid = records.read_lines(self._path, _read, log)
     for part, digest, answer in self._valid:
-      self._answers.setdefault(part, {})[digest] = answer
+      if digest.startswith(self._model):
+        self._answers.setdefault(part, {})[digest] = answer
     self._file = None
 
   @property
   def size(self):
-    """Number of answers in the file when it was read."""
+    """Number of answers of this model in the file when it was read."""
     return sum(map(len, self._answers.values()))
 
   def begin(self):
@@ -67,7 +72,7 @@ class Journal:
 
   def part(self, name, digests):
     """Return the Part of this name for the questions with these digests."""
-    known = self._answers.get(name, {})
+    known, digests = self._answers.get(name, {}), [self._model + digest for digest in digests]
     def record(number, answer):
       if self._file:
         self._file.write(_line([name, digests[number], answer]))

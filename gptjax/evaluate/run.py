@@ -170,7 +170,7 @@ def run_task(loaded, evaluated, results):
     results.log(f'{task.name}: note: {note}')
   digest = hashlib.sha256(json.dumps(examples, default=_digest).encode()).hexdigest()
   processes.compare({f'digest of the examples of {task.name}': digest})
-  journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.log)
+  journal = Journal(results.folder / 'answers' / f'{task.name}.jsonl', results.model_digest, results.log)
   processes.compare({f'answers in the journal of {task.name}': journal.size})
   journal.begin()
   if journal.size:
@@ -212,7 +212,7 @@ class Results:
   """
 
   def __init__(self, config, workdir, weights):
-    self.folder = paths.location(workdir)
+    self.folder, self.model_digest = paths.location(workdir), model_digest(config.model, weights)
     self._path = self.folder / 'results.json'
     self._active = jax.process_index() == 0
     def initialize():
@@ -317,6 +317,17 @@ def _format_metric(name, value):
   if percent.display_scale(name, value) == 100:
     return f'{name} {percent.to_display(name, value):.4g} %'
   return f'{name} {value:.5g}' if isinstance(value, float) else f'{name} {value:,}'
+
+
+def model_digest(model, weights):
+  """16 hex digits that identify what answers depend on besides the questions.
+
+  Args:
+    model: `config.model`.
+    weights: digest of the weights.
+  """
+  fields = {name: value for name, value in model.to_dict().items() if name not in ('scan', 'remat')}
+  return hashlib.sha256(json.dumps([weights, fields], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def weights_digest(params):

@@ -13,6 +13,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
 from evaluate.tasks.judge import make
 
+import gptjax
 from configs import gpt2_zero_shot
 from gptjax.evaluate.run import TASK_FIELDS, Results, evaluate, weights_digest
 from gptjax.evaluate.scoring import scores
@@ -181,6 +182,21 @@ def test_damaged_results_and_answers_are_computed_again(folder, done, tmp_path, 
   said = capfd.readouterr().out
   assert 'results.json is damaged' in said and f'{answers}: 1 damaged' in said
   assert read(tmp_path)['tasks'] == {'winograd': pytest.approx(before['winograd'], rel=1e-5)}
+
+
+def test_answers_of_other_weights_are_not_used(folder, tmp_path, capfd):
+  """The results are gone, for a user wants the task to run again; the answers are still there."""
+  config = lambda weights: config_of(weights, tasks='winograd', limit=4)
+  weights = tmp_path / 'other'
+  with mesh_of():
+    model, tokenizer = gptjax.load(folder)
+    model.wte[...] = model.wte[...][::-1]
+    gptjax.save_pretrained(model, tokenizer, weights)
+  assert evaluate(config(folder), tmp_path / 'run') == 0
+  (tmp_path / 'run' / 'results.json').unlink()
+  assert evaluate(config(weights), tmp_path / 'run') == 0 and evaluate(config(weights), tmp_path / 'new') == 0
+  assert 'resuming' not in capfd.readouterr().out
+  assert read(tmp_path / 'run')['tasks'] == read(tmp_path / 'new')['tasks']
 
 
 def test_the_digest_of_weights_depends_on_values_and_positions_not_on_the_mesh():

@@ -219,7 +219,7 @@ def test_a_report_of_a_bucket_is_that_of_its_copy(workdir, tmp_path):
 def test_answers_of_an_evaluation_are_known_after_a_restart(workdir):
   path = workdir / 'answers' / 'task.jsonl'
   for run in range(2):
-    journal = Journal(path)
+    journal = Journal(path, 'model')
     assert journal.size == 2 * run
     journal.begin()
     part = journal.part('one', ['a', 'b', 'c', 'd'])
@@ -227,4 +227,4 @@ def test_answers_of_an_evaluation_are_known_after_a_restart(workdir):
     for number, answer in enumerate((1.5, 'two', [3], None)[2 * run:][:2], 2 * run):
       part.record(number, answer)
     journal.close()
-  assert Journal(path).part('one', ['d', 'c']).known == {0: None, 1: [3]}
+  assert Journal(path, 'model').part('one', ['d', 'c']).known == {0: None, 1: [3]}

@@ -122,17 +122,17 @@ def test_rewinds_of_an_older_version_are_read_and_a_damaged_file_blocks_nothing(
 
 def test_each_flipped_bit_of_a_journal_is_found(tmp_path):
   path = tmp_path / 'answers' / 'task.jsonl'
-  journal = Journal(path)
+  journal = Journal(path, 'model')
   journal.begin()
   for number in range(3):
     journal.part('scores', ['a', 'b', 'c']).record(number, [[-1.5, number], True])
   journal.close()
-  whole = Journal(path).part('scores', ['c', 'x', 'a', 'b']).known
+  whole = Journal(path, 'model').part('scores', ['c', 'x', 'a', 'b']).known
   assert whole == {0: [[-1.5, 2], True], 2: [[-1.5, 0], True], 3: [[-1.5, 1], True]}
   for damaged in flips(path.read_bytes()):
     path.write_bytes(damaged)
     said = []
-    found = Journal(path, said.append).part('scores', ['c', 'x', 'a', 'b']).known
+    found = Journal(path, 'model', said.append).part('scores', ['c', 'x', 'a', 'b']).known
     assert all(whole.get(number) == answer for number, answer in found.items())
     assert len(found) == len(whole) or said
 
