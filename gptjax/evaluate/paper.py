@@ -87,17 +87,25 @@ class Reproduction(NamedTuple):
   source: who measured it.
   grid_key: (text, stride as 'n_ctx' or a number or None, unit) of the grid cell with the most similar
     protocol; None: no cell is comparable.
+  metric: of the task, which is comparable itself, if it has no grid.
   """
   task: str
   protocol: str
   sizes: dict
   source: str
   grid_key: tuple | None
+  metric: str = ''
+
+  @property
+  def is_comparable(self):
+    """Whether a value of ours is comparable with the number."""
+    return bool(self.metric or self.grid_key)
 
   @property
   def scale(self):
-    """The factor from the value of the cell to the number."""
-    return percent.display_scale(self.grid_key[2]) if self.grid_key else 1
+    """The factor from our value to the number."""
+    measured = self.metric or (self.grid_key and self.grid_key[2])
+    return percent.display_scale(measured) if measured else 1
 
 
 _OPENAI, _DETOKENIZED, _RAW = "OpenAI's file", 'de-tokenized', 'raw'
@@ -135,6 +143,12 @@ REPRODUCTIONS = (
   Reproduction('cbt_ne', 'accuracy', {'124M': 73.65}, 'huggingface/transformers#13761',
                (_DETOKENIZED, None, 'accuracy')),
   Reproduction('1bw', 'unit unclear', {'124M': 45.88}, 'huggingface/transformers#13761', None),
+  Reproduction('hellaswag_llmc', 'lowest mean loss, accuracy', _sizes(29.45, 37.52, 43.20, 48.89),
+               'llm.c, dev/vislog.ipynb', None, 'accuracy'),
+  Reproduction('hellaswag_harness', 'acc, accuracy', {'124M': 28.92, '1558M': 40.04},
+               'llm.c, dev/data/hellaswag.py', None, 'accuracy'),
+  Reproduction('hellaswag_harness', 'acc_norm, accuracy', {'124M': 31.14, '1558M': 50.89},
+               'llm.c, dev/data/hellaswag.py', None, 'accuracy_norm'),
 )
 
 

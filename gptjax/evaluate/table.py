@@ -96,8 +96,8 @@ def _reproductions(results):
   """Published measurements of the released weights beside ours with the most similar protocol."""
   lines = []
   for reproduction in paper.REPRODUCTIONS:
-    value = grid_value(results, reproduction.task, reproduction.grid_key)
-    measured = ('-' if reproduction.grid_key is None else 'not run' if value is None
+    value = comparable_value(results, reproduction)
+    measured = ('-' if not reproduction.is_comparable else 'not run' if value is None
                 else _format_number(value * reproduction.scale))
     lines.append([TITLES[reproduction.task], reproduction.protocol, measured,
                   *(_format_number(reproduction.sizes.get(released)) for released in paper.SIZES),
@@ -107,11 +107,14 @@ def _reproductions(results):
           + table(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))
 
 
-def grid_value(results, task, grid_key):
-  """Return the value of a grid cell, None if it was not run; for grid_key see `paper.Reproduction`."""
-  if grid_key is None:
+def comparable_value(results, reproduction):
+  """Return our value that is comparable with a `paper.Reproduction`; None if it was not run."""
+  task = reproduction.task
+  if reproduction.metric:
+    return results['tasks'].get(task, {}).get(reproduction.metric)
+  if not reproduction.is_comparable:
     return None
-  text, stride, unit = grid_key
+  text, stride, unit = reproduction.grid_key
   n_ctx = results['model']['n_ctx']
   stride = {'n_ctx': n_ctx, 'n_ctx / 2': n_ctx // 2}.get(stride, stride)
   return next((entry['value'] for entry in results['grids'].get(task, ())

@@ -95,8 +95,8 @@ def expected(all_runs):
   ran = [run for run in all_runs if run.results]
   rows = []
   for reproduction in paper.REPRODUCTIONS:
-    ours = [table.grid_value(run.results, reproduction.task, reproduction.grid_key) for run in ran]
-    rows.append([f'{suite.TASKS[reproduction.task].title}: {reproduction.protocol} ({reproduction.source})',
+    ours = [table.comparable_value(run.results, reproduction) for run in ran]
+    rows.append([f'{suite.TITLES[reproduction.task]}: {reproduction.protocol} ({reproduction.source})',
                  *(_expected(reproduction, run, value) for run, value in zip(ran, ours, strict=True)),
                  *(printed(reproduction.sizes.get(size)) for size in paper.SIZES)])
   return Table(['', *(run.name for run in ran), *(f'released {size}' for size in paper.SIZES)], rows,
@@ -105,7 +105,7 @@ def expected(all_runs):
 
 
 def _expected(reproduction, run, value):
-  if reproduction.grid_key is None:
+  if not reproduction.is_comparable:
     return '-'
   if value is None:
     return NOT_RUN

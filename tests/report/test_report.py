@@ -257,7 +257,7 @@ def test_the_papers_figures_are_those_that_it_prints():
   assert of['coqa', 'f1'].sota is None and of['coqa', 'f1'].sizes == {'1558M': 55}
   for (task, _), one in of.items():
     assert task not in ('cbt_cn', 'cbt_ne') or 'validation' in one.title
-  assert all(reproduction.grid_key is None for reproduction in paper.REPRODUCTIONS
+  assert all(not reproduction.is_comparable for reproduction in paper.REPRODUCTIONS
              if 'validation' in reproduction.protocol)
 
 
