@@ -6,8 +6,8 @@ from gptjax.evaluate import paper, percent, table
 from gptjax.evaluate.scoring import overlap_scores
 
 FRACTIONS = ('accuracy', 'accuracy/m', 'test/accuracy/all', 'accuracy_last_word_filtered', 'f1', 'f1_news',
-             'ceiling_accuracy_last_word', 'exact_match', 'exact_match_confident', 'exact_match_baseline', 'matthews',
-             'pearson', 'spearman', 'eval/cola/matthews')
+             'ceiling_accuracy_last_word', 'exact_match', 'exact_match_confident', 'exact_match_baseline',
+             'matthews', 'pearson', 'spearman', 'eval/cola/matthews')
 OTHERS = ('perplexity', 'perplexity_last_token', 'bits_per_byte', 'nats_per_token', 'bleu', 'rouge_1',
           'rouge_mean_no_hint', 'threshold', 'relative', 'word', 'byte', 'token', 'examples', 'score')
 
