@@ -89,7 +89,6 @@ def test_the_figure_says_of_how_many_examples_it_is(tmp_path):
   assert 'run: the first 500 examples of each task.' in html.read_text()
 
 
-
 def test_an_evaluation_of_core_alone_has_no_tables_of_the_gpt2_paper(tmp_path):
   """They would have 'not run' in every row."""
   tasks = {'copa': {'accuracy': 0.5, 'centered': 0.25, 'correct': 1, 'examples': 2}}
