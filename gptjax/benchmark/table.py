@@ -95,6 +95,7 @@ def main(argv):
   try:
     text = Path(flags.into).read_text(encoding='utf-8')
   except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{flags.into} cannot be read: {error}') from None
+    why = getattr(error, 'strerror', None) or error
+    raise InputError(f'{flags.into} cannot be read: {why}') from None
   before, _, after = split_at_markers(text, flags.into)
   atomic.write(flags.into, before + new_table + after)

@@ -1,6 +1,7 @@
 """Matplotlib figures, drawn by its Agg backend whatever the environment selects."""
 
 import io
+import warnings
 
 from gptjax.storage.files import access
 from gptjax.text.printable import printable
@@ -26,6 +27,8 @@ def figure(rows, columns, size, **options):
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
+  # The viewer of an SVG has the characters that Matplotlib's font lacks; in a PNG they are boxes.
+  warnings.filterwarnings('ignore', r'Glyph \d+ ', UserWarning)
   panels = Figure(figsize=size, layout='constrained')
   FigureCanvasAgg(panels)
   return panels, panels.subplots(rows, columns, **options)

@@ -98,6 +98,9 @@ def _run(file, name, arguments):
         return module.get_config(*arguments)
     except (Exception, SystemExit) as error:
       location = _error_location(error, file, name)
+      if isinstance(error, KeyError) and arguments and error.args == tuple(arguments):
+        raise InputError(f'{location}: get_config does not know the argument {arguments[0]!r} of '
+                         f'--config={name}:{arguments[0]}: use one that the file has') from error
       raise InputError(f'{location}: {type(error).__name__}: {_first_line(error)}') from error
   raise InputError(f'{name} has no function get_config: define one that returns the config')
 

@@ -1,4 +1,4 @@
-"""Evaluation results as Markdown tables beside the paper's; a task without a result shows 'not run'."""
+"""Evaluation results as Markdown tables; beside the paper's, a task without a result shows 'not run'."""
 
 from gptjax.evaluate import paper, percent
 from gptjax.evaluate.core import summary
@@ -16,17 +16,23 @@ def markdown(results):
   """
   size = paper.released_size(results['model'])
   parts = [f'# Zero-shot evaluation of {line(results["model"]["name"])}', _model_line(results, size),
-           _table(results, size), _more_tasks(results)]
+           _table(results, size) if has_tasks_of_paper(results) else '', _more_tasks(results)]
   if results['not_run']:
     parts.append('## Not run\n\n' + '\n'.join(
       f'- {line(f"{name}: {why}")}' for name, why in results['not_run'].items()))
   notes = [f'- {line(f"{name}: {note}")}' for name, several in results.get('notes', {}).items()
            for note in several]
   if notes:
-    parts.append('## Data that is not as published\n\n' + '\n'.join(notes))
-  parts += [_reproductions(results), *_protocol_tables(results), *_example_tables(results),
-            _protocols(results)]
+    parts.append('## Notes on the data\n\n' + '\n'.join(notes))
+  parts += [_reproductions(results) if has_tasks_of_paper(results) else '', *_protocol_tables(results),
+            *_example_tables(results), _protocols(results)]
   return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def has_tasks_of_paper(results):
+  """Whether a task with a number in the GPT-2 paper was to be run: it has a result, or a reason for none."""
+  asked_for = results['tasks'].keys() | results.get('not_run', {}).keys()
+  return any(figure.task in asked_for for figure in paper.PAPER_RESULTS)
 
 
 def _model_line(results, size):
@@ -73,11 +79,12 @@ def _table(results, size):
 
 
 def _more_tasks(results):
-  """The results of tasks that are not of the papers; those of CORE have a table of their own."""
+  """The results of tasks that are not in `_table`; those of CORE have a table of their own."""
   in_core = {task.name for task in core.TASKS} if summary.NAME in results['rows'] else set()
+  shown = TASKS if has_tasks_of_paper(results) else ()
   lines = [[title, _all_metrics(results['tasks'][name])] for name, title in TITLES.items()
-           if name in results['tasks'] and name not in (*TASKS, *in_core)]
-  return '## Other tasks\n\n' + table(['', 'ours'], lines) if lines else ''
+           if name in results['tasks'] and name not in (*shown, *in_core)]
+  return f'## {"Other tasks" if shown else "Results"}\n\n' + table(['', 'ours'], lines) if lines else ''
 
 
 def _all_metrics(metrics):

@@ -105,19 +105,27 @@ def collect(workdirs, wnli):
     wnli: 'predicted' or 'majority'.
 
   Raises:
-    InputError: a file is in none of the workdirs, or in several.
+    InputError: a folder is not a workdir, or a file is in none of the workdirs, or in several.
   """
   contents = {'WNLI': majority().encode()} if wnli == 'majority' else {}
-  for name in (name for name in FILES if name not in contents):
+  missing = []
+  for workdir in workdirs:
+    if not access.is_file(workdir / 'config.json'):
+      raise InputError(f'{workdir} is not a workdir: it has no config.json of a run')
+  for name in [name for name in FILES if name not in contents]:
     places = [path for path in (workdir / PREDICTIONS / f'{name}.tsv' for workdir in workdirs)
               if access.is_file(path)]
     if len(places) > 1:
       raise InputError(f'{name}.tsv is in {" and in ".join(map(str, places))}: give only one of the workdirs')
-    if not places:
-      advice = ', or use --wnli=majority' if name == 'WNLI' else ''
-      raise InputError(f'{name}.tsv is in no workdir: run its task with --predict'
-                       + (' (mnli)' if name == 'AX' else '') + advice)
-    contents[name] = access.read(places[0])
+    if places:
+      contents[name] = access.read(places[0])
+    else:
+      missing.append(name)
+  if missing:
+    files = ', '.join(f'{name}.tsv' for name in missing)
+    raise InputError(f'{files} {"is" if len(missing) == 1 else "are"} in no workdir: run the tasks with '
+                     '--predict' + (' (AX: mnli)' if 'AX' in missing else '')
+                     + (', or use --wnli=majority for WNLI' if 'WNLI' in missing else ''))
   return {name: contents[name] for name in FILES}
 
 
@@ -138,6 +146,8 @@ def main(arguments):
   if bool(flags.check) == bool(flags.workdir or flags.out) or bool(flags.workdir) != bool(flags.out):
     raise InputError('give either --workdir and --out, to write a submission, or --check, to check one')
   folder = paths.location(flags.check or flags.out)
+  if flags.check and not access.is_folder(folder):
+    raise InputError(f'{folder} is not a folder: --check takes the folder that --out has written')
   if not flags.check:
     write(collect([paths.location(workdir) for workdir in flags.workdir], flags.wnli), folder)
   found = faults(folder)

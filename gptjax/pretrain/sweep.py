@@ -49,6 +49,9 @@ def sweep(config, file, workdir, overrides, only, run_job):
       that has its workdir.
   """
   workdir = paths.location(workdir)
+  if access.is_file(workdir / 'config.json'):
+    raise InputError(f'{workdir} is the workdir of one run, whose report the sweep would replace: set '
+                     '--workdir to a folder of its own')
   sizes = chosen_sizes(config, only)
   runs = [run for size in sizes for run in runs_of(config, file, size, workdir, overrides)]
   overrides = set(overrides) - {'job'}

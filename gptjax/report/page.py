@@ -31,9 +31,9 @@ def write(workdirs, out):
     ValueError: a workdir does not exist or has nothing to report.
   """
   found, out = runs.read(workdirs), paths.location(out)
-  evaluated = any(run.results for run in found)
-  title = ('Language models evaluated as in the GPT-2 paper' if evaluated
-           else f'Training of {", ".join(run.name for run in found)}')
+  names = ', '.join(run.name for run in found)
+  title = ('Language models evaluated as in the GPT-2 paper' if tables.with_tasks_of_paper(found)
+           else f'Evaluation of {names}' if any(run.results for run in found) else f'Training of {names}')
   sections = list(_sections(found))
   configs.make_workdir(out)
   access.make_folder(out / FIGURES)
@@ -49,7 +49,7 @@ def _sections(found):
   evaluated = [run for run in found if run.results]
   yield Section('Models', [tables.models(found)])
   yield from sizes.sections(found)
-  if evaluated:
+  if tables.with_tasks_of_paper(found):
     yield Section('Results beside the paper', [
       tables.results(found), *tables.limits(found),
       *_drawing('tasks-over-size', plots.tasks_over_size(found), 'Tasks of the paper\'s Table 3 and Winograd '
@@ -58,6 +58,8 @@ def _sections(found):
     yield Section('Score over size', [*_drawing(
       'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of '
       'the model. Of GPT-2 what the paper prints; dotted, other systems.')])
+  elif evaluated:
+    yield Section('Results', [*tables.other_results(found), *tables.limits(found), *_absent(evaluated)])
   yield from core.section(found)
   limit = lambda run: run.config['config'].get('finetune', {}).get('limit', 0)
   finetuned = {finetuning.row_name(run.name, limit(run)): run.finetuned for run in found if run.finetuned}

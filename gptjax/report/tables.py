@@ -46,6 +46,11 @@ def training(all_runs):
                'bits per byte can be compared between tokenizers.')
 
 
+def with_tasks_of_paper(all_runs):
+  """Return the evaluations that were to run a task with a number in the GPT-2 paper."""
+  return [run for run in all_runs if run.results and table.has_tasks_of_paper(run.results)]
+
+
 def results(all_runs):
   """Return the table of all numbers of the paper with ours, then of tasks that the paper does not have."""
   ran = [run for run in all_runs if run.results]
@@ -57,15 +62,28 @@ def results(all_runs):
       continue
     theirs = (*(result.sizes.get(size) for size in paper.SIZES), result.sota)
     rows.append([result.title, *(_ours(run, result) for run in ran), *map(printed, theirs)])
-  in_paper = {result.task for result in paper.PAPER_RESULTS}
+  rows += [[*row, *[None] * 5] for row in _rows_of_other_tasks(ran)]
+  return Table(head, rows, 'Zero-shot results, of test sets unless a row says otherwise. '
+               f'{percent.PERCENT_NOTE}. The paper prints only its largest size for some tasks. What was not '
+               'run has no number.')
+
+
+def other_results(all_runs):
+  """Yield the table of tasks that are not in the paper, without its columns; nothing without such tasks."""
+  ran = [run for run in all_runs if run.results]
+  if rows := _rows_of_other_tasks(ran):
+    yield Table(['', *(run.name for run in ran)], rows, f'Zero-shot results. {percent.PERCENT_NOTE}.')
+
+
+def _rows_of_other_tasks(ran):
+  """[[title, number of each run]] of tasks without a number in the paper; CORE has a table of its own."""
+  rows, in_paper = [], {result.task for result in paper.PAPER_RESULTS}
   for task in dict.fromkeys(task for run in ran for task in run.results['tasks'] if task not in in_paper
                             and not core.is_of_core(task)):
     for metric in next(run.results['tasks'][task] for run in ran if task in run.results['tasks']):
       values = (_value(run, task, metric) for run in ran)
-      rows.append([f'{_title(task)}, {_words(metric)}', *values, *[None] * 5])
-  return Table(head, rows, 'Zero-shot results, of test sets unless a row says otherwise. '
-               f'{percent.PERCENT_NOTE}. The paper prints only its largest size for some tasks. What was not '
-               'run has no number.')
+      rows.append([f'{_title(task)}, {_words(metric)}', *values])
+  return rows
 
 
 def _ours(run, result):
@@ -136,8 +154,10 @@ def _cell(cell):
 
 
 def details(run):
-  """Yield a table for each task with detailed rows."""
+  """Yield a table for each task with detailed rows, but that of CORE, which has a section of its own."""
   for task, (head, *rows) in run.results.get('rows', {}).items():
+    if core.is_of_core(task):
+      continue
     shown = [[_shown(value) for value in row] for row in rows]
     yield Table(list(map(str, head)), shown, f'{_title(task)}, {run.name}.', prose=True)
 

@@ -47,6 +47,16 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, text, why):
   assert str(error.value).startswith(path) and why in str(error.value) and '\n' not in str(error.value)
 
 
+def test_an_argument_that_a_config_does_not_know_is_named(tmp_path):
+  start = START.replace('def get_config()', 'def get_config(size="")')
+  path = written(tmp_path, start + '  {"": 1}[size]\n  return c')
+  files.load(path)
+  with pytest.raises(InputError, match=r"py:4: get_config does not know the argument '3M' of --config=.*:3M"):
+    files.load(f'{path}:3M')
+  with pytest.raises(InputError, match=r"the argument '3M' of --config=gpt2_sweep_tiny:3M: use"):
+    files.load('gpt2_sweep_tiny:3M')
+
+
 def test_a_file_that_is_not_there(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'mine.py').write_text(START)

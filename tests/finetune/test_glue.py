@@ -23,6 +23,7 @@ def workdirs(tmp_path_factory):
   for names in (glue.FILES.keys() - {'MNLI-m', 'MNLI-mm', 'AX'}, ('MNLI-m', 'MNLI-mm', 'AX')):
     folder = tmp_path_factory.mktemp('run')
     (folder / glue.PREDICTIONS).mkdir()
+    (folder / 'config.json').write_text('{}')
     for name in names:
       (folder / glue.PREDICTIONS / f'{name}.tsv').write_text(text_of(name))
     made.append(folder)
@@ -60,11 +61,16 @@ def test_a_submission_has_all_files_and_is_valid(workdirs, tmp_path, capsys):
 
 def test_missing_and_ambiguous_files_are_refused(workdirs, tmp_path):
   one, other = workdirs
-  with pytest.raises(ValueError, match=r'\.tsv is in no workdir: run its task with --predict'):
+  with pytest.raises(ValueError, match=r'^MNLI-m\.tsv, MNLI-mm\.tsv, AX\.tsv are in no workdir: run the '
+                     r'tasks with --predict \(AX: mnli\)$'):
     glue.main([f'--workdir={one}', f'--out={tmp_path / "out"}'])
   with pytest.raises(ValueError, match=r'\.tsv is in .* and in .*: give only one'):
     glue.main([f'--workdir={one}', f'--workdir={other}', f'--workdir={one}', f'--out={tmp_path / "out"}'])
   assert not (tmp_path / 'out').exists()
+  with pytest.raises(ValueError, match='typo is not a workdir'):
+    glue.main([f'--workdir={tmp_path / "typo"}', f'--out={tmp_path / "out"}'])
+  with pytest.raises(ValueError, match='typo is not a folder: --check takes'):
+    glue.main([f'--check={tmp_path / "typo"}'])
   for flags in ([], ['--check=a', '--out=b'], [f'--workdir={one}']):
     with pytest.raises(ValueError, match='give either --workdir and --out'):
       glue.main(flags)

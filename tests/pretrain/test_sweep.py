@@ -113,7 +113,7 @@ def test_what_a_run_returns_or_raises_ends_the_sweep(file, tmp_path, capsys):
   ([], {'sweep__sizes': ()}, 'config.sweep.sizes is empty'),
   ([], {'sweep__sizes': ('../x',)}, 'cannot be the name of a workdir'),
   ([], {'sweep__sizes': ('small', 'small')}, 'cannot be the name of a workdir'),
-  ([], {'sweep__sizes': ('small', 'huge')}, "KeyError: 'huge'"),
+  ([], {'sweep__sizes': ('small', 'huge')}, "does not know the argument 'huge'"),
   ([], {'sweep__tasks': 'lambda'}, "config.sweep.tasks has 'lambda'"),
   ([], {'train__batch_size': 0}, 'config.train.batch_size = 0')])
 def test_an_invalid_sweep_is_refused_before_anything_runs(file, tmp_path, only, overrides, why):
@@ -121,6 +121,15 @@ def test_an_invalid_sweep_is_refused_before_anything_runs(file, tmp_path, only, 
   with pytest.raises(InputError) as error:
     start()
   assert why in str(error.value) and '\n' not in str(error.value) and not seen
+
+
+def test_the_workdir_of_a_run_is_refused(file, tmp_path):
+  """Its report.html would be replaced by that of the sweep."""
+  (tmp_path / 'config.json').write_text('{}')
+  seen, start = planned(file, tmp_path)
+  with pytest.raises(InputError, match=r'is the workdir of one run.*set --workdir'):
+    start()
+  assert not seen
 
 
 def test_the_time_of_a_run_does_not_include_the_runs_before_it(file, tmp_path, monkeypatch):

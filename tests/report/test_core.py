@@ -8,6 +8,7 @@ import pytest
 from conftest import tiny_config
 from report.test_report import write_run
 
+from gptjax.evaluate import table
 from gptjax.evaluate.core import summary
 from gptjax.evaluate.core.tasks import TABLE
 from gptjax.model.size import flops_per_token
@@ -86,3 +87,21 @@ def test_the_figure_says_of_how_many_examples_it_is(tmp_path):
   (folder / 'config.json').write_text(json.dumps(content))
   html, _ = page.write([folder], tmp_path / 'out')
   assert 'run: the first 500 examples of each task.' in html.read_text()
+
+
+def test_an_evaluation_of_core_alone_has_no_tables_of_the_gpt2_paper(tmp_path):
+  """They would have 'not run' in every row."""
+  tasks = {'copa': {'accuracy': 0.5, 'centered': 0.25, 'correct': 1, 'examples': 2}}
+  found = {}
+  for name, not_run in (('core', {'boolq': 'missing'}), ('both', {'ptb': 'missing'})):
+    folder = write_run(tmp_path / name, '124M', tasks=tasks, records=[])
+    results = json.loads((folder / 'results.json').read_text()) | {
+      'not_run': not_run, 'grids': {}}
+    (folder / 'results.json').write_text(json.dumps(results))
+    found[name] = page.write([folder], tmp_path / f'out-{name}')[1].read_text(), table.markdown(results)
+  for text in found['core']:
+    assert '1 Billion Words' not in text and 'copa' in text.lower()
+    assert 'missing' in text and "GPT-2 paper" not in text
+  assert found['core'][0].startswith('# Evaluation of core\n')
+  for text in found['both']:
+    assert '1 Billion Words' in text and 'missing' in text

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from xml.etree import ElementTree
 
 import pytest
@@ -226,6 +227,13 @@ def contrast(one, other):
 def test_colours_can_be_read(colours, page):
   assert contrast(colours['--ink'], page) > 7
   assert all(contrast(colour, page) > 3 for colour in colours.values())
+
+
+def test_characters_that_matplotlibs_font_lacks_are_drawn_by_the_viewer():
+  with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter('always')
+    svg = plots.drawn(1, 1, (3, 2), lambda figure, axes: axes[0, 0].set_title('\u65e5\u672c'))
+  assert '\u65e5\u672c' in svg and not warned
 
 
 def test_a_report_is_the_same_twice(workdirs, written, tmp_path):

@@ -91,7 +91,7 @@ def command(checkout, texts):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark clean', description=__doc__)
-  parser.add_argument('--source', default='python:', help='KIND:PATH, as for gptjax.data.prepare')
+  parser.add_argument('--source', default='python:', help='KIND:PATH, as for `gptjax prepare`')
   parser.add_argument('--characters', type=integer(0), default=4000,
                       help='of a document: longer ones are cut into several; 0: they are not')
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=4, help='of text, at most')

@@ -150,7 +150,7 @@ def print_table(rows, gates):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark data', description=__doc__)
-  parser.add_argument('--source', default='python:', help='KIND:PATH, as for gptjax.data.prepare')
+  parser.add_argument('--source', default='python:', help='KIND:PATH, as for `gptjax prepare`')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data sets for tfds:')
   parser.add_argument('--tokenizer', default='', help='gpt2, gpt2:DIR or bpe:DIR; default: train one')
   parser.add_argument('--vocab_size', type=training.VOCAB_SIZES, default=8192,

@@ -9,7 +9,7 @@ def parser():
   flags = Parser(prog='python -m gptjax.data.languages', description=docstring('data/languages.py'),
                  example='python -m gptjax.data.languages --source=corpus:corpora/web --workers=8')
   add = flags.add_argument
-  add('--source', action='append', required=True, help='KIND:WHERE, as for gptjax.data.prepare; repeatable')
+  add('--source', action='append', required=True, help='KIND:WHERE, as for `gptjax prepare`; repeatable')
   add('--out', type=paths.bucket_flag, default='',
       help='folder of the counts, here or in a bucket (gs://, s3://); default: they are only printed')
   add('--urls', action='append', default=[], metavar='GLOB',

@@ -98,7 +98,8 @@ def read_lines(path):
   try:
     text = local.content(cache.local_file(paths.parsed(path))).decode('utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path} cannot be read: {error}') from None
+    why = getattr(error, 'strerror', None) or error
+    raise InputError(f'{path} cannot be read: {why}') from None
   return [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
 
 

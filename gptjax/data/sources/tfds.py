@@ -68,7 +68,7 @@ def open_dataset(name, tfds_dir, download=False):
   if folder is None:
     raise InputError(f'data set {name} is not in {where}: set tfds_dir to its folder, or download and '
                      f'prepare it there: tfds build {name}, or --tfds_download of '
-                     'gptjax.data.prepare, or --config.data.tfds_download=True')
+                     'gptjax prepare, or --config.data.tfds_download=True')
   tfds_folder.require_safe(folder)
   try:
     # Not `tfds.builder`, which requests the description of a missing data set from a server.

@@ -41,7 +41,7 @@ def read(task, data):
   for number, item in enumerate(items, 1):
     if kind.options and item['gold'] >= len(item[kind.options]):
       raise InputError(f'{path}: example {number}: gold = {item["gold"]} must be less than the number of '
-                       f'{kind.options}, {len(item[kind.options])}')
+                       f'{kind.options}, {len(item[kind.options])}: get the published file again')
   random.Random(SHUFFLE_SEED).shuffle(items)
   items = [{field: item[field] for field in kind.fields} for item in data.limited(items)]
   if len(items) <= task.n_shots:

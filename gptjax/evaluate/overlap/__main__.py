@@ -5,7 +5,7 @@
 
 prints the share of each test set's 8-grams that are also in its own training split and in the training
 corpus, and writes WORKDIR/overlap.json; the counts of each document are in WORKDIR/overlap/NAME.jsonl. A
-source is KIND:WHERE as for gptjax.data.prepare, or the folder of a corpus (its split train; for --test its
+source is KIND:WHERE as for `gptjax prepare`, or the folder of a corpus (its split train; for --test its
 split validation).
 
 --method=bloom, the default, is that of the paper: it builds a Bloom filter of the training text, in which any

@@ -67,7 +67,9 @@ def main(arguments):
   _check_flags(flags)
   if flags.choose is not None:
     for workdir in flags.workdir:
-      store.choose(store.path_of(paths.location(workdir), store.BEST_OF), flags.choose)
+      path = store.path_of(paths.location(workdir), store.BEST_OF)
+      store.choose(path, flags.choose)
+      print(f'{path}: sample {flags.choose} is marked')
     return
   _use_devices(flags)
   sources, number = list(map(_source, flags.workdir)), flags.number or NUMBERS[flags.kind]
@@ -89,7 +91,8 @@ def _check_flags(flags):
     if getattr(flags, name) is not None and flags.kind not in kinds:
       raise InputError(f'--{name} is not of {flags.kind}, but of {" and ".join(kinds)}: remove it')
   if flags.kind in OF_KINDS['contexts'] and not flags.contexts:
-    raise InputError(f'{flags.kind} needs --contexts=FOLDER, a corpus of `gptjax prepare`')
+    raise InputError(f'{flags.kind} needs --contexts=FOLDER, a corpus of `gptjax prepare`: for instance '
+                     'that of the training, the field data.corpus of WORKDIR/config.json')
 
 
 def _use_devices(flags):

@@ -27,7 +27,7 @@ def read_examples(path):
   try:
     content = access.read(paths.location(path), MAX_EXAMPLES)
   except OSError as error:
-    raise InputError(f'examples {path} cannot be read: {error}') from None
+    raise InputError(f'examples {path} cannot be read: {error.strerror or error}') from None
   try:
     examples = [bounded.parse(line) for line in io.StringIO(content.decode()) if line.strip()]
   except ValueError as error:

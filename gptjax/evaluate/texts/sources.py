@@ -143,7 +143,7 @@ def read_jsonl(data, path, schema):
     try:
       record = bounded.parse(line)
     except ValueError as error:
-      raise InputError(f'{location}: not a JSON object ({error})') from None
+      raise InputError(f'{location}: not a JSON object ({error}): get the published file again') from None
     text_checks.require_valid_json(record, location)
     blanks += schemas.check_record(schema, record, location)
     records.append(record)
@@ -158,7 +158,7 @@ def read_json(path):
   try:
     content = bounded.parse(text, bounded.MAX_FILE_VALUES)
   except ValueError as error:
-    raise InputError(f'{path}: not JSON ({error})') from None
+    raise InputError(f'{path}: not JSON ({error}): get the published file again') from None
   text_checks.require_valid_json(content, str(path))
   return content
 

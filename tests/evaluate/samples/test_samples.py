@@ -196,7 +196,7 @@ def test_samples_of_other_weights_are_not_those_of_a_model(workdirs, corpus):
   assert {one.weights for one in other}.isdisjoint({one.weights for one in first}) and len(other) == 2
 
 
-def test_the_chosen_sample_is_marked_else_the_most_probable_per_token(workdirs):
+def test_the_chosen_sample_is_marked_else_the_most_probable_per_token(workdirs, capsys):
   flags = 'best-of', f'--workdir={workdirs[0]}', '--prompt=the blue', '--tokens=8'
   run(*flags)
   found = stored(workdirs[0], 'best-of')
@@ -205,6 +205,7 @@ def test_the_chosen_sample_is_marked_else_the_most_probable_per_token(workdirs):
   assert f'Sample {best.number} is marked, which has the highest' in report(workdirs[:1])
   other = best.number % 10 + 1
   run(*flags[:2], f'--choose={other}')
+  assert capsys.readouterr().out.endswith(f'best-of.jsonl: sample {other} is marked\n')
   text = report(workdirs[:1])
   assert f'Sample {other} is marked, which was chosen by hand' in text and text.count('chosen |') == 1
   assert stored(workdirs[0], 'best-of').samples == found.samples
