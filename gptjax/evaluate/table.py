@@ -24,15 +24,19 @@ def markdown(results):
            for note in several]
   if notes:
     parts.append('## Notes on the data\n\n' + '\n'.join(notes))
-  parts += [_reproductions(results) if has_tasks_of_paper(results) else '', *_protocol_tables(results),
-            *_example_tables(results), _protocols(results)]
+  parts += [_reproductions(results), *_protocol_tables(results), *_example_tables(results),
+            _protocols(results)]
   return '\n\n'.join(part for part in parts if part) + '\n'
 
 
 def has_tasks_of_paper(results):
   """Whether a task with a number in the GPT-2 paper was to be run: it has a result, or a reason for none."""
-  asked_for = results['tasks'].keys() | results.get('not_run', {}).keys()
-  return any(figure.task in asked_for for figure in paper.PAPER_RESULTS)
+  return any(asked_for(results, figure.task) for figure in paper.PAPER_RESULTS)
+
+
+def asked_for(results, task):
+  """Whether a task was to be run."""
+  return task in results['tasks'] or task in results.get('not_run', {})
 
 
 def _model_line(results, size):
@@ -103,12 +107,16 @@ def _reproductions(results):
   """Published measurements of the released weights beside ours with the most similar protocol."""
   lines = []
   for reproduction in paper.REPRODUCTIONS:
+    if not asked_for(results, reproduction.task):
+      continue
     value = comparable_value(results, reproduction)
     measured = ('-' if not reproduction.is_comparable else 'not run' if value is None
                 else _format_number(value * reproduction.scale))
     lines.append([TITLES[reproduction.task], reproduction.protocol, measured,
                   *(_format_number(reproduction.sizes.get(released)) for released in paper.SIZES),
                   reproduction.source])
+  if not lines:
+    return ''
   return ('## Other measurements of the released weights\n\nWhere the paper cannot be reproduced, expect '
           'these numbers with the released weights.\n\n'
           + table(['', 'protocol', 'ours', *paper.SIZES, 'source'], lines))

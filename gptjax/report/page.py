@@ -54,10 +54,11 @@ def _sections(found):
       tables.results(found), *tables.limits(found),
       *_drawing('tasks-over-size', plots.tasks_over_size(found), 'Tasks of the paper\'s Table 3 and Winograd '
                 'schemas over the size of the model.'), *_absent(evaluated)])
-    yield Section('What to expect of the released weights', [tables.expected(found)])
     yield Section('Score over size', [*_drawing(
       'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of '
       'the model. Of GPT-2 what the paper prints; dotted, other systems.')])
+  if reproductions := tables.expected(found):
+    yield Section('What to expect of the released weights', reproductions)
   elif evaluated:
     yield Section('Results', [*tables.other_results(found), *tables.limits(found), *_absent(evaluated)])
   yield from core.section(found)

@@ -109,17 +109,19 @@ def limits(all_runs):
 
 
 def expected(all_runs):
-  """Return the table of others' results with the released weights."""
+  """Return [the table of others' results with the released weights], [] if no run was to run their tasks."""
   ran = [run for run in all_runs if run.results]
   rows = []
   for reproduction in paper.REPRODUCTIONS:
+    if not any(table.asked_for(run.results, reproduction.task) for run in ran):
+      continue
     ours = [table.comparable_value(run.results, reproduction) for run in ran]
     rows.append([f'{suite.TITLES[reproduction.task]}: {reproduction.protocol} ({reproduction.source})',
                  *(_expected(reproduction, run, value) for run, value in zip(ran, ours, strict=True)),
                  *(printed(reproduction.sizes.get(size)) for size in paper.SIZES)])
-  return Table(['', *(run.name for run in ran), *(f'released {size}' for size in paper.SIZES)], rows,
-               'What others have measured with the released weights, where the paper cannot be reproduced: '
-               'with these weights, ours should be near.')
+  head = ['', *(run.name for run in ran), *(f'released {size}' for size in paper.SIZES)]
+  return [Table(head, rows, 'What others have measured with the released weights, where the paper cannot be '
+                'reproduced: with these weights, ours should be near.')] if rows else []
 
 
 def _expected(reproduction, run, value):
