@@ -57,10 +57,10 @@ def _sections(found):
     yield Section('Score over size', [*_drawing(
       'figure-1', plots.figure_1(found), 'As the paper\'s Figure 1: scores of four tasks over the size of '
       'the model. Of GPT-2 what the paper prints; dotted, other systems.')])
+  elif blocks := [*tables.other_results(found), *tables.limits(found), *_absent(evaluated)]:
+    yield Section('Results', blocks)
   if reproductions := tables.expected(found):
     yield Section('What to expect of the released weights', reproductions)
-  elif evaluated:
-    yield Section('Results', [*tables.other_results(found), *tables.limits(found), *_absent(evaluated)])
   yield from core.section(found)
   limit = lambda run: run.config['config'].get('finetune', {}).get('limit', 0)
   finetuned = {finetuning.row_name(run.name, limit(run)): run.finetuned for run in found if run.finetuned}

@@ -105,3 +105,18 @@ def test_an_evaluation_of_core_alone_has_no_tables_of_the_gpt2_paper(tmp_path):
   assert found['core'][0].startswith('# Evaluation of core\n')
   for text in found['both']:
     assert '1 Billion Words' in text and 'missing' in text
+
+
+BESIDE, ALONE, OTHERS = 'Results beside the paper', 'Results', 'What to expect of the released weights'
+
+
+@pytest.mark.parametrize('task, expected', [
+  ('hellaswag_llmc', {ALONE, OTHERS}), ('winograd', {BESIDE}), ('lambada', {BESIDE, OTHERS}),
+  ('copa', set())])
+def test_results_have_one_section_beside_the_papers_or_alone(tmp_path, task, expected):
+  folder = write_run(tmp_path / 'run', '124M', tasks={task: {'accuracy': 0.5, 'centered': 0.2}}, records=[])
+  results = json.loads((folder / 'results.json').read_text()) | {'not_run': {}, 'grids': {}}
+  (folder / 'results.json').write_text(json.dumps(results))
+  text = page.write([folder], tmp_path / 'out')[1].read_text()
+  titles = re.findall(r'^## \d+ (.*)$', text, re.M)
+  assert {title for title in (BESIDE, ALONE, OTHERS) if title in titles} == expected
