@@ -87,9 +87,11 @@ def _baseline(task, data):
     rows = {row['Eval Task']: row['Random baseline'] for row in csv.DictReader(lines)}
     if task.label not in rows:
       return {}
-    if not 0 <= float(rows[task.label]) < 100:
-      raise ValueError(f'{rows[task.label]} is not from 0 to less than 100')
-    return {'baseline': float(rows[task.label])}
+    baseline = float(rows[task.label])
   except (KeyError, TypeError, ValueError) as error:
     raise InputError(f'{path} has no random baseline of {task.label} ({error}): get the bundle '
                      'again') from None
+  if not 0 <= baseline < 100:  # nor NaN
+    raise InputError(f'{path} has the random baseline {baseline:g} of {task.label}, which is not from 0 to '
+                     'less than 100: get the bundle again')
+  return {'baseline': baseline}
