@@ -12,7 +12,7 @@ from gptjax.data.sources import files, tfds
 from gptjax.data.tokenizers import hf_tokenizer, loading
 from gptjax.errors import InputError
 from gptjax.evaluate.texts import sources
-from gptjax.finetune.tasks import examples
+from gptjax.finetune.tasks import examples, text_files
 from gptjax.storage.files import bounded
 
 JSON = st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -87,7 +87,7 @@ def published_config(folder):
 
 @pytest.mark.parametrize('kind', [examples.Jsonl, examples.Tsv])
 def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch, kind):
-  monkeypatch.setattr(examples, 'MAX_LINE', 50)
+  monkeypatch.setattr(text_files, 'MAX_LINE', 50)
   (tmp_path / 'a').write_text('{"a": 1}\n' + 'x' * 50 + '\n')
   with pytest.raises(InputError, match='line 2 has 50 characters or more'):
     list(examples.read_records(kind('a'), published_config(tmp_path), 'task t'))

@@ -20,7 +20,7 @@ OTHER_TEXT = {
   '--source', '--exclude', '--tokenizer', '--clean', '--clean_without', '--on_error', '--document_separator',
   '--special_tokens', '--split', '--kind', '--prompt', '--stop', '--on_full', '--text', '--train', '--test',
   '--own', '--examples', '--filter', '--config', '--topology', '--coordinator', '--workdir', 'files',
-  'source', '--validation', '--name'}
+  'source', '--validation', '--name', '--size', '--urls', '--before', '--begin_of_text', '--samples'}
 TAKE_BUCKETS = {('prepare', '--out'), ('prepare', '--blocked_domains'), ('prepare', '--wikipedia_titles'),
                 ('prepare', '--tfds_dir'), ('inspect', 'corpus'), ('inspect', '--png'),
                 ('adopt', '--out'), ('export-tokens', '--from'), ('export-tokens', '--out'),
