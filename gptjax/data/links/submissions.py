@@ -90,7 +90,7 @@ def read(line, rules):
   written = row.get('url')
   if row.get('is_self') is True or _text(row, 'domain').startswith(_DOMAIN_OF_TEXT):
     return None, SELF
-  if isinstance(written, str) and re.match(r'/(r|user|u)/', written):
+  if isinstance(written, str) and written.startswith(('/r/', '/user/', '/u/')):
     return None, TO_REDDIT
   url = urls.canonical(_unescaped(written)) if isinstance(written, str) else ''
   if not url:

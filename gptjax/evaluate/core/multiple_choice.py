@@ -23,6 +23,7 @@ from gptjax.evaluate.scoring.scores import Request
 from gptjax.evaluate.scoring.shared_prefix import score_groups
 from gptjax.evaluate.texts import schema, sources
 
+_MARK = re.compile(r'\[.*?\]')
 TEXT, ANY_TEXT = schema.text(), schema.text(blank=True)
 TRUE_OR_FALSE = schema.Kind(lambda value: None if isinstance(value, bool) else schema.Fault(
   '', value, 'true or false'))
@@ -75,7 +76,9 @@ def harness_text(record):
 
 def without_marks(text):
   """Return a text of WikiHow without [title], [step] and the like."""
-  text = re.sub(r'\[.*?\]', '', text.strip().replace(' [title]', '. '))
+  lines = [line.rpartition(']') for line in text.strip().replace(' [title]', '. ').split('\n')]
+  # Before the last "]" of a line each "[" has its end, so the search takes linear time.
+  text = '\n'.join(_MARK.sub('', before + bracket) + after for before, bracket, after in lines)
   return text.replace('  ', ' ')
 
 

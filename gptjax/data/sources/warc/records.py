@@ -30,6 +30,7 @@ _VERSION = re.compile(rb'WARC/[01]\.[0-9]{1,2}\r?\n')
 _PLAIN_RECORD = re.compile(rb'(?:(?<=\r\n\r\n)|(?<=\n\n))WARC/[01]\.[0-9]{1,2}\r?\n[A-Za-z-]+:')
 _END_OF_HEADERS = re.compile(rb'\r?\n\r?\n')
 _LENGTH = re.compile(r'[0-9]{1,18}')
+_CONTINUATION = re.compile(r'\r?\n[ \t]+')
 _PADDING = b'\r\n\0'    # between records and after members
 
 
@@ -131,7 +132,7 @@ def parse_headers(text):
   Of several lines with a name, the first counts.
   """
   found = {}
-  for line in re.sub(r'\r?\n[ \t]+', ' ', text).split('\n'):
+  for line in _CONTINUATION.sub(' ', text).split('\n'):
     name, colon, value = line.partition(':')
     if colon:
       found.setdefault(name.strip().lower(), value.strip())
