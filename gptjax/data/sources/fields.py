@@ -1,5 +1,7 @@
 """Looks up fields of records by name or dotted name, and the fields that describe a document's origin."""
 
+import functools
+
 from gptjax.data.sources import files
 from gptjax.data.sources.unit import DEFAULT_FIELD
 
@@ -34,12 +36,18 @@ def needed_names(field):
 def origin_fields(record, field=DEFAULT_FIELD):
   """Return {name: value} of the ORIGIN_FIELDS that are nonblank text, under any of the `origin_prefixes`."""
   origin = {}
-  for name in ORIGIN_FIELDS:
-    values = [value for prefix in origin_prefixes(field)
-              if isinstance(value := lookup(record, prefix + name), str) and value.strip()]
-    if values:
-      origin[name] = values[0]
+  for name, names in _origin_names(field):
+    for one in names:
+      value = lookup(record, one)
+      if isinstance(value, str) and value.strip():
+        origin[name] = value
+        break
   return origin
+
+
+@functools.cache  # it is asked for each document
+def _origin_names(field):
+  return [(name, [prefix + name for prefix in origin_prefixes(field)]) for name in ORIGIN_FIELDS]
 
 
 def record_pieces(record, location, field):
