@@ -22,6 +22,11 @@ def require_share(stage, task, tasks):
     raise InputError(f'--task={task} --tasks={tasks}: tasks are shares of one stage: give --stage too')
 
 
+def share_line(stage, task, tasks):
+  """Return the line that a share of a stage ends with."""
+  return f'task {task} of {tasks} of --stage={stage} is complete'
+
+
 def choose(name, stage, engine_flags):
   """Return `run_stage` of `run.run_all` for an engine; None: processes of this machine.
 

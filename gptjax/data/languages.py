@@ -34,7 +34,7 @@ from gptjax.errors import InputError
 from gptjax.storage.files import paths
 
 UNKNOWN = 'un'
-# What CLD2 does not take: control characters and numbers that are no characters.
+# What CLD2 does not take: control characters and numbers that are not characters.
 _REFUSED = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef' + ''.join(
   f'{chr(plane << 16 | 0xfffe)}{chr(plane << 16 | 0xffff)}' for plane in range(17)) + ']')
 
@@ -167,7 +167,7 @@ def main(arguments):
   if manifest:
     print(table(manifest))
   elif flags['stage'] != engines.STATUS:
-    print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
+    print(engines.share_line(flags['stage'], flags['task'], flags['tasks']))
 
 
 if __name__ == '__main__':

@@ -67,7 +67,7 @@ from gptjax.data.stages import run as stages
 from gptjax.data.tokenizers import loading, special, training
 from gptjax.errors import InputError
 from gptjax.storage import bucket_ownership, owner_record, ownership
-from gptjax.storage.files import access, atomic, buckets, json_files, paths, records
+from gptjax.storage.files import access, atomic, json_files, paths, records
 from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
 
@@ -207,13 +207,7 @@ def _completed(job, manifest):
 
 def _remove_work(folder):
   """Remove what only the preparation needed; other processes may be doing the same."""
-  if isinstance(folder, Url):
-    buckets.remove_tree(folder / work.FOLDER)
-  else:
-    atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
-    atomic.remove(folder / work.FOLDER)
-    for place in (folder, folder / 'tokenizer'):
-      atomic.remove_leftovers(place)  # of tasks that were killed
+  work.remove(folder, folder / 'tokenizer')
   access.remove(folder / STATE)
 
 
@@ -315,7 +309,7 @@ def main(arguments):
   if manifest:
     print(summary.format_summary(manifest, time.monotonic() - start))
   elif flags['stage'] != engines.STATUS:
-    print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
+    print(engines.share_line(flags['stage'], flags['task'], flags['tasks']))
 
 
 if __name__ == '__main__':

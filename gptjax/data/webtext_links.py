@@ -110,7 +110,7 @@ def main(arguments):
   if manifest:
     print(summary(manifest))
   elif flags['stage'] != engines.STATUS:
-    print(f'task {flags["task"]} of {flags["tasks"]} of --stage={flags["stage"]} is complete')
+    print(engines.share_line(flags['stage'], flags['task'], flags['tasks']))
 
 
 if __name__ == '__main__':

@@ -25,7 +25,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gptjax import defaults
 from gptjax.command import run, streams
 from gptjax.command.parsers.score import BATCH_SIZES, JSON, STRIDES, parser
 from gptjax.config import resolve
@@ -207,11 +206,7 @@ def main(arguments):
     raise InputError('there is no text to score: give a FILE, or --text=TEXT')
   cpu.enlarge_thread_pool()
   jax_settings.check_devices()
-  cache, given = flags.compilation_cache, flags.compilation_cache is not None
-  jax_settings.use_cache(
-    jax_settings.cache_folder(cache if given else defaults.fields()['compilation_cache'],
-                              {'compilation_cache'} if given else set()),
-    '--compilation_cache', 'switch the cache off by --compilation_cache=')
+  jax_settings.use_cache_of_flag(flags.compilation_cache)
   import gptjax
   model, tokenizer = gptjax.load(flags.source)
   names = [name for name, _ in texts]

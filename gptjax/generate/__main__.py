@@ -14,7 +14,6 @@ if __name__ == '__main__':
 
 import sys
 
-from gptjax import defaults
 from gptjax.command import run, streams
 from gptjax.command.parsers import generate
 from gptjax.generate.generation import read_prompt, sample
@@ -27,10 +26,7 @@ def main(arguments):
   flags = vars(generate.parser().parse_args(arguments))
   cpu.enlarge_thread_pool()
   jax_settings.check_devices()
-  overrides = {'compilation_cache'} & flags.keys()
-  cache = flags.pop('compilation_cache', defaults.fields()['compilation_cache'])
-  jax_settings.use_cache(jax_settings.cache_folder(cache, overrides), '--compilation_cache',
-                     'switch the cache off by --compilation_cache=')
+  jax_settings.use_cache_of_flag(flags.pop('compilation_cache', None))
   prompts = flags['prompt'] = [*flags['prompt'], *map(read_prompt, flags.pop('prompt_file'))]
   n_samples = flags.get('num_samples', 1)
   single, pending, full = len(prompts) <= 1 and n_samples == 1, list(prompts), 0

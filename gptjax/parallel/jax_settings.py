@@ -218,6 +218,21 @@ def cache_folder(configured, overrides=()):
   return paths.local(folder, 'JAX_COMPILATION_CACHE_DIR') if folder else configured
 
 
+def use_cache_of_flag(value):
+  """Set JAX's compilation cache to the value of --compilation_cache, in a command without a config.
+
+  Args:
+    value: path, or '' for no cache; None: the flag is not given.
+
+  Raises:
+    InputError: as `use_cache`.
+  """
+  given = value is not None
+  folder = cache_folder(value if given else defaults.fields()['compilation_cache'],
+                        {'compilation_cache'} if given else set())
+  use_cache(folder, '--compilation_cache', 'switch the cache off by --compilation_cache=')
+
+
 def use_cache(folder, name='compilation_cache', instead='switch it off'):
   """Set JAX's compilation cache to a folder, which is created for this user alone; '' disables the cache.
 

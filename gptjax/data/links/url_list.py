@@ -54,7 +54,7 @@ def read(patterns):
   """Return the UrlList of files or globs; None if there are none.
 
   Raises:
-    InputError: there is no file of such a name, or a line is no URL of a web page.
+    InputError: no file has such a name, or a line is not the URL of a web page.
   """
   if not patterns:
     return None

@@ -13,8 +13,7 @@ import gptjax
 from gptjax.data import engines
 from gptjax.data.stages import parts, run, work
 from gptjax.errors import InputError
-from gptjax.storage.files import access, atomic, buckets, json_files, records
-from gptjax.storage.files.paths import Url
+from gptjax.storage.files import access, atomic, json_files, records
 
 MANIFEST = 'manifest.json'
 
@@ -105,7 +104,7 @@ def fill(job, stage, task, tasks, n_workers, run_stage=None):
       return manifest
     raise
   if manifest:
-    _remove_work(job.out)
+    work.remove(job.out)
   return manifest or _finished(job)  # which another task may have completed meanwhile
 
 
@@ -149,15 +148,5 @@ def _finished(job):
     if stored != value:
       raise InputError(f'{job.out} holds the result of another {name} ({str(stored)[:60]}, not '
                        f'{str(value)[:60]}): remove it or give another --out')
-  _remove_work(job.out)
+  work.remove(job.out)
   return manifest
-
-
-def _remove_work(folder):
-  """Remove what only the stages needed; other processes may be doing the same."""
-  if isinstance(folder, Url):
-    buckets.remove_tree(folder / work.FOLDER)
-  else:
-    atomic.sync(folder)
-    atomic.remove(folder / work.FOLDER)
-    atomic.remove_leftovers(folder)  # of tasks that were killed

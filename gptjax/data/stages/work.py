@@ -107,6 +107,22 @@ def read_records(job, stage, n):
   return job.known[stage]
 
 
+def remove(folder, *others):
+  """Remove the work folder of a finished folder; other processes may be doing the same.
+
+  Args:
+    folder: Path or Url.
+    others: folders in it, in which tasks that were killed may have left something too.
+  """
+  if isinstance(folder, Url):
+    buckets.remove_tree(folder / FOLDER)
+    return
+  atomic.sync(folder)  # a killed process may have written the manifest without syncing its name
+  atomic.remove(folder / FOLDER)
+  for place in (folder, *others):
+    atomic.remove_leftovers(place)  # of tasks that were killed
+
+
 def complete(folder):
   """Return the set of the names of complete results."""
   return {name.removesuffix('.json') for name in access.names(folder) if name.endswith('.json')}

@@ -53,7 +53,7 @@ def run_study(flags):
   if flags.stage in training_text.STAGES:
     training_text.run_task(list(texts.values()), flags.stage, flags.task, flags.tasks, flags.workers)
   if flags.stage in training_text.STAGES or flags.task:
-    print(f'task {flags.task} of {flags.tasks} of --stage={flags.stage} is complete')
+    print(engines.share_line(flags.stage, flags.task, flags.tasks))
     return
   opened = {name: training_text.finished(text) if flags.stage == REPORT else
             training_text.complete(text, flags.workers) for name, text in texts.items()}

@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 import gptjax
-from gptjax import defaults
 from gptjax.command import run
 from gptjax.command.parsers.samples import NUMBERS, parser
 from gptjax.data.tokenizers import tokenizer_files
@@ -98,11 +97,7 @@ def _check_flags(flags):
 def _use_devices(flags):
   cpu.enlarge_thread_pool()
   jax_settings.check_devices()
-  cache, given = flags.compilation_cache, flags.compilation_cache is not None
-  jax_settings.use_cache(
-    jax_settings.cache_folder(cache if given else defaults.fields()['compilation_cache'],
-                              {'compilation_cache'} if given else set()),
-    '--compilation_cache', 'switch the cache off by --compilation_cache=')
+  jax_settings.use_cache_of_flag(flags.compilation_cache)
 
 
 def _source(workdir):
