@@ -6,6 +6,10 @@ OPTIMIZERS: values of `config.optimizer.name`.
 
 GPT1 = {'model.norm': 'after', 'model.scale_residual_init': False, 'model.wpe_init_std': 0.02}
 
+LLAMA = {'model.positions': 'rotary', 'model.norm_type': 'rms', 'model.bias': False, 'model.mlp': 'gated',
+         'model.activation_function': 'silu', 'model.n_inner': 48, 'model.n_kv_head': 2,
+         'model.tie_word_embeddings': False}
+
 VARIANTS = {
   'gpt2': {},
   'gpt1': GPT1,
@@ -18,6 +22,21 @@ VARIANTS = {
   'attention scaled by layer': {'model.scale_attn_by_inverse_layer_idx': True},
   'gpt1, untied, relu': {**GPT1, 'model.tie_word_embeddings': False, 'model.activation_function': 'relu'},
   'matrix dropout': {**GPT1, 'model.embedding_dropout': 'matrix'},
+  'rotary': {'model.positions': 'rotary', 'model.rotary_base': 100.0},
+  'rms': {'model.norm_type': 'rms'},
+  'no bias': {'model.bias': False},
+  'relu squared': {'model.activation_function': 'relu_squared'},
+  'swiglu': {'model.mlp': 'gated', 'model.activation_function': 'silu', 'model.n_inner': 48},
+  'grouped-query attention': {'model.n_kv_head': 2},
+  'normalized queries and keys': {'model.qk_norm': True},
+  'wide heads': {'model.head_size': 24},
+  'soft cap': {'model.logit_soft_cap': 0.5},
+  'sliding window': {'model.sliding_window': 5},
+  'gpt1, rms, one head of keys': {**GPT1, 'model.norm_type': 'rms', 'model.n_kv_head': 1},
+  'llama': LLAMA,
+  'qwen3': {**LLAMA, 'model.qk_norm': True, 'model.head_size': 12, 'model.tie_word_embeddings': True},
+  'everything': {**LLAMA, 'model.qk_norm': True, 'model.head_size': 12, 'model.sliding_window': 7,
+                 'model.logit_soft_cap': 5.0, 'model.activation_function': 'relu_squared'},
   'lstm': {'model.architecture': 'lstm', 'model.n_inner': 48},
   'lstm, matrix dropout': {'model.architecture': 'lstm', 'model.n_inner': 48,
                            'model.embedding_dropout': 'matrix'},

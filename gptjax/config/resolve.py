@@ -132,9 +132,7 @@ def check(config, device=None):
     device: as for `resolve`.
   """
   c = config
-  _require(c.model.n_embd % c.model.n_head == 0,
-           f'config.model.n_embd = {c.model.n_embd} cannot be divided by config.model.n_head = '
-           f'{c.model.n_head}: change one of them')
+  _check_heads(c.model)
   _require(c.data.seq_len <= c.model.n_ctx, f'config.data.seq_len = {c.data.seq_len} is longer than '
            f'config.model.n_ctx = {c.model.n_ctx}: shorten it')
   _require(c.train.batch_size % c.train.microbatch_size == 0,
@@ -160,6 +158,16 @@ def check(config, device=None):
   device = device or jax.devices()[0]
   attention.check(c, device)
   xla_presets.check(c.xla_preset, device.platform)
+
+
+def _check_heads(c):
+  _require(c.head_size or c.n_embd % c.n_head == 0, f'config.model.n_embd = {c.n_embd} cannot be divided by '
+           f'config.model.n_head = {c.n_head}: change one of them, or set config.model.head_size')
+  _require(c.n_head % parameters.n_kv_head(c) == 0, f'config.model.n_head = {c.n_head} cannot be divided by '
+           f'config.model.n_kv_head = {c.n_kv_head}: change one of them')
+  size = parameters.head_size(c)
+  _require(c.positions == 'learned' or size % 2 == 0, f'the head size {size} is odd, and '
+           'config.model.positions = rotary rotates pairs: change config.model.head_size, n_embd or n_head')
 
 
 def _check_mixture(data):

@@ -28,10 +28,6 @@ class LoRAProjection(nnx.Module):
   def w(self):
     return self.base.w
 
-  @property
-  def b(self):
-    return self.base.b
-
   def __call__(self, x, activation=lambda y: y):
     rows = flatten_inputs(x, self.w.declaration.axes)
     y = self.base.affine(rows)

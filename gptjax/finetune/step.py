@@ -72,7 +72,7 @@ def language_loss(model, x, batch, config, n_vocab):
   n_targets = jnp.maximum((targets >= 0).sum(1), 1)
   weights = merge_axes(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
   table = gathered(model.unembedding)
-  return next_token_loss(x, table, targets, n_vocab, config.loss.chunk, weights)[0]
+  return next_token_loss(x, table, targets, n_vocab, config.loss.chunk, weights, model.soft_cap)[0]
 
 
 def next_tokens(batch):
@@ -196,6 +196,7 @@ def predict_step(state, batch, *, config, graphdef):
   x, scores = model(batch['tokens'], batch['lengths'])
   if scores is None:
     table = gathered(model.lm.unembedding)
-    sums = next_token_loss(x, table, next_tokens(batch), model.lm.n_vocab - 3, config.loss.chunk)
+    sums = next_token_loss(x, table, next_tokens(batch), model.lm.n_vocab - 3, config.loss.chunk,
+                           soft_cap=model.lm.soft_cap)
     scores = jnp.stack(sums)[None] * (batch['weights'] / batch['weights'].sum())[:, None]
   return jax.reshard(scores, jax.P())

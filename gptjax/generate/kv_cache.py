@@ -1,6 +1,7 @@
 """Decoding with a key-value cache: prefill of the prompts in one pass, then one token at a time.
 
-Dimensions: b rows, t tokens of the longest prompt, s slots of the cache, h heads, k head size, v vocabulary.
+Dimensions: b rows, t tokens of the longest prompt, s slots of the cache, h heads, j heads of keys and values,
+k head size, v vocabulary.
 
 Prompts of different lengths are aligned on the left and padded on the right. Generated tokens use the same
 slot in every row, after the end of the longest prompt. Shorter prompts leave a gap that is masked, and their
@@ -38,8 +39,8 @@ MAX_DECODE_TOKENS = 64  # per call of `decode`
 class KVCache(NamedTuple):
   """Keys and values of all tokens so far.
 
-  keys, values: for each layer [b, h, s, k] in the compute dtype; [h, s, k] for a single row (XLA would copy
-    all of [1, h, s, k] for each token).
+  keys, values: for each layer [b, j, s, k] in the compute dtype; [j, s, k] for a single row (XLA would copy
+    all of [1, j, s, k] for each token). Rotary positions are applied before a key is stored.
   lengths: int32[b], tokens of each prompt.
   start: int32[], the first slot after the prompts.
   slot: int32[], the slot of the next token.
@@ -125,7 +126,7 @@ def prefill(model, tokens, lengths, slots):
 
   def attend(q, k, v, **dropout):
     keys_values.append((k, v))
-    return attention(q, k, v, kernel=model.kernel, **dropout)
+    return attention(q, k, v, kernel=model.kernel, window=model.window, **dropout)
 
   tokens = jax.reshard(tokens, sharding.compute_spec('batch', None))
   x = model.features(tokens, attends=[attend] * model.n_layer)
@@ -136,7 +137,7 @@ def prefill(model, tokens, lengths, slots):
 
 
 def _padded(cached, slots):
-  """Return keys or values [b, t, h, k] in the layout of the cache, padded to `slots`."""
+  """Return keys or values [b, t, j, k] in the layout of the cache, padded to `slots`."""
   cached = jnp.swapaxes(cached, 1, 2)
   cached = jnp.pad(cached, ((0, 0), (0, 0), (0, slots - cached.shape[2]), (0, 0)))
   return cached[0] if len(cached) == 1 else cached
@@ -189,7 +190,11 @@ def decode(model, cache, last, done, n, keys, counts, choice, ends):
 def _decode_one(model, cache, last):
   """Run one token per row; return (float32[b, v] logits of the next token, updated cache)."""
   slot = jnp.arange(cache.keys[0].shape[-2])
-  prompt, after = slot < cache.lengths[:, None], (slot >= cache.start) & (slot <= cache.slot)
+  lengths, position = cache.lengths[:, None], cache.lengths + cache.slot - cache.start
+  prompt, after = slot < lengths, (slot >= cache.start) & (slot <= cache.slot)
+  if model.window:
+    prompt &= slot > position[:, None] - model.window
+    after &= slot > cache.slot - model.window
   keys, values = [], []
 
   def attend_with(cached_k, cached_v):
@@ -200,21 +205,20 @@ def _decode_one(model, cache, last):
       return cached_attention(q, _with_batch_axis(keys[-1]), _with_batch_axis(values[-1]), prompt | after)
     return attend
 
-  position = cache.lengths + cache.slot - cache.start
   x = model.features(last[:, None], positions=jnp.minimum(position, model.n_ctx - 1)[:, None],
                      attends=list(map(attend_with, cache.keys, cache.values)))
   return model.logits(x)[:, 0], cache._replace(keys=keys, values=values, slot=cache.slot + 1)
 
 
 def _update_slot(cached, new, slot):
-  """Return the cache of a layer with `new` [b, 1, h, k] in a slot."""
+  """Return the cache of a layer with `new` [b, 1, j, k] in a slot."""
   new = jnp.swapaxes(new, 1, 2)
   new = new[0] if cached.ndim == 3 else new
   return jax.lax.dynamic_update_slice_in_dim(cached, new.astype(cached.dtype), slot, cached.ndim - 2)
 
 
 def _with_batch_axis(cached):
-  """Return the cache of a layer as [b, h, s, k]."""
+  """Return the cache of a layer as [b, j, s, k]."""
   if cached.ndim == 4:
     return cached
   heads = sharding.head_axis(len(cached))

@@ -1,4 +1,8 @@
-"""Causal self-attention. Letters: b batch, t queries, s keys, h heads, k head size."""
+"""Causal self-attention.
+
+Letters: b batch, t queries, s keys, h heads, j heads of keys and values, g = h / j, k head size. Heads 0 to
+g - 1 of the queries attend to head 0 of the keys, the next g heads to head 1, and so on.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +10,7 @@ import jax.numpy as jnp
 from gptjax.errors import InputError
 from gptjax.kernels import fused
 from gptjax.model.layers import dropout, fold_in
+from gptjax.parallel import sharding
 
 KERNELS = ('auto', 'xla', 'cudnn', 'splash', 'pallas')
 
@@ -25,14 +30,18 @@ def check(config, device):
     raise InputError(f'config.attention.kernel = {kernel} {reason}')
 
 
-def attention(q, k, v, *, kernel, rate, keys):
+def attention(q, k, v, *, kernel, rate, keys, window=0, segments=None):
   """softmax(q k^T / sqrt(head size)) v, each position attending to itself and earlier ones.
 
   Args:
-    q, k, v: [b, t, h, k].
+    q: [b, t, h, k].
+    k, v: [b, t, j, k].
     kernel: 'xla', 'cudnn', 'splash' or 'pallas', the resolved `config.attention.kernel`.
     rate: dropout rate of the attention weights.
     keys: key[b], one PRNG key per sequence, or None for no dropout.
+    window: a position attends to so many positions, itself included; 0: to all earlier ones.
+    segments: int32[b, t], numbers of the texts of a row, from 1; a position attends only to those of its own
+      text, and to positions of number 0. None: each row is one text.
 
   Returns:
     [b, t, h, k] in the dtype of v. Scores and softmax are float32.
@@ -47,39 +56,48 @@ def attention(q, k, v, *, kernel, rate, keys):
     if rate and keys is not None:
       raise ValueError(f'the attention kernel {kernel} does not support dropout, but the rate is {rate}')
     return {'cudnn': fused.cudnn, 'splash': fused.splash}[kernel](q, k, v)
-  return _attend_in_blocks(q, k, v, None, rate, keys)
+  return _attend_in_blocks(q, k, v, window, segments, None, rate, keys)
 
 
-def shared_prefix_attention(q, k, v, segments):
+def shared_prefix_attention(q, k, v, segments, positions, window=0):
   """Causal attention of several texts that begin with the same tokens and are in one row, those tokens once.
 
   Args:
-    q, k, v: [b, t, h, k].
+    q, k, v, window: as for `attention`.
     segments: int32[b, t]: 0 for the common beginning; for the rest of each text another number, which is the
       same in all its positions. A position attends to earlier ones of segment 0 and of its own.
+    positions: int32[b, t], the position of each token in its text.
 
   Returns:
     [b, t, h, k] in the dtype of v.
   """
-  return _attend_in_blocks(q, k, v, segments, 0, None)
+  return _attend_in_blocks(q, k, v, window, segments, positions, 0, None)
 
 
-def _attend_in_blocks(q, k, v, segments, rate, keys):
-  """The result [b, t, h, k] of `attention`, or of `shared_prefix_attention` if there are segments."""
+def _attend_in_blocks(q, k, v, window, segments, positions, rate, keys):
+  """The result [b, t, h, k] of `attention`, or of `shared_prefix_attention` if there are positions."""
   q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
   size = -(-q.shape[2] // N_QUERY_BLOCKS)
-  blocks = [_attend_block(q, k, v, segments, start, min(start + size, q.shape[2]), rate, keys)
-            for start in range(0, q.shape[2], size)]
+  bounds = [(start, min(start + size, q.shape[2])) for start in range(0, q.shape[2], size)]
+  blocks = [_attend_block(q, k, v, window, segments, positions, *block, rate, keys) for block in bounds]
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 
-def _attend_block(q, k, v, segments, start, end, rate, keys):
-  """The attention output of queries start to end, [b, h, end - start, k]; later keys are not computed."""
-  q, k, v = q[:, :, start:end], k[:, :, :end], v[:, :, :end]
-  mask = jnp.tril(jnp.ones((end - start, end), bool), start)
+def _attend_block(q, k, v, window, segments, positions, start, end, rate, keys):
+  """The attention output of queries start to end, [b, h, end - start, k].
+
+  Keys after the last query, and keys before the window of the first one, are not computed.
+  """
+  first = max(0, start - window + 1) if window and positions is None else 0
+  q, k, v = q[:, :, start:end], k[:, :, first:end], v[:, :, first:end]
+  mask = jnp.tril(jnp.ones((end - start, end - first), bool), start - first)
+  of_keys, of_queries = lambda x: x[:, None, None, first:end], lambda x: x[:, None, start:end, None]
+  if window and positions is None:
+    mask = mask & ~jnp.tril(mask, start - first - window)
+  elif window:
+    mask = mask & (of_queries(positions) - of_keys(positions) < window)
   if segments is not None:
-    of_keys, of_queries = segments[:, None, None, :end], segments[:, None, start:end, None]
-    mask = mask & ((of_keys == 0) | (of_keys == of_queries))
+    mask = mask & ((of_keys(segments) == 0) | (of_keys(segments) == of_queries(segments)))
   return _attend(q, k, v, mask, rate, fold_in(keys, start))
 
 
@@ -88,7 +106,7 @@ def cached_attention(q, k, v, mask):
 
   Args:
     q: [b, t, h, k].
-    k, v: [b, h, s, k].
+    k, v: [b, j, s, k].
     mask: bool[b, s], True for the keys that all queries of a row attend to.
 
   Returns:
@@ -98,11 +116,20 @@ def cached_attention(q, k, v, mask):
 
 
 def _attend(q, k, v, mask, rate, keys):
-  """q [b, h, t, k] attends to k, v [b, h, s, k] where `mask` is True, which broadcasts to [b, h, t, s]."""
+  """q [b, h, t, k] attends to k, v [b, j, s, k] where `mask` is True.
+
+  The mask is bool[t or 1, s] or bool[b, 1, t or 1, s]. The queries of a group are rows of one matmul, so
+  keys and values are not repeated.
+  """
+  g, t = q.shape[1] // k.shape[1], q.shape[2]
+  if g > 1:
+    q = sharding.merge_axes(sharding.split_axis(q, 1, (k.shape[1], g)), 2)
+    mask = jnp.concatenate([mask] * g, axis=-2) if mask.shape[-2] > 1 else mask
   scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
   scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, -jnp.inf)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
   weights_after_dropout = dropout(weights, rate, keys).astype(v.dtype)
   # Normalize the softmax after the matmul: y has fewer elements than the weights.
   y = jnp.einsum('bhts,bhsk->bhtk', weights_after_dropout, v, preferred_element_type=jnp.float32)
-  return (y / weights.sum(-1, keepdims=True)).astype(v.dtype)
+  y = (y / weights.sum(-1, keepdims=True)).astype(v.dtype)
+  return sharding.merge_axes(sharding.split_axis(y, 2, (g, t)), 1) if g > 1 else y

@@ -1,4 +1,4 @@
-"""Layers: layer norm, projection, embedding lookup, dropout. Letters as in `gptjax.model.gpt`."""
+"""Layers: norms, projection, embedding lookup, dropout. Letters as in `gptjax.model.gpt`."""
 
 import functools
 
@@ -21,21 +21,33 @@ def recomputed(f, scanned):
   return jax.checkpoint(f, prevent_cse=not scanned)
 
 
-class LayerNorm(nnx.Module):
-  """g (x - mean) / sqrt(variance + epsilon) + b over the last axis, in float32."""
+class Norm(nnx.Module):
+  """A norm over the last axis, in float32: `config.model.norm_type`.
 
-  def __init__(self, config):
+      layer: g (x - mean) / sqrt(variance + epsilon) + b       Ba et al. 2016; b only with `config.model.bias`
+      rms:   g x / sqrt(mean(x^2) + epsilon)                   Zhang and Sennrich 2019
+
+  Args:
+    config: `config.model`.
+    size: of the axis; None: the width of the model.
+  """
+
+  def __init__(self, config, size=None):
     self.epsilon, self.scanned = config.layer_norm_epsilon, config.scan
-    self.g = constant(1, (config.n_embd,), (None,), float32=True)
-    self.b = constant(0, (config.n_embd,), (None,), float32=True)
+    self.centred = config.norm_type == 'layer'
+    self.g = constant(1, (size or config.n_embd,), (None,), float32=True)
+    if self.centred and config.bias:
+      self.b = constant(0, (size or config.n_embd,), (None,), float32=True)
 
   def __call__(self, x):
-    def normed(x, g, b):
+    def normed(x, g, *b):
       y = x.astype(jnp.float32)
-      y = y - y.mean(-1, keepdims=True)
+      if self.centred:
+        y = y - y.mean(-1, keepdims=True)
       y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
-      return (y * broadcast(g, y) + broadcast(b, y)).astype(x.dtype)
-    return recomputed(normed, self.scanned)(x, gathered(self.g), gathered(self.b))
+      return sum((broadcast(bias, y) for bias in b), y * broadcast(g, y)).astype(x.dtype)
+    biases = [gathered(self.b)] if hasattr(self, 'b') else []
+    return recomputed(normed, self.scanned)(x, gathered(self.g), *biases)
 
 
 class Projection(nnx.Module):
@@ -49,18 +61,21 @@ class Projection(nnx.Module):
     std: standard deviation of the first weights.
     n: number of matrices fused into one W [inputs..., n, outputs...], as for query, key and value; the result
       is then a tuple of n arrays. None: one matrix.
+    bias: whether there is a b.
     float32: compute in float32, see `Declaration`.
   """
 
-  def __init__(self, key, inputs, outputs, std, *, n=None, float32=False):
+  def __init__(self, key, inputs, outputs, std, *, n=None, bias=True, float32=False):
     fused = [(n, None)] if n else []
     sizes, axes = zip(*inputs, *fused, *outputs)
     first = len(inputs) + len(fused)
     self.w = weight(key, sizes, axes, std, inputs=tuple(range(len(inputs))),
                     outputs=tuple(range(first, len(sizes))), float32=float32)
     # `embed` shards stored weights only: activations and biases are not sharded over it.
-    bias_axes = tuple(None if axis == 'embed' else axis for axis in axes[len(inputs):])
-    self.b = constant(0, sizes[len(inputs):], bias_axes, float32=float32)
+    self.output_axes = tuple(None if axis == 'embed' else axis for axis in axes[len(inputs):])
+    self.output_sizes = sizes[len(inputs):]
+    if bias:
+      self.b = constant(0, self.output_sizes, self.output_axes, float32=float32)
     self.n = n
     self.transposed = False  # True: W is stored as a matrix [outputs, inputs], for decoding on CPUs
 
@@ -70,19 +85,20 @@ class Projection(nnx.Module):
 
   def affine(self, rows):
     """x W + b for rows [n, i]: [n, outputs...] with heads and head size merged."""
-    axes, bias = self.b.declaration.axes, merge_heads(gathered(self.b), self.b.declaration.axes)
+    axes = self.output_axes
+    spec = sharding.compute_spec('batch', *merged_axes(axes))
     if self.transposed:
       y = jnp.einsum('ni,oi->no', rows.astype(self.w.dtype), self.w[...], preferred_element_type=rows.dtype)
-      spec = jax.P(jax.typeof(rows).sharding.spec[0], *jax.typeof(bias).sharding.spec.partitions)
-      y = jax.lax.reshape(y, (len(rows), *bias.shape), out_sharding=spec)
+      y = jax.lax.reshape(y, (len(rows), *merged_sizes(self.output_sizes, axes)), out_sharding=spec)
     else:
-      spec = sharding.compute_spec('batch', *merged_axes(axes))
       y = cpu_matmul.matmul(rows, merge_heads(gathered(self.w), self.w.declaration.axes), spec)
-    return (y + broadcast(bias, y)).astype(rows.dtype)
+    if hasattr(self, 'b'):
+      y += broadcast(merge_heads(gathered(self.b), axes), y)
+    return y.astype(rows.dtype)
 
   def unflattened(self, y, leading):
     """Reshape the result [n, outputs...] of `affine` to [b, t, outputs...], where `leading` is (b, t)."""
-    y, axes, sizes = split_axis(y, 0, leading), self.b.declaration.axes, self.b.shape
+    y, axes, sizes = split_axis(y, 0, leading), self.output_axes, self.output_sizes
     if self.n:
       return tuple(split_heads(y[:, :, i], axes[1:], sizes[1:]) for i in range(self.n))
     return split_heads(y, axes, sizes)
@@ -113,6 +129,12 @@ def merged_axes(axes):
   """The logical axes of `merge_heads(x, axes)`."""
   heads = heads_dimension(axes)
   return axes if heads is None else (*axes[:heads + 1], *axes[heads + 2:])
+
+
+def merged_sizes(sizes, axes):
+  """The sizes of `merge_heads(x, axes)` for those of x."""
+  heads = heads_dimension(axes)
+  return sizes if heads is None else (*sizes[:heads], sizes[heads] * sizes[heads + 1], *sizes[heads + 2:])
 
 
 def heads_dimension(axes):
@@ -147,6 +169,11 @@ def _lookup_bwd(axes, saved, cotangent):
 
 
 lookup.defvjp(_lookup_fwd, _lookup_bwd)
+
+
+def soft_capped(logits, cap):
+  """cap tanh(logits / cap), which bounds logits (Gemma 2, section 2); the logits if cap is 0."""
+  return cap * jnp.tanh(logits / cap) if cap else logits
 
 
 def dropout(x, rate, keys):

@@ -23,6 +23,7 @@ class LSTM(nnx.Module):
   def __init__(self, key, config):
     c = config.model
     self.n_ctx, self.n_vocab, self.units = c.n_ctx, c.n_vocab, inner_width(c)
+    self.soft_cap = c.logit_soft_cap
     self.dropout, self.dtype, self.embedding_dropout = c.dropout, c.compute_dtype, c.embedding_dropout
     key_wte, key_cell, key_proj = jax.random.split(key, 3)
     self.wte = embedding(key_wte, c)

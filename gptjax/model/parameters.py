@@ -123,6 +123,16 @@ def declarations(module):
   return found
 
 
+def n_kv_head(model_config):
+  """Return the number of heads of keys and values."""
+  return model_config.n_kv_head or model_config.n_head
+
+
+def head_size(model_config):
+  """Return the width of a head."""
+  return model_config.head_size or model_config.n_embd // model_config.n_head
+
+
 def inner_width(model_config):
   """Return the inner width of the MLP."""
   return model_config.n_inner or 4 * model_config.n_embd

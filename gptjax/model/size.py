@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from gptjax.model.lstm import language_model
-from gptjax.model.parameters import declaration
+from gptjax.model.parameters import declaration, head_size
 from gptjax.parallel import sharding
 
 # Fields of `config.model` on which neither a shape nor a declaration depends.
@@ -24,19 +24,21 @@ def n_params(model_config, padded=False):
 def flops_per_token(model_config, seq_len):
   """Training FLOPs per token, forward and backward, in two common conventions.
 
-  N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C width, T
-  tokens::
+  N counts the parameters that multiply (not positions, nor an untied embedding), L layers, C the width of all
+  heads, T tokens; W is the sliding window, T without one::
 
-    palm:   6 N + 12 L C T    attention over the full square (PaLM appendix B; nanoGPT)
-    causal: 6 N + 6 L C T     only the half that a causal model needs
+    palm:   6 N + 12 L C W                  attention over the full square (PaLM appendix B; nanoGPT)
+    causal: 6 N + 12 L C (W - W^2 / (2 T))  only the part that a causal model needs: half without a window
 
   Returns:
     {'palm': int, 'causal': int}
   """
   c = model_config
   n = sum(weight.count for weight in _weights(c) if not weight.looked_up)
-  square = 12 * c.n_layer * c.n_embd * seq_len if c.architecture == 'transformer' else 0
-  return {'palm': 6 * n + square, 'causal': 6 * n + square // 2}
+  window = min(c.sliding_window or seq_len, seq_len)
+  per_key = 12 * c.n_layer * c.n_head * head_size(c) if c.architecture == 'transformer' else 0
+  return {'palm': 6 * n + per_key * window,
+          'causal': 6 * n + per_key * window * (2 * seq_len - window) // (2 * seq_len)}
 
 
 class Weight(NamedTuple):

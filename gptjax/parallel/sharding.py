@@ -135,10 +135,12 @@ def check_model(model, mesh):
 
 def mesh_warnings(config, mesh):
   """Return warnings about this mesh, a list of lines."""
-  warnings, n_head, tensor = [], config.model.n_head, mesh.shape['tensor']
+  warnings, tensor = [], mesh.shape['tensor']
+  n_head, name = (config.model.n_head, 'heads') if not config.model.n_kv_head else (
+    config.model.n_kv_head, 'heads of keys and values')
   slices = slice_count(mesh.devices.flat)
   if n_head % tensor:
-    warnings.append(f'{n_head} heads cannot be divided by config.mesh.tensor = {tensor}: attention is '
+    warnings.append(f'{n_head} {name} cannot be divided by config.mesh.tensor = {tensor}: attention is '
                     'replicated across `tensor`, everything else is sharded')
   if mesh.shape['replica'] % slices and mesh.shape['fsdp'] * tensor > 1:
     warnings.append(f'config.mesh.replica = {mesh.shape["replica"]} is not a multiple of the {slices} '

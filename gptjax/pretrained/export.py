@@ -137,7 +137,7 @@ def config_json(model, tokenizer):
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
   kind = GPT2 if model.norm == 'before' else GPT1
   names = {activation: name for name, activation in reversed(ACTIVATIONS[kind].items())}
-  n_embd, n_inner = model.n_embd, block.mlp.c_fc.b.shape[1]
+  n_embd, n_inner = model.n_embd, block.mlp.c_fc.output_sizes[0]
   if block.mlp.activation not in names:
     raise InputError(f'{"GPT-2" if kind == GPT2 else "OpenAI-GPT"} in transformers does not support '
                      f'activation_function = {block.mlp.activation!r}')

@@ -112,7 +112,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
     model = gathered_once(model)
     x = model.features(batch['inputs'], keys)
     total, _ = next_token_loss(x, gathered(model.unembedding), batch['targets'], model.n_vocab,
-                               config.loss.chunk)
+                               config.loss.chunk, soft_cap=model.soft_cap)
     return total / count
 
   # Drop, cast and unroll once per step, not per microbatch.
@@ -174,4 +174,4 @@ def eval_step(params, batch, *, config, graphdef):
   """Return the sum of losses over the counted targets of a batch, without dropout, and their number."""
   model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
   return next_token_loss(model.features(batch['inputs']), gathered(model.unembedding),
-                         batch['targets'], model.n_vocab, config.loss.chunk)
+                         batch['targets'], model.n_vocab, config.loss.chunk, soft_cap=model.soft_cap)

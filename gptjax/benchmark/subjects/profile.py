@@ -32,7 +32,7 @@ UNATTRIBUTED = 'not attributed'
 COMPONENTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dropout'),
               ('attention.py', '', 'attention'), ('fused.py', '', 'attention'), ('flash.py', '', 'attention'),
               ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'),
-              ('loss.py', '', 'loss'), ('layers.py', 'LayerNorm', 'norms'),
+              ('loss.py', '', 'loss'), ('layers.py', 'Norm', 'norms'),
               ('layers.py', 'Projection.__call__', 'activation'),
               ('layers.py', 'Projection', 'projections'), ('cpu_matmul.py', '', 'projections'),
               ('compute.py', 'in_dtype', 'casts of weights'),

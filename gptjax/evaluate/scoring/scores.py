@@ -23,6 +23,7 @@ from gptjax.errors import InputError
 from gptjax.generate import kv_cache
 from gptjax.model.compute import in_dtype
 from gptjax.model.gpt import GPT
+from gptjax.model.layers import soft_capped
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import flatten_batch as as_rows
@@ -219,13 +220,13 @@ def score_rows(model, tokens, starts, targets, masks, mask_indices):
     take = lambda row, positions: row.at[positions].get(out_sharding=jax.P(None, None))
     x = jax.vmap(take)(x, positions)
   mask_indices = None if masks is None else as_rows(place_on_mesh(mask_indices))
-  outputs = compare_logits(as_rows(x), gathered(model.unembedding), as_rows(targets), model.n_vocab, masks,
-                            mask_indices)
+  outputs = compare_logits(as_rows(x), model, as_rows(targets), masks, mask_indices)
   return tuple(jax.reshard(sharding.split_axis(a, 0, targets.shape), jax.P()) for a in outputs)
 
 
-def compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
+def compare_logits(x, model, target, masks=None, mask_indices=None):
   """`score_rows` for features x [n, d], targets and mask indices [n], one vocabulary block [c] at a time."""
+  table, n_vocab = gathered(model.unembedding), model.n_vocab
   target = jnp.maximum(target, 0).astype(jnp.float32)
   column = jnp.arange(len(table), dtype=jnp.float32, out_sharding=sharding.compute_spec('vocab'))
   column = jnp.where(column < n_vocab, column, NO_TOKEN)
@@ -237,7 +238,7 @@ def compare_logits(x, table, target, n_vocab, masks=None, mask_indices=None):
 
   def block(table, column, excluded):
     logits = jnp.einsum('nd,cd->nc', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
-    logits = jnp.where(column < NO_TOKEN, logits, -jnp.inf)
+    logits = jnp.where(column < NO_TOKEN, soft_capped(logits, model.soft_cap), -jnp.inf)
     maximum, _ = most_likely = _max_and_column(logits, column)
     total = jnp.exp(logits - jnp.maximum(maximum, LOWEST_LOGIT)[:, None]).sum(-1)
     target_logit = jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)

@@ -24,7 +24,6 @@ from gptjax.evaluate.scoring.evaluated_model import arrays_digest, common_prefix
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.model.attention import shared_prefix_attention
 from gptjax.model.gpt import GPT
-from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 
 MIN_SHARED = 0.25  # of each of the requests in a row is their common prefix
@@ -186,7 +185,7 @@ def score_rows(model, tokens, positions, segments, places, targets):
 @jax.jit
 def _features(model, tokens, positions, segments):
   tokens, positions, segments = map(_on_mesh, (tokens, positions, segments))
-  attend = lambda q, k, v, **dropout: shared_prefix_attention(q, k, v, segments)
+  attend = lambda q, k, v, **dropout: shared_prefix_attention(q, k, v, segments, positions, model.window)
   return model.features(tokens, positions=positions, attends=attend)
 
 
@@ -194,8 +193,7 @@ def _features(model, tokens, positions, segments):
 def _compare(model, x, places, targets):
   take = lambda row, places: row.at[places].get(out_sharding=jax.P(None, None))
   x = sharding.flatten_batch(jax.vmap(take)(x, _on_mesh(places)))
-  log_probs, is_greedy, _ = scores.compare_logits(x, gathered(model.unembedding),
-                                                  sharding.flatten_batch(_on_mesh(targets)), model.n_vocab)
+  log_probs, is_greedy, _ = scores.compare_logits(x, model, sharding.flatten_batch(_on_mesh(targets)))
   return tuple(jax.reshard(sharding.split_axis(a, 0, targets.shape), jax.P()) for a in (log_probs, is_greedy))
 
 
