@@ -60,8 +60,8 @@ FIELDS = dict(
     n_vocab=Field(50_257, integer(1), 'tokens'),
     pad_vocab_to=Field(128, integer(1), 'pads embedding rows to a multiple of this; does not change results'),
     positions=Field('learned', one_of('learned', 'rotary'),
-                    'learned: a matrix of n_ctx rows, as in both papers; rotary: queries and keys are rotated '
-                    'by an angle that grows with the position'),
+                    'learned: a matrix of n_ctx rows, as in both papers; rotary: queries and keys are '
+                    'rotated by an angle that grows with the position'),
     rotary_base=Field(10_000.0, real(1, 1e12), 'rotary: ratio of the slowest to the fastest rotation'),
     norm=Field('before', one_of('before', 'after'),
                "before: on each sub-layer's input and the final output (GPT-2); after: on each residual sum "

@@ -5,6 +5,7 @@ those of optimizers.
 """
 
 import functools
+import itertools
 import re
 
 import jax
@@ -21,7 +22,7 @@ from gptjax.finetune.model import add_lora
 from gptjax.generate import kv_cache
 from gptjax.model.compute import unrolled
 from gptjax.model.lstm import language_model
-from gptjax.model.parameters import declarations
+from gptjax.model.parameters import declarations, head_size
 from gptjax.model.size import flops_per_token, n_params
 from gptjax.parallel import sharding
 from gptjax.pretrained import export
@@ -175,10 +176,29 @@ def test_the_count_of_flops_is_that_of_the_forward_pass(name):
     declared = jax.tree.leaves(declarations(fresh(config)), is_leaf=lambda node: hasattr(node, 'axes'))
     shapes = [w.shape for w in weights(fresh(config)).values()]
   vectors = sum(int(np.prod(shape)) for shape, one in zip(shapes, declared, strict=True) if not one.decays)
-  # Our attention computes the blocks below the diagonal: 1/4 + 2/4 + 3/4 + 4/4 of each quarter of the square.
-  square = 4 * config.model.n_layer * config.model.n_embd * t if hasattr(model, 'h') else 0
-  want = flops_per_token(config.model, t)['palm'] / 3 - 2 * vectors - square * 3 / 8
+  width = 4 * config.model.n_layer * config.model.n_head * head_size(config.model) * hasattr(model, 'h')
+  window = config.model.sliding_window or t
+  counted, computed = width * window, width * sum(map(len, keys_of_queries(t, window))) / t
+  want = flops_per_token(config.model, t)['palm'] / 3 - 2 * vectors - counted + computed
   np.testing.assert_allclose(products / t, want, rtol=1e-6)
+
+
+def keys_of_queries(t, window):
+  """The keys that our attention computes for each query: a quarter of the queries at a time has the same."""
+  ends = [t * quarter // 4 for quarter in range(5)]
+  return [range(max(0, start - window + 1), end)
+          for start, end in itertools.pairwise(ends) for _ in range(start, end)]
+
+
+@pytest.mark.parametrize('t, window', [(24, 0), (24, 5), (24, 24), (24, 100), (7, 1)])
+def test_the_causal_count_of_flops_is_that_of_the_pairs_which_attend(t, window):
+  one, none = (tiny_config(**{'model.sliding_window': w}).model for w in (window, 1))
+  pairs = sum(min(query + 1, window or t) for query in range(t))
+  counts = [flops_per_token(model, t)['causal'] for model in (one, none)]
+  per_pair = 12 * one.n_layer * one.n_embd / t
+  # The papers' half of the square omits half of the diagonal.
+  half_of_diagonal = (min(window or t, t) - 1) / 2
+  np.testing.assert_allclose(counts[0] - counts[1], per_pair * (pairs - t - half_of_diagonal), atol=2)
 
 
 def matmul_flops(jaxpr):
