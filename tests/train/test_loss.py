@@ -16,29 +16,32 @@ from gptjax.train.loss import next_token_loss
 from gptjax.train.step import graph, init_state, train_step
 
 
-def plain(x, wte, targets, n_vocab):
+def plain(x, wte, targets, n_vocab, cap=0):
   logits = jnp.einsum('btd,vd->btv', x, wte)[..., :n_vocab]
+  logits = cap * jnp.tanh(logits / cap) if cap else logits
   nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(targets, 0)[..., None], -1)
   return jnp.where(targets >= 0, nll[..., 0], 0).sum()
 
 
 @settings(max_examples=10, deadline=None)  # each shape is compiled anew
 @given(b=st.integers(1, 4), t=st.integers(1, 40), chunk=st.integers(0, 50), pad=st.integers(0, 9),
-       scale=st.sampled_from([0.1, 1.0, 30.0]), seed=st.integers(0, 99))
-def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, seed):
+       scale=st.sampled_from([0.1, 1.0, 30.0]), cap=st.sampled_from([0.0, 2.0, 15.0]),
+       seed=st.integers(0, 99))
+def test_value_and_gradients_equal_the_plain_loss(b, t, chunk, pad, scale, cap, seed):
   n_vocab, d = 37, 16
   keys = jax.random.split(jax.random.key(seed), 3)
   x = scale * jax.random.normal(keys[0], (b, t, d))
   wte = jax.random.normal(keys[1], (n_vocab + pad, d)).at[n_vocab:].set(0)
   targets = jax.random.randint(keys[2], (b, t), -4, n_vocab)
-  want = lambda x, wte: plain(x, wte, targets, n_vocab) / 3
+  want = lambda x, wte: plain(x, wte, targets, n_vocab, cap) / 3
   want_value, want_grads = jax.jit(jax.value_and_grad(want, (0, 1)))(x, wte)
   with mesh_of():
     x, counted = jax.reshard((x, targets), sharding.compute_spec('batch'))
     wte = jax.reshard(wte, sharding.compute_spec('vocab', None))
-    ours = lambda x, wte: next_token_loss(x, wte, counted, n_vocab, chunk)[0] / 3
+    ours = lambda x, wte: next_token_loss(x, wte, counted, n_vocab, chunk, soft_cap=cap)[0] / 3
     value, grads = jax.jit(jax.value_and_grad(ours, (0, 1)))(x, wte)
-    only_value, count = jax.jit(next_token_loss, static_argnums=(3, 4))(x, wte, counted, n_vocab, chunk)
+    forward = jax.jit(next_token_loss, static_argnums=(3, 4, 6))
+    only_value, count = forward(x, wte, counted, n_vocab, chunk, None, cap)
   np.testing.assert_allclose(value, want_value, rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(only_value / 3, want_value, rtol=1e-5, atol=1e-5)
   for got, true in zip(grads, want_grads):
