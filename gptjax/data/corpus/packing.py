@@ -79,10 +79,12 @@ def segment_arrays(begins, restart_positions):
     {'segments': numbers of the documents of a row, from 1; 'positions': number of inputs of the document
     before each}.
   """
-  begins = np.array(begins)
-  begins[:, 0] = True
-  arrays = {'segments': np.cumsum(begins, axis=1, dtype=np.int32)}
+  n, t = begins.shape
+  first = np.union1d(np.flatnonzero(begins), np.arange(n) * t)  # the first input of each segment of all rows
+  lengths = np.diff(first, append=n * t)
+  in_row = np.arange(len(first)) - np.searchsorted(first, first // t * t)
+  whole = lambda of_segments: np.repeat(of_segments.astype(np.int32), lengths).reshape(n, t)
+  arrays = {'segments': whole(1 + in_row)}
   if restart_positions:
-    columns = np.arange(begins.shape[1], dtype=np.int32)
-    arrays['positions'] = columns - np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
+    arrays['positions'] = np.arange(n * t, dtype=np.int32).reshape(n, t) - whole(first)
   return arrays

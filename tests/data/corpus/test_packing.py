@@ -9,8 +9,10 @@ from corpus_files import random_documents, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptjax.benchmark import sizes
 from gptjax.data.corpus import mixture, packing, reader
 from gptjax.errors import InputError
+from gptjax.plan import program
 from gptjax.pretrain import loop
 
 T = 16
@@ -141,16 +143,18 @@ def test_rows_after_the_last_window_are_one_segment_without_targets(corpus):
 
 @pytest.mark.parametrize('fields', [{}, {'data.packing': True},
                                     {'data.packing': True, 'data.restart_positions': True}])
-def test_training_reads_what_its_config_says(corpus, fields):
+def test_training_reads_what_its_config_says_and_compiles_for_it(corpus, fields):
   config = tiny_config(**fields)
   flags = config.data.packing, config.data.restart_positions
   with mesh_of() as mesh:
     read = mixture.Mixture(['c'], [1], [corpus], [None], '')
     run = loop.Run(config, None, mesh, None, read, 10, None, None)
     expected = reader.batch([corpus], [1], config.train.seed, 5, 8, 24, True, slice(None), True, *flags)
-    found = loop.train_batch(run, 5)
+    found, planned = loop.train_batch(run, 5), program.step_shapes(config, mesh)[1]
   assert list(found) == list(expected) == packing.array_names(config.data)
   assert all((found[name] == expected[name]).all() for name in expected)
+  shapes = lambda batch: {name: (array.shape, array.dtype) for name, array in batch.items()}
+  assert shapes(found) == shapes(planned) == shapes(sizes.random_batch(config))
 
 
 @pytest.mark.parametrize('fields, message', [
