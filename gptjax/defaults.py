@@ -136,6 +136,10 @@ FIELDS = dict(
     seq_len=Field(0, integer(0), 'tokens per training sequence; 0: model.n_ctx'),
     cross_documents=Field(True, flag(),
                           'False: each sequence has one document and is padded to seq_len'),
+    packing=Field(False, flag(),
+                  'keep the documents of a training sequence apart: none attends to another one'),
+    restart_positions=Field(False, flag(),
+                            'with packing: count positions from the start of each document'),
     shift_windows=Field(True, flag(),
                         'shift the windows in each epoch (GPT-1: random windows); False: the same windows in '
                         'all epochs', legacy_default=False),

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.config import files
+from gptjax.data.corpus.packing import segment_arrays
 from gptjax.errors import InputError
 
 MAX_BATCH_SIZE = 64   # sequences per step: larger batches are no faster
 N_BATCH_SIZES = 3     # sizes to try, each half of the previous one
+DOCUMENT = 512        # tokens of a packed document, on average
 CPU_MODEL = dict(n_layer=6, n_head=6, n_embd=384, n_ctx=256, n_vocab=8192, scan=False)
 TINY_MODEL = dict(n_layer=2, n_head=2, n_embd=32, n_ctx=32, n_vocab=96, scan=True)
 
@@ -77,8 +79,12 @@ def batch_sizes(size, memory):
 
 
 def random_batch(config):
-  """A batch of random tokens in the shape of the config."""
+  """A batch of random tokens in the shape of the config; with packing, documents of random lengths."""
   rng = np.random.default_rng(0)
   shape = config.train.batch_size, config.data.seq_len
   tokens = lambda: rng.integers(0, config.model.n_vocab, shape, dtype=np.int32)
-  return {'inputs': tokens(), 'targets': tokens()}
+  batch = {'inputs': tokens(), 'targets': tokens()}
+  if config.data.packing:
+    begins = rng.random(shape) < 1 / DOCUMENT
+    batch |= segment_arrays(begins, config.data.restart_positions)
+  return batch

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gptjax.data.corpus.packing import array_names
 from gptjax.errors import InputError
 from gptjax.model.size import n_params
 
@@ -67,7 +68,7 @@ def required_bytes(config, mesh):
   activations = max(c.train.microbatch_size * layers, c.eval.batch_size) * stream // rows
   if not accumulates:
     activations = max(activations - gradients, 0)
-  batch = 2 * INT32 * c.train.batch_size * c.data.seq_len // rows
+  batch = len(array_names(c.data)) * INT32 * c.train.batch_size * c.data.seq_len // rows
   return {'weights': weights, 'optimizer': moments, 'gradients': gradients, 'activations': activations,
           'batch': batch}
 

@@ -154,6 +154,7 @@ def check(config, device=None):
            'config.checkpoint.keep_period_weights_only = True needs a period: set '
            'config.checkpoint.keep_period')
   _check_mixture(c.data)
+  _check_packing(c)
   _check_rewind(c)
   device = device or jax.devices()[0]
   attention.check(c, device)
@@ -174,6 +175,17 @@ def _check_mixture(data):
   for field in ('corpus', 'source') if data.mixture else ():
     _require(not data[field], f'config.data.mixture and config.data.{field} = {data[field]!r} are both '
              f'set: unset one of them (--config.data.{field}=)')
+
+
+def _check_packing(c):
+  _require(c.data.packing or not c.data.restart_positions, 'config.data.restart_positions = True needs '
+           'documents that share a sequence and are kept apart: set config.data.packing = True')
+  _require(not c.data.packing or c.data.cross_documents, 'config.data.packing = True packs several documents '
+           'into a sequence, and config.data.cross_documents = False allows one: set packing to False, or '
+           'cross_documents to True')
+  _require(not c.data.packing or c.model.architecture == 'transformer', 'config.data.packing = True keeps '
+           f'documents apart in attention, which config.model.architecture = {c.model.architecture} does not '
+           'have: set packing to False')
 
 
 def _check_rewind(c):

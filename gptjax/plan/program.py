@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from gptjax.data.corpus.packing import array_names
 from gptjax.kernels import xla_presets
 from gptjax.parallel import sharding
 from gptjax.plan import hlo
@@ -42,7 +43,8 @@ def step_shapes(config, mesh):
     state = sharding.with_shardings(jax.eval_shape(functools.partial(train.init_state, config)), mesh)
     rows = jax.NamedSharding(mesh, sharding.compute_spec('batch'))
   shape = config.train.batch_size, config.data.seq_len
-  return state, dict.fromkeys(('inputs', 'targets'), jax.ShapeDtypeStruct(shape, np.int32, sharding=rows))
+  array = jax.ShapeDtypeStruct(shape, np.int32, sharding=rows)
+  return state, dict.fromkeys(array_names(config.data), array)
 
 
 def compile_step(config, mesh, **options):

@@ -19,18 +19,19 @@ class Evaluation:
 
   def __call__(self, params):
     """Return {corpus name: mean loss in nats per token}; None if a stop is requested meanwhile."""
-    run, config = self.run, self.run.config
+    run, config, data = self.run, self.run.config, self.run.config.data
     rows = sharding.local_rows(config.eval.batch_size, run.mesh)
     losses = {}
     for name, corpus in zip(run.mixture.names, run.mixture.held_out, strict=True):
       if not corpus:
         continue
-      n = reader.n_eval_batches(corpus, config.eval.batch_size, config.data.seq_len)
+      n = reader.n_eval_batches(corpus, config.eval.batch_size, data.seq_len)
       sums = []
       for i in range(min(n, config.eval.steps) if config.eval.steps else n):
         if run.stop.requested():
           return None
-        batch = reader.eval_batch(corpus, i, config.eval.batch_size, config.data.seq_len, rows)
+        batch = reader.eval_batch(corpus, i, config.eval.batch_size, data.seq_len, rows, data.packing,
+                                  data.restart_positions)
         sums.append(self.step(params, sharding.shard_batch(batch, run.mesh)))
         jax.block_until_ready(sums[-2:-1])  # limits the batches in flight, so that the watchdog sees progress
         run.watchdog.progress()

@@ -299,12 +299,13 @@ def fetch_shards(run, start, telemetry):
 
 
 def train_batch(run, step):
-  """Return this host's rows of the batch of `step`: {'inputs', 'targets'} int32[rows, seq_len]."""
-  return reader.batch(*batch_arguments(run, step))
+  """Return this host's rows of the batch of `step`, {name: int32[rows, seq_len]} as `reader.batch`."""
+  data = run.config.data
+  return reader.batch(*batch_arguments(run, step), data.packing, data.restart_positions)
 
 
 def batch_arguments(run, step):
-  """Return the arguments of `reader.batch` for this host's rows of the batch of `step`."""
+  """Return the arguments of `reader.batch_windows` for this host's rows of the batch of `step`."""
   c, number = run.config, rewind_log.batch_number(run.rewinds, step)
   rows = sharding.local_rows(c.train.batch_size, run.mesh)
   return (run.mixture.train, run.mixture.weights, c.train.seed, number, c.train.batch_size, c.data.seq_len,

@@ -88,6 +88,19 @@ def microbatches(tree, n):
   return jax.tree.map(cut, tree)
 
 
+def features(model, batch, keys=None):
+  """Return the features [b, t, d] of the inputs of a batch.
+
+  Args:
+    model: in its compute dtype.
+    batch: {'inputs': int32[b, t]}; of packed documents also 'segments' and, if positions restart,
+      'positions', int32[b, t] each (see `GPT.features`).
+    keys: key[b] for dropout, or None.
+  """
+  of_documents = {name: batch[name] for name in ('positions', 'segments') if name in batch}
+  return model.features(batch['inputs'], keys, **of_documents)
+
+
 def loss_and_grads(params, batch, keys, config, graphdef):
   """Return the mean loss over all counted targets of the batch, and its gradient.
 
@@ -100,7 +113,8 @@ def loss_and_grads(params, batch, keys, config, graphdef):
 
   Args:
     params: float32 weights.
-    batch: {'inputs': int32[b, t], 'targets': int32[b, t]}, negative targets not counted.
+    batch: {'inputs': int32[b, t], 'targets': int32[b, t]}, negative targets not counted; optionally as for
+      `features`.
     keys: key[b] for dropout, or None.
 
   Returns:
@@ -110,7 +124,7 @@ def loss_and_grads(params, batch, keys, config, graphdef):
 
   def loss(model, batch, keys):
     model = gathered_once(model)
-    x = model.features(batch['inputs'], keys)
+    x = features(model, batch, keys)
     total, _ = next_token_loss(x, gathered(model.unembedding), batch['targets'], model.n_vocab,
                                config.loss.chunk, soft_cap=model.soft_cap)
     return total / count
@@ -143,7 +157,7 @@ def train_step(state, batch, *, config, graphdef, steps):
 
   Args:
     state: TrainState.
-    batch: {'inputs': int32[batch_size, t], 'targets': the same}.
+    batch: as for `loss_and_grads`, b is `batch_size`.
     config: the resolved config.
     graphdef: `graph(config)`.
     steps: updates in the whole run, the length of the schedule.
@@ -173,5 +187,5 @@ def train_step(state, batch, *, config, graphdef, steps):
 def eval_step(params, batch, *, config, graphdef):
   """Return the sum of losses over the counted targets of a batch, without dropout, and their number."""
   model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
-  return next_token_loss(model.features(batch['inputs']), gathered(model.unembedding),
-                         batch['targets'], model.n_vocab, config.loss.chunk, soft_cap=model.soft_cap)
+  return next_token_loss(features(model, batch), gathered(model.unembedding), batch['targets'],
+                         model.n_vocab, config.loss.chunk, soft_cap=model.soft_cap)

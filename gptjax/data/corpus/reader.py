@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptjax.data.corpus import corpus_manifest, local_shards, order, remote_shards
+from gptjax.data.corpus.packing import mark_documents, segment_arrays
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
 from gptjax.storage.files.paths import Url
@@ -154,7 +155,8 @@ class BatchRows(NamedTuple):
   length: np.ndarray   # number of targets of the window
 
 
-def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None), shift=False):
+def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None), shift=False,
+          packing=False, restart_positions=False):
   """Return rows of batch `step` of a training run: a pure function with the same cost at any step.
 
   Args:
@@ -169,19 +171,24 @@ def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, ro
     rows: slice of the rows of the global batch to read.
     shift: whether window offsets differ between epochs; the corpus's digest, the seed and the epoch determine
       the offset (see `window_bounds`). If False, all epochs have the same windows.
+    packing: whether to keep the documents of a row apart, see `gptjax.data.corpus.packing`; the windows are
+      the same as without.
+    restart_positions: with packing, whether positions are counted from the start of each document.
 
   Returns:
-    {'inputs': int32[n, T], 'targets': int32[n, T]}; targets are the inputs shifted by one.
+    {'inputs': int32[n, T], 'targets': int32[n, T]}; targets are the inputs shifted by one. With packing also
+    'segments' and, if positions restart, 'positions', int32[n, T] each.
 
   Raises:
     ValueError: a corpus is shorter than one window; bad weights.
   """
   windows = batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows, shift)
   inputs, targets = np.empty((2, len(windows.window), seq_len), np.int32)
+  parts = []
   for c, corpus in enumerate(corpora):
     of_corpus = np.flatnonzero(windows.corpus == c)
-    _read(corpus, windows.start[of_corpus], windows.length[of_corpus], of_corpus, inputs, targets)
-  return {'inputs': inputs, 'targets': targets}
+    parts.append((corpus, of_corpus, windows.start[of_corpus], windows.length[of_corpus]))
+  return _read(parts, inputs, targets, packing, restart_positions)
 
 
 def batch_windows(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None),
@@ -209,7 +216,26 @@ def _checked_n_windows(corpus, seq_len, cross_documents):
   return size
 
 
-def _read(corpus, starts, lengths, rows, inputs, targets):
+def _read(parts, inputs, targets, packing, restart_positions):
+  """Return a batch of inputs and targets [n, T], after filling in its windows.
+
+  Args:
+    parts: (Corpus, rows, starts, lengths) of each corpus: the rows that have its windows, their first tokens
+      and numbers of targets.
+    inputs, targets, packing, restart_positions: as for `batch`; what no window covers stays as it is.
+  """
+  for part in parts:
+    _read_windows(*part, inputs, targets)
+  arrays = {'inputs': inputs, 'targets': targets}
+  if packing:
+    begins = np.zeros(inputs.shape, bool)
+    for part in parts:
+      targets[mark_documents(*part, inputs, targets, begins)] = IGNORED_TARGET
+    arrays |= segment_arrays(begins, restart_positions)
+  return arrays
+
+
+def _read_windows(corpus, rows, starts, lengths, inputs, targets):
   """Fill `rows` of inputs and targets with the windows at `starts` of `lengths` targets."""
   shard = np.searchsorted(corpus.shard_offsets, starts, side='right') - 1
   local = starts - corpus.shard_offsets[shard]
@@ -243,7 +269,7 @@ def _n_eval_windows(corpus, seq_len):
   return max(n_windows(corpus, seq_len, True), 1)
 
 
-def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
+def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None), packing=False, restart_positions=False):
   """Return rows of batch `step` of the windows of a split, in sequential order, across documents.
 
   A split shorter than a window is one window of all its tokens, padded to T.
@@ -251,11 +277,10 @@ def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
   Args:
     corpus: the Corpus, usually of the validation split.
     step: integer in [0, n_eval_batches).
-    batch_size, seq_len, rows: as for `batch`.
+    batch_size, seq_len, rows, packing, restart_positions: as for `batch`.
 
   Returns:
-    {'inputs': int32[n, T], 'targets': int32[n, T]}; rows past the last window are inputs of 0 and
-    targets of -1.
+    As `batch`; rows past the last window are inputs of 0 and targets of -1.
 
   Raises:
     ValueError: the split has fewer than two tokens.
@@ -266,5 +291,5 @@ def eval_batch(corpus, step, batch_size, seq_len, rows=slice(None)):
   targets = np.full_like(inputs, IGNORED_TARGET)
   real = np.flatnonzero(window < size)
   starts, lengths = window_bounds(corpus, window[real], seq_len, True)
-  _read(corpus, starts, np.minimum(lengths, corpus.n_tokens - 1), real, inputs, targets)
-  return {'inputs': inputs, 'targets': targets}
+  part = corpus, real, starts, np.minimum(lengths, corpus.n_tokens - 1)
+  return _read([part], inputs, targets, packing, restart_positions)

@@ -18,6 +18,7 @@ from gptjax.errors import InputError
 from gptjax.storage.files import buckets, cache, paths
 
 ARGUMENTS = dict(weights=[1.0], seed=3, batch_size=8, seq_len=16, cross_documents=True, shift=True)
+PACKED = {'packing': True, 'restart_positions': True}
 N_SHARDS = 12
 
 
@@ -64,11 +65,11 @@ def batches(corpus, steps=range(30), **changed):
 def assert_same(remote, local, verify=True):
   """All that is read of an open remote corpus is that of the local one."""
   steps = range(20) if verify else range(3)  # many requests
-  for options in ({}, {'cross_documents': False}, {'rows': slice(2, 5)}):
+  for options in ({}, {'cross_documents': False}, {'rows': slice(2, 5)}, PACKED):
     for one, other in zip(batches(remote, steps, **options), batches(local, steps, **options), strict=True):
       assert all((one[name] == other[name]).all() for name in other)
   for step in range(reader.n_eval_batches(local, 4, 16)):
-    one, other = (reader.eval_batch(corpus, step, 4, 16) for corpus in (remote, local))
+    one, other = (reader.eval_batch(corpus, step, 4, 16, **PACKED) for corpus in (remote, local))
     assert all((one[name] == other[name]).all() for name in other)
   assert (remote.tokens(0, remote.n_tokens) == local.tokens(0, local.n_tokens)).all()
   assert (remote.document_starts == local.document_starts).all() and remote.digest == local.digest
