@@ -45,7 +45,7 @@ def import_weights(source, out, tokenizer='', activation=''):
 
   Args:
     source: a file or a folder, here or in a bucket, as above.
-    out: folder to write, here or in a bucket; it is new or empty.
+    out: folder to write, here or in a bucket, which does not exist yet.
     tokenizer: as for `loading.load`; '': that of the folder, or none. Rows of the embedding beyond its
       entries are padding, which is left out. Of a character-level one, the end-of-text entry is left out
       where the model has no row for it.
@@ -55,12 +55,12 @@ def import_weights(source, out, tokenizer='', activation=''):
     (model, tokenizer) as `gptjax.load`.
 
   Raises:
-    InputError: the weights cannot be read, do not match their sizes, or are of another architecture; `out` is
-      not empty, or cannot be written.
+    InputError: the weights cannot be read, do not match their sizes, or are of another architecture; `out`
+      exists, or cannot be written.
   """
   target = paths.location(out)
-  if access.names(target) or access.is_file(target):
-    raise InputError(f'{out} exists: give a new folder for the imported weights')
+  if access.is_folder(target) or access.is_file(target):
+    raise InputError(f'{out} exists: give the name of a new folder')
   given = loading.load(tokenizer) if tokenizer else None
   model, found = load_source(_open(source, given, activation))
   _report_not_finite(source, model)
