@@ -44,7 +44,8 @@ LOGS = [
 ]
 WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']  # fsspec reads hf:// sources with the second
 WANDB = ['wandb>=0.19,<1']
-BENCH = ['torch>=2.6,<2.14', 'transformers>=5,<6']
+TORCH = ['torch>=2.6,<2.14']  # before 2.6, weights_only=True could run code: CVE-2025-32434
+BENCH = [*TORCH, 'transformers>=5,<6']
 EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
 COMPLETION = ['shtab>=1.7,<2']
 BEAM = ['apache-beam>=2.74,<3']
@@ -82,6 +83,7 @@ setup(
     'k8s': ['kubernetes>=29,<37'],  # by which JAX finds the other pods
     'gcs': GCS,
     's3': S3,
+    'import': TORCH,  # weights of nanoGPT and pytorch_model.bin
     'completion': COMPLETION,
     'wandb': WANDB,
     'bench': BENCH,

@@ -12,20 +12,25 @@ from conftest import ENVIRONMENT, ROOT
 
 MODULES = {'pickle', 'cPickle', '_pickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
 BUILTINS = {'eval', 'exec', 'compile', '__import__'}
-CALLS = {'torch.load', 'pandas.read_pickle', 'pd.read_pickle', 'yaml.load', 'yaml.unsafe_load', 'os.system',
+CALLS = {'pandas.read_pickle', 'pd.read_pickle', 'yaml.load', 'yaml.unsafe_load', 'os.system',
          'os.popen'}
 KEYWORDS = {'allow_pickle', 'trust_remote_code', 'shell'}  # may only be False
 
 
 def dangers(source):
   """[(line, what)] of what could run something that was loaded."""
-  found = []
-  for node in ast.walk(ast.parse(source)):
+  found, nodes = [], list(ast.walk(ast.parse(source)))
+  tensors_only = {id(node.func) for node in nodes if isinstance(node, ast.Call) and any(
+    word.arg == 'weights_only' and isinstance(word.value, ast.Constant) and word.value.value is True
+    for word in node.keywords)}
+  for node in nodes:
     names = []
     if isinstance(node, ast.Import):
       names = [alias.name.split('.')[0] for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
       names = [(node.module or '').split('.')[0]]
+      if names == ['torch'] and any(alias.name == 'load' for alias in node.names):
+        found.append((node.lineno, 'torch.load under another name'))
     found += [(node.lineno, name) for name in names if name in MODULES]
     if isinstance(node, ast.Call):
       called = ast.unparse(node.func)
@@ -38,6 +43,9 @@ def dangers(source):
         found.append((node.lineno, f'{called} without allow_pickle=False'))
     elif isinstance(node, ast.Name) and node.id in BUILTINS:
       found.append((node.lineno, node.id))
+    elif (isinstance(node, ast.Attribute) and ast.unparse(node) in ('torch.load', 'torch.serialization.load')
+          and id(node) not in tensors_only):
+      found.append((node.lineno, 'torch.load without weights_only=True'))
   return found
 
 
@@ -54,7 +62,9 @@ def test_nothing_loaded_is_ever_run(path):
 
 
 @pytest.mark.parametrize('source', [
-  'import pickle', 'from pickle import loads', 'import torch\ntorch.load(f)', 'np.load(f)', 'eval(text)',
+  'import pickle', 'from pickle import loads', 'torch.load(f)', 'torch.load(f, weights_only=False)',
+  'torch.load(f, weights_only=asked)', 'from torch import load', 'load = torch.load', 'np.load(f)',
+  'eval(text)',
   'f = exec', 'np.load(f, allow_pickle=True)', 'np.load(f, allow_pickle=asked)',
   'load(x, trust_remote_code=True)', 'def f():\n  __import__(name)'])
 def test_the_test_sees_what_it_is_for(source):
@@ -62,6 +72,7 @@ def test_the_test_sees_what_it_is_for(source):
 
 
 def test_what_is_harmless_is_not_taken_for_it():
+  assert not dangers('torch.load(f, weights_only=True)')
   assert not dangers('np.load(f, allow_pickle=False)\nmodel.eval()\nre.compile(x)\njson.load(f)')
 
 

@@ -55,6 +55,9 @@ COMMANDS = {
   'export': Command(
     USE, 'gptjax.pretrained', 'export weights and tokenizer for transformers',
     'gptjax export --from=runs/quickstart --to=exported', ('export',)),
+  'import': Command(
+    USE, 'gptjax.pretrained', 'convert weights of nanoGPT, llm.c or PyTorch to a folder that loads',
+    'gptjax import ckpt.pt imported --tokenizer=gpt2', ('import',)),
   'prepare': Command(
     DATA, 'gptjax.data.prepare', 'write a corpus: documents from any source, tokenized',
     "gptjax prepare --source='text:books/*.txt' --tokenizer=train-bpe:8192 --out=corpora/books"),
@@ -95,7 +98,7 @@ ALIASES = {command.alias: name for name, command in COMMANDS.items() if command.
 # The modules that have the parsers; the commands that take a config have absl flags instead.
 _PARSERS = {
   'gptjax.generate': 'gptjax.command.parsers.generate', 'gptjax.report': 'gptjax.command.parsers.report',
-  'gptjax.pretrained': 'gptjax.command.parsers.export',
+  'gptjax.pretrained': 'gptjax.command.parsers.pretrained',
   'gptjax.evaluate.score': 'gptjax.command.parsers.score',
   'gptjax.evaluate.samples': 'gptjax.command.parsers.samples',
   'gptjax.data.prepare': 'gptjax.command.parsers.prepare',
@@ -129,7 +132,7 @@ def parser(name):
     made = _empty_parser(command)
     made.add_argument('subject', choices=benchmark.SUBJECTS, help='what to measure')
     return made
-  return importlib.import_module(_PARSERS[command.module]).parser()
+  return importlib.import_module(_PARSERS[command.module]).parser(*command.arguments)
 
 
 def _empty_parser(command):

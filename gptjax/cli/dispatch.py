@@ -44,11 +44,8 @@ def run_command(name, arguments):
   spelling.use_console_script(**{'main': name} if command.module == 'gptjax.main' else {})
   if error := _other_job(name, command, arguments):
     sys.exit(errors.print_line(error, 'gptjax'))
-  own = command.arguments
-  if name == 'export' and not arguments:
-    own = ()  # so that it is a call without arguments
   # Packages look at this while they are imported, as under `python -m`.
-  sys.argv = ['-m', *own, *arguments]
+  sys.argv = ['-m', *command.arguments, *arguments]
   runpy.run_module(command.module, run_name='__main__', alter_sys=True)
 
 

@@ -14,7 +14,7 @@ from gptjax.errors import InputError
 HELP = {'--help', '-help', '-h'}
 
 
-def handle_help(parser, command, needs_arguments=True):
+def handle_help(parser, command, needs_arguments=True, action=None):
   """Print what the command line asks for and exit, or return if the command has to run.
 
   --help, -h and --version exit with 0. Without arguments the purpose of the command and an example are
@@ -24,8 +24,10 @@ def handle_help(parser, command, needs_arguments=True):
     parser: function that returns the `run.Parser` of the command.
     command: its name, which starts the line of the error.
     needs_arguments: if False, a call without arguments runs the command.
+    action: a first argument that is a part of the command, like `export`; None: there is none.
   """
-  arguments = sys.argv[1:]
+  own = [] if action is None else [action]
+  arguments = sys.argv[2:] if sys.argv[1:2] == own else sys.argv[1:]
   print_version(arguments)
   if HELP & set(arguments):
     parser().print_help()
@@ -35,7 +37,7 @@ def handle_help(parser, command, needs_arguments=True):
   flags = parser()
   print_purpose(flags.purpose, flags.example)
   try:
-    flags.parse_args([])
+    flags.parse_args(own)
   except InputError as error:
     sys.exit(errors.print_line(error, command))
   sys.exit(errors.print_line(InputError('no arguments; --help lists the flags'), command))

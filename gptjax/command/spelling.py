@@ -8,7 +8,7 @@ import re
 
 from gptjax import errors
 
-# The sub-command of each module; `gptjax.main` has one for each job.
+# The sub-command of each module; `gptjax.main` has one for each job, `gptjax.pretrained` for each action.
 SUBCOMMANDS = {
   'gptjax.main': 'pretrain', 'gptjax.generate': 'generate', 'gptjax.evaluate.score': 'score',
   'gptjax.evaluate.samples': 'samples',
@@ -20,7 +20,7 @@ SUBCOMMANDS = {
   'gptjax.plan': 'plan', 'gptjax.pretrained': 'export', 'gptjax.benchmark': 'benchmark',
   'gptjax.cli.doctor': 'doctor', 'gptjax.cli.completion': 'completion'}
 # `python -m gptjax.pretrained export` and `gptjax export`; a line may end after `-m`.
-_MODULE = re.compile(r'python -m\s+(gptjax(?:\.\w+)+)( export\b)?')
+_MODULE = re.compile(r'python -m\s+(gptjax(?:\.\w+)+)( (?:export|import)\b)?')
 _CONFIG = re.compile(r'--config=configs/(\w+)\.py')
 
 _subcommands = {}  # empty: the command was called as a module
@@ -46,5 +46,7 @@ def _with_subcommands(text):
     module, action = match.groups()
     if module not in _subcommands:
       return match[0]
-    return f'gptjax {_subcommands[module]}' + ('' if module == 'gptjax.pretrained' else action or '')
+    if module == 'gptjax.pretrained' and action:
+      return f'gptjax{action}'
+    return f'gptjax {_subcommands[module]}{action or ""}'
   return _MODULE.sub(replace, text)

@@ -12,11 +12,12 @@ import sys
 
 if sys.argv[:1] == ['-m']:  # sys.argv while `python -m gptjax.pretrained` imports the package
   from gptjax.command import early, startup
-  from gptjax.command.parsers import export
+  from gptjax.command.parsers import pretrained as parsers
   from gptjax.parallel import jax_settings
-  startup.begin('export', 'stopped')
-  early.handle_help(export.parser, 'export')
-  jax_settings.begin('export')
+  _action = parsers.action(sys.argv[1:])
+  startup.begin(_action, 'stopped')
+  early.handle_help(lambda: parsers.parser(_action), _action, action=_action)
+  jax_settings.begin(_action)
 
 from flax import nnx
 
@@ -60,8 +61,12 @@ def load(path):
     ValueError: with a one-line message about the tensor with both shapes, the option of config.json, the
       file, or the size that the mesh does not divide.
   """
+  return load_source(open_source(path))
+
+
+def load_source(source):
+  """Return (model, tokenizer) of a layout.WeightSource, see `load`."""
   mesh = sharding.ensure_mesh()
-  source = open_source(path)
   config = layout.config_from_fields(source.fields)
   sharding.check_model(config.model, mesh)
   params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
@@ -88,8 +93,8 @@ def open_source(path, entries=None):
 def _open_folder(folder, path, entries):
   """Return the WeightSource of a folder, a Path or a Url; `path` is its name in messages."""
   if folder.name.endswith(PICKLES) and access.is_file(folder):
-    raise InputError(f'{path} is a pickle, which can run code when it is read: save the model again as '
-                     'safetensors, and give its folder')
+    raise InputError(f'{path} is not read as it is, because such a file can run code: '
+                     f'`python -m gptjax.pretrained import {path} FOLDER` converts it; give that folder')
   names = access.names(folder)
   if not names and not access.is_folder(folder):
     if folder.name in ('resume', 'scratch'):  # values of init_from in nanoGPT
@@ -139,6 +144,6 @@ def _refuse_incomplete(path, names):
     newest = max(checkpoints, key=lambda name: int(name.rpartition('-')[2]))
     raise InputError(f'{path} has no weights itself: give one of its checkpoints, like {path}/{newest}')
   if pickles := [name for name in names if name.endswith(PICKLES)]:
-    raise InputError(f'{path} has only pickles ({pickles[0]}), which can run code when they are read: save '
-                     'the model again as safetensors, where transformers and PyTorch are installed: '
-                     'AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)')
+    raise InputError(f'{path} has no safetensors, only {pickles[0]}, which is not read as it is, because '
+                     'such a file can run code: '
+                     f'`python -m gptjax.pretrained import {path} FOLDER` converts it; give that folder')

@@ -59,12 +59,25 @@ def open_folder(folder, entries=None):
   """
   values = json_files.read(folder / 'config.json')
   fields = model_fields(folder / 'config.json', values)
-  tensors, embedding = read_tensors(folder), hf_name('wte', values['model_type'])
+  tensors = read_tensors(files(folder, SINGLE, INDEX), _entries)
+  tokenizer = hf_tokenizer.load_folder(folder, fields['n_vocab'])
+  return make_source(folder, values, fields, tensors, tokenizer, entries)
+
+
+def make_source(folder, values, fields, tensors, tokenizer, entries=None):
+  """Return the WeightSource of tensors with the names of a Hugging Face folder.
+
+  Args:
+    folder, tokenizer, entries: as for `layout.make_source`.
+    values: content of its config.json.
+    fields: from `model_fields`.
+    tensors: from `read_tensors`.
+  """
+  embedding = hf_name('wte', values['model_type'])
   _refuse_prefix(folder, tensors, embedding)
   _refuse_task_head(folder, tensors, values)
   if fields['tie_word_embeddings'] and HEAD in tensors:
     _drop_copied_head(folder, tensors, embedding)
-  tokenizer = hf_tokenizer.load_folder(folder, fields['n_vocab'])
   name_in_file = functools.partial(hf_name, model_type=values['model_type'])
   return layout.make_source(folder, tensors, name_in_file, fields, tokenizer, entries)
 
@@ -99,12 +112,17 @@ def model_fields(path, values):
   return fields
 
 
-def read_tensors(folder):
-  """Return {name without prefix: StoredTensor} of model.safetensors, or of the shards in its index."""
+def read_tensors(paths, entries):
+  """Return {name without prefix: StoredTensor} of files, without masks.
+
+  Args:
+    paths: of the files.
+    entries: function of a path that returns [(name, type, StoredTensor)], types as safetensors names them.
+  """
   tensors, origin = {}, {}
-  for path in _files(folder):
+  for path in paths:
     lfs.refuse_pointer(path)
-    for full_name, shape, dtype in native.call(f'{path} is damaged or cut short', _entries, path):
+    for full_name, dtype, tensor in entries(path):
       name = full_name.removeprefix(PREFIX)
       if BUFFERS.fullmatch(name):
         continue
@@ -112,32 +130,40 @@ def read_tensors(folder):
         raise InputError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
       if name in tensors:
         raise InputError(f'{path}: the tensor {full_name} is also in {origin[name]}')
-      tensors[name] = layout.StoredTensor(tuple(shape), functools.partial(_block, path, full_name))
+      tensors[name] = tensor
       origin[name] = f'{path.name} as {full_name}'
   return tensors
 
 
 def _entries(path):
-  """Return [(name, shape, dtype)] of a safetensors file, in file order."""
-  with safe_open(path, framework='np') as file:
-    slices = [(name, file.get_slice(name)) for name in file.offset_keys()]
-    return [(name, entry.get_shape(), entry.get_dtype()) for name, entry in slices]
+  """Return [(name, type, StoredTensor)] of a safetensors file, in file order."""
+  def read():
+    with safe_open(path, framework='np') as file:
+      slices = [(name, file.get_slice(name)) for name in file.offset_keys()]
+      return [(name, entry.get_dtype(), layout.StoredTensor(
+        tuple(entry.get_shape()), functools.partial(_block, path, name))) for name, entry in slices]
+  return native.call(f'{path} is damaged or cut short', read)
 
 
-def _files(folder):
-  """Return the safetensors files of the folder; all files in an index must exist."""
-  if access.is_file(folder / SINGLE):
-    return [folder / SINGLE]
-  index = folder / INDEX
+def files(folder, single, index):
+  """Return the files of the weights in a folder; all files in an index must exist.
+
+  Args:
+    folder: path.
+    single, index: names of the only file, and of the index of the shards.
+  """
+  if access.is_file(folder / single):
+    return [folder / single]
+  index = folder / index
   placed = json_files.read(index).get('weight_map')
   if not isinstance(placed, dict) or not placed or not all(
       isinstance(name, str) and name == Path(name).name for name in placed.values()):
     raise InputError(f'{index} has no weight_map from tensors to files beside it')
-  files = [folder / name for name in sorted(set(placed.values()))]
-  for file in files:
-    if not access.is_file(file):
-      raise InputError(f'{file} is missing, but {INDEX} names it')
-  return files
+  shards = [folder / name for name in sorted(set(placed.values()))]
+  for shard in shards:
+    if not access.is_file(shard):
+      raise InputError(f'{shard} is missing, but {index.name} names it')
+  return shards
 
 
 def _block(path, name, index):
@@ -176,13 +202,14 @@ def _drop_copied_head(folder, tensors, embedding):
   head, wte = tensors.pop(HEAD), tensors.get(embedding)
   if wte is None:
     tensors[embedding] = head
-  elif head.shape != wte.shape or not all(
-      np.array_equal(head.read(block), wte.read(block)) for block in _blocks(wte.shape)):
+  elif not is_copy(head, wte):
     raise InputError(f'{folder}: {HEAD} differs from {embedding}, but config.json ties them: set its '
                      'tie_word_embeddings to false')
 
 
-def _blocks(shape):
-  """Return indices of blocks of 4096 rows of a matrix."""
-  n, *others = shape
-  return [(slice(start, min(start + 4096, n)), *map(slice, others)) for start in range(0, n, 4096)]
+def is_copy(tensor, other):
+  """Return whether two StoredTensors have the same values; NaN equals NaN."""
+  n, others = tensor.shape[0] if tensor.shape else 0, tensor.shape[1:]
+  blocks = [(slice(start, min(start + 4096, n)), *map(slice, others)) for start in range(0, n, 4096)]
+  return tensor.shape == other.shape and all(
+    np.array_equal(tensor.read(block), other.read(block), equal_nan=True) for block in blocks)

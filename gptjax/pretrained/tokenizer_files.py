@@ -44,9 +44,9 @@ def transformers_files(tokenizer, n_ctx):
     settings = dict(tokenizer_class='PreTrainedTokenizerFast', **names)
     originals = {SENTENCEPIECE: model}
   elif tokenizer.name == 'char':
-    end = byte_bpe.END_OF_TEXT
+    end = next(iter(tokenizer.special_tokens), None)
     settings = dict(tokenizer_class='PreTrainedTokenizerFast', bos_token=end, eos_token=end)
-    converted, originals = _character_level(tokenizer.entries), dict(tokenizer.files)
+    converted, originals = _character_level(tokenizer.entries, end), dict(tokenizer.files)
   else:
     return dict(tokenizer.files)
   settings |= dict(model_max_length=n_ctx, clean_up_tokenization_spaces=False)
@@ -68,14 +68,15 @@ def _byte_level(encoder, merges, end):
   return converted
 
 
-def _character_level(entries):
+def _character_level(entries, end):
   import tokenizers as library
   # Without the entry that it names, `tokenizers` raises an error for unknown characters.
   converted = library.Tokenizer(library.models.WordLevel(
     {entry: i for i, entry in enumerate(entries)}, unk_token=characters.NO_UNKNOWN))
   converted.pre_tokenizer = library.pre_tokenizers.Split(library.Regex(characters.PATTERN), 'isolated')
   converted.decoder = library.decoders.Fuse()
-  converted.add_special_tokens([library.AddedToken(entries[-1], normalized=False, special=True)])
+  if end is not None:
+    converted.add_special_tokens([library.AddedToken(end, normalized=False, special=True)])
   return converted
 
 

@@ -170,11 +170,13 @@ def test_a_terminal_that_closes_stops_a_run_and_it_saves(corpus_folder, tmp_path
   ('gptjax.evaluate.overlap', 'numpy', 'USR1', 138, f'overlap: SIGUSR1: {CONTINUES}'),
   ('gptjax.report', 'jax', 'INT', 130, 'report: Ctrl-C: stopped'),
   ('gptjax.pretrained', 'jax', 'INT', 130, 'export: Ctrl-C: stopped'),
+  ('gptjax.pretrained import', 'jax', 'INT', 130, 'import: Ctrl-C: stopped'),
   ('gptjax.benchmark', 'jax', 'TERM', 143, 'gptjax.benchmark: SIGTERM: stopped')])
 def test_commands_end_in_one_line(module, at, name, code, line):
   # With a flag, for without arguments nothing large is imported.
-  done = subprocess.run([sys.executable, '-m', module, '--x'], cwd=ROOT, capture_output=True, text=True,
-                        env={**ENVIRONMENT, **signalled(at, signal.Signals[f'SIG{name}'])}, timeout=60)
+  done = subprocess.run([sys.executable, '-m', *module.split(), '--x'], cwd=ROOT, capture_output=True,
+                        text=True, timeout=60,
+                        env={**ENVIRONMENT, **signalled(at, signal.Signals[f'SIG{name}'])})
   assert done.returncode == code and after(done.stderr) == [line], done.stderr
 
 

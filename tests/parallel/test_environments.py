@@ -185,7 +185,8 @@ def test_what_can_never_work_is_refused_in_one_line(corpus_folder, tmp_path, cac
 
 COMMANDS = {
   'generate': ('gptjax.generate', '--from=x'), 'plan': ('gptjax.plan', '--topology=v5e:4x4'),
-  'pretrained': ('gptjax.pretrained', 'export', '--from=x', '--to=y'),
+  'export': ('gptjax.pretrained', 'export', '--from=x', '--to=y'),
+  'import': ('gptjax.pretrained', 'import', 'x', 'y'),
   'report': ('gptjax.report', '--workdir=x'),
   'overlap': ('gptjax.evaluate.overlap', '--workdir=x'), 'gptjax.benchmark': ('gptjax.benchmark', 'train')}
 

@@ -71,7 +71,7 @@ def test_a_folder_in_a_bucket_loads_to_the_same_bits(folder, bucket, served):
 
 
 @pytest.mark.parametrize('name, says', [
-  ('', 'is not a folder'), ('model.bin', 'is a pickle'), ('empty', 'has no weights')])
+  ('', 'is not a folder'), ('model.bin', 'is not read as it is'), ('empty', 'has no weights')])
 def test_what_is_no_model_is_refused_without_a_download(bucket, name, says):
   access.write(bucket / 'model.bin', b'x')
   access.write(bucket / 'empty' / 'readme', b'x')
@@ -79,6 +79,22 @@ def test_what_is_no_model_is_refused_without_a_download(bucket, name, says):
   with pytest.raises(InputError, match=says) as error:
     gptjax.load(str(url))
   assert str(url) in str(error.value) and not list(cache.root().glob('folders/*/*'))
+
+
+@pytest.mark.parametrize('name', ['', 'pytorch_model.bin'])
+def test_weights_in_a_bucket_are_imported_into_it(folder, bucket, name):
+  torch = pytest.importorskip('torch')
+  state = {name: torch.from_numpy(value) for name, value in load_file(folder / 'model.safetensors').items()}
+  torch.save(state, folder / 'pytorch_model.bin')
+  put(folder, bucket / 'in')
+  access.remove(bucket / 'in' / 'model.safetensors')
+  command.main(['import', str(bucket / 'in' / name if name else bucket / 'in'), str(bucket / 'out')])
+  with mesh_of():
+    here, there = gptjax.load(str(folder)), gptjax.load(str(bucket / 'out'))
+    assert_equal(here[0], there[0])
+  assert here[1].digest == there[1].digest
+  with pytest.raises(InputError, match=f'{bucket}/out exists: give the name of a new folder'):
+    command.main(['import', str(bucket / 'in'), str(bucket / 'out')])
 
 
 def test_an_export_into_a_bucket_is_that_into_a_folder(folder, bucket, tmp_path, capsys, monkeypatch):

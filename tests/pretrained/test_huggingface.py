@@ -314,7 +314,7 @@ WEIGHTS = 'model.safetensors'
   (lambda f: (f / WEIGHTS).rename(f / 'gpt2.safetensors'), 'gpt2.safetensors, but neither model.safetensors'),
   (as_adapter, 'has an adapter of PEFT, not a model'),
   (as_output_dir, 'give one of its checkpoints, like .*/checkpoint-1000'),
-  (as_pickle, r'has only pickles (pytorch_model.bin).*from_pretrained(FOLDER).save_pretrained(FOLDER)'),
+  (as_pickle, r'has no safetensors, only pytorch_model.bin.*`python -m gptjax.pretrained import .* FOLDER`'),
   (lost_shard, r'model-00002-of-.*.safetensors is missing, but model.safetensors.index.json names it'),
   (empty_index, r'model.safetensors.index.json has no weight_map'),
   (lambda f: settings(f, model_type='llama'), r"model_type 'llama' is neither gpt2 nor openai-gpt"),
@@ -388,6 +388,6 @@ def test_what_is_no_folder_of_weights_is_refused(tmp_path, name):
   elif name not in ('absent', 'resume'):
     path.write_bytes(b'x')
   says = {'absent': 'is not a folder', 'resume': 'leave init_from empty', 'empty': 'has no weights'}
-  with mesh_of(), pytest.raises(ValueError, match=says.get(name, 'is a pickle')):
+  with mesh_of(), pytest.raises(ValueError, match=says.get(name, 'is not read as it is')):
     gptjax.load(path)
 

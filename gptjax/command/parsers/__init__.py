@@ -6,7 +6,6 @@ docstrings of the commands' modules. The flags beside a config are in `gptjax.co
 
   adopt          of gptjax.data.adopt
   clean          of gptjax.data.clean
-  export         of gptjax.pretrained
   export_tokens  of gptjax.data.export
   generate       of gptjax.generate
   glue           of gptjax.finetune.glue
@@ -14,6 +13,7 @@ docstrings of the commands' modules. The flags beside a config are in `gptjax.co
   languages      of gptjax.data.languages
   overlap        of gptjax.evaluate.overlap
   prepare        of gptjax.data.prepare
+  pretrained     of gptjax.pretrained
   report         of gptjax.report
   samples        of gptjax.evaluate.samples
   score          of gptjax.evaluate.score

@@ -1,8 +1,9 @@
 """Character-level tokenizers: each character of the training text is an entry.
 
 The entries are the characters in the order of their code points, and `<|endoftext|>` as the last, which
-separates documents. `decode(encode(text)) == text` for every text that can be encoded. A text with any other
-character is refused, because no embedding was trained for it, and a substitute would not be reversible.
+separates documents; that of a model of nanoGPT has no such entry (`without_end`). `decode(encode(text)) ==
+text` for every text that can be encoded. A text with any other character is refused, because no embedding was
+trained for it, and a substitute would not be reversible.
 """
 
 import itertools
@@ -43,7 +44,12 @@ def train_characters(texts):
     found.update(text)
   if not found:
     raise InputError('the text for a character-level tokenizer is empty: give at least one character')
-  return Characters(encode_entries(sorted(found)))
+  return Characters(encode_entries([*sorted(found), END_OF_TEXT]))
+
+
+def without_end(tokenizer):
+  """Return a tokenizer of the same characters that has no end-of-text token, as nanoGPT numbers them."""
+  return Characters(encode_entries(tokenizer.entries[:tokenizer.n_characters]))
 
 
 def from_library(whole):
@@ -60,12 +66,12 @@ def from_library(whole):
   entries = sorted(vocab, key=vocab.__getitem__)
   if not are_entries(entries) or sorted(vocab.values()) != list(range(len(entries))):
     return None
-  return Characters(encode_entries(entries[:-1]))
+  return Characters(encode_entries(entries))
 
 
-def encode_entries(characters):
+def encode_entries(entries):
   """Return the content (bytes) of `characters.json`: a JSON array of the entries in id order."""
-  return (json.dumps([*characters, END_OF_TEXT], ensure_ascii=True) + '\n').encode()
+  return (json.dumps(entries, ensure_ascii=True) + '\n').encode()
 
 
 class Characters:
@@ -84,20 +90,23 @@ class Characters:
     self.files = {FILE: content}
     self.digest = digest(content)
     self.entries = entries
-    self.n_vocab, self.end_of_text = len(entries), len(entries) - 1
-    self.eos_ids, self.special_tokens = default_eos_ids(self.end_of_text), {END_OF_TEXT: self.end_of_text}
-    self._code_points = np.array(list(map(ord, entries[:-1])), np.uint32)  # sorted
+    has_end = entries[-1] == END_OF_TEXT
+    self.n_vocab, self.n_characters = len(entries), len(entries) - has_end
+    self.end_of_text = self.n_characters if has_end else None
+    self.eos_ids = default_eos_ids(self.end_of_text)
+    self.special_tokens = {END_OF_TEXT: self.end_of_text} if has_end else {}
+    self._code_points = np.array(list(map(ord, entries[:self.n_characters])), np.uint32)  # sorted
 
   def encode(self, text):
     """Return int32[n] ids of the text; InputError for characters that are not entries."""
     code_points = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), '<u4')
     ids = np.searchsorted(self._code_points, code_points)
-    known = self._code_points[np.minimum(ids, self.end_of_text - 1)] == code_points
+    known = self._code_points[np.minimum(ids, self.n_characters - 1)] == code_points
     if not known.all():
       unknown = sorted(set(code_points[~known].tolist()))
       names = ', '.join(f'{chr(c)!r} (U+{c:04X})' for c in unknown[:MAX_SHOWN])
       raise InputError(f'the text has {names}{", ..." * (len(unknown) > MAX_SHOWN)}: not among the '
-                       f'{self.end_of_text:,} characters of the tokenizer {self.name}, which are those of '
+                       f'{self.n_characters:,} characters of the tokenizer {self.name}, which are those of '
                        'its training text: remove them, or train the tokenizer on a text that has them')
     return ids.astype(np.int32)
 
@@ -128,14 +137,14 @@ def _parse(content):
   text_checks.require_valid_json(entries, FILE)
   if not are_entries(entries):
     raise InputError(f'{FILE} is not that of a character-level tokenizer: it must be a list of single '
-                     f'characters, sorted, without duplicates, and {END_OF_TEXT} as the last')
+                     f'characters, sorted, without duplicates; {END_OF_TEXT} may be the last')
   return entries
 
 
 def are_entries(entries):
-  """Whether a value is a list of sorted single characters with the end-of-text token as the last."""
-  if not isinstance(entries, list) or len(entries) < 2 or entries[-1] != END_OF_TEXT:
+  """Whether a value is a list of sorted single characters, which the end-of-text token may follow."""
+  if not isinstance(entries, list) or not entries:
     return False
-  characters = entries[:-1]
-  return (all(isinstance(c, str) and len(c) == 1 for c in characters)
+  characters = entries[:-1] if entries[-1] == END_OF_TEXT else entries
+  return (bool(characters) and all(isinstance(c, str) and len(c) == 1 for c in characters)
           and all(a < b for a, b in itertools.pairwise(characters)))

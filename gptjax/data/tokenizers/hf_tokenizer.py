@@ -84,8 +84,8 @@ def _native_tokenizer(description, n_rows):
   if description.kind == FAST and (tokenizer := characters.from_library(description.tokenizer_json)):
     added = {token.content for token in _added(description, tokenizer.entries.__contains__,
                                                tokenizer.n_vocab, n_rows)}
-    end = description.roles.get('eos_token')
-    return tokenizer if added == {end} == {byte_bpe.END_OF_TEXT} else None
+    end, ends = description.roles.get('eos_token'), set(tokenizer.special_tokens)
+    return tokenizer if added == ends == {end} - {None} else None
   if kind == GPT1 and vocab.get('<unk>') == 0 and names <= {'<unk>'}:
     return gpt1_text.GPT1(_gpt1_encoder(vocab), _merges_file(description.merges))
   end, in_order = description.roles.get('eos_token'), list(vocab.values()) == list(range(len(vocab)))

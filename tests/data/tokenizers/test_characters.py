@@ -16,6 +16,7 @@ from gptjax.data.tokenizers import characters, hf_tokenizer, loading, special, t
 from gptjax.errors import InputError
 from gptjax.pretrained.tokenizer_files import transformers_files
 
+CHANGES = {'with an end': lambda tokenizer: tokenizer, 'without': characters.without_end}
 TEXT = 'To be, or not to be:\n\tthat is the “question” — naïve 日本 \U0001f600\r\n'
 UNICODE = st.text(st.characters(exclude_categories=['Cs']), min_size=1, max_size=40)
 
@@ -65,20 +66,31 @@ def test_the_end_of_text_is_an_entry_and_no_part_of_a_text():
       made.decode(wrong)
 
 
-def test_it_comes_back_from_its_folder_and_by_its_prefix(tmp_path):
-  made = characters.train_characters([TEXT])
+def test_without_an_end_the_ids_are_those_of_nanogpt():
+  made, encode = characters.without_end(characters.train_characters([TEXT])), plain(TEXT)[0]
+  assert made.n_vocab == len(set(TEXT)) and made.end_of_text is None
+  assert made.eos_ids == () and not made.special_tokens
+  assert made.encode(TEXT).tolist() == encode(TEXT) and made.decode(made.encode(TEXT)) == TEXT
+  with pytest.raises(InputError, match=f'not among the {len(set(TEXT))} characters'):
+    made.encode('Z')
+  assert characters.without_end(made).digest == made.digest
+
+
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_it_comes_back_from_its_folder_and_by_its_prefix(tmp_path, change):
+  made = change(characters.train_characters([TEXT]))
   made.save(tmp_path / 'made')
   for spec in (f'char:{tmp_path}/made', f'{tmp_path}/made'):
     again = loading.load(spec)
     assert (again.name, again.digest, again.n_vocab, again.end_of_text, again.decode(again.encode(TEXT))) == (
       'char', made.digest, made.n_vocab, made.end_of_text, TEXT)
-  made.eos_ids = (0, made.end_of_text)
+  made.eos_ids = (0, made.n_vocab - 1)
   made.save(tmp_path / 'ends')
   assert loading.load(f'{tmp_path}/ends').eos_ids == made.eos_ids
 
 
 @pytest.mark.parametrize('content', [
-  b'', b'{}', b'[]', b'["<|endoftext|>"]', b'["a", "b"]', b'["b", "a", "<|endoftext|>"]',
+  b'', b'{}', b'[]', b'["<|endoftext|>"]', b'["b", "a"]', b'["b", "a", "<|endoftext|>"]',
   b'["a", "a", "<|endoftext|>"]', b'["ab", "<|endoftext|>"]', b'["", "<|endoftext|>"]',
   b'[1, "<|endoftext|>"]', b'["\\ud800", "<|endoftext|>"]', b'["a", ["b"], "<|endoftext|>"]', b'\xff'])
 def test_damaged_files_are_refused_in_one_line(content, tmp_path):
@@ -87,10 +99,11 @@ def test_damaged_files_are_refused_in_one_line(content, tmp_path):
     loading.load(f'char:{tmp_path}')
 
 
-def test_transformers_and_tokenizers_give_the_same_ids(tmp_path):
+@pytest.mark.parametrize('change', CHANGES.values(), ids=CHANGES)
+def test_transformers_and_tokenizers_give_the_same_ids(tmp_path, change):
   transformers = pytest.importorskip('transformers')
   import tokenizers as library
-  made = characters.train_characters([TEXT])
+  made = change(characters.train_characters([TEXT]))
   for name, content in transformers_files(made, 24).items():
     (tmp_path / name).write_bytes(content)
   fast = library.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))

@@ -24,6 +24,7 @@ OTHER_TEXT = {
 TAKE_BUCKETS = {('prepare', '--out'), ('prepare', '--blocked_domains'), ('prepare', '--wikipedia_titles'),
                 ('prepare', '--tfds_dir'), ('inspect', 'corpus'), ('inspect', '--png'),
                 ('adopt', '--out'), ('export-tokens', '--from'), ('export-tokens', '--out'),
+                ('import', 'source'), ('import', 'out'),
                 ('tokenizer', '--out'), ('tokenizer', '--tfds_dir'), ('overlap', '--tfds_dir')}
 KINDS = {'paths.flag': paths.flag, 'paths.bucket_flag': paths.bucket_flag, 'hub_names.flag': hub_names.flag}
 
@@ -76,7 +77,7 @@ def test_these_flags_take_buckets():
   ['score', '--from=gpt2', '--compilation_cache=gs://b/c', 'a.txt'],
   ['overlap', '--train=text:a', '--workdir=w', '--filters=s3://b/w'],
   ['overlap', '--train=text:a', '--workdir=w', '--examples=a=s3://b/w'],
-  ['export', '--from=gpt2', '--to=s3a://b/x'],
+  ['export', '--from=gpt2', '--to=s3a://b/x'], ['import', 'https://host/ckpt.pt', 'out'],
   ['prepare', '--source=text:a', '--tokenizer=gpt2', '--out=gcs://b/c']])
 def test_a_command_refuses_a_bucket_in_one_line(command, capsys):
   name, *arguments = command
