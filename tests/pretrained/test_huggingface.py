@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch_models import SMALL, logits_of, tokens_for, torch, twin
 
 import gptjax
-from gptjax.pretrained.export import released_tensors, unstack_tensors
+from gptjax.pretrained.hf_weights import released_tensors, unstack_tensors
 from gptjax.train.loss import next_token_loss
 
 ODD = [('gpt2', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
@@ -70,7 +70,7 @@ def check_parity(theirs, folder, lengths):
   want = {name: weight.grad.numpy() for name, weight in theirs.named_parameters()}
   params = nnx.to_pure_dict(nnx.state(grads))
   for entry in released_tensors(params, theirs.config.to_dict()):
-    for name, grad in unstack_tensors(*entry).items():
+    for name, grad in unstack_tensors(entry).items():
       scale = np.abs(want[name]).max()
       np.testing.assert_allclose(grad, want.pop(name), atol=1e-4 * scale, rtol=0, err_msg=name)
   assert not want
@@ -317,7 +317,7 @@ WEIGHTS = 'model.safetensors'
   (as_pickle, r'has no safetensors, only pytorch_model.bin.*`python -m gptjax.pretrained import .* FOLDER`'),
   (lost_shard, r'model-00002-of-.*.safetensors is missing, but model.safetensors.index.json names it'),
   (empty_index, r'model.safetensors.index.json has no weight_map'),
-  (lambda f: settings(f, model_type='llama'), r"model_type 'llama' is neither gpt2 nor openai-gpt"),
+  (lambda f: settings(f, model_type='bloom'), r"model_type = 'bloom' is not supported, only gpt2, openai-gpt, llama"),
   (lambda f: settings(f, n_layer=0), r'n_layer is 0: it must be a positive integer'),
   (lambda f: settings(f, n_layer='2'), r"n_layer is '2': it must be a positive integer"),
   (lambda f: settings(f, n_head=5), r'n_embd = 32 is not divisible by n_head = 5'),
