@@ -25,7 +25,12 @@ ODD = [('gpt2', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=
        ('gpt2', dict(activation_function='relu')),
        ('openai-gpt', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
        ('openai-gpt', dict(n_layer=1, n_head=1, n_embd=6, n_positions=70, layer_norm_epsilon=1e-2)),
-       ('openai-gpt', dict(afn='silu', tie_word_embeddings=False))]
+       ('openai-gpt', dict(afn='silu', tie_word_embeddings=False)),
+       ('llama', dict(rope_parameters={'rope_type': 'default', 'rope_theta': 500.0}, rms_norm_eps=1e-2)),
+       ('llama', dict(num_hidden_layers=1, num_key_value_heads=6, tie_word_embeddings=True)),
+       ('llama', dict(head_dim=8, num_key_value_heads=1, hidden_act='swish')),
+       ('qwen3', dict(rope_parameters={'rope_type': 'default', 'rope_theta': 500.0}, rms_norm_eps=1e-2)),
+       ('qwen3', dict(num_attention_heads=5, num_key_value_heads=5, tie_word_embeddings=True))]
 
 
 def saved(folder, kind='gpt2', **changes):
@@ -79,7 +84,7 @@ def check_parity(theirs, folder, lengths):
 @pytest.mark.parametrize('kind, changes', ODD)
 def test_logits_loss_and_gradients_are_those_of_transformers(tmp_path, kind, changes):
   theirs, folder = saved(tmp_path, kind, **changes)
-  full = theirs.config.n_positions
+  full = theirs.config.max_position_embeddings
   check_parity(theirs, folder, [full, full // 2 + 1, 2])
 
 
