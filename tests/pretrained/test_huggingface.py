@@ -322,7 +322,7 @@ WEIGHTS = 'model.safetensors'
   (as_pickle, r'has no safetensors, only pytorch_model.bin.*`python -m gptjax.pretrained import .* FOLDER`'),
   (lost_shard, r'model-00002-of-.*.safetensors is missing, but model.safetensors.index.json names it'),
   (empty_index, r'model.safetensors.index.json has no weight_map'),
-  (lambda f: settings(f, model_type='bloom'), r"model_type = 'bloom' is not supported, only gpt2, openai-gpt, llama"),
+  (lambda f: settings(f, model_type='bloom'), r"model_type = 'bloom' is not supported, only gpt2"),
   (lambda f: settings(f, n_layer=0), r'n_layer is 0: it must be a positive integer'),
   (lambda f: settings(f, n_layer='2'), r"n_layer is '2': it must be a positive integer"),
   (lambda f: settings(f, n_head=5), r'n_embd = 32 is not divisible by n_head = 5'),
