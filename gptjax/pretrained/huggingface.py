@@ -16,8 +16,8 @@ from gptjax.storage.files.json_files import shown
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
 # Masks, positions and frequencies that older versions of transformers saved with the weights.
-BUFFERS = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)|position_ids|'
-                     r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq')
+BUFFERS = re.compile(r'(transformer\.|model\.)?(position_ids|h\.\d+\.attn\.(bias|masked_bias)|'
+                     r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq)')
 HEAD = 'lm_head.weight'
 # Tensors of the heads that transformers adds for classification, questions and multiple choice.
 TASK_HEADS = re.compile(r'(score|classifier|qa_outputs|multiple_choice_head)\b.*')
@@ -76,7 +76,7 @@ def read_tensors(paths, entries, prefix):
     lfs.refuse_pointer(path)
     for full_name, dtype, tensor in entries(path):
       name = full_name.removeprefix(prefix)
-      if BUFFERS.fullmatch(name):
+      if BUFFERS.fullmatch(full_name):
         continue
       if dtype not in DTYPES:
         raise InputError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')

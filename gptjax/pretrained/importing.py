@@ -4,7 +4,7 @@
 
 SOURCE is one of
     nanoGPT       ckpt.pt, or the folder that has it
-    transformers  a folder with config.json and pytorch_model.bin, or its shards: GPT-2 or OpenAI-GPT
+    transformers  a folder with config.json and pytorch_model.bin, or its shards
     llm.c         gpt2_124M.bin, gpt2_124M_bf16.bin, model_STEP.bin
 
 The first two are files of PyTorch, pip install 'gptjax[import]'. Nothing in them is run: they are read as
