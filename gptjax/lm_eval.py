@@ -51,8 +51,9 @@ class HarnessModel(TemplateLM):
   """The model interface of lm-evaluation-harness.
 
   Contexts are truncated on the left, and documents are divided into windows, as in the harness's Hugging Face
-  model. No part of a text is a special token, except those in `special_tokens`. The harness's model encodes
-  all of them: `special_tokens=all` reproduces its scores for documents with a literal `<|endoftext|>`.
+  model. So is the begin-of-text token of a Llama: before every context, and twice before a whole document. No
+  part of a text is a special token, except those in `special_tokens`. The harness's model encodes all of
+  them: `special_tokens=all` reproduces its scores for documents with a literal `<|endoftext|>`.
 
   Args:
     source: path as for `gptjax.load`, or the (model, tokenizer) that it returns.
@@ -101,9 +102,15 @@ class HarnessModel(TemplateLM):
                        'score a text without a context')
     return self._tokenizer.end_of_text
 
+  @property
+  def prefix_token_id(self):
+    first = special.first_token(self._tokenizer)
+    return self.eot_token_id if first is None else first
+
   def tok_encode(self, string, add_special_tokens=None, **kwargs):
-    del add_special_tokens, kwargs  # gptjax never adds special tokens
-    return special.encode(self._tokenizer, self._names, string).tolist()
+    del kwargs
+    ids = special.encode(self._tokenizer, self._names, string)
+    return (ids if add_special_tokens is False else special.after_prefix(self._tokenizer, ids)).tolist()
 
   def _loglikelihood_tokens(self, requests, disable_tqdm=False, **kwargs):
     """Return [(log probability in nats, whether greedy)] of [(strings, context tokens, tokens to score)]."""

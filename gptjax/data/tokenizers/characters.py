@@ -78,6 +78,7 @@ class Characters:
   """A character-level tokenizer."""
 
   name = 'char'
+  begin_of_text, text_prefix = None, ()
 
   @classmethod
   def read(cls, folder):

@@ -41,6 +41,7 @@ class SentencePiece:
   """A sentencepiece model."""
 
   name = 'sentencepiece'
+  begin_of_text, text_prefix = None, ()  # a corpus has only ends of texts
 
   def __init__(self, model):
     """Create from the contents (bytes) of a `.model` file."""
