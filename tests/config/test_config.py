@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
+from variants import OPTIMIZERS
 
 from gptjax import defaults, domains
 from gptjax.config import memory
@@ -204,9 +205,10 @@ def test_a_folder_of_data_that_is_not_there_is_refused_at_the_start(field, tmp_p
   assert not list(tmp_path.iterdir())
 
 
-def test_memory_needed_counts_the_state_that_a_run_really_has():
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_memory_needed_counts_the_state_that_a_run_really_has(optimizer):
   from gptjax.train.step import init_state
-  config = tiny_config()
+  config = tiny_config(**{'optimizer.name': optimizer})
   with mesh_of(fsdp=2) as mesh:
     state = jax.jit(lambda: init_state(config))()
     need = memory.required_bytes(config, mesh)
