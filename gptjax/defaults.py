@@ -188,6 +188,9 @@ FIELDS = dict(
     weight_decay=Field(0.1, RATE, 'decoupled; only on matrices (including embeddings)'),
     clip_norm=Field(1.0, real(0, 1e30), 'global gradient norm; 0: no clipping'),
     muon_momentum=Field(0.95, RATE_BELOW_1, "of Muon's running gradient"),
+    muon_scale=Field('rms', one_of('rms', 'spectral'), 'x'),
+    embedding_rate=Field(1.0, real(0, 1e6), 'x'),
+    head_rate=Field(1.0, real(0, 1e6), 'x'),
   ),
 
   mesh=dict(                   # devices along each axis; -1: the rest

@@ -1,0 +1,118 @@
+"""The runs of a size: both ends at several budgets, and the recipe without single ingredients."""
+
+import functools
+import statistics
+from typing import NamedTuple
+
+from gptjax.benchmark.recipes import budgets
+from gptjax.benchmark.recipes.contenders import (
+  BASELINE,
+  INGREDIENTS,
+  MODERN,
+  SCHEDULES,
+  SIZES,
+  WITHOUT,
+  fields_of,
+  make_config,
+)
+from gptjax.benchmark.recipes.runs import TUNING_SEED, Runs
+from gptjax.config import resolve as configs
+
+FULL, HALF = 'baseline', 'half the FLOPs'
+
+
+class Bench(NamedTuple):
+  """runs: Runs. size: a key of SIZES. seeds: number of seeds. scale: factor of all tokens. data: fields of
+  `config.data`. eval_steps: held-out batches of a run."""
+  runs: Runs
+  size: str
+  seeds: int
+  scale: float
+  data: dict
+  eval_steps: int
+
+  @property
+  def tokens(self):
+    """Tokens of a run of the baseline."""
+    return self.scale * SIZES[self.size].tokens
+
+  def config(self, fields, tokens, rate, seed):
+    """The config of a run."""
+    config = make_config(SIZES[self.size], fields, tokens, rate, seed, self.data)
+    config.eval.update(dict(steps=self.eval_steps, batch_size=8))
+    return config
+
+
+def compare_ends(bench):
+  """Losses of both ends.
+
+  The baseline gets the best schedule of SCHEDULES and its best rate, the modern recipe the rate that is best
+  with half the FLOPs. Equal time is that of the processor in steps, which other programs on the machine
+  affect less than the time on the clock.
+
+  Returns:
+    [arm], see `_arm`: that of the baseline, then those of the modern recipe by their budgets.
+  """
+  fields, rates = SCHEDULES[best_schedule(bench)], SIZES[bench.size].rates
+  baseline = _tuned_arm(bench, BASELINE, FULL, fields, bench.tokens, rates[BASELINE])
+  fields = fields_of(MODERN)
+  per_token = baseline['flops'] / baseline['tokens'] / flops_per_token(bench, fields)
+  half = _tuned_arm(bench, MODERN, HALF, fields, bench.tokens * per_token / 2, rates[MODERN])
+  time_per_token = baseline['processor'] / half['processor']
+  shares = {'a quarter of the FLOPs': per_token / 4, 'equal time': time_per_token, 'equal FLOPs': per_token,
+            'equal tokens': 1.0}
+  return [baseline, half, *(_arm(bench, MODERN, budget, fields, share * bench.tokens, half['rate'])
+                            for budget, share in shares.items())]
+
+
+def compare_ingredients(bench):
+  """[arm] of the modern recipe without each ingredient, with half the FLOPs and the best rate of each."""
+  tokens = bench.tokens * flops_per_token(bench, {}) / flops_per_token(bench, fields_of(MODERN)) / 2
+  rate = SIZES[bench.size].rates[MODERN]
+  arms = []
+  for contender in (f'{WITHOUT}{ingredient}' for ingredient in INGREDIENTS):
+    arms.append(_tuned_arm(bench, contender, HALF, fields_of(contender), tokens, rate))
+  return arms
+
+
+def best_schedule(bench):
+  """The schedule with the lowest loss for the baseline of the smallest size, where its rates begin."""
+  bench = bench._replace(size=next(iter(SIZES)))
+  rate = SIZES[bench.size].rates[BASELINE]
+  losses = {name: bench.runs.result(bench.config(fields, bench.tokens, rate, TUNING_SEED),
+                                    f'{bench.size}: {BASELINE}, {name}')['loss']
+            for name, fields in SCHEDULES.items()}
+  return min(losses, key=losses.get)
+
+
+def flops_per_token(bench, fields):
+  """Training FLOPs per token of a contender."""
+  return budgets.model_flops(bench.config(fields, bench.tokens, 1e-3, 0))
+
+
+def _tuned_arm(bench, contender, budget, fields, tokens, first_rate):
+  """`_arm` at the best rate, with 'tried': {rate: loss}."""
+  title = f'{bench.size}: {contender}, {budget}'
+  config_of = functools.partial(bench.config, fields, tokens)
+  rate, tried = bench.runs.best_rate(config_of, first_rate, title)
+  return {**_arm(bench, contender, budget, fields, tokens, rate), 'tried': tried}
+
+
+def _arm(bench, contender, budget, fields, tokens, rate):
+  """The runs of a contender with a budget, over all seeds.
+
+  Returns:
+    {'contender', 'budget', 'rate', 'tokens': of each run, 'losses': of each seed, 'flops': of the model in
+    each run, 'muon_flops': of its orthogonalization, 'processor': CPU seconds per token}.
+  """
+  title = f'{bench.size}: {contender}, {budget}'
+  run = lambda seed: bench.runs.result(bench.config(fields, tokens, rate, seed), title)
+  found = list(map(run, range(bench.seeds)))
+  config = bench.config(fields, tokens, rate, 0)
+  configs.resolve(config, 'unused')
+  steps, step_tokens = config.train.steps, config.train.batch_size * config.data.seq_len
+  tokens = steps * step_tokens
+  return {'contender': contender, 'budget': budget, 'rate': rate, 'tokens': tokens,
+          'losses': [one['loss'] for one in found], 'flops': tokens * budgets.model_flops(config),
+          'muon_flops': steps * budgets.muon_flops(config),
+          'processor': statistics.median(one['processor'] for one in found) / step_tokens}
