@@ -78,6 +78,15 @@ def test_the_budgets_are_what_they_say_and_rates_are_tuned(trained, tmp_path):
   assert [one['ingredient'] for one in found['details']['verdicts'] if one['helps']] == ['Muon']
 
 
+def test_parts_are_measured_one_by_one_and_add_up(trained, tmp_path, capsys):
+  assert command(tmp_path, '--only=ingredients') == 0
+  assert 'without Muon' in capsys.readouterr().out
+  assert command(tmp_path, '--size=small', '--only=ends') == 0
+  assert command(tmp_path, '--size=large', '--only=ends') == 0
+  n = len(trained)
+  assert command(tmp_path) == 0 and len(trained) == n
+
+
 @pytest.mark.parametrize('best, tried', [
   (4e-3, [2e-3, 4e-3, 8e-3]), (16e-3, [2e-3, 4e-3, 8e-3, 16e-3, 32e-3]),
   (1e-3, [5e-4, 1e-3, 2e-3, 4e-3, 8e-3])])
@@ -96,10 +105,9 @@ def test_the_best_rate_is_never_at_the_edge_of_those_tried(best, tried, tmp_path
 
 def test_nothing_is_claimed_below_the_noise_of_the_seeds():
   arm = lambda contender, losses: {'contender': contender, 'budget': comparison.HALF, 'losses': losses}
-  ends = [arm(MODERN, [4.30, 4.31, 4.32])]
-  verdicts = report.ingredient_verdicts('small', ends, [
-    arm(f'{WITHOUT}Muon', [4.50, 4.52, 4.51]), arm(f'{WITHOUT}RMSNorm', [4.32, 4.33, 4.31]),
-    arm(f'{WITHOUT}relu^2', [4.10, 4.11, 4.09])])
+  verdicts = report.ingredient_verdicts('small', [
+    arm(MODERN, [4.30, 4.31, 4.32]), arm(f'{WITHOUT}Muon', [4.50, 4.52, 4.51]),
+    arm(f'{WITHOUT}RMSNorm', [4.32, 4.33, 4.31]), arm(f'{WITHOUT}relu^2', [4.10, 4.11, 4.09])])
   assert [(one['ingredient'], one['helps']) for one in verdicts] == [
     ('Muon', True), ('RMSNorm', False), ('relu^2', False)]
   assert verdicts[0]['difference'] == pytest.approx(0.2) and verdicts[0]['spread'] == pytest.approx(0.02)

@@ -17,7 +17,8 @@ WARMUP = 0.1  # of all steps
 
 # Schedules of the baseline that are tried, of which the best is used.
 SCHEDULES = {'cosine to a tenth': {}, 'warm-up-stable-decay': {'optimizer.schedule': 'wsd'},
-             'linear to 0': {'optimizer.schedule': 'linear', 'optimizer.final_fraction': 0.0}}
+             "the modern recipe's": {'optimizer.schedule': 'wsd', 'optimizer.decay_fraction': 0.5,
+                                     'optimizer.final_fraction': 0.0}}
 
 # {ingredient: the fields that configs/modern.py sets for it}
 INGREDIENTS = {
@@ -29,7 +30,6 @@ INGREDIENTS = {
   'relu^2': ('model.activation_function',),
   'norms of queries and keys': ('model.qk_norm',),
   'untied output layer': ('model.tie_word_embeddings',),
-  'soft cap of logits': ('model.logit_soft_cap',),
 }
 
 

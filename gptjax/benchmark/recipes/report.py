@@ -23,15 +23,16 @@ def report(ends, without, out):
   """
   machine = machine_info(('jax', 'jaxlib', 'flax', 'optax'))
   print(f'{machine["cores"]} cores of {machine["processor"]}, {machine["date"]}')
-  arms = {size: [*arms, *without.get(size, ())] for size, arms in ends.items()}
+  arms = {size: ends.get(size, without.get(size, [])[:1]) + without.get(size, [])[1:]
+          for size in dict.fromkeys([*ends, *without])}
   checks = [gate for size in ends for gate in gates(size, ends[size])]
-  verdicts = [verdict for size in without for verdict in ingredient_verdicts(size, ends[size], without[size])]
+  verdicts = [verdict for size in without for verdict in ingredient_verdicts(size, without[size])]
   shares = {size: shares_at_loss(ends[size]) for size in ends}
   for size in arms:
     print_arms(size, arms[size])
-    print(f'\nthe loss of {BASELINE} takes ' + ', '.join(
-      f'{"no measured share" if share is None else f"{share:.2f}"} of its {cost}'
-      for cost, share in shares[size].items()))
+    for cost, share in shares.get(size, {}).items():
+      print(f'{cost} for the loss of {BASELINE}, relative to it: '
+            + ('not reached' if share is None else f'{share:.2f}'))
   print('', *map(format_verdict, verdicts), '', sep='\n')
   results.print_gates(checks)
   rows = [row for size in arms for row in rows_of(size, arms[size])]
@@ -86,7 +87,7 @@ def _cost_at_loss(points, target, unit):
   return low * (high / low) ** ((above - target) / (above - below)) / unit
 
 
-def ingredient_verdicts(size, ends, without):
+def ingredient_verdicts(size, arms):
   """[{'ingredient', 'difference', 'spread', 'helps'}] of the arms without an ingredient, and with all.
 
   An ingredient helps if the mean loss without it is higher by more than the spread over seeds: the wider of
@@ -94,9 +95,9 @@ def ingredient_verdicts(size, ends, without):
 
   Args:
     size: its name.
-    ends, without: arms of the size, as for `report`.
+    arms: of `comparison.compare_ingredients`.
   """
-  verdicts, whole = [], next(arm for arm in ends if arm['budget'] == HALF)
+  verdicts, (whole, *without) = [], arms
   spread = lambda arm: max(arm['losses']) - min(arm['losses'])
   for arm in without:
     difference = statistics.mean(arm['losses']) - statistics.mean(whole['losses'])

@@ -26,9 +26,9 @@ class Runs:
   """
 
   def __init__(self, path, train, limit_s):
-    self._journal, self._train = journal.Journal(str(path)), train
+    self._path, self._journal, self._train = path, journal.Journal(str(path)), train
     self._deadline = time.monotonic() + limit_s
-    self._results = {record['digest']: record for record in journal.read(path) if record['kind'] == 'run'}
+    self._results = {}
 
   def result(self, config, title):
     """The result of `training.train`, with title, rate, seed and steps.
@@ -37,6 +37,9 @@ class Runs:
       OutOfTime: it is not in the journal, and there is no time to train.
     """
     digest = _digest(config)
+    if digest not in self._results:  # another process may have trained it since
+      self._results = {record['digest']: record for record in journal.read(self._path)
+                       if record['kind'] == 'run'}
     if digest not in self._results:
       if time.monotonic() > self._deadline:
         raise OutOfTime

@@ -19,7 +19,7 @@ from gptjax.command.shutdown import STOPPED
 from gptjax.parallel import jax_settings
 from gptjax.storage.files import paths
 
-ENDS = 'ends'
+ENDS, INGREDIENTS = 'ends', 'ingredients'
 
 
 def parse_flags(argv):
@@ -30,8 +30,8 @@ def parse_flags(argv):
   parser.add_argument('--workdir', type=paths.flag, default='runs/recipes',
                       help='folder of the corpus and of the journal, runs.jsonl')
   parser.add_argument('--size', choices=SIZES, action='append', help='a size to compare; default: all')
-  parser.add_argument('--only', choices=(ENDS,),
-                      help='ends: without the rows of single ingredients, which are of the first size')
+  parser.add_argument('--only', choices=(ENDS, INGREDIENTS),
+                      help='ingredients: the recipe without each, at the first size; ends: all else')
   parser.add_argument('--seeds', type=integer(1, 1000), default=3)
   parser.add_argument('--scale', type=real(0, 1e6, open_left=True), default=1.0, help='factor of all tokens')
   parser.add_argument('--eval_steps', type=integer(1), default=80, help='held-out batches of 8 sequences')
@@ -61,7 +61,8 @@ def measure(flags):
   try:
     for size in sizes:
       bench = comparison.Bench(measured, size, flags.seeds, flags.scale, data, flags.eval_steps)
-      ends[size] = comparison.compare_ends(bench)
+      if flags.only != INGREDIENTS:
+        ends[size] = comparison.compare_ends(bench)
       if size == sizes[0] and flags.only != ENDS:
         without[size] = comparison.compare_ingredients(bench)
   except runs.OutOfTime:
