@@ -84,23 +84,20 @@ def make_optimizer(config, declared):
   adam = optax.scale_by_adam(c.b1, c.b2, c.epsilon)
   clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm > 0 else optax.identity()
   if c.name == 'openai_adam':
-    return optax.chain(clip, openai_adam(c.b1, c.b2, c.epsilon, c.weight_decay, decays))
-  direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c, declared)
-  chain = optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decays))
-  return chain if c.embedding_rate == c.head_rate == 1 else _rates_of_tables(chain, c, declared)
+    optimizer = optax.chain(clip, openai_adam(c.b1, c.b2, c.epsilon, c.weight_decay, decays))
+  else:
+    direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c.muon_momentum, declared)
+    optimizer = optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decays))
+  return optimizer if c.embedding_rate == 1 else _faster_embeddings(optimizer, c.embedding_rate, declared)
 
 
-def _rates_of_tables(transformation, config, declared):
-  def factor(path):
-    declaration = _declaration(path, declared)
-    if declaration.looked_up:
-      return config.embedding_rate
-    return config.head_rate if 'vocab' in declaration.axes else 1.0
-
+def _faster_embeddings(optimizer, factor, declared):
+  """Multiply the updates of embeddings, decay included, by a factor: that of a learning rate of their own."""
   def update(updates, state, params=None):
-    updates, state = transformation.update(updates, state, params)
-    return jax.tree.map_with_path(lambda path, u: factor(path) * u, updates), state
-  return optax.GradientTransformation(transformation.init, update)
+    updates, state = optimizer.update(updates, state, params)
+    scaled = lambda path, u: factor * u if _declaration(path, declared).looked_up else u
+    return jax.tree.map_with_path(scaled, updates), state
+  return optax.GradientTransformation(optimizer.init, update)
 
 
 def openai_adam(b1, b2, epsilon, weight_decay, decays):
@@ -129,7 +126,7 @@ def openai_adam(b1, b2, epsilon, weight_decay, decays):
   return optax.GradientTransformation(init, update)
 
 
-def _muon_for_blocks(adam, config, declared):
+def _muon_for_blocks(adam, momentum, declared):
   """Muon for the matrices of blocks, `adam` for all other weights.
 
   Muon's updates are scaled to the root mean square of AdamW's, 0.2 (Liu et al., "Muon is scalable for LLM
@@ -141,8 +138,7 @@ def _muon_for_blocks(adam, config, declared):
     label = lambda path, w: 'muon' if _dimensions(_declaration(path, declared), w) else 'adam'
     return jax.tree.map_with_path(label, params)
 
-  orthogonalized = muon(learning_rate=-1.0, beta=config.muon_momentum,
-                        consistent_rms=0.2 if config.muon_scale == 'rms' else None,
+  orthogonalized = muon(learning_rate=-1.0, beta=momentum, consistent_rms=0.2,
                         muon_weight_dimension_numbers=dimensions)
   return optax.partition({'adam': adam, 'muon': _partitioned_by_xla(orthogonalized)}, labels)
 

@@ -1,5 +1,6 @@
 """Schedules by their formulas, AdamW against PyTorch's, decay on matrices alone, Muon a layer at a time."""
 
+import functools
 import math
 
 import jax
@@ -75,6 +76,26 @@ def test_where_there_is_no_gradient_weights_that_decay_do_so_and_nothing_else_ch
     for update, w, decays in zip(*map(jax.tree.leaves, (updates, params, decay_mask(params, declared))),
                                  strict=True):
       np.testing.assert_allclose(update, scale * w if decays else 0 * w, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+@pytest.mark.parametrize('tied', [True, False])
+def test_embedding_rate_scales_the_updates_of_embeddings_alone(name, tied):
+  config = tiny_config(**{'optimizer.name': name, 'model.tie_word_embeddings': tied})
+  declared, found = declared_of(config), []
+  with mesh_of():
+    params = jax.jit(lambda: init_state(config).params)()
+    for factor in (1.0, 8.0):
+      config.optimizer.embedding_rate = factor
+      optimizer = make_optimizer(config.optimizer, declared)
+      found.append(jax.jit(optimizer.update)(params, jax.jit(optimizer.init)(params), params))
+  (updates, state), (scaled, scaled_state) = jax.device_get(found)
+  assert jax.tree.structure(state) == jax.tree.structure(scaled_state), 'checkpoints have one layout'
+  embeddings = {'wpe'} if tied else {'wpe', 'wte'}
+  for path, update in jax.tree.leaves_with_path(updates):
+    factor = 8 if path[-1].key in embeddings else 1
+    np.testing.assert_array_equal(functools.reduce(lambda tree, key: tree[key.key], path, scaled),
+                                  factor * update, err_msg=str(path))
 
 
 def test_the_factors_of_lora_decay_and_are_not_those_of_muon():

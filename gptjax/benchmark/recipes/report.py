@@ -35,7 +35,7 @@ def report(ends, without, out):
             + ('not reached' if share is None else f'{share:.2f}'))
   print('', *map(format_verdict, verdicts), '', sep='\n')
   results.print_gates(checks)
-  rows = [row for size in arms for row in rows_of(size, arms[size])]
+  rows = [row for size in ends for row in rows_of(size, ends[size])]
   results.write(out, 'recipes', machine, rows, checks, sizes={size: SIZES[size]._asdict() for size in arms},
                 arms=arms, shares=shares, verdicts=verdicts)
   if out:
