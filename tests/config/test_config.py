@@ -277,7 +277,8 @@ AS_THEY_ARE = {
   'gpt1_finetune': 'config.init_from is missing', 'gpt1_ablations': 'config.init_from is missing',
   'gpt1_transfer': 'config.init_from is missing', 'gpt1_zero_shot': 'config.init_from and',
   'gpt2_zero_shot': 'config.init_from is empty', 'gpt2_fineweb': CORPUS, 'gpt2_wikitext103': CORPUS,
-  'gpt2_sweep': CORPUS, 'modern': CORPUS, 'modern_124m': CORPUS, 'gpt2_released_sweep': 'gpt2 is not a folder'}
+  'gpt2_sweep': CORPUS, 'gpt2_released_sweep': 'gpt2 is not a folder', 'modern': CORPUS,
+  'modern_124m': CORPUS}
 SWEEPS = 'gpt2_sweep', 'gpt2_released_sweep'  # which say first which size they begin
 
 

@@ -24,9 +24,9 @@ SCHEDULES = {'cosine to a tenth': {}, 'warm-up-stable-decay': {'optimizer.schedu
 INGREDIENTS = {
   'Muon': ('optimizer.name',),
   'warm-up-stable-decay': ('optimizer.schedule', 'optimizer.decay_fraction', 'optimizer.final_fraction'),
+  'faster embeddings': ('optimizer.embedding_rate',),
   'rotary positions': ('model.positions',),
-  'RMSNorm': ('model.norm_type',),
-  'no biases': ('model.bias',),
+  'RMSNorm without biases': ('model.norm_type', 'model.bias'),
   'relu^2': ('model.activation_function',),
   'norms of queries and keys': ('model.qk_norm',),
   'untied output layer': ('model.tie_word_embeddings',),
