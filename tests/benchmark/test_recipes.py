@@ -65,10 +65,9 @@ def test_the_budgets_are_what_they_say_and_rates_are_tuned(trained, tmp_path):
     baseline = next(arm for arm in arms if arm['contender'] == BASELINE)
     modern = {arm['budget']: arm for arm in arms if arm['contender'] == MODERN}
     flops = {budget: arm['flops'] / baseline['flops'] for budget, arm in modern.items()}
-    assert flops == pytest.approx({'a quarter of the FLOPs': 0.25, 'half the FLOPs': 0.5, 'equal FLOPs': 1,
-                                   'equal time': flops['equal time'], 'equal tokens': flops['equal tokens']},
-                                  rel=0.01)
-    assert modern['equal tokens']['tokens'] == baseline['tokens'] == SIZES[size].tokens
+    assert flops == pytest.approx({'a quarter of the FLOPs': 0.25, 'half the FLOPs': 0.5,
+                                   'equal tokens and FLOPs': 1, 'equal time': flops['equal time']}, rel=0.01)
+    assert modern['equal tokens and FLOPs']['tokens'] == baseline['tokens'] == SIZES[size].tokens
     time = {budget: arm['tokens'] * arm['processor'] for budget, arm in modern.items()}
     assert time['equal time'] == pytest.approx(baseline['tokens'] * baseline['processor'], rel=0.01)
     assert {arm['rate'] for arm in arms} == {4e-3} and all(len(arm['losses']) == 2 for arm in arms)
@@ -85,6 +84,16 @@ def test_parts_are_measured_one_by_one_and_add_up(trained, tmp_path, capsys):
   assert command(tmp_path, '--size=large', '--only=ends') == 0
   n = len(trained)
   assert command(tmp_path) == 0 and len(trained) == n
+
+
+def test_a_recipe_of_other_flops_has_both_budgets(trained, tmp_path, monkeypatch):
+  model = {'model.n_inner': 1024, **contenders.fields_of(MODERN)}
+  monkeypatch.setattr(comparison, 'fields_of', lambda contender: model)
+  assert command(tmp_path, '--seeds=1', '--only=ends', '--size=small') == 0
+  baseline, *modern = json.loads((tmp_path / 'found.json').read_text())['details']['arms']['small']
+  arms = {arm['budget']: arm for arm in modern}
+  assert arms['equal tokens']['tokens'] == baseline['tokens'] > 1.2 * arms['equal FLOPs']['tokens']
+  assert arms['equal FLOPs']['flops'] == pytest.approx(baseline['flops'], rel=0.01)
 
 
 @pytest.mark.parametrize('best, tried', [

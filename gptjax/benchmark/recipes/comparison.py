@@ -19,6 +19,7 @@ from gptjax.benchmark.recipes.runs import TUNING_SEED, Runs
 from gptjax.config import resolve as configs
 
 FULL, HALF = 'baseline', 'half the FLOPs'
+SAME = 0.01  # relative difference of budgets below which one run stands for both
 
 
 class Bench(NamedTuple):
@@ -59,8 +60,11 @@ def compare_ends(bench):
   per_token = baseline['flops'] / baseline['tokens'] / flops_per_token(bench, fields)
   half = _tuned_arm(bench, MODERN, HALF, fields, bench.tokens * per_token / 2, rates[MODERN])
   time_per_token = baseline['processor'] / half['processor']
-  shares = {'a quarter of the FLOPs': per_token / 4, 'equal time': time_per_token, 'equal FLOPs': per_token,
-            'equal tokens': 1.0}
+  shares = {'a quarter of the FLOPs': per_token / 4, 'equal time': time_per_token, 'equal tokens': 1.0,
+            'equal FLOPs': per_token}
+  if abs(per_token - 1) < SAME:
+    shares = {'equal tokens and FLOPs' if name == 'equal tokens' else name: share
+              for name, share in shares.items() if name != 'equal FLOPs'}
   return [baseline, half, *(_arm(bench, MODERN, budget, fields, share * bench.tokens, half['rate'])
                             for budget, share in shares.items())]
 
