@@ -29,9 +29,11 @@ def trained(monkeypatch):
     configs_trained.append(config)
     c, muon = config.optimizer, config.optimizer.name == 'muon'
     loss = 4 + abs(c.learning_rate - 4e-3) + 1e-3 * config.train.seed - muon + 10 / config.train.steps
-    return {'loss': loss, 'seconds': 1.0, 'processor': 0.5 + muon}
+    return {'loss': loss}
 
   monkeypatch.setattr(training, 'train', train)
+  monkeypatch.setattr(training, 'step_times', lambda configs, workdir: [
+    [turn * (3 if config.optimizer.name == 'muon' else 2) for turn in (1.0, 1.5, 1.2)] for config in configs])
   return configs_trained
 
 
@@ -68,8 +70,8 @@ def test_the_budgets_are_what_they_say_and_rates_are_tuned(trained, tmp_path):
     assert flops == pytest.approx({'a quarter of the FLOPs': 0.25, 'half the FLOPs': 0.5,
                                    'equal tokens and FLOPs': 1, 'equal time': flops['equal time']}, rel=0.01)
     assert modern['equal tokens and FLOPs']['tokens'] == baseline['tokens'] == SIZES[size].tokens
-    time = {budget: arm['tokens'] * arm['processor'] for budget, arm in modern.items()}
-    assert time['equal time'] == pytest.approx(baseline['tokens'] * baseline['processor'], rel=0.01)
+    assert modern['equal time']['processor'] == pytest.approx(baseline['processor'], rel=0.01)
+    assert modern['equal time']['steps'] == pytest.approx(baseline['steps'] / 1.5, abs=1)
     assert {arm['rate'] for arm in arms} == {4e-3} and all(len(arm['losses']) == 2 for arm in arms)
     assert baseline['muon_flops'] == 0 < modern['equal time']['muon_flops']
   without = {arm['contender'] for arm in found['details']['arms']['small']} - {BASELINE, MODERN}
@@ -101,14 +103,14 @@ def test_a_recipe_of_other_flops_has_both_budgets(trained, tmp_path, monkeypatch
   (1e-3, [5e-4, 1e-3, 2e-3, 4e-3, 8e-3])])
 def test_the_best_rate_is_never_at_the_edge_of_those_tried(best, tried, tmp_path):
   def train(config):
-    return {'loss': abs(config.optimizer.learning_rate - best), 'seconds': 1.0, 'processor': 1.0}
+    return {'loss': abs(config.optimizer.learning_rate - best)}
 
   def config_of(rate, seed):
     config = defaults.get_config()
     config.optimizer.learning_rate, config.train.seed = rate, seed
     return config
 
-  rate, losses = runs_module.Runs(tmp_path / 'runs.jsonl', train, 1e9).best_rate(config_of, 4e-3, 'x')
+  rate, losses = runs_module.Runs(tmp_path / 'runs.jsonl', train, None, 1e9).best_rate(config_of, 4e-3, 'x')
   assert rate == best and list(losses) == tried
 
 
@@ -126,7 +128,7 @@ def test_nothing_is_claimed_below_the_noise_of_the_seeds():
 
 
 def test_the_cost_of_a_loss_lies_between_the_budgets():
-  arm = lambda cost, loss: {'flops': cost, 'muon_flops': 0, 'processor': 1.0, 'tokens': cost,
+  arm = lambda cost, loss: {'flops': cost, 'muon_flops': 0, 'processor': cost, 'tokens': cost,
                             'losses': [loss - 0.01, loss + 0.01]}
   share = lambda loss: report.shares_at_loss([arm(100, loss), arm(50, 4.8), arm(25, 5.2), arm(100, 4.4)])
   assert share(5.0) == pytest.approx(dict.fromkeys(report.COSTS, 0.5 ** 1.5))

@@ -4,6 +4,7 @@ import functools
 import statistics
 from typing import NamedTuple
 
+from gptjax.benchmark.interleave import speedup
 from gptjax.benchmark.recipes import budgets
 from gptjax.benchmark.recipes.contenders import (
   BASELINE,
@@ -52,21 +53,26 @@ def compare_ends(bench):
   affect less than the time on the clock.
 
   Returns:
-    [arm], see `_arm`: that of the baseline, then those of the modern recipe by their budgets.
+    [arm], see `_arm`, with 'processor': CPU seconds of all steps: that of the baseline, then those of the
+    modern recipe by their budgets.
   """
-  fields, rates = SCHEDULES[best_schedule(bench)], SIZES[bench.size].rates
-  baseline = _tuned_arm(bench, BASELINE, FULL, fields, bench.tokens, rates[BASELINE])
-  fields = fields_of(MODERN)
-  per_token = baseline['flops'] / baseline['tokens'] / flops_per_token(bench, fields)
-  half = _tuned_arm(bench, MODERN, HALF, fields, bench.tokens * per_token / 2, rates[MODERN])
-  time_per_token = baseline['processor'] / half['processor']
-  shares = {'a quarter of the FLOPs': per_token / 4, 'equal time': time_per_token, 'equal tokens': 1.0,
-            'equal FLOPs': per_token}
-  if abs(per_token - 1) < SAME:
+  plain, modern, rates = SCHEDULES[best_schedule(bench)], fields_of(MODERN), SIZES[bench.size].rates
+  baseline = _tuned_arm(bench, BASELINE, FULL, plain, bench.tokens, rates[BASELINE])
+  same_flops = flops_per_token(bench, plain) / flops_per_token(bench, modern)
+  half = _tuned_arm(bench, MODERN, HALF, modern, bench.tokens * same_flops / 2, rates[MODERN])
+  times = bench.runs.step_times([bench.config(plain, bench.tokens, baseline['rate'], 0),
+                                 bench.config(modern, bench.tokens, half['rate'], 0)])
+  shares = {'a quarter of the FLOPs': same_flops / 4, 'equal time': 1 / speedup(*times),
+            'equal tokens': 1.0, 'equal FLOPs': same_flops}
+  if abs(same_flops - 1) < SAME:
     shares = {'equal tokens and FLOPs' if name == 'equal tokens' else name: share
               for name, share in shares.items() if name != 'equal FLOPs'}
-  return [baseline, half, *(_arm(bench, MODERN, budget, fields, share * bench.tokens, half['rate'])
+  arms = [baseline, half, *(_arm(bench, MODERN, budget, modern, share * bench.tokens, half['rate'])
                             for budget, share in shares.items())]
+  for arm in arms:
+    per_step = statistics.median(times[arm['contender'] == MODERN])
+    arm['processor'] = arm['steps'] * per_step
+  return arms
 
 
 def compare_ingredients(bench):
@@ -104,8 +110,8 @@ def _arm(bench, contender, budget, fields, tokens, rate):
   """The runs of a contender with a budget, over all seeds.
 
   Returns:
-    {'contender', 'budget', 'rate', 'tokens': of each run, 'losses': of each seed, 'flops': of the model in
-    each run, 'muon_flops': of its orthogonalization, 'processor': CPU seconds per token}.
+    {'contender', 'budget', 'rate', 'steps' and 'tokens': of each run, 'losses': of each seed, 'flops': of
+    the model in each run, 'muon_flops': of its orthogonalization}.
   """
   title = f'{bench.size}: {contender}, {budget}'
   run = lambda seed: bench.runs.result(bench.config(fields, tokens, rate, seed), title)
@@ -114,7 +120,6 @@ def _arm(bench, contender, budget, fields, tokens, rate):
   configs.resolve(config, 'unused')
   steps, step_tokens = config.train.steps, config.train.batch_size * config.data.seq_len
   tokens = steps * step_tokens
-  return {'contender': contender, 'budget': budget, 'rate': rate, 'tokens': tokens,
+  return {'contender': contender, 'budget': budget, 'rate': rate, 'steps': steps, 'tokens': tokens,
           'losses': [one['loss'] for one in found], 'flops': tokens * budgets.model_flops(config),
-          'muon_flops': steps * budgets.muon_flops(config),
-          'processor': statistics.median(one['processor'] for one in found) / step_tokens}
+          'muon_flops': steps * budgets.muon_flops(config)}

@@ -10,7 +10,7 @@ from gptjax.command import figures
 
 COSTS = {'model FLOPs': lambda arm: arm['flops'],
          "FLOPs with Muon's": lambda arm: arm['flops'] + arm['muon_flops'],
-         'processor time': lambda arm: arm['processor'] * arm['tokens']}
+         'processor time': lambda arm: arm['processor']}
 
 
 def report(ends, without, out):
@@ -52,7 +52,7 @@ def print_arms(size, arms):
     losses = arm['losses']
     print(f'{arm["contender"] + ", " + arm["budget"]:<44}{statistics.mean(losses):>8.4f}{min(losses):>8.4f}'
           f'{max(losses):>8.4f}{arm["rate"]:>10g}{arm["tokens"] / 1e6:>10.3f}{arm["flops"] / 1e12:>8.2f}'
-          f'{arm["muon_flops"] / 1e12:>7.2f}{arm["processor"] * arm["tokens"]:>8.1f}')
+          f'{arm["muon_flops"] / 1e12:>7.2f}' + (f'{arm["processor"]:>8.1f}' if 'processor' in arm else ''))
 
 
 def gates(size, arms):

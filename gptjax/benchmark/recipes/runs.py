@@ -21,35 +21,46 @@ class Runs:
 
   Args:
     path: of the journal, whose folder exists.
-    train: function of a config, like `training.train` without its workdir.
+    train, step_times: functions of `training`, without their argument `workdir`.
     limit_s: seconds after which no further run starts.
   """
 
-  def __init__(self, path, train, limit_s):
-    self._path, self._journal, self._train = path, journal.Journal(str(path)), train
+  def __init__(self, path, train, step_times, limit_s):
+    self._path, self._journal = path, journal.Journal(str(path))
+    self._train, self._step_times = train, step_times
     self._deadline = time.monotonic() + limit_s
     self._results = {}
 
   def result(self, config, title):
-    """The result of `training.train`, with title, rate, seed and steps.
+    """The result of `training.train`.
 
     Raises:
       OutOfTime: it is not in the journal, and there is no time to train.
     """
-    digest = _digest(config)
-    if digest not in self._results:  # another process may have trained it since
+    def train():
+      facts = {'title': title, 'rate': config.optimizer.learning_rate, 'seed': config.train.seed,
+               'steps': config.train.steps}
+      result = self._train(config)
+      print(f'{title}, rate {facts["rate"]:g}, seed {facts["seed"]}, {facts["steps"]} steps: '
+            f'{result["loss"]:.4f}', file=sys.stderr, flush=True)
+      return {**facts, **result}
+    return self._once(_digest(config), train)
+
+  def step_times(self, configs):
+    """The result of `training.step_times`; raises as `result`."""
+    return self._once(' '.join(map(_digest, configs)), lambda: {'times': self._step_times(configs)})['times']
+
+  def _once(self, digest, measure):
+    """The record with a digest; if the journal has none, that of `measure`, a function without arguments."""
+    if digest not in self._results:  # another process may have added it since
       self._results = {record['digest']: record for record in journal.read(self._path)
                        if record['kind'] == 'run'}
     if digest not in self._results:
       if time.monotonic() > self._deadline:
         raise OutOfTime
-      facts = {'title': title, 'rate': config.optimizer.learning_rate, 'seed': config.train.seed,
-               'steps': config.train.steps}
-      record = {'digest': digest, **facts, **self._train(config)}
+      record = {'digest': digest, **measure()}
       self._journal.add('run', **record)
       self._results[digest] = record
-      print(f'{title}, rate {record["rate"]:g}, seed {record["seed"]}, {record["steps"]} steps: '
-            f'{record["loss"]:.4f}', file=sys.stderr, flush=True)
     return self._results[digest]
 
   def best_rate(self, config_of, first, title):

@@ -16,14 +16,14 @@ from gptjax.parallel import sharding
 from gptjax.pretrain.preparation import prepare_corpus
 from gptjax.train.step import eval_step, graph, init_state, train_step
 
-IN_FLIGHT = 2  # steps between which the host waits
+TURNS, TURN_STEPS = 5, 10  # of `step_times`
 
 
 class Programs(NamedTuple):
   """The compiled functions of a config, whatever its rate and seed."""
   mesh: Any
   init: Any      # of seed: TrainState
-  step: Any      # of (TrainState, batch, rate): (TrainState, loss)
+  step: Any      # of (TrainState, batch, rate): TrainState
   evaluate: Any  # of (weights, batch): (sum of losses, number of targets)
 
 
@@ -37,29 +37,56 @@ def train(config, workdir):
     workdir: folder of the corpus, unless the config names one; the corpus is prepared if it does not exist.
 
   Returns:
-    {'loss': held-out loss in nats per token, 'seconds': of all steps but the first, per step, 'processor':
-    the same in CPU seconds of this process}.
+    {'loss': held-out loss in nats per token}.
   """
+  corpus, programs = _prepare(config, workdir)
+  with jax.set_mesh(programs.mesh):
+    state = _steps(config, corpus, programs, programs.init(config.train.seed), 0, config.train.steps)
+    return {'loss': _held_out_loss(config, corpus, programs, state)}
+
+
+def step_times(runs, workdir):
+  """CPU seconds of this process per step of each config, interleaved: in each turn all take some steps.
+
+  CPU time is less affected by other programs on the machine than the time on the clock. On an accelerator it
+  says nothing.
+
+  Args:
+    runs: list of configs, as for `train`.
+    workdir: as for `train`.
+
+  Returns:
+    [[seconds per step in each turn] for each config].
+  """
+  prepared = [(config, *_prepare(config, workdir)) for config in runs]
+  states, seconds = [], [[] for _ in runs]
+  for config, corpus, programs in prepared:
+    with jax.set_mesh(programs.mesh):
+      states.append(_steps(config, corpus, programs, programs.init(config.train.seed), 0, 1))
+  for turn in range(TURNS):
+    for number, (config, corpus, programs) in enumerate(prepared):
+      with jax.set_mesh(programs.mesh):
+        start, first = time.process_time(), 1 + turn * TURN_STEPS
+        states[number] = _steps(config, corpus, programs, states[number], first, first + TURN_STEPS)
+        seconds[number].append((time.process_time() - start) / TURN_STEPS)
+  return seconds
+
+
+def _prepare(config, workdir):
+  """(corpus, Programs) of a config, which is resolved in place."""
   configs.check_fields(config)
   configs.resolve(config, workdir)
   configs.check(config)
   prepare_corpus(config, workdir)
-  corpus = _opened(config.data.corpus)
-  programs = _programs(_plain_text(config))
-  with jax.set_mesh(programs.mesh):
-    state, rate = programs.init(config.train.seed), config.optimizer.learning_rate
-    losses, started = [], None
-    for step in range(config.train.steps):
-      batch = sharding.shard_batch(_batch(config, corpus, step), programs.mesh)
-      state, loss = programs.step(state, batch, rate)
-      losses.append(loss)
-      jax.block_until_ready(losses[-IN_FLIGHT:][0])
-      started = started or (jax.block_until_ready(loss), time.perf_counter(), time.process_time())
-    jax.block_until_ready(state)
-    seconds, processor = time.perf_counter() - started[1], time.process_time() - started[2]
-    steps = max(config.train.steps - 1, 1)
-    return {'loss': _held_out_loss(config, corpus, programs, state), 'seconds': seconds / steps,
-            'processor': processor / steps}
+  return _opened(config.data.corpus), _programs(_plain_text(config))
+
+
+def _steps(config, corpus, programs, state, first, end):
+  """The state after the steps first, first + 1, ..., end - 1, which are complete."""
+  for step in range(first, end):
+    batch = sharding.shard_batch(_batch(config, corpus, step), programs.mesh)
+    state = jax.block_until_ready(programs.step(state, batch, config.optimizer.learning_rate))
+  return state
 
 
 def _batch(config, corpus, step):
@@ -106,9 +133,8 @@ def _programs(text):
     graphdef = graph(config)
 
   def step(state, batch, rate):
-    state, metrics = train_step(state, batch, config=config_with(rate, 0), graphdef=graphdef,
-                                steps=config.train.steps)
-    return state, metrics['loss']
+    return train_step(state, batch, config=config_with(rate, 0), graphdef=graphdef,
+                      steps=config.train.steps)[0]
 
   evaluate = functools.partial(eval_step, config=config, graphdef=graphdef)
   return Programs(mesh, jax.jit(lambda seed: init_state(config_with(0.0, seed))),

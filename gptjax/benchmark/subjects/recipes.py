@@ -52,8 +52,9 @@ def measure(flags):
   """Run what is not in the journal, and report; returns the exit code."""
   from gptjax.benchmark.recipes import comparison, report, runs, training
   Path(flags.workdir).mkdir(parents=True, exist_ok=True)
-  train = functools.partial(training.train, workdir=flags.workdir)
-  measured = runs.Runs(Path(flags.workdir) / 'runs.jsonl', train, flags.limit_s)
+  functions = (functools.partial(function, workdir=flags.workdir)
+               for function in (training.train, training.step_times))
+  measured = runs.Runs(Path(flags.workdir) / 'runs.jsonl', *functions, flags.limit_s)
   data = dict(corpus=f'{flags.workdir}/corpus', source=flags.source, validation_fraction=0.02,
               tokenizer=f'train-bpe:{N_VOCAB}')
   sizes = flags.size or list(SIZES)
