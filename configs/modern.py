@@ -18,7 +18,7 @@ from configs import gpt2_fineweb, gpt2_small
 
 HEAD_SIZE = 64
 TOKENS_PER_PARAMETER = 20
-RATE, RATE_WIDTH = 8e-3, 128           # the rate that was best at this width
+RATE, RATE_WIDTH = 4e-3, 128           # the rate that was best at this width
 BATCH_TOKENS, BATCH_DEPTH = 2**19, 12  # the tokens per step of a depth
 
 

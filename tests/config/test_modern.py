@@ -34,7 +34,7 @@ def test_larger_models_have_larger_batches_lower_rates_and_more_tokens():
     lambda config: config.optimizer.learning_rate, lambda config: config.train.batch_size))
   assert rates == sorted(rates, reverse=True) and batches == sorted(batches)
   for config in sizes:
-    assert config.optimizer.learning_rate * config.model.n_embd ** 0.5 == pytest.approx(8e-3 * 128 ** 0.5)
+    assert config.optimizer.learning_rate * config.model.n_embd ** 0.5 == pytest.approx(4e-3 * 128 ** 0.5)
 
 
 def test_one_size_is_that_of_the_smallest_gpt2():

@@ -46,7 +46,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-  'small': Size(dict(n_layer=3, n_head=4, n_embd=128), 409_600, 8, {BASELINE: 4e-3, MODERN: 8e-3}),
+  'small': Size(dict(n_layer=3, n_head=4, n_embd=128), 409_600, 8, {BASELINE: 4e-3, MODERN: 4e-3}),
   'large': Size(dict(n_layer=4, n_head=6, n_embd=192), 409_600, 8, {BASELINE: 4e-3, MODERN: 4e-3}),
 }
 
