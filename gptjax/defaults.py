@@ -192,6 +192,9 @@ FIELDS = dict(
     weight_decay=Field(0.1, RATE, 'decoupled; only on matrices (including embeddings)'),
     clip_norm=Field(1.0, real(0, 1e30), 'global gradient norm; 0: no clipping'),
     muon_momentum=Field(0.95, RATE_BELOW_1, "of Muon's running gradient"),
+    embedding_rate=Field(1.0, real(0, 1e6),
+                         'factor of the learning rate of embeddings that are not the output layer too: of '
+                         'positions, and of tokens with tie_word_embeddings=False'),
   ),
 
   mesh=dict(                   # devices along each axis; -1: the rest

@@ -279,13 +279,14 @@ AS_THEY_ARE = {
   'gpt1_finetune': 'config.init_from is missing', 'gpt1_ablations': 'config.init_from is missing',
   'gpt1_transfer': 'config.init_from is missing', 'gpt1_zero_shot': 'config.init_from and',
   'gpt2_zero_shot': 'config.init_from is empty', 'gpt2_fineweb': CORPUS, 'gpt2_wikitext103': CORPUS,
-  'gpt2_sweep': CORPUS, 'gpt2_released_sweep': 'gpt2 is not a folder'}
+  'gpt2_sweep': CORPUS, 'gpt2_released_sweep': 'gpt2 is not a folder', 'modern': CORPUS,
+  'modern_124m': CORPUS}
 SWEEPS = 'gpt2_sweep', 'gpt2_released_sweep'  # which say first which size they begin
 
 
 def test_every_config_is_in_the_table():
   names = {path.stem for path in (ROOT / 'configs').glob('*.py')} - {'__init__'}
-  assert names == {*AS_THEY_ARE, 'quickstart', 'gpt2_sweep_tiny'}
+  assert names == {*AS_THEY_ARE, 'quickstart', 'gpt2_sweep_tiny', 'modern_small'}
 
 
 def run_as_it_is(name, folder, monkeypatch, there=10**15):

@@ -1,5 +1,6 @@
 """Schedules by their formulas, AdamW against PyTorch's, decay on matrices alone, Muon a layer at a time."""
 
+import functools
 import math
 
 import jax
@@ -108,6 +109,26 @@ def test_the_update_of_a_layer_depends_on_no_other_layer(name):
   for update, changed in zip(jax.tree.leaves(one), jax.tree.leaves(other)):
     np.testing.assert_allclose(changed[0], update[0], rtol=1e-6, atol=1e-8)
     assert np.abs(changed[1] - update[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+@pytest.mark.parametrize('tied', [True, False])
+def test_embedding_rate_scales_the_updates_of_embeddings_alone(name, tied):
+  config = tiny_config(**{'optimizer.name': name, 'model.tie_word_embeddings': tied})
+  declared, found = declared_of(config), []
+  with mesh_of():
+    params = jax.jit(lambda: init_state(config).params)()
+    for factor in (1.0, 8.0):
+      config.optimizer.embedding_rate = factor
+      optimizer = make_optimizer(config.optimizer, declared)
+      found.append(jax.jit(optimizer.update)(params, jax.jit(optimizer.init)(params), params))
+  (updates, state), (scaled, scaled_state) = jax.device_get(found)
+  assert jax.tree.structure(state) == jax.tree.structure(scaled_state), 'checkpoints have one layout'
+  embeddings = {'wpe'} if tied else {'wpe', 'wte'}
+  for path, update in jax.tree.leaves_with_path(updates):
+    factor = 8 if path[-1].key in embeddings else 1
+    np.testing.assert_array_equal(functools.reduce(lambda tree, key: tree[key.key], path, scaled),
+                                  factor * update, err_msg=str(path))
 
 
 def test_the_factors_of_lora_decay_and_are_not_those_of_muon():
