@@ -84,4 +84,5 @@ def test_an_interrupted_import_leaves_no_folder_and_works_when_repeated(tmp_path
   assert not (tmp_path / 'out').exists()
   done = run(tmp_path, 'model.bin', 'out')
   assert done.returncode == 0, done.stderr
-  assert sorted(os.listdir(tmp_path)) == ['model.bin', 'out'] and opened(tmp_path / 'out').config.n_layer == 12
+  assert sorted(os.listdir(tmp_path)) == ['model.bin', 'out']
+  assert opened(tmp_path / 'out').config.n_layer == 12
