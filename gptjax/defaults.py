@@ -62,7 +62,8 @@ FIELDS = dict(
     positions=Field('learned', one_of('learned', 'rotary'),
                     'learned: a matrix of n_ctx rows, as in both papers; rotary: queries and keys are '
                     'rotated by an angle that grows with the position'),
-    rotary_base=Field(10_000.0, real(1, 1e12), 'rotary: ratio of the slowest to the fastest rotation'),
+    rotary_base=Field(10_000.0, real(1, 1e12),
+                      'rotary: base of the angles (rope_theta in the configs of Llama)'),
     norm=Field('before', one_of('before', 'after'),
                "before: on each sub-layer's input and the final output (GPT-2); after: on each residual sum "
                '(GPT-1)'),
@@ -70,7 +71,8 @@ FIELDS = dict(
     qk_norm=Field(False, flag(), 'normalize queries and keys over the head size, before their rotation'),
     bias=Field(True, flag(), 'False: projections and norms have no biases'),
     mlp=Field('plain', one_of('plain', 'gated'),
-              'gated: the activation of one projection times another one; with silu: SwiGLU'),
+              'gated: the activation of one projection times another one, of width n_inner each; '
+              'SwiGLU: gated with activation_function=silu'),
     n_inner=Field(0, integer(0), 'hidden width of the MLP; 0: 4 n_embd'),
     activation_function=Field('gelu_new', one_of('gelu_new', 'gelu', 'relu', 'relu_squared', 'silu'),
                               "gelu_new: tanh form, both papers' code; gelu: exact"),
@@ -79,9 +81,10 @@ FIELDS = dict(
     scale_attn_by_inverse_layer_idx=Field(False, flag(),
                                           'also divide by the layer index, from 1 (in neither paper)'),
     sliding_window=Field(0, integer(0),
-                         'a position attends to itself and to the positions before it, so many in all; 0: to '
-                         'all before it'),
-    logit_soft_cap=Field(0.0, real(0, 1e6), 'bound c of the logits z: c tanh(z / c); 0: none'),
+                         'number of positions that each position attends to, itself included; 0: itself and '
+                         'all earlier ones'),
+    logit_soft_cap=Field(0.0, real(0, 1e6),
+                         'logits z become c tanh(z / c), where c is this value; 0: they stay z'),
     tie_word_embeddings=Field(True, flag(), 'False: the output layer has a separate matrix, lm_head'),
     dropout=Field(0.0, RATE_BELOW_1, 'rate on embeddings, attention weights and residual branches'),
     embedding_dropout=Field('activations', one_of('activations', 'matrix'),

@@ -178,6 +178,8 @@ def _check_mixture(data):
 
 
 def _check_packing(c):
+  _require(not c.data.packing or c.job in ('pretrain', 'sweep'), 'config.data.packing = True is for '
+           f'pretraining, and config.job = {c.job}: set it to False')
   _require(c.data.packing or not c.data.restart_positions, 'config.data.restart_positions = True needs '
            'documents that share a sequence and are kept apart: set config.data.packing = True')
   _require(not c.data.packing or c.data.cross_documents, 'config.data.packing = True packs several documents '

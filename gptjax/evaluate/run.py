@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from gptjax import defaults
 from gptjax.command import shutdown, streams
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
@@ -323,10 +324,12 @@ def model_digest(model, weights):
   """16 hex digits that identify what answers depend on besides the questions.
 
   Args:
-    model: `config.model`.
+    model: `config.model`. Fields at their default do not count, so that a field which a later version adds
+      does not change the digest.
     weights: digest of the weights.
   """
-  fields = {name: value for name, value in model.to_dict().items() if name not in ('scan', 'remat')}
+  fields = {name: value for name, value in model.to_dict().items()
+            if name not in ('scan', 'remat') and value != defaults.FIELDS['model'][name].default}
   return hashlib.sha256(json.dumps([weights, fields], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -39,7 +39,7 @@ def attention(q, k, v, *, kernel, rate, keys, window=0, segments=None):
     kernel: 'xla', 'cudnn', 'splash' or 'pallas', the resolved `config.attention.kernel`.
     rate: dropout rate of the attention weights.
     keys: key[b], one PRNG key per sequence, or None for no dropout.
-    window: a position attends to so many positions, itself included; 0: to all earlier ones.
+    window: number of positions that each one attends to, itself included; 0: itself and all earlier ones.
     segments: int32[b, t], numbers of the texts of a row, from 1; a position attends only to those of its own
       text, and to positions of number 0. None: each row is one text.
 

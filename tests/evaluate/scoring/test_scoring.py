@@ -9,6 +9,7 @@ import pytest
 from conftest import mesh_of, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from variants import VARIANTS
 
 from gptjax.evaluate.scoring import scores as scoring
 from gptjax.evaluate.scoring.evaluated_model import make_request
@@ -33,16 +34,23 @@ def some_requests(n=23, n_vocab=61, longest=25):
 REQUESTS = some_requests()
 
 
-def found(requests, batch_size=2, barred=None, **axes):
-  config = tiny_config(**{'model.init_std': 0.3})
+LARGE = {'model.init_std': 0.3}  # so that attention is not nearly uniform
+
+
+def found(requests, batch_size=2, barred=None, changes=None, **axes):
+  config = tiny_config(**LARGE, **(changes or {}))
   with mesh_of(**axes):
     return scoring.score_requests(model_of(config), requests, batch_size, excluded=barred)
 
 
 @pytest.fixture(scope='module')
 def expected():
+  return scores_from_logits({})
+
+
+def scores_from_logits(changes):
   """Scores from the model's logits, one request at a time."""
-  config = tiny_config(**{'model.init_std': 0.3})
+  config = tiny_config(**LARGE, **changes)
   scores = []
   with mesh_of():
     model = model_of(config)
@@ -63,6 +71,11 @@ def check(scores, expected):
 @pytest.mark.parametrize('batch_size', [1, 3, 64])
 def test_scores_are_those_of_one_request_at_a_time(batch_size, expected):
   check(found(REQUESTS, batch_size), expected)
+
+
+@pytest.mark.parametrize('name', ['soft cap', 'sliding window', 'everything'])
+def test_scores_of_a_variant_are_those_of_its_logits(name):
+  check(found(REQUESTS, changes=VARIANTS[name]), scores_from_logits(VARIANTS[name]))
 
 
 @pytest.mark.parametrize('axes', [dict(data=2, fsdp=2, tensor=2), dict(data=8)])
