@@ -299,7 +299,7 @@ FIELDS = dict(
                 "pip install 'gptjax[wandb]'; WANDB_MODE=offline writes to WORKDIR/wandb only"),
     profile_steps=Field((0, 0), interval(), 'profile steps [a, b) to WORKDIR/tensorboard; a = b: none'),
     sample_tokens=Field(0, integer(0), 'tokens of a sample at the end; 0: none'),
-    sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the end-of-text token"),
+    sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the start-of-text token"),
   ),
 )
 

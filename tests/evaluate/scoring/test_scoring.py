@@ -140,8 +140,8 @@ def test_batches_have_few_shapes_and_little_padding():
 class Letters:
   """A tokenizer with one token per letter, and one for the pair `ab`."""
 
-  def __init__(self, end_of_text):
-    self.end_of_text = end_of_text
+  def __init__(self, start_of_text):
+    self.start_of_text = start_of_text
 
   def encode(self, text):
     return np.array([100 if part == 'ab' else ord(part) - 96 for part in re.findall('ab|.', text)], np.int32)
