@@ -241,8 +241,8 @@ FIELDS = dict(
                      'sequences per batch, over all devices; 0: train.microbatch_size; in the job evaluate '
                      '8,192 tokens per device, 1,024 on CPUs'),
     n_ctx=Field(0, integer(0),
-                'job evaluate: longest sequence given to the model, tokens, as if its context were no longer; '
-                '0: model.n_ctx'),
+                'job evaluate: longest sequence given to the model, tokens, as if it had no longer '
+                'context; 0: model.n_ctx'),
     ngrams=Field(False, flag(), 'compare with unigram and bigram models of the corpus at the end'),
     tasks=Field('', comma_separated(),
                 'zero-shot tasks, comma-separated; core: all of CORE; pretraining runs them every_steps'),
