@@ -243,6 +243,9 @@ FIELDS = dict(
     batch_size=Field(0, integer(0),
                      'sequences per batch, over all devices; 0: train.microbatch_size; in the job evaluate '
                      '8,192 tokens per device, 1,024 on CPUs'),
+    n_ctx=Field(0, integer(0),
+                'job evaluate: longest sequence given to the model, tokens, as if it had no longer '
+                'context; 0: model.n_ctx'),
     ngrams=Field(False, flag(), 'compare with unigram and bigram models of the corpus at the end'),
     tasks=Field('', comma_separated(),
                 'zero-shot tasks, comma-separated; core: all of CORE; pretraining runs them every_steps'),
@@ -302,7 +305,7 @@ FIELDS = dict(
                 "pip install 'gptjax[wandb]'; WANDB_MODE=offline writes to WORKDIR/wandb only"),
     profile_steps=Field((0, 0), interval(), 'profile steps [a, b) to WORKDIR/tensorboard; a = b: none'),
     sample_tokens=Field(0, integer(0), 'tokens of a sample at the end; 0: none'),
-    sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the end-of-text token"),
+    sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the start-of-text token"),
   ),
 )
 

@@ -96,10 +96,14 @@ class HarnessModel(TemplateLM):
 
   @property
   def eot_token_id(self):
-    if self._tokenizer.end_of_text is None:
-      raise InputError(f'the tokenizer {self._tokenizer.name} has no end-of-text token, which is needed to '
-                       'score a text without a context')
     return self._tokenizer.end_of_text
+
+  @property
+  def prefix_token_id(self):
+    if self._tokenizer.start_of_text is None:
+      raise InputError(f'the tokenizer {self._tokenizer.name} has no start-of-text token, which is needed to '
+                       'score a text without a context')
+    return self._tokenizer.start_of_text
 
   def tok_encode(self, string, add_special_tokens=None, **kwargs):
     del add_special_tokens, kwargs  # gptjax never adds special tokens

@@ -55,8 +55,8 @@ FORGETFUL = {
      {'balance / config.train.batch_size': "balance / len(batch['inputs'])"}, MESHES),
   ],
   'cautious_lion': [
-    ('weights decay', OPTIMIZER, {'    direction = cautious(': '    return optax.chain(clip, cautious(',
-                                  '(c.b1, c.b2), declared)\n  else': '(c.b1, c.b2), declared))\n  else'},
+    ('weights decay', OPTIMIZER,
+     {', direction, optax.add_decayed_weights(c.weight_decay, decays))': ', direction)'},
      'test_where_there_is_no_gradient_weights_that_decay_do_so_and_nothing_else_changes'),
     ('the mean is that of one layer', OPTIMIZER,
      {'tuple(range(stacked, u.ndim))': 'tuple(range(u.ndim))'},

@@ -50,7 +50,7 @@ def gptjax_tasks(folder, dtype, pairs, text):
   from gptjax.evaluate.scoring.evaluated_model import (
     make_evaluated_model,
     make_request,
-    request_after_end_of_text,
+    request_from_start,
     score_with_journal,
   )
   from gptjax.evaluate.tasks import language_modelling
@@ -59,7 +59,7 @@ def gptjax_tasks(folder, dtype, pairs, text):
   model_under_test = make_evaluated_model(model, tokenizer, batch_size=1)
   scores = lambda requests: score_with_journal(model_under_test, 'benchmark', requests)
   total = lambda requests: sum(score.log_prob for score in scores(requests))
-  tokens = lambda: request_after_end_of_text(model_under_test, model_under_test.tokenizer.encode(text), 0)
+  tokens = lambda: request_from_start(model_under_test, model_under_test.tokenizer.encode(text), 0)
   n_ctx = model_under_test.model.n_ctx
   return ({LAMBADA: lambda: total([make_request(model_under_test, *pair) for pair in pairs]),
            WIKITEXT: lambda: total(language_modelling.windows(*tokens(), n_ctx, n_ctx))},

@@ -53,7 +53,7 @@ class SentencePiece:
                              model_proto=model)
     self.n_vocab = self.coder.vocab_size()
     end = self.coder.eos_id()
-    self.end_of_text = end if end >= 0 else None
+    self.end_of_text = self.start_of_text = end if end >= 0 else None
     self.eos_ids = default_eos_ids(self.end_of_text)
     control = filter(self.coder.is_control, range(self.n_vocab))
     self.special_tokens = {self.coder.id_to_piece(i): i for i in control}

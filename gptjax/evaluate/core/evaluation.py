@@ -72,8 +72,9 @@ def protocol(evaluated, task, items):
   scored = {'multiple_choice': 'the choice with the lowest mean loss of its tokens is the answer',
             'schema': 'the context that gives the continuation the lowest mean loss is the answer',
             'language_modeling': 'correct if each token of the continuation is the most likely one'}
-  begins = ('every prompt begins with the end-of-text token' if evaluated.tokenizer.end_of_text is not None
-            else 'the tokenizer has no end-of-text token for the beginning of prompts')
+  first = evaluated.tokenizer.start_of_text
+  begins = ('every prompt begins with the start-of-text token' if first is not None else
+            'the tokenizer has no start-of-text token for the beginning of prompts')
   prompt = question_prompts(task, items, 0, items[0])[-1]
   return (f'CORE: {task.type}, {task.n_shots} examples, delimiter {task.delimiter!r}, baseline '
           f'{task.baseline:g} %; {scored[task.type]}; {begins}; prompts are cut on the left to '

@@ -74,7 +74,7 @@ TYPES = {
 def make_requests(evaluated, kind, texts):
   """Return [Request] of the prompts of one item.
 
-  A prompt begins with the end-of-text token, if the tokenizer has one. Of a prompt that is longer than the
+  A prompt begins with the start-of-text token, if the tokenizer has one. Of a prompt that is longer than the
   context, the last n_ctx tokens are kept.
 
   Args:
@@ -85,12 +85,12 @@ def make_requests(evaluated, kind, texts):
   Raises:
     NotRun: scored tokens would be cut off, or a prompt has no tokens.
   """
-  end, n_ctx = evaluated.tokenizer.end_of_text, evaluated.model.n_ctx
-  first = np.asarray([] if end is None else [end], np.int32)
+  start_of_text, n_ctx = evaluated.tokenizer.start_of_text, evaluated.model.n_ctx
+  first = np.asarray([] if start_of_text is None else [start_of_text], np.int32)
   encoded = [np.concatenate([first, np.asarray(evaluated.tokenizer.encode(text), np.int32)])
              for text in texts]
   if not all(map(len, encoded)):
-    raise NotRun('an example has no tokens in this tokenizer, which has no end-of-text token either')
+    raise NotRun('an example has no tokens in this tokenizer, which has no start-of-text token either')
   requests = []
   for ids, start in kind.starts(encoded):
     cut, start = max(0, len(ids) - n_ctx), max(1, start)

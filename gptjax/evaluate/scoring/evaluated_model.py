@@ -83,13 +83,13 @@ def make_request(evaluated, before, after):
   """Return the Request that scores the text `after`, given the text `before`.
 
   Both are encoded as one text. The scored tokens are those that differ from the encoding of `before` alone.
-  If `before` is empty, the end-of-text token precedes the text; without such a token in the tokenizer, the
-  first token of the text is not scored. Requests are truncated on the left to fit the context.
+  If `before` is empty, the tokenizer's start-of-text token precedes the text; without such a token, the first
+  token of the text is not scored. Requests are truncated on the left to fit the context.
   """
   encode, n_ctx = evaluated.tokenizer.encode, evaluated.model.n_ctx
   ids, before_ids = encode(before + after), encode(before) if before else []
   start = common_prefix(ids, before_ids)
-  return truncate_request(request_after_end_of_text(evaluated, ids, start), n_ctx)
+  return truncate_request(request_from_start(evaluated, ids, start), n_ctx)
 
 
 def common_prefix(first, second):
@@ -99,12 +99,12 @@ def common_prefix(first, second):
   return int(differing[0]) if len(differing) else n
 
 
-def request_after_end_of_text(evaluated, ids, start):
+def request_from_start(evaluated, ids, start):
   """Return a Request for tokens from the beginning of a text, of which the first `start` are not scored."""
-  end = evaluated.tokenizer.end_of_text
+  first = evaluated.tokenizer.start_of_text
   if start:
     return Request(np.asarray(ids), start)
-  return Request(np.asarray(ids) if end is None else np.append(np.int32(end), ids), 1)
+  return Request(np.asarray(ids) if first is None else np.append(np.int32(first), ids), 1)
 
 
 def truncate_request(request, n_ctx):

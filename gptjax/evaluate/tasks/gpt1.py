@@ -40,7 +40,7 @@ def _tfds(data, name, split):
 
 def heuristic_inputs(evaluated):
   """Return (score, encode, start) for `heuristics`; sequences that are too long are truncated on the left."""
-  n_ctx, end = evaluated.model.n_ctx, evaluated.tokenizer.end_of_text
+  n_ctx, first = evaluated.model.n_ctx, evaluated.tokenizer.start_of_text
 
   def score(sequences):
     requests = [Request(ids[-n_ctx - 1:], 1) for ids in sequences]
@@ -48,7 +48,7 @@ def heuristic_inputs(evaluated):
                                  make_result=lambda log_probs, *_: log_probs,
                                  after_batch=evaluated.after_batch, name='heuristic',
                                  show_progress=evaluated.show_progress)
-  return score, evaluated.tokenizer.encode, () if end is None else (end,)
+  return score, evaluated.tokenizer.encode, () if first is None else (first,)
 
 
 def _task_result(scale, protocol, texts, correct, metrics):

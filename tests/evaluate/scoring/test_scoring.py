@@ -150,11 +150,19 @@ def test_batches_have_few_shapes_and_little_padding():
   assert padded < 1.15 * sum(len(ids) - 1 for ids, _ in requests)
 
 
+@pytest.mark.parametrize('n_ctx', [1024, 8192, 131_072])
+def test_short_texts_have_the_same_batches_in_a_long_context(n_ctx):
+  requests = [scoring.Request(np.zeros(65, np.int32), 60)] * 3000
+  assert scoring.make_batch(requests, n_ctx, 2, 1)[0].shape == (32, 64)
+  long = [scoring.Request(np.zeros(n_ctx + 1, np.int32), 1)] * 3
+  assert scoring.make_batch(long, n_ctx, 2, 1)[0].shape == (2 if n_ctx == 1024 else 1, n_ctx)
+
+
 class Letters:
   """A tokenizer with one token per letter, and one for the pair `ab`."""
 
-  def __init__(self, end_of_text):
-    self.end_of_text = end_of_text
+  def __init__(self, start_of_text):
+    self.start_of_text = start_of_text
 
   def encode(self, text):
     return np.array([100 if part == 'ab' else ord(part) - 96 for part in re.findall('ab|.', text)], np.int32)
