@@ -66,11 +66,11 @@ def forward_and_backward(attend, x, keys):
 
 def reference_attention(case):
   """attend(q, k, v, keys) in float32, with the same dropout mask as the kernel of the case."""
-  from gptjax.kernels import flash
+  from gptjax.kernels import dropout_hash
   from gptjax.model.attention import attention
 
   def equation(q, k, v, keys):
-    kept = flash.mask(keys, case.rate, q.shape[2], q.shape[1]) if case.rate else True
+    kept = dropout_hash.mask(keys, case.rate, q.shape[2], q.shape[1]) if case.rate else True
     return masked_attention(kept, case.rate, q, k, v)
   if case.kernel == 'xla' and case.rate:  # its masks are drawn per block, independently of the dtype
     return lambda q, k, v, keys: attention(q, k, v, kernel='xla', rate=case.rate, keys=keys)
