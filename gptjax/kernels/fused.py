@@ -30,7 +30,7 @@ def unsupported_reason(kernel, config, device):
     device: a JAX device or a description of one.
   """
   c = config.model
-  size = c.n_embd // max(c.n_head, 1)  # n_head = 0 is refused later
+  size = c.head_size or c.n_embd // max(c.n_head, 1)  # n_head = 0 is refused later
   platform = {'cudnn': 'gpu', 'splash': 'tpu', 'pallas': 'gpu'}[kernel]
   if device.platform != platform:
     return f'runs on a {platform.upper()}, and this is a {device.platform.upper()}: set it to xla or auto'
@@ -40,11 +40,11 @@ def unsupported_reason(kernel, config, device):
   if kernel == 'cudnn' and c.compute_dtype != 'bfloat16':
     return f'computes in bfloat16, and config.model.compute_dtype = {c.compute_dtype}: change one of them'
   if kernel == 'cudnn' and (size % 8 or size > CUDNN_HEAD_SIZE):
-    return (f'supports head sizes that are multiples of 8 up to {CUDNN_HEAD_SIZE}, and config.model.n_embd / '
-            f'config.model.n_head = {size}: set it to xla')
+    return (f'supports head sizes that are multiples of 8 up to {CUDNN_HEAD_SIZE}, and '
+            f'config.model.head_size (0: n_embd / n_head) is {size}: set it to xla')
   if kernel == 'pallas' and size not in PALLAS_HEAD_SIZES:
-    return (f'supports the head sizes {", ".join(map(str, PALLAS_HEAD_SIZES))}, and config.model.n_embd / '
-            f'config.model.n_head = {size}: set it to xla')
+    return (f'supports the head sizes {", ".join(map(str, PALLAS_HEAD_SIZES))}, and config.model.head_size '
+            f'(0: n_embd / n_head) is {size}: set it to xla')
   if kernel in ('cudnn', 'pallas') and not _is_ampere_or_later(device):
     return f'needs an NVIDIA GPU of Ampere or later, and this is a {device.device_kind}: set it to xla'
   if kernel == 'splash' and device.device_kind in ('TPU v2', 'TPU v3'):

@@ -44,8 +44,12 @@ def with_gradients(attend, *x):
 
 def check(attend, *x, **options):
   """Compare a kernel with the equation, the output and all gradients."""
-  (y, gradient), (want, wanted) = (with_gradients(f, *x) for f in (
-    attend, lambda *x: attention(*x, **options)))
+  compare(with_gradients(attend, *x), with_gradients(lambda *x: attention(*x, **options), *x))
+
+
+def compare(found, right):
+  """Compare two results of `with_gradients`."""
+  (y, gradient), (want, wanted) = found, right
   np.testing.assert_allclose(y, want, atol=2e-6)
   for found, right in zip(gradient, wanted):
     np.testing.assert_allclose(found, right, atol=3e-5, rtol=1e-5)

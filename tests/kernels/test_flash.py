@@ -10,6 +10,7 @@ import pytest
 from conftest import mesh_of, random_batch, tiny_config
 from kernels import plain
 
+from gptjax import defaults
 from gptjax.benchmark.subjects import attention as attention_benchmark
 from gptjax.kernels import dropout_hash, flash
 from gptjax.model.attention import attention
@@ -56,7 +57,8 @@ def test_equals_the_equation_with_the_same_weights_dropped(t, blocks):
   with mesh_of():
     kept = dropout_hash.mask(keys, rate, 2, t)
     y, gradient = with_gradients(functools.partial(interpreted, rate=rate, keys=keys, blocks=blocks), qkv(t))
-    want, wanted = with_gradients(functools.partial(attention_benchmark.masked_attention, kept, rate), qkv(t))
+    equation = functools.partial(attention_benchmark.masked_attention, kept, rate, 0)
+    want, wanted = with_gradients(equation, qkv(t))
   np.testing.assert_allclose(y, want, atol=2e-6)
   np.testing.assert_allclose(gradient, wanted, atol=3e-5)
 
@@ -109,8 +111,9 @@ def test_blocks_before_the_window_are_not_read():
 
 def test_bfloat16_is_as_near_to_float32_as_rounding_allows(pallas_here):
   """What `benchmark attention` says of a GPU, too."""
-  case = attention_benchmark.Case('pallas', 0.1)
-  x = jax.random.normal(jax.random.key(0), (4, 1, 80, 2, 64), jnp.bfloat16)
+  case, c = attention_benchmark.Case('pallas', 0.1, 50), defaults.get_config().model
+  c.update(dict(n_ctx=80, n_head=2, n_kv_head=1, head_size=64))
+  x = attention_benchmark.random_inputs(c, 1)
   with mesh_of():
     ours = attention_benchmark.compile_case(case, x, keys_of(1))(x, keys_of(1))
     assert max(attention_benchmark.relative_errors(case, x, keys_of(1), ours)) < 0.01
@@ -157,8 +160,9 @@ def test_masks_are_as_of_independent_coins(rate):
 
 
 @pytest.mark.parametrize('changes', [
-  {'model.dropout': 0.0}, {'model.remat': 'full', 'train.microbatch_size': 2}],
-  ids=['no dropout', 'dropout, remat, in microbatches'])
+  {'model.dropout': 0.0, 'model.n_kv_head': 2, 'model.sliding_window': 7},
+  {'model.remat': 'full', 'train.microbatch_size': 2}],
+  ids=['no dropout, grouped, window', 'dropout, remat, in microbatches'])
 def test_a_model_trains_the_same_on_any_mesh(pallas_here, changes):
   """Without dropout as with xla; with it, as the model in one piece does on one device."""
   def gradients(sizes, kernel, changes):
