@@ -39,7 +39,6 @@ from jax.experimental.pallas import triton
 
 from gptjax.kernels import dropout_hash
 
-HIDDEN = np.float32(-1e30)  # finite: a window may hide all keys of a row's first block, and inf - inf is NaN
 LOG2E = np.float32(np.log2(np.e))  # the kernels use exp2, for which a GPU has an instruction
 
 
@@ -195,7 +194,8 @@ def _forward_kernel(q, seeds, earliest, k, v, y_out, lse_out, *, rate, size):
     y = y * rescale[:, None] + _product('ts,sk->tk', kept, v[here, :])
     return y, new_most, total
 
-  zeros = jnp.zeros(q.shape, jnp.float32), jnp.full(t.shape, -jnp.inf), jnp.zeros(t.shape, jnp.float32)
+  # The maximum begins finite: a window may hide all keys of a row's first block, and -inf - (-inf) is NaN.
+  zeros = jnp.zeros(q.shape, jnp.float32), jnp.full(t.shape, -1e30), jnp.zeros(t.shape, jnp.float32)
   y, most, total = _loop(step, zeros, ranges)
   y_out[...] = (y / (total * (1 - rate))[:, None]).astype(y_out.dtype)
   lse_out[...] = most + jnp.log2(total)
@@ -286,9 +286,9 @@ _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _scores(rows, columns, masks):
-  """q k^T or k q^T; HIDDEN where one of the masks is False."""
+  """q k^T or k q^T; -inf where one of the masks is False."""
   z = _product('rk,ck->rc', rows, columns)
-  return jnp.where(functools.reduce(jnp.logical_and, masks), z, HIDDEN) if masks else z
+  return jnp.where(functools.reduce(jnp.logical_and, masks), z, -jnp.inf) if masks else z
 
 
 def _drop(x, seeds, s, rate):

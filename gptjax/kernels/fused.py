@@ -37,6 +37,9 @@ def unsupported_reason(kernel, config, device):
   if kernel != 'pallas' and c.dropout and config.job != 'evaluate':
     return (f'has no dropout of attention weights, and config.model.dropout = {c.dropout}: set that to 0, or '
             'the kernel to xla' + ' or pallas' * (kernel == 'cudnn'))
+  if kernel == 'cudnn' and config.data.packing and config.job == 'pretrain':
+    return ('does not keep the documents of a sequence apart, and config.data.packing = True: set that to '
+            'False, or the kernel to xla or pallas')
   if kernel == 'cudnn' and c.compute_dtype != 'bfloat16':
     return f'computes in bfloat16, and config.model.compute_dtype = {c.compute_dtype}: change one of them'
   if kernel == 'cudnn' and (size % 8 or size > CUDNN_HEAD_SIZE):

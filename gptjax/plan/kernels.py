@@ -17,12 +17,13 @@ from gptjax.plan import traffic
 BLOCK_SIZES = (128, 256, 512, 1024)
 
 
-def candidates(platform, t, window):
-  """Return {name: attention function of q, k, v} of all kernels for t positions on a platform."""
+def candidates(platform, t, window, packing):
+  """Return {name: function of q, k, v and `segments`} of all kernels for t positions on a platform."""
   plain = functools.partial(attention, rate=0.0, keys=None, window=window)
   kernels = {'xla': functools.partial(plain, kernel='xla')}
   if platform != 'tpu':
-    return kernels | {name: functools.partial(plain, kernel=name) for name in ('cudnn', 'pallas')}
+    names = ('pallas',) if packing else ('cudnn', 'pallas')
+    return kernels | {name: functools.partial(plain, kernel=name) for name in names}
   from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, QKVLayout
   padded = t + -t % LANES
   backward = {'': {}, ', one backward kernel': {'use_fused_bwd_kernel': True}}
@@ -50,15 +51,19 @@ def estimate_kernels(config, mesh, device):
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     spec = sharding.compute_spec('batch', None, sharding.head_axis(parameters.n_kv_head(c)), None)
   b, t, size = config.train.microbatch_size, config.data.seq_len, parameters.head_size(c)
-  q, k = (jax.ShapeDtypeStruct((b, t, n, size), c.compute_dtype, sharding=jax.NamedSharding(mesh, spec))
+  place = functools.partial(jax.NamedSharding, mesh)
+  q, k = (jax.ShapeDtypeStruct((b, t, n, size), c.compute_dtype, sharding=place(spec))
           for n in (c.n_head, parameters.n_kv_head(c)))
+  segments = None
+  if config.data.packing:
+    segments = jax.ShapeDtypeStruct((b, t), 'int32', sharding=place(jax.P(spec[0])))
   platform = mesh.devices.flat[0].platform
-  for name, attend in candidates(platform, t, c.sliding_window).items():
-    def forward_and_backward(q, k, v, dy, attend=attend):
-      y, pull = jax.vjp(attend, q, k, v)
+  for name, attend in candidates(platform, t, c.sliding_window, config.data.packing).items():
+    def forward_and_backward(q, k, v, dy, segments, attend=attend):
+      y, pull = jax.vjp(functools.partial(attend, segments=segments), q, k, v)
       return y, *pull(dy)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      traced = jax.jit(forward_and_backward).trace(q, k, k, q)
+      traced = jax.jit(forward_and_backward).trace(q, k, k, q, segments)
       lowered = traced.lower(lowering_platforms=(platform.replace('gpu', 'cuda'),))
     try:
       compiled = lowered.compile()
