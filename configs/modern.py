@@ -33,8 +33,8 @@ def get_config(depth='12'):
 
 def recipe(config):
   """Set what makes a model and its optimizer modern, at any size."""
-  config.model.update(dict(positions='rotary', norm_type='rms', bias=False, qk_norm=True,
-                           activation_function='relu_squared', tie_word_embeddings=False))
+  config.model.update(dict(positions='rotary', qk_norm=True, activation_function='relu_squared',
+                           tie_word_embeddings=False))
   config.optimizer.update(dict(name='muon', schedule='wsd', decay_fraction=0.5, final_fraction=0.0,
                                embedding_rate=10.0))
 

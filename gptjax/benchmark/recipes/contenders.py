@@ -26,7 +26,6 @@ INGREDIENTS = {
   'warm-up-stable-decay': ('optimizer.schedule', 'optimizer.decay_fraction', 'optimizer.final_fraction'),
   'faster embeddings': ('optimizer.embedding_rate',),
   'rotary positions': ('model.positions',),
-  'RMSNorm without biases': ('model.norm_type', 'model.bias'),
   'relu^2': ('model.activation_function',),
   'norms of queries and keys': ('model.qk_norm',),
   'untied output layer': ('model.tie_word_embeddings',),
